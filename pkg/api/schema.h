@@ -1,0 +1,62 @@
+/* Field tables: each type of the API is one const table, and from it come the decoder with its defaults and bounds, the CRD's OpenAPI
+ * schema, the reference in docs/ and the writer. A CEL rule stands beside the C function that checks the same. Owns nothing; any thread. */
+#pragma once
+
+#include "json/yaml.h"
+
+enum field_type {
+        FIELD_STRING,    /* char * */
+        FIELD_BOOL,      /* bool */
+        FIELD_INT,       /* int64_t */
+        FIELD_DURATION,  /* usec; Go duration text */
+        FIELD_TIME,      /* usec, wall clock; RFC 3339 text */
+        FIELD_ENUM,      /* int: index into values */
+        FIELD_OBJECT,    /* pointer to the object, NULL when absent (embedded: false) */
+        FIELD_STRINGS,   /* struct strings */
+        FIELD_MAP,       /* struct string_map: string → string */
+        FIELD_RAW,       /* char *: any JSON, kept as JSON text (x-kubernetes-preserve-unknown-fields), e.g. worker.resources */
+};
+
+struct strings { char **list; size_t n; };
+struct string_map { char **keys, **values; size_t n; };
+
+struct type;
+struct field {
+        const char *name;            /* as in YAML */
+        enum field_type type;
+        size_t offset;               /* in the type's struct */
+        const char *help;            /* one or two full sentences; units and defaults are added by the generators */
+        const char *fallback;        /* the default as YAML text; NULL: none */
+        bool required;
+        const char *const *values;   /* FIELD_ENUM: names, ends in NULL */
+        const struct type *object;   /* FIELD_OBJECT */
+        int64_t min, max;            /* FIELD_INT: value; FIELD_DURATION: usec; FIELD_STRING: length; FIELD_STRINGS, FIELD_MAP: count. both 0: unbounded */
+        const char *pattern;         /* FIELD_STRING and items of FIELD_STRINGS: ERE without features outside RE2; NULL: any */
+        const char *format;          /* a word for docs, e.g. "URI"; NULL */
+        const char *cloud;           /* what the cloud service calls it, for docs; NULL */
+        bool item_min_one;           /* FIELD_STRINGS: items are not empty */
+};
+/* A rule over a whole object. cel and check say the same; message tells what to do; path names the member it is reported at ("" the object). */
+struct rule {
+        const char *cel, *message, *path;
+        bool (*check)(const void *object);   /* true: holds */
+        /* Or, where CEL can't express it (cron syntax, zones): cel NULL and explain, which appends what is wrong and returns false. */
+        bool (*explain)(const void *object, struct buf *why);
+};
+struct type {
+        const char *name;            /* of the Go-like kind, for docs: "KafkaSource" */
+        const char *help;
+        const struct field *fields;  size_t fields_n;
+        const struct rule *rules;    size_t rules_n;
+        size_t size;                 /* of the C struct */
+};
+
+/* Decodes node into the zeroed object of type->size: defaults are filled in, unknown members are named with the nearest known one, every
+ * problem is collected with its path under prefix. What was allocated is freed by schema_done even after failure. 0 or -1. */
+int schema_decode(const struct type *, const struct node *, void *object, const char *prefix, struct problems *) MUST_CHECK;
+/* An object made of the defaults alone. */
+int schema_defaults(const struct type *, void *object) MUST_CHECK;
+void schema_done(const struct type *, void *object);
+void schema_write(const struct type *, const void *object, struct writer *);  /* JSON, defaults included */
+void schema_openapi(const struct type *, struct writer *);                    /* the schema of the CRD, with x-kubernetes-validations */
+void schema_reference(const struct type *, const char *path, struct buf *);   /* Markdown rows */

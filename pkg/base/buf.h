@@ -1,0 +1,38 @@
+/* A growing byte buffer with a maximum set at creation. Failure (out of memory, over the maximum) sticks: append as you like and
+ * check buf.failed once at the end. The text is kept terminated. Owned by the caller; one thread at a time. */
+#pragma once
+
+#include <stdarg.h>
+
+#include "base/base.h"
+#include "base/error.h"
+
+struct buf {
+        char *p;        /* NULL until the first append; p[n] is 0 */
+        size_t n, cap, max;
+        bool failed;
+};
+
+#define BUF_INIT(maximum) ((struct buf){ .max = (maximum) })
+#define BUF_DEFAULT_MAX ((size_t)64 << 20)
+
+void buf_done(struct buf *);                    /* frees; the buffer may be used again */
+static inline void buf_reset(struct buf *b) { b->n = 0; b->failed = false; }
+bool buf_reserve(struct buf *, size_t more);    /* room for more bytes behind n; false once failed */
+void buf_add(struct buf *, const void *, size_t);
+static inline void buf_str(struct buf *b, struct str s) { buf_add(b, s.p, s.n); }
+static inline void buf_text(struct buf *b, const char *text) { buf_add(b, text, strlen(text)); }
+void buf_char(struct buf *, char);
+void buf_int(struct buf *, int64_t);
+void buf_printf(struct buf *, const char *format, ...) PRINTF(2, 3);
+void buf_vprintf(struct buf *, const char *format, va_list) PRINTF(2, 0);
+void buf_base64(struct buf *, struct str);
+/* false when the text is not Base64 (padding demanded); what was appended before the fault stays. */
+bool buf_unbase64(struct buf *, struct str) MUST_CHECK;
+void buf_drop(struct buf *, size_t from_start); /* removes bytes at the start */
+static inline struct str buf_view(const struct buf *b) { return (struct str){ b->p ? b->p : "", b->n }; }
+char *buf_take(struct buf *) MUST_CHECK;        /* hands the terminated text over; NULL when failed; the buffer is empty then */
+int buf_read_file(struct buf *, const char *path, struct error *) MUST_CHECK;
+
+static inline void cleanup_buf(struct buf *b) { buf_done(b); }
+#define BUF_AT_END CLEANUP(cleanup_buf)

@@ -1,0 +1,51 @@
+/* The event loop of a process: tasks, deadlines, file descriptors, signals and a waker for other threads, on libuv. One loop per
+ * process, on one thread; everything but waker_ring is called on that thread. */
+#pragma once
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/heap.h"
+
+struct loop;
+
+/* A unit of work that is turned when it was made ready or its deadline passed. Embedded in its owner, zeroed before first use;
+ * the owner takes it out with loop_forget before it is freed. */
+struct task {
+        void (*turn)(struct task *, usec now);
+        struct task *next;      /* the loop's */
+        struct heap_node timer; /* the loop's */
+        bool ready;             /* the loop's */
+};
+
+int loop_new(struct loop **, struct error *) MUST_CHECK;
+struct loop *loop_free(struct loop *); /* closes the loop; what is still open on it is a bug and aborts. NULL is fine. Returns NULL */
+DEFINE_CLEANUP(struct loop *, loop_free)
+void loop_run(struct loop *);          /* until loop_stop */
+void loop_stop(struct loop *);
+usec loop_now(const struct loop *);    /* monotonic, as of this pass */
+void *loop_uv(struct loop *);          /* the uv_loop_t, for pkg/http, pkg/kube and pkg/base alone */
+
+void loop_ready(struct loop *, struct task *);                /* turn it at the end of this pass; again while turning: next pass */
+void loop_arm(struct loop *, struct task *, usec deadline);   /* turn it then, too; USEC_NEVER: no deadline; replaces the last one */
+void loop_forget(struct loop *, struct task *);
+
+/* Descriptors. Level-triggered; the callback may close the watch. The watch is freed by the loop after loop_io_close. */
+struct loop_io;
+enum { LOOP_READABLE = 1, LOOP_WRITABLE = 2 };
+int loop_io_open(struct loop *, int fd, void (*event)(void *cookie, int events), void *cookie, struct loop_io **, struct error *) MUST_CHECK;
+void loop_io_want(struct loop_io *, int events); /* 0: nothing; cheap when unchanged */
+void loop_io_close(struct loop_io *);            /* NULL is fine; does not close the descriptor, which may be closed right after */
+
+/* Signals, delivered on the loop's thread. They are blocked in other threads by signals_block(), called before the first thread. */
+void signals_block(void);
+int loop_signal(struct loop *, int number, void (*event)(void *cookie, int number), void *cookie, struct error *) MUST_CHECK;
+
+/* Any thread may make a task ready. One waker per loop, owned by it. Rings between two passes coalesce: a task registers a slot. */
+struct waker;
+struct waker_slot { struct waker_slot *next; struct task *task; int rung; }; /* zeroed; lives as long as rings may come */
+struct waker *loop_waker(struct loop *);
+void waker_ring(struct waker *, struct waker_slot *);        /* wait-free; slot->task set before the first ring */
+void waker_forget(struct waker *, struct waker_slot *);      /* loop's thread, when no thread can ring any more */
+
+/* Stall detection: when the last pass began, readable from any thread. */
+usec loop_last_pass(const struct loop *);

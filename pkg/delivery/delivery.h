@@ -1,0 +1,89 @@
+/* The delivery engine: everything between a record and a function, sans-I/O. It does no I/O, reads no clock, starts no thread, calls
+ * nobody back and has no globals. Inputs are calls; outputs are actions, pulled until there are none. It owns the records it was offered until it
+ * hands them out in ACTION_SETTLE. One thread.
+ *
+ * A track (partition, shard, stream) is the unit of commit; a lane the unit of order: the whole track (Partition), hash(key) % lanes
+ * (Key), or none: each batch for itself (None). In an ordered lane one batch is in flight at a time. */
+#pragma once
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "source/driver.h"
+
+struct delivery;
+
+struct delivery_config {
+        enum ordering ordering;
+        uint32_t max_in_flight;          /* requests at once */
+        uint32_t max_records;            /* lent at once, all tracks; at least max_in_flight * batch_records */
+        size_t max_bytes;                /* pinned at once, all tracks */
+        uint32_t key_lanes;              /* per track, for Key */
+        uint32_t batch_records;          /* 1: no batching */
+        size_t batch_bytes;              /* of pinned bytes; a single record may exceed it */
+        usec batch_wait;
+        usec timeout;                    /* of one attempt */
+        uint32_t max_attempts;           /* 0: no limit */
+        usec max_event_age;              /* since the engine got it; 0: no limit */
+        usec initial_backoff, max_backoff, retry_after_max;
+        enum on_exhausted on_exhausted;
+        usec commit_interval;            /* a commit waits at most this long */
+        uint32_t commit_count;           /* or for this many settled */
+};
+
+enum answer_kind {
+        ANSWER_ACCEPTED,
+        ANSWER_RETRY,                    /* may succeed later */
+        ANSWER_FINAL,                    /* no further attempt; on_exhausted decides */
+};
+struct answer {
+        enum answer_kind kind;
+        int status;                      /* HTTP; 0: none */
+        usec retry_after;                /* 0: none */
+        const char *text;                /* the function's or network's own words; borrowed during the call */
+};
+/* The class of an HTTP status: 2xx accepts; 404, 408, 409, 425, 429 and 5xx are retried; all else is final. */
+enum answer_kind answer_kind_of(int status);
+
+enum delivery_state {
+        DELIVERY_IDLE,                   /* nothing to deliver, or all well */
+        DELIVERY_RETRYING,               /* the last attempt failed; further ones follow */
+        DELIVERY_BLOCKED,                /* a final failure blocks a lane */
+};
+
+enum action_kind { ACTION_SEND, ACTION_CANCEL, ACTION_DEAD_LETTER, ACTION_DETACH, ACTION_SETTLE, ACTION_CREDIT, ACTION_COMMIT, ACTION_REVOKED, ACTION_STATE };
+struct action {
+        enum action_kind kind;
+        uint32_t track;                  /* CREDIT, COMMIT, REVOKED */
+        uint32_t attempt;                /* SEND, CANCEL, DEAD_LETTER: the ticket that delivery_answer takes */
+        unsigned number;                 /* SEND: which attempt this is, from 1 */
+        struct record *const *records;   /* SEND, DEAD_LETTER: borrowed until the answer; the array until the next call */
+        size_t n;
+        struct record *record;           /* DETACH (stays the engine's), SETTLE (the receiver's now) */
+        enum outcome outcome;            /* SETTLE */
+        uint32_t credit; size_t bytes;   /* CREDIT */
+        uint64_t position;               /* COMMIT: every position below is done */
+        enum delivery_state state;       /* STATE */
+        const char *text;                /* STATE: why; borrowed until the next call */
+};
+
+struct delivery_stats {
+        uint64_t offered, accepted, dropped, dead_lettered, released;
+        uint64_t attempts, failures;
+        uint32_t tracks, held, in_flight, waiting;   /* now: records held; requests; batches in back-off */
+        size_t held_bytes;
+        enum delivery_state state;
+};
+
+int delivery_new(struct delivery **, const struct delivery_config *, uint64_t seed, struct error *) MUST_CHECK;
+/* What it still holds must have been taken out by revoking every track. NULL is fine; returns NULL. */
+struct delivery *delivery_free(struct delivery *);
+int delivery_assign(struct delivery *, uint32_t track, usec now, struct error *) MUST_CHECK;
+/* Ends a track: nothing new is sent; what is in flight may finish until give_up_at and is committed, then ACTION_REVOKED.
+ * give_up_at 0: lost: nothing is committed and what is in flight is cancelled. May be called again to shorten. */
+void delivery_revoke(struct delivery *, uint32_t track, usec give_up_at);
+void delivery_offer(struct delivery *, struct record *, usec now);            /* takes */
+void delivery_answer(struct delivery *, uint32_t attempt, const struct answer *, usec now); /* a stale attempt is ignored */
+bool delivery_next(struct delivery *, usec now, struct action *);             /* call until false */
+usec delivery_deadline(const struct delivery *);                              /* call delivery_next again then; USEC_NEVER */
+void delivery_stats(const struct delivery *, struct delivery_stats *);
+/* A record of a track that the engine does not hold any more (raced with LOST) is answered by SETTLE RELEASED at once. */

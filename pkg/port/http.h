@@ -1,0 +1,33 @@
+/* Port: requests out. Implemented by pkg/http (the client) and by simulators. Nothing blocks: submit queues, completions are taken.
+ * Loop's thread. */
+#pragma once
+
+#include "base/buf.h"
+#include "base/error.h"
+
+struct http_target;              /* a sink as the client knows it: scheme, host, port, path, constant head */
+
+/* A message is laid out so that it leaves with one write: the caller encodes the body at HTTP_HEADROOM into an empty buf, the client
+ * writes the head in front of it. */
+enum { HTTP_HEADROOM = 4096 };
+struct http_request {
+        struct http_target *target;
+        struct buf *message;     /* borrowed until the completion; HTTP_HEADROOM bytes, then the body */
+        struct str headers;      /* "Name: value\r\n" lines of this request; borrowed during submit */
+        usec timeout;            /* of the whole attempt, connecting included */
+};
+struct http_completion {
+        uint64_t tag;
+        bool failed;             /* no whole answer: error says why, its retry whether the request may be sent again */
+        struct error error;
+        int status;              /* of the answer */
+        usec retry_after;        /* from Retry-After, already relative; 0: none */
+        struct str body;         /* borrowed until the next take or submit; cut at the target's limit */
+        bool body_cut;
+};
+struct http_ops {
+        int (*submit)(void *cookie, uint64_t tag, const struct http_request *, struct error *) MUST_CHECK;
+        void (*cancel)(void *cookie, uint64_t tag);  /* no completion comes for it any more; its message is free again */
+        bool (*take)(void *cookie, struct http_completion *);
+};
+struct http { const struct http_ops *ops; void *cookie; };

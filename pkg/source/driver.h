@@ -1,0 +1,100 @@
+/* A source is a driver: one const struct in a folder of its own. It lends records, is given credit, and hears how each ended. It knows
+ * nothing of Kubernetes or of HTTP delivery. All calls on the loop's thread; none blocks. */
+#pragma once
+
+#include "api/trigger.h"
+#include "base/loop.h"
+#include "json/writer.h"
+#include "port/store.h"
+
+struct source;
+struct record;
+
+/* One event a source lends until settle. Borrowed bytes stay valid until then, or until detach replaced them. */
+struct record {
+        uint64_t position;       /* strictly increasing within the track */
+        uint32_t track;          /* partition, shard, stream: the unit of commit */
+        uint32_t pinned;         /* bytes held while the record lives */
+        usec time;               /* when it happened at the source; wall clock; 0: unknown */
+        struct str id, key, value;
+        bool null_value, has_key;
+        const void *native;      /* the driver's own view */
+        /* The engine's, from offer to settle: */
+        struct record *next;
+        uint32_t order;          /* ordinal within the track's window */
+        uint32_t attempts;       /* requests it was part of */
+        usec since;              /* when the engine got it; monotonic */
+        void *lane;
+};
+
+enum outcome {
+        OUTCOME_ACCEPTED,        /* the function took it */
+        OUTCOME_DEAD_LETTERED,
+        OUTCOME_DROPPED,         /* the user asked for that */
+        OUTCOME_FILTERED,
+        OUTCOME_RELEASED,        /* not settled: the track was given up; someone will read it again */
+        OUTCOME_MAX,
+};
+
+enum source_state { SOURCE_CONNECTING, SOURCE_CONNECTED, SOURCE_IDLE, SOURCE_STANDBY, SOURCE_DISCONNECTED, SOURCE_FAILED, SOURCE_STATE_MAX };
+const char *source_state_name(enum source_state);
+
+enum source_event_kind {
+        SOURCE_EVENT_RECORD,     /* record: lent */
+        SOURCE_EVENT_ASSIGNED,   /* track: may be given credit now */
+        SOURCE_EVENT_REVOKING,   /* track: finish what is in flight by give_up_at (monotonic), then `revoked` is called */
+        SOURCE_EVENT_LOST,       /* track: someone else has it already: commit nothing; then `revoked` is called */
+        SOURCE_EVENT_STATE,      /* state, text: changed */
+        SOURCE_EVENT_CLOSED,     /* after stop: everything is given back; free may be called */
+};
+struct source_event {
+        enum source_event_kind kind;
+        uint32_t track;
+        struct record *record;
+        usec give_up_at;
+        enum source_state state;
+        const char *text;        /* the peer's own words; borrowed until the next poll; NULL: none */
+};
+
+/* What a source is opened with; all borrowed until free. */
+struct services {
+        struct loop *loop;
+        struct waker *waker;
+        const struct clock *clock;
+        struct store store;              /* this Trigger's own keys */
+        const struct trigger *trigger;
+        const char *instance;            /* stable name of this worker's slot; NULL: none */
+        size_t fetch_bytes;              /* the budget for what is fetched ahead */
+};
+
+struct driver {
+        const char *name;                /* the member of spec.source */
+        const char *ce_type;             /* CloudEvents type, e.g. "dev.sluice.kafka.message" */
+        bool push;
+        const struct type *type;         /* the spec's table */
+        /* 0, or -1 when the spec can't work whatever happens. Connecting is no part of it: that shows as SOURCE_EVENT_STATE. */
+        int    (*open)(struct source **, const void *spec, const struct services *, struct task *wake, struct error *) MUST_CHECK;
+        /* Lend up to records more of the track, while what is lent stays under bytes more. Adds to what is left. */
+        void   (*credit)(struct source *, uint32_t track, uint32_t records, size_t bytes);
+        size_t (*poll)(struct source *, struct source_event *, size_t max, usec now);
+        usec   (*deadline)(const struct source *);                       /* poll again then; USEC_NEVER */
+        void   (*settle)(struct source *, struct record *, enum outcome); /* takes the record */
+        bool   (*detach)(struct source *, struct record *);              /* copy what it borrows from a bigger fetch; false: out of memory */
+        void   (*commit)(struct source *, uint32_t track, uint64_t next);/* every position below next is done */
+        void   (*revoked)(struct source *, uint32_t track);              /* answers REVOKING and LOST: nothing of it is lent any more */
+        void   (*stop)(struct source *);                                 /* ends in CLOSED */
+        struct source *(*free)(struct source *);                         /* takes NULL, returns NULL */
+        int64_t (*lag)(const struct source *);                           /* records behind; -1: unknown */
+        void   (*describe)(const struct record *, struct writer *);      /* the document a filter sees */
+        /* The function's event for n records of one track, in the dialect. */
+        void   (*encode)(struct source *, enum dialect, struct record *const *, size_t n, struct writer *);
+        /* Where it comes from, for people and for the `source` attribute: "kafka shop/orders". */
+        void   (*origin)(const struct trigger *, struct buf *);
+};
+
+/* The one table of sources (pkg/source/sources.c). */
+extern const struct driver *const source_drivers[];
+extern const size_t source_drivers_n;
+/* The same as the API's decoder wants it; n is source_drivers_n. */
+const struct source_type *source_types(void);
+const struct driver *trigger_driver(const struct trigger *);
