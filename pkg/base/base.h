@@ -8,7 +8,7 @@
 #include <string.h>
 
 #define MUST_CHECK __attribute__((warn_unused_result))
-#define PRINTF(format, first) __attribute__((format(printf, format, first)))
+#define PRINTF(text, first) __attribute__((__format__(__printf__, text, first)))
 #define UNUSED __attribute__((unused))
 #define CLEANUP(function) __attribute__((cleanup(function)))
 #define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))

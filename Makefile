@@ -1,0 +1,100 @@
+# Sluice: one non-recursive Makefile. Sources are found by pattern; header dependencies are exact (-MMD).
+#   make                         the program at build/sluice
+#   make SANITIZE=address,undefined check     a variant, under build/gcc-address,undefined
+#   make CC=clang build                       a variant, under build/clang
+MAKEFLAGS += --no-builtin-rules
+.SUFFIXES:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := build
+SHELL := /bin/bash
+export LC_ALL := C.UTF-8
+
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+SANITIZE ?=
+COVERAGE ?=
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+PREFIX ?= /usr/local
+variant := $(CC)$(if $(SANITIZE),-$(SANITIZE))$(if $(COVERAGE),-coverage)
+BUILD ?= build/$(variant)
+JOBS ?= $(shell nproc)
+
+libraries := libuv libcurl jansson libyaml-0.1 openssl rdkafka libcares zlib
+llhttp_dir := /usr/share/llhttp
+
+# ---- compiler -------------------------------------------------------------------------------------------------------------------------
+warnings := -Wall -Wextra -Wshadow -Wconversion -Werror -Wformat=2 -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef -Wpointer-arith \
+	-Wwrite-strings -Wswitch-enum -Wimplicit-fallthrough
+hardening := -fstack-protector-strong -fPIE -ftrapv -fno-delete-null-pointer-checks $(if $(SANITIZE)$(COVERAGE),,-D_FORTIFY_SOURCE=2) \
+	$(if $(findstring gcc,$(CC)),-fstack-clash-protection -fcf-protection)
+hardening := $(filter-out -ftrapv,$(hardening))
+optimise := $(if $(SANITIZE)$(COVERAGE),-O1 -fno-omit-frame-pointer,-O2)
+instrument := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all) $(if $(COVERAGE),--coverage -fprofile-update=atomic)
+package_cflags := $(shell pkg-config --cflags $(libraries) 2>/dev/null)
+package_libs := $(shell pkg-config --libs $(libraries) 2>/dev/null)
+CFLAGS ?= -g
+all_cflags = -std=gnu11 -D_GNU_SOURCE -DSLUICE_VERSION='"$(VERSION)"' -Ipkg -Icmd -I. $(warnings) $(hardening) $(optimise) $(instrument) \
+	$(filter-out -I/usr/include,$(package_cflags)) $(CFLAGS)
+all_ldflags = -pie -Wl,-z,relro,-z,now,-z,noexecstack -Wl,--as-needed $(instrument) $(LDFLAGS)
+
+# Debian 12 ships llhttp as sources, Debian 13 as a library.
+ifneq ($(wildcard $(llhttp_dir)/llhttp.c),)
+llhttp_objects := $(BUILD)/llhttp/llhttp.o $(BUILD)/llhttp/http.o $(BUILD)/llhttp/api.o
+all_cflags += -isystem /usr/share/include/llhttp
+else
+package_libs += $(shell pkg-config --libs libllhttp 2>/dev/null || echo -lllhttp)
+endif
+
+# ---- files ----------------------------------------------------------------------------------------------------------------------------
+library_sources := $(filter-out %_test.c,$(shell find pkg -name '*.c' | sort))
+command_sources := $(filter-out %_test.c,$(wildcard cmd/sluice/*.c))
+test_sources := $(shell find pkg cmd tests -name '*_test.c' 2>/dev/null | sort)
+simulator_sources := $(wildcard tests/sim/*.c)
+objects = $(patsubst %.c,$(BUILD)/%.o,$(1))
+tests := $(patsubst %.c,$(BUILD)/%,$(test_sources))
+archive := $(BUILD)/libsluice.a
+
+$(BUILD)/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(all_cflags) -MMD -MP -c -o $@ $<
+
+$(BUILD)/llhttp/%.o: $(llhttp_dir)/%.c Makefile
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -O2 -fPIE -DLLHTTP_STRICT_MODE=1 -I/usr/share/include/llhttp $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -w -c -o $@ $<
+
+$(archive): $(call objects,$(library_sources)) $(llhttp_objects)
+	rm -f $@ && ar rcs $@ $^
+
+$(BUILD)/sluice: $(call objects,$(command_sources)) $(archive)
+	$(CC) $(all_ldflags) -o $@ $^ $(package_libs) -lm
+
+$(BUILD)/generate: $(BUILD)/tools/generate.o $(archive)
+	$(CC) $(all_ldflags) -o $@ $^ $(package_libs) -lm
+
+$(BUILD)/sim: $(call objects,$(simulator_sources)) $(archive)
+	$(CC) $(all_ldflags) -o $@ $^ $(package_libs) -lm
+
+$(tests): $(BUILD)/%: $(BUILD)/%.o $(archive)
+	$(CC) $(all_ldflags) -o $@ $^ $(package_libs) -lcmocka -lm
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+.SECONDARY:
+
+# ---- targets --------------------------------------------------------------------------------------------------------------------------
+.PHONY: deps build demo check test e2e bench lint format image install clean help unit simulate integration generated generate coverage test-sanitized
+
+deps: ## install what the build and the tests need (Debian packages)
+	tools/deps all
+
+build: $(BUILD)/sluice ## compile the program: build/sluice
+	@mkdir -p build && ln -sfn $(patsubst build/%,%,$(BUILD))/sluice build/sluice
+
+unit: $(tests) ## run the unit tests (cmocka)
+	tools/run-tests $(tests)
+
+simulate: $(BUILD)/sim ## run the delivery engine's simulator over many seeds
+	$(BUILD)/sim --seeds=$(or $(SEEDS),300)
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile

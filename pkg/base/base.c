@@ -1,0 +1,153 @@
+#include "base/base.h"
+
+#include <ctype.h>
+#include <stdio.h>
+
+bool str_starts(struct str s, struct str prefix) { return s.n >= prefix.n && memcmp(s.p, prefix.p, prefix.n) == 0; }
+
+bool str_equal_nocase(struct str a, struct str b)
+{
+        if (a.n != b.n)
+                return false;
+        for (size_t i = 0; i < a.n; i++)
+                if (tolower((unsigned char)a.p[i]) != tolower((unsigned char)b.p[i]))
+                        return false;
+        return true;
+}
+
+static bool is_space(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
+
+struct str str_trim(struct str s)
+{
+        while (s.n && is_space(s.p[0]))
+                s.p++, s.n--;
+        while (s.n && is_space(s.p[s.n - 1]))
+                s.n--;
+        return s;
+}
+
+struct str str_cut(struct str *s, char c)
+{
+        struct str whole = *s;
+        const char *at = whole.n ? memchr(whole.p, c, whole.n) : NULL;
+
+        if (!at) {
+                s->p += s->n;
+                s->n = 0;
+                return whole;
+        }
+        *s = (struct str){ at + 1, whole.n - (size_t)(at - whole.p) - 1 };
+        return (struct str){ whole.p, (size_t)(at - whole.p) };
+}
+
+char *str_dup(struct str s)
+{
+        char *copy = malloc(s.n + 1);
+
+        if (!copy)
+                return NULL;
+        if (s.n)
+                memcpy(copy, s.p, s.n);
+        copy[s.n] = 0;
+        return copy;
+}
+
+bool str_to_int64(struct str s, int64_t *out)
+{
+        bool negative = s.n && s.p[0] == '-';
+        int64_t value = 0;
+
+        if (negative)
+                s.p++, s.n--;
+        if (s.n == 0)
+                return false;
+        for (size_t i = 0; i < s.n; i++) {
+                if (s.p[i] < '0' || s.p[i] > '9')
+                        return false;
+                /* Built below zero, where the range is one wider. */
+                if (__builtin_mul_overflow(value, 10, &value) || __builtin_sub_overflow(value, s.p[i] - '0', &value))
+                        return false;
+        }
+        if (!negative && value == INT64_MIN)
+                return false;
+        *out = negative ? value : -value;
+        return true;
+}
+
+/* The length of the well-formed sequence at p (RFC 3629), 0 when there is none. */
+static size_t utf8_sequence(const unsigned char *p, size_t n)
+{
+        unsigned char c = p[0];
+        size_t length = c < 0x80 ? 1 : c >= 0xc2 && c <= 0xdf ? 2 : (c & 0xf0) == 0xe0 ? 3 : c >= 0xf0 && c <= 0xf4 ? 4 : 0;
+
+        if (length == 0 || length > n)
+                return 0;
+        for (size_t i = 1; i < length; i++)
+                if ((p[i] & 0xc0) != 0x80)
+                        return 0;
+        if ((c == 0xe0 && p[1] < 0xa0) || (c == 0xed && p[1] > 0x9f) || (c == 0xf0 && p[1] < 0x90) || (c == 0xf4 && p[1] > 0x8f))
+                return 0;
+        return length;
+}
+
+bool str_is_utf8(struct str s)
+{
+        const unsigned char *p = (const unsigned char *)s.p;
+        size_t i = 0;
+
+        while (i < s.n) {
+                uint64_t word;
+
+                if (i + 8 <= s.n && (memcpy(&word, p + i, 8), (word & 0x8080808080808080u) == 0)) {
+                        i += 8;
+                        continue;
+                }
+                size_t length = utf8_sequence(p + i, s.n - i);
+                if (!length)
+                        return false;
+                i += length;
+        }
+        return true;
+}
+
+/* Edit distance with transpositions, given up above most. */
+static size_t distance(struct str a, struct str b, size_t most)
+{
+        enum { LONGEST = 63 };
+        size_t rows[3][LONGEST + 1];
+
+        if (a.n > LONGEST || b.n > LONGEST || (a.n > b.n ? a.n - b.n : b.n - a.n) > most)
+                return most + 1;
+        for (size_t j = 0; j <= b.n; j++)
+                rows[0][j] = j;
+        for (size_t i = 1; i <= a.n; i++) {
+                size_t *now = rows[i % 3], *before = rows[(i + 2) % 3], *older = rows[(i + 1) % 3];
+
+                now[0] = i;
+                for (size_t j = 1; j <= b.n; j++) {
+                        bool same = tolower((unsigned char)a.p[i - 1]) == tolower((unsigned char)b.p[j - 1]);
+
+                        now[j] = MIN_OF(before[j] + 1, now[j - 1] + 1);
+                        now[j] = MIN_OF(now[j], before[j - 1] + (same ? 0u : 1u));
+                        if (i > 1 && j > 1 && a.p[i - 1] == b.p[j - 2] && a.p[i - 2] == b.p[j - 1])
+                                now[j] = MIN_OF(now[j], older[j - 2] + 1);
+                }
+        }
+        return rows[a.n % 3][b.n];
+}
+
+const char *nearest_name(struct str name, const char *const *candidates, size_t n)
+{
+        size_t best = MAX_OF((size_t)2, name.n / 3) + 1;
+        const char *found = NULL;
+
+        for (size_t i = 0; i < n; i++) {
+                size_t d = distance(name, str_of(candidates[i]), best);
+
+                if (d < best) {
+                        best = d;
+                        found = candidates[i];
+                }
+        }
+        return found;
+}

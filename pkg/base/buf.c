@@ -1,0 +1,208 @@
+#include "base/buf.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+void buf_done(struct buf *b)
+{
+        free(b->p);
+        b->p = NULL;
+        b->n = b->cap = 0;
+        b->failed = false;
+}
+
+bool buf_reserve(struct buf *b, size_t more)
+{
+        size_t max = b->max ? b->max : BUF_DEFAULT_MAX, cap;
+        char *p;
+
+        if (b->failed)
+                return false;
+        if (more < b->cap - b->n) /* one byte is kept for the terminator; cap 0: never true */
+                return true;
+        if (more > max - MIN_OF(b->n, max)) {
+                b->failed = true;
+                return false;
+        }
+        cap = MAX_OF(b->cap * 2, (size_t)64);
+        cap = MAX_OF(MIN_OF(cap, max + 1), b->n + more + 1);
+        p = realloc(b->p, cap);
+        if (!p) {
+                b->failed = true;
+                return false;
+        }
+        b->p = p;
+        b->cap = cap;
+        return true;
+}
+
+void buf_add(struct buf *b, const void *p, size_t n)
+{
+        if (!buf_reserve(b, n))
+                return;
+        if (n)
+                memcpy(b->p + b->n, p, n);
+        b->n += n;
+        b->p[b->n] = 0;
+}
+
+void buf_char(struct buf *b, char c) { buf_add(b, &c, 1); }
+
+void buf_int(struct buf *b, int64_t value)
+{
+        char digits[24];
+        size_t at = sizeof(digits);
+        uint64_t rest = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
+
+        do {
+                digits[--at] = (char)('0' + rest % 10);
+                rest /= 10;
+        } while (rest);
+        if (value < 0)
+                digits[--at] = '-';
+        buf_add(b, digits + at, sizeof(digits) - at);
+}
+
+void buf_vprintf(struct buf *b, const char *format, va_list args)
+{
+        va_list again;
+        int n;
+
+        va_copy(again, args);
+        n = vsnprintf(NULL, 0, format, args);
+        if (n < 0)
+                b->failed = true;
+        else if (buf_reserve(b, (size_t)n)) {
+                (void)vsnprintf(b->p + b->n, (size_t)n + 1, format, again);
+                b->n += (size_t)n;
+        }
+        va_end(again);
+}
+
+void buf_printf(struct buf *b, const char *format, ...)
+{
+        va_list args;
+
+        va_start(args, format);
+        buf_vprintf(b, format, args);
+        va_end(args);
+}
+
+void buf_base64(struct buf *b, struct str s)
+{
+        static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        const unsigned char *in = (const unsigned char *)s.p;
+        size_t whole = s.n / 3, rest = s.n % 3;
+        char *out;
+
+        if (!buf_reserve(b, (whole + (rest != 0)) * 4))
+                return;
+        out = b->p + b->n;
+        for (size_t i = 0; i < whole; i++, in += 3, out += 4) {
+                uint32_t v = (uint32_t)in[0] << 16 | (uint32_t)in[1] << 8 | in[2];
+
+                out[0] = alphabet[v >> 18];
+                out[1] = alphabet[v >> 12 & 63];
+                out[2] = alphabet[v >> 6 & 63];
+                out[3] = alphabet[v & 63];
+        }
+        if (rest) {
+                uint32_t v = (uint32_t)in[0] << 16 | (rest == 2 ? (uint32_t)in[1] << 8 : 0);
+
+                *out++ = alphabet[v >> 18];
+                *out++ = alphabet[v >> 12 & 63];
+                *out++ = rest == 2 ? alphabet[v >> 6 & 63] : '=';
+                *out++ = '=';
+        }
+        b->n = (size_t)(out - b->p);
+        b->p[b->n] = 0;
+}
+
+static int base64_value(char c)
+{
+        return c >= 'A' && c <= 'Z'   ? c - 'A'
+               : c >= 'a' && c <= 'z' ? c - 'a' + 26
+               : c >= '0' && c <= '9' ? c - '0' + 52
+               : c == '+'             ? 62
+               : c == '/'             ? 63
+                                      : -1;
+}
+
+bool buf_unbase64(struct buf *b, struct str s)
+{
+        if (s.n % 4)
+                return false;
+        for (size_t i = 0; i < s.n; i += 4) {
+                bool last = i + 4 == s.n;
+                size_t pad = last && s.p[i + 3] == '=' ? (s.p[i + 2] == '=' ? 2 : 1) : 0;
+                uint32_t v = 0;
+                char bytes[3];
+
+                for (size_t j = 0; j < 4; j++) {
+                        int d = j >= 4 - pad ? 0 : base64_value(s.p[i + j]);
+
+                        if (d < 0)
+                                return false;
+                        v = v << 6 | (uint32_t)d;
+                }
+                bytes[0] = (char)(v >> 16);
+                bytes[1] = (char)(v >> 8);
+                bytes[2] = (char)v;
+                buf_add(b, bytes, 3 - pad);
+        }
+        return !b->failed;
+}
+
+void buf_drop(struct buf *b, size_t from_start)
+{
+        size_t n = MIN_OF(from_start, b->n);
+
+        if (n == 0)
+                return;
+        memmove(b->p, b->p + n, b->n - n + 1);
+        b->n -= n;
+}
+
+char *buf_take(struct buf *b)
+{
+        char *p;
+
+        buf_add(b, "", 0); /* a terminator even when nothing was appended */
+        if (b->failed) {
+                buf_done(b);
+                return NULL;
+        }
+        p = b->p;
+        b->p = NULL;
+        b->n = b->cap = 0;
+        return p;
+}
+
+int buf_read_file(struct buf *b, const char *path, struct error *err)
+{
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+        ssize_t n;
+
+        if (fd < 0)
+                return error_errno(err, errno, "open %s", path);
+        do {
+                if (!buf_reserve(b, 16384)) {
+                        (void)close(fd);
+                        return error_set(err, ERROR_INVALID, "read %s: larger than %zu bytes", path, b->max ? b->max : BUF_DEFAULT_MAX);
+                }
+                n = read(fd, b->p + b->n, b->cap - b->n - 1);
+                if (n > 0)
+                        b->n += (size_t)n;
+        } while (n > 0 || (n < 0 && errno == EINTR));
+        if (b->p)
+                b->p[b->n] = 0;
+        if (n < 0) {
+                (void)error_errno(err, errno, "read %s", path);
+                (void)close(fd);
+                return -1;
+        }
+        (void)close(fd);
+        return 0;
+}

@@ -1,0 +1,107 @@
+#include "base/log.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "json/writer.h"
+
+/* Set once before threads start; read by all. */
+static struct { enum log_level least; enum log_format format; } log_config = { LOG_INFO, LOG_LOGFMT };
+
+static const char *const level_names[LOG_LEVEL_MAX] = { "debug", "info", "warn", "error" };
+
+void log_setup(enum log_level least, enum log_format format)
+{
+        log_config.least = least;
+        log_config.format = format;
+}
+
+bool log_enabled(enum log_level level) { return level >= log_config.least; }
+const char *log_level_name(enum log_level level) { return level_names[level]; }
+
+bool log_level_parse(struct str text, enum log_level *out)
+{
+        for (int i = 0; i < LOG_LEVEL_MAX; i++)
+                if (str_equal_nocase(text, str_of(level_names[i]))) {
+                        *out = (enum log_level)i;
+                        return true;
+                }
+        return false;
+}
+
+static void logfmt_value(struct buf *b, struct str s)
+{
+        bool plain = s.n > 0;
+
+        for (size_t i = 0; i < s.n && plain; i++)
+                plain = (unsigned char)s.p[i] > ' ' && s.p[i] != '"' && s.p[i] != '=' && s.p[i] != '\\' && s.p[i] != 0x7f;
+        if (plain) {
+                buf_str(b, s);
+                return;
+        }
+        buf_char(b, '"');
+        json_escape(b, s);
+        buf_char(b, '"');
+}
+
+static void field_text(struct buf *b, const struct log_field *f)
+{
+        if (f->kind == LOG_FIELD_STR)
+                buf_str(b, f->text);
+        else if (f->kind == LOG_FIELD_INT)
+                buf_int(b, f->number);
+        else
+                duration_format(b, f->number);
+}
+
+static void format_logfmt(struct buf *b, struct str time, enum log_level level, const char *message, const struct log_field *fields, size_t n)
+{
+        buf_printf(b, "time=" STR_FMT " level=%s msg=", STR_ARG(time), level_names[level]);
+        logfmt_value(b, str_of(message));
+        for (size_t i = 0; i < n; i++) {
+                BUF_AT_END struct buf value = BUF_INIT(65536);
+
+                field_text(&value, &fields[i]);
+                buf_printf(b, " %s=", fields[i].key);
+                logfmt_value(b, buf_view(&value));
+        }
+        buf_char(b, '\n');
+}
+
+static void format_json(struct buf *b, struct str time, enum log_level level, const char *message, const struct log_field *fields, size_t n)
+{
+        struct writer w;
+
+        writer_init(&w, b);
+        json_object(&w);
+        json_member_string(&w, "time", time);
+        json_member_text(&w, "level", level_names[level]);
+        json_member_text(&w, "msg", message);
+        for (size_t i = 0; i < n; i++) {
+                json_key(&w, str_of(fields[i].key));
+                if (fields[i].kind == LOG_FIELD_STR)
+                        json_string(&w, fields[i].text);
+                else if (fields[i].kind == LOG_FIELD_INT)
+                        json_int(&w, fields[i].number);
+                else
+                        json_double(&w, (double)fields[i].number / 1e6);
+        }
+        json_object_end(&w);
+        buf_char(b, '\n');
+}
+
+void log_write(enum log_level level, const char *message, const struct log_field *fields, size_t n)
+{
+        BUF_AT_END struct buf line = BUF_INIT(65536), time = BUF_INIT(64);
+
+        if (!log_enabled(level))
+                return;
+        time_format(&time, clock_wall(&system_clock) / USEC_MSEC * USEC_MSEC);
+        if (log_config.format == LOG_JSON)
+                format_json(&line, buf_view(&time), level, message, fields, n);
+        else
+                format_logfmt(&line, buf_view(&time), level, message, fields, n);
+        if (!line.failed && write(STDERR_FILENO, line.p, line.n) < 0)
+                return; /* nowhere to say so */
+}

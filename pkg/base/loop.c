@@ -1,0 +1,329 @@
+#include "base/loop.h"
+
+#include <assert.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <uv.h>
+
+struct waker {
+        uv_async_t async;
+        _Atomic(struct waker_slot *) rung; /* a stack, pushed by any thread, taken whole by the loop */
+};
+
+struct signal_watch {
+        uv_signal_t handle;
+        struct signal_watch *next;
+        void (*event)(void *cookie, int number);
+        void *cookie;
+};
+
+struct loop {
+        uv_loop_t uv;
+        uv_prepare_t prepare; /* turns tasks before each poll */
+        uv_idle_t idle;       /* active: the poll does not block, tasks are ready */
+        uv_timer_t timer;
+        usec armed;           /* what the timer is set to; USEC_NEVER: not set */
+        usec now;
+        _Atomic(usec) last_pass;
+        struct task *first, **last;
+        struct heap deadlines;
+        struct waker waker;
+        struct signal_watch *signals;
+};
+
+struct loop_io {
+        uv_poll_t poll;
+        void (*event)(void *cookie, int events);
+        void *cookie;
+        int want;
+        bool closed;
+};
+
+usec loop_now(const struct loop *l) { return l->now; }
+void *loop_uv(struct loop *l) { return &l->uv; }
+struct waker *loop_waker(struct loop *l) { return &l->waker; }
+usec loop_last_pass(const struct loop *l) { return atomic_load_explicit(&l->last_pass, memory_order_relaxed); }
+
+static void refresh(struct loop *l)
+{
+        l->now = clock_monotonic(&system_clock);
+        atomic_store_explicit(&l->last_pass, l->now, memory_order_relaxed);
+}
+
+void loop_ready(struct loop *l, struct task *t)
+{
+        if (t->ready)
+                return;
+        t->ready = true;
+        t->next = NULL;
+        *l->last = t;
+        l->last = &t->next;
+}
+
+void loop_arm(struct loop *l, struct task *t, usec deadline)
+{
+        if (deadline == USEC_NEVER) {
+                heap_remove(&l->deadlines, &t->timer);
+                return;
+        }
+        if (heap_has(&t->timer) && t->timer.at == deadline)
+                return;
+        if (!heap_insert(&l->deadlines, &t->timer, deadline))
+                loop_ready(l, t); /* out of memory: better turned too early than never */
+}
+
+void loop_forget(struct loop *l, struct task *t)
+{
+        heap_remove(&l->deadlines, &t->timer);
+        if (!t->ready)
+                return;
+        for (struct task **at = &l->first; *at; at = &(*at)->next)
+                if (*at == t) {
+                        *at = t->next;
+                        if (l->last == &t->next)
+                                l->last = at;
+                        break;
+                }
+        t->ready = false;
+}
+
+static void on_timer(uv_timer_t *timer) { ((struct loop *)timer->data)->armed = USEC_NEVER; }
+static void on_idle(uv_idle_t *idle UNUSED) {}
+
+static void arm_timer(struct loop *l)
+{
+        struct heap_node *first = heap_first(&l->deadlines);
+        usec wait;
+
+        /* A timer that fires too early costs one empty pass; moving it at each change would cost more. */
+        if (!first || first->at >= l->armed)
+                return;
+        wait = MAX_OF(first->at - l->now, 0);
+        l->armed = first->at;
+        (void)uv_timer_start(&l->timer, on_timer, (uint64_t)((wait + 999) / 1000), 0);
+}
+
+static void turn_ready(struct loop *l)
+{
+        struct task *end = l->last == &l->first ? NULL : CONTAINER_OF(l->last, struct task, next);
+
+        /* What becomes ready while turning waits for the next pass, so that descriptors get their turn. */
+        while (end && l->first) {
+                struct task *t = l->first;
+                bool final = t == end;
+
+                l->first = t->next;
+                if (!l->first)
+                        l->last = &l->first;
+                t->ready = false;
+                t->turn(t, l->now);
+                if (final)
+                        break;
+        }
+}
+
+static void on_prepare(uv_prepare_t *prepare)
+{
+        struct loop *l = prepare->data;
+
+        refresh(l);
+        for (struct heap_node *n; (n = heap_first(&l->deadlines)) && n->at <= l->now;) {
+                heap_remove(&l->deadlines, n);
+                loop_ready(l, CONTAINER_OF(n, struct task, timer));
+        }
+        turn_ready(l);
+        arm_timer(l);
+        if (l->first)
+                (void)uv_idle_start(&l->idle, on_idle);
+        else
+                (void)uv_idle_stop(&l->idle);
+        uv_update_time(&l->uv);
+}
+
+static void on_waker(uv_async_t *async)
+{
+        struct loop *l = async->data;
+        struct waker_slot *slot = atomic_exchange_explicit(&l->waker.rung, NULL, memory_order_acquire);
+
+        while (slot) {
+                struct waker_slot *next = slot->next;
+
+                /* From here on a new ring counts again; the turn comes after. */
+                __atomic_store_n(&slot->rung, 0, __ATOMIC_SEQ_CST);
+                loop_ready(l, slot->task);
+                slot = next;
+        }
+}
+
+void waker_ring(struct waker *w, struct waker_slot *slot)
+{
+        if (__atomic_exchange_n(&slot->rung, 1, __ATOMIC_SEQ_CST))
+                return;
+        slot->next = atomic_load_explicit(&w->rung, memory_order_relaxed);
+        while (!atomic_compare_exchange_weak_explicit(&w->rung, &slot->next, slot, memory_order_release, memory_order_relaxed))
+                ;
+        (void)uv_async_send(&w->async);
+}
+
+void waker_forget(struct waker *w, struct waker_slot *slot UNUSED) { on_waker(&w->async); }
+
+int loop_new(struct loop **out, struct error *err)
+{
+        struct loop *l = calloc(1, sizeof(*l));
+        int r;
+
+        if (!l)
+                return error_memory(err);
+        r = uv_loop_init(&l->uv);
+        if (r < 0) {
+                free(l);
+                return error_set(err, ERROR_SYSTEM, "start the event loop: %s", uv_strerror(r));
+        }
+        l->last = &l->first;
+        l->armed = USEC_NEVER;
+        (void)uv_prepare_init(&l->uv, &l->prepare);
+        (void)uv_idle_init(&l->uv, &l->idle);
+        (void)uv_timer_init(&l->uv, &l->timer);
+        l->prepare.data = l->timer.data = l->idle.data = l;
+        (void)uv_prepare_start(&l->prepare, on_prepare);
+        r = uv_async_init(&l->uv, &l->waker.async, on_waker);
+        l->waker.async.data = l;
+        if (r < 0) {
+                (void)error_set(err, ERROR_SYSTEM, "start the event loop: %s", uv_strerror(r));
+                (void)loop_free(l);
+                return -1;
+        }
+        refresh(l);
+        *out = l;
+        return 0;
+}
+
+static void close_signal(uv_handle_t *h) { free(CONTAINER_OF(h, struct signal_watch, handle)); }
+
+struct loop *loop_free(struct loop *l)
+{
+        if (!l)
+                return NULL;
+        for (struct signal_watch *s = l->signals, *next; s; s = next) {
+                next = s->next;
+                uv_close((uv_handle_t *)&s->handle, close_signal);
+        }
+        uv_close((uv_handle_t *)&l->prepare, NULL);
+        uv_close((uv_handle_t *)&l->idle, NULL);
+        uv_close((uv_handle_t *)&l->timer, NULL);
+        if (l->waker.async.type == UV_ASYNC)
+                uv_close((uv_handle_t *)&l->waker.async, NULL);
+        (void)uv_run(&l->uv, UV_RUN_DEFAULT);
+        if (uv_loop_close(&l->uv) != 0) {
+                uv_print_all_handles(&l->uv, stderr);
+                abort();
+        }
+        heap_done(&l->deadlines);
+        free(l);
+        return NULL;
+}
+
+void loop_run(struct loop *l)
+{
+        refresh(l);
+        (void)uv_run(&l->uv, UV_RUN_DEFAULT);
+}
+
+void loop_stop(struct loop *l) { uv_stop(&l->uv); }
+
+static void on_poll(uv_poll_t *poll, int status, int events)
+{
+        struct loop_io *io = poll->data;
+        int seen = (events & UV_READABLE ? LOOP_READABLE : 0) | (events & UV_WRITABLE ? LOOP_WRITABLE : 0);
+
+        /* An error is found by the owner's next read or write. */
+        if (status < 0)
+                seen = LOOP_READABLE | LOOP_WRITABLE;
+        refresh(poll->loop->data);
+        io->event(io->cookie, seen);
+}
+
+int loop_io_open(struct loop *l, int fd, void (*event)(void *, int), void *cookie, struct loop_io **out, struct error *err)
+{
+        struct loop_io *io = calloc(1, sizeof(*io));
+        int r;
+
+        if (!io)
+                return error_memory(err);
+        l->uv.data = l;
+        r = uv_poll_init(&l->uv, &io->poll, fd);
+        if (r < 0) {
+                free(io);
+                return error_set(err, ERROR_SYSTEM, "watch descriptor %d: %s", fd, uv_strerror(r));
+        }
+        io->poll.data = io;
+        io->event = event;
+        io->cookie = cookie;
+        *out = io;
+        return 0;
+}
+
+void loop_io_want(struct loop_io *io, int events)
+{
+        if (io->want == events || io->closed)
+                return;
+        io->want = events;
+        if (events)
+                (void)uv_poll_start(&io->poll, (events & LOOP_READABLE ? UV_READABLE : 0) | (events & LOOP_WRITABLE ? UV_WRITABLE : 0), on_poll);
+        else
+                (void)uv_poll_stop(&io->poll);
+}
+
+static void free_io(uv_handle_t *h) { free(h->data); }
+
+void loop_io_close(struct loop_io *io)
+{
+        if (!io || io->closed)
+                return;
+        io->closed = true;
+        (void)uv_poll_stop(&io->poll);
+        uv_close((uv_handle_t *)&io->poll, free_io);
+}
+
+void signals_block(void)
+{
+        sigset_t set;
+
+        (void)signal(SIGPIPE, SIG_IGN);
+        (void)sigemptyset(&set);
+        (void)sigaddset(&set, SIGTERM);
+        (void)sigaddset(&set, SIGINT);
+        (void)sigaddset(&set, SIGHUP);
+        (void)pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
+static void on_signal(uv_signal_t *handle, int number)
+{
+        struct signal_watch *s = handle->data;
+
+        s->event(s->cookie, number);
+}
+
+int loop_signal(struct loop *l, int number, void (*event)(void *, int), void *cookie, struct error *err)
+{
+        struct signal_watch *s = calloc(1, sizeof(*s));
+        sigset_t set;
+        int r;
+
+        if (!s)
+                return error_memory(err);
+        (void)uv_signal_init(&l->uv, &s->handle);
+        s->handle.data = s;
+        s->event = event;
+        s->cookie = cookie;
+        s->next = l->signals;
+        l->signals = s;
+        r = uv_signal_start(&s->handle, on_signal, number);
+        if (r < 0)
+                return error_set(err, ERROR_SYSTEM, "watch signal %d: %s", number, uv_strerror(r));
+        (void)sigemptyset(&set);
+        (void)sigaddset(&set, number);
+        (void)pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+        return 0;
+}
