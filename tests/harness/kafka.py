@@ -1,0 +1,271 @@
+"""A real Kafka broker of one node (KRaft), for tests.
+
+with Kafka() as kafka:
+    kafka.create_topic("orders", 4)
+    kafka.produce("orders", [...])
+    kafka.stop(); kafka.start()     # the same ports and the same data
+"""
+import base64
+import os
+import pathlib
+import sys
+import tempfile
+import uuid
+
+from . import TOOLS
+from .ports import free_ports
+from .process import Process, run
+
+PROPERTIES = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@{controller_host}:{controller_port}
+controller.listener.names=CONTROLLER
+inter.broker.listener.name=PLAINTEXT
+listeners=PLAINTEXT://{host}:{port},SASL_PLAINTEXT://{host}:{sasl_port},CONTROLLER://{controller_host}:{controller_port}
+advertised.listeners=PLAINTEXT://{advertised}:{port},SASL_PLAINTEXT://{advertised}:{sasl_port}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT
+sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
+listener.name.sasl_plaintext.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_{user}="{password}";
+listener.name.sasl_plaintext.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.sasl_plaintext.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+log.dirs={directory}/data
+num.partitions=1
+auto.create.topics.enable=false
+offsets.topic.num.partitions=4
+offsets.topic.replication.factor=1
+transaction.state.log.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.num.partitions=4
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+broker.heartbeat.interval.ms=200
+broker.session.timeout.ms=1000
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+log.cleaner.dedupe.buffer.size=2097152
+"""
+
+LOG4J = """\
+status = error
+appender.stdout.type = Console
+appender.stdout.name = STDOUT
+appender.stdout.layout.type = PatternLayout
+appender.stdout.layout.pattern = [%d] %p %m (%c)%n
+rootLogger.level = warn
+rootLogger.appenderRef.stdout.ref = STDOUT
+logger.server.name = kafka.server.KafkaRaftServer
+logger.server.level = info
+"""
+
+
+class Kafka:
+    user, password = "sluice", "sluice-secret"
+
+    def __init__(self, host="127.0.0.1", *, advertised=None, netns=None, properties=None, directory=None, heap="512m"):
+        """host: where it listens; advertised: the name clients are told (host); netns: the network namespace it runs in."""
+        self.host, self.netns, self.heap = host, netns, heap
+        self.advertised = advertised or host
+        self.properties = properties or {}
+        self._own = None if directory else tempfile.TemporaryDirectory(prefix="kafka-")
+        self.directory = pathlib.Path(directory or self._own.name)
+        self.process = None
+        self.port = self.sasl_port = None
+
+    def __enter__(self):
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __exit__(self, kind, *_):
+        if kind and self.process:
+            print(self.process.describe())
+        self.close()
+
+    @property
+    def bootstrap(self):
+        return f"{self.advertised}:{self.port}"
+
+    @property
+    def sasl_bootstrap(self):
+        return f"{self.advertised}:{self.sasl_port}"
+
+    @property
+    def log(self):
+        return self.process.out_path
+
+    def _java(self, *arguments):
+        jars = run([TOOLS / "kafka", "fetch"], timeout=900).stdout.strip()
+        return ["java", f"-Xmx{self.heap}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto",
+                f"-Dlog4j2.configurationFile={self.directory}/log4j2.properties", "-cp", f"{jars}/*", *arguments]  # fmt: skip
+
+    def _format(self):
+        """Writes the configuration and an empty log, once."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.port, self.sasl_port, controller = self._free_ports(3)
+        config = self.directory / "server.properties"
+        text = PROPERTIES.format(host=self.host, port=self.port, sasl_port=self.sasl_port, controller_port=controller, controller_host=self.host,
+                                 advertised=self.advertised, directory=self.directory, user=self.user, password=self.password)  # fmt: skip
+        config.write_text(text + "".join(f"{k}={v}\n" for k, v in self.properties.items()))
+        (self.directory / "log4j2.properties").write_text(LOG4J)
+        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        scram = [a for m in ("SCRAM-SHA-256", "SCRAM-SHA-512") for a in ("--add-scram", f"{m}=[name={self.user},password={self.password}]")]
+        run(self._java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", config, *scram))
+
+    def _free_ports(self, count):
+        if not self.netns:
+            return free_ports(count, self.host)
+        code = "import sys; from harness.ports import free_ports; print(*free_ports(int(sys.argv[1]), sys.argv[2]))"
+        tests = str(pathlib.Path(__file__).resolve().parents[1])
+        return [int(p) for p in run([sys.executable, "-c", code, count, self.host], netns=self.netns, env={"PYTHONPATH": tests}).stdout.split()]
+
+    def start(self):
+        if self.port is None:
+            self._format()
+        if self.process is None:
+            self.process = Process(self._java("kafka.Kafka", self.directory / "server.properties"), name="kafka", merge=True,
+                                   directory=self.directory, netns=self.netns, stop_timeout=20)  # fmt: skip
+        self.process.start()
+        self.process.wait_until("serves", self._answers, 60)
+        return self
+
+    def _answers(self):
+        """It knows itself as a broker that serves: a listener alone says little while the log is recovered and the broker fenced."""
+        return self._client(_brokers)
+
+    def stop(self):
+        """An orderly end; start() goes on with the same ports and data."""
+        return self.process.stop()
+
+    def kill(self):
+        return self.process.kill()
+
+    def close(self):
+        if self.process:
+            self.process.close()
+        if self._own:
+            self._own.cleanup()
+
+    # What clients do. confluent-kafka runs in this process, or in the broker's network namespace.
+
+    def _client(self, function, *arguments):
+        if not self.netns:
+            return function(self.bootstrap, *arguments)
+        return in_netns(self.netns, function, self.bootstrap, *arguments)
+
+    def create_topic(self, name, partitions=1, config=None):
+        self._client(_create_topic, name, partitions, config or {})
+
+    def delete_topic(self, name):
+        self._client(_delete_topic, name)
+
+    def produce(self, topic, messages):
+        """messages: of {value, key, partition, headers, timestamp}, or bare values; all acknowledged on return."""
+        self._client(_produce, topic, [m if isinstance(m, dict) else {"value": m} for m in messages])
+
+    def committed(self, group, topic, partitions):
+        """{partition: committed offset, or None}"""
+        return self._client(_committed, group, topic, partitions)
+
+    def end_offsets(self, topic, partitions):
+        return self._client(_end_offsets, topic, partitions)
+
+
+def in_netns(netns, function, *arguments):
+    """Calls a function in a child that has joined a network namespace; the namespace of this process stays what it is."""
+    import multiprocessing
+
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+
+    def child():
+        try:
+            with open(f"/var/run/netns/{netns}") as f:
+                _setns(f.fileno())
+            sender.send((True, function(*arguments)))
+        except BaseException as e:
+            sender.send((False, f"{type(e).__name__}: {e}"))
+        os._exit(0)
+
+    process = context.Process(target=child)
+    process.start()
+    sender.close()
+    try:
+        ok, value = receiver.recv()
+    except EOFError:
+        ok, value = False, "the child ended without an answer"
+    process.join()
+    if not ok:
+        raise AssertionError(f"{function.__name__} in {netns}: {value}")
+    return value
+
+
+def _setns(descriptor):
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(descriptor, 0x40000000):
+        raise OSError(ctypes.get_errno(), "setns")
+
+
+def _brokers(bootstrap):
+    from confluent_kafka.admin import AdminClient
+
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0, "reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 100})
+    return len(admin.list_topics(timeout=5).brokers)
+
+
+def _create_topic(bootstrap, name, partitions, config):
+    from confluent_kafka.admin import AdminClient, NewTopic
+
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin.create_topics([NewTopic(name, partitions, 1, config=config)], operation_timeout=20)[name].result(30)
+
+
+def _delete_topic(bootstrap, name):
+    from confluent_kafka.admin import AdminClient
+
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin.delete_topics([name], operation_timeout=20)[name].result(30)
+
+
+def _produce(bootstrap, topic, messages):
+    from confluent_kafka import Producer
+
+    failed = []
+    producer = Producer({"bootstrap.servers": bootstrap, "acks": "all", "linger.ms": 5, "enable.idempotence": True})
+    for m in messages:
+        while True:
+            try:
+                producer.produce(topic, on_delivery=lambda e, _: e and failed.append(str(e)), **m)
+                break
+            except BufferError:
+                producer.poll(0.1)
+        producer.poll(0)
+    left = producer.flush(60)
+    if failed or left:
+        raise AssertionError(f"{left} messages not acknowledged, {len(failed)} refused: {failed[:3]}")
+
+
+def _committed(bootstrap, group, topic, partitions):
+    from confluent_kafka import Consumer, TopicPartition
+
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group})
+    try:
+        found = consumer.committed([TopicPartition(topic, p) for p in range(partitions)], timeout=20)
+        return {t.partition: (t.offset if t.offset >= 0 else None) for t in found}
+    finally:
+        consumer.close()
+
+
+def _end_offsets(bootstrap, topic, partitions):
+    from confluent_kafka import Consumer, TopicPartition
+
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "offsets"})
+    try:
+        return {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=20)[1] for p in range(partitions)}
+    finally:
+        consumer.close()
