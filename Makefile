@@ -34,7 +34,7 @@ instrument := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all)
 package_cflags := $(shell pkg-config --cflags $(libraries) 2>/dev/null)
 package_libs := $(shell pkg-config --libs $(libraries) 2>/dev/null)
 CFLAGS ?= -g
-all_cflags = -std=gnu11 -D_GNU_SOURCE -DSLUICE_VERSION='"$(VERSION)"' -Ipkg -Icmd -I. $(warnings) $(hardening) $(optimise) $(instrument) \
+all_cflags = -std=gnu11 -D_GNU_SOURCE -Ipkg -Icmd -I. $(warnings) $(hardening) $(optimise) $(instrument) \
 	$(filter-out -I/usr/include,$(package_cflags)) $(CFLAGS)
 all_ldflags = -pie -Wl,-z,relro,-z,now,-z,noexecstack -Wl,--as-needed $(instrument) $(LDFLAGS)
 
@@ -86,6 +86,8 @@ $(tests): $(BUILD)/%: $(BUILD)/%.o $(archive)
 
 deps: ## install what the build and the tests need (Debian packages)
 	tools/deps all
+
+$(BUILD)/cmd/sluice/version.o: all_cflags += -DSLUICE_VERSION='"$(VERSION)"'
 
 build: $(BUILD)/sluice ## compile the program: build/sluice
 	@mkdir -p build && ln -sfn $(patsubst build/%,%,$(BUILD))/sluice build/sluice

@@ -86,4 +86,5 @@ void delivery_answer(struct delivery *, uint32_t attempt, const struct answer *,
 bool delivery_next(struct delivery *, usec now, struct action *);             /* call until false */
 usec delivery_deadline(const struct delivery *);                              /* call delivery_next again then; USEC_NEVER */
 void delivery_stats(const struct delivery *, struct delivery_stats *);
-/* A record of a track that the engine does not hold any more (raced with LOST) is answered by SETTLE RELEASED at once. */
+/* Bounds that hold at each moment: requests <= max_in_flight; records lent or in credit <= max_records + tracks; bytes lent or in
+ * credit <= max_bytes plus one record a track. A record of a track that is revoked or unknown is handed back as OUTCOME_RELEASED. */

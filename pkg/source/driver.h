@@ -21,10 +21,10 @@ struct record {
         const void *native;      /* the driver's own view */
         /* The engine's, from offer to settle: */
         struct record *next;
-        uint32_t order;          /* ordinal within the track's window */
-        uint32_t attempts;       /* requests it was part of */
-        usec since;              /* when the engine got it; monotonic */
         void *lane;
+        usec since;              /* when the engine got it; monotonic */
+        uint32_t order;          /* ordinal within the track's window */
+        uint32_t outcome;        /* enum outcome, while it waits to be handed out */
 };
 
 enum outcome {
@@ -74,7 +74,8 @@ struct driver {
         const struct type *type;         /* the spec's table */
         /* 0, or -1 when the spec can't work whatever happens. Connecting is no part of it: that shows as SOURCE_EVENT_STATE. */
         int    (*open)(struct source **, const void *spec, const struct services *, struct task *wake, struct error *) MUST_CHECK;
-        /* Lend up to records more of the track, while what is lent stays under bytes more. Adds to what is left. */
+        /* Lend up to records more of the track, and go on while the bytes lent stay under bytes more. Both add to what is left; the last
+         * record may cross the line, what it takes too much is owed. */
         void   (*credit)(struct source *, uint32_t track, uint32_t records, size_t bytes);
         size_t (*poll)(struct source *, struct source_event *, size_t max, usec now);
         usec   (*deadline)(const struct source *);                       /* poll again then; USEC_NEVER */

@@ -1,0 +1,945 @@
+#include "delivery/delivery.h"
+
+#include <assert.h>
+#include <stdio.h>
+
+#include "base/backoff.h"
+#include "base/heap.h"
+#include "delivery/track.h"
+
+/* ---- what the engine keeps --------------------------------------------------------------------------------------------------------- */
+
+enum timer_kind { TIMER_BATCH, TIMER_LANE, TIMER_COMMIT, TIMER_GIVE_UP };
+struct timer { struct heap_node node; enum timer_kind kind; };
+
+/* A first-in first-out of things linked by their first member. */
+struct link { struct link *next; };
+struct queue { struct link *first, **last; };
+
+struct track;
+struct lane {
+        struct link ready_link;
+        bool ready;                      /* stands in the ready queue */
+        struct track *track;
+        struct record *first, **last;    /* not yet in a batch */
+        uint32_t queued;
+        uint32_t active;                 /* batches made and not finished */
+        struct timer wait;               /* for a batch to fill up */
+};
+
+enum batch_state { BATCH_READY, BATCH_SENT, BATCH_WAITING };
+struct batch {
+        struct link link;                /* in the ready queue, the detach queue or the free list */
+        struct batch *next, *previous;   /* of the track's batches */
+        struct batch *later, *earlier;   /* of those sent, by time */
+        enum batch_state state;
+        struct lane *lane;
+        struct record *first;
+        uint32_t n;
+        unsigned number;                 /* attempts made */
+        uint32_t slot;                   /* while sent */
+        usec sent_at, since;
+        struct timer due;
+        struct record *to_detach;        /* the next to be detached; NULL: not in the detach queue */
+        bool detached, failing, final, dead;  /* dead: goes to the dead letter */
+};
+
+struct track {
+        uint32_t id;
+        struct window window;
+        struct account records, bytes;
+        struct batch *batches;
+        uint32_t in_flight;
+        uint64_t committed;
+        uint32_t since_commit;
+        struct timer commit_timer, give_up_timer;
+        struct link commit_link, credit_link, end_link;
+        bool commit_due, wants_credit, hungry, revoking, lost, ended;
+        uint32_t lanes_n;
+        struct lane lanes[];
+};
+
+struct slot { struct batch *batch; uint32_t generation; };
+
+struct delivery {
+        struct delivery_config config;
+        struct random random;
+        struct heap timers;
+        struct track **tracks; /* sorted by id */
+        uint32_t tracks_n, tracks_cap;
+        struct track *last_track;
+        struct budget records, bytes;
+        struct queue ready_lanes, ready_batches, detaches, commits, credits, ends;
+        struct queue hungry;             /* tracks that wait for shared budget */
+        struct record *settled, **settled_last;
+        uint32_t *cancels, cancels_n;    /* tickets */
+        size_t timer_places;             /* how many timers there can be at once */
+        usec starved_until;              /* there was no memory for a batch: try again then; 0: no */
+        struct batch *sent_first, *sent_last;
+        struct link *free_batches;
+        struct slot *slots;
+        uint32_t *free_slots, free_slots_n;
+        struct record **scratch;         /* the records of the last SEND */
+        uint64_t seed;
+        uint32_t failing, final;         /* batches */
+        enum delivery_state told_state;
+        bool text_changed;
+        char text[256];
+        struct delivery_stats stats;
+};
+
+static void queue_init(struct queue *q) { q->first = NULL, q->last = &q->first; }
+
+static void queue_add(struct queue *q, struct link *l)
+{
+        l->next = NULL;
+        *q->last = l;
+        q->last = &l->next;
+}
+
+static struct link *queue_take(struct queue *q)
+{
+        struct link *l = q->first;
+
+        if (l && !(q->first = l->next))
+                q->last = &q->first;
+        return l;
+}
+
+static void queue_remove(struct queue *q, struct link *l)
+{
+        for (struct link **at = &q->first; *at; at = &(*at)->next)
+                if (*at == l) {
+                        *at = l->next;
+                        if (q->last == &l->next)
+                                q->last = at;
+                        return;
+                }
+}
+
+/* ---- life ---------------------------------------------------------------------------------------------------------------------------- */
+
+int delivery_new(struct delivery **out, const struct delivery_config *config, uint64_t seed, struct error *err)
+{
+        struct delivery *d = calloc(1, sizeof(*d));
+
+        if (!d)
+                return error_memory(err);
+        d->config = *config;
+        assert(config->max_in_flight > 0 && config->batch_records > 0);
+        d->config.max_records = MAX_OF(config->max_records, config->max_in_flight);
+        random_init(&d->random, seed);
+        d->seed = seed;
+        queue_init(&d->ready_lanes);
+        queue_init(&d->ready_batches);
+        queue_init(&d->detaches);
+        queue_init(&d->commits);
+        queue_init(&d->credits);
+        queue_init(&d->ends);
+        queue_init(&d->hungry);
+        d->settled_last = &d->settled;
+        d->records.total = d->config.max_records;
+        d->bytes.total = (int64_t)config->max_bytes;
+        d->slots = calloc(config->max_in_flight, sizeof(*d->slots));
+        d->free_slots = calloc(config->max_in_flight, sizeof(*d->free_slots));
+        d->cancels = calloc(config->max_in_flight, sizeof(*d->cancels));
+        d->scratch = calloc(config->batch_records, sizeof(struct record *));
+        if (!d->slots || !d->free_slots || !d->cancels || !d->scratch) {
+                (void)delivery_free(d);
+                return error_memory(err);
+        }
+        for (uint32_t i = 0; i < config->max_in_flight; i++)
+                d->free_slots[d->free_slots_n++] = config->max_in_flight - 1 - i;
+        *out = d;
+        return 0;
+}
+
+static void track_free(struct track *t)
+{
+        window_done(&t->window);
+        free(t);
+}
+
+struct delivery *delivery_free(struct delivery *d)
+{
+        if (!d)
+                return NULL;
+        assert(d->tracks_n == 0 && !d->settled && d->stats.held == 0);
+        for (struct link *l = d->free_batches, *next; l; l = next) {
+                next = l->next;
+                free(CONTAINER_OF(l, struct batch, link));
+        }
+        heap_done(&d->timers);
+        free(d->tracks);
+        free(d->slots);
+        free(d->free_slots);
+        free(d->cancels);
+        free(d->scratch);
+        free(d);
+        return NULL;
+}
+
+/* Where id stands or would stand. */
+static uint32_t track_place(const struct delivery *d, uint32_t id)
+{
+        uint32_t low = 0, high = d->tracks_n;
+
+        while (low < high) {
+                uint32_t middle = low + (high - low) / 2;
+
+                if (d->tracks[middle]->id < id)
+                        low = middle + 1;
+                else
+                        high = middle;
+        }
+        return low;
+}
+
+static struct track *track_find(struct delivery *d, uint32_t id)
+{
+        uint32_t at;
+
+        if (d->last_track && d->last_track->id == id)
+                return d->last_track;
+        at = track_place(d, id);
+        if (at == d->tracks_n || d->tracks[at]->id != id)
+                return NULL;
+        return d->last_track = d->tracks[at];
+}
+
+static void want_credit(struct delivery *d, struct track *t)
+{
+        if (t->wants_credit || t->revoking)
+                return;
+        if (t->hungry)
+                queue_remove(&d->hungry, &t->credit_link);
+        t->hungry = false;
+        t->wants_credit = true;
+        queue_add(&d->credits, &t->credit_link);
+}
+
+static void share_out(struct delivery *d, struct budget *b, size_t account, int64_t least)
+{
+        b->reserve = d->tracks_n ? MAX_OF(b->total / (2 * (int64_t)d->tracks_n), least) : 0;
+        b->shared_used = b->used = 0;
+        for (uint32_t i = 0; i < d->tracks_n; i++) {
+                const struct account *a = (const struct account *)(const void *)((const char *)d->tracks[i] + account);
+
+                b->shared_used += MAX_OF(account_use(a) - b->reserve, (int64_t)0);
+                b->used += account_use(a);
+        }
+}
+
+/* The reserves follow the number of tracks. */
+static void rebalance_budgets(struct delivery *d)
+{
+        share_out(d, &d->records, offsetof(struct track, records), 1);
+        share_out(d, &d->bytes, offsetof(struct track, bytes), 1);
+        for (uint32_t i = 0; i < d->tracks_n; i++)
+                want_credit(d, d->tracks[i]);
+}
+
+int delivery_assign(struct delivery *d, uint32_t id, usec now UNUSED, struct error *err)
+{
+        uint32_t at = track_place(d, id), lanes = d->config.ordering == ORDERING_KEY ? MAX_OF(d->config.key_lanes, 1u) : 1;
+        struct track *t;
+
+        if (at < d->tracks_n && d->tracks[at]->id == id)
+                return error_set(err, ERROR_INTERNAL, "track %u is assigned twice", id);
+        if (d->tracks_n == d->tracks_cap) {
+                uint32_t cap = MAX_OF(d->tracks_cap * 2, 8u);
+                struct track **grown = realloc(d->tracks, cap * sizeof(struct track *));
+
+                if (!grown)
+                        return error_memory(err);
+                d->tracks = grown;
+                d->tracks_cap = cap;
+        }
+        t = calloc(1, sizeof(*t) + lanes * sizeof(struct lane));
+        if (!t)
+                return error_memory(err);
+        t->id = id;
+        t->lanes_n = lanes;
+        t->commit_timer.kind = TIMER_COMMIT;
+        t->give_up_timer.kind = TIMER_GIVE_UP;
+        for (uint32_t i = 0; i < lanes; i++) {
+                t->lanes[i].track = t;
+                t->lanes[i].last = &t->lanes[i].first;
+                t->lanes[i].wait.kind = TIMER_LANE;
+        }
+        /* Room for this track's timers, so that arming one can't fail later; batches reserve their own when they are made. */
+        if (!heap_reserve(&d->timers, d->timer_places + lanes + 2)) {
+                free(t);
+                return error_memory(err);
+        }
+        d->timer_places += lanes + 2;
+        memmove(d->tracks + at + 1, d->tracks + at, (d->tracks_n - at) * sizeof(struct track *));
+        d->tracks[at] = t;
+        d->tracks_n++;
+        rebalance_budgets(d);
+        return 0;
+}
+
+/* ---- settling ------------------------------------------------------------------------------------------------------------------------ */
+
+static void feed_hungry(struct delivery *d)
+{
+        struct link *l;
+
+        while ((l = queue_take(&d->hungry))) {
+                struct track *t = CONTAINER_OF(l, struct track, credit_link);
+
+                t->hungry = false;
+                want_credit(d, t);
+        }
+}
+
+static void hand_back(struct delivery *d, struct record *r, enum outcome outcome)
+{
+        r->outcome = (uint32_t)outcome;
+        r->next = NULL;
+        *d->settled_last = r;
+        d->settled_last = &r->next;
+}
+
+static void commit_soon(struct delivery *d, struct track *t, usec now)
+{
+        if (t->commit_due || t->lost || t->window.next <= t->committed)
+                return;
+        if (t->since_commit >= d->config.commit_count || d->config.commit_interval == 0 || t->revoking) {
+                t->commit_due = true;
+                heap_remove(&d->timers, &t->commit_timer.node);
+                queue_add(&d->commits, &t->commit_link);
+        } else if (!heap_has(&t->commit_timer.node) && !heap_insert(&d->timers, &t->commit_timer.node, now + d->config.commit_interval)) {
+                t->commit_due = true; /* no memory for the timer: now rather than never */
+                queue_add(&d->commits, &t->commit_link);
+        }
+}
+
+/* A record leaves the engine. */
+static void settle(struct delivery *d, struct track *t, struct record *r, enum outcome outcome, usec now)
+{
+        budget_move(&d->records, &t->records, 0, -1);
+        budget_move(&d->bytes, &t->bytes, 0, -(int64_t)r->pinned);
+        d->stats.held--;
+        d->stats.held_bytes -= r->pinned;
+        switch (outcome) {
+        case OUTCOME_ACCEPTED: d->stats.accepted++; break;
+        case OUTCOME_DROPPED: d->stats.dropped++; break;
+        case OUTCOME_DEAD_LETTERED: d->stats.dead_lettered++; break;
+        case OUTCOME_RELEASED: d->stats.released++; break;
+        case OUTCOME_FILTERED:
+        case OUTCOME_MAX: break;
+        }
+        if (outcome != OUTCOME_RELEASED) {
+                t->since_commit++;
+                if (window_finish(&t->window, r->order))
+                        commit_soon(d, t, now);
+        }
+        hand_back(d, r, outcome);
+        want_credit(d, t);
+        if (d->hungry.first)
+                feed_hungry(d);
+}
+
+static void end_if_done(struct delivery *d, struct track *t)
+{
+        if (!t->revoking || t->ended || t->batches)
+                return;
+        t->ended = true;
+        heap_remove(&d->timers, &t->give_up_timer.node);
+        queue_add(&d->ends, &t->end_link);
+}
+
+static void lane_ready(struct delivery *d, struct lane *l)
+{
+        if (l->ready || !l->first || l->track->revoking || (d->config.ordering != ORDERING_NONE && l->active > 0))
+                return;
+        l->ready = true;
+        queue_add(&d->ready_lanes, &l->ready_link);
+}
+
+static void batch_settled_state(struct delivery *d, struct batch *b)
+{
+        d->failing -= b->failing;
+        d->final -= b->final;
+        b->failing = b->final = false;
+}
+
+/* Takes the batch out of its track and frees it; its records must be gone. */
+static void batch_end(struct delivery *d, struct batch *b)
+{
+        struct lane *l = b->lane;
+
+        batch_settled_state(d, b);
+        heap_remove(&d->timers, &b->due.node);
+        if (b->to_detach)
+                queue_remove(&d->detaches, &b->link);
+        b->to_detach = NULL;
+        if (b->next)
+                b->next->previous = b->previous;
+        if (b->previous)
+                b->previous->next = b->next;
+        else
+                l->track->batches = b->next;
+        l->active--;
+        b->link.next = d->free_batches;
+        d->free_batches = &b->link;
+        lane_ready(d, l);
+        end_if_done(d, l->track);
+}
+
+static void batch_settle(struct delivery *d, struct batch *b, enum outcome outcome, usec now)
+{
+        for (struct record *r = b->first, *next; r; r = next) {
+                next = r->next;
+                settle(d, b->lane->track, r, outcome, now);
+        }
+        b->first = NULL;
+        batch_end(d, b);
+}
+
+static void slot_free(struct delivery *d, uint32_t slot)
+{
+        d->slots[slot].batch = NULL;
+        d->slots[slot].generation++;
+        d->free_slots[d->free_slots_n++] = slot;
+}
+
+static uint32_t slot_ticket(const struct delivery *d, uint32_t slot) { return d->slots[slot].generation << 16 | slot; }
+
+/* The attempt is over, whatever came of it. */
+static void batch_landed(struct delivery *d, struct batch *b)
+{
+        if (b->earlier)
+                b->earlier->later = b->later;
+        else
+                d->sent_first = b->later;
+        if (b->later)
+                b->later->earlier = b->earlier;
+        else
+                d->sent_last = b->earlier;
+        b->earlier = b->later = NULL;
+        b->lane->track->in_flight--;
+        d->stats.in_flight--;
+}
+
+/* ---- failing ------------------------------------------------------------------------------------------------------------------------- */
+
+static void remember(struct delivery *d, const char *text)
+{
+        if (!text || strncmp(d->text, text, sizeof(d->text) - 1) == 0)
+                return;
+        (void)snprintf(d->text, sizeof(d->text), "%s", text);
+        d->text_changed = true;
+}
+
+static void batch_wait(struct delivery *d, struct batch *b, usec until)
+{
+        bool inserted = heap_insert(&d->timers, &b->due.node, until);
+
+        assert(inserted); /* its place was reserved when it was made */
+        (void)inserted;
+        b->state = BATCH_WAITING;
+        if (!b->detached) {
+                b->detached = true;
+                b->to_detach = b->first;
+                queue_add(&d->detaches, &b->link);
+        }
+}
+
+static bool batch_exhausted(const struct delivery *d, const struct batch *b, const struct answer *a, usec now)
+{
+        return a->kind == ANSWER_FINAL || (d->config.max_attempts && b->number >= d->config.max_attempts) ||
+               (d->config.max_event_age && now - b->since >= d->config.max_event_age);
+}
+
+static void batch_failed(struct delivery *d, struct batch *b, const struct answer *a, usec now)
+{
+        const struct delivery_config *c = &d->config;
+        bool exhausted = !b->dead && batch_exhausted(d, b, a, now);
+        usec wait;
+
+        d->stats.failures++;
+        remember(d, a->text);
+        if (b->lane->track->revoking) {
+                batch_settle(d, b, OUTCOME_RELEASED, now);
+                return;
+        }
+        if (exhausted && c->on_exhausted == EXHAUSTED_DROP) {
+                batch_settle(d, b, OUTCOME_DROPPED, now);
+                return;
+        }
+        if (!b->failing) {
+                b->failing = true;
+                d->failing++;
+        }
+        if (exhausted && c->on_exhausted == EXHAUSTED_DEAD_LETTER) {
+                b->dead = true;
+                b->number = 0;
+                b->state = BATCH_READY;
+                queue_add(&d->ready_batches, &b->link);
+                return;
+        }
+        if (exhausted && !b->final) {
+                b->final = true;
+                d->final++;
+        }
+        wait = b->final ? c->max_backoff / 2 + backoff_full_jitter(&d->random, c->max_backoff / 2, c->max_backoff / 2, 0, 0)
+                        : backoff_full_jitter(&d->random, c->initial_backoff, c->max_backoff, b->number - 1, USEC_MSEC);
+        wait = MAX_OF(wait, MIN_OF(a->retry_after, c->retry_after_max));
+        batch_wait(d, b, now + wait);
+}
+
+/* Ends an attempt that has no answer, and says so to whoever sends. */
+static void batch_cancel(struct delivery *d, struct batch *b)
+{
+        d->cancels[d->cancels_n++] = slot_ticket(d, b->slot);
+        batch_landed(d, b);
+        slot_free(d, b->slot);
+}
+
+static void batch_expire(struct delivery *d, struct batch *b, usec now)
+{
+        char text[64];
+
+        (void)snprintf(text, sizeof(text), "no answer within %lld ms", (long long)(d->config.timeout / USEC_MSEC));
+        batch_cancel(d, b);
+        batch_failed(d, b, &(struct answer){ .kind = ANSWER_RETRY, .text = text }, now);
+}
+
+void delivery_answer(struct delivery *d, uint32_t ticket, const struct answer *a, usec now)
+{
+        uint32_t slot = ticket & 0xffff;
+        struct batch *b;
+
+        if (slot >= d->config.max_in_flight || slot_ticket(d, slot) != ticket || !(b = d->slots[slot].batch))
+                return;
+        batch_landed(d, b);
+        slot_free(d, slot);
+        if (a->kind == ANSWER_ACCEPTED)
+                batch_settle(d, b, b->dead ? OUTCOME_DEAD_LETTERED : OUTCOME_ACCEPTED, now);
+        else
+                batch_failed(d, b, a, now);
+}
+
+/* ---- revoking ------------------------------------------------------------------------------------------------------------------------ */
+
+/* Releases what was never sent or waits to be sent again. */
+static void release_unsent(struct delivery *d, struct track *t)
+{
+        for (uint32_t i = 0; i < t->lanes_n; i++) {
+                struct lane *l = &t->lanes[i];
+
+                if (l->ready)
+                        queue_remove(&d->ready_lanes, &l->ready_link);
+                l->ready = false;
+                heap_remove(&d->timers, &l->wait.node);
+                for (struct record *r = l->first, *next; r; r = next) {
+                        next = r->next;
+                        settle(d, t, r, OUTCOME_RELEASED, 0);
+                }
+                l->first = NULL;
+                l->last = &l->first;
+                l->queued = 0;
+        }
+        for (struct batch *b = t->batches, *next; b; b = next) {
+                next = b->next;
+                if (b->state == BATCH_SENT)
+                        continue;
+                if (b->state == BATCH_READY)
+                        queue_remove(&d->ready_batches, &b->link);
+                batch_settle(d, b, OUTCOME_RELEASED, 0);
+        }
+}
+
+static void release_sent(struct delivery *d, struct track *t)
+{
+        for (struct batch *b = t->batches, *next; b; b = next) {
+                next = b->next;
+                batch_cancel(d, b);
+                batch_settle(d, b, OUTCOME_RELEASED, 0);
+        }
+}
+
+void delivery_revoke(struct delivery *d, uint32_t id, usec give_up_at)
+{
+        struct track *t = track_find(d, id);
+
+        if (!t || t->ended)
+                return;
+        t->lost = t->lost || give_up_at == 0;
+        if (!t->revoking) {
+                t->revoking = true;
+                if (t->wants_credit)
+                        queue_remove(&d->credits, &t->credit_link);
+                if (t->hungry)
+                        queue_remove(&d->hungry, &t->credit_link);
+                t->wants_credit = t->hungry = false;
+                budget_move(&d->records, &t->records, -t->records.granted, 0);
+                budget_move(&d->bytes, &t->bytes, -t->bytes.granted, 0);
+                heap_remove(&d->timers, &t->commit_timer.node);
+                release_unsent(d, t);
+                commit_soon(d, t, 0);
+                feed_hungry(d);
+        }
+        if (t->lost) {
+                heap_remove(&d->timers, &t->give_up_timer.node);
+                heap_remove(&d->timers, &t->commit_timer.node);
+                release_sent(d, t);
+        } else if (t->batches) {
+                bool inserted = heap_insert(&d->timers, &t->give_up_timer.node, give_up_at);
+
+                assert(inserted);
+                (void)inserted;
+        }
+        end_if_done(d, t);
+}
+
+static void track_end(struct delivery *d, struct track *t)
+{
+        uint32_t at = track_place(d, t->id);
+
+        d->tracks_n--;
+        memmove(d->tracks + at, d->tracks + at + 1, (d->tracks_n - at) * sizeof(struct track *));
+        d->last_track = NULL;
+        d->timer_places -= t->lanes_n + 2;
+        track_free(t);
+        rebalance_budgets(d);
+}
+
+/* ---- taking in ----------------------------------------------------------------------------------------------------------------------- */
+
+void delivery_offer(struct delivery *d, struct record *r, usec now)
+{
+        struct track *t = track_find(d, r->track);
+        struct lane *l;
+        bool room;
+
+        d->stats.offered++;
+        if (!t || t->revoking) {
+                d->stats.released++;
+                hand_back(d, r, OUTCOME_RELEASED);
+                return;
+        }
+        room = window_reserve(&t->window, 1); /* reserved with the credit */
+        assert(room);
+        (void)room;
+        r->order = window_push(&t->window, r->position);
+        r->since = now;
+        r->next = NULL;
+        budget_move(&d->records, &t->records, -1, 1);
+        budget_move(&d->bytes, &t->bytes, -(int64_t)r->pinned, (int64_t)r->pinned);
+        d->stats.held++;
+        d->stats.held_bytes += r->pinned;
+        l = &t->lanes[t->lanes_n > 1 ? hash_bytes(d->seed, r->key) % t->lanes_n : 0];
+        r->lane = l;
+        *l->last = r;
+        l->last = &r->next;
+        l->queued++;
+        lane_ready(d, l);
+        want_credit(d, t);
+}
+
+/* ---- giving out ---------------------------------------------------------------------------------------------------------------------- */
+
+static struct batch *batch_make(struct delivery *d, struct lane *l)
+{
+        struct batch *b;
+
+        if (d->free_batches) {
+                b = CONTAINER_OF(d->free_batches, struct batch, link);
+                d->free_batches = b->link.next;
+                memset(b, 0, sizeof(*b));
+        } else {
+                if (!heap_reserve(&d->timers, d->timer_places + 1) || !(b = calloc(1, sizeof(*b))))
+                        return NULL;
+                d->timer_places++;
+        }
+        b->lane = l;
+        b->due.kind = TIMER_BATCH;
+        b->next = l->track->batches;
+        if (b->next)
+                b->next->previous = b;
+        l->track->batches = b;
+        l->active++;
+        return b;
+}
+
+static void batch_fill(struct delivery *d, struct batch *b)
+{
+        struct lane *l = b->lane;
+        struct record *last = NULL;
+        size_t bytes = 0;
+
+        b->first = l->first;
+        b->since = l->first->since;
+        for (struct record *r = l->first; r && b->n < d->config.batch_records; last = r, r = r->next) {
+                bytes += r->pinned;
+                if (b->n > 0 && d->config.batch_bytes && bytes > d->config.batch_bytes)
+                        break;
+                b->n++;
+        }
+        l->first = last->next;
+        if (!l->first)
+                l->last = &l->first;
+        last->next = NULL;
+        l->queued -= b->n;
+}
+
+static bool lane_fills(struct delivery *d, struct lane *l, usec now)
+{
+        usec until = l->first->since + d->config.batch_wait;
+
+        if (l->queued >= d->config.batch_records || now >= until)
+                return false;
+        return heap_insert(&d->timers, &l->wait.node, until);
+}
+
+/* A batch to send now: one whose back-off is over, else the next lane's. */
+static struct batch *next_batch(struct delivery *d, usec now)
+{
+        struct link *link = queue_take(&d->ready_batches);
+
+        if (link)
+                return CONTAINER_OF(link, struct batch, link);
+        while ((link = queue_take(&d->ready_lanes))) {
+                struct lane *l = CONTAINER_OF(link, struct lane, ready_link);
+                struct batch *b;
+
+                l->ready = false;
+                if (lane_fills(d, l, now))
+                        continue;
+                heap_remove(&d->timers, &l->wait.node);
+                b = batch_make(d, l);
+                d->starved_until = b ? 0 : now + 10 * USEC_MSEC;
+                if (b)
+                        batch_fill(d, b);
+                lane_ready(d, l);
+                return b;
+        }
+        return NULL;
+}
+
+static bool send_next(struct delivery *d, usec now, struct action *a)
+{
+        struct batch *b;
+        uint32_t n = 0;
+
+        if (d->free_slots_n == 0 || !(b = next_batch(d, now)))
+                return false;
+        b->slot = d->free_slots[--d->free_slots_n];
+        d->slots[b->slot].batch = b;
+        b->state = BATCH_SENT;
+        b->sent_at = now;
+        b->earlier = d->sent_last;
+        b->later = NULL;
+        if (d->sent_last)
+                d->sent_last->later = b;
+        else
+                d->sent_first = b;
+        d->sent_last = b;
+        b->number++;
+        b->lane->track->in_flight++;
+        d->stats.in_flight++;
+        d->stats.attempts++;
+        for (struct record *r = b->first; r; r = r->next)
+                d->scratch[n++] = r;
+        *a = (struct action){ .kind = b->dead ? ACTION_DEAD_LETTER : ACTION_SEND, .track = b->lane->track->id, .attempt = slot_ticket(d, b->slot),
+                              .number = b->number, .records = d->scratch, .n = n };
+        return true;
+}
+
+static bool settle_next(struct delivery *d, struct action *a)
+{
+        struct record *r = d->settled;
+
+        if (!r)
+                return false;
+        d->settled = r->next;
+        if (!d->settled)
+                d->settled_last = &d->settled;
+        r->next = NULL;
+        *a = (struct action){ .kind = ACTION_SETTLE, .track = r->track, .record = r, .outcome = (enum outcome)r->outcome };
+        return true;
+}
+
+static bool detach_next(struct delivery *d, struct action *a)
+{
+        struct batch *b;
+
+        if (!d->detaches.first)
+                return false;
+        b = CONTAINER_OF(d->detaches.first, struct batch, link);
+        *a = (struct action){ .kind = ACTION_DETACH, .track = b->lane->track->id, .record = b->to_detach };
+        b->to_detach = b->to_detach->next;
+        if (!b->to_detach)
+                (void)queue_take(&d->detaches);
+        return true;
+}
+
+static bool commit_next(struct delivery *d, struct action *a)
+{
+        struct link *l;
+
+        while ((l = queue_take(&d->commits))) {
+                struct track *t = CONTAINER_OF(l, struct track, commit_link);
+
+                t->commit_due = false;
+                if (t->lost)
+                        continue;
+                t->committed = t->window.next;
+                t->since_commit = 0;
+                *a = (struct action){ .kind = ACTION_COMMIT, .track = t->id, .position = t->committed };
+                return true;
+        }
+        return false;
+}
+
+static bool end_next(struct delivery *d, struct action *a)
+{
+        struct link *l = queue_take(&d->ends);
+        struct track *t;
+
+        if (!l)
+                return false;
+        t = CONTAINER_OF(l, struct track, end_link);
+        *a = (struct action){ .kind = ACTION_REVOKED, .track = t->id };
+        track_end(d, t);
+        return true;
+}
+
+static enum delivery_state current_state(const struct delivery *d)
+{
+        return d->final ? DELIVERY_BLOCKED : d->failing ? DELIVERY_RETRYING : DELIVERY_IDLE;
+}
+
+static bool state_next(struct delivery *d, struct action *a)
+{
+        enum delivery_state state = current_state(d);
+
+        if (state == d->told_state && !(d->text_changed && state != DELIVERY_IDLE))
+                return false;
+        d->told_state = state;
+        d->text_changed = false;
+        *a = (struct action){ .kind = ACTION_STATE, .state = state, .text = state == DELIVERY_IDLE ? "" : d->text };
+        if (state == DELIVERY_IDLE)
+                d->text[0] = 0;
+        return true;
+}
+
+/* How much of one resource to grant now, in steps of at least half a reserve, so that credit does not trickle. */
+static int64_t grant(const struct budget *b, const struct account *a, uint32_t tracks)
+{
+        int64_t step = MAX_OF(b->reserve / 2, (int64_t)1);
+        int64_t more = MIN_OF(b->reserve - a->granted, budget_allowed(b, a, tracks));
+
+        if (a->granted > b->reserve / 2)
+                return 0;
+        return more >= step || account_use(a) <= 0 ? MAX_OF(more, (int64_t)0) : 0;
+}
+
+static bool credit_next(struct delivery *d, struct action *a)
+{
+        uint32_t most_span = MAX_OF(d->config.max_records * 16, 1024u);
+        struct link *l;
+
+        while ((l = queue_take(&d->credits))) {
+                struct track *t = CONTAINER_OF(l, struct track, credit_link);
+                int64_t records = grant(&d->records, &t->records, d->tracks_n), bytes = grant(&d->bytes, &t->bytes, d->tracks_n);
+                uint32_t room = most_span - MIN_OF(window_span(&t->window), most_span);
+
+                t->wants_credit = false;
+                if (t->records.granted > d->records.reserve / 2 && t->bytes.granted > d->bytes.reserve / 2)
+                        continue;
+                records = MAX_OF(MIN_OF(records, (int64_t)room - t->records.granted), (int64_t)0);
+                if ((records > 0 || bytes > 0) && window_reserve(&t->window, (uint32_t)(t->records.granted + records))) {
+                        budget_move(&d->records, &t->records, records, 0);
+                        budget_move(&d->bytes, &t->bytes, bytes, 0);
+                        *a = (struct action){ .kind = ACTION_CREDIT, .track = t->id, .credit = (uint32_t)records, .bytes = (size_t)bytes };
+                        want_credit(d, t); /* the grant may have been smaller than the need, or have paid a debt only */
+                        return true;
+                }
+                t->hungry = true;
+                queue_add(&d->hungry, &t->credit_link);
+        }
+        return false;
+}
+
+static void timer_fired(struct delivery *d, struct timer *timer, usec now)
+{
+        switch (timer->kind) {
+        case TIMER_BATCH: {
+                struct batch *b = CONTAINER_OF(timer, struct batch, due);
+
+                b->state = BATCH_READY;
+                queue_add(&d->ready_batches, &b->link);
+                return;
+        }
+        case TIMER_LANE: lane_ready(d, CONTAINER_OF(timer, struct lane, wait)); return;
+        case TIMER_COMMIT: {
+                struct track *t = CONTAINER_OF(timer, struct track, commit_timer);
+
+                t->commit_due = true;
+                queue_add(&d->commits, &t->commit_link);
+                return;
+        }
+        case TIMER_GIVE_UP: {
+                struct track *t = CONTAINER_OF(timer, struct track, give_up_timer);
+
+                release_sent(d, t);
+                end_if_done(d, t);
+                return;
+        }
+        }
+        (void)now;
+}
+
+static void turn_timers(struct delivery *d, usec now)
+{
+        struct heap_node *first;
+
+        while ((first = heap_first(&d->timers)) && first->at <= now) {
+                heap_remove(&d->timers, first);
+                timer_fired(d, CONTAINER_OF(first, struct timer, node), now);
+        }
+        while (d->sent_first && now - d->sent_first->sent_at >= d->config.timeout)
+                batch_expire(d, d->sent_first, now);
+}
+
+bool delivery_next(struct delivery *d, usec now, struct action *a)
+{
+        /* What gives back comes before what takes on; a track's settlements before its commit, and both before its end. */
+        if (settle_next(d, a))
+                return true;
+        if (d->cancels_n) {
+                *a = (struct action){ .kind = ACTION_CANCEL, .attempt = d->cancels[--d->cancels_n] };
+                return true;
+        }
+        if (detach_next(d, a))
+                return true;
+        turn_timers(d, now);
+        if (d->cancels_n || d->settled || d->detaches.first)
+                return delivery_next(d, now, a);
+        return commit_next(d, a) || end_next(d, a) || state_next(d, a) || send_next(d, now, a) || credit_next(d, a);
+}
+
+usec delivery_deadline(const struct delivery *d)
+{
+        const struct heap_node *first = heap_first(&d->timers);
+        usec at = first ? first->at : USEC_NEVER;
+
+        if (d->sent_first)
+                at = MIN_OF(at, d->sent_first->sent_at + d->config.timeout);
+        if (d->starved_until)
+                at = MIN_OF(at, d->starved_until);
+        return at;
+}
+
+void delivery_stats(const struct delivery *d, struct delivery_stats *out)
+{
+        *out = d->stats;
+        out->tracks = d->tracks_n;
+        out->waiting = d->failing;
+        out->state = current_state(d);
+}
