@@ -4,6 +4,7 @@ import urllib.request
 
 import pytest
 
+from .cluster import Cluster
 from .kafka import Kafka
 from .ports import free_port, free_ports
 from .process import Dead, Process, TimedOut
@@ -51,3 +52,26 @@ def test_kafka_keeps_ports_and_data():
         assert k.end_offsets("orders", 4) == {p: 250 for p in range(4)}
         assert k.committed("nobody", "orders", 1) == {0: None}
         k.delete_topic("orders")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with Cluster() as c:
+        yield c
+
+
+def test_a_cluster_runs_pods_and_tells_who_wrote(cluster):
+    before = cluster.audit_position()
+    cluster.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "written", "namespace": "default"}})
+    assert [e["objectRef"]["name"] for e in cluster.audit(before, user="admin")] == ["written"]
+    assert cluster.audit(cluster.audit_position()) == []
+    assert "v3." in cluster.helm("version", "--short").stdout
+    [pod] = cluster.items("pods", "-l", "k8s-app=kube-dns", namespace="kube-system")
+    assert len(cluster.node_processes(pod["metadata"]["uid"])) == 1
+
+
+def test_kafka_on_the_node(cluster):
+    with Kafka(host=cluster.node_address, netns=cluster.netns) as k:
+        k.create_topic("orders", 2)
+        k.produce("orders", [{"value": "1", "partition": 1}])
+        assert k.end_offsets("orders", 2) == {0: 0, 1: 1}
