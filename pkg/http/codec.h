@@ -1,0 +1,39 @@
+/* The HTTP/1.1 codec of client and server: llhttp (strict) with bounds and a place to put things. One message at a time; sans-I/O. Owned by
+ * its connection; one thread. */
+#pragma once
+
+#include <llhttp.h>
+
+#include "base/buf.h"
+#include "base/error.h"
+
+struct http_message {
+        uint8_t method;          /* enum llhttp_method; requests */
+        int status;              /* answers */
+        struct buf target;       /* requests: as sent */
+        struct buf head;         /* "name\0value\0" pairs, names as sent */
+        struct buf body;         /* cut at body_max */
+        bool body_cut;
+        bool keep_alive;         /* the connection may carry another message */
+        bool complete;
+};
+
+struct http_codec {
+        llhttp_t parser;
+        struct http_message message;
+        size_t head_max, body_max, head_size;
+        bool refuse_large_body;  /* a request whose body is over body_max is an error, not cut */
+        bool head_answer;        /* the answer to HEAD: no body follows */
+        bool started;            /* bytes of the current message have come */
+        int refuse_status;       /* what a server answers to the fault; 0: none */
+        const char *fault;
+};
+
+void http_codec_init(struct http_codec *, bool request, size_t head_max, size_t body_max);
+void http_codec_done(struct http_codec *);
+void http_codec_next(struct http_codec *);       /* ready for the next message on the connection */
+/* Feeds bytes; *used tells how many were taken: after a complete message the rest belongs to the next one. -1: the peer broke HTTP. */
+int http_codec_feed(struct http_codec *, struct str, size_t *used, struct error *) MUST_CHECK;
+int http_codec_eof(struct http_codec *, struct error *) MUST_CHECK;   /* the peer closed: the end of a close-delimited body, or a fault */
+struct str http_message_header(const struct http_message *, struct str name);   /* the first of that name, n 0: absent */
+const char *http_method_name(const struct http_message *);

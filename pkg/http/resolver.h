@@ -1,0 +1,13 @@
+/* Names to addresses without blocking: one c-ares channel per loop. Loop's thread. The answers' time to live is honoured by the asker. */
+#pragma once
+
+#include "base/loop.h"
+
+struct resolver;
+struct resolved { char **addresses; size_t n; usec ttl; };  /* numeric text; owned by the callee's caller until it returns */
+
+int resolver_new(struct resolver **, struct loop *, struct error *) MUST_CHECK;
+struct resolver *resolver_free(struct resolver *);          /* questions under way are dropped without an answer; NULL is fine */
+/* done is called once, later or at once, with err NULL or the reason. */
+void resolver_ask(struct resolver *, const char *host, void (*done)(void *cookie, const struct resolved *, const struct error *), void *cookie);
+void resolver_forget(struct resolver *, const void *cookie); /* done is not called any more for that cookie */

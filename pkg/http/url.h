@@ -1,0 +1,13 @@
+/* An absolute http or https URL taken apart. Views borrow from the text given. Any thread. */
+#pragma once
+
+#include "base/error.h"
+
+struct url {
+        bool tls;
+        struct str host;         /* IPv6 without its brackets */
+        uint16_t port;           /* the scheme's when none was written */
+        struct str target;       /* path and query, at least "/" */
+        struct str authority;    /* as written, for Host */
+};
+int url_parse(struct str, struct url *, struct error *) MUST_CHECK;
