@@ -41,7 +41,7 @@ static void logfmt_value(struct buf *b, struct str s)
                 return;
         }
         buf_char(b, '"');
-        json_escape(b, s);
+        writer_escape(b, s);
         buf_char(b, '"');
 }
 
@@ -74,20 +74,20 @@ static void format_json(struct buf *b, struct str time, enum log_level level, co
         struct writer w;
 
         writer_init(&w, b);
-        json_object(&w);
-        json_member_string(&w, "time", time);
-        json_member_text(&w, "level", level_names[level]);
-        json_member_text(&w, "msg", message);
+        writer_object(&w);
+        writer_member_string(&w, "time", time);
+        writer_member_text(&w, "level", level_names[level]);
+        writer_member_text(&w, "msg", message);
         for (size_t i = 0; i < n; i++) {
-                json_key(&w, str_of(fields[i].key));
+                writer_key(&w, str_of(fields[i].key));
                 if (fields[i].kind == LOG_FIELD_STR)
-                        json_string(&w, fields[i].text);
+                        writer_string(&w, fields[i].text);
                 else if (fields[i].kind == LOG_FIELD_INT)
-                        json_int(&w, fields[i].number);
+                        writer_int(&w, fields[i].number);
                 else
-                        json_double(&w, (double)fields[i].number / 1e6);
+                        writer_double(&w, (double)fields[i].number / 1e6);
         }
-        json_object_end(&w);
+        writer_object_end(&w);
         buf_char(b, '\n');
 }
 

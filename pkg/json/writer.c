@@ -54,7 +54,7 @@ static void escape_ascii(struct buf *b, char c)
         }
 }
 
-void json_escape(struct buf *b, struct str s)
+void writer_escape(struct buf *b, struct str s)
 {
         while (s.n) {
                 size_t run = plain_run(s.p, s.n), length = 1;
@@ -104,29 +104,29 @@ static void end(struct writer *w, char c)
         buf_char(w->out, c);
 }
 
-void json_object(struct writer *w) { begin(w, '{'); }
-void json_object_end(struct writer *w) { end(w, '}'); }
-void json_array(struct writer *w) { begin(w, '['); }
-void json_array_end(struct writer *w) { end(w, ']'); }
+void writer_object(struct writer *w) { begin(w, '{'); }
+void writer_object_end(struct writer *w) { end(w, '}'); }
+void writer_array(struct writer *w) { begin(w, '['); }
+void writer_array_end(struct writer *w) { end(w, ']'); }
 
-void json_key(struct writer *w, struct str key)
+void writer_key(struct writer *w, struct str key)
 {
-        json_string(w, key);
+        writer_string(w, key);
         buf_char(w->out, ':');
         w->after_key = true;
 }
 
-void json_string(struct writer *w, struct str s)
+void writer_string(struct writer *w, struct str s)
 {
         before_value(w);
         /* One reservation for the common case of nothing to escape. */
         (void)buf_reserve(w->out, s.n + 2);
         buf_char(w->out, '"');
-        json_escape(w->out, s);
+        writer_escape(w->out, s);
         buf_char(w->out, '"');
 }
 
-void json_base64(struct writer *w, struct str s)
+void writer_base64(struct writer *w, struct str s)
 {
         before_value(w);
         buf_char(w->out, '"');
@@ -134,16 +134,16 @@ void json_base64(struct writer *w, struct str s)
         buf_char(w->out, '"');
 }
 
-void json_int(struct writer *w, int64_t value)
+void writer_int(struct writer *w, int64_t value)
 {
         before_value(w);
         buf_int(w->out, value);
 }
 
-void json_double(struct writer *w, double value)
+void writer_double(struct writer *w, double value)
 {
         if (!isfinite(value)) {
-                json_null(w);
+                writer_null(w);
                 return;
         }
         before_value(w);
@@ -158,19 +158,19 @@ void json_double(struct writer *w, double value)
         }
 }
 
-void json_bool(struct writer *w, bool value)
+void writer_bool(struct writer *w, bool value)
 {
         before_value(w);
         buf_text(w->out, value ? "true" : "false");
 }
 
-void json_null(struct writer *w)
+void writer_null(struct writer *w)
 {
         before_value(w);
         buf_text(w->out, "null");
 }
 
-void json_raw(struct writer *w, struct str value)
+void writer_raw(struct writer *w, struct str value)
 {
         before_value(w);
         buf_str(w->out, value);

@@ -12,23 +12,23 @@ struct writer {
 };
 
 static inline void writer_init(struct writer *w, struct buf *out) { *w = (struct writer){ .out = out }; }
-void json_object(struct writer *);      /* { */
-void json_object_end(struct writer *);
-void json_array(struct writer *);
-void json_array_end(struct writer *);
-void json_key(struct writer *, struct str);
-void json_string(struct writer *, struct str);   /* invalid UTF-8 becomes U+FFFD */
-void json_base64(struct writer *, struct str);   /* a string that holds the Base64 of the bytes */
-void json_int(struct writer *, int64_t);
-void json_double(struct writer *, double);       /* NaN and infinities: null */
-void json_bool(struct writer *, bool);
-void json_null(struct writer *);
-void json_raw(struct writer *, struct str);      /* a whole JSON value, trusted */
+void writer_object(struct writer *);      /* { */
+void writer_object_end(struct writer *);
+void writer_array(struct writer *);
+void writer_array_end(struct writer *);
+void writer_key(struct writer *, struct str);
+void writer_string(struct writer *, struct str);   /* invalid UTF-8 becomes U+FFFD */
+void writer_base64(struct writer *, struct str);   /* a string that holds the Base64 of the bytes */
+void writer_int(struct writer *, int64_t);
+void writer_double(struct writer *, double);       /* NaN and infinities: null */
+void writer_bool(struct writer *, bool);
+void writer_null(struct writer *);
+void writer_raw(struct writer *, struct str);      /* a whole JSON value, trusted */
 
-#define json_member_string(w, k, v) (json_key(w, STR(k)), json_string(w, v))
-#define json_member_text(w, k, v) (json_key(w, STR(k)), json_string(w, str_of(v)))
-#define json_member_int(w, k, v) (json_key(w, STR(k)), json_int(w, v))
-#define json_member_bool(w, k, v) (json_key(w, STR(k)), json_bool(w, v))
+#define writer_member_string(w, k, v) (writer_key(w, STR(k)), writer_string(w, v))
+#define writer_member_text(w, k, v) (writer_key(w, STR(k)), writer_string(w, str_of(v)))
+#define writer_member_int(w, k, v) (writer_key(w, STR(k)), writer_int(w, v))
+#define writer_member_bool(w, k, v) (writer_key(w, STR(k)), writer_bool(w, v))
 
 /* Appends the escaped inside of a string, without quotes. */
-void json_escape(struct buf *, struct str);
+void writer_escape(struct buf *, struct str);

@@ -1,0 +1,14 @@
+/* The Kafka source, on librdkafka. A track is a partition; positions are offsets and live in the consumer group. librdkafka's threads only ring
+ * the waker; everything else happens on the loop's thread, but closing and destroying, which block, on a helper thread. */
+#pragma once
+
+#include "source/driver.h"
+
+enum kafka_start { KAFKA_EARLIEST, KAFKA_LATEST };
+struct kafka_spec { struct strings bootstrap_servers, topics; char *consumer_group; int start_position; };
+
+extern const struct type kafka_type;
+extern const struct driver kafka_driver;
+
+/* The group in use: the spec's, or sluice.NAMESPACE.NAME. */
+void kafka_group(const struct trigger *, struct buf *);

@@ -1,0 +1,24 @@
+#include "source/driver.h"
+#include "source/kafka/kafka.h"
+#include "source/timer/timer.h"
+
+/* The one table of sources: a new one is a folder and a line here. */
+const struct driver *const source_drivers[] = { &timer_driver, &kafka_driver };
+const size_t source_drivers_n = COUNT_OF(source_drivers);
+
+const struct source_type *source_types(void)
+{
+        static const struct source_type types[] = { { "timer", &timer_type }, { "kafka", &kafka_type } };
+
+        _Static_assert(COUNT_OF(types) == COUNT_OF(source_drivers), "each driver has its type");
+        return types;
+}
+
+const struct driver *trigger_driver(const struct trigger *t) { return source_drivers[t->source]; }
+
+const char *source_state_name(enum source_state state)
+{
+        static const char *const names[SOURCE_STATE_MAX] = { "Connecting", "Connected", "Idle", "Standby", "Disconnected", "Failed" };
+
+        return names[state];
+}

@@ -1,0 +1,263 @@
+#include "source/timer/cron.h"
+
+static const char *const month_names[] = { "JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC", NULL };
+static const char *const day_names[] = { "SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT", NULL };
+
+struct field { const char *name; int min, max; const char *const *names; bool question; };
+static const struct field fields[] = {
+        { "second", 0, 59, NULL, false }, { "minute", 0, 59, NULL, false },       { "hour", 0, 23, NULL, false },
+        { "day of month", 1, 31, NULL, true }, { "month", 1, 12, month_names, false }, { "day of week", 0, 6, day_names, true },
+};
+
+static bool parse_value(const struct field *f, struct str s, int *out)
+{
+        int64_t v;
+
+        for (int i = 0; f->names && f->names[i]; i++)
+                if (str_equal_nocase(s, str_of(f->names[i]))) {
+                        *out = f->min + i;
+                        return true;
+                }
+        if (!str_to_int64(s, &v) || s.n > 2 || v < f->min || v > f->max)
+                return false;
+        *out = (int)v;
+        return true;
+}
+
+/* One item of a list: * | a | a-b, each with /step. */
+static bool parse_item(const struct field *f, struct str item, uint64_t *bits, bool *any)
+{
+        struct str step_text = item, range = str_cut(&step_text, '/');
+        bool has_step = range.n != item.n;
+        int from, to;
+        int64_t step = 1;
+
+        if (has_step && (!str_to_int64(step_text, &step) || step < 1 || step > f->max))
+                return false;
+        if (str_is(range, "*") || (f->question && str_is(range, "?"))) {
+                from = f->min;
+                to = f->max;
+                *any = true;
+        } else {
+                struct str last = range, first = str_cut(&last, '-');
+
+                if (!parse_value(f, first, &from))
+                        return false;
+                to = has_step ? f->max : from;
+                if (first.n != range.n && (!parse_value(f, last, &to) || to < from))
+                        return false;
+        }
+        for (int v = from; v <= to; v += (int)step)
+                *bits |= (uint64_t)1 << v;
+        return true;
+}
+
+static int parse_field(const struct field *f, struct str text, uint64_t *bits, bool *any, struct buf *why)
+{
+        struct str rest = text;
+
+        *bits = 0;
+        *any = false;
+        while (rest.n) {
+                struct str item = str_cut(&rest, ',');
+
+                if (!parse_item(f, item, bits, any) || (item.n && item.p[item.n] == ',' && rest.n == 0)) {
+                        buf_printf(why, "\"" STR_FMT "\" is no %s: expected %d-%d%s, *,%s a list, a range or a step such as */5", STR_ARG(item), f->name, f->min,
+                                   f->max, f->names ? " or a name" : "", f->question ? " ?," : "");
+                        return -1;
+                }
+        }
+        return 0;
+}
+
+static int parse_rate(struct str s, struct cron *c, struct buf *why)
+{
+        usec period;
+
+        if (!duration_parse(s, &period) || period <= 0) {
+                buf_printf(why, "\"" STR_FMT "\" is no duration: expected a number and a unit such as 30s, 3m, 1h30m or 1d", STR_ARG(s));
+                return -1;
+        }
+        if (period < 100 * USEC_MSEC) {
+                buf_text(why, "a period must be at least 100ms");
+                return -1;
+        }
+        c->period = period;
+        return 0;
+}
+
+static int parse_cron(struct str s, struct cron *c, struct buf *why)
+{
+        struct str parts[7];
+        uint64_t bits[6] = { 0, 0, 0, 0, 0, 0x7f };
+        bool any[6] = { false, false, false, false, false, true };
+        size_t n = 0;
+
+        while ((s = str_trim(s)).n && n < COUNT_OF(parts)) {
+                size_t length = 0;
+
+                while (length < s.n && s.p[length] != ' ' && s.p[length] != '\t')
+                        length++;
+                parts[n++] = (struct str){ s.p, length };
+                s = (struct str){ s.p + length, s.n - length };
+        }
+        if (n != 5 && n != 6) {
+                buf_printf(why, "a cron schedule has 5 or 6 fields (second minute hour day-of-month month [day-of-week]), this one has %zu%s", n, n > 6 ? " or more" : "");
+                return -1;
+        }
+        for (size_t i = 0; i < n; i++)
+                if (parse_field(&fields[i], parts[i], &bits[i], &any[i], why) < 0)
+                        return -1;
+        c->seconds = bits[0];
+        c->minutes = bits[1];
+        c->hours = (uint32_t)bits[2];
+        c->days = (uint32_t)bits[3];
+        c->months = (uint32_t)bits[4];
+        c->weekdays = (uint8_t)bits[5];
+        c->any_hour = any[2];
+        c->any_day = any[3];
+        c->any_weekday = any[5];
+        return 0;
+}
+
+int cron_parse(struct str s, struct cron *out, struct str *zone, struct buf *why)
+{
+        struct cron c = { 0 };
+        int r;
+
+        s = str_trim(s);
+        *zone = (struct str){ 0 };
+        if (str_starts(s, STR("CRON_TZ="))) {
+                s = (struct str){ s.p + 8, s.n - 8 };
+                *zone = str_cut(&s, ' ');
+                s = str_trim(s);
+        }
+        if (s.n == 0) {
+                buf_text(why, "is empty: write a rate such as 3m, @every 1h30m, or a cron schedule");
+                return -1;
+        }
+        if (str_starts(s, STR("@every ")))
+                r = parse_rate(str_trim((struct str){ s.p + 7, s.n - 7 }), &c, why);
+        else if (s.p[0] == '@') {
+                buf_text(why, "of the @ words only @every is known, as in @every 1h30m");
+                r = -1;
+        } else if (!memchr(s.p, ' ', s.n) && !memchr(s.p, '\t', s.n) && s.p[0] >= '0' && s.p[0] <= '9')
+                r = parse_rate(s, &c, why);
+        else
+                r = parse_cron(s, &c, why);
+        if (r == 0)
+                *out = c;
+        return r;
+}
+
+/* ---- the next run -------------------------------------------------------------------------------------------------------------------- */
+
+static bool day_matches(const struct cron *c, int64_t day)
+{
+        int64_t year;
+        int month, date, weekday = (int)(((day + 4) % 7 + 7) % 7);
+        bool by_date, by_weekday;
+
+        civil_from_days(day, &year, &month, &date);
+        if (!(c->months >> month & 1))
+                return false;
+        by_date = c->days >> date & 1;
+        by_weekday = c->weekdays >> weekday & 1;
+        /* As cron has it: with both restricted, either suffices. */
+        return c->any_day || c->any_weekday ? by_date && by_weekday : by_date || by_weekday;
+}
+
+/* The first instant after `after` at which the zone's clock shows local or, in a gap, the instant at which the gap ends; -1: none. */
+static int64_t instant(const struct cron *c, const struct zone *z, int64_t local, int64_t after)
+{
+        int64_t earlier = zone_offset(z, local - 86400 * 2), later = zone_offset(z, local + 86400 * 2);
+        int64_t first = local - MAX_OF(earlier, later), second = local - MIN_OF(earlier, later);
+        bool at_first = zone_offset(z, first) == local - first, at_second = zone_offset(z, second) == local - second;
+
+        if (!at_first && !at_second) {
+                /* Nothing shows it: the clock jumps over it between the two. */
+                int64_t low = first, high = second, before = zone_offset(z, low);
+
+                while (high - low > 1) {
+                        int64_t middle = low + (high - low) / 2;
+
+                        if (zone_offset(z, middle) == before)
+                                low = middle;
+                        else
+                                high = middle;
+                }
+                return high > after ? high : -1;
+        }
+        if (at_first && first > after)
+                return first;
+        /* The second time a clock shows it counts only for schedules that are intervals, or where there was no first. */
+        return at_second && second > after && (!at_first || second == first || c->any_hour) ? second : -1;
+}
+
+/* The best run on a local day, or INT64_MAX. */
+static int64_t on_day(const struct cron *c, const struct zone *z, int64_t day, int64_t from_local, int64_t after, bool steady)
+{
+        int64_t best = INT64_MAX;
+
+        for (int h = 0; h < 24; h++) {
+                if (!(c->hours >> h & 1) || day * 86400 + h * 3600 + 3599 < from_local)
+                        continue;
+                for (int m = 0; m < 60; m++) {
+                        if (!(c->minutes >> m & 1))
+                                continue;
+                        for (int s = 0; s < 60; s++) {
+                                int64_t at;
+
+                                if (!(c->seconds >> s & 1))
+                                        continue;
+                                at = instant(c, z, day * 86400 + h * 3600 + m * 60 + s, after);
+                                if (at >= 0 && at < best)
+                                        best = at;
+                                if (best != INT64_MAX && steady)
+                                        return best;
+                        }
+                }
+        }
+        return best;
+}
+
+usec cron_next(const struct cron *c, const struct zone *z, usec after)
+{
+        int64_t seconds, local, day, best = INT64_MAX;
+
+        if (c->period)
+                return (after / c->period + (after % c->period >= 0)) * c->period;
+        seconds = after / USEC_SEC - (after % USEC_SEC < 0);
+        local = seconds + zone_offset(z, seconds);
+        /* An offset may have changed by hours meanwhile: begin a little before. */
+        day = (local - 10800) / 86400;
+        for (int64_t d = day; d < day + 9 * 366; d++) {
+                bool steady = zone_offset(z, d * 86400 - 172800) == zone_offset(z, d * 86400 + 259200);
+
+                if (!day_matches(c, d))
+                        continue;
+                best = on_day(c, z, d, local - 10800, seconds, steady);
+                /* A candidate of the next day is later, whatever the offset does, but for the hours after midnight that come twice. */
+                if (best != INT64_MAX)
+                        return best * USEC_SEC;
+        }
+        return USEC_NEVER;
+}
+
+usec cron_latest(const struct cron *c, const struct zone *z, usec after, usec until)
+{
+        static const usec spans[] = { USEC_MINUTE, USEC_HOUR, USEC_DAY, 32 * USEC_DAY, 366 * USEC_DAY, 3290 * USEC_DAY };
+        usec found = USEC_NEVER;
+
+        for (size_t i = 0; i < COUNT_OF(spans) && found == USEC_NEVER; i++) {
+                usec from = MAX_OF(after, until - spans[i]);
+                usec next = cron_next(c, z, from);
+
+                /* No more than an hour's worth of runs is walked: the spans grow by little enough. */
+                for (; next != USEC_NEVER && next <= until; next = cron_next(c, z, next))
+                        found = next;
+                if (from == after)
+                        break;
+        }
+        return found;
+}

@@ -1,0 +1,429 @@
+#include "source/timer/timer.h"
+
+#include <stdio.h>
+
+#include "source/timer/cron.h"
+
+/* A tick that is sent no later than this after its time is on time, whatever the policy. */
+static const usec GRACE = 5 * USEC_SEC;
+static const struct str CHECKPOINT = { "timer", 5 };
+
+/* ---- the spec ------------------------------------------------------------------------------------------------------------------------ */
+
+static const char *const misfire_names[] = { "Skip", "FireOnce", "CatchUp", NULL };
+static const struct field timer_fields[] = {
+        { .name = "schedule", .type = FIELD_STRING, .offset = offsetof(struct timer_spec, schedule), .required = true, .min = 1, .max = 256,
+          .help = "When it ticks: a rate such as 3m, 2h or 1d, \"@every 1h30m\", or a cron schedule of five or six fields: second minute hour day-of-month "
+                  "month [day-of-week], 0 being Sunday, with names, lists, ranges, steps and ? in the two day fields; \"CRON_TZ=Europe/Berlin \" may stand "
+                  "before it. Rates tick at whole multiples of their period since 1970 UTC.",
+          .cloud = "schedule" },
+        { .name = "timeZone", .type = FIELD_STRING, .offset = offsetof(struct timer_spec, time_zone), .fallback = "UTC", .min = 1, .max = 100,
+          .pattern = "^[A-Za-z][A-Za-z0-9_+/-]*$",
+          .help = "The time zone of the schedule and of the event's time, a name of the IANA database. CRON_TZ in the schedule wins. A run that falls into the "
+                  "hour that a clock change skips is made when that hour ends; one in the hour that comes twice is made once, unless every hour matches." },
+        { .name = "userEvent", .type = FIELD_STRING, .offset = offsetof(struct timer_spec, user_event), .fallback = "\"\"", .max = 2048,
+          .help = "Any text, given to the function as user_event.", .cloud = "user_event" },
+        { .name = "misfirePolicy", .type = FIELD_ENUM, .offset = offsetof(struct timer_spec, misfire_policy), .fallback = "FireOnce", .values = misfire_names,
+          .help = "What becomes of ticks that could not be sent in time (nothing ran, or the function did not accept): Skip drops them, FireOnce sends "
+                  "the latest one, CatchUp sends each, oldest first." },
+};
+
+static bool schedule_valid(const void *object, struct buf *why)
+{
+        const struct timer_spec *spec = object;
+        struct cron cron;
+        struct str zone;
+        struct zone *z = NULL;
+        struct error err;
+
+        if (!spec->schedule)
+                return true;
+        if (cron_parse(str_of(spec->schedule), &cron, &zone, why) < 0)
+                return false;
+        if (zone.n && zone_load(&z, zone, &err) < 0) {
+                buf_text(why, err.text);
+                return false;
+        }
+        if (cron_next(&cron, z, 0) == USEC_NEVER) {
+                (void)zone_free(z);
+                buf_text(why, "never comes: no month has that day");
+                return false;
+        }
+        (void)zone_free(z);
+        return true;
+}
+
+static bool zone_valid(const void *object, struct buf *why)
+{
+        const struct timer_spec *spec = object;
+        struct zone *z;
+        struct error err;
+
+        if (!spec->time_zone || zone_load(&z, str_of(spec->time_zone), &err) == 0) {
+                if (spec->time_zone)
+                        (void)zone_free(z);
+                return true;
+        }
+        buf_text(why, err.text);
+        return false;
+}
+
+static const struct rule timer_rules[] = {
+        { .path = "schedule", .message = "is no schedule", .explain = schedule_valid },
+        { .path = "timeZone", .message = "is no time zone", .explain = zone_valid },
+};
+const struct type timer_type = { .name = "TimerSource", .help = "Ticks by a schedule.", .fields = timer_fields, .fields_n = COUNT_OF(timer_fields),
+                                 .rules = timer_rules, .rules_n = COUNT_OF(timer_rules), .size = sizeof(struct timer_spec) };
+
+/* ---- the source ---------------------------------------------------------------------------------------------------------------------- */
+
+struct tick { struct record record; char id[320]; };
+
+enum { TAG_LOAD = 1, TAG_CLAIM, TAG_SETTLE };
+enum phase {
+        PHASE_LOADING,
+        PHASE_IDLE,              /* the next tick is known */
+        PHASE_CLAIMING,          /* the claim is being written */
+        PHASE_CLAIMED,           /* it is durable: lend when there is credit */
+        PHASE_LENT,
+        PHASE_FAILED,
+};
+
+struct source {
+        const struct timer_spec *spec;
+        const struct services *services;
+        struct cron cron;
+        struct zone *zone;
+        char *what;              /* names the schedule in the checkpoint */
+        enum phase phase;
+        usec settled;            /* every tick up to it is done; wall */
+        usec due;                /* the tick that is claimed, or the next one; wall */
+        usec not_before;         /* monotonic: after a failed write */
+        bool told_assigned, told_revoking, stopping, revoked, told_closed, state_changed;
+        bool unsaved;            /* a settlement that could not be written */
+        uint32_t writing;        /* puts under way */
+        int64_t credit;
+        struct tick tick;
+        enum source_state state;
+        char text[480];
+};
+
+static usec wall(const struct source *s) { return clock_wall(s->services->clock); }
+
+static void set_state(struct source *s, enum source_state state, const char *text)
+{
+        if (s->state == state && strcmp(s->text, text) == 0)
+                return;
+        s->state = state;
+        (void)snprintf(s->text, sizeof(s->text), "%s", text);
+        s->state_changed = true;
+}
+
+static void write_checkpoint(struct source *s, uint64_t tag, usec claimed)
+{
+        BUF_AT_END struct buf text = BUF_INIT(4096);
+        struct writer w;
+
+        writer_init(&w, &text);
+        writer_object(&w);
+        writer_member_text(&w, "source", s->what);
+        writer_member_int(&w, "settled", s->settled);
+        if (claimed)
+                writer_member_int(&w, "claimed", claimed);
+        writer_object_end(&w);
+        if (text.failed)
+                set_state(s, SOURCE_FAILED, "out of memory");
+        else {
+                s->writing++;
+                s->unsaved = false;
+                store_put(&s->services->store, tag, CHECKPOINT, buf_view(&text));
+        }
+}
+
+/* What a checkpoint says, read by the one parser for text that comes from outside. */
+static bool read_checkpoint(struct source *s, struct str value, usec *claimed)
+{
+        struct documents docs = { 0 };
+        struct problems problems = { 0 };
+        bool ours = false;
+
+        *claimed = 0;
+        if (yaml_parse(&docs, value, &problems) == 0 && docs.n == 1) {
+                const struct node *what = node_member(docs.roots[0], "source"), *settled = node_member(docs.roots[0], "settled"),
+                                  *claim = node_member(docs.roots[0], "claimed");
+
+                ours = what && what->kind == NODE_STRING && str_is(what->text, s->what) && settled && settled->kind == NODE_INT;
+                if (ours)
+                        s->settled = settled->integer;
+                if (ours && claim && claim->kind == NODE_INT)
+                        *claimed = claim->integer;
+        }
+        documents_done(&docs);
+        problems_done(&problems);
+        return ours;
+}
+
+static void loaded(struct source *s, const struct store_result *r, usec now)
+{
+        usec claimed = 0;
+
+        if (r->failed) {
+                set_state(s, SOURCE_DISCONNECTED, r->error.text);
+                s->not_before = now + USEC_SEC;
+                return;
+        }
+        set_state(s, SOURCE_CONNECTED, "");
+        if (!r->found || !read_checkpoint(s, r->value, &claimed))
+                s->settled = wall(s); /* the first time, or another schedule: from now on */
+        if (claimed > s->settled) {
+                s->due = claimed;     /* sent again with the same id: it may have been accepted, or not */
+                s->phase = PHASE_CLAIMED;
+        } else {
+                s->phase = PHASE_IDLE;
+                s->due = cron_next(&s->cron, s->zone, s->settled);
+        }
+}
+
+static void stored(struct source *s, const struct store_result *r, usec now)
+{
+        s->writing--;
+        if (r->failed && r->error.kind == ERROR_CONFLICT) {
+                s->phase = PHASE_FAILED;
+                set_state(s, SOURCE_FAILED, r->error.text);
+                return;
+        }
+        if (r->failed) {
+                set_state(s, SOURCE_DISCONNECTED, r->error.text);
+                s->not_before = now + USEC_SEC;
+                if (r->tag == TAG_CLAIM && s->phase == PHASE_CLAIMING)
+                        s->phase = PHASE_IDLE; /* not durable: not sent; the policy applies once the checkpoint can be reached */
+                s->unsaved = true;
+                return;
+        }
+        set_state(s, SOURCE_CONNECTED, "");
+        if (r->tag == TAG_CLAIM && s->phase == PHASE_CLAIMING)
+                s->phase = PHASE_CLAIMED;
+}
+
+static void take_stored(struct source *s, usec now)
+{
+        struct store_result r;
+
+        while (store_take(&s->services->store, &r)) {
+                if (r.tag == TAG_LOAD)
+                        loaded(s, &r, now);
+                else
+                        stored(s, &r, now);
+        }
+}
+
+/* Which of the ticks up to now is to be sent; s->due is the earliest. USEC_NEVER: none of them. */
+static usec choose(struct source *s, usec at)
+{
+        usec latest = cron_latest(&s->cron, s->zone, s->due - 1, at);
+
+        switch ((enum misfire_policy)s->spec->misfire_policy) {
+        case MISFIRE_CATCH_UP: return s->due;
+        case MISFIRE_FIRE_ONCE: return latest;
+        case MISFIRE_SKIP: return latest != USEC_NEVER && at - latest <= GRACE ? latest : USEC_NEVER;
+        }
+        return latest;
+}
+
+static void advance(struct source *s, usec now)
+{
+        usec at = wall(s), tick;
+
+        if (now < s->not_before || s->stopping)
+                return;
+        if (s->phase == PHASE_LOADING && s->not_before) {
+                s->not_before = 0;
+                store_get(&s->services->store, TAG_LOAD, CHECKPOINT);
+        }
+        if (s->phase == PHASE_IDLE && s->unsaved)
+                write_checkpoint(s, TAG_SETTLE, 0);
+        if (s->phase != PHASE_IDLE || s->credit <= 0 || s->due == USEC_NEVER || s->due > at)
+                return;
+        s->not_before = 0;
+        tick = choose(s, at);
+        if (tick == USEC_NEVER) {
+                s->due = cron_next(&s->cron, s->zone, at);
+                return;
+        }
+        s->due = tick;
+        s->phase = PHASE_CLAIMING;
+        write_checkpoint(s, TAG_CLAIM, tick);
+}
+
+static struct record *lend(struct source *s)
+{
+        struct tick *t = &s->tick;
+        BUF_AT_END struct buf id = BUF_INIT(sizeof(t->id) - 1);
+
+        buf_printf(&id, "%s/", s->services->trigger->uid);
+        time_format(&id, s->due);
+        *t = (struct tick){ .record = { .position = (uint64_t)s->due, .pinned = 1, .time = s->due } };
+        (void)snprintf(t->id, sizeof(t->id), "%s", id.p ? id.p : "");
+        t->record.id = str_of(t->id);
+        t->record.value = str_of(s->spec->user_event);
+        s->phase = PHASE_LENT;
+        s->credit--;
+        return &t->record;
+}
+
+static size_t timer_poll(struct source *s, struct source_event *events, size_t max, usec now)
+{
+        size_t n = 0;
+
+        take_stored(s, now);
+        if (s->state_changed && n < max) {
+                s->state_changed = false;
+                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_STATE, .state = s->state, .text = s->text };
+        }
+        if (s->phase != PHASE_LOADING && !s->told_assigned && !s->stopping && n < max) {
+                s->told_assigned = true;
+                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_ASSIGNED };
+        }
+        advance(s, now);
+        if (s->phase == PHASE_CLAIMED && s->credit > 0 && !s->stopping && n < max)
+                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_RECORD, .record = lend(s) };
+        if (s->stopping && s->told_assigned && !s->told_revoking && n < max) {
+                s->told_revoking = true;
+                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_REVOKING, .give_up_at = USEC_NEVER };
+        }
+        if (s->stopping && !s->told_closed && !s->writing && (s->revoked || !s->told_assigned) && n < max) {
+                s->told_closed = true;
+                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_CLOSED };
+        }
+        return n;
+}
+
+static usec timer_deadline(const struct source *s)
+{
+        usec now = clock_monotonic(s->services->clock);
+
+        if (s->stopping || s->phase == PHASE_FAILED || s->phase == PHASE_CLAIMING)
+                return USEC_NEVER;
+        if (s->not_before > now)
+                return s->not_before;
+        if (s->phase != PHASE_IDLE || s->credit <= 0 || s->due == USEC_NEVER)
+                return USEC_NEVER;
+        /* The wall clock may be set: look again now and then. */
+        return now + MIN_OF(MAX_OF(s->due - wall(s), (usec)0), 30 * USEC_SEC);
+}
+
+static int timer_open(struct source **out, const void *spec, const struct services *services, struct task *wake UNUSED, struct error *err)
+{
+        struct source *s = calloc(1, sizeof(*s));
+        BUF_AT_END struct buf why = BUF_INIT(1024), what = BUF_INIT(1024);
+        struct str zone;
+
+        if (!s)
+                return error_memory(err);
+        s->spec = spec;
+        s->services = services;
+        if (cron_parse(str_of(s->spec->schedule), &s->cron, &zone, &why) < 0) {
+                free(s);
+                return error_set(err, ERROR_INVALID, "schedule: %s", why.p ? why.p : "");
+        }
+        if (zone_load(&s->zone, zone.n ? zone : str_of(s->spec->time_zone), err) < 0) {
+                free(s);
+                return -1;
+        }
+        buf_printf(&what, "%s %s", s->spec->schedule, s->spec->time_zone);
+        s->what = buf_take(&what);
+        if (!s->what) {
+                (void)zone_free(s->zone);
+                free(s);
+                return error_memory(err);
+        }
+        s->state = SOURCE_CONNECTING;
+        store_get(&services->store, TAG_LOAD, CHECKPOINT);
+        *out = s;
+        return 0;
+}
+
+static void timer_credit(struct source *s, uint32_t track UNUSED, uint32_t records, size_t bytes UNUSED)
+{
+        if (!s->stopping)
+                s->credit += records;
+}
+
+static void timer_settle(struct source *s, struct record *r UNUSED, enum outcome outcome)
+{
+        if (s->phase != PHASE_LENT)
+                return;
+        if (outcome == OUTCOME_RELEASED) {
+                s->phase = PHASE_CLAIMED; /* it is found in the checkpoint and sent again */
+                return;
+        }
+        s->settled = s->due;
+        s->due = cron_next(&s->cron, s->zone, s->settled);
+        s->phase = PHASE_IDLE;
+}
+
+static bool timer_detach(struct source *s UNUSED, struct record *r UNUSED) { return true; }
+static void timer_commit(struct source *s, uint32_t track UNUSED, uint64_t next UNUSED)
+{
+        /* The next claim says so too, when it comes at once. */
+        if (s->phase == PHASE_IDLE)
+                write_checkpoint(s, TAG_SETTLE, 0);
+}
+static void timer_revoked(struct source *s, uint32_t track UNUSED) { s->revoked = true; }
+static void timer_stop(struct source *s) { s->stopping = true; }
+static int64_t timer_lag(const struct source *s UNUSED) { return -1; }
+
+static struct source *timer_free(struct source *s)
+{
+        if (!s)
+                return NULL;
+        (void)zone_free(s->zone);
+        free(s->what);
+        free(s);
+        return NULL;
+}
+
+static void timer_describe(const struct record *r, struct writer *w)
+{
+        BUF_AT_END struct buf time = BUF_INIT(64);
+
+        time_format(&time, r->time);
+        writer_object(w);
+        writer_member_string(w, "time", buf_view(&time));
+        writer_member_string(w, "userEvent", r->value);
+        writer_object_end(w);
+}
+
+/* RFC 3339 in the zone's own offset, as FunctionGraph writes it. */
+static void local_time(struct buf *b, const struct zone *z, usec at)
+{
+        int64_t offset = zone_offset(z, at / USEC_SEC), minutes = (offset < 0 ? -offset : offset) / 60;
+
+        time_format(b, (at / USEC_SEC + offset) * USEC_SEC);
+        if (!b->failed)
+                b->n--; /* the Z */
+        buf_printf(b, "%c%02d:%02d", offset < 0 ? '-' : '+', (int)(minutes / 60), (int)(minutes % 60));
+}
+
+static void timer_encode(struct source *s, enum dialect dialect UNUSED, struct record *const *records, size_t n UNUSED, struct writer *w)
+{
+        BUF_AT_END struct buf time = BUF_INIT(64);
+
+        local_time(&time, s->zone, records[0]->time);
+        writer_object(w);
+        writer_member_text(w, "version", "v1.0");
+        writer_member_string(w, "time", buf_view(&time));
+        writer_member_text(w, "trigger_type", "TIMER");
+        writer_member_text(w, "trigger_name", s->services->trigger->name);
+        writer_member_text(w, "user_event", s->spec->user_event);
+        writer_object_end(w);
+}
+
+static void timer_origin(const struct trigger *t, struct buf *b) { buf_printf(b, "%s", ((const struct timer_spec *)t->source_spec)->schedule); }
+
+const struct driver timer_driver = {
+        .name = "timer", .ce_type = "dev.sluice.timer.tick", .type = &timer_type,
+        .open = timer_open, .credit = timer_credit, .poll = timer_poll, .deadline = timer_deadline, .settle = timer_settle, .detach = timer_detach,
+        .commit = timer_commit, .revoked = timer_revoked, .stop = timer_stop, .free = timer_free, .lag = timer_lag, .describe = timer_describe,
+        .encode = timer_encode, .origin = timer_origin,
+};

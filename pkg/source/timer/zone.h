@@ -1,0 +1,11 @@
+/* Time zones read from the system's database (TZif, RFC 8536), each an object of its own, unlike libc's one zone per process. Immutable
+ * after loading; any thread. */
+#pragma once
+
+#include "base/error.h"
+
+struct zone;
+
+int zone_load(struct zone **, struct str name, struct error *) MUST_CHECK;    /* "Europe/Berlin"; "" and "UTC": UTC */
+struct zone *zone_free(struct zone *);                                        /* takes NULL, returns NULL */
+int64_t zone_offset(const struct zone *, int64_t utc_seconds);                /* local minus UTC then, in seconds */
