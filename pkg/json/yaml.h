@@ -30,8 +30,14 @@ void problems_done(struct problems *);
 /* "FILE:LINE:COL: PATH: text\n" for each, in order of place. path may be empty: then it is left out with its colon. */
 void problems_format(const struct problems *, const char *file, struct buf *);
 
-/* 0 when all parsed; -1 when not, with the reasons in problems. Documents parsed before a syntax error are kept. */
+/* The start of a text, at most that many bytes, cut between characters: for messages. */
+struct str text_clip(struct str, size_t most);
+
+/* 0 when all parsed; -1 when not, with the reasons in problems (none: memory is out). Documents parsed before a syntax error are
+ * kept, and so is a document with duplicate keys (the first counts), anchors, aliases or tags, so that the rest of it can be checked too. */
 int yaml_parse(struct documents *, struct str text, struct problems *) MUST_CHECK;
 void documents_done(struct documents *);
+/* Stands where an alias or a tagged scalar was refused: told already, and no more can be said of it. */
+static inline bool node_refused(const struct node *n) { return n->kind == NODE_NULL && (str_is(n->text, "*") || str_is(n->text, "!")); }
 const struct node *node_member(const struct node *, const char *key); /* NULL when absent or not a map */
 void node_write(const struct node *, struct writer *);                /* as JSON */
