@@ -71,6 +71,7 @@ struct driver {
         const char *name;                /* the member of spec.source */
         const char *ce_type;             /* CloudEvents type, e.g. "dev.sluice.kafka.message" */
         bool push;
+        bool commit_at_once;             /* positions are so few that each is worth a write */
         const struct type *type;         /* the spec's table */
         /* 0, or -1 when the spec can't work whatever happens. Connecting is no part of it: that shows as SOURCE_EVENT_STATE. */
         int    (*open)(struct source **, const void *spec, const struct services *, struct task *wake, struct error *) MUST_CHECK;

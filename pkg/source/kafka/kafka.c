@@ -352,7 +352,7 @@ static void on_error(struct source *s, rd_kafka_event_t *event)
 {
         rd_kafka_resp_err_t code = rd_kafka_event_error(event);
         const char *text = rd_kafka_event_error_string(event);
-        char why[512];
+        char why[480];
 
         if (code == RD_KAFKA_RESP_ERR__FATAL || rd_kafka_event_error_is_fatal(event)) {
                 code = rd_kafka_fatal_error(s->rk, why, sizeof(why));

@@ -422,7 +422,7 @@ static void timer_encode(struct source *s, enum dialect dialect UNUSED, struct r
 static void timer_origin(const struct trigger *t, struct buf *b) { buf_printf(b, "%s", ((const struct timer_spec *)t->source_spec)->schedule); }
 
 const struct driver timer_driver = {
-        .name = "timer", .ce_type = "dev.sluice.timer.tick", .type = &timer_type,
+        .name = "timer", .ce_type = "dev.sluice.timer.tick", .commit_at_once = true, .type = &timer_type,
         .open = timer_open, .credit = timer_credit, .poll = timer_poll, .deadline = timer_deadline, .settle = timer_settle, .detach = timer_detach,
         .commit = timer_commit, .revoked = timer_revoked, .stop = timer_stop, .free = timer_free, .lag = timer_lag, .describe = timer_describe,
         .encode = timer_encode, .origin = timer_origin,

@@ -1,0 +1,44 @@
+#include <stdio.h>
+
+#include "options.h"
+
+static const struct { const char *name, *summary; int (*run)(int, char **); } commands[] = {
+        { "run", "Run Triggers from files in this process, without a cluster.", cmd_run },
+        { "validate", "Check Triggers in files and say what is wrong, and where.", cmd_validate },
+        { "display", "An example function: answers events and shows them.", cmd_display },
+        { "controller", "Watch Triggers in a cluster and keep their workers.", cmd_controller },
+        { "worker", "Deliver one Trigger's events; what the controller starts.", cmd_worker },
+        { "version", "Show the version.", cmd_version },
+};
+
+static void print_help(FILE *out)
+{
+        (void)fprintf(out, "Sluice brings events to functions.\n\nUsage: sluice COMMAND [OPTION]…\n\nCommands:\n");
+        for (size_t i = 0; i < COUNT_OF(commands); i++)
+                (void)fprintf(out, "  %-12s %s\n", commands[i].name, commands[i].summary);
+        (void)fprintf(out, "\nsluice COMMAND --help shows a command's options.\n");
+}
+
+int main(int argc, char **argv)
+{
+        const char *names[COUNT_OF(commands)], *near;
+
+        if (argc < 2) {
+                print_help(stderr);
+                return EXIT_USAGE;
+        }
+        if (strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0) {
+                print_help(stdout);
+                return 0;
+        }
+        if (strcmp(argv[1], "--version") == 0)
+                return cmd_version(1, argv + 1);
+        for (size_t i = 0; i < COUNT_OF(commands); i++) {
+                if (strcmp(argv[1], commands[i].name) == 0)
+                        return commands[i].run(argc - 1, argv + 1);
+                names[i] = commands[i].name;
+        }
+        near = nearest_name(str_of(argv[1]), names, COUNT_OF(commands));
+        (void)fprintf(stderr, "sluice: unknown command \"%s\"%s%s%s\nTry: sluice --help\n", argv[1], near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
+        return EXIT_USAGE;
+}

@@ -1,0 +1,36 @@
+/* The command line: a table of commands, and for each a table of options from which --help comes. cmd/ alone prints. */
+#pragma once
+
+#include "api/schema.h"
+#include "base/log.h"
+
+enum option_kind { OPTION_FLAG, OPTION_TEXT, OPTION_LIST, OPTION_INT, OPTION_DURATION };
+struct option_spec {
+        const char *name;        /* --name */
+        char letter;             /* -x; 0: none */
+        const char *value;       /* what stands for the value in the help; NULL for flags */
+        const char *help;
+        enum option_kind kind;
+        void *into;              /* bool, const char *, struct strings, int64_t, usec */
+        int64_t min, max;        /* OPTION_INT; both 0: any */
+};
+struct usage {
+        const char *name;        /* "run" */
+        const char *arguments;   /* "FILE|DIR…"; NULL: takes none */
+        const char *text;        /* what it does, a paragraph */
+        const struct option_spec *options;
+        size_t options_n;
+};
+
+enum { EXIT_USAGE = 2 };
+/* Parses; every command also knows -h, --help, --log-level and --log-format, and sets the log up. Returns -1 to go on (what is left stands in rest,
+ * views into argv, to be freed by the caller), or the exit code: 0 after --help, 2 after wrong usage. */
+int options_parse(const struct usage *, int argc, char **argv, struct strings *rest) MUST_CHECK;
+int usage_error(const char *command, const char *format, ...) PRINTF(2, 3);      /* prints; EXIT_USAGE */
+
+int cmd_controller(int argc, char **argv);
+int cmd_display(int argc, char **argv);
+int cmd_run(int argc, char **argv);
+int cmd_validate(int argc, char **argv);
+int cmd_version(int argc, char **argv);
+int cmd_worker(int argc, char **argv);

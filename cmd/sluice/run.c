@@ -1,0 +1,259 @@
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "checkpoint/filestore.h"
+#include "options.h"
+#include "table.h"
+#include "worker/admin.h"
+
+static const usec DRAIN = 10 * USEC_SEC, REFRESH = 500 * USEC_MSEC, REPORT = 10 * USEC_SEC;
+
+struct job {                     /* one Trigger that runs */
+        struct trigger *trigger;
+        struct pipeline *pipeline;
+        struct file_store_end *end;
+        struct run *run;
+        uint64_t seen;           /* changes that were printed */
+};
+
+struct run {
+        struct loop *loop;
+        struct http_client *http;
+        struct file_store *store;
+        struct admin *admin;
+        struct task task;        /* observes the pipelines */
+        struct triggers triggers;
+        struct job *jobs;
+        size_t n;
+        bool terminal, stopping, stopped;
+        usec next_draw;
+        int64_t most;            /* events to deliver before it ends; 0: no end */
+        struct table_row *rows;
+};
+
+static int open_store(void *cookie, struct task *wake, struct store *out, struct error *err)
+{
+        struct job *j = cookie;
+
+        if (file_store_end_new(&j->end, j->run->store, str_of(j->trigger->uid), wake, err) < 0)
+                return -1;
+        *out = file_store_port(j->end);
+        return 0;
+}
+
+static void close_store(void *cookie)
+{
+        struct job *j = cookie;
+
+        j->end = file_store_end_free(j->end);
+}
+
+static int start_job(struct run *r, struct job *j, struct trigger *t, struct error *err)
+{
+        struct pipeline_config config = { .loop = r->loop, .http = r->http, .clock = &system_clock, .trigger = t, .sink = t->sink->uri, .observer = &r->task,
+                                          .open_store = open_store, .close_store = close_store, .store_cookie = j };
+
+        j->run = r;
+        j->trigger = t;
+        if (t->sink->ref)
+                return error_set(err, ERROR_INVALID, "%s/%s: spec.sink.ref names a Service of a cluster; without one write spec.sink.uri", t->namespace_, t->name);
+        if (t->suspend)
+                return 0;
+        return pipeline_new(&j->pipeline, &config, err) < 0 || (r->admin && admin_add(r->admin, j->pipeline, err) < 0) ? -1 : 0;
+}
+
+static void stop(struct run *r)
+{
+        if (r->stopping)
+                return;
+        r->stopping = true;
+        if (r->admin)
+                admin_drain(r->admin);
+        for (size_t i = 0; i < r->n; i++)
+                if (r->jobs[i].pipeline)
+                        pipeline_stop(r->jobs[i].pipeline, loop_now(r->loop) + DRAIN);
+        loop_ready(r->loop, &r->task);
+}
+
+static void on_signal(void *cookie, int number UNUSED)
+{
+        struct run *r = cookie;
+
+        if (r->stopping)
+                _exit(130); /* the second time: at once */
+        stop(r);
+}
+
+static void show(struct run *r, usec now)
+{
+        bool due = now >= r->next_draw;
+        size_t n = 0;
+
+        for (size_t i = 0; i < r->n; i++) {
+                struct job *j = &r->jobs[i];
+                struct table_row *row = &r->rows[n];
+
+                if (!j->pipeline)
+                        continue;
+                row->trigger = j->trigger;
+                pipeline_status(j->pipeline, &row->status);
+                if (!r->terminal && (row->status.changes != j->seen || due))
+                        table_line(row, now);
+                j->seen = row->status.changes;
+                n++;
+        }
+        if (r->terminal && due)
+                table_draw(r->rows, n, now);
+        if (due)
+                r->next_draw = now + (r->terminal ? REFRESH : REPORT);
+}
+
+static void observe(struct task *t, usec now)
+{
+        struct run *r = CONTAINER_OF(t, struct run, task);
+        uint64_t delivered = 0;
+        bool all_stopped = true;
+
+        for (size_t i = 0; i < r->n; i++) {
+                struct pipeline_status s;
+
+                if (!r->jobs[i].pipeline)
+                        continue;
+                pipeline_status(r->jobs[i].pipeline, &s);
+                delivered += s.stats.accepted;
+                all_stopped = all_stopped && pipeline_stopped(r->jobs[i].pipeline);
+        }
+        if (!r->stopping || !all_stopped)
+                show(r, now);
+        if (r->most && delivered >= (uint64_t)r->most)
+                stop(r);
+        if (r->stopping && all_stopped && !r->stopped) {
+                r->stopped = true;
+                loop_stop(r->loop);
+                return;
+        }
+        /* With an end in sight it looks more often than it prints. */
+        loop_arm(r->loop, t, r->most ? MIN_OF(r->next_draw, now + 50 * USEC_MSEC) : r->next_draw);
+}
+
+static int load(struct run *r, const struct strings *files)
+{
+        struct error err;
+
+        for (size_t i = 0; i < files->n; i++) {
+                BUF_AT_END struct buf report = BUF_INIT((size_t)16 << 20);
+                int result = triggers_load(&r->triggers, files->list[i], source_types(), source_drivers_n, &report, &err);
+
+                if (report.n)
+                        (void)fwrite(report.p, 1, report.n, stderr);
+                if (result < 0) {
+                        if (!report.n)
+                                (void)fprintf(stderr, "sluice run: %s\n", err.text);
+                        return 1;
+                }
+        }
+        if (r->triggers.n == 0) {
+                (void)fprintf(stderr, "sluice run: no Trigger was found in the files given\n");
+                return 1;
+        }
+        return 0;
+}
+
+static int default_state(struct buf *b)
+{
+        const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+
+        if (state && *state)
+                buf_printf(b, "%s/sluice", state);
+        else
+                buf_printf(b, "%s/.local/state/sluice", home && *home ? home : "/var/lib");
+        return b->failed ? -1 : 0;
+}
+
+static int start(struct run *r, const char *state, const char *admin, struct error *err)
+{
+        if (loop_new(&r->loop, err) < 0 || http_client_new(&r->http, r->loop, err) < 0 || file_store_new(&r->store, r->loop, state, err) < 0 ||
+            (admin && admin_new(&r->admin, r->loop, admin, err) < 0) || loop_signal(r->loop, SIGTERM, on_signal, r, err) < 0 ||
+            loop_signal(r->loop, SIGINT, on_signal, r, err) < 0)
+                return -1;
+        r->jobs = calloc(r->triggers.n, sizeof(*r->jobs));
+        r->rows = calloc(r->triggers.n, sizeof(*r->rows));
+        if (!r->jobs || !r->rows)
+                return error_memory(err);
+        for (; r->n < r->triggers.n; r->n++)
+                if (start_job(r, &r->jobs[r->n], r->triggers.list[r->n], err) < 0) {
+                        r->n++;
+                        return -1;
+                }
+        return 0;
+}
+
+static void clean_up(struct run *r)
+{
+        (void)admin_free(r->admin);
+        for (size_t i = 0; i < r->n; i++)
+                if (r->jobs[i].pipeline)
+                        (void)pipeline_free(r->jobs[i].pipeline);
+        (void)file_store_free(r->store);
+        (void)http_client_free(r->http);
+        if (r->loop)
+                loop_forget(r->loop, &r->task);
+        (void)loop_free(r->loop);
+        triggers_done(&r->triggers);
+        free(r->jobs);
+        free(r->rows);
+}
+
+int cmd_run(int argc, char **argv)
+{
+        struct run r = { .task = { .turn = observe } };
+        struct strings files = { 0 }, rest;
+        const char *state = NULL, *admin = NULL;
+        const struct option_spec options[] = {
+                { .name = "file", .letter = 'f', .value = "FILE|DIR", .help = "Triggers to run: a file, or a folder's *.yaml, *.yml and *.json. May be given more than once.", .kind = OPTION_LIST, .into = &files },
+                { .name = "state", .value = "DIR", .help = "Where positions are kept that no broker keeps. Default: $XDG_STATE_HOME/sluice, else ~/.local/state/sluice.", .kind = OPTION_TEXT, .into = &state },
+                { .name = "admin", .value = "ADDRESS:PORT", .help = "Serve /livez, /readyz, /metrics and /status there. Default: nowhere.", .kind = OPTION_TEXT, .into = &admin },
+                { .name = "events", .value = "N", .help = "End after so many delivered events. Default: go on.", .kind = OPTION_INT, .into = &r.most, .min = 1, .max = INT64_MAX },
+        };
+        const struct usage usage = { .name = "run",
+                                     .text = "Runs the Triggers of files in this process, without a cluster, until SIGINT or SIGTERM: what is in flight then may finish, and "
+                                             "positions are kept. On a terminal it shows a live table, elsewhere a line per Trigger whenever its state changes.",
+                                     .options = options, .options_n = COUNT_OF(options) };
+        BUF_AT_END struct buf folder = BUF_INIT(PATH_MAX);
+        struct error err;
+        int result = options_parse(&usage, argc, argv, &rest);
+
+        free(rest.list);
+        if (result < 0 && files.n == 0)
+                result = usage_error("run", "needs -f FILE or DIR");
+        if (result < 0 && !state && default_state(&folder) == 0)
+                state = folder.p;
+        if (result < 0)
+                result = load(&r, &files) ? 1 : -1;
+        if (result < 0) {
+                signals_block();
+                if (start(&r, state, admin, &err) < 0) {
+                        (void)fprintf(stderr, "sluice run: %s\n", err.text);
+                        result = 1;
+                        if (r.loop)
+                                stop(&r);
+                }
+                r.terminal = result < 0 && table_is_terminal();
+                if (r.terminal)
+                        table_begin(r.n);
+                if (r.loop) {
+                        loop_ready(r.loop, &r.task);
+                        loop_run(r.loop);
+                }
+                if (r.terminal)
+                        table_end();
+                result = result < 0 ? 0 : result;
+        }
+        clean_up(&r);
+        for (size_t i = 0; i < files.n; i++)
+                free(files.list[i]);
+        free(files.list);
+        return result;
+}

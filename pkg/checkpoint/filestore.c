@@ -1,0 +1,484 @@
+#include "checkpoint/filestore.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <uthash.h>
+#include <uv.h>
+#include <zlib.h>
+
+#include "base/log.h"
+
+static const char MAGIC[4] = { 'S', 'L', 'C', '1' };
+enum { FRAME_HEAD = 16, FRAME_MAX = 1 << 20, REWRITE_AT = 1 << 20 };
+
+struct entry { UT_hash_handle hh; char *key; size_t key_n; struct buf value; };
+struct request { struct request *next; struct file_store_end *end; struct store_result result; char *key; };
+
+struct file_store {
+        struct loop *loop;
+        char *folder;
+        int fd, lock;
+        struct entry *entries;
+        size_t size, live;               /* bytes in the journal; of frames that still count */
+        struct buf pending;              /* frames not yet written */
+        struct request *waiting, **waiting_last; /* puts in pending */
+        struct request *syncing;         /* puts written, being synced */
+        bool sync_running, broken;
+        struct error why;
+        uv_fs_t sync;
+};
+
+struct file_store_end {
+        struct file_store *store;
+        char *prefix;
+        struct task *wake;
+        struct request *done, **done_last, *taken;
+};
+
+/* ---- entries ------------------------------------------------------------------------------------------------------------------------- */
+
+static struct entry *entry_find(struct file_store *s, struct str key)
+{
+        struct entry *e;
+
+        HASH_FIND(hh, s->entries, key.p, key.n, e);
+        return e;
+}
+
+static size_t frame_size(size_t key, size_t value) { return FRAME_HEAD + key + value; }
+
+static int entry_set(struct file_store *s, struct str key, struct str value)
+{
+        struct entry *e = entry_find(s, key);
+
+        if (!e) {
+                e = calloc(1, sizeof(*e));
+                if (!e || !(e->key = str_dup(key))) {
+                        free(e);
+                        return -1;
+                }
+                e->key_n = key.n;
+                e->value.max = FRAME_MAX;
+                HASH_ADD_KEYPTR(hh, s->entries, e->key, e->key_n, e);
+        } else
+                s->live -= frame_size(e->key_n, e->value.n);
+        buf_reset(&e->value);
+        buf_str(&e->value, value);
+        s->live += frame_size(key.n, value.n);
+        return e->value.failed ? -1 : 0;
+}
+
+static void put_u32(struct buf *b, uint32_t v)
+{
+        char bytes[4] = { (char)v, (char)(v >> 8), (char)(v >> 16), (char)(v >> 24) };
+
+        buf_add(b, bytes, 4);
+}
+
+static uint32_t get_u32(const char *p)
+{
+        const unsigned char *u = (const unsigned char *)p;
+
+        return (uint32_t)u[0] | (uint32_t)u[1] << 8 | (uint32_t)u[2] << 16 | (uint32_t)u[3] << 24;
+}
+
+static void put_frame(struct buf *b, struct str key, struct str value)
+{
+        size_t at = b->n;
+        uLong crc;
+
+        buf_add(b, MAGIC, sizeof(MAGIC));
+        put_u32(b, 0);
+        put_u32(b, (uint32_t)key.n);
+        put_u32(b, (uint32_t)value.n);
+        buf_str(b, key);
+        buf_str(b, value);
+        if (b->failed)
+                return;
+        crc = crc32(0, (const Bytef *)b->p + at + 8, (uInt)(b->n - at - 8));
+        for (int i = 0; i < 4; i++)
+                b->p[at + 4 + (size_t)i] = (char)(crc >> (8 * i));
+}
+
+/* The size of the whole frame at the start; 0: there is none. */
+static size_t get_frame(struct str bytes, struct str *key, struct str *value)
+{
+        size_t key_n, value_n;
+
+        if (bytes.n < FRAME_HEAD || memcmp(bytes.p, MAGIC, sizeof(MAGIC)) != 0)
+                return 0;
+        key_n = get_u32(bytes.p + 8);
+        value_n = get_u32(bytes.p + 12);
+        if (key_n > FRAME_MAX || value_n > FRAME_MAX || bytes.n < frame_size(key_n, value_n))
+                return 0;
+        if (crc32(0, (const Bytef *)bytes.p + 8, (uInt)(frame_size(key_n, value_n) - 8)) != get_u32(bytes.p + 4))
+                return 0;
+        *key = (struct str){ bytes.p + FRAME_HEAD, key_n };
+        *value = (struct str){ bytes.p + FRAME_HEAD + key_n, value_n };
+        return frame_size(key_n, value_n);
+}
+
+/* ---- the journal --------------------------------------------------------------------------------------------------------------------- */
+
+static int write_all(int fd, struct str bytes)
+{
+        while (bytes.n) {
+                ssize_t n = write(fd, bytes.p, bytes.n);
+
+                if (n < 0 && errno == EINTR)
+                        continue;
+                if (n < 0)
+                        return -1;
+                bytes.p += n;
+                bytes.n -= (size_t)n;
+        }
+        return 0;
+}
+
+static void complete(struct request *r, const struct error *why)
+{
+        struct file_store_end *end = r->end;
+
+        if (!end) { /* its user is gone */
+                free(r->key);
+                free(r);
+                return;
+        }
+        if (why) {
+                r->result.failed = true;
+                r->result.error = *why;
+        }
+        r->next = NULL;
+        *end->done_last = r;
+        end->done_last = &r->next;
+        loop_ready(end->store->loop, end->wake);
+}
+
+static void complete_list(struct request *list, const struct error *why)
+{
+        for (struct request *next; list; list = next) {
+                next = list->next;
+                complete(list, why);
+        }
+}
+
+static int rewrite(struct file_store *s, struct error *err)
+{
+        BUF_AT_END struct buf all = BUF_INIT((size_t)1 << 30), path = BUF_INIT(PATH_MAX), fresh = BUF_INIT(PATH_MAX);
+        int fd, folder;
+
+        buf_printf(&path, "%s/checkpoints.journal", s->folder);
+        buf_printf(&fresh, "%s/checkpoints.journal.new", s->folder);
+        for (struct entry *e = s->entries; e; e = e->hh.next)
+                put_frame(&all, (struct str){ e->key, e->key_n }, buf_view(&e->value));
+        if (all.failed || path.failed || fresh.failed)
+                return error_memory(err);
+        fd = open(fresh.p, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_APPEND, 0600);
+        if (fd < 0 || write_all(fd, buf_view(&all)) < 0 || fdatasync(fd) < 0 || rename(fresh.p, path.p) < 0) {
+                (void)error_errno(err, errno, "write %s", fresh.p);
+                if (fd >= 0)
+                        (void)close(fd);
+                return -1;
+        }
+        folder = open(s->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (folder >= 0) {
+                (void)fsync(folder);
+                (void)close(folder);
+        }
+        if (s->fd >= 0)
+                (void)close(s->fd);
+        s->fd = fd;
+        s->size = all.n;
+        return 0;
+}
+
+static void start_sync(struct file_store *s);
+
+static void on_sync(uv_fs_t *request)
+{
+        struct file_store *s = request->data;
+        struct request *list = s->syncing;
+        struct error err;
+
+        s->sync_running = false;
+        s->syncing = NULL;
+        if (request->result < 0) {
+                (void)error_set(&err, ERROR_SYSTEM, "sync %s/checkpoints.journal: %s", s->folder, uv_strerror((int)request->result));
+                complete_list(list, &err);
+        } else
+                complete_list(list, NULL);
+        uv_fs_req_cleanup(request);
+        if (s->size > REWRITE_AT && s->size > 4 * s->live && rewrite(s, &err) < 0)
+                log_warn("the checkpoint journal could not be rewritten", LOG_S("error", err.text));
+        start_sync(s);
+}
+
+/* Writes what is pending and syncs it; what comes meanwhile goes with the next. */
+static void start_sync(struct file_store *s)
+{
+        struct error err;
+
+        if (s->sync_running || !s->waiting)
+                return;
+        s->syncing = s->waiting;
+        s->waiting = NULL;
+        s->waiting_last = &s->waiting;
+        if (s->pending.failed || write_all(s->fd, buf_view(&s->pending)) < 0) {
+                struct request *list = s->syncing;
+
+                (void)error_errno(&err, errno, "write %s/checkpoints.journal", s->folder);
+                s->syncing = NULL;
+                /* A torn frame may stand at the end: what follows it would not be read. */
+                if (ftruncate(s->fd, (off_t)s->size) < 0)
+                        log_error("the checkpoint journal has a torn end", LOG_S("folder", s->folder));
+                buf_reset(&s->pending);
+                complete_list(list, &err);
+                return;
+        }
+        s->size += s->pending.n;
+        buf_reset(&s->pending);
+        s->sync_running = true;
+        s->sync.data = s;
+        if (uv_fs_fdatasync(loop_uv(s->loop), &s->sync, s->fd, on_sync) < 0) {
+                s->sync.result = UV_EIO;
+                on_sync(&s->sync);
+        }
+}
+
+static int load(struct file_store *s, struct error *err)
+{
+        BUF_AT_END struct buf file = BUF_INIT((size_t)1 << 30), path = BUF_INIT(PATH_MAX);
+        struct str rest, key, value;
+        size_t n;
+
+        buf_printf(&path, "%s/checkpoints.journal", s->folder);
+        if (path.failed)
+                return error_memory(err);
+        s->fd = open(path.p, O_RDWR | O_CREAT | O_CLOEXEC | O_APPEND, 0600);
+        if (s->fd < 0)
+                return error_errno(err, errno, "open %s", path.p);
+        if (buf_read_file(&file, path.p, err) < 0)
+                return -1;
+        for (rest = buf_view(&file); (n = get_frame(rest, &key, &value)); rest.p += n, rest.n -= n)
+                if (entry_set(s, key, value) < 0)
+                        return error_memory(err);
+        s->size = file.n - rest.n;
+        if (rest.n) {
+                log_warn("the checkpoint journal ends in a broken frame, which is cut off", LOG_S("file", path.p), LOG_I("bytes", rest.n));
+                if (ftruncate(s->fd, (off_t)s->size) < 0)
+                        return error_errno(err, errno, "cut %s", path.p);
+        }
+        return 0;
+}
+
+static int take_lock(struct file_store *s, struct error *err)
+{
+        BUF_AT_END struct buf path = BUF_INIT(PATH_MAX);
+
+        buf_printf(&path, "%s/lock", s->folder);
+        if (path.failed)
+                return error_memory(err);
+        s->lock = open(path.p, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+        if (s->lock < 0)
+                return error_errno(err, errno, "open %s", path.p);
+        if (flock(s->lock, LOCK_EX | LOCK_NB) < 0)
+                return error_set(err, ERROR_CONFLICT, "%s is in use by another process; give each its own --state", s->folder);
+        return 0;
+}
+
+static int make_folder(const char *path, struct error *err)
+{
+        BUF_AT_END struct buf part = BUF_INIT(PATH_MAX);
+
+        for (const char *p = path; *p; p++) {
+                if (*p == '/' && part.n && mkdir(part.p, 0700) < 0 && errno != EEXIST)
+                        return error_errno(err, errno, "make folder %s", part.p);
+                buf_char(&part, *p);
+        }
+        if (part.failed || (mkdir(path, 0700) < 0 && errno != EEXIST))
+                return error_errno(err, errno, "make folder %s", path);
+        return 0;
+}
+
+int file_store_new(struct file_store **out, struct loop *loop, const char *folder, struct error *err)
+{
+        struct file_store *s = calloc(1, sizeof(*s));
+
+        if (!s)
+                return error_memory(err);
+        s->loop = loop;
+        s->fd = s->lock = -1;
+        s->pending.max = (size_t)64 << 20;
+        s->waiting_last = &s->waiting;
+        s->folder = str_dup(str_of(folder));
+        if (!s->folder || make_folder(folder, err) < 0 || take_lock(s, err) < 0 || load(s, err) < 0) {
+                bool memory = !s->folder;
+
+                (void)file_store_free(s);
+                return memory ? error_memory(err) : -1;
+        }
+        *out = s;
+        return 0;
+}
+
+struct file_store *file_store_free(struct file_store *s)
+{
+        if (!s)
+                return NULL;
+        while (s->sync_running)
+                (void)uv_run(loop_uv(s->loop), UV_RUN_ONCE);
+        if (s->pending.n && (write_all(s->fd, buf_view(&s->pending)) < 0 || fdatasync(s->fd) < 0))
+                log_error("the last checkpoints could not be written", LOG_S("folder", s->folder));
+        complete_list(s->waiting, NULL);
+        for (struct entry *e = s->entries, *next; e; e = next) {
+                next = e->hh.next;
+                HASH_DEL(s->entries, e);
+                buf_done(&e->value);
+                free(e->key);
+                free(e);
+        }
+        buf_done(&s->pending);
+        if (s->fd >= 0)
+                (void)close(s->fd);
+        if (s->lock >= 0)
+                (void)close(s->lock);
+        free(s->folder);
+        free(s);
+        return NULL;
+}
+
+/* ---- ends ---------------------------------------------------------------------------------------------------------------------------- */
+
+static char *full_key(struct file_store_end *end, struct str key)
+{
+        struct buf b = BUF_INIT(FRAME_MAX);
+
+        buf_printf(&b, "%s/", end->prefix);
+        buf_str(&b, key);
+        return buf_take(&b);
+}
+
+static struct request *request_new(struct file_store_end *end, uint64_t tag, bool get)
+{
+        struct request *r = calloc(1, sizeof(*r));
+
+        if (r) {
+                r->end = end;
+                r->result.tag = tag;
+                r->result.is_get = get;
+        }
+        return r;
+}
+
+static void get(void *cookie, uint64_t tag, struct str key)
+{
+        struct file_store_end *end = cookie;
+        struct request *r = request_new(end, tag, true);
+        struct error err;
+
+        if (!r)
+                abort(); /* a completion that can't be made would be a source that hangs */
+        r->key = full_key(end, key);
+        (void)error_memory(&err);
+        complete(r, r->key ? NULL : &err);
+}
+
+static void put(void *cookie, uint64_t tag, struct str key, struct str value)
+{
+        struct file_store_end *end = cookie;
+        struct file_store *s = end->store;
+        struct request *r = request_new(end, tag, false);
+        struct error err;
+
+        if (!r)
+                abort();
+        r->key = full_key(end, key);
+        if (!r->key || entry_set(s, str_of(r->key), value) < 0) {
+                (void)error_memory(&err);
+                complete(r, &err);
+                return;
+        }
+        put_frame(&s->pending, str_of(r->key), value);
+        r->next = NULL;
+        *s->waiting_last = r;
+        s->waiting_last = &r->next;
+        start_sync(s);
+}
+
+static void request_free(struct request *r)
+{
+        if (!r)
+                return;
+        free(r->key);
+        free(r);
+}
+
+static bool take(void *cookie, struct store_result *out)
+{
+        struct file_store_end *end = cookie;
+        struct request *r = end->done;
+
+        request_free(end->taken);
+        end->taken = NULL;
+        if (!r)
+                return false;
+        end->done = r->next;
+        if (!end->done)
+                end->done_last = &end->done;
+        if (r->result.is_get && !r->result.failed) {
+                struct entry *e = entry_find(end->store, str_of(r->key));
+
+                r->result.found = e != NULL;
+                if (e)
+                        r->result.value = buf_view(&e->value);
+        }
+        *out = r->result;
+        end->taken = r;
+        return true;
+}
+
+static const struct store_ops ops = { get, put, take };
+struct store file_store_port(struct file_store_end *end) { return (struct store){ &ops, end }; }
+
+int file_store_end_new(struct file_store_end **out, struct file_store *s, struct str prefix, struct task *wake, struct error *err)
+{
+        struct file_store_end *end = calloc(1, sizeof(*end));
+
+        if (!end || !(end->prefix = str_dup(prefix))) {
+                free(end);
+                return error_memory(err);
+        }
+        end->store = s;
+        end->wake = wake;
+        end->done_last = &end->done;
+        *out = end;
+        return 0;
+}
+
+static void orphan(struct request *list, const struct file_store_end *end)
+{
+        for (; list; list = list->next)
+                if (list->end == end)
+                        list->end = NULL;
+}
+
+struct file_store_end *file_store_end_free(struct file_store_end *end)
+{
+        if (!end)
+                return NULL;
+        orphan(end->store->waiting, end);
+        orphan(end->store->syncing, end);
+        request_free(end->taken);
+        for (struct request *r = end->done, *next; r; r = next) {
+                next = r->next;
+                request_free(r);
+        }
+        free(end->prefix);
+        free(end);
+        return NULL;
+}

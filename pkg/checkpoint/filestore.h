@@ -1,0 +1,22 @@
+/* The file store: checkpoints of a process that runs without a cluster, as one framed, checksummed journal in a folder, with group commit.
+ * Owns DIR/checkpoints.journal and a lock on DIR/lock. Loop's thread; the syncs to disk run on libuv's worker pool.
+ *
+ * A frame: magic "SLC1", CRC-32 of what follows, length of key, length of value (each 32 bits, little-endian), key, value. At start frames are
+ * read until the first that is broken, which is where a crash stopped; what follows is cut off. The journal is rewritten once it is large
+ * and mostly stale. */
+#pragma once
+
+#include "base/loop.h"
+#include "port/store.h"
+
+struct file_store;
+
+int file_store_new(struct file_store **, struct loop *, const char *folder, struct error *) MUST_CHECK;
+/* Writes what is queued before it returns. NULL is fine. */
+struct file_store *file_store_free(struct file_store *);
+
+/* One Trigger's end: its keys are kept apart by the prefix; completions make wake ready. Freed before the store. */
+struct file_store_end;
+int file_store_end_new(struct file_store_end **, struct file_store *, struct str prefix, struct task *wake, struct error *) MUST_CHECK;
+struct file_store_end *file_store_end_free(struct file_store_end *);
+struct store file_store_port(struct file_store_end *);

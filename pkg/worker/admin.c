@@ -1,0 +1,246 @@
+#include "worker/admin.h"
+
+#include "json/writer.h"
+
+/* A pipeline turns at least this often, so one that did not is stuck. */
+static const usec STALLED = 60 * USEC_SEC;
+
+struct admin {
+        struct loop *loop;
+        struct http_server *server;
+        struct pipeline **pipelines;
+        size_t n;
+        bool draining;
+};
+
+static const struct str TEXT = { "text/plain; charset=utf-8", 25 };
+
+/* Why it is not ready; NULL: it is. */
+static const char *not_ready(const struct pipeline_status *s)
+{
+        switch (s->source) {
+        case SOURCE_CONNECTED:
+        case SOURCE_IDLE:
+        case SOURCE_STANDBY: return NULL;
+        case SOURCE_CONNECTING:
+        case SOURCE_DISCONNECTED:
+        case SOURCE_FAILED:
+        case SOURCE_STATE_MAX: break;
+        }
+        return source_state_name(s->source);
+}
+
+static void ready(struct admin *a, struct http_call *call)
+{
+        BUF_AT_END struct buf why = BUF_INIT(65536);
+
+        if (a->draining)
+                buf_text(&why, "draining\n");
+        for (size_t i = 0; i < a->n; i++) {
+                struct pipeline_status s;
+                const struct trigger *t = pipeline_trigger(a->pipelines[i]);
+                const char *state;
+
+                pipeline_status(a->pipelines[i], &s);
+                state = not_ready(&s);
+                if (state)
+                        buf_printf(&why, "%s/%s: %s: %s\n", t->namespace_, t->name, state, s.source_text);
+        }
+        if (why.n)
+                http_call_reply(call, 503, TEXT, (struct str){ 0 }, buf_view(&why));
+        else
+                http_call_reply(call, 200, TEXT, (struct str){ 0 }, STR("ok\n"));
+}
+
+static void live(struct admin *a, struct http_call *call)
+{
+        for (size_t i = 0; i < a->n; i++) {
+                struct pipeline_status s;
+
+                pipeline_status(a->pipelines[i], &s);
+                if (s.last_turn && loop_now(a->loop) - s.last_turn > STALLED + 30 * USEC_SEC) {
+                        http_call_reply(call, 503, TEXT, (struct str){ 0 }, STR("a pipeline does not turn\n"));
+                        return;
+                }
+        }
+        http_call_reply(call, 200, TEXT, (struct str){ 0 }, STR("ok\n"));
+}
+
+/* ---- metrics ------------------------------------------------------------------------------------------------------------------------- */
+
+static void label_value(struct buf *b, const char *text)
+{
+        for (; *text; text++) {
+                if (*text == '"' || *text == '\\')
+                        buf_char(b, '\\');
+                buf_char(b, *text);
+        }
+}
+
+static int64_t of_offered(const struct pipeline_status *s) { return (int64_t)s->stats.offered; }
+static int64_t of_accepted(const struct pipeline_status *s) { return (int64_t)s->stats.accepted; }
+static int64_t of_attempts(const struct pipeline_status *s) { return (int64_t)s->stats.attempts; }
+static int64_t of_failures(const struct pipeline_status *s) { return (int64_t)s->stats.failures; }
+static int64_t of_in_flight(const struct pipeline_status *s) { return s->stats.in_flight; }
+static int64_t of_held(const struct pipeline_status *s) { return s->stats.held; }
+static int64_t of_held_bytes(const struct pipeline_status *s) { return (int64_t)s->stats.held_bytes; }
+static int64_t of_lag(const struct pipeline_status *s) { return s->lag; }
+static int64_t of_connected(const struct pipeline_status *s) { return not_ready(s) == NULL; }
+static int64_t of_last_event(const struct pipeline_status *s) { return s->last_event / USEC_SEC; }
+static int64_t of_last_delivery(const struct pipeline_status *s) { return s->last_delivery / USEC_SEC; }
+
+static const struct { const char *name, *type, *help; int64_t (*value)(const struct pipeline_status *); } metrics[] = {
+        { "sluice_events_received_total", "counter", "Records the source lent.", of_offered },
+        { "sluice_events_delivered_total", "counter", "Records the function accepted.", of_accepted },
+        { "sluice_delivery_attempts_total", "counter", "Requests sent to the function.", of_attempts },
+        { "sluice_delivery_failures_total", "counter", "Requests that were not accepted.", of_failures },
+        { "sluice_requests_in_flight", "gauge", "Requests that wait for an answer.", of_in_flight },
+        { "sluice_records_held", "gauge", "Records lent and not settled.", of_held },
+        { "sluice_records_held_bytes", "gauge", "Bytes those records pin.", of_held_bytes },
+        { "sluice_source_lag", "gauge", "Records behind the end of the source; -1: unknown.", of_lag },
+        { "sluice_source_connected", "gauge", "1 while the source is connected.", of_connected },
+        { "sluice_last_event_timestamp_seconds", "gauge", "When the last record came; 0: none yet.", of_last_event },
+        { "sluice_last_delivery_timestamp_seconds", "gauge", "When the last record was accepted; 0: none yet.", of_last_delivery },
+};
+
+static void show_metrics(struct admin *a, struct http_call *call)
+{
+        BUF_AT_END struct buf out = BUF_INIT((size_t)16 << 20);
+
+        for (size_t m = 0; m < COUNT_OF(metrics); m++) {
+                buf_printf(&out, "# HELP %s %s\n# TYPE %s %s\n", metrics[m].name, metrics[m].help, metrics[m].name, metrics[m].type);
+                for (size_t i = 0; i < a->n; i++) {
+                        const struct trigger *t = pipeline_trigger(a->pipelines[i]);
+                        struct pipeline_status s;
+
+                        pipeline_status(a->pipelines[i], &s);
+                        buf_printf(&out, "%s{namespace=\"", metrics[m].name);
+                        label_value(&out, t->namespace_);
+                        buf_text(&out, "\",trigger=\"");
+                        label_value(&out, t->name);
+                        buf_printf(&out, "\",source=\"%s\"} %lld\n", trigger_driver(t)->name, (long long)metrics[m].value(&s));
+                }
+        }
+        http_call_reply(call, 200, STR("text/plain; version=0.0.4; charset=utf-8"), (struct str){ 0 }, buf_view(&out));
+}
+
+/* ---- status -------------------------------------------------------------------------------------------------------------------------- */
+
+static void time_member(struct writer *w, const char *name, usec wall)
+{
+        BUF_AT_END struct buf text = BUF_INIT(64);
+
+        if (!wall)
+                return;
+        time_format(&text, wall);
+        writer_key(w, str_of(name));
+        writer_string(w, buf_view(&text));
+}
+
+static void show_status(struct admin *a, struct http_call *call)
+{
+        static const char *const delivery_names[] = { "Delivering", "Retrying", "Blocked" };
+        BUF_AT_END struct buf out = BUF_INIT((size_t)16 << 20);
+        struct writer w;
+
+        writer_init(&w, &out);
+        writer_object(&w);
+        writer_key(&w, STR("triggers"));
+        writer_array(&w);
+        for (size_t i = 0; i < a->n; i++) {
+                const struct trigger *t = pipeline_trigger(a->pipelines[i]);
+                struct pipeline_status s;
+
+                pipeline_status(a->pipelines[i], &s);
+                writer_object(&w);
+                writer_member_text(&w, "namespace", t->namespace_);
+                writer_member_text(&w, "name", t->name);
+                writer_member_text(&w, "source", trigger_driver(t)->name);
+                writer_member_text(&w, "sourceState", source_state_name(s.source));
+                writer_member_text(&w, "sourceReason", s.source_text);
+                writer_member_text(&w, "deliveryState", delivery_names[s.delivery]);
+                writer_member_text(&w, "deliveryReason", s.delivery_text);
+                writer_member_int(&w, "received", (int64_t)s.stats.offered);
+                writer_member_int(&w, "delivered", (int64_t)s.stats.accepted);
+                writer_member_int(&w, "attempts", (int64_t)s.stats.attempts);
+                writer_member_int(&w, "failures", (int64_t)s.stats.failures);
+                writer_member_int(&w, "inFlight", s.stats.in_flight);
+                writer_member_int(&w, "held", s.stats.held);
+                writer_member_int(&w, "lag", s.lag);
+                time_member(&w, "lastEventTime", s.last_event);
+                time_member(&w, "lastDeliveryTime", s.last_delivery);
+                writer_object_end(&w);
+        }
+        writer_array_end(&w);
+        writer_object_end(&w);
+        http_call_reply(call, 200, STR("application/json"), (struct str){ 0 }, buf_view(&out));
+}
+
+static void handle(void *cookie, struct http_call *call)
+{
+        struct admin *a = cookie;
+        const struct http_message *m = http_call_message(call);
+        struct str rest = buf_view(&m->target), path = str_cut(&rest, '?');
+
+        if (m->method != HTTP_GET && m->method != HTTP_HEAD)
+                http_call_reply(call, 405, TEXT, STR("Allow: GET, HEAD\r\n"), STR("only GET\n"));
+        else if (str_is(path, "/livez"))
+                live(a, call);
+        else if (str_is(path, "/readyz"))
+                ready(a, call);
+        else if (str_is(path, "/metrics"))
+                show_metrics(a, call);
+        else if (str_is(path, "/status"))
+                show_status(a, call);
+        else
+                http_call_reply(call, 404, TEXT, (struct str){ 0 }, STR("known: /livez /readyz /metrics /status\n"));
+}
+
+int admin_new(struct admin **out, struct loop *loop, const char *address, struct error *err)
+{
+        struct admin *a = calloc(1, sizeof(*a));
+        struct http_server_config config = { .address = address, .head_max = 16384, .body_max = 1024, .max_connections = 64, .handle = handle, .cookie = a };
+
+        if (!a)
+                return error_memory(err);
+        a->loop = loop;
+        if (http_server_new(&a->server, loop, &config, err) < 0) {
+                free(a);
+                return -1;
+        }
+        *out = a;
+        return 0;
+}
+
+struct admin *admin_free(struct admin *a)
+{
+        if (!a)
+                return NULL;
+        (void)http_server_free(a->server);
+        free(a->pipelines);
+        free(a);
+        return NULL;
+}
+
+int admin_add(struct admin *a, struct pipeline *p, struct error *err)
+{
+        struct pipeline **grown = realloc(a->pipelines, (a->n + 1) * sizeof(struct pipeline *));
+
+        if (!grown)
+                return error_memory(err);
+        a->pipelines = grown;
+        a->pipelines[a->n++] = p;
+        return 0;
+}
+
+void admin_remove(struct admin *a, const struct pipeline *p)
+{
+        for (size_t i = 0; i < a->n; i++)
+                if (a->pipelines[i] == p) {
+                        a->pipelines[i] = a->pipelines[--a->n];
+                        return;
+                }
+}
+
+void admin_drain(struct admin *a) { a->draining = true; }
+uint16_t admin_port(const struct admin *a) { return http_server_port(a->server); }

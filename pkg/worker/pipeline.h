@@ -1,0 +1,45 @@
+/* The pipeline: one Trigger's source, delivery engine and way out, glued together as a task on the loop. Polls the source, offers, takes
+ * answers, performs the engine's actions. It knows the ports, not who stands behind them. Loop's thread. */
+#pragma once
+
+#include "delivery/delivery.h"
+#include "http/client.h"
+#include "source/driver.h"
+
+struct pipeline;
+
+struct pipeline_config {
+        struct loop *loop;
+        struct http_client *http;
+        const struct clock *clock;
+        const struct trigger *trigger;   /* borrowed until free */
+        const char *sink;                /* the absolute URL events go to */
+        const char *instance;            /* a stable name of this worker among its Trigger's; NULL: none */
+        size_t fetch_bytes;              /* the source's read-ahead; 0: the default */
+        struct task *observer;           /* made ready when the status changed; may be NULL */
+        /* The store's end needs the pipeline's task; made by the caller through this. */
+        int (*open_store)(void *cookie, struct task *wake, struct store *, struct error *);
+        void (*close_store)(void *cookie);
+        void *store_cookie;
+};
+
+struct pipeline_status {
+        enum source_state source;
+        char source_text[256];
+        enum delivery_state delivery;
+        char delivery_text[256];
+        uint64_t changes;                /* counts changes of the four above */
+        struct delivery_stats stats;
+        usec last_event, last_delivery;  /* wall; 0: none yet */
+        usec connected_since;            /* monotonic; 0: not connected */
+        int64_t lag;                     /* -1: unknown */
+        usec last_turn;                  /* monotonic */
+};
+
+int pipeline_new(struct pipeline **, const struct pipeline_config *, struct error *) MUST_CHECK;
+void pipeline_status(const struct pipeline *, struct pipeline_status *);
+const struct trigger *pipeline_trigger(const struct pipeline *);
+/* Stops reading, lets what is in flight finish until the deadline (monotonic), commits. */
+void pipeline_stop(struct pipeline *, usec give_up_at);
+bool pipeline_stopped(const struct pipeline *);
+struct pipeline *pipeline_free(struct pipeline *);             /* after it stopped; NULL is fine */
