@@ -82,21 +82,86 @@ $(tests): $(BUILD)/%: $(BUILD)/%.o $(archive)
 .SECONDARY:
 
 # ---- targets --------------------------------------------------------------------------------------------------------------------------
-.PHONY: deps build demo check test e2e bench lint format image install clean help unit simulate integration generated generate coverage test-sanitized
+.PHONY: deps build demo check test e2e bench lint format image install clean help unit simulate integration generate sanitized coverage program
 
 deps: ## install what the build and the tests need (Debian packages)
 	tools/deps all
 
-$(BUILD)/cmd/sluice/version.o: all_cflags += -DSLUICE_VERSION='"$(VERSION)"'
-
-build: $(BUILD)/sluice ## compile the program: build/sluice
+program: $(BUILD)/sluice
+build: ## compile the program: build/sluice
+	@tools/deps build
+	@+$(MAKE) --no-print-directory -j$(JOBS) program
 	@mkdir -p build && ln -sfn $(patsubst build/%,%,$(BUILD))/sluice build/sluice
 
-unit: $(tests) ## run the unit tests (cmocka)
+demo: build ## run the example Triggers on real input and show the events arriving
+	tools/demo
+
+check: build ## the fast inner loop: build, unit tests, simulator, lint
+	@tools/deps test
+	@+$(MAKE) --no-print-directory -j$(JOBS) $(tests) $(BUILD)/sim $(BUILD)/generate
+	@+$(MAKE) --no-print-directory unit simulate SEEDS=$(or $(SEEDS),1000)
+	@+$(MAKE) --no-print-directory lint
+
+test: check ## everything: unit tests, the same under sanitizers and clang, integration, end to end
+	@+$(MAKE) --no-print-directory sanitized coverage integration e2e
+
+unit: $(tests) ## the unit tests (cmocka)
 	tools/run-tests $(tests)
 
-simulate: $(BUILD)/sim ## run the delivery engine's simulator over many seeds
-	$(BUILD)/sim --seeds=$(or $(SEEDS),300)
+simulate: $(BUILD)/sim ## the delivery engine's simulator over many seeds
+	$(BUILD)/sim --seeds=$(or $(SEEDS),5000)
+
+sanitized: ## unit tests and simulator under AddressSanitizer and UBSan, built by clang; the threads' tests under TSan
+	@+$(MAKE) --no-print-directory -j$(JOBS) CC=clang SANITIZE=address,undefined sanitized-programs
+	@+$(MAKE) --no-print-directory CC=clang SANITIZE=address,undefined unit simulate SEEDS=500
+
+.PHONY: sanitized-programs coverage-programs bench-programs
+sanitized-programs coverage-programs: $(tests) $(BUILD)/sim $(BUILD)/sluice
+
+coverage: ## line coverage of pkg/ by the unit tests and the simulator
+	@+$(MAKE) --no-print-directory -j$(JOBS) COVERAGE=1 coverage-programs
+	@find build/gcc-coverage -name '*.gcda' -delete
+	@+$(MAKE) --no-print-directory COVERAGE=1 unit simulate SEEDS=200 >/dev/null
+	@gcovr -r . --object-directory build/gcc-coverage -f pkg/ -e '.*_test\.c' --gcov-ignore-parse-errors -s 2>/dev/null | grep -E '^(pkg|TOTAL|lines)'
+
+integration: build ## the program against real servers (pytest)
+	@tools/deps test
+	"$$(tools/venv)/bin/pytest" -q tests/integration
+
+e2e: build ## the whole product on a real Kubernetes node (pytest)
+	@tools/deps test
+	"$$(tools/venv)/bin/pytest" -q e2e
+
+$(BUILD)/bench-sink: bench/sink.c
+	$(CC) -std=gnu11 -D_GNU_SOURCE -O2 $(warnings) -o $@ $<
+
+bench-programs: $(BUILD)/bench-sink
+	ln -sfn $(patsubst build/%,%,$(BUILD))/bench-sink build/bench-sink
+
+bench: build bench-programs ## measure: events per second and CPU-second, memory
+	@tools/deps test
+	"$$(tools/venv)/bin/python" bench/bench.py $(BENCH)
+
+generate: $(BUILD)/generate ## write the CRD, the chart's copy and the reference from the field tables
+	$(BUILD)/generate crd >crds/triggers.sluice.dev.yaml
+	$(BUILD)/generate chart-crd >charts/sluice/templates/crd.yaml
+	$(BUILD)/generate reference >docs/reference.md
+
+lint: $(BUILD)/generate ## generated files are fresh, layers hold, shell and C are clean
+	tools/lint $(BUILD)/generate
+
+format: ## lay out the C sources with clang-format
+	clang-format -i $(shell find pkg cmd tests bench tools -name '*.[ch]')
+
+image: ## make the OCI archive build/image/sluice.oci.tar and print its size
+	@tools/deps test
+	tools/image $(IMAGE)
+
+install: build ## install the program: PREFIX=/usr/local DESTDIR=
+	install -D -m 755 build/sluice $(DESTDIR)$(PREFIX)/bin/sluice
+
+clean: ## remove build/
+	rm -rf build
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile

@@ -241,7 +241,19 @@ static void handle(void *cookie, struct http_call *call)
 
 static void on_signal(void *cookie, int number UNUSED) { loop_stop(((struct display *)cookie)->loop); }
 
-static int serve(struct display *d, const char *listen)
+static void tell_port(const char *path, uint16_t port)
+{
+        FILE *f = fopen(path, "we");
+
+        if (!f) {
+                perror(path);
+                return;
+        }
+        (void)fprintf(f, "%u\n", port);
+        (void)fclose(f);
+}
+
+static int serve(struct display *d, const char *listen, const char *port_file)
 {
         struct http_server_config config = { .address = listen, .head_max = 65536, .body_max = (size_t)8 << 20, .max_connections = 20000, .handle = handle, .gone = on_gone, .cookie = d };
         struct error err;
@@ -251,7 +263,10 @@ static int serve(struct display *d, const char *listen)
                 (void)fprintf(stderr, "sluice display: %s\n", err.text);
                 return 1;
         }
-        (void)printf("listening on port %u\n", http_server_port(d->server));
+        if (port_file)
+                tell_port(port_file, http_server_port(d->server));
+        else
+                (void)printf("listening on port %u\n", http_server_port(d->server));
         (void)fflush(stdout);
         loop_run(d->loop);
         return 0;
@@ -260,9 +275,10 @@ static int serve(struct display *d, const char *listen)
 int cmd_display(int argc, char **argv)
 {
         struct display d = { .behaviour = { .status = 200, .percent = 100 }, .keep = 1000 };
-        const char *listen = ":8080";
+        const char *listen = ":8080", *port_file = NULL;
         const struct option_spec options[] = {
                 { .name = "listen", .value = "ADDRESS:PORT", .help = "Where to listen; port 0 picks a free one. Default: :8080.", .kind = OPTION_TEXT, .into = &listen },
+                { .name = "port-file", .value = "FILE", .help = "Write the port to this file (or named pipe), instead of showing it.", .kind = OPTION_TEXT, .into = &port_file },
                 { .name = "status", .value = "CODE", .help = "Answer events with this status. Default: 200.", .kind = OPTION_INT, .into = &d.behaviour.status, .min = 200, .max = 599 },
                 { .name = "percent", .value = "N", .help = "Answer only so many in a hundred with --status. Default: 100.", .kind = OPTION_INT, .into = &d.behaviour.percent, .min = 0, .max = 100 },
                 { .name = "delay", .value = "DURATION", .help = "Take so long for each event. Default: 0.", .kind = OPTION_DURATION, .into = &d.behaviour.delay },
@@ -285,7 +301,7 @@ int cmd_display(int argc, char **argv)
         d.scratch.max = 65536;
         random_init(&d.random, random_seed());
         d.kept = calloc((size_t)d.keep + 1, sizeof(*d.kept));
-        r = d.kept ? serve(&d, listen) : 1;
+        r = d.kept ? serve(&d, listen, port_file) : 1;
         (void)http_server_free(d.server);
         while (d.waiting)
                 waiting_end(d.waiting);
