@@ -7,6 +7,9 @@ MAKEFLAGS += --no-builtin-rules
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := build
 SHELL := /bin/bash
+V ?=
+Q := $(if $(V),,@)
+say = $(if $(V),,@printf '  %-5s %s\n' $(1) $(2))
 export LC_ALL := C.UTF-8
 
 ifeq ($(origin CC),default)
@@ -20,7 +23,7 @@ variant := $(CC)$(if $(SANITIZE),-$(SANITIZE))$(if $(COVERAGE),-coverage)
 BUILD ?= build/$(variant)
 JOBS ?= $(shell nproc)
 
-libraries := libuv libcurl jansson libyaml-0.1 openssl rdkafka libcares zlib
+libraries := libuv libcurl jansson yaml-0.1 openssl rdkafka libcares zlib
 llhttp_dir := /usr/share/llhttp
 
 # ---- compiler -------------------------------------------------------------------------------------------------------------------------
@@ -36,6 +39,8 @@ package_libs := $(shell pkg-config --libs $(libraries) 2>/dev/null)
 CFLAGS ?= -g
 all_cflags = -std=gnu11 -D_GNU_SOURCE -Ipkg -Icmd -I. $(warnings) $(hardening) $(optimise) $(instrument) \
 	$(filter-out -I/usr/include,$(package_cflags)) $(CFLAGS)
+# Only one file knows the version, so that a commit does not rebuild all.
+$(BUILD)/cmd/sluice/version.o: CFLAGS += -DSLUICE_VERSION='"$(VERSION)"'
 all_ldflags = -pie -Wl,-z,relro,-z,now,-z,noexecstack -Wl,--as-needed $(instrument) $(LDFLAGS)
 
 # Debian 12 ships llhttp as sources, Debian 13 as a library.
@@ -57,26 +62,33 @@ archive := $(BUILD)/libsluice.a
 
 $(BUILD)/%.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(all_cflags) -MMD -MP -c -o $@ $<
+	$(call say,CC,$<)
+	$(Q)$(CC) $(all_cflags) -MMD -MP -c -o $@ $<
 
 $(BUILD)/llhttp/%.o: $(llhttp_dir)/%.c Makefile
 	@mkdir -p $(@D)
-	$(CC) -std=gnu11 -O2 -fPIE -DLLHTTP_STRICT_MODE=1 -I/usr/share/include/llhttp $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -w -c -o $@ $<
+	$(call say,CC,$<)
+	$(Q)$(CC) -std=gnu11 -O2 -fPIE -DLLHTTP_STRICT_MODE=1 -I/usr/share/include/llhttp $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -w -c -o $@ $<
 
 $(archive): $(call objects,$(library_sources)) $(llhttp_objects)
-	rm -f $@ && ar rcs $@ $^
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && ar rcs $@ $^
 
 $(BUILD)/sluice: $(call objects,$(command_sources)) $(archive)
-	$(CC) $(all_ldflags) -o $@ $^ $(package_libs) -lm
+	$(call say,LD,$@)
+	$(Q)$(CC) $(all_ldflags) -o $@ $^ $(package_libs) -lm
 
 $(BUILD)/generate: $(BUILD)/tools/generate.o $(archive)
-	$(CC) $(all_ldflags) -o $@ $^ $(package_libs) -lm
+	$(call say,LD,$@)
+	$(Q)$(CC) $(all_ldflags) -o $@ $^ $(package_libs) -lm
 
 $(BUILD)/sim: $(call objects,$(simulator_sources)) $(archive)
-	$(CC) $(all_ldflags) -o $@ $^ $(package_libs) -lm
+	$(call say,LD,$@)
+	$(Q)$(CC) $(all_ldflags) -o $@ $^ $(package_libs) -lm
 
 $(tests): $(BUILD)/%: $(BUILD)/%.o $(archive)
-	$(CC) $(all_ldflags) -o $@ $^ $(package_libs) -lcmocka -lm
+	$(call say,LD,$@)
+	$(Q)$(CC) $(all_ldflags) -o $@ $^ $(package_libs) -lcmocka -lm
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 .SECONDARY:
