@@ -3,7 +3,7 @@
 #include <ctype.h>
 #include <stdio.h>
 
-bool str_starts(struct str s, struct str prefix) { return s.n >= prefix.n && memcmp(s.p, prefix.p, prefix.n) == 0; }
+bool str_starts(struct str s, struct str prefix) { return s.n >= prefix.n && (prefix.n == 0 || memcmp(s.p, prefix.p, prefix.n) == 0); }
 
 bool str_equal_nocase(struct str a, struct str b)
 {
@@ -32,8 +32,7 @@ struct str str_cut(struct str *s, char c)
         const char *at = whole.n ? memchr(whole.p, c, whole.n) : NULL;
 
         if (!at) {
-                s->p += s->n;
-                s->n = 0;
+                *s = (struct str){ whole.n ? whole.p + whole.n : whole.p, 0 };
                 return whole;
         }
         *s = (struct str){ at + 1, whole.n - (size_t)(at - whole.p) - 1 };
@@ -142,9 +141,11 @@ const char *nearest_name(struct str name, const char *const *candidates, size_t 
         const char *found = NULL;
 
         for (size_t i = 0; i < n; i++) {
-                size_t d = distance(name, str_of(candidates[i]), best);
+                struct str candidate = str_of(candidates[i]);
+                size_t d = distance(name, candidate, best);
 
-                if (d < best) {
+                /* What has no letter in common is not near, however short it is. */
+                if (d < best && d < MAX_OF(name.n, candidate.n)) {
                         best = d;
                         found = candidates[i];
                 }

@@ -183,16 +183,26 @@ char *buf_take(struct buf *b)
 int buf_read_file(struct buf *b, const char *path, struct error *err)
 {
         int fd = open(path, O_RDONLY | O_CLOEXEC);
+        size_t max = b->max ? b->max : BUF_DEFAULT_MAX;
         ssize_t n;
 
         if (fd < 0)
                 return error_errno(err, errno, "open %s", path);
         do {
-                if (!buf_reserve(b, 16384)) {
+                size_t left = max - MIN_OF(b->n, max);
+                char beyond;
+
+                if (!buf_reserve(b, MIN_OF(left, (size_t)16384))) {
                         (void)close(fd);
-                        return error_set(err, ERROR_INVALID, "read %s: larger than %zu bytes", path, b->max ? b->max : BUF_DEFAULT_MAX);
+                        return error_memory(err);
                 }
-                n = read(fd, b->p + b->n, b->cap - b->n - 1);
+                /* A file as large as the maximum is fine: whether there is more shows beyond it. */
+                n = left ? read(fd, b->p + b->n, b->cap - b->n - 1) : read(fd, &beyond, 1);
+                if (n > 0 && !left) {
+                        b->failed = true;
+                        (void)close(fd);
+                        return error_set(err, ERROR_INVALID, "read %s: larger than %zu bytes", path, max);
+                }
                 if (n > 0)
                         b->n += (size_t)n;
         } while (n > 0 || (n < 0 && errno == EINTR));

@@ -55,7 +55,7 @@ bool duration_parse(struct str s, usec *out)
                 s.n -= units[u].name.n;
                 total += value / scale * units[u].usecs;
         }
-        if (total > 9.2e18)
+        if (!(total <= 9.2e18)) /* nor a NaN, which hundreds of digits make */
                 return false;
         *out = (usec)(total + 0.5);
         if (negative)

@@ -7,9 +7,12 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <uthash.h>
 #include <uv.h>
 #include <zlib.h>
+
+/* The default, Jenkins, falls through its switch labels in a way clang does not take from a header's comments. */
+#define HASH_FUNCTION(key, n, hash) HASH_FNV(key, n, hash)
+#include <uthash.h>
 
 #include "base/log.h"
 

@@ -1,0 +1,231 @@
+#include "base/buf.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static void the_maximum_is_exact(void **state UNUSED)
+{
+        for (size_t max = 1; max < 300; max++) {
+                BUF_AT_END struct buf b = BUF_INIT(max);
+
+                for (size_t i = 0; i < max; i++)
+                        buf_char(&b, 'x');
+                assert_false(b.failed);
+                assert_int_equal(b.n, max);
+                assert_int_equal(b.p[max], 0);
+                buf_add(&b, "", 0);
+                assert_false(b.failed);
+                buf_char(&b, 'y');
+                assert_true(b.failed);
+                assert_int_equal(b.n, max);
+                assert_int_equal(b.p[max], 0);
+        }
+}
+
+static void failure_sticks_until_reset(void **state UNUSED)
+{
+        BUF_AT_END struct buf b = BUF_INIT(4);
+
+        buf_text(&b, "abc");
+        buf_text(&b, "de"); /* does not fit */
+        buf_char(&b, 'f');  /* would */
+        buf_int(&b, 1);
+        buf_printf(&b, "%d", 1);
+        buf_base64(&b, STR("a"));
+        assert_true(b.failed);
+        assert_false(buf_reserve(&b, 0));
+        assert_true(str_is(buf_view(&b), "abc"));
+        buf_reset(&b);
+        buf_text(&b, "abcd");
+        assert_false(b.failed);
+        assert_string_equal(b.p, "abcd");
+        buf_done(&b);
+        buf_text(&b, "ef");
+        assert_string_equal(b.p, "ef");
+}
+
+static void a_huge_append_fails_cleanly(void **state UNUSED)
+{
+        BUF_AT_END struct buf b = BUF_INIT(0);
+
+        buf_char(&b, 'a');
+        assert_false(buf_reserve(&b, SIZE_MAX));
+        assert_true(b.failed);
+        buf_reset(&b);
+        assert_false(buf_reserve(&b, BUF_DEFAULT_MAX + 1));
+        buf_reset(&b);
+        assert_true(buf_reserve(&b, 100));
+}
+
+static void printf_fills_to_the_last_byte(void **state UNUSED)
+{
+        for (int n = 0; n < 200; n++) {
+                BUF_AT_END struct buf b = BUF_INIT(200);
+
+                buf_printf(&b, "%*s", n, "");
+                buf_printf(&b, "%*s", 200 - n, "");
+                assert_false(b.failed);
+                assert_int_equal(b.n, 200);
+                assert_int_equal(strlen(b.p), 200);
+                buf_printf(&b, "%d", 1);
+                assert_true(b.failed);
+        }
+}
+
+static void integers_at_both_ends(void **state UNUSED)
+{
+        BUF_AT_END struct buf b = BUF_INIT(200);
+
+        buf_int(&b, INT64_MIN);
+        buf_char(&b, ' ');
+        buf_int(&b, INT64_MAX);
+        buf_char(&b, ' ');
+        buf_int(&b, 0);
+        buf_char(&b, ' ');
+        buf_int(&b, -10);
+        assert_string_equal(b.p, "-9223372036854775808 9223372036854775807 0 -10");
+}
+
+static const struct { const char *plain, *coded; } rfc4648[] = {
+        { "", "" }, { "f", "Zg==" }, { "fo", "Zm8=" }, { "foo", "Zm9v" }, { "foob", "Zm9vYg==" }, { "fooba", "Zm9vYmE=" }, { "foobar", "Zm9vYmFy" },
+};
+
+static void base64_has_the_vectors_of_its_document(void **state UNUSED)
+{
+        for (size_t i = 0; i < COUNT_OF(rfc4648); i++) {
+                BUF_AT_END struct buf b = BUF_INIT(100), back = BUF_INIT(100);
+
+                buf_base64(&b, str_of(rfc4648[i].plain));
+                assert_string_equal(b.p, rfc4648[i].coded);
+                assert_true(buf_unbase64(&back, str_of(rfc4648[i].coded)));
+                assert_true(str_is(buf_view(&back), rfc4648[i].plain));
+        }
+}
+
+static void base64_goes_both_ways(void **state UNUSED)
+{
+        char bytes[256 + 3];
+
+        for (size_t i = 0; i < sizeof(bytes); i++)
+                bytes[i] = (char)(i * 167 + 13);
+        for (size_t n = 0; n <= sizeof(bytes); n++) {
+                BUF_AT_END struct buf coded = BUF_INIT(1000), back = BUF_INIT(1000);
+
+                buf_base64(&coded, (struct str){ bytes + sizeof(bytes) - n, n });
+                assert_int_equal(coded.n, (n + 2) / 3 * 4);
+                assert_true(buf_unbase64(&back, buf_view(&coded)));
+                assert_true(str_equal(buf_view(&back), (struct str){ bytes + sizeof(bytes) - n, n }));
+        }
+}
+
+static void base64_refuses_what_is_none(void **state UNUSED)
+{
+        static const char *const bad[] = { "Zg", "Zg=", "Zm9vYg", "====", "=Zg=", "Z===", "Zg==Zm9v", "Zm9=Zm9v", "Zm9-", "Zm9_", "Zm 9", "Zm9\n", "Zm9v\n", "Z\xc3\xa4=" };
+
+        for (size_t i = 0; i < COUNT_OF(bad); i++) {
+                BUF_AT_END struct buf b = BUF_INIT(100);
+
+                if (buf_unbase64(&b, str_of(bad[i])))
+                        fail_msg("\"%s\" was taken for Base64", bad[i]);
+        }
+        BUF_AT_END struct buf small = BUF_INIT(2);
+        assert_false(buf_unbase64(&small, STR("Zm9v")));
+}
+
+static void drop_keeps_the_rest(void **state UNUSED)
+{
+        BUF_AT_END struct buf b = BUF_INIT(100);
+
+        buf_drop(&b, 5); /* nothing there yet */
+        buf_text(&b, "abcdef");
+        buf_drop(&b, 0);
+        buf_drop(&b, 2);
+        assert_string_equal(b.p, "cdef");
+        buf_text(&b, "g");
+        assert_string_equal(b.p, "cdefg");
+        buf_drop(&b, 99);
+        assert_int_equal(b.n, 0);
+        assert_string_equal(b.p, "");
+}
+
+static void take_hands_over(void **state UNUSED)
+{
+        struct buf b = BUF_INIT(4);
+        FREE_AT_END char *nothing = buf_take(&b), *some = NULL;
+
+        assert_string_equal(nothing, "");
+        buf_text(&b, "abcd");
+        some = buf_take(&b);
+        assert_string_equal(some, "abcd");
+        assert_null(b.p);
+        buf_text(&b, "abcde");
+        assert_null(buf_take(&b));
+        assert_null(b.p);
+        assert_false(b.failed);
+        assert_string_equal(buf_view(&b).p, "");
+}
+
+static void files_are_read_whole_up_to_the_maximum(void **state UNUSED)
+{
+        static const size_t sizes[] = { 0, 1, 99, 100, 16383, 16384, 16385, 100000 };
+        char path[] = "/tmp/sluice-buf-XXXXXX";
+        int fd = mkstemp(path);
+        FREE_AT_END char *bytes = malloc(100000);
+
+        assert_true(fd >= 0 && bytes);
+        for (size_t i = 0; i < 100000; i++)
+                bytes[i] = (char)(i * 31);
+        for (size_t i = 0; i < COUNT_OF(sizes); i++) {
+                BUF_AT_END struct buf roomy = BUF_INIT(0), tight = BUF_INIT(MAX_OF(sizes[i], (size_t)1)), small = BUF_INIT(sizes[i] - 1);
+                struct error err = { 0 };
+
+                assert_int_equal(ftruncate(fd, 0), 0);
+                assert_int_equal(pwrite(fd, bytes, sizes[i], 0), sizes[i]);
+                assert_int_equal(buf_read_file(&roomy, path, &err), 0);
+                assert_true(str_equal(buf_view(&roomy), (struct str){ bytes, sizes[i] }));
+                if (buf_read_file(&tight, path, &err) < 0)
+                        fail_msg("%zu bytes did not fit: %s", sizes[i], err.text);
+                assert_true(str_equal(buf_view(&tight), (struct str){ bytes, sizes[i] }));
+                if (sizes[i] < 2)
+                        continue;
+                assert_int_equal(buf_read_file(&small, path, &err), -1);
+                assert_non_null(strstr(err.text, path));
+                assert_non_null(strstr(err.text, "larger than"));
+        }
+        (void)close(fd);
+        (void)unlink(path);
+}
+
+static void a_missing_file_is_named(void **state UNUSED)
+{
+        BUF_AT_END struct buf b = BUF_INIT(100);
+        struct error err = { 0 };
+
+        assert_int_equal(buf_read_file(&b, "/nonexistent/file", &err), -1);
+        assert_string_equal(err.text, "open /nonexistent/file: No such file or directory");
+        assert_int_equal(buf_read_file(&b, "/tmp", &err), -1);
+        assert_string_equal(err.text, "read /tmp: Is a directory");
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(the_maximum_is_exact),
+                cmocka_unit_test(failure_sticks_until_reset),
+                cmocka_unit_test(a_huge_append_fails_cleanly),
+                cmocka_unit_test(printf_fills_to_the_last_byte),
+                cmocka_unit_test(integers_at_both_ends),
+                cmocka_unit_test(base64_has_the_vectors_of_its_document),
+                cmocka_unit_test(base64_goes_both_ways),
+                cmocka_unit_test(base64_refuses_what_is_none),
+                cmocka_unit_test(drop_keeps_the_rest),
+                cmocka_unit_test(take_hands_over),
+                cmocka_unit_test(files_are_read_whole_up_to_the_maximum),
+                cmocka_unit_test(a_missing_file_is_named),
+        };
+        return cmocka_run_group_tests_name("buf", tests, NULL, NULL);
+}
