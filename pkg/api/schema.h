@@ -16,6 +16,7 @@ enum field_type {
         FIELD_MAP,       /* struct string_map: string → string */
         FIELD_RAW,       /* char *: any JSON, kept as JSON text (x-kubernetes-preserve-unknown-fields), e.g. worker.resources */
 };
+enum raw_shape { RAW_ANY, RAW_MAP, RAW_LIST /* of maps */ };
 
 struct strings { char **list; size_t n; };
 struct string_map { char **keys, **values; size_t n; };
@@ -26,13 +27,15 @@ struct field {
         enum field_type type;
         size_t offset;               /* in the type's struct */
         const char *help;            /* one or two full sentences; units and defaults are added by the generators */
-        const char *fallback;        /* the default as YAML text; NULL: none */
+        const char *fallback;        /* the default as YAML text; NULL: none. FIELD_OBJECT: "{}" makes it of its members' defaults */
         bool required;
-        const char *const *values;   /* FIELD_ENUM: names, ends in NULL */
+        const char *const *values;   /* FIELD_ENUM, and FIELD_STRING that allows only these: names, ends in NULL */
         const struct type *object;   /* FIELD_OBJECT */
-        int64_t min, max;            /* FIELD_INT: value; FIELD_DURATION: usec; FIELD_STRING: length; FIELD_STRINGS, FIELD_MAP: count. both 0: unbounded */
-        const char *pattern;         /* FIELD_STRING and items of FIELD_STRINGS: ERE without features outside RE2; NULL: any */
-        const char *format;          /* a word for docs, e.g. "URI"; NULL */
+        enum raw_shape shape;        /* FIELD_RAW */
+        int64_t min, max;            /* FIELD_INT: value; FIELD_DURATION: usec; FIELD_STRING: length; FIELD_STRINGS, FIELD_MAP: count. both 0: unbounded;
+                                        max INT64_MAX: no upper bound */
+        const char *pattern;         /* FIELD_STRING, items of FIELD_STRINGS, values of FIELD_MAP: ERE without features outside RE2; NULL: any */
+        const char *format;          /* what the pattern asks for, in words, for messages and docs: "HOST:PORT"; NULL */
         const char *cloud;           /* what the cloud service calls it, for docs; NULL */
         bool item_min_one;           /* FIELD_STRINGS: items are not empty */
 };
@@ -40,7 +43,8 @@ struct field {
 struct rule {
         const char *cel, *message, *path;
         bool (*check)(const void *object);   /* true: holds */
-        /* Or, where CEL can't express it (cron syntax, zones): cel NULL and explain, which appends what is wrong and returns false. */
+        /* Instead of check: explain appends what is wrong in this very case and returns false. Where CEL can't express it (cron syntax,
+         * zones) cel is NULL. Rules run when the object's own members are well-formed; objects in it may not be: pointers may be NULL. */
         bool (*explain)(const void *object, struct buf *why);
 };
 struct type {
@@ -51,7 +55,11 @@ struct type {
         size_t size;                 /* of the C struct */
 };
 
-/* Decodes node into the zeroed object of type->size: defaults are filled in, unknown members are named with the nearest known one, every
+/* Does the text match the pattern of a table? The twin of CEL's matches(). false also when memory is out. */
+bool schema_matches(const char *pattern, const char *text);
+
+/* Absent and without default: pointers are NULL, lists empty, times 0, integers 0, or min - 1 where 0 is within the bounds.
+ * Decodes node into the zeroed object of type->size: defaults are filled in, unknown members are named with the nearest known one, every
  * problem is collected with its path under prefix. What was allocated is freed by schema_done even after failure. 0 or -1. */
 int schema_decode(const struct type *, const struct node *, void *object, const char *prefix, struct problems *) MUST_CHECK;
 /* An object made of the defaults alone. */
@@ -59,4 +67,14 @@ int schema_defaults(const struct type *, void *object) MUST_CHECK;
 void schema_done(const struct type *, void *object);
 void schema_write(const struct type *, const void *object, struct writer *);  /* JSON, defaults included */
 void schema_openapi(const struct type *, struct writer *);                    /* the schema of the CRD, with x-kubernetes-validations */
-void schema_reference(const struct type *, const char *path, struct buf *);   /* Markdown rows */
+void schema_reference(const struct type *, const char *path, struct buf *);   /* a Markdown section, and one for each object in it */
+void schema_reference_defaults(const struct type *, const char *path, struct buf *); /* Markdown rows: member, default */
+
+/* For the files that read the tables. */
+void duration_plain(struct buf *, usec);                 /* as people write it: 15m, 1h30m, 200ms */
+void schema_expected(const struct field *, struct buf *);/* "an integer from 1 to 1000", "one of A, B or C" */
+/* The default as a node, to be freed with documents_done; NULL: none, or memory is out. */
+const struct node *schema_fallback(const struct field *, struct documents *);
+/* What a duration looks like in the CRD; no days, which CEL's duration() does not know. */
+#define DURATION_PATTERN "^(0|([0-9]+(\\.[0-9]+)?(ns|us|\xc2\xb5s|ms|s|m|h))+)$"
+enum { DURATION_LONGEST = 32 };

@@ -23,15 +23,21 @@ struct delivery_spec {
         usec timeout;
         struct retry_spec *retry;
 };
-struct worker_spec { char *resources, *node_selector, *tolerations, *affinity; char *service_account_name; struct string_map labels, annotations; int log_level; };
+struct worker_spec {
+        char *resources, *tolerations, *affinity;  /* JSON text, as a pod has them; NULL: none */
+        struct string_map node_selector, labels, annotations;
+        int log_level;                             /* enum log_level */
+};
 
 /* The sources that can be written in spec.source: given by whoever knows the drivers (pkg/source), so that the API names none. */
 struct source_type { const char *name; const struct type *type; };
+enum { SOURCE_TYPES_MAX = 32 };
 
 struct trigger {
         char *name, *namespace_, *uid;      /* uid: "NAMESPACE/NAME" where no cluster gives one */
         int64_t generation;
         bool deleting;
+        char *file;                         /* where it was read from; NULL: no file */
         unsigned line, column;              /* where the document stands in its file */
 
         size_t source;                      /* index into the source types */
@@ -53,11 +59,15 @@ DEFINE_CLEANUP(struct trigger *, trigger_free)
 /* The whole resource as JSON (apiVersion, kind, metadata {name, namespace, uid, generation}, spec with defaults): what trigger.json holds. */
 void trigger_write(const struct trigger *, struct writer *);
 
-/* All Triggers of a file or, not descending, of the *.yaml, *.yml, *.json in a folder, sorted by name. Non-Trigger documents in a file are
- * skipped (manifests hold other kinds); name clashes are problems. Problems are formatted into report as FILE:LINE:COL lines. */
+/* Adds all Triggers of a file ("-": standard input) or, not descending, of the *.yaml, *.yml, *.json in a folder, sorted by name. Lists are
+ * looked into; other kinds are skipped (manifests hold them); name clashes are problems, also with what the list held before. Problems are
+ * formatted into report as FILE:LINE:COL lines; report stays empty when it failed for another reason, which err tells. */
 struct triggers { struct trigger **list; size_t n; };
 int triggers_load(struct triggers *, const char *path, const struct source_type *, size_t n, struct buf *report, struct error *) MUST_CHECK;
 void triggers_done(struct triggers *);
+
+/* Every table that a Trigger is made of, for tests. false: no more. */
+bool trigger_type_at(size_t index, const struct source_type *, size_t n, const struct type **);
 
 /* The generated artefacts: the CRD as YAML text (JSON-style flow is not used), the chart's copy (helm template), the reference page. */
 void crd_write(const struct source_type *, size_t n, bool for_chart, struct buf *);

@@ -1,0 +1,196 @@
+/* Triggers from files and folders. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "api/trigger.h"
+
+/* The parser refuses more than a MiB and says so; this is enough for it to notice. */
+enum { READ_MOST = (1 << 20) + 1 };
+
+static int read_some(int fd, const char *path, struct buf *text, struct error *err)
+{
+        if (!buf_reserve(text, READ_MOST + 1))
+                return error_memory(err);
+        while (text->n < READ_MOST) {
+                ssize_t n = read(fd, text->p + text->n, READ_MOST - text->n);
+
+                if (n == 0)
+                        break;
+                if (n < 0 && errno != EINTR)
+                        return error_errno(err, errno, "read %s", path);
+                text->n += n > 0 ? (size_t)n : 0;
+        }
+        return 0;
+}
+
+static int read_file(const char *path, struct buf *text, struct error *err)
+{
+        int fd = strcmp(path, "-") == 0 ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC), result;
+
+        if (fd < 0)
+                return error_errno(err, errno, "open %s", path);
+        result = read_some(fd, path, text, err);
+        if (fd != STDIN_FILENO)
+                (void)close(fd);
+        return result;
+}
+
+static int add(struct triggers *all, struct trigger *t)
+{
+        struct trigger **grown = reallocarray(all->list, all->n + 1, sizeof(struct trigger *));
+
+        if (!grown)
+                return -1;
+        all->list = grown;
+        all->list[all->n++] = t;
+        return 0;
+}
+
+static const struct trigger *find(const struct triggers *all, const struct trigger *t)
+{
+        for (size_t i = 0; i < all->n; i++)
+                if (strcmp(all->list[i]->name, t->name) == 0 && strcmp(all->list[i]->namespace_, t->namespace_) == 0)
+                        return all->list[i];
+        return NULL;
+}
+
+static const struct node *word(const struct node *n, const char *member)
+{
+        const struct node *m = node_member(n, member);
+
+        return m && m->kind == NODE_STRING ? m : NULL;
+}
+
+/* Ours, or meant to be ours: then what is wrong with it is told. */
+static bool is_ours(const struct node *n)
+{
+        const struct node *version = word(n, "apiVersion"), *kind = word(n, "kind");
+        struct str group = version ? version->text : (struct str){ 0 };
+
+        if (n->kind != NODE_MAP || (!version && !kind))
+                return true;
+        if (version)
+                return str_is(str_cut(&group, '/'), API_GROUP) && group.n > 0;
+        return str_is(kind->text, "Trigger");
+}
+
+static bool is_list(const struct node *n)
+{
+        const struct node *kind = word(n, "kind"), *items = node_member(n, "items");
+
+        return kind && (str_is(kind->text, "List") || str_is(kind->text, "TriggerList")) && items && items->kind == NODE_LIST;
+}
+
+struct loading {
+        struct triggers *all;
+        const char *file;
+        const struct source_type *types;
+        size_t types_n;
+        struct problems problems;
+};
+
+static void load_trigger(struct loading *l, const struct node *n)
+{
+        struct trigger *t = trigger_decode(n, l->types, l->types_n, &l->problems);
+        const struct trigger *other = t ? find(l->all, t) : NULL;
+
+        if (!t)
+                return;
+        if (other)
+                problem_add(&l->problems, t->line, t->column, "metadata.name", "the Trigger %s/%s is there already, at %s:%u: rename one of them", t->namespace_, t->name,
+                            other->file, other->line);
+        else if (!(t->file = str_dup(str_of(l->file))) || add(l->all, t) < 0)
+                problem_add(&l->problems, t->line, t->column, "", "out of memory");
+        else
+                return;
+        (void)trigger_free(t);
+}
+
+static void load_document(struct loading *l, const struct node *n)
+{
+        if (n->kind == NODE_NULL)
+                return;
+        if (is_list(n))
+                for (size_t i = 0; i < node_member(n, "items")->n; i++)
+                        load_document(l, node_member(n, "items")->items[i]);
+        else if (is_ours(n))
+                load_trigger(l, n);
+}
+
+static int load_file(struct triggers *all, const char *path, const struct source_type *types, size_t n, struct buf *report, struct error *err)
+{
+        struct loading l = { .all = all, .file = strcmp(path, "-") == 0 ? "<stdin>" : path, .types = types, .types_n = n };
+        BUF_AT_END struct buf text = BUF_INIT(READ_MOST + 2);
+        struct documents docs;
+        bool fine;
+
+        if (read_file(path, &text, err) < 0)
+                return -1;
+        fine = yaml_parse(&docs, buf_view(&text), &l.problems) == 0;
+        for (size_t i = 0; i < docs.n; i++)
+                load_document(&l, docs.roots[i]);
+        documents_done(&docs);
+        if (!fine && l.problems.n == 0)
+                problem_add(&l.problems, 1, 1, "", "out of memory");
+        if (l.problems.n == 0)
+                return fine ? 0 : error_memory(err);
+        problems_format(&l.problems, l.file, report);
+        (void)error_set(err, ERROR_INVALID, "%s: %zu problem%s", l.file, l.problems.n, l.problems.n == 1 ? "" : "s");
+        problems_done(&l.problems);
+        return -1;
+}
+
+static int is_manifest(const struct dirent *entry)
+{
+        const char *dot = strrchr(entry->d_name, '.');
+
+        return entry->d_name[0] != '.' && dot && (strcmp(dot, ".yaml") == 0 || strcmp(dot, ".yml") == 0 || strcmp(dot, ".json") == 0);
+}
+
+static int by_bytes(const struct dirent **a, const struct dirent **b) { return strcmp((*a)->d_name, (*b)->d_name); }
+
+/* Every file is read, so that all problems come at once. */
+static int load_folder(struct triggers *all, const char *path, const struct source_type *types, size_t n, struct buf *report, struct error *err)
+{
+        struct dirent **entries;
+        int count = scandir(path, &entries, is_manifest, by_bytes), result = 0;
+
+        if (count < 0)
+                return error_errno(err, errno, "read %s", path);
+        for (int i = 0; i < count; i++) {
+                BUF_AT_END struct buf file = BUF_INIT(65536);
+                struct stat info;
+
+                buf_printf(&file, "%s%s%s", path, path[strlen(path) - 1] == '/' ? "" : "/", entries[i]->d_name);
+                if (file.failed)
+                        result = error_memory(err);
+                else if (stat(file.p, &info) < 0 || !S_ISDIR(info.st_mode))
+                        result = load_file(all, file.p, types, n, report, err) < 0 ? -1 : result;
+                free(entries[i]);
+        }
+        free(entries);
+        return result;
+}
+
+int triggers_load(struct triggers *all, const char *path, const struct source_type *types, size_t n, struct buf *report, struct error *err)
+{
+        struct stat info;
+
+        if (*path == 0)
+                return error_set(err, ERROR_INVALID, "a file's name is empty");
+        if (strcmp(path, "-") != 0 && stat(path, &info) == 0 && S_ISDIR(info.st_mode))
+                return load_folder(all, path, types, n, report, err);
+        return load_file(all, path, types, n, report, err);
+}
+
+void triggers_done(struct triggers *all)
+{
+        for (size_t i = 0; i < all->n; i++)
+                (void)trigger_free(all->list[i]);
+        free(all->list);
+        *all = (struct triggers){ 0 };
+}

@@ -1,0 +1,115 @@
+#include "api/status.h"
+
+static const struct field worker_fields[] = {
+        { .name = "pod", .type = FIELD_STRING, .offset = offsetof(struct worker_status, pod), .required = true, .min = 1, .max = 253, .help = "The pod that says so." },
+        { .name = "observedGeneration", .type = FIELD_INT, .offset = offsetof(struct worker_status, observed_generation), .min = 1, .max = INT64_MAX,
+          .help = "The generation of the Trigger that the worker runs." },
+        { .name = "sourceState", .type = FIELD_STRING, .offset = offsetof(struct worker_status, source_state),
+          .help = "How the source is: Connecting, Connected, Idle, Standby, Disconnected or Failed." },
+        { .name = "sourceMessage", .type = FIELD_STRING, .offset = offsetof(struct worker_status, source_message), .help = "What the broker said, in its own words." },
+        { .name = "deliveryState", .type = FIELD_STRING, .offset = offsetof(struct worker_status, delivery_state),
+          .help = "How delivery is: Delivering, Retrying or Blocked." },
+        { .name = "deliveryMessage", .type = FIELD_STRING, .offset = offsetof(struct worker_status, delivery_message), .help = "What the function said, in its own words." },
+        { .name = "lastEventTime", .type = FIELD_TIME, .offset = offsetof(struct worker_status, last_event_time), .help = "When the last event came from the source." },
+        { .name = "lastDeliveryTime", .type = FIELD_TIME, .offset = offsetof(struct worker_status, last_delivery_time),
+          .help = "When the function last accepted an event." },
+        { .name = "lag", .type = FIELD_INT, .offset = offsetof(struct worker_status, lag), .max = INT64_MAX, .help = "How many records wait at the source; absent when unknown." },
+};
+const struct type worker_status_type = { .name = "WorkerStatus", .help = "What one worker says of itself.", .fields = worker_fields, .fields_n = COUNT_OF(worker_fields),
+                                         .size = sizeof(struct worker_status) };
+
+struct member_schema { const char *name, *type, *format, *help; };
+
+static void simple(struct writer *w, const struct member_schema *m)
+{
+        writer_key(w, str_of(m->name));
+        writer_object(w);
+        writer_member_text(w, "description", m->help);
+        writer_member_text(w, "type", m->type);
+        if (m->format)
+                writer_member_text(w, "format", m->format);
+        writer_object_end(w);
+}
+
+/* metav1.Condition */
+static void condition(struct writer *w)
+{
+        static const char *const required[] = { "type", "status", "reason", "message", "lastTransitionTime" };
+        static const char *const statuses[] = { "True", "False", "Unknown" };
+        static const struct member_schema members[] = {
+                { "type", "string", NULL, "Ready, SinkResolved, WorkersAvailable, SourceConnected, Delivering; Suspended, Reconciling and Stalled where they are true." },
+                { "reason", "string", NULL, "One word, for programs." },
+                { "message", "string", NULL, "What it is about, for people." },
+                { "lastTransitionTime", "string", "date-time", "When the status last changed." },
+                { "observedGeneration", "integer", "int64", "The generation of the Trigger that this is about." },
+                { "severity", "string", NULL, "Empty, or Info for what does not make the Trigger unready (Knative)." },
+        };
+
+        writer_object(w);
+        writer_member_text(w, "type", "object");
+        writer_key(w, STR("required"));
+        writer_array(w);
+        for (size_t i = 0; i < COUNT_OF(required); i++)
+                writer_string(w, str_of(required[i]));
+        writer_array_end(w);
+        writer_key(w, STR("properties"));
+        writer_object(w);
+        for (size_t i = 0; i < COUNT_OF(members); i++)
+                simple(w, &members[i]);
+        writer_key(w, STR("status"));
+        writer_object(w);
+        writer_member_text(w, "description", "Whether it holds.");
+        writer_member_text(w, "type", "string");
+        writer_key(w, STR("enum"));
+        writer_array(w);
+        for (size_t i = 0; i < COUNT_OF(statuses); i++)
+                writer_string(w, str_of(statuses[i]));
+        writer_array_end(w);
+        writer_object_end(w);
+        writer_object_end(w);
+        writer_object_end(w);
+}
+
+static void list_map(struct writer *w, const char *name, const char *help, const char *key, void (*item)(struct writer *))
+{
+        writer_key(w, str_of(name));
+        writer_object(w);
+        writer_member_text(w, "description", help);
+        writer_member_text(w, "type", "array");
+        writer_member_text(w, "x-kubernetes-list-type", "map");
+        writer_key(w, STR("x-kubernetes-list-map-keys"));
+        writer_array(w);
+        writer_string(w, str_of(key));
+        writer_array_end(w);
+        writer_key(w, STR("items"));
+        item(w);
+        writer_object_end(w);
+}
+
+static void worker(struct writer *w) { schema_openapi(&worker_status_type, w); }
+
+void status_openapi(struct writer *w)
+{
+        static const struct member_schema members[] = {
+                { "observedGeneration", "integer", "int64", "The generation of the Trigger that this status is about." },
+                { "source", "string", NULL, "The source by its kind, such as kafka." },
+                { "sinkUri", "string", NULL, "Where events go: spec.sink, resolved." },
+                { "replicas", "integer", "int64", "How many workers there are." },
+                { "selector", "string", NULL, "The label selector of the workers." },
+                { "lastEventTime", "string", "date-time", "When the last event came from the source." },
+                { "lastDeliveryTime", "string", "date-time", "When the function last accepted an event." },
+                { "lag", "integer", "int64", "How many records wait at the source; absent when unknown." },
+        };
+
+        writer_object(w);
+        writer_member_text(w, "description", "What is known of the Trigger. Written by the controller and the workers.");
+        writer_member_text(w, "type", "object");
+        writer_key(w, STR("properties"));
+        writer_object(w);
+        for (size_t i = 0; i < COUNT_OF(members); i++)
+                simple(w, &members[i]);
+        list_map(w, "conditions", "What holds and what does not; Ready sums it up.", "type", condition);
+        list_map(w, "workers", "What each worker says of itself.", "pod", worker);
+        writer_object_end(w);
+        writer_object_end(w);
+}

@@ -1,0 +1,16 @@
+/* pkg/api's own: the tables of spec for the source types at hand. They borrow the types and point into themselves: never copied. */
+#pragma once
+
+#include "api/trigger.h"
+
+struct spec_tables {
+        struct type spec, source;
+        struct field spec_fields[7], source_fields[SOURCE_TYPES_MAX];
+        struct rule one_source;
+        char cel[1024], message[1024];
+};
+void spec_tables_build(struct spec_tables *, const struct source_type *, size_t n);
+
+/* Names of children are made of a Trigger's name and must fit into 63 characters. */
+enum { TRIGGER_NAME_LONGEST = 52 };
+#define NAME_PATTERN "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"

@@ -1,0 +1,464 @@
+#include "api/tables.h"
+
+#include <stdio.h>
+
+#include "base/log.h"
+
+/* ---- sink ----------------------------------------------------------------------------------------------------------------------------- */
+
+#define NAME_WORDS "a DNS label: lower-case letters, digits and -, beginning and ending with a letter or digit"
+/* What pkg/http can call: no user info, no fragment. */
+#define URI_PATTERN "^https?://([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\])(:[0-9]{1,5})?(/[^#]*)?$"
+#define PATH_PATTERN "^/([^/#][^#]*)?$"
+#define QUOTED(pattern) "r'" pattern "'"
+
+static const char *const ref_api_versions[] = { "v1", NULL };
+static const char *const ref_kinds[] = { "Service", NULL };
+static const struct field sink_ref_fields[] = {
+        { .name = "apiVersion", .type = FIELD_STRING, .offset = offsetof(struct sink_ref, api_version), .fallback = "v1", .values = ref_api_versions,
+          .help = "The API version of what receives the events." },
+        { .name = "kind", .type = FIELD_STRING, .offset = offsetof(struct sink_ref, kind), .fallback = "Service", .values = ref_kinds,
+          .help = "The kind of what receives the events." },
+        { .name = "name", .type = FIELD_STRING, .offset = offsetof(struct sink_ref, name), .required = true, .min = 1, .max = 63, .pattern = NAME_PATTERN, .format = NAME_WORDS,
+          .help = "Its name." },
+        { .name = "namespace", .type = FIELD_STRING, .offset = offsetof(struct sink_ref, namespace_), .min = 1, .max = 63, .pattern = NAME_PATTERN, .format = NAME_WORDS,
+          .help = "Its namespace; by default the Trigger's." },
+        { .name = "port", .type = FIELD_INT, .offset = offsetof(struct sink_ref, port), .min = 1, .max = 65535,
+          .help = "The Service's port; by default its only one, or the one named http, or 80." },
+};
+static const struct type sink_ref_type = { .name = "SinkRef", .help = "A Service in the cluster.", .fields = sink_ref_fields, .fields_n = COUNT_OF(sink_ref_fields),
+                                           .size = sizeof(struct sink_ref) };
+
+static bool sink_given(const void *object)
+{
+        const struct sink *s = object;
+
+        return s->ref || s->uri;
+}
+
+static bool sink_uri_absolute(const void *object)
+{
+        const struct sink *s = object;
+
+        return !s->uri || s->ref || schema_matches(URI_PATTERN, s->uri);
+}
+
+static bool sink_uri_path(const void *object)
+{
+        const struct sink *s = object;
+
+        return !s->uri || !s->ref || schema_matches(PATH_PATTERN, s->uri);
+}
+
+static const struct field sink_fields[] = {
+        { .name = "ref", .type = FIELD_OBJECT, .offset = offsetof(struct sink, ref), .object = &sink_ref_type, .help = "A Service in the cluster." },
+        { .name = "uri", .type = FIELD_STRING, .offset = offsetof(struct sink, uri), .min = 1, .max = 2048, .pattern = "^[!-~]+$",
+          .format = "a URI without spaces, others than ASCII percent-encoded",
+          .help = "Where events are POSTed: http://… or https://…, or, with ref, a path on that Service such as /invoke." },
+};
+static const struct rule sink_rules[] = {
+        { .cel = "has(self.ref) || has(self.uri)", .message = "names no receiver: give ref, uri, or both", .check = sink_given },
+        { .cel = "!has(self.uri) || has(self.ref) || self.uri.matches(" QUOTED(URI_PATTERN) ")", .path = "uri", .check = sink_uri_absolute,
+          .message = "without ref the URI must be absolute: http://HOST[:PORT]/PATH or https://…, without user name, password and fragment" },
+        { .cel = "!has(self.uri) || !has(self.ref) || self.uri.matches(" QUOTED(PATH_PATTERN) ")", .path = "uri", .check = sink_uri_path,
+          .message = "with ref the URI must be a path that begins with one /, without fragment" },
+};
+static const struct type sink_type = { .name = "Sink", .help = "Who receives the events.", .fields = sink_fields, .fields_n = COUNT_OF(sink_fields),
+                                       .rules = sink_rules, .rules_n = COUNT_OF(sink_rules), .size = sizeof(struct sink) };
+
+/* ---- function and event ---------------------------------------------------------------------------------------------------------------- */
+
+/* They become HTTP headers. */
+#define HEADER_PATTERN "^[!-~]([ -~]*[!-~])?$"
+#define HEADER_WORDS "printable ASCII without spaces at its ends"
+#define HEADER_OR_EMPTY_PATTERN "^([!-~]([ -~]*[!-~])?)?$"
+
+static const struct field function_fields[] = {
+        { .name = "name", .type = FIELD_STRING, .offset = offsetof(struct function_spec, name), .min = 1, .max = 256, .pattern = HEADER_PATTERN, .format = HEADER_WORDS,
+          .help = "The function's name, in X-CFF-Func-Name and in events; by default the Trigger's name." },
+        { .name = "version", .type = FIELD_STRING, .offset = offsetof(struct function_spec, version), .fallback = "latest", .min = 1, .max = 256, .pattern = HEADER_PATTERN,
+          .format = HEADER_WORDS, .help = "The function's version, in X-CFF-Func-Version." },
+        { .name = "urn", .type = FIELD_STRING, .offset = offsetof(struct function_spec, urn), .min = 1, .max = 1024, .pattern = HEADER_PATTERN, .format = HEADER_WORDS,
+          .help = "The function's URN, where an event carries one; by default urn:fss:REGION:PROJECT:function:PACKAGE:NAME:VERSION." },
+        { .name = "project", .type = FIELD_STRING, .offset = offsetof(struct function_spec, project), .min = 1, .max = 256, .pattern = HEADER_PATTERN, .format = HEADER_WORDS,
+          .help = "The project's id, in X-CFF-Project-Id." },
+        { .name = "package", .type = FIELD_STRING, .offset = offsetof(struct function_spec, package), .fallback = "default", .min = 1, .max = 256, .pattern = HEADER_PATTERN,
+          .format = HEADER_WORDS, .help = "The function's application, in X-CFF-Package." },
+};
+static const struct type function_type = { .name = "Function", .help = "What the function is told about itself.", .fields = function_fields,
+                                           .fields_n = COUNT_OF(function_fields), .size = sizeof(struct function_spec) };
+
+static const char *const dialect_names[] = { [DIALECT_CLASSIC] = "Classic", [DIALECT_CURRENT] = "Current", NULL };
+static const struct field event_fields[] = {
+        { .name = "dialect", .type = FIELD_ENUM, .offset = offsetof(struct event_spec, dialect), .fallback = "Classic", .values = dialect_names,
+          .help = "The shape of events: Classic is that of FunctionGraph's documentation, Current that of its published runtimes." },
+        { .name = "region", .type = FIELD_STRING, .offset = offsetof(struct event_spec, region), .fallback = "\"\"", .max = 256, .pattern = HEADER_OR_EMPTY_PATTERN,
+          .format = HEADER_WORDS, .help = "The region that events and X-CFF-Region name." },
+        { .name = "instanceId", .type = FIELD_STRING, .offset = offsetof(struct event_spec, instance_id), .fallback = "\"\"", .max = 256, .pattern = HEADER_OR_EMPTY_PATTERN,
+          .format = HEADER_WORDS, .help = "The source's instance id that events name, where they have one.", .cloud = "instance_id" },
+};
+static const struct type event_type = { .name = "Event", .help = "The shape of the events.", .fields = event_fields, .fields_n = COUNT_OF(event_fields),
+                                        .size = sizeof(struct event_spec) };
+
+/* ---- delivery --------------------------------------------------------------------------------------------------------------------------- */
+
+static const struct field retry_fields[] = {
+        { .name = "initialBackoff", .type = FIELD_DURATION, .offset = offsetof(struct retry_spec, initial_backoff), .fallback = "200ms", .min = 10 * USEC_MSEC,
+          .max = USEC_MINUTE, .help = "The longest pause after the first failure; it doubles with each further one. Each pause is drawn at random below it." },
+        { .name = "maxBackoff", .type = FIELD_DURATION, .offset = offsetof(struct retry_spec, max_backoff), .fallback = "30s", .min = 100 * USEC_MSEC, .max = USEC_HOUR,
+          .help = "The longest pause there is." },
+};
+
+static bool backoff_ordered(const void *object)
+{
+        const struct retry_spec *r = object;
+
+        return r->initial_backoff <= r->max_backoff;
+}
+
+static const struct rule retry_rules[] = {
+        { .cel = "duration(self.initialBackoff) <= duration(self.maxBackoff)", .path = "initialBackoff", .check = backoff_ordered,
+          .message = "initialBackoff must not be longer than maxBackoff" },
+};
+static const struct type retry_type = { .name = "Retry", .help = "How long it waits before it tries again what the function did not accept.", .fields = retry_fields,
+                                        .fields_n = COUNT_OF(retry_fields), .rules = retry_rules, .rules_n = COUNT_OF(retry_rules), .size = sizeof(struct retry_spec) };
+
+static const char *const ordering_names[] = { [ORDERING_PARTITION] = "Partition", [ORDERING_KEY] = "Key", [ORDERING_NONE] = "None", NULL };
+static const struct field delivery_fields[] = {
+        { .name = "ordering", .type = FIELD_ENUM, .offset = offsetof(struct delivery_spec, ordering), .fallback = "Partition", .values = ordering_names,
+          .help = "What is delivered in order, one event after the other: all of a Partition, those of one Key, or None." },
+        { .name = "maxInFlight", .type = FIELD_INT, .offset = offsetof(struct delivery_spec, max_in_flight), .fallback = "32", .min = 1, .max = 1000,
+          .help = "The most requests that are under way at once; fewer while the function is slow or overloaded." },
+        { .name = "timeout", .type = FIELD_DURATION, .offset = offsetof(struct delivery_spec, timeout), .fallback = "60s", .min = USEC_SEC, .max = 15 * USEC_MINUTE,
+          .help = "How long the function may take to answer." },
+        { .name = "retry", .type = FIELD_OBJECT, .offset = offsetof(struct delivery_spec, retry), .fallback = "{}", .object = &retry_type,
+          .help = "How long it waits before it tries again what the function did not accept." },
+};
+static const struct type delivery_type = { .name = "Delivery", .help = "How events are delivered.", .fields = delivery_fields, .fields_n = COUNT_OF(delivery_fields),
+                                           .size = sizeof(struct delivery_spec) };
+
+/* ---- worker ----------------------------------------------------------------------------------------------------------------------------- */
+
+#define LABEL_PATTERN "^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
+#define LABEL_WORDS "a label's value: at most 63 letters, digits, -, _ and ., beginning and ending with a letter or digit"
+
+static const char *const level_names[] = { [LOG_DEBUG] = "Debug", [LOG_INFO] = "Info", [LOG_WARN] = "Warn", [LOG_ERROR] = "Error", NULL };
+static const struct field worker_fields[] = {
+        { .name = "resources", .type = FIELD_RAW, .offset = offsetof(struct worker_spec, resources), .shape = RAW_MAP,
+          .help = "The container's resource requests and limits, as in a pod." },
+        { .name = "nodeSelector", .type = FIELD_MAP, .offset = offsetof(struct worker_spec, node_selector), .max = 64, .pattern = LABEL_PATTERN, .format = LABEL_WORDS,
+          .help = "The labels of the nodes it may run on." },
+        { .name = "tolerations", .type = FIELD_RAW, .offset = offsetof(struct worker_spec, tolerations), .shape = RAW_LIST, .help = "Taints it tolerates, as in a pod." },
+        { .name = "affinity", .type = FIELD_RAW, .offset = offsetof(struct worker_spec, affinity), .shape = RAW_MAP, .help = "Where it likes to run, as in a pod." },
+        { .name = "labels", .type = FIELD_MAP, .offset = offsetof(struct worker_spec, labels), .max = 64, .pattern = LABEL_PATTERN, .format = LABEL_WORDS,
+          .help = "Further labels of the pod." },
+        { .name = "annotations", .type = FIELD_MAP, .offset = offsetof(struct worker_spec, annotations), .max = 64, .help = "Further annotations of the pod." },
+        { .name = "logLevel", .type = FIELD_ENUM, .offset = offsetof(struct worker_spec, log_level), .fallback = "Info", .values = level_names, .help = "What it logs at least." },
+};
+static const struct type worker_type = { .name = "Worker", .help = "The pod that delivers this Trigger's events.", .fields = worker_fields,
+                                         .fields_n = COUNT_OF(worker_fields), .size = sizeof(struct worker_spec) };
+
+/* ---- spec ------------------------------------------------------------------------------------------------------------------------------- */
+
+/* spec.source while it is decoded: one pointer per type, whatever types there are. */
+struct source_union { void *specs[SOURCE_TYPES_MAX]; };
+
+struct spec_object {
+        struct source_union *source;
+        struct sink *sink;
+        struct function_spec *function;
+        struct event_spec *event;
+        struct delivery_spec *delivery;
+        struct worker_spec *worker;
+        bool suspend;
+};
+
+static bool one_source(const void *object, struct buf *why)
+{
+        const struct source_union *u = object;
+        size_t n = 0;
+
+        for (size_t i = 0; i < SOURCE_TYPES_MAX; i++)
+                n += u->specs[i] != NULL;
+        if (n > 1)
+                buf_printf(why, "gives %zu sources: keep exactly one of them", n);
+        return n == 1;
+}
+
+static void add_text(char *text, size_t size, const char *before, const char *name, const char *after)
+{
+        size_t n = strlen(text);
+
+        (void)snprintf(text + n, size - n, "%s%s%s", before, name, after);
+}
+
+static void build_source(struct spec_tables *s, const struct source_type *types, size_t n)
+{
+        add_text(s->cel, sizeof(s->cel), "", "[", "");
+        add_text(s->message, sizeof(s->message), "", "exactly one source is needed: ", "");
+        for (size_t i = 0; i < n; i++) {
+                s->source_fields[i] = (struct field){ .name = types[i].name, .type = FIELD_OBJECT, .offset = i * sizeof(void *), .object = types[i].type,
+                                                      .help = types[i].type->help };
+                add_text(s->cel, sizeof(s->cel), i ? ", has(self." : "has(self.", types[i].name, ")");
+                add_text(s->message, sizeof(s->message), i == 0 ? "" : i + 1 == n ? " or " : ", ", types[i].name, "");
+        }
+        add_text(s->cel, sizeof(s->cel), "", "].exists_one(given, given)", "");
+        s->one_source = (struct rule){ .cel = s->cel, .message = s->message, .explain = one_source };
+        s->source = (struct type){ .name = "Source", .help = "Where events come from: exactly one of these.", .fields = s->source_fields, .fields_n = n,
+                                   .rules = &s->one_source, .rules_n = 1, .size = sizeof(struct source_union) };
+}
+
+void spec_tables_build(struct spec_tables *s, const struct source_type *types, size_t n)
+{
+        *s = (struct spec_tables){
+                .spec_fields = {
+                        { .name = "source", .type = FIELD_OBJECT, .offset = offsetof(struct spec_object, source), .required = true, .object = &s->source,
+                          .help = "Where events come from: exactly one of these." },
+                        { .name = "sink", .type = FIELD_OBJECT, .offset = offsetof(struct spec_object, sink), .required = true, .object = &sink_type,
+                          .help = "Who receives the events." },
+                        { .name = "function", .type = FIELD_OBJECT, .offset = offsetof(struct spec_object, function), .fallback = "{}", .object = &function_type,
+                          .help = "What the function is told about itself." },
+                        { .name = "event", .type = FIELD_OBJECT, .offset = offsetof(struct spec_object, event), .fallback = "{}", .object = &event_type,
+                          .help = "The shape of the events." },
+                        { .name = "delivery", .type = FIELD_OBJECT, .offset = offsetof(struct spec_object, delivery), .fallback = "{}", .object = &delivery_type,
+                          .help = "How events are delivered." },
+                        { .name = "worker", .type = FIELD_OBJECT, .offset = offsetof(struct spec_object, worker), .fallback = "{}", .object = &worker_type,
+                          .help = "The pod that delivers this Trigger's events." },
+                        { .name = "suspend", .type = FIELD_BOOL, .offset = offsetof(struct spec_object, suspend), .fallback = "false",
+                          .help = "true: no events are read or delivered until it is false again; positions are kept." },
+                },
+        };
+        build_source(s, types, MIN_OF(n, (size_t)SOURCE_TYPES_MAX));
+        s->spec = (struct type){ .name = "TriggerSpec", .help = "What is to be done.", .fields = s->spec_fields, .fields_n = COUNT_OF(s->spec_fields),
+                                 .size = sizeof(struct spec_object) };
+}
+
+/* ---- the whole resource ----------------------------------------------------------------------------------------------------------------- */
+
+struct metadata { char *name, *namespace_, *uid; int64_t generation; usec deletion; struct string_map labels, annotations; };
+
+static const struct field metadata_fields[] = {
+        { .name = "name", .type = FIELD_STRING, .offset = offsetof(struct metadata, name), .required = true, .min = 1, .max = TRIGGER_NAME_LONGEST, .pattern = NAME_PATTERN, .format = NAME_WORDS },
+        { .name = "namespace", .type = FIELD_STRING, .offset = offsetof(struct metadata, namespace_), .fallback = "default", .min = 1, .max = 63, .pattern = NAME_PATTERN,
+          .format = NAME_WORDS },
+        { .name = "uid", .type = FIELD_STRING, .offset = offsetof(struct metadata, uid), .min = 1, .max = 253 },
+        { .name = "generation", .type = FIELD_INT, .offset = offsetof(struct metadata, generation), .fallback = "0", .max = INT64_MAX },
+        { .name = "deletionTimestamp", .type = FIELD_TIME, .offset = offsetof(struct metadata, deletion) },
+        { .name = "labels", .type = FIELD_MAP, .offset = offsetof(struct metadata, labels) },
+        { .name = "annotations", .type = FIELD_MAP, .offset = offsetof(struct metadata, annotations) },
+};
+static const struct type metadata_type = { .name = "ObjectMeta", .fields = metadata_fields, .fields_n = COUNT_OF(metadata_fields), .size = sizeof(struct metadata) };
+/* Kubernetes' own, accepted and not looked at. */
+static const char *const other_metadata[] = { "creationTimestamp", "deletionGracePeriodSeconds", "finalizers", "generateName", "managedFields",
+                                              "ownerReferences", "resourceVersion", "selfLink" };
+
+static bool is_other_metadata(struct str name)
+{
+        for (size_t i = 0; i < COUNT_OF(other_metadata); i++)
+                if (str_is(name, other_metadata[i]))
+                        return true;
+        return false;
+}
+
+static int decode_metadata(const struct node *n, struct metadata *out, struct problems *problems)
+{
+        FREE_AT_END struct member *members = NULL;
+        struct node ours = *n;
+
+        if (n->kind != NODE_MAP)
+                return schema_decode(&metadata_type, n, out, "metadata", problems);
+        members = calloc(n->n ? n->n : 1, sizeof(*members));
+        if (!members) {
+                problem_add(problems, n->line, n->column, "metadata", "out of memory");
+                return -1;
+        }
+        ours.members = members;
+        ours.n = 0;
+        for (size_t i = 0; i < n->n; i++)
+                if (!is_other_metadata(n->members[i].key))
+                        members[ours.n++] = n->members[i];
+        return schema_decode(&metadata_type, &ours, out, "metadata", problems);
+}
+
+static bool check_word(const struct node *root, const char *member, const char *word, struct problems *problems)
+{
+        const struct node *n = node_member(root, member);
+
+        if (n && (node_refused(n) || (n->kind == NODE_STRING && str_is(n->text, word))))
+                return true;
+        if (!n)
+                problem_add(problems, root->line, root->column, member, "is missing: give %s", word);
+        else {
+                struct str shown = text_clip(n->text, 60);
+
+                problem_add(problems, n->line, n->column, member, "expected %s, found \"" STR_FMT "\"", word, STR_ARG(shown));
+        }
+        return false;
+}
+
+static bool check_top_level(const struct node *root, struct problems *problems)
+{
+        static const char *const known[] = { "apiVersion", "kind", "metadata", "spec", "status" };
+        bool fine = check_word(root, "apiVersion", API_GROUP_VERSION, problems);
+
+        fine = check_word(root, "kind", "Trigger", problems) && fine;
+        for (size_t i = 0; i < root->n; i++) {
+                const struct member *m = &root->members[i];
+                struct str shown = text_clip(m->key, 60);
+                const char *near = nearest_name(m->key, known, COUNT_OF(known));
+                bool is_known = false;
+
+                for (size_t k = 0; k < COUNT_OF(known); k++)
+                        is_known = is_known || str_is(m->key, known[k]);
+                if (is_known)
+                        continue;
+                fine = false;
+                if (near)
+                        problem_add(problems, m->line, m->column, "", "unknown member \"" STR_FMT "\"; did you mean \"%s\"?", STR_ARG(shown), near);
+                else
+                        problem_add(problems, m->line, m->column, "", "unknown member \"" STR_FMT "\"; known are apiVersion, kind, metadata, spec, status", STR_ARG(shown));
+        }
+        return fine;
+}
+
+static bool adopt_metadata(struct trigger *t, struct metadata *m)
+{
+        BUF_AT_END struct buf uid = BUF_INIT(1024);
+
+        t->name = TAKE(m->name);
+        t->namespace_ = TAKE(m->namespace_);
+        t->generation = m->generation;
+        t->deleting = m->deletion != 0;
+        buf_printf(&uid, "%s/%s", t->namespace_, t->name);
+        t->uid = m->uid ? TAKE(m->uid) : buf_take(&uid);
+        return t->uid != NULL;
+}
+
+static bool adopt_spec(struct trigger *t, struct spec_object *s)
+{
+        for (size_t i = 0; i < t->types_n; i++)
+                if (s->source->specs[i]) {
+                        t->source = i;
+                        t->source_spec = s->source->specs[i];
+                }
+        free(s->source);
+        t->sink = s->sink;
+        t->function = s->function;
+        t->event = s->event;
+        t->delivery = s->delivery;
+        t->worker = s->worker;
+        t->suspend = s->suspend;
+        *s = (struct spec_object){ 0 };
+        if (!t->function->name)
+                t->function->name = str_dup(str_of(t->name));
+        return t->function->name != NULL;
+}
+
+/* A member that must be there; NULL: told. */
+static const struct node *part_of(const struct node *root, const char *name, struct problems *problems)
+{
+        const struct node *n = node_member(root, name);
+
+        if (!n)
+                problem_add(problems, root->line, root->column, name, "is missing: give a map");
+        return n && !node_refused(n) ? n : NULL;
+}
+
+static bool decode_parts(const struct node *root, const struct type *spec_type, struct metadata *metadata, struct spec_object *spec, struct problems *problems)
+{
+        bool fine = check_top_level(root, problems);
+        const struct node *n = part_of(root, "metadata", problems);
+
+        fine = n && decode_metadata(n, metadata, problems) == 0 && fine;
+        n = part_of(root, "spec", problems);
+        return n && schema_decode(spec_type, n, spec, "spec", problems) == 0 && fine;
+}
+
+static struct trigger *make(const struct node *root, struct metadata *metadata, struct spec_object *spec, const struct source_type *types, size_t n)
+{
+        struct trigger *t = calloc(1, sizeof(*t));
+
+        if (!t)
+                return NULL;
+        t->line = root->line;
+        t->column = root->column;
+        t->types = types;
+        t->types_n = n;
+        return adopt_metadata(t, metadata) && adopt_spec(t, spec) ? t : trigger_free(t);
+}
+
+struct trigger *trigger_decode(const struct node *root, const struct source_type *types, size_t n, struct problems *problems)
+{
+        struct spec_tables tables;
+        struct metadata metadata = { 0 };
+        struct spec_object spec = { 0 };
+        size_t before = problems->n;
+        struct trigger *t;
+
+        if (root->kind != NODE_MAP) {
+                problem_add(problems, root->line, root->column, "", "a Trigger is a map: begin with apiVersion: %s", API_GROUP_VERSION);
+                return NULL;
+        }
+        spec_tables_build(&tables, types, n);
+        t = decode_parts(root, &tables.spec, &metadata, &spec, problems) ? make(root, &metadata, &spec, types, MIN_OF(n, (size_t)SOURCE_TYPES_MAX)) : NULL;
+        if (!t && problems->n == before)
+                problem_add(problems, root->line, root->column, "", "out of memory");
+        schema_done(&metadata_type, &metadata);
+        schema_done(&tables.spec, &spec);
+        return t;
+}
+
+struct trigger *trigger_free(struct trigger *t)
+{
+        struct spec_tables tables;
+        struct spec_object spec;
+
+        if (!t)
+                return NULL;
+        spec = (struct spec_object){ .sink = t->sink, .function = t->function, .event = t->event, .delivery = t->delivery, .worker = t->worker };
+        spec_tables_build(&tables, t->types, t->types_n);
+        schema_done(&tables.spec, &spec);
+        if (t->source_spec)
+                schema_done(t->types[t->source].type, t->source_spec);
+        free(t->source_spec);
+        free(t->name);
+        free(t->namespace_);
+        free(t->uid);
+        free(t->file);
+        free(t);
+        return NULL;
+}
+
+void trigger_write(const struct trigger *t, struct writer *w)
+{
+        struct source_union sources = { 0 };
+        struct spec_object spec = { .source = &sources, .sink = t->sink, .function = t->function, .event = t->event, .delivery = t->delivery,
+                                    .worker = t->worker, .suspend = t->suspend };
+        struct spec_tables tables;
+
+        sources.specs[t->source] = t->source_spec;
+        spec_tables_build(&tables, t->types, t->types_n);
+        writer_object(w);
+        writer_member_text(w, "apiVersion", API_GROUP_VERSION);
+        writer_member_text(w, "kind", "Trigger");
+        writer_key(w, STR("metadata"));
+        writer_object(w);
+        writer_member_text(w, "name", t->name);
+        writer_member_text(w, "namespace", t->namespace_);
+        writer_member_text(w, "uid", t->uid);
+        writer_member_int(w, "generation", t->generation);
+        writer_object_end(w);
+        writer_key(w, STR("spec"));
+        schema_write(&tables.spec, &spec, w);
+        writer_object_end(w);
+}
+
+bool trigger_type_at(size_t index, const struct source_type *types, size_t n, const struct type **out)
+{
+        static const struct type *const own[] = { &sink_ref_type, &sink_type, &function_type, &event_type, &retry_type, &delivery_type, &worker_type, &metadata_type };
+
+        if (index >= COUNT_OF(own) + n)
+                return false;
+        *out = index < COUNT_OF(own) ? own[index] : types[index - COUNT_OF(own)].type;
+        return true;
+}
