@@ -157,8 +157,11 @@ static int64_t rule_offset(const struct zone *z, int64_t utc)
 
 int64_t zone_offset(const struct zone *z, int64_t utc)
 {
-        size_t low = 0, high = z->n;
+        size_t low = 0, high;
 
+        if (!z)
+                return 0;
+        high = z->n;
         if (z->n == 0 || utc < z->transitions[0])
                 return z->n == 0 && z->has_rule ? rule_offset(z, utc) : z->first_offset;
         if (utc >= z->transitions[z->n - 1] && z->has_rule)
