@@ -65,7 +65,7 @@ static void cuts_at_the_first(void **state UNUSED)
 
 static void duplicates_with_a_terminator(void **state UNUSED)
 {
-        FREE_AT_END char *middle = str_dup((struct str){ "abcdef" + 2, 3 }), *empty = str_dup((struct str){ 0 });
+        FREE_AT_END char *middle = str_dup((struct str){ &"abcdef"[2], 3 }), *empty = str_dup((struct str){ 0 });
 
         assert_string_equal(middle, "cde");
         assert_string_equal(empty, "");
@@ -102,14 +102,14 @@ static void utf8_is_strict(void **state UNUSED)
 {
         static const char *const good[] = {
                 "", "plain ASCII of more than eight bytes", "\x7f", "\xc2\x80", "\xdf\xbf", "\xe0\xa0\x80", "\xed\x9f\xbf", "\xee\x80\x80", "\xef\xbf\xbf",
-                "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf", "1234567\xc3\xa4", "12345678\xe2\x82\xac" "12345678",
+                "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf", "1234567\xc3\xa4", "12345678\xe2\x82\xacxxxxxxxx",
         };
         static const char *const bad[] = {
                 "\x80", "\xbf", "\xc0\x80", "\xc1\xbf", "\xe0\x80\x80", "\xe0\x9f\xbf", "\xf0\x80\x80\x80", "\xf0\x8f\xbf\xbf", /* overlong */
                 "\xed\xa0\x80", "\xed\xbf\xbf", "\xed\xa0\xbd\xed\xb8\x80",             /* surrogates */
                 "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xf8\x88\x80\x80\x80", "\xff", "\xfe", /* above U+10FFFF */
                 "\xc3", "\xe2\x82", "\xf0\x9f\x98", "12345678\xc3", "1234567\xc3",      /* cut short */
-                "\xc3(", "\xe2(\xa1", "\xe2\x82(", "\xf0(\x8c\xbc", "\xf0\x90\x8c(", "12345678\xff" "12345678",
+                "\xc3(", "\xe2(\xa1", "\xe2\x82(", "\xf0(\x8c\xbc", "\xf0\x90\x8c(", "12345678\xffxxxxxxxx",
         };
 
         for (size_t i = 0; i < COUNT_OF(good); i++)

@@ -27,6 +27,7 @@ struct loop {
         usec now;
         _Atomic(usec) last_pass;
         struct task *first, **last;
+        struct task *turning; /* those of this pass that are still to be turned */
         struct heap deadlines;
         struct waker waker;
         struct signal_watch *signals;
@@ -78,14 +79,19 @@ void loop_forget(struct loop *l, struct task *t)
         heap_remove(&l->deadlines, &t->timer);
         if (!t->ready)
                 return;
+        t->ready = false;
+        for (struct task **at = &l->turning; *at; at = &(*at)->next)
+                if (*at == t) {
+                        *at = t->next;
+                        return;
+                }
         for (struct task **at = &l->first; *at; at = &(*at)->next)
                 if (*at == t) {
                         *at = t->next;
                         if (l->last == &t->next)
                                 l->last = at;
-                        break;
+                        return;
                 }
-        t->ready = false;
 }
 
 static void on_timer(uv_timer_t *timer) { ((struct loop *)timer->data)->armed = USEC_NEVER; }
@@ -106,20 +112,18 @@ static void arm_timer(struct loop *l)
 
 static void turn_ready(struct loop *l)
 {
-        struct task *end = l->last == &l->first ? NULL : CONTAINER_OF(l->last, struct task, next);
+        struct task *t, **end = &l->turning;
 
+        while (*end) /* a loop run from within a turn */
+                end = &(*end)->next;
         /* What becomes ready while turning waits for the next pass, so that descriptors get their turn. */
-        while (end && l->first) {
-                struct task *t = l->first;
-                bool final = t == end;
-
-                l->first = t->next;
-                if (!l->first)
-                        l->last = &l->first;
+        *end = l->first;
+        l->first = NULL;
+        l->last = &l->first;
+        while ((t = l->turning)) {
+                l->turning = t->next;
                 t->ready = false;
                 t->turn(t, l->now);
-                if (final)
-                        break;
         }
 }
 

@@ -1,0 +1,333 @@
+#include "base/loop.h"
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static struct loop *loop;
+static bool overdue;
+
+static void too_late(struct task *t UNUSED, usec now UNUSED)
+{
+        overdue = true;
+        loop_stop(loop);
+}
+static struct task watchdog;
+
+static int setup(void **state UNUSED)
+{
+        struct error err;
+
+        overdue = false;
+        watchdog = (struct task){ .turn = too_late };
+        return loop_new(&loop, &err);
+}
+
+static int teardown(void **state UNUSED)
+{
+        loop = loop_free(loop); /* aborts when anything is still open */
+        return 0;
+}
+
+/* Until loop_stop; what takes longer than 20 s fails. */
+static void run(void)
+{
+        loop_arm(loop, &watchdog, clock_monotonic(&system_clock) + 20 * USEC_SEC);
+        loop_run(loop);
+        loop_forget(loop, &watchdog);
+        assert_false(overdue);
+}
+
+/* ---- tasks --------------------------------------------------------------------------------------------------------------------------- */
+
+static char order[64];
+static size_t order_n;
+static void note(char c) { order[order_n++] = c; order[order_n] = 0; }
+
+struct letter { struct task task; char name; int again; struct letter *wakes, *forgets; bool stops; };
+static void letter_turn(struct task *t, usec now)
+{
+        struct letter *l = CONTAINER_OF(t, struct letter, task);
+
+        assert_true(now == loop_now(loop));
+        note(l->name);
+        if (l->wakes)
+                loop_ready(loop, &l->wakes->task);
+        if (l->forgets)
+                loop_forget(loop, &l->forgets->task);
+        if (l->again-- > 0)
+                loop_ready(loop, &l->task);
+        else if (l->stops)
+                loop_stop(loop);
+}
+
+static void ready_during_a_turn_runs_next_pass(void **state UNUSED)
+{
+        struct letter c = { .task = { .turn = letter_turn }, .name = 'c', .stops = true };
+        struct letter b = { .task = { .turn = letter_turn }, .name = 'b', .wakes = &c };
+        struct letter a = { .task = { .turn = letter_turn }, .name = 'a', .again = 2 };
+
+        order_n = 0;
+        loop_ready(loop, &a.task);
+        loop_ready(loop, &b.task);
+        loop_ready(loop, &a.task); /* already: once */
+        c.again = 1;
+        run();
+        assert_string_equal(order, "abacac");
+}
+
+static void a_forgotten_task_is_not_turned(void **state UNUSED)
+{
+        struct letter c = { .task = { .turn = letter_turn }, .name = 'c', .stops = true };
+        struct letter b = { .task = { .turn = letter_turn }, .name = 'b' };
+        struct letter a = { .task = { .turn = letter_turn }, .name = 'a', .forgets = &b };
+
+        order_n = 0;
+        loop_ready(loop, &a.task);
+        loop_ready(loop, &b.task);
+        loop_ready(loop, &c.task);
+        run();
+        assert_string_equal(order, "ac");
+
+        /* The first and the last of the list, from outside; and twice. */
+        order_n = 0;
+        loop_ready(loop, &b.task);
+        loop_ready(loop, &c.task);
+        loop_ready(loop, &a.task);
+        loop_forget(loop, &b.task);
+        loop_forget(loop, &a.task);
+        loop_forget(loop, &a.task);
+        run();
+        assert_string_equal(order, "c");
+}
+
+static int descriptor_turns;
+static void on_readable(void *cookie UNUSED, int events)
+{
+        assert_true(events & LOOP_READABLE);
+        descriptor_turns++;
+        loop_stop(loop);
+}
+
+/* A task that is always ready must not starve the descriptors, even when the last task of the pass is forgotten while the pass runs. */
+static void descriptors_get_their_turn(void **state UNUSED)
+{
+        struct letter b = { .task = { .turn = letter_turn }, .name = 'b' };
+        struct letter a = { .task = { .turn = letter_turn }, .name = 'a', .again = 40, .forgets = &b };
+        struct loop_io *io;
+        struct error err;
+        int ends[2];
+
+        assert_int_equal(pipe(ends), 0);
+        assert_int_equal(write(ends[1], "x", 1), 1);
+        assert_int_equal(loop_io_open(loop, ends[0], on_readable, NULL, &io, &err), 0);
+        loop_io_want(io, LOOP_READABLE);
+        descriptor_turns = 0;
+        order_n = 0;
+        loop_ready(loop, &a.task);
+        loop_ready(loop, &b.task);
+        run();
+        assert_int_equal(descriptor_turns, 1);
+        assert_true(order_n < 5);
+        loop_forget(loop, &a.task);
+        loop_io_close(io);
+        loop_io_close(NULL);
+        (void)close(ends[0]);
+        (void)close(ends[1]);
+}
+
+/* ---- deadlines ----------------------------------------------------------------------------------------------------------------------- */
+
+enum { DEADLINES = 100 };
+struct deadline { struct task task; usec at; };
+static usec last_deadline;
+static int deadlines_left;
+
+static void deadline_turn(struct task *t, usec now)
+{
+        struct deadline *d = CONTAINER_OF(t, struct deadline, task);
+
+        assert_true(now >= d->at);
+        assert_true(d->at >= last_deadline);
+        last_deadline = d->at;
+        if (--deadlines_left == 0)
+                loop_stop(loop);
+}
+
+static void deadlines_come_in_order_and_not_early(void **state UNUSED)
+{
+        struct deadline all[DEADLINES];
+        usec now = clock_monotonic(&system_clock);
+
+        last_deadline = 0;
+        deadlines_left = DEADLINES - 2;
+        for (int i = 0; i < DEADLINES; i++) {
+                all[i] = (struct deadline){ .task = { .turn = deadline_turn }, .at = now + i * 37 % DEADLINES * 500 };
+                loop_arm(loop, &all[i].task, now + USEC_HOUR);
+                loop_arm(loop, &all[i].task, all[i].at); /* replaces */
+        }
+        loop_arm(loop, &all[0].task, USEC_NEVER);
+        loop_forget(loop, &all[1].task);
+        run();
+        assert_int_equal(deadlines_left, 0);
+}
+
+static void a_deadline_in_the_past_comes_at_once(void **state UNUSED)
+{
+        struct letter a = { .task = { .turn = letter_turn }, .name = 'a', .stops = true };
+
+        order_n = 0;
+        loop_arm(loop, &a.task, 0);
+        loop_ready(loop, &a.task); /* both: one turn */
+        run();
+        assert_string_equal(order, "a");
+}
+
+/* An earlier deadline, set while a later one is waited for, is not missed. */
+static struct letter sooner;
+static void arm_sooner(struct task *t UNUSED, usec now) { loop_arm(loop, &sooner.task, now + USEC_MSEC); }
+
+static void a_deadline_may_be_set_while_turning(void **state UNUSED)
+{
+        struct task arms = { .turn = arm_sooner }, far_away = { .turn = too_late };
+
+        sooner = (struct letter){ .task = { .turn = letter_turn }, .name = 's', .stops = true };
+        order_n = 0;
+        loop_arm(loop, &far_away, loop_now(loop) + 10 * USEC_SEC);
+        loop_arm(loop, &arms, loop_now(loop) + 2 * USEC_MSEC);
+        run();
+        assert_string_equal(order, "s");
+        loop_forget(loop, &far_away);
+        assert_true(loop_last_pass(loop) <= clock_monotonic(&system_clock));
+}
+
+/* ---- the waker ----------------------------------------------------------------------------------------------------------------------- */
+
+enum { THREADS = 4, RINGS = 25000 };
+struct ringer { struct waker_slot slot; struct task task; pthread_t thread; _Atomic int rung, seen; };
+static struct ringer ringers[THREADS];
+
+static void *ring(void *argument)
+{
+        struct ringer *r = argument;
+
+        /* Each ring is waited for in one of the rings to come: what is counted before a ring must be seen after it. */
+        for (int i = 0; i < RINGS; i++) {
+                atomic_fetch_add(&r->rung, 1);
+                waker_ring(loop_waker(loop), &r->slot);
+                if (i % 64 == 0)
+                        while (atomic_load(&r->seen) < i + 1)
+                                ; /* lost: the watchdog tells */
+        }
+        return NULL;
+}
+
+static void rung(struct task *t, usec now UNUSED)
+{
+        struct ringer *r = CONTAINER_OF(t, struct ringer, task);
+        int total = 0;
+
+        atomic_store(&r->seen, atomic_load(&r->rung));
+        for (int i = 0; i < THREADS; i++)
+                total += atomic_load(&ringers[i].seen);
+        if (total == THREADS * RINGS)
+                loop_stop(loop);
+}
+
+static void no_ring_is_lost(void **state UNUSED)
+{
+        for (int i = 0; i < THREADS; i++) {
+                ringers[i] = (struct ringer){ .task = { .turn = rung } };
+                ringers[i].slot.task = &ringers[i].task;
+                assert_int_equal(pthread_create(&ringers[i].thread, NULL, ring, &ringers[i]), 0);
+        }
+        loop_arm(loop, &watchdog, clock_monotonic(&system_clock) + 60 * USEC_SEC);
+        loop_run(loop);
+        loop_forget(loop, &watchdog);
+        if (overdue)
+                abort(); /* the threads still wait for what was lost */
+        for (int i = 0; i < THREADS; i++) {
+                assert_int_equal(pthread_join(ringers[i].thread, NULL), 0);
+                assert_int_equal(atomic_load(&ringers[i].seen), RINGS);
+                waker_forget(loop_waker(loop), &ringers[i].slot);
+                loop_forget(loop, &ringers[i].task);
+        }
+}
+
+/* ---- descriptors and signals --------------------------------------------------------------------------------------------------------- */
+
+struct reader { struct loop_io *io; int fd, got; };
+static void read_and_close(void *cookie, int events UNUSED)
+{
+        struct reader *r = cookie;
+        char c;
+
+        while (read(r->fd, &c, 1) == 1)
+                r->got++;
+        loop_io_want(r->io, 0);
+        loop_io_close(r->io); /* from within its own event */
+        loop_io_close(r->io);
+        (void)close(r->fd);
+        loop_stop(loop);
+}
+
+static void a_watch_may_close_itself(void **state UNUSED)
+{
+        struct reader r = { 0 };
+        struct error err;
+        int ends[2];
+
+        assert_int_equal(pipe(ends), 0);
+        r.fd = ends[0];
+        assert_int_equal(loop_io_open(loop, ends[0], read_and_close, &r, &r.io, &err), 0);
+        loop_io_want(r.io, LOOP_READABLE);
+        assert_int_equal(write(ends[1], "abc", 3), 3);
+        (void)close(ends[1]);
+        run();
+        assert_int_equal(r.got, 3);
+        assert_int_equal(loop_io_open(loop, 99999, read_and_close, &r, &r.io, &err), -1);
+        assert_non_null(strstr(err.text, "99999"));
+}
+
+static void on_hangup(void *cookie, int number)
+{
+        *(int *)cookie = number;
+        loop_stop(loop);
+}
+
+static void signals_come_on_the_loop(void **state UNUSED)
+{
+        struct error err;
+        int got = 0;
+
+        signals_block();
+        assert_int_equal(loop_signal(loop, SIGHUP, on_hangup, &got, &err), 0);
+        assert_int_equal(kill(getpid(), SIGHUP), 0);
+        assert_int_equal(got, 0);
+        run();
+        assert_int_equal(got, SIGHUP);
+}
+
+static void a_loop_closes_clean(void **state UNUSED) { assert_null(loop_free(NULL)); }
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test_setup_teardown(ready_during_a_turn_runs_next_pass, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_forgotten_task_is_not_turned, setup, teardown),
+                cmocka_unit_test_setup_teardown(descriptors_get_their_turn, setup, teardown),
+                cmocka_unit_test_setup_teardown(deadlines_come_in_order_and_not_early, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_deadline_in_the_past_comes_at_once, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_deadline_may_be_set_while_turning, setup, teardown),
+                cmocka_unit_test_setup_teardown(no_ring_is_lost, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_watch_may_close_itself, setup, teardown),
+                cmocka_unit_test_setup_teardown(signals_come_on_the_loop, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_loop_closes_clean, setup, teardown),
+        };
+        return cmocka_run_group_tests_name("loop", tests, NULL, NULL);
+}
