@@ -523,7 +523,8 @@ static const struct field *field_named(const struct type *t, struct str name)
         return NULL;
 }
 
-static bool unknown_member(struct decoder *d, const struct type *t, const struct member *m)
+/* Returns the known name that was meant; NULL: none is near. */
+static const char *unknown_member(struct decoder *d, const struct type *t, const struct member *m)
 {
         BUF_AT_END struct buf text = BUF_INIT(65536);
         const char *names[64], *near;
@@ -542,7 +543,7 @@ static bool unknown_member(struct decoder *d, const struct type *t, const struct
                         buf_printf(&text, "%s%s", i ? ", " : "", names[i]);
         }
         complain(d, m->line, m->column, &text);
-        return false;
+        return near;
 }
 
 static const struct node *node_for(const struct node *n, const char *path)
@@ -566,7 +567,7 @@ static void check_rule(struct decoder *d, const struct rule *r, const struct nod
         path_pop(d, before);
 }
 
-static bool decode_member(struct decoder *d, const struct field *f, const struct node *parent, void *object)
+static bool decode_member(struct decoder *d, const struct field *f, const struct node *parent, bool mistyped, void *object)
 {
         const struct node *n = node_member(parent, f->name);
         size_t before = path_push(d, str_of(f->name));
@@ -580,7 +581,7 @@ static bool decode_member(struct decoder *d, const struct field *f, const struct
                 fine = decode_field(d, f, n, object);
         else if (f->fallback)
                 fine = decode_fallback(d, f, n ? n : parent, object);
-        else if (f->required && !d->defaults_only)
+        else if (f->required && !d->defaults_only && !mistyped)
                 fine = missing(d, f, parent);
         else if (f->type == FIELD_INT && bounded(f) && within(f, 0))
                 *(int64_t *)member_of(f, object) = f->min - 1; /* absent, which is not 0 */
@@ -590,13 +591,21 @@ static bool decode_member(struct decoder *d, const struct field *f, const struct
 
 static void decode_object(struct decoder *d, const struct type *t, const struct node *n, void *object)
 {
+        uint64_t mistyped = 0; /* a bit per field: it isn't said to be missing, too */
         bool fine = true;
 
-        for (size_t i = 0; i < n->n; i++)
-                if (!field_named(t, n->members[i].key))
-                        fine = unknown_member(d, t, &n->members[i]);
+        for (size_t i = 0; i < n->n; i++) {
+                const char *meant;
+
+                if (field_named(t, n->members[i].key))
+                        continue;
+                fine = false;
+                meant = unknown_member(d, t, &n->members[i]);
+                if (meant)
+                        mistyped |= (uint64_t)1 << ((size_t)(field_named(t, str_of(meant)) - t->fields) % 64);
+        }
         for (size_t i = 0; i < t->fields_n; i++)
-                fine = decode_member(d, &t->fields[i], n, object) && fine;
+                fine = decode_member(d, &t->fields[i], n, mistyped >> (i % 64) & 1, object) && fine;
         for (size_t i = 0; fine && !d->memory && !d->defaults_only && i < t->rules_n; i++)
                 check_rule(d, &t->rules[i], n, object);
 }

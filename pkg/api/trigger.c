@@ -392,17 +392,18 @@ struct trigger *trigger_decode(const struct node *root, const struct source_type
         struct spec_tables tables;
         struct metadata metadata = { 0 };
         struct spec_object spec = { 0 };
-        size_t before = problems->n;
-        struct trigger *t;
+        struct trigger *t = NULL;
 
-        if (root->kind != NODE_MAP) {
-                problem_add(problems, root->line, root->column, "", "a Trigger is a map: begin with apiVersion: %s", API_GROUP_VERSION);
+        if (root->kind != NODE_MAP || (!node_member(root, "apiVersion") && !node_member(root, "kind"))) {
+                problem_add(problems, root->line, root->column, "", "no Kubernetes object: begin with apiVersion: %s and kind: Trigger", API_GROUP_VERSION);
                 return NULL;
         }
         spec_tables_build(&tables, types, n);
-        t = decode_parts(root, &tables.spec, &metadata, &spec, problems) ? make(root, &metadata, &spec, types, MIN_OF(n, (size_t)SOURCE_TYPES_MAX)) : NULL;
-        if (!t && problems->n == before)
-                problem_add(problems, root->line, root->column, "", "out of memory");
+        if (decode_parts(root, &tables.spec, &metadata, &spec, problems)) {
+                t = make(root, &metadata, &spec, types, MIN_OF(n, (size_t)SOURCE_TYPES_MAX));
+                if (!t)
+                        problem_add(problems, root->line, root->column, "", "out of memory");
+        }
         schema_done(&metadata_type, &metadata);
         schema_done(&tables.spec, &spec);
         return t;
