@@ -348,6 +348,19 @@ static void rebalance(struct source *s, rd_kafka_event_t *event)
 
 /* ---- state --------------------------------------------------------------------------------------------------------------------------- */
 
+/* The words that say most stay: "connection refused" is not replaced by another broker's, nor by "all brokers are down", but replaces the guess
+ * that librdkafka makes when an established connection ends. How long it had lasted is of no use, and would make each a new message. */
+static void disconnected(struct source *s, rd_kafka_resp_err_t code, const char *text)
+{
+        const char *span = strstr(text, " (after ");
+        char words[480];
+
+        if (s->state == SOURCE_DISCONNECTED && s->text[0] && (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN || !strstr(s->text, "Disconnected")))
+                return;
+        (void)snprintf(words, sizeof(words), "%.*s", (int)MIN_OF(span ? (size_t)(span - text) : strlen(text), sizeof(words) - 1), text);
+        set_state(s, SOURCE_DISCONNECTED, words);
+}
+
 static void on_error(struct source *s, rd_kafka_event_t *event)
 {
         rd_kafka_resp_err_t code = rd_kafka_event_error(event);
@@ -365,9 +378,7 @@ static void on_error(struct source *s, rd_kafka_event_t *event)
         case RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN:
         case RD_KAFKA_RESP_ERR__AUTHENTICATION:
         case RD_KAFKA_RESP_ERR__SSL:
-                /* The first words say most: a later "all brokers are down" does not replace "connection refused". */
-                if (s->state != SOURCE_DISCONNECTED || s->text[0] == 0)
-                        set_state(s, SOURCE_DISCONNECTED, text);
+                disconnected(s, code, text);
                 break;
         case RD_KAFKA_RESP_ERR__MAX_POLL_EXCEEDED: set_state(s, SOURCE_DISCONNECTED, text); break;
         case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:

@@ -55,13 +55,14 @@ static bool parse_item(const struct field *f, struct str item, uint64_t *bits, b
 static int parse_field(const struct field *f, struct str text, uint64_t *bits, bool *any, struct buf *why)
 {
         struct str rest = text;
+        bool ends_open = text.p[text.n - 1] == ',';
 
         *bits = 0;
         *any = false;
         while (rest.n) {
                 struct str item = str_cut(&rest, ',');
 
-                if (!parse_item(f, item, bits, any) || (item.n && item.p[item.n] == ',' && rest.n == 0)) {
+                if (!parse_item(f, item, bits, any) || (ends_open && rest.n == 0)) {
                         buf_printf(why, "\"" STR_FMT "\" is no %s: expected %d-%d%s, *,%s a list, a range or a step such as */5", STR_ARG(item), f->name, f->min,
                                    f->max, f->names ? " or a name" : "", f->question ? " ?," : "");
                         return -1;
@@ -230,14 +231,19 @@ usec cron_next(const struct cron *c, const struct zone *z, usec after)
         seconds = after / USEC_SEC - (after % USEC_SEC < 0);
         local = seconds + zone_offset(z, seconds);
         /* An offset may have changed by hours meanwhile: begin a little before. */
-        day = (local - 10800) / 86400;
+        day = (local - 10800) / 86400 - ((local - 10800) % 86400 < 0);
         for (int64_t d = day; d < day + 9 * 366; d++) {
                 bool steady = zone_offset(z, d * 86400 - 172800) == zone_offset(z, d * 86400 + 259200);
 
                 if (!day_matches(c, d))
                         continue;
                 best = on_day(c, z, d, local - 10800, seconds, steady);
-                /* A candidate of the next day is later, whatever the offset does, but for the hours after midnight that come twice. */
+                /* A candidate of the next day is later, but where the clock goes back over midnight and hours of two days come twice. */
+                if (!steady && day_matches(c, d + 1)) {
+                        int64_t other = on_day(c, z, d + 1, local - 10800, seconds, false);
+
+                        best = MIN_OF(best, other);
+                }
                 if (best != INT64_MAX)
                         return best * USEC_SEC;
         }

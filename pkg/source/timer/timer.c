@@ -40,7 +40,7 @@ static bool schedule_valid(const void *object, struct buf *why)
                 return true;
         if (cron_parse(str_of(spec->schedule), &cron, &zone, why) < 0)
                 return false;
-        if (zone.n && zone_load(&z, zone, &err) < 0) {
+        if (zone_load(&z, zone, &err) < 0) {
                 buf_text(why, err.text);
                 return false;
         }
