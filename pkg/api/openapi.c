@@ -147,10 +147,31 @@ static void write_shape(const struct field *f, struct writer *w)
         }
 }
 
+/* Written out, since the API server checks a default by the object's rules before it fills in the members' own. */
+static void write_object_default(const struct type *t, struct writer *w)
+{
+        void *object = calloc(1, t->size ? t->size : 1);
+
+        if (object && schema_defaults(t, object) == 0) {
+                writer_key(w, STR("default"));
+                schema_write(t, object, w);
+        } else
+                w->out->failed = true;
+        if (object)
+                schema_done(t, object);
+        free(object);
+}
+
 static void write_default(const struct field *f, struct writer *w)
 {
         struct documents docs;
-        const struct node *n = schema_fallback(f, &docs);
+        const struct node *n;
+
+        if (f->type == FIELD_OBJECT && f->fallback) {
+                write_object_default(f->object, w);
+                return;
+        }
+        n = schema_fallback(f, &docs);
 
         if (n) {
                 writer_key(w, STR("default"));

@@ -149,7 +149,7 @@ static bool wrong_kind(struct decoder *d, const struct node *n, const char *expe
         else if (n->kind == NODE_INT && strstr(expected, "duration"))
                 buf_printf(&text, ": write the unit, as in " STR_FMT "s", STR_ARG(text_clip(n->text, SHOWN)));
         else if (n->kind == NODE_NULL)
-                buf_text(&text, ": give a value, or leave the member out");
+                buf_text(&text, ": give a value, or remove it");
         complain(d, n->line, n->column, &text);
         return false;
 }
@@ -573,11 +573,10 @@ static bool decode_member(struct decoder *d, const struct field *f, const struct
         size_t before = path_push(d, str_of(f->name));
         bool fine = true;
 
-        /* As the API server does: null where there is a default means the default. */
         if (n && node_refused(n)) {
                 d->failed = true;
                 fine = false;
-        } else if (n && !(n->kind == NODE_NULL && f->fallback))
+        } else if (n && n->kind != NODE_NULL) /* null is absent, as the API server has it */
                 fine = decode_field(d, f, n, object);
         else if (f->fallback)
                 fine = decode_fallback(d, f, n ? n : parent, object);

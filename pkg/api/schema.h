@@ -58,7 +58,7 @@ struct type {
 /* Does the text match the pattern of a table? The twin of CEL's matches(). false also when memory is out. */
 bool schema_matches(const char *pattern, const char *text);
 
-/* Absent and without default: pointers are NULL, lists empty, times 0, integers 0, or min - 1 where 0 is within the bounds.
+/* null is absent. Absent and without default: pointers are NULL, lists empty, times 0, integers 0, or min - 1 where 0 is within the bounds.
  * Decodes node into the zeroed object of type->size: defaults are filled in, unknown members are named with the nearest known one, every
  * problem is collected with its path under prefix. What was allocated is freed by schema_done even after failure. 0 or -1. */
 int schema_decode(const struct type *, const struct node *, void *object, const char *prefix, struct problems *) MUST_CHECK;

@@ -129,7 +129,7 @@ static const struct field delivery_fields[] = {
           .help = "What is delivered in order, one event after the other: all of a Partition, those of one Key, or None." },
         { .name = "maxInFlight", .type = FIELD_INT, .offset = offsetof(struct delivery_spec, max_in_flight), .fallback = "32", .min = 1, .max = 1000,
           .help = "The most requests that are under way at once; fewer while the function is slow or overloaded." },
-        { .name = "timeout", .type = FIELD_DURATION, .offset = offsetof(struct delivery_spec, timeout), .fallback = "60s", .min = USEC_SEC, .max = 15 * USEC_MINUTE,
+        { .name = "timeout", .type = FIELD_DURATION, .offset = offsetof(struct delivery_spec, timeout), .fallback = "1m", .min = USEC_SEC, .max = 15 * USEC_MINUTE,
           .help = "How long the function may take to answer." },
         { .name = "retry", .type = FIELD_OBJECT, .offset = offsetof(struct delivery_spec, retry), .fallback = "{}", .object = &retry_type,
           .help = "How long it waits before it tries again what the function did not accept." },
@@ -359,9 +359,11 @@ static const struct node *part_of(const struct node *root, const char *name, str
 {
         const struct node *n = node_member(root, name);
 
-        if (!n)
+        if (n && node_refused(n))
+                return NULL;
+        if (!n || n->kind == NODE_NULL)
                 problem_add(problems, root->line, root->column, name, "is missing: give a map");
-        return n && !node_refused(n) ? n : NULL;
+        return n && n->kind != NODE_NULL ? n : NULL;
 }
 
 static bool decode_parts(const struct node *root, const struct type *spec_type, struct metadata *metadata, struct spec_object *spec, struct problems *problems)
