@@ -283,7 +283,7 @@ void reference_write(const struct source_type *types, size_t n, struct buf *out)
                  "Made from the field tables in pkg/api and pkg/source by `make generate`.\n\n"
                  "`apiVersion: " API_GROUP_VERSION "`, `kind: Trigger`, namespaced, `kubectl get sltr`. Another project's `triggers` may exist in a cluster: "
                  "`kubectl get triggers." API_GROUP "` always means these.\n"
-                 "A name is a DNS label of at most 52 characters. Durations are Go's: `200ms`, `30s`, `1h30m`.\n"
+                 "A name is a DNS label of at most 52 characters. Durations are Go's, in whole microseconds: `200ms`, `30s`, `1h30m`.\n"
                  "A member that is not listed here is refused, and so is a value outside its bounds, by `sluice validate` and by the cluster alike.\n\n"
                  "## Defaults\n\n| Member | Default |\n|---|---|\n");
         schema_reference_defaults(&tables.spec, "spec", out);

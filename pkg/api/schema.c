@@ -1,5 +1,6 @@
 #include "api/schema.h"
 
+#include <math.h>
 #include <regex.h>
 #include <stdio.h>
 
@@ -294,11 +295,15 @@ static bool decode_string(struct decoder *d, const struct field *f, const struct
 
 static bool decode_int(struct decoder *d, const struct field *f, const struct node *n, int64_t *out)
 {
-        if (n->kind != NODE_INT)
+        /* 8080.0 and 1e3 are integers, as in JSON Schema, as far as a double tells them apart. */
+        bool whole = n->kind == NODE_FLOAT && fabs(n->real) < 0x1p53 && n->real == trunc(n->real);
+        int64_t value = whole ? (int64_t)n->real : n->integer;
+
+        if (n->kind != NODE_INT && !whole)
                 return wrong_field(d, f, n);
-        if (!within(f, n->integer))
+        if (!within(f, value))
                 return wrong_range(d, f, n, "", n->text);
-        *out = n->integer;
+        *out = value;
         return true;
 }
 
@@ -408,14 +413,17 @@ static bool decode_map(struct decoder *d, const struct field *f, const struct no
                 d->memory = true;
                 return false;
         }
-        out->n = n->n;
         for (size_t i = 0; i < n->n; i++) {
-                struct str key = text_clip(n->members[i].key, SHOWN);
-                size_t before = path_push(d, STR("["));
+                const struct member *m = &n->members[i];
+                size_t before;
 
-                buf_str(&d->path, key);
+                if (m->value->kind == NODE_NULL && !node_refused(m->value))
+                        continue;
+                before = path_push(d, STR("["));
+                buf_str(&d->path, text_clip(m->key, SHOWN));
                 buf_char(&d->path, ']');
-                fine = decode_entry(d, f, &n->members[i], &out->keys[i], &out->values[i]) && fine;
+                fine = decode_entry(d, f, m, &out->keys[out->n], &out->values[out->n]) && fine;
+                out->n++;
                 path_pop(d, before);
         }
         return fine;

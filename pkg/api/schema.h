@@ -75,6 +75,7 @@ void duration_plain(struct buf *, usec);                 /* as people write it: 
 void schema_expected(const struct field *, struct buf *);/* "an integer from 1 to 1000", "one of A, B or C" */
 /* The default as a node, to be freed with documents_done; NULL: none, or memory is out. */
 const struct node *schema_fallback(const struct field *, struct documents *);
-/* What a duration looks like in the CRD; no days, which CEL's duration() does not know. */
-#define DURATION_PATTERN "^(0|([0-9]+(\\.[0-9]+)?(ns|us|\xc2\xb5s|ms|s|m|h))+)$"
+/* What a duration looks like, here and in the CRD: whole microseconds, since that is the unit of time here, and no days, which CEL's
+ * duration() does not know. */
+#define DURATION_PATTERN "^(0|([0-9]+(us|\xc2\xb5s)|[0-9]+(\\.[0-9]{1,3})?ms|[0-9]+(\\.[0-9]{1,6})?(s|m|h))+)$"
 enum { DURATION_LONGEST = 32 };
