@@ -1,0 +1,787 @@
+#include "delivery/delivery.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+#include "base/random.h"
+
+/* ---- the engine on a virtual clock: a bench that pulls every action and keeps what it must tell later --------------------------------- */
+
+enum { MOST = 4096, TRACKS = 8 };
+struct sent { uint32_t ticket; uint32_t track; unsigned number; bool dead_letter; size_t n; uint64_t positions[64]; usec at; };
+
+static struct bench {
+        struct delivery *d;
+        struct delivery_config config;
+        usec now;
+        struct record records[MOST];
+        size_t records_n;
+        struct sent sent[MOST];          /* every SEND and DEAD_LETTER, in order */
+        size_t sent_n;
+        uint32_t cancelled[MOST];
+        size_t cancelled_n;
+        uint64_t committed[TRACKS], commits[TRACKS];
+        bool revoked[TRACKS];
+        int64_t credit[TRACKS], bytes[TRACKS];
+        uint64_t settled[OUTCOME_MAX];
+        uint64_t detached;
+        enum outcome outcome_of[MOST];   /* by the record's index; OUTCOME_MAX: not yet */
+        enum delivery_state state;
+        char text[256];
+        size_t pulled;                   /* all actions */
+} b;
+
+static void begin(struct delivery_config config)
+{
+        struct error err;
+
+        memset(&b, 0, sizeof(b));
+        b.config = (struct delivery_config){
+                .ordering = config.ordering,
+                .max_in_flight = config.max_in_flight ? config.max_in_flight : 4,
+                .max_records = config.max_records ? config.max_records : 64,
+                .max_bytes = config.max_bytes ? config.max_bytes : 1 << 20,
+                .key_lanes = config.key_lanes ? config.key_lanes : 8,
+                .batch_records = config.batch_records ? config.batch_records : 1,
+                .batch_bytes = config.batch_bytes,
+                .batch_wait = config.batch_wait,
+                .timeout = config.timeout ? config.timeout : 10 * USEC_SEC,
+                .max_attempts = config.max_attempts,
+                .max_event_age = config.max_event_age,
+                .initial_backoff = config.initial_backoff ? config.initial_backoff : USEC_SEC,
+                .max_backoff = config.max_backoff ? config.max_backoff : 30 * USEC_SEC,
+                .retry_after_max = config.retry_after_max ? config.retry_after_max : USEC_MINUTE,
+                .on_exhausted = config.on_exhausted,
+                .commit_interval = config.commit_interval,
+                .commit_count = config.commit_count ? config.commit_count : 1,
+        };
+        b.now = USEC_HOUR;
+        for (size_t i = 0; i < MOST; i++)
+                b.outcome_of[i] = OUTCOME_MAX;
+        assert_int_equal(delivery_new(&b.d, &b.config, 7, &err), 0);
+}
+
+static void check_bounds(void)
+{
+        struct delivery_stats s;
+        int64_t credit = 0;
+
+        delivery_stats(b.d, &s);
+        for (int i = 0; i < TRACKS; i++)
+                credit += MAX_OF(b.credit[i], (int64_t)0);
+        assert_true(s.in_flight <= b.config.max_in_flight);
+        assert_true(s.held + credit <= (int64_t)MAX_OF(b.config.max_records, b.config.max_in_flight) + s.tracks);
+}
+
+static void take_action(const struct action *a)
+{
+        b.pulled++;
+        switch (a->kind) {
+        case ACTION_SEND:
+        case ACTION_DEAD_LETTER: {
+                struct sent *s = &b.sent[b.sent_n++];
+
+                *s = (struct sent){ .ticket = a->attempt, .track = a->track, .number = a->number, .dead_letter = a->kind == ACTION_DEAD_LETTER, .n = a->n, .at = b.now };
+                for (size_t i = 0; i < a->n && i < COUNT_OF(s->positions); i++)
+                        s->positions[i] = a->records[i]->position;
+                return;
+        }
+        case ACTION_CANCEL: b.cancelled[b.cancelled_n++] = a->attempt; return;
+        case ACTION_DETACH: b.detached++; return;
+        case ACTION_SETTLE:
+                assert_int_equal(b.outcome_of[a->record - b.records], OUTCOME_MAX); /* once */
+                b.outcome_of[a->record - b.records] = a->outcome;
+                b.settled[a->outcome]++;
+                return;
+        case ACTION_CREDIT:
+                b.credit[a->track] += a->credit;
+                b.bytes[a->track] += (int64_t)a->bytes;
+                return;
+        case ACTION_COMMIT:
+                assert_true(a->position > b.committed[a->track]);
+                assert_false(b.revoked[a->track]);
+                b.committed[a->track] = a->position;
+                b.commits[a->track]++;
+                return;
+        case ACTION_REVOKED:
+                b.revoked[a->track] = true;
+                b.credit[a->track] = b.bytes[a->track] = 0;
+                return;
+        case ACTION_STATE:
+                b.state = a->state;
+                (void)snprintf(b.text, sizeof(b.text), "%s", a->text);
+                return;
+        }
+}
+
+static void pull(void)
+{
+        struct action a;
+
+        for (int i = 0; delivery_next(b.d, b.now, &a); i++) {
+                assert_true(i < 100000);
+                take_action(&a);
+                check_bounds();
+        }
+}
+
+static void assign(uint32_t track)
+{
+        struct error err;
+
+        assert_int_equal(delivery_assign(b.d, track, b.now, &err), 0);
+        pull();
+}
+
+static struct record *offer_sized(uint32_t track, uint64_t position, const char *key, uint32_t pinned)
+{
+        struct record *r = &b.records[b.records_n++];
+
+        *r = (struct record){ .track = track, .position = position, .pinned = pinned, .key = str_of(key), .has_key = key != NULL };
+        b.credit[track]--;
+        b.bytes[track] -= pinned;
+        delivery_offer(b.d, r, b.now);
+        return r;
+}
+
+static struct record *offer(uint32_t track, uint64_t position, const char *key)
+{
+        struct record *r = offer_sized(track, position, key, 1);
+
+        pull();
+        return r;
+}
+
+static void answer_with(size_t which, struct answer a)
+{
+        assert_true(which < b.sent_n);
+        delivery_answer(b.d, b.sent[which].ticket, &a, b.now);
+        pull();
+}
+static void accept(size_t which) { answer_with(which, (struct answer){ .kind = ANSWER_ACCEPTED, .status = 200 }); }
+static void fail_with(size_t which, enum answer_kind kind, const char *text) { answer_with(which, (struct answer){ .kind = kind, .status = 500, .text = text }); }
+
+/* To the engine's next deadline. */
+static void next_deadline(void)
+{
+        usec at = delivery_deadline(b.d);
+
+        assert_true(at != USEC_NEVER);
+        b.now = MAX_OF(b.now, at);
+        pull();
+}
+
+static void end(void)
+{
+        for (uint32_t t = 0; t < TRACKS; t++)
+                delivery_revoke(b.d, t, 0);
+        pull();
+        for (size_t i = 0; i < b.records_n; i++)
+                assert_int_not_equal(b.outcome_of[i], OUTCOME_MAX); /* every record came back */
+        b.d = delivery_free(b.d);
+}
+
+/* ---- order --------------------------------------------------------------------------------------------------------------------------- */
+
+static void a_partition_is_delivered_one_by_one(void **state UNUSED)
+{
+        begin((struct delivery_config){ .ordering = ORDERING_PARTITION });
+        assign(0);
+        assign(1);
+        for (uint64_t i = 0; i < 4; i++) {
+                (void)offer(0, i, NULL);
+                (void)offer(1, i, NULL);
+        }
+        assert_int_equal(b.sent_n, 2);
+        fail_with(0, ANSWER_RETRY, "no");
+        assert_int_equal(b.sent_n, 2);
+        accept(1); /* the other track goes on */
+        assert_int_equal(b.sent_n, 3);
+        assert_int_equal(b.sent[2].track, 1);
+        assert_int_equal(b.sent[2].positions[0], 1);
+        next_deadline();
+        assert_int_equal(b.sent[3].track, 0); /* the same again, not the next */
+        assert_int_equal(b.sent[3].positions[0], 0);
+        assert_int_equal(b.sent[3].number, 2);
+        accept(3);
+        assert_int_equal(b.sent[4].positions[0], 1);
+        end();
+}
+
+static void a_key_is_delivered_one_by_one(void **state UNUSED)
+{
+        size_t of_key[3] = { 0 };
+        static const char *const keys[] = { "a", "b", "c" };
+
+        begin((struct delivery_config){ .ordering = ORDERING_KEY, .key_lanes = 1024, .max_in_flight = 16 });
+        assign(0);
+        for (uint64_t i = 0; i < 9; i++)
+                (void)offer(0, i, keys[i % 3]);
+        assert_int_equal(b.sent_n, 3); /* one of each key; so many lanes keep these three apart */
+        for (size_t i = 0; i < b.sent_n; i++) {
+                uint64_t position = b.sent[i].positions[0];
+
+                assert_int_equal(position / 3, of_key[position % 3]++);
+                accept(i);
+        }
+        assert_int_equal(b.sent_n, 9);
+        assert_int_equal(b.committed[0], 9);
+        end();
+}
+
+static void without_order_all_go_at_once(void **state UNUSED)
+{
+        begin((struct delivery_config){ .ordering = ORDERING_NONE, .max_in_flight = 3 });
+        assign(0);
+        for (uint64_t i = 0; i < 5; i++)
+                (void)offer(0, i, NULL);
+        assert_int_equal(b.sent_n, 3);
+        accept(2);
+        assert_int_equal(b.sent_n, 4);
+        assert_int_equal(b.committed[0], 0); /* 0 and 1 are still out */
+        accept(1);
+        accept(0);
+        assert_int_equal(b.committed[0], 3);
+        end();
+}
+
+/* ---- batches ------------------------------------------------------------------------------------------------------------------------- */
+
+static void a_batch_fills_or_waits(void **state UNUSED)
+{
+        begin((struct delivery_config){ .batch_records = 3, .batch_wait = 100 * USEC_MSEC, .max_records = 64 });
+        assign(0);
+        (void)offer(0, 0, NULL);
+        (void)offer(0, 1, NULL);
+        assert_int_equal(b.sent_n, 0);
+        assert_int_equal(delivery_deadline(b.d), b.now + 100 * USEC_MSEC);
+        (void)offer(0, 2, NULL);
+        assert_int_equal(b.sent_n, 1);
+        assert_int_equal(b.sent[0].n, 3);
+        accept(0);
+        (void)offer(0, 3, NULL);
+        b.now += 100 * USEC_MSEC - 1;
+        pull();
+        assert_int_equal(b.sent_n, 1);
+        b.now++;
+        pull();
+        assert_int_equal(b.sent_n, 2);
+        assert_int_equal(b.sent[1].n, 1);
+        end();
+}
+
+static void a_batch_is_bounded_by_bytes(void **state UNUSED)
+{
+        begin((struct delivery_config){ .batch_records = 10, .batch_bytes = 100, .max_records = 64 });
+        assign(0);
+        (void)offer_sized(0, 0, NULL, 500); /* alone it may exceed */
+        (void)offer_sized(0, 1, NULL, 60);
+        (void)offer_sized(0, 2, NULL, 40);
+        (void)offer_sized(0, 3, NULL, 1);
+        pull();
+        assert_int_equal(b.sent[0].n, 1);
+        accept(0);
+        assert_int_equal(b.sent[1].n, 2);
+        accept(1);
+        assert_int_equal(b.sent[2].n, 1);
+        end();
+}
+
+/* ---- failures ------------------------------------------------------------------------------------------------------------------------ */
+
+static void back_off_stays_in_bounds(void **state UNUSED)
+{
+        usec longest = 0;
+
+        begin((struct delivery_config){ .initial_backoff = USEC_SEC, .max_backoff = 8 * USEC_SEC });
+        assign(0);
+        (void)offer(0, 0, NULL);
+        for (size_t i = 0; i < 200; i++) {
+                usec failed_at = b.now, most = i < 3 ? USEC_SEC << i : 8 * USEC_SEC;
+
+                fail_with(i, ANSWER_RETRY, "no");
+                assert_int_equal(b.sent_n, i + 1);
+                assert_int_equal(b.state, DELIVERY_RETRYING);
+                next_deadline();
+                assert_int_equal(b.sent_n, i + 2);
+                assert_int_equal(b.sent[i + 1].number, i + 2);
+                assert_in_range(b.now - failed_at, USEC_MSEC, most);
+                longest = MAX_OF(longest, b.now - failed_at);
+        }
+        assert_true(longest > 7 * USEC_SEC);
+        accept(200);
+        assert_int_equal(b.state, DELIVERY_IDLE);
+        assert_int_equal(b.committed[0], 1);
+        end();
+}
+
+static void retry_after_is_honoured_and_bounded(void **state UNUSED)
+{
+        usec failed_at;
+
+        begin((struct delivery_config){ .initial_backoff = USEC_MSEC, .max_backoff = 2 * USEC_MSEC, .retry_after_max = 20 * USEC_SEC });
+        assign(0);
+        (void)offer(0, 0, NULL);
+        failed_at = b.now;
+        answer_with(0, (struct answer){ .kind = ANSWER_RETRY, .status = 429, .retry_after = 5 * USEC_SEC });
+        next_deadline();
+        assert_int_equal(b.now - failed_at, 5 * USEC_SEC);
+        failed_at = b.now;
+        answer_with(1, (struct answer){ .kind = ANSWER_RETRY, .status = 503, .retry_after = USEC_DAY });
+        next_deadline();
+        assert_int_equal(b.now - failed_at, 20 * USEC_SEC);
+        end();
+}
+
+static void a_final_answer_blocks(void **state UNUSED)
+{
+        usec failed_at;
+
+        begin((struct delivery_config){ .initial_backoff = USEC_MSEC, .max_backoff = 60 * USEC_SEC });
+        assign(0);
+        (void)offer(0, 0, NULL);
+        (void)offer(0, 1, NULL);
+        for (size_t i = 0; i < 20; i++) {
+                failed_at = b.now;
+                fail_with(i, ANSWER_FINAL, "400 bad event");
+                assert_int_equal(b.state, DELIVERY_BLOCKED);
+                assert_string_equal(b.text, "400 bad event");
+                next_deadline();
+                assert_in_range(b.now - failed_at, 30 * USEC_SEC, 60 * USEC_SEC);
+                assert_int_equal(b.sent[i + 1].positions[0], 0);
+        }
+        accept(20);
+        assert_int_equal(b.state, DELIVERY_IDLE);
+        assert_int_equal(b.sent[21].positions[0], 1);
+        end();
+}
+
+static void a_final_answer_drops_when_asked(void **state UNUSED)
+{
+        begin((struct delivery_config){ .on_exhausted = EXHAUSTED_DROP });
+        assign(0);
+        (void)offer(0, 0, NULL);
+        (void)offer(0, 1, NULL);
+        fail_with(0, ANSWER_FINAL, "no");
+        assert_int_equal(b.settled[OUTCOME_DROPPED], 1);
+        assert_int_equal(b.committed[0], 1);
+        assert_int_equal(b.sent[1].positions[0], 1);
+        assert_int_equal(b.state, DELIVERY_IDLE);
+        end();
+}
+
+static void attempts_are_limited(void **state UNUSED)
+{
+        begin((struct delivery_config){ .on_exhausted = EXHAUSTED_DROP, .max_attempts = 3 });
+        assign(0);
+        (void)offer(0, 0, NULL);
+        fail_with(0, ANSWER_RETRY, "no");
+        next_deadline();
+        fail_with(1, ANSWER_RETRY, "no");
+        assert_int_equal(b.settled[OUTCOME_DROPPED], 0);
+        next_deadline();
+        fail_with(2, ANSWER_RETRY, "no");
+        assert_int_equal(b.settled[OUTCOME_DROPPED], 1);
+        assert_int_equal(b.sent_n, 3);
+        end();
+}
+
+static void age_is_limited(void **state UNUSED)
+{
+        begin((struct delivery_config){ .on_exhausted = EXHAUSTED_DROP, .max_event_age = 8 * USEC_SEC });
+        assign(0);
+        (void)offer(0, 0, NULL);
+        b.now += 8 * USEC_SEC - 1;
+        fail_with(0, ANSWER_RETRY, "no");
+        assert_int_equal(b.settled[OUTCOME_DROPPED], 0);
+        next_deadline();
+        fail_with(1, ANSWER_RETRY, "no");
+        assert_int_equal(b.settled[OUTCOME_DROPPED], 1);
+        end();
+}
+
+static void what_is_exhausted_goes_to_the_dead_letter(void **state UNUSED)
+{
+        begin((struct delivery_config){ .on_exhausted = EXHAUSTED_DEAD_LETTER, .max_attempts = 1 });
+        assign(0);
+        (void)offer(0, 0, NULL);
+        (void)offer(0, 1, NULL);
+        fail_with(0, ANSWER_RETRY, "no");
+        assert_int_equal(b.sent_n, 2);
+        assert_true(b.sent[1].dead_letter);
+        assert_int_equal(b.sent[1].positions[0], 0);
+        /* The dead letter's own failures, final or not, are retried for ever: the record must not be lost. */
+        for (size_t i = 1; i < 6; i++) {
+                fail_with(i, i % 2 ? ANSWER_FINAL : ANSWER_RETRY, "dead letter down");
+                assert_int_equal(b.state, DELIVERY_RETRYING);
+                assert_int_equal(b.committed[0], 0);
+                next_deadline();
+                assert_true(b.sent[i + 1].dead_letter);
+        }
+        accept(6);
+        assert_int_equal(b.settled[OUTCOME_DEAD_LETTERED], 1);
+        assert_int_equal(b.committed[0], 1);
+        assert_false(b.sent[7].dead_letter);
+        assert_int_equal(b.sent[7].positions[0], 1);
+        end();
+}
+
+static void a_late_answer_is_cancelled_and_retried(void **state UNUSED)
+{
+        begin((struct delivery_config){ .timeout = 2 * USEC_SEC });
+        assign(0);
+        (void)offer(0, 0, NULL);
+        b.now += 2 * USEC_SEC - 1;
+        pull();
+        assert_int_equal(b.cancelled_n, 0);
+        assert_int_equal(delivery_deadline(b.d), b.now + 1);
+        b.now++;
+        pull();
+        assert_int_equal(b.cancelled_n, 1);
+        assert_int_equal(b.cancelled[0], b.sent[0].ticket);
+        assert_string_equal(b.text, "no answer within 2000 ms");
+        accept(0); /* stale: it counts for nothing */
+        assert_int_equal(b.settled[OUTCOME_ACCEPTED], 0);
+        next_deadline();
+        assert_int_equal(b.sent_n, 2);
+        assert_int_not_equal(b.sent[1].ticket, b.sent[0].ticket);
+        accept(0); /* the slot is in use again, by another attempt */
+        assert_int_equal(b.settled[OUTCOME_ACCEPTED], 0);
+        accept(1);
+        accept(1); /* twice */
+        assert_int_equal(b.settled[OUTCOME_ACCEPTED], 1);
+        delivery_answer(b.d, UINT32_MAX, &(struct answer){ .kind = ANSWER_ACCEPTED }, b.now);
+        end();
+}
+
+static void what_waits_is_detached_once(void **state UNUSED)
+{
+        begin((struct delivery_config){ .batch_records = 3 });
+        assign(0);
+        for (uint64_t i = 0; i < 3; i++)
+                (void)offer_sized(0, i, NULL, 1);
+        pull();
+        assert_int_equal(b.sent[0].n, 3);
+        fail_with(0, ANSWER_RETRY, "no");
+        assert_int_equal(b.detached, 3);
+        next_deadline();
+        fail_with(1, ANSWER_RETRY, "no");
+        assert_int_equal(b.detached, 3);
+        end();
+}
+
+/* A batch that is revoked while its records are being detached. */
+static void revoked_between_two_detachments(void **state UNUSED)
+{
+        struct action a;
+
+        begin((struct delivery_config){ .batch_records = 3 });
+        assign(0);
+        for (uint64_t i = 0; i < 3; i++)
+                (void)offer_sized(0, i, NULL, 1);
+        pull();
+        delivery_answer(b.d, b.sent[0].ticket, &(struct answer){ .kind = ANSWER_RETRY }, b.now);
+        assert_true(delivery_next(b.d, b.now, &a));
+        assert_int_equal(a.kind, ACTION_DETACH);
+        delivery_revoke(b.d, 0, b.now + USEC_SEC);
+        pull();
+        assert_int_equal(b.detached, 0);
+        assert_int_equal(b.settled[OUTCOME_RELEASED], 3);
+        assert_true(b.revoked[0]);
+        end();
+}
+
+/* ---- commits ------------------------------------------------------------------------------------------------------------------------- */
+
+static void commits_come_by_count(void **state UNUSED)
+{
+        begin((struct delivery_config){ .commit_count = 3, .commit_interval = USEC_HOUR });
+        assign(0);
+        for (uint64_t i = 0; i < 7; i++) {
+                (void)offer(0, i, NULL);
+                accept(i);
+                assert_int_equal(b.commits[0], (i + 1) / 3);
+                assert_int_equal(b.committed[0], (i + 1) / 3 * 3);
+        }
+        end();
+}
+
+static void commits_come_by_interval(void **state UNUSED)
+{
+        usec first;
+
+        begin((struct delivery_config){ .commit_count = 1000, .commit_interval = 5 * USEC_SEC });
+        assign(0);
+        (void)offer(0, 0, NULL);
+        accept(0);
+        first = b.now;
+        b.now += 3 * USEC_SEC;
+        (void)offer(0, 1, NULL);
+        accept(1);
+        assert_int_equal(b.commits[0], 0);
+        next_deadline();
+        assert_int_equal(b.now, first + 5 * USEC_SEC); /* since the first, not the last */
+        assert_int_equal(b.commits[0], 1);
+        assert_int_equal(b.committed[0], 2);
+        assert_true(delivery_deadline(b.d) == USEC_NEVER);
+        end();
+}
+
+static void without_an_interval_commits_come_at_once(void **state UNUSED)
+{
+        begin((struct delivery_config){ .commit_count = 1000, .commit_interval = 0 });
+        assign(0);
+        (void)offer(0, 41, NULL);
+        accept(0);
+        assert_int_equal(b.committed[0], 42);
+        end();
+}
+
+/* ---- revoking ------------------------------------------------------------------------------------------------------------------------ */
+
+static void what_is_in_flight_may_finish(void **state UNUSED)
+{
+        begin((struct delivery_config){ .commit_count = 1000, .commit_interval = USEC_HOUR });
+        assign(0);
+        (void)offer(0, 0, NULL);
+        (void)offer(0, 1, NULL);
+        delivery_revoke(b.d, 0, b.now + 3 * USEC_SEC);
+        pull();
+        assert_int_equal(b.settled[OUTCOME_RELEASED], 1); /* what was not sent */
+        assert_false(b.revoked[0]);
+        assert_int_equal(b.sent_n, 1);
+        b.now += USEC_SEC;
+        accept(0);
+        assert_int_equal(b.committed[0], 1); /* at once, whatever the interval */
+        assert_true(b.revoked[0]);
+        assert_int_equal(b.cancelled_n, 0);
+        assert_int_equal(b.sent_n, 1);
+        end();
+}
+
+static void grace_ends(void **state UNUSED)
+{
+        begin((struct delivery_config){ 0 });
+        assign(0);
+        (void)offer(0, 0, NULL);
+        delivery_revoke(b.d, 0, b.now + 3 * USEC_SEC);
+        pull();
+        next_deadline();
+        assert_int_equal(b.now, b.sent[0].at + 3 * USEC_SEC);
+        assert_int_equal(b.cancelled_n, 1);
+        assert_int_equal(b.settled[OUTCOME_RELEASED], 1);
+        assert_int_equal(b.committed[0], 0);
+        assert_true(b.revoked[0]);
+        accept(0); /* too late */
+        assert_int_equal(b.settled[OUTCOME_ACCEPTED], 0);
+        end();
+}
+
+static void a_failure_in_grace_releases(void **state UNUSED)
+{
+        begin((struct delivery_config){ .on_exhausted = EXHAUSTED_DROP, .max_attempts = 1 });
+        assign(0);
+        (void)offer(0, 0, NULL);
+        delivery_revoke(b.d, 0, b.now + 3 * USEC_SEC);
+        pull();
+        fail_with(0, ANSWER_RETRY, "no");
+        assert_int_equal(b.settled[OUTCOME_RELEASED], 1);
+        assert_int_equal(b.committed[0], 0);
+        assert_true(b.revoked[0]);
+        end();
+}
+
+static void lost_commits_nothing(void **state UNUSED)
+{
+        begin((struct delivery_config){ .ordering = ORDERING_NONE, .commit_count = 1000, .commit_interval = USEC_HOUR });
+        assign(0);
+        (void)offer(0, 0, NULL);
+        (void)offer(0, 1, NULL);
+        accept(0);
+        delivery_revoke(b.d, 0, 0);
+        pull();
+        assert_int_equal(b.commits[0], 0);
+        assert_int_equal(b.cancelled_n, 1);
+        assert_true(b.revoked[0]);
+        assert_int_equal(b.settled[OUTCOME_RELEASED], 1);
+        assert_true(delivery_deadline(b.d) == USEC_NEVER);
+        end();
+}
+
+static void grace_may_be_cut_short_by_loss(void **state UNUSED)
+{
+        begin((struct delivery_config){ .ordering = ORDERING_NONE });
+        assign(0);
+        (void)offer(0, 0, NULL);
+        (void)offer(0, 1, NULL);
+        delivery_revoke(b.d, 0, b.now + USEC_HOUR);
+        pull();
+        accept(0);
+        assert_int_equal(b.committed[0], 1);
+        delivery_revoke(b.d, 0, 0);
+        pull();
+        assert_true(b.revoked[0]);
+        assert_int_equal(b.committed[0], 1);
+        end();
+}
+
+static void a_record_of_a_strange_track_comes_back(void **state UNUSED)
+{
+        begin((struct delivery_config){ 0 });
+        (void)offer(5, 0, NULL);
+        assert_int_equal(b.settled[OUTCOME_RELEASED], 1);
+        assert_int_equal(b.sent_n, 0);
+        assign(5);
+        delivery_revoke(b.d, 5, b.now + USEC_SEC);
+        (void)offer(5, 0, NULL);
+        assert_int_equal(b.settled[OUTCOME_RELEASED], 2);
+        assert_true(b.revoked[5]);
+        end();
+}
+
+static void a_track_comes_again_afresh(void **state UNUSED)
+{
+        struct error err;
+
+        begin((struct delivery_config){ 0 });
+        assign(0);
+        assert_int_equal(delivery_assign(b.d, 0, b.now, &err), -1);
+        (void)offer(0, 100, NULL);
+        accept(0);
+        assert_int_equal(b.committed[0], 101);
+        delivery_revoke(b.d, 0, b.now + USEC_SEC);
+        pull();
+        assert_true(b.revoked[0]);
+        b.revoked[0] = false;
+        b.committed[0] = 0;
+        assign(0);
+        (void)offer(0, 50, NULL); /* read again from an older commit */
+        accept(1);
+        assert_int_equal(b.committed[0], 51);
+        end();
+}
+
+static void a_blocked_track_ends_too(void **state UNUSED)
+{
+        begin((struct delivery_config){ 0 });
+        assign(0);
+        (void)offer(0, 0, NULL);
+        fail_with(0, ANSWER_FINAL, "no");
+        assert_int_equal(b.state, DELIVERY_BLOCKED);
+        delivery_revoke(b.d, 0, b.now + USEC_SEC);
+        pull();
+        assert_true(b.revoked[0]);
+        assert_int_equal(b.state, DELIVERY_IDLE);
+        assert_true(delivery_deadline(b.d) == USEC_NEVER);
+        end();
+}
+
+/* ---- credit -------------------------------------------------------------------------------------------------------------------------- */
+
+/* The source lends all it may at once; bounds are checked after each action. */
+static void credit_never_exceeds(void **state UNUSED)
+{
+        for (uint64_t seed = 0; seed < 40; seed++) {
+                struct random r;
+                uint64_t next[TRACKS] = { 0 };
+                size_t answered = 0;
+
+                random_init(&r, seed);
+                begin((struct delivery_config){ .ordering = (enum ordering)random_below(&r, 3), .max_records = 1 + (uint32_t)random_below(&r, 40),
+                                                .max_bytes = 200 + random_below(&r, 3000), .batch_records = 1 + (uint32_t)random_below(&r, 4) });
+                for (uint32_t t = 0; t < TRACKS; t++)
+                        assign(t);
+                while (b.records_n < 1500) {
+                        bool any = false;
+
+                        for (uint32_t t = 0; t < TRACKS; t++)
+                                while (b.credit[t] > 0 && b.bytes[t] > 0 && random_below(&r, 8)) {
+                                        struct delivery_stats s;
+                                        int64_t lent;
+
+                                        (void)offer_sized(t, next[t]++, "k", 1 + (uint32_t)random_below(&r, 100));
+                                        delivery_stats(b.d, &s);
+                                        lent = (int64_t)s.held_bytes;
+                                        assert_true(lent <= (int64_t)b.config.max_bytes + 100 * TRACKS);
+                                        any = true;
+                                }
+                        pull();
+                        if (answered < b.sent_n && (!any || random_below(&r, 2))) {
+                                if (random_below(&r, 5))
+                                        accept(answered++);
+                                else
+                                        fail_with(answered++, ANSWER_RETRY, "no");
+                        } else if (!any && delivery_deadline(b.d) != USEC_NEVER)
+                                next_deadline();
+                }
+                end();
+        }
+}
+
+static void a_stuck_track_leaves_credit_to_others(void **state UNUSED)
+{
+        begin((struct delivery_config){ .max_records = 16, .max_in_flight = 8 });
+        assign(0);
+        assign(1);
+        for (uint64_t i = 0; b.credit[0] > 0 && i < 100; i++)
+                (void)offer(0, i, NULL);
+        assert_int_equal(b.credit[0], 0); /* nothing of it is answered */
+        for (uint64_t i = 0; i < 200; i++) {
+                assert_true(b.credit[1] > 0);
+                (void)offer(1, i, NULL);
+                accept(b.sent_n - 1);
+        }
+        assert_int_equal(b.committed[1], 200);
+        end();
+}
+
+static void statuses_have_their_class(void **state UNUSED)
+{
+        static const int retried[] = { 404, 408, 409, 425, 429, 500, 502, 503, 504, 599 }, final[] = { 0, 100, 199, 300, 301, 304, 400, 401, 403, 405, 410, 413, 422, 499, 600 };
+
+        for (int s = 200; s < 300; s++)
+                assert_int_equal(answer_kind_of(s), ANSWER_ACCEPTED);
+        for (size_t i = 0; i < COUNT_OF(retried); i++)
+                assert_int_equal(answer_kind_of(retried[i]), ANSWER_RETRY);
+        for (size_t i = 0; i < COUNT_OF(final); i++)
+                assert_int_equal(answer_kind_of(final[i]), ANSWER_FINAL);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(a_partition_is_delivered_one_by_one),
+                cmocka_unit_test(a_key_is_delivered_one_by_one),
+                cmocka_unit_test(without_order_all_go_at_once),
+                cmocka_unit_test(a_batch_fills_or_waits),
+                cmocka_unit_test(a_batch_is_bounded_by_bytes),
+                cmocka_unit_test(back_off_stays_in_bounds),
+                cmocka_unit_test(retry_after_is_honoured_and_bounded),
+                cmocka_unit_test(a_final_answer_blocks),
+                cmocka_unit_test(a_final_answer_drops_when_asked),
+                cmocka_unit_test(attempts_are_limited),
+                cmocka_unit_test(age_is_limited),
+                cmocka_unit_test(what_is_exhausted_goes_to_the_dead_letter),
+                cmocka_unit_test(a_late_answer_is_cancelled_and_retried),
+                cmocka_unit_test(what_waits_is_detached_once),
+                cmocka_unit_test(revoked_between_two_detachments),
+                cmocka_unit_test(commits_come_by_count),
+                cmocka_unit_test(commits_come_by_interval),
+                cmocka_unit_test(without_an_interval_commits_come_at_once),
+                cmocka_unit_test(what_is_in_flight_may_finish),
+                cmocka_unit_test(grace_ends),
+                cmocka_unit_test(a_failure_in_grace_releases),
+                cmocka_unit_test(lost_commits_nothing),
+                cmocka_unit_test(grace_may_be_cut_short_by_loss),
+                cmocka_unit_test(a_record_of_a_strange_track_comes_back),
+                cmocka_unit_test(a_track_comes_again_afresh),
+                cmocka_unit_test(a_blocked_track_ends_too),
+                cmocka_unit_test(credit_never_exceeds),
+                cmocka_unit_test(a_stuck_track_leaves_credit_to_others),
+                cmocka_unit_test(statuses_have_their_class),
+        };
+        return cmocka_run_group_tests_name("delivery", tests, NULL, NULL);
+}
