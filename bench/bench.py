@@ -42,7 +42,7 @@ def trigger(bootstrap, topic, port, options):
         "kind": "Trigger",
         "metadata": {"name": "bench", "namespace": "bench"},
         "spec": {
-            "source": {"kafka": {"bootstrapServers": [bootstrap], "topics": [topic], "startPosition": "Earliest"}},
+            "source": {"kafka": {"bootstrapServers": [bootstrap], "topics": [topic], "startPosition": "Earliest", "fetchBytes": options.fetch_mib << 20}},
             "sink": {"uri": f"http://127.0.0.1:{port}/"},
             "delivery": {"ordering": options.ordering, "maxInFlight": options.in_flight},
         },
@@ -91,6 +91,7 @@ def main():
     parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--in-flight", type=int, default=64)
     parser.add_argument("--ordering", default="None", choices=["None", "Key", "Partition"])
+    parser.add_argument("--fetch-mib", type=int, default=4, help="what librdkafka fetches ahead")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     result = measure(options)

@@ -64,7 +64,6 @@ struct services {
         struct store store;              /* this Trigger's own keys */
         const struct trigger *trigger;
         const char *instance;            /* stable name of this worker's slot; NULL: none */
-        size_t fetch_bytes;              /* the budget for what is fetched ahead */
 };
 
 struct driver {

@@ -7,7 +7,6 @@
 #include "base/random.h"
 
 enum { EVENTS_AT_ONCE = 64, ROUNDS_A_TURN = 16, ANSWER_KEPT = 4096, MESSAGE_KEPT = 256 * 1024 };
-static const size_t FETCH_BYTES = (size_t)8 << 20;
 
 struct pipeline {
         struct task task;
@@ -268,7 +267,7 @@ static int open_all(struct pipeline *p, struct error *err)
                 return -1;
         p->http = http_end_port(p->http_end);
         p->services = (struct services){ .loop = p->config.loop, .waker = loop_waker(p->config.loop), .clock = p->config.clock, .trigger = t,
-                                         .instance = p->config.instance, .fetch_bytes = p->config.fetch_bytes ? p->config.fetch_bytes : FETCH_BYTES };
+                                         .instance = p->config.instance };
         if (p->config.open_store(p->config.store_cookie, &p->task, &p->services.store, err) < 0)
                 return -1;
         return p->driver->open(&p->source, t->source_spec, &p->services, &p->task, err);

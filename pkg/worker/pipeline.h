@@ -15,7 +15,6 @@ struct pipeline_config {
         const struct trigger *trigger;   /* borrowed until free */
         const char *sink;                /* the absolute URL events go to */
         const char *instance;            /* a stable name of this worker among its Trigger's; NULL: none */
-        size_t fetch_bytes;              /* the source's read-ahead; 0: the default */
         struct task *observer;           /* made ready when the status changed; may be NULL */
         /* The store's end needs the pipeline's task; made by the caller through this. */
         int (*open_store)(void *cookie, struct task *wake, struct store *, struct error *);

@@ -27,6 +27,9 @@ static const struct field kafka_fields[] = {
           .help = "The consumer group that holds the positions; by default sluice.NAMESPACE.NAME." },
         { .name = "startPosition", .type = FIELD_ENUM, .offset = offsetof(struct kafka_spec, start_position), .fallback = "Latest", .values = start_names,
           .help = "Where to begin in a partition for which the group has no position: Earliest reads all there is, Latest only what comes from then on." },
+        { .name = "fetchBytes", .type = FIELD_INT, .offset = offsetof(struct kafka_spec, fetch_bytes), .fallback = "4194304", .min = 1048576, .max = 1073741824,
+          .help = "How many bytes are fetched ahead over about four partitions. Memory grows with it; with librdkafka before 2.2 (Debian 12) so does the "
+                  "highest throughput." },
 };
 const struct type kafka_type = { .name = "KafkaSource", .help = "Messages of Kafka topics, at least once, in order within a partition. A null value reaches the function as JSON null, "
                                                                 "a value that is not valid UTF-8 as its Base64.",
@@ -150,7 +153,8 @@ static void join_strings(struct buf *b, const struct strings *list)
 static int configure(rd_kafka_conf_t *conf, const struct kafka_spec *spec, const struct services *services, struct error *err)
 {
         BUF_AT_END struct buf servers = BUF_INIT(65536), group = BUF_INIT(1024);
-        size_t kilobytes = MAX_OF(services->fetch_bytes / 1024, (size_t)1024);
+        /* The budget is for a handful of partitions: librdkafka counts what waits for each by itself when its queue is read directly. */
+        size_t kilobytes = MAX_OF((size_t)spec->fetch_bytes / 1024 / 4, (size_t)256);
 
         join_strings(&servers, &spec->bootstrap_servers);
         kafka_group(services->trigger, &group);
@@ -165,8 +169,11 @@ static int configure(rd_kafka_conf_t *conf, const struct kafka_spec *spec, const
             set(conf, "partition.assignment.strategy", "range", err) < 0 || set(conf, "socket.keepalive.enable", "true", err) < 0 ||
             set(conf, "statistics.interval.ms", "5000", err) < 0 || set(conf, "reconnect.backoff.max.ms", "5000", err) < 0 ||
             set_number(conf, "queued.max.messages.kbytes", kilobytes, err) < 0 ||
-            set_number(conf, "fetch.message.max.bytes", MIN_OF(kilobytes / 4, (size_t)1024) * 1024, err) < 0 ||
+            set_number(conf, "fetch.message.max.bytes", MIN_OF(MAX_OF(kilobytes / 4, (size_t)256), (size_t)1024) * 1024, err) < 0 ||
             set_number(conf, "fetch.max.bytes", MAX_OF(kilobytes / 2, (size_t)1024) * 1024, err) < 0)
+                return -1;
+        /* Since 2.2; before, a full queue is looked at again after up to a second. */
+        if (rd_kafka_version() >= 0x02020000 && set(conf, "fetch.queue.backoff.ms", "5", err) < 0)
                 return -1;
         if (services->instance && set(conf, "group.instance.id", services->instance, err) < 0)
                 return -1;

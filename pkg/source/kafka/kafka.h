@@ -5,7 +5,7 @@
 #include "source/driver.h"
 
 enum kafka_start { KAFKA_EARLIEST, KAFKA_LATEST };
-struct kafka_spec { struct strings bootstrap_servers, topics; char *consumer_group; int start_position; };
+struct kafka_spec { struct strings bootstrap_servers, topics; char *consumer_group; int start_position; int64_t fetch_bytes; };
 
 extern const struct type kafka_type;
 extern const struct driver kafka_driver;
