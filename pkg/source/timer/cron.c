@@ -196,26 +196,32 @@ static int64_t instant(const struct cron *c, const struct zone *z, int64_t local
 }
 
 /* The best run on a local day, or INT64_MAX. */
-static int64_t on_day(const struct cron *c, const struct zone *z, int64_t day, int64_t from_local, int64_t after, bool steady)
+static int64_t on_day(const struct cron *c, const struct zone *z, int64_t day, int64_t after)
 {
-        int64_t best = INT64_MAX;
+        int64_t earlier = zone_offset(z, day * 86400 - 172800), later = zone_offset(z, day * 86400 + 259200), best = INT64_MAX;
+        /* A local time comes no earlier than with the one offset and no later than with the other, which spares most days most of their seconds. */
+        int64_t least = MIN_OF(earlier, later), most = MAX_OF(earlier, later);
 
         for (int h = 0; h < 24; h++) {
-                if (!(c->hours >> h & 1) || day * 86400 + h * 3600 + 3599 < from_local)
+                int64_t hour = day * 86400 + h * 3600;
+
+                if (!(c->hours >> h & 1) || hour + 3599 - least <= after)
                         continue;
                 for (int m = 0; m < 60; m++) {
-                        if (!(c->minutes >> m & 1))
+                        int64_t minute = hour + m * 60;
+
+                        if (!(c->minutes >> m & 1) || minute + 59 - least <= after)
                                 continue;
                         for (int s = 0; s < 60; s++) {
                                 int64_t at;
 
-                                if (!(c->seconds >> s & 1))
+                                if (minute + s - most >= best)
+                                        return best;
+                                if (!(c->seconds >> s & 1) || minute + s - least <= after)
                                         continue;
-                                at = instant(c, z, day * 86400 + h * 3600 + m * 60 + s, after);
+                                at = instant(c, z, minute + s, after);
                                 if (at >= 0 && at < best)
                                         best = at;
-                                if (best != INT64_MAX && steady)
-                                        return best;
                         }
                 }
         }
@@ -224,7 +230,7 @@ static int64_t on_day(const struct cron *c, const struct zone *z, int64_t day, i
 
 usec cron_next(const struct cron *c, const struct zone *z, usec after)
 {
-        int64_t seconds, local, day, best = INT64_MAX;
+        int64_t seconds, local, day;
 
         if (c->period)
                 return (after / c->period + (after % c->period >= 0)) * c->period;
@@ -233,19 +239,17 @@ usec cron_next(const struct cron *c, const struct zone *z, usec after)
         /* An offset may have changed by hours meanwhile: begin a little before. */
         day = (local - 10800) / 86400 - ((local - 10800) % 86400 < 0);
         for (int64_t d = day; d < day + 9 * 366; d++) {
-                bool steady = zone_offset(z, d * 86400 - 172800) == zone_offset(z, d * 86400 + 259200);
+                int64_t best = day_matches(c, d) ? on_day(c, z, d, seconds) : INT64_MAX;
 
-                if (!day_matches(c, d))
+                if (best == INT64_MAX)
                         continue;
-                best = on_day(c, z, d, local - 10800, seconds, steady);
                 /* A candidate of the next day is later, but where the clock goes back over midnight and hours of two days come twice. */
-                if (!steady && day_matches(c, d + 1)) {
-                        int64_t other = on_day(c, z, d + 1, local - 10800, seconds, false);
+                if (zone_offset(z, d * 86400 - 172800) != zone_offset(z, d * 86400 + 259200) && day_matches(c, d + 1)) {
+                        int64_t other = on_day(c, z, d + 1, seconds);
 
                         best = MIN_OF(best, other);
                 }
-                if (best != INT64_MAX)
-                        return best * USEC_SEC;
+                return best * USEC_SEC;
         }
         return USEC_NEVER;
 }
