@@ -3,23 +3,22 @@
 #include "options.h"
 #include "source/driver.h"
 
-/* Checks one argument; what is wrong goes to stderr. */
-static bool check(struct triggers *all, const char *path)
+/* Checks one argument, of itself: names may come again in another one. What is wrong goes to stderr. */
+static bool check(const char *path)
 {
         BUF_AT_END struct buf report = BUF_INIT((size_t)64 << 20);
-        size_t before = all->n, n;
+        struct triggers all = { 0 };
         struct error err;
+        bool valid = triggers_load(&all, path, source_types(), source_drivers_n, &report, &err) == 0;
 
-        if (triggers_load(all, path, source_types(), source_drivers_n, &report, &err) < 0) {
-                if (report.n)
-                        (void)fwrite(report.p, 1, report.n, stderr);
-                else
-                        (void)fprintf(stderr, "sluice validate: %s\n", err.text);
-                return false;
-        }
-        n = all->n - before;
-        (void)printf("%s: %zu %s valid\n", strcmp(path, "-") == 0 ? "<stdin>" : path, n, n == 1 ? "trigger is" : "triggers are");
-        return true;
+        if (report.n)
+                (void)fwrite(report.p, 1, report.n, stderr);
+        else if (!valid)
+                (void)fprintf(stderr, "sluice validate: %s\n", err.text);
+        else
+                (void)printf("%s: %zu %s valid\n", strcmp(path, "-") == 0 ? "<stdin>" : path, all.n, all.n == 1 ? "trigger is" : "triggers are");
+        triggers_done(&all);
+        return valid;
 }
 
 int cmd_validate(int argc, char **argv)
@@ -29,15 +28,13 @@ int cmd_validate(int argc, char **argv)
                                                     "Exit code 0: all are valid; 1: not, and every error is shown as FILE:LINE:COLUMN: PATH: what is wrong; 2: wrong usage. "
                                                     "Documents of other kinds are skipped." };
         struct strings files;
-        struct triggers all = { 0 };
         int result = options_parse(&usage, argc, argv, &files);
         bool valid = true;
 
         if (result < 0 && files.n == 0)
                 result = usage_error("validate", "needs a FILE or DIR, or - for standard input");
         for (size_t i = 0; result < 0 && i < files.n; i++)
-                valid = check(&all, files.list[i]) && valid;
-        triggers_done(&all);
+                valid = check(files.list[i]) && valid;
         free(files.list);
         if (result < 0 && fflush(stdout) != 0)
                 valid = false;

@@ -97,11 +97,12 @@ static void load_trigger(struct loading *l, const struct node *n)
 {
         struct trigger *t = trigger_decode(n, l->types, l->types_n, &l->problems);
         const struct trigger *other = t ? find(l->all, t) : NULL;
+        const struct node *name = node_member(node_member(n, "metadata"), "name");
 
         if (!t)
                 return;
         if (other)
-                problem_add(&l->problems, t->line, t->column, "metadata.name", "the Trigger %s/%s is there already, at %s:%u: rename one of them", t->namespace_, t->name,
+                problem_add(&l->problems, name->line, name->column, "metadata.name", "the Trigger %s/%s is there already, at %s:%u: rename one of them", t->namespace_, t->name,
                             other->file, other->line);
         else if (!(t->file = str_dup(str_of(l->file))) || add(l->all, t) < 0)
                 problem_add(&l->problems, t->line, t->column, "", "out of memory");

@@ -81,7 +81,7 @@ static void format_one(const struct problem *p, const char *file, struct buf *ou
 
 void problems_format(const struct problems *all, const char *file, struct buf *out)
 {
-        FREE_AT_END struct place *order = calloc(all->n ? all->n : 1, sizeof(*order));
+        FREE_AT_END struct place *order = all->n ? calloc(all->n, sizeof(*order)) : NULL;
 
         for (size_t i = 0; order && i < all->n; i++)
                 order[i] = (struct place){ all->list[i].line, all->list[i].column, i };
