@@ -1,11 +1,11 @@
 #include "http/client.h"
 
 #include <arpa/inet.h>
-#include <curl/curl.h>
 #include <stdio.h>
 
 #include "base/random.h"
 #include "http/codec.h"
+#include "http/multi.h"
 #include "http/resolver.h"
 
 enum { READ_SIZE = 65536, ANSWER_HEAD_MAX = 65536 };
@@ -59,13 +59,10 @@ struct http_target {
 
 struct http_end { struct http_client *client; struct task *wake; struct exchange *exchanges, *done, **done_last, *taken, *spare; };
 
-struct socket_watch { struct http_client *client; struct loop_io *io; curl_socket_t fd; };
-
 struct http_client {
         struct loop *loop;
-        CURLM *multi;
+        struct http_multi *multi;
         struct resolver *resolver;
-        struct task timer;               /* curl's time-outs */
         struct random random;
         char *space;                     /* what was read last */
 };
@@ -149,7 +146,7 @@ static void connection_free(struct connection *c)
         idle_remove(c);
         loop_io_close(c->io);
         if (c->easy) {
-                (void)curl_multi_remove_handle(t->client->multi, c->easy);
+                http_multi_remove(t->client->multi, c->easy);
                 curl_easy_cleanup(c->easy);
         }
         curl_slist_free_all(c->connect_to);
@@ -363,79 +360,12 @@ static void connected(struct connection *c, CURLcode result)
         connection_free_or_serve(c);
 }
 
-static void take_connected(struct http_client *client)
+static void on_connected(void *cookie UNUSED, CURL *easy, CURLcode result)
 {
-        CURLMsg *m;
-        int left;
+        struct connection *c;
 
-        while ((m = curl_multi_info_read(client->multi, &left))) {
-                struct connection *c;
-                CURLcode result = m->data.result;
-
-                if (m->msg != CURLMSG_DONE)
-                        continue;
-                (void)curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, (char **)&c);
-                connected(c, result);
-        }
-}
-
-static void on_curl_socket(void *cookie, int events)
-{
-        struct socket_watch *w = cookie;
-        struct http_client *client = w->client;
-        int running;
-
-        /* Drives the connect; the watch may be gone afterwards. */
-        (void)curl_multi_socket_action(client->multi, w->fd, (events & LOOP_READABLE ? CURL_CSELECT_IN : 0) | (events & LOOP_WRITABLE ? CURL_CSELECT_OUT : 0),
-                                       &running);
-        take_connected(client);
-}
-
-static int curl_wants_socket(CURL *easy UNUSED, curl_socket_t fd, int what, void *cookie, void *socket_cookie)
-{
-        struct http_client *client = cookie;
-        struct socket_watch *w = socket_cookie;
-
-        if (what == CURL_POLL_REMOVE) {
-                if (w) {
-                        loop_io_close(w->io);
-                        free(w);
-                        (void)curl_multi_assign(client->multi, fd, NULL);
-                }
-                return 0;
-        }
-        if (!w) {
-                w = calloc(1, sizeof(*w));
-                if (!w)
-                        return -1;
-                w->client = client;
-                w->fd = fd;
-                if (loop_io_open(client->loop, fd, on_curl_socket, w, &w->io, NULL) < 0) {
-                        free(w);
-                        return -1;
-                }
-                (void)curl_multi_assign(client->multi, fd, w);
-        }
-        loop_io_want(w->io, (what & CURL_POLL_IN ? LOOP_READABLE : 0) | (what & CURL_POLL_OUT ? LOOP_WRITABLE : 0));
-        return 0;
-}
-
-static int curl_wants_timer(CURLM *multi UNUSED, long ms, void *cookie)
-{
-        struct http_client *client = cookie;
-
-        /* Never act from within this callback: the task does. */
-        loop_arm(client->loop, &client->timer, ms < 0 ? USEC_NEVER : loop_now(client->loop) + (usec)ms * USEC_MSEC);
-        return 0;
-}
-
-static void on_curl_timer(struct task *t, usec now UNUSED)
-{
-        struct http_client *client = CONTAINER_OF(t, struct http_client, timer);
-        int running;
-
-        (void)curl_multi_socket_action(client->multi, CURL_SOCKET_TIMEOUT, 0, &running);
-        take_connected(client);
+        (void)curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&c);
+        connected(c, result);
 }
 
 static int connect_one(struct http_target *t, const char *address, struct error *err)
@@ -477,9 +407,9 @@ static int connect_one(struct http_target *t, const char *address, struct error 
                 c->next->previous = c;
         t->connections = c;
         t->connections_n++;
-        if (curl_multi_add_handle(t->client->multi, c->easy) != CURLM_OK) {
+        if (http_multi_add(t->client->multi, c->easy, err) < 0) {
                 connection_free(c);
-                return error_memory(err);
+                return -1;
         }
         return 0;
 }
@@ -774,21 +704,14 @@ int http_client_new(struct http_client **out, struct loop *loop, struct error *e
         if (!client)
                 return error_memory(err);
         client->loop = loop;
-        client->timer.turn = on_curl_timer;
         random_init(&client->random, random_seed());
-        (void)curl_global_init(CURL_GLOBAL_DEFAULT);
-        client->multi = curl_multi_init();
         client->space = malloc(READ_SIZE);
-        if (!client->multi || !client->space || resolver_new(&client->resolver, loop, err) < 0) {
-                bool memory = !client->multi || !client->space;
+        if (!client->space || http_multi_new(&client->multi, loop, on_connected, client, err) < 0 || resolver_new(&client->resolver, loop, err) < 0) {
+                bool memory = !client->space;
 
                 (void)http_client_free(client);
                 return memory ? error_memory(err) : -1;
         }
-        (void)curl_multi_setopt(client->multi, CURLMOPT_SOCKETFUNCTION, curl_wants_socket);
-        (void)curl_multi_setopt(client->multi, CURLMOPT_SOCKETDATA, client);
-        (void)curl_multi_setopt(client->multi, CURLMOPT_TIMERFUNCTION, curl_wants_timer);
-        (void)curl_multi_setopt(client->multi, CURLMOPT_TIMERDATA, client);
         *out = client;
         return 0;
 }
@@ -798,9 +721,7 @@ struct http_client *http_client_free(struct http_client *client)
         if (!client)
                 return NULL;
         (void)resolver_free(client->resolver);
-        if (client->multi)
-                (void)curl_multi_cleanup(client->multi);
-        loop_forget(client->loop, &client->timer);
+        (void)http_multi_free(client->multi);
         free(client->space);
         free(client);
         return NULL;
