@@ -361,7 +361,8 @@ static char *full_key(struct file_store_end *end, struct str key)
 {
         struct buf b = BUF_INIT(FRAME_MAX);
 
-        buf_printf(&b, "%s/", end->prefix);
+        /* A line end parts them: it stands in no prefix and in no key, so that "a" with "b/c" is not "a/b" with "c". */
+        buf_printf(&b, "%s\n", end->prefix);
         buf_str(&b, key);
         return buf_take(&b);
 }
@@ -401,6 +402,11 @@ static void put(void *cookie, uint64_t tag, struct str key, struct str value)
         if (!r)
                 abort();
         r->key = full_key(end, key);
+        if (value.n > FRAME_MAX) { /* before anything of the old value is touched */
+                (void)error_set(&err, ERROR_INVALID, "checkpoint of %zu bytes: at most %d are kept", value.n, FRAME_MAX);
+                complete(r, &err);
+                return;
+        }
         if (!r->key || entry_set(s, str_of(r->key), value) < 0) {
                 (void)error_memory(&err);
                 complete(r, &err);

@@ -1,0 +1,419 @@
+#include "checkpoint/filestore.h"
+
+#include <fcntl.h>
+#include <ftw.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+/* ---- a store on a real loop, in a folder of its own ------------------------------------------------------------------------------------ */
+
+struct user { struct task wake; struct file_store_end *end; struct store store; struct store_result results[4096]; size_t results_n, wanted; char value[4096]; };
+
+static struct loop *loop;
+static char folder[64], journal[128];
+static struct file_store *store;
+static bool overdue;
+static struct task watchdog;
+
+static void too_late(struct task *t UNUSED, usec now UNUSED)
+{
+        overdue = true;
+        loop_stop(loop);
+}
+
+static void user_turn(struct task *t, usec now UNUSED)
+{
+        struct user *u = CONTAINER_OF(t, struct user, wake);
+        struct store_result r;
+
+        while (store_take(&u->store, &r)) {
+                if (r.is_get && r.found)
+                        (void)snprintf(u->value, sizeof(u->value), STR_FMT, STR_ARG(r.value));
+                u->results[u->results_n++ % COUNT_OF(u->results)] = r;
+        }
+        if (u->results_n >= u->wanted)
+                loop_stop(loop);
+}
+
+static void wait_for(struct user *u, size_t n)
+{
+        u->wanted = u->results_n + n;
+        loop_arm(loop, &watchdog, clock_monotonic(&system_clock) + 20 * USEC_SEC);
+        loop_run(loop);
+        loop_forget(loop, &watchdog);
+        assert_false(overdue);
+}
+
+static void open_store(void)
+{
+        struct error err;
+
+        if (file_store_new(&store, loop, folder, &err) < 0)
+                fail_msg("%s", err.text);
+}
+
+static struct user *user_new(const char *prefix)
+{
+        struct user *u = calloc(1, sizeof(*u));
+        struct error err;
+
+        assert_non_null(u);
+        u->wake.turn = user_turn;
+        assert_int_equal(file_store_end_new(&u->end, store, str_of(prefix), &u->wake, &err), 0);
+        u->store = file_store_port(u->end);
+        return u;
+}
+
+static void user_free(struct user *u)
+{
+        u->end = file_store_end_free(u->end);
+        loop_forget(loop, &u->wake);
+        free(u);
+}
+
+static void put(struct user *u, const char *key, const char *value)
+{
+        store_put(&u->store, 1, str_of(key), str_of(value));
+        wait_for(u, 1);
+        assert_false(u->results[u->results_n - 1].failed);
+        assert_false(u->results[u->results_n - 1].is_get);
+}
+
+/* NULL: not there. */
+static const char *get(struct user *u, const char *key)
+{
+        const struct store_result *r;
+
+        store_get(&u->store, 2, str_of(key));
+        wait_for(u, 1);
+        r = &u->results[u->results_n - 1];
+        assert_true(r->is_get && !r->failed && r->tag == 2);
+        return r->found ? u->value : NULL;
+}
+
+static int setup(void **state UNUSED)
+{
+        struct error err;
+
+        overdue = false;
+        watchdog = (struct task){ .turn = too_late };
+        (void)snprintf(folder, sizeof(folder), "/tmp/sluice-store-XXXXXX");
+        if (!mkdtemp(folder))
+                return -1;
+        (void)snprintf(journal, sizeof(journal), "%s/checkpoints.journal", folder);
+        return loop_new(&loop, &err);
+}
+
+static int remove_one(const char *path, const struct stat *s UNUSED, int kind UNUSED, struct FTW *w UNUSED) { return remove(path); }
+
+static int teardown(void **state UNUSED)
+{
+        loop = loop_free(loop);
+        return nftw(folder, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+}
+
+static off_t journal_size(void)
+{
+        struct stat s;
+
+        return stat(journal, &s) == 0 ? s.st_size : -1;
+}
+
+/* ---- tests ----------------------------------------------------------------------------------------------------------------------------- */
+
+static void what_is_put_is_got_also_after_reopening(void **state UNUSED)
+{
+        struct user *u;
+
+        open_store();
+        u = user_new("a");
+        assert_null(get(u, "timer"));
+        put(u, "timer", "one");
+        assert_string_equal(get(u, "timer"), "one");
+        put(u, "timer", "two");
+        put(u, "empty", "");
+        user_free(u);
+        store = file_store_free(store);
+        open_store();
+        u = user_new("a");
+        assert_string_equal(get(u, "timer"), "two");
+        assert_string_equal(get(u, "empty"), "");
+        assert_null(get(u, "other"));
+        user_free(u);
+        store = file_store_free(store);
+        assert_null(file_store_free(NULL));
+}
+
+static void prefixes_keep_apart(void **state UNUSED)
+{
+        struct user *a, *b, *ab;
+
+        open_store();
+        a = user_new("a");
+        b = user_new("b");
+        ab = user_new("a/b");
+        put(a, "timer", "of a");
+        assert_null(get(b, "timer"));
+        put(a, "b/timer", "of a, too");
+        assert_null(get(ab, "timer"));
+        put(ab, "timer", "of a/b");
+        assert_string_equal(get(a, "b/timer"), "of a, too");
+        user_free(a);
+        user_free(b);
+        user_free(ab);
+        store = file_store_free(store);
+}
+
+static void completions_keep_their_order(void **state UNUSED)
+{
+        enum { PUTS = 2000 };
+        struct user *u;
+
+        open_store();
+        u = user_new("a");
+        for (uint64_t i = 0; i < PUTS; i++) {
+                char value[32];
+
+                (void)snprintf(value, sizeof(value), "%llu", (unsigned long long)i);
+                store_put(&u->store, i, STR("key"), str_of(value));
+        }
+        wait_for(u, PUTS);
+        for (uint64_t i = 0; i < PUTS; i++) {
+                assert_int_equal(u->results[i].tag, i);
+                assert_false(u->results[i].failed);
+        }
+        assert_string_equal(get(u, "key"), "1999");
+        user_free(u);
+        store = file_store_free(store);
+}
+
+static void what_was_queued_is_written_at_the_end(void **state UNUSED)
+{
+        struct user *u;
+
+        open_store();
+        u = user_new("a");
+        store_put(&u->store, 1, STR("x"), STR("1"));
+        store_put(&u->store, 2, STR("x"), STR("2"));
+        store_get(&u->store, 3, STR("x"));
+        user_free(u); /* nobody waits any more */
+        store = file_store_free(store);
+        open_store();
+        u = user_new("a");
+        assert_string_equal(get(u, "x"), "2");
+        user_free(u);
+        store = file_store_free(store);
+}
+
+/* Cuts the journal at each length: what was whole is there, the rest is cut off and can be written again. */
+static void a_torn_end_is_cut_off(void **state UNUSED)
+{
+        struct user *u;
+        off_t first, whole;
+
+        open_store();
+        u = user_new("a");
+        put(u, "k", "first");
+        first = journal_size();
+        put(u, "k", "second");
+        whole = journal_size();
+        assert_true(whole > first);
+        user_free(u);
+        store = file_store_free(store);
+        for (off_t size = whole - 1; size >= first; size--) {
+                assert_int_equal(truncate(journal, size), 0);
+                open_store();
+                assert_int_equal(journal_size(), first);
+                u = user_new("a");
+                assert_string_equal(get(u, "k"), "first");
+                user_free(u);
+                store = file_store_free(store);
+        }
+        open_store();
+        u = user_new("a");
+        put(u, "k", "third");
+        user_free(u);
+        store = file_store_free(store);
+        open_store();
+        u = user_new("a");
+        assert_string_equal(get(u, "k"), "third");
+        user_free(u);
+        store = file_store_free(store);
+}
+
+static void a_torn_end_is_reported(void **state UNUSED)
+{
+        char said[1024] = "";
+        int ends[2], kept, fd = open(journal, O_WRONLY | O_CREAT, 0600);
+        ssize_t n;
+
+        assert_int_equal(write(fd, "SLC1 torn", 9), 9);
+        (void)close(fd);
+        assert_int_equal(pipe(ends), 0);
+        kept = dup(STDERR_FILENO);
+        assert_true(dup2(ends[1], STDERR_FILENO) >= 0);
+        open_store();
+        assert_true(dup2(kept, STDERR_FILENO) >= 0);
+        (void)close(kept);
+        (void)close(ends[1]);
+        n = read(ends[0], said, sizeof(said) - 1);
+        (void)close(ends[0]);
+        assert_true(n > 0);
+        assert_non_null(strstr(said, "broken frame"));
+        assert_non_null(strstr(said, "bytes=9"));
+        assert_non_null(strstr(said, journal));
+        assert_int_equal(journal_size(), 0);
+        store = file_store_free(store);
+}
+
+/* Each byte of a frame, turned over: the checksum or the magic finds it. */
+static void a_changed_byte_is_found(void **state UNUSED)
+{
+        struct user *u;
+        off_t first, whole;
+
+        open_store();
+        u = user_new("a");
+        put(u, "k", "first");
+        first = journal_size();
+        put(u, "k", "second");
+        whole = journal_size();
+        user_free(u);
+        store = file_store_free(store);
+        for (off_t at = first; at < whole; at++) {
+                int fd = open(journal, O_RDWR);
+                char frame[256], c;
+
+                assert_int_equal(pread(fd, frame, (size_t)(whole - first), first), whole - first);
+                c = (char)~frame[at - first];
+                assert_int_equal(pwrite(fd, &c, 1, at), 1);
+                open_store();
+                u = user_new("a");
+                assert_string_equal(get(u, "k"), "first");
+                user_free(u);
+                store = file_store_free(store);
+                assert_int_equal(journal_size(), first);
+                assert_int_equal(pwrite(fd, frame, (size_t)(whole - first), first), whole - first);
+                (void)close(fd);
+        }
+}
+
+static void a_stale_journal_is_rewritten(void **state UNUSED)
+{
+        enum { VALUE = 3000, PUTS = 1000 };
+        FREE_AT_END char *value = malloc(VALUE + 1);
+        struct user *u;
+
+        memset(value, 'v', VALUE);
+        value[VALUE] = 0;
+        open_store();
+        u = user_new("a");
+        put(u, "kept", "since the beginning");
+        for (int i = 0; i < PUTS; i++)
+                store_put(&u->store, 1, STR("busy"), (struct str){ value, VALUE });
+        wait_for(u, PUTS);
+        put(u, "busy", "last");
+        assert_true(journal_size() < 10000);
+        put(u, "after", "the rewrite");
+        user_free(u);
+        store = file_store_free(store);
+        open_store();
+        u = user_new("a");
+        assert_string_equal(get(u, "kept"), "since the beginning");
+        assert_string_equal(get(u, "busy"), "last");
+        assert_string_equal(get(u, "after"), "the rewrite");
+        user_free(u);
+        store = file_store_free(store);
+}
+
+static void a_value_too_large_is_refused_and_harms_nothing(void **state UNUSED)
+{
+        size_t n = (1 << 20) + 1;
+        FREE_AT_END char *large = calloc(1, n);
+        struct user *u;
+
+        open_store();
+        u = user_new("a");
+        put(u, "k", "old");
+        store_put(&u->store, 9, STR("k"), (struct str){ large, n });
+        wait_for(u, 1);
+        assert_true(u->results[u->results_n - 1].failed);
+        assert_string_equal(get(u, "k"), "old");
+        user_free(u);
+        store = file_store_free(store);
+        open_store();
+        u = user_new("a");
+        assert_string_equal(get(u, "k"), "old");
+        user_free(u);
+        store = file_store_free(store);
+}
+
+static void a_second_process_is_refused(void **state UNUSED)
+{
+        struct file_store *second = NULL;
+        struct error err = { 0 };
+        int status;
+        pid_t child;
+
+        open_store();
+        assert_int_equal(file_store_new(&second, loop, folder, &err), -1);
+        assert_int_equal(err.kind, ERROR_CONFLICT);
+        assert_non_null(strstr(err.text, folder));
+        child = fork();
+        if (child == 0) {
+                char path[128];
+                int fd;
+
+                /* What a process of its own would see: it has inherited no lock by the store's descriptor, which is closed on exec. */
+                (void)snprintf(path, sizeof(path), "%s/lock", folder);
+                fd = open(path, O_RDWR);
+                _exit(fd >= 0 && file_store_new(&second, loop, folder, &err) < 0 && err.kind == ERROR_CONFLICT ? 0 : 1);
+        }
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_int_equal(status, 0);
+        store = file_store_free(store);
+        open_store(); /* free again */
+        store = file_store_free(store);
+}
+
+static void folders_are_made(void **state UNUSED)
+{
+        char deep[128];
+        struct error err = { 0 };
+        struct stat s;
+
+        (void)snprintf(deep, sizeof(deep), "%s/one/two", folder);
+        assert_int_equal(file_store_new(&store, loop, deep, &err), 0);
+        store = file_store_free(store);
+        assert_int_equal(stat(deep, &s), 0);
+        assert_int_equal(s.st_mode & 0777, 0700);
+        (void)snprintf(deep, sizeof(deep), "%s/lock/not-a-folder", folder);
+        assert_int_equal(file_store_new(&store, loop, folder, &err), 0);
+        store = file_store_free(store);
+        assert_int_equal(file_store_new(&store, loop, deep, &err), -1);
+        assert_non_null(strstr(err.text, "/lock"));
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test_setup_teardown(what_is_put_is_got_also_after_reopening, setup, teardown),
+                cmocka_unit_test_setup_teardown(prefixes_keep_apart, setup, teardown),
+                cmocka_unit_test_setup_teardown(completions_keep_their_order, setup, teardown),
+                cmocka_unit_test_setup_teardown(what_was_queued_is_written_at_the_end, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_torn_end_is_cut_off, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_torn_end_is_reported, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_changed_byte_is_found, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_stale_journal_is_rewritten, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_value_too_large_is_refused_and_harms_nothing, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_second_process_is_refused, setup, teardown),
+                cmocka_unit_test_setup_teardown(folders_are_made, setup, teardown),
+        };
+        return cmocka_run_group_tests_name("filestore", tests, NULL, NULL);
+}
