@@ -1,0 +1,546 @@
+#include "source/timer/timer.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+/* ---- a clock that stands still and a store that does what the script says --------------------------------------------------------------- */
+
+struct pending { uint64_t tag; bool is_get; char value[512]; };
+
+static struct bench {
+        usec wall, monotonic;
+        struct clock clock;
+        struct trigger trigger;
+        struct timer_spec spec;
+        struct event_spec event;
+        struct services services;
+        struct source *source;
+        /* The store: requests wait in order until the script answers them. */
+        struct pending pending[64];
+        size_t pending_n, puts;
+        char stored[512], given[512];
+        bool has_stored;
+        struct store_result results[64];
+        size_t results_n;
+        /* What poll told. */
+        struct record *lent;
+        char id[400];
+        usec lent_at;
+        size_t lent_n;
+        bool assigned, revoking, closed;
+        enum source_state state;
+        char text[512];
+} b;
+
+static usec read_wall(void *cookie UNUSED) { return b.wall; }
+static usec read_monotonic(void *cookie UNUSED) { return b.monotonic; }
+
+static void fake_get(void *cookie UNUSED, uint64_t tag, struct str key)
+{
+        assert_true(str_is(key, "timer"));
+        b.pending[b.pending_n++] = (struct pending){ .tag = tag, .is_get = true };
+}
+
+static void fake_put(void *cookie UNUSED, uint64_t tag, struct str key, struct str value)
+{
+        struct pending *p = &b.pending[b.pending_n++];
+
+        assert_true(str_is(key, "timer"));
+        *p = (struct pending){ .tag = tag };
+        (void)snprintf(p->value, sizeof(p->value), STR_FMT, STR_ARG(value));
+        b.puts++;
+}
+
+static bool fake_take(void *cookie UNUSED, struct store_result *out)
+{
+        if (!b.results_n)
+                return false;
+        *out = b.results[0];
+        memmove(b.results, b.results + 1, --b.results_n * sizeof(b.results[0]));
+        return true;
+}
+static const struct store_ops fake_ops = { fake_get, fake_put, fake_take };
+
+/* Answers the oldest request; kind ERROR_NONE: it succeeds. */
+static void store_answers(enum error_kind kind)
+{
+        struct pending p = b.pending[0];
+        struct store_result r = { .tag = p.tag, .is_get = p.is_get, .failed = kind != ERROR_NONE };
+
+        assert_true(b.pending_n > 0);
+        memmove(b.pending, b.pending + 1, --b.pending_n * sizeof(p));
+        if (kind)
+                (void)error_set(&r.error, kind, "the store said no");
+        else if (p.is_get) {
+                memcpy(b.given, b.stored, sizeof(b.given));
+                r.found = b.has_stored;
+                r.value = str_of(b.given);
+        } else {
+                memcpy(b.stored, p.value, sizeof(b.stored));
+                b.has_stored = true;
+        }
+        b.results[b.results_n++] = r;
+}
+
+static usec at(const char *text)
+{
+        usec t;
+
+        assert_true(time_parse(str_of(text), &t));
+        return t;
+}
+
+static void poll_once(void)
+{
+        struct source_event events[8];
+        size_t n;
+
+        while ((n = timer_driver.poll(b.source, events, COUNT_OF(events), b.monotonic)))
+                for (size_t i = 0; i < n; i++)
+                        switch (events[i].kind) {
+                        case SOURCE_EVENT_RECORD:
+                                assert_null(b.lent);
+                                b.lent = events[i].record;
+                                b.lent_at = events[i].record->time;
+                                b.lent_n++;
+                                assert_int_equal(events[i].record->position, (uint64_t)b.lent_at);
+                                (void)snprintf(b.id, sizeof(b.id), STR_FMT, STR_ARG(events[i].record->id));
+                                break;
+                        case SOURCE_EVENT_ASSIGNED: b.assigned = true; break;
+                        case SOURCE_EVENT_REVOKING: b.revoking = true; break;
+                        case SOURCE_EVENT_STATE:
+                                b.state = events[i].state;
+                                (void)snprintf(b.text, sizeof(b.text), "%s", events[i].text);
+                                break;
+                        case SOURCE_EVENT_CLOSED: b.closed = true; break;
+                        case SOURCE_EVENT_LOST: fail_msg("lost"); break;
+                        }
+}
+
+static void poll_and_answer(void)
+{
+        poll_once();
+        while (b.pending_n) {
+                store_answers(ERROR_NONE);
+                poll_once();
+        }
+}
+
+static void pass(usec time)
+{
+        b.wall += time;
+        b.monotonic += time;
+}
+
+/* Opens at a wall time; what is stored stays from before. */
+static void open_at(const char *wall, const char *schedule, enum misfire_policy policy)
+{
+        static char text[100], zone[] = "Asia/Shanghai", event[] = "say \"hi\"", name[] = "nightly", uid[] = "uid-1", space[] = "shop";
+        struct error err = { 0 };
+        bool has_stored = b.has_stored;
+        char stored[sizeof(b.stored)];
+
+        memcpy(stored, b.stored, sizeof(stored));
+        memset(&b, 0, sizeof(b));
+        memcpy(b.stored, stored, sizeof(stored));
+        b.has_stored = has_stored;
+        (void)snprintf(text, sizeof(text), "%s", schedule);
+        b.wall = at(wall);
+        b.monotonic = USEC_HOUR;
+        b.clock = (struct clock){ read_monotonic, read_wall, NULL };
+        b.spec = (struct timer_spec){ .schedule = text, .time_zone = zone, .user_event = event, .misfire_policy = (int)policy };
+        b.trigger = (struct trigger){ .name = name, .namespace_ = space, .uid = uid, .source_spec = &b.spec, .event = &b.event };
+        b.services = (struct services){ .clock = &b.clock, .store = { &fake_ops, NULL }, .trigger = &b.trigger };
+        if (timer_driver.open(&b.source, &b.spec, &b.services, NULL, &err) < 0)
+                fail_msg("%s", err.text);
+}
+
+static void settle(enum outcome outcome)
+{
+        struct record *r = b.lent;
+        uint64_t position;
+
+        assert_non_null(r);
+        position = r->position;
+        b.lent = NULL;
+        timer_driver.settle(b.source, r, outcome);
+        if (outcome != OUTCOME_RELEASED)
+                timer_driver.commit(b.source, 0, position + 1);
+}
+
+static void close_source(void)
+{
+        b.source = timer_driver.free(b.source);
+        assert_null(b.source);
+}
+
+static int afresh(void **state UNUSED)
+{
+        memset(&b, 0, sizeof(b));
+        return 0;
+}
+
+static void start(const char *wall, const char *schedule, enum misfire_policy policy)
+{
+        open_at(wall, schedule, policy);
+        poll_and_answer();
+        assert_true(b.assigned);
+        timer_driver.credit(b.source, 0, 1, 1000);
+        poll_and_answer();
+}
+
+static void lent_is(const char *time)
+{
+        if (!b.lent)
+                fail_msg("nothing is lent; expected %s", time);
+        if (b.lent_at != at(time)) {
+                BUF_AT_END struct buf found = BUF_INIT(100);
+
+                time_format(&found, b.lent_at);
+                fail_msg("%s is lent, not %s", found.p, time);
+        }
+}
+
+/* ---- tests ----------------------------------------------------------------------------------------------------------------------------- */
+
+static void the_first_tick_is_the_next_one(void **state UNUSED)
+{
+        open_at("2026-11-24T09:59:30Z", "1m", MISFIRE_FIRE_ONCE);
+        poll_once();
+        assert_false(b.assigned); /* not before the checkpoint is known */
+        store_answers(ERROR_NONE);
+        poll_once();
+        assert_true(b.assigned);
+        assert_int_equal(b.state, SOURCE_CONNECTED);
+        assert_true(timer_driver.deadline(b.source) == USEC_NEVER); /* no credit */
+        timer_driver.credit(b.source, 0, 1, 1000);
+        assert_int_equal(timer_driver.deadline(b.source), b.monotonic + 30 * USEC_SEC);
+        pass(30 * USEC_SEC - 1);
+        poll_and_answer();
+        assert_null(b.lent);
+        pass(1);
+        poll_and_answer();
+        lent_is("2026-11-24T10:00:00Z");
+        assert_string_equal(b.id, "uid-1/2026-11-24T10:00:00Z");
+        close_source();
+}
+
+static void the_claim_is_durable_before_it_is_lent(void **state UNUSED)
+{
+        start("2026-11-24T09:59:30Z", "1m", MISFIRE_FIRE_ONCE);
+        pass(USEC_MINUTE);
+        poll_once();
+        assert_int_equal(b.pending_n, 1);
+        assert_non_null(strstr(b.pending[0].value, "\"claimed\":1795514400000000"));
+        assert_null(b.lent);
+        poll_once();
+        assert_null(b.lent);
+        store_answers(ERROR_NONE);
+        poll_once();
+        lent_is("2026-11-24T10:00:00Z");
+        settle(OUTCOME_ACCEPTED);
+        assert_int_equal(b.pending_n, 1);
+        assert_null(strstr(b.pending[0].value, "claimed"));
+        assert_non_null(strstr(b.pending[0].value, "\"settled\":1795514400000000"));
+        close_source();
+}
+
+static void a_claim_found_at_start_is_sent_again_with_its_id(void **state UNUSED)
+{
+        static const enum misfire_policy all[] = { MISFIRE_SKIP, MISFIRE_FIRE_ONCE, MISFIRE_CATCH_UP };
+        char id[400];
+
+        start("2026-11-24T09:59:30Z", "1m", MISFIRE_FIRE_ONCE);
+        pass(USEC_MINUTE);
+        poll_and_answer();
+        lent_is("2026-11-24T10:00:00Z");
+        memcpy(id, b.id, sizeof(id));
+        close_source(); /* a crash: neither settled nor released */
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                start("2026-11-24T12:34:56Z", "1m", all[i]); /* whatever the policy: it may have been accepted, or not */
+                lent_is("2026-11-24T10:00:00Z");
+                assert_string_equal(b.id, id);
+                assert_int_equal(b.puts, 0); /* it is claimed already */
+                close_source();
+        }
+}
+
+static void a_settled_tick_is_not_sent_again(void **state UNUSED)
+{
+        start("2026-11-24T09:59:30Z", "1m", MISFIRE_CATCH_UP);
+        pass(USEC_MINUTE);
+        poll_and_answer();
+        settle(OUTCOME_ACCEPTED);
+        poll_and_answer();
+        close_source();
+        start("2026-11-24T10:00:40Z", "1m", MISFIRE_CATCH_UP);
+        assert_null(b.lent);
+        pass(30 * USEC_SEC);
+        poll_and_answer();
+        lent_is("2026-11-24T10:01:00Z");
+        close_source();
+}
+
+static void prepare_misfire(enum misfire_policy policy, const char *back_at)
+{
+        start("2026-11-24T09:59:30Z", "1m", policy);
+        pass(30 * USEC_SEC);
+        poll_and_answer();
+        settle(OUTCOME_ACCEPTED);
+        poll_and_answer();
+        close_source();
+        start(back_at, "1m", policy);
+}
+
+static void missed_ticks_are_skipped(void **state UNUSED)
+{
+        prepare_misfire(MISFIRE_SKIP, "2026-11-24T10:05:30Z");
+        assert_null(b.lent);
+        pass(30 * USEC_SEC);
+        poll_and_answer();
+        lent_is("2026-11-24T10:06:00Z");
+        close_source();
+}
+
+static void a_tick_within_grace_is_not_missed(void **state UNUSED)
+{
+        prepare_misfire(MISFIRE_SKIP, "2026-11-24T10:05:05Z");
+        lent_is("2026-11-24T10:05:00Z");
+        close_source();
+}
+
+static void the_latest_missed_tick_is_fired_once(void **state UNUSED)
+{
+        prepare_misfire(MISFIRE_FIRE_ONCE, "2026-11-24T10:05:30Z");
+        lent_is("2026-11-24T10:05:00Z");
+        settle(OUTCOME_ACCEPTED);
+        timer_driver.credit(b.source, 0, 1, 1000);
+        poll_and_answer();
+        assert_null(b.lent);
+        pass(30 * USEC_SEC);
+        poll_and_answer();
+        lent_is("2026-11-24T10:06:00Z");
+        close_source();
+}
+
+static void missed_ticks_are_caught_up_oldest_first(void **state UNUSED)
+{
+        static const char *const all[] = { "2026-11-24T10:01:00Z", "2026-11-24T10:02:00Z", "2026-11-24T10:03:00Z" };
+
+        prepare_misfire(MISFIRE_CATCH_UP, "2026-11-24T10:03:30Z");
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                lent_is(all[i]);
+                settle(OUTCOME_ACCEPTED);
+                timer_driver.credit(b.source, 0, 1, 1000);
+                poll_and_answer();
+        }
+        assert_null(b.lent);
+        close_source();
+}
+
+static void without_a_checkpoint_nothing_fires(void **state UNUSED)
+{
+        start("2026-11-24T09:59:30Z", "1m", MISFIRE_SKIP);
+        pass(30 * USEC_SEC);
+        poll_once();
+        for (int i = 0; i < 20; i++) { /* 20 attempts, a second or more apart */
+                while (b.pending_n)
+                        store_answers(ERROR_UNREACHABLE);
+                poll_once();
+                assert_null(b.lent);
+                assert_int_equal(b.state, SOURCE_DISCONNECTED);
+                assert_string_equal(b.text, "the store said no");
+                assert_int_equal(b.pending_n, 0); /* not at once again */
+                assert_int_equal(timer_driver.deadline(b.source), b.monotonic + USEC_SEC);
+                pass(USEC_SEC);
+                poll_once();
+                assert_true(b.pending_n > 0);
+        }
+        /* The tick of 10:00 is 20 s late by now: the policy skips it. */
+        pass(USEC_SEC);
+        while (b.pending_n)
+                store_answers(ERROR_UNREACHABLE);
+        poll_once();
+        pass(USEC_SEC);
+        poll_and_answer();
+        assert_null(b.lent);
+        assert_int_equal(b.state, SOURCE_CONNECTED);
+        pass(38 * USEC_SEC);
+        poll_and_answer();
+        lent_is("2026-11-24T10:01:00Z");
+        close_source();
+}
+
+static void a_store_that_cannot_be_read_is_asked_again(void **state UNUSED)
+{
+        open_at("2026-11-24T09:59:30Z", "1m", MISFIRE_FIRE_ONCE);
+        poll_once();
+        store_answers(ERROR_UNREACHABLE);
+        poll_once();
+        assert_false(b.assigned);
+        assert_int_equal(b.state, SOURCE_DISCONNECTED);
+        assert_int_equal(timer_driver.deadline(b.source), b.monotonic + USEC_SEC);
+        pass(USEC_SEC);
+        poll_once();
+        assert_int_equal(b.pending_n, 1);
+        store_answers(ERROR_NONE);
+        poll_once();
+        assert_true(b.assigned);
+        assert_int_equal(b.state, SOURCE_CONNECTED);
+        close_source();
+}
+
+static void a_conflict_stops_it(void **state UNUSED)
+{
+        start("2026-11-24T09:59:30Z", "1m", MISFIRE_FIRE_ONCE);
+        pass(USEC_MINUTE);
+        poll_once();
+        store_answers(ERROR_CONFLICT);
+        poll_once();
+        assert_int_equal(b.state, SOURCE_FAILED);
+        assert_null(b.lent);
+        pass(10 * USEC_MINUTE);
+        poll_once();
+        assert_null(b.lent);
+        assert_int_equal(b.pending_n, 0);
+        assert_true(timer_driver.deadline(b.source) == USEC_NEVER);
+        timer_driver.stop(b.source);
+        timer_driver.revoked(b.source, 0);
+        poll_once();
+        assert_true(b.closed);
+        close_source();
+}
+
+static void another_schedule_starts_afresh(void **state UNUSED)
+{
+        start("2026-11-24T09:59:30Z", "1m", MISFIRE_CATCH_UP);
+        pass(USEC_MINUTE);
+        poll_and_answer(); /* claimed, not settled */
+        close_source();
+        start("2026-11-24T12:00:30Z", "2m", MISFIRE_CATCH_UP);
+        assert_null(b.lent);
+        pass(90 * USEC_SEC);
+        poll_and_answer();
+        lent_is("2026-11-24T12:02:00Z");
+        close_source();
+}
+
+static void a_broken_checkpoint_starts_afresh(void **state UNUSED)
+{
+        static const char *const all[] = { "", "{", "[]", "null", "{\"source\":1}", "{\"source\":\"1m Asia/Shanghai\"}", "{\"source\":\"1m Asia/Shanghai\",\"settled\":\"x\"}" };
+
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                (void)snprintf(b.stored, sizeof(b.stored), "%s", all[i]);
+                b.has_stored = true;
+                start("2026-11-24T12:00:30Z", "1m", MISFIRE_CATCH_UP);
+                assert_null(b.lent);
+                pass(30 * USEC_SEC);
+                poll_and_answer();
+                lent_is("2026-11-24T12:01:00Z");
+                close_source();
+        }
+}
+
+static void a_released_tick_is_sent_after_the_restart(void **state UNUSED)
+{
+        start("2026-11-24T09:59:30Z", "1m", MISFIRE_SKIP);
+        pass(30 * USEC_SEC);
+        poll_and_answer();
+        timer_driver.stop(b.source);
+        poll_and_answer();
+        assert_true(b.revoking);
+        assert_false(b.closed);
+        settle(OUTCOME_RELEASED);
+        timer_driver.revoked(b.source, 0);
+        poll_and_answer();
+        assert_true(b.closed);
+        assert_int_equal(b.lent_n, 1);
+        close_source();
+        start("2026-11-24T11:00:00Z", "1m", MISFIRE_SKIP);
+        lent_is("2026-11-24T10:00:00Z");
+        close_source();
+}
+
+static void stop_waits_for_the_last_write(void **state UNUSED)
+{
+        start("2026-11-24T09:59:30Z", "1m", MISFIRE_FIRE_ONCE);
+        pass(USEC_MINUTE);
+        poll_and_answer();
+        timer_driver.stop(b.source);
+        poll_once();
+        settle(OUTCOME_ACCEPTED);
+        timer_driver.revoked(b.source, 0);
+        poll_once();
+        assert_false(b.closed);
+        store_answers(ERROR_NONE);
+        poll_once();
+        assert_true(b.closed);
+        assert_non_null(strstr(b.stored, "\"settled\":1795514400000000"));
+        close_source();
+}
+
+static void the_event_is_the_golden_one(void **state UNUSED)
+{
+        BUF_AT_END struct buf golden = BUF_INIT(4096), event = BUF_INIT(4096), described = BUF_INIT(4096);
+        struct error err;
+        struct writer w;
+
+        if (buf_read_file(&golden, "pkg/source/timer/testdata/event.json", &err) < 0)
+                fail_msg("%s", err.text);
+        start("2026-11-24T09:59:30Z", "1m", MISFIRE_FIRE_ONCE);
+        pass(USEC_MINUTE);
+        poll_and_answer();
+        for (int dialect = DIALECT_CLASSIC; dialect <= DIALECT_CURRENT; dialect++) {
+                buf_reset(&event);
+                writer_init(&w, &event);
+                timer_driver.encode(b.source, (enum dialect)dialect, &b.lent, 1, &w);
+                assert_string_equal(event.p, golden.p);
+        }
+        writer_init(&w, &described);
+        timer_driver.describe(b.lent, &w);
+        assert_string_equal(described.p, "{\"time\":\"2026-11-24T10:00:00Z\",\"userEvent\":\"say \\\"hi\\\"\"}");
+        close_source();
+}
+
+static void a_bad_spec_does_not_open(void **state UNUSED)
+{
+        char schedule[] = "0 0 25 * *", good[] = "1m", zone[] = "Mars/Olympus", utc[] = "UTC";
+        struct source *s = NULL;
+        struct error err = { 0 };
+
+        open_at("2026-11-24T09:59:30Z", "1m", MISFIRE_SKIP);
+        assert_int_equal(timer_driver.open(&s, &(struct timer_spec){ .schedule = schedule, .time_zone = utc }, &b.services, NULL, &err), -1);
+        assert_non_null(strstr(err.text, "is no hour"));
+        assert_int_equal(timer_driver.open(&s, &(struct timer_spec){ .schedule = good, .time_zone = zone }, &b.services, NULL, &err), -1);
+        assert_non_null(strstr(err.text, "Mars/Olympus"));
+        assert_null(s);
+        assert_null(timer_driver.free(NULL));
+        close_source();
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test_setup(the_first_tick_is_the_next_one, afresh),
+                cmocka_unit_test_setup(the_claim_is_durable_before_it_is_lent, afresh),
+                cmocka_unit_test_setup(a_claim_found_at_start_is_sent_again_with_its_id, afresh),
+                cmocka_unit_test_setup(a_settled_tick_is_not_sent_again, afresh),
+                cmocka_unit_test_setup(missed_ticks_are_skipped, afresh),
+                cmocka_unit_test_setup(a_tick_within_grace_is_not_missed, afresh),
+                cmocka_unit_test_setup(the_latest_missed_tick_is_fired_once, afresh),
+                cmocka_unit_test_setup(missed_ticks_are_caught_up_oldest_first, afresh),
+                cmocka_unit_test_setup(without_a_checkpoint_nothing_fires, afresh),
+                cmocka_unit_test_setup(a_store_that_cannot_be_read_is_asked_again, afresh),
+                cmocka_unit_test_setup(a_conflict_stops_it, afresh),
+                cmocka_unit_test_setup(another_schedule_starts_afresh, afresh),
+                cmocka_unit_test_setup(a_broken_checkpoint_starts_afresh, afresh),
+                cmocka_unit_test_setup(a_released_tick_is_sent_after_the_restart, afresh),
+                cmocka_unit_test_setup(stop_waits_for_the_last_write, afresh),
+                cmocka_unit_test_setup(the_event_is_the_golden_one, afresh),
+                cmocka_unit_test_setup(a_bad_spec_does_not_open, afresh),
+        };
+        return cmocka_run_group_tests_name("timer", tests, NULL, NULL);
+}
