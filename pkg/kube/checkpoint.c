@@ -1,0 +1,356 @@
+#include "kube/checkpoint.h"
+
+#include <stdio.h>
+#include <uthash.h>
+
+#include "json/writer.h"
+
+struct request { struct request *next; struct store_result result; char *key, *value; };
+struct list { struct request *first, **last; };
+
+/* What is known of a key. attempted: what a write whose fate is unknown wanted. */
+struct known { UT_hash_handle hh; char *key, *value, *attempted; };
+
+struct kube_checkpoint {
+        struct kube_client *client;
+        struct task *wake;
+        char *path, *what;
+        struct known *keys;
+        char *version;                   /* NULL: not read, or to be read again */
+        struct kube_call *call;
+        struct list gets, puts, writing, done;
+        struct request *taken;
+};
+
+static void list_init(struct list *l) { l->first = NULL, l->last = &l->first; }
+
+static void list_add(struct list *l, struct request *r)
+{
+        r->next = NULL;
+        *l->last = r;
+        l->last = &r->next;
+}
+
+static struct request *list_take(struct list *l)
+{
+        struct request *r = l->first;
+
+        if (r && !(l->first = r->next))
+                l->last = &l->first;
+        return r;
+}
+
+static void request_free(struct request *r)
+{
+        if (!r)
+                return;
+        free(r->key);
+        free(r->value);
+        free(r);
+}
+
+static struct known *known_get(struct kube_checkpoint *c, const char *key)
+{
+        struct known *k;
+
+        HASH_FIND_STR(c->keys, key, k);
+        if (k)
+                return k;
+        k = calloc(1, sizeof(*k));
+        if (!k || !(k->key = str_dup(str_of(key))))
+                abort();
+        HASH_ADD_KEYPTR(hh, c->keys, k->key, strlen(k->key), k);
+        return k;
+}
+
+static void replace(char **to, const char *text)
+{
+        free(*to);
+        *to = text ? str_dup(str_of(text)) : NULL;
+        if (text && !*to)
+                abort();
+}
+
+static void complete(struct kube_checkpoint *c, struct request *r, const struct error *why)
+{
+        if (why) {
+                r->result.failed = true;
+                r->result.error = *why;
+        }
+        list_add(&c->done, r);
+        loop_ready(kube_client_loop(c->client), c->wake);
+}
+
+static void complete_all(struct kube_checkpoint *c, struct list *l, const struct error *why)
+{
+        for (struct request *r; (r = list_take(l));)
+                complete(c, r, why);
+}
+
+static void advance(struct kube_checkpoint *c);
+
+/* ---- reading ------------------------------------------------------------------------------------------------------------------------- */
+
+/* Takes over what the ConfigMap says. false: another writer changed a key of ours. */
+static bool take_over(struct kube_checkpoint *c, json_t *root)
+{
+        json_t *data = json_object_get(root, "data"), *value;
+        bool first = c->keys == NULL, ours = true;
+        struct known *k, *next;
+        const char *key;
+
+        HASH_ITER(hh, c->keys, k, next) {
+                const char *now = json_string_value(json_object_get(data, k->key));
+                bool as_known = string_equal(now, k->value), as_attempted = k->attempted && string_equal(now, k->attempted);
+
+                ours = ours && (as_known || as_attempted);
+                replace(&k->value, now);
+                replace(&k->attempted, NULL);
+        }
+        json_object_foreach(data, key, value)
+                if (first && json_is_string(value))
+                        replace(&known_get(c, key)->value, json_string_value(value));
+        replace(&c->version, json_string_value(json_object_get(json_object_get(root, "metadata"), "resourceVersion")));
+        return ours;
+}
+
+static void was_read(void *cookie, const struct kube_answer *a)
+{
+        struct kube_checkpoint *c = cookie;
+        struct error err;
+        json_t *root;
+
+        c->call = NULL;
+        if (a->failed) {
+                complete_all(c, &c->gets, &a->error);
+                complete_all(c, &c->puts, &a->error);
+                return;
+        }
+        root = json_loadb(a->body.p, a->body.n, 0, NULL);
+        if (!take_over(c, root)) {
+                (void)error_set(&err, ERROR_CONFLICT, "%s: another worker writes this checkpoint: this one stops", c->what);
+                complete_all(c, &c->puts, &err);
+        }
+        json_decref(root);
+        for (struct request *r; (r = list_take(&c->gets));)
+                complete(c, r, NULL);
+        advance(c);
+}
+
+static void read_again(struct kube_checkpoint *c)
+{
+        struct kube_request q = { .method = "GET", .path = c->path, .what = c->what, .done = was_read, .cookie = c, .timeout = 10 * USEC_SEC };
+
+        c->call = kube_send(c->client, &q);
+}
+
+/* ---- writing ------------------------------------------------------------------------------------------------------------------------- */
+
+static void was_written(void *cookie, const struct kube_answer *a)
+{
+        struct kube_checkpoint *c = cookie;
+        struct request *r;
+        json_t *root;
+
+        c->call = NULL;
+        if (a->failed && a->error.kind == ERROR_CONFLICT) {
+                /* Somebody wrote; whether it matters is seen by reading. These are written again, before what came later. */
+                replace(&c->version, NULL);
+                *c->writing.last = c->puts.first;
+                if (c->puts.first)
+                        c->writing.last = c->puts.last;
+                c->puts = c->writing;
+                if (!c->puts.first)
+                        list_init(&c->puts);
+                list_init(&c->writing);
+                advance(c);
+                return;
+        }
+        if (a->failed) {
+                replace(&c->version, NULL); /* it may have been written all the same */
+                complete_all(c, &c->writing, &a->error);
+                advance(c);
+                return;
+        }
+        root = json_loadb(a->body.p, a->body.n, 0, NULL);
+        replace(&c->version, json_string_value(json_object_get(json_object_get(root, "metadata"), "resourceVersion")));
+        json_decref(root);
+        while ((r = list_take(&c->writing))) {
+                struct known *k = known_get(c, r->key);
+
+                replace(&k->value, r->value);
+                replace(&k->attempted, NULL);
+                complete(c, r, NULL);
+        }
+        advance(c);
+}
+
+static void write_pending(struct kube_checkpoint *c)
+{
+        BUF_AT_END struct buf body = BUF_INIT((size_t)2 << 20);
+        struct kube_request q = { .method = "PATCH", .content_type = "application/merge-patch+json", .path = c->path, .what = c->what, .done = was_written,
+                                  .cookie = c, .timeout = 10 * USEC_SEC };
+        struct known *k, *next;
+        struct writer w;
+
+        c->writing = c->puts;
+        list_init(&c->puts);
+        for (struct request *r = c->writing.first; r; r = r->next)
+                replace(&known_get(c, r->key)->attempted, r->value); /* the latest of a key wins */
+        writer_init(&w, &body);
+        writer_object(&w);
+        writer_key(&w, STR("metadata"));
+        writer_object(&w);
+        writer_member_text(&w, "resourceVersion", c->version);
+        writer_object_end(&w);
+        writer_key(&w, STR("data"));
+        writer_object(&w);
+        HASH_ITER(hh, c->keys, k, next)
+                if (k->attempted) {
+                        writer_key(&w, str_of(k->key));
+                        writer_string(&w, str_of(k->attempted));
+                }
+        writer_object_end(&w);
+        writer_object_end(&w);
+        q.body = buf_view(&body);
+        c->call = kube_send(c->client, &q);
+}
+
+static void advance(struct kube_checkpoint *c)
+{
+        if (c->call || (!c->gets.first && !c->puts.first))
+                return;
+        if (!c->version || c->gets.first)
+                read_again(c);
+        else
+                write_pending(c);
+}
+
+/* ---- the port ------------------------------------------------------------------------------------------------------------------------ */
+
+/* A ConfigMap's keys are letters, digits, '-', '_' and '.'; anything else becomes _XX. */
+static char *encode_key(struct str key)
+{
+        struct buf b = BUF_INIT(1024);
+
+        for (size_t i = 0; i < key.n; i++) {
+                char c = key.p[i];
+
+                if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '.')
+                        buf_char(&b, c);
+                else
+                        buf_printf(&b, "_%02X", (unsigned)(unsigned char)c);
+        }
+        return buf_take(&b);
+}
+
+static struct request *request_new(uint64_t tag, bool is_get, struct str key)
+{
+        struct request *r = calloc(1, sizeof(*r));
+
+        if (!r || !(r->key = encode_key(key)))
+                abort(); /* a completion that can't be made would be a source that hangs */
+        r->result.tag = tag;
+        r->result.is_get = is_get;
+        return r;
+}
+
+static void get(void *cookie, uint64_t tag, struct str key)
+{
+        struct kube_checkpoint *c = cookie;
+
+        list_add(&c->gets, request_new(tag, true, key));
+        advance(c);
+}
+
+static void put(void *cookie, uint64_t tag, struct str key, struct str value)
+{
+        struct kube_checkpoint *c = cookie;
+        struct request *r = request_new(tag, false, key);
+
+        r->value = str_dup(value);
+        if (!r->value)
+                abort();
+        list_add(&c->puts, r);
+        advance(c);
+}
+
+static bool take(void *cookie, struct store_result *out)
+{
+        struct kube_checkpoint *c = cookie;
+        struct request *r = list_take(&c->done);
+
+        request_free(c->taken);
+        c->taken = r;
+        if (!r)
+                return false;
+        if (r->result.is_get && !r->result.failed) {
+                const struct known *k;
+
+                HASH_FIND_STR(c->keys, r->key, k);
+                r->result.found = k && k->value;
+                r->result.value = r->result.found ? str_of(k->value) : (struct str){ 0 };
+        }
+        *out = r->result;
+        return true;
+}
+
+static const struct store_ops ops = { get, put, take };
+struct store kube_checkpoint_port(struct kube_checkpoint *c) { return (struct store){ &ops, c }; }
+
+int kube_checkpoint_new(struct kube_checkpoint **out, struct kube_client *client, const char *namespace_, const char *name, struct task *wake, struct error *err)
+{
+        struct kube_checkpoint *c = calloc(1, sizeof(*c));
+        BUF_AT_END struct buf path = BUF_INIT(4096), what = BUF_INIT(4096);
+
+        if (!c)
+                return error_memory(err);
+        c->client = client;
+        c->wake = wake;
+        list_init(&c->gets);
+        list_init(&c->puts);
+        list_init(&c->writing);
+        list_init(&c->done);
+        buf_printf(&path, "/api/v1/namespaces/%s/configmaps/%s", namespace_, name);
+        buf_printf(&what, "checkpoint ConfigMap %s/%s", namespace_, name);
+        c->path = buf_take(&path);
+        c->what = buf_take(&what);
+        if (!c->path || !c->what) {
+                (void)kube_checkpoint_free(c);
+                return error_memory(err);
+        }
+        *out = c;
+        return 0;
+}
+
+static void list_free(struct list *l)
+{
+        for (struct request *r; (r = list_take(l));)
+                request_free(r);
+}
+
+struct kube_checkpoint *kube_checkpoint_free(struct kube_checkpoint *c)
+{
+        struct known *k, *next;
+
+        if (!c)
+                return NULL;
+        kube_cancel(c->call);
+        list_free(&c->gets);
+        list_free(&c->puts);
+        list_free(&c->writing);
+        list_free(&c->done);
+        request_free(c->taken);
+        HASH_ITER(hh, c->keys, k, next) {
+                HASH_DEL(c->keys, k);
+                free(k->key);
+                free(k->value);
+                free(k->attempted);
+                free(k);
+        }
+        free(c->version);
+        free(c->path);
+        free(c->what);
+        free(c);
+        return NULL;
+}

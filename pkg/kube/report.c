@@ -1,0 +1,169 @@
+#include "kube/report.h"
+
+#include "base/backoff.h"
+#include "base/log.h"
+
+static const usec STATES_APART = USEC_SEC, TIMES_APART = USEC_MINUTE, BACKOFF_FIRST = USEC_SEC, BACKOFF_MOST = USEC_MINUTE;
+
+struct kube_report {
+        struct kube_client *client;
+        struct loop *loop;
+        struct task task;
+        struct kube_call *call;
+        struct random random;
+        char *path, *what, *manager, *namespace_, *trigger, *pod;
+        struct buf wanted_state, told_state, telling_state; /* the entry without times and lag, as JSON */
+        struct buf wanted, told, telling;                   /* the whole entry */
+        usec told_at;            /* monotonic; 0: never */
+        usec not_before;         /* after a failure */
+        unsigned failures;
+};
+
+static bool same(const struct buf *a, const struct buf *b) { return str_equal(buf_view(a), buf_view(b)); }
+
+static void copy(struct buf *to, const struct buf *from)
+{
+        buf_reset(to);
+        buf_str(to, buf_view(from));
+}
+
+/* When the entry is to be written; USEC_NEVER: it is up to date. */
+static usec due(const struct kube_report *r)
+{
+        usec at;
+
+        if (same(&r->wanted, &r->told))
+                return USEC_NEVER;
+        at = r->told_at ? r->told_at + (same(&r->wanted_state, &r->told_state) ? TIMES_APART : STATES_APART) : 0;
+        return MAX_OF(at, r->not_before);
+}
+
+static void written(void *cookie, const struct kube_answer *a)
+{
+        struct kube_report *r = cookie;
+        usec now = loop_now(r->loop);
+
+        r->call = NULL;
+        if (a->failed) {
+                if (r->failures == 0)
+                        log_warn("the status was not written", LOG_S("error", a->error.text));
+                r->not_before = now + MAX_OF(backoff_full_jitter(&r->random, BACKOFF_FIRST, BACKOFF_MOST, r->failures, USEC_SEC / 2), a->error.retry_after);
+                r->failures = MIN_OF(r->failures + 1, 10u);
+        } else {
+                r->failures = 0;
+                r->not_before = 0;
+                r->told_at = now;
+                copy(&r->told, &r->telling);
+                copy(&r->told_state, &r->telling_state);
+        }
+        loop_arm(r->loop, &r->task, due(r));
+}
+
+static void turn(struct task *t, usec now)
+{
+        struct kube_report *r = CONTAINER_OF(t, struct kube_report, task);
+        BUF_AT_END struct buf body = BUF_INIT(65536);
+        struct writer w;
+        usec at = due(r);
+
+        if (r->call || at == USEC_NEVER)
+                return;
+        if (at > now) {
+                loop_arm(r->loop, t, at);
+                return;
+        }
+        copy(&r->telling, &r->wanted);
+        copy(&r->telling_state, &r->wanted_state);
+        writer_init(&w, &body);
+        writer_object(&w);
+        writer_member_text(&w, "apiVersion", "sluice.dev/v1alpha1");
+        writer_member_text(&w, "kind", "Trigger");
+        writer_key(&w, STR("metadata"));
+        writer_object(&w);
+        writer_member_text(&w, "name", r->trigger);
+        writer_member_text(&w, "namespace", r->namespace_);
+        writer_object_end(&w);
+        writer_key(&w, STR("status"));
+        writer_object(&w);
+        writer_key(&w, STR("workers"));
+        writer_array(&w);
+        writer_raw(&w, buf_view(&r->telling));
+        writer_array_end(&w);
+        writer_object_end(&w);
+        writer_object_end(&w);
+        r->call = kube_apply(r->client, r->path, r->manager, true, buf_view(&body), r->what, written, r);
+}
+
+void kube_report_set(struct kube_report *r, const struct worker_status *status)
+{
+        struct worker_status whole = *status, state = *status;
+        struct writer w;
+
+        whole.pod = state.pod = r->pod;
+        state.last_event_time = state.last_delivery_time = 0;
+        state.lag = -1;
+        /* Seconds are what is told, so that a fraction is no change. */
+        whole.last_event_time -= whole.last_event_time % USEC_SEC;
+        whole.last_delivery_time -= whole.last_delivery_time % USEC_SEC;
+        buf_reset(&r->wanted);
+        writer_init(&w, &r->wanted);
+        schema_write(&worker_status_type, &whole, &w);
+        buf_reset(&r->wanted_state);
+        writer_init(&w, &r->wanted_state);
+        schema_write(&worker_status_type, &state, &w);
+        if (!r->call && due(r) != USEC_NEVER)
+                loop_arm(r->loop, &r->task, due(r));
+}
+
+int kube_report_new(struct kube_report **out, struct kube_client *client, const char *namespace_, const char *trigger, const char *pod, struct error *err)
+{
+        struct kube_report *r = calloc(1, sizeof(*r));
+        BUF_AT_END struct buf path = BUF_INIT(4096), what = BUF_INIT(4096), manager = BUF_INIT(4096);
+
+        if (!r)
+                return error_memory(err);
+        r->client = client;
+        r->loop = kube_client_loop(client);
+        r->task.turn = turn;
+        random_init(&r->random, random_seed());
+        r->wanted.max = r->told.max = r->telling.max = r->wanted_state.max = r->told_state.max = r->telling_state.max = 65536;
+        buf_printf(&path, "/apis/sluice.dev/v1alpha1/namespaces/%s/triggers/%s/status", namespace_, trigger);
+        buf_printf(&what, "apply status of Trigger %s/%s", namespace_, trigger);
+        buf_printf(&manager, "sluice-worker-%s", pod);
+        if (manager.n > 128)
+                manager.n = 128; /* what the API server takes */
+        r->path = buf_take(&path);
+        r->what = buf_take(&what);
+        r->manager = str_dup(buf_view(&manager));
+        r->namespace_ = str_dup(str_of(namespace_));
+        r->trigger = str_dup(str_of(trigger));
+        r->pod = str_dup(str_of(pod));
+        if (!r->path || !r->what || !r->manager || !r->namespace_ || !r->trigger || !r->pod) {
+                (void)kube_report_free(r);
+                return error_memory(err);
+        }
+        *out = r;
+        return 0;
+}
+
+struct kube_report *kube_report_free(struct kube_report *r)
+{
+        if (!r)
+                return NULL;
+        kube_cancel(r->call);
+        loop_forget(r->loop, &r->task);
+        buf_done(&r->wanted);
+        buf_done(&r->told);
+        buf_done(&r->telling);
+        buf_done(&r->wanted_state);
+        buf_done(&r->told_state);
+        buf_done(&r->telling_state);
+        free(r->path);
+        free(r->what);
+        free(r->manager);
+        free(r->namespace_);
+        free(r->trigger);
+        free(r->pod);
+        free(r);
+        return NULL;
+}
