@@ -48,7 +48,12 @@ static int on_value(llhttp_t *p, const char *at, size_t n)
 
 static int on_value_complete(llhttp_t *p)
 {
-        buf_char(&of(p)->message.head, 0);
+        struct buf *head = &of(p)->message.head;
+
+        /* The parser leaves the white space behind a value, which is no part of it (RFC 9112, 5.1). */
+        while (head->n && (head->p[head->n - 1] == ' ' || head->p[head->n - 1] == '\t'))
+                head->n--;
+        buf_char(head, 0);
         return 0;
 }
 
@@ -58,12 +63,14 @@ static int on_headers_complete(llhttp_t *p)
 
         if (c->message.head.failed || c->message.target.failed)
                 return fault(c, 431, "header too large");
+        if (p->http_major != 1)
+                return fault(c, 505, "HTTP/1.0 and HTTP/1.1 are spoken here");
         c->message.method = p->method;
         c->message.status = p->status_code;
         if (c->refuse_large_body && p->content_length != UINT64_MAX && p->content_length > c->body_max)
                 return fault(c, 413, "body too large");
         /* Only an answer's status and the request's method tell whether a body follows; 1 means none. */
-        return c->head_answer ? 1 : 0;
+        return c->head_answer || (p->type == HTTP_RESPONSE && (p->status_code == 204 || p->status_code == 304)) ? 1 : 0;
 }
 
 static int on_body(llhttp_t *p, const char *at, size_t n)
