@@ -42,6 +42,10 @@ static int on_value(llhttp_t *p, const char *at, size_t n)
 
         if (memchr(at, 0, n))
                 return fault(c, 400, "NUL in a header");
+        /* The parser joins what a folded line continues; a piece that ended before the bytes did, ended its line. */
+        if (c->value_ended)
+                return fault(c, 400, "a folded header");
+        c->value_ended = at + n < c->end;
         buf_add(&c->message.head, at, n);
         return count_head(c, n);
 }
@@ -50,6 +54,7 @@ static int on_value_complete(llhttp_t *p)
 {
         struct buf *head = &of(p)->message.head;
 
+        of(p)->value_ended = false;
         /* The parser leaves the white space behind a value, which is no part of it (RFC 9112, 5.1). */
         while (head->n && (head->p[head->n - 1] == ' ' || head->p[head->n - 1] == '\t'))
                 head->n--;
@@ -147,6 +152,7 @@ int http_codec_feed(struct http_codec *c, struct str bytes, size_t *used, struct
         if (bytes.n == 0)
                 return 0;
         c->started = true;
+        c->end = bytes.p + bytes.n;
         e = llhttp_execute(&c->parser, bytes.p, bytes.n);
         if (e == HPE_PAUSED && c->message.complete) {
                 *used = (size_t)(llhttp_get_error_pos(&c->parser) - bytes.p);

@@ -25,6 +25,8 @@ struct http_codec {
         bool refuse_large_body;  /* a request whose body is over body_max is an error, not cut */
         bool head_answer;        /* the answer to HEAD: no body follows */
         bool started;            /* bytes of the current message have come */
+        const char *end;         /* of the bytes being fed */
+        bool value_ended;        /* the line of the header's value has ended */
         int refuse_status;       /* what a server answers to the fault; 0: none */
         const char *fault;
 };

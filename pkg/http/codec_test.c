@@ -119,7 +119,7 @@ static void what_breaks_http_is_refused(void **state UNUSED)
                 "GET / HTTP/1.1\r\nA : c\r\n\r\n", "POST / HTTP/1.1\r\nContent-Length: 1x\r\n\r\n", "POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
                 "POST / HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n", "POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
                 "POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-                "POST / HTTP/1.1\r\nTransfer-Encoding: chunked, identity\r\n\r\n", "GET / HTTP/1.1\r\nA: b\x01\r\n\r\n",
+                "POST / HTTP/1.1\r\nTransfer-Encoding: chunked, identity\r\n\r\n", "GET / HTTP/1.1\r\nA: b\x01\r\n\r\n", "GET / HTTP/1.1\r\nA: b\r\n folded\r\n\r\n", "GET / HTTP/1.1\r\nConnection: close,\r\n\tx\r\n\r\n",
         };
 
         for (size_t i = 0; i < COUNT_OF(all); i++)

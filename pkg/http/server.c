@@ -176,6 +176,8 @@ static bool call_feed(struct http_call *c)
         size_t used;
 
         while (!c->handling && !c->closing && c->in.n) {
+                if (!c->codec.started)
+                        expect(c); /* its time to arrive begins now */
                 if (http_codec_feed(&c->codec, buf_view(&c->in), &used, &err) < 0) {
                         refuse(c, c->codec.refuse_status, "bad request\n");
                         return false;
