@@ -1,0 +1,237 @@
+/* The driver itself, so that its messages can be made by hand. */
+#include "source/kafka/kafka.c"
+
+#include <librdkafka/rdkafka_mock.h>
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include <cmocka.h>
+
+/* ---- shapes ------------------------------------------------------------------------------------------------------------------------------ */
+
+static char topic_name[] = "orders", trigger_name[] = "t", namespace_name[] = "shop", region[] = "eu-west-1", instance[] = "81335d56";
+static struct event_spec event_of_trigger = { .region = region, .instance_id = instance };
+
+static void the_events_are_the_golden_ones(void **state UNUSED)
+{
+        static const char *const golden[] = { "pkg/source/kafka/testdata/classic.json", "pkg/source/kafka/testdata/current.json" };
+        static const struct { struct str value; bool null_value; } values[] = {
+                { { "text \"quoted\" \xc3\xa4", 16 }, false }, { { NULL, 0 }, true }, { { "\xff\xfe\x00", 3 }, false }, { { "", 0 }, false },
+        };
+        struct kafka_spec spec = { 0 };
+        struct trigger trigger = { .name = trigger_name, .namespace_ = namespace_name, .source_spec = &spec, .event = &event_of_trigger };
+        struct services services = { .trigger = &trigger, .clock = &system_clock };
+        struct source source = { .services = &services, .spec = &spec };
+        struct partition partition = { .source = &source, .topic = topic_name, .number = 3 };
+        struct message all[COUNT_OF(values)];
+        struct record *records[COUNT_OF(values)];
+
+        memset(all, 0, sizeof(all));
+        for (size_t i = 0; i < COUNT_OF(values); i++) {
+                all[i].partition = &partition;
+                all[i].record = (struct record){ .value = values[i].value, .null_value = values[i].null_value, .native = &all[i], .position = 40 + i,
+                                                 .time = (1576737962 + (usec)i) * USEC_SEC + 999 * USEC_MSEC };
+                records[i] = &all[i].record;
+        }
+        for (int dialect = DIALECT_CLASSIC; dialect <= DIALECT_CURRENT; dialect++) {
+                BUF_AT_END struct buf wanted = BUF_INIT(4096), found = BUF_INIT(4096);
+                struct error err;
+                struct writer w;
+
+                if (buf_read_file(&wanted, golden[dialect], &err) < 0)
+                        fail_msg("%s", err.text);
+                writer_init(&w, &found);
+                kafka_driver.encode(&source, (enum dialect)dialect, records, COUNT_OF(values), &w);
+                assert_string_equal(found.p, wanted.p);
+        }
+        BUF_AT_END struct buf described = BUF_INIT(4096);
+        struct writer w;
+        writer_init(&w, &described);
+        kafka_driver.describe(records[2], &w);
+        assert_string_equal(described.p, "{\"topic\":\"orders\",\"partition\":3,\"offset\":42,\"timestamp\":1576737964999,\"key\":null,\"value\":\"//4A\"}");
+        BUF_AT_END struct buf group = BUF_INIT(100);
+        kafka_group(&trigger, &group);
+        assert_string_equal(group.p, "sluice.shop.t");
+}
+
+/* ---- against librdkafka's own cluster ------------------------------------------------------------------------------------------------------ */
+
+enum { PARTITIONS = 4, MESSAGES = 1000 };
+static struct {
+        rd_kafka_t *producer;
+        rd_kafka_mock_cluster_t *cluster;
+        struct loop *loop;
+        struct kafka_spec spec;
+        struct trigger trigger;
+        struct services services;
+        struct source *source;
+        struct task wake, watchdog;
+        char servers[512], *server_list[1], *topic_list[1];
+        size_t got[PARTITIONS], total, stop_at;
+        int number_of_track[64];
+        int64_t first[PARTITIONS];
+        bool stopping, closed, overdue;
+        struct record *kept[64];         /* lent a while, as by a function that works */
+        size_t kept_n;
+} e;
+
+static void e_too_late(struct task *t UNUSED, usec now UNUSED)
+{
+        e.overdue = true;
+        loop_stop(e.loop);
+}
+
+static void e_record(struct record *r)
+{
+        const struct message *m = r->native;
+        int32_t number = m->partition->number;
+        char expected[64];
+
+        assert_in_range(number, 0, PARTITIONS - 1);
+        if (e.first[number] < 0)
+                e.first[number] = (int64_t)r->position;
+        assert_int_equal((int64_t)r->position, e.first[number] + (int64_t)e.got[number]); /* in order, none missing, none twice */
+        (void)snprintf(expected, sizeof(expected), "%d/%lld", number, (long long)r->position);
+        assert_true(str_is(r->value, expected));
+        (void)snprintf(expected, sizeof(expected), "orders/%d/%lld", number, (long long)r->position);
+        assert_true(str_is(r->id, expected));
+        e.got[number]++;
+        e.total++;
+        if (r->position % 7 == 0) {
+                assert_true(kafka_driver.detach(e.source, r));
+                assert_true(kafka_driver.detach(e.source, r));
+                (void)snprintf(expected, sizeof(expected), "%d/%lld", number, (long long)r->position);
+                assert_true(str_is(r->value, expected));
+        }
+}
+
+static void e_settle(struct record *r)
+{
+        uint32_t track = r->track;
+        uint64_t next = r->position + 1;
+
+        kafka_driver.settle(e.source, r, OUTCOME_ACCEPTED);
+        if (next % 10 == 0 || next == MESSAGES / PARTITIONS || e.total >= e.stop_at)
+                kafka_driver.commit(e.source, track, next);
+        kafka_driver.credit(e.source, track, 1, 300);
+}
+
+static void e_turn(struct task *t UNUSED, usec now)
+{
+        struct source_event events[16];
+        size_t n;
+
+        while ((n = kafka_driver.poll(e.source, events, COUNT_OF(events), now)))
+                for (size_t i = 0; i < n; i++)
+                        switch (events[i].kind) {
+                        case SOURCE_EVENT_RECORD:
+                                e_record(events[i].record);
+                                e.kept[e.kept_n++] = events[i].record;
+                                if (e.kept_n >= 8)
+                                        while (e.kept_n)
+                                                e_settle(e.kept[--e.kept_n]);
+                                break;
+                        case SOURCE_EVENT_ASSIGNED: kafka_driver.credit(e.source, events[i].track, 3, 1000); break;
+                        case SOURCE_EVENT_REVOKING:
+                        case SOURCE_EVENT_LOST: kafka_driver.revoked(e.source, events[i].track); break;
+                        case SOURCE_EVENT_CLOSED: e.closed = true; break;
+                        case SOURCE_EVENT_STATE: break;
+                        }
+        /* What is kept is settled oldest first, so that commits only go on. */
+        for (size_t i = 0; i < e.kept_n; i++)
+                e_settle(e.kept[i]);
+        e.kept_n = 0;
+        if (e.closed)
+                loop_stop(e.loop);
+        else if (e.total >= e.stop_at && !e.stopping) {
+                e.stopping = true;
+                kafka_driver.stop(e.source);
+        }
+        loop_arm(e.loop, &e.wake, kafka_driver.deadline(e.source));
+}
+
+static void e_produce(int from, int until)
+{
+        for (int i = from; i < until; i++) {
+                char value[64];
+                int n = snprintf(value, sizeof(value), "%d/%d", i % PARTITIONS, i / PARTITIONS);
+
+                assert_int_equal(rd_kafka_producev(e.producer, RD_KAFKA_V_TOPIC("orders"), RD_KAFKA_V_PARTITION(i % PARTITIONS), RD_KAFKA_V_VALUE(value, (size_t)n),
+                                                   RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_END),
+                                 RD_KAFKA_RESP_ERR_NO_ERROR);
+        }
+        assert_int_equal(rd_kafka_flush(e.producer, 20000), RD_KAFKA_RESP_ERR_NO_ERROR);
+}
+
+/* Opens the driver, reads until so many messages came in all, commits, stops and frees. */
+static void e_consume(size_t until)
+{
+        struct error err;
+
+        e.stop_at = until;
+        e.stopping = e.closed = false;
+        e.wake = (struct task){ .turn = e_turn };
+        e.watchdog = (struct task){ .turn = e_too_late };
+        if (kafka_driver.open(&e.source, &e.spec, &e.services, &e.wake, &err) < 0)
+                fail_msg("%s", err.text);
+        loop_ready(e.loop, &e.wake);
+        loop_arm(e.loop, &e.watchdog, clock_monotonic(&system_clock) + 60 * USEC_SEC);
+        loop_run(e.loop);
+        loop_forget(e.loop, &e.watchdog);
+        if (e.overdue)
+                fail_msg("%zu messages of %zu came", e.total, until);
+        e.source = kafka_driver.free(e.source);
+        loop_forget(e.loop, &e.wake);
+}
+
+static void messages_arrive_in_order_and_go_on_after_the_commit(void **state UNUSED)
+{
+        rd_kafka_conf_t *conf = rd_kafka_conf_new();
+        struct error err;
+        char why[256];
+        size_t before;
+
+        for (int i = 0; i < PARTITIONS; i++)
+                e.first[i] = -1;
+        e.producer = rd_kafka_new(RD_KAFKA_PRODUCER, conf, why, sizeof(why));
+        assert_non_null(e.producer);
+        e.cluster = rd_kafka_mock_cluster_new(e.producer, 1);
+        (void)snprintf(e.servers, sizeof(e.servers), "%s", rd_kafka_mock_cluster_bootstraps(e.cluster));
+        assert_int_equal(rd_kafka_mock_topic_create(e.cluster, "orders", PARTITIONS, 1), RD_KAFKA_RESP_ERR_NO_ERROR);
+        assert_true(rd_kafka_brokers_add(e.producer, e.servers) > 0);
+        assert_int_equal(loop_new(&e.loop, &err), 0);
+        e.server_list[0] = e.servers;
+        e.topic_list[0] = topic_name;
+        e.spec = (struct kafka_spec){ .bootstrap_servers = { e.server_list, 1 }, .topics = { e.topic_list, 1 }, .start_position = KAFKA_EARLIEST };
+        e.trigger = (struct trigger){ .name = trigger_name, .namespace_ = namespace_name, .source_spec = &e.spec, .event = &event_of_trigger };
+        e.services = (struct services){ .loop = e.loop, .waker = loop_waker(e.loop), .clock = &system_clock, .trigger = &e.trigger };
+
+        e_produce(0, MESSAGES);
+        e_consume(MESSAGES);
+        for (int i = 0; i < PARTITIONS; i++) {
+                assert_int_equal(e.first[i], 0);
+                assert_int_equal(e.got[i], MESSAGES / PARTITIONS);
+        }
+
+        /* Reopened, it continues after the commit: no message comes twice, though the start position says earliest. */
+        e_produce(MESSAGES, MESSAGES + 40);
+        before = e.total;
+        e_consume(MESSAGES + 40);
+        assert_int_equal(e.total - before, 40);
+        for (int i = 0; i < PARTITIONS; i++)
+                assert_int_equal(e.got[i], MESSAGES / PARTITIONS + 10);
+
+        e.loop = loop_free(e.loop);
+        rd_kafka_mock_cluster_destroy(e.cluster);
+        rd_kafka_destroy(e.producer);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(the_events_are_the_golden_ones),
+                cmocka_unit_test(messages_arrive_in_order_and_go_on_after_the_commit),
+        };
+        signals_block();
+        return cmocka_run_group_tests_name("kafka", tests, NULL, NULL);
+}
