@@ -3,10 +3,15 @@
 #include <unistd.h>
 
 #include "checkpoint/filestore.h"
+#include "controller/children.h"
+#include "kube/checkpoint.h"
+#include "kube/report.h"
 #include "options.h"
 #include "worker/admin.h"
 
-static const usec GRACE = 20 * USEC_SEC;
+static const usec GRACE = 20 * USEC_SEC, REFRESH = 15 * USEC_SEC;
+/* A failure that is over sooner is not worth a write to the API server. */
+static const usec SETTLING = USEC_SEC;
 
 struct worker {
         struct loop *loop;
@@ -18,6 +23,12 @@ struct worker {
         struct task task;                /* observes the pipeline */
         struct file_store *files;        /* checkpoints in a folder; NULL: in the cluster */
         struct file_store_end *files_end;
+        struct kube_config kube_config;
+        struct kube_client *kube;
+        struct kube_checkpoint *checkpoint;
+        struct kube_report *report;
+        enum delivery_state delivery;    /* as reported */
+        usec delivery_since;             /* when it began to differ from what was reported; 0: it does not */
         bool stopping;
         usec grace;
 };
@@ -26,6 +37,17 @@ static int open_store(void *cookie, struct task *wake, struct store *out, struct
 {
         struct worker *w = cookie;
 
+        if (w->kube) {
+                BUF_AT_END struct buf name = BUF_INIT(1024);
+
+                child_name(CHILD_CHECKPOINT, w->trigger->name, &name);
+                if (name.failed)
+                        return error_memory(err);
+                if (kube_checkpoint_new(&w->checkpoint, w->kube, w->trigger->namespace_, name.p, wake, err) < 0)
+                        return -1;
+                *out = kube_checkpoint_port(w->checkpoint);
+                return 0;
+        }
         if (file_store_end_new(&w->files_end, w->files, str_of(w->trigger->uid), wake, err) < 0)
                 return -1;
         *out = file_store_port(w->files_end);
@@ -37,14 +59,58 @@ static void close_store(void *cookie)
         struct worker *w = cookie;
 
         w->files_end = file_store_end_free(w->files_end);
+        w->checkpoint = kube_checkpoint_free(w->checkpoint);
 }
 
-static void observe(struct task *t, usec now UNUSED)
+/* What is told of delivery: a state that lasts. When it may be told, if not yet; USEC_NEVER otherwise. */
+static usec settle_state(struct worker *w, const struct pipeline_status *s, usec now)
+{
+        if (s->delivery == w->delivery) {
+                w->delivery_since = 0;
+                return USEC_NEVER;
+        }
+        if (!w->delivery_since)
+                w->delivery_since = now;
+        if (now - w->delivery_since < SETTLING)
+                return w->delivery_since + SETTLING;
+        w->delivery = s->delivery;
+        w->delivery_since = 0;
+        return USEC_NEVER;
+}
+
+static void tell(struct worker *w, const struct pipeline_status *s)
+{
+        static const char *const delivery_names[] = { "Delivering", "Retrying", "Blocked" };
+        char source[256], delivery[256], text[256], name[32];
+        struct worker_status status = { .observed_generation = w->trigger->generation, .last_event_time = s->last_event, .last_delivery_time = s->last_delivery, .lag = s->lag };
+
+        (void)snprintf(source, sizeof(source), "%s", source_state_name(s->source));
+        (void)snprintf(text, sizeof(text), "%s", s->source_text);
+        (void)snprintf(name, sizeof(name), "%s", delivery_names[w->delivery]);
+        (void)snprintf(delivery, sizeof(delivery), "%s", s->delivery_text);
+        status.source_state = source;
+        status.source_message = *text ? text : NULL;
+        status.delivery_state = name;
+        status.delivery_message = w->delivery == DELIVERY_IDLE || !*delivery ? NULL : delivery;
+        kube_report_set(w->report, &status);
+}
+
+static void observe(struct task *t, usec now)
 {
         struct worker *w = CONTAINER_OF(t, struct worker, task);
+        struct pipeline_status s;
+        usec next;
 
-        if (w->stopping && pipeline_stopped(w->pipeline))
+        if (w->stopping && pipeline_stopped(w->pipeline)) {
                 loop_stop(w->loop);
+                return;
+        }
+        if (!w->report)
+                return;
+        pipeline_status(w->pipeline, &s);
+        next = settle_state(w, &s, now);
+        tell(w, &s);
+        loop_arm(w->loop, t, MIN_OF(next, now + REFRESH));
 }
 
 static void on_signal(void *cookie, int number UNUSED)
@@ -77,7 +143,19 @@ static int load(struct worker *w, const char *path)
         return 0;
 }
 
-static int start(struct worker *w, const char *sink, const char *admin, const char *checkpoint, const char *instance, struct error *err)
+/* In a cluster: who we are, and where status and positions go. */
+static int join_cluster(struct worker *w, const char *kubeconfig, struct error *err)
+{
+        const char *pod = getenv("POD_NAME");
+
+        if (!pod || !*pod)
+                return error_set(err, ERROR_INVALID, "POD_NAME is not set: outside a cluster say where positions are kept with --checkpoint=DIR");
+        if (kube_config_load(&w->kube_config, kubeconfig, err) < 0 || kube_client_new(&w->kube, w->loop, &w->kube_config, err) < 0)
+                return -1;
+        return kube_report_new(&w->report, w->kube, w->trigger->namespace_, w->trigger->name, pod, err);
+}
+
+static int start(struct worker *w, const char *sink, const char *admin, const char *checkpoint, const char *instance, const char *kubeconfig, struct error *err)
 {
         struct pipeline_config config = { .trigger = w->trigger, .sink = sink ? sink : w->trigger->sink->uri, .instance = instance, .clock = &system_clock,
                                           .observer = &w->task, .open_store = open_store, .close_store = close_store, .store_cookie = w };
@@ -85,7 +163,8 @@ static int start(struct worker *w, const char *sink, const char *admin, const ch
         if (!config.sink || (w->trigger->sink->ref && !sink))
                 return error_set(err, ERROR_INVALID, "the Trigger's sink is a reference: --sink must give its URL");
         if (loop_new(&w->loop, err) < 0 || loop_signal(w->loop, SIGTERM, on_signal, w, err) < 0 || loop_signal(w->loop, SIGINT, on_signal, w, err) < 0 ||
-            http_client_new(&w->http, w->loop, err) < 0 || admin_new(&w->admin, w->loop, admin, err) < 0 || file_store_new(&w->files, w->loop, checkpoint, err) < 0)
+            http_client_new(&w->http, w->loop, err) < 0 || admin_new(&w->admin, w->loop, admin, err) < 0 ||
+            (checkpoint ? file_store_new(&w->files, w->loop, checkpoint, err) : join_cluster(w, kubeconfig, err)) < 0)
                 return -1;
         config.loop = w->loop;
         config.http = w->http;
@@ -98,6 +177,9 @@ static void clean_up(struct worker *w)
 {
         (void)admin_free(w->admin);
         (void)pipeline_free(w->pipeline);
+        (void)kube_report_free(w->report);
+        (void)kube_client_free(w->kube);
+        kube_config_done(&w->kube_config);
         (void)file_store_free(w->files);
         (void)http_client_free(w->http);
         if (w->loop)
@@ -109,13 +191,14 @@ static void clean_up(struct worker *w)
 int cmd_worker(int argc, char **argv)
 {
         struct worker w = { .task = { .turn = observe }, .grace = GRACE };
-        const char *path = NULL, *sink = NULL, *admin = ":8081", *checkpoint = NULL, *instance = NULL;
+        const char *path = NULL, *sink = NULL, *admin = ":8081", *checkpoint = NULL, *instance = NULL, *kubeconfig = NULL;
         const struct option_spec options[] = {
                 { .name = "trigger", .value = "FILE", .help = "The Trigger to run: YAML or JSON with exactly one.", .kind = OPTION_TEXT, .into = &path },
                 { .name = "sink", .value = "URL", .help = "Where events go, instead of the Trigger's own sink: what the controller resolved it to.", .kind = OPTION_TEXT, .into = &sink },
                 { .name = "admin", .value = "ADDRESS:PORT", .help = "Serve /livez, /readyz, /metrics and /status there. Default: :8081.", .kind = OPTION_TEXT, .into = &admin },
                 { .name = "checkpoint", .value = "DIR", .help = "Keep positions in this folder instead of the cluster.", .kind = OPTION_TEXT, .into = &checkpoint },
                 { .name = "instance", .value = "NAME", .help = "A name that stays the same over restarts: the broker then gives the partitions back at once.", .kind = OPTION_TEXT, .into = &instance },
+                { .name = "kubeconfig", .value = "FILE", .help = "Which cluster status and positions go to. Default: $KUBECONFIG, in a pod its service account.", .kind = OPTION_TEXT, .into = &kubeconfig },
                 { .name = "grace", .value = "DURATION", .help = "How long what is in flight may take at SIGTERM. Default: 20s.", .kind = OPTION_DURATION, .into = &w.grace },
         };
         const struct usage usage = { .name = "worker", .text = "Delivers one Trigger's events until SIGTERM. The controller starts it; it needs no API server to deliver.",
@@ -132,13 +215,14 @@ int cmd_worker(int argc, char **argv)
         if (load(&w, path) < 0)
                 result = 1;
         signals_block();
-        if (result < 0 && start(&w, sink, admin, checkpoint, instance, &err) < 0) {
+        if (result < 0 && start(&w, sink, admin, checkpoint, instance, kubeconfig, &err) < 0) {
                 (void)fprintf(stderr, "sluice worker: %s\n", err.text);
                 result = 1;
         }
         if (result < 0) {
                 (void)printf("admin port %u\n", admin_port(w.admin));
                 (void)fflush(stdout);
+                loop_ready(w.loop, &w.task);
                 loop_run(w.loop);
                 result = 0;
         } else if (w.pipeline) {

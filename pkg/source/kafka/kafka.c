@@ -19,10 +19,10 @@ static const usec COMMIT_PATIENCE = 2 * USEC_SEC;
 static const char *const start_names[] = { "Earliest", "Latest", NULL };
 static const struct field kafka_fields[] = {
         { .name = "bootstrapServers", .type = FIELD_STRINGS, .offset = offsetof(struct kafka_spec, bootstrap_servers), .required = true, .min = 1, .max = 32,
-          .pattern = "^([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\]):[0-9]{1,5}$", .help = "Brokers to begin with, each HOST:PORT; the others are learned from them.",
+          .pattern = "^([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\]):[0-9]{1,5}$", .help = "Brokers to begin with, each HOST:PORT; the others are learned from them.", .format = "HOST:PORT",
           .cloud = "kafka_connect_address" },
         { .name = "topics", .type = FIELD_STRINGS, .offset = offsetof(struct kafka_spec, topics), .required = true, .min = 1, .max = 100,
-          .pattern = "^[A-Za-z0-9._-]{1,249}$", .help = "Topics to read.", .cloud = "topic_ids" },
+          .pattern = "^[A-Za-z0-9._-]{1,249}$", .help = "Topics to read.", .format = "a topic name: letters, digits, ., _ and -", .cloud = "topic_ids" },
         { .name = "consumerGroup", .type = FIELD_STRING, .offset = offsetof(struct kafka_spec, consumer_group), .min = 1, .max = 255,
           .help = "The consumer group that holds the positions; by default sluice.NAMESPACE.NAME." },
         { .name = "startPosition", .type = FIELD_ENUM, .offset = offsetof(struct kafka_spec, start_position), .fallback = "Latest", .values = start_names,
@@ -168,6 +168,7 @@ static int configure(rd_kafka_conf_t *conf, const struct kafka_spec *spec, const
             set(conf, "auto.offset.reset", spec->start_position == KAFKA_EARLIEST ? "earliest" : "latest", err) < 0 ||
             set(conf, "partition.assignment.strategy", "range", err) < 0 || set(conf, "socket.keepalive.enable", "true", err) < 0 ||
             set(conf, "statistics.interval.ms", "5000", err) < 0 || set(conf, "reconnect.backoff.max.ms", "5000", err) < 0 ||
+            set(conf, "socket.connection.setup.timeout.ms", "8000", err) < 0 ||
             set_number(conf, "queued.max.messages.kbytes", kilobytes, err) < 0 ||
             set_number(conf, "fetch.message.max.bytes", MIN_OF(MAX_OF(kilobytes / 4, (size_t)256), (size_t)1024) * 1024, err) < 0 ||
             set_number(conf, "fetch.max.bytes", MAX_OF(kilobytes / 2, (size_t)1024) * 1024, err) < 0)

@@ -1,0 +1,104 @@
+#include <signal.h>
+#include <stdio.h>
+
+#include "controller/controller.h"
+#include "http/server.h"
+#include "options.h"
+#include "source/driver.h"
+
+static const usec STALLED = 90 * USEC_SEC;
+
+struct state {
+        struct loop *loop;
+        struct kube_config config;
+        struct kube_client *client;
+        struct controller *controller;
+        struct http_server *admin;
+        struct task beat;        /* turns the loop now and then, so that a stall can be told from idleness */
+};
+
+static void on_signal(void *cookie, int number UNUSED) { loop_stop(((struct state *)cookie)->loop); }
+static void on_beat(struct task *t, usec now)
+{
+        struct state *s = CONTAINER_OF(t, struct state, beat);
+
+        loop_arm(s->loop, t, now + 10 * USEC_SEC);
+}
+
+static void handle(void *cookie, struct http_call *call)
+{
+        struct state *s = cookie;
+        const struct http_message *m = http_call_message(call);
+        struct str rest = buf_view(&m->target), path = str_cut(&rest, '?'), text = STR("text/plain");
+
+        if (str_is(path, "/livez"))
+                http_call_reply(call, loop_now(s->loop) - loop_last_pass(s->loop) < STALLED ? 200 : 503, text, (struct str){ 0 }, STR("ok\n"));
+        else if (str_is(path, "/readyz") && controller_synced(s->controller))
+                http_call_reply(call, 200, text, (struct str){ 0 }, STR("ok\n"));
+        else if (str_is(path, "/readyz"))
+                http_call_reply(call, 503, text, (struct str){ 0 }, STR("the cluster has not been listed yet\n"));
+        else
+                http_call_reply(call, 404, text, (struct str){ 0 }, STR("known: /livez /readyz\n"));
+}
+
+static int start(struct state *s, struct controller_config *config, const char *kubeconfig, const char *address, struct error *err)
+{
+        struct http_server_config admin = { .address = address, .head_max = 16384, .body_max = 1024, .max_connections = 64, .handle = handle, .cookie = s };
+
+        if (kube_config_load(&s->config, kubeconfig, err) < 0 || loop_new(&s->loop, err) < 0 || loop_signal(s->loop, SIGTERM, on_signal, s, err) < 0 ||
+            loop_signal(s->loop, SIGINT, on_signal, s, err) < 0 || kube_client_new(&s->client, s->loop, &s->config, err) < 0)
+                return -1;
+        config->client = s->client;
+        if (controller_new(&s->controller, config, err) < 0)
+                return -1;
+        s->beat.turn = on_beat;
+        loop_ready(s->loop, &s->beat);
+        return http_server_new(&s->admin, s->loop, &admin, err);
+}
+
+static void clean_up(struct state *s)
+{
+        (void)http_server_free(s->admin);
+        (void)controller_free(s->controller);
+        (void)kube_client_free(s->client);
+        if (s->loop)
+                loop_forget(s->loop, &s->beat);
+        (void)loop_free(s->loop);
+        kube_config_done(&s->config);
+}
+
+int cmd_controller(int argc, char **argv)
+{
+        struct state s = { 0 };
+        struct controller_config config = { .workers = 4, .types = source_types(), .types_n = source_drivers_n };
+        const char *kubeconfig = NULL, *admin = ":8081";
+        const struct option_spec options[] = {
+                { .name = "kubeconfig", .value = "FILE", .help = "Which cluster and who we are. Default: $KUBECONFIG, in a pod its service account, else ~/.kube/config.", .kind = OPTION_TEXT, .into = &kubeconfig },
+                { .name = "namespace", .value = "NAME", .help = "Watch the Triggers of one namespace. Default: of all.", .kind = OPTION_TEXT, .into = &config.namespace_ },
+                { .name = "worker-image", .value = "IMAGE", .help = "The image that workers run.", .kind = OPTION_TEXT, .into = &config.worker_image },
+                { .name = "image-pull-policy", .value = "POLICY", .help = "Of the workers: Always, IfNotPresent or Never. Default: what Kubernetes makes of the tag.", .kind = OPTION_TEXT, .into = &config.pull_policy },
+                { .name = "workers", .value = "N", .help = "How many Triggers are reconciled at once. Default: 4.", .kind = OPTION_INT, .into = &config.workers, .min = 1, .max = 64 },
+                { .name = "admin", .value = "ADDRESS:PORT", .help = "Serve /livez and /readyz there. Default: :8081.", .kind = OPTION_TEXT, .into = &admin },
+        };
+        const struct usage usage = { .name = "controller", .text = "Watches Triggers and keeps a worker for each, until SIGTERM.", .options = options, .options_n = COUNT_OF(options) };
+        struct strings rest;
+        struct error err;
+        int result = options_parse(&usage, argc, argv, &rest);
+
+        free(rest.list);
+        if (result < 0 && !config.worker_image)
+                result = usage_error("controller", "needs --worker-image=IMAGE");
+        if (result >= 0)
+                return result;
+        config.pod = getenv("POD_NAME") ? getenv("POD_NAME") : "sluice-controller";
+        signals_block();
+        if (start(&s, &config, kubeconfig, admin, &err) < 0) {
+                (void)fprintf(stderr, "sluice controller: %s\n", err.text);
+                result = 1;
+        } else {
+                loop_run(s.loop);
+                result = 0;
+        }
+        clean_up(&s);
+        return result;
+}

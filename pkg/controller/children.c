@@ -1,0 +1,387 @@
+#include "controller/children.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "base/log.h"
+#include "base/random.h"
+
+enum { ADMIN_PORT = 8081, GRACE_SECONDS = 30 };
+
+static const struct { const char *kind, *api_version, *path, *suffix; } kinds[CHILD_MAX] = {
+        [CHILD_SERVICE_ACCOUNT] = { "ServiceAccount", "v1", "/api/v1/namespaces/%s/serviceaccounts/", "-sluice" },
+        [CHILD_ROLE] = { "Role", "rbac.authorization.k8s.io/v1", "/apis/rbac.authorization.k8s.io/v1/namespaces/%s/roles/", "-sluice" },
+        [CHILD_ROLE_BINDING] = { "RoleBinding", "rbac.authorization.k8s.io/v1", "/apis/rbac.authorization.k8s.io/v1/namespaces/%s/rolebindings/", "-sluice" },
+        [CHILD_CONFIG_MAP] = { "ConfigMap", "v1", "/api/v1/namespaces/%s/configmaps/", "-sluice" },
+        [CHILD_CHECKPOINT] = { "ConfigMap", "v1", "/api/v1/namespaces/%s/configmaps/", "-checkpoint" },
+        [CHILD_DEPLOYMENT] = { "Deployment", "apps/v1", "/apis/apps/v1/namespaces/%s/deployments/", "-sluice" },
+};
+
+const char *child_kind(enum child c) { return kinds[c].kind; }
+void child_name(enum child c, const char *trigger, struct buf *out) { buf_printf(out, "%s%s", trigger, kinds[c].suffix); }
+
+void child_path(enum child c, const struct trigger *t, struct buf *out)
+{
+        struct str rest = str_of(kinds[c].path), before = str_cut(&rest, '%');
+
+        buf_str(out, before);
+        buf_text(out, t->namespace_);
+        buf_str(out, (struct str){ rest.p + 1, rest.n - 1 }); /* past the s */
+        child_name(c, t->name, out);
+}
+
+/* ---- parts --------------------------------------------------------------------------------------------------------------------------- */
+
+static void text(struct writer *w, const char *key, const char *value)
+{
+        writer_key(w, str_of(key));
+        writer_string(w, str_of(value));
+}
+
+static void number(struct writer *w, const char *key, int64_t value)
+{
+        writer_key(w, str_of(key));
+        writer_int(w, value);
+}
+
+static void boolean(struct writer *w, const char *key, bool value)
+{
+        writer_key(w, str_of(key));
+        writer_bool(w, value);
+}
+
+static void object(struct writer *w, const char *key)
+{
+        writer_key(w, str_of(key));
+        writer_object(w);
+}
+
+static void array(struct writer *w, const char *key)
+{
+        writer_key(w, str_of(key));
+        writer_array(w);
+}
+
+static void strings(struct writer *w, const char *key, const char *const *list)
+{
+        array(w, key);
+        for (; *list; list++)
+                writer_string(w, str_of(*list));
+        writer_array_end(w);
+}
+
+static void own_name(struct writer *w, const char *key, enum child c, const struct trigger *t)
+{
+        BUF_AT_END struct buf name = BUF_INIT(1024);
+
+        child_name(c, t->name, &name);
+        writer_key(w, str_of(key));
+        writer_string(w, buf_view(&name));
+}
+
+static void map_members(struct writer *w, const struct string_map *m)
+{
+        for (size_t i = 0; i < m->n; i++)
+                text(w, m->keys[i], m->values[i]);
+}
+
+static bool is_ours(const char *label) { return strncmp(label, "app.kubernetes.io/", 18) == 0 || strncmp(label, "sluice.dev/", 11) == 0; }
+
+static void labels(struct writer *w, const struct trigger *t, const struct string_map *more)
+{
+        object(w, "labels");
+        text(w, "app.kubernetes.io/name", "sluice");
+        text(w, LABEL_INSTANCE, t->name);
+        text(w, LABEL_COMPONENT, "worker");
+        text(w, LABEL_MANAGED_BY, "sluice");
+        for (size_t i = 0; more && i < more->n; i++)
+                if (!is_ours(more->keys[i])) /* those select the pods */
+                        text(w, more->keys[i], more->values[i]);
+        writer_object_end(w);
+}
+
+static void begin(struct writer *w, enum child c, const struct trigger *t, const char *hash)
+{
+        writer_object(w);
+        text(w, "apiVersion", kinds[c].api_version);
+        text(w, "kind", kinds[c].kind);
+        object(w, "metadata");
+        own_name(w, "name", c, t);
+        text(w, "namespace", t->namespace_);
+        labels(w, t, NULL);
+        if (hash) {
+                object(w, "annotations");
+                text(w, ANNOTATION_HASH, hash);
+                writer_object_end(w);
+        }
+        array(w, "ownerReferences");
+        writer_object(w);
+        text(w, "apiVersion", API_GROUP_VERSION);
+        text(w, "kind", "Trigger");
+        text(w, "name", t->name);
+        text(w, "uid", t->uid);
+        boolean(w, "controller", true);
+        boolean(w, "blockOwnerDeletion", true);
+        writer_object_end(w);
+        writer_array_end(w);
+        writer_object_end(w);
+}
+
+/* ---- rights -------------------------------------------------------------------------------------------------------------------------- */
+
+static void rule(struct writer *w, const char *group, const char *resource, const char *only, const char *const *verbs)
+{
+        writer_object(w);
+        strings(w, "apiGroups", (const char *const[]){ group, NULL });
+        strings(w, "resources", (const char *const[]){ resource, NULL });
+        if (only)
+                strings(w, "resourceNames", (const char *const[]){ only, NULL });
+        strings(w, "verbs", verbs);
+        writer_object_end(w);
+}
+
+static void role(struct writer *w, const struct trigger *t)
+{
+        static const char *const status[] = { "get", "patch", NULL }, *const watch[] = { "get", "list", "watch", NULL },
+                                 *const checkpoint[] = { "get", "patch", "update", NULL }, *const events[] = { "create", "patch", NULL };
+        BUF_AT_END struct buf config = BUF_INIT(1024), positions = BUF_INIT(1024);
+
+        child_name(CHILD_CONFIG_MAP, t->name, &config);
+        child_name(CHILD_CHECKPOINT, t->name, &positions);
+        array(w, "rules");
+        rule(w, API_GROUP, "triggers/status", t->name, status);
+        rule(w, "", "configmaps", config.p, watch);
+        rule(w, "", "configmaps", positions.p, checkpoint);
+        rule(w, "events.k8s.io", "events", NULL, events);
+        writer_array_end(w);
+}
+
+static void role_binding(struct writer *w, const struct trigger *t)
+{
+        object(w, "roleRef");
+        text(w, "apiGroup", "rbac.authorization.k8s.io");
+        text(w, "kind", "Role");
+        own_name(w, "name", CHILD_ROLE, t);
+        writer_object_end(w);
+        array(w, "subjects");
+        writer_object(w);
+        text(w, "kind", "ServiceAccount");
+        own_name(w, "name", CHILD_SERVICE_ACCOUNT, t);
+        text(w, "namespace", t->namespace_);
+        writer_object_end(w);
+        writer_array_end(w);
+}
+
+/* ---- configuration ------------------------------------------------------------------------------------------------------------------- */
+
+static void config_map(struct writer *w, const struct trigger *t)
+{
+        BUF_AT_END struct buf json = BUF_INIT((size_t)1 << 20);
+        struct writer inner;
+
+        writer_init(&inner, &json);
+        trigger_write(t, &inner);
+        object(w, "data");
+        writer_key(w, STR("trigger.json"));
+        writer_string(w, buf_view(&json));
+        writer_object_end(w);
+}
+
+/* ---- the Deployment ------------------------------------------------------------------------------------------------------------------ */
+
+static void probe(struct writer *w, const char *name, const char *path, int64_t period, int64_t failures)
+{
+        object(w, name);
+        object(w, "httpGet");
+        text(w, "path", path);
+        number(w, "port", ADMIN_PORT);
+        writer_object_end(w);
+        number(w, "periodSeconds", period);
+        number(w, "timeoutSeconds", 5);
+        number(w, "failureThreshold", failures);
+        writer_object_end(w);
+}
+
+static void environment(struct writer *w, const char *name, const char *path)
+{
+        writer_object(w);
+        text(w, "name", name);
+        object(w, "valueFrom");
+        object(w, "fieldRef");
+        text(w, "fieldPath", path);
+        writer_object_end(w);
+        writer_object_end(w);
+        writer_object_end(w);
+}
+
+static void argument(struct writer *w, const char *name, const char *value)
+{
+        BUF_AT_END struct buf b = BUF_INIT(65536);
+
+        buf_printf(&b, "--%s=%s", name, value);
+        writer_string(w, buf_view(&b));
+}
+
+static void arguments(struct writer *w, const struct child_context *c)
+{
+        BUF_AT_END struct buf instance = BUF_INIT(1024);
+
+        /* A name that stays over restarts: the broker gives the partitions back at once. */
+        buf_printf(&instance, "sluice.%s.%s.0", c->trigger->namespace_, c->trigger->name);
+        array(w, "args");
+        writer_string(w, STR("worker"));
+        argument(w, "trigger", "/etc/sluice/trigger.json");
+        argument(w, "sink", c->sink);
+        argument(w, "instance", instance.p ? instance.p : "");
+        argument(w, "admin", ":8081");
+        argument(w, "log-level", log_level_name((enum log_level)c->trigger->worker->log_level));
+        writer_array_end(w);
+}
+
+static void resources(struct writer *w, const struct worker_spec *worker)
+{
+        writer_key(w, STR("resources"));
+        writer_raw(w, worker->resources ? str_of(worker->resources) : STR("{\"requests\":{\"cpu\":\"10m\",\"memory\":\"16Mi\"},\"limits\":{\"memory\":\"128Mi\"}}"));
+}
+
+static void container(struct writer *w, const struct child_context *c)
+{
+        writer_object(w);
+        text(w, "name", "worker");
+        text(w, "image", c->image);
+        if (c->pull_policy)
+                text(w, "imagePullPolicy", c->pull_policy);
+        arguments(w, c);
+        array(w, "env");
+        environment(w, "POD_NAME", "metadata.name");
+        environment(w, "POD_NAMESPACE", "metadata.namespace");
+        writer_array_end(w);
+        array(w, "ports");
+        writer_object(w);
+        text(w, "name", "admin");
+        number(w, "containerPort", ADMIN_PORT);
+        writer_object_end(w);
+        writer_array_end(w);
+        probe(w, "startupProbe", "/livez", 1, 60);
+        probe(w, "livenessProbe", "/livez", 10, 3);
+        probe(w, "readinessProbe", "/readyz", 5, 2);
+        resources(w, c->trigger->worker);
+        object(w, "securityContext");
+        boolean(w, "allowPrivilegeEscalation", false);
+        boolean(w, "readOnlyRootFilesystem", true);
+        object(w, "capabilities");
+        strings(w, "drop", (const char *const[]){ "ALL", NULL });
+        writer_object_end(w);
+        writer_object_end(w);
+        array(w, "volumeMounts");
+        writer_object(w);
+        text(w, "name", "trigger");
+        text(w, "mountPath", "/etc/sluice");
+        boolean(w, "readOnly", true);
+        writer_object_end(w);
+        writer_array_end(w);
+        writer_object_end(w);
+}
+
+static void pod_spec(struct writer *w, const struct child_context *c)
+{
+        const struct trigger *t = c->trigger;
+
+        object(w, "spec");
+        own_name(w, "serviceAccountName", CHILD_SERVICE_ACCOUNT, t);
+        number(w, "terminationGracePeriodSeconds", GRACE_SECONDS);
+        boolean(w, "enableServiceLinks", false);
+        object(w, "securityContext");
+        boolean(w, "runAsNonRoot", true);
+        number(w, "runAsUser", 65532);
+        number(w, "runAsGroup", 65532);
+        object(w, "seccompProfile");
+        text(w, "type", "RuntimeDefault");
+        writer_object_end(w);
+        writer_object_end(w);
+        if (t->worker->node_selector.n) {
+                object(w, "nodeSelector");
+                map_members(w, &t->worker->node_selector);
+                writer_object_end(w);
+        }
+        if (t->worker->tolerations) {
+                writer_key(w, STR("tolerations"));
+                writer_raw(w, str_of(t->worker->tolerations));
+        }
+        if (t->worker->affinity) {
+                writer_key(w, STR("affinity"));
+                writer_raw(w, str_of(t->worker->affinity));
+        }
+        array(w, "containers");
+        container(w, c);
+        writer_array_end(w);
+        array(w, "volumes");
+        writer_object(w);
+        text(w, "name", "trigger");
+        object(w, "configMap");
+        own_name(w, "name", CHILD_CONFIG_MAP, t);
+        writer_object_end(w);
+        writer_object_end(w);
+        writer_array_end(w);
+        writer_object_end(w);
+}
+
+static void deployment(struct writer *w, const struct child_context *c, const char *hash)
+{
+        const struct trigger *t = c->trigger;
+
+        object(w, "spec");
+        number(w, "replicas", t->suspend ? 0 : 1);
+        number(w, "revisionHistoryLimit", 2);
+        /* Never two at once: a timer fires once, a partition has one reader. */
+        object(w, "strategy");
+        text(w, "type", "Recreate");
+        writer_object_end(w);
+        object(w, "selector");
+        object(w, "matchLabels");
+        text(w, LABEL_INSTANCE, t->name);
+        text(w, LABEL_COMPONENT, "worker");
+        text(w, LABEL_MANAGED_BY, "sluice");
+        writer_object_end(w);
+        writer_object_end(w);
+        object(w, "template");
+        object(w, "metadata");
+        labels(w, t, &t->worker->labels);
+        object(w, "annotations");
+        text(w, ANNOTATION_HASH, hash);
+        for (size_t i = 0; i < t->worker->annotations.n; i++)
+                if (!is_ours(t->worker->annotations.keys[i]))
+                        text(w, t->worker->annotations.keys[i], t->worker->annotations.values[i]);
+        writer_object_end(w);
+        writer_object_end(w);
+        pod_spec(w, c);
+        writer_object_end(w);
+        writer_object_end(w);
+}
+
+void child_write(enum child child, const struct child_context *c, const char *hash, struct buf *out)
+{
+        struct writer w;
+
+        writer_init(&w, out);
+        begin(&w, child, c->trigger, child == CHILD_DEPLOYMENT ? hash : NULL);
+        switch (child) {
+        case CHILD_ROLE: role(&w, c->trigger); break;
+        case CHILD_ROLE_BINDING: role_binding(&w, c->trigger); break;
+        case CHILD_CONFIG_MAP: config_map(&w, c->trigger); break;
+        case CHILD_DEPLOYMENT: deployment(&w, c, hash); break;
+        case CHILD_SERVICE_ACCOUNT:
+        case CHILD_CHECKPOINT: /* no data: what the worker wrote stays */
+        case CHILD_MAX: break;
+        }
+        writer_object_end(&w);
+}
+
+void children_hash(const struct child_context *c, struct buf *out)
+{
+        BUF_AT_END struct buf all = BUF_INIT((size_t)8 << 20);
+
+        for (int child = 0; child < CHILD_MAX; child++)
+                child_write((enum child)child, c, "", &all);
+        buf_printf(out, "%016" PRIx64, hash_bytes(0x736c75696365, buf_view(&all)));
+}

@@ -1,0 +1,28 @@
+/* The objects the controller keeps for a Trigger, built as JSON for server-side apply. Pure functions: what goes in decides what comes out. Any thread. */
+#pragma once
+
+#include "api/trigger.h"
+#include "json/writer.h"
+
+/* In the order in which they are applied: the Deployment last, so that its hash says that all are there. */
+enum child { CHILD_SERVICE_ACCOUNT, CHILD_ROLE, CHILD_ROLE_BINDING, CHILD_CONFIG_MAP, CHILD_CHECKPOINT, CHILD_DEPLOYMENT, CHILD_MAX };
+
+struct child_context {
+        const struct trigger *trigger;
+        const char *sink;                /* resolved, absolute */
+        const char *image;               /* of the worker */
+        const char *pull_policy;         /* NULL: Kubernetes' default */
+};
+
+#define LABEL_MANAGED_BY "app.kubernetes.io/managed-by"
+#define LABEL_INSTANCE "app.kubernetes.io/instance"
+#define LABEL_COMPONENT "app.kubernetes.io/component"
+#define ANNOTATION_HASH "sluice.dev/hash"
+
+const char *child_kind(enum child);
+void child_name(enum child, const char *trigger, struct buf *);        /* orders-sluice, orders-checkpoint */
+void child_path(enum child, const struct trigger *, struct buf *);     /* of the API */
+/* hash: stands in the Deployment's annotations and, since a change must roll it, in its pods'. */
+void child_write(enum child, const struct child_context *, const char *hash, struct buf *out);
+/* Of all children's text: 16 hex digits. */
+void children_hash(const struct child_context *, struct buf *out);

@@ -1,0 +1,691 @@
+#include "controller/controller.h"
+
+#include <stdio.h>
+#include <uthash.h>
+
+#include "base/log.h"
+#include "controller/children.h"
+#include "controller/sink.h"
+#include "controller/status.h"
+#include "kube/events.h"
+#include "kube/queue.h"
+#include "kube/reflector.h"
+
+static const char MANAGER[] = "sluice-controller";
+static const char WORKERS[] = LABEL_MANAGED_BY "=sluice," LABEL_COMPONENT "=worker";
+
+enum { TRIGGERS, DEPLOYMENTS, PODS, SERVICES, COLLECTIONS };
+
+/* What is remembered of a Trigger between two reconciles. */
+struct memory {
+        UT_hash_handle hh;
+        char *applied;           /* hash of the children that were applied; NULL: not known */
+        char *status_at;         /* resourceVersion of the Trigger the last status was made for */
+        json_t *status;          /* the last status written */
+        char key[];
+};
+
+/* One Trigger being reconciled. */
+struct work {
+        struct work *next;
+        struct controller *controller;
+        struct kube_call *call;
+        char *key, *namespace_, *name;
+        json_t *object;          /* the Trigger as it was */
+        struct trigger *trigger; /* NULL: it can't be decoded */
+        struct buf invalid, sink, sink_message, hash, failed;
+        const char *sink_reason;
+        int child;               /* the next to be applied */
+        json_t *status;
+        char *vanished;          /* a pod that may be gone, whose entry is then removed */
+};
+
+struct controller {
+        struct controller_config config;
+        struct loop *loop;
+        struct reflector *collections[COLLECTIONS];
+        char *paths[COLLECTIONS];
+        struct queue *queue;
+        struct recorder *recorder;
+        struct task task;
+        struct work *works;
+        int64_t busy;
+        struct memory *memories;
+};
+
+static const char *text(json_t *o, const char *key)
+{
+        const char *s = json_string_value(json_object_get(o, key));
+
+        return s ? s : "";
+}
+
+static json_t *metadata_of(json_t *o) { return json_object_get(o, "metadata"); }
+
+static struct memory *memory_of(struct controller *c, const char *key, bool make)
+{
+        struct memory *m;
+        size_t n = strlen(key);
+
+        HASH_FIND_STR(c->memories, key, m);
+        if (m || !make)
+                return m;
+        m = calloc(1, sizeof(*m) + n + 1);
+        if (!m)
+                abort();
+        memcpy(m->key, key, n);
+        HASH_ADD_STR(c->memories, key, m);
+        return m;
+}
+
+static void memory_free(struct controller *c, struct memory *m)
+{
+        HASH_DEL(c->memories, m);
+        free(m->applied);
+        free(m->status_at);
+        json_decref(m->status);
+        free(m);
+}
+
+static void keep(char **to, const char *value)
+{
+        free(*to);
+        *to = value ? str_dup(str_of(value)) : NULL;
+}
+
+/* ---- one reconcile ------------------------------------------------------------------------------------------------------------------- */
+
+static void work_free(struct work *w)
+{
+        struct controller *c = w->controller;
+
+        for (struct work **at = &c->works; *at; at = &(*at)->next)
+                if (*at == w) {
+                        *at = w->next;
+                        break;
+                }
+        kube_cancel(w->call);
+        json_decref(w->object);
+        json_decref(w->status);
+        (void)trigger_free(w->trigger);
+        buf_done(&w->invalid);
+        buf_done(&w->sink);
+        buf_done(&w->sink_message);
+        buf_done(&w->hash);
+        buf_done(&w->failed);
+        free(w->vanished);
+        free(w->key);
+        free(w->namespace_);
+        free(w->name);
+        free(w);
+        c->busy--;
+}
+
+static void finish(struct work *w, bool again)
+{
+        struct controller *c = w->controller;
+
+        queue_done(c->queue, w->key);
+        if (again)
+                queue_retry(c->queue, w->key, loop_now(c->loop));
+        else
+                queue_forget(c->queue, w->key);
+        work_free(w);
+        loop_ready(c->loop, &c->task);
+}
+
+static void record(struct work *w, const char *type, const char *reason, const char *note)
+{
+        const struct event_object o = { .api_version = API_GROUP_VERSION, .kind = "Trigger", .namespace_ = w->namespace_, .name = w->name, .uid = text(metadata_of(w->object), "uid") };
+
+        recorder_event(w->controller->recorder, &o, type, reason, "Reconcile", *note ? note : reason);
+}
+
+/* Decodes what the API server gave through the one decoder. */
+static void decode(struct work *w)
+{
+        struct problems problems = { 0 };
+        struct documents docs = { 0 };
+        char *json = json_dumps(w->object, JSON_COMPACT);
+
+        if (json && yaml_parse(&docs, str_of(json), &problems) == 0 && docs.n == 1)
+                w->trigger = trigger_decode(docs.roots[0], w->controller->config.types, w->controller->config.types_n, &problems);
+        if (!w->trigger && problems.n)
+                buf_printf(&w->invalid, "%s%s%s", problems.list[0].path ? problems.list[0].path : "", problems.list[0].path && *problems.list[0].path ? ": " : "",
+                           problems.list[0].text);
+        else if (!w->trigger)
+                buf_text(&w->invalid, "can't be read");
+        documents_done(&docs);
+        problems_done(&problems);
+        free(json);
+}
+
+/* ---- the status ---------------------------------------------------------------------------------------------------------------------- */
+
+struct pod_search { const char *namespace_, *instance; json_t *found; };
+
+static void find_pod(void *cookie, const char *namespace_, const char *name UNUSED, json_t *pod)
+{
+        struct pod_search *s = cookie;
+
+        if (strcmp(namespace_, s->namespace_) == 0 && strcmp(text(json_object_get(metadata_of(pod), "labels"), LABEL_INSTANCE), s->instance) == 0)
+                (void)json_array_append(s->found, pod);
+}
+
+/* Tells what changed between two statuses. */
+static void record_changes(struct work *w, json_t *before)
+{
+        json_t *list = json_object_get(w->status, "conditions"), *c;
+        size_t i;
+
+        json_array_foreach(list, i, c) {
+                json_t *old = status_condition(before, text(c, "type"));
+                const char *status = text(c, "status"), *reason = text(c, "reason");
+                char note[640];
+
+                if ((old && strcmp(text(old, "status"), status) == 0 && strcmp(text(old, "reason"), reason) == 0) || (!old && strcmp(status, "Unknown") == 0))
+                        continue;
+                if (strcmp(text(c, "type"), "Ready") == 0 && strcmp(status, "True") != 0 && strcmp(reason, "InvalidSpec") != 0)
+                        continue; /* the condition that keeps it from being ready has an event of its own */
+                if (strcmp(status, "Unknown") == 0)
+                        continue;
+                (void)snprintf(note, sizeof(note), "%s is %s: %s%s%s", text(c, "type"), status, reason, *text(c, "message") ? ": " : "", text(c, "message"));
+                record(w, strcmp(status, "False") == 0 ? "Warning" : "Normal", reason, note);
+        }
+}
+
+static void status_written(void *cookie, const struct kube_answer *a)
+{
+        struct work *w = cookie;
+        struct memory *m = memory_of(w->controller, w->key, true);
+
+        w->call = NULL;
+        if (a->failed) {
+                if (a->error.kind != ERROR_NOT_FOUND)
+                        log_warn("the status was not written", LOG_S("trigger", w->key), LOG_S("error", a->error.text));
+                finish(w, a->error.kind != ERROR_NOT_FOUND);
+                return;
+        }
+        record_changes(w, m->status ? m->status : json_object_get(w->object, "status"));
+        json_decref(m->status);
+        m->status = json_incref(w->status);
+        keep(&m->status_at, text(metadata_of(w->object), "resourceVersion"));
+        finish(w, w->failed.n > 0);
+}
+
+/* What the API server has, without what is the workers' own. */
+static json_t *live_status(struct work *w)
+{
+        json_t *copy = json_copy(json_object_get(w->object, "status"));
+
+        if (copy)
+                (void)json_object_del(copy, "workers");
+        return copy ? copy : json_object();
+}
+
+static void apply_status(struct work *w)
+{
+        BUF_AT_END struct buf path = BUF_INIT(4096), what = BUF_INIT(4096);
+        json_t *body = json_pack("{ss ss s{ss ss} sO}", "apiVersion", API_GROUP_VERSION, "kind", "Trigger", "metadata", "name", w->name, "namespace", w->namespace_, "status", w->status);
+        char *dump = body ? json_dumps(body, JSON_COMPACT) : NULL;
+
+        buf_printf(&path, "/apis/" API_GROUP_VERSION "/namespaces/%s/triggers/%s/status", w->namespace_, w->name);
+        buf_printf(&what, "apply status of Trigger %s", w->key);
+        w->call = kube_apply(w->controller->config.client, path.p, MANAGER, true, str_of(dump ? dump : "{}"), what.p, status_written, w);
+        free(dump);
+        json_decref(body);
+}
+
+static void write_status(struct work *w)
+{
+        struct controller *c = w->controller;
+        struct memory *m = memory_of(c, w->key, true);
+        json_t *live = live_status(w);
+        struct pod_search search = { w->namespace_, w->name, json_array() };
+        BUF_AT_END struct buf name = BUF_INIT(1024), selector = BUF_INIT(1024);
+        /* While the copy has not seen the last write, that is what the status is compared with. */
+        bool lags = m->status && string_equal(m->status_at, text(metadata_of(w->object), "resourceVersion"));
+        json_t *previous = lags ? m->status : live;
+        struct status_facts facts = {
+                .generation = json_integer_value(json_object_get(metadata_of(w->object), "generation")),
+                .source = w->trigger ? w->trigger->types[w->trigger->source].name : NULL,
+                .invalid = w->invalid.n ? w->invalid.p : NULL,
+                .sink = w->sink.n ? w->sink.p : NULL,
+                .sink_reason = w->sink_reason,
+                .sink_message = w->sink_message.n ? w->sink_message.p : "",
+                .failed = w->failed.n ? w->failed.p : NULL,
+                .suspended = w->trigger && w->trigger->suspend,
+                .pods = search.found,
+                .workers = json_object_get(json_object_get(w->object, "status"), "workers"),
+                .previous = previous,
+                .now = clock_wall(&system_clock),
+        };
+
+        child_name(CHILD_DEPLOYMENT, w->name, &name);
+        facts.deployment = reflector_get(c->collections[DEPLOYMENTS], w->namespace_, name.p);
+        reflector_each(c->collections[PODS], find_pod, &search);
+        buf_printf(&selector, LABEL_INSTANCE "=%s,%s", w->name, WORKERS);
+        facts.selector = selector.p;
+        w->status = status_fold(&facts);
+        if (!w->status || json_equal(w->status, previous))
+                finish(w, w->failed.n > 0);
+        else
+                apply_status(w);
+        json_decref(search.found);
+        json_decref(live);
+}
+
+/* ---- entries of workers that are gone ------------------------------------------------------------------------------------------------ */
+
+static void entry_removed(void *cookie, const struct kube_answer *a)
+{
+        struct work *w = cookie;
+
+        w->call = NULL;
+        /* Seen again by the watch: the status is folded then. */
+        if (a->failed && a->error.kind != ERROR_NOT_FOUND && a->error.kind != ERROR_CONFLICT)
+                log_warn("a worker's entry was not removed", LOG_S("trigger", w->key), LOG_S("error", a->error.text));
+        finish(w, a->failed && a->error.kind != ERROR_NOT_FOUND);
+}
+
+static void remove_entry(struct work *w)
+{
+        BUF_AT_END struct buf path = BUF_INIT(4096), what = BUF_INIT(4096);
+        json_t *rest = json_array(), *entry, *body;
+        struct kube_request q = { .method = "PATCH", .content_type = "application/merge-patch+json", .done = entry_removed, .cookie = w };
+        char *dump;
+        size_t i;
+
+        json_array_foreach(json_object_get(json_object_get(w->object, "status"), "workers"), i, entry)
+                if (strcmp(text(entry, "pod"), w->vanished) != 0)
+                        (void)json_array_append(rest, entry);
+        /* The version keeps an entry that another worker wrote meanwhile. */
+        body = json_pack("{s{ss} s{so}}", "metadata", "resourceVersion", text(metadata_of(w->object), "resourceVersion"), "status", "workers", rest);
+        dump = body ? json_dumps(body, JSON_COMPACT) : NULL;
+        buf_printf(&path, "/apis/" API_GROUP_VERSION "/namespaces/%s/triggers/%s/status", w->namespace_, w->name);
+        buf_printf(&what, "remove the entry of pod %s from Trigger %s", w->vanished, w->key);
+        q.path = path.p;
+        q.what = what.p;
+        q.body = str_of(dump ? dump : "{}");
+        w->call = kube_send(w->controller->config.client, &q);
+        free(dump);
+        json_decref(body);
+}
+
+static void pod_asked(void *cookie, const struct kube_answer *a)
+{
+        struct work *w = cookie;
+
+        w->call = NULL;
+        if (a->failed && a->error.kind == ERROR_NOT_FOUND)
+                remove_entry(w);
+        else
+                write_status(w); /* it is there: the watch will tell */
+}
+
+/* An entry whose pod the copy does not know: gone, or so new that the copy has not seen it. Only the API server can tell. */
+static bool look_for_vanished(struct work *w)
+{
+        BUF_AT_END struct buf path = BUF_INIT(4096);
+        struct kube_request q = { .method = "GET", .what = "look for a worker's pod", .done = pod_asked, .cookie = w };
+        json_t *entry;
+        size_t i;
+
+        json_array_foreach(json_object_get(json_object_get(w->object, "status"), "workers"), i, entry) {
+                if (reflector_get(w->controller->collections[PODS], w->namespace_, text(entry, "pod")))
+                        continue;
+                w->vanished = str_dup(str_of(text(entry, "pod")));
+                if (!w->vanished)
+                        return false;
+                buf_printf(&path, "/api/v1/namespaces/%s/pods/", w->namespace_);
+                kube_escape(&path, str_of(w->vanished));
+                q.path = path.p;
+                w->call = kube_send(w->controller->config.client, &q);
+                return true;
+        }
+        return false;
+}
+
+static void conclude(struct work *w)
+{
+        if (!look_for_vanished(w))
+                write_status(w);
+}
+
+/* ---- the children -------------------------------------------------------------------------------------------------------------------- */
+
+static void apply_next(struct work *w);
+
+static void child_applied(void *cookie, const struct kube_answer *a)
+{
+        struct work *w = cookie;
+
+        w->call = NULL;
+        if (a->failed) {
+                log_warn("reconcile", LOG_S("trigger", w->key), LOG_S("error", a->error.text));
+                buf_text(&w->failed, a->error.text);
+                record(w, "Warning", "ApplyFailed", a->error.text);
+                conclude(w);
+                return;
+        }
+        w->child++;
+        apply_next(w);
+}
+
+static void apply_next(struct work *w)
+{
+        struct controller *c = w->controller;
+        struct child_context context = { w->trigger, w->sink.p, c->config.worker_image, c->config.pull_policy };
+        BUF_AT_END struct buf body = BUF_INIT((size_t)4 << 20), path = BUF_INIT(4096), what = BUF_INIT(4096), name = BUF_INIT(1024);
+
+        if (w->child == CHILD_MAX) {
+                keep(&memory_of(c, w->key, true)->applied, w->hash.p);
+                record(w, "Normal", "Applied", w->trigger->suspend ? "the worker is suspended" : "the worker's objects are applied");
+                conclude(w);
+                return;
+        }
+        child_write((enum child)w->child, &context, w->hash.p, &body);
+        child_path((enum child)w->child, w->trigger, &path);
+        child_name((enum child)w->child, w->name, &name);
+        buf_printf(&what, "apply %s %s/%s", child_kind((enum child)w->child), w->namespace_, name.p ? name.p : "");
+        if (body.failed || path.failed || what.failed) {
+                finish(w, true);
+                return;
+        }
+        w->call = kube_apply(c->config.client, path.p, MANAGER, true, buf_view(&body), what.p, child_applied, w);
+}
+
+/* Whether the cluster has what is wanted, as far as is known. */
+static bool children_fresh(struct work *w)
+{
+        struct controller *c = w->controller;
+        struct memory *m = memory_of(c, w->key, false);
+        BUF_AT_END struct buf name = BUF_INIT(1024);
+        json_t *live;
+
+        child_name(CHILD_DEPLOYMENT, w->name, &name);
+        live = reflector_get(c->collections[DEPLOYMENTS], w->namespace_, name.p ? name.p : "");
+        if (live && strcmp(text(json_object_get(metadata_of(live), "annotations"), ANNOTATION_HASH), w->hash.p) == 0 &&
+            json_integer_value(json_object_get(json_object_get(live, "spec"), "replicas")) == (w->trigger->suspend ? 0 : 1))
+                return true;
+        /* Applied already, and the copy has not seen it yet. A Deployment that is deleted or changed makes its memory be forgotten. */
+        return m && m->applied && strcmp(m->applied, w->hash.p) == 0;
+}
+
+static void resolve_sink(struct work *w)
+{
+        const struct sink_ref *ref = w->trigger->sink->ref;
+        json_t *service = ref ? reflector_get(w->controller->collections[SERVICES], ref->namespace_ ? ref->namespace_ : w->namespace_, ref->name) : NULL;
+
+        if (sink_resolve(w->trigger, service, &w->sink, &w->sink_reason, &w->sink_message) < 0)
+                buf_reset(&w->sink);
+}
+
+static void reconcile(struct controller *c, const char *key)
+{
+        struct str rest = str_of(key), namespace_ = str_cut(&rest, '/');
+        struct work *w = calloc(1, sizeof(*w));
+        struct child_context context;
+
+        if (!w || !(w->key = str_dup(str_of(key))) || !(w->namespace_ = str_dup(namespace_)) || !(w->name = str_dup(rest)))
+                abort();
+        w->controller = c;
+        w->invalid.max = w->sink.max = w->sink_message.max = w->hash.max = w->failed.max = 65536;
+        w->next = c->works;
+        c->works = w;
+        c->busy++;
+        w->object = json_incref(reflector_get(c->collections[TRIGGERS], w->namespace_, w->name));
+        if (!w->object || json_object_get(metadata_of(w->object), "deletionTimestamp")) {
+                struct memory *m = memory_of(c, key, false);
+
+                /* Its children are the garbage collector's. */
+                if (m)
+                        memory_free(c, m);
+                finish(w, false);
+                return;
+        }
+        decode(w);
+        if (w->trigger)
+                resolve_sink(w);
+        if (!w->trigger || !w->sink.n) {
+                conclude(w); /* the children stay as they were */
+                return;
+        }
+        context = (struct child_context){ w->trigger, w->sink.p, c->config.worker_image, c->config.pull_policy };
+        children_hash(&context, &w->hash);
+        if (children_fresh(w))
+                conclude(w);
+        else
+                apply_next(w);
+}
+
+static void turn(struct task *t, usec now)
+{
+        struct controller *c = CONTAINER_OF(t, struct controller, task);
+        const char *key;
+
+        if (!controller_synced(c))
+                return;
+        while (c->busy < c->config.workers && (key = queue_get(c->queue, now)))
+                reconcile(c, key);
+        if (c->busy < c->config.workers)
+                loop_arm(c->loop, t, queue_deadline(c->queue));
+}
+
+/* ---- what happens in the cluster ----------------------------------------------------------------------------------------------------- */
+
+static void enqueue(struct controller *c, const char *namespace_, const char *name)
+{
+        char key[600];
+
+        (void)snprintf(key, sizeof(key), "%s/%s", namespace_, name);
+        queue_add(c->queue, key);
+        loop_ready(c->loop, &c->task);
+}
+
+static void trigger_changed(void *cookie, const char *namespace_, const char *name, json_t *before UNUSED, json_t *object UNUSED) { enqueue(cookie, namespace_, name); }
+
+static const char *instance_of(json_t *before, json_t *object) { return text(json_object_get(metadata_of(object ? object : before), "labels"), LABEL_INSTANCE); }
+
+static void deployment_changed(void *cookie, const char *namespace_, const char *name UNUSED, json_t *before, json_t *object)
+{
+        struct controller *c = cookie;
+        const char *instance = instance_of(before, object);
+        char key[600];
+        struct memory *m;
+
+        (void)snprintf(key, sizeof(key), "%s/%s", namespace_, instance);
+        m = memory_of(c, key, false);
+        if (m)
+                keep(&m->applied, NULL); /* from here on the copy is what counts */
+        if (*instance)
+                enqueue(c, namespace_, instance);
+}
+
+static void pod_changed(void *cookie, const char *namespace_, const char *name UNUSED, json_t *before, json_t *object)
+{
+        const char *instance = instance_of(before, object);
+
+        if (*instance)
+                enqueue(cookie, namespace_, instance);
+}
+
+struct service_search { struct controller *controller; const char *namespace_, *name; };
+
+static void find_user(void *cookie, const char *namespace_, const char *name, json_t *trigger)
+{
+        struct service_search *s = cookie;
+        json_t *ref = json_object_get(json_object_get(json_object_get(trigger, "spec"), "sink"), "ref");
+        const char *other = *text(ref, "namespace") ? text(ref, "namespace") : namespace_;
+
+        if (ref && strcmp(text(ref, "name"), s->name) == 0 && strcmp(other, s->namespace_) == 0)
+                enqueue(s->controller, namespace_, name);
+}
+
+static void service_changed(void *cookie, const char *namespace_, const char *name, json_t *before UNUSED, json_t *object UNUSED)
+{
+        struct controller *c = cookie;
+        struct service_search s = { c, namespace_, name };
+
+        reflector_each(c->collections[TRIGGERS], find_user, &s);
+}
+
+static void synced(void *cookie)
+{
+        struct controller *c = cookie;
+
+        if (controller_synced(c)) {
+                log_info("the controller knows the cluster", LOG_I("triggers", reflector_count(c->collections[TRIGGERS])));
+                loop_ready(c->loop, &c->task);
+        }
+}
+
+bool controller_synced(const struct controller *c)
+{
+        for (size_t i = 0; i < COLLECTIONS; i++)
+                if (!reflector_synced(c->collections[i]))
+                        return false;
+        return true;
+}
+
+/* ---- what is kept of each kind ------------------------------------------------------------------------------------------------------- */
+
+/* Keeps only the members named. */
+static void only(json_t *object, const char *const *names)
+{
+        const char *key;
+        json_t *value;
+        void *next;
+
+        json_object_foreach_safe(object, next, key, value) {
+                bool wanted = false;
+
+                for (size_t i = 0; names[i]; i++)
+                        wanted = wanted || strcmp(key, names[i]) == 0;
+                if (!wanted)
+                        (void)json_object_del(object, key);
+        }
+}
+
+static const char *const basic_metadata[] = { "name", "namespace", "uid", "resourceVersion", "generation", "labels", "deletionTimestamp", NULL };
+
+static void trim_trigger(json_t *o)
+{
+        json_t *annotations = json_object_get(metadata_of(o), "annotations");
+
+        (void)json_object_del(annotations, "kubectl.kubernetes.io/last-applied-configuration");
+}
+
+static void trim_deployment(json_t *o)
+{
+        static const char *const top[] = { "metadata", "spec", "status", NULL }, *const spec[] = { "replicas", NULL },
+                                 *const status[] = { "availableReplicas", "replicas", "conditions", "observedGeneration", NULL },
+                                 *const metadata[] = { "name", "namespace", "uid", "resourceVersion", "generation", "labels", "annotations", "deletionTimestamp", NULL };
+
+        only(o, top);
+        only(metadata_of(o), metadata);
+        only(json_object_get(o, "spec"), spec);
+        only(json_object_get(o, "status"), status);
+}
+
+static void trim_pod(json_t *o)
+{
+        static const char *const top[] = { "metadata", "status", NULL }, *const status[] = { "phase", "conditions", "containerStatuses", NULL };
+        static const char *const container[] = { "state", "ready", NULL };
+        json_t *c;
+        size_t i;
+
+        only(o, top);
+        only(metadata_of(o), basic_metadata);
+        only(json_object_get(o, "status"), status);
+        json_array_foreach(json_object_get(json_object_get(o, "status"), "containerStatuses"), i, c)
+                only(c, container);
+}
+
+static void trim_service(json_t *o)
+{
+        static const char *const top[] = { "metadata", "spec", NULL }, *const spec[] = { "ports", "type", NULL }, *const port[] = { "name", "port", NULL };
+        static const char *const metadata[] = { "name", "namespace", "resourceVersion", NULL };
+        json_t *p;
+        size_t i;
+
+        only(o, top);
+        only(metadata_of(o), metadata);
+        only(json_object_get(o, "spec"), spec);
+        json_array_foreach(json_object_get(json_object_get(o, "spec"), "ports"), i, p)
+                only(p, port);
+}
+
+/* ---- life ---------------------------------------------------------------------------------------------------------------------------- */
+
+static const struct {
+        const char *group, *resource, *what, *selector;
+        bool everywhere;         /* also when only one namespace is watched: sinks may be elsewhere */
+        void (*trim)(json_t *);
+        void (*changed)(void *, const char *, const char *, json_t *, json_t *);
+} collections[COLLECTIONS] = {
+        [TRIGGERS] = { "/apis/" API_GROUP_VERSION, "triggers", "Triggers", NULL, false, trim_trigger, trigger_changed },
+        [DEPLOYMENTS] = { "/apis/apps/v1", "deployments", "Deployments", WORKERS, false, trim_deployment, deployment_changed },
+        [PODS] = { "/api/v1", "pods", "Pods", WORKERS, false, trim_pod, pod_changed },
+        [SERVICES] = { "/api/v1", "services", "Services", NULL, true, trim_service, service_changed },
+};
+
+static int open_collection(struct controller *c, size_t i, struct error *err)
+{
+        struct buf path = BUF_INIT(4096);
+        struct reflector_config config = { .client = c->config.client, .selector = collections[i].selector, .what = collections[i].what, .trim = collections[i].trim,
+                                           .changed = collections[i].changed, .synced = synced, .cookie = c };
+
+        buf_text(&path, collections[i].group);
+        if (c->config.namespace_ && !collections[i].everywhere)
+                buf_printf(&path, "/namespaces/%s", c->config.namespace_);
+        buf_printf(&path, "/%s", collections[i].resource);
+        c->paths[i] = buf_take(&path);
+        if (!c->paths[i])
+                return error_memory(err);
+        config.path = c->paths[i];
+        return reflector_new(&c->collections[i], &config, err);
+}
+
+int controller_new(struct controller **out, const struct controller_config *config, struct error *err)
+{
+        struct controller *c = calloc(1, sizeof(*c));
+
+        if (!c)
+                return error_memory(err);
+        c->config = *config;
+        c->loop = kube_client_loop(config->client);
+        c->task.turn = turn;
+        if (queue_new(&c->queue, err) < 0 || recorder_new(&c->recorder, config->client, "sluice.dev/controller", config->pod, err) < 0) {
+                (void)controller_free(c);
+                return -1;
+        }
+        for (size_t i = 0; i < COLLECTIONS; i++)
+                if (open_collection(c, i, err) < 0) {
+                        (void)controller_free(c);
+                        return -1;
+                }
+        *out = c;
+        return 0;
+}
+
+struct controller *controller_free(struct controller *c)
+{
+        struct memory *m, *next;
+
+        if (!c)
+                return NULL;
+        while (c->works)
+                work_free(c->works);
+        for (size_t i = 0; i < COLLECTIONS; i++) {
+                (void)reflector_free(c->collections[i]);
+                free(c->paths[i]);
+        }
+        HASH_ITER(hh, c->memories, m, next)
+                memory_free(c, m);
+        (void)recorder_free(c->recorder);
+        (void)queue_free(c->queue);
+        loop_forget(c->loop, &c->task);
+        free(c);
+        return NULL;
+}

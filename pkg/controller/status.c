@@ -1,0 +1,256 @@
+#include "controller/status.h"
+
+#include <stdio.h>
+
+#include "base/buf.h"
+
+struct verdict { const char *status, *reason; char message[512]; };
+
+static void judge(struct verdict *v, const char *status, const char *reason, const char *message)
+{
+        v->status = status;
+        v->reason = reason;
+        (void)snprintf(v->message, sizeof(v->message), "%s", message ? message : "");
+}
+
+static const char *text(json_t *o, const char *key)
+{
+        const char *s = json_string_value(json_object_get(o, key));
+
+        return s ? s : "";
+}
+
+json_t *status_condition(json_t *status, const char *type)
+{
+        json_t *list = json_object_get(status, "conditions"), *c;
+        size_t i;
+
+        json_array_foreach(list, i, c)
+                if (strcmp(text(c, "type"), type) == 0)
+                        return c;
+        return NULL;
+}
+
+static bool pod_exists(json_t *pods, const char *name)
+{
+        json_t *p;
+        size_t i;
+
+        json_array_foreach(pods, i, p)
+                if (strcmp(text(json_object_get(p, "metadata"), "name"), name) == 0 && !json_object_get(json_object_get(p, "metadata"), "deletionTimestamp"))
+                        return true;
+        return false;
+}
+
+/* The entry of a worker that runs the present generation; NULL: none speaks yet. */
+static json_t *speaker(const struct status_facts *f)
+{
+        json_t *w;
+        size_t i;
+
+        json_array_foreach(f->workers, i, w)
+                if (pod_exists(f->pods, text(w, "pod")) && json_integer_value(json_object_get(w, "observedGeneration")) == f->generation)
+                        return w;
+        return NULL;
+}
+
+/* ---- the conditions ------------------------------------------------------------------------------------------------------------------ */
+
+static void sink_resolved(const struct status_facts *f, struct verdict *v)
+{
+        if (f->sink)
+                judge(v, "True", "SinkResolved", f->sink);
+        else if (f->sink_reason)
+                judge(v, "False", f->sink_reason, f->sink_message);
+        else
+                judge(v, "Unknown", "NotTried", "the spec can't be used yet");
+}
+
+static void source_connected(const struct status_facts *f, json_t *worker, struct verdict *v)
+{
+        const char *state = text(worker, "sourceState"), *message = text(worker, "sourceMessage");
+
+        if (!worker)
+                judge(v, "Unknown", "WorkerStarting", "no worker has reported yet");
+        else if (strcmp(state, "Disconnected") == 0)
+                judge(v, "False", "SourceDisconnected", message);
+        else if (strcmp(state, "Failed") == 0)
+                judge(v, "False", "SourceFailed", message);
+        else if (strcmp(state, "Connecting") == 0)
+                judge(v, "Unknown", "Connecting", *message ? message : "the worker is connecting to the source");
+        else
+                judge(v, "True", *state ? state : "Connected", message);
+        (void)f;
+}
+
+static void delivering(json_t *worker, struct verdict *v)
+{
+        const char *state = text(worker, "deliveryState"), *message = text(worker, "deliveryMessage");
+
+        if (!worker)
+                judge(v, "Unknown", "WorkerStarting", "no worker has reported yet");
+        else if (strcmp(state, "Retrying") == 0)
+                judge(v, "False", "Retrying", message);
+        else if (strcmp(state, "Blocked") == 0)
+                judge(v, "False", "Blocked", message);
+        else if (!json_object_get(worker, "lastDeliveryTime"))
+                judge(v, "True", "Idle", "no event has been delivered by this worker yet");
+        else
+                judge(v, "True", "Delivering", "");
+}
+
+/* What keeps a pod from running, in the kubelet's words. */
+static bool pod_trouble(json_t *pods, struct verdict *v)
+{
+        json_t *pod, *status;
+        size_t i, j;
+
+        json_array_foreach(pods, i, pod) {
+                json_t *condition;
+
+                json_array_foreach(json_object_get(json_object_get(pod, "status"), "containerStatuses"), j, status) {
+                        json_t *waiting = json_object_get(json_object_get(status, "state"), "waiting");
+                        const char *reason = text(waiting, "reason");
+
+                        if (*reason && strcmp(reason, "ContainerCreating") != 0 && strcmp(reason, "PodInitializing") != 0) {
+                                judge(v, "False", reason, text(waiting, "message"));
+                                return true;
+                        }
+                }
+                json_array_foreach(json_object_get(json_object_get(pod, "status"), "conditions"), j, condition)
+                        if (strcmp(text(condition, "type"), "PodScheduled") == 0 && strcmp(text(condition, "status"), "False") == 0) {
+                                judge(v, "False", text(condition, "reason"), text(condition, "message"));
+                                return true;
+                        }
+        }
+        return false;
+}
+
+static int64_t available_replicas(json_t *deployment) { return json_integer_value(json_object_get(json_object_get(deployment, "status"), "availableReplicas")); }
+
+static void workers_available(const struct status_facts *f, json_t *worker, struct verdict *v)
+{
+        json_t *condition;
+        size_t i;
+
+        if (f->failed) {
+                judge(v, "False", "ApplyFailed", f->failed);
+                return;
+        }
+        if (available_replicas(f->deployment) > 0) {
+                judge(v, "True", "WorkerAvailable", "");
+                return;
+        }
+        if (pod_trouble(f->pods, v))
+                return;
+        json_array_foreach(json_object_get(json_object_get(f->deployment, "status"), "conditions"), i, condition)
+                if (strcmp(text(condition, "type"), "ReplicaFailure") == 0 && strcmp(text(condition, "status"), "True") == 0) {
+                        judge(v, "False", text(condition, "reason"), text(condition, "message"));
+                        return;
+                }
+        if (worker)
+                judge(v, "False", "WorkerNotReady", "the worker runs, but is not ready: see SourceConnected");
+        else
+                judge(v, "Unknown", "WorkerStarting", "the worker has not started yet");
+}
+
+static void ready(const struct status_facts *f, const struct verdict *const *parts, size_t n, struct verdict *v)
+{
+        if (f->invalid) {
+                judge(v, "False", "InvalidSpec", f->invalid);
+                return;
+        }
+        for (size_t pass = 0; pass < 2; pass++)
+                for (size_t i = 0; i < n; i++)
+                        if (strcmp(parts[i]->status, pass == 0 ? "False" : "Unknown") == 0) {
+                                *v = *parts[i];
+                                return;
+                        }
+        judge(v, "True", "Ready", "");
+}
+
+/* ---- putting it together ------------------------------------------------------------------------------------------------------------- */
+
+static void add(json_t *list, const struct status_facts *f, const char *type, const struct verdict *v)
+{
+        json_t *before = status_condition(f->previous, type);
+        BUF_AT_END struct buf time = BUF_INIT(64);
+
+        if (before && strcmp(text(before, "status"), v->status) == 0 && *text(before, "lastTransitionTime"))
+                buf_text(&time, text(before, "lastTransitionTime"));
+        else
+                time_format(&time, f->now - f->now % USEC_SEC);
+        (void)json_array_append_new(list, json_pack("{ss ss ss ss ss sI}", "type", type, "status", v->status, "reason", v->reason, "message", v->message,
+                                                    "lastTransitionTime", time.p ? time.p : "", "observedGeneration", (json_int_t)f->generation));
+}
+
+/* The latest of a time, the sum of the lags. */
+static void fold_workers(const struct status_facts *f, json_t *status)
+{
+        static const char *const times[] = { "lastEventTime", "lastDeliveryTime" };
+        json_t *w;
+        size_t i;
+        json_int_t lag = -1;
+
+        for (size_t t = 0; t < COUNT_OF(times); t++) {
+                usec best = 0, at;
+                const char *found = NULL;
+
+                json_array_foreach(f->workers, i, w)
+                        if (time_parse(str_of(text(w, times[t])), &at) && at > best) {
+                                best = at;
+                                found = text(w, times[t]);
+                        }
+                /* A worker that starts anew knows nothing of the past: what was known stays. */
+                if (time_parse(str_of(text(f->previous, times[t])), &at) && at > best)
+                        found = text(f->previous, times[t]);
+                if (found)
+                        (void)json_object_set_new(status, times[t], json_string(found));
+        }
+        json_array_foreach(f->workers, i, w)
+                if (json_object_get(w, "lag"))
+                        lag = MAX_OF(lag, (json_int_t)0) + json_integer_value(json_object_get(w, "lag"));
+        if (lag >= 0)
+                (void)json_object_set_new(status, "lag", json_integer(lag));
+}
+
+json_t *status_fold(const struct status_facts *f)
+{
+        json_t *status = json_object(), *conditions = json_array(), *worker = f->suspended ? NULL : speaker(f);
+        struct verdict sink, source, delivery, workers, all;
+        const struct verdict *const parts[] = { &sink, &source, &delivery, &workers };
+
+        if (!status || !conditions)
+                return NULL;
+        sink_resolved(f, &sink);
+        if (f->suspended && !f->invalid) {
+                judge(&source, "Unknown", "Suspended", "spec.suspend is true");
+                judge(&delivery, "Unknown", "Suspended", "spec.suspend is true");
+                judge(&workers, "Unknown", "Suspended", "spec.suspend is true");
+                judge(&all, "True", "Suspended", "no worker runs while spec.suspend is true");
+                if (f->failed)
+                        judge(&all, "False", "ApplyFailed", f->failed);
+        } else {
+                source_connected(f, worker, &source);
+                delivering(worker, &delivery);
+                workers_available(f, worker, &workers);
+                ready(f, parts, COUNT_OF(parts), &all);
+        }
+        add(conditions, f, "Ready", &all);
+        add(conditions, f, "SinkResolved", &sink);
+        add(conditions, f, "WorkersAvailable", &workers);
+        add(conditions, f, "SourceConnected", &source);
+        add(conditions, f, "Delivering", &delivery);
+        if (f->suspended && !f->invalid)
+                add(conditions, f, "Suspended", &all);
+        (void)json_object_set_new(status, "observedGeneration", json_integer(f->generation));
+        if (f->source)
+                (void)json_object_set_new(status, "source", json_string(f->source));
+        if (f->sink)
+                (void)json_object_set_new(status, "sinkUri", json_string(f->sink));
+        (void)json_object_set_new(status, "replicas", json_integer(json_integer_value(json_object_get(json_object_get(f->deployment, "status"), "replicas"))));
+        (void)json_object_set_new(status, "selector", json_string(f->selector));
+        (void)json_object_set_new(status, "conditions", conditions);
+        fold_workers(f, status);
+        return status;
+}

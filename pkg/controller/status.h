@@ -1,0 +1,26 @@
+/* What a Trigger's status is, folded from what is known. Pure. Any thread. */
+#pragma once
+
+#include <jansson.h>
+
+#include "base/clock.h"
+
+struct status_facts {
+        int64_t generation;
+        const char *source;              /* "kafka"; NULL: not known (invalid) */
+        const char *invalid;             /* why the spec can't be used; NULL: it can */
+        const char *sink;                /* resolved; NULL: not */
+        const char *sink_reason, *sink_message;  /* why not */
+        const char *failed;              /* why the children could not be applied; NULL: they were */
+        bool suspended;
+        json_t *deployment;              /* trimmed; NULL: there is none */
+        json_t *pods;                    /* array of trimmed pods of it */
+        json_t *workers;                 /* status.workers as it is; NULL: none */
+        json_t *previous;                /* the status before: transition times are kept while a condition's status is */
+        const char *selector;
+        usec now;                        /* wall */
+};
+
+/* The status that the controller owns: all but workers. Owned by the caller; NULL: out of memory. */
+json_t *status_fold(const struct status_facts *);
+json_t *status_condition(json_t *status, const char *type);    /* borrowed; NULL: none */
