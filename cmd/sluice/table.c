@@ -6,7 +6,12 @@
 
 static size_t reserved;
 
-bool table_is_terminal(void) { return isatty(STDOUT_FILENO) && getenv("TERM") && strcmp(getenv("TERM"), "dumb") != 0; }
+bool table_is_terminal(void)
+{
+        const char *kind = getenv("TERM");
+
+        return isatty(STDOUT_FILENO) && kind && strcmp(kind, "dumb") != 0;
+}
 
 static const char *state_of(const struct pipeline_status *s)
 {

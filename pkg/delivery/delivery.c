@@ -680,6 +680,7 @@ static void batch_fill(struct delivery *d, struct batch *b)
                         break;
                 b->n++;
         }
+        assert(last); /* a lane that is ready has a record */
         l->first = last->next;
         if (!l->first)
                 l->last = &l->first;
