@@ -75,11 +75,9 @@ static const struct type sink_type = { .name = "Sink", .help = "Who receives the
 
 static const struct field function_fields[] = {
         { .name = "name", .type = FIELD_STRING, .offset = offsetof(struct function_spec, name), .min = 1, .max = 256, .pattern = HEADER_PATTERN, .format = HEADER_WORDS,
-          .help = "The function's name, in X-CFF-Func-Name and in events; by default the Trigger's name." },
+          .help = "The function's name, in X-CFF-Func-Name; by default the Trigger's name." },
         { .name = "version", .type = FIELD_STRING, .offset = offsetof(struct function_spec, version), .fallback = "latest", .min = 1, .max = 256, .pattern = HEADER_PATTERN,
           .format = HEADER_WORDS, .help = "The function's version, in X-CFF-Func-Version." },
-        { .name = "urn", .type = FIELD_STRING, .offset = offsetof(struct function_spec, urn), .min = 1, .max = 1024, .pattern = HEADER_PATTERN, .format = HEADER_WORDS,
-          .help = "The function's URN, where an event carries one; by default urn:fss:REGION:PROJECT:function:PACKAGE:NAME:VERSION." },
         { .name = "project", .type = FIELD_STRING, .offset = offsetof(struct function_spec, project), .min = 1, .max = 256, .pattern = HEADER_PATTERN, .format = HEADER_WORDS,
           .help = "The project's id, in X-CFF-Project-Id." },
         { .name = "package", .type = FIELD_STRING, .offset = offsetof(struct function_spec, package), .fallback = "default", .min = 1, .max = 256, .pattern = HEADER_PATTERN,

@@ -14,7 +14,7 @@ enum on_exhausted { EXHAUSTED_BLOCK, EXHAUSTED_DEAD_LETTER, EXHAUSTED_DROP };
 
 struct sink_ref { char *api_version, *kind, *name, *namespace_; int64_t port; };
 struct sink { struct sink_ref *ref; char *uri; };
-struct function_spec { char *name, *version, *urn, *project, *package; };
+struct function_spec { char *name, *version, *project, *package; };
 struct event_spec { int dialect; char *region; char *instance_id; };
 struct retry_spec { usec initial_backoff, max_backoff; };
 struct delivery_spec {

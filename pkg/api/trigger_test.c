@@ -57,7 +57,6 @@ static void defaults_are_filled_in(void **state UNUSED)
         assert_string_equal(t->function->name, "orders");
         assert_string_equal(t->function->version, "latest");
         assert_string_equal(t->function->package, "default");
-        assert_null(t->function->urn);
         assert_int_equal(t->event->dialect, DIALECT_CLASSIC);
         assert_string_equal(t->event->region, "");
         assert_int_equal(t->delivery->ordering, ORDERING_PARTITION);

@@ -138,7 +138,7 @@ static void submit(uint64_t tag)
                 m->n = HTTP_HEADROOM;
                 buf_text(m, "body");
         }
-        if (port.ops->submit(port.cookie, tag, &(struct http_request){ .target = target, .message = m, .headers = STR("X-Id: 1\r\n"), .timeout = USEC_SEC }, &err) < 0)
+        if (port.ops->submit(port.cookie, tag, &(struct http_request){ .target = target, .message = m, .headers = STR("X-Id: 1\r\n") }, &err) < 0)
                 fail_msg("%s", err.text);
 }
 

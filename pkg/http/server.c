@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 enum { READ_SIZE = 65536 };
+static const usec LINGER = USEC_SEC, ACCEPT_AGAIN = 100 * USEC_MSEC;
 
 struct http_call {               /* a connection; at most one request of it is worked on */
         struct http_call *next, *previous;
@@ -22,6 +23,7 @@ struct http_call {               /* a connection; at most one request of it is w
         struct task timer;
         bool handling;           /* the handler has the request */
         bool closing;            /* once out is written */
+        bool linger;             /* then what still comes is read and dropped for a moment, or the kernel would reset the answer away */
         bool head;               /* answer without a body */
         bool left;               /* the client went away while the handler worked */
         bool feeding;
@@ -37,6 +39,7 @@ struct http_server {
         struct http_call *calls;
         uint32_t calls_n;
         bool draining;
+        struct task accept_again;
         char *space;
 };
 
@@ -123,6 +126,13 @@ static bool call_write(struct http_call *c)
         }
         buf_reset(&c->out);
         c->written = 0;
+        if (c->closing && c->linger) {
+                (void)shutdown(c->fd, SHUT_WR);
+                c->codec.started = false;
+                loop_arm(c->server->loop, &c->timer, loop_now(c->server->loop) + LINGER);
+                loop_io_want(c->io, LOOP_READABLE);
+                return true;
+        }
         if (c->closing) {
                 call_close(c);
                 return false;
@@ -148,11 +158,12 @@ static void put_answer(struct http_call *c, int status, struct str content_type,
 static void refuse(struct http_call *c, int status, const char *why)
 {
         c->head = false;
+        c->linger = true;
         put_answer(c, status, STR("text/plain"), (struct str){ 0 }, str_of(why), false);
         (void)call_write(c);
 }
 
-/* obs-fold and a missing Host are ours to refuse; the parser lets them pass. */
+/* A missing Host is ours to refuse; the parser lets it pass. */
 static const char *bad_request(const struct http_message *m)
 {
         size_t hosts = 0;
@@ -161,8 +172,6 @@ static const char *bad_request(const struct http_message *m)
                 size_t key = strlen(p), value = strlen(p + key + 1);
 
                 hosts += str_equal_nocase((struct str){ p, key }, STR("Host"));
-                if (memchr(p + key + 1, '\n', value) || memchr(p + key + 1, '\r', value))
-                        return "a folded header\n";
                 p += key + value + 2;
         }
         return hosts == 1 ? NULL : "exactly one Host header is needed\n";
@@ -231,6 +240,8 @@ static void call_read(struct http_call *c)
                         call_lost(c);
                         return;
                 }
+                if (c->closing)
+                        continue;
                 buf_add(&c->in, c->server->space, (size_t)n);
                 if (c->in.failed) {
                         /* More pipelined bytes than a request may have. */
@@ -272,6 +283,11 @@ static void on_accept(void *cookie, int events UNUSED)
                 int fd = accept4(s->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC), on = 1;
                 struct http_call *c;
 
+                if (fd < 0 && errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
+                        /* No descriptor to be had: asking again at once would only spin. */
+                        loop_io_want(s->io, 0);
+                        loop_arm(s->loop, &s->accept_again, loop_now(s->loop) + ACCEPT_AGAIN);
+                }
                 if (fd < 0)
                         return;
                 c = s->calls_n < s->config.max_connections ? calloc(1, sizeof(*c)) : NULL;
@@ -298,6 +314,14 @@ static void on_accept(void *cookie, int events UNUSED)
         }
 }
 
+static void on_accept_again(struct task *t, usec now UNUSED)
+{
+        struct http_server *s = CONTAINER_OF(t, struct http_server, accept_again);
+
+        if (s->io)
+                loop_io_want(s->io, LOOP_READABLE);
+}
+
 static int listen_on(const char *address, uint16_t *port, struct error *err)
 {
         struct str host = str_of(address);
@@ -305,7 +329,7 @@ static int listen_on(const char *address, uint16_t *port, struct error *err)
         struct addrinfo hints = { .ai_flags = AI_PASSIVE | AI_NUMERICHOST | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM }, *found = NULL;
         FREE_AT_END char *name = NULL;
         int fd = -1, on = 1, off = 0, r;
-        struct sockaddr_storage bound;
+        struct sockaddr_storage bound = { 0 };
         socklen_t size = sizeof(bound);
 
         if (!colon)
@@ -355,6 +379,7 @@ int http_server_new(struct http_server **out, struct loop *loop, const struct ht
         s->config = *config;
         s->config.max_connections = config->max_connections ? config->max_connections : 1024;
         s->config.idle_timeout = config->idle_timeout ? config->idle_timeout : USEC_MINUTE;
+        s->accept_again.turn = on_accept_again;
         s->space = malloc(READ_SIZE);
         s->fd = s->space ? listen_on(config->address, &s->port, err) : error_memory(err);
         if (s->fd < 0 || loop_io_open(loop, s->fd, on_accept, s, &s->io, err) < 0) {
@@ -389,6 +414,7 @@ struct http_server *http_server_free(struct http_server *s)
         loop_io_close(s->io);
         if (s->fd >= 0)
                 (void)close(s->fd);
+        loop_forget(s->loop, &s->accept_again);
         while (s->calls)
                 call_close(s->calls);
         free(s->space);

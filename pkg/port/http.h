@@ -1,4 +1,4 @@
-/* Port: requests out. Implemented by pkg/http (the client) and by simulators. Nothing blocks: submit queues, completions are taken.
+/* Port: requests out. How long an attempt may take is the engine's to say: it cancels. Implemented by pkg/http (the client) and by simulators. Nothing blocks: submit queues, completions are taken.
  * Loop's thread. */
 #pragma once
 
@@ -14,7 +14,6 @@ struct http_request {
         struct http_target *target;
         struct buf *message;     /* borrowed until the completion; HTTP_HEADROOM bytes, then the body */
         struct str headers;      /* "Name: value\r\n" lines of this request; borrowed during submit */
-        usec timeout;            /* of the whole attempt, connecting included */
 };
 struct http_completion {
         uint64_t tag;

@@ -132,7 +132,7 @@ static void send_event(struct pipeline *p, const struct action *a, usec now)
 {
         struct buf *message = &p->messages[a->attempt & 0xffff];
         const struct trigger *t = p->config.trigger;
-        struct http_request request = { .target = p->target, .message = message, .timeout = t->delivery->timeout };
+        struct http_request request = { .target = p->target, .message = message };
         struct error err;
         struct writer w;
 
@@ -235,9 +235,25 @@ static struct delivery_config engine_config(const struct trigger *t, bool commit
         };
 }
 
+static void header(struct buf *b, const char *name, const char *value)
+{
+        if (value && *value)
+                buf_printf(b, "%s: %s\r\n", name, value);
+}
+
+/* What FunctionGraph tells a container function about itself. */
+static void function_headers(const struct trigger *t, struct buf *b)
+{
+        header(b, "X-CFF-Func-Name", t->function->name ? t->function->name : t->name);
+        header(b, "X-CFF-Func-Version", t->function->version);
+        header(b, "X-CFF-Package", t->function->package);
+        header(b, "X-CFF-Project-Id", t->function->project);
+        header(b, "X-CFF-Region", t->event->region);
+}
+
 static int open_target(struct pipeline *p, struct error *err)
 {
-        BUF_AT_END struct buf headers = BUF_INIT(4096);
+        BUF_AT_END struct buf headers = BUF_INIT(16384);
         struct http_target_config config = {
                 .url = str_of(p->config.sink),
                 .max_connections = (uint32_t)p->config.trigger->delivery->max_in_flight,
@@ -247,6 +263,9 @@ static int open_target(struct pipeline *p, struct error *err)
         };
 
         buf_text(&headers, "Content-Type: application/json\r\n");
+        function_headers(p->config.trigger, &headers);
+        if (headers.failed)
+                return error_memory(err);
         config.headers = buf_view(&headers);
         return http_target_new(&p->target, p->config.http, &config, err);
 }
