@@ -329,7 +329,7 @@ static int listen_on(const char *address, uint16_t *port, struct error *err)
         struct addrinfo hints = { .ai_flags = AI_PASSIVE | AI_NUMERICHOST | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM }, *found = NULL;
         FREE_AT_END char *name = NULL;
         int fd = -1, on = 1, off = 0, r;
-        struct sockaddr_storage bound = { 0 };
+        union { struct sockaddr any; struct sockaddr_in v4; struct sockaddr_in6 v6; } bound = { .v6 = { 0 } };
         socklen_t size = sizeof(bound);
 
         if (!colon)
@@ -357,7 +357,7 @@ static int listen_on(const char *address, uint16_t *port, struct error *err)
                 if (found->ai_family == AF_INET6)
                         (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
         }
-        if (fd < 0 || bind(fd, found->ai_addr, found->ai_addrlen) < 0 || listen(fd, 1024) < 0 || getsockname(fd, (struct sockaddr *)&bound, &size) < 0) {
+        if (fd < 0 || bind(fd, found->ai_addr, found->ai_addrlen) < 0 || listen(fd, 1024) < 0 || getsockname(fd, &bound.any, &size) < 0) {
                 (void)error_errno(err, errno, "listen on \"%s\"", address);
                 if (fd >= 0)
                         (void)close(fd);
@@ -365,7 +365,7 @@ static int listen_on(const char *address, uint16_t *port, struct error *err)
                 return -1;
         }
         freeaddrinfo(found);
-        *port = ntohs(bound.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)(void *)&bound)->sin6_port : ((struct sockaddr_in *)(void *)&bound)->sin_port);
+        *port = ntohs(bound.any.sa_family == AF_INET6 ? bound.v6.sin6_port : bound.v4.sin_port);
         return fd;
 }
 

@@ -185,7 +185,9 @@ int kube_config_load(struct kube_config *c, const char *path, struct error *err)
                 buf_str(&chosen, str_cut(&list, ':'));
         } else if (!host)
                 buf_printf(&chosen, "%s/.kube/config", home ? home : "/root");
-        r = chosen.n ? load_file(c, chosen.p, err) : load_in_cluster(c, host, getenv("KUBERNETES_SERVICE_PORT"), err);
+        if (chosen.failed)
+                return error_memory(err);
+        r = chosen.n || !host ? load_file(c, chosen.p, err) : load_in_cluster(c, host, getenv("KUBERNETES_SERVICE_PORT"), err);
         if (r == 0 && !c->namespace_ && !(c->namespace_ = str_dup(STR("default"))))
                 r = error_memory(err);
         if (r < 0)
