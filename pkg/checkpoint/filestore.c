@@ -10,11 +10,8 @@
 #include <uv.h>
 #include <zlib.h>
 
-/* The default, Jenkins, falls through its switch labels in a way clang does not take from a header's comments. */
-#define HASH_FUNCTION(key, n, hash) HASH_FNV(key, n, hash)
-#include <uthash.h>
-
 #include "base/log.h"
+#include "base/table.h"
 
 static const char MAGIC[4] = { 'S', 'L', 'C', '1' };
 enum { FRAME_HEAD = 16, FRAME_MAX = 1 << 20, REWRITE_AT = 1 << 20 };

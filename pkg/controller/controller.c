@@ -1,9 +1,9 @@
 #include "controller/controller.h"
 
 #include <stdio.h>
-#include <uthash.h>
 
 #include "base/log.h"
+#include "base/table.h"
 #include "controller/children.h"
 #include "controller/sink.h"
 #include "controller/status.h"

@@ -1,8 +1,8 @@
 #include "kube/checkpoint.h"
 
 #include <stdio.h>
-#include <uthash.h>
 
+#include "base/table.h"
 #include "json/writer.h"
 
 struct request { struct request *next; struct store_result result; char *key, *value; };

@@ -1,10 +1,10 @@
 #include "kube/events.h"
 
 #include <inttypes.h>
-#include <uthash.h>
 
 #include "base/log.h"
 #include "base/random.h"
+#include "base/table.h"
 #include "json/writer.h"
 
 static const usec SERIES = 10 * USEC_MINUTE, WRITE_INTERVAL = USEC_MINUTE;

@@ -1,8 +1,7 @@
 #include "kube/queue.h"
 
-#include <uthash.h>
-
 #include "base/heap.h"
+#include "base/table.h"
 
 static const usec FIRST = 5 * USEC_MSEC, MOST = 1000 * USEC_SEC;
 

@@ -1,10 +1,10 @@
 #include "kube/reflector.h"
 
 #include <stdio.h>
-#include <uthash.h>
 
 #include "base/backoff.h"
 #include "base/log.h"
+#include "base/table.h"
 
 static const usec BACKOFF_FIRST = 800 * USEC_MSEC, BACKOFF_MOST = 30 * USEC_SEC;
 
