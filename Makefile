@@ -86,7 +86,10 @@ $(BUILD)/sim: $(call objects,$(simulator_sources)) $(archive)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(all_ldflags) -o $@ $^ $(package_libs) -lm
 
-$(tests): $(BUILD)/%: $(BUILD)/%.o $(archive)
+# librdkafka's C11 threads, where ThreadSanitizer sees them.
+thread_objects := $(if $(findstring thread,$(SANITIZE)),$(BUILD)/tests/tsan/threads.o)
+
+$(tests): $(BUILD)/%: $(BUILD)/%.o $(thread_objects) $(archive)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(all_ldflags) -o $@ $^ $(package_libs) -lcmocka -lm
 
@@ -126,6 +129,15 @@ simulate: $(BUILD)/sim ## the delivery engine's simulator over many seeds
 sanitized: ## unit tests and simulator under AddressSanitizer and UBSan, built by clang; the threads' tests under TSan
 	@+$(MAKE) --no-print-directory -j$(JOBS) CC=clang SANITIZE=address,undefined sanitized-programs
 	@+$(MAKE) --no-print-directory CC=clang SANITIZE=address,undefined unit simulate SEEDS=500
+	@+$(MAKE) --no-print-directory -j$(JOBS) CC=clang SANITIZE=thread threads-programs
+	@TSAN_OPTIONS="suppressions=tests/tsan/suppressions halt_on_error=1 ignore_noninstrumented_modules=1" $(MAKE) --no-print-directory CC=clang SANITIZE=thread threads
+
+# The tests in which more than one thread is at work.
+threaded := $(BUILD)/pkg/base/loop_test $(BUILD)/pkg/source/kafka/kafka_shape_test $(BUILD)/pkg/checkpoint/filestore_test
+.PHONY: threads threads-programs
+threads-programs: $(threaded)
+threads: threads-programs
+	tools/run-tests $(threaded)
 
 .PHONY: sanitized-programs coverage-programs bench-programs
 sanitized-programs coverage-programs: $(tests) $(BUILD)/sim $(BUILD)/sluice
@@ -134,7 +146,7 @@ coverage: ## line coverage of pkg/ by the unit tests and the simulator
 	@+$(MAKE) --no-print-directory -j$(JOBS) COVERAGE=1 coverage-programs
 	@find build/gcc-coverage -name '*.gcda' -delete
 	@+$(MAKE) --no-print-directory COVERAGE=1 unit simulate SEEDS=200 >/dev/null
-	@gcovr -r . --object-directory build/gcc-coverage -f pkg/ -e '.*_test\.c' --gcov-ignore-parse-errors -s 2>/dev/null | grep -E '^(pkg|TOTAL|lines)'
+	@gcovr -r . --object-directory build/gcc-coverage -f pkg/ -e '.*_test\.c' --gcov-ignore-parse-errors -s 2>/dev/null | awk '/^(pkg|TOTAL)/ { printf "%-40s %6s %6s %5s\n", $$1, $$2, $$3, $$4 } /^lines/'
 
 integration: build ## the program against real servers (pytest)
 	@tools/deps test
