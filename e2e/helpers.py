@@ -1,0 +1,128 @@
+"""What the end-to-end tests share: the function, Triggers, and what can be asked of them."""
+import collections
+import json
+
+import yaml
+from harness import ROOT
+from harness.process import wait_until
+
+RESTRICTED_POD = {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}}
+RESTRICTED_CONTAINER = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+
+
+class Function:
+    """`sluice display` as a Deployment and a Service of a namespace."""
+
+    def __init__(self, cluster, namespace, image, name="function"):
+        self.cluster, self.namespace, self.name = cluster, namespace, name
+        labels = {"app": name}
+        container = {
+            "name": "function", "image": image[0], "imagePullPolicy": "Never" if image[1] else "IfNotPresent",
+            "args": ["display", "--listen=:8080", "--keep=50000", "--quiet"], "ports": [{"name": "http", "containerPort": 8080}],
+            "readinessProbe": {"httpGet": {"path": "/-/healthy", "port": "http"}, "periodSeconds": 1}, "securityContext": RESTRICTED_CONTAINER,
+        }  # fmt: skip
+        pod = {"metadata": {"labels": labels}, "spec": {"securityContext": RESTRICTED_POD, "containers": [container]}}
+        cluster.apply(
+            {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": {"selector": {"matchLabels": labels}, "template": pod}},
+            self.service(),
+            namespace=namespace,
+        )
+        cluster.wait(f"deployment/{name}", "condition=Available", namespace=namespace)
+
+    def service(self):
+        return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": self.name},
+                "spec": {"selector": {"app": self.name}, "ports": [{"name": "http", "port": 80, "targetPort": "http"}]}}  # fmt: skip
+
+    def ask(self, path, method="GET"):
+        pod = self.cluster.items("pods", "-l", f"app={self.name}", namespace=self.namespace)[0]
+        return self.cluster.run("curl", "-sS", "--fail", "--max-time", "20", "-X", method, f"http://{pod['status']['podIP']}:8080{path}").stdout
+
+    def behave(self, **how):
+        self.ask("/-/behave?" + "&".join(f"{k}={v}" for k, v in how.items()), "POST")
+
+    def events(self, accepted=True):
+        found = []
+        while True:
+            page = json.loads(self.ask(f"/-/events?after={found[-1]['number'] if found else 0}"))["events"]
+            if not page:
+                return [e for e in found if e["status"] == 200] if accepted else found
+            found += page
+
+    def accepted(self):
+        return json.loads(self.ask("/-/events?after=1000000000"))["accepted"]
+
+    def of(self, topic):
+        """The accepted events of a topic."""
+        return [e for e in self.events() if e["id"].startswith(f"{topic}/")]
+
+    def wait_for(self, count, timeout=60):
+        wait_until(f"{count} accepted events", lambda: self.accepted() >= count, timeout, poll=0.2, explain=lambda: f"accepted: {self.accepted()}")
+
+
+def trigger(name, source, sink=None, **spec):
+    sink = sink or {"ref": {"apiVersion": "v1", "kind": "Service", "name": "function"}}
+    return {"apiVersion": "sluice.dev/v1alpha1", "kind": "Trigger", "metadata": {"name": name}, "spec": {"source": source, "sink": sink, **spec}}
+
+
+def kafka_source(kafka, topic, **more):
+    return {"kafka": {"bootstrapServers": [kafka.bootstrap], "topics": [topic], "startPosition": "Earliest", **more}}
+
+
+def get_trigger(cluster, namespace, name):
+    return cluster.get("triggers.sluice.dev", name, namespace=namespace)
+
+
+def condition(cluster, namespace, name, kind="Ready"):
+    found = get_trigger(cluster, namespace, name) or {}
+    return next((c for c in found.get("status", {}).get("conditions", []) if c["type"] == kind), {})
+
+
+def wait_condition(cluster, namespace, name, kind="Ready", status="True", reason=None, words=None, timeout=30):
+    """The condition, once it has the status, the reason and the words."""
+
+    def holds():
+        c = condition(cluster, namespace, name, kind)
+        fine = c.get("status") == status and (reason is None or c["reason"] == reason) and (words is None or words in c["message"])
+        return c if fine else None
+
+    return wait_until(f"{name}: {kind} is {status} {reason or ''} {words or ''}", holds, timeout, poll=0.2,
+                      explain=lambda: yaml.safe_dump((get_trigger(cluster, namespace, name) or {}).get("status")))  # fmt: skip
+
+
+def numbered(count, partitions=4):
+    return [{"value": f"message {i}", "partition": i % partitions} for i in range(count)]
+
+
+def offsets(events):
+    found = collections.defaultdict(list)
+    for e in events:
+        _, partition, offset = e["id"].rsplit("/", 2)
+        found[int(partition)].append(int(offset))
+    return found
+
+
+def assert_whole_and_ordered(events, count, partitions=4):
+    """Nothing is missing, and the first deliveries of each partition are in order."""
+    seen = offsets(events)
+    assert sorted(seen) == list(range(partitions))
+    for partition, arrived in seen.items():
+        highest = -1
+        for offset in arrived:
+            assert offset <= highest + 1, f"partition {partition}: {offset} came after {highest}"
+            highest = max(highest, offset)
+        assert highest == count // partitions - 1, f"partition {partition} ends at {highest}"
+
+
+def duplicates(events):
+    return len(events) - len({e["id"] for e in events})
+
+
+def worker_pods(cluster, namespace, name):
+    return cluster.items("pods", "-l", f"app.kubernetes.io/instance={name},app.kubernetes.io/component=worker", namespace=namespace)
+
+
+def children(cluster, namespace, selector="app.kubernetes.io/managed-by=sluice"):
+    return cluster.items("deployments,pods,configmaps,serviceaccounts,roles,rolebindings", "-l", selector, namespace=namespace)
+
+
+EXAMPLES = ROOT / "examples" / "cluster"
