@@ -148,8 +148,10 @@ static void workers_available(const struct status_facts *f, json_t *worker, stru
                         judge(v, "False", text(condition, "reason"), text(condition, "message"));
                         return;
                 }
-        if (worker)
+        if (worker && (strcmp(text(worker, "sourceState"), "Disconnected") == 0 || strcmp(text(worker, "sourceState"), "Failed") == 0))
                 judge(v, "False", "WorkerNotReady", "the worker runs, but is not ready: see SourceConnected");
+        else if (worker)
+                judge(v, "Unknown", "WorkerStarting", "the worker runs, and is not ready yet");
         else
                 judge(v, "Unknown", "WorkerStarting", "the worker has not started yet");
 }

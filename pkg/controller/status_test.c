@@ -1,0 +1,122 @@
+#include "controller/status.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+#define POD "[{\"metadata\":{\"name\":\"p\"}}]"
+#define WORKER(source, message, delivery) "[{\"pod\":\"p\",\"observedGeneration\":3,\"sourceState\":\"" source "\"" message ",\"deliveryState\":\"" delivery "\",\"lastDeliveryTime\":\"2026-01-02T03:04:05Z\",\"lag\":7}]"
+#define AVAILABLE "{\"status\":{\"availableReplicas\":1,\"replicas\":1}}"
+#define STARTING "{\"status\":{\"replicas\":1}}"
+
+/* What is known, and the status and reason of Ready, SinkResolved, WorkersAvailable, SourceConnected, Delivering. */
+static const struct {
+        const char *name, *invalid, *sink_reason, *failed;
+        bool suspended;
+        const char *deployment, *pods, *workers;
+        const char *expected[5];
+} cases[] = {
+        { "all is well", NULL, NULL, NULL, false, AVAILABLE, POD, WORKER("Connected", "", "Delivering"),
+          { "True Ready", "True SinkResolved", "True WorkerAvailable", "True Connected", "True Delivering" } },
+        { "invalid", "spec.x: no", NULL, NULL, false, NULL, "[]", NULL, { "False InvalidSpec", "True SinkResolved", "Unknown WorkerStarting", "Unknown WorkerStarting", "Unknown WorkerStarting" } },
+        { "no service", NULL, "ServiceNotFound", NULL, false, NULL, "[]", NULL,
+          { "False ServiceNotFound", "False ServiceNotFound", "Unknown WorkerStarting", "Unknown WorkerStarting", "Unknown WorkerStarting" } },
+        { "just begun", NULL, NULL, NULL, false, STARTING, POD, NULL,
+          { "Unknown WorkerStarting", "True SinkResolved", "Unknown WorkerStarting", "Unknown WorkerStarting", "Unknown WorkerStarting" } },
+        { "connecting", NULL, NULL, NULL, false, STARTING, POD, WORKER("Connecting", "", "Delivering"),
+          { "Unknown Connecting", "True SinkResolved", "Unknown WorkerStarting", "Unknown Connecting", "True Delivering" } },
+        { "disconnected", NULL, NULL, NULL, false, STARTING, POD, WORKER("Disconnected", ",\"sourceMessage\":\"refused\"", "Delivering"),
+          { "False SourceDisconnected", "True SinkResolved", "False WorkerNotReady", "False SourceDisconnected", "True Delivering" } },
+        { "the function fails", NULL, NULL, NULL, false, AVAILABLE, POD, WORKER("Connected", ",\"deliveryMessage\":\"503\"", "Retrying"),
+          { "False Retrying", "True SinkResolved", "True WorkerAvailable", "True Connected", "False Retrying" } },
+        { "blocked", NULL, NULL, NULL, false, AVAILABLE, POD, WORKER("Connected", ",\"deliveryMessage\":\"400\"", "Blocked"),
+          { "False Blocked", "True SinkResolved", "True WorkerAvailable", "True Connected", "False Blocked" } },
+        { "an entry of another generation", NULL, NULL, NULL, false, AVAILABLE, POD, "[{\"pod\":\"p\",\"observedGeneration\":2,\"sourceState\":\"Connected\"}]",
+          { "Unknown WorkerStarting", "True SinkResolved", "True WorkerAvailable", "Unknown WorkerStarting", "Unknown WorkerStarting" } },
+        { "a pod that is gone", NULL, NULL, NULL, false, STARTING, "[]", WORKER("Connected", "", "Delivering"),
+          { "Unknown WorkerStarting", "True SinkResolved", "Unknown WorkerStarting", "Unknown WorkerStarting", "Unknown WorkerStarting" } },
+        { "no image", NULL, NULL, NULL, false, STARTING,
+          "[{\"metadata\":{\"name\":\"p\"},\"status\":{\"containerStatuses\":[{\"state\":{\"waiting\":{\"reason\":\"ImagePullBackOff\",\"message\":\"no such image\"}}}]}}]", NULL,
+          { "False ImagePullBackOff", "True SinkResolved", "False ImagePullBackOff", "Unknown WorkerStarting", "Unknown WorkerStarting" } },
+        { "unschedulable", NULL, NULL, NULL, false, STARTING,
+          "[{\"metadata\":{\"name\":\"p\"},\"status\":{\"conditions\":[{\"type\":\"PodScheduled\",\"status\":\"False\",\"reason\":\"Unschedulable\",\"message\":\"0/1 nodes\"}]}}]", NULL,
+          { "False Unschedulable", "True SinkResolved", "False Unschedulable", "Unknown WorkerStarting", "Unknown WorkerStarting" } },
+        { "forbidden", NULL, NULL, "403", false, NULL, "[]", NULL,
+          { "False ApplyFailed", "True SinkResolved", "False ApplyFailed", "Unknown WorkerStarting", "Unknown WorkerStarting" } },
+        { "suspended", NULL, NULL, NULL, true, "{\"status\":{}}", "[]", NULL,
+          { "True Suspended", "True SinkResolved", "Unknown Suspended", "Unknown Suspended", "Unknown Suspended" } },
+};
+
+static json_t *load(const char *text) { return text ? json_loads(text, 0, NULL) : NULL; }
+
+static void conditions_follow_from_the_facts(void **state UNUSED)
+{
+        static const char *const types[] = { "Ready", "SinkResolved", "WorkersAvailable", "SourceConnected", "Delivering" };
+
+        for (size_t i = 0; i < COUNT_OF(cases); i++) {
+                struct status_facts f = { .generation = 3, .source = "kafka", .invalid = cases[i].invalid, .sink = cases[i].sink_reason ? NULL : "http://f/",
+                                          .sink_reason = cases[i].sink_reason, .sink_message = "why", .failed = cases[i].failed, .suspended = cases[i].suspended,
+                                          .deployment = load(cases[i].deployment), .pods = load(cases[i].pods), .workers = load(cases[i].workers), .selector = "a=b", .now = USEC_SEC };
+                json_t *status = status_fold(&f);
+
+                for (size_t t = 0; t < COUNT_OF(types); t++) {
+                        json_t *c = status_condition(status, types[t]);
+                        char found[128];
+
+                        (void)snprintf(found, sizeof(found), "%s %s", json_string_value(json_object_get(c, "status")), json_string_value(json_object_get(c, "reason")));
+                        if (strcmp(found, cases[i].expected[t]) != 0)
+                                fail_msg("%s: %s is %s, not %s", cases[i].name, types[t], found, cases[i].expected[t]);
+                        assert_int_equal(json_integer_value(json_object_get(c, "observedGeneration")), 3);
+                }
+                assert_int_equal(status_condition(status, "Suspended") != NULL, cases[i].suspended);
+                json_decref(status);
+                json_decref(f.deployment);
+                json_decref(f.pods);
+                json_decref(f.workers);
+        }
+}
+
+static void words_times_and_lag_are_kept(void **state UNUSED)
+{
+        struct status_facts f = { .generation = 3, .source = "kafka", .sink = "http://f/", .deployment = load(AVAILABLE), .pods = load(POD),
+                                  .workers = load(WORKER("Disconnected", ",\"sourceMessage\":\"refused\"", "Delivering")), .selector = "a=b", .now = 100 * USEC_SEC };
+        json_t *first = status_fold(&f), *second, *third;
+
+        assert_string_equal(json_string_value(json_object_get(status_condition(first, "SourceConnected"), "message")), "refused");
+        assert_string_equal(json_string_value(json_object_get(status_condition(first, "Ready"), "message")), "refused");
+        assert_int_equal(json_integer_value(json_object_get(first, "lag")), 7);
+        assert_string_equal(json_string_value(json_object_get(first, "lastDeliveryTime")), "2026-01-02T03:04:05Z");
+        f.previous = first;
+        f.now = 200 * USEC_SEC;
+        second = status_fold(&f);
+        assert_true(json_equal(first, second)); /* nothing changed: no time moves */
+        json_decref(f.workers);
+        f.workers = load(WORKER("Connected", "", "Delivering"));
+        third = status_fold(&f);
+        assert_string_equal(json_string_value(json_object_get(status_condition(third, "SourceConnected"), "lastTransitionTime")), "1970-01-01T00:03:20Z");
+        assert_string_equal(json_string_value(json_object_get(status_condition(third, "SinkResolved"), "lastTransitionTime")), "1970-01-01T00:01:40Z");
+        /* A worker that knows nothing of the past does not undo it. */
+        json_decref(f.workers);
+        f.workers = NULL;
+        f.previous = third;
+        json_decref(second);
+        second = status_fold(&f);
+        assert_string_equal(json_string_value(json_object_get(second, "lastDeliveryTime")), "2026-01-02T03:04:05Z");
+        assert_null(json_object_get(second, "lag"));
+        json_decref(first);
+        json_decref(second);
+        json_decref(third);
+        json_decref(f.deployment);
+        json_decref(f.pods);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(conditions_follow_from_the_facts),
+                cmocka_unit_test(words_times_and_lag_are_kept),
+        };
+        return cmocka_run_group_tests_name("status", tests, NULL, NULL);
+}

@@ -1,0 +1,396 @@
+/* The REST client, the reflector, the checkpoint and the report, against a server that follows a script. */
+#include "kube/client.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+#include "http/server.h"
+#include "kube/checkpoint.h"
+#include "kube/reflector.h"
+#include "kube/report.h"
+
+enum { STEPS = 24 };
+struct step { const char *method, *path; int status; const char *body; };       /* path: what it must contain */
+
+static struct {
+        struct loop *loop;
+        struct http_server *server;
+        struct kube_client *client;
+        struct kube_config config;
+        char url[64];
+        const struct step *script;
+        size_t steps, at;
+        struct buf requests[STEPS];      /* bodies */
+        struct task watchdog;
+        bool overdue;
+} e;
+
+static void handle(void *cookie UNUSED, struct http_call *call)
+{
+        const struct http_message *m = http_call_message(call);
+        const struct step *s = &e.script[e.at];
+        BUF_AT_END struct buf target = BUF_INIT(65536);
+
+        if (e.at == e.steps)
+                fail_msg("an unexpected request: %s " STR_FMT, http_method_name(m), STR_ARG(buf_view(&m->target)));
+        buf_str(&target, buf_view(&m->target));
+        if (strcmp(http_method_name(m), s->method) != 0 || !strstr(target.p, s->path))
+                fail_msg("step %zu: %s %s instead of %s %s", e.at, http_method_name(m), target.p, s->method, s->path);
+        buf_reset(&e.requests[e.at]);
+        buf_str(&e.requests[e.at], buf_view(&m->body));
+        e.at++;
+        http_call_reply(call, s->status, STR("application/json"), (struct str){ 0 }, str_of(s->body));
+}
+
+static void too_late(struct task *t UNUSED, usec now UNUSED)
+{
+        e.overdue = true;
+        loop_stop(e.loop);
+}
+
+static void run(void)
+{
+        loop_arm(e.loop, &e.watchdog, clock_monotonic(&system_clock) + 20 * USEC_SEC);
+        loop_run(e.loop);
+        loop_forget(e.loop, &e.watchdog);
+        if (e.overdue)
+                fail_msg("nothing more happens after step %zu of %zu", e.at, e.steps);
+}
+
+static void open_script(const struct step *script, size_t steps)
+{
+        struct http_server_config config = { .address = "127.0.0.1:0", .head_max = 65536, .body_max = 1 << 20, .handle = handle };
+        struct error err;
+
+        memset(&e, 0, sizeof(e));
+        for (size_t i = 0; i < STEPS; i++)
+                e.requests[i].max = 1 << 20;
+        e.script = script;
+        e.steps = steps;
+        e.watchdog.turn = too_late;
+        assert_int_equal(loop_new(&e.loop, &err), 0);
+        assert_int_equal(http_server_new(&e.server, e.loop, &config, &err), 0);
+        (void)snprintf(e.url, sizeof(e.url), "http://127.0.0.1:%u", http_server_port(e.server));
+        e.config = (struct kube_config){ .server = e.url };
+        assert_int_equal(kube_client_new(&e.client, e.loop, &e.config, &err), 0);
+}
+
+static void close_script(void)
+{
+        e.client = kube_client_free(e.client);
+        e.server = http_server_free(e.server);
+        e.loop = loop_free(e.loop);
+        for (size_t i = 0; i < STEPS; i++)
+                buf_done(&e.requests[i]);
+        assert_int_equal(e.at, e.steps);
+}
+
+/* ---- calls --------------------------------------------------------------------------------------------------------------------------- */
+
+static struct error seen_error;
+static bool seen_failed;
+
+static void on_answer(void *cookie UNUSED, const struct kube_answer *a)
+{
+        seen_failed = a->failed;
+        if (a->failed)
+                seen_error = a->error;
+        loop_stop(e.loop);
+}
+
+static void failures_have_kinds_and_words(void **state UNUSED)
+{
+        static const struct { struct step step; enum error_kind kind; bool retry; const char *words; } cases[] = {
+                { { "GET", "/x", 403, "{\"kind\":\"Status\",\"reason\":\"Forbidden\",\"message\":\"no\"}" }, ERROR_FORBIDDEN, false, "get x: 403 Forbidden: no" },
+                { { "GET", "/x", 404, "{\"reason\":\"NotFound\",\"message\":\"gone\"}" }, ERROR_NOT_FOUND, false, "404 NotFound: gone" },
+                { { "GET", "/x", 409, "{\"reason\":\"AlreadyExists\"}" }, ERROR_EXISTS, true, "409 AlreadyExists" },
+                { { "GET", "/x", 409, "{\"reason\":\"Conflict\"}" }, ERROR_CONFLICT, true, "409 Conflict" },
+                { { "GET", "/x", 410, "{\"reason\":\"Expired\"}" }, ERROR_GONE, true, "410 Expired" },
+                { { "GET", "/x", 422, "{\"reason\":\"Invalid\"}" }, ERROR_INVALID, false, "422 Invalid" },
+                { { "GET", "/x", 500, "not JSON" }, ERROR_REFUSED, true, "get x: 500" },
+                { { "GET", "/x", 429, "{\"reason\":\"TooManyRequests\",\"details\":{\"retryAfterSeconds\":7}}" }, ERROR_REFUSED, true, "429" },
+        };
+
+        for (size_t i = 0; i < COUNT_OF(cases); i++) {
+                open_script(&cases[i].step, 1);
+                (void)kube_send(e.client, &(struct kube_request){ .method = "GET", .path = "/x", .what = "get x", .done = on_answer });
+                run();
+                assert_true(seen_failed);
+                assert_int_equal(seen_error.kind, cases[i].kind);
+                assert_int_equal(seen_error.retry, cases[i].retry);
+                assert_non_null(strstr(seen_error.text, cases[i].words));
+                assert_int_equal(seen_error.retry_after, cases[i].step.status == 429 ? 7 * USEC_SEC : 0);
+                close_script();
+        }
+}
+
+static void no_server_is_unreachable(void **state UNUSED)
+{
+        open_script(NULL, 0);
+        e.server = http_server_free(e.server);
+        (void)kube_send(e.client, &(struct kube_request){ .method = "GET", .path = "/x", .what = "get x", .done = on_answer });
+        run();
+        assert_true(seen_failed && seen_error.retry);
+        assert_int_equal(seen_error.kind, ERROR_UNREACHABLE);
+        close_script();
+}
+
+/* ---- the reflector ------------------------------------------------------------------------------------------------------------------- */
+
+#define OBJECT(name, version) "{\"metadata\":{\"namespace\":\"n\",\"name\":\"" name "\",\"resourceVersion\":\"" version "\",\"managedFields\":[1]}}"
+#define EVENT(type, object) "{\"type\":\"" type "\",\"object\":" object "}\n"
+
+static struct buf told;
+static struct { const char *until; } wanted;
+
+static void on_change(void *cookie UNUSED, const char *namespace_, const char *name, json_t *before, json_t *object)
+{
+        json_t *metadata = json_object_get(object ? object : before, "metadata");
+
+        assert_string_equal(namespace_, "n");
+        assert_null(json_object_get(metadata, "managedFields"));
+        buf_printf(&told, "%s%s@%s ", object ? before ? "~" : "+" : "-", name, json_string_value(json_object_get(metadata, "resourceVersion")));
+        if (strstr(told.p, wanted.until))
+                loop_stop(e.loop);
+}
+
+static void reflect(const struct step *script, size_t n, const char *until)
+{
+        struct reflector *r;
+        struct error err;
+        struct reflector_config config = { .path = "/things", .selector = "a=b", .what = "things", .changed = on_change };
+
+        told = BUF_INIT(65536);
+        wanted.until = until;
+        open_script(script, n);
+        config.client = e.client;
+        assert_int_equal(reflector_new(&r, &config, &err), 0);
+        run();
+        assert_true(reflector_synced(r));
+        (void)reflector_free(r);
+        close_script();
+}
+
+static void lists_watches_and_resumes(void **state UNUSED)
+{
+        static const struct step script[] = {
+                { "GET", "/things?resourceVersion=0&labelSelector=a%3Db", 200, "{\"metadata\":{\"resourceVersion\":\"10\"},\"items\":[" OBJECT("a", "5") "," OBJECT("b", "6") "]}" },
+                { "GET", "watch=true&allowWatchBookmarks=true", 200,
+                  EVENT("ADDED", OBJECT("c", "11")) EVENT("MODIFIED", OBJECT("a", "12")) "not JSON\n" EVENT("DELETED", OBJECT("b", "13")) EVENT("BOOKMARK", "{\"metadata\":{\"resourceVersion\":\"20\"}}") },
+                { "GET", "resourceVersion=20", 200, EVENT("ADDED", OBJECT("d", "21")) },
+        };
+
+        reflect(script, COUNT_OF(script), "+d@21");
+        assert_string_equal(told.p, "+a@5 +b@6 +c@11 ~a@12 -b@6 +d@21 ");
+        buf_done(&told);
+}
+
+static void a_version_too_old_means_a_new_list_and_deletes_are_told(void **state UNUSED)
+{
+        static const struct step script[] = {
+                { "GET", "/things?resourceVersion=0", 200, "{\"metadata\":{\"resourceVersion\":\"10\"},\"items\":[" OBJECT("a", "5") "," OBJECT("b", "6") "]}" },
+                { "GET", "watch=true", 200, EVENT("ERROR", "{\"kind\":\"Status\",\"code\":410}") EVENT("ADDED", OBJECT("z", "99")) },
+                { "GET", "/things?resourceVersion=&", 200, "{\"metadata\":{\"resourceVersion\":\"30\"},\"items\":[" OBJECT("a", "5") "," OBJECT("c", "29") "]}" },
+        };
+
+        reflect(script, COUNT_OF(script), "-b@6");
+        assert_string_equal(told.p, "+a@5 +b@6 +c@29 -b@6 ");
+        buf_done(&told);
+}
+
+static void a_failing_list_is_tried_again(void **state UNUSED)
+{
+        static const struct step script[] = {
+                { "GET", "/things?resourceVersion=0", 500, "" },
+                { "GET", "/things?resourceVersion=0", 200, "{\"items\":7}" },
+                { "GET", "/things?resourceVersion=0", 200, "{\"metadata\":{\"resourceVersion\":\"1\"},\"items\":[" OBJECT("a", "1") "]}" },
+        };
+
+        told = BUF_INIT(1024);
+        reflect(script, COUNT_OF(script), "+a@1");
+        assert_string_equal(told.p, "+a@1 ");
+        buf_done(&told);
+}
+
+/* ---- the checkpoint ------------------------------------------------------------------------------------------------------------------ */
+
+static struct store store;
+static struct buf outcome;
+static size_t outcomes, expected_outcomes;
+
+static void on_store(struct task *t UNUSED, usec now UNUSED)
+{
+        struct store_result r;
+
+        while (store_take(&store, &r)) {
+                if (r.failed)
+                        buf_printf(&outcome, "%d!%s ", (int)r.tag, error_kind_name(r.error.kind));
+                else if (r.is_get)
+                        buf_printf(&outcome, "%d=" STR_FMT " ", (int)r.tag, STR_ARG(r.found ? r.value : STR("none")));
+                else
+                        buf_printf(&outcome, "%d ", (int)r.tag);
+                outcomes++;
+        }
+        if (outcomes >= expected_outcomes)
+                loop_stop(e.loop);
+}
+
+#define MAP(version, data) "{\"metadata\":{\"resourceVersion\":\"" version "\"},\"data\":" data "}"
+
+static struct kube_checkpoint *open_checkpoint(const struct step *script, size_t n, struct task *wake)
+{
+        struct kube_checkpoint *c;
+        struct error err;
+
+        *wake = (struct task){ .turn = on_store };
+        outcome = BUF_INIT(4096);
+        outcomes = 0;
+        open_script(script, n);
+        assert_int_equal(kube_checkpoint_new(&c, e.client, "n", "t-checkpoint", wake, &err), 0);
+        store = kube_checkpoint_port(c);
+        return c;
+}
+
+static void close_checkpoint(struct kube_checkpoint *c, struct task *wake)
+{
+        (void)kube_checkpoint_free(c);
+        loop_forget(e.loop, wake);
+        close_script();
+        buf_done(&outcome);
+}
+
+static void positions_are_read_and_written_with_their_version(void **state UNUSED)
+{
+        static const struct step script[] = {
+                { "GET", "/api/v1/namespaces/n/configmaps/t-checkpoint", 200, MAP("1", "{\"timer\":\"old\"}") },
+                { "PATCH", "t-checkpoint", 200, MAP("2", "{}") },
+                { "PATCH", "t-checkpoint", 409, "{\"reason\":\"Conflict\"}" },                /* a label was changed */
+                { "GET", "t-checkpoint", 200, MAP("7", "{\"timer\":\"new\"}") },
+                { "PATCH", "t-checkpoint", 200, MAP("8", "{}") },
+        };
+        struct task wake;
+        struct kube_checkpoint *c = open_checkpoint(script, COUNT_OF(script), &wake);
+
+        expected_outcomes = 2;
+        store_get(&store, 1, STR("timer"));
+        store_get(&store, 2, STR("a/b"));
+        run();
+        assert_string_equal(outcome.p, "1=old 2=none ");
+        expected_outcomes = 3;
+        store_put(&store, 3, STR("timer"), STR("new"));
+        run();
+        assert_string_equal(e.requests[1].p, "{\"metadata\":{\"resourceVersion\":\"1\"},\"data\":{\"timer\":\"new\"}}");
+        expected_outcomes = 5;
+        store_put(&store, 4, STR("timer"), STR("newer"));
+        store_put(&store, 5, STR("timer"), STR("newest"));
+        run();
+        assert_string_equal(outcome.p, "1=old 2=none 3 4 5 ");
+        assert_non_null(strstr(e.requests[4].p, "{\"resourceVersion\":\"7\"},\"data\":{\"timer\":\"newest\"}"));
+        close_checkpoint(c, &wake);
+}
+
+static void a_second_writer_loses(void **state UNUSED)
+{
+        static const struct step script[] = {
+                { "GET", "t-checkpoint", 200, MAP("1", "{\"timer\":\"old\"}") },
+                { "PATCH", "t-checkpoint", 409, "{\"reason\":\"Conflict\"}" },
+                { "GET", "t-checkpoint", 200, MAP("2", "{\"timer\":\"theirs\"}") },
+        };
+        struct task wake;
+        struct kube_checkpoint *c = open_checkpoint(script, COUNT_OF(script), &wake);
+
+        expected_outcomes = 1;
+        store_get(&store, 1, STR("timer"));
+        run();
+        expected_outcomes = 2;
+        store_put(&store, 2, STR("timer"), STR("ours"));
+        run();
+        assert_string_equal(outcome.p, "1=old 2!Conflict ");
+        close_checkpoint(c, &wake);
+}
+
+static void a_write_whose_fate_is_unknown_is_recognised(void **state UNUSED)
+{
+        static const struct step script[] = {
+                { "GET", "t-checkpoint", 200, MAP("1", "{}") },
+                { "PATCH", "t-checkpoint", 500, "" },                                          /* it was written all the same */
+                { "GET", "t-checkpoint", 200, MAP("2", "{\"timer\":\"first\"}") },
+                { "PATCH", "t-checkpoint", 200, MAP("3", "{}") },
+        };
+        struct task wake;
+        struct kube_checkpoint *c = open_checkpoint(script, COUNT_OF(script), &wake);
+
+        expected_outcomes = 1;
+        store_get(&store, 1, STR("timer"));
+        run();
+        expected_outcomes = 2;
+        store_put(&store, 2, STR("timer"), STR("first"));
+        run();
+        expected_outcomes = 3;
+        store_put(&store, 3, STR("timer"), STR("second"));
+        run();
+        assert_string_equal(outcome.p, "1=none 2!Refused 3 ");
+        close_checkpoint(c, &wake);
+}
+
+/* ---- the report ---------------------------------------------------------------------------------------------------------------------- */
+
+static void on_quiet(struct task *t UNUSED, usec now UNUSED) { loop_stop(e.loop); }
+
+static void a_state_is_told_once_and_times_wait(void **state UNUSED)
+{
+        static const struct step script[] = {
+                { "PATCH", "/apis/sluice.dev/v1alpha1/namespaces/n/triggers/t/status?fieldManager=sluice-worker-p&force=true", 500, "" },
+                { "PATCH", "/status", 200, "{}" },
+                { "PATCH", "/status", 200, "{}" },
+        };
+        struct worker_status s = { .observed_generation = 3, .lag = -1, .last_event_time = 5 * USEC_SEC };
+        char connecting[] = "Connecting", connected[] = "Connected", delivering[] = "Delivering";
+        struct task quiet = { .turn = on_quiet };
+        struct kube_report *r;
+        struct error err;
+
+        open_script(script, COUNT_OF(script));
+        assert_int_equal(kube_report_new(&r, e.client, "n", "t", "p", &err), 0);
+        s.source_state = connecting;
+        s.delivery_state = delivering;
+        kube_report_set(r, &s);
+        loop_arm(e.loop, &quiet, clock_monotonic(&system_clock) + 3 * USEC_SEC); /* the first write fails and is made again */
+        run();
+        assert_int_equal(e.at, 2);
+        assert_non_null(strstr(e.requests[1].p, "\"workers\":[{\"pod\":\"p\",\"observedGeneration\":3,\"sourceState\":\"Connecting\""));
+        kube_report_set(r, &s);
+        s.last_event_time += 30 * USEC_SEC; /* a time alone waits for its minute */
+        kube_report_set(r, &s);
+        loop_arm(e.loop, &quiet, clock_monotonic(&system_clock) + 1500 * USEC_MSEC);
+        run();
+        assert_int_equal(e.at, 2);
+        s.source_state = connected;
+        kube_report_set(r, &s);
+        loop_arm(e.loop, &quiet, clock_monotonic(&system_clock) + 500 * USEC_MSEC);
+        run();
+        assert_non_null(strstr(e.requests[2].p, "\"sourceState\":\"Connected\""));
+        (void)kube_report_free(r);
+        loop_forget(e.loop, &quiet);
+        close_script();
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(failures_have_kinds_and_words),
+                cmocka_unit_test(no_server_is_unreachable),
+                cmocka_unit_test(lists_watches_and_resumes),
+                cmocka_unit_test(a_version_too_old_means_a_new_list_and_deletes_are_told),
+                cmocka_unit_test(a_failing_list_is_tried_again),
+                cmocka_unit_test(positions_are_read_and_written_with_their_version),
+                cmocka_unit_test(a_second_writer_loses),
+                cmocka_unit_test(a_write_whose_fate_is_unknown_is_recognised),
+                cmocka_unit_test(a_state_is_told_once_and_times_wait),
+        };
+        signals_block();
+        return cmocka_run_group_tests_name("kube", tests, NULL, NULL);
+}
