@@ -1,0 +1,338 @@
+"""The controller and a worker against a real API server: no node, so what Kubernetes' own controllers would do is done by nobody."""
+import json
+import os
+import secrets
+import signal
+
+import pytest
+import yaml
+from conftest import SLUICE
+from harness import ROOT
+from harness.cluster import Cluster, audit_line
+from harness.process import wait_until
+
+CHILDREN = "serviceaccounts,roles,rolebindings,configmaps,deployments"
+OURS = "app.kubernetes.io/managed-by=sluice"
+WRITES = ("create", "update", "patch", "delete", "deletecollection")
+
+pytestmark = pytest.mark.skipif(bool(os.environ.get("KUBECONFIG")), reason="needs an API server whose audit log can be read")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with Cluster(control_plane_only=True) as c:
+        c.kubectl("delete", "--ignore-not-found", "--wait=false", "-f", str(ROOT / "crds" / "triggers.sluice.dev.yaml"))
+        wait_until("an earlier definition is gone", lambda: not c.get("crd", "triggers.sluice.dev"), 30)
+        c.apply((ROOT / "crds" / "triggers.sluice.dev.yaml").read_text())
+        c.wait("crd/triggers.sluice.dev", "condition=Established")
+        yield c
+
+
+def start_controller(cluster):
+    return cluster.start(SLUICE, "controller", "--worker-image=x", "--admin=127.0.0.1:0", "--log-level=info", name="controller")
+
+
+@pytest.fixture(scope="module")
+def controller(cluster):
+    with start_controller(cluster) as p:
+        p.wait_for_output("the controller knows the cluster", 20)
+        yield p
+        print(p.describe())
+
+
+@pytest.fixture
+def namespace(cluster, controller, request):
+    # Nobody here ends a namespace, so each run has its own.
+    name = request.node.name.removeprefix("test_").replace("_", "-")[:40].rstrip("-") + "-" + secrets.token_hex(3)
+    cluster.kubectl("create", "namespace", name)
+    yield name
+    cluster.kubectl("delete", "triggers.sluice.dev", "--all", namespace=name)
+
+
+def trigger(name, schedule="1h", sink=None, **spec):
+    spec = {"source": {"timer": {"schedule": schedule}}, "sink": sink or {"uri": "http://127.0.0.1:9/"}, **spec}
+    return {"apiVersion": "sluice.dev/v1alpha1", "kind": "Trigger", "metadata": {"name": name}, "spec": spec}
+
+
+def service(name, *ports):
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": {"ports": [{"port": p, "name": f"p{p}"} for p in ports]}}
+
+
+def status(cluster, namespace, name):
+    return (cluster.get("triggers.sluice.dev", name, namespace=namespace) or {}).get("status", {})
+
+
+def wait_condition(cluster, namespace, name, kind, value, reason, words=""):
+    def holds():
+        found = next((c for c in status(cluster, namespace, name).get("conditions", []) if c["type"] == kind), {})
+        return found if (found.get("status"), found.get("reason")) == (value, reason) and words in found["message"] else None
+
+    return wait_until(f"{name}: {kind} is {value} {reason} {words}", holds, 15, poll=0.1, explain=lambda: yaml.safe_dump(status(cluster, namespace, name)))
+
+
+def wait_deployment(cluster, namespace, name, **fields):
+    """The Deployment of a Trigger, once it exists and its fields of the spec are these."""
+
+    def holds():
+        found = cluster.get("deployment", f"{name}-sluice", namespace=namespace)
+        return found if found and all(found["spec"][k] == v for k, v in fields.items()) else None
+
+    return wait_until(f"the Deployment of {name} {fields or ''}", holds, 15, poll=0.1)
+
+
+def hash_of(deployment):
+    return deployment["metadata"]["annotations"]["sluice.dev/hash"]
+
+
+def writes(cluster, since):
+    """What the program wrote, apart from what tests do with kubectl."""
+    return [e for e in cluster.audit(since, WRITES) if e["userAgent"] == "sluice"]
+
+
+def wait_quiet(cluster, seconds=3):
+    """A place in the audit log before which all is settled."""
+    while True:
+        since = cluster.audit_position()
+        try:
+            wait_until("a write", lambda: writes(cluster, since), seconds, poll=0.2)
+        except AssertionError:
+            return since
+
+
+def assert_no_write(cluster, since, seconds):
+    try:
+        wait_until("a write", lambda: writes(cluster, since), seconds, poll=0.5)
+    except AssertionError:
+        return
+    raise AssertionError("written:\n" + "\n".join(audit_line(e) for e in writes(cluster, since)))
+
+
+def test_a_trigger_gets_its_children(cluster, namespace):
+    cluster.apply(trigger("clock"), namespace=namespace)
+    deployment = wait_deployment(cluster, namespace, "clock", replicas=1)
+    owner = cluster.get("triggers.sluice.dev", "clock", namespace=namespace)
+    found = cluster.items(CHILDREN, "-l", f"{OURS},app.kubernetes.io/instance=clock", namespace=namespace)
+    assert sorted((o["kind"], o["metadata"]["name"]) for o in found) == [
+        ("ConfigMap", "clock-checkpoint"), ("ConfigMap", "clock-sluice"), ("Deployment", "clock-sluice"),
+        ("Role", "clock-sluice"), ("RoleBinding", "clock-sluice"), ("ServiceAccount", "clock-sluice"),
+    ]  # fmt: skip
+    for o in found:
+        assert o["metadata"]["ownerReferences"] == [{
+            "apiVersion": "sluice.dev/v1alpha1", "kind": "Trigger", "name": "clock", "uid": owner["metadata"]["uid"], "controller": True, "blockOwnerDeletion": True,
+        }]  # fmt: skip
+    container = deployment["spec"]["template"]["spec"]["containers"][0]
+    assert container["image"] == "x" and "--sink=http://127.0.0.1:9/" in container["args"]
+    assert "data" not in cluster.get("configmap", "clock-checkpoint", namespace=namespace)
+    wait_condition(cluster, namespace, "clock", "SinkResolved", "True", "SinkResolved")
+    wait_condition(cluster, namespace, "clock", "Ready", "Unknown", "WorkerStarting")
+    told = status(cluster, namespace, "clock")
+    assert (told["observedGeneration"], told["source"], told["sinkUri"]) == (1, "timer", "http://127.0.0.1:9/")
+
+
+def test_the_worker_may_do_its_work_and_no_more(cluster, namespace):
+    cluster.apply(trigger("clock"), trigger("other"), namespace=namespace)
+    wait_deployment(cluster, namespace, "clock")
+    wait_deployment(cluster, namespace, "other")
+
+    who = f"--as=system:serviceaccount:{namespace}:clock-sluice"
+
+    def may(*what):
+        return cluster.kubectl("auth", "can-i", *what, who, namespace=namespace, check=False).strip() == "yes"
+
+    assert may("patch", "configmaps/clock-checkpoint") and may("watch", "configmaps/clock-sluice") and may("create", "events.events.k8s.io")
+    assert may("patch", "triggers.sluice.dev/clock", "--subresource=status")
+    assert not may("patch", "configmaps/other-checkpoint") and not may("create", "configmaps") and not may("get", "secrets")
+    assert not may("patch", "triggers.sluice.dev/clock") and not may("patch", "triggers.sluice.dev/other", "--subresource=status")
+
+
+def test_an_edit_rolls_the_worker(cluster, namespace):
+    cluster.apply(trigger("clock"), namespace=namespace)
+    before = wait_deployment(cluster, namespace, "clock")
+    cluster.apply(trigger("clock", schedule="2h"), namespace=namespace)
+    wait_until("another hash", lambda: hash_of(cluster.get("deployment", "clock-sluice", namespace=namespace)) != hash_of(before), 15)
+    after = wait_deployment(cluster, namespace, "clock")
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    assert after["spec"]["template"]["metadata"]["annotations"]["sluice.dev/hash"] == hash_of(after), "its pods are replaced"
+    assert json.loads(cluster.get("configmap", "clock-sluice", namespace=namespace)["data"]["trigger.json"])["spec"]["source"]["timer"]["schedule"] == "2h"
+    wait_until("the status is of the new generation", lambda: status(cluster, namespace, "clock")["observedGeneration"] == 2, 15)
+
+
+def test_a_label_on_a_trigger_rolls_nothing(cluster, namespace):
+    cluster.apply(trigger("clock"), namespace=namespace)
+    wait_deployment(cluster, namespace, "clock")
+    since = wait_quiet(cluster)
+    cluster.kubectl("label", "triggers.sluice.dev/clock", "team=a", namespace=namespace)
+    assert_no_write(cluster, since, 2)
+
+
+def test_suspended_is_ready_and_has_no_worker(cluster, namespace):
+    cluster.apply(trigger("clock"), namespace=namespace)
+    wait_deployment(cluster, namespace, "clock", replicas=1)
+    cluster.apply(trigger("clock", suspend=True), namespace=namespace)
+    wait_deployment(cluster, namespace, "clock", replicas=0)
+    wait_condition(cluster, namespace, "clock", "Ready", "True", "Suspended")
+    cluster.apply(trigger("clock", suspend=False), namespace=namespace)
+    wait_deployment(cluster, namespace, "clock", replicas=1)
+    wait_condition(cluster, namespace, "clock", "Ready", "Unknown", "WorkerStarting")
+    assert all(c["type"] != "Suspended" for c in status(cluster, namespace, "clock")["conditions"])
+
+
+def test_a_missing_service_is_named_and_found_when_it_comes(cluster, namespace):
+    cluster.apply(trigger("clock", sink={"ref": {"apiVersion": "v1", "kind": "Service", "name": "function"}, "uri": "/invoke"}), namespace=namespace)
+    wait_condition(cluster, namespace, "clock", "SinkResolved", "False", "ServiceNotFound", f"{namespace}/function")
+    wait_condition(cluster, namespace, "clock", "Ready", "False", "ServiceNotFound")
+    assert not cluster.items("deployments", namespace=namespace)
+    cluster.apply(service("function", 8000), namespace=namespace)
+    url = f"http://function.{namespace}.svc:8000/invoke"
+    wait_condition(cluster, namespace, "clock", "SinkResolved", "True", "SinkResolved", url)
+    deployment = wait_deployment(cluster, namespace, "clock")
+    assert f"--sink={url}" in deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+    cluster.delete("service/function", namespace=namespace)
+    wait_condition(cluster, namespace, "clock", "SinkResolved", "False", "ServiceNotFound")
+    assert hash_of(wait_deployment(cluster, namespace, "clock")) == hash_of(deployment), "the worker goes on as it was"
+
+
+def test_a_spec_that_only_the_controller_can_judge(cluster, namespace):
+    cluster.apply(trigger("clock"), namespace=namespace)
+    before = wait_deployment(cluster, namespace, "clock")
+    cluster.apply(trigger("clock", schedule="99 99 99 99 99"), namespace=namespace)
+    wait_condition(cluster, namespace, "clock", "Ready", "False", "InvalidSpec", "spec.source.timer.schedule")
+    after = wait_deployment(cluster, namespace, "clock")
+    assert after["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"], "the children stay as they were"
+    cluster.apply(trigger("clock"), namespace=namespace)
+    wait_condition(cluster, namespace, "clock", "Ready", "Unknown", "WorkerStarting")
+
+
+def test_what_others_do_to_a_deployment_is_undone(cluster, namespace):
+    cluster.apply(trigger("clock"), namespace=namespace)
+    first = wait_deployment(cluster, namespace, "clock")
+    cluster.kubectl("delete", "deployment", "clock-sluice", "--cascade=orphan", "--wait=false", namespace=namespace)
+    cluster.kubectl("patch", "deployment", "clock-sluice", "--type=json", '-p=[{"op":"remove","path":"/metadata/finalizers"}]', namespace=namespace, check=False)
+    wait_until("another Deployment", lambda: wait_deployment(cluster, namespace, "clock")["metadata"]["uid"] != first["metadata"]["uid"], 15)
+    cluster.kubectl("scale", "deployment", "clock-sluice", "--replicas=3", namespace=namespace)
+    wait_deployment(cluster, namespace, "clock", replicas=1)
+
+
+def test_events_tell_what_changed(cluster, namespace):
+    cluster.apply(trigger("clock", sink={"ref": {"apiVersion": "v1", "kind": "Service", "name": "function"}}), namespace=namespace)
+    wait_condition(cluster, namespace, "clock", "SinkResolved", "False", "ServiceNotFound")
+
+    def told(reason):
+        return [e for e in cluster.items("events.events.k8s.io", namespace=namespace) if e["reason"] == reason]
+
+    wait_until("the event", lambda: told("ServiceNotFound"), 10)
+    [event] = told("ServiceNotFound")
+    assert event["type"] == "Warning" and f"{namespace}/function" in event["note"]
+    assert (event["regarding"]["kind"], event["regarding"]["name"], event["reportingController"]) == ("Trigger", "clock", "sluice.dev/controller")
+    cluster.apply(service("function", 80), namespace=namespace)
+    wait_until("the event", lambda: told("SinkResolved") and told("Applied"), 10)
+
+
+def test_nothing_is_written_while_nothing_changes(cluster, namespace, controller):
+    began = cluster.audit_position()
+    cluster.apply(*(trigger(f"clock-{n}") for n in range(10)), trigger("wrong", schedule="99 99 99 99 99"), namespace=namespace)
+    for n in range(10):
+        wait_condition(cluster, namespace, f"clock-{n}", "Ready", "Unknown", "WorkerStarting")
+    wait_condition(cluster, namespace, "wrong", "Ready", "False", "InvalidSpec")
+    since = wait_quiet(cluster)
+    assert len(writes(cluster, began)) >= 10 * 7, "the log shows what it wrote: six children and a status each"
+    assert_no_write(cluster, since, 20)
+    # Nor when it starts anew.
+    assert controller.stop() == 0
+    controller.start()
+    wait_until("it knows the cluster again", lambda: controller.output.count("the controller knows the cluster") >= 2, 20)
+    assert_no_write(cluster, since, 5)
+
+
+def test_the_api_server_restarts(cluster, namespace, controller):
+    cluster.apply(trigger("clock"), namespace=namespace)
+    wait_deployment(cluster, namespace, "clock")
+    pid = int((cluster.directory / "pid" / "kube-apiserver").read_text())
+    os.kill(pid, signal.SIGKILL)
+    wait_until("the API server is gone", lambda: cluster.run("kubectl", "get", "--raw", "/livez", "--request-timeout=2s", check=False).returncode, 30)
+    cluster.up()
+    cluster.apply(trigger("clock", schedule="2h"), namespace=namespace)
+    wait_until("the change is seen", lambda: status(cluster, namespace, "clock").get("observedGeneration") == 2, 60, poll=0.5)
+    assert controller.alive()
+
+
+# ---- the worker ------------------------------------------------------------------------------------------------------------------------
+
+
+class Worker:
+    """`sluice worker` as a pod would run it: with its pod's name, the ConfigMap's file and the service account's rights."""
+
+    def __init__(self, cluster, namespace, trigger, pod, directory):
+        self.pod = pod
+        labels = {"app.kubernetes.io/managed-by": "sluice", "app.kubernetes.io/component": "worker", "app.kubernetes.io/instance": trigger}
+        cluster.apply(
+            {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": pod, "labels": labels},
+             "spec": {"serviceAccountName": f"{trigger}-sluice", "automountServiceAccountToken": False, "containers": [{"name": "worker", "image": "x"}]}},
+            namespace=namespace,
+        )  # fmt: skip
+        account = yaml.safe_load((cluster.directory / "kubeconfig").read_text())
+        account["users"][0]["user"] = {"token": cluster.kubectl("create", "token", f"{trigger}-sluice", namespace=namespace).strip()}
+        kubeconfig, file = directory / f"{pod}.kubeconfig", directory / f"{pod}.json"
+        kubeconfig.write_text(json.dumps(account))
+        file.write_text(cluster.get("configmap", f"{trigger}-sluice", namespace=namespace)["data"]["trigger.json"])
+        command = [SLUICE, "worker", f"--trigger={file}", f"--kubeconfig={kubeconfig}", "--admin=127.0.0.1:0", "--log-level=info"]
+        self.process = cluster.start(*command, name=pod, env={"POD_NAME": pod})
+
+    def __enter__(self):
+        self.process.__enter__()
+        return self
+
+    def __exit__(self, *how):
+        self.process.__exit__(*how)
+
+
+def entries(cluster, namespace, name):
+    return {w["pod"]: w for w in status(cluster, namespace, name).get("workers", [])}
+
+
+@pytest.fixture
+def ticking(cluster, namespace):
+    """A Trigger that ticks often, and its function."""
+    with cluster.start(SLUICE, "display", "--listen=127.0.0.1:0", "--quiet", name="function") as function:
+        port = function.wait_for_output(r"listening on port (\d+)").group(1)
+        cluster.apply(trigger("clock", schedule="@every 200ms", sink={"uri": f"http://127.0.0.1:{port}/"}), namespace=namespace)
+        wait_deployment(cluster, namespace, "clock")
+        yield "clock"
+
+
+def test_a_worker_tells_its_state_and_keeps_its_position(cluster, namespace, ticking, tmp_path):
+    with Worker(cluster, namespace, ticking, "clock-a", tmp_path) as worker:
+        wait_until("its entry", lambda: entries(cluster, namespace, ticking).get("clock-a", {}).get("sourceState") == "Connected", 15)
+        wait_condition(cluster, namespace, ticking, "SourceConnected", "True", "Connected")
+        entry = entries(cluster, namespace, ticking)["clock-a"]
+        assert entry["observedGeneration"] == 1 and entry["deliveryState"] == "Delivering"
+
+        def position():
+            return cluster.get("configmap", "clock-checkpoint", namespace=namespace).get("data", {})
+
+        wait_until("a position", position, 15)
+        before = position()
+        wait_until("it moves", lambda: position() != before, 15)
+        assert len(before) == 1
+        since = cluster.audit_position()
+        assert worker.process.stop() == 0
+        assert all(e["responseStatus"]["code"] == 200 for e in cluster.audit(since, ("patch",), user=f"system:serviceaccount:{namespace}:"))
+    cluster.kubectl("delete", "pod", "clock-a", "--grace-period=0", "--force", namespace=namespace)
+    wait_until("the entry of the pod that is gone is removed", lambda: not entries(cluster, namespace, ticking), 15)
+
+
+def test_of_two_workers_of_a_checkpoint_one_stops(cluster, namespace, ticking, tmp_path):
+    with Worker(cluster, namespace, ticking, "clock-a", tmp_path):
+        wait_until("its entry", lambda: entries(cluster, namespace, ticking).get("clock-a", {}).get("sourceState") == "Connected", 15)
+        with Worker(cluster, namespace, ticking, "clock-b", tmp_path):
+
+            def failed():
+                return [w for w in entries(cluster, namespace, ticking).values() if w["sourceState"] == "Failed"]
+
+            wait_until("one of them stops", failed, 15, explain=lambda: entries(cluster, namespace, ticking))
+            assert "another worker writes this checkpoint" in failed()[0]["sourceMessage"]
+            # The other goes on.
+            read = lambda: cluster.get("configmap", "clock-checkpoint", namespace=namespace)["data"]  # noqa: E731
+            before = read()
+            wait_until("the position moves", lambda: read() != before, 10)
+            assert len(failed()) == 1 and len(entries(cluster, namespace, ticking)) == 2
