@@ -1,0 +1,366 @@
+/* The pipeline: a timer, a store in memory and a function over loopback that follows a script. */
+#include "worker/pipeline.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+#include "http/server.h"
+
+enum { REQUESTS = 16, WRITES = 64 };
+enum { HOLD = -1 };              /* a status: the answer waits for the test */
+
+static struct bench {
+        struct loop *loop;
+        struct http_server *server;
+        struct http_client *client;
+        struct trigger *trigger;
+        struct pipeline *pipeline;
+        char sink[64];
+        /* The function. */
+        const int *script;
+        size_t script_n, requests;
+        char ids[REQUESTS][128], bodies[REQUESTS][512], names[REQUESTS][64];
+        struct http_call *held;
+        /* The store. */
+        struct task *wake;
+        char stored[512], given[512];
+        bool has_stored;
+        unsigned fail;           /* how many of the next writes */
+        struct store_result results[WRITES];
+        size_t results_n, writes;
+        /* What run waits for. */
+        struct task observer, watchdog;
+        bool (*until)(void);
+        bool overdue;
+} b;
+
+static void check(void)
+{
+        if (b.until && b.until()) {
+                b.until = NULL;
+                loop_stop(b.loop);
+        }
+}
+
+/* ---- the store ----------------------------------------------------------------------------------------------------------------------- */
+
+static void fake_get(void *cookie UNUSED, uint64_t tag, struct str key)
+{
+        assert_true(str_is(key, "timer"));
+        memcpy(b.given, b.stored, sizeof(b.given));
+        b.results[b.results_n++] = (struct store_result){ .tag = tag, .is_get = true, .found = b.has_stored, .value = str_of(b.given) };
+        loop_ready(b.loop, b.wake);
+}
+
+static void fake_put(void *cookie UNUSED, uint64_t tag, struct str key, struct str value)
+{
+        struct store_result *r = &b.results[b.results_n++];
+
+        assert_true(str_is(key, "timer") && b.results_n < WRITES);
+        *r = (struct store_result){ .tag = tag };
+        b.writes++;
+        if (b.fail) {
+                b.fail--;
+                r->failed = true;
+                (void)error_set(&r->error, ERROR_UNREACHABLE, "no store today");
+        } else {
+                (void)snprintf(b.stored, sizeof(b.stored), STR_FMT, STR_ARG(value));
+                b.has_stored = true;
+        }
+        loop_ready(b.loop, b.wake);
+}
+
+static bool fake_take(void *cookie UNUSED, struct store_result *out)
+{
+        if (!b.results_n)
+                return false;
+        *out = b.results[0];
+        memmove(b.results, b.results + 1, --b.results_n * sizeof(b.results[0]));
+        return true;
+}
+static const struct store_ops fake_ops = { fake_get, fake_put, fake_take };
+
+static int open_store(void *cookie UNUSED, struct task *wake, struct store *out, struct error *err UNUSED)
+{
+        b.wake = wake;
+        *out = (struct store){ &fake_ops, NULL };
+        return 0;
+}
+
+static void close_store(void *cookie UNUSED) { b.wake = NULL; }
+
+/* ---- the function -------------------------------------------------------------------------------------------------------------------- */
+
+static void header(const struct http_message *m, const char *name, char *out, size_t size)
+{
+        struct str value = http_message_header(m, str_of(name));
+
+        (void)snprintf(out, size, STR_FMT, STR_ARG(value));
+}
+
+static void reply(struct http_call *call, int status) { http_call_reply(call, status, STR("text/plain"), (struct str){ 0 }, status == 200 ? STR("fine") : STR("told to fail")); }
+
+static void handle(void *cookie UNUSED, struct http_call *call)
+{
+        const struct http_message *m = http_call_message(call);
+        int status = b.requests < b.script_n ? b.script[b.requests] : 200;
+
+        if (b.requests < REQUESTS) {
+                header(m, "X-Sluice-Event-Id", b.ids[b.requests], sizeof(b.ids[0]));
+                header(m, "X-CFF-Func-Name", b.names[b.requests], sizeof(b.names[0]));
+                (void)snprintf(b.bodies[b.requests], sizeof(b.bodies[0]), STR_FMT, STR_ARG(buf_view(&m->body)));
+                b.requests++;
+        }
+        if (status == HOLD)
+                b.held = call;
+        else
+                reply(call, status);
+        check();
+}
+
+static void on_gone(void *cookie UNUSED, struct http_call *call)
+{
+        if (b.held == call)
+                b.held = NULL;
+}
+
+/* ---- the bench ----------------------------------------------------------------------------------------------------------------------- */
+
+static void on_change(struct task *t UNUSED, usec now UNUSED) { check(); }
+
+static void too_late(struct task *t UNUSED, usec now UNUSED)
+{
+        b.overdue = true;
+        loop_stop(b.loop);
+}
+
+static void run(bool (*until)(void))
+{
+        b.until = until;
+        if (until())
+                return;
+        loop_arm(b.loop, &b.watchdog, clock_monotonic(&system_clock) + 20 * USEC_SEC);
+        loop_run(b.loop);
+        loop_forget(b.loop, &b.watchdog);
+        if (b.overdue)
+                fail_msg("what was waited for does not come: %zu requests, %zu writes", b.requests, b.writes);
+}
+
+static struct trigger *decode(const char *text)
+{
+        struct documents docs = { 0 };
+        struct problems problems = { 0 };
+        struct trigger *t;
+
+        assert_int_equal(yaml_parse(&docs, str_of(text), &problems), 0);
+        t = trigger_decode(docs.roots[0], source_types(), source_drivers_n, &problems);
+        if (!t)
+                fail_msg("%s: %s", problems.list[0].path, problems.list[0].text);
+        documents_done(&docs);
+        problems_done(&problems);
+        return t;
+}
+
+#define SPEC(schedule) "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: clock, namespace: shop, uid: u}\nspec:\n  source: {timer: {schedule: '" schedule "', misfirePolicy: CatchUp, userEvent: hello}}\n" \
+                       "  sink: {uri: 'http://elsewhere/'}\n  function: {name: f}\n  delivery: {retry: {initialBackoff: 10ms, maxBackoff: 100ms}}\n"
+#define OFTEN SPEC("@every 100ms")
+#define NEVER SPEC("0 0 0 1 1")
+
+static void begin(const char *spec, const char *stored, const int *script, size_t script_n, unsigned fail)
+{
+        struct http_server_config function = { .address = "127.0.0.1:0", .head_max = 16384, .body_max = 65536, .handle = handle, .gone = on_gone };
+        struct pipeline_config config = { .clock = &system_clock, .open_store = open_store, .close_store = close_store };
+        struct error err;
+
+        memset(&b, 0, sizeof(b));
+        b.script = script;
+        b.script_n = script_n;
+        b.fail = fail;
+        b.observer.turn = on_change;
+        b.watchdog.turn = too_late;
+        b.has_stored = stored != NULL;
+        (void)snprintf(b.stored, sizeof(b.stored), "%s", stored ? stored : "");
+        b.trigger = decode(spec);
+        assert_int_equal(loop_new(&b.loop, &err), 0);
+        assert_int_equal(http_server_new(&b.server, b.loop, &function, &err), 0);
+        assert_int_equal(http_client_new(&b.client, b.loop, &err), 0);
+        (void)snprintf(b.sink, sizeof(b.sink), "http://127.0.0.1:%u/", http_server_port(b.server));
+        config.loop = b.loop;
+        config.http = b.client;
+        config.trigger = b.trigger;
+        config.sink = b.sink;
+        config.observer = &b.observer;
+        if (pipeline_new(&b.pipeline, &config, &err) < 0)
+                fail_msg("%s", err.text);
+}
+
+static bool stopped(void) { return pipeline_stopped(b.pipeline); }
+
+static void end(void)
+{
+        pipeline_stop(b.pipeline, clock_monotonic(&system_clock) + 5 * USEC_SEC);
+        run(stopped);
+        assert_null(pipeline_free(b.pipeline));
+        assert_null(b.wake); /* the store was closed */
+        b.client = http_client_free(b.client);
+        b.server = http_server_free(b.server);
+        loop_forget(b.loop, &b.observer);
+        b.loop = loop_free(b.loop);
+        b.trigger = trigger_free(b.trigger);
+}
+
+static struct pipeline_status status(void)
+{
+        struct pipeline_status s;
+
+        pipeline_status(b.pipeline, &s);
+        return s;
+}
+
+/* ---- tests --------------------------------------------------------------------------------------------------------------------------- */
+
+static bool three_requests(void) { return b.requests >= 3; }
+static bool one_request(void) { return b.requests >= 1; }
+static bool retrying(void) { return status().delivery == DELIVERY_RETRYING; }
+static bool blocked(void) { return status().delivery == DELIVERY_BLOCKED; }
+static bool delivering(void) { return status().delivery == DELIVERY_IDLE && b.requests >= 3; }
+static bool disconnected(void) { return status().source == SOURCE_DISCONNECTED; }
+static bool connected(void) { return status().source == SOURCE_CONNECTED; }
+
+static void ticks_are_delivered_in_the_functions_shape(void **state UNUSED)
+{
+        struct pipeline_status s;
+
+        begin(OFTEN, NULL, NULL, 0, 0);
+        run(three_requests);
+        for (size_t i = 0; i < 3; i++) {
+                assert_string_equal(b.names[i], "f");
+                assert_non_null(strstr(b.bodies[i], "\"trigger_type\":\"TIMER\",\"trigger_name\":\"clock\""));
+                assert_non_null(strstr(b.bodies[i], "\"user_event\":\"hello\""));
+                assert_memory_equal(b.ids[i], "u/", 2);
+        }
+        assert_string_not_equal(b.ids[0], b.ids[1]);
+        assert_string_not_equal(b.ids[1], b.ids[2]);
+        s = status();
+        assert_int_equal(s.source, SOURCE_CONNECTED);
+        assert_int_equal(s.delivery, DELIVERY_IDLE);
+        assert_true(s.last_event > 0 && s.last_delivery > 0 && s.connected_since > 0);
+        end();
+}
+
+static void what_fails_for_now_is_sent_again(void **state UNUSED)
+{
+        static const int script[] = { 503, 503, 200 };
+
+        begin(OFTEN, NULL, script, COUNT_OF(script), 0);
+        run(retrying);
+        assert_non_null(strstr(status().delivery_text, "answered 503: told to fail"));
+        assert_int_equal(status().last_delivery, 0);
+        run(delivering);
+        assert_string_equal(b.ids[0], b.ids[1]);
+        assert_string_equal(b.ids[0], b.ids[2]);
+        assert_string_equal(b.bodies[0], b.bodies[2]);
+        assert_true(status().last_delivery > 0);
+        end();
+}
+
+static void what_is_refused_for_good_blocks_and_says_so(void **state UNUSED)
+{
+        static const int script[] = { 400, 400, 400, 400 };
+
+        begin(OFTEN, NULL, script, COUNT_OF(script), 0);
+        run(blocked);
+        assert_non_null(strstr(status().delivery_text, "answered 400"));
+        assert_int_equal(status().last_delivery, 0);
+        run(three_requests);
+        assert_string_equal(b.ids[0], b.ids[2]);
+        end();
+}
+
+static void what_is_in_flight_is_finished_and_stored(void **state UNUSED)
+{
+        static const int script[] = { HOLD };
+        const char *settled;
+
+        begin(OFTEN, NULL, script, COUNT_OF(script), 0);
+        run(one_request);
+        assert_non_null(strstr(b.stored, "\"claimed\":"));
+        pipeline_stop(b.pipeline, clock_monotonic(&system_clock) + 10 * USEC_SEC);
+        assert_false(pipeline_stopped(b.pipeline));
+        assert_non_null(b.held);
+        reply(b.held, 200);
+        b.held = NULL;
+        run(stopped);
+        assert_int_equal(b.requests, 1);
+        assert_null(strstr(b.stored, "\"claimed\":"));
+        settled = strstr(b.stored, "\"settled\":");
+        assert_non_null(settled);
+        assert_int_equal(strtoll(settled + 10, NULL, 10) % (100 * USEC_MSEC), 0); /* a tick, not the beginning */
+        end();
+}
+
+static void at_the_deadline_it_stops_and_keeps_its_claim(void **state UNUSED)
+{
+        static const int script[] = { HOLD };
+
+        begin(OFTEN, NULL, script, COUNT_OF(script), 0);
+        run(one_request);
+        pipeline_stop(b.pipeline, clock_monotonic(&system_clock) + 20 * USEC_MSEC);
+        run(stopped);
+        assert_int_equal(b.requests, 1);
+        assert_non_null(strstr(b.stored, "\"claimed\":")); /* sent again by the next worker */
+        end();
+}
+
+static void a_claimed_tick_is_sent_first(void **state UNUSED)
+{
+        /* What another pipeline leaves behind. */
+        static const int script[] = { HOLD };
+        char claim[512], id[128];
+
+        begin(NEVER, NULL, NULL, 0, 0);
+        run(connected);
+        end();
+        assert_int_equal(b.requests, 0);
+        begin(OFTEN, NULL, script, COUNT_OF(script), 0);
+        run(one_request);
+        pipeline_stop(b.pipeline, 0);
+        run(stopped);
+        (void)snprintf(claim, sizeof(claim), "%s", b.stored);
+        (void)snprintf(id, sizeof(id), "%s", b.ids[0]);
+        end();
+        begin(OFTEN, claim, NULL, 0, 0);
+        run(three_requests);
+        assert_string_equal(b.ids[0], id);
+        assert_string_not_equal(b.ids[1], id);
+        end();
+}
+
+static void without_its_store_nothing_is_sent(void **state UNUSED)
+{
+        begin(OFTEN, NULL, NULL, 0, 1);
+        run(disconnected);
+        assert_non_null(strstr(status().source_text, "no store today"));
+        assert_int_equal(b.requests, 0);
+        run(one_request);
+        assert_int_equal(status().source, SOURCE_CONNECTED);
+        end();
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(ticks_are_delivered_in_the_functions_shape),
+                cmocka_unit_test(what_fails_for_now_is_sent_again),
+                cmocka_unit_test(what_is_refused_for_good_blocks_and_says_so),
+                cmocka_unit_test(what_is_in_flight_is_finished_and_stored),
+                cmocka_unit_test(at_the_deadline_it_stops_and_keeps_its_claim),
+                cmocka_unit_test(a_claimed_tick_is_sent_first),
+                cmocka_unit_test(without_its_store_nothing_is_sent),
+        };
+        signals_block();
+        return cmocka_run_group_tests_name("pipeline", tests, NULL, NULL);
+}
