@@ -7,6 +7,7 @@
 #include "base/table.h"
 
 static const usec BACKOFF_FIRST = 800 * USEC_MSEC, BACKOFF_MOST = 30 * USEC_SEC;
+enum { GIVE_UP_WATCHING = 5 };
 
 struct object { UT_hash_handle hh; json_t *json; bool seen; char key[]; }; /* NAMESPACE/NAME */
 
@@ -17,8 +18,11 @@ struct reflector {
         struct kube_call *call;
         struct task task;                /* the next list or watch */
         struct random random;
-        char *version;                   /* of the last list or event; NULL: list */
-        bool synced, gone;               /* gone: the version is too old */
+        char *version;                   /* of the last list or event; NULL: none yet */
+        bool synced;
+        bool listed;                     /* a watch may go on at the version */
+        bool gone;                       /* the API server does not know the version: too old, or of before it was restored */
+        bool broken;                     /* the watch sent what can't be read: what it said is lost, so it begins anew at the version */
         unsigned failures;
         usec watch_began;
         char what[80];
@@ -137,8 +141,7 @@ static void listed(void *cookie, const struct kube_answer *a)
 
         r->call = NULL;
         if (a->failed) {
-                if (a->error.kind == ERROR_GONE)
-                        set_version(r, NULL);
+                r->gone = r->gone || a->error.kind == ERROR_GONE || a->status == 504; /* "Too large resource version" */
                 log_warn("a list failed", LOG_S("what", r->config.what), LOG_S("error", a->error.text));
                 next_step(r, true, a->error.retry_after);
                 return;
@@ -154,13 +157,14 @@ static void listed(void *cookie, const struct kube_answer *a)
         replace_all(r, json_object_get(root, "items"));
         set_version(r, json_string_value(json_object_get(json_object_get(root, "metadata"), "resourceVersion")));
         json_decref(root);
+        r->listed = r->version != NULL;
         r->failures = 0;
         if (!r->synced) {
                 r->synced = true;
                 if (r->config.synced)
                         r->config.synced(r->config.cookie);
         }
-        next_step(r, false, 0);
+        next_step(r, !r->listed, 0);
 }
 
 static void add_selector(const struct reflector *r, struct buf *path)
@@ -176,8 +180,8 @@ static void send_list(struct reflector *r)
         BUF_AT_END struct buf path = BUF_INIT(65536);
         struct kube_request q = { .method = "GET", .what = r->what, .done = listed, .cookie = r };
 
-        /* From the API server's cache, unless what was known was too old for it. */
-        buf_printf(&path, "%s?resourceVersion=%s", r->config.path, r->gone ? "" : "0");
+        /* From the API server's cache, but never older than what is known; without the cache when that is not to be had. */
+        buf_printf(&path, "%s?resourceVersion=%s", r->config.path, r->gone ? "" : r->version ? r->version : "0");
         add_selector(r, &path);
         q.path = path.p;
         r->call = kube_send(r->config.client, &q);
@@ -194,14 +198,18 @@ static void watch_line(void *cookie, struct str line)
         const char *namespace_, *name;
         struct object *o;
 
-        if (!type || !object)
+        if (!r->listed || r->broken)
+                ; /* after an error nothing else counts */
+        else if (!type || !object) {
                 log_warn("a watch sends what is no event", LOG_S("what", r->config.what));
-        else if (strcmp(type, "ERROR") == 0) {
+                r->broken = true;
+                loop_ready(r->loop, &r->task);
+        } else if (strcmp(type, "ERROR") == 0) {
                 r->gone = json_integer_value(json_object_get(object, "code")) == 410;
                 if (!r->gone)
                         log_warn("a watch failed", LOG_S("what", r->config.what), LOG_S("message", json_string_value(json_object_get(object, "message"))));
-                set_version(r, NULL);
-        } else if (r->version) { /* after an error nothing else counts */
+                r->listed = false;
+        } else {
                 const char *version = json_string_value(json_object_get(json_object_get(object, "metadata"), "resourceVersion"));
 
                 set_version(r, version);
@@ -224,8 +232,11 @@ static void watch_ended(void *cookie, const struct kube_answer *a)
         r->call = NULL;
         if (a->failed && a->error.kind == ERROR_GONE) {
                 r->gone = true;
-                set_version(r, NULL);
+                r->listed = false;
         }
+        /* An API server that was restored may not come to this version for years. */
+        if (a->failed && a->status && r->failures >= GIVE_UP_WATCHING)
+                r->listed = false;
         if (a->failed && a->error.kind != ERROR_GONE && a->error.kind != ERROR_TIMEOUT)
                 log_info("a watch ended", LOG_S("what", r->config.what), LOG_S("error", a->error.text));
         if (!brief)
@@ -250,9 +261,16 @@ static void step(struct task *t, usec now UNUSED)
 {
         struct reflector *r = CONTAINER_OF(t, struct reflector, task);
 
+        if (r->broken) {
+                r->broken = false;
+                kube_cancel(r->call);
+                r->call = NULL;
+                next_step(r, true, 0);
+                return;
+        }
         if (r->call)
                 return;
-        if (r->version && !r->gone)
+        if (r->listed)
                 send_watch(r);
         else
                 send_list(r);
