@@ -1,5 +1,6 @@
 #include "kube/queue.h"
 
+#include <malloc.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -146,7 +147,80 @@ static void agrees_with_a_model(void **state UNUSED)
                         }
                         break;
                 }
+                {
+                        usec deadline = USEC_NEVER;
+                        size_t ready = 0;
+
+                        for (size_t i = 0; i < KEYS; i++) {
+                                if (model[i].dirty && !model[i].processing)
+                                        ready++;
+                                if (model[i].at)
+                                        deadline = MIN_OF(deadline, model[i].at);
+                        }
+                        assert_int_equal(queue_length(q), ready);
+                        assert_int_equal(queue_deadline(q), ready ? 0 : deadline);
+                }
         }
+        (void)queue_free(q);
+}
+
+/* A retry is a delay: what comes meanwhile is given out at once, and does not come twice. */
+static void a_change_does_not_wait_for_a_retry(void **state UNUSED)
+{
+        struct queue *q = fresh();
+
+        queue_add(q, "a");
+        assert_string_equal(queue_get(q, 0), "a");
+        queue_retry(q, "a", 0);
+        queue_add(q, "a");
+        queue_done(q, "a");
+        assert_int_equal(queue_deadline(q), 0);
+        assert_string_equal(queue_get(q, 0), "a");
+        queue_done(q, "a");
+        assert_null(queue_get(q, USEC_HOUR));
+        (void)queue_free(q);
+}
+
+/* A delay that passes while the key is worked on is not lost. */
+static void a_delay_that_ends_meanwhile_counts(void **state UNUSED)
+{
+        struct queue *q = fresh();
+
+        queue_add(q, "a");
+        assert_string_equal(queue_get(q, 0), "a");
+        queue_add_after(q, "a", 10);
+        assert_null(queue_get(q, 20));
+        queue_done(q, "a");
+        assert_string_equal(queue_get(q, 20), "a");
+        queue_done(q, "a");
+        (void)queue_free(q);
+}
+
+/* A million keys that came and went leave nothing behind, whatever way they went. */
+static void what_is_idle_is_freed(void **state UNUSED)
+{
+        struct queue *q = fresh();
+        size_t before = 0;
+
+        for (unsigned i = 0; i < 1000000; i++) {
+                char key[32];
+
+                (void)snprintf(key, sizeof(key), "n/%u", i);
+                queue_add(q, key);
+                assert_string_equal(queue_get(q, i), key);
+                if (i % 3 == 0)
+                        queue_retry(q, key, i);
+                queue_done(q, key);
+                if (i % 3 == 0) {
+                        assert_string_equal(queue_get(q, i + 5 * USEC_MSEC), key);
+                        queue_done(q, key);
+                }
+                queue_forget(q, key);
+                if (i == 1000)
+                        before = mallinfo2().uordblks;
+        }
+        /* Less than a byte for each; sanitizers count nothing here. */
+        assert_true(mallinfo2().uordblks < before + 500000);
         (void)queue_free(q);
 }
 
@@ -157,6 +231,9 @@ int main(void)
                 cmocka_unit_test(what_is_worked_on_comes_again_afterwards_and_not_meanwhile),
                 cmocka_unit_test(of_two_delays_the_earlier_counts),
                 cmocka_unit_test(failures_back_off_until_they_are_forgotten),
+                cmocka_unit_test(a_change_does_not_wait_for_a_retry),
+                cmocka_unit_test(a_delay_that_ends_meanwhile_counts),
+                cmocka_unit_test(what_is_idle_is_freed),
                 cmocka_unit_test(agrees_with_a_model),
         };
         return cmocka_run_group_tests_name("queue", tests, NULL, NULL);
