@@ -9,6 +9,7 @@
 
 #include "http/server.h"
 #include "kube/checkpoint.h"
+#include "kube/events.h"
 #include "kube/reflector.h"
 #include "kube/report.h"
 
@@ -336,6 +337,45 @@ static void a_write_whose_fate_is_unknown_is_recognised(void **state UNUSED)
         close_checkpoint(c, &wake);
 }
 
+static void writes_that_wait_become_one_and_end_in_order(void **state UNUSED)
+{
+        static const struct step script[] = {
+                { "GET", "t-checkpoint", 200, MAP("1", "{\"kept\":\"x\"}") },
+                { "PATCH", "t-checkpoint", 200, MAP("2", "{}") },
+                { "PATCH", "t-checkpoint", 200, MAP("3", "{}") },
+        };
+        struct task wake;
+        struct kube_checkpoint *c = open_checkpoint(script, COUNT_OF(script), &wake);
+
+        expected_outcomes = 1;
+        store_get(&store, 1, STR("a"));
+        run();
+        store_put(&store, 2, STR("a"), STR("1")); /* on its way; the others wait for it */
+        store_put(&store, 3, STR("a"), STR("2"));
+        store_put(&store, 4, STR("b"), STR("\"quoted\""));
+        store_put(&store, 5, STR("a"), STR("3"));
+        expected_outcomes = 5;
+        run();
+        assert_string_equal(outcome.p, "1=none 2 3 4 5 ");
+        assert_string_equal(e.requests[1].p, "{\"metadata\":{\"resourceVersion\":\"1\"},\"data\":{\"a\":\"1\"}}");
+        assert_string_equal(e.requests[2].p, "{\"metadata\":{\"resourceVersion\":\"2\"},\"data\":{\"a\":\"3\",\"b\":\"\\\"quoted\\\"\"}}");
+        close_checkpoint(c, &wake);
+}
+
+static void a_checkpoint_that_is_missing_is_named(void **state UNUSED)
+{
+        static const struct step script[] = { { "GET", "t-checkpoint", 404, "{\"reason\":\"NotFound\",\"message\":\"configmaps \\\"t-checkpoint\\\" not found\"}" } };
+        struct task wake;
+        struct kube_checkpoint *c = open_checkpoint(script, COUNT_OF(script), &wake);
+
+        store_put(&store, 1, STR("a"), STR("1"));
+        store_get(&store, 2, STR("a"));
+        expected_outcomes = 2;
+        run();
+        assert_string_equal(outcome.p, "2!NotFound 1!NotFound ");
+        close_checkpoint(c, &wake);
+}
+
 /* ---- the report ---------------------------------------------------------------------------------------------------------------------- */
 
 static void on_quiet(struct task *t UNUSED, usec now UNUSED) { loop_stop(e.loop); }
@@ -378,6 +418,107 @@ static void a_state_is_told_once_and_times_wait(void **state UNUSED)
         close_script();
 }
 
+static void many_changes_are_few_writes(void **state UNUSED)
+{
+        static const struct step script[] = { { "PATCH", "/status", 200, "{}" }, { "PATCH", "/status", 200, "{}" } };
+        struct worker_status s = { .observed_generation = 1, .lag = -1 };
+        char state_name[] = "Connected", delivery[] = "Retrying", message[32];
+        struct task quiet = { .turn = on_quiet };
+        struct kube_report *r;
+        struct error err;
+
+        open_script(script, COUNT_OF(script));
+        assert_int_equal(kube_report_new(&r, e.client, "n", "t", "p", &err), 0);
+        s.source_state = state_name;
+        s.delivery_state = delivery;
+        s.delivery_message = message;
+        for (int i = 0; i < 500; i++) {
+                (void)snprintf(message, sizeof(message), "attempt %d", i);
+                kube_report_set(r, &s);
+                if (i % 100 == 0) {
+                        loop_arm(e.loop, &quiet, clock_monotonic(&system_clock) + 20 * USEC_MSEC);
+                        run();
+                }
+        }
+        assert_int_equal(e.at, 1);
+        assert_non_null(strstr(e.requests[0].p, "attempt 0"));
+        loop_arm(e.loop, &quiet, clock_monotonic(&system_clock) + 1500 * USEC_MSEC);
+        run();
+        assert_non_null(strstr(e.requests[1].p, "attempt 499"));
+        /* Back and forth within the second is no change. */
+        (void)snprintf(message, sizeof(message), "other");
+        kube_report_set(r, &s);
+        (void)snprintf(message, sizeof(message), "attempt 499");
+        kube_report_set(r, &s);
+        loop_arm(e.loop, &quiet, clock_monotonic(&system_clock) + 1500 * USEC_MSEC);
+        run();
+        (void)kube_report_free(r);
+        loop_forget(e.loop, &quiet);
+        close_script();
+}
+
+/* ---- events -------------------------------------------------------------------------------------------------------------------------- */
+
+/* Until so many requests came, and a moment longer. */
+static void run_to(size_t requests, struct task *quiet)
+{
+        do {
+                loop_arm(e.loop, quiet, clock_monotonic(&system_clock) + 10 * USEC_MSEC);
+                run();
+        } while (e.at < requests);
+}
+
+static void an_event_that_comes_again_is_not_written_again(void **state UNUSED)
+{
+        static const struct step script[] = {
+                { "POST", "/apis/events.k8s.io/v1/namespaces/n/events", 201, "{}" },
+                { "POST", "/apis/events.k8s.io/v1/namespaces/n/events", 403, "{\"reason\":\"Forbidden\"}" }, /* holds nothing up */
+                { "POST", "/apis/events.k8s.io/v1/namespaces/n/events", 201, "{}" },
+                { "POST", "/apis/events.k8s.io/v1/namespaces/n/events", 201, "{}" },
+        };
+        struct event_object o = { .api_version = "sluice.dev/v1alpha1", .kind = "Trigger", .namespace_ = "n", .name = "t", .uid = "u" };
+        struct task quiet = { .turn = on_quiet };
+        char note[2001];
+        struct recorder *r;
+        struct error err;
+        const char *names[4];
+        json_t *bodies[4];
+
+        memset(note, 'x', 2000);
+        memcpy(note + 999, "\xc3\xa9", 2); /* a letter across the limit */
+        note[2000] = 0;
+        open_script(script, COUNT_OF(script));
+        assert_int_equal(recorder_new(&r, e.client, "sluice.dev/controller", "pod", &err), 0);
+        for (int i = 0; i < 100; i++)
+                recorder_event(r, &o, "Warning", "ServiceNotFound", "Reconcile", "no f");
+        run_to(1, &quiet);
+        recorder_event(r, &o, "Warning", "ServiceNotFound", "Reconcile", "no g");
+        run_to(2, &quiet);
+        o.name = "t2";
+        o.uid = "u2";
+        recorder_event(r, &o, "Warning", "ServiceNotFound", "Reconcile", "no f");
+        run_to(3, &quiet);
+        recorder_event(r, &o, "Normal", "Long", "Reconcile", note);
+        run_to(4, &quiet);
+        for (size_t i = 0; i < COUNT_OF(bodies); i++) {
+                bodies[i] = json_loadb(e.requests[i].p, e.requests[i].n, 0, NULL);
+                assert_non_null(bodies[i]);
+                names[i] = json_string_value(json_object_get(json_object_get(bodies[i], "metadata"), "name"));
+                assert_non_null(names[i]);
+                assert_string_equal(json_string_value(json_object_get(bodies[i], "reportingInstance")), "pod");
+        }
+        assert_string_not_equal(names[0], names[1]);
+        assert_memory_equal(names[2], "t2.", 3);
+        assert_string_equal(json_string_value(json_object_get(bodies[0], "note")), "no f");
+        assert_string_equal(json_string_value(json_object_get(json_object_get(bodies[2], "regarding"), "uid")), "u2");
+        assert_true(strlen(json_string_value(json_object_get(bodies[3], "note"))) <= 1024); /* what the API server takes */
+        for (size_t i = 0; i < COUNT_OF(bodies); i++)
+                json_decref(bodies[i]);
+        (void)recorder_free(r);
+        loop_forget(e.loop, &quiet);
+        close_script();
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -389,7 +530,11 @@ int main(void)
                 cmocka_unit_test(positions_are_read_and_written_with_their_version),
                 cmocka_unit_test(a_second_writer_loses),
                 cmocka_unit_test(a_write_whose_fate_is_unknown_is_recognised),
+                cmocka_unit_test(writes_that_wait_become_one_and_end_in_order),
+                cmocka_unit_test(a_checkpoint_that_is_missing_is_named),
                 cmocka_unit_test(a_state_is_told_once_and_times_wait),
+                cmocka_unit_test(many_changes_are_few_writes),
+                cmocka_unit_test(an_event_that_comes_again_is_not_written_again),
         };
         signals_block();
         return cmocka_run_group_tests_name("kube", tests, NULL, NULL);
