@@ -8,8 +8,9 @@
 struct request { struct request *next; struct store_result result; char *key, *value; };
 struct list { struct request *first, **last; };
 
-/* What is known of a key. attempted: what a write whose fate is unknown wanted. */
-struct known { UT_hash_handle hh; char *key, *value, *attempted; };
+/* What is known of a key. attempted: what a write whose fate is unknown wanted; earlier: the same of the one before, which was not there yet when
+ * the ConfigMap was read, and may still come. */
+struct known { UT_hash_handle hh; char *key, *value, *attempted, *earlier; };
 
 struct kube_checkpoint {
         struct kube_client *client;
@@ -101,10 +102,16 @@ static bool take_over(struct kube_checkpoint *c, json_t *root)
 
         HASH_ITER(hh, c->keys, k, next) {
                 const char *now = json_string_value(json_object_get(data, k->key));
-                bool as_known = string_equal(now, k->value), as_attempted = k->attempted && string_equal(now, k->attempted);
+                bool as_known = string_equal(now, k->value), as_attempted = k->attempted && string_equal(now, k->attempted),
+                     as_earlier = k->earlier && string_equal(now, k->earlier);
 
-                ours = ours && (as_known || as_attempted);
+                ours = ours && (as_known || as_attempted || as_earlier);
                 replace(&k->value, now);
+                if (as_known && k->attempted) {
+                        free(k->earlier);
+                        k->earlier = k->attempted;
+                        k->attempted = NULL;
+                }
                 replace(&k->attempted, NULL);
         }
         json_object_foreach(data, key, value)
@@ -180,6 +187,7 @@ static void was_written(void *cookie, const struct kube_answer *a)
 
                 replace(&k->value, r->value);
                 replace(&k->attempted, NULL);
+                replace(&k->earlier, NULL);
                 complete(c, r, NULL);
         }
         advance(c);
@@ -346,6 +354,7 @@ struct kube_checkpoint *kube_checkpoint_free(struct kube_checkpoint *c)
                 free(k->key);
                 free(k->value);
                 free(k->attempted);
+                free(k->earlier);
                 free(k);
         }
         free(c->version);

@@ -501,6 +501,21 @@ static void so_is_one_that_was_not(void **state UNUSED)
         check_cut_write(script, COUNT_OF(script), "1 2Unreachable 3 ");
 }
 
+static void and_one_that_is_done_late(void **state UNUSED)
+{
+        static const struct step script[] = {
+                { "GET ", MAP("1", "{}"), CUT },
+                { "\"data\":{\"timer\":\"first\"}", MAP("2", "{}"), CUT },
+                { "\"data\":{\"timer\":\"second\"}", NULL, CUT },
+                { "GET ", MAP("2", "{\"timer\":\"first\"}"), CUT },
+                { "\"resourceVersion\":\"2\"},\"data\":{\"timer\":\"third\"}", "HTTP/1.1 409 No\r\nContent-Length: 0\r\n\r\n", CUT },
+                { "GET ", MAP("3", "{\"timer\":\"second\"}"), CUT },
+                { "\"resourceVersion\":\"3\"},\"data\":{\"timer\":\"third\"}", MAP("4", "{}"), CUT },
+        };
+
+        check_cut_write(script, COUNT_OF(script), "1 2Unreachable 3 ");
+}
+
 static void and_another_writers_is_not_ours(void **state UNUSED)
 {
         static const struct step script[] = {
@@ -528,6 +543,7 @@ int main(void)
                 cmocka_unit_test(an_answer_that_breaks_off_is_a_failure),
                 cmocka_unit_test(a_write_that_was_done_is_recognised),
                 cmocka_unit_test(so_is_one_that_was_not),
+                cmocka_unit_test(and_one_that_is_done_late),
                 cmocka_unit_test(and_another_writers_is_not_ours),
         };
         signals_block();
