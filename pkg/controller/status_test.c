@@ -112,11 +112,31 @@ static void words_times_and_lag_are_kept(void **state UNUSED)
         json_decref(f.pods);
 }
 
+static void the_lag_is_the_sum_of_workers_that_exist(void **state UNUSED)
+{
+        struct status_facts f = { .generation = 3, .source = "kafka", .sink = "http://f/", .selector = "a=b", .now = USEC_SEC,
+                                  .pods = load("[{\"metadata\":{\"name\":\"p\"}},{\"metadata\":{\"name\":\"q\"}},{\"metadata\":{\"name\":\"ends\",\"deletionTimestamp\":\"2026-01-01T00:00:00Z\"}}]"),
+                                  .workers = load("[{\"pod\":\"p\",\"lag\":7},{\"pod\":\"q\",\"lag\":5},{\"pod\":\"r\"},{\"pod\":\"gone\",\"lag\":100,\"lastEventTime\":\"2026-01-02T00:00:00Z\"},{\"pod\":\"ends\",\"lag\":1000}]") };
+        json_t *status = status_fold(&f);
+
+        assert_int_equal(json_integer_value(json_object_get(status, "lag")), 12);
+        assert_string_equal(json_string_value(json_object_get(status, "lastEventTime")), "2026-01-02T00:00:00Z"); /* that was so, whoever saw it */
+        json_decref(status);
+        json_decref(f.workers);
+        f.workers = load("[{\"pod\":\"gone\",\"lag\":100}]");
+        status = status_fold(&f);
+        assert_null(json_object_get(status, "lag"));
+        json_decref(status);
+        json_decref(f.workers);
+        json_decref(f.pods);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(conditions_follow_from_the_facts),
                 cmocka_unit_test(words_times_and_lag_are_kept),
+                cmocka_unit_test(the_lag_is_the_sum_of_workers_that_exist),
         };
         return cmocka_run_group_tests_name("status", tests, NULL, NULL);
 }
