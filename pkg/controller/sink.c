@@ -43,7 +43,9 @@ int sink_resolve(const struct trigger *t, json_t *service, struct buf *out, cons
                 port = ref->port > 0 ? ref->port : 80;
         if (!port) {
                 *reason = "PortNotFound";
-                if (ref->port > 0)
+                if (json_array_size(json_object_get(json_object_get(service, "spec"), "ports")) == 0)
+                        buf_printf(message, "Service %s/%s has no port: give it one, or correct spec.sink.ref", namespace_, ref->name);
+                else if (ref->port > 0)
                         buf_printf(message, "Service %s/%s has no port %lld: correct spec.sink.ref.port", namespace_, ref->name, (long long)ref->port);
                 else
                         buf_printf(message, "Service %s/%s has several ports and none named http: write spec.sink.ref.port", namespace_, ref->name);

@@ -40,7 +40,7 @@ static void sinks_are_resolved(void **state UNUSED)
                 { "{ref: {apiVersion: v1, kind: Service, name: f, namespace: other}, uri: '/a?b=c'}", "{\"spec\":{\"ports\":[{\"port\":80}]}}", "http://f.other.svc/a?b=c", NULL, NULL },
                 { "{ref: {apiVersion: v1, kind: Service, name: f}}", "{\"spec\":{\"ports\":[{\"port\":1,\"name\":\"a\"},{\"port\":80,\"name\":\"b\"}]}}", "http://f.shop.svc/", NULL, NULL },
                 { "{ref: {apiVersion: v1, kind: Service, name: f}}", "{\"spec\":{\"ports\":[{\"port\":80,\"name\":\"b\"},{\"port\":8080,\"name\":\"http\"}]}}", "http://f.shop.svc:8080/", NULL, NULL },
-                { "{ref: {apiVersion: v1, kind: Service, name: f}}", "{\"spec\":{}}", NULL, "PortNotFound", "spec.sink.ref.port" },
+                { "{ref: {apiVersion: v1, kind: Service, name: f}}", "{\"spec\":{}}", NULL, "PortNotFound", "has no port: give it one" },
                 { "{ref: {apiVersion: v1, kind: Service, name: f}}", "{\"spec\":{\"type\":\"ExternalName\"}}", "http://f.shop.svc/", NULL, NULL },
                 { "{ref: {apiVersion: v1, kind: Service, name: f, port: 8443}}", "{\"spec\":{\"type\":\"ExternalName\"}}", "http://f.shop.svc:8443/", NULL, NULL },
         };
