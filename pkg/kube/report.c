@@ -100,7 +100,8 @@ void kube_report_set(struct kube_report *r, const struct worker_status *status)
         struct writer w;
 
         whole.pod = state.pod = r->pod;
-        state.last_event_time = state.last_delivery_time = 0;
+        state.last_event_time = 0;
+        state.last_delivery_time = whole.last_delivery_time ? USEC_SEC : 0; /* whether it ever delivered is part of the state */
         state.lag = -1;
         /* Seconds are what is told, so that a fraction is no change. */
         whole.last_event_time -= whole.last_event_time % USEC_SEC;

@@ -26,11 +26,16 @@ struct pipeline {
         usec give_up_at;
 };
 
+static void wake_observer(struct pipeline *p)
+{
+        if (p->config.observer)
+                loop_ready(p->config.loop, p->config.observer);
+}
+
 static void changed(struct pipeline *p)
 {
         p->status.changes++;
-        if (p->config.observer)
-                loop_ready(p->config.loop, p->config.observer);
+        wake_observer(p);
 }
 
 const struct trigger *pipeline_trigger(const struct pipeline *p) { return p->config.trigger; }
@@ -110,8 +115,11 @@ static void answer(struct pipeline *p, uint32_t ticket, const struct http_comple
                 a.status = c->status;
                 a.retry_after = c->retry_after;
                 (void)snprintf(text, sizeof(text), words.n ? "%s answered %d: %.*s" : "%s answered %d", p->config.sink, c->status, (int)MIN_OF(words.n, (size_t)160), words.p);
-                if (a.kind == ANSWER_ACCEPTED)
+                if (a.kind == ANSWER_ACCEPTED) {
+                        if (!p->status.last_delivery)
+                                wake_observer(p); /* later ones show whenever it looks */
                         p->status.last_delivery = clock_wall(p->config.clock);
+                }
         }
         delivery_answer(p->engine, ticket, &a, now);
 }
