@@ -25,6 +25,13 @@ struct memory {
         char key[];
 };
 
+/* The pods of a Trigger's workers. */
+struct crew {
+        UT_hash_handle hh;
+        json_t *pods;            /* array of trimmed pods */
+        char key[];
+};
+
 /* One Trigger being reconciled. */
 struct work {
         struct work *next;
@@ -36,6 +43,7 @@ struct work {
         struct buf invalid, sink, sink_message, hash, failed;
         const char *sink_reason;
         int child;               /* the next to be applied */
+        bool first;              /* nothing of ours is known to be there: what stands in the way is looked for */
         json_t *status;
         char *vanished;          /* a pod that may be gone, whose entry is then removed */
 };
@@ -51,6 +59,7 @@ struct controller {
         struct work *works;
         int64_t busy;
         struct memory *memories;
+        struct crew *crews;
 };
 
 static const char *text(json_t *o, const char *key)
@@ -85,6 +94,54 @@ static void memory_free(struct controller *c, struct memory *m)
         free(m->status_at);
         json_decref(m->status);
         free(m);
+}
+
+static struct crew *crew_of(const struct controller *c, const char *key)
+{
+        struct crew *w;
+
+        HASH_FIND_STR(c->crews, key, w);
+        return w;
+}
+
+static void crew_free(struct controller *c, struct crew *w)
+{
+        HASH_DEL(c->crews, w);
+        json_decref(w->pods);
+        free(w);
+}
+
+static void crew_remove(struct controller *c, const char *key, const char *pod)
+{
+        struct crew *w = crew_of(c, key);
+        size_t i;
+        json_t *p;
+
+        if (!w)
+                return;
+        json_array_foreach(w->pods, i, p)
+                if (strcmp(text(metadata_of(p), "name"), pod) == 0) {
+                        (void)json_array_remove(w->pods, i);
+                        break;
+                }
+        if (json_array_size(w->pods) == 0)
+                crew_free(c, w);
+}
+
+static void crew_add(struct controller *c, const char *key, json_t *pod)
+{
+        struct crew *w = crew_of(c, key);
+        size_t n = strlen(key);
+
+        if (!w) {
+                w = calloc(1, sizeof(*w) + n + 1);
+                if (!w || !(w->pods = json_array()))
+                        abort();
+                memcpy(w->key, key, n);
+                HASH_ADD_STR(c->crews, key, w);
+        }
+        if (json_array_append(w->pods, pod) < 0)
+                abort();
 }
 
 static void keep(char **to, const char *value)
@@ -162,16 +219,6 @@ static void decode(struct work *w)
 
 /* ---- the status ---------------------------------------------------------------------------------------------------------------------- */
 
-struct pod_search { const char *namespace_, *instance; json_t *found; };
-
-static void find_pod(void *cookie, const char *namespace_, const char *name UNUSED, json_t *pod)
-{
-        struct pod_search *s = cookie;
-
-        if (strcmp(namespace_, s->namespace_) == 0 && strcmp(text(json_object_get(metadata_of(pod), "labels"), LABEL_INSTANCE), s->instance) == 0)
-                (void)json_array_append(s->found, pod);
-}
-
 /* Tells what changed between two statuses. */
 static void record_changes(struct work *w, json_t *before)
 {
@@ -241,7 +288,7 @@ static void write_status(struct work *w)
         struct controller *c = w->controller;
         struct memory *m = memory_of(c, w->key, true);
         json_t *live = live_status(w);
-        struct pod_search search = { w->namespace_, w->name, json_array() };
+        struct crew *crew = crew_of(c, w->key);
         BUF_AT_END struct buf name = BUF_INIT(1024), selector = BUF_INIT(1024);
         /* While the copy has not seen the last write, that is what the status is compared with. */
         bool lags = m->status && string_equal(m->status_at, text(metadata_of(w->object), "resourceVersion"));
@@ -255,7 +302,7 @@ static void write_status(struct work *w)
                 .sink_message = w->sink_message.n ? w->sink_message.p : "",
                 .failed = w->failed.n ? w->failed.p : NULL,
                 .suspended = w->trigger && w->trigger->suspend,
-                .pods = search.found,
+                .pods = crew ? crew->pods : NULL,
                 .workers = json_object_get(json_object_get(w->object, "status"), "workers"),
                 .previous = previous,
                 .now = clock_wall(&system_clock),
@@ -263,7 +310,6 @@ static void write_status(struct work *w)
 
         child_name(CHILD_DEPLOYMENT, w->name, &name);
         facts.deployment = reflector_get(c->collections[DEPLOYMENTS], w->namespace_, name.p);
-        reflector_each(c->collections[PODS], find_pod, &search);
         buf_printf(&selector, LABEL_INSTANCE "=%s,%s", w->name, WORKERS);
         facts.selector = selector.p;
         w->status = status_fold(&facts);
@@ -271,7 +317,6 @@ static void write_status(struct work *w)
                 finish(w, w->failed.n > 0);
         else
                 apply_status(w);
-        json_decref(search.found);
         json_decref(live);
 }
 
@@ -356,34 +401,33 @@ static void conclude(struct work *w)
 
 static void apply_next(struct work *w);
 
+static void give_up(struct work *w, const char *why)
+{
+        log_warn("reconcile", LOG_S("trigger", w->key), LOG_S("error", why));
+        buf_text(&w->failed, why);
+        record(w, "Warning", "ApplyFailed", why);
+        conclude(w);
+}
+
 static void child_applied(void *cookie, const struct kube_answer *a)
 {
         struct work *w = cookie;
 
         w->call = NULL;
         if (a->failed) {
-                log_warn("reconcile", LOG_S("trigger", w->key), LOG_S("error", a->error.text));
-                buf_text(&w->failed, a->error.text);
-                record(w, "Warning", "ApplyFailed", a->error.text);
-                conclude(w);
+                give_up(w, a->error.text);
                 return;
         }
         w->child++;
         apply_next(w);
 }
 
-static void apply_next(struct work *w)
+static void apply_child(struct work *w)
 {
         struct controller *c = w->controller;
         struct child_context context = { w->trigger, w->sink.p, c->config.worker_image, c->config.pull_policy };
         BUF_AT_END struct buf body = BUF_INIT((size_t)4 << 20), path = BUF_INIT(4096), what = BUF_INIT(4096), name = BUF_INIT(1024);
 
-        if (w->child == CHILD_MAX) {
-                keep(&memory_of(c, w->key, true)->applied, w->hash.p);
-                record(w, "Normal", "Applied", w->trigger->suspend ? "the worker is suspended" : "the worker's objects are applied");
-                conclude(w);
-                return;
-        }
         child_write((enum child)w->child, &context, w->hash.p, &body);
         child_path((enum child)w->child, w->trigger, &path);
         child_name((enum child)w->child, w->name, &name);
@@ -393,6 +437,64 @@ static void apply_next(struct work *w)
                 return;
         }
         w->call = kube_apply(c->config.client, path.p, MANAGER, true, buf_view(&body), what.p, child_applied, w);
+}
+
+/* Made by us for a Trigger of this name, be it the one before. Anything else is somebody's, and is neither changed nor deleted with the Trigger. */
+static bool is_ours(struct work *w, struct str body)
+{
+        json_t *root = json_loadb(body.p, body.n, 0, NULL), *labels = json_object_get(metadata_of(root), "labels");
+        bool ours = strcmp(text(labels, LABEL_MANAGED_BY), "sluice") == 0 && strcmp(text(labels, LABEL_INSTANCE), w->name) == 0;
+
+        json_decref(root);
+        return ours;
+}
+
+static void child_seen(void *cookie, const struct kube_answer *a)
+{
+        struct work *w = cookie;
+        BUF_AT_END struct buf name = BUF_INIT(1024), why = BUF_INIT(4096);
+
+        w->call = NULL;
+        if (a->failed && a->error.kind != ERROR_NOT_FOUND) {
+                give_up(w, a->error.text);
+                return;
+        }
+        if (!a->failed && !is_ours(w, a->body)) {
+                child_name((enum child)w->child, w->name, &name);
+                buf_printf(&why, "%s %s/%s exists, and is not Sluice's: remove it, or give the Trigger another name", child_kind((enum child)w->child), w->namespace_,
+                           name.p ? name.p : "");
+                give_up(w, why.p ? why.p : "");
+                return;
+        }
+        apply_child(w);
+}
+
+static void look_at_child(struct work *w)
+{
+        BUF_AT_END struct buf path = BUF_INIT(4096), what = BUF_INIT(4096);
+        struct kube_request q = { .method = "GET", .done = child_seen, .cookie = w };
+
+        child_path((enum child)w->child, w->trigger, &path);
+        buf_printf(&what, "look for the %s of Trigger %s", child_kind((enum child)w->child), w->key);
+        q.path = path.p;
+        q.what = what.p;
+        w->call = kube_send(w->controller->config.client, &q);
+}
+
+static void apply_next(struct work *w)
+{
+        struct controller *c = w->controller;
+
+        if (w->child == CHILD_MAX) {
+                keep(&memory_of(c, w->key, true)->applied, w->hash.p);
+                record(w, "Normal", "Applied", w->trigger->suspend ? "the worker is suspended" : "the worker's objects are applied");
+                conclude(w);
+                return;
+        }
+        if (w->first)
+                look_at_child(w);
+        else
+                apply_child(w);
 }
 
 /* Whether the cluster has what is wanted, as far as is known. */
@@ -408,6 +510,7 @@ static bool children_fresh(struct work *w)
         if (live && strcmp(text(json_object_get(metadata_of(live), "annotations"), ANNOTATION_HASH), w->hash.p) == 0 &&
             json_integer_value(json_object_get(json_object_get(live, "spec"), "replicas")) == (w->trigger->suspend ? 0 : 1))
                 return true;
+        w->first = !live && !(m && m->applied);
         /* Applied already, and the copy has not seen it yet. A Deployment that is deleted or changed makes its memory be forgotten. */
         return m && m->applied && strcmp(m->applied, w->hash.p) == 0;
 }
@@ -502,12 +605,22 @@ static void deployment_changed(void *cookie, const char *namespace_, const char 
                 enqueue(c, namespace_, instance);
 }
 
-static void pod_changed(void *cookie, const char *namespace_, const char *name UNUSED, json_t *before, json_t *object)
+static void pod_changed(void *cookie, const char *namespace_, const char *name, json_t *before, json_t *object)
 {
-        const char *instance = instance_of(before, object);
+        struct controller *c = cookie;
+        const char *was = before ? instance_of(before, NULL) : "", *instance = object ? instance_of(NULL, object) : "";
+        char key[600];
 
-        if (*instance)
-                enqueue(cookie, namespace_, instance);
+        if (*was) {
+                (void)snprintf(key, sizeof(key), "%s/%s", namespace_, was);
+                crew_remove(c, key, name);
+                enqueue(c, namespace_, was);
+        }
+        if (*instance) {
+                (void)snprintf(key, sizeof(key), "%s/%s", namespace_, instance);
+                crew_add(c, key, object);
+                enqueue(c, namespace_, instance);
+        }
 }
 
 struct service_search { struct controller *controller; const char *namespace_, *name; };
@@ -527,7 +640,8 @@ static void service_changed(void *cookie, const char *namespace_, const char *na
         struct controller *c = cookie;
         struct service_search s = { c, namespace_, name };
 
-        reflector_each(c->collections[TRIGGERS], find_user, &s);
+        if (controller_synced(c)) /* before, every Trigger is in the queue anyway */
+                reflector_each(c->collections[TRIGGERS], find_user, &s);
 }
 
 static void synced(void *cookie)
@@ -591,7 +705,7 @@ static void trim_deployment(json_t *o)
 static void trim_pod(json_t *o)
 {
         static const char *const top[] = { "metadata", "status", NULL }, *const status[] = { "phase", "conditions", "containerStatuses", NULL };
-        static const char *const container[] = { "state", "ready", NULL };
+        static const char *const container[] = { "state", "lastState", "ready", NULL };
         json_t *c;
         size_t i;
 
@@ -672,6 +786,7 @@ int controller_new(struct controller **out, const struct controller_config *conf
 struct controller *controller_free(struct controller *c)
 {
         struct memory *m, *next;
+        struct crew *crew, *next_crew;
 
         if (!c)
                 return NULL;
@@ -683,6 +798,8 @@ struct controller *controller_free(struct controller *c)
         }
         HASH_ITER(hh, c->memories, m, next)
                 memory_free(c, m);
+        HASH_ITER(hh, c->crews, crew, next_crew)
+                crew_free(c, crew);
         (void)recorder_free(c->recorder);
         (void)queue_free(c->queue);
         loop_forget(c->loop, &c->task);

@@ -99,6 +99,46 @@ static void delivering(json_t *worker, struct verdict *v)
                 judge(v, "True", "Delivering", "");
 }
 
+/* How a container ended: "exit code 1: …", with the end of its log where the kubelet kept it. */
+static void last_words(json_t *terminated, char *out, size_t size)
+{
+        struct str words = str_trim(str_of(text(terminated, "message")));
+        enum { MOST = 300 };
+
+        if (words.n > MOST) { /* the end says most */
+                words.p += words.n - MOST;
+                words.n = MOST;
+                while (words.n && ((unsigned char)*words.p & 0xc0) == 0x80)
+                        words.p++, words.n--;
+        }
+        (void)snprintf(out, size, "%s, exit code %lld%s" STR_FMT, text(terminated, "reason"), (long long)json_integer_value(json_object_get(terminated, "exitCode")),
+                       words.n ? ": " : "", STR_ARG(words));
+}
+
+static bool container_trouble(json_t *status, struct verdict *v)
+{
+        json_t *waiting = json_object_get(json_object_get(status, "state"), "waiting"), *ended = json_object_get(json_object_get(status, "state"), "terminated");
+        json_t *before = json_object_get(json_object_get(status, "lastState"), "terminated");
+        const char *reason = text(waiting, "reason");
+        char words[512];
+
+        if (strcmp(reason, "CrashLoopBackOff") == 0 && before) {
+                last_words(before, words, sizeof(words));
+                judge(v, "False", reason, words);
+                return true;
+        }
+        if (*reason && strcmp(reason, "ContainerCreating") != 0 && strcmp(reason, "PodInitializing") != 0) {
+                judge(v, "False", reason, text(waiting, "message"));
+                return true;
+        }
+        if (!ended || json_integer_value(json_object_get(ended, "exitCode")) == 0)
+                return false;
+        /* It will be started again: what follows has the same name, so that the condition does not flicker. */
+        last_words(ended, words, sizeof(words));
+        judge(v, "False", "CrashLoopBackOff", words);
+        return true;
+}
+
 /* What keeps a pod from running, in the kubelet's words. */
 static bool pod_trouble(json_t *pods, struct verdict *v)
 {
@@ -108,15 +148,11 @@ static bool pod_trouble(json_t *pods, struct verdict *v)
         json_array_foreach(pods, i, pod) {
                 json_t *condition;
 
-                json_array_foreach(json_object_get(json_object_get(pod, "status"), "containerStatuses"), j, status) {
-                        json_t *waiting = json_object_get(json_object_get(status, "state"), "waiting");
-                        const char *reason = text(waiting, "reason");
-
-                        if (*reason && strcmp(reason, "ContainerCreating") != 0 && strcmp(reason, "PodInitializing") != 0) {
-                                judge(v, "False", reason, text(waiting, "message"));
+                if (json_object_get(json_object_get(pod, "metadata"), "deletionTimestamp"))
+                        continue; /* it is meant to end */
+                json_array_foreach(json_object_get(json_object_get(pod, "status"), "containerStatuses"), j, status)
+                        if (container_trouble(status, v))
                                 return true;
-                        }
-                }
                 json_array_foreach(json_object_get(json_object_get(pod, "status"), "conditions"), j, condition)
                         if (strcmp(text(condition, "type"), "PodScheduled") == 0 && strcmp(text(condition, "status"), "False") == 0) {
                                 judge(v, "False", text(condition, "reason"), text(condition, "message"));

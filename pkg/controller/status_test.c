@@ -6,6 +6,8 @@
 
 #include <cmocka.h>
 
+#include "base/buf.h"
+
 #define POD "[{\"metadata\":{\"name\":\"p\"}}]"
 #define WORKER(source, message, delivery) "[{\"pod\":\"p\",\"observedGeneration\":3,\"sourceState\":\"" source "\"" message ",\"deliveryState\":\"" delivery "\",\"lastDeliveryTime\":\"2026-01-02T03:04:05Z\",\"lag\":7}]"
 #define AVAILABLE "{\"status\":{\"availableReplicas\":1,\"replicas\":1}}"
@@ -40,6 +42,15 @@ static const struct {
         { "no image", NULL, NULL, NULL, false, STARTING,
           "[{\"metadata\":{\"name\":\"p\"},\"status\":{\"containerStatuses\":[{\"state\":{\"waiting\":{\"reason\":\"ImagePullBackOff\",\"message\":\"no such image\"}}}]}}]", NULL,
           { "False ImagePullBackOff", "True SinkResolved", "False ImagePullBackOff", "Unknown WorkerStarting", "Unknown WorkerStarting" } },
+        { "it crashes", NULL, NULL, NULL, false, STARTING,
+          "[{\"metadata\":{\"name\":\"p\"},\"status\":{\"containerStatuses\":[{\"state\":{\"terminated\":{\"reason\":\"Error\",\"exitCode\":1,\"message\":\"no\"}}}]}}]", NULL,
+          { "False CrashLoopBackOff", "True SinkResolved", "False CrashLoopBackOff", "Unknown WorkerStarting", "Unknown WorkerStarting" } },
+        { "it ended as it should", NULL, NULL, NULL, false, STARTING,
+          "[{\"metadata\":{\"name\":\"p\"},\"status\":{\"containerStatuses\":[{\"state\":{\"terminated\":{\"reason\":\"Completed\",\"exitCode\":0}}}]}}]", NULL,
+          { "Unknown WorkerStarting", "True SinkResolved", "Unknown WorkerStarting", "Unknown WorkerStarting", "Unknown WorkerStarting" } },
+        { "a pod that is being deleted has no trouble to tell", NULL, NULL, NULL, false, STARTING,
+          "[{\"metadata\":{\"name\":\"p\",\"deletionTimestamp\":\"2026-01-01T00:00:00Z\"},\"status\":{\"containerStatuses\":[{\"state\":{\"terminated\":{\"reason\":\"Error\",\"exitCode\":137}}}]}}]", NULL,
+          { "Unknown WorkerStarting", "True SinkResolved", "Unknown WorkerStarting", "Unknown WorkerStarting", "Unknown WorkerStarting" } },
         { "unschedulable", NULL, NULL, NULL, false, STARTING,
           "[{\"metadata\":{\"name\":\"p\"},\"status\":{\"conditions\":[{\"type\":\"PodScheduled\",\"status\":\"False\",\"reason\":\"Unschedulable\",\"message\":\"0/1 nodes\"}]}}]", NULL,
           { "False Unschedulable", "True SinkResolved", "False Unschedulable", "Unknown WorkerStarting", "Unknown WorkerStarting" } },
@@ -131,9 +142,35 @@ static void the_lag_is_the_sum_of_workers_that_exist(void **state UNUSED)
         json_decref(f.pods);
 }
 
+static void a_crash_is_told_with_its_last_words(void **state UNUSED)
+{
+        struct status_facts f = { .generation = 3, .source = "kafka", .sink = "http://f/", .deployment = load(STARTING), .selector = "a=b", .now = USEC_SEC };
+        BUF_AT_END struct buf pods = BUF_INIT(65536);
+        const char *message;
+        json_t *status;
+
+        buf_text(&pods, "[{\"metadata\":{\"name\":\"p\"},\"status\":{\"containerStatuses\":[{\"state\":{\"waiting\":{\"reason\":\"CrashLoopBackOff\",\"message\":\"back-off 10s\"}},"
+                        "\"lastState\":{\"terminated\":{\"reason\":\"Error\",\"exitCode\":2,\"message\":\"");
+        for (int i = 0; i < 1000; i++)
+                buf_text(&pods, "\xc3\xa4");
+        buf_text(&pods, " the end\\n\"}}}]}}]");
+        f.pods = load(pods.p);
+        assert_non_null(f.pods);
+        status = status_fold(&f);
+        message = json_string_value(json_object_get(status_condition(status, "WorkersAvailable"), "message"));
+        assert_non_null(message); /* cut between characters */
+        assert_int_equal(strncmp(message, "Error, exit code 2: ", 20), 0);
+        assert_string_equal(message + strlen(message) - 8, " the end");
+        assert_true(strlen(message) < 330);
+        json_decref(status);
+        json_decref(f.pods);
+        json_decref(f.deployment);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
+                cmocka_unit_test(a_crash_is_told_with_its_last_words),
                 cmocka_unit_test(conditions_follow_from_the_facts),
                 cmocka_unit_test(words_times_and_lag_are_kept),
                 cmocka_unit_test(the_lag_is_the_sum_of_workers_that_exist),
