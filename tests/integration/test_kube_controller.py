@@ -213,6 +213,70 @@ def test_what_others_do_to_a_deployment_is_undone(cluster, namespace):
     wait_deployment(cluster, namespace, "clock", replicas=1)
 
 
+def test_what_is_somebody_elses_is_left_alone(cluster, namespace):
+    theirs = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "clock-sluice"}, "data": {"theirs": "yes"}}
+    cluster.apply(theirs, namespace=namespace)
+    before = cluster.get("configmap", "clock-sluice", namespace=namespace)
+    cluster.apply(trigger("clock"), namespace=namespace)
+    wait_condition(cluster, namespace, "clock", "Ready", "False", "ApplyFailed", f"ConfigMap {namespace}/clock-sluice exists, and is not Sluice's")
+    assert cluster.get("configmap", "clock-sluice", namespace=namespace) == before
+    assert not cluster.items("deployments", namespace=namespace)
+    cluster.delete("configmap/clock-sluice", namespace=namespace)
+    wait_deployment(cluster, namespace, "clock")
+    wait_condition(cluster, namespace, "clock", "Ready", "Unknown", "WorkerStarting")
+
+
+def test_why_a_worker_crashes_is_told(cluster, namespace):
+    cluster.apply(trigger("clock"), namespace=namespace)
+    wait_deployment(cluster, namespace, "clock")
+    labels = {"app.kubernetes.io/managed-by": "sluice", "app.kubernetes.io/component": "worker", "app.kubernetes.io/instance": "clock"}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "clock-a", "labels": labels},
+           "spec": {"serviceAccountName": "clock-sluice", "automountServiceAccountToken": False, "containers": [{"name": "worker", "image": "x"}]}}  # fmt: skip
+    cluster.apply(pod, namespace=namespace)
+
+    def report(state, last=None):
+        container = {"name": "worker", "image": "x", "imageID": "", "ready": False, "restartCount": 1, "state": state, **({"lastState": last} if last else {})}
+        cluster.kubectl("patch", "pod", "clock-a", "--subresource=status", f"-p={json.dumps({'status': {'containerStatuses': [container]}})}", namespace=namespace)
+
+    ended = {"terminated": {"exitCode": 1, "reason": "Error", "message": "sluice worker: no such file\n"}}
+    report(ended)
+    wait_condition(cluster, namespace, "clock", "WorkersAvailable", "False", "CrashLoopBackOff", "Error, exit code 1: sluice worker: no such file")
+    since = wait_quiet(cluster)
+    report({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting failed container"}}, ended)
+    assert_no_write(cluster, since, 2)
+    report({"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}})
+    wait_condition(cluster, namespace, "clock", "Ready", "False", "ImagePullBackOff", "no such image")
+
+
+def kill_api_server(cluster):
+    os.kill(int((cluster.directory / "pid" / "kube-apiserver").read_text()), signal.SIGKILL)
+    wait_until("the API server is gone", lambda: cluster.run("kubectl", "get", "--raw", "/livez", "--request-timeout=2s", check=False).returncode, 30)
+
+
+def test_a_watch_whose_version_is_gone_goes_on(cluster, namespace, controller):
+    """The controller is held while its watches break, things change, and the versions that it would go on at are compacted away."""
+    cluster.apply(trigger("clock"), trigger("old"), namespace=namespace)
+    wait_deployment(cluster, namespace, "clock")
+    wait_deployment(cluster, namespace, "old")
+    since = wait_quiet(cluster)
+    controller.signal(signal.SIGSTOP)
+    try:
+        kill_api_server(cluster)
+        cluster.up()
+        cluster.delete("triggers.sluice.dev/old", namespace=namespace)
+        cluster.apply(trigger("clock", schedule="2h"), namespace=namespace)
+        version = cluster.get("triggers.sluice.dev", "clock", namespace=namespace)["metadata"]["resourceVersion"]
+        kill_api_server(cluster)
+        cluster.run("curl", "-sS", "--fail", "http://127.0.0.1:2379/v3/kv/compaction", "-d", json.dumps({"revision": version, "physical": True}))
+        cluster.up()
+    finally:
+        controller.signal(signal.SIGCONT)
+    wait_until("the change is seen", lambda: status(cluster, namespace, "clock").get("observedGeneration") == 2, 60, poll=0.5)
+    lists = [e for e in cluster.audit(since, ("list",)) if e["userAgent"] == "sluice" and e["objectRef"]["resource"] == "triggers"]
+    assert lists, "the version was gone: it listed again"
+    assert controller.alive()
+
+
 def test_events_tell_what_changed(cluster, namespace):
     cluster.apply(trigger("clock", sink={"ref": {"apiVersion": "v1", "kind": "Service", "name": "function"}}), namespace=namespace)
     wait_condition(cluster, namespace, "clock", "SinkResolved", "False", "ServiceNotFound")
@@ -247,9 +311,7 @@ def test_nothing_is_written_while_nothing_changes(cluster, namespace, controller
 def test_the_api_server_restarts(cluster, namespace, controller):
     cluster.apply(trigger("clock"), namespace=namespace)
     wait_deployment(cluster, namespace, "clock")
-    pid = int((cluster.directory / "pid" / "kube-apiserver").read_text())
-    os.kill(pid, signal.SIGKILL)
-    wait_until("the API server is gone", lambda: cluster.run("kubectl", "get", "--raw", "/livez", "--request-timeout=2s", check=False).returncode, 30)
+    kill_api_server(cluster)
     cluster.up()
     cluster.apply(trigger("clock", schedule="2h"), namespace=namespace)
     wait_until("the change is seen", lambda: status(cluster, namespace, "clock").get("observedGeneration") == 2, 60, poll=0.5)
