@@ -12,7 +12,7 @@ struct kube_call {
         struct kube_request request;
         char *what;
         CURL *easy;
-        struct curl_slist *headers;
+        struct curl_slist *headers, *connect_to;
         struct buf body, sent;
         bool too_long, unsent;
         struct error why;                /* unsent */
@@ -25,8 +25,8 @@ struct kube_client {
         struct http_multi *multi;
         struct kube_call *calls;
         struct task failures;            /* ends calls that could not be sent */
-        char *token;
-        usec token_until;
+        char *token, *ca;
+        usec fresh_until;                /* token and CA are read again then */
         usec retry_after;
 };
 
@@ -41,6 +41,7 @@ static void call_free(struct kube_call *call)
                 curl_easy_cleanup(call->easy);
         }
         curl_slist_free_all(call->headers);
+        curl_slist_free_all(call->connect_to);
         if (call->next)
                 call->next->previous = call->previous;
         if (call->previous)
@@ -112,8 +113,8 @@ static void finish(struct kube_call *call, CURLcode result)
                         explain(call, answer.status, &answer.error);
                 }
         }
-        if (answer.status == 401)
-                call->client->token_until = 0; /* it may have been rotated */
+        if (answer.status == 401 || result == CURLE_PEER_FAILED_VERIFICATION)
+                call->client->fresh_until = 0; /* token or CA may have been rotated */
         /* The callback may start new calls: this one is gone first, but for its body. */
         body = call->body;
         call->body = (struct buf){ 0 };
@@ -175,18 +176,24 @@ static size_t on_body(char *p, size_t size, size_t n, void *cookie)
 
 /* ---- sending ------------------------------------------------------------------------------------------------------------------------- */
 
-static void refresh_token(struct kube_client *c)
+static void read_again(const char *path, char **to)
 {
         BUF_AT_END struct buf b = BUF_INIT((size_t)1 << 20);
         char *fresh;
 
-        if (!c->config->token_file || loop_now(c->loop) < c->token_until)
-                return;
-        c->token_until = loop_now(c->loop) + USEC_MINUTE;
-        if (buf_read_file(&b, c->config->token_file, NULL) < 0 || !(fresh = str_dup(str_trim(buf_view(&b)))))
+        if (!path || buf_read_file(&b, path, NULL) < 0 || !(fresh = str_dup(str_trim(buf_view(&b)))))
                 return; /* the old one may still hold */
-        free(c->token);
-        c->token = fresh;
+        free(*to);
+        *to = fresh;
+}
+
+static void refresh(struct kube_client *c)
+{
+        if (loop_now(c->loop) < c->fresh_until)
+                return;
+        c->fresh_until = loop_now(c->loop) + USEC_MINUTE;
+        read_again(c->config->token_file, &c->token);
+        read_again(c->config->ca_file, &c->ca);
 }
 
 static struct curl_slist *add_header(struct curl_slist *list, const char *name, const char *value, bool *failed)
@@ -212,13 +219,40 @@ static void set_identity(struct kube_call *call)
 {
         const struct kube_config *config = call->client->config;
 
-        set_blob(call->easy, CURLOPT_CAINFO_BLOB, config->ca);
+        set_blob(call->easy, CURLOPT_CAINFO_BLOB, call->client->ca);
         set_blob(call->easy, CURLOPT_SSLCERT_BLOB, config->certificate);
         set_blob(call->easy, CURLOPT_SSLKEY_BLOB, config->key);
         if (config->insecure) {
                 (void)curl_easy_setopt(call->easy, CURLOPT_SSL_VERIFYPEER, 0L);
                 (void)curl_easy_setopt(call->easy, CURLOPT_SSL_VERIFYHOST, 0L);
         }
+}
+
+/* Another name for TLS than the one that is connected to: the URL has the first, and curl is told the second. */
+static void make_url(struct kube_call *call, struct buf *url, bool *failed)
+{
+        const struct kube_config *config = call->client->config;
+        struct str rest = str_of(config->server), scheme, host;
+        BUF_AT_END struct buf to = BUF_INIT(65536);
+        const char *at = strstr(config->server, "://"), *port;
+
+        if (!config->tls_server_name || !at) {
+                buf_printf(url, "%s%s", config->server, call->request.path);
+                return;
+        }
+        scheme = (struct str){ rest.p, (size_t)(at + 3 - rest.p) };
+        rest = str_of(at + 3);
+        host = (struct str){ rest.p, strcspn(rest.p, "/") };
+        port = memrchr(host.p, ':', host.n);
+        if (port && memchr(port, ']', host.n - (size_t)(port - host.p)))
+                port = NULL; /* a colon of an IPv6 address */
+        buf_str(url, scheme);
+        buf_text(url, config->tls_server_name);
+        buf_text(url, port ? port : host.p + host.n); /* and the path */
+        buf_text(url, call->request.path);
+        buf_printf(&to, "::" STR_FMT "%s", STR_ARG(host), port ? "" : ":");
+        call->connect_to = to.failed ? NULL : curl_slist_append(NULL, to.p);
+        *failed = *failed || !call->connect_to;
 }
 
 static int prepare(struct kube_call *call, struct error *err)
@@ -229,9 +263,9 @@ static int prepare(struct kube_call *call, struct error *err)
         usec timeout = q->timeout ? q->timeout : 30 * USEC_SEC;
         bool failed = false;
 
-        refresh_token(c);
+        refresh(c);
         call->easy = curl_easy_init();
-        buf_printf(&url, "%s%s", c->config->server, q->path);
+        make_url(call, &url, &failed);
         buf_printf(&bearer, "Bearer %s", c->token ? c->token : "");
         call->headers = add_header(call->headers, "Content-Type", q->content_type ? q->content_type : "application/json", &failed);
         call->headers = add_header(call->headers, "Accept", "application/json", &failed);
@@ -240,6 +274,8 @@ static int prepare(struct kube_call *call, struct error *err)
         if (!call->easy || !call->what || url.failed || bearer.failed || failed || call->sent.failed)
                 return error_memory(err);
         (void)curl_easy_setopt(call->easy, CURLOPT_URL, url.p);
+        if (call->connect_to)
+                (void)curl_easy_setopt(call->easy, CURLOPT_CONNECT_TO, call->connect_to);
         (void)curl_easy_setopt(call->easy, CURLOPT_CUSTOMREQUEST, q->method);
         if (call->sent.n) {
                 (void)curl_easy_setopt(call->easy, CURLOPT_POSTFIELDS, call->sent.p);
@@ -323,8 +359,8 @@ int kube_client_new(struct kube_client **out, struct loop *loop, const struct ku
         c->loop = loop;
         c->config = config;
         c->failures.turn = end_unsent;
-        if (config->token && !(c->token = str_dup(str_of(config->token)))) {
-                free(c);
+        if ((config->token && !(c->token = str_dup(str_of(config->token)))) || (config->ca && !(c->ca = str_dup(str_of(config->ca))))) {
+                (void)kube_client_free(c);
                 return error_memory(err);
         }
         if (http_multi_new(&c->multi, loop, on_done, c, err) < 0) {
@@ -344,6 +380,7 @@ struct kube_client *kube_client_free(struct kube_client *c)
         (void)http_multi_free(c->multi);
         loop_forget(c->loop, &c->failures);
         free(c->token);
+        free(c->ca);
         free(c);
         return NULL;
 }

@@ -10,7 +10,7 @@ struct kube_config {
         char *certificate, *key; /* PEM; NULL: none */
         char *token;             /* NULL: none */
         char *token_file;        /* read again each minute: tokens rotate */
-        char *ca_file;           /* read again when connections are made anew */
+        char *ca_file;           /* read again each minute: CAs rotate */
         char *tls_server_name;
         bool insecure;
         char *namespace_;        /* of the service account or context; "default" otherwise */

@@ -409,6 +409,20 @@ static void a_token_is_read_again_when_it_is_refused(void **state UNUSED)
         (void)unlink(token_path);
 }
 
+/* The name for TLS is the URL's, the address stays the server's. */
+static void another_name_for_tls(void **state UNUSED)
+{
+        static char name[] = "kubernetes.default";
+        static const struct step script[] = { { "GET /prefix/x HTTP/1.1\r\nHost: kubernetes.default:", OK "{}", CUT } };
+
+        open_script(script, COUNT_OF(script), NULL);
+        (void)snprintf(e.url, sizeof(e.url), "http://127.0.0.1:%u/prefix", e.port);
+        e.config.tls_server_name = name;
+        ask();
+        assert_false(answer_failed);
+        close_script();
+}
+
 static void an_answer_that_breaks_off_is_a_failure(void **state UNUSED)
 {
         static const struct step script[] = {
@@ -540,6 +554,7 @@ int main(void)
                 cmocka_unit_test(it_waits_as_long_as_it_is_told_to),
                 cmocka_unit_test(a_server_that_was_away_is_found_again),
                 cmocka_unit_test(a_token_is_read_again_when_it_is_refused),
+                cmocka_unit_test(another_name_for_tls),
                 cmocka_unit_test(an_answer_that_breaks_off_is_a_failure),
                 cmocka_unit_test(a_write_that_was_done_is_recognised),
                 cmocka_unit_test(so_is_one_that_was_not),

@@ -9,7 +9,7 @@ import yaml
 from conftest import SLUICE
 from harness import ROOT
 from harness.cluster import Cluster, audit_line
-from harness.process import wait_until
+from harness.process import run, wait_until
 
 CHILDREN = "serviceaccounts,roles,rolebindings,configmaps,deployments"
 OURS = "app.kubernetes.io/managed-by=sluice"
@@ -316,6 +316,21 @@ def test_the_api_server_restarts(cluster, namespace, controller):
     cluster.apply(trigger("clock", schedule="2h"), namespace=namespace)
     wait_until("the change is seen", lambda: status(cluster, namespace, "clock").get("observedGeneration") == 2, 60, poll=0.5)
     assert controller.alive()
+
+
+def test_a_certificate_authority_that_changes_is_read_again(cluster, controller, tmp_path):
+    """Also: the server's certificate is checked, and a name for it that the kubeconfig gives is used."""
+    config = yaml.safe_load((cluster.directory / "kubeconfig").read_text())
+    run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=wrong", "-keyout", tmp_path / "key", "-out", tmp_path / "ca.crt"])
+    target = config["clusters"][0]["cluster"]
+    del target["certificate-authority-data"]
+    target |= {"certificate-authority": "ca.crt", "server": "https://127.0.0.1:6443", "tls-server-name": "kubernetes.default.svc"}
+    (tmp_path / "config").write_text(yaml.safe_dump(config))
+    command = [SLUICE, "controller", "--worker-image=x", "--admin=127.0.0.1:0", "--namespace=nobody", f"--kubeconfig={tmp_path / 'config'}", "--log-level=info"]
+    with cluster.start(*command, name="another") as p:
+        p.wait_for_output("a list failed.*certificate", 10)
+        (tmp_path / "ca.crt").write_text((cluster.directory / "pki" / "ca.crt").read_text())
+        p.wait_for_output("the controller knows the cluster", 30)
 
 
 # ---- the worker ------------------------------------------------------------------------------------------------------------------------
