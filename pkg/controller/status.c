@@ -11,6 +11,9 @@ static void judge(struct verdict *v, const char *status, const char *reason, con
         v->status = status;
         v->reason = reason;
         (void)snprintf(v->message, sizeof(v->message), "%s", message ? message : "");
+        /* Where it was cut may be within a character, which no JSON can hold. */
+        for (size_t n = strlen(v->message); n && !str_is_utf8((struct str){ v->message, n });)
+                v->message[--n] = 0;
 }
 
 static const char *text(json_t *o, const char *key)

@@ -123,6 +123,28 @@ static void words_times_and_lag_are_kept(void **state UNUSED)
         json_decref(f.pods);
 }
 
+static void long_words_are_cut_between_characters(void **state UNUSED)
+{
+        static char words[1000];
+        struct status_facts f = { .generation = 3, .selector = "a=b", .invalid = words, .now = USEC_SEC, .pods = load("[]") };
+
+        for (size_t shift = 0; shift < 4; shift++) {
+                json_t *status;
+                const char *message;
+
+                memset(words, 'x', shift);
+                for (size_t i = shift; i + 3 < sizeof(words); i += 3)
+                        memcpy(words + i, "\xe2\x82\xac", 4); /* a euro sign */
+                status = status_fold(&f);
+                message = json_string_value(json_object_get(status_condition(status, "Ready"), "message"));
+                assert_non_null(message);
+                assert_in_range(strlen(message), 508, 511);
+                assert_int_equal(json_array_size(json_object_get(status, "conditions")), 5);
+                json_decref(status);
+        }
+        json_decref(f.pods);
+}
+
 static void the_lag_is_the_sum_of_workers_that_exist(void **state UNUSED)
 {
         struct status_facts f = { .generation = 3, .source = "kafka", .sink = "http://f/", .selector = "a=b", .now = USEC_SEC,
@@ -173,6 +195,7 @@ int main(void)
                 cmocka_unit_test(a_crash_is_told_with_its_last_words),
                 cmocka_unit_test(conditions_follow_from_the_facts),
                 cmocka_unit_test(words_times_and_lag_are_kept),
+                cmocka_unit_test(long_words_are_cut_between_characters),
                 cmocka_unit_test(the_lag_is_the_sum_of_workers_that_exist),
         };
         return cmocka_run_group_tests_name("status", tests, NULL, NULL);
