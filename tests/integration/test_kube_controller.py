@@ -9,7 +9,7 @@ import yaml
 from conftest import SLUICE
 from harness import ROOT
 from harness.cluster import Cluster, audit_line
-from harness.process import run, wait_until
+from harness.process import TimedOut, run, wait_until
 
 CHILDREN = "serviceaccounts,roles,rolebindings,configmaps,deployments"
 OURS = "app.kubernetes.io/managed-by=sluice"
@@ -275,6 +275,26 @@ def test_a_watch_whose_version_is_gone_goes_on(cluster, namespace, controller):
     lists = [e for e in cluster.audit(since, ("list",)) if e["userAgent"] == "sluice" and e["objectRef"]["resource"] == "triggers"]
     assert lists, "the version was gone: it listed again"
     assert controller.alive()
+
+
+def test_what_the_api_server_refuses_is_told_and_tried_less_and_less(cluster, namespace):
+    resources = {"requests": {"cpu": "2"}, "limits": {"cpu": "1"}}
+    since = cluster.audit_position()
+    cluster.apply(trigger("greedy", worker={"resources": resources}), namespace=namespace)
+    wait_condition(cluster, namespace, "greedy", "Ready", "False", "ApplyFailed", "must be less than or equal to cpu limit")
+
+    def attempts(position):
+        return [e for e in writes(cluster, position) if e["responseStatus"]["code"] == 422]
+
+    wait_until("it is tried again", lambda: len(attempts(since)) > 7, 10)
+    later = cluster.audit_position()
+    with pytest.raises(TimedOut):
+        wait_until("one attempt after the other", lambda: len(attempts(later)) > 4, 5, poll=0.5)
+    cluster.apply(trigger("clock"), namespace=namespace)
+    wait_deployment(cluster, namespace, "clock")  # others are not held up
+    cluster.apply(trigger("greedy", worker={"resources": {**resources, "limits": {"cpu": "3"}}}), namespace=namespace)
+    wait_deployment(cluster, namespace, "greedy")  # at once, whatever the back-off
+    wait_condition(cluster, namespace, "greedy", "Ready", "Unknown", "WorkerStarting")
 
 
 def test_events_tell_what_changed(cluster, namespace):
