@@ -24,6 +24,7 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
     if os.environ.get("KUBECONFIG"):
         for item in items:
             if item.get_closest_marker("node"):

@@ -3,7 +3,6 @@ import collections
 import json
 
 import yaml
-from harness import ROOT
 from harness.process import wait_until
 
 RESTRICTED_POD = {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}}
@@ -18,7 +17,7 @@ class Function:
         labels = {"app": name}
         container = {
             "name": "function", "image": image[0], "imagePullPolicy": "Never" if image[1] else "IfNotPresent",
-            "args": ["display", "--listen=:8080", "--keep=50000", "--quiet"], "ports": [{"name": "http", "containerPort": 8080}],
+            "args": ["display", "--listen=:8080", "--keep=20000", "--quiet"], "ports": [{"name": "http", "containerPort": 8080}],
             "readinessProbe": {"httpGet": {"path": "/-/healthy", "port": "http"}, "periodSeconds": 1}, "securityContext": RESTRICTED_CONTAINER,
         }  # fmt: skip
         pod = {"metadata": {"labels": labels}, "spec": {"securityContext": RESTRICTED_POD, "containers": [container]}}
@@ -89,6 +88,16 @@ def wait_condition(cluster, namespace, name, kind="Ready", status="True", reason
                       explain=lambda: yaml.safe_dump((get_trigger(cluster, namespace, name) or {}).get("status")))  # fmt: skip
 
 
+def wait_observed(cluster, namespace, name, timeout=10):
+    """The Trigger, once its status is about its present generation."""
+
+    def observed():
+        found = get_trigger(cluster, namespace, name)
+        return found if found["status"]["observedGeneration"] == found["metadata"]["generation"] else None
+
+    return wait_until(f"{name}: it is observed", observed, timeout, poll=0.2)
+
+
 def numbered(count, partitions=4):
     return [{"value": f"message {i}", "partition": i % partitions} for i in range(count)]
 
@@ -125,4 +134,13 @@ def children(cluster, namespace, selector="app.kubernetes.io/managed-by=sluice")
     return cluster.items("deployments,pods,configmaps,serviceaccounts,roles,rolebindings", "-l", selector, namespace=namespace)
 
 
-EXAMPLES = ROOT / "examples" / "cluster"
+CHILDREN = {"ConfigMap/{}-checkpoint", "ConfigMap/{}-sluice", "Deployment/{}-sluice", "Role/{}-sluice", "RoleBinding/{}-sluice", "ServiceAccount/{}-sluice"}
+
+
+def names_of(objects):
+    return {f"{o['kind']}/{o['metadata']['name']}" for o in objects}
+
+
+def events_of(cluster, namespace, name):
+    """What the Kubernetes events of a Trigger say, in words."""
+    return [e["message"] for e in cluster.items("events", "--field-selector", f"involvedObject.kind=Trigger,involvedObject.name={name}", namespace=namespace)]
