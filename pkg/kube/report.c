@@ -100,9 +100,10 @@ void kube_report_set(struct kube_report *r, const struct worker_status *status)
         struct writer w;
 
         whole.pod = state.pod = r->pod;
+        /* Whether it ever delivered, and whether the lag is known, is part of the state. */
         state.last_event_time = 0;
-        state.last_delivery_time = whole.last_delivery_time ? USEC_SEC : 0; /* whether it ever delivered is part of the state */
-        state.lag = -1;
+        state.last_delivery_time = whole.last_delivery_time ? USEC_SEC : 0;
+        state.lag = whole.lag < 0 ? -1 : 0;
         /* Seconds are what is told, so that a fraction is no change. */
         whole.last_event_time -= whole.last_event_time % USEC_SEC;
         whole.last_delivery_time -= whole.last_delivery_time % USEC_SEC;
