@@ -42,6 +42,7 @@ struct work {
         struct trigger *trigger; /* NULL: it can't be decoded */
         struct buf invalid, sink, sink_message, hash, failed;
         const char *sink_reason;
+        usec retry_after;        /* what the API server asked for; 0: nothing */
         int child;               /* the next to be applied */
         bool first;              /* nothing of ours is known to be there: what stands in the way is looked for */
         json_t *status;
@@ -183,7 +184,9 @@ static void finish(struct work *w, bool again)
         struct controller *c = w->controller;
 
         queue_done(c->queue, w->key);
-        if (again)
+        if (again && w->retry_after)
+                queue_add_after(c->queue, w->key, loop_now(c->loop) + w->retry_after);
+        else if (again)
                 queue_retry(c->queue, w->key, loop_now(c->loop));
         else
                 queue_forget(c->queue, w->key);
@@ -250,6 +253,7 @@ static void status_written(void *cookie, const struct kube_answer *a)
         if (a->failed) {
                 if (a->error.kind != ERROR_NOT_FOUND)
                         log_warn("the status was not written", LOG_S("trigger", w->key), LOG_S("error", a->error.text));
+                w->retry_after = a->error.retry_after;
                 finish(w, a->error.kind != ERROR_NOT_FOUND);
                 return;
         }
@@ -292,7 +296,7 @@ static void write_status(struct work *w)
         BUF_AT_END struct buf name = BUF_INIT(1024), selector = BUF_INIT(1024);
         /* While the copy has not seen the last write, that is what the status is compared with. */
         bool lags = m->status && string_equal(m->status_at, text(metadata_of(w->object), "resourceVersion"));
-        json_t *previous = lags ? m->status : live;
+        json_t *previous;
         struct status_facts facts = {
                 .generation = json_integer_value(json_object_get(metadata_of(w->object), "generation")),
                 .source = w->trigger ? w->trigger->types[w->trigger->source].name : NULL,
@@ -304,10 +308,14 @@ static void write_status(struct work *w)
                 .suspended = w->trigger && w->trigger->suspend,
                 .pods = crew ? crew->pods : NULL,
                 .workers = json_object_get(json_object_get(w->object, "status"), "workers"),
-                .previous = previous,
                 .now = clock_wall(&system_clock),
         };
 
+        if (!lags && m->status) {
+                json_decref(m->status); /* the copy has it */
+                m->status = NULL;
+        }
+        facts.previous = previous = lags ? m->status : live;
         child_name(CHILD_DEPLOYMENT, w->name, &name);
         facts.deployment = reflector_get(c->collections[DEPLOYMENTS], w->namespace_, name.p);
         buf_printf(&selector, LABEL_INSTANCE "=%s,%s", w->name, WORKERS);
@@ -415,6 +423,7 @@ static void child_applied(void *cookie, const struct kube_answer *a)
 
         w->call = NULL;
         if (a->failed) {
+                w->retry_after = a->error.retry_after;
                 give_up(w, a->error.text);
                 return;
         }
@@ -681,6 +690,24 @@ static void only(json_t *object, const char *const *names)
         }
 }
 
+/* Of labels only whose it is, of annotations only what was applied, of conditions only those of a type. */
+static void trim_metadata(json_t *metadata)
+{
+        static const char *const labels[] = { LABEL_INSTANCE, NULL }, *const annotations[] = { ANNOTATION_HASH, NULL };
+
+        only(json_object_get(metadata, "labels"), labels);
+        only(json_object_get(metadata, "annotations"), annotations);
+}
+
+static void only_conditions(json_t *status, const char *type)
+{
+        json_t *list = json_object_get(status, "conditions");
+
+        for (size_t i = json_array_size(list); i-- > 0;)
+                if (strcmp(text(json_array_get(list, i), "type"), type) != 0)
+                        (void)json_array_remove(list, i);
+}
+
 static const char *const basic_metadata[] = { "name", "namespace", "uid", "resourceVersion", "generation", "labels", "deletionTimestamp", NULL };
 
 static void trim_trigger(json_t *o)
@@ -700,6 +727,8 @@ static void trim_deployment(json_t *o)
         only(metadata_of(o), metadata);
         only(json_object_get(o, "spec"), spec);
         only(json_object_get(o, "status"), status);
+        trim_metadata(metadata_of(o));
+        only_conditions(json_object_get(o, "status"), "ReplicaFailure");
 }
 
 static void trim_pod(json_t *o)
@@ -712,6 +741,8 @@ static void trim_pod(json_t *o)
         only(o, top);
         only(metadata_of(o), basic_metadata);
         only(json_object_get(o, "status"), status);
+        trim_metadata(metadata_of(o));
+        only_conditions(json_object_get(o, "status"), "PodScheduled");
         json_array_foreach(json_object_get(json_object_get(o, "status"), "containerStatuses"), i, c)
                 only(c, container);
 }

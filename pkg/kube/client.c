@@ -1,6 +1,8 @@
 #include "kube/client.h"
 
 #include <ctype.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 
 #include "http/multi.h"
 
@@ -255,6 +257,15 @@ static void make_url(struct kube_call *call, struct buf *url, bool *failed)
         *failed = *failed || !call->connect_to;
 }
 
+/* A connection whose peer is gone without a word fails after half a minute, also while only a watch listens on it. */
+static int socket_made(void *cookie UNUSED, curl_socket_t fd, curlsocktype purpose UNUSED)
+{
+        unsigned milliseconds = 30000;
+
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &milliseconds, sizeof(milliseconds));
+        return CURL_SOCKOPT_OK;
+}
+
 static int prepare(struct kube_call *call, struct error *err)
 {
         struct kube_client *c = call->client;
@@ -286,6 +297,9 @@ static int prepare(struct kube_call *call, struct error *err)
         (void)curl_easy_setopt(call->easy, CURLOPT_NOSIGNAL, 1L);
         (void)curl_easy_setopt(call->easy, CURLOPT_PROXY, "");
         (void)curl_easy_setopt(call->easy, CURLOPT_TCP_KEEPALIVE, 1L);
+        (void)curl_easy_setopt(call->easy, CURLOPT_TCP_KEEPIDLE, 15L);
+        (void)curl_easy_setopt(call->easy, CURLOPT_TCP_KEEPINTVL, 5L);
+        (void)curl_easy_setopt(call->easy, CURLOPT_SOCKOPTFUNCTION, socket_made);
         (void)curl_easy_setopt(call->easy, CURLOPT_CONNECTTIMEOUT_MS, 10000L);
         (void)curl_easy_setopt(call->easy, CURLOPT_TIMEOUT_MS, (long)(timeout / USEC_MSEC));
         (void)curl_easy_setopt(call->easy, CURLOPT_ACCEPT_ENCODING, "gzip");

@@ -216,6 +216,20 @@ static void a_failing_list_is_tried_again(void **state UNUSED)
         buf_done(&told);
 }
 
+static void lists_come_in_many_shapes(void **state UNUSED)
+{
+        static const struct step script[] = {
+                { "GET", "/things?resourceVersion=0", 200, "{\"metadata\":{\"resourceVersion\":\"9\"},\"items\":[" OBJECT("a", "5") ", 7]}" },
+                { "GET", "/things?resourceVersion=0", 200, " { \"items\" : [ " OBJECT("a", "5") " , " OBJECT("b", "6") " ] , \"kind\":\"List\", \"metadata\":{\"resourceVersion\":\"10\"}}\n" },
+                { "GET", "watch=true", 200, EVENT("ERROR", "{\"kind\":\"Status\",\"code\":410}") },
+                { "GET", "/things?resourceVersion=&", 200, "{\"metadata\":{\"resourceVersion\":\"30\"},\"items\":null}" },
+        };
+
+        reflect(script, COUNT_OF(script), "-b@6");
+        assert_string_equal(told.p, "+a@5 +b@6 -a@5 -b@6 "); /* what a broken list told counts, but drops nothing */
+        buf_done(&told);
+}
+
 /* ---- the checkpoint ------------------------------------------------------------------------------------------------------------------ */
 
 static struct store store;
@@ -527,6 +541,7 @@ int main(void)
                 cmocka_unit_test(lists_watches_and_resumes),
                 cmocka_unit_test(a_version_too_old_means_a_new_list_and_deletes_are_told),
                 cmocka_unit_test(a_failing_list_is_tried_again),
+                cmocka_unit_test(lists_come_in_many_shapes),
                 cmocka_unit_test(positions_are_read_and_written_with_their_version),
                 cmocka_unit_test(a_second_writer_loses),
                 cmocka_unit_test(a_write_whose_fate_is_unknown_is_recognised),

@@ -1,5 +1,6 @@
 #include "kube/reflector.h"
 
+#include <malloc.h>
 #include <stdio.h>
 
 #include "base/backoff.h"
@@ -119,25 +120,94 @@ static void drop_object(struct reflector *r, struct object *o)
 
 /* ---- list ---------------------------------------------------------------------------------------------------------------------------- */
 
-static void replace_all(struct reflector *r, json_t *items)
+/* The next value of a text; NULL: there is none, or memory is out. */
+static json_t *next_value(struct str *rest)
+{
+        json_error_t where;
+        json_t *value = json_loadb(rest->p, rest->n, JSON_DECODE_ANY | JSON_DISABLE_EOF_CHECK, &where);
+
+        if (value)
+                *rest = (struct str){ rest->p + where.position, rest->n - (size_t)where.position };
+        return value;
+}
+
+static bool next_mark(struct str *rest, char mark)
+{
+        *rest = str_trim(*rest);
+        if (!rest->n || *rest->p != mark)
+                return false;
+        *rest = (struct str){ rest->p + 1, rest->n - 1 };
+        return true;
+}
+
+static bool store_items(struct reflector *r, struct str *rest)
+{
+        if (next_mark(rest, ']'))
+                return true;
+        do {
+                json_t *item = next_value(rest);
+
+                if (!json_is_object(item)) {
+                        json_decref(item);
+                        return false;
+                }
+                store_object(r, item);
+                json_decref(item);
+        } while (next_mark(rest, ','));
+        return next_mark(rest, ']');
+}
+
+/* Reads a list item by item: as one tree it would take many times the memory of what is kept. false: it is no list; what was read of it counts. */
+static bool read_list(struct reflector *r, struct str rest, json_t **metadata)
+{
+        bool found = false;
+
+        if (!next_mark(&rest, '{'))
+                return false;
+        do {
+                json_t *key = next_value(&rest);
+                bool items = json_is_string(key) && strcmp(json_string_value(key), "items") == 0, known = json_is_string(key);
+                bool meta = known && strcmp(json_string_value(key), "metadata") == 0;
+
+                json_decref(key);
+                if (!known || !next_mark(&rest, ':'))
+                        return false;
+                if (items && next_mark(&rest, '[')) {
+                        if (!store_items(r, &rest))
+                                return false;
+                        found = true;
+                } else {
+                        json_t *value = next_value(&rest);
+
+                        if (!value)
+                                return false;
+                        found = found || (items && json_is_null(value)); /* as Go may write an empty one */
+                        if (meta && !*metadata)
+                                *metadata = json_incref(value);
+                        json_decref(value);
+                }
+        } while (next_mark(&rest, ','));
+        return found && next_mark(&rest, '}');
+}
+
+static bool replace_all(struct reflector *r, struct str list, json_t **metadata)
 {
         struct object *o, *next;
-        json_t *item;
-        size_t i;
 
         HASH_ITER(hh, r->objects, o, next)
                 o->seen = false;
-        json_array_foreach(items, i, item)
-                store_object(r, item);
+        if (!read_list(r, list, metadata))
+                return false;
         HASH_ITER(hh, r->objects, o, next)
                 if (!o->seen)
                         drop_object(r, o);
+        return true;
 }
 
 static void listed(void *cookie, const struct kube_answer *a)
 {
         struct reflector *r = cookie;
-        json_t *root;
+        json_t *metadata = NULL;
 
         r->call = NULL;
         if (a->failed) {
@@ -146,17 +216,16 @@ static void listed(void *cookie, const struct kube_answer *a)
                 next_step(r, true, a->error.retry_after);
                 return;
         }
-        root = json_loadb(a->body.p, a->body.n, 0, NULL);
-        if (!json_is_array(json_object_get(root, "items"))) {
+        if (!replace_all(r, a->body, &metadata)) {
                 log_warn("a list is no list", LOG_S("what", r->config.what));
-                json_decref(root);
+                json_decref(metadata);
                 next_step(r, true, 0);
                 return;
         }
         r->gone = false;
-        replace_all(r, json_object_get(root, "items"));
-        set_version(r, json_string_value(json_object_get(json_object_get(root, "metadata"), "resourceVersion")));
-        json_decref(root);
+        set_version(r, json_string_value(json_object_get(metadata, "resourceVersion")));
+        json_decref(metadata);
+        (void)malloc_trim(0);
         r->listed = r->version != NULL;
         r->failures = 0;
         if (!r->synced) {
