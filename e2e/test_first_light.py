@@ -9,6 +9,7 @@ import time
 import pytest
 from conftest import SYSTEM, uninstall_chart
 from harness import ROOT
+from harness.cluster import audit_line
 from harness.ports import free_ports
 from harness.process import wait_until
 from helpers import (
@@ -229,13 +230,14 @@ def test_the_examples_work(cluster, namespace, image):
     wait_until("a tick is shown", lambda: '"user_event":"hello"' in cluster.logs("deployment/function", namespace).replace(": ", ":"), 20, poll=0.5)
 
 
-def test_idle_triggers_cause_no_write(cluster, namespace, function):
+def test_idle_triggers_cause_no_write(cluster, namespace, function, kafka, topic):
     if not cluster.directory:
         pytest.skip("needs the audit log of the node of the tests")
     seconds = float(os.environ.get("SLUICE_IDLE_SECONDS", "60"))
     count = int(os.environ.get("SLUICE_IDLE_TRIGGERS", "100"))
-    idle = [trigger(f"idle-{n}", {"timer": {"schedule": "0 0 0 1 1"}}) for n in range(count)]
-    cluster.apply(*idle, namespace=namespace)
+    sources = [kafka_source(kafka, topic) if n % 10 == 0 else {"timer": {"schedule": "0 0 0 1 1"}} for n in range(count)]
+    start = cluster.audit_position()
+    cluster.apply(*(trigger(f"idle-{n}", source) for n, source in enumerate(sources)), namespace=namespace)
 
     def ready():
         found = cluster.items("triggers.sluice.dev", namespace=namespace)
@@ -251,18 +253,20 @@ def test_idle_triggers_cause_no_write(cluster, namespace, function):
     def quiet():
         before = cluster.audit_position()
         try:
-            wait_until("a write", lambda: writes(before), 5, poll=0.5)
+            wait_until("a write", lambda: writes(before), 20, poll=0.5)  # a worker looks every 15 s
         except AssertionError:
             return True
         return False
 
-    wait_until("the last state is written", quiet, 60)
+    wait_until("the last state is written", quiet, 90)
+    wrote = {e["user"]["username"] for e in writes(start)}
+    assert len(wrote) == count + 1, "until they were ready, each worker and the controller wrote"
     since = cluster.audit_position()
     try:
         wait_until("a write", lambda: writes(since), seconds, poll=1)
     except AssertionError:
         pass
-    assert writes(since) == []
+    assert [audit_line(e) for e in writes(since)] == []
     assert ready()
 
 
