@@ -49,7 +49,6 @@ struct track {
         struct window window;
         struct account records, bytes;
         struct batch *batches;
-        uint32_t in_flight;
         uint64_t committed;
         uint32_t since_commit;
         struct timer commit_timer, give_up_timer;
@@ -420,7 +419,6 @@ static void batch_landed(struct delivery *d, struct batch *b)
         else
                 d->sent_last = b->earlier;
         b->earlier = b->later = NULL;
-        b->lane->track->in_flight--;
         d->stats.in_flight--;
 }
 
@@ -741,7 +739,6 @@ static bool send_next(struct delivery *d, usec now, struct action *a)
                 d->sent_first = b;
         d->sent_last = b;
         b->number++;
-        b->lane->track->in_flight++;
         d->stats.in_flight++;
         d->stats.attempts++;
         for (struct record *r = b->first; r; r = r->next)
@@ -867,7 +864,7 @@ static bool credit_next(struct delivery *d, struct action *a)
         return false;
 }
 
-static void timer_fired(struct delivery *d, struct timer *timer, usec now)
+static void timer_fired(struct delivery *d, struct timer *timer)
 {
         switch (timer->kind) {
         case TIMER_BATCH: {
@@ -893,7 +890,6 @@ static void timer_fired(struct delivery *d, struct timer *timer, usec now)
                 return;
         }
         }
-        (void)now;
 }
 
 static void turn_timers(struct delivery *d, usec now)
@@ -902,7 +898,7 @@ static void turn_timers(struct delivery *d, usec now)
 
         while ((first = heap_first(&d->timers)) && first->at <= now) {
                 heap_remove(&d->timers, first);
-                timer_fired(d, CONTAINER_OF(first, struct timer, node), now);
+                timer_fired(d, CONTAINER_OF(first, struct timer, node));
         }
         while (d->sent_first && now - d->sent_first->sent_at >= d->config.timeout)
                 batch_expire(d, d->sent_first, now);

@@ -36,7 +36,7 @@ struct connection {
         struct curl_slist *connect_to;
         struct loop_io *io;
         struct http_codec codec;
-        usec born, expires;
+        usec expires;                    /* 0: never */
         bool used;                       /* carried an answer already */
         char reason[CURL_ERROR_SIZE];
 };
@@ -54,7 +54,6 @@ struct http_target {
         size_t addresses_n, next_address;
         usec addresses_until;
         bool resolving;
-        uint32_t wanted;                 /* connections to be opened once the name is resolved */
 };
 
 struct http_end { struct http_client *client; struct task *wake; struct exchange *exchanges, *done, **done_last, *taken, *spare; };
@@ -353,9 +352,8 @@ static void connected(struct connection *c, CURLcode result)
                 open_connections(t);
                 return;
         }
-        c->born = loop_now(client->loop);
         if (c->target->config.max_age)
-                c->expires = c->born + c->target->config.max_age - (usec)random_below(&client->random, (uint64_t)c->target->config.max_age / 4 + 1);
+                c->expires = loop_now(client->loop) + c->target->config.max_age - (usec)random_below(&client->random, (uint64_t)c->target->config.max_age / 4 + 1);
         loop_io_want(c->io, LOOP_READABLE);
         connection_free_or_serve(c);
 }

@@ -29,7 +29,6 @@ struct kube_client {
         struct task failures;            /* ends calls that could not be sent */
         char *token, *ca;
         usec fresh_until;                /* token and CA are read again then */
-        usec retry_after;
 };
 
 struct loop *kube_client_loop(const struct kube_client *c) { return c->loop; }

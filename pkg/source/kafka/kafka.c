@@ -90,7 +90,6 @@ struct source {
         _Atomic bool destroyed;
         enum source_state state;
         bool state_changed;
-        bool connected_once;
         usec now;
         char text[480];
 };
