@@ -12,6 +12,29 @@ enum answer_kind answer_kind_of(int status)
         case 409:
         case 425:
         case 429: return ANSWER_RETRY;
+        case 413: return ANSWER_TOO_LARGE;
         default: return ANSWER_FINAL;
         }
+}
+
+bool answer_is_overload(int status)
+{
+        switch (status) {
+        case 0:
+        case 408:
+        case 429:
+        case 502:
+        case 503:
+        case 504: return true;
+        default: return false;
+        }
+}
+
+const char *delivery_state_name(enum delivery_state state)
+{
+        static const char *const names[DELIVERY_STATE_MAX] = {
+                [DELIVERY_IDLE] = "Delivering", [DELIVERY_RETRYING] = "Retrying", [DELIVERY_THROTTLED] = "Throttled", [DELIVERY_BLOCKED] = "Blocked",
+        };
+
+        return names[state];
 }

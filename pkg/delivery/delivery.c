@@ -5,6 +5,7 @@
 
 #include "base/backoff.h"
 #include "base/heap.h"
+#include "delivery/flow.h"
 #include "delivery/track.h"
 
 /* ---- what the engine keeps --------------------------------------------------------------------------------------------------------- */
@@ -23,6 +24,7 @@ struct lane {
         struct track *track;
         struct record *first, **last;    /* not yet in a batch */
         uint32_t queued;
+        size_t queued_bytes;
         uint32_t active;                 /* batches made and not finished */
         struct timer wait;               /* for a batch to fill up */
 };
@@ -36,12 +38,21 @@ struct batch {
         struct lane *lane;
         struct record *first;
         uint32_t n;
-        unsigned number;                 /* attempts made */
+        uint32_t send;                   /* how many of the first are sent at once */
+        uint32_t suspect;                /* the failing record is among these first ones; 0: not known */
+        uint32_t most;                   /* more were too large; 0: not known */
+        uint32_t dead;                   /* these first ones go to the dead letter, one at a time */
+        unsigned number;                 /* attempts made with what is sent now */
+        unsigned attempts;               /* dead > 0: those that failed before */
+        int status;                      /* dead > 0: of the last answer */
+        char *reason, *body;             /* dead > 0: owned; NULL where memory was out */
+        size_t body_n;
         uint32_t slot;                   /* while sent */
         usec sent_at, since;
         struct timer due;
         struct record *to_detach;        /* the next to be detached; NULL: not in the detach queue */
-        bool detached, failing, final, dead;  /* dead: goes to the dead letter */
+        bool detached, failing, final;
+        bool named;                      /* a partial answer named the first record */
 };
 
 struct track {
@@ -68,11 +79,14 @@ struct delivery {
         uint32_t tracks_n, tracks_cap;
         struct track *last_track;
         struct budget records, bytes;
+        struct flow flow;
         struct queue ready_lanes, ready_batches, detaches, commits, credits, ends;
+        struct queue ready_dead;         /* batches whose first record goes to the dead letter */
         struct queue hungry;             /* tracks that wait for shared budget */
         struct record *settled, **settled_last;
         uint32_t *cancels, cancels_n;    /* tickets */
         size_t timer_places;             /* how many timers there can be at once */
+        usec now;                        /* of the last delivery_next */
         usec starved_until;              /* there was no memory for a batch: try again then; 0: no */
         struct batch *sent_first, *sent_last;
         struct link *free_batches;
@@ -131,12 +145,16 @@ int delivery_new(struct delivery **out, const struct delivery_config *config, ui
         d->seed = seed;
         queue_init(&d->ready_lanes);
         queue_init(&d->ready_batches);
+        queue_init(&d->ready_dead);
         queue_init(&d->detaches);
         queue_init(&d->commits);
         queue_init(&d->credits);
         queue_init(&d->ends);
         queue_init(&d->hungry);
         d->settled_last = &d->settled;
+        flow_init(&d->flow, &(struct flow_config){ .initial = config->initial_in_flight ? config->initial_in_flight : config->max_in_flight,
+                                                   .most = config->max_in_flight, .pause_initial = config->initial_backoff, .pause_most = config->max_backoff,
+                                                   .rate = config->rate, .burst = MAX_OF(config->burst, (int64_t)1) }, 0);
         d->records.total = d->config.max_records;
         d->bytes.total = (int64_t)config->max_bytes;
         d->slots = calloc(config->max_in_flight, sizeof(*d->slots));
@@ -365,6 +383,12 @@ static void batch_settled_state(struct delivery *d, struct batch *b)
         b->failing = b->final = false;
 }
 
+static void batch_forget_reason(struct batch *b)
+{
+        free(TAKE(b->reason));
+        free(TAKE(b->body));
+}
+
 /* Takes the batch out of its track and frees it; its records must be gone. */
 static void batch_end(struct delivery *d, struct batch *b)
 {
@@ -375,6 +399,7 @@ static void batch_end(struct delivery *d, struct batch *b)
         if (b->to_detach)
                 queue_remove(&d->detaches, &b->link);
         b->to_detach = NULL;
+        batch_forget_reason(b);
         if (b->next)
                 b->next->previous = b->previous;
         if (b->previous)
@@ -388,14 +413,34 @@ static void batch_end(struct delivery *d, struct batch *b)
         end_if_done(d, l->track);
 }
 
-static void batch_settle(struct delivery *d, struct batch *b, enum outcome outcome, usec now)
+/* The first records of a batch that is not under way are done; without further ones it ends: false. */
+static bool batch_settle_first(struct delivery *d, struct batch *b, uint32_t n, enum outcome outcome, usec now)
 {
-        for (struct record *r = b->first, *next; r; r = next) {
-                next = r->next;
+        if (b->to_detach) { /* may be one of these */
+                queue_remove(&d->detaches, &b->link);
+                b->to_detach = NULL;
+                b->detached = false;
+        }
+        for (; n > 0; n--, b->n--) {
+                struct record *r = b->first;
+
+                b->first = r->next;
                 settle(d, b->lane->track, r, outcome, now);
         }
-        b->first = NULL;
-        batch_end(d, b);
+        if (b->n == 0) {
+                batch_end(d, b);
+                return false;
+        }
+        b->since = b->first->since;
+        return true;
+}
+
+static void batch_settle(struct delivery *d, struct batch *b, enum outcome outcome, usec now) { (void)batch_settle_first(d, b, b->n, outcome, now); }
+
+static void batch_ready(struct delivery *d, struct batch *b)
+{
+        b->state = BATCH_READY;
+        queue_add(b->dead ? &d->ready_dead : &d->ready_batches, &b->link);
 }
 
 static void slot_free(struct delivery *d, uint32_t slot)
@@ -448,45 +493,183 @@ static void batch_wait(struct delivery *d, struct batch *b, usec until)
 
 static bool batch_exhausted(const struct delivery *d, const struct batch *b, const struct answer *a, usec now)
 {
-        return a->kind == ANSWER_FINAL || (d->config.max_attempts && b->number >= d->config.max_attempts) ||
+        return a->kind == ANSWER_FINAL || a->kind == ANSWER_TOO_LARGE || (d->config.max_attempts && b->number >= d->config.max_attempts) ||
                (d->config.max_event_age && now - b->since >= d->config.max_event_age);
+}
+
+/* Did the function itself fail, so that one of the records may be the reason? */
+static bool answer_blames(const struct answer *a)
+{
+        return a->kind == ANSWER_FINAL || (a->kind == ANSWER_RETRY && a->status >= 500 && !answer_is_overload(a->status));
+}
+
+static void batch_failing(struct delivery *d, struct batch *b, bool final)
+{
+        d->failing += !b->failing;
+        b->failing = true;
+        d->final += final && !b->final;
+        b->final = b->final || final;
+}
+
+static usec batch_backoff(struct delivery *d, const struct batch *b)
+{
+        const struct delivery_config *c = &d->config;
+        int64_t steps = MIN_OF((int64_t)b->number, c->max_backoff / MAX_OF(c->initial_backoff, (usec)1) + 1);
+
+        if (b->final && !b->dead)
+                return c->max_backoff / 2 + backoff_full_jitter(&d->random, c->max_backoff / 2, c->max_backoff / 2, 0, 0);
+        if (c->linear_backoff)
+                return backoff_full_jitter(&d->random, MIN_OF(c->initial_backoff * MAX_OF(steps, (int64_t)1), c->max_backoff), c->max_backoff, 0, USEC_MSEC);
+        return backoff_full_jitter(&d->random, c->initial_backoff, c->max_backoff, MAX_OF(b->number, 1u) - 1, USEC_MSEC);
+}
+
+static void batch_pause(struct delivery *d, struct batch *b, const struct answer *a, usec now)
+{
+        batch_wait(d, b, now + MAX_OF(batch_backoff(d, b), MIN_OF(a->retry_after, d->config.retry_after_max)));
+}
+
+/* What was sent is at fault as a whole, and its first half is sent by itself. */
+static void batch_halve(struct delivery *d, struct batch *b, const struct answer *a, usec now)
+{
+        uint32_t sent = b->send;
+
+        b->send /= 2;
+        b->number = 0;
+        if (a->kind == ANSWER_TOO_LARGE) {
+                b->most = b->send;
+                batch_ready(d, b);
+                return;
+        }
+        b->suspect = sent;
+        batch_failing(d, b, false);
+        batch_pause(d, b, a, now);
+}
+
+/* The records behind those that are done have their own chance. */
+static void batch_go_on(struct delivery *d, struct batch *b)
+{
+        batch_settled_state(d, b);
+        b->number = 0;
+        b->named = false;
+        b->send = b->dead ? 1 : MIN_OF(b->suspect ? MAX_OF(b->suspect / 2, 1u) : b->n, b->most ? b->most : b->n);
+        batch_ready(d, b);
+}
+
+static void batch_bury(struct delivery *d, struct batch *b, uint32_t n, const struct answer *a)
+{
+        b->attempts = b->number;
+        b->status = a->status;
+        b->reason = a->text ? strdup(a->text) : NULL;
+        b->body_n = a->body.n;
+        b->body = a->body.n ? str_dup(a->body) : NULL;
+        b->dead = n;
+        b->send = 1;
+        b->suspect = 0;
+        b->number = 0;
+        batch_failing(d, b, false);
+        batch_ready(d, b);
+}
+
+/* No further attempt for the first n records: the user said what happens to them. */
+static void batch_give_up(struct delivery *d, struct batch *b, uint32_t n, const struct answer *a, usec now)
+{
+        switch (d->config.on_exhausted) {
+        case EXHAUSTED_DROP:
+                b->suspect = 0;
+                if (batch_settle_first(d, b, n, OUTCOME_DROPPED, now))
+                        batch_go_on(d, b);
+                return;
+        case EXHAUSTED_DEAD_LETTER: batch_bury(d, b, n, a); return;
+        case EXHAUSTED_BLOCK:
+                batch_failing(d, b, true);
+                batch_pause(d, b, a, now);
+                return;
+        }
 }
 
 static void batch_failed(struct delivery *d, struct batch *b, const struct answer *a, usec now)
 {
-        const struct delivery_config *c = &d->config;
-        bool exhausted = !b->dead && batch_exhausted(d, b, a, now);
-        usec wait;
-
         d->stats.failures++;
+        b->named = a->kind == ANSWER_PARTIAL && d->config.ordering != ORDERING_NONE;
         remember(d, a->text);
         if (b->lane->track->revoking) {
                 batch_settle(d, b, OUTCOME_RELEASED, now);
                 return;
         }
-        if (exhausted && c->on_exhausted == EXHAUSTED_DROP) {
-                batch_settle(d, b, OUTCOME_DROPPED, now);
+        if (b->dead) { /* never lost: the lane waits until the dead letter is taken */
+                batch_failing(d, b, true);
+                batch_pause(d, b, a, now);
                 return;
         }
-        if (!b->failing) {
-                b->failing = true;
-                d->failing++;
-        }
-        if (exhausted && c->on_exhausted == EXHAUSTED_DEAD_LETTER) {
-                b->dead = true;
-                b->number = 0;
-                b->state = BATCH_READY;
-                queue_add(&d->ready_batches, &b->link);
+        if (a->overload)
+                flow_refused(&d->flow, &d->random, b->sent_at, MIN_OF(a->retry_after, d->config.retry_after_max), now);
+        if (b->send > 1 && (a->kind == ANSWER_TOO_LARGE || (d->config.bisect && !b->named && (answer_blames(a) || batch_exhausted(d, b, a, now))))) {
+                batch_halve(d, b, a, now);
                 return;
         }
-        if (exhausted && !b->final) {
-                b->final = true;
-                d->final++;
+        if (batch_exhausted(d, b, a, now)) {
+                batch_give_up(d, b, b->named ? 1 : b->send, a, now);
+                return;
         }
-        wait = b->final ? c->max_backoff / 2 + backoff_full_jitter(&d->random, c->max_backoff / 2, c->max_backoff / 2, 0, 0)
-                        : backoff_full_jitter(&d->random, c->initial_backoff, c->max_backoff, b->number - 1, USEC_MSEC);
-        wait = MAX_OF(wait, MIN_OF(a->retry_after, c->retry_after_max));
-        batch_wait(d, b, now + wait);
+        batch_failing(d, b, false);
+        batch_pause(d, b, a, now);
+}
+
+static void batch_accepted(struct delivery *d, struct batch *b, usec now)
+{
+        uint32_t n = b->send;
+
+        if (!b->dead)
+                flow_accepted(&d->flow, d->stats.in_flight, b->sent_at, now);
+        b->suspect -= MIN_OF(b->suspect, n);
+        if (!batch_settle_first(d, b, n, b->dead ? OUTCOME_DEAD_LETTERED : OUTCOME_ACCEPTED, now))
+                return;
+        if (b->lane->track->revoking) {
+                batch_settle(d, b, OUTCOME_RELEASED, now);
+                return;
+        }
+        if (b->dead && --b->dead == 0)
+                batch_forget_reason(b);
+        batch_go_on(d, b);
+}
+
+/* Takes out what a partial answer accepted. In an ordered lane that is what stands before the first failure. */
+static void batch_keep_failed(struct delivery *d, struct batch *b, const struct answer *a, usec now)
+{
+        struct record *kept = NULL, **last = &kept, *r = b->first;
+        uint32_t place = 0, i = 0;
+
+        if (d->config.ordering != ORDERING_NONE) {
+                if (a->failed[0] > 0) { /* the first record is another one now */
+                        b->number = 1;
+                        (void)batch_settle_first(d, b, a->failed[0], OUTCOME_ACCEPTED, now);
+                }
+                return;
+        }
+        for (struct record *next; r; r = next, place++) {
+                next = r->next;
+                if (place >= b->send || (i < a->failed_n && a->failed[i] == place)) {
+                        i += place < b->send;
+                        *last = r;
+                        last = &r->next;
+                        continue;
+                }
+                b->n--;
+                settle(d, b->lane->track, r, OUTCOME_ACCEPTED, now);
+        }
+        *last = NULL;
+        b->first = kept;
+        b->since = kept->since;
+        b->send = i;
+}
+
+static void batch_partly_accepted(struct delivery *d, struct batch *b, const struct answer *a, usec now)
+{
+        flow_accepted(&d->flow, d->stats.in_flight, b->sent_at, now);
+        batch_keep_failed(d, b, a, now);
+        b->suspect = 0;
+        b->send = d->config.ordering == ORDERING_NONE ? b->send : b->n;
+        batch_failed(d, b, a, now);
 }
 
 /* Ends an attempt that has no answer, and says so to whoever sends. */
@@ -503,7 +686,7 @@ static void batch_expire(struct delivery *d, struct batch *b, usec now)
 
         (void)snprintf(text, sizeof(text), "no answer within %lld ms", (long long)(d->config.timeout / USEC_MSEC));
         batch_cancel(d, b);
-        batch_failed(d, b, &(struct answer){ .kind = ANSWER_RETRY, .text = text }, now);
+        batch_failed(d, b, &(struct answer){ .kind = ANSWER_RETRY, .overload = true, .text = text }, now);
 }
 
 void delivery_answer(struct delivery *d, uint32_t ticket, const struct answer *a, usec now)
@@ -516,7 +699,9 @@ void delivery_answer(struct delivery *d, uint32_t ticket, const struct answer *a
         batch_landed(d, b);
         slot_free(d, slot);
         if (a->kind == ANSWER_ACCEPTED)
-                batch_settle(d, b, b->dead ? OUTCOME_DEAD_LETTERED : OUTCOME_ACCEPTED, now);
+                batch_accepted(d, b, now);
+        else if (a->kind == ANSWER_PARTIAL && !b->dead && a->failed_n > 0 && a->failed[a->failed_n - 1] < b->send)
+                batch_partly_accepted(d, b, a, now);
         else
                 batch_failed(d, b, a, now);
 }
@@ -540,13 +725,14 @@ static void release_unsent(struct delivery *d, struct track *t)
                 l->first = NULL;
                 l->last = &l->first;
                 l->queued = 0;
+                l->queued_bytes = 0;
         }
         for (struct batch *b = t->batches, *next; b; b = next) {
                 next = b->next;
                 if (b->state == BATCH_SENT)
                         continue;
                 if (b->state == BATCH_READY)
-                        queue_remove(&d->ready_batches, &b->link);
+                        queue_remove(b->dead ? &d->ready_dead : &d->ready_batches, &b->link);
                 batch_settle(d, b, OUTCOME_RELEASED, 0);
         }
 }
@@ -635,6 +821,7 @@ void delivery_offer(struct delivery *d, struct record *r, usec now)
         *l->last = r;
         l->last = &r->next;
         l->queued++;
+        l->queued_bytes += r->pinned;
         lane_ready(d, l);
         want_credit(d, t);
 }
@@ -673,24 +860,26 @@ static void batch_fill(struct delivery *d, struct batch *b)
         b->first = l->first;
         b->since = l->first->since;
         for (struct record *r = l->first; r && b->n < d->config.batch_records; last = r, r = r->next) {
-                bytes += r->pinned;
-                if (b->n > 0 && d->config.batch_bytes && bytes > d->config.batch_bytes)
+                if (b->n > 0 && d->config.batch_bytes && bytes + r->pinned > d->config.batch_bytes)
                         break;
+                bytes += r->pinned;
                 b->n++;
         }
+        b->send = b->n;
         assert(last); /* a lane that is ready has a record */
         l->first = last->next;
         if (!l->first)
                 l->last = &l->first;
         last->next = NULL;
         l->queued -= b->n;
+        l->queued_bytes -= bytes;
 }
 
 static bool lane_fills(struct delivery *d, struct lane *l, usec now)
 {
         usec until = l->first->since + d->config.batch_wait;
 
-        if (l->queued >= d->config.batch_records || now >= until)
+        if (l->queued >= d->config.batch_records || (d->config.batch_bytes && l->queued_bytes >= d->config.batch_bytes) || now >= until)
                 return false;
         return heap_insert(&d->timers, &l->wait.node, until);
 }
@@ -722,11 +911,20 @@ static struct batch *next_batch(struct delivery *d, usec now)
 
 static bool send_next(struct delivery *d, usec now, struct action *a)
 {
-        struct batch *b;
+        struct batch *b = NULL;
+        struct link *dead;
         uint32_t n = 0;
 
-        if (d->free_slots_n == 0 || !(b = next_batch(d, now)))
+        if (d->free_slots_n == 0)
                 return false;
+        if ((dead = queue_take(&d->ready_dead)))
+                b = CONTAINER_OF(dead, struct batch, link);
+        else if (flow_allows(&d->flow, d->stats.in_flight, now))
+                b = next_batch(d, now);
+        if (!b)
+                return false;
+        if (!b->dead)
+                flow_sent(&d->flow, b->send, now);
         b->slot = d->free_slots[--d->free_slots_n];
         d->slots[b->slot].batch = b;
         b->state = BATCH_SENT;
@@ -741,10 +939,15 @@ static bool send_next(struct delivery *d, usec now, struct action *a)
         b->number++;
         d->stats.in_flight++;
         d->stats.attempts++;
-        for (struct record *r = b->first; r; r = r->next)
+        for (struct record *r = b->first; n < b->send; r = r->next)
                 d->scratch[n++] = r;
         *a = (struct action){ .kind = b->dead ? ACTION_DEAD_LETTER : ACTION_SEND, .track = b->lane->track->id, .attempt = slot_ticket(d, b->slot),
-                              .number = b->number, .records = d->scratch, .n = n };
+                              .number = b->dead ? b->attempts : b->number, .records = d->scratch, .n = n };
+        if (b->dead) {
+                a->status = b->status;
+                a->reason = str_of(b->reason);
+                a->body = (struct str){ b->body, b->body ? b->body_n : 0 };
+        }
         return true;
 }
 
@@ -807,14 +1010,14 @@ static bool end_next(struct delivery *d, struct action *a)
         return true;
 }
 
-static enum delivery_state current_state(const struct delivery *d)
+static enum delivery_state current_state(const struct delivery *d, usec now)
 {
-        return d->final ? DELIVERY_BLOCKED : d->failing ? DELIVERY_RETRYING : DELIVERY_IDLE;
+        return d->final ? DELIVERY_BLOCKED : d->stats.held && flow_throttles(&d->flow, now) ? DELIVERY_THROTTLED : d->failing ? DELIVERY_RETRYING : DELIVERY_IDLE;
 }
 
-static bool state_next(struct delivery *d, struct action *a)
+static bool state_next(struct delivery *d, usec now, struct action *a)
 {
-        enum delivery_state state = current_state(d);
+        enum delivery_state state = current_state(d, now);
 
         if (state == d->told_state && !(d->text_changed && state != DELIVERY_IDLE))
                 return false;
@@ -870,8 +1073,7 @@ static void timer_fired(struct delivery *d, struct timer *timer)
         case TIMER_BATCH: {
                 struct batch *b = CONTAINER_OF(timer, struct batch, due);
 
-                b->state = BATCH_READY;
-                queue_add(&d->ready_batches, &b->link);
+                batch_ready(d, b);
                 return;
         }
         case TIMER_LANE: lane_ready(d, CONTAINER_OF(timer, struct lane, wait)); return;
@@ -915,10 +1117,11 @@ bool delivery_next(struct delivery *d, usec now, struct action *a)
         }
         if (detach_next(d, a))
                 return true;
+        d->now = now;
         turn_timers(d, now);
         if (d->cancels_n || d->settled || d->detaches.first)
                 return delivery_next(d, now, a);
-        return commit_next(d, a) || end_next(d, a) || state_next(d, a) || send_next(d, now, a) || credit_next(d, a);
+        return commit_next(d, a) || end_next(d, a) || state_next(d, now, a) || send_next(d, now, a) || credit_next(d, a);
 }
 
 usec delivery_deadline(const struct delivery *d)
@@ -930,6 +1133,8 @@ usec delivery_deadline(const struct delivery *d)
                 at = MIN_OF(at, d->sent_first->sent_at + d->config.timeout);
         if (d->starved_until)
                 at = MIN_OF(at, d->starved_until);
+        if (d->ready_lanes.first || d->ready_batches.first || d->told_state == DELIVERY_THROTTLED)
+                at = MIN_OF(at, flow_deadline(&d->flow, d->now));
         return at;
 }
 
@@ -938,5 +1143,6 @@ void delivery_stats(const struct delivery *d, struct delivery_stats *out)
         *out = d->stats;
         out->tracks = d->tracks_n;
         out->waiting = d->failing;
-        out->state = current_state(d);
+        out->limit = (uint32_t)d->flow.limit;
+        out->state = d->told_state;
 }

@@ -3,7 +3,10 @@
  * hands them out in ACTION_SETTLE. One thread.
  *
  * A track (partition, shard, stream) is the unit of commit; a lane the unit of order: the whole track (Partition), hash(key) % lanes
- * (Key), or none: each batch for itself (None). In an ordered lane one batch is in flight at a time. */
+ * (Key), or none: each batch for itself (None). In an ordered lane one batch is in flight at a time.
+ *
+ * A batch may be sent in parts: the records from its start up to what is known to be taken. What is accepted leaves it; what must be sent
+ * again stays, in an ordered lane together with all behind it. Dead letters go one record at a time. */
 #pragma once
 
 #include "base/clock.h"
@@ -15,6 +18,8 @@ struct delivery;
 struct delivery_config {
         enum ordering ordering;
         uint32_t max_in_flight;          /* requests at once */
+        uint32_t initial_in_flight;      /* requests at once before the sink has shown what it can; 0: max_in_flight */
+        int64_t rate, burst;             /* events a second, and how many at once after a rest; rate 0: no limit */
         uint32_t max_records;            /* lent at once, all tracks; at least max_in_flight * batch_records */
         size_t max_bytes;                /* pinned at once, all tracks */
         uint32_t key_lanes;              /* per track, for Key */
@@ -25,6 +30,8 @@ struct delivery_config {
         uint32_t max_attempts;           /* 0: no limit */
         usec max_event_age;              /* since the engine got it; 0: no limit */
         usec initial_backoff, max_backoff, retry_after_max;
+        bool linear_backoff;             /* grows by initial_backoff an attempt instead of doubling */
+        bool bisect;                     /* a batch that the function fails on is halved until the record at fault is alone */
         enum on_exhausted on_exhausted;
         usec commit_interval;            /* a commit waits at most this long */
         uint32_t commit_count;           /* or for this many settled */
@@ -34,28 +41,41 @@ enum answer_kind {
         ANSWER_ACCEPTED,
         ANSWER_RETRY,                    /* may succeed later */
         ANSWER_FINAL,                    /* no further attempt; on_exhausted decides */
+        ANSWER_PARTIAL,                  /* accepted but for some records, which are sent again: failed */
+        ANSWER_TOO_LARGE,                /* the batch did not go out: smaller ones do; final for a record alone */
 };
 struct answer {
         enum answer_kind kind;
         int status;                      /* HTTP; 0: none */
         usec retry_after;                /* 0: none */
-        const char *text;                /* the function's or network's own words; borrowed during the call */
+        bool overload;                   /* the sink has too much or is gone: fewer requests */
+        const char *text;                /* the function's or network's own words; borrowed during the call, as what follows */
+        struct str body;                 /* the function's answer, for a dead letter */
+        const uint32_t *failed;          /* PARTIAL: the records' places in the batch, ascending, at least one */
+        size_t failed_n;
 };
-/* The class of an HTTP status: 2xx accepts; 404, 408, 409, 425, 429 and 5xx are retried; all else is final. */
+/* The class of an HTTP status: 2xx accepts; 404, 408, 409, 425, 429 and 5xx are retried; 413 asks for less; all else is final. */
 enum answer_kind answer_kind_of(int status);
+/* Is it the sink that can't, whatever the record: 408, 429, 502, 503, 504, or no answer at all (0)? */
+bool answer_is_overload(int status);
 
 enum delivery_state {
         DELIVERY_IDLE,                   /* nothing to deliver, or all well */
         DELIVERY_RETRYING,               /* the last attempt failed; further ones follow */
-        DELIVERY_BLOCKED,                /* a final failure blocks a lane */
+        DELIVERY_THROTTLED,              /* the sink has too much: fewer requests, or a pause */
+        DELIVERY_BLOCKED,                /* a final failure, or a dead letter that isn't taken, blocks a lane */
+        DELIVERY_STATE_MAX,
 };
+const char *delivery_state_name(enum delivery_state);
 
 enum action_kind { ACTION_SEND, ACTION_CANCEL, ACTION_DEAD_LETTER, ACTION_DETACH, ACTION_SETTLE, ACTION_CREDIT, ACTION_COMMIT, ACTION_REVOKED, ACTION_STATE };
 struct action {
         enum action_kind kind;
         uint32_t track;                  /* CREDIT, COMMIT, REVOKED */
         uint32_t attempt;                /* SEND, CANCEL, DEAD_LETTER: the ticket that delivery_answer takes */
-        unsigned number;                 /* SEND: which attempt this is, from 1 */
+        unsigned number;                 /* SEND: which attempt this is, from 1; DEAD_LETTER: the attempts that failed */
+        int status;                      /* DEAD_LETTER: of the function's last answer; 0: none */
+        struct str reason, body;         /* DEAD_LETTER: the last failure in words, the function's answer; borrowed until the answer */
         struct record *const *records;   /* SEND, DEAD_LETTER: borrowed until the answer; the array until the next call */
         size_t n;
         struct record *record;           /* DETACH (stays the engine's), SETTLE (the receiver's now) */
@@ -70,6 +90,7 @@ struct delivery_stats {
         uint64_t offered, accepted, dropped, dead_lettered, released;
         uint64_t attempts, failures;
         uint32_t tracks, held, in_flight, waiting;   /* now: records held; requests; batches in back-off */
+        uint32_t limit;                  /* requests at once that the sink is trusted with now */
         size_t held_bytes;
         enum delivery_state state;
 };

@@ -55,6 +55,11 @@ static void begin(struct delivery_config config)
                 .max_backoff = config.max_backoff ? config.max_backoff : 30 * USEC_SEC,
                 .retry_after_max = config.retry_after_max ? config.retry_after_max : USEC_MINUTE,
                 .on_exhausted = config.on_exhausted,
+                .bisect = config.bisect,
+                .linear_backoff = config.linear_backoff,
+                .rate = config.rate,
+                .burst = config.burst,
+                .initial_in_flight = config.initial_in_flight,
                 .commit_interval = config.commit_interval,
                 .commit_count = config.commit_count ? config.commit_count : 1,
         };
@@ -416,7 +421,7 @@ static void what_is_exhausted_goes_to_the_dead_letter(void **state UNUSED)
         /* The dead letter's own failures, final or not, are retried for ever: the record must not be lost. */
         for (size_t i = 1; i < 6; i++) {
                 fail_with(i, i % 2 ? ANSWER_FINAL : ANSWER_RETRY, "dead letter down");
-                assert_int_equal(b.state, DELIVERY_RETRYING);
+                assert_int_equal(b.state, DELIVERY_BLOCKED);
                 assert_int_equal(b.committed[0], 0);
                 next_deadline();
                 assert_true(b.sent[i + 1].dead_letter);
@@ -738,14 +743,254 @@ static void a_stuck_track_leaves_credit_to_others(void **state UNUSED)
         end();
 }
 
+/* ---- parts of a batch ---------------------------------------------------------------------------------------------------------------- */
+
+static void offer_all(uint32_t n)
+{
+        for (uint32_t i = 0; i < n; i++)
+                (void)offer_sized(0, i, NULL, 1);
+        pull();
+}
+
+static void fail_some(size_t which, const uint32_t *failed, size_t n)
+{
+        answer_with(which, (struct answer){ .kind = ANSWER_PARTIAL, .status = 200, .text = "some failed", .failed = failed, .failed_n = n });
+}
+
+static void in_order_all_from_the_first_failure_is_sent_again(void **state UNUSED)
+{
+        begin((struct delivery_config){ .batch_records = 8 });
+        assign(0);
+        offer_all(8);
+        assert_int_equal(b.sent_n, 1);
+        fail_some(0, (const uint32_t[]){ 3, 6 }, 2);
+        assert_int_equal(b.settled[OUTCOME_ACCEPTED], 3);
+        assert_int_equal(b.committed[0], 3);
+        next_deadline();
+        assert_int_equal(b.sent[1].n, 5);
+        assert_int_equal(b.sent[1].positions[0], 3);
+        accept(1);
+        assert_int_equal(b.committed[0], 8);
+        end();
+}
+
+static void without_order_only_the_failed_are_sent_again(void **state UNUSED)
+{
+        begin((struct delivery_config){ .ordering = ORDERING_NONE, .batch_records = 8 });
+        assign(0);
+        offer_all(8);
+        fail_some(0, (const uint32_t[]){ 0, 3, 7 }, 3);
+        assert_int_equal(b.settled[OUTCOME_ACCEPTED], 5);
+        assert_int_equal(b.committed[0], 0);
+        next_deadline();
+        assert_int_equal(b.sent[1].n, 3);
+        assert_int_equal(b.sent[1].positions[0], 0);
+        assert_int_equal(b.sent[1].positions[1], 3);
+        assert_int_equal(b.sent[1].positions[2], 7);
+        accept(1);
+        assert_int_equal(b.committed[0], 8);
+        end();
+}
+
+static void only_the_named_record_is_given_up(void **state UNUSED)
+{
+        begin((struct delivery_config){ .batch_records = 4, .max_attempts = 2, .on_exhausted = EXHAUSTED_DROP });
+        assign(0);
+        offer_all(4);
+        fail_some(0, (const uint32_t[]){ 1 }, 1);
+        next_deadline();
+        fail_some(1, (const uint32_t[]){ 0 }, 1);
+        assert_int_equal(b.settled[OUTCOME_DROPPED], 1);
+        assert_int_equal(b.outcome_of[1], OUTCOME_DROPPED);
+        assert_int_equal(b.sent_n, 3);
+        assert_int_equal(b.sent[2].positions[0], 2);
+        accept(2);
+        assert_int_equal(b.committed[0], 4);
+        end();
+}
+
+/* The function fails on batches that hold the poison; how many requests until it is alone? */
+static void a_poison_record_is_found_by_halving(void **state UNUSED)
+{
+        for (uint64_t poison = 0; poison < 32; poison++)
+                for (int final = 0; final < 2; final++) {
+                        size_t at = 0;
+
+                        begin((struct delivery_config){ .batch_records = 32, .bisect = true, .max_attempts = 1, .on_exhausted = EXHAUSTED_DEAD_LETTER });
+                        assign(0);
+                        offer_all(32);
+                        while (!b.sent[b.sent_n - 1].dead_letter) {
+                                const struct sent *s = &b.sent[at];
+
+                                assert_int_equal(at + 1, b.sent_n);
+                                if (s->positions[0] <= poison && s->positions[s->n - 1] >= poison)
+                                        answer_with(at, (struct answer){ .kind = final ? ANSWER_FINAL : ANSWER_RETRY, .status = final ? 400 : 500, .text = "poison" });
+                                else
+                                        accept(at);
+                                at++;
+                                if (at == b.sent_n)
+                                        next_deadline();
+                        }
+                        assert_int_equal(b.sent[at].n, 1);
+                        assert_int_equal(b.sent[at].positions[0], poison);
+                        assert_true(at <= 1 + 5 + 1); /* the batch, five halves, and the record alone after its half succeeded */
+                        accept(at);
+                        if (poison < 31) {
+                                assert_int_equal(b.sent[at + 1].positions[0], poison + 1);
+                                while (++at < b.sent_n)
+                                        accept(at);
+                        }
+                        assert_int_equal(b.committed[0], 32);
+                        assert_int_equal(b.settled[OUTCOME_DEAD_LETTERED], 1);
+                        end();
+                }
+}
+
+static void an_overloaded_sink_halves_no_batch(void **state UNUSED)
+{
+        begin((struct delivery_config){ .batch_records = 8, .bisect = true });
+        assign(0);
+        offer_all(8);
+        answer_with(0, (struct answer){ .kind = ANSWER_RETRY, .status = 503, .overload = true, .text = "busy" });
+        next_deadline();
+        assert_int_equal(b.sent[1].n, 8);
+        end();
+}
+
+static void what_is_too_large_goes_in_parts(void **state UNUSED)
+{
+        begin((struct delivery_config){ .batch_records = 8 });
+        assign(0);
+        offer_all(8);
+        answer_with(0, (struct answer){ .kind = ANSWER_TOO_LARGE, .text = "too large" });
+        assert_int_equal(b.sent[1].n, 4);
+        assert_int_equal(b.sent[1].number, 1);
+        accept(1);
+        assert_int_equal(b.sent[2].n, 4);
+        accept(2);
+        assert_int_equal(b.committed[0], 8);
+        end();
+}
+
+static void a_single_record_too_large_is_final(void **state UNUSED)
+{
+        begin((struct delivery_config){ .on_exhausted = EXHAUSTED_DROP });
+        assign(0);
+        offer_all(1);
+        answer_with(0, (struct answer){ .kind = ANSWER_TOO_LARGE, .status = 413, .text = "too large" });
+        assert_int_equal(b.settled[OUTCOME_DROPPED], 1);
+        end();
+}
+
+static void dead_letters_go_one_by_one_and_say_why(void **state UNUSED)
+{
+        struct action a;
+        size_t dead = 0;
+
+        begin((struct delivery_config){ .batch_records = 3, .max_attempts = 2, .on_exhausted = EXHAUSTED_DEAD_LETTER });
+        assign(0);
+        offer_all(5);
+        fail_with(0, ANSWER_RETRY, "first");
+        next_deadline();
+        delivery_answer(b.d, b.sent[1].ticket, &(struct answer){ .kind = ANSWER_FINAL, .status = 422, .text = "no good", .body = STR("{\"why\":1}") }, b.now);
+        while (delivery_next(b.d, b.now, &a)) {
+                take_action(&a);
+                if (a.kind != ACTION_DEAD_LETTER)
+                        continue;
+                assert_int_equal(a.n, 1);
+                assert_int_equal(a.records[0]->position, dead++);
+                assert_int_equal(a.number, 2);
+                assert_int_equal(a.status, 422);
+                assert_true(str_equal(a.reason, STR("no good")));
+                assert_true(str_equal(a.body, STR("{\"why\":1}")));
+                delivery_answer(b.d, a.attempt, &(struct answer){ .kind = ANSWER_ACCEPTED, .status = 202 }, b.now);
+        }
+        assert_int_equal(dead, 3);
+        assert_int_equal(b.settled[OUTCOME_DEAD_LETTERED], 3);
+        assert_int_equal(b.committed[0], 3);
+        assert_false(b.sent[b.sent_n - 1].dead_letter);
+        assert_int_equal(b.sent[b.sent_n - 1].positions[0], 3);
+        end();
+}
+
+/* ---- flow control -------------------------------------------------------------------------------------------------------------------- */
+
+static void the_rate_is_kept(void **state UNUSED)
+{
+        begin((struct delivery_config){ .ordering = ORDERING_NONE, .max_in_flight = 64, .rate = 100, .burst = 5 });
+        assign(0);
+        offer_all(40);
+        assert_int_equal(b.sent_n, 5);
+        for (size_t i = 0; i < 5; i++)
+                accept(i);
+        assert_int_equal(b.sent_n, 5);
+        next_deadline();
+        assert_int_equal(b.sent_n, 6);
+        assert_in_range(b.now - USEC_HOUR, 9 * USEC_MSEC, 11 * USEC_MSEC);
+        while (b.sent_n < 40)
+                next_deadline();
+        assert_in_range(b.now - USEC_HOUR, 345 * USEC_MSEC, 355 * USEC_MSEC);
+        end();
+}
+
+static void an_overloaded_sink_gets_less_and_then_a_pause(void **state UNUSED)
+{
+        struct delivery_stats s;
+
+        begin((struct delivery_config){ .ordering = ORDERING_NONE, .max_in_flight = 32, .initial_backoff = 100 * USEC_MSEC });
+        assign(0);
+        offer_all(32);
+        assert_int_equal(b.sent_n, 32);
+        for (size_t i = 0; i < 32; i++)
+                answer_with(i, (struct answer){ .kind = ANSWER_RETRY, .status = 503, .overload = true, .text = "busy" });
+        delivery_stats(b.d, &s);
+        assert_int_equal(s.limit, 22); /* one round trip, one decrease */
+        for (size_t i = 32; s.limit > 1; i++) {
+                while (i == b.sent_n)
+                        next_deadline();
+                b.now += USEC_MSEC;
+                answer_with(i, (struct answer){ .kind = ANSWER_RETRY, .status = 503, .overload = true, .text = "busy" });
+                delivery_stats(b.d, &s);
+        }
+        assert_int_equal(b.state, DELIVERY_THROTTLED);
+        assert_string_equal(b.text, "busy");
+        for (int probes = 0; probes < 5; probes++) { /* one at a time from now on */
+                size_t before = b.sent_n;
+
+                while (b.sent_n == before)
+                        next_deadline();
+                assert_int_equal(b.sent_n, before + 1);
+                b.now += USEC_MSEC;
+                answer_with(before, (struct answer){ .kind = ANSWER_RETRY, .status = 503, .overload = true, .text = "busy" });
+        }
+        end();
+}
+
+static void one_of_the_sinks_words_pauses_all(void **state UNUSED)
+{
+        begin((struct delivery_config){ .ordering = ORDERING_NONE, .max_in_flight = 8 });
+        assign(0);
+        offer_all(2);
+        answer_with(0, (struct answer){ .kind = ANSWER_RETRY, .status = 429, .overload = true, .retry_after = 5 * USEC_SEC, .text = "slow down" });
+        offer_sized(0, 2, NULL, 1);
+        pull();
+        assert_int_equal(b.sent_n, 2);
+        assert_int_equal(b.state, DELIVERY_THROTTLED);
+        next_deadline();
+        assert_true(b.now - USEC_HOUR >= 5 * USEC_SEC);
+        assert_int_equal(b.sent_n, 4);
+        end();
+}
+
 static void statuses_have_their_class(void **state UNUSED)
 {
-        static const int retried[] = { 404, 408, 409, 425, 429, 500, 502, 503, 504, 599 }, final[] = { 0, 100, 199, 300, 301, 304, 400, 401, 403, 405, 410, 413, 422, 499, 600 };
+        static const int retried[] = { 404, 408, 409, 425, 429, 500, 502, 503, 504, 599 }, final[] = { 0, 100, 199, 300, 301, 304, 400, 401, 403, 405, 410, 422, 499, 600 };
 
         for (int s = 200; s < 300; s++)
                 assert_int_equal(answer_kind_of(s), ANSWER_ACCEPTED);
         for (size_t i = 0; i < COUNT_OF(retried); i++)
                 assert_int_equal(answer_kind_of(retried[i]), ANSWER_RETRY);
+        assert_int_equal(answer_kind_of(413), ANSWER_TOO_LARGE);
         for (size_t i = 0; i < COUNT_OF(final); i++)
                 assert_int_equal(answer_kind_of(final[i]), ANSWER_FINAL);
 }
@@ -781,6 +1026,17 @@ int main(void)
                 cmocka_unit_test(a_blocked_track_ends_too),
                 cmocka_unit_test(credit_never_exceeds),
                 cmocka_unit_test(a_stuck_track_leaves_credit_to_others),
+                cmocka_unit_test(in_order_all_from_the_first_failure_is_sent_again),
+                cmocka_unit_test(without_order_only_the_failed_are_sent_again),
+                cmocka_unit_test(only_the_named_record_is_given_up),
+                cmocka_unit_test(a_poison_record_is_found_by_halving),
+                cmocka_unit_test(an_overloaded_sink_halves_no_batch),
+                cmocka_unit_test(what_is_too_large_goes_in_parts),
+                cmocka_unit_test(a_single_record_too_large_is_final),
+                cmocka_unit_test(dead_letters_go_one_by_one_and_say_why),
+                cmocka_unit_test(the_rate_is_kept),
+                cmocka_unit_test(an_overloaded_sink_gets_less_and_then_a_pause),
+                cmocka_unit_test(one_of_the_sinks_words_pauses_all),
                 cmocka_unit_test(statuses_have_their_class),
         };
         return cmocka_run_group_tests_name("delivery", tests, NULL, NULL);
