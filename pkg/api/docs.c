@@ -28,6 +28,7 @@ static const char *type_name(const struct field *f)
         case FIELD_TIME: return "time (RFC 3339)";
         case FIELD_ENUM: return "one of";
         case FIELD_OBJECT: return "map";
+        case FIELD_OBJECTS: return "list of maps";
         case FIELD_STRINGS: return "list of strings";
         case FIELD_MAP: return "map of strings";
         case FIELD_RAW: return f->shape == RAW_LIST ? "list of maps" : f->shape == RAW_MAP ? "map" : "any";
@@ -39,6 +40,7 @@ static const char *unit_of(const struct field *f)
 {
         switch (f->type) {
         case FIELD_STRING: return " characters";
+        case FIELD_OBJECTS:
         case FIELD_STRINGS: return " items";
         case FIELD_MAP: return " entries";
         case FIELD_BOOL:
@@ -112,8 +114,8 @@ static void row(const struct field *f, const char *path, struct buf *b)
         buf_text(b, "| ");
         code(b, f->name);
         buf_text(b, " | ");
-        if (f->type == FIELD_OBJECT) {
-                buf_text(b, "[map](#");
+        if (f->type == FIELD_OBJECT || f->type == FIELD_OBJECTS) {
+                buf_printf(b, "[%s](#", type_name(f));
                 anchor(b, path);
                 anchor(b, f->name);
                 buf_char(b, ')');
@@ -160,7 +162,7 @@ void schema_reference(const struct type *t, const char *path, struct buf *b)
         for (size_t i = 0; i < t->fields_n; i++) {
                 BUF_AT_END struct buf inner = BUF_INIT(4096);
 
-                if (t->fields[i].type != FIELD_OBJECT)
+                if (t->fields[i].type != FIELD_OBJECT && t->fields[i].type != FIELD_OBJECTS)
                         continue;
                 buf_printf(&inner, "%s.%s", path, t->fields[i].name);
                 b->failed = b->failed || inner.failed;

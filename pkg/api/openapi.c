@@ -143,6 +143,13 @@ static void write_shape(const struct field *f, struct writer *w)
         case FIELD_STRINGS: write_strings(f, w); return;
         case FIELD_MAP: write_map(f, w); return;
         case FIELD_RAW: write_raw(f, w); return;
+        case FIELD_OBJECTS:
+                writer_member_text(w, "type", "array");
+                write_limits(f, "minItems", "maxItems", w);
+                writer_key(w, STR("items"));
+                write_type(f->object, f->object->help, NULL, w);
+                writer_member_text(w, "x-kubernetes-list-type", "atomic");
+                return;
         case FIELD_OBJECT: return; /* write_type */
         }
 }

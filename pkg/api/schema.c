@@ -88,6 +88,7 @@ void schema_expected(const struct field *f, struct buf *b)
         case FIELD_TIME: buf_text(b, "a time such as 2026-01-31T08:00:00Z"); break;
         case FIELD_ENUM: list_of(f->values, b); break;
         case FIELD_OBJECT: buf_text(b, "a map"); break;
+        case FIELD_OBJECTS: buf_text(b, "a list of maps"); break;
         case FIELD_STRINGS: buf_text(b, "a list of strings"); break;
         case FIELD_MAP: buf_text(b, "a map of strings"); break;
         case FIELD_RAW: buf_text(b, f->shape == RAW_MAP ? "a map" : f->shape == RAW_LIST ? "a list" : "a value"); break;
@@ -450,6 +451,32 @@ static bool decode_raw(struct decoder *d, const struct field *f, const struct no
 
 static void decode_object(struct decoder *d, const struct type *t, const struct node *n, void *object);
 
+static bool decode_objects(struct decoder *d, const struct field *f, const struct node *n, struct objects *out)
+{
+        if (n->kind != NODE_LIST)
+                return wrong_field(d, f, n);
+        if (!within(f, (int64_t)n->n))
+                return wrong_count(d, f, n, " items", n->n);
+        out->list = calloc(n->n ? n->n : 1, sizeof(*out->list));
+        for (size_t i = 0; out->list && i < n->n; i++) {
+                char index[32];
+                size_t before;
+
+                if (!(out->list[i] = calloc(1, f->object->size)))
+                        break;
+                out->n = i + 1;
+                (void)snprintf(index, sizeof(index), "[%zu]", i);
+                before = path_push(d, str_of(index));
+                if (n->items[i]->kind == NODE_MAP)
+                        decode_object(d, f->object, n->items[i], out->list[i]);
+                else
+                        (void)wrong_kind(d, n->items[i], "a map");
+                path_pop(d, before);
+        }
+        d->memory = d->memory || out->n < n->n;
+        return true;
+}
+
 static void *member_of(const struct field *f, void *object) { return (char *)object + f->offset; }
 static const void *const_member_of(const struct field *f, const void *object) { return (const char *)object + f->offset; }
 
@@ -477,6 +504,7 @@ static bool decode_field(struct decoder *d, const struct field *f, const struct 
                         decode_object(d, f->object, n, *(void **)at);
                 d->memory = d->memory || !*(void **)at;
                 return true;
+        case FIELD_OBJECTS: return decode_objects(d, f, n, at);
         case FIELD_STRINGS: return decode_strings(d, f, n, at);
         case FIELD_MAP: return decode_map(d, f, n, at);
         case FIELD_RAW: return decode_raw(d, f, n, at);
@@ -653,6 +681,17 @@ int schema_defaults(const struct type *t, void *object)
 
 /* ---- freeing -------------------------------------------------------------------------------------------------------------------------- */
 
+static void objects_done(const struct type *t, struct objects *o)
+{
+        for (size_t i = 0; i < o->n; i++) {
+                if (o->list[i])
+                        schema_done(t, o->list[i]);
+                free(o->list[i]);
+        }
+        free(o->list);
+        *o = (struct objects){ 0 };
+}
+
 static void strings_done(struct strings *s)
 {
         for (size_t i = 0; i < s->n; i++)
@@ -688,6 +727,7 @@ static void field_done(const struct field *f, void *object)
                 free(*(void **)at);
                 *(void **)at = NULL;
                 return;
+        case FIELD_OBJECTS: objects_done(f->object, at); return;
         case FIELD_STRINGS: strings_done(at); return;
         case FIELD_MAP: string_map_done(at); return;
         case FIELD_BOOL:
@@ -719,6 +759,7 @@ static bool present(const struct field *f, const void *at)
         case FIELD_DURATION:
         case FIELD_TIME: return needed || *(const usec *)at != 0;
         case FIELD_ENUM: return true;
+        case FIELD_OBJECTS: return needed || ((const struct objects *)at)->n > 0;
         case FIELD_STRINGS: return needed || ((const struct strings *)at)->n > 0;
         case FIELD_MAP: return needed || ((const struct string_map *)at)->n > 0;
         }
@@ -748,6 +789,15 @@ static void write_field(const struct field *f, const void *at, struct writer *w)
         case FIELD_DURATION:
         case FIELD_TIME: write_small(f, *(const usec *)at, w); return;
         case FIELD_ENUM: writer_string(w, str_of(f->values[*(const int *)at])); return;
+        case FIELD_OBJECTS: {
+                const struct objects *o = at;
+
+                writer_array(w);
+                for (size_t i = 0; i < o->n; i++)
+                        schema_write(f->object, o->list[i], w);
+                writer_array_end(w);
+                return;
+        }
         case FIELD_STRINGS: {
                 const struct strings *s = at;
 
@@ -783,4 +833,19 @@ void schema_write(const struct type *t, const void *object, struct writer *w)
                 write_field(&t->fields[i], at, w);
         }
         writer_object_end(w);
+}
+
+void schema_each(const struct type *t, const void *object, const struct type *wanted, void (*each)(void *, const void *), void *cookie)
+{
+        if (t == wanted)
+                each(cookie, object);
+        for (size_t i = 0; i < t->fields_n; i++) {
+                const struct field *f = &t->fields[i];
+                const void *at = const_member_of(f, object);
+
+                if (f->type == FIELD_OBJECT && *(void *const *)at)
+                        schema_each(f->object, *(void *const *)at, wanted, each, cookie);
+                for (size_t k = 0; f->type == FIELD_OBJECTS && k < ((const struct objects *)at)->n; k++)
+                        schema_each(f->object, ((const struct objects *)at)->list[k], wanted, each, cookie);
+        }
 }

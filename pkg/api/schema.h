@@ -12,6 +12,7 @@ enum field_type {
         FIELD_TIME,      /* usec, wall clock; RFC 3339 text */
         FIELD_ENUM,      /* int: index into values */
         FIELD_OBJECT,    /* pointer to the object, NULL when absent (embedded: false) */
+        FIELD_OBJECTS,   /* struct objects: a list of maps of one type */
         FIELD_STRINGS,   /* struct strings */
         FIELD_MAP,       /* struct string_map: string → string */
         FIELD_RAW,       /* char *: any JSON, kept as JSON text (x-kubernetes-preserve-unknown-fields), e.g. worker.resources */
@@ -19,6 +20,7 @@ enum field_type {
 enum raw_shape { RAW_ANY, RAW_MAP, RAW_LIST /* of maps */ };
 
 struct strings { char **list; size_t n; };
+struct objects { void **list; size_t n; };
 struct string_map { char **keys, **values; size_t n; };
 
 struct type;
@@ -30,9 +32,9 @@ struct field {
         const char *fallback;        /* the default as YAML text; NULL: none. FIELD_OBJECT: "{}" makes it of its members' defaults */
         bool required;
         const char *const *values;   /* FIELD_ENUM, and FIELD_STRING that allows only these: names, ends in NULL */
-        const struct type *object;   /* FIELD_OBJECT */
+        const struct type *object;   /* FIELD_OBJECT, FIELD_OBJECTS */
         enum raw_shape shape;        /* FIELD_RAW */
-        int64_t min, max;            /* FIELD_INT: value; FIELD_DURATION: usec; FIELD_STRING: length; FIELD_STRINGS, FIELD_MAP: count. both 0: unbounded;
+        int64_t min, max;            /* FIELD_INT: value; FIELD_DURATION: usec; FIELD_STRING: length; FIELD_STRINGS, FIELD_OBJECTS, FIELD_MAP: count. both 0: unbounded;
                                         max INT64_MAX: no upper bound */
         const char *pattern;         /* FIELD_STRING, items of FIELD_STRINGS, values of FIELD_MAP: ERE without features outside RE2; NULL: any */
         const char *format;          /* what the pattern asks for, in words, for messages and docs: "HOST:PORT"; NULL */
@@ -67,6 +69,8 @@ int schema_defaults(const struct type *, void *object) MUST_CHECK;
 void schema_done(const struct type *, void *object);
 void schema_write(const struct type *, const void *object, struct writer *);  /* JSON, defaults included */
 void schema_openapi(const struct type *, struct writer *);                    /* the schema of the CRD, with x-kubernetes-validations */
+/* Calls for each object of type wanted that stands in the object, at any depth. */
+void schema_each(const struct type *, const void *object, const struct type *wanted, void (*each)(void *cookie, const void *found), void *cookie);
 void schema_reference(const struct type *, const char *path, struct buf *);   /* a Markdown section, and one for each object in it */
 void schema_reference_defaults(const struct type *, const char *path, struct buf *); /* Markdown rows: member, default */
 

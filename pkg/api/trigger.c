@@ -6,12 +6,6 @@
 
 /* ---- sink ----------------------------------------------------------------------------------------------------------------------------- */
 
-#define NAME_WORDS "a DNS label: lower-case letters, digits and -, beginning and ending with a letter or digit"
-/* What pkg/http can call: no user info, no fragment. */
-#define URI_PATTERN "^https?://([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\])(:[0-9]{1,5})?(/[^#]*)?$"
-#define PATH_PATTERN "^/([^/#][^#]*)?$"
-#define QUOTED(pattern) "r'" pattern "'"
-
 static const char *const ref_api_versions[] = { "v1", NULL };
 static const char *const ref_kinds[] = { "Service", NULL };
 static const struct field sink_ref_fields[] = {
@@ -26,7 +20,7 @@ static const struct field sink_ref_fields[] = {
         { .name = "port", .type = FIELD_INT, .offset = offsetof(struct sink_ref, port), .min = 1, .max = 65535,
           .help = "The Service's port; by default its only one, or the one named http, or 80." },
 };
-static const struct type sink_ref_type = { .name = "SinkRef", .help = "A Service in the cluster.", .fields = sink_ref_fields, .fields_n = COUNT_OF(sink_ref_fields),
+const struct type sink_ref_type = { .name = "SinkRef", .help = "A Service in the cluster.", .fields = sink_ref_fields, .fields_n = COUNT_OF(sink_ref_fields),
                                            .size = sizeof(struct sink_ref) };
 
 static bool sink_given(const void *object)
@@ -55,6 +49,8 @@ static const struct field sink_fields[] = {
         { .name = "uri", .type = FIELD_STRING, .offset = offsetof(struct sink, uri), .min = 1, .max = 2048, .pattern = "^[!-~]+$",
           .format = "a URI without spaces, others than ASCII percent-encoded",
           .help = "Where events are POSTed: http://… or https://…, or, with ref, a path on that Service such as /invoke." },
+        { .name = "CACerts", .type = FIELD_STRING, .offset = offsetof(struct sink, ca_certs), .min = 1, .max = 65536, .pattern = "-----BEGIN CERTIFICATE-----",
+          .format = "certificates in PEM", .help = "The certificates, in PEM, of the authorities that the receiver's certificate is checked against, instead of the system's." },
 };
 static const struct rule sink_rules[] = {
         { .cel = "has(self.ref) || has(self.uri)", .message = "names no receiver: give ref, uri, or both", .check = sink_given },
@@ -69,8 +65,6 @@ static const struct type sink_type = { .name = "Sink", .help = "Who receives the
 /* ---- function and event ---------------------------------------------------------------------------------------------------------------- */
 
 /* They become HTTP headers. */
-#define HEADER_PATTERN "^[!-~]([ -~]*[!-~])?$"
-#define HEADER_WORDS "printable ASCII without spaces at its ends"
 #define HEADER_OR_EMPTY_PATTERN "^([!-~]([ -~]*[!-~])?)?$"
 
 static const struct field function_fields[] = {
@@ -82,14 +76,25 @@ static const struct field function_fields[] = {
           .help = "The project's id, in X-CFF-Project-Id." },
         { .name = "package", .type = FIELD_STRING, .offset = offsetof(struct function_spec, package), .fallback = "default", .min = 1, .max = 256, .pattern = HEADER_PATTERN,
           .format = HEADER_WORDS, .help = "The function's application, in X-CFF-Package." },
+        { .name = "urn", .type = FIELD_STRING, .offset = offsetof(struct function_spec, urn), .min = 1, .max = 512, .pattern = HEADER_PATTERN, .format = HEADER_WORDS,
+          .help = "The function's URN, named by dead letters and by sources that name the function." },
+        { .name = "initPath", .type = FIELD_STRING, .offset = offsetof(struct function_spec, init_path), .min = 1, .max = 1024, .pattern = PATH_PATTERN,
+          .format = "a path that begins with one /, without fragment",
+          .help = "A path, such as /init, that is POSTed to once, before the first event and again until it is accepted. By default nothing is initialized." },
 };
 static const struct type function_type = { .name = "Function", .help = "What the function is told about itself.", .fields = function_fields,
                                            .fields_n = COUNT_OF(function_fields), .size = sizeof(struct function_spec) };
 
+static const char *const format_names[] = {
+        [FORMAT_FUNCTION_GRAPH] = "FunctionGraph", [FORMAT_CLOUDEVENTS_BINARY] = "CloudEventsBinary", [FORMAT_CLOUDEVENTS_STRUCTURED] = "CloudEventsStructured",
+        [FORMAT_CLOUDEVENTS_BATCH] = "CloudEventsBatch", NULL,
+};
 static const char *const dialect_names[] = { [DIALECT_CLASSIC] = "Classic", [DIALECT_CURRENT] = "Current", NULL };
 static const struct field event_fields[] = {
+        { .name = "format", .type = FIELD_ENUM, .offset = offsetof(struct event_spec, format), .fallback = "FunctionGraph", .values = format_names,
+          .help = "What a request holds: FunctionGraph's own event, or CloudEvents 1.0 in binary mode (attributes as headers), structured mode (one JSON object) or as a JSON batch." },
         { .name = "dialect", .type = FIELD_ENUM, .offset = offsetof(struct event_spec, dialect), .fallback = "Classic", .values = dialect_names,
-          .help = "The shape of events: Classic is that of FunctionGraph's documentation, Current that of its published runtimes." },
+          .help = "The shape of FunctionGraph's events: Classic is that of FunctionGraph's documentation, Current that of its published runtimes." },
         { .name = "region", .type = FIELD_STRING, .offset = offsetof(struct event_spec, region), .fallback = "\"\"", .max = 256, .pattern = HEADER_OR_EMPTY_PATTERN,
           .format = HEADER_WORDS, .help = "The region that events and X-CFF-Region name." },
         { .name = "instanceId", .type = FIELD_STRING, .offset = offsetof(struct event_spec, instance_id), .fallback = "\"\"", .max = 256, .pattern = HEADER_OR_EMPTY_PATTERN,
@@ -98,42 +103,31 @@ static const struct field event_fields[] = {
 static const struct type event_type = { .name = "Event", .help = "The shape of the events.", .fields = event_fields, .fields_n = COUNT_OF(event_fields),
                                         .size = sizeof(struct event_spec) };
 
-/* ---- delivery --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- what is done to events ------------------------------------------------------------------------------------------------------------- */
 
-static const struct field retry_fields[] = {
-        { .name = "initialBackoff", .type = FIELD_DURATION, .offset = offsetof(struct retry_spec, initial_backoff), .fallback = "200ms", .min = 10 * USEC_MSEC,
-          .max = USEC_MINUTE, .help = "The longest pause after the first failure; it doubles with each further one. Each pause is drawn at random below it." },
-        { .name = "maxBackoff", .type = FIELD_DURATION, .offset = offsetof(struct retry_spec, max_backoff), .fallback = "30s", .min = 100 * USEC_MSEC, .max = USEC_HOUR,
-          .help = "The longest pause there is." },
+static const struct field ce_overrides_fields[] = {
+        { .name = "extensions", .type = FIELD_MAP, .offset = offsetof(struct ce_overrides, extensions), .max = 32, .pattern = "^[ -~]+$", .format = "printable ASCII",
+          .help = "Extension attributes that are added to each CloudEvent, or replace its own. Names are lower-case letters and digits, at most 20." },
 };
 
-static bool backoff_ordered(const void *object)
+static bool extensions_named(const void *object)
 {
-        const struct retry_spec *r = object;
+        const struct ce_overrides *o = object;
+        bool fine = true;
 
-        return r->initial_backoff <= r->max_backoff;
+        for (size_t i = 0; i < o->extensions.n; i++)
+                fine = fine && schema_matches("^[a-z0-9]{1,20}$", o->extensions.keys[i]) && !schema_matches("^(id|source|type|specversion|data|datacontenttype)$", o->extensions.keys[i]);
+        return fine;
 }
 
-static const struct rule retry_rules[] = {
-        { .cel = "duration(self.initialBackoff) <= duration(self.maxBackoff)", .path = "initialBackoff", .check = backoff_ordered,
-          .message = "initialBackoff must not be longer than maxBackoff" },
+static const struct rule ce_overrides_rules[] = {
+        { .cel = "!has(self.extensions) || self.extensions.all(k, k.matches('^[a-z0-9]{1,20}$') && !k.matches('^(id|source|type|specversion|data|datacontenttype)$'))",
+          .path = "extensions", .check = extensions_named,
+          .message = "an extension's name must be 1 to 20 lower-case letters and digits, and none of id, source, type, specversion, data and datacontenttype" },
 };
-static const struct type retry_type = { .name = "Retry", .help = "How long it waits before it tries again what the function did not accept.", .fields = retry_fields,
-                                        .fields_n = COUNT_OF(retry_fields), .rules = retry_rules, .rules_n = COUNT_OF(retry_rules), .size = sizeof(struct retry_spec) };
-
-static const char *const ordering_names[] = { [ORDERING_PARTITION] = "Partition", [ORDERING_KEY] = "Key", [ORDERING_NONE] = "None", NULL };
-static const struct field delivery_fields[] = {
-        { .name = "ordering", .type = FIELD_ENUM, .offset = offsetof(struct delivery_spec, ordering), .fallback = "Partition", .values = ordering_names,
-          .help = "What is delivered in order, one event after the other: all of a Partition, those of one Key, or None." },
-        { .name = "maxInFlight", .type = FIELD_INT, .offset = offsetof(struct delivery_spec, max_in_flight), .fallback = "32", .min = 1, .max = 1000,
-          .help = "The most requests that are under way at once; fewer while the function is slow or overloaded." },
-        { .name = "timeout", .type = FIELD_DURATION, .offset = offsetof(struct delivery_spec, timeout), .fallback = "1m", .min = USEC_SEC, .max = 15 * USEC_MINUTE,
-          .help = "How long the function may take to answer." },
-        { .name = "retry", .type = FIELD_OBJECT, .offset = offsetof(struct delivery_spec, retry), .fallback = "{}", .object = &retry_type,
-          .help = "How long it waits before it tries again what the function did not accept." },
-};
-static const struct type delivery_type = { .name = "Delivery", .help = "How events are delivered.", .fields = delivery_fields, .fields_n = COUNT_OF(delivery_fields),
-                                           .size = sizeof(struct delivery_spec) };
+static const struct type ce_overrides_type = { .name = "CloudEventOverrides", .help = "What is added to each CloudEvent.", .fields = ce_overrides_fields,
+                                               .fields_n = COUNT_OF(ce_overrides_fields), .rules = ce_overrides_rules, .rules_n = COUNT_OF(ce_overrides_rules),
+                                               .size = sizeof(struct ce_overrides) };
 
 /* ---- worker ----------------------------------------------------------------------------------------------------------------------------- */
 
@@ -166,6 +160,9 @@ struct spec_object {
         struct sink *sink;
         struct function_spec *function;
         struct event_spec *event;
+        struct ce_overrides *ce_overrides;
+        struct filter_spec *filter;
+        struct transform_spec *transform;
         struct delivery_spec *delivery;
         struct worker_spec *worker;
         bool suspend;
@@ -182,6 +179,28 @@ static bool one_source(const void *object, struct buf *why)
                 buf_printf(why, "gives %zu sources: keep exactly one of them", n);
         return n == 1;
 }
+
+static bool one_event_a_request(const void *object)
+{
+        const struct spec_object *s = object;
+
+        return !s->event || !s->delivery || !s->delivery->batch || s->delivery->batch->max_messages == 1 || s->event->format == FORMAT_FUNCTION_GRAPH ||
+               s->event->format == FORMAT_CLOUDEVENTS_BATCH;
+}
+
+static bool overrides_cloud_events(const void *object)
+{
+        const struct spec_object *s = object;
+
+        return !s->ce_overrides || !s->event || s->event->format != FORMAT_FUNCTION_GRAPH;
+}
+
+static const struct rule spec_rules[] = {
+        { .cel = "self.delivery.batch.maxMessages == 1 || self.event.format in ['FunctionGraph', 'CloudEventsBatch']", .path = "event", .check = one_event_a_request,
+          .message = "a batch needs event.format FunctionGraph or CloudEventsBatch: the other formats hold one event a request" },
+        { .cel = "!has(self.ceOverrides) || self.event.format != 'FunctionGraph'", .path = "ceOverrides", .check = overrides_cloud_events,
+          .message = "ceOverrides needs an event.format of CloudEvents" },
+};
 
 static void add_text(char *text, size_t size, const char *before, const char *name, const char *after)
 {
@@ -208,6 +227,8 @@ static void build_source(struct spec_tables *s, const struct source_type *types,
 
 void spec_tables_build(struct spec_tables *s, const struct source_type *types, size_t n)
 {
+        size_t fields_n = 0;
+
         *s = (struct spec_tables){
                 .spec_fields = {
                         { .name = "source", .type = FIELD_OBJECT, .offset = offsetof(struct spec_object, source), .required = true, .object = &s->source,
@@ -218,6 +239,8 @@ void spec_tables_build(struct spec_tables *s, const struct source_type *types, s
                           .help = "What the function is told about itself." },
                         { .name = "event", .type = FIELD_OBJECT, .offset = offsetof(struct spec_object, event), .fallback = "{}", .object = &event_type,
                           .help = "The shape of the events." },
+                        { .name = "ceOverrides", .type = FIELD_OBJECT, .offset = offsetof(struct spec_object, ce_overrides), .object = &ce_overrides_type,
+                          .help = "What is added to each CloudEvent." },
                         { .name = "delivery", .type = FIELD_OBJECT, .offset = offsetof(struct spec_object, delivery), .fallback = "{}", .object = &delivery_type,
                           .help = "How events are delivered." },
                         { .name = "worker", .type = FIELD_OBJECT, .offset = offsetof(struct spec_object, worker), .fallback = "{}", .object = &worker_type,
@@ -226,9 +249,11 @@ void spec_tables_build(struct spec_tables *s, const struct source_type *types, s
                           .help = "true: no events are read or delivered until it is false again; positions are kept." },
                 },
         };
+        while (s->spec_fields[fields_n].name)
+                fields_n++;
         build_source(s, types, MIN_OF(n, (size_t)SOURCE_TYPES_MAX));
-        s->spec = (struct type){ .name = "TriggerSpec", .help = "What is to be done.", .fields = s->spec_fields, .fields_n = COUNT_OF(s->spec_fields),
-                                 .size = sizeof(struct spec_object) };
+        s->spec = (struct type){ .name = "TriggerSpec", .help = "What is to be done.", .fields = s->spec_fields, .rules = spec_rules, .rules_n = COUNT_OF(spec_rules),
+                                 .fields_n = fields_n, .size = sizeof(struct spec_object) };
 }
 
 /* ---- the whole resource ----------------------------------------------------------------------------------------------------------------- */
@@ -343,6 +368,9 @@ static bool adopt_spec(struct trigger *t, struct spec_object *s)
         t->sink = s->sink;
         t->function = s->function;
         t->event = s->event;
+        t->ce_overrides = s->ce_overrides;
+        t->filter = s->filter;
+        t->transform = s->transform;
         t->delivery = s->delivery;
         t->worker = s->worker;
         t->suspend = s->suspend;
@@ -416,7 +444,8 @@ struct trigger *trigger_free(struct trigger *t)
 
         if (!t)
                 return NULL;
-        spec = (struct spec_object){ .sink = t->sink, .function = t->function, .event = t->event, .delivery = t->delivery, .worker = t->worker };
+        spec = (struct spec_object){ .sink = t->sink, .function = t->function, .event = t->event, .ce_overrides = t->ce_overrides, .filter = t->filter,
+                                      .transform = t->transform, .delivery = t->delivery, .worker = t->worker };
         spec_tables_build(&tables, t->types, t->types_n);
         schema_done(&tables.spec, &spec);
         if (t->source_spec)
@@ -433,8 +462,8 @@ struct trigger *trigger_free(struct trigger *t)
 void trigger_write(const struct trigger *t, struct writer *w)
 {
         struct source_union sources = { 0 };
-        struct spec_object spec = { .source = &sources, .sink = t->sink, .function = t->function, .event = t->event, .delivery = t->delivery,
-                                    .worker = t->worker, .suspend = t->suspend };
+        struct spec_object spec = { .source = &sources, .sink = t->sink, .function = t->function, .event = t->event, .ce_overrides = t->ce_overrides,
+                                    .filter = t->filter, .transform = t->transform, .delivery = t->delivery, .worker = t->worker, .suspend = t->suspend };
         struct spec_tables tables;
 
         sources.specs[t->source] = t->source_spec;
@@ -454,12 +483,24 @@ void trigger_write(const struct trigger *t, struct writer *w)
         writer_object_end(w);
 }
 
+void trigger_secrets(const struct trigger *t, void (*each)(void *, const struct secret_ref *), void *cookie)
+{
+        void (*found)(void *, const void *) = (void (*)(void *, const void *))each;
+
+        schema_each(&delivery_type, t->delivery, &secret_ref_type, found, cookie);
+        schema_each(t->types[t->source].type, t->source_spec, &secret_ref_type, found, cookie);
+}
+
 bool trigger_type_at(size_t index, const struct source_type *types, size_t n, const struct type **out)
 {
-        static const struct type *const own[] = { &sink_ref_type, &sink_type, &function_type, &event_type, &retry_type, &delivery_type, &worker_type, &metadata_type };
+        static const struct type *const own[] = { &sink_ref_type, &sink_type, &function_type, &event_type, &ce_overrides_type, &worker_type, &metadata_type };
 
-        if (index >= COUNT_OF(own) + n)
+        size_t inner = 0;
+
+        while (delivery_types[inner])
+                inner++;
+        if (index >= COUNT_OF(own) + inner + n)
                 return false;
-        *out = index < COUNT_OF(own) ? own[index] : types[index - COUNT_OF(own)].type;
+        *out = index < COUNT_OF(own) ? own[index] : index < COUNT_OF(own) + inner ? delivery_types[index - COUNT_OF(own)] : types[index - COUNT_OF(own) - inner].type;
         return true;
 }

@@ -13,16 +13,55 @@ enum dialect { DIALECT_CLASSIC, DIALECT_CURRENT };
 enum on_exhausted { EXHAUSTED_BLOCK, EXHAUSTED_DEAD_LETTER, EXHAUSTED_DROP };
 
 struct sink_ref { char *api_version, *kind, *name, *namespace_; int64_t port; };
-struct sink { struct sink_ref *ref; char *uri; };
-struct function_spec { char *name, *version, *project, *package; };
-struct event_spec { int dialect; char *region; char *instance_id; };
-struct retry_spec { usec initial_backoff, max_backoff; };
+struct sink { struct sink_ref *ref; char *uri; char *ca_certs; };
+struct function_spec { char *name, *version, *urn, *project, *package, *init_path; };
+enum event_format { FORMAT_FUNCTION_GRAPH, FORMAT_CLOUDEVENTS_BINARY, FORMAT_CLOUDEVENTS_STRUCTURED, FORMAT_CLOUDEVENTS_BATCH };
+struct event_spec { int format, dialect; char *region; char *instance_id; };
+struct ce_overrides { struct string_map extensions; };
+struct filter_spec { char *pattern; };           /* JSON text */
+struct transform_spec { char *jq; usec timeout; };
+
+/* A value in a Secret of the Trigger's namespace. */
+struct secret_ref { char *name, *key; };
+struct header_spec { char *name, *value; struct secret_ref *secret; };   /* value or secret */
+struct basic_spec { struct secret_ref *username, *password; };
+struct bearer_spec { struct secret_ref *token; };
+struct oauth2_spec { char *token_url; struct secret_ref *client_id, *client_secret; struct strings scopes; char *audience; };
+struct authentication_spec { struct basic_spec *basic; struct bearer_spec *bearer; struct oauth2_spec *oauth2; };  /* exactly one */
+struct tls_spec { struct secret_ref *ca, *cert, *key; bool verify_hostname; };
+struct proxy_spec { char *url; struct secret_ref *username, *password; struct strings no_proxy; };
+struct rate_spec { int64_t events_per_second, burst; };
+struct batch_spec { int64_t max_messages, max_bytes; usec max_wait; };
+enum backoff_kind { BACKOFF_EXPONENTIAL, BACKOFF_LINEAR };
+struct retry_spec {
+        int64_t max_attempts;                    /* 0: no limit */
+        usec max_event_age;                      /* 0: no limit */
+        int backoff;
+        usec initial_backoff, max_backoff, retry_after_max;
+        int on_exhausted;
+        bool bisect;
+};
+struct dead_letter_kafka { struct strings bootstrap_servers; char *topic; };
+struct dead_letter_spec { struct sink_ref *ref; char *uri; struct dead_letter_kafka *kafka; };   /* ref and uri as a sink, or kafka */
+enum http_version { HTTP_VERSION_AUTO, HTTP_VERSION_1_1, HTTP_VERSION_2 };
+enum compression { COMPRESSION_NONE, COMPRESSION_GZIP };
 struct delivery_spec {
         int ordering;
-        int64_t max_in_flight;
-        usec timeout;
-        struct retry_spec *retry;
+        int64_t max_in_flight, initial_in_flight;
+        struct rate_spec *rate_limit;            /* NULL: none */
+        usec timeout, connect_timeout;
+        int method;                              /* of delivery_methods */
+        struct objects headers;                  /* struct header_spec */
+        struct authentication_spec *authentication;
+        struct tls_spec *tls;
+        struct proxy_spec *proxy;
+        int http_version, compression;
+        struct batch_spec *batch;                /* never NULL after decode */
+        struct retry_spec *retry;                /* never NULL after decode */
+        struct dead_letter_spec *dead_letter;
+        bool partial_failures;
 };
+extern const char *const delivery_methods[];     /* "POST", … */
 struct worker_spec {
         char *resources, *tolerations, *affinity;  /* JSON text, as a pod has them; NULL: none */
         struct string_map node_selector, labels, annotations;
@@ -45,7 +84,10 @@ struct trigger {
         struct sink *sink;
         struct function_spec *function;     /* never NULL after decode */
         struct event_spec *event;           /* never NULL after decode */
-        struct delivery_spec *delivery;     /* never NULL after decode, nor its retry */
+        struct ce_overrides *ce_overrides;  /* NULL: none, as the next two */
+        struct filter_spec *filter;
+        struct transform_spec *transform;
+        struct delivery_spec *delivery;     /* never NULL after decode */
         struct worker_spec *worker;         /* never NULL after decode */
         bool suspend;
         const struct source_type *types;    /* borrowed: what decoded it */
@@ -58,6 +100,9 @@ struct trigger *trigger_free(struct trigger *); /* takes NULL, returns NULL */
 DEFINE_CLEANUP(struct trigger *, trigger_free)
 /* The whole resource as JSON (apiVersion, kind, metadata {name, namespace, uid, generation}, spec with defaults): what trigger.json holds. */
 void trigger_write(const struct trigger *, struct writer *);
+
+/* Each Secret that the Trigger refers to. */
+void trigger_secrets(const struct trigger *, void (*each)(void *cookie, const struct secret_ref *), void *cookie);
 
 /* Adds all Triggers of a file ("-": standard input) or, not descending, of the *.yaml, *.yml, *.json in a folder, sorted by name. Lists are
  * looked into; other kinds are skipped (manifests hold them); name clashes are problems, also with what the list held before. Problems are

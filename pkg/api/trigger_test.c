@@ -109,8 +109,11 @@ static void what_is_written_reads_the_same(void **state UNUSED)
                                      "\"uid\":\"default/orders\",\"generation\":0},\"spec\":{\"source\":{\"clock\":{\"schedule\":\"now\"}},"
                                      "\"sink\":{\"ref\":{\"apiVersion\":\"v1\",\"kind\":\"Service\",\"name\":\"f\",\"port\":80},\"uri\":\"/invoke\"},"
                                      "\"function\":{\"name\":\"orders\",\"version\":\"latest\",\"package\":\"default\"},"
-                                     "\"event\":{\"dialect\":\"Classic\",\"region\":\"\",\"instanceId\":\"\"},"
-                                     "\"delivery\":{\"ordering\":\"None\",\"maxInFlight\":32,\"timeout\":\"1m30s\",\"retry\":{\"initialBackoff\":\"200ms\",\"maxBackoff\":\"30s\"}},"
+                                     "\"event\":{\"format\":\"FunctionGraph\",\"dialect\":\"Classic\",\"region\":\"\",\"instanceId\":\"\"},"
+                                     "\"delivery\":{\"ordering\":\"None\",\"maxInFlight\":32,\"initialInFlight\":8,\"timeout\":\"1m30s\",\"connectTimeout\":\"10s\",\"method\":\"POST\","
+                                     "\"httpVersion\":\"Auto\",\"compression\":\"None\",\"batch\":{\"maxMessages\":1,\"maxBytes\":6291456,\"maxWait\":\"500ms\"},"
+                                     "\"retry\":{\"maxAttempts\":0,\"maxEventAge\":\"0s\",\"backoff\":\"Exponential\",\"initialBackoff\":\"200ms\",\"maxBackoff\":\"30s\","
+                                     "\"retryAfterMax\":\"5m\",\"onExhausted\":\"Block\",\"bisect\":false},\"partialFailures\":false},"
                                      "\"worker\":{\"resources\":{\"limits\":{\"cpu\":1}},\"nodeSelector\":{\"a\":\"b\"},\"tolerations\":[{\"key\":\"k\"}],\"logLevel\":\"Warn\"},"
                                      "\"suspend\":true}}");
         t = decode(first.p, &problems);
