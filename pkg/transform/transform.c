@@ -468,7 +468,8 @@ static void on_turn(struct task *task, usec now)
                         loop_arm(t->config.loop, &t->turn, t->deadline);
                         return;
                 }
-                t->state = STATE_IDLE; /* fall through */
+                t->state = STATE_IDLE;
+                __attribute__((fallthrough));
         case STATE_IDLE:
                 if (t->first && !t->refused)
                         start(t);
