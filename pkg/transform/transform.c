@@ -342,7 +342,7 @@ static bool send_setup(struct transform *t)
 
 static void count_sent(struct transform *t, size_t n)
 {
-        while (n) {
+        while (n && t->sending) {
                 size_t left = t->sending->data.n - t->sent;
 
                 if (n < left) {
