@@ -36,6 +36,8 @@ optimise := $(if $(SANITIZE)$(COVERAGE),-O1 -fno-omit-frame-pointer,-O2)
 instrument := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all) $(if $(COVERAGE),--coverage -fprofile-update=atomic)
 package_cflags := $(shell pkg-config --cflags $(libraries) 2>/dev/null)
 package_libs := $(shell pkg-config --libs $(libraries) 2>/dev/null)
+# Debian 12 has no description of libjq for pkg-config.
+package_libs += -ljq
 CFLAGS ?= -g
 all_cflags = -std=gnu11 -D_GNU_SOURCE -Ipkg -Icmd -I. $(warnings) $(hardening) $(optimise) $(instrument) \
 	$(filter-out -I/usr/include,$(package_cflags)) $(CFLAGS)

@@ -9,19 +9,22 @@ static const struct { const char *name, *summary; int (*run)(int, char **); } co
         { "controller", "Watch Triggers in a cluster and keep their workers.", cmd_controller },
         { "worker", "Deliver one Trigger's events; what the controller starts.", cmd_worker },
         { "version", "Show the version.", cmd_version },
+        { "transform-child", NULL, cmd_transform_child }, /* not for people: what a transform starts */
 };
 
 static void print_help(FILE *out)
 {
         (void)fprintf(out, "Sluice brings events to functions.\n\nUsage: sluice COMMAND [OPTION]…\n\nCommands:\n");
         for (size_t i = 0; i < COUNT_OF(commands); i++)
-                (void)fprintf(out, "  %-12s %s\n", commands[i].name, commands[i].summary);
+                if (commands[i].summary)
+                        (void)fprintf(out, "  %-12s %s\n", commands[i].name, commands[i].summary);
         (void)fprintf(out, "\nsluice COMMAND --help shows a command's options.\n");
 }
 
 int main(int argc, char **argv)
 {
         const char *names[COUNT_OF(commands)], *near;
+        size_t names_n = 0;
 
         if (argc < 2) {
                 print_help(stderr);
@@ -36,9 +39,10 @@ int main(int argc, char **argv)
         for (size_t i = 0; i < COUNT_OF(commands); i++) {
                 if (strcmp(argv[1], commands[i].name) == 0)
                         return commands[i].run(argc - 1, argv + 1);
-                names[i] = commands[i].name;
+                if (commands[i].summary)
+                        names[names_n++] = commands[i].name;
         }
-        near = nearest_name(str_of(argv[1]), names, COUNT_OF(commands));
+        near = nearest_name(str_of(argv[1]), names, names_n);
         (void)fprintf(stderr, "sluice: unknown command \"%s\"%s%s%s\nTry: sluice --help\n", argv[1], near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
         return EXIT_USAGE;
 }

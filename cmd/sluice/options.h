@@ -31,6 +31,7 @@ int usage_error(const char *command, const char *format, ...) PRINTF(2, 3);     
 int cmd_controller(int argc, char **argv);
 int cmd_display(int argc, char **argv);
 int cmd_run(int argc, char **argv);
+int cmd_transform_child(int argc, char **argv);
 int cmd_validate(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 int cmd_worker(int argc, char **argv);
