@@ -150,7 +150,15 @@ coverage: ## line coverage of pkg/ by the unit tests and the simulator
 	@+$(MAKE) --no-print-directory COVERAGE=1 unit simulate SEEDS=200 >/dev/null
 	@gcovr -r . --object-directory build/gcc-coverage -f pkg/ -e '.*_test\.c' --gcov-ignore-parse-errors -s 2>/dev/null | awk '/^(pkg|TOTAL)/ { printf "%-40s %6s %6s %5s\n", $$1, $$2, $$3, $$4 } /^lines/'
 
-integration: build ## the program against real servers (pytest)
+.PHONY: filter-programs
+$(BUILD)/filter-pairs: $(BUILD)/tests/filter/filter_pairs.o $(archive)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(all_ldflags) -o $@ $^ $(package_libs) -lm
+
+filter-programs: $(BUILD)/filter-pairs
+	@ln -sfn $(patsubst build/%,%,$(BUILD))/filter-pairs build/filter-pairs
+
+integration: build filter-programs ## the program against real servers (pytest)
 	@tools/deps test
 	"$$(tools/venv)/bin/pytest" -q tests/integration
 

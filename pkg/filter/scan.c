@@ -1,0 +1,244 @@
+#include "filter/scan.h"
+
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+/* The first quote, backslash or control character. */
+static const char *special(const char *p, const char *end)
+{
+#if defined(__SSE2__)
+        const __m128i quote = _mm_set1_epi8('"'), slash = _mm_set1_epi8('\\'), control = _mm_set1_epi8(0x1f);
+
+        for (; end - p >= 16; p += 16) {
+                __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
+                __m128i low = _mm_cmpeq_epi8(_mm_min_epu8(v, control), v);
+                int mask = _mm_movemask_epi8(_mm_or_si128(low, _mm_or_si128(_mm_cmpeq_epi8(v, quote), _mm_cmpeq_epi8(v, slash))));
+
+                if (mask)
+                        return p + __builtin_ctz((unsigned)mask);
+        }
+#endif
+        while (p < end && (unsigned char)*p >= 0x20 && *p != '"' && *p != '\\')
+                p++;
+        return p;
+}
+
+static int hex(char c)
+{
+        return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+/* Past the backslash. */
+static bool escape(struct scan *s)
+{
+        if (s->p == s->end || !memchr("\"\\/bfnrtu", *s->p, 9))
+                return scan_fail(s, "no such escape in a string");
+        if (*s->p++ != 'u')
+                return true;
+        for (int i = 0; i < 4; i++, s->p++)
+                if (s->p == s->end || hex(*s->p) < 0)
+                        return scan_fail(s, "expected four hexadecimal digits after \\u");
+        return true;
+}
+
+bool scan_string(struct scan *s, struct str *raw, bool *escaped)
+{
+        const char *start = ++s->p;
+
+        *escaped = false;
+        for (;;) {
+                s->p = special(s->p, s->end);
+                if (s->p == s->end)
+                        return scan_fail(s, "the string does not end");
+                if (*s->p == '"')
+                        break;
+                if (*s->p != '\\')
+                        return scan_fail(s, "a control character in a string");
+                s->p++;
+                *escaped = true;
+                if (!escape(s))
+                        return false;
+        }
+        *raw = (struct str){ start, (size_t)(s->p++ - start) };
+        return true;
+}
+
+static bool digits(struct scan *s)
+{
+        const char *start = s->p;
+
+        while (s->p < s->end && *s->p >= '0' && *s->p <= '9')
+                s->p++;
+        return s->p > start || scan_fail(s, "expected a digit");
+}
+
+bool scan_number(struct scan *s, struct str *text)
+{
+        const char *start = s->p;
+
+        if (*s->p == '-')
+                s->p++;
+        if (s->p < s->end && *s->p == '0')
+                s->p++;
+        else if (!digits(s))
+                return false;
+        if (s->p < s->end && *s->p == '.') {
+                s->p++;
+                if (!digits(s))
+                        return false;
+        }
+        if (s->p < s->end && (*s->p == 'e' || *s->p == 'E')) {
+                s->p++;
+                if (s->p < s->end && (*s->p == '+' || *s->p == '-'))
+                        s->p++;
+                if (!digits(s))
+                        return false;
+        }
+        *text = (struct str){ start, (size_t)(s->p - start) };
+        return true;
+}
+
+bool scan_word(struct scan *s, const char *word)
+{
+        size_t n = strlen(word);
+
+        if ((size_t)(s->end - s->p) < n || memcmp(s->p, word, n) != 0)
+                return scan_fail(s, "expected a value");
+        s->p += n;
+        return true;
+}
+
+bool scan_more(struct scan *s, char close)
+{
+        if (scan_take(s, close))
+                return false;
+        return scan_take(s, ',') || scan_fail(s, close == '}' ? "expected ',' or '}'" : "expected ',' or ']'");
+}
+
+bool scan_name(struct scan *s, struct str *raw, bool *escaped)
+{
+        if (scan_peek(s) != '"')
+                return scan_fail(s, "expected a member's name in quotes");
+        if (!scan_string(s, raw, escaped))
+                return false;
+        return scan_take(s, ':') || scan_fail(s, "expected ':'");
+}
+
+static bool skip_object(struct scan *s, unsigned depth)
+{
+        struct str name;
+        bool escaped;
+
+        s->p++;
+        if (scan_take(s, '}'))
+                return true;
+        do {
+                if (!scan_name(s, &name, &escaped) || !scan_skip(s, depth))
+                        return false;
+        } while (scan_more(s, '}'));
+        return !s->fault;
+}
+
+static bool skip_array(struct scan *s, unsigned depth)
+{
+        s->p++;
+        if (scan_take(s, ']'))
+                return true;
+        do {
+                if (!scan_skip(s, depth))
+                        return false;
+        } while (scan_more(s, ']'));
+        return !s->fault;
+}
+
+bool scan_skip(struct scan *s, unsigned depth)
+{
+        struct str ignored;
+        bool escaped;
+        char c = scan_peek(s);
+
+        switch (c) {
+        case '"': return scan_string(s, &ignored, &escaped);
+        case 't': return scan_word(s, "true");
+        case 'f': return scan_word(s, "false");
+        case 'n': return scan_word(s, "null");
+        case '{':
+        case '[':
+                if (depth == 0)
+                        return scan_fail(s, "nested too deep");
+                return c == '{' ? skip_object(s, depth - 1) : skip_array(s, depth - 1);
+        default:
+                if (c == '-' || (c >= '0' && c <= '9'))
+                        return scan_number(s, &ignored);
+                return scan_fail(s, s->p == s->end ? "the text ends where a value is expected" : "expected a value");
+        }
+}
+
+static unsigned four_digits(const char *p)
+{
+        return (unsigned)(hex(p[0]) << 12 | hex(p[1]) << 8 | hex(p[2]) << 4 | hex(p[3]));
+}
+
+static void add_utf8(struct buf *out, unsigned c)
+{
+        char b[4];
+
+        if (c < 0x80) {
+                buf_char(out, (char)c);
+                return;
+        }
+        if (c < 0x800) {
+                b[0] = (char)(0xc0 | c >> 6), b[1] = (char)(0x80 | (c & 0x3f));
+                buf_add(out, b, 2);
+        } else if (c < 0x10000) {
+                b[0] = (char)(0xe0 | c >> 12), b[1] = (char)(0x80 | (c >> 6 & 0x3f)), b[2] = (char)(0x80 | (c & 0x3f));
+                buf_add(out, b, 3);
+        } else {
+                b[0] = (char)(0xf0 | c >> 18), b[1] = (char)(0x80 | (c >> 12 & 0x3f)), b[2] = (char)(0x80 | (c >> 6 & 0x3f)), b[3] = (char)(0x80 | (c & 0x3f));
+                buf_add(out, b, 4);
+        }
+}
+
+/* At the four digits of a \u; returns what follows them, or the second half of a pair. */
+static const char *decode_unicode(const char *p, const char *end, struct buf *out, bool *whole)
+{
+        unsigned c = four_digits(p), low;
+
+        p += 4;
+        if (c >= 0xd800 && c <= 0xdbff && end - p >= 6 && p[0] == '\\' && p[1] == 'u') {
+                low = four_digits(p + 2);
+                if (low >= 0xdc00 && low <= 0xdfff) {
+                        add_utf8(out, 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00));
+                        return p + 6;
+                }
+        }
+        if (c >= 0xd800 && c <= 0xdfff) {
+                *whole = false;
+                c = 0xfffd;
+        }
+        add_utf8(out, c);
+        return p;
+}
+
+bool scan_decode(struct str raw, struct buf *out)
+{
+        static const char from[] = "bfnrt", to[] = "\b\f\n\r\t";
+        const char *p = raw.p, *end = raw.p + raw.n, *slash, *name;
+        bool whole = true;
+
+        while (p < end) {
+                slash = memchr(p, '\\', (size_t)(end - p));
+                buf_add(out, p, (size_t)((slash ? slash : end) - p));
+                if (!slash)
+                        break;
+                p = slash + 2;
+                if (slash[1] == 'u')
+                        p = decode_unicode(p, end, out, &whole);
+                else {
+                        name = memchr(from, slash[1], sizeof(from) - 1);
+                        buf_char(out, name ? to[name - from] : slash[1]);
+                }
+        }
+        return whole;
+}

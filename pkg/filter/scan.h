@@ -1,0 +1,46 @@
+/* A scanner over JSON text (RFC 8259): it checks the grammar and hands out slices, builds nothing and allocates nothing. Of what lies
+ * outside strings every byte is judged; inside strings, escapes and control characters are, UTF-8 is not. Owned by the caller. */
+#pragma once
+
+#include "base/buf.h"
+
+struct scan {
+        const char *begin, *p, *end;
+        const char *fault; /* what is wrong at p, once a function has returned false */
+};
+
+static inline void scan_init(struct scan *s, struct str text) { *s = (struct scan){ text.p, text.p, text.p + text.n, NULL }; }
+static inline bool scan_fail(struct scan *s, const char *fault)
+{
+        s->fault = s->fault ? s->fault : fault;
+        return false;
+}
+
+/* The first byte of the next token, 0 at the end. */
+static inline char scan_peek(struct scan *s)
+{
+        while (s->p < s->end && (*s->p == ' ' || *s->p == '\n' || *s->p == '\r' || *s->p == '\t'))
+                s->p++;
+        return s->p < s->end ? *s->p : '\0';
+}
+
+/* Takes that byte when it is the next token. */
+static inline bool scan_take(struct scan *s, char c)
+{
+        if (scan_peek(s) != c || s->p == s->end)
+                return false;
+        s->p++;
+        return true;
+}
+
+/* At the opening quote: what stands between the quotes, as written, and whether it holds escapes. */
+bool scan_string(struct scan *, struct str *raw, bool *escaped) MUST_CHECK;
+bool scan_number(struct scan *, struct str *text) MUST_CHECK;  /* at a digit or minus */
+bool scan_word(struct scan *, const char *word) MUST_CHECK;    /* true, false or null, whichever is asked for */
+bool scan_skip(struct scan *, unsigned depth) MUST_CHECK;      /* one whole value, that may hold so many levels */
+/* Between two members: true when one more follows, false at the end (fault is NULL then) or on a fault. */
+bool scan_more(struct scan *, char close) MUST_CHECK;
+/* A member's name and its colon. */
+bool scan_name(struct scan *, struct str *raw, bool *escaped) MUST_CHECK;
+/* Appends the text that a checked string stands for. false: half of a surrogate pair stood alone, and became U+FFFD. */
+bool scan_decode(struct str raw, struct buf *out);
