@@ -31,6 +31,7 @@ struct run {
         usec next_draw;
         int64_t most;            /* events to deliver before it ends; 0: no end */
         struct table_row *rows;
+        const char *secrets;     /* a folder; NULL: none */
 };
 
 static int open_store(void *cookie, struct task *wake, struct store *out, struct error *err)
@@ -52,11 +53,13 @@ static void close_store(void *cookie)
 
 static int start_job(struct run *r, struct job *j, struct trigger *t, struct error *err)
 {
-        struct pipeline_config config = { .loop = r->loop, .http = r->http, .clock = &system_clock, .trigger = t, .sink = t->sink->uri, .observer = &r->task,
+        struct pipeline_config config = { .loop = r->loop, .http = r->http, .clock = &system_clock, .trigger = t, .sink = t->sink->uri, .secrets = r->secrets, .observer = &r->task,
                                           .open_store = open_store, .close_store = close_store, .store_cookie = j };
 
         j->run = r;
         j->trigger = t;
+        if (t->delivery->dead_letter && t->delivery->dead_letter->ref)
+                return error_set(err, ERROR_INVALID, "%s/%s: spec.delivery.deadLetter.ref names a Service of a cluster; without one write uri", t->namespace_, t->name);
         if (t->sink->ref)
                 return error_set(err, ERROR_INVALID, "%s/%s: spec.sink.ref names a Service of a cluster; without one write spec.sink.uri", t->namespace_, t->name);
         if (t->suspend)
@@ -214,6 +217,7 @@ int cmd_run(int argc, char **argv)
         const struct option_spec options[] = {
                 { .name = "file", .letter = 'f', .value = "FILE|DIR", .help = "Triggers to run: a file, or a folder's *.yaml, *.yml and *.json. May be given more than once.", .kind = OPTION_LIST, .into = &files },
                 { .name = "state", .value = "DIR", .help = "Where positions are kept that no broker keeps. Default: $XDG_STATE_HOME/sluice, else ~/.local/state/sluice.", .kind = OPTION_TEXT, .into = &state },
+                { .name = "secrets", .value = "DIR", .help = "Where the Secrets are that Triggers name: files DIR/NAME/KEY. Default: nowhere.", .kind = OPTION_TEXT, .into = &r.secrets },
                 { .name = "admin", .value = "ADDRESS:PORT", .help = "Serve /livez, /readyz, /metrics and /status there. Default: nowhere.", .kind = OPTION_TEXT, .into = &admin },
                 { .name = "events", .value = "N", .help = "End after so many delivered events. Default: go on.", .kind = OPTION_INT, .into = &r.most, .min = 1, .max = INT64_MAX },
         };

@@ -17,7 +17,7 @@ static const char *state_of(const struct pipeline_status *s)
 {
         if (s->source == SOURCE_FAILED || s->source == SOURCE_DISCONNECTED || s->source == SOURCE_CONNECTING || s->source == SOURCE_STANDBY)
                 return source_state_name(s->source);
-        return s->delivery == DELIVERY_BLOCKED ? "Blocked" : s->delivery == DELIVERY_RETRYING ? "Retrying" : "Delivering";
+        return delivery_state_name(s->delivery);
 }
 
 static const char *reason_of(const struct pipeline_status *s) { return s->source_text[0] ? s->source_text : s->delivery_text; }

@@ -80,13 +80,12 @@ static usec settle_state(struct worker *w, const struct pipeline_status *s, usec
 
 static void tell(struct worker *w, const struct pipeline_status *s)
 {
-        static const char *const delivery_names[] = { "Delivering", "Retrying", "Blocked" };
         char source[256], delivery[256], text[256], name[32];
         struct worker_status status = { .observed_generation = w->trigger->generation, .last_event_time = s->last_event, .last_delivery_time = s->last_delivery, .lag = s->lag };
 
         (void)snprintf(source, sizeof(source), "%s", source_state_name(s->source));
         (void)snprintf(text, sizeof(text), "%s", s->source_text);
-        (void)snprintf(name, sizeof(name), "%s", delivery_names[w->delivery]);
+        (void)snprintf(name, sizeof(name), "%s", delivery_state_name(w->delivery));
         (void)snprintf(delivery, sizeof(delivery), "%s", s->delivery_text);
         status.source_state = source;
         status.source_message = *text ? text : NULL;
@@ -155,16 +154,19 @@ static int join_cluster(struct worker *w, const char *kubeconfig, struct error *
         return kube_report_new(&w->report, w->kube, w->trigger->namespace_, w->trigger->name, pod, err);
 }
 
-static int start(struct worker *w, const char *sink, const char *admin, const char *checkpoint, const char *instance, const char *kubeconfig, struct error *err)
+struct places { const char *sink, *dead_letter, *secrets, *admin, *checkpoint, *instance, *kubeconfig; };
+
+static int start(struct worker *w, const struct places *p, struct error *err)
 {
-        struct pipeline_config config = { .trigger = w->trigger, .sink = sink ? sink : w->trigger->sink->uri, .instance = instance, .clock = &system_clock,
+        struct pipeline_config config = { .trigger = w->trigger, .sink = p->sink ? p->sink : w->trigger->sink->uri, .instance = p->instance, .clock = &system_clock,
+                                          .dead_letter = p->dead_letter, .secrets = p->secrets,
                                           .observer = &w->task, .open_store = open_store, .close_store = close_store, .store_cookie = w };
 
-        if (!config.sink || (w->trigger->sink->ref && !sink))
+        if (!config.sink || (w->trigger->sink->ref && !p->sink))
                 return error_set(err, ERROR_INVALID, "the Trigger's sink is a reference: --sink must give its URL");
         if (loop_new(&w->loop, err) < 0 || loop_signal(w->loop, SIGTERM, on_signal, w, err) < 0 || loop_signal(w->loop, SIGINT, on_signal, w, err) < 0 ||
-            http_client_new(&w->http, w->loop, err) < 0 || admin_new(&w->admin, w->loop, admin, err) < 0 ||
-            (checkpoint ? file_store_new(&w->files, w->loop, checkpoint, err) : join_cluster(w, kubeconfig, err)) < 0)
+            http_client_new(&w->http, w->loop, err) < 0 || admin_new(&w->admin, w->loop, p->admin, err) < 0 ||
+            (p->checkpoint ? file_store_new(&w->files, w->loop, p->checkpoint, err) : join_cluster(w, p->kubeconfig, err)) < 0)
                 return -1;
         config.loop = w->loop;
         config.http = w->http;
@@ -191,14 +193,17 @@ static void clean_up(struct worker *w)
 int cmd_worker(int argc, char **argv)
 {
         struct worker w = { .task = { .turn = observe }, .grace = GRACE };
-        const char *path = NULL, *sink = NULL, *admin = ":8081", *checkpoint = NULL, *instance = NULL, *kubeconfig = NULL;
+        struct places p = { .admin = ":8081" };
+        const char *path = NULL;
         const struct option_spec options[] = {
                 { .name = "trigger", .value = "FILE", .help = "The Trigger to run: YAML or JSON with exactly one.", .kind = OPTION_TEXT, .into = &path },
-                { .name = "sink", .value = "URL", .help = "Where events go, instead of the Trigger's own sink: what the controller resolved it to.", .kind = OPTION_TEXT, .into = &sink },
-                { .name = "admin", .value = "ADDRESS:PORT", .help = "Serve /livez, /readyz, /metrics and /status there. Default: :8081.", .kind = OPTION_TEXT, .into = &admin },
-                { .name = "checkpoint", .value = "DIR", .help = "Keep positions in this folder instead of the cluster.", .kind = OPTION_TEXT, .into = &checkpoint },
-                { .name = "instance", .value = "NAME", .help = "A name that stays the same over restarts: the broker then gives the partitions back at once.", .kind = OPTION_TEXT, .into = &instance },
-                { .name = "kubeconfig", .value = "FILE", .help = "Which cluster status and positions go to. Default: $KUBECONFIG, in a pod its service account.", .kind = OPTION_TEXT, .into = &kubeconfig },
+                { .name = "sink", .value = "URL", .help = "Where events go, instead of the Trigger's own sink: what the controller resolved it to.", .kind = OPTION_TEXT, .into = &p.sink },
+                { .name = "dead-letter", .value = "URL", .help = "Where dead letters go: what the controller resolved deadLetter to.", .kind = OPTION_TEXT, .into = &p.dead_letter },
+                { .name = "secrets", .value = "DIR", .help = "Where the Secrets are that the Trigger names: files DIR/NAME/KEY.", .kind = OPTION_TEXT, .into = &p.secrets },
+                { .name = "admin", .value = "ADDRESS:PORT", .help = "Serve /livez, /readyz, /metrics and /status there. Default: :8081.", .kind = OPTION_TEXT, .into = &p.admin },
+                { .name = "checkpoint", .value = "DIR", .help = "Keep positions in this folder instead of the cluster.", .kind = OPTION_TEXT, .into = &p.checkpoint },
+                { .name = "instance", .value = "NAME", .help = "A name that stays the same over restarts: the broker then gives the partitions back at once.", .kind = OPTION_TEXT, .into = &p.instance },
+                { .name = "kubeconfig", .value = "FILE", .help = "Which cluster status and positions go to. Default: $KUBECONFIG, in a pod its service account.", .kind = OPTION_TEXT, .into = &p.kubeconfig },
                 { .name = "grace", .value = "DURATION", .help = "How long what is in flight may take at SIGTERM. Default: 20s.", .kind = OPTION_DURATION, .into = &w.grace },
         };
         const struct usage usage = { .name = "worker", .text = "Delivers one Trigger's events until SIGTERM. The controller starts it; it needs no API server to deliver.",
@@ -215,7 +220,7 @@ int cmd_worker(int argc, char **argv)
         if (load(&w, path) < 0)
                 result = 1;
         signals_block();
-        if (result < 0 && start(&w, sink, admin, checkpoint, instance, kubeconfig, &err) < 0) {
+        if (result < 0 && start(&w, &p, &err) < 0) {
                 (void)fprintf(stderr, "sluice worker: %s\n", err.text);
                 result = 1;
         }

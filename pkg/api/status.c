@@ -8,7 +8,7 @@ static const struct field worker_fields[] = {
           .help = "How the source is: Connecting, Connected, Idle, Standby, Disconnected or Failed." },
         { .name = "sourceMessage", .type = FIELD_STRING, .offset = offsetof(struct worker_status, source_message), .help = "What the broker said, in its own words." },
         { .name = "deliveryState", .type = FIELD_STRING, .offset = offsetof(struct worker_status, delivery_state),
-          .help = "How delivery is: Delivering, Retrying or Blocked." },
+          .help = "How delivery is: Delivering, Retrying, Throttled or Blocked." },
         { .name = "deliveryMessage", .type = FIELD_STRING, .offset = offsetof(struct worker_status, delivery_message), .help = "What the function said, in its own words." },
         { .name = "lastEventTime", .type = FIELD_TIME, .offset = offsetof(struct worker_status, last_event_time), .help = "When the last event came from the source." },
         { .name = "lastDeliveryTime", .type = FIELD_TIME, .offset = offsetof(struct worker_status, last_delivery_time),
@@ -37,7 +37,7 @@ static void condition(struct writer *w)
         static const char *const required[] = { "type", "status", "reason", "message", "lastTransitionTime" };
         static const char *const statuses[] = { "True", "False", "Unknown" };
         static const struct member_schema members[] = {
-                { "type", "string", NULL, "Ready, SinkResolved, WorkersAvailable, SourceConnected, Delivering; Suspended, Reconciling and Stalled where they are true." },
+                { "type", "string", NULL, "Ready, SinkResolved, WorkersAvailable, SourceConnected, Delivering; Throttled, Suspended, Reconciling and Stalled where they are true." },
                 { "reason", "string", NULL, "One word, for programs." },
                 { "message", "string", NULL, "What it is about, for people." },
                 { "lastTransitionTime", "string", "date-time", "When the status last changed." },

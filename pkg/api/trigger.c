@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "base/log.h"
+#include "filter/filter.h"
 
 /* ---- sink ----------------------------------------------------------------------------------------------------------------------------- */
 
@@ -129,6 +130,39 @@ static const struct type ce_overrides_type = { .name = "CloudEventOverrides", .h
                                                .fields_n = COUNT_OF(ce_overrides_fields), .rules = ce_overrides_rules, .rules_n = COUNT_OF(ce_overrides_rules),
                                                .size = sizeof(struct ce_overrides) };
 
+static bool pattern_compiles(const void *object, struct buf *why)
+{
+        const struct filter_spec *spec = object;
+        struct filter *f;
+        struct error err;
+
+        if (!spec->pattern)
+                return true;
+        if (filter_new(&f, str_of(spec->pattern), &err) < 0) {
+                buf_text(why, err.text);
+                return false;
+        }
+        (void)filter_free(f);
+        return true;
+}
+
+static const struct field filter_fields[] = {
+        { .name = "pattern", .type = FIELD_RAW, .offset = offsetof(struct filter_spec, pattern), .required = true, .shape = RAW_MAP,
+          .help = "An event pattern in Amazon EventBridge's language, over the record as docs/filter.md describes it." },
+};
+static const struct rule filter_rules[] = { { .path = "pattern", .message = "the pattern must be one of Amazon EventBridge's language", .explain = pattern_compiles } };
+static const struct type filter_type = { .name = "Filter", .help = "Which records are delivered; the others are settled without a request.", .fields = filter_fields,
+                                         .fields_n = COUNT_OF(filter_fields), .rules = filter_rules, .rules_n = COUNT_OF(filter_rules), .size = sizeof(struct filter_spec) };
+
+static const struct field transform_fields[] = {
+        { .name = "jq", .type = FIELD_STRING, .offset = offsetof(struct transform_spec, jq), .required = true, .min = 1, .max = 65536,
+          .help = "A jq program that gets the encoded event and produces exactly one value, which is sent instead." },
+        { .name = "timeout", .type = FIELD_DURATION, .offset = offsetof(struct transform_spec, timeout), .fallback = "1s", .min = 10 * USEC_MSEC, .max = USEC_MINUTE,
+          .help = "How long the program may take for one event; longer is a final failure." },
+};
+static const struct type transform_type = { .name = "Transform", .help = "A program that reshapes each event, in a sandbox of its own.", .fields = transform_fields,
+                                            .fields_n = COUNT_OF(transform_fields), .size = sizeof(struct transform_spec) };
+
 /* ---- worker ----------------------------------------------------------------------------------------------------------------------------- */
 
 #define LABEL_PATTERN "^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
@@ -241,6 +275,10 @@ void spec_tables_build(struct spec_tables *s, const struct source_type *types, s
                           .help = "The shape of the events." },
                         { .name = "ceOverrides", .type = FIELD_OBJECT, .offset = offsetof(struct spec_object, ce_overrides), .object = &ce_overrides_type,
                           .help = "What is added to each CloudEvent." },
+                        { .name = "filter", .type = FIELD_OBJECT, .offset = offsetof(struct spec_object, filter), .object = &filter_type,
+                          .help = "Which records are delivered; by default all." },
+                        { .name = "transform", .type = FIELD_OBJECT, .offset = offsetof(struct spec_object, transform), .object = &transform_type,
+                          .help = "A program that reshapes each event before it is sent." },
                         { .name = "delivery", .type = FIELD_OBJECT, .offset = offsetof(struct spec_object, delivery), .fallback = "{}", .object = &delivery_type,
                           .help = "How events are delivered." },
                         { .name = "worker", .type = FIELD_OBJECT, .offset = offsetof(struct spec_object, worker), .fallback = "{}", .object = &worker_type,
@@ -483,17 +521,26 @@ void trigger_write(const struct trigger *t, struct writer *w)
         writer_object_end(w);
 }
 
+struct secret_visit { void (*each)(void *, const struct secret_ref *); void *cookie; };
+
+static void visit_secret(void *cookie, const void *found)
+{
+        const struct secret_visit *v = cookie;
+
+        v->each(v->cookie, found);
+}
+
 void trigger_secrets(const struct trigger *t, void (*each)(void *, const struct secret_ref *), void *cookie)
 {
-        void (*found)(void *, const void *) = (void (*)(void *, const void *))each;
+        struct secret_visit visit = { each, cookie };
 
-        schema_each(&delivery_type, t->delivery, &secret_ref_type, found, cookie);
-        schema_each(t->types[t->source].type, t->source_spec, &secret_ref_type, found, cookie);
+        schema_each(&delivery_type, t->delivery, &secret_ref_type, visit_secret, &visit);
+        schema_each(t->types[t->source].type, t->source_spec, &secret_ref_type, visit_secret, &visit);
 }
 
 bool trigger_type_at(size_t index, const struct source_type *types, size_t n, const struct type **out)
 {
-        static const struct type *const own[] = { &sink_ref_type, &sink_type, &function_type, &event_type, &ce_overrides_type, &worker_type, &metadata_type };
+        static const struct type *const own[] = { &sink_ref_type, &sink_type, &function_type, &event_type, &ce_overrides_type, &filter_type, &transform_type, &worker_type, &metadata_type };
 
         size_t inner = 0;
 

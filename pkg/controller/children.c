@@ -6,6 +6,8 @@
 #include "base/log.h"
 #include "base/random.h"
 
+#define SECRETS "/etc/sluice-secrets"
+enum { SECRETS_MOST = 128 };
 enum { ADMIN_PORT = 8081, GRACE_SECONDS = 30 };
 
 static const struct { const char *kind, *api_version, *path, *suffix; } kinds[CHILD_MAX] = {
@@ -232,8 +234,11 @@ static void arguments(struct writer *w, const struct child_context *c)
         writer_string(w, STR("worker"));
         argument(w, "trigger", "/etc/sluice/trigger.json");
         argument(w, "sink", c->sink);
+        if (c->dead_letter)
+                argument(w, "dead-letter", c->dead_letter);
         argument(w, "instance", instance.p ? instance.p : "");
         argument(w, "admin", ":8081");
+        argument(w, "secrets", SECRETS);
         argument(w, "log-level", log_level_name((enum log_level)c->trigger->worker->log_level));
         writer_array_end(w);
 }
@@ -244,8 +249,34 @@ static void resources(struct writer *w, const struct worker_spec *worker)
         writer_raw(w, worker->resources ? str_of(worker->resources) : STR("{\"requests\":{\"cpu\":\"10m\",\"memory\":\"16Mi\"},\"limits\":{\"memory\":\"128Mi\"}}"));
 }
 
+/* The Secrets a Trigger refers to, each once, in the order of their first mention. They are mounted whole, never by subPath, so that a changed
+ * one reaches the worker without a restart. */
+struct secrets { const char *names[SECRETS_MOST]; size_t n; };
+
+static void note_secret(void *cookie, const struct secret_ref *ref)
+{
+        struct secrets *s = cookie;
+
+        for (size_t i = 0; i < s->n; i++)
+                if (strcmp(s->names[i], ref->name) == 0)
+                        return;
+        if (s->n < COUNT_OF(s->names))
+                s->names[s->n++] = ref->name;
+}
+
+static void secret_volume_name(struct writer *w, size_t i)
+{
+        BUF_AT_END struct buf name = BUF_INIT(64);
+
+        buf_printf(&name, "secret-%zu", i);
+        text(w, "name", name.p ? name.p : "");
+}
+
 static void container(struct writer *w, const struct child_context *c)
 {
+        struct secrets secrets = { .n = 0 };
+
+        trigger_secrets(c->trigger, note_secret, &secrets);
         writer_object(w);
         text(w, "name", "worker");
         text(w, "image", c->image);
@@ -280,6 +311,16 @@ static void container(struct writer *w, const struct child_context *c)
         text(w, "mountPath", "/etc/sluice");
         boolean(w, "readOnly", true);
         writer_object_end(w);
+        for (size_t i = 0; i < secrets.n; i++) {
+                BUF_AT_END struct buf path = BUF_INIT(1024);
+
+                writer_object(w);
+                secret_volume_name(w, i);
+                buf_printf(&path, SECRETS "/%s", secrets.names[i]);
+                text(w, "mountPath", path.p ? path.p : "");
+                boolean(w, "readOnly", true);
+                writer_object_end(w);
+        }
         writer_array_end(w);
         writer_object_end(w);
 }
@@ -287,7 +328,9 @@ static void container(struct writer *w, const struct child_context *c)
 static void pod_spec(struct writer *w, const struct child_context *c)
 {
         const struct trigger *t = c->trigger;
+        struct secrets secrets = { .n = 0 };
 
+        trigger_secrets(t, note_secret, &secrets);
         object(w, "spec");
         own_name(w, "serviceAccountName", CHILD_SERVICE_ACCOUNT, t);
         number(w, "terminationGracePeriodSeconds", GRACE_SECONDS);
@@ -323,6 +366,14 @@ static void pod_spec(struct writer *w, const struct child_context *c)
         own_name(w, "name", CHILD_CONFIG_MAP, t);
         writer_object_end(w);
         writer_object_end(w);
+        for (size_t i = 0; i < secrets.n; i++) {
+                writer_object(w);
+                secret_volume_name(w, i);
+                object(w, "secret");
+                text(w, "secretName", secrets.names[i]);
+                writer_object_end(w);
+                writer_object_end(w);
+        }
         writer_array_end(w);
         writer_object_end(w);
 }

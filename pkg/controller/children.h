@@ -10,6 +10,7 @@ enum child { CHILD_SERVICE_ACCOUNT, CHILD_ROLE, CHILD_ROLE_BINDING, CHILD_CONFIG
 struct child_context {
         const struct trigger *trigger;
         const char *sink;                /* resolved, absolute */
+        const char *dead_letter;         /* the same; NULL: none is needed */
         const char *image;               /* of the worker */
         const char *pull_policy;         /* NULL: Kubernetes' default */
 };

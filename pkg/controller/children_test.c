@@ -35,7 +35,7 @@ static struct trigger *decode(const char *text)
 static char *all_children(const char *text)
 {
         struct trigger *t = decode(text);
-        struct child_context c = { t, "http://f.shop.svc/", "registry/sluice:1", "Never" };
+        struct child_context c = { t, "http://f.shop.svc/", NULL, "registry/sluice:1", "Never" };
         json_t *all = json_array();
         char *dump;
 
@@ -84,7 +84,7 @@ static void children_are_the_golden_ones(void **state UNUSED)
 static void hash_of(const char *text, const char *sink, const char *image, char out[32])
 {
         struct trigger *t = decode(text);
-        struct child_context c = { t, sink, image, NULL };
+        struct child_context c = { t, sink, NULL, image, NULL };
         BUF_AT_END struct buf b = BUF_INIT(64);
 
         children_hash(&c, &b);

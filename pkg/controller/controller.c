@@ -40,7 +40,7 @@ struct work {
         char *key, *namespace_, *name;
         json_t *object;          /* the Trigger as it was */
         struct trigger *trigger; /* NULL: it can't be decoded */
-        struct buf invalid, sink, sink_message, hash, failed;
+        struct buf invalid, sink, dead_letter, sink_message, hash, failed;
         const char *sink_reason;
         usec retry_after;        /* what the API server asked for; 0: nothing */
         int child;               /* the next to be applied */
@@ -168,6 +168,7 @@ static void work_free(struct work *w)
         (void)trigger_free(w->trigger);
         buf_done(&w->invalid);
         buf_done(&w->sink);
+        buf_done(&w->dead_letter);
         buf_done(&w->sink_message);
         buf_done(&w->hash);
         buf_done(&w->failed);
@@ -431,10 +432,18 @@ static void child_applied(void *cookie, const struct kube_answer *a)
         apply_next(w);
 }
 
+static struct child_context context_of(const struct work *w)
+{
+        const struct controller *c = w->controller;
+
+        return (struct child_context){ .trigger = w->trigger, .sink = w->sink.p, .dead_letter = w->dead_letter.n ? w->dead_letter.p : NULL, .image = c->config.worker_image,
+                                       .pull_policy = c->config.pull_policy };
+}
+
 static void apply_child(struct work *w)
 {
         struct controller *c = w->controller;
-        struct child_context context = { w->trigger, w->sink.p, c->config.worker_image, c->config.pull_policy };
+        struct child_context context = context_of(w);
         BUF_AT_END struct buf body = BUF_INIT((size_t)4 << 20), path = BUF_INIT(4096), what = BUF_INIT(4096), name = BUF_INIT(1024);
 
         child_write((enum child)w->child, &context, w->hash.p, &body);
@@ -524,12 +533,21 @@ static bool children_fresh(struct work *w)
         return m && m->applied && strcmp(m->applied, w->hash.p) == 0;
 }
 
-static void resolve_sink(struct work *w)
+static int resolve(struct work *w, const struct destination *d, struct buf *out)
 {
-        const struct sink_ref *ref = w->trigger->sink->ref;
+        const struct sink_ref *ref = d->ref;
         json_t *service = ref ? reflector_get(w->controller->collections[SERVICES], ref->namespace_ ? ref->namespace_ : w->namespace_, ref->name) : NULL;
 
-        if (sink_resolve(w->trigger, service, &w->sink, &w->sink_reason, &w->sink_message) < 0)
+        return sink_resolve(d, service, out, &w->sink_reason, &w->sink_message);
+}
+
+/* Without a place for dead letters nothing runs: a record could neither be delivered nor put aside. */
+static void resolve_sink(struct work *w)
+{
+        struct destination sink, dead;
+
+        sink_destination(w->trigger, &sink);
+        if (resolve(w, &sink, &w->sink) < 0 || (dead_letter_destination(w->trigger, &dead) && resolve(w, &dead, &w->dead_letter) < 0))
                 buf_reset(&w->sink);
 }
 
@@ -542,7 +560,7 @@ static void reconcile(struct controller *c, const char *key)
         if (!w || !(w->key = str_dup(str_of(key))) || !(w->namespace_ = str_dup(namespace_)) || !(w->name = str_dup(rest)))
                 abort();
         w->controller = c;
-        w->invalid.max = w->sink.max = w->sink_message.max = w->hash.max = w->failed.max = 65536;
+        w->invalid.max = w->sink.max = w->dead_letter.max = w->sink_message.max = w->hash.max = w->failed.max = 65536;
         w->next = c->works;
         c->works = w;
         c->busy++;
@@ -563,7 +581,7 @@ static void reconcile(struct controller *c, const char *key)
                 conclude(w); /* the children stay as they were */
                 return;
         }
-        context = (struct child_context){ w->trigger, w->sink.p, c->config.worker_image, c->config.pull_policy };
+        context = context_of(w);
         children_hash(&context, &w->hash);
         if (children_fresh(w))
                 conclude(w);
@@ -634,13 +652,20 @@ static void pod_changed(void *cookie, const char *namespace_, const char *name, 
 
 struct service_search { struct controller *controller; const char *namespace_, *name; };
 
+static bool refers_to(const struct service_search *s, const char *namespace_, json_t *destination)
+{
+        json_t *ref = json_object_get(destination, "ref");
+        const char *other = *text(ref, "namespace") ? text(ref, "namespace") : namespace_;
+
+        return ref && strcmp(text(ref, "name"), s->name) == 0 && strcmp(other, s->namespace_) == 0;
+}
+
 static void find_user(void *cookie, const char *namespace_, const char *name, json_t *trigger)
 {
         struct service_search *s = cookie;
-        json_t *ref = json_object_get(json_object_get(json_object_get(trigger, "spec"), "sink"), "ref");
-        const char *other = *text(ref, "namespace") ? text(ref, "namespace") : namespace_;
+        json_t *spec = json_object_get(trigger, "spec");
 
-        if (ref && strcmp(text(ref, "name"), s->name) == 0 && strcmp(other, s->namespace_) == 0)
+        if (refers_to(s, namespace_, json_object_get(spec, "sink")) || refers_to(s, namespace_, json_object_get(json_object_get(spec, "delivery"), "deadLetter")))
                 enqueue(s->controller, namespace_, name);
 }
 

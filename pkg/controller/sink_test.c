@@ -48,13 +48,15 @@ static void sinks_are_resolved(void **state UNUSED)
         for (size_t i = 0; i < COUNT_OF(cases); i++) {
                 BUF_AT_END struct buf url = BUF_INIT(4096), message = BUF_INIT(4096);
                 char text[1024];
+                struct destination destination;
                 struct trigger *t;
                 json_t *service = cases[i].service ? json_loads(cases[i].service, 0, NULL) : NULL;
                 const char *reason = NULL;
 
                 (void)snprintf(text, sizeof(text), METADATA "spec:\n  source: {timer: {schedule: 1m}}\n  sink: %s\n", cases[i].sink);
                 t = decode(text);
-                if (sink_resolve(t, service, &url, &reason, &message) == 0) {
+                sink_destination(t, &destination);
+                if (sink_resolve(&destination, service, &url, &reason, &message) == 0) {
                         assert_non_null(cases[i].url);
                         assert_string_equal(url.p, cases[i].url);
                 } else if (cases[i].url) {

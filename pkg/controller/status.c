@@ -94,6 +94,8 @@ static void delivering(json_t *worker, struct verdict *v)
                 judge(v, "Unknown", "WorkerStarting", "no worker has reported yet");
         else if (strcmp(state, "Retrying") == 0)
                 judge(v, "False", "Retrying", message);
+        else if (strcmp(state, "Throttled") == 0)
+                judge(v, "False", "Throttled", message);
         else if (strcmp(state, "Blocked") == 0)
                 judge(v, "False", "Blocked", message);
         else if (!json_object_get(worker, "lastDeliveryTime"))
@@ -258,7 +260,7 @@ static void fold_workers(const struct status_facts *f, json_t *status)
 json_t *status_fold(const struct status_facts *f)
 {
         json_t *status = json_object(), *conditions = json_array(), *worker = f->suspended ? NULL : speaker(f);
-        struct verdict sink, source, delivery, workers, all;
+        struct verdict sink, source, delivery, workers, all, throttled;
         const struct verdict *const parts[] = { &sink, &source, &delivery, &workers };
 
         if (!status || !conditions)
@@ -282,6 +284,10 @@ json_t *status_fold(const struct status_facts *f)
         add(conditions, f, "WorkersAvailable", &workers);
         add(conditions, f, "SourceConnected", &source);
         add(conditions, f, "Delivering", &delivery);
+        if (strcmp(delivery.reason, "Throttled") == 0) {
+                judge(&throttled, "True", "Throttled", delivery.message);
+                add(conditions, f, "Throttled", &throttled);
+        }
         if (f->suspended && !f->invalid)
                 add(conditions, f, "Suspended", &all);
         (void)json_object_set_new(status, "observedGeneration", json_integer(f->generation));

@@ -96,7 +96,7 @@ struct delivery {
         uint64_t seed;
         uint32_t failing, final;         /* batches */
         enum delivery_state told_state;
-        bool text_changed;
+        bool text_changed, on_hold;
         char text[256];
         struct delivery_stats stats;
 };
@@ -345,7 +345,7 @@ static void settle(struct delivery *d, struct track *t, struct record *r, enum o
         case OUTCOME_DROPPED: d->stats.dropped++; break;
         case OUTCOME_DEAD_LETTERED: d->stats.dead_lettered++; break;
         case OUTCOME_RELEASED: d->stats.released++; break;
-        case OUTCOME_FILTERED:
+        case OUTCOME_FILTERED: d->stats.filtered++; break;
         case OUTCOME_MAX: break;
         }
         if (outcome != OUTCOME_RELEASED) {
@@ -659,6 +659,7 @@ static void batch_keep_failed(struct delivery *d, struct batch *b, const struct 
         }
         *last = NULL;
         b->first = kept;
+        assert(kept); /* an answer is partial only when it names a record */
         b->since = kept->since;
         b->send = i;
 }
@@ -794,17 +795,17 @@ static void track_end(struct delivery *d, struct track *t)
 
 /* ---- taking in ----------------------------------------------------------------------------------------------------------------------- */
 
-void delivery_offer(struct delivery *d, struct record *r, usec now)
+/* Into its track's window; NULL: the track is not, or no longer, ours, and the record is on its way back. */
+static struct track *take_in(struct delivery *d, struct record *r, usec now)
 {
         struct track *t = track_find(d, r->track);
-        struct lane *l;
         bool room;
 
         d->stats.offered++;
         if (!t || t->revoking) {
                 d->stats.released++;
                 hand_back(d, r, OUTCOME_RELEASED);
-                return;
+                return NULL;
         }
         room = window_reserve(&t->window, 1); /* reserved with the credit */
         assert(room);
@@ -816,6 +817,26 @@ void delivery_offer(struct delivery *d, struct record *r, usec now)
         budget_move(&d->bytes, &t->bytes, -(int64_t)r->pinned, (int64_t)r->pinned);
         d->stats.held++;
         d->stats.held_bytes += r->pinned;
+        return t;
+}
+
+void delivery_skip(struct delivery *d, struct record *r, usec now)
+{
+        struct track *t = take_in(d, r, now);
+
+        if (t)
+                settle(d, t, r, OUTCOME_FILTERED, now);
+}
+
+void delivery_hold(struct delivery *d, bool held) { d->on_hold = held; }
+
+void delivery_offer(struct delivery *d, struct record *r, usec now)
+{
+        struct track *t = take_in(d, r, now);
+        struct lane *l;
+
+        if (!t)
+                return;
         l = &t->lanes[t->lanes_n > 1 ? hash_bytes(d->seed, r->key) % t->lanes_n : 0];
         r->lane = l;
         *l->last = r;
@@ -919,7 +940,7 @@ static bool send_next(struct delivery *d, usec now, struct action *a)
                 return false;
         if ((dead = queue_take(&d->ready_dead)))
                 b = CONTAINER_OF(dead, struct batch, link);
-        else if (flow_allows(&d->flow, d->stats.in_flight, now))
+        else if (!d->on_hold && flow_allows(&d->flow, d->stats.in_flight, now))
                 b = next_batch(d, now);
         if (!b)
                 return false;
@@ -1133,7 +1154,7 @@ usec delivery_deadline(const struct delivery *d)
                 at = MIN_OF(at, d->sent_first->sent_at + d->config.timeout);
         if (d->starved_until)
                 at = MIN_OF(at, d->starved_until);
-        if (d->ready_lanes.first || d->ready_batches.first || d->told_state == DELIVERY_THROTTLED)
+        if ((!d->on_hold && (d->ready_lanes.first || d->ready_batches.first)) || d->told_state == DELIVERY_THROTTLED)
                 at = MIN_OF(at, flow_deadline(&d->flow, d->now));
         return at;
 }

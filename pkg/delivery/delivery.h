@@ -87,7 +87,7 @@ struct action {
 };
 
 struct delivery_stats {
-        uint64_t offered, accepted, dropped, dead_lettered, released;
+        uint64_t offered, accepted, dropped, dead_lettered, filtered, released;
         uint64_t attempts, failures;
         uint32_t tracks, held, in_flight, waiting;   /* now: records held; requests; batches in back-off */
         uint32_t limit;                  /* requests at once that the sink is trusted with now */
@@ -103,6 +103,10 @@ int delivery_assign(struct delivery *, uint32_t track, usec now, struct error *)
  * give_up_at 0: lost: nothing is committed and what is in flight is cancelled. May be called again to shorten. */
 void delivery_revoke(struct delivery *, uint32_t track, usec give_up_at);
 void delivery_offer(struct delivery *, struct record *, usec now);            /* takes */
+/* The same for a record that is not to be delivered: it is settled as OUTCOME_FILTERED, and committed in its turn. */
+void delivery_skip(struct delivery *, struct record *, usec now);
+/* While held nothing is sent but dead letters: the way out is not ready. */
+void delivery_hold(struct delivery *, bool held);
 void delivery_answer(struct delivery *, uint32_t attempt, const struct answer *, usec now); /* a stale attempt is ignored */
 bool delivery_next(struct delivery *, usec now, struct action *);             /* call until false */
 usec delivery_deadline(const struct delivery *);                              /* call delivery_next again then; USEC_NEVER */

@@ -95,6 +95,8 @@ void flow_refused(struct flow *f, struct random *random, usec sent_at, usec retr
         double before = f->limit;
 
         f->failed++;
+        if (!f->overloaded)
+                f->before = f->limit;
         f->overloaded = true;
         if (retry_after)
                 f->paused_until = MAX_OF(f->paused_until, now + retry_after);
@@ -121,5 +123,5 @@ usec flow_deadline(const struct flow *f, usec now)
 
 bool flow_throttles(const struct flow *f, usec now)
 {
-        return now < f->paused_until || (f->overloaded && f->limit < MAX_OF((double)f->config.most / 2, 1.0));
+        return now < f->paused_until || (f->overloaded && f->limit * 2 < f->before);
 }

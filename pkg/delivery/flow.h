@@ -18,6 +18,7 @@ struct flow_config {
 struct flow {
         struct flow_config config;
         double limit, threshold;
+        double before;                   /* the limit when the sink began to refuse */
         double ramp;                     /* after an outage no limit above it; 0: no outage */
         usec ramp_at;                    /* it doubles then */
         usec epoch;                      /* the last decrease: requests sent before it don't count again */
@@ -38,5 +39,5 @@ void flow_accepted(struct flow *, uint32_t in_flight, usec sent_at, usec now);
 void flow_refused(struct flow *, struct random *, usec sent_at, usec retry_after, usec now);
 /* When flow_allows may turn true by time alone; USEC_NEVER: it is true, or only an answer can change it. */
 usec flow_deadline(const struct flow *, usec now);
-/* It holds back: the circuit is open or the limit under half of what it may be, because of the sink. */
+/* It holds back: the circuit is open, or the limit under half of what it was before the sink refused. */
 bool flow_throttles(const struct flow *, usec now);

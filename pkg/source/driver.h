@@ -4,6 +4,7 @@
 
 #include "api/trigger.h"
 #include "base/loop.h"
+#include "event/cloudevent.h"
 #include "json/writer.h"
 #include "port/store.h"
 
@@ -87,8 +88,15 @@ struct driver {
         struct source *(*free)(struct source *);                         /* takes NULL, returns NULL */
         int64_t (*lag)(const struct source *);                           /* records behind; -1: unknown */
         void   (*describe)(const struct record *, struct writer *);      /* the document a filter sees */
-        /* The function's event for n records of one track, in the dialect. */
-        void   (*encode)(struct source *, enum dialect, struct record *const *, size_t n, struct writer *);
+        /* FunctionGraph's event for n records of one track, in the dialect. Needs no open source, only records of this driver. */
+        void   (*encode)(const struct services *, enum dialect, struct record *const *, size_t n, struct writer *);
+        /* The record as a CloudEvent: all but type and overrides. What is not the record's own is kept in the buffer. */
+        void   (*event)(const struct services *, const struct record *, struct buf *, struct cloud_event *);
+        /* What the record carries under a name, such as traceparent; p NULL: nothing. NULL: no record carries any. */
+        struct str (*header)(const struct record *, const char *name);
+        /* A record made of the document that describe writes, for previews; members that are left out get likely values. */
+        int    (*sample)(const void *spec, const struct services *, const struct node *document, struct record **, struct error *) MUST_CHECK;
+        void   (*sample_free)(struct record *);                          /* takes NULL */
         /* Where it comes from, for people and for the `source` attribute: "kafka shop/orders". */
         void   (*origin)(const struct trigger *, struct buf *);
 };

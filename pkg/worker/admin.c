@@ -79,6 +79,10 @@ static void label_value(struct buf *b, const char *text)
 
 static int64_t of_offered(const struct pipeline_status *s) { return (int64_t)s->stats.offered; }
 static int64_t of_accepted(const struct pipeline_status *s) { return (int64_t)s->stats.accepted; }
+static int64_t of_filtered(const struct pipeline_status *s) { return (int64_t)s->stats.filtered; }
+static int64_t of_dead_lettered(const struct pipeline_status *s) { return (int64_t)s->stats.dead_lettered; }
+static int64_t of_dropped(const struct pipeline_status *s) { return (int64_t)s->stats.dropped; }
+static int64_t of_limit(const struct pipeline_status *s) { return s->stats.limit; }
 static int64_t of_attempts(const struct pipeline_status *s) { return (int64_t)s->stats.attempts; }
 static int64_t of_failures(const struct pipeline_status *s) { return (int64_t)s->stats.failures; }
 static int64_t of_in_flight(const struct pipeline_status *s) { return s->stats.in_flight; }
@@ -92,9 +96,13 @@ static int64_t of_last_delivery(const struct pipeline_status *s) { return s->las
 static const struct { const char *name, *type, *help; int64_t (*value)(const struct pipeline_status *); } metrics[] = {
         { "sluice_events_received_total", "counter", "Records the source lent.", of_offered },
         { "sluice_events_delivered_total", "counter", "Records the function accepted.", of_accepted },
+        { "sluice_events_filtered_total", "counter", "Records that the filter left out.", of_filtered },
+        { "sluice_events_dead_lettered_total", "counter", "Records the dead letter took.", of_dead_lettered },
+        { "sluice_events_dropped_total", "counter", "Records given up, as onExhausted: Drop asks.", of_dropped },
         { "sluice_delivery_attempts_total", "counter", "Requests sent to the function.", of_attempts },
         { "sluice_delivery_failures_total", "counter", "Requests that were not accepted.", of_failures },
         { "sluice_requests_in_flight", "gauge", "Requests that wait for an answer.", of_in_flight },
+        { "sluice_requests_limit", "gauge", "Requests at once that the function is trusted with now.", of_limit },
         { "sluice_records_held", "gauge", "Records lent and not settled.", of_held },
         { "sluice_records_held_bytes", "gauge", "Bytes those records pin.", of_held_bytes },
         { "sluice_source_lag", "gauge", "Records behind the end of the source; -1: unknown.", of_lag },
@@ -139,7 +147,6 @@ static void time_member(struct writer *w, const char *name, usec wall)
 
 static void show_status(struct admin *a, struct http_call *call)
 {
-        static const char *const delivery_names[] = { "Delivering", "Retrying", "Blocked" };
         BUF_AT_END struct buf out = BUF_INIT((size_t)16 << 20);
         struct writer w;
 
@@ -158,7 +165,7 @@ static void show_status(struct admin *a, struct http_call *call)
                 writer_member_text(&w, "source", trigger_driver(t)->name);
                 writer_member_text(&w, "sourceState", source_state_name(s.source));
                 writer_member_text(&w, "sourceReason", s.source_text);
-                writer_member_text(&w, "deliveryState", delivery_names[s.delivery]);
+                writer_member_text(&w, "deliveryState", delivery_state_name(s.delivery));
                 writer_member_text(&w, "deliveryReason", s.delivery_text);
                 writer_member_int(&w, "received", (int64_t)s.stats.offered);
                 writer_member_int(&w, "delivered", (int64_t)s.stats.accepted);

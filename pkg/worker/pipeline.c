@@ -5,8 +5,10 @@
 
 #include "base/log.h"
 #include "base/random.h"
+#include "filter/filter.h"
+#include "worker/sender.h"
 
-enum { EVENTS_AT_ONCE = 64, ROUNDS_A_TURN = 16, ANSWER_KEPT = 4096, MESSAGE_KEPT = 256 * 1024 };
+enum { EVENTS_AT_ONCE = 64, ROUNDS_A_TURN = 16 };
 
 struct pipeline {
         struct task task;
@@ -15,13 +17,12 @@ struct pipeline {
         struct services services;
         struct source *source;
         struct delivery *engine;
-        struct http_end *http_end;
-        struct http http;
-        struct http_target *target;
-        struct buf *messages;            /* one a slot of the engine's tickets */
-        uint32_t slots;
-        struct buf headers;
+        struct sender *sender;
+        struct filter *filter;           /* NULL: everything is delivered */
+        struct buf document;             /* what the filter sees */
         struct pipeline_status status;
+        enum delivery_state engine_state;
+        char engine_text[256];
         bool stopping, closed;
         usec give_up_at;
 };
@@ -72,6 +73,23 @@ static void track_assigned(struct pipeline *p, uint32_t track, usec now)
         }
 }
 
+/* A record that can't be looked into is delivered: better too much than lost. */
+static bool passes(struct pipeline *p, const struct record *r)
+{
+        bool matches = true;
+        struct writer w;
+        struct error err;
+
+        if (!p->filter)
+                return true;
+        buf_reset(&p->document);
+        writer_init(&w, &p->document);
+        p->driver->describe(r, &w);
+        if (p->document.failed || filter_match(p->filter, buf_view(&p->document), &matches, &err) < 0)
+                return true;
+        return matches;
+}
+
 static size_t poll_source(struct pipeline *p, usec now)
 {
         struct source_event events[EVENTS_AT_ONCE];
@@ -83,7 +101,10 @@ static size_t poll_source(struct pipeline *p, usec now)
                 switch (e->kind) {
                 case SOURCE_EVENT_RECORD:
                         p->status.last_event = clock_wall(p->config.clock);
-                        delivery_offer(p->engine, e->record, now);
+                        if (passes(p, e->record))
+                                delivery_offer(p->engine, e->record, now);
+                        else
+                                delivery_skip(p->engine, e->record, now);
                         break;
                 case SOURCE_EVENT_ASSIGNED: track_assigned(p, e->track, now); break;
                 case SOURCE_EVENT_REVOKING: delivery_revoke(p->engine, e->track, p->stopping ? MIN_OF(e->give_up_at, p->give_up_at) : e->give_up_at); break;
@@ -100,99 +121,61 @@ static size_t poll_source(struct pipeline *p, usec now)
 
 /* ---- to the function ----------------------------------------------------------------------------------------------------------------- */
 
-static void answer(struct pipeline *p, uint32_t ticket, const struct http_completion *c, usec now)
+static bool take_answers(struct pipeline *p, usec now)
 {
-        char text[320];
-        struct answer a = { .kind = ANSWER_RETRY, .text = text };
+        uint32_t ticket;
+        struct answer a;
+        bool any = false;
 
-        if (c->failed) {
-                a.kind = c->error.retry || c->error.kind == ERROR_PROTOCOL ? ANSWER_RETRY : ANSWER_FINAL;
-                (void)snprintf(text, sizeof(text), "%.300s", c->error.text);
-        } else {
-                struct str words = str_trim(c->body);
-
-                a.kind = answer_kind_of(c->status);
-                a.status = c->status;
-                a.retry_after = c->retry_after;
-                (void)snprintf(text, sizeof(text), words.n ? "%s answered %d: %.*s" : "%s answered %d", p->config.sink, c->status, (int)MIN_OF(words.n, (size_t)160), words.p);
-                if (a.kind == ANSWER_ACCEPTED) {
+        while (sender_take(p->sender, &ticket, &a)) {
+                if (a.kind == ANSWER_ACCEPTED || a.kind == ANSWER_PARTIAL) {
                         if (!p->status.last_delivery)
                                 wake_observer(p); /* later ones show whenever it looks */
                         p->status.last_delivery = clock_wall(p->config.clock);
                 }
-        }
-        delivery_answer(p->engine, ticket, &a, now);
-}
-
-static bool take_answers(struct pipeline *p, usec now)
-{
-        struct http_completion c;
-        bool any = false;
-
-        while (p->http.ops->take(p->http.cookie, &c)) {
-                answer(p, (uint32_t)c.tag, &c, now);
+                delivery_answer(p->engine, ticket, &a, now);
                 any = true;
         }
         return any;
 }
 
-static void send_event(struct pipeline *p, const struct action *a, usec now)
+/* What is told: the engine's state, or what keeps the way out from being ready. */
+static void tell_state(struct pipeline *p)
 {
-        struct buf *message = &p->messages[a->attempt & 0xffff];
-        const struct trigger *t = p->config.trigger;
-        struct http_request request = { .target = p->target, .message = message };
-        struct error err;
-        struct writer w;
+        const char *why, *text = p->engine_text;
+        enum delivery_state state = p->engine_state;
+        bool ready = sender_ready(p->sender, &why);
 
-        if (message->cap > MESSAGE_KEPT)
-                buf_done(message);
-        buf_reset(message);
-        if (buf_reserve(message, HTTP_HEADROOM))
-                message->n = HTTP_HEADROOM;
-        writer_init(&w, message);
-        p->driver->encode(p->source, (enum dialect)t->event->dialect, a->records, a->n, &w);
-        buf_reset(&p->headers);
-        buf_text(&p->headers, "X-Sluice-Event-Id: ");
-        buf_str(&p->headers, a->records[0]->id);
-        if (a->n > 1) {
-                buf_text(&p->headers, "..");
-                buf_str(&p->headers, a->records[a->n - 1]->id);
+        delivery_hold(p->engine, !ready);
+        if (!ready && why) {
+                state = DELIVERY_RETRYING;
+                text = why;
         }
-        buf_text(&p->headers, "\r\n");
-        request.headers = buf_view(&p->headers);
-        if (message->failed || p->headers.failed || p->http.ops->submit(p->http.cookie, a->attempt, &request, &err) < 0) {
-                if (message->failed || p->headers.failed)
-                        (void)error_memory(&err);
-                delivery_answer(p->engine, a->attempt, &(struct answer){ .kind = ANSWER_RETRY, .text = err.text }, now);
-        }
-}
-
-static void delivery_said(struct pipeline *p, const struct action *a)
-{
-        static const char *const names[] = { "delivering", "retrying", "blocked" };
-
-        if (a->state != p->status.delivery)
-                log_at(a->state == DELIVERY_IDLE ? LOG_INFO : LOG_WARN, "delivery", LOG_S("namespace", p->config.trigger->namespace_),
-                       LOG_S("trigger", p->config.trigger->name), LOG_S("state", names[a->state]), LOG_S("reason", a->text));
-        p->status.delivery = a->state;
-        (void)snprintf(p->status.delivery_text, sizeof(p->status.delivery_text), "%s", a->text);
+        if (state == p->status.delivery && strncmp(text, p->status.delivery_text, sizeof(p->status.delivery_text) - 1) == 0)
+                return;
+        if (state != p->status.delivery)
+                log_at(state == DELIVERY_IDLE ? LOG_INFO : LOG_WARN, "delivery", LOG_S("namespace", p->config.trigger->namespace_),
+                       LOG_S("trigger", p->config.trigger->name), LOG_S("state", delivery_state_name(state)), LOG_S("reason", text));
+        p->status.delivery = state;
+        (void)snprintf(p->status.delivery_text, sizeof(p->status.delivery_text), "%s", text);
         changed(p);
 }
 
-static void perform(struct pipeline *p, const struct action *a, usec now)
+static void perform(struct pipeline *p, const struct action *a)
 {
         switch (a->kind) {
-        case ACTION_SEND: send_event(p, a, now); break;
-        case ACTION_CANCEL: p->http.ops->cancel(p->http.cookie, a->attempt); break;
-        case ACTION_DEAD_LETTER: /* no dead letter can be written in a Trigger yet, so the engine is never told to */
-                delivery_answer(p->engine, a->attempt, &(struct answer){ .kind = ANSWER_RETRY, .text = "no dead letter" }, now);
-                break;
+        case ACTION_SEND:
+        case ACTION_DEAD_LETTER: sender_send(p->sender, a); break;
+        case ACTION_CANCEL: sender_cancel(p->sender, a->attempt); break;
         case ACTION_DETACH: (void)p->driver->detach(p->source, a->record); break;
         case ACTION_SETTLE: p->driver->settle(p->source, a->record, a->outcome); break;
         case ACTION_CREDIT: p->driver->credit(p->source, a->track, a->credit, a->bytes); break;
         case ACTION_COMMIT: p->driver->commit(p->source, a->track, a->position); break;
         case ACTION_REVOKED: p->driver->revoked(p->source, a->track); break;
-        case ACTION_STATE: delivery_said(p, a); break;
+        case ACTION_STATE:
+                p->engine_state = a->state;
+                (void)snprintf(p->engine_text, sizeof(p->engine_text), "%s", a->text);
+                break;
         }
 }
 
@@ -201,15 +184,19 @@ static void turn(struct task *task, usec now)
         struct pipeline *p = CONTAINER_OF(task, struct pipeline, task);
         struct action a;
         bool more = true;
+        usec deadline;
 
         p->status.last_turn = now;
+        sender_turn(p->sender, now);
         for (int round = 0; more && round < ROUNDS_A_TURN && !p->closed; round++) {
                 more = poll_source(p, now) > 0;
                 more = take_answers(p, now) || more;
+                tell_state(p);
                 while (delivery_next(p->engine, now, &a)) {
-                        perform(p, &a, now);
+                        perform(p, &a);
                         more = true;
                 }
+                tell_state(p);
         }
         if (p->closed) {
                 loop_arm(p->config.loop, task, USEC_NEVER);
@@ -217,7 +204,8 @@ static void turn(struct task *task, usec now)
         }
         if (more) /* others have their turn first */
                 loop_ready(p->config.loop, task);
-        loop_arm(p->config.loop, task, MIN_OF(delivery_deadline(p->engine), p->driver->deadline(p->source)));
+        deadline = MIN_OF(delivery_deadline(p->engine), sender_deadline(p->sender));
+        loop_arm(p->config.loop, task, MIN_OF(deadline, p->driver->deadline(p->source)));
 }
 
 /* ---- life ---------------------------------------------------------------------------------------------------------------------------- */
@@ -225,77 +213,59 @@ static void turn(struct task *task, usec now)
 static struct delivery_config engine_config(const struct trigger *t, bool commit_at_once)
 {
         const struct delivery_spec *d = t->delivery;
+        size_t batch_bytes = (size_t)d->batch->max_bytes;
+        bool batches = d->batch->max_messages > 1;
+        int64_t window = MIN_OF(d->max_in_flight * d->batch->max_messages * 2, (int64_t)1 << 20);
 
         return (struct delivery_config){
                 .ordering = (enum ordering)d->ordering,
                 .max_in_flight = (uint32_t)d->max_in_flight,
-                .max_records = (uint32_t)d->max_in_flight * 2,
-                .max_bytes = (size_t)8 << 20,
+                .initial_in_flight = (uint32_t)MIN_OF(d->initial_in_flight, d->max_in_flight),
+                .rate = d->rate_limit ? d->rate_limit->events_per_second : 0,
+                .burst = d->rate_limit ? d->rate_limit->burst : 0,
+                .max_records = (uint32_t)window,
+                .max_bytes = batches ? MAX_OF((size_t)8 << 20, 2 * batch_bytes) : (size_t)8 << 20,
                 .key_lanes = (uint32_t)MIN_OF(d->max_in_flight * 4, (int64_t)1024),
-                .batch_records = 1,
+                .batch_records = (uint32_t)d->batch->max_messages,
+                .batch_bytes = batch_bytes,
+                .batch_wait = batches ? d->batch->max_wait : 0,
                 .timeout = d->timeout,
+                .max_attempts = (uint32_t)d->retry->max_attempts,
+                .max_event_age = d->retry->max_event_age,
                 .initial_backoff = d->retry->initial_backoff,
                 .max_backoff = d->retry->max_backoff,
-                .retry_after_max = USEC_HOUR,
-                .on_exhausted = EXHAUSTED_BLOCK,
+                .linear_backoff = d->retry->backoff == BACKOFF_LINEAR,
+                .retry_after_max = d->retry->retry_after_max,
+                .on_exhausted = (enum on_exhausted)d->retry->on_exhausted,
+                .bisect = d->retry->bisect,
                 .commit_interval = commit_at_once ? 0 : USEC_SEC,
                 .commit_count = 1000,
         };
 }
 
-static void header(struct buf *b, const char *name, const char *value)
+static int open_filter(struct pipeline *p, struct error *err)
 {
-        if (value && *value)
-                buf_printf(b, "%s: %s\r\n", name, value);
-}
+        const struct filter_spec *spec = p->config.trigger->filter;
 
-/* What FunctionGraph tells a container function about itself. */
-static void function_headers(const struct trigger *t, struct buf *b)
-{
-        header(b, "X-CFF-Func-Name", t->function->name ? t->function->name : t->name);
-        header(b, "X-CFF-Func-Version", t->function->version);
-        header(b, "X-CFF-Package", t->function->package);
-        header(b, "X-CFF-Project-Id", t->function->project);
-        header(b, "X-CFF-Region", t->event->region);
-}
-
-static int open_target(struct pipeline *p, struct error *err)
-{
-        BUF_AT_END struct buf headers = BUF_INIT(16384);
-        struct http_target_config config = {
-                .url = str_of(p->config.sink),
-                .max_connections = (uint32_t)p->config.trigger->delivery->max_in_flight,
-                .connect_timeout = MIN_OF(p->config.trigger->delivery->timeout, 10 * USEC_SEC),
-                .max_age = 5 * USEC_MINUTE,
-                .answer_max = ANSWER_KEPT,
-        };
-
-        buf_text(&headers, "Content-Type: application/json\r\n");
-        function_headers(p->config.trigger, &headers);
-        if (headers.failed)
-                return error_memory(err);
-        config.headers = buf_view(&headers);
-        return http_target_new(&p->target, p->config.http, &config, err);
+        p->document.max = (size_t)64 << 20;
+        if (spec && filter_new(&p->filter, str_of(spec->pattern), err) < 0)
+                return error_wrap(err, "spec.filter.pattern");
+        return 0;
 }
 
 static int open_all(struct pipeline *p, struct error *err)
 {
         const struct trigger *t = p->config.trigger;
         struct delivery_config config = engine_config(t, p->driver->commit_at_once);
+        const struct dead_letter_spec *dead = t->delivery->dead_letter;
+        const struct sender_config sender = { .loop = p->config.loop, .http = p->config.http, .trigger = t, .driver = p->driver, .services = &p->services, .sink = p->config.sink,
+                                              .dead_letter = p->config.dead_letter ? p->config.dead_letter : dead && !dead->ref ? dead->uri : NULL,
+                                              .secrets = p->config.secrets, .wake = &p->task, .slots = config.max_in_flight, .batch_records = config.batch_records };
 
-        p->slots = config.max_in_flight;
-        p->headers.max = 16384;
-        p->messages = calloc(p->slots, sizeof(*p->messages));
-        if (!p->messages)
-                return error_memory(err);
-        for (uint32_t i = 0; i < p->slots; i++)
-                p->messages[i].max = (size_t)32 << 20;
-        if (delivery_new(&p->engine, &config, random_seed(), err) < 0 || http_end_new(&p->http_end, p->config.http, &p->task, err) < 0 || open_target(p, err) < 0)
-                return -1;
-        p->http = http_end_port(p->http_end);
         p->services = (struct services){ .loop = p->config.loop, .waker = loop_waker(p->config.loop), .clock = p->config.clock, .trigger = t,
                                          .instance = p->config.instance };
-        if (p->config.open_store(p->config.store_cookie, &p->task, &p->services.store, err) < 0)
+        if (delivery_new(&p->engine, &config, random_seed(), err) < 0 || open_filter(p, err) < 0 || sender_new(&p->sender, &sender, err) < 0 ||
+            p->config.open_store(p->config.store_cookie, &p->task, &p->services.store, err) < 0)
                 return -1;
         return p->driver->open(&p->source, t->source_spec, &p->services, &p->task, err);
 }
@@ -341,14 +311,10 @@ struct pipeline *pipeline_free(struct pipeline *p)
                 (void)p->driver->free(p->source);
         if (p->services.store.ops)
                 p->config.close_store(p->config.store_cookie);
-        if (p->http_end)
-                (void)http_end_free(p->http_end);
-        (void)http_target_free(p->target);
+        (void)sender_free(p->sender);
         (void)delivery_free(p->engine);
-        for (uint32_t i = 0; p->messages && i < p->slots; i++)
-                buf_done(&p->messages[i]);
-        free(p->messages);
-        buf_done(&p->headers);
+        (void)filter_free(p->filter);
+        buf_done(&p->document);
         free(p);
         return NULL;
 }

@@ -14,6 +14,8 @@ struct pipeline_config {
         const struct clock *clock;
         const struct trigger *trigger;   /* borrowed until free */
         const char *sink;                /* the absolute URL events go to */
+        const char *dead_letter;         /* the absolute URL dead letters go to; NULL: the Trigger's own, if any */
+        const char *secrets;             /* the folder of Secrets, NAME/KEY; NULL: none */
         const char *instance;            /* a stable name of this worker among its Trigger's; NULL: none */
         struct task *observer;           /* made ready when the status changed; may be NULL */
         /* The store's end needs the pipeline's task; made by the caller through this. */

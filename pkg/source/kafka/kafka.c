@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "base/log.h"
+#include "json/check.h"
 
 /* How long others wait for us in a rebalance, at most, for what is in flight. */
 static const usec REVOKE_GRACE = 3 * USEC_SEC;
@@ -52,6 +53,7 @@ struct message {                 /* a record of ours */
         struct message *free_next;
         struct partition *partition;
         rd_kafka_message_t *native; /* NULL once detached */
+        rd_kafka_headers_t *headers; /* of a detached message; NULL: none */
         char *copy;
         char id[];
 };
@@ -473,8 +475,11 @@ static void message_free(struct source *s, struct message *m)
 {
         if (m->native)
                 rd_kafka_message_destroy(m->native);
+        if (m->headers)
+                rd_kafka_headers_destroy(m->headers);
         free(m->copy);
         m->native = NULL;
+        m->headers = NULL;
         m->copy = NULL;
         m->free_next = s->spare;
         s->spare = m;
@@ -493,6 +498,7 @@ static struct record *lend(struct source *s, struct partition *p, rd_kafka_messa
                 return NULL;
         m->partition = p;
         m->native = native;
+        m->headers = NULL;
         m->copy = NULL;
         id.p = m->id;
         id.cap = id.max = s->id_size;
@@ -704,6 +710,8 @@ static bool kafka_detach(struct source *s UNUSED, struct record *r)
         r->value.p = copy;
         r->key.p = copy + r->value.n;
         m->copy = copy;
+        if (rd_kafka_message_detach_headers(m->native, &m->headers) != RD_KAFKA_RESP_ERR_NO_ERROR)
+                m->headers = NULL;
         rd_kafka_message_destroy(m->native);
         m->native = NULL;
         return true;
@@ -780,6 +788,59 @@ static void json_payload(struct writer *w, const struct record *r)
                 writer_base64(w, r->value);
 }
 
+static const rd_kafka_headers_t *headers_of(const struct message *m)
+{
+        rd_kafka_headers_t *headers = m->headers;
+
+        if (m->native && rd_kafka_message_headers(m->native, &headers) != RD_KAFKA_RESP_ERR_NO_ERROR)
+                return NULL;
+        return headers;
+}
+
+static struct str kafka_header(const struct record *r, const char *name)
+{
+        const rd_kafka_headers_t *headers = headers_of(r->native);
+        const void *value = NULL;
+        size_t n = 0;
+
+        if (!headers || rd_kafka_header_get_last(headers, name, &value, &n) != RD_KAFKA_RESP_ERR_NO_ERROR || !value)
+                return (struct str){ 0 };
+        return (struct str){ value, n };
+}
+
+/* By name; a name that comes more than once has a list. */
+static void describe_headers(const rd_kafka_headers_t *headers, struct writer *w)
+{
+        const char *name, *other;
+        const void *value;
+        size_t n;
+
+        writer_object(w);
+        for (size_t i = 0; headers && rd_kafka_header_get_all(headers, i, &name, &value, &n) == RD_KAFKA_RESP_ERR_NO_ERROR; i++) {
+                bool before = false, again = false;
+
+                for (size_t k = 0; rd_kafka_header_get_all(headers, k, &other, &value, &n) == RD_KAFKA_RESP_ERR_NO_ERROR; k++)
+                        if (k != i && strcmp(other, name) == 0)
+                                *(k < i ? &before : &again) = true;
+                if (before)
+                        continue;
+                writer_key(w, str_of(name));
+                if (again)
+                        writer_array(w);
+                for (size_t k = i; rd_kafka_header_get_all(headers, k, &other, &value, &n) == RD_KAFKA_RESP_ERR_NO_ERROR; k++) {
+                        if (strcmp(other, name) != 0)
+                                continue;
+                        if (value)
+                                writer_string(w, (struct str){ value, n });
+                        else
+                                writer_null(w);
+                }
+                if (again)
+                        writer_array_end(w);
+        }
+        writer_object_end(w);
+}
+
 static void kafka_describe(const struct record *r, struct writer *w)
 {
         const struct message *m = r->native;
@@ -794,9 +855,36 @@ static void kafka_describe(const struct record *r, struct writer *w)
                 writer_string(w, r->key);
         else
                 writer_null(w);
+        writer_key(w, STR("headers"));
+        describe_headers(headers_of(m), w);
         writer_key(w, STR("value"));
-        json_payload(w, r);
+        if (!r->null_value && json_is_value(r->value))
+                writer_raw(w, r->value);
+        else
+                json_payload(w, r);
         writer_object_end(w);
+}
+
+static void kafka_event(const struct services *services, const struct record *r, struct buf *space, struct cloud_event *e)
+{
+        const struct message *m = r->native;
+        struct str type = kafka_header(r, "content-type");
+        size_t subject;
+
+        if (!buf_reserve(space, 1024))
+                return;
+        cloudevent_source(services->trigger, m->partition->topic, space);
+        subject = space->n;
+        buf_printf(space, "partition:%d#%lld", m->partition->number, (long long)r->position);
+        *e = (struct cloud_event){ .id = r->id, .source = { space->p, subject }, .subject = { space->p + subject, space->n - subject }, .time = r->time };
+        if (r->has_key)
+                e->key = r->key;
+        if (r->null_value)
+                return;
+        e->data = r->value;
+        e->content_type = str_of(content_type_of(r->value, &e->json));
+        if (type.n && type.n < 256 && str_is_utf8(type) && !memchr(type.p, '\r', type.n) && !memchr(type.p, '\n', type.n))
+                e->content_type = type;
 }
 
 static void messages(struct writer *w, struct record *const *records, size_t n)
@@ -808,11 +896,11 @@ static void messages(struct writer *w, struct record *const *records, size_t n)
         writer_array_end(w);
 }
 
-static void kafka_encode(struct source *s, enum dialect dialect, struct record *const *records, size_t n, struct writer *w)
+static void kafka_encode(const struct services *services, enum dialect dialect, struct record *const *records, size_t n, struct writer *w)
 {
         const struct message *m = records[0]->native;
-        const struct event_spec *event = s->services->trigger->event;
-        usec time = records[0]->time ? records[0]->time : clock_wall(s->services->clock);
+        const struct event_spec *event = services->trigger->event;
+        usec time = records[0]->time ? records[0]->time : clock_wall(services->clock);
 
         writer_object(w);
         writer_member_text(w, "event_version", "v1.0");
@@ -836,11 +924,92 @@ static void kafka_encode(struct source *s, enum dialect dialect, struct record *
         writer_object_end(w);
 }
 
+/* ---- previews ------------------------------------------------------------------------------------------------------------------------ */
+
+struct sample { struct partition partition; struct buf key, value; };
+
+static void sample_bytes(const struct node *n, struct buf *b)
+{
+        struct writer w;
+
+        writer_init(&w, b);
+        if (n->kind == NODE_STRING)
+                buf_str(b, n->text);
+        else
+                node_write(n, &w);
+}
+
+static int64_t sample_int(const struct node *document, const char *name, int64_t otherwise)
+{
+        const struct node *n = node_member(document, name);
+
+        return n && n->kind == NODE_INT ? n->integer : otherwise;
+}
+
+static void sample_headers(struct message *m, const struct node *headers)
+{
+        if (!headers || headers->kind != NODE_MAP || !(m->headers = rd_kafka_headers_new(headers->n)))
+                return;
+        for (size_t i = 0; i < headers->n; i++)
+                (void)rd_kafka_header_add(m->headers, headers->members[i].key.p, (ssize_t)headers->members[i].key.n, headers->members[i].value->text.p,
+                                          (ssize_t)headers->members[i].value->text.n);
+}
+
+static void kafka_sample_free(struct record *r)
+{
+        struct message *m;
+        struct sample *s;
+
+        if (!r)
+                return;
+        m = CONTAINER_OF(r, struct message, record);
+        s = CONTAINER_OF(m->partition, struct sample, partition);
+        if (m->headers)
+                rd_kafka_headers_destroy(m->headers);
+        buf_done(&s->key);
+        buf_done(&s->value);
+        free(s->partition.topic);
+        free(s);
+        free(m);
+}
+
+static int kafka_sample(const void *spec_, const struct services *services, const struct node *document, struct record **out, struct error *err)
+{
+        const struct kafka_spec *spec = spec_;
+        const struct node *topic = node_member(document, "topic"), *key = node_member(document, "key"), *value = node_member(document, "value");
+        struct sample *s = calloc(1, sizeof(*s));
+        struct message *m = s ? calloc(1, sizeof(*m) + 512) : NULL;
+        int64_t offset = sample_int(document, "offset", 0), time = sample_int(document, "timestamp", clock_wall(services->clock) / USEC_MSEC);
+
+        if (!m) {
+                free(s);
+                return error_memory(err);
+        }
+        m->partition = &s->partition;
+        s->key.max = s->value.max = BUF_DEFAULT_MAX;
+        s->partition.topic = topic && topic->kind == NODE_STRING ? str_dup(topic->text) : str_dup(str_of(spec->topics.list[0]));
+        s->partition.number = (int32_t)sample_int(document, "partition", 0);
+        sample_headers(m, node_member(document, "headers"));
+        if (value)
+                sample_bytes(value, &s->value);
+        if (key && key->kind != NODE_NULL)
+                sample_bytes(key, &s->key);
+        if (!s->partition.topic || s->key.failed || s->value.failed) {
+                kafka_sample_free(&m->record);
+                return error_memory(err);
+        }
+        m->record = (struct record){ .position = (uint64_t)offset, .time = time * USEC_MSEC, .key = buf_view(&s->key), .has_key = key && key->kind != NODE_NULL,
+                                     .value = buf_view(&s->value), .null_value = !value || value->kind == NODE_NULL, .native = m };
+        m->record.id = (struct str){ m->id, (size_t)snprintf(m->id, 512, "%s/%d/%lld", s->partition.topic, s->partition.number, (long long)offset) };
+        *out = &m->record;
+        return 0;
+}
+
 static void kafka_origin(const struct trigger *t, struct buf *b) { join_strings(b, &((const struct kafka_spec *)t->source_spec)->topics); }
 
 const struct driver kafka_driver = {
         .name = "kafka", .ce_type = "dev.sluice.kafka.message", .type = &kafka_type,
         .open = kafka_open, .credit = kafka_credit, .poll = kafka_poll, .deadline = kafka_deadline, .settle = kafka_settle, .detach = kafka_detach,
         .commit = kafka_commit, .revoked = kafka_revoked, .stop = kafka_stop, .free = kafka_free, .lag = kafka_lag, .describe = kafka_describe,
-        .encode = kafka_encode, .origin = kafka_origin,
+        .encode = kafka_encode, .event = kafka_event, .header = kafka_header, .sample = kafka_sample, .sample_free = kafka_sample_free, .origin = kafka_origin,
 };

@@ -41,14 +41,14 @@ static void the_events_are_the_golden_ones(void **state UNUSED)
                 if (buf_read_file(&wanted, golden[dialect], &err) < 0)
                         fail_msg("%s", err.text);
                 writer_init(&w, &found);
-                kafka_driver.encode(&source, (enum dialect)dialect, records, COUNT_OF(values), &w);
+                kafka_driver.encode(&services, (enum dialect)dialect, records, COUNT_OF(values), &w);
                 assert_string_equal(found.p, wanted.p);
         }
         BUF_AT_END struct buf described = BUF_INIT(4096);
         struct writer w;
         writer_init(&w, &described);
         kafka_driver.describe(records[2], &w);
-        assert_string_equal(described.p, "{\"topic\":\"orders\",\"partition\":3,\"offset\":42,\"timestamp\":1576737964999,\"key\":null,\"value\":\"//4A\"}");
+        assert_string_equal(described.p, "{\"topic\":\"orders\",\"partition\":3,\"offset\":42,\"timestamp\":1576737964999,\"key\":null,\"headers\":{},\"value\":\"//4A\"}");
         BUF_AT_END struct buf group = BUF_INIT(100);
         kafka_group(&trigger, &group);
         assert_string_equal(group.p, "sluice.shop.t");

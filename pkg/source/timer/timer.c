@@ -255,16 +255,22 @@ static void advance(struct source *s, usec now)
         write_checkpoint(s, TAG_CLAIM, tick);
 }
 
+static void tick_id(const struct trigger *trigger, struct tick *t)
+{
+        BUF_AT_END struct buf id = BUF_INIT(sizeof(t->id) - 1);
+
+        buf_printf(&id, "%s/", trigger->uid);
+        time_format(&id, t->record.time);
+        (void)snprintf(t->id, sizeof(t->id), "%s", id.p ? id.p : "");
+        t->record.id = str_of(t->id);
+}
+
 static struct record *lend(struct source *s)
 {
         struct tick *t = &s->tick;
-        BUF_AT_END struct buf id = BUF_INIT(sizeof(t->id) - 1);
 
-        buf_printf(&id, "%s/", s->services->trigger->uid);
-        time_format(&id, s->due);
-        *t = (struct tick){ .record = { .position = (uint64_t)s->due, .pinned = 1, .time = s->due } };
-        (void)snprintf(t->id, sizeof(t->id), "%s", id.p ? id.p : "");
-        t->record.id = str_of(t->id);
+        *t = (struct tick){ .record = { .position = (uint64_t)s->due, .pinned = 1, .time = s->due, .native = s->zone } };
+        tick_id(s->services->trigger, t);
         t->record.value = str_of(s->spec->user_event);
         s->phase = PHASE_LENT;
         s->credit--;
@@ -405,18 +411,83 @@ static void local_time(struct buf *b, const struct zone *z, usec at)
         buf_printf(b, "%c%02d:%02d", offset < 0 ? '-' : '+', (int)(minutes / 60), (int)(minutes % 60));
 }
 
-static void timer_encode(struct source *s, enum dialect dialect UNUSED, struct record *const *records, size_t n UNUSED, struct writer *w)
+/* A tick's native view is the schedule's zone. */
+static void timer_encode(const struct services *services, enum dialect dialect UNUSED, struct record *const *records, size_t n UNUSED, struct writer *w)
 {
         BUF_AT_END struct buf time = BUF_INIT(64);
 
-        local_time(&time, s->zone, records[0]->time);
+        local_time(&time, records[0]->native, records[0]->time);
         writer_object(w);
         writer_member_text(w, "version", "v1.0");
         writer_member_string(w, "time", buf_view(&time));
         writer_member_text(w, "trigger_type", "TIMER");
-        writer_member_text(w, "trigger_name", s->services->trigger->name);
-        writer_member_text(w, "user_event", s->spec->user_event);
+        writer_member_text(w, "trigger_name", services->trigger->name);
+        writer_member_string(w, "user_event", records[0]->value);
         writer_object_end(w);
+}
+
+static void timer_event(const struct services *services, const struct record *r, struct buf *space, struct cloud_event *e)
+{
+        cloudevent_source(services->trigger, NULL, space);
+        *e = (struct cloud_event){ .id = r->id, .source = buf_view(space), .time = r->time };
+        if (r->value.n == 0)
+                return;
+        e->data = r->value;
+        e->content_type = str_of(content_type_of(r->value, &e->json));
+}
+
+struct sample { struct tick tick; struct zone *zone; char *user_event; };
+
+static void timer_sample_free(struct record *r)
+{
+        struct sample *s;
+
+        if (!r)
+                return;
+        s = CONTAINER_OF(CONTAINER_OF(r, struct tick, record), struct sample, tick);
+        (void)zone_free(s->zone);
+        free(s->user_event);
+        free(s);
+}
+
+static int timer_sample(const void *spec_, const struct services *services, const struct node *document, struct record **out, struct error *err)
+{
+        const struct timer_spec *spec = spec_;
+        const struct node *user_event = node_member(document, "userEvent"), *time = node_member(document, "time");
+        BUF_AT_END struct buf why = BUF_INIT(1024);
+        struct sample *s = calloc(1, sizeof(*s));
+        struct record *r;
+        struct cron cron;
+        struct str zone;
+
+        if (!s)
+                return error_memory(err);
+        r = &s->tick.record;
+        if (cron_parse(str_of(spec->schedule), &cron, &zone, &why) < 0) {
+                timer_sample_free(r);
+                return error_set(err, ERROR_INVALID, "schedule: %s", why.p ? why.p : "");
+        }
+        if (zone_load(&s->zone, zone.n ? zone : str_of(spec->time_zone), err) < 0) {
+                timer_sample_free(r);
+                return -1;
+        }
+        if (!time)
+                r->time = cron_next(&cron, s->zone, clock_wall(services->clock));
+        else if (time->kind != NODE_STRING || !time_parse(time->text, &r->time)) {
+                timer_sample_free(r);
+                return error_set(err, ERROR_INVALID, "time: expected a time such as 2026-01-31T08:00:00Z");
+        }
+        s->user_event = user_event && user_event->kind == NODE_STRING ? str_dup(user_event->text) : str_dup(str_of(spec->user_event));
+        if (!s->user_event) {
+                timer_sample_free(r);
+                return error_memory(err);
+        }
+        r->position = (uint64_t)r->time;
+        r->native = s->zone;
+        r->value = str_of(s->user_event);
+        tick_id(services->trigger, &s->tick);
+        *out = r;
+        return 0;
 }
 
 static void timer_origin(const struct trigger *t, struct buf *b) { buf_printf(b, "%s", ((const struct timer_spec *)t->source_spec)->schedule); }
@@ -425,5 +496,5 @@ const struct driver timer_driver = {
         .name = "timer", .ce_type = "dev.sluice.timer.tick", .commit_at_once = true, .type = &timer_type,
         .open = timer_open, .credit = timer_credit, .poll = timer_poll, .deadline = timer_deadline, .settle = timer_settle, .detach = timer_detach,
         .commit = timer_commit, .revoked = timer_revoked, .stop = timer_stop, .free = timer_free, .lag = timer_lag, .describe = timer_describe,
-        .encode = timer_encode, .origin = timer_origin,
+        .encode = timer_encode, .event = timer_event, .sample = timer_sample, .sample_free = timer_sample_free, .origin = timer_origin,
 };

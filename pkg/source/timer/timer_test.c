@@ -496,7 +496,7 @@ static void the_event_is_the_golden_one(void **state UNUSED)
         for (int dialect = DIALECT_CLASSIC; dialect <= DIALECT_CURRENT; dialect++) {
                 buf_reset(&event);
                 writer_init(&w, &event);
-                timer_driver.encode(b.source, (enum dialect)dialect, &b.lent, 1, &w);
+                timer_driver.encode(&b.services, (enum dialect)dialect, &b.lent, 1, &w);
                 assert_string_equal(event.p, golden.p);
         }
         writer_init(&w, &described);

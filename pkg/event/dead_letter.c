@@ -1,0 +1,46 @@
+#include "event/dead_letter.h"
+
+#include <stdio.h>
+
+#include "base/clock.h"
+
+void dead_letter_write(const struct dead_letter *d, struct writer *w)
+{
+        BUF_AT_END struct buf time = BUF_INIT(64);
+
+        time_format(&time, d->time);
+        writer_object(w);
+        writer_member_string(w, "timestamp", buf_view(&time));
+        writer_key(w, STR("request_context"));
+        writer_object(w);
+        writer_member_string(w, "request_id", d->request_id);
+        writer_member_string(w, "function_urn", d->urn);
+        writer_member_text(w, "condition", "UnhandledInvocationError");
+        writer_member_int(w, "approximate_invoke_count", d->attempts);
+        writer_object_end(w);
+        writer_member_string(w, "request_payload", d->payload);
+        writer_key(w, STR("response_context"));
+        writer_object(w);
+        writer_member_int(w, "status_code", d->status);
+        writer_member_string(w, "function_error", d->reason);
+        writer_object_end(w);
+        writer_member_string(w, "response_payload", d->answer);
+        writer_member_string(w, "event_id", d->id);
+        writer_object_end(w);
+}
+
+size_t dead_letter_extensions(const struct dead_letter *d, struct buf *space, struct cloud_extension out[DEAD_LETTER_EXTENSIONS])
+{
+        struct str data = d->answer.n ? d->answer : d->reason;
+        size_t n = 0, code;
+
+        if (!buf_reserve(space, 32))
+                return 0;
+        code = space->n;
+        buf_int(space, d->status);
+        out[n++] = (struct cloud_extension){ "knativeerrordest", d->sink };
+        out[n++] = (struct cloud_extension){ "knativeerrorcode", { space->p + code, space->n - code } };
+        if (data.n)
+                out[n++] = (struct cloud_extension){ "knativeerrordata", text_clip(data, DEAD_LETTER_DATA_MAX) };
+        return n;
+}

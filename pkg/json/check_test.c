@@ -1,0 +1,69 @@
+#include "json/check.h"
+
+#include <jansson.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+#include "base/random.h"
+
+static void what_is_json_is_told(void **state UNUSED)
+{
+        static const char *const good[] = { "0", "-0", "1.5e+10", " true ", "null\n", "\"\"", "\"\\u00e9\\n\"", "[]", "{}", "[[],{}]", "{\"a\":{\"b\":[1,2,{\"c\":null}]},\"d\":\"x\"}",
+                                            "\"\xc3\xa9\"", "[1 , 2 ]", "{ \"a\" : 1 }" };
+        static const char *const bad[] = { "", " ", "01", "+1", "1.", ".5", "1e", "tru", "nul", "\"", "\"\\x\"", "\"\\u12\"", "\"\t\"", "[", "]", "[1,]", "[,1]", "{\"a\"}",
+                                           "{\"a\":}", "{\"a\":1,}", "{a:1}", "1 2", "[1]]", "{\"a\":1]", "'a'", "\"\xff\"", "[1}", "NaN", "{\"a\":1 \"b\":2}" };
+
+        for (size_t i = 0; i < COUNT_OF(good); i++)
+                if (!json_is_value(str_of(good[i])))
+                        fail_msg("refused: %s", good[i]);
+        for (size_t i = 0; i < COUNT_OF(bad); i++)
+                if (json_is_value(str_of(bad[i])))
+                        fail_msg("taken: %s", bad[i]);
+}
+
+static void depth_is_bounded(void **state UNUSED)
+{
+        char text[2 * JSON_DEPTH_MAX + 3];
+
+        memset(text, '[', sizeof(text));
+        for (size_t depth = JSON_DEPTH_MAX; depth <= JSON_DEPTH_MAX + 1; depth++) {
+                memset(text, '[', depth);
+                memset(text + depth, ']', depth);
+                assert_int_equal(json_is_value((struct str){ text, 2 * depth }), depth == JSON_DEPTH_MAX);
+        }
+}
+
+/* Texts that were changed in one place: the parser of jansson judges. */
+static void a_parser_agrees(void **state UNUSED)
+{
+        static const char seed_text[] = "{\"a\":[1,-2.5e3,true,false,null,\"x\\\"y\\u0041\"],\"b\":{\"c\":[[],{}]}, \"d\" : 0 }";
+        static const char letters[] = "{}[]:,\"\\0123e+-.tfn u\x01";
+        struct random r;
+        unsigned good = 0;
+
+        random_init(&r, 5);
+        for (int i = 0; i < 50000; i++) {
+                char text[sizeof(seed_text)];
+                json_t *parsed;
+
+                memcpy(text, seed_text, sizeof(text));
+                for (uint64_t k = random_below(&r, 3); k < 3; k++)
+                        text[random_below(&r, sizeof(text) - 1)] = letters[random_below(&r, sizeof(letters) - 1)];
+                parsed = json_loadb(text, sizeof(text) - 1, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
+                if (json_is_value((struct str){ text, sizeof(text) - 1 }) != (parsed != NULL))
+                        fail_msg("%s: the parser says %s", text, parsed ? "yes" : "no");
+                good += parsed != NULL;
+                json_decref(parsed);
+        }
+        assert_in_range(good, 1000, 49000);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = { cmocka_unit_test(what_is_json_is_told), cmocka_unit_test(depth_is_bounded), cmocka_unit_test(a_parser_agrees) };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,423 @@
+#include "worker/access.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "base/backoff.h"
+#include "base/log.h"
+
+/* The kubelet brings a changed Secret within about a minute; a few seconds more don't matter. */
+static const usec LOOK_EVERY = 5 * USEC_SEC;
+static const usec TOKEN_TIMEOUT = 30 * USEC_SEC, TOKEN_BACKOFF = USEC_SEC, TOKEN_BACKOFF_MOST = 30 * USEC_SEC;
+
+static const usec TOKEN_IS_FRESH = 10 * USEC_SEC;
+
+struct seen { ino_t inode; struct timespec changed; };
+
+struct access {
+        struct access_config config;
+        const struct delivery_spec *delivery;
+        struct task task;
+        struct random random;
+        struct buf headers;              /* what is sent: secrets' and the token's */
+        struct buf secret_headers;
+        struct seen *seen;               /* by the order in which the Trigger names them */
+        size_t refs_n;
+        const struct secret_ref **refs;
+        usec next_look;
+        char why[480];                   /* what is lacking; empty: nothing */
+        bool secrets_read;
+        /* OAuth 2.0 */
+        struct http_end *end;
+        struct http http;
+        struct http_target *target;
+        struct buf message;
+        char *token;
+        usec refresh_at, give_up_at;     /* monotonic; give_up_at 0: no request under way */
+        usec token_at;                   /* when it came */
+        unsigned failures;
+};
+
+/* ---- secrets -------------------------------------------------------------------------------------------------------------------------- */
+
+void secret_path(const char *secrets, const struct secret_ref *ref, struct buf *b) { buf_printf(b, "%s/%s/%s", secrets, ref->name, ref->key); }
+
+int secret_read(const char *secrets, const struct secret_ref *ref, struct buf *out, struct error *err)
+{
+        BUF_AT_END struct buf path = BUF_INIT(4096);
+
+        if (!secrets)
+                return error_set(err, ERROR_INVALID, "Secret %s, key %s: no folder of Secrets is given: say --secrets=DIR", ref->name, ref->key);
+        secret_path(secrets, ref, &path);
+        if (path.failed)
+                return error_memory(err);
+        if (buf_read_file(out, path.p, err) < 0)
+                return error_wrap(err, "Secret %s, key %s", ref->name, ref->key);
+        while (out->n && strchr(" \t\r\n", out->p[out->n - 1]))
+                out->n--;
+        return out->n ? 0 : error_set(err, ERROR_INVALID, "Secret %s, key %s: %s is empty", ref->name, ref->key, path.p);
+}
+
+/* A value that goes into a header. */
+static int read_value(const struct access *a, const struct secret_ref *ref, struct buf *out, struct error *err)
+{
+        BUF_AT_END struct buf value = BUF_INIT(16384);
+
+        if (secret_read(a->config.secrets, ref, &value, err) < 0)
+                return -1;
+        for (size_t i = 0; i < value.n; i++)
+                if ((unsigned char)value.p[i] < 0x20 || (unsigned char)value.p[i] > 0x7e)
+                        return error_set(err, ERROR_INVALID, "Secret %s, key %s: a header holds printable ASCII only", ref->name, ref->key);
+        buf_str(out, buf_view(&value));
+        return out->failed ? error_memory(err) : 0;
+}
+
+static void note_ref(void *cookie, const struct secret_ref *found)
+{
+        struct access *a = cookie;
+
+        if (a->refs)
+                a->refs[a->refs_n] = found;
+        a->refs_n++;
+}
+
+static void each_ref(struct access *a)
+{
+        a->refs_n = 0;
+        trigger_secrets(a->config.trigger, note_ref, a);
+}
+
+static bool changed(struct access *a)
+{
+        bool any = false;
+
+        for (size_t i = 0; i < a->refs_n && a->config.secrets; i++) {
+                BUF_AT_END struct buf path = BUF_INIT(4096);
+                struct stat s = { 0 };
+
+                secret_path(a->config.secrets, a->refs[i], &path);
+                if (path.failed || stat(path.p, &s) < 0)
+                        continue;
+                any = any || s.st_ino != a->seen[i].inode || s.st_mtim.tv_sec != a->seen[i].changed.tv_sec || s.st_mtim.tv_nsec != a->seen[i].changed.tv_nsec;
+                a->seen[i] = (struct seen){ s.st_ino, s.st_mtim };
+        }
+        return any;
+}
+
+static int basic(struct access *a, const struct basic_spec *b, struct buf *out, struct error *err)
+{
+        BUF_AT_END struct buf pair = BUF_INIT(65536);
+
+        if (read_value(a, b->username, &pair, err) < 0)
+                return -1;
+        buf_char(&pair, ':');
+        if (read_value(a, b->password, &pair, err) < 0)
+                return -1;
+        buf_text(out, "Authorization: Basic ");
+        buf_base64(out, buf_view(&pair));
+        buf_text(out, "\r\n");
+        return 0;
+}
+
+static int write_headers(struct access *a, struct buf *out, struct error *err)
+{
+        const struct authentication_spec *auth = a->delivery->authentication;
+
+        for (size_t i = 0; i < a->delivery->headers.n; i++) {
+                const struct header_spec *h = a->delivery->headers.list[i];
+
+                if (!h->secret)
+                        continue;
+                buf_printf(out, "%s: ", h->name);
+                if (read_value(a, h->secret, out, err) < 0)
+                        return -1;
+                buf_text(out, "\r\n");
+        }
+        if (auth && auth->basic && basic(a, auth->basic, out, err) < 0)
+                return -1;
+        if (auth && auth->bearer) {
+                buf_text(out, "Authorization: Bearer ");
+                if (read_value(a, auth->bearer->token, out, err) < 0)
+                        return -1;
+                buf_text(out, "\r\n");
+        }
+        return out->failed ? error_memory(err) : 0;
+}
+
+static void say(struct access *a, const char *why)
+{
+        bool differs = strcmp(a->why, why) != 0;
+
+        (void)snprintf(a->why, sizeof(a->why), "%s", why);
+        if (differs && *why)
+                log_warn("access", LOG_S("namespace", a->config.trigger->namespace_), LOG_S("trigger", a->config.trigger->name), LOG_S("lacks", why));
+        if (differs && a->config.observer)
+                loop_ready(a->config.loop, a->config.observer);
+}
+
+static bool needs_token(const struct access *a) { return a->delivery->authentication && a->delivery->authentication->oauth2; }
+
+static void compose(struct access *a)
+{
+        buf_reset(&a->headers);
+        buf_str(&a->headers, buf_view(&a->secret_headers));
+        if (a->token)
+                buf_printf(&a->headers, "Authorization: Bearer %s\r\n", a->token);
+        if (a->secrets_read && (a->token || !needs_token(a)))
+                say(a, "");
+}
+
+/* What was read before stays in use when the new value can't be read. */
+static void read_secrets(struct access *a)
+{
+        BUF_AT_END struct buf fresh = BUF_INIT(65536);
+        struct error err;
+
+        if (write_headers(a, &fresh, &err) < 0) {
+                if (!a->secrets_read)
+                        say(a, err.text);
+                return;
+        }
+        a->secrets_read = true;
+        buf_reset(&a->secret_headers);
+        buf_str(&a->secret_headers, buf_view(&fresh));
+        compose(a);
+}
+
+/* ---- tokens --------------------------------------------------------------------------------------------------------------------------- */
+
+static void form_value(struct buf *b, struct str value)
+{
+        for (size_t i = 0; i < value.n; i++) {
+                unsigned char c = (unsigned char)value.p[i];
+
+                if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || strchr("-._*", c))
+                        buf_char(b, (char)c);
+                else if (c == ' ')
+                        buf_char(b, '+');
+                else
+                        buf_printf(b, "%%%02X", c);
+        }
+}
+
+static void token_body(const struct oauth2_spec *o, struct buf *b)
+{
+        buf_text(b, "grant_type=client_credentials");
+        for (size_t i = 0; i < o->scopes.n; i++) {
+                buf_text(b, i ? "+" : "&scope=");
+                form_value(b, str_of(o->scopes.list[i]));
+        }
+        if (o->audience) {
+                buf_text(b, "&audience=");
+                form_value(b, str_of(o->audience));
+        }
+}
+
+/* RFC 6749, 2.3.1: id and secret are form-encoded before they are a user's name and password. */
+static int client_header(struct access *a, const struct oauth2_spec *o, struct buf *out, struct error *err)
+{
+        BUF_AT_END struct buf id = BUF_INIT(16384), secret = BUF_INIT(16384), pair = BUF_INIT(65536);
+
+        if (secret_read(a->config.secrets, o->client_id, &id, err) < 0 || secret_read(a->config.secrets, o->client_secret, &secret, err) < 0)
+                return -1;
+        form_value(&pair, buf_view(&id));
+        buf_char(&pair, ':');
+        form_value(&pair, buf_view(&secret));
+        buf_text(out, "Authorization: Basic ");
+        buf_base64(out, buf_view(&pair));
+        buf_text(out, "\r\n");
+        return out->failed || pair.failed ? error_memory(err) : 0;
+}
+
+static void token_failed(struct access *a, const char *why, usec now)
+{
+        BUF_AT_END struct buf text = BUF_INIT(1024);
+
+        a->give_up_at = 0;
+        a->refresh_at = now + backoff_full_jitter(&a->random, TOKEN_BACKOFF, TOKEN_BACKOFF_MOST, a->failures++, 100 * USEC_MSEC);
+        buf_printf(&text, "token: %s", why);
+        if (!a->token) /* an old one may still do */
+                say(a, text.p ? text.p : why);
+}
+
+static void ask_token(struct access *a, usec now)
+{
+        const struct oauth2_spec *o = a->delivery->authentication->oauth2;
+        BUF_AT_END struct buf headers = BUF_INIT(65536);
+        struct http_request request = { .target = a->target, .message = &a->message };
+        struct error err;
+
+        buf_reset(&a->message);
+        if (buf_reserve(&a->message, HTTP_HEADROOM))
+                a->message.n = HTTP_HEADROOM;
+        token_body(o, &a->message);
+        if (client_header(a, o, &headers, &err) < 0) {
+                token_failed(a, err.text, now);
+                return;
+        }
+        request.headers = buf_view(&headers);
+        if (a->http.ops->submit(a->http.cookie, 0, &request, &err) < 0)
+                token_failed(a, err.text, now);
+        else
+                a->give_up_at = now + TOKEN_TIMEOUT;
+}
+
+static bool header_safe(const char *text)
+{
+        for (; *text; text++)
+                if (*text <= ' ' || *text > '~')
+                        return false;
+        return true;
+}
+
+static void token_answered(struct access *a, const struct http_completion *c, usec now)
+{
+        const char *url = a->delivery->authentication->oauth2->token_url, *token;
+        char why[400];
+        json_t *root;
+        int64_t lifetime;
+
+        if (c->failed) {
+                token_failed(a, c->error.text, now);
+                return;
+        }
+        root = json_loadb(c->body.p, c->body.n, 0, NULL);
+        token = json_string_value(json_object_get(root, "access_token"));
+        lifetime = json_integer_value(json_object_get(root, "expires_in"));
+        if (c->status != 200 || !token || !*token || !header_safe(token)) {
+                (void)snprintf(why, sizeof(why), c->status == 200 ? "%s answered %d without an access_token: %.*s" : "%s answered %d: %.*s", url, c->status,
+                               (int)MIN_OF(c->body.n, (size_t)160), c->body.p ? c->body.p : "");
+                json_decref(root);
+                token_failed(a, why, now);
+                return;
+        }
+        free(a->token);
+        a->token = str_dup(str_of(token));
+        a->token_at = now;
+        a->give_up_at = 0;
+        a->failures = 0;
+        /* A fifth of its life before it ends; without a word about that, after a while. */
+        a->refresh_at = now + (lifetime > 0 ? MAX_OF(MIN_OF(lifetime, (int64_t)86400) * USEC_SEC * 4 / 5, USEC_SEC) : 5 * USEC_MINUTE);
+        json_decref(root);
+        compose(a);
+}
+
+/* ---- the task ------------------------------------------------------------------------------------------------------------------------- */
+
+static void turn_token(struct access *a, usec now)
+{
+        struct http_completion c;
+
+        while (a->http.ops->take(a->http.cookie, &c))
+                token_answered(a, &c, now);
+        if (a->give_up_at && now >= a->give_up_at) {
+                a->http.ops->cancel(a->http.cookie, 0);
+                token_failed(a, "no answer within 30 s", now);
+        }
+        if (!a->give_up_at && now >= a->refresh_at)
+                ask_token(a, now);
+}
+
+static void turn(struct task *t, usec now)
+{
+        struct access *a = CONTAINER_OF(t, struct access, task);
+        usec at = USEC_NEVER;
+
+        if (a->refs_n && now >= a->next_look) {
+                a->next_look = now + LOOK_EVERY;
+                if (changed(a) || !a->secrets_read) {
+                        read_secrets(a);
+                        if (needs_token(a) && !a->token)
+                                a->refresh_at = MIN_OF(a->refresh_at, now);
+                }
+        }
+        if (a->refs_n)
+                at = a->secrets_read ? a->next_look : MIN_OF(a->next_look, now + USEC_SEC);
+        if (needs_token(a)) {
+                turn_token(a, now);
+                at = MIN_OF(at, a->give_up_at ? a->give_up_at : a->refresh_at);
+        }
+        loop_arm(a->config.loop, t, at);
+}
+
+/* ---- life ----------------------------------------------------------------------------------------------------------------------------- */
+
+static int open_token(struct access *a, struct error *err)
+{
+        struct http_target_config target = { .url = str_of(a->delivery->authentication->oauth2->token_url), .max_connections = 1, .answer_max = 65536,
+                                             .connect_timeout = a->delivery->connect_timeout, .max_age = USEC_MINUTE,
+                                             .headers = STR("Content-Type: application/x-www-form-urlencoded\r\nAccept: application/json\r\n") };
+
+        if (http_end_new(&a->end, a->config.http, &a->task, err) < 0)
+                return -1;
+        a->http = http_end_port(a->end);
+        return http_target_new(&a->target, a->config.http, &target, err);
+}
+
+int access_new(struct access **out, const struct access_config *config, struct error *err)
+{
+        struct access *a = calloc(1, sizeof(*a));
+
+        if (!a)
+                return error_memory(err);
+        a->config = *config;
+        a->delivery = config->trigger->delivery;
+        a->task.turn = turn;
+        a->headers.max = a->secret_headers.max = 65536;
+        a->message.max = 65536;
+        random_init(&a->random, random_seed());
+        each_ref(a);
+        a->refs = calloc(a->refs_n + 1, sizeof(*a->refs));
+        a->seen = calloc(a->refs_n + 1, sizeof(*a->seen));
+        if (!a->refs || !a->seen || (needs_token(a) && open_token(a, err) < 0)) {
+                bool memory = !a->refs || !a->seen;
+
+                (void)access_free(a);
+                return memory ? error_memory(err) : -1;
+        }
+        each_ref(a);
+        (void)changed(a);
+        if (needs_token(a))
+                (void)snprintf(a->why, sizeof(a->why), "waiting for a token from %s", a->delivery->authentication->oauth2->token_url);
+        read_secrets(a);
+        loop_ready(config->loop, &a->task);
+        *out = a;
+        return 0;
+}
+
+const char *access_lacks(const struct access *a) { return a->why[0] ? a->why : NULL; }
+struct str access_headers(const struct access *a) { return buf_view(&a->headers); }
+
+bool access_refused(struct access *a)
+{
+        bool newer = changed(a);
+
+        if (newer)
+                read_secrets(a);
+        if (!needs_token(a) || (a->token && loop_now(a->config.loop) - a->token_at < TOKEN_IS_FRESH && !a->give_up_at))
+                return newer; /* another token would be no better */
+        if (!a->give_up_at) {
+                a->refresh_at = 0;
+                loop_ready(a->config.loop, &a->task);
+        }
+        return true;
+}
+
+struct access *access_free(struct access *a)
+{
+        if (!a)
+                return NULL;
+        loop_forget(a->config.loop, &a->task);
+        if (a->end)
+                (void)http_end_free(a->end);
+        (void)http_target_free(a->target);
+        free(a->token);
+        free(a->seen);
+        free(a->refs);
+        buf_done(&a->headers);
+        buf_done(&a->secret_headers);
+        buf_done(&a->message);
+        free(a);
+        return NULL;
+}

@@ -1,0 +1,30 @@
+/* What lets us in at the function: headers whose values lie in Secrets, basic and bearer authentication, tokens by OAuth 2.0's client credentials.
+ * Secrets are read from files, SECRETS/NAME/KEY, as Kubernetes mounts them, and read again when they change: nothing is restarted. A task of
+ * its own; loop's thread. */
+#pragma once
+
+#include "api/trigger.h"
+#include "http/client.h"
+
+struct access;
+
+struct access_config {
+        const struct trigger *trigger;   /* borrowed */
+        const char *secrets;             /* the folder; NULL: there is none */
+        struct loop *loop;
+        struct http_client *http;
+        struct task *observer;           /* made ready when it became ready, or not */
+};
+int access_new(struct access **, const struct access_config *, struct error *) MUST_CHECK;
+/* NULL: all that is needed is there. Otherwise why requests can't be sent yet. */
+const char *access_lacks(const struct access *);
+/* "Name: value\r\n" lines; valid until the loop's next pass. */
+struct str access_headers(const struct access *);
+/* The function answered 401: what it was shown may be old. Does it pay to try again with something newer? */
+bool access_refused(struct access *);
+struct access *access_free(struct access *);     /* NULL is fine; returns NULL */
+
+/* The file of a Secret's value. Appends. */
+void secret_path(const char *secrets, const struct secret_ref *, struct buf *);
+/* Reads a value; white space at its end is dropped, since editors leave it there. An error names the file and what to do. */
+int secret_read(const char *secrets, const struct secret_ref *, struct buf *, struct error *) MUST_CHECK;

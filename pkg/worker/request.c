@@ -1,0 +1,304 @@
+#include "worker/request.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+
+void request_maker_init(struct request_maker *m, const struct trigger *t, const struct driver *driver, const struct services *services, const char *sink)
+{
+        *m = (struct request_maker){ .trigger = t, .driver = driver, .services = services, .sink = sink, .seed = random_seed(), .space = BUF_INIT(65536) };
+        random_init(&m->random, random_seed());
+}
+
+void request_maker_done(struct request_maker *m) { buf_done(&m->space); }
+
+static bool is_functiongraph(const struct request_maker *m) { return m->trigger->event->format == FORMAT_FUNCTION_GRAPH; }
+
+/* ---- headers -------------------------------------------------------------------------------------------------------------------------- */
+
+static void header(struct buf *b, const char *name, const char *value)
+{
+        if (value && *value)
+                buf_printf(b, "%s: %s\r\n", name, value);
+}
+
+void request_constant_headers(const struct request_maker *m, struct buf *b)
+{
+        const struct trigger *t = m->trigger;
+
+        /* What FunctionGraph tells a container function about itself. */
+        header(b, "X-CFF-Func-Name", t->function->name);
+        header(b, "X-CFF-Func-Version", t->function->version);
+        header(b, "X-CFF-Package", t->function->package);
+        header(b, "X-CFF-Project-Id", t->function->project);
+        header(b, "X-CFF-Region", t->event->region);
+        if (is_functiongraph(m))
+                buf_printf(b, "X-CFF-Timeout: %" PRId64 "\r\n", t->delivery->timeout / USEC_SEC);
+        for (size_t i = 0; i < t->delivery->headers.n; i++) {
+                const struct header_spec *h = t->delivery->headers.list[i];
+
+                header(b, h->name, h->value);
+        }
+}
+
+static void event_id(struct record *const *records, size_t n, struct buf *b)
+{
+        buf_str(b, records[0]->id);
+        if (n > 1) {
+                buf_text(b, "..");
+                buf_str(b, records[n - 1]->id);
+        }
+}
+
+/* Percent-encoded where a header can't hold it. */
+static void header_id(struct buf *b, struct str id)
+{
+        for (size_t i = 0; i < id.n; i++) {
+                unsigned char c = (unsigned char)id.p[i];
+
+                if (c > 0x20 && c < 0x7f && c != ',')
+                        buf_char(b, (char)c);
+                else
+                        buf_printf(b, "%%%02X", c);
+        }
+}
+
+static uint64_t hash_of(uint64_t seed, struct record *const *records, size_t n)
+{
+        uint64_t h = hash_bytes(seed, records[0]->id);
+
+        return n > 1 ? hash_bytes(h, records[n - 1]->id) : h;
+}
+
+void request_id(const struct request_maker *m UNUSED, struct record *const *records, size_t n, struct buf *b)
+{
+        uint64_t high = hash_of(0x736c75696365, records, n), low = hash_of(0x72657175657374, records, n);
+
+        /* A UUID of version 8: its bits are a hash of the event's id. */
+        buf_printf(b, "%08" PRIx64 "-%04" PRIx64 "-8%03" PRIx64 "-%04" PRIx64 "-%012" PRIx64, high >> 32, high >> 16 & 0xffff, high & 0xfff, 0x8000 | (low >> 48 & 0x3fff),
+                   low & 0xffffffffffff);
+}
+
+static bool hex_word(struct str s, size_t from, size_t n)
+{
+        bool any = false;
+
+        for (size_t i = from; i < from + n; i++) {
+                char c = s.p[i];
+
+                if (!((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f')))
+                        return false;
+                any = any || c != '0';
+        }
+        return any;
+}
+
+/* W3C trace context: version 00, ids that are not all zero. */
+static bool is_traceparent(struct str s)
+{
+        return s.n == 55 && memcmp(s.p, "00-", 3) == 0 && hex_word(s, 3, 32) && s.p[35] == '-' && hex_word(s, 36, 16) && s.p[52] == '-' &&
+               (hex_word(s, 53, 2) || memcmp(s.p + 53, "00", 2) == 0);
+}
+
+static bool header_safe(struct str s)
+{
+        for (size_t i = 0; i < s.n; i++)
+                if ((unsigned char)s.p[i] < 0x20 || (unsigned char)s.p[i] > 0x7e)
+                        return false;
+        return true;
+}
+
+/* The trace that the record brought goes on, with a span of ours; without one a trace begins, the same for each attempt. */
+static void trace_context(struct request_maker *m, struct record *const *records, size_t n, struct buf *b)
+{
+        struct str parent = { 0 }, state = { 0 };
+        uint64_t span = random_next(&m->random) | 1;
+
+        if (n == 1 && m->driver->header) {
+                parent = m->driver->header(records[0], "traceparent");
+                state = m->driver->header(records[0], "tracestate");
+        }
+        if (is_traceparent(parent)) {
+                buf_printf(b, "traceparent: 00-%.32s-%016" PRIx64 "-%.2s\r\n", parent.p + 3, span, parent.p + 53);
+                if (state.n && state.n <= 512 && header_safe(state)) {
+                        buf_text(b, "tracestate: ");
+                        buf_str(b, state);
+                        buf_text(b, "\r\n");
+                }
+                return;
+        }
+        buf_printf(b, "traceparent: 00-%016" PRIx64 "%016" PRIx64 "-%016" PRIx64 "-01\r\n", hash_of(m->seed, records, n) | 1, hash_of(~m->seed, records, n), span);
+}
+
+static void cloud_event(struct request_maker *m, const struct record *r, struct cloud_event *e)
+{
+        buf_reset(&m->space);
+        m->driver->event(m->services, r, &m->space, e);
+        e->type = str_of(m->driver->ce_type);
+        e->overrides = m->trigger->ce_overrides ? &m->trigger->ce_overrides->extensions : NULL;
+}
+
+void request_headers(struct request_maker *m, struct record *const *records, size_t n, struct buf *b)
+{
+        struct cloud_event e;
+
+        switch ((enum event_format)m->trigger->event->format) {
+        case FORMAT_FUNCTION_GRAPH:
+                buf_text(b, "Content-Type: application/json\r\nX-CFF-Request-Id: ");
+                request_id(m, records, n, b);
+                buf_text(b, "\r\n");
+                break;
+        case FORMAT_CLOUDEVENTS_BINARY:
+                cloud_event(m, records[0], &e);
+                cloudevent_headers(&e, NULL, 0, b);
+                b->failed = b->failed || m->space.failed;
+                break;
+        case FORMAT_CLOUDEVENTS_STRUCTURED: buf_text(b, "Content-Type: application/cloudevents+json; charset=UTF-8\r\n"); break;
+        case FORMAT_CLOUDEVENTS_BATCH: buf_text(b, "Content-Type: application/cloudevents-batch+json; charset=UTF-8\r\n"); break;
+        }
+        buf_text(b, "X-Sluice-Event-Id: ");
+        event_id(records, n, b);
+        buf_text(b, "\r\n");
+        if (n > 1) {
+                buf_text(b, "X-Sluice-Record-Ids: ");
+                for (size_t i = 0; i < n; i++) {
+                        if (i)
+                                buf_char(b, ',');
+                        header_id(b, records[i]->id);
+                }
+                buf_text(b, "\r\n");
+        }
+        trace_context(m, records, n, b);
+}
+
+/* ---- bodies --------------------------------------------------------------------------------------------------------------------------- */
+
+void request_body(struct request_maker *m, struct record *const *records, size_t n, struct buf *body)
+{
+        struct cloud_event e;
+        struct writer w;
+
+        writer_init(&w, body);
+        switch ((enum event_format)m->trigger->event->format) {
+        case FORMAT_FUNCTION_GRAPH: m->driver->encode(m->services, (enum dialect)m->trigger->event->dialect, records, n, &w); return;
+        case FORMAT_CLOUDEVENTS_BINARY:
+                cloud_event(m, records[0], &e);
+                if (e.data.p)
+                        buf_str(body, e.data);
+                return;
+        case FORMAT_CLOUDEVENTS_STRUCTURED:
+                cloud_event(m, records[0], &e);
+                cloudevent_write(&e, NULL, 0, &w);
+                body->failed = body->failed || m->space.failed;
+                return;
+        case FORMAT_CLOUDEVENTS_BATCH:
+                writer_array(&w);
+                for (size_t i = 0; i < n; i++) {
+                        cloud_event(m, records[i], &e);
+                        cloudevent_write(&e, NULL, 0, &w);
+                        body->failed = body->failed || m->space.failed;
+                }
+                writer_array_end(&w);
+                return;
+        }
+}
+
+/* ---- dead letters --------------------------------------------------------------------------------------------------------------------- */
+
+void request_dead_body(struct request_maker *m, struct record *r, struct dead_letter *d, struct str payload, struct buf *body)
+{
+        BUF_AT_END struct buf id = BUF_INIT(64), code = BUF_INIT(64);
+        struct cloud_extension more[DEAD_LETTER_EXTENSIONS];
+        struct cloud_event e;
+        struct writer w;
+        size_t n;
+
+        request_id(m, &r, 1, &id);
+        d->time = clock_wall(m->services->clock);
+        d->id = r->id;
+        d->request_id = buf_view(&id);
+        d->urn = str_of(m->trigger->function->urn);
+        d->sink = str_of(m->sink);
+        d->payload = payload;
+        writer_init(&w, body);
+        if (is_functiongraph(m)) {
+                dead_letter_write(d, &w);
+                return;
+        }
+        n = dead_letter_extensions(d, &code, more);
+        cloud_event(m, r, &e);
+        cloudevent_write(&e, more, n, &w);
+        body->failed = body->failed || m->space.failed || code.failed;
+}
+
+void request_dead_headers(struct request_maker *m, struct record *r, struct buf *b)
+{
+        buf_printf(b, "Content-Type: %s\r\nX-Sluice-Event-Id: ", is_functiongraph(m) ? "application/json" : "application/cloudevents+json; charset=UTF-8");
+        header_id(b, r->id);
+        buf_text(b, "\r\n");
+}
+
+/* ---- partial answers ------------------------------------------------------------------------------------------------------------------ */
+
+static bool place_of(json_t *identifier, struct record *const *records, size_t n, size_t *place)
+{
+        struct str text = { json_string_value(identifier), json_string_length(identifier) };
+        int64_t index;
+
+        if (json_is_integer(identifier)) {
+                *place = (size_t)json_integer_value(identifier);
+                return json_integer_value(identifier) >= 0 && *place < n;
+        }
+        if (!text.p || text.n == 0)
+                return false;
+        for (size_t i = 0; i < n; i++)
+                if (str_equal(text, records[i]->id)) {
+                        *place = i;
+                        return true;
+                }
+        *place = str_to_int64(text, &index) && index >= 0 ? (size_t)index : n;
+        return *place < n;
+}
+
+static size_t all_failed(bool *all, struct buf *why, const char *text)
+{
+        *all = true;
+        buf_text(why, text);
+        return 0;
+}
+
+size_t request_failures(struct str answer, struct record *const *records, size_t n, uint32_t *failed, bool *all, struct buf *why)
+{
+        struct str trimmed = str_trim(answer);
+        json_t *root, *list, *item;
+        bool marked_wrong = false;
+        size_t i, count = 0;
+
+        *all = false;
+        if (trimmed.n == 0 || str_is(trimmed, "null"))
+                return 0;
+        root = json_loadb(trimmed.p, trimmed.n, 0, NULL);
+        if (!json_is_object(root)) {
+                json_decref(root);
+                return all_failed(all, why, "the answer is no JSON object, as partialFailures wants it");
+        }
+        list = json_object_get(root, "batchItemFailures");
+        if (list && !json_is_null(list) && !json_is_array(list))
+                marked_wrong = true;
+        memset(failed, 0, n * sizeof(*failed));
+        json_array_foreach(list, i, item) {
+                size_t place;
+
+                if (!json_is_object(item) || !place_of(json_object_get(item, "itemIdentifier"), records, n, &place))
+                        marked_wrong = true;
+                else
+                        failed[place] = 1;
+        }
+        json_decref(root);
+        if (marked_wrong)
+                return all_failed(all, why, "batchItemFailures names no record of the batch: each item needs an itemIdentifier, a record's id or its place from 0");
+        for (i = 0; i < n; i++)
+                if (failed[i])
+                        failed[count++] = (uint32_t)i;
+        return count;
+}

@@ -1,0 +1,475 @@
+#include "worker/sender.h"
+
+#include <stdio.h>
+
+#include "base/backoff.h"
+#include "transform/transform.h"
+
+enum { MESSAGE_KEPT = 256 * 1024, MESSAGE_MOST = 64 << 20, ANSWER_KEPT = 4096, PARTIAL_ANSWER_KEPT = 1 << 20 };
+#define TAG_INIT ((uint64_t)1 << 32)
+
+enum slot_state { SLOT_FREE, SLOT_TRANSFORMING, SLOT_SENT, SLOT_LETTER };
+struct slot {
+        enum slot_state state;
+        uint32_t ticket, n;
+        struct buf message, headers;
+        struct record **records;         /* those sent; kept only where an answer may name them */
+        char *failure;                   /* it could not be sent: the reason; waits to be taken */
+        enum answer_kind failed_as;
+        struct slot *next_failed;
+};
+
+enum init_state { INIT_WAITS, INIT_SENT, INIT_DONE };
+
+struct sender {
+        struct sender_config config;
+        const struct delivery_spec *delivery;
+        struct request_maker maker;
+        struct http_end *end;
+        struct http http;
+        struct http_target *target, *init_target;
+        struct access *access;           /* NULL: nothing is needed */
+        struct letters *letters;
+        struct transform *transform;
+        struct slot *slots;
+        struct slot *failed, **failed_last;
+        uint32_t *places;                /* of records that a partial answer names */
+        struct buf words, init_message, payload;
+        char text[400];
+        enum init_state init;
+        unsigned init_failures;
+        usec init_at;                    /* the next attempt, or the end of the present one */
+        char init_why[400];
+        struct random random;
+};
+
+/* ---- targets -------------------------------------------------------------------------------------------------------------------------- */
+
+static const char *secret_file(struct buf *b, const char *secrets, const struct secret_ref *ref)
+{
+        size_t from = b->n;
+
+        if (!ref)
+                return NULL;
+        secret_path(secrets ? secrets : ".", ref, b);
+        buf_char(b, 0);
+        return b->failed ? NULL : b->p + from;
+}
+
+int sender_target(struct http_target_config *c, const struct trigger *t, const char *url, const char *secrets, struct buf *space, struct error *err)
+{
+        const struct delivery_spec *d = t->delivery;
+
+        *c = (struct http_target_config){ .url = str_of(url), .connect_timeout = MIN_OF(d->timeout, d->connect_timeout), .max_age = 5 * USEC_MINUTE };
+        if (!buf_reserve(space, 65536)) /* views into it must stay */
+                return error_memory(err);
+        (void)secret_file(space, secrets, d->tls ? d->tls->ca : NULL);
+        return space->failed ? error_memory(err) : 0;
+}
+
+/* ---- sending -------------------------------------------------------------------------------------------------------------------------- */
+
+static struct slot *slot_of(struct sender *s, uint32_t ticket) { return &s->slots[ticket & 0xffff]; }
+
+static void fail_slot(struct sender *s, struct slot *slot, enum answer_kind kind, const char *why)
+{
+        slot->state = SLOT_FREE;
+        free(slot->failure);
+        slot->failure = str_dup(str_of(why));
+        slot->failed_as = kind;
+        slot->next_failed = NULL;
+        *s->failed_last = slot;
+        s->failed_last = &slot->next_failed;
+        loop_ready(s->config.loop, s->config.wake);
+}
+
+static void submit(struct sender *s, struct slot *slot)
+{
+        struct http_request request = { .target = s->target, .message = &slot->message };
+        struct error err;
+
+        if (s->access)
+                buf_str(&slot->headers, access_headers(s->access));
+        request.headers = buf_view(&slot->headers);
+        if (slot->message.failed || slot->headers.failed)
+                fail_slot(s, slot, ANSWER_RETRY, "out of memory, or an event above 64 MiB");
+        else if (s->http.ops->submit(s->http.cookie, slot->ticket, &request, &err) < 0)
+                fail_slot(s, slot, err.kind == ERROR_INVALID ? ANSWER_FINAL : ANSWER_RETRY, err.text);
+        else
+                slot->state = SLOT_SENT;
+}
+
+static void begin_message(struct buf *message)
+{
+        if (message->cap > MESSAGE_KEPT)
+                buf_done(message);
+        buf_reset(message);
+        if (buf_reserve(message, HTTP_HEADROOM))
+                message->n = HTTP_HEADROOM;
+}
+
+static struct str body_of(const struct buf *message) { return (struct str){ message->p + HTTP_HEADROOM, message->n - HTTP_HEADROOM }; }
+
+static void send_records(struct sender *s, struct slot *slot, const struct action *a)
+{
+        begin_message(&slot->message);
+        buf_reset(&slot->headers);
+        request_body(&s->maker, a->records, a->n, &slot->message);
+        request_headers(&s->maker, a->records, a->n, &slot->headers);
+        if (slot->records)
+                memcpy(slot->records, a->records, a->n * sizeof(struct record *));
+        if (!slot->message.failed && a->n > 1 && body_of(&slot->message).n > (size_t)s->delivery->batch->max_bytes)
+                fail_slot(s, slot, ANSWER_TOO_LARGE, "the batch is larger than batch.maxBytes");
+        else if (s->transform && !slot->message.failed) {
+                slot->state = SLOT_TRANSFORMING;
+                transform_submit(s->transform, slot->ticket, body_of(&slot->message));
+        } else
+                submit(s, slot);
+}
+
+static void send_letter(struct sender *s, struct slot *slot, const struct action *a)
+{
+        struct dead_letter d = { .attempts = a->number, .status = a->status, .reason = a->reason, .answer = a->body };
+        struct error err;
+
+        buf_reset(&s->payload);
+        if (s->config.trigger->event->format == FORMAT_FUNCTION_GRAPH)
+                request_body(&s->maker, a->records, 1, &s->payload);
+        if (letters_send(s->letters, a->attempt & 0xffff, slot->ticket, &s->maker, a->records[0], &d, buf_view(&s->payload), &err) < 0)
+                fail_slot(s, slot, ANSWER_RETRY, err.text);
+        else
+                slot->state = SLOT_LETTER;
+        if (s->payload.cap > MESSAGE_KEPT)
+                buf_done(&s->payload);
+}
+
+void sender_send(struct sender *s, const struct action *a)
+{
+        struct slot *slot = slot_of(s, a->attempt);
+
+        slot->ticket = a->attempt;
+        slot->n = (uint32_t)a->n;
+        if (a->kind == ACTION_DEAD_LETTER)
+                send_letter(s, slot, a);
+        else
+                send_records(s, slot, a);
+}
+
+void sender_cancel(struct sender *s, uint32_t ticket)
+{
+        struct slot *slot = slot_of(s, ticket);
+
+        if (slot->ticket != ticket)
+                return;
+        if (slot->state == SLOT_TRANSFORMING)
+                transform_cancel(s->transform, ticket);
+        else if (slot->state == SLOT_SENT)
+                s->http.ops->cancel(s->http.cookie, ticket);
+        else if (slot->state == SLOT_LETTER)
+                letters_cancel(s->letters, ticket);
+        slot->state = SLOT_FREE;
+}
+
+/* ---- answers -------------------------------------------------------------------------------------------------------------------------- */
+
+static void partial(struct sender *s, const struct slot *slot, const struct http_completion *c, struct answer *a)
+{
+        bool all;
+        size_t n;
+
+        buf_reset(&s->words);
+        n = request_failures(c->body, slot->records, slot->n, s->places, &all, &s->words);
+        if (all) {
+                a->kind = ANSWER_RETRY;
+                (void)snprintf(s->text, sizeof(s->text), "%.120s: %s", s->config.sink, s->words.p ? s->words.p : "");
+        } else if (n) {
+                a->kind = n == slot->n && slot->n == 1 ? ANSWER_RETRY : ANSWER_PARTIAL;
+                a->failed = s->places;
+                a->failed_n = n;
+                (void)snprintf(s->text, sizeof(s->text), "%.120s: %zu of %u records failed, the first is %.*s", s->config.sink, n, slot->n,
+                               (int)MIN_OF(slot->records[s->places[0]]->id.n, (size_t)160), slot->records[s->places[0]]->id.p);
+        }
+}
+
+static void answered(struct sender *s, const struct slot *slot, const struct http_completion *c, struct answer *a)
+{
+        struct str words = str_trim(c->body);
+
+        *a = (struct answer){ .kind = ANSWER_RETRY, .text = s->text };
+        if (c->failed) {
+                a->kind = c->error.retry || c->error.kind == ERROR_PROTOCOL ? ANSWER_RETRY : ANSWER_FINAL;
+                a->overload = a->kind == ANSWER_RETRY && c->error.kind != ERROR_PROTOCOL;
+                (void)snprintf(s->text, sizeof(s->text), "%.390s", c->error.text);
+                return;
+        }
+        a->kind = answer_kind_of(c->status);
+        a->overload = a->kind == ANSWER_RETRY && answer_is_overload(c->status);
+        a->status = c->status;
+        a->retry_after = c->retry_after;
+        a->body = c->body;
+        (void)snprintf(s->text, sizeof(s->text), words.n ? "%.160s answered %d: %.*s" : "%.160s answered %d", s->config.sink, c->status, (int)MIN_OF(words.n, (size_t)160), words.p);
+        if (c->status == 401 && s->access && access_refused(s->access))
+                a->kind = ANSWER_RETRY;
+        if (a->kind == ANSWER_ACCEPTED && slot->records)
+                partial(s, slot, c, a);
+}
+
+static void init_answered(struct sender *s, const struct http_completion *c)
+{
+        usec now = loop_now(s->config.loop);
+
+        if (!c->failed && c->status >= 200 && c->status <= 299) {
+                s->init = INIT_DONE;
+                s->init_why[0] = 0;
+                return;
+        }
+        s->init = INIT_WAITS;
+        s->init_at = now + backoff_full_jitter(&s->random, s->delivery->retry->initial_backoff, s->delivery->retry->max_backoff, s->init_failures++, 10 * USEC_MSEC);
+        if (c->failed)
+                (void)snprintf(s->init_why, sizeof(s->init_why), "initialization: %.380s", c->error.text);
+        else
+                (void)snprintf(s->init_why, sizeof(s->init_why), "initialization: %.100s answered %d: %.*s", s->config.trigger->function->init_path, c->status,
+                               (int)MIN_OF(c->body.n, (size_t)160), c->body.p ? c->body.p : "");
+}
+
+static bool take_failure(struct sender *s, uint32_t *ticket, struct answer *a)
+{
+        struct slot *slot = s->failed;
+
+        if (!slot)
+                return false;
+        if (!(s->failed = slot->next_failed))
+                s->failed_last = &s->failed;
+        *ticket = slot->ticket;
+        *a = (struct answer){ .kind = slot->failed_as, .text = slot->failure ? slot->failure : "out of memory" };
+        return true;
+}
+
+static void take_transformed(struct sender *s)
+{
+        struct transform_result r;
+
+        while (s->transform && transform_take(s->transform, &r)) {
+                struct slot *slot = slot_of(s, (uint32_t)r.tag);
+
+                if (slot->state != SLOT_TRANSFORMING || slot->ticket != (uint32_t)r.tag)
+                        continue;
+                if (r.failed) {
+                        fail_slot(s, slot, r.error.kind == ERROR_SYSTEM || r.error.kind == ERROR_PROTOCOL ? ANSWER_RETRY : ANSWER_FINAL, r.error.text);
+                        continue;
+                }
+                begin_message(&slot->message);
+                buf_str(&slot->message, r.output);
+                submit(s, slot);
+        }
+}
+
+bool sender_take(struct sender *s, uint32_t *ticket, struct answer *a)
+{
+        struct http_completion c;
+        uint64_t tag;
+
+        take_transformed(s);
+        if (take_failure(s, ticket, a))
+                return true;
+        while (s->http.ops->take(s->http.cookie, &c)) {
+                if (c.tag == TAG_INIT) {
+                        init_answered(s, &c);
+                        continue;
+                }
+                *ticket = (uint32_t)c.tag;
+                slot_of(s, *ticket)->state = SLOT_FREE;
+                answered(s, slot_of(s, *ticket), &c, a);
+                return true;
+        }
+        if (!s->letters || !letters_take(s->letters, &tag, a))
+                return false;
+        *ticket = (uint32_t)tag;
+        if (slot_of(s, *ticket)->ticket == *ticket)
+                slot_of(s, *ticket)->state = SLOT_FREE;
+        return true;
+}
+
+/* ---- what must be there first ---------------------------------------------------------------------------------------------------------- */
+
+bool sender_ready(const struct sender *s, const char **why)
+{
+        *why = s->access ? access_lacks(s->access) : NULL;
+        if (*why)
+                return false;
+        *why = s->init_why[0] ? s->init_why : NULL;
+        return s->init == INIT_DONE;
+}
+
+static void send_init(struct sender *s, usec now)
+{
+        struct http_request request = { .target = s->init_target, .message = &s->init_message };
+        struct error err;
+
+        begin_message(&s->init_message);
+        if (s->access)
+                request.headers = access_headers(s->access);
+        if (s->http.ops->submit(s->http.cookie, TAG_INIT, &request, &err) < 0) {
+                init_answered(s, &(struct http_completion){ .failed = true, .error = err });
+                return;
+        }
+        s->init = INIT_SENT;
+        s->init_at = now + s->delivery->timeout;
+}
+
+void sender_turn(struct sender *s, usec now)
+{
+        if (s->init == INIT_DONE || now < s->init_at || (s->access && access_lacks(s->access)))
+                return;
+        if (s->init == INIT_WAITS)
+                send_init(s, now);
+        else {
+                struct http_completion late = { .failed = true };
+
+                s->http.ops->cancel(s->http.cookie, TAG_INIT);
+                (void)error_set(&late.error, ERROR_TIMEOUT, "no answer in time");
+                init_answered(s, &late);
+        }
+}
+
+usec sender_deadline(const struct sender *s) { return s->init == INIT_DONE || (s->access && access_lacks(s->access)) ? USEC_NEVER : s->init_at; }
+
+/* ---- life ------------------------------------------------------------------------------------------------------------------------------ */
+
+static bool needs_access(const struct delivery_spec *d)
+{
+        bool any = d->authentication != NULL;
+
+        for (size_t i = 0; i < d->headers.n; i++)
+                any = any || ((const struct header_spec *)d->headers.list[i])->secret;
+        return any;
+}
+
+static int open_target(struct sender *s, struct error *err)
+{
+        const struct trigger *t = s->config.trigger;
+        BUF_AT_END struct buf space = BUF_INIT(1 << 20), headers = BUF_INIT(65536);
+        struct http_target_config c;
+
+        if (sender_target(&c, t, s->config.sink, s->config.secrets, &space, err) < 0)
+                return -1;
+        request_constant_headers(&s->maker, &headers);
+        if (headers.failed)
+                return error_memory(err);
+        c.headers = buf_view(&headers);
+        c.method = delivery_methods[s->delivery->method];
+        c.max_connections = s->config.slots;
+        c.answer_max = s->delivery->partial_failures ? PARTIAL_ANSWER_KEPT : ANSWER_KEPT;
+        return http_target_new(&s->target, s->config.http, &c, err);
+}
+
+static int open_init(struct sender *s, struct error *err)
+{
+        BUF_AT_END struct buf space = BUF_INIT(1 << 20), headers = BUF_INIT(65536), url = BUF_INIT(8192);
+        struct http_target_config c;
+        struct url sink;
+
+        if (url_parse(str_of(s->config.sink), &sink, err) < 0)
+                return -1;
+        buf_printf(&url, "http%s://" STR_FMT "%s", sink.tls ? "s" : "", STR_ARG(sink.authority), s->config.trigger->function->init_path);
+        buf_text(&headers, "Content-Type: application/json\r\n");
+        request_constant_headers(&s->maker, &headers);
+        if (url.failed || headers.failed)
+                return error_memory(err);
+        if (sender_target(&c, s->config.trigger, url.p, s->config.secrets, &space, err) < 0)
+                return -1;
+        c.headers = buf_view(&headers);
+        c.max_connections = 1;
+        c.answer_max = ANSWER_KEPT;
+        s->init_message.max = HTTP_HEADROOM + 1024;
+        s->init = INIT_WAITS;
+        return http_target_new(&s->init_target, s->config.http, &c, err);
+}
+
+static int make_slots(struct sender *s, struct error *err)
+{
+        s->slots = calloc(s->config.slots, sizeof(*s->slots));
+        s->places = calloc(s->config.batch_records, sizeof(*s->places));
+        if (!s->slots || !s->places)
+                return error_memory(err);
+        for (uint32_t i = 0; i < s->config.slots; i++) {
+                struct slot *slot = &s->slots[i];
+
+                slot->message.max = MESSAGE_MOST;
+                slot->headers.max = 65536;
+                slot->ticket = UINT32_MAX;
+                if (s->delivery->partial_failures && !(slot->records = calloc(s->config.batch_records, sizeof(struct record *))))
+                        return error_memory(err);
+        }
+        return 0;
+}
+
+static int open_all(struct sender *s, struct error *err)
+{
+        const struct sender_config *c = &s->config;
+        const struct access_config access = { .trigger = c->trigger, .secrets = c->secrets, .loop = c->loop, .http = c->http, .observer = c->wake };
+        const struct letters_config letters = { .trigger = c->trigger, .url = c->dead_letter, .loop = c->loop, .http = c->http, .wake = c->wake, .most = c->slots };
+        const struct transform_spec *t = c->trigger->transform;
+
+        if (make_slots(s, err) < 0 || http_end_new(&s->end, c->http, c->wake, err) < 0)
+                return -1;
+        s->http = http_end_port(s->end);
+        if (open_target(s, err) < 0 || (needs_access(s->delivery) && access_new(&s->access, &access, err) < 0) ||
+            (s->delivery->dead_letter && letters_new(&s->letters, &letters, err) < 0) || (c->trigger->function->init_path && open_init(s, err) < 0))
+                return -1;
+        if (t) {
+                const struct transform_config transform = { .loop = c->loop, .program = t->jq, .timeout = t->timeout, .memory = (size_t)64 << 20, .output_max = MESSAGE_MOST / 2 };
+
+                return transform_new(&s->transform, &transform, c->wake, err);
+        }
+        return 0;
+}
+
+int sender_new(struct sender **out, const struct sender_config *config, struct error *err)
+{
+        struct sender *s = calloc(1, sizeof(*s));
+
+        if (!s)
+                return error_memory(err);
+        s->config = *config;
+        s->delivery = config->trigger->delivery;
+        s->failed_last = &s->failed;
+        s->words.max = 4096;
+        s->payload.max = MESSAGE_MOST;
+        s->init = INIT_DONE;
+        random_init(&s->random, random_seed());
+        request_maker_init(&s->maker, config->trigger, config->driver, config->services, config->sink);
+        if (open_all(s, err) < 0) {
+                (void)sender_free(s);
+                return -1;
+        }
+        *out = s;
+        return 0;
+}
+
+struct sender *sender_free(struct sender *s)
+{
+        if (!s)
+                return NULL;
+        (void)transform_free(s->transform);
+        (void)letters_free(s->letters);
+        (void)access_free(s->access);
+        if (s->end)
+                (void)http_end_free(s->end);
+        (void)http_target_free(s->target);
+        (void)http_target_free(s->init_target);
+        for (uint32_t i = 0; s->slots && i < s->config.slots; i++) {
+                buf_done(&s->slots[i].message);
+                buf_done(&s->slots[i].headers);
+                free(s->slots[i].records);
+                free(s->slots[i].failure);
+        }
+        free(s->slots);
+        free(s->places);
+        buf_done(&s->words);
+        buf_done(&s->payload);
+        buf_done(&s->init_message);
+        request_maker_done(&s->maker);
+        free(s);
+        return NULL;
+}
