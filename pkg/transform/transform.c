@@ -188,7 +188,7 @@ static void start(struct transform *t)
         t->state = STATE_STARTING;
         loop_io_want(t->end, LOOP_READABLE);
         loop_io_want(t->io, LOOP_READABLE | LOOP_WRITABLE);
-        set_deadline(t, loop_now(t->config.loop) + CHILD_START_TIMEOUT);
+        set_deadline(t, loop_now(t->config.loop) + t->config.start_timeout);
 }
 
 /* The end is told by the pidfd; what the child said before is read then. */
@@ -429,7 +429,7 @@ static void on_end(void *cookie, int events UNUSED)
         loop_io_close(t->end);
         t->io = t->end = NULL;
         set_deadline(t, USEC_NEVER);
-        end = process_end(&t->process, t->config.memory, t->config.timeout, &err);
+        end = process_end(&t->process, t->config.memory, t->ready ? t->config.timeout : t->config.start_timeout, &err);
         t->state = STATE_IDLE;
         if (t->refused)
                 return;
@@ -453,7 +453,7 @@ static void on_late(struct transform *t)
         if (t->deadline > loop_now(t->config.loop))
                 return;
         if (t->state == STATE_STARTING)
-                kill_late(t, "compiling the transform took", CHILD_START_TIMEOUT);
+                kill_late(t, "compiling the transform took", t->config.start_timeout);
         else
                 kill_late(t, "the transform took", t->config.timeout);
 }
@@ -495,6 +495,7 @@ int transform_new(struct transform **out, const struct transform_config *config,
                 return error_memory(err);
         t->config = *config;
         t->config.timeout = config->timeout ? config->timeout : TRANSFORM_TIMEOUT;
+        t->config.start_timeout = config->start_timeout ? config->start_timeout : CHILD_START_TIMEOUT;
         t->config.memory = config->memory ? config->memory : TRANSFORM_MEMORY;
         t->config.output_max = config->output_max ? config->output_max : TRANSFORM_OUTPUT_MAX;
         t->limits = (struct child_setup){ t->config.memory, t->config.output_max, t->config.timeout };

@@ -16,6 +16,7 @@ struct transform_config {
         struct loop *loop;
         const char *program;     /* jq; borrowed until free */
         usec timeout;            /* of one record; 0: TRANSFORM_TIMEOUT */
+        usec start_timeout;      /* of compiling the program; 0: ten seconds */
         size_t memory;           /* what the child may take above what it has at start; 0: TRANSFORM_MEMORY */
         size_t output_max;       /* bytes of one result; 0: TRANSFORM_OUTPUT_MAX */
         const char *executable;  /* borrowed until free; NULL: this program */
