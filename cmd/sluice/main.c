@@ -4,6 +4,8 @@
 
 static const struct { const char *name, *summary; int (*run)(int, char **); } commands[] = {
         { "run", "Run Triggers from files in this process, without a cluster.", cmd_run },
+        { "preview", "Show the request a function would get for a sample record.", cmd_preview },
+        { "replay", "Send dead letters again.", cmd_replay },
         { "validate", "Check Triggers in files and say what is wrong, and where.", cmd_validate },
         { "display", "An example function: answers events and shows them.", cmd_display },
         { "controller", "Watch Triggers in a cluster and keep their workers.", cmd_controller },

@@ -30,6 +30,8 @@ int usage_error(const char *command, const char *format, ...) PRINTF(2, 3);     
 
 int cmd_controller(int argc, char **argv);
 int cmd_display(int argc, char **argv);
+int cmd_preview(int argc, char **argv);
+int cmd_replay(int argc, char **argv);
 int cmd_run(int argc, char **argv);
 int cmd_transform_child(int argc, char **argv);
 int cmd_validate(int argc, char **argv);

@@ -2,6 +2,24 @@
 
 #include "options.h"
 #include "source/driver.h"
+#include "transform/transform.h"
+
+/* What only jq can tell. */
+static bool check_transforms(const struct triggers *all, struct buf *report)
+{
+        bool fine = true;
+
+        for (size_t i = 0; i < all->n; i++) {
+                const struct trigger *t = all->list[i];
+                struct error err;
+
+                if (!t->transform || transform_check(t->transform->jq, &err) == 0)
+                        continue;
+                fine = false;
+                buf_printf(report, "%s:%u:%u: spec.transform.jq: %s\n", t->file ? t->file : "<stdin>", t->line, t->column, err.text);
+        }
+        return fine;
+}
 
 /* Checks one argument, of itself: names may come again in another one. What is wrong goes to stderr. */
 static bool check(const char *path)
@@ -9,7 +27,7 @@ static bool check(const char *path)
         BUF_AT_END struct buf report = BUF_INIT((size_t)64 << 20);
         struct triggers all = { 0 };
         struct error err;
-        bool valid = triggers_load(&all, path, source_types(), source_drivers_n, &report, &err) == 0;
+        bool valid = triggers_load(&all, path, source_types(), source_drivers_n, &report, &err) == 0 && check_transforms(&all, &report);
 
         if (report.n)
                 (void)fwrite(report.p, 1, report.n, stderr);

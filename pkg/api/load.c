@@ -195,3 +195,15 @@ void triggers_done(struct triggers *all)
         free(all->list);
         *all = (struct triggers){ 0 };
 }
+
+struct trigger *triggers_find(const struct triggers *all, const char *name, struct error *err)
+{
+        for (size_t i = 0; i < all->n; i++)
+                if (name ? string_equal(all->list[i]->name, name) : all->n == 1)
+                        return all->list[i];
+        if (name)
+                (void)error_set(err, ERROR_NOT_FOUND, "holds no Trigger named %s", name);
+        else
+                (void)error_set(err, ERROR_INVALID, "holds %zu Triggers: say which one with --name=NAME", all->n);
+        return NULL;
+}

@@ -110,6 +110,8 @@ void trigger_secrets(const struct trigger *, void (*each)(void *cookie, const st
 struct triggers { struct trigger **list; size_t n; };
 int triggers_load(struct triggers *, const char *path, const struct source_type *, size_t n, struct buf *report, struct error *) MUST_CHECK;
 void triggers_done(struct triggers *);
+/* The one of that name, or, without a name, the only one. NULL with the reason. */
+struct trigger *triggers_find(const struct triggers *, const char *name, struct error *);
 
 /* Every table that a Trigger is made of, for tests. false: no more. */
 bool trigger_type_at(size_t index, const struct source_type *, size_t n, const struct type **);

@@ -87,10 +87,11 @@ struct driver {
         void   (*stop)(struct source *);                                 /* ends in CLOSED */
         struct source *(*free)(struct source *);                         /* takes NULL, returns NULL */
         int64_t (*lag)(const struct source *);                           /* records behind; -1: unknown */
+        bool   (*drained)(const struct source *);                        /* all there is was lent and settled. NULL: there is no such end */
         void   (*describe)(const struct record *, struct writer *);      /* the document a filter sees */
         /* FunctionGraph's event for n records of one track, in the dialect. Needs no open source, only records of this driver. */
         void   (*encode)(const struct services *, enum dialect, struct record *const *, size_t n, struct writer *);
-        /* The record as a CloudEvent: all but type and overrides. What is not the record's own is kept in the buffer. */
+        /* The record as a CloudEvent: all but the overrides; without a type it gets ce_type. What is not the record's own is kept in the buffer. */
         void   (*event)(const struct services *, const struct record *, struct buf *, struct cloud_event *);
         /* What the record carries under a name, such as traceparent; p NULL: nothing. NULL: no record carries any. */
         struct str (*header)(const struct record *, const char *name);

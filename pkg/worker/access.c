@@ -421,3 +421,28 @@ struct access *access_free(struct access *a)
         free(a);
         return NULL;
 }
+
+/* ---- previews -------------------------------------------------------------------------------------------------------------------------- */
+
+int access_preview(const struct trigger *t, const char *secrets, struct buf *out, struct error *err)
+{
+        struct access a = { .config = { .trigger = t, .secrets = secrets }, .delivery = t->delivery };
+        const struct authentication_spec *auth = t->delivery->authentication;
+
+        if (auth && auth->oauth2)
+                buf_printf(out, "Authorization: Bearer <token from %s>\r\n", auth->oauth2->token_url);
+        if (secrets)
+                return write_headers(&a, out, err);
+        for (size_t i = 0; i < t->delivery->headers.n; i++) {
+                const struct header_spec *h = t->delivery->headers.list[i];
+
+                if (h->secret)
+                        buf_printf(out, "%s: <Secret %s, key %s>\r\n", h->name, h->secret->name, h->secret->key);
+        }
+        if (auth && auth->basic)
+                buf_printf(out, "Authorization: Basic <Secret %s, key %s, and Secret %s, key %s>\r\n", auth->basic->username->name, auth->basic->username->key,
+                           auth->basic->password->name, auth->basic->password->key);
+        if (auth && auth->bearer)
+                buf_printf(out, "Authorization: Bearer <Secret %s, key %s>\r\n", auth->bearer->token->name, auth->bearer->token->key);
+        return out->failed ? error_memory(err) : 0;
+}

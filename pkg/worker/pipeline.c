@@ -40,6 +40,7 @@ static void changed(struct pipeline *p)
 }
 
 const struct trigger *pipeline_trigger(const struct pipeline *p) { return p->config.trigger; }
+bool pipeline_drained(const struct pipeline *p) { return p->driver->drained && p->driver->drained(p->source); }
 bool pipeline_stopped(const struct pipeline *p) { return p->closed; }
 
 void pipeline_status(const struct pipeline *p, struct pipeline_status *out)
@@ -267,7 +268,7 @@ static int open_all(struct pipeline *p, struct error *err)
         if (delivery_new(&p->engine, &config, random_seed(), err) < 0 || open_filter(p, err) < 0 || sender_new(&p->sender, &sender, err) < 0 ||
             p->config.open_store(p->config.store_cookie, &p->task, &p->services.store, err) < 0)
                 return -1;
-        return p->driver->open(&p->source, t->source_spec, &p->services, &p->task, err);
+        return p->driver->open(&p->source, p->config.driver ? p->config.source_spec : t->source_spec, &p->services, &p->task, err);
 }
 
 int pipeline_new(struct pipeline **out, const struct pipeline_config *config, struct error *err)
@@ -277,7 +278,7 @@ int pipeline_new(struct pipeline **out, const struct pipeline_config *config, st
         if (!p)
                 return error_memory(err);
         p->config = *config;
-        p->driver = trigger_driver(config->trigger);
+        p->driver = config->driver ? config->driver : trigger_driver(config->trigger);
         p->task.turn = turn;
         p->status.source = SOURCE_CONNECTING;
         p->status.lag = -1;

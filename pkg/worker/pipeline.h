@@ -13,6 +13,8 @@ struct pipeline_config {
         struct http_client *http;
         const struct clock *clock;
         const struct trigger *trigger;   /* borrowed until free */
+        const struct driver *driver;     /* NULL: the Trigger's own, with its spec */
+        const void *source_spec;         /* the driver's */
         const char *sink;                /* the absolute URL events go to */
         const char *dead_letter;         /* the absolute URL dead letters go to; NULL: the Trigger's own, if any */
         const char *secrets;             /* the folder of Secrets, NAME/KEY; NULL: none */
@@ -42,5 +44,7 @@ void pipeline_status(const struct pipeline *, struct pipeline_status *);
 const struct trigger *pipeline_trigger(const struct pipeline *);
 /* Stops reading, lets what is in flight finish until the deadline (monotonic), commits. */
 void pipeline_stop(struct pipeline *, usec give_up_at);
+/* All that the source has was read and settled. */
+bool pipeline_drained(const struct pipeline *);
 bool pipeline_stopped(const struct pipeline *);
 struct pipeline *pipeline_free(struct pipeline *);             /* after it stopped; NULL is fine */

@@ -134,7 +134,7 @@ static void cloud_event(struct request_maker *m, const struct record *r, struct 
 {
         buf_reset(&m->space);
         m->driver->event(m->services, r, &m->space, e);
-        e->type = str_of(m->driver->ce_type);
+        e->type = e->type.n ? e->type : str_of(m->driver->ce_type);
         e->overrides = m->trigger->ce_overrides ? &m->trigger->ce_overrides->extensions : NULL;
 }
 

@@ -66,6 +66,7 @@ struct partition {
         rd_kafka_queue_t *queue; /* NULL: not assigned */
         _Atomic bool readable;   /* set by librdkafka's thread: something came into an empty queue */
         bool more;               /* the last read stopped for lack of credit, not of messages */
+        bool at_end;             /* all there was has been read */
         bool tell_assigned, tell_leaving, leaving, lost, left;
         int64_t credit, bytes;
         uint32_t lent;
@@ -276,6 +277,7 @@ static bool partition_take(struct source *s, const rd_kafka_topic_partition_t *t
         p->lent = 0;
         p->position = p->committed = -1;
         p->more = true;
+        p->at_end = false;
         p->leaving = p->lost = p->left = p->tell_leaving = false;
         p->tell_assigned = true;
         return true;
@@ -524,6 +526,7 @@ static struct record *lend(struct source *s, struct partition *p, rd_kafka_messa
         p->bytes -= m->record.pinned;
         p->lent++;
         p->position = native->offset + 1;
+        p->at_end = false;
         return &m->record;
 }
 
@@ -533,6 +536,7 @@ static void end_of_partition(struct source *s, struct partition *p, int64_t end)
         if (p->lent == 0 && p->committed < end && !p->leaving)
                 kafka_commit(s, p->track, (uint64_t)end);
         p->position = end;
+        p->at_end = true;
 }
 
 /* Reads one message of a partition; false: none, or no memory. */
@@ -776,6 +780,20 @@ static int64_t kafka_lag(const struct source *s)
         return known ? lag : -1;
 }
 
+static bool kafka_drained(const struct source *s)
+{
+        bool any = false;
+
+        for (uint32_t i = 0; i < s->partitions_n && s->queue; i++) {
+                const struct partition *p = s->partitions[i];
+
+                if (p->queue && (!p->at_end || p->lent))
+                        return false;
+                any = any || p->queue;
+        }
+        return any;
+}
+
 /* ---- shapes -------------------------------------------------------------------------------------------------------------------------- */
 
 static void json_payload(struct writer *w, const struct record *r)
@@ -1010,6 +1028,6 @@ static void kafka_origin(const struct trigger *t, struct buf *b) { join_strings(
 const struct driver kafka_driver = {
         .name = "kafka", .ce_type = "dev.sluice.kafka.message", .type = &kafka_type,
         .open = kafka_open, .credit = kafka_credit, .poll = kafka_poll, .deadline = kafka_deadline, .settle = kafka_settle, .detach = kafka_detach,
-        .commit = kafka_commit, .revoked = kafka_revoked, .stop = kafka_stop, .free = kafka_free, .lag = kafka_lag, .describe = kafka_describe,
+        .commit = kafka_commit, .revoked = kafka_revoked, .stop = kafka_stop, .free = kafka_free, .lag = kafka_lag, .drained = kafka_drained, .describe = kafka_describe,
         .encode = kafka_encode, .event = kafka_event, .header = kafka_header, .sample = kafka_sample, .sample_free = kafka_sample_free, .origin = kafka_origin,
 };

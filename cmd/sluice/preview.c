@@ -1,0 +1,272 @@
+#include <inttypes.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "filter/filter.h"
+#include "http/url.h"
+#include "options.h"
+#include "source/timer/cron.h"
+#include "source/timer/timer.h"
+#include "transform/transform.h"
+#include "worker/request.h"
+#include "worker/sender.h"
+
+enum { EXIT_FILTERED = 3, RECORD_MOST = 32 << 20 };
+
+struct preview {
+        const char *file, *record, *name, *secrets;
+        const char *after;
+        int64_t count;
+        bool body_only;
+        const struct trigger *trigger;
+        const struct driver *driver;
+        struct services services;
+        struct documents documents;
+};
+
+static int complain(const struct error *err)
+{
+        (void)fprintf(stderr, "sluice preview: %s\n", err->text);
+        return 1;
+}
+
+/* ---- timers ---------------------------------------------------------------------------------------------------------------------------- */
+
+static int print_runs(const struct preview *p)
+{
+        const struct timer_spec *spec = p->trigger->source_spec;
+        usec at = clock_wall(&system_clock);
+        BUF_AT_END struct buf why = BUF_INIT(1024);
+        struct zone *zone = NULL;
+        struct error err;
+        struct cron cron;
+        struct str named;
+
+        if (p->after && !time_parse(str_of(p->after), &at))
+                return usage_error("preview", "--after wants a time such as 2026-01-31T08:00:00Z");
+        if (cron_parse(str_of(spec->schedule), &cron, &named, &why) < 0) {
+                (void)error_set(&err, ERROR_INVALID, "schedule: %s", why.p ? why.p : "");
+                return complain(&err);
+        }
+        if (zone_load(&zone, named.n ? named : str_of(spec->time_zone), &err) < 0)
+                return complain(&err);
+        for (int64_t i = 0; i < p->count; i++) {
+                BUF_AT_END struct buf text = BUF_INIT(64);
+
+                at = cron_next(&cron, zone, at);
+                if (at == USEC_NEVER)
+                        break;
+                time_format(&text, at);
+                (void)printf("%s\n", text.p ? text.p : "");
+        }
+        (void)zone_free(zone);
+        return 0;
+}
+
+/* ---- a record -------------------------------------------------------------------------------------------------------------------------- */
+
+static int read_record(struct preview *p, const struct node **document, struct error *err)
+{
+        BUF_AT_END struct buf text = BUF_INIT(RECORD_MOST), report = BUF_INIT((size_t)1 << 20);
+        struct problems problems = { 0 };
+        int result;
+
+        if (buf_read_file(&text, strcmp(p->record, "-") == 0 ? "/dev/stdin" : p->record, err) < 0)
+                return -1;
+        result = yaml_parse(&p->documents, buf_view(&text), &problems);
+        problems_format(&problems, p->record, &report);
+        problems_done(&problems);
+        if (result < 0 || p->documents.n != 1 || p->documents.roots[0]->kind != NODE_MAP)
+                return error_set(err, ERROR_INVALID, "%s%s", report.n ? report.p : p->record, report.n ? "" : " must hold one record, as a JSON object");
+        *document = p->documents.roots[0];
+        return 0;
+}
+
+static int filtered(const struct preview *p, const struct record *r, bool *out, struct error *err)
+{
+        BUF_AT_END struct buf document = BUF_INIT(BUF_DEFAULT_MAX), why = BUF_INIT(4096);
+        CLEANUP(filter_freep) struct filter *f = NULL;
+        bool matches = true;
+        struct writer w;
+
+        *out = false;
+        if (!p->trigger->filter)
+                return 0;
+        writer_init(&w, &document);
+        p->driver->describe(r, &w);
+        if (filter_new(&f, str_of(p->trigger->filter->pattern), err) < 0 || filter_match(f, buf_view(&document), &matches, err) < 0)
+                return -1;
+        if (matches)
+                return 0;
+        filter_explain(f, buf_view(&document), &why);
+        (void)fprintf(stderr, "filtered: %s\nthe filter sees: %s\n", why.p ? why.p : "", document.p ? document.p : "");
+        *out = true;
+        return 0;
+}
+
+/* ---- the transform --------------------------------------------------------------------------------------------------------------------- */
+
+struct waiting { struct task task; struct loop *loop; struct transform *transform; struct transform_result result; struct buf *out; };
+
+static void on_result(struct task *t, usec now UNUSED)
+{
+        struct waiting *w = CONTAINER_OF(t, struct waiting, task);
+
+        if (!transform_take(w->transform, &w->result))
+                return;
+        buf_reset(w->out);
+        if (!w->result.failed)
+                buf_str(w->out, w->result.output);
+        loop_stop(w->loop);
+}
+
+static int transformed(const struct preview *p, struct buf *body, struct error *err)
+{
+        const struct transform_spec *spec = p->trigger->transform;
+        struct waiting w = { .task = { .turn = on_result }, .out = body };
+        struct transform_config config = { .program = spec ? spec->jq : NULL, .timeout = spec ? spec->timeout : 0, .output_max = BUF_DEFAULT_MAX };
+        int result = -1;
+
+        if (!spec)
+                return 0;
+        if (loop_new(&w.loop, err) < 0)
+                return -1;
+        config.loop = w.loop;
+        if (transform_new(&w.transform, &config, &w.task, err) == 0) {
+                transform_submit(w.transform, 1, buf_view(body));
+                loop_run(w.loop);
+                result = w.result.failed ? -1 : 0;
+                if (w.result.failed)
+                        *err = w.result.error;
+        }
+        (void)transform_free(w.transform);
+        loop_forget(w.loop, &w.task);
+        (void)loop_free(w.loop);
+        return result < 0 ? error_wrap(err, "the transform's failure is final") : 0;
+}
+
+/* ---- the request ----------------------------------------------------------------------------------------------------------------------- */
+
+static int print_request(const struct preview *p, struct request_maker *m, struct record *r, struct error *err)
+{
+        BUF_AT_END struct buf body = BUF_INIT(BUF_DEFAULT_MAX), headers = BUF_INIT(1 << 20);
+        const struct delivery_spec *d = p->trigger->delivery;
+        struct url url;
+
+        request_body(m, &r, 1, &body);
+        if (transformed(p, &body, err) < 0)
+                return -1;
+        request_constant_headers(m, &headers);
+        request_headers(m, &r, 1, &headers);
+        if (access_preview(p->trigger, p->secrets, &headers, err) < 0)
+                return -1;
+        if (body.failed || headers.failed)
+                return error_memory(err);
+        if (url_parse(str_of(m->sink), &url, err) < 0)
+                return -1;
+        if (!p->body_only)
+                (void)printf("%s %s\nHost: " STR_FMT "\nUser-Agent: sluice\n", delivery_methods[d->method], m->sink, STR_ARG(url.authority));
+        for (struct str rest = p->body_only ? (struct str){ 0 } : buf_view(&headers); rest.n;) {
+                struct str line = str_cut(&rest, '\n');
+
+                (void)printf(STR_FMT "\n", STR_ARG(str_trim(line)));
+        }
+        if (!p->body_only)
+                (void)printf("Content-Length: %zu\n\n", body.n);
+        (void)fwrite(body.p, 1, body.n, stdout);
+        if (!body.n || body.p[body.n - 1] != '\n')
+                (void)printf("\n");
+        return 0;
+}
+
+/* What the sink is called before a cluster resolves it. */
+static void sink_url(const struct trigger *t, struct buf *b)
+{
+        const struct sink_ref *ref = t->sink->ref;
+
+        if (!ref) {
+                buf_text(b, t->sink->uri);
+                return;
+        }
+        buf_printf(b, "http://%s.%s.svc", ref->name, ref->namespace_ ? ref->namespace_ : t->namespace_);
+        if (ref->port > 0 && ref->port != 80)
+                buf_printf(b, ":%" PRId64, ref->port);
+        buf_text(b, t->sink->uri ? t->sink->uri : "/");
+}
+
+static int show(struct preview *p)
+{
+        static const struct node nothing = { .kind = NODE_MAP };
+        BUF_AT_END struct buf url = BUF_INIT(8192);
+        const struct node *document = &nothing;
+        struct record *r = NULL;
+        struct request_maker m;
+        struct error err;
+        bool out = false;
+        int result;
+
+        sink_url(p->trigger, &url);
+        if (url.failed || (p->record && read_record(p, &document, &err) < 0))
+                return url.failed ? 1 : complain(&err);
+        if (p->driver->sample(p->trigger->source_spec, &p->services, document, &r, &err) < 0)
+                return complain(&err);
+        request_maker_init(&m, p->trigger, p->driver, &p->services, url.p);
+        result = filtered(p, r, &out, &err);
+        if (result == 0 && !out)
+                result = print_request(p, &m, r, &err);
+        request_maker_done(&m);
+        p->driver->sample_free(r);
+        return result < 0 ? complain(&err) : out ? EXIT_FILTERED : 0;
+}
+
+static int run(struct preview *p)
+{
+        BUF_AT_END struct buf report = BUF_INIT((size_t)16 << 20);
+        struct triggers all = { 0 };
+        struct error err;
+        int result = 1;
+
+        if (triggers_load(&all, p->file, source_types(), source_drivers_n, &report, &err) < 0) {
+                if (report.n)
+                        (void)fwrite(report.p, 1, report.n, stderr);
+                else
+                        (void)complain(&err);
+        } else if (!(p->trigger = triggers_find(&all, p->name, &err))) {
+                (void)error_wrap(&err, "%s", p->file);
+                (void)complain(&err);
+        } else {
+                p->driver = trigger_driver(p->trigger);
+                p->services = (struct services){ .clock = &system_clock, .trigger = p->trigger };
+                result = p->driver == &timer_driver && !p->record ? print_runs(p) : show(p);
+        }
+        documents_done(&p->documents);
+        triggers_done(&all);
+        return result;
+}
+
+int cmd_preview(int argc, char **argv)
+{
+        struct preview p = { .count = 5 };
+        const struct option_spec options[] = {
+                { .name = "file", .letter = 'f', .value = "FILE", .help = "The Trigger.", .kind = OPTION_TEXT, .into = &p.file },
+                { .name = "name", .value = "NAME", .help = "Which one, where the file holds several.", .kind = OPTION_TEXT, .into = &p.name },
+                { .name = "record", .value = "FILE", .help = "A sample record, -: standard input: the JSON object that a filter sees (docs/filter.md). What is left out gets likely values.",
+                  .kind = OPTION_TEXT, .into = &p.record },
+                { .name = "body", .help = "Print the body alone.", .kind = OPTION_FLAG, .into = &p.body_only },
+                { .name = "secrets", .value = "DIR", .help = "Where the Secrets are that the Trigger names: files DIR/NAME/KEY. Without it their places are shown.", .kind = OPTION_TEXT, .into = &p.secrets },
+                { .name = "count", .value = "N", .help = "Timers without a record: how many runs to show. Default: 5.", .kind = OPTION_INT, .into = &p.count, .min = 1, .max = 10000 },
+                { .name = "after", .value = "TIME", .help = "Timers without a record: show runs after that time (RFC 3339). Default: now.", .kind = OPTION_TEXT, .into = &p.after },
+        };
+        const struct usage usage = { .name = "preview",
+                                     .text = "Shows the request that a function would get for a sample record: method, URL, headers and body, exactly as it would be sent. Nothing is "
+                                             "sent. For a timer without a record it shows the next runs. Exit code 0: shown; 1: it would fail; 2: wrong usage; 3: the filter leaves the "
+                                             "record out, and why stands on standard error.",
+                                     .options = options, .options_n = COUNT_OF(options) };
+        struct strings rest;
+        int result = options_parse(&usage, argc, argv, &rest);
+
+        free(rest.list);
+        if (result < 0 && !p.file)
+                result = usage_error("preview", "needs -f FILE");
+        return result < 0 ? run(&p) : result;
+}

@@ -1,0 +1,249 @@
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "checkpoint/filestore.h"
+#include "options.h"
+#include "source/kafka/kafka.h"
+#include "source/replay/replay.h"
+#include "table.h"
+#include "worker/pipeline.h"
+
+static const usec DRAIN = 10 * USEC_SEC, DRAW = 250 * USEC_MSEC, REPORT = 10 * USEC_SEC;
+
+struct replay {
+        const char *file, *name, *letters, *pattern, *sink, *secrets, *group;
+        int64_t rate;
+        struct loop *loop;
+        struct http_client *http;
+        struct task task;
+        struct trigger *trigger;
+        struct pipeline *pipeline;
+        struct kafka_spec topic;
+        struct replay_file_spec letters_file;
+        struct rate_spec limit;
+        struct filter_spec filter;
+        char group_name[300];
+        bool terminal, stopping, interrupted, complete;
+        usec started, next_show;
+        int64_t most_lag;                /* letters there were, as far as known */
+};
+
+/* ---- progress -------------------------------------------------------------------------------------------------------------------------- */
+
+static void show(struct replay *r, const struct pipeline_status *s, usec now)
+{
+        uint64_t done = s->stats.accepted + s->stats.filtered + s->stats.dropped + s->stats.dead_lettered;
+        double seconds = (double)MAX_OF(now - r->started, (usec)1) / USEC_SEC;
+        char bar[31] = "";
+
+        if (s->lag >= 0)
+                r->most_lag = MAX_OF(r->most_lag, s->lag + (int64_t)done);
+        if (r->terminal && r->most_lag > 0) {
+                size_t filled = (size_t)((int64_t)(sizeof(bar) - 1) * MIN_OF((int64_t)done, r->most_lag) / r->most_lag);
+
+                memset(bar, '.', sizeof(bar) - 1);
+                memset(bar, '#', filled);
+        }
+        (void)fprintf(stderr, "%s%s%s%" PRIu64 " sent", r->terminal ? "\r\033[K" : "", bar, *bar ? " " : "", s->stats.accepted);
+        if (r->most_lag > 0)
+                (void)fprintf(stderr, " of %" PRId64, r->most_lag);
+        (void)fprintf(stderr, ", %.0f/s", (double)done / seconds);
+        if (s->stats.filtered)
+                (void)fprintf(stderr, ", %" PRIu64 " filtered", s->stats.filtered);
+        if (s->stats.dead_lettered + s->stats.dropped)
+                (void)fprintf(stderr, ", %" PRIu64 " given up again", s->stats.dead_lettered + s->stats.dropped);
+        if (s->delivery != DELIVERY_IDLE)
+                (void)fprintf(stderr, "  %s: %.100s", delivery_state_name(s->delivery), s->delivery_text);
+        else if (s->source != SOURCE_CONNECTED && s->source_text[0])
+                (void)fprintf(stderr, "  %s: %.100s", source_state_name(s->source), s->source_text);
+        (void)fprintf(stderr, r->terminal && !r->stopping ? "" : "\n");
+}
+
+static void stop(struct replay *r)
+{
+        if (r->stopping)
+                return;
+        r->stopping = true;
+        pipeline_stop(r->pipeline, loop_now(r->loop) + DRAIN);
+}
+
+static void on_signal(void *cookie, int number UNUSED)
+{
+        struct replay *r = cookie;
+
+        if (r->stopping)
+                _exit(130);
+        r->interrupted = true;
+        stop(r);
+}
+
+static void observe(struct task *t, usec now)
+{
+        struct replay *r = CONTAINER_OF(t, struct replay, task);
+        struct pipeline_status s;
+
+        pipeline_status(r->pipeline, &s);
+        if (pipeline_stopped(r->pipeline)) {
+                show(r, &s, now);
+                loop_stop(r->loop);
+                return;
+        }
+        if (!r->stopping && (pipeline_drained(r->pipeline) || s.source == SOURCE_FAILED)) {
+                r->complete = s.source != SOURCE_FAILED;
+                if (s.source == SOURCE_FAILED)
+                        (void)fprintf(stderr, "sluice replay: %s\n", s.source_text);
+                stop(r);
+        } else if (!r->stopping && now >= r->next_show) {
+                show(r, &s, now);
+                r->next_show = now + (r->terminal ? DRAW : REPORT);
+        }
+        loop_arm(r->loop, t, MIN_OF(r->next_show, now + 50 * USEC_MSEC));
+}
+
+/* ---- the pipeline ---------------------------------------------------------------------------------------------------------------------- */
+
+/* Neither a file nor a topic keeps positions in a store. */
+static void no_get(void *cookie UNUSED, uint64_t tag UNUSED, struct str key UNUSED) {}
+static void no_put(void *cookie UNUSED, uint64_t tag UNUSED, struct str key UNUSED, struct str value UNUSED) {}
+static bool no_take(void *cookie UNUSED, struct store_result *result UNUSED) { return false; }
+
+static int open_store(void *cookie UNUSED, struct task *wake UNUSED, struct store *out, struct error *err UNUSED)
+{
+        static const struct store_ops none = { no_get, no_put, no_take };
+
+        *out = (struct store){ &none, NULL };
+        return 0;
+}
+
+static void close_store(void *cookie UNUSED) {}
+
+/* Letters go one by one, and not through the Trigger's filter: they passed it once. */
+static void adapt(struct replay *r)
+{
+        struct trigger *t = r->trigger;
+
+        t->delivery->batch->max_messages = 1;
+        t->delivery->partial_failures = false;
+        if (t->event->format == FORMAT_CLOUDEVENTS_BATCH)
+                t->event->format = FORMAT_CLOUDEVENTS_STRUCTURED;
+        if (r->rate) {
+                r->limit = (struct rate_spec){ r->rate, 1 };
+        } else if (t->delivery->rate_limit)
+                r->limit = *t->delivery->rate_limit;
+}
+
+static int choose_letters(struct replay *r, struct pipeline_config *c, struct error *err)
+{
+        const struct dead_letter_spec *dead = r->trigger->delivery->dead_letter;
+
+        if (r->letters) {
+                r->letters_file.path = r->letters;
+                c->driver = &replay_file_driver;
+                c->source_spec = &r->letters_file;
+                return 0;
+        }
+        if (!dead || !dead->kafka)
+                return error_set(err, ERROR_INVALID, "the Trigger has no deadLetter.kafka: say where the letters are with --letters=FILE");
+        (void)snprintf(r->group_name, sizeof(r->group_name), "%.250s", r->group ? r->group : "");
+        if (!r->group)
+                (void)snprintf(r->group_name, sizeof(r->group_name), "sluice.%s.%s.replay", r->trigger->namespace_, r->trigger->name);
+        r->topic = (struct kafka_spec){ .bootstrap_servers = dead->kafka->bootstrap_servers, .topics = { &dead->kafka->topic, 1 }, .consumer_group = r->group_name,
+                                        .start_position = KAFKA_EARLIEST, .fetch_bytes = (int64_t)4 << 20 };
+        c->driver = replay_kafka_driver();
+        c->source_spec = &r->topic;
+        return 0;
+}
+
+static int start(struct replay *r, struct error *err)
+{
+        struct pipeline_config config = { .clock = &system_clock, .trigger = r->trigger, .secrets = r->secrets, .observer = &r->task, .open_store = open_store, .close_store = close_store };
+
+        config.sink = r->sink ? r->sink : r->trigger->sink->ref ? NULL : r->trigger->sink->uri;
+        if (!config.sink)
+                return error_set(err, ERROR_INVALID, "spec.sink.ref names a Service of a cluster: say where it is with --sink=URL");
+        if (choose_letters(r, &config, err) < 0 || loop_new(&r->loop, err) < 0 || http_client_new(&r->http, r->loop, err) < 0 ||
+            loop_signal(r->loop, SIGTERM, on_signal, r, err) < 0 || loop_signal(r->loop, SIGINT, on_signal, r, err) < 0)
+                return -1;
+        config.loop = r->loop;
+        config.http = r->http;
+        r->started = loop_now(r->loop);
+        return pipeline_new(&r->pipeline, &config, err);
+}
+
+static int run(struct replay *r)
+{
+        struct rate_spec *own_rate = r->trigger->delivery->rate_limit;
+        struct filter_spec *own_filter = r->trigger->filter;
+        struct error err;
+        int result = 0;
+
+        adapt(r);
+        r->filter.pattern = str_dup(str_of(r->pattern));
+        r->trigger->delivery->rate_limit = r->limit.events_per_second ? &r->limit : NULL;
+        r->trigger->filter = r->pattern ? &r->filter : NULL;
+        signals_block();
+        if (start(r, &err) < 0) {
+                (void)fprintf(stderr, "sluice replay: %s\n", err.text);
+                result = 1;
+        } else {
+                r->terminal = isatty(STDERR_FILENO);
+                loop_ready(r->loop, &r->task);
+                loop_run(r->loop);
+                result = r->interrupted ? 130 : r->complete ? 0 : 1;
+        }
+        (void)pipeline_free(r->pipeline);
+        (void)http_client_free(r->http);
+        if (r->loop)
+                loop_forget(r->loop, &r->task);
+        (void)loop_free(r->loop);
+        free(r->filter.pattern);
+        r->trigger->delivery->rate_limit = own_rate;
+        r->trigger->filter = own_filter;
+        return result;
+}
+
+static int load(struct replay *r)
+{
+        BUF_AT_END struct buf report = BUF_INIT((size_t)16 << 20);
+        struct triggers all = { 0 };
+        struct error err;
+        int result = 1;
+
+        if (triggers_load(&all, r->file, source_types(), source_drivers_n, &report, &err) < 0)
+                (void)fprintf(stderr, report.n ? "%s" : "sluice replay: %s\n", report.n ? report.p : err.text);
+        else if ((r->trigger = triggers_find(&all, r->name, &err)))
+                result = run(r);
+        else
+                (void)fprintf(stderr, "sluice replay: %s: %s\n", r->file, err.text);
+        triggers_done(&all);
+        return result;
+}
+
+int cmd_replay(int argc, char **argv)
+{
+        struct replay r = { .task = { .turn = observe } };
+        const struct option_spec options[] = {
+                { .name = "file", .letter = 'f', .value = "FILE", .help = "The Trigger whose events these were: its sink, format, transform and delivery are used.", .kind = OPTION_TEXT, .into = &r.file },
+                { .name = "name", .value = "NAME", .help = "Which one, where the file holds several.", .kind = OPTION_TEXT, .into = &r.name },
+                { .name = "letters", .value = "FILE", .help = "Dead letters, one JSON object a line; -: standard input. Default: the topic of the Trigger's deadLetter.kafka.", .kind = OPTION_TEXT, .into = &r.letters },
+                { .name = "group", .value = "NAME", .help = "The consumer group that keeps how far a topic was replayed. Default: sluice.NAMESPACE.NAME.replay.", .kind = OPTION_TEXT, .into = &r.group },
+                { .name = "rate", .value = "N", .help = "Letters a second at most. Default: the Trigger's rateLimit.", .kind = OPTION_INT, .into = &r.rate, .min = 1, .max = 1000000 },
+                { .name = "filter", .value = "PATTERN", .help = "Only letters that match this event pattern (docs/filter.md), over the letter itself. The others are passed over.", .kind = OPTION_TEXT, .into = &r.pattern },
+                { .name = "sink", .value = "URL", .help = "Where they go. Default: the Trigger's sink.", .kind = OPTION_TEXT, .into = &r.sink },
+                { .name = "secrets", .value = "DIR", .help = "Where the Secrets are that the Trigger names: files DIR/NAME/KEY.", .kind = OPTION_TEXT, .into = &r.secrets },
+        };
+        const struct usage usage = { .name = "replay",
+                                     .text = "Sends dead letters again, once, until there are no more. What the function does not accept is met as the Trigger says. How far it went in a "
+                                             "topic is kept in a consumer group, so that it can be interrupted. Exit code 0: all were sent, passed over or given up again as the Trigger "
+                                             "asks; 1: it failed; 2: wrong usage.",
+                                     .options = options, .options_n = COUNT_OF(options) };
+        struct strings rest;
+        int result = options_parse(&usage, argc, argv, &rest);
+
+        free(rest.list);
+        if (result < 0 && !r.file)
+                result = usage_error("replay", "needs -f FILE");
+        return result < 0 ? load(&r) : result;
+}
