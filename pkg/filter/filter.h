@@ -31,7 +31,8 @@
  * - A list that mixes wildcards with equals-ignore-case, or long numbers with addresses, loses matches there, or finds wrong ones.
  * - Of the combinations of "$or" under one name, addRule() loses one that has a value in common with an earlier one in the last field.
  * - Characters beyond U+FFFF match nothing there when case is ignored. Here they are compared as they are.
- * - Where Java (before 19) does not write a double in the shortest way, as 8.41e21 and 1e23, it does not compare it as a number.
+ * - Java before 19 writes some doubles in more digits than they need. There 8.41e21 and 1e23 do not compare as numbers, and 90071999254740992
+ *   does; here it is the other way round, as it is there with a later Java.
  * - {"": {"a": …}} means "a" there. The largest double as a bound is refused there.
  * - Half a surrogate pair is "?" there, sometimes; in a pattern it is refused here.
  * - "10.0.0.0/8/" and "10.0.0.0/+8" are networks there; what follows the object is not read there, in a pattern nor in a record.
