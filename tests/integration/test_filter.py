@@ -136,15 +136,35 @@ def cut(rng, w):
     return rng.randint(0, len(w))
 
 
+# The start or end of a word. No quote stands at its cut, and known faults of the reference are kept out of each list (see DIFFERENCES).
+def start_of(rng, w, least=0):
+    return w[: rng.randint(least, len(w))].rstrip('"')
+
+
+def end_of(rng, w, least=0):
+    return w[rng.randint(0, len(w) - least) :].lstrip('"')
+
+
+KNOWN_FAULTS = [
+    ({"wildcard", "but_wildcard"}, {"caseless", "prefix_caseless", "suffix_caseless", "but_caseless"}),
+    ({"exact_number"}, {"cidr", "exact_address"}),
+]
+
+
+def clash(operators):
+    names = {op.__name__ for op in operators}
+    return any(names & one and names & other for one, other in KNOWN_FAULTS)
+
+
 def prefix(rng):
     w = rng.choice(WORDS)
-    p = w[: cut(rng, w)]
+    p = start_of(rng, w)
     return {"prefix": p}, [w, p, p + rng.choice(WORDS)], [scalars(rng), rng.choice(WORDS), p[:-1]]
 
 
 def suffix(rng):
     w = rng.choice(WORDS)
-    s = w[cut(rng, w) :]
+    s = end_of(rng, w)
     return {"suffix": s}, [w, s, rng.choice(WORDS) + s], [scalars(rng), rng.choice(WORDS), s[1:]]
 
 
@@ -154,13 +174,13 @@ def recase(rng, w):
 
 def prefix_caseless(rng):
     w = rng.choice(CASED)
-    p = w[: cut(rng, w)]
+    p = start_of(rng, w)
     return {"prefix": {"equals-ignore-case": recase(rng, p)}}, [recase(rng, w), recase(rng, p)], [rng.choice(WORDS), scalars(rng)]
 
 
 def suffix_caseless(rng):
     w = rng.choice(CASED)
-    s = w[cut(rng, w) :]
+    s = end_of(rng, w)
     return {"suffix": {"equals-ignore-case": recase(rng, s)}}, [recase(rng, w), recase(rng, s)], [rng.choice(WORDS), scalars(rng)]
 
 
@@ -208,13 +228,13 @@ def one_or_list(rng, values):
 
 def but_prefix(rng):
     ws = rng.sample([w for w in WORDS if w], rng.randint(1, 3))
-    ps = [w[: rng.randint(1, len(w))] for w in ws]
+    ps = [start_of(rng, w, 1) for w in ws]
     return {"anything-but": {"prefix": one_or_list(rng, ps)}}, [scalars(rng), rng.choice(WORDS)], ws
 
 
 def but_suffix(rng):
     ws = rng.sample([w for w in WORDS if w], rng.randint(1, 3))
-    ss = [w[rng.randint(0, len(w) - 1) :] for w in ws]
+    ss = [end_of(rng, w, 1) for w in ws]
     return {"anything-but": {"suffix": one_or_list(rng, ss)}}, [scalars(rng), rng.choice(WORDS)], ws
 
 
@@ -274,7 +294,10 @@ class Generator:
     def field(self, operator=None):
         """(value list, good values, bad values)"""
         rng, items, good, bad = self.rng, [], [], []
-        for op in [operator or rng.choice(OPERATORS)] + rng.choices(OPERATORS, k=rng.choice([0, 0, 0, 1, 2]) if not operator else 0):
+        operators = [operator] if operator else rng.choices(OPERATORS, k=rng.choice([1, 1, 1, 2, 3]))
+        while clash(operators):
+            operators.pop()
+        for op in operators:
             item, yes, no = op(rng)
             self.used[op.__name__] += 1
             items.append(item)
