@@ -1,5 +1,6 @@
 /* The two cases of each character up to U+FFFF: what String.toLowerCase and toUpperCase with Locale.ROOT make of it in Java 17 (Unicode 13),
  * because the reference engine compares by them. A character further up has no row: it is compared as it is. */
+#include "filter/scan.h"
 #include "filter/value.h"
 
 /* From first to last by step: what to add for the lower and for the upper case. */
@@ -146,24 +147,6 @@ static const struct { uint32_t character; const char *lower, *upper; } special[]
         { 0xfb17, "\xef\xac\x97", "\xd5\x84\xd4\xbd" },
 };
 
-static unsigned char put(char *out, uint32_t c)
-{
-        if (c < 0x80) {
-                out[0] = (char)c;
-                return 1;
-        }
-        if (c < 0x800) {
-                out[0] = (char)(0xc0 | c >> 6), out[1] = (char)(0x80 | (c & 0x3f));
-                return 2;
-        }
-        if (c < 0x10000) {
-                out[0] = (char)(0xe0 | c >> 12), out[1] = (char)(0x80 | (c >> 6 & 0x3f)), out[2] = (char)(0x80 | (c & 0x3f));
-                return 3;
-        }
-        out[0] = (char)(0xf0 | c >> 18), out[1] = (char)(0x80 | (c >> 12 & 0x3f)), out[2] = (char)(0x80 | (c >> 6 & 0x3f)), out[3] = (char)(0x80 | (c & 0x3f));
-        return 4;
-}
-
 void cases_of(uint32_t c, struct cases *out)
 {
         int32_t lower = 0, upper = 0;
@@ -182,6 +165,6 @@ void cases_of(uint32_t c, struct cases *out)
                         upper = simple[i].upper;
                         break;
                 }
-        out->lower_n = put(out->lower, (uint32_t)((int32_t)c + lower));
-        out->upper_n = put(out->upper, (uint32_t)((int32_t)c + upper));
+        out->lower_n = (unsigned char)utf8_put(out->lower, (uint32_t)((int32_t)c + lower));
+        out->upper_n = (unsigned char)utf8_put(out->upper, (uint32_t)((int32_t)c + upper));
 }

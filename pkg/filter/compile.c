@@ -64,19 +64,22 @@ static bool out_of_memory(struct compiler *c)
         return false;
 }
 
-static bool refuse(struct compiler *c, const char *format, ...) PRINTF(2, 3);
-static bool refuse(struct compiler *c, const char *format, ...)
+static void complain(struct compiler *c, const char *format, ...) PRINTF(2, 3);
+static void complain(struct compiler *c, const char *format, ...)
 {
         BUF_AT_END struct buf text = BUF_INIT(1024);
         struct str place = text_clip(buf_view(&c->place), 200);
         va_list arguments;
 
+        buf_printf(&text, STR_FMT "%s", STR_ARG(place), place.n ? ": " : "");
         va_start(arguments, format);
         buf_vprintf(&text, format, arguments);
         va_end(arguments);
-        (void)error_set(c->err, ERROR_INVALID, STR_FMT "%s%s", STR_ARG(place), place.n ? ": " : "", text.p ? text.p : "");
-        return false;
+        for (size_t i = 0; i < text.n; i++) /* an error is one line, whatever the pattern's names are */
+                text.p[i] = (unsigned char)text.p[i] < 0x20 ? ' ' : text.p[i];
+        (void)error_set(c->err, ERROR_INVALID, "%s", text.p ? text.p : "");
 }
+#define refuse(c, ...) (complain(c, __VA_ARGS__), false) /* the analyzer does not follow functions of many arguments */
 
 static bool syntax(struct compiler *c)
 {
@@ -238,7 +241,7 @@ static bool close_operator(struct compiler *c)
 /* "text" or {"equals-ignore-case": "text"} */
 static bool affix(struct compiler *c, struct test *t, enum test_kind exact, enum test_kind without_case)
 {
-        struct str name;
+        struct str name = { 0 };
         size_t place;
 
         if (scan_peek(&c->scan) == '"') {
@@ -481,7 +484,7 @@ static bool refuse_operator(struct compiler *c, const struct operator *all, size
 static bool but_operator(struct compiler *c, struct tests *tests)
 {
         const struct operator *op;
-        struct str name;
+        struct str name = { 0 };
         size_t place;
 
         if (!take_name(c, &name))
@@ -533,7 +536,7 @@ static const struct operator operators[] = {
 static bool take_operator_object(struct compiler *c, struct test *t, bool *absent)
 {
         const struct operator *op;
-        struct str name;
+        struct str name = { 0 };
         size_t place;
 
         c->scan.p++;
@@ -793,7 +796,7 @@ static bool take_or(struct compiler *c, struct drafts *drafts)
 
 static bool take_member(struct compiler *c, struct drafts *drafts)
 {
-        struct str name;
+        struct str name = { 0 };
         size_t place, path = c->path.n;
         bool ok;
         char first;

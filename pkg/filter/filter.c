@@ -462,8 +462,8 @@ static void explain_rules(const struct pattern *p, struct buf *why)
 
 void filter_explain(struct filter *f, struct str json, struct buf *why)
 {
-        struct error err;
-        bool matches;
+        struct error err = { 0 };
+        bool matches = false;
 
         if (filter_match(f, json, &matches, &err) < 0)
                 buf_text(why, err.text);

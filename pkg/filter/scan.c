@@ -24,11 +24,6 @@ static const char *special(const char *p, const char *end)
         return p;
 }
 
-static int hex(char c)
-{
-        return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
 /* Past the backslash. */
 static bool escape(struct scan *s)
 {
@@ -37,7 +32,7 @@ static bool escape(struct scan *s)
         if (*s->p++ != 'u')
                 return true;
         for (int i = 0; i < 4; i++, s->p++)
-                if (s->p == s->end || hex(*s->p) < 0)
+                if (s->p == s->end || hex_digit(*s->p) < 0)
                         return scan_fail(s, "expected four hexadecimal digits after \\u");
         return true;
 }
@@ -175,41 +170,38 @@ bool scan_skip(struct scan *s, unsigned depth)
         }
 }
 
+/* Of digits that were checked. */
 static unsigned four_digits(const char *p)
 {
-        return (unsigned)(hex(p[0]) << 12 | hex(p[1]) << 8 | hex(p[2]) << 4 | hex(p[3]));
+        unsigned c = 0;
+
+        for (int i = 0; i < 4; i++)
+                c = c << 4 | ((unsigned)hex_digit(p[i]) & 0xf);
+        return c;
 }
 
-static void add_utf8(struct buf *out, unsigned c)
+unsigned utf8_put(char out[4], uint32_t c)
 {
-        char b[4];
+        static const unsigned char leads[] = { 0, 0, 0xc0, 0xe0, 0xf0 };
+        unsigned n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
 
-        if (c < 0x80) {
-                buf_char(out, (char)c);
-                return;
-        }
-        if (c < 0x800) {
-                b[0] = (char)(0xc0 | c >> 6), b[1] = (char)(0x80 | (c & 0x3f));
-                buf_add(out, b, 2);
-        } else if (c < 0x10000) {
-                b[0] = (char)(0xe0 | c >> 12), b[1] = (char)(0x80 | (c >> 6 & 0x3f)), b[2] = (char)(0x80 | (c & 0x3f));
-                buf_add(out, b, 3);
-        } else {
-                b[0] = (char)(0xf0 | c >> 18), b[1] = (char)(0x80 | (c >> 12 & 0x3f)), b[2] = (char)(0x80 | (c >> 6 & 0x3f)), b[3] = (char)(0x80 | (c & 0x3f));
-                buf_add(out, b, 4);
-        }
+        for (unsigned i = n - 1; i > 0; i--, c >>= 6)
+                out[i] = (char)(0x80 | (c & 0x3f));
+        out[0] = (char)(leads[n] | c);
+        return n;
 }
 
 /* At the four digits of a \u; returns what follows them, or the second half of a pair. */
 static const char *decode_unicode(const char *p, const char *end, struct buf *out, bool *whole)
 {
         unsigned c = four_digits(p), low;
+        char utf8[4];
 
         p += 4;
         if (c >= 0xd800 && c <= 0xdbff && end - p >= 6 && p[0] == '\\' && p[1] == 'u') {
                 low = four_digits(p + 2);
                 if (low >= 0xdc00 && low <= 0xdfff) {
-                        add_utf8(out, 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00));
+                        buf_add(out, utf8, utf8_put(utf8, 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00)));
                         return p + 6;
                 }
         }
@@ -217,7 +209,7 @@ static const char *decode_unicode(const char *p, const char *end, struct buf *ou
                 *whole = false;
                 c = 0xfffd;
         }
-        add_utf8(out, c);
+        buf_add(out, utf8, utf8_put(utf8, c));
         return p;
 }
 

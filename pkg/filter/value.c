@@ -138,11 +138,6 @@ static bool address_v4(struct str text, unsigned char *out)
         return n == 4;
 }
 
-static int hex(char c)
-{
-        return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
 static bool address_v6(struct str text, unsigned char *out)
 {
         unsigned n = 0, part = 0, gap = 16;
@@ -154,7 +149,7 @@ static bool address_v6(struct str text, unsigned char *out)
                 return false;
         for (i = text.p[0] == ':'; i < text.n; i++) {
                 if (text.p[i] != ':') {
-                        int h = hex(text.p[i]);
+                        int h = hex_digit(text.p[i]);
 
                         if (h < 0)
                                 return false;

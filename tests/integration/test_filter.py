@@ -24,7 +24,7 @@ def ask(jars):
 
     def answers(command, text, count):
         done = subprocess.run(command, input=text.encode("utf-8", "surrogatepass"), capture_output=True, timeout=300)
-        lines = done.stdout.decode().splitlines()
+        lines = done.stdout.decode().split("\n")[:-1]
         assert done.returncode == 0 and len(lines) == count, f"{command}: {done.returncode}, {len(lines)} answers to {count}\n{done.stderr.decode()}"
         return lines
 
@@ -136,15 +136,35 @@ def cut(rng, w):
     return rng.randint(0, len(w))
 
 
+# The start or end of a word. No quote stands at its cut, and known faults of the reference are kept out of each list (see DIFFERENCES).
+def start_of(rng, w, least=0):
+    return w[: rng.randint(least, len(w))].rstrip('"')
+
+
+def end_of(rng, w, least=0):
+    return w[rng.randint(0, len(w) - least) :].lstrip('"')
+
+
+KNOWN_FAULTS = [
+    ({"wildcard", "but_wildcard"}, {"caseless", "prefix_caseless", "suffix_caseless", "but_caseless"}),
+    ({"exact_number"}, {"cidr", "exact_address"}),
+]
+
+
+def clash(operators):
+    names = {op.__name__ for op in operators}
+    return any(names & one and names & other for one, other in KNOWN_FAULTS)
+
+
 def prefix(rng):
     w = rng.choice(WORDS)
-    p = w[: cut(rng, w)]
+    p = start_of(rng, w)
     return {"prefix": p}, [w, p, p + rng.choice(WORDS)], [scalars(rng), rng.choice(WORDS), p[:-1]]
 
 
 def suffix(rng):
     w = rng.choice(WORDS)
-    s = w[cut(rng, w) :]
+    s = end_of(rng, w)
     return {"suffix": s}, [w, s, rng.choice(WORDS) + s], [scalars(rng), rng.choice(WORDS), s[1:]]
 
 
@@ -154,13 +174,13 @@ def recase(rng, w):
 
 def prefix_caseless(rng):
     w = rng.choice(CASED)
-    p = w[: cut(rng, w)]
+    p = start_of(rng, w)
     return {"prefix": {"equals-ignore-case": recase(rng, p)}}, [recase(rng, w), recase(rng, p)], [rng.choice(WORDS), scalars(rng)]
 
 
 def suffix_caseless(rng):
     w = rng.choice(CASED)
-    s = w[cut(rng, w) :]
+    s = end_of(rng, w)
     return {"suffix": {"equals-ignore-case": recase(rng, s)}}, [recase(rng, w), recase(rng, s)], [rng.choice(WORDS), scalars(rng)]
 
 
@@ -208,13 +228,13 @@ def one_or_list(rng, values):
 
 def but_prefix(rng):
     ws = rng.sample([w for w in WORDS if w], rng.randint(1, 3))
-    ps = [w[: rng.randint(1, len(w))] for w in ws]
+    ps = [start_of(rng, w, 1) for w in ws]
     return {"anything-but": {"prefix": one_or_list(rng, ps)}}, [scalars(rng), rng.choice(WORDS)], ws
 
 
 def but_suffix(rng):
     ws = rng.sample([w for w in WORDS if w], rng.randint(1, 3))
-    ss = [w[rng.randint(0, len(w) - 1) :] for w in ws]
+    ss = [end_of(rng, w, 1) for w in ws]
     return {"anything-but": {"suffix": one_or_list(rng, ss)}}, [scalars(rng), rng.choice(WORDS)], ws
 
 
@@ -274,7 +294,10 @@ class Generator:
     def field(self, operator=None):
         """(value list, good values, bad values)"""
         rng, items, good, bad = self.rng, [], [], []
-        for op in [operator or rng.choice(OPERATORS)] + rng.choices(OPERATORS, k=rng.choice([0, 0, 0, 1, 2]) if not operator else 0):
+        operators = [operator] if operator else rng.choices(OPERATORS, k=rng.choice([1, 1, 1, 2, 3]))
+        while clash(operators):
+            operators.pop()
+        for op in operators:
             item, yes, no = op(rng)
             self.used[op.__name__] += 1
             items.append(item)
@@ -351,7 +374,7 @@ class Generator:
         return items
 
     def pair(self, tree):
-        return write(self.pattern(tree), self.rng), write(self.event(tree, luck=self.rng.choice([0.5, 0.85, 0.95])), self.rng)
+        return write(self.pattern(tree), self.rng), write(self.event(tree, luck=self.rng.choice([0.6, 0.9, 1])), self.rng)
 
 
 def test_both_engines_agree(ask):
@@ -369,3 +392,157 @@ def test_both_engines_agree(ask):
     assert all(g.used[op.__name__] >= 50 for op in OPERATORS) and g.used["$or"] >= 50, g.used
     outcomes = collections.Counter((op.__name__, ours) for (op, _), (ours, _) in zip(single, answers))
     assert all(outcomes[op.__name__, o] >= 5 for op in OPERATORS for o in ("true", "false")), outcomes
+
+
+# ---- what is refused
+
+OPERANDS = ["null", "true", "1", '"x"', '""', '"10.0.0.0/8"', "[]", '["x"]', "[1]", '["x", 1]', "[null]", "{}", '{"x": "y"}', '{"equals-ignore-case": "x"}', '["="]',
+            '["=", 1]', '[">", 1, "<", 2]', '{"prefix": "x"}', '{"prefix": ["x", "y"]}']  # fmt: skip
+NAMES = ["exactly", "prefix", "suffix", "equals-ignore-case", "wildcard", "anything-but", "numeric", "exists", "cidr", "regex", "Prefix", "", "$or"]
+VALUES = """
+    {"prefix": "a", "suffix": "b"} | {"exists": true, "exists": false} | {"anything-but": "a", "prefix": "b"} | [] | ["a"] | {} | [[]] | {"prefix": {"equals-ignore-case": 1}}
+    {"prefix": {"equals-ignore-case": "a", "x": 1}} | {"suffix": {"prefix": "a"}} | {"suffix": {}} | {"prefix": {"equals-ignore-case": ["a"]}} | {"exists": "true"} | {"exists": 1}
+    {"wildcard": "a**b"} | {"wildcard": "**"} | {"wildcard": "a\\\\b"} | {"wildcard": "a\\\\"} | {"wildcard": "\\\\**"} | {"wildcard": "*\\\\*"} | {"wildcard": ["a"]}
+    {"wildcard": "a\\\\\\\\*"} | {"wildcard": ""} | {"wildcard": "*"} | {"wildcard": "a*b*c"} | {"anything-but": {"wildcard": "a**"}} | {"anything-but": {"wildcard": ["*", "**"]}}
+    {"anything-but": {"wildcard": "\\\\x"}} | {"anything-but": {"prefix": ""}} | {"anything-but": {"prefix": ["a", ""]}} | {"anything-but": {"suffix": ""}}
+    {"anything-but": {"equals-ignore-case": ""}} | {"anything-but": {"prefix": {"equals-ignore-case": "a"}}} | {"anything-but": {"numeric": ["=", 1]}}
+    {"anything-but": {"prefix": "a"}, "x": 1} | {"anything-but": {"prefix": "a", "suffix": "b"}} | {"anything-but": {"exists": true}} | {"anything-but": {"cidr": "10.0.0.0/8"}}
+    {"anything-but": [true]} | {"anything-but": [["a"]]} | {"anything-but": [{"prefix": "a"}]} | {"anything-but": ["a", 1]} | {"anything-but": [1, "a"]} | {"anything-but": [1e400]}
+    {"anything-but": 12345678901234567890} | {"anything-but": {"prefix": [1]}} | {"anything-but": {"suffix": [null]}} | {"anything-but": {"equals-ignore-case": [1]}}
+    {"numeric": [">", 1, "<", 1]} | {"numeric": [">", 2, "<", 1]} | {"numeric": [">=", 1, "<=", 1]} | {"numeric": ["<", 1, ">", 0]} | {"numeric": ["<=", 1, ">=", 0]}
+    {"numeric": ["=", 1, "<", 2]} | {"numeric": [">", 1, "<", 2, "<", 3]} | {"numeric": [">", 1, ">", 2]} | {"numeric": [">", 1, "=", 2]} | {"numeric": ["=", "1"]}
+    {"numeric": [">", "1", "<", 2]} | {"numeric": ["!=", 1]} | {"numeric": ["==", 1]} | {"numeric": [1]} | {"numeric": [1, "="]} | {"numeric": [">", 1, "<"]} | {"numeric": [">", 1, 2]}
+    {"numeric": ["=", 1e400]} | {"numeric": ["=", 12345678901234567890]} | {"numeric": ["<", 0.1234567890123456789]} | {"numeric": ["=", null]} | {"numeric": ["<="]}
+    {"numeric": ["=", 9007199254740993]} | {"numeric": ["=", 9007199254740992]} | {"numeric": ["=", -1e-7]} | {"numeric": ["=", 1], "x": 1} | {"numeric": [">", 1, "<", true]}
+    {"cidr": "10.0.0.0"} | {"cidr": "10.0.0.0/32"} | {"cidr": "10.0.0.0/33"} | {"cidr": "10.0.0.0/-1"} | {"cidr": "10.0.0.0/x"} | {"cidr": "10.0.0/8"} | {"cidr": "/8"} | {"cidr": "10.0.0.0/"}
+    {"cidr": "10.0.0.256/8"} | {"cidr": "10.0.0.0/8/8"} | {"cidr": "2001:db8::/128"} | {"cidr": "2001:db8::/129"} | {"cidr": "2001:db8::/127"} | {"cidr": "2001:db8/32"} | {"cidr": ""}
+    {"cidr": "::/0"} | {"cidr": "0.0.0.0/0"} | {"cidr": "::ffff:1.2.3.4/96"} | {"cidr": "::ffff:102:304/96"} | {"cidr": "1::2::3/64"} | {"cidr": "10.0.0.0/ 8"} | {"cidr": " 10.0.0.0/8"}
+    {"cidr": "10.0.0.0/08"} | {"cidr": "12345::/16"} | {"cidr": "g::/16"} | {"cidr": 10} | {"cidr": "10.0.0.0/8", "x": 1} | {"exactly": 1} | {"exactly": ["a"]} | {"exactly": "a", "x": 1}
+    01 | +1 | .5 | 1. | 1e | - | NaN | Infinity | nul | True | 'a' | "a | a | "\\q" | "\\u12" | "\\u12g4" | 1 2 | "a" "b" | , | "a", | /* c */ 1
+"""  # fmt: skip
+OBJECTS = """
+    {} | [] | 1 | "a" | null | | {"a"} | {"a":} | {"a":1} | {"a":"b"} | {"a":null} | {"a":true} | {"a":[]} | {"a":{}} | {"a":{"b":1}} | {"a":{"b":{}}} | {"a":{"b":[]}} | {"a":[1]
+    {"a":[1],} | {"a":[1,]} | {,} | {a:[1]} | {"a":[1] "b":[2]} | {"a" [1]} | {'a':[1]} | {"a":[1]]
+    {"$or":[]} | {"$or":[{"a":[1]}]} | {"$or":{}} | {"$or":{"a":[1]}} | {"$or":[1,2]} | {"$or":["a"]} | {"$or":"a"} | {"$or":[{"a":[1]},1]} | {"$or":[{"a":[1]},{}]} | {"$or":[{},{}]}
+    {"$or":[{"a":[1]},{"b":1}]} | {"$or":[{"prefix":["a"]},{"b":[1]}]} | {"$or":[{"a":{"numeric":[1]}},{"b":[1]}]} | {"$or":[{"exists":[true]},{"b":[1]}]} | {"$or":[{"=":[1]},{"b":[1]}]}
+    {"$or":[{"a":[1]},{"regex":["a"]}]} | {"$or":[{"a":[1]},{"in-date-range":[1]}]} | {"prefix":["a"]} | {"numeric":[1]} | {"a":{"exists":[true]}} | {"exists":true}
+    {"$or":[{"a":[1]},{"$or":[{"b":[1]}]}]} | {"$or":[{"a":[1]},{"$or":[{"b":[1]},{"c":[1]}]}]} | {"a":{"$or":[{"b":[1]}]}} | {"a":{"$or":[{"b":[1]},{"c":[]}]}} | {"$or":[[{"a":[1]}]]}
+    {"$or":[{"$or":[{"a":[1]},{"b":[1]}],"prefix":["x"]},{"c":[1]}]} | {"a":{"prefix":["x"],"$or":[{"b":[1]},{"c":[1]}]}} | {"$or":[{"a":[1]},null]}
+"""  # fmt: skip
+
+
+def cells(table):
+    return [c.strip() for line in table.strip().splitlines() for c in line.split(" | ")]
+
+
+def test_both_refuse_the_same_patterns(ask):
+    values = cells(VALUES) + [f'{{"{n}": {o}}}' for n in NAMES for o in OPERANDS]
+    values += [f'{{"anything-but": {{"{n}": {o}}}}}' for n in ("prefix", "suffix", "equals-ignore-case", "wildcard", "exactly") for o in OPERANDS]
+    pairs = [(p, "{}") for p in cells(OBJECTS)] + [(f'{{"detail": {{"a": [{v}]}}}}', '{"b": 1}') for v in values]
+    answers = ask(pairs)
+    assert_agreement(pairs, answers)
+    refused = [ours for ours, _ in answers if verdict(ours) == "refused"]
+    print(f"{len(refused)} of {len(pairs)} are refused")
+    assert len(refused) > 200 and len(pairs) - len(refused) > 50
+    assert all(len(r) > len("refused: ") + 10 for r in refused), "each says why"
+
+
+EVENTS = """
+    | [] | 1 | null | "a" | {"a" | {"a": | {"a":1 | {"a":1,} | {"a":1 "b":2} | {a:1} | {'a':1} | {"a":1]| {"a":[1} | {"a":[1,]} | {"a":[,1]} | {"a":[1 2]} | {,} | {"a"} | {"a":} | {"a":01}
+    {"a":-} | {"a":1.} | {"a":.5} | {"a":1e} | {"a":1e+} | {"a":+1} | {"a":--1} | {"a":0x1} | {"a":NaN} | {"a":Infinity} | {"a":tru} | {"a":nulll} | {"a":True} | {"a":"b} | {"a":"\\q"}
+    {"a":"\\u12"} | {"a":"\\u12g4"} | {"a":"b\\"} | {"b":01} | {"b":"\\q"} | {"b":[1,]} | {"b":{"c"}} | {"b":{"c":1,}} | {"b":tru} | {"b":[{]} | {"b":[}]} | {"a":{"b":1]} | /**/{} | {"a":1/**/}
+    {} | {"a":1} | {"a":-0} | {"a":1E+5} | {"a":0.0e-1} | {"a":"\\u0000"} | {"a":"\\uD83D\\uDE00"} | {"a":"\\/\\b\\f\\n\\r\\t"} | {"":{}} | {"a":[[[]]]} | {"a":1,"a":2} | {"a":"\x7f"} | {"b":[{},[]]}
+    {"a":"\x01"} | {"b":"\x1f"} | \ufeff{} | {"a":[1]}
+"""  # fmt: skip
+
+
+def test_both_refuse_the_same_events(ask):
+    pairs = [('{"a":[1]}', e) for e in cells(EVENTS)]
+    answers = ask(pairs)
+    assert_agreement(pairs, answers)
+    assert sum(verdict(ours) == "error" for ours, _ in answers) > 45
+
+
+def test_both_make_the_same_of_damaged_texts(ask):
+    """A character is dropped, doubled or replaced; most of it is no JSON any more, some is another pattern or event."""
+    rng, g = random.Random(SEED + 1), Generator(SEED + 1)
+
+    def damaged(text):
+        at = rng.randrange(len(text))
+        return text[:at] + rng.choice(["", text[at] * 2, rng.choice('{}[],:"\\*0a-. <>=')]) + text[at + 1 :]
+
+    pairs = []
+    while len(pairs) < 1500:
+        pattern, event = g.pair({"a": g.field(), "b": {"c": g.field(), "x.y": g.field()}} if rng.random() < 0.5 else g.tree(depth=2))
+        pairs.append((damaged(pattern), event) if rng.random() < 0.5 else (pattern, damaged(event)))
+    # Known: what stands behind the object is refused by us only, and half surrogate pairs are; Java before 19 does not write each double in
+    # the shortest way.
+    known = ("something follows", "surrogate", "it cannot be compared", "Cannot compare number")
+    answers = ask(pairs)
+    kept = [(p, a) for p, a in zip(pairs, answers) if not any(k in text for k in known for text in a)]
+    assert len(kept) > 1400
+    assert_agreement(*zip(*kept))
+    assert all(sum(verdict(ours) == v for ours, _ in answers) > 100 for v in ("true", "false", "refused", "error"))
+
+
+def test_letters_are_the_same_in_both_cases(ask):
+    """equals-ignore-case, for each letter that was in Unicode 3.2 already: newer ones depend on the version of Java."""
+    letters = [chr(c) for c in range(0x80, 0x10000) if unicodedata.ucd_3_2_0.category(chr(c))[0] in "LN" and (chr(c).lower() != chr(c) or chr(c).upper() != chr(c))]
+    pairs = []
+    for c in letters:
+        for other in {c.lower(), c.upper(), c.title(), c, c.lower().upper(), c.upper().lower()}:
+            quoted = json.dumps(other + "k", ensure_ascii=False)
+            pairs.append((json.dumps({"a": [{"equals-ignore-case": c + "K"}]}), f'{{"a":{quoted}}}'))
+            pairs.append((json.dumps({"a": [{"suffix": {"equals-ignore-case": c + "K"}}]}), f'{{"a":{quoted}}}'))
+    answers = ask(pairs)
+    assert_agreement(pairs, answers)
+    assert len(letters) > 1200 and {ours for ours, _ in answers} == {"true", "false"}
+
+
+# ---- where ours is not as the reference, on purpose: (pattern, event, ours, the reference's). pkg/filter/filter.h says why.
+
+DIFFERENCES = [
+    # The characters that the reference puts around a string count as part of it.
+    ('{"a":[{"prefix":"quo\\""}]}', '{"a":"quo"}', "false", "true"),
+    ('{"a":[{"suffix":"\\"te"}]}', '{"a":"te"}', "false", "true"),
+    # Networks match numbers whose digits look like an address, and addresses of the other kind.
+    ('{"a":[{"cidr":"16.0.0.0/4"}]}', '{"a":16}', "false", "true"),
+    ('{"a":["16.1.1.1"]}', '{"a":10010101}', "false", "true"),
+    ('{"a":[{"cidr":"10.0.0.0/8"}]}', '{"a":"a12::1"}', "false", "true"),
+    ('{"a":[{"cidr":"a00::/8"}]}', '{"a":"10.20.0.1"}', "false", "true"),
+    # Operators in one list get in each other's way.
+    ('{"a":[{"wildcard":"*s*h"},{"anything-but":{"equals-ignore-case":["N","S"]}}]}', '{"a":"cn"}', "true", "false"),
+    ('{"a":[0.1234567890123456789,{"cidr":"10.1.2.0/24"}]}', '{"a":0.1234567890123456789}', "true", "false"),
+    # A combination that has a value in common with an earlier one is lost.
+    ('{"$or":[{"a":[1,2]},{"a":[2,3]}]}', '{"a":3}', "true", "true: by one name false"),
+    # Characters beyond U+FFFF do not equal themselves when case is ignored.
+    ('{"a":[{"equals-ignore-case":"😀"}]}', '{"a":"😀"}', "true", "false"),
+    # A first name that is empty is forgotten.
+    ('{"":{"a":[1]}}', '{"":{"a":1}}', "true", "false"),
+    ('{"":{"a":[1]}}', '{"a":1}', "false", "true"),
+    # The largest double as a bound is refused by accident.
+    ('{"a":[{"numeric":[">=",1.7976931348623157e308]}]}', '{"a":1.7976931348623157e308}', "true", "refused"),
+    # Half a surrogate pair stands for a question mark.
+    ('{"a":["?"]}', '{"a":"\\ud800"}', "false", "false"),
+    ('{"a":[{"prefix":"?"}]}', '{"a":"\\ud800"}', "false", "true"),
+    ('{"a":[{"prefix":"\ufffd"}]}', '{"a":"\\ud800"}', "true", "false"),
+    ('{"a":["\\ud800"]}', '{"a":"\\ud800"}', "refused", "true"),
+    # Sloppy networks, and texts behind the object, are refused.
+    ('{"a":[{"cidr":"10.0.0.0/8/"}]}', '{"a":"10.0.0.1"}', "refused", "true"),
+    ('{"a":[{"cidr":"10.0.0.0/+8"}]}', '{"a":"10.0.0.1"}', "refused", "true"),
+    ('{"a":[1]} x', '{"a":1}', "refused", "true"),
+    ('{"a":[1]}', '{"a":1} x', "error", "true"),
+    # Bounds.
+    ("{" + '"a":{' * 64 + '"a":[1]' + "}" * 65, "{}", "refused", "false"),
+    ('{"a":[1]}', '{"b":' + "[" * 256 + "]" * 256 + "}", "error", "false"),
+    ("{" + ",".join(f'"$or":[{{"a{i}":[1]}},{{"b{i}":[1]}}]' for i in range(10)) + "}", "{}", "refused", "false"),
+    ('{"a":["' + "x" * 70000 + '"]}', "{}", "refused", "false"),
+    ('{"a":[1]}', '{"b":' + "1" * 2000 + ',"a":1}', "true", "error"),
+]  # fmt: skip
+
+
+def test_the_known_differences_are_what_they_are(ask):
+    answers = ask([(p, e) for p, e, _, _ in DIFFERENCES])
+    for (pattern, event, ours, theirs), (we, they) in zip(DIFFERENCES, answers):
+        assert verdict(we) == ours, f"{pattern[:200]}  {event[:200]}: we say {we}"
+        assert they == theirs or verdict(they) == theirs, f"{pattern[:200]}  {event[:200]}: the reference says {they}"

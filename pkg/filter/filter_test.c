@@ -1,0 +1,571 @@
+#include "filter/filter.h"
+
+#include <malloc.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "base/random.h"
+#include "filter/value.h"
+
+#include <cmocka.h>
+
+static struct filter *compiled(const char *pattern)
+{
+        struct filter *f = NULL;
+        struct error err;
+
+        if (filter_new(&f, str_of(pattern), &err) < 0)
+                fail_msg("%s: %s", pattern, err.text);
+        return f;
+}
+
+static bool matches_text(struct filter *f, struct str record)
+{
+        bool matches = false;
+        struct error err;
+
+        if (filter_match(f, record, &matches, &err) < 0)
+                fail_msg(STR_FMT ": %s", STR_ARG(record), err.text);
+        return matches;
+}
+
+static void check(const char *pattern, const char *record, bool expected)
+{
+        CLEANUP(filter_freep) struct filter *f = compiled(pattern);
+
+        if (matches_text(f, str_of(record)) != expected)
+                fail_msg("%s %s %s", pattern, expected ? "does not match" : "matches", record);
+}
+
+/* ---- the examples in docs/filter.md: blocks "json pattern", each followed by "json matches" and "json differs" */
+
+static size_t examples(struct filter *f, struct str block, bool expected)
+{
+        size_t n = 0;
+
+        while (block.n) {
+                struct str line = str_cut(&block, '\n');
+
+                if (matches_text(f, line) != expected)
+                        fail_msg("docs/filter.md: " STR_FMT " should %smatch", STR_ARG(line), expected ? "" : "not ");
+                n++;
+        }
+        return n;
+}
+
+static void the_documents_examples_are_true(void **state UNUSED)
+{
+        CLEANUP(filter_freep) struct filter *f = NULL;
+        BUF_AT_END struct buf text = BUF_INIT(1 << 20);
+        size_t patterns = 0, yes = 0, no = 0;
+        struct str rest;
+        struct error err;
+
+        if (buf_read_file(&text, "docs/filter.md", &err) < 0)
+                fail_msg("%s", err.text);
+        for (rest = buf_view(&text); rest.n;) {
+                struct str line = str_cut(&rest, '\n'), block = { rest.p, 0 };
+
+                if (!str_starts(line, STR("```")))
+                        continue;
+                while (!str_starts(rest, STR("```"))) {
+                        assert_true(rest.n > 0);
+                        (void)str_cut(&rest, '\n');
+                        block.n = (size_t)(rest.p - block.p);
+                }
+                (void)str_cut(&rest, '\n');
+                if (str_is(line, "```json pattern")) {
+                        f = filter_free(f);
+                        if (filter_new(&f, block, &err) < 0)
+                                fail_msg("docs/filter.md: " STR_FMT ": %s", STR_ARG(block), err.text);
+                        patterns++;
+                } else if (str_is(line, "```json matches"))
+                        yes += examples(f, block, true);
+                else if (str_is(line, "```json differs"))
+                        no += examples(f, block, false);
+                else
+                        fail_msg("docs/filter.md: what kind of block is " STR_FMT "?", STR_ARG(line));
+        }
+        assert_true(patterns >= 20 && yes >= 30 && no >= 30);
+}
+
+/* ---- operators: what docs/filter.md does not show. The expectations were checked against the reference. */
+
+static void values_are_tested(void **state UNUSED)
+{
+        static const struct { const char *pattern, *record; bool expected; } all[] = {
+                { "{\"a\":[\"\"]}", "{\"a\":\"\"}", true },
+                { "{\"a\":[true]}", "{\"a\":true}", true },
+                { "{\"a\":[true]}", "{\"a\":\"true\"}", false },
+                { "{\"a\":[false, null]}", "{\"a\":null}", true },
+                { "{\"a\":[\"\\u00e9\\n\"]}", "{\"a\":\"\303\251\\u000a\"}", true },
+                { "{\"a\":[\"\360\237\230\200\"]}", "{\"a\":\"\\ud83d\\uDE00\"}", true },
+                { "{\"\\u0061\":[1]}", "{\"a\":1}", true },
+                { "{\"a\":[1]}", "{\"\\u0061\":1}", true },
+                { "{\"a.b\":[1]}", "{\"a\\u002eb\":1}", true },
+                { "{\"a\":[\"/\"]}", "{\"a\":\"\\/\"}", true },
+                { "{\"a\":[\"x\\u0000y\"]}", "{\"a\":\"x\\u0000y\"}", true },
+                { "{\"a\":[\"x\"]}", "{\"a\":\"x\\u0000y\"}", false },
+                { "{\"a\":[0]}", "{\"a\":-0.0}", true },
+                { "{\"a\":[100000000000000]}", "{\"a\":1E14}", true },
+                { "{\"a\":[0.1]}", "{\"a\":100e-3}", true },
+                { "{\"a\":[12345678901234567890]}", "{\"a\":12345678901234567890}", true },
+                { "{\"a\":[12345678901234567890]}", "{\"a\":12345678901234567891}", false },
+                { "{\"a\":[12345678901234567890]}", "{\"a\":1234567890123456789e1}", false },
+                { "{\"a\":[{\"anything-but\":1}]}", "{\"a\":12345678901234567890}", true },
+                { "{\"a\":[{\"numeric\":[\">\",0]}]}", "{\"a\":12345678901234567890}", false },
+                { "{\"a\":[{\"numeric\":[\">\",0]}]}", "{\"a\":1e308}", true },
+                { "{\"a\":[{\"numeric\":[\"<\",0]}]}", "{\"a\":-1e-300}", true },
+                { "{\"a\":[{\"numeric\":[\">=\",-1,\"<\",1]}]}", "{\"a\":[-2,-1]}", true },
+                { "{\"a\":[{\"prefix\":\"\"}]}", "{\"a\":\"\"}", true },
+                { "{\"a\":[{\"prefix\":\"\"}]}", "{\"a\":1}", false },
+                { "{\"a\":[{\"prefix\":\"a\\\"\"}]}", "{\"a\":\"a\"}", false },
+                { "{\"a\":[{\"suffix\":\"\303\251\"}]}", "{\"a\":\"caf\303\251\"}", true },
+                { "{\"a\":[{\"equals-ignore-case\":\"stra\303\237e\"}]}", "{\"a\":\"STRASSE\"}", true },
+                { "{\"a\":[{\"equals-ignore-case\":\"STRASSE\"}]}", "{\"a\":\"stra\303\237e\"}", false },
+                { "{\"a\":[{\"suffix\":{\"equals-ignore-case\":\"\303\237\"}}]}", "{\"a\":\"PASS\"}", true },
+                { "{\"a\":[{\"prefix\":{\"equals-ignore-case\":\"\303\204\"}}]}", "{\"a\":\"\303\244h\"}", true },
+                { "{\"a\":[{\"wildcard\":\"*\"}]}", "{\"a\":\"\"}", true },
+                { "{\"a\":[{\"wildcard\":\"*\"}]}", "{\"a\":1}", false },
+                { "{\"a\":[{\"wildcard\":\"\"}]}", "{\"a\":\"x\"}", false },
+                { "{\"a\":[{\"wildcard\":\"ab*ba\"}]}", "{\"a\":\"aba\"}", false },
+                { "{\"a\":[{\"wildcard\":\"a*b*a\"}]}", "{\"a\":\"abba\"}", true },
+                { "{\"a\":[{\"wildcard\":\"\\\\\\\\*\\\\*\"}]}", "{\"a\":\"\\\\x*\"}", true },
+                { "{\"a\":[{\"cidr\":\"0.0.0.0/0\"}]}", "{\"a\":\"::1\"}", false },
+                { "{\"a\":[{\"cidr\":\"10.1.2.3/31\"}]}", "{\"a\":\"10.1.2.2\"}", true },
+                { "{\"a\":[{\"cidr\":\"10.1.2.3/31\"}]}", "{\"a\":\"10.1.2.4\"}", false },
+                { "{\"a\":[{\"cidr\":\"10.0.0.0/8\"}]}", "{\"a\":\"::ffff:a00:1\"}", true },
+                { "{\"a\":[{\"cidr\":\"2001:db8::/33\"}]}", "{\"a\":\"2001:db8:7fff::\"}", true },
+                { "{\"a\":[{\"cidr\":\"2001:db8::/33\"}]}", "{\"a\":\"2001:db8:8000::\"}", false },
+                { "{\"a\":[\"10.0.0.1\"]}", "{\"a\":\"010.0.0.01\"}", true },
+                { "{\"a\":[{\"anything-but\":[\"10.0.0.1\"]}]}", "{\"a\":\"010.0.0.01\"}", true },
+                { "{\"a\":[{\"exists\":true}]}", "{\"a\":[[],{}]}", false },
+                { "{\"a\":[{\"exists\":true}]}", "{\"a\":[[[0]]]}", true },
+                { "{\"a\":[{\"exists\":false}]}", "{\"a\":{\"b\":1}}", true },
+                { "{\"a\":[{\"exists\":false}]}", "{}", true },
+                { "{\"a\":{\"b\":[{\"exists\":false}]}}", "{\"a\":5}", true },
+                { "{\"a\":[1],\"a\":[2]}", "{\"a\":1}", false },
+                { "{\"a\":[1],\"a\":[2]}", "{\"a\":2}", true },
+                { "{\"a\":[1],\"a\":{\"b\":[2]}}", "{\"a\":1,\"a\":{\"b\":2}}", true },
+                { "{\"a\":[1]}", "{\"a\":2,\"a\":1}", true },
+                { "{\"a\":[\"\357\277\275\"]}", "{\"a\":\"\\udc00\"}", true },
+                { "{\"a\":[\"\357\277\275x\"]}", "{\"a\":\"\\ud800x\"}", true },
+                { "{\"a\":[{\"suffix\":\"x\"}]}", "{\"a\":\"\377\200x\"}", true },
+                { "{\"$or\":[{\"a\":[1,2]},{\"a\":[2,3]}]}", "{\"a\":3}", true },
+                { "{\"a\":[1],\"$or\":[{\"a\":[2]},{\"b\":[2]}]}", "{\"a\":2}", true },
+                { "{\"$or\":[{\"a\":[2]},{\"b\":[2]}],\"a\":[1]}", "{\"a\":2}", false },
+                { "{\"$or\":[{\"a\":[1]},{\"b\":[1],\"$or\":[{\"c\":[1]},{\"d\":[1]}]}]}", "{\"b\":1,\"d\":1}", true },
+                { "{\"\":{\"\":[1]}}", "{\"\":{\"\":1}}", true },
+        };
+
+        for (size_t i = 0; i < COUNT_OF(all); i++)
+                check(all[i].pattern, all[i].record, all[i].expected);
+}
+
+static void fields_match_in_one_element(void **state UNUSED)
+{
+        static const char xy[] = "{\"a\":{\"x\":[1],\"y\":[1]}}", two[] = "{\"a\":{\"x\":[1]},\"b\":{\"x\":[1]}}";
+        static const char deep[] = "{\"a\":{\"b\":{\"x\":[1],\"y\":[1]},\"z\":[1]}}";
+        static const struct { const char *pattern, *record; bool expected; } all[] = {
+                { xy, "{\"a\":[{\"x\":1},{\"y\":1}]}", false },
+                { xy, "{\"a\":[{\"x\":2},{\"x\":1,\"y\":1}]}", true },
+                { xy, "{\"a\":[{\"x\":1,\"y\":2},{\"x\":[2,1],\"y\":[3,1]}]}", true },
+                { xy, "{\"a\":[[{\"x\":1}],[{\"y\":1}]]}", false },
+                { xy, "{\"a\":[[{\"x\":1},{\"y\":1}]]}", false },
+                { xy, "{\"a\":[{\"x\":1}],\"a\":[{\"y\":1}]}", true }, /* two arrays */
+                { xy, "{\"a\":[{\"x\":1}],\"a.y\":1}", true },
+                { two, "{\"a\":[{\"x\":2},{\"x\":1}],\"b\":[{\"x\":1}]}", true },
+                { deep, "{\"a\":[{\"b\":[{\"x\":1},{\"y\":1}],\"z\":1}]}", false },
+                { deep, "{\"a\":[{\"b\":[{\"x\":1,\"y\":1}],\"z\":2},{\"b\":[{\"x\":1},{\"y\":1}],\"z\":1}]}", false },
+                { deep, "{\"a\":[{\"b\":[{\"x\":1,\"y\":1}],\"z\":2},{\"b\":[{},{\"y\":1,\"x\":1}],\"z\":1}]}", true },
+                { "{\"a\":[1],\"b\":[2]}", "{\"a\":[0,1],\"b\":[1,2]}", true },
+                /* absence is judged by what was matched before it, in the order of the paths */
+                { "{\"a\":{\"x\":[1],\"y\":[{\"exists\":false}]}}", "{\"a\":[{\"x\":1},{\"y\":1}]}", true },
+                { "{\"a\":{\"y\":[1],\"x\":[{\"exists\":false}]}}", "{\"a\":[{\"x\":1},{\"y\":1}]}", false },
+                { "{\"a\":{\"x\":[1],\"y\":[{\"exists\":false}]}}", "{\"a\":[{\"x\":1,\"y\":1},{\"x\":1,\"y\":1}]}", false },
+        };
+
+        for (size_t i = 0; i < COUNT_OF(all); i++)
+                check(all[i].pattern, all[i].record, all[i].expected);
+}
+
+/* ---- complaints */
+
+static void a_bad_pattern_is_refused_with_its_place(void **state UNUSED)
+{
+        static const struct { const char *pattern, *text; } all[] = {
+                { "", "a pattern is a JSON object, such as {\"state\": [\"open\"]}" },
+                { "[1]", "a pattern is a JSON object, such as {\"state\": [\"open\"]}" },
+                { "{}", "an empty object matches nothing: name a member, such as {\"state\": [\"open\"]}" },
+                { "{\"a\":{}}", "a: an empty object matches nothing: name a member, such as {\"state\": [\"open\"]}" },
+                { "{\"a\":\"open\"}", "a: expected an object, or a list of values: put it into [ ], not \"open\"" },
+                { "{\"a\":{\"b\":[]}}", "a.b: the list is empty: name the values that match, or [{\"exists\": true}] for any" },
+                { "{\"a\":[[1]]}", "a[0]: expected a string, number, true, false, null or an operator such as {\"prefix\": \"a\"}, not [1]" },
+                { "{\"a\":[1,{}]}", "a[1]: expected an operator, such as {\"prefix\": \"a\"}: the object is empty" },
+                { "{\"a\":[{\"prefx\":\"a\"}]}", "a[0]: no operator is called \"prefx\"; did you mean \"prefix\"?" },
+                { "{\"a\":[{\"\":\"a\"}]}", "a[0]: no operator is called \"\" here; there are prefix, suffix, equals-ignore-case, wildcard, anything-but, numeric, exists, cidr, exactly" },
+                { "{\"a\":[{\"prefix\":\"a\",\"suffix\":\"b\"}]}", "a[0].prefix: only one operator may stand in an object: put the second in an object of its own" },
+                { "{\"a\":[{\"prefix\":1}]}", "a[0].prefix: expected a string or {\"equals-ignore-case\": \"…\"}, not 1" },
+                { "{\"a\":[{\"suffix\":{\"x\":\"b\"}}]}", "a[0].suffix: expected \"equals-ignore-case\", not \"x\"" },
+                { "{\"a\":[{\"exists\":\"yes\"}]}", "a[0].exists: expected true or false, not \"yes\"" },
+                { "{\"a\":[{\"wildcard\":\"a**\"}]}", "a[0].wildcard: two stars in a row: one says the same" },
+                { "{\"a\":[{\"wildcard\":\"\\\\x\"}]}", "a[0].wildcard: a backslash must stand before a star or a backslash (in JSON: \"\\\\*\", \"\\\\\\\\\")" },
+                { "{\"a\":[{\"numeric\":[\">\",2,\"<\",1]}]}", "a[0].numeric: the lower bound of a range must be less than the upper" },
+                { "{\"a\":[{\"numeric\":[\"!\",2]}]}", "a[0].numeric: expected one of \"=\", \"<\", \"<=\", \">\", \">=\", not \"!\"" },
+                { "{\"a\":[{\"numeric\":[\"=\",\"2\"]}]}", "a[0].numeric: expected a number, not \"2\"" },
+                { "{\"a\":[{\"numeric\":[\"<\",1,\">\",0]}]}", "a[0].numeric: nothing may follow \"<\" and its number; a range begins with \">\" or \">=\"" },
+                { "{\"a\":[{\"numeric\":[\"=\",1e999]}]}", "a[0].numeric: 1e999 has more digits or a larger exponent than a double: it cannot be compared" },
+                { "{\"a\":[{\"anything-but\":[\"x\",1]}]}", "a[0].anything-but[1]: expected all strings or all numbers in one list" },
+                { "{\"a\":[{\"anything-but\":[]}]}", "a[0].anything-but: expected strings or numbers: the list is empty" },
+                { "{\"a\":[{\"anything-but\":{\"prefix\":[\"x\",\"\"]}}]}",
+                  "a[0].anything-but.prefix[1]: the empty string begins and ends every string: nothing would match" },
+                { "{\"a\":[{\"cidr\":\"10.0.0.0/32\"}]}", "a[0].cidr: expected a length from 0 to 31 after the slash" },
+                { "{\"a\":[{\"cidr\":\"10.0.0/8\"}]}", "a[0].cidr: expected an IPv4 or IPv6 address and a length, such as \"10.0.0.0/8\"" },
+                { "{\"a\":{\"$or\":[{\"b\":[1]}]}}", "a.$or: expected two objects or more, of which one must match" },
+                { "{\"$or\":[{\"b\":[1]},{\"c\":[{\"exists\":1}]}]}", "$or[1].c[0].exists: expected true or false, not 1" },
+                { "{\"$or\":[{\"prefix\":[\"a\"]},{\"c\":[1]}]}",
+                  "$or[0].prefix: an operator's name cannot be a member's inside \"$or\": \"$or\" holds objects of members, each with a list of values" },
+                { "{\"a\":[1]} {", "something follows the pattern's object at byte 10" },
+                { "{\"a\":[1}", "a: no valid JSON at byte 7: expected ',' or ']'" },
+                { "{\"a\":[\"\\ud800\"]}", "a[0]: half of a surrogate pair in \"\\ud800\": write the character itself" },
+                { "{\"a\":[\"\377\"]}", "the pattern is not valid UTF-8" },
+                { "{\"a\\nb\":1}", "a b: expected an object, or a list of values: put it into [ ], not 1" },
+        };
+
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                struct filter *f = NULL;
+                struct error err = { 0 };
+
+                if (filter_new(&f, str_of(all[i].pattern), &err) == 0)
+                        fail_msg("%s was taken", all[i].pattern);
+                assert_null(f);
+                assert_int_equal(err.kind, ERROR_INVALID);
+                assert_string_equal(err.text, all[i].text);
+        }
+}
+
+static void what_is_no_object_is_an_error(void **state UNUSED)
+{
+        static const struct { const char *record, *text; } all[] = {
+                { "", "the record is no JSON object" },
+                { "[1]", "the record is no JSON object" },
+                { "{\"a\":1", "the record is no valid JSON: byte 6: expected ',' or '}'" },
+                { "{\"a\":", "the record is no valid JSON: byte 5: the text ends where a value is expected" },
+                { "{\"b\":[1,]}", "the record is no valid JSON: byte 8: expected a value" },
+                { "{\"b\":\"\\x\"}", "the record is no valid JSON: byte 7: no such escape in a string" },
+                { "{\"b\":\"\n\"}", "the record is no valid JSON: byte 6: a control character in a string" },
+                { "{\"b\":\"", "the record is no valid JSON: byte 6: the string does not end" },
+                { "{\"a\":1}}", "the record is no valid JSON: byte 7: something follows the object" },
+                { "{\"a\":01}", "the record is no valid JSON: byte 6: expected ',' or '}'" },
+                { "{b:1}", "the record is no valid JSON: byte 1: expected a member's name in quotes" },
+        };
+        CLEANUP(filter_freep) struct filter *f = compiled("{\"a\":[1]}");
+
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                struct error err = { 0 };
+                bool matches = true;
+
+                assert_int_equal(filter_match(f, str_of(all[i].record), &matches, &err), -1);
+                assert_string_equal(err.text, all[i].text);
+                assert_int_equal(err.kind, ERROR_INVALID);
+                assert_true(matches);
+        }
+}
+
+static void the_reason_is_told(void **state UNUSED)
+{
+        static const struct { const char *pattern, *record, *why; } all[] = {
+                { "{\"value\":{\"state\":[\"open\"]}}", "{}", "value.state: no value matches [\"open\"]" },
+                { "{\"b\":[1],\"a\":[ {\"exists\": false} ]}", "{\"a\":1}", "b: no value matches [1]" },
+                { "{\"b\":[1],\"a\":[ {\"exists\": false} ]}", "{\"a\":1,\"b\":1}", "a: no value matches [ {\"exists\": false} ]" },
+                { "{\"a\":{\"x\":[1],\"y\":[1]}}", "{\"a\":[{\"x\":1},{\"y\":1}]}", "a.x … a.y: each is matched, but not within the same element of an array" },
+                { "{\"$or\":[{\"a\":[1]},{\"b\":[1],\"c\":[2]}]}", "{\"b\":1}", "c: no value matches [2] (the nearest of 2 combinations)" },
+                { "{\"a\":[1]}", "{\"a\":1}", "it matches" },
+                { "{\"a\":[1]}", "1", "the record is no JSON object" },
+        };
+
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                CLEANUP(filter_freep) struct filter *f = compiled(all[i].pattern);
+                BUF_AT_END struct buf why = BUF_INIT(4096);
+
+                filter_explain(f, str_of(all[i].record), &why);
+                assert_non_null(why.p);
+                assert_string_equal(why.p, all[i].why);
+        }
+}
+
+/* ---- parts */
+
+static void numbers_are_what_doubles_print(void **state UNUSED)
+{
+        static const struct { const char *text; bool comparable; double value; } all[] = {
+                { "0", true, 0 }, { "-0.00e5", true, 0 }, { "1", true, 1 }, { "-1.50", true, -1.5 }, { "3.0e2", true, 300 }, { "0.1", true, 0.1 },
+                { "1000000000000000000000", true, 1e21 }, { "1e23", true, 1e23 }, { "8.41e21", true, 8.41e21 }, { "1e308", true, 1e308 }, { "1e309", false, 0 },
+                { "1e-400", false, 0 }, { "4.9e-324", true, 4.9e-324 }, { "5e-324", false, 0 }, { "2.2250738585072014e-308", true, 2.2250738585072014e-308 },
+                { "9007199254740992", true, 9007199254740992 }, { "9007199254740993", false, 0 }, { "0.30000000000000004", true, 0.30000000000000004 },
+                { "0.30000000000000001", false, 0 }, { "123456789012345678", false, 0 }, { "1.7976931348623157e308", true, 1.7976931348623157e308 },
+                { "1e99999999999999999999", false, 0 }, { "0e99999999999999999999", false, 0 }, { "0e-5", true, 0 }, { "100e-2", true, 1 },
+                { "0.000000000000000000000000000001", true, 1e-30 }, { "100000000000000000000000000000000000000000000000000e-50", true, 1 },
+        };
+
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                struct number n = number_of(str_of(all[i].text));
+
+                if (n.comparable != all[i].comparable || (n.comparable && (n.value < all[i].value || n.value > all[i].value)))
+                        fail_msg("%s: comparable %d, %.17g", all[i].text, n.comparable, n.value);
+        }
+}
+
+static void addresses_are_read(void **state UNUSED)
+{
+        static const struct { const char *text; unsigned bits; unsigned char bytes[16]; } all[] = {
+                { "1.2.3.4", 32, { 1, 2, 3, 4 } }, { "001.002.003.004", 32, { 1, 2, 3, 4 } }, { "255.255.255.255", 32, { 255, 255, 255, 255 } },
+                { "256.1.1.1", 0, { 0 } }, { "1.2.3", 0, { 0 } }, { "1.2.3.4.5", 0, { 0 } }, { "1..3.4", 0, { 0 } }, { "1.2.3.4 ", 0, { 0 } }, { "", 0, { 0 } },
+                { "0000001.2.3.0004", 0, { 0 } }, { "::", 128, { 0 } }, { "::1", 128, { [15] = 1 } }, { "1::", 128, { 0, 1 } }, { "1:2:3:4:5:6:7:8", 128, { 0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0, 7, 0, 8 } },
+                { "1:2:3:4:5:6:7", 0, { 0 } }, { "1:2:3:4:5:6:7:8:9", 0, { 0 } }, { "1::2::3", 0, { 0 } }, { ":1:2:3:4:5:6:7", 0, { 0 } }, { "1:2:3:4:5:6:7:", 0, { 0 } },
+                { "1:2:3:4::5:6:7:8", 0, { 0 } }, { "FE80::aBcD", 128, { 0xfe, 0x80, [14] = 0xab, [15] = 0xcd } }, { "10000::", 0, { 0 } }, { "g::", 0, { 0 } }, { ":::", 0, { 0 } },
+                { "::ffff:102:304", 32, { 1, 2, 3, 4 } }, { "::ffff:1.2.3.4", 0, { 0 } }, { ":", 0, { 0 } },
+        };
+
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                struct address a = address_of(str_of(all[i].text));
+
+                if (a.bits != all[i].bits || (a.bits && memcmp(a.bytes, all[i].bytes, a.bits / 8) != 0))
+                        fail_msg("%s: %u bits", all[i].text, a.bits);
+        }
+}
+
+/* ---- bounds */
+
+static void repeat(struct buf *b, const char *text, size_t n)
+{
+        while (n--)
+                buf_text(b, text);
+}
+
+static void nesting_is_bounded(void **state UNUSED)
+{
+        for (size_t depth = 63; depth <= 65; depth++) {
+                BUF_AT_END struct buf pattern = BUF_INIT(1 << 16);
+                CLEANUP(filter_freep) struct filter *f = NULL;
+                struct error err;
+
+                repeat(&pattern, "{\"a\":", depth);
+                buf_text(&pattern, "[1]");
+                repeat(&pattern, "}", depth);
+                assert_int_equal(filter_new(&f, buf_view(&pattern), &err), depth <= 64 ? 0 : -1);
+        }
+        for (size_t depth = 255; depth <= 257; depth++)
+                for (int needed = 0; needed <= 1; needed++) {
+                        CLEANUP(filter_freep) struct filter *f = compiled("{\"a\":[1]}");
+                        BUF_AT_END struct buf record = BUF_INIT(1 << 16);
+                        struct error err;
+                        bool matches;
+
+                        buf_text(&record, needed ? "{\"a\":" : "{\"b\":");
+                        repeat(&record, "[", depth - 1);
+                        buf_char(&record, '1');
+                        repeat(&record, "]", depth - 1);
+                        buf_char(&record, '}');
+                        assert_int_equal(filter_match(f, buf_view(&record), &matches, &err), depth <= 256 ? 0 : -1);
+                        if (depth <= 256)
+                                assert_int_equal(matches, needed);
+                        else
+                                assert_non_null(strstr(err.text, "nested too deep"));
+                }
+}
+
+static void combinations_and_sizes_are_bounded(void **state UNUSED)
+{
+        BUF_AT_END struct buf many = BUF_INIT(1 << 20), wide = BUF_INIT(1 << 20), big = BUF_INIT(1 << 20);
+        CLEANUP(filter_freep) struct filter *f = NULL;
+        struct error err;
+
+        /* 2^9 combinations pass, 2^10 do not */
+        buf_char(&many, '{');
+        for (int i = 0; i < 10; i++) {
+                size_t before = many.n;
+
+                buf_printf(&many, "%s\"$or\":[{\"a%d\":[1]},{\"b%d\":[1]}]", i ? "," : "", i, i);
+                buf_char(&many, '}');
+                f = filter_free(f);
+                if (filter_new(&f, buf_view(&many), &err) < 0) {
+                        assert_int_equal(i, 9);
+                        assert_non_null(strstr(err.text, "more than 1000 combinations"));
+                } else
+                        assert_true(i < 9);
+                many.n--;
+                assert_true(many.n > before);
+        }
+        f = filter_free(f);
+        buf_char(&wide, '{');
+        for (int i = 0; i < 256; i++)
+                buf_printf(&wide, "%s\"a%d\":[1]", i ? "," : "", i);
+        buf_char(&wide, '}');
+        assert_int_equal(filter_new(&f, buf_view(&wide), &err), 0);
+        f = filter_free(f);
+        wide.n--;
+        buf_text(&wide, ",\"b\":[1]}");
+        assert_int_equal(filter_new(&f, buf_view(&wide), &err), -1);
+        assert_string_equal(err.text, "b: more than 256 members must match: split the Trigger");
+        buf_text(&big, "{\"a\":[\"");
+        repeat(&big, "x", 65536);
+        buf_text(&big, "\"]}");
+        assert_int_equal(filter_new(&f, buf_view(&big), &err), -1);
+        assert_non_null(strstr(err.text, "more than 65536 bytes"));
+}
+
+/* A search or a wildcard that went back for each choice would not end in a lifetime. */
+static void nothing_explodes(void **state UNUSED)
+{
+        CLEANUP(filter_freep) struct filter *f = compiled("{\"a\":{\"x\":[1],\"y\":[1]},\"b\":{\"x\":[1],\"y\":[1]},\"c\":{\"x\":[1],\"y\":[1]},\"d\":{\"x\":[1],\"y\":[1]},\"z\":[1]}");
+        CLEANUP(filter_freep) struct filter *stars = compiled("{\"a\":[{\"wildcard\":\"*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*b*a\"}]}");
+        CLEANUP(filter_freep) struct filter *apart = compiled("{\"a\":[1],\"a!\":[1],\"a!!\":[1],\"a!!!\":[1],\"a.x\":[1],\"a!.x\":[1],\"a!!.x\":[1],\"a!!!.x\":[1]}");
+        BUF_AT_END struct buf record = BUF_INIT(16 << 20);
+        struct error err;
+        bool matches;
+
+        buf_char(&record, '{');
+        for (char name = 'a'; name <= 'd'; name++) {
+                buf_printf(&record, "\"%c\":[", name);
+                repeat(&record, "{\"x\":1},{\"y\":1},", 5000);
+                buf_text(&record, name < 'd' ? "{\"x\":1,\"y\":1}]," : "{\"x\":1,\"y\":1}]}");
+        }
+        assert_false(matches_text(f, buf_view(&record)));
+        record.n--;
+        buf_text(&record, ",\"z\":1}");
+        assert_true(matches_text(f, buf_view(&record)));
+        buf_reset(&record);
+        buf_text(&record, "{\"a\":\"");
+        repeat(&record, "a", 100000);
+        buf_text(&record, "\"}");
+        assert_false(matches_text(stars, buf_view(&record)));
+        /* names made so that all choices stay open: given up, and told */
+        buf_reset(&record);
+        buf_char(&record, '{');
+        for (size_t i = 0; i < 4; i++) {
+                buf_text(&record, i ? ",\"a" : "\"a");
+                repeat(&record, "!", i);
+                buf_text(&record, "\":[");
+                repeat(&record, "[1],{\"x\":1},", 300);
+                buf_text(&record, "0]");
+        }
+        buf_char(&record, '}');
+        assert_int_equal(filter_match(apart, buf_view(&record), &matches, &err), -1);
+        assert_non_null(strstr(err.text, "the search was given up"));
+}
+
+static void memory_stays_what_it_is(void **state UNUSED)
+{
+        static const char record[] = "{\"a\":[{\"x\":\"\\u00e9\",\"y\":[1,2,{\"z\":1}]},{\"x\":\"\\u00e9\"}],\"b\":12345.678}";
+        CLEANUP(filter_freep) struct filter *f = compiled("{\"a\":{\"x\":[\"\303\251\"],\"y\":{\"z\":[1]}},\"b\":[{\"numeric\":[\">\",1]}],\"c\":[{\"exists\":false}]}");
+        struct mallinfo2 before, after;
+
+        assert_true(matches_text(f, str_of(record)));
+        before = mallinfo2();
+        for (int i = 0; i < 1000; i++)
+                assert_true(matches_text(f, str_of(record)));
+        after = mallinfo2();
+        assert_true(after.uordblks == before.uordblks);
+}
+
+/* ---- any bytes */
+
+/* In memory that ends with the text, so that ASan sees each byte read too far. */
+static void try_pair(struct str pattern, struct str record, size_t *outcomes)
+{
+        FREE_AT_END char *p = malloc(pattern.n + !pattern.n), *r = malloc(record.n + !record.n);
+        CLEANUP(filter_freep) struct filter *f = NULL;
+        BUF_AT_END struct buf why = BUF_INIT(1 << 16);
+        struct error err = { 0 };
+        bool matches = false;
+
+        assert_non_null(p);
+        assert_non_null(r);
+        memcpy(p, pattern.p, pattern.n);
+        memcpy(r, record.p, record.n);
+        if (filter_new(&f, (struct str){ p, pattern.n }, &err) < 0) {
+                assert_true(err.text[0] != '\0');
+                outcomes[0]++;
+                return;
+        }
+        memset(p, 'x', pattern.n); /* it keeps a copy */
+        if (filter_match(f, (struct str){ r, record.n }, &matches, &err) < 0)
+                outcomes[1]++;
+        else
+                outcomes[2 + matches]++;
+        filter_explain(f, (struct str){ r, record.n }, &why);
+        assert_true(why.n > 0);
+}
+
+static void mutate(struct random *random, struct buf *b, struct str text)
+{
+        static const char likely[] = "{}[],:\"\\*0123456789-+.eEtfnu/ \n\x7f\x80\xc3\xed\xf0\xff";
+
+        buf_reset(b);
+        buf_str(b, text);
+        for (uint64_t n = random_below(random, 4); n > 0 && b->n; n--) {
+                size_t at = random_below(random, b->n), length = 1 + random_below(random, MIN_OF(b->n - at, (size_t)8)), from = random_below(random, b->n);
+
+                switch (random_below(random, 4)) {
+                case 0: b->p[at] = likely[random_below(random, sizeof(likely) - 1)]; break;
+                case 1: b->n = random_below(random, 8) ? b->n : at; break;
+                case 2:
+                        memmove(b->p + at, b->p + at + length, b->n - at - length);
+                        b->n -= length;
+                        break;
+                default: memmove(b->p + at, b->p + from, MIN_OF(length, b->n - from));
+                }
+        }
+}
+
+static void any_bytes_are_survived(void **state UNUSED)
+{
+        static const char *const patterns[] = {
+                "{\"a\":[1,\"x\",{\"prefix\":\"ab\"},{\"suffix\":{\"equals-ignore-case\":\"\303\237\"}},true,null],\"b.c\":[{\"anything-but\":[\"x\",\"y\"]}]}",
+                "{\"a\":{\"x\":[{\"numeric\":[\">=\",-1.5e3,\"<\",100]}],\"y\":[{\"exists\":false},{\"cidr\":\"10.0.0.0/8\"}]}}",
+                "{\"$or\":[{\"a\":[{\"wildcard\":\"*a\\\\*b*c\"}]},{\"b\":{\"$or\":[{\"c\":[\"::1\"]},{\"d\":[{\"anything-but\":{\"wildcard\":[\"*x\",\"y*\"]}}]}]}}]}",
+                "{\"a\":[{\"anything-but\":{\"prefix\":\"a\"}},{\"exactly\":\"\\u00e9\\ud83d\\ude00\"},{\"equals-ignore-case\":\"\304\260K\"}],\"\":[12345678901234567890]}",
+        };
+        static const char *const records[] = {
+                "{\"a\":[1,\"abc\",{\"x\":-3.25e2,\"y\":\"10.1.2.3\"},[{\"x\":1},{\"y\":null}]],\"b\":{\"c\":\"\\u00e9\\ud83d\\ude00\",\"d\":[true,false]},\"n\":{\"m\":[[],{}]}}",
+                "{\"a\":\"xa*b__c\",\"b.c\":\"::1\",\"b\":{\"d\":\"1:2:3:4:5:6:7:8\"},\"\":12345678901234567890,\"z\":\"\\\"\\\\\\/\\b\\f\\n\\r\\t\"}",
+                "{\"a\":[{\"x\":9007199254740993,\"y\":[]},{\"x\":0.30000000000000004}],\"b\":[{\"c\":\"stra\303\237e\"},{\"d\":\"\377\376\"}],\"a\":\"\\udc00\\ud800\"}",
+        };
+        BUF_AT_END struct buf pattern = BUF_INIT(1 << 16), record = BUF_INIT(1 << 16);
+        size_t outcomes[4] = { 0 };
+        struct random random;
+
+        random_init(&random, 7);
+        for (int i = 0; i < 30000; i++) {
+                struct str p = str_of(patterns[random_below(&random, COUNT_OF(patterns))]), r = str_of(records[random_below(&random, COUNT_OF(records))]);
+
+                mutate(&random, &pattern, p);
+                mutate(&random, &record, r);
+                try_pair(random_below(&random, 2) ? p : buf_view(&pattern), buf_view(&record), outcomes);
+        }
+        for (size_t i = 0; i < COUNT_OF(outcomes); i++)
+                if (outcomes[i] < 500)
+                        fail_msg("outcome %zu only %zu times", i, outcomes[i]);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(the_documents_examples_are_true),
+                cmocka_unit_test(values_are_tested),
+                cmocka_unit_test(fields_match_in_one_element),
+                cmocka_unit_test(a_bad_pattern_is_refused_with_its_place),
+                cmocka_unit_test(what_is_no_object_is_an_error),
+                cmocka_unit_test(the_reason_is_told),
+                cmocka_unit_test(numbers_are_what_doubles_print),
+                cmocka_unit_test(addresses_are_read),
+                cmocka_unit_test(nesting_is_bounded),
+                cmocka_unit_test(combinations_and_sizes_are_bounded),
+                cmocka_unit_test(nothing_explodes),
+                cmocka_unit_test(memory_stays_what_it_is),
+                cmocka_unit_test(any_bytes_are_survived),
+        };
+        return cmocka_run_group_tests_name("filter", tests, NULL, NULL);
+}
