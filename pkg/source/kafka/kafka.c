@@ -36,10 +36,8 @@ const struct type kafka_type = { .name = "KafkaSource", .help = "Messages of Kaf
                                                                 "a value that is not valid UTF-8 as its Base64.",
                                  .fields = kafka_fields, .fields_n = COUNT_OF(kafka_fields), .size = sizeof(struct kafka_spec) };
 
-void kafka_group(const struct trigger *t, struct buf *b)
+void kafka_group(const struct kafka_spec *spec, const struct trigger *t, struct buf *b)
 {
-        const struct kafka_spec *spec = t->source_spec;
-
         if (spec->consumer_group)
                 buf_text(b, spec->consumer_group);
         else
@@ -159,7 +157,7 @@ static int configure(rd_kafka_conf_t *conf, const struct kafka_spec *spec, const
         size_t kilobytes = MAX_OF((size_t)spec->fetch_bytes / 1024 / 4, (size_t)256);
 
         join_strings(&servers, &spec->bootstrap_servers);
-        kafka_group(services->trigger, &group);
+        kafka_group(spec, services->trigger, &group);
         if (servers.failed || group.failed)
                 return error_memory(err);
         rd_kafka_conf_set_log_cb(conf, on_log);

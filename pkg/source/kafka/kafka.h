@@ -11,4 +11,4 @@ extern const struct type kafka_type;
 extern const struct driver kafka_driver;
 
 /* The group in use: the spec's, or sluice.NAMESPACE.NAME. */
-void kafka_group(const struct trigger *, struct buf *);
+void kafka_group(const struct kafka_spec *, const struct trigger *, struct buf *);

@@ -50,7 +50,7 @@ static void the_events_are_the_golden_ones(void **state UNUSED)
         kafka_driver.describe(records[2], &w);
         assert_string_equal(described.p, "{\"topic\":\"orders\",\"partition\":3,\"offset\":42,\"timestamp\":1576737964999,\"key\":null,\"headers\":{},\"value\":\"//4A\"}");
         BUF_AT_END struct buf group = BUF_INIT(100);
-        kafka_group(&trigger, &group);
+        kafka_group(&spec, &trigger, &group);
         assert_string_equal(group.p, "sluice.shop.t");
 }
 

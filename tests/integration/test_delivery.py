@@ -1,0 +1,430 @@
+"""What a request holds and what becomes of its answer: formats, batches, filters, transforms, dead letters, credentials. Kafka messages of a real
+broker, received by a server of the test's own; CloudEvents are judged by their official SDK."""
+import base64
+import itertools
+import json
+import os
+import subprocess
+import urllib.parse
+
+import pytest
+from cloudevents.v1.http import from_dict, from_http
+from conftest import SLUICE, trigger
+from harness.process import wait_until
+from harness.sink import Sink
+
+names = (f"delivery-{n}" for n in itertools.count())
+FAST = {"initialBackoff": "10ms", "maxBackoff": "100ms"}
+
+
+@pytest.fixture
+def topic(kafka):
+    name = next(names)
+    kafka.create_topic(name, 1)
+    return name
+
+
+@pytest.fixture
+def sink():
+    with Sink() as s:
+        yield s
+
+
+def make(kafka, topic, uri, delivery=None, **spec):
+    source = {"kafka": {"bootstrapServers": [kafka.bootstrap], "topics": [topic], "startPosition": "Earliest"}}
+    return trigger(topic, source, uri, {"retry": FAST, **(delivery or {})}, **spec)
+
+
+def consume(kafka, topic, count, timeout=20):
+    """Messages of a topic from its beginning."""
+    from confluent_kafka import Consumer
+
+    c = Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": f"judge-{topic}", "auto.offset.reset": "earliest"})
+    c.subscribe([topic])
+    found = []
+    try:
+        wait_until(f"{count} messages in {topic}", lambda: found.extend(m for m in c.consume(count, 0.1) if not m.error()) or len(found) >= count, timeout)
+    finally:
+        c.close()
+    return found
+
+
+def committed(kafka, topic, count, group=None):
+    wait_until("everything is committed", lambda: kafka.committed(group or f"sluice.test.{topic}", topic, 1) == {0: count}, 20)
+
+
+MESSAGES = [
+    {"value": b'{"n": 1, "text": "\xc3\xa9 \\"quoted\\" 100%"}', "key": "k\u00e9y 1"},
+    {"value": b"plain text", "key": None},
+    {"value": b"\xff\x00\x01", "key": b"\xff"},
+    {"value": b'"just a string"'},
+]
+
+
+def judge(events):
+    assert [e["id"].rsplit("/", 1)[1] for e in events] == ["0", "1", "2", "3"]
+    assert all(e["specversion"] == "1.0" and e["type"] == "dev.sluice.kafka.message" for e in events)
+    assert all(e["source"].startswith("/apis/sluice.dev/v1alpha1/namespaces/test/triggers/delivery-") for e in events)
+    assert [e["subject"] for e in events] == [f"partition:0#{n}" for n in range(4)]
+    assert [e.get_attributes().get("partitionkey") for e in events] == ["k\u00e9y 1", None, None, None]
+    assert all(e["team"] == "100% caf\u0065" for e in events)
+    assert events[0].data == {"n": 1, "text": '\u00e9 "quoted" 100%'}
+    assert events[1].data in ("plain text", b"plain text")
+    assert events[2].data == b"\xff\x00\x01"
+    assert events[3].data == "just a string"
+
+
+CE = {"ceOverrides": {"extensions": {"team": "100% cafe"}}}
+
+
+def as_http(request):
+    return {k: v for k, v in request.headers}
+
+
+def test_cloudevents_in_binary_mode(kafka, topic, sink, runner):
+    kafka.produce(topic, MESSAGES)
+    runner.start(make(kafka, topic, sink.uri, event={"format": "CloudEventsBinary"}, **CE))
+    requests = sink.wait_for(4)
+    events = []
+    for r in requests:
+        headers = {k: urllib.parse.unquote(v) if k.startswith("ce-") else v for k, v in r.headers}
+        events.append(from_http(headers, r.body))
+        assert r.id == headers["ce-id"]
+    assert [r.header("Content-Type") for r in requests] == ["application/json", "text/plain; charset=utf-8", "application/octet-stream", "application/json"]
+    judge(events)
+
+
+def test_cloudevents_in_structured_mode(kafka, topic, sink, runner):
+    kafka.produce(topic, MESSAGES)
+    runner.start(make(kafka, topic, sink.uri, event={"format": "CloudEventsStructured"}, **CE))
+    judge([from_http(as_http(r), r.body) for r in sink.wait_for(4)])
+
+
+def test_cloudevents_in_batches(kafka, topic, sink, runner):
+    kafka.produce(topic, MESSAGES)
+    runner.start(make(kafka, topic, sink.uri, {"batch": {"maxMessages": 4, "maxWait": "5s"}}, event={"format": "CloudEventsBatch"}, **CE))
+    (request,) = sink.wait_for(1)
+    assert request.header("Content-Type").startswith("application/cloudevents-batch+json")
+    judge([from_dict(e) if "data_base64" not in e else from_http({"content-type": "application/cloudevents+json"}, json.dumps(e)) for e in request.json])
+
+
+def test_a_null_value_is_an_event_without_data(kafka, topic, sink, runner):
+    kafka.produce(topic, [{"value": None, "key": "gone"}])
+    runner.start(make(kafka, topic, sink.uri, event={"format": "CloudEventsStructured"}))
+    (request,) = sink.wait_for(1)
+    assert "data" not in request.json and "datacontenttype" not in request.json and request.json["partitionkey"] == "gone"
+
+
+def test_a_trace_goes_on_or_begins(kafka, topic, sink, runner):
+    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    kafka.produce(topic, [{"value": "a", "headers": {"traceparent": parent, "tracestate": "vendor=1"}}, {"value": "b"}, {"value": "c", "headers": {"traceparent": "nonsense"}}])
+    runner.start(make(kafka, topic, sink.uri))
+    went_on, begun, other = sink.wait_for(3)
+    version, trace, span, flags = went_on.header("traceparent").split("-")
+    assert (version, trace, flags) == ("00", "4bf92f3577b34da6a3ce929d0e0e4736", "01") and span != "00f067aa0ba902b7"
+    assert went_on.header("tracestate") == "vendor=1"
+    assert begun.header("tracestate") is None
+    traces = {r.header("traceparent").split("-")[1] for r in (went_on, begun, other)}
+    assert len(traces) == 3 and all(len(t) == 32 and set(t) != {"0"} for t in traces)
+
+
+def test_batches_and_their_ids(kafka, topic, sink, runner):
+    kafka.produce(topic, [f"message {i}" for i in range(250)])
+    runner.start(make(kafka, topic, sink.uri, {"batch": {"maxMessages": 100, "maxWait": "300ms"}}))
+    requests = sink.wait_for_records(250)
+    assert [len(r.json["messages"]) for r in requests][0] == 100
+    assert [m for r in requests for m in r.json["messages"]] == [f"message {i}" for i in range(250)]
+    assert [i for r in requests for i in r.ids] == [f"{topic}/0/{i}" for i in range(250)]
+    assert requests[0].id == f"{topic}/0/0..{topic}/0/99"
+    committed(kafka, topic, 250)
+
+
+def test_a_batch_is_bounded_by_the_encoded_events_bytes(kafka, topic, sink, runner):
+    kafka.produce(topic, ["\x01" * 400] * 12)  # 400 bytes are 2,400 in JSON
+    runner.start(make(kafka, topic, sink.uri, {"batch": {"maxMessages": 12, "maxBytes": 8192, "maxWait": "1s"}}))
+    requests = sink.wait_for_records(12)
+    assert all(len(r.body) <= 8192 for r in requests) and len(requests) < 12
+    assert sum(len(r.json["messages"]) for r in requests) == 12
+
+
+@pytest.mark.parametrize("named_by", ["id", "place", "place as text"])
+def test_partial_failures_in_order(kafka, topic, sink, runner, named_by):
+    failed_once = set()
+
+    def answer(request):
+        ids = request.ids
+        bad = [n for n, i in enumerate(ids) if int(i.rsplit("/", 1)[1]) in (3, 7) and i not in failed_once]
+        failed_once.update(ids[n] for n in bad)
+        items = [{"itemIdentifier": ids[n] if named_by == "id" else n if named_by == "place" else str(n)} for n in bad]
+        return 200, {}, json.dumps({"batchItemFailures": items}).encode()
+
+    sink.answer = answer
+    kafka.produce(topic, [f"message {i}" for i in range(10)])
+    runner.start(make(kafka, topic, sink.uri, {"batch": {"maxMessages": 10, "maxWait": "1s"}, "partialFailures": True}))
+    committed(kafka, topic, 10)
+    starts = [int(r.ids[0].rsplit("/", 1)[1]) for r in sink.taken()]
+    assert starts == [0, 3] or starts == [0, 3, 7]
+
+
+@pytest.mark.parametrize("body, again", [("", False), ("null", False), ("{}", False), ('{"batchItemFailures": null}', False), ('{"batchItemFailures": []}', False),
+                                         ("[]", True), ("oops", True), ('{"batchItemFailures": {}}', True), ('{"batchItemFailures": [{}]}', True),
+                                         ('{"batchItemFailures": [{"itemIdentifier": ""}]}', True), ('{"batchItemFailures": [{"itemIdentifier": null}]}', True),
+                                         ('{"batchItemFailures": [{"itemIdentifier": "elsewhere/0/1"}]}', True), ('{"batchItemFailures": [{"itemIdentifier": 99}]}', True)])  # fmt: skip
+def test_partial_answers_are_read_as_lambda_reads_them(kafka, topic, sink, runner, body, again):
+    first = itertools.count()
+    sink.answer = lambda request: (200, {}, body.encode() if next(first) == 0 else b"{}")
+    kafka.produce(topic, ["a", "b"])
+    runner.start(make(kafka, topic, sink.uri, {"batch": {"maxMessages": 2, "maxWait": "1s"}, "partialFailures": True}))
+    committed(kafka, topic, 2)
+    assert [r.json["messages"] for r in sink.all()] == [["a", "b"]] * (2 if again else 1)
+
+
+def test_a_poison_record_reaches_the_dead_letter_alone_and_is_replayed(kafka, topic, sink, runner, tmp_path):
+    letters = f"{topic}-dead"
+    kafka.create_topic(letters, 1)
+    healed = []
+
+    def answer(request):
+        poisoned = "poison" in request.json["messages"]
+        return (500, {}, b'{"why": "poison"}') if poisoned and not healed else 200
+
+    sink.answer = answer
+    kafka.produce(topic, [{"value": "poison" if i == 37 else f"message {i}", "key": f"k{i}"} for i in range(64)])
+    t = make(kafka, topic, sink.uri, {
+        "batch": {"maxMessages": 64, "maxWait": "1s"},
+        "retry": {**FAST, "maxAttempts": 2, "bisect": True, "onExhausted": "DeadLetter"},
+        "deadLetter": {"kafka": {"bootstrapServers": [kafka.bootstrap], "topic": letters}},
+    }, function={"urn": "urn:fss:eu-1:p:function:default:f"})  # fmt: skip
+    runner.start(t)
+    committed(kafka, topic, 64)
+    assert {i for r in sink.taken() for i in r.ids} == {f"{topic}/0/{i}" for i in range(64) if i != 37}
+    (message,) = consume(kafka, letters, 1)
+    assert message.key() == b"k37" and dict(message.headers())["sluice-event-id"] == f"{topic}/0/37".encode()
+    letter = json.loads(message.value())
+    assert set(letter) == {"timestamp", "request_context", "request_payload", "response_context", "response_payload", "event_id"}
+    assert letter["request_context"]["function_urn"] == "urn:fss:eu-1:p:function:default:f"
+    assert letter["request_context"]["condition"] == "UnhandledInvocationError" and letter["request_context"]["approximate_invoke_count"] == 2
+    assert json.loads(letter["request_payload"])["messages"] == ["poison"]
+    assert letter["response_context"]["status_code"] == 500 and "answered 500" in letter["response_context"]["function_error"]
+    assert letter["response_payload"] == '{"why": "poison"}' and letter["event_id"] == f"{topic}/0/37"
+    failed = [r for r in sink.all() if r.status == 500]
+    assert letter["request_context"]["request_id"] == failed[-1].header("X-CFF-Request-Id")
+
+    healed.append(True)
+    path = tmp_path / "replay.json"
+    path.write_text(json.dumps(t))
+    done = subprocess.run([SLUICE, "replay", "-f", path], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "1 sent" in done.stderr
+    replayed = sink.taken()[-1]
+    assert replayed.json["messages"] == ["poison"] and replayed.id == f"{topic}/0/37"
+    committed(kafka, letters, 1, f"sluice.test.{topic}.replay")
+    # Once only: a second replay finds nothing more.
+    before = len(sink.all())
+    assert subprocess.run([SLUICE, "replay", "-f", path], capture_output=True, timeout=60).returncode == 0
+    assert len(sink.all()) == before
+
+
+def test_a_dead_letter_over_http_is_the_cloudevent_with_knatives_attributes(kafka, topic, sink, runner):
+    refused = itertools.count()
+    with Sink(lambda request: 503 if next(refused) < 3 else 202) as dead:
+        sink.answer = lambda request: (422, {}, b"no such order") if b"bad" in request.body else 200
+        kafka.produce(topic, ['{"order": "bad"}', '{"order": "good"}'])
+        runner.start(make(kafka, topic, sink.uri, {"retry": {**FAST, "onExhausted": "DeadLetter"}, "deadLetter": {"uri": dead.uri + "letters"}}, event={"format": "CloudEventsBinary"}))
+        (request,) = dead.wait_for(1)
+        committed(kafka, topic, 2)
+    assert request.path == "/letters" and len(dead.all()) == 4  # refused three times, and not lost
+    event = from_http(as_http(request), request.body)
+    assert event.data == {"order": "bad"} and event["id"] == f"{topic}/0/0"
+    assert event["knativeerrordest"] == sink.uri and event["knativeerrorcode"] == "422" and event["knativeerrordata"] == "no such order"
+
+
+def test_letters_of_a_file_are_replayed_by_filter_and_rate(kafka, sink, tmp_path):
+    letters = [json.dumps({"timestamp": "2026-01-01T00:00:00Z", "request_context": {"request_id": f"r{i}"}, "request_payload": json.dumps({"n": i}), "event_id": f"t/0/{i}",
+                           "response_context": {"status_code": 500 if i % 2 else 400}}) for i in range(20)]  # fmt: skip
+    (tmp_path / "letters.jsonl").write_text("\n".join(letters) + "\n\n")
+    (tmp_path / "t.json").write_text(json.dumps(trigger("t", {"timer": {"schedule": "1h"}}, sink.uri)))
+    command = [SLUICE, "replay", "-f", tmp_path / "t.json", "--letters", tmp_path / "letters.jsonl", "--rate=100", '--filter={"response_context": {"status_code": [500]}}']
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "10 sent" in done.stderr and "10 filtered" in done.stderr, done.stderr
+    assert sorted(r.json["n"] for r in sink.taken()) == list(range(1, 20, 2))
+    assert {r.id for r in sink.taken()} == {f"t/0/{i}" for i in range(1, 20, 2)}
+    (tmp_path / "broken.jsonl").write_text(letters[0] + '\n{"no": "letter"}\n')
+    command[4:5] = []
+    done = subprocess.run([SLUICE, "replay", "-f", tmp_path / "t.json", "--letters", tmp_path / "broken.jsonl"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "broken.jsonl:2" in done.stderr and "neither request_payload nor specversion" in done.stderr
+
+
+def test_drop_is_counted(kafka, topic, sink, runner):
+    sink.answer = lambda request: 400 if b"bad" in request.body else 200
+    kafka.produce(topic, ["bad", "good"])
+    run = runner.start(make(kafka, topic, sink.uri, {"retry": {**FAST, "onExhausted": "Drop"}}))
+    committed(kafka, topic, 2)
+    assert len(sink.all()) == 2 and run.stop() == 0
+
+
+def test_a_filter_leaves_out_and_commits(kafka, topic, sink, runner):
+    kafka.produce(topic, [{"value": json.dumps({"n": i, "state": "open" if i % 3 == 0 else "closed"}), "headers": {"kind": "a" if i % 2 else "b"}} for i in range(60)])
+    runner.start(make(kafka, topic, sink.uri, filter={"pattern": {"value": {"state": ["open"], "n": [{"numeric": [">=", 10]}]}, "headers": {"kind": ["a"]}}}))
+    committed(kafka, topic, 60)
+    expected = [i for i in range(60) if i % 3 == 0 and i >= 10 and i % 2]
+    assert [json.loads(r.json["messages"][0])["n"] for r in sink.taken()] == expected
+
+
+def test_a_transform_reshapes_and_its_errors_are_final(kafka, topic, sink, runner):
+    kafka.produce(topic, ['{"n": 1}', "no json", '{"n": 2}'])
+    run = runner.start(make(kafka, topic, sink.uri, {"retry": {**FAST, "onExhausted": "Drop"}}, transform={"jq": "{number: (.messages[0] | fromjson | .n), topic: .topic_id}"}))
+    committed(kafka, topic, 3)
+    assert [r.json for r in sink.all()] == [{"number": 1, "topic": topic}, {"number": 2, "topic": topic}]
+    assert run.stop() == 0
+
+
+def test_preview_prints_what_is_sent(kafka, topic, sink, runner, tmp_path):
+    kafka.produce(topic, [{"value": '{"n": 1}', "key": "k", "headers": {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}}])
+    secrets = tmp_path / "secrets"
+    (secrets / "s").mkdir(parents=True)
+    (secrets / "s" / "k").write_text("hidden\n")
+    for number, spec in enumerate([{}, {"event": {"dialect": "Current"}}, {"event": {"format": "CloudEventsBinary"}}, {"event": {"format": "CloudEventsStructured"}},
+                                   {"event": {"format": "CloudEventsBatch"}}, {"transform": {"jq": "{a: .messages}"}}]):  # fmt: skip
+        delivery = {"method": "PUT", "headers": [{"name": "X-Plain", "value": "a b"}, {"name": "X-Secret", "secretRef": {"name": "s", "key": "k"}}]}
+        t = make(kafka, topic, sink.uri + "invoke?a=b", delivery, **spec)
+        t["spec"]["source"]["kafka"]["consumerGroup"] = f"{topic}-{number}"
+        with Sink() as own:
+            t["spec"]["sink"]["uri"] = own.uri + "invoke?a=b"
+            run = runner.start(t, name=f"run{number}", options=[f"--secrets={secrets}"])
+            (sent,) = own.wait_for(1)
+            assert run.stop() == 0
+        document = {"topic": topic, "partition": 0, "offset": 0, "key": "k", "value": '{"n": 1}', "headers": {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}}
+        if "ce-time" in {k for k, _ in sent.headers}:
+            document["timestamp"] = millis(sent.header("ce-time"))
+        elif "structured" in str(spec).lower() or "batch" in str(spec).lower():
+            document["timestamp"] = millis((sent.json if isinstance(sent.json, dict) else sent.json[0])["time"])
+        (tmp_path / "t.json").write_text(json.dumps(t))
+        done = subprocess.run([SLUICE, "preview", "-f", tmp_path / "t.json", "--record=-", f"--secrets={secrets}"], input=json.dumps(document), capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0, done.stderr
+        head, _, body = done.stdout.partition("\n\n")
+        first, *lines = head.split("\n")
+        assert first == f"PUT {own.uri}invoke?a=b"
+        shown = sorted(tuple(line.split(": ", 1)) for line in lines)
+        ignore = {"traceparent"}
+        assert [h for h in shown if h[0] not in ignore] == sorted(h for h in sent.headers if h[0] not in ignore)
+        assert dict(shown)["traceparent"][:35] == sent.header("traceparent")[:35]
+        found, wanted = (json.loads(body), sent.json)
+        for e in (found, wanted):
+            if isinstance(e, dict):
+                e.pop("event_time", None)
+        assert found == wanted
+
+
+def millis(text):
+    import datetime
+
+    return round(datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() * 1000)
+
+
+def test_preview_says_why_a_record_is_filtered(kafka, tmp_path):
+    t = make(kafka, "t", "http://f/", filter={"pattern": {"value": {"state": ["open"]}}})
+    (tmp_path / "t.json").write_text(json.dumps(t))
+    done = subprocess.run([SLUICE, "preview", "-f", tmp_path / "t.json", "--record=-"], input='{"value": {"state": "closed"}}', capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (3, "") and 'value.state: no value matches ["open"]' in done.stderr
+
+
+def test_secrets_become_headers_and_rotate_without_a_restart(kafka, topic, sink, runner, tmp_path):
+    data = tmp_path / "secrets" / "credentials"
+    data.mkdir(parents=True)
+
+    def rotate(version, **values):
+        """As the kubelet does it: a new folder, and one link that changes at once."""
+        folder = data / f"..{version}"
+        folder.mkdir()
+        for key, value in values.items():
+            (folder / key).write_text(value)
+            if not (data / key).is_symlink():
+                (data / key).symlink_to(f"..data/{key}")
+        (data / "..data_tmp").symlink_to(folder.name)
+        os.replace(data / "..data_tmp", data / "..data")
+
+    rotate("1", user="ada", password="s3cret", token="t-1")
+    delivery = {"authentication": {"basic": {"usernameSecretRef": {"name": "credentials", "key": "user"}, "passwordSecretRef": {"name": "credentials", "key": "password"}}},
+                "headers": [{"name": "X-Token", "secretRef": {"name": "credentials", "key": "token"}}]}  # fmt: skip
+    runner.start(make(kafka, topic, sink.uri, delivery), options=[f"--secrets={tmp_path / 'secrets'}"])
+    kafka.produce(topic, ["a"])
+    (first,) = sink.wait_for(1)
+    assert first.header("Authorization") == "Basic " + base64.b64encode(b"ada:s3cret").decode() and first.header("X-Token") == "t-1"
+    rotate("2", user="ada", password="changed", token="t-2")
+    # The function refuses the old ones: nothing is lost, and no event is final because of it.
+    sink.answer = lambda request: 200 if request.header("X-Token") == "t-2" else 401
+    kafka.produce(topic, ["b"])
+    second = sink.wait_for(2)[1]
+    assert second.header("Authorization") == "Basic " + base64.b64encode(b"ada:changed").decode()
+
+
+def test_a_missing_secret_is_named_and_nothing_is_sent(kafka, topic, sink, runner, tmp_path):
+    delivery = {"authentication": {"bearer": {"tokenSecretRef": {"name": "nowhere", "key": "token"}}}}
+    run = runner.start(make(kafka, topic, sink.uri, delivery), options=[f"--secrets={tmp_path}"])
+    kafka.produce(topic, ["a"])
+    run.wait_for_output(r"Retrying.*Secret nowhere, key token", 20)
+    assert sink.all() == []
+    (tmp_path / "nowhere").mkdir()
+    (tmp_path / "nowhere" / "token").write_text("t")
+    (request,) = sink.wait_for(1)
+    assert request.header("Authorization") == "Bearer t"
+
+
+def test_tokens_by_client_credentials(kafka, topic, sink, runner, tmp_path):
+    (tmp_path / "client").mkdir()
+    (tmp_path / "client" / "id").write_text("my client")
+    (tmp_path / "client" / "secret").write_text("a:b/c")
+    issued = itertools.count(1)
+    trouble = itertools.count()
+
+    def token(request):
+        if next(trouble) < 2:
+            return 503, {}, b"not yet"
+        assert request.header("Content-Type") == "application/x-www-form-urlencoded"
+        assert request.header("Authorization") == "Basic " + base64.b64encode(b"my+client:a%3Ab%2Fc").decode()
+        assert urllib.parse.parse_qs(request.body.decode()) == {"grant_type": ["client_credentials"], "scope": ["events write"], "audience": ["https://f"]}
+        return 200, {"Content-Type": "application/json"}, json.dumps({"access_token": f"token-{next(issued)}", "token_type": "Bearer", "expires_in": 2}).encode()
+
+    with Sink(token) as server:
+        ref = {"clientIdSecretRef": {"name": "client", "key": "id"}, "clientSecretSecretRef": {"name": "client", "key": "secret"}}
+        delivery = {"authentication": {"oauth2": {"tokenUrl": server.uri + "token", **ref, "scopes": ["events", "write"], "audience": "https://f"}}}
+        run = runner.start(make(kafka, topic, sink.uri, delivery), options=[f"--secrets={tmp_path}"])
+        kafka.produce(topic, ["a"])
+        (request,) = sink.wait_for(1)
+        assert request.header("Authorization") == "Bearer token-1"
+        server.wait_for(2)  # asked for again before the first one ended
+        kafka.produce(topic, ["b"])
+        assert sink.wait_for(2)[1].header("Authorization") != "Bearer token-1"
+        assert run.stop() == 0
+
+
+def test_the_function_is_initialized_once_before_the_first_event(kafka, topic, sink, runner):
+    tries = itertools.count()
+    sink.answer = lambda request: 503 if request.path == "/init" and next(tries) < 2 else 200
+    kafka.produce(topic, ["a", "b", "c"])
+    run = runner.start(make(kafka, topic, sink.uri + "invoke", function={"initPath": "/init", "name": "f"}))
+    sink.wait_for(4)
+    assert [(r.path, r.status) for r in sink.all()] == [("/init", 503), ("/init", 503), ("/init", 200)] + [("/invoke", 200)] * 3
+    assert sink.all()[0].header("X-CFF-Func-Name") == "f" and sink.all()[0].body == b""
+    assert run.stop() == 0
+
+
+def test_a_rate_is_kept(kafka, topic, sink, runner):
+    import time
+
+    kafka.produce(topic, [f"{i}" for i in range(60)])
+    runner.start(make(kafka, topic, sink.uri, {"ordering": "None", "rateLimit": {"eventsPerSecond": 50, "burst": 10}}))
+    sink.wait_for(1)
+    began = time.monotonic()
+    sink.wait_for(60)
+    assert 0.8 <= time.monotonic() - began <= 2  # (60 - 10) / 50 = 1 s
+
+
+def test_an_overloaded_function_is_throttled_and_recovers(kafka, topic, sink, runner):
+    sink.answer = lambda request: (503, {}, b"too much")
+    kafka.produce(topic, [f"{i}" for i in range(200)])
+    run = runner.start(make(kafka, topic, sink.uri, {"ordering": "None", "maxInFlight": 32}))
+    run.wait_for_output(r"Throttled.*answered 503: too much", 20)
+    sink.answer = lambda request: 200
+    committed(kafka, topic, 200)
