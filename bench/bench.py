@@ -8,7 +8,9 @@ worker share the machine: compare events a CPU-second and ratios of one run, not
 import argparse
 import contextlib
 import json
+import signal
 import statistics
+import sys
 import time
 
 from rig import PARTITIONS, Benthos, Kafka, Sink, Skipped, Sluice, Topics, Work, cpu_nanoseconds, deliver, memory, message, wait_until
@@ -307,6 +309,7 @@ def main():
     names = CASES if options.case == "all" else options.case.split(",")
     if unknown := set(names) - set(CASES):
         parser.error(f"no such case: {', '.join(sorted(unknown))}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is stopped
     results = {}
     with Kafka() as kafka:
         bench = Bench(Topics(kafka), options)
@@ -316,10 +319,10 @@ def main():
                 results[name] = {"title": table.title, "rows": table.rows, "notes": table.notes}
                 if not options.json:
                     table.show()
+                    sys.stdout.flush()
             except Skipped as e:
                 results[name] = {"skipped": str(e)}
-                if not options.json:
-                    print(f"\n{name}: skipped: {e}", flush=True)
+                print(f"\n{name}: skipped: {e}", file=sys.stderr if options.json else sys.stdout, flush=True)
     if options.json:
         print(json.dumps(results, indent=1))
 

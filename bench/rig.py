@@ -19,6 +19,7 @@ from harness.process import Process, run, wait_until  # noqa: E402
 TICKS = os.sysconf("SC_CLK_TCK")
 SLUICE, SINK = ROOT / "build" / "sluice", ROOT / "build" / "bench-sink"
 PARTITIONS = 4
+NOTHING_COMES = 20.0
 SAMPLING = 0.02  # seconds between two looks at a worker's memory
 
 
@@ -192,6 +193,10 @@ class Sluice(Process):
     def status(self):
         return json.loads(get(self.admin(), "/status"))["triggers"][0]
 
+    def reason(self):
+        status = self.status()
+        return status["deliveryReason"] or status["sourceReason"] or status["deliveryState"]
+
     def metric(self, name):
         for line in get(self.admin(), "/metrics").decode().splitlines():
             if line.startswith(name + "{"):
@@ -220,6 +225,9 @@ class Benthos(Process):
         }
         path.write_text(json.dumps(config))  # JSON is YAML
         super().__init__([run([ROOT / "tools" / "benthos", "fetch"], timeout=1800).stdout.strip(), "-c", path], name="benthos", env={"BENCH_IDLE": idle or ""})
+
+    def reason(self):
+        return self.tail(3)
 
 
 @dataclasses.dataclass
@@ -260,6 +268,8 @@ def deliver(worker, work, messages, patience=300.0):
                 limits.append(worker.metric("sluice_requests_limit"))
             time.sleep(SAMPLING)
             stats = work.sink.stats()
+            if not stats["requests"] and time.monotonic() > give_up - patience + NOTHING_COMES:
+                raise Skipped(f"{worker.title} delivers nothing: {worker.reason()}")
         cpu = cpu_seconds(worker.pid)
     stats = work.sink.stats()
     return Run(stats["distinct"], cpu, max(1e-9, (stats["last"] - stats["first"]) / 1e9), peak, stats, limits=limits)
