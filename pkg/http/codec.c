@@ -26,13 +26,15 @@ static int on_name(llhttp_t *p, const char *at, size_t n)
 {
         struct http_codec *c = of(p);
 
-        buf_add(&c->message.head, at, n);
+        if (!c->head_done)
+                buf_add(&c->message.head, at, n);
         return count_head(c, n);
 }
 
 static int on_name_complete(llhttp_t *p)
 {
-        buf_char(&of(p)->message.head, 0);
+        if (!of(p)->head_done)
+                buf_char(&of(p)->message.head, 0);
         return 0;
 }
 
@@ -46,7 +48,8 @@ static int on_value(llhttp_t *p, const char *at, size_t n)
         if (c->value_ended)
                 return fault(c, 400, "a folded header");
         c->value_ended = at + n < c->end;
-        buf_add(&c->message.head, at, n);
+        if (!c->head_done)
+                buf_add(&c->message.head, at, n);
         return count_head(c, n);
 }
 
@@ -55,6 +58,8 @@ static int on_value_complete(llhttp_t *p)
         struct buf *head = &of(p)->message.head;
 
         of(p)->value_ended = false;
+        if (of(p)->head_done)
+                return 0;
         /* The parser leaves the white space behind a value, which is no part of it (RFC 9112, 5.1). */
         while (head->n && (head->p[head->n - 1] == ' ' || head->p[head->n - 1] == '\t'))
                 head->n--;
@@ -66,6 +71,7 @@ static int on_headers_complete(llhttp_t *p)
 {
         struct http_codec *c = of(p);
 
+        c->head_done = true;
         if (c->message.head.failed || c->message.target.failed)
                 return fault(c, 431, "header too large");
         if (p->http_major != 1)
@@ -98,6 +104,7 @@ static int on_message_complete(llhttp_t *p)
         if (p->type == HTTP_RESPONSE && p->status_code >= 100 && p->status_code <= 199 && p->status_code != 101) {
                 buf_reset(&c->message.head);
                 c->head_size = 0;
+                c->head_done = false;
                 return 0;
         }
         c->message.keep_alive = llhttp_should_keep_alive(p);
@@ -139,7 +146,7 @@ void http_codec_next(struct http_codec *c)
         buf_reset(&c->message.body);
         c->message.complete = c->message.body_cut = false;
         c->head_size = 0;
-        c->started = c->head_answer = false;
+        c->started = c->head_answer = c->head_done = false;
         c->refuse_status = 0;
         llhttp_reset(&c->parser);
 }
