@@ -112,6 +112,22 @@ bool connection_buffers(const struct connection *c) { return c->ssl && SSL_has_p
 
 /* ---- connecting ---------------------------------------------------------------------------------------------------------------------- */
 
+static int own_index(void)
+{
+        static int index = -1;
+
+        if (index < 0)
+                index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, NULL);
+        return index;
+}
+
+/* curl tells its SSL only while a transfer runs. */
+static void on_handshake(const SSL *ssl, int where, int result UNUSED)
+{
+        if (where & SSL_CB_HANDSHAKE_START)
+                ((struct connection *)SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), own_index()))->ssl = (SSL *)(uintptr_t)ssl;
+}
+
 /* curl would frame HTTP/2 itself if it knew: it is not told what ALPN agreed on. */
 static CURLcode on_tls(CURL *easy UNUSED, void *context, void *cookie)
 {
@@ -120,6 +136,9 @@ static CURLcode on_tls(CURL *easy UNUSED, void *context, void *cookie)
         SSL_CTX *tls = context;
         int r = 0;
 
+        if (own_index() < 0 || SSL_CTX_set_ex_data(tls, own_index(), cookie) != 1)
+                return CURLE_OUT_OF_MEMORY;
+        SSL_CTX_set_info_callback(tls, on_handshake);
         SSL_CTX_set_read_ahead(tls, 1); /* a record takes one read, not two */
         if (t->config.http_version == HTTP_AUTO)
                 r = SSL_CTX_set_alpn_protos(tls, both, sizeof(both) - 1);
@@ -137,12 +156,9 @@ static void on_socket(void *cookie, int events)
 
 static const struct framing *choose(struct connection *c)
 {
-        struct curl_tlssessioninfo *session = NULL;
         const unsigned char *agreed = NULL;
         unsigned n = 0;
 
-        if (c->target->url.tls && curl_easy_getinfo(c->easy, CURLINFO_TLS_SSL_PTR, &session) == CURLE_OK && session && session->backend == CURLSSLBACKEND_OPENSSL)
-                c->ssl = session->internals;
         if (c->target->config.http_version == HTTP_2_PRIOR_KNOWLEDGE)
                 return &http2_framing;
         if (c->ssl)
@@ -164,6 +180,7 @@ static int adopt(struct connection *c, struct error *err)
         c->framing = framing;
         if (max_age)
                 c->expires = loop_now(client->loop) + max_age - (usec)random_below(&client->random, (uint64_t)max_age / 4 + 1);
+        (void)curl_easy_setopt(c->easy, CURLOPT_BUFFERSIZE, (long)READ_SIZE); /* one read takes no more than this; the buffer of that name is not used any more */
         loop_io_want(c->io, LOOP_READABLE);
         return 0;
 }
