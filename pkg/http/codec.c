@@ -33,8 +33,14 @@ static int on_name(llhttp_t *p, const char *at, size_t n)
 
 static int on_name_complete(llhttp_t *p)
 {
-        if (!of(p)->head_done)
-                buf_char(&of(p)->message.head, 0);
+        struct http_codec *c = of(p);
+        struct buf *head = &c->message.head;
+
+        if (c->head_done)
+                return 0;
+        if (!head->n || !head->p[head->n - 1])
+                return fault(c, 400, "a header without a name");
+        buf_char(head, 0);
         return 0;
 }
 
@@ -76,6 +82,10 @@ static int on_headers_complete(llhttp_t *p)
                 return fault(c, 431, "header too large");
         if (p->http_major != 1)
                 return fault(c, 505, "HTTP/1.0 and HTTP/1.1 are spoken here");
+        if (p->type == HTTP_RESPONSE && (p->status_code < 100 || p->status_code > 999))
+                return fault(c, 400, "a status that has not three digits");
+        if (p->type == HTTP_RESPONSE && p->status_code == 101)
+                return fault(c, 400, "the peer changes the protocol without being asked");
         c->message.method = p->method;
         c->message.status = p->status_code;
         if (c->refuse_large_body && p->content_length != UINT64_MAX && p->content_length > c->body_max)

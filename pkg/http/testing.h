@@ -76,6 +76,7 @@ static size_t done_n, wanted;
 static bool (*until)(void);
 static struct buf messages[MOST];
 static char url[128];
+static char under_way[200]; /* what a table's test is at */
 
 /* ---- the server ------------------------------------------------------------------------------------------------------------------------ */
 
@@ -516,6 +517,8 @@ UNUSED static SSL_CTX *server_tls(struct server *s, const struct identity *i)
 static void too_late(struct task *t UNUSED, usec now UNUSED)
 {
         overdue = true;
+        if (under_way[0])
+                print_error("overdue: %s\n", under_way);
         loop_stop(loop);
 }
 
