@@ -151,6 +151,7 @@ static void on_socket(void *cookie, int events)
 {
         struct connection *c = cookie;
 
+        c->drain = events == (LOOP_READABLE | LOOP_WRITABLE);
         c->framing->event(c, events);
 }
 

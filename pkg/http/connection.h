@@ -75,6 +75,7 @@ struct connection {
         bool old;                                        /* to be retired when its successor stands */
         bool retiring;                                   /* finishes what it carries, then closes */
         bool used;                                       /* carried an answer already */
+        bool drain;                                      /* read until there is no more: an error may stand behind the last bytes, and is told once */
         struct address *address;
         struct sessions *sessions;
         CURL *easy;

@@ -109,7 +109,7 @@ static bool http1_read(struct connection *c)
                 c->heard += n;
                 if (!feed(c, n))
                         return false;
-                if (n < READ_SIZE && !connection_buffers(c))
+                if (n < READ_SIZE && !c->drain && !connection_buffers(c))
                         return true;
         }
 }

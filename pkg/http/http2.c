@@ -307,7 +307,7 @@ static bool http2_read(struct connection *c)
                         broken(c, ERROR_PROTOCOL, nghttp2_strerror((int)used));
                         return false;
                 }
-                if (n < READ_SIZE && !connection_buffers(c))
+                if (n < READ_SIZE && !c->drain && !connection_buffers(c))
                         return true;
         }
 }

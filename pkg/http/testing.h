@@ -541,12 +541,12 @@ static void on_wake(struct task *t UNUSED, usec now UNUSED)
 
 /* Asks the condition after each pass. */
 static struct task asker;
-static void on_ask(struct task *t, usec now)
+static void on_ask(struct task *t, usec now UNUSED)
 {
         if (until && until())
                 loop_stop(loop);
         else if (until)
-                loop_arm(loop, t, now + USEC_MSEC);
+                loop_ready(loop, t);
 }
 
 UNUSED static void run_until(bool (*condition)(void))
