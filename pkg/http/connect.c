@@ -139,6 +139,7 @@ static CURLcode on_tls(CURL *easy UNUSED, void *context, void *cookie)
         if (own_index() < 0 || SSL_CTX_set_ex_data(tls, own_index(), cookie) != 1)
                 return CURLE_OUT_OF_MEMORY;
         SSL_CTX_set_info_callback(tls, on_handshake);
+        SSL_CTX_clear_options(tls, SSL_OP_NO_TICKET); /* curl's choice; servers forget what TLS 1.2 has without tickets when a connection ends abruptly */
         SSL_CTX_set_read_ahead(tls, 1); /* a record takes one read, not two */
         if (t->config.http_version == HTTP_AUTO)
                 r = SSL_CTX_set_alpn_protos(tls, both, sizeof(both) - 1);

@@ -292,8 +292,15 @@ static void compression_is_undone_by_gzip(void **state UNUSED)
 
 static bool rejuvenated(void)
 {
-        if (done_n == wanted)
-                submit(wanted++ % MOST);
+        if (done_n == wanted) {
+                if (done_n && done[0].c.failed)
+                        fail_msg("%s", done[0].c.error.text);
+                done_n = 0;
+                wanted = 1;
+                submit(0);
+        }
+        if (server.calls_n == CALLS - 2)
+                calls_forget();
         return server.peers_n >= 3;
 }
 
@@ -305,8 +312,6 @@ static void connections_have_an_age(void **state UNUSED)
         c.max_connections = 1;
         aim(c);
         run_until(rejuvenated);
-        for (size_t i = 0; i < done_n; i++)
-                assert_false(done[i].c.failed);
         assert_in_range(http_target_connections(target), 0, 2);
 }
 
@@ -396,8 +401,7 @@ int main(void)
                 (void)snprintf(names[i], sizeof(names[i]), "%s over %s", all[i % COUNT_OF(all)].name, flavour_names[f]);
                 tests[i] = (struct CMUnitTest){ names[i], all[i % COUNT_OF(all)].run, setup, teardown, (void *)(uintptr_t)f };
         }
-        if (getenv("TEST_FILTER"))
-                cmocka_set_test_filter(getenv("TEST_FILTER"));
+        filter_tests();
         result = cmocka_run_group_tests_name("flavours", tests, group_setup, group_teardown);
         curl_global_cleanup();
         return result;

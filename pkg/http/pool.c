@@ -135,6 +135,9 @@ void connection_free(struct connection *c)
 
         leave_ready(c);
         loop_io_close(c->io);
+        /* curl drops it without a word, and OpenSSL resumes no session that ended so. */
+        if (c->ssl && c->used)
+                SSL_set_shutdown(c->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
         if (c->framing)
                 c->framing->close(c);
         else

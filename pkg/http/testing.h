@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/tcp.h>
 #include <nghttp2/nghttp2.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
@@ -357,7 +358,7 @@ static void on_accept(void *cookie, int events UNUSED)
 {
         struct server *s = cookie;
         struct error err;
-        int fd;
+        int fd, on = 1;
 
         while ((fd = accept4(s->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
                 struct peer *p = &s->peers[s->peers_n++];
@@ -365,6 +366,7 @@ static void on_accept(void *cookie, int events UNUSED)
                 assert_true(s->peers_n < PEERS);
                 *p = (struct peer){ .server = s, .fd = fd, .out = BUF_INIT(1 << 26) };
                 http_codec_init(&p->codec, true, 65536, 1 << 26);
+                (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
                 if (s->tls) {
                         p->ssl = SSL_new(s->tls);
                         SSL_set_fd(p->ssl, fd);
@@ -417,6 +419,15 @@ UNUSED static size_t server_open(const struct server *s)
         return n;
 }
 
+UNUSED static void calls_forget(void)
+{
+        for (size_t i = 0; i < server.calls_n; i++) {
+                buf_done(&server.calls[i].head);
+                buf_done(&server.calls[i].body);
+        }
+        server.calls_n = 0;
+}
+
 UNUSED static void server_done(struct server *s)
 {
         server_stop_listening(s);
@@ -424,13 +435,10 @@ UNUSED static void server_done(struct server *s)
                 peer_close(&s->peers[i]);
         SSL_CTX_free(s->tls);
         s->tls = NULL;
-        for (size_t i = 0; i < s->calls_n; i++) {
-                buf_done(&s->calls[i].head);
-                buf_done(&s->calls[i].body);
-        }
+        calls_forget();
         for (size_t i = 0; i < CALLS; i++)
                 buf_done(&reply_bodies[i]);
-        s->calls_n = s->peers_n = 0;
+        s->peers_n = 0;
 }
 
 /* ---- certificates ---------------------------------------------------------------------------------------------------------------------- */
@@ -653,4 +661,11 @@ UNUSED static void aim(struct http_target_config config)
         config.answer_max = config.answer_max ? config.answer_max : 100;
         if (http_target_new(&target, client, &config, &err) < 0)
                 fail_msg("%s", err.text);
+}
+
+/* TEST_FILTER=name runs those alone that match. */
+UNUSED static void filter_tests(void)
+{
+        if (getenv("TEST_FILTER"))
+                cmocka_set_test_filter(getenv("TEST_FILTER"));
 }
