@@ -56,7 +56,8 @@ struct server {
         bool http2;
         SSL_CTX *tls;
         struct peer peers[PEERS];
-        size_t peers_n, calls_n, requests;
+        size_t peers_n, requests;
+        size_t calls_n;                                  /* of all servers; kept in the one named server */
         struct call calls[CALLS];
         void (*handle)(struct call *);
         void (*accepted)(struct peer *);                 /* before it reads; may be NULL */
@@ -193,9 +194,9 @@ static void call_whole(struct call *c)
 {
         c->whole = true;
         c->head_only = strcmp(c->method, "HEAD") == 0;
-        server.requests++;
+        c->peer->server->requests++;
         c->peer->served++;
-        server.handle(c);
+        c->peer->server->handle(c);
 }
 
 static int h2_frame(nghttp2_session *s UNUSED, const nghttp2_frame *f, void *cookie)
