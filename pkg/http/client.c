@@ -186,6 +186,7 @@ int http_target_new(struct http_target **out, struct http_client *client, const 
         t->client = client;
         t->waiting_last = &t->waiting;
         t->head.max = 65536;
+        t->streams = MIN_OF(config->max_streams ? config->max_streams : STREAMS_DEFAULT, (uint32_t)STREAMS_DEFAULT);
         t->replace_at = t->ask_at = USEC_NEVER;
         t->asked_at = -USEC_MINUTE;
         t->timer.turn = target_turn;

@@ -213,7 +213,8 @@ static void set_tls(struct connection *c)
         const struct http_tls *tls = &c->target->config.tls;
         struct curl_blob ca = { .data = (void *)(uintptr_t)tls->ca_pem.p, .len = tls->ca_pem.n, .flags = CURL_BLOB_COPY };
 
-        (void)curl_easy_setopt(c->easy, CURLOPT_SHARE, c->sessions->share);
+        if (c->sessions)
+                (void)curl_easy_setopt(c->easy, CURLOPT_SHARE, c->sessions->share);
         (void)curl_easy_setopt(c->easy, CURLOPT_SSL_ENABLE_ALPN, 0L);
         (void)curl_easy_setopt(c->easy, CURLOPT_SSL_CTX_FUNCTION, on_tls);
         (void)curl_easy_setopt(c->easy, CURLOPT_SSL_CTX_DATA, c);

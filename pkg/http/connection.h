@@ -108,6 +108,7 @@ struct http_target {
         uint32_t connections_n, connecting_n, old_n, retiring_n;
         bool multiplexes;                        /* the last connection spoke HTTP/2 */
         bool known;                              /* there was a last connection */
+        uint32_t streams;                        /* that HTTP/2 connections carry, as the last one's peer told */
         struct exchange *waiting, **waiting_last;
         bool serving, serve_again;
         struct address *addresses;

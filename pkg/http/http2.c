@@ -145,7 +145,7 @@ static int on_frame(nghttp2_session *s, const nghttp2_frame *frame, void *cookie
                 break;
         case NGHTTP2_SETTINGS:
                 if (!(frame->hd.flags & NGHTTP2_FLAG_ACK)) {
-                        c->room = peer_streams(c);
+                        c->room = c->target->streams = peer_streams(c);
                         take_back(c);
                 }
                 return 0;
@@ -487,7 +487,8 @@ static int http2_open(struct connection *c, struct error *err)
                 http2_close(c);
                 return error_memory(err);
         }
-        c->room = MIN_OF(c->target->config.max_streams, (uint32_t)100); /* until the peer's settings tell */
+        /* Until its settings tell, the peer is taken to be like the last one. */
+        c->room = c->target->streams;
         write_soon(c);
         return 0;
 }

@@ -193,7 +193,7 @@ static uint32_t wanted(const struct http_target *t)
                 /* Until a connection stands nobody knows how much it carries. */
                 if (!t->known)
                         return t->waiting ? 1 : 0;
-                share = t->multiplexes ? t->config.max_streams : 1;
+                share = t->multiplexes ? MAX_OF(t->streams, (uint32_t)1) : 1;
         }
         for (const struct exchange *x = t->waiting; x && waiting / share < most; x = x->queued)
                 waiting++;

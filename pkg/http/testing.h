@@ -56,7 +56,8 @@ struct server {
         bool http2;
         SSL_CTX *tls;
         struct peer peers[PEERS];
-        size_t peers_n, calls_n, requests;
+        size_t peers_n, requests;
+        size_t calls_n;                                  /* of all servers; kept in the one named server */
         struct call calls[CALLS];
         void (*handle)(struct call *);
         void (*accepted)(struct peer *);                 /* before it reads; may be NULL */
@@ -193,9 +194,9 @@ static void call_whole(struct call *c)
 {
         c->whole = true;
         c->head_only = strcmp(c->method, "HEAD") == 0;
-        server.requests++;
+        c->peer->server->requests++;
         c->peer->served++;
-        server.handle(c);
+        c->peer->server->handle(c);
 }
 
 static int h2_frame(nghttp2_session *s UNUSED, const nghttp2_frame *f, void *cookie)
@@ -265,6 +266,7 @@ UNUSED static void reply(struct call *c, int status, const char *headers, struct
 static void h2_start(struct peer *p)
 {
         nghttp2_session_callbacks *calls;
+        nghttp2_option *option;
         nghttp2_settings_entry settings[] = { { NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, p->server->max_streams ? p->server->max_streams : 100 } };
 
         assert_int_equal(nghttp2_session_callbacks_new(&calls), 0);
@@ -273,7 +275,10 @@ static void h2_start(struct peer *p)
         nghttp2_session_callbacks_set_on_header_callback(calls, h2_header);
         nghttp2_session_callbacks_set_on_data_chunk_recv_callback(calls, h2_data);
         nghttp2_session_callbacks_set_on_frame_recv_callback(calls, h2_frame);
-        assert_int_equal(nghttp2_session_server_new(&p->h2, calls, p), 0);
+        assert_int_equal(nghttp2_option_new(&option), 0);
+        nghttp2_option_set_max_send_header_block_length(option, 1 << 20);
+        assert_int_equal(nghttp2_session_server_new2(&p->h2, calls, p, option), 0);
+        nghttp2_option_del(option);
         nghttp2_session_callbacks_del(calls);
         (void)nghttp2_submit_settings(p->h2, 0, settings, 1);
         h2_flush(p);
