@@ -23,7 +23,7 @@ variant := $(CC)$(if $(SANITIZE),-$(SANITIZE))$(if $(COVERAGE),-coverage)
 BUILD ?= build/$(variant)
 JOBS ?= $(shell nproc)
 
-libraries := libuv libcurl jansson yaml-0.1 openssl rdkafka libcares zlib
+libraries := libuv libcurl jansson yaml-0.1 openssl rdkafka libcares zlib libnghttp2
 llhttp_dir := /usr/share/llhttp
 
 # ---- compiler -------------------------------------------------------------------------------------------------------------------------

@@ -249,7 +249,7 @@ static const struct type dead_letter_type = { .name = "DeadLetter", .help = "Who
 
 static const char *const ordering_names[] = { [ORDERING_PARTITION] = "Partition", [ORDERING_KEY] = "Key", [ORDERING_NONE] = "None", NULL };
 const char *const delivery_methods[] = { "POST", "PUT", "PATCH", NULL };
-static const char *const version_names[] = { [HTTP_VERSION_AUTO] = "Auto", [HTTP_VERSION_1_1] = "HTTP/1.1", [HTTP_VERSION_2] = "HTTP/2", NULL };
+static const char *const version_names[] = { [WIRE_AUTO] = "Auto", [WIRE_HTTP_1_1] = "HTTP/1.1", [WIRE_HTTP_2] = "HTTP/2", NULL };
 static const char *const compression_names[] = { [COMPRESSION_NONE] = "None", [COMPRESSION_GZIP] = "Gzip", NULL };
 static const struct field delivery_fields[] = {
         { .name = "ordering", .type = FIELD_ENUM, .offset = offsetof(struct delivery_spec, ordering), .fallback = "Partition", .values = ordering_names,

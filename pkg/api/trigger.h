@@ -43,7 +43,7 @@ struct retry_spec {
 };
 struct dead_letter_kafka { struct strings bootstrap_servers; char *topic; };
 struct dead_letter_spec { struct sink_ref *ref; char *uri; struct dead_letter_kafka *kafka; };   /* ref and uri as a sink, or kafka */
-enum http_version { HTTP_VERSION_AUTO, HTTP_VERSION_1_1, HTTP_VERSION_2 };
+enum wire_version { WIRE_AUTO, WIRE_HTTP_1_1, WIRE_HTTP_2 };
 enum compression { COMPRESSION_NONE, COMPRESSION_GZIP };
 struct delivery_spec {
         int ordering;

@@ -1,5 +1,11 @@
-/* The way out: a pool of connections per target. libcurl connects (and does TLS), llhttp frames, one write and one read a request at best.
- * One client per process, on its loop's thread. It implements port/http.h. */
+/* The way out: a pool of connections per target. libcurl connects (addresses, proxies, TLS), llhttp or nghttp2 frames; over HTTP/1.1 a request is
+ * one write and one read at best, over HTTP/2 many requests share one write. One client per process, on its loop's thread. It implements
+ * port/http.h.
+ *
+ * When a request is sent twice by the client itself: only while it surely was not processed (no byte of it was written, REFUSED_STREAM, a stream
+ * above GOAWAY's last), or once more when a connection that had already carried answers closes without one byte of an answer. That is the race
+ * of an idle connection that its server closes: the server did not see the request. Should it have seen it all the same, the function gets it
+ * twice, which at-least-once allows and a deterministic event id lets it notice. */
 #pragma once
 
 #include "base/loop.h"
@@ -9,23 +15,60 @@
 struct http_client;
 
 int http_client_new(struct http_client **, struct loop *, struct error *) MUST_CHECK;
+/* Asks these name servers ("ADDRESS[:PORT],…") instead of the system's. */
+int http_client_use_servers(struct http_client *, const char *servers, struct error *) MUST_CHECK;
 struct http_client *http_client_free(struct http_client *);    /* after its targets and ends; NULL is fine */
 
+enum http_version {
+        HTTP_1_1,
+        HTTP_AUTO,               /* HTTP/2 where TLS is spoken and the peer agrees (ALPN), else HTTP/1.1 */
+        HTTP_2_PRIOR_KNOWLEDGE,  /* HTTP/2 from the first byte, with and without TLS */
+};
+
+/* Zero means the system's authorities, the URL's name, no certificate of our own. Files are read for each new connection. */
+struct http_tls {
+        struct str ca_pem;               /* authorities that are trusted, and no others; n 0: those of ca_file */
+        const char *ca_file;             /* NULL: the system's */
+        const char *client_cert_file;    /* PEM; NULL: none */
+        const char *client_key_file;     /* PEM; NULL: in the certificate's file */
+        const char *server_name;         /* the name that is asked for and that the certificate must bear; NULL: the URL's host */
+        bool any_host;                   /* do not compare names: verify_host is on by default */
+};
+
+/* Requests go through a tunnel that the proxy opens (CONNECT), with and without TLS; it also resolves the name. */
+struct http_proxy {
+        struct str url;                  /* "http://host:port"; n 0: none. The environment's is never used */
+        struct str user, password;
+        struct str no_proxy;             /* comma separated: host, .domain, ADDRESS, ADDRESS/BITS or "*" */
+};
+
+/* Copied by http_target_new. Members that are zero mean what is noted, and HTTP/1.1 without any of it. */
 struct http_target_config {
         struct str url;
-        const char *method;      /* NULL: POST */
-        struct str headers;      /* constant "Name: value\r\n" lines */
-        uint32_t max_connections;
+        const char *method;              /* NULL: POST */
+        struct str headers;              /* constant "Name: value\r\n" lines */
+        uint32_t max_connections;        /* while they are replaced there may be more for a moment */
         usec connect_timeout;
-        usec max_age;            /* of a connection, less up to a quarter of jitter: new pods get their share; 0: no limit */
-        size_t answer_max;       /* bytes of an answer's body that are kept */
+        usec max_age;                    /* of a connection, less up to a quarter of jitter: new pods get their share; 0: no limit */
+        size_t answer_max;               /* bytes of an answer's body that are kept */
+        enum http_version http_version;
+        uint32_t max_streams;            /* of an HTTP/2 connection, within the peer's bound; 0: 100 */
+        bool compress;                   /* bodies above 1 KiB leave as gzip when that makes them smaller */
+        struct http_tls tls;
+        struct http_proxy proxy;
 };
 int http_target_new(struct http_target **, struct http_client *, const struct http_target_config *, struct error *) MUST_CHECK;
 struct http_target *http_target_free(struct http_target *);    /* nothing may be under way; NULL is fine */
 uint32_t http_target_connections(const struct http_target *);
+/* Certificates or keys have changed: every connection is replaced, each closed when its successor stands and it carries nothing. Happens by itself
+ * when a new connection finds that a file was changed. */
+void http_target_refresh(struct http_target *);
 
 /* One user's end: its completions queue here and make its task ready. */
 struct http_end;
 int http_end_new(struct http_end **, struct http_client *, struct task *wake, struct error *) MUST_CHECK;
 struct http_end *http_end_free(struct http_end *);             /* cancels what is under way; NULL is fine */
 struct http http_end_port(struct http_end *);
+
+/* The first header of that name in an answer; n 0: absent. */
+struct str http_completion_header(const struct http_completion *, struct str name);

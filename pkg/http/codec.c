@@ -26,13 +26,21 @@ static int on_name(llhttp_t *p, const char *at, size_t n)
 {
         struct http_codec *c = of(p);
 
-        buf_add(&c->message.head, at, n);
+        if (!c->head_done)
+                buf_add(&c->message.head, at, n);
         return count_head(c, n);
 }
 
 static int on_name_complete(llhttp_t *p)
 {
-        buf_char(&of(p)->message.head, 0);
+        struct http_codec *c = of(p);
+        struct buf *head = &c->message.head;
+
+        if (c->head_done)
+                return 0;
+        if (!head->n || !head->p[head->n - 1])
+                return fault(c, 400, "a header without a name");
+        buf_char(head, 0);
         return 0;
 }
 
@@ -46,7 +54,8 @@ static int on_value(llhttp_t *p, const char *at, size_t n)
         if (c->value_ended)
                 return fault(c, 400, "a folded header");
         c->value_ended = at + n < c->end;
-        buf_add(&c->message.head, at, n);
+        if (!c->head_done)
+                buf_add(&c->message.head, at, n);
         return count_head(c, n);
 }
 
@@ -55,6 +64,8 @@ static int on_value_complete(llhttp_t *p)
         struct buf *head = &of(p)->message.head;
 
         of(p)->value_ended = false;
+        if (of(p)->head_done)
+                return 0;
         /* The parser leaves the white space behind a value, which is no part of it (RFC 9112, 5.1). */
         while (head->n && (head->p[head->n - 1] == ' ' || head->p[head->n - 1] == '\t'))
                 head->n--;
@@ -66,10 +77,15 @@ static int on_headers_complete(llhttp_t *p)
 {
         struct http_codec *c = of(p);
 
+        c->head_done = true;
         if (c->message.head.failed || c->message.target.failed)
                 return fault(c, 431, "header too large");
         if (p->http_major != 1)
                 return fault(c, 505, "HTTP/1.0 and HTTP/1.1 are spoken here");
+        if (p->type == HTTP_RESPONSE && (p->status_code < 100 || p->status_code > 999))
+                return fault(c, 400, "a status that has not three digits");
+        if (p->type == HTTP_RESPONSE && p->status_code == 101)
+                return fault(c, 400, "the peer changes the protocol without being asked");
         c->message.method = p->method;
         c->message.status = p->status_code;
         if (c->refuse_large_body && p->content_length != UINT64_MAX && p->content_length > c->body_max)
@@ -98,6 +114,7 @@ static int on_message_complete(llhttp_t *p)
         if (p->type == HTTP_RESPONSE && p->status_code >= 100 && p->status_code <= 199 && p->status_code != 101) {
                 buf_reset(&c->message.head);
                 c->head_size = 0;
+                c->head_done = false;
                 return 0;
         }
         c->message.keep_alive = llhttp_should_keep_alive(p);
@@ -139,7 +156,7 @@ void http_codec_next(struct http_codec *c)
         buf_reset(&c->message.body);
         c->message.complete = c->message.body_cut = false;
         c->head_size = 0;
-        c->started = c->head_answer = false;
+        c->started = c->head_answer = c->head_done = false;
         c->refuse_status = 0;
         llhttp_reset(&c->parser);
 }

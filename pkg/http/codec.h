@@ -24,6 +24,7 @@ struct http_codec {
         size_t head_max, body_max, head_size;
         bool refuse_large_body;  /* a request whose body is over body_max is an error, not cut */
         bool head_answer;        /* the answer to HEAD: no body follows */
+        bool head_done;          /* what is named from here on are trailers, which count but are not kept */
         bool started;            /* bytes of the current message have come */
         const char *end;         /* of the bytes being fed */
         bool value_ended;        /* the line of the header's value has ended */

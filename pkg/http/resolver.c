@@ -75,6 +75,13 @@ static void on_socket(void *cookie, ares_socket_t fd, int readable, int writable
         loop_io_want(w->io, (readable ? LOOP_READABLE : 0) | (writable ? LOOP_WRITABLE : 0));
 }
 
+/* Newer versions keep answers: asking again before one runs out must ask the server. */
+#ifdef ARES_OPT_QUERY_CACHE
+enum { OPTIONS = ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB | ARES_OPT_QUERY_CACHE }; /* its qcache_max_ttl is 0 */
+#else
+enum { OPTIONS = ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB };
+#endif
+
 int resolver_new(struct resolver **out, struct loop *loop, struct error *err)
 {
         struct resolver *r = calloc(1, sizeof(*r));
@@ -87,13 +94,20 @@ int resolver_new(struct resolver **out, struct loop *loop, struct error *err)
         r->timer.turn = on_timer;
         status = ares_library_init(ARES_LIB_INIT_ALL);
         if (status == ARES_SUCCESS)
-                status = ares_init_options(&r->channel, &options, ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB);
+                status = ares_init_options(&r->channel, &options, OPTIONS);
         if (status != ARES_SUCCESS) {
                 free(r);
                 return error_set(err, ERROR_SYSTEM, "start the resolver: %s", ares_strerror(status));
         }
         *out = r;
         return 0;
+}
+
+int resolver_use_servers(struct resolver *r, const char *servers, struct error *err)
+{
+        int status = ares_set_servers_ports_csv(r->channel, servers);
+
+        return status == ARES_SUCCESS ? 0 : error_set(err, ERROR_INVALID, "name servers \"%s\": %s", servers, ares_strerror(status));
 }
 
 struct resolver *resolver_free(struct resolver *r)
@@ -120,8 +134,7 @@ static size_t collect(const struct ares_addrinfo *info, char **addresses, char (
                         continue;
                 addresses[n] = texts[n];
                 n++;
-                if (a->ai_ttl > 0)
-                        *ttl = MIN_OF(*ttl, (usec)a->ai_ttl * USEC_SEC);
+                *ttl = MIN_OF(*ttl, (usec)MAX_OF(a->ai_ttl, 0) * USEC_SEC);
         }
         return n;
 }
@@ -131,7 +144,7 @@ static void on_answer(void *cookie, int status, int timeouts UNUSED, struct ares
         enum { MOST = 64 };
         struct question *q = cookie;
         char texts[MOST][INET6_ADDRSTRLEN], *addresses[MOST];
-        struct resolved resolved = { .addresses = addresses, .ttl = 30 * USEC_SEC };
+        struct resolved resolved = { .addresses = addresses, .ttl = USEC_NEVER };
         struct error err;
 
         for (struct question **at = &q->resolver->questions; *at; at = &(*at)->next)

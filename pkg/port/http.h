@@ -1,5 +1,5 @@
 /* Port: requests out. How long an attempt may take is the engine's to say: it cancels. Implemented by pkg/http (the client) and by simulators. Nothing blocks: submit queues, completions are taken.
- * Loop's thread. */
+ * Loop's thread. Members that are zero mean "as the target says". */
 #pragma once
 
 #include "base/buf.h"
@@ -8,19 +8,23 @@
 struct http_target;              /* a sink as the client knows it: scheme, host, port, path, constant head */
 
 /* A message is laid out so that it leaves with one write: the caller encodes the body at HTTP_HEADROOM into an empty buf, the client
- * writes the head in front of it. */
-enum { HTTP_HEADROOM = 4096 };
+ * writes the head in front of it. The body stays as it is, so that it can be sent again. */
+enum { HTTP_HEADROOM = 16384 };
 struct http_request {
         struct http_target *target;
         struct buf *message;     /* borrowed until the completion; HTTP_HEADROOM bytes, then the body */
         struct str headers;      /* "Name: value\r\n" lines of this request; borrowed during submit */
+        const char *method;      /* NULL: the target's; borrowed during submit */
+        struct str path;         /* path and query, n 0: the target's; borrowed during submit */
 };
 struct http_completion {
         uint64_t tag;
-        bool failed;             /* no whole answer: error says why, its retry whether the request may be sent again */
+        bool failed;             /* no whole answer: error says why, its retry whether trying again can help */
+        bool maybe_processed;    /* failed: the request may have reached the function. false: it surely has not, sending it again makes no duplicate */
         struct error error;
         int status;              /* of the answer */
         usec retry_after;        /* from Retry-After, already relative; 0: none */
+        struct str head;         /* of the answer: "name\0value\0" pairs without trailers; borrowed as the body is */
         struct str body;         /* borrowed until the next take or submit; cut at the target's limit */
         bool body_cut;
 };

@@ -6,6 +6,7 @@
 
 #include "base/backoff.h"
 #include "base/log.h"
+#include "worker/sender.h"
 
 /* The kubelet brings a changed Secret within about a minute; a few seconds more don't matter. */
 static const usec LOOK_EVERY = 5 * USEC_SEC;
@@ -345,10 +346,16 @@ static void turn(struct task *t, usec now)
 
 static int open_token(struct access *a, struct error *err)
 {
-        struct http_target_config target = { .url = str_of(a->delivery->authentication->oauth2->token_url), .max_connections = 1, .answer_max = 65536,
-                                             .connect_timeout = a->delivery->connect_timeout, .max_age = USEC_MINUTE,
-                                             .headers = STR("Content-Type: application/x-www-form-urlencoded\r\nAccept: application/json\r\n") };
+        BUF_AT_END struct buf space = BUF_INIT(1 << 20);
+        struct http_target_config target;
 
+        if (sender_target(&target, a->config.trigger, a->delivery->authentication->oauth2->token_url, a->config.secrets, &space, err) < 0)
+                return -1;
+        target.max_connections = 1;
+        target.answer_max = 65536;
+        target.http_version = HTTP_AUTO;
+        target.compress = false;
+        target.headers = STR("Content-Type: application/x-www-form-urlencoded\r\nAccept: application/json\r\n");
         if (http_end_new(&a->end, a->config.http, &a->task, err) < 0)
                 return -1;
         a->http = http_end_port(a->end);

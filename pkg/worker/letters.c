@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "source/kafka/producer.h"
+#include "worker/sender.h"
 
 struct letters {
         const struct trigger *trigger;
@@ -30,13 +31,19 @@ static int open_kafka(struct letters *l, const struct letters_config *config, st
 
 static int open_http(struct letters *l, const struct letters_config *config, struct error *err)
 {
-        struct http_target_config target = { .url = str_of(config->url), .max_connections = MIN_OF(config->most, 16u), .answer_max = 1024,
-                                             .connect_timeout = config->trigger->delivery->connect_timeout, .max_age = 5 * USEC_MINUTE };
+        BUF_AT_END struct buf space = BUF_INIT(1 << 20);
+        struct http_target_config target;
 
         if (!config->url)
                 return error_set(err, ERROR_INVALID, "the dead letter's receiver is a reference: its URL must be given");
-        if (!(l->url = str_dup(target.url)))
+        if (!(l->url = str_dup(str_of(config->url))))
                 return error_memory(err);
+        if (sender_target(&target, config->trigger, config->url, config->secrets, &space, err) < 0)
+                return -1;
+        target.http_version = HTTP_AUTO;
+        target.compress = false;
+        target.max_connections = MIN_OF(config->most, 16u);
+        target.answer_max = 1024;
         if (http_end_new(&l->end, config->http, config->wake, err) < 0)
                 return -1;
         l->http = http_end_port(l->end);

@@ -4,6 +4,8 @@
 #include <jansson.h>
 #include <stdio.h>
 
+enum { RECORD_IDS_MOST = 2400 };
+
 void request_maker_init(struct request_maker *m, const struct trigger *t, const struct driver *driver, const struct services *services, const char *sink)
 {
         *m = (struct request_maker){ .trigger = t, .driver = driver, .services = services, .sink = sink, .seed = random_seed(), .space = BUF_INIT(65536) };
@@ -41,15 +43,6 @@ void request_constant_headers(const struct request_maker *m, struct buf *b)
         }
 }
 
-static void event_id(struct record *const *records, size_t n, struct buf *b)
-{
-        buf_str(b, records[0]->id);
-        if (n > 1) {
-                buf_text(b, "..");
-                buf_str(b, records[n - 1]->id);
-        }
-}
-
 /* Percent-encoded where a header can't hold it. */
 static void header_id(struct buf *b, struct str id)
 {
@@ -61,6 +54,34 @@ static void header_id(struct buf *b, struct str id)
                 else
                         buf_printf(b, "%%%02X", c);
         }
+}
+
+static void event_id(struct record *const *records, size_t n, struct buf *b)
+{
+        header_id(b, records[0]->id);
+        if (n > 1) {
+                buf_text(b, "..");
+                header_id(b, records[n - 1]->id);
+        }
+}
+
+/* As long as servers take the header. */
+static void record_ids(struct record *const *records, size_t n, struct buf *b)
+{
+        size_t from = b->n;
+
+        if (n == 1)
+                return;
+        buf_text(b, "X-Sluice-Record-Ids: ");
+        for (size_t i = 0; i < n && b->n - from <= RECORD_IDS_MOST; i++) {
+                if (i)
+                        buf_char(b, ',');
+                header_id(b, records[i]->id);
+        }
+        if (b->n - from > RECORD_IDS_MOST)
+                b->n = from;
+        else
+                buf_text(b, "\r\n");
 }
 
 static uint64_t hash_of(uint64_t seed, struct record *const *records, size_t n)
@@ -159,15 +180,7 @@ void request_headers(struct request_maker *m, struct record *const *records, siz
         buf_text(b, "X-Sluice-Event-Id: ");
         event_id(records, n, b);
         buf_text(b, "\r\n");
-        if (n > 1) {
-                buf_text(b, "X-Sluice-Record-Ids: ");
-                for (size_t i = 0; i < n; i++) {
-                        if (i)
-                                buf_char(b, ',');
-                        header_id(b, records[i]->id);
-                }
-                buf_text(b, "\r\n");
-        }
+        record_ids(records, n, b);
         trace_context(m, records, n, b);
 }
 

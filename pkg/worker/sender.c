@@ -5,7 +5,7 @@
 #include "base/backoff.h"
 #include "transform/transform.h"
 
-enum { MESSAGE_KEPT = 256 * 1024, MESSAGE_MOST = 64 << 20, ANSWER_KEPT = 4096, PARTIAL_ANSWER_KEPT = 1 << 20 };
+enum { MESSAGE_KEPT = 256 * 1024, MESSAGE_MOST = 64 << 20, TARGET_SPACE = 256 * 1024, ANSWER_KEPT = 4096, PARTIAL_ANSWER_KEPT = 1 << 20 };
 #define TAG_INIT ((uint64_t)1 << 32)
 
 enum slot_state { SLOT_FREE, SLOT_TRANSFORMING, SLOT_SENT, SLOT_LETTER };
@@ -45,25 +45,67 @@ struct sender {
 
 /* ---- targets -------------------------------------------------------------------------------------------------------------------------- */
 
-static const char *secret_file(struct buf *b, const char *secrets, const struct secret_ref *ref)
+/* Each text is kept behind the last one in a buffer that does not move. */
+static const char *keep_file(struct buf *space, const char *secrets, const struct secret_ref *ref)
 {
-        size_t from = b->n;
+        size_t from = space->n;
 
         if (!ref)
                 return NULL;
-        secret_path(secrets ? secrets : ".", ref, b);
-        buf_char(b, 0);
-        return b->failed ? NULL : b->p + from;
+        secret_path(secrets, ref, space);
+        buf_char(space, 0);
+        return space->p + from;
+}
+
+static int keep_value(struct buf *space, const char *secrets, const struct secret_ref *ref, struct str *out, struct error *err)
+{
+        BUF_AT_END struct buf value = BUF_INIT(16384);
+        size_t from = space->n;
+
+        if (!ref)
+                return 0;
+        if (secret_read(secrets, ref, &value, err) < 0)
+                return -1;
+        buf_str(space, buf_view(&value));
+        *out = (struct str){ space->p + from, space->n - from };
+        return 0;
+}
+
+static int set_proxy(struct http_target_config *c, const struct proxy_spec *p, const char *secrets, struct buf *space, struct error *err)
+{
+        size_t from;
+
+        c->proxy.url = str_of(p->url);
+        if (keep_value(space, secrets, p->username, &c->proxy.user, err) < 0 || keep_value(space, secrets, p->password, &c->proxy.password, err) < 0)
+                return -1;
+        from = space->n;
+        for (size_t i = 0; i < p->no_proxy.n; i++)
+                buf_printf(space, "%s%s", i ? "," : "", p->no_proxy.list[i]);
+        c->proxy.no_proxy = (struct str){ space->p + from, space->n - from };
+        return 0;
 }
 
 int sender_target(struct http_target_config *c, const struct trigger *t, const char *url, const char *secrets, struct buf *space, struct error *err)
 {
+        static const enum http_version versions[] = { [WIRE_AUTO] = HTTP_AUTO, [WIRE_HTTP_1_1] = HTTP_1_1, [WIRE_HTTP_2] = HTTP_2_PRIOR_KNOWLEDGE };
         const struct delivery_spec *d = t->delivery;
 
-        *c = (struct http_target_config){ .url = str_of(url), .connect_timeout = MIN_OF(d->timeout, d->connect_timeout), .max_age = 5 * USEC_MINUTE };
-        if (!buf_reserve(space, 65536)) /* views into it must stay */
+        *c = (struct http_target_config){ .url = str_of(url), .connect_timeout = MIN_OF(d->timeout, d->connect_timeout), .max_age = 5 * USEC_MINUTE,
+                                          .http_version = versions[d->http_version], .compress = d->compression == COMPRESSION_GZIP };
+        if (!buf_reserve(space, TARGET_SPACE))
                 return error_memory(err);
-        (void)secret_file(space, secrets, d->tls ? d->tls->ca : NULL);
+        if (d->tls && !secrets && (d->tls->ca || d->tls->cert))
+                return error_set(err, ERROR_INVALID, "spec.delivery.tls names Secrets, and no folder of Secrets is given: say --secrets=DIR");
+        if (d->tls) {
+                c->tls.ca_file = keep_file(space, secrets, d->tls->ca);
+                c->tls.client_cert_file = keep_file(space, secrets, d->tls->cert);
+                c->tls.client_key_file = keep_file(space, secrets, d->tls->key);
+                c->tls.any_host = !d->tls->verify_hostname;
+        }
+        if (t->sink->ca_certs)
+                c->tls.ca_pem = str_of(t->sink->ca_certs);
+        if (d->proxy && set_proxy(c, d->proxy, secrets, space, err) < 0)
+                return -1;
         return space->failed ? error_memory(err) : 0;
 }
 
@@ -408,7 +450,7 @@ static int open_all(struct sender *s, struct error *err)
 {
         const struct sender_config *c = &s->config;
         const struct access_config access = { .trigger = c->trigger, .secrets = c->secrets, .loop = c->loop, .http = c->http, .observer = c->wake };
-        const struct letters_config letters = { .trigger = c->trigger, .url = c->dead_letter, .loop = c->loop, .http = c->http, .wake = c->wake, .most = c->slots };
+        const struct letters_config letters = { .trigger = c->trigger, .url = c->dead_letter, .secrets = c->secrets, .loop = c->loop, .http = c->http, .wake = c->wake, .most = c->slots };
         const struct transform_spec *t = c->trigger->transform;
 
         if (make_slots(s, err) < 0 || http_end_new(&s->end, c->http, c->wake, err) < 0)

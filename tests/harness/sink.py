@@ -40,8 +40,9 @@ class Request:
 
 
 class Sink:
-    def __init__(self, answer=None):
-        """answer(request): a status, or (status, headers, body)."""
+    def __init__(self, answer=None, tls=None):
+        """answer(request): a status, or (status, headers, body). tls: an ssl.SSLContext."""
+        self.tls = tls
         self.answer = answer or (lambda request: 200)
         self.requests = []
         self._lock = threading.Lock()
@@ -75,6 +76,8 @@ class Sink:
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
+        if self.tls:
+            self.server.socket = self.tls.wrap_socket(self.server.socket, server_side=True, do_handshake_on_connect=False)
         self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self.thread.start()
         return self

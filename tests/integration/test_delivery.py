@@ -428,3 +428,130 @@ def test_an_overloaded_function_is_throttled_and_recovers(kafka, topic, sink, ru
     run.wait_for_output(r"Throttled.*answered 503: too much", 20)
     sink.answer = lambda request: 200
     committed(kafka, topic, 200)
+
+
+# ---- connections -----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory):
+    """An authority, a server's certificate for localhost, a client's, as Secrets in folders."""
+    folder = tmp_path_factory.mktemp("pki")
+
+    def openssl(*arguments):
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=test authority")
+    for name, extension in (("server", "subjectAltName=DNS:localhost"), ("client", "extendedKeyUsage=clientAuth")):
+        openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
+        (folder / "ext").write_text(extension)
+        openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-out", f"{name}.pem", "-extfile", "ext")
+    secret = folder / "secrets" / "tls"
+    secret.mkdir(parents=True)
+    for name in ("ca.pem", "client.pem", "client.key"):
+        (secret / name).write_bytes((folder / name).read_bytes())
+    return folder
+
+
+def tls_sink(pki, client_certificate):
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pki / "server.pem", pki / "server.key")
+    if client_certificate:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(pki / "ca.pem")
+    return Sink(tls=context)
+
+
+def test_tls_with_an_authority_and_a_client_certificate_from_secrets(kafka, topic, runner, pki):
+    ref = {f"{k}SecretRef": {"name": "tls", "key": v} for k, v in (("ca", "ca.pem"), ("cert", "client.pem"), ("key", "client.key"))}
+    with tls_sink(pki, True) as sink:
+        kafka.produce(topic, ["a"])
+        run = runner.start(make(kafka, topic, f"https://localhost:{sink.port}/", {"tls": ref}), options=[f"--secrets={pki / 'secrets'}"])
+        (request,) = sink.wait_for(1)
+        assert request.json["messages"] == ["a"] and run.stop() == 0
+
+
+def test_an_authority_in_the_sink_and_what_is_said_without_it(kafka, topic, runner, pki):
+    with tls_sink(pki, False) as sink:
+        kafka.produce(topic, ["a"])
+        uri = f"https://localhost:{sink.port}/"
+        without = runner.start(make(kafka, topic, uri), name="without")
+        without.wait_for_output(r"(Retrying|Throttled).*certificate", 20)
+        assert without.stop() == 0
+        t = make(kafka, topic, uri)
+        t["spec"]["sink"]["CACerts"] = (pki / "ca.pem").read_text()
+        runner.start(t, name="with")
+        sink.wait_for(1)
+
+
+def test_through_a_proxy_with_a_password(kafka, topic, sink, runner, tmp_path):
+    (tmp_path / "proxy").mkdir()
+    (tmp_path / "proxy" / "user").write_text("u")
+    (tmp_path / "proxy" / "password").write_text("p:w")
+    with Proxy() as proxy:
+        spec = {"url": f"http://127.0.0.1:{proxy.port}", "usernameSecretRef": {"name": "proxy", "key": "user"}, "passwordSecretRef": {"name": "proxy", "key": "password"}}
+        kafka.produce(topic, ["a"])
+        uri = sink.uri.replace("127.0.0.1", "function.invalid")  # only the proxy can know that name
+        run = runner.start(make(kafka, topic, uri, {"proxy": spec}), options=[f"--secrets={tmp_path}"])
+        proxy.target = ("127.0.0.1", sink.port)
+        sink.wait_for(1)
+        assert run.stop() == 0
+        assert proxy.asked[0] == (f"function.invalid:{sink.port}", "Basic " + base64.b64encode(b"u:p:w").decode())
+
+
+class Proxy:
+    """Answers CONNECT, and goes to one target whatever was asked for."""
+
+    def __init__(self):
+        self.asked, self.target = [], None
+
+    def __enter__(self):
+        import socketserver
+        import threading
+
+        outer = self
+
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self):
+                import socket
+
+                lines = list(iter(lambda: self.rfile.readline().decode().strip(), ""))
+                headers = dict(line.split(": ", 1) for line in lines[1:])
+                outer.asked.append((lines[0].split()[1], headers.get("Proxy-Authorization")))
+                with socket.create_connection(outer.target) as out:
+                    self.wfile.write(b"HTTP/1.1 200 established\r\n\r\n")
+
+                    def pump(source, to):
+                        while data := source.recv(65536):
+                            to.sendall(data)
+                        to.shutdown(socket.SHUT_WR)
+
+                    back = threading.Thread(target=pump, args=(out, self.connection), daemon=True)
+                    back.start()
+                    pump(self.connection, out)
+                    back.join()
+
+        self.server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+
+    @property
+    def port(self):
+        return self.server.server_address[1]
+
+
+def test_bodies_are_compressed(kafka, topic, sink, runner):
+    import gzip
+
+    kafka.produce(topic, ["x" * 5000, "short"])
+    runner.start(make(kafka, topic, sink.uri, {"compression": "Gzip"}))
+    large, small = sink.wait_for(2)
+    assert large.header("Content-Encoding") == "gzip" and json.loads(gzip.decompress(large.body))["messages"] == ["x" * 5000]
+    assert small.header("Content-Encoding") is None and small.json["messages"] == ["short"]

@@ -62,7 +62,7 @@ static void letter_data(json_t *root, struct buf *space, struct cloud_event *e)
 {
         json_t *data = json_object_get(root, "data");
         struct str base64 = text_of(root, "data_base64"), type = text_of(root, "datacontenttype");
-        size_t from = space->n;
+        size_t from;
 
         e->content_type = type.n ? keep(space, type) : STR("application/json");
         from = space->n;

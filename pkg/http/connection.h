@@ -1,0 +1,177 @@
+/* Inside the client: targets, their connections, and the exchanges that these carry. client.c has targets, exchanges and ends, pool.c decides which
+ * connection carries what, connect.c makes connections, addresses.c knows where to, http1.c and http2.c frame. Nothing outside pkg/http includes
+ * this. Loop's thread. */
+#pragma once
+
+#include <curl/curl.h>
+#include <netinet/in.h>
+#include <nghttp2/nghttp2.h>
+#include <openssl/ssl.h>
+#include <zlib.h>
+
+#include "base/random.h"
+#include "http/client.h"
+#include "http/codec.h"
+#include "http/multi.h"
+#include "http/resolver.h"
+
+enum { READ_SIZE = 65536, ANSWER_HEAD_MAX = 65536 };
+
+struct connection;
+struct exchange {
+        struct exchange *next, *previous;        /* of its end */
+        struct exchange *queued;                 /* waits for a connection, or is done and waits to be taken */
+        struct exchange *beside, *beside_before; /* carried by the same connection */
+        struct http_end *end;
+        struct http_target *target;
+        struct connection *connection;           /* NULL while it waits */
+        uint64_t tag;
+        struct buf *message;                     /* what is sent: the caller's, or packed */
+        size_t start, sent;                      /* where the head begins; how far it was written */
+        size_t own;                              /* where the header lines of this request begin */
+        size_t method_n, path_n;
+        uint64_t heard;                          /* bytes its connection had read when it began */
+        int32_t stream;
+        uint8_t again;                           /* times that it was sent again */
+        bool done;
+        bool head_only;                          /* HEAD: no body follows */
+        bool written;                            /* a byte of it may have reached the peer */
+        bool reused;                             /* its connection had carried an answer before */
+        bool answering;                          /* HTTP/2: the final head has come */
+        const char *fault;                       /* HTTP/2: why we reset it */
+        struct http_completion completion;
+        struct buf head, body, packed;           /* kept for the next exchange */
+};
+
+/* How a connection frames. Each may end the connection: it is not touched after a call. */
+struct framing {
+        int (*open)(struct connection *, struct error *);        /* the socket is connected; room is set */
+        void (*close)(struct connection *);                      /* frees what it keeps */
+        void (*start)(struct connection *, struct exchange *);   /* the exchange is on the connection's list already */
+        void (*cancel)(struct connection *, struct exchange *);  /* it is not on the list any more */
+        void (*event)(struct connection *, int events);          /* of the socket */
+};
+extern const struct framing http1_framing, http2_framing;
+
+struct address {                         /* where the name points, or pointed while connections still go there */
+        struct address *next;
+        char text[INET6_ADDRSTRLEN];
+        uint32_t connections;
+        bool listed;                     /* in the last answer */
+        usec avoid_until, backoff;       /* after a failure to connect */
+};
+
+/* curl's TLS sessions, for resumption. Replaced when certificates change, so that no old identity is resumed. */
+struct sessions { CURLSH *share; uint32_t users; };
+
+struct connection {
+        struct connection *next, *previous;              /* of the target */
+        struct connection *next_ready, *previous_ready;  /* of those with room */
+        struct http_target *target;
+        const struct framing *framing;                   /* NULL while connecting */
+        struct exchange *exchanges;                      /* the oldest first */
+        uint32_t carried, room;                          /* exchanges, and how many there may be */
+        bool ready;                                      /* on the list of those with room */
+        bool old;                                        /* to be retired when its successor stands */
+        bool retiring;                                   /* finishes what it carries, then closes */
+        bool used;                                       /* carried an answer already */
+        bool drain;                                      /* read until there is no more: an error may stand behind the last bytes, and is told once */
+        struct address *address;
+        struct sessions *sessions;
+        CURL *easy;
+        struct curl_slist *connect_to;
+        SSL *ssl;                                        /* curl's; NULL: none */
+        struct loop_io *io;
+        uint64_t heard;                                  /* bytes read */
+        usec expires;                                    /* 0: never */
+        struct http_codec *http1;
+        struct http2 *http2;
+        char reason[CURL_ERROR_SIZE];
+};
+
+struct file_stamp { int64_t seconds, nanoseconds; uint64_t inode, size; };
+
+struct http_target {
+        struct http_client *client;
+        struct http_target_config config;        /* its texts are copies */
+        char *url_text, *method, *connect_url;   /* connect_url: scheme, the TLS name and port, for curl */
+        char *host;                              /* that is connected to: the URL's or the proxy's */
+        uint16_t port;
+        bool proxied;
+        struct url url, proxy_url;
+        struct buf head;                         /* request line, Host, constant headers */
+        size_t line_n;                           /* of it, the request line */
+        nghttp2_nv *fields;                      /* the same for HTTP/2: method, scheme, authority and path first */
+        size_t fields_n;
+        struct buf field_text;
+        struct connection *connections, *ready;  /* all; those with room, the next one to be used first */
+        uint32_t connections_n, connecting_n, old_n, retiring_n;
+        bool multiplexes;                        /* the last connection spoke HTTP/2 */
+        bool known;                              /* there was a last connection */
+        uint32_t streams;                        /* that HTTP/2 connections carry, as the last one's peer told */
+        struct exchange *waiting, **waiting_last;
+        bool serving, serve_again;
+        struct address *addresses;
+        size_t addresses_n;                      /* that are listed */
+        usec addresses_until, asked_at;          /* good until; when the last question was put */
+        usec ask_at;                             /* before they run out, when in use; USEC_NEVER: not */
+        usec replace_at;                         /* when another try is made to replace old connections; USEC_NEVER: not */
+        uint32_t failures;                       /* to connect, in a row */
+        bool resolving, used, numeric;
+        struct sessions *sessions;
+        struct file_stamp stamps[3];
+        struct task timer;
+};
+
+struct http_end { struct http_client *client; struct task *wake; struct exchange *exchanges, *done, **done_last, *taken, *spare; };
+
+struct http_client {
+        struct loop *loop;
+        struct http_multi *multi;
+        struct resolver *resolver;
+        struct random random;
+        char *space;                             /* what was read last */
+        z_stream packer;
+        bool packs;                              /* packer is set up */
+};
+
+/* client.c: exchanges */
+void exchange_answer(struct exchange *, int status); /* head and body are in place */
+void exchange_fail(struct exchange *, const struct error *);
+
+/* pool.c */
+void pool_serve(struct http_target *);                         /* gives waiting exchanges to connections, opens more when there are too few */
+void pool_start(struct connection *, struct exchange *);
+void pool_wait(struct exchange *, bool first);                 /* queues it for a connection */
+void pool_forget(struct exchange *);                           /* takes it out of that queue */
+void pool_fail_waiting(struct http_target *, const struct error *, bool one);
+void connection_drop(struct connection *, struct exchange *);  /* takes an exchange off its connection */
+bool connection_place(struct connection *);                    /* after room or carried changed; false: it was closed, having nothing left to do */
+void connection_stop(struct connection *);                     /* no more exchanges; it stays for now */
+void connection_retire(struct connection *);                   /* the same, and it closes when it carries none: it may be gone afterwards */
+void connection_break(struct connection *, const struct error *); /* ends it; what it carried is sent again or fails */
+void connection_free(struct connection *);
+void pool_connected(struct connection *);                      /* framing is chosen and open */
+void pool_refused(struct http_target *, struct address *, const struct error *); /* the connection is gone already */
+void target_arm(struct http_target *);
+void target_turn(struct task *, usec now);
+
+/* connect.c */
+int connection_open(struct http_target *, struct address *, struct error *) MUST_CHECK;
+void on_connected(void *cookie, CURL *, CURLcode);
+void connection_error(struct connection *, CURLcode, struct error *); /* why reading or writing failed */
+bool connection_buffers(const struct connection *);            /* TLS holds bytes that the socket does not show */
+struct sessions *sessions_drop(struct sessions *);
+int sessions_new(struct sessions **, struct error *) MUST_CHECK;
+bool files_changed(struct http_target *);
+
+/* addresses.c */
+void addresses_ask(struct http_target *);
+struct address *addresses_pick(struct http_target *);          /* NULL: none is known */
+bool addresses_others(const struct http_target *);             /* there is one that is not passed over */
+void addresses_failed(struct http_target *, struct address *);
+void addresses_leave(struct http_target *, struct address *);  /* one connection less goes there */
+void addresses_free(struct http_target *);
+
+/* http2.c */
+int http2_fields(struct http_target *, struct error *) MUST_CHECK; /* the constant ones */

@@ -1,0 +1,164 @@
+/* HTTP/1.1 on a connection: one exchange at a time, framed by the codec. */
+#include "http/connection.h"
+
+static int http1_open(struct connection *c, struct error *err)
+{
+        c->http1 = malloc(sizeof(*c->http1));
+        if (!c->http1)
+                return error_memory(err);
+        http_codec_init(c->http1, false, ANSWER_HEAD_MAX, c->target->config.answer_max);
+        c->room = 1;
+        return 0;
+}
+
+static void http1_close(struct connection *c)
+{
+        if (c->http1)
+                http_codec_done(c->http1);
+        free(c->http1);
+        c->http1 = NULL;
+}
+
+static void answered(struct connection *c)
+{
+        struct exchange *x = c->exchanges;
+        struct http_target *t = c->target;
+        struct http_message *m = &c->http1->message;
+        /* What TLS still holds is a second answer to the one request. */
+        bool reuse = m->keep_alive && x->sent == x->message->n && !connection_buffers(c);
+
+        x->completion.body_cut = m->body_cut;
+        buf_str(&x->head, buf_view(&m->head));
+        buf_str(&x->body, buf_view(&m->body));
+        connection_drop(c, x);
+        c->used = true;
+        exchange_answer(x, m->status);
+        http_codec_next(c->http1);
+        if (reuse)
+                (void)connection_place(c);
+        else
+                connection_retire(c);
+        pool_serve(t);
+}
+
+static void unreachable(struct connection *c, const char *why)
+{
+        struct error err;
+
+        (void)error_set(&err, ERROR_UNREACHABLE, "%s %s: %s", c->target->method, c->target->url_text, why);
+        connection_break(c, &err);
+}
+
+/* The peer will send no more. */
+static void ended(struct connection *c)
+{
+        struct error err;
+
+        if (c->exchanges && http_codec_eof(c->http1, &err) == 0 && c->http1->message.complete) {
+                c->http1->message.keep_alive = false;
+                answered(c);
+                return;
+        }
+        unreachable(c, "the peer closed the connection before its answer was whole");
+}
+
+/* False: the connection is done with. */
+static bool feed(struct connection *c, size_t n)
+{
+        struct error err;
+        size_t used;
+
+        if (!c->exchanges) {
+                (void)error_set(&err, ERROR_PROTOCOL, "%s speaks without being asked", c->target->url_text);
+                connection_break(c, &err);
+                return false;
+        }
+        if (http_codec_feed(c->http1, (struct str){ c->target->client->space, n }, &used, &err) < 0) {
+                err.retry = true;
+                (void)error_wrap(&err, "%s %s", c->target->method, c->target->url_text);
+                connection_break(c, &err);
+                return false;
+        }
+        if (!c->http1->message.complete)
+                return true;
+        if (used < n) /* more than one answer to one request: the stream can't be trusted */
+                c->http1->message.keep_alive = false;
+        answered(c);
+        return false;
+}
+
+/* False: the connection is done with, or its answer was taken. */
+static bool http1_read(struct connection *c)
+{
+        for (;;) {
+                size_t n = 0;
+                CURLcode r = curl_easy_recv(c->easy, c->target->client->space, READ_SIZE, &n);
+                struct error err;
+
+                if (r == CURLE_AGAIN)
+                        return true;
+                if (r != CURLE_OK) {
+                        connection_error(c, r, &err);
+                        connection_break(c, &err);
+                        return false;
+                }
+                if (n == 0) {
+                        ended(c);
+                        return false;
+                }
+                c->heard += n;
+                if (!feed(c, n))
+                        return false;
+                if (n < READ_SIZE && !c->drain && !connection_buffers(c))
+                        return true;
+        }
+}
+
+static void http1_write(struct connection *c)
+{
+        struct exchange *x = c->exchanges;
+
+        while (x->sent < x->message->n) {
+                size_t n = 0;
+                CURLcode r = curl_easy_send(c->easy, x->message->p + x->sent, x->message->n - x->sent, &n);
+                struct error err;
+
+                x->sent += n;
+                x->written = x->sent > x->start;
+                if (r == CURLE_AGAIN) {
+                        loop_io_want(c->io, LOOP_READABLE | LOOP_WRITABLE);
+                        return;
+                }
+                if (r != CURLE_OK) {
+                        /* The peer may have answered before it stopped listening. */
+                        connection_error(c, r, &err);
+                        if (http1_read(c))
+                                connection_break(c, &err);
+                        return;
+                }
+        }
+        loop_io_want(c->io, LOOP_READABLE);
+}
+
+static void http1_start(struct connection *c, struct exchange *x)
+{
+        x->sent = x->start;
+        c->http1->head_answer = x->head_only;
+        http1_write(c);
+}
+
+/* The answer can't be told from the next one's any more. */
+static void http1_cancel(struct connection *c, struct exchange *x UNUSED) { connection_retire(c); }
+
+static void http1_event(struct connection *c, int events)
+{
+        struct exchange *x = c->exchanges;
+
+        /* Writing may end the connection; what is readable is told again. */
+        if (x && (events & LOOP_WRITABLE) && !(events & LOOP_READABLE) && x->sent < x->message->n)
+                http1_write(c);
+        else if (http1_read(c) && x && x->sent < x->message->n && (events & LOOP_WRITABLE))
+                http1_write(c);
+}
+
+const struct framing http1_framing = { http1_open, http1_close, http1_start, http1_cancel, http1_event };

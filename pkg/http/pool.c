@@ -1,0 +1,346 @@
+/* Which connection carries what: the queue of a target, its connections' lives, and how many there are. */
+#include <utlist.h>
+
+#include "http/connection.h"
+
+enum { SENT_AGAIN_MAX = 2 };
+static const usec REPLACE_AGAIN = USEC_SEC;
+
+/* ---- what waits ---------------------------------------------------------------------------------------------------------------------- */
+
+void pool_wait(struct exchange *x, bool first)
+{
+        struct http_target *t = x->target;
+
+        x->connection = NULL;
+        if (first) {
+                x->queued = t->waiting;
+                if (!t->waiting)
+                        t->waiting_last = &x->queued;
+                t->waiting = x;
+        } else {
+                x->queued = NULL;
+                *t->waiting_last = x;
+                t->waiting_last = &x->queued;
+        }
+}
+
+void pool_forget(struct exchange *x)
+{
+        struct http_target *t = x->target;
+
+        for (struct exchange **at = &t->waiting; *at; at = &(*at)->queued)
+                if (*at == x) {
+                        *at = x->queued;
+                        if (t->waiting_last == &x->queued)
+                                t->waiting_last = at;
+                        return;
+                }
+}
+
+static struct exchange *next_waiting(struct http_target *t)
+{
+        struct exchange *x = t->waiting;
+
+        if (x && !(t->waiting = x->queued))
+                t->waiting_last = &t->waiting;
+        return x;
+}
+
+void pool_fail_waiting(struct http_target *t, const struct error *err, bool one)
+{
+        for (struct exchange *x; (x = next_waiting(t));) {
+                exchange_fail(x, err);
+                if (one)
+                        return;
+        }
+}
+
+/* ---- a connection and what it carries ------------------------------------------------------------------------------------------------ */
+
+static void leave_ready(struct connection *c)
+{
+        if (!c->ready)
+                return;
+        DL_DELETE2(c->target->ready, c, previous_ready, next_ready);
+        c->ready = false;
+}
+
+bool connection_place(struct connection *c)
+{
+        bool room = c->framing && !c->retiring && c->carried < c->room;
+
+        if (c->retiring && !c->carried) {
+                connection_free(c);
+                return false;
+        }
+        if (!room)
+                leave_ready(c);
+        else if (!c->ready) {
+                c->ready = true;
+                /* The one used last is used first, so that the rest can age; among those that multiplex the turn goes round. */
+                if (c->http1)
+                        DL_PREPEND2(c->target->ready, c, previous_ready, next_ready);
+                else
+                        DL_APPEND2(c->target->ready, c, previous_ready, next_ready);
+        }
+        return true;
+}
+
+void pool_start(struct connection *c, struct exchange *x)
+{
+        DL_APPEND2(c->exchanges, x, beside_before, beside);
+        c->carried++;
+        x->connection = c;
+        x->queued = NULL;
+        x->heard = c->heard;
+        x->reused = c->used;
+        x->written = false;
+        if (c->http1 || c->carried >= c->room)
+                leave_ready(c);
+        else if (c->next_ready) {
+                DL_DELETE2(c->target->ready, c, previous_ready, next_ready);
+                DL_APPEND2(c->target->ready, c, previous_ready, next_ready);
+        }
+        c->framing->start(c, x);
+}
+
+void connection_drop(struct connection *c, struct exchange *x)
+{
+        DL_DELETE2(c->exchanges, x, beside_before, beside);
+        c->carried--;
+        x->connection = NULL;
+}
+
+void connection_stop(struct connection *c)
+{
+        if (c->retiring)
+                return;
+        c->target->old_n -= c->old;
+        c->old = false;
+        c->retiring = true;
+        c->target->retiring_n++;
+        leave_ready(c);
+}
+
+void connection_retire(struct connection *c)
+{
+        connection_stop(c);
+        (void)connection_place(c);
+}
+
+void connection_free(struct connection *c)
+{
+        struct http_target *t = c->target;
+
+        leave_ready(c);
+        loop_io_close(c->io);
+        /* curl drops it without a word, and OpenSSL resumes no session that ended so. */
+        if (c->ssl && c->used)
+                SSL_set_shutdown(c->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
+        if (c->framing)
+                c->framing->close(c);
+        else
+                t->connecting_n--;
+        t->old_n -= c->old;
+        t->retiring_n -= c->retiring;
+        if (c->easy) {
+                http_multi_remove(t->client->multi, c->easy);
+                curl_easy_cleanup(c->easy);
+        }
+        curl_slist_free_all(c->connect_to);
+        (void)sessions_drop(c->sessions);
+        if (c->address)
+                addresses_leave(t, c->address);
+        DL_DELETE2(t->connections, c, previous, next);
+        t->connections_n--;
+        free(c);
+}
+
+/* Whether sending it once more is right: see client.h. */
+static bool worth_again(const struct connection *c, const struct exchange *x)
+{
+        if (!x->written)
+                return x->again < SENT_AGAIN_MAX;
+        return x->reused && c->heard == x->heard && x->again == 0;
+}
+
+void connection_break(struct connection *c, const struct error *err)
+{
+        struct http_target *t = c->target;
+
+        while (c->exchanges) {
+                struct exchange *x = c->exchanges->beside_before; /* the last: what is queued again keeps its order */
+
+                connection_drop(c, x);
+                if (worth_again(c, x)) {
+                        x->again++;
+                        pool_wait(x, true);
+                } else
+                        exchange_fail(x, err);
+        }
+        connection_free(c);
+        pool_serve(t);
+}
+
+/* ---- how many ------------------------------------------------------------------------------------------------------------------------ */
+
+static uint32_t wanted(const struct http_target *t)
+{
+        uint32_t waiting = 0, most = t->config.max_connections, share = 1;
+
+        if (t->config.http_version != HTTP_1_1) {
+                /* Until a connection stands nobody knows how much it carries. */
+                if (!t->known)
+                        return t->waiting ? 1 : 0;
+                share = t->multiplexes ? MAX_OF(t->streams, (uint32_t)1) : 1;
+        }
+        for (const struct exchange *x = t->waiting; x && waiting / share < most; x = x->queued)
+                waiting++;
+        return (waiting + share - 1) / share;
+}
+
+/* Each is replaced; none resumes a session of the old ones. */
+static void make_old(struct http_target *t)
+{
+        struct sessions *fresh;
+
+        if (t->sessions && sessions_new(&fresh, NULL) == 0) {
+                (void)sessions_drop(t->sessions);
+                t->sessions = fresh;
+        }
+        for (struct connection *c = t->connections; c; c = c->next)
+                if (!c->old && !c->retiring) {
+                        c->old = true;
+                        t->old_n++;
+                }
+        t->replace_at = USEC_NEVER;
+}
+
+static void open_more(struct http_target *t)
+{
+        uint32_t want = MAX_OF(wanted(t), t->replace_at == USEC_NEVER ? t->old_n : 0), most;
+        struct error err;
+
+        if (!want)
+                return;
+        if (!t->numeric && loop_now(t->client->loop) >= t->addresses_until)
+                addresses_ask(t);
+        if (!t->numeric && loop_now(t->client->loop) >= t->addresses_until)
+                return; /* served when the answer is there */
+        if (t->url.tls && files_changed(t))
+                make_old(t);
+        most = t->config.max_connections + t->old_n + t->retiring_n;
+        while (t->connecting_n < want && t->connections_n < most) {
+                struct address *a = addresses_pick(t);
+
+                if (!a)
+                        return;
+                if (connection_open(t, a, &err) < 0) {
+                        pool_fail_waiting(t, &err, false);
+                        return;
+                }
+        }
+}
+
+void pool_serve(struct http_target *t)
+{
+        /* Starting may end a connection, which comes here again. */
+        t->serve_again = true;
+        if (t->serving)
+                return;
+        t->serving = true;
+        while (t->serve_again) {
+                t->serve_again = false;
+                while (t->waiting && t->ready)
+                        pool_start(t->ready, next_waiting(t));
+        }
+        t->serving = false;
+        open_more(t);
+}
+
+void pool_connected(struct connection *c)
+{
+        struct http_target *t = c->target;
+
+        t->connecting_n--;
+        t->known = true;
+        t->multiplexes = c->framing == &http2_framing;
+        t->failures = 0;
+        c->address->avoid_until = c->address->backoff = 0;
+        if (!c->old)
+                for (struct connection *o = t->connections; o; o = o->next)
+                        if (o->old && o->framing) {
+                                connection_retire(o);
+                                break;
+                        }
+        target_arm(t);
+        if (c->address->listed)
+                (void)connection_place(c);
+        else
+                connection_retire(c); /* the name does not point there any more */
+        pool_serve(t);
+}
+
+void pool_refused(struct http_target *t, struct address *a, const struct error *err)
+{
+        usec now = loop_now(t->client->loop);
+
+        if (a->avoid_until <= now) {
+                t->failures++;
+                addresses_failed(t, a);
+        }
+        addresses_leave(t, a);
+        if (t->old_n)
+                t->replace_at = now + REPLACE_AGAIN;
+        /* While another address may do, the request waits for it. Else one failure to connect fails one request: the others try for themselves. */
+        if (t->failures >= 2 * t->addresses_n || !addresses_others(t))
+                pool_fail_waiting(t, err, true);
+        if (!t->numeric && now - t->asked_at >= USEC_SEC)
+                addresses_ask(t);
+        target_arm(t);
+        pool_serve(t);
+}
+
+/* ---- time ---------------------------------------------------------------------------------------------------------------------------- */
+
+void target_arm(struct http_target *t)
+{
+        usec at = t->replace_at;
+
+        if (t->used && !t->resolving)
+                at = MIN_OF(at, t->ask_at);
+        for (const struct connection *c = t->connections; c; c = c->next)
+                if (c->expires && !c->old && !c->retiring)
+                        at = MIN_OF(at, c->expires);
+        loop_arm(t->client->loop, &t->timer, at);
+}
+
+void target_turn(struct task *task, usec now)
+{
+        struct http_target *t = CONTAINER_OF(task, struct http_target, timer);
+
+        if (now >= t->replace_at)
+                t->replace_at = USEC_NEVER;
+        if (now >= t->ask_at && t->used)
+                addresses_ask(t);
+        for (struct connection *c = t->connections, *next; c; c = next) {
+                next = c->next;
+                if (!c->expires || now < c->expires || c->old || c->retiring)
+                        continue;
+                if (c->carried) {
+                        c->old = true; /* its successor first */
+                        t->old_n++;
+                } else
+                        connection_retire(c);
+        }
+        target_arm(t);
+        pool_serve(t);
+}
+
+void http_target_refresh(struct http_target *t)
+{
+        (void)files_changed(t);
+        make_old(t);
+        pool_serve(t);
+}
