@@ -20,10 +20,10 @@ class Table:
     def __init__(self, title):
         self.title, self.rows, self.notes = title, [], []
 
-    def row(self, what, sluice, peer=None, *, unit="", less=False, target=None):
+    def row(self, what, sluice, peer=None, *, unit="", less=False, compare=True, target=None):
         """less: the smaller figure is the better one; the ratio always says how many times better Sluice is."""
         ratio = None
-        if peer and sluice:
+        if compare and peer and sluice:
             ratio = peer / sluice if less else sluice / peer
         self.rows.append({"what": what, "sluice": sluice, "peer": peer, "unit": unit, "ratio": ratio, "target": target})
 
@@ -99,8 +99,8 @@ class Bench:
         both("events per second", lambda r: r.per_second)
         for name, what in (("rss", "RSS"), ("pss", "PSS"), ("anonymous", "anonymous")):
             both(f"{what} at most", lambda r, n=name: r.peak[n], unit=" MiB", less=True)
-        both("connections made", lambda r: r.sink["connections"], less=True)
-        both("the sink's own CPU, µs per event", lambda r: r.sink["cpuSeconds"] * 1e6 / r.messages)
+        both("connections made", lambda r: r.sink["connections"], compare=False)
+        both("the sink's own CPU, µs per event", lambda r: r.sink["cpuSeconds"] * 1e6 / r.messages, compare=False)
         runs = mine + [r for p in peers for r in theirs[p]]
         table.note(f"{messages:,} messages of {self.options.size} bytes, {self.options.rounds} rounds, medians; events that came twice: {sum(r.sink['repeated'] for r in runs)}.")
         return table
@@ -151,7 +151,7 @@ class Bench:
             theirs = self.run(Benthos, messages, sink=(f"--fail=1:{status}",), patience=120)
             table.row(f"{status}: events per second", mine.per_second, theirs.per_second)
             table.row(f"{status}: events per CPU-second", mine.per_cpu_second, theirs.per_cpu_second)
-            table.row(f"{status}: attempts per event", mine.sink["requests"] / mine.messages, theirs.sink["requests"] / theirs.messages)
+            table.row(f"{status}: attempts per event", mine.sink["requests"] / mine.messages, theirs.sink["requests"] / theirs.messages, compare=False)
             table.row(f"{status}: events that came twice", mine.sink["repeated"], theirs.sink["repeated"], target="0")
             table.row(f"{status}: events not delivered in 120 s", mine.sink.get("unfinished", 0), theirs.sink.get("unfinished", 0))
             limits = mine.limits[1:] or mine.limits

@@ -216,7 +216,7 @@ class Benthos(Process):
         if work.timeout:
             client["timeout"] = work.timeout
         if work.batch > 1:
-            client["batching"] = {"count": work.batch, "period": "500ms", "processors": [{"archive": {"format": "json_array"}}]}
+            client["batching"] = {"count": work.batch, "period": "500ms", "processors": [{"archive": {"format": "lines"}}]}
         config = {
             "http": {"enabled": False},
             "logger": {"level": "WARN"},
