@@ -289,7 +289,7 @@ class Bench:
         theirs = [self.kill_of(Benthos, self.options.messages, 180)]
         for what, name, unit, target in (("lost", "lost", "", "0"), ("repeated", "repeated", "", "under 2,000"), ("delivers again after", "again", " s", "1 s")):
             table.row(what, statistics.median(r[name] for r in mine), theirs[0][name], unit=unit, less=True, target=target)
-        table.note(f"Killed after {', '.join(str(r['at']) for r in mine)} events. Sluice with --instance (static membership), fetchBytes 32 MiB; Benthos 4.27 has no such option.")
+        table.note(f"Killed after {', '.join(str(r['at']) for r in mine)} events; repeated then: {', '.join(str(r['repeated']) for r in mine)}. Sluice with --instance (static membership), fetchBytes 32 MiB; Benthos 4.27 has no such option.")
         return table
 
 
