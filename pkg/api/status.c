@@ -8,7 +8,7 @@ static const struct field worker_fields[] = {
           .help = "How the source is: Connecting, Connected, Idle, Standby, Disconnected or Failed." },
         { .name = "sourceMessage", .type = FIELD_STRING, .offset = offsetof(struct worker_status, source_message), .help = "What the broker said, in its own words." },
         { .name = "deliveryState", .type = FIELD_STRING, .offset = offsetof(struct worker_status, delivery_state),
-          .help = "How delivery is: Delivering, Retrying, Throttled or Blocked." },
+          .help = "How delivery is: Delivering, Retrying, Throttled, Failing or Blocked." },
         { .name = "deliveryMessage", .type = FIELD_STRING, .offset = offsetof(struct worker_status, delivery_message), .help = "What the function said, in its own words." },
         { .name = "lastEventTime", .type = FIELD_TIME, .offset = offsetof(struct worker_status, last_event_time), .help = "When the last event came from the source." },
         { .name = "lastDeliveryTime", .type = FIELD_TIME, .offset = offsetof(struct worker_status, last_delivery_time),

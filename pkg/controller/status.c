@@ -94,6 +94,8 @@ static void delivering(json_t *worker, struct verdict *v)
                 judge(v, "Unknown", "WorkerStarting", "no worker has reported yet");
         else if (strcmp(state, "Retrying") == 0)
                 judge(v, "False", "Retrying", message);
+        else if (strcmp(state, "Failing") == 0)
+                judge(v, "False", "Failing", message);
         else if (strcmp(state, "Throttled") == 0)
                 judge(v, "False", "Throttled", message);
         else if (strcmp(state, "Blocked") == 0)
