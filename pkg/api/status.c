@@ -108,6 +108,15 @@ void status_openapi(struct writer *w)
         writer_object(w);
         for (size_t i = 0; i < COUNT_OF(members); i++)
                 simple(w, &members[i]);
+        writer_key(w, STR("address"));
+        writer_object(w);
+        writer_member_text(w, "description", "Where requests reach it (Addressable); only for sources that requests reach.");
+        writer_member_text(w, "type", "object");
+        writer_key(w, STR("properties"));
+        writer_object(w);
+        simple(w, &(struct member_schema){ "url", "string", NULL, "The URL inside the cluster." });
+        writer_object_end(w);
+        writer_object_end(w);
         list_map(w, "conditions", "What holds and what does not; Ready sums it up.", "type", condition);
         list_map(w, "workers", "What each worker says of itself.", "pod", worker);
         writer_object_end(w);

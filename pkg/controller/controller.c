@@ -294,7 +294,7 @@ static void write_status(struct work *w)
         struct memory *m = memory_of(c, w->key, true);
         json_t *live = live_status(w);
         struct crew *crew = crew_of(c, w->key);
-        BUF_AT_END struct buf name = BUF_INIT(1024), selector = BUF_INIT(1024);
+        BUF_AT_END struct buf name = BUF_INIT(1024), selector = BUF_INIT(1024), address = BUF_INIT(4096);
         /* While the copy has not seen the last write, that is what the status is compared with. */
         bool lags = m->status && string_equal(m->status_at, text(metadata_of(w->object), "resourceVersion"));
         json_t *previous;
@@ -321,6 +321,9 @@ static void write_status(struct work *w)
         facts.deployment = reflector_get(c->collections[DEPLOYMENTS], w->namespace_, name.p);
         buf_printf(&selector, LABEL_INSTANCE "=%s,%s", w->name, WORKERS);
         facts.selector = selector.p;
+        if (w->trigger)
+                child_address(w->trigger, &address);
+        facts.address = address.n ? address.p : NULL;
         w->status = status_fold(&facts);
         if (!w->status || json_equal(w->status, previous))
                 finish(w, w->failed.n > 0);
@@ -503,6 +506,8 @@ static void apply_next(struct work *w)
 {
         struct controller *c = w->controller;
 
+        while (w->child < CHILD_MAX && !child_needed((enum child)w->child, w->trigger))
+                w->child++;
         if (w->child == CHILD_MAX) {
                 keep(&memory_of(c, w->key, true)->applied, w->hash.p);
                 record(w, "Normal", "Applied", w->trigger->suspend ? "the worker is suspended" : "the worker's objects are applied");

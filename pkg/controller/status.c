@@ -297,6 +297,8 @@ json_t *status_fold(const struct status_facts *f)
                 (void)json_object_set_new(status, "source", json_string(f->source));
         if (f->sink)
                 (void)json_object_set_new(status, "sinkUri", json_string(f->sink));
+        if (f->address)
+                (void)json_object_set_new(status, "address", json_pack("{s:s}", "url", f->address));
         (void)json_object_set_new(status, "replicas", json_integer(json_integer_value(json_object_get(json_object_get(f->deployment, "status"), "replicas"))));
         (void)json_object_set_new(status, "selector", json_string(f->selector));
         (void)json_object_set_new(status, "conditions", conditions);

@@ -18,6 +18,7 @@ struct status_facts {
         json_t *workers;                 /* status.workers as it is; NULL: none */
         json_t *previous;                /* the status before: transition times are kept while a condition's status is */
         const char *selector;
+        const char *address;             /* where requests reach it; NULL: no request does */
         usec now;                        /* wall */
 };
 
