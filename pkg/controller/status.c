@@ -186,6 +186,10 @@ static void workers_available(const struct status_facts *f, json_t *worker, stru
         }
         if (pod_trouble(f->pods, v))
                 return;
+        if (f->stuck) {
+                judge(v, "False", "FailedMount", f->stuck);
+                return;
+        }
         json_array_foreach(json_object_get(json_object_get(f->deployment, "status"), "conditions"), i, condition)
                 if (strcmp(text(condition, "type"), "ReplicaFailure") == 0 && strcmp(text(condition, "status"), "True") == 0) {
                         judge(v, "False", text(condition, "reason"), text(condition, "message"));
