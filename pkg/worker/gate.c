@@ -263,6 +263,7 @@ static void deliver(struct call *c, struct record *const *records, size_t n, use
                 a.records = g->scratch;
                 a.n = passed;
                 sender_send(g->config.sender, &a);
+                loop_ready(g->config.loop, g->config.wake); /* its deadline counts from now on */
                 return;
         }
         finish(c, &o);
@@ -310,7 +311,10 @@ static void receive(struct gate *g, struct http_call *http, const struct push_re
                 send_reply(g, http);
                 call_free(c);
                 return;
-        case PUSH_LATER: c->later = true; return;
+        case PUSH_LATER:
+                c->later = true;
+                loop_ready(g->config.loop, g->config.wake);
+                return;
         case PUSH_DELIVER: {
                 struct record *records[PUSH_RECORDS_MOST];
 

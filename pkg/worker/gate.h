@@ -24,6 +24,7 @@ struct gate_config {
         struct filter *filter;           /* NULL: everything passes */
         const struct clock *clock;
         struct loop *loop;
+        struct task *wake;               /* the pipeline's, made ready when a request came */
         uint32_t slots;
 };
 int gate_new(struct gate **, const struct gate_config *, struct error *) MUST_CHECK;

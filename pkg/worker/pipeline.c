@@ -304,7 +304,7 @@ static int open_filter(struct pipeline *p, struct error *err)
 static int open_gate(struct pipeline *p, struct error *err)
 {
         const struct gate_config gate = { .host = p->config.host, .trigger = p->config.trigger, .driver = p->driver, .source = p->source, .sender = p->sender,
-                                          .filter = p->filter, .clock = p->config.clock, .loop = p->config.loop, .slots = (uint32_t)p->config.trigger->delivery->max_in_flight };
+                                          .filter = p->filter, .clock = p->config.clock, .loop = p->config.loop, .wake = &p->task, .slots = (uint32_t)p->config.trigger->delivery->max_in_flight };
 
         if (!p->config.host)
                 return error_set(err, ERROR_INVALID, "a %s source needs a listener: say --listen=ADDRESS:PORT", p->driver->name);

@@ -34,6 +34,8 @@ static const struct field apig_fields[] = {
           .help = "The API's id that events name as requestContext.apiId; by default the Trigger's uid." },
         { .name = "timeout", .type = FIELD_DURATION, .offset = offsetof(struct apig_spec, timeout), .fallback = "5s", .min = USEC_MSEC, .max = USEC_MINUTE,
           .help = "How long the function may take; then the caller gets 504." },
+        { .name = "authentication", .type = FIELD_OBJECT, .offset = offsetof(struct apig_spec, authentication), .object = &apig_authentication_type,
+          .help = "Who may call; by default anyone.", .cloud = "auth" },
 };
 static const struct rule apig_rules[] = { { .path = "path", .message = "the path must be of literal segments and parameters", .explain = path_parses } };
 const struct type apig_type = { .name = "ApigSource", .help = "HTTP requests, answered with what the function answers.", .fields = apig_fields, .fields_n = COUNT_OF(apig_fields),
@@ -54,6 +56,7 @@ struct source {
         const struct apig_spec *spec;
         const struct services *services;
         struct apig_path *path;
+        struct apig_gate_keeper *keeper;         /* NULL: anyone may call */
         bool told, stopping, told_closed;
 };
 
@@ -69,6 +72,11 @@ static int apig_open(struct source **out, const void *spec, const struct service
         if (apig_path_new(&s->path, s->spec->path, s->spec->match == APIG_PREFIX, &why) < 0) {
                 free(s);
                 return error_set(err, ERROR_INVALID, "path: %s", why.p ? why.p : "");
+        }
+        if (s->spec->authentication && s->spec->authentication->type != APIG_NONE && apig_keeper_new(&s->keeper, s->spec->authentication, services, err) < 0) {
+                (void)apig_path_free(s->path);
+                free(s);
+                return -1;
         }
         *out = s;
         return 0;
@@ -97,6 +105,7 @@ static struct source *apig_free(struct source *s)
         if (!s)
                 return NULL;
         (void)apig_path_free(s->path);
+        (void)apig_keeper_free(s->keeper);
         free(s);
         return NULL;
 }
@@ -121,8 +130,14 @@ static unsigned apig_route(struct source *s, const struct push_request *q)
 
 static enum push_verdict apig_receive(struct source *s, uint64_t call UNUSED, const struct push_request *q, struct record **records, size_t *n, struct push_reply *reply)
 {
-        struct request *r = calloc(1, sizeof(*r));
+        const char *code, *refusal = s->keeper ? apig_keeper_refuses(s->keeper, q, &code) : NULL;
+        struct request *r;
 
+        if (refusal) {
+                apig_error(reply, 401, code, refusal, q->id);
+                return PUSH_REPLY;
+        }
+        r = calloc(1, sizeof(*r));
         if (!r) {
                 apig_error(reply, 500, "APIG.0201", "Backend unavailable: out of memory", q->id);
                 return PUSH_REPLY;

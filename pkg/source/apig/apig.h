@@ -5,12 +5,23 @@
 #include "source/driver.h"
 
 enum apig_match { APIG_EXACT, APIG_PREFIX };
+enum apig_auth { APIG_NONE, APIG_APP, APIG_IAM };
+struct apig_key { struct secret_ref *access, *secret; };
+struct apig_secret { struct secret_ref *value; };
+struct apig_authentication {
+        int type;
+        struct objects keys;     /* struct apig_key: who may sign */
+        struct objects codes;    /* struct apig_secret: AppCodes (App) */
+        struct objects tokens;   /* struct apig_secret: X-Auth-Token (IAM) */
+        usec window;             /* how far X-Sdk-Date may be off */
+};
 struct apig_spec {
         char *path;              /* "/orders/{id}", "/files/{proxy+}" */
         struct strings methods;  /* empty: any */
         int match;
         char *stage, *api_id;
         usec timeout;
+        struct apig_authentication *authentication;      /* NULL: none */
 };
 
 extern const struct type apig_type;
@@ -24,6 +35,15 @@ struct apig_path *apig_path_free(struct apig_path *);
 unsigned apig_path_match(const struct apig_path *, struct str path, struct str *values);
 size_t apig_path_names(const struct apig_path *);
 struct str apig_path_name(const struct apig_path *, size_t);
+
+/* ---- callers ---- */
+/* Who may call. Keys are read from Secrets, and again when they change. */
+struct apig_gate_keeper;
+int apig_keeper_new(struct apig_gate_keeper **, const struct apig_authentication *, const struct services *, struct error *) MUST_CHECK;
+struct apig_gate_keeper *apig_keeper_free(struct apig_gate_keeper *);
+/* NULL: the caller may. Otherwise the error's message, with its code; the status is 401. */
+const char *apig_keeper_refuses(struct apig_gate_keeper *, const struct push_request *, const char **code);
+extern const struct type apig_authentication_type;
 
 /* ---- shapes ---- */
 /* The function's answer as the response. false: it is malformed, and why says how. */
