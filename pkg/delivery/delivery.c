@@ -751,9 +751,11 @@ void delivery_revoke(struct delivery *d, uint32_t id, usec give_up_at)
 {
         struct track *t = track_find(d, id);
 
-        if (!t || t->ended)
+        if (!t)
                 return;
-        t->lost = t->lost || give_up_at == 0;
+        t->lost = t->lost || give_up_at == 0; /* its last commit may not have been pulled yet */
+        if (t->ended)
+                return;
         if (!t->revoking) {
                 t->revoking = true;
                 if (t->wants_credit)
@@ -1129,14 +1131,13 @@ static void turn_timers(struct delivery *d, usec now)
 
 bool delivery_next(struct delivery *d, usec now, struct action *a)
 {
-        /* What gives back comes before what takes on; a track's settlements before its commit, and both before its end. */
-        if (settle_next(d, a))
-                return true;
+        /* What gives back comes before what takes on; a cancellation before its records are handed back, for whoever sends still borrows
+         * them; a track's settlements before its commit, and both before its end. */
         if (d->cancels_n) {
                 *a = (struct action){ .kind = ACTION_CANCEL, .attempt = d->cancels[--d->cancels_n] };
                 return true;
         }
-        if (detach_next(d, a))
+        if (settle_next(d, a) || detach_next(d, a))
                 return true;
         d->now = now;
         turn_timers(d, now);

@@ -635,6 +635,39 @@ static void grace_may_be_cut_short_by_loss(void **state UNUSED)
 
 static void a_record_of_a_strange_track_comes_back(void **state UNUSED)
 {
+/* Whoever sends borrows the records until it hears that the attempt is over. */
+static void a_cancelled_attempt_ends_before_its_records(void **state UNUSED)
+{
+        struct action a;
+
+        begin((struct delivery_config){ 0 });
+        assign(0);
+        (void)offer(0, 0, NULL);
+        delivery_revoke(b.d, 0, 0);
+        assert_true(delivery_next(b.d, b.now, &a));
+        assert_int_equal(a.kind, ACTION_CANCEL);
+        take_action(&a);
+        assert_true(delivery_next(b.d, b.now, &a));
+        assert_int_equal(a.kind, ACTION_SETTLE);
+        take_action(&a);
+        end();
+}
+
+/* The loss may be heard of before the last commit was pulled. */
+static void what_is_lost_after_its_end_commits_nothing(void **state UNUSED)
+{
+        begin((struct delivery_config){ .commit_count = 1000, .commit_interval = USEC_HOUR });
+        assign(0);
+        (void)offer(0, 0, NULL);
+        accept(0);
+        delivery_revoke(b.d, 0, b.now + USEC_SEC);
+        delivery_revoke(b.d, 0, 0);
+        pull();
+        assert_true(b.revoked[0]);
+        assert_int_equal(b.commits[0], 0);
+        end();
+}
+
         begin((struct delivery_config){ 0 });
         (void)offer(5, 0, NULL);
         assert_int_equal(b.settled[OUTCOME_RELEASED], 1);
@@ -1041,3 +1074,5 @@ int main(void)
         };
         return cmocka_run_group_tests_name("delivery", tests, NULL, NULL);
 }
+                cmocka_unit_test(a_cancelled_attempt_ends_before_its_records),
+                cmocka_unit_test(what_is_lost_after_its_end_commits_nothing),
