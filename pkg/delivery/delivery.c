@@ -95,6 +95,8 @@ struct delivery {
         struct record **scratch;         /* the records of the last SEND */
         uint64_t seed;
         uint32_t failing, final;         /* batches */
+        uint32_t dead_in_flight;         /* requests to the dead letter */
+        bool dead_last, again_last;      /* whose turn it was */
         enum delivery_state told_state;
         bool text_changed, on_hold;
         char text[256];
@@ -465,6 +467,7 @@ static void batch_landed(struct delivery *d, struct batch *b)
                 d->sent_last = b->earlier;
         b->earlier = b->later = NULL;
         d->stats.in_flight--;
+        d->dead_in_flight -= b->dead > 0;
 }
 
 /* ---- failing ------------------------------------------------------------------------------------------------------------------------- */
@@ -491,10 +494,28 @@ static void batch_wait(struct delivery *d, struct batch *b, usec until)
         }
 }
 
+static bool batch_spent(const struct delivery *d, const struct batch *b, const struct answer *a)
+{
+        return a->kind == ANSWER_FINAL || a->kind == ANSWER_TOO_LARGE || (d->config.max_attempts && b->number >= d->config.max_attempts);
+}
+
 static bool batch_exhausted(const struct delivery *d, const struct batch *b, const struct answer *a, usec now)
 {
-        return a->kind == ANSWER_FINAL || a->kind == ANSWER_TOO_LARGE || (d->config.max_attempts && b->number >= d->config.max_attempts) ||
-               (d->config.max_event_age && now - b->since >= d->config.max_event_age);
+        return batch_spent(d, b, a) || (d->config.max_event_age && now - b->since >= d->config.max_event_age);
+}
+
+/* How many of those sent have come to their end. What is old stands first; its age is no reason to give up what came after it. */
+static uint32_t batch_ended(const struct delivery *d, const struct batch *b, const struct answer *a, usec now)
+{
+        uint32_t n = 0;
+
+        if (b->named)
+                return 1;
+        if (batch_spent(d, b, a))
+                return b->send;
+        for (const struct record *r = b->first; n < b->send && now - r->since >= d->config.max_event_age; r = r->next)
+                n++;
+        return n;
 }
 
 /* Did the function itself fail, so that one of the records may be the reason? */
@@ -608,7 +629,7 @@ static void batch_failed(struct delivery *d, struct batch *b, const struct answe
                 return;
         }
         if (batch_exhausted(d, b, a, now)) {
-                batch_give_up(d, b, b->named ? 1 : b->send, a, now);
+                batch_give_up(d, b, batch_ended(d, b, a, now), a, now);
                 return;
         }
         batch_failing(d, b, false);
@@ -620,7 +641,7 @@ static void batch_accepted(struct delivery *d, struct batch *b, usec now)
         uint32_t n = b->send;
 
         if (!b->dead)
-                flow_accepted(&d->flow, d->stats.in_flight, b->sent_at, now);
+                flow_accepted(&d->flow, d->stats.in_flight - d->dead_in_flight, b->sent_at, now);
         b->suspect -= MIN_OF(b->suspect, n);
         if (!batch_settle_first(d, b, n, b->dead ? OUTCOME_DEAD_LETTERED : OUTCOME_ACCEPTED, now))
                 return;
@@ -666,7 +687,7 @@ static void batch_keep_failed(struct delivery *d, struct batch *b, const struct 
 
 static void batch_partly_accepted(struct delivery *d, struct batch *b, const struct answer *a, usec now)
 {
-        flow_accepted(&d->flow, d->stats.in_flight, b->sent_at, now);
+        flow_accepted(&d->flow, d->stats.in_flight - d->dead_in_flight, b->sent_at, now);
         batch_keep_failed(d, b, a, now);
         b->suspect = 0;
         b->send = d->config.ordering == ORDERING_NONE ? b->send : b->n;
@@ -692,9 +713,11 @@ static void batch_expire(struct delivery *d, struct batch *b, usec now)
 
 void delivery_answer(struct delivery *d, uint32_t ticket, const struct answer *a, usec now)
 {
+        struct answer all_failed = *a;   /* a partial answer that names no record of the batch */
         uint32_t slot = ticket & 0xffff;
         struct batch *b;
 
+        all_failed.kind = ANSWER_RETRY;
         if (slot >= d->config.max_in_flight || slot_ticket(d, slot) != ticket || !(b = d->slots[slot].batch))
                 return;
         batch_landed(d, b);
@@ -704,7 +727,7 @@ void delivery_answer(struct delivery *d, uint32_t ticket, const struct answer *a
         else if (a->kind == ANSWER_PARTIAL && !b->dead && a->failed_n > 0 && a->failed[a->failed_n - 1] < b->send)
                 batch_partly_accepted(d, b, a, now);
         else
-                batch_failed(d, b, a, now);
+                batch_failed(d, b, a->kind == ANSWER_PARTIAL ? &all_failed : a, now);
 }
 
 /* ---- revoking ------------------------------------------------------------------------------------------------------------------------ */
@@ -907,13 +930,10 @@ static bool lane_fills(struct delivery *d, struct lane *l, usec now)
         return heap_insert(&d->timers, &l->wait.node, until);
 }
 
-/* A batch to send now: one whose back-off is over, else the next lane's. */
-static struct batch *next_batch(struct delivery *d, usec now)
+static struct batch *next_fresh(struct delivery *d, usec now)
 {
-        struct link *link = queue_take(&d->ready_batches);
+        struct link *link;
 
-        if (link)
-                return CONTAINER_OF(link, struct batch, link);
         while ((link = queue_take(&d->ready_lanes))) {
                 struct lane *l = CONTAINER_OF(link, struct lane, ready_link);
                 struct batch *b;
@@ -932,20 +952,49 @@ static struct batch *next_batch(struct delivery *d, usec now)
         return NULL;
 }
 
+static struct batch *next_again(struct delivery *d)
+{
+        struct link *link = queue_take(&d->ready_batches);
+
+        return link ? CONTAINER_OF(link, struct batch, link) : NULL;
+}
+
+/* What is sent again and what is new take turns: a few lanes that fail slowly would keep out all others. */
+static struct batch *next_batch(struct delivery *d, usec now)
+{
+        struct batch *b;
+
+        if (d->on_hold || !flow_allows(&d->flow, d->stats.in_flight - d->dead_in_flight, now))
+                return NULL;
+        if ((b = d->again_last ? next_fresh(d, now) : next_again(d)))
+                d->again_last = !d->again_last;
+        else if (d->again_last)
+                b = next_again(d);
+        else
+                b = next_fresh(d, now);
+        return b;
+}
+
+/* Dead letters have half of the requests at most, and take turns with the rest, for the same reason. */
+static struct batch *next_dead(struct delivery *d)
+{
+        struct link *link = d->dead_in_flight < MAX_OF(d->config.max_in_flight / 2, 1u) ? queue_take(&d->ready_dead) : NULL;
+
+        return link ? CONTAINER_OF(link, struct batch, link) : NULL;
+}
+
 static bool send_next(struct delivery *d, usec now, struct action *a)
 {
-        struct batch *b = NULL;
-        struct link *dead;
+        struct batch *b;
         uint32_t n = 0;
 
         if (d->free_slots_n == 0)
                 return false;
-        if ((dead = queue_take(&d->ready_dead)))
-                b = CONTAINER_OF(dead, struct batch, link);
-        else if (!d->on_hold && flow_allows(&d->flow, d->stats.in_flight, now))
-                b = next_batch(d, now);
-        if (!b)
+        b = d->dead_last ? next_batch(d, now) : next_dead(d);
+        if (!b && !(b = d->dead_last ? next_dead(d) : next_batch(d, now)))
                 return false;
+        d->dead_last = b->dead > 0;
+        d->dead_in_flight += b->dead > 0;
         if (!b->dead)
                 flow_sent(&d->flow, b->send, now);
         b->slot = d->free_slots[--d->free_slots_n];
@@ -1047,7 +1096,7 @@ static bool state_next(struct delivery *d, usec now, struct action *a)
         d->told_state = state;
         d->text_changed = false;
         *a = (struct action){ .kind = ACTION_STATE, .state = state, .text = state == DELIVERY_IDLE ? "" : d->text };
-        if (state == DELIVERY_IDLE)
+        if (state == DELIVERY_IDLE && !flow_throttles(&d->flow, now)) /* the next record may find the sink still refusing */
                 d->text[0] = 0;
         return true;
 }

@@ -18,7 +18,8 @@ void flow_init(struct flow *f, const struct flow_config *config, usec now)
         f->paid_until = INT64_MIN;
 }
 
-static int64_t cost(const struct flow *f) { return 1000000000 / f->config.rate; }
+/* Of an event, in nanoseconds; rounded up, so that the rate is never exceeded. */
+static int64_t cost(const struct flow *f) { return (1000000000 + f->config.rate - 1) / f->config.rate; }
 
 /* The instant from which the rate allows another event. */
 static int64_t affordable_at(const struct flow *f) { return f->paid_until == INT64_MIN ? INT64_MIN : f->paid_until - (f->config.burst - 1) * cost(f); }
