@@ -689,6 +689,8 @@ static void batch_partly_accepted(struct delivery *d, struct batch *b, const str
 {
         flow_accepted(&d->flow, d->stats.in_flight - d->dead_in_flight, b->sent_at, now);
         batch_keep_failed(d, b, a, now);
+        if (a->failed[0] > 0) /* what blocked may be among those accepted */
+                batch_settled_state(d, b);
         b->suspect = 0;
         b->send = d->config.ordering == ORDERING_NONE ? b->send : b->n;
         batch_failed(d, b, a, now);

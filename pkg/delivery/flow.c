@@ -80,13 +80,14 @@ void flow_accepted(struct flow *f, uint32_t in_flight, usec sent_at, usec now)
         }
         f->failed = f->opened = 0;
         watch_latency(f, sent_at, now);
-        /* What was not used proves nothing. */
         if (in_flight + 1 >= (uint32_t)f->limit / 2) {
                 f->limit += f->limit < f->threshold ? 1 : 2 / f->limit;
                 f->limit = MIN_OF(f->limit, (double)f->config.most);
+        } else { /* what was not used proves nothing, and holds nothing back */
+                f->overloaded = false;
         }
         ramp_up(f, now);
-        if (f->limit >= f->threshold && f->ramp == 0)
+        if (f->limit * 2 >= f->before)
                 f->overloaded = false;
 }
 
