@@ -418,11 +418,6 @@ static void batch_end(struct delivery *d, struct batch *b)
 /* The first records of a batch that is not under way are done; without further ones it ends: false. */
 static bool batch_settle_first(struct delivery *d, struct batch *b, uint32_t n, enum outcome outcome, usec now)
 {
-        if (b->to_detach) { /* may be one of these */
-                queue_remove(&d->detaches, &b->link);
-                b->to_detach = NULL;
-                b->detached = false;
-        }
         for (; n > 0; n--, b->n--) {
                 struct record *r = b->first;
 

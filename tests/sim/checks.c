@@ -122,6 +122,8 @@ static void check_dead_letter(struct worker *k, const struct flight *f, const st
                 world_fail(w, "a dead letter that nobody asked for", f->track, i->record.position);
         if (!i->dying) {
                 give_up(k, i);
+                k->to_bury -= i->to_bury;
+                i->to_bury = false;
                 i->dying = true;
                 k->holdings[f->track].dying++;
         }
@@ -188,6 +190,8 @@ static void fail_item(struct worker *k, const struct flight *f, struct item *i, 
         i->final = a->kind == ANSWER_FINAL || (a->kind == ANSWER_TOO_LARGE && f->n == 1);
         i->at_fault = named || (!(names_records(f, a) && ordered(w)) && (!c->bisect || left == 1));
         now_failing(k, i, c->on_exhausted == EXHAUSTED_BLOCK && justified(w, i));
+        i->to_bury = c->on_exhausted == EXHAUSTED_DEAD_LETTER && c->batch_records == 1 && justified(w, i);
+        k->to_bury += i->to_bury;
 }
 
 static void count_refusal(struct worker *k, const struct flight *f, const struct answer *a)
@@ -365,6 +369,7 @@ void check_settled(struct worker *k, struct item *i, enum outcome outcome)
         k->failing -= i->failing;
         k->blocked -= i->blocked;
         h->dying -= i->dying;
+        k->to_bury -= i->to_bury;
         k->held--;
         k->held_bytes -= i->record.pinned;
 }
@@ -447,8 +452,28 @@ static void check_holding(struct worker *k, uint32_t track, int64_t *credit, int
                 world_fail(w, "a commit is overdue", track, h->low);
         if (h->leaving)
                 return;
+        if (h->next < w->partitions[track].end && (h->credit <= 0 || h->bytes <= 0))
+                k->dry |= UINT32_C(1) << track;
         *credit += h->credit;
         *bytes += MAX_OF(h->bytes, (int64_t)0);
+}
+
+/* With three quarters of the window free, each track must be able to lend. */
+static void check_dry(struct worker *k, uint32_t tracks, int64_t credit, int64_t bytes)
+{
+        struct world *w = k->world;
+        const struct delivery_config *c = &w->config;
+
+        if (c->max_records < 8 * tracks || c->max_bytes < 8 * (size_t)tracks)
+                return;
+        for (uint32_t i = 0; i < w->partitions_n; i++) {
+                const struct holding *h = &k->holdings[i];
+
+                if (!(k->dry >> i & 1) || h->next - h->low >= c->max_records * 8)
+                        continue;
+                if (h->credit <= 0 ? k->held + credit <= c->max_records / 4 : k->held_bytes + bytes <= (int64_t)c->max_bytes / 4)
+                        world_fail(w, "the window is nearly empty, and a source may not lend", i, h->next);
+        }
 }
 
 static void check_counts(struct worker *k, const struct delivery_stats *s)
@@ -467,17 +492,22 @@ void check_quiet(struct worker *k)
         struct delivery_stats stats;
         int64_t credit = 0, bytes = 0;
 
+        k->dry = 0;
         delivery_stats(k->engine, &stats);
         if (k->must_settle)
                 world_fail(w, "accepted, but not settled", 0, k->must_settle);
         for (uint32_t i = 0; i < w->partitions_n; i++)
                 check_holding(k, i, &credit, &bytes);
+        if (k->dry)
+                check_dry(k, stats.tracks, credit, bytes);
         check_counts(k, &stats);
         check_told(k, &stats);
         if (k->held + credit > (int64_t)c->max_records + stats.tracks)
                 world_fail(w, "more records lent and credited than the window", 0, (uint64_t)(k->held + credit));
         if (k->held_bytes + bytes > (int64_t)c->max_bytes + (int64_t)stats.tracks * w->largest)
                 world_fail(w, "more bytes lent and credited than the budget", 0, (uint64_t)(k->held_bytes + bytes));
+        if (k->to_bury && k->flights < c->max_in_flight && k->dead_flights < MAX_OF(c->max_in_flight / 2, 1u))
+                world_fail(w, "a dead letter is due, and not sent", 0, k->to_bury);
         if (k->oldest && w->now - k->oldest->sent_at >= c->timeout)
                 world_fail(w, "an attempt is out of time and not cancelled", k->oldest->track, k->oldest->items[0]->record.position);
         if (k->refused >= 25 && stats.limit > 1)

@@ -211,7 +211,7 @@ static usec decide(struct world *w, struct flight *f)
 static usec decide_dead(struct world *w, struct flight *f)
 {
         usec at = w->now + 100 + within(w, 20 * USEC_MSEC);
-        bool hangs = (faulty(w) && chance(w, w->dead_hang_percent)) || (w->dead_broken && chance(w, 70));
+        bool hangs = (faulty(w) && chance(w, w->dead_hang_percent)) || (w->dead_broken && (w->dead_hangs || chance(w, 70)));
 
         if (w->dead_broken || (faulty(w) && chance(w, w->dead_fail_percent)))
                 f->answer = refusal(w, chance(w, 50) ? 503 : 400);

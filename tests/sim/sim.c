@@ -1,6 +1,8 @@
 /* The delivery engine's simulator: the real engine on a virtual clock in a simulated world (world.h), everything from one seed. A failing
  * seed is printed and replays exactly: sim --seed=N --verbose. */
+#include <signal.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "tests/sim/world.h"
 
@@ -115,6 +117,8 @@ static void run(struct world *w)
         for (uint32_t n = 0; n < w->workers_n; n++)
                 worker_stop(&w->workers[n]);
         check_end(w);
+        if (w->scenario && w->scenario->end)
+                w->scenario->end(w);
 }
 
 /* Empties a world for the next run; what it allocated is kept where it can be. */
@@ -159,6 +163,42 @@ static void release(struct world *w)
         }
         heap_done(&w->flights);
         free(w->attempts);
+}
+
+/* ---- a run that ends badly ------------------------------------------------------------------------------------------------------------- */
+
+static uint64_t running;
+
+/* The engine crashed or does not come back: the seed must be known all the same. */
+static void on_signal(int number)
+{
+        char text[160];
+        int n = snprintf(text, sizeof(text), "seed %" PRIu64 " step ? at ? us: %s ()\nreplay: sim --seed=%" PRIu64 " --verbose\n", running,
+                         number == SIGALRM ? "stuck: the engine does not come back" : "the engine crashed", running);
+        ssize_t written = write(STDERR_FILENO, text, (size_t)n);
+
+        _exit(written == n ? 1 : 2);
+}
+
+/* AddressSanitizer has its own words for a crash, and calls this. */
+void __asan_on_error(void);
+void __asan_on_error(void) { (void)fprintf(stderr, "seed %" PRIu64 "\n", running); }
+
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(SANITIZED)
+static const int numbers[] = { SIGALRM };
+#else
+static const int numbers[] = { SIGABRT, SIGSEGV, SIGFPE, SIGBUS, SIGALRM };
+#endif
+
+static void watch(void)
+{
+        for (size_t i = 0; i < COUNT_OF(numbers); i++)
+                (void)signal(numbers[i], on_signal);
 }
 
 /* ---- many runs ----------------------------------------------------------------------------------------------------------------------- */
@@ -210,8 +250,8 @@ static bool option(const char *arg, const char *name, uint64_t *value)
 
 static int usage(void)
 {
-        (void)fprintf(stderr, "usage: sim [--seed=N | --first=N] [--seeds=N] [--seconds=N] [--scenario=NAME] [--verbose]\n"
-                              "  --seconds goes on from a random seed, unless --first is given\n");
+        (void)fprintf(stderr, "usage: sim [--seed=N | --first=N] [--seeds=N] [--seconds=N] [--scenario=NAME] [--patience=SECONDS] [--verbose]\n"
+                              "  --seconds goes on from a random seed, unless --first is given; --patience is for one seed, in real time\n");
         return 2;
 }
 
@@ -227,7 +267,7 @@ static usec real_time(void)
 int main(int argc, char **argv)
 {
         static struct world w;
-        uint64_t seed = 0, first = 0, seeds = 0, seconds = 0;
+        uint64_t seed = 0, first = 0, seeds = 0, seconds = 0, patience = 60;
         const struct scenario *scenario = NULL;
         bool verbose = false;
         struct totals totals = { 0 };
@@ -236,11 +276,13 @@ int main(int argc, char **argv)
         for (int i = 1; i < argc; i++) {
                 if (strcmp(argv[i], "--verbose") == 0)
                         verbose = true;
-                else if (strncmp(argv[i], "--scenario=", 11) == 0 ? !(scenario = scenario_find(argv[i] + 11))
-                                                                  : !option(argv[i], "--seed=", &seed) && !option(argv[i], "--seeds=", &seeds) &&
-                                                                            !option(argv[i], "--first=", &first) && !option(argv[i], "--seconds=", &seconds))
+                else if (strncmp(argv[i], "--scenario=", 11) == 0
+                                 ? !(scenario = scenario_find(argv[i] + 11))
+                                 : !option(argv[i], "--seed=", &seed) && !option(argv[i], "--seeds=", &seeds) && !option(argv[i], "--first=", &first) &&
+                                           !option(argv[i], "--seconds=", &seconds) && !option(argv[i], "--patience=", &patience))
                         return usage();
         }
+        watch();
         if (seed) {
                 first = seed;
                 seeds = 1;
@@ -253,7 +295,8 @@ int main(int argc, char **argv)
                 (void)printf("simulator: from seed %" PRIu64 "\n", first);
         for (uint64_t i = first; i - first < seeds && (!seconds || real_time() - began < (usec)seconds * USEC_SEC); i++) {
                 clear(&w);
-                w.seed = i;
+                w.seed = running = i;
+                (void)alarm((unsigned)patience);
                 w.verbose = verbose;
                 w.scenario = scenario ? scenario : scenario_of(i);
                 run(&w);

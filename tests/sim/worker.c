@@ -11,7 +11,7 @@ void worker_start(struct worker *k)
         k->started_at = k->bucket_at = w->now;
         k->held = k->held_bytes = 0;
         k->accepted = k->dropped = k->dead_lettered = k->filtered = k->released = k->offered = 0;
-        k->blocked = k->failing = k->refused = k->must_settle = 0;
+        k->blocked = k->failing = k->refused = k->must_settle = k->to_bury = 0;
         k->paused_until = k->refused_at = 0;
         k->bucket = 0;
         k->on_hold = k->crashing = false;

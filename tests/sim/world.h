@@ -58,7 +58,7 @@ struct item {
         unsigned last_number;
         int last_status;
         const char *last_text;
-        bool detached, accepted, taken, failing, blocked, dying, at_fault, final, tried;
+        bool to_bury, detached, accepted, taken, failing, blocked, dying, at_fault, final, tried;
 };
 struct lane_model {
         struct item *first, *last;
@@ -133,6 +133,8 @@ struct worker {
         usec bucket_at;
         unsigned refused; /* in a row, each sent after the last was refused */
         usec refused_at;
+        uint32_t to_bury;     /* exhausted, and not yet on the way to the dead letter; only where batches are of one */
+        uint32_t dry;         /* tracks that want to lend and may not, as bits */
         uint32_t must_settle; /* accepted or taken, and not yet handed back */
         enum delivery_state state;
         struct store store;
@@ -151,6 +153,13 @@ struct function {
         uint32_t load;
 };
 
+struct herd {
+        usec accepted_at;
+        uint64_t before;
+        unsigned while_down, first_second;
+        bool recovered;
+};
+
 struct world {
         uint64_t seed;
         struct random random;
@@ -163,6 +172,7 @@ struct world {
         struct function function;
         unsigned dead_fail_percent, dead_hang_percent;
         bool dead_broken; /* the dead-letter store never takes anything */
+        bool dead_hangs;  /* nor does it answer */
         bool stored;      /* positions live in the checkpoint store */
         unsigned store_fail_percent;
         usec store_slowest;
@@ -179,7 +189,7 @@ struct world {
         uint32_t attempts_n, attempts_cap;
         uint64_t steps, same_moment, events, requests, crashes, rebalances, losses, overlaps, conflicts, duplicates, dead_letters, cancels, filtered, partials,
                 halves, stales;
-        usec first_accepted_after;
+        struct herd herd; /* of that scenario */
         bool verbose;
 };
 
@@ -251,10 +261,11 @@ void check_end(struct world *);
 /* scenario.c */
 struct scenario {
         const char *name;
-        unsigned every;
+        unsigned every; /* seeds; 0: only when asked for */
         void (*configure)(struct world *);
         void (*sent)(struct world *, struct worker *, const struct flight *);
         void (*turn)(struct world *);
+        void (*end)(struct world *);
 };
 const struct scenario *scenario_find(const char *name); /* NULL: unknown */
 const struct scenario *scenario_of(uint64_t seed);      /* what a seed of a long run plays */
