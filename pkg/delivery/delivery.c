@@ -533,7 +533,7 @@ static usec batch_backoff(struct delivery *d, const struct batch *b)
         int64_t steps = MIN_OF((int64_t)b->number, c->max_backoff / MAX_OF(c->initial_backoff, (usec)1) + 1);
 
         if (b->final && !b->dead)
-                return c->max_backoff / 2 + backoff_full_jitter(&d->random, c->max_backoff / 2, c->max_backoff / 2, 0, 0);
+                return MAX_OF(c->max_backoff / 2 + backoff_full_jitter(&d->random, c->max_backoff / 2, c->max_backoff / 2, 0, 0), USEC_MSEC);
         if (c->linear_backoff)
                 return backoff_full_jitter(&d->random, MIN_OF(c->initial_backoff * MAX_OF(steps, (int64_t)1), c->max_backoff), c->max_backoff, 0, USEC_MSEC);
         return backoff_full_jitter(&d->random, c->initial_backoff, c->max_backoff, MAX_OF(b->number, 1u) - 1, USEC_MSEC);
@@ -687,7 +687,8 @@ static void batch_partly_accepted(struct delivery *d, struct batch *b, const str
         if (a->failed[0] > 0) /* what blocked may be among those accepted */
                 batch_settled_state(d, b);
         b->suspect = 0;
-        b->send = d->config.ordering == ORDERING_NONE ? b->send : b->n;
+        if (d->config.ordering != ORDERING_NONE) /* no more than fits, or the attempts would be counted from the start each time */
+                b->send = b->most ? MIN_OF(b->most, b->n) : b->n;
         batch_failed(d, b, a, now);
 }
 

@@ -941,6 +941,41 @@ static void what_is_too_large_goes_in_parts(void **state UNUSED)
         end();
 }
 
+/* A partial answer leaves no more to send than fits, or each 413 would forget the attempts that were made. */
+static void what_fits_is_known_after_a_partial_answer(void **state UNUSED)
+{
+        const uint32_t first[] = { 0 };
+
+        begin((struct delivery_config){ .batch_records = 4, .max_attempts = 2, .on_exhausted = EXHAUSTED_DROP });
+        assign(0);
+        offer_all(4);
+        fail_with(0, ANSWER_TOO_LARGE, "413");
+        assert_int_equal(b.sent[1].n, 2);
+        fail_some(1, first, 1);
+        next_deadline();
+        assert_int_equal(b.sent[2].n, 2);
+        assert_int_equal(b.sent[2].number, 2);
+        fail_some(2, first, 1);
+        assert_int_equal(b.settled[OUTCOME_DROPPED], 1);
+        end();
+}
+
+/* What blocks may be accepted by a partial answer while the rest is only retried. */
+static void a_partial_answer_may_unblock(void **state UNUSED)
+{
+        const uint32_t second[] = { 1 };
+
+        begin((struct delivery_config){ .batch_records = 2 });
+        assign(0);
+        offer_all(2);
+        fail_with(0, ANSWER_FINAL, "400");
+        assert_int_equal(b.state, DELIVERY_BLOCKED);
+        next_deadline();
+        fail_some(1, second, 1);
+        assert_int_equal(b.state, DELIVERY_RETRYING);
+        end();
+}
+
 static void a_single_record_too_large_is_final(void **state UNUSED)
 {
         begin((struct delivery_config){ .on_exhausted = EXHAUSTED_DROP });
@@ -1195,6 +1230,8 @@ int main(void)
                 cmocka_unit_test(a_poison_record_is_found_by_halving),
                 cmocka_unit_test(an_overloaded_sink_halves_no_batch),
                 cmocka_unit_test(what_is_too_large_goes_in_parts),
+                cmocka_unit_test(what_fits_is_known_after_a_partial_answer),
+                cmocka_unit_test(a_partial_answer_may_unblock),
                 cmocka_unit_test(a_single_record_too_large_is_final),
                 cmocka_unit_test(dead_letters_go_one_by_one_and_say_why),
                 cmocka_unit_test(lanes_that_hang_leave_room_to_others),

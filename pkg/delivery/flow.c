@@ -119,7 +119,7 @@ usec flow_deadline(const struct flow *f, usec now)
         usec at = f->paused_until;
 
         if (f->config.rate && affordable_at(f) > now * 1000)
-                at = MAX_OF(at, affordable_at(f) / 1000 + 1);
+                at = MAX_OF(at, (affordable_at(f) + 999) / 1000);
         return at > now ? at : USEC_NEVER;
 }
 

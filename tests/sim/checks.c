@@ -324,7 +324,7 @@ static void check_outcome(struct worker *k, struct item *i, enum outcome outcome
                 k->released++;
                 if (!h->leaving)
                         world_fail(w, "released, but its track was not revoked", i->record.track, i->record.position);
-                if ((i->accepted || i->taken) && !k->crashing)
+                if (i->accepted || i->taken)
                         world_fail(w, "released after it was accepted", i->record.track, i->record.position);
                 return;
         case OUTCOME_MAX: break;
@@ -360,6 +360,10 @@ void check_settled(struct worker *k, struct item *i, enum outcome outcome)
                 world_fail(w, "handed back while it is under way", i->record.track, i->record.position);
         if (h->lent == 0)
                 world_fail(w, "handed back more than was lent", i->record.track, i->record.position);
+        k->held--;
+        k->held_bytes -= i->record.pinned;
+        if (k->crashing) /* nobody hears of it */
+                return;
         check_outcome(k, i, outcome);
         if (outcome != OUTCOME_RELEASED) {
                 if (i->lane && i->lane->first != i)
@@ -370,8 +374,6 @@ void check_settled(struct worker *k, struct item *i, enum outcome outcome)
         k->blocked -= i->blocked;
         h->dying -= i->dying;
         k->to_bury -= i->to_bury;
-        k->held--;
-        k->held_bytes -= i->record.pinned;
 }
 
 void check_committed(struct worker *k, uint32_t track, uint64_t position)
