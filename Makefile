@@ -84,9 +84,11 @@ $(BUILD)/generate: $(BUILD)/tools/generate.o $(archive)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(all_ldflags) -o $@ $^ $(package_libs) -lm
 
+# So that an engine can run out of memory (tests/sim/memory.c).
+simulator_ldflags := $(foreach name,malloc calloc realloc,-Wl,--wrap=$(name))
 $(BUILD)/sim: $(call objects,$(simulator_sources)) $(archive)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(all_ldflags) -o $@ $^ $(package_libs) -lm
+	$(Q)$(CC) $(all_ldflags) $(simulator_ldflags) -o $@ $^ $(package_libs) -lm
 
 # librdkafka's C11 threads, where ThreadSanitizer sees them.
 thread_objects := $(if $(findstring thread,$(SANITIZE)),$(BUILD)/tests/tsan/threads.o)
@@ -133,7 +135,7 @@ soak: $(BUILD)/sim ## the simulator from a random seed on: SECONDS=
 	$(BUILD)/sim --seconds=$(or $(filter-out 0,$(SECONDS)),600)
 
 test-mutants: $(BUILD)/sim ## does the simulator notice when the engine is wrong? MUTANT= picks some
-	@CC="$(CC)" CFLAGS="$(all_cflags)" LDFLAGS="$(all_ldflags)" LIBRARIES="$(package_libs) -lm" JOBS=$(JOBS) tools/mutants $(BUILD)
+	@CC="$(CC)" CFLAGS="$(all_cflags)" LDFLAGS="$(all_ldflags) $(simulator_ldflags)" LIBRARIES="$(package_libs) -lm" JOBS=$(JOBS) tools/mutants $(BUILD)
 
 sanitized: ## unit tests and simulator under AddressSanitizer and UBSan, built by clang; the threads' tests under TSan
 	@+$(MAKE) --no-print-directory -j$(JOBS) CC=clang SANITIZE=address,undefined sanitized-programs

@@ -10,6 +10,8 @@
 
 /* ---- what the engine keeps --------------------------------------------------------------------------------------------------------- */
 
+static const usec STARVED = 10 * USEC_MSEC; /* after which memory is asked for again */
+
 enum timer_kind { TIMER_BATCH, TIMER_LANE, TIMER_COMMIT, TIMER_GIVE_UP };
 struct timer { struct heap_node node; enum timer_kind kind; };
 
@@ -87,7 +89,7 @@ struct delivery {
         uint32_t *cancels, cancels_n;    /* tickets */
         size_t timer_places;             /* how many timers there can be at once */
         usec now;                        /* of the last delivery_next */
-        usec starved_until;              /* there was no memory for a batch: try again then; 0: no */
+        usec starved_until;              /* there was no memory for a batch or a window: try again then; 0: no */
         struct batch *sent_first, *sent_last;
         struct link *free_batches;
         struct slot *slots;
@@ -941,9 +943,10 @@ static struct batch *next_fresh(struct delivery *d, usec now)
                         continue;
                 heap_remove(&d->timers, &l->wait.node);
                 b = batch_make(d, l);
-                d->starved_until = b ? 0 : now + 10 * USEC_MSEC;
                 if (b)
                         batch_fill(d, b);
+                else
+                        d->starved_until = now + STARVED;
                 lane_ready(d, l);
                 return b;
         }
@@ -1110,7 +1113,13 @@ static int64_t grant(const struct budget *b, const struct account *a, uint32_t t
         return more >= step || account_use(a) <= 0 ? MAX_OF(more, (int64_t)0) : 0;
 }
 
-static bool credit_next(struct delivery *d, struct action *a)
+static void track_hungry(struct delivery *d, struct track *t)
+{
+        t->hungry = true;
+        queue_add(&d->hungry, &t->credit_link);
+}
+
+static bool credit_next(struct delivery *d, usec now, struct action *a)
 {
         uint32_t most_span = MAX_OF(d->config.max_records * 16, 1024u);
         struct link *l;
@@ -1124,15 +1133,20 @@ static bool credit_next(struct delivery *d, struct action *a)
                 if (t->records.granted > d->records.reserve / 2 && t->bytes.granted > d->bytes.reserve / 2)
                         continue;
                 records = MAX_OF(MIN_OF(records, (int64_t)room - t->records.granted), (int64_t)0);
-                if ((records > 0 || bytes > 0) && window_reserve(&t->window, (uint32_t)(t->records.granted + records))) {
-                        budget_move(&d->records, &t->records, records, 0);
-                        budget_move(&d->bytes, &t->bytes, bytes, 0);
-                        *a = (struct action){ .kind = ACTION_CREDIT, .track = t->id, .credit = (uint32_t)records, .bytes = (size_t)bytes };
-                        want_credit(d, t); /* the grant may have been smaller than the need, or have paid a debt only */
-                        return true;
+                if (records <= 0 && bytes <= 0) {
+                        track_hungry(d, t);
+                        continue;
                 }
-                t->hungry = true;
-                queue_add(&d->hungry, &t->credit_link);
+                if (!window_reserve(&t->window, (uint32_t)(t->records.granted + records))) {
+                        d->starved_until = now + STARVED;
+                        track_hungry(d, t);
+                        continue;
+                }
+                budget_move(&d->records, &t->records, records, 0);
+                budget_move(&d->bytes, &t->bytes, bytes, 0);
+                *a = (struct action){ .kind = ACTION_CREDIT, .track = t->id, .credit = (uint32_t)records, .bytes = (size_t)bytes };
+                want_credit(d, t); /* the grant may have been smaller than the need, or have paid a debt only */
+                return true;
         }
         return false;
 }
@@ -1172,6 +1186,10 @@ static void turn_timers(struct delivery *d, usec now)
                 heap_remove(&d->timers, first);
                 timer_fired(d, CONTAINER_OF(first, struct timer, node));
         }
+        if (d->starved_until && now >= d->starved_until) {
+                d->starved_until = 0;
+                feed_hungry(d);
+        }
         while (d->sent_first && now - d->sent_first->sent_at >= d->config.timeout)
                 batch_expire(d, d->sent_first, now);
 }
@@ -1190,7 +1208,7 @@ bool delivery_next(struct delivery *d, usec now, struct action *a)
         turn_timers(d, now);
         if (d->cancels_n || d->settled || d->detaches.first)
                 return delivery_next(d, now, a);
-        return commit_next(d, a) || end_next(d, a) || state_next(d, now, a) || send_next(d, now, a) || credit_next(d, a);
+        return commit_next(d, a) || end_next(d, a) || state_next(d, now, a) || send_next(d, now, a) || credit_next(d, now, a);
 }
 
 usec delivery_deadline(const struct delivery *d)

@@ -100,6 +100,7 @@ static void configure_places(struct world *w)
         w->lend_most = PICK(w, 0, 0, 1, 7);
         w->crash_every = chance(w, 90) ? 0 : 20 + (unsigned)random_below(&w->random, 400);
         w->crash_in = w->crash_every;
+        w->no_memory_percent = chance(w, 95) ? 0 : PICK(w, 10, 50, 90);
         w->stir_weight = PICK(w, 0, 10, 40, 100);
 }
 

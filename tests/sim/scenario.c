@@ -25,7 +25,7 @@ static void herd_configure(struct world *w)
         w->keys = 1000;
         w->calm = true;
         w->stored = w->dead_broken = false;
-        w->lend_most = w->crash_every = 0;
+        w->lend_most = w->crash_every = w->no_memory_percent = 0;
         w->largest = 100;
         w->faults_end = HERD_UP;
         w->stuck_after = 10 * USEC_MINUTE;
@@ -96,7 +96,7 @@ static void stuck_configure(struct world *w)
         w->workers_n = 1;
         w->calm = true;
         w->stored = false;
-        w->lend_most = w->crash_every = 0;
+        w->lend_most = w->crash_every = w->no_memory_percent = 0;
         w->faults_end = USEC_MSEC;
         w->stuck_after = 2 * STUCK_RECORDS * 2 * USEC_SEC;
         w->function = (struct function){ .fastest = USEC_MSEC, .slowest = 5 * USEC_MSEC };

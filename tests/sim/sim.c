@@ -58,8 +58,10 @@ static void workers_turn(struct world *w)
                         k->on_hold = false;
                         k->hold_until = USEC_NEVER;
                         delivery_hold(k->engine, false);
+                        k->stirred = true;
                 }
-                if (k->engine)
+                /* Only when there is a reason, so that a wake-up which is lost shows. */
+                if (k->engine && (k->stirred || delivery_deadline(k->engine) <= w->now))
                         worker_drain(k);
         }
 }
@@ -283,6 +285,7 @@ int main(int argc, char **argv)
                         return usage();
         }
         watch();
+        memory_of(&w);
         if (seed) {
                 first = seed;
                 seeds = 1;

@@ -49,6 +49,7 @@ static void lend(struct worker *k, uint32_t track)
         k->held++;
         k->held_bytes += e->size;
         k->offered++;
+        k->stirred = true;
         e->licences++;
         if (e->skip) {
                 w->filtered++;

@@ -14,7 +14,7 @@ void worker_start(struct worker *k)
         k->blocked = k->failing = k->refused = k->must_settle = k->to_bury = 0;
         k->paused_until = k->refused_at = 0;
         k->bucket = 0;
-        k->on_hold = k->crashing = false;
+        k->on_hold = k->crashing = k->stirred = false;
         k->hold_until = USEC_NEVER;
         k->state = DELIVERY_IDLE;
         memset(k->stale, 0xff, sizeof(k->stale));
@@ -67,12 +67,23 @@ static void perform(struct worker *k, const struct action *a)
         }
 }
 
+static bool next(struct worker *k, struct action *a)
+{
+        bool any;
+
+        k->world->in_engine = true;
+        any = delivery_next(k->engine, k->world->now, a);
+        k->world->in_engine = false;
+        return any;
+}
+
 void worker_drain(struct worker *k)
 {
         struct world *w = k->world;
         struct action a;
 
-        while (k->engine && delivery_next(k->engine, w->now, &a)) {
+        k->stirred = false;
+        while (k->engine && next(k, &a)) {
                 w->steps++;
                 perform(k, &a);
                 if (++w->same_moment > 1000000)

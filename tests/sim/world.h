@@ -5,7 +5,8 @@
  *   sim.c       options, seeds, a run            source.c    logs, rebalances, credit, commits
  *   config.c    the space of configurations      function.c  answers, dead letters, time-outs
  *   worker.c    an engine's life and its actions store.c     positions behind pkg/port/store.h
- *   checks.c    the promises                     scenario.c  worlds made for one question */
+ *   checks.c    the promises                     scenario.c  worlds made for one question
+ *   memory.c    allocations that fail */
 #pragma once
 
 #include <inttypes.h>
@@ -127,6 +128,7 @@ struct worker {
         int64_t held, held_bytes;
         uint64_t accepted, dropped, dead_lettered, filtered, released, offered;
         bool on_hold, crashing;
+        bool stirred;            /* it was given something since it was last drained */
         usec hold_until;
         usec paused_until; /* the sink asked for that */
         double bucket;     /* what the rate has let through, leaking */
@@ -176,7 +178,9 @@ struct world {
         bool stored;      /* positions live in the checkpoint store */
         unsigned store_fail_percent;
         usec store_slowest;
-        bool may_block;       /* some record may stay for ever */
+        bool may_block;             /* some record may stay for ever */
+        unsigned no_memory_percent; /* of the engine's allocations */
+        bool in_engine;
         bool calm;            /* no crashes, no rebalances */
         unsigned crash_every; /* kill -9 after each so many actions; 0: no */
         unsigned crash_in;
@@ -206,6 +210,9 @@ static inline usec within(struct world *w, usec most) { return (usec)random_belo
 static inline usec earlier(usec a, usec b) { return a < b ? a : b; }
 static inline usec later(usec a, usec b) { return a > b ? a : b; }
 static inline bool faulty(const struct world *w) { return w->now < w->faults_end; }
+
+/* memory.c */
+void memory_of(struct world *); /* whose engine may run out of it */
 
 /* config.c */
 void world_configure(struct world *);
