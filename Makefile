@@ -84,9 +84,11 @@ $(BUILD)/generate: $(BUILD)/tools/generate.o $(archive)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(all_ldflags) -o $@ $^ $(package_libs) -lm
 
+# So that an engine can run out of memory (tests/sim/memory.c).
+simulator_ldflags := $(foreach name,malloc calloc realloc,-Wl,--wrap=$(name))
 $(BUILD)/sim: $(call objects,$(simulator_sources)) $(archive)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(all_ldflags) -o $@ $^ $(package_libs) -lm
+	$(Q)$(CC) $(all_ldflags) $(simulator_ldflags) -o $@ $^ $(package_libs) -lm
 
 # librdkafka's C11 threads, where ThreadSanitizer sees them.
 thread_objects := $(if $(findstring thread,$(SANITIZE)),$(BUILD)/tests/tsan/threads.o)
@@ -99,7 +101,7 @@ $(tests): $(BUILD)/%: $(BUILD)/%.o $(thread_objects) $(archive)
 .SECONDARY:
 
 # ---- targets --------------------------------------------------------------------------------------------------------------------------
-.PHONY: deps build demo check test e2e bench lint format image install clean help unit simulate integration generate sanitized coverage program
+.PHONY: deps build demo check test soak test-mutants e2e bench lint format image install clean help unit simulate integration generate sanitized coverage program
 
 deps: ## install what the build and the tests need (Debian packages)
 	tools/deps all
@@ -116,11 +118,12 @@ demo: build ## run the example Triggers on real input and show the events arrivi
 check: build ## the fast inner loop: build, unit tests, simulator, lint
 	@tools/deps test
 	@+$(MAKE) --no-print-directory -j$(JOBS) $(tests) $(BUILD)/sim $(BUILD)/generate
-	@+$(MAKE) --no-print-directory unit simulate SEEDS=$(or $(SEEDS),1000)
+	@+$(MAKE) --no-print-directory unit simulate SEEDS=$(or $(SEEDS),3000)
 	@+$(MAKE) --no-print-directory lint
 
 test: check ## everything: unit tests, the same under sanitizers and clang, integration, end to end
-	@+$(MAKE) --no-print-directory sanitized coverage integration e2e
+	@+$(MAKE) --no-print-directory simulate SEEDS=$(or $(SEEDS),40000)
+	@+$(MAKE) --no-print-directory test-mutants sanitized coverage integration e2e
 
 unit: $(tests) ## the unit tests (cmocka)
 	tools/run-tests $(tests)
@@ -128,9 +131,15 @@ unit: $(tests) ## the unit tests (cmocka)
 simulate: $(BUILD)/sim ## the delivery engine's simulator over many seeds
 	$(BUILD)/sim --seeds=$(or $(SEEDS),5000)
 
+soak: $(BUILD)/sim ## the simulator from a random seed on: SECONDS=
+	$(BUILD)/sim --seconds=$(or $(filter-out 0,$(SECONDS)),600)
+
+test-mutants: $(BUILD)/sim ## does the simulator notice when the engine is wrong? MUTANT= picks some
+	@CC="$(CC)" CFLAGS="$(all_cflags)" LDFLAGS="$(all_ldflags) $(simulator_ldflags)" LIBRARIES="$(package_libs) -lm" JOBS=$(JOBS) tools/mutants $(BUILD)
+
 sanitized: ## unit tests and simulator under AddressSanitizer and UBSan, built by clang; the threads' tests under TSan
 	@+$(MAKE) --no-print-directory -j$(JOBS) CC=clang SANITIZE=address,undefined sanitized-programs
-	@+$(MAKE) --no-print-directory CC=clang SANITIZE=address,undefined unit simulate SEEDS=500
+	@+$(MAKE) --no-print-directory CC=clang SANITIZE=address,undefined unit simulate SEEDS=1000
 	@+$(MAKE) --no-print-directory -j$(JOBS) CC=clang SANITIZE=thread threads-programs
 	@TSAN_OPTIONS="suppressions=tests/tsan/suppressions halt_on_error=1 ignore_noninstrumented_modules=1" $(MAKE) --no-print-directory CC=clang SANITIZE=thread threads
 
@@ -147,7 +156,7 @@ sanitized-programs coverage-programs: $(tests) $(BUILD)/sim $(BUILD)/sluice
 coverage: ## line coverage of pkg/ by the unit tests and the simulator
 	@+$(MAKE) --no-print-directory -j$(JOBS) COVERAGE=1 coverage-programs
 	@find build/gcc-coverage -name '*.gcda' -delete
-	@+$(MAKE) --no-print-directory COVERAGE=1 unit simulate SEEDS=200 >/dev/null
+	@+$(MAKE) --no-print-directory COVERAGE=1 unit simulate SEEDS=1000 >/dev/null
 	@gcovr -r . --object-directory build/gcc-coverage -f pkg/ -e '.*_test\.c' --gcov-ignore-parse-errors -s 2>/dev/null | awk '/^(pkg|TOTAL)/ { printf "%-40s %6s %6s %5s\n", $$1, $$2, $$3, $$4 } /^lines/'
 
 .PHONY: filter-programs
