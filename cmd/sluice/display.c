@@ -262,18 +262,6 @@ static void handle(void *cookie, struct http_call *call)
 
 static void on_signal(void *cookie, int number UNUSED) { loop_stop(((struct display *)cookie)->loop); }
 
-static void tell_port(const char *path, uint16_t port)
-{
-        FILE *f = fopen(path, "we");
-
-        if (!f) {
-                perror(path);
-                return;
-        }
-        (void)fprintf(f, "%u\n", port);
-        (void)fclose(f);
-}
-
 static int serve(struct display *d, const char *listen, const char *port_file)
 {
         struct http_server_config config = { .address = listen, .head_max = 65536, .body_max = (size_t)8 << 20, .max_connections = 20000, .handle = handle, .gone = on_gone, .cookie = d };
@@ -284,9 +272,11 @@ static int serve(struct display *d, const char *listen, const char *port_file)
                 (void)fprintf(stderr, "sluice display: %s\n", err.text);
                 return 1;
         }
-        if (port_file)
-                tell_port(port_file, http_server_port(d->server));
-        else
+        if (port_file && write_port(port_file, http_server_port(d->server), &err) < 0) {
+                (void)fprintf(stderr, "sluice display: %s\n", err.text);
+                return 1;
+        }
+        if (!port_file)
                 (void)printf("listening on port %u\n", http_server_port(d->server));
         (void)fflush(stdout);
         loop_run(d->loop);

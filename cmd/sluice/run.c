@@ -34,7 +34,7 @@ struct run {
         int64_t most;            /* events to deliver before it ends; 0: no end */
         struct table_row *rows;
         const char *secrets;     /* a folder; NULL: none */
-        const char *listen;
+        const char *listen, *port_file;
 };
 
 static int open_store(void *cookie, struct task *wake, struct store *out, struct error *err)
@@ -187,6 +187,8 @@ static int open_host(struct run *r, struct error *err)
                 if (trigger_driver(r->triggers.list[i])->push && !r->triggers.list[i]->suspend) {
                         if (gate_host_new(&r->host, r->loop, r->listen, err) < 0)
                                 return -1;
+                        if (r->port_file)
+                                return write_port(r->port_file, gate_host_port(r->host), err);
                         (void)printf("listening on port %u\n", gate_host_port(r->host));
                         return 0;
                 }
@@ -241,6 +243,7 @@ int cmd_run(int argc, char **argv)
                 { .name = "secrets", .value = "DIR", .help = "Where the Secrets are that Triggers name: files DIR/NAME/KEY. Default: nowhere.", .kind = OPTION_TEXT, .into = &r.secrets },
                 { .name = "admin", .value = "ADDRESS:PORT", .help = "Serve /livez, /readyz, /metrics and /status there. Default: nowhere.", .kind = OPTION_TEXT, .into = &admin },
                 { .name = "listen", .value = "ADDRESS:PORT", .help = "Where sources that are reached by requests listen: an API at its own path, others at /NAMESPACE/NAME. Default: 127.0.0.1:8080.", .kind = OPTION_TEXT, .into = &r.listen },
+                { .name = "port-file", .value = "FILE", .help = "Write the port of --listen to this file (or named pipe), instead of showing it.", .kind = OPTION_TEXT, .into = &r.port_file },
                 { .name = "events", .value = "N", .help = "End after so many delivered events. Default: go on.", .kind = OPTION_INT, .into = &r.most, .min = 1, .max = INT64_MAX },
         };
         const struct usage usage = { .name = "run",
