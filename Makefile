@@ -176,14 +176,16 @@ e2e: build ## the whole product on a real Kubernetes node (pytest)
 	@tools/deps test
 	"$$(tools/venv)/bin/pytest" -q e2e
 
-$(BUILD)/bench-sink: bench/sink.c
-	$(CC) -std=gnu11 -D_GNU_SOURCE -O2 $(warnings) -o $@ $<
+$(BUILD)/bench-sink: bench/sink.c Makefile
+	$(call say,CC,$<)
+	$(Q)$(CC) -std=gnu11 -D_GNU_SOURCE -O2 $(warnings) -o $@ $< -lnghttp2 -lssl -lcrypto
 
 bench-programs: $(BUILD)/bench-sink
-	ln -sfn $(patsubst build/%,%,$(BUILD))/bench-sink build/bench-sink
+	@ln -sfn $(patsubst build/%,%,$(BUILD))/bench-sink build/bench-sink
 
-bench: build bench-programs ## measure: events per second and CPU-second, memory
+bench: build ## measure beside Benthos: events per second and CPU-second, memory, latency, crashes
 	@tools/deps test
+	@+$(MAKE) --no-print-directory bench-programs
 	"$$(tools/venv)/bin/python" bench/bench.py $(BENCH)
 
 generate: $(BUILD)/generate ## write the CRD, the chart's copy and the reference from the field tables

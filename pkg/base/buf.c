@@ -50,6 +50,16 @@ void buf_add(struct buf *b, const void *p, size_t n)
 
 void buf_char(struct buf *b, char c) { buf_add(b, &c, 1); }
 
+void buf_hex(struct buf *b, uint64_t value, unsigned digits)
+{
+        if (!buf_reserve(b, digits))
+                return;
+        for (unsigned i = digits; i > 0; i--, value >>= 4)
+                b->p[b->n + i - 1] = "0123456789abcdef"[value & 15];
+        b->n += digits;
+        b->p[b->n] = 0;
+}
+
 void buf_int(struct buf *b, int64_t value)
 {
         char digits[24];
@@ -65,19 +75,24 @@ void buf_int(struct buf *b, int64_t value)
         buf_add(b, digits + at, sizeof(digits) - at);
 }
 
+/* Into the room there is; only a text that is too long for it is formatted twice. */
 void buf_vprintf(struct buf *b, const char *format, va_list args)
 {
+        size_t room = b->failed ? 0 : b->cap - b->n;
         va_list again;
         int n;
 
         va_copy(again, args);
-        n = vsnprintf(NULL, 0, format, args);
+        n = vsnprintf(room ? b->p + b->n : NULL, room, format, args);
         if (n < 0)
                 b->failed = true;
+        else if ((size_t)n < room)
+                b->n += (size_t)n;
         else if (buf_reserve(b, (size_t)n)) {
                 (void)vsnprintf(b->p + b->n, (size_t)n + 1, format, again);
                 b->n += (size_t)n;
-        }
+        } else if (room)
+                b->p[b->n] = 0;
         va_end(again);
 }
 

@@ -24,6 +24,8 @@ static inline void buf_str(struct buf *b, struct str s) { buf_add(b, s.p, s.n); 
 static inline void buf_text(struct buf *b, const char *text) { buf_add(b, text, strlen(text)); }
 void buf_char(struct buf *, char);
 void buf_int(struct buf *, int64_t);
+/* The lowest so many hexadecimal digits, in lower case. */
+void buf_hex(struct buf *, uint64_t value, unsigned digits);
 void buf_printf(struct buf *, const char *format, ...) PRINTF(2, 3);
 void buf_vprintf(struct buf *, const char *format, va_list) PRINTF(2, 0);
 void buf_base64(struct buf *, struct str);

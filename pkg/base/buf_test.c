@@ -61,6 +61,31 @@ static void a_huge_append_fails_cleanly(void **state UNUSED)
         assert_true(buf_reserve(&b, 100));
 }
 
+static void hex_is_what_printf_writes(void **state UNUSED)
+{
+        BUF_AT_END struct buf b = BUF_INIT(0);
+
+        buf_hex(&b, 0x0123456789abcdef, 16);
+        buf_hex(&b, 0xffa5, 3);
+        buf_hex(&b, 0, 4);
+        buf_hex(&b, 1, 0);
+        assert_string_equal(b.p, "0123456789abcdeffa50000");
+        assert_int_equal(b.n, 23);
+}
+
+static void a_printf_that_does_not_fit_leaves_what_was_there(void **state UNUSED)
+{
+        BUF_AT_END struct buf b = BUF_INIT(10);
+
+        buf_text(&b, "abc");
+        buf_printf(&b, "%s", "12345678");
+        assert_true(b.failed);
+        assert_int_equal(b.n, 3);
+        assert_string_equal(b.p, "abc");
+        buf_printf(&b, "%d", 1);
+        assert_string_equal(b.p, "abc");
+}
+
 static void printf_fills_to_the_last_byte(void **state UNUSED)
 {
         for (int n = 0; n < 200; n++) {
@@ -218,6 +243,8 @@ int main(void)
                 cmocka_unit_test(failure_sticks_until_reset),
                 cmocka_unit_test(a_huge_append_fails_cleanly),
                 cmocka_unit_test(printf_fills_to_the_last_byte),
+                cmocka_unit_test(hex_is_what_printf_writes),
+                cmocka_unit_test(a_printf_that_does_not_fit_leaves_what_was_there),
                 cmocka_unit_test(integers_at_both_ends),
                 cmocka_unit_test(base64_has_the_vectors_of_its_document),
                 cmocka_unit_test(base64_goes_both_ways),

@@ -43,16 +43,18 @@ void request_constant_headers(const struct request_maker *m, struct buf *b)
         }
 }
 
+static bool header_can_hold(unsigned char c) { return c > 0x20 && c < 0x7f && c != ','; }
+
 /* Percent-encoded where a header can't hold it. */
 static void header_id(struct buf *b, struct str id)
 {
-        for (size_t i = 0; i < id.n; i++) {
-                unsigned char c = (unsigned char)id.p[i];
-
-                if (c > 0x20 && c < 0x7f && c != ',')
-                        buf_char(b, (char)c);
-                else
-                        buf_printf(b, "%%%02X", c);
+        for (size_t i = 0, from = 0; i <= id.n; i++) {
+                if (i < id.n && header_can_hold((unsigned char)id.p[i]))
+                        continue;
+                buf_add(b, id.p + from, i - from);
+                if (i < id.n)
+                        buf_printf(b, "%%%02X", (unsigned char)id.p[i]);
+                from = i + 1;
         }
 }
 
@@ -96,8 +98,15 @@ void request_id(const struct request_maker *m UNUSED, struct record *const *reco
         uint64_t high = hash_of(0x736c75696365, records, n), low = hash_of(0x72657175657374, records, n);
 
         /* A UUID of version 8: its bits are a hash of the event's id. */
-        buf_printf(b, "%08" PRIx64 "-%04" PRIx64 "-8%03" PRIx64 "-%04" PRIx64 "-%012" PRIx64, high >> 32, high >> 16 & 0xffff, high & 0xfff, 0x8000 | (low >> 48 & 0x3fff),
-                   low & 0xffffffffffff);
+        buf_hex(b, high >> 32, 8);
+        buf_char(b, '-');
+        buf_hex(b, high >> 16, 4);
+        buf_text(b, "-8");
+        buf_hex(b, high, 3);
+        buf_char(b, '-');
+        buf_hex(b, 0x8000 | (low >> 48 & 0x3fff), 4);
+        buf_char(b, '-');
+        buf_hex(b, low, 12);
 }
 
 static bool hex_word(struct str s, size_t from, size_t n)
@@ -148,7 +157,12 @@ static void trace_context(struct request_maker *m, struct record *const *records
                 }
                 return;
         }
-        buf_printf(b, "traceparent: 00-%016" PRIx64 "%016" PRIx64 "-%016" PRIx64 "-01\r\n", hash_of(m->seed, records, n) | 1, hash_of(~m->seed, records, n), span);
+        buf_text(b, "traceparent: 00-");
+        buf_hex(b, hash_of(m->seed, records, n) | 1, 16);
+        buf_hex(b, hash_of(~m->seed, records, n), 16);
+        buf_char(b, '-');
+        buf_hex(b, span, 16);
+        buf_text(b, "-01\r\n");
 }
 
 static void cloud_event(struct request_maker *m, const struct record *r, struct cloud_event *e)
