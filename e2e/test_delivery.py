@@ -63,7 +63,7 @@ def test_filter_transform_and_a_dead_letter_by_reference(cluster, namespace, ima
     box.wait_for(1)
     assert [json.loads(e["body"]) for e in function.events()] == [{"n": 0}, {"n": 1}, {"n": 3}]
     letter = json.loads(box.events()[0]["body"])
-    assert letter["event_id"] == f"{topic}/0/2" and "jq: two" in letter["response_context"]["function_error"]
+    assert box.events()[0]["id"] == f"{topic}/0/2" and "jq: two" in letter["response_context"]["function_error"]
     wait_until("everything is committed", lambda: kafka.committed(f"sluice.{namespace}.orders", topic, 1) == {0: 6}, 20)
 
 

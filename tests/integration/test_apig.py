@@ -8,7 +8,9 @@ import threading
 
 import pytest
 from conftest import trigger
+from harness import shapes
 from harness.process import wait_until
+from harness.shapes import strict
 from harness.sink import Sink
 from huaweicloudsdkcore.auth.credentials import BasicCredentials
 from huaweicloudsdkcore.sdk_request import SdkRequest
@@ -81,7 +83,7 @@ def test_the_current_event_and_binary_both_ways(gateway, sink):
     event = sink.taken()[0].json
     assert event["body"] == base64.b64encode(b"\xff\x00").decode() and event["isBase64Encoded"] is True
     assert event["headers"]["x-upper"] == "1" and event["queryStringParameters"] == {"n": "1,2"}
-    assert set(event["requestContext"]) <= {"stage", "requestId", "apiId", "sourceIp"}
+    strict(event, shapes.APIG)
 
 
 def test_routes(gateway, sink):

@@ -333,7 +333,7 @@ static void context(const struct services *services, const struct request *r, bo
         writer_key(w, STR("requestContext"));
         writer_object(w);
         writer_member_text(w, "stage", r->spec->stage);
-        if (current && r->request.client.n)
+        if (current)
                 writer_member_string(w, "sourceIp", r->request.client);
         writer_member_string(w, "requestId", r->request.id);
         writer_member_text(w, "apiId", r->spec->api_id ? r->spec->api_id : services->trigger->uid);
@@ -363,6 +363,8 @@ static void write_event(const struct services *services, enum dialect dialect, c
                 writer_string(w, r->request.body);
         writer_member_bool(w, "isBase64Encoded", base64);
         context(services, r, current, w);
+        if (current)
+                writer_member_text(w, "user_data", "");
         writer_object_end(w);
         buf_done(&query.space);
 }
