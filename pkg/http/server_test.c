@@ -243,8 +243,10 @@ static void head_and_204_have_no_body(void **state UNUSED)
         while (app.held_n == 0)
                 run();
         http_call_reply(app.held[0], 204, (struct str){ 0 }, (struct str){ 0 }, STR("nothing"));
-        (void)peer_await(&p, "HTTP/1.1 204 No Content\r\n\r\n", 1);
+        (void)peer_await(&p, "HTTP/1.1 204 No Content\r\nDate: ", 1);
+        (void)peer_await(&p, "\r\n\r\n", 2);
         assert_non_null(strstr(p.in.p, "Content-Length: 4\r\n\r\nHTTP/1.1 204"));
+        assert_non_null(strstr(p.in.p, " GMT\r\n\r\n"));
         assert_null(strstr(p.in.p, "nothing"));
         peer_done(&p);
 }
@@ -306,7 +308,7 @@ static void the_handler_hears_who_left(void **state UNUSED)
 {
         struct peer p;
 
-        serve((struct http_server_config){ .gone = gone });
+        serve((struct http_server_config){ .gone = gone, .half_close = -1 });
         peer_connect(&p);
         peer_say(&p, "GET /hold HTTP/1.1\r\nHost: h\r\n\r\n");
         while (app.held_n == 0)
