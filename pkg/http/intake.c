@@ -204,12 +204,12 @@ static int take_expect(struct http_intake *k, struct str value)
         return 0;
 }
 
-static const struct { struct str name; int (*take)(struct http_intake *, struct str value); } watched[] = {
-        { { "host", 4 }, take_host },
-        { { "connection", 10 }, take_connection },
-        { { "content-length", 14 }, take_length },
-        { { "transfer-encoding", 17 }, take_coding },
-        { { "expect", 6 }, take_expect },
+static const struct { struct str name; int (*take)(struct http_intake *, struct str value); bool framing; } watched[] = {
+        { { "host", 4 }, take_host, false },
+        { { "connection", 10 }, take_connection, false },
+        { { "content-length", 14 }, take_length, true },
+        { { "transfer-encoding", 17 }, take_coding, true },
+        { { "expect", 6 }, take_expect, false },
 };
 
 static int take_header(struct http_intake *k, struct str line)
@@ -225,8 +225,12 @@ static int take_header(struct http_intake *k, struct str line)
         if (!name.n || name.n == line.n || !all_are(name, TOKEN))
                 return malformed(k, "a header that is not NAME: VALUE");
         for (size_t i = 0; i < COUNT_OF(watched); i++)
-                if (name.n == watched[i].name.n && str_equal_nocase(name, watched[i].name))
+                if (name.n == watched[i].name.n && str_equal_nocase(name, watched[i].name)) {
+                        /* Tabs around a length are white space to some and a fault to others. */
+                        if (watched[i].framing && memchr(value.p, '\t', value.n))
+                                return malformed(k, "a tab in a header that says where the body ends");
                         return watched[i].take(k, str_trim(value));
+                }
         return 0;
 }
 

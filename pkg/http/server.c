@@ -216,14 +216,6 @@ int http_server_new(struct http_server **out, struct loop *loop, const struct ht
         return 0;
 }
 
-/* A request that lies in the socket is in flight. */
-static bool has_request(const struct http_call *c)
-{
-        char byte;
-
-        return recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
-}
-
 void http_server_drain(struct http_server *s)
 {
         if (s->draining)
@@ -240,7 +232,7 @@ void http_server_drain(struct http_server *s)
                 next = c->next;
                 if (c->phase != PHASE_IDLE || c->in_loop)
                         continue;
-                if (c->requests && !has_request(c))
+                if (c->requests && !call_has_input(c)) /* a request that lies in the socket is in flight */
                         call_close(c);
                 else
                         call_phase(c, PHASE_IDLE);

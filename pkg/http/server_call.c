@@ -250,10 +250,17 @@ static void put_refusal(struct http_call *c, enum http_refusal kind, const char 
         c->work->fed = 0;
 }
 
+bool call_has_input(const struct http_call *c)
+{
+        char byte;
+
+        return recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
 /* The answer is out and the connection is to be closed. False: it is. */
 static bool call_end(struct http_call *c)
 {
-        if (!c->linger || c->ended) {
+        if (c->ended || !(c->linger || call_has_input(c))) {
                 call_close(c);
                 return false;
         }
@@ -389,6 +396,7 @@ static bool call_work(struct http_call *c, struct str bytes, bool own)
                 if (!c->broken && unsent(w) && call_send(c, (struct str){ 0 }) < 0)
                         c->broken = true;
         } while (!stuck && bytes.n && !unsent(w) && can_step(c));
+        c->linger = c->linger || (c->closing && bytes.n);
         if (c->closing)
                 bytes.n = 0;
         c->in_loop = false;

@@ -34,7 +34,7 @@ enum phase {
         PHASE_HANDSHAKE, PHASE_IDLE, PHASE_HEAD, PHASE_BODY,
         PHASE_HANDLING,         /* the handler has the request */
         PHASE_ANSWERING,        /* the client does not take the answer at once */
-        PHASE_LINGERING,        /* refused: what still comes is read and dropped for a moment, or the kernel would reset the answer away */
+        PHASE_LINGERING,        /* what still comes is read and dropped for a moment, or the kernel would reset the answer away */
 };
 
 struct http_call {               /* a connection; at most one request of it is worked on */
@@ -54,7 +54,7 @@ struct http_call {               /* a connection; at most one request of it is w
         bool in_loop;            /* call_work is on the stack and looks after the rest */
         bool broken;             /* found while it is: close */
         bool closing;            /* once the answer is out */
-        bool linger;             /* and then PHASE_LINGERING */
+        bool linger;             /* and then PHASE_LINGERING; also where more was sent behind the last request */
         bool ended;              /* the client sends no more */
         bool left;               /* the client went away while the handler worked */
         bool paused;             /* nothing is read */
@@ -87,6 +87,7 @@ void call_phase(struct http_call *, enum phase);
 void call_close(struct http_call *);
 void call_refuse(struct http_call *, enum http_refusal, const char *why);     /* the call may be gone */
 void call_begin(struct http_call *);                                           /* a new connection; the call may be gone */
+bool call_has_input(const struct http_call *); /* something lies in the socket */
 void call_event(void *call, int events);
 void works_free(struct http_server *);
 
