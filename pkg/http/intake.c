@@ -339,8 +339,9 @@ static int take_lines(struct http_intake *k, struct str bytes, size_t *used)
                 line = (struct str){ bytes.p + k->line, k->scanned - k->line };
                 if (p == end || (*p == '\r' && p + 1 == end))
                         return check_head_size(k, bytes.n);
+                /* Too much comes before malformed, however the bytes were cut. */
                 if (*p != '\r' || p[1] != '\n')
-                        return malformed(k, *p == '\n' || *p == '\r' ? "a line that does not end in CRLF" : "a control character");
+                        return check_head_size(k, k->scanned) < 0 ? -1 : malformed(k, *p == '\n' || *p == '\r' ? "a line that does not end in CRLF" : "a control character");
                 if (check_head_size(k, k->scanned + 2) < 0)
                         return -1;
                 k->scanned += 2;

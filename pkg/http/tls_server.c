@@ -66,7 +66,7 @@ static const char *reason(void)
         const char *text = e ? ERR_reason_error_string(e) : NULL;
 
         ERR_clear_error();
-        return text ? text : e && ERR_SYSTEM_ERROR(e) ? strerror(ERR_GET_REASON(e)) : "unknown";
+        return text ? text : e && ERR_SYSTEM_ERROR(e) ? strerror(ERR_GET_REASON(e)) : "the client went away or took too long";
 }
 
 static int choose_alpn(SSL *ssl UNUSED, const unsigned char **out, unsigned char *out_n, const unsigned char *in, unsigned in_n, void *cookie UNUSED)
