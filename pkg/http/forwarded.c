@@ -32,12 +32,14 @@ bool address_parse(struct str s, uint8_t address[16])
         uint8_t parsed[16];
         struct str host = s, rest = { 0 };
 
-        if (s.n && s.p[0] == '[') {
+        if (!s.n)
+                return false;
+        if (s.p[0] == '[') {
                 rest = (struct str){ s.p + 1, s.n - 1 };
                 host = str_cut(&rest, ']');
                 if (host.n + 2 > s.n || !memchr(host.p, ':', host.n) || (rest.n && (rest.p[0] != ':' || !is_port((struct str){ rest.p + 1, rest.n - 1 }))))
                         return false;
-        } else if (memchr(s.p ? s.p : "", '.', s.n) && memchr(s.p, ':', s.n) == memrchr(s.p, ':', s.n) && memchr(s.p, ':', s.n)) {
+        } else if (memchr(s.p, '.', s.n) && memchr(s.p, ':', s.n) == memrchr(s.p, ':', s.n) && memchr(s.p, ':', s.n)) {
                 rest = s;
                 host = str_cut(&rest, ':');
                 if (!is_port(rest))

@@ -1,29 +1,56 @@
 #include "http/intake.h"
 
 static const int statuses[HTTP_REFUSAL_MAX] = {
-        [HTTP_MALFORMED] = 400,      [HTTP_URI_TOO_LONG] = 414,    [HTTP_HEADER_TOO_LARGE] = 431, [HTTP_HEAD_TOO_LARGE] = 431, [HTTP_BODY_TOO_LARGE] = 413,
-        [HTTP_TIMED_OUT] = 408,      [HTTP_NOT_IMPLEMENTED] = 501, [HTTP_VERSION_UNKNOWN] = 505,  [HTTP_EXPECTATION] = 417,    [HTTP_OVERLOADED] = 503,
+        [HTTP_MALFORMED] = 400, [HTTP_URI_TOO_LONG] = 414,    [HTTP_HEADER_TOO_LARGE] = 431, [HTTP_HEAD_TOO_LARGE] = 431, [HTTP_BODY_TOO_LARGE] = 413,
+        [HTTP_TIMED_OUT] = 408, [HTTP_NOT_IMPLEMENTED] = 501, [HTTP_VERSION_UNKNOWN] = 505,  [HTTP_EXPECTATION] = 417,    [HTTP_OVERLOADED] = 503,
 };
 
 int http_refusal_status(enum http_refusal r) { return statuses[r]; }
 
 /* What a byte may be part of. */
 enum { TEXT = 1, TOKEN = 2, TARGET = 4, HOST = 8, DIGIT = 16, HEX = 32 };
-#define ALPHA_ TEXT | TOKEN | TARGET | HOST
-#define DIGIT_ TEXT | TOKEN | TARGET | HOST | DIGIT | HEX
+#define COMMON TEXT | TOKEN | TARGET | HOST
+#define COMMON_DIGIT TEXT | TOKEN | TARGET | HOST | DIGIT | HEX
 static const uint8_t classes[256] = {
         ['\t'] = TEXT,
         [' '] = TEXT,
-        ['!'] = ALPHA_, ['"'] = TEXT | TARGET, ['#'] = TEXT | TOKEN, ['$'] = ALPHA_, ['%'] = ALPHA_, ['&'] = ALPHA_, ['\''] = ALPHA_,
-        ['('] = TEXT | TARGET | HOST, [')'] = TEXT | TARGET | HOST, ['*'] = ALPHA_, ['+'] = ALPHA_, [','] = TEXT | TARGET | HOST, ['-'] = ALPHA_, ['.'] = ALPHA_,
+        ['!'] = COMMON,
+        ['"'] = TEXT | TARGET,
+        ['#'] = TEXT | TOKEN,
+        ['$'] = COMMON,
+        ['%'] = COMMON,
+        ['&'] = COMMON,
+        ['\''] = COMMON,
+        ['('] = TEXT | TARGET | HOST,
+        [')'] = TEXT | TARGET | HOST,
+        ['*'] = COMMON,
+        ['+'] = COMMON,
+        [','] = TEXT | TARGET | HOST,
+        ['-'] = COMMON,
+        ['.'] = COMMON,
         ['/'] = TEXT | TARGET,
-        ['0' ... '9'] = DIGIT_,
-        [':'] = TEXT | TARGET, [';'] = TEXT | TARGET | HOST, ['<'] = TEXT | TARGET, ['='] = TEXT | TARGET | HOST, ['>'] = TEXT | TARGET, ['?'] = TEXT | TARGET,
+        ['0' ... '9'] = COMMON_DIGIT,
+        [':'] = TEXT | TARGET,
+        [';'] = TEXT | TARGET | HOST,
+        ['<'] = TEXT | TARGET,
+        ['='] = TEXT | TARGET | HOST,
+        ['>'] = TEXT | TARGET,
+        ['?'] = TEXT | TARGET,
         ['@'] = TEXT | TARGET,
-        ['A' ... 'F'] = ALPHA_ | HEX, ['G' ... 'Z'] = ALPHA_,
-        ['['] = TEXT | TARGET, ['\\'] = TEXT | TARGET, [']'] = TEXT | TARGET, ['^'] = TEXT | TOKEN | TARGET, ['_'] = ALPHA_, ['`'] = TEXT | TOKEN | TARGET,
-        ['a' ... 'f'] = ALPHA_ | HEX, ['g' ... 'z'] = ALPHA_,
-        ['{'] = TEXT | TARGET, ['|'] = TEXT | TOKEN | TARGET, ['}'] = TEXT | TARGET, ['~'] = ALPHA_,
+        ['A' ... 'F'] = COMMON | HEX,
+        ['G' ... 'Z'] = COMMON,
+        ['['] = TEXT | TARGET,
+        ['\\'] = TEXT | TARGET,
+        [']'] = TEXT | TARGET,
+        ['^'] = TEXT | TOKEN | TARGET,
+        ['_'] = COMMON,
+        ['`'] = TEXT | TOKEN | TARGET,
+        ['a' ... 'f'] = COMMON | HEX,
+        ['g' ... 'z'] = COMMON,
+        ['{'] = TEXT | TARGET,
+        ['|'] = TEXT | TOKEN | TARGET,
+        ['}'] = TEXT | TARGET,
+        ['~'] = COMMON,
         [0x80 ... 0xff] = TEXT,
 };
 
@@ -48,10 +75,13 @@ static int malformed(struct http_intake *k, const char *why) { return refuse(k, 
 
 /* ---- the request line ------------------------------------------------------------------------------------------------------------------ */
 
-static const struct { struct str name; uint8_t method; } methods[] = {
+static const struct {
+        struct str name;
+        uint8_t method;
+} methods[] = {
 #define METHOD(number, name, string) { { #string, sizeof(#string) - 1 }, HTTP_##name },
         METHOD(0, POST, POST) METHOD(0, GET, GET) METHOD(0, PUT, PUT) METHOD(0, HEAD, HEAD) METHOD(0, OPTIONS, OPTIONS) METHOD(0, PATCH, PATCH)
-        METHOD(0, DELETE, DELETE) HTTP_METHOD_MAP(METHOD)
+                METHOD(0, DELETE, DELETE) HTTP_METHOD_MAP(METHOD)
 #undef METHOD
 };
 
@@ -100,7 +130,7 @@ static bool absolute(struct str target, struct str *authority, struct str *rest)
 {
         size_t scheme = str_equal_nocase((struct str){ target.p, MIN_OF(target.n, (size_t)7) }, STR("http://"))    ? 7
                         : str_equal_nocase((struct str){ target.p, MIN_OF(target.n, (size_t)8) }, STR("https://")) ? 8
-                                                                                                                  : 0;
+                                                                                                                   : 0;
         size_t n = 0;
 
         if (!scheme)
@@ -204,7 +234,11 @@ static int take_expect(struct http_intake *k, struct str value)
         return 0;
 }
 
-static const struct { struct str name; int (*take)(struct http_intake *, struct str value); bool framing; } watched[] = {
+static const struct {
+        struct str name;
+        int (*take)(struct http_intake *, struct str value);
+        bool framing;
+} watched[] = {
         { { "host", 4 }, take_host, false },
         { { "connection", 10 }, take_connection, false },
         { { "content-length", 14 }, take_length, true },
@@ -341,7 +375,9 @@ static int take_lines(struct http_intake *k, struct str bytes, size_t *used)
                         return check_head_size(k, bytes.n);
                 /* Too much comes before malformed, however the bytes were cut. */
                 if (*p != '\r' || p[1] != '\n')
-                        return check_head_size(k, k->scanned) < 0 ? -1 : malformed(k, *p == '\n' || *p == '\r' ? "a line that does not end in CRLF" : "a control character");
+                        return check_head_size(k, k->scanned) < 0
+                                       ? -1
+                                       : malformed(k, *p == '\n' || *p == '\r' ? "a line that does not end in CRLF" : "a control character");
                 if (check_head_size(k, k->scanned + 2) < 0)
                         return -1;
                 k->scanned += 2;
@@ -400,80 +436,98 @@ static int take_digit(struct http_intake *k, char c)
         return k->left > k->limits.body_max || k->size + k->left > k->limits.body_max ? refuse(k, HTTP_BODY_TOO_LARGE, "the body is too large") : 0;
 }
 
-/* One byte of the lines around the chunks. *from: where what the parser gets begins; NULL within extensions and trailers, which it does not. */
-static int take_chunk_byte(struct http_intake *k, const char *p, const char **from)
+static int to(struct http_intake *k, enum http_intake_state state)
 {
-        enum http_intake_state leave = k->state;
+        k->state = state;
+        return 0;
+}
 
+/* One byte of a chunk's lines. */
+static int take_chunk_byte(struct http_intake *k, char c)
+{
         switch (k->state) {
         case INTAKE_SIZE:
-                if (is(*p, HEX))
-                        return take_digit(k, *p);
-                if (!k->digits || (*p != '\r' && *p != ';'))
+                if (is(c, HEX))
+                        return take_digit(k, c);
+                if (!k->digits || (c != '\r' && c != ';'))
                         return malformed(k, "a chunk size that is none");
-                k->state = *p == ';' ? INTAKE_EXTENSION : INTAKE_SIZE_LF;
-                break;
+                return to(k, c == ';' ? INTAKE_EXTENSION : INTAKE_SIZE_LF);
         case INTAKE_EXTENSION:
-                if (*p != '\r' && !is(*p, TEXT))
+                if (c != '\r' && !is(c, TEXT))
                         return malformed(k, "a chunk extension that does not end in CRLF");
                 if (++k->extensions > HTTP_EXTENSIONS_MAX)
                         return malformed(k, "too many chunk extensions");
-                k->state = *p == '\r' ? INTAKE_SIZE_LF : INTAKE_EXTENSION;
-                break;
-        case INTAKE_SIZE_LF: k->state = k->left ? INTAKE_DATA : INTAKE_TRAILER; break;
-        case INTAKE_DATA_CR: k->state = INTAKE_DATA_LF; break;
-        case INTAKE_DATA_LF:
-                k->state = INTAKE_SIZE;
-                k->digits = 0;
-                break;
-        case INTAKE_TRAILER: k->state = *p == '\r' ? INTAKE_END_LF : INTAKE_TRAILER_NAME; break;
-        case INTAKE_TRAILER_NAME: k->state = *p == ':' ? INTAKE_TRAILER_VALUE : INTAKE_TRAILER_NAME; break;
-        case INTAKE_TRAILER_VALUE: k->state = *p == '\r' ? INTAKE_TRAILER_LF : INTAKE_TRAILER_VALUE; break;
-        case INTAKE_TRAILER_LF: k->state = INTAKE_TRAILER; break;
-        case INTAKE_END_LF: k->state = INTAKE_COMPLETE; break;
+                return to(k, c == '\r' ? INTAKE_SIZE_LF : INTAKE_EXTENSION);
+        case INTAKE_SIZE_LF: return c == '\n' ? to(k, k->left ? INTAKE_DATA : INTAKE_TRAILER) : malformed(k, "a chunk size that does not end in CRLF");
+        case INTAKE_DATA_CR: return c == '\r' ? to(k, INTAKE_DATA_LF) : malformed(k, "a chunk that is longer than its size");
+        case INTAKE_DATA_LF: k->digits = 0; return c == '\n' ? to(k, INTAKE_SIZE) : malformed(k, "a chunk that does not end in CRLF");
         case INTAKE_BEFORE:
         case INTAKE_HEAD:
         case INTAKE_LENGTH:
         case INTAKE_DATA:
+        case INTAKE_TRAILER:
+        case INTAKE_TRAILER_NAME:
+        case INTAKE_TRAILER_VALUE:
+        case INTAKE_TRAILER_LF:
+        case INTAKE_END_LF:
         case INTAKE_COMPLETE: break;
         }
-        if ((leave == INTAKE_SIZE_LF || leave == INTAKE_DATA_LF || leave == INTAKE_TRAILER_LF || leave == INTAKE_END_LF) && *p != '\n')
-                return malformed(k, "a chunk line that does not end in CRLF");
-        if (leave == INTAKE_DATA_CR && *p != '\r')
-                return malformed(k, "a chunk that is longer than its size");
-        if ((k->state == INTAKE_TRAILER_NAME && !is(*p, TOKEN)) || (k->state == INTAKE_TRAILER_VALUE && *p != ':' && !is(*p, TEXT)))
-                return malformed(k, "a trailer that is not NAME: VALUE");
-        if (leave >= INTAKE_TRAILER && k->state != INTAKE_COMPLETE && ++k->trailers > k->limits.head_max)
-                return refuse(k, HTTP_HEAD_TOO_LARGE, "the trailers are too large");
-        if ((k->state == INTAKE_EXTENSION && leave == INTAKE_SIZE) || (k->state == INTAKE_TRAILER_NAME && leave == INTAKE_TRAILER)) {
-                if (*from && pass(k, *from, p) < 0)
-                        return -1;
-                *from = NULL;
-        }
-        if ((leave == INTAKE_EXTENSION && k->state == INTAKE_SIZE_LF) || k->state == INTAKE_END_LF)
-                *from = *from ? *from : p;
-        return 0;
+        return malformed(k, "not HTTP");
 }
 
-static bool is_skipped(enum http_intake_state s) { return s == INTAKE_EXTENSION || (s >= INTAKE_TRAILER_NAME && s <= INTAKE_TRAILER_LF); }
+static int take_trailer_byte(struct http_intake *k, char c)
+{
+        if (++k->trailers > k->limits.head_max)
+                return refuse(k, HTTP_HEAD_TOO_LARGE, "the trailers are too large");
+        if (k->state == INTAKE_TRAILER && c == '\r')
+                return to(k, INTAKE_END_LF);
+        if ((k->state == INTAKE_TRAILER || k->state == INTAKE_TRAILER_NAME) && is(c, TOKEN))
+                return to(k, INTAKE_TRAILER_NAME);
+        if (k->state == INTAKE_TRAILER_NAME && c == ':')
+                return to(k, INTAKE_TRAILER_VALUE);
+        if (k->state == INTAKE_TRAILER_VALUE && (c == '\r' || is(c, TEXT)))
+                return to(k, c == '\r' ? INTAKE_TRAILER_LF : INTAKE_TRAILER_VALUE);
+        if ((k->state == INTAKE_TRAILER_LF || k->state == INTAKE_END_LF) && c == '\n')
+                return to(k, k->state == INTAKE_END_LF ? INTAKE_COMPLETE : INTAKE_TRAILER);
+        return malformed(k, "a trailer that is not NAME: VALUE");
+}
+
+/* The parser gets neither extensions nor trailers: only the end of the line that they stand in, or before. */
+static bool is_skipped(const struct http_intake *k)
+{
+        return k->state == INTAKE_EXTENSION || (k->state >= INTAKE_TRAILER_NAME && k->state <= INTAKE_TRAILER_LF) || (k->state == INTAKE_TRAILER && k->trailers);
+}
+
+static void take_data(struct http_intake *k, size_t n)
+{
+        k->left -= n;
+        k->size += n;
+        if (!k->left)
+                k->state = INTAKE_DATA_CR;
+}
 
 static int take_chunks(struct http_intake *k, struct str bytes, size_t *used)
 {
-        const char *p = bytes.p, *end = p + bytes.n, *from = is_skipped(k->state) || (k->state == INTAKE_TRAILER && k->trailers) ? NULL : p;
+        const char *p = bytes.p, *end = p + bytes.n, *from = p; /* of what the parser gets next; NULL: nothing */
 
+        if (is_skipped(k))
+                from = NULL;
         while (p < end && k->state != INTAKE_COMPLETE) {
-                if (k->state == INTAKE_DATA) {
-                        size_t n = (size_t)MIN_OF((uint64_t)(end - p), k->left);
+                const char *at = p;
 
-                        k->left -= n;
-                        k->size += n;
-                        p += n;
-                        if (!k->left)
-                                k->state = INTAKE_DATA_CR;
-                } else if (take_chunk_byte(k, p, &from) < 0)
+                if (k->state == INTAKE_DATA) {
+                        p += MIN_OF((uint64_t)(end - p), k->left);
+                        take_data(k, (size_t)(p - at));
+                        continue;
+                }
+                if ((k->state < INTAKE_TRAILER ? take_chunk_byte(k, *p++) : take_trailer_byte(k, *p++)) < 0)
                         return -1;
-                else
-                        p++;
+                if (from && is_skipped(k)) {
+                        if (pass(k, from, at) < 0)
+                                return -1;
+                        from = NULL;
+                } else if (!from && !is_skipped(k))
+                        from = at;
         }
         *used = (size_t)(p - bytes.p);
         if (from && pass(k, from, p) < 0)

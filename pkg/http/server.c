@@ -18,7 +18,11 @@ void http_server_stats(const struct http_server *s, struct http_server_stats *ou
 
 /* ---- accepting ------------------------------------------------------------------------------------------------------------------------- */
 
-union address { struct sockaddr any; struct sockaddr_in v4; struct sockaddr_in6 v6; };
+union address {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+};
 
 static void set_peer(struct http_call *c, const union address *from)
 {
@@ -110,7 +114,11 @@ static int listen_on(const char *address, uint16_t *port, struct error *err)
         struct addrinfo hints = { .ai_flags = AI_PASSIVE | AI_NUMERICHOST | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM }, *found = NULL;
         FREE_AT_END char *name = NULL;
         int fd = -1, on = 1, off = 0, r;
-        union { struct sockaddr any; struct sockaddr_in v4; struct sockaddr_in6 v6; } bound = { .v6 = { 0 } };
+        union {
+                struct sockaddr any;
+                struct sockaddr_in v4;
+                struct sockaddr_in6 v6;
+        } bound = { .v6 = { 0 } };
         socklen_t size = sizeof(bound);
 
         if (!colon)
@@ -204,7 +212,10 @@ int http_server_new(struct http_server **out, struct loop *loop, const struct ht
         s->fd = -1;
         s->config = *config;
         set_defaults(&s->config);
-        s->limits = (struct http_limits){ .target_max = config->target_max, .header_max = config->header_max, .head_max = config->head_max, .body_max = config->body_max,
+        s->limits = (struct http_limits){ .target_max = config->target_max,
+                                          .header_max = config->header_max,
+                                          .head_max = config->head_max,
+                                          .body_max = config->body_max,
                                           .headers_max = s->config.headers_max };
         s->accept_again.turn = on_accept_again;
         s->linger_end.turn = on_linger_end;

@@ -20,7 +20,6 @@ void http_call_client(const struct http_call *c, struct buf *out)
         address_format(out, address);
 }
 
-
 bool http_call_tls(const struct http_call *c)
 {
         return c->tls || (networks_have(c->server->trusted, c->server->config.trusted_n, c->peer) && forwarded_https(http_call_message(c)));
@@ -140,7 +139,7 @@ void call_close(struct http_call *c)
                 s->config.gone(s->config.cookie, c);
         if (c->tls) {
                 if (c->phase != PHASE_HANDSHAKE && c->phase != PHASE_LINGERING && !c->broken)
-                        (void)SSL_shutdown(c->tls);
+                        tls_end(c->tls);
                 SSL_free(c->tls);
         }
         loop_io_close(c->io);
@@ -196,7 +195,7 @@ static ssize_t send_piece(struct http_call *c, struct str more)
         if (c->tls)
                 return tls_write(c->tls, pieces[0].iov_base, pieces[0].iov_len);
         do
-                n = sendmsg(c->fd, &message, MSG_NOSIGNAL);
+                n = message.msg_iovlen == 1 ? send(c->fd, pieces[0].iov_base, pieces[0].iov_len, MSG_NOSIGNAL) : sendmsg(c->fd, &message, MSG_NOSIGNAL);
         while (n < 0 && errno == EINTR);
         return n >= 0 ? n : errno == EAGAIN ? AGAIN : BROKEN;
 }
@@ -265,7 +264,7 @@ static bool call_end(struct http_call *c)
                 return false;
         }
         if (c->tls)
-                (void)SSL_shutdown(c->tls);
+                tls_end(c->tls);
         (void)shutdown(c->fd, SHUT_WR);
         work_release(c->server, c->work);
         c->work = NULL;
@@ -416,10 +415,7 @@ static bool call_work(struct http_call *c, struct str bytes, bool own)
         return call_rest(c);
 }
 
-static bool call_go_on(struct http_call *c)
-{
-        return call_work(c, (struct str){ c->work->in.p + c->work->fed, waiting(c->work) }, true);
-}
+static bool call_go_on(struct http_call *c) { return call_work(c, (struct str){ c->work->in.p + c->work->fed, waiting(c->work) }, true); }
 
 /* ---- answers --------------------------------------------------------------------------------------------------------------------------- */
 
@@ -427,7 +423,8 @@ static bool keeps(const struct http_call *c)
 {
         const struct http_server *s = c->server;
 
-        return c->work->intake.codec.message.keep_alive && !c->closing && !s->draining && !s->lingering && (!s->config.max_requests || c->requests < s->config.max_requests);
+        return c->work->intake.codec.message.keep_alive && !c->closing && !s->draining && !s->lingering &&
+               (!s->config.max_requests || c->requests < s->config.max_requests);
 }
 
 /* A body that is not small goes from where it is; what is left of it is copied. */
@@ -528,8 +525,10 @@ static bool take(struct http_call *c, size_t n)
                 call_close(c);
                 return false;
         }
-        if (c->closing)
+        if (c->closing) {
+                c->linger = true;
                 return true;
+        }
         if (!waiting(c->work))
                 return call_work(c, bytes, false);
         buf_add(&c->work->in, bytes.p, bytes.n);
@@ -604,8 +603,14 @@ static void overdue(struct http_call *c)
         case PHASE_HEAD: call_refuse(c, HTTP_TIMED_OUT, "the request did not arrive in time"); break;
         case PHASE_BODY: call_refuse(c, HTTP_TIMED_OUT, "the body did not arrive in time"); break;
         case PHASE_HANDLING: break;
-        case PHASE_HANDSHAKE: tls_server_failed(c->server->tls, loop_now(c->server->loop)); call_close(c); break;
-        case PHASE_ANSWERING: c->broken = true; call_close(c); break;
+        case PHASE_HANDSHAKE:
+                tls_server_failed(c->server->tls, loop_now(c->server->loop));
+                call_close(c);
+                break;
+        case PHASE_ANSWERING:
+                c->broken = true;
+                call_close(c);
+                break;
         case PHASE_IDLE:
         case PHASE_LINGERING: call_close(c); break;
         }
@@ -634,7 +639,6 @@ void call_begin(struct http_call *c)
         if (c->surplus)
                 call_refuse(c, HTTP_OVERLOADED, "too many connections");
 }
-
 
 void works_free(struct http_server *s)
 {

@@ -1,7 +1,10 @@
 #include "base/random.h"
 #include "http/server_testing.h"
 
-static struct { size_t handled; bool smuggled; } app;
+static struct {
+        size_t handled;
+        bool smuggled;
+} app;
 
 static void handle(void *cookie UNUSED, struct http_call *call)
 {
@@ -23,9 +26,15 @@ static void refused(void *cookie UNUSED, struct http_refused *r)
 
 static int setup(void **state UNUSED)
 {
-        struct http_server_config config = { .address = "127.0.0.1:0", .target_max = case_limits.target_max, .header_max = case_limits.header_max,
-                                             .headers_max = case_limits.headers_max, .head_max = case_limits.head_max, .body_max = case_limits.body_max,
-                                             .handle = handle, .refused = refused, .half_close = 20 * USEC_SEC };
+        struct http_server_config config = { .address = "127.0.0.1:0",
+                                             .target_max = case_limits.target_max,
+                                             .header_max = case_limits.header_max,
+                                             .headers_max = case_limits.headers_max,
+                                             .head_max = case_limits.head_max,
+                                             .body_max = case_limits.body_max,
+                                             .handle = handle,
+                                             .refused = refused,
+                                             .half_close = 20 * USEC_SEC };
         struct http_server_tls tls = { .cert = tls_cert, .key = tls_key };
         struct error err;
 
@@ -92,7 +101,8 @@ static void run_case(const struct http_case *c, size_t piece)
                 (void)peer_await(&p, NULL, 0);
         n = statuses_of(&p.in, found, COUNT_OF(found));
         if (n != answered || app.smuggled || p.closed != (c->end != CASE_OPEN))
-                fail_msg("%s: %zu answers instead of %zu%s, %s: %s", under_way, n, answered, app.smuggled ? ", smuggled" : "", p.closed ? "closed" : "open", buf_view(&p.in).p);
+                fail_msg("%s: %zu answers instead of %zu%s, %s: %s", under_way, n, answered, app.smuggled ? ", smuggled" : "", p.closed ? "closed" : "open",
+                         buf_view(&p.in).p);
         for (size_t i = 0; i < c->statuses_n; i++)
                 if (found[i] != c->statuses[i])
                         fail_msg("%s: %d instead of %d", under_way, found[i], c->statuses[i]);
@@ -115,8 +125,26 @@ static void cases_over_sockets(void **state UNUSED)
 
 /* ---- mutants --------------------------------------------------------------------------------------------------------------------------- */
 
-static const char *const bits[] = { "\r\n", "\n", "\r", " ", "\t", ":", ",", "0", "chunked", "Content-Length: 3\r\n", "Transfer-Encoding: chunked\r\n", "Host: h\r\n", "\r\n\r\n",
-                                    "HTTP/1.1", "GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n", "0\r\n\r\n", ";", "\xff", "Connection: close\r\n", "Expect: 100-continue\r\n" };
+static const char *const bits[] = { "\r\n",
+                                    "\n",
+                                    "\r",
+                                    " ",
+                                    "\t",
+                                    ":",
+                                    ",",
+                                    "0",
+                                    "chunked",
+                                    "Content-Length: 3\r\n",
+                                    "Transfer-Encoding: chunked\r\n",
+                                    "Host: h\r\n",
+                                    "\r\n\r\n",
+                                    "HTTP/1.1",
+                                    "GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n",
+                                    "0\r\n\r\n",
+                                    ";",
+                                    "\xff",
+                                    "Connection: close\r\n",
+                                    "Expect: 100-continue\r\n" };
 
 static void mutate(struct random *r, struct buf *b)
 {
@@ -205,5 +233,6 @@ int main(void)
 
         if (getenv("TEST_FILTER"))
                 cmocka_set_test_filter(getenv("TEST_FILTER"));
-        return cmocka_run_group_tests_name("corpus, plain", tests, cases_load, cases_free) + cmocka_run_group_tests_name("corpus, TLS", tests, tls_setup, tls_teardown);
+        return cmocka_run_group_tests_name("corpus, plain", tests, cases_load, cases_free) +
+               cmocka_run_group_tests_name("corpus, TLS", tests, tls_setup, tls_teardown);
 }

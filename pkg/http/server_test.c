@@ -1,6 +1,12 @@
 #include "http/server_testing.h"
 
-static struct { struct http_call *held[64]; size_t held_n, handled, gone; struct buf client, subject, names; bool tls; struct buf *take; } app;
+static struct {
+        struct http_call *held[64];
+        size_t held_n, handled, gone;
+        struct buf client, subject, names;
+        bool tls;
+        struct buf *take;
+} app;
 
 /* Echoes the body; /hold is answered later, /large with 16 MiB, /large-taken with the same without a copy, /who notes who asks. */
 static void handle(void *cookie UNUSED, struct http_call *c)
@@ -213,7 +219,7 @@ static void what_breaks_the_rules_is_refused(void **state UNUSED)
 
         serve((struct http_server_config){ 0 });
         refused_with("nonsense\r\n\r\n", "HTTP/1.1 400 ");
-        refused_with("GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 400 ");                              /* no Host */
+        refused_with("GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 400 "); /* no Host */
         refused_with("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "HTTP/1.1 400 ");
         refused_with("GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n folded\r\n\r\n", "HTTP/1.1 400 ");
         refused_with("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\n\r\n", "HTTP/1.1 413 ");
@@ -439,7 +445,10 @@ static void the_handler_may_say_that_it_is_the_last(void **state UNUSED)
         peer_done(&p);
 }
 
-static struct { struct peer *peer; const char *text; } drip;
+static struct {
+        struct peer *peer;
+        const char *text;
+} drip;
 static void drip_on(struct task *t, usec now)
 {
         peer_say(drip.peer, drip.text);
@@ -449,7 +458,9 @@ static void drip_on(struct task *t, usec now)
 /* Bytes that keep coming do not buy time for a head, and not below the rate for a body. */
 static void slow_clients_are_given_up(void **state UNUSED)
 {
-        static const struct { const char *start, *drip; } all[] = {
+        static const struct {
+                const char *start, *drip;
+        } all[] = {
                 { "GET / HTTP/1.1\r\nHost: h\r\n", "X: y\r\n" },
                 { "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n", "x" },
                 { "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n", "1\r\nx\r\n" },
@@ -587,8 +598,17 @@ static void who_waits_for_100_gets_it(void **state UNUSED)
 
 static void statuses_have_their_texts(void **state UNUSED)
 {
-        static const struct { int status; const char *line; } all[] = { { 201, "201 Created" }, { 304, "304 Not Modified" }, { 494, "494 Request Header Too Large" },
-                { 504, "504 Gateway Timeout" }, { 299, "299 Success" }, { 499, "499 Client Error" }, { 777, "777 Status" }, { 100, "500 Internal Server Error" } };
+        static const struct {
+                int status;
+                const char *line;
+        } all[] = { { 201, "201 Created" },
+                    { 304, "304 Not Modified" },
+                    { 494, "494 Request Header Too Large" },
+                    { 504, "504 Gateway Timeout" },
+                    { 299, "299 Success" },
+                    { 499, "499 Client Error" },
+                    { 777, "777 Status" },
+                    { 100, "500 Internal Server Error" } };
         struct peer p;
 
         serve((struct http_server_config){ 0 });
@@ -609,7 +629,10 @@ static void statuses_have_their_texts(void **state UNUSED)
 static void a_trusted_proxy_names_the_client(void **state UNUSED)
 {
         static const char *const nobody[] = { "10.0.0.0/8" }, *const trusted[] = { "127.0.0.0/8", "10.0.0.0/8" };
-        static const struct { const char *headers, *client; bool tls; } all[] = {
+        static const struct {
+                const char *headers, *client;
+                bool tls;
+        } all[] = {
                 { "", "127.0.0.1", false },
                 { "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\n", "192.0.2.1", true },
                 { "X-Forwarded-For: 198.51.100.1, 192.0.2.1:99 , 10.1.2.3\r\nX-Forwarded-Proto: http\r\n", "192.0.2.1", false },
@@ -652,8 +675,11 @@ static void lingering_accepts_and_says_close(void **state UNUSED)
         (void)peer_await(&idle, NULL, 0); /* the time is over */
         assert_int_equal(app.handled, 2);
         after.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        assert_int_equal(connect(after.fd, (struct sockaddr *)&(struct sockaddr_in){ .sin_family = AF_INET, .sin_port = htons(http_server_port(server)), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) },
-                                 sizeof(struct sockaddr_in)), -1);
+        assert_int_equal(connect(after.fd,
+                                 (struct sockaddr *)&(struct sockaddr_in){
+                                         .sin_family = AF_INET, .sin_port = htons(http_server_port(server)), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) },
+                                 sizeof(struct sockaddr_in)),
+                         -1);
         (void)close(after.fd);
         peer_done(&idle);
         peer_done(&late_one);
@@ -728,5 +754,6 @@ int main(void)
 
         if (getenv("TEST_FILTER"))
                 cmocka_set_test_filter(getenv("TEST_FILTER"));
-        return cmocka_run_group_tests_name("server, plain", tests, flavour_plain, NULL) + cmocka_run_group_tests_name("server, TLS", tests, flavour_tls, flavour_tls_done);
+        return cmocka_run_group_tests_name("server, plain", tests, flavour_plain, NULL) +
+               cmocka_run_group_tests_name("server, TLS", tests, flavour_tls, flavour_tls_done);
 }

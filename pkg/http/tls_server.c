@@ -11,7 +11,12 @@
 
 static const usec LOOK_AGAIN = USEC_SEC, TELL_AGAIN = USEC_MINUTE;
 
-struct file { char *path; struct timespec changed; ino_t inode; off_t size; };
+struct file {
+        char *path;
+        struct timespec changed;
+        ino_t inode;
+        off_t size;
+};
 
 struct tls_server {
         SSL_CTX *context;
@@ -73,8 +78,9 @@ static int choose_alpn(SSL *ssl UNUSED, const unsigned char **out, unsigned char
 {
         static const unsigned char ours[] = "\x08http/1.1";
 
-        return SSL_select_next_proto((unsigned char **)(uintptr_t)out, out_n, ours, sizeof(ours) - 1, in, in_n) == OPENSSL_NPN_NEGOTIATED ? SSL_TLSEXT_ERR_OK
-                                                                                                                                        : SSL_TLSEXT_ERR_ALERT_FATAL;
+        return SSL_select_next_proto((unsigned char **)(uintptr_t)out, out_n, ours, sizeof(ours) - 1, in, in_n) == OPENSSL_NPN_NEGOTIATED
+                       ? SSL_TLSEXT_ERR_OK
+                       : SSL_TLSEXT_ERR_ALERT_FATAL;
 }
 
 static void set_up(SSL_CTX *x)
@@ -277,6 +283,12 @@ ssize_t tls_write(SSL *ssl, const void *p, size_t n)
         ERR_clear_error();
         r = SSL_write(ssl, p, (int)MIN_OF(n, (size_t)INT32_MAX));
         return r > 0 ? r : outcome(ssl, r);
+}
+
+void tls_end(SSL *ssl)
+{
+        (void)SSL_shutdown(ssl);
+        ERR_clear_error();
 }
 
 static void add_name(struct buf *out, const char *kind, const unsigned char *p, int n)

@@ -20,4 +20,5 @@ enum { TLS_AGAIN = -1, TLS_BROKEN = -2 };      /* beside a number of bytes; 0: t
 ssize_t tls_handshake(SSL *);                  /* 1: done; broken: tell tls_server_failed */
 ssize_t tls_read(SSL *, void *, size_t);
 ssize_t tls_write(SSL *, const void *, size_t);
+void tls_end(SSL *);                           /* says that nothing more comes */
 bool tls_certificate(SSL *, struct buf *subject, struct buf *names);

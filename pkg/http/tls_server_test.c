@@ -1,6 +1,10 @@
 #include "http/server_testing.h"
 
-static struct { size_t handled; struct buf subject, names; bool certificate; } app;
+static struct {
+        size_t handled;
+        struct buf subject, names;
+        bool certificate;
+} app;
 
 static void handle(void *cookie UNUSED, struct http_call *c)
 {
@@ -68,7 +72,10 @@ static uint64_t failures(void)
 
 static void versions(void **state UNUSED)
 {
-        static const struct { int version; bool served; } all[] = { { TLS1_1_VERSION, false }, { TLS1_2_VERSION, true }, { TLS1_3_VERSION, true } };
+        static const struct {
+                int version;
+                bool served;
+        } all[] = { { TLS1_1_VERSION, false }, { TLS1_2_VERSION, true }, { TLS1_3_VERSION, true } };
 
         serve((struct http_server_tls){ 0 });
         SSL_CTX_set_security_level(peer_tls, 0);
@@ -82,7 +89,10 @@ static void versions(void **state UNUSED)
 
 static void alpn(void **state UNUSED)
 {
-        static const struct { const char *offered; bool served; } all[] = { { "\x08http/1.1", true }, { "\x02h2\x08http/1.1", true }, { "\x02h2", false } };
+        static const struct {
+                const char *offered;
+                bool served;
+        } all[] = { { "\x08http/1.1", true }, { "\x02h2\x08http/1.1", true }, { "\x02h2", false } };
 
         serve((struct http_server_tls){ 0 });
         for (size_t i = 0; i < COUNT_OF(all); i++) {
@@ -124,7 +134,8 @@ static void a_handshake_has_its_time(void **state UNUSED)
 
 static void clients_show_certificates(void **state UNUSED)
 {
-        struct identity ca = identity_new(NULL, "ca", NULL), client = identity_new(&ca, "client, one", "DNS:client.example,URI:spiffe://x/y,IP:192.0.2.1,IP:2001:db8::1,email:a@b.c"),
+        struct identity ca = identity_new(NULL, "ca", NULL),
+                        client = identity_new(&ca, "client, one", "DNS:client.example,URI:spiffe://x/y,IP:192.0.2.1,IP:2001:db8::1,email:a@b.c"),
                         stranger = identity_new(NULL, "stranger", "DNS:client.example");
 
         identity_write(&ca, false, tls_ca);
@@ -204,7 +215,10 @@ static void files_that_cannot_be_used_are_named(void **state UNUSED)
 
         (void)snprintf(path, sizeof(path), "%s/other", tls_folder);
         identity_write(&other, true, path);
-        const struct { struct http_server_tls tls; const char *said; } all[] = {
+        const struct {
+                struct http_server_tls tls;
+                const char *said;
+        } all[] = {
                 { { .cert = "/nowhere/tls.crt", .key = tls_key }, "read the certificate /nowhere/tls.crt: " },
                 { { .cert = tls_cert, .key = "/nowhere/tls.key" }, "read the key /nowhere/tls.key: " },
                 { { .cert = tls_key, .key = tls_key }, "read the certificate " },
