@@ -180,7 +180,7 @@ enum { AGAIN = TLS_AGAIN, BROKEN = TLS_BROKEN };
 static ssize_t send_piece(struct http_call *c, struct str more)
 {
         struct work *w = c->work;
-        struct iovec pieces[3];
+        struct iovec pieces[3] = { { 0 } };
         struct msghdr message = { .msg_iov = pieces };
         size_t sent = w->sent;
         ssize_t n;
