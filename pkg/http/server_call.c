@@ -415,7 +415,12 @@ static bool call_work(struct http_call *c, struct str bytes, bool own)
         return call_rest(c);
 }
 
-static bool call_go_on(struct http_call *c) { return call_work(c, (struct str){ c->work->in.p + c->work->fed, waiting(c->work) }, true); }
+static bool call_go_on(struct http_call *c)
+{
+        const struct work *w = c->work;
+
+        return call_work(c, waiting(w) ? (struct str){ w->in.p + w->fed, waiting(w) } : (struct str){ 0 }, true);
+}
 
 /* ---- answers --------------------------------------------------------------------------------------------------------------------------- */
 

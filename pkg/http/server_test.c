@@ -489,11 +489,11 @@ static void a_body_that_is_fast_enough_has_more_time(void **state UNUSED)
         struct task dripping = { .turn = drip_on };
         struct peer p;
 
-        serve((struct http_server_config){ .body_grace = 50 * USEC_MSEC, .body_rate = 10 });
+        serve((struct http_server_config){ .body_grace = 200 * USEC_MSEC, .body_rate = 10 });
         peer_connect(&p);
         peer_say(&p, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 300\r\n\r\n");
         drip.peer = &p;
-        drip.text = "xxxxxxxxxx"; /* 30 times 5 ms */
+        drip.text = "xxxxx"; /* 60 times 5 ms */
         loop_arm(loop, &dripping, loop_now(loop));
         (void)peer_await(&p, "HTTP/1.1 ", 1);
         loop_forget(loop, &dripping);
@@ -667,7 +667,7 @@ static void lingering_accepts_and_says_close(void **state UNUSED)
         peer_connect(&idle);
         peer_say(&idle, "GET /1 HTTP/1.1\r\nHost: h\r\n\r\n");
         (void)peer_await(&idle, "/1", 1);
-        http_server_linger(server, 200 * USEC_MSEC);
+        http_server_linger(server, 500 * USEC_MSEC);
         peer_connect(&late_one);
         peer_say(&late_one, "GET /2 HTTP/1.1\r\nHost: h\r\n\r\n");
         assert_non_null(strstr(peer_await(&late_one, NULL, 0), "Connection: close\r\n\r\n/2"));

@@ -121,7 +121,7 @@ static void a_handshake_has_its_time(void **state UNUSED)
 {
         struct peer p;
 
-        serve((struct http_server_tls){ .handshake_timeout = 30 * USEC_MSEC });
+        serve((struct http_server_tls){ .handshake_timeout = 300 * USEC_MSEC });
         over_tls = false;
         peer_connect(&p);
         assert_string_equal(peer_await(&p, NULL, 0), "");
