@@ -176,6 +176,27 @@ e2e: build ## the whole product on a real Kubernetes node (pytest)
 	@tools/deps test
 	"$$(tools/venv)/bin/pytest" -q e2e
 
+# Each file of fuzz/ is a target of libFuzzer; fuzz/corpus/NAME is where it begins, build/fuzz/NAME keeps what it found.
+fuzz_names := $(patsubst fuzz/%.c,%,$(wildcard fuzz/*.c))
+$(BUILD)/fuzz/%: $(BUILD)/fuzz/%.o $(archive)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(all_ldflags) -fsanitize=fuzzer -o $@ $^ $(package_libs) -lm
+
+.PHONY: fuzz fuzz-programs fuzz-run
+fuzz-programs: $(fuzz_names:%=$(BUILD)/fuzz/%)
+fuzz-run: $(fuzz_names:%=$(BUILD)/fuzz/%)
+	@set -e; for name in $(fuzz_names); do \
+		mkdir -p build/fuzz/$$name fuzz/corpus/$$name; \
+		echo "fuzz $$name, $(or $(SECONDS),10) s"; \
+		$(BUILD)/fuzz/$$name -max_total_time=$(or $(SECONDS),10) -max_len=8192 -timeout=10 -print_final_stats=1 -verbosity=0 \
+			-artifact_prefix=build/fuzz/$$name- build/fuzz/$$name fuzz/corpus/$$name >build/fuzz/$$name.log 2>&1 || { cat build/fuzz/$$name.log; exit 1; }; \
+		sed -n 's/^stat::\(number_of_executed_units\|new_units_added\)/  \1/p' build/fuzz/$$name.log; \
+	done
+
+fuzz: ## run each target of fuzz/ for SECONDS (10), under ASan and UBSan, built by clang
+	@+$(MAKE) --no-print-directory -j$(JOBS) CC=clang SANITIZE=fuzzer-no-link,address,undefined fuzz-programs
+	@+$(MAKE) --no-print-directory CC=clang SANITIZE=fuzzer-no-link,address,undefined fuzz-run $(if $(SECONDS),SECONDS=$(SECONDS))
+
 $(BUILD)/bench-sink: bench/sink.c Makefile
 	$(call say,CC,$<)
 	$(Q)$(CC) -std=gnu11 -D_GNU_SOURCE -O2 $(warnings) -o $@ $< -lnghttp2 -lssl -lcrypto
@@ -207,7 +228,7 @@ lint: $(BUILD)/generate ## generated files are fresh, layers hold, shell and C a
 	tools/lint $(BUILD)/generate
 
 format: ## lay out the C sources with clang-format
-	clang-format -i $(shell find pkg cmd tests bench tools -name '*.[ch]')
+	clang-format -i $(shell find pkg cmd tests bench tools fuzz -name '*.[ch]')
 
 image: ## make the OCI archive build/image/sluice.oci.tar and print its size
 	@tools/deps test
