@@ -84,9 +84,11 @@ $(BUILD)/generate: $(BUILD)/tools/generate.o $(archive)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(all_ldflags) -o $@ $^ $(package_libs) -lm
 
+# So that an engine can run out of memory (tests/sim/memory.c).
+simulator_ldflags := $(foreach name,malloc calloc realloc,-Wl,--wrap=$(name))
 $(BUILD)/sim: $(call objects,$(simulator_sources)) $(archive)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(all_ldflags) -o $@ $^ $(package_libs) -lm
+	$(Q)$(CC) $(all_ldflags) $(simulator_ldflags) -o $@ $^ $(package_libs) -lm
 
 # librdkafka's C11 threads, where ThreadSanitizer sees them.
 thread_objects := $(if $(findstring thread,$(SANITIZE)),$(BUILD)/tests/tsan/threads.o)
@@ -99,7 +101,7 @@ $(tests): $(BUILD)/%: $(BUILD)/%.o $(thread_objects) $(archive)
 .SECONDARY:
 
 # ---- targets --------------------------------------------------------------------------------------------------------------------------
-.PHONY: deps build demo check test e2e bench lint format image install clean help unit simulate integration generate sanitized coverage program
+.PHONY: deps build demo check test soak test-mutants e2e bench lint format image install clean help unit simulate integration generate sanitized coverage program
 
 deps: ## install what the build and the tests need (Debian packages)
 	tools/deps all
@@ -116,11 +118,12 @@ demo: build ## run the example Triggers on real input and show the events arrivi
 check: build ## the fast inner loop: build, unit tests, simulator, lint
 	@tools/deps test
 	@+$(MAKE) --no-print-directory -j$(JOBS) $(tests) $(BUILD)/sim $(BUILD)/generate
-	@+$(MAKE) --no-print-directory unit simulate SEEDS=$(or $(SEEDS),1000)
+	@+$(MAKE) --no-print-directory unit simulate SEEDS=$(or $(SEEDS),3000)
 	@+$(MAKE) --no-print-directory lint
 
 test: check ## everything: unit tests, the same under sanitizers and clang, integration, end to end
-	@+$(MAKE) --no-print-directory sanitized coverage integration e2e
+	@+$(MAKE) --no-print-directory simulate SEEDS=$(or $(SEEDS),40000)
+	@+$(MAKE) --no-print-directory test-mutants sanitized coverage integration e2e
 
 unit: $(tests) ## the unit tests (cmocka)
 	tools/run-tests $(tests)
@@ -128,9 +131,15 @@ unit: $(tests) ## the unit tests (cmocka)
 simulate: $(BUILD)/sim ## the delivery engine's simulator over many seeds
 	$(BUILD)/sim --seeds=$(or $(SEEDS),5000)
 
+soak: $(BUILD)/sim ## the simulator from a random seed on: SECONDS=
+	$(BUILD)/sim --seconds=$(or $(filter-out 0,$(SECONDS)),600)
+
+test-mutants: $(BUILD)/sim ## does the simulator notice when the engine is wrong? MUTANT= picks some
+	@CC="$(CC)" CFLAGS="$(all_cflags)" LDFLAGS="$(all_ldflags) $(simulator_ldflags)" LIBRARIES="$(package_libs) -lm" JOBS=$(JOBS) tools/mutants $(BUILD)
+
 sanitized: ## unit tests and simulator under AddressSanitizer and UBSan, built by clang; the threads' tests under TSan
 	@+$(MAKE) --no-print-directory -j$(JOBS) CC=clang SANITIZE=address,undefined sanitized-programs
-	@+$(MAKE) --no-print-directory CC=clang SANITIZE=address,undefined unit simulate SEEDS=500
+	@+$(MAKE) --no-print-directory CC=clang SANITIZE=address,undefined unit simulate SEEDS=1000
 	@+$(MAKE) --no-print-directory -j$(JOBS) CC=clang SANITIZE=thread threads-programs
 	@TSAN_OPTIONS="suppressions=tests/tsan/suppressions halt_on_error=1 ignore_noninstrumented_modules=1" $(MAKE) --no-print-directory CC=clang SANITIZE=thread threads
 
@@ -147,7 +156,7 @@ sanitized-programs coverage-programs: $(tests) $(BUILD)/sim $(BUILD)/sluice
 coverage: ## line coverage of pkg/ by the unit tests and the simulator
 	@+$(MAKE) --no-print-directory -j$(JOBS) COVERAGE=1 coverage-programs
 	@find build/gcc-coverage -name '*.gcda' -delete
-	@+$(MAKE) --no-print-directory COVERAGE=1 unit simulate SEEDS=200 >/dev/null
+	@+$(MAKE) --no-print-directory COVERAGE=1 unit simulate SEEDS=1000 >/dev/null
 	@gcovr -r . --object-directory build/gcc-coverage -f pkg/ -e '.*_test\.c' --gcov-ignore-parse-errors -s 2>/dev/null | awk '/^(pkg|TOTAL)/ { printf "%-40s %6s %6s %5s\n", $$1, $$2, $$3, $$4 } /^lines/'
 
 .PHONY: filter-programs
@@ -166,6 +175,27 @@ integration: build ## the program against real servers (pytest)
 e2e: build ## the whole product on a real Kubernetes node (pytest)
 	@tools/deps test
 	"$$(tools/venv)/bin/pytest" -q e2e
+
+# Each file of fuzz/ is a target of libFuzzer; fuzz/corpus/NAME is where it begins, build/fuzz/NAME keeps what it found.
+fuzz_names := $(patsubst fuzz/%.c,%,$(wildcard fuzz/*.c))
+$(BUILD)/fuzz/%: $(BUILD)/fuzz/%.o $(archive)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(all_ldflags) -fsanitize=fuzzer -o $@ $^ $(package_libs) -lm
+
+.PHONY: fuzz fuzz-programs fuzz-run
+fuzz-programs: $(fuzz_names:%=$(BUILD)/fuzz/%)
+fuzz-run: $(fuzz_names:%=$(BUILD)/fuzz/%)
+	@set -e; for name in $(fuzz_names); do \
+		mkdir -p build/fuzz/$$name fuzz/corpus/$$name; \
+		echo "fuzz $$name, $(or $(SECONDS),10) s"; \
+		$(BUILD)/fuzz/$$name -max_total_time=$(or $(SECONDS),10) -max_len=8192 -timeout=10 -print_final_stats=1 -verbosity=0 \
+			-artifact_prefix=build/fuzz/$$name- build/fuzz/$$name fuzz/corpus/$$name >build/fuzz/$$name.log 2>&1 || { cat build/fuzz/$$name.log; exit 1; }; \
+		sed -n 's/^stat::\(number_of_executed_units\|new_units_added\)/  \1/p' build/fuzz/$$name.log; \
+	done
+
+fuzz: ## run each target of fuzz/ for SECONDS (10), under ASan and UBSan, built by clang
+	@+$(MAKE) --no-print-directory -j$(JOBS) CC=clang SANITIZE=fuzzer-no-link,address,undefined fuzz-programs
+	@+$(MAKE) --no-print-directory CC=clang SANITIZE=fuzzer-no-link,address,undefined fuzz-run $(if $(SECONDS),SECONDS=$(SECONDS))
 
 $(BUILD)/bench-sink: bench/sink.c Makefile
 	$(call say,CC,$<)
@@ -198,7 +228,7 @@ lint: $(BUILD)/generate ## generated files are fresh, layers hold, shell and C a
 	tools/lint $(BUILD)/generate
 
 format: ## lay out the C sources with clang-format
-	clang-format -i $(shell find pkg cmd tests bench tools -name '*.[ch]')
+	clang-format -i $(shell find pkg cmd tests bench tools fuzz -name '*.[ch]')
 
 image: ## make the OCI archive build/image/sluice.oci.tar and print its size
 	@tools/deps test

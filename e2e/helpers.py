@@ -12,12 +12,12 @@ RESTRICTED_CONTAINER = {"allowPrivilegeEscalation": False, "readOnlyRootFilesyst
 class Function:
     """`sluice display` as a Deployment and a Service of a namespace."""
 
-    def __init__(self, cluster, namespace, image, name="function"):
+    def __init__(self, cluster, namespace, image, name="function", options=()):
         self.cluster, self.namespace, self.name = cluster, namespace, name
         labels = {"app": name}
         container = {
             "name": "function", "image": image[0], "imagePullPolicy": "Never" if image[1] else "IfNotPresent",
-            "args": ["display", "--listen=:8080", "--keep=20000", "--quiet"], "ports": [{"name": "http", "containerPort": 8080}],
+            "args": ["display", "--listen=:8080", "--keep=20000", "--quiet", *options], "ports": [{"name": "http", "containerPort": 8080}],
             "readinessProbe": {"httpGet": {"path": "/-/healthy", "port": "http"}, "periodSeconds": 1}, "securityContext": RESTRICTED_CONTAINER,
         }  # fmt: skip
         pod = {"metadata": {"labels": labels}, "spec": {"securityContext": RESTRICTED_POD, "containers": [container]}}
@@ -131,7 +131,7 @@ def worker_pods(cluster, namespace, name):
 
 
 def children(cluster, namespace, selector="app.kubernetes.io/managed-by=sluice"):
-    return cluster.items("deployments,pods,configmaps,serviceaccounts,roles,rolebindings", "-l", selector, namespace=namespace)
+    return cluster.items("deployments,pods,configmaps,serviceaccounts,roles,rolebindings,services", "-l", selector, namespace=namespace)
 
 
 CHILDREN = {"ConfigMap/{}-checkpoint", "ConfigMap/{}-sluice", "Deployment/{}-sluice", "Role/{}-sluice", "RoleBinding/{}-sluice", "ServiceAccount/{}-sluice"}

@@ -128,7 +128,8 @@ def test_a_function_that_fails_for_a_while_loses_nothing(cluster, namespace, fun
     wait_condition(cluster, namespace, "orders", timeout=60)
     function.behave(status=503, **{"for": "20s"})
     kafka.produce(topic, numbered(400))
-    c = wait_condition(cluster, namespace, "orders", "Delivering", "False", "Retrying", "answered 503: told to fail", timeout=15)
+    c = wait_condition(cluster, namespace, "orders", "Delivering", "False", "Throttled", "answered 503: told to fail", timeout=15)
+    assert condition(cluster, namespace, "orders", "Throttled")["status"] == "True"
     assert f"http://function.{namespace}.svc/" in c["message"]
     assert condition(cluster, namespace, "orders")["status"] == "False"
     function.wait_for(400, 60)

@@ -13,7 +13,7 @@
 /* How the function behaves; changed by POST /-/behave. */
 struct behaviour { int64_t status, percent; usec delay, until, retry_after; };
 
-struct kept { char *id; struct buf body; usec time; int status; };
+struct kept { char *id; struct buf body, head; /* head: "name\0value\0" pairs */ usec time; int status; };
 struct waiting { struct waiting *next; struct task task; struct display *display; struct http_call *call; int status; };
 
 struct display {
@@ -21,7 +21,8 @@ struct display {
         struct http_server *server;
         struct random random;
         struct behaviour behaviour;
-        bool quiet;
+        bool quiet, headers;
+        const char *answer;      /* the body of a 200 */
         uint64_t received, accepted;
         struct kept *kept;       /* a ring of the last keep accepted events */
         int64_t keep, most;
@@ -74,6 +75,10 @@ static void keep_event(struct display *d, const struct http_message *m, int stat
         k->body.max = (size_t)8 << 20;
         buf_reset(&k->body);
         buf_str(&k->body, buf_view(&m->body));
+        k->head.max = 65536;
+        buf_reset(&k->head);
+        if (d->headers)
+                buf_str(&k->head, buf_view(&m->head));
         k->time = clock_wall(&system_clock);
         k->status = status;
 }
@@ -85,7 +90,7 @@ static void answer_event(struct display *d, struct http_call *call, int status)
         if (status != 200 && d->behaviour.retry_after)
                 buf_printf(&headers, "Retry-After: %lld\r\n", (long long)(d->behaviour.retry_after / USEC_SEC));
         if (status == 200)
-                http_call_reply(call, 200, STR("application/json"), buf_view(&headers), STR("{}"));
+                http_call_reply(call, 200, STR("application/json"), buf_view(&headers), str_of(d->answer));
         else
                 http_call_reply(call, status, STR("text/plain"), buf_view(&headers), STR("told to fail"));
         if (d->most && d->accepted >= (uint64_t)d->most && !d->ending) {
@@ -184,6 +189,20 @@ static void on_behave(struct display *d, struct http_call *call, struct str quer
         http_call_reply(call, 200, STR("text/plain"), (struct str){ 0 }, STR("ok\n"));
 }
 
+static void write_headers(const struct buf *head, struct writer *w)
+{
+        writer_key(w, STR("headers"));
+        writer_object(w);
+        for (const char *p = head->p, *end = p ? p + head->n : NULL; p && p < end;) {
+                struct str name = str_of(p), value = str_of(p + name.n + 1);
+
+                writer_key(w, name);
+                writer_string(w, value);
+                p = value.p + value.n + 1;
+        }
+        writer_object_end(w);
+}
+
 /* GET /-/events?after=N: what came after the Nth, as JSON; of the last --keep. */
 static void on_events(struct display *d, struct http_call *call, struct str query)
 {
@@ -211,6 +230,8 @@ static void on_events(struct display *d, struct http_call *call, struct str quer
                 writer_member_int(&w, "status", k->status);
                 writer_member_int(&w, "timeMicros", k->time);
                 writer_member_string(&w, "body", buf_view(&k->body));
+                if (d->headers)
+                        write_headers(&k->head, &w);
                 writer_object_end(&w);
                 if (out.n > (size_t)8 << 20)
                         break; /* the rest is asked for by after= */
@@ -241,18 +262,6 @@ static void handle(void *cookie, struct http_call *call)
 
 static void on_signal(void *cookie, int number UNUSED) { loop_stop(((struct display *)cookie)->loop); }
 
-static void tell_port(const char *path, uint16_t port)
-{
-        FILE *f = fopen(path, "we");
-
-        if (!f) {
-                perror(path);
-                return;
-        }
-        (void)fprintf(f, "%u\n", port);
-        (void)fclose(f);
-}
-
 static int serve(struct display *d, const char *listen, const char *port_file)
 {
         struct http_server_config config = { .address = listen, .head_max = 65536, .body_max = (size_t)8 << 20, .max_connections = 20000, .handle = handle, .gone = on_gone, .cookie = d };
@@ -263,9 +272,11 @@ static int serve(struct display *d, const char *listen, const char *port_file)
                 (void)fprintf(stderr, "sluice display: %s\n", err.text);
                 return 1;
         }
-        if (port_file)
-                tell_port(port_file, http_server_port(d->server));
-        else
+        if (port_file && write_port(port_file, http_server_port(d->server), &err) < 0) {
+                (void)fprintf(stderr, "sluice display: %s\n", err.text);
+                return 1;
+        }
+        if (!port_file)
                 (void)printf("listening on port %u\n", http_server_port(d->server));
         (void)fflush(stdout);
         loop_run(d->loop);
@@ -274,7 +285,7 @@ static int serve(struct display *d, const char *listen, const char *port_file)
 
 int cmd_display(int argc, char **argv)
 {
-        struct display d = { .behaviour = { .status = 200, .percent = 100 }, .keep = 1000 };
+        struct display d = { .behaviour = { .status = 200, .percent = 100 }, .keep = 1000, .answer = "{}" };
         const char *listen = ":8080", *port_file = NULL;
         const struct option_spec options[] = {
                 { .name = "listen", .value = "ADDRESS:PORT", .help = "Where to listen; port 0 picks a free one. Default: :8080.", .kind = OPTION_TEXT, .into = &listen },
@@ -285,6 +296,8 @@ int cmd_display(int argc, char **argv)
                 { .name = "retry-after", .value = "DURATION", .help = "Send Retry-After with failures. Default: none.", .kind = OPTION_DURATION, .into = &d.behaviour.retry_after },
                 { .name = "events", .value = "N", .help = "End after so many accepted events. Default: go on.", .kind = OPTION_INT, .into = &d.most, .min = 1, .max = INT64_MAX },
                 { .name = "keep", .value = "N", .help = "Keep the last N events for GET /-/events. Default: 1000.", .kind = OPTION_INT, .into = &d.keep, .min = 0, .max = 10000000 },
+                { .name = "answer", .value = "TEXT", .help = "The body of accepted answers, such as an API's {\"statusCode\":200,\"body\":\"hello\"}. Default: {}.", .kind = OPTION_TEXT, .into = &d.answer },
+                { .name = "headers", .help = "Keep headers too, for GET /-/events.", .kind = OPTION_FLAG, .into = &d.headers },
                 { .name = "quiet", .letter = 'q', .help = "Print no events.", .kind = OPTION_FLAG, .into = &d.quiet },
         };
         const struct usage usage = { .name = "display",
@@ -309,6 +322,7 @@ int cmd_display(int argc, char **argv)
         for (int64_t i = 0; d.kept && i < d.keep; i++) {
                 free(d.kept[i].id);
                 buf_done(&d.kept[i].body);
+                buf_done(&d.kept[i].head);
         }
         free(d.kept);
         buf_done(&d.scratch);

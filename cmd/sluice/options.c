@@ -1,5 +1,6 @@
 #include "options.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -203,4 +204,17 @@ int options_parse(const struct usage *u, int argc, char **argv, struct strings *
         if (rest->n && !u->arguments)
                 return usage_error(u->name, "takes no arguments, but got \"%s\"", rest->list[0]);
         return set_up_log(u->name);
+}
+
+int write_port(const char *path, uint16_t port, struct error *err)
+{
+        FILE *f = fopen(path, "we");
+
+        if (!f || fprintf(f, "%u\n", port) < 0) {
+                (void)error_errno(err, errno, "write %s", path);
+                if (f)
+                        (void)fclose(f);
+                return -1;
+        }
+        return fclose(f) == 0 ? 0 : error_errno(err, errno, "write %s", path);
 }

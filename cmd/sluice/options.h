@@ -27,6 +27,8 @@ enum { EXIT_USAGE = 2 };
  * views into argv, to be freed by the caller), or the exit code: 0 after --help, 2 after wrong usage. */
 int options_parse(const struct usage *, int argc, char **argv, struct strings *rest) MUST_CHECK;
 int usage_error(const char *command, const char *format, ...) PRINTF(2, 3);      /* prints; EXIT_USAGE */
+/* A port, for whoever waits for it: a line in a file or named pipe. */
+int write_port(const char *path, uint16_t port, struct error *) MUST_CHECK;
 
 int cmd_controller(int argc, char **argv);
 int cmd_display(int argc, char **argv);

@@ -7,6 +7,7 @@
 #include "options.h"
 #include "table.h"
 #include "worker/admin.h"
+#include "worker/gate.h"
 
 static const usec DRAIN = 10 * USEC_SEC, REFRESH = 500 * USEC_MSEC, REPORT = 10 * USEC_SEC;
 
@@ -23,6 +24,7 @@ struct run {
         struct http_client *http;
         struct file_store *store;
         struct admin *admin;
+        struct gate_host *host;  /* NULL: no Trigger is reached by requests */
         struct task task;        /* observes the pipelines */
         struct triggers triggers;
         struct job *jobs;
@@ -32,6 +34,7 @@ struct run {
         int64_t most;            /* events to deliver before it ends; 0: no end */
         struct table_row *rows;
         const char *secrets;     /* a folder; NULL: none */
+        const char *listen, *port_file;
 };
 
 static int open_store(void *cookie, struct task *wake, struct store *out, struct error *err)
@@ -53,7 +56,7 @@ static void close_store(void *cookie)
 
 static int start_job(struct run *r, struct job *j, struct trigger *t, struct error *err)
 {
-        struct pipeline_config config = { .loop = r->loop, .http = r->http, .clock = &system_clock, .trigger = t, .sink = t->sink->uri, .secrets = r->secrets, .observer = &r->task,
+        struct pipeline_config config = { .loop = r->loop, .http = r->http, .clock = &system_clock, .trigger = t, .sink = t->sink->uri, .secrets = r->secrets, .host = r->host, .observer = &r->task,
                                           .open_store = open_store, .close_store = close_store, .store_cookie = j };
 
         j->run = r;
@@ -74,6 +77,8 @@ static void stop(struct run *r)
         r->stopping = true;
         if (r->admin)
                 admin_drain(r->admin);
+        if (r->host)
+                gate_host_drain(r->host);
         for (size_t i = 0; i < r->n; i++)
                 if (r->jobs[i].pipeline)
                         pipeline_stop(r->jobs[i].pipeline, loop_now(r->loop) + DRAIN);
@@ -175,11 +180,28 @@ static int default_state(struct buf *b)
         return b->failed ? -1 : 0;
 }
 
+/* A listener only where a Trigger needs one. */
+static int open_host(struct run *r, struct error *err)
+{
+        for (size_t i = 0; i < r->triggers.n; i++)
+                if (trigger_driver(r->triggers.list[i])->push && !r->triggers.list[i]->suspend) {
+                        if (gate_host_new(&r->host, r->loop, r->listen, err) < 0)
+                                return -1;
+                        if (r->port_file)
+                                return write_port(r->port_file, gate_host_port(r->host), err);
+                        (void)printf("listening on port %u\n", gate_host_port(r->host));
+                        return 0;
+                }
+        return 0;
+}
+
 static int start(struct run *r, const char *state, const char *admin, struct error *err)
 {
         if (loop_new(&r->loop, err) < 0 || http_client_new(&r->http, r->loop, err) < 0 || file_store_new(&r->store, r->loop, state, err) < 0 ||
             (admin && admin_new(&r->admin, r->loop, admin, err) < 0) || loop_signal(r->loop, SIGTERM, on_signal, r, err) < 0 ||
             loop_signal(r->loop, SIGINT, on_signal, r, err) < 0)
+                return -1;
+        if (open_host(r, err) < 0)
                 return -1;
         r->jobs = calloc(r->triggers.n, sizeof(*r->jobs));
         r->rows = calloc(r->triggers.n, sizeof(*r->rows));
@@ -199,6 +221,7 @@ static void clean_up(struct run *r)
         for (size_t i = 0; i < r->n; i++)
                 if (r->jobs[i].pipeline)
                         (void)pipeline_free(r->jobs[i].pipeline);
+        (void)gate_host_free(r->host);
         (void)file_store_free(r->store);
         (void)http_client_free(r->http);
         if (r->loop)
@@ -211,7 +234,7 @@ static void clean_up(struct run *r)
 
 int cmd_run(int argc, char **argv)
 {
-        struct run r = { .task = { .turn = observe } };
+        struct run r = { .task = { .turn = observe }, .listen = "127.0.0.1:8080" };
         struct strings files = { 0 }, rest;
         const char *state = NULL, *admin = NULL;
         const struct option_spec options[] = {
@@ -219,6 +242,8 @@ int cmd_run(int argc, char **argv)
                 { .name = "state", .value = "DIR", .help = "Where positions are kept that no broker keeps. Default: $XDG_STATE_HOME/sluice, else ~/.local/state/sluice.", .kind = OPTION_TEXT, .into = &state },
                 { .name = "secrets", .value = "DIR", .help = "Where the Secrets are that Triggers name: files DIR/NAME/KEY. Default: nowhere.", .kind = OPTION_TEXT, .into = &r.secrets },
                 { .name = "admin", .value = "ADDRESS:PORT", .help = "Serve /livez, /readyz, /metrics and /status there. Default: nowhere.", .kind = OPTION_TEXT, .into = &admin },
+                { .name = "listen", .value = "ADDRESS:PORT", .help = "Where sources that are reached by requests listen: an API at its own path, others at /NAMESPACE/NAME. Default: 127.0.0.1:8080.", .kind = OPTION_TEXT, .into = &r.listen },
+                { .name = "port-file", .value = "FILE", .help = "Write the port of --listen to this file (or named pipe), instead of showing it.", .kind = OPTION_TEXT, .into = &r.port_file },
                 { .name = "events", .value = "N", .help = "End after so many delivered events. Default: go on.", .kind = OPTION_INT, .into = &r.most, .min = 1, .max = INT64_MAX },
         };
         const struct usage usage = { .name = "run",

@@ -8,6 +8,7 @@
 #include "kube/report.h"
 #include "options.h"
 #include "worker/admin.h"
+#include "worker/gate.h"
 
 static const usec GRACE = 20 * USEC_SEC, REFRESH = 15 * USEC_SEC;
 /* A failure that is over sooner is not worth a write to the API server. */
@@ -20,6 +21,7 @@ struct worker {
         struct triggers triggers;
         struct trigger *trigger;
         struct pipeline *pipeline;
+        struct gate_host *host;          /* NULL: the source is polled */
         struct task task;                /* observes the pipeline */
         struct file_store *files;        /* checkpoints in a folder; NULL: in the cluster */
         struct file_store_end *files_end;
@@ -154,7 +156,7 @@ static int join_cluster(struct worker *w, const char *kubeconfig, struct error *
         return kube_report_new(&w->report, w->kube, w->trigger->namespace_, w->trigger->name, pod, err);
 }
 
-struct places { const char *sink, *dead_letter, *secrets, *admin, *checkpoint, *instance, *kubeconfig; };
+struct places { const char *sink, *dead_letter, *secrets, *listen, *admin, *checkpoint, *instance, *kubeconfig; };
 
 static int start(struct worker *w, const struct places *p, struct error *err)
 {
@@ -168,8 +170,11 @@ static int start(struct worker *w, const struct places *p, struct error *err)
             http_client_new(&w->http, w->loop, err) < 0 || admin_new(&w->admin, w->loop, p->admin, err) < 0 ||
             (p->checkpoint ? file_store_new(&w->files, w->loop, p->checkpoint, err) : join_cluster(w, p->kubeconfig, err)) < 0)
                 return -1;
+        if (trigger_driver(w->trigger)->push && gate_host_new(&w->host, w->loop, p->listen, err) < 0)
+                return -1;
         config.loop = w->loop;
         config.http = w->http;
+        config.host = w->host;
         if (pipeline_new(&w->pipeline, &config, err) < 0 || admin_add(w->admin, w->pipeline, err) < 0)
                 return -1;
         return 0;
@@ -179,6 +184,7 @@ static void clean_up(struct worker *w)
 {
         (void)admin_free(w->admin);
         (void)pipeline_free(w->pipeline);
+        (void)gate_host_free(w->host);
         (void)kube_report_free(w->report);
         (void)kube_client_free(w->kube);
         kube_config_done(&w->kube_config);
@@ -193,13 +199,14 @@ static void clean_up(struct worker *w)
 int cmd_worker(int argc, char **argv)
 {
         struct worker w = { .task = { .turn = observe }, .grace = GRACE };
-        struct places p = { .admin = ":8081" };
+        struct places p = { .admin = ":8081", .listen = ":8080" };
         const char *path = NULL;
         const struct option_spec options[] = {
                 { .name = "trigger", .value = "FILE", .help = "The Trigger to run: YAML or JSON with exactly one.", .kind = OPTION_TEXT, .into = &path },
                 { .name = "sink", .value = "URL", .help = "Where events go, instead of the Trigger's own sink: what the controller resolved it to.", .kind = OPTION_TEXT, .into = &p.sink },
                 { .name = "dead-letter", .value = "URL", .help = "Where dead letters go: what the controller resolved deadLetter to.", .kind = OPTION_TEXT, .into = &p.dead_letter },
                 { .name = "secrets", .value = "DIR", .help = "Where the Secrets are that the Trigger names: files DIR/NAME/KEY.", .kind = OPTION_TEXT, .into = &p.secrets },
+                { .name = "listen", .value = "ADDRESS:PORT", .help = "Where a source that is reached by requests listens. Default: :8080.", .kind = OPTION_TEXT, .into = &p.listen },
                 { .name = "admin", .value = "ADDRESS:PORT", .help = "Serve /livez, /readyz, /metrics and /status there. Default: :8081.", .kind = OPTION_TEXT, .into = &p.admin },
                 { .name = "checkpoint", .value = "DIR", .help = "Keep positions in this folder instead of the cluster.", .kind = OPTION_TEXT, .into = &p.checkpoint },
                 { .name = "instance", .value = "NAME", .help = "A name that stays the same over restarts: the broker then gives the partitions back at once.", .kind = OPTION_TEXT, .into = &p.instance },
@@ -226,6 +233,8 @@ int cmd_worker(int argc, char **argv)
         }
         if (result < 0) {
                 (void)printf("admin port %u\n", admin_port(w.admin));
+                if (w.host)
+                        (void)printf("listening on port %u\n", gate_host_port(w.host));
                 (void)fflush(stdout);
                 loop_ready(w.loop, &w.task);
                 loop_run(w.loop);

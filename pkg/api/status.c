@@ -8,7 +8,7 @@ static const struct field worker_fields[] = {
           .help = "How the source is: Connecting, Connected, Idle, Standby, Disconnected or Failed." },
         { .name = "sourceMessage", .type = FIELD_STRING, .offset = offsetof(struct worker_status, source_message), .help = "What the broker said, in its own words." },
         { .name = "deliveryState", .type = FIELD_STRING, .offset = offsetof(struct worker_status, delivery_state),
-          .help = "How delivery is: Delivering, Retrying, Throttled or Blocked." },
+          .help = "How delivery is: Delivering, Retrying, Throttled, Failing or Blocked." },
         { .name = "deliveryMessage", .type = FIELD_STRING, .offset = offsetof(struct worker_status, delivery_message), .help = "What the function said, in its own words." },
         { .name = "lastEventTime", .type = FIELD_TIME, .offset = offsetof(struct worker_status, last_event_time), .help = "When the last event came from the source." },
         { .name = "lastDeliveryTime", .type = FIELD_TIME, .offset = offsetof(struct worker_status, last_delivery_time),
@@ -108,6 +108,15 @@ void status_openapi(struct writer *w)
         writer_object(w);
         for (size_t i = 0; i < COUNT_OF(members); i++)
                 simple(w, &members[i]);
+        writer_key(w, STR("address"));
+        writer_object(w);
+        writer_member_text(w, "description", "Where requests reach it (Addressable); only for sources that requests reach.");
+        writer_member_text(w, "type", "object");
+        writer_key(w, STR("properties"));
+        writer_object(w);
+        simple(w, &(struct member_schema){ "url", "string", NULL, "The URL inside the cluster." });
+        writer_object_end(w);
+        writer_object_end(w);
         list_map(w, "conditions", "What holds and what does not; Ready sums it up.", "type", condition);
         list_map(w, "workers", "What each worker says of itself.", "pod", worker);
         writer_object_end(w);

@@ -10,7 +10,7 @@ struct worker_status {
         int64_t observed_generation;     /* of the Trigger it runs */
         char *source_state;              /* Connecting, Connected, Idle, Standby, Disconnected, Failed */
         char *source_message;            /* the broker's own words; NULL: none */
-        char *delivery_state;            /* Delivering, Retrying, Throttled, Blocked */
+        char *delivery_state;            /* Delivering, Retrying, Throttled, Failing, Blocked */
         char *delivery_message;          /* the function's own words; NULL: none */
         usec last_event_time, last_delivery_time;   /* wall; 0: none yet */
         int64_t lag;                     /* -1: unknown */

@@ -9,7 +9,7 @@ struct spec_tables {
         struct rule one_source;
         char cel[1024], message[1024];
 };
-extern const struct type delivery_type, sink_ref_type, secret_ref_type;
+extern const struct type delivery_type, sink_ref_type;
 /* The types inside of delivery, for tests; ends in NULL. */
 extern const struct type *const delivery_types[];
 

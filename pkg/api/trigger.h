@@ -68,6 +68,8 @@ struct worker_spec {
         int log_level;                             /* enum log_level */
 };
 
+extern const struct type secret_ref_type;
+
 /* The sources that can be written in spec.source: given by whoever knows the drivers (pkg/source), so that the API names none. */
 struct source_type { const char *name; const struct type *type; };
 enum { SOURCE_TYPES_MAX = 32 };

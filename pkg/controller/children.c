@@ -5,9 +5,10 @@
 
 #include "base/log.h"
 #include "base/random.h"
+#include "source/driver.h"
 
 #define SECRETS "/etc/sluice-secrets"
-enum { SECRETS_MOST = 128 };
+enum { SECRETS_MOST = 128, LISTEN_PORT = 8080 };
 enum { ADMIN_PORT = 8081, GRACE_SECONDS = 30 };
 
 static const struct { const char *kind, *api_version, *path, *suffix; } kinds[CHILD_MAX] = {
@@ -16,6 +17,7 @@ static const struct { const char *kind, *api_version, *path, *suffix; } kinds[CH
         [CHILD_ROLE_BINDING] = { "RoleBinding", "rbac.authorization.k8s.io/v1", "/apis/rbac.authorization.k8s.io/v1/namespaces/%s/rolebindings/", "-sluice" },
         [CHILD_CONFIG_MAP] = { "ConfigMap", "v1", "/api/v1/namespaces/%s/configmaps/", "-sluice" },
         [CHILD_CHECKPOINT] = { "ConfigMap", "v1", "/api/v1/namespaces/%s/configmaps/", "-checkpoint" },
+        [CHILD_SERVICE] = { "Service", "v1", "/api/v1/namespaces/%s/services/", "-sluice" },
         [CHILD_DEPLOYMENT] = { "Deployment", "apps/v1", "/apis/apps/v1/namespaces/%s/deployments/", "-sluice" },
 };
 
@@ -189,6 +191,43 @@ static void config_map(struct writer *w, const struct trigger *t)
         writer_object_end(w);
 }
 
+/* ---- the Service --------------------------------------------------------------------------------------------------------------------- */
+
+bool child_needed(enum child c, const struct trigger *t) { return c != CHILD_SERVICE || trigger_driver(t)->push; }
+
+void child_address(const struct trigger *t, struct buf *b)
+{
+        if (!trigger_driver(t)->push)
+                return;
+        buf_text(b, "http://");
+        child_name(CHILD_SERVICE, t->name, b);
+        buf_printf(b, ".%s.svc", t->namespace_);
+        trigger_driver(t)->push->path(t, b);
+}
+
+static void worker_labels(struct writer *w, const struct trigger *t)
+{
+        text(w, LABEL_INSTANCE, t->name);
+        text(w, LABEL_COMPONENT, "worker");
+        text(w, LABEL_MANAGED_BY, "sluice");
+}
+
+static void service(struct writer *w, const struct trigger *t)
+{
+        object(w, "spec");
+        object(w, "selector");
+        worker_labels(w, t);
+        writer_object_end(w);
+        array(w, "ports");
+        writer_object(w);
+        text(w, "name", "http");
+        number(w, "port", 80);
+        number(w, "targetPort", LISTEN_PORT);
+        writer_object_end(w);
+        writer_array_end(w);
+        writer_object_end(w);
+}
+
 /* ---- the Deployment ------------------------------------------------------------------------------------------------------------------ */
 
 static void probe(struct writer *w, const char *name, const char *path, int64_t period, int64_t failures)
@@ -292,6 +331,12 @@ static void container(struct writer *w, const struct child_context *c)
         text(w, "name", "admin");
         number(w, "containerPort", ADMIN_PORT);
         writer_object_end(w);
+        if (trigger_driver(c->trigger)->push) {
+                writer_object(w);
+                text(w, "name", "http");
+                number(w, "containerPort", LISTEN_PORT);
+                writer_object_end(w);
+        }
         writer_array_end(w);
         text(w, "terminationMessagePolicy", "FallbackToLogsOnError"); /* why it ended stands in the Trigger's status */
         probe(w, "startupProbe", "/livez", 1, 60);
@@ -385,15 +430,19 @@ static void deployment(struct writer *w, const struct child_context *c, const ch
         object(w, "spec");
         number(w, "replicas", t->suspend ? 0 : 1);
         number(w, "revisionHistoryLimit", 2);
-        /* Never two at once: a timer fires once, a partition has one reader. */
         object(w, "strategy");
-        text(w, "type", "Recreate");
+        if (trigger_driver(t)->push) { /* requests find a worker at every moment */
+                text(w, "type", "RollingUpdate");
+                object(w, "rollingUpdate");
+                number(w, "maxUnavailable", 0);
+                number(w, "maxSurge", 1);
+                writer_object_end(w);
+        } else /* never two at once: a timer fires once, a partition has one reader */
+                text(w, "type", "Recreate");
         writer_object_end(w);
         object(w, "selector");
         object(w, "matchLabels");
-        text(w, LABEL_INSTANCE, t->name);
-        text(w, LABEL_COMPONENT, "worker");
-        text(w, LABEL_MANAGED_BY, "sluice");
+        worker_labels(w, t);
         writer_object_end(w);
         writer_object_end(w);
         object(w, "template");
@@ -421,6 +470,7 @@ void child_write(enum child child, const struct child_context *c, const char *ha
         case CHILD_ROLE: role(&w, c->trigger); break;
         case CHILD_ROLE_BINDING: role_binding(&w, c->trigger); break;
         case CHILD_CONFIG_MAP: config_map(&w, c->trigger); break;
+        case CHILD_SERVICE: service(&w, c->trigger); break;
         case CHILD_DEPLOYMENT: deployment(&w, c, hash); break;
         case CHILD_SERVICE_ACCOUNT:
         case CHILD_CHECKPOINT: /* no data: what the worker wrote stays */
@@ -434,6 +484,7 @@ void children_hash(const struct child_context *c, struct buf *out)
         BUF_AT_END struct buf all = BUF_INIT((size_t)8 << 20);
 
         for (int child = 0; child < CHILD_MAX; child++)
-                child_write((enum child)child, c, "", &all);
+                if (child_needed((enum child)child, c->trigger))
+                        child_write((enum child)child, c, "", &all);
         buf_printf(out, "%016" PRIx64, hash_bytes(0x736c75696365, buf_view(&all)));
 }

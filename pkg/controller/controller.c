@@ -33,6 +33,8 @@ struct crew {
 };
 
 /* One Trigger being reconciled. */
+static const usec LOOK_AGAIN = 5 * USEC_SEC;
+
 struct work {
         struct work *next;
         struct controller *controller;
@@ -41,6 +43,8 @@ struct work {
         json_t *object;          /* the Trigger as it was */
         struct trigger *trigger; /* NULL: it can't be decoded */
         struct buf invalid, sink, dead_letter, sink_message, hash, failed;
+        struct buf stuck;        /* what keeps a worker's pod from starting, as its events say */
+        bool look_again;         /* that may change without anything we watch */
         const char *sink_reason;
         usec retry_after;        /* what the API server asked for; 0: nothing */
         int child;               /* the next to be applied */
@@ -172,6 +176,7 @@ static void work_free(struct work *w)
         buf_done(&w->sink_message);
         buf_done(&w->hash);
         buf_done(&w->failed);
+        buf_done(&w->stuck);
         free(w->vanished);
         free(w->key);
         free(w->namespace_);
@@ -185,6 +190,8 @@ static void finish(struct work *w, bool again)
         struct controller *c = w->controller;
 
         queue_done(c->queue, w->key);
+        if (w->look_again)
+                queue_add_after(c->queue, w->key, loop_now(c->loop) + LOOK_AGAIN);
         if (again && w->retry_after)
                 queue_add_after(c->queue, w->key, loop_now(c->loop) + w->retry_after);
         else if (again)
@@ -294,7 +301,7 @@ static void write_status(struct work *w)
         struct memory *m = memory_of(c, w->key, true);
         json_t *live = live_status(w);
         struct crew *crew = crew_of(c, w->key);
-        BUF_AT_END struct buf name = BUF_INIT(1024), selector = BUF_INIT(1024);
+        BUF_AT_END struct buf name = BUF_INIT(1024), selector = BUF_INIT(1024), address = BUF_INIT(4096);
         /* While the copy has not seen the last write, that is what the status is compared with. */
         bool lags = m->status && string_equal(m->status_at, text(metadata_of(w->object), "resourceVersion"));
         json_t *previous;
@@ -306,6 +313,7 @@ static void write_status(struct work *w)
                 .sink_reason = w->sink_reason,
                 .sink_message = w->sink_message.n ? w->sink_message.p : "",
                 .failed = w->failed.n ? w->failed.p : NULL,
+                .stuck = w->stuck.n ? w->stuck.p : NULL,
                 .suspended = w->trigger && w->trigger->suspend,
                 .pods = crew ? crew->pods : NULL,
                 .workers = json_object_get(json_object_get(w->object, "status"), "workers"),
@@ -321,6 +329,9 @@ static void write_status(struct work *w)
         facts.deployment = reflector_get(c->collections[DEPLOYMENTS], w->namespace_, name.p);
         buf_printf(&selector, LABEL_INSTANCE "=%s,%s", w->name, WORKERS);
         facts.selector = selector.p;
+        if (w->trigger)
+                child_address(w->trigger, &address);
+        facts.address = address.n ? address.p : NULL;
         w->status = status_fold(&facts);
         if (!w->status || json_equal(w->status, previous))
                 finish(w, w->failed.n > 0);
@@ -400,9 +411,67 @@ static bool look_for_vanished(struct work *w)
         return false;
 }
 
+/* ---- pods that do not start ----------------------------------------------------------------------------------------------------------- */
+
+/* A pod of the present worker whose container is being made: only its events tell what it waits for. NULL: none. */
+static json_t *unstarted_pod(const struct work *w)
+{
+        struct crew *crew = crew_of(w->controller, w->key);
+        json_t *pod, *status;
+        size_t i, j;
+
+        json_array_foreach(crew ? crew->pods : NULL, i, pod) {
+                if (json_object_get(metadata_of(pod), "deletionTimestamp"))
+                        continue;
+                json_array_foreach(json_object_get(json_object_get(pod, "status"), "containerStatuses"), j, status)
+                        if (strcmp(text(json_object_get(json_object_get(status, "state"), "waiting"), "reason"), "ContainerCreating") == 0)
+                                return pod;
+        }
+        return NULL;
+}
+
+static void events_seen(void *cookie, const struct kube_answer *a)
+{
+        struct work *w = cookie;
+        json_t *root = a->failed ? NULL : json_loadb(a->body.p, a->body.n, 0, NULL), *event;
+        size_t i;
+
+        w->call = NULL;
+        json_array_foreach(json_object_get(root, "items"), i, event)
+                if (strcmp(text(event, "reason"), "FailedMount") == 0) {
+                        buf_reset(&w->stuck);
+                        buf_text(&w->stuck, text(event, "message"));
+                }
+        json_decref(root);
+        write_status(w);
+}
+
+static void count_secret(void *cookie, const struct secret_ref *ref UNUSED) { ++*(size_t *)cookie; }
+
+/* Only Secrets that a user names may be missing. */
+static bool ask_why_unstarted(struct work *w)
+{
+        BUF_AT_END struct buf path = BUF_INIT(4096), what = BUF_INIT(4096);
+        struct kube_request q = { .method = "GET", .done = events_seen, .cookie = w };
+        size_t secrets = 0;
+        json_t *pod;
+
+        if (w->trigger)
+                trigger_secrets(w->trigger, count_secret, &secrets);
+        if (!secrets || w->trigger->suspend || !(pod = unstarted_pod(w)))
+                return false;
+        w->look_again = true;
+        buf_printf(&path, "/api/v1/namespaces/%s/events?fieldSelector=involvedObject.name%%3D%s%%2Ctype%%3DWarning&limit=50", w->namespace_, text(metadata_of(pod), "name"));
+        buf_printf(&what, "look at the events of pod %s/%s", w->namespace_, text(metadata_of(pod), "name"));
+        q.path = path.p;
+        q.what = what.p;
+        w->call = kube_send(w->controller->config.client, &q);
+        return true;
+}
+
 static void conclude(struct work *w)
 {
-        if (!look_for_vanished(w))
+        if (!look_for_vanished(w) && !ask_why_unstarted(w))
                 write_status(w);
 }
 
@@ -503,6 +572,8 @@ static void apply_next(struct work *w)
 {
         struct controller *c = w->controller;
 
+        while (w->child < CHILD_MAX && !child_needed((enum child)w->child, w->trigger))
+                w->child++;
         if (w->child == CHILD_MAX) {
                 keep(&memory_of(c, w->key, true)->applied, w->hash.p);
                 record(w, "Normal", "Applied", w->trigger->suspend ? "the worker is suspended" : "the worker's objects are applied");
@@ -560,7 +631,7 @@ static void reconcile(struct controller *c, const char *key)
         if (!w || !(w->key = str_dup(str_of(key))) || !(w->namespace_ = str_dup(namespace_)) || !(w->name = str_dup(rest)))
                 abort();
         w->controller = c;
-        w->invalid.max = w->sink.max = w->dead_letter.max = w->sink_message.max = w->hash.max = w->failed.max = 65536;
+        w->invalid.max = w->sink.max = w->dead_letter.max = w->sink_message.max = w->hash.max = w->failed.max = w->stuck.max = 65536;
         w->next = c->works;
         c->works = w;
         c->busy++;

@@ -94,6 +94,8 @@ static void delivering(json_t *worker, struct verdict *v)
                 judge(v, "Unknown", "WorkerStarting", "no worker has reported yet");
         else if (strcmp(state, "Retrying") == 0)
                 judge(v, "False", "Retrying", message);
+        else if (strcmp(state, "Failing") == 0)
+                judge(v, "False", "Failing", message);
         else if (strcmp(state, "Throttled") == 0)
                 judge(v, "False", "Throttled", message);
         else if (strcmp(state, "Blocked") == 0)
@@ -184,6 +186,10 @@ static void workers_available(const struct status_facts *f, json_t *worker, stru
         }
         if (pod_trouble(f->pods, v))
                 return;
+        if (f->stuck) {
+                judge(v, "False", "FailedMount", f->stuck);
+                return;
+        }
         json_array_foreach(json_object_get(json_object_get(f->deployment, "status"), "conditions"), i, condition)
                 if (strcmp(text(condition, "type"), "ReplicaFailure") == 0 && strcmp(text(condition, "status"), "True") == 0) {
                         judge(v, "False", text(condition, "reason"), text(condition, "message"));
@@ -295,6 +301,8 @@ json_t *status_fold(const struct status_facts *f)
                 (void)json_object_set_new(status, "source", json_string(f->source));
         if (f->sink)
                 (void)json_object_set_new(status, "sinkUri", json_string(f->sink));
+        if (f->address)
+                (void)json_object_set_new(status, "address", json_pack("{s:s}", "url", f->address));
         (void)json_object_set_new(status, "replicas", json_integer(json_integer_value(json_object_get(json_object_get(f->deployment, "status"), "replicas"))));
         (void)json_object_set_new(status, "selector", json_string(f->selector));
         (void)json_object_set_new(status, "conditions", conditions);

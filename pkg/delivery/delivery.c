@@ -10,6 +10,8 @@
 
 /* ---- what the engine keeps --------------------------------------------------------------------------------------------------------- */
 
+static const usec STARVED = 10 * USEC_MSEC; /* after which memory is asked for again */
+
 enum timer_kind { TIMER_BATCH, TIMER_LANE, TIMER_COMMIT, TIMER_GIVE_UP };
 struct timer { struct heap_node node; enum timer_kind kind; };
 
@@ -87,7 +89,7 @@ struct delivery {
         uint32_t *cancels, cancels_n;    /* tickets */
         size_t timer_places;             /* how many timers there can be at once */
         usec now;                        /* of the last delivery_next */
-        usec starved_until;              /* there was no memory for a batch: try again then; 0: no */
+        usec starved_until;              /* there was no memory for a batch or a window: try again then; 0: no */
         struct batch *sent_first, *sent_last;
         struct link *free_batches;
         struct slot *slots;
@@ -95,6 +97,8 @@ struct delivery {
         struct record **scratch;         /* the records of the last SEND */
         uint64_t seed;
         uint32_t failing, final;         /* batches */
+        uint32_t dead_in_flight;         /* requests to the dead letter */
+        bool dead_last, again_last;      /* whose turn it was */
         enum delivery_state told_state;
         bool text_changed, on_hold;
         char text[256];
@@ -416,11 +420,6 @@ static void batch_end(struct delivery *d, struct batch *b)
 /* The first records of a batch that is not under way are done; without further ones it ends: false. */
 static bool batch_settle_first(struct delivery *d, struct batch *b, uint32_t n, enum outcome outcome, usec now)
 {
-        if (b->to_detach) { /* may be one of these */
-                queue_remove(&d->detaches, &b->link);
-                b->to_detach = NULL;
-                b->detached = false;
-        }
         for (; n > 0; n--, b->n--) {
                 struct record *r = b->first;
 
@@ -465,6 +464,7 @@ static void batch_landed(struct delivery *d, struct batch *b)
                 d->sent_last = b->earlier;
         b->earlier = b->later = NULL;
         d->stats.in_flight--;
+        d->dead_in_flight -= b->dead > 0;
 }
 
 /* ---- failing ------------------------------------------------------------------------------------------------------------------------- */
@@ -491,10 +491,28 @@ static void batch_wait(struct delivery *d, struct batch *b, usec until)
         }
 }
 
+static bool batch_spent(const struct delivery *d, const struct batch *b, const struct answer *a)
+{
+        return a->kind == ANSWER_FINAL || a->kind == ANSWER_TOO_LARGE || (d->config.max_attempts && b->number >= d->config.max_attempts);
+}
+
 static bool batch_exhausted(const struct delivery *d, const struct batch *b, const struct answer *a, usec now)
 {
-        return a->kind == ANSWER_FINAL || a->kind == ANSWER_TOO_LARGE || (d->config.max_attempts && b->number >= d->config.max_attempts) ||
-               (d->config.max_event_age && now - b->since >= d->config.max_event_age);
+        return batch_spent(d, b, a) || (d->config.max_event_age && now - b->since >= d->config.max_event_age);
+}
+
+/* How many of those sent have come to their end. What is old stands first; its age is no reason to give up what came after it. */
+static uint32_t batch_ended(const struct delivery *d, const struct batch *b, const struct answer *a, usec now)
+{
+        uint32_t n = 0;
+
+        if (b->named)
+                return 1;
+        if (batch_spent(d, b, a))
+                return b->send;
+        for (const struct record *r = b->first; n < b->send && now - r->since >= d->config.max_event_age; r = r->next)
+                n++;
+        return n;
 }
 
 /* Did the function itself fail, so that one of the records may be the reason? */
@@ -517,7 +535,7 @@ static usec batch_backoff(struct delivery *d, const struct batch *b)
         int64_t steps = MIN_OF((int64_t)b->number, c->max_backoff / MAX_OF(c->initial_backoff, (usec)1) + 1);
 
         if (b->final && !b->dead)
-                return c->max_backoff / 2 + backoff_full_jitter(&d->random, c->max_backoff / 2, c->max_backoff / 2, 0, 0);
+                return MAX_OF(c->max_backoff / 2 + backoff_full_jitter(&d->random, c->max_backoff / 2, c->max_backoff / 2, 0, 0), USEC_MSEC);
         if (c->linear_backoff)
                 return backoff_full_jitter(&d->random, MIN_OF(c->initial_backoff * MAX_OF(steps, (int64_t)1), c->max_backoff), c->max_backoff, 0, USEC_MSEC);
         return backoff_full_jitter(&d->random, c->initial_backoff, c->max_backoff, MAX_OF(b->number, 1u) - 1, USEC_MSEC);
@@ -608,7 +626,7 @@ static void batch_failed(struct delivery *d, struct batch *b, const struct answe
                 return;
         }
         if (batch_exhausted(d, b, a, now)) {
-                batch_give_up(d, b, b->named ? 1 : b->send, a, now);
+                batch_give_up(d, b, batch_ended(d, b, a, now), a, now);
                 return;
         }
         batch_failing(d, b, false);
@@ -620,7 +638,7 @@ static void batch_accepted(struct delivery *d, struct batch *b, usec now)
         uint32_t n = b->send;
 
         if (!b->dead)
-                flow_accepted(&d->flow, d->stats.in_flight, b->sent_at, now);
+                flow_accepted(&d->flow, d->stats.in_flight - d->dead_in_flight, b->sent_at, now);
         b->suspect -= MIN_OF(b->suspect, n);
         if (!batch_settle_first(d, b, n, b->dead ? OUTCOME_DEAD_LETTERED : OUTCOME_ACCEPTED, now))
                 return;
@@ -666,10 +684,13 @@ static void batch_keep_failed(struct delivery *d, struct batch *b, const struct 
 
 static void batch_partly_accepted(struct delivery *d, struct batch *b, const struct answer *a, usec now)
 {
-        flow_accepted(&d->flow, d->stats.in_flight, b->sent_at, now);
+        flow_accepted(&d->flow, d->stats.in_flight - d->dead_in_flight, b->sent_at, now);
         batch_keep_failed(d, b, a, now);
+        if (a->failed[0] > 0) /* what blocked may be among those accepted */
+                batch_settled_state(d, b);
         b->suspect = 0;
-        b->send = d->config.ordering == ORDERING_NONE ? b->send : b->n;
+        if (d->config.ordering != ORDERING_NONE) /* no more than fits, or the attempts would be counted from the start each time */
+                b->send = b->most ? MIN_OF(b->most, b->n) : b->n;
         batch_failed(d, b, a, now);
 }
 
@@ -692,9 +713,11 @@ static void batch_expire(struct delivery *d, struct batch *b, usec now)
 
 void delivery_answer(struct delivery *d, uint32_t ticket, const struct answer *a, usec now)
 {
+        struct answer all_failed = *a;   /* a partial answer that names no record of the batch */
         uint32_t slot = ticket & 0xffff;
         struct batch *b;
 
+        all_failed.kind = ANSWER_RETRY;
         if (slot >= d->config.max_in_flight || slot_ticket(d, slot) != ticket || !(b = d->slots[slot].batch))
                 return;
         batch_landed(d, b);
@@ -704,7 +727,7 @@ void delivery_answer(struct delivery *d, uint32_t ticket, const struct answer *a
         else if (a->kind == ANSWER_PARTIAL && !b->dead && a->failed_n > 0 && a->failed[a->failed_n - 1] < b->send)
                 batch_partly_accepted(d, b, a, now);
         else
-                batch_failed(d, b, a, now);
+                batch_failed(d, b, a->kind == ANSWER_PARTIAL ? &all_failed : a, now);
 }
 
 /* ---- revoking ------------------------------------------------------------------------------------------------------------------------ */
@@ -751,9 +774,11 @@ void delivery_revoke(struct delivery *d, uint32_t id, usec give_up_at)
 {
         struct track *t = track_find(d, id);
 
-        if (!t || t->ended)
+        if (!t)
                 return;
-        t->lost = t->lost || give_up_at == 0;
+        t->lost = t->lost || give_up_at == 0; /* its last commit may not have been pulled yet */
+        if (t->ended)
+                return;
         if (!t->revoking) {
                 t->revoking = true;
                 if (t->wants_credit)
@@ -905,13 +930,10 @@ static bool lane_fills(struct delivery *d, struct lane *l, usec now)
         return heap_insert(&d->timers, &l->wait.node, until);
 }
 
-/* A batch to send now: one whose back-off is over, else the next lane's. */
-static struct batch *next_batch(struct delivery *d, usec now)
+static struct batch *next_fresh(struct delivery *d, usec now)
 {
-        struct link *link = queue_take(&d->ready_batches);
+        struct link *link;
 
-        if (link)
-                return CONTAINER_OF(link, struct batch, link);
         while ((link = queue_take(&d->ready_lanes))) {
                 struct lane *l = CONTAINER_OF(link, struct lane, ready_link);
                 struct batch *b;
@@ -921,29 +943,59 @@ static struct batch *next_batch(struct delivery *d, usec now)
                         continue;
                 heap_remove(&d->timers, &l->wait.node);
                 b = batch_make(d, l);
-                d->starved_until = b ? 0 : now + 10 * USEC_MSEC;
                 if (b)
                         batch_fill(d, b);
+                else
+                        d->starved_until = now + STARVED;
                 lane_ready(d, l);
                 return b;
         }
         return NULL;
 }
 
+static struct batch *next_again(struct delivery *d)
+{
+        struct link *link = queue_take(&d->ready_batches);
+
+        return link ? CONTAINER_OF(link, struct batch, link) : NULL;
+}
+
+/* What is sent again and what is new take turns: a few lanes that fail slowly would keep out all others. */
+static struct batch *next_batch(struct delivery *d, usec now)
+{
+        struct batch *b;
+
+        if (d->on_hold || !flow_allows(&d->flow, d->stats.in_flight - d->dead_in_flight, now))
+                return NULL;
+        if ((b = d->again_last ? next_fresh(d, now) : next_again(d)))
+                d->again_last = !d->again_last;
+        else if (d->again_last)
+                b = next_again(d);
+        else
+                b = next_fresh(d, now);
+        return b;
+}
+
+/* Dead letters have half of the requests at most, and take turns with the rest, for the same reason. */
+static struct batch *next_dead(struct delivery *d)
+{
+        struct link *link = d->dead_in_flight < MAX_OF(d->config.max_in_flight / 2, 1u) ? queue_take(&d->ready_dead) : NULL;
+
+        return link ? CONTAINER_OF(link, struct batch, link) : NULL;
+}
+
 static bool send_next(struct delivery *d, usec now, struct action *a)
 {
-        struct batch *b = NULL;
-        struct link *dead;
+        struct batch *b;
         uint32_t n = 0;
 
         if (d->free_slots_n == 0)
                 return false;
-        if ((dead = queue_take(&d->ready_dead)))
-                b = CONTAINER_OF(dead, struct batch, link);
-        else if (!d->on_hold && flow_allows(&d->flow, d->stats.in_flight, now))
-                b = next_batch(d, now);
-        if (!b)
+        b = d->dead_last ? next_batch(d, now) : next_dead(d);
+        if (!b && !(b = d->dead_last ? next_dead(d) : next_batch(d, now)))
                 return false;
+        d->dead_last = b->dead > 0;
+        d->dead_in_flight += b->dead > 0;
         if (!b->dead)
                 flow_sent(&d->flow, b->send, now);
         b->slot = d->free_slots[--d->free_slots_n];
@@ -1045,7 +1097,7 @@ static bool state_next(struct delivery *d, usec now, struct action *a)
         d->told_state = state;
         d->text_changed = false;
         *a = (struct action){ .kind = ACTION_STATE, .state = state, .text = state == DELIVERY_IDLE ? "" : d->text };
-        if (state == DELIVERY_IDLE)
+        if (state == DELIVERY_IDLE && !flow_throttles(&d->flow, now)) /* the next record may find the sink still refusing */
                 d->text[0] = 0;
         return true;
 }
@@ -1061,7 +1113,13 @@ static int64_t grant(const struct budget *b, const struct account *a, uint32_t t
         return more >= step || account_use(a) <= 0 ? MAX_OF(more, (int64_t)0) : 0;
 }
 
-static bool credit_next(struct delivery *d, struct action *a)
+static void track_hungry(struct delivery *d, struct track *t)
+{
+        t->hungry = true;
+        queue_add(&d->hungry, &t->credit_link);
+}
+
+static bool credit_next(struct delivery *d, usec now, struct action *a)
 {
         uint32_t most_span = MAX_OF(d->config.max_records * 16, 1024u);
         struct link *l;
@@ -1075,15 +1133,20 @@ static bool credit_next(struct delivery *d, struct action *a)
                 if (t->records.granted > d->records.reserve / 2 && t->bytes.granted > d->bytes.reserve / 2)
                         continue;
                 records = MAX_OF(MIN_OF(records, (int64_t)room - t->records.granted), (int64_t)0);
-                if ((records > 0 || bytes > 0) && window_reserve(&t->window, (uint32_t)(t->records.granted + records))) {
-                        budget_move(&d->records, &t->records, records, 0);
-                        budget_move(&d->bytes, &t->bytes, bytes, 0);
-                        *a = (struct action){ .kind = ACTION_CREDIT, .track = t->id, .credit = (uint32_t)records, .bytes = (size_t)bytes };
-                        want_credit(d, t); /* the grant may have been smaller than the need, or have paid a debt only */
-                        return true;
+                if (records <= 0 && bytes <= 0) {
+                        track_hungry(d, t);
+                        continue;
                 }
-                t->hungry = true;
-                queue_add(&d->hungry, &t->credit_link);
+                if (!window_reserve(&t->window, (uint32_t)(t->records.granted + records))) {
+                        d->starved_until = now + STARVED;
+                        track_hungry(d, t);
+                        continue;
+                }
+                budget_move(&d->records, &t->records, records, 0);
+                budget_move(&d->bytes, &t->bytes, bytes, 0);
+                *a = (struct action){ .kind = ACTION_CREDIT, .track = t->id, .credit = (uint32_t)records, .bytes = (size_t)bytes };
+                want_credit(d, t); /* the grant may have been smaller than the need, or have paid a debt only */
+                return true;
         }
         return false;
 }
@@ -1123,26 +1186,29 @@ static void turn_timers(struct delivery *d, usec now)
                 heap_remove(&d->timers, first);
                 timer_fired(d, CONTAINER_OF(first, struct timer, node));
         }
+        if (d->starved_until && now >= d->starved_until) {
+                d->starved_until = 0;
+                feed_hungry(d);
+        }
         while (d->sent_first && now - d->sent_first->sent_at >= d->config.timeout)
                 batch_expire(d, d->sent_first, now);
 }
 
 bool delivery_next(struct delivery *d, usec now, struct action *a)
 {
-        /* What gives back comes before what takes on; a track's settlements before its commit, and both before its end. */
-        if (settle_next(d, a))
-                return true;
+        /* What gives back comes before what takes on; a cancellation before its records are handed back, for whoever sends still borrows
+         * them; a track's settlements before its commit, and both before its end. */
         if (d->cancels_n) {
                 *a = (struct action){ .kind = ACTION_CANCEL, .attempt = d->cancels[--d->cancels_n] };
                 return true;
         }
-        if (detach_next(d, a))
+        if (settle_next(d, a) || detach_next(d, a))
                 return true;
         d->now = now;
         turn_timers(d, now);
         if (d->cancels_n || d->settled || d->detaches.first)
                 return delivery_next(d, now, a);
-        return commit_next(d, a) || end_next(d, a) || state_next(d, now, a) || send_next(d, now, a) || credit_next(d, a);
+        return commit_next(d, a) || end_next(d, a) || state_next(d, now, a) || send_next(d, now, a) || credit_next(d, now, a);
 }
 
 usec delivery_deadline(const struct delivery *d)

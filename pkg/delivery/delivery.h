@@ -63,6 +63,7 @@ enum delivery_state {
         DELIVERY_IDLE,                   /* nothing to deliver, or all well */
         DELIVERY_RETRYING,               /* the last attempt failed; further ones follow */
         DELIVERY_THROTTLED,              /* the sink has too much: fewer requests, or a pause */
+        DELIVERY_FAILING,                /* push sources: the function did not accept the last request; its caller was told */
         DELIVERY_BLOCKED,                /* a final failure, or a dead letter that isn't taken, blocks a lane */
         DELIVERY_STATE_MAX,
 };

@@ -408,6 +408,25 @@ static void age_is_limited(void **state UNUSED)
         end();
 }
 
+/* Of a batch only what is old itself is given up for its age. */
+static void age_is_each_records_own(void **state UNUSED)
+{
+        begin((struct delivery_config){ .on_exhausted = EXHAUSTED_DROP, .max_event_age = 8 * USEC_SEC, .batch_records = 3, .batch_wait = 4 * USEC_SEC, .timeout = USEC_MINUTE });
+        assign(0);
+        (void)offer(0, 0, NULL);
+        (void)offer(0, 1, NULL);
+        b.now += 3 * USEC_SEC;
+        (void)offer(0, 2, NULL);
+        assert_int_equal(b.sent[0].n, 3);
+        b.now += 5 * USEC_SEC;
+        fail_with(0, ANSWER_RETRY, "no");
+        assert_int_equal(b.settled[OUTCOME_DROPPED], 2);
+        assert_int_equal(b.outcome_of[2], OUTCOME_MAX);
+        assert_int_equal(b.sent_n, 2);
+        assert_int_equal(b.sent[1].positions[0], 2);
+        end();
+}
+
 static void what_is_exhausted_goes_to_the_dead_letter(void **state UNUSED)
 {
         begin((struct delivery_config){ .on_exhausted = EXHAUSTED_DEAD_LETTER, .max_attempts = 1 });
@@ -616,6 +635,39 @@ static void lost_commits_nothing(void **state UNUSED)
         end();
 }
 
+/* Whoever sends borrows the records until it hears that the attempt is over. */
+static void a_cancelled_attempt_ends_before_its_records(void **state UNUSED)
+{
+        struct action a;
+
+        begin((struct delivery_config){ 0 });
+        assign(0);
+        (void)offer(0, 0, NULL);
+        delivery_revoke(b.d, 0, 0);
+        assert_true(delivery_next(b.d, b.now, &a));
+        assert_int_equal(a.kind, ACTION_CANCEL);
+        take_action(&a);
+        assert_true(delivery_next(b.d, b.now, &a));
+        assert_int_equal(a.kind, ACTION_SETTLE);
+        take_action(&a);
+        end();
+}
+
+/* The loss may be heard of before the last commit was pulled. */
+static void what_is_lost_after_its_end_commits_nothing(void **state UNUSED)
+{
+        begin((struct delivery_config){ .commit_count = 1000, .commit_interval = USEC_HOUR });
+        assign(0);
+        (void)offer(0, 0, NULL);
+        accept(0);
+        delivery_revoke(b.d, 0, b.now + USEC_SEC);
+        delivery_revoke(b.d, 0, 0);
+        pull();
+        assert_true(b.revoked[0]);
+        assert_int_equal(b.commits[0], 0);
+        end();
+}
+
 static void grace_may_be_cut_short_by_loss(void **state UNUSED)
 {
         begin((struct delivery_config){ .ordering = ORDERING_NONE });
@@ -810,6 +862,23 @@ static void only_the_named_record_is_given_up(void **state UNUSED)
 }
 
 /* The function fails on batches that hold the poison; how many requests until it is alone? */
+/* Such an answer blames nobody: the first record must not pay for it alone. */
+static void a_partial_answer_that_names_none_fails_all(void **state UNUSED)
+{
+        const uint32_t beyond[] = { 2 };
+
+        for (size_t n = 0; n < 2; n++) {
+                begin((struct delivery_config){ .batch_records = 2, .max_attempts = 1, .on_exhausted = EXHAUSTED_DROP, .bisect = true });
+                assign(0);
+                offer_all(2);
+                fail_some(0, beyond, n);
+                assert_int_equal(b.settled[OUTCOME_DROPPED], 0);
+                next_deadline();
+                assert_int_equal(b.sent[1].n, 1); /* halved */
+                end();
+        }
+}
+
 static void a_poison_record_is_found_by_halving(void **state UNUSED)
 {
         for (uint64_t poison = 0; poison < 32; poison++)
@@ -872,6 +941,41 @@ static void what_is_too_large_goes_in_parts(void **state UNUSED)
         end();
 }
 
+/* A partial answer leaves no more to send than fits, or each 413 would forget the attempts that were made. */
+static void what_fits_is_known_after_a_partial_answer(void **state UNUSED)
+{
+        const uint32_t first[] = { 0 };
+
+        begin((struct delivery_config){ .batch_records = 4, .max_attempts = 2, .on_exhausted = EXHAUSTED_DROP });
+        assign(0);
+        offer_all(4);
+        fail_with(0, ANSWER_TOO_LARGE, "413");
+        assert_int_equal(b.sent[1].n, 2);
+        fail_some(1, first, 1);
+        next_deadline();
+        assert_int_equal(b.sent[2].n, 2);
+        assert_int_equal(b.sent[2].number, 2);
+        fail_some(2, first, 1);
+        assert_int_equal(b.settled[OUTCOME_DROPPED], 1);
+        end();
+}
+
+/* What blocks may be accepted by a partial answer while the rest is only retried. */
+static void a_partial_answer_may_unblock(void **state UNUSED)
+{
+        const uint32_t second[] = { 1 };
+
+        begin((struct delivery_config){ .batch_records = 2 });
+        assign(0);
+        offer_all(2);
+        fail_with(0, ANSWER_FINAL, "400");
+        assert_int_equal(b.state, DELIVERY_BLOCKED);
+        next_deadline();
+        fail_some(1, second, 1);
+        assert_int_equal(b.state, DELIVERY_RETRYING);
+        end();
+}
+
 static void a_single_record_too_large_is_final(void **state UNUSED)
 {
         begin((struct delivery_config){ .on_exhausted = EXHAUSTED_DROP });
@@ -913,6 +1017,63 @@ static void dead_letters_go_one_by_one_and_say_why(void **state UNUSED)
         end();
 }
 
+/* ---- turns --------------------------------------------------------------------------------------------------------------------------- */
+
+/* Two lanes on which the function hangs are always due again before a slot is free. */
+static void lanes_that_hang_leave_room_to_others(void **state UNUSED)
+{
+        size_t of_third = 0;
+
+        begin((struct delivery_config){ .max_in_flight = 1, .timeout = 10 * USEC_SEC, .initial_backoff = USEC_MSEC, .max_backoff = USEC_SEC });
+        for (uint32_t t = 0; t < 3; t++) {
+                assign(t);
+                (void)offer_sized(t, 0, NULL, 1);
+        }
+        pull();
+        for (size_t i = 0; i < 20; i++) {
+                while (i == b.sent_n)
+                        next_deadline();
+                if (b.sent[i].track == 2) {
+                        of_third++;
+                        accept(i);
+                        (void)offer(2, of_third, NULL);
+                }
+        }
+        assert_in_range(of_third, 5, 15);
+        end();
+}
+
+static void dead_letters_that_hang_leave_room_to_others(void **state UNUSED)
+{
+        size_t accepted = 0;
+
+        for (uint32_t slots = 1; slots <= 4; slots *= 4) {
+                begin((struct delivery_config){ .max_in_flight = slots, .timeout = 10 * USEC_SEC, .initial_backoff = USEC_MSEC, .max_backoff = USEC_SEC,
+                                                .on_exhausted = EXHAUSTED_DEAD_LETTER });
+                for (uint32_t t = 0; t < 8; t++) {
+                        assign(t);
+                        (void)offer_sized(t, 0, NULL, 1);
+                }
+                pull();
+                for (size_t i = 0; i < 60; i++) {
+                        while (i == b.sent_n)
+                                next_deadline();
+                        if (b.sent[i].dead_letter)
+                                continue;
+                        if (b.sent[i].track < 7) {
+                                answer_with(i, (struct answer){ .kind = ANSWER_FINAL, .status = 400, .text = "no" });
+                                continue;
+                        }
+                        accept(i);
+                        accepted++;
+                        (void)offer(7, accepted, NULL);
+                }
+                assert_in_range(accepted, 15, 60);
+                end();
+                accepted = 0;
+        }
+}
+
 /* ---- flow control -------------------------------------------------------------------------------------------------------------------- */
 
 static void the_rate_is_kept(void **state UNUSED)
@@ -930,6 +1091,39 @@ static void the_rate_is_kept(void **state UNUSED)
         while (b.sent_n < 40)
                 next_deadline();
         assert_in_range(b.now - USEC_HOUR, 345 * USEC_MSEC, 355 * USEC_MSEC);
+        end();
+}
+
+/* A rate that does not divide a second must not be exceeded by what is lost in rounding. */
+static void an_odd_rate_is_kept(void **state UNUSED)
+{
+        begin((struct delivery_config){ .ordering = ORDERING_NONE, .max_in_flight = 64, .max_records = 4096, .rate = 700001, .burst = 1 });
+        assign(0);
+        offer_all(MOST - 1);
+        while (b.sent_n < MOST - 1) {
+                if (b.sent_n > b.settled[OUTCOME_ACCEPTED])
+                        accept(b.settled[OUTCOME_ACCEPTED]);
+                else
+                        next_deadline();
+        }
+        assert_true((b.now - USEC_HOUR + 1) * 700001 >= (usec)(MOST - 2) * USEC_SEC);
+        end();
+}
+
+static void what_throttles_says_why_each_time(void **state UNUSED)
+{
+        begin((struct delivery_config){ .max_in_flight = 1 });
+        assign(0);
+        (void)offer(0, 0, NULL);
+        answer_with(0, (struct answer){ .kind = ANSWER_RETRY, .status = 429, .overload = true, .retry_after = USEC_MINUTE, .text = "slow down" });
+        assert_int_equal(b.state, DELIVERY_THROTTLED);
+        delivery_revoke(b.d, 0, 0);
+        pull();
+        assert_int_equal(b.state, DELIVERY_IDLE);
+        assign(1);
+        (void)offer(1, 0, NULL);
+        assert_int_equal(b.state, DELIVERY_THROTTLED);
+        assert_string_equal(b.text, "slow down");
         end();
 }
 
@@ -1009,6 +1203,7 @@ int main(void)
                 cmocka_unit_test(a_final_answer_drops_when_asked),
                 cmocka_unit_test(attempts_are_limited),
                 cmocka_unit_test(age_is_limited),
+                cmocka_unit_test(age_is_each_records_own),
                 cmocka_unit_test(what_is_exhausted_goes_to_the_dead_letter),
                 cmocka_unit_test(a_late_answer_is_cancelled_and_retried),
                 cmocka_unit_test(what_waits_is_detached_once),
@@ -1020,6 +1215,8 @@ int main(void)
                 cmocka_unit_test(grace_ends),
                 cmocka_unit_test(a_failure_in_grace_releases),
                 cmocka_unit_test(lost_commits_nothing),
+                cmocka_unit_test(a_cancelled_attempt_ends_before_its_records),
+                cmocka_unit_test(what_is_lost_after_its_end_commits_nothing),
                 cmocka_unit_test(grace_may_be_cut_short_by_loss),
                 cmocka_unit_test(a_record_of_a_strange_track_comes_back),
                 cmocka_unit_test(a_track_comes_again_afresh),
@@ -1029,12 +1226,19 @@ int main(void)
                 cmocka_unit_test(in_order_all_from_the_first_failure_is_sent_again),
                 cmocka_unit_test(without_order_only_the_failed_are_sent_again),
                 cmocka_unit_test(only_the_named_record_is_given_up),
+                cmocka_unit_test(a_partial_answer_that_names_none_fails_all),
                 cmocka_unit_test(a_poison_record_is_found_by_halving),
                 cmocka_unit_test(an_overloaded_sink_halves_no_batch),
                 cmocka_unit_test(what_is_too_large_goes_in_parts),
+                cmocka_unit_test(what_fits_is_known_after_a_partial_answer),
+                cmocka_unit_test(a_partial_answer_may_unblock),
                 cmocka_unit_test(a_single_record_too_large_is_final),
                 cmocka_unit_test(dead_letters_go_one_by_one_and_say_why),
+                cmocka_unit_test(lanes_that_hang_leave_room_to_others),
+                cmocka_unit_test(dead_letters_that_hang_leave_room_to_others),
                 cmocka_unit_test(the_rate_is_kept),
+                cmocka_unit_test(an_odd_rate_is_kept),
+                cmocka_unit_test(what_throttles_says_why_each_time),
                 cmocka_unit_test(an_overloaded_sink_gets_less_and_then_a_pause),
                 cmocka_unit_test(one_of_the_sinks_words_pauses_all),
                 cmocka_unit_test(statuses_have_their_class),

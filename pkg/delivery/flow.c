@@ -18,7 +18,8 @@ void flow_init(struct flow *f, const struct flow_config *config, usec now)
         f->paid_until = INT64_MIN;
 }
 
-static int64_t cost(const struct flow *f) { return 1000000000 / f->config.rate; }
+/* Of an event, in nanoseconds; rounded up, so that the rate is never exceeded. */
+static int64_t cost(const struct flow *f) { return (1000000000 + f->config.rate - 1) / f->config.rate; }
 
 /* The instant from which the rate allows another event. */
 static int64_t affordable_at(const struct flow *f) { return f->paid_until == INT64_MIN ? INT64_MIN : f->paid_until - (f->config.burst - 1) * cost(f); }
@@ -79,13 +80,14 @@ void flow_accepted(struct flow *f, uint32_t in_flight, usec sent_at, usec now)
         }
         f->failed = f->opened = 0;
         watch_latency(f, sent_at, now);
-        /* What was not used proves nothing. */
         if (in_flight + 1 >= (uint32_t)f->limit / 2) {
                 f->limit += f->limit < f->threshold ? 1 : 2 / f->limit;
                 f->limit = MIN_OF(f->limit, (double)f->config.most);
+        } else { /* what was not used proves nothing, and holds nothing back */
+                f->overloaded = false;
         }
         ramp_up(f, now);
-        if (f->limit >= f->threshold && f->ramp == 0)
+        if (f->limit * 2 >= f->before)
                 f->overloaded = false;
 }
 
@@ -117,7 +119,7 @@ usec flow_deadline(const struct flow *f, usec now)
         usec at = f->paused_until;
 
         if (f->config.rate && affordable_at(f) > now * 1000)
-                at = MAX_OF(at, affordable_at(f) / 1000 + 1);
+                at = MAX_OF(at, (affordable_at(f) + 999) / 1000);
         return at > now ? at : USEC_NEVER;
 }
 

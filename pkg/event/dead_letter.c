@@ -8,7 +8,11 @@ void dead_letter_write(const struct dead_letter *d, struct writer *w)
 {
         BUF_AT_END struct buf time = BUF_INIT(64);
 
-        time_format(&time, d->time);
+        /* yyyy-MM-dd'T'HH:mm:ss.SSSSSSSSSxxx, as the published types read it. */
+        time_format_micro(&time, d->time);
+        if (!time.failed && time.n)
+                time.n--; /* the Z */
+        buf_text(&time, "000+00:00");
         writer_object(w);
         writer_member_string(w, "timestamp", buf_view(&time));
         writer_key(w, STR("request_context"));
@@ -25,7 +29,6 @@ void dead_letter_write(const struct dead_letter *d, struct writer *w)
         writer_member_string(w, "function_error", d->reason);
         writer_object_end(w);
         writer_member_string(w, "response_payload", d->answer);
-        writer_member_string(w, "event_id", d->id);
         writer_object_end(w);
 }
 

@@ -86,6 +86,9 @@ static int on_headers_complete(llhttp_t *p)
                 return fault(c, 400, "a status that has not three digits");
         if (p->type == HTTP_RESPONSE && p->status_code == 101)
                 return fault(c, 400, "the peer changes the protocol without being asked");
+        /* An offer to change the protocol is free to be ignored; CONNECT is none. */
+        if (p->type == HTTP_REQUEST && p->method != HTTP_CONNECT)
+                p->upgrade = 0;
         c->message.method = p->method;
         c->message.status = p->status_code;
         if (c->refuse_large_body && p->content_length != UINT64_MAX && p->content_length > c->body_max)

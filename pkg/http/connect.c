@@ -63,12 +63,12 @@ static const char *tls_advice(struct connection *c, CURLcode r)
         long verified = 0;
 
         if (strstr(c->reason, "certificate required") || strstr(c->reason, "handshake failure") || strstr(c->reason, "bad certificate"))
-                return c->target->config.tls.client_cert_file ? "the server refuses our client certificate: give one that it trusts in tls.clientCert"
-                                                              : "the server may demand a client certificate: give one in tls.clientCert";
+                return c->target->config.tls.client_cert_file ? "the server refuses our client certificate: give one that it trusts in tls.certSecretRef"
+                                                              : "the server may demand a client certificate: give one in tls.certSecretRef";
         if (r == CURLE_SSL_CERTPROBLEM)
-                return "the client certificate or its key can't be used: see tls.clientCert";
+                return "the client certificate or its key can't be used: see tls.certSecretRef";
         if (r == CURLE_SSL_CACERT_BADFILE)
-                return "the CA can't be read: see tls.ca";
+                return "the CA can't be read: see tls.caSecretRef";
         if (r != CURLE_PEER_FAILED_VERIFICATION)
                 return NULL;
         (void)curl_easy_getinfo(c->easy, CURLINFO_SSL_VERIFYRESULT, &verified);
@@ -77,8 +77,8 @@ static const char *tls_advice(struct connection *c, CURLcode r)
         if (verified == X509_V_ERR_CERT_NOT_YET_VALID)
                 return "its certificate is not valid yet: compare the clocks";
         if (verified == X509_V_OK || strstr(c->reason, "host name") || strstr(c->reason, "subject name"))
-                return "its certificate is for another name: give that name in tls.serverName";
-        return "its certificate is not trusted: give its CA in tls.ca";
+                return "its certificate is for another name: say tls.verifyHostname: false if that is meant";
+        return "its certificate is not trusted: give its CA in tls.caSecretRef or sink.CACerts";
 }
 
 static void connect_error(struct connection *c, CURLcode r, struct error *err)

@@ -108,11 +108,11 @@ static void an_unknown_authority_is_not_trusted(void **state UNUSED)
         serve(&leaf);
         identity_pem(&other, false, &pem);
         trust((struct http_tls){ .ca_pem = buf_view(&pem) });
-        expect_failure("not trusted: give its CA in tls.ca");
+        expect_failure("not trusted: give its CA in tls.caSecretRef");
         assert_false(done[0].c.maybe_processed);
         target = http_target_free(target);
         aim((struct http_target_config){ 0 }); /* the system's */
-        expect_failure("not trusted: give its CA in tls.ca");
+        expect_failure("not trusted: give its CA in tls.caSecretRef");
         assert_int_equal(server.requests, 0);
 }
 
@@ -120,14 +120,14 @@ static void a_missing_ca_file_is_named(void **state UNUSED)
 {
         serve(&leaf);
         trust((struct http_tls){ .ca_file = "/nonexistent/ca.pem" });
-        expect_failure("tls.ca");
+        expect_failure("tls.caSecretRef");
 }
 
 static void another_name_is_refused(void **state UNUSED)
 {
         serve(&stranger);
         trust((struct http_tls){ 0 });
-        expect_failure("another name: give that name in tls.serverName");
+        expect_failure("for another name");
         target = http_target_free(target);
         trust((struct http_tls){ .server_name = "elsewhere.example" });
         expect_answer();
@@ -160,14 +160,14 @@ static void a_client_certificate_is_demanded(void **state UNUSED)
         for (size_t i = 0; i < COUNT_OF(versions); i++) {
                 (void)SSL_CTX_set_max_proto_version(server.tls, versions[i]);
                 trust((struct http_tls){ 0 });
-                expect_failure("client certificate: give one in tls.clientCert");
+                expect_failure("client certificate: give one in tls.certSecretRef");
                 target = http_target_free(target);
                 trust((struct http_tls){ .client_cert_file = cert_file, .client_key_file = key_file });
                 expect_answer();
                 target = http_target_free(target);
         }
         trust((struct http_tls){ .client_cert_file = "/nonexistent/cert.pem", .client_key_file = key_file });
-        expect_failure("see tls.clientCert");
+        expect_failure("see tls.certSecretRef");
 }
 
 static void both_versions_are_spoken(void **state UNUSED)

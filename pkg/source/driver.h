@@ -1,4 +1,5 @@
-/* A source is a driver: one const struct in a folder of its own. It lends records, is given credit, and hears how each ended. It knows
+/* A source is a driver: one const struct in a folder of its own. It lends records, is given credit, and hears how each ended. A push source is
+ * handed requests instead, makes records of them, and answers with what the function said: it has neither tracks nor credit. Drivers know
  * nothing of Kubernetes or of HTTP delivery. All calls on the loop's thread; none blocks. */
 #pragma once
 
@@ -46,6 +47,7 @@ enum source_event_kind {
         SOURCE_EVENT_REVOKING,   /* track: finish what is in flight by give_up_at (monotonic), then `revoked` is called */
         SOURCE_EVENT_LOST,       /* track: someone else has it already: commit nothing; then `revoked` is called */
         SOURCE_EVENT_STATE,      /* state, text: changed */
+        SOURCE_EVENT_CALL,       /* push: what receive put off is decided: call, verdict, and records or reply */
         SOURCE_EVENT_CLOSED,     /* after stop: everything is given back; free may be called */
 };
 struct source_event {
@@ -55,7 +57,57 @@ struct source_event {
         usec give_up_at;
         enum source_state state;
         const char *text;        /* the peer's own words; borrowed until the next poll; NULL: none */
+        uint64_t call;
+        int verdict;             /* enum push_verdict: PUSH_REPLY or PUSH_DELIVER */
+        struct record *const *records; size_t n;  /* the array is borrowed until the next poll */
+        struct push_reply *reply;/* borrowed until the next poll */
 };
+
+/* ---- push ---- */
+
+struct push_request {            /* borrowed until receive returns; path, query, body and headers of a call that is delivered or put off: until finish or gone */
+        struct str method, path, query;  /* as sent; the query without its ? */
+        struct str body;
+        struct str client;               /* the caller's address, numeric: the peer's, or what a trusted proxy says */
+        struct str id;                   /* of this request, 32 hex digits: returned to the caller and logged */
+        bool tls;
+        const void *head;                /* whoever took the request in */
+        struct str (*header)(const struct push_request *, const char *name);      /* the first of that name; p NULL: none */
+        void (*each_header)(const struct push_request *, void (*each)(void *cookie, struct str name, struct str value), void *cookie);
+};
+struct push_reply { int status; struct buf headers, body; };     /* headers: "Name: value\r\n" lines, Content-Type among them */
+
+enum push_verdict {
+        PUSH_REPLY,              /* the reply is written: no function is called */
+        PUSH_DELIVER,            /* the records go to the function, in one event */
+        PUSH_LATER,              /* undecided: SOURCE_EVENT_CALL follows, unless gone is called before */
+};
+enum push_result {
+        PUSH_ACCEPTED,           /* 2xx: body is the function's answer */
+        PUSH_FILTERED,           /* the Trigger's filter left every record out */
+        PUSH_FAILED,             /* any other status, or a transform that failed */
+        PUSH_UNREACHABLE,        /* no answer: text says why */
+        PUSH_TIMEOUT,            /* none in time */
+        PUSH_BUSY,               /* not tried: maxInFlight requests are under way */
+        PUSH_LIMITED,            /* not tried: rateLimit; retry_after */
+        PUSH_NOT_READY,          /* not tried: stopping, or a Secret, a token or the function's initialization is missing */
+        PUSH_GONE,               /* the caller left: the reply goes nowhere */
+};
+struct push_outcome { enum push_result result; int status; usec retry_after; struct str body; const char *text; };
+
+struct push_driver {
+        /* Is the request this Trigger's? 0: no; otherwise the highest number of all Triggers wins. */
+        unsigned (*route)(struct source *, const struct push_request *);
+        /* Decides about a request. n: room in records, then how many there are, at least one with PUSH_DELIVER. */
+        enum push_verdict (*receive)(struct source *, uint64_t call, const struct push_request *, struct record **records, size_t *n, struct push_reply *);
+        /* What became of the records: writes the reply and releases them. */
+        void (*finish)(struct source *, uint64_t call, struct record *const *, size_t n, const struct push_outcome *, struct push_reply *);
+        void (*gone)(struct source *, uint64_t call);    /* the caller left a call that is put off; NULL: receive never puts off */
+        usec (*timeout)(const struct source *);          /* how long the function may take */
+        /* Where others reach it: "/shop/orders", or an API's own path. */
+        void (*path)(const struct trigger *, struct buf *);
+};
+enum { PUSH_RECORDS_MOST = 1000 };
 
 /* What a source is opened with; all borrowed until free. */
 struct services {
@@ -64,13 +116,14 @@ struct services {
         const struct clock *clock;
         struct store store;              /* this Trigger's own keys */
         const struct trigger *trigger;
+        const char *secrets;             /* the folder of Secrets, NAME/KEY; NULL: none */
         const char *instance;            /* stable name of this worker's slot; NULL: none */
 };
 
 struct driver {
         const char *name;                /* the member of spec.source */
         const char *ce_type;             /* CloudEvents type, e.g. "dev.sluice.kafka.message" */
-        bool push;
+        const struct push_driver *push;  /* NULL: it is polled. Otherwise credit, settle, detach, commit, revoked and lag are NULL */
         bool commit_at_once;             /* positions are so few that each is worth a write */
         const struct type *type;         /* the spec's table */
         /* 0, or -1 when the spec can't work whatever happens. Connecting is no part of it: that shows as SOURCE_EVENT_STATE. */

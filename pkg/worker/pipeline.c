@@ -6,9 +6,9 @@
 #include "base/log.h"
 #include "base/random.h"
 #include "filter/filter.h"
-#include "worker/sender.h"
+#include "worker/gate.h"
 
-enum { EVENTS_AT_ONCE = 64, ROUNDS_A_TURN = 16 };
+enum { EVENTS_AT_ONCE = 64, ROUNDS_A_TURN = 16, PUSH_ANSWER_MOST = 8 << 20 };
 
 struct pipeline {
         struct task task;
@@ -16,14 +16,15 @@ struct pipeline {
         const struct driver *driver;
         struct services services;
         struct source *source;
-        struct delivery *engine;
+        struct delivery *engine;         /* NULL: a push source, which has a gate */
+        struct gate *gate;
         struct sender *sender;
         struct filter *filter;           /* NULL: everything is delivered */
         struct buf document;             /* what the filter sees */
         struct pipeline_status status;
         enum delivery_state engine_state;
         char engine_text[256];
-        bool stopping, closed;
+        bool stopping, closed, source_stopped;
         usec give_up_at;
 };
 
@@ -46,6 +47,13 @@ bool pipeline_stopped(const struct pipeline *p) { return p->closed; }
 void pipeline_status(const struct pipeline *p, struct pipeline_status *out)
 {
         *out = p->status;
+        if (p->gate) {
+                struct gate_facts facts;
+
+                gate_facts(p->gate, &facts);
+                out->stats = facts.stats;
+                return;
+        }
         delivery_stats(p->engine, &out->stats);
         out->lag = p->driver->lag(p->source);
 }
@@ -111,6 +119,7 @@ static size_t poll_source(struct pipeline *p, usec now)
                 case SOURCE_EVENT_REVOKING: delivery_revoke(p->engine, e->track, p->stopping ? MIN_OF(e->give_up_at, p->give_up_at) : e->give_up_at); break;
                 case SOURCE_EVENT_LOST: delivery_revoke(p->engine, e->track, 0); break;
                 case SOURCE_EVENT_STATE: source_said(p, e, now); break;
+                case SOURCE_EVENT_CALL: gate_call(p->gate, e, now); break;
                 case SOURCE_EVENT_CLOSED:
                         p->closed = true;
                         changed(p);
@@ -147,7 +156,8 @@ static void tell_state(struct pipeline *p)
         enum delivery_state state = p->engine_state;
         bool ready = sender_ready(p->sender, &why);
 
-        delivery_hold(p->engine, !ready);
+        if (p->engine)
+                delivery_hold(p->engine, !ready);
         if (!ready && why) {
                 state = DELIVERY_RETRYING;
                 text = why;
@@ -180,6 +190,39 @@ static void perform(struct pipeline *p, const struct action *a)
         }
 }
 
+static void turn_gate(struct pipeline *p, usec now)
+{
+        struct gate_facts facts;
+        bool more = true;
+        usec deadline;
+
+        for (int round = 0; more && round < ROUNDS_A_TURN && !p->closed; round++) {
+                more = poll_source(p, now) > 0;
+                more = gate_take(p->gate, now) || more;
+        }
+        gate_facts(p->gate, &facts);
+        if (!p->status.last_delivery && facts.last_delivery)
+                wake_observer(p);
+        p->status.last_event = facts.last_event;
+        p->status.last_delivery = facts.last_delivery;
+        p->engine_state = facts.state;
+        (void)snprintf(p->engine_text, sizeof(p->engine_text), "%s", facts.text);
+        tell_state(p);
+        if (p->stopping && !p->source_stopped && gate_idle(p->gate)) {
+                p->source_stopped = true;
+                p->driver->stop(p->source);
+                more = true;
+        }
+        if (p->closed) {
+                loop_arm(p->config.loop, &p->task, USEC_NEVER);
+                return;
+        }
+        if (more)
+                loop_ready(p->config.loop, &p->task);
+        deadline = MIN_OF(gate_deadline(p->gate), sender_deadline(p->sender));
+        loop_arm(p->config.loop, &p->task, MIN_OF(deadline, p->driver->deadline(p->source)));
+}
+
 static void turn(struct task *task, usec now)
 {
         struct pipeline *p = CONTAINER_OF(task, struct pipeline, task);
@@ -189,6 +232,10 @@ static void turn(struct task *task, usec now)
 
         p->status.last_turn = now;
         sender_turn(p->sender, now);
+        if (p->gate) {
+                turn_gate(p, now);
+                return;
+        }
         for (int round = 0; more && round < ROUNDS_A_TURN && !p->closed; round++) {
                 more = poll_source(p, now) > 0;
                 more = take_answers(p, now) || more;
@@ -254,21 +301,36 @@ static int open_filter(struct pipeline *p, struct error *err)
         return 0;
 }
 
+static int open_gate(struct pipeline *p, struct error *err)
+{
+        const struct gate_config gate = { .host = p->config.host, .trigger = p->config.trigger, .driver = p->driver, .source = p->source, .sender = p->sender,
+                                          .filter = p->filter, .clock = p->config.clock, .loop = p->config.loop, .wake = &p->task, .slots = (uint32_t)p->config.trigger->delivery->max_in_flight };
+
+        if (!p->config.host)
+                return error_set(err, ERROR_INVALID, "a %s source needs a listener: say --listen=ADDRESS:PORT", p->driver->name);
+        return gate_new(&p->gate, &gate, err);
+}
+
 static int open_all(struct pipeline *p, struct error *err)
 {
         const struct trigger *t = p->config.trigger;
         struct delivery_config config = engine_config(t, p->driver->commit_at_once);
         const struct dead_letter_spec *dead = t->delivery->dead_letter;
-        const struct sender_config sender = { .loop = p->config.loop, .http = p->config.http, .trigger = t, .driver = p->driver, .services = &p->services, .sink = p->config.sink,
-                                              .dead_letter = p->config.dead_letter ? p->config.dead_letter : dead && !dead->ref ? dead->uri : NULL,
-                                              .secrets = p->config.secrets, .wake = &p->task, .slots = config.max_in_flight, .batch_records = config.batch_records };
+        struct sender_config sender = { .loop = p->config.loop, .http = p->config.http, .trigger = t, .driver = p->driver, .services = &p->services, .sink = p->config.sink,
+                                        .dead_letter = p->config.dead_letter ? p->config.dead_letter : dead && !dead->ref ? dead->uri : NULL,
+                                        .secrets = p->config.secrets, .wake = &p->task, .slots = config.max_in_flight, .batch_records = config.batch_records };
 
+        if (p->driver->push) {
+                sender.batch_records = PUSH_RECORDS_MOST;
+                sender.answer_max = PUSH_ANSWER_MOST;
+        }
         p->services = (struct services){ .loop = p->config.loop, .waker = loop_waker(p->config.loop), .clock = p->config.clock, .trigger = t,
-                                         .instance = p->config.instance };
-        if (delivery_new(&p->engine, &config, random_seed(), err) < 0 || open_filter(p, err) < 0 || sender_new(&p->sender, &sender, err) < 0 ||
-            p->config.open_store(p->config.store_cookie, &p->task, &p->services.store, err) < 0)
+                                         .instance = p->config.instance, .secrets = p->config.secrets };
+        if ((!p->driver->push && delivery_new(&p->engine, &config, random_seed(), err) < 0) || open_filter(p, err) < 0 || sender_new(&p->sender, &sender, err) < 0 ||
+            p->config.open_store(p->config.store_cookie, &p->task, &p->services.store, err) < 0 ||
+            p->driver->open(&p->source, p->config.driver ? p->config.source_spec : t->source_spec, &p->services, &p->task, err) < 0)
                 return -1;
-        return p->driver->open(&p->source, p->config.driver ? p->config.source_spec : t->source_spec, &p->services, &p->task, err);
+        return p->driver->push ? open_gate(p, err) : 0;
 }
 
 int pipeline_new(struct pipeline **out, const struct pipeline_config *config, struct error *err)
@@ -298,7 +360,10 @@ void pipeline_stop(struct pipeline *p, usec give_up_at)
                 return;
         p->stopping = true;
         p->give_up_at = give_up_at;
-        p->driver->stop(p->source);
+        if (p->gate)
+                gate_stop(p->gate, give_up_at);
+        else
+                p->driver->stop(p->source);
         loop_ready(p->config.loop, &p->task);
 }
 
@@ -308,6 +373,7 @@ struct pipeline *pipeline_free(struct pipeline *p)
                 return NULL;
         assert(p->closed);
         loop_forget(p->config.loop, &p->task);
+        (void)gate_free(p->gate);
         if (p->source)
                 (void)p->driver->free(p->source);
         if (p->services.store.ops)

@@ -401,7 +401,7 @@ static int open_target(struct sender *s, struct error *err)
         c.headers = buf_view(&headers);
         c.method = delivery_methods[s->delivery->method];
         c.max_connections = s->config.slots;
-        c.answer_max = s->delivery->partial_failures ? PARTIAL_ANSWER_KEPT : ANSWER_KEPT;
+        c.answer_max = s->config.answer_max ? s->config.answer_max : s->delivery->partial_failures ? PARTIAL_ANSWER_KEPT : ANSWER_KEPT;
         return http_target_new(&s->target, s->config.http, &c, err);
 }
 

@@ -21,6 +21,8 @@ struct sender_config {
         struct task *wake;
         uint32_t slots;                  /* requests at once: slots of the engine's tickets */
         uint32_t batch_records;
+        size_t answer_max;               /* bytes of an answer that are kept; 0: enough for words */
+        usec timeout;                    /* of the function; 0: the delivery's */
 };
 int sender_new(struct sender **, const struct sender_config *, struct error *) MUST_CHECK;
 void sender_send(struct sender *, const struct action *);          /* ACTION_SEND, ACTION_DEAD_LETTER */

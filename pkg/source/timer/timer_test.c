@@ -116,6 +116,7 @@ static void poll_once(void)
                                 (void)snprintf(b.text, sizeof(b.text), "%s", events[i].text);
                                 break;
                         case SOURCE_EVENT_CLOSED: b.closed = true; break;
+                        case SOURCE_EVENT_CALL:
                         case SOURCE_EVENT_LOST: fail_msg("lost"); break;
                         }
 }

@@ -1,0 +1,88 @@
+"""What a Trigger says about delivery, in a cluster: secrets that change, references for dead letters, a transform in a restricted pod, an API."""
+import base64
+import itertools
+import json
+
+import pytest
+from harness.process import wait_until
+from helpers import Function, children, condition, get_trigger, kafka_source, trigger, wait_condition, worker_pods
+
+names = (f"delivered-{n}" for n in itertools.count())
+
+
+@pytest.fixture
+def topic(kafka):
+    name = next(names)
+    kafka.create_topic(name, 1)
+    return name
+
+
+def secret(name, **values):
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": {k: base64.b64encode(v.encode()).decode() for k, v in values.items()}}
+
+
+def test_secrets_reach_the_function_and_change_without_a_restart(cluster, namespace, image, kafka, topic):
+    function = Function(cluster, namespace, image, options=["--headers"])
+    cluster.apply(
+        trigger("orders", kafka_source(kafka, topic), delivery={"authentication": {"bearer": {"tokenSecretRef": {"name": "access", "key": "token"}}}}),
+        namespace=namespace,
+    )
+    # A Secret that is missing is named, from the pod's own events.
+    wait_condition(cluster, namespace, "orders", "WorkersAvailable", "False", words='secret "access" not found', timeout=60)
+    cluster.apply(secret("access", token="first"), namespace=namespace)
+    wait_condition(cluster, namespace, "orders", timeout=120)
+    kafka.produce(topic, ["a"])
+    function.wait_for(1)
+    assert function.events()[0]["headers"]["Authorization"] == "Bearer first"
+    (before,) = worker_pods(cluster, namespace, "orders")
+    cluster.apply(secret("access", token="second"), namespace=namespace)
+
+    def second():
+        kafka.produce(topic, ["b"])
+        return any(e["headers"]["Authorization"] == "Bearer second" for e in function.events())
+
+    wait_until("the second token", second, 120, poll=2)  # the kubelet takes up to a minute
+    (after,) = worker_pods(cluster, namespace, "orders")
+    assert before["metadata"]["uid"] == after["metadata"]["uid"] and after["status"]["containerStatuses"][0]["restartCount"] == 0
+
+
+def test_filter_transform_and_a_dead_letter_by_reference(cluster, namespace, image, kafka, topic):
+    function = Function(cluster, namespace, image)
+    letters = {"ref": {"apiVersion": "v1", "kind": "Service", "name": "letters"}, "uri": "/box"}
+    cluster.apply(
+        trigger("orders", kafka_source(kafka, topic), filter={"pattern": {"value": {"state": ["open"]}}}, transform={"jq": "{n: (.messages[0] | fromjson | .n)} | if .n == 2 then error(\"two\") else . end"},
+                delivery={"retry": {"onExhausted": "DeadLetter"}, "deadLetter": letters}),
+        namespace=namespace,
+    )  # fmt: skip
+    # Without a place for dead letters nothing runs.
+    wait_condition(cluster, namespace, "orders", "SinkResolved", "False", "ServiceNotFound", f"Service {namespace}/letters does not exist", timeout=30)
+    box = Function(cluster, namespace, image, name="letters")
+    wait_condition(cluster, namespace, "orders", timeout=60)
+    kafka.produce(topic, [json.dumps({"n": n, "state": "open" if n < 4 else "closed"}) for n in range(6)])
+    function.wait_for(3)
+    box.wait_for(1)
+    assert [json.loads(e["body"]) for e in function.events()] == [{"n": 0}, {"n": 1}, {"n": 3}]
+    letter = json.loads(box.events()[0]["body"])
+    assert box.events()[0]["id"] == f"{topic}/0/2" and "jq: two" in letter["response_context"]["function_error"]
+    wait_until("everything is committed", lambda: kafka.committed(f"sluice.{namespace}.orders", topic, 1) == {0: 6}, 20)
+
+
+def test_an_api_is_reached_through_its_service(cluster, namespace, image):
+    answer = json.dumps({"statusCode": 201, "headers": {"X-Made": "yes"}, "body": "hello", "isBase64Encoded": False})
+    function = Function(cluster, namespace, image, options=[f"--answer={answer}"])
+    cluster.apply(trigger("api", {"apig": {"path": "/orders/{id}"}}), namespace=namespace)
+    wait_condition(cluster, namespace, "api", timeout=60)
+    found = get_trigger(cluster, namespace, "api")
+    assert found["status"]["address"]["url"] == f"http://api-sluice.{namespace}.svc/orders/{{id}}"
+    service = cluster.get("service", "api-sluice", namespace=namespace)
+    url = f"http://{service['spec']['clusterIP']}/orders/7?x=1"
+    said = wait_until("an answer", lambda: cluster.run("curl", "-sSi", "--max-time", "10", url).stdout, 20)
+    assert "201" in said.split("\n")[0] and "X-Made: yes" in said and said.endswith("hello")
+    event = json.loads(function.events()[0]["body"])
+    assert event["httpMethod"] == "GET" and event["pathParameters"] == {"id": "7"} and event["queryStringParameters"] == {"x": "1"}
+    function.behave(status=500)
+    assert "APIG.0202" in cluster.run("curl", "-sS", "--max-time", "10", url).stdout
+    wait_condition(cluster, namespace, "api", "Delivering", "False", "Failing", "answered 500", timeout=30)
+    cluster.delete("triggers.sluice.dev", "api", namespace=namespace)
+    wait_until("nothing is left", lambda: not children(cluster, namespace), 60)
+    assert condition(cluster, namespace, "api") == {}

@@ -1,0 +1,339 @@
+#include "http/fetch.h"
+
+#include <arpa/inet.h>
+#include <stdio.h>
+
+#include "http/multi.h"
+#include "http/resolver.h"
+#include "http/url.h"
+
+struct call {
+        struct call *next;
+        struct fetch_end *end;
+        uint64_t tag;
+        char *url_text, *host, *method, *ca_file;
+        struct url url;
+        bool inside, resolving, done;
+        CURL *easy;
+        struct curl_slist *headers, *connect_to;
+        struct buf request_body, body;
+        usec timeout;
+        struct fetch_completion completion;
+        char reason[CURL_ERROR_SIZE];
+        bool too_long;
+};
+
+struct fetch_end { struct loop *loop; struct task *wake; struct http_multi *multi; struct resolver *resolver; struct call *calls, *taken; };
+
+/* ---- where calls may go ---------------------------------------------------------------------------------------------------------------- */
+
+static bool label_matches(struct str pattern, struct str host)
+{
+        while (pattern.n && host.n) {
+                struct str p = str_cut(&pattern, '.'), h = str_cut(&host, '.');
+
+                if (h.n == 0 || (!str_is(p, "*") && !str_equal_nocase(p, h)))
+                        return false;
+        }
+        return pattern.n == 0 && host.n == 0;
+}
+
+static bool is_host_name(struct str host)
+{
+        for (size_t i = 0; i < host.n; i++) {
+                char c = host.p[i];
+
+                if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '-'))
+                        return false;
+        }
+        return host.n > 0;
+}
+
+bool fetch_host_allowed(struct str authority, bool tls, const char *const *hosts)
+{
+        struct str port = authority, host = str_cut(&port, ':');
+
+        if (!is_host_name(host))
+                return false; /* no user names, no IPv6, nothing percent-encoded */
+        for (; hosts && *hosts; hosts++) {
+                struct str allowed = str_of(*hosts), wanted_port;
+                bool plain = str_starts(allowed, STR("http://"));
+
+                if (plain)
+                        allowed = (struct str){ allowed.p + 7, allowed.n - 7 };
+                wanted_port = allowed;
+                allowed = str_cut(&wanted_port, ':');
+                if (plain != !tls || !label_matches(allowed, host))
+                        continue;
+                if (str_equal(wanted_port, port) || (tls && ((wanted_port.n == 0 && str_is(port, "443")) || (port.n == 0 && str_is(wanted_port, "443")))))
+                        return true;
+        }
+        return false;
+}
+
+static bool in_network(uint32_t address, uint32_t network, int bits) { return address >> (32 - bits) == network >> (32 - bits); }
+
+static bool public_v4(uint32_t a)
+{
+        static const struct { uint32_t network; int bits; } special[] = {
+                { 0x00000000, 8 }, { 0x0a000000, 8 }, { 0x64400000, 10 }, { 0x7f000000, 8 }, { 0xa9fe0000, 16 }, { 0xac100000, 12 }, { 0xc0000000, 24 }, { 0xc0000200, 24 },
+                { 0xc0a80000, 16 }, { 0xc6120000, 15 }, { 0xc6336400, 24 }, { 0xcb007100, 24 }, { 0xe0000000, 3 },
+        };
+
+        for (size_t i = 0; i < COUNT_OF(special); i++)
+                if (in_network(a, special[i].network, special[i].bits))
+                        return false;
+        return true;
+}
+
+bool fetch_address_public(const char *address)
+{
+        unsigned char b[16];
+
+        if (inet_pton(AF_INET, address, b) == 1)
+                return public_v4((uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3]);
+        if (inet_pton(AF_INET6, address, b) != 1)
+                return false;
+        /* Only global unicast, 2000::/3, without those that carry an IPv4 address of any kind (6to4, Teredo) or are for documentation. */
+        if (b[0] >> 5 != 1)
+                return false;
+        if (b[0] == 0x20 && (b[1] == 0x02 || (b[1] == 0x01 && ((b[2] == 0 && b[3] == 0) || (b[2] == 0x0d && b[3] == 0xb8)))))
+                return false;
+        return true;
+}
+
+/* ---- calls ------------------------------------------------------------------------------------------------------------------------------ */
+
+static void call_free(struct call *c)
+{
+        for (struct call **at = &c->end->calls; *at; at = &(*at)->next)
+                if (*at == c) {
+                        *at = c->next;
+                        break;
+                }
+        if (c->resolving)
+                resolver_forget(c->end->resolver, c);
+        if (c->easy) {
+                http_multi_remove(c->end->multi, c->easy);
+                curl_easy_cleanup(c->easy);
+        }
+        curl_slist_free_all(c->headers);
+        curl_slist_free_all(c->connect_to);
+        buf_done(&c->request_body);
+        buf_done(&c->body);
+        free(c->url_text);
+        free(c->host);
+        free(c->method);
+        free(c->ca_file);
+        free(c);
+}
+
+static void complete(struct call *c)
+{
+        c->done = true;
+        loop_ready(c->end->loop, c->end->wake);
+}
+
+static void fail(struct call *c, enum error_kind kind, const char *why)
+{
+        c->completion.failed = true;
+        (void)error_set(&c->completion.error, kind, "%s %s: %s", c->method, c->url_text, why);
+        complete(c);
+}
+
+static size_t on_bytes(char *bytes, size_t size, size_t n, void *cookie)
+{
+        struct call *c = cookie;
+
+        buf_add(&c->body, bytes, size * n);
+        c->too_long = c->body.failed;
+        return c->body.failed ? 0 : size * n;
+}
+
+static void on_done(void *cookie UNUSED, CURL *easy, CURLcode result)
+{
+        struct call *c;
+        long status = 0;
+
+        (void)curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&c);
+        (void)curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
+        if (result != CURLE_OK) {
+                fail(c, result == CURLE_OPERATION_TIMEDOUT ? ERROR_TIMEOUT : ERROR_UNREACHABLE,
+                     c->too_long ? "the answer is longer than it may be" : c->reason[0] ? c->reason : curl_easy_strerror(result));
+                return;
+        }
+        c->completion.status = (int)status;
+        c->completion.body = buf_view(&c->body);
+        complete(c);
+}
+
+static void start(struct call *c, const char *address)
+{
+        BUF_AT_END struct buf to = BUF_INIT(1024);
+        struct error err;
+
+        c->easy = curl_easy_init();
+        buf_printf(&to, strchr(address, ':') ? "::[%s]:%u" : "::%s:%u", address, c->url.port);
+        c->connect_to = to.failed ? NULL : curl_slist_append(NULL, to.p);
+        if (!c->easy || !c->connect_to) {
+                fail(c, ERROR_MEMORY, "out of memory");
+                return;
+        }
+        (void)curl_easy_setopt(c->easy, CURLOPT_URL, c->url_text);
+        (void)curl_easy_setopt(c->easy, CURLOPT_CUSTOMREQUEST, c->method);
+        (void)curl_easy_setopt(c->easy, CURLOPT_CONNECT_TO, c->connect_to);
+        (void)curl_easy_setopt(c->easy, CURLOPT_HTTPHEADER, c->headers);
+        (void)curl_easy_setopt(c->easy, CURLOPT_PROTOCOLS_STR, c->url.tls ? "https" : "http");
+        (void)curl_easy_setopt(c->easy, CURLOPT_FOLLOWLOCATION, 0L);
+        (void)curl_easy_setopt(c->easy, CURLOPT_PROXY, "");
+        (void)curl_easy_setopt(c->easy, CURLOPT_NOSIGNAL, 1L);
+        (void)curl_easy_setopt(c->easy, CURLOPT_FRESH_CONNECT, 1L);
+        (void)curl_easy_setopt(c->easy, CURLOPT_FORBID_REUSE, 1L);
+        (void)curl_easy_setopt(c->easy, CURLOPT_TIMEOUT_MS, (long)(c->timeout / USEC_MSEC));
+        (void)curl_easy_setopt(c->easy, CURLOPT_WRITEFUNCTION, on_bytes);
+        (void)curl_easy_setopt(c->easy, CURLOPT_WRITEDATA, c);
+        (void)curl_easy_setopt(c->easy, CURLOPT_ERRORBUFFER, c->reason);
+        (void)curl_easy_setopt(c->easy, CURLOPT_PRIVATE, c);
+        if (c->ca_file)
+                (void)curl_easy_setopt(c->easy, CURLOPT_CAINFO, c->ca_file);
+        if (c->request_body.n) {
+                (void)curl_easy_setopt(c->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)c->request_body.n);
+                (void)curl_easy_setopt(c->easy, CURLOPT_POSTFIELDS, c->request_body.p);
+        }
+        if (http_multi_add(c->end->multi, c->easy, &err) < 0)
+                fail(c, err.kind, err.text);
+}
+
+static void on_resolved(void *cookie, const struct resolved *answer, const struct error *why)
+{
+        struct call *c = cookie;
+
+        c->resolving = false;
+        if (why) {
+                fail(c, why->kind, why->text);
+                return;
+        }
+        for (size_t i = 0; i < answer->n; i++)
+                if (c->inside || fetch_address_public(answer->addresses[i])) {
+                        start(c, answer->addresses[i]);
+                        return;
+                }
+        fail(c, ERROR_FORBIDDEN, "its address is not a public one, and may not be called");
+}
+
+/* ---- the port -------------------------------------------------------------------------------------------------------------------------- */
+
+static int copy_headers(struct call *c, struct str lines)
+{
+        while (lines.n) {
+                struct str line = str_trim(str_cut(&lines, '\n'));
+                FREE_AT_END char *text = str_dup(line);
+                struct curl_slist *more = text && line.n ? curl_slist_append(c->headers, text) : NULL;
+
+                if (line.n && !more)
+                        return -1;
+                c->headers = more ? more : c->headers;
+        }
+        return 0;
+}
+
+static int submit(void *cookie, uint64_t tag, const struct fetch_request *q, struct error *err)
+{
+        struct fetch_end *e = cookie;
+        struct call *c;
+        struct url url;
+
+        if (url_parse(q->url, &url, err) < 0)
+                return -1;
+        if (!fetch_host_allowed(url.authority, url.tls, q->hosts))
+                return error_set(err, ERROR_FORBIDDEN, "URL \"" STR_FMT "\": its host may not be called", (int)MIN_OF(q->url.n, (size_t)200), q->url.p);
+        c = calloc(1, sizeof(*c));
+        if (!c)
+                return error_memory(err);
+        c->end = e;
+        c->next = e->calls;
+        e->calls = c;
+        c->tag = tag;
+        c->completion.tag = tag;
+        c->timeout = q->timeout;
+        c->inside = fetch_host_allowed(url.authority, url.tls, q->inside);
+        c->body.max = q->answer_max;
+        c->request_body.max = q->body.n + 1;
+        buf_str(&c->request_body, q->body);
+        c->url_text = str_dup(q->url);
+        c->method = str_dup(str_of(q->method ? q->method : "GET"));
+        c->ca_file = q->ca_file ? str_dup(str_of(q->ca_file)) : NULL;
+        if (!c->url_text || !c->method || (q->ca_file && !c->ca_file) || url_parse(str_of(c->url_text), &c->url, err) < 0 || !(c->host = str_dup(c->url.host)) ||
+            copy_headers(c, q->headers) < 0 || c->request_body.failed) {
+                call_free(c);
+                return error_memory(err);
+        }
+        c->resolving = true;
+        resolver_ask(e->resolver, c->host, on_resolved, c);
+        return 0;
+}
+
+static void cancel(void *cookie, uint64_t tag)
+{
+        struct fetch_end *e = cookie;
+
+        for (struct call *c = e->calls, *next; c; c = next) {
+                next = c->next;
+                if (c->tag == tag && c != e->taken)
+                        call_free(c);
+        }
+}
+
+static bool take(void *cookie, struct fetch_completion *out)
+{
+        struct fetch_end *e = cookie;
+
+        if (e->taken) {
+                call_free(e->taken);
+                e->taken = NULL;
+        }
+        for (struct call *c = e->calls; c; c = c->next)
+                if (c->done) {
+                        e->taken = c;
+                        *out = c->completion;
+                        return true;
+                }
+        return false;
+}
+
+struct fetch fetch_end_port(struct fetch_end *e)
+{
+        static const struct fetch_ops ops = { submit, cancel, take };
+
+        return (struct fetch){ &ops, e };
+}
+
+int fetch_end_use_servers(struct fetch_end *e, const char *servers, struct error *err) { return resolver_use_servers(e->resolver, servers, err); }
+
+int fetch_end_new(struct fetch_end **out, struct loop *loop, struct task *wake, struct error *err)
+{
+        struct fetch_end *e = calloc(1, sizeof(*e));
+
+        if (!e)
+                return error_memory(err);
+        e->loop = loop;
+        e->wake = wake;
+        if (http_multi_new(&e->multi, loop, on_done, e, err) < 0 || resolver_new(&e->resolver, loop, err) < 0) {
+                (void)fetch_end_free(e);
+                return -1;
+        }
+        *out = e;
+        return 0;
+}
+
+struct fetch_end *fetch_end_free(struct fetch_end *e)
+{
+        if (!e)
+                return NULL;
+        while (e->calls)
+                call_free(e->calls);
+        (void)resolver_free(e->resolver);
+        (void)http_multi_free(e->multi);
+        free(e);
+        return NULL;
+}

@@ -1,0 +1,96 @@
+/* What the files of the server share: its connections and what they hold while they are at work. Not for others. */
+#pragma once
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include "http/forwarded.h"
+#include "http/server.h"
+#include "http/tls_server.h"
+
+enum {
+        READ_SIZE = 65536,
+        UNSENT_MAX = 65536,     /* of answers, past which the next request waits */
+        PIPELINE_MAX = 65536,   /* bytes of requests that wait, past which no more is read */
+        COPY_MAX = 16384,       /* a body up to this goes with its head into one piece */
+        KEEP_MAX = 16384,       /* a buffer up to this is kept for the next request */
+        SPARE_MAX = 64,         /* works kept for the next request */
+        READS_MAX = 16,         /* of one connection in a pass */
+};
+
+/* What a connection holds from a request's first byte until its answer is out; an idle one holds nothing. */
+struct work {
+        struct work *next;      /* in the server's spare ones */
+        struct http_intake intake;
+        struct buf in;          /* read, and not yet fed */
+        size_t fed;             /* of it */
+        struct buf out;         /* answers */
+        struct buf body;        /* of the last one, taken from the handler; behind out */
+        size_t sent;            /* of out and body together */
+        size_t size;            /* as counted by the server */
+};
+
+enum phase {
+        PHASE_HANDSHAKE, PHASE_IDLE, PHASE_HEAD, PHASE_BODY,
+        PHASE_HANDLING,         /* the handler has the request */
+        PHASE_ANSWERING,        /* the client does not take the answer at once */
+        PHASE_LINGERING,        /* what still comes is read and dropped for a moment, or the kernel would reset the answer away */
+};
+
+struct http_call {               /* a connection; at most one request of it is worked on */
+        struct http_call *next, *previous;
+        struct http_server *server;
+        struct loop_io *io;
+        SSL *tls;                /* NULL: plain */
+        struct work *work;       /* NULL: idle */
+        void *user;
+        struct task timer;
+        usec since, deadline;    /* of the phase */
+        size_t moved;            /* bytes in this phase, which buy time */
+        int fd;
+        uint32_t requests;
+        enum phase phase;
+        uint8_t peer[16];
+        bool in_loop;            /* call_work is on the stack and looks after the rest */
+        bool broken;             /* found while it is: close */
+        bool closing;            /* once the answer is out */
+        bool linger;             /* and then PHASE_LINGERING; also where more was sent behind the last request */
+        bool ended;              /* the client sends no more */
+        bool left;               /* the client went away while the handler worked */
+        bool paused;             /* nothing is read */
+        bool again;              /* there may be more to read that the socket does not tell of */
+        bool surplus;            /* past max_connections */
+};
+
+struct http_server {
+        struct loop *loop;
+        struct http_server_config config;
+        struct tls_server *tls;
+        struct network *trusted;
+        struct http_limits limits;
+        int fd;
+        uint16_t port;
+        struct loop_io *io;
+        struct http_call *calls;
+        uint32_t calls_n, surplus_n, spare_n;
+        struct work *spare;
+        bool draining, lingering;
+        struct task accept_again, linger_end;
+        struct http_server_stats stats;
+        usec date_until;
+        char date[40];           /* "Date: …\r\n" */
+        char space[READ_SIZE];
+};
+
+/* server_call.c */
+void call_phase(struct http_call *, enum phase);
+void call_close(struct http_call *);
+void call_refuse(struct http_call *, enum http_refusal, const char *why);     /* the call may be gone */
+void call_begin(struct http_call *);                                           /* a new connection; the call may be gone */
+bool call_has_input(const struct http_call *); /* something lies in the socket */
+void call_event(void *call, int events);
+void works_free(struct http_server *);
+
+/* server_answer.c */
+void answer_head(struct http_call *, int status, struct str content_type, struct str headers, size_t body, bool keep);
+bool answer_has_body(const struct http_call *, int status);

@@ -1,0 +1,338 @@
+#include "http/tls_server.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <openssl/err.h>
+#include <openssl/x509v3.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include "base/log.h"
+
+static const usec LOOK_AGAIN = USEC_SEC, TELL_AGAIN = USEC_MINUTE;
+
+struct file {
+        char *path;
+        struct timespec changed;
+        ino_t inode;
+        off_t size;
+};
+
+struct tls_server {
+        SSL_CTX *context;
+        BIO_METHOD *socket;
+        struct file cert, key, client_ca;
+        bool client_required;
+        usec handshake_timeout, looked, told;
+        uint64_t failures, failures_told;
+        bool reload_failed;
+};
+
+uint64_t tls_server_failures(const struct tls_server *t) { return t->failures; }
+usec tls_server_handshake_timeout(const struct tls_server *t) { return t->handshake_timeout; }
+
+/* ---- sockets: like OpenSSL's own, but never a SIGPIPE --------------------------------------------------------------------------------- */
+
+static int bio_write(BIO *b, const char *p, int n)
+{
+        int sent = (int)send((int)(intptr_t)BIO_get_data(b), p, (size_t)n, MSG_NOSIGNAL);
+
+        BIO_clear_retry_flags(b);
+        if (sent < 0 && (errno == EAGAIN || errno == EINTR))
+                BIO_set_retry_write(b);
+        return sent;
+}
+
+static int bio_read(BIO *b, char *p, int n)
+{
+        int got = (int)recv((int)(intptr_t)BIO_get_data(b), p, (size_t)n, 0);
+
+        BIO_clear_retry_flags(b);
+        if (got < 0 && (errno == EAGAIN || errno == EINTR))
+                BIO_set_retry_read(b);
+        if (got == 0)
+                BIO_set_flags(b, BIO_FLAGS_IN_EOF);
+        return got;
+}
+
+static long bio_ctrl(BIO *b, int command, long number UNUSED, void *p UNUSED)
+{
+        if (command == BIO_CTRL_EOF)
+                return BIO_test_flags(b, BIO_FLAGS_IN_EOF) != 0;
+        return command == BIO_CTRL_FLUSH;
+}
+
+/* ---- the context ----------------------------------------------------------------------------------------------------------------------- */
+
+/* Takes the first reason of OpenSSL's queue, which is emptied. */
+static const char *reason(void)
+{
+        unsigned long e = ERR_get_error();
+        const char *text = e ? ERR_reason_error_string(e) : NULL;
+
+        ERR_clear_error();
+        return text ? text : e && ERR_SYSTEM_ERROR(e) ? strerror(ERR_GET_REASON(e)) : "the client went away or took too long";
+}
+
+static int choose_alpn(SSL *ssl UNUSED, const unsigned char **out, unsigned char *out_n, const unsigned char *in, unsigned in_n, void *cookie UNUSED)
+{
+        static const unsigned char ours[] = "\x08http/1.1";
+
+        return SSL_select_next_proto((unsigned char **)(uintptr_t)out, out_n, ours, sizeof(ours) - 1, in, in_n) == OPENSSL_NPN_NEGOTIATED
+                       ? SSL_TLSEXT_ERR_OK
+                       : SSL_TLSEXT_ERR_ALERT_FATAL;
+}
+
+static void set_up(SSL_CTX *x)
+{
+        (void)SSL_CTX_set_min_proto_version(x, TLS1_2_VERSION);
+        (void)SSL_CTX_set_options(x, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_IGNORE_UNEXPECTED_EOF | SSL_OP_CIPHER_SERVER_PREFERENCE);
+        /* An idle connection keeps no record buffers; a record takes one read, not two. */
+        (void)SSL_CTX_set_mode(x, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+        SSL_CTX_set_read_ahead(x, 1);
+        (void)SSL_CTX_set_session_cache_mode(x, SSL_SESS_CACHE_OFF);
+        (void)SSL_CTX_set_session_id_context(x, (const unsigned char *)"sluice", 6);
+        (void)SSL_CTX_set_num_tickets(x, 1);
+        SSL_CTX_set_alpn_select_cb(x, choose_alpn, NULL);
+}
+
+static int load(const struct tls_server *t, SSL_CTX *x, struct error *err)
+{
+        if (SSL_CTX_use_certificate_chain_file(x, t->cert.path) != 1)
+                return error_set(err, ERROR_INVALID, "read the certificate %s: %s", t->cert.path, reason());
+        if (SSL_CTX_use_PrivateKey_file(x, t->key.path, SSL_FILETYPE_PEM) != 1)
+                return error_set(err, ERROR_INVALID, "read the key %s: %s", t->key.path, reason());
+        if (SSL_CTX_check_private_key(x) != 1)
+                return error_set(err, ERROR_INVALID, "the key %s is not that of the certificate %s: %s", t->key.path, t->cert.path, reason());
+        if (!t->client_ca.path)
+                return 0;
+        if (SSL_CTX_load_verify_locations(x, t->client_ca.path, NULL) != 1)
+                return error_set(err, ERROR_INVALID, "read the clients' CA %s: %s", t->client_ca.path, reason());
+        SSL_CTX_set_client_CA_list(x, SSL_load_client_CA_file(t->client_ca.path));
+        SSL_CTX_set_verify(x, SSL_VERIFY_PEER | (t->client_required ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0), NULL);
+        return 0;
+}
+
+static int make_context(struct tls_server *t, struct error *err)
+{
+        SSL_CTX *x = SSL_CTX_new(TLS_server_method());
+
+        ERR_clear_error();
+        if (!x)
+                return error_memory(err);
+        set_up(x);
+        if (load(t, x, err) < 0) {
+                SSL_CTX_free(x);
+                return -1;
+        }
+        SSL_CTX_free(t->context);
+        t->context = x;
+        return 0;
+}
+
+/* ---- files that change ----------------------------------------------------------------------------------------------------------------- */
+
+static bool has_changed(struct file *f)
+{
+        struct stat s;
+        bool changed;
+
+        if (!f->path || stat(f->path, &s) < 0)
+                return false;
+        changed = s.st_ino != f->inode || s.st_size != f->size || s.st_mtim.tv_sec != f->changed.tv_sec || s.st_mtim.tv_nsec != f->changed.tv_nsec;
+        f->inode = s.st_ino;
+        f->size = s.st_size;
+        f->changed = s.st_mtim;
+        return changed;
+}
+
+static bool have_changed(struct tls_server *t)
+{
+        bool cert = has_changed(&t->cert), key = has_changed(&t->key), ca = has_changed(&t->client_ca);
+
+        return cert || key || ca;
+}
+
+/* Certificate and key change one after the other: what does not fit together now is tried again. */
+static void look_after(struct tls_server *t, usec now)
+{
+        struct error err;
+
+        if (t->looked && now - t->looked < LOOK_AGAIN)
+                return;
+        t->looked = now;
+        if (!have_changed(t) && !t->reload_failed)
+                return;
+        t->reload_failed = make_context(t, &err) < 0;
+        if (!t->reload_failed)
+                log_info("TLS certificate read again", LOG_S("file", t->cert.path));
+        else if (!t->told || now - t->told >= TELL_AGAIN) {
+                log_warn("the changed TLS files cannot be used; the old ones are", LOG_S("error", err.text));
+                t->told = now;
+        }
+}
+
+void tls_server_failed(struct tls_server *t, usec now)
+{
+        const char *why = reason();
+
+        t->failures++;
+        if (t->told && now - t->told < TELL_AGAIN)
+                return;
+        log_warn("TLS handshakes failed", LOG_I("count", t->failures - t->failures_told), LOG_S("last", why));
+        t->failures_told = t->failures;
+        t->told = now;
+}
+
+int tls_server_new(struct tls_server **out, const struct http_server_tls *config, struct error *err)
+{
+        struct tls_server *t = calloc(1, sizeof(*t));
+
+        if (!t)
+                return error_memory(err);
+        t->handshake_timeout = config->handshake_timeout ? config->handshake_timeout : 10 * USEC_SEC;
+        t->client_required = config->client_required;
+        t->cert.path = str_dup(str_of(config->cert));
+        t->key.path = str_dup(str_of(config->key));
+        t->client_ca.path = config->client_ca ? str_dup(str_of(config->client_ca)) : NULL;
+        t->socket = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "sluice socket");
+        if (!t->cert.path || !t->key.path || (config->client_ca && !t->client_ca.path) || !t->socket || BIO_meth_set_write(t->socket, bio_write) != 1 ||
+            BIO_meth_set_read(t->socket, bio_read) != 1 || BIO_meth_set_ctrl(t->socket, bio_ctrl) != 1) {
+                (void)tls_server_free(t);
+                return error_memory(err);
+        }
+        (void)have_changed(t);
+        if (make_context(t, err) < 0) {
+                (void)tls_server_free(t);
+                return -1;
+        }
+        *out = t;
+        return 0;
+}
+
+struct tls_server *tls_server_free(struct tls_server *t)
+{
+        if (!t)
+                return NULL;
+        SSL_CTX_free(t->context);
+        BIO_meth_free(t->socket);
+        free(t->cert.path);
+        free(t->key.path);
+        free(t->client_ca.path);
+        free(t);
+        return NULL;
+}
+
+/* ---- sessions -------------------------------------------------------------------------------------------------------------------------- */
+
+SSL *tls_server_accept(struct tls_server *t, int fd, usec now)
+{
+        SSL *ssl;
+        BIO *b;
+
+        look_after(t, now);
+        ssl = SSL_new(t->context);
+        b = ssl ? BIO_new(t->socket) : NULL;
+        if (!b) {
+                SSL_free(ssl);
+                ERR_clear_error();
+                return NULL;
+        }
+        BIO_set_data(b, (void *)(intptr_t)fd);
+        BIO_set_init(b, 1);
+        SSL_set_bio(ssl, b, b);
+        SSL_set_accept_state(ssl);
+        return ssl;
+}
+
+ssize_t tls_handshake(SSL *ssl)
+{
+        int r;
+
+        ERR_clear_error();
+        r = SSL_accept(ssl);
+        if (r == 1)
+                return 1;
+        r = SSL_get_error(ssl, r);
+        return r == SSL_ERROR_WANT_READ || r == SSL_ERROR_WANT_WRITE ? TLS_AGAIN : TLS_BROKEN;
+}
+
+static ssize_t outcome(SSL *ssl, int r)
+{
+        switch (SSL_get_error(ssl, r)) {
+        case SSL_ERROR_WANT_READ:
+        case SSL_ERROR_WANT_WRITE: return TLS_AGAIN;
+        case SSL_ERROR_ZERO_RETURN: return 0;
+        default: ERR_clear_error(); return TLS_BROKEN;
+        }
+}
+
+ssize_t tls_read(SSL *ssl, void *p, size_t n)
+{
+        int r;
+
+        ERR_clear_error(); /* of others: SSL_get_error would take it for ours */
+        r = SSL_read(ssl, p, (int)MIN_OF(n, (size_t)INT32_MAX));
+        return r > 0 ? r : outcome(ssl, r);
+}
+
+ssize_t tls_write(SSL *ssl, const void *p, size_t n)
+{
+        int r;
+
+        ERR_clear_error();
+        r = SSL_write(ssl, p, (int)MIN_OF(n, (size_t)INT32_MAX));
+        return r > 0 ? r : outcome(ssl, r);
+}
+
+void tls_end(SSL *ssl)
+{
+        (void)SSL_shutdown(ssl);
+        ERR_clear_error();
+}
+
+static void add_name(struct buf *out, const char *kind, const unsigned char *p, int n)
+{
+        /* What a certificate says must not look like two names. */
+        if (n < 0 || memchr(p, '\n', (size_t)n) || memchr(p, 0, (size_t)n))
+                return;
+        buf_text(out, kind);
+        buf_add(out, p, (size_t)n);
+        buf_char(out, '\n');
+}
+
+static void add_names(struct buf *out, const X509 *certificate)
+{
+        GENERAL_NAMES *all = X509_get_ext_d2i(certificate, NID_subject_alt_name, NULL, NULL);
+
+        for (int i = 0; i < sk_GENERAL_NAME_num(all); i++) {
+                const GENERAL_NAME *name = sk_GENERAL_NAME_value(all, i);
+                const char *kind = name->type == GEN_DNS ? "DNS:" : name->type == GEN_URI ? "URI:" : name->type == GEN_EMAIL ? "email:" : NULL;
+                char text[INET6_ADDRSTRLEN];
+
+                if (kind)
+                        add_name(out, kind, ASN1_STRING_get0_data(name->d.ia5), ASN1_STRING_length(name->d.ia5));
+                else if (name->type == GEN_IPADD && (name->d.ip->length == 4 || name->d.ip->length == 16) &&
+                         inet_ntop(name->d.ip->length == 4 ? AF_INET : AF_INET6, name->d.ip->data, text, sizeof(text)))
+                        add_name(out, "IP:", (const unsigned char *)text, (int)strlen(text));
+        }
+        GENERAL_NAMES_free(all);
+}
+
+bool tls_certificate(SSL *ssl, struct buf *subject, struct buf *names)
+{
+        X509 *certificate = SSL_get1_peer_certificate(ssl);
+        BIO *text = certificate ? BIO_new(BIO_s_mem()) : NULL;
+        char *p;
+        long n;
+
+        if (text && X509_NAME_print_ex(text, X509_get_subject_name(certificate), 0, XN_FLAG_RFC2253 & ~(unsigned long)ASN1_STRFLGS_ESC_MSB) >= 0 &&
+            (n = BIO_get_mem_data(text, &p)) > 0)
+                buf_add(subject, p, (size_t)n);
+        if (certificate)
+                add_names(names, certificate);
+        BIO_free(text);
+        X509_free(certificate);
+        ERR_clear_error();
+        return certificate != NULL;
+}

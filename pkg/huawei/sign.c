@@ -1,0 +1,238 @@
+#include "huawei/sign.h"
+
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+#include <openssl/sha.h>
+#include <stdio.h>
+#include <time.h>
+
+enum { HEADERS_MOST = 128, PAIRS_MOST = 512 };
+
+static void hex(const unsigned char *bytes, size_t n, char *out)
+{
+        for (size_t i = 0; i < n; i++)
+                (void)snprintf(out + 2 * i, 3, "%02x", bytes[i]);
+}
+
+static void hash(struct str text, char out[65])
+{
+        unsigned char digest[SHA256_DIGEST_LENGTH];
+
+        (void)SHA256((const unsigned char *)text.p, text.n, digest);
+        hex(digest, sizeof(digest), out);
+}
+
+static int digit(char c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1; }
+
+static void unquote(struct buf *out, struct str s)
+{
+        for (size_t i = 0; i < s.n; i++) {
+                int high = i + 2 < s.n ? digit(s.p[i + 1]) : -1, low = i + 2 < s.n ? digit(s.p[i + 2]) : -1;
+
+                if (s.p[i] == '%' && high >= 0 && low >= 0) {
+                        buf_char(out, (char)(high << 4 | low));
+                        i += 2;
+                } else
+                        buf_char(out, s.p[i]);
+        }
+}
+
+static void quote(struct buf *out, struct str s, const char *keep)
+{
+        for (size_t i = 0; i < s.n; i++) {
+                unsigned char c = (unsigned char)s.p[i];
+
+                if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || (c && strchr("-_.~", c)) || (c && strchr(keep, c)))
+                        buf_char(out, (char)c);
+                else
+                        buf_printf(out, "%%%02X", c);
+        }
+}
+
+/* The path unquoted, each segment encoded again, a / at its end. */
+static void canonical_path(struct buf *out, struct str path)
+{
+        BUF_AT_END struct buf plain = BUF_INIT(65536);
+
+        unquote(&plain, path);
+        quote(out, buf_view(&plain), "/");
+        if (!out->n || out->p[out->n - 1] != '/')
+                buf_char(out, '/');
+        out->failed = out->failed || plain.failed;
+}
+
+struct pair { struct str name, value; };
+
+static int by_name(const void *a, const void *b)
+{
+        const struct pair *x = a, *y = b;
+        size_t n = MIN_OF(x->name.n, y->name.n);
+        int r = n ? memcmp(x->name.p, y->name.p, n) : 0;
+
+        if (r || x->name.n != y->name.n)
+                return r ? r : x->name.n < y->name.n ? -1 : 1;
+        n = MIN_OF(x->value.n, y->value.n);
+        r = n ? memcmp(x->value.p, y->value.p, n) : 0;
+        return r ? r : x->value.n < y->value.n ? -1 : x->value.n > y->value.n;
+}
+
+static void canonical_query(struct buf *out, struct str query)
+{
+        BUF_AT_END struct buf space = BUF_INIT(1 << 20);
+        struct pair pairs[PAIRS_MOST];
+        size_t n = 0;
+
+        if (!buf_reserve(&space, query.n + 1)) {
+                out->failed = true;
+                return;
+        }
+        while (query.n && n < COUNT_OF(pairs)) {
+                struct str value = str_cut(&query, '&'), name = str_cut(&value, '=');
+                size_t from = space.n;
+
+                if (!name.n && !value.n)
+                        continue;
+                unquote(&space, name);
+                pairs[n].name = (struct str){ space.p + from, space.n - from };
+                from = space.n;
+                unquote(&space, value);
+                pairs[n++].value = (struct str){ space.p + from, space.n - from };
+        }
+        qsort(pairs, n, sizeof(pairs[0]), by_name);
+        for (size_t i = 0; i < n; i++) {
+                if (i)
+                        buf_char(out, '&');
+                quote(out, pairs[i].name, "");
+                buf_char(out, '=');
+                quote(out, pairs[i].value, "");
+        }
+}
+
+static void lower(struct buf *out, struct str s)
+{
+        for (size_t i = 0; i < s.n; i++)
+                buf_char(out, s.p[i] >= 'A' && s.p[i] <= 'Z' ? (char)(s.p[i] | 0x20) : s.p[i]);
+}
+
+static struct str header_of(const struct sign_request *r, const char *name)
+{
+        for (size_t i = 0; i < r->headers_n; i++)
+                if (str_equal_nocase(r->headers[i].name, str_of(name)))
+                        return r->headers[i].value;
+        return (struct str){ 0 };
+}
+
+/* "name:value\n" lines in order, an empty line, the names. */
+static void canonical_headers(struct buf *out, const struct sign_request *r)
+{
+        BUF_AT_END struct buf space = BUF_INIT(1 << 20);
+        struct pair pairs[HEADERS_MOST];
+        size_t n = 0;
+
+        if (!buf_reserve(&space, 65536)) {
+                out->failed = true;
+                return;
+        }
+        for (size_t i = 0; i < r->headers_n && n < COUNT_OF(pairs); i++) {
+                size_t from = space.n;
+
+                lower(&space, r->headers[i].name);
+                pairs[n].name = (struct str){ space.p + from, space.n - from };
+                pairs[n++].value = str_trim(r->headers[i].value);
+        }
+        qsort(pairs, n, sizeof(pairs[0]), by_name);
+        for (size_t i = 0; i < n; i++) {
+                buf_str(out, pairs[i].name);
+                buf_char(out, ':');
+                buf_str(out, pairs[i].value);
+                buf_char(out, '\n');
+        }
+        buf_char(out, '\n');
+        for (size_t i = 0; i < n; i++) {
+                if (i)
+                        buf_char(out, ';');
+                buf_str(out, pairs[i].name);
+        }
+        out->failed = out->failed || space.failed;
+}
+
+void sign_request(const struct sign_request *r, struct str date, struct str secret, char out[65])
+{
+        BUF_AT_END struct buf canonical = BUF_INIT((size_t)4 << 20), text = BUF_INIT(4096);
+        struct str stated = header_of(r, "X-Sdk-Content-Sha256");
+        unsigned char digest[EVP_MAX_MD_SIZE];
+        unsigned size = 0;
+        char hashed[65];
+
+        buf_str(&canonical, r->method);
+        buf_char(&canonical, '\n');
+        {
+                BUF_AT_END struct buf path = BUF_INIT(1 << 20);
+
+                canonical_path(&path, r->path);
+                buf_str(&canonical, buf_view(&path));
+        }
+        buf_char(&canonical, '\n');
+        canonical_query(&canonical, r->query);
+        buf_char(&canonical, '\n');
+        canonical_headers(&canonical, r);
+        buf_char(&canonical, '\n');
+        if (stated.n && r->body.n)
+                buf_str(&canonical, stated);
+        else {
+                hash(r->body, hashed);
+                buf_text(&canonical, hashed);
+        }
+        hash(buf_view(&canonical), hashed);
+        buf_printf(&text, "SDK-HMAC-SHA256\n" STR_FMT "\n%s", STR_ARG(date), hashed);
+        (void)HMAC(EVP_sha256(), secret.p, (int)secret.n, (const unsigned char *)text.p, text.n, digest, &size);
+        hex(digest, 32, out);
+        if (canonical.failed || text.failed)
+                memset(out, 0, 65); /* equal to no signature */
+}
+
+bool sign_parse(struct str value, struct sign_authorization *out)
+{
+        static const struct str scheme = { "SDK-HMAC-SHA256 ", 16 };
+        struct str rest = value;
+
+        *out = (struct sign_authorization){ 0 };
+        if (!str_starts(value, scheme))
+                return false;
+        rest = (struct str){ value.p + scheme.n, value.n - scheme.n };
+        while (rest.n) {
+                struct str part = str_trim(str_cut(&rest, ',')), v = part, name = str_cut(&v, '=');
+
+                if (str_is(name, "Access"))
+                        out->access = v;
+                else if (str_is(name, "SignedHeaders"))
+                        out->signed_headers = v;
+                else if (str_is(name, "Signature"))
+                        out->signature = v;
+                else
+                        return false;
+        }
+        return out->access.n && out->signed_headers.n && out->signature.n;
+}
+
+bool sign_date(struct str s, usec *out)
+{
+        struct tm tm = { 0 };
+        char text[17], *end;
+
+        if (s.n != 16)
+                return false;
+        memcpy(text, s.p, 16);
+        text[16] = 0;
+        for (size_t i = 0; i < 16; i++)
+                if (i == 8 ? text[i] != 'T' : i == 15 ? text[i] != 'Z' : text[i] < '0' || text[i] > '9')
+                        return false;
+        end = strptime(text, "%Y%m%dT%H%M%SZ", &tm);
+        if (!end || *end)
+                return false;
+        *out = (usec)timegm(&tm) * USEC_SEC;
+        return true;
+}
+
+bool sign_equal(struct str a, struct str b) { return a.n == b.n && CRYPTO_memcmp(a.p, b.p, a.n) == 0; }

@@ -1,0 +1,224 @@
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "huawei/sign.h"
+#include "source/apig/apig.h"
+
+/* ---- the spec -------------------------------------------------------------------------------------------------------------------------- */
+
+static const struct field key_fields[] = {
+        { .name = "accessKeySecretRef", .type = FIELD_OBJECT, .offset = offsetof(struct apig_key, access), .required = true, .object = &secret_ref_type, .help = "The key that callers name (AppKey, AK)." },
+        { .name = "secretKeySecretRef", .type = FIELD_OBJECT, .offset = offsetof(struct apig_key, secret), .required = true, .object = &secret_ref_type, .help = "The secret they sign with (AppSecret, SK)." },
+};
+static const struct type key_type = { .name = "SigningKey", .help = "A caller's key.", .fields = key_fields, .fields_n = COUNT_OF(key_fields), .size = sizeof(struct apig_key) };
+static const struct field value_fields[] = {
+        { .name = "secretRef", .type = FIELD_OBJECT, .offset = offsetof(struct apig_secret, value), .required = true, .object = &secret_ref_type, .help = "Where the value is kept." },
+};
+static const struct type value_type = { .name = "SecretValue", .help = "A value in a Secret.", .fields = value_fields, .fields_n = COUNT_OF(value_fields), .size = sizeof(struct apig_secret) };
+
+static const char *const auth_names[] = { [APIG_NONE] = "None", [APIG_APP] = "App", [APIG_IAM] = "IAM", NULL };
+static const struct field authentication_fields[] = {
+        { .name = "type", .type = FIELD_ENUM, .offset = offsetof(struct apig_authentication, type), .fallback = "None", .values = auth_names,
+          .help = "None: anyone may call. App: callers sign with an application's key, or send its AppCode. IAM: callers sign with AK and SK, or send a token." },
+        { .name = "keys", .type = FIELD_OBJECTS, .offset = offsetof(struct apig_authentication, keys), .object = &key_type, .max = 16,
+          .help = "Keys that requests may be signed with (SDK-HMAC-SHA256); several at once, so that one can be replaced by the next." },
+        { .name = "codes", .type = FIELD_OBJECTS, .offset = offsetof(struct apig_authentication, codes), .object = &value_type, .max = 16,
+          .help = "AppCodes that requests may carry in X-Apig-AppCode; App only." },
+        { .name = "tokens", .type = FIELD_OBJECTS, .offset = offsetof(struct apig_authentication, tokens), .object = &value_type, .max = 16,
+          .help = "Tokens that requests may carry in X-Auth-Token; IAM only." },
+        { .name = "window", .type = FIELD_DURATION, .offset = offsetof(struct apig_authentication, window), .fallback = "15m", .min = USEC_SEC, .max = USEC_HOUR,
+          .help = "How far a signed request's X-Sdk-Date may be from now; an older one may be a replay." },
+};
+
+static bool some_key(const void *object)
+{
+        const struct apig_authentication *a = object;
+
+        return a->type == APIG_NONE || a->keys.n || (a->type == APIG_APP ? a->codes.n : a->tokens.n);
+}
+
+static bool of_its_type(const void *object)
+{
+        const struct apig_authentication *a = object;
+
+        return (!a->codes.n || a->type == APIG_APP) && (!a->tokens.n || a->type == APIG_IAM) && (!a->keys.n || a->type != APIG_NONE);
+}
+
+static const struct rule authentication_rules[] = {
+        { .cel = "self.type == 'None' || (has(self.keys) && size(self.keys) > 0) || (self.type == 'App' ? has(self.codes) && size(self.codes) > 0 : has(self.tokens) && size(self.tokens) > 0)",
+          .message = "nobody could call: give keys, or codes (App), or tokens (IAM)", .check = some_key },
+        { .cel = "(!has(self.codes) || size(self.codes) == 0 || self.type == 'App') && (!has(self.tokens) || size(self.tokens) == 0 || self.type == 'IAM') && (!has(self.keys) || size(self.keys) == 0 || "
+                 "self.type != 'None')",
+          .message = "codes need type App, tokens type IAM, keys one of both", .check = of_its_type },
+};
+const struct type apig_authentication_type = { .name = "ApigAuthentication", .help = "Who may call.", .fields = authentication_fields, .fields_n = COUNT_OF(authentication_fields),
+                                               .rules = authentication_rules, .rules_n = COUNT_OF(authentication_rules), .size = sizeof(struct apig_authentication) };
+
+/* ---- values in Secrets ------------------------------------------------------------------------------------------------------------------- */
+
+enum { REFS_MOST = 64 };
+static const usec LOOK_EVERY = 5 * USEC_SEC;
+
+struct value { const struct secret_ref *ref; char *text; struct timespec changed; ino_t inode; };
+struct apig_gate_keeper {
+        const struct apig_authentication *spec;
+        const struct services *services;
+        struct value values[REFS_MOST];  /* keys: access, secret in turn; then codes; then tokens */
+        size_t n;
+        usec looked_at;
+};
+
+static void look_at(struct apig_gate_keeper *k, struct value *v)
+{
+        BUF_AT_END struct buf path = BUF_INIT(4096), text = BUF_INIT(16384);
+        struct stat s;
+        char *fresh;
+
+        if (!k->services->secrets)
+                return;
+        buf_printf(&path, "%s/%s/%s", k->services->secrets, v->ref->name, v->ref->key);
+        if (path.failed || stat(path.p, &s) < 0 ||
+            (v->text && s.st_ino == v->inode && s.st_mtim.tv_sec == v->changed.tv_sec && s.st_mtim.tv_nsec == v->changed.tv_nsec) ||
+            buf_read_file(&text, path.p, NULL) < 0)
+                return;
+        fresh = str_dup(str_trim(buf_view(&text)));
+        if (!fresh || !*fresh) {
+                free(fresh);
+                return;
+        }
+        free(v->text);
+        v->text = fresh;
+        v->inode = s.st_ino;
+        v->changed = s.st_mtim;
+}
+
+static void add_value(struct apig_gate_keeper *k, const struct secret_ref *ref)
+{
+        if (k->n < COUNT_OF(k->values))
+                k->values[k->n++] = (struct value){ .ref = ref };
+}
+
+static void look(struct apig_gate_keeper *k)
+{
+        usec now = loop_now(k->services->loop);
+
+        if (k->looked_at && now - k->looked_at < LOOK_EVERY)
+                return;
+        k->looked_at = now;
+        for (size_t i = 0; i < k->n; i++)
+                look_at(k, &k->values[i]);
+}
+
+int apig_keeper_new(struct apig_gate_keeper **out, const struct apig_authentication *spec, const struct services *services, struct error *err)
+{
+        struct apig_gate_keeper *k = calloc(1, sizeof(*k));
+
+        if (!k)
+                return error_memory(err);
+        k->spec = spec;
+        k->services = services;
+        for (size_t i = 0; i < spec->keys.n; i++) {
+                const struct apig_key *key = spec->keys.list[i];
+
+                add_value(k, key->access);
+                add_value(k, key->secret);
+        }
+        for (size_t i = 0; i < spec->codes.n; i++)
+                add_value(k, ((const struct apig_secret *)spec->codes.list[i])->value);
+        for (size_t i = 0; i < spec->tokens.n; i++)
+                add_value(k, ((const struct apig_secret *)spec->tokens.list[i])->value);
+        look(k);
+        for (size_t i = 0; i < k->n; i++)
+                if (!k->values[i].text) {
+                        (void)error_set(err, ERROR_INVALID, "authentication: Secret %s, key %s can't be read from %s", k->values[i].ref->name, k->values[i].ref->key,
+                                        services->secrets ? services->secrets : "nowhere: say --secrets=DIR");
+                        (void)apig_keeper_free(k);
+                        return -1;
+                }
+        *out = k;
+        return 0;
+}
+
+struct apig_gate_keeper *apig_keeper_free(struct apig_gate_keeper *k)
+{
+        for (size_t i = 0; k && i < k->n; i++)
+                free(k->values[i].text);
+        free(k);
+        return NULL;
+}
+
+/* ---- checking -------------------------------------------------------------------------------------------------------------------------- */
+
+/* Is it one of n values from the first on? All are compared, so that the time tells nothing. */
+static bool one_of(const struct apig_gate_keeper *k, size_t first, size_t n, struct str given)
+{
+        bool found = false;
+
+        for (size_t i = first; i < first + n; i++)
+                found = sign_equal(given, str_of(k->values[i].text)) || found;
+        return found;
+}
+
+static const char *secret_of(const struct apig_gate_keeper *k, struct str access)
+{
+        for (size_t i = 0; i < k->spec->keys.n; i++)
+                if (str_equal(access, str_of(k->values[2 * i].text)))
+                        return k->values[2 * i + 1].text;
+        return NULL;
+}
+
+enum { SIGNED_MOST = 64 };
+
+static const char *check_signature(const struct apig_gate_keeper *k, const struct push_request *q, struct str authorization)
+{
+        struct sign_header headers[SIGNED_MOST];
+        struct sign_request r = { .method = q->method, .path = q->path, .query = q->query, .headers = headers, .body = q->body };
+        struct sign_authorization a;
+        struct str date = q->header(q, "X-Sdk-Date"), rest;
+        bool date_signed = false, host_signed = false;
+        const char *secret;
+        char expected[65];
+        usec at, now = clock_wall(k->services->clock);
+
+        if (!sign_parse(authorization, &a))
+                return "Incorrect authentication information: Authorization is not SDK-HMAC-SHA256";
+        if (!sign_date(date, &at))
+                return "Incorrect authentication information: X-Sdk-Date is missing or malformed";
+        if (at < now - k->spec->window || at > now + k->spec->window)
+                return "Incorrect authentication information: signature expired";
+        secret = secret_of(k, a.access);
+        if (!secret)
+                return "Incorrect authentication information: unknown access key";
+        for (rest = a.signed_headers; rest.n;) {
+                struct str name = str_cut(&rest, ';');
+                char text[256];
+
+                if (!name.n || name.n >= sizeof(text) || r.headers_n == SIGNED_MOST)
+                        return "Incorrect authentication information: SignedHeaders is malformed";
+                memcpy(text, name.p, name.n);
+                text[name.n] = 0;
+                headers[r.headers_n++] = (struct sign_header){ name, q->header(q, text) };
+                date_signed = date_signed || str_equal_nocase(name, STR("X-Sdk-Date"));
+                host_signed = host_signed || str_equal_nocase(name, STR("Host"));
+        }
+        if (!date_signed || !host_signed)
+                return "Incorrect authentication information: Host and X-Sdk-Date must be signed";
+        sign_request(&r, date, str_of(secret), expected);
+        return sign_equal(str_of(expected), a.signature) ? NULL : "Incorrect authentication information: verify signature failed";
+}
+
+const char *apig_keeper_refuses(struct apig_gate_keeper *k, const struct push_request *q, const char **code)
+{
+        struct str authorization = q->header(q, "Authorization"), app_code = q->header(q, "X-Apig-AppCode"), token = q->header(q, "X-Auth-Token");
+        const struct apig_authentication *spec = k->spec;
+
+        *code = spec->type == APIG_APP ? "APIG.0303" : "APIG.0301";
+        look(k);
+        if (spec->type == APIG_APP && app_code.n)
+                return one_of(k, 2 * spec->keys.n, spec->codes.n, app_code) ? NULL : "Incorrect app authentication information: unknown AppCode";
+        if (spec->type == APIG_IAM && token.n)
+                return one_of(k, 2 * spec->keys.n + spec->codes.n, spec->tokens.n, token) ? NULL : "Incorrect IAM authentication information: unknown token";
+        if (authorization.n)
+                return check_signature(k, q, authorization);
+        return spec->type == APIG_APP ? "Incorrect app authentication information: no credentials" : "Incorrect IAM authentication information: no credentials";
+}

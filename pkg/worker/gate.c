@@ -1,0 +1,507 @@
+#include "worker/gate.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "delivery/flow.h"
+#include "filter/filter.h"
+
+enum { HEAD_MOST = 128 * 1024, BODY_MOST = 12 << 20, CONNECTIONS_MOST = 20000 };
+
+/* ---- the host -------------------------------------------------------------------------------------------------------------------------- */
+
+struct call {                    /* a request that is under way */
+        struct call *next, *previous;    /* of the gate's */
+        struct gate *gate;
+        struct http_call *http;          /* NULL: the caller left */
+        uint64_t id;
+        bool later;                      /* the driver has put it off */
+        uint32_t ticket;
+        struct record **records;
+        size_t n;
+        usec deadline;
+};
+
+struct gate_host {
+        struct loop *loop;
+        struct http_server *server;
+        struct gate *gates;
+        struct random random;
+};
+
+struct slot_use { struct call *call; uint32_t generation; };
+
+struct gate {
+        struct gate_config config;
+        struct gate *next;               /* of the host's */
+        struct call *calls;
+        uint64_t next_id;
+        struct slot_use *slots;
+        uint32_t *free_slots, free_slots_n;
+        struct flow flow;                /* the rate alone */
+        struct record **scratch;
+        struct buf document;
+        struct push_reply reply;
+        struct delivery_stats stats;
+        usec last_event, last_delivery;
+        enum delivery_state state;
+        char text[256];
+        bool stopping;
+        usec give_up_at;
+};
+
+static struct str header_of(const struct push_request *q, const char *name)
+{
+        struct str value = http_message_header(q->head, str_of(name));
+
+        return value;
+}
+
+static void each_header(const struct push_request *q, void (*each)(void *, struct str, struct str), void *cookie)
+{
+        const struct http_message *m = q->head;
+
+        for (const char *p = m->head.p, *end = p ? p + m->head.n : NULL; p && p < end;) {
+                struct str name = str_of(p), value = str_of(p + name.n + 1);
+
+                each(cookie, name, value);
+                p = value.p + value.n + 1;
+        }
+}
+
+static void handle(void *cookie, struct http_call *http);
+static void on_gone(void *cookie, struct http_call *http);
+
+int gate_host_new(struct gate_host **out, struct loop *loop, const char *address, struct error *err)
+{
+        struct gate_host *h = calloc(1, sizeof(*h));
+        struct http_server_config config = { .address = address, .head_max = HEAD_MOST, .body_max = BODY_MOST, .max_connections = CONNECTIONS_MOST, .handle = handle, .gone = on_gone, .cookie = h };
+
+        if (!h)
+                return error_memory(err);
+        h->loop = loop;
+        random_init(&h->random, random_seed());
+        if (http_server_new(&h->server, loop, &config, err) < 0) {
+                free(h);
+                return -1;
+        }
+        *out = h;
+        return 0;
+}
+
+uint16_t gate_host_port(const struct gate_host *h) { return http_server_port(h->server); }
+void gate_host_drain(struct gate_host *h) { http_server_drain(h->server); }
+
+struct gate_host *gate_host_free(struct gate_host *h)
+{
+        if (!h)
+                return NULL;
+        (void)http_server_free(h->server);
+        free(h);
+        return NULL;
+}
+
+/* ---- answering ------------------------------------------------------------------------------------------------------------------------- */
+
+static void send_reply(struct gate *g, struct http_call *http)
+{
+        struct push_reply *r = &g->reply;
+
+        if (!http)
+                return;
+        http_call_set(http, NULL);
+        if (r->headers.failed || r->body.failed)
+                http_call_reply(http, 500, STR("text/plain"), (struct str){ 0 }, STR("out of memory\n"));
+        else
+                http_call_reply(http, r->status, (struct str){ 0 }, buf_view(&r->headers), buf_view(&r->body));
+}
+
+static void reply_reset(struct push_reply *r)
+{
+        enum { KEPT = 256 * 1024 };
+
+        if (r->body.cap > KEPT)
+                buf_done(&r->body);
+        buf_reset(&r->body);
+        buf_reset(&r->headers);
+        r->status = 500;
+}
+
+static struct call *call_new(struct gate *g, struct http_call *http)
+{
+        struct call *c = calloc(1, sizeof(*c));
+
+        if (!c)
+                return NULL;
+        c->gate = g;
+        c->http = http;
+        c->id = ++g->next_id;
+        c->ticket = UINT32_MAX;
+        c->deadline = USEC_NEVER;
+        c->next = g->calls;
+        if (c->next)
+                c->next->previous = c;
+        g->calls = c;
+        http_call_set(http, c);
+        return c;
+}
+
+static void call_free(struct call *c)
+{
+        struct gate *g = c->gate;
+
+        if (c->ticket != UINT32_MAX) {
+                uint32_t slot = c->ticket & 0xffff;
+
+                g->slots[slot].call = NULL;
+                g->slots[slot].generation++;
+                g->free_slots[g->free_slots_n++] = slot;
+                g->stats.in_flight--;
+        }
+        if (c->next)
+                c->next->previous = c->previous;
+        if (c->previous)
+                c->previous->next = c->next;
+        else
+                g->calls = c->next;
+        free(c->records);
+        free(c);
+}
+
+static void tell(struct gate *g, enum delivery_state state, const char *text)
+{
+        g->state = state;
+        (void)snprintf(g->text, sizeof(g->text), "%s", text ? text : "");
+}
+
+static void note_outcome(struct gate *g, size_t n, const struct push_outcome *o)
+{
+        switch (o->result) {
+        case PUSH_ACCEPTED:
+                g->stats.accepted += n;
+                g->last_delivery = clock_wall(g->config.clock);
+                tell(g, DELIVERY_IDLE, "");
+                break;
+        case PUSH_FILTERED: g->stats.filtered += n; break;
+        case PUSH_FAILED:
+        case PUSH_UNREACHABLE:
+        case PUSH_TIMEOUT:
+                g->stats.failures++;
+                tell(g, DELIVERY_FAILING, o->text);
+                break;
+        case PUSH_BUSY:
+        case PUSH_LIMITED:
+        case PUSH_NOT_READY: g->stats.dropped += n; break;
+        case PUSH_GONE: g->stats.released += n; break;
+        }
+}
+
+/* The records are done with: the caller hears, and the call ends. */
+static void finish(struct call *c, const struct push_outcome *o)
+{
+        struct gate *g = c->gate;
+
+        note_outcome(g, c->n, o);
+        reply_reset(&g->reply);
+        g->config.driver->push->finish(g->config.source, c->id, c->records, c->n, o, &g->reply);
+        send_reply(g, c->http);
+        call_free(c);
+}
+
+/* ---- delivering ------------------------------------------------------------------------------------------------------------------------ */
+
+static bool passes(struct gate *g, const struct record *r)
+{
+        bool matches = true;
+        struct writer w;
+        struct error err;
+
+        if (!g->config.filter)
+                return true;
+        buf_reset(&g->document);
+        writer_init(&w, &g->document);
+        g->config.driver->describe(r, &w);
+        return g->document.failed || filter_match(g->config.filter, buf_view(&g->document), &matches, &err) < 0 || matches;
+}
+
+static void deliver(struct call *c, struct record *const *records, size_t n, usec now)
+{
+        struct gate *g = c->gate;
+        struct action a = { .kind = ACTION_SEND, .number = 1 };
+        struct push_outcome o = { .result = PUSH_FILTERED };
+        const char *why = NULL;
+        uint32_t slot;
+        size_t passed = 0;
+
+        c->records = calloc(n, sizeof(struct record *));
+        if (!c->records)
+                abort(); /* out of memory: a caller that retries is better off with another worker */
+        memcpy(c->records, records, n * sizeof(struct record *));
+        c->n = n;
+        g->stats.offered += n;
+        g->last_event = clock_wall(g->config.clock);
+        for (size_t i = 0; i < n; i++)
+                if (passes(g, records[i]))
+                        g->scratch[passed++] = records[i];
+        if (passed && g->stopping)
+                o = (struct push_outcome){ .result = PUSH_NOT_READY, .text = "the worker is stopping" };
+        else if (passed && !sender_ready(g->config.sender, &why))
+                o = (struct push_outcome){ .result = PUSH_NOT_READY, .text = why ? why : "the function is being initialized" };
+        else if (passed && g->free_slots_n == 0)
+                o = (struct push_outcome){ .result = PUSH_BUSY, .text = "as many requests as maxInFlight allows are under way" };
+        else if (passed && !flow_allows(&g->flow, 0, now))
+                o = (struct push_outcome){ .result = PUSH_LIMITED, .retry_after = flow_deadline(&g->flow, now) - now, .text = "more requests a second than rateLimit allows" };
+        else if (passed) {
+                flow_sent(&g->flow, (uint32_t)passed, now);
+                slot = g->free_slots[--g->free_slots_n];
+                c->ticket = g->slots[slot].generation << 16 | slot;
+                g->slots[slot].call = c;
+                g->stats.in_flight++;
+                g->stats.attempts++;
+                c->deadline = now + g->config.driver->push->timeout(g->config.source);
+                a.attempt = c->ticket;
+                a.records = g->scratch;
+                a.n = passed;
+                sender_send(g->config.sender, &a);
+                loop_ready(g->config.loop, g->config.wake); /* its deadline counts from now on */
+                return;
+        }
+        finish(c, &o);
+}
+
+/* ---- requests -------------------------------------------------------------------------------------------------------------------------- */
+
+static void no_such_path(struct http_call *http, struct str id)
+{
+        BUF_AT_END struct buf body = BUF_INIT(1024), headers = BUF_INIT(256);
+
+        buf_printf(&headers, "Content-Type: application/json\r\nX-Request-Id: " STR_FMT "\r\n", STR_ARG(id));
+        buf_printf(&body, "{\"error_code\":\"APIG.0101\",\"error_msg\":\"The API does not exist or has not been published in the environment\",\"request_id\":\"" STR_FMT "\"}", STR_ARG(id));
+        http_call_reply(http, 404, (struct str){ 0 }, buf_view(&headers), buf_view(&body));
+}
+
+static struct gate *gate_for(struct gate_host *h, const struct push_request *q)
+{
+        struct gate *best = NULL;
+        unsigned most = 0;
+
+        for (struct gate *g = h->gates; g; g = g->next) {
+                unsigned score = g->config.driver->push->route(g->config.source, q);
+
+                if (score > most) {
+                        most = score;
+                        best = g;
+                }
+        }
+        return best;
+}
+
+static void receive(struct gate *g, struct http_call *http, const struct push_request *q)
+{
+        struct call *c = call_new(g, http);
+        size_t n = PUSH_RECORDS_MOST;
+
+        if (!c) {
+                http_call_reply(http, 503, STR("text/plain"), (struct str){ 0 }, STR("out of memory\n"));
+                return;
+        }
+        reply_reset(&g->reply);
+        switch (g->config.driver->push->receive(g->config.source, c->id, q, g->scratch, &n, &g->reply)) {
+        case PUSH_REPLY:
+                send_reply(g, http);
+                call_free(c);
+                return;
+        case PUSH_LATER:
+                c->later = true;
+                loop_ready(g->config.loop, g->config.wake);
+                return;
+        case PUSH_DELIVER: {
+                struct record *records[PUSH_RECORDS_MOST];
+
+                memcpy(records, g->scratch, n * sizeof(struct record *));
+                deliver(c, records, n, loop_now(g->config.loop));
+                return;
+        }
+        }
+}
+
+static void handle(void *cookie, struct http_call *http)
+{
+        struct gate_host *h = cookie;
+        const struct http_message *m = http_call_message(http);
+        struct push_request q = { .method = str_of(http_method_name(m)), .query = buf_view(&m->target), .body = buf_view(&m->body), .head = m, .header = header_of, .each_header = each_header };
+        char id[33];
+        struct gate *g;
+
+        (void)snprintf(id, sizeof(id), "%016" PRIx64 "%016" PRIx64, random_next(&h->random), random_next(&h->random));
+        q.id = str_of(id);
+        q.path = str_cut(&q.query, '?');
+        g = gate_for(h, &q);
+        if (g)
+                receive(g, http, &q);
+        else
+                no_such_path(http, q.id);
+}
+
+static void on_gone(void *cookie UNUSED, struct http_call *http)
+{
+        struct call *c = http_call_get(http);
+        struct gate *g;
+
+        if (!c)
+                return;
+        g = c->gate;
+        c->http = NULL;
+        if (c->later) {
+                g->config.driver->push->gone(g->config.source, c->id);
+                call_free(c);
+                return;
+        }
+        if (c->ticket != UINT32_MAX)
+                sender_cancel(g->config.sender, c->ticket);
+        finish(c, &(struct push_outcome){ .result = PUSH_GONE, .text = "the caller left" });
+}
+
+void gate_call(struct gate *g, const struct source_event *e, usec now)
+{
+        struct call *c = g->calls;
+
+        while (c && c->id != e->call)
+                c = c->next;
+        if (!c)
+                return;
+        c->later = false;
+        if (e->verdict == PUSH_DELIVER) {
+                deliver(c, e->records, e->n, now);
+                return;
+        }
+        reply_reset(&g->reply);
+        g->reply.status = e->reply->status;
+        buf_str(&g->reply.headers, buf_view(&e->reply->headers));
+        buf_str(&g->reply.body, buf_view(&e->reply->body));
+        send_reply(g, c->http);
+        call_free(c);
+}
+
+/* ---- outcomes -------------------------------------------------------------------------------------------------------------------------- */
+
+static enum push_result result_of(const struct answer *a)
+{
+        if (a->kind == ANSWER_ACCEPTED || a->kind == ANSWER_PARTIAL)
+                return PUSH_ACCEPTED;
+        return a->status || a->kind == ANSWER_FINAL ? PUSH_FAILED : PUSH_UNREACHABLE;
+}
+
+static void expire(struct gate *g, usec now)
+{
+        for (struct call *c = g->calls, *next; c; c = next) {
+                bool given_up = g->stopping && now >= g->give_up_at;
+
+                next = c->next;
+                if (c->later || (now < c->deadline && !given_up))
+                        continue;
+                sender_cancel(g->config.sender, c->ticket);
+                finish(c, &(struct push_outcome){ .result = PUSH_TIMEOUT, .text = given_up ? "the worker stopped before the function answered" : "the function did not answer in time" });
+        }
+}
+
+bool gate_take(struct gate *g, usec now)
+{
+        struct answer a;
+        uint32_t ticket;
+        bool any = false;
+
+        while (sender_take(g->config.sender, &ticket, &a)) {
+                uint32_t slot = ticket & 0xffff;
+                struct call *c = slot < g->config.slots ? g->slots[slot].call : NULL;
+
+                any = true;
+                if (c && c->ticket == ticket)
+                        finish(c, &(struct push_outcome){ .result = result_of(&a), .status = a.status, .retry_after = a.retry_after, .body = a.body, .text = a.text });
+        }
+        expire(g, now);
+        return any;
+}
+
+usec gate_deadline(const struct gate *g)
+{
+        usec at = USEC_NEVER;
+
+        for (const struct call *c = g->calls; c; c = c->next)
+                at = MIN_OF(at, c->deadline);
+        return g->stopping && g->calls ? MIN_OF(at, g->give_up_at) : at;
+}
+
+void gate_stop(struct gate *g, usec give_up_at)
+{
+        g->stopping = true;
+        g->give_up_at = give_up_at;
+}
+
+bool gate_idle(const struct gate *g) { return !g->calls; }
+
+void gate_facts(const struct gate *g, struct gate_facts *out)
+{
+        *out = (struct gate_facts){ .stats = g->stats, .last_event = g->last_event, .last_delivery = g->last_delivery, .state = g->state, .text = g->text };
+        out->stats.limit = g->config.slots;
+        out->stats.state = g->state;
+}
+
+/* ---- life ------------------------------------------------------------------------------------------------------------------------------ */
+
+int gate_new(struct gate **out, const struct gate_config *config, struct error *err)
+{
+        const struct rate_spec *rate = config->trigger->delivery->rate_limit;
+        struct gate *g = calloc(1, sizeof(*g));
+
+        if (!g)
+                return error_memory(err);
+        g->config = *config;
+        g->document.max = (size_t)64 << 20;
+        g->reply.headers.max = 1 << 20;
+        g->reply.body.max = (size_t)16 << 20;
+        flow_init(&g->flow, &(struct flow_config){ .initial = config->slots, .most = config->slots, .rate = rate ? rate->events_per_second : 0, .burst = rate ? rate->burst : 1 }, 0);
+        g->slots = calloc(config->slots, sizeof(*g->slots));
+        g->free_slots = calloc(config->slots, sizeof(*g->free_slots));
+        g->scratch = calloc(PUSH_RECORDS_MOST, sizeof(struct record *));
+        if (!g->slots || !g->free_slots || !g->scratch) {
+                free(g->slots);
+                free(g->free_slots);
+                free(g->scratch);
+                free(g);
+                return error_memory(err);
+        }
+        for (uint32_t i = 0; i < config->slots; i++)
+                g->free_slots[g->free_slots_n++] = config->slots - 1 - i;
+        g->next = config->host->gates;
+        config->host->gates = g;
+        *out = g;
+        return 0;
+}
+
+struct gate *gate_free(struct gate *g)
+{
+        if (!g)
+                return NULL;
+        for (struct gate **at = &g->config.host->gates; *at; at = &(*at)->next)
+                if (*at == g) {
+                        *at = g->next;
+                        break;
+                }
+        while (g->calls) {
+                struct call *c = g->calls;
+
+                if (c->later)
+                        call_free(c);
+                else
+                        finish(c, &(struct push_outcome){ .result = PUSH_NOT_READY, .text = "the worker stopped" });
+        }
+        free(g->slots);
+        free(g->free_slots);
+        free(g->scratch);
+        buf_done(&g->document);
+        buf_done(&g->reply.headers);
+        buf_done(&g->reply.body);
+        free(g);
+        return NULL;
+}
