@@ -65,7 +65,7 @@ struct source_event {
 
 /* ---- push ---- */
 
-struct push_request {            /* borrowed until receive returns; path, query, body and headers of a call that is delivered or put off: until finish or gone */
+struct push_request {            /* borrowed until receive returns; method, path, query, body and headers of a call that is delivered or put off: until finish or gone */
         struct str method, path, query;  /* as sent; the query without its ? */
         struct str body;
         struct str client;               /* the caller's address, numeric: the peer's, or what a trusted proxy says */
