@@ -11,7 +11,7 @@
 #include "worker/admin.h"
 #include "worker/gate.h"
 
-static const usec LINGER = 5 * USEC_SEC, GRACE = 20 * USEC_SEC, REFRESH = 15 * USEC_SEC;
+static const usec LINGER = 8 * USEC_SEC, GRACE = 20 * USEC_SEC, REFRESH = 15 * USEC_SEC;
 /* A failure that is over sooner is not worth a write to the API server. */
 static const usec SETTLING = USEC_SEC;
 
