@@ -1,18 +1,12 @@
 #include "source/smn/smn.h"
 
-static const struct field smn_fields[] = {
-        { .name = "topicUrn", .type = FIELD_STRING, .offset = offsetof(struct smn_spec, topic_urn), .required = true, .pattern = TOPIC_URN_PATTERN, .format = TOPIC_URN_FORMAT,
-          .help = "The topic. Subscribe it by HTTPS to the Trigger's path, /NAMESPACE/NAME; the subscription is confirmed by itself.", .cloud = "topic_urn" },
-        { .name = "trusted", .type = FIELD_OBJECT, .offset = offsetof(struct smn_spec, trusted), .object = &trusted_type,
-          .help = "Hosts beside SMN's own that signing certificates and confirmations may be fetched from." },
-        { .name = "timeout", .type = FIELD_DURATION, .offset = offsetof(struct smn_spec, timeout), .fallback = "4s", .min = 100 * USEC_MSEC, .max = 4 * USEC_SEC,
-          .help = "How long the function may take. SMN itself waits 5 seconds, then tries again." },
-};
+static const struct field smn_fields[] = { SMN_FIELDS };
 const struct type smn_type = { .name = "SmnSource", .help = "Messages of a topic of Simple Message Notification.", .fields = smn_fields, .fields_n = COUNT_OF(smn_fields),
                                .size = sizeof(struct smn_spec) };
 
 struct source {
         const struct smn_spec *spec;
+        bool (*wanted)(const void *spec, struct str message);    /* NULL: each is */
         const struct services *services;
         struct inbox *inbox;
         struct topic *topic;
@@ -30,9 +24,10 @@ static void admit(void *cookie, uint64_t call, struct notification *n)
 {
         struct source *s = cookie;
         struct smn_message *m;
+        bool before = inbox_knows(s->inbox, n->message_id);
 
-        if (inbox_knows(s->inbox, n->message_id)) {
-                inbox_answer(s->inbox, call, 200, "delivered before", 0);
+        if (before || (s->wanted && !s->wanted(s->spec, n->message))) {
+                inbox_answer(s->inbox, call, 200, before ? "delivered before" : "not wanted", 0);
                 notification_done(n);
                 return;
         }
@@ -43,7 +38,7 @@ static void admit(void *cookie, uint64_t call, struct notification *n)
                 inbox_answer(s->inbox, call, 503, "out of memory", USEC_SEC);
 }
 
-static struct source *smn_free(struct source *s)
+struct source *smn_free(struct source *s)
 {
         if (!s)
                 return NULL;
@@ -53,7 +48,7 @@ static struct source *smn_free(struct source *s)
         return NULL;
 }
 
-static int smn_open(struct source **out, const void *spec, const struct services *services, struct task *wake, struct error *err)
+int smn_open_for(struct source **out, const struct smn_spec *spec, bool (*wanted)(const void *, struct str), const struct services *services, struct task *wake, struct error *err)
 {
         struct source *s = calloc(1, sizeof(*s));
         struct inbox_config inbox = { .services = services, .wake = wake, .remember_most = 4096, .waiting_for = "waiting for the subscription's confirmation", .cookie = s, .records = records_of,
@@ -63,6 +58,7 @@ static int smn_open(struct source **out, const void *spec, const struct services
         if (!s)
                 return error_memory(err);
         s->spec = spec;
+        s->wanted = wanted;
         s->services = services;
         inbox.patience = topic.timeout = s->spec->timeout;
         topic.urn = s->spec->topic_urn;
@@ -80,14 +76,19 @@ static int smn_open(struct source **out, const void *spec, const struct services
         return 0;
 }
 
-static size_t smn_poll(struct source *s, struct source_event *events, size_t max, usec now)
+static int smn_open(struct source **out, const void *spec, const struct services *services, struct task *wake, struct error *err)
+{
+        return smn_open_for(out, spec, NULL, services, wake, err);
+}
+
+size_t smn_poll(struct source *s, struct source_event *events, size_t max, usec now)
 {
         topic_poll(s->topic, now);
         return inbox_poll(s->inbox, events, max, now);
 }
 
-static usec smn_deadline(const struct source *s) { return MIN_OF(topic_deadline(s->topic), inbox_deadline(s->inbox)); }
-static void smn_stop(struct source *s) { inbox_stop(s->inbox); }
+usec smn_deadline(const struct source *s) { return MIN_OF(topic_deadline(s->topic), inbox_deadline(s->inbox)); }
+void smn_stop(struct source *s) { inbox_stop(s->inbox); }
 
 static unsigned route(struct source *s, const struct push_request *q) { return smn_route(s->services->trigger, q); }
 
@@ -108,11 +109,11 @@ static void gone(struct source *s, uint64_t call)
 }
 
 static usec timeout(const struct source *s) { return s->spec->timeout; }
-static void origin(const struct trigger *t, struct buf *b) { buf_text(b, ((const struct smn_spec *)t->source_spec)->topic_urn); }
+void smn_origin(const struct trigger *t, struct buf *b) { buf_text(b, ((const struct smn_spec *)t->source_spec)->topic_urn); }
 
-static const struct push_driver push = { .route = route, .receive = receive, .finish = finish, .gone = gone, .timeout = timeout, .path = smn_path };
+const struct push_driver smn_push = { .route = route, .receive = receive, .finish = finish, .gone = gone, .timeout = timeout, .path = smn_path };
 
 const struct driver smn_driver = {
-        .name = "smn", .ce_type = "dev.sluice.smn.notification", .push = &push, .type = &smn_type, .open = smn_open, .poll = smn_poll, .deadline = smn_deadline, .stop = smn_stop,
-        .free = smn_free, .describe = smn_describe, .encode = smn_encode, .event = smn_event, .sample = smn_sample, .sample_free = smn_sample_free, .origin = origin,
+        .name = "smn", .ce_type = "dev.sluice.smn.notification", .push = &smn_push, .type = &smn_type, .open = smn_open, .poll = smn_poll, .deadline = smn_deadline, .stop = smn_stop,
+        .free = smn_free, .describe = smn_describe, .encode = smn_encode, .event = smn_event, .sample = smn_sample, .sample_free = smn_sample_free, .origin = smn_origin,
 };
