@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import threading
+import time
 import urllib.parse
 
 import pytest
@@ -196,6 +197,7 @@ def test_minio_tells_what_happens_in_a_bucket(runner, secrets, sink):
 
 @pytest.mark.timeout(900)
 def test_nothing_is_lost_when_the_worker_is_killed(runner, secrets, sink):
+    sink.answer = lambda request: (time.sleep(0.01), 200)[1]  # slower than objects come: a kill hits one under way
     w = Worker(runner, secrets, sink)
     with Minio(w.uri, TOKEN) as minio:
         minio.create_bucket("photos")
