@@ -11,7 +11,7 @@ static const usec REMEMBERED = USEC_HOUR, TOLD_AGAIN = USEC_MINUTE;
 struct inbox_place { struct lane *lane; struct inbox_place *next; struct inbox_item *item; };
 struct lane { UT_hash_handle hh; struct inbox_place *first, *last; char key[]; };
 struct leader { UT_hash_handle hh; struct inbox_item *item; };   /* found by what */
-struct memory { UT_hash_handle hh; struct memory *next; usec until; char id[]; };
+struct memory { UT_hash_handle hh; usec until; char id[]; };
 struct answer { struct answer *next; uint64_t call; int status; const char *text; usec retry_after; };
 
 struct inbox {
@@ -19,7 +19,7 @@ struct inbox {
         struct lane *lanes;
         struct leader *leaders;
         struct inbox_item *items, *ready, **ready_end;
-        struct memory *memories, *oldest, *newest;
+        struct memory *memories;
         struct answer *answers, **answers_end;
         struct push_reply replies[EVENTS_MOST];
         struct record **records[EVENTS_MOST];    /* PUSH_RECORDS_MOST each; made when needed */
@@ -41,13 +41,13 @@ static void wake(struct inbox *b) { loop_ready(b->config.services->loop, b->conf
 
 /* ---- what was delivered -------------------------------------------------------------------------------------------------------------------- */
 
+/* The table keeps the order in which they came. */
 static void forget_oldest(struct inbox *b)
 {
-        struct memory *m = b->oldest;
+        struct memory *m = b->memories;
 
-        b->oldest = m->next;
-        if (!b->oldest)
-                b->newest = NULL;
+        if (!m)
+                return;
         HASH_DEL(b->memories, m);
         free(m);
 }
@@ -67,8 +67,6 @@ static void remember(struct inbox *b, const char *id)
         memcpy(m->id, id, strlen(id) + 1);
         m->until = now_of(b) + REMEMBERED;
         HASH_ADD_STR(b->memories, id, m);
-        *(b->newest ? &b->newest->next : &b->oldest) = m;
-        b->newest = m;
 }
 
 bool inbox_knows(struct inbox *b, struct str id)
@@ -76,7 +74,7 @@ bool inbox_knows(struct inbox *b, struct str id)
         struct memory *m;
         usec now = now_of(b);
 
-        while (b->oldest && b->oldest->until <= now)
+        while (b->memories && b->memories->until <= now)
                 forget_oldest(b);
         HASH_FIND(hh, b->memories, id.p, id.n, m);
         return m != NULL;
@@ -206,9 +204,11 @@ static bool hand_over(struct inbox *b, struct inbox_item *i)
         if (i->state == INBOX_READY)
                 unready(b, i);
         HASH_FIND(hh, b->leaders, i->what, strlen(i->what), l);
-        HASH_DEL(b->leaders, l);
-        l->item = heir;
-        HASH_ADD_KEYPTR(hh, b->leaders, heir->what, strlen(heir->what), l);
+        if (l) { /* always: others found it there */
+                HASH_DEL(b->leaders, l);
+                l->item = heir;
+                HASH_ADD_KEYPTR(hh, b->leaders, heir->what, strlen(heir->what), l);
+        }
         heir->joined = heir->next_joined;
         heir->next_joined = NULL;
         heir->leader = NULL;
@@ -598,8 +598,11 @@ struct inbox *inbox_free(struct inbox *b)
                 }
                 end(b, i);
         }
-        while (b->oldest)
-                forget_oldest(b);
+        for (struct memory *m = b->memories, *next; m; m = next) {
+                next = m->hh.next;
+                HASH_DEL(b->memories, m);
+                free(m);
+        }
         for (struct answer *a = b->answers, *next; a; a = next) {
                 next = a->next;
                 free(a);

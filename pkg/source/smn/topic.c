@@ -70,7 +70,7 @@ static bool is_certificate_path(const struct topic *t, struct str path)
 /* May it be called? The fetch looks at host and address once more. */
 static bool may_call(const struct topic *t, struct str url, bool certificate, bool *trusted)
 {
-        struct str rest = url, authority, path;
+        struct str rest, authority, path;
         const char *slash;
 
         if (!str_starts(url, STR("https://")))
