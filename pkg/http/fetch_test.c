@@ -236,7 +236,7 @@ static void forbidden_urls_are_refused(void **state UNUSED)
                 "https://a.wild.test./",
                 "https://other.test/",
                 "https://other.test:443/",
-                "https://smn.cn-north-1.myhuaweicloud\xe3\x80\x82" "com/",
+                "https://smn.cn-north-1.myhuaweicloud\xe3\x80\x82/",
                 "https://\xef\xbd\x93mn.cn-north-1.myhuaweicloud.com/",
                 "https://",
                 "",

@@ -4,7 +4,6 @@ import http.client
 import json
 import os
 import threading
-import time
 import urllib.parse
 
 import pytest
@@ -197,17 +196,34 @@ def test_minio_tells_what_happens_in_a_bucket(runner, secrets, sink):
 
 @pytest.mark.timeout(900)
 def test_nothing_is_lost_when_the_worker_is_killed(runner, secrets, sink):
-    sink.answer = lambda request: (time.sleep(0.01), 200)[1]  # slower than objects come: a kill hits one under way
+    held, go_on, entered = threading.Event(), threading.Event(), threading.Event()
+
+    def answer(request):
+        if held.is_set():
+            entered.set()
+            go_on.wait(10)
+        return 200
+
+    sink.answer = answer
     w = Worker(runner, secrets, sink)
+    kills = {OBJECTS * n // 8 for n in (1, 3, 5)}
     with Minio(w.uri, TOKEN) as minio:
         minio.create_bucket("photos")
         for i in range(OBJECTS):
+            if i in kills:  # while the function is at work on one
+                go_on.clear()
+                held.set()
             minio.client.put_object(Bucket="photos", Key=f"{i:06d}", Body=b"x")
-            if i % (OBJECTS // 4) == OBJECTS // 8 and i < OBJECTS * 3 // 4:
+            if i in kills:
+                wait_until("the function is called", entered.is_set, 30)
                 w.kill_and_start()
+                held.clear()
+                entered.clear()
+                go_on.set()
         seen = lambda: {key for _, key in changes(sink)}  # noqa: E731
         wait_until("all objects", lambda: len(seen()) >= OBJECTS, 600, poll=0.5, explain=lambda: f"{len(seen())} of {OBJECTS}; {minio.waiting()} wait")
         assert seen() == {f"{i:06d}" for i in range(OBJECTS)}
+        assert len(changes(sink)) >= OBJECTS + len(kills)  # each kill made one come twice
         print(f"{len(changes(sink))} deliveries of {OBJECTS} objects")
 
 

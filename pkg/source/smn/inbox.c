@@ -231,8 +231,7 @@ static bool keep_ids(struct inbox_item *i, const struct str *ids, size_t n)
         BUF_AT_END struct buf what = BUF_INIT(BUF_DEFAULT_MAX);
 
         i->ids = calloc(n, sizeof(*i->ids));
-        i->places = calloc(n, sizeof(*i->places));
-        if (!i->ids || !i->places)
+        if (!i->ids)
                 return false;
         for (size_t k = 0; k < n; k++) {
                 i->ids[k] = str_dup(ids[k]);
@@ -261,8 +260,11 @@ static bool lead(struct inbox *b, struct inbox_item *i, const struct str *keys, 
 {
         struct leader *l = calloc(1, sizeof(*l));
 
-        if (!l)
+        i->places = calloc(n, sizeof(*i->places));
+        if (!l || !i->places) {
+                free(l);
                 return false;
+        }
         l->item = i;
         HASH_ADD_KEYPTR(hh, b->leaders, i->what, strlen(i->what), l);
         for (size_t k = 0; k < n; k++)
