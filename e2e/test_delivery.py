@@ -86,3 +86,52 @@ def test_an_api_is_reached_through_its_service(cluster, namespace, image):
     cluster.delete("triggers.sluice.dev", "api", namespace=namespace)
     wait_until("nothing is left", lambda: not children(cluster, namespace), 60)
     assert condition(cluster, namespace, "api") == {}
+
+
+CALLER = """
+import http.client, json, sys, threading, time
+host, path, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
+end, failures, count = time.monotonic() + seconds, [], [0]
+
+def call(kept):
+    connection = None
+    while time.monotonic() < end:
+        try:
+            connection = connection or http.client.HTTPConnection(host, 80, timeout=10)
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            body = answer.read()
+            if answer.status != 200:
+                failures.append(f"{answer.status} {body[:200]}")
+            count[0] += 1
+            if not kept or answer.getheader("Connection") == "close":
+                connection.close()
+                connection = None
+        except Exception as e:
+            failures.append(f"{'kept' if kept else 'new'} {type(e).__name__}: {e}")
+            connection = None
+
+threads = [threading.Thread(target=call, args=(n % 2 == 0,)) for n in range(6)]
+for t in threads: t.start()
+for t in threads: t.join()
+print(json.dumps({"count": count[0], "failures": failures}))
+"""
+
+
+def test_a_rollout_under_load_loses_no_request(cluster, namespace, image):
+    answer = json.dumps({"statusCode": 200, "headers": {}, "body": "hello", "isBase64Encoded": False})
+    Function(cluster, namespace, image, options=[f"--answer={answer}", "--delay=5ms"])
+    t = trigger("api", {"apig": {"path": "/orders"}})
+    cluster.apply(t, namespace=namespace)
+    wait_condition(cluster, namespace, "api", timeout=60)
+    (before,) = worker_pods(cluster, namespace, "api")
+    address = cluster.get("service", "api-sluice", namespace=namespace)["spec"]["clusterIP"]
+    wait_until("it is reached", lambda: cluster.run("curl", "-sS", "--max-time", "5", f"http://{address}/orders", check=False).stdout == "hello", 20)
+    with cluster.start("python3", "-c", CALLER, address, "/orders", "20", name="caller") as caller:
+        t["spec"]["worker"] = {"logLevel": "Debug"}
+        cluster.apply(t, namespace=namespace)
+        wait_until("another pod", lambda: [p["metadata"]["name"] for p in worker_pods(cluster, namespace, "api")] not in ([], [before["metadata"]["name"]]) and before["metadata"]["name"] not in
+                   [p["metadata"]["name"] for p in worker_pods(cluster, namespace, "api")], 60)  # fmt: skip
+        assert caller.wait(40) == 0
+        found = json.loads(caller.out)
+    assert found["failures"] == [] and found["count"] > 500

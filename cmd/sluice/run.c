@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "checkpoint/filestore.h"
+#include "listen.h"
 #include "options.h"
 #include "table.h"
 #include "worker/admin.h"
@@ -34,7 +35,8 @@ struct run {
         int64_t most;            /* events to deliver before it ends; 0: no end */
         struct table_row *rows;
         const char *secrets;     /* a folder; NULL: none */
-        const char *listen, *port_file;
+        struct listen_options listen;
+        const char *port_file;
 };
 
 static int open_store(void *cookie, struct task *wake, struct store *out, struct error *err)
@@ -78,7 +80,7 @@ static void stop(struct run *r)
         if (r->admin)
                 admin_drain(r->admin);
         if (r->host)
-                gate_host_drain(r->host);
+                gate_host_drain(r->host, 0);
         for (size_t i = 0; i < r->n; i++)
                 if (r->jobs[i].pipeline)
                         pipeline_stop(r->jobs[i].pipeline, loop_now(r->loop) + DRAIN);
@@ -183,9 +185,11 @@ static int default_state(struct buf *b)
 /* A listener only where a Trigger needs one. */
 static int open_host(struct run *r, struct error *err)
 {
+        const struct gate_host_config host = listen_config(&r->listen);
+
         for (size_t i = 0; i < r->triggers.n; i++)
                 if (trigger_driver(r->triggers.list[i])->push && !r->triggers.list[i]->suspend) {
-                        if (gate_host_new(&r->host, r->loop, r->listen, err) < 0)
+                        if (gate_host_new(&r->host, r->loop, &host, err) < 0)
                                 return -1;
                         if (r->port_file)
                                 return write_port(r->port_file, gate_host_port(r->host), err);
@@ -234,7 +238,7 @@ static void clean_up(struct run *r)
 
 int cmd_run(int argc, char **argv)
 {
-        struct run r = { .task = { .turn = observe }, .listen = "127.0.0.1:8080" };
+        struct run r = { .task = { .turn = observe }, .listen = { .address = "127.0.0.1:8080" } };
         struct strings files = { 0 }, rest;
         const char *state = NULL, *admin = NULL;
         const struct option_spec options[] = {
@@ -242,7 +246,8 @@ int cmd_run(int argc, char **argv)
                 { .name = "state", .value = "DIR", .help = "Where positions are kept that no broker keeps. Default: $XDG_STATE_HOME/sluice, else ~/.local/state/sluice.", .kind = OPTION_TEXT, .into = &state },
                 { .name = "secrets", .value = "DIR", .help = "Where the Secrets are that Triggers name: files DIR/NAME/KEY. Default: nowhere.", .kind = OPTION_TEXT, .into = &r.secrets },
                 { .name = "admin", .value = "ADDRESS:PORT", .help = "Serve /livez, /readyz, /metrics and /status there. Default: nowhere.", .kind = OPTION_TEXT, .into = &admin },
-                { .name = "listen", .value = "ADDRESS:PORT", .help = "Where sources that are reached by requests listen: an API at its own path, others at /NAMESPACE/NAME. Default: 127.0.0.1:8080.", .kind = OPTION_TEXT, .into = &r.listen },
+                { .name = "listen", .value = "ADDRESS:PORT", .help = "Where sources that are reached by requests listen: an API at its own path, others at /NAMESPACE/NAME. Default: 127.0.0.1:8080.", .kind = OPTION_TEXT, .into = &r.listen.address },
+                LISTEN_OPTIONS(r.listen),
                 { .name = "port-file", .value = "FILE", .help = "Write the port of --listen to this file (or named pipe), instead of showing it.", .kind = OPTION_TEXT, .into = &r.port_file },
                 { .name = "events", .value = "N", .help = "End after so many delivered events. Default: go on.", .kind = OPTION_INT, .into = &r.most, .min = 1, .max = INT64_MAX },
         };
@@ -284,5 +289,6 @@ int cmd_run(int argc, char **argv)
         for (size_t i = 0; i < files.n; i++)
                 free(files.list[i]);
         free(files.list);
+        listen_done(&r.listen);
         return result;
 }

@@ -6,11 +6,12 @@
 #include "controller/children.h"
 #include "kube/checkpoint.h"
 #include "kube/report.h"
+#include "listen.h"
 #include "options.h"
 #include "worker/admin.h"
 #include "worker/gate.h"
 
-static const usec GRACE = 20 * USEC_SEC, REFRESH = 15 * USEC_SEC;
+static const usec LINGER = 8 * USEC_SEC, GRACE = 20 * USEC_SEC, REFRESH = 15 * USEC_SEC;
 /* A failure that is over sooner is not worth a write to the API server. */
 static const usec SETTLING = USEC_SEC;
 
@@ -31,6 +32,7 @@ struct worker {
         struct kube_report *report;
         enum delivery_state delivery;    /* as reported */
         usec delivery_since;             /* when it began to differ from what was reported; 0: it does not */
+        struct task ending;              /* a push source stops when it has lingered */
         bool stopping;
         usec grace;
 };
@@ -122,7 +124,18 @@ static void on_signal(void *cookie, int number UNUSED)
                 return;
         w->stopping = true;
         admin_drain(w->admin);
-        pipeline_stop(w->pipeline, loop_now(w->loop) + w->grace);
+        if (w->host) { /* for a while others still know this pod's address */
+                gate_host_drain(w->host, LINGER);
+                loop_arm(w->loop, &w->ending, loop_now(w->loop) + LINGER);
+        } else
+                pipeline_stop(w->pipeline, loop_now(w->loop) + w->grace);
+}
+
+static void on_ending(struct task *t, usec now)
+{
+        struct worker *w = CONTAINER_OF(t, struct worker, ending);
+
+        pipeline_stop(w->pipeline, now + w->grace);
 }
 
 static int load(struct worker *w, const char *path)
@@ -156,10 +169,11 @@ static int join_cluster(struct worker *w, const char *kubeconfig, struct error *
         return kube_report_new(&w->report, w->kube, w->trigger->namespace_, w->trigger->name, pod, err);
 }
 
-struct places { const char *sink, *dead_letter, *secrets, *listen, *admin, *checkpoint, *instance, *kubeconfig; };
+struct places { const char *sink, *dead_letter, *secrets, *admin, *checkpoint, *instance, *kubeconfig; struct listen_options listen; };
 
 static int start(struct worker *w, const struct places *p, struct error *err)
 {
+        const struct gate_host_config host = listen_config(&p->listen);
         struct pipeline_config config = { .trigger = w->trigger, .sink = p->sink ? p->sink : w->trigger->sink->uri, .instance = p->instance, .clock = &system_clock,
                                           .dead_letter = p->dead_letter, .secrets = p->secrets,
                                           .observer = &w->task, .open_store = open_store, .close_store = close_store, .store_cookie = w };
@@ -170,7 +184,7 @@ static int start(struct worker *w, const struct places *p, struct error *err)
             http_client_new(&w->http, w->loop, err) < 0 || admin_new(&w->admin, w->loop, p->admin, err) < 0 ||
             (p->checkpoint ? file_store_new(&w->files, w->loop, p->checkpoint, err) : join_cluster(w, p->kubeconfig, err)) < 0)
                 return -1;
-        if (trigger_driver(w->trigger)->push && gate_host_new(&w->host, w->loop, p->listen, err) < 0)
+        if (trigger_driver(w->trigger)->push && gate_host_new(&w->host, w->loop, &host, err) < 0)
                 return -1;
         config.loop = w->loop;
         config.http = w->http;
@@ -191,22 +205,23 @@ static void clean_up(struct worker *w)
         (void)file_store_free(w->files);
         (void)http_client_free(w->http);
         if (w->loop)
-                loop_forget(w->loop, &w->task);
+                loop_forget(w->loop, &w->task), loop_forget(w->loop, &w->ending);
         (void)loop_free(w->loop);
         triggers_done(&w->triggers);
 }
 
 int cmd_worker(int argc, char **argv)
 {
-        struct worker w = { .task = { .turn = observe }, .grace = GRACE };
-        struct places p = { .admin = ":8081", .listen = ":8080" };
+        struct worker w = { .task = { .turn = observe }, .ending = { .turn = on_ending }, .grace = GRACE };
+        struct places p = { .admin = ":8081", .listen = { .address = ":8080" } };
         const char *path = NULL;
         const struct option_spec options[] = {
                 { .name = "trigger", .value = "FILE", .help = "The Trigger to run: YAML or JSON with exactly one.", .kind = OPTION_TEXT, .into = &path },
                 { .name = "sink", .value = "URL", .help = "Where events go, instead of the Trigger's own sink: what the controller resolved it to.", .kind = OPTION_TEXT, .into = &p.sink },
                 { .name = "dead-letter", .value = "URL", .help = "Where dead letters go: what the controller resolved deadLetter to.", .kind = OPTION_TEXT, .into = &p.dead_letter },
                 { .name = "secrets", .value = "DIR", .help = "Where the Secrets are that the Trigger names: files DIR/NAME/KEY.", .kind = OPTION_TEXT, .into = &p.secrets },
-                { .name = "listen", .value = "ADDRESS:PORT", .help = "Where a source that is reached by requests listens. Default: :8080.", .kind = OPTION_TEXT, .into = &p.listen },
+                { .name = "listen", .value = "ADDRESS:PORT", .help = "Where a source that is reached by requests listens. Default: :8080.", .kind = OPTION_TEXT, .into = &p.listen.address },
+                LISTEN_OPTIONS(p.listen),
                 { .name = "admin", .value = "ADDRESS:PORT", .help = "Serve /livez, /readyz, /metrics and /status there. Default: :8081.", .kind = OPTION_TEXT, .into = &p.admin },
                 { .name = "checkpoint", .value = "DIR", .help = "Keep positions in this folder instead of the cluster.", .kind = OPTION_TEXT, .into = &p.checkpoint },
                 { .name = "instance", .value = "NAME", .help = "A name that stays the same over restarts: the broker then gives the partitions back at once.", .kind = OPTION_TEXT, .into = &p.instance },
@@ -245,5 +260,6 @@ int cmd_worker(int argc, char **argv)
                 loop_run(w.loop);
         }
         clean_up(&w);
+        listen_done(&p.listen);
         return result;
 }

@@ -7,9 +7,13 @@
 #include "http/resolver.h"
 #include "http/url.h"
 
+enum { ADDRESSES_MOST = 16, URL_MOST = 8192 };
+
 struct call {
         struct call *next;
         struct fetch_end *end;
+        char *addresses[ADDRESSES_MOST];         /* that may be called, in turn */
+        size_t addresses_n, tried;
         uint64_t tag;
         char *url_text, *host, *method, *ca_file;
         struct url url;
@@ -17,22 +21,24 @@ struct call {
         CURL *easy;
         struct curl_slist *headers, *connect_to;
         struct buf request_body, body;
-        usec timeout;
+        usec deadline;
         struct fetch_completion completion;
         char reason[CURL_ERROR_SIZE];
         bool too_long;
 };
 
-struct fetch_end { struct loop *loop; struct task *wake; struct http_multi *multi; struct resolver *resolver; struct call *calls, *taken; };
+struct fetch_end { struct loop *loop; struct task *wake; struct task timer; struct http_multi *multi; struct resolver *resolver; struct call *calls, *taken; };
 
 /* ---- where calls may go ---------------------------------------------------------------------------------------------------------------- */
 
 static bool label_matches(struct str pattern, struct str host)
 {
         while (pattern.n && host.n) {
+                bool more_of_pattern = memchr(pattern.p, '.', pattern.n), more_of_host = memchr(host.p, '.', host.n);
                 struct str p = str_cut(&pattern, '.'), h = str_cut(&host, '.');
 
-                if (h.n == 0 || (!str_is(p, "*") && !str_equal_nocase(p, h)))
+                /* A dot at the end of one alone is a difference, too. */
+                if (h.n == 0 || more_of_pattern != more_of_host || (!str_is(p, "*") && !str_equal_nocase(p, h)))
                         return false;
         }
         return pattern.n == 0 && host.n == 0;
@@ -53,7 +59,7 @@ bool fetch_host_allowed(struct str authority, bool tls, const char *const *hosts
 {
         struct str port = authority, host = str_cut(&port, ':');
 
-        if (!is_host_name(host))
+        if (!is_host_name(host) || (port.n == 0 && host.n != authority.n))
                 return false; /* no user names, no IPv6, nothing percent-encoded */
         for (; hosts && *hosts; hosts++) {
                 struct str allowed = str_of(*hosts), wanted_port;
@@ -76,7 +82,7 @@ static bool in_network(uint32_t address, uint32_t network, int bits) { return ad
 static bool public_v4(uint32_t a)
 {
         static const struct { uint32_t network; int bits; } special[] = {
-                { 0x00000000, 8 }, { 0x0a000000, 8 }, { 0x64400000, 10 }, { 0x7f000000, 8 }, { 0xa9fe0000, 16 }, { 0xac100000, 12 }, { 0xc0000000, 24 }, { 0xc0000200, 24 },
+                { 0x00000000, 8 }, { 0x0a000000, 8 }, { 0x64400000, 10 }, { 0x7f000000, 8 }, { 0xa9fe0000, 16 }, { 0xac100000, 12 }, { 0xc0000000, 24 }, { 0xc0000200, 24 }, { 0xc0586300, 24 },
                 { 0xc0a80000, 16 }, { 0xc6120000, 15 }, { 0xc6336400, 24 }, { 0xcb007100, 24 }, { 0xe0000000, 3 },
         };
 
@@ -94,15 +100,28 @@ bool fetch_address_public(const char *address)
                 return public_v4((uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3]);
         if (inet_pton(AF_INET6, address, b) != 1)
                 return false;
-        /* Only global unicast, 2000::/3, without those that carry an IPv4 address of any kind (6to4, Teredo) or are for documentation. */
+        /* Only global unicast, 2000::/3, without those that carry an IPv4 address of any kind (6to4, Teredo), serve protocols (2001::/23) or are for
+         * documentation. */
         if (b[0] >> 5 != 1)
                 return false;
-        if (b[0] == 0x20 && (b[1] == 0x02 || (b[1] == 0x01 && ((b[2] == 0 && b[3] == 0) || (b[2] == 0x0d && b[3] == 0xb8)))))
+        if (b[0] == 0x20 && (b[1] == 0x02 || (b[1] == 0x01 && (b[2] < 2 || (b[2] == 0x0d && b[3] == 0xb8)))))
                 return false;
-        return true;
+        return b[0] != 0x3f || b[1] != 0xff || b[2] >> 4 != 0;
 }
 
 /* ---- calls ------------------------------------------------------------------------------------------------------------------------------ */
+
+/* Lets go of the last attempt. */
+static void stop(struct call *c)
+{
+        if (c->easy) {
+                http_multi_remove(c->end->multi, c->easy);
+                curl_easy_cleanup(c->easy);
+        }
+        curl_slist_free_all(c->connect_to);
+        c->easy = NULL;
+        c->connect_to = NULL;
+}
 
 static void call_free(struct call *c)
 {
@@ -113,14 +132,12 @@ static void call_free(struct call *c)
                 }
         if (c->resolving)
                 resolver_forget(c->end->resolver, c);
-        if (c->easy) {
-                http_multi_remove(c->end->multi, c->easy);
-                curl_easy_cleanup(c->easy);
-        }
+        stop(c);
         curl_slist_free_all(c->headers);
-        curl_slist_free_all(c->connect_to);
         buf_done(&c->request_body);
         buf_done(&c->body);
+        for (size_t i = 0; i < c->addresses_n; i++)
+                free(c->addresses[i]);
         free(c->url_text);
         free(c->host);
         free(c->method);
@@ -150,6 +167,8 @@ static size_t on_bytes(char *bytes, size_t size, size_t n, void *cookie)
         return c->body.failed ? 0 : size * n;
 }
 
+static void start(struct call *c);
+
 static void on_done(void *cookie UNUSED, CURL *easy, CURLcode result)
 {
         struct call *c;
@@ -157,6 +176,10 @@ static void on_done(void *cookie UNUSED, CURL *easy, CURLcode result)
 
         (void)curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&c);
         (void)curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
+        if (result == CURLE_COULDNT_CONNECT && c->tried < c->addresses_n) {
+                start(c);
+                return;
+        }
         if (result != CURLE_OK) {
                 fail(c, result == CURLE_OPERATION_TIMEDOUT ? ERROR_TIMEOUT : ERROR_UNREACHABLE,
                      c->too_long ? "the answer is longer than it may be" : c->reason[0] ? c->reason : curl_easy_strerror(result));
@@ -167,11 +190,14 @@ static void on_done(void *cookie UNUSED, CURL *easy, CURLcode result)
         complete(c);
 }
 
-static void start(struct call *c, const char *address)
+/* Calls the next of its addresses. */
+static void start(struct call *c)
 {
         BUF_AT_END struct buf to = BUF_INIT(1024);
+        const char *address = c->addresses[c->tried++];
         struct error err;
 
+        stop(c);
         c->easy = curl_easy_init();
         buf_printf(&to, strchr(address, ':') ? "::[%s]:%u" : "::%s:%u", address, c->url.port);
         c->connect_to = to.failed ? NULL : curl_slist_append(NULL, to.p);
@@ -189,7 +215,7 @@ static void start(struct call *c, const char *address)
         (void)curl_easy_setopt(c->easy, CURLOPT_NOSIGNAL, 1L);
         (void)curl_easy_setopt(c->easy, CURLOPT_FRESH_CONNECT, 1L);
         (void)curl_easy_setopt(c->easy, CURLOPT_FORBID_REUSE, 1L);
-        (void)curl_easy_setopt(c->easy, CURLOPT_TIMEOUT_MS, (long)(c->timeout / USEC_MSEC));
+        (void)curl_easy_setopt(c->easy, CURLOPT_TIMEOUT_MS, (long)(MAX_OF(c->deadline - loop_now(c->end->loop), USEC_MSEC) / USEC_MSEC));
         (void)curl_easy_setopt(c->easy, CURLOPT_WRITEFUNCTION, on_bytes);
         (void)curl_easy_setopt(c->easy, CURLOPT_WRITEDATA, c);
         (void)curl_easy_setopt(c->easy, CURLOPT_ERRORBUFFER, c->reason);
@@ -213,12 +239,42 @@ static void on_resolved(void *cookie, const struct resolved *answer, const struc
                 fail(c, why->kind, why->text);
                 return;
         }
-        for (size_t i = 0; i < answer->n; i++)
+        for (size_t i = 0; i < answer->n && c->addresses_n < ADDRESSES_MOST; i++)
                 if (c->inside || fetch_address_public(answer->addresses[i])) {
-                        start(c, answer->addresses[i]);
-                        return;
+                        c->addresses[c->addresses_n] = str_dup(str_of(answer->addresses[i]));
+                        if (c->addresses[c->addresses_n])
+                                c->addresses_n++;
                 }
-        fail(c, ERROR_FORBIDDEN, "its address is not a public one, and may not be called");
+        if (c->addresses_n)
+                start(c);
+        else
+                fail(c, ERROR_FORBIDDEN, "its address is not a public one, and may not be called");
+}
+
+static void arm(struct fetch_end *e)
+{
+        usec at = USEC_NEVER;
+
+        for (const struct call *c = e->calls; c; c = c->next)
+                if (!c->done)
+                        at = MIN_OF(at, c->deadline);
+        loop_arm(e->loop, &e->timer, at);
+}
+
+static void on_timer(struct task *task, usec now)
+{
+        struct fetch_end *e = CONTAINER_OF(task, struct fetch_end, timer);
+
+        for (struct call *c = e->calls; c; c = c->next) {
+                if (c->done || c->deadline > now)
+                        continue;
+                if (c->resolving)
+                        resolver_forget(e->resolver, c);
+                c->resolving = false;
+                stop(c);
+                fail(c, ERROR_TIMEOUT, "no answer in time");
+        }
+        arm(e);
 }
 
 /* ---- the port -------------------------------------------------------------------------------------------------------------------------- */
@@ -243,6 +299,8 @@ static int submit(void *cookie, uint64_t tag, const struct fetch_request *q, str
         struct call *c;
         struct url url;
 
+        if (q->url.n > URL_MOST)
+                return error_set(err, ERROR_INVALID, "a URL of %zu bytes: it is too long", q->url.n);
         if (url_parse(q->url, &url, err) < 0)
                 return -1;
         if (!fetch_host_allowed(url.authority, url.tls, q->hosts))
@@ -255,7 +313,7 @@ static int submit(void *cookie, uint64_t tag, const struct fetch_request *q, str
         e->calls = c;
         c->tag = tag;
         c->completion.tag = tag;
-        c->timeout = q->timeout;
+        c->deadline = loop_now(e->loop) + q->timeout;
         c->inside = fetch_host_allowed(url.authority, url.tls, q->inside);
         c->body.max = q->answer_max;
         c->request_body.max = q->body.n + 1;
@@ -268,6 +326,7 @@ static int submit(void *cookie, uint64_t tag, const struct fetch_request *q, str
                 call_free(c);
                 return error_memory(err);
         }
+        arm(e);
         c->resolving = true;
         resolver_ask(e->resolver, c->host, on_resolved, c);
         return 0;
@@ -318,6 +377,7 @@ int fetch_end_new(struct fetch_end **out, struct loop *loop, struct task *wake, 
                 return error_memory(err);
         e->loop = loop;
         e->wake = wake;
+        e->timer.turn = on_timer;
         if (http_multi_new(&e->multi, loop, on_done, e, err) < 0 || resolver_new(&e->resolver, loop, err) < 0) {
                 (void)fetch_end_free(e);
                 return -1;
@@ -332,6 +392,7 @@ struct fetch_end *fetch_end_free(struct fetch_end *e)
                 return NULL;
         while (e->calls)
                 call_free(e->calls);
+        loop_forget(e->loop, &e->timer);
         (void)resolver_free(e->resolver);
         (void)http_multi_free(e->multi);
         free(e);

@@ -7,6 +7,7 @@
 #include "base/loop.h"
 #include "event/cloudevent.h"
 #include "json/writer.h"
+#include "port/fetch.h"
 #include "port/store.h"
 
 struct source;
@@ -65,7 +66,7 @@ struct source_event {
 
 /* ---- push ---- */
 
-struct push_request {            /* borrowed until receive returns; path, query, body and headers of a call that is delivered or put off: until finish or gone */
+struct push_request {            /* borrowed until receive returns; method, path, query, body and headers of a call that is delivered or put off: until finish or gone */
         struct str method, path, query;  /* as sent; the query without its ? */
         struct str body;
         struct str client;               /* the caller's address, numeric: the peer's, or what a trusted proxy says */
@@ -115,6 +116,7 @@ struct services {
         struct waker *waker;
         const struct clock *clock;
         struct store store;              /* this Trigger's own keys */
+        struct fetch fetch;              /* for push sources: what messages refer to; completions wake the source. ops NULL: none */
         const struct trigger *trigger;
         const char *secrets;             /* the folder of Secrets, NAME/KEY; NULL: none */
         const char *instance;            /* stable name of this worker's slot; NULL: none */

@@ -1,15 +1,19 @@
 #include "source/apig/apig.h"
+#include "source/cloudeye/cloudeye.h"
 #include "source/driver.h"
 #include "source/kafka/kafka.h"
+#include "source/obs/obs.h"
+#include "source/smn/smn.h"
 #include "source/timer/timer.h"
 
 /* The one table of sources: a new one is a folder and a line here. */
-const struct driver *const source_drivers[] = { &timer_driver, &kafka_driver, &apig_driver };
+const struct driver *const source_drivers[] = { &timer_driver, &kafka_driver, &apig_driver, &smn_driver, &obs_driver, &cloudeye_driver };
 const size_t source_drivers_n = COUNT_OF(source_drivers);
 
 const struct source_type *source_types(void)
 {
-        static const struct source_type types[] = { { "timer", &timer_type }, { "kafka", &kafka_type }, { "apig", &apig_type } };
+        static const struct source_type types[] = { { "timer", &timer_type }, { "kafka", &kafka_type }, { "apig", &apig_type }, { "smn", &smn_type },
+                                                    { "obs", &obs_type },     { "cloudEye", &cloudeye_type } };
 
         _Static_assert(COUNT_OF(types) == COUNT_OF(source_drivers), "each driver has its type");
         return types;

@@ -6,7 +6,8 @@
 #include "delivery/flow.h"
 #include "filter/filter.h"
 
-enum { HEAD_MOST = 128 * 1024, BODY_MOST = 12 << 20, CONNECTIONS_MOST = 20000 };
+/* API Gateway's own: a URI and a header of 32 KiB, headers of 128 KiB, bodies of 12 MB. */
+enum { HEAD_MOST = 128 * 1024, TARGET_MOST = 32 * 1024, HEADER_MOST = 32 * 1024, BODY_MOST = 12 << 20, CONNECTIONS_MOST = 20000 };
 
 /* ---- the host -------------------------------------------------------------------------------------------------------------------------- */
 
@@ -26,6 +27,7 @@ struct gate_host {
         struct loop *loop;
         struct http_server *server;
         struct gate *gates;
+        struct buf client;               /* the caller's address, while a request is taken in */
         struct random random;
 };
 
@@ -72,15 +74,51 @@ static void each_header(const struct push_request *q, void (*each)(void *, struc
 static void handle(void *cookie, struct http_call *http);
 static void on_gone(void *cookie, struct http_call *http);
 
-int gate_host_new(struct gate_host **out, struct loop *loop, const char *address, struct error *err)
+static void request_error(struct buf *headers, struct buf *body, const char *code, const char *message, struct str id)
+{
+        struct writer w;
+
+        buf_printf(headers, "Content-Type: application/json\r\nX-Request-Id: " STR_FMT "\r\n", STR_ARG(id));
+        writer_init(&w, body);
+        writer_object(&w);
+        writer_member_text(&w, "error_code", code);
+        writer_member_text(&w, "error_msg", message);
+        writer_member_string(&w, "request_id", id);
+        writer_object_end(&w);
+}
+
+static void make_id(struct gate_host *h, char id[33])
+{
+        (void)snprintf(id, 33, "%016" PRIx64 "%016" PRIx64, random_next(&h->random), random_next(&h->random));
+}
+
+/* What is no request at all: told in the gateway's shape. */
+static void on_refused(void *cookie, struct http_refused *r)
+{
+        struct gate_host *h = cookie;
+        char id[33];
+
+        make_id(h, id);
+        if (r->kind == HTTP_HEADER_TOO_LARGE || r->kind == HTTP_HEAD_TOO_LARGE)
+                r->status = 494;
+        buf_reset(r->body);
+        r->content_type = (struct str){ 0 };
+        request_error(r->headers, r->body, "APIG.0201", r->why, str_of(id));
+}
+
+int gate_host_new(struct gate_host **out, struct loop *loop, const struct gate_host_config *c, struct error *err)
 {
         struct gate_host *h = calloc(1, sizeof(*h));
-        struct http_server_config config = { .address = address, .head_max = HEAD_MOST, .body_max = BODY_MOST, .max_connections = CONNECTIONS_MOST, .handle = handle, .gone = on_gone, .cookie = h };
+        const struct http_server_tls tls = { .cert = c->cert, .key = c->key, .client_ca = c->client_ca, .client_required = c->client_ca != NULL };
+        struct http_server_config config = { .address = c->address, .head_max = HEAD_MOST, .target_max = TARGET_MOST, .header_max = HEADER_MOST, .body_max = BODY_MOST,
+                                             .max_connections = CONNECTIONS_MOST, .head_timeout = 20 * USEC_SEC, .body_grace = 20 * USEC_SEC, .tls = c->cert ? &tls : NULL,
+                                             .trusted = c->trusted, .trusted_n = c->trusted_n, .handle = handle, .gone = on_gone, .refused = on_refused, .cookie = h };
 
         if (!h)
                 return error_memory(err);
         h->loop = loop;
         random_init(&h->random, random_seed());
+        h->client.max = 256;
         if (http_server_new(&h->server, loop, &config, err) < 0) {
                 free(h);
                 return -1;
@@ -90,13 +128,22 @@ int gate_host_new(struct gate_host **out, struct loop *loop, const char *address
 }
 
 uint16_t gate_host_port(const struct gate_host *h) { return http_server_port(h->server); }
-void gate_host_drain(struct gate_host *h) { http_server_drain(h->server); }
+
+void gate_host_drain(struct gate_host *h, usec linger)
+{
+        if (linger > 0)
+                http_server_linger(h->server, linger);
+        else
+                http_server_drain(h->server);
+}
+
 
 struct gate_host *gate_host_free(struct gate_host *h)
 {
         if (!h)
                 return NULL;
         (void)http_server_free(h->server);
+        buf_done(&h->client);
         free(h);
         return NULL;
 }
@@ -275,8 +322,7 @@ static void no_such_path(struct http_call *http, struct str id)
 {
         BUF_AT_END struct buf body = BUF_INIT(1024), headers = BUF_INIT(256);
 
-        buf_printf(&headers, "Content-Type: application/json\r\nX-Request-Id: " STR_FMT "\r\n", STR_ARG(id));
-        buf_printf(&body, "{\"error_code\":\"APIG.0101\",\"error_msg\":\"The API does not exist or has not been published in the environment\",\"request_id\":\"" STR_FMT "\"}", STR_ARG(id));
+        request_error(&headers, &body, "APIG.0101", "The API does not exist or has not been published in the environment", id);
         http_call_reply(http, 404, (struct str){ 0 }, buf_view(&headers), buf_view(&body));
 }
 
@@ -333,7 +379,11 @@ static void handle(void *cookie, struct http_call *http)
         char id[33];
         struct gate *g;
 
-        (void)snprintf(id, sizeof(id), "%016" PRIx64 "%016" PRIx64, random_next(&h->random), random_next(&h->random));
+        make_id(h, id);
+        buf_reset(&h->client);
+        http_call_client(http, &h->client);
+        q.client = buf_view(&h->client);
+        q.tls = http_call_tls(http);
         q.id = str_of(id);
         q.path = str_cut(&q.query, '?');
         g = gate_for(h, &q);

@@ -10,9 +10,17 @@ struct filter;
 struct gate_host;
 struct gate;
 
-int gate_host_new(struct gate_host **, struct loop *, const char *address, struct error *) MUST_CHECK;
+struct gate_host_config {
+        const char *address;             /* "ADDRESS:PORT" */
+        const char *cert, *key;          /* TLS: files in PEM, read again when they change; NULL: plain */
+        const char *client_ca;           /* clients must show a certificate of one of these; NULL: they need none */
+        const char *const *trusted;      /* proxies whose X-Forwarded-* are believed: addresses and CIDRs */
+        size_t trusted_n;
+};
+int gate_host_new(struct gate_host **, struct loop *, const struct gate_host_config *, struct error *) MUST_CHECK;
 uint16_t gate_host_port(const struct gate_host *);
-void gate_host_drain(struct gate_host *);                  /* accepts no more; what is under way is answered */
+/* Goes on serving for that long, saying Connection: close, then accepts no more; what is under way is answered. So a rollout loses no request. */
+void gate_host_drain(struct gate_host *, usec linger);
 struct gate_host *gate_host_free(struct gate_host *);      /* after its gates; NULL is fine */
 
 struct gate_config {

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/random.h"
 #include "filter/filter.h"
+#include "http/fetch.h"
 #include "worker/gate.h"
 
 enum { EVENTS_AT_ONCE = 64, ROUNDS_A_TURN = 16, PUSH_ANSWER_MOST = 8 << 20 };
@@ -18,6 +19,7 @@ struct pipeline {
         struct source *source;
         struct delivery *engine;         /* NULL: a push source, which has a gate */
         struct gate *gate;
+        struct fetch_end *fetch;         /* a push source's */
         struct sender *sender;
         struct filter *filter;           /* NULL: everything is delivered */
         struct buf document;             /* what the filter sees */
@@ -326,6 +328,11 @@ static int open_all(struct pipeline *p, struct error *err)
         }
         p->services = (struct services){ .loop = p->config.loop, .waker = loop_waker(p->config.loop), .clock = p->config.clock, .trigger = t,
                                          .instance = p->config.instance, .secrets = p->config.secrets };
+        if (p->driver->push) {
+                if (fetch_end_new(&p->fetch, p->config.loop, &p->task, err) < 0)
+                        return -1;
+                p->services.fetch = fetch_end_port(p->fetch);
+        }
         if ((!p->driver->push && delivery_new(&p->engine, &config, random_seed(), err) < 0) || open_filter(p, err) < 0 || sender_new(&p->sender, &sender, err) < 0 ||
             p->config.open_store(p->config.store_cookie, &p->task, &p->services.store, err) < 0 ||
             p->driver->open(&p->source, p->config.driver ? p->config.source_spec : t->source_spec, &p->services, &p->task, err) < 0)
@@ -376,6 +383,7 @@ struct pipeline *pipeline_free(struct pipeline *p)
         (void)gate_free(p->gate);
         if (p->source)
                 (void)p->driver->free(p->source);
+        (void)fetch_end_free(p->fetch);
         if (p->services.store.ops)
                 p->config.close_store(p->config.store_cookie);
         (void)sender_free(p->sender);

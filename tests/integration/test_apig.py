@@ -4,6 +4,7 @@ import datetime
 import http.client
 import json
 import socket
+import struct
 import threading
 
 import pytest
@@ -141,6 +142,7 @@ def test_a_caller_that_leaves_frees_its_place(gateway, sink):
     with socket.create_connection(("127.0.0.1", g.port)) as s:
         s.sendall(b"GET /f HTTP/1.1\r\nHost: a\r\n\r\n")
         assert came.wait(10)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # leaves by a reset: an end of sending might be a half-close
     sink.answer = lambda request: answer(body="next")
     assert wait_until("the place is free", lambda: (r := g.call("GET", "/f"))[0] == 200 and r, 10)[2] == b"next"
     release.set()
@@ -240,3 +242,65 @@ def test_app_codes_and_tokens(gateway, sink, secrets):
     for path, headers in (("/app", {"X-Apig-AppCode": "other"}), ("/app", {"X-Auth-Token": "a-token"}), ("/app", {}), ("/iam", {"X-Auth-Token": "a-toke"}), ("/iam", {"X-Apig-AppCode": "app-code"})):
         assert g.call("GET", path, headers=headers)[0] == 401
     assert len(sink.all()) == 2
+
+
+# ---- the listener ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_limits_and_malformed_requests_have_the_gateways_shape(gateway, sink):
+    g = gateway(api("/f", sink))
+
+    def raw(request):
+        with socket.create_connection(("127.0.0.1", g.port), timeout=20) as s:
+            try:
+                s.sendall(request)
+            except ConnectionError:
+                pass
+            data = b""
+            while part := s.recv(65536):
+                data += part
+        head, _, body = data.partition(b"\r\n\r\n")
+        error = json.loads(body)
+        assert set(error) == {"error_code", "error_msg", "request_id"} and error["error_code"] == "APIG.0201"
+        return int(head.split()[1])
+
+    assert raw(b"GET /" + b"a" * 40000 + b" HTTP/1.1\r\nHost: a\r\n\r\n") == 414
+    assert raw(b"GET /f HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 40000 + b"\r\n\r\n") == 494
+    assert raw(b"POST /f HTTP/1.1\r\nHost: a\r\nContent-Length: 13000000\r\n\r\n") == 413
+    assert raw(b"POST /f HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n") == 400
+    assert raw(b"GET /f HTTP/1.1\r\n\r\n") == 400
+    assert sink.all() == []
+    assert g.call("GET", "/f")[0] == 200
+
+
+def test_tls_with_client_certificates_and_trusted_proxies(runner, sink, tmp_path):
+    import ssl
+    import subprocess
+
+    def openssl(*arguments):
+        subprocess.run(["openssl", *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=authority")
+    for name in ("server", "client"):
+        openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
+        (tmp_path / "ext").write_text("subjectAltName=IP:127.0.0.1")
+        openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-out", f"{name}.pem", "-extfile", "ext")
+    t = api("/f", sink)
+    t["spec"]["event"] = {"dialect": "Current"}
+    options = [f"--tls-cert={tmp_path}/server.pem", f"--tls-key={tmp_path}/server.key", f"--tls-client-ca={tmp_path}/ca.pem", "--trusted-proxy=127.0.0.0/8"]
+    g = Gateway(runner, sink, [t], options)
+    context = ssl.create_default_context(cafile=tmp_path / "ca.pem")
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        tls_call(g.port, context)
+    context.load_cert_chain(tmp_path / "client.pem", tmp_path / "client.key")
+    assert tls_call(g.port, context, {"X-Forwarded-For": "203.0.113.9, 10.0.0.1"}) == 200
+    assert sink.taken()[0].json["requestContext"]["sourceIp"] == "10.0.0.1"
+
+
+def tls_call(port, context, headers=None):
+    connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=20, context=context)
+    try:
+        connection.request("GET", "/f", headers=headers or {})
+        return connection.getresponse().status
+    finally:
+        connection.close()

@@ -48,7 +48,7 @@ struct request {                 /* a record of ours */
         const struct apig_spec *spec;
         struct apig_path *path;  /* borrowed */
         struct push_request request;     /* its views live as long as the call */
-        char id[40];
+        char id[40], client[64];
         bool head;
 };
 
@@ -147,6 +147,8 @@ static enum push_verdict apig_receive(struct source *s, uint64_t call UNUSED, co
         r->request = *q;
         (void)snprintf(r->id, sizeof(r->id), STR_FMT, STR_ARG(q->id));
         r->request.id = str_of(r->id);
+        (void)snprintf(r->client, sizeof(r->client), STR_FMT, STR_ARG(q->client));
+        r->request.client = str_of(r->client);
         r->head = str_is(q->method, "HEAD");
         r->record = (struct record){ .id = r->request.id, .value = q->body, .native = r, .time = clock_wall(s->services->clock) };
         records[0] = &r->record;

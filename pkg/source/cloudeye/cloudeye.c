@@ -1,0 +1,72 @@
+#include "source/cloudeye/cloudeye.h"
+
+#include <jansson.h>
+
+static const struct field cloudeye_fields[] = {
+        SMN_FIELDS,
+        { .name = "alarms", .type = FIELD_STRINGS, .offset = offsetof(struct cloudeye_spec, alarms), .max = 100, .item_min_one = true, .help = "The alarms that are delivered, by name or id; by default all." },
+        { .name = "severities", .type = FIELD_STRINGS, .offset = offsetof(struct cloudeye_spec, severities), .max = 4, .pattern = "^(Critical|Major|Minor|Informational)$",
+          .format = "Critical, Major, Minor or Informational", .help = "The levels of alarms that are delivered; by default all." },
+        { .name = "states", .type = FIELD_STRINGS, .offset = offsetof(struct cloudeye_spec, states), .max = 2, .pattern = "^(alarm|ok)$", .format = "alarm or ok",
+          .help = "Whether an alarm is delivered when it is raised, when it is over, or both; by default both." },
+};
+const struct type cloudeye_type = { .name = "CloudEyeSource", .help = "Alarms of Cloud Eye, which come by a topic of Simple Message Notification.", .fields = cloudeye_fields,
+                                    .fields_n = COUNT_OF(cloudeye_fields), .size = sizeof(struct cloudeye_spec) };
+
+static bool among(const struct strings *list, struct str value)
+{
+        for (size_t i = 0; i < list->n; i++)
+                if (str_equal_nocase(value, str_of(list->list[i])))
+                        return true;
+        return false;
+}
+
+static struct str text_of(const json_t *object, const char *name)
+{
+        const json_t *value = json_object_get(object, name);
+
+        return json_is_string(value) ? (struct str){ json_string_value(value), json_string_length(value) } : (struct str){ 0 };
+}
+
+/* A level as a word, or as the number that the API has: 1 is the most severe. */
+static struct str level_of(const json_t *alarm)
+{
+        static const char *const words[] = { "Critical", "Major", "Minor", "Informational" };
+        static const char *const names[] = { "alarm_level", "alarmLevel", "level" };
+        const json_t *value = NULL;
+        int64_t level = 0;
+
+        for (size_t i = 0; i < COUNT_OF(names) && !value; i++)
+                value = json_object_get(alarm, names[i]);
+        if (!value)
+                return text_of(json_object_get(alarm, "template_variable"), "AlarmLevel");
+        if (json_is_integer(value))
+                level = json_integer_value(value);
+        else if (json_is_string(value) && !str_to_int64(str_of(json_string_value(value)), &level))
+                return str_of(json_string_value(value));
+        return level >= 1 && level <= (int64_t)COUNT_OF(words) ? str_of(words[level - 1]) : (struct str){ 0 };
+}
+
+/* What is no alarm's JSON is not one. */
+static bool wanted(const void *spec, struct str message)
+{
+        const struct cloudeye_spec *s = spec;
+        json_error_t at;
+        json_t *alarm = json_loadb(message.p, message.n, 0, &at);
+        bool wants = json_is_object(alarm) && json_object_get(alarm, "alarm_id") && (!s->states.n || among(&s->states, text_of(alarm, "alarm_status"))) &&
+                     (!s->alarms.n || among(&s->alarms, text_of(alarm, "alarm_name")) || among(&s->alarms, text_of(alarm, "alarm_id"))) &&
+                     (!s->severities.n || among(&s->severities, level_of(alarm)));
+
+        json_decref(alarm);
+        return wants;
+}
+
+static int cloudeye_open(struct source **out, const void *spec, const struct services *services, struct task *wake, struct error *err)
+{
+        return smn_open_for(out, spec, wanted, services, wake, err);
+}
+
+const struct driver cloudeye_driver = {
+        .name = "cloudEye", .ce_type = "dev.sluice.cloudeye.alarm", .push = &smn_push, .type = &cloudeye_type, .open = cloudeye_open, .poll = smn_poll, .deadline = smn_deadline, .stop = smn_stop,
+        .free = smn_free, .describe = smn_describe, .encode = smn_encode, .event = smn_event, .sample = smn_sample, .sample_free = smn_sample_free, .origin = smn_origin,
+};

@@ -1,0 +1,377 @@
+#include "source/obs/obs.h"
+
+#include "source/obs/records.h"
+#include "source/smn/smn.h"
+
+/* ---- the spec ------------------------------------------------------------------------------------------------------------------------------------------ */
+
+static const char *const from_names[] = { [OBS_FROM_SMN] = "SMN", [OBS_FROM_WEBHOOK] = "Webhook", NULL };
+static const struct field obs_fields[] = {
+        { .name = "bucket", .type = FIELD_STRING, .offset = offsetof(struct obs_spec, bucket), .required = true, .min = 3, .max = 63, .pattern = "^[a-z0-9][a-z0-9.-]*$",
+          .format = "a bucket's name", .help = "The bucket. Notifications of others are refused.", .cloud = "bucket" },
+        { .name = "events", .type = FIELD_STRINGS, .offset = offsetof(struct obs_spec, events), .max = 16, .pattern = "^Object(Created|Removed):([A-Za-z]+|[*])$",
+          .format = "ObjectCreated:* or ObjectRemoved:*, or one of theirs such as ObjectCreated:Put", .help = "What is delivered; by default ObjectCreated:* and ObjectRemoved:*.", .cloud = "events" },
+        { .name = "prefix", .type = FIELD_STRING, .offset = offsetof(struct obs_spec, prefix), .max = 1024, .help = "How an object's key must begin.", .cloud = "prefix" },
+        { .name = "suffix", .type = FIELD_STRING, .offset = offsetof(struct obs_spec, suffix), .max = 1024, .help = "How an object's key must end.", .cloud = "suffix" },
+        { .name = "from", .type = FIELD_ENUM, .offset = offsetof(struct obs_spec, from), .fallback = "SMN", .values = from_names,
+          .help = "How notifications come. SMN: the bucket publishes to a topic, which is subscribed to the Trigger's path, /NAMESPACE/NAME. Webhook: an S3-compatible store posts them there." },
+        { .name = "topicUrn", .type = FIELD_STRING, .offset = offsetof(struct obs_spec, topic_urn), .pattern = TOPIC_URN_PATTERN, .format = TOPIC_URN_FORMAT, .help = "The topic; SMN only." },
+        { .name = "trusted", .type = FIELD_OBJECT, .offset = offsetof(struct obs_spec, trusted), .object = &trusted_type,
+          .help = "Hosts beside SMN's own that signing certificates and confirmations may be fetched from; SMN only." },
+        { .name = "tokenSecretRef", .type = FIELD_OBJECT, .offset = offsetof(struct obs_spec, token), .object = &secret_ref_type,
+          .help = "The token that the store sends as Authorization: Bearer TOKEN; Webhook only. It may change at any time." },
+        { .name = "timeout", .type = FIELD_DURATION, .offset = offsetof(struct obs_spec, timeout), .fallback = "4s", .min = 100 * USEC_MSEC, .max = 4 * USEC_SEC,
+          .help = "How long the function may take. The sender waits about 5 seconds, then tries again." },
+};
+
+static bool needs_are_met(const void *object)
+{
+        const struct obs_spec *s = object;
+
+        return s->from == OBS_FROM_SMN ? s->topic_urn != NULL && !s->token : s->token != NULL && !s->topic_urn && !s->trusted;
+}
+
+static const struct rule obs_rules[] = {
+        { .cel = "self.from == 'SMN' ? has(self.topicUrn) && !has(self.tokenSecretRef) : has(self.tokenSecretRef) && !has(self.topicUrn) && !has(self.trusted)",
+          .message = "from: SMN needs topicUrn and no tokenSecretRef; from: Webhook needs tokenSecretRef, and neither topicUrn nor trusted", .check = needs_are_met },
+};
+const struct type obs_type = { .name = "ObsSource", .help = "What happens to the objects of a bucket.", .fields = obs_fields, .fields_n = COUNT_OF(obs_fields), .rules = obs_rules,
+                               .rules_n = COUNT_OF(obs_rules), .size = sizeof(struct obs_spec) };
+
+/* ---- records ------------------------------------------------------------------------------------------------------------------------------------------- */
+
+struct change {                  /* a record of ours */
+        struct record record;
+        struct message *message;
+        struct obs_record of;    /* the first, where it stands for several */
+        char *list;              /* {"Records":[…]}, where it stands for several */
+};
+
+struct message {                 /* a notification */
+        struct inbox_item item;
+        size_t n;
+        struct change changes[];
+};
+
+struct source {
+        const struct obs_spec *spec;
+        const struct services *services;
+        struct inbox *inbox;
+        struct topic *topic;     /* SMN */
+        struct obs_token *token; /* Webhook */
+};
+
+static void message_free(struct message *m)
+{
+        for (size_t i = 0; i < m->n; i++) {
+                obs_record_done(&m->changes[i].of);
+                free(m->changes[i].list);
+        }
+        free(m);
+}
+
+static void set_record(struct message *m, size_t i)
+{
+        struct change *c = &m->changes[i];
+
+        c->message = m;
+        c->record = (struct record){ .id = str_of(c->of.id), .value = { c->of.json, c->of.json_n }, .key = str_of(c->of.key), .has_key = true, .time = c->of.time, .native = c };
+}
+
+/* CloudEvents of a kind that holds one record: several become one, whose data is their list. */
+static void join(struct message *m, struct record **records, size_t *n)
+{
+        BUF_AT_END struct buf text = BUF_INIT(BUF_DEFAULT_MAX);
+        struct change *first = CONTAINER_OF(records[0], struct change, record);
+
+        buf_text(&text, "{\"Records\":[");
+        for (size_t i = 0; i < *n; i++) {
+                if (i)
+                        buf_char(&text, ',');
+                buf_str(&text, records[i]->value);
+        }
+        buf_text(&text, "]}");
+        free(first->list);
+        first->list = buf_take(&text);
+        if (!first->list)
+                abort(); /* out of memory: a sender that retries is better off with another worker */
+        set_record(m, (size_t)(first - m->changes));
+        first->record.value = str_of(first->list);
+        *n = 1;
+}
+
+/* What was delivered meanwhile is left out. */
+static size_t records_of(void *cookie, struct inbox_item *item, struct record **records, size_t most)
+{
+        struct source *s = cookie;
+        struct message *m = CONTAINER_OF(item, struct message, item);
+        int format = s->services->trigger->event->format;
+        size_t n = 0;
+
+        for (size_t i = 0; i < m->n && n < most; i++)
+                if (!inbox_knows(s->inbox, str_of(m->changes[i].of.id)))
+                        records[n++] = &m->changes[i].record;
+        if (n > 1 && (format == FORMAT_CLOUDEVENTS_BINARY || format == FORMAT_CLOUDEVENTS_STRUCTURED))
+                join(m, records, &n);
+        return n;
+}
+
+static void drop_message(void *cookie UNUSED, struct inbox_item *item) { message_free(CONTAINER_OF(item, struct message, item)); }
+
+static bool wants(const struct obs_spec *spec, const struct obs_record *r)
+{
+        static char created[] = "ObjectCreated:*", removed[] = "ObjectRemoved:*";
+        static char *const all[] = { created, removed };
+        size_t prefix = spec->prefix ? strlen(spec->prefix) : 0, suffix = spec->suffix ? strlen(spec->suffix) : 0, n = strlen(r->key);
+
+        return strcmp(r->bucket, spec->bucket) == 0 && (spec->events.n ? obs_event_matches(r->event, spec->events.list, spec->events.n) : obs_event_matches(r->event, all, 2)) &&
+               n >= prefix && n >= suffix && (!prefix || memcmp(r->key, spec->prefix, prefix) == 0) && (!suffix || memcmp(r->key + n - suffix, spec->suffix, suffix) == 0);
+}
+
+/* The message of those that are wanted. NULL: memory is out. */
+static struct message *message_of(const struct obs_spec *spec, struct obs_records *all)
+{
+        struct message *m = calloc(1, sizeof(*m) + all->n * sizeof(m->changes[0]));
+
+        for (size_t i = 0; m && i < all->n; i++) {
+                if (!wants(spec, &all->list[i]))
+                        continue;
+                m->changes[m->n].of = all->list[i];
+                all->list[i] = (struct obs_record){ 0 };
+                m->n++;
+        }
+        for (size_t i = 0; m && i < m->n; i++)
+                set_record(m, i);
+        return m;
+}
+
+/* ---- notifications --------------------------------------------------------------------------------------------------------------------------------------- */
+
+struct verdict { int status; const char *text; enum refusal refusal; };  /* status 0: it is in the inbox, or refused */
+
+static void enqueue(struct source *s, uint64_t call, struct message *m)
+{
+        struct str ids[OBS_RECORDS_MOST], keys[OBS_RECORDS_MOST];
+
+        for (size_t i = 0; i < m->n; i++) {
+                ids[i] = str_of(m->changes[i].of.id);
+                keys[i] = str_of(m->changes[i].of.key);
+        }
+        inbox_add(s->inbox, &m->item, call, ids, keys, m->n);
+}
+
+static struct verdict take(struct source *s, uint64_t call, struct str body)
+{
+        struct obs_records all = { 0 };
+        struct message *m;
+        bool ours = false;
+
+        switch (obs_parse(body, &all)) {
+        case OBS_RECORDS: break;
+        case OBS_NOTHING: return (struct verdict){ .status = 200, .text = "nothing to deliver" };
+        case OBS_MALFORMED: return (struct verdict){ .refusal = REFUSED_MALFORMED };
+        case OBS_TOO_MANY: return (struct verdict){ .refusal = REFUSED_TOO_LARGE };
+        case OBS_NO_MEMORY: return (struct verdict){ .status = 503, .text = "out of memory" };
+        }
+        for (size_t i = 0; i < all.n; i++)
+                ours = ours || strcmp(all.list[i].bucket, s->spec->bucket) == 0;
+        if (!ours) {
+                obs_records_done(&all);
+                return (struct verdict){ .refusal = REFUSED_BUCKET };
+        }
+        m = message_of(s->spec, &all);
+        obs_records_done(&all);
+        if (!m)
+                return (struct verdict){ .status = 503, .text = "out of memory" };
+        if (!m->n) {
+                message_free(m);
+                return (struct verdict){ .status = 200, .text = "not wanted" };
+        }
+        enqueue(s, call, m);
+        return (struct verdict){ .refusal = REFUSAL_MAX };
+}
+
+static void admit(void *cookie, uint64_t call, struct notification *n)
+{
+        struct source *s = cookie;
+        struct verdict v = take(s, call, n->message);
+
+        if (v.status)
+                inbox_answer(s->inbox, call, v.status, v.text, v.status == 503 ? USEC_SEC : 0);
+        else if (v.refusal != REFUSAL_MAX)
+                inbox_refuse_later(s->inbox, v.refusal, call);
+        notification_done(n);
+}
+
+static enum push_verdict receive(struct source *s, uint64_t call, const struct push_request *q, struct record **records UNUSED, size_t *n UNUSED, struct push_reply *reply)
+{
+        struct verdict v;
+
+        if (s->topic)
+                return topic_receive(s->topic, call, q, reply);
+        if (!obs_token_shown(s->token, q->header(q, "Authorization")))
+                return inbox_refuse(s->inbox, REFUSED_TOKEN, reply);
+        if (!str_is(q->method, "POST")) {
+                inbox_reply(reply, 405, "send notifications by POST", 0);
+                return PUSH_REPLY;
+        }
+        if (q->body.n > OBS_BODY_MOST)
+                return inbox_refuse(s->inbox, REFUSED_TOO_LARGE, reply);
+        v = take(s, call, q->body);
+        if (!v.status && v.refusal != REFUSAL_MAX)
+                return inbox_refuse(s->inbox, v.refusal, reply);
+        if (!v.status)
+                return PUSH_LATER;
+        inbox_reply(reply, v.status, v.text, v.status == 503 ? USEC_SEC : 0);
+        return PUSH_REPLY;
+}
+
+static void finish(struct source *s, uint64_t call UNUSED, struct record *const *records, size_t n UNUSED, const struct push_outcome *o, struct push_reply *reply)
+{
+        inbox_finish(s->inbox, &CONTAINER_OF(records[0], struct change, record)->message->item, o, reply);
+}
+
+static void gone(struct source *s, uint64_t call)
+{
+        if (!s->topic || !topic_gone(s->topic, call))
+                (void)inbox_gone(s->inbox, call);
+}
+
+static unsigned route(struct source *s, const struct push_request *q) { return smn_route(s->services->trigger, q); }
+static usec timeout(const struct source *s) { return s->spec->timeout; }
+
+/* ---- life ------------------------------------------------------------------------------------------------------------------------------------------------- */
+
+static struct source *obs_free(struct source *s)
+{
+        if (!s)
+                return NULL;
+        (void)topic_free(s->topic);
+        (void)obs_token_free(s->token);
+        (void)inbox_free(s->inbox);
+        free(s);
+        return NULL;
+}
+
+static int open_from(struct source *s, struct task *wake, struct error *err)
+{
+        struct topic_config topic = { .urn = s->spec->topic_urn, .trusted = s->spec->trusted, .timeout = s->spec->timeout, .services = s->services, .wake = wake, .inbox = s->inbox, .cookie = s,
+                                      .admit = admit };
+
+        return s->spec->from == OBS_FROM_SMN ? topic_new(&s->topic, &topic, err) : obs_token_new(&s->token, s->spec->token, s->services, err);
+}
+
+static int obs_open(struct source **out, const void *spec, const struct services *services, struct task *wake, struct error *err)
+{
+        struct source *s = calloc(1, sizeof(*s));
+        struct inbox_config inbox = { .services = services, .wake = wake, .remember_most = 16384, .cookie = s, .records = records_of, .drop = drop_message };
+
+        if (!s)
+                return error_memory(err);
+        s->spec = spec;
+        s->services = services;
+        inbox.patience = s->spec->timeout;
+        inbox.waiting_for = s->spec->from == OBS_FROM_SMN ? "waiting for the subscription's confirmation" : NULL;
+        if (inbox_new(&s->inbox, &inbox, err) < 0 || open_from(s, wake, err) < 0) {
+                (void)obs_free(s);
+                return -1;
+        }
+        *out = s;
+        return 0;
+}
+
+static size_t obs_poll(struct source *s, struct source_event *events, size_t max, usec now)
+{
+        if (s->topic)
+                topic_poll(s->topic, now);
+        return inbox_poll(s->inbox, events, max, now);
+}
+
+static usec obs_deadline(const struct source *s) { return s->topic ? MIN_OF(topic_deadline(s->topic), inbox_deadline(s->inbox)) : inbox_deadline(s->inbox); }
+static void obs_stop(struct source *s) { inbox_stop(s->inbox); }
+
+/* ---- shapes ----------------------------------------------------------------------------------------------------------------------------------------------- */
+
+static void obs_describe(const struct record *r, struct writer *w) { writer_raw(w, r->value); }
+
+static void obs_encode(const struct services *services UNUSED, enum dialect dialect UNUSED, struct record *const *records, size_t n, struct writer *w)
+{
+        writer_object(w);
+        writer_key(w, STR("Records"));
+        writer_array(w);
+        for (size_t i = 0; i < n; i++)
+                writer_raw(w, records[i]->value);
+        writer_array_end(w);
+        writer_object_end(w);
+}
+
+static void obs_event(const struct services *services, const struct record *r, struct buf *space, struct cloud_event *e)
+{
+        const struct change *c = r->native;
+
+        cloudevent_source(services->trigger, NULL, space);
+        *e = (struct cloud_event){ .id = r->id, .source = buf_view(space), .subject = c->list ? (struct str){ 0 } : r->key, .key = r->key, .time = r->time, .data = r->value, .json = true,
+                                   .content_type = STR("application/json") };
+}
+
+/* ---- samples ---------------------------------------------------------------------------------------------------------------------------------------------- */
+
+static int sample_of(struct str body, struct record **out, struct error *err)
+{
+        struct obs_records all = { 0 };
+        struct message *m;
+
+        if (obs_parse(body, &all) != OBS_RECORDS)
+                return error_set(err, ERROR_INVALID, "Records: expected at least one record with eventName, and s3 or obs with bucket.name and object.key");
+        m = calloc(1, sizeof(*m) + sizeof(m->changes[0]));
+        if (!m) {
+                obs_records_done(&all);
+                return error_memory(err);
+        }
+        m->n = 1;
+        m->changes[0].of = all.list[0];
+        all.list[0] = (struct obs_record){ 0 };
+        set_record(m, 0);
+        obs_records_done(&all);
+        *out = &m->changes[0].record;
+        return 0;
+}
+
+static int obs_sample(const void *spec, const struct services *services, const struct node *document, struct record **out, struct error *err)
+{
+        const struct obs_spec *s = spec;
+        BUF_AT_END struct buf text = BUF_INIT(1 << 20), now = BUF_INIT(64);
+        struct writer w;
+
+        writer_init(&w, &text);
+        if (node_member(document, "Records"))
+                node_write(document, &w);
+        else if (node_member(document, "eventName")) {
+                buf_text(&text, "{\"Records\":[");
+                node_write(document, &w);
+                buf_text(&text, "]}");
+        } else {
+                time_format(&now, clock_wall(services->clock));
+                buf_printf(&text, "{\"Records\":[{\"eventVersion\":\"2.0\",\"eventSource\":\"aws:s3\",\"awsRegion\":\"\",\"eventTime\":\"%s\",\"eventName\":\"ObjectCreated:Put\","
+                                  "\"userIdentity\":{\"principalId\":\"sample\"},\"requestParameters\":{\"sourceIPAddress\":\"127.0.0.1\"},\"responseElements\":{\"x-amz-request-id\":\"0\","
+                                  "\"x-amz-id-2\":\"0\"},\"s3\":{\"s3SchemaVersion\":\"1.0\",\"configurationId\":\"sample\",\"bucket\":{\"name\":\"%s\",\"ownerIdentity\":{\"PrincipalId\":\"sample\"},"
+                                  "\"arn\":\"arn:aws:s3:::%s\"},\"object\":{\"key\":\"sample\",\"eTag\":\"d41d8cd98f00b204e9800998ecf8427e\",\"size\":0,\"sequencer\":\"0\"}}}]}",
+                           now.p, s->bucket, s->bucket);
+        }
+        return text.failed ? error_memory(err) : sample_of(buf_view(&text), out, err);
+}
+
+static void obs_sample_free(struct record *r)
+{
+        if (r)
+                message_free(CONTAINER_OF(r, struct change, record)->message);
+}
+
+static void origin(const struct trigger *t, struct buf *b) { buf_text(b, ((const struct obs_spec *)t->source_spec)->bucket); }
+
+static const struct push_driver push = { .route = route, .receive = receive, .finish = finish, .gone = gone, .timeout = timeout, .path = smn_path };
+
+const struct driver obs_driver = {
+        .name = "obs", .ce_type = "dev.sluice.obs.change", .push = &push, .type = &obs_type, .open = obs_open, .poll = obs_poll, .deadline = obs_deadline, .stop = obs_stop, .free = obs_free,
+        .describe = obs_describe, .encode = obs_encode, .event = obs_event, .sample = obs_sample, .sample_free = obs_sample_free, .origin = origin,
+};

@@ -1,0 +1,25 @@
+/* The object storage source: what happens to a bucket's objects, as OBS publishes it to a topic of SMN, or as an S3-compatible store posts it to a webhook.
+ * Events of one object keep their order. */
+#pragma once
+
+#include "source/smn/topic.h"
+
+enum obs_from { OBS_FROM_SMN, OBS_FROM_WEBHOOK };
+struct obs_spec {
+        char *bucket;
+        struct strings events;
+        char *prefix, *suffix;
+        int from;
+        char *topic_urn;
+        struct trusted_spec *trusted;
+        struct secret_ref *token;
+        usec timeout;
+};
+extern const struct type obs_type;
+extern const struct driver obs_driver;
+
+/* The token that a webhook's sender shows; read again when it changes. */
+struct obs_token;
+int obs_token_new(struct obs_token **, const struct secret_ref *, const struct services *, struct error *) MUST_CHECK;
+struct obs_token *obs_token_free(struct obs_token *);    /* NULL is fine */
+bool obs_token_shown(struct obs_token *, struct str authorization);

@@ -1,0 +1,121 @@
+/* Notifications of object stores: FunctionGraph's members and no others, whichever store sent them. */
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include "source/obs/records.h"
+
+#include <cmocka.h>
+
+#define TOP(version, name) "\"eventVersion\":\"" version "\",\"eventSource\":\"aws:s3\",\"awsRegion\":\"\",\"eventTime\":\"2026-11-24T10:00:00.123Z\",\"eventName\":\"" name "\""
+#define IDENTITY ",\"userIdentity\":{\"principalId\":\"u\"},\"requestParameters\":{\"sourceIPAddress\":\"1.2.3.4\"},\"responseElements\":{\"x-amz-request-id\":\"1\",\"x-amz-id-2\":\"2\"}"
+#define INSIDE(bucket, object) ",\"s3\":{\"s3SchemaVersion\":\"1.0\",\"configurationId\":\"c\",\"bucket\":{\"name\":\"" bucket "\",\"ownerIdentity\":{\"PrincipalId\":\"u\"},\"arn\":\"a\"},\"object\":{" object "}}"
+#define OBJECT "\"key\":\"a+b%2Fc%zz\",\"eTag\":\"e\",\"size\":9007199254740993,\"versionId\":\"v\",\"sequencer\":\"1\""
+#define GOLDEN "{" TOP("2.0", "ObjectCreated:Put") IDENTITY INSIDE("photos", OBJECT) "}"
+
+static struct obs_records all;
+
+static enum obs_result parse(const char *text) { return obs_parse(str_of(text), &all); }
+
+static void the_golden_record_stays_as_it_is(void **state UNUSED)
+{
+        assert_int_equal(parse("{\"Records\":[" GOLDEN "]}"), OBS_RECORDS);
+        assert_int_equal(all.n, 1);
+        assert_string_equal(all.list[0].json, GOLDEN);
+        assert_string_equal(all.list[0].key, "a b/c%zz");
+        assert_string_equal(all.list[0].bucket, "photos");
+        assert_string_equal(all.list[0].event, "ObjectCreated:Put");
+        assert_int_equal(all.list[0].time % USEC_SEC, 123000);
+        obs_records_done(&all);
+}
+
+/* As a real server sent it. */
+static void minios_record_is_brought_to_that_shape(void **state UNUSED)
+{
+        static const char sent[] =
+                "{\"EventName\":\"s3:ObjectCreated:Put\",\"Key\":\"photos/a b\",\"Records\":[{\"eventVersion\":\"2.0\",\"eventSource\":\"minio:s3\",\"awsRegion\":\"\",\"eventTime\":\"2026-11-24T16:19:23.076Z\","
+                "\"eventName\":\"s3:ObjectCreated:Put\",\"userIdentity\":{\"principalId\":\"minioadmin\"},\"requestParameters\":{\"principalId\":\"minioadmin\",\"region\":\"\",\"sourceIPAddress\":\"127.0.0.1\"},"
+                "\"responseElements\":{\"x-amz-id-2\":\"2\",\"x-amz-request-id\":\"1\",\"x-minio-deployment-id\":\"d\",\"x-minio-origin-endpoint\":\"http://127.0.0.1\"},\"s3\":{\"s3SchemaVersion\":\"1.0\","
+                "\"configurationId\":\"Config\",\"bucket\":{\"name\":\"photos\",\"ownerIdentity\":{\"principalId\":\"minioadmin\"},\"arn\":\"arn:aws:s3:::photos\"},\"object\":{\"key\":\"a+b\",\"size\":1,\"eTag\":\"e\","
+                "\"contentType\":\"text/plain\",\"userMetadata\":{\"content-type\":\"text/plain\"},\"sequencer\":\"18\"}},\"source\":{\"host\":\"127.0.0.1\",\"port\":\"\",\"userAgent\":\"x\"}}]}";
+        static const char wanted[] =
+                "{\"eventVersion\":\"2.0\",\"eventSource\":\"minio:s3\",\"awsRegion\":\"\",\"eventTime\":\"2026-11-24T16:19:23.076Z\",\"eventName\":\"ObjectCreated:Put\","
+                "\"userIdentity\":{\"principalId\":\"minioadmin\"},\"requestParameters\":{\"sourceIPAddress\":\"127.0.0.1\"},\"responseElements\":{\"x-amz-request-id\":\"1\",\"x-amz-id-2\":\"2\"},"
+                "\"s3\":{\"s3SchemaVersion\":\"1.0\",\"configurationId\":\"Config\",\"bucket\":{\"name\":\"photos\",\"ownerIdentity\":{\"PrincipalId\":\"minioadmin\"},\"arn\":\"arn:aws:s3:::photos\"},"
+                "\"object\":{\"key\":\"a+b\",\"eTag\":\"e\",\"size\":1,\"sequencer\":\"18\"}}}";
+
+        assert_int_equal(parse(sent), OBS_RECORDS);
+        assert_string_equal(all.list[0].json, wanted);
+        assert_string_equal(all.list[0].key, "a b");
+        obs_records_done(&all);
+}
+
+static void an_id_is_of_what_happened(void **state UNUSED)
+{
+        static const char *const others[] = {
+                "{\"Records\":[{" TOP("2.0", "ObjectRemoved:Delete") INSIDE("photos", OBJECT) "}]}",
+                "{\"Records\":[{" TOP("2.0", "ObjectCreated:Put") INSIDE("other", OBJECT) "}]}",
+                "{\"Records\":[{" TOP("2.0", "ObjectCreated:Put") INSIDE("photos", "\"key\":\"a+b%2Fc%zz\",\"versionId\":\"v\",\"sequencer\":\"2\"") "}]}",
+                "{\"Records\":[{" TOP("2.0", "ObjectCreated:Put") INSIDE("photos", "\"key\":\"a+b%2Fc%zz\",\"versionId\":\"w\",\"sequencer\":\"1\"") "}]}",
+                "{\"Records\":[{" TOP("2.0", "ObjectCreated:Put") INSIDE("photos", "\"key\":\"b\",\"versionId\":\"v\",\"sequencer\":\"1\"") "}]}",
+        };
+        char id[33];
+
+        assert_int_equal(parse("{\"Records\":[" GOLDEN "]}"), OBS_RECORDS);
+        memcpy(id, all.list[0].id, sizeof(id));
+        obs_records_done(&all);
+        assert_int_equal(parse("{\"Records\":[{" TOP("2.0", "s3:ObjectCreated:Put") INSIDE("photos", OBJECT) "}]}"), OBS_RECORDS);
+        assert_string_equal(all.list[0].id, id);
+        obs_records_done(&all);
+        for (size_t i = 0; i < COUNT_OF(others); i++) {
+                assert_int_equal(parse(others[i]), OBS_RECORDS);
+                assert_string_not_equal(all.list[0].id, id);
+                obs_records_done(&all);
+        }
+}
+
+static void what_is_no_notification_is_told(void **state UNUSED)
+{
+        static const struct { const char *text; enum obs_result result; } table[] = {
+                { "{\"Service\":\"Amazon S3\",\"Event\":\"s3:TestEvent\"}", OBS_NOTHING }, { "{\"Records\":[]}", OBS_NOTHING },       { "{\"Records\":null}", OBS_NOTHING },
+                { "{}", OBS_MALFORMED },                                                  { "", OBS_MALFORMED },                     { "[]", OBS_MALFORMED },
+                { "null", OBS_MALFORMED },                                                { "{\"Records\":{}}", OBS_MALFORMED },     { "{\"Records\":[1]}", OBS_MALFORMED },
+                { "{\"Records\":[" GOLDEN ",{}]}", OBS_MALFORMED },                       { "{\"Records\":[" GOLDEN "]", OBS_MALFORMED }, { "{\"Records\":[" GOLDEN "],\"Records\":[]}", OBS_MALFORMED },
+                { "{\"Records\":[{" TOP("2.0", "ObjectCreated:Put") "}]}", OBS_MALFORMED }, { "{\"Records\":[{" TOP("2.0", "ObjectCreated:Put") INSIDE("b", "\"size\":1") "}]}", OBS_MALFORMED },
+        };
+        BUF_AT_END struct buf many = BUF_INIT(1 << 24);
+
+        for (size_t i = 0; i < COUNT_OF(table); i++)
+                if (parse(table[i].text) != table[i].result)
+                        fail_msg("%s", table[i].text);
+        for (int n = OBS_RECORDS_MOST; n <= OBS_RECORDS_MOST + 1; n++) {
+                buf_reset(&many);
+                buf_text(&many, "{\"Records\":[");
+                for (int i = 0; i < n; i++)
+                        buf_printf(&many, "%s%s", i ? "," : "", GOLDEN);
+                buf_text(&many, "]}");
+                assert_int_equal(obs_parse(buf_view(&many), &all), n == OBS_RECORDS_MOST ? OBS_RECORDS : OBS_TOO_MANY);
+        }
+        obs_records_done(&all);
+}
+
+static void names_match_patterns(void **state UNUSED)
+{
+        static char created[] = "ObjectCreated:*", removed[] = "ObjectRemoved:Delete";
+        static char *const patterns[] = { created, removed };
+
+        assert_true(obs_event_matches("ObjectCreated:Put", patterns, 2));
+        assert_true(obs_event_matches("ObjectRemoved:Delete", patterns, 2));
+        assert_false(obs_event_matches("ObjectRemoved:DeleteMarkerCreated", patterns, 2));
+        assert_false(obs_event_matches("ObjectAccessed:Get", patterns, 2));
+        assert_false(obs_event_matches("ObjectCreated:Put", patterns, 0));
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(the_golden_record_stays_as_it_is), cmocka_unit_test(minios_record_is_brought_to_that_shape), cmocka_unit_test(an_id_is_of_what_happened),
+                cmocka_unit_test(what_is_no_notification_is_told),  cmocka_unit_test(names_match_patterns),
+        };
+
+        return cmocka_run_group_tests_name("obs records", tests, NULL, NULL);
+}

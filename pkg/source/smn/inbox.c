@@ -1,0 +1,619 @@
+#include "source/smn/inbox.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "base/table.h"
+
+enum { EVENTS_MOST = 16 };
+static const usec REMEMBERED = USEC_HOUR, TOLD_AGAIN = USEC_MINUTE;
+
+struct inbox_place { struct lane *lane; struct inbox_place *next; struct inbox_item *item; };
+struct lane { UT_hash_handle hh; struct inbox_place *first, *last; char key[]; };
+struct leader { UT_hash_handle hh; struct inbox_item *item; };   /* found by what */
+struct memory { UT_hash_handle hh; usec until; char id[]; };
+struct answer { struct answer *next; uint64_t call; int status; const char *text; usec retry_after; };
+
+struct inbox {
+        struct inbox_config config;
+        struct lane *lanes;
+        struct leader *leaders;
+        struct inbox_item *items, *ready, **ready_end;
+        struct memory *memories;
+        struct answer *answers, **answers_end;
+        struct push_reply replies[EVENTS_MOST];
+        struct record **records[EVENTS_MOST];    /* PUSH_RECORDS_MOST each; made when needed */
+        uint64_t refused[REFUSAL_MAX];
+        char trouble[200], text[512];
+        bool connected, say, counted, stopping, closed;
+        usec told_at;
+};
+
+static const struct { const char *text; int status; } refusals[REFUSAL_MAX] = {
+        [REFUSED_MALFORMED] = { "malformed", 400 },         [REFUSED_TOO_LARGE] = { "too large", 413 },
+        [REFUSED_TOPIC] = { "of another topic", 403 },      [REFUSED_STALE] = { "too old, or of the future", 403 },
+        [REFUSED_SIGNATURE] = { "bad signature", 403 },     [REFUSED_URL] = { "an address that may not be called", 403 },
+        [REFUSED_TOKEN] = { "no or a wrong token", 401 },   [REFUSED_BUCKET] = { "of another bucket", 403 },
+};
+
+static usec now_of(const struct inbox *b) { return clock_monotonic(b->config.services->clock); }
+static void wake(struct inbox *b) { loop_ready(b->config.services->loop, b->config.wake); }
+
+/* ---- what was delivered -------------------------------------------------------------------------------------------------------------------- */
+
+/* The table keeps the order in which they came. */
+static void forget_oldest(struct inbox *b)
+{
+        struct memory *m = b->memories;
+
+        if (!m)
+                return;
+        HASH_DEL(b->memories, m);
+        free(m);
+}
+
+static void remember(struct inbox *b, const char *id)
+{
+        struct memory *m;
+
+        HASH_FIND_STR(b->memories, id, m);
+        if (m)
+                return;
+        while (HASH_COUNT(b->memories) >= b->config.remember_most)
+                forget_oldest(b);
+        m = calloc(1, sizeof(*m) + strlen(id) + 1);
+        if (!m)
+                return; /* it would be delivered again: that is allowed */
+        memcpy(m->id, id, strlen(id) + 1);
+        m->until = now_of(b) + REMEMBERED;
+        HASH_ADD_STR(b->memories, id, m);
+}
+
+bool inbox_knows(struct inbox *b, struct str id)
+{
+        struct memory *m;
+        usec now = now_of(b);
+
+        while (b->memories && b->memories->until <= now)
+                forget_oldest(b);
+        HASH_FIND(hh, b->memories, id.p, id.n, m);
+        return m != NULL;
+}
+
+/* ---- lines --------------------------------------------------------------------------------------------------------------------------------- */
+
+static void make_ready(struct inbox *b, struct inbox_item *i)
+{
+        for (size_t k = 0; k < i->places_n; k++)
+                if (i->places[k].lane->first != &i->places[k])
+                        return;
+        i->state = INBOX_READY;
+        i->next_ready = NULL;
+        *b->ready_end = i;
+        b->ready_end = &i->next_ready;
+        wake(b);
+}
+
+static bool queue_up(struct inbox *b, struct inbox_item *i, struct str key)
+{
+        struct inbox_place *p = &i->places[i->places_n];
+        struct lane *lane;
+
+        HASH_FIND(hh, b->lanes, key.p, key.n, lane);
+        if (lane && lane->last->item == i)
+                return true; /* the same key once more */
+        if (!lane) {
+                lane = calloc(1, sizeof(*lane) + key.n + 1);
+                if (!lane)
+                        return false;
+                memcpy(lane->key, key.p, key.n);
+                HASH_ADD(hh, b->lanes, key, key.n, lane);
+        }
+        *p = (struct inbox_place){ .lane = lane, .item = i };
+        *(lane->last ? &lane->last->next : &lane->first) = p;
+        lane->last = p;
+        i->places_n++;
+        return true;
+}
+
+static void leave_lane(struct inbox *b, struct inbox_place *p)
+{
+        struct lane *lane = p->lane;
+        struct inbox_place *before = NULL;
+
+        for (struct inbox_place *at = lane->first; at != p; at = at->next)
+                before = at;
+        *(before ? &before->next : &lane->first) = p->next;
+        if (lane->last == p)
+                lane->last = before;
+        if (!lane->first) {
+                HASH_DEL(b->lanes, lane);
+                free(lane);
+        } else if (!before && lane->first->item->state == INBOX_WAITING)
+                make_ready(b, lane->first->item);
+}
+
+/* ---- messages ------------------------------------------------------------------------------------------------------------------------------ */
+
+static void unready(struct inbox *b, struct inbox_item *i)
+{
+        for (struct inbox_item **at = &b->ready; *at; at = &(*at)->next_ready)
+                if (*at == i) {
+                        *at = i->next_ready;
+                        if (!*at)
+                                b->ready_end = at;
+                        return;
+                }
+}
+
+static void unlead(struct inbox *b, const struct inbox_item *i)
+{
+        struct leader *l;
+
+        HASH_FIND(hh, b->leaders, i->what, strlen(i->what), l);
+        if (l && l->item == i) {
+                HASH_DEL(b->leaders, l);
+                free(l);
+        }
+}
+
+static void drop(struct inbox *b, struct inbox_item *i)
+{
+        if (i->next)
+                i->next->previous = i->previous;
+        *(i->previous ? &i->previous->next : &b->items) = i->next;
+        for (size_t k = 0; k < i->ids_n; k++)
+                free(i->ids[k]);
+        free(i->ids);
+        free(i->what);
+        free(i->places);
+        b->config.drop(b->config.cookie, i);
+}
+
+/* Takes it out of everything. */
+static void end(struct inbox *b, struct inbox_item *i)
+{
+        if (i->state == INBOX_READY)
+                unready(b, i);
+        if (i->what)
+                unlead(b, i);
+        i->state = INBOX_DELIVERING; /* nobody makes it ready any more */
+        for (size_t k = 0; k < i->places_n; k++)
+                leave_lane(b, &i->places[k]);
+        drop(b, i);
+}
+
+static void answer_joined(struct inbox *b, struct inbox_item *leader, int status, const char *text, usec retry_after)
+{
+        for (struct inbox_item *j = leader->joined, *next; j; j = next) {
+                next = j->next_joined;
+                inbox_answer(b, j->call, status, text, retry_after);
+                drop(b, j);
+        }
+        leader->joined = NULL;
+}
+
+/* Its caller left: the first that joined it stands where it stood. */
+static bool hand_over(struct inbox *b, struct inbox_item *i)
+{
+        struct inbox_item *heir = i->joined;
+        struct leader *l;
+
+        if (!heir)
+                return false;
+        if (i->state == INBOX_READY)
+                unready(b, i);
+        HASH_FIND(hh, b->leaders, i->what, strlen(i->what), l);
+        if (l) { /* always: others found it there */
+                HASH_DEL(b->leaders, l);
+                l->item = heir;
+                HASH_ADD_KEYPTR(hh, b->leaders, heir->what, strlen(heir->what), l);
+        }
+        heir->joined = heir->next_joined;
+        heir->next_joined = NULL;
+        heir->leader = NULL;
+        for (struct inbox_item *j = heir->joined; j; j = j->next_joined)
+                j->leader = heir;
+        heir->places = TAKE(i->places);
+        heir->places_n = i->places_n;
+        i->places_n = 0;
+        for (size_t k = 0; k < heir->places_n; k++)
+                heir->places[k].item = heir;
+        heir->state = INBOX_WAITING;
+        heir->deadline = now_of(b) + b->config.patience;
+        drop(b, i);
+        make_ready(b, heir);
+        return true;
+}
+
+static bool keep_ids(struct inbox_item *i, const struct str *ids, size_t n)
+{
+        BUF_AT_END struct buf what = BUF_INIT(BUF_DEFAULT_MAX);
+
+        i->ids = calloc(n, sizeof(*i->ids));
+        if (!i->ids)
+                return false;
+        for (size_t k = 0; k < n; k++) {
+                i->ids[k] = str_dup(ids[k]);
+                if (!i->ids[k])
+                        return false;
+                i->ids_n++;
+                buf_str(&what, ids[k]);
+                buf_char(&what, '\n');
+        }
+        i->what = buf_take(&what);
+        return i->what != NULL;
+}
+
+static void link_item(struct inbox *b, struct inbox_item *i, uint64_t call)
+{
+        i->call = call;
+        i->deadline = now_of(b) + b->config.patience;
+        i->next = b->items;
+        i->previous = NULL;
+        if (i->next)
+                i->next->previous = i;
+        b->items = i;
+}
+
+static bool lead(struct inbox *b, struct inbox_item *i, const struct str *keys, size_t n)
+{
+        struct leader *l = calloc(1, sizeof(*l));
+
+        i->places = calloc(n, sizeof(*i->places));
+        if (!l || !i->places) {
+                free(l);
+                return false;
+        }
+        l->item = i;
+        HASH_ADD_KEYPTR(hh, b->leaders, i->what, strlen(i->what), l);
+        for (size_t k = 0; k < n; k++)
+                if (!queue_up(b, i, keys[k]))
+                        return false;
+        return true;
+}
+
+void inbox_add(struct inbox *b, struct inbox_item *i, uint64_t call, const struct str *ids, const struct str *keys, size_t n)
+{
+        struct leader *l = NULL;
+
+        link_item(b, i, call);
+        if (!keep_ids(i, ids, n)) {
+                inbox_answer(b, call, 503, "out of memory", USEC_SEC);
+                end(b, i);
+                return;
+        }
+        HASH_FIND(hh, b->leaders, i->what, strlen(i->what), l);
+        if (l) {
+                struct inbox_item **at = &l->item->joined;
+
+                while (*at)
+                        at = &(*at)->next_joined;
+                *at = i;
+                i->state = INBOX_JOINED;
+                i->leader = l->item;
+                return;
+        }
+        if (!lead(b, i, keys ? keys : ids, n)) {
+                inbox_answer(b, call, 503, "out of memory", USEC_SEC);
+                end(b, i);
+                return;
+        }
+        make_ready(b, i);
+}
+
+static void unjoin(struct inbox_item *i)
+{
+        for (struct inbox_item **at = &i->leader->joined; *at; at = &(*at)->next_joined)
+                if (*at == i) {
+                        *at = i->next_joined;
+                        return;
+                }
+}
+
+bool inbox_gone(struct inbox *b, uint64_t call)
+{
+        for (struct answer **at = &b->answers, *a; (a = *at); at = &a->next)
+                if (a->call == call) {
+                        *at = a->next;
+                        if (!*at)
+                                b->answers_end = at;
+                        free(a);
+                        return true;
+                }
+        for (struct inbox_item *i = b->items; i; i = i->next) {
+                if (i->call != call)
+                        continue;
+                if (i->state == INBOX_JOINED) {
+                        unjoin(i);
+                        drop(b, i);
+                } else if (!hand_over(b, i))
+                        end(b, i);
+                return true;
+        }
+        return false;
+}
+
+/* ---- outcomes ------------------------------------------------------------------------------------------------------------------------------ */
+
+void inbox_reply(struct push_reply *r, int status, const char *text, usec retry_after)
+{
+        r->status = status;
+        buf_text(&r->headers, "Content-Type: text/plain\r\n");
+        if (retry_after > 0)
+                buf_printf(&r->headers, "Retry-After: %" PRId64 "\r\n", (retry_after + USEC_SEC - 1) / USEC_SEC);
+        buf_printf(&r->body, "%s\n", text);
+}
+
+void inbox_answer(struct inbox *b, uint64_t call, int status, const char *text, usec retry_after)
+{
+        struct answer *a = calloc(1, sizeof(*a));
+
+        if (!a)
+                abort(); /* out of memory: a caller that retries is better off with another worker */
+        *a = (struct answer){ .call = call, .status = status, .text = text, .retry_after = retry_after };
+        *b->answers_end = a;
+        b->answers_end = &a->next;
+        wake(b);
+}
+
+static int status_of(const struct push_outcome *o, const char **text, usec *retry_after)
+{
+        *retry_after = 0;
+        switch (o->result) {
+        case PUSH_ACCEPTED: *text = "delivered"; return 200;
+        case PUSH_FILTERED: *text = "filtered"; return 200;
+        case PUSH_FAILED: *text = "the function failed"; return 500;
+        case PUSH_UNREACHABLE: *text = "the function can't be reached"; return 502;
+        case PUSH_TIMEOUT: *text = "the function did not answer in time"; return 504;
+        case PUSH_BUSY:
+        case PUSH_LIMITED:
+        case PUSH_NOT_READY:
+                *text = o->result == PUSH_BUSY ? "too many messages are under way" : o->result == PUSH_LIMITED ? "too many messages a second" : "not ready";
+                *retry_after = MAX_OF(o->retry_after, USEC_SEC);
+                return 503;
+        case PUSH_GONE: break;
+        }
+        *text = "";
+        return 499;
+}
+
+void inbox_finish(struct inbox *b, struct inbox_item *i, const struct push_outcome *o, struct push_reply *reply)
+{
+        const char *text;
+        usec retry_after;
+        int status = status_of(o, &text, &retry_after);
+
+        if (o->result == PUSH_GONE && hand_over(b, i))
+                return;
+        if (status == 200)
+                for (size_t k = 0; k < i->ids_n; k++)
+                        remember(b, i->ids[k]);
+        inbox_reply(reply, status, text, retry_after);
+        answer_joined(b, i, status, text, retry_after);
+        end(b, i);
+}
+
+/* ---- refusals and states --------------------------------------------------------------------------------------------------------------------- */
+
+static void count(struct inbox *b, enum refusal kind)
+{
+        b->say = b->say || !b->refused[kind];
+        b->counted = true;
+        b->refused[kind]++;
+}
+
+enum push_verdict inbox_refuse(struct inbox *b, enum refusal kind, struct push_reply *reply)
+{
+        count(b, kind);
+        inbox_reply(reply, refusals[kind].status, refusals[kind].text, 0);
+        wake(b);
+        return PUSH_REPLY;
+}
+
+void inbox_refuse_later(struct inbox *b, enum refusal kind, uint64_t call)
+{
+        count(b, kind);
+        inbox_answer(b, call, refusals[kind].status, refusals[kind].text, 0);
+}
+
+uint64_t inbox_refused(const struct inbox *b, enum refusal kind) { return b->refused[kind]; }
+
+void inbox_connected(struct inbox *b)
+{
+        b->say = b->say || !b->connected;
+        b->connected = true;
+}
+
+void inbox_trouble(struct inbox *b, const char *text)
+{
+        text = text ? text : "";
+        if (strncmp(text, b->trouble, sizeof(b->trouble) - 1) == 0)
+                return;
+        (void)snprintf(b->trouble, sizeof(b->trouble), "%s", text);
+        b->say = true;
+        wake(b);
+}
+
+static void write_text(struct inbox *b)
+{
+        BUF_AT_END struct buf text = BUF_INIT(sizeof(b->text) - 1);
+        const char *between = "";
+
+        if (!b->connected) {
+                buf_text(&text, b->config.waiting_for);
+                between = "; ";
+        }
+        if (b->trouble[0]) {
+                buf_printf(&text, "%s%s", between, b->trouble);
+                between = "; ";
+        }
+        for (size_t k = 0; k < REFUSAL_MAX; k++)
+                if (b->refused[k]) {
+                        buf_printf(&text, "%s%" PRIu64 " message%s refused: %s", between, b->refused[k], b->refused[k] == 1 ? "" : "s", refusals[k].text);
+                        between = "; ";
+                }
+        (void)snprintf(b->text, sizeof(b->text), "%s", text.p ? text.p : "");
+}
+
+void inbox_stop(struct inbox *b) { b->stopping = true; }
+
+/* ---- the source's turn ------------------------------------------------------------------------------------------------------------------------ */
+
+static void give_up_waiting(struct inbox *b, usec now)
+{
+        for (struct inbox_item *i = b->items, *next; i; i = next) {
+                next = i->next;
+                if (i->state != INBOX_WAITING || i->deadline > now)
+                        continue;
+                inbox_answer(b, i->call, 503, "another message of the same key is under way", USEC_SEC);
+                answer_joined(b, i, 503, "another message of the same key is under way", USEC_SEC);
+                end(b, i);
+                next = b->items; /* those that joined it are gone, too */
+        }
+}
+
+static struct push_reply *reply_at(struct inbox *b, size_t k)
+{
+        struct push_reply *r = &b->replies[k];
+
+        buf_reset(&r->headers);
+        buf_reset(&r->body);
+        r->headers.max = r->body.max = 4096;
+        return r;
+}
+
+static bool next_answer(struct inbox *b, size_t k, struct source_event *e)
+{
+        struct answer *a = b->answers;
+        struct push_reply *r;
+
+        if (!a)
+                return false;
+        b->answers = a->next;
+        if (!b->answers)
+                b->answers_end = &b->answers;
+        r = reply_at(b, k);
+        inbox_reply(r, a->status, a->text, a->retry_after);
+        *e = (struct source_event){ .kind = SOURCE_EVENT_CALL, .call = a->call, .verdict = PUSH_REPLY, .reply = r };
+        free(a);
+        return true;
+}
+
+static bool next_message(struct inbox *b, size_t k, struct source_event *e)
+{
+        struct inbox_item *i = b->ready;
+        size_t n;
+
+        if (!i)
+                return false;
+        if (!b->records[k])
+                b->records[k] = calloc(PUSH_RECORDS_MOST, sizeof(struct record *));
+        if (!b->records[k])
+                return false;
+        b->ready = i->next_ready;
+        if (!b->ready)
+                b->ready_end = &b->ready;
+        i->state = INBOX_DELIVERING;
+        n = b->config.records(b->config.cookie, i, b->records[k], PUSH_RECORDS_MOST);
+        *e = (struct source_event){ .kind = SOURCE_EVENT_CALL, .call = i->call, .verdict = PUSH_DELIVER, .records = b->records[k], .n = n };
+        if (n)
+                return true;
+        e->verdict = PUSH_REPLY;
+        e->reply = reply_at(b, k);
+        inbox_reply(e->reply, 200, "delivered before", 0);
+        answer_joined(b, i, 200, "delivered before", 0);
+        end(b, i);
+        return true;
+}
+
+static bool next_state(struct inbox *b, usec now, struct source_event *e)
+{
+        if (!b->say && (!b->counted || now < b->told_at + TOLD_AGAIN))
+                return false;
+        b->say = b->counted = false;
+        b->told_at = now;
+        write_text(b);
+        *e = (struct source_event){ .kind = SOURCE_EVENT_STATE, .state = b->connected ? SOURCE_CONNECTED : SOURCE_CONNECTING, .text = b->text };
+        return true;
+}
+
+size_t inbox_poll(struct inbox *b, struct source_event *events, size_t max, usec now)
+{
+        size_t n = 0;
+
+        max = MIN_OF(max, (size_t)EVENTS_MOST);
+        give_up_waiting(b, now);
+        if (n < max && next_state(b, now, &events[n]))
+                n++;
+        while (n < max && (next_answer(b, n, &events[n]) || next_message(b, n, &events[n])))
+                n++;
+        if (b->stopping && !b->closed && !b->items && !b->answers && n < max) {
+                b->closed = true;
+                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_CLOSED };
+        }
+        return n;
+}
+
+usec inbox_deadline(const struct inbox *b)
+{
+        usec at = b->counted ? b->told_at + TOLD_AGAIN : USEC_NEVER;
+
+        for (const struct inbox_item *i = b->items; i; i = i->next)
+                if (i->state == INBOX_WAITING)
+                        at = MIN_OF(at, i->deadline);
+        return at;
+}
+
+/* ---- life ------------------------------------------------------------------------------------------------------------------------------------- */
+
+int inbox_new(struct inbox **out, const struct inbox_config *config, struct error *err)
+{
+        struct inbox *b = calloc(1, sizeof(*b));
+
+        if (!b)
+                return error_memory(err);
+        b->config = *config;
+        b->ready_end = &b->ready;
+        b->answers_end = &b->answers;
+        b->connected = !config->waiting_for;
+        b->say = true;
+        *out = b;
+        return 0;
+}
+
+struct inbox *inbox_free(struct inbox *b)
+{
+        if (!b)
+                return NULL;
+        while (b->items) {
+                struct inbox_item *i = b->items;
+
+                if (i->state == INBOX_JOINED) {
+                        unjoin(i);
+                        drop(b, i);
+                        continue;
+                }
+                for (struct inbox_item *j = i->joined, *next; j; j = next) {
+                        next = j->next_joined;
+                        drop(b, j);
+                }
+                end(b, i);
+        }
+        for (struct memory *m = b->memories, *next; m; m = next) {
+                next = m->hh.next;
+                HASH_DEL(b->memories, m);
+                free(m);
+        }
+        for (struct answer *a = b->answers, *next; a; a = next) {
+                next = a->next;
+                free(a);
+        }
+        for (size_t k = 0; k < EVENTS_MOST; k++) {
+                buf_done(&b->replies[k].headers);
+                buf_done(&b->replies[k].body);
+                free(b->records[k]);
+        }
+        free(b);
+        return NULL;
+}

@@ -1,0 +1,260 @@
+/* The inbox against a model: senders that repeat, leave and try again, messages of one or several keys, a function that accepts and fails by chance. Each
+ * call is answered once; what is under way shares no key with anything else under way; what was accepted does not come again. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "base/random.h"
+#include "source/smn/inbox.h"
+
+#include <cmocka.h>
+
+enum { CALLS = 4000, IDS = 400, KEYS = 5, PARTS_MOST = 3 };
+
+struct test_message { struct inbox_item item; struct record record; size_t n; unsigned ids[PARTS_MOST]; uint64_t call; };
+static struct { enum { NONE, OPEN, ANSWERED, LEFT } state; int status; bool lent; } calls[CALLS + 1];
+static struct { bool accepted; } ids[IDS];  /* the key of an id is id % KEYS */
+static struct test_message *lent[CALLS];
+static size_t lent_n, alive, deliveries;
+static struct random r;
+static usec now;
+static struct inbox *inbox;
+static struct loop *loop;
+static struct task wake;
+static struct push_reply reply;
+
+static usec test_time(void *cookie UNUSED) { return now; }
+static const struct clock test_clock = { .wall = test_time, .monotonic = test_time };
+static struct services services = { .clock = &test_clock };
+
+static size_t records_of(void *cookie UNUSED, struct inbox_item *i, struct record **records, size_t most UNUSED)
+{
+        struct test_message *m = CONTAINER_OF(i, struct test_message, item);
+        bool something = false;
+        char text[16];
+
+        for (size_t k = 0; k < m->n; k++) {
+                (void)snprintf(text, sizeof(text), "id%u", m->ids[k]);
+                something = something || !inbox_knows(inbox, str_of(text));
+        }
+        m->record.native = m;
+        records[0] = &m->record;
+        return something;
+}
+
+static void drop_message(void *cookie UNUSED, struct inbox_item *i)
+{
+        alive--;
+        free(CONTAINER_OF(i, struct test_message, item));
+}
+
+static void add(uint64_t call, const unsigned *which, size_t n)
+{
+        struct test_message *m = calloc(1, sizeof(*m));
+        char id_text[PARTS_MOST][16], key_text[PARTS_MOST][16];
+        struct str id[PARTS_MOST], key[PARTS_MOST];
+
+        alive++;
+        m->call = call;
+        m->n = n;
+        for (size_t k = 0; k < n; k++) {
+                m->ids[k] = which[k];
+                (void)snprintf(id_text[k], sizeof(id_text[k]), "id%u", which[k]);
+                (void)snprintf(key_text[k], sizeof(key_text[k]), "key%u", which[k] % KEYS);
+                id[k] = str_of(id_text[k]);
+                key[k] = str_of(key_text[k]);
+        }
+        calls[call].state = OPEN;
+        inbox_add(inbox, &m->item, call, id, key, n);
+}
+
+static void answered(uint64_t call, int status)
+{
+        assert_int_equal(calls[call].state, OPEN);
+        calls[call].state = ANSWERED;
+        calls[call].status = status;
+}
+
+static void take_lent(struct test_message *m)
+{
+        for (size_t i = 0; i < lent_n; i++)
+                for (size_t a = 0; a < m->n; a++)
+                        for (size_t b = 0; b < lent[i]->n; b++)
+                                assert_int_not_equal(m->ids[a] % KEYS, lent[i]->ids[b] % KEYS);
+        lent[lent_n++] = m;
+        deliveries++;
+}
+
+static void poll_all(void)
+{
+        struct source_event events[16];
+        size_t n;
+
+        while ((n = inbox_poll(inbox, events, COUNT_OF(events), now)))
+                for (size_t i = 0; i < n; i++) {
+                        const struct source_event *e = &events[i];
+
+                        if (e->kind != SOURCE_EVENT_CALL)
+                                continue;
+                        if (e->verdict == PUSH_REPLY)
+                                answered(e->call, e->reply->status);
+                        else {
+                                assert_int_equal(calls[e->call].state, OPEN);
+                                calls[e->call].lent = true;
+                                take_lent(CONTAINER_OF(e->records[0], struct test_message, record));
+                                assert_int_equal(lent[lent_n - 1]->item.call, e->call);
+                        }
+                }
+}
+
+static void end_one(size_t at, enum push_result result)
+{
+        struct test_message *m = lent[at];
+        uint64_t call = m->item.call;
+        struct push_outcome o = { .result = result };
+
+        lent[at] = lent[--lent_n];
+        if (result == PUSH_ACCEPTED)
+                for (size_t k = 0; k < m->n; k++)
+                        ids[m->ids[k]].accepted = true;
+        reply.headers.max = reply.body.max = 4096;
+        buf_reset(&reply.headers);
+        buf_reset(&reply.body);
+        inbox_finish(inbox, &m->item, &o, &reply);
+        if (result == PUSH_GONE)
+                calls[call].state = LEFT;
+        else
+                answered(call, reply.status);
+}
+
+static void leave(uint64_t call)
+{
+        if (calls[call].state != OPEN)
+                return;
+        for (size_t i = 0; i < lent_n; i++)
+                if (lent[i]->item.call == call) {
+                        end_one(i, PUSH_GONE);
+                        return;
+                }
+        assert_true(inbox_gone(inbox, call));
+        calls[call].state = LEFT;
+}
+
+static void run(uint64_t seed)
+{
+        struct inbox_config config = { .services = &services, .wake = &wake, .patience = USEC_SEC, .remember_most = IDS, .records = records_of, .drop = drop_message };
+        struct error err;
+        uint64_t call = 0;
+
+        random_init(&r, seed);
+        memset(calls, 0, sizeof(calls));
+        memset(ids, 0, sizeof(ids));
+        now = USEC_HOUR;
+        alive = lent_n = deliveries = 0;
+        assert_int_equal(inbox_new(&inbox, &config, &err), 0);
+        while (call < CALLS) {
+                switch (random_below(&r, 8)) {
+                case 0: case 1: case 2: {
+                        unsigned which[PARTS_MOST];
+                        size_t n = random_below(&r, 4) ? 1 : 1 + random_below(&r, PARTS_MOST);
+
+                        for (size_t k = 0; k < n; k++)
+                                which[k] = (unsigned)MIN_OF(random_below(&r, 20) + call / 12, (uint64_t)IDS - 1);
+                        add(++call, which, n);
+                        break;
+                }
+                case 3: case 4:
+                        if (lent_n)
+                                end_one(random_below(&r, lent_n), random_below(&r, 4) ? PUSH_ACCEPTED : PUSH_FAILED);
+                        break;
+                case 5:
+                        if (call && random_below(&r, 4) == 0)
+                                leave(call - random_below(&r, MIN_OF(call, (uint64_t)30)));
+                        break;
+                case 6: now += (usec)random_below(&r, 30) * USEC_MSEC; break;
+                default: poll_all(); break;
+                }
+        }
+        for (int rounds = 0; rounds < 10 * CALLS && (alive || lent_n); rounds++) {
+                poll_all();
+                if (lent_n)
+                        end_one(0, PUSH_ACCEPTED);
+        }
+        poll_all();
+        assert_int_equal(alive, 0);
+        for (uint64_t c = 1; c <= CALLS; c++)
+                assert_true(calls[c].state == ANSWERED || calls[c].state == LEFT);
+        inbox = inbox_free(inbox);
+        assert_true(deliveries > IDS / 2);
+}
+
+static void no_turn(struct task *t UNUSED, usec at UNUSED) {}
+
+static void every_call_is_answered_once(void **state UNUSED)
+{
+        for (uint64_t seed = 1; seed <= 40; seed++)
+                run(seed);
+}
+
+/* What was accepted is not lent again, as long as it is remembered. */
+static void what_was_accepted_stays_so(void **state UNUSED)
+{
+        struct inbox_config config = { .services = &services, .wake = &wake, .patience = USEC_SEC, .remember_most = 3, .records = records_of, .drop = drop_message };
+        struct error err;
+        unsigned id;
+
+        memset(calls, 0, sizeof(calls));
+        now = USEC_HOUR;
+        lent_n = 0;
+        assert_int_equal(inbox_new(&inbox, &config, &err), 0);
+        for (id = 0; id < 5; id++) {
+                add(1 + id, &id, 1);
+                poll_all();
+                assert_int_equal(lent_n, 1);
+                end_one(0, PUSH_ACCEPTED);
+        }
+        assert_false(inbox_knows(inbox, STR("id1")));
+        assert_true(inbox_knows(inbox, STR("id2")));
+        id = 4;
+        add(10, &id, 1);
+        poll_all();
+        assert_int_equal(lent_n, 0);
+        assert_int_equal(calls[10].status, 200);
+        now += USEC_HOUR;
+        assert_false(inbox_knows(inbox, STR("id4")));
+        /* One that waits too long is told so, and those that joined it. */
+        id = 20;
+        add(20, &id, 1);
+        poll_all();
+        id = 25;
+        add(21, &id, 1);
+        add(22, &id, 1);
+        poll_all();
+        assert_int_equal(lent_n, 1);
+        assert_int_equal(inbox_deadline(inbox), now + USEC_SEC);
+        now += USEC_SEC;
+        poll_all();
+        assert_int_equal(calls[21].status, 503);
+        assert_int_equal(calls[22].status, 503);
+        add(23, &id, 1);
+        inbox = inbox_free(inbox); /* with some of it under way */
+        assert_int_equal(alive, 0);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = { cmocka_unit_test(every_call_is_answered_once), cmocka_unit_test(what_was_accepted_stays_so) };
+        struct error err;
+        int result;
+
+        if (loop_new(&loop, &err) < 0)
+                return 1;
+        services.loop = loop;
+        wake.turn = no_turn;
+        result = cmocka_run_group_tests_name("inbox", tests, NULL, NULL);
+        loop_forget(loop, &wake);
+        loop = loop_free(loop);
+        buf_done(&reply.headers);
+        buf_done(&reply.body);
+        return result;
+}

@@ -1,0 +1,227 @@
+/* SMN's event, as FunctionGraph gives it to functions (FunctionGraph user guide, "Supported Event Sources"). */
+#include <inttypes.h>
+#include <jansson.h>
+#include <openssl/sha.h>
+#include <stdio.h>
+
+#include "json/check.h"
+#include "source/smn/smn.h"
+
+enum { ROUTE_EXACT = 1U << 30 };
+
+struct smn_message *smn_message_new(const struct services *services, struct notification *n)
+{
+        struct smn_message *m = calloc(1, sizeof(*m));
+
+        if (!m) {
+                notification_done(n);
+                return NULL;
+        }
+        m->services = services;
+        m->notification = *n;
+        *n = (struct notification){ 0 };
+        m->received = clock_wall(services->clock);
+        m->record = (struct record){ .id = m->notification.message_id, .value = m->notification.message, .time = m->notification.time, .native = m };
+        return m;
+}
+
+void smn_message_free(struct smn_message *m)
+{
+        if (!m)
+                return;
+        notification_done(&m->notification);
+        free(m);
+}
+
+/* ---- shapes ----------------------------------------------------------------------------------------------------------------------------------- */
+
+static void write_text(struct writer *w, struct str s)
+{
+        if (s.p)
+                writer_string(w, s);
+        else
+                writer_null(w);
+}
+
+/* The function's name in FunctionGraph's own notation, made up where the Trigger does not give it. */
+static void function_urn(const struct smn_message *m, struct buf *b)
+{
+        const struct trigger *t = m->services->trigger;
+        const struct function_spec *f = t->function;
+        struct str region, project, name;
+
+        if (f && f->urn) {
+                buf_text(b, f->urn);
+                return;
+        }
+        if (!notification_urn(m->notification.topic_urn, &region, &project, &name))
+                region = project = (struct str){ 0 };
+        if (t->event && t->event->region && t->event->region[0])
+                region = str_of(t->event->region);
+        if (f && f->project)
+                project = str_of(f->project);
+        buf_printf(b, "urn:fss:" STR_FMT ":" STR_FMT ":function:%s:%s:%s", STR_ARG(region), STR_ARG(project), f && f->package ? f->package : "default", f && f->name ? f->name : t->name,
+                   f && f->version ? f->version : "latest");
+}
+
+static void write_record(const struct smn_message *m, bool parsed, struct writer *w)
+{
+        BUF_AT_END struct buf urn = BUF_INIT(4096);
+        const struct notification *n = &m->notification;
+
+        function_urn(m, &urn);
+        writer_object(w);
+        writer_member_text(w, "event_version", "1.0");
+        writer_key(w, STR("smn"));
+        writer_object(w);
+        writer_key(w, STR("message_attributes"));
+        writer_null(w);
+        writer_key(w, STR("subject"));
+        write_text(w, n->subject);
+        writer_member_string(w, "message_id", n->message_id);
+        writer_member_string(w, "topic_urn", n->topic_urn);
+        writer_member_text(w, "type", "notification");
+        writer_key(w, STR("message"));
+        if (parsed && json_is_value(n->message))
+                writer_raw(w, n->message);
+        else
+                writer_string(w, n->message);
+        writer_member_string(w, "timestamp", n->timestamp);
+        writer_object_end(w);
+        writer_member_text(w, "event_source", "smn");
+        writer_member_string(w, "event_subscription_urn", buf_view(&urn));
+        writer_object_end(w);
+}
+
+/* The message's own id as a UUID: the same each time it is delivered. */
+static void request_id(struct str id, char out[37])
+{
+        unsigned char hash[SHA256_DIGEST_LENGTH];
+        char hex[33];
+
+        SHA256((const unsigned char *)id.p, id.n, hash);
+        hash[6] = (unsigned char)(0x80 | (hash[6] & 0xf)); /* version 8: bits of one's own */
+        hash[8] = (unsigned char)(0x80 | (hash[8] & 0x3f));
+        for (size_t i = 0; i < 16; i++)
+                (void)snprintf(hex + 2 * i, 3, "%02x", hash[i]);
+        (void)snprintf(out, 37, "%.8s-%.4s-%.4s-%.4s-%.12s", hex, hex + 8, hex + 12, hex + 16, hex + 20);
+}
+
+/* "Wed Nov 15 2017 12:00:00 GMT+0800 (CST)" */
+static void date_text(usec wall, char *out, size_t size)
+{
+        static const char days[] = "ThuFriSatSunMonTueWed", months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+        int64_t seconds = wall / USEC_SEC + 8 * 3600, day = seconds / 86400, year;
+        int month, of_month, rest = (int)(seconds % 86400);
+
+        civil_from_days(day, &year, &month, &of_month);
+        (void)snprintf(out, size, "%.3s %.3s %02d %" PRId64 " %02d:%02d:%02d GMT+0800 (CST)", days + 3 * (day % 7), months + 3 * (month - 1), of_month, year, rest / 3600, rest / 60 % 60, rest % 60);
+}
+
+void smn_encode(const struct services *services, enum dialect dialect, struct record *const *records, size_t n, struct writer *w)
+{
+        const struct smn_message *first = records[0]->native;
+        const struct trigger *t = services->trigger;
+        char id[37], date[80];
+
+        writer_object(w);
+        writer_key(w, STR("record"));
+        writer_array(w);
+        for (size_t i = 0; i < n; i++)
+                write_record(records[i]->native, false, w);
+        writer_array_end(w);
+        if (dialect == DIALECT_CLASSIC) {
+                request_id(first->notification.message_id, id);
+                date_text(first->received, date, sizeof(date));
+                writer_member_text(w, "functionname", t->function && t->function->name ? t->function->name : t->name);
+                writer_member_text(w, "requestId", id);
+                writer_member_text(w, "timestamp", date);
+        }
+        writer_object_end(w);
+}
+
+void smn_describe(const struct record *r, struct writer *w) { write_record(r->native, true, w); }
+
+void smn_event(const struct services *services, const struct record *r, struct buf *space, struct cloud_event *e)
+{
+        const struct smn_message *m = r->native;
+
+        cloudevent_source(services->trigger, NULL, space);
+        *e = (struct cloud_event){ .id = r->id, .source = buf_view(space), .subject = m->notification.subject, .time = r->time };
+        if (r->value.n == 0)
+                return;
+        e->data = r->value;
+        e->content_type = str_of(content_type_of(r->value, &e->json));
+}
+
+/* ---- samples ----------------------------------------------------------------------------------------------------------------------------------- */
+
+static json_t *sample_body(const struct services *services, const char *topic_urn, const struct node *document)
+{
+        static const char *const names[] = { "message_id", "topic_urn", "subject", "message", "timestamp" };
+        json_t *body = json_object();
+        BUF_AT_END struct buf now = BUF_INIT(64);
+
+        time_format(&now, clock_wall(services->clock) / USEC_SEC * USEC_SEC);
+        (void)json_object_set_new(body, "type", json_string("Notification"));
+        (void)json_object_set_new(body, "message_id", json_string("a5dbd701d70d4ac2a153e7dd6dd9b601"));
+        (void)json_object_set_new(body, "topic_urn", json_string(topic_urn));
+        (void)json_object_set_new(body, "message", json_string(""));
+        (void)json_object_set_new(body, "timestamp", json_string(now.p));
+        (void)json_object_set_new(body, "signing_cert_url", json_string("none"));
+        (void)json_object_set_new(body, "signature", json_string("none"));
+        for (size_t i = 0; i < COUNT_OF(names); i++) {
+                const struct node *n = node_member(document, names[i]);
+
+                if (n && n->kind == NODE_STRING)
+                        (void)json_object_set_new(body, names[i], json_stringn(n->text.p, n->text.n));
+                else if (n && n->kind != NODE_NULL) { /* what a filter sees parsed */
+                        BUF_AT_END struct buf text = BUF_INIT(1 << 20);
+                        struct writer w;
+
+                        writer_init(&w, &text);
+                        node_write(n, &w);
+                        (void)json_object_set_new(body, names[i], json_stringn(text.p, text.n));
+                }
+        }
+        return body;
+}
+
+int smn_sample(const void *spec, const struct services *services, const struct node *document, struct record **out, struct error *err)
+{
+        const struct smn_spec *s = spec; /* topicUrn stands first in the specs of all that use this */
+        const struct node *record = node_member(document, "record"), *inner = record && record->kind == NODE_LIST && record->n ? record->items[0] : document;
+        json_t *body = sample_body(services, s->topic_urn, node_member(inner, "smn") ? node_member(inner, "smn") : inner);
+        FREE_AT_END char *text = json_dumps(body, 0);
+        struct notification n;
+        struct smn_message *m;
+        const char *why;
+
+        json_decref(body);
+        if (!text)
+                return error_memory(err);
+        if (notification_parse(str_of(text), &n, &why) < 0)
+                return error_set(err, ERROR_INVALID, "%s", why);
+        m = smn_message_new(services, &n);
+        if (!m)
+                return error_memory(err);
+        *out = &m->record;
+        return 0;
+}
+
+void smn_sample_free(struct record *r)
+{
+        if (r)
+                smn_message_free(CONTAINER_OF(r, struct smn_message, record));
+}
+
+/* ---- where it is reached ----------------------------------------------------------------------------------------------------------------------- */
+
+void smn_path(const struct trigger *t, struct buf *b) { buf_printf(b, "/%s/%s", t->namespace_, t->name); }
+
+unsigned smn_route(const struct trigger *t, const struct push_request *q)
+{
+        struct str path = q->path, first = str_cut(&path, '/'), namespace_ = str_cut(&path, '/');
+
+        return first.n == 0 && str_is(namespace_, t->namespace_) && str_is(path, t->name) ? ROUTE_EXACT : 0;
+}

@@ -1,0 +1,119 @@
+#include "source/smn/smn.h"
+
+static const struct field smn_fields[] = { SMN_FIELDS };
+const struct type smn_type = { .name = "SmnSource", .help = "Messages of a topic of Simple Message Notification.", .fields = smn_fields, .fields_n = COUNT_OF(smn_fields),
+                               .size = sizeof(struct smn_spec) };
+
+struct source {
+        const struct smn_spec *spec;
+        bool (*wanted)(const void *spec, struct str message);    /* NULL: each is */
+        const struct services *services;
+        struct inbox *inbox;
+        struct topic *topic;
+};
+
+static size_t records_of(void *cookie UNUSED, struct inbox_item *i, struct record **records, size_t most UNUSED)
+{
+        records[0] = &CONTAINER_OF(i, struct smn_message, item)->record;
+        return 1;
+}
+
+static void drop_message(void *cookie UNUSED, struct inbox_item *i) { smn_message_free(CONTAINER_OF(i, struct smn_message, item)); }
+
+static void admit(void *cookie, uint64_t call, struct notification *n)
+{
+        struct source *s = cookie;
+        struct smn_message *m;
+        bool before = inbox_knows(s->inbox, n->message_id);
+
+        if (before || (s->wanted && !s->wanted(s->spec, n->message))) {
+                inbox_answer(s->inbox, call, 200, before ? "delivered before" : "not wanted", 0);
+                notification_done(n);
+                return;
+        }
+        m = smn_message_new(s->services, n);
+        if (m)
+                inbox_add(s->inbox, &m->item, call, &m->record.id, NULL, 1);
+        else
+                inbox_answer(s->inbox, call, 503, "out of memory", USEC_SEC);
+}
+
+struct source *smn_free(struct source *s)
+{
+        if (!s)
+                return NULL;
+        (void)topic_free(s->topic);
+        (void)inbox_free(s->inbox);
+        free(s);
+        return NULL;
+}
+
+int smn_open_for(struct source **out, const struct smn_spec *spec, bool (*wanted)(const void *, struct str), const struct services *services, struct task *wake, struct error *err)
+{
+        struct source *s = calloc(1, sizeof(*s));
+        struct inbox_config inbox = { .services = services, .wake = wake, .remember_most = 4096, .waiting_for = "waiting for the subscription's confirmation", .cookie = s, .records = records_of,
+                                      .drop = drop_message };
+        struct topic_config topic = { .services = services, .wake = wake, .cookie = s, .admit = admit };
+
+        if (!s)
+                return error_memory(err);
+        s->spec = spec;
+        s->wanted = wanted;
+        s->services = services;
+        inbox.patience = topic.timeout = s->spec->timeout;
+        topic.urn = s->spec->topic_urn;
+        topic.trusted = s->spec->trusted;
+        if (inbox_new(&s->inbox, &inbox, err) < 0) {
+                (void)smn_free(s);
+                return -1;
+        }
+        topic.inbox = s->inbox;
+        if (topic_new(&s->topic, &topic, err) < 0) {
+                (void)smn_free(s);
+                return -1;
+        }
+        *out = s;
+        return 0;
+}
+
+static int smn_open(struct source **out, const void *spec, const struct services *services, struct task *wake, struct error *err)
+{
+        return smn_open_for(out, spec, NULL, services, wake, err);
+}
+
+size_t smn_poll(struct source *s, struct source_event *events, size_t max, usec now)
+{
+        topic_poll(s->topic, now);
+        return inbox_poll(s->inbox, events, max, now);
+}
+
+usec smn_deadline(const struct source *s) { return MIN_OF(topic_deadline(s->topic), inbox_deadline(s->inbox)); }
+void smn_stop(struct source *s) { inbox_stop(s->inbox); }
+
+static unsigned route(struct source *s, const struct push_request *q) { return smn_route(s->services->trigger, q); }
+
+static enum push_verdict receive(struct source *s, uint64_t call, const struct push_request *q, struct record **records UNUSED, size_t *n UNUSED, struct push_reply *reply)
+{
+        return topic_receive(s->topic, call, q, reply);
+}
+
+static void finish(struct source *s, uint64_t call UNUSED, struct record *const *records, size_t n UNUSED, const struct push_outcome *o, struct push_reply *reply)
+{
+        inbox_finish(s->inbox, &CONTAINER_OF(records[0], struct smn_message, record)->item, o, reply);
+}
+
+static void gone(struct source *s, uint64_t call)
+{
+        if (!topic_gone(s->topic, call))
+                (void)inbox_gone(s->inbox, call);
+}
+
+static usec timeout(const struct source *s) { return s->spec->timeout; }
+void smn_origin(const struct trigger *t, struct buf *b) { buf_text(b, ((const struct smn_spec *)t->source_spec)->topic_urn); }
+
+const struct push_driver smn_push = { .route = route, .receive = receive, .finish = finish, .gone = gone, .timeout = timeout, .path = smn_path };
+
+const struct driver smn_driver = {
+        .name = "smn", .ce_type = "dev.sluice.smn.notification", .push = &smn_push, .type = &smn_type, .open = smn_open, .poll = smn_poll, .deadline = smn_deadline, .stop = smn_stop,
+        .free = smn_free, .describe = smn_describe, .encode = smn_encode, .event = smn_event, .sample = smn_sample, .sample_free = smn_sample_free, .origin = smn_origin,
+};

@@ -1,0 +1,485 @@
+#include "source/smn/topic.h"
+
+#include <openssl/pem.h>
+#include <openssl/x509.h>
+#include <stdio.h>
+
+enum { CERTIFICATES_MOST = 16, FETCHES_MOST = 4, PENDING_MOST = 1000, CERTIFICATE_BYTES_MOST = 64 * 1024, HOSTS_MOST = 32 };
+static const usec OLDEST = USEC_HOUR, AHEAD = 15 * USEC_MINUTE, FAILURE_KEPT = 3 * USEC_SEC;
+
+/* ---- the spec ------------------------------------------------------------------------------------------------------------------------------- */
+
+static const struct field trusted_fields[] = {
+        { .name = "hosts", .type = FIELD_STRINGS, .offset = offsetof(struct trusted_spec, hosts), .required = true, .min = 1, .max = 16, .pattern = "^[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?$",
+          .format = "HOST or HOST:PORT", .help = "The hosts, called by HTTPS; they may have private addresses." },
+        { .name = "caSecretRef", .type = FIELD_OBJECT, .offset = offsetof(struct trusted_spec, ca), .object = &secret_ref_type,
+          .help = "The authorities (PEM) that vouch for these hosts; by default the system's." },
+};
+const struct type trusted_type = { .name = "TrustedHosts", .help = "Further hosts that certificates and confirmations may be fetched from: of a private cloud, or of tests.",
+                                   .fields = trusted_fields, .fields_n = COUNT_OF(trusted_fields), .size = sizeof(struct trusted_spec) };
+
+/* ---- state ----------------------------------------------------------------------------------------------------------------------------------- */
+
+struct certificate {
+        char *url;               /* NULL: the place is free */
+        uint64_t tag;            /* of the fetch; 0: none is under way */
+        EVP_PKEY *key;           /* NULL: not there */
+        usec from, until;        /* wall: when it is valid; or, without a key, monotonic: asked again then */
+        usec used;
+        bool bad;                /* fetched, but no certificate to go by */
+};
+
+struct pending {                 /* a message that waits for its certificate, or a confirmation for its answer */
+        struct pending *next;
+        uint64_t call;           /* 0: the caller left */
+        struct notification notification;
+        struct certificate *certificate;
+        uint64_t tag;            /* of the confirmation's fetch */
+        usec deadline;
+};
+
+struct topic {
+        struct topic_config config;
+        char *host;              /* SMN's in the region */
+        char *region;
+        char *ca_file;
+        const char *hosts[HOSTS_MOST], *inside[HOSTS_MOST];      /* end in NULL */
+        struct certificate certificates[CERTIFICATES_MOST];
+        struct pending *pending;
+        size_t pending_n, fetches;
+        uint64_t last_tag;
+};
+
+static usec monotonic(const struct topic *t) { return clock_monotonic(t->config.services->clock); }
+
+/* ---- where calls may go ------------------------------------------------------------------------------------------------------------------------ */
+
+static bool is_certificate_path(const struct topic *t, struct str path)
+{
+        char head[160];
+        int n = snprintf(head, sizeof(head), "/smn/SMN_%s_", t->region);
+
+        if (path.n != (size_t)n + 32 + 4 || memcmp(path.p, head, (size_t)n) != 0 || memcmp(path.p + n + 32, ".pem", 4) != 0)
+                return false;
+        for (size_t i = (size_t)n; i < (size_t)n + 32; i++)
+                if (!((path.p[i] >= '0' && path.p[i] <= '9') || (path.p[i] >= 'a' && path.p[i] <= 'f') || (path.p[i] >= 'A' && path.p[i] <= 'F')))
+                        return false;
+        return true;
+}
+
+/* May it be called? The fetch looks at host and address once more. */
+static bool may_call(const struct topic *t, struct str url, bool certificate, bool *trusted)
+{
+        struct str rest, authority, path;
+        const char *slash;
+
+        if (!str_starts(url, STR("https://")))
+                return false;
+        rest = (struct str){ url.p + 8, url.n - 8 };
+        slash = memchr(rest.p, '/', rest.n);
+        if (!slash)
+                return false;
+        authority = (struct str){ rest.p, (size_t)(slash - rest.p) };
+        path = (struct str){ slash, rest.n - authority.n };
+        *trusted = false;
+        if (str_equal_nocase(authority, str_of(t->host)))
+                return !certificate || is_certificate_path(t, path);
+        for (const char *const *host = t->inside; *host; host++)
+                if (str_equal_nocase(authority, str_of(*host))) {
+                        *trusted = true;
+                        return true;
+                }
+        return false;
+}
+
+static int fetch(struct topic *t, struct str url, bool trusted, uint64_t *tag, struct error *err)
+{
+        const struct fetch *f = &t->config.services->fetch;
+        struct fetch_request q = { .url = url, .hosts = t->hosts, .inside = t->inside, .ca_file = trusted ? t->ca_file : NULL, .timeout = t->config.timeout,
+                                   .answer_max = CERTIFICATE_BYTES_MOST };
+
+        if (f->ops->submit(f->cookie, t->last_tag + 1, &q, err) < 0)
+                return -1;
+        *tag = ++t->last_tag;
+        t->fetches++;
+        return 0;
+}
+
+/* ---- certificates --------------------------------------------------------------------------------------------------------------------------- */
+
+static void certificate_clear(struct certificate *c)
+{
+        free(c->url);
+        EVP_PKEY_free(c->key);
+        *c = (struct certificate){ 0 };
+}
+
+static bool wall_time(const ASN1_TIME *at, usec *out)
+{
+        struct tm parts;
+
+        if (ASN1_TIME_to_tm(at, &parts) != 1)
+                return false;
+        *out = (days_from_civil(parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday) * 86400 + parts.tm_hour * 3600 + parts.tm_min * 60 + parts.tm_sec) * USEC_SEC;
+        return true;
+}
+
+/* The leaf comes first; that TLS vouched for whom it came from is what makes it SMN's. */
+static bool read_certificate(struct certificate *c, struct str pem)
+{
+        BIO *bio = BIO_new_mem_buf(pem.p, (int)pem.n);
+        X509 *x = bio ? PEM_read_bio_X509(bio, NULL, NULL, NULL) : NULL;
+        EVP_PKEY *key = x ? X509_get_pubkey(x) : NULL;
+        bool good = key && EVP_PKEY_get_base_id(key) == EVP_PKEY_RSA && EVP_PKEY_get_bits(key) >= 2048 && wall_time(X509_get0_notBefore(x), &c->from) &&
+                    wall_time(X509_get0_notAfter(x), &c->until);
+
+        if (good)
+                c->key = TAKE(key);
+        EVP_PKEY_free(key);
+        X509_free(x);
+        BIO_free(bio);
+        return good;
+}
+
+static bool wanted(const struct topic *t, const struct certificate *c)
+{
+        for (const struct pending *p = t->pending; p; p = p->next)
+                if (p->certificate == c)
+                        return true;
+        return false;
+}
+
+/* A place for it: its own, a free one, or that of the one not used for longest. */
+static struct certificate *place_for(struct topic *t, struct str url)
+{
+        struct certificate *oldest = NULL;
+
+        for (size_t i = 0; i < CERTIFICATES_MOST; i++)
+                if (t->certificates[i].url && str_is(url, t->certificates[i].url))
+                        return &t->certificates[i];
+        for (size_t i = 0; i < CERTIFICATES_MOST; i++) {
+                struct certificate *c = &t->certificates[i];
+
+                if (!c->url)
+                        return c;
+                if (!c->tag && !wanted(t, c) && (!oldest || c->used < oldest->used))
+                        oldest = c;
+        }
+        return oldest;
+}
+
+/* Starts to fetch it where it is not there. NULL: not now. */
+static struct certificate *certificate_for(struct topic *t, struct str url, bool trusted)
+{
+        struct certificate *c = place_for(t, url);
+        usec wall = clock_wall(t->config.services->clock);
+        struct error err;
+
+        if (!c)
+                return NULL;
+        if (c->url && str_is(url, c->url)) {
+                c->used = monotonic(t);
+                if (c->tag || (c->key ? wall <= c->until : c->until > monotonic(t)))
+                        return c;
+        }
+        if (t->fetches >= FETCHES_MOST)
+                return NULL;
+        certificate_clear(c);
+        c->url = str_dup(url);
+        c->used = monotonic(t);
+        if (!c->url)
+                return NULL;
+        if (fetch(t, url, trusted, &c->tag, &err) < 0) {
+                inbox_trouble(t->config.inbox, err.text);
+                certificate_clear(c);
+                return NULL;
+        }
+        return c;
+}
+
+/* ---- messages --------------------------------------------------------------------------------------------------------------------------------- */
+
+static void pending_free(struct topic *t, struct pending *p)
+{
+        for (struct pending **at = &t->pending; *at; at = &(*at)->next)
+                if (*at == p) {
+                        *at = p->next;
+                        t->pending_n--;
+                        break;
+                }
+        notification_done(&p->notification);
+        free(p);
+}
+
+static void confirm(struct topic *t, struct pending *p)
+{
+        bool trusted = false;
+        struct error err;
+
+        if (!may_call(t, p->notification.subscribe_url, false, &trusted)) {
+                inbox_refuse_later(t->config.inbox, REFUSED_URL, p->call);
+                pending_free(t, p);
+        } else if (t->fetches >= 2 * FETCHES_MOST || fetch(t, p->notification.subscribe_url, trusted, &p->tag, &err) < 0) {
+                inbox_answer(t->config.inbox, p->call, 503, "can't confirm now", USEC_SEC);
+                pending_free(t, p);
+        } else
+                p->certificate = NULL;
+}
+
+/* Its certificate is there, or will not come. */
+static void proceed(struct topic *t, struct pending *p)
+{
+        const struct certificate *c = p->certificate;
+        usec wall = clock_wall(t->config.services->clock);
+        struct notification taken;
+
+        if (!c->key)
+                inbox_answer(t->config.inbox, p->call, 503, "the signing certificate can't be had", FAILURE_KEPT);
+        else if (wall < c->from || wall > c->until || !notification_verify(&p->notification, c->key))
+                inbox_refuse_later(t->config.inbox, REFUSED_SIGNATURE, p->call);
+        else if (p->notification.kind == NOTIFICATION_CONFIRM) {
+                confirm(t, p);
+                return;
+        } else {
+                inbox_connected(t->config.inbox);
+                if (p->notification.kind == NOTIFICATION_UNSUBSCRIBED) {
+                        inbox_trouble(t->config.inbox, "the subscription was cancelled");
+                        inbox_answer(t->config.inbox, p->call, 200, "unsubscribed", 0);
+                } else {
+                        taken = p->notification;
+                        p->notification = (struct notification){ 0 };
+                        inbox_trouble(t->config.inbox, NULL);
+                        t->config.admit(t->config.cookie, p->call, &taken);
+                }
+        }
+        pending_free(t, p);
+}
+
+/* Headers and body say the same. In the newer spelling headers may be missing. */
+static bool headers_agree(const struct push_request *q, const struct notification *n)
+{
+        struct str type = q->header(q, "X-SMN-MESSAGE-TYPE"), id = q->header(q, "X-SMN-MESSAGE-ID"), urn = q->header(q, "X-SMN-TOPIC-URN");
+        enum notification_kind kind, body;
+        bool newer;
+
+        if (!notification_kind_of(n->type, &body, &newer))
+                return false;
+        if (type.p ? !notification_kind_of(type, &kind, NULL) || kind != body : !newer)
+                return false;
+        return (!id.p || str_equal(id, n->message_id)) && (!urn.p || str_equal(urn, n->topic_urn));
+}
+
+static enum push_verdict hold(struct topic *t, uint64_t call, struct notification *n, struct certificate *c)
+{
+        struct pending *p = calloc(1, sizeof(*p));
+
+        if (!p)
+                abort(); /* out of memory: a caller that retries is better off with another worker */
+        *p = (struct pending){ .next = t->pending, .call = call, .notification = *n, .certificate = c, .deadline = monotonic(t) + t->config.timeout };
+        t->pending = p;
+        t->pending_n++;
+        if (!c->tag)
+                proceed(t, p);
+        return PUSH_LATER;
+}
+
+enum push_verdict topic_receive(struct topic *t, uint64_t call, const struct push_request *q, struct push_reply *reply)
+{
+        struct inbox *inbox = t->config.inbox;
+        usec wall = clock_wall(t->config.services->clock);
+        struct certificate *c;
+        struct notification n;
+        enum refusal refusal;
+        bool trusted = false;
+        const char *why;
+
+        if (!str_is(q->method, "POST")) {
+                inbox_reply(reply, 405, "send messages by POST", 0);
+                return PUSH_REPLY;
+        }
+        if (q->body.n > NOTIFICATION_BODY_MOST)
+                return inbox_refuse(inbox, REFUSED_TOO_LARGE, reply);
+        if (notification_parse(q->body, &n, &why) < 0)
+                return inbox_refuse(inbox, REFUSED_MALFORMED, reply);
+        refusal = REFUSAL_MAX;
+        if (!headers_agree(q, &n))
+                refusal = REFUSED_MALFORMED;
+        else if (!str_is(n.topic_urn, t->config.urn))
+                refusal = REFUSED_TOPIC;
+        else if (n.time < wall - OLDEST || n.time > wall + AHEAD)
+                refusal = REFUSED_STALE;
+        else if (!str_is(n.signature_version, "v1"))
+                refusal = REFUSED_SIGNATURE;
+        else if (!may_call(t, n.signing_cert_url, true, &trusted))
+                refusal = REFUSED_URL;
+        if (refusal != REFUSAL_MAX) {
+                notification_done(&n);
+                return inbox_refuse(inbox, refusal, reply);
+        }
+        c = t->pending_n < PENDING_MOST ? certificate_for(t, n.signing_cert_url, trusted) : NULL;
+        if (c)
+                return hold(t, call, &n, c);
+        notification_done(&n);
+        inbox_reply(reply, 503, "too much is under way", USEC_SEC);
+        return PUSH_REPLY;
+}
+
+/* ---- the source's turn ------------------------------------------------------------------------------------------------------------------------- */
+
+static void certificate_came(struct topic *t, struct certificate *c, const struct fetch_completion *done)
+{
+        char text[200];
+
+        c->tag = 0;
+        c->until = 0;
+        if (done->failed)
+                inbox_trouble(t->config.inbox, done->error.text);
+        else if (done->status != 200) {
+                (void)snprintf(text, sizeof(text), "signing certificate %.120s: answered %d", c->url, done->status);
+                inbox_trouble(t->config.inbox, text);
+        } else if (!read_certificate(c, done->body)) {
+                (void)snprintf(text, sizeof(text), "signing certificate %.120s: is no certificate of an RSA key", c->url);
+                inbox_trouble(t->config.inbox, text);
+        }
+        if (!c->key)
+                c->until = monotonic(t) + FAILURE_KEPT;
+        for (struct pending *p = t->pending, *next; p; p = next) {
+                next = p->next;
+                if (p->certificate == c)
+                        proceed(t, p);
+        }
+}
+
+static void confirmation_came(struct topic *t, struct pending *p, const struct fetch_completion *done)
+{
+        char text[200];
+
+        if (!done->failed && done->status >= 200 && done->status <= 299) {
+                inbox_connected(t->config.inbox);
+                inbox_trouble(t->config.inbox, NULL);
+                if (p->call)
+                        inbox_answer(t->config.inbox, p->call, 200, "confirmed", 0);
+        } else {
+                if (!done->failed)
+                        (void)snprintf(text, sizeof(text), "the subscription's confirmation was answered %d", done->status);
+                inbox_trouble(t->config.inbox, done->failed ? done->error.text : text);
+                if (p->call)
+                        inbox_answer(t->config.inbox, p->call, 502, "the confirmation failed", 0);
+        }
+        pending_free(t, p);
+}
+
+static void fetched(struct topic *t, const struct fetch_completion *done)
+{
+        t->fetches--;
+        for (size_t i = 0; i < CERTIFICATES_MOST; i++)
+                if (t->certificates[i].tag == done->tag) {
+                        certificate_came(t, &t->certificates[i], done);
+                        return;
+                }
+        for (struct pending *p = t->pending; p; p = p->next)
+                if (p->tag == done->tag) {
+                        confirmation_came(t, p, done);
+                        return;
+                }
+}
+
+void topic_poll(struct topic *t, usec now)
+{
+        const struct fetch *f = &t->config.services->fetch;
+        struct fetch_completion done;
+
+        while (t->fetches && f->ops->take(f->cookie, &done))
+                fetched(t, &done);
+        for (struct pending *p = t->pending, *next; p; p = next) {
+                next = p->next;
+                if (p->deadline > now || !p->certificate)
+                        continue;
+                inbox_answer(t->config.inbox, p->call, 503, "the signing certificate did not come in time", USEC_SEC);
+                pending_free(t, p);
+        }
+}
+
+usec topic_deadline(const struct topic *t)
+{
+        usec at = USEC_NEVER;
+
+        for (const struct pending *p = t->pending; p; p = p->next)
+                if (p->certificate)
+                        at = MIN_OF(at, p->deadline);
+        return at;
+}
+
+bool topic_gone(struct topic *t, uint64_t call)
+{
+        for (struct pending *p = t->pending; p; p = p->next) {
+                if (p->call != call)
+                        continue;
+                if (p->certificate)
+                        pending_free(t, p);
+                else
+                        p->call = 0; /* the confirmation goes on */
+                return true;
+        }
+        return false;
+}
+
+/* ---- life --------------------------------------------------------------------------------------------------------------------------------------- */
+
+int topic_new(struct topic **out, const struct topic_config *config, struct error *err)
+{
+        const struct trusted_spec *trusted = config->trusted;
+        BUF_AT_END struct buf host = BUF_INIT(1024), ca = BUF_INIT(4096);
+        struct str region, project, name;
+        struct topic *t;
+
+        if (!notification_urn(str_of(config->urn), &region, &project, &name))
+                return error_set(err, ERROR_INVALID, "topicUrn: \"%s\" is not " TOPIC_URN_FORMAT, config->urn);
+        t = calloc(1, sizeof(*t));
+        if (!t)
+                return error_memory(err);
+        t->config = *config;
+        buf_printf(&host, "smn." STR_FMT ".myhuaweicloud.com", STR_ARG(region));
+        t->host = buf_take(&host);
+        t->region = str_dup(region);
+        if (trusted && trusted->ca && config->services->secrets)
+                buf_printf(&ca, "%s/%s/%s", config->services->secrets, trusted->ca->name, trusted->ca->key);
+        t->ca_file = ca.n ? buf_take(&ca) : NULL;
+        if (!t->host || !t->region) {
+                (void)topic_free(t);
+                return error_memory(err);
+        }
+        if (trusted && trusted->ca && !t->ca_file) {
+                (void)topic_free(t);
+                return error_set(err, ERROR_INVALID, "trusted.caSecretRef: Secret %s can't be read from nowhere: say --secrets=DIR", trusted->ca->name);
+        }
+        t->hosts[0] = t->host;
+        for (size_t i = 0; trusted && i < trusted->hosts.n && i < HOSTS_MOST - 2; i++)
+                t->hosts[i + 1] = t->inside[i] = trusted->hosts.list[i];
+        *out = t;
+        return 0;
+}
+
+struct topic *topic_free(struct topic *t)
+{
+        const struct fetch *f;
+
+        if (!t)
+                return NULL;
+        f = &t->config.services->fetch;
+        for (size_t i = 0; i < CERTIFICATES_MOST; i++) {
+                if (t->certificates[i].tag)
+                        f->ops->cancel(f->cookie, t->certificates[i].tag);
+                certificate_clear(&t->certificates[i]);
+        }
+        while (t->pending) {
+                if (t->pending->tag)
+                        f->ops->cancel(f->cookie, t->pending->tag);
+                pending_free(t, t->pending);
+        }
+        free(t->host);
+        free(t->region);
+        free(t->ca_file);
+        free(t);
+        return NULL;
+}
