@@ -8,6 +8,7 @@ worker share the machine: compare events a CPU-second and ratios of one run, not
 import argparse
 import contextlib
 import json
+import shlex
 import signal
 import statistics
 import sys
@@ -304,11 +305,14 @@ def main():
     parser.add_argument("--size", type=int, default=1024, help="bytes of a message")
     parser.add_argument("--rounds", type=int, default=2, help="how often post, latency and kill are measured, the others half as often; figures are medians")
     parser.add_argument("--fetch-mib", type=int, default=4, help="fetchBytes, where a case does not say it")
+    parser.add_argument("--sluice", metavar="COMMAND", help="another build of Sluice, such as the image's: LD.SO --library-path DIR sluice")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     names = CASES if options.case == "all" else options.case.split(",")
     if unknown := set(names) - set(CASES):
         parser.error(f"no such case: {', '.join(sorted(unknown))}")
+    if options.sluice:
+        Sluice.program = tuple(shlex.split(options.sluice))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is stopped
     results = {}
     with Kafka() as kafka:

@@ -161,6 +161,7 @@ class Work:
 
 class Sluice(Process):
     title = "Sluice"
+    program = (SLUICE,)  # another build may be measured: the words of its command
 
     def __init__(self, work):
         self._folder = tempfile.TemporaryDirectory(prefix="bench-sluice-")
@@ -184,7 +185,7 @@ class Sluice(Process):
         if refused.returncode:
             raise Skipped(f"this build refuses the Trigger: {(refused.stderr or refused.stdout).strip().splitlines()[0]}")
         instance = [f"--instance={work.instance}"] if work.instance else []
-        command = [SLUICE, "worker", f"--trigger={path}", f"--checkpoint={self._folder.name}/state", "--admin=127.0.0.1:0", "--log-level=warn", *instance]
+        command = [*self.program, "worker", f"--trigger={path}", f"--checkpoint={self._folder.name}/state", "--admin=127.0.0.1:0", "--log-level=warn", *instance]
         super().__init__(command, name="sluice")
 
     def admin(self):
