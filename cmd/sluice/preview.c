@@ -208,6 +208,10 @@ static int show(struct preview *p)
         sink_url(p->trigger, &url);
         if (url.failed || (p->record && read_record(p, &document, &err) < 0))
                 return url.failed ? 1 : complain(&err);
+        if (!p->driver->sample) {
+                (void)error_set(&err, ERROR_INVALID, "a %s source has no sample records", p->driver->name);
+                return complain(&err);
+        }
         if (p->driver->sample(p->trigger->source_spec, &p->services, document, &r, &err) < 0)
                 return complain(&err);
         request_maker_init(&m, p->trigger, p->driver, &p->services, url.p);

@@ -289,7 +289,7 @@ static struct delivery_config engine_config(const struct trigger *t, bool commit
                 .on_exhausted = (enum on_exhausted)d->retry->on_exhausted,
                 .bisect = d->retry->bisect,
                 .commit_interval = commit_at_once ? 0 : USEC_SEC,
-                .commit_count = 1000,
+                .commit_count = 250, /* of a partition: four of them at full speed repeat about a thousand after a kill */
         };
 }
 

@@ -304,3 +304,18 @@ def tls_call(port, context, headers=None):
         return connection.getresponse().status
     finally:
         connection.close()
+
+
+def test_preview_shows_the_event_of_a_request(tmp_path):
+    import subprocess
+
+    from conftest import SLUICE
+
+    t = trigger("t", {"apig": {"path": "/orders/{id}"}}, "http://f/", event={"dialect": "Current"})
+    (tmp_path / "t.json").write_text(json.dumps(t))
+    document = {"method": "POST", "path": "/orders/7", "query": {"n": ["1", "2"], "q": "x"}, "headers": {"X-One": "1"}, "body": {"a": 1}}
+    done = subprocess.run([SLUICE, "preview", "-f", tmp_path / "t.json", "--record=-", "--body"], input=json.dumps(document), capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    event = strict(json.loads(done.stdout), shapes.APIG)
+    assert (event["httpMethod"], event["pathParameters"], event["queryStringParameters"]) == ("POST", {"id": "7"}, {"n": "1,2", "q": "x"})
+    assert base64.b64decode(event["body"]) == b'{"a":1}' and event["headers"] == {"x-one": "1"}

@@ -421,11 +421,96 @@ static void apig_event(const struct services *services, const struct record *rec
                 e->content_type = type;
 }
 
+/* ---- previews ------------------------------------------------------------------------------------------------------------------------ */
+
+/* A request made of the document that describe writes; its headers are the document's. */
+struct sample { struct request request; struct apig_path *path; struct buf target, query, body; char *method; const struct node *headers; };
+
+static struct str sample_header(const struct push_request *q, const char *name)
+{
+        const struct sample *s = q->head;
+
+        for (size_t i = 0; s->headers && s->headers->kind == NODE_MAP && i < s->headers->n; i++)
+                if (str_equal_nocase(s->headers->members[i].key, str_of(name)))
+                        return s->headers->members[i].value->text;
+        return (struct str){ 0 };
+}
+
+static void sample_each_header(const struct push_request *q, void (*each)(void *, struct str, struct str), void *cookie)
+{
+        const struct sample *s = q->head;
+
+        for (size_t i = 0; s->headers && s->headers->kind == NODE_MAP && i < s->headers->n; i++)
+                each(cookie, s->headers->members[i].key, s->headers->members[i].value->text);
+}
+
+static void sample_query(struct buf *out, const struct node *query)
+{
+        for (size_t i = 0; query && query->kind == NODE_MAP && i < query->n; i++) {
+                const struct node *v = query->members[i].value;
+
+                for (size_t k = 0; k < (v->kind == NODE_LIST ? v->n : 1); k++)
+                        buf_printf(out, "%s" STR_FMT "=" STR_FMT, out->n ? "&" : "", STR_ARG(query->members[i].key), STR_ARG(v->kind == NODE_LIST ? v->items[k]->text : v->text));
+        }
+}
+
+static void apig_sample_free(struct record *record)
+{
+        struct sample *s;
+
+        if (!record)
+                return;
+        s = CONTAINER_OF(CONTAINER_OF(record, struct request, record), struct sample, request);
+        (void)apig_path_free(s->path);
+        buf_done(&s->target);
+        buf_done(&s->query);
+        buf_done(&s->body);
+        free(s->method);
+        free(s);
+}
+
+static int apig_sample(const void *spec_, const struct services *services, const struct node *document, struct record **out, struct error *err)
+{
+        const struct apig_spec *spec = spec_;
+        const struct node *method = node_member(document, "method"), *path = node_member(document, "path"), *body = node_member(document, "body");
+        BUF_AT_END struct buf why = BUF_INIT(1024);
+        struct sample *s = calloc(1, sizeof(*s));
+        struct request *r;
+        struct writer w;
+
+        if (!s)
+                return error_memory(err);
+        r = &s->request;
+        s->target.max = s->query.max = s->body.max = BUF_DEFAULT_MAX;
+        s->headers = node_member(document, "headers");
+        s->method = method && method->kind == NODE_STRING ? str_dup(method->text) : str_dup(str_of(spec->methods.n ? spec->methods.list[0] : "GET"));
+        buf_str(&s->target, path && path->kind == NODE_STRING ? path->text : str_of(spec->path));
+        sample_query(&s->query, node_member(document, "query"));
+        writer_init(&w, &s->body);
+        if (body && body->kind == NODE_STRING)
+                buf_str(&s->body, body->text);
+        else if (body && body->kind != NODE_NULL)
+                node_write(body, &w);
+        if (!s->method || s->target.failed || s->query.failed || s->body.failed || apig_path_new(&s->path, spec->path, spec->match == APIG_PREFIX, &why) < 0) {
+                apig_sample_free(&r->record);
+                return error_set(err, ERROR_INVALID, "path: %s", why.p ? why.p : "out of memory");
+        }
+        r->spec = spec;
+        r->path = s->path;
+        (void)snprintf(r->id, sizeof(r->id), "%032d", 0);
+        (void)snprintf(r->client, sizeof(r->client), "127.0.0.1");
+        r->request = (struct push_request){ .method = str_of(s->method), .path = buf_view(&s->target), .query = buf_view(&s->query), .body = buf_view(&s->body), .client = str_of(r->client),
+                                            .id = str_of(r->id), .head = s, .header = sample_header, .each_header = sample_each_header };
+        r->record = (struct record){ .id = r->request.id, .value = r->request.body, .native = r, .time = clock_wall(services->clock) };
+        *out = &r->record;
+        return 0;
+}
+
 static void apig_origin(const struct trigger *t, struct buf *b) { apig_where(t, b); }
 
 static const struct push_driver push = { .route = apig_route, .receive = apig_receive, .finish = apig_finish, .timeout = apig_timeout, .path = apig_where };
 
 const struct driver apig_driver = {
         .name = "apig", .ce_type = "dev.sluice.apig.request", .push = &push, .type = &apig_type, .open = apig_open, .poll = apig_poll, .deadline = apig_deadline, .stop = apig_stop,
-        .free = apig_free, .describe = apig_describe, .encode = apig_encode, .event = apig_event, .header = apig_header, .origin = apig_origin,
+        .free = apig_free, .describe = apig_describe, .encode = apig_encode, .event = apig_event, .header = apig_header, .sample = apig_sample, .sample_free = apig_sample_free, .origin = apig_origin,
 };
