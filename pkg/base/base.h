@@ -80,5 +80,11 @@ static inline bool string_equal(const char *a, const char *b) { return a == b ||
 bool str_to_int64(struct str s, int64_t *out) MUST_CHECK;
 bool str_is_utf8(struct str s);
 
+/* The value of a hexadecimal digit; -1: none. */
+static inline int hex_digit(char c)
+{
+        return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
 /* Of the candidates the one that a mistyped name most likely meant; NULL when none is near. */
 const char *nearest_name(struct str name, const char *const *candidates, size_t n);

@@ -105,6 +105,31 @@ void buf_printf(struct buf *b, const char *format, ...)
         va_end(args);
 }
 
+void buf_percent(struct buf *b, struct str s, const char *keep)
+{
+        for (size_t i = 0; i < s.n; i++) {
+                char c = s.p[i];
+
+                if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || (c && strchr(keep, c)))
+                        buf_char(b, c);
+                else
+                        buf_printf(b, "%%%02X", (unsigned char)c);
+        }
+}
+
+void buf_unpercent(struct buf *b, struct str s, bool plus)
+{
+        for (size_t i = 0; i < s.n; i++) {
+                int high = i + 2 < s.n ? hex_digit(s.p[i + 1]) : -1, low = i + 2 < s.n ? hex_digit(s.p[i + 2]) : -1;
+
+                if (s.p[i] == '%' && high >= 0 && low >= 0) {
+                        buf_char(b, (char)(high << 4 | low));
+                        i += 2;
+                } else
+                        buf_char(b, plus && s.p[i] == '+' ? ' ' : s.p[i]);
+        }
+}
+
 void buf_base64(struct buf *b, struct str s)
 {
         static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";

@@ -28,6 +28,10 @@ void buf_int(struct buf *, int64_t);
 void buf_hex(struct buf *, uint64_t value, unsigned digits);
 void buf_printf(struct buf *, const char *format, ...) PRINTF(2, 3);
 void buf_vprintf(struct buf *, const char *format, va_list) PRINTF(2, 0);
+/* Percent-encodes all but letters, digits and the characters of keep. */
+void buf_percent(struct buf *, struct str, const char *keep);
+/* The other way round; what is no escape stays as it is. plus: a + is a space, as in forms. */
+void buf_unpercent(struct buf *, struct str, bool plus);
 void buf_base64(struct buf *, struct str);
 /* false when the text is not Base64 (padding demanded); what was appended before the fault stays. */
 bool buf_unbase64(struct buf *, struct str) MUST_CHECK;

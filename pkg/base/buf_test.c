@@ -236,6 +236,25 @@ static void a_missing_file_is_named(void **state UNUSED)
         assert_string_equal(err.text, "read /tmp: Is a directory");
 }
 
+static void percent_both_ways(void **state UNUSED)
+{
+        BUF_AT_END struct buf all = BUF_INIT(256), out = BUF_INIT(4096), back = BUF_INIT(4096);
+
+        for (int c = 0; c < 256; c++)
+                buf_char(&all, (char)c);
+        buf_percent(&out, buf_view(&all), "-_.~");
+        assert_memory_equal(out.p, "%00%01", 6);
+        assert_non_null(strstr(out.p, "%2B%2C-.%2F0123456789%3A"));
+        buf_unpercent(&back, buf_view(&out), false);
+        assert_true(str_equal(buf_view(&back), buf_view(&all)));
+        buf_reset(&back);
+        buf_unpercent(&back, STR("a+b%2Bc%4%zz%"), true);
+        assert_string_equal(back.p, "a b+c%4%zz%");
+        buf_reset(&back);
+        buf_unpercent(&back, STR("a+b%e9"), false);
+        assert_string_equal(back.p, "a+b\xe9");
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -244,6 +263,7 @@ int main(void)
                 cmocka_unit_test(a_huge_append_fails_cleanly),
                 cmocka_unit_test(printf_fills_to_the_last_byte),
                 cmocka_unit_test(hex_is_what_printf_writes),
+                cmocka_unit_test(percent_both_ways),
                 cmocka_unit_test(a_printf_that_does_not_fit_leaves_what_was_there),
                 cmocka_unit_test(integers_at_both_ends),
                 cmocka_unit_test(base64_has_the_vectors_of_its_document),

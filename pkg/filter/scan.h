@@ -33,11 +33,6 @@ static inline bool scan_take(struct scan *s, char c)
         return true;
 }
 
-/* The value of a hexadecimal digit; -1: none. */
-static inline int hex_digit(char c)
-{
-        return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
 unsigned utf8_put(char out[4], uint32_t character); /* returns the length */
 
 /* At the opening quote: what stands between the quotes, as written, and whether it holds escapes. */

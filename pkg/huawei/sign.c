@@ -23,40 +23,13 @@ static void hash(struct str text, char out[65])
         hex(digest, sizeof(digest), out);
 }
 
-static int digit(char c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1; }
-
-static void unquote(struct buf *out, struct str s)
-{
-        for (size_t i = 0; i < s.n; i++) {
-                int high = i + 2 < s.n ? digit(s.p[i + 1]) : -1, low = i + 2 < s.n ? digit(s.p[i + 2]) : -1;
-
-                if (s.p[i] == '%' && high >= 0 && low >= 0) {
-                        buf_char(out, (char)(high << 4 | low));
-                        i += 2;
-                } else
-                        buf_char(out, s.p[i]);
-        }
-}
-
-static void quote(struct buf *out, struct str s, const char *keep)
-{
-        for (size_t i = 0; i < s.n; i++) {
-                unsigned char c = (unsigned char)s.p[i];
-
-                if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || (c && strchr("-_.~", c)) || (c && strchr(keep, c)))
-                        buf_char(out, (char)c);
-                else
-                        buf_printf(out, "%%%02X", c);
-        }
-}
-
 /* The path unquoted, each segment encoded again, a / at its end. */
 static void canonical_path(struct buf *out, struct str path)
 {
         BUF_AT_END struct buf plain = BUF_INIT(65536);
 
-        unquote(&plain, path);
-        quote(out, buf_view(&plain), "/");
+        buf_unpercent(&plain, path, false);
+        buf_percent(out, buf_view(&plain), "-_.~/");
         if (!out->n || out->p[out->n - 1] != '/')
                 buf_char(out, '/');
         out->failed = out->failed || plain.failed;
@@ -93,19 +66,19 @@ static void canonical_query(struct buf *out, struct str query)
 
                 if (!name.n && !value.n)
                         continue;
-                unquote(&space, name);
+                buf_unpercent(&space, name, false);
                 pairs[n].name = (struct str){ space.p + from, space.n - from };
                 from = space.n;
-                unquote(&space, value);
+                buf_unpercent(&space, value, false);
                 pairs[n++].value = (struct str){ space.p + from, space.n - from };
         }
         qsort(pairs, n, sizeof(pairs[0]), by_name);
         for (size_t i = 0; i < n; i++) {
                 if (i)
                         buf_char(out, '&');
-                quote(out, pairs[i].name, "");
+                buf_percent(out, pairs[i].name, "-_.~");
                 buf_char(out, '=');
-                quote(out, pairs[i].value, "");
+                buf_percent(out, pairs[i].value, "-_.~");
         }
 }
 

@@ -351,17 +351,7 @@ struct kube_call *kube_apply(struct kube_client *c, const char *path, const char
         return kube_send(c, &q);
 }
 
-void kube_escape(struct buf *b, struct str s)
-{
-        for (size_t i = 0; i < s.n; i++) {
-                unsigned char c = (unsigned char)s.p[i];
-
-                if (isalnum(c) || strchr("-_.~", c))
-                        buf_char(b, (char)c);
-                else
-                        buf_printf(b, "%%%02X", c);
-        }
-}
+void kube_escape(struct buf *b, struct str s) { buf_percent(b, s, "-_.~"); }
 
 int kube_client_new(struct kube_client **out, struct loop *loop, const struct kube_config *config, struct error *err)
 {

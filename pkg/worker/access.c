@@ -188,17 +188,16 @@ static void read_secrets(struct access *a)
 
 /* ---- tokens --------------------------------------------------------------------------------------------------------------------------- */
 
+/* application/x-www-form-urlencoded */
 static void form_value(struct buf *b, struct str value)
 {
-        for (size_t i = 0; i < value.n; i++) {
-                unsigned char c = (unsigned char)value.p[i];
+        while (value.n) {
+                size_t before = value.n;
+                struct str word = str_cut(&value, ' ');
 
-                if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || strchr("-._*", c))
-                        buf_char(b, (char)c);
-                else if (c == ' ')
+                buf_percent(b, word, "-._*");
+                if (word.n < before) /* a space ended it */
                         buf_char(b, '+');
-                else
-                        buf_printf(b, "%%%02X", c);
         }
 }
 

@@ -208,22 +208,6 @@ static void apig_where(const struct trigger *t, struct buf *b)
 
 /* ---- shapes ---------------------------------------------------------------------------------------------------------------------------- */
 
-static int hex_digit(char c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1; }
-
-/* What is no escape stays as it is. */
-static void percent_decode(struct buf *out, struct str s, bool plus)
-{
-        for (size_t i = 0; i < s.n; i++) {
-                int high = i + 2 < s.n ? hex_digit(s.p[i + 1]) : -1, low = i + 2 < s.n ? hex_digit(s.p[i + 2]) : -1;
-
-                if (s.p[i] == '%' && high >= 0 && low >= 0) {
-                        buf_char(out, (char)(high << 4 | low));
-                        i += 2;
-                } else
-                        buf_char(out, plus && s.p[i] == '+' ? ' ' : s.p[i]);
-        }
-}
-
 /* name → value, with a list where a name comes more than once (Classic), or all of them joined (Current, whose values are single strings). */
 struct pair { struct str name, value; };
 struct pairs { struct pair list[512]; size_t n; struct buf space; bool nocase; };
@@ -298,7 +282,7 @@ static struct str decoded(struct pairs *p, struct str s, bool plus)
 {
         size_t from = p->space.n;
 
-        percent_decode(&p->space, s, plus);
+        buf_unpercent(&p->space, s, plus);
         return (struct str){ p->space.p + from, p->space.n - from };
 }
 
@@ -323,7 +307,7 @@ static void path_parameters(const struct request *r, struct writer *w)
         if (apig_path_match(r->path, r->request.path, values))
                 for (size_t i = 0; i < apig_path_names(r->path); i++) {
                         buf_reset(&space);
-                        percent_decode(&space, values[i], false);
+                        buf_unpercent(&space, values[i], false);
                         writer_key(w, apig_path_name(r->path, i));
                         writer_string(w, buf_view(&space));
                 }

@@ -54,15 +54,13 @@ static struct str text_of(const json_t *object_, const char *name)
         return json_is_string(value) ? (struct str){ json_string_value(value), json_string_length(value) } : (struct str){ 0 };
 }
 
-static int hex(char c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1; }
-
-/* Keys are encoded as in a form: + is a space. What is no escape stays as it is. */
+/* Keys are encoded as in a form: + is a space. What is no escape stays as it is, and so does %00: a key is kept as a C string. */
 static char *decoded(struct str s)
 {
         char *out = malloc(s.n + 1), *p = out;
 
         for (size_t i = 0; out && i < s.n; i++) {
-                int high = i + 2 < s.n ? hex(s.p[i + 1]) : -1, low = i + 2 < s.n ? hex(s.p[i + 2]) : -1;
+                int high = i + 2 < s.n ? hex_digit(s.p[i + 1]) : -1, low = i + 2 < s.n ? hex_digit(s.p[i + 2]) : -1;
 
                 if (s.p[i] == '%' && high >= 0 && low >= 0 && (high || low)) {
                         *p++ = (char)(high << 4 | low);
