@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "base/table.h"
 #include "delivery/flow.h"
 #include "filter/filter.h"
 
@@ -12,16 +13,19 @@ enum { HEAD_MOST = 128 * 1024, TARGET_MOST = 32 * 1024, HEADER_MOST = 32 * 1024,
 /* ---- the host -------------------------------------------------------------------------------------------------------------------------- */
 
 struct call {                    /* a request that is under way */
-        struct call *next, *previous;    /* of the gate's */
+        struct call *next, *previous;    /* of one of the gate's lists: timed, or all others */
         struct gate *gate;
         struct http_call *http;          /* NULL: the caller left */
         uint64_t id;
-        bool later;                      /* the driver has put it off */
+        bool later;                      /* the driver has put it off: it stands in put_off */
+        bool timed;                      /* it has a deadline */
         uint32_t ticket;
-        struct record **records;
+        struct record **records, *one;   /* one: the place for a single one */
         size_t n;
         usec deadline;
+        UT_hash_handle hh;               /* of put_off */
 };
+struct calls { struct call *first, *last; };
 
 struct gate_host {
         struct loop *loop;
@@ -36,7 +40,9 @@ struct slot_use { struct call *call; uint32_t generation; };
 struct gate {
         struct gate_config config;
         struct gate *next;               /* of the host's */
-        struct call *calls;
+        struct calls timed;              /* the first has the earliest deadline: a Trigger's calls have the same time */
+        struct calls untimed;
+        struct call *put_off;            /* by id */
         uint64_t next_id;
         struct slot_use *slots;
         uint32_t *free_slots, free_slots_n;
@@ -174,6 +180,50 @@ static void reply_reset(struct push_reply *r)
         r->status = 500;
 }
 
+static struct calls *list_of(struct call *c) { return c->timed ? &c->gate->timed : &c->gate->untimed; }
+
+static void link_call(struct call *c)
+{
+        struct calls *list = list_of(c);
+        struct call *before = list->last;
+
+        while (c->timed && before && before->deadline > c->deadline)
+                before = before->previous;
+        c->previous = before;
+        c->next = before ? before->next : list->first;
+        *(c->previous ? &c->previous->next : &list->first) = c;
+        *(c->next ? &c->next->previous : &list->last) = c;
+}
+
+static void unlink_call(struct call *c)
+{
+        struct calls *list = list_of(c);
+
+        *(c->previous ? &c->previous->next : &list->first) = c->next;
+        *(c->next ? &c->next->previous : &list->last) = c->previous;
+}
+
+static void set_deadline(struct call *c, usec at)
+{
+        unlink_call(c);
+        c->timed = true;
+        c->deadline = at;
+        link_call(c);
+}
+
+static void put_off(struct call *c)
+{
+        c->later = true;
+        HASH_ADD(hh, c->gate->put_off, id, sizeof(c->id), c);
+}
+
+static void take_up(struct call *c)
+{
+        if (c->later)
+                HASH_DEL(c->gate->put_off, c);
+        c->later = false;
+}
+
 static struct call *call_new(struct gate *g, struct http_call *http)
 {
         struct call *c = calloc(1, sizeof(*c));
@@ -184,11 +234,7 @@ static struct call *call_new(struct gate *g, struct http_call *http)
         c->http = http;
         c->id = ++g->next_id;
         c->ticket = UINT32_MAX;
-        c->deadline = USEC_NEVER;
-        c->next = g->calls;
-        if (c->next)
-                c->next->previous = c;
-        g->calls = c;
+        link_call(c);
         http_call_set(http, c);
         return c;
 }
@@ -205,13 +251,10 @@ static void call_free(struct call *c)
                 g->free_slots[g->free_slots_n++] = slot;
                 g->stats.in_flight--;
         }
-        if (c->next)
-                c->next->previous = c->previous;
-        if (c->previous)
-                c->previous->next = c->next;
-        else
-                g->calls = c->next;
-        free(c->records);
+        take_up(c);
+        unlink_call(c);
+        if (c->records != &c->one)
+                free(c->records);
         free(c);
 }
 
@@ -280,7 +323,7 @@ static void deliver(struct call *c, struct record *const *records, size_t n, use
         uint32_t slot;
         size_t passed = 0;
 
-        c->records = calloc(n, sizeof(struct record *));
+        c->records = n == 1 ? &c->one : calloc(n, sizeof(struct record *));
         if (!c->records)
                 abort(); /* out of memory: a caller that retries is better off with another worker */
         memcpy(c->records, records, n * sizeof(struct record *));
@@ -305,7 +348,7 @@ static void deliver(struct call *c, struct record *const *records, size_t n, use
                 g->slots[slot].call = c;
                 g->stats.in_flight++;
                 g->stats.attempts++;
-                c->deadline = now + g->config.driver->push->timeout(g->config.source);
+                set_deadline(c, now + g->config.driver->push->timeout(g->config.source));
                 a.attempt = c->ticket;
                 a.records = g->scratch;
                 a.n = passed;
@@ -358,16 +401,10 @@ static void receive(struct gate *g, struct http_call *http, const struct push_re
                 call_free(c);
                 return;
         case PUSH_LATER:
-                c->later = true;
+                put_off(c);
                 loop_ready(g->config.loop, g->config.wake);
                 return;
-        case PUSH_DELIVER: {
-                struct record *records[PUSH_RECORDS_MOST];
-
-                memcpy(records, g->scratch, n * sizeof(struct record *));
-                deliver(c, records, n, loop_now(g->config.loop));
-                return;
-        }
+        case PUSH_DELIVER: deliver(c, g->scratch, n, loop_now(g->config.loop)); return;
         }
 }
 
@@ -414,13 +451,12 @@ static void on_gone(void *cookie UNUSED, struct http_call *http)
 
 void gate_call(struct gate *g, const struct source_event *e, usec now)
 {
-        struct call *c = g->calls;
+        struct call *c;
 
-        while (c && c->id != e->call)
-                c = c->next;
+        HASH_FIND(hh, g->put_off, &e->call, sizeof(e->call), c);
         if (!c)
                 return;
-        c->later = false;
+        take_up(c);
         if (e->verdict == PUSH_DELIVER) {
                 deliver(c, e->records, e->n, now);
                 return;
@@ -444,12 +480,9 @@ static enum push_result result_of(const struct answer *a)
 
 static void expire(struct gate *g, usec now)
 {
-        for (struct call *c = g->calls, *next; c; c = next) {
-                bool given_up = g->stopping && now >= g->give_up_at;
+        bool given_up = g->stopping && now >= g->give_up_at;
 
-                next = c->next;
-                if (c->later || (now < c->deadline && !given_up))
-                        continue;
+        for (struct call *c = g->timed.first; c && (given_up || now >= c->deadline); c = g->timed.first) {
                 sender_cancel(g->config.sender, c->ticket);
                 finish(c, &(struct push_outcome){ .result = PUSH_TIMEOUT, .text = given_up ? "the worker stopped before the function answered" : "the function did not answer in time" });
         }
@@ -475,11 +508,9 @@ bool gate_take(struct gate *g, usec now)
 
 usec gate_deadline(const struct gate *g)
 {
-        usec at = USEC_NEVER;
+        usec at = g->timed.first ? g->timed.first->deadline : USEC_NEVER;
 
-        for (const struct call *c = g->calls; c; c = c->next)
-                at = MIN_OF(at, c->deadline);
-        return g->stopping && g->calls ? MIN_OF(at, g->give_up_at) : at;
+        return g->stopping && !gate_idle(g) ? MIN_OF(at, g->give_up_at) : at;
 }
 
 void gate_stop(struct gate *g, usec give_up_at)
@@ -488,7 +519,7 @@ void gate_stop(struct gate *g, usec give_up_at)
         g->give_up_at = give_up_at;
 }
 
-bool gate_idle(const struct gate *g) { return !g->calls; }
+bool gate_idle(const struct gate *g) { return !g->timed.first && !g->untimed.first; }
 
 void gate_facts(const struct gate *g, struct gate_facts *out)
 {
@@ -538,14 +569,10 @@ struct gate *gate_free(struct gate *g)
                         *at = g->next;
                         break;
                 }
-        while (g->calls) {
-                struct call *c = g->calls;
-
-                if (c->later)
-                        call_free(c);
-                else
-                        finish(c, &(struct push_outcome){ .result = PUSH_NOT_READY, .text = "the worker stopped" });
-        }
+        for (struct call *c = g->untimed.first; c; c = g->untimed.first)
+                call_free(c);
+        for (struct call *c = g->timed.first; c; c = g->timed.first)
+                finish(c, &(struct push_outcome){ .result = PUSH_NOT_READY, .text = "the worker stopped" });
         free(g->slots);
         free(g->free_slots);
         free(g->scratch);
