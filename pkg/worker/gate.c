@@ -17,8 +17,9 @@ struct call {                    /* a request that is under way */
         struct gate *gate;
         struct http_call *http;          /* NULL: the caller left */
         uint64_t id;
-        bool later;                      /* the driver has put it off: it stands in put_off */
+        bool later;                      /* the driver has put it off or holds it: it stands in put_off */
         bool timed;                      /* it has a deadline */
+        bool offered;                    /* its records were counted */
         uint32_t ticket;
         struct record **records, *one;   /* one: the place for a single one */
         size_t n;
@@ -283,6 +284,7 @@ static void note_outcome(struct gate *g, size_t n, const struct push_outcome *o)
         case PUSH_LIMITED:
         case PUSH_NOT_READY: g->stats.dropped += n; break;
         case PUSH_GONE: g->stats.released += n; break;
+        case PUSH_REFUSED: break;
         }
 }
 
@@ -291,7 +293,8 @@ static void finish(struct call *c, const struct push_outcome *o)
 {
         struct gate *g = c->gate;
 
-        note_outcome(g, c->n, o);
+        if (c->offered)
+                note_outcome(g, c->n, o);
         reply_reset(&g->reply);
         g->config.driver->push->finish(g->config.source, c->id, c->records, c->n, o, &g->reply);
         send_reply(g, c->http);
@@ -314,49 +317,77 @@ static bool passes(struct gate *g, const struct record *r)
         return g->document.failed || filter_match(g->config.filter, buf_view(&g->document), &matches, &err) < 0 || matches;
 }
 
-static void deliver(struct call *c, struct record *const *records, size_t n, usec now)
+static void keep_records(struct call *c, struct record *const *records, size_t n)
 {
-        struct gate *g = c->gate;
-        struct action a = { .kind = ACTION_SEND, .number = 1 };
-        struct push_outcome o = { .result = PUSH_FILTERED };
-        const char *why = NULL;
-        uint32_t slot;
-        size_t passed = 0;
-
         c->records = n == 1 ? &c->one : calloc(n, sizeof(struct record *));
         if (!c->records)
                 abort(); /* out of memory: a caller that retries is better off with another worker */
         memcpy(c->records, records, n * sizeof(struct record *));
         c->n = n;
-        g->stats.offered += n;
+}
+
+static const struct push_outcome stopping = { .result = PUSH_NOT_READY, .text = "the worker is stopping" },
+                                 busy = { .result = PUSH_BUSY, .text = "as many requests as maxInFlight allows are under way" };
+
+static bool take_place(struct call *c, usec now)
+{
+        struct gate *g = c->gate;
+        uint32_t slot;
+
+        if (g->free_slots_n == 0)
+                return false;
+        slot = g->free_slots[--g->free_slots_n];
+        c->ticket = g->slots[slot].generation << 16 | slot;
+        g->slots[slot].call = c;
+        g->stats.in_flight++;
+        set_deadline(c, now + g->config.driver->push->timeout(g->config.source));
+        loop_ready(g->config.loop, g->config.wake); /* its deadline counts from now on */
+        return true;
+}
+
+static void deliver(struct call *c, usec now)
+{
+        struct gate *g = c->gate;
+        struct action a = { .kind = ACTION_SEND, .number = 1 };
+        struct push_outcome o = { .result = PUSH_FILTERED };
+        const char *why = NULL;
+        size_t passed = 0;
+
+        c->offered = true;
+        g->stats.offered += c->n;
         g->last_event = clock_wall(g->config.clock);
-        for (size_t i = 0; i < n; i++)
-                if (passes(g, records[i]))
-                        g->scratch[passed++] = records[i];
-        if (passed && g->stopping)
-                o = (struct push_outcome){ .result = PUSH_NOT_READY, .text = "the worker is stopping" };
+        for (size_t i = 0; i < c->n; i++)
+                if (passes(g, c->records[i]))
+                        g->scratch[passed++] = c->records[i];
+        if (passed && g->stopping && !c->timed)
+                o = stopping;
         else if (passed && !sender_ready(g->config.sender, &why))
                 o = (struct push_outcome){ .result = PUSH_NOT_READY, .text = why ? why : "the function is being initialized" };
-        else if (passed && g->free_slots_n == 0)
-                o = (struct push_outcome){ .result = PUSH_BUSY, .text = "as many requests as maxInFlight allows are under way" };
+        else if (passed && g->free_slots_n == 0 && !c->timed)
+                o = busy;
         else if (passed && !flow_allows(&g->flow, 0, now))
                 o = (struct push_outcome){ .result = PUSH_LIMITED, .retry_after = flow_deadline(&g->flow, now) - now, .text = "more requests a second than rateLimit allows" };
-        else if (passed) {
+        else if (passed && (c->timed || take_place(c, now))) {
                 flow_sent(&g->flow, (uint32_t)passed, now);
-                slot = g->free_slots[--g->free_slots_n];
-                c->ticket = g->slots[slot].generation << 16 | slot;
-                g->slots[slot].call = c;
-                g->stats.in_flight++;
                 g->stats.attempts++;
-                set_deadline(c, now + g->config.driver->push->timeout(g->config.source));
                 a.attempt = c->ticket;
                 a.records = g->scratch;
                 a.n = passed;
                 sender_send(g->config.sender, &a);
-                loop_ready(g->config.loop, g->config.wake); /* its deadline counts from now on */
                 return;
         }
         finish(c, &o);
+}
+
+/* The driver does not know yet whether they may go. */
+static void hold(struct call *c, usec now)
+{
+        if (c->gate->stopping)
+                finish(c, &stopping);
+        else if (!take_place(c, now))
+                finish(c, &busy);
+        else
+                put_off(c);
 }
 
 /* ---- requests -------------------------------------------------------------------------------------------------------------------------- */
@@ -404,7 +435,14 @@ static void receive(struct gate *g, struct http_call *http, const struct push_re
                 put_off(c);
                 loop_ready(g->config.loop, g->config.wake);
                 return;
-        case PUSH_DELIVER: deliver(c, g->scratch, n, loop_now(g->config.loop)); return;
+        case PUSH_DELIVER:
+                keep_records(c, g->scratch, n);
+                deliver(c, loop_now(g->config.loop));
+                return;
+        case PUSH_HOLD:
+                keep_records(c, g->scratch, n);
+                hold(c, loop_now(g->config.loop));
+                return;
         }
 }
 
@@ -439,12 +477,12 @@ static void on_gone(void *cookie UNUSED, struct http_call *http)
                 return;
         g = c->gate;
         c->http = NULL;
-        if (c->later) {
+        if (c->later && !c->timed) {
                 g->config.driver->push->gone(g->config.source, c->id);
                 call_free(c);
                 return;
         }
-        if (c->ticket != UINT32_MAX)
+        if (c->ticket != UINT32_MAX && !c->later)
                 sender_cancel(g->config.sender, c->ticket);
         finish(c, &(struct push_outcome){ .result = PUSH_GONE, .text = "the caller left" });
 }
@@ -458,7 +496,13 @@ void gate_call(struct gate *g, const struct source_event *e, usec now)
                 return;
         take_up(c);
         if (e->verdict == PUSH_DELIVER) {
-                deliver(c, e->records, e->n, now);
+                if (!c->timed)
+                        keep_records(c, e->records, e->n);
+                deliver(c, now);
+                return;
+        }
+        if (c->timed) {
+                finish(c, &(struct push_outcome){ .result = PUSH_REFUSED, .text = "the caller may not" });
                 return;
         }
         reply_reset(&g->reply);
@@ -483,7 +527,8 @@ static void expire(struct gate *g, usec now)
         bool given_up = g->stopping && now >= g->give_up_at;
 
         for (struct call *c = g->timed.first; c && (given_up || now >= c->deadline); c = g->timed.first) {
-                sender_cancel(g->config.sender, c->ticket);
+                if (!c->later)
+                        sender_cancel(g->config.sender, c->ticket);
                 finish(c, &(struct push_outcome){ .result = PUSH_TIMEOUT, .text = given_up ? "the worker stopped before the function answered" : "the function did not answer in time" });
         }
 }
@@ -525,6 +570,8 @@ void gate_facts(const struct gate *g, struct gate_facts *out)
 {
         *out = (struct gate_facts){ .stats = g->stats, .last_event = g->last_event, .last_delivery = g->last_delivery, .state = g->state, .text = g->text };
         out->stats.limit = g->config.slots;
+        if (g->config.driver->push->counts)
+                g->config.driver->push->counts(g->config.source, &out->callers);
         out->stats.state = g->state;
 }
 
