@@ -1,6 +1,7 @@
 #include "source/apig/callers.h"
 
-enum { NONE = UINT32_MAX, LOOKED_AT = 8 };
+enum { LOOKED_AT = 8 };
+#define NONE UINT32_MAX
 
 struct caller { uint64_t who; int64_t paid_until; uint32_t newer, older, next; };        /* next: of the same place in heads */
 struct callers { struct bucket_rate rate; struct caller *all; uint32_t *heads, mask, n, most, newest, oldest; };
