@@ -331,6 +331,7 @@ def test_a_malformed_answer_of_an_authorizer_lets_nobody_through(gateway, sink, 
     assert [code(g.call("GET", "/f", headers={"X-Token": "t"})) for _ in range(2)] == [(500, "APIG.0201")] * 2
     assert len(authorizer.all()) == 2 and sink.all() == []  # nothing of it was kept
     g.run.wait_for_output(r"level=warn .*msg=authorizer .*trigger=api .*reason=", 5)
+    assert wait_until("the status says so", lambda: json.loads(admin(g, "/status"))["triggers"][0]["sourceReason"]).startswith("authorizer: ")
     assert (metric(g, "sluice_authorizer_requests_total"), metric(g, "sluice_authorizer_failures_total")) == (2, 2)
     authorizer.answer = lambda request: says("allow")
     assert g.call("GET", "/f", headers={"X-Token": "t"})[0] == 200
@@ -569,7 +570,7 @@ def test_iam_that_is_down_or_someone_else_lets_nobody_through(gateway, sink, iam
     release.set()
     asked = len(iam.asked)
     assert call(token="a-token")[0] == 200 and len(iam.asked) == asked  # that of the Secret needs no IAM
-    assert call()[0] == 200 and metric(g, "sluice_authorizer_failures_total") == 8
+    assert call()[0] == 200 and metric(g, "sluice_authorizer_failures_total") == 8 and metric(g, "sluice_callers_refused_total") == 0
     assert token not in g.run.output and "a-token" not in g.run.output
 
 

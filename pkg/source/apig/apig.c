@@ -72,7 +72,7 @@ struct source {
         struct callers *callers;                 /* NULL: as fast as they like */
         uint64_t seed;                           /* of hashes of callers */
         struct push_counts counts;
-        bool told, stopping, told_closed;
+        bool told, told_trouble, stopping, told_closed;
 };
 
 static struct source *apig_free(struct source *s)
@@ -86,19 +86,20 @@ static struct source *apig_free(struct source *s)
         return NULL;
 }
 
+static struct judge *judge_of(const struct source *s) { return s->keeper ? apig_keeper_judge(s->keeper) : NULL; }
+
 /* ---- callers --------------------------------------------------------------------------------------------------------------------------- */
 
 static uint64_t address_hash(const struct source *s, struct str client)
 {
-        unsigned char b[16];
-        char text[64];
+        struct in6_addr a;
+        char text[80];
 
-        (void)snprintf(text, sizeof(text), STR_FMT, STR_ARG(client));
-        if (inet_pton(AF_INET6, text, b) != 1)
+        (void)snprintf(text, sizeof(text), memchr(client.p, ':', client.n) ? STR_FMT : "::ffff:" STR_FMT, STR_ARG(client));
+        if (inet_pton(AF_INET6, text, &a) != 1)
                 return hash_bytes(s->seed, client);
-        if (IN6_IS_ADDR_V4MAPPED((const struct in6_addr *)b))
-                return hash_bytes(s->seed, (struct str){ (const char *)b + 12, 4 });
-        return hash_bytes(s->seed, (struct str){ (const char *)b, 8 }); /* one customer has at least a /64 */
+        /* One customer of IPv6 has at least a /64. */
+        return hash_bytes(s->seed, IN6_IS_ADDR_V4MAPPED(&a) ? (struct str){ (const char *)&a, 16 } : (struct str){ (const char *)&a, 8 });
 }
 
 static bool within_limit(struct source *s, uint64_t who, struct apig_refusal *refusal, usec now)
@@ -123,12 +124,14 @@ static bool goes(struct source *s, struct apig_request *r, usec now)
         const struct verdict *v = r->verdict;
 
         if (!v->allowed) {
-                s->counts.refused++;
+                s->counts.refused += v->refusal.status < 500;
                 r->refusal = v->refusal;
                 return false;
         }
         return !limits_by(s, APIG_BY_IDENTITY) || within_limit(s, v->caller ? v->caller : r->who, &r->refusal, now);
 }
+
+/* ---- life and state -------------------------------------------------------------------------------------------------------------------- */
 
 static int open_all(struct source *s, struct error *err)
 {
@@ -165,20 +168,21 @@ static int apig_open(struct source **out, const void *spec, const struct service
         return 0;
 }
 
-static struct judge *judge_of(const struct source *s) { return s->keeper ? apig_keeper_judge(s->keeper) : NULL; }
-
 static size_t apig_poll(struct source *s, struct source_event *events, size_t max, usec now)
 {
         struct judge *judge = judge_of(s);
         struct judge_wait *w;
+        const char *trouble;
         size_t n = 0;
 
-        if (!s->told && n < max) {
-                s->told = true;
-                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_STATE, .state = SOURCE_CONNECTED };
-        }
         if (judge)
                 judge_turn(judge, now);
+        trouble = judge ? judge_trouble(judge) : NULL;
+        if ((!s->told || s->told_trouble != !!trouble) && n < max) {
+                s->told = true;
+                s->told_trouble = !!trouble;
+                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_STATE, .state = SOURCE_CONNECTED, .text = trouble };
+        }
         while (judge && n < max && (w = judge_take(judge))) {
                 struct apig_request *r = CONTAINER_OF(w, struct apig_request, wait);
 

@@ -6,6 +6,7 @@
 #include "base/table.h"
 
 enum { MESSAGE_MOST = 8 << 20, HEADERS_MOST = HTTP_HEADROOM };
+static const usec TROUBLE_LASTS = 10 * USEC_SEC; /* so that one that fails now and then does not flap */
 
 struct judge_question {          /* its address is the request's tag */
         struct judge_question *next, *previous;  /* by deadline: all have the same time */
@@ -25,8 +26,9 @@ struct judge {
         struct judge_question *unsent;   /* from this one on */
         struct judge_wait *decided, **decided_last;
         struct judge_counts counts;
-        usec said_at;                    /* the last line about a failure */
+        usec failed_at, said_at;         /* the last failure, the last line about one */
         uint64_t unsaid;
+        char trouble[256];
 };
 
 /* ---- who waits ------------------------------------------------------------------------------------------------------------------------- */
@@ -126,6 +128,8 @@ static void say(struct judge *j, const char *why)
         usec now = clock_monotonic(j->config.services->clock);
 
         j->counts.failed++;
+        j->failed_at = now;
+        (void)snprintf(j->trouble, sizeof(j->trouble), "%s: %s", j->config.kind->name, why);
         if (j->said_at && now - j->said_at < USEC_SEC) {
                 j->unsaid++;
                 return;
@@ -222,6 +226,8 @@ static void answered(struct judge *j, const struct http_completion *c, usec now)
                 say(j, why.p ? why.p : "out of memory");
                 v = c->status >= 200 && c->status <= 299 ? verdict_refuse(500, "APIG.0201", "Authorizer unavailable: its answer is malformed") : unreachable();
         }
+        if (v->lasting && now - j->failed_at >= TROUBLE_LASTS)
+                j->trouble[0] = 0;
         until = j->config.remember < v->until - now ? now + j->config.remember : v->until;
         if (v->lasting && q->shared && until > now)
                 verdicts_keep(j->verdicts, q->key, v, until);
@@ -246,6 +252,7 @@ void judge_turn(struct judge *j, usec now)
 }
 
 usec judge_deadline(const struct judge *j) { return j->decided || j->unsent ? 0 : j->first ? j->first->deadline : USEC_NEVER; }
+const char *judge_trouble(const struct judge *j) { return j->trouble[0] ? j->trouble : NULL; }
 void judge_counts(const struct judge *j, struct judge_counts *out) { *out = j->counts; }
 
 /* ---- life ------------------------------------------------------------------------------------------------------------------------------ */

@@ -44,4 +44,6 @@ void judge_forget(struct judge *, struct judge_wait *);  /* the caller left; fin
 void judge_turn(struct judge *, usec now);
 struct judge_wait *judge_take(struct judge *);   /* the next one that is decided; NULL: none */
 usec judge_deadline(const struct judge *);
+/* What went wrong of late, until answers come again; NULL: nothing. */
+const char *judge_trouble(const struct judge *);
 void judge_counts(const struct judge *, struct judge_counts *);

@@ -183,6 +183,7 @@ static void an_answer_decides_and_is_remembered(void **state UNUSED)
                 assert_int_equal(decided(&s), answers[i].status);
                 assert_int_equal(judge_deadline(judge), USEC_NEVER);
                 assert_true(known(i));
+                assert_null(judge_trouble(judge));
         }
         monotonic_now += USEC_MINUTE - 1;
         assert_true(known(0) && known(1));
@@ -244,8 +245,19 @@ static void what_is_no_answer_refuses_and_is_forgotten(void **state UNUSED)
         turn();
         assert_int_equal(decided(&s), 401);
         assert_false(known(1));
+        assert_string_equal(judge_trouble(judge), "judge: too long");
+        refuse_submit = false;
+        for (int i = 0; i < 2; i++) { /* answers come again: it is told after a while */
+                monotonic_now += 5 * USEC_SEC;
+                ask(&s, 1, false);
+                turn();
+                answer(4 + (size_t)i, 200, "allow");
+                turn();
+                assert_int_equal(decided(&s), 200);
+                assert_int_equal(judge_trouble(judge) != NULL, i == 0);
+        }
         judge_counts(judge, &counts);
-        assert_true(counts.asked == 5 && counts.failed == 5);
+        assert_true(counts.asked == 7 && counts.failed == 5);
         end();
 }
 
