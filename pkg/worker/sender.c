@@ -90,7 +90,7 @@ int sender_target(struct http_target_config *c, const struct trigger *t, const c
         static const enum http_version versions[] = { [WIRE_AUTO] = HTTP_AUTO, [WIRE_HTTP_1_1] = HTTP_1_1, [WIRE_HTTP_2] = HTTP_2_PRIOR_KNOWLEDGE };
         const struct delivery_spec *d = t->delivery;
 
-        *c = (struct http_target_config){ .url = str_of(url), .connect_timeout = MIN_OF(d->timeout, d->connect_timeout), .max_age = 5 * USEC_MINUTE,
+        *c = (struct http_target_config){ .url = str_of(url), .connect_timeout = MIN_OF(d->timeout, d->connect_timeout), .answer_timeout = d->answer_timeout, .max_age = 5 * USEC_MINUTE,
                                           .http_version = versions[d->http_version], .compress = d->compression == COMPRESSION_GZIP };
         if (!buf_reserve(space, TARGET_SPACE))
                 return error_memory(err);
