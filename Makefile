@@ -29,9 +29,8 @@ llhttp_dir := /usr/share/llhttp
 # ---- compiler -------------------------------------------------------------------------------------------------------------------------
 warnings := -Wall -Wextra -Wshadow -Wconversion -Werror -Wformat=2 -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef -Wpointer-arith \
 	-Wwrite-strings -Wswitch-enum -Wimplicit-fallthrough
-hardening := -fstack-protector-strong -fPIE -ftrapv -fno-delete-null-pointer-checks $(if $(SANITIZE)$(COVERAGE),,-D_FORTIFY_SOURCE=2) \
+hardening := -fstack-protector-strong -fPIE -fno-delete-null-pointer-checks $(if $(SANITIZE)$(COVERAGE),,-D_FORTIFY_SOURCE=2) \
 	$(if $(findstring gcc,$(CC)),-fstack-clash-protection -fcf-protection)
-hardening := $(filter-out -ftrapv,$(hardening))
 optimise := $(if $(SANITIZE)$(COVERAGE),-O1 -fno-omit-frame-pointer,-O2)
 instrument := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all) $(if $(COVERAGE),--coverage -fprofile-update=atomic)
 package_cflags := $(shell pkg-config --cflags $(libraries) 2>/dev/null)

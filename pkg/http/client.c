@@ -295,6 +295,20 @@ static int write_head(struct exchange *x, const struct head *h, struct error *er
         return 0;
 }
 
+static void put_length(char out[64], size_t n)
+{
+        char digits[24];
+        size_t at = sizeof(digits);
+
+        do {
+                digits[--at] = (char)('0' + n % 10);
+                n /= 10;
+        } while (n);
+        out = stpcpy(out, "Content-Length: ");
+        memcpy(out, digits + at, sizeof(digits) - at);
+        memcpy(out + sizeof(digits) - at, "\r\n\r\n", 5);
+}
+
 static int put_head(struct exchange *x, const struct http_request *q, struct error *err)
 {
         struct http_target *t = q->target;
@@ -317,7 +331,7 @@ static int put_head(struct exchange *x, const struct http_request *q, struct err
         if (!body && (x->head_only || str_is(h.method, "GET")))
                 memcpy(h.length, "\r\n", 3);
         else
-                (void)snprintf(h.length, sizeof(h.length), "Content-Length: %zu\r\n\r\n", body);
+                put_length(h.length, body);
         return write_head(x, &h, err);
 }
 

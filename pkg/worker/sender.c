@@ -249,7 +249,9 @@ static void answered(struct sender *s, const struct slot *slot, const struct htt
         a->status = c->status;
         a->retry_after = c->retry_after;
         a->body = c->body;
-        (void)snprintf(s->text, sizeof(s->text), words.n ? "%.160s answered %d: %.*s" : "%.160s answered %d", s->config.sink, c->status, (int)MIN_OF(words.n, (size_t)160), words.p);
+        s->text[0] = 0;
+        if (a->kind != ANSWER_ACCEPTED)
+                (void)snprintf(s->text, sizeof(s->text), words.n ? "%.160s answered %d: %.*s" : "%.160s answered %d", s->config.sink, c->status, (int)MIN_OF(words.n, (size_t)160), words.p);
         if (c->status == 401 && s->access && access_refused(s->access))
                 a->kind = ANSWER_RETRY;
         if (a->kind == ANSWER_ACCEPTED && slot->records)
