@@ -27,7 +27,7 @@ struct sender {
         struct request_maker maker;
         struct http_end *end;
         struct http http;
-        struct http_target *target, *init_target;
+        struct http_target *target;
         struct access *access;           /* NULL: nothing is needed */
         struct letters *letters;
         struct transform *transform;
@@ -347,12 +347,15 @@ bool sender_ready(const struct sender *s, const char **why)
 
 static void send_init(struct sender *s, usec now)
 {
-        struct http_request request = { .target = s->init_target, .message = &s->init_message };
+        BUF_AT_END struct buf headers = BUF_INIT(65536);
+        struct http_request request = { .target = s->target, .message = &s->init_message, .method = "POST", .path = str_of(s->config.trigger->function->init_path) };
         struct error err;
 
         begin_message(&s->init_message);
+        buf_text(&headers, "Content-Type: application/json\r\n");
         if (s->access)
-                request.headers = access_headers(s->access);
+                buf_str(&headers, access_headers(s->access));
+        request.headers = buf_view(&headers);
         if (s->http.ops->submit(s->http.cookie, TAG_INIT, &request, &err) < 0) {
                 init_answered(s, &(struct http_completion){ .failed = true, .error = err });
                 return;
@@ -407,29 +410,6 @@ static int open_target(struct sender *s, struct error *err)
         return http_target_new(&s->target, s->config.http, &c, err);
 }
 
-static int open_init(struct sender *s, struct error *err)
-{
-        BUF_AT_END struct buf space = BUF_INIT(1 << 20), headers = BUF_INIT(65536), url = BUF_INIT(8192);
-        struct http_target_config c;
-        struct url sink;
-
-        if (url_parse(str_of(s->config.sink), &sink, err) < 0)
-                return -1;
-        buf_printf(&url, "http%s://" STR_FMT "%s", sink.tls ? "s" : "", STR_ARG(sink.authority), s->config.trigger->function->init_path);
-        buf_text(&headers, "Content-Type: application/json\r\n");
-        request_constant_headers(&s->maker, &headers);
-        if (url.failed || headers.failed)
-                return error_memory(err);
-        if (sender_target(&c, s->config.trigger, url.p, s->config.secrets, &space, err) < 0)
-                return -1;
-        c.headers = buf_view(&headers);
-        c.max_connections = 1;
-        c.answer_max = ANSWER_KEPT;
-        s->init_message.max = HTTP_HEADROOM + 1024;
-        s->init = INIT_WAITS;
-        return http_target_new(&s->init_target, s->config.http, &c, err);
-}
-
 static int make_slots(struct sender *s, struct error *err)
 {
         s->slots = calloc(s->config.slots, sizeof(*s->slots));
@@ -459,7 +439,7 @@ static int open_all(struct sender *s, struct error *err)
                 return -1;
         s->http = http_end_port(s->end);
         if (open_target(s, err) < 0 || (needs_access(s->delivery) && access_new(&s->access, &access, err) < 0) ||
-            (s->delivery->dead_letter && letters_new(&s->letters, &letters, err) < 0) || (c->trigger->function->init_path && open_init(s, err) < 0))
+            (s->delivery->dead_letter && letters_new(&s->letters, &letters, err) < 0))
                 return -1;
         if (t) {
                 const struct transform_config transform = { .loop = c->loop, .program = t->jq, .timeout = t->timeout, .memory = (size_t)64 << 20, .output_max = MESSAGE_MOST / 2 };
@@ -480,7 +460,8 @@ int sender_new(struct sender **out, const struct sender_config *config, struct e
         s->failed_last = &s->failed;
         s->words.max = 4096;
         s->payload.max = MESSAGE_MOST;
-        s->init = INIT_DONE;
+        s->init = config->trigger->function->init_path ? INIT_WAITS : INIT_DONE;
+        s->init_message.max = HTTP_HEADROOM + 1024;
         random_init(&s->random, random_seed());
         request_maker_init(&s->maker, config->trigger, config->driver, config->services, config->sink);
         if (open_all(s, err) < 0) {
@@ -501,7 +482,6 @@ struct sender *sender_free(struct sender *s)
         if (s->end)
                 (void)http_end_free(s->end);
         (void)http_target_free(s->target);
-        (void)http_target_free(s->init_target);
         for (uint32_t i = 0; s->slots && i < s->config.slots; i++) {
                 buf_done(&s->slots[i].message);
                 buf_done(&s->slots[i].headers);
