@@ -79,8 +79,7 @@ static int set_proxy(struct http_target_config *c, const struct proxy_spec *p, c
         if (keep_value(space, secrets, p->username, &c->proxy.user, err) < 0 || keep_value(space, secrets, p->password, &c->proxy.password, err) < 0)
                 return -1;
         from = space->n;
-        for (size_t i = 0; i < p->no_proxy.n; i++)
-                buf_printf(space, "%s%s", i ? "," : "", p->no_proxy.list[i]);
+        strings_join(&p->no_proxy, space);
         c->proxy.no_proxy = (struct str){ space->p + from, space->n - from };
         return 0;
 }

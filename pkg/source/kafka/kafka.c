@@ -145,19 +145,13 @@ static int set_number(rd_kafka_conf_t *conf, const char *name, size_t value, str
         return set(conf, name, text, err);
 }
 
-static void join_strings(struct buf *b, const struct strings *list)
-{
-        for (size_t i = 0; i < list->n; i++)
-                buf_printf(b, "%s%s", i ? "," : "", list->list[i]);
-}
-
 static int configure(rd_kafka_conf_t *conf, const struct kafka_spec *spec, const struct services *services, struct error *err)
 {
         BUF_AT_END struct buf servers = BUF_INIT(65536), group = BUF_INIT(1024);
         /* The budget is for a handful of partitions: librdkafka counts what waits for each by itself when its queue is read directly. */
         size_t kilobytes = MAX_OF((size_t)spec->fetch_bytes / 1024 / 4, (size_t)256);
 
-        join_strings(&servers, &spec->bootstrap_servers);
+        strings_join(&spec->bootstrap_servers, &servers);
         kafka_group(spec, services->trigger, &group);
         if (servers.failed || group.failed)
                 return error_memory(err);
@@ -1025,7 +1019,7 @@ static int kafka_sample(const void *spec_, const struct services *services, cons
         return 0;
 }
 
-static void kafka_origin(const struct trigger *t, struct buf *b) { join_strings(b, &((const struct kafka_spec *)t->source_spec)->topics); }
+static void kafka_origin(const struct trigger *t, struct buf *b) { strings_join(&((const struct kafka_spec *)t->source_spec)->topics, b); }
 
 const struct driver kafka_driver = {
         .name = "kafka", .ce_type = "dev.sluice.kafka.message", .type = &kafka_type,
