@@ -123,7 +123,7 @@ check: build ## the fast inner loop: build, unit tests, simulator, lint
 test: check ## everything: unit tests, the same under sanitizers and clang, integration, end to end
 	@+$(MAKE) --no-print-directory simulate SEEDS=$(or $(SEEDS),40000)
 	@+$(MAKE) --no-print-directory fuzz SECONDS=10
-	@+$(MAKE) --no-print-directory test-mutants sanitized coverage integration e2e
+	@+$(MAKE) --no-print-directory test-mutants sanitized integration e2e
 
 unit: $(tests) ## the unit tests (cmocka)
 	tools/run-tests $(tests)
