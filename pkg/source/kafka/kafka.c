@@ -29,9 +29,9 @@ static const struct field kafka_fields[] = {
           .help = "The consumer group that holds the positions; by default sluice.NAMESPACE.NAME." },
         { .name = "startPosition", .type = FIELD_ENUM, .offset = offsetof(struct kafka_spec, start_position), .fallback = "Latest", .values = start_names,
           .help = "Where to begin in a partition for which the group has no position: Earliest reads all there is, Latest only what comes from then on." },
-        { .name = "fetchBytes", .type = FIELD_INT, .offset = offsetof(struct kafka_spec, fetch_bytes), .fallback = "4194304", .min = 1048576, .max = 1073741824,
-          .help = "How many bytes are fetched ahead over about four partitions. Memory grows with it; with librdkafka before 2.2 (Debian 12) so does the "
-                  "highest throughput." },
+        { .name = "fetchBytes", .type = FIELD_INT, .offset = offsetof(struct kafka_spec, fetch_bytes), .fallback = "8388608", .min = 2097152, .max = 1073741824,
+          .help = "What fetching ahead may take in memory over about four partitions, in bytes; half of it is for records, half for what librdkafka keeps beside "
+                  "them. With librdkafka before 2.2 (Debian 12) the highest throughput grows with it." },
 };
 const struct type kafka_type = { .name = "KafkaSource", .help = "Messages of Kafka topics, at least once, in order within a partition. A null value reaches the function as JSON null, "
                                                                 "a value that is not valid UTF-8 as its Base64.",
@@ -148,8 +148,9 @@ static int set_number(rd_kafka_conf_t *conf, const char *name, size_t value, str
 static int configure(rd_kafka_conf_t *conf, const struct kafka_spec *spec, const struct services *services, struct error *err)
 {
         BUF_AT_END struct buf servers = BUF_INIT(65536), group = BUF_INIT(1024);
-        /* The budget is for a handful of partitions: librdkafka counts what waits for each by itself when its queue is read directly. */
-        size_t kilobytes = MAX_OF((size_t)spec->fetch_bytes / 1024 / 4, (size_t)256);
+        /* The budget is for a handful of partitions: librdkafka counts what waits for each by itself when its queue is read directly. It counts
+         * only the records' bytes: its structures, half as much again for records of 1 KiB, and the fetch that overfills a queue are the other half. */
+        size_t kilobytes = MAX_OF((size_t)spec->fetch_bytes / 1024 / 8, (size_t)256);
 
         strings_join(&spec->bootstrap_servers, &servers);
         kafka_group(spec, services->trigger, &group);
