@@ -341,8 +341,8 @@ def test_an_authorizer_that_fails_or_is_slow_or_gone_lets_nobody_through(gateway
     release = threading.Event()
     nobody = f"http://127.0.0.1:{free_port()}/"
     g = gateway(api("/failing", sink, "failing", authentication=custom(authorizer)), api("/gone", sink, "gone", authentication=custom(nobody)),
-                api("/slow", sink, "slow", authentication=custom(authorizer, timeout="200ms"), timeout="20s"),
-                api("/together", sink, "together", authentication=custom(authorizer, timeout="20s"), timeout="200ms"))  # fmt: skip
+                api("/slow", sink, "slow", authentication=custom(authorizer, timeout="1s"), timeout="20s"),
+                api("/together", sink, "together", authentication=custom(authorizer, timeout="20s"), timeout="1s"))  # fmt: skip
     authorizer.answer = lambda request: (503, {}, b"oops")
     assert code(g.call("GET", "/failing")) == (502, "APIG.0202") == code(g.call("GET", "/gone"))
     g.run.wait_for_output("answered 503: oops", 5)
@@ -551,7 +551,7 @@ def test_a_token_is_accepted_until_it_expires_and_not_longer(gateway, sink, iam)
 
 def test_iam_that_is_down_or_someone_else_lets_nobody_through(gateway, sink, iam, secrets):
     release = threading.Event()
-    g = gateway(api("/f", sink, authentication={**by_iam(iam, timeout="300ms"), "tokens": [{"secretRef": ref("token")}]}, timeout="20s"),
+    g = gateway(api("/f", sink, authentication={**by_iam(iam, timeout="1s"), "tokens": [{"secretRef": ref("token")}]}, timeout="20s"),
                 api("/gone", sink, "gone", authentication={"type": "IAM", "iam": {"endpoint": f"http://127.0.0.1:{free_port()}", "projects": ["p1"]}}), options=[f"--secrets={secrets.parent}", "--log-level=debug"])  # fmt: skip
     token = iam.token(project="p1")
 
@@ -615,7 +615,7 @@ def test_each_key_has_its_own_rate(gateway, sink, secrets):
     assert g.call("GET", "/burst", headers=token)[0] == 200 and limited(g.call("GET", "/burst", headers=token)) == 1
     began = time.monotonic()
     wait_until("it may again", lambda: g.call("GET", "/burst", headers=token)[0] == 200, 10)
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 3
 
 
 def test_each_address_has_its_own_rate_before_anyone_is_asked(gateway, sink, authorizer):
