@@ -33,9 +33,9 @@ def sink():
 
 
 class Gateway:
-    def __init__(self, runner, sink, triggers, options=()):
+    def __init__(self, runner, sink, triggers, options=(), name="run"):
         self.admin = free_port()
-        self.run = runner.start(*triggers, options=["--listen=127.0.0.1:0", f"--admin=127.0.0.1:{self.admin}", *options])
+        self.run = runner.start(*triggers, name=name, options=["--listen=127.0.0.1:0", f"--admin=127.0.0.1:{self.admin}", *options])
         self.port = int(self.run.wait_for_output(r"listening on port (\d+)", 20).group(1))
 
     def call(self, method, path, body=None, headers=None, timeout=20):
@@ -54,7 +54,7 @@ def api(path, sink, name="api", delivery=None, **source):
 
 @pytest.fixture
 def gateway(runner, sink):
-    return lambda *triggers, options=(): Gateway(runner, sink, triggers, options)
+    return lambda *triggers, **how: Gateway(runner, sink, triggers, **how)
 
 
 def code(reply):
@@ -153,7 +153,7 @@ def test_a_caller_that_leaves_frees_its_place(gateway, sink):
     release.set()
 
 
-def test_a_function_that_is_down_and_a_stop_that_loses_nothing(runner, gateway, sink):
+def test_a_stop_loses_no_call(runner, gateway, sink):
     release = threading.Event()
     arrived = threading.Semaphore(0)
     sink.answer = lambda request: (arrived.release(), release.wait(20), answer(body="whole"))[2]
@@ -170,6 +170,21 @@ def test_a_function_that_is_down_and_a_stop_that_loses_nothing(runner, gateway, 
         c.join()
     assert [r[0] for r in results] == [200] * 8 and {r[2] for r in results} == {b"whole"}
     assert g.run.wait(20) == 0
+
+
+def test_a_killed_worker_ends_the_call_and_sends_it_never_again(gateway, sink):
+    arrived, release = threading.Semaphore(0), threading.Event()
+    sink.answer = lambda request: (arrived.release(), release.wait(20), answer())[2]
+    g = gateway(api("/f", sink))
+    caller = http.client.HTTPConnection("127.0.0.1", g.port, timeout=20)
+    caller.request("POST", "/f", b"one")
+    assert arrived.acquire(timeout=10)
+    g.run.kill()
+    with pytest.raises((ConnectionResetError, http.client.RemoteDisconnected)):
+        caller.getresponse()
+    release.set()
+    assert gateway(api("/f", sink), name="again").call("POST", "/f", b"two")[0] == 200
+    assert [r.json["body"] for r in sink.all()] == ["one", "two"]
 
 
 # ---- callers --------------------------------------------------------------------------------------------------------------------------
