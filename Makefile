@@ -198,12 +198,12 @@ fuzz: ## run each target of fuzz/ for SECONDS (10), under ASan and UBSan, built 
 	@+$(MAKE) --no-print-directory -j$(JOBS) CC=clang SANITIZE=fuzzer-no-link,address,undefined fuzz-programs
 	@+$(MAKE) --no-print-directory CC=clang SANITIZE=fuzzer-no-link,address,undefined fuzz-run $(if $(SECONDS),SECONDS=$(SECONDS))
 
-$(BUILD)/bench-sink: bench/sink.c Makefile
+$(BUILD)/bench-%: bench/%.c Makefile
 	$(call say,CC,$<)
 	$(Q)$(CC) -std=gnu11 -D_GNU_SOURCE -O2 $(warnings) -o $@ $< -lnghttp2 -lssl -lcrypto
 
-bench-programs: $(BUILD)/bench-sink
-	@ln -sfn $(patsubst build/%,%,$(BUILD))/bench-sink build/bench-sink
+bench-programs: $(BUILD)/bench-sink $(BUILD)/bench-load
+	@for name in sink load; do ln -sfn $(patsubst build/%,%,$(BUILD))/bench-$$name build/bench-$$name; done
 
 bench: build ## measure beside Benthos: events per second and CPU-second, memory, latency, crashes
 	@tools/deps test

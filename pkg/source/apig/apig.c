@@ -212,6 +212,14 @@ static void apig_where(const struct trigger *t, struct buf *b)
 struct pair { struct str name, value; };
 struct pairs { struct pair list[512]; size_t n; struct buf space; bool nocase; };
 
+/* Not the list: it is large. */
+static void pairs_init(struct pairs *p, bool nocase)
+{
+        p->n = 0;
+        p->space = BUF_INIT(65536);
+        p->nocase = nocase;
+}
+
 static bool same_name(const struct pairs *p, size_t a, size_t b)
 {
         return p->nocase ? str_equal_nocase(p->list[a].name, p->list[b].name) : str_equal(p->list[a].name, p->list[b].name);
@@ -328,9 +336,11 @@ static void context(const struct services *services, const struct request *r, bo
 
 static void write_event(const struct services *services, enum dialect dialect, const struct request *r, struct writer *w)
 {
-        struct pairs headers = { .nocase = true }, query = { .space = BUF_INIT(65536) };
+        struct pairs headers, query;
         bool current = dialect == DIALECT_CURRENT, base64 = current || !str_is_utf8(r->request.body);
 
+        pairs_init(&headers, true);
+        pairs_init(&query, false);
         r->request.each_header(&r->request, note_header, &headers);
         parse_query(&query, r->request.query);
         writer_object(w);
@@ -363,8 +373,10 @@ static void apig_encode(const struct services *services, enum dialect dialect, s
 static void apig_describe(const struct record *record, struct writer *w)
 {
         const struct request *r = record->native;
-        struct pairs headers = { .nocase = true }, query = { .space = BUF_INIT(65536) };
+        struct pairs headers, query;
 
+        pairs_init(&headers, true);
+        pairs_init(&query, false);
         r->request.each_header(&r->request, note_header, &headers);
         parse_query(&query, r->request.query);
         writer_object(w);
