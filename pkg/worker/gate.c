@@ -2,12 +2,14 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <sys/resource.h>
 
+#include "base/log.h"
 #include "delivery/flow.h"
 #include "filter/filter.h"
 
 /* API Gateway's own: a URI and a header of 32 KiB, headers of 128 KiB, bodies of 12 MB. */
-enum { HEAD_MOST = 128 * 1024, TARGET_MOST = 32 * 1024, HEADER_MOST = 32 * 1024, BODY_MOST = 12 << 20, CONNECTIONS_MOST = 20000 };
+enum { HEAD_MOST = 128 * 1024, TARGET_MOST = 32 * 1024, HEADER_MOST = 32 * 1024, BODY_MOST = 12 << 20, CONNECTIONS_MOST = 20000, DESCRIPTORS_KEPT = 1024 };
 
 /* ---- the host -------------------------------------------------------------------------------------------------------------------------- */
 
@@ -106,12 +108,25 @@ static void on_refused(void *cookie, struct http_refused *r)
         request_error(r->headers, r->body, "APIG.0201", r->why, str_of(id));
 }
 
+/* What descriptors allow: callers past that are told 503 instead of hanging where nobody accepts them. */
+static uint32_t connections_most(void)
+{
+        struct rlimit files;
+        rlim_t most;
+
+        if (getrlimit(RLIMIT_NOFILE, &files) < 0 || files.rlim_cur >= CONNECTIONS_MOST + DESCRIPTORS_KEPT)
+                return CONNECTIONS_MOST;
+        most = files.rlim_cur > 2 * DESCRIPTORS_KEPT ? files.rlim_cur - DESCRIPTORS_KEPT : files.rlim_cur / 2;
+        log_info("fewer callers than usual can be connected at once: the limit of open files (ulimit -Hn) is low", LOG_I("connections", most), LOG_I("limit", files.rlim_cur));
+        return (uint32_t)most;
+}
+
 int gate_host_new(struct gate_host **out, struct loop *loop, const struct gate_host_config *c, struct error *err)
 {
         struct gate_host *h = calloc(1, sizeof(*h));
         const struct http_server_tls tls = { .cert = c->cert, .key = c->key, .client_ca = c->client_ca, .client_required = c->client_ca != NULL };
         struct http_server_config config = { .address = c->address, .head_max = HEAD_MOST, .target_max = TARGET_MOST, .header_max = HEADER_MOST, .body_max = BODY_MOST,
-                                             .max_connections = CONNECTIONS_MOST, .head_timeout = 20 * USEC_SEC, .body_grace = 20 * USEC_SEC, .tls = c->cert ? &tls : NULL,
+                                             .max_connections = connections_most(), .head_timeout = 20 * USEC_SEC, .body_grace = 20 * USEC_SEC, .tls = c->cert ? &tls : NULL,
                                              .trusted = c->trusted, .trusted_n = c->trusted_n, .handle = handle, .gone = on_gone, .refused = on_refused, .cookie = h };
 
         if (!h)
