@@ -123,7 +123,7 @@ check: build ## the fast inner loop: build, unit tests, simulator, lint
 
 test: check ## everything: unit tests, the same under sanitizers and clang, integration, end to end
 	@+$(MAKE) --no-print-directory simulate SEEDS=$(or $(SEEDS),40000)
-	@+$(MAKE) --no-print-directory fuzz SECONDS=10
+	@+$(MAKE) --no-print-directory fuzz SECONDS=$$((60 / $(words $(fuzz_names))))
 	@+$(MAKE) --no-print-directory test-mutants sanitized coverage integration e2e
 
 unit: $(tests) ## the unit tests (cmocka)
@@ -177,7 +177,7 @@ e2e: build ## the whole product on a real Kubernetes node (pytest)
 	@tools/deps test
 	"$$(tools/venv)/bin/pytest" -q e2e
 
-# Each file of fuzz/ is a target of libFuzzer; fuzz/corpus/NAME is where it begins, build/fuzz/NAME keeps what it found.
+# Each file of fuzz/ is a target of libFuzzer; fuzz/corpus/NAME is where it begins, build/fuzz/NAME keeps what it found. With the tests they take a minute together.
 fuzz_names := $(patsubst fuzz/%.c,%,$(wildcard fuzz/*.c))
 $(BUILD)/fuzz/%: $(BUILD)/fuzz/%.o $(archive)
 	$(call say,LD,$@)
