@@ -9,6 +9,8 @@ static const usec ACCEPT_AGAIN = 100 * USEC_MSEC;
 
 uint16_t http_server_port(const struct http_server *s) { return s->port; }
 
+size_t http_server_buffered(const struct http_server *s) { return s->stats.buffered; }
+
 void http_server_stats(const struct http_server *s, struct http_server_stats *out)
 {
         *out = s->stats;

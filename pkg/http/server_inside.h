@@ -28,7 +28,8 @@ struct work {
         struct buf out;         /* answers */
         struct buf body;        /* of the last one, taken from the handler; behind out */
         size_t sent;            /* of out and body together */
-        size_t size;            /* as counted by the server */
+        size_t held;            /* by the handler, for the request */
+        size_t size;            /* as counted by the server, held among it */
 };
 
 enum phase {
