@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "json/scan.h"
+
 #include "json/yaml.h" /* text_clip */
 
 struct chunk { struct chunk *next; };

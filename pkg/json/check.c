@@ -6,6 +6,8 @@ bool json_is_value(struct str text)
 {
         struct scan s;
 
+        if (text.n == 0)
+                return false;
         scan_init(&s, text);
-        return scan_skip(&s, JSON_DEPTH_MAX) && scan_peek(&s) == 0 && s.p == s.end && str_is_utf8(text);
+        return scan_skip(&s, JSON_DEPTH_MAX) && scan_peek(&s) == '\0' && s.p == s.end && str_is_utf8(text);
 }
