@@ -204,8 +204,9 @@ $(BUILD)/bench-%: bench/%.c Makefile
 bench-programs: $(BUILD)/bench-sink $(BUILD)/bench-load
 	@for name in sink load; do ln -sfn $(patsubst build/%,%,$(BUILD))/bench-$$name build/bench-$$name; done
 
-bench: build ## measure beside Benthos: events per second and CPU-second, memory, latency, crashes
+bench: build ## measure beside Benthos and nginx: events per second and CPU-second, memory, latency, crashes
 	@tools/deps test
+	@tools/deps bench
 	@+$(MAKE) --no-print-directory bench-programs
 	"$$(tools/venv)/bin/python" bench/bench.py $(BENCH)
 

@@ -15,7 +15,7 @@ import sys
 import time
 
 import gateway
-from rig import PARTITIONS, Benthos, Kafka, Sink, Skipped, Sluice, Topics, Work, cpu_nanoseconds, deliver, memory, message, wait_until
+from rig import PARTITIONS, Benthos, Kafka, Priority, Sink, Skipped, Sluice, Topics, Work, cpu_nanoseconds, deliver, memory, message, wait_until
 from table import Table
 
 
@@ -279,6 +279,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=2, help="how often post, latency and kill are measured, the others half as often; figures are medians, of the gateway's cases ranges")
     parser.add_argument("--fetch-mib", type=int, default=32, help="fetchBytes, where a case does not say it")
     parser.add_argument("--sluice", metavar="COMMAND", help="another build of Sluice, such as the image's: LD.SO --library-path DIR sluice")
+    parser.add_argument("--real-time", action="store_true", help="the gateway's cases go before all else on the machine (chrt; needs root): other work blurs latencies")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     names = CASES if options.case == "all" else options.case.split(",")
@@ -286,6 +287,7 @@ def main():
         parser.error(f"no such case: {', '.join(sorted(unknown))}")
     if options.sluice:
         Sluice.program = gateway.Api.program = tuple(shlex.split(options.sluice))
+    Priority.real_time = options.real_time
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is stopped
     results = {}
     with contextlib.ExitStack() as stack:

@@ -50,9 +50,15 @@ def memory(pid):
     return found
 
 
+class Priority:
+    real_time = False  # for all that has a core: what else the machine does stands still meanwhile
+
+
 def on(core, command):
     """The command on one core; None: on any."""
-    return command if core is None or os.cpu_count() == 1 else ["taskset", "-c", core, *command]
+    if core is None or os.cpu_count() == 1:
+        return command
+    return [*(["chrt", "-r", "1"] if Priority.real_time else []), "taskset", "-c", core, *command]
 
 
 def certificate(folder):
