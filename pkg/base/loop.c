@@ -274,15 +274,13 @@ static struct loop_io set_io(struct loop_crowd *crowd, int fd, void (*event)(voi
 int loop_io_open(struct loop *l, int fd, void (*event)(void *, int), void *cookie, struct loop_io **out, struct error *err)
 {
         struct polled *p = calloc(1, sizeof(*p));
-        int r;
+        int r = UV_ENOMEM;
 
-        if (!p)
-                return error_memory(err);
         l->uv.data = l;
-        r = uv_poll_init(&l->uv, &p->poll, fd);
-        if (r < 0) {
+        if (!p || (r = uv_poll_init(&l->uv, &p->poll, fd)) < 0) {
                 free(p);
-                return error_set(err, ERROR_SYSTEM, "watch descriptor %d: %s", fd, uv_strerror(r));
+                (void)error_set(err, ERROR_SYSTEM, "watch descriptor %d: %s", fd, uv_strerror(r));
+                return -1;
         }
         p->poll.data = p;
         p->io = set_io(NULL, fd, event, cookie);
