@@ -122,7 +122,7 @@ check: build ## the fast inner loop: build, unit tests, simulator, lint
 
 test: check ## everything: unit tests, the same under sanitizers and clang, integration, end to end
 	@+$(MAKE) --no-print-directory simulate SEEDS=$(or $(SEEDS),40000)
-	@+$(MAKE) --no-print-directory fuzz SECONDS=10
+	@+$(MAKE) --no-print-directory fuzz SECONDS=$$((60 / $(words $(fuzz_names))))
 	@+$(MAKE) --no-print-directory test-mutants sanitized integration e2e
 
 unit: $(tests) ## the unit tests (cmocka)
@@ -176,7 +176,7 @@ e2e: build ## the whole product on a real Kubernetes node (pytest)
 	@tools/deps test
 	"$$(tools/venv)/bin/pytest" -q e2e
 
-# Each file of fuzz/ is a target of libFuzzer; fuzz/corpus/NAME is where it begins, build/fuzz/NAME keeps what it found.
+# Each file of fuzz/ is a target of libFuzzer; fuzz/corpus/NAME is where it begins, build/fuzz/NAME keeps what it found. With the tests they take a minute together.
 fuzz_names := $(patsubst fuzz/%.c,%,$(wildcard fuzz/*.c))
 $(BUILD)/fuzz/%: $(BUILD)/fuzz/%.o $(archive)
 	$(call say,LD,$@)
@@ -197,15 +197,16 @@ fuzz: ## run each target of fuzz/ for SECONDS (10), under ASan and UBSan, built 
 	@+$(MAKE) --no-print-directory -j$(JOBS) CC=clang SANITIZE=fuzzer-no-link,address,undefined fuzz-programs
 	@+$(MAKE) --no-print-directory CC=clang SANITIZE=fuzzer-no-link,address,undefined fuzz-run $(if $(SECONDS),SECONDS=$(SECONDS))
 
-$(BUILD)/bench-sink: bench/sink.c Makefile
+$(BUILD)/bench-%: bench/%.c Makefile
 	$(call say,CC,$<)
 	$(Q)$(CC) -std=gnu11 -D_GNU_SOURCE -O2 $(warnings) -o $@ $< -lnghttp2 -lssl -lcrypto
 
-bench-programs: $(BUILD)/bench-sink
-	@ln -sfn $(patsubst build/%,%,$(BUILD))/bench-sink build/bench-sink
+bench-programs: $(BUILD)/bench-sink $(BUILD)/bench-load
+	@for name in sink load; do ln -sfn $(patsubst build/%,%,$(BUILD))/bench-$$name build/bench-$$name; done
 
-bench: build ## measure beside Benthos: events per second and CPU-second, memory, latency, crashes
+bench: build ## measure beside Benthos and nginx: events per second and CPU-second, memory, latency, crashes
 	@tools/deps test
+	@tools/deps bench
 	@+$(MAKE) --no-print-directory bench-programs
 	"$$(tools/venv)/bin/python" bench/bench.py $(BENCH)
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures Sluice beside Benthos: the same messages from a real Kafka broker to the same sink, in turn, on this machine.
+"""Measures Sluice beside others on this machine: beside Benthos with the same messages from a real Kafka broker to the same sink, in turn; its API gateway beside nginx.
 
 Usage: "$(tools/venv)/bin/python" bench/bench.py [--case=NAME,...|all] [--messages=N] [--rounds=N] [--json]
 Events a CPU-second are events by the worker's user and system time, its start included; memory is at its highest. On two cores the broker, the sink and the
@@ -14,37 +14,9 @@ import statistics
 import sys
 import time
 
-from rig import PARTITIONS, Benthos, Kafka, Sink, Skipped, Sluice, Topics, Work, cpu_nanoseconds, deliver, memory, message, wait_until
-
-
-class Table:
-    def __init__(self, title):
-        self.title, self.rows, self.notes = title, [], []
-
-    def row(self, what, sluice, peer=None, *, unit="", less=False, compare=True, target=None):
-        """less: the smaller figure is the better one; the ratio always says how many times better Sluice is."""
-        ratio = None
-        if compare and peer and sluice:
-            ratio = peer / sluice if less else sluice / peer
-        self.rows.append({"what": what, "sluice": sluice, "peer": peer, "unit": unit, "ratio": ratio, "target": target})
-
-    def note(self, text):
-        self.notes.append(text)
-
-    def show(self):
-        def figure(value, unit):
-            if value is None:
-                return ""
-            if isinstance(value, str):
-                return value
-            return f"{value:,.0f}{unit}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}{unit}"
-
-        print(f"\n{self.title}\n\n| what | Sluice | Benthos | ratio | target |\n|---|---|---|---|---|")
-        for r in self.rows:
-            ratio = f"{r['ratio']:.1f} x" if r["ratio"] else ""
-            print(f"| {r['what']} | {figure(r['sluice'], r['unit'])} | {figure(r['peer'], r['unit'])} | {ratio} | {r['target'] or ''} |")
-        for note in self.notes:
-            print(f"\n{note}")
+import gateway
+from rig import PARTITIONS, Benthos, Kafka, Priority, Sink, Skipped, Sluice, Topics, Work, cpu_nanoseconds, deliver, memory, message, wait_until
+from table import Table
 
 
 def median(runs, name):
@@ -294,7 +266,8 @@ class Bench:
         return table
 
 
-CASES = ("post", "ordered", "batch", "tls", "h2", "slow", "failing", "latency", "backlog", "idle", "start", "kill", "fetch")
+KAFKA_CASES = ("post", "ordered", "batch", "tls", "h2", "slow", "failing", "latency", "backlog", "idle", "start", "kill", "fetch")
+CASES = (*KAFKA_CASES, *gateway.CASES)
 DEFAULT = ("post", "ordered", "batch", "tls", "h2", "slow", "latency", "start", "kill")
 
 
@@ -303,23 +276,29 @@ def main():
     parser.add_argument("--case", default=",".join(DEFAULT), help=f"any of {', '.join(CASES)}, separated by commas; or all. Default: %(default)s")
     parser.add_argument("--messages", type=int, default=200_000)
     parser.add_argument("--size", type=int, default=1024, help="bytes of a message")
-    parser.add_argument("--rounds", type=int, default=2, help="how often post, latency and kill are measured, the others half as often; figures are medians")
+    parser.add_argument("--rounds", type=int, default=2, help="how often post, latency and kill are measured, the others half as often; figures are medians, of the gateway's cases ranges")
     parser.add_argument("--fetch-mib", type=int, default=32, help="fetchBytes, where a case does not say it")
     parser.add_argument("--sluice", metavar="COMMAND", help="another build of Sluice, such as the image's: LD.SO --library-path DIR sluice")
+    parser.add_argument("--real-time", action="store_true", help="the gateway's cases go before all else on the machine (chrt; needs root): other work blurs latencies")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     names = CASES if options.case == "all" else options.case.split(",")
     if unknown := set(names) - set(CASES):
         parser.error(f"no such case: {', '.join(sorted(unknown))}")
     if options.sluice:
-        Sluice.program = tuple(shlex.split(options.sluice))
+        Sluice.program = gateway.Api.program = tuple(shlex.split(options.sluice))
+    Priority.real_time = options.real_time
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is stopped
     results = {}
-    with Kafka() as kafka:
-        bench = Bench(Topics(kafka), options)
+    with contextlib.ExitStack() as stack:
+        bench = None
         for name in names:
             try:
-                table = getattr(bench, name)()
+                if name in gateway.CASES:
+                    table = gateway.CASES[name](options)
+                else:
+                    bench = bench or Bench(Topics(stack.enter_context(Kafka())), options)
+                    table = getattr(bench, name)()
                 results[name] = {"title": table.title, "rows": table.rows, "notes": table.notes}
                 if not options.json:
                     table.show()

@@ -50,6 +50,25 @@ def memory(pid):
     return found
 
 
+class Priority:
+    real_time = False  # for all that has a core: what else the machine does stands still meanwhile
+
+
+def on(core, command):
+    """The command on one core; None: on any."""
+    if core is None or os.cpu_count() == 1:
+        return command
+    return [*(["chrt", "-r", "1"] if Priority.real_time else []), "taskset", "-c", core, *command]
+
+
+def certificate(folder):
+    """(certificate, key): the names of files in PEM, for localhost"""
+    cert, key = f"{folder}/cert.pem", f"{folder}/key.pem"
+    run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost", "-keyout", key, "-out", cert])  # fmt: skip
+    return cert, key
+
+
 # ---- the sink
 
 
@@ -65,15 +84,13 @@ def get(port, path):
 class Sink(Process):
     """bench/sink.c; its options as they stand there."""
 
-    def __init__(self, *options, tls=False):
+    def __init__(self, *options, tls=False, core=None):
         self.scheme, self.ca = ("https", None) if tls else ("http", None)
         if tls:
             self._certificate = tempfile.TemporaryDirectory(prefix="sink-tls-")
-            self.ca, key = f"{self._certificate.name}/cert.pem", f"{self._certificate.name}/key.pem"
-            run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=localhost",
-                 "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost", "-keyout", key, "-out", self.ca])  # fmt: skip
+            self.ca, key = certificate(self._certificate.name)
             options = (*options, f"--tls={self.ca},{key}")
-        super().__init__([SINK, *options], name="sink")
+        super().__init__(on(core, [SINK, *options]), name="sink")
 
     def start(self):
         super().start()

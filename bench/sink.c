@@ -2,10 +2,11 @@
  * what it was sent. HTTP/1.1 (kept connections, pipelined requests), HTTP/2 by prior knowledge or ALPN, TLS 1.3. One thread. It trusts its peer: not a
  * server for anything else.
  *
- * Usage: sink [--delay=MS] [--fail=PERCENT[:STATUS]] [--stop] [--tls=CERT,KEY] [--h2]
+ * Usage: sink [--delay=MS] [--fail=PERCENT[:STATUS]] [--answer=BYTES] [--stop] [--tls=CERT,KEY] [--h2]
  * Prints "port N" and "control N", and at SIGTERM its statistics as one line of JSON.
  *   --delay   each answer this many milliseconds (a fraction is fine) after its request
  *   --fail    that share of requests is answered by STATUS (503): every n-th, by count
+ *   --answer  over HTTP/1.1, what FunctionGraph functions answer to an API gateway: {"statusCode":200,…}, with a body of so many bytes
  *   --stop    nothing is answered until SIGUSR1
  * On the control port: GET /-/stats; GET /-/mark, from where "afterMark" counts.
  *
@@ -54,6 +55,7 @@ static struct {
         int status;
         bool h2;
         SSL_CTX *tls;
+        struct bytes answer;             /* n 0: an empty one */
 } options = { .status = 503 };
 
 static struct {
@@ -281,6 +283,8 @@ static void answer(struct connection *c, int32_t stream, bool fails)
                 (void)nghttp2_submit_response(c->h2, stream, &status, 1, NULL);
         } else if (fails)
                 append(&c->out, text, (size_t)snprintf(text, sizeof(text), "HTTP/1.1 %d No\r\nContent-Length: 0\r\n\r\n", options.status));
+        else if (options.answer.n)
+                append(&c->out, options.answer.p, options.answer.n);
         else
                 append(&c->out, good, sizeof(good) - 1);
 }
@@ -596,10 +600,25 @@ static int listen_somewhere(const char *name)
         return fd;
 }
 
+static void make_answer(size_t size)
+{
+        static const char before[] = "{\"statusCode\":200,\"headers\":{},\"body\":\"", behind[] = "\",\"isBase64Encoded\":false}";
+        char head[128];
+
+        append(&options.answer, head,
+               (size_t)snprintf(head, sizeof(head), "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n", sizeof(before) + sizeof(behind) - 2 + size));
+        append(&options.answer, before, sizeof(before) - 1);
+        reserve(&options.answer, size);
+        memset(options.answer.p + options.answer.n, 'y', size);
+        options.answer.n += size;
+        append(&options.answer, behind, sizeof(behind) - 1);
+}
+
 static bool parse_options(int argc, char **argv)
 {
-        static const struct option known[] = { { "delay", required_argument, NULL, 'd' }, { "fail", required_argument, NULL, 'f' }, { "stop", no_argument, NULL, 's' },
-                                               { "tls", required_argument, NULL, 't' },   { "h2", no_argument, NULL, '2' },         { 0 } };
+        static const struct option known[] = { { "delay", required_argument, NULL, 'd' }, { "fail", required_argument, NULL, 'f' }, { "answer", required_argument, NULL, 'a' },
+                                               { "stop", no_argument, NULL, 's' },        { "tls", required_argument, NULL, 't' },  { "h2", no_argument, NULL, '2' },
+                                               { 0 } };
         char *end;
         int c;
 
@@ -610,6 +629,7 @@ static bool parse_options(int argc, char **argv)
                         options.fail = strtod(optarg, &end) / 100;
                         options.status = *end == ':' ? atoi(end + 1) : 503;
                         break;
+                case 'a': make_answer(strtoul(optarg, NULL, 10)); break;
                 case 's': stopped = true; break;
                 case 't': options.tls = tls_new(optarg); break;
                 case '2': options.h2 = true; break;
@@ -639,7 +659,7 @@ int main(int argc, char **argv)
 
         poller = epoll_create1(0);
         if (!parse_options(argc, argv)) {
-                (void)fprintf(stderr, "usage: sink [--delay=MS] [--fail=PERCENT[:STATUS]] [--stop] [--tls=CERT,KEY] [--h2]\n");
+                (void)fprintf(stderr, "usage: sink [--delay=MS] [--fail=PERCENT[:STATUS]] [--answer=BYTES] [--stop] [--tls=CERT,KEY] [--h2]\n");
                 return 2;
         }
         for (size_t i = 0; i < 4; i++)

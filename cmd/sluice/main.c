@@ -1,4 +1,5 @@
 #include <stdio.h>
+#include <sys/resource.h>
 
 #include "options.h"
 
@@ -23,11 +24,23 @@ static void print_help(FILE *out)
         (void)fprintf(out, "\nsluice COMMAND --help shows a command's options.\n");
 }
 
+/* Shells and systemd leave 1,024 for the sake of select(), which nothing here calls: each connection takes one. */
+static void raise_descriptors(void)
+{
+        struct rlimit files;
+
+        if (getrlimit(RLIMIT_NOFILE, &files) < 0)
+                return;
+        files.rlim_cur = files.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &files);
+}
+
 int main(int argc, char **argv)
 {
         const char *names[COUNT_OF(commands)], *near;
         size_t names_n = 0;
 
+        raise_descriptors();
         if (argc < 2) {
                 print_help(stderr);
                 return EXIT_USAGE;

@@ -73,9 +73,9 @@ bool str_to_int64(struct str s, int64_t *out)
         return true;
 }
 
-/* The length of the well-formed sequence at p (RFC 3629), 0 when there is none. */
-static size_t utf8_sequence(const unsigned char *p, size_t n)
+size_t utf8_sequence(const char *text, size_t n)
 {
+        const unsigned char *p = (const unsigned char *)text;
         unsigned char c = p[0];
         size_t length = c < 0x80 ? 1 : c >= 0xc2 && c <= 0xdf ? 2 : (c & 0xf0) == 0xe0 ? 3 : c >= 0xf0 && c <= 0xf4 ? 4 : 0;
 
@@ -91,21 +91,20 @@ static size_t utf8_sequence(const unsigned char *p, size_t n)
 
 bool str_is_utf8(struct str s)
 {
-        const unsigned char *p = (const unsigned char *)s.p;
         size_t i = 0;
 
         while (i < s.n) {
                 uint64_t words[4];
 
-                if (i + 32 <= s.n && (memcpy(words, p + i, 32), ((words[0] | words[1] | words[2] | words[3]) & 0x8080808080808080u) == 0)) {
+                if (i + 32 <= s.n && (memcpy(words, s.p + i, 32), ((words[0] | words[1] | words[2] | words[3]) & 0x8080808080808080u) == 0)) {
                         i += 32;
                         continue;
                 }
-                if (i + 8 <= s.n && (memcpy(words, p + i, 8), (words[0] & 0x8080808080808080u) == 0)) {
+                if (i + 8 <= s.n && (memcpy(words, s.p + i, 8), (words[0] & 0x8080808080808080u) == 0)) {
                         i += 8;
                         continue;
                 }
-                size_t length = utf8_sequence(p + i, s.n - i);
+                size_t length = utf8_sequence(s.p + i, s.n - i);
                 if (!length)
                         return false;
                 i += length;

@@ -128,6 +128,18 @@ void buf_unpercent(struct buf *b, struct str s, bool plus)
         }
 }
 
+void buf_utf8(struct buf *b, struct str s)
+{
+        for (size_t i = 0, length; i < s.n; i += length) {
+                length = utf8_sequence(s.p + i, s.n - i);
+                if (length)
+                        buf_add(b, s.p + i, length);
+                else
+                        buf_str(b, STR("\xef\xbf\xbd"));
+                length = length ? length : 1;
+        }
+}
+
 void buf_base64(struct buf *b, struct str s)
 {
         static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";

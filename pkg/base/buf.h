@@ -40,6 +40,8 @@ void buf_vprintf(struct buf *, const char *format, va_list) PRINTF(2, 0);
 void buf_percent(struct buf *, struct str, const char *keep);
 /* The other way round; what is no escape stays as it is. plus: a + is a space, as in forms. */
 void buf_unpercent(struct buf *, struct str, bool plus);
+/* Each byte that is part of no character of UTF-8 becomes U+FFFD. */
+void buf_utf8(struct buf *, struct str);
 void buf_base64(struct buf *, struct str);
 /* false when the text is not Base64 (padding demanded); what was appended before the fault stays. */
 bool buf_unbase64(struct buf *, struct str) MUST_CHECK;

@@ -1,9 +1,12 @@
 #include "base/loop.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <sys/epoll.h>
+#include <unistd.h>
 #include <uv.h>
 
 struct waker {
@@ -34,11 +37,26 @@ struct loop {
 };
 
 struct loop_io {
-        uv_poll_t poll;
         void (*event)(void *cookie, int events);
         void *cookie;
+        struct loop_crowd *crowd; /* NULL: it is the loop's own, and a struct polled */
+        int fd;
         int want;
         bool closed;
+};
+
+struct polled {
+        struct loop_io io;
+        uv_poll_t poll;
+};
+
+struct loop_crowd {
+        struct loop *loop;
+        struct loop_io *io; /* the loop's, of fd */
+        int fd;             /* an epoll of its own */
+        int most;
+        int n, at; /* of the events being told */
+        struct epoll_event events[];
 };
 
 usec loop_now(const struct loop *l) { return l->now; }
@@ -238,7 +256,7 @@ void loop_stop(struct loop *l) { uv_stop(&l->uv); }
 
 static void on_poll(uv_poll_t *poll, int status, int events)
 {
-        struct loop_io *io = poll->data;
+        struct loop_io *io = &((struct polled *)poll->data)->io;
         int seen = (events & UV_READABLE ? LOOP_READABLE : 0) | (events & UV_WRITABLE ? LOOP_WRITABLE : 0);
 
         /* An error is found by the owner's next read or write. */
@@ -248,47 +266,146 @@ static void on_poll(uv_poll_t *poll, int status, int events)
         io->event(io->cookie, seen);
 }
 
+static struct loop_io set_io(struct loop_crowd *crowd, int fd, void (*event)(void *, int), void *cookie)
+{
+        return (struct loop_io){ .event = event, .cookie = cookie, .crowd = crowd, .fd = fd };
+}
+
 int loop_io_open(struct loop *l, int fd, void (*event)(void *, int), void *cookie, struct loop_io **out, struct error *err)
 {
-        struct loop_io *io = calloc(1, sizeof(*io));
-        int r;
+        struct polled *p = calloc(1, sizeof(*p));
+        int r = UV_ENOMEM;
 
-        if (!io)
-                return error_memory(err);
         l->uv.data = l;
-        r = uv_poll_init(&l->uv, &io->poll, fd);
-        if (r < 0) {
-                free(io);
-                return error_set(err, ERROR_SYSTEM, "watch descriptor %d: %s", fd, uv_strerror(r));
+        if (!p || (r = uv_poll_init(&l->uv, &p->poll, fd)) < 0) {
+                free(p);
+                (void)error_set(err, ERROR_SYSTEM, "watch descriptor %d: %s", fd, uv_strerror(r));
+                return -1;
         }
-        io->poll.data = io;
-        io->event = event;
-        io->cookie = cookie;
-        *out = io;
+        p->poll.data = p;
+        p->io = set_io(NULL, fd, event, cookie);
+        *out = &p->io;
         return 0;
+}
+
+static void want_of_uv(struct polled *p, int events)
+{
+        if (events)
+                (void)uv_poll_start(&p->poll, (events & LOOP_READABLE ? UV_READABLE : 0) | (events & LOOP_WRITABLE ? UV_WRITABLE : 0), on_poll);
+        else
+                (void)uv_poll_stop(&p->poll);
+}
+
+/* Without any event it would still be told of errors, again and again: it leaves. */
+static void want_of_crowd(struct loop_io *io, int events)
+{
+        struct epoll_event e = { .events = (events & LOOP_READABLE ? EPOLLIN : 0u) | (events & LOOP_WRITABLE ? EPOLLOUT : 0u), .data.ptr = io };
+
+        (void)epoll_ctl(io->crowd->fd, !events ? EPOLL_CTL_DEL : io->want ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, io->fd, &e);
 }
 
 void loop_io_want(struct loop_io *io, int events)
 {
         if (io->want == events || io->closed)
                 return;
-        io->want = events;
-        if (events)
-                (void)uv_poll_start(&io->poll, (events & LOOP_READABLE ? UV_READABLE : 0) | (events & LOOP_WRITABLE ? UV_WRITABLE : 0), on_poll);
+        if (io->crowd)
+                want_of_crowd(io, events);
         else
-                (void)uv_poll_stop(&io->poll);
+                want_of_uv(CONTAINER_OF(io, struct polled, io), events);
+        io->want = events;
 }
 
 static void free_io(uv_handle_t *h) { free(h->data); }
 
 void loop_io_close(struct loop_io *io)
 {
+        struct polled *p;
+
         if (!io || io->closed)
                 return;
+        if (io->crowd) {
+                loop_io_want(io, 0);
+                for (int i = io->crowd->at; i < io->crowd->n; i++)
+                        if (io->crowd->events[i].data.ptr == io)
+                                io->crowd->events[i].data.ptr = NULL;
+                free(io);
+                return;
+        }
+        p = CONTAINER_OF(io, struct polled, io);
         io->closed = true;
-        (void)uv_poll_stop(&io->poll);
-        uv_close((uv_handle_t *)&io->poll, free_io);
+        (void)uv_poll_stop(&p->poll);
+        uv_close((uv_handle_t *)&p->poll, free_io);
 }
+
+/* ---- crowds ---------------------------------------------------------------------------------------------------------------------------- */
+
+static void on_crowd(void *cookie, int events UNUSED)
+{
+        struct loop_crowd *c = cookie;
+
+        c->n = epoll_wait(c->fd, c->events, c->most, 0);
+        for (c->at = 0; c->at < c->n; c->at++) {
+                const struct epoll_event *e = &c->events[c->at];
+                struct loop_io *io = e->data.ptr;
+                int seen;
+
+                if (!io)
+                        continue;
+                seen = (e->events & EPOLLIN ? LOOP_READABLE : 0) | (e->events & EPOLLOUT ? LOOP_WRITABLE : 0);
+                /* An error is found by the owner's next read or write. What it wanted may have changed meanwhile. */
+                seen = e->events & (EPOLLERR | EPOLLHUP) ? io->want : seen & io->want;
+                refresh(c->loop);
+                if (seen)
+                        io->event(io->cookie, seen);
+        }
+        c->n = 0;
+}
+
+int loop_crowd_new(struct loop_crowd **out, struct loop *l, uint32_t in_a_pass, struct error *err)
+{
+        struct loop_crowd *c = calloc(1, sizeof(*c) + in_a_pass * sizeof(c->events[0]));
+
+        if (!c)
+                return error_memory(err);
+        c->loop = l;
+        c->most = (int)in_a_pass;
+        c->fd = epoll_create1(EPOLL_CLOEXEC);
+        if (c->fd < 0) {
+                free(c);
+                return error_errno(err, errno, "watch connections");
+        }
+        if (loop_io_open(l, c->fd, on_crowd, c, &c->io, err) < 0) {
+                (void)close(c->fd);
+                free(c);
+                return -1;
+        }
+        loop_io_want(c->io, LOOP_READABLE);
+        *out = c;
+        return 0;
+}
+
+struct loop_crowd *loop_crowd_free(struct loop_crowd *c)
+{
+        if (!c)
+                return NULL;
+        loop_io_close(c->io);
+        (void)close(c->fd);
+        free(c);
+        return NULL;
+}
+
+int loop_crowd_open(struct loop_crowd *c, int fd, void (*event)(void *, int), void *cookie, struct loop_io **out, struct error *err)
+{
+        struct loop_io *io = malloc(sizeof(*io));
+
+        if (!io)
+                return error_memory(err);
+        *io = set_io(c, fd, event, cookie);
+        *out = io;
+        return 0;
+}
+
+/* ---- signals --------------------------------------------------------------------------------------------------------------------------- */
 
 void signals_block(void)
 {

@@ -36,6 +36,13 @@ int loop_io_open(struct loop *, int fd, void (*event)(void *cookie, int events),
 void loop_io_want(struct loop_io *, int events); /* 0: nothing; cheap when unchanged */
 void loop_io_close(struct loop_io *);            /* NULL is fine; does not close the descriptor, which may be closed right after */
 
+/* A crowd: the descriptors of many peers behind one of the loop's. So many of those that are ready have their turn in a pass, those that have
+ * waited longest, so that the few that the loop watches itself are never behind a thousand others. */
+struct loop_crowd;
+int loop_crowd_new(struct loop_crowd **, struct loop *, uint32_t in_a_pass, struct error *) MUST_CHECK;
+struct loop_crowd *loop_crowd_free(struct loop_crowd *);       /* its descriptors are closed; NULL is fine. Returns NULL */
+int loop_crowd_open(struct loop_crowd *, int fd, void (*event)(void *cookie, int events), void *cookie, struct loop_io **, struct error *) MUST_CHECK;
+
 /* Signals, delivered on the loop's thread. They are blocked in other threads by signals_block(), called before the first thread. */
 void signals_block(void);
 int loop_signal(struct loop *, int number, void (*event)(void *cookie, int number), void *cookie, struct error *) MUST_CHECK;

@@ -294,6 +294,129 @@ static void a_watch_may_close_itself(void **state UNUSED)
         assert_non_null(strstr(err.text, "99999"));
 }
 
+/* ---- crowds --------------------------------------------------------------------------------------------------------------------------- */
+
+enum { MEMBERS = 100, IN_A_PASS = 8 };
+static struct member { struct loop_io *io; int fd[2]; unsigned told; } members[MEMBERS];
+static struct loop_crowd *crowd;
+static int own[2];
+static unsigned told_in_all, told_when_own;
+
+static void open_members(void (*event)(void *, int))
+{
+        struct error err;
+
+        told_in_all = told_when_own = 0;
+        assert_int_equal(loop_crowd_new(&crowd, loop, IN_A_PASS, &err), 0);
+        for (struct member *m = members; m < members + MEMBERS; m++) {
+                m->told = 0;
+                assert_int_equal(pipe(m->fd), 0);
+                assert_int_equal(write(m->fd[1], "x", 1), 1);
+                assert_int_equal(loop_crowd_open(crowd, m->fd[0], event, m, &m->io, &err), 0);
+                loop_io_want(m->io, LOOP_READABLE);
+        }
+}
+
+static void close_members(void)
+{
+        for (struct member *m = members; m < members + MEMBERS; m++) {
+                loop_io_close(m->io);
+                (void)close(m->fd[0]);
+                (void)close(m->fd[1]);
+        }
+        crowd = loop_crowd_free(crowd);
+}
+
+/* Nobody reads: each is told of in each turn. */
+static void member_told(void *cookie, int events)
+{
+        struct member *m = cookie;
+
+        assert_int_equal(events, LOOP_READABLE);
+        m->told++;
+        if (++told_in_all == 1)
+                assert_int_equal(write(own[1], "x", 1), 1);
+        if (told_in_all == 10 * MEMBERS)
+                loop_stop(loop);
+}
+
+static void own_told(void *cookie UNUSED, int events UNUSED)
+{
+        char c;
+
+        assert_int_equal(read(own[0], &c, 1), 1);
+        told_when_own = told_in_all;
+}
+
+static void a_crowd_holds_up_nobody_and_all_have_their_turn(void **state UNUSED)
+{
+        struct loop_io *io;
+        struct error err;
+
+        assert_int_equal(pipe(own), 0);
+        assert_int_equal(loop_io_open(loop, own[0], own_told, NULL, &io, &err), 0);
+        loop_io_want(io, LOOP_READABLE);
+        open_members(member_told);
+        run();
+        assert_in_range(told_when_own, 1, 2 * IN_A_PASS);
+        for (struct member *m = members; m < members + MEMBERS; m++)
+                assert_in_range(m->told, 9, 11);
+        close_members();
+        loop_io_close(io);
+        (void)close(own[0]);
+        (void)close(own[1]);
+}
+
+/* Each wants nothing more of itself and closes the one behind it: those with odd numbers are never told. */
+static void member_closes_the_next(void *cookie, int events UNUSED)
+{
+        struct member *m = cookie, *next = m + 1;
+
+        m->told++;
+        loop_io_want(m->io, 0);
+        loop_io_close(next->io);
+        next->io = NULL;
+        if (++told_in_all == MEMBERS / 2)
+                loop_stop(loop);
+}
+
+static void a_member_that_was_closed_is_not_told(void **state UNUSED)
+{
+        open_members(member_closes_the_next);
+        run();
+        for (unsigned i = 0; i < MEMBERS; i++)
+                assert_int_equal(members[i].told, i % 2 == 0);
+        close_members();
+}
+
+static void member_hears_the_end(void *cookie, int events)
+{
+        struct member *m = cookie;
+
+        assert_true(m == &members[1]);
+        assert_int_equal(events, LOOP_READABLE);
+        loop_stop(loop);
+}
+
+static void an_end_is_told_to_who_wants_something(void **state UNUSED)
+{
+        char c;
+
+        open_members(member_hears_the_end);
+        for (struct member *m = members; m < members + MEMBERS; m++) {
+                assert_int_equal(read(m->fd[0], &c, 1), 1);
+                if (m != &members[1])
+                        loop_io_want(m->io, 0);
+                (void)close(m->fd[1]);
+        }
+        run();
+        for (struct member *m = members; m < members + MEMBERS; m++) {
+                loop_io_close(m->io);
+                (void)close(m->fd[0]);
+        }
+        crowd = loop_crowd_free(crowd);
+}
+
 static void on_hangup(void *cookie, int number)
 {
         *(int *)cookie = number;
@@ -326,6 +449,9 @@ int main(void)
                 cmocka_unit_test_setup_teardown(a_deadline_may_be_set_while_turning, setup, teardown),
                 cmocka_unit_test_setup_teardown(no_ring_is_lost, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_watch_may_close_itself, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_crowd_holds_up_nobody_and_all_have_their_turn, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_member_that_was_closed_is_not_told, setup, teardown),
+                cmocka_unit_test_setup_teardown(an_end_is_told_to_who_wants_something, setup, teardown),
                 cmocka_unit_test_setup_teardown(signals_come_on_the_loop, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_loop_closes_clean, setup, teardown),
         };

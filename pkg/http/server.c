@@ -9,6 +9,8 @@ static const usec ACCEPT_AGAIN = 100 * USEC_MSEC;
 
 uint16_t http_server_port(const struct http_server *s) { return s->port; }
 
+size_t http_server_buffered(const struct http_server *s) { return s->stats.buffered; }
+
 void http_server_stats(const struct http_server *s, struct http_server_stats *out)
 {
         *out = s->stats;
@@ -47,7 +49,7 @@ static struct http_call *call_new(struct http_server *s, int fd)
                 free(c);
                 return NULL;
         }
-        if (!c || loop_io_open(s->loop, fd, call_event, c, &c->io, NULL) < 0) {
+        if (!c || loop_crowd_open(s->crowd, fd, call_event, c, &c->io, NULL) < 0) {
                 if (c)
                         SSL_free(c->tls);
                 free(c);
@@ -193,6 +195,8 @@ static int start(struct http_server *s, const char *address, struct error *err)
 {
         if (set_trusted(s, err) < 0 || (s->config.tls && tls_server_new(&s->tls, s->config.tls, err) < 0))
                 return -1;
+        if (loop_crowd_new(&s->crowd, s->loop, EVENTS_IN_A_PASS, err) < 0)
+                return -1;
         s->fd = listen_on(address, &s->port, err);
         if (s->fd < 0 || loop_io_open(s->loop, s->fd, on_accept, s, &s->io, err) < 0)
                 return -1;
@@ -269,6 +273,7 @@ struct http_server *http_server_free(struct http_server *s)
         loop_forget(s->loop, &s->linger_end);
         while (s->calls)
                 call_close(s->calls);
+        s->crowd = loop_crowd_free(s->crowd);
         works_free(s);
         s->tls = tls_server_free(s->tls);
         free(s->trusted);

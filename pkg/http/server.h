@@ -73,8 +73,11 @@ struct http_server_stats {
         uint64_t refused[HTTP_REFUSAL_MAX];
 };
 void http_server_stats(const struct http_server *, struct http_server_stats *);
+size_t http_server_buffered(const struct http_server *);
 
 const struct http_message *http_call_message(const struct http_call *);
+/* Counts so many bytes, which the handler holds for the call elsewhere, among those in memory until it is answered. */
+void http_call_hold(struct http_call *, size_t);
 /* Where the handler keeps its own. */
 void http_call_set(struct http_call *, void *);
 void *http_call_get(const struct http_call *);

@@ -79,7 +79,7 @@ static void work_release(struct http_server *s, struct work *w)
         shrink(&w->in);
         shrink(&w->out);
         buf_done(&w->body);
-        w->fed = w->sent = w->size = 0;
+        w->fed = w->sent = w->held = w->size = 0;
         w->next = s->spare;
         s->spare = w;
         s->spare_n++;
@@ -88,10 +88,16 @@ static void work_release(struct http_server *s, struct work *w)
 static void work_count(struct http_server *s, struct work *w)
 {
         const struct http_message *m = &w->intake.codec.message;
-        size_t size = sizeof(*w) + m->target.cap + m->head.cap + m->body.cap + w->in.cap + w->out.cap + w->body.cap;
+        size_t size = sizeof(*w) + m->target.cap + m->head.cap + m->body.cap + w->in.cap + w->out.cap + w->body.cap + w->held;
 
         s->stats.buffered += size - w->size;
         w->size = size;
+}
+
+void http_call_hold(struct http_call *c, size_t bytes)
+{
+        c->work->held = bytes;
+        work_count(c->server, c->work);
 }
 
 static size_t unsent(const struct work *w) { return w->out.n + w->body.n - w->sent; }
@@ -320,6 +326,7 @@ static bool step(struct http_call *c, struct str *bytes)
         bytes->p += used;
         bytes->n -= used;
         if (http_intake_complete(&w->intake)) {
+                work_count(s, w);
                 handle(c);
                 return c->phase != PHASE_HANDLING;
         }
@@ -462,6 +469,7 @@ static void reply(struct http_call *c, int status, struct str content_type, stru
         } else if (with_body)
                 send_borrowed(c, body);
         http_intake_next(&w->intake); /* the answer may have lain in the request */
+        w->held = 0;
         if (!c->in_loop)
                 (void)call_go_on(c);
 }

@@ -16,6 +16,7 @@ enum {
         KEEP_MAX = 16384,       /* a buffer up to this is kept for the next request */
         SPARE_MAX = 64,         /* works kept for the next request */
         READS_MAX = 16,         /* of one connection in a pass */
+        EVENTS_IN_A_PASS = 32,  /* connections that have their turn: answers of functions come between, however many callers there are */
 };
 
 /* What a connection holds from a request's first byte until its answer is out; an idle one holds nothing. */
@@ -27,7 +28,8 @@ struct work {
         struct buf out;         /* answers */
         struct buf body;        /* of the last one, taken from the handler; behind out */
         size_t sent;            /* of out and body together */
-        size_t size;            /* as counted by the server */
+        size_t held;            /* by the handler, for the request */
+        size_t size;            /* as counted by the server, held among it */
 };
 
 enum phase {
@@ -71,6 +73,7 @@ struct http_server {
         int fd;
         uint16_t port;
         struct loop_io *io;
+        struct loop_crowd *crowd;        /* the connections' descriptors */
         struct http_call *calls;
         uint32_t calls_n, surplus_n, spare_n;
         struct work *spare;

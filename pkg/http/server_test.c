@@ -540,6 +540,31 @@ static void bodies_are_bounded_together(void **state UNUSED)
                 peer_done(&all[i]);
 }
 
+/* What a handler holds for a request counts, until it is answered or given up. */
+static void what_a_handler_holds_counts(void **state UNUSED)
+{
+        enum { HELD = 1 << 20 };
+        struct peer a, b;
+
+        serve((struct http_server_config){ .gone = gone, .half_close = -1 });
+        peer_connect(&a);
+        peer_connect(&b);
+        peer_say(&a, "GET /hold HTTP/1.1\r\nHost: h\r\n\r\n");
+        http_call_hold(held(1), HELD);
+        peer_say(&b, "GET /hold HTTP/1.1\r\nHost: h\r\n\r\n");
+        http_call_hold(held(2), HELD);
+        assert_in_range(http_server_buffered(server), 2 * HELD, 3 * HELD);
+        answer(app.held[0], "a");
+        (void)peer_await(&a, "HTTP/1.1 ", 1);
+        assert_in_range(http_server_buffered(server), HELD, 2 * HELD);
+        shutdown(b.fd, SHUT_RDWR);
+        while (!app.gone)
+                run();
+        assert_in_range(http_server_buffered(server), 0, HELD);
+        peer_done(&a);
+        peer_done(&b);
+}
+
 /* ---- answers ---------------------------------------------------------------------------------------------------------------------------- */
 
 static void large_answers_arrive_whole(void **state UNUSED)
@@ -743,6 +768,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(a_body_that_is_fast_enough_has_more_time, setup, teardown),
                 cmocka_unit_test_setup_teardown(who_does_not_take_the_answer_is_given_up, setup, teardown),
                 cmocka_unit_test_setup_teardown(bodies_are_bounded_together, setup, teardown),
+                cmocka_unit_test_setup_teardown(what_a_handler_holds_counts, setup, teardown),
                 cmocka_unit_test_setup_teardown(large_answers_arrive_whole, setup, teardown),
                 cmocka_unit_test_setup_teardown(who_waits_for_100_gets_it, setup, teardown),
                 cmocka_unit_test_setup_teardown(statuses_have_their_texts, setup, teardown),

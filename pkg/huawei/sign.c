@@ -50,6 +50,7 @@ static int by_name(const void *a, const void *b)
         return r ? r : x->value.n < y->value.n ? -1 : x->value.n > y->value.n;
 }
 
+/* A + is a space, as it is for those who read the query; the official clients never send one that is not. */
 static void canonical_query(struct buf *out, struct str query)
 {
         BUF_AT_END struct buf space = BUF_INIT(1 << 20);
@@ -60,16 +61,20 @@ static void canonical_query(struct buf *out, struct str query)
                 out->failed = true;
                 return;
         }
-        while (query.n && n < COUNT_OF(pairs)) {
+        while (query.n) {
                 struct str value = str_cut(&query, '&'), name = str_cut(&value, '=');
                 size_t from = space.n;
 
                 if (!name.n && !value.n)
                         continue;
-                buf_unpercent(&space, name, false);
+                if (n == COUNT_OF(pairs)) { /* what is not looked at is not signed */
+                        out->failed = true;
+                        return;
+                }
+                buf_unpercent(&space, name, true);
                 pairs[n].name = (struct str){ space.p + from, space.n - from };
                 from = space.n;
-                buf_unpercent(&space, value, false);
+                buf_unpercent(&space, value, true);
                 pairs[n++].value = (struct str){ space.p + from, space.n - from };
         }
         qsort(pairs, n, sizeof(pairs[0]), by_name);
@@ -107,6 +112,7 @@ static void canonical_headers(struct buf *out, const struct sign_request *r)
                 out->failed = true;
                 return;
         }
+        out->failed = out->failed || r->headers_n > COUNT_OF(pairs);
         for (size_t i = 0; i < r->headers_n && n < COUNT_OF(pairs); i++) {
                 size_t from = space.n;
 
@@ -145,15 +151,16 @@ void sign_request(const struct sign_request *r, struct str date, struct str secr
 
                 canonical_path(&path, r->path);
                 buf_str(&canonical, buf_view(&path));
+                canonical.failed = canonical.failed || path.failed;
         }
         buf_char(&canonical, '\n');
         canonical_query(&canonical, r->query);
         buf_char(&canonical, '\n');
         canonical_headers(&canonical, r);
         buf_char(&canonical, '\n');
-        if (stated.n && r->body.n)
+        if (str_is(stated, "UNSIGNED-PAYLOAD") && r->body.n)
                 buf_str(&canonical, stated);
-        else {
+        else { /* a hash that is stated is signed as a header; it is the body's, or the signature is not right */
                 hash(r->body, hashed);
                 buf_text(&canonical, hashed);
         }

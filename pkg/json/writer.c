@@ -31,15 +31,6 @@ static size_t plain_run(const char *p, size_t n)
         return i;
 }
 
-/* The length of the well-formed UTF-8 sequence at p, 0 when there is none. */
-static size_t sequence(const char *p, size_t n)
-{
-        unsigned char c = (unsigned char)p[0];
-        size_t length = c >= 0xc2 && c <= 0xdf ? 2 : (c & 0xf0) == 0xe0 ? 3 : c >= 0xf0 && c <= 0xf4 ? 4 : 0;
-
-        return length && length <= n && str_is_utf8((struct str){ p, length }) ? length : 0;
-}
-
 static void escape_ascii(struct buf *b, char c)
 {
         switch (c) {
@@ -66,7 +57,7 @@ void writer_escape(struct buf *b, struct str s)
                         return;
                 if (!((unsigned char)s.p[0] & 0x80))
                         escape_ascii(b, s.p[0]);
-                else if ((length = sequence(s.p, s.n)) != 0)
+                else if ((length = utf8_sequence(s.p, s.n)) != 0)
                         buf_add(b, s.p, length);
                 else {
                         buf_add(b, "\xef\xbf\xbd", 3);

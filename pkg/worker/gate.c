@@ -2,13 +2,17 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <sys/resource.h>
 
+#include "base/log.h"
 #include "base/table.h"
 #include "delivery/flow.h"
 #include "filter/filter.h"
 
 /* API Gateway's own: a URI and a header of 32 KiB, headers of 128 KiB, bodies of 12 MB. */
-enum { HEAD_MOST = 128 * 1024, TARGET_MOST = 32 * 1024, HEADER_MOST = 32 * 1024, BODY_MOST = 12 << 20, CONNECTIONS_MOST = 20000 };
+enum { HEAD_MOST = 128 * 1024, TARGET_MOST = 32 * 1024, HEADER_MOST = 32 * 1024, BODY_MOST = 12 << 20, CONNECTIONS_MOST = 20000, DESCRIPTORS_KEPT = 1024 };
+/* Bytes of requests, the events made of them and answers that are in memory: half of what the process may have, and no more than this. */
+static const size_t MEMORY_MOST = (size_t)256 << 20;
 
 /* ---- the host -------------------------------------------------------------------------------------------------------------------------- */
 
@@ -34,6 +38,7 @@ struct gate_host {
         struct gate *gates;
         struct buf client;               /* the caller's address, while a request is taken in */
         struct random random;
+        size_t memory_most;              /* bytes of requests and events */
 };
 
 struct slot_use { struct call *call; uint32_t generation; };
@@ -113,12 +118,47 @@ static void on_refused(void *cookie, struct http_refused *r)
         request_error(r->headers, r->body, "APIG.0201", r->why, str_of(id));
 }
 
+/* What descriptors allow: callers past that are told 503 instead of hanging where nobody accepts them. */
+static uint32_t connections_most(void)
+{
+        struct rlimit files;
+        rlim_t most;
+
+        if (getrlimit(RLIMIT_NOFILE, &files) < 0 || files.rlim_cur >= CONNECTIONS_MOST + DESCRIPTORS_KEPT)
+                return CONNECTIONS_MOST;
+        most = files.rlim_cur > 2 * DESCRIPTORS_KEPT ? files.rlim_cur - DESCRIPTORS_KEPT : files.rlim_cur / 2;
+        log_info("fewer callers than usual can be connected at once: the limit of open files (ulimit -Hn) is low", LOG_I("connections", most), LOG_I("limit", files.rlim_cur));
+        return (uint32_t)most;
+}
+
+/* As the control group says; containers see their own. */
+static size_t memory_most(void)
+{
+        BUF_AT_END struct buf group = BUF_INIT(65536), path = BUF_INIT(65536), limit = BUF_INIT(4096);
+        struct str rest;
+        int64_t most;
+
+        if (buf_read_file(&group, "/proc/self/cgroup", NULL) < 0)
+                return MEMORY_MOST;
+        rest = buf_view(&group);
+        while (rest.n) {
+                struct str line = str_cut(&rest, '\n');
+
+                if (str_starts(line, STR("0::")))
+                        buf_printf(&path, "/sys/fs/cgroup%.*s/memory.max", (int)line.n - 3, line.p + 3);
+        }
+        if (!path.n || path.failed || buf_read_file(&limit, path.p, NULL) < 0 || !str_to_int64(str_trim(buf_view(&limit)), &most) || most <= 0)
+                return MEMORY_MOST;
+        return MIN_OF((size_t)most / 2, MEMORY_MOST);
+}
+
 int gate_host_new(struct gate_host **out, struct loop *loop, const struct gate_host_config *c, struct error *err)
 {
         struct gate_host *h = calloc(1, sizeof(*h));
+        const size_t most = memory_most();
         const struct http_server_tls tls = { .cert = c->cert, .key = c->key, .client_ca = c->client_ca, .client_required = c->client_ca != NULL };
         struct http_server_config config = { .address = c->address, .head_max = HEAD_MOST, .target_max = TARGET_MOST, .header_max = HEADER_MOST, .body_max = BODY_MOST,
-                                             .max_connections = CONNECTIONS_MOST, .head_timeout = 20 * USEC_SEC, .body_grace = 20 * USEC_SEC, .tls = c->cert ? &tls : NULL,
+                                             .max_connections = connections_most(), .buffered_max = most / 4 * 3, .head_timeout = 20 * USEC_SEC, .body_grace = 20 * USEC_SEC, .tls = c->cert ? &tls : NULL,
                                              .trusted = c->trusted, .trusted_n = c->trusted_n, .handle = handle, .gone = on_gone, .refused = on_refused, .cookie = h };
 
         if (!h)
@@ -126,6 +166,7 @@ int gate_host_new(struct gate_host **out, struct loop *loop, const struct gate_h
         h->loop = loop;
         random_init(&h->random, random_seed());
         h->client.max = 256;
+        h->memory_most = most;
         if (http_server_new(&h->server, loop, &config, err) < 0) {
                 free(h);
                 return -1;
@@ -345,6 +386,16 @@ static bool take_place(struct call *c, usec now)
         return true;
 }
 
+/* Room for the event: its body is text that may need escapes, or Base64. */
+static bool has_room(const struct gate *g, struct record *const *records, size_t n)
+{
+        size_t most = g->config.host->memory_most, used = http_server_buffered(g->config.host->server), need = 65536;
+
+        for (size_t i = 0; i < n; i++)
+                need += records[i]->value.n + records[i]->value.n / 2;
+        return used < most && need <= most - used;
+}
+
 static void deliver(struct call *c, usec now)
 {
         struct gate *g = c->gate;
@@ -363,6 +414,8 @@ static void deliver(struct call *c, usec now)
                 o = stopping;
         else if (passed && !sender_ready(g->config.sender, &why))
                 o = (struct push_outcome){ .result = PUSH_NOT_READY, .text = why ? why : "the function is being initialized" };
+        else if (passed && !has_room(g, g->scratch, passed))
+                o = (struct push_outcome){ .result = PUSH_NOT_READY, .text = "too many bytes of requests are in memory" };
         else if (passed && g->free_slots_n == 0 && !c->timed)
                 o = busy;
         else if (passed && !flow_allows(&g->flow, 0, now))
@@ -374,6 +427,8 @@ static void deliver(struct call *c, usec now)
                 a.records = g->scratch;
                 a.n = passed;
                 sender_send(g->config.sender, &a);
+                if (c->http)
+                        http_call_hold(c->http, sender_held(g->config.sender, c->ticket));
                 return;
         }
         finish(c, &o);

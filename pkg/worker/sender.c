@@ -8,7 +8,7 @@
 enum { MESSAGE_KEPT = 256 * 1024, MESSAGE_MOST = 64 << 20, TARGET_SPACE = 256 * 1024, ANSWER_KEPT = 4096, PARTIAL_ANSWER_KEPT = 1 << 20 };
 #define TAG_INIT ((uint64_t)1 << 32)
 
-enum slot_state { SLOT_FREE, SLOT_TRANSFORMING, SLOT_SENT, SLOT_LETTER };
+enum slot_state { SLOT_FREE, SLOT_TRANSFORMING, SLOT_SENT, SLOT_LETTER, SLOT_FAILED };
 struct slot {
         enum slot_state state;
         uint32_t ticket, n;
@@ -114,7 +114,7 @@ static struct slot *slot_of(struct sender *s, uint32_t ticket) { return &s->slot
 
 static void fail_slot(struct sender *s, struct slot *slot, enum answer_kind kind, const char *why)
 {
-        slot->state = SLOT_FREE;
+        slot->state = SLOT_FAILED;
         free(slot->failure);
         slot->failure = str_dup(str_of(why));
         slot->failed_as = kind;
@@ -196,6 +196,32 @@ void sender_send(struct sender *s, const struct action *a)
                 send_records(s, slot, a);
 }
 
+size_t sender_held(const struct sender *s, uint32_t ticket)
+{
+        const struct slot *slot = &s->slots[ticket & 0xffff];
+
+        return slot->ticket == ticket ? slot->message.cap : 0;
+}
+
+/* What is large is not kept for the next request: that may never come. */
+static void free_slot(struct slot *slot)
+{
+        slot->state = SLOT_FREE;
+        if (slot->message.cap > MESSAGE_KEPT)
+                buf_done(&slot->message);
+}
+
+static void forget_failure(struct sender *s, const struct slot *slot)
+{
+        struct slot **at = &s->failed;
+
+        while (*at != slot)
+                at = &(*at)->next_failed;
+        *at = slot->next_failed;
+        if (!*at)
+                s->failed_last = at;
+}
+
 void sender_cancel(struct sender *s, uint32_t ticket)
 {
         struct slot *slot = slot_of(s, ticket);
@@ -208,7 +234,9 @@ void sender_cancel(struct sender *s, uint32_t ticket)
                 s->http.ops->cancel(s->http.cookie, ticket);
         else if (slot->state == SLOT_LETTER)
                 letters_cancel(s->letters, ticket);
-        slot->state = SLOT_FREE;
+        else if (slot->state == SLOT_FAILED)
+                forget_failure(s, slot);
+        free_slot(slot);
 }
 
 /* ---- answers -------------------------------------------------------------------------------------------------------------------------- */
@@ -284,6 +312,7 @@ static bool take_failure(struct sender *s, uint32_t *ticket, struct answer *a)
         if (!(s->failed = slot->next_failed))
                 s->failed_last = &s->failed;
         *ticket = slot->ticket;
+        free_slot(slot);
         *a = (struct answer){ .kind = slot->failed_as, .text = slot->failure ? slot->failure : "out of memory" };
         return true;
 }
@@ -321,7 +350,7 @@ bool sender_take(struct sender *s, uint32_t *ticket, struct answer *a)
                         continue;
                 }
                 *ticket = (uint32_t)c.tag;
-                slot_of(s, *ticket)->state = SLOT_FREE;
+                free_slot(slot_of(s, *ticket));
                 answered(s, slot_of(s, *ticket), &c, a);
                 return true;
         }

@@ -26,6 +26,7 @@ struct sender_config {
 };
 int sender_new(struct sender **, const struct sender_config *, struct error *) MUST_CHECK;
 void sender_send(struct sender *, const struct action *);          /* ACTION_SEND, ACTION_DEAD_LETTER */
+size_t sender_held(const struct sender *, uint32_t ticket);      /* bytes of the request under way */
 void sender_cancel(struct sender *, uint32_t ticket);
 /* Moves what does not depend on requests: secrets, tokens, the initialization. */
 void sender_turn(struct sender *, usec now);

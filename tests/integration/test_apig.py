@@ -754,3 +754,36 @@ def test_preview_shows_the_event_of_a_request(tmp_path):
     event = strict(json.loads(done.stdout), shapes.APIG)
     assert (event["httpMethod"], event["pathParameters"], event["queryStringParameters"]) == ("POST", {"id": "7"}, {"n": "1,2", "q": "x"})
     assert base64.b64decode(event["body"]) == b'{"a":1}' and event["headers"] == {"x-one": "1"}
+
+
+def test_large_bodies_are_bounded_in_memory(gateway, sink):
+    """64 callers send 6 MB at once to a function that takes its time: 256 MiB of requests and events, and the rest is told 503."""
+    uploads, size, base = 64, 6_000_000, 64 << 20
+    g = gateway(api("/upload", sink, delivery={"maxInFlight": uploads}, timeout="60s"))
+    release, results, came = threading.Event(), [], []
+    sink.answer = lambda request: (came.append(1), release.wait(60), answer(body=str(len(request.body))))[2]
+    body = b"x" * size
+
+    def upload():
+        try:
+            status, headers, text = g.call("POST", "/upload", body, timeout=60)
+            found = (status, int(text) if status == 200 else json.loads(text)["error_code"])
+        except (ConnectionError, http.client.HTTPException):  # refused and closed while it was still sending
+            found = (503, "closed")
+        results.append(found)
+
+    def peak():
+        return int(next(line for line in open(f"/proc/{g.run.pid}/status") if line.startswith("VmHWM")).split()[1]) << 10
+
+    callers = [threading.Thread(target=upload) for _ in range(uploads)]
+    for c in callers:
+        c.start()
+    wait_until("each is refused or at the function", lambda: len(results) + len(came) >= uploads, 60)
+    release.set()
+    for c in callers:
+        c.join()
+    statuses = [status for status, _ in results]
+    assert set(statuses) == {200, 503} and statuses.count(200) >= 8, statuses
+    assert all(n > size for status, n in results if status == 200)
+    assert peak() < (256 << 20) + base, f"{peak() >> 20} MiB"
+    assert g.call("POST", "/upload", b"small")[0] == 200

@@ -1,12 +1,15 @@
 #include <jansson.h>
 #include <stdio.h>
 
+#include "json/check.h"
+#include "json/scan.h"
+#include "json/check.h"
+#include "json/scan.h"
 #include "json/writer.h"
 #include "source/apig/apig.h"
 
-static bool malformed(struct buf *why, json_t *root, const char *what)
+static bool malformed(struct buf *why, const char *what)
 {
-        json_decref(root);
         buf_text(why, what);
         return false;
 }
@@ -27,10 +30,10 @@ static bool field_value(const char *s)
         return true;
 }
 
-/* What belongs to the connection is not the function's to say. */
+/* What belongs to the connection is not the function's to say, nor is the Date, which the listener gives. */
 static bool of_connection(const char *name)
 {
-        static const char *const names[] = { "Connection", "Content-Length", "Transfer-Encoding", "Keep-Alive", "Upgrade", "Trailer", "TE", "Proxy-Connection" };
+        static const char *const names[] = { "Connection", "Content-Length", "Transfer-Encoding", "Keep-Alive", "Upgrade", "Trailer", "TE", "Proxy-Connection", "Date" };
 
         for (size_t i = 0; i < COUNT_OF(names); i++)
                 if (str_equal_nocase(str_of(name), str_of(names[i])))
@@ -47,7 +50,7 @@ static bool add_header(struct buf *out, const char *name, json_t *value)
                 (void)snprintf(number, sizeof(number), json_is_true(value) ? "true" : json_is_false(value) ? "false" : "%lld", (long long)json_integer_value(value));
                 text = number;
         }
-        if (!text || !*name || !token(name) || !field_value(text))
+        if (!text || (text != number && json_string_length(value) != strlen(text)) || !*name || !token(name) || !field_value(text))
                 return false;
         if (!of_connection(name))
                 buf_printf(out, "%s: %s\r\n", name, text);
@@ -74,39 +77,95 @@ static bool add_headers(struct buf *out, json_t *headers, bool *typed)
         return true;
 }
 
+/* The text of a member's value, as written; n 0: it is absent. The last of a name counts. */
+struct members { struct str status, headers, body, base64; };
+
+static struct str *member_of(struct members *m, struct str raw, bool escaped)
+{
+        BUF_AT_END struct buf name = BUF_INIT(65536);
+        const struct { const char *name; struct str *value; } known[] = { { "statusCode", &m->status }, { "headers", &m->headers }, { "body", &m->body }, { "isBase64Encoded", &m->base64 } };
+
+        if (escaped) {
+                (void)scan_decode(raw, &name);
+                raw = buf_view(&name);
+        }
+        for (size_t i = 0; i < COUNT_OF(known); i++)
+                if (str_is(raw, known[i].name))
+                        return known[i].value;
+        return NULL;
+}
+
+/* The body may be megabytes: no tree is built of it. */
+static bool find_members(struct str answer, struct members *m)
+{
+        struct str name, *value;
+        const char *from;
+        struct scan s;
+        bool escaped;
+
+        scan_init(&s, answer);
+        if (!scan_take(&s, '{'))
+                return false;
+        if (!scan_take(&s, '}'))
+                do {
+                        if (!scan_name(&s, &name, &escaped))
+                                return false;
+                        (void)scan_peek(&s);
+                        from = s.p;
+                        if (!scan_skip(&s, JSON_DEPTH_MAX))
+                                return false;
+                        if ((value = member_of(m, name, escaped)))
+                                *value = (struct str){ from, (size_t)(s.p - from) };
+                } while (scan_more(&s, '}'));
+        return !s.fault && scan_peek(&s) == 0 && s.p == s.end && str_is_utf8(answer);
+}
+
+static bool take_headers(struct str text, struct buf *out, bool *typed)
+{
+        json_t *headers = json_loadb(text.p, text.n, JSON_ALLOW_NUL, NULL);
+        bool good = headers && add_headers(out, headers, typed);
+
+        json_decref(headers);
+        return good;
+}
+
+static bool take_body(struct str text, bool base64, struct buf *out, struct buf *why)
+{
+        BUF_AT_END struct buf plain = BUF_INIT(out->max);
+        struct str raw = { text.p + 1, text.n - 2 };
+
+        if (!base64)
+                return scan_decode(raw, out) || malformed(why, "body holds half of a surrogate pair");
+        if (memchr(raw.p, '\\', raw.n)) {
+                (void)scan_decode(raw, &plain);
+                raw = buf_view(&plain);
+        }
+        return buf_unbase64(out, raw) || malformed(why, "isBase64Encoded is true, but body is no Base64");
+}
+
 bool apig_answer(struct str answer, struct push_reply *r, struct buf *why)
 {
-        json_error_t error;
-        json_t *root = json_loadb(answer.p, answer.n, JSON_ALLOW_NUL, &error), *body, *base64, *status, *headers;
+        struct members m = { 0 };
+        int64_t status;
         bool typed = false;
-        struct str text;
 
-        if (!json_is_object(root))
-                return malformed(why, root, "the function's answer is no JSON object");
-        status = json_object_get(root, "statusCode");
-        body = json_object_get(root, "body");
-        base64 = json_object_get(root, "isBase64Encoded");
-        headers = json_object_get(root, "headers");
-        if (!json_is_integer(status) || json_integer_value(status) < 200 || json_integer_value(status) > 599)
-                return malformed(why, root, "statusCode must be an integer from 200 to 599");
-        if (body && !json_is_string(body))
-                return malformed(why, root, "body must be a string");
-        if (base64 && !json_is_boolean(base64))
-                return malformed(why, root, "isBase64Encoded must be true or false");
-        if (headers && !json_is_null(headers) && !json_is_object(headers))
-                return malformed(why, root, "headers must be a map");
-        r->status = (int)json_integer_value(status);
-        if (headers && !add_headers(&r->headers, headers, &typed))
-                return malformed(why, root, "headers must map names to values that a header can hold");
-        text = (struct str){ json_string_value(body), json_string_length(body) };
-        if (json_is_true(base64)) {
-                if (!buf_unbase64(&r->body, text))
-                        return malformed(why, root, "isBase64Encoded is true, but body is no Base64");
-        } else
-                buf_str(&r->body, text);
+        if (!find_members(answer, &m))
+                return malformed(why, "the function's answer is no JSON object");
+        if (!str_to_int64(m.status, &status) || status < 200 || status > 599)
+                return malformed(why, "statusCode must be an integer from 200 to 599");
+        if (m.body.n && m.body.p[0] != '"')
+                return malformed(why, "body must be a string");
+        if (m.base64.n && m.base64.p[0] != 't' && m.base64.p[0] != 'f')
+                return malformed(why, "isBase64Encoded must be true or false");
+        if (m.headers.n && m.headers.p[0] != '{' && m.headers.p[0] != 'n')
+                return malformed(why, "headers must be a map");
+        r->status = (int)status;
+        if (m.headers.n && m.headers.p[0] == '{' && !take_headers(m.headers, &r->headers, &typed))
+                return malformed(why, "headers must map names to values that a header can hold");
+        if (m.body.n && !take_body(m.body, m.base64.n && m.base64.p[0] == 't', &r->body, why))
+                return false;
         if (!typed && r->body.n)
                 buf_text(&r->headers, "Content-Type: text/plain; charset=utf-8\r\n");
-        json_decref(root);
         return true;
 }
 

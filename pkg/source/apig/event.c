@@ -70,17 +70,23 @@ static void add_pair(struct pairs *p, struct str name, struct str value)
 
 static void note_header(void *cookie, struct str name, struct str value) { add_pair(cookie, name, value); }
 
+/* As UTF-8, whatever it was: two names that a reader of the event takes for one are one. */
 static struct str decoded(struct pairs *p, struct str s, bool plus)
 {
-        size_t from = p->space.n;
+        size_t from = p->space.n, n;
 
         buf_unpercent(&p->space, s, plus);
+        n = p->space.n - from;
+        if (!str_is_utf8((struct str){ p->space.p + from, n })) {
+                buf_utf8(&p->space, (struct str){ p->space.p + from, n });
+                from += n;
+        }
         return (struct str){ p->space.p + from, p->space.n - from };
 }
 
 static void parse_query(struct pairs *p, struct str query)
 {
-        if (!buf_reserve(&p->space, query.n + 1))
+        if (!buf_reserve(&p->space, 4 * query.n + 1)) /* once, so that what is decoded stays where it is */
                 return;
         while (query.n) {
                 struct str value = str_cut(&query, '&'), name = str_cut(&value, '=');
@@ -95,7 +101,7 @@ static void pairs_of(const struct push_request *q, struct pairs *headers, struct
         headers->n = query->n = 0; /* the lists are large, and not worth clearing */
         headers->nocase = true;
         query->nocase = false;
-        headers->space = query->space = BUF_INIT(65536);
+        headers->space = query->space = BUF_INIT(262144);
         q->each_header(q, note_header, headers);
         parse_query(query, q->query);
 }

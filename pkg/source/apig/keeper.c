@@ -246,10 +246,22 @@ static const char *secret_of(const struct apig_gate_keeper *k, struct str access
 
 enum { SIGNED_MOST = 64 };
 
+/* Each name that is signed must stand for one header: a second one of the name would be nobody's. */
+struct signed_names { const struct sign_request *request; uint8_t times[SIGNED_MOST]; };
+
+static void count_signed(void *cookie, struct str name, struct str value UNUSED)
+{
+        struct signed_names *s = cookie;
+
+        for (size_t i = 0; i < s->request->headers_n; i++)
+                s->times[i] = (uint8_t)MIN_OF(s->times[i] + str_equal_nocase(s->request->headers[i].name, name), 2);
+}
+
 static const char *check_signature(const struct apig_gate_keeper *k, const struct push_request *q, struct str authorization, struct str *access)
 {
         struct sign_header headers[SIGNED_MOST];
         struct sign_request r = { .method = q->method, .path = q->path, .query = q->query, .headers = headers, .body = q->body };
+        struct signed_names names = { .request = &r };
         struct sign_authorization a;
         struct str date = q->header(q, "X-Sdk-Date"), rest;
         bool date_signed = false, host_signed = false;
@@ -279,6 +291,10 @@ static const char *check_signature(const struct apig_gate_keeper *k, const struc
                 date_signed = date_signed || str_equal_nocase(name, STR("X-Sdk-Date"));
                 host_signed = host_signed || str_equal_nocase(name, STR("Host"));
         }
+        q->each_header(q, count_signed, &names);
+        for (size_t i = 0; i < r.headers_n; i++)
+                if (names.times[i] != 1)
+                        return "Incorrect authentication information: a signed header is missing or comes twice";
         if (!date_signed || !host_signed)
                 return "Incorrect authentication information: Host and X-Sdk-Date must be signed";
         sign_request(&r, date, str_of(secret), expected);

@@ -47,8 +47,7 @@ static struct str level_of(const json_t *alarm)
         return level >= 1 && level <= (int64_t)COUNT_OF(words) ? str_of(words[level - 1]) : (struct str){ 0 };
 }
 
-/* What is no alarm's JSON is not one. */
-static bool wanted(const void *spec, struct str message)
+bool cloudeye_wants(const void *spec, struct str message)
 {
         const struct cloudeye_spec *s = spec;
         json_error_t at;
@@ -63,7 +62,7 @@ static bool wanted(const void *spec, struct str message)
 
 static int cloudeye_open(struct source **out, const void *spec, const struct services *services, struct task *wake, struct error *err)
 {
-        return smn_open_for(out, spec, wanted, services, wake, err);
+        return smn_open_for(out, spec, cloudeye_wants, services, wake, err);
 }
 
 const struct driver cloudeye_driver = {

@@ -9,3 +9,5 @@ struct cloudeye_spec {
 };
 extern const struct type cloudeye_type;
 extern const struct driver cloudeye_driver;
+/* Is a message an alarm that the spec wants? What is no alarm's JSON is not one. */
+bool cloudeye_wants(const void *spec, struct str message);

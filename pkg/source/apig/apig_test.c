@@ -1,0 +1,272 @@
+/* The API as the gate drives it: what requests become, what answers become, and which signatures count. */
+#include <jansson.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "huawei/sign.h"
+#include "source/apig/apig.h"
+
+#define DATE "20240102T030405Z"
+
+static usec still(void *cookie UNUSED) { return (usec)1704164645 * USEC_SEC; }
+static const struct clock still_clock = { .monotonic = still, .wall = still };
+
+static struct {
+        struct loop *loop;
+        struct trigger *trigger;
+        struct services services;
+        struct source *source;
+        struct task wake;
+        char folder[64];
+} api;
+
+static void open_api(const char *source, const char *secrets)
+{
+        BUF_AT_END struct buf text = BUF_INIT(65536);
+        struct documents docs = { 0 };
+        struct problems problems = { 0 };
+        struct error err;
+
+        buf_printf(&text, "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: api, namespace: shop, uid: u}\nspec: {source: {apig: %s}, sink: {uri: 'http://f/'}}\n", source);
+        assert_int_equal(loop_new(&api.loop, &err), 0);
+        assert_int_equal(yaml_parse(&docs, buf_view(&text), &problems), 0);
+        api.trigger = trigger_decode(docs.roots[0], source_types(), source_drivers_n, &problems);
+        if (!api.trigger)
+                fail_msg("%s: %s", problems.list[0].path, problems.list[0].text);
+        documents_done(&docs);
+        problems_done(&problems);
+        api.services = (struct services){ .loop = api.loop, .clock = &still_clock, .trigger = api.trigger, .secrets = secrets };
+        if (apig_driver.open(&api.source, api.trigger->source_spec, &api.services, &api.wake, &err) < 0)
+                fail_msg("%s", err.text);
+}
+
+static int close_api(void **state UNUSED)
+{
+        api.source = apig_driver.free(api.source);
+        api.trigger = trigger_free(api.trigger);
+        api.loop = loop_free(api.loop);
+        return 0;
+}
+
+/* ---- requests: headers are "name\0value\0" pairs, as the codec leaves them --------------------------------------------------------------- */
+
+static struct str header(const struct push_request *q, const char *name)
+{
+        const struct str *head = q->head;
+
+        for (const char *p = head->p; p < head->p + head->n;) {
+                struct str key = str_of(p), value = str_of(p + key.n + 1);
+
+                if (str_equal_nocase(key, str_of(name)))
+                        return value;
+                p = value.p + value.n + 1;
+        }
+        return (struct str){ 0 };
+}
+
+static void each_header(const struct push_request *q, void (*each)(void *, struct str, struct str), void *cookie)
+{
+        const struct str *head = q->head;
+
+        for (const char *p = head->p; p < head->p + head->n;) {
+                struct str key = str_of(p), value = str_of(p + key.n + 1);
+
+                each(cookie, key, value);
+                p = value.p + value.n + 1;
+        }
+}
+
+static struct push_request request(const char *path, const char *query, const struct str *head)
+{
+        return (struct push_request){ .method = STR("GET"), .path = str_of(path), .query = str_of(query), .client = STR("192.0.2.1"), .id = STR("0123456789abcdef0123456789abcdef"), .head = head,
+                                      .header = header, .each_header = each_header };
+}
+
+static struct push_reply new_reply(void) { return (struct push_reply){ .headers = BUF_INIT(1 << 20), .body = BUF_INIT(1 << 20) }; }
+
+static void reply_done(struct push_reply *r)
+{
+        buf_done(&r->headers);
+        buf_done(&r->body);
+}
+
+static void names_that_a_reader_takes_for_one_are_one(void **state UNUSED)
+{
+        static const struct str none;
+        const struct push_request q = request("/a", "%ff=1&a=2&%fe=3&%c3%bc=4&%ef%bf%bd=5", &none);
+        struct push_reply reply = new_reply();
+        BUF_AT_END struct buf text = BUF_INIT(65536);
+        struct record *record;
+        struct writer w;
+        json_t *event, *query;
+        size_t n = 1;
+
+        open_api("{path: /a}", NULL);
+        assert_int_equal(apig_driver.push->receive(api.source, 1, &q, &record, &n, &reply), PUSH_DELIVER);
+        writer_init(&w, &text);
+        apig_driver.encode(&api.services, DIALECT_CLASSIC, &record, 1, &w);
+        event = json_loadb(text.p, text.n, JSON_REJECT_DUPLICATES, NULL);
+        query = json_object_get(event, "queryStringParameters");
+        assert_int_equal(json_object_size(query), 3);
+        assert_int_equal(json_array_size(json_object_get(query, "\xef\xbf\xbd")), 3);
+        assert_string_equal(json_string_value(json_object_get(query, "\xc3\xbc")), "4");
+        json_decref(event);
+        apig_driver.push->finish(api.source, 1, &record, 1, &(struct push_outcome){ .result = PUSH_TIMEOUT }, &reply);
+        reply_done(&reply);
+}
+
+/* ---- answers --------------------------------------------------------------------------------------------------------------------------- */
+
+static void answers_become_responses(void **state UNUSED)
+{
+        static const struct { const char *answer, *body, *headers; int status; } good[] = {
+                { "{\"statusCode\":204}", "", "", 204 },
+                { " { \"body\" : \"a\\u00fc\\ud83d\\ude00\\n\" , \"statusCode\" : 200 } ", "a\xc3\xbc\xf0\x9f\x98\x80\n", "Content-Type: text/plain; charset=utf-8\r\n", 200 },
+                { "{\"statusCode\":201,\"isBase64Encoded\":true,\"body\":\"YW\\/\\u002f\"}", "ao\xff", "Content-Type: text/plain; charset=utf-8\r\n", 201 },
+                { "{\"statusCode\":200,\"headers\":{\"A\":\"b\",\"C\":[\"d\",\"e\"],\"F\":1,\"G\":true},\"body\":\"\"}", "", "A: b\r\nC: d\r\nC: e\r\nF: 1\r\nG: true\r\n", 200 },
+                { "{\"statusCode\":200,\"headers\":{\"connection\":\"close\",\"Content-Length\":\"9\",\"TRANSFER-ENCODING\":\"chunked\",\"Date\":\"x\",\"X\":\"y\"}}", "", "X: y\r\n", 200 },
+                { "{\"statusCode\":200,\"headers\":null,\"other\":{\"body\":[{}]},\"body\":\"1\",\"body\":\"2\",\"headers\":{\"content-type\":\"a\"}}", "2", "content-type: a\r\n", 200 },
+                { "{\"st\\u0061tusCode\":200}", "", "", 200 },
+        };
+        static const char *const bad[] = {
+                "", "[]", "{}", "{\"statusCode\":200", "{\"statusCode\":200}}", "{\"statusCode\":200,}", "{\"statusCode\":\"200\"}", "{\"statusCode\":2e2}", "{\"statusCode\":199}", "{\"statusCode\":600}",
+                "{\"statusCode\":200,\"body\":null}", "{\"statusCode\":200,\"body\":\"\\ud83d\"}", "{\"statusCode\":200,\"body\":\"\xff\"}", "{\"statusCode\":200,\"body\":\"%\",\"isBase64Encoded\":true}",
+                "{\"statusCode\":200,\"isBase64Encoded\":1}", "{\"statusCode\":200,\"headers\":[]}", "{\"statusCode\":200,\"headers\":{\"a b\":\"c\"}}", "{\"statusCode\":200,\"headers\":{\"a\":{}}}",
+                "{\"statusCode\":200,\"headers\":{\"\":\"c\"}}", "{\"statusCode\":200,\"headers\":{\"a\":\"b\\r\\nc: d\"}}", "{\"statusCode\":200,\"headers\":{\"a\":\"b\\u0000c\"}}",
+        };
+
+        for (size_t i = 0; i < COUNT_OF(good); i++) {
+                struct push_reply reply = new_reply();
+                BUF_AT_END struct buf why = BUF_INIT(1024);
+
+                if (!apig_answer(str_of(good[i].answer), &reply, &why))
+                        fail_msg("%s: %s", good[i].answer, why.p);
+                assert_int_equal(reply.status, good[i].status);
+                assert_true(str_is(buf_view(&reply.body), good[i].body));
+                assert_true(str_is(buf_view(&reply.headers), good[i].headers));
+                reply_done(&reply);
+        }
+        for (size_t i = 0; i < COUNT_OF(bad); i++) {
+                struct push_reply reply = new_reply();
+                BUF_AT_END struct buf why = BUF_INIT(1024);
+
+                if (apig_answer(str_of(bad[i]), &reply, &why))
+                        fail_msg("taken: %s", bad[i]);
+                assert_true(why.n > 0);
+                reply_done(&reply);
+        }
+}
+
+/* ---- signatures ------------------------------------------------------------------------------------------------------------------------ */
+
+static void write_secret(const char *name, const char *value)
+{
+        char path[128];
+        FILE *f;
+
+        (void)snprintf(path, sizeof(path), "%s/callers/%s", api.folder, name);
+        f = fopen(path, "w");
+        assert_true(f && fputs(value, f) >= 0 && fclose(f) == 0);
+}
+
+static void open_signed(void)
+{
+        char path[128];
+
+        (void)snprintf(api.folder, sizeof(api.folder), "/tmp/apig-test-XXXXXX");
+        assert_non_null(mkdtemp(api.folder));
+        (void)snprintf(path, sizeof(path), "%s/callers", api.folder);
+        assert_int_equal(mkdir(path, 0700), 0);
+        write_secret("access", "AK");
+        write_secret("secret", "SK");
+        open_api("{path: /a, match: Prefix, authentication: {type: App, keys: [{accessKeySecretRef: {name: callers, key: access}, secretKeySecretRef: {name: callers, key: secret}}]}}", api.folder);
+}
+
+static int close_signed(void **state)
+{
+        char path[128];
+        static const char *const names[] = { "callers/access", "callers/secret", "callers", "" };
+
+        for (size_t i = 0; i < COUNT_OF(names); i++) {
+                (void)snprintf(path, sizeof(path), "%s/%s", api.folder, names[i]);
+                (void)remove(path);
+        }
+        return close_api(state);
+}
+
+/* Signed with these headers; then these come. */
+static bool let_in(const char *query, const struct sign_header *headers, size_t n, const char *more, size_t more_n, struct str body, struct str sent_body)
+{
+        const struct sign_request r = { .method = STR("GET"), .path = STR("/a"), .query = str_of(query), .headers = headers, .headers_n = n, .body = body };
+        BUF_AT_END struct buf head = BUF_INIT(65536), authorization = BUF_INIT(65536);
+        struct push_reply reply = new_reply();
+        struct record *record;
+        struct push_request q;
+        struct str view;
+        char signature[65];
+        size_t records = 1;
+        bool in;
+
+        sign_request(&r, STR(DATE), STR("SK"), signature);
+        buf_text(&authorization, "SDK-HMAC-SHA256 Access=AK, SignedHeaders=");
+        for (size_t i = 0; i < n; i++) {
+                buf_printf(&authorization, "%s" STR_FMT, i ? ";" : "", STR_ARG(headers[i].name));
+                if (headers[i].value.n)
+                        buf_printf(&head, STR_FMT "%c" STR_FMT "%c", STR_ARG(headers[i].name), 0, STR_ARG(headers[i].value), 0);
+        }
+        buf_printf(&authorization, ", Signature=%s", signature);
+        buf_printf(&head, "Authorization%c" STR_FMT "%c", 0, STR_ARG(buf_view(&authorization)), 0);
+        buf_add(&head, more, more_n);
+        view = buf_view(&head);
+        q = request("/a", query, &view);
+        q.body = sent_body;
+        in = apig_driver.push->receive(api.source, 1, &q, &record, &records, &reply) == PUSH_DELIVER;
+        if (in)
+                apig_driver.push->finish(api.source, 1, &record, 1, &(struct push_outcome){ .result = PUSH_TIMEOUT }, &reply);
+        else
+                assert_int_equal(reply.status, 401);
+        reply_done(&reply);
+        return in;
+}
+
+static void what_is_signed_is_what_comes(void **state UNUSED)
+{
+        static const struct sign_header plain[] = { { STR("Host"), STR("h") }, { STR("X-Sdk-Date"), STR(DATE) }, { STR("X-One"), STR("1") } },
+                                        missing[] = { { STR("Host"), STR("h") }, { STR("X-Sdk-Date"), STR(DATE) }, { STR("X-None"), { 0 } } },
+                                        unsigned_body[] = { { STR("Host"), STR("h") }, { STR("X-Sdk-Date"), STR(DATE) }, { STR("X-Sdk-Content-Sha256"), STR("UNSIGNED-PAYLOAD") } },
+                                        stated[] = { { STR("Host"), STR("h") }, { STR("X-Sdk-Date"), STR(DATE) },
+                                                     { STR("X-Sdk-Content-Sha256"), STR("ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb") } };
+        BUF_AT_END struct buf query = BUF_INIT(65536);
+        const struct str a = STR("a"), b = STR("b");
+
+        open_signed();
+        assert_true(let_in("x=1", plain, 3, "", 0, a, a));
+        assert_false(let_in("x=1", plain, 3, "", 0, a, b));
+        assert_true(let_in("x=1", plain, 3, "Other\0001", 8, a, a));
+        assert_false(let_in("x=1", plain, 3, "x-one\0002", 8, a, a));
+        assert_false(let_in("x=1", missing, 3, "", 0, a, a));
+        assert_true(let_in("x=1", unsigned_body, 3, "", 0, a, b));
+        assert_true(let_in("x=1", stated, 3, "", 0, a, a));
+        assert_false(let_in("x=1", stated, 3, "", 0, a, b));
+        /* More parameters than are looked at: their signature is nobody's. */
+        for (int i = 0; i < 513; i++)
+                buf_printf(&query, "%s%d=1", i ? "&" : "", i);
+        assert_false(let_in(query.p, plain, 3, "", 0, a, a));
+        buf_drop(&query, 4);
+        assert_true(let_in(query.p, plain, 3, "", 0, a, a));
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test_teardown(names_that_a_reader_takes_for_one_are_one, close_api),
+                cmocka_unit_test(answers_become_responses),
+                cmocka_unit_test_teardown(what_is_signed_is_what_comes, close_signed),
+        };
+        return cmocka_run_group_tests_name("apig", tests, NULL, NULL);
+}
