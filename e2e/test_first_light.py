@@ -3,7 +3,6 @@ import itertools
 import json
 import os
 import re
-import signal
 import time
 
 import pytest
@@ -13,7 +12,7 @@ from harness.cluster import audit_line
 from harness.ports import free_ports
 from harness.process import wait_until
 from helpers import (
-    CHILDREN, Function, assert_whole_and_ordered, children, condition, duplicates, events_of, get_trigger, kafka_source, names_of, numbered, offsets, trigger,
+    CHILDREN, Function, assert_whole_and_ordered, children, condition, duplicates, events_of, get_trigger, kafka_source, kill_worker, names_of, numbered, offsets, trigger,
     wait_condition, wait_observed, worker_pods,
 )  # fmt: skip
 
@@ -103,12 +102,8 @@ def test_a_killed_worker_loses_nothing(cluster, namespace, function, kafka, topi
     kafka.produce(topic, numbered(4000))
     cluster.apply(trigger("orders", kafka_source(kafka, topic)), namespace=namespace)
     wait_until("half of it", lambda: function.accepted() >= 2000, 60, poll=0.1)
-    (pod,) = worker_pods(cluster, namespace, "orders")
-    processes = cluster.node_processes(pod["metadata"]["uid"])
-    assert processes
     killed = time.time()
-    for process in processes:
-        os.kill(process, signal.SIGKILL)
+    pod = kill_worker(cluster, namespace, "orders")
     wait_until("all of it", lambda: len({e["id"] for e in function.of(topic)}) == 4000, 120, poll=0.5)
     events = function.of(topic)
     assert_whole_and_ordered(events, 4000)
