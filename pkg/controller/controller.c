@@ -446,19 +446,14 @@ static void events_seen(void *cookie, const struct kube_answer *a)
         write_status(w);
 }
 
-static void count_secret(void *cookie, const struct secret_ref *ref UNUSED) { ++*(size_t *)cookie; }
-
 /* Only Secrets that a user names may be missing. */
 static bool ask_why_unstarted(struct work *w)
 {
         BUF_AT_END struct buf path = BUF_INIT(4096), what = BUF_INIT(4096);
         struct kube_request q = { .method = "GET", .done = events_seen, .cookie = w };
-        size_t secrets = 0;
         json_t *pod;
 
-        if (w->trigger)
-                trigger_secrets(w->trigger, count_secret, &secrets);
-        if (!secrets || w->trigger->suspend || !(pod = unstarted_pod(w)))
+        if (!w->trigger || w->trigger->suspend || !child_mounts_secrets(w->trigger) || !(pod = unstarted_pod(w)))
                 return false;
         w->look_again = true;
         buf_printf(&path, "/api/v1/namespaces/%s/events?fieldSelector=involvedObject.name%%3D%s%%2Ctype%%3DWarning&limit=50", w->namespace_, text(metadata_of(pod), "name"));
@@ -556,10 +551,42 @@ static void child_seen(void *cookie, const struct kube_answer *a)
         apply_child(w);
 }
 
-static void look_at_child(struct work *w)
+static void child_removed(void *cookie, const struct kube_answer *a)
+{
+        struct work *w = cookie;
+
+        w->call = NULL;
+        if (a->failed && a->error.kind != ERROR_NOT_FOUND) {
+                w->retry_after = a->error.retry_after;
+                give_up(w, a->error.text);
+                return;
+        }
+        w->child++;
+        apply_next(w);
+}
+
+/* It is there from an earlier spec, or another's of that name. */
+static void unneeded_seen(void *cookie, const struct kube_answer *a)
+{
+        struct work *w = cookie;
+        BUF_AT_END struct buf path = BUF_INIT(4096), what = BUF_INIT(4096);
+        struct kube_request q = { .method = "DELETE", .done = child_removed, .cookie = w };
+
+        if (a->failed || !is_ours(w, a->body)) {
+                child_removed(cookie, a);
+                return;
+        }
+        child_path((enum child)w->child, w->trigger, &path);
+        buf_printf(&what, "remove the %s of Trigger %s", child_kind((enum child)w->child), w->key);
+        q.path = path.p;
+        q.what = what.p;
+        w->call = kube_send(w->controller->config.client, &q);
+}
+
+static void look_at_child(struct work *w, void (*seen)(void *, const struct kube_answer *))
 {
         BUF_AT_END struct buf path = BUF_INIT(4096), what = BUF_INIT(4096);
-        struct kube_request q = { .method = "GET", .done = child_seen, .cookie = w };
+        struct kube_request q = { .method = "GET", .done = seen, .cookie = w };
 
         child_path((enum child)w->child, w->trigger, &path);
         buf_printf(&what, "look for the %s of Trigger %s", child_kind((enum child)w->child), w->key);
@@ -572,7 +599,8 @@ static void apply_next(struct work *w)
 {
         struct controller *c = w->controller;
 
-        while (w->child < CHILD_MAX && !child_needed((enum child)w->child, w->trigger))
+        /* A spec that was never changed left nothing behind. */
+        while (w->child < CHILD_MAX && !child_needed((enum child)w->child, w->trigger) && w->trigger->generation <= 1)
                 w->child++;
         if (w->child == CHILD_MAX) {
                 keep(&memory_of(c, w->key, true)->applied, w->hash.p);
@@ -580,8 +608,10 @@ static void apply_next(struct work *w)
                 conclude(w);
                 return;
         }
-        if (w->first)
-                look_at_child(w);
+        if (!child_needed((enum child)w->child, w->trigger))
+                look_at_child(w, unneeded_seen);
+        else if (w->first)
+                look_at_child(w, child_seen);
         else
                 apply_child(w);
 }

@@ -107,6 +107,8 @@ struct push_driver {
         usec (*timeout)(const struct source *);          /* how long the function may take */
         /* Where others reach it: "/shop/orders", or an API's own path. */
         void (*path)(const struct trigger *, struct buf *);
+        /* How that begins, up to what a request may vary; true: it is all of it, and what lies below is not the Trigger's. NULL: it is path. */
+        bool (*literal)(const struct trigger *, struct buf *);
 };
 enum { PUSH_RECORDS_MOST = 1000 };
 

@@ -226,6 +226,47 @@ def test_what_is_somebody_elses_is_left_alone(cluster, namespace):
     wait_condition(cluster, namespace, "clock", "Ready", "Unknown", "WorkerStarting")
 
 
+def test_an_ingress_comes_and_goes(cluster, namespace):
+    def apply(expose=None, timer=False, **more):
+        t = trigger("api")
+        if not timer:
+            t["spec"]["source"] = {"apig": {"path": "/orders/{id}", **({"expose": expose} if expose else {}), **more}}
+        cluster.apply(t, namespace=namespace)
+
+    def reached(url):
+        wait_until(f"its address is {url}", lambda: status(cluster, namespace, "api").get("address", {}).get("url") == url, 15, explain=lambda: status(cluster, namespace, "api"))
+
+    def ingress():
+        return cluster.get("ingress", "api-sluice", namespace=namespace)
+
+    inside = f"http://api-sluice.{namespace}.svc/orders/{{id}}"
+    apply()
+    reached(inside)
+    assert not ingress()
+    apply({"host": "api.example.com", "ingressClassName": "nginx", "annotations": {"example.com/a": "b"}})
+    reached("http://api.example.com/orders/{id}")
+    found = wait_until("the Ingress", ingress, 15)
+    assert found["metadata"]["annotations"] == {"example.com/a": "b"} and found["metadata"]["ownerReferences"][0]["name"] == "api"
+    backend = {"service": {"name": "api-sluice", "port": {"name": "http"}}}
+    assert found["spec"] == {"ingressClassName": "nginx", "rules": [{"host": "api.example.com", "http": {"paths": [{"path": "/orders", "pathType": "Prefix", "backend": backend}]}}]}
+    apply({"host": "api.example.com", "tlsSecretName": "cert"}, listener={"tls": {"secretName": "served"}})
+    reached("https://api.example.com/orders/{id}")
+    found = wait_until("TLS", lambda: (i := ingress())["spec"].get("tls") and i, 15)
+    assert found["spec"]["tls"] == [{"hosts": ["api.example.com"], "secretName": "cert"}] and "ingressClassName" not in found["spec"] and "annotations" not in found["metadata"]
+    assert found["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]["port"] == {"name": "https"}
+    ports = cluster.get("service", "api-sluice", namespace=namespace)["spec"]["ports"]
+    assert [(p["name"], p["port"], p["targetPort"], p["appProtocol"]) for p in ports] == [("https", 443, 8080, "https")]
+    apply()
+    reached(inside)
+    wait_until("no Ingress", lambda: not ingress(), 15)
+    # What is another's is left alone, and said.
+    cluster.apply({**found, "metadata": {"name": "api-sluice", "labels": {"app.kubernetes.io/managed-by": "somebody"}}}, namespace=namespace)
+    apply(timer=True)
+    wait_until("no Service", lambda: not cluster.get("service", "api-sluice", namespace=namespace), 15)
+    wait_until("no address", lambda: "address" not in status(cluster, namespace, "api"), 15)
+    assert ingress(), "it is not ours"
+
+
 def test_why_a_worker_crashes_is_told(cluster, namespace):
     cluster.apply(trigger("clock"), namespace=namespace)
     wait_deployment(cluster, namespace, "clock")

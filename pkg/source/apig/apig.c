@@ -19,6 +19,15 @@ static bool path_parses(const void *object, struct buf *why)
         return true;
 }
 
+/* An Ingress refuses them. */
+#define UNCLEAR_PATTERN "(//|/[.][.]?(/|$)|%2[fF])"
+static bool path_is_clear(const void *object)
+{
+        const struct apig_spec *spec = object;
+
+        return !spec->expose || !spec->path || !schema_matches(UNCLEAR_PATTERN, spec->path);
+}
+
 static const char *const match_names[] = { [APIG_EXACT] = "Exact", [APIG_PREFIX] = "Prefix", NULL };
 static const struct field apig_fields[] = {
         { .name = "path", .type = FIELD_STRING, .offset = offsetof(struct apig_spec, path), .required = true, .min = 1, .max = 512, .pattern = "^/[!-~]*$",
@@ -36,8 +45,12 @@ static const struct field apig_fields[] = {
           .help = "How long the function may take; then the caller gets 504." },
         { .name = "authentication", .type = FIELD_OBJECT, .offset = offsetof(struct apig_spec, authentication), .object = &apig_authentication_type,
           .help = "Who may call; by default anyone.", .cloud = "auth" },
+        REACH_FIELDS(apig_spec, ),
 };
-static const struct rule apig_rules[] = { { .path = "path", .message = "the path must be of literal segments and parameters", .explain = path_parses } };
+static const struct rule apig_rules[] = {
+        { .path = "path", .message = "the path must be of literal segments and parameters", .explain = path_parses },
+        { .cel = "!has(self.expose) || !self.path.matches('" UNCLEAR_PATTERN "')", .path = "path", .message = "with expose the path must be without //, /., /.. and %2F", .check = path_is_clear },
+};
 const struct type apig_type = { .name = "ApigSource", .help = "HTTP requests, answered with what the function answers.", .fields = apig_fields, .fields_n = COUNT_OF(apig_fields),
                                 .rules = apig_rules, .rules_n = COUNT_OF(apig_rules), .size = sizeof(struct apig_spec) };
 
@@ -204,6 +217,16 @@ static void apig_where(const struct trigger *t, struct buf *b)
         const struct apig_spec *spec = t->source_spec;
 
         buf_text(b, spec->path);
+}
+
+static bool apig_literal(const struct trigger *t, struct buf *b)
+{
+        const struct apig_spec *spec = t->source_spec;
+        const char *parameter = strstr(spec->path, "/{");
+        size_t n = parameter ? (size_t)(parameter - spec->path) : strlen(spec->path);
+
+        buf_str(b, n ? (struct str){ spec->path, n } : STR("/"));
+        return !parameter && spec->match == APIG_EXACT;
 }
 
 /* ---- shapes ---------------------------------------------------------------------------------------------------------------------------- */
@@ -492,7 +515,7 @@ static int apig_sample(const void *spec_, const struct services *services, const
 
 static void apig_origin(const struct trigger *t, struct buf *b) { apig_where(t, b); }
 
-static const struct push_driver push = { .route = apig_route, .receive = apig_receive, .finish = apig_finish, .timeout = apig_timeout, .path = apig_where };
+static const struct push_driver push = { .route = apig_route, .receive = apig_receive, .finish = apig_finish, .timeout = apig_timeout, .path = apig_where, .literal = apig_literal };
 
 const struct driver apig_driver = {
         .name = "apig", .ce_type = "dev.sluice.apig.request", .push = &push, .type = &apig_type, .open = apig_open, .poll = apig_poll, .deadline = apig_deadline, .stop = apig_stop,

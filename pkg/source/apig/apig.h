@@ -22,6 +22,8 @@ struct apig_spec {
         char *stage, *api_id;
         usec timeout;
         struct apig_authentication *authentication;      /* NULL: none */
+        struct expose_spec *expose;
+        struct listener_spec *listener;
 };
 
 extern const struct type apig_type;

@@ -10,8 +10,9 @@ static const struct field cloudeye_fields[] = {
         { .name = "states", .type = FIELD_STRINGS, .offset = offsetof(struct cloudeye_spec, states), .max = 2, .pattern = "^(alarm|ok)$", .format = "alarm or ok",
           .help = "Whether an alarm is delivered when it is raised, when it is over, or both; by default both." },
 };
+static const struct rule cloudeye_rules[] = { TOPIC_RULES };
 const struct type cloudeye_type = { .name = "CloudEyeSource", .help = "Alarms of Cloud Eye, which come by a topic of Simple Message Notification.", .fields = cloudeye_fields,
-                                    .fields_n = COUNT_OF(cloudeye_fields), .size = sizeof(struct cloudeye_spec) };
+                                    .fields_n = COUNT_OF(cloudeye_fields), .rules = cloudeye_rules, .rules_n = COUNT_OF(cloudeye_rules), .size = sizeof(struct cloudeye_spec) };
 
 static bool among(const struct strings *list, struct str value)
 {

@@ -1,7 +1,9 @@
 #include "source/smn/smn.h"
 
 static const struct field smn_fields[] = { SMN_FIELDS };
-const struct type smn_type = { .name = "SmnSource", .help = "Messages of a topic of Simple Message Notification.", .fields = smn_fields, .fields_n = COUNT_OF(smn_fields),
+static const struct rule smn_rules[] = { TOPIC_RULES };
+const struct type smn_type = { .name = "SmnSource", .help = "Messages of a topic of Simple Message Notification.", .fields = smn_fields, .fields_n = COUNT_OF(smn_fields), .rules = smn_rules,
+                               .rules_n = COUNT_OF(smn_rules),
                                .size = sizeof(struct smn_spec) };
 
 struct source {
@@ -53,16 +55,14 @@ int smn_open_for(struct source **out, const struct smn_spec *spec, bool (*wanted
         struct source *s = calloc(1, sizeof(*s));
         struct inbox_config inbox = { .services = services, .wake = wake, .remember_most = 4096, .waiting_for = "waiting for the subscription's confirmation", .cookie = s, .records = records_of,
                                       .drop = drop_message };
-        struct topic_config topic = { .services = services, .wake = wake, .cookie = s, .admit = admit };
+        struct topic_config topic = { .spec = spec, .services = services, .wake = wake, .cookie = s, .admit = admit };
 
         if (!s)
                 return error_memory(err);
         s->spec = spec;
         s->wanted = wanted;
         s->services = services;
-        inbox.patience = topic.timeout = s->spec->timeout;
-        topic.urn = s->spec->topic_urn;
-        topic.trusted = s->spec->trusted;
+        inbox.patience = s->spec->timeout;
         if (inbox_new(&s->inbox, &inbox, err) < 0) {
                 (void)smn_free(s);
                 return -1;

@@ -18,6 +18,24 @@ static const struct field trusted_fields[] = {
 const struct type trusted_type = { .name = "TrustedHosts", .help = "Further hosts that certificates and confirmations may be fetched from: of a private cloud, or of tests.",
                                    .fields = trusted_fields, .fields_n = COUNT_OF(trusted_fields), .size = sizeof(struct trusted_spec) };
 
+static const struct field subscription_fields[] = {
+        { .name = "manage", .type = FIELD_BOOL, .offset = offsetof(struct subscription_spec, manage), .fallback = "false",
+          .help = "true: the worker subscribes the Trigger to its topic, and the subscription is cancelled when the Trigger is deleted." },
+        { .name = "endpoint", .type = FIELD_STRING, .offset = offsetof(struct subscription_spec, endpoint), .max = 2048, .pattern = "^https?://[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?/[!-~]*$",
+          .format = "an absolute URL with a path", .help = "Where SMN reaches the Trigger; by default its path at the host that expose gives.", .cloud = "endpoint" },
+};
+const struct type subscription_type = { .name = "Subscription", .help = "The topic's subscription.", .fields = subscription_fields, .fields_n = COUNT_OF(subscription_fields),
+                                        .size = sizeof(struct subscription_spec) };
+
+static bool managed(const struct smn_spec *s) { return s->subscription && s->subscription->manage; }
+bool topic_has_cloud(const void *spec) { return !managed(spec) || ((const struct smn_spec *)spec)->cloud; }
+bool topic_has_endpoint(const void *spec)
+{
+        const struct smn_spec *s = spec;
+
+        return !managed(s) || s->subscription->endpoint || s->expose;
+}
+
 /* ---- state ----------------------------------------------------------------------------------------------------------------------------------- */
 
 struct certificate {
@@ -95,7 +113,7 @@ static bool may_call(const struct topic *t, struct str url, bool certificate, bo
 static int fetch(struct topic *t, struct str url, bool trusted, uint64_t *tag, struct error *err)
 {
         const struct fetch *f = &t->config.services->fetch;
-        struct fetch_request q = { .url = url, .hosts = t->hosts, .inside = t->inside, .ca_file = trusted ? t->ca_file : NULL, .timeout = t->config.timeout,
+        struct fetch_request q = { .url = url, .hosts = t->hosts, .inside = t->inside, .ca_file = trusted ? t->ca_file : NULL, .timeout = t->config.spec->timeout,
                                    .answer_max = CERTIFICATE_BYTES_MOST };
 
         if (f->ops->submit(f->cookie, t->last_tag + 1, &q, err) < 0)
@@ -275,7 +293,7 @@ static enum push_verdict hold(struct topic *t, uint64_t call, struct notificatio
 
         if (!p)
                 abort(); /* out of memory: a caller that retries is better off with another worker */
-        *p = (struct pending){ .next = t->pending, .call = call, .notification = *n, .certificate = c, .deadline = monotonic(t) + t->config.timeout };
+        *p = (struct pending){ .next = t->pending, .call = call, .notification = *n, .certificate = c, .deadline = monotonic(t) + t->config.spec->timeout };
         t->pending = p;
         t->pending_n++;
         if (!c->tag)
@@ -304,7 +322,7 @@ enum push_verdict topic_receive(struct topic *t, uint64_t call, const struct pus
         refusal = REFUSAL_MAX;
         if (!headers_agree(q, &n))
                 refusal = REFUSED_MALFORMED;
-        else if (!str_is(n.topic_urn, t->config.urn))
+        else if (!str_is(n.topic_urn, t->config.spec->topic_urn))
                 refusal = REFUSED_TOPIC;
         else if (n.time < wall - OLDEST || n.time > wall + AHEAD)
                 refusal = REFUSED_STALE;
@@ -428,13 +446,13 @@ bool topic_gone(struct topic *t, uint64_t call)
 
 int topic_new(struct topic **out, const struct topic_config *config, struct error *err)
 {
-        const struct trusted_spec *trusted = config->trusted;
+        const struct trusted_spec *trusted = config->spec->trusted;
         BUF_AT_END struct buf host = BUF_INIT(1024), ca = BUF_INIT(4096);
         struct str region, project, name;
         struct topic *t;
 
-        if (!notification_urn(str_of(config->urn), &region, &project, &name))
-                return error_set(err, ERROR_INVALID, "topicUrn: \"%s\" is not " TOPIC_URN_FORMAT, config->urn);
+        if (!notification_urn(str_of(config->spec->topic_urn), &region, &project, &name))
+                return error_set(err, ERROR_INVALID, "topicUrn: \"%s\" is not " TOPIC_URN_FORMAT, config->spec->topic_urn);
         t = calloc(1, sizeof(*t));
         if (!t)
                 return error_memory(err);
