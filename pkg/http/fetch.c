@@ -172,10 +172,12 @@ static void start(struct call *c);
 static void on_done(void *cookie UNUSED, CURL *easy, CURLcode result)
 {
         struct call *c;
+        curl_off_t retry_after = 0;
         long status = 0;
 
         (void)curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&c);
         (void)curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
+        (void)curl_easy_getinfo(easy, CURLINFO_RETRY_AFTER, &retry_after);
         if (result == CURLE_COULDNT_CONNECT && c->tried < c->addresses_n) {
                 start(c);
                 return;
@@ -186,6 +188,7 @@ static void on_done(void *cookie UNUSED, CURL *easy, CURLcode result)
                 return;
         }
         c->completion.status = (int)status;
+        c->completion.retry_after = MIN_OF((usec)retry_after, (usec)86400) * USEC_SEC;
         c->completion.body = buf_view(&c->body);
         complete(c);
 }
