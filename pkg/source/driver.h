@@ -39,7 +39,8 @@ enum outcome {
         OUTCOME_MAX,
 };
 
-enum source_state { SOURCE_CONNECTING, SOURCE_CONNECTED, SOURCE_IDLE, SOURCE_STANDBY, SOURCE_DISCONNECTED, SOURCE_FAILED, SOURCE_STATE_MAX };
+enum source_state { SOURCE_CONNECTING, SOURCE_CONNECTED, SOURCE_IDLE, SOURCE_STANDBY, SOURCE_DISCONNECTED, SOURCE_FAILED, SOURCE_REMOVED /* what it had outside is gone */,
+                    SOURCE_STATE_MAX };
 const char *source_state_name(enum source_state);
 
 enum source_event_kind {
@@ -122,6 +123,7 @@ struct services {
         const struct trigger *trigger;
         const char *secrets;             /* the folder of Secrets, NAME/KEY; NULL: none */
         const char *instance;            /* stable name of this worker's slot; NULL: none */
+        bool ending;                     /* the Trigger is deleted: what was made outside is taken back, which ends in SOURCE_REMOVED */
 };
 
 struct driver {

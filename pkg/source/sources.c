@@ -23,7 +23,7 @@ const struct driver *trigger_driver(const struct trigger *t) { return source_dri
 
 const char *source_state_name(enum source_state state)
 {
-        static const char *const names[SOURCE_STATE_MAX] = { "Connecting", "Connected", "Idle", "Standby", "Disconnected", "Failed" };
+        static const char *const names[SOURCE_STATE_MAX] = { "Connecting", "Connected", "Idle", "Standby", "Disconnected", "Failed", "Removed" };
 
         return names[state];
 }

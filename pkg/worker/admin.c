@@ -21,7 +21,8 @@ static const char *not_connected(const struct pipeline_status *s)
         switch (s->source) {
         case SOURCE_CONNECTED:
         case SOURCE_IDLE:
-        case SOURCE_STANDBY: return NULL;
+        case SOURCE_STANDBY:
+        case SOURCE_REMOVED: return NULL;
         case SOURCE_CONNECTING:
         case SOURCE_DISCONNECTED:
         case SOURCE_FAILED:

@@ -1,5 +1,7 @@
 #include "source/smn/topic.h"
 
+#include "source/smn/subscription.h"
+
 #include <openssl/pem.h>
 #include <openssl/x509.h>
 #include <stdio.h>
@@ -58,6 +60,7 @@ struct pending {                 /* a message that waits for its certificate, or
 
 struct topic {
         struct topic_config config;
+        struct subscription *subscription;
         char *host;              /* SMN's in the region */
         char *region;
         char *ca_file;
@@ -244,6 +247,12 @@ static void confirm(struct topic *t, struct pending *p)
                 p->certificate = NULL;
 }
 
+static void connected(struct topic *t)
+{
+        inbox_connected(t->config.inbox);
+        subscription_connected(t->subscription);
+}
+
 /* Its certificate is there, or will not come. */
 static void proceed(struct topic *t, struct pending *p)
 {
@@ -259,7 +268,7 @@ static void proceed(struct topic *t, struct pending *p)
                 confirm(t, p);
                 return;
         } else {
-                inbox_connected(t->config.inbox);
+                connected(t);
                 if (p->notification.kind == NOTIFICATION_UNSUBSCRIBED) {
                         inbox_trouble(t->config.inbox, "the subscription was cancelled");
                         inbox_answer(t->config.inbox, p->call, 200, "unsubscribed", 0);
@@ -373,7 +382,7 @@ static void confirmation_came(struct topic *t, struct pending *p, const struct f
         char text[200];
 
         if (!done->failed && done->status >= 200 && done->status <= 299) {
-                inbox_connected(t->config.inbox);
+                connected(t);
                 inbox_trouble(t->config.inbox, NULL);
                 if (p->call)
                         inbox_answer(t->config.inbox, p->call, 200, "confirmed", 0);
@@ -407,8 +416,13 @@ void topic_poll(struct topic *t, usec now)
         const struct fetch *f = &t->config.services->fetch;
         struct fetch_completion done;
 
-        while (t->fetches && f->ops->take(f->cookie, &done))
-                fetched(t, &done);
+        while ((t->fetches || subscription_calling(t->subscription)) && f->ops->take(f->cookie, &done)) {
+                if (done.tag & SUBSCRIPTION_TAG)
+                        subscription_took(t->subscription, &done, now);
+                else
+                        fetched(t, &done);
+        }
+        subscription_turn(t->subscription, now);
         for (struct pending *p = t->pending, *next; p; p = next) {
                 next = p->next;
                 if (p->deadline > now || !p->certificate)
@@ -420,7 +434,7 @@ void topic_poll(struct topic *t, usec now)
 
 usec topic_deadline(const struct topic *t)
 {
-        usec at = USEC_NEVER;
+        usec at = subscription_deadline(t->subscription);
 
         for (const struct pending *p = t->pending; p; p = p->next)
                 if (p->certificate)
@@ -448,6 +462,7 @@ int topic_new(struct topic **out, const struct topic_config *config, struct erro
 {
         const struct trusted_spec *trusted = config->spec->trusted;
         BUF_AT_END struct buf host = BUF_INIT(1024), ca = BUF_INIT(4096);
+        struct subscription_config subscription = { .spec = config->spec, .services = config->services, .inbox = config->inbox };
         struct str region, project, name;
         struct topic *t;
 
@@ -474,6 +489,11 @@ int topic_new(struct topic **out, const struct topic_config *config, struct erro
         t->hosts[0] = t->host;
         for (size_t i = 0; trusted && i < trusted->hosts.n && i < HOSTS_MOST - 2; i++)
                 t->hosts[i + 1] = t->inside[i] = trusted->hosts.list[i];
+        subscription.ca_file = t->ca_file;
+        if (subscription_new(&t->subscription, &subscription, err) < 0) {
+                (void)topic_free(t);
+                return -1;
+        }
         *out = t;
         return 0;
 }
@@ -495,6 +515,7 @@ struct topic *topic_free(struct topic *t)
                         f->ops->cancel(f->cookie, t->pending->tag);
                 pending_free(t, t->pending);
         }
+        (void)subscription_free(t->subscription);
         free(t->host);
         free(t->region);
         free(t->ca_file);
