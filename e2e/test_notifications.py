@@ -3,9 +3,10 @@ import json
 import threading
 
 import pytest
+from conftest import SYSTEM
 from harness.process import wait_until
-from harness.smn import Smn
-from helpers import Caller, Function, children, get_trigger, kill_worker, secret, trigger, wait_condition, worker_pods
+from harness.smn import CONFIRMED, Refused, Smn
+from helpers import Caller, Function, children, events_of, get_trigger, kill_worker, secret, trigger, wait_condition, worker_pods
 
 pytestmark = pytest.mark.node
 
@@ -149,3 +150,65 @@ def test_changes_of_a_bucket(cluster, namespace, function, caller, smn):
     assert "killed.png" in function.events()[-1]["body"]
     cluster.delete("triggers.sluice.dev", "--all", namespace=namespace)
     assert_gone(cluster, namespace)
+
+
+# ---- a subscription that the worker manages ---------------------------------------------------------------------------------------------------
+
+
+def managed(cluster, namespace, smn, **more):
+    smn.resolve = lambda host: cluster.get("service", host.split(".")[0], namespace=host.split(".")[1])["spec"]["clusterIP"] if host.endswith(".svc") else host
+    endpoint = f"http://topic-sluice.{namespace}.svc/{namespace}/topic"
+    return trigger("topic", {"smn": {**smn.source, "subscription": {"manage": True, "endpoint": endpoint}, "cloud": smn.cloud}}, **more)
+
+
+def wait_trigger_gone(cluster, namespace, timeout):
+    wait_until("the Trigger is gone", lambda: not get_trigger(cluster, namespace, "topic"), timeout, poll=0.5, explain=lambda: get_trigger(cluster, namespace, "topic")["status"])
+
+
+def delete(cluster, namespace, *options):
+    cluster.kubectl("delete", "triggers.sluice.dev/topic", "--wait=false", *options, namespace=namespace)
+
+
+@pytest.mark.parametrize("cascade", ["background", "foreground"])
+def test_a_managed_subscription_comes_and_goes(cluster, namespace, function, smn, cascade):
+    cluster.apply(*secrets_of(smn), managed(cluster, namespace, smn), namespace=namespace)
+    wait_condition(cluster, namespace, "topic", timeout=60)
+    (found,) = smn.subscriptions.values()
+    assert (found["status"], found["endpoint"]) == (CONFIRMED, f"http://topic-sluice.{namespace}.svc/{namespace}/topic")
+    assert [status for _, status in smn.publish("hello")] == [200]
+    assert json.loads(function.events()[0]["body"])["record"][0]["smn"]["message"] == "hello"
+    # A worker that starts anew finds it, and is connected at once.
+    kill_worker(cluster, namespace, "topic")
+    wait_until("it is back", lambda: [status for _, status in smn.publish("again")] == [200], 60, poll=1)
+    wait_condition(cluster, namespace, "topic", timeout=30)
+    assert len(smn.subscriptions) == 1 and [m for m, _ in smn.calls].count("POST") == 1
+    delete(cluster, namespace, f"--cascade={cascade}")
+    wait_trigger_gone(cluster, namespace, 90)
+    assert smn.subscriptions == {}
+    assert_gone(cluster, namespace)
+
+
+def test_what_cannot_be_cancelled_is_named_after_the_deadline(cluster, namespace, function, smn):
+    deployment = cluster.get("deployment", "sluice", namespace=SYSTEM)
+    arguments = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+
+    def start_with(args):
+        patch = [{"op": "replace", "path": "/spec/template/spec/containers/0/args", "value": args}]
+        cluster.kubectl("patch", "deployment", "sluice", "--type=json", "-p", json.dumps(patch), namespace=SYSTEM)
+        cluster.kubectl("rollout", "status", "deployment/sluice", "--timeout=60s", namespace=SYSTEM)
+
+    cluster.apply(*secrets_of(smn), managed(cluster, namespace, smn), namespace=namespace)
+    wait_condition(cluster, namespace, "topic", timeout=60)
+    start_with([*arguments, "--ending-deadline=30s"])
+    try:
+        smn.refuse = lambda method, path: Refused(503, "SMN.0503", "The service is closed.")
+        delete(cluster, namespace)
+        wait_condition(cluster, namespace, "topic", "Ready", "False", "Ending", f"the subscription of {smn.urn} to http://topic-sluice.{namespace}.svc/")
+        wait_condition(cluster, namespace, "topic", "SourceConnected", "False", "SourceDisconnected", "503 SMN.0503: The service is closed.")
+        wait_trigger_gone(cluster, namespace, 60)
+        said = wait_until("it is said", lambda: [e for e in events_of(cluster, namespace, "topic") if "remains outside the cluster" in e], 20)
+        assert f"the subscription of {smn.urn} to " in said[0] and "The service is closed." in said[0]
+        assert len(smn.subscriptions) == 1
+        assert_gone(cluster, namespace)
+    finally:
+        start_with(arguments)

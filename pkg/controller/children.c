@@ -372,7 +372,9 @@ static void arguments(struct writer *w, const struct child_context *c)
         argument(w, "instance", instance.p ? instance.p : "");
         argument(w, "admin", ":8081");
         argument(w, "secrets", SECRETS);
-        if (listener)
+        if (c->ending)
+                writer_string(w, STR("--ending"));
+        else if (listener)
                 listener_arguments(w, listener);
         argument(w, "log-level", log_level_name((enum log_level)c->trigger->worker->log_level));
         writer_array_end(w);
@@ -528,6 +530,8 @@ static void pod_spec(struct writer *w, const struct child_context *c)
                 secret_volume_name(w, i);
                 object(w, "secret");
                 text(w, "secretName", secrets.names[i]);
+                if (c->ending) /* some went with the Trigger: what can be done without them is done */
+                        boolean(w, "optional", true);
                 writer_object_end(w);
                 writer_object_end(w);
         }
@@ -535,21 +539,23 @@ static void pod_spec(struct writer *w, const struct child_context *c)
         writer_object_end(w);
 }
 
+int child_replicas(const struct child_context *c) { return c->ending || !c->trigger->suspend ? 1 : 0; }
+
 static void deployment(struct writer *w, const struct child_context *c, const char *hash)
 {
         const struct trigger *t = c->trigger;
 
         object(w, "spec");
-        number(w, "replicas", t->suspend ? 0 : 1);
+        number(w, "replicas", child_replicas(c));
         number(w, "revisionHistoryLimit", 2);
         object(w, "strategy");
-        if (trigger_driver(t)->push) { /* requests find a worker at every moment */
+        if (trigger_driver(t)->push && !c->ending) { /* requests find a worker at every moment */
                 text(w, "type", "RollingUpdate");
                 object(w, "rollingUpdate");
                 number(w, "maxUnavailable", 0);
                 number(w, "maxSurge", 1);
                 writer_object_end(w);
-        } else /* never two at once: a timer fires once, a partition has one reader */
+        } else /* never two at once: a timer fires once, a partition has one reader, what is taken back is not made again */
                 text(w, "type", "Recreate");
         writer_object_end(w);
         object(w, "selector");

@@ -15,12 +15,16 @@ struct child_context {
         const char *dead_letter;         /* the same; NULL: none is needed */
         const char *image;               /* of the worker */
         const char *pull_policy;         /* NULL: Kubernetes' default */
+        bool ending;                     /* the worker's last task: to take back what was made outside */
 };
+int child_replicas(const struct child_context *);
 
 #define LABEL_MANAGED_BY "app.kubernetes.io/managed-by"
 #define LABEL_INSTANCE "app.kubernetes.io/instance"
 #define LABEL_COMPONENT "app.kubernetes.io/component"
 #define ANNOTATION_HASH "sluice.dev/hash"
+/* On Triggers that make something outside the cluster. */
+#define FINALIZER "sluice.dev/outside"
 
 const char *child_kind(enum child);
 void child_name(enum child, const char *trigger, struct buf *);        /* orders-sluice, orders-checkpoint */

@@ -133,9 +133,11 @@ int service_judge(const struct fetch_completion *c, const char *what, struct err
         if (!c->failed && c->status >= 200 && c->status <= 299)
                 return 0;
         if (c->failed) {
-                *err = c->error;
+                const char *why = strstr(c->error.text, ": "); /* behind the URL, which is long and says no more than what */
+
+                (void)error_set(err, c->error.kind, "%s: %s", what, why ? why + 2 : c->error.text);
                 err->retry = true;
-                return error_wrap(err, "%s", what);
+                return -1;
         }
         if (!words_of(c->body, code, sizeof(code), words, sizeof(words)))
                 (void)snprintf(words, sizeof(words), STR_FMT, (int)MIN_OF(c->body.n, (size_t)WORDS_MOST), c->body.p ? c->body.p : "");

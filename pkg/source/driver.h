@@ -157,6 +157,8 @@ struct driver {
         /* A record made of the document that describe writes, for previews; members that are left out get likely values. */
         int    (*sample)(const void *spec, const struct services *, const struct node *document, struct record **, struct error *) MUST_CHECK;
         void   (*sample_free)(struct record *);                          /* takes NULL */
+        /* Does it make something outside the cluster that must be taken back? Says what, for people. NULL: no. */
+        bool   (*outside)(const struct trigger *, struct buf *);
         /* Where it comes from, for people and for the `source` attribute: "kafka shop/orders". */
         void   (*origin)(const struct trigger *, struct buf *);
 };
@@ -167,3 +169,4 @@ extern const size_t source_drivers_n;
 /* The same as the API's decoder wants it; n is source_drivers_n. */
 const struct source_type *source_types(void);
 const struct driver *trigger_driver(const struct trigger *);
+bool trigger_outside(const struct trigger *, struct buf *);      /* its driver's outside */

@@ -69,5 +69,5 @@ static int cloudeye_open(struct source **out, const void *spec, const struct ser
 
 const struct driver cloudeye_driver = {
         .name = "cloudEye", .ce_type = "dev.sluice.cloudeye.alarm", .push = &smn_push, .type = &cloudeye_type, .open = cloudeye_open, .poll = smn_poll, .deadline = smn_deadline, .stop = smn_stop,
-        .free = smn_free, .describe = smn_describe, .encode = smn_encode, .event = smn_event, .sample = smn_sample, .sample_free = smn_sample_free, .origin = smn_origin,
+        .free = smn_free, .describe = smn_describe, .encode = smn_encode, .event = smn_event, .sample = smn_sample, .sample_free = smn_sample_free, .outside = smn_outside, .origin = smn_origin,
 };

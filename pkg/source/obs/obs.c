@@ -374,5 +374,5 @@ static const struct push_driver push = { .route = route, .receive = receive, .fi
 
 const struct driver obs_driver = {
         .name = "obs", .ce_type = "dev.sluice.obs.change", .push = &push, .type = &obs_type, .open = obs_open, .poll = obs_poll, .deadline = obs_deadline, .stop = obs_stop, .free = obs_free,
-        .describe = obs_describe, .encode = obs_encode, .event = obs_event, .sample = obs_sample, .sample_free = obs_sample_free, .origin = origin,
+        .describe = obs_describe, .encode = obs_encode, .event = obs_event, .sample = obs_sample, .sample_free = obs_sample_free, .outside = smn_outside, .origin = origin,
 };

@@ -22,6 +22,7 @@ usec smn_deadline(const struct source *);
 void smn_stop(struct source *);
 struct source *smn_free(struct source *);
 void smn_origin(const struct trigger *, struct buf *);
+bool smn_outside(const struct trigger *, struct buf *);  /* of all whose specs begin with struct smn_spec */
 
 struct smn_message {
         struct inbox_item item;

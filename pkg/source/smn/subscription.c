@@ -136,7 +136,7 @@ static void settle(struct subscription *s, usec now)
         s->asked = 0;
         set_confirmed(s);
         say_nothing(s);
-        if (!known)
+        if (!known && s->config.services->store.ops)
                 s->phase = PHASE_SAVE;
         else if (!s->managed || !list_former(s))
                 rest(s, s->managed ? now + LOOK_AGAIN : USEC_NEVER);
@@ -144,29 +144,28 @@ static void settle(struct subscription *s, usec now)
 
 static void go_on_removing(struct subscription *s)
 {
-        json_t *own = s->record;
-
         if (list_former(s))
                 return;
-        if (*member(own, "endpoint")) { /* those elsewhere are gone, now it */
-                list(s, member(own, "topic"), member(own, "endpoint"), true);
-                return;
-        }
         s->phase = PHASE_REMOVED;
         say(s, SOURCE_REMOVED, "the subscription is cancelled");
+}
+
+/* At the Trigger's end all is former: what the record says, which may be lost, and what the Trigger says. */
+static void turn_to_the_end(struct subscription *s)
+{
+        if (*member(s->record, "endpoint") && !is_this(s, s->record))
+                (void)json_array_append_new(former_of(s->record), place(member(s->record, "topic"), member(s->record, "endpoint")));
+        if (s->managed)
+                (void)json_array_append_new(former_of(s->record), place(s->config.spec->topic_urn, s->endpoint));
+        (void)json_object_del(s->record, "endpoint");
+        (void)json_object_del(s->record, "confirmed");
+        s->phase = PHASE_SAVE;
 }
 
 /* All of what was listed is cancelled: it is taken off the record. */
 static void removed(struct subscription *s)
 {
-        json_t *list = json_object_get(s->record, "former"), *old = json_array_get(list, 0);
-
-        if (old && s->topic == member(old, "topic"))
-                (void)json_array_remove(list, 0);
-        else {
-                (void)json_object_del(s->record, "endpoint");
-                (void)json_object_del(s->record, "confirmed");
-        }
+        (void)json_array_remove(json_object_get(s->record, "former"), 0);
         s->topic = s->at = NULL;
         s->phase = PHASE_SAVE;
 }
@@ -366,7 +365,7 @@ static void loaded(struct subscription *s, const struct store_result *r, usec no
         }
         say_nothing(s);
         if (s->ending)
-                rest(s, now);
+                turn_to_the_end(s);
         else if (!is_this(s, s->record)) {
                 renew(s);
                 s->phase = PHASE_SAVE;
@@ -493,6 +492,16 @@ usec subscription_deadline(const struct subscription *s)
 
 /* ---- life ------------------------------------------------------------------------------------------------------------------------------------ */
 
+void subscription_endpoint(const struct trigger *t, const struct smn_spec *spec, struct buf *out)
+{
+        if (spec->subscription->endpoint) {
+                buf_text(out, spec->subscription->endpoint);
+                return;
+        }
+        buf_printf(out, "%s://%s", spec->expose->tls_secret_name ? "https" : "http", spec->expose->host);
+        smn_path(t, out);
+}
+
 static int set_up_calls(struct subscription *s, struct error *err)
 {
         const struct smn_spec *spec = s->config.spec;
@@ -509,12 +518,7 @@ static int set_up_calls(struct subscription *s, struct error *err)
                 buf_text(&service, spec->cloud->endpoint);
         else
                 buf_printf(&service, "https://smn." STR_FMT ".myhuaweicloud.com", STR_ARG(region));
-        if (spec->subscription->endpoint)
-                buf_text(&endpoint, spec->subscription->endpoint);
-        else {
-                buf_printf(&endpoint, "%s://%s", spec->expose->tls_secret_name ? "https" : "http", spec->expose->host);
-                smn_path(s->config.services->trigger, &endpoint);
-        }
+        subscription_endpoint(s->config.services->trigger, spec, &endpoint);
         s->service = buf_take(&service);
         s->endpoint = buf_take(&endpoint);
         s->project = str_dup(project);
@@ -535,6 +539,7 @@ int subscription_new(struct subscription **out, const struct subscription_config
         random_init(&s->random, random_seed());
         if (s->managed && set_up_calls(s, err) < 0)
                 return (void)subscription_free(s), -1;
+        s->record = must(json_object());
         if (!config->services->store.ops) /* nothing is kept */
                 rest(s, USEC_NEVER);
         *out = s;

@@ -17,6 +17,9 @@ struct subscription_config {
 /* Tags of its calls have this bit, those of others don't. */
 #define SUBSCRIPTION_TAG ((uint64_t)1 << 63)
 
+/* Where SMN reaches the Trigger whose subscription is managed. Appends. */
+void subscription_endpoint(const struct trigger *, const struct smn_spec *, struct buf *);
+
 int subscription_new(struct subscription **, const struct subscription_config *, struct error *) MUST_CHECK;
 struct subscription *subscription_free(struct subscription *);   /* NULL is fine */
 void subscription_connected(struct subscription *);      /* a message or a confirmation came */
