@@ -178,10 +178,11 @@ def test_a_managed_subscription_comes_and_goes(cluster, namespace, function, smn
     assert [status for _, status in smn.publish("hello")] == [200]
     assert json.loads(function.events()[0]["body"])["record"][0]["smn"]["message"] == "hello"
     # A worker that starts anew finds it, and is connected at once.
+    posts = [m for m, _ in smn.calls].count("POST")
     kill_worker(cluster, namespace, "topic")
     wait_until("it is back", lambda: [status for _, status in smn.publish("again")] == [200], 60, poll=1)
     wait_condition(cluster, namespace, "topic", timeout=30)
-    assert len(smn.subscriptions) == 1 and [m for m, _ in smn.calls].count("POST") == 1
+    assert len(smn.subscriptions) == 1 and [m for m, _ in smn.calls].count("POST") == posts
     delete(cluster, namespace, f"--cascade={cascade}")
     wait_trigger_gone(cluster, namespace, 90)
     assert smn.subscriptions == {}
@@ -212,3 +213,12 @@ def test_what_cannot_be_cancelled_is_named_after_the_deadline(cluster, namespace
         assert_gone(cluster, namespace)
     finally:
         start_with(arguments)
+
+
+def test_a_namespace_goes_though_a_subscription_stays(cluster, namespace, function, smn):
+    cluster.apply(*secrets_of(smn), managed(cluster, namespace, smn), namespace=namespace)
+    wait_condition(cluster, namespace, "topic", timeout=60)
+    cluster.kubectl("delete", "namespace", namespace, "--wait=false")
+    wait_until("the namespace is gone", lambda: not cluster.get("namespace", namespace), 120, poll=1, explain=lambda: cluster.get("namespace", namespace)["status"])
+    said = cluster.logs("deployment/sluice", SYSTEM)
+    assert not smn.subscriptions or f"the subscription of {smn.urn} to http://topic-sluice.{namespace}.svc/{namespace}/topic remains outside the cluster" in said

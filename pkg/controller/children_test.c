@@ -37,12 +37,14 @@ static struct trigger *decode(const char *text)
 #define EXPOSED METADATA "spec:\n  source: {apig: {path: '/orders/{id}', expose: {host: api.example.com, ingressClassName: nginx, tlsSecretName: api-cert, annotations: {a/b: c}}}}\n  sink: {uri: 'http://f/'}\n"
 #define SERVED METADATA "spec:\n  source: {smn: {topicUrn: 'urn:smn:eu-west-101:p:orders', expose: {host: smn.example.com},\n" \
                         "    listener: {tls: {secretName: cert, clientCASecretRef: {name: ca, key: ca.pem}}, trustedProxies: [10.0.0.0/8, 'fd00::/8']}}}\n  sink: {uri: 'http://f/'}\n"
+#define MANAGED METADATA "spec:\n  source: {smn: {topicUrn: 'urn:smn:eu-west-101:p:orders', expose: {host: smn.example.com}, listener: {tls: {secretName: cert}}, subscription: {manage: true},\n" \
+                         "    cloud: {credentials: {accessKeySecretRef: {name: cloud, key: ak}, secretKeySecretRef: {name: cloud, key: sk}}}}}\n  sink: {uri: 'http://f/'}\n  suspend: true\n"
 
 /* All children of a Trigger as one JSON array, laid out for people. */
-static char *all_children(const char *text)
+static char *all_children(const char *text, bool ending)
 {
         struct trigger *t = decode(text);
-        struct child_context c = { t, "http://f.shop.svc/", NULL, "registry/sluice:1", "Never" };
+        struct child_context c = { .trigger = t, .sink = "http://f.shop.svc/", .image = "registry/sluice:1", .pull_policy = "Never", .ending = ending };
         json_t *all = json_array();
         char *dump;
 
@@ -64,10 +66,10 @@ static char *all_children(const char *text)
         return dump;
 }
 
-static void check_golden(const char *text, const char *file)
+static void check_golden(const char *text, bool ending, const char *file)
 {
         BUF_AT_END struct buf golden = BUF_INIT(1 << 20);
-        char *dump = all_children(text);
+        char *dump = all_children(text, ending);
         struct error err;
 
         if (getenv("UPDATE_GOLDEN")) {
@@ -86,17 +88,18 @@ static void check_golden(const char *text, const char *file)
 
 static void children_are_the_golden_ones(void **state UNUSED)
 {
-        check_golden(KAFKA, DATA "kafka.json");
-        check_golden(TIMER, DATA "timer-suspended.json");
-        check_golden(API, DATA "api-with-secrets.json");
-        check_golden(EXPOSED, DATA "api-exposed.json");
-        check_golden(SERVED, DATA "smn-tls.json");
+        check_golden(KAFKA, false, DATA "kafka.json");
+        check_golden(TIMER, false, DATA "timer-suspended.json");
+        check_golden(API, false, DATA "api-with-secrets.json");
+        check_golden(EXPOSED, false, DATA "api-exposed.json");
+        check_golden(SERVED, false, DATA "smn-tls.json");
+        check_golden(MANAGED, true, DATA "smn-ending.json");
 }
 
 static void hash_of(const char *text, const char *sink, const char *image, char out[32])
 {
         struct trigger *t = decode(text);
-        struct child_context c = { t, sink, NULL, image, NULL };
+        struct child_context c = { .trigger = t, .sink = sink, .image = image };
         BUF_AT_END struct buf b = BUF_INIT(64);
 
         children_hash(&c, &b);
@@ -168,7 +171,7 @@ static void where_it_is_reached_and_how_the_ingress_finds_it(void **state UNUSED
                 assert_int_equal(child_needed(CHILD_INGRESS, t), cases[i].path != NULL);
                 assert_int_equal(child_needed(CHILD_SERVICE, t), cases[i].address[0] != 0);
                 if (cases[i].path) {
-                        c = (struct child_context){ t, "http://f/", NULL, "i", NULL };
+                        c = (struct child_context){ .trigger = t, .sink = "http://f/", .image = "i" };
                         child_write(CHILD_INGRESS, &c, "", &body);
                         ingress = json_loadb(body.p, body.n, 0, NULL);
                         rule = json_array_get(json_object_get(json_object_get(ingress, "spec"), "rules"), 0);

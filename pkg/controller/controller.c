@@ -483,8 +483,14 @@ static void conclude(struct work *w)
 
 static void apply_next(struct work *w);
 
+static void leave_behind(struct work *w, const char *why);
+
 static void give_up(struct work *w, const char *why)
 {
+        if (w->ending && strstr(why, "because it is being terminated")) { /* nothing starts in that namespace any more */
+                leave_behind(w, "its namespace is being deleted");
+                return;
+        }
         log_warn("reconcile", LOG_S("trigger", w->key), LOG_S("error", why));
         buf_text(&w->failed, why);
         record(w, "Warning", "ApplyFailed", why);
