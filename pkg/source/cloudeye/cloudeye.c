@@ -37,9 +37,9 @@ static struct str level_of(const json_t *alarm)
         const json_t *value = NULL;
         int64_t level = 0;
 
-        for (size_t i = 0; i < COUNT_OF(names) && !value; i++)
+        for (size_t i = 0; i < COUNT_OF(names) && (!value || json_is_null(value)); i++)
                 value = json_object_get(alarm, names[i]);
-        if (!value)
+        if (!value || json_is_null(value))
                 return text_of(json_object_get(alarm, "template_variable"), "AlarmLevel");
         if (json_is_integer(value))
                 level = json_integer_value(value);
