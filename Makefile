@@ -29,9 +29,8 @@ llhttp_dir := /usr/share/llhttp
 # ---- compiler -------------------------------------------------------------------------------------------------------------------------
 warnings := -Wall -Wextra -Wshadow -Wconversion -Werror -Wformat=2 -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef -Wpointer-arith \
 	-Wwrite-strings -Wswitch-enum -Wimplicit-fallthrough
-hardening := -fstack-protector-strong -fPIE -ftrapv -fno-delete-null-pointer-checks $(if $(SANITIZE)$(COVERAGE),,-D_FORTIFY_SOURCE=2) \
+hardening := -fstack-protector-strong -fPIE -fno-delete-null-pointer-checks $(if $(SANITIZE)$(COVERAGE),,-D_FORTIFY_SOURCE=2) \
 	$(if $(findstring gcc,$(CC)),-fstack-clash-protection -fcf-protection)
-hardening := $(filter-out -ftrapv,$(hardening))
 optimise := $(if $(SANITIZE)$(COVERAGE),-O1 -fno-omit-frame-pointer,-O2)
 instrument := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all) $(if $(COVERAGE),--coverage -fprofile-update=atomic)
 package_cflags := $(shell pkg-config --cflags $(libraries) 2>/dev/null)
@@ -124,7 +123,7 @@ check: build ## the fast inner loop: build, unit tests, simulator, lint
 test: check ## everything: unit tests, the same under sanitizers and clang, integration, end to end
 	@+$(MAKE) --no-print-directory simulate SEEDS=$(or $(SEEDS),40000)
 	@+$(MAKE) --no-print-directory fuzz SECONDS=10
-	@+$(MAKE) --no-print-directory test-mutants sanitized coverage integration e2e
+	@+$(MAKE) --no-print-directory test-mutants sanitized integration e2e
 
 unit: $(tests) ## the unit tests (cmocka)
 	tools/run-tests $(tests)

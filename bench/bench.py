@@ -117,7 +117,7 @@ class Bench:
 
     def fetch(self):
         table = Table("fetch: what fetchBytes costs in memory")
-        for mib in (4, 32, 256):
+        for mib in (8, 32, 256):
             runs = [self.run(Sluice, self.options.messages, fetch_mib=mib) for _ in range(self.few)]
             table.row(f"fetchBytes {mib} MiB: anonymous at most", median(runs, lambda r: r.peak["anonymous"]), unit=" MiB")
             table.row(f"fetchBytes {mib} MiB: RSS at most", median(runs, lambda r: r.peak["rss"]), unit=" MiB")
@@ -135,7 +135,7 @@ class Bench:
             theirs = self.run(Benthos, messages // (4 if how else 1), sink=("--delay=5",), **how)
             table.row(f"{what}: events per second", mine.per_second, theirs.per_second, target=target)
             table.row(f"{what}: events per CPU-second", mine.per_cpu_second, theirs.per_cpu_second)
-        table.note("fetchBytes 32 MiB: with librdkafka 2.0 the default of 4 MiB limits the rate, not the function.")
+        table.note("fetchBytes 32 MiB: with librdkafka 2.0 the default of 8 MiB limits the rate, not the function.")
         return table
 
     def failing(self):
@@ -304,7 +304,7 @@ def main():
     parser.add_argument("--messages", type=int, default=200_000)
     parser.add_argument("--size", type=int, default=1024, help="bytes of a message")
     parser.add_argument("--rounds", type=int, default=2, help="how often post, latency and kill are measured, the others half as often; figures are medians")
-    parser.add_argument("--fetch-mib", type=int, default=4, help="fetchBytes, where a case does not say it")
+    parser.add_argument("--fetch-mib", type=int, default=32, help="fetchBytes, where a case does not say it")
     parser.add_argument("--sluice", metavar="COMMAND", help="another build of Sluice, such as the image's: LD.SO --library-path DIR sluice")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

@@ -152,7 +152,7 @@ class Work:
     in_flight: int = 64
     ordering: str = "None"
     batch: int = 1
-    fetch_mib: int = 4
+    fetch_mib: int = 32
     http_version: str = ""
     timeout: str = ""
     instance: str = ""

@@ -150,7 +150,7 @@ static int choose_letters(struct replay *r, struct pipeline_config *c, struct er
         if (!r->group)
                 (void)snprintf(r->group_name, sizeof(r->group_name), "sluice.%s.%s.replay", r->trigger->namespace_, r->trigger->name);
         r->topic = (struct kafka_spec){ .bootstrap_servers = dead->kafka->bootstrap_servers, .topics = { &dead->kafka->topic, 1 }, .consumer_group = r->group_name,
-                                        .start_position = KAFKA_EARLIEST, .fetch_bytes = (int64_t)4 << 20 };
+                                        .start_position = KAFKA_EARLIEST, .fetch_bytes = (int64_t)8 << 20 };
         c->driver = replay_kafka_driver();
         c->source_spec = &r->topic;
         return 0;

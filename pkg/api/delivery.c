@@ -263,6 +263,8 @@ static const struct field delivery_fields[] = {
           .help = "How long an attempt may take, from connecting to the end of the answer." },
         { .name = "connectTimeout", .type = FIELD_DURATION, .offset = offsetof(struct delivery_spec, connect_timeout), .fallback = "10s", .min = 100 * USEC_MSEC, .max = USEC_MINUTE,
           .help = "How long connecting may take, TLS included." },
+        { .name = "answerTimeout", .type = FIELD_DURATION, .offset = offsetof(struct delivery_spec, answer_timeout), .min = 10 * USEC_MSEC, .max = 15 * USEC_MINUTE,
+          .help = "How long the function may take from the end of the request to the end of its answer; by default what timeout leaves." },
         { .name = "method", .type = FIELD_ENUM, .offset = offsetof(struct delivery_spec, method), .fallback = "POST", .values = delivery_methods, .help = "The method of requests." },
         { .name = "headers", .type = FIELD_OBJECTS, .offset = offsetof(struct delivery_spec, headers), .object = &header_type, .max = 32, .help = "Further headers of each request." },
         { .name = "authentication", .type = FIELD_OBJECT, .offset = offsetof(struct delivery_spec, authentication), .object = &authentication_type,
@@ -296,7 +298,16 @@ static bool batch_for_parts(const void *object)
         return !d->batch || !d->retry || d->batch->max_messages > 1 || !(d->partial_failures || d->retry->bisect);
 }
 
+static bool answer_within(const void *object)
+{
+        const struct delivery_spec *d = object;
+
+        return d->answer_timeout <= d->timeout;
+}
+
 static const struct rule delivery_rules[] = {
+        { .cel = "!has(self.answerTimeout) || duration(self.answerTimeout) <= duration(self.timeout)", .path = "answerTimeout", .check = answer_within,
+          .message = "answerTimeout must not be above timeout, which bounds the whole attempt" },
         { .cel = "(self.retry.onExhausted == 'DeadLetter') == has(self.deadLetter)", .path = "deadLetter", .check = dead_letter_there,
           .message = "deadLetter and retry.onExhausted: DeadLetter go together: give both or none" },
         { .cel = "self.batch.maxMessages > 1 || !(self.partialFailures || self.retry.bisect)", .path = "batch", .check = batch_for_parts,

@@ -16,6 +16,12 @@ struct decoder {
 
 enum { SHOWN = 60 };
 
+void strings_join(const struct strings *s, struct buf *b)
+{
+        for (size_t i = 0; i < s->n; i++)
+                buf_printf(b, "%s%s", i ? "," : "", s->list[i]);
+}
+
 /* ---- words for messages --------------------------------------------------------------------------------------------------------------- */
 
 void duration_plain(struct buf *b, usec d)

@@ -20,6 +20,7 @@ enum field_type {
 enum raw_shape { RAW_ANY, RAW_MAP, RAW_LIST /* of maps */ };
 
 struct strings { char **list; size_t n; };
+void strings_join(const struct strings *, struct buf *);        /* with commas between */
 struct objects { void **list; size_t n; };
 struct string_map { char **keys, **values; size_t n; };
 

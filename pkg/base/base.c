@@ -95,9 +95,13 @@ bool str_is_utf8(struct str s)
         size_t i = 0;
 
         while (i < s.n) {
-                uint64_t word;
+                uint64_t words[4];
 
-                if (i + 8 <= s.n && (memcpy(&word, p + i, 8), (word & 0x8080808080808080u) == 0)) {
+                if (i + 32 <= s.n && (memcpy(words, p + i, 32), ((words[0] | words[1] | words[2] | words[3]) & 0x8080808080808080u) == 0)) {
+                        i += 32;
+                        continue;
+                }
+                if (i + 8 <= s.n && (memcpy(words, p + i, 8), (words[0] & 0x8080808080808080u) == 0)) {
                         i += 8;
                         continue;
                 }

@@ -120,6 +120,15 @@ static void utf8_is_strict(void **state UNUSED)
                         fail_msg("bad sequence %zu was taken", i);
         assert_true(str_is_utf8((struct str){ "\0", 1 }));
         assert_true(str_is_utf8((struct str){ 0 }));
+        for (size_t n = 1; n < 80; n++)
+                for (size_t at = 0; at < n; at++) {
+                        char text[80];
+
+                        memset(text, 'a', n);
+                        assert_true(str_is_utf8((struct str){ text, n }));
+                        text[at] = (char)0xff;
+                        assert_false(str_is_utf8((struct str){ text, n }));
+                }
 }
 
 /* Every code point encodes to what is valid, but the surrogates. */

@@ -48,8 +48,6 @@ void buf_add(struct buf *b, const void *p, size_t n)
         b->p[b->n] = 0;
 }
 
-void buf_char(struct buf *b, char c) { buf_add(b, &c, 1); }
-
 void buf_hex(struct buf *b, uint64_t value, unsigned digits)
 {
         if (!buf_reserve(b, digits))

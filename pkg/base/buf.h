@@ -22,7 +22,15 @@ bool buf_reserve(struct buf *, size_t more);    /* room for more bytes behind n;
 void buf_add(struct buf *, const void *, size_t);
 static inline void buf_str(struct buf *b, struct str s) { buf_add(b, s.p, s.n); }
 static inline void buf_text(struct buf *b, const char *text) { buf_add(b, text, strlen(text)); }
-void buf_char(struct buf *, char);
+static inline void buf_char(struct buf *b, char c)
+{
+        if (b->failed || b->cap - b->n < 2) {
+                buf_add(b, &c, 1);
+                return;
+        }
+        b->p[b->n++] = c;
+        b->p[b->n] = 0;
+}
 void buf_int(struct buf *, int64_t);
 /* The lowest so many hexadecimal digits, in lower case. */
 void buf_hex(struct buf *, uint64_t value, unsigned digits);

@@ -1,6 +1,6 @@
 /* The two cases of each character up to U+FFFF: what String.toLowerCase and toUpperCase with Locale.ROOT make of it in Java 17 (Unicode 13),
  * because the reference engine compares by them. A character further up has no row: it is compared as it is. */
-#include "filter/scan.h"
+#include "json/scan.h"
 #include "filter/value.h"
 
 /* From first to last by step: what to add for the lower and for the upper case. */

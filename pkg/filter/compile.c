@@ -2,7 +2,7 @@
 
 #include <math.h>
 
-#include "filter/scan.h"
+#include "json/scan.h"
 
 #include "json/yaml.h" /* text_clip */
 

@@ -1,7 +1,7 @@
 #include "filter/filter.h"
 
 #include "filter/internal.h"
-#include "filter/scan.h"
+#include "json/scan.h"
 #include "json/yaml.h" /* text_clip */
 
 /* An array of the record and an element of one, noted once a value in it counts. Number 0 stands for none. */

@@ -4,7 +4,7 @@
 #include <math.h>
 #include <stdio.h>
 
-#include "filter/scan.h"
+#include "json/scan.h"
 
 /* ---- numbers */
 

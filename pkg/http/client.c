@@ -116,6 +116,7 @@ static int copy_config(struct http_target *t, const struct http_target_config *c
 
         own->max_connections = MAX_OF(config->max_connections, (uint32_t)1);
         own->connect_timeout = config->connect_timeout;
+        own->answer_timeout = config->answer_timeout;
         own->max_age = config->max_age;
         own->answer_max = config->answer_max;
         own->http_version = config->http_version;
@@ -190,6 +191,7 @@ int http_target_new(struct http_target **out, struct http_client *client, const 
         t->replace_at = t->ask_at = USEC_NEVER;
         t->asked_at = -USEC_MINUTE;
         t->timer.turn = target_turn;
+        t->answer_timer.turn = target_answers_turn;
         if (copy_config(t, config, err) < 0 || url_parse(str_of(t->url_text), &t->url, err) < 0 || set_route(t, config->proxy.no_proxy, err) < 0 ||
             set_head(t, config->headers, err) < 0 || (t->url.tls && sessions_new(&t->sessions, err) < 0)) {
                 (void)http_target_free(t);
@@ -209,6 +211,7 @@ struct http_target *http_target_free(struct http_target *t)
         while (t->connections)
                 connection_free(t->connections);
         loop_forget(t->client->loop, &t->timer);
+        loop_forget(t->client->loop, &t->answer_timer);
         addresses_free(t);
         (void)sessions_drop(t->sessions);
         buf_done(&t->head);
@@ -292,6 +295,20 @@ static int write_head(struct exchange *x, const struct head *h, struct error *er
         return 0;
 }
 
+static void put_length(char out[64], size_t n)
+{
+        char digits[24];
+        size_t at = sizeof(digits);
+
+        do {
+                digits[--at] = (char)('0' + n % 10);
+                n /= 10;
+        } while (n);
+        out = stpcpy(out, "Content-Length: ");
+        memcpy(out, digits + at, sizeof(digits) - at);
+        memcpy(out + sizeof(digits) - at, "\r\n\r\n", 5);
+}
+
 static int put_head(struct exchange *x, const struct http_request *q, struct error *err)
 {
         struct http_target *t = q->target;
@@ -314,7 +331,7 @@ static int put_head(struct exchange *x, const struct http_request *q, struct err
         if (!body && (x->head_only || str_is(h.method, "GET")))
                 memcpy(h.length, "\r\n", 3);
         else
-                (void)snprintf(h.length, sizeof(h.length), "Content-Length: %zu\r\n\r\n", body);
+                put_length(h.length, body);
         return write_head(x, &h, err);
 }
 

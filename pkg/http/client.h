@@ -49,6 +49,7 @@ struct http_target_config {
         struct str headers;              /* constant "Name: value\r\n" lines */
         uint32_t max_connections;        /* while they are replaced there may be more for a moment */
         usec connect_timeout;
+        usec answer_timeout;             /* from the end of the request to the end of its answer; 0: no limit */
         usec max_age;                    /* of a connection, less up to a quarter of jitter: new pods get their share; 0: no limit */
         size_t answer_max;               /* bytes of an answer's body that are kept */
         enum http_version http_version;

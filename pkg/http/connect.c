@@ -1,6 +1,8 @@
 /* Makes connections: libcurl does the TCP and TLS handshakes and the proxy's tunnel to an address that we chose, then lets us have the socket. */
+#include <errno.h>
 #include <openssl/x509_vfy.h>
 #include <stdio.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <utlist.h>
 
@@ -108,6 +110,30 @@ void connection_error(struct connection *c, CURLcode r, struct error *err)
         (void)error_set(err, ERROR_UNREACHABLE, advice ? "%s %s: %s (%s)" : "%s %s: %s", c->target->method, c->target->url_text, advice ? advice : why, why);
 }
 
+/* After recv or send. */
+static CURLcode socket_result(struct connection *c, const char *what, ssize_t r, size_t *n)
+{
+        *n = r > 0 ? (size_t)r : 0;
+        if (r >= 0)
+                return CURLE_OK;
+        if (errno == EAGAIN || errno == EINTR)
+                return CURLE_AGAIN;
+        (void)snprintf(c->reason, sizeof(c->reason), "%s failure: %s", what, strerror(errno));
+        return CURLE_RECV_ERROR;
+}
+
+CURLcode connection_read(struct connection *c, char *space, size_t size, size_t *n)
+{
+        *n = 0;
+        return c->plain ? socket_result(c, "Recv", recv(c->fd, space, size, 0), n) : curl_easy_recv(c->easy, space, size, n);
+}
+
+CURLcode connection_write(struct connection *c, const char *p, size_t size, size_t *n)
+{
+        *n = 0;
+        return c->plain ? socket_result(c, "Send", send(c->fd, p, size, MSG_NOSIGNAL), n) : curl_easy_send(c->easy, p, size, n);
+}
+
 bool connection_buffers(const struct connection *c) { return c->ssl && SSL_has_pending(c->ssl); }
 
 /* ---- connecting ---------------------------------------------------------------------------------------------------------------------- */
@@ -177,6 +203,8 @@ static int adopt(struct connection *c, struct error *err)
 
         if (curl_easy_getinfo(c->easy, CURLINFO_ACTIVESOCKET, &fd) != CURLE_OK || fd == CURL_SOCKET_BAD)
                 return error_set(err, ERROR_UNREACHABLE, "connect to %s: the peer closed the connection at once", c->target->url_text);
+        c->fd = fd;
+        c->plain = !c->ssl && !c->target->proxied;
         if (loop_io_open(client->loop, fd, on_socket, c, &c->io, err) < 0 || framing->open(c, err) < 0)
                 return -1;
         c->framing = framing;

@@ -25,6 +25,8 @@ struct exchange {
         struct http_end *end;
         struct http_target *target;
         struct connection *connection;           /* NULL while it waits */
+        struct exchange *awaits, *awaits_before; /* of the target's: sent whole, the answer is not there */
+        usec answer_by;                          /* 0: it is not on that list */
         uint64_t tag;
         struct buf *message;                     /* what is sent: the caller's, or packed */
         size_t start, sent;                      /* where the head begins; how far it was written */
@@ -82,6 +84,8 @@ struct connection {
         struct curl_slist *connect_to;
         SSL *ssl;                                        /* curl's; NULL: none */
         struct loop_io *io;
+        int fd;                                          /* curl's; read and written without it where nothing lies between: no TLS, no proxy's tunnel */
+        bool plain;
         uint64_t heard;                                  /* bytes read */
         usec expires;                                    /* 0: never */
         struct http_codec *http1;
@@ -121,6 +125,9 @@ struct http_target {
         struct sessions *sessions;
         struct file_stamp stamps[3];
         struct task timer;
+        struct exchange *awaiting;               /* the first one sent first: all are given the same time */
+        struct task answer_timer;
+        bool answer_armed;                       /* for the first one's time, or an earlier one's that is answered */
 };
 
 struct http_end { struct http_client *client; struct task *wake; struct exchange *exchanges, *done, **done_last, *taken, *spare; };
@@ -142,6 +149,7 @@ void exchange_fail(struct exchange *, const struct error *);
 /* pool.c */
 void pool_serve(struct http_target *);                         /* gives waiting exchanges to connections, opens more when there are too few */
 void pool_start(struct connection *, struct exchange *);
+void pool_sent(struct exchange *);                             /* the last byte of it was written: the time for the answer runs */
 void pool_wait(struct exchange *, bool first);                 /* queues it for a connection */
 void pool_forget(struct exchange *);                           /* takes it out of that queue */
 void pool_fail_waiting(struct http_target *, const struct error *, bool one);
@@ -155,11 +163,15 @@ void pool_connected(struct connection *);                      /* framing is cho
 void pool_refused(struct http_target *, struct address *, const struct error *); /* the connection is gone already */
 void target_arm(struct http_target *);
 void target_turn(struct task *, usec now);
+void target_answers_turn(struct task *, usec now);
 
 /* connect.c */
 int connection_open(struct http_target *, struct address *, struct error *) MUST_CHECK;
 void on_connected(void *cookie, CURL *, CURLcode);
-void connection_error(struct connection *, CURLcode, struct error *); /* why reading or writing failed */
+/* Never wait: CURLE_AGAIN. *n: how much; read, CURLE_OK and 0: the peer has ended. connection_error says why another code came. */
+CURLcode connection_read(struct connection *, char *space, size_t size, size_t *n);
+CURLcode connection_write(struct connection *, const char *, size_t size, size_t *n);
+void connection_error(struct connection *, CURLcode, struct error *);
 bool connection_buffers(const struct connection *);            /* TLS holds bytes that the socket does not show */
 struct sessions *sessions_drop(struct sessions *);
 int sessions_new(struct sessions **, struct error *) MUST_CHECK;

@@ -181,6 +181,36 @@ static void a_request_cancelled_at_once_leaves_nothing(void **state UNUSED)
         assert_false(done[1].c.failed);
 }
 
+static void answer_the_second(struct call *c)
+{
+        if (server.requests % 2 == 0)
+                answer_ok(c);
+}
+
+static void an_answer_has_a_time_of_its_own(void **state UNUSED)
+{
+        struct http_target_config c = config();
+
+        c.answer_timeout = 50 * USEC_MSEC;
+        c.max_connections = 2;
+        aim(c);
+        server.handle = answer_the_second;
+        submit(1);
+        submit(2);
+        await(2);
+        assert_int_equal(done[0].c.tag, 2);
+        assert_int_equal(done[0].c.status, 200);
+        assert_int_equal(done[1].c.tag, 1);
+        assert_true(done[1].c.failed && done[1].c.error.retry && done[1].c.maybe_processed);
+        assert_int_equal(done[1].c.error.kind, ERROR_TIMEOUT);
+        assert_non_null(strstr(done[1].c.error.text, "no answer within 50 ms of the request"));
+        server.handle = answer_ok;
+        assert_false(request()->failed);
+        assert_int_equal(server.requests, 3); /* it was not sent again */
+        if (http2())
+                assert_int_equal(server.peers_n, 1);
+}
+
 static void hang_up(struct call *c) { peer_close(c->peer); }
 
 static void a_peer_that_leaves_may_have_processed(void **state UNUSED)
@@ -382,6 +412,7 @@ int main(void)
                 { "many_are_in_flight", many_are_in_flight },
                 { "a_cancelled_request_has_no_completion", a_cancelled_request_has_no_completion },
                 { "a_request_cancelled_at_once_leaves_nothing", a_request_cancelled_at_once_leaves_nothing },
+                { "an_answer_has_a_time_of_its_own", an_answer_has_a_time_of_its_own },
                 { "a_peer_that_leaves_may_have_processed", a_peer_that_leaves_may_have_processed },
                 { "a_stale_connection_is_replaced", a_stale_connection_is_replaced },
                 { "a_refused_connection_names_the_url", a_refused_connection_names_the_url },

@@ -92,7 +92,7 @@ static bool http1_read(struct connection *c)
 {
         for (;;) {
                 size_t n = 0;
-                CURLcode r = curl_easy_recv(c->easy, c->target->client->space, READ_SIZE, &n);
+                CURLcode r = connection_read(c, c->target->client->space, READ_SIZE, &n);
                 struct error err;
 
                 if (r == CURLE_AGAIN)
@@ -120,7 +120,7 @@ static void http1_write(struct connection *c)
 
         while (x->sent < x->message->n) {
                 size_t n = 0;
-                CURLcode r = curl_easy_send(c->easy, x->message->p + x->sent, x->message->n - x->sent, &n);
+                CURLcode r = connection_write(c, x->message->p + x->sent, x->message->n - x->sent, &n);
                 struct error err;
 
                 x->sent += n;
@@ -137,6 +137,7 @@ static void http1_write(struct connection *c)
                         return;
                 }
         }
+        pool_sent(x);
         loop_io_want(c->io, LOOP_READABLE);
 }
 

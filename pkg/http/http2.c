@@ -184,6 +184,8 @@ static int on_sent(nghttp2_session *s, const nghttp2_frame *frame, void *cookie 
 
         if (x)
                 x->written = true;
+        if (x && (frame->hd.flags & NGHTTP2_FLAG_END_STREAM))
+                pool_sent(x);
         return 0;
 }
 
@@ -224,6 +226,8 @@ static int on_body_sent(nghttp2_session *s, nghttp2_frame *frame, const uint8_t 
         buf_add(&h->out, head, 9);
         buf_add(&h->out, x->message->p + x->sent, n);
         x->sent += n;
+        if (x->sent == x->message->n)
+                pool_sent(x);
         return h->out.failed ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
 }
 
@@ -259,7 +263,7 @@ static bool http2_write(struct connection *c)
                         if (!h->out.n)
                                 break;
                 }
-                r = curl_easy_send(c->easy, h->out.p + h->written, h->out.n - h->written, &n);
+                r = connection_write(c, h->out.p + h->written, h->out.n - h->written, &n);
                 h->written += n;
                 if (r == CURLE_AGAIN) {
                         loop_io_want(c->io, LOOP_READABLE | LOOP_WRITABLE);
@@ -286,7 +290,7 @@ static bool http2_read(struct connection *c)
 
         for (;;) {
                 size_t n = 0;
-                CURLcode r = curl_easy_recv(c->easy, space, READ_SIZE, &n);
+                CURLcode r = connection_read(c, space, READ_SIZE, &n);
                 struct error err;
                 ssize_t used;
 

@@ -1,4 +1,5 @@
 /* Which connection carries what: the queue of a target, its connections' lives, and how many there are. */
+#include <inttypes.h>
 #include <utlist.h>
 
 #include "http/connection.h"
@@ -110,6 +111,9 @@ void connection_drop(struct connection *c, struct exchange *x)
         DL_DELETE2(c->exchanges, x, beside_before, beside);
         c->carried--;
         x->connection = NULL;
+        if (x->answer_by)
+                DL_DELETE2(x->target->awaiting, x, awaits_before, awaits);
+        x->answer_by = 0;
 }
 
 void connection_stop(struct connection *c)
@@ -335,6 +339,40 @@ void target_turn(struct task *task, usec now)
                         connection_retire(c);
         }
         target_arm(t);
+        pool_serve(t);
+}
+
+void pool_sent(struct exchange *x)
+{
+        struct http_target *t = x->target;
+
+        if (!t->config.answer_timeout || x->answer_by)
+                return;
+        x->answer_by = loop_now(t->client->loop) + t->config.answer_timeout;
+        DL_APPEND2(t->awaiting, x, awaits_before, awaits);
+        if (!t->answer_armed)
+                loop_arm(t->client->loop, &t->answer_timer, x->answer_by);
+        t->answer_armed = true;
+}
+
+void target_answers_turn(struct task *task, usec now)
+{
+        struct http_target *t = CONTAINER_OF(task, struct http_target, answer_timer);
+        struct error err;
+
+        while (t->awaiting && now >= t->awaiting->answer_by) {
+                struct exchange *x = t->awaiting;
+                struct connection *c = x->connection;
+
+                (void)error_set(&err, ERROR_TIMEOUT, "%s %s: no answer within %" PRId64 " ms of the request", t->method, t->url_text, t->config.answer_timeout / USEC_MSEC);
+                err.retry = true;
+                connection_drop(c, x);
+                c->framing->cancel(c, x);
+                exchange_fail(x, &err);
+        }
+        t->answer_armed = t->awaiting != NULL;
+        if (t->awaiting)
+                loop_arm(t->client->loop, &t->answer_timer, t->awaiting->answer_by);
         pool_serve(t);
 }
 

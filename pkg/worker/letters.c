@@ -22,8 +22,7 @@ static int open_kafka(struct letters *l, const struct letters_config *config, st
         const struct dead_letter_kafka *k = config->trigger->delivery->dead_letter->kafka;
         BUF_AT_END struct buf servers = BUF_INIT(65536);
 
-        for (size_t i = 0; i < k->bootstrap_servers.n; i++)
-                buf_printf(&servers, "%s%s", i ? "," : "", k->bootstrap_servers.list[i]);
+        strings_join(&k->bootstrap_servers, &servers);
         if (servers.failed)
                 return error_memory(err);
         return kafka_producer_new(&l->producer, servers.p, k->topic, config->loop, config->wake, err);

@@ -93,7 +93,8 @@ static uint64_t hash_of(uint64_t seed, struct record *const *records, size_t n)
         return n > 1 ? hash_bytes(h, records[n - 1]->id) : h;
 }
 
-void request_id(const struct request_maker *m UNUSED, struct record *const *records, size_t n, struct buf *b)
+/* The id that goes out as X-CFF-Request-Id: the same for each attempt. */
+static void request_id(struct record *const *records, size_t n, struct buf *b)
 {
         uint64_t high = hash_of(0x736c75696365, records, n), low = hash_of(0x72657175657374, records, n);
 
@@ -180,7 +181,7 @@ void request_headers(struct request_maker *m, struct record *const *records, siz
         switch ((enum event_format)m->trigger->event->format) {
         case FORMAT_FUNCTION_GRAPH:
                 buf_text(b, "Content-Type: application/json\r\nX-CFF-Request-Id: ");
-                request_id(m, records, n, b);
+                request_id(records, n, b);
                 buf_text(b, "\r\n");
                 break;
         case FORMAT_CLOUDEVENTS_BINARY:
@@ -240,7 +241,7 @@ void request_dead_body(struct request_maker *m, struct record *r, struct dead_le
         struct writer w;
         size_t n;
 
-        request_id(m, &r, 1, &id);
+        request_id(&r, 1, &id);
         d->time = clock_wall(m->services->clock);
         d->id = r->id;
         d->request_id = buf_view(&id);

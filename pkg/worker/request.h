@@ -25,8 +25,6 @@ void request_constant_headers(const struct request_maker *, struct buf *);
 void request_body(struct request_maker *, struct record *const *records, size_t n, struct buf *body);
 /* Appends the header lines of this one request: content type, ids, attributes, trace context. */
 void request_headers(struct request_maker *, struct record *const *records, size_t n, struct buf *);
-/* The id that goes out as X-CFF-Request-Id: the same for each attempt. Appends. */
-void request_id(const struct request_maker *, struct record *const *records, size_t n, struct buf *);
 
 /* The dead letter of one record, in the Trigger's format. The caller gives what came of it (attempts, status, reason, answer); the rest is
  * filled in here. payload: the event as it was sent, after the transform; used by FunctionGraph's format. */

@@ -27,7 +27,7 @@ struct sender {
         struct request_maker maker;
         struct http_end *end;
         struct http http;
-        struct http_target *target, *init_target;
+        struct http_target *target;
         struct access *access;           /* NULL: nothing is needed */
         struct letters *letters;
         struct transform *transform;
@@ -79,8 +79,7 @@ static int set_proxy(struct http_target_config *c, const struct proxy_spec *p, c
         if (keep_value(space, secrets, p->username, &c->proxy.user, err) < 0 || keep_value(space, secrets, p->password, &c->proxy.password, err) < 0)
                 return -1;
         from = space->n;
-        for (size_t i = 0; i < p->no_proxy.n; i++)
-                buf_printf(space, "%s%s", i ? "," : "", p->no_proxy.list[i]);
+        strings_join(&p->no_proxy, space);
         c->proxy.no_proxy = (struct str){ space->p + from, space->n - from };
         return 0;
 }
@@ -90,7 +89,7 @@ int sender_target(struct http_target_config *c, const struct trigger *t, const c
         static const enum http_version versions[] = { [WIRE_AUTO] = HTTP_AUTO, [WIRE_HTTP_1_1] = HTTP_1_1, [WIRE_HTTP_2] = HTTP_2_PRIOR_KNOWLEDGE };
         const struct delivery_spec *d = t->delivery;
 
-        *c = (struct http_target_config){ .url = str_of(url), .connect_timeout = MIN_OF(d->timeout, d->connect_timeout), .max_age = 5 * USEC_MINUTE,
+        *c = (struct http_target_config){ .url = str_of(url), .connect_timeout = MIN_OF(d->timeout, d->connect_timeout), .answer_timeout = d->answer_timeout, .max_age = 5 * USEC_MINUTE,
                                           .http_version = versions[d->http_version], .compress = d->compression == COMPRESSION_GZIP };
         if (!buf_reserve(space, TARGET_SPACE))
                 return error_memory(err);
@@ -249,7 +248,9 @@ static void answered(struct sender *s, const struct slot *slot, const struct htt
         a->status = c->status;
         a->retry_after = c->retry_after;
         a->body = c->body;
-        (void)snprintf(s->text, sizeof(s->text), words.n ? "%.160s answered %d: %.*s" : "%.160s answered %d", s->config.sink, c->status, (int)MIN_OF(words.n, (size_t)160), words.p);
+        s->text[0] = 0;
+        if (a->kind != ANSWER_ACCEPTED)
+                (void)snprintf(s->text, sizeof(s->text), words.n ? "%.160s answered %d: %.*s" : "%.160s answered %d", s->config.sink, c->status, (int)MIN_OF(words.n, (size_t)160), words.p);
         if (c->status == 401 && s->access && access_refused(s->access))
                 a->kind = ANSWER_RETRY;
         if (a->kind == ANSWER_ACCEPTED && slot->records)
@@ -345,12 +346,15 @@ bool sender_ready(const struct sender *s, const char **why)
 
 static void send_init(struct sender *s, usec now)
 {
-        struct http_request request = { .target = s->init_target, .message = &s->init_message };
+        BUF_AT_END struct buf headers = BUF_INIT(65536);
+        struct http_request request = { .target = s->target, .message = &s->init_message, .method = "POST", .path = str_of(s->config.trigger->function->init_path) };
         struct error err;
 
         begin_message(&s->init_message);
+        buf_text(&headers, "Content-Type: application/json\r\n");
         if (s->access)
-                request.headers = access_headers(s->access);
+                buf_str(&headers, access_headers(s->access));
+        request.headers = buf_view(&headers);
         if (s->http.ops->submit(s->http.cookie, TAG_INIT, &request, &err) < 0) {
                 init_answered(s, &(struct http_completion){ .failed = true, .error = err });
                 return;
@@ -405,29 +409,6 @@ static int open_target(struct sender *s, struct error *err)
         return http_target_new(&s->target, s->config.http, &c, err);
 }
 
-static int open_init(struct sender *s, struct error *err)
-{
-        BUF_AT_END struct buf space = BUF_INIT(1 << 20), headers = BUF_INIT(65536), url = BUF_INIT(8192);
-        struct http_target_config c;
-        struct url sink;
-
-        if (url_parse(str_of(s->config.sink), &sink, err) < 0)
-                return -1;
-        buf_printf(&url, "http%s://" STR_FMT "%s", sink.tls ? "s" : "", STR_ARG(sink.authority), s->config.trigger->function->init_path);
-        buf_text(&headers, "Content-Type: application/json\r\n");
-        request_constant_headers(&s->maker, &headers);
-        if (url.failed || headers.failed)
-                return error_memory(err);
-        if (sender_target(&c, s->config.trigger, url.p, s->config.secrets, &space, err) < 0)
-                return -1;
-        c.headers = buf_view(&headers);
-        c.max_connections = 1;
-        c.answer_max = ANSWER_KEPT;
-        s->init_message.max = HTTP_HEADROOM + 1024;
-        s->init = INIT_WAITS;
-        return http_target_new(&s->init_target, s->config.http, &c, err);
-}
-
 static int make_slots(struct sender *s, struct error *err)
 {
         s->slots = calloc(s->config.slots, sizeof(*s->slots));
@@ -457,7 +438,7 @@ static int open_all(struct sender *s, struct error *err)
                 return -1;
         s->http = http_end_port(s->end);
         if (open_target(s, err) < 0 || (needs_access(s->delivery) && access_new(&s->access, &access, err) < 0) ||
-            (s->delivery->dead_letter && letters_new(&s->letters, &letters, err) < 0) || (c->trigger->function->init_path && open_init(s, err) < 0))
+            (s->delivery->dead_letter && letters_new(&s->letters, &letters, err) < 0))
                 return -1;
         if (t) {
                 const struct transform_config transform = { .loop = c->loop, .program = t->jq, .timeout = t->timeout, .memory = (size_t)64 << 20, .output_max = MESSAGE_MOST / 2 };
@@ -478,7 +459,8 @@ int sender_new(struct sender **out, const struct sender_config *config, struct e
         s->failed_last = &s->failed;
         s->words.max = 4096;
         s->payload.max = MESSAGE_MOST;
-        s->init = INIT_DONE;
+        s->init = config->trigger->function->init_path ? INIT_WAITS : INIT_DONE;
+        s->init_message.max = HTTP_HEADROOM + 1024;
         random_init(&s->random, random_seed());
         request_maker_init(&s->maker, config->trigger, config->driver, config->services, config->sink);
         if (open_all(s, err) < 0) {
@@ -499,7 +481,6 @@ struct sender *sender_free(struct sender *s)
         if (s->end)
                 (void)http_end_free(s->end);
         (void)http_target_free(s->target);
-        (void)http_target_free(s->init_target);
         for (uint32_t i = 0; s->slots && i < s->config.slots; i++) {
                 buf_done(&s->slots[i].message);
                 buf_done(&s->slots[i].headers);

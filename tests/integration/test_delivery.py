@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import subprocess
+import threading
 import urllib.parse
 
 import pytest
@@ -433,6 +434,17 @@ def test_an_overloaded_function_is_throttled_and_recovers(kafka, topic, sink, ru
     run.wait_for_output(r"Throttled.*answered 503: too much", 20)
     sink.answer = lambda request: 200
     committed(kafka, topic, 200)
+
+
+def test_a_function_that_takes_too_long_is_asked_again(kafka, topic, sink, runner):
+    late, calls = threading.Event(), itertools.count()
+    sink.answer = lambda request: 200 if next(calls) else (late.wait(30) and 500)
+    run = runner.start(make(kafka, topic, sink.uri, {"answerTimeout": "200ms"}))
+    kafka.produce(topic, ["slow"])
+    sink.wait_for(1)
+    late.set()
+    committed(kafka, topic, 1)
+    run.wait_for_output(r"no answer within 200 ms of the request", 5)
 
 
 # ---- connections -----------------------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <sys/prctl.h>
 
 #include "base/log.h"
 #include "json/check.h"
@@ -28,9 +29,9 @@ static const struct field kafka_fields[] = {
           .help = "The consumer group that holds the positions; by default sluice.NAMESPACE.NAME." },
         { .name = "startPosition", .type = FIELD_ENUM, .offset = offsetof(struct kafka_spec, start_position), .fallback = "Latest", .values = start_names,
           .help = "Where to begin in a partition for which the group has no position: Earliest reads all there is, Latest only what comes from then on." },
-        { .name = "fetchBytes", .type = FIELD_INT, .offset = offsetof(struct kafka_spec, fetch_bytes), .fallback = "4194304", .min = 1048576, .max = 1073741824,
-          .help = "How many bytes are fetched ahead over about four partitions. Memory grows with it; with librdkafka before 2.2 (Debian 12) so does the "
-                  "highest throughput." },
+        { .name = "fetchBytes", .type = FIELD_INT, .offset = offsetof(struct kafka_spec, fetch_bytes), .fallback = "8388608", .min = 2097152, .max = 1073741824,
+          .help = "What fetching ahead may take in memory over about four partitions, in bytes; half of it is for records, half for what librdkafka keeps beside "
+                  "them. With librdkafka before 2.2 (Debian 12) the highest throughput grows with it." },
 };
 const struct type kafka_type = { .name = "KafkaSource", .help = "Messages of Kafka topics, at least once, in order within a partition. A null value reaches the function as JSON null, "
                                                                 "a value that is not valid UTF-8 as its Base64.",
@@ -144,19 +145,14 @@ static int set_number(rd_kafka_conf_t *conf, const char *name, size_t value, str
         return set(conf, name, text, err);
 }
 
-static void join_strings(struct buf *b, const struct strings *list)
-{
-        for (size_t i = 0; i < list->n; i++)
-                buf_printf(b, "%s%s", i ? "," : "", list->list[i]);
-}
-
 static int configure(rd_kafka_conf_t *conf, const struct kafka_spec *spec, const struct services *services, struct error *err)
 {
         BUF_AT_END struct buf servers = BUF_INIT(65536), group = BUF_INIT(1024);
-        /* The budget is for a handful of partitions: librdkafka counts what waits for each by itself when its queue is read directly. */
-        size_t kilobytes = MAX_OF((size_t)spec->fetch_bytes / 1024 / 4, (size_t)256);
+        /* The budget is for a handful of partitions: librdkafka counts what waits for each by itself when its queue is read directly. It counts
+         * only the records' bytes: its structures, half as much again for records of 1 KiB, and the fetch that overfills a queue are the other half. */
+        size_t kilobytes = MAX_OF((size_t)spec->fetch_bytes / 1024 / 8, (size_t)256);
 
-        join_strings(&servers, &spec->bootstrap_servers);
+        strings_join(&spec->bootstrap_servers, &servers);
         kafka_group(spec, services->trigger, &group);
         if (servers.failed || group.failed)
                 return error_memory(err);
@@ -215,7 +211,10 @@ static int kafka_open(struct source **out, const void *spec, const struct servic
                 free(s);
                 return -1;
         }
+        /* Its threads inherit this: they wait whole milliseconds for a timer and turn for the rest of the last one, all their time when idle. */
+        (void)prctl(PR_SET_TIMERSLACK, 2000000UL);
         s->rk = rd_kafka_new(RD_KAFKA_CONSUMER, conf, why, sizeof(why));
+        (void)prctl(PR_SET_TIMERSLACK, 0UL); /* the thread's own again */
         if (!s->rk) {
                 rd_kafka_conf_destroy(conf);
                 free(s);
@@ -1021,7 +1020,7 @@ static int kafka_sample(const void *spec_, const struct services *services, cons
         return 0;
 }
 
-static void kafka_origin(const struct trigger *t, struct buf *b) { join_strings(b, &((const struct kafka_spec *)t->source_spec)->topics); }
+static void kafka_origin(const struct trigger *t, struct buf *b) { strings_join(&((const struct kafka_spec *)t->source_spec)->topics, b); }
 
 const struct driver kafka_driver = {
         .name = "kafka", .ce_type = "dev.sluice.kafka.message", .type = &kafka_type,

@@ -1,4 +1,4 @@
-#include "filter/scan.h"
+#include "json/scan.h"
 
 #if defined(__SSE2__)
 #include <emmintrin.h>
