@@ -199,3 +199,30 @@ def test_a_confirmed_subscription_is_remembered(runner, smn, sink):
     again = runner.start(t, name="again", options=options)
     again.wait_for_output(r"source.*state=Connected", 20)
     assert not made(smn, "GET")
+
+
+def test_tls_from_a_secret_needs_a_cluster(runner, smn, sink):
+    run = runner.start(trigger("topic", {"smn": {**smn.source, "listener": {"tls": {"secretName": "served"}}}}, sink.uri), options=["--listen=127.0.0.1:0", *smn.options])
+    assert run.wait(20) == 1
+    assert "test/topic: spec.source.smn.listener.tls names a Secret of a cluster; without one say --tls-cert=FILE and --tls-key=FILE" in run.err
+
+
+@pytest.mark.parametrize("made_it", [True, False])
+def test_killed_while_it_subscribes(runner, smn, sink, made_it):
+    """Before the service heard it, and before the worker heard the answer: once started anew there is one subscription, and it is remembered where it was to be made."""
+    port, subscribe = free_port(), smn.subscribe
+
+    def kill(topic, body):
+        answer = subscribe(topic, body) if made_it else None
+        smn.subscribe = subscribe
+        managed.run.signal(9)
+        managed.run.wait()
+        return answer or (500, b"")
+
+    smn.subscribe = kill
+    managed = Managed(runner, smn, sink, port)
+    assert managed.run.wait(20) == -9 and len(smn.subscriptions) == made_it
+    again = Managed(runner, smn, sink, port, name="again")
+    again.run.wait_for_output(r"source.*state=Connected", 30)
+    assert [s["status"] for s in smn.subscriptions.values()] == [CONFIRMED]
+    assert [status for _, status in smn.publish("hello")] == [200]
