@@ -152,12 +152,12 @@ class Smn:
     def api(self, method, target, body):
         url = urllib.parse.urlsplit(target)
         match urllib.parse.unquote(url.path).strip("/").split("/"):
-            case ["v2", project, "notifications", "topics", urn, "subscriptions"] if project == PROJECT and method in ("GET", "POST"):
+            case ["v2", project, "notifications", "topics", urn, "subscriptions"] if urn.split(":")[3] == project and method in ("GET", "POST"):
                 if urn not in self.topics:
                     raise Refused(404, "SMN.00010021", f"The topic {urn} does not exist.")
                 query = dict(urllib.parse.parse_qsl(url.query))
                 return self.list(urn, int(query.get("offset", 0)), int(query.get("limit", 100))) if method == "GET" else self.subscribe(urn, json.loads(body))
-            case ["v2", project, "notifications", "subscriptions", urn] if project == PROJECT and method == "DELETE":
+            case ["v2", project, "notifications", "subscriptions", urn] if urn.split(":")[3] == project and method == "DELETE":
                 if not self.subscriptions.pop(urn, None):
                     raise Refused(404, "SMN.00010022", "The subscription does not exist.")
                 return 200, json.dumps({"request_id": uuid.uuid4().hex}).encode()

@@ -7,7 +7,7 @@ from conftest import trigger
 from harness.ports import free_port
 from harness.process import wait_until
 from harness.sink import Sink
-from harness.smn import CONFIRMED, UNCONFIRMED, Refused, Smn
+from harness.smn import CONFIRMED, PROJECT, UNCONFIRMED, Refused, Smn
 from huaweicloudsdkcore.auth.credentials import BasicCredentials
 from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
 from huaweicloudsdksmn.v2 import (
@@ -171,7 +171,7 @@ def test_an_edit_leaves_nothing_behind(runner, smn, sink):
     first.run.wait_for_output(r"source.*state=Connected", 20)
     (old,) = smn.subscriptions
     assert first.run.stop() == 0
-    was, smn.urn = smn.urn, smn.urn + "-new"
+    was, smn.urn = smn.urn, smn.urn.replace(PROJECT, "0" * 32) + "-new"  # of another project, too
     smn.topics.add(smn.urn)
     second = Managed(runner, smn, sink, port, name="second")
     wait_until("the old one is cancelled", lambda: old not in smn.subscriptions, 20, explain=second.run.describe)

@@ -27,7 +27,6 @@ enum phase {
 struct subscription {
         struct subscription_config config;
         bool managed, ending, connected;
-        char *project, *service;         /* https://HOST[:PORT] */
         char *endpoint, *protocol;       /* NULL: it is not managed */
         struct random random;
         enum phase phase, call;          /* call: what is under way */
@@ -155,8 +154,8 @@ static void turn_to_the_end(struct subscription *s)
 {
         if (*member(s->record, "endpoint") && !is_this(s, s->record))
                 (void)json_array_append_new(former_of(s->record), place(member(s->record, "topic"), member(s->record, "endpoint")));
-        if (s->managed)
-                (void)json_array_append_new(former_of(s->record), place(s->config.spec->topic_urn, s->endpoint));
+        if (s->managed) /* first: one elsewhere may be out of reach */
+                (void)json_array_insert_new(former_of(s->record), 0, place(s->config.spec->topic_urn, s->endpoint));
         (void)json_object_del(s->record, "endpoint");
         (void)json_object_del(s->record, "confirmed");
         s->phase = PHASE_SAVE;
@@ -200,6 +199,25 @@ static int read_key(const struct subscription *s, const struct secret_ref *ref, 
         return value.n ? 0 : error_set(err, ERROR_INVALID, "cloud.credentials.%s: Secret %s, key %s is empty", what, ref->name, ref->key);
 }
 
+/* A topic lives in a region and a project of its own. */
+static int place_of(const struct subscription *s, struct buf *service, struct str *project, struct error *err)
+{
+        const struct cloud_spec *cloud = s->config.spec->cloud;
+        struct str region, name;
+
+        if (!notification_urn(str_of(s->topic), &region, project, &name))
+                return error_set(err, ERROR_INVALID, "topicUrn: \"%s\" is not " TOPIC_URN_FORMAT, s->topic);
+        if (cloud->region)
+                region = str_of(cloud->region);
+        if (cloud->project_id)
+                *project = str_of(cloud->project_id);
+        if (cloud->endpoint)
+                buf_text(service, cloud->endpoint);
+        else
+                buf_printf(service, "https://smn." STR_FMT ".myhuaweicloud.com", STR_ARG(region));
+        return service->failed ? error_memory(err) : 0;
+}
+
 static int call(struct subscription *s, struct service_call *c, struct error *err)
 {
         const struct cloud_credentials *from = s->config.spec->cloud->credentials;
@@ -210,8 +228,6 @@ static int call(struct subscription *s, struct service_call *c, struct error *er
             read_key(s, from->security_token, "securityTokenSecretRef", &token, err) < 0)
                 return -1;
         keys = (struct service_keys){ buf_view(&access), buf_view(&secret), buf_view(&token) };
-        c->endpoint = str_of(s->service);
-        c->project = str_of(s->project);
         c->ca_file = s->config.ca_file;
         return service_submit(&s->config.services->fetch, s->tag + 1, c, &keys, clock_wall(s->config.services->clock), err);
 }
@@ -232,16 +248,22 @@ static void write_request(const struct subscription *s, struct buf *body)
 
 static void start_call(struct subscription *s, usec now)
 {
-        BUF_AT_END struct buf path = BUF_INIT(4096), query = BUF_INIT(256), body = BUF_INIT(8192);
+        BUF_AT_END struct buf service = BUF_INIT(1024), path = BUF_INIT(4096), query = BUF_INIT(256), body = BUF_INIT(8192);
         struct service_call c = { .method = s->phase == PHASE_LIST ? "GET" : s->phase == PHASE_SUBSCRIBE ? "POST" : "DELETE" };
         enum phase phase = s->phase;
         struct error err;
 
+        if (place_of(s, &service, &c.project, &err) < 0) {
+                failed(s, &err, phase, now);
+                return;
+        }
+        c.endpoint = buf_view(&service);
+        buf_printf(&path, "/v2/" STR_FMT "/notifications/", STR_ARG(c.project));
         if (phase == PHASE_CANCEL) {
-                buf_printf(&path, "/v2/%s/notifications/subscriptions/", s->project);
+                buf_text(&path, "subscriptions/");
                 buf_percent(&path, str_of(s->urn), ":-_.~");
         } else
-                buf_printf(&path, "/v2/%s/notifications/topics/%s/subscriptions", s->project, s->topic);
+                buf_printf(&path, "topics/%s/subscriptions", s->topic);
         if (phase == PHASE_LIST)
                 buf_printf(&query, "limit=%d&offset=%zu", PAGE, s->offset);
         if (phase == PHASE_SUBSCRIBE)
@@ -502,28 +524,14 @@ void subscription_endpoint(const struct trigger *t, const struct smn_spec *spec,
         smn_path(t, out);
 }
 
-static int set_up_calls(struct subscription *s, struct error *err)
+static int set_endpoint(struct subscription *s, struct error *err)
 {
-        const struct smn_spec *spec = s->config.spec;
-        BUF_AT_END struct buf service = BUF_INIT(1024), endpoint = BUF_INIT(4096);
-        struct str region, project, name;
+        BUF_AT_END struct buf endpoint = BUF_INIT(4096);
 
-        if (!notification_urn(str_of(spec->topic_urn), &region, &project, &name))
-                return error_set(err, ERROR_INVALID, "topicUrn: \"%s\" is not " TOPIC_URN_FORMAT, spec->topic_urn);
-        if (spec->cloud->region)
-                region = str_of(spec->cloud->region);
-        if (spec->cloud->project_id)
-                project = str_of(spec->cloud->project_id);
-        if (spec->cloud->endpoint)
-                buf_text(&service, spec->cloud->endpoint);
-        else
-                buf_printf(&service, "https://smn." STR_FMT ".myhuaweicloud.com", STR_ARG(region));
-        subscription_endpoint(s->config.services->trigger, spec, &endpoint);
-        s->service = buf_take(&service);
+        subscription_endpoint(s->config.services->trigger, s->config.spec, &endpoint);
         s->endpoint = buf_take(&endpoint);
-        s->project = str_dup(project);
         s->protocol = str_dup(s->endpoint && str_starts(str_of(s->endpoint), STR("https:")) ? STR("https") : STR("http"));
-        return s->service && s->endpoint && s->project && s->protocol ? 0 : error_memory(err);
+        return s->endpoint && s->protocol ? 0 : error_memory(err);
 }
 
 int subscription_new(struct subscription **out, const struct subscription_config *config, struct error *err)
@@ -537,7 +545,7 @@ int subscription_new(struct subscription **out, const struct subscription_config
         s->ending = config->services->ending;
         s->tag = SUBSCRIPTION_TAG;
         random_init(&s->random, random_seed());
-        if (s->managed && set_up_calls(s, err) < 0)
+        if (s->managed && set_endpoint(s, err) < 0)
                 return (void)subscription_free(s), -1;
         s->record = must(json_object());
         if (!config->services->store.ops) /* nothing is kept */
@@ -556,8 +564,6 @@ struct subscription *subscription_free(struct subscription *s)
         if (s->phase == PHASE_CALLING)
                 f->ops->cancel(f->cookie, s->tag);
         json_decref(s->record);
-        free(s->project);
-        free(s->service);
         free(s->endpoint);
         free(s->protocol);
         free(s->urn);
