@@ -60,7 +60,8 @@ def test_an_api(cluster, namespace, image, caller):
     def post(body):
         return caller.post(url, body, {"Content-Type": "text/plain"})
 
-    assert post(b"one") == 201 and caller.said.startswith("hello"), caller.said
+    wait_until("it is reached", lambda: post(b"one") == 201, 30, poll=0.5, explain=lambda: caller.said)  # once the node knows the pod
+    assert caller.said.startswith("hello"), caller.said
     event = json.loads(function.events()[0]["body"])
     assert (event["httpMethod"], event["body"], event["pathParameters"]) == ("POST", "one", {"id": "7"})
     function.behave(delay="2s")
@@ -81,7 +82,7 @@ def test_messages_of_a_topic(cluster, namespace, function, caller, smn):
     wait_condition(cluster, namespace, "topic", "SourceConnected", "Unknown", "Connecting", "waiting for the subscription's confirmation")
     url = get_trigger(cluster, namespace, "topic")["status"]["address"]["url"]
     assert url == f"http://topic-sluice.{namespace}.svc/{namespace}/topic"
-    assert caller.post(url, *smn.confirmation()) == 200, caller.said
+    wait_until("the confirmation is taken", lambda: caller.post(url, *smn.confirmation()) == 200, 30, poll=0.5, explain=lambda: caller.said)
     assert "/confirm?token=t" in smn.asked
     wait_condition(cluster, namespace, "topic", timeout=30)
     message = smn.notification("hello")
@@ -134,11 +135,11 @@ def test_changes_of_a_bucket(cluster, namespace, function, caller, smn):
     def post(keys, token="right"):
         return caller.post(hook, json.dumps(records(*keys)).encode(), {"Authorization": f"Bearer {token}", "Content-Type": "application/json"})
 
-    assert post(["a.png", "b.txt"]) == 200, caller.said
+    wait_until("it is reached", lambda: post(["a.png", "b.txt"]) == 200, 30, poll=0.5, explain=lambda: caller.said)
     assert post(["c.png"], "wrong") == 401
     (event,) = function.events()
     assert [r["s3"]["object"]["key"] for r in json.loads(event["body"])["Records"]] == ["a.png"]
-    assert caller.post(published, *smn.notification(json.dumps(records("from-smn")))) == 200, caller.said
+    wait_until("it is reached", lambda: caller.post(published, *smn.notification(json.dumps(records("from-smn")))) == 200, 30, poll=0.5, explain=lambda: caller.said)
     assert [r["s3"]["object"]["key"] for r in json.loads(function.events()[1]["body"])["Records"]] == ["from-smn"]
     function.behave(delay="2s")
     answer = later(lambda: post(["killed.png"]))
@@ -175,7 +176,7 @@ def test_a_managed_subscription_comes_and_goes(cluster, namespace, function, smn
     wait_condition(cluster, namespace, "topic", timeout=60)
     (found,) = smn.subscriptions.values()
     assert (found["status"], found["endpoint"]) == (CONFIRMED, f"http://topic-sluice.{namespace}.svc/{namespace}/topic")
-    assert [status for _, status in smn.publish("hello")] == [200]
+    wait_until("a message arrives", lambda: [status for _, status in smn.publish("hello")] == [200], 30, poll=0.5, explain=lambda: smn.sent)
     assert json.loads(function.events()[0]["body"])["record"][0]["smn"]["message"] == "hello"
     # A worker that starts anew finds it, and is connected at once.
     posts = [m for m, _ in smn.calls].count("POST")

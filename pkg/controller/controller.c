@@ -24,6 +24,7 @@ struct memory {
         char *applied;           /* hash of the children that were applied; NULL: not known */
         char *status_at;         /* resourceVersion of the Trigger the last status was made for */
         json_t *status;          /* the last status written */
+        bool ending;             /* its worker's last run has begun: what its checkpoint says no longer counts */
         char key[];
 };
 
@@ -782,8 +783,10 @@ static void checkpoint_seen(void *cookie, const struct kube_answer *a)
                 finish(w, true);
         } else if (nothing && !worker_runs(w))
                 let_go(w);
-        else
+        else {
+                memory_of(w->controller, w->key, true)->ending = true;
                 apply_what_differs(w);
+        }
 }
 
 static void look_at_checkpoint(struct work *w)
@@ -798,17 +801,12 @@ static void look_at_checkpoint(struct work *w)
         w->call = kube_send(w->controller->config.client, &q);
 }
 
-/* Is its Deployment one that takes back? */
-static bool ends_already(struct work *w)
+/* Has its end begun, be it with an earlier controller? */
+static bool ends_already(const struct work *w)
 {
-        const struct child_context context = context_of(w);
-        BUF_AT_END struct buf hash = BUF_INIT(64), name = BUF_INIT(1024);
-        json_t *live;
+        const struct memory *m = memory_of(w->controller, w->key, false);
 
-        children_hash(&context, &hash);
-        child_name(CHILD_DEPLOYMENT, w->name, &name);
-        live = reflector_get(w->controller->collections[DEPLOYMENTS], w->namespace_, name.p ? name.p : "");
-        return live && strcmp(text(json_object_get(metadata_of(live), "annotations"), ANNOTATION_HASH), hash.p ? hash.p : "") == 0;
+        return (m && m->ending) || strcmp(text(status_condition(json_object_get(w->object, "status"), "Ready"), "reason"), "Ending") == 0;
 }
 
 static void end_trigger(struct work *w)
@@ -831,9 +829,10 @@ static void end_trigger(struct work *w)
 
                 (void)snprintf(why, sizeof(why), "not taken back within %" PRId64 " s", w->controller->config.ending_deadline / USEC_SEC);
                 leave_behind(w, *text(connected, "message") ? text(connected, "message") : why);
-        } else if (has_finalizer(w, "foregroundDeletion"))
+        } else if (has_finalizer(w, "foregroundDeletion")) {
+                memory_of(w->controller, w->key, true)->ending = true; /* its checkpoint may be gone already */
                 write_finalizers(w, false, "foregroundDeletion"); /* its children are still needed: they go when it went */
-        else {
+        } else {
                 w->ending = true;
                 w->look_at = loop_now(w->controller->loop) + deadline - wall;
                 if (!w->sink.n)

@@ -591,4 +591,15 @@ def test_a_deletion_in_the_foreground_does_not_take_the_worker_away(cluster, nam
     cluster.kubectl("delete", "triggers.sluice.dev/topic", "--cascade=foreground", "--wait=false", namespace=namespace)
     wait_until("it is held by ours alone", lambda: finalizers(cluster, namespace) == ["sluice.dev/outside"], 15)
     wait_condition(cluster, namespace, "topic", "Ready", "False", "Ending")
+    # The garbage collector may have been faster with what the worker wrote down, and with the Deployment.
+    first = wait_deployment(cluster, namespace, "topic")
+    for what in ("configmap/topic-checkpoint", "deployment/topic-sluice"):
+        cluster.kubectl("delete", what, "--cascade=orphan", "--wait=false", namespace=namespace)
+        cluster.kubectl("patch", what, "--type=json", '-p=[{"op":"remove","path":"/metadata/finalizers"}]', namespace=namespace, check=False)
+    again = wait_until("another Deployment", lambda: (d := wait_deployment(cluster, namespace, "topic"))["metadata"]["uid"] != first["metadata"]["uid"] and d, 15)
+    assert "--ending" in again["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert "data" not in wait_until("another checkpoint", lambda: cluster.get("configmap", "topic-checkpoint", namespace=namespace), 15)
+    cluster.kubectl("label", "triggers.sluice.dev/topic", "a=b", namespace=namespace)  # looked at once more
+    wait_quiet(cluster)
+    assert finalizers(cluster, namespace) == ["sluice.dev/outside"]
     cluster.kubectl("patch", "triggers.sluice.dev/topic", "--type=merge", '-p={"metadata":{"finalizers":null}}', namespace=namespace)
