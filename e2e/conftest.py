@@ -105,10 +105,10 @@ def release(cluster, image):
 @pytest.fixture
 def namespace(cluster, release, request):
     """A namespace of the test's own, with restricted pods."""
-    name = request.node.name.removeprefix("test_").replace("_", "-").lower()[:50].rstrip("-")
+    name = request.node.name.removeprefix("test_").translate(str.maketrans("_[", "--", "]")).lower()[:50].rstrip("-")
     cluster.delete(f"namespace/{name}")
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}})
     wait_until("the default service account", lambda: cluster.get("serviceaccount", "default", namespace=name))
     yield name
     cluster.delete("triggers.sluice.dev", "--all", namespace=name)
-    cluster.kubectl("delete", "namespace", name, "--wait=false")
+    cluster.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")

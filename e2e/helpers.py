@@ -1,9 +1,15 @@
 """What the end-to-end tests share: the function, Triggers, and what can be asked of them."""
+import base64
 import collections
 import json
+import os
+import re
+import shutil
+import signal
 
 import yaml
-from harness.process import wait_until
+from harness.cluster import SCRIPTS
+from harness.process import run, wait_until
 
 RESTRICTED_POD = {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}}
 RESTRICTED_CONTAINER = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
@@ -56,6 +62,32 @@ class Function:
 
     def wait_for(self, count, timeout=60):
         wait_until(f"{count} accepted events", lambda: self.accepted() >= count, timeout, poll=0.2, explain=lambda: f"accepted: {self.accepted()}")
+
+
+class Caller:
+    """A pod that sends requests, as any other program in the cluster does."""
+
+    def __init__(self, cluster, namespace):
+        self.cluster, self.namespace = cluster, namespace
+        run([SCRIPTS / "load", "-p", "localhost/busybox:1", shutil.which("busybox")], env=cluster.env)
+        container = {"name": "caller", "image": "localhost/busybox:1", "imagePullPolicy": "Never", "args": ["sleep", "3600"], "securityContext": RESTRICTED_CONTAINER}
+        cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "caller"}, "spec": {
+            "securityContext": RESTRICTED_POD, "terminationGracePeriodSeconds": 0, "containers": [container]}}, namespace=namespace)  # fmt: skip
+        cluster.wait("pod/caller", "condition=Ready", namespace=namespace)
+
+    def post(self, url, body, headers, timeout=30):
+        """The status; None without an answer. The rest of what was said stands in `said`."""
+        options = [f"--header={k}: {v}" for k, v in headers.items()]
+        where = ["-n", self.namespace, "exec", "-i", "caller", "--", "/bin/busybox", "timeout", str(timeout), "/bin/busybox"]
+        done = self.cluster.run("kubectl", *where, "wget", "-q", "-S", "-O", "-", "--no-check-certificate", "--post-file=/dev/stdin", *options, url, check=False, input=body.decode())
+        self.said = done.stdout + done.stderr
+        status = re.search(r"HTTP/1\.1 (\d{3})", self.said)
+        return int(status.group(1)) if status else None
+
+
+def secret(name, **values):
+    """KEY_EXT stands for the key KEY.EXT."""
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": {k.replace("_", "."): base64.b64encode(v.encode()).decode() for k, v in values.items()}}
 
 
 def trigger(name, source, sink=None, **spec):
@@ -131,10 +163,20 @@ def worker_pods(cluster, namespace, name):
 
 
 def children(cluster, namespace, selector="app.kubernetes.io/managed-by=sluice"):
-    return cluster.items("deployments,pods,configmaps,serviceaccounts,roles,rolebindings,services", "-l", selector, namespace=namespace)
+    return cluster.items("deployments,pods,configmaps,serviceaccounts,roles,rolebindings,services,ingresses", "-l", selector, namespace=namespace)
 
 
 CHILDREN = {"ConfigMap/{}-checkpoint", "ConfigMap/{}-sluice", "Deployment/{}-sluice", "Role/{}-sluice", "RoleBinding/{}-sluice", "ServiceAccount/{}-sluice"}
+
+
+def kill_worker(cluster, namespace, name):
+    """kill -9 of the one worker: its pod."""
+    (pod,) = worker_pods(cluster, namespace, name)
+    processes = cluster.node_processes(pod["metadata"]["uid"])
+    assert processes
+    for process in processes:
+        os.kill(process, signal.SIGKILL)
+    return pod
 
 
 def names_of(objects):

@@ -1,11 +1,10 @@
 """What a Trigger says about delivery, in a cluster: secrets that change, references for dead letters, a transform in a restricted pod, an API."""
-import base64
 import itertools
 import json
 
 import pytest
 from harness.process import wait_until
-from helpers import Function, children, condition, get_trigger, kafka_source, trigger, wait_condition, worker_pods
+from helpers import Function, children, condition, get_trigger, kafka_source, secret, trigger, wait_condition, worker_pods
 
 names = (f"delivered-{n}" for n in itertools.count())
 
@@ -15,10 +14,6 @@ def topic(kafka):
     name = next(names)
     kafka.create_topic(name, 1)
     return name
-
-
-def secret(name, **values):
-    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": {k: base64.b64encode(v.encode()).decode() for k, v in values.items()}}
 
 
 def test_secrets_reach_the_function_and_change_without_a_restart(cluster, namespace, image, kafka, topic):

@@ -3,7 +3,6 @@ import itertools
 import json
 import os
 import re
-import signal
 import time
 
 import pytest
@@ -13,7 +12,7 @@ from harness.cluster import audit_line
 from harness.ports import free_ports
 from harness.process import wait_until
 from helpers import (
-    CHILDREN, Function, assert_whole_and_ordered, children, condition, duplicates, events_of, get_trigger, kafka_source, names_of, numbered, offsets, trigger,
+    CHILDREN, Function, assert_whole_and_ordered, children, condition, duplicates, events_of, get_trigger, kafka_source, kill_worker, names_of, numbered, offsets, trigger,
     wait_condition, wait_observed, worker_pods,
 )  # fmt: skip
 
@@ -103,12 +102,8 @@ def test_a_killed_worker_loses_nothing(cluster, namespace, function, kafka, topi
     kafka.produce(topic, numbered(4000))
     cluster.apply(trigger("orders", kafka_source(kafka, topic)), namespace=namespace)
     wait_until("half of it", lambda: function.accepted() >= 2000, 60, poll=0.1)
-    (pod,) = worker_pods(cluster, namespace, "orders")
-    processes = cluster.node_processes(pod["metadata"]["uid"])
-    assert processes
     killed = time.time()
-    for process in processes:
-        os.kill(process, signal.SIGKILL)
+    pod = kill_worker(cluster, namespace, "orders")
     wait_until("all of it", lambda: len({e["id"] for e in function.of(topic)}) == 4000, 120, poll=0.5)
     events = function.of(topic)
     assert_whole_and_ordered(events, 4000)
@@ -274,15 +269,22 @@ def test_idle_triggers_cause_no_write(cluster, namespace, function, kafka, topic
 @pytest.mark.last
 def test_the_end(cluster, namespace, function, release):
     """The chart goes first, as careless users do it: Triggers can be deleted all the same, and nothing is left but their definition."""
-    cluster.apply(trigger("clock", {"timer": {"schedule": "@every 1s"}}), namespace=namespace)
+    topic = trigger("topic", {"smn": {
+        "topicUrn": "urn:smn:eu-west-101:p:orders", "subscription": {"manage": True, "endpoint": "https://shop.example.com/orders"},
+        "cloud": {"endpoint": "http://127.0.0.1:9", "credentials": {"accessKeySecretRef": {"name": "c", "key": "ak"}, "secretKeySecretRef": {"name": "c", "key": "sk"}}}}})  # fmt: skip
+    cluster.apply(trigger("clock", {"timer": {"schedule": "@every 1s"}}), topic, namespace=namespace)
     wait_condition(cluster, namespace, "clock")
+    wait_until("the finalizer", lambda: get_trigger(cluster, namespace, "topic")["metadata"].get("finalizers") == ["sluice.dev/outside"], 20)
     uninstall_chart(cluster)
+    assert not get_trigger(cluster, namespace, "topic")["metadata"].get("finalizers")
+    remains = "the subscription of urn:smn:eu-west-101:p:orders to https://shop.example.com/orders remains outside the cluster"
+    assert any(remains in said for said in events_of(cluster, namespace, "topic"))
     wait_until("no controller", lambda: not cluster.items("pods", "-l", "app.kubernetes.io/component=controller", namespace=SYSTEM), 60)
     count = function.accepted()
     function.wait_for(count + 2, 20)
     cluster.delete("triggers.sluice.dev", "--all", namespace=namespace)
     wait_until("no child", lambda: not children(cluster, namespace), 30)
-    kinds = "deployments,pods,configmaps,secrets,services,serviceaccounts,roles,rolebindings,clusterroles,clusterrolebindings,leases"
+    kinds = "deployments,jobs,pods,configmaps,secrets,services,ingresses,serviceaccounts,roles,rolebindings,clusterroles,clusterrolebindings,leases"
     for selector in ("app.kubernetes.io/name=sluice", "app.kubernetes.io/managed-by=sluice"):
         wait_until("nothing labelled", lambda s=selector: not cluster.items(kinds, "-A", "-l", s), 30, explain=lambda s=selector: names_of(cluster.items(kinds, "-A", "-l", s)))
     assert cluster.get("crd", "triggers.sluice.dev"), "the definition stays, and with it users' Triggers"

@@ -2,6 +2,7 @@
 #include <stdio.h>
 
 #include "controller/controller.h"
+#include "controller/strip.h"
 #include "http/server.h"
 #include "options.h"
 #include "source/driver.h"
@@ -14,6 +15,8 @@ struct state {
         struct kube_client *client;
         struct controller *controller;
         struct http_server *admin;
+        struct strip *strip;     /* instead of a controller */
+        int result;
         struct task beat;        /* turns the loop now and then, so that a stall can be told from idleness */
 };
 
@@ -41,7 +44,19 @@ static void handle(void *cookie, struct http_call *call)
                 http_call_reply(call, 404, text, (struct str){ 0 }, STR("known: /livez /readyz\n"));
 }
 
-static int start(struct state *s, struct controller_config *config, const char *kubeconfig, const char *address, struct error *err)
+static void on_remains(void *cookie UNUSED, const char *namespace_, const char *name, const char *what) { (void)printf("Trigger %s/%s: %s remains outside the cluster\n", namespace_, name, what); }
+
+static void on_stripped(void *cookie, const struct error *why)
+{
+        struct state *s = cookie;
+
+        if (why)
+                (void)fprintf(stderr, "sluice controller: %s\n", why->text);
+        s->result = why != NULL;
+        loop_stop(s->loop);
+}
+
+static int start(struct state *s, struct controller_config *config, const char *kubeconfig, const char *address, bool strip, struct error *err)
 {
         struct http_server_config admin = { .address = address, .head_max = 16384, .body_max = 1024, .max_connections = 64, .handle = handle, .cookie = s };
 
@@ -49,6 +64,12 @@ static int start(struct state *s, struct controller_config *config, const char *
             loop_signal(s->loop, SIGINT, on_signal, s, err) < 0 || kube_client_new(&s->client, s->loop, &s->config, err) < 0)
                 return -1;
         config->client = s->client;
+        if (strip) {
+                const struct strip_config what = { .client = s->client, .namespace_ = config->namespace_, .pod = config->pod, .types = config->types, .types_n = config->types_n, .remains = on_remains,
+                                                   .done = on_stripped, .cookie = s };
+
+                return strip_new(&s->strip, &what, err);
+        }
         if (controller_new(&s->controller, config, err) < 0)
                 return -1;
         s->beat.turn = on_beat;
@@ -60,6 +81,7 @@ static void clean_up(struct state *s)
 {
         (void)http_server_free(s->admin);
         (void)controller_free(s->controller);
+        (void)strip_free(s->strip);
         (void)kube_client_free(s->client);
         if (s->loop)
                 loop_forget(s->loop, &s->beat);
@@ -70,13 +92,16 @@ static void clean_up(struct state *s)
 int cmd_controller(int argc, char **argv)
 {
         struct state s = { 0 };
-        struct controller_config config = { .workers = 4, .types = source_types(), .types_n = source_drivers_n };
+        struct controller_config config = { .workers = 4, .ending_deadline = 5 * USEC_MINUTE, .types = source_types(), .types_n = source_drivers_n };
         const char *kubeconfig = NULL, *admin = ":8081";
+        bool strip = false;
         const struct option_spec options[] = {
                 { .name = "kubeconfig", .value = "FILE", .help = "Which cluster and who we are. Default: $KUBECONFIG, in a pod its service account, else ~/.kube/config.", .kind = OPTION_TEXT, .into = &kubeconfig },
                 { .name = "namespace", .value = "NAME", .help = "Watch the Triggers of one namespace. Default: of all.", .kind = OPTION_TEXT, .into = &config.namespace_ },
                 { .name = "worker-image", .value = "IMAGE", .help = "The image that workers run.", .kind = OPTION_TEXT, .into = &config.worker_image },
                 { .name = "image-pull-policy", .value = "POLICY", .help = "Of the workers: Always, IfNotPresent or Never. Default: what Kubernetes makes of the tag.", .kind = OPTION_TEXT, .into = &config.pull_policy },
+                { .name = "strip-finalizers", .help = "Instead of working: let go of all Triggers, so that they can be deleted when no controller runs any more, and say what they leave outside the cluster.", .kind = OPTION_FLAG, .into = &strip },
+                { .name = "ending-deadline", .value = "DURATION", .help = "How long a deleted Trigger stays until what it made outside the cluster, such as a subscription, is taken back. Default: 5m.", .kind = OPTION_DURATION, .into = &config.ending_deadline },
                 { .name = "workers", .value = "N", .help = "How many Triggers are reconciled at once. Default: 4.", .kind = OPTION_INT, .into = &config.workers, .min = 1, .max = 64 },
                 { .name = "admin", .value = "ADDRESS:PORT", .help = "Serve /livez and /readyz there. Default: :8081.", .kind = OPTION_TEXT, .into = &admin },
         };
@@ -86,18 +111,18 @@ int cmd_controller(int argc, char **argv)
         int result = options_parse(&usage, argc, argv, &rest);
 
         free(rest.list);
-        if (result < 0 && !config.worker_image)
+        if (result < 0 && !config.worker_image && !strip)
                 result = usage_error("controller", "needs --worker-image=IMAGE");
         if (result >= 0)
                 return result;
         config.pod = getenv("POD_NAME") ? getenv("POD_NAME") : "sluice-controller";
         signals_block();
-        if (start(&s, &config, kubeconfig, admin, &err) < 0) {
+        if (start(&s, &config, kubeconfig, admin, strip, &err) < 0) {
                 (void)fprintf(stderr, "sluice controller: %s\n", err.text);
                 result = 1;
         } else {
                 loop_run(s.loop);
-                result = 0;
+                result = s.result;
         }
         clean_up(&s);
         return result;

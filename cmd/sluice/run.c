@@ -67,6 +67,9 @@ static int start_job(struct run *r, struct job *j, struct trigger *t, struct err
                 return error_set(err, ERROR_INVALID, "%s/%s: spec.delivery.deadLetter.ref names a Service of a cluster; without one write uri", t->namespace_, t->name);
         if (t->sink->ref)
                 return error_set(err, ERROR_INVALID, "%s/%s: spec.sink.ref names a Service of a cluster; without one write spec.sink.uri", t->namespace_, t->name);
+        if (trigger_listener(t) && trigger_listener(t)->tls && !r->listen.cert)
+                return error_set(err, ERROR_INVALID, "%s/%s: spec.source.%s.listener.tls names a Secret of a cluster; without one say --tls-cert=FILE and --tls-key=FILE", t->namespace_, t->name,
+                                 trigger_driver(t)->name);
         if (t->suspend)
                 return 0;
         return pipeline_new(&j->pipeline, &config, err) < 0 || (r->admin && admin_add(r->admin, j->pipeline, err) < 0) ? -1 : 0;

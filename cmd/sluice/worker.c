@@ -169,13 +169,13 @@ static int join_cluster(struct worker *w, const char *kubeconfig, struct error *
         return kube_report_new(&w->report, w->kube, w->trigger->namespace_, w->trigger->name, pod, err);
 }
 
-struct places { const char *sink, *dead_letter, *secrets, *admin, *checkpoint, *instance, *kubeconfig; struct listen_options listen; };
+struct places { bool ending; const char *sink, *dead_letter, *secrets, *admin, *checkpoint, *instance, *kubeconfig; struct listen_options listen; };
 
 static int start(struct worker *w, const struct places *p, struct error *err)
 {
         const struct gate_host_config host = listen_config(&p->listen);
         struct pipeline_config config = { .trigger = w->trigger, .sink = p->sink ? p->sink : w->trigger->sink->uri, .instance = p->instance, .clock = &system_clock,
-                                          .dead_letter = p->dead_letter, .secrets = p->secrets,
+                                          .dead_letter = p->dead_letter, .secrets = p->secrets, .ending = p->ending,
                                           .observer = &w->task, .open_store = open_store, .close_store = close_store, .store_cookie = w };
 
         if (!config.sink || (w->trigger->sink->ref && !p->sink))
@@ -224,6 +224,7 @@ int cmd_worker(int argc, char **argv)
                 LISTEN_OPTIONS(p.listen),
                 { .name = "admin", .value = "ADDRESS:PORT", .help = "Serve /livez, /readyz, /metrics and /status there. Default: :8081.", .kind = OPTION_TEXT, .into = &p.admin },
                 { .name = "checkpoint", .value = "DIR", .help = "Keep positions in this folder instead of the cluster.", .kind = OPTION_TEXT, .into = &p.checkpoint },
+                { .name = "ending", .help = "The Trigger is being deleted: take back what was made for it outside the cluster, such as a subscription, and say so in its status.", .kind = OPTION_FLAG, .into = &p.ending },
                 { .name = "instance", .value = "NAME", .help = "A name that stays the same over restarts: the broker then gives the partitions back at once.", .kind = OPTION_TEXT, .into = &p.instance },
                 { .name = "kubeconfig", .value = "FILE", .help = "Which cluster status and positions go to. Default: $KUBECONFIG, in a pod its service account.", .kind = OPTION_TEXT, .into = &p.kubeconfig },
                 { .name = "grace", .value = "DURATION", .help = "How long what is in flight may take at SIGTERM. Default: 20s.", .kind = OPTION_DURATION, .into = &w.grace },

@@ -114,7 +114,7 @@ void status_openapi(struct writer *w)
         writer_member_text(w, "type", "object");
         writer_key(w, STR("properties"));
         writer_object(w);
-        simple(w, &(struct member_schema){ "url", "string", NULL, "The URL inside the cluster." });
+        simple(w, &(struct member_schema){ "url", "string", NULL, "The URL: outside the cluster where it is exposed, otherwise inside." });
         writer_object_end(w);
         writer_object_end(w);
         list_map(w, "conditions", "What holds and what does not; Ready sums it up.", "type", condition);

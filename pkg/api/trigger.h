@@ -72,6 +72,21 @@ extern const struct type secret_ref_type;
 /* What pkg/http can call: no user info, no fragment. */
 #define URI_PATTERN "^https?://([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\])(:[0-9]{1,5})?(/[^#]*)?$"
 
+/* How a push source is reached: members of its spec. */
+struct expose_spec { char *host, *ingress_class_name, *tls_secret_name; struct string_map annotations; };
+struct listener_tls { char *secret_name; struct secret_ref *client_ca; };
+struct listener_spec { struct listener_tls *tls; struct strings trusted_proxies; };
+extern const struct type expose_type, listener_type;
+#define REACH_FIELDS(spec, member)                                                                                                                                             \
+        { .name = "expose", .type = FIELD_OBJECT, .offset = offsetof(struct spec, member expose), .object = &expose_type,                                                          \
+          .help = "Callers outside the cluster reach it through an Ingress that is made for it." },                                                                         \
+        { .name = "listener", .type = FIELD_OBJECT, .offset = offsetof(struct spec, member listener), .object = &listener_type, .help = "How the worker's pod listens; by default without TLS." }
+
+/* A member of the specs of sources that call the cloud. */
+struct cloud_credentials { struct secret_ref *access_key, *secret_key, *security_token; };
+struct cloud_spec { char *region, *project_id, *endpoint; struct cloud_credentials *credentials; };
+extern const struct type cloud_type;
+
 /* The sources that can be written in spec.source: given by whoever knows the drivers (pkg/source), so that the API names none. */
 struct source_type { const char *name; const struct type *type; };
 enum { SOURCE_TYPES_MAX = 32 };
@@ -105,7 +120,10 @@ DEFINE_CLEANUP(struct trigger *, trigger_free)
 /* The whole resource as JSON (apiVersion, kind, metadata {name, namespace, uid, generation}, spec with defaults): what trigger.json holds. */
 void trigger_write(const struct trigger *, struct writer *);
 
-/* Each Secret that the Trigger refers to. */
+/* NULL: it says nothing of it. */
+const struct expose_spec *trigger_expose(const struct trigger *);
+const struct listener_spec *trigger_listener(const struct trigger *);
+/* Each value in a Secret that the Trigger refers to. */
 void trigger_secrets(const struct trigger *, void (*each)(void *cookie, const struct secret_ref *), void *cookie);
 
 /* Adds all Triggers of a file ("-": standard input) or, not descending, of the *.yaml, *.yml, *.json in a folder, sorted by name. Lists are

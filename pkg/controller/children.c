@@ -18,6 +18,7 @@ static const struct { const char *kind, *api_version, *path, *suffix; } kinds[CH
         [CHILD_CONFIG_MAP] = { "ConfigMap", "v1", "/api/v1/namespaces/%s/configmaps/", "-sluice" },
         [CHILD_CHECKPOINT] = { "ConfigMap", "v1", "/api/v1/namespaces/%s/configmaps/", "-checkpoint" },
         [CHILD_SERVICE] = { "Service", "v1", "/api/v1/namespaces/%s/services/", "-sluice" },
+        [CHILD_INGRESS] = { "Ingress", "networking.k8s.io/v1", "/apis/networking.k8s.io/v1/namespaces/%s/ingresses/", "-sluice" },
         [CHILD_DEPLOYMENT] = { "Deployment", "apps/v1", "/apis/apps/v1/namespaces/%s/deployments/", "-sluice" },
 };
 
@@ -106,6 +107,8 @@ static void labels(struct writer *w, const struct trigger *t, const struct strin
 
 static void begin(struct writer *w, enum child c, const struct trigger *t, const char *hash)
 {
+        const struct expose_spec *expose = c == CHILD_INGRESS ? trigger_expose(t) : NULL;
+
         writer_object(w);
         text(w, "apiVersion", kinds[c].api_version);
         text(w, "kind", kinds[c].kind);
@@ -116,6 +119,10 @@ static void begin(struct writer *w, enum child c, const struct trigger *t, const
         if (hash) {
                 object(w, "annotations");
                 text(w, ANNOTATION_HASH, hash);
+                writer_object_end(w);
+        } else if (expose && expose->annotations.n) {
+                object(w, "annotations");
+                map_members(w, &expose->annotations);
                 writer_object_end(w);
         }
         array(w, "ownerReferences");
@@ -191,17 +198,30 @@ static void config_map(struct writer *w, const struct trigger *t)
         writer_object_end(w);
 }
 
-/* ---- the Service --------------------------------------------------------------------------------------------------------------------- */
+/* ---- the Service and the Ingress ----------------------------------------------------------------------------------------------------- */
 
-bool child_needed(enum child c, const struct trigger *t) { return c != CHILD_SERVICE || trigger_driver(t)->push; }
+bool child_needed(enum child c, const struct trigger *t) { return c == CHILD_SERVICE ? trigger_driver(t)->push != NULL : c != CHILD_INGRESS || trigger_expose(t); }
+
+static bool serves_tls(const struct trigger *t)
+{
+        const struct listener_spec *listener = trigger_listener(t);
+
+        return listener && listener->tls;
+}
 
 void child_address(const struct trigger *t, struct buf *b)
 {
+        const struct expose_spec *expose = trigger_expose(t);
+
         if (!trigger_driver(t)->push)
                 return;
-        buf_text(b, "http://");
-        child_name(CHILD_SERVICE, t->name, b);
-        buf_printf(b, ".%s.svc", t->namespace_);
+        buf_text(b, (expose ? expose->tls_secret_name != NULL : serves_tls(t)) ? "https://" : "http://");
+        if (expose)
+                buf_text(b, expose->host);
+        else {
+                child_name(CHILD_SERVICE, t->name, b);
+                buf_printf(b, ".%s.svc", t->namespace_);
+        }
         trigger_driver(t)->push->path(t, b);
 }
 
@@ -220,9 +240,63 @@ static void service(struct writer *w, const struct trigger *t)
         writer_object_end(w);
         array(w, "ports");
         writer_object(w);
-        text(w, "name", "http");
-        number(w, "port", 80);
+        text(w, "name", serves_tls(t) ? "https" : "http");
+        if (serves_tls(t))
+                text(w, "appProtocol", "https"); /* what an Ingress speaks to it */
+        number(w, "port", serves_tls(t) ? 443 : 80);
         number(w, "targetPort", LISTEN_PORT);
+        writer_object_end(w);
+        writer_array_end(w);
+        writer_object_end(w);
+}
+
+static void ingress_path(struct writer *w, const struct trigger *t)
+{
+        const struct push_driver *push = trigger_driver(t)->push;
+        BUF_AT_END struct buf path = BUF_INIT(4096);
+        bool exact = true;
+
+        if (push->literal)
+                exact = push->literal(t, &path);
+        else
+                push->path(t, &path);
+        writer_object(w);
+        writer_member_string(w, "path", buf_view(&path));
+        text(w, "pathType", exact ? "Exact" : "Prefix");
+        object(w, "backend");
+        object(w, "service");
+        own_name(w, "name", CHILD_SERVICE, t);
+        object(w, "port");
+        text(w, "name", serves_tls(t) ? "https" : "http");
+        writer_object_end(w);
+        writer_object_end(w);
+        writer_object_end(w);
+        writer_object_end(w);
+}
+
+static void ingress(struct writer *w, const struct trigger *t)
+{
+        const struct expose_spec *expose = trigger_expose(t);
+
+        object(w, "spec");
+        if (expose->ingress_class_name)
+                text(w, "ingressClassName", expose->ingress_class_name);
+        if (expose->tls_secret_name) {
+                array(w, "tls");
+                writer_object(w);
+                strings(w, "hosts", (const char *const[]){ expose->host, NULL });
+                text(w, "secretName", expose->tls_secret_name);
+                writer_object_end(w);
+                writer_array_end(w);
+        }
+        array(w, "rules");
+        writer_object(w);
+        text(w, "host", expose->host);
+        object(w, "http");
+        array(w, "paths");
+        ingress_path(w, t);
+        writer_array_end(w);
+        writer_object_end(w);
         writer_object_end(w);
         writer_array_end(w);
         writer_object_end(w);
@@ -263,8 +337,28 @@ static void argument(struct writer *w, const char *name, const char *value)
         writer_string(w, buf_view(&b));
 }
 
+static void listener_arguments(struct writer *w, const struct listener_spec *listener)
+{
+        BUF_AT_END struct buf ca = BUF_INIT(1024), cert = BUF_INIT(1024), key = BUF_INIT(1024);
+
+        for (size_t i = 0; i < listener->trusted_proxies.n; i++)
+                argument(w, "trusted-proxy", listener->trusted_proxies.list[i]);
+        if (!listener->tls)
+                return;
+        buf_printf(&cert, SECRETS "/%s/tls.crt", listener->tls->secret_name);
+        buf_printf(&key, SECRETS "/%s/tls.key", listener->tls->secret_name);
+        argument(w, "tls-cert", cert.p ? cert.p : "");
+        argument(w, "tls-key", key.p ? key.p : "");
+        if (!listener->tls->client_ca)
+                return;
+        buf_printf(&ca, SECRETS "/%s/%s", listener->tls->client_ca->name, listener->tls->client_ca->key);
+        argument(w, "tls-client-ca", ca.p ? ca.p : "");
+}
+
 static void arguments(struct writer *w, const struct child_context *c)
 {
+        const struct listener_spec *listener = trigger_listener(c->trigger);
+
         BUF_AT_END struct buf instance = BUF_INIT(1024);
 
         /* A name that stays over restarts: the broker gives the partitions back at once. */
@@ -278,6 +372,10 @@ static void arguments(struct writer *w, const struct child_context *c)
         argument(w, "instance", instance.p ? instance.p : "");
         argument(w, "admin", ":8081");
         argument(w, "secrets", SECRETS);
+        if (c->ending)
+                writer_string(w, STR("--ending"));
+        else if (listener)
+                listener_arguments(w, listener);
         argument(w, "log-level", log_level_name((enum log_level)c->trigger->worker->log_level));
         writer_array_end(w);
 }
@@ -292,15 +390,31 @@ static void resources(struct writer *w, const struct worker_spec *worker)
  * one reaches the worker without a restart. */
 struct secrets { const char *names[SECRETS_MOST]; size_t n; };
 
-static void note_secret(void *cookie, const struct secret_ref *ref)
+static void add_secret(struct secrets *s, const char *name)
 {
-        struct secrets *s = cookie;
-
         for (size_t i = 0; i < s->n; i++)
-                if (strcmp(s->names[i], ref->name) == 0)
+                if (strcmp(s->names[i], name) == 0)
                         return;
         if (s->n < COUNT_OF(s->names))
-                s->names[s->n++] = ref->name;
+                s->names[s->n++] = name;
+}
+
+static void note_secret(void *cookie, const struct secret_ref *ref) { add_secret(cookie, ref->name); }
+
+static void list_secrets(const struct trigger *t, struct secrets *s)
+{
+        s->n = 0;
+        trigger_secrets(t, note_secret, s);
+        if (serves_tls(t))
+                add_secret(s, trigger_listener(t)->tls->secret_name);
+}
+
+bool child_mounts_secrets(const struct trigger *t)
+{
+        struct secrets s;
+
+        list_secrets(t, &s);
+        return s.n > 0;
 }
 
 static void secret_volume_name(struct writer *w, size_t i)
@@ -313,9 +427,9 @@ static void secret_volume_name(struct writer *w, size_t i)
 
 static void container(struct writer *w, const struct child_context *c)
 {
-        struct secrets secrets = { .n = 0 };
+        struct secrets secrets;
 
-        trigger_secrets(c->trigger, note_secret, &secrets);
+        list_secrets(c->trigger, &secrets);
         writer_object(w);
         text(w, "name", "worker");
         text(w, "image", c->image);
@@ -333,7 +447,7 @@ static void container(struct writer *w, const struct child_context *c)
         writer_object_end(w);
         if (trigger_driver(c->trigger)->push) {
                 writer_object(w);
-                text(w, "name", "http");
+                text(w, "name", serves_tls(c->trigger) ? "https" : "http");
                 number(w, "containerPort", LISTEN_PORT);
                 writer_object_end(w);
         }
@@ -373,9 +487,9 @@ static void container(struct writer *w, const struct child_context *c)
 static void pod_spec(struct writer *w, const struct child_context *c)
 {
         const struct trigger *t = c->trigger;
-        struct secrets secrets = { .n = 0 };
+        struct secrets secrets;
 
-        trigger_secrets(t, note_secret, &secrets);
+        list_secrets(t, &secrets);
         object(w, "spec");
         own_name(w, "serviceAccountName", CHILD_SERVICE_ACCOUNT, t);
         number(w, "terminationGracePeriodSeconds", GRACE_SECONDS);
@@ -416,6 +530,8 @@ static void pod_spec(struct writer *w, const struct child_context *c)
                 secret_volume_name(w, i);
                 object(w, "secret");
                 text(w, "secretName", secrets.names[i]);
+                if (c->ending) /* some went with the Trigger: what can be done without them is done */
+                        boolean(w, "optional", true);
                 writer_object_end(w);
                 writer_object_end(w);
         }
@@ -423,21 +539,23 @@ static void pod_spec(struct writer *w, const struct child_context *c)
         writer_object_end(w);
 }
 
+int child_replicas(const struct child_context *c) { return c->ending || !c->trigger->suspend ? 1 : 0; }
+
 static void deployment(struct writer *w, const struct child_context *c, const char *hash)
 {
         const struct trigger *t = c->trigger;
 
         object(w, "spec");
-        number(w, "replicas", t->suspend ? 0 : 1);
+        number(w, "replicas", child_replicas(c));
         number(w, "revisionHistoryLimit", 2);
         object(w, "strategy");
-        if (trigger_driver(t)->push) { /* requests find a worker at every moment */
+        if (trigger_driver(t)->push && !c->ending) { /* requests find a worker at every moment */
                 text(w, "type", "RollingUpdate");
                 object(w, "rollingUpdate");
                 number(w, "maxUnavailable", 0);
                 number(w, "maxSurge", 1);
                 writer_object_end(w);
-        } else /* never two at once: a timer fires once, a partition has one reader */
+        } else /* never two at once: a timer fires once, a partition has one reader, what is taken back is not made again */
                 text(w, "type", "Recreate");
         writer_object_end(w);
         object(w, "selector");
@@ -471,6 +589,7 @@ void child_write(enum child child, const struct child_context *c, const char *ha
         case CHILD_ROLE_BINDING: role_binding(&w, c->trigger); break;
         case CHILD_CONFIG_MAP: config_map(&w, c->trigger); break;
         case CHILD_SERVICE: service(&w, c->trigger); break;
+        case CHILD_INGRESS: ingress(&w, c->trigger); break;
         case CHILD_DEPLOYMENT: deployment(&w, c, hash); break;
         case CHILD_SERVICE_ACCOUNT:
         case CHILD_CHECKPOINT: /* no data: what the worker wrote stays */

@@ -5,8 +5,8 @@
 #include "json/writer.h"
 
 /* In the order in which they are applied: the Deployment last, so that its hash says that all are there. */
-enum child { CHILD_SERVICE_ACCOUNT, CHILD_ROLE, CHILD_ROLE_BINDING, CHILD_CONFIG_MAP, CHILD_CHECKPOINT, CHILD_SERVICE, CHILD_DEPLOYMENT, CHILD_MAX };
-/* Does this Trigger have that child? A Service is for sources that requests reach. */
+enum child { CHILD_SERVICE_ACCOUNT, CHILD_ROLE, CHILD_ROLE_BINDING, CHILD_CONFIG_MAP, CHILD_CHECKPOINT, CHILD_SERVICE, CHILD_INGRESS, CHILD_DEPLOYMENT, CHILD_MAX };
+/* Does this Trigger have that child? A Service is for sources that requests reach, an Ingress for those that are exposed. */
 bool child_needed(enum child, const struct trigger *);
 
 struct child_context {
@@ -15,19 +15,24 @@ struct child_context {
         const char *dead_letter;         /* the same; NULL: none is needed */
         const char *image;               /* of the worker */
         const char *pull_policy;         /* NULL: Kubernetes' default */
+        bool ending;                     /* the worker's last task: to take back what was made outside */
 };
+int child_replicas(const struct child_context *);
 
 #define LABEL_MANAGED_BY "app.kubernetes.io/managed-by"
 #define LABEL_INSTANCE "app.kubernetes.io/instance"
 #define LABEL_COMPONENT "app.kubernetes.io/component"
 #define ANNOTATION_HASH "sluice.dev/hash"
+/* On Triggers that make something outside the cluster. */
+#define FINALIZER "sluice.dev/outside"
 
 const char *child_kind(enum child);
 void child_name(enum child, const char *trigger, struct buf *);        /* orders-sluice, orders-checkpoint */
 void child_path(enum child, const struct trigger *, struct buf *);     /* of the API */
 /* hash: stands in the Deployment's annotations and, since a change must roll it, in its pods'. */
 void child_write(enum child, const struct child_context *, const char *hash, struct buf *out);
-/* Where others reach it, "http://orders-sluice.shop.svc/…"; nothing where no request does. Appends. */
+/* Where others reach it: "https://HOST/…" where it is exposed, otherwise "http://orders-sluice.shop.svc/…"; nothing where no request does. Appends. */
 void child_address(const struct trigger *, struct buf *);
+bool child_mounts_secrets(const struct trigger *);              /* does its pod? */
 /* Of all children's text: 16 hex digits. */
 void children_hash(const struct child_context *, struct buf *out);

@@ -34,11 +34,17 @@ static struct trigger *decode(const char *text)
 #define API METADATA "spec:\n  source: {apig: {path: '/orders/{id}'}}\n  sink: {uri: 'http://f/'}\n" \
                      "  delivery: {headers: [{name: A, secretRef: {name: one, key: a}}, {name: B, secretRef: {name: two, key: b}}], authentication: {bearer: {tokenSecretRef: {name: one, key: c}}}}\n"
 
+#define EXPOSED METADATA "spec:\n  source: {apig: {path: '/orders/{id}', expose: {host: api.example.com, ingressClassName: nginx, tlsSecretName: api-cert, annotations: {a/b: c}}}}\n  sink: {uri: 'http://f/'}\n"
+#define SERVED METADATA "spec:\n  source: {smn: {topicUrn: 'urn:smn:eu-west-101:p:orders', expose: {host: smn.example.com},\n" \
+                        "    listener: {tls: {secretName: cert, clientCASecretRef: {name: ca, key: ca.pem}}, trustedProxies: [10.0.0.0/8, 'fd00::/8']}}}\n  sink: {uri: 'http://f/'}\n"
+#define MANAGED METADATA "spec:\n  source: {smn: {topicUrn: 'urn:smn:eu-west-101:p:orders', expose: {host: smn.example.com}, listener: {tls: {secretName: cert}}, subscription: {manage: true},\n" \
+                         "    cloud: {credentials: {accessKeySecretRef: {name: cloud, key: ak}, secretKeySecretRef: {name: cloud, key: sk}}}}}\n  sink: {uri: 'http://f/'}\n  suspend: true\n"
+
 /* All children of a Trigger as one JSON array, laid out for people. */
-static char *all_children(const char *text)
+static char *all_children(const char *text, bool ending)
 {
         struct trigger *t = decode(text);
-        struct child_context c = { t, "http://f.shop.svc/", NULL, "registry/sluice:1", "Never" };
+        struct child_context c = { .trigger = t, .sink = "http://f.shop.svc/", .image = "registry/sluice:1", .pull_policy = "Never", .ending = ending };
         json_t *all = json_array();
         char *dump;
 
@@ -60,10 +66,10 @@ static char *all_children(const char *text)
         return dump;
 }
 
-static void check_golden(const char *text, const char *file)
+static void check_golden(const char *text, bool ending, const char *file)
 {
         BUF_AT_END struct buf golden = BUF_INIT(1 << 20);
-        char *dump = all_children(text);
+        char *dump = all_children(text, ending);
         struct error err;
 
         if (getenv("UPDATE_GOLDEN")) {
@@ -82,15 +88,18 @@ static void check_golden(const char *text, const char *file)
 
 static void children_are_the_golden_ones(void **state UNUSED)
 {
-        check_golden(KAFKA, DATA "kafka.json");
-        check_golden(TIMER, DATA "timer-suspended.json");
-        check_golden(API, DATA "api-with-secrets.json");
+        check_golden(KAFKA, false, DATA "kafka.json");
+        check_golden(TIMER, false, DATA "timer-suspended.json");
+        check_golden(API, false, DATA "api-with-secrets.json");
+        check_golden(EXPOSED, false, DATA "api-exposed.json");
+        check_golden(SERVED, false, DATA "smn-tls.json");
+        check_golden(MANAGED, true, DATA "smn-ending.json");
 }
 
 static void hash_of(const char *text, const char *sink, const char *image, char out[32])
 {
         struct trigger *t = decode(text);
-        struct child_context c = { t, sink, NULL, image, NULL };
+        struct child_context c = { .trigger = t, .sink = sink, .image = image };
         BUF_AT_END struct buf b = BUF_INIT(64);
 
         children_hash(&c, &b);
@@ -133,11 +142,56 @@ static void the_hash_follows_what_matters(void **state UNUSED)
         }
 }
 
+static void where_it_is_reached_and_how_the_ingress_finds_it(void **state UNUSED)
+{
+        static const struct { const char *source, *address, *path, *type, *port; } cases[] = {
+                { "apig: {path: /a}", "http://orders-sluice.shop.svc/a", NULL, NULL, NULL },
+                { "apig: {path: /a, listener: {tls: {secretName: c}}}", "https://orders-sluice.shop.svc/a", NULL, NULL, NULL },
+                { "apig: {path: /a, listener: {trustedProxies: [10.0.0.1]}}", "http://orders-sluice.shop.svc/a", NULL, NULL, NULL },
+                { "apig: {path: /a/b, expose: {host: h}}", "http://h/a/b", "/a/b", "Exact", "http" },
+                { "apig: {path: /a/b, match: Prefix, expose: {host: h}}", "http://h/a/b", "/a/b", "Prefix", "http" },
+                { "apig: {path: '/a/{b}/c', expose: {host: h, tlsSecretName: s}}", "https://h/a/{b}/c", "/a", "Prefix", "http" },
+                { "apig: {path: '/{all+}', expose: {host: h}}", "http://h/{all+}", "/", "Prefix", "http" },
+                { "apig: {path: /, expose: {host: h}, listener: {tls: {secretName: c}}}", "http://h/", "/", "Exact", "https" },
+                { "obs: {bucket: pictures, from: Webhook, tokenSecretRef: {name: a, key: b}, expose: {host: h}}", "http://h/shop/orders", "/shop/orders", "Exact", "http" },
+                { "cloudEye: {topicUrn: 'urn:smn:r:p:n', expose: {host: h}}", "http://h/shop/orders", "/shop/orders", "Exact", "http" },
+                { "timer: {schedule: 1m}", "", NULL, NULL, NULL },
+        };
+
+        for (size_t i = 0; i < COUNT_OF(cases); i++) {
+                BUF_AT_END struct buf spec = BUF_INIT(4096), address = BUF_INIT(4096), body = BUF_INIT(1 << 20);
+                json_t *ingress, *rule, *path;
+                struct child_context c;
+                struct trigger *t;
+
+                buf_printf(&spec, METADATA "spec:\n  source: {%s}\n  sink: {uri: 'http://f/'}\n", cases[i].source);
+                t = decode(spec.p);
+                child_address(t, &address);
+                assert_string_equal(address.n ? address.p : "", cases[i].address);
+                assert_int_equal(child_needed(CHILD_INGRESS, t), cases[i].path != NULL);
+                assert_int_equal(child_needed(CHILD_SERVICE, t), cases[i].address[0] != 0);
+                if (cases[i].path) {
+                        c = (struct child_context){ .trigger = t, .sink = "http://f/", .image = "i" };
+                        child_write(CHILD_INGRESS, &c, "", &body);
+                        ingress = json_loadb(body.p, body.n, 0, NULL);
+                        rule = json_array_get(json_object_get(json_object_get(ingress, "spec"), "rules"), 0);
+                        path = json_array_get(json_object_get(json_object_get(rule, "http"), "paths"), 0);
+                        assert_string_equal(json_string_value(json_object_get(rule, "host")), "h");
+                        assert_string_equal(json_string_value(json_object_get(path, "path")), cases[i].path);
+                        assert_string_equal(json_string_value(json_object_get(path, "pathType")), cases[i].type);
+                        assert_string_equal(json_string_value(json_object_get(json_object_get(json_object_get(json_object_get(path, "backend"), "service"), "port"), "name")), cases[i].port);
+                        json_decref(ingress);
+                }
+                (void)trigger_free(t);
+        }
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(children_are_the_golden_ones),
                 cmocka_unit_test(the_hash_follows_what_matters),
+                cmocka_unit_test(where_it_is_reached_and_how_the_ingress_finds_it),
         };
         return cmocka_run_group_tests_name("children", tests, NULL, NULL);
 }

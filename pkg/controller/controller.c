@@ -1,5 +1,6 @@
 #include "controller/controller.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 
 #include "base/log.h"
@@ -10,6 +11,7 @@
 #include "kube/events.h"
 #include "kube/queue.h"
 #include "kube/reflector.h"
+#include "source/driver.h"
 
 static const char MANAGER[] = "sluice-controller";
 static const char WORKERS[] = LABEL_MANAGED_BY "=sluice," LABEL_COMPONENT "=worker";
@@ -22,6 +24,7 @@ struct memory {
         char *applied;           /* hash of the children that were applied; NULL: not known */
         char *status_at;         /* resourceVersion of the Trigger the last status was made for */
         json_t *status;          /* the last status written */
+        bool ending;             /* its worker's last run has begun: what its checkpoint says no longer counts */
         char key[];
 };
 
@@ -45,6 +48,9 @@ struct work {
         struct buf invalid, sink, dead_letter, sink_message, hash, failed;
         struct buf stuck;        /* what keeps a worker's pod from starting, as its events say */
         bool look_again;         /* that may change without anything we watch */
+        bool ending;             /* it is deleted, and held by our finalizer */
+        struct buf outside;      /* what it has outside the cluster; empty: nothing */
+        usec look_at;            /* when its end may wait no longer; 0: it does not end */
         const char *sink_reason;
         usec retry_after;        /* what the API server asked for; 0: nothing */
         int child;               /* the next to be applied */
@@ -177,6 +183,7 @@ static void work_free(struct work *w)
         buf_done(&w->hash);
         buf_done(&w->failed);
         buf_done(&w->stuck);
+        buf_done(&w->outside);
         free(w->vanished);
         free(w->key);
         free(w->namespace_);
@@ -192,6 +199,8 @@ static void finish(struct work *w, bool again)
         queue_done(c->queue, w->key);
         if (w->look_again)
                 queue_add_after(c->queue, w->key, loop_now(c->loop) + LOOK_AGAIN);
+        if (w->look_at)
+                queue_add_after(c->queue, w->key, w->look_at);
         if (again && w->retry_after)
                 queue_add_after(c->queue, w->key, loop_now(c->loop) + w->retry_after);
         else if (again)
@@ -309,12 +318,13 @@ static void write_status(struct work *w)
                 .generation = json_integer_value(json_object_get(metadata_of(w->object), "generation")),
                 .source = w->trigger ? w->trigger->types[w->trigger->source].name : NULL,
                 .invalid = w->invalid.n ? w->invalid.p : NULL,
-                .sink = w->sink.n ? w->sink.p : NULL,
+                .sink = w->sink.n && !w->sink_reason ? w->sink.p : NULL,
                 .sink_reason = w->sink_reason,
                 .sink_message = w->sink_message.n ? w->sink_message.p : "",
                 .failed = w->failed.n ? w->failed.p : NULL,
                 .stuck = w->stuck.n ? w->stuck.p : NULL,
-                .suspended = w->trigger && w->trigger->suspend,
+                .ending = w->ending ? w->outside.p : NULL,
+                .suspended = w->trigger && w->trigger->suspend && !w->ending,
                 .pods = crew ? crew->pods : NULL,
                 .workers = json_object_get(json_object_get(w->object, "status"), "workers"),
                 .now = clock_wall(&system_clock),
@@ -446,19 +456,14 @@ static void events_seen(void *cookie, const struct kube_answer *a)
         write_status(w);
 }
 
-static void count_secret(void *cookie, const struct secret_ref *ref UNUSED) { ++*(size_t *)cookie; }
-
 /* Only Secrets that a user names may be missing. */
 static bool ask_why_unstarted(struct work *w)
 {
         BUF_AT_END struct buf path = BUF_INIT(4096), what = BUF_INIT(4096);
         struct kube_request q = { .method = "GET", .done = events_seen, .cookie = w };
-        size_t secrets = 0;
         json_t *pod;
 
-        if (w->trigger)
-                trigger_secrets(w->trigger, count_secret, &secrets);
-        if (!secrets || w->trigger->suspend || !(pod = unstarted_pod(w)))
+        if (!w->trigger || (w->trigger->suspend && !w->ending) || !child_mounts_secrets(w->trigger) || !(pod = unstarted_pod(w)))
                 return false;
         w->look_again = true;
         buf_printf(&path, "/api/v1/namespaces/%s/events?fieldSelector=involvedObject.name%%3D%s%%2Ctype%%3DWarning&limit=50", w->namespace_, text(metadata_of(pod), "name"));
@@ -479,8 +484,14 @@ static void conclude(struct work *w)
 
 static void apply_next(struct work *w);
 
+static void leave_behind(struct work *w, const char *why);
+
 static void give_up(struct work *w, const char *why)
 {
+        if (w->ending && strstr(why, "because it is being terminated")) { /* nothing starts in that namespace any more */
+                leave_behind(w, "its namespace is being deleted");
+                return;
+        }
         log_warn("reconcile", LOG_S("trigger", w->key), LOG_S("error", why));
         buf_text(&w->failed, why);
         record(w, "Warning", "ApplyFailed", why);
@@ -506,7 +517,7 @@ static struct child_context context_of(const struct work *w)
         const struct controller *c = w->controller;
 
         return (struct child_context){ .trigger = w->trigger, .sink = w->sink.p, .dead_letter = w->dead_letter.n ? w->dead_letter.p : NULL, .image = c->config.worker_image,
-                                       .pull_policy = c->config.pull_policy };
+                                       .pull_policy = c->config.pull_policy, .ending = w->ending };
 }
 
 static void apply_child(struct work *w)
@@ -556,10 +567,42 @@ static void child_seen(void *cookie, const struct kube_answer *a)
         apply_child(w);
 }
 
-static void look_at_child(struct work *w)
+static void child_removed(void *cookie, const struct kube_answer *a)
+{
+        struct work *w = cookie;
+
+        w->call = NULL;
+        if (a->failed && a->error.kind != ERROR_NOT_FOUND) {
+                w->retry_after = a->error.retry_after;
+                give_up(w, a->error.text);
+                return;
+        }
+        w->child++;
+        apply_next(w);
+}
+
+/* It is there from an earlier spec, or another's of that name. */
+static void unneeded_seen(void *cookie, const struct kube_answer *a)
+{
+        struct work *w = cookie;
+        BUF_AT_END struct buf path = BUF_INIT(4096), what = BUF_INIT(4096);
+        struct kube_request q = { .method = "DELETE", .done = child_removed, .cookie = w };
+
+        if (a->failed || !is_ours(w, a->body)) {
+                child_removed(cookie, a);
+                return;
+        }
+        child_path((enum child)w->child, w->trigger, &path);
+        buf_printf(&what, "remove the %s of Trigger %s", child_kind((enum child)w->child), w->key);
+        q.path = path.p;
+        q.what = what.p;
+        w->call = kube_send(w->controller->config.client, &q);
+}
+
+static void look_at_child(struct work *w, void (*seen)(void *, const struct kube_answer *))
 {
         BUF_AT_END struct buf path = BUF_INIT(4096), what = BUF_INIT(4096);
-        struct kube_request q = { .method = "GET", .done = child_seen, .cookie = w };
+        struct kube_request q = { .method = "GET", .done = seen, .cookie = w };
 
         child_path((enum child)w->child, w->trigger, &path);
         buf_printf(&what, "look for the %s of Trigger %s", child_kind((enum child)w->child), w->key);
@@ -572,16 +615,19 @@ static void apply_next(struct work *w)
 {
         struct controller *c = w->controller;
 
-        while (w->child < CHILD_MAX && !child_needed((enum child)w->child, w->trigger))
+        /* A spec that was never changed left nothing behind. */
+        while (w->child < CHILD_MAX && !child_needed((enum child)w->child, w->trigger) && w->trigger->generation <= 1)
                 w->child++;
         if (w->child == CHILD_MAX) {
                 keep(&memory_of(c, w->key, true)->applied, w->hash.p);
-                record(w, "Normal", "Applied", w->trigger->suspend ? "the worker is suspended" : "the worker's objects are applied");
+                record(w, "Normal", w->ending ? "Ending" : "Applied", w->ending ? w->outside.p : w->trigger->suspend ? "the worker is suspended" : "the worker's objects are applied");
                 conclude(w);
                 return;
         }
-        if (w->first)
-                look_at_child(w);
+        if (!child_needed((enum child)w->child, w->trigger))
+                look_at_child(w, unneeded_seen);
+        else if (w->first)
+                look_at_child(w, child_seen);
         else
                 apply_child(w);
 }
@@ -591,13 +637,14 @@ static bool children_fresh(struct work *w)
 {
         struct controller *c = w->controller;
         struct memory *m = memory_of(c, w->key, false);
+        const struct child_context context = context_of(w);
         BUF_AT_END struct buf name = BUF_INIT(1024);
         json_t *live;
 
         child_name(CHILD_DEPLOYMENT, w->name, &name);
         live = reflector_get(c->collections[DEPLOYMENTS], w->namespace_, name.p ? name.p : "");
         if (live && strcmp(text(json_object_get(metadata_of(live), "annotations"), ANNOTATION_HASH), w->hash.p) == 0 &&
-            json_integer_value(json_object_get(json_object_get(live, "spec"), "replicas")) == (w->trigger->suspend ? 0 : 1))
+            json_integer_value(json_object_get(json_object_get(live, "spec"), "replicas")) == child_replicas(&context))
                 return true;
         w->first = !live && !(m && m->applied);
         /* Applied already, and the copy has not seen it yet. A Deployment that is deleted or changed makes its memory be forgotten. */
@@ -622,21 +669,199 @@ static void resolve_sink(struct work *w)
                 buf_reset(&w->sink);
 }
 
+static void apply_what_differs(struct work *w)
+{
+        struct child_context context = context_of(w);
+
+        children_hash(&context, &w->hash);
+        if (children_fresh(w))
+                conclude(w);
+        else
+                apply_next(w);
+}
+
+/* ---- its end --------------------------------------------------------------------------------------------------------------------------- */
+
+static bool has_finalizer(const struct work *w, const char *name)
+{
+        json_t *f;
+        size_t i;
+
+        json_array_foreach(json_object_get(metadata_of(w->object), "finalizers"), i, f)
+                if (string_equal(json_string_value(f), name))
+                        return true;
+        return false;
+}
+
+static void finalizers_written(void *cookie, const struct kube_answer *a)
+{
+        struct work *w = cookie;
+
+        w->call = NULL;
+        if (a->failed && a->error.kind != ERROR_NOT_FOUND && a->error.kind != ERROR_CONFLICT)
+                log_warn("the finalizers were not written", LOG_S("trigger", w->key), LOG_S("error", a->error.text));
+        w->retry_after = a->failed ? a->error.retry_after : 0;
+        finish(w, a->failed && a->error.kind != ERROR_NOT_FOUND); /* otherwise the watch tells */
+}
+
+/* Puts ours on, or takes a finalizer off. */
+static void write_finalizers(struct work *w, bool ours, const char *without)
+{
+        BUF_AT_END struct buf path = BUF_INIT(4096), what = BUF_INIT(4096);
+        struct kube_request q = { .method = "PATCH", .content_type = "application/merge-patch+json", .done = finalizers_written, .cookie = w };
+        json_t *list = json_array(), *f, *body;
+        char *dump;
+        size_t i;
+
+        json_array_foreach(json_object_get(metadata_of(w->object), "finalizers"), i, f)
+                if (!string_equal(json_string_value(f), without))
+                        (void)json_array_append(list, f);
+        if (ours)
+                (void)json_array_append_new(list, json_string(FINALIZER));
+        body = json_pack("{s{ss so}}", "metadata", "resourceVersion", text(metadata_of(w->object), "resourceVersion"), "finalizers", list);
+        dump = body ? json_dumps(body, JSON_COMPACT) : NULL;
+        buf_printf(&path, "/apis/" API_GROUP_VERSION "/namespaces/%s/triggers/%s", w->namespace_, w->name);
+        buf_printf(&what, "write the finalizers of Trigger %s", w->key);
+        q.path = path.p;
+        q.what = what.p;
+        q.body = str_of(dump ? dump : "{}");
+        w->call = kube_send(w->controller->config.client, &q);
+        free(dump);
+        json_decref(body);
+}
+
+static void let_go(struct work *w) { write_finalizers(w, false, FINALIZER); }
+
+/* It goes, and something stays. */
+static void leave_behind(struct work *w, const char *why)
+{
+        BUF_AT_END struct buf note = BUF_INIT(8192);
+
+        buf_printf(&note, "%s remains outside the cluster: %s", w->outside.n ? w->outside.p : "what this Trigger made", why);
+        log_warn("something remains outside the cluster", LOG_S("trigger", w->key), LOG_S("what", note.p ? note.p : ""));
+        record(w, "Warning", "OutsideRemains", note.p ? note.p : "");
+        let_go(w);
+}
+
+/* A worker says that nothing is left outside. */
+static bool all_is_taken_back(const struct work *w)
+{
+        json_t *status = json_object_get(w->object, "status"), *entry;
+        json_int_t generation = json_integer_value(json_object_get(metadata_of(w->object), "generation"));
+        size_t i;
+
+        json_array_foreach(json_object_get(status, "workers"), i, entry)
+                if (strcmp(text(entry, "sourceState"), "Removed") == 0 && json_integer_value(json_object_get(entry, "observedGeneration")) == generation)
+                        return true;
+        return false;
+}
+
+static bool worker_runs(const struct work *w)
+{
+        struct crew *crew = crew_of(w->controller, w->key);
+        json_t *pod;
+        size_t i;
+
+        json_array_foreach(crew ? crew->pods : NULL, i, pod)
+                if (strcmp(text(json_object_get(pod, "status"), "phase"), "Running") == 0)
+                        return true;
+        return false;
+}
+
+/* A worker writes down what it will make outside before it makes it. */
+static void checkpoint_seen(void *cookie, const struct kube_answer *a)
+{
+        struct work *w = cookie;
+        json_t *root = a->failed ? NULL : json_loadb(a->body.p, a->body.n, 0, NULL);
+        bool nothing = a->failed ? a->error.kind == ERROR_NOT_FOUND && !*text(json_object_get(w->object, "status"), "sinkUri")
+                                 : !*text(json_object_get(root, "data"), "subscription");
+
+        json_decref(root);
+        w->call = NULL;
+        if (a->failed && a->error.kind != ERROR_NOT_FOUND) {
+                w->retry_after = a->error.retry_after;
+                finish(w, true);
+        } else if (nothing && !worker_runs(w))
+                let_go(w);
+        else {
+                memory_of(w->controller, w->key, true)->ending = true;
+                apply_what_differs(w);
+        }
+}
+
+static void look_at_checkpoint(struct work *w)
+{
+        BUF_AT_END struct buf path = BUF_INIT(4096), what = BUF_INIT(4096);
+        struct kube_request q = { .method = "GET", .done = checkpoint_seen, .cookie = w };
+
+        child_path(CHILD_CHECKPOINT, w->trigger, &path);
+        buf_printf(&what, "look at the checkpoint of Trigger %s", w->key);
+        q.path = path.p;
+        q.what = what.p;
+        w->call = kube_send(w->controller->config.client, &q);
+}
+
+/* Has its end begun, be it with an earlier controller? */
+static bool ends_already(const struct work *w)
+{
+        const struct memory *m = memory_of(w->controller, w->key, false);
+
+        return (m && m->ending) || strcmp(text(status_condition(json_object_get(w->object, "status"), "Ready"), "reason"), "Ending") == 0;
+}
+
+static void end_trigger(struct work *w)
+{
+        usec deleted, wall = clock_wall(&system_clock), deadline;
+        char why[128];
+
+        if (!time_parse(str_of(text(metadata_of(w->object), "deletionTimestamp")), &deleted))
+                deleted = wall;
+        deadline = deleted + w->controller->config.ending_deadline;
+        if (w->trigger && !trigger_outside(w->trigger, &w->outside))
+                let_go(w); /* it is no longer its own to take back */
+        else if (all_is_taken_back(w)) {
+                record(w, "Normal", "Ended", "nothing of it is left outside the cluster");
+                let_go(w);
+        } else if (!w->trigger)
+                leave_behind(w, w->invalid.p ? w->invalid.p : "the spec can't be read");
+        else if (wall >= deadline) {
+                json_t *connected = status_condition(json_object_get(w->object, "status"), "SourceConnected");
+
+                (void)snprintf(why, sizeof(why), "not taken back within %" PRId64 " s", w->controller->config.ending_deadline / USEC_SEC);
+                leave_behind(w, *text(connected, "message") ? text(connected, "message") : why);
+        } else if (has_finalizer(w, "foregroundDeletion")) {
+                memory_of(w->controller, w->key, true)->ending = true; /* its checkpoint may be gone already */
+                write_finalizers(w, false, "foregroundDeletion"); /* its children are still needed: they go when it went */
+        } else {
+                w->ending = true;
+                w->look_at = loop_now(w->controller->loop) + deadline - wall;
+                if (!w->sink.n)
+                        buf_text(&w->sink, "http://127.0.0.1:9/"); /* nothing is delivered any more */
+                if (ends_already(w))
+                        apply_what_differs(w);
+                else
+                        look_at_checkpoint(w);
+        }
+}
+
+/* ---- reconcile ------------------------------------------------------------------------------------------------------------------------- */
+
 static void reconcile(struct controller *c, const char *key)
 {
         struct str rest = str_of(key), namespace_ = str_cut(&rest, '/');
         struct work *w = calloc(1, sizeof(*w));
-        struct child_context context;
+        bool deleted, outside;
 
         if (!w || !(w->key = str_dup(str_of(key))) || !(w->namespace_ = str_dup(namespace_)) || !(w->name = str_dup(rest)))
                 abort();
         w->controller = c;
-        w->invalid.max = w->sink.max = w->dead_letter.max = w->sink_message.max = w->hash.max = w->failed.max = w->stuck.max = 65536;
+        w->invalid.max = w->sink.max = w->dead_letter.max = w->sink_message.max = w->hash.max = w->failed.max = w->stuck.max = w->outside.max = 65536;
         w->next = c->works;
         c->works = w;
         c->busy++;
         w->object = json_incref(reflector_get(c->collections[TRIGGERS], w->namespace_, w->name));
-        if (!w->object || json_object_get(metadata_of(w->object), "deletionTimestamp")) {
+        deleted = json_object_get(metadata_of(w->object), "deletionTimestamp") != NULL;
+        if (!w->object || (deleted && !has_finalizer(w, FINALIZER))) {
                 struct memory *m = memory_of(c, key, false);
 
                 /* Its children are the garbage collector's. */
@@ -648,16 +873,15 @@ static void reconcile(struct controller *c, const char *key)
         decode(w);
         if (w->trigger)
                 resolve_sink(w);
-        if (!w->trigger || !w->sink.n) {
+        outside = !deleted && w->trigger && trigger_outside(w->trigger, &w->outside);
+        if (deleted)
+                end_trigger(w);
+        else if (w->trigger && outside != has_finalizer(w, FINALIZER))
+                write_finalizers(w, outside, FINALIZER); /* before anything is made outside */
+        else if (!w->trigger || !w->sink.n)
                 conclude(w); /* the children stay as they were */
-                return;
-        }
-        context = context_of(w);
-        children_hash(&context, &w->hash);
-        if (children_fresh(w))
-                conclude(w);
         else
-                apply_next(w);
+                apply_what_differs(w);
 }
 
 static void turn(struct task *t, usec now)

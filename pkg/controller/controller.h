@@ -15,6 +15,7 @@ struct controller_config {
         const char *worker_image, *pull_policy;  /* pull_policy NULL: Kubernetes' default */
         const char *pod;                 /* its own name, for events */
         int64_t workers;                 /* Triggers reconciled at once */
+        usec ending_deadline;            /* how long a deleted Trigger waits for what it made outside */
         const struct source_type *types; size_t types_n;
 };
 

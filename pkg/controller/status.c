@@ -279,6 +279,11 @@ json_t *status_fold(const struct status_facts *f)
                 judge(&all, "True", "Suspended", "no worker runs while spec.suspend is true");
                 if (f->failed)
                         judge(&all, "False", "ApplyFailed", f->failed);
+        } else if (f->ending) {
+                source_connected(f, worker, &source);
+                delivering(worker, &delivery);
+                workers_available(f, worker, &workers);
+                judge(&all, "False", "Ending", f->ending);
         } else {
                 source_connected(f, worker, &source);
                 delivering(worker, &delivery);

@@ -13,6 +13,7 @@ struct status_facts {
         const char *sink_reason, *sink_message;  /* why not */
         const char *failed;              /* why the children could not be applied; NULL: they were */
         const char *stuck;               /* what a worker's pod waits for, in the kubelet's words; NULL: not known */
+        const char *ending;              /* it is deleted, and this is still outside; NULL: it is not deleted */
         bool suspended;
         json_t *deployment;              /* trimmed; NULL: there is none */
         json_t *pods;                    /* array of trimmed pods of it */

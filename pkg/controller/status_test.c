@@ -89,6 +89,22 @@ static void conditions_follow_from_the_facts(void **state UNUSED)
         }
 }
 
+static void a_deleted_one_says_what_it_waits_for(void **state UNUSED)
+{
+        struct status_facts f = { .generation = 3, .source = "smn", .sink = "http://f/", .ending = "the subscription of a to b", .deployment = load(AVAILABLE), .pods = load(POD),
+                                  .workers = load(WORKER("Disconnected", ",\"sourceMessage\":\"refused\"", "Delivering")), .selector = "a=b", .now = USEC_SEC };
+        json_t *status = status_fold(&f), *ready = status_condition(status, "Ready"), *connected = status_condition(status, "SourceConnected");
+
+        assert_string_equal(json_string_value(json_object_get(ready, "status")), "False");
+        assert_string_equal(json_string_value(json_object_get(ready, "reason")), "Ending");
+        assert_string_equal(json_string_value(json_object_get(ready, "message")), "the subscription of a to b");
+        assert_string_equal(json_string_value(json_object_get(connected, "message")), "refused");
+        json_decref(status);
+        json_decref(f.deployment);
+        json_decref(f.pods);
+        json_decref(f.workers);
+}
+
 static void words_times_and_lag_are_kept(void **state UNUSED)
 {
         struct status_facts f = { .generation = 3, .source = "kafka", .sink = "http://f/", .deployment = load(AVAILABLE), .pods = load(POD),
@@ -194,6 +210,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(a_crash_is_told_with_its_last_words),
                 cmocka_unit_test(conditions_follow_from_the_facts),
+                cmocka_unit_test(a_deleted_one_says_what_it_waits_for),
                 cmocka_unit_test(words_times_and_lag_are_kept),
                 cmocka_unit_test(long_words_are_cut_between_characters),
                 cmocka_unit_test(the_lag_is_the_sum_of_workers_that_exist),

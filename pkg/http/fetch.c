@@ -172,10 +172,12 @@ static void start(struct call *c);
 static void on_done(void *cookie UNUSED, CURL *easy, CURLcode result)
 {
         struct call *c;
+        curl_off_t retry_after = 0;
         long status = 0;
 
         (void)curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&c);
         (void)curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
+        (void)curl_easy_getinfo(easy, CURLINFO_RETRY_AFTER, &retry_after);
         if (result == CURLE_COULDNT_CONNECT && c->tried < c->addresses_n) {
                 start(c);
                 return;
@@ -186,6 +188,7 @@ static void on_done(void *cookie UNUSED, CURL *easy, CURLcode result)
                 return;
         }
         c->completion.status = (int)status;
+        c->completion.retry_after = MIN_OF((usec)retry_after, (usec)86400) * USEC_SEC;
         c->completion.body = buf_view(&c->body);
         complete(c);
 }
@@ -249,6 +252,14 @@ static void on_resolved(void *cookie, const struct resolved *answer, const struc
                 start(c);
         else
                 fail(c, ERROR_FORBIDDEN, "its address is not a public one, and may not be called");
+}
+
+/* c-ares would ask a name server for it. */
+static bool is_address(const char *host)
+{
+        struct in6_addr space;
+
+        return inet_pton(AF_INET, host, &space) == 1 || inet_pton(AF_INET6, host, &space) == 1;
 }
 
 static void arm(struct fetch_end *e)
@@ -327,8 +338,12 @@ static int submit(void *cookie, uint64_t tag, const struct fetch_request *q, str
                 return error_memory(err);
         }
         arm(e);
-        c->resolving = true;
-        resolver_ask(e->resolver, c->host, on_resolved, c);
+        if (is_address(c->host))
+                on_resolved(c, &(struct resolved){ .addresses = &c->host, .n = 1 }, NULL);
+        else {
+                c->resolving = true;
+                resolver_ask(e->resolver, c->host, on_resolved, c);
+        }
         return 0;
 }
 

@@ -331,6 +331,24 @@ static void a_silent_name_server_does_not_hold_it_up(void **state UNUSED)
         assert_in_range(clock_monotonic(&system_clock) - began, 150 * USEC_MSEC, 1500 * USEC_MSEC);
 }
 
+static void an_address_is_asked_of_no_name_server(void **state UNUSED)
+{
+        char text[80], host[64];
+        const char *allowed[] = { host, NULL }, *nowhere[] = { NULL };
+        struct fetch_request q = { .hosts = allowed, .inside = allowed, .timeout = 5 * USEC_SEC, .answer_max = 10 };
+
+        (void)snprintf(host, sizeof(host), "http://127.0.0.1:%u", server.port);
+        (void)snprintf(text, sizeof(text), "%s/", host);
+        q.url = str_of(text);
+        dns.silent = true;
+        assert_string_equal(call(&q), "");
+        assert_int_equal(last.status, 200);
+        q.inside = nowhere; /* and it is looked at as a name's is */
+        assert_non_null(strstr(call(&q), "may not be called"));
+        assert_int_equal(dns.questions, 0);
+        assert_int_equal(server.peers_n, 1);
+}
+
 static void a_call_can_be_cancelled(void **state UNUSED)
 {
         static const char *const allowed[] = { "silent.test", NULL };
@@ -355,6 +373,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(inside_addresses_are_not_called, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_name_that_changes_gains_nothing, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_silent_name_server_does_not_hold_it_up, setup, teardown),
+                cmocka_unit_test_setup_teardown(an_address_is_asked_of_no_name_server, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_call_can_be_cancelled, setup, teardown),
         };
         int result;

@@ -19,7 +19,7 @@ struct fetch_request {
         usec timeout;                    /* of the whole call */
         size_t answer_max;               /* a longer answer is an error */
 };
-struct fetch_completion { uint64_t tag; bool failed; struct error error; int status; struct str body; };  /* body: borrowed until the next take */
+struct fetch_completion { uint64_t tag; bool failed; struct error error; int status; usec retry_after; struct str body; };  /* body: borrowed until the next take; retry_after 0: none */
 struct fetch_ops {
         /* Copies what it needs. -1: the URL may not be called; no completion comes. */
         int (*submit)(void *cookie, uint64_t tag, const struct fetch_request *, struct error *) MUST_CHECK;

@@ -40,7 +40,8 @@ enum outcome {
         OUTCOME_MAX,
 };
 
-enum source_state { SOURCE_CONNECTING, SOURCE_CONNECTED, SOURCE_IDLE, SOURCE_STANDBY, SOURCE_DISCONNECTED, SOURCE_FAILED, SOURCE_STATE_MAX };
+enum source_state { SOURCE_CONNECTING, SOURCE_CONNECTED, SOURCE_IDLE, SOURCE_STANDBY, SOURCE_DISCONNECTED, SOURCE_FAILED, SOURCE_REMOVED /* what it had outside is gone */,
+                    SOURCE_STATE_MAX };
 const char *source_state_name(enum source_state);
 
 enum source_event_kind {
@@ -114,6 +115,8 @@ struct push_driver {
         usec (*timeout)(const struct source *);          /* how long the function may take */
         /* Where others reach it: "/shop/orders", or an API's own path. */
         void (*path)(const struct trigger *, struct buf *);
+        /* How that begins, up to what a request may vary; true: it is all of it, and what lies below is not the Trigger's. NULL: it is path. */
+        bool (*literal)(const struct trigger *, struct buf *);
         void (*counts)(const struct source *, struct push_counts *);     /* NULL: it counts nothing */
 };
 enum { PUSH_RECORDS_MOST = 1000 };
@@ -130,6 +133,7 @@ struct services {
         const struct trigger *trigger;
         const char *secrets;             /* the folder of Secrets, NAME/KEY; NULL: none */
         const char *instance;            /* stable name of this worker's slot; NULL: none */
+        bool ending;                     /* the Trigger is deleted: what was made outside is taken back, which ends in SOURCE_REMOVED */
 };
 
 struct driver {
@@ -163,6 +167,8 @@ struct driver {
         /* A record made of the document that describe writes, for previews; members that are left out get likely values. */
         int    (*sample)(const void *spec, const struct services *, const struct node *document, struct record **, struct error *) MUST_CHECK;
         void   (*sample_free)(struct record *);                          /* takes NULL */
+        /* Does it make something outside the cluster that must be taken back? Says what, for people. NULL: no. */
+        bool   (*outside)(const struct trigger *, struct buf *);
         /* Where it comes from, for people and for the `source` attribute: "kafka shop/orders". */
         void   (*origin)(const struct trigger *, struct buf *);
 };
@@ -173,3 +179,4 @@ extern const size_t source_drivers_n;
 /* The same as the API's decoder wants it; n is source_drivers_n. */
 const struct source_type *source_types(void);
 const struct driver *trigger_driver(const struct trigger *);
+bool trigger_outside(const struct trigger *, struct buf *);      /* its driver's outside */

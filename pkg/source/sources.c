@@ -21,9 +21,11 @@ const struct source_type *source_types(void)
 
 const struct driver *trigger_driver(const struct trigger *t) { return source_drivers[t->source]; }
 
+bool trigger_outside(const struct trigger *t, struct buf *what) { return trigger_driver(t)->outside && trigger_driver(t)->outside(t, what); }
+
 const char *source_state_name(enum source_state state)
 {
-        static const char *const names[SOURCE_STATE_MAX] = { "Connecting", "Connected", "Idle", "Standby", "Disconnected", "Failed" };
+        static const char *const names[SOURCE_STATE_MAX] = { "Connecting", "Connected", "Idle", "Standby", "Disconnected", "Failed", "Removed" };
 
         return names[state];
 }

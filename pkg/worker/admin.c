@@ -15,19 +15,26 @@ struct admin {
 
 static const struct str TEXT = { "text/plain; charset=utf-8", 25 };
 
-/* Why it is not ready; NULL: it is. */
-static const char *not_ready(const struct pipeline_status *s)
+/* Why it is not connected; NULL: it is. */
+static const char *not_connected(const struct pipeline_status *s)
 {
         switch (s->source) {
         case SOURCE_CONNECTED:
         case SOURCE_IDLE:
-        case SOURCE_STANDBY: return NULL;
+        case SOURCE_STANDBY:
+        case SOURCE_REMOVED: return NULL;
         case SOURCE_CONNECTING:
         case SOURCE_DISCONNECTED:
         case SOURCE_FAILED:
         case SOURCE_STATE_MAX: break;
         }
         return source_state_name(s->source);
+}
+
+/* Why it is not ready; NULL: it is. What is reached by requests listens, connected or not: a subscription is confirmed that way. */
+static const char *not_ready(const struct pipeline *p, const struct pipeline_status *s)
+{
+        return s->source != SOURCE_FAILED && trigger_driver(pipeline_trigger(p))->push ? NULL : not_connected(s);
 }
 
 static void ready(struct admin *a, struct http_call *call)
@@ -42,7 +49,7 @@ static void ready(struct admin *a, struct http_call *call)
                 const char *state;
 
                 pipeline_status(a->pipelines[i], &s);
-                state = not_ready(&s);
+                state = not_ready(a->pipelines[i], &s);
                 if (state)
                         buf_printf(&why, "%s/%s: %s: %s\n", t->namespace_, t->name, state, s.source_text);
         }
@@ -89,7 +96,7 @@ static int64_t of_in_flight(const struct pipeline_status *s) { return s->stats.i
 static int64_t of_held(const struct pipeline_status *s) { return s->stats.held; }
 static int64_t of_held_bytes(const struct pipeline_status *s) { return (int64_t)s->stats.held_bytes; }
 static int64_t of_lag(const struct pipeline_status *s) { return s->lag; }
-static int64_t of_connected(const struct pipeline_status *s) { return not_ready(s) == NULL; }
+static int64_t of_connected(const struct pipeline_status *s) { return not_connected(s) == NULL; }
 static int64_t of_refused(const struct pipeline_status *s) { return (int64_t)s->callers.refused; }
 static int64_t of_limited(const struct pipeline_status *s) { return (int64_t)s->callers.limited; }
 static int64_t of_asked(const struct pipeline_status *s) { return (int64_t)s->callers.asked; }

@@ -71,7 +71,7 @@ static void source_said(struct pipeline *p, const struct source_event *e, usec n
         p->status.source = e->state;
         (void)snprintf(p->status.source_text, sizeof(p->status.source_text), "%s", e->text ? e->text : "");
         p->status.connected_since = up ? (p->status.connected_since ? p->status.connected_since : now) : 0;
-        log_at(up || e->state == SOURCE_CONNECTING ? LOG_INFO : LOG_WARN, "source", LOG_S("namespace", p->config.trigger->namespace_),
+        log_at(e->state == SOURCE_DISCONNECTED || e->state == SOURCE_FAILED ? LOG_WARN : LOG_INFO, "source", LOG_S("namespace", p->config.trigger->namespace_),
                LOG_S("trigger", p->config.trigger->name), LOG_S("state", source_state_name(e->state)), LOG_S("reason", p->status.source_text));
         changed(p);
 }
@@ -365,7 +365,7 @@ static int open_all(struct pipeline *p, struct error *err)
                 sender.answer_max = PUSH_ANSWER_MOST;
         }
         p->services = (struct services){ .loop = p->config.loop, .waker = loop_waker(p->config.loop), .clock = p->config.clock, .trigger = t,
-                                         .instance = p->config.instance, .secrets = p->config.secrets };
+                                         .instance = p->config.instance, .secrets = p->config.secrets, .ending = p->config.ending };
         if (p->driver->push && open_ways(p, err) < 0)
                 return -1;
         if ((!p->driver->push && delivery_new(&p->engine, &config, random_seed(), err) < 0) || open_filter(p, err) < 0 || sender_new(&p->sender, &sender, err) < 0 ||

@@ -20,6 +20,7 @@ struct pipeline_config {
         const char *dead_letter;         /* the absolute URL dead letters go to; NULL: the Trigger's own, if any */
         const char *secrets;             /* the folder of Secrets, NAME/KEY; NULL: none */
         const char *instance;            /* a stable name of this worker among its Trigger's; NULL: none */
+        bool ending;                     /* only take back what the source made outside */
         struct gate_host *host;          /* where push sources are reached; NULL: nowhere */
         struct task *observer;           /* made ready when the status changed; may be NULL */
         /* The store's end needs the pipeline's task; made by the caller through this. */

@@ -1,11 +1,13 @@
 """A program under test: its output captured, its readiness asked for, its end certain."""
 import contextlib
+import ctypes
 import os
 import pathlib
 import re
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -181,3 +183,26 @@ def run(command, *, check=True, timeout=120.0, netns=None, input=None, env=None,
     if check and done.returncode:
         raise AssertionError(f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
     return done
+
+
+def in_netns(netns, call):
+    """What call() returns (or raises) in a network namespace, by a thread of its own that entered it, as do threads that it starts."""
+    if not netns:
+        return call()
+    result = []
+
+    def enter():
+        try:
+            with open(f"/var/run/netns/{netns}") as namespace:
+                if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), 0) != 0:
+                    raise OSError(ctypes.get_errno(), f"setns {netns}")
+            result.extend((call(), None))
+        except BaseException as e:
+            result.extend((None, e))
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    if result[1]:
+        raise result[1]
+    return result[0]

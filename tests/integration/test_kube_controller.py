@@ -9,7 +9,9 @@ import yaml
 from conftest import SLUICE
 from harness import ROOT
 from harness.cluster import Cluster, audit_line
-from harness.process import TimedOut, run, wait_until
+from harness.ports import free_port
+from harness.process import TimedOut, in_netns, run, wait_until
+from harness.smn import Refused, Smn
 
 CHILDREN = "serviceaccounts,roles,rolebindings,configmaps,deployments"
 OURS = "app.kubernetes.io/managed-by=sluice"
@@ -226,6 +228,47 @@ def test_what_is_somebody_elses_is_left_alone(cluster, namespace):
     wait_condition(cluster, namespace, "clock", "Ready", "Unknown", "WorkerStarting")
 
 
+def test_an_ingress_comes_and_goes(cluster, namespace):
+    def apply(expose=None, timer=False, **more):
+        t = trigger("api")
+        if not timer:
+            t["spec"]["source"] = {"apig": {"path": "/orders/{id}", **({"expose": expose} if expose else {}), **more}}
+        cluster.apply(t, namespace=namespace)
+
+    def reached(url):
+        wait_until(f"its address is {url}", lambda: status(cluster, namespace, "api").get("address", {}).get("url") == url, 15, explain=lambda: status(cluster, namespace, "api"))
+
+    def ingress():
+        return cluster.get("ingress", "api-sluice", namespace=namespace)
+
+    inside = f"http://api-sluice.{namespace}.svc/orders/{{id}}"
+    apply()
+    reached(inside)
+    assert not ingress()
+    apply({"host": "api.example.com", "ingressClassName": "nginx", "annotations": {"example.com/a": "b"}})
+    reached("http://api.example.com/orders/{id}")
+    found = wait_until("the Ingress", ingress, 15)
+    assert found["metadata"]["annotations"] == {"example.com/a": "b"} and found["metadata"]["ownerReferences"][0]["name"] == "api"
+    backend = {"service": {"name": "api-sluice", "port": {"name": "http"}}}
+    assert found["spec"] == {"ingressClassName": "nginx", "rules": [{"host": "api.example.com", "http": {"paths": [{"path": "/orders", "pathType": "Prefix", "backend": backend}]}}]}
+    apply({"host": "api.example.com", "tlsSecretName": "cert"}, listener={"tls": {"secretName": "served"}})
+    reached("https://api.example.com/orders/{id}")
+    found = wait_until("TLS", lambda: (i := ingress())["spec"].get("tls") and i, 15)
+    assert found["spec"]["tls"] == [{"hosts": ["api.example.com"], "secretName": "cert"}] and "ingressClassName" not in found["spec"] and "annotations" not in found["metadata"]
+    assert found["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]["port"] == {"name": "https"}
+    ports = cluster.get("service", "api-sluice", namespace=namespace)["spec"]["ports"]
+    assert [(p["name"], p["port"], p["targetPort"], p["appProtocol"]) for p in ports] == [("https", 443, 8080, "https")]
+    apply()
+    reached(inside)
+    wait_until("no Ingress", lambda: not ingress(), 15)
+    # What is another's is left alone, and said.
+    cluster.apply({**found, "metadata": {"name": "api-sluice", "labels": {"app.kubernetes.io/managed-by": "somebody"}}}, namespace=namespace)
+    apply(timer=True)
+    wait_until("no Service", lambda: not cluster.get("service", "api-sluice", namespace=namespace), 15)
+    wait_until("no address", lambda: "address" not in status(cluster, namespace, "api"), 15)
+    assert ingress(), "it is not ours"
+
+
 def test_why_a_worker_crashes_is_told(cluster, namespace):
     cluster.apply(trigger("clock"), namespace=namespace)
     wait_deployment(cluster, namespace, "clock")
@@ -359,7 +402,7 @@ def test_a_certificate_authority_that_changes_is_read_again(cluster, controller,
 class Worker:
     """`sluice worker` as a pod would run it: with its pod's name, the ConfigMap's file and the service account's rights."""
 
-    def __init__(self, cluster, namespace, trigger, pod, directory):
+    def __init__(self, cluster, namespace, trigger, pod, directory, options=()):
         self.pod = pod
         labels = {"app.kubernetes.io/managed-by": "sluice", "app.kubernetes.io/component": "worker", "app.kubernetes.io/instance": trigger}
         cluster.apply(
@@ -372,7 +415,7 @@ class Worker:
         kubeconfig, file = directory / f"{pod}.kubeconfig", directory / f"{pod}.json"
         kubeconfig.write_text(json.dumps(account))
         file.write_text(cluster.get("configmap", f"{trigger}-sluice", namespace=namespace)["data"]["trigger.json"])
-        command = [SLUICE, "worker", f"--trigger={file}", f"--kubeconfig={kubeconfig}", "--admin=127.0.0.1:0", "--log-level=info"]
+        command = [SLUICE, "worker", f"--trigger={file}", f"--kubeconfig={kubeconfig}", "--admin=127.0.0.1:0", "--log-level=info", *options]
         self.process = cluster.start(*command, name=pod, env={"POD_NAME": pod})
 
     def __enter__(self):
@@ -433,3 +476,130 @@ def test_of_two_workers_of_a_checkpoint_one_stops(cluster, namespace, ticking, t
             before = read()
             wait_until("the position moves", lambda: read() != before, 10)
             assert len(failed()) == 1 and len(entries(cluster, namespace, ticking)) == 2
+
+
+# ---- what is outside the cluster ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def smn(cluster, tmp_path):
+    folder = tmp_path / "smn"
+    folder.mkdir()
+    with Smn(folder, netns=cluster.netns) as s:
+        yield s
+
+
+def subscribed(cluster, smn, namespace, manage=True, **spec):
+    """A Trigger with a managed subscription, and the options of its workers."""
+    port = in_netns(cluster.netns, free_port)
+    endpoint = f"http://127.0.0.1:{port}/{namespace}/topic"
+    source = {"smn": {**smn.source, "subscription": {"manage": manage, "endpoint": endpoint}, "cloud": smn.cloud}}
+    return {**trigger("topic"), "spec": {"source": source, "sink": {"uri": "http://127.0.0.1:9/"}, **spec}}, [f"--listen=127.0.0.1:{port}", *smn.options]
+
+
+def finalizers(cluster, namespace):
+    return (cluster.get("triggers.sluice.dev", "topic", namespace=namespace) or {}).get("metadata", {}).get("finalizers")
+
+
+def delete(cluster, namespace):
+    cluster.kubectl("delete", "triggers.sluice.dev/topic", "--wait=false", namespace=namespace)
+
+
+def wait_gone(cluster, namespace, timeout=15):
+    wait_until("the Trigger is gone", lambda: not cluster.get("triggers.sluice.dev", "topic", namespace=namespace), timeout, explain=lambda: yaml.safe_dump(status(cluster, namespace, "topic")))
+
+
+def test_a_deleted_trigger_waits_for_its_subscription_to_be_cancelled(cluster, namespace, smn, tmp_path):
+    t, options = subscribed(cluster, smn, namespace)
+    cluster.apply(t, namespace=namespace)
+    before = wait_deployment(cluster, namespace, "topic", replicas=1)
+    assert finalizers(cluster, namespace) == ["sluice.dev/outside"]
+    with Worker(cluster, namespace, "topic", "topic-a", tmp_path, options):
+        wait_condition(cluster, namespace, "topic", "SourceConnected", "True", "Connected")
+        (urn,) = smn.subscriptions
+        delete(cluster, namespace)
+        c = wait_condition(cluster, namespace, "topic", "Ready", "False", "Ending", f"the subscription of {smn.urn} to http://127.0.0.1:")
+        assert c["observedGeneration"] == 2
+        after = wait_until("a Deployment that takes back", lambda: (d := wait_deployment(cluster, namespace, "topic")) and hash_of(d) != hash_of(before) and d, 15)
+        assert "--ending" in after["spec"]["template"]["spec"]["containers"][0]["args"] and after["spec"]["strategy"] == {"type": "Recreate"}
+        assert all(v["secret"]["optional"] for v in after["spec"]["template"]["spec"]["volumes"] if "secret" in v)
+        assert list(smn.subscriptions) == [urn]
+    smn.refuse = lambda method, path: Refused(403, "SMN.00010002", "The account is frozen.")
+    with Worker(cluster, namespace, "topic", "topic-b", tmp_path, [*options, "--ending"]):
+        wait_condition(cluster, namespace, "topic", "SourceConnected", "False", "SourceDisconnected", "403 SMN.00010002: The account is frozen.")
+        assert finalizers(cluster, namespace) == ["sluice.dev/outside"]
+        smn.refuse = lambda method, path: None
+        wait_gone(cluster, namespace, 30)
+    assert smn.subscriptions == {}
+    assert [m for m, _ in smn.calls if m != "GET"] == ["POST", "DELETE"]
+
+
+def test_what_never_began_is_deleted_at_once(cluster, namespace, smn):
+    t, _ = subscribed(cluster, smn, namespace)
+    cluster.apply(t, namespace=namespace)
+    wait_deployment(cluster, namespace, "topic")
+    delete(cluster, namespace)
+    wait_gone(cluster, namespace)
+    cluster.delete("deployment/topic-sluice", "configmap/topic-checkpoint", namespace=namespace)
+    t["spec"]["sink"] = {"ref": {"apiVersion": "v1", "kind": "Service", "name": "nobody"}}
+    cluster.apply(t, namespace=namespace)
+    wait_condition(cluster, namespace, "topic", "SinkResolved", "False", "ServiceNotFound")
+    assert finalizers(cluster, namespace)
+    delete(cluster, namespace)
+    wait_gone(cluster, namespace)
+
+
+def test_a_subscription_that_is_no_longer_managed_is_its_users(cluster, namespace, smn, tmp_path):
+    t, options = subscribed(cluster, smn, namespace)
+    cluster.apply(t, namespace=namespace)
+    wait_deployment(cluster, namespace, "topic")
+    with Worker(cluster, namespace, "topic", "topic-a", tmp_path, options):
+        wait_condition(cluster, namespace, "topic", "SourceConnected", "True", "Connected")
+    t["spec"]["source"]["smn"]["subscription"]["manage"] = False
+    cluster.apply(t, namespace=namespace)
+    wait_until("no finalizer", lambda: not finalizers(cluster, namespace), 15)
+    delete(cluster, namespace)
+    wait_gone(cluster, namespace)
+    assert len(smn.subscriptions) == 1
+
+
+def remains(cluster, namespace):
+    return [e["note"] for e in cluster.items("events.events.k8s.io", namespace=namespace) if e["reason"] == "OutsideRemains" and e["type"] == "Warning"]
+
+
+def test_what_cannot_be_taken_back_in_time_is_named(cluster, namespace, smn):
+    t, _ = subscribed(cluster, smn, namespace, suspend=True)
+    cluster.apply(t, namespace=namespace)
+    wait_deployment(cluster, namespace, "topic", replicas=0)
+    cluster.kubectl("patch", "configmap", "topic-checkpoint", "--type=merge", '-p={"data":{"subscription":"{\\"endpoint\\":\\"http://somewhere/\\"}"}}', namespace=namespace)
+    delete(cluster, namespace)
+    wait_deployment(cluster, namespace, "topic", replicas=1)  # though it was suspended
+    wait_condition(cluster, namespace, "topic", "Ready", "False", "Ending")
+    command = [SLUICE, "controller", "--worker-image=x", "--admin=127.0.0.1:0", f"--namespace={namespace}", "--ending-deadline=3s", "--log-level=info"]
+    with cluster.start(*command, name="impatient") as impatient:
+        wait_gone(cluster, namespace)
+        said = wait_until("it is said", lambda: remains(cluster, namespace), 10)
+        assert f"the subscription of {smn.urn} to http://127.0.0.1:" in said[0] and "remains outside the cluster" in said[0]
+        assert "remains outside the cluster" in impatient.output
+
+
+def test_a_deletion_in_the_foreground_does_not_take_the_worker_away(cluster, namespace, smn):
+    t, _ = subscribed(cluster, smn, namespace)
+    cluster.apply(t, namespace=namespace)
+    wait_deployment(cluster, namespace, "topic")
+    cluster.kubectl("patch", "configmap", "topic-checkpoint", "--type=merge", '-p={"data":{"subscription":"{}"}}', namespace=namespace)
+    cluster.kubectl("delete", "triggers.sluice.dev/topic", "--cascade=foreground", "--wait=false", namespace=namespace)
+    wait_until("it is held by ours alone", lambda: finalizers(cluster, namespace) == ["sluice.dev/outside"], 15)
+    wait_condition(cluster, namespace, "topic", "Ready", "False", "Ending")
+    # The garbage collector may have been faster with what the worker wrote down, and with the Deployment.
+    first = wait_deployment(cluster, namespace, "topic")
+    for what in ("configmap/topic-checkpoint", "deployment/topic-sluice"):
+        cluster.kubectl("delete", what, "--cascade=orphan", "--wait=false", namespace=namespace)
+        cluster.kubectl("patch", what, "--type=json", '-p=[{"op":"remove","path":"/metadata/finalizers"}]', namespace=namespace, check=False)
+    again = wait_until("another Deployment", lambda: (d := wait_deployment(cluster, namespace, "topic"))["metadata"]["uid"] != first["metadata"]["uid"] and d, 15)
+    assert "--ending" in again["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert "data" not in wait_until("another checkpoint", lambda: cluster.get("configmap", "topic-checkpoint", namespace=namespace), 15)
+    cluster.kubectl("label", "triggers.sluice.dev/topic", "a=b", namespace=namespace)  # looked at once more
+    wait_quiet(cluster)
+    assert finalizers(cluster, namespace) == ["sluice.dev/outside"]
+    cluster.kubectl("patch", "triggers.sluice.dev/topic", "--type=merge", '-p={"metadata":{"finalizers":null}}', namespace=namespace)

@@ -231,3 +231,10 @@ def test_alarms_of_cloud_eye(listener, smn, sink):
     assert [g.send(m) for m in (alarm(alarm_status="ok"), alarm(alarm_name="disk"), alarm(alarm_level=3), smn.notification("no alarm"))] == [200] * 4
     assert len(sink.all()) == 1
     assert json.loads(sink.taken()[0].json["record"][0]["smn"]["message"])["alarm_id"] == "al1"
+    # The level as SMN's templates spell it, and as a number in words.
+    for level, wanted in (("Critical", True), ("Minor", False), ("Major", True)):
+        before = len(sink.all())
+        assert g.send(alarm(alarm_level=None, template_variable={"AlarmLevel": level})) == 200
+        assert len(sink.all()) - before == wanted, level
+    assert g.send(alarm(alarm_level="1")) == 200 and g.send(alarm(alarm_level="4")) == 200
+    assert len(sink.all()) == 4

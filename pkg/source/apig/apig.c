@@ -24,6 +24,15 @@ static bool path_parses(const void *object, struct buf *why)
         return true;
 }
 
+/* An Ingress refuses them. */
+#define UNCLEAR_PATTERN "(//|/[.][.]?(/|$)|%2[fF])"
+static bool path_is_clear(const void *object)
+{
+        const struct apig_spec *spec = object;
+
+        return !spec->expose || !spec->path || !schema_matches(UNCLEAR_PATTERN, spec->path);
+}
+
 static const char *const match_names[] = { [APIG_EXACT] = "Exact", [APIG_PREFIX] = "Prefix", NULL };
 static const char *const by_names[] = { [APIG_BY_IDENTITY] = "Identity", [APIG_BY_ADDRESS] = "Address", NULL };
 static const struct field limit_fields[] = {
@@ -57,8 +66,12 @@ static const struct field apig_fields[] = {
           .help = "Who may call; by default anyone.", .cloud = "auth" },
         { .name = "callerRateLimit", .type = FIELD_OBJECT, .offset = offsetof(struct apig_spec, caller_limit), .object = &limit_type,
           .help = "How fast each caller may go; beyond it gets 429 with Retry-After. Ten thousand callers are told apart, by each replica for itself." },
+        REACH_FIELDS(apig_spec, ),
 };
-static const struct rule apig_rules[] = { { .path = "path", .message = "the path must be of literal segments and parameters", .explain = path_parses } };
+static const struct rule apig_rules[] = {
+        { .path = "path", .message = "the path must be of literal segments and parameters", .explain = path_parses },
+        { .cel = "!has(self.expose) || !self.path.matches('" UNCLEAR_PATTERN "')", .path = "path", .message = "with expose the path must be without //, /., /.. and %2F", .check = path_is_clear },
+};
 const struct type apig_type = { .name = "ApigSource", .help = "HTTP requests, answered with what the function answers.", .fields = apig_fields, .fields_n = COUNT_OF(apig_fields),
                                 .rules = apig_rules, .rules_n = COUNT_OF(apig_rules), .size = sizeof(struct apig_spec) };
 
@@ -363,6 +376,16 @@ static void apig_where(const struct trigger *t, struct buf *b)
         buf_text(b, spec->path);
 }
 
+static bool apig_literal(const struct trigger *t, struct buf *b)
+{
+        const struct apig_spec *spec = t->source_spec;
+        const char *parameter = strstr(spec->path, "/{");
+        size_t n = parameter ? (size_t)(parameter - spec->path) : strlen(spec->path);
+
+        buf_str(b, n ? (struct str){ spec->path, n } : STR("/"));
+        return !parameter && spec->match == APIG_EXACT;
+}
+
 /* ---- shapes ---------------------------------------------------------------------------------------------------------------------------- */
 
 static void apig_encode(const struct services *services, enum dialect dialect, struct record *const *records, size_t n UNUSED, struct writer *w)
@@ -479,7 +502,7 @@ static int apig_sample(const void *spec_, const struct services *services, const
 
 static void apig_origin(const struct trigger *t, struct buf *b) { apig_where(t, b); }
 
-static const struct push_driver push = { .route = apig_route, .receive = apig_receive, .finish = apig_finish, .timeout = apig_timeout, .path = apig_where, .counts = apig_counts };
+static const struct push_driver push = { .route = apig_route, .receive = apig_receive, .finish = apig_finish, .timeout = apig_timeout, .path = apig_where, .literal = apig_literal, .counts = apig_counts };
 
 const struct driver apig_driver = {
         .name = "apig", .ce_type = "dev.sluice.apig.request", .push = &push, .type = &apig_type, .open = apig_open, .poll = apig_poll, .deadline = apig_deadline, .stop = apig_stop,

@@ -45,6 +45,8 @@ struct apig_spec {
         char *stage, *api_id;
         usec timeout;
         struct apig_authentication *authentication;      /* NULL: none */
+        struct expose_spec *expose;
+        struct listener_spec *listener;
         struct apig_caller_limit *caller_limit;          /* NULL: none */
 };
 

@@ -10,8 +10,9 @@ static const struct field cloudeye_fields[] = {
         { .name = "states", .type = FIELD_STRINGS, .offset = offsetof(struct cloudeye_spec, states), .max = 2, .pattern = "^(alarm|ok)$", .format = "alarm or ok",
           .help = "Whether an alarm is delivered when it is raised, when it is over, or both; by default both." },
 };
+static const struct rule cloudeye_rules[] = { TOPIC_RULES };
 const struct type cloudeye_type = { .name = "CloudEyeSource", .help = "Alarms of Cloud Eye, which come by a topic of Simple Message Notification.", .fields = cloudeye_fields,
-                                    .fields_n = COUNT_OF(cloudeye_fields), .size = sizeof(struct cloudeye_spec) };
+                                    .fields_n = COUNT_OF(cloudeye_fields), .rules = cloudeye_rules, .rules_n = COUNT_OF(cloudeye_rules), .size = sizeof(struct cloudeye_spec) };
 
 static bool among(const struct strings *list, struct str value)
 {
@@ -36,9 +37,9 @@ static struct str level_of(const json_t *alarm)
         const json_t *value = NULL;
         int64_t level = 0;
 
-        for (size_t i = 0; i < COUNT_OF(names) && !value; i++)
+        for (size_t i = 0; i < COUNT_OF(names) && (!value || json_is_null(value)); i++)
                 value = json_object_get(alarm, names[i]);
-        if (!value)
+        if (!value || json_is_null(value))
                 return text_of(json_object_get(alarm, "template_variable"), "AlarmLevel");
         if (json_is_integer(value))
                 level = json_integer_value(value);
@@ -67,5 +68,5 @@ static int cloudeye_open(struct source **out, const void *spec, const struct ser
 
 const struct driver cloudeye_driver = {
         .name = "cloudEye", .ce_type = "dev.sluice.cloudeye.alarm", .push = &smn_push, .type = &cloudeye_type, .open = cloudeye_open, .poll = smn_poll, .deadline = smn_deadline, .stop = smn_stop,
-        .free = smn_free, .describe = smn_describe, .encode = smn_encode, .event = smn_event, .sample = smn_sample, .sample_free = smn_sample_free, .origin = smn_origin,
+        .free = smn_free, .describe = smn_describe, .encode = smn_encode, .event = smn_event, .sample = smn_sample, .sample_free = smn_sample_free, .outside = smn_outside, .origin = smn_origin,
 };

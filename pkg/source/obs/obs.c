@@ -15,12 +15,11 @@ static const struct field obs_fields[] = {
         { .name = "suffix", .type = FIELD_STRING, .offset = offsetof(struct obs_spec, suffix), .max = 1024, .help = "How an object's key must end.", .cloud = "suffix" },
         { .name = "from", .type = FIELD_ENUM, .offset = offsetof(struct obs_spec, from), .fallback = "SMN", .values = from_names,
           .help = "How notifications come. SMN: the bucket publishes to a topic, which is subscribed to the Trigger's path, /NAMESPACE/NAME. Webhook: an S3-compatible store posts them there." },
-        { .name = "topicUrn", .type = FIELD_STRING, .offset = offsetof(struct obs_spec, topic_urn), .pattern = TOPIC_URN_PATTERN, .format = TOPIC_URN_FORMAT, .help = "The topic; SMN only." },
-        { .name = "trusted", .type = FIELD_OBJECT, .offset = offsetof(struct obs_spec, trusted), .object = &trusted_type,
-          .help = "Hosts beside SMN's own that signing certificates and confirmations may be fetched from; SMN only." },
+        { .name = "topicUrn", .type = FIELD_STRING, .offset = offsetof(struct obs_spec, smn.topic_urn), .pattern = TOPIC_URN_PATTERN, .format = TOPIC_URN_FORMAT, .help = "The topic; SMN only." },
+        TOPIC_FIELDS(obs_spec, smn.),
         { .name = "tokenSecretRef", .type = FIELD_OBJECT, .offset = offsetof(struct obs_spec, token), .object = &secret_ref_type,
           .help = "The token that the store sends as Authorization: Bearer TOKEN; Webhook only. It may change at any time." },
-        { .name = "timeout", .type = FIELD_DURATION, .offset = offsetof(struct obs_spec, timeout), .fallback = "4s", .min = 100 * USEC_MSEC, .max = 4 * USEC_SEC,
+        { .name = "timeout", .type = FIELD_DURATION, .offset = offsetof(struct obs_spec, smn.timeout), .fallback = "4s", .min = 100 * USEC_MSEC, .max = 4 * USEC_SEC,
           .help = "How long the function may take. The sender waits about 5 seconds, then tries again." },
 };
 
@@ -28,12 +27,14 @@ static bool needs_are_met(const void *object)
 {
         const struct obs_spec *s = object;
 
-        return s->from == OBS_FROM_SMN ? s->topic_urn != NULL && !s->token : s->token != NULL && !s->topic_urn && !s->trusted;
+        return s->from == OBS_FROM_SMN ? s->smn.topic_urn != NULL && !s->token : s->token != NULL && !s->smn.topic_urn && !s->smn.trusted && !s->smn.subscription && !s->smn.cloud;
 }
 
 static const struct rule obs_rules[] = {
-        { .cel = "self.from == 'SMN' ? has(self.topicUrn) && !has(self.tokenSecretRef) : has(self.tokenSecretRef) && !has(self.topicUrn) && !has(self.trusted)",
-          .message = "from: SMN needs topicUrn and no tokenSecretRef; from: Webhook needs tokenSecretRef, and neither topicUrn nor trusted", .check = needs_are_met },
+        { .cel = "self.from == 'SMN' ? has(self.topicUrn) && !has(self.tokenSecretRef) : has(self.tokenSecretRef) && !has(self.topicUrn) && !has(self.trusted) && "
+                 "!has(self.subscription) && !has(self.cloud)",
+          .message = "from: SMN needs topicUrn and no tokenSecretRef; from: Webhook needs tokenSecretRef, and none of topicUrn, trusted, subscription and cloud", .check = needs_are_met },
+        TOPIC_RULES,
 };
 const struct type obs_type = { .name = "ObsSource", .help = "What happens to the objects of a bucket.", .fields = obs_fields, .fields_n = COUNT_OF(obs_fields), .rules = obs_rules,
                                .rules_n = COUNT_OF(obs_rules), .size = sizeof(struct obs_spec) };
@@ -238,7 +239,7 @@ static void gone(struct source *s, uint64_t call)
 }
 
 static unsigned route(struct source *s, const struct push_request *q) { return smn_route(s->services->trigger, q); }
-static usec timeout(const struct source *s) { return s->spec->timeout; }
+static usec timeout(const struct source *s) { return s->spec->smn.timeout; }
 
 /* ---- life ------------------------------------------------------------------------------------------------------------------------------------------------- */
 
@@ -255,7 +256,7 @@ static struct source *obs_free(struct source *s)
 
 static int open_from(struct source *s, struct task *wake, struct error *err)
 {
-        struct topic_config topic = { .urn = s->spec->topic_urn, .trusted = s->spec->trusted, .timeout = s->spec->timeout, .services = s->services, .wake = wake, .inbox = s->inbox, .cookie = s,
+        struct topic_config topic = { .spec = &s->spec->smn, .services = s->services, .wake = wake, .inbox = s->inbox, .cookie = s,
                                       .admit = admit };
 
         return s->spec->from == OBS_FROM_SMN ? topic_new(&s->topic, &topic, err) : obs_token_new(&s->token, s->spec->token, s->services, err);
@@ -270,7 +271,7 @@ static int obs_open(struct source **out, const void *spec, const struct services
                 return error_memory(err);
         s->spec = spec;
         s->services = services;
-        inbox.patience = s->spec->timeout;
+        inbox.patience = s->spec->smn.timeout;
         inbox.waiting_for = s->spec->from == OBS_FROM_SMN ? "waiting for the subscription's confirmation" : NULL;
         if (inbox_new(&s->inbox, &inbox, err) < 0 || open_from(s, wake, err) < 0) {
                 (void)obs_free(s);
@@ -373,5 +374,5 @@ static const struct push_driver push = { .route = route, .receive = receive, .fi
 
 const struct driver obs_driver = {
         .name = "obs", .ce_type = "dev.sluice.obs.change", .push = &push, .type = &obs_type, .open = obs_open, .poll = obs_poll, .deadline = obs_deadline, .stop = obs_stop, .free = obs_free,
-        .describe = obs_describe, .encode = obs_encode, .event = obs_event, .sample = obs_sample, .sample_free = obs_sample_free, .origin = origin,
+        .describe = obs_describe, .encode = obs_encode, .event = obs_event, .sample = obs_sample, .sample_free = obs_sample_free, .outside = smn_outside, .origin = origin,
 };

@@ -6,14 +6,12 @@
 
 enum obs_from { OBS_FROM_SMN, OBS_FROM_WEBHOOK };
 struct obs_spec {
+        struct smn_spec smn;     /* stands first */
         char *bucket;
         struct strings events;
         char *prefix, *suffix;
         int from;
-        char *topic_urn;
-        struct trusted_spec *trusted;
         struct secret_ref *token;
-        usec timeout;
 };
 extern const struct type obs_type;
 extern const struct driver obs_driver;

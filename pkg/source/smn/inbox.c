@@ -24,7 +24,8 @@ struct inbox {
         struct push_reply replies[EVENTS_MOST];
         struct record **records[EVENTS_MOST];    /* PUSH_RECORDS_MOST each; made when needed */
         uint64_t refused[REFUSAL_MAX];
-        char trouble[200], text[512];
+        enum source_state state;         /* while it is not connected */
+        char said[256], trouble[200], text[512];
         bool connected, say, counted, stopping, closed;
         usec told_at;
 };
@@ -426,6 +427,25 @@ void inbox_connected(struct inbox *b)
         b->connected = true;
 }
 
+void inbox_disconnected(struct inbox *b)
+{
+        b->say = b->say || b->connected;
+        b->connected = !b->config.waiting_for;
+        wake(b);
+}
+
+void inbox_say(struct inbox *b, enum source_state state, const char *text)
+{
+        if (state == b->state && strncmp(text, b->said, sizeof(b->said) - 1) == 0)
+                return;
+        b->state = state;
+        (void)snprintf(b->said, sizeof(b->said), "%s", text);
+        for (size_t n = strlen(b->said); n && !str_is_utf8((struct str){ b->said, n });)
+                b->said[--n] = 0;
+        b->say = true;
+        wake(b);
+}
+
 void inbox_trouble(struct inbox *b, const char *text)
 {
         text = text ? text : "";
@@ -441,8 +461,8 @@ static void write_text(struct inbox *b)
         BUF_AT_END struct buf text = BUF_INIT(sizeof(b->text) - 1);
         const char *between = "";
 
-        if (!b->connected) {
-                buf_text(&text, b->config.waiting_for);
+        if (b->said[0] || !b->connected) {
+                buf_text(&text, b->said[0] ? b->said : b->config.waiting_for);
                 between = "; ";
         }
         if (b->trouble[0]) {
@@ -535,7 +555,7 @@ static bool next_state(struct inbox *b, usec now, struct source_event *e)
         b->say = b->counted = false;
         b->told_at = now;
         write_text(b);
-        *e = (struct source_event){ .kind = SOURCE_EVENT_STATE, .state = b->connected ? SOURCE_CONNECTED : SOURCE_CONNECTING, .text = b->text };
+        *e = (struct source_event){ .kind = SOURCE_EVENT_STATE, .state = b->connected && b->state != SOURCE_REMOVED ? SOURCE_CONNECTED : b->state, .text = b->text };
         return true;
 }
 
@@ -578,6 +598,7 @@ int inbox_new(struct inbox **out, const struct inbox_config *config, struct erro
         b->ready_end = &b->ready;
         b->answers_end = &b->answers;
         b->connected = !config->waiting_for;
+        b->state = SOURCE_CONNECTING;
         b->say = true;
         *out = b;
         return 0;

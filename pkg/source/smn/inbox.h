@@ -53,6 +53,9 @@ enum push_verdict inbox_refuse(struct inbox *, enum refusal, struct push_reply *
 void inbox_refuse_later(struct inbox *, enum refusal, uint64_t call);
 uint64_t inbox_refused(const struct inbox *, enum refusal);
 void inbox_connected(struct inbox *);
+void inbox_disconnected(struct inbox *);                 /* it waits again */
+/* How it is while it is not connected, and why, instead of what it waits for ("": that). SOURCE_REMOVED is said whether it is connected or not. */
+void inbox_say(struct inbox *, enum source_state, const char *text);
 void inbox_trouble(struct inbox *, const char *text);    /* said with the state; NULL: it is over */
 void inbox_stop(struct inbox *);                         /* ends in CLOSED */
 

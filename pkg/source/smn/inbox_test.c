@@ -241,9 +241,47 @@ static void what_was_accepted_stays_so(void **state UNUSED)
         assert_int_equal(alive, 0);
 }
 
+static void expect_state(enum source_state state, const char *text)
+{
+        struct source_event e = { .kind = SOURCE_EVENT_CLOSED };
+
+        assert_int_equal(inbox_poll(inbox, &e, 1, now), 1);
+        assert_int_equal(e.kind, SOURCE_EVENT_STATE);
+        assert_int_equal(e.state, state);
+        assert_string_equal(e.text, text);
+        assert_int_equal(inbox_poll(inbox, &e, 1, now), 0);
+}
+
+static void how_it_is_said_to_be(void **state UNUSED)
+{
+        struct inbox_config config = { .services = &services, .wake = &wake, .remember_most = 3, .waiting_for = "waiting", .records = records_of, .drop = drop_message };
+        struct source_event e;
+        struct error err;
+
+        assert_int_equal(inbox_new(&inbox, &config, &err), 0);
+        expect_state(SOURCE_CONNECTING, "waiting");
+        inbox_say(inbox, SOURCE_DISCONNECTED, "403");
+        expect_state(SOURCE_DISCONNECTED, "403");
+        inbox_say(inbox, SOURCE_DISCONNECTED, "403");
+        assert_int_equal(inbox_poll(inbox, &e, 1, now), 0);
+        inbox_connected(inbox); /* messages come, whatever the API says */
+        expect_state(SOURCE_CONNECTED, "403");
+        inbox_trouble(inbox, "no certificate");
+        expect_state(SOURCE_CONNECTED, "403; no certificate");
+        inbox_say(inbox, SOURCE_CONNECTING, "");
+        inbox_trouble(inbox, NULL);
+        expect_state(SOURCE_CONNECTED, "");
+        inbox_disconnected(inbox);
+        expect_state(SOURCE_CONNECTING, "waiting");
+        inbox_connected(inbox);
+        inbox_say(inbox, SOURCE_REMOVED, "cancelled");
+        expect_state(SOURCE_REMOVED, "cancelled");
+        inbox = inbox_free(inbox);
+}
+
 int main(void)
 {
-        const struct CMUnitTest tests[] = { cmocka_unit_test(every_call_is_answered_once), cmocka_unit_test(what_was_accepted_stays_so) };
+        const struct CMUnitTest tests[] = { cmocka_unit_test(every_call_is_answered_once), cmocka_unit_test(what_was_accepted_stays_so), cmocka_unit_test(how_it_is_said_to_be) };
         struct error err;
         int result;
 

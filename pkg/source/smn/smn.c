@@ -1,7 +1,11 @@
 #include "source/smn/smn.h"
 
+#include "source/smn/subscription.h"
+
 static const struct field smn_fields[] = { SMN_FIELDS };
-const struct type smn_type = { .name = "SmnSource", .help = "Messages of a topic of Simple Message Notification.", .fields = smn_fields, .fields_n = COUNT_OF(smn_fields),
+static const struct rule smn_rules[] = { TOPIC_RULES };
+const struct type smn_type = { .name = "SmnSource", .help = "Messages of a topic of Simple Message Notification.", .fields = smn_fields, .fields_n = COUNT_OF(smn_fields), .rules = smn_rules,
+                               .rules_n = COUNT_OF(smn_rules),
                                .size = sizeof(struct smn_spec) };
 
 struct source {
@@ -53,16 +57,14 @@ int smn_open_for(struct source **out, const struct smn_spec *spec, bool (*wanted
         struct source *s = calloc(1, sizeof(*s));
         struct inbox_config inbox = { .services = services, .wake = wake, .remember_most = 4096, .waiting_for = "waiting for the subscription's confirmation", .cookie = s, .records = records_of,
                                       .drop = drop_message };
-        struct topic_config topic = { .services = services, .wake = wake, .cookie = s, .admit = admit };
+        struct topic_config topic = { .spec = spec, .services = services, .wake = wake, .cookie = s, .admit = admit };
 
         if (!s)
                 return error_memory(err);
         s->spec = spec;
         s->wanted = wanted;
         s->services = services;
-        inbox.patience = topic.timeout = s->spec->timeout;
-        topic.urn = s->spec->topic_urn;
-        topic.trusted = s->spec->trusted;
+        inbox.patience = s->spec->timeout;
         if (inbox_new(&s->inbox, &inbox, err) < 0) {
                 (void)smn_free(s);
                 return -1;
@@ -111,9 +113,20 @@ static void gone(struct source *s, uint64_t call)
 static usec timeout(const struct source *s) { return s->spec->timeout; }
 void smn_origin(const struct trigger *t, struct buf *b) { buf_text(b, ((const struct smn_spec *)t->source_spec)->topic_urn); }
 
+bool smn_outside(const struct trigger *t, struct buf *what)
+{
+        const struct smn_spec *spec = t->source_spec;
+
+        if (!spec->subscription || !spec->subscription->manage)
+                return false;
+        buf_printf(what, "the subscription of %s to ", spec->topic_urn);
+        subscription_endpoint(t, spec, what);
+        return true;
+}
+
 const struct push_driver smn_push = { .route = route, .receive = receive, .finish = finish, .gone = gone, .timeout = timeout, .path = smn_path };
 
 const struct driver smn_driver = {
         .name = "smn", .ce_type = "dev.sluice.smn.notification", .push = &smn_push, .type = &smn_type, .open = smn_open, .poll = smn_poll, .deadline = smn_deadline, .stop = smn_stop,
-        .free = smn_free, .describe = smn_describe, .encode = smn_encode, .event = smn_event, .sample = smn_sample, .sample_free = smn_sample_free, .origin = smn_origin,
+        .free = smn_free, .describe = smn_describe, .encode = smn_encode, .event = smn_event, .sample = smn_sample, .sample_free = smn_sample_free, .outside = smn_outside, .origin = smn_origin,
 };

@@ -4,16 +4,14 @@
 
 #include "source/smn/topic.h"
 
-struct smn_spec { char *topic_urn; struct trusted_spec *trusted; usec timeout; };
 extern const struct type smn_type;
 extern const struct driver smn_driver;
 
 /* ---- for the sources whose events are SMN's: their specs begin with SMN's ---- */
 #define SMN_FIELDS                                                                                                                                                                   \
         { .name = "topicUrn", .type = FIELD_STRING, .offset = offsetof(struct smn_spec, topic_urn), .required = true, .pattern = TOPIC_URN_PATTERN, .format = TOPIC_URN_FORMAT,       \
-          .help = "The topic. Subscribe it by HTTPS to the Trigger's path, /NAMESPACE/NAME; the subscription is confirmed by itself.", .cloud = "topic_urn" },                        \
-        { .name = "trusted", .type = FIELD_OBJECT, .offset = offsetof(struct smn_spec, trusted), .object = &trusted_type,                                                            \
-          .help = "Hosts beside SMN's own that signing certificates and confirmations may be fetched from." },                                                                      \
+          .help = "The topic. It is subscribed by HTTP(S) to the Trigger's path, /NAMESPACE/NAME; the subscription is confirmed by itself.", .cloud = "topic_urn" },                        \
+        TOPIC_FIELDS(smn_spec, ),                                                                                                                                                    \
         { .name = "timeout", .type = FIELD_DURATION, .offset = offsetof(struct smn_spec, timeout), .fallback = "4s", .min = 100 * USEC_MSEC, .max = 4 * USEC_SEC,                    \
           .help = "How long the function may take. SMN itself waits 5 seconds, then tries again." }
 /* wanted: is the message delivered? NULL: each is. */
@@ -24,6 +22,7 @@ usec smn_deadline(const struct source *);
 void smn_stop(struct source *);
 struct source *smn_free(struct source *);
 void smn_origin(const struct trigger *, struct buf *);
+bool smn_outside(const struct trigger *, struct buf *);  /* of all whose specs begin with struct smn_spec */
 
 struct smn_message {
         struct inbox_item item;

@@ -1,5 +1,7 @@
 #include "source/smn/topic.h"
 
+#include "source/smn/subscription.h"
+
 #include <openssl/pem.h>
 #include <openssl/x509.h>
 #include <stdio.h>
@@ -17,6 +19,24 @@ static const struct field trusted_fields[] = {
 };
 const struct type trusted_type = { .name = "TrustedHosts", .help = "Further hosts that certificates and confirmations may be fetched from: of a private cloud, or of tests.",
                                    .fields = trusted_fields, .fields_n = COUNT_OF(trusted_fields), .size = sizeof(struct trusted_spec) };
+
+static const struct field subscription_fields[] = {
+        { .name = "manage", .type = FIELD_BOOL, .offset = offsetof(struct subscription_spec, manage), .fallback = "false",
+          .help = "true: the worker subscribes the Trigger to its topic, and the subscription is cancelled when the Trigger is deleted." },
+        { .name = "endpoint", .type = FIELD_STRING, .offset = offsetof(struct subscription_spec, endpoint), .max = 2048, .pattern = "^https?://[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?/[!-~]*$",
+          .format = "an absolute URL with a path", .help = "Where SMN reaches the Trigger; by default its path at the host that expose gives.", .cloud = "endpoint" },
+};
+const struct type subscription_type = { .name = "Subscription", .help = "The topic's subscription.", .fields = subscription_fields, .fields_n = COUNT_OF(subscription_fields),
+                                        .size = sizeof(struct subscription_spec) };
+
+static bool managed(const struct smn_spec *s) { return s->subscription && s->subscription->manage; }
+bool topic_has_cloud(const void *spec) { return !managed(spec) || ((const struct smn_spec *)spec)->cloud; }
+bool topic_has_endpoint(const void *spec)
+{
+        const struct smn_spec *s = spec;
+
+        return !managed(s) || s->subscription->endpoint || s->expose;
+}
 
 /* ---- state ----------------------------------------------------------------------------------------------------------------------------------- */
 
@@ -40,6 +60,7 @@ struct pending {                 /* a message that waits for its certificate, or
 
 struct topic {
         struct topic_config config;
+        struct subscription *subscription;
         char *host;              /* SMN's in the region */
         char *region;
         char *ca_file;
@@ -95,7 +116,7 @@ static bool may_call(const struct topic *t, struct str url, bool certificate, bo
 static int fetch(struct topic *t, struct str url, bool trusted, uint64_t *tag, struct error *err)
 {
         const struct fetch *f = &t->config.services->fetch;
-        struct fetch_request q = { .url = url, .hosts = t->hosts, .inside = t->inside, .ca_file = trusted ? t->ca_file : NULL, .timeout = t->config.timeout,
+        struct fetch_request q = { .url = url, .hosts = t->hosts, .inside = t->inside, .ca_file = trusted ? t->ca_file : NULL, .timeout = t->config.spec->timeout,
                                    .answer_max = CERTIFICATE_BYTES_MOST };
 
         if (f->ops->submit(f->cookie, t->last_tag + 1, &q, err) < 0)
@@ -226,6 +247,12 @@ static void confirm(struct topic *t, struct pending *p)
                 p->certificate = NULL;
 }
 
+static void connected(struct topic *t)
+{
+        inbox_connected(t->config.inbox);
+        subscription_connected(t->subscription);
+}
+
 /* Its certificate is there, or will not come. */
 static void proceed(struct topic *t, struct pending *p)
 {
@@ -241,7 +268,7 @@ static void proceed(struct topic *t, struct pending *p)
                 confirm(t, p);
                 return;
         } else {
-                inbox_connected(t->config.inbox);
+                connected(t);
                 if (p->notification.kind == NOTIFICATION_UNSUBSCRIBED) {
                         inbox_trouble(t->config.inbox, "the subscription was cancelled");
                         inbox_answer(t->config.inbox, p->call, 200, "unsubscribed", 0);
@@ -275,7 +302,7 @@ static enum push_verdict hold(struct topic *t, uint64_t call, struct notificatio
 
         if (!p)
                 abort(); /* out of memory: a caller that retries is better off with another worker */
-        *p = (struct pending){ .next = t->pending, .call = call, .notification = *n, .certificate = c, .deadline = monotonic(t) + t->config.timeout };
+        *p = (struct pending){ .next = t->pending, .call = call, .notification = *n, .certificate = c, .deadline = monotonic(t) + t->config.spec->timeout };
         t->pending = p;
         t->pending_n++;
         if (!c->tag)
@@ -304,7 +331,7 @@ enum push_verdict topic_receive(struct topic *t, uint64_t call, const struct pus
         refusal = REFUSAL_MAX;
         if (!headers_agree(q, &n))
                 refusal = REFUSED_MALFORMED;
-        else if (!str_is(n.topic_urn, t->config.urn))
+        else if (!str_is(n.topic_urn, t->config.spec->topic_urn))
                 refusal = REFUSED_TOPIC;
         else if (n.time < wall - OLDEST || n.time > wall + AHEAD)
                 refusal = REFUSED_STALE;
@@ -355,7 +382,7 @@ static void confirmation_came(struct topic *t, struct pending *p, const struct f
         char text[200];
 
         if (!done->failed && done->status >= 200 && done->status <= 299) {
-                inbox_connected(t->config.inbox);
+                connected(t);
                 inbox_trouble(t->config.inbox, NULL);
                 if (p->call)
                         inbox_answer(t->config.inbox, p->call, 200, "confirmed", 0);
@@ -389,8 +416,13 @@ void topic_poll(struct topic *t, usec now)
         const struct fetch *f = &t->config.services->fetch;
         struct fetch_completion done;
 
-        while (t->fetches && f->ops->take(f->cookie, &done))
-                fetched(t, &done);
+        while ((t->fetches || subscription_calling(t->subscription)) && f->ops->take(f->cookie, &done)) {
+                if (done.tag & SUBSCRIPTION_TAG)
+                        subscription_took(t->subscription, &done, now);
+                else
+                        fetched(t, &done);
+        }
+        subscription_turn(t->subscription, now);
         for (struct pending *p = t->pending, *next; p; p = next) {
                 next = p->next;
                 if (p->deadline > now || !p->certificate)
@@ -402,7 +434,7 @@ void topic_poll(struct topic *t, usec now)
 
 usec topic_deadline(const struct topic *t)
 {
-        usec at = USEC_NEVER;
+        usec at = subscription_deadline(t->subscription);
 
         for (const struct pending *p = t->pending; p; p = p->next)
                 if (p->certificate)
@@ -428,13 +460,14 @@ bool topic_gone(struct topic *t, uint64_t call)
 
 int topic_new(struct topic **out, const struct topic_config *config, struct error *err)
 {
-        const struct trusted_spec *trusted = config->trusted;
+        const struct trusted_spec *trusted = config->spec->trusted;
         BUF_AT_END struct buf host = BUF_INIT(1024), ca = BUF_INIT(4096);
+        struct subscription_config subscription = { .spec = config->spec, .services = config->services, .inbox = config->inbox };
         struct str region, project, name;
         struct topic *t;
 
-        if (!notification_urn(str_of(config->urn), &region, &project, &name))
-                return error_set(err, ERROR_INVALID, "topicUrn: \"%s\" is not " TOPIC_URN_FORMAT, config->urn);
+        if (!notification_urn(str_of(config->spec->topic_urn), &region, &project, &name))
+                return error_set(err, ERROR_INVALID, "topicUrn: \"%s\" is not " TOPIC_URN_FORMAT, config->spec->topic_urn);
         t = calloc(1, sizeof(*t));
         if (!t)
                 return error_memory(err);
@@ -456,6 +489,11 @@ int topic_new(struct topic **out, const struct topic_config *config, struct erro
         t->hosts[0] = t->host;
         for (size_t i = 0; trusted && i < trusted->hosts.n && i < HOSTS_MOST - 2; i++)
                 t->hosts[i + 1] = t->inside[i] = trusted->hosts.list[i];
+        subscription.ca_file = t->ca_file;
+        if (subscription_new(&t->subscription, &subscription, err) < 0) {
+                (void)topic_free(t);
+                return -1;
+        }
         *out = t;
         return 0;
 }
@@ -477,6 +515,7 @@ struct topic *topic_free(struct topic *t)
                         f->ops->cancel(f->cookie, t->pending->tag);
                 pending_free(t, t->pending);
         }
+        (void)subscription_free(t->subscription);
         free(t->host);
         free(t->region);
         free(t->ca_file);

@@ -11,11 +11,39 @@ extern const struct type trusted_type;
 #define TOPIC_URN_PATTERN "^urn:smn:[a-z0-9-]{1,64}:[A-Za-z0-9]{1,64}:[A-Za-z0-9_-]{1,255}$"
 #define TOPIC_URN_FORMAT "urn:smn:REGION:PROJECT:NAME"
 
+struct subscription_spec { bool manage; char *endpoint; };
+
+/* What the specs of sources begin with that get a topic's messages. */
+struct smn_spec {
+        char *topic_urn;
+        struct trusted_spec *trusted;    /* NULL: none, as the next */
+        struct subscription_spec *subscription;
+        struct cloud_spec *cloud;
+        struct expose_spec *expose;
+        struct listener_spec *listener;
+        usec timeout;
+};
+extern const struct type subscription_type;
+#define TOPIC_FIELDS(spec, member)                                                                                                                                               \
+        { .name = "trusted", .type = FIELD_OBJECT, .offset = offsetof(struct spec, member trusted), .object = &trusted_type,                                                      \
+          .help = "Hosts beside SMN's own that signing certificates and confirmations may be fetched from." },                                                                   \
+        { .name = "subscription", .type = FIELD_OBJECT, .offset = offsetof(struct spec, member subscription), .object = &subscription_type,                                      \
+          .help = "Whether the worker subscribes itself to the topic; by default you do." },                                                                                     \
+        { .name = "cloud", .type = FIELD_OBJECT, .offset = offsetof(struct spec, member cloud), .object = &cloud_type,                                                            \
+          .help = "How SMN's own API is called, for subscription.manage." },                                                                                                     \
+        REACH_FIELDS(spec, member)
+/* Rules for specs that begin with struct smn_spec. */
+bool topic_has_cloud(const void *spec);
+bool topic_has_endpoint(const void *spec);
+#define TOPIC_RULES                                                                                                                                                               \
+        { .cel = "!has(self.subscription) || !self.subscription.manage || has(self.cloud)", .path = "subscription", .check = topic_has_cloud,                                     \
+          .message = "manage needs cloud.credentials, to call SMN with" },                                                                                                       \
+        { .cel = "!has(self.subscription) || !self.subscription.manage || has(self.subscription.endpoint) || has(self.expose)", .path = "subscription", .check = topic_has_endpoint, \
+          .message = "manage needs to know where SMN reaches the Trigger: give endpoint, or expose it" }
+
 struct topic;
 struct topic_config {
-        const char *urn;                 /* all borrowed */
-        const struct trusted_spec *trusted;      /* NULL: none */
-        usec timeout;
+        const struct smn_spec *spec;     /* all borrowed */
         const struct services *services;
         struct task *wake;
         struct inbox *inbox;

@@ -1,0 +1,572 @@
+#include "source/smn/subscription.h"
+
+#include <jansson.h>
+#include <stdio.h>
+
+#include "base/backoff.h"
+#include "base/log.h"
+#include "huawei/service.h"
+#include "source/smn/smn.h"
+
+enum { PAGE = 100, FORMER_MOST = 16, UNCONFIRMED = 0, CONFIRMED = 1 };
+static const usec BACKOFF_FIRST = USEC_SEC, BACKOFF_MOST = 5 * USEC_MINUTE, ASK_AGAIN_FIRST = 5 * USEC_SEC, ASK_AGAIN_MOST = USEC_HOUR, LOOK_AGAIN = 30 * USEC_MINUTE;
+
+enum phase {
+        PHASE_LOAD,      /* what is known of it */
+        PHASE_LOADING,
+        PHASE_SAVE,      /* write down what is known */
+        PHASE_SAVING,
+        PHASE_LIST,      /* is the subscription there? */
+        PHASE_SUBSCRIBE,
+        PHASE_CANCEL,
+        PHASE_CALLING,
+        PHASE_REST,      /* until something happens, or look_at */
+        PHASE_REMOVED,   /* nothing of it is outside any more */
+};
+
+struct subscription {
+        struct subscription_config config;
+        bool managed, ending, connected;
+        char *endpoint, *protocol;       /* NULL: it is not managed */
+        struct random random;
+        enum phase phase, call;          /* call: what is under way */
+        json_t *record;                  /* as it is kept */
+        const char *topic, *at;          /* what is listed: views into record or spec */
+        bool remove;                     /* it is cancelled, not made */
+        size_t offset;
+        char *urn;                       /* to be cancelled */
+        uint64_t tag;
+        unsigned failures, asked;
+        usec not_before, look_at;
+};
+
+static const char *member(const json_t *o, const char *name)
+{
+        const char *s = json_string_value(json_object_get(o, name));
+
+        return s ? s : "";
+}
+
+static void say(struct subscription *s, enum source_state state, const char *text) { inbox_say(s->config.inbox, state, text); }
+static void say_nothing(struct subscription *s) { say(s, SOURCE_CONNECTING, ""); }
+
+/* ---- what is kept ------------------------------------------------------------------------------------------------------------------------- */
+
+static json_t *must(json_t *o)
+{
+        if (!o)
+                abort(); /* out of memory: a worker that starts anew knows all of it */
+        return o;
+}
+
+static bool is_this(const struct subscription *s, const json_t *o)
+{
+        return strcmp(member(o, "topic"), s->config.spec->topic_urn) == 0 && strcmp(member(o, "endpoint"), s->endpoint ? s->endpoint : "") == 0;
+}
+
+static json_t *former_of(json_t *record)
+{
+        json_t *list = json_object_get(record, "former");
+
+        if (!json_is_array(list)) {
+                list = must(json_array());
+                (void)json_object_set_new(record, "former", list);
+        }
+        return list;
+}
+
+static json_t *place(const char *topic, const char *endpoint) { return must(json_pack("{ss ss}", "topic", topic, "endpoint", endpoint)); }
+
+/* The record of what the Trigger says now; what the one before says of elsewhere is kept as former. */
+static void renew(struct subscription *s)
+{
+        json_t *fresh = must(json_object()), *before = s->record, *old;
+        size_t i;
+
+        (void)json_object_set_new(fresh, "topic", json_string(s->config.spec->topic_urn));
+        if (s->endpoint)
+                (void)json_object_set_new(fresh, "endpoint", json_string(s->endpoint));
+        json_array_foreach(json_object_get(before, "former"), i, old)
+                if (!is_this(s, old))
+                        (void)json_array_append(former_of(fresh), old);
+        /* A subscription that is no longer managed is its user's. */
+        if (s->endpoint && *member(before, "endpoint") && json_array_size(former_of(fresh)) < FORMER_MOST)
+                (void)json_array_append_new(former_of(fresh), place(member(before, "topic"), member(before, "endpoint")));
+        json_decref(before);
+        s->record = fresh;
+}
+
+static void set_confirmed(struct subscription *s) { (void)json_object_set_new(s->record, "confirmed", json_true()); }
+
+/* ---- going on ------------------------------------------------------------------------------------------------------------------------------ */
+
+static void rest(struct subscription *s, usec look_at)
+{
+        s->phase = PHASE_REST;
+        s->look_at = look_at;
+}
+
+static void list(struct subscription *s, const char *topic, const char *at, bool remove)
+{
+        s->topic = topic;
+        s->at = at;
+        s->remove = remove;
+        s->offset = 0;
+        s->phase = PHASE_LIST;
+}
+
+static void list_own(struct subscription *s) { list(s, s->config.spec->topic_urn, s->endpoint, s->ending); }
+
+/* What was subscribed elsewhere before. false: nothing. */
+static bool list_former(struct subscription *s)
+{
+        json_t *old = json_array_get(json_object_get(s->record, "former"), 0);
+
+        if (old)
+                list(s, member(old, "topic"), member(old, "endpoint"), true);
+        return old != NULL;
+}
+
+/* The subscription is confirmed, as far as is known. */
+static void settle(struct subscription *s, usec now)
+{
+        bool known = json_is_true(json_object_get(s->record, "confirmed"));
+
+        s->asked = 0;
+        set_confirmed(s);
+        say_nothing(s);
+        if (!known && s->config.services->store.ops)
+                s->phase = PHASE_SAVE;
+        else if (!s->managed || !list_former(s))
+                rest(s, s->managed ? now + LOOK_AGAIN : USEC_NEVER);
+}
+
+static void go_on_removing(struct subscription *s)
+{
+        if (list_former(s))
+                return;
+        s->phase = PHASE_REMOVED;
+        say(s, SOURCE_REMOVED, "the subscription is cancelled");
+}
+
+/* At the Trigger's end all is former: what the record says, which may be lost, and what the Trigger says. */
+static void turn_to_the_end(struct subscription *s)
+{
+        if (*member(s->record, "endpoint") && !is_this(s, s->record))
+                (void)json_array_append_new(former_of(s->record), place(member(s->record, "topic"), member(s->record, "endpoint")));
+        if (s->managed) /* first: one elsewhere may be out of reach */
+                (void)json_array_insert_new(former_of(s->record), 0, place(s->config.spec->topic_urn, s->endpoint));
+        (void)json_object_del(s->record, "endpoint");
+        (void)json_object_del(s->record, "confirmed");
+        s->phase = PHASE_SAVE;
+}
+
+/* All of what was listed is cancelled: it is taken off the record. */
+static void removed(struct subscription *s)
+{
+        (void)json_array_remove(json_object_get(s->record, "former"), 0);
+        s->topic = s->at = NULL;
+        s->phase = PHASE_SAVE;
+}
+
+static void failed(struct subscription *s, const struct error *why, enum phase again, usec now)
+{
+        s->phase = again;
+        s->offset = 0;
+        s->not_before = now + MAX_OF(backoff_full_jitter(&s->random, BACKOFF_FIRST, BACKOFF_MOST, s->failures, USEC_SEC / 2), MIN_OF(why->retry_after, USEC_HOUR));
+        s->failures = MIN_OF(s->failures + 1, 12u);
+        say(s, SOURCE_DISCONNECTED, why->text);
+}
+
+/* ---- SMN's API ----------------------------------------------------------------------------------------------------------------------------- */
+
+static int read_key(const struct subscription *s, const struct secret_ref *ref, const char *what, struct buf *out, struct error *err)
+{
+        BUF_AT_END struct buf path = BUF_INIT(4096), text = BUF_INIT(65536);
+        const char *secrets = s->config.services->secrets;
+        struct str value;
+
+        if (!ref)
+                return 0;
+        buf_printf(&path, "%s/%s/%s", secrets ? secrets : "", ref->name, ref->key);
+        if (!secrets || path.failed || buf_read_file(&text, path.p, NULL) < 0)
+                return error_set(err, ERROR_NOT_FOUND, "cloud.credentials.%s: Secret %s, key %s can't be read from %s", what, ref->name, ref->key, secrets ? secrets : "nowhere: say --secrets=DIR");
+        value = str_trim(buf_view(&text));
+        for (size_t i = 0; i < value.n; i++)
+                if (value.p[i] < '!' || value.p[i] > '~')
+                        return error_set(err, ERROR_INVALID, "cloud.credentials.%s: Secret %s, key %s: a key is printable ASCII without spaces", what, ref->name, ref->key);
+        buf_str(out, value);
+        return value.n ? 0 : error_set(err, ERROR_INVALID, "cloud.credentials.%s: Secret %s, key %s is empty", what, ref->name, ref->key);
+}
+
+/* A topic lives in a region and a project of its own. */
+static int place_of(const struct subscription *s, struct buf *service, struct str *project, struct error *err)
+{
+        const struct cloud_spec *cloud = s->config.spec->cloud;
+        struct str region, name;
+
+        if (!notification_urn(str_of(s->topic), &region, project, &name))
+                return error_set(err, ERROR_INVALID, "topicUrn: \"%s\" is not " TOPIC_URN_FORMAT, s->topic);
+        if (cloud->region)
+                region = str_of(cloud->region);
+        if (cloud->project_id)
+                *project = str_of(cloud->project_id);
+        if (cloud->endpoint)
+                buf_text(service, cloud->endpoint);
+        else
+                buf_printf(service, "https://smn." STR_FMT ".myhuaweicloud.com", STR_ARG(region));
+        return service->failed ? error_memory(err) : 0;
+}
+
+static int call(struct subscription *s, struct service_call *c, struct error *err)
+{
+        const struct cloud_credentials *from = s->config.spec->cloud->credentials;
+        BUF_AT_END struct buf access = BUF_INIT(4096), secret = BUF_INIT(4096), token = BUF_INIT(16384);
+        struct service_keys keys;
+
+        if (read_key(s, from->access_key, "accessKeySecretRef", &access, err) < 0 || read_key(s, from->secret_key, "secretKeySecretRef", &secret, err) < 0 ||
+            read_key(s, from->security_token, "securityTokenSecretRef", &token, err) < 0)
+                return -1;
+        keys = (struct service_keys){ buf_view(&access), buf_view(&secret), buf_view(&token) };
+        c->ca_file = s->config.ca_file;
+        return service_submit(&s->config.services->fetch, s->tag + 1, c, &keys, clock_wall(s->config.services->clock), err);
+}
+
+static void write_request(const struct subscription *s, struct buf *body)
+{
+        BUF_AT_END struct buf remark = BUF_INIT(1024);
+        struct writer w;
+
+        buf_printf(&remark, "Sluice %s/%s", s->config.services->trigger->namespace_, s->config.services->trigger->name);
+        writer_init(&w, body);
+        writer_object(&w);
+        writer_member_text(&w, "protocol", s->protocol);
+        writer_member_text(&w, "endpoint", s->endpoint);
+        writer_member_string(&w, "remark", ((struct str){ remark.p, MIN_OF(remark.n, (size_t)128) }));
+        writer_object_end(&w);
+}
+
+static void start_call(struct subscription *s, usec now)
+{
+        BUF_AT_END struct buf service = BUF_INIT(1024), path = BUF_INIT(4096), query = BUF_INIT(256), body = BUF_INIT(8192);
+        struct service_call c = { .method = s->phase == PHASE_LIST ? "GET" : s->phase == PHASE_SUBSCRIBE ? "POST" : "DELETE" };
+        enum phase phase = s->phase;
+        struct error err;
+
+        if (place_of(s, &service, &c.project, &err) < 0) {
+                failed(s, &err, phase, now);
+                return;
+        }
+        c.endpoint = buf_view(&service);
+        buf_printf(&path, "/v2/" STR_FMT "/notifications/", STR_ARG(c.project));
+        if (phase == PHASE_CANCEL) {
+                buf_text(&path, "subscriptions/");
+                buf_percent(&path, str_of(s->urn), ":-_.~");
+        } else
+                buf_printf(&path, "topics/%s/subscriptions", s->topic);
+        if (phase == PHASE_LIST)
+                buf_printf(&query, "limit=%d&offset=%zu", PAGE, s->offset);
+        if (phase == PHASE_SUBSCRIBE)
+                write_request(s, &body);
+        c.path = buf_view(&path);
+        c.query = buf_view(&query);
+        c.body = buf_view(&body);
+        if (path.failed || body.failed || call(s, &c, &err) < 0) {
+                if (path.failed || body.failed)
+                        (void)error_memory(&err);
+                failed(s, &err, phase, now);
+                return;
+        }
+        s->tag++;
+        s->call = phase;
+        s->phase = PHASE_CALLING;
+}
+
+/* The page's subscription of ours; NULL: none on this page. */
+static json_t *ours_on(const struct subscription *s, json_t *page)
+{
+        json_t *found;
+        size_t i;
+
+        json_array_foreach(json_object_get(page, "subscriptions"), i, found)
+                if (strcmp(member(found, "endpoint"), s->at) == 0)
+                        return found;
+        return NULL;
+}
+
+static void listed(struct subscription *s, const struct fetch_completion *done, usec now)
+{
+        json_t *page = json_loadb(done->body.p, done->body.n, 0, NULL), *found = ours_on(s, page);
+        struct error err;
+
+        if (!json_is_array(json_object_get(page, "subscriptions"))) {
+                (void)error_set(&err, ERROR_PROTOCOL, "list subscriptions of %s: the answer holds no subscriptions", s->topic);
+                failed(s, &err, PHASE_LIST, now);
+        } else if (!found && json_array_size(json_object_get(page, "subscriptions")) >= PAGE) {
+                s->offset += PAGE;
+                s->phase = PHASE_LIST;
+        } else if (s->remove && !found)
+                removed(s);
+        else if (s->remove) {
+                free(s->urn);
+                s->urn = str_dup(str_of(member(found, "subscription_urn")));
+                s->phase = s->urn ? PHASE_CANCEL : PHASE_LIST;
+        } else if (found && json_integer_value(json_object_get(found, "status")) == CONFIRMED) {
+                inbox_connected(s->config.inbox);
+                s->connected = true;
+                settle(s, now);
+        } else {
+                /* Not there, never confirmed, or cancelled: subscribing again makes SMN ask for a confirmation. */
+                (void)json_object_del(s->record, "confirmed");
+                inbox_disconnected(s->config.inbox);
+                s->connected = false;
+                s->phase = PHASE_SUBSCRIBE;
+        }
+        json_decref(page);
+}
+
+static void subscribed(struct subscription *s, usec now)
+{
+        char text[256];
+
+        if (s->connected) { /* the confirmation was faster than the answer */
+                settle(s, now);
+                return;
+        }
+        (void)snprintf(text, sizeof(text), "subscribed, waiting for the subscription's confirmation at %.180s", s->endpoint);
+        say(s, SOURCE_CONNECTING, text);
+        log_info("subscribed", LOG_S("topic", s->topic), LOG_S("endpoint", s->endpoint));
+        rest(s, now + MIN_OF(ASK_AGAIN_FIRST << s->asked, ASK_AGAIN_MOST));
+        s->asked = MIN_OF(s->asked + 1, 10u);
+}
+
+void subscription_took(struct subscription *s, const struct fetch_completion *done, usec now)
+{
+        BUF_AT_END struct buf what = BUF_INIT(1024);
+        struct error err;
+
+        if (done->tag != s->tag || s->phase != PHASE_CALLING)
+                return;
+        buf_printf(&what, s->call == PHASE_LIST ? "list subscriptions of %s" : s->call == PHASE_SUBSCRIBE ? "subscribe to %s" : "cancel subscription %s", s->call == PHASE_CANCEL ? s->urn : s->topic);
+        if (service_judge(done, what.p ? what.p : "SMN", &err) < 0) {
+                if (err.kind == ERROR_NOT_FOUND && s->call == PHASE_LIST && s->remove)
+                        removed(s); /* with its topic */
+                else
+                        failed(s, &err, PHASE_LIST, now);
+                return;
+        }
+        s->failures = 0;
+        if (s->call == PHASE_LIST)
+                listed(s, done, now);
+        else if (s->call == PHASE_SUBSCRIBE)
+                subscribed(s, now);
+        else {
+                log_info("a subscription is cancelled", LOG_S("subscription", s->urn));
+                s->offset = 0;
+                s->phase = PHASE_LIST; /* until none is left */
+        }
+}
+
+bool subscription_calling(const struct subscription *s) { return s->phase == PHASE_CALLING; }
+
+/* ---- the store ------------------------------------------------------------------------------------------------------------------------------ */
+
+enum { TAG_LOAD = 1, TAG_SAVE };
+
+static void loaded(struct subscription *s, const struct store_result *r, usec now)
+{
+        if (r->failed) {
+                failed(s, &r->error, PHASE_LOAD, now);
+                return;
+        }
+        json_decref(s->record);
+        s->record = r->found ? json_loadb(r->value.p, r->value.n, 0, NULL) : NULL;
+        if (!json_is_object(s->record)) {
+                json_decref(s->record);
+                s->record = must(json_object());
+        }
+        say_nothing(s);
+        if (s->ending)
+                turn_to_the_end(s);
+        else if (!is_this(s, s->record)) {
+                renew(s);
+                s->phase = PHASE_SAVE;
+        } else {
+                if (json_is_true(json_object_get(s->record, "confirmed"))) {
+                        inbox_connected(s->config.inbox);
+                        s->connected = true;
+                }
+                rest(s, s->managed ? now : USEC_NEVER);
+        }
+}
+
+static void saved(struct subscription *s, const struct store_result *r, usec now)
+{
+        if (r->failed) {
+                /* Whoever else writes it is of the same Trigger: it is read again. */
+                failed(s, &r->error, r->error.kind == ERROR_CONFLICT && !s->ending ? PHASE_LOAD : PHASE_SAVE, now);
+                return;
+        }
+        s->failures = 0;
+        say_nothing(s);
+        rest(s, s->managed || s->ending || s->connected ? now : USEC_NEVER);
+}
+
+static void take_stored(struct subscription *s, usec now)
+{
+        const struct store *store = &s->config.services->store;
+        struct store_result r;
+
+        while (store->ops && store_take(store, &r)) {
+                if (r.tag == TAG_LOAD)
+                        loaded(s, &r, now);
+                else
+                        saved(s, &r, now);
+        }
+}
+
+/* ---- its turn -------------------------------------------------------------------------------------------------------------------------------- */
+
+void subscription_connected(struct subscription *s)
+{
+        if (s->ending)
+                return;
+        s->connected = true;
+        if (s->phase == PHASE_REST && !json_is_true(json_object_get(s->record, "confirmed")))
+                s->look_at = 0;
+}
+
+/* What there is to do at rest. */
+static void look(struct subscription *s, usec now)
+{
+        bool known = json_is_true(json_object_get(s->record, "confirmed"));
+
+        if (s->ending)
+                go_on_removing(s);
+        else if (s->connected && !known)
+                settle(s, now);
+        else if (!s->managed)
+                rest(s, USEC_NEVER);
+        else if (s->connected && list_former(s))
+                return;
+        else
+                list_own(s);
+}
+
+void subscription_turn(struct subscription *s, usec now)
+{
+        const struct store *store = &s->config.services->store;
+
+        take_stored(s, now);
+        if (now < s->not_before)
+                return;
+        for (enum phase before = PHASE_REMOVED; s->phase != before;) {
+                before = s->phase;
+                switch (s->phase) {
+                case PHASE_LOAD:
+                        s->phase = PHASE_LOADING;
+                        store_get(store, TAG_LOAD, STR(SUBSCRIPTION_KEY));
+                        break;
+                case PHASE_SAVE: {
+                        FREE_AT_END char *text = json_dumps(s->record, JSON_COMPACT);
+
+                        if (!text)
+                                abort();
+                        s->phase = PHASE_SAVING;
+                        store_put(store, TAG_SAVE, STR(SUBSCRIPTION_KEY), str_of(text));
+                        break;
+                }
+                case PHASE_REST:
+                        if (now >= s->look_at)
+                                look(s, now);
+                        break;
+                case PHASE_LIST:
+                case PHASE_SUBSCRIBE:
+                case PHASE_CANCEL:
+                        start_call(s, now);
+                        if (now < s->not_before)
+                                return;
+                        break;
+                case PHASE_LOADING:
+                case PHASE_SAVING:
+                case PHASE_CALLING:
+                case PHASE_REMOVED: break;
+                }
+        }
+}
+
+usec subscription_deadline(const struct subscription *s)
+{
+        switch (s->phase) {
+        case PHASE_LOADING:
+        case PHASE_SAVING:
+        case PHASE_CALLING:
+        case PHASE_REMOVED: return USEC_NEVER;
+        case PHASE_REST: return s->look_at == USEC_NEVER ? USEC_NEVER : MAX_OF(s->look_at, s->not_before);
+        case PHASE_LOAD:
+        case PHASE_SAVE:
+        case PHASE_LIST:
+        case PHASE_SUBSCRIBE:
+        case PHASE_CANCEL: break;
+        }
+        return s->not_before;
+}
+
+/* ---- life ------------------------------------------------------------------------------------------------------------------------------------ */
+
+void subscription_endpoint(const struct trigger *t, const struct smn_spec *spec, struct buf *out)
+{
+        if (spec->subscription->endpoint) {
+                buf_text(out, spec->subscription->endpoint);
+                return;
+        }
+        buf_printf(out, "%s://%s", spec->expose->tls_secret_name ? "https" : "http", spec->expose->host);
+        smn_path(t, out);
+}
+
+static int set_endpoint(struct subscription *s, struct error *err)
+{
+        BUF_AT_END struct buf endpoint = BUF_INIT(4096);
+
+        subscription_endpoint(s->config.services->trigger, s->config.spec, &endpoint);
+        s->endpoint = buf_take(&endpoint);
+        s->protocol = str_dup(s->endpoint && str_starts(str_of(s->endpoint), STR("https:")) ? STR("https") : STR("http"));
+        return s->endpoint && s->protocol ? 0 : error_memory(err);
+}
+
+int subscription_new(struct subscription **out, const struct subscription_config *config, struct error *err)
+{
+        struct subscription *s = calloc(1, sizeof(*s));
+
+        if (!s)
+                return error_memory(err);
+        s->config = *config;
+        s->managed = config->spec->subscription && config->spec->subscription->manage;
+        s->ending = config->services->ending;
+        s->tag = SUBSCRIPTION_TAG;
+        random_init(&s->random, random_seed());
+        if (s->managed && set_endpoint(s, err) < 0)
+                return (void)subscription_free(s), -1;
+        s->record = must(json_object());
+        if (!config->services->store.ops) /* nothing is kept */
+                rest(s, USEC_NEVER);
+        *out = s;
+        return 0;
+}
+
+struct subscription *subscription_free(struct subscription *s)
+{
+        const struct fetch *f;
+
+        if (!s)
+                return NULL;
+        f = &s->config.services->fetch;
+        if (s->phase == PHASE_CALLING)
+                f->ops->cancel(f->cookie, s->tag);
+        json_decref(s->record);
+        free(s->endpoint);
+        free(s->protocol);
+        free(s->urn);
+        free(s);
+        return NULL;
+}

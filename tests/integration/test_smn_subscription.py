@@ -1,0 +1,228 @@
+"""Subscriptions that a worker makes by SMN's API. The service is an emulator, which the official client drives first, and which checks signatures with its code."""
+import json
+import time
+
+import pytest
+from conftest import trigger
+from harness.ports import free_port
+from harness.process import wait_until
+from harness.sink import Sink
+from harness.smn import CONFIRMED, PROJECT, UNCONFIRMED, Refused, Smn
+from huaweicloudsdkcore.auth.credentials import BasicCredentials
+from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
+from huaweicloudsdksmn.v2 import (
+    AddSubscriptionRequest, AddSubscriptionRequestBody, CancelSubscriptionRequest, ListSubscriptionsByTopicRequest, SmnClient,
+)  # fmt: skip
+
+
+@pytest.fixture
+def smn(tmp_path):
+    folder = tmp_path / "smn"
+    folder.mkdir()
+    with Smn(folder) as s:
+        yield s
+
+
+@pytest.fixture
+def sink():
+    with Sink() as s:
+        yield s
+
+
+def client(smn, secret=None):
+    access, right = next(iter(smn.keys.items()))
+    project = smn.urn.split(":")[3]
+    return SmnClient.new_builder().with_credentials(BasicCredentials(access, secret or right, project)).with_endpoint(smn.endpoint).build()
+
+
+def test_the_emulator_as_the_official_client_drives_it(smn):
+    c, messages = client(smn), []
+    with Sink() as endpoint:
+        body = AddSubscriptionRequestBody(protocol="http", endpoint=endpoint.uri, remark="by hand")
+        urn = c.add_subscription(AddSubscriptionRequest(topic_urn=smn.urn, body=body)).subscription_urn
+        (request,) = wait_until("the confirmation", lambda: endpoint.taken() or None, 10)
+        messages.append(request)
+        (listed,) = c.list_subscriptions_by_topic(ListSubscriptionsByTopicRequest(topic_urn=smn.urn, offset=0, limit=10)).subscriptions
+        assert (listed.subscription_urn, listed.endpoint, listed.protocol, listed.remark, listed.status) == (urn, endpoint.uri, "http", "by hand", UNCONFIRMED)
+        assert c.add_subscription(AddSubscriptionRequest(topic_urn=smn.urn, body=body)).subscription_urn == urn
+        smn.confirm(json.loads(request.body)["subscribe_url"].partition(smn.host)[2])
+        assert c.list_subscriptions_by_topic(ListSubscriptionsByTopicRequest(topic_urn=smn.urn)).subscriptions[0].status == CONFIRMED
+        c.cancel_subscription(CancelSubscriptionRequest(subscription_urn=urn))
+        found = c.list_subscriptions_by_topic(ListSubscriptionsByTopicRequest(topic_urn=smn.urn))
+        assert (found.subscription_count, found.subscriptions) == (0, [])
+        with pytest.raises(ClientRequestException) as no_topic:
+            c.add_subscription(AddSubscriptionRequest(topic_urn=smn.urn + "x", body=body))
+        assert (no_topic.value.status_code, no_topic.value.error_code) == (404, "SMN.00010021")
+        with pytest.raises(ClientRequestException) as wrong_key:
+            client(smn, "wrong").list_subscriptions_by_topic(ListSubscriptionsByTopicRequest(topic_urn=smn.urn))
+        assert (wrong_key.value.status_code, wrong_key.value.error_code) == (401, "APIGW.0301")
+
+
+# ---- what a worker does ----------------------------------------------------------------------------------------------------------------------
+
+
+class Managed:
+    """`sluice run` with a managed subscription; its own listener is the endpoint."""
+
+    def __init__(self, runner, smn, sink, port, source=None, **how):
+        self.endpoint = f"http://127.0.0.1:{port}/test/topic"
+        self.source = source or {"smn": {**smn.source, "subscription": {"manage": True, "endpoint": self.endpoint}, "cloud": smn.cloud}}
+        self.run = runner.start(trigger("topic", self.source, sink.uri), options=[f"--listen=127.0.0.1:{port}", *smn.options], **how)
+
+
+def made(smn, method="POST"):
+    return [c for c in smn.calls if c[0] == method]
+
+
+def test_a_worker_subscribes_itself_once(runner, smn, sink):
+    port = free_port()
+    first = Managed(runner, smn, sink, port)
+    first.run.wait_for_output(r"source.*state=Connected", 20)
+    (found,) = smn.subscriptions.values()
+    assert (found["endpoint"], found["protocol"], found["remark"], found["status"]) == (first.endpoint, "http", "Sluice test/topic", CONFIRMED)
+    assert [status for _, status in smn.publish("hello")] == [200]
+    assert json.loads(sink.taken()[0].body)["record"][0]["smn"]["message"] == "hello"
+    assert first.run.stop() == 0
+    assert len(smn.subscriptions) == 1, "a worker that ends stays subscribed: a restart would lose messages"
+    # Started anew, also without what it remembers: the subscription is adopted.
+    for state in ("state", "another"):
+        again = Managed(runner, smn, sink, port, name=f"again-{state}", state=state)
+        again.run.wait_for_output(r"source.*state=Connected", 20)
+        wait_until("it looked", lambda: len(made(smn, "GET")) >= 3 if state == "state" else len(made(smn, "GET")) >= 4, 20)
+        assert [status for _, status in smn.publish(state)] == [200]
+        assert again.run.stop() == 0
+    assert len(smn.subscriptions) == 1 and len(made(smn)) == 1
+
+
+def test_an_unconfirmed_subscription_is_confirmed_anew(runner, smn, sink):
+    port = free_port()
+    body = AddSubscriptionRequestBody(protocol="http", endpoint=f"http://127.0.0.1:{port}/test/topic")
+    urn = client(smn).add_subscription(AddSubscriptionRequest(topic_urn=smn.urn, body=body)).subscription_urn
+    wait_until("nobody was there", lambda: smn.sent, 10)
+    managed = Managed(runner, smn, sink, port)
+    managed.run.wait_for_output(r"source.*state=Connected", 20)
+    assert list(smn.subscriptions) == [urn] and smn.subscriptions[urn]["status"] == CONFIRMED
+
+
+def test_it_is_found_among_many(runner, smn, sink):
+    port = free_port()
+    for n in range(250):
+        smn.subscriptions[f"{smn.urn}:{n}"] = {"topic_urn": smn.urn, "subscription_urn": f"{smn.urn}:{n}", "endpoint": f"http://127.0.0.1/{n}", "status": CONFIRMED}
+    smn.subscriptions["ours"] = {"topic_urn": smn.urn, "subscription_urn": "ours", "endpoint": f"http://127.0.0.1:{port}/test/topic", "status": CONFIRMED}
+    managed = Managed(runner, smn, sink, port)
+    managed.run.wait_for_output(r"source.*state=Connected", 20)
+    assert len(smn.subscriptions) == 251 and not made(smn) and len(made(smn, "GET")) >= 3
+
+
+@pytest.mark.parametrize("kind", ["obs", "cloudEye"])
+def test_the_other_sources_of_a_topic(runner, smn, sink, kind):
+    port = free_port()
+    common = {**smn.source, "subscription": {"manage": True, "endpoint": f"http://127.0.0.1:{port}/test/topic"}, "cloud": smn.cloud}
+    managed = Managed(runner, smn, sink, port, {kind: {**common, **({"bucket": "pictures"} if kind == "obs" else {})}})
+    managed.run.wait_for_output(r"source.*state=Connected", 20)
+    assert len(smn.subscriptions) == 1
+
+
+def test_what_the_service_refuses_is_told_in_its_words_and_tried_again(runner, smn, sink):
+    port = free_port()
+    smn.refuse = lambda method, path: Refused(403, "SMN.00010002", "The account is frozen.") if method == "POST" else None
+    managed = Managed(runner, smn, sink, port)
+    managed.run.wait_for_output(rf'state=Disconnected reason="subscribe to {smn.urn}: 403 SMN.00010002: The account is frozen."', 20)
+    smn.refuse = lambda method, path: None
+    managed.run.wait_for_output(r"source.*state=Connected", 30)
+    assert len(smn.subscriptions) == 1
+
+
+def test_retry_after_is_heeded(runner, smn, sink):
+    port, times = free_port(), []
+
+    def refuse(method, path):
+        times.append(time.monotonic())
+        return Refused(429, "SMN.0429", "slow down", [("Retry-After", "4")]) if len(times) == 1 else None
+
+    smn.refuse = refuse
+    managed = Managed(runner, smn, sink, port)
+    managed.run.wait_for_output(r"source.*state=Connected", 30)
+    assert times[1] - times[0] >= 3.9
+
+
+def test_wrong_keys_and_missing_ones(runner, smn, sink):
+    port, secret = free_port(), smn.folder / "secrets" / "cloud" / "sk"
+    secret.write_text("wrong")
+    managed = Managed(runner, smn, sink, port)
+    managed.run.wait_for_output(rf'state=Disconnected reason="list subscriptions of {smn.urn}: 401 APIGW.0301: Incorrect IAM', 20)
+    secret.unlink()
+    managed.run.wait_for_output(r'state=Disconnected reason="cloud.credentials.secretKeySecretRef: Secret cloud, key sk can.t be read from', 60)
+    secret.write_text(smn.keys["AKEXAMPLE"])
+    managed.run.wait_for_output(r"source.*state=Connected", 60)
+
+
+def test_a_topic_that_does_not_exist(runner, smn, sink):
+    port = free_port()
+    smn.topics.clear()
+    managed = Managed(runner, smn, sink, port)
+    managed.run.wait_for_output(rf'state=Disconnected reason="list subscriptions of {smn.urn}: 404 SMN.00010021: The topic {smn.urn} does not exist."', 20)
+
+
+def test_an_edit_leaves_nothing_behind(runner, smn, sink):
+    """Another topic, then another endpoint: what was subscribed before is cancelled once the new subscription is confirmed."""
+    port = free_port()
+    first = Managed(runner, smn, sink, port)
+    first.run.wait_for_output(r"source.*state=Connected", 20)
+    (old,) = smn.subscriptions
+    assert first.run.stop() == 0
+    was, smn.urn = smn.urn, smn.urn.replace(PROJECT, "0" * 32) + "-new"  # of another project, too
+    smn.topics.add(smn.urn)
+    second = Managed(runner, smn, sink, port, name="second")
+    wait_until("the old one is cancelled", lambda: old not in smn.subscriptions, 20, explain=second.run.describe)
+    ((_, found),) = smn.subscriptions.items()
+    assert (found["topic_urn"], found["status"]) == (smn.urn, CONFIRMED) and was != smn.urn
+    order = [m for m, _ in smn.calls if m != "GET"]
+    assert order == ["POST", "POST", "DELETE"]
+    second.run.wait_for_output(r"source.*state=Connected", 20)
+    assert second.run.stop() == 0
+    third = Managed(runner, smn, sink, free_port(), name="third")
+    wait_until("the old one is cancelled", lambda: [s["endpoint"] for s in smn.subscriptions.values()] == [third.endpoint], 20, explain=third.run.describe)
+
+
+def test_a_confirmed_subscription_is_remembered(runner, smn, sink):
+    """Also one that its user made: a worker that starts anew does not wait for a confirmation that will never come."""
+    port = free_port()
+    t = trigger("topic", {"smn": smn.source}, sink.uri)
+    options = [f"--listen=127.0.0.1:{port}", *smn.options]
+    run = runner.start(t, options=options)
+    run.wait_for_output("waiting for the subscription's confirmation", 20)
+    body = AddSubscriptionRequestBody(protocol="http", endpoint=f"http://127.0.0.1:{port}/test/topic")
+    client(smn).add_subscription(AddSubscriptionRequest(topic_urn=smn.urn, body=body))
+    run.wait_for_output(r"source.*state=Connected", 20)
+    assert run.stop() == 0
+    again = runner.start(t, name="again", options=options)
+    again.wait_for_output(r"source.*state=Connected", 20)
+    assert not made(smn, "GET")
+
+
+def test_tls_from_a_secret_needs_a_cluster(runner, smn, sink):
+    run = runner.start(trigger("topic", {"smn": {**smn.source, "listener": {"tls": {"secretName": "served"}}}}, sink.uri), options=["--listen=127.0.0.1:0", *smn.options])
+    assert run.wait(20) == 1
+    assert "test/topic: spec.source.smn.listener.tls names a Secret of a cluster; without one say --tls-cert=FILE and --tls-key=FILE" in run.err
+
+
+@pytest.mark.parametrize("made_it", [True, False])
+def test_killed_while_it_subscribes(runner, smn, sink, made_it):
+    """Before the service heard it, and before the worker heard the answer: once started anew there is one subscription, and it is remembered where it was to be made."""
+    port, subscribe = free_port(), smn.subscribe
+
+    def kill(topic, body):
+        answer = subscribe(topic, body) if made_it else None
+        smn.subscribe = subscribe
+        managed.run.signal(9)
+        managed.run.wait()
+        return answer or (500, b"")
+
+    smn.subscribe = kill
+    managed = Managed(runner, smn, sink, port)
+    assert managed.run.wait(20) == -9 and len(smn.subscriptions) == made_it
+    again = Managed(runner, smn, sink, port, name="again")
+    again.run.wait_for_output(r"source.*state=Connected", 30)
+    assert [s["status"] for s in smn.subscriptions.values()] == [CONFIRMED]
+    assert [status for _, status in smn.publish("hello")] == [200]
