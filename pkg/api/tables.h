@@ -15,8 +15,6 @@ extern const struct type *const delivery_types[];
 
 #define NAME_PATTERN "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 #define NAME_WORDS "a DNS label: lower-case letters, digits and -, beginning and ending with a letter or digit"
-/* What pkg/http can call: no user info, no fragment. */
-#define URI_PATTERN "^https?://([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\])(:[0-9]{1,5})?(/[^#]*)?$"
 #define PATH_PATTERN "^/([^/#][^#]*)?$"
 #define QUOTED(pattern) "r'" pattern "'"
 /* What becomes a header's value. */

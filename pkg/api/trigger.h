@@ -69,6 +69,8 @@ struct worker_spec {
 };
 
 extern const struct type secret_ref_type;
+/* What pkg/http can call: no user info, no fragment. */
+#define URI_PATTERN "^https?://([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\])(:[0-9]{1,5})?(/[^#]*)?$"
 
 /* The sources that can be written in spec.source: given by whoever knows the drivers (pkg/source), so that the API names none. */
 struct source_type { const char *name; const struct type *type; };

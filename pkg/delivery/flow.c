@@ -15,24 +15,34 @@ void flow_init(struct flow *f, const struct flow_config *config, usec now)
         f->limit = MAX_OF(MIN_OF(config->initial, config->most), 1u);
         f->threshold = config->most;
         f->epoch = now;
-        f->paid_until = INT64_MIN;
+        f->paid_until = BUCKET_FULL;
 }
 
-/* Of an event, in nanoseconds; rounded up, so that the rate is never exceeded. */
-static int64_t cost(const struct flow *f) { return (1000000000 + f->config.rate - 1) / f->config.rate; }
+static struct bucket_rate rate(const struct flow *f) { return bucket_rate(f->config.rate, USEC_SEC, f->config.burst); }
 
-/* The instant from which the rate allows another event. */
-static int64_t affordable_at(const struct flow *f) { return f->paid_until == INT64_MIN ? INT64_MIN : f->paid_until - (f->config.burst - 1) * cost(f); }
+static bool affordable(const struct flow *f, usec now)
+{
+        struct bucket_rate r;
+
+        if (!f->config.rate)
+                return true;
+        r = rate(f);
+        return bucket_gives(&r, f->paid_until, now);
+}
 
 bool flow_allows(const struct flow *f, uint32_t in_flight, usec now)
 {
-        return now >= f->paused_until && in_flight < (uint32_t)f->limit && (!f->config.rate || affordable_at(f) <= now * 1000);
+        return now >= f->paused_until && in_flight < (uint32_t)f->limit && affordable(f, now);
 }
 
 void flow_sent(struct flow *f, uint32_t events, usec now)
 {
-        if (f->config.rate)
-                f->paid_until = MAX_OF(f->paid_until, now * 1000) + (int64_t)events * cost(f);
+        struct bucket_rate r;
+
+        if (!f->config.rate)
+                return;
+        r = rate(f);
+        f->paid_until = bucket_take(&r, f->paid_until, events, now);
 }
 
 static void lower(struct flow *f, double factor, usec now)
@@ -118,8 +128,11 @@ usec flow_deadline(const struct flow *f, usec now)
 {
         usec at = f->paused_until;
 
-        if (f->config.rate && affordable_at(f) > now * 1000)
-                at = MAX_OF(at, (affordable_at(f) + 999) / 1000);
+        if (!affordable(f, now)) {
+                struct bucket_rate r = rate(f);
+
+                at = MAX_OF(at, bucket_at(&r, f->paid_until, now));
+        }
         return at > now ? at : USEC_NEVER;
 }
 

@@ -7,6 +7,7 @@
  * doubles; what follows the outage may double twice a second, so that a thousand lanes come back over seconds. */
 #pragma once
 
+#include "base/bucket.h"
 #include "base/random.h"
 
 struct flow_config {
@@ -27,7 +28,7 @@ struct flow {
         bool overloaded;
         usec latency, baseline;          /* smoothed; the lowest of late. 0: not known */
         usec lowest, lowest_until;       /* of the present span of a minute */
-        int64_t paid_until;              /* nanoseconds: when what was sent is within the rate */
+        int64_t paid_until;              /* the rate's bucket */
 };
 
 void flow_init(struct flow *, const struct flow_config *, usec now);

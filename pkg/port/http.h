@@ -34,3 +34,18 @@ struct http_ops {
         bool (*take)(void *cookie, struct http_completion *);
 };
 struct http { const struct http_ops *ops; void *cookie; };
+
+/* Whom a Trigger calls beside its sink: an authorizer, a service of the cloud. Connections are kept; the proxy is that of its delivery. */
+struct http_peer {
+        const char *url, *method;        /* absolute; NULL: POST */
+        struct str headers;              /* constant "Name: value\r\n" lines */
+        uint32_t connections;
+        size_t answer_max;
+        bool own_tls;                    /* not the delivery's TLS: the system's authorities, or those of ca_file, and no certificate of ours */
+        const char *ca_file;             /* PEM; NULL: none */
+};
+struct http_peers_ops {
+        int (*open)(void *cookie, struct http_target **, const struct http_peer *, struct error *) MUST_CHECK;
+        void (*close)(void *cookie, struct http_target *);   /* nothing may be under way; NULL is fine */
+};
+struct http_peers { const struct http_peers_ops *ops; void *cookie; };

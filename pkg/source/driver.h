@@ -8,6 +8,7 @@
 #include "event/cloudevent.h"
 #include "json/writer.h"
 #include "port/fetch.h"
+#include "port/http.h"
 #include "port/store.h"
 
 struct source;
@@ -48,7 +49,7 @@ enum source_event_kind {
         SOURCE_EVENT_REVOKING,   /* track: finish what is in flight by give_up_at (monotonic), then `revoked` is called */
         SOURCE_EVENT_LOST,       /* track: someone else has it already: commit nothing; then `revoked` is called */
         SOURCE_EVENT_STATE,      /* state, text: changed */
-        SOURCE_EVENT_CALL,       /* push: what receive put off is decided: call, verdict, and records or reply */
+        SOURCE_EVENT_CALL,       /* push: what receive put off or held is decided: call, verdict, and, where it was put off, records or reply */
         SOURCE_EVENT_CLOSED,     /* after stop: everything is given back; free may be called */
 };
 struct source_event {
@@ -82,6 +83,9 @@ enum push_verdict {
         PUSH_REPLY,              /* the reply is written: no function is called */
         PUSH_DELIVER,            /* the records go to the function, in one event */
         PUSH_LATER,              /* undecided: SOURCE_EVENT_CALL follows, unless gone is called before */
+        /* The records are there, but whether they may go is undecided: SOURCE_EVENT_CALL follows, with PUSH_DELIVER or PUSH_REPLY, unless finish is called
+         * before. Meanwhile the call has its place among maxInFlight, and its time counts. */
+        PUSH_HOLD,
 };
 enum push_result {
         PUSH_ACCEPTED,           /* 2xx: body is the function's answer */
@@ -93,8 +97,11 @@ enum push_result {
         PUSH_LIMITED,            /* not tried: rateLimit; retry_after */
         PUSH_NOT_READY,          /* not tried: stopping, or a Secret, a token or the function's initialization is missing */
         PUSH_GONE,               /* the caller left: the reply goes nowhere */
+        PUSH_REFUSED,            /* the source itself said PUSH_REPLY to a call that it held */
 };
 struct push_outcome { enum push_result result; int status; usec retry_after; struct str body; const char *text; };
+
+struct push_counts { uint64_t refused, limited, asked, failed; };        /* callers turned away, and that went too fast; requests to an authorizer, and in vain */
 
 struct push_driver {
         /* Is the request this Trigger's? 0: no; otherwise the highest number of all Triggers wins. */
@@ -107,6 +114,7 @@ struct push_driver {
         usec (*timeout)(const struct source *);          /* how long the function may take */
         /* Where others reach it: "/shop/orders", or an API's own path. */
         void (*path)(const struct trigger *, struct buf *);
+        void (*counts)(const struct source *, struct push_counts *);     /* NULL: it counts nothing */
 };
 enum { PUSH_RECORDS_MOST = 1000 };
 
@@ -117,6 +125,8 @@ struct services {
         const struct clock *clock;
         struct store store;              /* this Trigger's own keys */
         struct fetch fetch;              /* for push sources: what messages refer to; completions wake the source. ops NULL: none */
+        struct http http;                /* for push sources: requests to peers; completions wake the source. ops NULL: none */
+        struct http_peers peers;
         const struct trigger *trigger;
         const char *secrets;             /* the folder of Secrets, NAME/KEY; NULL: none */
         const char *instance;            /* stable name of this worker's slot; NULL: none */

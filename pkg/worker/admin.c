@@ -90,6 +90,10 @@ static int64_t of_held(const struct pipeline_status *s) { return s->stats.held; 
 static int64_t of_held_bytes(const struct pipeline_status *s) { return (int64_t)s->stats.held_bytes; }
 static int64_t of_lag(const struct pipeline_status *s) { return s->lag; }
 static int64_t of_connected(const struct pipeline_status *s) { return not_ready(s) == NULL; }
+static int64_t of_refused(const struct pipeline_status *s) { return (int64_t)s->callers.refused; }
+static int64_t of_limited(const struct pipeline_status *s) { return (int64_t)s->callers.limited; }
+static int64_t of_asked(const struct pipeline_status *s) { return (int64_t)s->callers.asked; }
+static int64_t of_failed(const struct pipeline_status *s) { return (int64_t)s->callers.failed; }
 static int64_t of_last_event(const struct pipeline_status *s) { return s->last_event / USEC_SEC; }
 static int64_t of_last_delivery(const struct pipeline_status *s) { return s->last_delivery / USEC_SEC; }
 
@@ -107,6 +111,10 @@ static const struct { const char *name, *type, *help; int64_t (*value)(const str
         { "sluice_records_held_bytes", "gauge", "Bytes those records pin.", of_held_bytes },
         { "sluice_source_lag", "gauge", "Records behind the end of the source; -1: unknown.", of_lag },
         { "sluice_source_connected", "gauge", "1 while the source is connected.", of_connected },
+        { "sluice_callers_refused_total", "counter", "Requests whose caller may not.", of_refused },
+        { "sluice_callers_limited_total", "counter", "Requests beyond callerRateLimit.", of_limited },
+        { "sluice_authorizer_requests_total", "counter", "Requests to the authorizer or to IAM.", of_asked },
+        { "sluice_authorizer_failures_total", "counter", "Those of them that brought no answer to go by.", of_failed },
         { "sluice_last_event_timestamp_seconds", "gauge", "When the last record came; 0: none yet.", of_last_event },
         { "sluice_last_delivery_timestamp_seconds", "gauge", "When the last record was accepted; 0: none yet.", of_last_delivery },
 };

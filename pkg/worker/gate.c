@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 
 #include "base/log.h"
+#include "base/table.h"
 #include "delivery/flow.h"
 #include "filter/filter.h"
 
@@ -16,16 +17,20 @@ static const size_t MEMORY_MOST = (size_t)256 << 20;
 /* ---- the host -------------------------------------------------------------------------------------------------------------------------- */
 
 struct call {                    /* a request that is under way */
-        struct call *next, *previous;    /* of the gate's */
+        struct call *next, *previous;    /* of one of the gate's lists: timed, or all others */
         struct gate *gate;
         struct http_call *http;          /* NULL: the caller left */
         uint64_t id;
-        bool later;                      /* the driver has put it off */
+        bool later;                      /* the driver has put it off or holds it: it stands in put_off */
+        bool timed;                      /* it has a deadline */
+        bool offered;                    /* its records were counted */
         uint32_t ticket;
-        struct record **records;
+        struct record **records, *one;   /* one: the place for a single one */
         size_t n;
         usec deadline;
+        UT_hash_handle hh;               /* of put_off */
 };
+struct calls { struct call *first, *last; };
 
 struct gate_host {
         struct loop *loop;
@@ -41,7 +46,9 @@ struct slot_use { struct call *call; uint32_t generation; };
 struct gate {
         struct gate_config config;
         struct gate *next;               /* of the host's */
-        struct call *calls;
+        struct calls timed;              /* the first has the earliest deadline: a Trigger's calls have the same time */
+        struct calls untimed;
+        struct call *put_off;            /* by id */
         uint64_t next_id;
         struct slot_use *slots;
         uint32_t *free_slots, free_slots_n;
@@ -215,6 +222,50 @@ static void reply_reset(struct push_reply *r)
         r->status = 500;
 }
 
+static struct calls *list_of(struct call *c) { return c->timed ? &c->gate->timed : &c->gate->untimed; }
+
+static void link_call(struct call *c)
+{
+        struct calls *list = list_of(c);
+        struct call *before = list->last;
+
+        while (c->timed && before && before->deadline > c->deadline)
+                before = before->previous;
+        c->previous = before;
+        c->next = before ? before->next : list->first;
+        *(c->previous ? &c->previous->next : &list->first) = c;
+        *(c->next ? &c->next->previous : &list->last) = c;
+}
+
+static void unlink_call(struct call *c)
+{
+        struct calls *list = list_of(c);
+
+        *(c->previous ? &c->previous->next : &list->first) = c->next;
+        *(c->next ? &c->next->previous : &list->last) = c->previous;
+}
+
+static void set_deadline(struct call *c, usec at)
+{
+        unlink_call(c);
+        c->timed = true;
+        c->deadline = at;
+        link_call(c);
+}
+
+static void put_off(struct call *c)
+{
+        c->later = true;
+        HASH_ADD(hh, c->gate->put_off, id, sizeof(c->id), c);
+}
+
+static void take_up(struct call *c)
+{
+        if (c->later)
+                HASH_DEL(c->gate->put_off, c);
+        c->later = false;
+}
+
 static struct call *call_new(struct gate *g, struct http_call *http)
 {
         struct call *c = calloc(1, sizeof(*c));
@@ -225,11 +276,7 @@ static struct call *call_new(struct gate *g, struct http_call *http)
         c->http = http;
         c->id = ++g->next_id;
         c->ticket = UINT32_MAX;
-        c->deadline = USEC_NEVER;
-        c->next = g->calls;
-        if (c->next)
-                c->next->previous = c;
-        g->calls = c;
+        link_call(c);
         http_call_set(http, c);
         return c;
 }
@@ -246,13 +293,10 @@ static void call_free(struct call *c)
                 g->free_slots[g->free_slots_n++] = slot;
                 g->stats.in_flight--;
         }
-        if (c->next)
-                c->next->previous = c->previous;
-        if (c->previous)
-                c->previous->next = c->next;
-        else
-                g->calls = c->next;
-        free(c->records);
+        take_up(c);
+        unlink_call(c);
+        if (c->records != &c->one)
+                free(c->records);
         free(c);
 }
 
@@ -281,6 +325,7 @@ static void note_outcome(struct gate *g, size_t n, const struct push_outcome *o)
         case PUSH_LIMITED:
         case PUSH_NOT_READY: g->stats.dropped += n; break;
         case PUSH_GONE: g->stats.released += n; break;
+        case PUSH_REFUSED: break;
         }
 }
 
@@ -289,7 +334,8 @@ static void finish(struct call *c, const struct push_outcome *o)
 {
         struct gate *g = c->gate;
 
-        note_outcome(g, c->n, o);
+        if (c->offered)
+                note_outcome(g, c->n, o);
         reply_reset(&g->reply);
         g->config.driver->push->finish(g->config.source, c->id, c->records, c->n, o, &g->reply);
         send_reply(g, c->http);
@@ -312,6 +358,34 @@ static bool passes(struct gate *g, const struct record *r)
         return g->document.failed || filter_match(g->config.filter, buf_view(&g->document), &matches, &err) < 0 || matches;
 }
 
+static void keep_records(struct call *c, struct record *const *records, size_t n)
+{
+        c->records = n == 1 ? &c->one : calloc(n, sizeof(struct record *));
+        if (!c->records)
+                abort(); /* out of memory: a caller that retries is better off with another worker */
+        memcpy(c->records, records, n * sizeof(struct record *));
+        c->n = n;
+}
+
+static const struct push_outcome stopping = { .result = PUSH_NOT_READY, .text = "the worker is stopping" },
+                                 busy = { .result = PUSH_BUSY, .text = "as many requests as maxInFlight allows are under way" };
+
+static bool take_place(struct call *c, usec now)
+{
+        struct gate *g = c->gate;
+        uint32_t slot;
+
+        if (g->free_slots_n == 0)
+                return false;
+        slot = g->free_slots[--g->free_slots_n];
+        c->ticket = g->slots[slot].generation << 16 | slot;
+        g->slots[slot].call = c;
+        g->stats.in_flight++;
+        set_deadline(c, now + g->config.driver->push->timeout(g->config.source));
+        loop_ready(g->config.loop, g->config.wake); /* its deadline counts from now on */
+        return true;
+}
+
 /* Room for the event: its body is text that may need escapes, or Base64. */
 static bool has_room(const struct gate *g, struct record *const *records, size_t n)
 {
@@ -322,53 +396,53 @@ static bool has_room(const struct gate *g, struct record *const *records, size_t
         return used < most && need <= most - used;
 }
 
-static void deliver(struct call *c, struct record *const *records, size_t n, usec now)
+static void deliver(struct call *c, usec now)
 {
         struct gate *g = c->gate;
         struct action a = { .kind = ACTION_SEND, .number = 1 };
         struct push_outcome o = { .result = PUSH_FILTERED };
         const char *why = NULL;
-        uint32_t slot;
         size_t passed = 0;
 
-        c->records = calloc(n, sizeof(struct record *));
-        if (!c->records)
-                abort(); /* out of memory: a caller that retries is better off with another worker */
-        memcpy(c->records, records, n * sizeof(struct record *));
-        c->n = n;
-        g->stats.offered += n;
+        c->offered = true;
+        g->stats.offered += c->n;
         g->last_event = clock_wall(g->config.clock);
-        for (size_t i = 0; i < n; i++)
-                if (passes(g, records[i]))
-                        g->scratch[passed++] = records[i];
-        if (passed && g->stopping)
-                o = (struct push_outcome){ .result = PUSH_NOT_READY, .text = "the worker is stopping" };
+        for (size_t i = 0; i < c->n; i++)
+                if (passes(g, c->records[i]))
+                        g->scratch[passed++] = c->records[i];
+        if (passed && g->stopping && !c->timed)
+                o = stopping;
         else if (passed && !sender_ready(g->config.sender, &why))
                 o = (struct push_outcome){ .result = PUSH_NOT_READY, .text = why ? why : "the function is being initialized" };
         else if (passed && !has_room(g, g->scratch, passed))
                 o = (struct push_outcome){ .result = PUSH_NOT_READY, .text = "too many bytes of requests are in memory" };
-        else if (passed && g->free_slots_n == 0)
-                o = (struct push_outcome){ .result = PUSH_BUSY, .text = "as many requests as maxInFlight allows are under way" };
+        else if (passed && g->free_slots_n == 0 && !c->timed)
+                o = busy;
         else if (passed && !flow_allows(&g->flow, 0, now))
                 o = (struct push_outcome){ .result = PUSH_LIMITED, .retry_after = flow_deadline(&g->flow, now) - now, .text = "more requests a second than rateLimit allows" };
-        else if (passed) {
+        else if (passed && (c->timed || take_place(c, now))) {
                 flow_sent(&g->flow, (uint32_t)passed, now);
-                slot = g->free_slots[--g->free_slots_n];
-                c->ticket = g->slots[slot].generation << 16 | slot;
-                g->slots[slot].call = c;
-                g->stats.in_flight++;
                 g->stats.attempts++;
-                c->deadline = now + g->config.driver->push->timeout(g->config.source);
                 a.attempt = c->ticket;
                 a.records = g->scratch;
                 a.n = passed;
                 sender_send(g->config.sender, &a);
                 if (c->http)
                         http_call_hold(c->http, sender_held(g->config.sender, c->ticket));
-                loop_ready(g->config.loop, g->config.wake); /* its deadline counts from now on */
                 return;
         }
         finish(c, &o);
+}
+
+/* The driver does not know yet whether they may go. */
+static void hold(struct call *c, usec now)
+{
+        if (c->gate->stopping)
+                finish(c, &stopping);
+        else if (!take_place(c, now))
+                finish(c, &busy);
+        else
+                put_off(c);
 }
 
 /* ---- requests -------------------------------------------------------------------------------------------------------------------------- */
@@ -413,16 +487,17 @@ static void receive(struct gate *g, struct http_call *http, const struct push_re
                 call_free(c);
                 return;
         case PUSH_LATER:
-                c->later = true;
+                put_off(c);
                 loop_ready(g->config.loop, g->config.wake);
                 return;
-        case PUSH_DELIVER: {
-                struct record *records[PUSH_RECORDS_MOST];
-
-                memcpy(records, g->scratch, n * sizeof(struct record *));
-                deliver(c, records, n, loop_now(g->config.loop));
+        case PUSH_DELIVER:
+                keep_records(c, g->scratch, n);
+                deliver(c, loop_now(g->config.loop));
                 return;
-        }
+        case PUSH_HOLD:
+                keep_records(c, g->scratch, n);
+                hold(c, loop_now(g->config.loop));
+                return;
         }
 }
 
@@ -457,27 +532,32 @@ static void on_gone(void *cookie UNUSED, struct http_call *http)
                 return;
         g = c->gate;
         c->http = NULL;
-        if (c->later) {
+        if (c->later && !c->timed) {
                 g->config.driver->push->gone(g->config.source, c->id);
                 call_free(c);
                 return;
         }
-        if (c->ticket != UINT32_MAX)
+        if (c->ticket != UINT32_MAX && !c->later)
                 sender_cancel(g->config.sender, c->ticket);
         finish(c, &(struct push_outcome){ .result = PUSH_GONE, .text = "the caller left" });
 }
 
 void gate_call(struct gate *g, const struct source_event *e, usec now)
 {
-        struct call *c = g->calls;
+        struct call *c;
 
-        while (c && c->id != e->call)
-                c = c->next;
+        HASH_FIND(hh, g->put_off, &e->call, sizeof(e->call), c);
         if (!c)
                 return;
-        c->later = false;
+        take_up(c);
         if (e->verdict == PUSH_DELIVER) {
-                deliver(c, e->records, e->n, now);
+                if (!c->timed)
+                        keep_records(c, e->records, e->n);
+                deliver(c, now);
+                return;
+        }
+        if (c->timed) {
+                finish(c, &(struct push_outcome){ .result = PUSH_REFUSED, .text = "the caller may not" });
                 return;
         }
         reply_reset(&g->reply);
@@ -499,13 +579,11 @@ static enum push_result result_of(const struct answer *a)
 
 static void expire(struct gate *g, usec now)
 {
-        for (struct call *c = g->calls, *next; c; c = next) {
-                bool given_up = g->stopping && now >= g->give_up_at;
+        bool given_up = g->stopping && now >= g->give_up_at;
 
-                next = c->next;
-                if (c->later || (now < c->deadline && !given_up))
-                        continue;
-                sender_cancel(g->config.sender, c->ticket);
+        for (struct call *c = g->timed.first; c && (given_up || now >= c->deadline); c = g->timed.first) {
+                if (!c->later)
+                        sender_cancel(g->config.sender, c->ticket);
                 finish(c, &(struct push_outcome){ .result = PUSH_TIMEOUT, .text = given_up ? "the worker stopped before the function answered" : "the function did not answer in time" });
         }
 }
@@ -530,11 +608,9 @@ bool gate_take(struct gate *g, usec now)
 
 usec gate_deadline(const struct gate *g)
 {
-        usec at = USEC_NEVER;
+        usec at = g->timed.first ? g->timed.first->deadline : USEC_NEVER;
 
-        for (const struct call *c = g->calls; c; c = c->next)
-                at = MIN_OF(at, c->deadline);
-        return g->stopping && g->calls ? MIN_OF(at, g->give_up_at) : at;
+        return g->stopping && !gate_idle(g) ? MIN_OF(at, g->give_up_at) : at;
 }
 
 void gate_stop(struct gate *g, usec give_up_at)
@@ -543,12 +619,14 @@ void gate_stop(struct gate *g, usec give_up_at)
         g->give_up_at = give_up_at;
 }
 
-bool gate_idle(const struct gate *g) { return !g->calls; }
+bool gate_idle(const struct gate *g) { return !g->timed.first && !g->untimed.first; }
 
 void gate_facts(const struct gate *g, struct gate_facts *out)
 {
         *out = (struct gate_facts){ .stats = g->stats, .last_event = g->last_event, .last_delivery = g->last_delivery, .state = g->state, .text = g->text };
         out->stats.limit = g->config.slots;
+        if (g->config.driver->push->counts)
+                g->config.driver->push->counts(g->config.source, &out->callers);
         out->stats.state = g->state;
 }
 
@@ -593,14 +671,10 @@ struct gate *gate_free(struct gate *g)
                         *at = g->next;
                         break;
                 }
-        while (g->calls) {
-                struct call *c = g->calls;
-
-                if (c->later)
-                        call_free(c);
-                else
-                        finish(c, &(struct push_outcome){ .result = PUSH_NOT_READY, .text = "the worker stopped" });
-        }
+        for (struct call *c = g->untimed.first; c; c = g->untimed.first)
+                call_free(c);
+        for (struct call *c = g->timed.first; c; c = g->timed.first)
+                finish(c, &(struct push_outcome){ .result = PUSH_NOT_READY, .text = "the worker stopped" });
         free(g->slots);
         free(g->free_slots);
         free(g->scratch);

@@ -19,7 +19,8 @@ struct pipeline {
         struct source *source;
         struct delivery *engine;         /* NULL: a push source, which has a gate */
         struct gate *gate;
-        struct fetch_end *fetch;         /* a push source's */
+        struct fetch_end *fetch;         /* a push source's, as the next */
+        struct http_end *peers;
         struct sender *sender;
         struct filter *filter;           /* NULL: everything is delivered */
         struct buf document;             /* what the filter sees */
@@ -54,6 +55,7 @@ void pipeline_status(const struct pipeline *p, struct pipeline_status *out)
 
                 gate_facts(p->gate, &facts);
                 out->stats = facts.stats;
+                out->callers = facts.callers;
                 return;
         }
         delivery_stats(p->engine, &out->stats);
@@ -313,6 +315,42 @@ static int open_gate(struct pipeline *p, struct error *err)
         return gate_new(&p->gate, &gate, err);
 }
 
+/* ---- whom a push source calls -------------------------------------------------------------------------------------------------------- */
+
+static int open_peer(void *cookie, struct http_target **out, const struct http_peer *peer, struct error *err)
+{
+        struct pipeline *p = cookie;
+        BUF_AT_END struct buf space = BUF_INIT(1 << 20);
+        struct http_target_config target;
+
+        if (sender_target(&target, p->config.trigger, peer->url, p->config.secrets, &space, err) < 0)
+                return -1;
+        if (peer->own_tls)
+                target.tls = (struct http_tls){ .ca_file = peer->ca_file };
+        target.method = peer->method;
+        target.headers = peer->headers;
+        target.http_version = HTTP_AUTO;
+        target.compress = false;
+        target.answer_timeout = 0; /* whoever asks has a time-out of its own */
+        target.max_connections = peer->connections;
+        target.answer_max = peer->answer_max;
+        return http_target_new(out, p->config.http, &target, err);
+}
+
+static void close_peer(void *cookie UNUSED, struct http_target *target) { (void)http_target_free(target); }
+
+static int open_ways(struct pipeline *p, struct error *err)
+{
+        static const struct http_peers_ops ops = { open_peer, close_peer };
+
+        if (fetch_end_new(&p->fetch, p->config.loop, &p->task, err) < 0 || http_end_new(&p->peers, p->config.http, &p->task, err) < 0)
+                return -1;
+        p->services.fetch = fetch_end_port(p->fetch);
+        p->services.http = http_end_port(p->peers);
+        p->services.peers = (struct http_peers){ &ops, p };
+        return 0;
+}
+
 static int open_all(struct pipeline *p, struct error *err)
 {
         const struct trigger *t = p->config.trigger;
@@ -328,11 +366,8 @@ static int open_all(struct pipeline *p, struct error *err)
         }
         p->services = (struct services){ .loop = p->config.loop, .waker = loop_waker(p->config.loop), .clock = p->config.clock, .trigger = t,
                                          .instance = p->config.instance, .secrets = p->config.secrets };
-        if (p->driver->push) {
-                if (fetch_end_new(&p->fetch, p->config.loop, &p->task, err) < 0)
-                        return -1;
-                p->services.fetch = fetch_end_port(p->fetch);
-        }
+        if (p->driver->push && open_ways(p, err) < 0)
+                return -1;
         if ((!p->driver->push && delivery_new(&p->engine, &config, random_seed(), err) < 0) || open_filter(p, err) < 0 || sender_new(&p->sender, &sender, err) < 0 ||
             p->config.open_store(p->config.store_cookie, &p->task, &p->services.store, err) < 0 ||
             p->driver->open(&p->source, p->config.driver ? p->config.source_spec : t->source_spec, &p->services, &p->task, err) < 0)
@@ -384,6 +419,8 @@ struct pipeline *pipeline_free(struct pipeline *p)
         if (p->source)
                 (void)p->driver->free(p->source);
         (void)fetch_end_free(p->fetch);
+        if (p->peers)
+                (void)http_end_free(p->peers);
         if (p->services.store.ops)
                 p->config.close_store(p->config.store_cookie);
         (void)sender_free(p->sender);

@@ -35,6 +35,7 @@ struct pipeline_status {
         char delivery_text[256];
         uint64_t changes;                /* counts changes of the four above */
         struct delivery_stats stats;
+        struct push_counts callers;      /* of a push source */
         usec last_event, last_delivery;  /* wall; 0: none yet */
         usec connected_since;            /* monotonic; 0: not connected */
         int64_t lag;                     /* -1: unknown */

@@ -3,13 +3,17 @@ import base64
 import datetime
 import http.client
 import json
+import re
 import socket
 import struct
 import threading
+import time
 
 import pytest
 from conftest import trigger
 from harness import shapes
+from harness.iam import Iam
+from harness.ports import free_port
 from harness.process import wait_until
 from harness.shapes import strict
 from harness.sink import Sink
@@ -29,8 +33,9 @@ def sink():
 
 
 class Gateway:
-    def __init__(self, runner, sink, triggers, options=()):
-        self.run = runner.start(*triggers, options=["--listen=127.0.0.1:0", *options])
+    def __init__(self, runner, sink, triggers, options=(), name="run"):
+        self.admin = free_port()
+        self.run = runner.start(*triggers, name=name, options=["--listen=127.0.0.1:0", f"--admin=127.0.0.1:{self.admin}", *options])
         self.port = int(self.run.wait_for_output(r"listening on port (\d+)", 20).group(1))
 
     def call(self, method, path, body=None, headers=None, timeout=20):
@@ -49,7 +54,7 @@ def api(path, sink, name="api", delivery=None, **source):
 
 @pytest.fixture
 def gateway(runner, sink):
-    return lambda *triggers, options=(): Gateway(runner, sink, triggers, options)
+    return lambda *triggers, **how: Gateway(runner, sink, triggers, **how)
 
 
 def code(reply):
@@ -148,7 +153,7 @@ def test_a_caller_that_leaves_frees_its_place(gateway, sink):
     release.set()
 
 
-def test_a_function_that_is_down_and_a_stop_that_loses_nothing(runner, gateway, sink):
+def test_a_stop_loses_no_call(runner, gateway, sink):
     release = threading.Event()
     arrived = threading.Semaphore(0)
     sink.answer = lambda request: (arrived.release(), release.wait(20), answer(body="whole"))[2]
@@ -165,6 +170,21 @@ def test_a_function_that_is_down_and_a_stop_that_loses_nothing(runner, gateway, 
         c.join()
     assert [r[0] for r in results] == [200] * 8 and {r[2] for r in results} == {b"whole"}
     assert g.run.wait(20) == 0
+
+
+def test_a_killed_worker_ends_the_call_and_sends_it_never_again(gateway, sink):
+    arrived, release = threading.Semaphore(0), threading.Event()
+    sink.answer = lambda request: (arrived.release(), release.wait(20), answer())[2]
+    g = gateway(api("/f", sink))
+    caller = http.client.HTTPConnection("127.0.0.1", g.port, timeout=20)
+    caller.request("POST", "/f", b"one")
+    assert arrived.acquire(timeout=10)
+    g.run.kill()
+    with pytest.raises((ConnectionResetError, http.client.RemoteDisconnected)):
+        caller.getresponse()
+    release.set()
+    assert gateway(api("/f", sink), name="again").call("POST", "/f", b"two")[0] == 200
+    assert [r.json["body"] for r in sink.all()] == ["one", "two"]
 
 
 # ---- callers --------------------------------------------------------------------------------------------------------------------------
@@ -242,6 +262,421 @@ def test_app_codes_and_tokens(gateway, sink, secrets):
     for path, headers in (("/app", {"X-Apig-AppCode": "other"}), ("/app", {"X-Auth-Token": "a-token"}), ("/app", {}), ("/iam", {"X-Auth-Token": "a-toke"}), ("/iam", {"X-Apig-AppCode": "app-code"})):
         assert g.call("GET", path, headers=headers)[0] == 401
     assert len(sink.all()) == 2
+
+
+# ---- authorizers ----------------------------------------------------------------------------------------------------------------------
+
+
+def says(status, context=None, **other):
+    """An authorizer's answer."""
+    body = {"status": status, **({} if context is None else {"context": context})}
+    return 200, {"Content-Type": "application/json"}, json.dumps({"statusCode": 200, "body": json.dumps(body), **other}).encode()
+
+
+@pytest.fixture
+def authorizer():
+    with Sink(lambda request: says("allow")) as s:
+        yield s
+
+
+def custom(authorizer, *identity, **options):
+    if identity:
+        options["identity"] = [{"name": i} if isinstance(i, str) else i for i in identity]
+    return {"type": "Custom", "authorizer": {"uri": authorizer if isinstance(authorizer, str) else authorizer.uri + "check?a=b", **options}}
+
+
+def admin(g, path):
+    connection = http.client.HTTPConnection("127.0.0.1", g.admin, timeout=20)
+    connection.request("GET", path)
+    return connection.getresponse().read().decode()
+
+
+def metric(g, name, trigger="api"):
+    return int(re.search(rf'^{name}{{[^}}]*trigger="{trigger}"[^}}]*}} (\d+)$', admin(g, "/metrics"), re.M).group(1))
+
+
+class Caller(threading.Thread):
+    """A call in a thread; get() gives the reply."""
+
+    def __init__(self, g, *arguments, **options):
+        super().__init__(target=lambda: setattr(self, "reply", g.call(*arguments, **options)))
+        self.start()
+
+    def get(self):
+        self.join(30)
+        return self.reply
+
+
+def test_an_authorizer_allows_and_hands_over_its_context(gateway, sink, authorizer):
+    current = api("/current/{x}", sink, "current", authentication=custom(authorizer, userData="what the authorizer knows"))
+    current["spec"]["event"] = {"dialect": "Current"}
+    g = gateway(api("/orders/{id}", sink, authentication=custom(authorizer, userData="u"), stage="test"), current)
+    authorizer.answer = lambda request: says("allow", {"user": "abc", "n": 7, "ok": True, "text": "\u00fc\"\\"}, isBase64Encoded=False)
+    assert g.call("POST", "/orders/7?a=1&a=2", b"the body", {"X-Token": "t"})[0] == 200
+    context = {"user": "abc", "n": "7", "ok": "true", "text": "\u00fc\"\\"}
+    (asked,), (request,) = authorizer.taken(), sink.taken()
+    event = asked.json
+    assert (asked.method, asked.path, asked.header("Content-Type")) == ("POST", "/check?a=b", "application/json")
+    assert (event["httpMethod"], event["path"], event["pathParameters"], event["queryStringParameters"]) == ("POST", "/orders/7", {"id": "7"}, {"a": ["1", "2"]})
+    assert event["headers"]["X-Token"] == "t" and event["user_data"] == "u" and (event["body"], event["isBase64Encoded"]) == ("", False)
+    assert event["requestContext"]["stage"] == "test" and event["requestContext"]["requestId"] == request.id and "authorizer" not in event["requestContext"]
+    assert request.json["requestContext"]["authorizer"] == context and "user_data" not in request.json and request.json["body"] == "the body"
+    assert g.call("POST", "/current/7", b"the body")[0] == 200
+    event, request = authorizer.taken()[1].json, sink.taken()[1].json
+    assert strict(event, shapes.APIG)["user_data"] == "what the authorizer knows" and event["body"] == ""
+    assert json.loads(strict(request, shapes.APIG)["user_data"]) == context
+
+
+def test_an_authorizer_denies(gateway, sink, authorizer):
+    g = gateway(api("/f", sink, authentication=custom(authorizer)))
+    authorizer.answer = lambda request: says("deny", {"why": "so"})
+    assert code(g.call("GET", "/f")) == (401, "APIG.0305") == code(g.call("GET", "/f"))
+    assert len(authorizer.taken()) == 2 and sink.all() == [] and metric(g, "sluice_callers_refused_total") == 2
+
+
+@pytest.mark.parametrize("body", [b"", b"allow", b"[]", b"{}", b'{"statusCode": 200}', b'{"statusCode": 200, "body": {"status": "allow"}}', b'{"statusCode": "200", "body": "{\\"status\\":\\"allow\\"}"}',
+                                  b'{"statusCode": 500, "body": "{\\"status\\":\\"allow\\"}"}', b'{"statusCode": 200, "body": "{\\"status\\":\\"Allow\\"}"}', b'{"statusCode": 200, "body": "{\\"status\\":true}"}',
+                                  b'{"statusCode": 200, "body": "{\\"status\\":\\"allow\\",\\"status\\":\\"deny\\"}"}', b'{"statusCode": 200, "body": "{\\"status\\":\\"allow\\",\\"context\\":[]}"}',
+                                  b'{"statusCode": 200, "body": "{\\"status\\":\\"allow\\",\\"context\\":{\\"a\\":{}}}"}', b'{"statusCode": 200, "body": "{\\"status\\":\\"allow\\"}", "isBase64Encoded": true}',
+                                  b'{"statusCode": 200, "body": "\\"allow\\""}', json.dumps({"statusCode": 200, "body": json.dumps({"status": "allow", "context": {"a": "b" * 20000}})}).encode(),
+                                  json.dumps({"statusCode": 200, "body": json.dumps({"status": "allow", "context": {"a": "b" * 2000000}})}).encode()])  # fmt: skip
+def test_a_malformed_answer_of_an_authorizer_lets_nobody_through(gateway, sink, authorizer, body):
+    g = gateway(api("/f", sink, authentication=custom(authorizer, "X-Token", cacheTtl="1h")))
+    authorizer.answer = lambda request: (200, {}, body)
+    assert [code(g.call("GET", "/f", headers={"X-Token": "t"})) for _ in range(2)] == [(500, "APIG.0201")] * 2
+    assert len(authorizer.all()) == 2 and sink.all() == []  # nothing of it was kept
+    g.run.wait_for_output(r"level=warn .*msg=authorizer .*trigger=api .*reason=", 5)
+    assert wait_until("the status says so", lambda: json.loads(admin(g, "/status"))["triggers"][0]["sourceReason"]).startswith("authorizer: ")
+    assert (metric(g, "sluice_authorizer_requests_total"), metric(g, "sluice_authorizer_failures_total")) == (2, 2)
+    authorizer.answer = lambda request: says("allow")
+    assert g.call("GET", "/f", headers={"X-Token": "t"})[0] == 200
+
+
+def test_an_authorizer_that_fails_or_is_slow_or_gone_lets_nobody_through(gateway, sink, authorizer):
+    release = threading.Event()
+    nobody = f"http://127.0.0.1:{free_port()}/"
+    g = gateway(api("/failing", sink, "failing", authentication=custom(authorizer)), api("/gone", sink, "gone", authentication=custom(nobody)),
+                api("/slow", sink, "slow", authentication=custom(authorizer, timeout="1s"), timeout="20s"),
+                api("/together", sink, "together", authentication=custom(authorizer, timeout="20s"), timeout="1s"))  # fmt: skip
+    authorizer.answer = lambda request: (503, {}, b"oops")
+    assert code(g.call("GET", "/failing")) == (502, "APIG.0202") == code(g.call("GET", "/gone"))
+    g.run.wait_for_output("answered 503: oops", 5)
+    authorizer.answer = lambda request: (release.wait(20), says("allow"))[1]
+    assert code(g.call("GET", "/slow")) == (504, "APIG.0203") == code(g.call("GET", "/together"))
+    assert sink.all() == [] and metric(g, "sluice_authorizer_failures_total", "slow") == 1
+    authorizer.answer = lambda request: says("allow")
+    assert [g.call("GET", path)[0] for path in ("/failing", "/slow", "/together")] == [200] * 3
+    release.set()
+
+
+def test_an_authorizers_answers_are_kept_for_a_while(gateway, sink, authorizer):
+    query = {"name": "key", "location": "Query"}
+    g = gateway(api("/f", sink, authentication=custom(authorizer, "X-Token", query, cacheTtl="1h")), api("/brief", sink, "brief", authentication=custom(authorizer, "X-Token", cacheTtl="300ms")))
+    authorizer.answer = lambda request: says("deny" if request.json["headers"]["X-Token"] == "bad" else "allow", {"user": request.json["queryStringParameters"].get("key", "-")})
+    for token, key, status in [("good", "1", 200), ("good", "2", 200), ("bad", "1", 401), ("goo", "d1", 200)]:
+        before = len(authorizer.all())
+        for _ in range(3):
+            assert g.call("GET", f"/f?other={before}&key={key}", headers={"X-Token": token, "X-Other": str(before)})[0] == status
+        assert len(authorizer.all()) == before + 1
+    assert [r.json["requestContext"]["authorizer"]["user"] for r in sink.taken()] == ["1"] * 3 + ["2"] * 3 + ["d1"] * 3
+    before = len(authorizer.all())
+    assert g.call("GET", "/brief", headers={"X-Token": "good"})[0] == 200 and g.call("GET", "/f?k%65y=%31", headers={"x-token": "good"})[0] == 200
+    assert len(authorizer.all()) == before + 1  # /f knows it: decoded it is the same
+    wait_until("the answer expires", lambda: g.call("GET", "/brief", headers={"X-Token": "good"})[0] == 200 and len(authorizer.all()) > before + 1, 10)
+
+
+def test_what_tells_who_calls_must_be_there_and_is_all_of_it(gateway, sink, authorizer):
+    g = gateway(api("/f", sink, authentication=custom(authorizer, "X-Token", {"name": "key", "location": "Query"}, cacheTtl="1h")))
+    for path, headers in [("/f", {}), ("/f?key=1", {}), ("/f", {"X-Token": "t"}), ("/f?key=", {"X-Token": "t"}), ("/f?key=1", {"X-Token": ""}), ("/f?Key=1", {"X-Token": "t"})]:
+        assert code(g.call("GET", path, headers=headers)) == (401, "APIG.0305"), path
+    assert authorizer.all() == [] and sink.all() == []
+    assert g.call("GET", "/f?key=1", headers={"X-Token": "t"})[0] == 200
+    authorizer.answer = lambda request: says("deny")
+    for path, token in [("/f?key=1&key=2", "t"), ("/f?key=1", "t, u"), ("/f?key=1", "T")]:  # another value beside a known one is someone else
+        assert code(g.call("GET", path, headers={"X-Token": token})) == (401, "APIG.0305")
+    with socket.create_connection(("127.0.0.1", g.port), timeout=20) as s:
+        s.sendall(b"GET /f?key=1 HTTP/1.1\r\nHost: a\r\nX-Token: t\r\nX-Token: u\r\nConnection: close\r\n\r\n")
+        assert s.recv(100).split()[1] == b"401"
+    assert len(authorizer.all()) == 5
+
+
+def test_callers_who_are_the_same_share_one_question(gateway, sink, authorizer):
+    release = threading.Event()
+    g = gateway(api("/f", sink, authentication=custom(authorizer, "X-Token", cacheTtl="1h"), timeout="20s"))
+    authorizer.answer = lambda request: (release.wait(20), says("allow"))[1]
+    callers = [Caller(g, "GET", "/f", headers={"X-Token": "ab"[i % 2]}) for i in range(10)]
+    wait_until("all wait", lambda: metric(g, "sluice_requests_in_flight") == 10)
+    release.set()
+    assert [c.get()[0] for c in callers] == [200] * 10 and len(authorizer.all()) == 2 and len(sink.taken()) == 10
+    assert metric(g, "sluice_requests_in_flight") == 0
+    # A failure is shared, too, and forgotten.
+    release.clear()
+    authorizer.answer = lambda request: (release.wait(20), (500, {}, b""))[1]
+    callers = [Caller(g, "GET", "/f", headers={"X-Token": "c"}) for i in range(5)]
+    wait_until("all wait", lambda: metric(g, "sluice_requests_in_flight") == 5)
+    release.set()
+    assert [code(c.get()) for c in callers] == [(502, "APIG.0202")] * 5 and len(authorizer.all()) == 3
+    authorizer.answer = lambda request: says("allow")
+    assert g.call("GET", "/f", headers={"X-Token": "c"})[0] == 200
+
+
+def leave(s):
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    s.close()
+
+
+def test_a_caller_that_waits_for_the_authorizer_has_a_place_and_may_leave(gateway, sink, authorizer):
+    release = threading.Event()
+    g = gateway(api("/f", sink, delivery={"maxInFlight": 2}, authentication=custom(authorizer, "X-Token", cacheTtl="1h"), timeout="20s"))
+    authorizer.answer = lambda request: (release.wait(20), says("allow"))[1]
+    leaves = socket.create_connection(("127.0.0.1", g.port))
+    leaves.sendall(b"GET /f HTTP/1.1\r\nHost: a\r\nX-Token: t\r\n\r\n")
+    wait_until("it waits", lambda: metric(g, "sluice_requests_in_flight") == 1)
+    stays = Caller(g, "GET", "/f", headers={"X-Token": "t"})
+    wait_until("both wait", lambda: metric(g, "sluice_requests_in_flight") == 2)
+    full = g.call("GET", "/f", headers={"X-Token": "u"})
+    assert code(full) == (429, "APIG.0308") and full[1]["Retry-After"] == "1"
+    leave(leaves)
+    wait_until("one place is free", lambda: metric(g, "sluice_requests_in_flight") == 1)
+    release.set()
+    assert stays.get()[0] == 200  # the question was not its alone
+    assert len(sink.taken()) == 1 and metric(g, "sluice_authorizer_requests_total") == 1
+    # When all have left nobody is asked any more.
+    release.clear()
+    leaves = socket.create_connection(("127.0.0.1", g.port))
+    leaves.sendall(b"GET /f HTTP/1.1\r\nHost: a\r\nX-Token: v\r\n\r\n")
+    wait_until("it waits", lambda: metric(g, "sluice_authorizer_requests_total") == 2)
+    leave(leaves)
+    wait_until("its place is free", lambda: metric(g, "sluice_requests_in_flight") == 0)
+    release.set()
+    authorizer.answer = lambda request: says("deny")
+    assert code(g.call("GET", "/f", headers={"X-Token": "v"})) == (401, "APIG.0305")  # the answer that came too late was not kept
+    assert len(sink.taken()) == 1 and metric(g, "sluice_authorizer_failures_total") == 0
+
+
+def test_a_stop_waits_for_the_authorizer(gateway, sink, authorizer):
+    release, came = threading.Event(), threading.Event()
+    g = gateway(api("/f", sink, authentication=custom(authorizer), timeout="20s"))
+    authorizer.answer = lambda request: (came.set(), release.wait(20), says("allow"))[2]
+    waits = Caller(g, "GET", "/f")
+    assert came.wait(10)
+    g.run.signal(15)
+    wait_until("it stops", lambda: "draining" in admin(g, "/readyz"))
+    release.set()
+    assert waits.get()[0] == 200 and g.run.wait(20) == 0 and len(sink.taken()) == 1
+
+
+def test_an_authorizer_over_tls(gateway, sink, tmp_path):
+    import ssl
+    import subprocess
+
+    folder = tmp_path / "secrets" / "ca"
+    folder.mkdir(parents=True)
+    for name in ("server", "other"):
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.pem", "-days", "2", "-subj", "/CN=a", "-addext",
+                        "subjectAltName=IP:127.0.0.1"], cwd=folder, check=True, capture_output=True)  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "server.pem", folder / "server.key")
+    with Sink(lambda request: says("allow"), tls=context) as authorizer:
+        uri = f"https://127.0.0.1:{authorizer.port}/"
+        ca = lambda name: {"name": "ca", "key": f"{name}.pem"}  # noqa: E731
+        g = gateway(api("/good", sink, "good", authentication=custom(uri, caSecretRef=ca("server"))), api("/bad", sink, "bad", authentication=custom(uri, caSecretRef=ca("other"))),
+                    api("/system", sink, "system", authentication=custom(uri)), api("/delivery", sink, "delivery", delivery={"tls": {"caSecretRef": ca("server")}}, authentication=custom(uri)),
+                    options=[f"--secrets={tmp_path / 'secrets'}"])  # fmt: skip
+        assert [g.call("GET", path)[0] for path in ("/good", "/delivery")] == [200, 200]
+        assert [code(g.call("GET", path)) for path in ("/bad", "/system")] == [(502, "APIG.0202")] * 2
+        assert len(authorizer.all()) == 2
+
+
+# ---- IAM ------------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def iam():
+    with Iam() as i:
+        yield i
+
+
+def by_iam(iam, **options):
+    return {"type": "IAM", "iam": {"endpoint": iam.endpoint, **({} if "domains" in options else {"projects": ["p1"]}), **options}}
+
+
+def test_the_emulator_of_iam_as_the_official_client_sees_it(iam):
+    from huaweicloudsdkcore.auth.credentials import GlobalCredentials
+    from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
+    from huaweicloudsdkiam.v3 import IamClient, KeystoneValidateTokenRequest
+
+    def client(secret):
+        return IamClient.new_builder().with_credentials(GlobalCredentials(Iam.ACCESS, secret, "d1")).with_endpoint(iam.endpoint).build()
+
+    token = iam.token(project="p1", user="me")
+    answer = client(Iam.SECRET).keystone_validate_token(KeystoneValidateTokenRequest(x_subject_token=token, nocatalog="true"))
+    assert (answer.x_subject_token, answer.token.user.id, answer.token.project.id, answer.token.project.domain.id, answer.token.catalog) == (token, "me", "p1", "d1", None)
+    assert answer.token.expires_at > answer.token.issued_at
+    whole = client(Iam.SECRET).keystone_validate_token(KeystoneValidateTokenRequest(x_subject_token=iam.token(domain="d2")))
+    assert whole.token.catalog and whole.token.domain.id == "d2" and whole.token.project is None
+    for secret, subject, status in [(Iam.SECRET, "unknown", 404), (Iam.SECRET, iam.token(lifetime=-1), 404), ("wrong", token, 401)]:
+        with pytest.raises(ClientRequestException) as e:
+            client(secret).keystone_validate_token(KeystoneValidateTokenRequest(x_subject_token=subject))
+        assert e.value.status_code == status
+
+
+def test_tokens_that_iam_knows(gateway, sink, iam):
+    current = api("/current", sink, "current", authentication=by_iam(iam))
+    current["spec"]["event"] = {"dialect": "Current"}
+    g = gateway(api("/f", sink, authentication=by_iam(iam)), api("/domain", sink, "domain", authentication=by_iam(iam, domains=["d1", "d9"])), current)
+
+    def call(token, path="/f"):
+        return g.call("GET", path, headers={"X-Auth-Token": token})
+
+    token = iam.token(project="p1", user="me")
+    assert [call(token)[0] for _ in range(3)] == [200] * 3 and len(iam.asked) == 1
+    path, headers = iam.asked[0]
+    assert path == "/v3/auth/tokens?nocatalog=true" and headers["X-Auth-Token"] == headers["X-Subject-Token"] == token
+    who = {"userId": "me", "userName": "name of me", "projectId": "p1", "projectName": "name of p1", "domainId": "d1", "domainName": "name of d1"}
+    assert sink.taken()[0].json["requestContext"]["authorizer"] == who
+    assert call(token, "/current")[0] == 200 and json.loads(strict(sink.taken()[-1].json, shapes.APIG)["user_data"]) == who
+    other, of_domain = iam.token(project="p2"), iam.token(domain="d9")
+    refused = [("unknown", "/f", 401, "APIG.0301"), (iam.token(project="p1", lifetime=-5), "/f", 401, "APIG.0301"), (other, "/f", 403, "APIG.0302"),
+               (iam.token(domain="d1"), "/f", 403, "APIG.0302"), (iam.token(project="p1", domain="d2"), "/domain", 403, "APIG.0302"), (iam.token(domain="d2"), "/domain", 403, "APIG.0302")]  # fmt: skip
+    count = len(sink.all())
+    for token, path, status, error in refused:
+        before = len(iam.asked)
+        assert [code(call(token, path)) for _ in range(2)] == [(status, error)] * 2 and len(iam.asked) == before + 1, (token, path)
+    assert code(g.call("GET", "/f")) == (401, "APIG.0301") and len(sink.all()) == count
+    assert call(other, "/domain")[0] == 200 == call(of_domain, "/domain")[0]
+    assert sink.taken()[-1].json["requestContext"]["authorizer"] == {"userId": "u1", "userName": "name of u1", "domainId": "d9", "domainName": "name of d9"}
+
+
+def test_a_token_is_accepted_until_it_expires_and_not_longer(gateway, sink, iam):
+    g = gateway(api("/f", sink, authentication=by_iam(iam, cacheTtl="1h")), api("/brief", sink, "brief", authentication=by_iam(iam, cacheTtl="300ms")))
+    short, revoked = iam.token(project="p1", lifetime=3), iam.token(project="p1")
+
+    def status(token, path="/f"):
+        return g.call("GET", path, headers={"X-Auth-Token": token})[0]
+
+    assert status(short) == 200 == status(revoked, "/brief") and len(iam.asked) == 2
+    del iam.tokens[revoked]
+    wait_until("the cached answer expires", lambda: status(revoked, "/brief") == 401, 10)
+    wait_until("the token expires", lambda: status(short) == 401, 10)
+    iam.tokens[short]["expires_at"] = "2020-01-01T00:00:00.000000Z"
+    iam.answer = lambda: (200, "application/json", json.dumps({"token": iam.tokens[short]}).encode())
+    assert code(g.call("GET", "/brief", headers={"X-Auth-Token": short})) == (401, "APIG.0307")  # IAM's clock is behind
+
+
+def test_iam_that_is_down_or_someone_else_lets_nobody_through(gateway, sink, iam, secrets):
+    release = threading.Event()
+    g = gateway(api("/f", sink, authentication={**by_iam(iam, timeout="1s"), "tokens": [{"secretRef": ref("token")}]}, timeout="20s"),
+                api("/gone", sink, "gone", authentication={"type": "IAM", "iam": {"endpoint": f"http://127.0.0.1:{free_port()}", "projects": ["p1"]}}), options=[f"--secrets={secrets.parent}", "--log-level=debug"])  # fmt: skip
+    token = iam.token(project="p1")
+
+    def call(path="/f", token=token):
+        return g.call("GET", path, headers={"X-Auth-Token": token})
+
+    assert code(call("/gone")) == (502, "APIG.0202")
+    whole = {"user": {"id": "u"}, "project": {"id": "p1"}, "expires_at": "2099-01-01T00:00:00.000000Z"}
+    for other, error in [((503, "application/json", b"{}"), (502, "APIG.0202")), ((404, "text/html", b"<html>"), (502, "APIG.0202")), ((200, "text/html", b"<html>"), (500, "APIG.0201")),
+                         ((200, "application/json", b"{}"), (500, "APIG.0201")), ((200, "application/json", json.dumps({"token": {**whole, "expires_at": "soon"}}).encode()), (500, "APIG.0201")),
+                         ((200, "application/json", json.dumps({"token": {**whole, "user": {}}}).encode()), (500, "APIG.0201")), ((403, "application/json", b"{}"), (502, "APIG.0202"))]:  # fmt: skip
+        iam.answer = lambda other=other: other
+        assert code(call()) == error, other
+    iam.answer = lambda: release.wait(20) and None
+    assert code(call()) == (504, "APIG.0203")
+    release.set()
+    asked = len(iam.asked)
+    assert call(token="a-token")[0] == 200 and len(iam.asked) == asked  # that of the Secret needs no IAM
+    assert call()[0] == 200 and metric(g, "sluice_authorizer_failures_total") == 8 and metric(g, "sluice_callers_refused_total") == 0
+    assert token not in g.run.output and "a-token" not in g.run.output
+
+
+def test_requests_to_iam_are_signed(gateway, sink, iam, secrets):
+    (secrets / "iam-ak").write_text(Iam.ACCESS)
+    (secrets / "iam-sk").write_text("not yet")
+    keys = {"accessKeySecretRef": ref("iam-ak"), "secretKeySecretRef": ref("iam-sk")}
+    g = gateway(api("/f", sink, authentication=by_iam(iam, cacheTtl="0s", credentials={**keys, "domainId": "d7"})), api("/g", sink, "g", authentication=by_iam(iam, credentials=keys)),
+                api("/self", sink, "self", authentication=by_iam(iam)), options=[f"--secrets={secrets.parent}"])  # fmt: skip
+    token = iam.token(project="p1", text="MII" + "x" * 9500)
+    assert code(g.call("GET", "/f", headers={"X-Auth-Token": token})) == (401, "APIG.0301")
+    (secrets / "iam-sk").write_text(Iam.SECRET)
+    wait_until("the changed key is used", lambda: g.call("GET", "/f", headers={"X-Auth-Token": token})[0] == 200, 20, poll=0.5)
+    assert iam.asked[-1][1]["X-Domain-Id"] == "d7" and "X-Auth-Token" not in iam.asked[-1][1]
+    assert g.call("GET", "/g", headers={"X-Auth-Token": token})[0] == 200
+    before = len(iam.asked)
+    assert code(g.call("GET", "/self", headers={"X-Auth-Token": token})) == (401, "APIG.0301") and len(iam.asked) == before  # too long to ask about itself
+    assert token not in g.run.output
+
+
+# ---- how fast callers go --------------------------------------------------------------------------------------------------------------
+
+
+def limited(reply):
+    assert code(reply) == (429, "APIG.0308")
+    return int(reply[1]["Retry-After"])
+
+
+def test_each_key_has_its_own_rate(gateway, sink, secrets):
+    g = gateway(api("/s", sink, authentication={"type": "App", "keys": KEYS, "codes": [{"secretRef": ref("code")}]}, callerRateLimit={"requests": 2, "period": "1m"}),
+                api("/burst", sink, "burst", authentication={"type": "IAM", "tokens": [{"secretRef": ref("token")}]}, callerRateLimit={"requests": 60, "period": "1m", "burst": 1}),
+                options=[f"--secrets={secrets.parent}"])  # fmt: skip
+    for ak, sk in (("AK1", "secret-1"), ("AK2", "secret-2")):
+        assert [send(g, signed(g.port, "GET", "/s", [("n", n)], ak=ak, sk=sk))[0] for n in range(2)] == [200, 200]
+        assert 25 <= limited(send(g, signed(g.port, "GET", "/s", [("n", 3)], ak=ak, sk=sk))) <= 30
+    assert code(send(g, signed(g.port, "GET", "/s", ak="AK1", sk="wrong")))[0] == 401  # who is not known is not counted
+    code_ = {"X-Apig-AppCode": "app-code"}
+    assert [g.call("GET", "/s", headers=code_)[0] for _ in range(3)] == [200, 200, 429]
+    assert metric(g, "sluice_callers_limited_total") == 3 and len(sink.taken()) == 6
+    # What is asked for is true: after that time it may.
+    token = {"X-Auth-Token": "a-token"}
+    assert g.call("GET", "/burst", headers=token)[0] == 200 and limited(g.call("GET", "/burst", headers=token)) == 1
+    began = time.monotonic()
+    wait_until("it may again", lambda: g.call("GET", "/burst", headers=token)[0] == 200, 10)
+    assert time.monotonic() - began < 3
+
+
+def test_each_address_has_its_own_rate_before_anyone_is_asked(gateway, sink, authorizer):
+    limit = {"requests": 2, "period": "1h", "by": "Address"}
+    g = gateway(api("/f", sink, authentication=custom(authorizer), callerRateLimit=limit), api("/open", sink, "open", callerRateLimit={"requests": 2, "period": "1h"}), options=["--trusted-proxy=127.0.0.0/8"])
+
+    def call(address, path="/f"):
+        return g.call("GET", path, headers={"X-Forwarded-For": address} if address else {})
+
+    for path in ("/f", "/open"):  # without authentication the address is all there is
+        for address in (None, "203.0.113.7", "203.0.113.8", "198.51.100.1, 203.0.113.9", "2001:db8:1:2::1"):
+            assert [call(address, path)[0] for _ in range(2)] == [200, 200], address
+            assert 1790 <= limited(call(address, path)) <= 1800
+        assert limited(call("198.51.100.2, 203.0.113.9", path)) and limited(call("2001:db8:1:2:ffff::7", path))  # what the client itself wrote counts for nothing; a /64 is one
+        assert call("2001:db8:1:3::1", path)[0] == 200
+    assert len(authorizer.all()) == 11
+    authorizer.answer = lambda request: says("deny")
+    assert [code(call("203.0.113.20"))[0] for _ in range(3)] == [401, 401, 429] and len(authorizer.all()) == 13  # guessing is limited as well
+
+
+def test_addresses_are_not_believed_without_a_trusted_proxy(gateway, sink):
+    g = gateway(api("/f", sink, callerRateLimit={"requests": 1, "period": "1h"}))
+    assert g.call("GET", "/f", headers={"X-Forwarded-For": "203.0.113.7"})[0] == 200
+    assert limited(g.call("GET", "/f", headers={"X-Forwarded-For": "203.0.113.8"}))
+
+
+def test_callers_are_who_the_authorizer_or_iam_says(gateway, sink, authorizer, iam):
+    limit = {"requests": 2, "period": "1h"}
+    g = gateway(api("/kept", sink, "kept", authentication=custom(authorizer, "X-Token", cacheTtl="1h"), callerRateLimit=limit),
+                api("/asked", sink, "asked", authentication=custom(authorizer, "X-Token"), callerRateLimit=limit),
+                api("/named", sink, "named", authentication=custom(authorizer, "X-Token", principal="tenant"), callerRateLimit=limit),
+                api("/iam", sink, "iam", authentication=by_iam(iam), callerRateLimit=limit))  # fmt: skip
+    users = {"t1": "me", "t2": "me", "t3": "you"}
+
+    def answer(request):
+        token = request.json["headers"]["X-Token"]
+        return says("deny") if token == "bad" else says("allow", {"user": users[token], "tenant": "all"} if token in users else {})
+
+    authorizer.answer = answer
+    for path in ("/kept", "/asked"):
+        statuses = [(t, g.call("GET", path, headers={"X-Token": t})) for t in ("bad", "t1", "t2", "t1", "t2", "t3", "t3", "t3", "x", "x", "x", "y")]
+        assert [(t, r[0]) for t, r in statuses] == [("bad", 401), ("t1", 200), ("t2", 200), ("t1", 429), ("t2", 429), ("t3", 200), ("t3", 200), ("t3", 429), ("x", 200), ("x", 200), ("x", 429), ("y", 200)], path
+        assert 1790 <= limited(statuses[3][1]) <= 1800
+    assert [g.call("GET", "/named", headers={"X-Token": t})[0] for t in ("t1", "t3", "t2")] == [200, 200, 429]
+    mine, mine_too, yours = iam.token(project="p1", user="me"), iam.token(project="p1", user="me"), iam.token(project="p1", user="you")
+    assert [g.call("GET", "/iam", headers={"X-Auth-Token": t})[0] for t in (mine, mine_too, mine, mine_too, yours)] == [200, 200, 429, 429, 200]
 
 
 # ---- the listener ---------------------------------------------------------------------------------------------------------------------

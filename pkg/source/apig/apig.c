@@ -1,8 +1,13 @@
 #include "source/apig/apig.h"
 
+#include <arpa/inet.h>
 #include <stdio.h>
 
 #include "base/log.h"
+#include "base/random.h"
+#include "source/apig/callers.h"
+
+enum { CALLERS_MOST = 10000 };
 
 /* ---- the spec -------------------------------------------------------------------------------------------------------------------------- */
 
@@ -20,6 +25,20 @@ static bool path_parses(const void *object, struct buf *why)
 }
 
 static const char *const match_names[] = { [APIG_EXACT] = "Exact", [APIG_PREFIX] = "Prefix", NULL };
+static const char *const by_names[] = { [APIG_BY_IDENTITY] = "Identity", [APIG_BY_ADDRESS] = "Address", NULL };
+static const struct field limit_fields[] = {
+        { .name = "requests", .type = FIELD_INT, .offset = offsetof(struct apig_caller_limit, requests), .required = true, .min = 1, .max = 1000000, .help = "Requests in a period." },
+        { .name = "period", .type = FIELD_DURATION, .offset = offsetof(struct apig_caller_limit, period), .fallback = "1s", .min = USEC_SEC, .max = USEC_DAY,
+          .help = "The period, over which the requests are spread evenly." },
+        { .name = "burst", .type = FIELD_INT, .offset = offsetof(struct apig_caller_limit, burst), .min = 1, .max = 1000000,
+          .help = "Requests that may come at once after a rest; by default as many as requests says." },
+        { .name = "by", .type = FIELD_ENUM, .offset = offsetof(struct apig_caller_limit, by), .fallback = "Identity", .values = by_names,
+          .help = "What tells callers apart. Identity: what authentication found out, which is the access key, the AppCode, the token's user or the authorizer's principal; without "
+                  "authentication the address. Address: the client's address, looked at before authentication; of IPv6 the first 64 bits." },
+};
+static const struct type limit_type = { .name = "CallerRateLimit", .help = "How fast each caller may go.", .fields = limit_fields, .fields_n = COUNT_OF(limit_fields),
+                                        .size = sizeof(struct apig_caller_limit) };
+
 static const struct field apig_fields[] = {
         { .name = "path", .type = FIELD_STRING, .offset = offsetof(struct apig_spec, path), .required = true, .min = 1, .max = 512, .pattern = "^/[!-~]*$",
           .format = "a path that begins with /, of printable ASCII",
@@ -36,6 +55,8 @@ static const struct field apig_fields[] = {
           .help = "How long the function may take; then the caller gets 504." },
         { .name = "authentication", .type = FIELD_OBJECT, .offset = offsetof(struct apig_spec, authentication), .object = &apig_authentication_type,
           .help = "Who may call; by default anyone.", .cloud = "auth" },
+        { .name = "callerRateLimit", .type = FIELD_OBJECT, .offset = offsetof(struct apig_spec, caller_limit), .object = &limit_type,
+          .help = "How fast each caller may go; beyond it gets 429 with Retry-After. Ten thousand callers are told apart, by each replica for itself." },
 };
 static const struct rule apig_rules[] = { { .path = "path", .message = "the path must be of literal segments and parameters", .explain = path_parses } };
 const struct type apig_type = { .name = "ApigSource", .help = "HTTP requests, answered with what the function answers.", .fields = apig_fields, .fields_n = COUNT_OF(apig_fields),
@@ -43,52 +64,130 @@ const struct type apig_type = { .name = "ApigSource", .help = "HTTP requests, an
 
 /* ---- the source ------------------------------------------------------------------------------------------------------------------------ */
 
-struct request {                 /* a record of ours */
-        struct record record;
-        const struct apig_spec *spec;
-        struct apig_path *path;  /* borrowed */
-        struct push_request request;     /* its views live as long as the call */
-        char id[40], client[64];
-        bool head;
-};
-
 struct source {
         const struct apig_spec *spec;
         const struct services *services;
         struct apig_path *path;
         struct apig_gate_keeper *keeper;         /* NULL: anyone may call */
-        bool told, stopping, told_closed;
+        struct callers *callers;                 /* NULL: as fast as they like */
+        uint64_t seed;                           /* of hashes of callers */
+        struct push_counts counts;
+        bool told, told_trouble, stopping, told_closed;
 };
+
+static struct source *apig_free(struct source *s)
+{
+        if (!s)
+                return NULL;
+        (void)apig_path_free(s->path);
+        (void)apig_keeper_free(s->keeper);
+        (void)callers_free(s->callers);
+        free(s);
+        return NULL;
+}
+
+static struct judge *judge_of(const struct source *s) { return s->keeper ? apig_keeper_judge(s->keeper) : NULL; }
+
+/* ---- callers --------------------------------------------------------------------------------------------------------------------------- */
+
+static uint64_t address_hash(const struct source *s, struct str client)
+{
+        struct in6_addr a;
+        char text[80];
+
+        (void)snprintf(text, sizeof(text), memchr(client.p, ':', client.n) ? STR_FMT : "::ffff:" STR_FMT, STR_ARG(client));
+        if (inet_pton(AF_INET6, text, &a) != 1)
+                return hash_bytes(s->seed, client);
+        /* One customer of IPv6 has at least a /64. */
+        return hash_bytes(s->seed, IN6_IS_ADDR_V4MAPPED(&a) ? (struct str){ (const char *)&a, 16 } : (struct str){ (const char *)&a, 8 });
+}
+
+static bool within_limit(struct source *s, uint64_t who, struct apig_refusal *refusal, usec now)
+{
+        usec after = s->callers ? callers_take(s->callers, who, now) : 0;
+
+        if (!after)
+                return true;
+        s->counts.limited++;
+        *refusal = (struct apig_refusal){ .status = 429, .code = "APIG.0308", .message = "The throttling threshold has been reached: policy user over ratelimit", .retry_after = after };
+        return false;
+}
+
+static bool limits_by(const struct source *s, enum apig_limit_by by)
+{
+        return s->callers && (s->spec->caller_limit->by == APIG_BY_ADDRESS || !s->keeper) == (by == APIG_BY_ADDRESS);
+}
+
+/* Someone has said whether it may: does it go to the function? */
+static bool goes(struct source *s, struct apig_request *r, usec now)
+{
+        const struct verdict *v = r->verdict;
+
+        if (!v->allowed) {
+                s->counts.refused += v->refusal.status < 500;
+                r->refusal = v->refusal;
+                return false;
+        }
+        return !limits_by(s, APIG_BY_IDENTITY) || within_limit(s, v->caller ? v->caller : r->who, &r->refusal, now);
+}
+
+/* ---- life and state -------------------------------------------------------------------------------------------------------------------- */
+
+static int open_all(struct source *s, struct error *err)
+{
+        const struct apig_spec *spec = s->spec;
+        BUF_AT_END struct buf why = BUF_INIT(1024);
+
+        if (apig_path_new(&s->path, spec->path, spec->match == APIG_PREFIX, &why) < 0)
+                return error_set(err, ERROR_INVALID, "path: %s", why.p ? why.p : "");
+        if (spec->authentication && spec->authentication->type != APIG_NONE && apig_keeper_new(&s->keeper, spec->authentication, s->services, err) < 0)
+                return -1;
+        if (spec->caller_limit) {
+                const struct apig_caller_limit *l = spec->caller_limit;
+                const struct bucket_rate rate = bucket_rate(l->requests, l->period, l->burst ? l->burst : l->requests);
+
+                return callers_new(&s->callers, &rate, CALLERS_MOST, err);
+        }
+        return 0;
+}
 
 static int apig_open(struct source **out, const void *spec, const struct services *services, struct task *wake UNUSED, struct error *err)
 {
-        BUF_AT_END struct buf why = BUF_INIT(1024);
         struct source *s = calloc(1, sizeof(*s));
 
         if (!s)
                 return error_memory(err);
         s->spec = spec;
         s->services = services;
-        if (apig_path_new(&s->path, s->spec->path, s->spec->match == APIG_PREFIX, &why) < 0) {
-                free(s);
-                return error_set(err, ERROR_INVALID, "path: %s", why.p ? why.p : "");
-        }
-        if (s->spec->authentication && s->spec->authentication->type != APIG_NONE && apig_keeper_new(&s->keeper, s->spec->authentication, services, err) < 0) {
-                (void)apig_path_free(s->path);
-                free(s);
+        s->seed = random_seed();
+        if (open_all(s, err) < 0) {
+                (void)apig_free(s);
                 return -1;
         }
         *out = s;
         return 0;
 }
 
-static size_t apig_poll(struct source *s, struct source_event *events, size_t max, usec now UNUSED)
+static size_t apig_poll(struct source *s, struct source_event *events, size_t max, usec now)
 {
+        struct judge *judge = judge_of(s);
+        struct judge_wait *w;
+        const char *trouble;
         size_t n = 0;
 
-        if (!s->told && n < max) {
+        if (judge)
+                judge_turn(judge, now);
+        trouble = judge ? judge_trouble(judge) : NULL;
+        if ((!s->told || s->told_trouble != !!trouble) && n < max) {
                 s->told = true;
-                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_STATE, .state = SOURCE_CONNECTED };
+                s->told_trouble = !!trouble;
+                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_STATE, .state = SOURCE_CONNECTED, .text = trouble };
+        }
+        while (judge && n < max && (w = judge_take(judge))) {
+                struct apig_request *r = CONTAINER_OF(w, struct apig_request, wait);
+
+                r->verdict = TAKE(w->verdict);
+                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_CALL, .call = r->call, .verdict = goes(s, r, now) ? PUSH_DELIVER : PUSH_REPLY };
         }
         if (s->stopping && !s->told_closed && n < max) {
                 s->told_closed = true;
@@ -97,18 +196,14 @@ static size_t apig_poll(struct source *s, struct source_event *events, size_t ma
         return n;
 }
 
-static usec apig_deadline(const struct source *s UNUSED) { return USEC_NEVER; }
-static void apig_stop(struct source *s) { s->stopping = true; }
-
-static struct source *apig_free(struct source *s)
+static usec apig_deadline(const struct source *s)
 {
-        if (!s)
-                return NULL;
-        (void)apig_path_free(s->path);
-        (void)apig_keeper_free(s->keeper);
-        free(s);
-        return NULL;
+        const struct judge *judge = judge_of(s);
+
+        return judge ? judge_deadline(judge) : USEC_NEVER;
 }
+
+static void apig_stop(struct source *s) { s->stopping = true; }
 
 /* ---- requests -------------------------------------------------------------------------------------------------------------------------- */
 
@@ -128,43 +223,90 @@ static unsigned apig_route(struct source *s, const struct push_request *q)
         return score && serves(s->spec, q->method) ? score * 2 + (s->spec->methods.n > 0) : 0;
 }
 
-static enum push_verdict apig_receive(struct source *s, uint64_t call UNUSED, const struct push_request *q, struct record **records, size_t *n, struct push_reply *reply)
-{
-        const char *code, *refusal = s->keeper ? apig_keeper_refuses(s->keeper, q, &code) : NULL;
-        struct request *r;
-
-        if (refusal) {
-                apig_error(reply, 401, code, refusal, q->id);
-                return PUSH_REPLY;
-        }
-        r = calloc(1, sizeof(*r));
-        if (!r) {
-                apig_error(reply, 500, "APIG.0201", "Backend unavailable: out of memory", q->id);
-                return PUSH_REPLY;
-        }
-        r->spec = s->spec;
-        r->path = s->path;
-        r->request = *q;
-        (void)snprintf(r->id, sizeof(r->id), STR_FMT, STR_ARG(q->id));
-        r->request.id = str_of(r->id);
-        (void)snprintf(r->client, sizeof(r->client), STR_FMT, STR_ARG(q->client));
-        r->request.client = str_of(r->client);
-        r->head = str_is(q->method, "HEAD");
-        r->record = (struct record){ .id = r->request.id, .value = q->body, .native = r, .time = clock_wall(s->services->clock) };
-        records[0] = &r->record;
-        *n = 1;
-        return PUSH_DELIVER;
-}
-
 static void retry_header(struct push_reply *reply, usec after)
 {
         if (after > 0)
                 buf_printf(&reply->headers, "Retry-After: %lld\r\n", (long long)((after + USEC_SEC - 1) / USEC_SEC));
 }
 
+static struct apig_request *request_new(struct source *s, uint64_t call, const struct push_request *q)
+{
+        struct apig_request *r = calloc(1, sizeof(*r));
+
+        if (!r)
+                abort(); /* out of memory: a caller that retries is better off with another worker */
+        r->spec = s->spec;
+        r->path = s->path;
+        r->call = call;
+        r->request = *q;
+        (void)snprintf(r->id, sizeof(r->id), STR_FMT, STR_ARG(q->id));
+        r->request.id = str_of(r->id);
+        (void)snprintf(r->client, sizeof(r->client), STR_FMT, STR_ARG(q->client));
+        r->request.client = str_of(r->client);
+        r->record = (struct record){ .id = r->request.id, .value = q->body, .native = r, .time = clock_wall(s->services->clock) };
+        return r;
+}
+
+static void request_free(struct apig_request *r)
+{
+        (void)verdict_release(r->verdict);
+        free(r);
+}
+
+static enum push_verdict refuse(const struct apig_refusal *refusal, const struct push_request *q, struct push_reply *reply)
+{
+        apig_error(reply, refusal->status, refusal->code, refusal->message, q->id);
+        retry_header(reply, refusal->retry_after);
+        return PUSH_REPLY;
+}
+
+/* What is known decides at once; otherwise the call waits until the judge has said. */
+static enum push_verdict ask(struct source *s, struct apig_request *r, const struct apig_caller *caller, struct push_reply *reply)
+{
+        struct judge *judge = judge_of(s);
+        enum push_verdict verdict = PUSH_DELIVER;
+
+        r->who = caller->who;
+        r->verdict = judge_recall(judge, caller->key);
+        if (!r->verdict) {
+                judge_ask(judge, caller->key, caller->shared, &r->wait);
+                return PUSH_HOLD;
+        }
+        if (!goes(s, r, loop_now(s->services->loop))) {
+                verdict = refuse(&r->refusal, &r->request, reply);
+                request_free(r);
+        }
+        return verdict;
+}
+
+static enum push_verdict apig_receive(struct source *s, uint64_t call, const struct push_request *q, struct record **records, size_t *n, struct push_reply *reply)
+{
+        enum apig_admission admission = APIG_ADMITTED;
+        struct apig_caller caller;
+        struct apig_refusal refusal;
+        struct apig_request *r;
+
+        if (limits_by(s, APIG_BY_ADDRESS) && !within_limit(s, address_hash(s, q->client), &refusal, loop_now(s->services->loop)))
+                return refuse(&refusal, q, reply);
+        if (s->keeper) {
+                admission = apig_keeper_check(s->keeper, q, &caller);
+                if (admission == APIG_REFUSED) {
+                        s->counts.refused++;
+                        return refuse(&caller.refusal, q, reply);
+                }
+                if (admission == APIG_ADMITTED && limits_by(s, APIG_BY_IDENTITY) && !within_limit(s, caller.who, &refusal, loop_now(s->services->loop)))
+                        return refuse(&refusal, q, reply);
+        }
+        r = request_new(s, call, q);
+        records[0] = &r->record;
+        *n = 1;
+        return admission == APIG_ASK ? ask(s, r, &caller, reply) : PUSH_DELIVER;
+}
+
 static void apig_finish(struct source *s, uint64_t call UNUSED, struct record *const *records, size_t n UNUSED, const struct push_outcome *o, struct push_reply *reply)
 {
-        struct request *r = CONTAINER_OF(records[0], struct request, record);
+        struct apig_request *r = CONTAINER_OF(records[0], struct apig_request, record);
+        struct judge *judge = judge_of(s);
         BUF_AT_END struct buf why = BUF_INIT(1024);
         struct str id = r->request.id;
 
@@ -180,7 +322,7 @@ static void apig_finish(struct source *s, uint64_t call UNUSED, struct record *c
         case PUSH_FILTERED: apig_error(reply, 404, "APIG.0101", "The API does not exist or has not been published in the environment", id); break;
         case PUSH_FAILED: apig_error(reply, 502, "APIG.0202", "Backend unavailable: the function failed", id); break;
         case PUSH_UNREACHABLE: apig_error(reply, 502, "APIG.0202", "Backend unavailable", id); break;
-        case PUSH_TIMEOUT: apig_error(reply, 504, "APIG.0203", "Backend timeout", id); break;
+        case PUSH_TIMEOUT: apig_error(reply, 504, "APIG.0203", r->wait.question ? "Authorizer timeout" : "Backend timeout", id); break;
         case PUSH_BUSY:
         case PUSH_LIMITED:
                 apig_error(reply, 429, "APIG.0308", "The throttling threshold has been reached", id);
@@ -190,11 +332,26 @@ static void apig_finish(struct source *s, uint64_t call UNUSED, struct record *c
                 apig_error(reply, 503, "APIG.0202", "Backend unavailable", id);
                 retry_header(reply, USEC_SEC);
                 break;
+        case PUSH_REFUSED: (void)refuse(&r->refusal, &r->request, reply); break;
         case PUSH_GONE: break;
         }
         if (o->result != PUSH_ACCEPTED && o->result != PUSH_GONE)
                 log_debug("request", LOG_S("trigger", s->services->trigger->name), LOG_S("request", r->id), LOG_S("reason", o->text ? o->text : ""));
-        free(r);
+        if (judge)
+                judge_forget(judge, &r->wait);
+        request_free(r);
+}
+
+static void apig_counts(const struct source *s, struct push_counts *out)
+{
+        const struct judge *judge = judge_of(s);
+        struct judge_counts asked = { 0 };
+
+        if (judge)
+                judge_counts(judge, &asked);
+        *out = s->counts;
+        out->asked = asked.asked;
+        out->failed = asked.failed;
 }
 
 static usec apig_timeout(const struct source *s) { return s->spec->timeout; }
@@ -208,209 +365,21 @@ static void apig_where(const struct trigger *t, struct buf *b)
 
 /* ---- shapes ---------------------------------------------------------------------------------------------------------------------------- */
 
-/* name → value, with a list where a name comes more than once (Classic), or all of them joined (Current, whose values are single strings). */
-struct pair { struct str name, value; };
-struct pairs { struct pair list[512]; size_t n; struct buf space; bool nocase; };
-
-/* Not the list: it is large. */
-static void pairs_init(struct pairs *p, bool nocase)
-{
-        p->n = 0;
-        p->space = BUF_INIT(262144);
-        p->nocase = nocase;
-}
-
-static bool same_name(const struct pairs *p, size_t a, size_t b)
-{
-        return p->nocase ? str_equal_nocase(p->list[a].name, p->list[b].name) : str_equal(p->list[a].name, p->list[b].name);
-}
-
-static void write_name(struct writer *w, struct str name, bool lower)
-{
-        char text[256];
-
-        if (!lower || name.n > sizeof(text)) {
-                writer_key(w, name);
-                return;
-        }
-        for (size_t i = 0; i < name.n; i++)
-                text[i] = name.p[i] >= 'A' && name.p[i] <= 'Z' ? (char)(name.p[i] | 0x20) : name.p[i];
-        writer_key(w, (struct str){ text, name.n });
-}
-
-static void write_joined(const struct pairs *p, size_t first, struct writer *w)
-{
-        BUF_AT_END struct buf joined = BUF_INIT(1 << 20);
-
-        for (size_t i = first; i < p->n; i++)
-                if (same_name(p, first, i)) {
-                        buf_text(&joined, i == first ? "" : ",");
-                        buf_str(&joined, p->list[i].value);
-                }
-        writer_string(w, buf_view(&joined));
-        w->out->failed = w->out->failed || joined.failed;
-}
-
-static void write_pairs(const struct pairs *p, bool lists, bool lower, struct writer *w)
-{
-        writer_object(w);
-        for (size_t i = 0; i < p->n; i++) {
-                bool before = false, again = false;
-
-                for (size_t k = 0; k < p->n; k++)
-                        if (k != i && same_name(p, i, k))
-                                *(k < i ? &before : &again) = true;
-                if (before)
-                        continue;
-                write_name(w, p->list[i].name, lower);
-                if (!again)
-                        writer_string(w, p->list[i].value);
-                else if (!lists)
-                        write_joined(p, i, w);
-                else {
-                        writer_array(w);
-                        for (size_t k = i; k < p->n; k++)
-                                if (same_name(p, i, k))
-                                        writer_string(w, p->list[k].value);
-                        writer_array_end(w);
-                }
-        }
-        writer_object_end(w);
-}
-
-static void add_pair(struct pairs *p, struct str name, struct str value)
-{
-        if (p->n < COUNT_OF(p->list))
-                p->list[p->n++] = (struct pair){ name, value };
-}
-
-static void note_header(void *cookie, struct str name, struct str value) { add_pair(cookie, name, value); }
-
-/* As UTF-8, whatever it was: two names that a reader of the event takes for one are one. */
-static struct str decoded(struct pairs *p, struct str s, bool plus)
-{
-        size_t from = p->space.n, n;
-
-        buf_unpercent(&p->space, s, plus);
-        n = p->space.n - from;
-        if (!str_is_utf8((struct str){ p->space.p + from, n })) {
-                buf_utf8(&p->space, (struct str){ p->space.p + from, n });
-                from += n;
-        }
-        return (struct str){ p->space.p + from, p->space.n - from };
-}
-
-static void parse_query(struct pairs *p, struct str query)
-{
-        if (!buf_reserve(&p->space, 4 * query.n + 1)) /* once, so that what is decoded stays where it is */
-                return;
-        while (query.n) {
-                struct str value = str_cut(&query, '&'), name = str_cut(&value, '=');
-
-                if (name.n)
-                        add_pair(p, decoded(p, name, true), decoded(p, value, true));
-        }
-}
-
-static void path_parameters(const struct request *r, struct writer *w)
-{
-        struct str values[64];
-        BUF_AT_END struct buf space = BUF_INIT(65536);
-
-        writer_object(w);
-        if (apig_path_match(r->path, r->request.path, values))
-                for (size_t i = 0; i < apig_path_names(r->path); i++) {
-                        buf_reset(&space);
-                        buf_unpercent(&space, values[i], false);
-                        writer_key(w, apig_path_name(r->path, i));
-                        writer_string(w, buf_view(&space));
-                }
-        writer_object_end(w);
-}
-
-static void context(const struct services *services, const struct request *r, bool current, struct writer *w)
-{
-        writer_key(w, STR("requestContext"));
-        writer_object(w);
-        writer_member_text(w, "stage", r->spec->stage);
-        if (current)
-                writer_member_string(w, "sourceIp", r->request.client);
-        writer_member_string(w, "requestId", r->request.id);
-        writer_member_text(w, "apiId", r->spec->api_id ? r->spec->api_id : services->trigger->uid);
-        writer_object_end(w);
-}
-
-static void write_event(const struct services *services, enum dialect dialect, const struct request *r, struct writer *w)
-{
-        struct pairs headers, query;
-        bool current = dialect == DIALECT_CURRENT, base64 = current || !str_is_utf8(r->request.body);
-
-        pairs_init(&headers, true);
-        pairs_init(&query, false);
-        r->request.each_header(&r->request, note_header, &headers);
-        parse_query(&query, r->request.query);
-        writer_object(w);
-        writer_member_string(w, "httpMethod", r->request.method);
-        writer_member_string(w, "path", r->request.path);
-        writer_key(w, STR("pathParameters"));
-        path_parameters(r, w);
-        writer_key(w, STR("queryStringParameters"));
-        write_pairs(&query, !current, false, w);
-        writer_key(w, STR("headers"));
-        write_pairs(&headers, !current, current, w);
-        writer_key(w, STR("body"));
-        if (base64)
-                writer_base64(w, r->request.body);
-        else
-                writer_string(w, r->request.body);
-        writer_member_bool(w, "isBase64Encoded", base64);
-        context(services, r, current, w);
-        if (current)
-                writer_member_text(w, "user_data", "");
-        writer_object_end(w);
-        buf_done(&query.space);
-}
-
 static void apig_encode(const struct services *services, enum dialect dialect, struct record *const *records, size_t n UNUSED, struct writer *w)
 {
-        write_event(services, dialect, records[0]->native, w);
-}
-
-static void apig_describe(const struct record *record, struct writer *w)
-{
-        const struct request *r = record->native;
-        struct pairs headers, query;
-
-        pairs_init(&headers, true);
-        pairs_init(&query, false);
-        r->request.each_header(&r->request, note_header, &headers);
-        parse_query(&query, r->request.query);
-        writer_object(w);
-        writer_member_string(w, "method", r->request.method);
-        writer_member_string(w, "path", r->request.path);
-        writer_key(w, STR("query"));
-        write_pairs(&query, true, false, w);
-        writer_key(w, STR("headers"));
-        write_pairs(&headers, true, true, w);
-        writer_key(w, STR("body"));
-        if (str_is_utf8(r->request.body))
-                writer_string(w, r->request.body);
-        else
-                writer_base64(w, r->request.body);
-        writer_object_end(w);
-        buf_done(&query.space);
+        apig_write_event(services, dialect, records[0]->native, w);
 }
 
 static struct str apig_header(const struct record *record, const char *name)
 {
-        const struct request *r = record->native;
+        const struct apig_request *r = record->native;
 
         return r->request.header(&r->request, name);
 }
 
 static void apig_event(const struct services *services, const struct record *record, struct buf *space, struct cloud_event *e)
 {
-        const struct request *r = record->native;
+        const struct apig_request *r = record->native;
         struct str type = apig_header(record, "Content-Type");
 
         cloudevent_source(services->trigger, NULL, space);
@@ -426,7 +395,7 @@ static void apig_event(const struct services *services, const struct record *rec
 /* ---- previews ------------------------------------------------------------------------------------------------------------------------ */
 
 /* A request made of the document that describe writes; its headers are the document's. */
-struct sample { struct request request; struct apig_path *path; struct buf target, query, body; char *method; const struct node *headers; };
+struct sample { struct apig_request request; struct apig_path *path; struct buf target, query, body; char *method; const struct node *headers; };
 
 static struct str sample_header(const struct push_request *q, const char *name)
 {
@@ -462,7 +431,7 @@ static void apig_sample_free(struct record *record)
 
         if (!record)
                 return;
-        s = CONTAINER_OF(CONTAINER_OF(record, struct request, record), struct sample, request);
+        s = CONTAINER_OF(CONTAINER_OF(record, struct apig_request, record), struct sample, request);
         (void)apig_path_free(s->path);
         buf_done(&s->target);
         buf_done(&s->query);
@@ -477,7 +446,7 @@ static int apig_sample(const void *spec_, const struct services *services, const
         const struct node *method = node_member(document, "method"), *path = node_member(document, "path"), *body = node_member(document, "body");
         BUF_AT_END struct buf why = BUF_INIT(1024);
         struct sample *s = calloc(1, sizeof(*s));
-        struct request *r;
+        struct apig_request *r;
         struct writer w;
 
         if (!s)
@@ -510,7 +479,7 @@ static int apig_sample(const void *spec_, const struct services *services, const
 
 static void apig_origin(const struct trigger *t, struct buf *b) { apig_where(t, b); }
 
-static const struct push_driver push = { .route = apig_route, .receive = apig_receive, .finish = apig_finish, .timeout = apig_timeout, .path = apig_where };
+static const struct push_driver push = { .route = apig_route, .receive = apig_receive, .finish = apig_finish, .timeout = apig_timeout, .path = apig_where, .counts = apig_counts };
 
 const struct driver apig_driver = {
         .name = "apig", .ce_type = "dev.sluice.apig.request", .push = &push, .type = &apig_type, .open = apig_open, .poll = apig_poll, .deadline = apig_deadline, .stop = apig_stop,

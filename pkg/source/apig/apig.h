@@ -2,19 +2,42 @@
  * nothing is queued or tried again. Errors of the gateway's own have Huawei Cloud's codes and shape. */
 #pragma once
 
+#include "source/apig/judge.h"
 #include "source/driver.h"
 
 enum apig_match { APIG_EXACT, APIG_PREFIX };
-enum apig_auth { APIG_NONE, APIG_APP, APIG_IAM };
+enum apig_auth { APIG_NONE, APIG_APP, APIG_IAM, APIG_CUSTOM };
+enum apig_location { APIG_HEADER, APIG_QUERY };
+enum apig_limit_by { APIG_BY_IDENTITY, APIG_BY_ADDRESS };
 struct apig_key { struct secret_ref *access, *secret; };
 struct apig_secret { struct secret_ref *value; };
+struct apig_identity { char *name; int location; };
+struct apig_authorizer {         /* a function that says who may call */
+        char *uri;
+        struct objects identity; /* struct apig_identity: what says who the caller is */
+        char *user_data;
+        char *principal;         /* the member of its context that names the caller */
+        usec cache_ttl, timeout;
+        struct secret_ref *ca;
+};
+struct apig_iam_credentials { struct secret_ref *access, *secret; char *domain_id; };
+struct apig_iam {                /* IAM says whose a token is */
+        char *endpoint;
+        struct apig_iam_credentials *credentials;        /* NULL: each token asks about itself */
+        struct strings projects, domains;
+        usec cache_ttl, timeout;
+        struct secret_ref *ca;
+};
 struct apig_authentication {
         int type;
         struct objects keys;     /* struct apig_key: who may sign */
         struct objects codes;    /* struct apig_secret: AppCodes (App) */
         struct objects tokens;   /* struct apig_secret: X-Auth-Token (IAM) */
+        struct apig_iam *iam;
+        struct apig_authorizer *authorizer;
         usec window;             /* how far X-Sdk-Date may be off */
 };
+struct apig_caller_limit { int64_t requests, burst; usec period; int by; };      /* burst 0: requests */
 struct apig_spec {
         char *path;              /* "/orders/{id}", "/files/{proxy+}" */
         struct strings methods;  /* empty: any */
@@ -22,10 +45,24 @@ struct apig_spec {
         char *stage, *api_id;
         usec timeout;
         struct apig_authentication *authentication;      /* NULL: none */
+        struct apig_caller_limit *caller_limit;          /* NULL: none */
 };
 
 extern const struct type apig_type;
 extern const struct driver apig_driver;
+
+struct apig_request {            /* a record of ours */
+        struct record record;
+        const struct apig_spec *spec;
+        struct apig_path *path;  /* borrowed */
+        struct push_request request;     /* its views live as long as the call */
+        char id[40], client[64];
+        uint64_t call;
+        struct judge_wait wait;  /* while someone else is asked about the caller */
+        struct verdict *verdict; /* what was said; NULL: nobody was asked */
+        struct apig_refusal refusal;  /* status 0: none */
+        uint64_t who;            /* a hash of what tells who calls */
+};
 
 /* ---- paths: "/a/{b}/{rest+}" ---- */
 struct apig_path;
@@ -41,11 +78,38 @@ struct str apig_path_name(const struct apig_path *, size_t);
 struct apig_gate_keeper;
 int apig_keeper_new(struct apig_gate_keeper **, const struct apig_authentication *, const struct services *, struct error *) MUST_CHECK;
 struct apig_gate_keeper *apig_keeper_free(struct apig_gate_keeper *);
-/* NULL: the caller may. Otherwise the error's message, with its code; the status is 401. */
-const char *apig_keeper_refuses(struct apig_gate_keeper *, const struct push_request *, const char **code);
+enum apig_admission { APIG_ADMITTED, APIG_REFUSED, APIG_ASK };
+struct apig_caller {
+        uint64_t who;                    /* not 0: a hash of what tells who it is */
+        struct apig_refusal refusal;          /* APIG_REFUSED */
+        unsigned char key[VERDICT_KEY];  /* APIG_ASK: what the judge is asked about */
+        bool shared;                     /* and whether it says all that matters */
+};
+enum apig_admission apig_keeper_check(struct apig_gate_keeper *, const struct push_request *, struct apig_caller *);
+struct judge *apig_keeper_judge(const struct apig_gate_keeper *);        /* who is asked; NULL: nobody */
 extern const struct type apig_authentication_type;
 
+/* The ways to ask. */
+struct apig_asker {
+        const struct services *services;
+        const struct apig_authorizer *authorizer;
+        const struct apig_iam *iam;
+        struct str access, secret;       /* the values of iam's credentials, as they are now */
+        uint64_t seed;
+};
+#define APIG_IAM_PATH "/v3/auth/tokens"
+#define APIG_IAM_QUERY "nocatalog=true"
+extern const struct type apig_authorizer_type, apig_iam_type;
+extern const struct judge_kind apig_authorizer_kind, apig_iam_kind;      /* the cookie is a struct apig_asker */
+/* The key of what the authorizer's identity members say. false: one is missing. Both with a salt before what is hashed. */
+bool apig_authorizer_key(const struct apig_authorizer *, struct str salt, const struct push_request *, unsigned char key[VERDICT_KEY]);
+void apig_secret_key(struct str salt, struct str secret, unsigned char key[VERDICT_KEY]);
+
 /* ---- shapes ---- */
+void apig_write_event(const struct services *, enum dialect, const struct apig_request *, struct writer *);
+/* The same for an authorizer: without the body, with its user_data. */
+void apig_write_authorizer_event(const struct services *, enum dialect, const struct apig_request *, const char *user_data, struct writer *);
+void apig_describe(const struct record *, struct writer *);
 /* The function's answer as the response. false: it is malformed, and why says how. */
 bool apig_answer(struct str answer, struct push_reply *, struct buf *why) MUST_CHECK;
 /* An error of the gateway: {"error_code", "error_msg", "request_id"}. */

@@ -1,8 +1,11 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+#include "base/random.h"
 #include "huawei/sign.h"
 #include "source/apig/apig.h"
+
+enum { REMEMBERED_MOST = 10000, REMEMBERED_BYTES = 16 << 20, IAM_CONNECTIONS = 16, ANSWER_MOST = 1 << 20 };
 
 /* ---- the spec -------------------------------------------------------------------------------------------------------------------------- */
 
@@ -16,16 +19,21 @@ static const struct field value_fields[] = {
 };
 static const struct type value_type = { .name = "SecretValue", .help = "A value in a Secret.", .fields = value_fields, .fields_n = COUNT_OF(value_fields), .size = sizeof(struct apig_secret) };
 
-static const char *const auth_names[] = { [APIG_NONE] = "None", [APIG_APP] = "App", [APIG_IAM] = "IAM", NULL };
+static const char *const auth_names[] = { [APIG_NONE] = "None", [APIG_APP] = "App", [APIG_IAM] = "IAM", [APIG_CUSTOM] = "Custom", NULL };
 static const struct field authentication_fields[] = {
         { .name = "type", .type = FIELD_ENUM, .offset = offsetof(struct apig_authentication, type), .fallback = "None", .values = auth_names,
-          .help = "None: anyone may call. App: callers sign with an application's key, or send its AppCode. IAM: callers sign with AK and SK, or send a token." },
+          .help = "None: anyone may call. App: callers sign with an application's key, or send its AppCode. IAM: callers sign with AK and SK, or send a token. "
+                  "Custom: a function says who may call." },
         { .name = "keys", .type = FIELD_OBJECTS, .offset = offsetof(struct apig_authentication, keys), .object = &key_type, .max = 16,
           .help = "Keys that requests may be signed with (SDK-HMAC-SHA256); several at once, so that one can be replaced by the next." },
         { .name = "codes", .type = FIELD_OBJECTS, .offset = offsetof(struct apig_authentication, codes), .object = &value_type, .max = 16,
           .help = "AppCodes that requests may carry in X-Apig-AppCode; App only." },
         { .name = "tokens", .type = FIELD_OBJECTS, .offset = offsetof(struct apig_authentication, tokens), .object = &value_type, .max = 16,
           .help = "Tokens that requests may carry in X-Auth-Token; IAM only." },
+        { .name = "iam", .type = FIELD_OBJECT, .offset = offsetof(struct apig_authentication, iam), .object = &apig_iam_type,
+          .help = "Tokens in X-Auth-Token that IAM itself says are valid; IAM only." },
+        { .name = "authorizer", .type = FIELD_OBJECT, .offset = offsetof(struct apig_authentication, authorizer), .object = &apig_authorizer_type,
+          .help = "The function that says who may call; Custom only." },
         { .name = "window", .type = FIELD_DURATION, .offset = offsetof(struct apig_authentication, window), .fallback = "15m", .min = USEC_SEC, .max = USEC_HOUR,
           .help = "How far a signed request's X-Sdk-Date may be from now; an older one may be a replay." },
 };
@@ -34,38 +42,43 @@ static bool some_key(const void *object)
 {
         const struct apig_authentication *a = object;
 
-        return a->type == APIG_NONE || a->keys.n || (a->type == APIG_APP ? a->codes.n : a->tokens.n);
+        return a->type == APIG_NONE || a->keys.n || (a->type == APIG_APP ? a->codes.n > 0 : a->type == APIG_IAM ? a->tokens.n || a->iam : a->authorizer != NULL);
 }
 
 static bool of_its_type(const void *object)
 {
         const struct apig_authentication *a = object;
 
-        return (!a->codes.n || a->type == APIG_APP) && (!a->tokens.n || a->type == APIG_IAM) && (!a->keys.n || a->type != APIG_NONE);
+        return (!a->codes.n || a->type == APIG_APP) && ((!a->tokens.n && !a->iam) || a->type == APIG_IAM) && (!a->keys.n || a->type == APIG_APP || a->type == APIG_IAM) &&
+               (!a->authorizer || a->type == APIG_CUSTOM);
 }
 
 static const struct rule authentication_rules[] = {
-        { .cel = "self.type == 'None' || (has(self.keys) && size(self.keys) > 0) || (self.type == 'App' ? has(self.codes) && size(self.codes) > 0 : has(self.tokens) && size(self.tokens) > 0)",
-          .message = "nobody could call: give keys, or codes (App), or tokens (IAM)", .check = some_key },
-        { .cel = "(!has(self.codes) || size(self.codes) == 0 || self.type == 'App') && (!has(self.tokens) || size(self.tokens) == 0 || self.type == 'IAM') && (!has(self.keys) || size(self.keys) == 0 || "
-                 "self.type != 'None')",
-          .message = "codes need type App, tokens type IAM, keys one of both", .check = of_its_type },
+        { .cel = "self.type == 'None' || (has(self.keys) && size(self.keys) > 0) || (self.type == 'App' ? has(self.codes) && size(self.codes) > 0 : self.type == 'IAM' ? "
+                 "(has(self.tokens) && size(self.tokens) > 0) || has(self.iam) : has(self.authorizer))",
+          .message = "nobody could call: give keys, or codes (App), tokens or iam (IAM), or an authorizer (Custom)", .check = some_key },
+        { .cel = "(!has(self.codes) || size(self.codes) == 0 || self.type == 'App') && (((!has(self.tokens) || size(self.tokens) == 0) && !has(self.iam)) || self.type == 'IAM') && "
+                 "(!has(self.keys) || size(self.keys) == 0 || self.type == 'App' || self.type == 'IAM') && (!has(self.authorizer) || self.type == 'Custom')",
+          .message = "codes need type App, tokens and iam type IAM, keys one of both, authorizer type Custom", .check = of_its_type },
 };
 const struct type apig_authentication_type = { .name = "ApigAuthentication", .help = "Who may call.", .fields = authentication_fields, .fields_n = COUNT_OF(authentication_fields),
                                                .rules = authentication_rules, .rules_n = COUNT_OF(authentication_rules), .size = sizeof(struct apig_authentication) };
 
 /* ---- values in Secrets ------------------------------------------------------------------------------------------------------------------- */
 
-enum { REFS_MOST = 64 };
+enum { REFS_MOST = 2 * 16 + 16 + 16 + 2 };
 static const usec LOOK_EVERY = 5 * USEC_SEC;
 
 struct value { const struct secret_ref *ref; char *text; struct timespec changed; ino_t inode; };
 struct apig_gate_keeper {
         const struct apig_authentication *spec;
         const struct services *services;
-        struct value values[REFS_MOST];  /* keys: access, secret in turn; then codes; then tokens */
+        struct value values[REFS_MOST];  /* keys: access, secret in turn; then codes; then tokens; then IAM's key */
         size_t n;
         usec looked_at;
+        uint64_t salt[2], seed;          /* so that nobody can foresee a key or a hash */
+        struct apig_asker asker;
+        struct judge *judge;             /* NULL: nobody is asked */
 };
 
 static void look_at(struct apig_gate_keeper *k, struct value *v)
@@ -107,7 +120,57 @@ static void look(struct apig_gate_keeper *k)
         k->looked_at = now;
         for (size_t i = 0; i < k->n; i++)
                 look_at(k, &k->values[i]);
+        if (k->spec->iam && k->spec->iam->credentials) {
+                k->asker.access = str_of(k->values[k->n - 2].text);
+                k->asker.secret = str_of(k->values[k->n - 1].text);
+        }
 }
+
+/* ---- whom it asks ------------------------------------------------------------------------------------------------------------------------ */
+
+static int open_judge(struct apig_gate_keeper *k, struct error *err)
+{
+        const struct apig_authorizer *authorizer = k->spec->authorizer;
+        const struct apig_iam *iam = k->spec->iam;
+        const struct secret_ref *ca = authorizer ? authorizer->ca : iam->ca;
+        uint32_t connections = (uint32_t)k->services->trigger->delivery->max_in_flight;
+        BUF_AT_END struct buf url = BUF_INIT(4096), file = BUF_INIT(4096);
+        struct judge_config c = { .services = k->services, .cookie = &k->asker, .most = REMEMBERED_MOST, .bytes_most = REMEMBERED_BYTES,
+                                  .peer = { .connections = connections, .answer_max = ANSWER_MOST, .own_tls = ca || iam } };
+
+        k->asker.services = k->services;
+        k->asker.authorizer = authorizer;
+        k->asker.iam = iam;
+        k->asker.seed = k->seed;
+        if (ca && !k->services->secrets)
+                return error_set(err, ERROR_INVALID, "authentication: Secret %s can't be read from nowhere: say --secrets=DIR", ca->name);
+        if (ca)
+                buf_printf(&file, "%s/%s/%s", k->services->secrets, ca->name, ca->key);
+        c.peer.ca_file = ca ? file.p : NULL;
+        if (authorizer) {
+                c.kind = &apig_authorizer_kind;
+                c.remember = authorizer->cache_ttl;
+                c.timeout = authorizer->timeout;
+                c.peer.url = authorizer->uri;
+                c.peer.headers = STR("Content-Type: application/json\r\n");
+        } else {
+                buf_text(&url, iam->endpoint);
+                while (url.n && url.p[url.n - 1] == '/')
+                        url.n--;
+                buf_text(&url, APIG_IAM_PATH "?" APIG_IAM_QUERY);
+                c.kind = &apig_iam_kind;
+                c.remember = iam->cache_ttl;
+                c.timeout = iam->timeout;
+                c.peer.url = url.p;
+                c.peer.method = "GET";
+                c.peer.headers = STR("Accept: application/json\r\n");
+                c.peer.connections = MIN_OF(connections, (uint32_t)IAM_CONNECTIONS);
+        }
+        return url.failed || file.failed ? error_memory(err) : judge_new(&k->judge, &c, err);
+}
+
+struct judge *apig_keeper_judge(const struct apig_gate_keeper *k) { return k->judge; }
+static struct str salt_of(const struct apig_gate_keeper *k) { return (struct str){ (const char *)k->salt, sizeof(k->salt) }; }
 
 int apig_keeper_new(struct apig_gate_keeper **out, const struct apig_authentication *spec, const struct services *services, struct error *err)
 {
@@ -117,6 +180,9 @@ int apig_keeper_new(struct apig_gate_keeper **out, const struct apig_authenticat
                 return error_memory(err);
         k->spec = spec;
         k->services = services;
+        k->seed = random_seed();
+        k->salt[0] = random_seed();
+        k->salt[1] = random_seed();
         for (size_t i = 0; i < spec->keys.n; i++) {
                 const struct apig_key *key = spec->keys.list[i];
 
@@ -127,6 +193,10 @@ int apig_keeper_new(struct apig_gate_keeper **out, const struct apig_authenticat
                 add_value(k, ((const struct apig_secret *)spec->codes.list[i])->value);
         for (size_t i = 0; i < spec->tokens.n; i++)
                 add_value(k, ((const struct apig_secret *)spec->tokens.list[i])->value);
+        if (spec->iam && spec->iam->credentials) {
+                add_value(k, spec->iam->credentials->access);
+                add_value(k, spec->iam->credentials->secret);
+        }
         look(k);
         for (size_t i = 0; i < k->n; i++)
                 if (!k->values[i].text) {
@@ -135,13 +205,20 @@ int apig_keeper_new(struct apig_gate_keeper **out, const struct apig_authenticat
                         (void)apig_keeper_free(k);
                         return -1;
                 }
+        if ((spec->authorizer || spec->iam) && open_judge(k, err) < 0) {
+                (void)apig_keeper_free(k);
+                return -1;
+        }
         *out = k;
         return 0;
 }
 
 struct apig_gate_keeper *apig_keeper_free(struct apig_gate_keeper *k)
 {
-        for (size_t i = 0; k && i < k->n; i++)
+        if (!k)
+                return NULL;
+        (void)judge_free(k->judge);
+        for (size_t i = 0; i < k->n; i++)
                 free(k->values[i].text);
         free(k);
         return NULL;
@@ -180,7 +257,7 @@ static void count_signed(void *cookie, struct str name, struct str value UNUSED)
                 s->times[i] = (uint8_t)MIN_OF(s->times[i] + str_equal_nocase(s->request->headers[i].name, name), 2);
 }
 
-static const char *check_signature(const struct apig_gate_keeper *k, const struct push_request *q, struct str authorization)
+static const char *check_signature(const struct apig_gate_keeper *k, const struct push_request *q, struct str authorization, struct str *access)
 {
         struct sign_header headers[SIGNED_MOST];
         struct sign_request r = { .method = q->method, .path = q->path, .query = q->query, .headers = headers, .body = q->body };
@@ -198,6 +275,7 @@ static const char *check_signature(const struct apig_gate_keeper *k, const struc
                 return "Incorrect authentication information: X-Sdk-Date is missing or malformed";
         if (at < now - k->spec->window || at > now + k->spec->window)
                 return "Incorrect authentication information: signature expired";
+        *access = a.access;
         secret = secret_of(k, a.access);
         if (!secret)
                 return "Incorrect authentication information: unknown access key";
@@ -223,18 +301,61 @@ static const char *check_signature(const struct apig_gate_keeper *k, const struc
         return sign_equal(str_of(expected), a.signature) ? NULL : "Incorrect authentication information: verify signature failed";
 }
 
-const char *apig_keeper_refuses(struct apig_gate_keeper *k, const struct push_request *q, const char **code)
+static enum apig_admission refuse(struct apig_caller *c, const char *code, const char *message)
 {
-        struct str authorization = q->header(q, "Authorization"), app_code = q->header(q, "X-Apig-AppCode"), token = q->header(q, "X-Auth-Token");
-        const struct apig_authentication *spec = k->spec;
+        c->refusal = (struct apig_refusal){ .status = 401, .code = code, .message = message };
+        return APIG_REFUSED;
+}
 
-        *code = spec->type == APIG_APP ? "APIG.0303" : "APIG.0301";
+static enum apig_admission admit(const struct apig_gate_keeper *k, struct apig_caller *c, struct str who)
+{
+        c->who = hash_bytes(k->seed, who) | 1;
+        return APIG_ADMITTED;
+}
+
+/* Of what the judge is asked about. */
+static enum apig_admission ask(struct apig_caller *c, bool shared)
+{
+        memcpy(&c->who, c->key, sizeof(c->who));
+        c->who |= 1;
+        c->shared = shared;
+        return APIG_ASK;
+}
+
+static enum apig_admission check_custom(const struct apig_gate_keeper *k, const struct push_request *q, struct apig_caller *c)
+{
+        const struct apig_authorizer *a = k->spec->authorizer;
+
+        if (!apig_authorizer_key(a, salt_of(k), q, c->key))
+                return refuse(c, "APIG.0305", "Incorrect authentication information: what tells who calls is missing");
+        return ask(c, a->identity.n > 0);
+}
+
+static enum apig_admission check_token(const struct apig_gate_keeper *k, struct str token, struct apig_caller *c)
+{
+        if (one_of(k, 2 * k->spec->keys.n + k->spec->codes.n, k->spec->tokens.n, token))
+                return admit(k, c, token);
+        if (!k->judge)
+                return refuse(c, "APIG.0301", "Incorrect IAM authentication information: unknown token");
+        apig_secret_key(salt_of(k), token, c->key);
+        return ask(c, true);
+}
+
+enum apig_admission apig_keeper_check(struct apig_gate_keeper *k, const struct push_request *q, struct apig_caller *c)
+{
+        struct str authorization = q->header(q, "Authorization"), app_code = q->header(q, "X-Apig-AppCode"), token = q->header(q, "X-Auth-Token"), access;
+        const struct apig_authentication *spec = k->spec;
+        const char *code = spec->type == APIG_APP ? "APIG.0303" : "APIG.0301", *wrong;
+
         look(k);
+        if (spec->type == APIG_CUSTOM)
+                return check_custom(k, q, c);
         if (spec->type == APIG_APP && app_code.n)
-                return one_of(k, 2 * spec->keys.n, spec->codes.n, app_code) ? NULL : "Incorrect app authentication information: unknown AppCode";
+                return one_of(k, 2 * spec->keys.n, spec->codes.n, app_code) ? admit(k, c, app_code) : refuse(c, code, "Incorrect app authentication information: unknown AppCode");
         if (spec->type == APIG_IAM && token.n)
-                return one_of(k, 2 * spec->keys.n + spec->codes.n, spec->tokens.n, token) ? NULL : "Incorrect IAM authentication information: unknown token";
-        if (authorization.n)
-                return check_signature(k, q, authorization);
-        return spec->type == APIG_APP ? "Incorrect app authentication information: no credentials" : "Incorrect IAM authentication information: no credentials";
+                return check_token(k, token, c);
+        if (!authorization.n)
+                return refuse(c, code, spec->type == APIG_APP ? "Incorrect app authentication information: no credentials" : "Incorrect IAM authentication information: no credentials");
+        wrong = check_signature(k, q, authorization, &access);
+        return wrong ? refuse(c, code, wrong) : admit(k, c, access);
 }

@@ -372,7 +372,8 @@ static int status_of(const struct push_outcome *o, const char **text, usec *retr
                 *text = o->result == PUSH_BUSY ? "too many messages are under way" : o->result == PUSH_LIMITED ? "too many messages a second" : "not ready";
                 *retry_after = MAX_OF(o->retry_after, USEC_SEC);
                 return 503;
-        case PUSH_GONE: break;
+        case PUSH_GONE:
+        case PUSH_REFUSED: break;
         }
         *text = "";
         return 499;

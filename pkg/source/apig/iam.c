@@ -1,0 +1,173 @@
+#include <jansson.h>
+#include <stdio.h>
+
+#include "base/random.h"
+#include "huawei/sign.h"
+#include "source/apig/apig.h"
+
+/* ---- the spec -------------------------------------------------------------------------------------------------------------------------- */
+
+static const struct field credentials_fields[] = {
+        { .name = "accessKeySecretRef", .type = FIELD_OBJECT, .offset = offsetof(struct apig_iam_credentials, access), .required = true, .object = &secret_ref_type, .help = "The access key (AK)." },
+        { .name = "secretKeySecretRef", .type = FIELD_OBJECT, .offset = offsetof(struct apig_iam_credentials, secret), .required = true, .object = &secret_ref_type, .help = "The secret key (SK)." },
+        { .name = "domainId", .type = FIELD_STRING, .offset = offsetof(struct apig_iam_credentials, domain_id), .min = 1, .max = 64, .pattern = "^[A-Za-z0-9_-]+$",
+          .format = "a domain's id", .help = "The domain (account) of the key, sent as X-Domain-Id." },
+};
+static const struct type credentials_type = { .name = "IAMCredentials", .help = "A key whose user may look at tokens of others.", .fields = credentials_fields,
+                                              .fields_n = COUNT_OF(credentials_fields), .size = sizeof(struct apig_iam_credentials) };
+
+#define ID_PATTERN "^[A-Za-z0-9_-]{1,64}$"
+static const struct field iam_fields[] = {
+        { .name = "endpoint", .type = FIELD_STRING, .offset = offsetof(struct apig_iam, endpoint), .required = true, .min = 1, .max = 512,
+          .pattern = "^https?://([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\])(:[0-9]{1,5})?/?$", .format = "http or https URL of a host",
+          .help = "IAM's endpoint, https://iam.REGION.myhuaweicloud.com, or that of any Keystone (v3)." },
+        { .name = "credentials", .type = FIELD_OBJECT, .offset = offsetof(struct apig_iam, credentials), .object = &credentials_type,
+          .help = "The key that requests to IAM are signed with. Without one a token asks about itself, which tokens of more than 7 KiB can't." },
+        { .name = "projects", .type = FIELD_STRINGS, .offset = offsetof(struct apig_iam, projects), .max = 256, .pattern = ID_PATTERN, .format = "a project's id", .help = "The ids of the projects whose tokens are accepted." },
+        { .name = "domains", .type = FIELD_STRINGS, .offset = offsetof(struct apig_iam, domains), .max = 256, .pattern = ID_PATTERN, .format = "a domain's id",
+          .help = "The ids of the domains (accounts) whose tokens are accepted: those for the domain, and those for any of its projects." },
+        { .name = "cacheTtl", .type = FIELD_DURATION, .offset = offsetof(struct apig_iam, cache_ttl), .fallback = "5m", .max = USEC_HOUR,
+          .help = "How long what IAM said about a token holds, at most until it expires; a token that is revoked is accepted for as long. 0s: IAM is asked about each request." },
+        { .name = "timeout", .type = FIELD_DURATION, .offset = offsetof(struct apig_iam, timeout), .fallback = "5s", .min = USEC_MSEC, .max = USEC_MINUTE,
+          .help = "How long IAM may take; it is part of the time that the source's timeout allows for all." },
+        { .name = "caSecretRef", .type = FIELD_OBJECT, .offset = offsetof(struct apig_iam, ca), .object = &secret_ref_type, .help = "The authorities (PEM) that vouch for IAM; by default the system's." },
+};
+
+static bool someone_only(const void *object)
+{
+        const struct apig_iam *i = object;
+
+        return i->projects.n || i->domains.n;
+}
+
+static const struct rule iam_rules[] = {
+        { .cel = "(has(self.projects) && size(self.projects) > 0) || (has(self.domains) && size(self.domains) > 0)", .check = someone_only,
+          .message = "give projects or domains: otherwise every user of the cloud could call" },
+};
+const struct type apig_iam_type = { .name = "IAM", .help = "Tokens that IAM says are valid.", .fields = iam_fields, .fields_n = COUNT_OF(iam_fields), .rules = iam_rules,
+                                    .rules_n = COUNT_OF(iam_rules), .size = sizeof(struct apig_iam) };
+
+/* ---- the question and the answer: GET /v3/auth/tokens --------------------------------------------------------------------------------------- */
+
+static void sign(const struct apig_asker *a, struct str token, struct buf *headers)
+{
+        const char *domain = a->iam->credentials->domain_id;
+        struct str host = str_of(strstr(a->iam->endpoint, "://") + 3);
+        char date[20], signature[65];
+        BUF_AT_END struct buf now = BUF_INIT(64);
+        struct sign_header signed_headers[] = { { STR("host"), str_cut(&host, '/') }, { STR("x-sdk-date"), { date, 16 } }, { STR("x-subject-token"), token }, { STR("x-domain-id"), str_of(domain) } };
+        const struct sign_request r = { .method = STR("GET"), .path = STR(APIG_IAM_PATH), .query = STR(APIG_IAM_QUERY), .headers = signed_headers, .headers_n = domain ? 4 : 3 };
+        size_t n = 0;
+
+        time_format(&now, clock_wall(a->services->clock) / USEC_SEC * USEC_SEC);
+        for (size_t i = 0; i < now.n && n < 16; i++)
+                if (now.p[i] != '-' && now.p[i] != ':')
+                        date[n++] = now.p[i];
+        sign_request(&r, (struct str){ date, n }, a->secret, signature);
+        if (domain)
+                buf_printf(headers, "X-Domain-Id: %s\r\n", domain);
+        buf_printf(headers, "X-Sdk-Date: %.16s\r\nAuthorization: SDK-HMAC-SHA256 Access=" STR_FMT ", SignedHeaders=host;%sx-sdk-date;x-subject-token, Signature=%s\r\n", date, STR_ARG(a->access),
+                   domain ? "x-domain-id;" : "", signature);
+}
+
+/* Without a key of ours the token asks about itself. */
+static void write_question(void *cookie, const struct judge_wait *w, struct buf *headers, struct buf *body UNUSED)
+{
+        const struct push_request *q = &CONTAINER_OF(w, struct apig_request, wait)->request;
+        const struct apig_asker *a = cookie;
+        struct str token = q->header(q, "X-Auth-Token");
+
+        buf_printf(headers, "X-Subject-Token: " STR_FMT "\r\n", STR_ARG(token));
+        if (a->iam->credentials)
+                sign(a, token, headers);
+        else
+                buf_printf(headers, "X-Auth-Token: " STR_FMT "\r\n", STR_ARG(token));
+}
+
+static bool listed(const struct strings *list, const char *id)
+{
+        for (size_t i = 0; id && i < list->n; i++)
+                if (strcmp(list->list[i], id) == 0)
+                        return true;
+        return false;
+}
+
+static void member(struct writer *w, const char *name, json_t *object, const char *key)
+{
+        const char *value = json_string_value(json_object_get(object, key));
+
+        if (!value)
+                return;
+        writer_key(w, str_of(name));
+        writer_string(w, str_of(value));
+}
+
+static void write_context(json_t *user, json_t *project, json_t *domain, struct buf *out)
+{
+        struct writer w;
+
+        writer_init(&w, out);
+        writer_object(&w);
+        member(&w, "userId", user, "id");
+        member(&w, "userName", user, "name");
+        member(&w, "projectId", project, "id");
+        member(&w, "projectName", project, "name");
+        member(&w, "domainId", domain, "id");
+        member(&w, "domainName", domain, "name");
+        writer_object_end(&w);
+}
+
+static struct verdict *refuse(int status, const char *code, const char *message)
+{
+        struct verdict *v = verdict_refuse(status, code, message);
+
+        v->lasting = true;
+        return v;
+}
+
+static struct verdict *judge_token(const struct apig_asker *a, json_t *token, usec now, struct buf *why)
+{
+        json_t *user = json_object_get(token, "user"), *project = json_object_get(token, "project");
+        json_t *domain = project ? json_object_get(project, "domain") : json_object_get(token, "domain");
+        const char *expires = json_string_value(json_object_get(token, "expires_at")), *user_id = json_string_value(json_object_get(user, "id"));
+        usec until, wall = clock_wall(a->services->clock);
+        BUF_AT_END struct buf context = BUF_INIT(16384);
+        struct verdict *v;
+
+        if (!user_id || !expires || !time_parse(str_of(expires), &until)) {
+                buf_text(why, "its answer has no token with user.id and expires_at");
+                return NULL;
+        }
+        if (until <= wall)
+                return refuse(401, "APIG.0307", "The token must be updated");
+        if (!listed(&a->iam->projects, json_string_value(json_object_get(project, "id"))) && !listed(&a->iam->domains, json_string_value(json_object_get(domain, "id"))))
+                return refuse(403, "APIG.0302", "The IAM user is not authorized to access the API");
+        write_context(user, project, domain, &context);
+        if (context.failed) {
+                buf_text(why, "its answer is too long");
+                return NULL;
+        }
+        v = verdict_new(buf_view(&context));
+        v->allowed = v->lasting = true;
+        v->until = now + (until - wall);
+        v->caller = hash_bytes(a->seed, str_of(user_id)) | 1;
+        return v;
+}
+
+/* What is no JSON object does not come from IAM, but from a wrong address or a proxy: it says nothing about the token. */
+static struct verdict *read_answer(void *cookie, const struct http_completion *c, usec now, struct buf *why)
+{
+        json_t *root = c->body_cut ? NULL : json_loadb(c->body.p, c->body.n, JSON_REJECT_DUPLICATES, NULL);
+        struct verdict *v = NULL;
+
+        if (json_is_object(root) && (c->status == 401 || c->status == 404))
+                v = refuse(401, "APIG.0301", "Incorrect IAM authentication information: decrypt token fail");
+        else if (json_is_object(root) && c->status == 200)
+                v = judge_token(cookie, json_object_get(root, "token"), now, why);
+        else
+                buf_printf(why, "it answered %d: %.*s", c->status, (int)MIN_OF(c->body.n, (size_t)160), c->body.p ? c->body.p : "");
+        json_decref(root);
+        return v;
+}
+
+const struct judge_kind apig_iam_kind = { .name = "iam", .code = "APIG.0301", .write = write_question, .read = read_answer };

@@ -1,0 +1,288 @@
+#include "source/apig/judge.h"
+
+#include <stdio.h>
+
+#include "base/log.h"
+#include "base/table.h"
+
+enum { MESSAGE_MOST = 8 << 20, HEADERS_MOST = HTTP_HEADROOM };
+static const usec TROUBLE_LASTS = 10 * USEC_SEC; /* so that one that fails now and then does not flap */
+
+struct judge_question {          /* its address is the request's tag */
+        struct judge_question *next, *previous;  /* by deadline: all have the same time */
+        UT_hash_handle hh;       /* of those that are shared */
+        unsigned char key[VERDICT_KEY];
+        bool shared, sent;
+        usec deadline;
+        struct buf message;
+        struct judge_wait *waiting;
+};
+
+struct judge {
+        struct judge_config config;
+        struct http_target *target;
+        struct verdicts *verdicts;       /* NULL: nothing is remembered */
+        struct judge_question *first, *last, *shared;
+        struct judge_question *unsent;   /* from this one on */
+        struct judge_wait *decided, **decided_last;
+        struct judge_counts counts;
+        usec failed_at, said_at;         /* the last failure, the last line about one */
+        uint64_t unsaid;
+        char trouble[256];
+};
+
+/* ---- who waits ------------------------------------------------------------------------------------------------------------------------- */
+
+static void wait_for(struct judge_question *q, struct judge_wait *w)
+{
+        w->question = q;
+        w->previous = NULL;
+        w->next = q->waiting;
+        if (w->next)
+                w->next->previous = w;
+        q->waiting = w;
+}
+
+static void stop_waiting(struct judge_wait *w)
+{
+        *(w->previous ? &w->previous->next : &w->question->waiting) = w->next;
+        if (w->next)
+                w->next->previous = w->previous;
+        w->question = NULL;
+        w->next = w->previous = NULL;
+}
+
+static void question_free(struct judge *j, struct judge_question *q)
+{
+        *(q->previous ? &q->previous->next : &j->first) = q->next;
+        *(q->next ? &q->next->previous : &j->last) = q->previous;
+        if (q->shared && j->shared)
+                HASH_DEL(j->shared, q);
+        if (j->unsent == q)
+                j->unsent = q->next;
+        buf_done(&q->message);
+        free(q);
+}
+
+static void cancel(struct judge *j, struct judge_question *q)
+{
+        if (q->sent)
+                j->config.services->http.ops->cancel(j->config.services->http.cookie, (uintptr_t)q);
+        question_free(j, q);
+}
+
+/* Takes the verdict. */
+static void decide(struct judge *j, struct judge_question *q, struct verdict *v)
+{
+        for (struct judge_wait *w = q->waiting, *next; w; w = next) {
+                next = w->next;
+                *w = (struct judge_wait){ .verdict = verdict_hold(v) };
+                *j->decided_last = w;
+                j->decided_last = &w->next;
+        }
+        (void)verdict_release(v);
+        question_free(j, q);
+}
+
+struct judge_wait *judge_take(struct judge *j)
+{
+        struct judge_wait *w = j->decided;
+
+        if (!w)
+                return NULL;
+        if (!(j->decided = w->next))
+                j->decided_last = &j->decided;
+        w->next = NULL;
+        return w;
+}
+
+void judge_forget(struct judge *j, struct judge_wait *w)
+{
+        struct judge_question *q = w->question;
+
+        if (q) {
+                stop_waiting(w);
+                if (!q->waiting)
+                        cancel(j, q);
+                return;
+        }
+        if (!w->verdict)
+                return;
+        for (struct judge_wait **at = &j->decided; *at; at = &(*at)->next)
+                if (*at == w) {
+                        *at = w->next;
+                        if (j->decided_last == &w->next)
+                                j->decided_last = at;
+                        break;
+                }
+        w->next = NULL;
+        w->verdict = verdict_release(w->verdict);
+}
+
+/* ---- what goes wrong ------------------------------------------------------------------------------------------------------------------- */
+
+/* A line a second at most. */
+static void say(struct judge *j, const char *why)
+{
+        const struct trigger *t = j->config.services->trigger;
+        usec now = clock_monotonic(j->config.services->clock);
+
+        j->counts.failed++;
+        j->failed_at = now;
+        (void)snprintf(j->trouble, sizeof(j->trouble), "%s: %s", j->config.kind->name, why);
+        if (j->said_at && now - j->said_at < USEC_SEC) {
+                j->unsaid++;
+                return;
+        }
+        log_warn(j->config.kind->name, LOG_S("namespace", t->namespace_), LOG_S("trigger", t->name), LOG_S("reason", why), LOG_I("unsaid", j->unsaid));
+        j->said_at = now;
+        j->unsaid = 0;
+}
+
+static struct verdict *unreachable(void) { return verdict_refuse(502, "APIG.0202", "Authorizer unavailable"); }
+static struct verdict *too_late(void) { return verdict_refuse(504, "APIG.0203", "Authorizer timeout"); }
+
+/* ---- questions ------------------------------------------------------------------------------------------------------------------------- */
+
+struct verdict *judge_recall(struct judge *j, const unsigned char key[VERDICT_KEY])
+{
+        struct verdict *v = j->verdicts ? verdicts_find(j->verdicts, key, clock_monotonic(j->config.services->clock)) : NULL;
+
+        return v ? verdict_hold(v) : NULL;
+}
+
+static int submit(struct judge *j, struct judge_question *q, struct error *err)
+{
+        BUF_AT_END struct buf headers = BUF_INIT(HEADERS_MOST);
+        struct http_request request = { .target = j->target, .message = &q->message };
+        const struct http *http = &j->config.services->http;
+
+        if (buf_reserve(&q->message, HTTP_HEADROOM))
+                q->message.n = HTTP_HEADROOM;
+        j->config.kind->write(j->config.cookie, q->waiting, &headers, &q->message);
+        if (headers.failed)
+                return error_set(err, ERROR_INVALID, "the request to it would have too long headers");
+        request.headers = buf_view(&headers);
+        return http->ops->submit(http->cookie, (uintptr_t)q, &request, err);
+}
+
+void judge_ask(struct judge *j, const unsigned char key[VERDICT_KEY], bool shared, struct judge_wait *w)
+{
+        struct judge_question *q = NULL;
+
+        shared = shared && j->verdicts;
+        if (shared)
+                HASH_FIND(hh, j->shared, key, VERDICT_KEY, q);
+        if (q) {
+                wait_for(q, w);
+                return;
+        }
+        q = calloc(1, sizeof(*q));
+        if (!q)
+                abort(); /* out of memory: a caller that retries is better off with another worker */
+        memcpy(q->key, key, VERDICT_KEY);
+        q->shared = shared;
+        q->deadline = clock_monotonic(j->config.services->clock) + j->config.timeout;
+        q->message.max = MESSAGE_MOST;
+        q->previous = j->last;
+        *(q->previous ? &q->previous->next : &j->first) = q;
+        j->last = q;
+        if (shared)
+                HASH_ADD(hh, j->shared, key, VERDICT_KEY, q);
+        if (!j->unsent)
+                j->unsent = q;
+        wait_for(q, w);
+}
+
+static void send_questions(struct judge *j)
+{
+        struct error err;
+
+        for (struct judge_question *q = j->unsent; q; q = j->unsent) {
+                j->unsent = q->next;
+                j->counts.asked++;
+                q->sent = submit(j, q, &err) == 0;
+                if (q->sent)
+                        continue;
+                say(j, err.text);
+                decide(j, q, err.kind == ERROR_INVALID ? verdict_refuse(401, j->config.kind->code, "Incorrect authentication information: it is too long") : unreachable());
+        }
+}
+
+static void answered(struct judge *j, const struct http_completion *c, usec now)
+{
+        struct judge_question *q = (struct judge_question *)(uintptr_t)c->tag;
+        BUF_AT_END struct buf why = BUF_INIT(1024);
+        struct verdict *v;
+        usec until;
+
+        if (c->failed) {
+                say(j, c->error.text);
+                decide(j, q, unreachable());
+                return;
+        }
+        v = j->config.kind->read(j->config.cookie, c, now, &why);
+        if (!v) {
+                say(j, why.p ? why.p : "out of memory");
+                v = c->status >= 200 && c->status <= 299 ? verdict_refuse(500, "APIG.0201", "Authorizer unavailable: its answer is malformed") : unreachable();
+        }
+        if (v->lasting && now - j->failed_at >= TROUBLE_LASTS)
+                j->trouble[0] = 0;
+        until = j->config.remember < v->until - now ? now + j->config.remember : v->until;
+        if (v->lasting && q->shared && until > now)
+                verdicts_keep(j->verdicts, q->key, v, until);
+        decide(j, q, v);
+}
+
+void judge_turn(struct judge *j, usec now)
+{
+        const struct http *http = &j->config.services->http;
+        struct http_completion c;
+
+        send_questions(j);
+        while (j->first && http->ops->take(http->cookie, &c))
+                answered(j, &c, now);
+        while (j->first && now >= j->first->deadline) {
+                struct judge_question *q = j->first;
+
+                say(j, "no answer in time");
+                http->ops->cancel(http->cookie, (uintptr_t)q);
+                decide(j, q, too_late());
+        }
+}
+
+usec judge_deadline(const struct judge *j) { return j->decided || j->unsent ? 0 : j->first ? j->first->deadline : USEC_NEVER; }
+const char *judge_trouble(const struct judge *j) { return j->trouble[0] ? j->trouble : NULL; }
+void judge_counts(const struct judge *j, struct judge_counts *out) { *out = j->counts; }
+
+/* ---- life ------------------------------------------------------------------------------------------------------------------------------ */
+
+int judge_new(struct judge **out, const struct judge_config *config, struct error *err)
+{
+        const struct http_peers *peers = &config->services->peers;
+        struct judge *j = calloc(1, sizeof(*j));
+
+        if (!j)
+                return error_memory(err);
+        j->config = *config;
+        j->decided_last = &j->decided;
+        if ((config->remember > 0 && verdicts_new(&j->verdicts, config->most, config->bytes_most, err) < 0) || peers->ops->open(peers->cookie, &j->target, &config->peer, err) < 0) {
+                (void)verdicts_free(j->verdicts);
+                free(j);
+                return error_wrap(err, "%s %s", config->kind->name, config->peer.url);
+        }
+        *out = j;
+        return 0;
+}
+
+struct judge *judge_free(struct judge *j)
+{
+        if (!j)
+                return NULL;
+        while (j->first)
+                cancel(j, j->first);
+        j->config.services->peers.ops->close(j->config.services->peers.cookie, j->target);
+        (void)verdicts_free(j->verdicts);
+        free(j);
+        return NULL;
+}

@@ -1,0 +1,454 @@
+/* Whoever is asked is the test's own: requests are taken down, answers come when told. Who is asked in earnest stands in tests/integration. */
+#include "source/apig/judge.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "base/log.h"
+#include "base/random.h"
+#include "source/apig/apig.h"
+
+#include <cmocka.h>
+
+static char name[] = "api", namespace_[] = "shop";
+static struct trigger trigger_ = { .name = name, .namespace_ = namespace_ };
+static struct services services;
+static struct judge *judge;
+
+static usec monotonic_now, wall_now;
+static usec test_wall(void *cookie UNUSED) { return wall_now; }
+static usec test_monotonic(void *cookie UNUSED) { return monotonic_now; }
+static const struct clock test_clock = { .wall = test_wall, .monotonic = test_monotonic };
+
+/* ---- the way out ------------------------------------------------------------------------------------------------------------------------ */
+
+enum { ASKED_MOST = 4096 };
+static struct { uint64_t tag; char body[64]; bool answered, cancelled, taken, fails; const char *answer; int status; } asked[ASKED_MOST];
+static size_t asked_n, targets;
+static bool refuse_submit;
+
+static int submit(void *cookie UNUSED, uint64_t tag, const struct http_request *q, struct error *err)
+{
+        if (refuse_submit)
+                return error_set(err, ERROR_INVALID, "too long");
+        assert_true(asked_n < ASKED_MOST && q->message->n >= HTTP_HEADROOM);
+        memset(&asked[asked_n], 0, sizeof(asked[0]));
+        asked[asked_n].tag = tag;
+        (void)snprintf(asked[asked_n++].body, sizeof(asked[0].body), "%.*s", (int)(q->message->n - HTTP_HEADROOM), q->message->p + HTTP_HEADROOM);
+        return 0;
+}
+
+static void cancel(void *cookie UNUSED, uint64_t tag)
+{
+        for (size_t i = 0; i < asked_n; i++)
+                if (asked[i].tag == tag && !asked[i].taken && !asked[i].cancelled) {
+                        asked[i].cancelled = true;
+                        return;
+                }
+        fail();
+}
+
+static bool take(void *cookie UNUSED, struct http_completion *out)
+{
+        for (size_t i = 0; i < asked_n; i++) {
+                if (!asked[i].answered || asked[i].taken || asked[i].cancelled)
+                        continue;
+                asked[i].taken = true;
+                *out = (struct http_completion){ .tag = asked[i].tag, .failed = asked[i].fails, .status = asked[i].status, .body = str_of(asked[i].answer) };
+                (void)snprintf(out->error.text, sizeof(out->error.text), "nobody there");
+                return true;
+        }
+        return false;
+}
+
+static int open_peer(void *cookie UNUSED, struct http_target **out, const struct http_peer *peer, struct error *err UNUSED)
+{
+        assert_string_equal(peer->url, "http://judge/");
+        *out = NULL;
+        targets++;
+        return 0;
+}
+
+static void close_peer(void *cookie UNUSED, struct http_target *target UNUSED) { targets--; }
+
+static const struct http_ops http_ops = { submit, cancel, take };
+static const struct http_peers_ops peers_ops = { open_peer, close_peer };
+
+static void answer(size_t i, int status, const char *text)
+{
+        assert_true(i < asked_n && !asked[i].cancelled);
+        asked[i].answered = true;
+        asked[i].status = status;
+        asked[i].answer = text;
+}
+
+/* ---- a judge ------------------------------------------------------------------------------------------------------------------------------ */
+
+struct someone { struct judge_wait wait; unsigned n; };
+
+static void write_question(void *cookie UNUSED, const struct judge_wait *w, struct buf *headers UNUSED, struct buf *body) { buf_printf(body, "%u", CONTAINER_OF(w, const struct someone, wait)->n); }
+
+/* "allow", "deny", "short" (an allow of 10 s), or nothing to go by. */
+static struct verdict *read_answer(void *cookie UNUSED, const struct http_completion *c, usec now, struct buf *why)
+{
+        struct verdict *v;
+
+        if (c->status != 200 || str_is(c->body, "?")) {
+                buf_text(why, "what?");
+                return NULL;
+        }
+        v = str_is(c->body, "deny") ? verdict_refuse(401, "APIG.0305", "denied") : verdict_new((struct str){ 0 });
+        v->allowed = !str_is(c->body, "deny");
+        v->lasting = true;
+        if (str_is(c->body, "short"))
+                v->until = now + 10 * USEC_SEC;
+        return v;
+}
+
+static const struct judge_kind kind = { .name = "judge", .code = "APIG.0305", .write = write_question, .read = read_answer };
+
+static void begin(usec remember)
+{
+        struct judge_config c = { .services = &services, .kind = &kind, .peer = { .url = "http://judge/" }, .remember = remember, .timeout = 5 * USEC_SEC, .most = 100, .bytes_most = 1 << 20 };
+        struct error err;
+
+        services = (struct services){ .clock = &test_clock, .trigger = &trigger_, .http = { &http_ops, NULL }, .peers = { &peers_ops, NULL } };
+        asked_n = 0;
+        refuse_submit = false;
+        monotonic_now = USEC_HOUR;
+        assert_int_equal(judge_new(&judge, &c, &err), 0);
+        assert_int_equal(targets, 1);
+}
+
+static void end(void)
+{
+        judge = judge_free(judge);
+        assert_int_equal(targets, 0);
+}
+
+static const unsigned char *key(unsigned n)
+{
+        static unsigned char k[VERDICT_KEY];
+
+        memcpy(k, &n, sizeof(n));
+        return k;
+}
+
+static void ask(struct someone *s, unsigned n, bool shared)
+{
+        *s = (struct someone){ .n = n };
+        judge_ask(judge, key(n), shared, &s->wait);
+}
+
+static void turn(void) { judge_turn(judge, monotonic_now); }
+
+/* 200: allowed; otherwise the refusal's status; 0: not decided, or not the next. */
+static int decided(struct someone *s)
+{
+        int status;
+
+        if (judge_take(judge) != &s->wait)
+                return 0;
+        status = s->wait.verdict->allowed ? 200 : s->wait.verdict->refusal.status;
+        s->wait.verdict = verdict_release(s->wait.verdict);
+        return status;
+}
+
+static bool known(unsigned n)
+{
+        struct verdict *v = judge_recall(judge, key(n));
+
+        (void)verdict_release(v);
+        return v != NULL;
+}
+
+static void an_answer_decides_and_is_remembered(void **state UNUSED)
+{
+        static const struct { const char *text; int status; } answers[] = { { "allow", 200 }, { "deny", 401 } };
+        struct someone s;
+
+        begin(USEC_MINUTE);
+        for (unsigned i = 0; i < COUNT_OF(answers); i++) {
+                ask(&s, i, true);
+                assert_int_equal(asked_n, i);
+                assert_int_equal(judge_deadline(judge), 0);       /* it is asked at once */
+                turn();
+                assert_int_equal(asked_n, i + 1);
+                assert_string_equal(asked[i].body, i ? "1" : "0");
+                assert_int_equal(judge_deadline(judge), monotonic_now + 5 * USEC_SEC);
+                assert_null(judge_take(judge));
+                answer(i, 200, answers[i].text);
+                turn();
+                assert_int_equal(decided(&s), answers[i].status);
+                assert_int_equal(judge_deadline(judge), USEC_NEVER);
+                assert_true(known(i));
+                assert_null(judge_trouble(judge));
+        }
+        monotonic_now += USEC_MINUTE - 1;
+        assert_true(known(0) && known(1));
+        monotonic_now++;
+        assert_true(!known(0) && !known(1));
+        end();
+}
+
+static void nothing_is_remembered_longer_than_it_is_true(void **state UNUSED)
+{
+        struct someone s;
+
+        begin(USEC_MINUTE);
+        ask(&s, 1, true);
+        turn();
+        answer(0, 200, "short");
+        turn();
+        assert_int_equal(decided(&s), 200);
+        monotonic_now += 10 * USEC_SEC - 1;
+        assert_true(known(1));
+        monotonic_now++;
+        assert_false(known(1));
+        end();
+}
+
+static void what_is_no_answer_refuses_and_is_forgotten(void **state UNUSED)
+{
+        struct judge_counts counts;
+        struct someone s;
+
+        begin(USEC_MINUTE);
+        ask(&s, 1, true);
+        turn();
+        answer(0, 200, "?");
+        turn();
+        assert_int_equal(decided(&s), 500);
+        ask(&s, 1, true);
+        turn();
+        answer(1, 503, "busy");
+        turn();
+        assert_int_equal(decided(&s), 502);
+        ask(&s, 1, true);
+        turn();
+        answer(2, 0, "");
+        asked[2].fails = true;
+        turn();
+        assert_int_equal(decided(&s), 502);
+        ask(&s, 1, true);
+        turn();
+        monotonic_now += 5 * USEC_SEC - 1;
+        turn();
+        assert_null(judge_take(judge));
+        monotonic_now++;
+        turn();
+        assert_true(asked[3].cancelled);
+        assert_int_equal(decided(&s), 504);
+        refuse_submit = true;
+        ask(&s, 1, true);
+        turn();
+        assert_int_equal(decided(&s), 401);
+        assert_false(known(1));
+        assert_string_equal(judge_trouble(judge), "judge: too long");
+        refuse_submit = false;
+        for (int i = 0; i < 2; i++) { /* answers come again: it is told after a while */
+                monotonic_now += 5 * USEC_SEC;
+                ask(&s, 1, false);
+                turn();
+                answer(4 + (size_t)i, 200, "allow");
+                turn();
+                assert_int_equal(decided(&s), 200);
+                assert_int_equal(judge_trouble(judge) != NULL, i == 0);
+        }
+        judge_counts(judge, &counts);
+        assert_true(counts.asked == 7 && counts.failed == 5);
+        end();
+}
+
+static void the_same_share_one_question(void **state UNUSED)
+{
+        struct someone s[6];
+        int allowed = 0;
+
+        begin(USEC_MINUTE);
+        for (unsigned i = 0; i < 6; i++)
+                ask(&s[i], i % 2, true);
+        turn();
+        assert_int_equal(asked_n, 2);
+        judge_forget(judge, &s[0].wait); /* it left */
+        answer(0, 200, "allow");
+        turn();
+        judge_forget(judge, &s[2].wait); /* when it was decided */
+        for (struct judge_wait *w = judge_take(judge); w; w = judge_take(judge)) {
+                assert_ptr_equal(w, &s[4].wait);
+                w->verdict = verdict_release(w->verdict);
+                allowed++;
+        }
+        assert_int_equal(allowed, 1);
+        for (unsigned i = 1; i < 6; i += 2)
+                judge_forget(judge, &s[i].wait);
+        assert_true(asked[1].cancelled); /* nobody waits for it */
+        judge_forget(judge, &s[4].wait); /* which does not wait */
+        assert_int_equal(judge_deadline(judge), USEC_NEVER);
+        end();
+}
+
+static void each_asks_for_itself_where_nothing_may_be_shared(void **state UNUSED)
+{
+        struct someone a, b;
+
+        begin(0);
+        ask(&a, 1, true);
+        ask(&b, 1, true);
+        turn();
+        assert_int_equal(asked_n, 2);
+        answer(0, 200, "allow");
+        turn();
+        assert_int_equal(decided(&a), 200);
+        assert_false(known(1));
+        judge_forget(judge, &b.wait);
+        end();
+        begin(USEC_MINUTE);
+        ask(&a, 1, false);
+        ask(&b, 1, false);
+        turn();
+        assert_int_equal(asked_n, 2);
+        answer(1, 200, "allow");
+        turn();
+        assert_int_equal(decided(&b), 200);
+        assert_false(known(1));
+        judge_forget(judge, &a.wait);
+        end();
+}
+
+/* One that leaves before the turn costs nobody a request. */
+static void who_left_is_not_asked_about(void **state UNUSED)
+{
+        struct someone a, b, c;
+
+        begin(USEC_MINUTE);
+        ask(&a, 1, true);
+        ask(&b, 2, true);
+        ask(&c, 3, true);
+        judge_forget(judge, &b.wait);
+        judge_forget(judge, &a.wait);
+        turn();
+        assert_int_equal(asked_n, 1);
+        assert_string_equal(asked[0].body, "3");
+        judge_forget(judge, &c.wait);
+        end();
+}
+
+/* Callers come, wait, leave, are answered or not, in any order: each that stays hears once, what it hears is what was said. */
+static void whatever_happens_each_hears_once(void **state UNUSED)
+{
+        enum { PEOPLE = 40 };
+        struct someone people[PEOPLE];
+        bool waits[PEOPLE] = { false };
+        struct random r;
+
+        random_init(&r, 99);
+        begin(USEC_MINUTE);
+        for (int step = 0; step < 20000; step++) {
+                unsigned i = (unsigned)random_below(&r, PEOPLE);
+
+                switch (random_below(&r, 4)) {
+                case 0:
+                        if (!waits[i] && asked_n < ASKED_MOST - PEOPLE && !known(i % 8)) {
+                                ask(&people[i], i % 8, i % 8 < 6);
+                                waits[i] = true;
+                        }
+                        break;
+                case 1:
+                        if (waits[i])
+                                judge_forget(judge, &people[i].wait);
+                        waits[i] = false;
+                        break;
+                case 2:
+                        for (size_t k = asked_n; k-- > 0;)
+                                if (!asked[k].answered && !asked[k].cancelled && random_below(&r, 2)) {
+                                        answer(k, 200, (asked[k].body[0] - '0') % 2 ? "?" : "deny");
+                                        break;
+                                }
+                        break;
+                default: monotonic_now += (usec)random_below(&r, 2 * USEC_SEC);
+                }
+                turn();
+                for (struct judge_wait *w = random_below(&r, 3) ? judge_take(judge) : NULL; w; w = judge_take(judge)) {
+                        struct someone *s = CONTAINER_OF(w, struct someone, wait);
+
+                        assert_true(waits[s - people]);
+                        waits[s - people] = false;
+                        assert_false(w->verdict->allowed);
+                        w->verdict = verdict_release(w->verdict);
+                }
+        }
+        for (unsigned i = 0; i < PEOPLE; i++)
+                if (waits[i])
+                        judge_forget(judge, &people[i].wait);
+        assert_null(judge_take(judge));
+        assert_int_equal(judge_deadline(judge), USEC_NEVER);
+        assert_true(asked_n > 500);
+        end();
+}
+
+/* ---- the key of an authorizer's callers ----------------------------------------------------------------------------------------------------- */
+
+struct pair { const char *name, *value; };
+
+static void each_header(const struct push_request *q, void (*each)(void *, struct str, struct str), void *cookie)
+{
+        for (const struct pair *p = q->head; p && p->name; p++)
+                each(cookie, str_of(p->name), str_of(p->value));
+}
+
+static bool key_of(const struct pair *headers, const char *query, unsigned char out[VERDICT_KEY])
+{
+        static char token[] = "X-Token", parameter[] = "key";
+        static struct apig_identity identities[] = { { .name = token }, { .name = parameter, .location = APIG_QUERY } };
+        static void *list[] = { &identities[0], &identities[1] };
+        static const struct apig_authorizer a = { .identity = { list, 2 } };
+        const struct push_request q = { .query = str_of(query), .head = headers, .each_header = each_header };
+
+        return apig_authorizer_key(&a, STR("salt"), &q, out);
+}
+
+static void keys_differ_when_anything_does(void **state UNUSED)
+{
+        static const struct { struct pair headers[4]; const char *query; } cases[] = {
+                { { { "X-Token", "a" } }, "key=b" },   { { { "X-Token", "b" } }, "key=a" },       { { { "X-Token", "ab" } }, "key=c" },      { { { "X-Token", "a" } }, "key=bc" },
+                { { { "X-Token", "A" } }, "key=b" },   { { { "X-Token", "a" }, { "X-Token", "a" } }, "key=b" }, { { { "X-Token", "a" } }, "key=b&key=b" },
+                { { { "X-Token", "a" }, { "X-Token", "" } }, "key=b" }, { { { "X-Token", "a" } }, "key=b&key=" }, { { { "X-Token", "a,a" } }, "key=b" },
+        };
+        unsigned char keys[COUNT_OF(cases)][VERDICT_KEY], again[VERDICT_KEY];
+        const struct pair other[] = { { "X-Other", "1" }, { "x-tOKEN", "a" }, { NULL, NULL } }, none[] = { { "X-Tokens", "a" }, { NULL, NULL } }, empty[] = { { "X-Token", "" }, { NULL, NULL } };
+
+        for (size_t i = 0; i < COUNT_OF(cases); i++) {
+                assert_true(key_of(cases[i].headers, cases[i].query, keys[i]));
+                for (size_t k = 0; k < i; k++)
+                        assert_memory_not_equal(keys[i], keys[k], VERDICT_KEY);
+        }
+        assert_true(key_of(other, "a=1&%6bey=%62&b=2", again));
+        assert_memory_equal(again, keys[0], VERDICT_KEY);
+        assert_false(key_of(none, "key=b", again));
+        assert_false(key_of(empty, "key=b", again));
+        assert_false(key_of(cases[0].headers, "", again));
+        assert_false(key_of(cases[0].headers, "key", again));
+        assert_false(key_of(cases[0].headers, "KEY=b", again));
+        apig_secret_key(STR("salt"), STR("token"), keys[0]);
+        apig_secret_key(STR("tlas"), STR("token"), keys[1]);
+        assert_memory_not_equal(keys[0], keys[1], VERDICT_KEY);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(an_answer_decides_and_is_remembered),
+                cmocka_unit_test(nothing_is_remembered_longer_than_it_is_true),
+                cmocka_unit_test(what_is_no_answer_refuses_and_is_forgotten),
+                cmocka_unit_test(the_same_share_one_question),
+                cmocka_unit_test(each_asks_for_itself_where_nothing_may_be_shared),
+                cmocka_unit_test(who_left_is_not_asked_about),
+                cmocka_unit_test(whatever_happens_each_hears_once),
+                cmocka_unit_test(keys_differ_when_anything_does),
+        };
+
+        log_setup(LOG_ERROR, LOG_LOGFMT);
+        return cmocka_run_group_tests_name("judge", tests, NULL, NULL);
+}
