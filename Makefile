@@ -182,20 +182,18 @@ $(BUILD)/fuzz/%: $(BUILD)/fuzz/%.o $(archive)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(all_ldflags) -fsanitize=fuzzer -o $@ $^ $(package_libs) -lm
 
-.PHONY: fuzz fuzz-programs fuzz-run
+.PHONY: fuzz fuzz-programs $(fuzz_names:%=fuzz-run-%)
 fuzz-programs: $(fuzz_names:%=$(BUILD)/fuzz/%)
-fuzz-run: $(fuzz_names:%=$(BUILD)/fuzz/%)
-	@set -e; for name in $(fuzz_names); do \
-		mkdir -p build/fuzz/$$name fuzz/corpus/$$name; \
-		echo "fuzz $$name, $(or $(SECONDS),10) s"; \
-		$(BUILD)/fuzz/$$name -max_total_time=$(or $(SECONDS),10) -max_len=8192 -timeout=10 -print_final_stats=1 -verbosity=0 \
-			-artifact_prefix=build/fuzz/$$name- build/fuzz/$$name fuzz/corpus/$$name >build/fuzz/$$name.log 2>&1 || { cat build/fuzz/$$name.log; exit 1; }; \
-		sed -n 's/^stat::\(number_of_executed_units\|new_units_added\)/  \1/p' build/fuzz/$$name.log; \
-	done
+$(fuzz_names:%=fuzz-run-%): fuzz-run-%: $(BUILD)/fuzz/%
+	@mkdir -p build/fuzz/$* fuzz/corpus/$*
+	@$(BUILD)/fuzz/$* -max_total_time=$(or $(SECONDS),10) -max_len=8192 -timeout=10 -print_final_stats=1 -verbosity=0 \
+		-artifact_prefix=build/fuzz/$*- build/fuzz/$* fuzz/corpus/$* >build/fuzz/$*.log 2>&1 || { cat build/fuzz/$*.log; exit 1; }
+	@awk '/^stat::number_of_executed_units/ { runs = $$2 } /^stat::new_units_added/ { new = $$2 } \
+		END { printf "fuzz %-18s %s s, %s runs, %s new\n", "$*", "$(or $(SECONDS),10)", runs, new }' build/fuzz/$*.log
 
 fuzz: ## run each target of fuzz/ for SECONDS (10), under ASan and UBSan, built by clang
 	@+$(MAKE) --no-print-directory -j$(JOBS) CC=clang SANITIZE=fuzzer-no-link,address,undefined fuzz-programs
-	@+$(MAKE) --no-print-directory CC=clang SANITIZE=fuzzer-no-link,address,undefined fuzz-run $(if $(SECONDS),SECONDS=$(SECONDS))
+	@+$(MAKE) --no-print-directory -j$(JOBS) CC=clang SANITIZE=fuzzer-no-link,address,undefined $(fuzz_names:%=fuzz-run-%) $(if $(SECONDS),SECONDS=$(SECONDS))
 
 $(BUILD)/bench-%: bench/%.c Makefile
 	$(call say,CC,$<)

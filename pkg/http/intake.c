@@ -372,7 +372,7 @@ static int take_lines(struct http_intake *k, struct str bytes, size_t *used)
                 k->scanned = (size_t)(p - bytes.p);
                 line = (struct str){ bytes.p + k->line, k->scanned - k->line };
                 if (p == end || (*p == '\r' && p + 1 == end))
-                        return check_head_size(k, bytes.n);
+                        return check_head_size(k, k->scanned); /* a CR counts with what follows it */
                 /* Too much comes before malformed, however the bytes were cut. */
                 if (*p != '\r' || p[1] != '\n')
                         return check_head_size(k, k->scanned) < 0
