@@ -2,10 +2,10 @@
 
 #include <jansson.h>
 #include <stdio.h>
-#include <sys/stat.h>
 
 #include "base/backoff.h"
 #include "base/log.h"
+#include "secret/secret.h"
 #include "worker/sender.h"
 
 /* The kubelet brings a changed Secret within about a minute; a few seconds more don't matter. */
@@ -14,8 +14,6 @@ static const usec TOKEN_TIMEOUT = 30 * USEC_SEC, TOKEN_BACKOFF = USEC_SEC, TOKEN
 
 static const usec TOKEN_IS_FRESH = 10 * USEC_SEC;
 
-struct seen { ino_t inode; struct timespec changed; };
-
 struct access {
         struct access_config config;
         const struct delivery_spec *delivery;
@@ -23,7 +21,7 @@ struct access {
         struct random random;
         struct buf headers;              /* what is sent: secrets' and the token's */
         struct buf secret_headers;
-        struct seen *seen;               /* by the order in which the Trigger names them */
+        struct secret_stamp *seen;               /* by the order in which the Trigger names them */
         size_t refs_n;
         const struct secret_ref **refs;
         usec next_look;
@@ -41,24 +39,6 @@ struct access {
 };
 
 /* ---- secrets -------------------------------------------------------------------------------------------------------------------------- */
-
-void secret_path(const char *secrets, const struct secret_ref *ref, struct buf *b) { buf_printf(b, "%s/%s/%s", secrets, ref->name, ref->key); }
-
-int secret_read(const char *secrets, const struct secret_ref *ref, struct buf *out, struct error *err)
-{
-        BUF_AT_END struct buf path = BUF_INIT(4096);
-
-        if (!secrets)
-                return error_set(err, ERROR_INVALID, "Secret %s, key %s: no folder of Secrets is given: say --secrets=DIR", ref->name, ref->key);
-        secret_path(secrets, ref, &path);
-        if (path.failed)
-                return error_memory(err);
-        if (buf_read_file(out, path.p, err) < 0)
-                return error_wrap(err, "Secret %s, key %s", ref->name, ref->key);
-        while (out->n && strchr(" \t\r\n", out->p[out->n - 1]))
-                out->n--;
-        return out->n ? 0 : error_set(err, ERROR_INVALID, "Secret %s, key %s: %s is empty", ref->name, ref->key, path.p);
-}
 
 /* A value that goes into a header. */
 static int read_value(const struct access *a, const struct secret_ref *ref, struct buf *out, struct error *err)
@@ -93,16 +73,8 @@ static bool changed(struct access *a)
 {
         bool any = false;
 
-        for (size_t i = 0; i < a->refs_n && a->config.secrets; i++) {
-                BUF_AT_END struct buf path = BUF_INIT(4096);
-                struct stat s = { 0 };
-
-                secret_path(a->config.secrets, a->refs[i], &path);
-                if (path.failed || stat(path.p, &s) < 0)
-                        continue;
-                any = any || s.st_ino != a->seen[i].inode || s.st_mtim.tv_sec != a->seen[i].changed.tv_sec || s.st_mtim.tv_nsec != a->seen[i].changed.tv_nsec;
-                a->seen[i] = (struct seen){ s.st_ino, s.st_mtim };
-        }
+        for (size_t i = 0; i < a->refs_n && a->config.secrets; i++)
+                any = secret_changed(a->config.secrets, a->refs[i], &a->seen[i]) || any;
         return any;
 }
 

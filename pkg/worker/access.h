@@ -26,8 +26,3 @@ struct access *access_free(struct access *);     /* NULL is fine; returns NULL *
 
 /* The lines for people who look at a request: real values where there is a folder, otherwise where they would come from. Appends. */
 int access_preview(const struct trigger *, const char *secrets, struct buf *, struct error *) MUST_CHECK;
-
-/* The file of a Secret's value. Appends. */
-void secret_path(const char *secrets, const struct secret_ref *, struct buf *);
-/* Reads a value; white space at its end is dropped, since editors leave it there. An error names the file and what to do. */
-int secret_read(const char *secrets, const struct secret_ref *, struct buf *, struct error *) MUST_CHECK;

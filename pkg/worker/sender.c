@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "base/backoff.h"
+#include "secret/secret.h"
 #include "transform/transform.h"
 
 enum { MESSAGE_KEPT = 256 * 1024, MESSAGE_MOST = 64 << 20, TARGET_SPACE = 256 * 1024, ANSWER_KEPT = 4096, PARTIAL_ANSWER_KEPT = 1 << 20 };

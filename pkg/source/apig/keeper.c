@@ -1,8 +1,8 @@
 #include <stdio.h>
-#include <sys/stat.h>
 
 #include "base/random.h"
 #include "huawei/sign.h"
+#include "secret/secret.h"
 #include "source/apig/apig.h"
 
 enum { REMEMBERED_MOST = 10000, REMEMBERED_BYTES = 16 << 20, IAM_CONNECTIONS = 16, ANSWER_MOST = 1 << 20 };
@@ -69,11 +69,10 @@ const struct type apig_authentication_type = { .name = "ApigAuthentication", .he
 enum { REFS_MOST = 2 * 16 + 16 + 16 + 2 };
 static const usec LOOK_EVERY = 5 * USEC_SEC;
 
-struct value { const struct secret_ref *ref; char *text; struct timespec changed; ino_t inode; };
 struct apig_gate_keeper {
         const struct apig_authentication *spec;
         const struct services *services;
-        struct value values[REFS_MOST];  /* keys: access, secret in turn; then codes; then tokens; then IAM's key */
+        struct secret values[REFS_MOST]; /* keys: access, secret in turn; then codes; then tokens; then IAM's key */
         size_t n;
         usec looked_at;
         uint64_t salt[2], seed;          /* so that nobody can foresee a key or a hash */
@@ -81,34 +80,33 @@ struct apig_gate_keeper {
         struct judge *judge;             /* NULL: nobody is asked */
 };
 
-static void look_at(struct apig_gate_keeper *k, struct value *v)
+static int add_value(struct apig_gate_keeper *k, const struct secret_ref *ref, struct error *err)
 {
-        BUF_AT_END struct buf path = BUF_INIT(4096), text = BUF_INIT(16384);
-        struct stat s;
-        char *fresh;
-
-        if (!k->services->secrets)
-                return;
-        buf_printf(&path, "%s/%s/%s", k->services->secrets, v->ref->name, v->ref->key);
-        if (path.failed || stat(path.p, &s) < 0 ||
-            (v->text && s.st_ino == v->inode && s.st_mtim.tv_sec == v->changed.tv_sec && s.st_mtim.tv_nsec == v->changed.tv_nsec) ||
-            buf_read_file(&text, path.p, NULL) < 0)
-                return;
-        fresh = str_dup(str_trim(buf_view(&text)));
-        if (!fresh || !*fresh) {
-                free(fresh);
-                return;
-        }
-        free(v->text);
-        v->text = fresh;
-        v->inode = s.st_ino;
-        v->changed = s.st_mtim;
+        if (secret_open(&k->values[k->n], k->services->secrets, ref, err) < 0)
+                return error_wrap(err, "authentication");
+        k->n++;
+        return 0;
 }
 
-static void add_value(struct apig_gate_keeper *k, const struct secret_ref *ref)
+static int add_values(struct apig_gate_keeper *k, struct error *err)
 {
-        if (k->n < COUNT_OF(k->values))
-                k->values[k->n++] = (struct value){ .ref = ref };
+        const struct apig_authentication *spec = k->spec;
+
+        for (size_t i = 0; i < spec->keys.n; i++) {
+                const struct apig_key *key = spec->keys.list[i];
+
+                if (add_value(k, key->access, err) < 0 || add_value(k, key->secret, err) < 0)
+                        return -1;
+        }
+        for (size_t i = 0; i < spec->codes.n; i++)
+                if (add_value(k, ((const struct apig_secret *)spec->codes.list[i])->value, err) < 0)
+                        return -1;
+        for (size_t i = 0; i < spec->tokens.n; i++)
+                if (add_value(k, ((const struct apig_secret *)spec->tokens.list[i])->value, err) < 0)
+                        return -1;
+        if (!spec->iam || !spec->iam->credentials)
+                return 0;
+        return add_value(k, spec->iam->credentials->access, err) < 0 || add_value(k, spec->iam->credentials->secret, err) < 0 ? -1 : 0;
 }
 
 static void look(struct apig_gate_keeper *k)
@@ -119,7 +117,7 @@ static void look(struct apig_gate_keeper *k)
                 return;
         k->looked_at = now;
         for (size_t i = 0; i < k->n; i++)
-                look_at(k, &k->values[i]);
+                secret_look(&k->values[i], k->services->secrets);
         if (k->spec->iam && k->spec->iam->credentials) {
                 k->asker.access = str_of(k->values[k->n - 2].text);
                 k->asker.secret = str_of(k->values[k->n - 1].text);
@@ -145,7 +143,7 @@ static int open_judge(struct apig_gate_keeper *k, struct error *err)
         if (ca && !k->services->secrets)
                 return error_set(err, ERROR_INVALID, "authentication: Secret %s can't be read from nowhere: say --secrets=DIR", ca->name);
         if (ca)
-                buf_printf(&file, "%s/%s/%s", k->services->secrets, ca->name, ca->key);
+                secret_path(k->services->secrets, ca, &file);
         c.peer.ca_file = ca ? file.p : NULL;
         if (authorizer) {
                 c.kind = &apig_authorizer_kind;
@@ -183,32 +181,11 @@ int apig_keeper_new(struct apig_gate_keeper **out, const struct apig_authenticat
         k->seed = random_seed();
         k->salt[0] = random_seed();
         k->salt[1] = random_seed();
-        for (size_t i = 0; i < spec->keys.n; i++) {
-                const struct apig_key *key = spec->keys.list[i];
-
-                add_value(k, key->access);
-                add_value(k, key->secret);
-        }
-        for (size_t i = 0; i < spec->codes.n; i++)
-                add_value(k, ((const struct apig_secret *)spec->codes.list[i])->value);
-        for (size_t i = 0; i < spec->tokens.n; i++)
-                add_value(k, ((const struct apig_secret *)spec->tokens.list[i])->value);
-        if (spec->iam && spec->iam->credentials) {
-                add_value(k, spec->iam->credentials->access);
-                add_value(k, spec->iam->credentials->secret);
-        }
-        look(k);
-        for (size_t i = 0; i < k->n; i++)
-                if (!k->values[i].text) {
-                        (void)error_set(err, ERROR_INVALID, "authentication: Secret %s, key %s can't be read from %s", k->values[i].ref->name, k->values[i].ref->key,
-                                        services->secrets ? services->secrets : "nowhere: say --secrets=DIR");
-                        (void)apig_keeper_free(k);
-                        return -1;
-                }
-        if ((spec->authorizer || spec->iam) && open_judge(k, err) < 0) {
+        if (add_values(k, err) < 0 || ((spec->authorizer || spec->iam) && open_judge(k, err) < 0)) {
                 (void)apig_keeper_free(k);
                 return -1;
         }
+        look(k);
         *out = k;
         return 0;
 }
@@ -219,7 +196,7 @@ struct apig_gate_keeper *apig_keeper_free(struct apig_gate_keeper *k)
                 return NULL;
         (void)judge_free(k->judge);
         for (size_t i = 0; i < k->n; i++)
-                free(k->values[i].text);
+                secret_done(&k->values[i]);
         free(k);
         return NULL;
 }

@@ -6,6 +6,7 @@
 #include "base/backoff.h"
 #include "base/log.h"
 #include "huawei/service.h"
+#include "secret/secret.h"
 #include "source/smn/smn.h"
 
 enum { PAGE = 100, FORMER_MOST = 16, UNCONFIRMED = 0, CONFIRMED = 1 };
@@ -182,21 +183,14 @@ static void failed(struct subscription *s, const struct error *why, enum phase a
 
 static int read_key(const struct subscription *s, const struct secret_ref *ref, const char *what, struct buf *out, struct error *err)
 {
-        BUF_AT_END struct buf path = BUF_INIT(4096), text = BUF_INIT(65536);
-        const char *secrets = s->config.services->secrets;
-        struct str value;
-
         if (!ref)
                 return 0;
-        buf_printf(&path, "%s/%s/%s", secrets ? secrets : "", ref->name, ref->key);
-        if (!secrets || path.failed || buf_read_file(&text, path.p, NULL) < 0)
-                return error_set(err, ERROR_NOT_FOUND, "cloud.credentials.%s: Secret %s, key %s can't be read from %s", what, ref->name, ref->key, secrets ? secrets : "nowhere: say --secrets=DIR");
-        value = str_trim(buf_view(&text));
-        for (size_t i = 0; i < value.n; i++)
-                if (value.p[i] < '!' || value.p[i] > '~')
+        if (secret_read(s->config.services->secrets, ref, out, err) < 0)
+                return error_wrap(err, "cloud.credentials.%s", what);
+        for (size_t i = 0; i < out->n; i++)
+                if (out->p[i] < '!' || out->p[i] > '~')
                         return error_set(err, ERROR_INVALID, "cloud.credentials.%s: Secret %s, key %s: a key is printable ASCII without spaces", what, ref->name, ref->key);
-        buf_str(out, value);
-        return value.n ? 0 : error_set(err, ERROR_INVALID, "cloud.credentials.%s: Secret %s, key %s is empty", what, ref->name, ref->key);
+        return 0;
 }
 
 /* A topic lives in a region and a project of its own. */

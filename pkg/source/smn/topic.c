@@ -6,6 +6,8 @@
 #include <openssl/x509.h>
 #include <stdio.h>
 
+#include "secret/secret.h"
+
 enum { CERTIFICATES_MOST = 16, FETCHES_MOST = 4, PENDING_MOST = 1000, CERTIFICATE_BYTES_MOST = 64 * 1024, HOSTS_MOST = 32 };
 static const usec OLDEST = USEC_HOUR, AHEAD = 15 * USEC_MINUTE, FAILURE_KEPT = 3 * USEC_SEC;
 
@@ -476,7 +478,7 @@ int topic_new(struct topic **out, const struct topic_config *config, struct erro
         t->host = buf_take(&host);
         t->region = str_dup(region);
         if (trusted && trusted->ca && config->services->secrets)
-                buf_printf(&ca, "%s/%s/%s", config->services->secrets, trusted->ca->name, trusted->ca->key);
+                secret_path(config->services->secrets, trusted->ca, &ca);
         t->ca_file = ca.n ? buf_take(&ca) : NULL;
         if (!t->host || !t->region) {
                 (void)topic_free(t);

@@ -1,0 +1,94 @@
+#include "secret/secret.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+static char folder[] = "/tmp/secret-test-XXXXXX";
+static const struct secret_ref ref = { (char *)(uintptr_t)"keys", (char *)(uintptr_t)"token" };
+
+/* As the kubelet does: a new folder, and then the link to it is renamed over the old one. */
+static void mount(const char *version, const char *value)
+{
+        char text[512];
+
+        (void)snprintf(text, sizeof(text), "cd %s && mkdir -p keys keys/..%s && printf '%s' >keys/..%s/token && ln -s ..%s keys/..new && mv -T keys/..new keys/..data && ln -sfn ..data/token keys/token",
+                       folder, version, value, version, version);
+        assert_int_equal(system(text), 0);
+}
+
+static int setup(void **state UNUSED) { return mkdtemp(folder) ? 0 : -1; }
+
+static int teardown(void **state UNUSED)
+{
+        char text[256];
+
+        (void)snprintf(text, sizeof(text), "rm -rf %s", folder);
+        return system(text);
+}
+
+static void what_is_missing_is_named(void **state UNUSED)
+{
+        BUF_AT_END struct buf out = BUF_INIT(64);
+        struct secret s;
+        struct error err;
+
+        assert_int_equal(secret_read(NULL, &ref, &out, &err), -1);
+        assert_string_equal(err.text, "Secret keys, key token: no folder of Secrets is given: say --secrets=DIR");
+        assert_int_equal(secret_open(&s, folder, &ref, &err), -1);
+        assert_non_null(strstr(err.text, "Secret keys, key token: open "));
+        mount("empty", " \\n");
+        assert_int_equal(secret_open(&s, folder, &ref, &err), -1);
+        assert_non_null(strstr(err.text, "is empty"));
+        mount("long", "0123456789012345678901234567890123456789012345678901234567890123456789");
+        assert_int_equal(secret_read(folder, &ref, &out, &err), -1);
+        assert_non_null(strstr(err.text, "is too long"));
+}
+
+static void a_new_value_is_taken_and_a_bad_one_is_not(void **state UNUSED)
+{
+        struct secret s;
+        struct error err;
+
+        mount("1", " one \\n");
+        assert_int_equal(secret_open(&s, folder, &ref, &err), 0);
+        assert_string_equal(s.text, " one");
+        secret_look(&s, folder);
+        assert_string_equal(s.text, " one");
+        mount("2", "two");
+        secret_look(&s, folder);
+        assert_string_equal(s.text, "two");
+        mount("3", "");
+        secret_look(&s, folder);
+        assert_string_equal(s.text, "two");
+        mount("4", "four");
+        secret_look(&s, folder);
+        assert_string_equal(s.text, "four");
+        secret_done(&s);
+}
+
+static void a_change_is_told_once(void **state UNUSED)
+{
+        struct secret_stamp stamp = { 0 };
+
+        mount("5", "five");
+        assert_true(secret_changed(folder, &ref, &stamp));
+        assert_false(secret_changed(folder, &ref, &stamp));
+        mount("6", "five");
+        assert_true(secret_changed(folder, &ref, &stamp));
+        assert_false(secret_changed("/nowhere", &ref, &stamp));
+        assert_false(secret_changed(folder, &ref, &stamp));
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(what_is_missing_is_named),
+                cmocka_unit_test(a_new_value_is_taken_and_a_bad_one_is_not),
+                cmocka_unit_test(a_change_is_told_once),
+        };
+
+        return cmocka_run_group_tests(tests, setup, teardown);
+}
