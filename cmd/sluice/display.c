@@ -191,14 +191,13 @@ static void on_behave(struct display *d, struct http_call *call, struct str quer
 
 static void write_headers(const struct buf *head, struct writer *w)
 {
+        struct str rest = buf_view(head), name, value;
+
         writer_key(w, STR("headers"));
         writer_object(w);
-        for (const char *p = head->p, *end = p ? p + head->n : NULL; p && p < end;) {
-                struct str name = str_of(p), value = str_of(p + name.n + 1);
-
+        while (http_head_next(&rest, &name, &value)) {
                 writer_key(w, name);
                 writer_string(w, value);
-                p = value.p + value.n + 1;
         }
         writer_object_end(w);
 }

@@ -61,19 +61,7 @@ void exchange_answer(struct exchange *x, int status)
         complete(x);
 }
 
-struct str http_completion_header(const struct http_completion *c, struct str name)
-{
-        const char *p = c->head.p, *end = p + c->head.n;
-
-        while (p < end) {
-                struct str key = str_of(p), value = str_of(p + key.n + 1);
-
-                if (str_equal_nocase(key, name))
-                        return value;
-                p = value.p + value.n + 1;
-        }
-        return (struct str){ 0 };
-}
+struct str http_completion_header(const struct http_completion *c, struct str name) { return http_head_find(c->head, name); }
 
 /* ---- targets ------------------------------------------------------------------------------------------------------------------------- */
 

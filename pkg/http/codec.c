@@ -200,18 +200,16 @@ int http_codec_eof(struct http_codec *c, struct error *err)
         return error_set(err, ERROR_PROTOCOL, "the peer closed the connection in the middle of a message");
 }
 
-struct str http_message_header(const struct http_message *m, struct str name)
+struct str http_head_find(struct str head, struct str name)
 {
-        const char *p = m->head.p, *end = p ? p + m->head.n : NULL;
+        struct str key, value;
 
-        while (p && p < end) {
-                struct str key = str_of(p), value = str_of(p + key.n + 1);
-
+        while (http_head_next(&head, &key, &value))
                 if (str_equal_nocase(key, name))
                         return value;
-                p = value.p + value.n + 1;
-        }
         return (struct str){ 0 };
 }
+
+struct str http_message_header(const struct http_message *m, struct str name) { return http_head_find(buf_view(&m->head), name); }
 
 const char *http_method_name(const struct http_message *m) { return llhttp_method_name((llhttp_method_t)m->method); }

@@ -109,17 +109,14 @@ static struct str cut_last(struct str *s)
 /* The last header of that name among the first *pairs, whose number goes down to those before it. */
 static bool header_before(const struct http_message *m, struct str name, size_t *pairs, struct str *value)
 {
-        size_t i = 0, at = SIZE_MAX;
+        struct str rest = buf_view(&m->head), key, v;
+        size_t at = SIZE_MAX;
 
-        for (const char *p = m->head.p, *end = p ? p + m->head.n : NULL; p && p < end && i < *pairs; i++) {
-                struct str key = str_of(p), v = str_of(p + key.n + 1);
-
+        for (size_t i = 0; i < *pairs && http_head_next(&rest, &key, &v); i++)
                 if (str_equal_nocase(key, name)) {
                         at = i;
                         *value = v;
                 }
-                p = v.p + v.n + 1;
-        }
         *pairs = at;
         return at != SIZE_MAX;
 }

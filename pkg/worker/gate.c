@@ -7,7 +7,7 @@
 #include "base/log.h"
 #include "base/table.h"
 #include "delivery/flow.h"
-#include "filter/filter.h"
+#include "worker/passes.h"
 
 /* API Gateway's own: a URI and a header of 32 KiB, headers of 128 KiB, bodies of 12 MB. */
 enum { HEAD_MOST = 128 * 1024, TARGET_MOST = 32 * 1024, HEADER_MOST = 32 * 1024, BODY_MOST = 12 << 20, CONNECTIONS_MOST = 20000, DESCRIPTORS_KEPT = 1024 };
@@ -64,23 +64,15 @@ struct gate {
         usec give_up_at;
 };
 
-static struct str header_of(const struct push_request *q, const char *name)
-{
-        struct str value = http_message_header(q->head, str_of(name));
-
-        return value;
-}
+static struct str header_of(const struct push_request *q, const char *name) { return http_message_header(q->head, str_of(name)); }
 
 static void each_header(const struct push_request *q, void (*each)(void *, struct str, struct str), void *cookie)
 {
         const struct http_message *m = q->head;
+        struct str rest = buf_view(&m->head), name, value;
 
-        for (const char *p = m->head.p, *end = p ? p + m->head.n : NULL; p && p < end;) {
-                struct str name = str_of(p), value = str_of(p + name.n + 1);
-
+        while (http_head_next(&rest, &name, &value))
                 each(cookie, name, value);
-                p = value.p + value.n + 1;
-        }
 }
 
 static void handle(void *cookie, struct http_call *http);
@@ -344,20 +336,6 @@ static void finish(struct call *c, const struct push_outcome *o)
 
 /* ---- delivering ------------------------------------------------------------------------------------------------------------------------ */
 
-static bool passes(struct gate *g, const struct record *r)
-{
-        bool matches = true;
-        struct writer w;
-        struct error err;
-
-        if (!g->config.filter)
-                return true;
-        buf_reset(&g->document);
-        writer_init(&w, &g->document);
-        g->config.driver->describe(r, &w);
-        return g->document.failed || filter_match(g->config.filter, buf_view(&g->document), &matches, &err) < 0 || matches;
-}
-
 static void keep_records(struct call *c, struct record *const *records, size_t n)
 {
         c->records = n == 1 ? &c->one : calloc(n, sizeof(struct record *));
@@ -408,7 +386,7 @@ static void deliver(struct call *c, usec now)
         g->stats.offered += c->n;
         g->last_event = clock_wall(g->config.clock);
         for (size_t i = 0; i < c->n; i++)
-                if (passes(g, c->records[i]))
+                if (record_passes(g->config.filter, g->config.driver, c->records[i], &g->document))
                         g->scratch[passed++] = c->records[i];
         if (passed && g->stopping && !c->timed)
                 o = stopping;

@@ -8,6 +8,7 @@
 #include "filter/filter.h"
 #include "http/fetch.h"
 #include "worker/gate.h"
+#include "worker/passes.h"
 
 enum { EVENTS_AT_ONCE = 64, ROUNDS_A_TURN = 16, PUSH_ANSWER_MOST = 8 << 20 };
 
@@ -86,23 +87,6 @@ static void track_assigned(struct pipeline *p, uint32_t track, usec now)
         }
 }
 
-/* A record that can't be looked into is delivered: better too much than lost. */
-static bool passes(struct pipeline *p, const struct record *r)
-{
-        bool matches = true;
-        struct writer w;
-        struct error err;
-
-        if (!p->filter)
-                return true;
-        buf_reset(&p->document);
-        writer_init(&w, &p->document);
-        p->driver->describe(r, &w);
-        if (p->document.failed || filter_match(p->filter, buf_view(&p->document), &matches, &err) < 0)
-                return true;
-        return matches;
-}
-
 static size_t poll_source(struct pipeline *p, usec now)
 {
         struct source_event events[EVENTS_AT_ONCE];
@@ -114,7 +98,7 @@ static size_t poll_source(struct pipeline *p, usec now)
                 switch (e->kind) {
                 case SOURCE_EVENT_RECORD:
                         p->status.last_event = clock_wall(p->config.clock);
-                        if (passes(p, e->record))
+                        if (record_passes(p->filter, p->driver, e->record, &p->document))
                                 delivery_offer(p->engine, e->record, now);
                         else
                                 delivery_skip(p->engine, e->record, now);
