@@ -2,21 +2,11 @@
 
 #include <jansson.h>
 #include <stdio.h>
-#include <time.h>
 
 #include "huawei/sign.h"
 
 static const usec TIMEOUT = 10 * USEC_SEC;
 enum { WORDS_MOST = 240 };
-
-static void date_of(usec wall, char out[17])
-{
-        time_t seconds = (time_t)(wall / USEC_SEC);
-        struct tm tm;
-
-        (void)gmtime_r(&seconds, &tm);
-        (void)strftime(out, 17, "%Y%m%dT%H%M%SZ", &tm);
-}
 
 /* What of "https://HOST:PORT" stands in Host, and how the port names it as allowed: with its scheme unless that is https. */
 static struct str authority_of(struct str endpoint, struct str *allowed)
@@ -37,20 +27,17 @@ int service_submit(const struct fetch *f, uint64_t tag, const struct service_cal
         struct sign_request sign = { .method = str_of(c->method), .path = c->path, .query = c->query, .headers = signed_headers, .body = c->body };
         struct fetch_request q = { .method = c->method, .ca_file = c->ca_file, .body = c->body, .timeout = c->timeout ? c->timeout : TIMEOUT, .answer_max = SERVICE_ANSWER_MOST };
         const char *hosts[2] = { NULL, NULL };
-        char date[17], signature[65];
+        char date[17];
 
-        date_of(wall, date);
+        sign_time(wall, date);
         signed_headers[sign.headers_n++] = (struct sign_header){ STR("Content-Type"), STR("application/json") };
         signed_headers[sign.headers_n++] = (struct sign_header){ STR("Host"), authority };
         signed_headers[sign.headers_n++] = (struct sign_header){ STR("X-Project-Id"), c->project };
         signed_headers[sign.headers_n++] = (struct sign_header){ STR("X-Sdk-Date"), str_of(date) };
         if (k->token.n)
                 signed_headers[sign.headers_n++] = (struct sign_header){ STR("X-Security-Token"), k->token };
-        sign_request(&sign, str_of(date), k->secret, signature);
-        for (size_t i = 0; i < sign.headers_n; i++)
-                buf_printf(&headers, STR_FMT ": " STR_FMT "\r\n", STR_ARG(signed_headers[i].name), STR_ARG(signed_headers[i].value));
-        buf_printf(&headers, "Accept: application/json\r\nAuthorization: SDK-HMAC-SHA256 Access=" STR_FMT ", SignedHeaders=content-type;host;x-project-id;x-sdk-date%s, Signature=%s\r\n",
-                   STR_ARG(k->access), k->token.n ? ";x-security-token" : "", signature);
+        buf_printf(&headers, "Accept: application/json\r\nHost: " STR_FMT "\r\n", STR_ARG(authority));
+        sign_headers(&sign, k->access, k->secret, &headers);
         buf_str(&url, c->endpoint);
         buf_str(&url, c->path);
         if (c->query.n)

@@ -101,39 +101,49 @@ static struct str header_of(const struct sign_request *r, const char *name)
         return (struct str){ 0 };
 }
 
+/* Names in lower case and in order; false: out of memory, or too many. */
+struct sorted_headers { struct pair pairs[HEADERS_MOST]; size_t n; struct buf space; };
+static bool sort_headers(struct sorted_headers *s, const struct sign_request *r)
+{
+        s->n = 0;
+        s->space = BUF_INIT(1 << 20);
+        if (r->headers_n > COUNT_OF(s->pairs) || !buf_reserve(&s->space, 65536))
+                return false;
+        for (size_t i = 0; i < r->headers_n; i++) {
+                size_t from = s->space.n;
+
+                lower(&s->space, r->headers[i].name);
+                s->pairs[s->n].name = (struct str){ s->space.p + from, s->space.n - from };
+                s->pairs[s->n++].value = str_trim(r->headers[i].value);
+        }
+        qsort(s->pairs, s->n, sizeof(s->pairs[0]), by_name);
+        return s->space.n < 65536; /* it was not moved */
+}
+
+static void put_names(struct buf *out, const struct sorted_headers *s)
+{
+        for (size_t i = 0; i < s->n; i++) {
+                if (i)
+                        buf_char(out, ';');
+                buf_str(out, s->pairs[i].name);
+        }
+}
+
 /* "name:value\n" lines in order, an empty line, the names. */
 static void canonical_headers(struct buf *out, const struct sign_request *r)
 {
-        BUF_AT_END struct buf space = BUF_INIT(1 << 20);
-        struct pair pairs[HEADERS_MOST];
-        size_t n = 0;
+        struct sorted_headers s;
 
-        if (!buf_reserve(&space, 65536)) {
-                out->failed = true;
-                return;
-        }
-        out->failed = out->failed || r->headers_n > COUNT_OF(pairs);
-        for (size_t i = 0; i < r->headers_n && n < COUNT_OF(pairs); i++) {
-                size_t from = space.n;
-
-                lower(&space, r->headers[i].name);
-                pairs[n].name = (struct str){ space.p + from, space.n - from };
-                pairs[n++].value = str_trim(r->headers[i].value);
-        }
-        qsort(pairs, n, sizeof(pairs[0]), by_name);
-        for (size_t i = 0; i < n; i++) {
-                buf_str(out, pairs[i].name);
+        out->failed = !sort_headers(&s, r) || out->failed;
+        for (size_t i = 0; i < s.n; i++) {
+                buf_str(out, s.pairs[i].name);
                 buf_char(out, ':');
-                buf_str(out, pairs[i].value);
+                buf_str(out, s.pairs[i].value);
                 buf_char(out, '\n');
         }
         buf_char(out, '\n');
-        for (size_t i = 0; i < n; i++) {
-                if (i)
-                        buf_char(out, ';');
-                buf_str(out, pairs[i].name);
-        }
-        out->failed = out->failed || space.failed;
+        put_names(out, &s);
+        buf_done(&s.space);
 }
 
 void sign_request(const struct sign_request *r, struct str date, struct str secret, char out[65])
@@ -170,6 +180,31 @@ void sign_request(const struct sign_request *r, struct str date, struct str secr
         hex(digest, 32, out);
         if (canonical.failed || text.failed)
                 memset(out, 0, 65); /* equal to no signature */
+}
+
+void sign_headers(const struct sign_request *r, struct str access, struct str secret, struct buf *out)
+{
+        struct sorted_headers s;
+        char signature[65];
+
+        sign_request(r, header_of(r, "X-Sdk-Date"), secret, signature);
+        for (size_t i = 0; i < r->headers_n; i++)
+                if (!str_equal_nocase(r->headers[i].name, STR("Host")))
+                        buf_printf(out, STR_FMT ": " STR_FMT "\r\n", STR_ARG(r->headers[i].name), STR_ARG(r->headers[i].value));
+        buf_printf(out, "Authorization: SDK-HMAC-SHA256 Access=" STR_FMT ", SignedHeaders=", STR_ARG(access));
+        out->failed = !sort_headers(&s, r) || out->failed;
+        put_names(out, &s);
+        buf_done(&s.space);
+        buf_printf(out, ", Signature=%s\r\n", signature);
+}
+
+void sign_time(usec wall, char out[17])
+{
+        time_t seconds = (time_t)(wall / USEC_SEC);
+        struct tm tm;
+
+        (void)gmtime_r(&seconds, &tm);
+        (void)strftime(out, 17, "%Y%m%dT%H%M%SZ", &tm);
 }
 
 bool sign_parse(struct str value, struct sign_authorization *out)

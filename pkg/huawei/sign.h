@@ -16,6 +16,11 @@ struct sign_request {
 /* The signature of a request: 64 hex digits. date: X-Sdk-Date's value. */
 void sign_request(const struct sign_request *, struct str date, struct str secret, char out[65]);
 
+/* What a client adds: the lines of all headers that are signed but Host, which must stand for what will be sent, and Authorization. X-Sdk-Date must be among them. */
+void sign_headers(const struct sign_request *, struct str access, struct str secret, struct buf *);
+/* X-Sdk-Date's value, "20240102T030405Z". */
+void sign_time(usec wall, char out[17]);
+
 /* "SDK-HMAC-SHA256 Access=…, SignedHeaders=a;b, Signature=…" taken apart; views into the value. false: it is something else. */
 struct sign_authorization { struct str access, signed_headers, signature; };
 bool sign_parse(struct str value, struct sign_authorization *) MUST_CHECK;

@@ -49,39 +49,24 @@ const struct type apig_iam_type = { .name = "IAM", .help = "Tokens that IAM says
 
 /* ---- the question and the answer: GET /v3/auth/tokens --------------------------------------------------------------------------------------- */
 
-static void sign(const struct apig_asker *a, struct str token, struct buf *headers)
-{
-        const char *domain = a->iam->credentials->domain_id;
-        struct str host = str_of(strstr(a->iam->endpoint, "://") + 3);
-        char date[20], signature[65];
-        BUF_AT_END struct buf now = BUF_INIT(64);
-        struct sign_header signed_headers[] = { { STR("host"), str_cut(&host, '/') }, { STR("x-sdk-date"), { date, 16 } }, { STR("x-subject-token"), token }, { STR("x-domain-id"), str_of(domain) } };
-        const struct sign_request r = { .method = STR("GET"), .path = STR(APIG_IAM_PATH), .query = STR(APIG_IAM_QUERY), .headers = signed_headers, .headers_n = domain ? 4 : 3 };
-        size_t n = 0;
-
-        time_format(&now, clock_wall(a->services->clock) / USEC_SEC * USEC_SEC);
-        for (size_t i = 0; i < now.n && n < 16; i++)
-                if (now.p[i] != '-' && now.p[i] != ':')
-                        date[n++] = now.p[i];
-        sign_request(&r, (struct str){ date, n }, a->secret, signature);
-        if (domain)
-                buf_printf(headers, "X-Domain-Id: %s\r\n", domain);
-        buf_printf(headers, "X-Sdk-Date: %.16s\r\nAuthorization: SDK-HMAC-SHA256 Access=" STR_FMT ", SignedHeaders=host;%sx-sdk-date;x-subject-token, Signature=%s\r\n", date, STR_ARG(a->access),
-                   domain ? "x-domain-id;" : "", signature);
-}
-
 /* Without a key of ours the token asks about itself. */
 static void write_question(void *cookie, const struct judge_wait *w, struct buf *headers, struct buf *body UNUSED)
 {
         const struct push_request *q = &CONTAINER_OF(w, struct apig_request, wait)->request;
         const struct apig_asker *a = cookie;
-        struct str token = q->header(q, "X-Auth-Token");
+        struct str token = q->header(q, "X-Auth-Token"), host = str_of(strstr(a->iam->endpoint, "://") + 3);
+        char date[17];
+        struct sign_header signed_headers[4] = { { STR("Host"), str_cut(&host, '/') }, { STR("X-Sdk-Date"), { date, 16 } }, { STR("X-Subject-Token"), token } };
+        struct sign_request r = { .method = STR("GET"), .path = STR(APIG_IAM_PATH), .query = STR(APIG_IAM_QUERY), .headers = signed_headers, .headers_n = 3 };
 
-        buf_printf(headers, "X-Subject-Token: " STR_FMT "\r\n", STR_ARG(token));
-        if (a->iam->credentials)
-                sign(a, token, headers);
-        else
-                buf_printf(headers, "X-Auth-Token: " STR_FMT "\r\n", STR_ARG(token));
+        if (!a->iam->credentials) {
+                buf_printf(headers, "X-Subject-Token: " STR_FMT "\r\nX-Auth-Token: " STR_FMT "\r\n", STR_ARG(token), STR_ARG(token));
+                return;
+        }
+        if (a->iam->credentials->domain_id)
+                signed_headers[r.headers_n++] = (struct sign_header){ STR("X-Domain-Id"), str_of(a->iam->credentials->domain_id) };
+        sign_time(clock_wall(a->services->clock), date);
+        sign_headers(&r, a->access, a->secret, headers);
 }
 
 static bool listed(const struct strings *list, const char *id)
