@@ -1,8 +1,9 @@
 #include "worker/request.h"
 
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdio.h>
+
+#include "json/value.h"
 
 enum { RECORD_IDS_MOST = 2400 };
 
@@ -270,7 +271,7 @@ void request_dead_headers(struct request_maker *m, struct record *r, struct buf 
 
 static bool place_of(json_t *identifier, struct record *const *records, size_t n, size_t *place)
 {
-        struct str text = { json_string_value(identifier), json_string_length(identifier) };
+        struct str text = json_text(identifier);
         int64_t index;
 
         if (json_is_integer(identifier)) {

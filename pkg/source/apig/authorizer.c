@@ -1,8 +1,8 @@
-#include <jansson.h>
 #include <openssl/sha.h>
 #include <stdio.h>
 
 #include "base/random.h"
+#include "json/value.h"
 #include "source/apig/apig.h"
 
 enum { CONTEXT_MOST = 16 * 1024, KEY_TEXT_MOST = 1 << 20 };
@@ -158,7 +158,7 @@ static bool write_context(json_t *context, struct buf *out)
 
                 writer_key(&w, str_of(name));
                 if (json_is_string(value))
-                        writer_string(&w, (struct str){ json_string_value(value), json_string_length(value) });
+                        writer_string(&w, json_text(value));
                 else if (json_is_integer(value)) {
                         (void)snprintf(number, sizeof(number), "%lld", (long long)json_integer_value(value));
                         writer_string(&w, str_of(number));
@@ -194,7 +194,7 @@ static struct verdict *read_body(const struct apig_asker *a, json_t *root, json_
                 v->allowed = true;
                 principal = json_object_get(context, a->authorizer->principal);
                 if (json_string_length(principal))
-                        v->caller = hash_bytes(a->seed, (struct str){ json_string_value(principal), json_string_length(principal) }) | 1;
+                        v->caller = hash_bytes(a->seed, json_text(principal)) | 1;
         }
         v->lasting = true;
         json_decref(root);
@@ -220,8 +220,8 @@ static struct verdict *read_answer(void *cookie, const struct http_completion *c
         if (!json_is_string(body) || (base64 && !json_is_boolean(base64)))
                 return malformed(root, NULL, why, "its answer's body must be a string");
         if (!json_is_true(base64))
-                buf_add(&plain, json_string_value(body), json_string_length(body));
-        else if (!buf_unbase64(&plain, (struct str){ json_string_value(body), json_string_length(body) }))
+                buf_str(&plain, json_text(body));
+        else if (!buf_unbase64(&plain, json_text(body)))
                 return malformed(root, NULL, why, "isBase64Encoded is true, but its answer's body is no Base64");
         body = json_loadb(plain.p ? plain.p : "", plain.n, JSON_REJECT_DUPLICATES, NULL);
         if (!json_is_object(body))

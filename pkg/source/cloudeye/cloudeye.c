@@ -1,6 +1,6 @@
 #include "source/cloudeye/cloudeye.h"
 
-#include <jansson.h>
+#include "json/value.h"
 
 static const struct field cloudeye_fields[] = {
         SMN_FIELDS,
@@ -22,13 +22,6 @@ static bool among(const struct strings *list, struct str value)
         return false;
 }
 
-static struct str text_of(const json_t *object, const char *name)
-{
-        const json_t *value = json_object_get(object, name);
-
-        return json_is_string(value) ? (struct str){ json_string_value(value), json_string_length(value) } : (struct str){ 0 };
-}
-
 /* A level as a word, or as the number that the API has: 1 is the most severe. */
 static struct str level_of(const json_t *alarm)
 {
@@ -40,7 +33,7 @@ static struct str level_of(const json_t *alarm)
         for (size_t i = 0; i < COUNT_OF(names) && (!value || json_is_null(value)); i++)
                 value = json_object_get(alarm, names[i]);
         if (!value || json_is_null(value))
-                return text_of(json_object_get(alarm, "template_variable"), "AlarmLevel");
+                return json_member(json_object_get(alarm, "template_variable"), "AlarmLevel");
         if (json_is_integer(value))
                 level = json_integer_value(value);
         else if (json_is_string(value) && !str_to_int64(str_of(json_string_value(value)), &level))
@@ -53,8 +46,8 @@ bool cloudeye_wants(const void *spec, struct str message)
         const struct cloudeye_spec *s = spec;
         json_error_t at;
         json_t *alarm = json_loadb(message.p, message.n, 0, &at);
-        bool wants = json_is_object(alarm) && json_object_get(alarm, "alarm_id") && (!s->states.n || among(&s->states, text_of(alarm, "alarm_status"))) &&
-                     (!s->alarms.n || among(&s->alarms, text_of(alarm, "alarm_name")) || among(&s->alarms, text_of(alarm, "alarm_id"))) &&
+        bool wants = json_is_object(alarm) && json_object_get(alarm, "alarm_id") && (!s->states.n || among(&s->states, json_member(alarm, "alarm_status"))) &&
+                     (!s->alarms.n || among(&s->alarms, json_member(alarm, "alarm_name")) || among(&s->alarms, json_member(alarm, "alarm_id"))) &&
                      (!s->severities.n || among(&s->severities, level_of(alarm)));
 
         json_decref(alarm);

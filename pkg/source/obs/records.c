@@ -1,10 +1,10 @@
 #include "source/obs/records.h"
 
-#include <jansson.h>
 #include <openssl/sha.h>
 #include <stdio.h>
 
 #include "base/clock.h"
+#include "json/value.h"
 
 /* ---- FunctionGraph's members -------------------------------------------------------------------------------------------------------------------- */
 
@@ -47,13 +47,6 @@ static json_t *shaped(const json_t *from, const struct shape *shape)
 
 /* ---- one record ------------------------------------------------------------------------------------------------------------------------------------ */
 
-static struct str text_of(const json_t *object_, const char *name)
-{
-        const json_t *value = json_object_get(object_, name);
-
-        return json_is_string(value) ? (struct str){ json_string_value(value), json_string_length(value) } : (struct str){ 0 };
-}
-
 /* Keys are encoded as in a form: + is a space. What is no escape stays as it is, and so does %00: a key is kept as a C string. */
 static char *decoded(struct str s)
 {
@@ -89,7 +82,7 @@ static void identify(struct obs_record *r, struct str bucket_name, struct str ke
 static enum obs_result parse_record(const json_t *from, struct obs_record *r)
 {
         const json_t *inside = json_object_get(from, "s3") ? json_object_get(from, "s3") : json_object_get(from, "obs"), *object_ = json_object_get(inside, "object");
-        struct str name = text_of(from, "eventName"), bucket_name = text_of(json_object_get(inside, "bucket"), "name"), key = text_of(object_, "key"), time = text_of(from, "eventTime");
+        struct str name = json_member(from, "eventName"), bucket_name = json_member(json_object_get(inside, "bucket"), "name"), key = json_member(object_, "key"), time = json_member(from, "eventTime");
         json_t *to;
 
         if (!json_is_object(inside) || !name.n || !bucket_name.n || !key.n)
@@ -103,7 +96,7 @@ static enum obs_result parse_record(const json_t *from, struct obs_record *r)
         r->key = decoded(key);
         if (!r->event || !r->bucket || !r->key)
                 return OBS_NO_MEMORY;
-        identify(r, bucket_name, key, text_of(object_, "versionId"), text_of(object_, "sequencer"), time);
+        identify(r, bucket_name, key, json_member(object_, "versionId"), json_member(object_, "sequencer"), time);
         to = shaped(from, record);
         (void)json_object_set_new(to, "eventName", json_stringn(name.p, name.n));
         r->json = to ? json_dumps(to, JSON_COMPACT) : NULL;

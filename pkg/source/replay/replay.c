@@ -1,21 +1,14 @@
 #include "source/replay/replay.h"
 
 #include <errno.h>
-#include <jansson.h>
 #include <stdio.h>
 
+#include "json/value.h"
 #include "source/kafka/kafka.h"
 
 /* ---- letters --------------------------------------------------------------------------------------------------------------------------- */
 
-static struct str text_of(json_t *root, const char *name)
-{
-        json_t *value = json_object_get(root, name);
-
-        return (struct str){ json_string_value(value), json_string_length(value) };
-}
-
-static bool is_cloud_event(json_t *root) { return text_of(root, "specversion").n > 0; }
+static bool is_cloud_event(json_t *root) { return json_member(root, "specversion").n > 0; }
 
 int replay_check(struct str letter, struct error *err)
 {
@@ -25,7 +18,7 @@ int replay_check(struct str letter, struct error *err)
 
         if (!json_is_object(root))
                 result = error_set(err, ERROR_INVALID, "no JSON object: %s", root ? "it is another value" : why.text);
-        else if (!is_cloud_event(root) && !text_of(root, "request_payload").p)
+        else if (!is_cloud_event(root) && !json_member(root, "request_payload").p)
                 result = error_set(err, ERROR_INVALID, "no dead letter: it has neither request_payload nor specversion");
         json_decref(root);
         return result;
@@ -36,7 +29,7 @@ static void letter_describe(const struct record *r, struct writer *w) { writer_r
 static void letter_encode(const struct services *services UNUSED, enum dialect dialect UNUSED, struct record *const *records, size_t n UNUSED, struct writer *w)
 {
         json_t *root = json_loadb(records[0]->value.p, records[0]->value.n, 0, NULL);
-        struct str payload = text_of(root, "request_payload");
+        struct str payload = json_member(root, "request_payload");
 
         /* A CloudEvent that a FunctionGraph function is to get: its data. */
         if (payload.p)
@@ -61,7 +54,7 @@ static struct str keep(struct buf *space, struct str text)
 static void letter_data(json_t *root, struct buf *space, struct cloud_event *e)
 {
         json_t *data = json_object_get(root, "data");
-        struct str base64 = text_of(root, "data_base64"), type = text_of(root, "datacontenttype");
+        struct str base64 = json_member(root, "data_base64"), type = json_member(root, "datacontenttype");
         size_t from;
 
         e->content_type = type.n ? keep(space, type) : STR("application/json");
@@ -69,7 +62,7 @@ static void letter_data(json_t *root, struct buf *space, struct cloud_event *e)
         if (base64.p)
                 space->failed = !buf_unbase64(space, base64) || space->failed;
         else if (json_is_string(data) && !strstr(type.p ? type.p : "json", "json"))
-                buf_str(space, text_of(root, "data"));
+                buf_str(space, json_member(root, "data"));
         else if (data) {
                 char *text = json_dumps(data, JSON_COMPACT | JSON_ENCODE_ANY);
 
@@ -84,7 +77,7 @@ static void letter_data(json_t *root, struct buf *space, struct cloud_event *e)
 static void letter_event(const struct services *services, const struct record *r, struct buf *space, struct cloud_event *e)
 {
         json_t *root = json_loadb(r->value.p, r->value.n, 0, NULL);
-        struct str payload = text_of(root, "request_payload"), time = text_of(root, "time");
+        struct str payload = json_member(root, "request_payload"), time = json_member(root, "time");
 
         *e = (struct cloud_event){ .id = r->id };
         if (buf_reserve(space, r->value.n * 2 + 1024)) { /* views into it stay */
@@ -95,11 +88,11 @@ static void letter_event(const struct services *services, const struct record *r
                         e->content_type = STR("application/json");
                         e->json = true;
                 } else {
-                        e->source = keep(space, text_of(root, "source"));
-                        e->type = keep(space, text_of(root, "type"));
-                        e->subject = keep(space, text_of(root, "subject"));
-                        if (text_of(root, "partitionkey").p)
-                                e->key = keep(space, text_of(root, "partitionkey"));
+                        e->source = keep(space, json_member(root, "source"));
+                        e->type = keep(space, json_member(root, "type"));
+                        e->subject = keep(space, json_member(root, "subject"));
+                        if (json_member(root, "partitionkey").p)
+                                e->key = keep(space, json_member(root, "partitionkey"));
                         if (time.p && !time_parse(time, &e->time))
                                 e->time = 0;
                         letter_data(root, space, e);
@@ -179,7 +172,7 @@ static int file_open(struct source **out, const void *spec_, const struct servic
 static struct letter *letter_new(struct source *s, char *text, size_t n)
 {
         json_t *root = json_loadb(text, n, 0, NULL);
-        struct str id = text_of(root, "event_id"), ce = text_of(root, "id"), request = text_of(json_object_get(root, "request_context"), "request_id");
+        struct str id = json_member(root, "event_id"), ce = json_member(root, "id"), request = json_member(json_object_get(root, "request_context"), "request_id");
         char number[32];
         struct letter *l;
 

@@ -1,8 +1,7 @@
 #include "source/smn/notification.h"
 
-#include <jansson.h>
-
 #include "base/clock.h"
+#include "json/value.h"
 
 bool notification_kind_of(struct str type, enum notification_kind *kind, bool *newer)
 {
@@ -35,13 +34,6 @@ bool notification_urn(struct str urn, struct str *region, struct str *project, s
 }
 
 /* ---- the body ---------------------------------------------------------------------------------------------------------------------------- */
-
-static struct str member(const json_t *root, const char *name)
-{
-        const json_t *value = json_object_get(root, name);
-
-        return json_is_string(value) ? (struct str){ json_string_value(value), json_string_length(value) } : (struct str){ 0 };
-}
 
 /* "2017-11-15T04:02:24Z", nothing else. */
 static bool parse_time(struct str s, usec *out) { return s.n == 20 && s.p[10] == 'T' && s.p[19] == 'Z' && time_parse(s, out); }
@@ -99,16 +91,16 @@ int notification_parse(struct str body, struct notification *out, const char **w
                 *why = "the body is no JSON object";
                 return -1;
         }
-        n.type = member(root, "type");
-        n.message_id = member(root, "message_id");
-        n.topic_urn = member(root, "topic_urn");
-        n.message = member(root, "message");
-        n.subject = member(root, "subject");
-        n.timestamp = member(root, "timestamp");
-        n.subscribe_url = member(root, "subscribe_url");
-        n.signing_cert_url = member(root, "signing_cert_url");
-        n.signature = member(root, "signature");
-        n.signature_version = member(root, "signature_version");
+        n.type = json_member(root, "type");
+        n.message_id = json_member(root, "message_id");
+        n.topic_urn = json_member(root, "topic_urn");
+        n.message = json_member(root, "message");
+        n.subject = json_member(root, "subject");
+        n.timestamp = json_member(root, "timestamp");
+        n.subscribe_url = json_member(root, "subscribe_url");
+        n.signing_cert_url = json_member(root, "signing_cert_url");
+        n.signature = json_member(root, "signature");
+        n.signature_version = json_member(root, "signature_version");
         *why = check_members(&n);
         if (*why) {
                 notification_done(&n);
