@@ -2,18 +2,10 @@
 #pragma once
 
 #include <jansson.h>
-#include <stdio.h>
 
+#include "fuzz/demand.h"
 #include "http/intake.h"
 #include "source/driver.h"
-
-#define DEMAND(condition)                                                                                                                                           \
-        do {                                                                                                                                                        \
-                if (!(condition)) {                                                                                                                                 \
-                        (void)fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                                                                       \
-                        abort();                                                                                                                                    \
-                }                                                                                                                                                   \
-        } while (0)
 
 #define NOW ((usec)1704164645 * USEC_SEC) /* 20240102T030405Z */
 static inline usec still(void *cookie UNUSED) { return NOW; }

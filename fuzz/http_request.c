@@ -1,20 +1,11 @@
 /* Requests, whole and in pieces: what comes of bytes must not depend on how they were cut, what is served must be what it says, and behind a refusal
  * nothing is. */
-#include <stdio.h>
-
+#include "fuzz/demand.h"
 #include "http/intake.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static const struct http_limits limits = { .target_max = 1000, .header_max = 1000, .head_max = 4096, .body_max = 1000, .headers_max = 20 };
-
-#define DEMAND(condition)                                                                                                                                           \
-        do {                                                                                                                                                        \
-                if (!(condition)) {                                                                                                                                 \
-                        (void)fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                                                                       \
-                        abort();                                                                                                                                    \
-                }                                                                                                                                                   \
-        } while (0)
 
 static void check(const struct http_message *m, bool version_1_0)
 {
