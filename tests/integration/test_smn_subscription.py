@@ -152,7 +152,7 @@ def test_wrong_keys_and_missing_ones(runner, smn, sink):
     managed = Managed(runner, smn, sink, port)
     managed.run.wait_for_output(rf'state=Disconnected reason="list subscriptions of {smn.urn}: 401 APIGW.0301: Incorrect IAM', 20)
     secret.unlink()
-    managed.run.wait_for_output(r'state=Disconnected reason="cloud.credentials.secretKeySecretRef: Secret cloud, key sk can.t be read from', 60)
+    managed.run.wait_for_output(r'state=Disconnected reason="cloud.credentials.secretKeySecretRef: Secret cloud, key sk: open .*No such file', 60)
     secret.write_text(smn.keys["AKEXAMPLE"])
     managed.run.wait_for_output(r"source.*state=Connected", 60)
 
