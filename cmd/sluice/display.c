@@ -191,7 +191,7 @@ static void on_behave(struct display *d, struct http_call *call, struct str quer
 
 static void write_headers(const struct buf *head, struct writer *w)
 {
-        struct str rest = buf_view(head), name, value;
+        struct str rest = { head->p, head->n }, name, value;
 
         writer_key(w, STR("headers"));
         writer_object(w);

@@ -210,6 +210,6 @@ struct str http_head_find(struct str head, struct str name)
         return (struct str){ 0 };
 }
 
-struct str http_message_header(const struct http_message *m, struct str name) { return http_head_find(buf_view(&m->head), name); }
+struct str http_message_header(const struct http_message *m, struct str name) { return http_head_find(http_head(m), name); }
 
 const char *http_method_name(const struct http_message *m) { return llhttp_method_name((llhttp_method_t)m->method); }

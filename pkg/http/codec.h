@@ -48,6 +48,7 @@ static inline bool http_head_next(struct str *rest, struct str *name, struct str
         *rest = (struct str){ value->p + value->n + 1, rest->n - name->n - value->n - 2 };
         return true;
 }
+static inline struct str http_head(const struct http_message *m) { return (struct str){ m->head.p, m->head.n }; }
 struct str http_head_find(struct str head, struct str name);    /* the first of that name; n 0: absent */
 struct str http_message_header(const struct http_message *, struct str name);   /* the first of that name, n 0: absent */
 const char *http_method_name(const struct http_message *);

@@ -109,7 +109,7 @@ static struct str cut_last(struct str *s)
 /* The last header of that name among the first *pairs, whose number goes down to those before it. */
 static bool header_before(const struct http_message *m, struct str name, size_t *pairs, struct str *value)
 {
-        struct str rest = buf_view(&m->head), key, v;
+        struct str rest = http_head(m), key, v;
         size_t at = SIZE_MAX;
 
         for (size_t i = 0; i < *pairs && http_head_next(&rest, &key, &v); i++)

@@ -68,8 +68,7 @@ static struct str header_of(const struct push_request *q, const char *name) { re
 
 static void each_header(const struct push_request *q, void (*each)(void *, struct str, struct str), void *cookie)
 {
-        const struct http_message *m = q->head;
-        struct str rest = buf_view(&m->head), name, value;
+        struct str rest = http_head(q->head), name, value;
 
         while (http_head_next(&rest, &name, &value))
                 each(cookie, name, value);
