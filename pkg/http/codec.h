@@ -41,7 +41,7 @@ int http_codec_eof(struct http_codec *, struct error *) MUST_CHECK;   /* the pee
 /* The next header of a head (rest at first), "name\0value\0" after each other; false: there is none. */
 static inline bool http_head_next(struct str *rest, struct str *name, struct str *value)
 {
-        if (!rest->n)
+        if (!rest->p || !rest->n)
                 return false;
         *name = str_of(rest->p);
         *value = str_of(rest->p + name->n + 1);
