@@ -6,8 +6,10 @@
 #include "base/log.h"
 #include "base/table.h"
 #include "controller/children.h"
+#include "controller/finalizers.h"
 #include "controller/sink.h"
 #include "controller/status.h"
+#include "json/value.h"
 #include "kube/events.h"
 #include "kube/queue.h"
 #include "kube/reflector.h"
@@ -73,13 +75,6 @@ struct controller {
         struct crew *crews;
 };
 
-static const char *text(json_t *o, const char *key)
-{
-        const char *s = json_string_value(json_object_get(o, key));
-
-        return s ? s : "";
-}
-
 static json_t *metadata_of(json_t *o) { return json_object_get(o, "metadata"); }
 
 static struct memory *memory_of(struct controller *c, const char *key, bool make)
@@ -131,7 +126,7 @@ static void crew_remove(struct controller *c, const char *key, const char *pod)
         if (!w)
                 return;
         json_array_foreach(w->pods, i, p)
-                if (strcmp(text(metadata_of(p), "name"), pod) == 0) {
+                if (strcmp(json_cstring(metadata_of(p), "name"), pod) == 0) {
                         (void)json_array_remove(w->pods, i);
                         break;
                 }
@@ -213,7 +208,7 @@ static void finish(struct work *w, bool again)
 
 static void record(struct work *w, const char *type, const char *reason, const char *note)
 {
-        const struct event_object o = { .api_version = API_GROUP_VERSION, .kind = "Trigger", .namespace_ = w->namespace_, .name = w->name, .uid = text(metadata_of(w->object), "uid") };
+        const struct event_object o = { .api_version = API_GROUP_VERSION, .kind = "Trigger", .namespace_ = w->namespace_, .name = w->name, .uid = json_cstring(metadata_of(w->object), "uid") };
 
         recorder_event(w->controller->recorder, &o, type, reason, "Reconcile", *note ? note : reason);
 }
@@ -246,17 +241,17 @@ static void record_changes(struct work *w, json_t *before)
         size_t i;
 
         json_array_foreach(list, i, c) {
-                json_t *old = status_condition(before, text(c, "type"));
-                const char *status = text(c, "status"), *reason = text(c, "reason");
+                json_t *old = status_condition(before, json_cstring(c, "type"));
+                const char *status = json_cstring(c, "status"), *reason = json_cstring(c, "reason");
                 char note[640];
 
-                if ((old && strcmp(text(old, "status"), status) == 0 && strcmp(text(old, "reason"), reason) == 0) || (!old && strcmp(status, "Unknown") == 0))
+                if ((old && strcmp(json_cstring(old, "status"), status) == 0 && strcmp(json_cstring(old, "reason"), reason) == 0) || (!old && strcmp(status, "Unknown") == 0))
                         continue;
-                if (strcmp(text(c, "type"), "Ready") == 0 && strcmp(status, "True") != 0 && strcmp(reason, "InvalidSpec") != 0)
+                if (strcmp(json_cstring(c, "type"), "Ready") == 0 && strcmp(status, "True") != 0 && strcmp(reason, "InvalidSpec") != 0)
                         continue; /* the condition that keeps it from being ready has an event of its own */
                 if (strcmp(status, "Unknown") == 0)
                         continue;
-                (void)snprintf(note, sizeof(note), "%s is %s: %s%s%s", text(c, "type"), status, reason, *text(c, "message") ? ": " : "", text(c, "message"));
+                (void)snprintf(note, sizeof(note), "%s is %s: %s%s%s", json_cstring(c, "type"), status, reason, *json_cstring(c, "message") ? ": " : "", json_cstring(c, "message"));
                 record(w, strcmp(status, "False") == 0 ? "Warning" : "Normal", reason, note);
         }
 }
@@ -277,7 +272,7 @@ static void status_written(void *cookie, const struct kube_answer *a)
         record_changes(w, m->status ? m->status : json_object_get(w->object, "status"));
         json_decref(m->status);
         m->status = json_incref(w->status);
-        keep(&m->status_at, text(metadata_of(w->object), "resourceVersion"));
+        keep(&m->status_at, json_cstring(metadata_of(w->object), "resourceVersion"));
         finish(w, w->failed.n > 0);
 }
 
@@ -312,7 +307,7 @@ static void write_status(struct work *w)
         struct crew *crew = crew_of(c, w->key);
         BUF_AT_END struct buf name = BUF_INIT(1024), selector = BUF_INIT(1024), address = BUF_INIT(4096);
         /* While the copy has not seen the last write, that is what the status is compared with. */
-        bool lags = m->status && string_equal(m->status_at, text(metadata_of(w->object), "resourceVersion"));
+        bool lags = m->status && string_equal(m->status_at, json_cstring(metadata_of(w->object), "resourceVersion"));
         json_t *previous;
         struct status_facts facts = {
                 .generation = json_integer_value(json_object_get(metadata_of(w->object), "generation")),
@@ -363,28 +358,33 @@ static void entry_removed(void *cookie, const struct kube_answer *a)
         finish(w, a->failed && a->error.kind != ERROR_NOT_FOUND);
 }
 
+/* Takes the body. */
+static void patch_trigger(struct work *w, const char *subresource, json_t *body, const char *what, void (*done)(void *, const struct kube_answer *))
+{
+        BUF_AT_END struct buf path = BUF_INIT(4096);
+        struct kube_request q = { .method = "PATCH", .content_type = "application/merge-patch+json", .what = what, .done = done, .cookie = w };
+        FREE_AT_END char *dump = body ? json_dumps(body, JSON_COMPACT) : NULL;
+
+        buf_printf(&path, "/apis/" API_GROUP_VERSION "/namespaces/%s/triggers/%s%s", w->namespace_, w->name, subresource);
+        q.path = path.p;
+        q.body = str_of(dump ? dump : "{}");
+        w->call = kube_send(w->controller->config.client, &q);
+        json_decref(body);
+}
+
 static void remove_entry(struct work *w)
 {
-        BUF_AT_END struct buf path = BUF_INIT(4096), what = BUF_INIT(4096);
-        json_t *rest = json_array(), *entry, *body;
-        struct kube_request q = { .method = "PATCH", .content_type = "application/merge-patch+json", .done = entry_removed, .cookie = w };
-        char *dump;
+        BUF_AT_END struct buf what = BUF_INIT(4096);
+        json_t *rest = json_array(), *entry;
         size_t i;
 
         json_array_foreach(json_object_get(json_object_get(w->object, "status"), "workers"), i, entry)
-                if (strcmp(text(entry, "pod"), w->vanished) != 0)
+                if (strcmp(json_cstring(entry, "pod"), w->vanished) != 0)
                         (void)json_array_append(rest, entry);
-        /* The version keeps an entry that another worker wrote meanwhile. */
-        body = json_pack("{s{ss} s{so}}", "metadata", "resourceVersion", text(metadata_of(w->object), "resourceVersion"), "status", "workers", rest);
-        dump = body ? json_dumps(body, JSON_COMPACT) : NULL;
-        buf_printf(&path, "/apis/" API_GROUP_VERSION "/namespaces/%s/triggers/%s/status", w->namespace_, w->name);
         buf_printf(&what, "remove the entry of pod %s from Trigger %s", w->vanished, w->key);
-        q.path = path.p;
-        q.what = what.p;
-        q.body = str_of(dump ? dump : "{}");
-        w->call = kube_send(w->controller->config.client, &q);
-        free(dump);
-        json_decref(body);
+        /* The version keeps an entry that another worker wrote meanwhile. */
+        patch_trigger(w, "/status", json_pack("{s{ss} s{so}}", "metadata", "resourceVersion", json_cstring(metadata_of(w->object), "resourceVersion"), "status", "workers", rest), what.p,
+                      entry_removed);
 }
 
 static void pod_asked(void *cookie, const struct kube_answer *a)
@@ -407,9 +407,9 @@ static bool look_for_vanished(struct work *w)
         size_t i;
 
         json_array_foreach(json_object_get(json_object_get(w->object, "status"), "workers"), i, entry) {
-                if (reflector_get(w->controller->collections[PODS], w->namespace_, text(entry, "pod")))
+                if (reflector_get(w->controller->collections[PODS], w->namespace_, json_cstring(entry, "pod")))
                         continue;
-                w->vanished = str_dup(str_of(text(entry, "pod")));
+                w->vanished = str_dup(str_of(json_cstring(entry, "pod")));
                 if (!w->vanished)
                         return false;
                 buf_printf(&path, "/api/v1/namespaces/%s/pods/", w->namespace_);
@@ -434,7 +434,7 @@ static json_t *unstarted_pod(const struct work *w)
                 if (json_object_get(metadata_of(pod), "deletionTimestamp"))
                         continue;
                 json_array_foreach(json_object_get(json_object_get(pod, "status"), "containerStatuses"), j, status)
-                        if (strcmp(text(json_object_get(json_object_get(status, "state"), "waiting"), "reason"), "ContainerCreating") == 0)
+                        if (strcmp(json_cstring(json_object_get(json_object_get(status, "state"), "waiting"), "reason"), "ContainerCreating") == 0)
                                 return pod;
         }
         return NULL;
@@ -448,9 +448,9 @@ static void events_seen(void *cookie, const struct kube_answer *a)
 
         w->call = NULL;
         json_array_foreach(json_object_get(root, "items"), i, event)
-                if (strcmp(text(event, "reason"), "FailedMount") == 0) {
+                if (strcmp(json_cstring(event, "reason"), "FailedMount") == 0) {
                         buf_reset(&w->stuck);
-                        buf_text(&w->stuck, text(event, "message"));
+                        buf_text(&w->stuck, json_cstring(event, "message"));
                 }
         json_decref(root);
         write_status(w);
@@ -466,8 +466,8 @@ static bool ask_why_unstarted(struct work *w)
         if (!w->trigger || (w->trigger->suspend && !w->ending) || !child_mounts_secrets(w->trigger) || !(pod = unstarted_pod(w)))
                 return false;
         w->look_again = true;
-        buf_printf(&path, "/api/v1/namespaces/%s/events?fieldSelector=involvedObject.name%%3D%s%%2Ctype%%3DWarning&limit=50", w->namespace_, text(metadata_of(pod), "name"));
-        buf_printf(&what, "look at the events of pod %s/%s", w->namespace_, text(metadata_of(pod), "name"));
+        buf_printf(&path, "/api/v1/namespaces/%s/events?fieldSelector=involvedObject.name%%3D%s%%2Ctype%%3DWarning&limit=50", w->namespace_, json_cstring(metadata_of(pod), "name"));
+        buf_printf(&what, "look at the events of pod %s/%s", w->namespace_, json_cstring(metadata_of(pod), "name"));
         q.path = path.p;
         q.what = what.p;
         w->call = kube_send(w->controller->config.client, &q);
@@ -541,7 +541,7 @@ static void apply_child(struct work *w)
 static bool is_ours(struct work *w, struct str body)
 {
         json_t *root = json_loadb(body.p, body.n, 0, NULL), *labels = json_object_get(metadata_of(root), "labels");
-        bool ours = strcmp(text(labels, LABEL_MANAGED_BY), "sluice") == 0 && strcmp(text(labels, LABEL_INSTANCE), w->name) == 0;
+        bool ours = strcmp(json_cstring(labels, LABEL_MANAGED_BY), "sluice") == 0 && strcmp(json_cstring(labels, LABEL_INSTANCE), w->name) == 0;
 
         json_decref(root);
         return ours;
@@ -643,7 +643,7 @@ static bool children_fresh(struct work *w)
 
         child_name(CHILD_DEPLOYMENT, w->name, &name);
         live = reflector_get(c->collections[DEPLOYMENTS], w->namespace_, name.p ? name.p : "");
-        if (live && strcmp(text(json_object_get(metadata_of(live), "annotations"), ANNOTATION_HASH), w->hash.p) == 0 &&
+        if (live && strcmp(json_cstring(json_object_get(metadata_of(live), "annotations"), ANNOTATION_HASH), w->hash.p) == 0 &&
             json_integer_value(json_object_get(json_object_get(live, "spec"), "replicas")) == child_replicas(&context))
                 return true;
         w->first = !live && !(m && m->applied);
@@ -682,17 +682,6 @@ static void apply_what_differs(struct work *w)
 
 /* ---- its end --------------------------------------------------------------------------------------------------------------------------- */
 
-static bool has_finalizer(const struct work *w, const char *name)
-{
-        json_t *f;
-        size_t i;
-
-        json_array_foreach(json_object_get(metadata_of(w->object), "finalizers"), i, f)
-                if (string_equal(json_string_value(f), name))
-                        return true;
-        return false;
-}
-
 static void finalizers_written(void *cookie, const struct kube_answer *a)
 {
         struct work *w = cookie;
@@ -704,33 +693,15 @@ static void finalizers_written(void *cookie, const struct kube_answer *a)
         finish(w, a->failed && a->error.kind != ERROR_NOT_FOUND); /* otherwise the watch tells */
 }
 
-/* Puts ours on, or takes a finalizer off. */
-static void write_finalizers(struct work *w, bool ours, const char *without)
+static void write_finalizers(struct work *w, const char *with, const char *without)
 {
-        BUF_AT_END struct buf path = BUF_INIT(4096), what = BUF_INIT(4096);
-        struct kube_request q = { .method = "PATCH", .content_type = "application/merge-patch+json", .done = finalizers_written, .cookie = w };
-        json_t *list = json_array(), *f, *body;
-        char *dump;
-        size_t i;
+        BUF_AT_END struct buf what = BUF_INIT(4096);
 
-        json_array_foreach(json_object_get(metadata_of(w->object), "finalizers"), i, f)
-                if (!string_equal(json_string_value(f), without))
-                        (void)json_array_append(list, f);
-        if (ours)
-                (void)json_array_append_new(list, json_string(FINALIZER));
-        body = json_pack("{s{ss so}}", "metadata", "resourceVersion", text(metadata_of(w->object), "resourceVersion"), "finalizers", list);
-        dump = body ? json_dumps(body, JSON_COMPACT) : NULL;
-        buf_printf(&path, "/apis/" API_GROUP_VERSION "/namespaces/%s/triggers/%s", w->namespace_, w->name);
         buf_printf(&what, "write the finalizers of Trigger %s", w->key);
-        q.path = path.p;
-        q.what = what.p;
-        q.body = str_of(dump ? dump : "{}");
-        w->call = kube_send(w->controller->config.client, &q);
-        free(dump);
-        json_decref(body);
+        patch_trigger(w, "", finalizers_patch(w->object, with, without), what.p, finalizers_written);
 }
 
-static void let_go(struct work *w) { write_finalizers(w, false, FINALIZER); }
+static void let_go(struct work *w) { write_finalizers(w, NULL, FINALIZER); }
 
 /* It goes, and something stays. */
 static void leave_behind(struct work *w, const char *why)
@@ -751,7 +722,7 @@ static bool all_is_taken_back(const struct work *w)
         size_t i;
 
         json_array_foreach(json_object_get(status, "workers"), i, entry)
-                if (strcmp(text(entry, "sourceState"), "Removed") == 0 && json_integer_value(json_object_get(entry, "observedGeneration")) == generation)
+                if (strcmp(json_cstring(entry, "sourceState"), "Removed") == 0 && json_integer_value(json_object_get(entry, "observedGeneration")) == generation)
                         return true;
         return false;
 }
@@ -763,7 +734,7 @@ static bool worker_runs(const struct work *w)
         size_t i;
 
         json_array_foreach(crew ? crew->pods : NULL, i, pod)
-                if (strcmp(text(json_object_get(pod, "status"), "phase"), "Running") == 0)
+                if (strcmp(json_cstring(json_object_get(pod, "status"), "phase"), "Running") == 0)
                         return true;
         return false;
 }
@@ -773,8 +744,8 @@ static void checkpoint_seen(void *cookie, const struct kube_answer *a)
 {
         struct work *w = cookie;
         json_t *root = a->failed ? NULL : json_loadb(a->body.p, a->body.n, 0, NULL);
-        bool nothing = a->failed ? a->error.kind == ERROR_NOT_FOUND && !*text(json_object_get(w->object, "status"), "sinkUri")
-                                 : !*text(json_object_get(root, "data"), "subscription");
+        bool nothing = a->failed ? a->error.kind == ERROR_NOT_FOUND && !*json_cstring(json_object_get(w->object, "status"), "sinkUri")
+                                 : !*json_cstring(json_object_get(root, "data"), "subscription");
 
         json_decref(root);
         w->call = NULL;
@@ -806,7 +777,7 @@ static bool ends_already(const struct work *w)
 {
         const struct memory *m = memory_of(w->controller, w->key, false);
 
-        return (m && m->ending) || strcmp(text(status_condition(json_object_get(w->object, "status"), "Ready"), "reason"), "Ending") == 0;
+        return (m && m->ending) || strcmp(json_cstring(status_condition(json_object_get(w->object, "status"), "Ready"), "reason"), "Ending") == 0;
 }
 
 static void end_trigger(struct work *w)
@@ -814,7 +785,7 @@ static void end_trigger(struct work *w)
         usec deleted, wall = clock_wall(&system_clock), deadline;
         char why[128];
 
-        if (!time_parse(str_of(text(metadata_of(w->object), "deletionTimestamp")), &deleted))
+        if (!time_parse(str_of(json_cstring(metadata_of(w->object), "deletionTimestamp")), &deleted))
                 deleted = wall;
         deadline = deleted + w->controller->config.ending_deadline;
         if (w->trigger && !trigger_outside(w->trigger, &w->outside))
@@ -828,10 +799,10 @@ static void end_trigger(struct work *w)
                 json_t *connected = status_condition(json_object_get(w->object, "status"), "SourceConnected");
 
                 (void)snprintf(why, sizeof(why), "not taken back within %" PRId64 " s", w->controller->config.ending_deadline / USEC_SEC);
-                leave_behind(w, *text(connected, "message") ? text(connected, "message") : why);
-        } else if (has_finalizer(w, "foregroundDeletion")) {
+                leave_behind(w, *json_cstring(connected, "message") ? json_cstring(connected, "message") : why);
+        } else if (finalizers_have(w->object, "foregroundDeletion")) {
                 memory_of(w->controller, w->key, true)->ending = true; /* its checkpoint may be gone already */
-                write_finalizers(w, false, "foregroundDeletion"); /* its children are still needed: they go when it went */
+                write_finalizers(w, NULL, "foregroundDeletion"); /* its children are still needed: they go when it went */
         } else {
                 w->ending = true;
                 w->look_at = loop_now(w->controller->loop) + deadline - wall;
@@ -861,7 +832,7 @@ static void reconcile(struct controller *c, const char *key)
         c->busy++;
         w->object = json_incref(reflector_get(c->collections[TRIGGERS], w->namespace_, w->name));
         deleted = json_object_get(metadata_of(w->object), "deletionTimestamp") != NULL;
-        if (!w->object || (deleted && !has_finalizer(w, FINALIZER))) {
+        if (!w->object || (deleted && !finalizers_have(w->object, FINALIZER))) {
                 struct memory *m = memory_of(c, key, false);
 
                 /* Its children are the garbage collector's. */
@@ -876,8 +847,8 @@ static void reconcile(struct controller *c, const char *key)
         outside = !deleted && w->trigger && trigger_outside(w->trigger, &w->outside);
         if (deleted)
                 end_trigger(w);
-        else if (w->trigger && outside != has_finalizer(w, FINALIZER))
-                write_finalizers(w, outside, FINALIZER); /* before anything is made outside */
+        else if (w->trigger && outside != finalizers_have(w->object, FINALIZER))
+                write_finalizers(w, outside ? FINALIZER : NULL, FINALIZER); /* before anything is made outside */
         else if (!w->trigger || !w->sink.n)
                 conclude(w); /* the children stay as they were */
         else
@@ -910,7 +881,7 @@ static void enqueue(struct controller *c, const char *namespace_, const char *na
 
 static void trigger_changed(void *cookie, const char *namespace_, const char *name, json_t *before UNUSED, json_t *object UNUSED) { enqueue(cookie, namespace_, name); }
 
-static const char *instance_of(json_t *before, json_t *object) { return text(json_object_get(metadata_of(object ? object : before), "labels"), LABEL_INSTANCE); }
+static const char *instance_of(json_t *before, json_t *object) { return json_cstring(json_object_get(metadata_of(object ? object : before), "labels"), LABEL_INSTANCE); }
 
 static void deployment_changed(void *cookie, const char *namespace_, const char *name UNUSED, json_t *before, json_t *object)
 {
@@ -950,9 +921,9 @@ struct service_search { struct controller *controller; const char *namespace_, *
 static bool refers_to(const struct service_search *s, const char *namespace_, json_t *destination)
 {
         json_t *ref = json_object_get(destination, "ref");
-        const char *other = *text(ref, "namespace") ? text(ref, "namespace") : namespace_;
+        const char *other = *json_cstring(ref, "namespace") ? json_cstring(ref, "namespace") : namespace_;
 
-        return ref && strcmp(text(ref, "name"), s->name) == 0 && strcmp(other, s->namespace_) == 0;
+        return ref && strcmp(json_cstring(ref, "name"), s->name) == 0 && strcmp(other, s->namespace_) == 0;
 }
 
 static void find_user(void *cookie, const char *namespace_, const char *name, json_t *trigger)
@@ -1024,7 +995,7 @@ static void only_conditions(json_t *status, const char *type)
         json_t *list = json_object_get(status, "conditions");
 
         for (size_t i = json_array_size(list); i-- > 0;)
-                if (strcmp(text(json_array_get(list, i), "type"), type) != 0)
+                if (strcmp(json_cstring(json_array_get(list, i), "type"), type) != 0)
                         (void)json_array_remove(list, i);
 }
 

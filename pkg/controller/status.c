@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "base/buf.h"
+#include "json/value.h"
 
 struct verdict { const char *status, *reason; char message[512]; };
 
@@ -16,20 +17,13 @@ static void judge(struct verdict *v, const char *status, const char *reason, con
                 v->message[--n] = 0;
 }
 
-static const char *text(json_t *o, const char *key)
-{
-        const char *s = json_string_value(json_object_get(o, key));
-
-        return s ? s : "";
-}
-
 json_t *status_condition(json_t *status, const char *type)
 {
         json_t *list = json_object_get(status, "conditions"), *c;
         size_t i;
 
         json_array_foreach(list, i, c)
-                if (strcmp(text(c, "type"), type) == 0)
+                if (strcmp(json_cstring(c, "type"), type) == 0)
                         return c;
         return NULL;
 }
@@ -40,7 +34,7 @@ static bool pod_exists(json_t *pods, const char *name)
         size_t i;
 
         json_array_foreach(pods, i, p)
-                if (strcmp(text(json_object_get(p, "metadata"), "name"), name) == 0 && !json_object_get(json_object_get(p, "metadata"), "deletionTimestamp"))
+                if (strcmp(json_cstring(json_object_get(p, "metadata"), "name"), name) == 0 && !json_object_get(json_object_get(p, "metadata"), "deletionTimestamp"))
                         return true;
         return false;
 }
@@ -52,7 +46,7 @@ static json_t *speaker(const struct status_facts *f)
         size_t i;
 
         json_array_foreach(f->workers, i, w)
-                if (pod_exists(f->pods, text(w, "pod")) && json_integer_value(json_object_get(w, "observedGeneration")) == f->generation)
+                if (pod_exists(f->pods, json_cstring(w, "pod")) && json_integer_value(json_object_get(w, "observedGeneration")) == f->generation)
                         return w;
         return NULL;
 }
@@ -71,7 +65,7 @@ static void sink_resolved(const struct status_facts *f, struct verdict *v)
 
 static void source_connected(const struct status_facts *f, json_t *worker, struct verdict *v)
 {
-        const char *state = text(worker, "sourceState"), *message = text(worker, "sourceMessage");
+        const char *state = json_cstring(worker, "sourceState"), *message = json_cstring(worker, "sourceMessage");
 
         if (!worker)
                 judge(v, "Unknown", "WorkerStarting", "no worker has reported yet");
@@ -88,7 +82,7 @@ static void source_connected(const struct status_facts *f, json_t *worker, struc
 
 static void delivering(json_t *worker, struct verdict *v)
 {
-        const char *state = text(worker, "deliveryState"), *message = text(worker, "deliveryMessage");
+        const char *state = json_cstring(worker, "deliveryState"), *message = json_cstring(worker, "deliveryMessage");
 
         if (!worker)
                 judge(v, "Unknown", "WorkerStarting", "no worker has reported yet");
@@ -109,7 +103,7 @@ static void delivering(json_t *worker, struct verdict *v)
 /* How a container ended: "exit code 1: …", with the end of its log where the kubelet kept it. */
 static void last_words(json_t *terminated, char *out, size_t size)
 {
-        struct str words = str_trim(str_of(text(terminated, "message")));
+        struct str words = str_trim(str_of(json_cstring(terminated, "message")));
         enum { MOST = 300 };
 
         if (words.n > MOST) { /* the end says most */
@@ -118,7 +112,7 @@ static void last_words(json_t *terminated, char *out, size_t size)
                 while (words.n && ((unsigned char)*words.p & 0xc0) == 0x80)
                         words.p++, words.n--;
         }
-        (void)snprintf(out, size, "%s, exit code %lld%s" STR_FMT, text(terminated, "reason"), (long long)json_integer_value(json_object_get(terminated, "exitCode")),
+        (void)snprintf(out, size, "%s, exit code %lld%s" STR_FMT, json_cstring(terminated, "reason"), (long long)json_integer_value(json_object_get(terminated, "exitCode")),
                        words.n ? ": " : "", STR_ARG(words));
 }
 
@@ -126,7 +120,7 @@ static bool container_trouble(json_t *status, struct verdict *v)
 {
         json_t *waiting = json_object_get(json_object_get(status, "state"), "waiting"), *ended = json_object_get(json_object_get(status, "state"), "terminated");
         json_t *before = json_object_get(json_object_get(status, "lastState"), "terminated");
-        const char *reason = text(waiting, "reason");
+        const char *reason = json_cstring(waiting, "reason");
         char words[512];
 
         if (strcmp(reason, "CrashLoopBackOff") == 0 && before) {
@@ -135,7 +129,7 @@ static bool container_trouble(json_t *status, struct verdict *v)
                 return true;
         }
         if (*reason && strcmp(reason, "ContainerCreating") != 0 && strcmp(reason, "PodInitializing") != 0) {
-                judge(v, "False", reason, text(waiting, "message"));
+                judge(v, "False", reason, json_cstring(waiting, "message"));
                 return true;
         }
         if (!ended || json_integer_value(json_object_get(ended, "exitCode")) == 0)
@@ -161,8 +155,8 @@ static bool pod_trouble(json_t *pods, struct verdict *v)
                         if (container_trouble(status, v))
                                 return true;
                 json_array_foreach(json_object_get(json_object_get(pod, "status"), "conditions"), j, condition)
-                        if (strcmp(text(condition, "type"), "PodScheduled") == 0 && strcmp(text(condition, "status"), "False") == 0) {
-                                judge(v, "False", text(condition, "reason"), text(condition, "message"));
+                        if (strcmp(json_cstring(condition, "type"), "PodScheduled") == 0 && strcmp(json_cstring(condition, "status"), "False") == 0) {
+                                judge(v, "False", json_cstring(condition, "reason"), json_cstring(condition, "message"));
                                 return true;
                         }
         }
@@ -191,11 +185,11 @@ static void workers_available(const struct status_facts *f, json_t *worker, stru
                 return;
         }
         json_array_foreach(json_object_get(json_object_get(f->deployment, "status"), "conditions"), i, condition)
-                if (strcmp(text(condition, "type"), "ReplicaFailure") == 0 && strcmp(text(condition, "status"), "True") == 0) {
-                        judge(v, "False", text(condition, "reason"), text(condition, "message"));
+                if (strcmp(json_cstring(condition, "type"), "ReplicaFailure") == 0 && strcmp(json_cstring(condition, "status"), "True") == 0) {
+                        judge(v, "False", json_cstring(condition, "reason"), json_cstring(condition, "message"));
                         return;
                 }
-        if (worker && (strcmp(text(worker, "sourceState"), "Disconnected") == 0 || strcmp(text(worker, "sourceState"), "Failed") == 0))
+        if (worker && (strcmp(json_cstring(worker, "sourceState"), "Disconnected") == 0 || strcmp(json_cstring(worker, "sourceState"), "Failed") == 0))
                 judge(v, "False", "WorkerNotReady", "the worker runs, but is not ready: see SourceConnected");
         else if (worker)
                 judge(v, "Unknown", "WorkerStarting", "the worker runs, and is not ready yet");
@@ -225,8 +219,8 @@ static void add(json_t *list, const struct status_facts *f, const char *type, co
         json_t *before = status_condition(f->previous, type);
         BUF_AT_END struct buf time = BUF_INIT(64);
 
-        if (before && strcmp(text(before, "status"), v->status) == 0 && *text(before, "lastTransitionTime"))
-                buf_text(&time, text(before, "lastTransitionTime"));
+        if (before && strcmp(json_cstring(before, "status"), v->status) == 0 && *json_cstring(before, "lastTransitionTime"))
+                buf_text(&time, json_cstring(before, "lastTransitionTime"));
         else
                 time_format(&time, f->now - f->now % USEC_SEC);
         (void)json_array_append_new(list, json_pack("{ss ss ss ss ss sI}", "type", type, "status", v->status, "reason", v->reason, "message", v->message,
@@ -246,18 +240,18 @@ static void fold_workers(const struct status_facts *f, json_t *status)
                 const char *found = NULL;
 
                 json_array_foreach(f->workers, i, w)
-                        if (time_parse(str_of(text(w, times[t])), &at) && at > best) {
+                        if (time_parse(str_of(json_cstring(w, times[t])), &at) && at > best) {
                                 best = at;
-                                found = text(w, times[t]);
+                                found = json_cstring(w, times[t]);
                         }
                 /* A worker that starts anew knows nothing of the past: what was known stays. */
-                if (time_parse(str_of(text(f->previous, times[t])), &at) && at > best)
-                        found = text(f->previous, times[t]);
+                if (time_parse(str_of(json_cstring(f->previous, times[t])), &at) && at > best)
+                        found = json_cstring(f->previous, times[t]);
                 if (found)
                         (void)json_object_set_new(status, times[t], json_string(found));
         }
         json_array_foreach(f->workers, i, w)
-                if (json_object_get(w, "lag") && pod_exists(f->pods, text(w, "pod"))) /* what a worker that is gone was behind is nobody's lag */
+                if (json_object_get(w, "lag") && pod_exists(f->pods, json_cstring(w, "pod"))) /* what a worker that is gone was behind is nobody's lag */
                         lag = MAX_OF(lag, (json_int_t)0) + json_integer_value(json_object_get(w, "lag"));
         if (lag >= 0)
                 (void)json_object_set_new(status, "lag", json_integer(lag));

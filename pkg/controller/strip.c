@@ -1,6 +1,8 @@
 #include "controller/strip.h"
 
 #include "controller/children.h"
+#include "controller/finalizers.h"
+#include "json/value.h"
 #include "kube/events.h"
 #include "source/driver.h"
 
@@ -14,13 +16,6 @@ struct strip {
         json_t *list;
         size_t at;
 };
-
-static const char *text(json_t *o, const char *key)
-{
-        const char *s = json_string_value(json_object_get(o, key));
-
-        return s ? s : "";
-}
 
 static json_t *metadata_of(json_t *o) { return json_object_get(o, "metadata"); }
 
@@ -59,24 +54,13 @@ static void describe(const struct strip *s, json_t *object, struct buf *what)
 static void tell(struct strip *s, json_t *object)
 {
         json_t *m = metadata_of(object);
-        const struct event_object o = { .api_version = API_GROUP_VERSION, .kind = "Trigger", .namespace_ = text(m, "namespace"), .name = text(m, "name"), .uid = text(m, "uid") };
+        const struct event_object o = { .api_version = API_GROUP_VERSION, .kind = "Trigger", .namespace_ = json_cstring(m, "namespace"), .name = json_cstring(m, "name"), .uid = json_cstring(m, "uid") };
         BUF_AT_END struct buf what = BUF_INIT(8192), note = BUF_INIT(8192);
 
         describe(s, object, &what);
         buf_printf(&note, "%s remains outside the cluster when this Trigger is deleted: Sluice is being removed", what.p ? what.p : "");
         recorder_event(s->recorder, &o, "Warning", "OutsideRemains", "Remove", note.p ? note.p : "");
         s->config.remains(s->config.cookie, o.namespace_, o.name, what.p ? what.p : "");
-}
-
-static bool is_held(json_t *object)
-{
-        json_t *f;
-        size_t i;
-
-        json_array_foreach(json_object_get(metadata_of(object), "finalizers"), i, f)
-                if (string_equal(json_string_value(f), FINALIZER))
-                        return true;
-        return false;
 }
 
 static void next(struct strip *s);
@@ -87,8 +71,8 @@ static struct kube_call *ask(struct strip *s, json_t *object, const char *method
         BUF_AT_END struct buf path = BUF_INIT(4096), what = BUF_INIT(4096);
         struct kube_request q = { .method = method, .content_type = "application/merge-patch+json", .body = body, .done = done, .cookie = s };
 
-        buf_printf(&path, "/apis/" API_GROUP_VERSION "/namespaces/%s/triggers/%s", text(metadata_of(object), "namespace"), text(metadata_of(object), "name"));
-        buf_printf(&what, "take the finalizer off Trigger %s/%s", text(metadata_of(object), "namespace"), text(metadata_of(object), "name"));
+        buf_printf(&path, "/apis/" API_GROUP_VERSION "/namespaces/%s/triggers/%s", json_cstring(metadata_of(object), "namespace"), json_cstring(metadata_of(object), "name"));
+        buf_printf(&what, "take the finalizer off Trigger %s/%s", json_cstring(metadata_of(object), "namespace"), json_cstring(metadata_of(object), "name"));
         q.path = path.p;
         q.what = what.p;
         return kube_send(s->config.client, &q);
@@ -113,15 +97,9 @@ static void written(void *cookie, const struct kube_answer *a)
 
 static void take_off(struct strip *s, json_t *object)
 {
-        json_t *rest = json_array(), *f, *body;
-        FREE_AT_END char *dump = NULL;
-        size_t i;
+        json_t *body = finalizers_patch(object, NULL, FINALIZER);
+        FREE_AT_END char *dump = body ? json_dumps(body, JSON_COMPACT) : NULL;
 
-        json_array_foreach(json_object_get(metadata_of(object), "finalizers"), i, f)
-                if (!string_equal(json_string_value(f), FINALIZER))
-                        (void)json_array_append(rest, f);
-        body = json_pack("{s{ss so}}", "metadata", "resourceVersion", text(metadata_of(object), "resourceVersion"), "finalizers", rest);
-        dump = body ? json_dumps(body, JSON_COMPACT) : NULL;
         s->call = ask(s, object, "PATCH", str_of(dump ? dump : "{}"), written);
         json_decref(body);
 }
@@ -143,7 +121,7 @@ static void next(struct strip *s)
 {
         json_t *object;
 
-        while ((object = json_array_get(s->list, s->at)) && !is_held(object))
+        while ((object = json_array_get(s->list, s->at)) && !finalizers_have(object, FINALIZER))
                 s->at++;
         if (!object) {
                 end(s, NULL);

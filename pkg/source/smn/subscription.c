@@ -6,6 +6,7 @@
 #include "base/backoff.h"
 #include "base/log.h"
 #include "huawei/service.h"
+#include "json/value.h"
 #include "secret/secret.h"
 #include "source/smn/smn.h"
 
@@ -41,13 +42,6 @@ struct subscription {
         usec not_before, look_at;
 };
 
-static const char *member(const json_t *o, const char *name)
-{
-        const char *s = json_string_value(json_object_get(o, name));
-
-        return s ? s : "";
-}
-
 static void say(struct subscription *s, enum source_state state, const char *text) { inbox_say(s->config.inbox, state, text); }
 static void say_nothing(struct subscription *s) { say(s, SOURCE_CONNECTING, ""); }
 
@@ -62,7 +56,7 @@ static json_t *must(json_t *o)
 
 static bool is_this(const struct subscription *s, const json_t *o)
 {
-        return strcmp(member(o, "topic"), s->config.spec->topic_urn) == 0 && strcmp(member(o, "endpoint"), s->endpoint ? s->endpoint : "") == 0;
+        return strcmp(json_cstring(o, "topic"), s->config.spec->topic_urn) == 0 && strcmp(json_cstring(o, "endpoint"), s->endpoint ? s->endpoint : "") == 0;
 }
 
 static json_t *former_of(json_t *record)
@@ -91,8 +85,8 @@ static void renew(struct subscription *s)
                 if (!is_this(s, old))
                         (void)json_array_append(former_of(fresh), old);
         /* A subscription that is no longer managed is its user's. */
-        if (s->endpoint && *member(before, "endpoint") && json_array_size(former_of(fresh)) < FORMER_MOST)
-                (void)json_array_append_new(former_of(fresh), place(member(before, "topic"), member(before, "endpoint")));
+        if (s->endpoint && *json_cstring(before, "endpoint") && json_array_size(former_of(fresh)) < FORMER_MOST)
+                (void)json_array_append_new(former_of(fresh), place(json_cstring(before, "topic"), json_cstring(before, "endpoint")));
         json_decref(before);
         s->record = fresh;
 }
@@ -124,7 +118,7 @@ static bool list_former(struct subscription *s)
         json_t *old = json_array_get(json_object_get(s->record, "former"), 0);
 
         if (old)
-                list(s, member(old, "topic"), member(old, "endpoint"), true);
+                list(s, json_cstring(old, "topic"), json_cstring(old, "endpoint"), true);
         return old != NULL;
 }
 
@@ -153,8 +147,8 @@ static void go_on_removing(struct subscription *s)
 /* At the Trigger's end all is former: what the record says, which may be lost, and what the Trigger says. */
 static void turn_to_the_end(struct subscription *s)
 {
-        if (*member(s->record, "endpoint") && !is_this(s, s->record))
-                (void)json_array_append_new(former_of(s->record), place(member(s->record, "topic"), member(s->record, "endpoint")));
+        if (*json_cstring(s->record, "endpoint") && !is_this(s, s->record))
+                (void)json_array_append_new(former_of(s->record), place(json_cstring(s->record, "topic"), json_cstring(s->record, "endpoint")));
         if (s->managed) /* first: one elsewhere may be out of reach */
                 (void)json_array_insert_new(former_of(s->record), 0, place(s->config.spec->topic_urn, s->endpoint));
         (void)json_object_del(s->record, "endpoint");
@@ -283,7 +277,7 @@ static json_t *ours_on(const struct subscription *s, json_t *page)
         size_t i;
 
         json_array_foreach(json_object_get(page, "subscriptions"), i, found)
-                if (strcmp(member(found, "endpoint"), s->at) == 0)
+                if (strcmp(json_cstring(found, "endpoint"), s->at) == 0)
                         return found;
         return NULL;
 }
@@ -303,7 +297,7 @@ static void listed(struct subscription *s, const struct fetch_completion *done, 
                 removed(s);
         else if (s->remove) {
                 free(s->urn);
-                s->urn = str_dup(str_of(member(found, "subscription_urn")));
+                s->urn = str_dup(str_of(json_cstring(found, "subscription_urn")));
                 s->phase = s->urn ? PHASE_CANCEL : PHASE_LIST;
         } else if (found && json_integer_value(json_object_get(found, "status")) == CONFIRMED) {
                 inbox_connected(s->config.inbox);
