@@ -82,6 +82,8 @@ struct apig_gate_keeper {
 
 static int add_value(struct apig_gate_keeper *k, const struct secret_ref *ref, struct error *err)
 {
+        if (k->n == COUNT_OF(k->values))
+                return error_set(err, ERROR_INVALID, "authentication: more than %zu values in Secrets", k->n);
         if (secret_open(&k->values[k->n], k->services->secrets, ref, err) < 0)
                 return error_wrap(err, "authentication");
         k->n++;
@@ -109,19 +111,24 @@ static int add_values(struct apig_gate_keeper *k, struct error *err)
         return add_value(k, spec->iam->credentials->access, err) < 0 || add_value(k, spec->iam->credentials->secret, err) < 0 ? -1 : 0;
 }
 
+static void lend_keys(struct apig_gate_keeper *k)
+{
+        if (!k->spec->iam || !k->spec->iam->credentials)
+                return;
+        k->asker.access = str_of(k->values[k->n - 2].text);
+        k->asker.secret = str_of(k->values[k->n - 1].text);
+}
+
 static void look(struct apig_gate_keeper *k)
 {
         usec now = loop_now(k->services->loop);
 
-        if (k->looked_at && now - k->looked_at < LOOK_EVERY)
+        if (now - k->looked_at < LOOK_EVERY)
                 return;
         k->looked_at = now;
         for (size_t i = 0; i < k->n; i++)
                 secret_look(&k->values[i], k->services->secrets);
-        if (k->spec->iam && k->spec->iam->credentials) {
-                k->asker.access = str_of(k->values[k->n - 2].text);
-                k->asker.secret = str_of(k->values[k->n - 1].text);
-        }
+        lend_keys(k);
 }
 
 /* ---- whom it asks ------------------------------------------------------------------------------------------------------------------------ */
@@ -185,7 +192,8 @@ int apig_keeper_new(struct apig_gate_keeper **out, const struct apig_authenticat
                 (void)apig_keeper_free(k);
                 return -1;
         }
-        look(k);
+        k->looked_at = loop_now(services->loop);
+        lend_keys(k);
         *out = k;
         return 0;
 }
