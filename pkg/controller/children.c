@@ -209,6 +209,8 @@ static bool serves_tls(const struct trigger *t)
         return listener && listener->tls;
 }
 
+static const char *port_name(const struct trigger *t) { return serves_tls(t) ? "https" : "http"; }
+
 void child_address(const struct trigger *t, struct buf *b)
 {
         const struct expose_spec *expose = trigger_expose(t);
@@ -240,7 +242,7 @@ static void service(struct writer *w, const struct trigger *t)
         writer_object_end(w);
         array(w, "ports");
         writer_object(w);
-        text(w, "name", serves_tls(t) ? "https" : "http");
+        text(w, "name", port_name(t));
         if (serves_tls(t))
                 text(w, "appProtocol", "https"); /* what an Ingress speaks to it */
         number(w, "port", serves_tls(t) ? 443 : 80);
@@ -267,7 +269,7 @@ static void ingress_path(struct writer *w, const struct trigger *t)
         object(w, "service");
         own_name(w, "name", CHILD_SERVICE, t);
         object(w, "port");
-        text(w, "name", serves_tls(t) ? "https" : "http");
+        text(w, "name", port_name(t));
         writer_object_end(w);
         writer_object_end(w);
         writer_object_end(w);
@@ -447,7 +449,7 @@ static void container(struct writer *w, const struct child_context *c)
         writer_object_end(w);
         if (trigger_driver(c->trigger)->push) {
                 writer_object(w);
-                text(w, "name", serves_tls(c->trigger) ? "https" : "http");
+                text(w, "name", port_name(c->trigger));
                 number(w, "containerPort", LISTEN_PORT);
                 writer_object_end(w);
         }

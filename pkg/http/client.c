@@ -1,7 +1,6 @@
 /* Targets, exchanges and the ends that submit and take them. */
 #include "http/client.h"
 
-#include <arpa/inet.h>
 #include <limits.h>
 #include <stdio.h>
 
@@ -67,10 +66,9 @@ struct str http_completion_header(const struct http_completion *c, struct str na
 
 static int numeric_address(struct http_target *t, struct error *err)
 {
-        unsigned char space[16];
         struct address *a;
 
-        if (inet_pton(AF_INET, t->host, space) != 1 && inet_pton(AF_INET6, t->host, space) != 1)
+        if (!host_is_address(t->host))
                 return 0;
         a = calloc(1, sizeof(*a));
         if (!a)

@@ -110,6 +110,9 @@ void connection_error(struct connection *c, CURLcode r, struct error *err)
         (void)error_set(err, ERROR_UNREACHABLE, advice ? "%s %s: %s (%s)" : "%s %s: %s", c->target->method, c->target->url_text, advice ? advice : why, why);
 }
 
+/* Nothing lies between us and the socket, neither TLS nor a proxy's tunnel: it is read and written without curl. */
+static bool plain(const struct connection *c) { return !c->ssl && !c->target->proxied; }
+
 /* After recv or send. */
 static CURLcode socket_result(struct connection *c, const char *what, ssize_t r, size_t *n)
 {
@@ -125,13 +128,13 @@ static CURLcode socket_result(struct connection *c, const char *what, ssize_t r,
 CURLcode connection_read(struct connection *c, char *space, size_t size, size_t *n)
 {
         *n = 0;
-        return c->plain ? socket_result(c, "Recv", recv(c->fd, space, size, 0), n) : curl_easy_recv(c->easy, space, size, n);
+        return plain(c) ? socket_result(c, "Recv", recv(c->fd, space, size, 0), n) : curl_easy_recv(c->easy, space, size, n);
 }
 
 CURLcode connection_write(struct connection *c, const char *p, size_t size, size_t *n)
 {
         *n = 0;
-        return c->plain ? socket_result(c, "Send", send(c->fd, p, size, MSG_NOSIGNAL), n) : curl_easy_send(c->easy, p, size, n);
+        return plain(c) ? socket_result(c, "Send", send(c->fd, p, size, MSG_NOSIGNAL), n) : curl_easy_send(c->easy, p, size, n);
 }
 
 bool connection_buffers(const struct connection *c) { return c->ssl && SSL_has_pending(c->ssl); }
@@ -204,7 +207,6 @@ static int adopt(struct connection *c, struct error *err)
         if (curl_easy_getinfo(c->easy, CURLINFO_ACTIVESOCKET, &fd) != CURLE_OK || fd == CURL_SOCKET_BAD)
                 return error_set(err, ERROR_UNREACHABLE, "connect to %s: the peer closed the connection at once", c->target->url_text);
         c->fd = fd;
-        c->plain = !c->ssl && !c->target->proxied;
         if (loop_io_open(client->loop, fd, on_socket, c, &c->io, err) < 0 || framing->open(c, err) < 0)
                 return -1;
         c->framing = framing;

@@ -84,8 +84,7 @@ struct connection {
         struct curl_slist *connect_to;
         SSL *ssl;                                        /* curl's; NULL: none */
         struct loop_io *io;
-        int fd;                                          /* curl's; read and written without it where nothing lies between: no TLS, no proxy's tunnel */
-        bool plain;
+        int fd;                                          /* curl's */
         uint64_t heard;                                  /* bytes read */
         usec expires;                                    /* 0: never */
         struct http_codec *http1;

@@ -254,14 +254,6 @@ static void on_resolved(void *cookie, const struct resolved *answer, const struc
                 fail(c, ERROR_FORBIDDEN, "its address is not a public one, and may not be called");
 }
 
-/* c-ares would ask a name server for it. */
-static bool is_address(const char *host)
-{
-        struct in6_addr space;
-
-        return inet_pton(AF_INET, host, &space) == 1 || inet_pton(AF_INET6, host, &space) == 1;
-}
-
 static void arm(struct fetch_end *e)
 {
         usec at = USEC_NEVER;
@@ -338,7 +330,7 @@ static int submit(void *cookie, uint64_t tag, const struct fetch_request *q, str
                 return error_memory(err);
         }
         arm(e);
-        if (is_address(c->host))
+        if (host_is_address(c->host)) /* c-ares would ask a name server for it */
                 on_resolved(c, &(struct resolved){ .addresses = &c->host, .n = 1 }, NULL);
         else {
                 c->resolving = true;

@@ -1,5 +1,7 @@
 #include "http/url.h"
 
+#include <arpa/inet.h>
+
 static int invalid(struct error *err, struct str text, const char *why)
 {
         return error_set(err, ERROR_INVALID, "URL \"" STR_FMT "\": %s", STR_ARG(text), why);
@@ -62,4 +64,11 @@ int url_parse(struct str text, struct url *out, struct error *err)
                 return invalid(err, text, "names no host");
         *out = u;
         return 0;
+}
+
+bool host_is_address(const char *host)
+{
+        struct in6_addr space;
+
+        return inet_pton(AF_INET, host, &space) == 1 || inet_pton(AF_INET6, host, &space) == 1;
 }

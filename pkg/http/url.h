@@ -10,4 +10,6 @@ struct url {
         struct str target;       /* path and query, at least "/" */
         struct str authority;    /* as written, for Host */
 };
+/* Is a host an address, and no name? */
+bool host_is_address(const char *host);
 int url_parse(struct str, struct url *, struct error *) MUST_CHECK;

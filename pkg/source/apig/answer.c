@@ -3,8 +3,6 @@
 
 #include "json/check.h"
 #include "json/scan.h"
-#include "json/check.h"
-#include "json/scan.h"
 #include "json/writer.h"
 #include "source/apig/apig.h"
 
