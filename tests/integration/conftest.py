@@ -8,6 +8,8 @@ import yaml
 from harness import ROOT
 from harness.kafka import Kafka
 from harness.process import Process, wait_until
+from harness.sink import Sink
+from harness.smn import Smn
 
 SLUICE = ROOT / "build" / "sluice"
 
@@ -16,6 +18,20 @@ SLUICE = ROOT / "build" / "sluice"
 def kafka():
     with Kafka() as k:
         yield k
+
+
+@pytest.fixture
+def sink():
+    with Sink() as s:
+        yield s
+
+
+@pytest.fixture
+def smn(tmp_path):
+    folder = tmp_path / "smn"
+    folder.mkdir()
+    with Smn(folder) as s:
+        yield s
 
 
 class Function:

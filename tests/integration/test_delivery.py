@@ -28,12 +28,6 @@ def topic(kafka):
     return name
 
 
-@pytest.fixture
-def sink():
-    with Sink() as s:
-        yield s
-
-
 def make(kafka, topic, uri, delivery=None, **spec):
     source = {"kafka": {"bootstrapServers": [kafka.bootstrap], "topics": [topic], "startPosition": "Earliest"}}
     return trigger(topic, source, uri, {"retry": FAST, **(delivery or {})}, **spec)

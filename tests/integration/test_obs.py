@@ -11,17 +11,10 @@ from conftest import trigger
 from harness.minio import Minio
 from harness.ports import free_ports
 from harness.process import wait_until
-from harness.sink import Sink
 from harness.smn import Smn
 
 TOKEN = "a-token"
 OBJECTS = int(os.environ.get("SLUICE_OBJECTS", "1000"))  # 10000 for the long run
-
-
-@pytest.fixture
-def sink():
-    with Sink() as s:
-        yield s
 
 
 @pytest.fixture

@@ -8,22 +8,6 @@ import time
 import pytest
 from conftest import trigger
 from harness.process import wait_until
-from harness.sink import Sink
-from harness.smn import Smn
-
-
-@pytest.fixture
-def sink():
-    with Sink() as s:
-        yield s
-
-
-@pytest.fixture
-def smn(tmp_path):
-    folder = tmp_path / "smn"
-    folder.mkdir()
-    with Smn(folder) as s:
-        yield s
 
 
 class Listener:

@@ -7,26 +7,12 @@ from conftest import trigger
 from harness.ports import free_port
 from harness.process import wait_until
 from harness.sink import Sink
-from harness.smn import CONFIRMED, PROJECT, UNCONFIRMED, Refused, Smn
+from harness.smn import CONFIRMED, PROJECT, UNCONFIRMED, Refused
 from huaweicloudsdkcore.auth.credentials import BasicCredentials
 from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
 from huaweicloudsdksmn.v2 import (
     AddSubscriptionRequest, AddSubscriptionRequestBody, CancelSubscriptionRequest, ListSubscriptionsByTopicRequest, SmnClient,
 )  # fmt: skip
-
-
-@pytest.fixture
-def smn(tmp_path):
-    folder = tmp_path / "smn"
-    folder.mkdir()
-    with Smn(folder) as s:
-        yield s
-
-
-@pytest.fixture
-def sink():
-    with Sink() as s:
-        yield s
 
 
 def client(smn, secret=None):
