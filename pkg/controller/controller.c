@@ -488,8 +488,11 @@ static void leave_behind(struct work *w, const char *why);
 
 static void give_up(struct work *w, const char *why)
 {
-        if (w->ending && strstr(why, "because it is being terminated")) { /* nothing starts in that namespace any more */
-                leave_behind(w, "its namespace is being deleted");
+        if (strstr(why, "because it is being terminated")) { /* nothing starts in that namespace any more */
+                if (w->ending)
+                        leave_behind(w, "its namespace is being deleted");
+                else
+                        finish(w, true); /* the Trigger's own deletion is on its way */
                 return;
         }
         log_warn("reconcile", LOG_S("trigger", w->key), LOG_S("error", why));
@@ -739,13 +742,12 @@ static bool worker_runs(const struct work *w)
         return false;
 }
 
-/* A worker writes down what it will make outside before it makes it. */
+/* A worker writes down what it will make outside before it makes it. Of a checkpoint that is gone, with its namespace or by somebody's hand, nothing is known. */
 static void checkpoint_seen(void *cookie, const struct kube_answer *a)
 {
         struct work *w = cookie;
         json_t *root = a->failed ? NULL : json_loadb(a->body.p, a->body.n, 0, NULL);
-        bool nothing = a->failed ? a->error.kind == ERROR_NOT_FOUND && !*json_cstring(json_object_get(w->object, "status"), "sinkUri")
-                                 : !*json_cstring(json_object_get(root, "data"), "subscription");
+        bool nothing = !a->failed && !*json_cstring(json_object_get(root, "data"), "subscription");
 
         json_decref(root);
         w->call = NULL;
@@ -821,7 +823,7 @@ static void reconcile(struct controller *c, const char *key)
 {
         struct str rest = str_of(key), namespace_ = str_cut(&rest, '/');
         struct work *w = calloc(1, sizeof(*w));
-        bool deleted, outside;
+        bool deleted, outside, held;
 
         if (!w || !(w->key = str_dup(str_of(key))) || !(w->namespace_ = str_dup(namespace_)) || !(w->name = str_dup(rest)))
                 abort();
@@ -845,10 +847,11 @@ static void reconcile(struct controller *c, const char *key)
         if (w->trigger)
                 resolve_sink(w);
         outside = !deleted && w->trigger && trigger_outside(w->trigger, &w->outside);
+        held = finalizers_have(w->object, FINALIZER);
         if (deleted)
                 end_trigger(w);
-        else if (w->trigger && outside != finalizers_have(w->object, FINALIZER))
-                write_finalizers(w, outside ? FINALIZER : NULL, FINALIZER); /* before anything is made outside */
+        else if (w->trigger && (outside ? !held && w->sink.n > 0 : held))
+                write_finalizers(w, outside ? FINALIZER : NULL, FINALIZER); /* before there is a worker, and so anything outside */
         else if (!w->trigger || !w->sink.n)
                 conclude(w); /* the children stay as they were */
         else

@@ -544,9 +544,26 @@ def test_what_never_began_is_deleted_at_once(cluster, namespace, smn):
     t["spec"]["sink"] = {"ref": {"apiVersion": "v1", "kind": "Service", "name": "nobody"}}
     cluster.apply(t, namespace=namespace)
     wait_condition(cluster, namespace, "topic", "SinkResolved", "False", "ServiceNotFound")
-    assert finalizers(cluster, namespace)
+    assert not finalizers(cluster, namespace)
     delete(cluster, namespace)
     wait_gone(cluster, namespace)
+
+
+def test_a_lost_checkpoint_and_a_lost_sink_do_not_hide_a_subscription(cluster, namespace, smn):
+    """As the deletion of a namespace takes them before the Trigger."""
+    t, _ = subscribed(cluster, smn, namespace)
+    cluster.apply(service("function", 8000), {**t, "spec": {**t["spec"], "sink": {"ref": {"apiVersion": "v1", "kind": "Service", "name": "function"}}}}, namespace=namespace)
+    wait_deployment(cluster, namespace, "topic")
+    wait_condition(cluster, namespace, "topic", "SinkResolved", "True", "SinkResolved")
+    cluster.delete("service/function", namespace=namespace)
+    wait_condition(cluster, namespace, "topic", "SinkResolved", "False", "ServiceNotFound")
+    cluster.delete("deployment/topic-sluice", "configmap/topic-checkpoint", namespace=namespace)
+    delete(cluster, namespace)
+    wait_condition(cluster, namespace, "topic", "Ready", "False", "Ending", f"the subscription of {smn.urn} to http://127.0.0.1:")
+    ending = wait_deployment(cluster, namespace, "topic")
+    assert "--ending" in ending["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert finalizers(cluster, namespace) == ["sluice.dev/outside"]
+    cluster.kubectl("patch", "triggers.sluice.dev/topic", "--type=merge", '-p={"metadata":{"finalizers":null}}', namespace=namespace)
 
 
 def test_a_subscription_that_is_no_longer_managed_is_its_users(cluster, namespace, smn, tmp_path):
