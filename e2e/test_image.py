@@ -9,6 +9,7 @@ import threading
 import pytest
 import yaml
 from harness.process import Process, run, wait_until
+from harness.server import Server
 from helpers import trigger
 
 LIMIT = 30 << 20  # bytes, compressed
@@ -81,15 +82,13 @@ def tls_function(tmp_path):
         def log_message(self, *_):
             pass
 
-    class Server(http.server.ThreadingHTTPServer):
-        daemon_threads = True
-
+    class Quiet(Server):
         def handle_error(self, *_):
             pass  # clients that do not trust it hang up
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    with Server(("127.0.0.1", 0), Handler) as server:
+    with Quiet(("127.0.0.1", 0), Handler) as server:
         server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"https://127.0.0.1:{server.server_port}/", certificate, got

@@ -25,6 +25,7 @@ from huaweicloudsdkcore.sdk_request import SdkRequest
 from huaweicloudsdkcore.signer.signer import Signer
 
 from .process import in_netns
+from .server import Server
 
 REGION, PROJECT = "cn-north-1", "bb8695913bb74682b9ca82a8803b60d8"
 UNCONFIRMED, CONFIRMED, CANCELLED = 0, 1, 3
@@ -109,8 +110,7 @@ class Smn:
         context.load_cert_chain(self.folder / "tls.pem", self.folder / "tls.key")
         self.servers = []
         for handler in (Files, Service):
-            server = in_netns(self.netns, lambda h=handler: http.server.ThreadingHTTPServer((self.address, 0), h))
-            server.daemon_threads = True
+            server = in_netns(self.netns, lambda h=handler: Server((self.address, 0), h))
             self.servers.append(server)
         self.servers[0].socket = context.wrap_socket(self.servers[0].socket, server_side=True, do_handshake_on_connect=False)
         for server in self.servers:
