@@ -100,7 +100,7 @@ $(tests): $(BUILD)/%: $(BUILD)/%.o $(thread_objects) $(archive)
 .SECONDARY:
 
 # ---- targets --------------------------------------------------------------------------------------------------------------------------
-.PHONY: deps build demo check test soak test-mutants e2e bench lint format image install clean help unit simulate integration generate sanitized coverage program
+.PHONY: deps build demo check test computed soak test-mutants e2e bench lint format image install clean help unit simulate integration generate sanitized coverage program
 
 deps: ## install what the build and the tests need (Debian packages)
 	tools/deps all
@@ -120,10 +120,16 @@ check: build ## the fast inner loop: build, unit tests, simulator, lint
 	@+$(MAKE) --no-print-directory unit simulate SEEDS=$(or $(SEEDS),3000)
 	@+$(MAKE) --no-print-directory lint
 
-test: check ## everything: unit tests, the same under sanitizers and clang, integration, end to end
-	@+$(MAKE) --no-print-directory simulate SEEDS=$(or $(SEEDS),40000)
+# Servers and clusters are mostly waited for; what computes does so beside them.
+test: build ## everything: unit tests, the same under sanitizers and clang, integration, end to end
+	@tools/deps test
+	@+tools/beside build/computed.log $(MAKE) --no-print-directory computed -- $(MAKE) --no-print-directory integration e2e
+
+computed:
 	@+$(MAKE) --no-print-directory fuzz SECONDS=$$((60 / $(words $(fuzz_names))))
-	@+$(MAKE) --no-print-directory test-mutants sanitized integration e2e
+	@+$(MAKE) --no-print-directory check
+	@+$(MAKE) --no-print-directory simulate SEEDS=$(or $(SEEDS),40000)
+	@+$(MAKE) --no-print-directory test-mutants sanitized
 
 unit: $(tests) ## the unit tests (cmocka)
 	tools/run-tests $(tests)
@@ -170,7 +176,7 @@ filter-programs: $(BUILD)/filter-pairs
 integration: build ## the program against real servers (pytest)
 	@tools/deps test
 	@+$(MAKE) --no-print-directory filter-programs
-	"$$(tools/venv)/bin/pytest" -q tests/integration
+	"$$(tools/venv)/bin/pytest" -q -n 3 --dist loadfile tests/integration
 
 e2e: build ## the whole product on a real Kubernetes node (pytest)
 	@tools/deps test
