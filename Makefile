@@ -120,16 +120,18 @@ check: build ## the fast inner loop: build, unit tests, simulator, lint
 	@+$(MAKE) --no-print-directory unit simulate SEEDS=$(or $(SEEDS),3000)
 	@+$(MAKE) --no-print-directory lint
 
-# Servers and clusters are mostly waited for; what computes does so beside them.
+# Servers and clusters are mostly waited for; what only computes does so beside them. Unit tests with sockets and time limits run by themselves.
 test: build ## everything: unit tests, the same under sanitizers and clang, integration, end to end
 	@tools/deps test
 	@+tools/beside build/computed.log $(MAKE) --no-print-directory computed -- $(MAKE) --no-print-directory integration e2e
+	@+$(MAKE) --no-print-directory unit sanitized-unit
 
-computed:
+computed: # what takes the processor and no notice of the time
 	@+$(MAKE) --no-print-directory fuzz SECONDS=$$((60 / $(words $(fuzz_names))))
-	@+$(MAKE) --no-print-directory check
 	@+$(MAKE) --no-print-directory simulate SEEDS=$(or $(SEEDS),40000)
-	@+$(MAKE) --no-print-directory test-mutants sanitized
+	@+$(MAKE) --no-print-directory test-mutants lint
+	@+$(MAKE) --no-print-directory -j$(JOBS) $(tests)
+	@+$(MAKE) --no-print-directory sanitized-build sanitized-simulate
 
 unit: $(tests) ## the unit tests (cmocka)
 	tools/run-tests $(tests)
@@ -143,10 +145,19 @@ soak: $(BUILD)/sim ## the simulator from a random seed on: SECONDS=
 test-mutants: $(BUILD)/sim ## does the simulator notice when the engine is wrong? MUTANT= picks some
 	@CC="$(CC)" CFLAGS="$(all_cflags)" LDFLAGS="$(all_ldflags) $(simulator_ldflags)" LIBRARIES="$(package_libs) -lm" JOBS=$(JOBS) tools/mutants $(BUILD)
 
-sanitized: ## unit tests and simulator under AddressSanitizer and UBSan, built by clang; the threads' tests under TSan
+sanitized: sanitized-build ## unit tests and simulator under AddressSanitizer and UBSan, built by clang; the threads' tests under TSan
+	@+$(MAKE) --no-print-directory sanitized-simulate sanitized-unit
+
+.PHONY: sanitized-build sanitized-simulate sanitized-unit
+sanitized-build:
 	@+$(MAKE) --no-print-directory -j$(JOBS) CC=clang SANITIZE=address,undefined sanitized-programs
-	@+$(MAKE) --no-print-directory CC=clang SANITIZE=address,undefined unit simulate SEEDS=1000
 	@+$(MAKE) --no-print-directory -j$(JOBS) CC=clang SANITIZE=thread threads-programs
+
+sanitized-simulate:
+	@+$(MAKE) --no-print-directory CC=clang SANITIZE=address,undefined simulate SEEDS=1000
+
+sanitized-unit:
+	@+$(MAKE) --no-print-directory CC=clang SANITIZE=address,undefined unit
 	@TSAN_OPTIONS="suppressions=tests/tsan/suppressions halt_on_error=1 ignore_noninstrumented_modules=1" $(MAKE) --no-print-directory CC=clang SANITIZE=thread threads
 
 # The tests in which more than one thread is at work.

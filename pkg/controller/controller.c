@@ -730,16 +730,37 @@ static bool all_is_taken_back(const struct work *w)
         return false;
 }
 
-static bool worker_runs(const struct work *w)
+static void checkpoint_deleted(void *cookie, const struct kube_answer *a)
 {
-        struct crew *crew = crew_of(w->controller, w->key);
-        json_t *pod;
-        size_t i;
+        struct work *w = cookie;
 
-        json_array_foreach(crew ? crew->pods : NULL, i, pod)
-                if (strcmp(json_cstring(json_object_get(pod, "status"), "phase"), "Running") == 0)
-                        return true;
-        return false;
+        w->call = NULL;
+        if (a->failed) { /* changed or deleted meanwhile: it is looked at again */
+                w->retry_after = a->error.retry_after;
+                finish(w, true);
+        } else
+                let_go(w);
+}
+
+/* Deletes the checkpoint as it was seen. A worker that is only about to start can't write into it any more, and so makes nothing outside. */
+static void close_checkpoint(struct work *w, json_t *seen)
+{
+        BUF_AT_END struct buf path = BUF_INIT(4096), what = BUF_INIT(4096);
+        json_t *metadata = metadata_of(seen),
+               *body = json_pack("{ss ss s{ss ss}}", "kind", "DeleteOptions", "apiVersion", "v1", "preconditions", "uid", json_cstring(metadata, "uid"), "resourceVersion",
+                                 json_cstring(metadata, "resourceVersion"));
+        FREE_AT_END char *dump = body ? json_dumps(body, JSON_COMPACT) : NULL;
+        struct kube_request q = { .method = "DELETE", .body = str_of(dump ? dump : ""), .done = checkpoint_deleted, .cookie = w };
+
+        child_path(CHILD_CHECKPOINT, w->trigger, &path);
+        buf_printf(&what, "delete the checkpoint of Trigger %s", w->key);
+        q.path = path.p;
+        q.what = what.p;
+        json_decref(body);
+        if (!dump)
+                finish(w, true); /* out of memory, and without the conditions it may not be deleted */
+        else
+                w->call = kube_send(w->controller->config.client, &q);
 }
 
 /* A worker writes down what it will make outside before it makes it. Of a checkpoint that is gone, with its namespace or by somebody's hand, nothing is known. */
@@ -747,19 +768,18 @@ static void checkpoint_seen(void *cookie, const struct kube_answer *a)
 {
         struct work *w = cookie;
         json_t *root = a->failed ? NULL : json_loadb(a->body.p, a->body.n, 0, NULL);
-        bool nothing = !a->failed && !*json_cstring(json_object_get(root, "data"), "subscription");
 
-        json_decref(root);
         w->call = NULL;
         if (a->failed && a->error.kind != ERROR_NOT_FOUND) {
                 w->retry_after = a->error.retry_after;
                 finish(w, true);
-        } else if (nothing && !worker_runs(w))
-                let_go(w);
+        } else if (root && !*json_cstring(json_object_get(root, "data"), "subscription"))
+                close_checkpoint(w, root);
         else {
                 memory_of(w->controller, w->key, true)->ending = true;
                 apply_what_differs(w);
         }
+        json_decref(root);
 }
 
 static void look_at_checkpoint(struct work *w)

@@ -549,6 +549,18 @@ def test_what_never_began_is_deleted_at_once(cluster, namespace, smn):
     wait_gone(cluster, namespace)
 
 
+def test_a_worker_that_starts_too_late_makes_nothing(cluster, namespace, smn, tmp_path):
+    """Its pod may be under way when the Trigger is deleted: nobody would take back what it made."""
+    t, options = subscribed(cluster, smn, namespace)
+    cluster.apply(t, namespace=namespace)
+    wait_deployment(cluster, namespace, "topic")
+    delete(cluster, namespace)
+    wait_gone(cluster, namespace)
+    with Worker(cluster, namespace, "topic", "topic-late", tmp_path, options) as worker:
+        worker.process.wait_for_output("topic-checkpoint: 404", 20)
+        assert smn.calls == []
+
+
 def test_a_lost_checkpoint_and_a_lost_sink_do_not_hide_a_subscription(cluster, namespace, smn):
     """As the deletion of a namespace takes them before the Trigger."""
     t, _ = subscribed(cluster, smn, namespace)
