@@ -32,7 +32,7 @@ class Function:
             self.service(),
             namespace=namespace,
         )
-        cluster.wait(f"deployment/{name}", "condition=Available", namespace=namespace)
+        cluster.wait(f"deployment/{name}", "Available", namespace=namespace)
 
     def service(self):
         return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": self.name},
@@ -73,7 +73,7 @@ class Caller:
         container = {"name": "caller", "image": "localhost/busybox:1", "imagePullPolicy": "Never", "args": ["sleep", "3600"], "securityContext": RESTRICTED_CONTAINER}
         cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "caller"}, "spec": {
             "securityContext": RESTRICTED_POD, "terminationGracePeriodSeconds": 0, "containers": [container]}}, namespace=namespace)  # fmt: skip
-        cluster.wait("pod/caller", "condition=Ready", namespace=namespace)
+        cluster.wait("pod/caller", "Ready", namespace=namespace)
 
     def post(self, url, body, headers, timeout=30):
         """The status; None without an answer. The rest of what was said stands in `said`."""

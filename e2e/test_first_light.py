@@ -220,7 +220,7 @@ def test_a_deleted_trigger_leaves_nothing(cluster, namespace, function, kafka, t
 def test_the_examples_work(cluster, namespace, image):
     for path in sorted((ROOT / "examples" / "cluster").glob("*.yaml")):
         cluster.apply(path.read_text().replace("localhost/sluice:dev", image[0]), namespace=namespace)
-    cluster.wait("deployment/function", "condition=Available", namespace=namespace)
+    cluster.wait("deployment/function", "Available", namespace=namespace)
     wait_condition(cluster, namespace, "heartbeat")
     wait_condition(cluster, namespace, "orders", "SourceConnected", "False", "SourceDisconnected", "kafka.kafka.svc:9092")
     wait_until("a tick is shown", lambda: '"user_event":"hello"' in cluster.logs("deployment/function", namespace).replace(": ", ":"), 20, poll=0.5)

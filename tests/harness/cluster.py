@@ -3,7 +3,7 @@
 with Cluster() as cluster:
     cluster.load_image("build/image/sluice.oci.tar")
     cluster.apply(manifest)
-    cluster.wait("deployment/function", "condition=Available")
+    cluster.wait("deployment/function", "Available")
 """
 import json
 import os
@@ -107,13 +107,13 @@ class Cluster:
         return self.kubectl("delete", "--ignore-not-found", f"--timeout={timeout}s", *arguments, namespace=namespace, timeout=timeout + 10)
 
     def wait(self, what, condition, namespace=None, timeout=60):
-        """kubectl wait --for=CONDITION, also for what does not exist yet."""
-        where = ["-n", namespace] if namespace else []
-        kind, _, name = what.partition("/")
-        wait_until(f"{what} exists", lambda: self.get(kind, name, namespace=namespace), timeout)
-        done = self.run("kubectl", *where, "wait", f"--for={condition}", f"--timeout={timeout}s", what, check=False, timeout=timeout + 10)
-        if done.returncode:
-            raise AssertionError(f"{done.stderr}{self.kubectl('describe', what, namespace=namespace, check=False)}")
+        """Until KIND/NAME exists and its condition is True. (kubectl wait fails at once while the conditions of a definition are null.)"""
+
+        def holds():
+            conditions = ((self.get(what, namespace=namespace) or {}).get("status") or {}).get("conditions") or []
+            return any((c["type"], c["status"]) == (condition, "True") for c in conditions)
+
+        wait_until(f"{what} is {condition}", holds, timeout, poll=0.2, explain=lambda: self.kubectl("describe", what, namespace=namespace, check=False))
 
     def logs(self, what, namespace=None, *arguments):
         return self.kubectl("logs", "--tail=-1", *arguments, what, namespace=namespace, timeout=300)

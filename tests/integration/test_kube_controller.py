@@ -26,7 +26,7 @@ def cluster():
         c.kubectl("delete", "--ignore-not-found", "--wait=false", "-f", str(ROOT / "crds" / "triggers.sluice.dev.yaml"))
         wait_until("an earlier definition is gone", lambda: not c.get("crd", "triggers.sluice.dev"), 30)
         c.apply((ROOT / "crds" / "triggers.sluice.dev.yaml").read_text())
-        c.wait("crd/triggers.sluice.dev", "condition=Established")
+        c.wait("crd/triggers.sluice.dev", "Established")
         yield c
 
 
