@@ -120,11 +120,12 @@ check: build ## the fast inner loop: build, unit tests, simulator, lint
 	@+$(MAKE) --no-print-directory unit simulate SEEDS=$(or $(SEEDS),3000)
 	@+$(MAKE) --no-print-directory lint
 
-# Servers and clusters are mostly waited for; what only computes does so beside them. Unit tests with sockets and time limits run by themselves.
+# Servers are mostly waited for; what only computes does so beside them. A cluster, and unit tests with sockets and time limits, have the machine to
+# themselves.
 test: build ## everything: unit tests, the same under sanitizers and clang, integration, end to end
 	@tools/deps test
-	@+tools/beside build/computed.log $(MAKE) --no-print-directory computed -- $(MAKE) --no-print-directory integration e2e
-	@+$(MAKE) --no-print-directory unit sanitized-unit
+	@+tools/beside build/computed.log $(MAKE) --no-print-directory computed -- $(MAKE) --no-print-directory integration
+	@+$(MAKE) --no-print-directory unit sanitized-unit e2e
 
 computed: # what takes the processor and no notice of the time
 	@+$(MAKE) --no-print-directory fuzz SECONDS=$$((60 / $(words $(fuzz_names))))

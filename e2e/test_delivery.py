@@ -90,7 +90,7 @@ end, failures, count = time.monotonic() + seconds, [], [0]
 
 def call(kept):
     connection = None
-    while time.monotonic() < end:
+    while (began := time.monotonic()) < end:
         try:
             connection = connection or http.client.HTTPConnection(host, 80, timeout=10)
             connection.request("GET", path)
@@ -103,7 +103,7 @@ def call(kept):
                 connection.close()
                 connection = None
         except Exception as e:
-            failures.append(f"{'kept' if kept else 'new'} {type(e).__name__}: {e}")
+            failures.append(f"{time.strftime('%T')} {'kept' if kept else 'new'} {type(e).__name__}: {e} after {time.monotonic() - began:.3f} s from {connection.sock and connection.sock.getsockname()}")
             connection = None
 
 threads = [threading.Thread(target=call, args=(n % 2 == 0,)) for n in range(6)]
