@@ -100,7 +100,7 @@ $(tests): $(BUILD)/%: $(BUILD)/%.o $(thread_objects) $(archive)
 .SECONDARY:
 
 # ---- targets --------------------------------------------------------------------------------------------------------------------------
-.PHONY: deps build demo check test computed soak test-mutants e2e bench lint format image install clean help unit simulate integration generate sanitized coverage program
+.PHONY: deps build demo check test soak test-mutants e2e bench lint format image install clean help unit simulate integration generate sanitized coverage program
 
 deps: ## install what the build and the tests need (Debian packages)
 	tools/deps all
@@ -120,19 +120,10 @@ check: build ## the fast inner loop: build, unit tests, simulator, lint
 	@+$(MAKE) --no-print-directory unit simulate SEEDS=$(or $(SEEDS),3000)
 	@+$(MAKE) --no-print-directory lint
 
-# Servers are mostly waited for; what only computes does so beside them. A cluster, and unit tests with sockets and time limits, have the machine to
-# themselves.
-test: build ## everything: unit tests, the same under sanitizers and clang, integration, end to end
-	@tools/deps test
-	@+tools/beside build/computed.log $(MAKE) --no-print-directory computed -- $(MAKE) --no-print-directory integration
-	@+$(MAKE) --no-print-directory unit sanitized-unit e2e
-
-computed: # what takes the processor and no notice of the time
-	@+$(MAKE) --no-print-directory fuzz SECONDS=$$((60 / $(words $(fuzz_names))))
+test: check ## everything: unit tests, the same under sanitizers and clang, integration, end to end
 	@+$(MAKE) --no-print-directory simulate SEEDS=$(or $(SEEDS),40000)
-	@+$(MAKE) --no-print-directory test-mutants lint
-	@+$(MAKE) --no-print-directory -j$(JOBS) $(tests)
-	@+$(MAKE) --no-print-directory sanitized-build sanitized-simulate
+	@+$(MAKE) --no-print-directory fuzz SECONDS=$$((60 / $(words $(fuzz_names))))
+	@+$(MAKE) --no-print-directory test-mutants sanitized integration e2e
 
 unit: $(tests) ## the unit tests (cmocka)
 	tools/run-tests $(tests)
@@ -146,19 +137,10 @@ soak: $(BUILD)/sim ## the simulator from a random seed on: SECONDS=
 test-mutants: $(BUILD)/sim ## does the simulator notice when the engine is wrong? MUTANT= picks some
 	@CC="$(CC)" CFLAGS="$(all_cflags)" LDFLAGS="$(all_ldflags) $(simulator_ldflags)" LIBRARIES="$(package_libs) -lm" JOBS=$(JOBS) tools/mutants $(BUILD)
 
-sanitized: sanitized-build ## unit tests and simulator under AddressSanitizer and UBSan, built by clang; the threads' tests under TSan
-	@+$(MAKE) --no-print-directory sanitized-simulate sanitized-unit
-
-.PHONY: sanitized-build sanitized-simulate sanitized-unit
-sanitized-build:
+sanitized: ## unit tests and simulator under AddressSanitizer and UBSan, built by clang; the threads' tests under TSan
 	@+$(MAKE) --no-print-directory -j$(JOBS) CC=clang SANITIZE=address,undefined sanitized-programs
+	@+$(MAKE) --no-print-directory CC=clang SANITIZE=address,undefined unit simulate SEEDS=1000
 	@+$(MAKE) --no-print-directory -j$(JOBS) CC=clang SANITIZE=thread threads-programs
-
-sanitized-simulate:
-	@+$(MAKE) --no-print-directory CC=clang SANITIZE=address,undefined simulate SEEDS=1000
-
-sanitized-unit:
-	@+$(MAKE) --no-print-directory CC=clang SANITIZE=address,undefined unit
 	@TSAN_OPTIONS="suppressions=tests/tsan/suppressions halt_on_error=1 ignore_noninstrumented_modules=1" $(MAKE) --no-print-directory CC=clang SANITIZE=thread threads
 
 # The tests in which more than one thread is at work.
@@ -188,7 +170,7 @@ filter-programs: $(BUILD)/filter-pairs
 integration: build ## the program against real servers (pytest)
 	@tools/deps test
 	@+$(MAKE) --no-print-directory filter-programs
-	"$$(tools/venv)/bin/pytest" -q -n 3 --dist loadfile tests/integration
+	"$$(tools/venv)/bin/pytest" -q -n 2 --dist loadfile tests/integration
 
 e2e: build ## the whole product on a real Kubernetes node (pytest)
 	@tools/deps test
