@@ -584,34 +584,36 @@ static void child_removed(void *cookie, const struct kube_answer *a)
         apply_next(w);
 }
 
+/* what: "look for the", and name, "Service", for the words of an error. */
+static void ask_child(struct work *w, enum child child, const char *method, struct str body, const char *what, const char *name, void (*done)(void *, const struct kube_answer *))
+{
+        BUF_AT_END struct buf path = BUF_INIT(4096), words = BUF_INIT(4096);
+        struct kube_request q = { .method = method, .body = body, .done = done, .cookie = w };
+
+        child_path(child, w->trigger, &path);
+        buf_printf(&words, "%s %s of Trigger %s", what, name, w->key);
+        q.path = path.p;
+        q.what = words.p;
+        w->call = kube_send(w->controller->config.client, &q);
+}
+
 /* It is there from an earlier spec, or another's of that name. */
 static void unneeded_seen(void *cookie, const struct kube_answer *a)
 {
         struct work *w = cookie;
-        BUF_AT_END struct buf path = BUF_INIT(4096), what = BUF_INIT(4096);
-        struct kube_request q = { .method = "DELETE", .done = child_removed, .cookie = w };
+        enum child child = (enum child)w->child;
 
-        if (a->failed || !is_ours(w, a->body)) {
+        if (a->failed || !is_ours(w, a->body))
                 child_removed(cookie, a);
-                return;
-        }
-        child_path((enum child)w->child, w->trigger, &path);
-        buf_printf(&what, "remove the %s of Trigger %s", child_kind((enum child)w->child), w->key);
-        q.path = path.p;
-        q.what = what.p;
-        w->call = kube_send(w->controller->config.client, &q);
+        else
+                ask_child(w, child, "DELETE", (struct str){ 0 }, "remove the", child_kind(child), child_removed);
 }
 
 static void look_at_child(struct work *w, void (*seen)(void *, const struct kube_answer *))
 {
-        BUF_AT_END struct buf path = BUF_INIT(4096), what = BUF_INIT(4096);
-        struct kube_request q = { .method = "GET", .done = seen, .cookie = w };
+        enum child child = (enum child)w->child;
 
-        child_path((enum child)w->child, w->trigger, &path);
-        buf_printf(&what, "look for the %s of Trigger %s", child_kind((enum child)w->child), w->key);
-        q.path = path.p;
-        q.what = what.p;
-        w->call = kube_send(w->controller->config.client, &q);
+        ask_child(w, child, "GET", (struct str){ 0 }, "look for the", child_kind(child), seen);
 }
 
 static void apply_next(struct work *w)
@@ -745,22 +747,16 @@ static void checkpoint_deleted(void *cookie, const struct kube_answer *a)
 /* Deletes the checkpoint as it was seen. A worker that is only about to start can't write into it any more, and so makes nothing outside. */
 static void close_checkpoint(struct work *w, json_t *seen)
 {
-        BUF_AT_END struct buf path = BUF_INIT(4096), what = BUF_INIT(4096);
         json_t *metadata = metadata_of(seen),
                *body = json_pack("{ss ss s{ss ss}}", "kind", "DeleteOptions", "apiVersion", "v1", "preconditions", "uid", json_cstring(metadata, "uid"), "resourceVersion",
                                  json_cstring(metadata, "resourceVersion"));
         FREE_AT_END char *dump = body ? json_dumps(body, JSON_COMPACT) : NULL;
-        struct kube_request q = { .method = "DELETE", .body = str_of(dump ? dump : ""), .done = checkpoint_deleted, .cookie = w };
 
-        child_path(CHILD_CHECKPOINT, w->trigger, &path);
-        buf_printf(&what, "delete the checkpoint of Trigger %s", w->key);
-        q.path = path.p;
-        q.what = what.p;
         json_decref(body);
         if (!dump)
                 finish(w, true); /* out of memory, and without the conditions it may not be deleted */
         else
-                w->call = kube_send(w->controller->config.client, &q);
+                ask_child(w, CHILD_CHECKPOINT, "DELETE", str_of(dump), "delete the", "checkpoint", checkpoint_deleted);
 }
 
 /* A worker writes down what it will make outside before it makes it. Of a checkpoint that is gone, with its namespace or by somebody's hand, nothing is known. */
@@ -780,18 +776,6 @@ static void checkpoint_seen(void *cookie, const struct kube_answer *a)
                 apply_what_differs(w);
         }
         json_decref(root);
-}
-
-static void look_at_checkpoint(struct work *w)
-{
-        BUF_AT_END struct buf path = BUF_INIT(4096), what = BUF_INIT(4096);
-        struct kube_request q = { .method = "GET", .done = checkpoint_seen, .cookie = w };
-
-        child_path(CHILD_CHECKPOINT, w->trigger, &path);
-        buf_printf(&what, "look at the checkpoint of Trigger %s", w->key);
-        q.path = path.p;
-        q.what = what.p;
-        w->call = kube_send(w->controller->config.client, &q);
 }
 
 /* Has its end begun, be it with an earlier controller? */
@@ -833,7 +817,7 @@ static void end_trigger(struct work *w)
                 if (ends_already(w))
                         apply_what_differs(w);
                 else
-                        look_at_checkpoint(w);
+                        ask_child(w, CHILD_CHECKPOINT, "GET", (struct str){ 0 }, "look at the", "checkpoint", checkpoint_seen);
         }
 }
 
