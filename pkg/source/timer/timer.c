@@ -19,11 +19,15 @@ static const struct str CHECKPOINT = { "timer", 5 };
 
 static const char *const misfire_names[] = { "Skip", "FireOnce", "CatchUp", NULL };
 static const struct field timer_fields[] = {
-        { .name = "schedule", .type = FIELD_STRING, .offset = offsetof(struct timer_spec, schedule), .required = true, .min = 1, .max = 256,
+        { .name = "schedule", .type = FIELD_STRING, .offset = offsetof(struct timer_spec, schedule), .min = 1, .max = 256,
           .help = "When it ticks: a rate such as 3m, 2h or 1d, \"@every 1h30m\", or a cron schedule of five or six fields: second minute hour day-of-month "
                   "month [day-of-week], 0 being Sunday, with names, lists, ranges, steps and ? in the two day fields; \"CRON_TZ=Europe/Berlin \" may stand "
-                  "before it. Rates tick at whole multiples of their period since 1970 UTC.",
+                  "before it. Five fields of which the first alone has a step, such as */5 * * * *, are refused: write six, or cron. Rates tick at whole multiples of "
+                  "their period since 1970 UTC.",
           .cloud = "schedule" },
+        { .name = "cron", .type = FIELD_STRING, .offset = offsetof(struct timer_spec, cron), .min = 1, .max = 256,
+          .help = "When it ticks, as a CronJob of Kubernetes says it, instead of schedule: minute hour day-of-month month day-of-week, 0 and 7 being Sunday, or @hourly, "
+                  "@daily, @weekly, @monthly or @yearly." },
         { .name = "timeZone", .type = FIELD_STRING, .offset = offsetof(struct timer_spec, time_zone), .fallback = "UTC", .min = 1, .max = 100,
           .pattern = "^[A-Za-z][A-Za-z0-9_+/-]*$",
           .help = "The time zone of the schedule and of the event's time, a name of the IANA database. CRON_TZ in the schedule wins. A run that falls into the "
@@ -35,30 +39,52 @@ static const struct field timer_fields[] = {
                   "the latest one, CatchUp sends each, oldest first." },
 };
 
-static bool schedule_valid(const void *object, struct buf *why)
+static int parse_schedule(const struct timer_spec *spec, struct cron *cron, struct str *zone, struct buf *why)
+{
+        *zone = (struct str){ 0 };
+        return spec->cron ? cron_parse_kubernetes(str_of(spec->cron), cron, why) : cron_parse(str_of(spec->schedule), cron, zone, why);
+}
+
+int timer_schedule(const struct timer_spec *spec, struct cron *cron, struct zone **zone, struct error *err)
+{
+        BUF_AT_END struct buf why = BUF_INIT(4096);
+        struct str named;
+
+        if (parse_schedule(spec, cron, &named, &why) < 0)
+                return error_set(err, ERROR_INVALID, "%s: %s", spec->cron ? "cron" : "schedule", why.p ? why.p : "out of memory");
+        return zone_load(zone, named.n ? named : str_of(spec->time_zone), err);
+}
+
+static bool one_schedule(const void *object)
 {
         const struct timer_spec *spec = object;
+
+        return !spec->schedule != !spec->cron;
+}
+
+static bool comes(const struct timer_spec *spec, struct buf *why)
+{
         struct cron cron;
         struct str zone;
         struct zone *z = NULL;
         struct error err;
+        bool never;
 
-        if (!spec->schedule)
-                return true;
-        if (cron_parse(str_of(spec->schedule), &cron, &zone, why) < 0)
+        if (parse_schedule(spec, &cron, &zone, why) < 0)
                 return false;
         if (zone_load(&z, zone, &err) < 0) {
                 buf_text(why, err.text);
                 return false;
         }
-        if (cron_next(&cron, z, 0) == USEC_NEVER) {
-                (void)zone_free(z);
-                buf_text(why, "never comes: no month has that day");
-                return false;
-        }
+        never = cron_next(&cron, z, 0) == USEC_NEVER;
         (void)zone_free(z);
-        return true;
+        if (never)
+                buf_text(why, "never comes: no month has that day");
+        return !never;
 }
+
+static bool schedule_valid(const void *object, struct buf *why) { return !((const struct timer_spec *)object)->schedule || ((const struct timer_spec *)object)->cron || comes(object, why); }
+static bool cron_valid(const void *object, struct buf *why) { return !((const struct timer_spec *)object)->cron || ((const struct timer_spec *)object)->schedule || comes(object, why); }
 
 static bool zone_valid(const void *object, struct buf *why)
 {
@@ -77,7 +103,9 @@ static bool zone_valid(const void *object, struct buf *why)
 
 static const struct rule timer_rules[] = {
         { .path = "schedule", .message = "is no schedule", .explain = schedule_valid },
+        { .path = "cron", .message = "is no cron schedule", .explain = cron_valid },
         { .path = "timeZone", .message = "is no time zone", .explain = zone_valid },
+        { .cel = "has(self.schedule) != has(self.cron)", .message = "give schedule or cron, one of them", .check = one_schedule },
 };
 const struct type timer_type = { .name = "TimerSource", .help = "Ticks by a schedule.", .fields = timer_fields, .fields_n = COUNT_OF(timer_fields),
                                  .rules = timer_rules, .rules_n = COUNT_OF(timer_rules), .size = sizeof(struct timer_spec) };
@@ -442,22 +470,17 @@ static usec timer_deadline(const struct source *s)
 static int timer_open(struct source **out, const void *spec, const struct services *services, struct task *wake UNUSED, struct error *err)
 {
         struct source *s = calloc(1, sizeof(*s));
-        BUF_AT_END struct buf why = BUF_INIT(1024), what = BUF_INIT(1024);
-        struct str zone;
+        BUF_AT_END struct buf what = BUF_INIT(1024);
 
         if (!s)
                 return error_memory(err);
         s->spec = spec;
         s->services = services;
-        if (cron_parse(str_of(s->spec->schedule), &s->cron, &zone, &why) < 0) {
-                free(s);
-                return error_set(err, ERROR_INVALID, "schedule: %s", why.p ? why.p : "");
-        }
-        if (zone_load(&s->zone, zone.n ? zone : str_of(s->spec->time_zone), err) < 0) {
+        if (timer_schedule(spec, &s->cron, &s->zone, err) < 0) {
                 free(s);
                 return -1;
         }
-        buf_printf(&what, "%s %s", s->spec->schedule, s->spec->time_zone);
+        buf_printf(&what, "%s%s %s", s->spec->cron ? "cron " : "", s->spec->cron ? s->spec->cron : s->spec->schedule, s->spec->time_zone);
         s->what = buf_take(&what);
         if (!s->what) {
                 (void)zone_free(s->zone);
@@ -575,20 +598,14 @@ static int timer_sample(const void *spec_, const struct services *services, cons
 {
         const struct timer_spec *spec = spec_;
         const struct node *user_event = node_member(document, "userEvent"), *time = node_member(document, "time");
-        BUF_AT_END struct buf why = BUF_INIT(1024);
         struct sample *s = calloc(1, sizeof(*s));
         struct record *r;
         struct cron cron;
-        struct str zone;
 
         if (!s)
                 return error_memory(err);
         r = &s->tick.record;
-        if (cron_parse(str_of(spec->schedule), &cron, &zone, &why) < 0) {
-                timer_sample_free(r);
-                return error_set(err, ERROR_INVALID, "schedule: %s", why.p ? why.p : "");
-        }
-        if (zone_load(&s->zone, zone.n ? zone : str_of(spec->time_zone), err) < 0) {
+        if (timer_schedule(spec, &cron, &s->zone, err) < 0) {
                 timer_sample_free(r);
                 return -1;
         }
@@ -611,7 +628,12 @@ static int timer_sample(const void *spec_, const struct services *services, cons
         return 0;
 }
 
-static void timer_origin(const struct trigger *t, struct buf *b) { buf_printf(b, "%s", ((const struct timer_spec *)t->source_spec)->schedule); }
+static void timer_origin(const struct trigger *t, struct buf *b)
+{
+        const struct timer_spec *spec = t->source_spec;
+
+        buf_text(b, spec->cron ? spec->cron : spec->schedule);
+}
 
 const struct driver timer_driver = {
         .name = "timer", .ce_type = "dev.sluice.timer.tick", .commit_at_once = true, .type = &timer_type,
