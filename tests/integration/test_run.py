@@ -44,7 +44,7 @@ def test_help_fits_80_columns(command):
 def test_the_live_table_fits_its_terminal(function, tmp_path, columns):
     function.behave(status=418)  # a refusal, with words that fill a line
     files = tmp_path / "triggers.yaml"
-    files.write_text(yaml.safe_dump_all([ticks("a-timer-with-a-name-that-is-rather-long", function.uri), UNSTARTABLE, ticks("überlang", function.uri)], allow_unicode=True))
+    files.write_text(yaml.safe_dump_all([ticks("a-timer-with-a-name-that-is-rather-long", function.uri), UNSTARTABLE, ticks("ueberlang", function.uri)]))
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     command = [SLUICE, "run", "-f", files, f"--state={tmp_path}/state", "--listen=127.0.0.1:0"]
