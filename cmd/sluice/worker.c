@@ -39,6 +39,9 @@ struct worker {
         usec grace;
 };
 
+/* The cluster's; NULL: the file had none, and it was made of the name. */
+static const char *uid_of(const struct trigger *t) { return strchr(t->uid, '/') ? NULL : t->uid; }
+
 static int open_store(void *cookie, struct task *wake, struct store *out, struct error *err)
 {
         struct worker *w = cookie;
@@ -52,7 +55,7 @@ static int open_store(void *cookie, struct task *wake, struct store *out, struct
                 if (name.failed)
                         return error_memory(err);
                 (void)snprintf(writer, sizeof(writer), "%016" PRIx64, random_seed());
-                config = (struct kube_checkpoint_config){ .namespace_ = w->trigger->namespace_, .name = name.p, .owner = w->trigger->uid, .writer = writer };
+                config = (struct kube_checkpoint_config){ .namespace_ = w->trigger->namespace_, .name = name.p, .owner = uid_of(w->trigger), .writer = writer };
                 if (kube_checkpoint_new(&w->checkpoint, w->kube, &config, wake, err) < 0)
                         return -1;
                 *out = kube_checkpoint_port(w->checkpoint);
@@ -172,7 +175,7 @@ static int join_cluster(struct worker *w, const char *kubeconfig, struct error *
                 return error_set(err, ERROR_INVALID, "POD_NAME is not set: outside a cluster say where positions are kept with --checkpoint=DIR");
         if (kube_config_load(&w->kube_config, kubeconfig, err) < 0 || kube_client_new(&w->kube, w->loop, &w->kube_config, err) < 0)
                 return -1;
-        return kube_report_new(&w->report, w->kube, w->trigger->namespace_, w->trigger->name, pod, err);
+        return kube_report_new(&w->report, w->kube, w->trigger->namespace_, w->trigger->name, uid_of(w->trigger), pod, err);
 }
 
 struct places { bool ending; const char *sink, *dead_letter, *secrets, *admin, *checkpoint, *instance, *kubeconfig; struct listen_options listen; };

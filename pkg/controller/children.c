@@ -23,7 +23,15 @@ static const struct { const char *kind, *api_version, *path, *suffix; } kinds[CH
 };
 
 const char *child_kind(enum child c) { return kinds[c].kind; }
-void child_name(enum child c, const char *trigger, struct buf *out) { buf_printf(out, "%s%s", trigger, kinds[c].suffix); }
+
+/* A Service's name begins with a letter (RFC 1035), a Trigger's may begin with a digit. The other form is no other Trigger's: it ends otherwise. */
+void child_name(enum child c, const char *trigger, struct buf *out)
+{
+        if (c == CHILD_SERVICE && *trigger >= '0' && *trigger <= '9')
+                buf_printf(out, "sluice-%s-svc", trigger);
+        else
+                buf_printf(out, "%s%s", trigger, kinds[c].suffix);
+}
 
 void child_path(enum child c, const struct trigger *t, struct buf *out)
 {

@@ -228,6 +228,52 @@ def test_what_is_somebody_elses_is_left_alone(cluster, namespace):
     wait_condition(cluster, namespace, "clock", "Ready", "Unknown", "WorkerStarting")
 
 
+OURS = {"app.kubernetes.io/name": "sluice", "app.kubernetes.io/managed-by": "sluice", "app.kubernetes.io/component": "worker", "app.kubernetes.io/instance": "clock"}
+
+
+def test_labels_make_nothing_ours(cluster, namespace):
+    labels = {"name": "clock-sluice", "labels": OURS}
+    pod = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "x"}]}}
+    cluster.apply(
+        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": labels, "spec": {"replicas": 0, "selector": {"matchLabels": {"a": "b"}}, "template": pod}},
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": labels, "data": {"theirs": "yes"}},
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {**labels, "name": "clock-checkpoint"}, "data": {"timer": "theirs"}},
+        namespace=namespace,
+    )  # fmt: skip
+    kept = ("configmap/clock-sluice", "configmap/clock-checkpoint", "deployment/clock-sluice")
+    before = [cluster.get(what, namespace=namespace) for what in kept]
+    cluster.apply(trigger("clock"), namespace=namespace)
+    for what in kept:
+        kind = {"configmap": "ConfigMap", "deployment": "Deployment"}[what.split("/")[0]]
+        wait_condition(cluster, namespace, "clock", "Ready", "False", "ApplyFailed", f"{kind} {namespace}/{what.split('/')[1]} exists, and is not Sluice's")
+        assert cluster.get(what, namespace=namespace)["metadata"]["uid"] == before[kept.index(what)]["metadata"]["uid"]
+        assert "ownerReferences" not in cluster.get(what, namespace=namespace)["metadata"]
+        cluster.delete(what, namespace=namespace)
+    wait_condition(cluster, namespace, "clock", "Ready", "Unknown", "WorkerStarting")
+
+
+def test_a_foreign_service_survives_another_kind_of_source(cluster, namespace):
+    cluster.apply(trigger("api"), {**service("api-sluice", 80), "metadata": {"name": "api-sluice"}}, namespace=namespace)
+    wait_deployment(cluster, namespace, "api")
+    before = cluster.get("service", "api-sluice", namespace=namespace)
+    t = trigger("api")
+    t["spec"]["source"] = {"apig": {"path": "/orders"}}
+    cluster.apply(t, namespace=namespace)
+    wait_condition(cluster, namespace, "api", "Ready", "False", "ApplyFailed", f"Service {namespace}/api-sluice exists, and is not Sluice's")
+    cluster.apply(trigger("api"), namespace=namespace)
+    wait_condition(cluster, namespace, "api", "Ready", "Unknown", "WorkerStarting")
+    assert cluster.get("service", "api-sluice", namespace=namespace) == before
+
+
+def test_the_name_of_what_requests_reach_may_begin_with_a_digit(cluster, namespace):
+    t = trigger("7up")
+    t["spec"]["source"] = {"apig": {"path": "/orders"}}
+    cluster.apply(t, namespace=namespace)
+    wait_deployment(cluster, namespace, "7up")
+    assert cluster.get("service", "sluice-7up-svc", namespace=namespace)
+    assert status(cluster, namespace, "7up")["address"]["url"] == f"http://sluice-7up-svc.{namespace}.svc/orders"
+
+
 def test_an_ingress_comes_and_goes(cluster, namespace):
     def apply(expose=None, timer=False, **more):
         t = trigger("api")
@@ -459,6 +505,24 @@ def test_a_worker_tells_its_state_and_keeps_its_position(cluster, namespace, tic
         assert all(e["responseStatus"]["code"] == 200 for e in cluster.audit(since, ("patch",), user=f"system:serviceaccount:{namespace}:"))
     cluster.kubectl("delete", "pod", "clock-a", "--grace-period=0", "--force", namespace=namespace)
     wait_until("the entry of the pod that is gone is removed", lambda: not entries(cluster, namespace, ticking), 15)
+
+
+def test_a_deleted_triggers_worker_does_not_speak_for_its_successor(cluster, namespace, ticking, tmp_path):
+    """Nobody collects garbage here: what the first one had stays, its worker's rights among it."""
+    with Worker(cluster, namespace, ticking, "clock-a", tmp_path) as worker:
+        wait_until("its entry", lambda: entries(cluster, namespace, ticking).get("clock-a", {}).get("sourceState") == "Connected", 15)
+        before = cluster.get("triggers.sluice.dev", "clock", namespace=namespace)
+        cluster.delete("triggers.sluice.dev/clock", namespace=namespace)
+        cluster.apply({**trigger("clock"), "spec": before["spec"]}, namespace=namespace)
+        wait_condition(cluster, namespace, "clock", "Ready", "False", "ApplyFailed", "is still that of the Trigger of this name that was deleted")
+        # As a worker says it.
+        apply = ["apply", "--server-side", "--force-conflicts", "--subresource=status", "--field-manager=sluice-worker-clock-a", "-f", "-"]
+        entry = {"pod": "clock-a", "triggerUID": before["metadata"]["uid"], "observedGeneration": 1, "sourceState": "Connected", "deliveryState": "Delivering"}
+        said = {"apiVersion": "sluice.dev/v1alpha1", "kind": "Trigger", "metadata": {"name": "clock", "namespace": namespace}, "status": {"workers": [entry]}}
+        cluster.run("kubectl", "-n", namespace, *apply, input=json.dumps(said))
+        wait_until("it is removed", lambda: not entries(cluster, namespace, ticking), 15)
+        wait_condition(cluster, namespace, "clock", "SourceConnected", "Unknown", "WorkerStarting")
+        assert worker.process.alive()
 
 
 def test_of_two_workers_of_a_checkpoint_one_stands_by(cluster, namespace, ticking, tmp_path):
