@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "base/random.h"
 #include "checkpoint/filestore.h"
 #include "controller/children.h"
@@ -163,6 +164,9 @@ static int load(struct worker *w, const char *path)
                 return -1;
         }
         w->trigger = w->triggers.list[0];
+        if (w->triggers.unknown)
+                log_warn("the Trigger has members of another version, which are ignored", LOG_S("namespace", w->trigger->namespace_), LOG_S("trigger", w->trigger->name),
+                         LOG_S("first", w->triggers.first_unknown), LOG_I("members", w->triggers.unknown));
         return 0;
 }
 
@@ -221,7 +225,7 @@ static void clean_up(struct worker *w)
 
 int cmd_worker(int argc, char **argv)
 {
-        struct worker w = { .task = { .turn = observe }, .ending = { .turn = on_ending }, .grace = GRACE };
+        struct worker w = { .triggers.pass_unknown = true, .task = { .turn = observe }, .ending = { .turn = on_ending }, .grace = GRACE };
         struct places p = { .admin = ":8081", .listen = { .address = ":8080" } };
         const char *path = NULL;
         const struct option_spec options[] = {

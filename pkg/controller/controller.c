@@ -27,6 +27,7 @@ struct memory {
         char *status_at;         /* resourceVersion of the Trigger the last status was made for */
         json_t *status;          /* the last status written */
         bool ending;             /* its worker's last run has begun: what its checkpoint says no longer counts */
+        json_int_t unknown_told; /* the generation whose unknown members were told */
         char key[];
 };
 
@@ -214,10 +215,25 @@ static void record(struct work *w, const char *type, const char *reason, const c
         recorder_event(w->controller->recorder, &o, type, reason, "Reconcile", *note ? note : reason);
 }
 
+/* The definition in the cluster may be newer than this program: what it does not know it passes by, and says so once a generation. */
+static void say_unknown(struct work *w, const struct problems *problems)
+{
+        json_int_t generation = json_integer_value(json_object_get(metadata_of(w->object), "generation"));
+        struct memory *m;
+
+        if (!problems->unknown)
+                return;
+        m = memory_of(w->controller, w->key, true);
+        if (m->unknown_told == generation)
+                return;
+        m->unknown_told = generation;
+        log_warn("the Trigger has members of another version, which are ignored", LOG_S("trigger", w->key), LOG_S("first", problems->first_unknown), LOG_I("members", problems->unknown));
+}
+
 /* Decodes what the API server gave through the one decoder. */
 static void decode(struct work *w)
 {
-        struct problems problems = { 0 };
+        struct problems problems = { .pass_unknown = true };
         struct documents docs = { 0 };
         char *json = json_dumps(w->object, JSON_COMPACT);
 
@@ -228,6 +244,7 @@ static void decode(struct work *w)
                            problems.list[0].text);
         else if (!w->trigger)
                 buf_text(&w->invalid, "can't be read");
+        say_unknown(w, &problems);
         documents_done(&docs);
         problems_done(&problems);
         free(json);
