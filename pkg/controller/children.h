@@ -15,6 +15,9 @@ struct child_context {
         const char *dead_letter;         /* the same; NULL: none is needed */
         const char *image;               /* of the worker */
         const char *pull_policy;         /* NULL: Kubernetes' default */
+        struct strings pull_secrets;     /* names of Secrets that are in the Trigger's namespace */
+        const char *priority_class;      /* NULL: none */
+        const char *tolerations;         /* a JSON list, beside the Trigger's own; NULL: none */
         bool ending;                     /* the worker's last task: to take back what was made outside */
 };
 int child_replicas(const struct child_context *);

@@ -545,7 +545,8 @@ static struct child_context context_of(const struct work *w)
         const struct controller *c = w->controller;
 
         return (struct child_context){ .trigger = w->trigger, .sink = w->sink.p, .dead_letter = w->dead_letter.n ? w->dead_letter.p : NULL, .image = c->config.worker_image,
-                                       .pull_policy = c->config.pull_policy, .ending = w->ending };
+                                       .pull_policy = c->config.pull_policy, .pull_secrets = c->config.pull_secrets, .priority_class = c->config.priority_class, .tolerations = c->config.tolerations,
+                                       .ending = w->ending };
 }
 
 static void apply_child(struct work *w)
