@@ -7,7 +7,7 @@ import signal
 import pytest
 import yaml
 from conftest import SLUICE
-from harness import ROOT
+from harness import ROOT, TOOLS
 from harness.cluster import Cluster, audit_line
 from harness.ports import free_port
 from harness.process import TimedOut, in_netns, run, wait_until
@@ -30,13 +30,22 @@ def cluster():
         yield c
 
 
-def start_controller(cluster):
-    return cluster.start(SLUICE, "controller", "--worker-image=x", "--admin=127.0.0.1:0", "--log-level=info", name="controller")
+def rights_of_the_chart(cluster, file):
+    """A kubeconfig of the chart's service account, with the chart's rights and no others."""
+    helm = run([TOOLS / "node", "helm"], timeout=1800).stdout.strip() + "/helm"
+    rendered = yaml.safe_load_all(run([helm, "template", "sluice", ROOT / "charts" / "sluice", "--namespace=sluice-system"]).stdout)
+    rights = [o for o in rendered if o and o["kind"] in ("ServiceAccount", "ClusterRole", "ClusterRoleBinding") and "helm.sh/hook" not in o["metadata"].get("annotations", {})]
+    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "sluice-system"}}, *rights)
+    account = yaml.safe_load((cluster.directory / "kubeconfig").read_text())
+    account["users"][0]["user"] = {"token": cluster.kubectl("create", "token", "sluice", "--duration=2h", namespace="sluice-system").strip()}
+    file.write_text(json.dumps(account))
+    return file
 
 
 @pytest.fixture(scope="module")
-def controller(cluster):
-    with start_controller(cluster) as p:
+def controller(cluster, tmp_path_factory):
+    kubeconfig = rights_of_the_chart(cluster, tmp_path_factory.mktemp("controller") / "kubeconfig")
+    with cluster.start(SLUICE, "controller", "--worker-image=x", "--admin=127.0.0.1:0", "--log-level=info", f"--kubeconfig={kubeconfig}", name="controller") as p:
         p.wait_for_output("the controller knows the cluster", 20)
         yield p
         print(p.describe())
@@ -214,6 +223,30 @@ def test_what_others_do_to_a_deployment_is_undone(cluster, namespace):
     wait_until("another Deployment", lambda: wait_deployment(cluster, namespace, "clock")["metadata"]["uid"] != first["metadata"]["uid"], 15)
     cluster.kubectl("scale", "deployment", "clock-sluice", "--replicas=3", namespace=namespace)
     wait_deployment(cluster, namespace, "clock", replicas=1)
+
+
+def test_a_definition_that_is_newer_makes_no_spec_invalid(cluster, namespace, controller, tmp_path):
+    """Strict is who checks files; who runs them passes by what it does not know, and says so once."""
+    added = [{"op": "add", "path": f"/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/{path}", "value": {"type": "string"}} for path in ("newer", "delivery/properties/newest")]
+    cluster.kubectl("patch", "crd", "triggers.sluice.dev", "--type=json", f"-p={json.dumps(added)}")
+    t = trigger("clock", newer="text", delivery={"newest": "text"})
+    wait_until("the API server keeps it", lambda: cluster.apply(t, namespace=namespace) and cluster.get("triggers.sluice.dev", "clock", namespace=namespace)["spec"].get("newer"), 15)
+    wait_deployment(cluster, namespace, "clock")
+    wait_condition(cluster, namespace, "clock", "Ready", "Unknown", "WorkerStarting")
+    cluster.kubectl("label", "triggers.sluice.dev/clock", "a=b", namespace=namespace)
+    wait_quiet(cluster)
+    said = [line for line in controller.output.splitlines() if "members of another version" in line and namespace in line]
+    assert 1 <= len(said) <= 2 and "first=spec.newer" in said[-1], "once a generation"
+    # The file of a worker may be newer, too.
+    data = json.loads(cluster.get("configmap", "clock-sluice", namespace=namespace)["data"]["trigger.json"])
+    assert "newer" not in data["spec"]
+    data["spec"]["newer"] = "x"
+    file = tmp_path / "trigger.json"
+    file.write_text(json.dumps(data))
+    with cluster.start(SLUICE, "worker", f"--trigger={file}", f"--checkpoint={tmp_path / 'state'}", "--admin=127.0.0.1:0", name="worker") as worker:
+        worker.wait_for_output("members of another version.*first=spec.newer", 20)
+        worker.wait_for_output(r"admin port \d+", 20)
+    assert run([SLUICE, "validate", file], check=False).returncode == 1
 
 
 def test_what_is_somebody_elses_is_left_alone(cluster, namespace):
