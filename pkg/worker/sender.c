@@ -91,7 +91,8 @@ int sender_target(struct http_target_config *c, const struct trigger *t, const c
         const struct delivery_spec *d = t->delivery;
 
         *c = (struct http_target_config){ .url = str_of(url), .connect_timeout = MIN_OF(d->timeout, d->connect_timeout), .answer_timeout = d->answer_timeout, .max_age = 5 * USEC_MINUTE,
-                                          .http_version = versions[d->http_version], .compress = d->compression == COMPRESSION_GZIP };
+                                          .http_version = versions[d->http_version], .compress = d->compression == COMPRESSION_GZIP,
+                                          .once = trigger_driver(t)->push != NULL /* the caller decides whether to repeat */ };
         if (!buf_reserve(space, TARGET_SPACE))
                 return error_memory(err);
         if (d->tls && !secrets && (d->tls->ca || d->tls->cert))
@@ -267,8 +268,9 @@ static void answered(struct sender *s, const struct slot *slot, const struct htt
 
         *a = (struct answer){ .kind = ANSWER_RETRY, .text = s->text };
         if (c->failed) {
-                a->kind = c->error.retry || c->error.kind == ERROR_PROTOCOL ? ANSWER_RETRY : ANSWER_FINAL;
-                a->overload = a->kind == ANSWER_RETRY && c->error.kind != ERROR_PROTOCOL;
+                /* Whatever went wrong here or between, the function has refused nothing. Only what the request itself makes impossible stays so. */
+                a->kind = c->error.kind == ERROR_INVALID ? ANSWER_FINAL : ANSWER_RETRY;
+                a->overload = c->error.kind == ERROR_UNREACHABLE || c->error.kind == ERROR_TIMEOUT;
                 (void)snprintf(s->text, sizeof(s->text), "%.390s", c->error.text);
                 return;
         }
