@@ -112,6 +112,21 @@ def test_malformed_answers_are_500(gateway, sink, body):
     assert code(g.call("GET", "/f")) == (500, "APIG.0201")
 
 
+def test_no_spelling_of_a_path_passes_authentication_by(gateway, sink, secrets):
+    guarded = {"type": "App", "codes": [{"secretRef": ref("code")}]}
+    g = gateway(api("/admin/{p+}", sink, "admin", authentication=guarded), api("/{p+}", sink, "site"), api("/my%2dapi/caf%c3%a9", sink, "cafe"), options=[f"--secrets={secrets.parent}"])
+    sink.answer = lambda request: answer(body=request.header("X-CFF-Func-Name"))
+    for path in ("/%61dmin/users", "/adm%69n/users", "/x/../admin/users", "/x/%2e%2E/admin/users", "/./admin/users", "/admin/./users", "/admin//users", "/%61dmin/%2e/users"):
+        assert g.call("GET", path)[0] == 401, path
+        assert g.call("GET", path, headers={"X-Apig-AppCode": "app-code"})[2] == b"admin", path
+    for path in ("//admin/users", "///%61dmin/users", "/x/..//admin/users", "/x//../admin/users", "//x/../admin//users"):
+        assert code(g.call("GET", path)) == (400, "APIG.0201"), path
+    for path in ("/admin%2Fusers", "/site//a", "/%2561dmin/users"):
+        assert g.call("GET", path)[2] == b"site", path
+    for path in ("/my-api/caf%c3%a9", "/my%2Dapi/caf%C3%A9", "/my-api/c%61f%C3%A9", "/x/../my-api/caf%C3%A9"):
+        assert g.call("GET", path)[2] == b"cafe", path
+
+
 def test_the_gateways_own_errors(gateway, sink):
     release = threading.Event()
     g = gateway(api("/slow", sink, "slow", timeout="200ms"), api("/busy", sink, "busy", {"maxInFlight": 1}), api("/rate", sink, "rate", {"rateLimit": {"eventsPerSecond": 1, "burst": 2}}))

@@ -69,7 +69,8 @@ static const struct field apig_fields[] = {
         REACH_FIELDS(apig_spec, ),
 };
 static const struct rule apig_rules[] = {
-        { .path = "path", .message = "the path must be of literal segments and parameters", .explain = path_parses },
+        { .cel = "self.path.matches('^(/([^{}?#/]*|[{][A-Za-z0-9_-]+[}]))*(/[{][A-Za-z0-9_-]+[+][}]/?)?$')", .path = "path", .message = "the path must be of literal segments and parameters",
+          .explain = path_parses },
         { .cel = "!has(self.expose) || !self.path.matches('" UNCLEAR_PATTERN "')", .path = "path", .message = "with expose the path must be without //, /., /.. and %2F", .check = path_is_clear },
 };
 const struct type apig_type = { .name = "ApigSource", .help = "HTTP requests, answered with what the function answers.", .fields = apig_fields, .fields_n = COUNT_OF(apig_fields),
@@ -228,9 +229,11 @@ static bool serves(const struct apig_spec *spec, struct str method)
         return spec->methods.n == 0;
 }
 
-static unsigned apig_route(struct source *s, const struct push_request *q)
+static bool apig_authenticates(const struct source *s) { return s->keeper != NULL; }
+
+static unsigned apig_route(struct source *s, const struct push_request *q, struct str path)
 {
-        unsigned score = apig_path_match(s->path, q->path, NULL);
+        unsigned score = apig_path_match(s->path, path, NULL);
 
         /* A listed method wins over any. */
         return score && serves(s->spec, q->method) ? score * 2 + (s->spec->methods.n > 0) : 0;
@@ -502,7 +505,7 @@ static int apig_sample(const void *spec_, const struct services *services, const
 
 static void apig_origin(const struct trigger *t, struct buf *b) { apig_where(t, b); }
 
-static const struct push_driver push = { .route = apig_route, .receive = apig_receive, .finish = apig_finish, .timeout = apig_timeout, .path = apig_where, .literal = apig_literal, .counts = apig_counts };
+static const struct push_driver push = { .route = apig_route, .authenticates = apig_authenticates, .receive = apig_receive, .finish = apig_finish, .timeout = apig_timeout, .path = apig_where, .literal = apig_literal, .counts = apig_counts };
 
 const struct driver apig_driver = {
         .name = "apig", .ce_type = "dev.sluice.apig.request", .push = &push, .type = &apig_type, .open = apig_open, .poll = apig_poll, .deadline = apig_deadline, .stop = apig_stop,

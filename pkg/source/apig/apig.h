@@ -70,7 +70,7 @@ struct apig_request {            /* a record of ours */
 struct apig_path;
 int apig_path_new(struct apig_path **, const char *text, bool prefix, struct buf *why) MUST_CHECK;
 struct apig_path *apig_path_free(struct apig_path *);
-/* 0: no match. The higher, the more is literal. values: n of them, by the order of the names; views into path; may be NULL. */
+/* 0: no match. path: in the normal form (base/uri.h). The higher, the more is literal. values: n of them, by the order of the names; views into path; may be NULL. */
 unsigned apig_path_match(const struct apig_path *, struct str path, struct str *values);
 size_t apig_path_names(const struct apig_path *);
 struct str apig_path_name(const struct apig_path *, size_t);

@@ -238,7 +238,7 @@ static void gone(struct source *s, uint64_t call)
                 (void)inbox_gone(s->inbox, call);
 }
 
-static unsigned route(struct source *s, const struct push_request *q) { return smn_route(s->services->trigger, q); }
+static unsigned route(struct source *s, const struct push_request *q UNUSED, struct str path) { return smn_route(s->services->trigger, path); }
 static usec timeout(const struct source *s) { return s->spec->smn.timeout; }
 
 /* ---- life ------------------------------------------------------------------------------------------------------------------------------------------------- */

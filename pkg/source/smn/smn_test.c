@@ -783,7 +783,7 @@ static void it_is_found_at_its_path(void **unused UNUSED)
         for (size_t i = 0; i < COUNT_OF(table); i++) {
                 struct push_request q = { .path = str_of(table[i].path) };
 
-                assert_int_equal(smn_driver.push->route(source, &q) > 0, table[i].ours);
+                assert_int_equal(smn_driver.push->route(source, &q, q.path) > 0, table[i].ours);
         }
 }
 
