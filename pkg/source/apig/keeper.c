@@ -292,9 +292,11 @@ static enum apig_admission refuse(struct apig_caller *c, const char *code, const
         return APIG_REFUSED;
 }
 
-static enum apig_admission admit(const struct apig_gate_keeper *k, struct apig_caller *c, struct str who)
+/* What it is belongs to who it is: an access key may read like an AppCode. */
+enum credential { ACCESS_KEY, APP_CODE, TOKEN };
+static enum apig_admission admit(const struct apig_gate_keeper *k, struct apig_caller *c, enum credential credential, struct str who)
 {
-        c->who = hash_bytes(k->seed, who) | 1;
+        c->who = hash_bytes(k->seed + credential, who) | 1;
         return APIG_ADMITTED;
 }
 
@@ -319,7 +321,7 @@ static enum apig_admission check_custom(const struct apig_gate_keeper *k, const 
 static enum apig_admission check_token(const struct apig_gate_keeper *k, struct str token, struct apig_caller *c)
 {
         if (one_of(k, 2 * k->spec->keys.n + k->spec->codes.n, k->spec->tokens.n, token))
-                return admit(k, c, token);
+                return admit(k, c, TOKEN, token);
         if (!k->judge)
                 return refuse(c, "APIG.0301", "Incorrect IAM authentication information: unknown token");
         apig_secret_key(salt_of(k), token, c->key);
@@ -336,11 +338,11 @@ enum apig_admission apig_keeper_check(struct apig_gate_keeper *k, const struct p
         if (spec->type == APIG_CUSTOM)
                 return check_custom(k, q, c);
         if (spec->type == APIG_APP && app_code.n)
-                return one_of(k, 2 * spec->keys.n, spec->codes.n, app_code) ? admit(k, c, app_code) : refuse(c, code, "Incorrect app authentication information: unknown AppCode");
+                return one_of(k, 2 * spec->keys.n, spec->codes.n, app_code) ? admit(k, c, APP_CODE, app_code) : refuse(c, code, "Incorrect app authentication information: unknown AppCode");
         if (spec->type == APIG_IAM && token.n)
                 return check_token(k, token, c);
         if (!authorization.n)
                 return refuse(c, code, spec->type == APIG_APP ? "Incorrect app authentication information: no credentials" : "Incorrect IAM authentication information: no credentials");
         wrong = check_signature(k, q, authorization, &access);
-        return wrong ? refuse(c, code, wrong) : admit(k, c, access);
+        return wrong ? refuse(c, code, wrong) : admit(k, c, ACCESS_KEY, access);
 }
