@@ -86,7 +86,8 @@ struct source {
         struct callers *callers;                 /* NULL: as fast as they like */
         uint64_t seed;                           /* of hashes of callers */
         struct push_counts counts;
-        bool told, told_trouble, stopping, told_closed;
+        bool told, stopping, told_closed;
+        char said[512], trouble[256];    /* the state's text as it was told, and as it is */
 };
 
 static struct source *apig_free(struct source *s)
@@ -182,21 +183,36 @@ static int apig_open(struct source **out, const void *spec, const struct service
         return 0;
 }
 
+/* The judge's last failure is told when it begins and when it is over, not each time that it reads otherwise. */
+static bool state_changed(struct source *s)
+{
+        const char *lacks = s->keeper ? apig_keeper_lacks(s->keeper) : NULL, *trouble = judge_of(s) ? judge_trouble(judge_of(s)) : NULL;
+        char text[sizeof(s->said)];
+
+        if (!trouble)
+                s->trouble[0] = 0;
+        else if (!s->trouble[0])
+                (void)snprintf(s->trouble, sizeof(s->trouble), "%s", trouble);
+        (void)snprintf(text, sizeof(text), "%.250s%s%s", lacks ? lacks : "", lacks && s->trouble[0] ? "; " : "", s->trouble);
+        if (s->told && strcmp(text, s->said) == 0)
+                return false;
+        s->told = true;
+        memcpy(s->said, text, sizeof(text));
+        return true;
+}
+
 static size_t apig_poll(struct source *s, struct source_event *events, size_t max, usec now)
 {
         struct judge *judge = judge_of(s);
         struct judge_wait *w;
-        const char *trouble;
         size_t n = 0;
 
         if (judge)
                 judge_turn(judge, now);
-        trouble = judge ? judge_trouble(judge) : NULL;
-        if ((!s->told || s->told_trouble != !!trouble) && n < max) {
-                s->told = true;
-                s->told_trouble = !!trouble;
-                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_STATE, .state = SOURCE_CONNECTED, .text = trouble };
-        }
+        if (s->keeper)
+                apig_keeper_look(s->keeper, now);
+        if (n < max && state_changed(s))
+                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_STATE, .state = SOURCE_CONNECTED, .text = s->said[0] ? s->said : NULL };
         while (judge && n < max && (w = judge_take(judge))) {
                 struct apig_request *r = CONTAINER_OF(w, struct apig_request, wait);
 
@@ -214,7 +230,7 @@ static usec apig_deadline(const struct source *s)
 {
         const struct judge *judge = judge_of(s);
 
-        return judge ? judge_deadline(judge) : USEC_NEVER;
+        return MIN_OF(judge ? judge_deadline(judge) : USEC_NEVER, s->keeper ? apig_keeper_deadline(s->keeper) : USEC_NEVER);
 }
 
 static void apig_stop(struct source *s) { s->stopping = true; }

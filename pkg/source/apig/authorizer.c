@@ -217,7 +217,7 @@ static struct verdict *read_answer(void *cookie, const struct http_completion *c
         json_t *root, *status, *body, *base64;
 
         if (c->status < 200 || c->status > 299) {
-                buf_printf(why, "it answered %d: %.*s", c->status, (int)MIN_OF(c->body.n, (size_t)160), c->body.p ? c->body.p : "");
+                buf_printf(why, "it answered %d", c->status);
                 return NULL;
         }
         root = c->body_cut ? NULL : json_loadb(c->body.p, c->body.n, JSON_REJECT_DUPLICATES, NULL);
@@ -238,4 +238,4 @@ static struct verdict *read_answer(void *cookie, const struct http_completion *c
         return read_body(cookie, root, body, why);
 }
 
-const struct judge_kind apig_authorizer_kind = { .name = "authorizer", .code = "APIG.0305", .write = write_question, .read = read_answer };
+const struct judge_kind apig_authorizer_kind = { .name = "authorizer", .code = "APIG.0305", .write = write_question, .read = read_answer, .quote = apig_quote };
