@@ -66,16 +66,6 @@ static long bio_ctrl(BIO *b, int command, long number UNUSED, void *p UNUSED)
 
 /* ---- the context ----------------------------------------------------------------------------------------------------------------------- */
 
-/* Takes the first reason of OpenSSL's queue, which is emptied. */
-static const char *reason(void)
-{
-        unsigned long e = ERR_get_error();
-        const char *text = e ? ERR_reason_error_string(e) : NULL;
-
-        ERR_clear_error();
-        return text ? text : e && ERR_SYSTEM_ERROR(e) ? strerror(ERR_GET_REASON(e)) : "the client went away or took too long";
-}
-
 static int choose_alpn(SSL *ssl UNUSED, const unsigned char **out, unsigned char *out_n, const unsigned char *in, unsigned in_n, void *cookie UNUSED)
 {
         static const unsigned char ours[] = "\x08http/1.1";
@@ -98,18 +88,21 @@ static void set_up(SSL_CTX *x)
         SSL_CTX_set_alpn_select_cb(x, choose_alpn, NULL);
 }
 
+static int never_asks(char *space UNUSED, int size UNUSED, int writing UNUSED, void *cookie UNUSED) { return 0; }
+
 static int load(const struct tls_server *t, SSL_CTX *x, struct error *err)
 {
+        SSL_CTX_set_default_passwd_cb(x, never_asks); /* a key with a password can't be used: nobody is at the terminal */
         if (SSL_CTX_use_certificate_chain_file(x, t->cert.path) != 1)
-                return error_set(err, ERROR_INVALID, "read the certificate %s: %s", t->cert.path, reason());
+                return error_set(err, ERROR_INVALID, "read the certificate %s: %s", t->cert.path, tls_reason("not the PEM file that was expected"));
         if (SSL_CTX_use_PrivateKey_file(x, t->key.path, SSL_FILETYPE_PEM) != 1)
-                return error_set(err, ERROR_INVALID, "read the key %s: %s", t->key.path, reason());
+                return error_set(err, ERROR_INVALID, "read the key %s: %s", t->key.path, tls_reason("not the PEM file that was expected"));
         if (SSL_CTX_check_private_key(x) != 1)
-                return error_set(err, ERROR_INVALID, "the key %s is not that of the certificate %s: %s", t->key.path, t->cert.path, reason());
+                return error_set(err, ERROR_INVALID, "the key %s is not that of the certificate %s: %s", t->key.path, t->cert.path, tls_reason("not the PEM file that was expected"));
         if (!t->client_ca.path)
                 return 0;
         if (SSL_CTX_load_verify_locations(x, t->client_ca.path, NULL) != 1)
-                return error_set(err, ERROR_INVALID, "read the clients' CA %s: %s", t->client_ca.path, reason());
+                return error_set(err, ERROR_INVALID, "read the clients' CA %s: %s", t->client_ca.path, tls_reason("not the PEM file that was expected"));
         SSL_CTX_set_client_CA_list(x, SSL_load_client_CA_file(t->client_ca.path));
         SSL_CTX_set_verify(x, SSL_VERIFY_PEER | (t->client_required ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0), NULL);
         return 0;
@@ -205,7 +198,7 @@ static void look_after(struct tls_server *t, usec now)
 
 void tls_server_failed(struct tls_server *t, usec now)
 {
-        const char *why = reason();
+        const char *why = tls_reason("the client went away or took too long");
 
         t->failures++;
         if (t->told && now - t->told < TELL_AGAIN)
@@ -303,52 +296,6 @@ bool tls_server_trusts(struct tls_server *t, SSL *ssl, usec now)
                 return false;
         (void)SSL_set_app_data(ssl, (void *)t->trusted);
         return true;
-}
-
-ssize_t tls_handshake(SSL *ssl)
-{
-        int r;
-
-        ERR_clear_error();
-        r = SSL_accept(ssl);
-        if (r == 1)
-                return 1;
-        r = SSL_get_error(ssl, r);
-        return r == SSL_ERROR_WANT_READ || r == SSL_ERROR_WANT_WRITE ? TLS_AGAIN : TLS_BROKEN;
-}
-
-static ssize_t outcome(SSL *ssl, int r)
-{
-        switch (SSL_get_error(ssl, r)) {
-        case SSL_ERROR_WANT_READ:
-        case SSL_ERROR_WANT_WRITE: return TLS_AGAIN;
-        case SSL_ERROR_ZERO_RETURN: return 0;
-        default: ERR_clear_error(); return TLS_BROKEN;
-        }
-}
-
-ssize_t tls_read(SSL *ssl, void *p, size_t n)
-{
-        int r;
-
-        ERR_clear_error(); /* of others: SSL_get_error would take it for ours */
-        r = SSL_read(ssl, p, (int)MIN_OF(n, (size_t)INT32_MAX));
-        return r > 0 ? r : outcome(ssl, r);
-}
-
-ssize_t tls_write(SSL *ssl, const void *p, size_t n)
-{
-        int r;
-
-        ERR_clear_error();
-        r = SSL_write(ssl, p, (int)MIN_OF(n, (size_t)INT32_MAX));
-        return r > 0 ? r : outcome(ssl, r);
-}
-
-void tls_end(SSL *ssl)
-{
-        (void)SSL_shutdown(ssl);
-        ERR_clear_error();
 }
 
 static void add_name(struct buf *out, const char *kind, const unsigned char *p, int n)

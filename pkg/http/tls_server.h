@@ -6,6 +6,7 @@
 #include <openssl/ssl.h>
 
 #include "http/server.h"
+#include "http/tls.h"
 
 struct tls_server;
 
@@ -19,9 +20,4 @@ void tls_server_failed(struct tls_server *, usec now);         /* a handshake fa
 uint64_t tls_server_failures(const struct tls_server *);
 usec tls_server_handshake_timeout(const struct tls_server *);
 
-enum { TLS_AGAIN = -1, TLS_BROKEN = -2 };      /* beside a number of bytes; 0: the peer's end */
-ssize_t tls_handshake(SSL *);                  /* 1: done; broken: tell tls_server_failed */
-ssize_t tls_read(SSL *, void *, size_t);
-ssize_t tls_write(SSL *, const void *, size_t);
-void tls_end(SSL *);                           /* says that nothing more comes */
 bool tls_certificate(SSL *, struct buf *subject, struct buf *names);
