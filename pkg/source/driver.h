@@ -83,7 +83,7 @@ struct push_reply { int status; struct buf headers, body; };     /* headers: "Na
 enum push_verdict {
         PUSH_REPLY,              /* the reply is written: no function is called */
         PUSH_DELIVER,            /* the records go to the function, in one event */
-        PUSH_LATER,              /* undecided: SOURCE_EVENT_CALL follows, unless gone is called before */
+        PUSH_LATER,              /* undecided: SOURCE_EVENT_CALL follows, unless gone is called before. What is kept meanwhile is counted as large as the body */
         /* The records are there, but whether they may go is undecided: SOURCE_EVENT_CALL follows, with PUSH_DELIVER or PUSH_REPLY, unless finish is called
          * before. Meanwhile the call has its place among maxInFlight, and its time counts. */
         PUSH_HOLD,

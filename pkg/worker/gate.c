@@ -26,6 +26,7 @@ struct call {                    /* a request that is under way */
         bool timed;                      /* it has a deadline */
         bool offered;                    /* its records were counted */
         uint32_t ticket;
+        size_t kept;                     /* bytes that the driver may keep of it, beside the request itself */
         struct record **records, *one;   /* one: the place for a single one */
         size_t n;
         usec deadline;
@@ -408,7 +409,7 @@ static void deliver(struct call *c, usec now)
                 a.n = passed;
                 sender_send(g->config.sender, &a);
                 if (c->http)
-                        http_call_hold(c->http, sender_held(g->config.sender, c->ticket));
+                        http_call_hold(c->http, c->kept + sender_held(g->config.sender, c->ticket));
                 return;
         }
         finish(c, &o);
@@ -493,6 +494,9 @@ static void receive(struct gate *g, struct http_call *http, const struct push_re
                 call_free(c);
                 return;
         case PUSH_LATER:
+                /* What it keeps is made of the body and no larger. */
+                c->kept = q->body.n;
+                http_call_hold(http, c->kept);
                 put_off(c);
                 loop_ready(g->config.loop, g->config.wake);
                 return;
