@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "base/table.h"
+#include "base/uri.h"
 #include "delivery/flow.h"
 #include "worker/passes.h"
 
@@ -25,6 +26,7 @@ struct call {                    /* a request that is under way */
         bool timed;                      /* it has a deadline */
         bool offered;                    /* its records were counted */
         uint32_t ticket;
+        size_t kept;                     /* bytes that the driver may keep of it, beside the request itself */
         struct record **records, *one;   /* one: the place for a single one */
         size_t n;
         usec deadline;
@@ -36,7 +38,7 @@ struct gate_host {
         struct loop *loop;
         struct http_server *server;
         struct gate *gates;
-        struct buf client;               /* the caller's address, while a request is taken in */
+        struct buf client, path;         /* the caller's address and the path in its normal form, while a request is taken in */
         struct random random;
         size_t memory_most;              /* bytes of requests and events */
 };
@@ -157,6 +159,7 @@ int gate_host_new(struct gate_host **out, struct loop *loop, const struct gate_h
         h->loop = loop;
         random_init(&h->random, random_seed());
         h->client.max = 256;
+        h->path.max = 4 * TARGET_MOST;
         h->memory_most = most;
         if (http_server_new(&h->server, loop, &config, err) < 0) {
                 free(h);
@@ -183,6 +186,7 @@ struct gate_host *gate_host_free(struct gate_host *h)
                 return NULL;
         (void)http_server_free(h->server);
         buf_done(&h->client);
+        buf_done(&h->path);
         free(h);
         return NULL;
 }
@@ -405,7 +409,7 @@ static void deliver(struct call *c, usec now)
                 a.n = passed;
                 sender_send(g->config.sender, &a);
                 if (c->http)
-                        http_call_hold(c->http, sender_held(g->config.sender, c->ticket));
+                        http_call_hold(c->http, c->kept + sender_held(g->config.sender, c->ticket));
                 return;
         }
         finish(c, &o);
@@ -432,13 +436,21 @@ static void no_such_path(struct http_call *http, struct str id)
         http_call_reply(http, 404, (struct str){ 0 }, buf_view(&headers), buf_view(&body));
 }
 
-static struct gate *gate_for(struct gate_host *h, const struct push_request *q)
+static void doubled_slash(struct http_call *http, struct str id)
+{
+        BUF_AT_END struct buf body = BUF_INIT(1024), headers = BUF_INIT(256);
+
+        request_error(&headers, &body, "APIG.0201", "Bad request: the path holds slashes that follow one another; with one slash it is the path of an API that authenticates its callers", id);
+        http_call_reply(http, 400, (struct str){ 0 }, buf_view(&headers), buf_view(&body));
+}
+
+static struct gate *gate_for(struct gate_host *h, const struct push_request *q, struct str path)
 {
         struct gate *best = NULL;
         unsigned most = 0;
 
         for (struct gate *g = h->gates; g; g = g->next) {
-                unsigned score = g->config.driver->push->route(g->config.source, q);
+                unsigned score = g->config.driver->push->route(g->config.source, q, path);
 
                 if (score > most) {
                         most = score;
@@ -446,6 +458,24 @@ static struct gate *gate_for(struct gate_host *h, const struct push_request *q)
                 }
         }
         return best;
+}
+
+/* Many a server takes // for /: behind another API, one that anyone may call, a path could go to it that this one would have guarded. */
+static bool passes_guard_by(struct gate_host *h, const struct push_request *q, const struct gate *found)
+{
+        BUF_AT_END struct buf space = BUF_INIT(4 * TARGET_MOST), again = BUF_INIT(4 * TARGET_MOST);
+        struct str normal = uri_path(q->path, &space);
+
+        if (!memmem(q->path.p, q->path.n, "//", 2))
+                return false;
+        for (int i = 0; i < 2; i++) { /* merged before the dot segments are removed, and after */
+                struct str merged = uri_path_merged(i ? normal : q->path, &again);
+                const struct gate *g = merged.p ? gate_for(h, q, merged) : NULL;
+
+                if (g && g != found && g->config.driver->push->authenticates && g->config.driver->push->authenticates(g->config.source))
+                        return true;
+        }
+        return false;
 }
 
 static void receive(struct gate *g, struct http_call *http, const struct push_request *q)
@@ -464,6 +494,9 @@ static void receive(struct gate *g, struct http_call *http, const struct push_re
                 call_free(c);
                 return;
         case PUSH_LATER:
+                /* What it keeps is made of the body and no larger. */
+                c->kept = q->body.n;
+                http_call_hold(http, c->kept);
                 put_off(c);
                 loop_ready(g->config.loop, g->config.wake);
                 return;
@@ -485,6 +518,7 @@ static void handle(void *cookie, struct http_call *http)
         struct push_request q = { .method = str_of(http_method_name(m)), .query = buf_view(&m->target), .body = buf_view(&m->body), .head = m, .header = header_of, .each_header = each_header };
         char id[33];
         struct gate *g;
+        struct str path;
 
         make_id(h, id);
         buf_reset(&h->client);
@@ -493,8 +527,12 @@ static void handle(void *cookie, struct http_call *http)
         q.tls = http_call_tls(http);
         q.id = str_of(id);
         q.path = str_cut(&q.query, '?');
-        g = gate_for(h, &q);
-        if (g)
+        buf_reset(&h->path);
+        path = uri_path(q.path, &h->path);
+        g = path.p ? gate_for(h, &q, path) : NULL;
+        if (passes_guard_by(h, &q, g))
+                doubled_slash(http, q.id);
+        else if (g)
                 receive(g, http, &q);
         else
                 no_such_path(http, q.id);

@@ -149,7 +149,8 @@ static void tell_state(struct pipeline *p)
         if (!ready && why) {
                 state = DELIVERY_RETRYING;
                 text = why;
-        }
+        } else if (ready && !*text && sender_notes(p->sender))
+                text = sender_notes(p->sender);
         if (state == p->status.delivery && strncmp(text, p->status.delivery_text, sizeof(p->status.delivery_text) - 1) == 0)
                 return;
         if (state != p->status.delivery)

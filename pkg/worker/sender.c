@@ -280,8 +280,12 @@ static void answered(struct sender *s, const struct slot *slot, const struct htt
         a->retry_after = c->retry_after;
         a->body = c->body;
         s->text[0] = 0;
-        if (a->kind != ANSWER_ACCEPTED)
-                (void)snprintf(s->text, sizeof(s->text), words.n ? "%.160s answered %d: %.*s" : "%.160s answered %d", s->config.sink, c->status, (int)MIN_OF(words.n, (size_t)160), words.p);
+        if (a->kind != ANSWER_ACCEPTED) {
+                BUF_AT_END struct buf quoted = BUF_INIT(1024);
+
+                access_quote(s->access, words, 160, &quoted);
+                (void)snprintf(s->text, sizeof(s->text), quoted.n ? "%.160s answered %d: %.160s" : "%.160s answered %d", s->config.sink, c->status, quoted.p ? quoted.p : "");
+        }
         if (c->status == 401 && s->access && access_refused(s->access))
                 a->kind = ANSWER_RETRY;
         if (a->kind == ANSWER_ACCEPTED && slot->records)
@@ -301,9 +305,12 @@ static void init_answered(struct sender *s, const struct http_completion *c)
         s->init_at = now + backoff_full_jitter(&s->random, s->delivery->retry->initial_backoff, s->delivery->retry->max_backoff, s->init_failures++, 10 * USEC_MSEC);
         if (c->failed)
                 (void)snprintf(s->init_why, sizeof(s->init_why), "initialization: %.380s", c->error.text);
-        else
-                (void)snprintf(s->init_why, sizeof(s->init_why), "initialization: %.100s answered %d: %.*s", s->config.trigger->function->init_path, c->status,
-                               (int)MIN_OF(c->body.n, (size_t)160), c->body.p ? c->body.p : "");
+        else {
+                BUF_AT_END struct buf quoted = BUF_INIT(1024);
+
+                access_quote(s->access, c->body, 160, &quoted);
+                (void)snprintf(s->init_why, sizeof(s->init_why), "initialization: %.100s answered %d: %.160s", s->config.trigger->function->init_path, c->status, quoted.p ? quoted.p : "");
+        }
 }
 
 static bool take_failure(struct sender *s, uint32_t *ticket, struct answer *a)
@@ -375,6 +382,8 @@ bool sender_ready(const struct sender *s, const char **why)
         *why = s->init_why[0] ? s->init_why : NULL;
         return s->init == INIT_DONE;
 }
+
+const char *sender_notes(const struct sender *s) { return s->access ? access_notes(s->access) : NULL; }
 
 static void send_init(struct sender *s, usec now)
 {

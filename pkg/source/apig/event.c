@@ -1,3 +1,4 @@
+#include "base/uri.h"
 #include "source/apig/apig.h"
 
 /* name → value, with a list where a name comes more than once (Classic), or all of them joined (Current, whose values are single strings). */
@@ -109,10 +110,10 @@ static void pairs_of(const struct push_request *q, struct pairs *headers, struct
 static void path_parameters(const struct apig_request *r, struct writer *w)
 {
         struct str values[64];
-        BUF_AT_END struct buf space = BUF_INIT(65536);
+        BUF_AT_END struct buf space = BUF_INIT(65536), path = BUF_INIT(262144);
 
         writer_object(w);
-        if (apig_path_match(r->path, r->request.path, values))
+        if (apig_path_match(r->path, uri_path(r->request.path, &path), values))
                 for (size_t i = 0; i < apig_path_names(r->path); i++) {
                         buf_reset(&space);
                         buf_unpercent(&space, values[i], false);
