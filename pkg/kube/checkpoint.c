@@ -8,20 +8,23 @@
 struct request { struct request *next; struct store_result result; char *key, *value; };
 struct list { struct request *first, **last; };
 
-/* What is known of a key. attempted: what a write whose fate is unknown wanted; earlier: the same of the one before, which was not there yet when
- * the ConfigMap was read, and may still come. */
-struct known { UT_hash_handle hh; char *key, *value, *attempted, *earlier; };
+/* What is known of a key. wanted: what a write that is under way, or must be made again, is to leave there. */
+struct known { UT_hash_handle hh; char *key, *value, *wanted; };
 
 struct kube_checkpoint {
         struct kube_client *client;
         struct task *wake;
-        char *path, *what;
+        char *path, *what, *owner, *writer;
+        char *seen;                      /* who wrote last when it was read; NULL: nobody said so */
         struct known *keys;
         char *version;                   /* NULL: not read, or to be read again */
         struct kube_call *call;
         struct list gets, puts, writing, done;
         struct request *taken;
 };
+
+/* The key under which a writer names itself: none of a user's is encoded so. */
+#define WRITER "__writer"
 
 static void list_init(struct list *l) { l->first = NULL, l->last = &l->first; }
 
@@ -92,31 +95,43 @@ static void advance(struct kube_checkpoint *c);
 
 /* ---- reading ------------------------------------------------------------------------------------------------------------------------- */
 
-/* Takes over what the ConfigMap says. false: another writer changed a key of ours. */
+static bool is_theirs(const struct kube_checkpoint *c, json_t *metadata)
+{
+        json_t *owners = json_object_get(metadata, "ownerReferences"), *owner;
+        size_t i;
+
+        json_array_foreach(owners, i, owner)
+                if (string_equal(json_string_value(json_object_get(owner, "uid")), c->owner))
+                        return false;
+        return c->owner && json_array_size(owners) > 0;
+}
+
+/* Takes over what the ConfigMap says. false: another writer changed a key of ours. Values alone can't tell, for two workers write the same claim of the
+ * same tick: what bears our name is ours, whenever it was written. What is gone, name and all, nobody wrote: the ConfigMap was made again, and what is
+ * known goes back into it. */
 static bool take_over(struct kube_checkpoint *c, json_t *root)
 {
         json_t *data = json_object_get(root, "data"), *value;
-        bool first = c->keys == NULL, ours = true;
+        const char *writer = json_string_value(json_object_get(data, WRITER)), *key;
+        bool first = c->keys == NULL, mine = string_equal(writer, c->writer), ours = mine || !writer || string_equal(writer, c->seen);
         struct known *k, *next;
-        const char *key;
 
         HASH_ITER(hh, c->keys, k, next) {
                 const char *now = json_string_value(json_object_get(data, k->key));
-                bool as_known = string_equal(now, k->value), as_attempted = k->attempted && string_equal(now, k->attempted),
-                     as_earlier = k->earlier && string_equal(now, k->earlier);
+                bool gone = !now && !writer;
 
-                ours = ours && (as_known || as_attempted || as_earlier);
-                replace(&k->value, now);
-                if (as_known && k->attempted) {
-                        free(k->earlier);
-                        k->earlier = k->attempted;
-                        k->attempted = NULL;
+                ours = ours && (mine || gone || string_equal(now, k->value));
+                if (gone && !k->wanted)
+                        replace(&k->wanted, k->value);
+                else if (!gone) {
+                        replace(&k->value, now);
+                        replace(&k->wanted, NULL);
                 }
-                replace(&k->attempted, NULL);
         }
         json_object_foreach(data, key, value)
-                if (first && json_is_string(value))
+                if (first && json_is_string(value) && strcmp(key, WRITER) != 0)
                         replace(&known_get(c, key)->value, json_string_value(value));
+        replace(&c->seen, writer);
         replace(&c->version, json_string_value(json_object_get(json_object_get(root, "metadata"), "resourceVersion")));
         return ours;
 }
@@ -134,8 +149,12 @@ static void was_read(void *cookie, const struct kube_answer *a)
                 return;
         }
         root = json_loadb(a->body.p, a->body.n, 0, NULL);
-        if (!take_over(c, root)) {
-                (void)error_set(&err, ERROR_CONFLICT, "%s: another worker writes this checkpoint: this one stops", c->what);
+        if (is_theirs(c, json_object_get(root, "metadata"))) {
+                (void)error_set(&err, ERROR_CONFLICT, "%s belongs to another Trigger of this name: it is left alone", c->what);
+                complete_all(c, &c->gets, &err);
+                complete_all(c, &c->puts, &err);
+        } else if (!take_over(c, root)) {
+                (void)error_set(&err, ERROR_CONFLICT, "%s: another worker writes this checkpoint: this one waits", c->what);
                 complete_all(c, &c->puts, &err);
         }
         json_decref(root);
@@ -156,7 +175,7 @@ static void read_again(struct kube_checkpoint *c)
 static void was_written(void *cookie, const struct kube_answer *a)
 {
         struct kube_checkpoint *c = cookie;
-        struct request *r;
+        struct known *k, *next;
         json_t *root;
 
         c->call = NULL;
@@ -182,14 +201,14 @@ static void was_written(void *cookie, const struct kube_answer *a)
         root = json_loadb(a->body.p, a->body.n, 0, NULL);
         replace(&c->version, json_string_value(json_object_get(json_object_get(root, "metadata"), "resourceVersion")));
         json_decref(root);
-        while ((r = list_take(&c->writing))) {
-                struct known *k = known_get(c, r->key);
-
-                replace(&k->value, r->value);
-                replace(&k->attempted, NULL);
-                replace(&k->earlier, NULL);
-                complete(c, r, NULL);
-        }
+        replace(&c->seen, c->writer);
+        HASH_ITER(hh, c->keys, k, next)
+                if (k->wanted) {
+                        free(k->value);
+                        k->value = k->wanted;
+                        k->wanted = NULL;
+                }
+        complete_all(c, &c->writing, NULL);
         advance(c);
 }
 
@@ -204,7 +223,7 @@ static void write_pending(struct kube_checkpoint *c)
         c->writing = c->puts;
         list_init(&c->puts);
         for (struct request *r = c->writing.first; r; r = r->next)
-                replace(&known_get(c, r->key)->attempted, r->value); /* the latest of a key wins */
+                replace(&known_get(c, r->key)->wanted, r->value); /* the latest of a key wins */
         writer_init(&w, &body);
         writer_object(&w);
         writer_key(&w, STR("metadata"));
@@ -214,10 +233,11 @@ static void write_pending(struct kube_checkpoint *c)
         writer_key(&w, STR("data"));
         writer_object(&w);
         HASH_ITER(hh, c->keys, k, next)
-                if (k->attempted) {
+                if (k->wanted) {
                         writer_key(&w, str_of(k->key));
-                        writer_string(&w, str_of(k->attempted));
+                        writer_string(&w, str_of(k->wanted));
                 }
+        writer_member_text(&w, WRITER, c->writer);
         writer_object_end(&w);
         writer_object_end(&w);
         q.body = buf_view(&body);
@@ -306,7 +326,7 @@ static bool take(void *cookie, struct store_result *out)
 static const struct store_ops ops = { get, put, take };
 struct store kube_checkpoint_port(struct kube_checkpoint *c) { return (struct store){ &ops, c }; }
 
-int kube_checkpoint_new(struct kube_checkpoint **out, struct kube_client *client, const char *namespace_, const char *name, struct task *wake, struct error *err)
+int kube_checkpoint_new(struct kube_checkpoint **out, struct kube_client *client, const struct kube_checkpoint_config *config, struct task *wake, struct error *err)
 {
         struct kube_checkpoint *c = calloc(1, sizeof(*c));
         BUF_AT_END struct buf path = BUF_INIT(4096), what = BUF_INIT(4096);
@@ -319,11 +339,13 @@ int kube_checkpoint_new(struct kube_checkpoint **out, struct kube_client *client
         list_init(&c->puts);
         list_init(&c->writing);
         list_init(&c->done);
-        buf_printf(&path, "/api/v1/namespaces/%s/configmaps/%s", namespace_, name);
-        buf_printf(&what, "checkpoint ConfigMap %s/%s", namespace_, name);
+        buf_printf(&path, "/api/v1/namespaces/%s/configmaps/%s", config->namespace_, config->name);
+        buf_printf(&what, "checkpoint ConfigMap %s/%s", config->namespace_, config->name);
         c->path = buf_take(&path);
         c->what = buf_take(&what);
-        if (!c->path || !c->what) {
+        c->writer = str_dup(str_of(config->writer));
+        c->owner = config->owner ? str_dup(str_of(config->owner)) : NULL;
+        if (!c->path || !c->what || !c->writer || (config->owner && !c->owner)) {
                 (void)kube_checkpoint_free(c);
                 return error_memory(err);
         }
@@ -353,13 +375,15 @@ struct kube_checkpoint *kube_checkpoint_free(struct kube_checkpoint *c)
                 HASH_DEL(c->keys, k);
                 free(k->key);
                 free(k->value);
-                free(k->attempted);
-                free(k->earlier);
+                free(k->wanted);
                 free(k);
         }
         free(c->version);
         free(c->path);
         free(c->what);
+        free(c->owner);
+        free(c->writer);
+        free(c->seen);
         free(c);
         return NULL;
 }

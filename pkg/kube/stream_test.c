@@ -477,7 +477,7 @@ static void check_cut_write(const struct step *script, size_t n, const char *exp
         outcome = BUF_INIT(4096);
         outcomes = expected_outcomes = 0;
         open_script(script, n, NULL);
-        assert_int_equal(kube_checkpoint_new(&c, e.client, "n", "t", &wake, &err), 0);
+        assert_int_equal(kube_checkpoint_new(&c, e.client, &(struct kube_checkpoint_config){ .namespace_ = "n", .name = "t", .owner = "u", .writer = "me" }, &wake, &err), 0);
         store = kube_checkpoint_port(c);
         put(1, "first");
         put(2, "second");
@@ -493,10 +493,10 @@ static void a_write_that_was_done_is_recognised(void **state UNUSED)
 {
         static const struct step script[] = {
                 { "GET ", MAP("1", "{}"), CUT },
-                { "\"resourceVersion\":\"1\"},\"data\":{\"timer\":\"first\"}", MAP("2", "{}"), CUT },
-                { "\"resourceVersion\":\"2\"},\"data\":{\"timer\":\"second\"}", NULL, CUT },
-                { "GET ", MAP("3", "{\"timer\":\"second\"}"), CUT },
-                { "\"resourceVersion\":\"3\"},\"data\":{\"timer\":\"third\"}", MAP("4", "{}"), CUT },
+                { "\"resourceVersion\":\"1\"},\"data\":{\"timer\":\"first\",\"__writer\":\"me\"}", MAP("2", "{}"), CUT },
+                { "\"resourceVersion\":\"2\"},\"data\":{\"timer\":\"second\",\"__writer\":\"me\"}", NULL, CUT },
+                { "GET ", MAP("3", "{\"timer\":\"second\",\"__writer\":\"me\"}"), CUT },
+                { "\"resourceVersion\":\"3\"},\"data\":{\"timer\":\"third\",\"__writer\":\"me\"}", MAP("4", "{}"), CUT },
         };
 
         check_cut_write(script, COUNT_OF(script), "1 2Unreachable 3 ");
@@ -506,10 +506,10 @@ static void so_is_one_that_was_not(void **state UNUSED)
 {
         static const struct step script[] = {
                 { "GET ", MAP("1", "{}"), CUT },
-                { "\"data\":{\"timer\":\"first\"}", MAP("2", "{}"), CUT },
-                { "\"data\":{\"timer\":\"second\"}", NULL, CUT },
-                { "GET ", MAP("2", "{\"timer\":\"first\"}"), CUT },
-                { "\"resourceVersion\":\"2\"},\"data\":{\"timer\":\"third\"}", MAP("3", "{}"), CUT },
+                { "\"data\":{\"timer\":\"first\",\"__writer\":\"me\"}", MAP("2", "{}"), CUT },
+                { "\"data\":{\"timer\":\"second\",\"__writer\":\"me\"}", NULL, CUT },
+                { "GET ", MAP("2", "{\"timer\":\"first\",\"__writer\":\"me\"}"), CUT },
+                { "\"resourceVersion\":\"2\"},\"data\":{\"timer\":\"third\",\"__writer\":\"me\"}", MAP("3", "{}"), CUT },
         };
 
         check_cut_write(script, COUNT_OF(script), "1 2Unreachable 3 ");
@@ -519,12 +519,12 @@ static void and_one_that_is_done_late(void **state UNUSED)
 {
         static const struct step script[] = {
                 { "GET ", MAP("1", "{}"), CUT },
-                { "\"data\":{\"timer\":\"first\"}", MAP("2", "{}"), CUT },
-                { "\"data\":{\"timer\":\"second\"}", NULL, CUT },
-                { "GET ", MAP("2", "{\"timer\":\"first\"}"), CUT },
-                { "\"resourceVersion\":\"2\"},\"data\":{\"timer\":\"third\"}", "HTTP/1.1 409 No\r\nContent-Length: 0\r\n\r\n", CUT },
-                { "GET ", MAP("3", "{\"timer\":\"second\"}"), CUT },
-                { "\"resourceVersion\":\"3\"},\"data\":{\"timer\":\"third\"}", MAP("4", "{}"), CUT },
+                { "\"data\":{\"timer\":\"first\",\"__writer\":\"me\"}", MAP("2", "{}"), CUT },
+                { "\"data\":{\"timer\":\"second\",\"__writer\":\"me\"}", NULL, CUT },
+                { "GET ", MAP("2", "{\"timer\":\"first\",\"__writer\":\"me\"}"), CUT },
+                { "\"resourceVersion\":\"2\"},\"data\":{\"timer\":\"third\",\"__writer\":\"me\"}", "HTTP/1.1 409 No\r\nContent-Length: 0\r\n\r\n", CUT },
+                { "GET ", MAP("3", "{\"timer\":\"second\",\"__writer\":\"me\"}"), CUT },
+                { "\"resourceVersion\":\"3\"},\"data\":{\"timer\":\"third\",\"__writer\":\"me\"}", MAP("4", "{}"), CUT },
         };
 
         check_cut_write(script, COUNT_OF(script), "1 2Unreachable 3 ");
@@ -534,8 +534,8 @@ static void and_another_writers_is_not_ours(void **state UNUSED)
 {
         static const struct step script[] = {
                 { "GET ", MAP("1", "{}"), CUT },
-                { "\"data\":{\"timer\":\"first\"}", MAP("2", "{}"), CUT },
-                { "\"data\":{\"timer\":\"second\"}", NULL, CUT },
+                { "\"data\":{\"timer\":\"first\",\"__writer\":\"me\"}", MAP("2", "{}"), CUT },
+                { "\"data\":{\"timer\":\"second\",\"__writer\":\"me\"}", NULL, CUT },
                 { "GET ", MAP("3", "{\"timer\":\"theirs\"}"), CUT },
         };
 

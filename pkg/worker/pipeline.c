@@ -219,7 +219,6 @@ static void turn(struct task *task, usec now)
         bool more = true;
         usec deadline;
 
-        p->status.last_turn = now;
         sender_turn(p->sender, now);
         if (p->gate) {
                 turn_gate(p, now);

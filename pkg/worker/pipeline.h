@@ -40,7 +40,6 @@ struct pipeline_status {
         usec last_event, last_delivery;  /* wall; 0: none yet */
         usec connected_since;            /* monotonic; 0: not connected */
         int64_t lag;                     /* -1: unknown */
-        usec last_turn;                  /* monotonic */
 };
 
 int pipeline_new(struct pipeline **, const struct pipeline_config *, struct error *) MUST_CHECK;
