@@ -44,12 +44,16 @@ enum source_state { SOURCE_CONNECTING, SOURCE_CONNECTED, SOURCE_IDLE, SOURCE_STA
                     SOURCE_STATE_MAX };
 const char *source_state_name(enum source_state);
 
+enum lost_reason { LOST_RETENTION, LOST_RECREATED /* the log is another one */, LOST_REASON_MAX };
+const char *lost_reason_name(enum lost_reason);  /* as a metric's label: retention */
+
 enum source_event_kind {
         SOURCE_EVENT_RECORD,     /* record: lent */
         SOURCE_EVENT_ASSIGNED,   /* track: may be given credit now */
         SOURCE_EVENT_REVOKING,   /* track: finish what is in flight by give_up_at (monotonic), then `revoked` is called */
         SOURCE_EVENT_LOST,       /* track: someone else has it already: commit nothing; then `revoked` is called */
         SOURCE_EVENT_STATE,      /* state, text: changed */
+        SOURCE_EVENT_RECORDS_LOST, /* track, lost, lost_reason, text: records that the source had are gone, and were never lent */
         SOURCE_EVENT_CALL,       /* push: what receive put off or held is decided: call, verdict, and, where it was put off, records or reply */
         SOURCE_EVENT_CLOSED,     /* after stop: everything is given back; free may be called */
 };
@@ -60,6 +64,8 @@ struct source_event {
         usec give_up_at;
         enum source_state state;
         const char *text;        /* the peer's own words; borrowed until the next poll; NULL: none */
+        uint64_t lost;
+        enum lost_reason lost_reason;
         uint64_t call;
         int verdict;             /* enum push_verdict: PUSH_REPLY or PUSH_DELIVER */
         struct record *const *records; size_t n;  /* the array is borrowed until the next poll */

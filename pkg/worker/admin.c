@@ -112,6 +112,35 @@ static const struct { const char *name, *type, *help; int64_t (*value)(const str
         { "sluice_last_delivery_timestamp_seconds", "gauge", "When the last record was accepted; 0: none yet.", of_last_delivery },
 };
 
+static void metric_labels(struct buf *b, const char *name, const struct trigger *t)
+{
+        buf_printf(b, "%s{namespace=\"", name);
+        label_value(b, t->namespace_);
+        buf_text(b, "\",trigger=\"");
+        label_value(b, t->name);
+        buf_printf(b, "\",source=\"%s\"", trigger_driver(t)->name);
+}
+
+/* Of sources that can lose any. */
+static void show_lost(struct admin *a, struct buf *out)
+{
+        static const char name[] = "sluice_records_lost_total";
+
+        buf_printf(out, "# HELP %s Records that were gone at the source before they could be delivered, by reason.\n# TYPE %s counter\n", name, name);
+        for (size_t i = 0; i < a->n; i++) {
+                const struct trigger *t = pipeline_trigger(a->pipelines[i]);
+                struct pipeline_status s;
+
+                if (!trigger_driver(t)->lag)
+                        continue;
+                pipeline_status(a->pipelines[i], &s);
+                for (int reason = 0; reason < LOST_REASON_MAX; reason++) {
+                        metric_labels(out, name, t);
+                        buf_printf(out, ",reason=\"%s\"} %llu\n", lost_reason_name((enum lost_reason)reason), (unsigned long long)s.lost[reason]);
+                }
+        }
+}
+
 static void show_metrics(struct admin *a, struct http_call *call)
 {
         BUF_AT_END struct buf out = BUF_INIT((size_t)16 << 20);
@@ -123,13 +152,11 @@ static void show_metrics(struct admin *a, struct http_call *call)
                         struct pipeline_status s;
 
                         pipeline_status(a->pipelines[i], &s);
-                        buf_printf(&out, "%s{namespace=\"", metrics[m].name);
-                        label_value(&out, t->namespace_);
-                        buf_text(&out, "\",trigger=\"");
-                        label_value(&out, t->name);
-                        buf_printf(&out, "\",source=\"%s\"} %lld\n", trigger_driver(t)->name, (long long)metrics[m].value(&s));
+                        metric_labels(&out, metrics[m].name, t);
+                        buf_printf(&out, "} %lld\n", (long long)metrics[m].value(&s));
                 }
         }
+        show_lost(a, &out);
         http_call_reply(call, 200, STR("text/plain; version=0.0.4; charset=utf-8"), (struct str){ 0 }, buf_view(&out));
 }
 
@@ -175,6 +202,9 @@ static void show_status(struct admin *a, struct http_call *call)
                 writer_member_int(&w, "inFlight", s.stats.in_flight);
                 writer_member_int(&w, "held", s.stats.held);
                 writer_member_int(&w, "lag", s.lag);
+                writer_member_int(&w, "lost", pipeline_lost(&s));
+                if (s.lost_text[0])
+                        writer_member_text(&w, "lostReason", s.lost_text);
                 time_member(&w, "lastEventTime", s.last_event);
                 time_member(&w, "lastDeliveryTime", s.last_delivery);
                 writer_object_end(&w);

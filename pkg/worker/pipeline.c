@@ -77,6 +77,15 @@ static void source_said(struct pipeline *p, const struct source_event *e, usec n
         changed(p);
 }
 
+static void records_lost(struct pipeline *p, const struct source_event *e)
+{
+        p->status.lost[e->lost_reason] += e->lost;
+        (void)snprintf(p->status.lost_text, sizeof(p->status.lost_text), "%s", e->text);
+        log_warn("records are lost", LOG_S("namespace", p->config.trigger->namespace_), LOG_S("trigger", p->config.trigger->name), LOG_S("reason", lost_reason_name(e->lost_reason)),
+                 LOG_I("records", (int64_t)e->lost), LOG_S("text", e->text));
+        changed(p);
+}
+
 static void track_assigned(struct pipeline *p, uint32_t track, usec now)
 {
         struct error err;
@@ -107,6 +116,7 @@ static size_t poll_source(struct pipeline *p, usec now)
                 case SOURCE_EVENT_REVOKING: delivery_revoke(p->engine, e->track, p->stopping ? MIN_OF(e->give_up_at, p->give_up_at) : e->give_up_at); break;
                 case SOURCE_EVENT_LOST: delivery_revoke(p->engine, e->track, 0); break;
                 case SOURCE_EVENT_STATE: source_said(p, e, now); break;
+                case SOURCE_EVENT_RECORDS_LOST: records_lost(p, e); break;
                 case SOURCE_EVENT_CALL: gate_call(p->gate, e, now); break;
                 case SOURCE_EVENT_CLOSED:
                         p->closed = true;

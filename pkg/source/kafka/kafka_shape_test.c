@@ -136,6 +136,7 @@ static void e_turn(struct task *t UNUSED, usec now)
                         case SOURCE_EVENT_LOST: kafka_driver.revoked(e.source, events[i].track); break;
                         case SOURCE_EVENT_CLOSED: e.closed = true; break;
                         case SOURCE_EVENT_CALL:
+                        case SOURCE_EVENT_RECORDS_LOST:
                         case SOURCE_EVENT_STATE: break;
                         }
         /* What is kept is settled oldest first, so that commits only go on. */
