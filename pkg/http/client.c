@@ -8,6 +8,7 @@
 #include "http/proxy.h"
 
 enum { PACK_LEAST = 1024, BODY_KEPT = 65536, STREAMS_DEFAULT = 100 };
+static const int64_t RETRY_AFTER_MAX = 86400;  /* seconds */
 static const usec PING_AFTER = 10 * USEC_SEC;
 
 /* ---- exchanges ----------------------------------------------------------------------------------------------------------------------- */
@@ -43,14 +44,16 @@ static usec parse_retry_after(struct str value)
         int64_t seconds;
         time_t at;
 
-        if (str_to_int64(value, &seconds))
-                return seconds > 0 ? MIN_OF(seconds, (int64_t)86400) * USEC_SEC : 0;
+        if (value.n && strspn(value.p, "0123456789") >= value.n)
+                return str_to_int64(value, &seconds) ? MIN_OF(seconds, RETRY_AFTER_MAX) * USEC_SEC : RETRY_AFTER_MAX * USEC_SEC;
         if (value.n == 0 || value.n >= sizeof(date))
                 return 0;
         memcpy(date, value.p, value.n);
         date[value.n] = 0;
         at = curl_getdate(date, NULL);
-        return at > 0 ? MAX_OF((usec)at * USEC_SEC - clock_wall(&system_clock), (usec)0) : 0;
+        if (at <= 0)
+                return 0;
+        return MIN_OF(MAX_OF((int64_t)at - clock_wall(&system_clock) / USEC_SEC, (int64_t)0), RETRY_AFTER_MAX) * USEC_SEC;
 }
 
 void exchange_answer(struct exchange *x, int status)
@@ -116,8 +119,8 @@ static int copy_config(struct http_target *t, const struct http_target_config *c
             copy(tls->client_cert_file, &own->tls.client_cert_file, err) < 0 || copy(tls->client_key_file, &own->tls.client_key_file, err) < 0 ||
             copy(tls->server_name, &own->tls.server_name, err) < 0)
                 return -1;
-        if (copy_view(proxy->url, &own->proxy.url, err) < 0 || copy_view(proxy->user, &own->proxy.user, err) < 0 ||
-            copy_view(proxy->password, &own->proxy.password, err) < 0)
+        if (copy_view(proxy->url, &own->proxy.url, err) < 0 || copy(proxy->user_file, &own->proxy.user_file, err) < 0 ||
+            copy(proxy->password_file, &own->proxy.password_file, err) < 0)
                 return -1;
         t->url_text = str_dup(config->url);
         t->method = str_dup(config->method ? str_of(config->method) : STR("POST"));
@@ -127,7 +130,7 @@ static int copy_config(struct http_target *t, const struct http_target_config *c
 static void free_config(struct http_target_config *own)
 {
         const void *texts[] = { own->tls.ca_pem.p, own->tls.ca_file, own->tls.client_cert_file, own->tls.client_key_file, own->tls.server_name,
-                                own->proxy.url.p, own->proxy.user.p, own->proxy.password.p };
+                                own->proxy.url.p, own->proxy.user_file, own->proxy.password_file };
 
         for (size_t i = 0; i < COUNT_OF(texts); i++)
                 free((void *)(uintptr_t)texts[i]);
@@ -208,6 +211,8 @@ struct http_target *http_target_free(struct http_target *t)
         buf_done(&t->field_text);
         free(t->fields);
         free_config(&t->config);
+        buf_done(&t->proxy_user);
+        buf_done(&t->proxy_password);
         free(t->host);
         free(t->connect_url);
         free(t->tls_name);

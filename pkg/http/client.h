@@ -38,7 +38,7 @@ struct http_tls {
 /* Requests go through a tunnel that the proxy opens (CONNECT), with and without TLS; it also resolves the name. */
 struct http_proxy {
         struct str url;                  /* "http://host:port"; n 0: none. The environment's is never used */
-        struct str user, password;
+        const char *user_file, *password_file;   /* NULL: none. Read for each new connection; a file that is gone leaves the last value */
         struct str no_proxy;             /* comma separated: host, .domain, ADDRESS, ADDRESS/BITS or "*" */
 };
 

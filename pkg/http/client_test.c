@@ -409,7 +409,8 @@ static void retry_after_is_read(void **state UNUSED)
 {
         static const struct { const char *value; usec least, most; } all[] = {
                 { "7", 7 * USEC_SEC, 7 * USEC_SEC }, { "  7  ", 7 * USEC_SEC, 7 * USEC_SEC }, { "0", 0, 0 }, { "-5", 0, 0 }, { "soon", 0, 0 }, { "", 0, 0 },
-                { "99999999999", USEC_DAY, USEC_DAY }, { "Mon, 01 Jan 2001 00:00:00 GMT", 0, 0 },
+                { "99999999999", USEC_DAY, USEC_DAY }, { "99999999999999999999999999", USEC_DAY, USEC_DAY }, { "Fri, 01 Jan 9999 00:00:00 GMT", USEC_DAY, USEC_DAY },
+                { "9223372036854775807", USEC_DAY, USEC_DAY }, { "Mon, 01 Jan 2001 00:00:00 GMT", 0, 0 },
         };
         time_t soon = time(NULL) + 100;
         char text[256], date[64];

@@ -1,6 +1,7 @@
 /* Makes connections. libcurl connects to an address that we chose, through a proxy's tunnel where there is one, and gives up the socket at once: a
  * duplicate is ours, and its handle is freed. What libcurl does to connections that it takes for idle (CURLOPT_MAXAGE_CONN, a peer that has ended)
  * can't reach it. TLS, reading and writing are done on that socket. */
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -15,7 +16,7 @@
 #include "http/connection.h"
 
 /* Data that the peer does not acknowledge for so long ends the connection. */
-enum { UNACKNOWLEDGED_MS = 30000 };
+enum { UNACKNOWLEDGED_MS = 30000, LOGIN_MAX = 4096 };
 
 /* ---- files ---------------------------------------------------------------------------------------------------------------------------- */
 
@@ -258,27 +259,53 @@ void on_connected(void *cookie UNUSED, CURL *easy, CURLcode result)
                 stand(c);
 }
 
-/* Where curl connects to: our address, or through the proxy at our address the name. */
-static void set_route(struct connection *c, const char *to, const char *proxy)
+/* The value of a Secret's file, without the white space that editors leave at its end. One that is gone leaves what was read last. */
+static int read_login(const char *path, const char *what, struct buf *value, struct error *err)
 {
-        const struct http_target *t = c->target;
-        BUF_AT_END struct buf user = BUF_INIT(4096), password = BUF_INIT(4096);
+        FILE *f = path ? fopen(path, "re") : NULL;
+        char text[LOGIN_MAX + 1];
+        size_t n;
 
-        if (to)
-                c->connect_to = curl_slist_append(NULL, to);
+        if (f) {
+                n = fread(text, 1, sizeof(text), f);
+                (void)fclose(f);
+                if (n > LOGIN_MAX)
+                        return error_set(err, ERROR_UNREACHABLE, "the proxy's %s in %s is longer than %d bytes", what, path, LOGIN_MAX);
+                while (n && isspace((unsigned char)text[n - 1]))
+                        n--;
+                if (n) {
+                        value->max = LOGIN_MAX + 1;
+                        buf_reset(value);
+                        buf_add(value, text, n);
+                        explicit_bzero(text, sizeof(text));
+                }
+        }
+        if (value->failed)
+                return error_memory(err);
+        return !path || value->n ? 0 : error_set(err, ERROR_UNREACHABLE, "the proxy's %s can't be read from %s, or is empty: see delivery.proxy", what, path);
+}
+
+/* Where curl connects to: our address, or through the proxy at our address the name. */
+static int set_route(struct connection *c, const char *to, const char *proxy, struct error *err)
+{
+        struct http_target *t = c->target;
+
+        if (to && !(c->connect_to = curl_slist_append(NULL, to)))
+                return error_memory(err);
         if (c->connect_to)
                 (void)curl_easy_setopt(c->easy, CURLOPT_CONNECT_TO, c->connect_to);
         (void)curl_easy_setopt(c->easy, CURLOPT_PROXY, proxy);
         (void)curl_easy_setopt(c->easy, CURLOPT_NOPROXY, "");
         if (!t->proxied)
-                return;
+                return 0;
+        if (read_login(t->config.proxy.user_file, "user", &t->proxy_user, err) < 0 || read_login(t->config.proxy.password_file, "password", &t->proxy_password, err) < 0)
+                return error_wrap(err, "connect to %s", t->url_text);
         (void)curl_easy_setopt(c->easy, CURLOPT_HTTPPROXYTUNNEL, 1L);
-        buf_str(&user, t->config.proxy.user);
-        buf_str(&password, t->config.proxy.password);
-        if (user.n)
-                (void)curl_easy_setopt(c->easy, CURLOPT_PROXYUSERNAME, user.p);
-        if (password.n)
-                (void)curl_easy_setopt(c->easy, CURLOPT_PROXYPASSWORD, password.p);
+        if (t->proxy_user.n)
+                (void)curl_easy_setopt(c->easy, CURLOPT_PROXYUSERNAME, t->proxy_user.p);
+        if (t->proxy_password.n)
+                (void)curl_easy_setopt(c->easy, CURLOPT_PROXYPASSWORD, t->proxy_password.p);
+        return 0;
 }
 
 static int set_all(struct connection *c, struct error *err)
@@ -295,9 +322,8 @@ static int set_all(struct connection *c, struct error *err)
         }
         if (!c->easy || at.failed || to.failed)
                 return error_memory(err);
-        set_route(c, !t->proxied ? at.p : to.p, t->proxied ? at.p : "");
-        if (!t->proxied && !c->connect_to)
-                return error_memory(err);
+        if (set_route(c, !t->proxied ? at.p : to.p, t->proxied ? at.p : "", err) < 0)
+                return -1;
         (void)curl_easy_setopt(c->easy, CURLOPT_URL, t->connect_url);
         (void)curl_easy_setopt(c->easy, CURLOPT_CONNECT_ONLY, 1L);
         (void)curl_easy_setopt(c->easy, CURLOPT_NOSIGNAL, 1L);

@@ -102,6 +102,7 @@ struct http_target {
         uint16_t port;
         bool proxied;
         struct url url, proxy_url;
+        struct buf proxy_user, proxy_password;   /* as last read */
         struct buf head;                         /* request line, Host, constant headers */
         size_t line_n;                           /* of it, the request line */
         nghttp2_nv *fields;                      /* the same for HTTP/2: method, scheme, authority and path first */

@@ -58,27 +58,15 @@ static const char *keep_file(struct buf *space, const char *secrets, const struc
         return space->p + from;
 }
 
-static int keep_value(struct buf *space, const char *secrets, const struct secret_ref *ref, struct str *out, struct error *err)
-{
-        BUF_AT_END struct buf value = BUF_INIT(16384);
-        size_t from = space->n;
-
-        if (!ref)
-                return 0;
-        if (secret_read(secrets, ref, &value, err) < 0)
-                return -1;
-        buf_str(space, buf_view(&value));
-        *out = (struct str){ space->p + from, space->n - from };
-        return 0;
-}
-
 static int set_proxy(struct http_target_config *c, const struct proxy_spec *p, const char *secrets, struct buf *space, struct error *err)
 {
         size_t from;
 
+        if (!secrets && (p->username || p->password))
+                return error_set(err, ERROR_INVALID, "spec.delivery.proxy names Secrets, and no folder of Secrets is given: say --secrets=DIR");
         c->proxy.url = str_of(p->url);
-        if (keep_value(space, secrets, p->username, &c->proxy.user, err) < 0 || keep_value(space, secrets, p->password, &c->proxy.password, err) < 0)
-                return -1;
+        c->proxy.user_file = keep_file(space, secrets, p->username);
+        c->proxy.password_file = keep_file(space, secrets, p->password);
         from = space->n;
         strings_join(&p->no_proxy, space);
         c->proxy.no_proxy = (struct str){ space->p + from, space->n - from };
