@@ -120,7 +120,8 @@ static uint32_t connections_most(void)
         if (getrlimit(RLIMIT_NOFILE, &files) < 0 || files.rlim_cur >= CONNECTIONS_MOST + DESCRIPTORS_KEPT)
                 return CONNECTIONS_MOST;
         most = files.rlim_cur > 2 * DESCRIPTORS_KEPT ? files.rlim_cur - DESCRIPTORS_KEPT : files.rlim_cur / 2;
-        log_info("fewer callers than usual can be connected at once: the limit of open files (ulimit -Hn) is low", LOG_I("connections", most), LOG_I("limit", files.rlim_cur));
+        if (most < CONNECTIONS_MOST / 2)
+                log_info("fewer callers than usual can be connected at once: the limit of open files (ulimit -Hn) is low", LOG_I("connections", most), LOG_I("limit", files.rlim_cur));
         return (uint32_t)most;
 }
 
