@@ -156,7 +156,7 @@ static void context(const struct services *services, const struct apig_request *
 static void write_event(const struct services *services, bool current, const struct apig_request *r, struct str body, struct str user_data, struct writer *w)
 {
         struct request_pairs pairs;
-        bool base64 = current || !str_is_utf8(body);
+        bool base64 = current || !str_is_text(body);
 
         pairs_of(&r->request, &pairs);
         writer_object(w);
@@ -208,7 +208,7 @@ void apig_describe(const struct record *record, struct writer *w)
         writer_key(w, STR("headers"));
         write_pairs(&pairs.headers, true, true, w);
         writer_key(w, STR("body"));
-        if (str_is_utf8(r->request.body))
+        if (str_is_text(r->request.body))
                 writer_string(w, r->request.body);
         else
                 writer_base64(w, r->request.body);
