@@ -12,6 +12,8 @@
 
 /* API Gateway's own: a URI and a header of 32 KiB, headers of 128 KiB, bodies of 12 MB. */
 enum { HEAD_MOST = 128 * 1024, TARGET_MOST = 32 * 1024, HEADER_MOST = 32 * 1024, BODY_MOST = 12 << 20, CONNECTIONS_MOST = 20000, DESCRIPTORS_KEPT = 1024 };
+/* A buffer up to this is kept for the next request; room for a head and what else is written beside a body. */
+enum { KEPT_MOST = 256 * 1024, ROOM_BESIDE = 4 * HEAD_MOST };
 /* Bytes of requests, the events made of them and answers that are in memory: half of what the process may have, and no more than this. */
 static const size_t MEMORY_MOST = (size_t)256 << 20;
 
@@ -207,12 +209,16 @@ static void send_reply(struct gate *g, struct http_call *http)
                 http_call_reply(http, r->status, (struct str){ 0 }, buf_view(&r->headers), buf_view(&r->body));
 }
 
+static void shrink(struct buf *b)
+{
+        if (b->cap > KEPT_MOST)
+                buf_done(b);
+}
+
 static void reply_reset(struct push_reply *r)
 {
-        enum { KEPT = 256 * 1024 };
-
-        if (r->body.cap > KEPT)
-                buf_done(&r->body);
+        shrink(&r->headers);
+        shrink(&r->body);
         buf_reset(&r->body);
         buf_reset(&r->headers);
         r->status = 500;
@@ -368,14 +374,35 @@ static bool take_place(struct call *c, usec now)
         return true;
 }
 
-/* Room for the event: its body is text that may need escapes, or Base64. */
+static size_t base64_size(struct str s) { return s.n / 3 * 4 + 4; }
+
+/* A record as it is written: as text, whose escapes are counted, or as Base64. */
+static size_t written_size(const struct gate *g, const struct record *r)
+{
+        enum event_format format = (enum event_format)g->config.trigger->event->format;
+
+        if (format == FORMAT_CLOUDEVENTS_BINARY)
+                return r->value.n;
+        if (format == FORMAT_FUNCTION_GRAPH ? str_is_text(r->value) : str_is_utf8(r->value))
+                return MAX_OF(writer_escaped(r->value), base64_size(r->value)); /* some write even text as Base64 */
+        return base64_size(r->value);
+}
+
+static size_t document_size(const struct gate *g, const struct record *r)
+{
+        return !g->config.filter ? 0 : str_is_text(r->value) ? writer_escaped(r->value) : base64_size(r->value);
+}
+
+/* Room for what is made of the records: the filter's document of one, which is there for a moment, and then the event of all; a transform has it twice. */
 static bool has_room(const struct gate *g, struct record *const *records, size_t n)
 {
-        size_t most = g->config.host->memory_most, used = http_server_buffered(g->config.host->server), need = 65536;
+        size_t most = g->config.host->memory_most, used = http_server_buffered(g->config.host->server), document = 0, event = 0;
 
-        for (size_t i = 0; i < n; i++)
-                need += records[i]->value.n + records[i]->value.n / 2;
-        return used < most && need <= most - used;
+        for (size_t i = 0; i < n; i++) {
+                document = MAX_OF(document, document_size(g, records[i]));
+                event += written_size(g, records[i]);
+        }
+        return used < most && ROOM_BESIDE + MAX_OF(document, event * (g->config.trigger->transform ? 3 : 1)) <= most - used;
 }
 
 static void deliver(struct call *c, usec now)
@@ -389,15 +416,19 @@ static void deliver(struct call *c, usec now)
         c->offered = true;
         g->stats.offered += c->n;
         g->last_event = clock_wall(g->config.clock);
+        if (!has_room(g, c->records, c->n)) {
+                o = (struct push_outcome){ .result = PUSH_NOT_READY, .text = "too many bytes of requests are in memory" };
+                finish(c, &o);
+                return;
+        }
         for (size_t i = 0; i < c->n; i++)
                 if (record_passes(g->config.filter, g->config.driver, c->records[i], &g->document))
                         g->scratch[passed++] = c->records[i];
+        shrink(&g->document);
         if (passed && g->stopping && !c->timed)
                 o = stopping;
         else if (passed && !sender_ready(g->config.sender, &why))
                 o = (struct push_outcome){ .result = PUSH_NOT_READY, .text = why ? why : "the function is being initialized" };
-        else if (passed && !has_room(g, g->scratch, passed))
-                o = (struct push_outcome){ .result = PUSH_NOT_READY, .text = "too many bytes of requests are in memory" };
         else if (passed && g->free_slots_n == 0 && !c->timed)
                 o = busy;
         else if (passed && !flow_allows(&g->flow, 0, now))

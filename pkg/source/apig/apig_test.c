@@ -220,6 +220,54 @@ static void a_path_comes_as_it_was_sent_and_its_parameters_decoded_once(void **s
         }
 }
 
+/* However many there are, each is there once, in the authorizer's event and in the filter's document too. */
+static void all_parameters_come(void **state UNUSED)
+{
+        BUF_AT_END struct buf query = BUF_INIT(1 << 20), text = BUF_INIT(4 << 20);
+        static const struct str none;
+        struct apig_request r;
+        struct push_request q;
+        struct writer w;
+        json_t *event, *map;
+
+        for (int i = 0; i < 5000; i++)
+                buf_printf(&query, "%sp%d=%d&same=%d", i ? "&" : "", i, i, i);
+        q = request("/a", query.p, &none);
+        open_api("{path: /a}", NULL);
+        event = event_of(&q, DIALECT_CLASSIC);
+        map = json_object_get(event, "queryStringParameters");
+        assert_int_equal(json_object_size(map), 5001);
+        assert_int_equal(json_array_size(json_object_get(map, "same")), 5000);
+        assert_string_equal(json_string_value(json_array_get(json_object_get(map, "same"), 4999)), "4999");
+        assert_string_equal(json_string_value(json_object_get(map, "p4999")), "4999");
+        json_decref(event);
+        r = (struct apig_request){ .record.native = &r, .spec = api.trigger->source_spec, .request = q };
+        writer_init(&w, &text);
+        apig_describe(&r.record, &w);
+        event = json_loadb(text.p, text.n, JSON_REJECT_DUPLICATES, NULL);
+        assert_int_equal(json_object_size(json_object_get(event, "query")), 5001);
+        json_decref(event);
+}
+
+static void lines_of_a_header_are_joined_as_its_grammar_says(void **state UNUSED)
+{
+        const struct str head = STR("Cookie\0a=1\0Accept\0x\0COOKIE\0b=2\0accept\0y\0cookie\0c=3; d=4\0");
+        const struct push_request q = request("/a", "cookie=1&cookie=2", &head);
+        json_t *event, *map;
+
+        open_api("{path: /a}", NULL);
+        event = event_of(&q, DIALECT_CURRENT);
+        map = json_object_get(event, "headers");
+        assert_string_equal(json_string_value(json_object_get(map, "cookie")), "a=1; b=2; c=3; d=4");
+        assert_string_equal(json_string_value(json_object_get(map, "accept")), "x,y");
+        assert_int_equal(json_object_size(map), 2);
+        assert_string_equal(json_string_value(json_object_get(json_object_get(event, "queryStringParameters"), "cookie")), "1,2");
+        json_decref(event);
+        event = event_of(&q, DIALECT_CLASSIC);
+        assert_int_equal(json_array_size(json_object_get(json_object_get(event, "headers"), "Cookie")), 3);
+        json_decref(event);
+}
+
 /* ---- answers --------------------------------------------------------------------------------------------------------------------------- */
 
 static void answers_become_responses(void **state UNUSED)
@@ -368,6 +416,8 @@ int main(void)
                 cmocka_unit_test(equivalent_spellings_match),
                 cmocka_unit_test(what_is_no_path_is_refused),
                 cmocka_unit_test_teardown(a_path_comes_as_it_was_sent_and_its_parameters_decoded_once, close_api),
+                cmocka_unit_test_teardown(all_parameters_come, close_api),
+                cmocka_unit_test_teardown(lines_of_a_header_are_joined_as_its_grammar_says, close_api),
                 cmocka_unit_test(answers_become_responses),
                 cmocka_unit_test_teardown(what_is_signed_is_what_comes, close_signed),
         };
