@@ -1,5 +1,6 @@
 #include "kube/checkpoint.h"
 
+#include <assert.h>
 #include <stdio.h>
 
 #include "base/table.h"
@@ -8,23 +9,20 @@
 struct request { struct request *next; struct store_result result; char *key, *value; };
 struct list { struct request *first, **last; };
 
-/* What is known of a key. wanted: what a write that is under way, or must be made again, is to leave there. */
+/* What is known of a key, with its writer's name. wanted: what a write that is under way, or must be made again, is to leave there. */
 struct known { UT_hash_handle hh; char *key, *value, *wanted; };
 
 struct kube_checkpoint {
         struct kube_client *client;
         struct task *wake;
         char *path, *what, *owner, *writer;
-        char *seen;                      /* who wrote last when it was read; NULL: nobody said so */
         struct known *keys;
         char *version;                   /* NULL: not read, or to be read again */
         struct kube_call *call;
         struct list gets, puts, writing, done;
         struct request *taken;
+        struct buf given;                /* the value that was taken last */
 };
-
-/* The key under which a writer names itself: none of a user's is encoded so. */
-#define WRITER "__writer"
 
 static void list_init(struct list *l) { l->first = NULL, l->last = &l->first; }
 
@@ -93,6 +91,54 @@ static void complete_all(struct kube_checkpoint *c, struct list *l, const struct
 
 static void advance(struct kube_checkpoint *c);
 
+/* ---- who wrote it -------------------------------------------------------------------------------------------------------------------- */
+
+/* Values are JSON objects; the writer's name is their last member. Values alone can't tell writers apart: two workers make the same claim of the same tick. */
+static const struct str SIGNATURE = { "\"writer\":\"", 10 };
+
+static struct str signature_of(struct str value)
+{
+        size_t n = SIGNATURE.n + KUBE_CHECKPOINT_WRITER + 2;
+        struct str end = { value.p + value.n - n, n };
+
+        return value.n > n && str_starts(end, SIGNATURE) && end.p[n - 2] == '"' ? end : (struct str){ 0 };
+}
+
+static bool is_signed(struct str value, const char *writer)
+{
+        struct str s = signature_of(value);
+
+        return s.n && memcmp(s.p + SIGNATURE.n, writer, KUBE_CHECKPOINT_WRITER) == 0;
+}
+
+static char *sign(struct str value, const char *writer)
+{
+        struct buf b = BUF_INIT((size_t)2 << 20);
+        bool object = value.n >= 2 && value.p[0] == '{' && value.p[value.n - 1] == '}';
+
+        buf_str(&b, object ? (struct str){ value.p, value.n - 1 } : value);
+        if (object)
+                buf_printf(&b, "%s" STR_FMT "%s\"}", value.n > 2 ? "," : "", STR_ARG(SIGNATURE), writer);
+        return buf_take(&b);
+}
+
+/* The value as it was given; valid until the next call. */
+static struct str unsign(struct kube_checkpoint *c, const char *value)
+{
+        struct str all = str_of(value), end = signature_of(all);
+
+        if (!end.n)
+                return all;
+        all.n -= end.n;
+        all.n -= all.p[all.n - 1] == ',';
+        buf_reset(&c->given);
+        buf_str(&c->given, all);
+        buf_char(&c->given, '}');
+        if (c->given.failed)
+                abort();
+        return buf_view(&c->given);
+}
+
 /* ---- reading ------------------------------------------------------------------------------------------------------------------------- */
 
 static bool is_theirs(const struct kube_checkpoint *c, json_t *metadata)
@@ -106,32 +152,30 @@ static bool is_theirs(const struct kube_checkpoint *c, json_t *metadata)
         return c->owner && json_array_size(owners) > 0;
 }
 
-/* Takes over what the ConfigMap says. false: another writer changed a key of ours. Values alone can't tell, for two workers write the same claim of the
- * same tick: what bears our name is ours, whenever it was written. What is gone, name and all, nobody wrote: the ConfigMap was made again, and what is
- * known goes back into it. */
+/* Takes over what the ConfigMap says. false: another writer changed a key of ours. What bears our name is ours, whenever it was written. What is gone nobody
+ * wrote: the ConfigMap was made again, and what is known goes back into it. */
 static bool take_over(struct kube_checkpoint *c, json_t *root)
 {
         json_t *data = json_object_get(root, "data"), *value;
-        const char *writer = json_string_value(json_object_get(data, WRITER)), *key;
-        bool first = c->keys == NULL, mine = string_equal(writer, c->writer), ours = mine || !writer || string_equal(writer, c->seen);
+        bool first = c->keys == NULL, ours = true;
         struct known *k, *next;
+        const char *key;
 
         HASH_ITER(hh, c->keys, k, next) {
                 const char *now = json_string_value(json_object_get(data, k->key));
-                bool gone = !now && !writer;
 
-                ours = ours && (mine || gone || string_equal(now, k->value));
-                if (gone && !k->wanted)
-                        replace(&k->wanted, k->value);
-                else if (!gone) {
-                        replace(&k->value, now);
-                        replace(&k->wanted, NULL);
+                if (!now && k->value) {
+                        if (!k->wanted)
+                                replace(&k->wanted, k->value);
+                        continue;
                 }
+                ours = ours && (string_equal(now, k->value) || (now && is_signed(str_of(now), c->writer)));
+                replace(&k->value, now);
+                replace(&k->wanted, NULL);
         }
         json_object_foreach(data, key, value)
-                if (first && json_is_string(value) && strcmp(key, WRITER) != 0)
+                if (first && json_is_string(value))
                         replace(&known_get(c, key)->value, json_string_value(value));
-        replace(&c->seen, writer);
         replace(&c->version, json_string_value(json_object_get(json_object_get(root, "metadata"), "resourceVersion")));
         return ours;
 }
@@ -201,7 +245,6 @@ static void was_written(void *cookie, const struct kube_answer *a)
         root = json_loadb(a->body.p, a->body.n, 0, NULL);
         replace(&c->version, json_string_value(json_object_get(json_object_get(root, "metadata"), "resourceVersion")));
         json_decref(root);
-        replace(&c->seen, c->writer);
         HASH_ITER(hh, c->keys, k, next)
                 if (k->wanted) {
                         free(k->value);
@@ -237,7 +280,6 @@ static void write_pending(struct kube_checkpoint *c)
                         writer_key(&w, str_of(k->key));
                         writer_string(&w, str_of(k->wanted));
                 }
-        writer_member_text(&w, WRITER, c->writer);
         writer_object_end(&w);
         writer_object_end(&w);
         q.body = buf_view(&body);
@@ -296,7 +338,7 @@ static void put(void *cookie, uint64_t tag, struct str key, struct str value)
         struct kube_checkpoint *c = cookie;
         struct request *r = request_new(tag, false, key);
 
-        r->value = str_dup(value);
+        r->value = sign(value, c->writer);
         if (!r->value)
                 abort();
         list_add(&c->puts, r);
@@ -317,7 +359,7 @@ static bool take(void *cookie, struct store_result *out)
 
                 HASH_FIND_STR(c->keys, r->key, k);
                 r->result.found = k && k->value;
-                r->result.value = r->result.found ? str_of(k->value) : (struct str){ 0 };
+                r->result.value = r->result.found ? unsign(c, k->value) : (struct str){ 0 };
         }
         *out = r->result;
         return true;
@@ -333,8 +375,10 @@ int kube_checkpoint_new(struct kube_checkpoint **out, struct kube_client *client
 
         if (!c)
                 return error_memory(err);
+        assert(strlen(config->writer) == KUBE_CHECKPOINT_WRITER);
         c->client = client;
         c->wake = wake;
+        c->given.max = (size_t)2 << 20;
         list_init(&c->gets);
         list_init(&c->puts);
         list_init(&c->writing);
@@ -378,12 +422,12 @@ struct kube_checkpoint *kube_checkpoint_free(struct kube_checkpoint *c)
                 free(k->wanted);
                 free(k);
         }
+        buf_done(&c->given);
         free(c->version);
         free(c->path);
         free(c->what);
         free(c->owner);
         free(c->writer);
-        free(c->seen);
         free(c);
         return NULL;
 }

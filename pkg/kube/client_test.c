@@ -232,6 +232,14 @@ static void lists_come_in_many_shapes(void **state UNUSED)
 
 /* ---- the checkpoint ------------------------------------------------------------------------------------------------------------------ */
 
+/* Values of a checkpoint: as a source gives them, and as they are kept, in JSON's words. */
+#define WRITER "me0123456789abcd"
+#define VALUE(v) "{\"v\":" v "}"
+#define KEPT(v, writer) "\"{\\\"v\\\":" v ",\\\"writer\\\":\\\"" writer "\\\"}\""
+#define OURS(v) KEPT(v, WRITER)
+#define BEFORE(v) KEPT(v, "before0123456789")
+#define THEIRS(v) KEPT(v, "other01234567890")
+
 static struct store store;
 static struct buf outcome;
 static size_t outcomes, expected_outcomes;
@@ -264,7 +272,7 @@ static struct kube_checkpoint *open_checkpoint(const struct step *script, size_t
         outcome = BUF_INIT(4096);
         outcomes = 0;
         open_script(script, n);
-        assert_int_equal(kube_checkpoint_new(&c, e.client, &(struct kube_checkpoint_config){ .namespace_ = "n", .name = "t-checkpoint", .owner = "u", .writer = "me" }, wake, &err), 0);
+        assert_int_equal(kube_checkpoint_new(&c, e.client, &(struct kube_checkpoint_config){ .namespace_ = "n", .name = "t-checkpoint", .owner = "u", .writer = WRITER }, wake, &err), 0);
         store = kube_checkpoint_port(c);
         return c;
 }
@@ -280,10 +288,10 @@ static void close_checkpoint(struct kube_checkpoint *c, struct task *wake)
 static void positions_are_read_and_written_with_their_version(void **state UNUSED)
 {
         static const struct step script[] = {
-                { "GET", "/api/v1/namespaces/n/configmaps/t-checkpoint", 200, MAP("1", "{\"timer\":\"old\"}") },
+                { "GET", "/api/v1/namespaces/n/configmaps/t-checkpoint", 200, MAP("1", "{\"timer\":" BEFORE("0") "}") },
                 { "PATCH", "t-checkpoint", 200, MAP("2", "{}") },
                 { "PATCH", "t-checkpoint", 409, "{\"reason\":\"Conflict\"}" },                /* a label was changed */
-                { "GET", "t-checkpoint", 200, MAP("7", "{\"timer\":\"new\",\"__writer\":\"me\"}") },
+                { "GET", "t-checkpoint", 200, MAP("7", "{\"timer\":" OURS("1") "}") },
                 { "PATCH", "t-checkpoint", 200, MAP("8", "{}") },
         };
         struct task wake;
@@ -293,26 +301,26 @@ static void positions_are_read_and_written_with_their_version(void **state UNUSE
         store_get(&store, 1, STR("timer"));
         store_get(&store, 2, STR("a/b"));
         run();
-        assert_string_equal(outcome.p, "1=old 2=none ");
+        assert_string_equal(outcome.p, "1=" VALUE("0") " 2=none ");
         expected_outcomes = 3;
-        store_put(&store, 3, STR("timer"), STR("new"));
+        store_put(&store, 3, STR("timer"), STR(VALUE("1")));
         run();
-        assert_string_equal(e.requests[1].p, "{\"metadata\":{\"resourceVersion\":\"1\"},\"data\":{\"timer\":\"new\",\"__writer\":\"me\"}}");
+        assert_string_equal(e.requests[1].p, "{\"metadata\":{\"resourceVersion\":\"1\"},\"data\":{\"timer\":" OURS("1") "}}");
         expected_outcomes = 5;
-        store_put(&store, 4, STR("timer"), STR("newer"));
-        store_put(&store, 5, STR("timer"), STR("newest"));
+        store_put(&store, 4, STR("timer"), STR(VALUE("2")));
+        store_put(&store, 5, STR("timer"), STR(VALUE("3")));
         run();
-        assert_string_equal(outcome.p, "1=old 2=none 3 4 5 ");
-        assert_non_null(strstr(e.requests[4].p, "{\"resourceVersion\":\"7\"},\"data\":{\"timer\":\"newest\",\"__writer\":\"me\"}"));
+        assert_string_equal(outcome.p, "1=" VALUE("0") " 2=none 3 4 5 ");
+        assert_non_null(strstr(e.requests[4].p, "{\"resourceVersion\":\"7\"},\"data\":{\"timer\":" OURS("3") "}"));
         close_checkpoint(c, &wake);
 }
 
 static void a_second_writer_loses(void **state UNUSED)
 {
         static const struct step script[] = {
-                { "GET", "t-checkpoint", 200, MAP("1", "{\"timer\":\"old\"}") },
+                { "GET", "t-checkpoint", 200, MAP("1", "{\"timer\":" BEFORE("0") "}") },
                 { "PATCH", "t-checkpoint", 409, "{\"reason\":\"Conflict\"}" },
-                { "GET", "t-checkpoint", 200, MAP("2", "{\"timer\":\"theirs\"}") },
+                { "GET", "t-checkpoint", 200, MAP("2", "{\"timer\":" THEIRS("9") "}") },
         };
         struct task wake;
         struct kube_checkpoint *c = open_checkpoint(script, COUNT_OF(script), &wake);
@@ -321,9 +329,9 @@ static void a_second_writer_loses(void **state UNUSED)
         store_get(&store, 1, STR("timer"));
         run();
         expected_outcomes = 2;
-        store_put(&store, 2, STR("timer"), STR("ours"));
+        store_put(&store, 2, STR("timer"), STR(VALUE("8")));
         run();
-        assert_string_equal(outcome.p, "1=old 2!Conflict ");
+        assert_string_equal(outcome.p, "1=" VALUE("0") " 2!Conflict ");
         close_checkpoint(c, &wake);
 }
 
@@ -331,9 +339,9 @@ static void a_second_writer_loses(void **state UNUSED)
 static void the_same_claim_of_another_writer_is_not_ours(void **state UNUSED)
 {
         static const struct step script[] = {
-                { "GET", "t-checkpoint", 200, MAP("1", "{\"timer\":\"old\",\"__writer\":\"before\"}") },
+                { "GET", "t-checkpoint", 200, MAP("1", "{\"timer\":" BEFORE("0") "}") },
                 { "PATCH", "t-checkpoint", 409, "{\"reason\":\"Conflict\"}" },
-                { "GET", "t-checkpoint", 200, MAP("2", "{\"timer\":\"tick 7\",\"__writer\":\"other\"}") },
+                { "GET", "t-checkpoint", 200, MAP("2", "{\"timer\":" THEIRS("7") "}") },
                 { "PATCH", "t-checkpoint", 200, MAP("3", "{}") },
         };
         struct task wake;
@@ -343,22 +351,22 @@ static void the_same_claim_of_another_writer_is_not_ours(void **state UNUSED)
         store_get(&store, 1, STR("timer"));
         run();
         expected_outcomes = 2;
-        store_put(&store, 2, STR("timer"), STR("tick 7"));
+        store_put(&store, 2, STR("timer"), STR(VALUE("7")));
         run();
-        assert_string_equal(outcome.p, "1=old 2!Conflict ");
+        assert_string_equal(outcome.p, "1=" VALUE("0") " 2!Conflict ");
         expected_outcomes = 3; /* what the other wrote is known now: it may be replaced */
-        store_put(&store, 3, STR("timer"), STR("tick 8"));
+        store_put(&store, 3, STR("timer"), STR(VALUE("8")));
         run();
-        assert_string_equal(outcome.p, "1=old 2!Conflict 3 ");
+        assert_string_equal(outcome.p, "1=" VALUE("0") " 2!Conflict 3 ");
         close_checkpoint(c, &wake);
 }
 
 static void the_writer_before_may_still_be_at_work(void **state UNUSED)
 {
         static const struct step script[] = {
-                { "GET", "t-checkpoint", 200, MAP("1", "{\"timer\":\"old\",\"__writer\":\"before\"}") },
+                { "GET", "t-checkpoint", 200, MAP("1", "{\"timer\":" BEFORE("0") "}") },
                 { "PATCH", "t-checkpoint", 409, "{\"reason\":\"Conflict\"}" },
-                { "GET", "t-checkpoint", 200, MAP("2", "{\"timer\":\"claimed\",\"__writer\":\"before\"}") },
+                { "GET", "t-checkpoint", 200, MAP("2", "{\"timer\":" BEFORE("5") "}") },
         };
         struct task wake;
         struct kube_checkpoint *c = open_checkpoint(script, COUNT_OF(script), &wake);
@@ -367,16 +375,16 @@ static void the_writer_before_may_still_be_at_work(void **state UNUSED)
         store_get(&store, 1, STR("timer"));
         run();
         expected_outcomes = 2;
-        store_put(&store, 2, STR("timer"), STR("claimed"));
+        store_put(&store, 2, STR("timer"), STR(VALUE("5")));
         run();
-        assert_string_equal(outcome.p, "1=old 2!Conflict ");
+        assert_string_equal(outcome.p, "1=" VALUE("0") " 2!Conflict ");
         close_checkpoint(c, &wake);
 }
 
 static void one_that_was_made_again_gets_back_what_is_known(void **state UNUSED)
 {
         static const struct step script[] = {
-                { "GET", "t-checkpoint", 200, MAP("1", "{\"timer\":\"old\",\"kept\":\"x\"}") },
+                { "GET", "t-checkpoint", 200, MAP("1", "{\"timer\":" BEFORE("0") ",\"kept\":\"x\"}") },
                 { "PATCH", "t-checkpoint", 200, MAP("2", "{}") },
                 { "PATCH", "t-checkpoint", 404, "{\"reason\":\"NotFound\"}" },
                 { "GET", "t-checkpoint", 200, "{\"metadata\":{\"resourceVersion\":\"9\"}}" },
@@ -392,16 +400,17 @@ static void one_that_was_made_again_gets_back_what_is_known(void **state UNUSED)
         store_get(&store, 1, STR("timer"));
         run();
         for (uint64_t i = 2; i <= 5; i++) {
-                char value[2] = { (char)('0' + i), 0 };
+                char value[] = VALUE("0");
 
+                value[5] = (char)('0' + i);
                 expected_outcomes = i;
                 store_put(&store, i, STR("timer"), str_of(value));
                 run();
         }
-        assert_string_equal(outcome.p, "1=old 2 3!NotFound 4 5 ");
-        assert_non_null(strstr(e.requests[4].p, "\"timer\":\"4\""));
+        assert_string_equal(outcome.p, "1=" VALUE("0") " 2 3!NotFound 4 5 ");
+        assert_non_null(strstr(e.requests[4].p, "\"timer\":" OURS("4")));
         assert_non_null(strstr(e.requests[4].p, "\"kept\":\"x\""));
-        assert_non_null(strstr(e.requests[7].p, "\"timer\":\"5\""));
+        assert_non_null(strstr(e.requests[7].p, "\"timer\":" OURS("5")));
         assert_non_null(strstr(e.requests[7].p, "\"kept\":\"x\""));
         close_checkpoint(c, &wake);
 }
@@ -417,10 +426,10 @@ static void that_of_another_trigger_is_left_alone(void **state UNUSED)
         struct kube_checkpoint *c = open_checkpoint(script, COUNT_OF(script), &wake);
 
         expected_outcomes = 1;
-        store_put(&store, 1, STR("timer"), STR("x"));
+        store_put(&store, 1, STR("timer"), STR(VALUE("6")));
         run();
         expected_outcomes = 2;
-        store_put(&store, 2, STR("timer"), STR("x"));
+        store_put(&store, 2, STR("timer"), STR(VALUE("6")));
         run();
         assert_string_equal(outcome.p, "1!Conflict 2 ");
         close_checkpoint(c, &wake);
@@ -431,7 +440,7 @@ static void a_write_whose_fate_is_unknown_is_recognised(void **state UNUSED)
         static const struct step script[] = {
                 { "GET", "t-checkpoint", 200, MAP("1", "{}") },
                 { "PATCH", "t-checkpoint", 500, "" },                                          /* it was written all the same */
-                { "GET", "t-checkpoint", 200, MAP("2", "{\"timer\":\"first\",\"__writer\":\"me\"}") },
+                { "GET", "t-checkpoint", 200, MAP("2", "{\"timer\":" OURS("1") "}") },
                 { "PATCH", "t-checkpoint", 200, MAP("3", "{}") },
         };
         struct task wake;
@@ -441,10 +450,10 @@ static void a_write_whose_fate_is_unknown_is_recognised(void **state UNUSED)
         store_get(&store, 1, STR("timer"));
         run();
         expected_outcomes = 2;
-        store_put(&store, 2, STR("timer"), STR("first"));
+        store_put(&store, 2, STR("timer"), STR(VALUE("1")));
         run();
         expected_outcomes = 3;
-        store_put(&store, 3, STR("timer"), STR("second"));
+        store_put(&store, 3, STR("timer"), STR(VALUE("2")));
         run();
         assert_string_equal(outcome.p, "1=none 2!Refused 3 ");
         close_checkpoint(c, &wake);
@@ -463,15 +472,15 @@ static void writes_that_wait_become_one_and_end_in_order(void **state UNUSED)
         expected_outcomes = 1;
         store_get(&store, 1, STR("a"));
         run();
-        store_put(&store, 2, STR("a"), STR("1")); /* on its way; the others wait for it */
-        store_put(&store, 3, STR("a"), STR("2"));
-        store_put(&store, 4, STR("b"), STR("\"quoted\""));
-        store_put(&store, 5, STR("a"), STR("3"));
+        store_put(&store, 2, STR("a"), STR(VALUE("1"))); /* on its way; the others wait for it */
+        store_put(&store, 3, STR("a"), STR(VALUE("2")));
+        store_put(&store, 4, STR("b"), STR(VALUE("\"q\"")));
+        store_put(&store, 5, STR("a"), STR(VALUE("3")));
         expected_outcomes = 5;
         run();
         assert_string_equal(outcome.p, "1=none 2 3 4 5 ");
-        assert_string_equal(e.requests[1].p, "{\"metadata\":{\"resourceVersion\":\"1\"},\"data\":{\"a\":\"1\",\"__writer\":\"me\"}}");
-        assert_string_equal(e.requests[2].p, "{\"metadata\":{\"resourceVersion\":\"2\"},\"data\":{\"a\":\"3\",\"b\":\"\\\"quoted\\\"\",\"__writer\":\"me\"}}");
+        assert_string_equal(e.requests[1].p, "{\"metadata\":{\"resourceVersion\":\"1\"},\"data\":{\"a\":" OURS("1") "}}");
+        assert_string_equal(e.requests[2].p, "{\"metadata\":{\"resourceVersion\":\"2\"},\"data\":{\"a\":" OURS("3") ",\"b\":" OURS("\\\"q\\\"") "}}");
         close_checkpoint(c, &wake);
 }
 
@@ -481,7 +490,7 @@ static void a_checkpoint_that_is_missing_is_named(void **state UNUSED)
         struct task wake;
         struct kube_checkpoint *c = open_checkpoint(script, COUNT_OF(script), &wake);
 
-        store_put(&store, 1, STR("a"), STR("1"));
+        store_put(&store, 1, STR("a"), STR(VALUE("1")));
         store_get(&store, 2, STR("a"));
         expected_outcomes = 2;
         run();

@@ -16,7 +16,7 @@ static const usec OLDEST = USEC_HOUR, AHEAD = 15 * USEC_MINUTE, FAILURE_KEPT = 3
 /* ---- the spec ------------------------------------------------------------------------------------------------------------------------------- */
 
 static const struct field trusted_fields[] = {
-        { .name = "hosts", .type = FIELD_STRINGS, .offset = offsetof(struct trusted_spec, hosts), .required = true, .min = 1, .max = 16, .pattern = "^[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?$",
+        { .name = "hosts", .type = FIELD_STRINGS, .offset = offsetof(struct trusted_spec, hosts), .required = true, .min = 1, .max = 16, .pattern = "^[A-Za-z0-9.-]{1,253}(:" PORT_PATTERN ")?$",
           .format = "HOST or HOST:PORT", .help = "The hosts, called by HTTPS; they may have private addresses." },
         { .name = "caSecretRef", .type = FIELD_OBJECT, .offset = offsetof(struct trusted_spec, ca), .object = &secret_ref_type,
           .help = "The authorities (PEM) that vouch for these hosts; by default the system's." },
@@ -27,7 +27,7 @@ const struct type trusted_type = { .name = "TrustedHosts", .help = "Further host
 static const struct field subscription_fields[] = {
         { .name = "manage", .type = FIELD_BOOL, .offset = offsetof(struct subscription_spec, manage), .fallback = "false",
           .help = "true: the worker subscribes the Trigger to its topic, and the subscription is cancelled when the Trigger is deleted." },
-        { .name = "endpoint", .type = FIELD_STRING, .offset = offsetof(struct subscription_spec, endpoint), .max = 2048, .pattern = "^https?://[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?/[!-~]*$",
+        { .name = "endpoint", .type = FIELD_STRING, .offset = offsetof(struct subscription_spec, endpoint), .max = 2048, .pattern = "^https?://[A-Za-z0-9.-]{1,253}(:" PORT_PATTERN ")?/[!-~]*$",
           .format = "an absolute URL with a path", .help = "Where SMN reaches the Trigger; by default its path at the host that expose gives.", .cloud = "endpoint" },
 };
 const struct type subscription_type = { .name = "Subscription", .help = "The topic's subscription.", .fields = subscription_fields, .fields_n = COUNT_OF(subscription_fields),
