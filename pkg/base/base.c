@@ -166,3 +166,14 @@ const char *nearest_name(struct str name, const char *const *candidates, size_t 
         }
         return found;
 }
+
+bool str_is_header_value(struct str s)
+{
+        for (size_t i = 0; i < s.n; i++) {
+                unsigned char c = (unsigned char)s.p[i];
+
+                if ((c < 0x20 && c != '\t') || c == 0x7f)
+                        return false;
+        }
+        return s.n > 0 && !strchr(" \t", s.p[0]) && !strchr(" \t", s.p[s.n - 1]);
+}

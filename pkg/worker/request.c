@@ -5,11 +5,12 @@
 
 #include "json/value.h"
 
-enum { RECORD_IDS_MOST = 2400 };
+/* What a CloudEvent is built in: a record that is one itself may be as large as a request. */
+enum { RECORD_IDS_MOST = 2400, SPACE_KEPT = 65536, SPACE_MOST = 96 << 20 };
 
 void request_maker_init(struct request_maker *m, const struct trigger *t, const struct driver *driver, const struct services *services, const char *sink)
 {
-        *m = (struct request_maker){ .trigger = t, .driver = driver, .services = services, .sink = sink, .seed = random_seed(), .space = BUF_INIT(65536) };
+        *m = (struct request_maker){ .trigger = t, .driver = driver, .services = services, .sink = sink, .seed = random_seed(), .space = BUF_INIT(SPACE_MOST) };
         random_init(&m->random, random_seed());
 }
 
@@ -21,7 +22,7 @@ static bool is_functiongraph(const struct request_maker *m) { return m->trigger-
 
 static void header(struct buf *b, const char *name, const char *value)
 {
-        if (value && *value)
+        if (value && str_is_header_value(str_of(value)))
                 buf_printf(b, "%s: %s\r\n", name, value);
 }
 
@@ -137,14 +138,6 @@ static bool is_traceparent(struct str s)
                (hex_word(s, 53, 2) || memcmp(s.p + 53, "00", 2) == 0);
 }
 
-static bool header_safe(struct str s)
-{
-        for (size_t i = 0; i < s.n; i++)
-                if ((unsigned char)s.p[i] < 0x20 || (unsigned char)s.p[i] > 0x7e)
-                        return false;
-        return true;
-}
-
 /* The trace that the record brought goes on, with a span of ours; without one a trace begins, the same for each attempt. */
 static void trace_context(struct request_maker *m, struct record *const *records, size_t n, struct buf *b)
 {
@@ -157,7 +150,7 @@ static void trace_context(struct request_maker *m, struct record *const *records
         }
         if (is_traceparent(parent)) {
                 buf_printf(b, "traceparent: 00-%.32s-%016" PRIx64 "-%.2s\r\n", parent.p + 3, span, parent.p + 53);
-                if (state.n && state.n <= 512 && header_safe(state)) {
+                if (state.n && state.n <= 512 && str_is_header_value(state)) {
                         buf_text(b, "tracestate: ");
                         buf_str(b, state);
                         buf_text(b, "\r\n");
@@ -174,6 +167,8 @@ static void trace_context(struct request_maker *m, struct record *const *records
 
 static void cloud_event(struct request_maker *m, const struct record *r, struct cloud_event *e)
 {
+        if (m->space.cap > SPACE_KEPT)
+                buf_done(&m->space);
         buf_reset(&m->space);
         m->driver->event(m->services, r, &m->space, e);
         e->type = e->type.n ? e->type : str_of(m->driver->ce_type);

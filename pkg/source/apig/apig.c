@@ -428,10 +428,7 @@ static void apig_event(const struct services *services, const struct record *rec
         *e = (struct cloud_event){ .id = record->id, .source = buf_view(space), .subject = r->request.path, .time = record->time };
         if (r->request.body.n == 0)
                 return;
-        e->data = r->request.body;
-        e->content_type = str_of(content_type_of(e->data, &e->json));
-        if (type.n)
-                e->content_type = type;
+        cloudevent_data(e, r->request.body, type);
 }
 
 /* ---- previews ------------------------------------------------------------------------------------------------------------------------ */

@@ -1471,13 +1471,79 @@ static void kafka_describe(const struct record *r, struct writer *w)
         writer_object_end(w);
 }
 
+/* ---- records that are CloudEvents themselves (CloudEvents' Kafka protocol binding 1.0.2) ---- */
+
+static bool is_structured(struct str type)
+{
+        struct str rest = type;
+
+        return str_equal_nocase(str_trim(str_cut(&rest, ';')), STR("application/cloudevents+json"));
+}
+
+/* Binary mode: attributes are headers that begin with ce_, the value is the data. false: it is no valid event, and a record like any other. */
+static bool read_binary(const struct message *m, const struct record *r, struct str type, struct buf *space, struct cloud_event *e)
+{
+        const rd_kafka_headers_t *headers = headers_of(m);
+        struct cloud_attribute *list = headers ? cloudevent_attributes(space, 0) : NULL;
+        const char *header;
+        const void *value;
+        bool versioned = false;
+        size_t n;
+
+        if (!list)
+                return false;
+        *e = (struct cloud_event){ .own = list };
+        for (size_t i = 0; rd_kafka_header_get_all(headers, i, &header, &value, &n) == RD_KAFKA_RESP_ERR_NO_ERROR; i++) {
+                struct cloud_attribute a = { .value = { value, value ? n : 0 } };
+
+                if (strncmp(header, "ce_", 3) != 0)
+                        continue;
+                a.name = str_of(header + 3);
+                if (!cloudevent_name(a.name) || !cloudevent_string(a.value))
+                        return false;
+                for (size_t k = 0; k < e->own_n; k++)
+                        if (str_equal(list[k].name, a.name))
+                                return false;
+                if (e->own_n == CLOUDEVENT_ATTRIBUTES_MOST)
+                        return false;
+                list[e->own_n++] = a;
+        }
+        for (size_t i = 0; i < e->own_n;) {
+                struct str *const known = str_is(list[i].name, "id") ? &e->id : str_is(list[i].name, "source") ? &e->source : str_is(list[i].name, "type") ? &e->type : NULL;
+
+                if (known)
+                        *known = list[i].value;
+                else if (str_is(list[i].name, "specversion"))
+                        versioned = str_is(list[i].value, "1.0");
+                else if (!str_is(list[i].name, "datacontenttype")) {
+                        i++;
+                        continue;
+                }
+                memmove(list + i, list + i + 1, (--e->own_n - i) * sizeof(*list));
+        }
+        if (!r->null_value)
+                cloudevent_data(e, r->value, type);
+        return versioned && e->id.n && e->source.n && e->type.n;
+}
+
+static bool own_event(const struct record *r, struct str type, struct buf *space, struct cloud_event *e)
+{
+        struct error err;
+
+        if (is_structured(type) ? !r->null_value && cloudevent_read(r->value, space, e, &err) == 0
+                                : kafka_header(r, "ce_specversion").n && read_binary(r->native, r, type, space, e))
+                return true;
+        buf_reset(space);
+        return false;
+}
+
 static void kafka_event(const struct services *services, const struct record *r, struct buf *space, struct cloud_event *e)
 {
         const struct message *m = r->native;
         struct str type = kafka_header(r, "content-type");
         size_t subject;
 
-        if (!buf_reserve(space, 1024))
+        if (own_event(r, type, space, e) || !buf_reserve(space, 1024))
                 return;
         cloudevent_source(services->trigger, m->partition->topic, space);
         subject = space->n;
@@ -1485,12 +1551,8 @@ static void kafka_event(const struct services *services, const struct record *r,
         *e = (struct cloud_event){ .id = r->id, .source = { space->p, subject }, .subject = { space->p + subject, space->n - subject }, .time = r->time };
         if (r->has_key)
                 e->key = r->key;
-        if (r->null_value)
-                return;
-        e->data = r->value;
-        e->content_type = str_of(content_type_of(r->value, &e->json));
-        if (type.n && type.n < 256 && str_is_utf8(type) && !memchr(type.p, '\r', type.n) && !memchr(type.p, '\n', type.n))
-                e->content_type = type;
+        if (!r->null_value)
+                cloudevent_data(e, r->value, type);
 }
 
 static void messages(struct writer *w, struct record *const *records, size_t n)

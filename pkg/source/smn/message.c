@@ -150,8 +150,7 @@ void smn_event(const struct services *services, const struct record *r, struct b
         *e = (struct cloud_event){ .id = r->id, .source = buf_view(space), .subject = m->notification.subject, .time = r->time };
         if (r->value.n == 0)
                 return;
-        e->data = r->value;
-        e->content_type = str_of(content_type_of(r->value, &e->json));
+        cloudevent_data(e, r->value, (struct str){ 0 });
 }
 
 /* ---- samples ----------------------------------------------------------------------------------------------------------------------------------- */
