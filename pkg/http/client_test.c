@@ -252,7 +252,7 @@ static void what_an_idle_connection_says_is_no_answer(void **state UNUSED)
 {
         static const char *const words[] = { "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "x" };
 
-        aim((struct http_target_config){ .max_connections = 1 });
+        aim((struct http_target_config){ .max_connections = 1, .once = true });
         assert_int_equal(request()->status, 200);
         for (size_t i = 0; i < COUNT_OF(words); i++) {
                 struct peer *p = &script.peers[script.peers_n - 1];
@@ -263,6 +263,21 @@ static void what_an_idle_connection_says_is_no_answer(void **state UNUSED)
                 assert_string_equal(done[done_n - 1].body, "ok");
                 assert_int_equal(script.requests, i + 2);
         }
+}
+
+/* A 408 that crosses the request: nothing of it was acknowledged, so it goes out again. */
+static void a_408_that_crosses_the_request_is_no_answer(void **state UNUSED)
+{
+        static const char late[] = "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
+        aim((struct http_target_config){ .max_connections = 1 });
+        assert_int_equal(request()->status, 200);
+        assert_true(send(script.peers[0].fd, late, sizeof(late) - 1, MSG_NOSIGNAL) > 0);
+        peer_close(&script.peers[0]);
+        assert_int_equal(request()->status, 200);
+        assert_int_equal(script.requests, 2);
+        script.answer = late;
+        assert_int_equal(request()->status, 408); /* of a request that the peer has seen */
 }
 
 static void reset_from_the_second_on(struct peer *p)
@@ -481,6 +496,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(an_answer_that_closes_is_obeyed, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_body_may_end_with_the_connection, setup, teardown),
                 cmocka_unit_test_setup_teardown(what_an_idle_connection_says_is_no_answer, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_408_that_crosses_the_request_is_no_answer, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_target_may_forbid_to_send_again, setup, teardown),
                 cmocka_unit_test_setup_teardown(one_targets_connections_are_nothing_to_another, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_fresh_connection_that_closes_is_a_failure, setup, teardown),

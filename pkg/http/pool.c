@@ -6,7 +6,7 @@
 #include "http/connection.h"
 
 enum { SENT_AGAIN_MAX = 2 };
-static const usec REPLACE_AGAIN = USEC_SEC;
+static const usec REPLACE_AGAIN = USEC_SEC, IDLE_LEAST = 10 * USEC_MSEC;
 
 /* ---- what waits ---------------------------------------------------------------------------------------------------------------------- */
 
@@ -90,13 +90,13 @@ bool connection_place(struct connection *c)
         return true;
 }
 
-/* What an idle connection has to say is no answer to the next request: its end, or a 408. Only before a request leaves can that be told for sure; in
- * the pass in which it became idle the socket was read a moment ago. */
+/* What an idle connection has to say is no answer to the next request: its end, or a 408. Only before a request leaves can that be told for sure. One
+ * that was in use a moment ago is asked only where nothing may be sent twice: under load that is a call per request. */
 static bool has_spoken(struct connection *c)
 {
         usec now = loop_now(c->target->client->loop);
 
-        if (!c->http1 || c->idle_since == now)
+        if (!c->http1 || (!c->target->config.once && now - c->idle_since < IDLE_LEAST))
                 return false;
         c->idle_since = now;
         return connection_read(c, c->target->client->space, READ_SIZE) != IO_AGAIN;
