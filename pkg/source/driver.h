@@ -22,6 +22,7 @@ struct record {
         usec time;               /* when it happened at the source; wall clock; 0: unknown */
         struct str id, key, value;
         bool null_value, has_key;
+        bool unjudged;           /* the filter could not say whether it is wanted: it is not sent, but has failed for good */
         const void *native;      /* the driver's own view */
         /* The engine's, from offer to settle: */
         struct record *next;

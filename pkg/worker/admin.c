@@ -87,6 +87,7 @@ static void label_value(struct buf *b, const char *text)
 static int64_t of_offered(const struct pipeline_status *s) { return (int64_t)s->stats.offered; }
 static int64_t of_accepted(const struct pipeline_status *s) { return (int64_t)s->stats.accepted; }
 static int64_t of_filtered(const struct pipeline_status *s) { return (int64_t)s->stats.filtered; }
+static int64_t of_unjudged(const struct pipeline_status *s) { return (int64_t)s->unjudged; }
 static int64_t of_dead_lettered(const struct pipeline_status *s) { return (int64_t)s->stats.dead_lettered; }
 static int64_t of_dropped(const struct pipeline_status *s) { return (int64_t)s->stats.dropped; }
 static int64_t of_limit(const struct pipeline_status *s) { return s->stats.limit; }
@@ -108,6 +109,7 @@ static const struct { const char *name, *type, *help; int64_t (*value)(const str
         { "sluice_events_received_total", "counter", "Records the source lent.", of_offered },
         { "sluice_events_delivered_total", "counter", "Records the function accepted.", of_accepted },
         { "sluice_events_filtered_total", "counter", "Records that the filter left out.", of_filtered },
+        { "sluice_filter_failures_total", "counter", "Records that the filter could not judge.", of_unjudged },
         { "sluice_events_dead_lettered_total", "counter", "Records the dead letter took.", of_dead_lettered },
         { "sluice_events_dropped_total", "counter", "Records given up, as onExhausted: Drop asks.", of_dropped },
         { "sluice_delivery_attempts_total", "counter", "Requests sent to the function.", of_attempts },

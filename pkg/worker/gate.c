@@ -62,6 +62,7 @@ struct gate {
         struct push_reply reply;
         struct delivery_stats stats;
         usec last_event, last_delivery;
+        uint64_t unjudged;
         enum delivery_state state;
         char text[256];
         bool stopping;
@@ -404,13 +405,34 @@ static bool has_room(const struct gate *g, struct record *const *records, size_t
         return used < most && ROOM_BESIDE + MAX_OF(document, event * (g->config.trigger->transform ? 3 : 1)) <= most - used;
 }
 
+/* Which of the records the filter lets pass; false: of one it can't be said. */
+static bool judge(struct call *c, size_t *passed, struct error *why)
+{
+        struct gate *g = c->gate;
+
+        *passed = 0;
+        for (size_t i = 0; i < c->n; i++) {
+                enum passing p = record_passes(g->config.filter, g->config.driver, c->records[i], &g->document, why);
+
+                if (p == UNJUDGED) {
+                        g->unjudged++;
+                        (void)error_wrap(why, "filter");
+                        return false;
+                }
+                if (p == PASSES)
+                        g->scratch[(*passed)++] = c->records[i];
+        }
+        return true;
+}
+
 static void deliver(struct call *c, usec now)
 {
         struct gate *g = c->gate;
         struct action a = { .kind = ACTION_SEND, .number = 1 };
         struct push_outcome o = { .result = PUSH_FILTERED };
         const char *why = NULL;
-        size_t passed = 0;
+        struct error unjudged;
+        size_t passed;
 
         c->offered = true;
         g->stats.offered += c->n;
@@ -420,10 +442,11 @@ static void deliver(struct call *c, usec now)
                 finish(c, &o);
                 return;
         }
-        for (size_t i = 0; i < c->n; i++)
-                if (record_passes(g->config.filter, g->config.driver, c->records[i], &g->document))
-                        g->scratch[passed++] = c->records[i];
-        shrink(&g->document);
+        if (!judge(c, &passed, &unjudged)) {
+                o = (struct push_outcome){ .result = PUSH_FAILED, .text = unjudged.text };
+                finish(c, &o);
+                return;
+        }
         if (passed && g->stopping && !c->timed)
                 o = stopping;
         else if (passed && !sender_ready(g->config.sender, &why))
@@ -669,7 +692,7 @@ bool gate_idle(const struct gate *g) { return !g->timed.first && !g->untimed.fir
 
 void gate_facts(const struct gate *g, struct gate_facts *out)
 {
-        *out = (struct gate_facts){ .stats = g->stats, .last_event = g->last_event, .last_delivery = g->last_delivery, .state = g->state, .text = g->text };
+        *out = (struct gate_facts){ .stats = g->stats, .unjudged = g->unjudged, .last_event = g->last_event, .last_delivery = g->last_delivery, .state = g->state, .text = g->text };
         out->stats.limit = g->config.slots;
         if (g->config.driver->push->counts)
                 g->config.driver->push->counts(g->config.source, &out->callers);

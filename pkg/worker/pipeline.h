@@ -37,6 +37,7 @@ struct pipeline_status {
         uint64_t changes;                /* counts changes of the four above */
         struct delivery_stats stats;
         struct push_counts callers;      /* of a push source */
+        uint64_t unjudged;               /* records that the filter could not judge */
         usec last_event, last_delivery;  /* wall; 0: none yet */
         usec connected_since;            /* monotonic; 0: not connected */
         int64_t lag;                     /* -1: unknown */
