@@ -86,7 +86,7 @@ enum push_verdict {
         PUSH_DELIVER,            /* the records go to the function, in one event */
         PUSH_LATER,              /* undecided: SOURCE_EVENT_CALL follows, unless gone is called before. What is kept meanwhile is counted as large as the body */
         /* The records are there, but whether they may go is undecided: SOURCE_EVENT_CALL follows, with PUSH_DELIVER or PUSH_REPLY, unless finish is called
-         * before. Meanwhile the call has its place among maxInFlight, and its time counts. */
+         * before. Meanwhile the call counts among as many undecided ones as maxInFlight allows, and its time counts; its place it gets afterwards. */
         PUSH_HOLD,
 };
 enum push_result {

@@ -26,6 +26,7 @@ struct call {                    /* a request that is under way */
         uint64_t id;
         bool later;                      /* the driver has put it off or holds it: it stands in put_off */
         bool timed;                      /* it has a deadline */
+        bool undecided;                  /* the driver holds it: it counts among those, and has no place among maxInFlight yet */
         bool offered;                    /* its records were counted */
         uint32_t ticket;
         size_t kept;                     /* bytes that the driver may keep of it, beside the request itself */
@@ -56,6 +57,7 @@ struct gate {
         uint64_t next_id;
         struct slot_use *slots;
         uint32_t *free_slots, free_slots_n;
+        uint32_t undecided_n;
         struct flow flow;                /* the rate alone */
         struct record **scratch;
         struct buf document;
@@ -268,6 +270,14 @@ static void take_up(struct call *c)
         c->later = false;
 }
 
+static bool has_place(const struct call *c) { return c->ticket != UINT32_MAX; }
+
+static void decided(struct call *c)
+{
+        c->gate->undecided_n -= c->undecided;
+        c->undecided = false;
+}
+
 static struct call *call_new(struct gate *g, struct http_call *http)
 {
         struct call *c = calloc(1, sizeof(*c));
@@ -287,7 +297,7 @@ static void call_free(struct call *c)
 {
         struct gate *g = c->gate;
 
-        if (c->ticket != UINT32_MAX) {
+        if (has_place(c)) {
                 uint32_t slot = c->ticket & 0xffff;
 
                 g->slots[slot].call = NULL;
@@ -296,6 +306,7 @@ static void call_free(struct call *c)
                 g->stats.in_flight--;
         }
         take_up(c);
+        decided(c);
         unlink_call(c);
         if (c->records != &c->one)
                 free(c->records);
@@ -358,6 +369,14 @@ static void keep_records(struct call *c, struct record *const *records, size_t n
 static const struct push_outcome stopping = { .result = PUSH_NOT_READY, .text = "the worker is stopping" },
                                  busy = { .result = PUSH_BUSY, .text = "as many requests as maxInFlight allows are under way" };
 
+static void begin_time(struct call *c, usec now)
+{
+        struct gate *g = c->gate;
+
+        set_deadline(c, now + g->config.driver->push->timeout(g->config.source));
+        loop_ready(g->config.loop, g->config.wake); /* its deadline counts from now on */
+}
+
 static bool take_place(struct call *c, usec now)
 {
         struct gate *g = c->gate;
@@ -369,8 +388,8 @@ static bool take_place(struct call *c, usec now)
         c->ticket = g->slots[slot].generation << 16 | slot;
         g->slots[slot].call = c;
         g->stats.in_flight++;
-        set_deadline(c, now + g->config.driver->push->timeout(g->config.source));
-        loop_ready(g->config.loop, g->config.wake); /* its deadline counts from now on */
+        if (!c->timed)
+                begin_time(c, now);
         return true;
 }
 
@@ -451,11 +470,11 @@ static void deliver(struct call *c, usec now)
                 o = stopping;
         else if (passed && !sender_ready(g->config.sender, &why))
                 o = (struct push_outcome){ .result = PUSH_NOT_READY, .text = why ? why : "the function is being initialized" };
-        else if (passed && g->free_slots_n == 0 && !c->timed)
+        else if (passed && g->free_slots_n == 0)
                 o = busy;
         else if (passed && !flow_allows(&g->flow, 0, now))
                 o = (struct push_outcome){ .result = PUSH_LIMITED, .retry_after = flow_deadline(&g->flow, now) - now, .text = "more requests a second than rateLimit allows" };
-        else if (passed && (c->timed || take_place(c, now))) {
+        else if (passed && take_place(c, now)) {
                 flow_sent(&g->flow, (uint32_t)passed, now);
                 g->stats.attempts++;
                 a.attempt = c->ticket;
@@ -469,15 +488,21 @@ static void deliver(struct call *c, usec now)
         finish(c, &o);
 }
 
-/* The driver does not know yet whether they may go. */
+/* The driver does not know yet whether they may go. There are as many such calls as places, and they take none: strangers keep out nobody who is known. */
 static void hold(struct call *c, usec now)
 {
-        if (c->gate->stopping)
+        struct gate *g = c->gate;
+
+        if (g->stopping)
                 finish(c, &stopping);
-        else if (!take_place(c, now))
+        else if (g->undecided_n == g->config.slots)
                 finish(c, &busy);
-        else
+        else {
+                c->undecided = true;
+                g->undecided_n++;
+                begin_time(c, now);
                 put_off(c);
+        }
 }
 
 /* ---- requests -------------------------------------------------------------------------------------------------------------------------- */
@@ -606,7 +631,7 @@ static void on_gone(void *cookie UNUSED, struct http_call *http)
                 call_free(c);
                 return;
         }
-        if (c->ticket != UINT32_MAX && !c->later)
+        if (has_place(c))
                 sender_cancel(g->config.sender, c->ticket);
         finish(c, &(struct push_outcome){ .result = PUSH_GONE, .text = "the caller left" });
 }
@@ -619,6 +644,7 @@ void gate_call(struct gate *g, const struct source_event *e, usec now)
         if (!c)
                 return;
         take_up(c);
+        decided(c);
         if (e->verdict == PUSH_DELIVER) {
                 if (!c->timed)
                         keep_records(c, e->records, e->n);
@@ -651,7 +677,7 @@ static void expire(struct gate *g, usec now)
         bool given_up = g->stopping && now >= g->give_up_at;
 
         for (struct call *c = g->timed.first; c && (given_up || now >= c->deadline); c = g->timed.first) {
-                if (!c->later)
+                if (has_place(c))
                         sender_cancel(g->config.sender, c->ticket);
                 finish(c, &(struct push_outcome){ .result = PUSH_TIMEOUT, .text = given_up ? "the worker stopped before the function answered" : "the function did not answer in time" });
         }
@@ -694,6 +720,7 @@ void gate_facts(const struct gate *g, struct gate_facts *out)
 {
         *out = (struct gate_facts){ .stats = g->stats, .unjudged = g->unjudged, .last_event = g->last_event, .last_delivery = g->last_delivery, .state = g->state, .text = g->text };
         out->stats.limit = g->config.slots;
+        out->stats.in_flight += g->undecided_n;
         if (g->config.driver->push->counts)
                 g->config.driver->push->counts(g->config.source, &out->callers);
         out->stats.state = g->state;
