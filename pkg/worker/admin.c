@@ -223,7 +223,8 @@ static void handle(void *cookie, struct http_call *call)
 int admin_new(struct admin **out, struct loop *loop, const char *address, struct error *err)
 {
         struct admin *a = calloc(1, sizeof(*a));
-        struct http_server_config config = { .address = address, .head_max = 16384, .body_max = 1024, .max_connections = 64, .handle = handle, .cookie = a };
+        struct http_server_config config = { .address = address, .head_max = 16384, .body_max = 1024, .max_connections = 64, .idle_timeout = 10 * USEC_SEC, .head_timeout = 5 * USEC_SEC, .body_grace = 5 * USEC_SEC,
+                                             .write_timeout = 10 * USEC_SEC, .handle = handle, .cookie = a };
 
         if (!a)
                 return error_memory(err);
