@@ -18,6 +18,8 @@ struct slot {
         char *failure;                   /* it could not be sent: the reason; waits to be taken */
         enum answer_kind failed_as;
         struct slot *next_failed;
+        struct record *letter;           /* of a dead letter: what it is made of, until it is answered */
+        struct dead_letter dead;
 };
 
 enum init_state { INIT_WAITS, INIT_SENT, INIT_DONE };
@@ -169,15 +171,15 @@ static void send_records(struct sender *s, struct slot *slot, const struct actio
                 submit(s, slot);
 }
 
-static void send_letter(struct sender *s, struct slot *slot, const struct action *a)
+static void send_letter(struct sender *s, struct slot *slot)
 {
-        struct dead_letter d = { .attempts = a->number, .status = a->status, .reason = a->reason, .answer = a->body };
+        struct dead_letter d = slot->dead;
         struct error err;
 
         buf_reset(&s->payload);
         if (s->config.trigger->event->format == FORMAT_FUNCTION_GRAPH)
-                request_body(&s->maker, a->records, 1, &s->payload);
-        if (letters_send(s->letters, a->attempt & 0xffff, slot->ticket, &s->maker, a->records[0], &d, buf_view(&s->payload), &err) < 0)
+                request_body(&s->maker, &slot->letter, 1, &s->payload);
+        if (letters_send(s->letters, slot->ticket & 0xffff, slot->ticket, &s->maker, slot->letter, &d, buf_view(&s->payload), &err) < 0)
                 fail_slot(s, slot, ANSWER_RETRY, err.text);
         else
                 slot->state = SLOT_LETTER;
@@ -191,9 +193,11 @@ void sender_send(struct sender *s, const struct action *a)
 
         slot->ticket = a->attempt;
         slot->n = (uint32_t)a->n;
-        if (a->kind == ACTION_DEAD_LETTER)
-                send_letter(s, slot, a);
-        else
+        if (a->kind == ACTION_DEAD_LETTER) {
+                slot->letter = a->records[0];
+                slot->dead = (struct dead_letter){ .attempts = a->number, .status = a->status, .reason = a->reason, .answer = a->body };
+                send_letter(s, slot);
+        } else
                 send_records(s, slot, a);
 }
 
@@ -355,12 +359,21 @@ bool sender_take(struct sender *s, uint32_t *ticket, struct answer *a)
                 answered(s, slot_of(s, *ticket), &c, a);
                 return true;
         }
-        if (!s->letters || !letters_take(s->letters, &tag, a))
-                return false;
-        *ticket = (uint32_t)tag;
-        if (slot_of(s, *ticket)->ticket == *ticket)
-                slot_of(s, *ticket)->state = SLOT_FREE;
-        return true;
+        while (s->letters && letters_take(s->letters, &tag, a)) {
+                struct slot *slot = slot_of(s, (uint32_t)tag);
+
+                *ticket = (uint32_t)tag;
+                if (slot->ticket != *ticket || slot->state != SLOT_LETTER)
+                        continue;
+                if (a->kind != ANSWER_TOO_LARGE) {
+                        slot->state = SLOT_FREE;
+                        return true;
+                }
+                send_letter(s, slot); /* cut */
+                if (take_failure(s, ticket, a))
+                        return true;
+        }
+        return false;
 }
 
 /* ---- what must be there first ---------------------------------------------------------------------------------------------------------- */

@@ -13,6 +13,7 @@ import pytest
 from cloudevents.v1.http import from_dict, from_http
 from conftest import SLUICE, trigger
 from harness import shapes
+from harness.kafka import Kafka
 from harness.process import wait_until
 from harness.shapes import strict
 from harness.sink import Sink
@@ -237,6 +238,55 @@ def test_a_dead_letter_over_http_is_the_cloudevent_with_knatives_attributes(kafk
     event = from_http(as_http(request), request.body)
     assert event.data == {"order": "bad"} and event["id"] == f"{topic}/0/0"
     assert event["knativeerrordest"] == sink.uri and event["knativeerrorcode"] == "422" and event["knativeerrordata"] == "no such order"
+
+
+@pytest.mark.parametrize("form", ["FunctionGraph", "CloudEventsStructured"])
+def test_a_letter_that_is_too_large_for_its_topic_is_cut(kafka, topic, sink, runner, form):
+    letters = f"{topic}-small"
+    kafka.create_topic(letters, 1, {"max.message.bytes": "20000"})
+    large = json.dumps({"text": '"\u00e9' * 30000})
+    kafka.produce(topic, [{"value": large, "key": "k"}, {"value": '{"small": 1}', "key": "k"}, {"value": large, "key": "x" * 15000}])
+    sink.answer = lambda request: 400
+    runner.start(make(kafka, topic, sink.uri, {"retry": {**FAST, "onExhausted": "DeadLetter"}, "deadLetter": {"kafka": {"bootstrapServers": [kafka.bootstrap], "topic": letters}}},
+                      event={"format": form}))  # fmt: skip
+    found = consume(kafka, letters, 3)
+    committed(kafka, topic, 3)
+    first, small, last = [json.loads(m.value()) for m in found]
+    assert [m.key() for m in found] == [b"k", b"k", None]
+    for letter in (first, last):
+        if form == "FunctionGraph":
+            assert letter["truncated"] is True and letter["request_payload_size"] > 100_000 and 5000 < len(letter["request_payload"].encode()) < 20000
+        else:
+            assert letter["sluicetruncated"] == "true" and letter["sluicedatasize"] == str(len(large.encode()))
+            assert large.startswith(letter["data"]) and len(letter["data"]) > 3000 and letter["datacontenttype"].startswith("text/plain")
+    assert "truncated" not in small and "sluicetruncated" not in small
+
+
+def test_a_letter_that_is_too_large_over_http_is_cut(kafka, topic, sink, runner):
+    kafka.produce(topic, [{"value": json.dumps({"text": "x" * 100000})}])
+    sink.answer = lambda request: 400
+    with Sink(lambda request: 413 if len(request.body) > 5000 else 202) as dead:
+        runner.start(make(kafka, topic, sink.uri, {"retry": {**FAST, "onExhausted": "DeadLetter"}, "deadLetter": {"uri": dead.uri}}))
+        committed(kafka, topic, 1)
+        letter = json.loads(dead.all()[-1].body)
+    assert letter["truncated"] is True and 1000 < len(letter["request_payload"]) < 5000
+
+
+def test_a_letter_is_written_once_while_its_broker_is_slow_to_come_back(kafka, topic, sink, runner):
+    """The engine's attempts end by their time-out, while the letter is still on its way."""
+    letters = f"{topic}-dead"
+    with Kafka() as other:
+        other.create_topic(letters, 1)
+        other.stop()
+        kafka.produce(topic, [{"value": "poison"}])
+        sink.answer = lambda request: 400
+        run = runner.start(make(kafka, topic, sink.uri, {"timeout": "1s", "retry": {**FAST, "onExhausted": "DeadLetter"},
+                                                         "deadLetter": {"kafka": {"bootstrapServers": [other.bootstrap], "topic": letters}}}))  # fmt: skip
+        run.wait_for_output("Blocked", 20)
+        other.start()
+        committed(kafka, topic, 1)
+        assert run.stop() == 0
+        assert other.end_offsets(letters, 1) == {0: 1}
 
 
 def test_letters_of_a_file_are_replayed_by_filter_and_rate(kafka, sink, tmp_path):
