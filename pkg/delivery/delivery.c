@@ -921,10 +921,15 @@ static void batch_fill(struct delivery *d, struct batch *b)
         l->queued_bytes -= bytes;
 }
 
+/* The source may not lend any more of it until something is settled. */
+static bool track_dry(const struct track *t) { return t->hungry && (t->records.granted <= 0 || t->bytes.granted <= 0); }
+
 static bool lane_fills(struct delivery *d, struct lane *l, usec now)
 {
         usec until = l->first->since + d->config.batch_wait;
 
+        if (track_dry(l->track)) /* nothing comes to fill it up */
+                return false;
         if (l->queued >= d->config.batch_records || (d->config.batch_bytes && l->queued_bytes >= d->config.batch_bytes) || now >= until)
                 return false;
         return heap_insert(&d->timers, &l->wait.node, until);
@@ -1117,6 +1122,9 @@ static void track_hungry(struct delivery *d, struct track *t)
 {
         t->hungry = true;
         queue_add(&d->hungry, &t->credit_link);
+        for (uint32_t i = 0; track_dry(t) && i < t->lanes_n; i++)
+                if (heap_has(&t->lanes[i].wait.node))
+                        lane_ready(d, &t->lanes[i]);
 }
 
 static bool credit_next(struct delivery *d, usec now, struct action *a)
@@ -1208,7 +1216,8 @@ bool delivery_next(struct delivery *d, usec now, struct action *a)
         turn_timers(d, now);
         if (d->cancels_n || d->settled || d->detaches.first)
                 return delivery_next(d, now, a);
-        return commit_next(d, a) || end_next(d, a) || state_next(d, now, a) || send_next(d, now, a) || credit_next(d, now, a);
+        return commit_next(d, a) || end_next(d, a) || state_next(d, now, a) || send_next(d, now, a) || credit_next(d, now, a) ||
+               send_next(d, now, a); /* lanes that need not wait any longer, since there is no credit */
 }
 
 usec delivery_deadline(const struct delivery *d)

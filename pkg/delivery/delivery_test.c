@@ -278,6 +278,27 @@ static void a_batch_fills_or_waits(void **state UNUSED)
         end();
 }
 
+/* More tracks than the window has room for: a lane that can't get any more is not kept waiting for it. */
+static void a_batch_does_not_wait_for_what_has_no_credit(void **state UNUSED)
+{
+        uint64_t position[TRACKS] = { 0 };
+        usec start;
+
+        begin((struct delivery_config){ .batch_records = 10, .batch_wait = USEC_SEC, .max_in_flight = 1, .max_records = 20 });
+        for (uint32_t t = 0; t < TRACKS; t++)
+                assign(t);
+        start = b.now;
+        for (size_t answered = 0; b.records_n < 1000; answered++) {
+                for (uint32_t t = 0; t < TRACKS; t++)
+                        while (b.credit[t] > 0 && b.bytes[t] > 0)
+                                (void)offer(t, position[t]++, NULL);
+                assert_true(answered < b.sent_n); /* something is under way, without waiting */
+                accept(answered);
+        }
+        assert_int_equal(b.now, start);
+        end();
+}
+
 static void a_batch_is_bounded_by_bytes(void **state UNUSED)
 {
         begin((struct delivery_config){ .batch_records = 10, .batch_bytes = 100, .max_records = 64 });
@@ -1196,6 +1217,7 @@ int main(void)
                 cmocka_unit_test(a_key_is_delivered_one_by_one),
                 cmocka_unit_test(without_order_all_go_at_once),
                 cmocka_unit_test(a_batch_fills_or_waits),
+                cmocka_unit_test(a_batch_does_not_wait_for_what_has_no_credit),
                 cmocka_unit_test(a_batch_is_bounded_by_bytes),
                 cmocka_unit_test(back_off_stays_in_bounds),
                 cmocka_unit_test(retry_after_is_honoured_and_bounded),

@@ -58,6 +58,7 @@ static void check_batch(struct worker *k, const struct flight *f)
 {
         struct world *w = k->world;
         const struct delivery_config *c = &w->config;
+        const struct holding *h = &k->holdings[f->track];
         const struct item *last = f->items[f->n - 1];
         size_t bytes = 0;
 
@@ -66,7 +67,7 @@ static void check_batch(struct worker *k, const struct flight *f)
         if (f->n > c->batch_records || (f->n > 1 && c->batch_bytes && bytes > c->batch_bytes))
                 world_fail(w, "a batch larger than it may be", f->track, f->n);
         if (ordered(w) && !last->tried && !last->next && f->n < c->batch_records && (!c->batch_bytes || bytes < c->batch_bytes) &&
-            w->now < f->items[0]->lent_at + c->batch_wait)
+            w->now < f->items[0]->lent_at + c->batch_wait && h->credit > 0 && h->bytes > 0)
                 world_fail(w, "a batch that did not wait to fill up", f->track, f->items[0]->record.position);
         if (f->number < 1 || f->number > f->items[0]->failures + 1 || (c->batch_records == 1 && f->number != f->items[0]->failures + 1))
                 world_fail(w, "the attempts are counted wrongly", f->track, f->number);
