@@ -5,6 +5,7 @@ import datetime
 import itertools
 import json
 import os
+import signal
 import subprocess
 import threading
 import urllib.parse
@@ -299,10 +300,107 @@ def test_letters_of_a_file_are_replayed_by_filter_and_rate(kafka, sink, tmp_path
     assert done.returncode == 0 and "10 sent" in done.stderr and "10 filtered" in done.stderr, done.stderr
     assert sorted(r.json["n"] for r in sink.taken()) == list(range(1, 20, 2))
     assert {r.id for r in sink.taken()} == {f"t/0/{i}" for i in range(1, 20, 2)}
-    (tmp_path / "broken.jsonl").write_text(letters[0] + '\n{"no": "letter"}\n')
-    command[4:5] = []
-    done = subprocess.run([SLUICE, "replay", "-f", tmp_path / "t.json", "--letters", tmp_path / "broken.jsonl"], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1 and "broken.jsonl:2" in done.stderr and "neither request_payload nor specversion" in done.stderr
+
+
+def envelope(payload, **more):
+    return json.dumps({"timestamp": "2026-01-01T00:00:00Z", "request_context": {"request_id": "r"}, "request_payload": payload, **more})
+
+
+def replay(tmp_path, t, *options, **more):
+    (tmp_path / "t.json").write_text(json.dumps(t))
+    return subprocess.run([SLUICE, "replay", "-f", tmp_path / "t.json", *options], capture_output=True, text=True, timeout=60, **more)
+
+
+def from_file(tmp_path, sink, *lines, form="FunctionGraph", options=()):
+    (tmp_path / "letters.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    t = trigger("t", {"timer": {"schedule": "1h"}}, sink.uri, {"retry": FAST}, event={"format": form})
+    return replay(tmp_path, t, "--letters", tmp_path / "letters.jsonl", *options)
+
+
+@pytest.mark.parametrize("broken", [0, 1, 2])
+def test_nothing_of_a_file_is_sent_while_a_line_can_not_be_read(sink, tmp_path, broken):
+    good = [envelope(json.dumps({"n": i}), event_id=f"e{i}") for i in range(3)]
+    lines = [*good[:broken], '{"no": "letter"}', *good[broken:], "{", envelope("", event_id="x"), envelope("cut", truncated=True)]
+    done = from_file(tmp_path, sink, *lines)
+    assert done.returncode == 1
+    for line in (broken + 1, 5, 6, 7):
+        assert f"letters.jsonl:{line}: " in done.stderr
+    assert "neither request_payload nor specversion" in done.stderr and "cut to fit" in done.stderr
+    assert "sent 0, refused 4, left 3" in done.stderr
+    assert sink.all() == []
+    done = from_file(tmp_path, sink, *good)
+    assert done.returncode == 0 and "sent 3, refused 0, left 0" in done.stderr
+    assert [r.id for r in sink.taken()] == ["e0", "e1", "e2"]
+
+
+def test_a_file_is_gone_on_with_where_it_was_interrupted(sink, tmp_path):
+    lines = [envelope(json.dumps({"n": i}), event_id=f"e{i}") for i in range(6)]
+    stuck = True
+    sink.answer = lambda request: 503 if stuck and request.json["n"] == 3 else 200
+    (tmp_path / "letters.jsonl").write_text("\n".join(lines))
+    (tmp_path / "t.json").write_text(json.dumps(trigger("t", {"timer": {"schedule": "1h"}}, sink.uri, {"retry": FAST})))
+    command = [SLUICE, "replay", "-f", tmp_path / "t.json", "--letters", tmp_path / "letters.jsonl"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as run:
+        wait_until("the fourth is refused", lambda: len(sink.all()) > 3, 20)
+        run.send_signal(signal.SIGINT)
+        told = run.stderr.read()
+    assert run.returncode == 130 and "sent 3, refused 0, left 3" in told
+    stuck = False
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "goes on behind line 3" in done.stderr, done.stderr
+    assert [r.json["n"] for r in sink.taken()] == list(range(6))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["letters.jsonl", "t.json"]
+
+
+PAYLOADS = ['{"a": 1.10, "a": 1e999}', '{"big": 123456789012345678901234567890}', "[1,\t2]\n", '"\\u0000"', "plain \x00 text", "\u00e9\U0001f600"]
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_the_payload_is_replayed_byte_for_byte(sink, tmp_path, payload):
+    done = from_file(tmp_path, sink, envelope(payload, response_payload="\x00", number=1e300))
+    assert done.returncode == 0, done.stderr
+    assert [r.body for r in sink.taken()] == [payload.encode()]
+
+
+EVENT = '{"specversion":"1.0","id":"own","source":"/s","type":"t","knativeerrorcode":"500","dataschema":"x:y","ext":7,'
+
+
+@pytest.mark.parametrize("rest, kind, body", [
+    ('"data":{"a": 1.10,"a": 1e999}', "application/json", b'{"a": 1.10,"a": 1e999}'),
+    ('"datacontenttype":"text/plain","data":"\\u0000x"', "text/plain", b"\0x"),
+    ('"datacontenttype":"image/png","data_base64":"/wA="', "image/png", b"\xff\0"),
+])  # fmt: skip
+def test_a_cloudevent_is_replayed_byte_for_byte(sink, tmp_path, rest, kind, body):
+    done = from_file(tmp_path, sink, EVENT + rest + "}", form="CloudEventsBinary")
+    assert done.returncode == 0, done.stderr
+    (request,) = sink.taken()
+    assert (request.body, request.header("Content-Type"), request.header("ce-id")) == (body, kind, "own")
+    assert (request.header("ce-dataschema"), request.header("ce-ext"), request.header("ce-knativeerrorcode")) == ("x:y", "7", None)
+    done = from_file(tmp_path, sink, EVENT + rest + "}", form="CloudEventsStructured")
+    member = rest[rest.index('"data') :].encode()
+    assert done.returncode == 0 and sink.taken()[-1].body.endswith(member + b"}")
+
+
+@pytest.mark.parametrize("letter", [EVENT + '"data_base64":"?"}', EVENT + '"data":1,"data":2}', '{"specversion":"0.3"}', EVENT + '"x":"\\ud800"}'])
+def test_a_cloudevent_that_can_not_be_replayed_is_refused(sink, tmp_path, letter):
+    done = from_file(tmp_path, sink, letter, form="CloudEventsBinary")
+    assert done.returncode == 1 and "no CloudEvent" in done.stderr and "sent 0, refused 1" in done.stderr
+    assert sink.all() == []
+
+
+def test_letters_of_a_topic_that_can_not_be_read_are_refused_and_not_committed(kafka, topic, sink, tmp_path):
+    letters = f"{topic}-dead"
+    kafka.create_topic(letters, 1)
+    good = [envelope(json.dumps({"n": i}), response_payload="\x00") for i in range(3)]
+    kafka.produce(letters, [{"value": v} for v in (good[0], "no letter", good[1], None, b"\xff", good[2])])
+    t = make(kafka, topic, sink.uri, {"retry": {**FAST, "onExhausted": "DeadLetter"}, "deadLetter": {"kafka": {"bootstrapServers": [kafka.bootstrap], "topic": letters}}})
+    done = replay(tmp_path, t)
+    assert done.returncode == 1, done.stderr
+    for offset in (1, 3, 4):
+        assert f"refused: {letters}/0/{offset} " in done.stderr
+    assert "sent 3, refused 3" in done.stderr
+    assert [r.json["n"] for r in sink.taken()] == [0, 1, 2]
+    assert kafka.committed(f"sluice.test.{topic}.replay", letters, 1) == {0: 1}
 
 
 def test_drop_is_counted(kafka, topic, sink, runner):
