@@ -120,7 +120,26 @@ check: build ## the fast inner loop: build, unit tests, simulator, lint
 	@+$(MAKE) --no-print-directory unit simulate SEEDS=$(or $(SEEDS),3000)
 	@+$(MAKE) --no-print-directory lint
 
-test: check ## everything: unit tests, the same under sanitizers and clang, integration, end to end
+# The image that the end-to-end tests install. SLUICE_IMAGE names another one.
+e2e_image := build/image/sluice-e2e.oci.tar
+$(e2e_image): $(library_sources) $(command_sources) $(shell find pkg cmd -name '*.h') Makefile tools/image tools/deps tools/versions
+	tools/image -t e2e -o $@
+
+# Downloads wait for the network and compiling for the processor: both at once. Whatever fails is told when both have ended.
+.PHONY: prepare test-programs
+prepare: build ## fetch, build and compile all that `make test` needs, before its first test
+	@tools/deps test
+	@+tools/prefetch & fetching=$$!; $(MAKE) --no-print-directory test-programs; built=$$?; wait $$fetching && exit $$built
+	@+$(MAKE) --no-print-directory $(e2e_image)
+
+test-programs:
+	@+$(MAKE) --no-print-directory -j$(JOBS) $(tests) $(BUILD)/sim $(BUILD)/generate filter-programs
+	@+$(MAKE) --no-print-directory -j$(JOBS) CC=clang SANITIZE=address,undefined sanitized-programs
+	@+$(MAKE) --no-print-directory -j$(JOBS) CC=clang SANITIZE=thread threads-programs
+	@+$(MAKE) --no-print-directory -j$(JOBS) CC=clang SANITIZE=fuzzer-no-link,address,undefined fuzz-programs
+
+test: prepare ## everything: unit tests, the same under sanitizers and clang, integration, end to end
+	@+$(MAKE) --no-print-directory check
 	@+$(MAKE) --no-print-directory simulate SEEDS=$(or $(SEEDS),40000)
 	@+$(MAKE) --no-print-directory fuzz SECONDS=$$((60 / $(words $(fuzz_names))))
 	@+$(MAKE) --no-print-directory test-mutants sanitized integration e2e
@@ -169,11 +188,14 @@ filter-programs: $(BUILD)/filter-pairs
 
 integration: build ## the program against real servers (pytest)
 	@tools/deps test
+	@tools/prefetch
 	@+$(MAKE) --no-print-directory filter-programs
 	"$$(tools/venv)/bin/pytest" -q -n 2 --dist loadfile tests/integration
 
 e2e: build ## the whole product on a real Kubernetes node (pytest)
 	@tools/deps test
+	@tools/prefetch
+	@+$(if $(SLUICE_IMAGE)$(KUBECONFIG),,$(MAKE) --no-print-directory $(e2e_image))
 	"$$(tools/venv)/bin/pytest" -q e2e
 
 # Each file of fuzz/ is a target of libFuzzer; fuzz/corpus/NAME is where it begins, build/fuzz/NAME keeps what it found. With the tests they take a minute together.

@@ -36,19 +36,13 @@ static int print_runs(const struct preview *p)
 {
         const struct timer_spec *spec = p->trigger->source_spec;
         usec at = clock_wall(&system_clock);
-        BUF_AT_END struct buf why = BUF_INIT(1024);
         struct zone *zone = NULL;
         struct error err;
         struct cron cron;
-        struct str named;
 
         if (p->after && !time_parse(str_of(p->after), &at))
                 return usage_error("preview", "--after wants a time such as 2026-01-31T08:00:00Z");
-        if (cron_parse(str_of(spec->schedule), &cron, &named, &why) < 0) {
-                (void)error_set(&err, ERROR_INVALID, "schedule: %s", why.p ? why.p : "");
-                return complain(&err);
-        }
-        if (zone_load(&zone, named.n ? named : str_of(spec->time_zone), &err) < 0)
+        if (timer_schedule(spec, &cron, &zone, &err) < 0)
                 return complain(&err);
         for (int64_t i = 0; i < p->count; i++) {
                 BUF_AT_END struct buf text = BUF_INIT(64);

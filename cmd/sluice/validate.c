@@ -29,12 +29,17 @@ static bool check(const char *path)
         struct error err;
         bool valid = triggers_load(&all, path, source_types(), source_drivers_n, &report, &err) == 0 && check_transforms(&all, &report);
 
+        path = strcmp(path, "-") == 0 ? "<stdin>" : path;
+        if (valid && all.n == 0) { /* a file that is lost or misnamed passes nothing */
+                valid = false;
+                (void)error_set(&err, ERROR_NOT_FOUND, "no Trigger in %s", path);
+        }
         if (report.n)
                 (void)fwrite(report.p, 1, report.n, stderr);
         else if (!valid)
                 (void)fprintf(stderr, "sluice validate: %s\n", err.text);
         else
-                (void)printf("%s: %zu %s valid\n", strcmp(path, "-") == 0 ? "<stdin>" : path, all.n, all.n == 1 ? "trigger is" : "triggers are");
+                (void)printf("%s: %zu %s valid\n", path, all.n, all.n == 1 ? "trigger is" : "triggers are");
         triggers_done(&all);
         return valid;
 }
@@ -42,9 +47,9 @@ static bool check(const char *path)
 int cmd_validate(int argc, char **argv)
 {
         static const struct usage usage = { .name = "validate", .arguments = "FILE|DIR…",
-                                            .text = "Checks the Triggers of files, of the *.yaml, *.yml and *.json in folders, or of standard input (-), without a cluster. "
+                                            .text = "Checks the Triggers of files, of the *.yaml, *.yml and *.json in folders and in what lies in them, or of standard input (-), without a cluster. "
                                                     "Exit code 0: all are valid; 1: not, and every error is shown as FILE:LINE:COLUMN: PATH: what is wrong; 2: wrong usage. "
-                                                    "Documents of other kinds are skipped." };
+                                                    "Documents of other kinds are skipped; where no Trigger is, that is an error. YAML is read as kubectl reads it: y, yes and on are booleans, too." };
         struct strings files;
         int result = options_parse(&usage, argc, argv, &files);
         bool valid = true;

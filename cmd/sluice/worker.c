@@ -1,7 +1,9 @@
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <unistd.h>
 
+#include "base/random.h"
 #include "checkpoint/filestore.h"
 #include "controller/children.h"
 #include "kube/checkpoint.h"
@@ -43,11 +45,15 @@ static int open_store(void *cookie, struct task *wake, struct store *out, struct
 
         if (w->kube) {
                 BUF_AT_END struct buf name = BUF_INIT(1024);
+                struct kube_checkpoint_config config;
+                char writer[17];
 
                 child_name(CHILD_CHECKPOINT, w->trigger->name, &name);
                 if (name.failed)
                         return error_memory(err);
-                if (kube_checkpoint_new(&w->checkpoint, w->kube, w->trigger->namespace_, name.p, wake, err) < 0)
+                (void)snprintf(writer, sizeof(writer), "%016" PRIx64, random_seed());
+                config = (struct kube_checkpoint_config){ .namespace_ = w->trigger->namespace_, .name = name.p, .owner = w->trigger->uid, .writer = writer };
+                if (kube_checkpoint_new(&w->checkpoint, w->kube, &config, wake, err) < 0)
                         return -1;
                 *out = kube_checkpoint_port(w->checkpoint);
                 return 0;

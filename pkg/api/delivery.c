@@ -128,7 +128,7 @@ static const struct type tls_type = { .name = "TLS", .help = "TLS towards the re
 
 static const struct field proxy_fields[] = {
         { .name = "url", .type = FIELD_STRING, .offset = offsetof(struct proxy_spec, url), .required = true, .min = 1, .max = 512,
-          .pattern = "^http://([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\]):[0-9]{1,5}/?$", .format = "http://HOST:PORT", .help = "The proxy, asked to connect (CONNECT) to the receiver." },
+          .pattern = "^http://([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\]):" PORT_PATTERN "/?$", .format = "http://HOST:PORT", .help = "The proxy, asked to connect (CONNECT) to the receiver." },
         SECRET_FIELD("usernameSecretRef", struct proxy_spec, username, "A user's name for the proxy."),
         SECRET_FIELD("passwordSecretRef", struct proxy_spec, password, "The user's password for the proxy."),
         { .name = "noProxy", .type = FIELD_STRINGS, .offset = offsetof(struct proxy_spec, no_proxy), .max = 64, .pattern = "^[A-Za-z0-9._:*/-]+$",
@@ -208,7 +208,7 @@ static const struct type retry_type = { .name = "Retry", .help = "What is done w
 
 static const struct field dead_kafka_fields[] = {
         { .name = "bootstrapServers", .type = FIELD_STRINGS, .offset = offsetof(struct dead_letter_kafka, bootstrap_servers), .required = true, .min = 1, .max = 32,
-          .pattern = "^([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\]):[0-9]{1,5}$", .format = "HOST:PORT", .help = "Brokers to begin with, each HOST:PORT." },
+          .pattern = "^([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\]):" PORT_PATTERN "$", .format = "HOST:PORT", .help = "Brokers to begin with, each HOST:PORT." },
         { .name = "topic", .type = FIELD_STRING, .offset = offsetof(struct dead_letter_kafka, topic), .required = true, .min = 1, .max = 249, .pattern = "^[A-Za-z0-9._-]+$",
           .format = "a topic name: letters, digits, ., _ and -", .help = "The topic." },
 };

@@ -145,32 +145,46 @@ static int load_file(struct triggers *all, const char *path, const struct source
         return -1;
 }
 
-static int is_manifest(const struct dirent *entry)
+static bool is_manifest(const char *name)
 {
-        const char *dot = strrchr(entry->d_name, '.');
+        const char *dot = strrchr(name, '.');
 
-        return entry->d_name[0] != '.' && dot && (strcmp(dot, ".yaml") == 0 || strcmp(dot, ".yml") == 0 || strcmp(dot, ".json") == 0);
+        return dot && (strcmp(dot, ".yaml") == 0 || strcmp(dot, ".yml") == 0 || strcmp(dot, ".json") == 0);
 }
 
+static int is_shown(const struct dirent *entry) { return entry->d_name[0] != '.'; }
 static int by_bytes(const struct dirent **a, const struct dirent **b) { return strcmp((*a)->d_name, (*b)->d_name); }
+
+static int load_folder(struct triggers *all, const char *path, const struct source_type *types, size_t n, struct buf *report, struct error *err);
+
+/* What a folder holds. Folders behind links are not gone into: a link may lead back. */
+static int load_entry(struct triggers *all, const char *path, const struct source_type *types, size_t n, struct buf *report, struct error *err)
+{
+        struct stat own, info;
+
+        if (lstat(path, &own) < 0 || stat(path, &info) < 0)
+                return is_manifest(path) ? error_errno(err, errno, "read %s", path) : 0;
+        if (S_ISDIR(info.st_mode))
+                return S_ISDIR(own.st_mode) ? load_folder(all, path, types, n, report, err) : 0;
+        return is_manifest(path) ? load_file(all, path, types, n, report, err) : 0;
+}
 
 /* Every file is read, so that all problems come at once. */
 static int load_folder(struct triggers *all, const char *path, const struct source_type *types, size_t n, struct buf *report, struct error *err)
 {
         struct dirent **entries;
-        int count = scandir(path, &entries, is_manifest, by_bytes), result = 0;
+        int count = scandir(path, &entries, is_shown, by_bytes), result = 0;
 
         if (count < 0)
                 return error_errno(err, errno, "read %s", path);
         for (int i = 0; i < count; i++) {
                 BUF_AT_END struct buf file = BUF_INIT(65536);
-                struct stat info;
 
                 buf_printf(&file, "%s%s%s", path, path[strlen(path) - 1] == '/' ? "" : "/", entries[i]->d_name);
                 if (file.failed)
                         result = error_memory(err);
-                else if (stat(file.p, &info) < 0 || !S_ISDIR(info.st_mode))
-                        result = load_file(all, file.p, types, n, report, err) < 0 ? -1 : result;
+                else if (load_entry(all, file.p, types, n, report, err) < 0)
+                        result = -1;
                 free(entries[i]);
         }
         free(entries);

@@ -52,7 +52,7 @@ static const struct field cloud_fields[] = {
           .help = "The region; by default that of the resource's URN." },
         { .name = "projectId", .type = FIELD_STRING, .offset = offsetof(struct cloud_spec, project_id), .pattern = "^[A-Za-z0-9]{1,64}$", .format = "a project's id",
           .help = "The project's id; by default that of the resource's URN.", .cloud = "project_id" },
-        { .name = "endpoint", .type = FIELD_STRING, .offset = offsetof(struct cloud_spec, endpoint), .max = 512, .pattern = "^https?://[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?$",
+        { .name = "endpoint", .type = FIELD_STRING, .offset = offsetof(struct cloud_spec, endpoint), .max = 512, .pattern = "^https?://[A-Za-z0-9.-]{1,253}(:" PORT_PATTERN ")?$",
           .format = "http://HOST[:PORT] or https://…", .help = "The service's address; by default https://SERVICE.REGION.myhuaweicloud.com." },
         { .name = "credentials", .type = FIELD_OBJECT, .offset = offsetof(struct cloud_spec, credentials), .required = true, .object = &credentials_type,
           .help = "Keys that requests are signed with." },

@@ -177,10 +177,11 @@ static bool wrong_field(struct decoder *d, const struct field *f, const struct n
 static bool wrong_range(struct decoder *d, const struct field *f, const struct node *n, const char *unit, struct str given)
 {
         BUF_AT_END struct buf text = BUF_INIT(4096);
+        struct str shown = text_clip(given, SHOWN);
 
         buf_text(&text, "expected ");
         range(f, &text);
-        buf_printf(&text, "%s, found " STR_FMT, unit, STR_ARG(given));
+        buf_printf(&text, "%s, found " STR_FMT "%s", unit, STR_ARG(shown), shown.n < given.n ? "…" : "");
         complain(d, n->line, n->column, &text);
         return false;
 }
@@ -300,10 +301,19 @@ static bool decode_string(struct decoder *d, const struct field *f, const struct
         return *out != NULL;
 }
 
+/* Too small a number to be told from 0 is none. */
+static bool is_zero(struct str text)
+{
+        for (size_t i = 0; i < text.n && text.p[i] != 'e' && text.p[i] != 'E'; i++)
+                if (text.p[i] >= '1' && text.p[i] <= '9')
+                        return false;
+        return true;
+}
+
 static bool decode_int(struct decoder *d, const struct field *f, const struct node *n, int64_t *out)
 {
         /* 8080.0 and 1e3 are integers, as in JSON Schema, as far as a double tells them apart. */
-        bool whole = n->kind == NODE_FLOAT && fabs(n->real) < 0x1p53 && n->real == trunc(n->real);
+        bool whole = n->kind == NODE_FLOAT && fabs(n->real) < 0x1p53 && n->real == trunc(n->real) && (n->real != 0 || is_zero(n->text));
         int64_t value = whole ? (int64_t)n->real : n->integer;
 
         if (n->kind != NODE_INT && !whole)
@@ -447,7 +457,7 @@ static bool decode_map(struct decoder *d, const struct field *f, const struct no
 
 static bool decode_raw(struct decoder *d, const struct field *f, const struct node *n, char **out)
 {
-        struct buf text = BUF_INIT(BUF_DEFAULT_MAX);
+        struct buf text = BUF_INIT((size_t)16 << 20); /* a file's MiB, each byte of it escaped */
         struct writer w;
 
         if ((f->shape == RAW_MAP && n->kind != NODE_MAP) || (f->shape == RAW_LIST && n->kind != NODE_LIST))

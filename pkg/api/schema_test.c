@@ -152,7 +152,7 @@ static void rules_run_where_they_can(void **state UNUSED)
         expect("text: axb", "f:1:7: o.text: \"axb\" holds an x\n");
         expect("text: a\ninner: {low: 9}", "f:2:14: o.inner.low: low must not be above high\n");
         /* Not on top of what is wrong already. */
-        expect("text: axb\nnumber: no", "f:2:9: o.number: expected an integer, found the string \"no\"\n");
+        expect("text: axb\nnumber: nein", "f:2:9: o.number: expected an integer, found the string \"nein\"\n");
         expect("text: a\ninner: {low: 9, high: x}", "f:2:23: o.inner.high: expected an integer, found the string \"x\"\n");
         /* But on top of what is wrong further in. */
         expect("text: axb\ninner: {low: x}", "f:1:7: o.text: \"axb\" holds an x\nf:2:14: o.inner.low: expected an integer, found the string \"x\"\n");

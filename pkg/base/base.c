@@ -112,6 +112,17 @@ bool str_is_utf8(struct str s)
         return true;
 }
 
+bool str_is_text(struct str s)
+{
+        for (size_t i = 0; i < s.n; i++) {
+                unsigned char c = (unsigned char)s.p[i];
+
+                if (c < 0x20 && c != '\n' && c != '\t' && c != '\r')
+                        return false;
+        }
+        return str_is_utf8(s);
+}
+
 /* Edit distance with transpositions, given up above most. */
 static size_t distance(struct str a, struct str b, size_t most)
 {

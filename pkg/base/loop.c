@@ -28,7 +28,7 @@ struct loop {
         uv_timer_t timer;
         usec armed;           /* what the timer is set to; USEC_NEVER: not set */
         usec now;
-        _Atomic(usec) last_pass;
+        const struct clock *clock;
         struct task *first, **last;
         struct task *turning; /* those of this pass that are still to be turned */
         struct heap deadlines;
@@ -62,12 +62,13 @@ struct loop_crowd {
 usec loop_now(const struct loop *l) { return l->now; }
 void *loop_uv(struct loop *l) { return &l->uv; }
 struct waker *loop_waker(struct loop *l) { return &l->waker; }
-usec loop_last_pass(const struct loop *l) { return atomic_load_explicit(&l->last_pass, memory_order_relaxed); }
 
-static void refresh(struct loop *l)
+static void refresh(struct loop *l) { l->now = clock_monotonic(l->clock); }
+
+void loop_use_clock(struct loop *l, const struct clock *clock)
 {
-        l->now = clock_monotonic(&system_clock);
-        atomic_store_explicit(&l->last_pass, l->now, memory_order_relaxed);
+        l->clock = clock;
+        refresh(l);
 }
 
 void loop_ready(struct loop *l, struct task *t)
@@ -204,6 +205,7 @@ int loop_new(struct loop **out, struct error *err)
         }
         l->last = &l->first;
         l->armed = USEC_NEVER;
+        l->clock = &system_clock;
         (void)uv_prepare_init(&l->uv, &l->prepare);
         (void)uv_idle_init(&l->uv, &l->idle);
         (void)uv_timer_init(&l->uv, &l->timer);

@@ -23,6 +23,8 @@ DEFINE_CLEANUP(struct loop *, loop_free)
 void loop_run(struct loop *);          /* until loop_stop */
 void loop_stop(struct loop *);
 usec loop_now(const struct loop *);    /* monotonic, as of this pass */
+/* Deadlines are kept by this clock instead of the system's: for tests, which let hours pass in a moment. Before anything is armed; borrowed. */
+void loop_use_clock(struct loop *, const struct clock *);
 void *loop_uv(struct loop *);          /* the uv_loop_t, for pkg/http, pkg/kube and pkg/base alone */
 
 void loop_ready(struct loop *, struct task *);                /* turn it at the end of this pass; again while turning: next pass */
@@ -53,6 +55,3 @@ struct waker_slot { struct waker_slot *next; struct task *task; int rung; }; /* 
 struct waker *loop_waker(struct loop *);
 void waker_ring(struct waker *, struct waker_slot *);        /* wait-free; slot->task set before the first ring */
 void waker_forget(struct waker *, struct waker_slot *);      /* loop's thread, when no thread can ring any more */
-
-/* Stall detection: when the last pass began, readable from any thread. */
-usec loop_last_pass(const struct loop *);

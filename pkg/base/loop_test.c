@@ -203,7 +203,25 @@ static void a_deadline_may_be_set_while_turning(void **state UNUSED)
         run();
         assert_string_equal(order, "s");
         loop_forget(loop, &far_away);
-        assert_true(loop_last_pass(loop) <= clock_monotonic(&system_clock));
+}
+
+static usec told;
+static usec read_told(void *cookie UNUSED) { return told; }
+
+static void deadlines_are_kept_by_the_clock_that_was_given(void **state UNUSED)
+{
+        static const struct clock clock = { read_told, read_told, NULL };
+
+        told = USEC_HOUR;
+        loop_use_clock(loop, &clock);
+        assert_int_equal(loop_now(loop), USEC_HOUR);
+        sooner = (struct letter){ .task = { .turn = letter_turn }, .name = 'h', .stops = true };
+        order_n = 0;
+        loop_arm(loop, &sooner.task, USEC_HOUR + 10 * USEC_HOUR);
+        told += 11 * USEC_HOUR;
+        loop_run(loop);
+        assert_string_equal(order, "h");
+        assert_int_equal(loop_now(loop), 12 * USEC_HOUR);
 }
 
 /* ---- the waker ----------------------------------------------------------------------------------------------------------------------- */
@@ -447,6 +465,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(deadlines_come_in_order_and_not_early, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_deadline_in_the_past_comes_at_once, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_deadline_may_be_set_while_turning, setup, teardown),
+                cmocka_unit_test_setup_teardown(deadlines_are_kept_by_the_clock_that_was_given, setup, teardown),
                 cmocka_unit_test_setup_teardown(no_ring_is_lost, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_watch_may_close_itself, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_crowd_holds_up_nobody_and_all_have_their_turn, setup, teardown),

@@ -250,11 +250,75 @@ static void start_sync(struct file_store *s)
         }
 }
 
+/* What can't be read is kept beside the journal, for whoever wants to look into it. */
+static int keep_aside(const struct file_store *s, struct str bytes, struct buf *path, struct error *err)
+{
+        int fd = -1;
+
+        for (int number = 1; fd < 0; number++) {
+                buf_reset(path);
+                buf_printf(path, "%s/checkpoints.journal.damaged.%d", s->folder, number);
+                if (path->failed)
+                        return error_memory(err);
+                fd = open(path->p, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+                if (fd < 0 && errno != EEXIST)
+                        return error_errno(err, errno, "make %s", path->p);
+        }
+        if (write_all(fd, bytes) < 0 || fdatasync(fd) < 0) {
+                (void)error_errno(err, errno, "write %s", path->p);
+                (void)close(fd);
+                return -1;
+        }
+        (void)close(fd);
+        return 0;
+}
+
+/* Where the next whole frame begins; the end, if there is none. Frames hold text, in which no frame can hide, so that few places look like one. */
+static const char *next_frame(const char *p, const char *end)
+{
+        struct str key, value;
+
+        while (p < end && (p = memmem(p, (size_t)(end - p), MAGIC, sizeof(MAGIC)))) {
+                if (get_frame((struct str){ p, (size_t)(end - p) }, &key, &value))
+                        return p;
+                p++;
+        }
+        return end;
+}
+
+struct damage { size_t stretches, bytes; bool within; /* something whole comes after it */ };
+
+/* Every frame that is whole counts, whatever lies between. */
+static int read_frames(struct file_store *s, struct str file, struct damage *d, struct error *err)
+{
+        const char *p = file.p, *end = file.p + file.n;
+        struct str key, value;
+
+        while (p < end) {
+                size_t n = get_frame((struct str){ p, (size_t)(end - p) }, &key, &value);
+
+                if (!n) {
+                        const char *next = next_frame(p + 1, end);
+
+                        d->stretches++;
+                        d->bytes += (size_t)(next - p);
+                        d->within = d->within || next < end;
+                        p = next;
+                        continue;
+                }
+                if (entry_set(s, key, value) < 0)
+                        return error_memory(err);
+                p += n;
+                if (!d->stretches)
+                        s->size += n;
+        }
+        return 0;
+}
+
 static int load(struct file_store *s, struct error *err)
 {
-        BUF_AT_END struct buf file = BUF_INIT((size_t)1 << 30), path = BUF_INIT(PATH_MAX);
-        struct str rest, key, value;
-        size_t n;
+        BUF_AT_END struct buf file = BUF_INIT((size_t)1 << 30), path = BUF_INIT(PATH_MAX), aside = BUF_INIT(PATH_MAX);
+        struct damage d = { 0 };
 
         buf_printf(&path, "%s/checkpoints.journal", s->folder);
         if (path.failed)
@@ -262,17 +326,22 @@ static int load(struct file_store *s, struct error *err)
         s->fd = open(path.p, O_RDWR | O_CREAT | O_CLOEXEC | O_APPEND, 0600);
         if (s->fd < 0)
                 return error_errno(err, errno, "open %s", path.p);
-        if (buf_read_file(&file, path.p, err) < 0)
+        if (buf_read_file(&file, path.p, err) < 0 || read_frames(s, buf_view(&file), &d, err) < 0)
                 return -1;
-        for (rest = buf_view(&file); (n = get_frame(rest, &key, &value)); rest.p += n, rest.n -= n)
-                if (entry_set(s, key, value) < 0)
-                        return error_memory(err);
-        s->size = file.n - rest.n;
-        if (rest.n) {
-                log_warn("the checkpoint journal ends in a broken frame, which is cut off", LOG_S("file", path.p), LOG_I("bytes", rest.n));
-                if (ftruncate(s->fd, (off_t)s->size) < 0)
-                        return error_errno(err, errno, "cut %s", path.p);
+        if (!d.stretches)
+                return 0;
+        if (d.within) {
+                if (keep_aside(s, buf_view(&file), &aside, err) < 0)
+                        return -1;
+                log_warn("the checkpoint journal is damaged: what can't be read is skipped, so that a Trigger may go on from an older position or afresh", LOG_S("file", path.p),
+                         LOG_I("places", d.stretches), LOG_I("bytes", d.bytes), LOG_S("kept", aside.p));
+                return rewrite(s, err);
         }
+        if (keep_aside(s, (struct str){ file.p + s->size, file.n - s->size }, &aside, err) < 0)
+                return -1;
+        log_warn("the checkpoint journal ends in a broken frame, which is cut off", LOG_S("file", path.p), LOG_I("bytes", d.bytes), LOG_S("kept", aside.p));
+        if (ftruncate(s->fd, (off_t)s->size) < 0)
+                return error_errno(err, errno, "cut %s", path.p);
         return 0;
 }
 

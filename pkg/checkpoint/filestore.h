@@ -1,9 +1,9 @@
 /* The file store: checkpoints of a process that runs without a cluster, as one framed, checksummed journal in a folder, with group commit.
  * Owns DIR/checkpoints.journal and a lock on DIR/lock. Loop's thread; the syncs to disk run on libuv's worker pool.
  *
- * A frame: magic "SLC1", CRC-32 of what follows, length of key, length of value (each 32 bits, little-endian), key, value. At start frames are
- * read until the first that is broken, which is where a crash stopped; what follows is cut off. The journal is rewritten once it is large
- * and mostly stale. */
+ * A frame: magic "SLC1", CRC-32 of what follows, length of key, length of value (each 32 bits, little-endian), key, value. At start every
+ * whole frame is read, whatever lies between: a broken one at the end, where a crash stopped, is cut off; where others follow it, the journal is written anew.
+ * What could not be read is kept in DIR/checkpoints.journal.damaged.N. The journal is rewritten once it is large and mostly stale. */
 #pragma once
 
 #include "base/loop.h"

@@ -125,6 +125,15 @@ static off_t journal_size(void)
         return stat(journal, &s) == 0 ? s.st_size : -1;
 }
 
+static off_t size_of(const char *name)
+{
+        char path[300];
+        struct stat s;
+
+        (void)snprintf(path, sizeof(path), "%s/%s", folder, name);
+        return stat(path, &s) == 0 ? s.st_size : -1;
+}
+
 /* ---- tests ----------------------------------------------------------------------------------------------------------------------------- */
 
 static void what_is_put_is_got_also_after_reopening(void **state UNUSED)
@@ -269,6 +278,7 @@ static void a_torn_end_is_reported(void **state UNUSED)
         assert_non_null(strstr(said, "bytes=9"));
         assert_non_null(strstr(said, journal));
         assert_int_equal(journal_size(), 0);
+        assert_int_equal(size_of("checkpoints.journal.damaged.1"), 9);
         store = file_store_free(store);
 }
 
@@ -302,6 +312,102 @@ static void a_changed_byte_is_found(void **state UNUSED)
                 assert_int_equal(pwrite(fd, frame, (size_t)(whole - first), first), whole - first);
                 (void)close(fd);
         }
+}
+
+/* Puts the journal back as it was, with bytes of it changed. */
+static void write_journal(const char *bytes, size_t n, size_t at, size_t span, int how)
+{
+        FREE_AT_END char *copy = malloc(n);
+        int fd = open(journal, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+
+        assert_non_null(copy);
+        memcpy(copy, bytes, n);
+        for (size_t i = at; i < at + span; i++)
+                copy[i] = how < 0 ? 0 : (char)(copy[i] ^ 1 << how);
+        assert_int_equal(write(fd, copy, n), (ssize_t)n);
+        (void)close(fd);
+}
+
+/* The first of three frames, each byte of it with each bit turned over: the others hold, before and after the next start. */
+static void a_spoilt_frame_takes_no_other_with_it(void **state UNUSED)
+{
+        char bytes[512];
+        size_t first, n;
+        struct user *u;
+        int fd;
+
+        open_store();
+        u = user_new("a");
+        put(u, "k", "{\"lost\":1}");
+        first = (size_t)journal_size();
+        put(u, "l", "{\"kept\":2}");
+        user_free(u);
+        u = user_new("b");
+        put(u, "k", "{\"kept\":3}");
+        user_free(u);
+        store = file_store_free(store);
+        n = (size_t)journal_size();
+        fd = open(journal, O_RDONLY);
+        assert_int_equal(read(fd, bytes, sizeof(bytes)), (ssize_t)n);
+        (void)close(fd);
+        for (size_t at = 0; at < first; at++)
+                for (int bit = 0; bit < 8; bit++) {
+                        write_journal(bytes, n, at, 1, bit);
+                        for (int start = 0; start < 2; start++) {
+                                open_store();
+                                u = user_new("a");
+                                assert_null(get(u, "k"));
+                                assert_string_equal(get(u, "l"), "{\"kept\":2}");
+                                user_free(u);
+                                u = user_new("b");
+                                assert_string_equal(get(u, "k"), "{\"kept\":3}");
+                                user_free(u);
+                                store = file_store_free(store);
+                                assert_int_equal(journal_size(), (off_t)(n - first));
+                        }
+                }
+        assert_int_equal(size_of("checkpoints.journal.damaged.1"), (off_t)n); /* nothing is thrown away */
+}
+
+static void zeros_in_the_middle_are_skipped(void **state UNUSED)
+{
+        char bytes[512];
+        size_t first, second, n;
+        struct user *u;
+        int fd;
+
+        open_store();
+        u = user_new("a");
+        put(u, "k", "1");
+        first = (size_t)journal_size();
+        put(u, "k", "2");
+        put(u, "l", "2");
+        second = (size_t)journal_size();
+        put(u, "m", "3");
+        user_free(u);
+        store = file_store_free(store);
+        n = (size_t)journal_size();
+        fd = open(journal, O_RDONLY);
+        assert_int_equal(read(fd, bytes, sizeof(bytes)), (ssize_t)n);
+        (void)close(fd);
+        write_journal(bytes, n, first + 5, second - first - 10, -1);
+        open_store();
+        u = user_new("a");
+        assert_string_equal(get(u, "k"), "1"); /* an older one: sent again rather than lost */
+        assert_null(get(u, "l"));
+        assert_string_equal(get(u, "m"), "3");
+        put(u, "l", "4");
+        user_free(u);
+        store = file_store_free(store);
+        open_store();
+        u = user_new("a");
+        assert_string_equal(get(u, "k"), "1");
+        assert_string_equal(get(u, "l"), "4");
+        assert_string_equal(get(u, "m"), "3");
+        user_free(u);
+        store = file_store_free(store);
+        assert_int_equal(size_of("checkpoints.journal.damaged.1"), (off_t)n);
+        assert_int_equal(size_of("checkpoints.journal.damaged.2"), -1);
 }
 
 static void a_stale_journal_is_rewritten(void **state UNUSED)
@@ -410,6 +516,8 @@ int main(void)
                 cmocka_unit_test_setup_teardown(a_torn_end_is_cut_off, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_torn_end_is_reported, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_changed_byte_is_found, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_spoilt_frame_takes_no_other_with_it, setup, teardown),
+                cmocka_unit_test_setup_teardown(zeros_in_the_middle_are_skipped, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_stale_journal_is_rewritten, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_value_too_large_is_refused_and_harms_nothing, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_second_process_is_refused, setup, teardown),

@@ -209,6 +209,8 @@ static bool serves_tls(const struct trigger *t)
         return listener && listener->tls;
 }
 
+static bool serves_with(const struct trigger *t, const char *secret) { return serves_tls(t) && strcmp(trigger_listener(t)->tls->secret_name, secret) == 0; }
+
 static const char *port_name(const struct trigger *t) { return serves_tls(t) ? "https" : "http"; }
 
 void child_address(const struct trigger *t, struct buf *b)
@@ -538,7 +540,9 @@ static void pod_spec(struct writer *w, const struct child_context *c)
                 secret_volume_name(w, i);
                 object(w, "secret");
                 text(w, "secretName", secrets.names[i]);
-                if (c->ending) /* some went with the Trigger: what can be done without them is done */
+                /* When a Trigger ends some went with it: what can be done without them is done. And of one that is not optional the kubelet keeps the
+                 * files when it is deleted: what callers show would stay valid. */
+                if (c->ending || (trigger_driver(c->trigger)->push && !serves_with(c->trigger, secrets.names[i])))
                         boolean(w, "optional", true);
                 writer_object_end(w);
                 writer_object_end(w);

@@ -327,6 +327,10 @@ static bool step(struct http_call *c, struct str *bytes)
         bytes->n -= used;
         if (http_intake_complete(&w->intake)) {
                 work_count(s, w);
+                if (c->tls && !tls_server_trusts(s->tls, c->tls, loop_now(s->loop))) {
+                        c->broken = true; /* as a handshake would end now */
+                        return false;
+                }
                 handle(c);
                 return c->phase != PHASE_HANDLING;
         }

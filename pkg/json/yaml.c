@@ -188,27 +188,52 @@ static bool is_number(struct str s, bool *whole)
         return i == s.n;
 }
 
+/* Based and with underscores, as YAML 1.1 and kubectl have it: 0x1f, 0o17, 017, 0b101, 1_000, each with a sign. */
 static bool resolve_based(struct node *n)
 {
-        unsigned base = n->text.n > 2 && n->text.p[0] == '0' ? (n->text.p[1] == 'x' ? 16u : n->text.p[1] == 'o' ? 8u : 0u) : 0u;
-        unsigned long long value;
-        char *end;
+        struct str s = n->text;
+        bool negative = s.n && s.p[0] == '-', any = false;
+        unsigned base = 10;
+        uint64_t value = 0;
+        double real = 0;
 
-        if (!base || !((n->text.p[2] >= '0' && n->text.p[2] <= '9') || (base == 16 && strchr("abcdefABCDEF", n->text.p[2]))))
+        if (s.n && (s.p[0] == '-' || s.p[0] == '+'))
+                s = (struct str){ s.p + 1, s.n - 1 };
+        if (s.n > 1 && s.p[0] == '0') {
+                char kind = s.p[1];
+
+                base = kind == 'x' || kind == 'X' ? 16 : kind == 'b' || kind == 'B' ? 2 : 8;
+                s = kind >= '0' && kind <= '9' ? (struct str){ s.p + 1, s.n - 1 } : (struct str){ s.p + 2, s.n - 2 };
+                if (base == 8 && !(kind >= '0' && kind <= '9') && kind != 'o' && kind != 'O' && kind != '_')
+                        return false;
+        } else if (!s.n || !memchr(s.p, '_', s.n) || s.p[0] == '_')
                 return false;
-        errno = 0;
-        value = strtoull(n->text.p + 2, &end, (int)base);
-        if (end != n->text.p + n->text.n)
+        for (size_t i = 0; i < s.n; i++) {
+                int digit = hex_digit(s.p[i]);
+
+                if (s.p[i] == '_')
+                        continue;
+                if (digit < 0 || (unsigned)digit >= base)
+                        return false;
+                any = true;
+                real = real * base + digit;
+                value = value * base + (unsigned)digit;
+        }
+        if (!any)
                 return false;
-        if (errno || value > INT64_MAX) {
+        if (real >= 0x1p63) {
                 n->kind = NODE_FLOAT;
-                n->real = errno ? INFINITY : (double)value;
+                n->real = (negative ? -1 : 1) * (real >= 0x1p64 ? INFINITY : real);
         } else {
                 n->kind = NODE_INT;
-                n->integer = (int64_t)value;
+                n->integer = negative ? -(int64_t)value : (int64_t)value;
         }
         return true;
 }
+
+/* YAML 1.1's, which kubectl reads: the core schema of 1.2 has the first of each alone. */
+static bool is_true(struct str s) { return one_of(s, "true", "True", "TRUE") || one_of(s, "yes", "Yes", "YES") || one_of(s, "on", "On", "ON") || str_is(s, "y") || str_is(s, "Y"); }
+static bool is_false(struct str s) { return one_of(s, "false", "False", "FALSE") || one_of(s, "no", "No", "NO") || one_of(s, "off", "Off", "OFF") || str_is(s, "n") || str_is(s, "N"); }
 
 static void resolve(struct node *n)
 {
@@ -220,9 +245,9 @@ static void resolve(struct node *n)
                 n->kind = NODE_NULL;
                 return;
         }
-        if (one_of(s, "true", "True", "TRUE") || one_of(s, "false", "False", "FALSE")) {
+        if (is_true(s) || is_false(s)) {
                 n->kind = NODE_BOOL;
-                n->boolean = s.p[0] == 't' || s.p[0] == 'T';
+                n->boolean = is_true(s);
                 return;
         }
         if (resolve_based(n))

@@ -51,8 +51,12 @@ static void scalars_follow_the_core_schema(void **state UNUSED)
 {
         expect("[null, Null, NULL, ~, ]", "[null,null,null,null]\n");
         expect("[true, True, TRUE, false, False, FALSE]", "[true,true,true,false,false,false]\n");
-        expect("[yes, no, on, off, y, n, nil, tRUE, 12:30]", "[\"yes\",\"no\",\"on\",\"off\",\"y\",\"n\",\"nil\",\"tRUE\",\"12:30\"]\n");
-        expect("[0, 12, -12, +12, 010, 0x1F, 0o17, 0x, 0o8, 1_000]", "[0,12,-12,12,10,31,15,\"0x\",\"0o8\",\"1_000\"]\n");
+        /* As kubectl reads it, which is YAML 1.1. */
+        expect("[yes, Yes, YES, on, On, ON, y, Y]", "[true,true,true,true,true,true,true,true]\n");
+        expect("[no, No, NO, off, Off, OFF, n, N]", "[false,false,false,false,false,false,false,false]\n");
+        expect("[yEs, oN, nil, tRUE, 12:30, 2026-01-31]", "[\"yEs\",\"oN\",\"nil\",\"tRUE\",\"12:30\",\"2026-01-31\"]\n");
+        expect("[0, 12, -12, +12, 010, 08, 0x1F, -0x10, 0o17, 0b101, 1_000, 0x]", "[0,12,-12,12,8,8,31,-16,15,5,1000,\"0x\"]\n");
+        expect("[0o8, _1, 1__0, 0b2, 0xg]", "[\"0o8\",\"_1\",10,\"0b2\",\"0xg\"]\n");
         expect("[1.5, -1.5e3, .5, 5., 1e3, 1e, e3, .]", "[1.5,-1.5e3,0.5,5,1e3,\"1e\",\"e3\",\".\"]\n");
         expect("[9223372036854775807, -9223372036854775808, 9223372036854775808]", "[9223372036854775807,-9223372036854775808,9223372036854775808]\n");
         expect("[.inf, -.INF, .nan, .NaN, 0xFFFFFFFFFFFFFFFFFFFF]", "[null,null,null,null,null]\n");

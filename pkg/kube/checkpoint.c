@@ -1,5 +1,6 @@
 #include "kube/checkpoint.h"
 
+#include <assert.h>
 #include <stdio.h>
 
 #include "base/table.h"
@@ -8,19 +9,19 @@
 struct request { struct request *next; struct store_result result; char *key, *value; };
 struct list { struct request *first, **last; };
 
-/* What is known of a key. attempted: what a write whose fate is unknown wanted; earlier: the same of the one before, which was not there yet when
- * the ConfigMap was read, and may still come. */
-struct known { UT_hash_handle hh; char *key, *value, *attempted, *earlier; };
+/* What is known of a key, with its writer's name. wanted: what a write that is under way, or must be made again, is to leave there. */
+struct known { UT_hash_handle hh; char *key, *value, *wanted; };
 
 struct kube_checkpoint {
         struct kube_client *client;
         struct task *wake;
-        char *path, *what;
+        char *path, *what, *owner, *writer;
         struct known *keys;
         char *version;                   /* NULL: not read, or to be read again */
         struct kube_call *call;
         struct list gets, puts, writing, done;
         struct request *taken;
+        struct buf given;                /* the value that was taken last */
 };
 
 static void list_init(struct list *l) { l->first = NULL, l->last = &l->first; }
@@ -90,9 +91,69 @@ static void complete_all(struct kube_checkpoint *c, struct list *l, const struct
 
 static void advance(struct kube_checkpoint *c);
 
+/* ---- who wrote it -------------------------------------------------------------------------------------------------------------------- */
+
+/* Values are JSON objects; the writer's name is their last member. Values alone can't tell writers apart: two workers make the same claim of the same tick. */
+static const struct str SIGNATURE = { "\"writer\":\"", 10 };
+
+static struct str signature_of(struct str value)
+{
+        size_t n = SIGNATURE.n + KUBE_CHECKPOINT_WRITER + 2;
+        struct str end = { value.p + value.n - n, n };
+
+        return value.n > n && str_starts(end, SIGNATURE) && end.p[n - 2] == '"' ? end : (struct str){ 0 };
+}
+
+static bool is_signed(struct str value, const char *writer)
+{
+        struct str s = signature_of(value);
+
+        return s.n && memcmp(s.p + SIGNATURE.n, writer, KUBE_CHECKPOINT_WRITER) == 0;
+}
+
+static char *sign(struct str value, const char *writer)
+{
+        struct buf b = BUF_INIT((size_t)2 << 20);
+        bool object = value.n >= 2 && value.p[0] == '{' && value.p[value.n - 1] == '}';
+
+        buf_str(&b, object ? (struct str){ value.p, value.n - 1 } : value);
+        if (object)
+                buf_printf(&b, "%s" STR_FMT "%s\"}", value.n > 2 ? "," : "", STR_ARG(SIGNATURE), writer);
+        return buf_take(&b);
+}
+
+/* The value as it was given; valid until the next call. */
+static struct str unsign(struct kube_checkpoint *c, const char *value)
+{
+        struct str all = str_of(value), end = signature_of(all);
+
+        if (!end.n)
+                return all;
+        all.n -= end.n;
+        all.n -= all.p[all.n - 1] == ',';
+        buf_reset(&c->given);
+        buf_str(&c->given, all);
+        buf_char(&c->given, '}');
+        if (c->given.failed)
+                abort();
+        return buf_view(&c->given);
+}
+
 /* ---- reading ------------------------------------------------------------------------------------------------------------------------- */
 
-/* Takes over what the ConfigMap says. false: another writer changed a key of ours. */
+static bool is_theirs(const struct kube_checkpoint *c, json_t *metadata)
+{
+        json_t *owners = json_object_get(metadata, "ownerReferences"), *owner;
+        size_t i;
+
+        json_array_foreach(owners, i, owner)
+                if (string_equal(json_string_value(json_object_get(owner, "uid")), c->owner))
+                        return false;
+        return c->owner && json_array_size(owners) > 0;
+}
+
+/* Takes over what the ConfigMap says. false: another writer changed a key of ours. What bears our name is ours, whenever it was written. What is gone nobody
+ * wrote: the ConfigMap was made again, and what is known goes back into it. */
 static bool take_over(struct kube_checkpoint *c, json_t *root)
 {
         json_t *data = json_object_get(root, "data"), *value;
@@ -102,17 +163,15 @@ static bool take_over(struct kube_checkpoint *c, json_t *root)
 
         HASH_ITER(hh, c->keys, k, next) {
                 const char *now = json_string_value(json_object_get(data, k->key));
-                bool as_known = string_equal(now, k->value), as_attempted = k->attempted && string_equal(now, k->attempted),
-                     as_earlier = k->earlier && string_equal(now, k->earlier);
 
-                ours = ours && (as_known || as_attempted || as_earlier);
-                replace(&k->value, now);
-                if (as_known && k->attempted) {
-                        free(k->earlier);
-                        k->earlier = k->attempted;
-                        k->attempted = NULL;
+                if (!now && k->value) {
+                        if (!k->wanted)
+                                replace(&k->wanted, k->value);
+                        continue;
                 }
-                replace(&k->attempted, NULL);
+                ours = ours && (string_equal(now, k->value) || (now && is_signed(str_of(now), c->writer)));
+                replace(&k->value, now);
+                replace(&k->wanted, NULL);
         }
         json_object_foreach(data, key, value)
                 if (first && json_is_string(value))
@@ -134,8 +193,12 @@ static void was_read(void *cookie, const struct kube_answer *a)
                 return;
         }
         root = json_loadb(a->body.p, a->body.n, 0, NULL);
-        if (!take_over(c, root)) {
-                (void)error_set(&err, ERROR_CONFLICT, "%s: another worker writes this checkpoint: this one stops", c->what);
+        if (is_theirs(c, json_object_get(root, "metadata"))) {
+                (void)error_set(&err, ERROR_CONFLICT, "%s belongs to another Trigger of this name: it is left alone", c->what);
+                complete_all(c, &c->gets, &err);
+                complete_all(c, &c->puts, &err);
+        } else if (!take_over(c, root)) {
+                (void)error_set(&err, ERROR_CONFLICT, "%s: another worker writes this checkpoint: this one waits", c->what);
                 complete_all(c, &c->puts, &err);
         }
         json_decref(root);
@@ -156,7 +219,7 @@ static void read_again(struct kube_checkpoint *c)
 static void was_written(void *cookie, const struct kube_answer *a)
 {
         struct kube_checkpoint *c = cookie;
-        struct request *r;
+        struct known *k, *next;
         json_t *root;
 
         c->call = NULL;
@@ -182,14 +245,13 @@ static void was_written(void *cookie, const struct kube_answer *a)
         root = json_loadb(a->body.p, a->body.n, 0, NULL);
         replace(&c->version, json_string_value(json_object_get(json_object_get(root, "metadata"), "resourceVersion")));
         json_decref(root);
-        while ((r = list_take(&c->writing))) {
-                struct known *k = known_get(c, r->key);
-
-                replace(&k->value, r->value);
-                replace(&k->attempted, NULL);
-                replace(&k->earlier, NULL);
-                complete(c, r, NULL);
-        }
+        HASH_ITER(hh, c->keys, k, next)
+                if (k->wanted) {
+                        free(k->value);
+                        k->value = k->wanted;
+                        k->wanted = NULL;
+                }
+        complete_all(c, &c->writing, NULL);
         advance(c);
 }
 
@@ -204,7 +266,7 @@ static void write_pending(struct kube_checkpoint *c)
         c->writing = c->puts;
         list_init(&c->puts);
         for (struct request *r = c->writing.first; r; r = r->next)
-                replace(&known_get(c, r->key)->attempted, r->value); /* the latest of a key wins */
+                replace(&known_get(c, r->key)->wanted, r->value); /* the latest of a key wins */
         writer_init(&w, &body);
         writer_object(&w);
         writer_key(&w, STR("metadata"));
@@ -214,9 +276,9 @@ static void write_pending(struct kube_checkpoint *c)
         writer_key(&w, STR("data"));
         writer_object(&w);
         HASH_ITER(hh, c->keys, k, next)
-                if (k->attempted) {
+                if (k->wanted) {
                         writer_key(&w, str_of(k->key));
-                        writer_string(&w, str_of(k->attempted));
+                        writer_string(&w, str_of(k->wanted));
                 }
         writer_object_end(&w);
         writer_object_end(&w);
@@ -276,7 +338,7 @@ static void put(void *cookie, uint64_t tag, struct str key, struct str value)
         struct kube_checkpoint *c = cookie;
         struct request *r = request_new(tag, false, key);
 
-        r->value = str_dup(value);
+        r->value = sign(value, c->writer);
         if (!r->value)
                 abort();
         list_add(&c->puts, r);
@@ -297,7 +359,7 @@ static bool take(void *cookie, struct store_result *out)
 
                 HASH_FIND_STR(c->keys, r->key, k);
                 r->result.found = k && k->value;
-                r->result.value = r->result.found ? str_of(k->value) : (struct str){ 0 };
+                r->result.value = r->result.found ? unsign(c, k->value) : (struct str){ 0 };
         }
         *out = r->result;
         return true;
@@ -306,24 +368,28 @@ static bool take(void *cookie, struct store_result *out)
 static const struct store_ops ops = { get, put, take };
 struct store kube_checkpoint_port(struct kube_checkpoint *c) { return (struct store){ &ops, c }; }
 
-int kube_checkpoint_new(struct kube_checkpoint **out, struct kube_client *client, const char *namespace_, const char *name, struct task *wake, struct error *err)
+int kube_checkpoint_new(struct kube_checkpoint **out, struct kube_client *client, const struct kube_checkpoint_config *config, struct task *wake, struct error *err)
 {
         struct kube_checkpoint *c = calloc(1, sizeof(*c));
         BUF_AT_END struct buf path = BUF_INIT(4096), what = BUF_INIT(4096);
 
         if (!c)
                 return error_memory(err);
+        assert(strlen(config->writer) == KUBE_CHECKPOINT_WRITER);
         c->client = client;
         c->wake = wake;
+        c->given.max = (size_t)2 << 20;
         list_init(&c->gets);
         list_init(&c->puts);
         list_init(&c->writing);
         list_init(&c->done);
-        buf_printf(&path, "/api/v1/namespaces/%s/configmaps/%s", namespace_, name);
-        buf_printf(&what, "checkpoint ConfigMap %s/%s", namespace_, name);
+        buf_printf(&path, "/api/v1/namespaces/%s/configmaps/%s", config->namespace_, config->name);
+        buf_printf(&what, "checkpoint ConfigMap %s/%s", config->namespace_, config->name);
         c->path = buf_take(&path);
         c->what = buf_take(&what);
-        if (!c->path || !c->what) {
+        c->writer = str_dup(str_of(config->writer));
+        c->owner = config->owner ? str_dup(str_of(config->owner)) : NULL;
+        if (!c->path || !c->what || !c->writer || (config->owner && !c->owner)) {
                 (void)kube_checkpoint_free(c);
                 return error_memory(err);
         }
@@ -353,13 +419,15 @@ struct kube_checkpoint *kube_checkpoint_free(struct kube_checkpoint *c)
                 HASH_DEL(c->keys, k);
                 free(k->key);
                 free(k->value);
-                free(k->attempted);
-                free(k->earlier);
+                free(k->wanted);
                 free(k);
         }
+        buf_done(&c->given);
         free(c->version);
         free(c->path);
         free(c->what);
+        free(c->owner);
+        free(c->writer);
         free(c);
         return NULL;
 }

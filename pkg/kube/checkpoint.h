@@ -1,5 +1,7 @@
-/* The store (port/store.h) over one ConfigMap, which exists already. A write is a merge patch of one key that carries the resourceVersion it read: a second
- * writer loses and stops. Failures of the network are told to the user, who decides when to try again. Loop's thread. */
+/* The store (port/store.h) over one ConfigMap, which exists already. Values are JSON objects. A write is a merge patch that carries the resourceVersion it read,
+ * and its writer's name in each value: of two writers that read the same, one loses, whatever they write, and is told ERROR_CONFLICT; it may read what the other
+ * wrote and go on from there. A ConfigMap that was deleted and made again gets back what is known. Failures of the network are told to the user, who decides when to try again.
+ * Loop's thread. */
 #pragma once
 
 #include "kube/client.h"
@@ -7,6 +9,12 @@
 
 struct kube_checkpoint;
 
-int kube_checkpoint_new(struct kube_checkpoint **, struct kube_client *, const char *namespace_, const char *name, struct task *wake, struct error *) MUST_CHECK;
+enum { KUBE_CHECKPOINT_WRITER = 16 };    /* characters of a writer's name */
+struct kube_checkpoint_config {          /* copied */
+        const char *namespace_, *name;
+        const char *owner;       /* the Trigger's UID: a ConfigMap that has owners, and this not among them, is left alone. NULL: any */
+        const char *writer;      /* letters and digits: no other process has this name, not even this one after a restart */
+};
+int kube_checkpoint_new(struct kube_checkpoint **, struct kube_client *, const struct kube_checkpoint_config *, struct task *wake, struct error *) MUST_CHECK;
 struct kube_checkpoint *kube_checkpoint_free(struct kube_checkpoint *);        /* NULL is fine */
 struct store kube_checkpoint_port(struct kube_checkpoint *);

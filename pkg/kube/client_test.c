@@ -232,6 +232,14 @@ static void lists_come_in_many_shapes(void **state UNUSED)
 
 /* ---- the checkpoint ------------------------------------------------------------------------------------------------------------------ */
 
+/* Values of a checkpoint: as a source gives them, and as they are kept, in JSON's words. */
+#define WRITER "me0123456789abcd"
+#define VALUE(v) "{\"v\":" v "}"
+#define KEPT(v, writer) "\"{\\\"v\\\":" v ",\\\"writer\\\":\\\"" writer "\\\"}\""
+#define OURS(v) KEPT(v, WRITER)
+#define BEFORE(v) KEPT(v, "before0123456789")
+#define THEIRS(v) KEPT(v, "other01234567890")
+
 static struct store store;
 static struct buf outcome;
 static size_t outcomes, expected_outcomes;
@@ -264,7 +272,7 @@ static struct kube_checkpoint *open_checkpoint(const struct step *script, size_t
         outcome = BUF_INIT(4096);
         outcomes = 0;
         open_script(script, n);
-        assert_int_equal(kube_checkpoint_new(&c, e.client, "n", "t-checkpoint", wake, &err), 0);
+        assert_int_equal(kube_checkpoint_new(&c, e.client, &(struct kube_checkpoint_config){ .namespace_ = "n", .name = "t-checkpoint", .owner = "u", .writer = WRITER }, wake, &err), 0);
         store = kube_checkpoint_port(c);
         return c;
 }
@@ -280,10 +288,10 @@ static void close_checkpoint(struct kube_checkpoint *c, struct task *wake)
 static void positions_are_read_and_written_with_their_version(void **state UNUSED)
 {
         static const struct step script[] = {
-                { "GET", "/api/v1/namespaces/n/configmaps/t-checkpoint", 200, MAP("1", "{\"timer\":\"old\"}") },
+                { "GET", "/api/v1/namespaces/n/configmaps/t-checkpoint", 200, MAP("1", "{\"timer\":" BEFORE("0") "}") },
                 { "PATCH", "t-checkpoint", 200, MAP("2", "{}") },
                 { "PATCH", "t-checkpoint", 409, "{\"reason\":\"Conflict\"}" },                /* a label was changed */
-                { "GET", "t-checkpoint", 200, MAP("7", "{\"timer\":\"new\"}") },
+                { "GET", "t-checkpoint", 200, MAP("7", "{\"timer\":" OURS("1") "}") },
                 { "PATCH", "t-checkpoint", 200, MAP("8", "{}") },
         };
         struct task wake;
@@ -293,26 +301,26 @@ static void positions_are_read_and_written_with_their_version(void **state UNUSE
         store_get(&store, 1, STR("timer"));
         store_get(&store, 2, STR("a/b"));
         run();
-        assert_string_equal(outcome.p, "1=old 2=none ");
+        assert_string_equal(outcome.p, "1=" VALUE("0") " 2=none ");
         expected_outcomes = 3;
-        store_put(&store, 3, STR("timer"), STR("new"));
+        store_put(&store, 3, STR("timer"), STR(VALUE("1")));
         run();
-        assert_string_equal(e.requests[1].p, "{\"metadata\":{\"resourceVersion\":\"1\"},\"data\":{\"timer\":\"new\"}}");
+        assert_string_equal(e.requests[1].p, "{\"metadata\":{\"resourceVersion\":\"1\"},\"data\":{\"timer\":" OURS("1") "}}");
         expected_outcomes = 5;
-        store_put(&store, 4, STR("timer"), STR("newer"));
-        store_put(&store, 5, STR("timer"), STR("newest"));
+        store_put(&store, 4, STR("timer"), STR(VALUE("2")));
+        store_put(&store, 5, STR("timer"), STR(VALUE("3")));
         run();
-        assert_string_equal(outcome.p, "1=old 2=none 3 4 5 ");
-        assert_non_null(strstr(e.requests[4].p, "{\"resourceVersion\":\"7\"},\"data\":{\"timer\":\"newest\"}"));
+        assert_string_equal(outcome.p, "1=" VALUE("0") " 2=none 3 4 5 ");
+        assert_non_null(strstr(e.requests[4].p, "{\"resourceVersion\":\"7\"},\"data\":{\"timer\":" OURS("3") "}"));
         close_checkpoint(c, &wake);
 }
 
 static void a_second_writer_loses(void **state UNUSED)
 {
         static const struct step script[] = {
-                { "GET", "t-checkpoint", 200, MAP("1", "{\"timer\":\"old\"}") },
+                { "GET", "t-checkpoint", 200, MAP("1", "{\"timer\":" BEFORE("0") "}") },
                 { "PATCH", "t-checkpoint", 409, "{\"reason\":\"Conflict\"}" },
-                { "GET", "t-checkpoint", 200, MAP("2", "{\"timer\":\"theirs\"}") },
+                { "GET", "t-checkpoint", 200, MAP("2", "{\"timer\":" THEIRS("9") "}") },
         };
         struct task wake;
         struct kube_checkpoint *c = open_checkpoint(script, COUNT_OF(script), &wake);
@@ -321,18 +329,19 @@ static void a_second_writer_loses(void **state UNUSED)
         store_get(&store, 1, STR("timer"));
         run();
         expected_outcomes = 2;
-        store_put(&store, 2, STR("timer"), STR("ours"));
+        store_put(&store, 2, STR("timer"), STR(VALUE("8")));
         run();
-        assert_string_equal(outcome.p, "1=old 2!Conflict ");
+        assert_string_equal(outcome.p, "1=" VALUE("0") " 2!Conflict ");
         close_checkpoint(c, &wake);
 }
 
-static void a_write_whose_fate_is_unknown_is_recognised(void **state UNUSED)
+/* What another process wrote is not taken for ours because it says the same. */
+static void the_same_claim_of_another_writer_is_not_ours(void **state UNUSED)
 {
         static const struct step script[] = {
-                { "GET", "t-checkpoint", 200, MAP("1", "{}") },
-                { "PATCH", "t-checkpoint", 500, "" },                                          /* it was written all the same */
-                { "GET", "t-checkpoint", 200, MAP("2", "{\"timer\":\"first\"}") },
+                { "GET", "t-checkpoint", 200, MAP("1", "{\"timer\":" BEFORE("0") "}") },
+                { "PATCH", "t-checkpoint", 409, "{\"reason\":\"Conflict\"}" },
+                { "GET", "t-checkpoint", 200, MAP("2", "{\"timer\":" THEIRS("7") "}") },
                 { "PATCH", "t-checkpoint", 200, MAP("3", "{}") },
         };
         struct task wake;
@@ -342,10 +351,109 @@ static void a_write_whose_fate_is_unknown_is_recognised(void **state UNUSED)
         store_get(&store, 1, STR("timer"));
         run();
         expected_outcomes = 2;
-        store_put(&store, 2, STR("timer"), STR("first"));
+        store_put(&store, 2, STR("timer"), STR(VALUE("7")));
+        run();
+        assert_string_equal(outcome.p, "1=" VALUE("0") " 2!Conflict ");
+        expected_outcomes = 3; /* what the other wrote is known now: it may be replaced */
+        store_put(&store, 3, STR("timer"), STR(VALUE("8")));
+        run();
+        assert_string_equal(outcome.p, "1=" VALUE("0") " 2!Conflict 3 ");
+        close_checkpoint(c, &wake);
+}
+
+static void the_writer_before_may_still_be_at_work(void **state UNUSED)
+{
+        static const struct step script[] = {
+                { "GET", "t-checkpoint", 200, MAP("1", "{\"timer\":" BEFORE("0") "}") },
+                { "PATCH", "t-checkpoint", 409, "{\"reason\":\"Conflict\"}" },
+                { "GET", "t-checkpoint", 200, MAP("2", "{\"timer\":" BEFORE("5") "}") },
+        };
+        struct task wake;
+        struct kube_checkpoint *c = open_checkpoint(script, COUNT_OF(script), &wake);
+
+        expected_outcomes = 1;
+        store_get(&store, 1, STR("timer"));
+        run();
+        expected_outcomes = 2;
+        store_put(&store, 2, STR("timer"), STR(VALUE("5")));
+        run();
+        assert_string_equal(outcome.p, "1=" VALUE("0") " 2!Conflict ");
+        close_checkpoint(c, &wake);
+}
+
+static void one_that_was_made_again_gets_back_what_is_known(void **state UNUSED)
+{
+        static const struct step script[] = {
+                { "GET", "t-checkpoint", 200, MAP("1", "{\"timer\":" BEFORE("0") ",\"kept\":\"x\"}") },
+                { "PATCH", "t-checkpoint", 200, MAP("2", "{}") },
+                { "PATCH", "t-checkpoint", 404, "{\"reason\":\"NotFound\"}" },
+                { "GET", "t-checkpoint", 200, "{\"metadata\":{\"resourceVersion\":\"9\"}}" },
+                { "PATCH", "t-checkpoint", 200, MAP("10", "{}") },
+                { "PATCH", "t-checkpoint", 409, "{\"reason\":\"Conflict\"}" }, /* and once more, while a write is under way */
+                { "GET", "t-checkpoint", 200, "{\"metadata\":{\"resourceVersion\":\"20\"}}" },
+                { "PATCH", "t-checkpoint", 200, MAP("21", "{}") },
+        };
+        struct task wake;
+        struct kube_checkpoint *c = open_checkpoint(script, COUNT_OF(script), &wake);
+
+        expected_outcomes = 1;
+        store_get(&store, 1, STR("timer"));
+        run();
+        for (uint64_t i = 2; i <= 5; i++) {
+                char value[] = VALUE("0");
+
+                value[5] = (char)('0' + i);
+                expected_outcomes = i;
+                store_put(&store, i, STR("timer"), str_of(value));
+                run();
+        }
+        assert_string_equal(outcome.p, "1=" VALUE("0") " 2 3!NotFound 4 5 ");
+        assert_non_null(strstr(e.requests[4].p, "\"timer\":" OURS("4")));
+        assert_non_null(strstr(e.requests[4].p, "\"kept\":\"x\""));
+        assert_non_null(strstr(e.requests[7].p, "\"timer\":" OURS("5")));
+        assert_non_null(strstr(e.requests[7].p, "\"kept\":\"x\""));
+        close_checkpoint(c, &wake);
+}
+
+static void that_of_another_trigger_is_left_alone(void **state UNUSED)
+{
+        static const struct step script[] = {
+                { "GET", "t-checkpoint", 200, "{\"metadata\":{\"resourceVersion\":\"1\",\"ownerReferences\":[{\"kind\":\"Trigger\",\"name\":\"t\",\"uid\":\"successor\"}]}}" },
+                { "GET", "t-checkpoint", 200, "{\"metadata\":{\"resourceVersion\":\"2\",\"ownerReferences\":[{\"kind\":\"Trigger\",\"name\":\"t\",\"uid\":\"u\"}]}}" },
+                { "PATCH", "t-checkpoint", 200, MAP("3", "{}") },
+        };
+        struct task wake;
+        struct kube_checkpoint *c = open_checkpoint(script, COUNT_OF(script), &wake);
+
+        expected_outcomes = 1;
+        store_put(&store, 1, STR("timer"), STR(VALUE("6")));
+        run();
+        expected_outcomes = 2;
+        store_put(&store, 2, STR("timer"), STR(VALUE("6")));
+        run();
+        assert_string_equal(outcome.p, "1!Conflict 2 ");
+        close_checkpoint(c, &wake);
+}
+
+static void a_write_whose_fate_is_unknown_is_recognised(void **state UNUSED)
+{
+        static const struct step script[] = {
+                { "GET", "t-checkpoint", 200, MAP("1", "{}") },
+                { "PATCH", "t-checkpoint", 500, "" },                                          /* it was written all the same */
+                { "GET", "t-checkpoint", 200, MAP("2", "{\"timer\":" OURS("1") "}") },
+                { "PATCH", "t-checkpoint", 200, MAP("3", "{}") },
+        };
+        struct task wake;
+        struct kube_checkpoint *c = open_checkpoint(script, COUNT_OF(script), &wake);
+
+        expected_outcomes = 1;
+        store_get(&store, 1, STR("timer"));
+        run();
+        expected_outcomes = 2;
+        store_put(&store, 2, STR("timer"), STR(VALUE("1")));
         run();
         expected_outcomes = 3;
-        store_put(&store, 3, STR("timer"), STR("second"));
+        store_put(&store, 3, STR("timer"), STR(VALUE("2")));
         run();
         assert_string_equal(outcome.p, "1=none 2!Refused 3 ");
         close_checkpoint(c, &wake);
@@ -364,15 +472,15 @@ static void writes_that_wait_become_one_and_end_in_order(void **state UNUSED)
         expected_outcomes = 1;
         store_get(&store, 1, STR("a"));
         run();
-        store_put(&store, 2, STR("a"), STR("1")); /* on its way; the others wait for it */
-        store_put(&store, 3, STR("a"), STR("2"));
-        store_put(&store, 4, STR("b"), STR("\"quoted\""));
-        store_put(&store, 5, STR("a"), STR("3"));
+        store_put(&store, 2, STR("a"), STR(VALUE("1"))); /* on its way; the others wait for it */
+        store_put(&store, 3, STR("a"), STR(VALUE("2")));
+        store_put(&store, 4, STR("b"), STR(VALUE("\"q\"")));
+        store_put(&store, 5, STR("a"), STR(VALUE("3")));
         expected_outcomes = 5;
         run();
         assert_string_equal(outcome.p, "1=none 2 3 4 5 ");
-        assert_string_equal(e.requests[1].p, "{\"metadata\":{\"resourceVersion\":\"1\"},\"data\":{\"a\":\"1\"}}");
-        assert_string_equal(e.requests[2].p, "{\"metadata\":{\"resourceVersion\":\"2\"},\"data\":{\"a\":\"3\",\"b\":\"\\\"quoted\\\"\"}}");
+        assert_string_equal(e.requests[1].p, "{\"metadata\":{\"resourceVersion\":\"1\"},\"data\":{\"a\":" OURS("1") "}}");
+        assert_string_equal(e.requests[2].p, "{\"metadata\":{\"resourceVersion\":\"2\"},\"data\":{\"a\":" OURS("3") ",\"b\":" OURS("\\\"q\\\"") "}}");
         close_checkpoint(c, &wake);
 }
 
@@ -382,7 +490,7 @@ static void a_checkpoint_that_is_missing_is_named(void **state UNUSED)
         struct task wake;
         struct kube_checkpoint *c = open_checkpoint(script, COUNT_OF(script), &wake);
 
-        store_put(&store, 1, STR("a"), STR("1"));
+        store_put(&store, 1, STR("a"), STR(VALUE("1")));
         store_get(&store, 2, STR("a"));
         expected_outcomes = 2;
         run();
@@ -544,6 +652,10 @@ int main(void)
                 cmocka_unit_test(lists_come_in_many_shapes),
                 cmocka_unit_test(positions_are_read_and_written_with_their_version),
                 cmocka_unit_test(a_second_writer_loses),
+                cmocka_unit_test(the_same_claim_of_another_writer_is_not_ours),
+                cmocka_unit_test(the_writer_before_may_still_be_at_work),
+                cmocka_unit_test(one_that_was_made_again_gets_back_what_is_known),
+                cmocka_unit_test(that_of_another_trigger_is_left_alone),
                 cmocka_unit_test(a_write_whose_fate_is_unknown_is_recognised),
                 cmocka_unit_test(writes_that_wait_become_one_and_end_in_order),
                 cmocka_unit_test(a_checkpoint_that_is_missing_is_named),

@@ -442,6 +442,14 @@ static void an_answer_that_breaks_off_is_a_failure(void **state UNUSED)
 
 /* ---- the checkpoint ------------------------------------------------------------------------------------------------------------------ */
 
+/* Values of a checkpoint: as a source gives them, and as they are kept, in JSON's words. */
+#define WRITER "me0123456789abcd"
+#define VALUE(v) "{\"v\":" v "}"
+#define KEPT(v, writer) "\"{\\\"v\\\":" v ",\\\"writer\\\":\\\"" writer "\\\"}\""
+#define OURS(v) KEPT(v, WRITER)
+#define BEFORE(v) KEPT(v, "before0123456789")
+#define THEIRS(v) KEPT(v, "other01234567890")
+
 #define MAP(version, data) OK "{\"metadata\":{\"resourceVersion\":\"" version "\"},\"data\":" data "}"
 
 static struct store store;
@@ -477,11 +485,11 @@ static void check_cut_write(const struct step *script, size_t n, const char *exp
         outcome = BUF_INIT(4096);
         outcomes = expected_outcomes = 0;
         open_script(script, n, NULL);
-        assert_int_equal(kube_checkpoint_new(&c, e.client, "n", "t", &wake, &err), 0);
+        assert_int_equal(kube_checkpoint_new(&c, e.client, &(struct kube_checkpoint_config){ .namespace_ = "n", .name = "t", .owner = "u", .writer = WRITER }, &wake, &err), 0);
         store = kube_checkpoint_port(c);
-        put(1, "first");
-        put(2, "second");
-        put(3, "third");
+        put(1, VALUE("1"));
+        put(2, VALUE("2"));
+        put(3, VALUE("3"));
         assert_string_equal(outcome.p, expected);
         (void)kube_checkpoint_free(c);
         loop_forget(e.loop, &wake);
@@ -493,10 +501,10 @@ static void a_write_that_was_done_is_recognised(void **state UNUSED)
 {
         static const struct step script[] = {
                 { "GET ", MAP("1", "{}"), CUT },
-                { "\"resourceVersion\":\"1\"},\"data\":{\"timer\":\"first\"}", MAP("2", "{}"), CUT },
-                { "\"resourceVersion\":\"2\"},\"data\":{\"timer\":\"second\"}", NULL, CUT },
-                { "GET ", MAP("3", "{\"timer\":\"second\"}"), CUT },
-                { "\"resourceVersion\":\"3\"},\"data\":{\"timer\":\"third\"}", MAP("4", "{}"), CUT },
+                { "\"resourceVersion\":\"1\"},\"data\":{\"timer\":" OURS("1") "}", MAP("2", "{}"), CUT },
+                { "\"resourceVersion\":\"2\"},\"data\":{\"timer\":" OURS("2") "}", NULL, CUT },
+                { "GET ", MAP("3", "{\"timer\":" OURS("2") "}"), CUT },
+                { "\"resourceVersion\":\"3\"},\"data\":{\"timer\":" OURS("3") "}", MAP("4", "{}"), CUT },
         };
 
         check_cut_write(script, COUNT_OF(script), "1 2Unreachable 3 ");
@@ -506,10 +514,10 @@ static void so_is_one_that_was_not(void **state UNUSED)
 {
         static const struct step script[] = {
                 { "GET ", MAP("1", "{}"), CUT },
-                { "\"data\":{\"timer\":\"first\"}", MAP("2", "{}"), CUT },
-                { "\"data\":{\"timer\":\"second\"}", NULL, CUT },
-                { "GET ", MAP("2", "{\"timer\":\"first\"}"), CUT },
-                { "\"resourceVersion\":\"2\"},\"data\":{\"timer\":\"third\"}", MAP("3", "{}"), CUT },
+                { "\"data\":{\"timer\":" OURS("1") "}", MAP("2", "{}"), CUT },
+                { "\"data\":{\"timer\":" OURS("2") "}", NULL, CUT },
+                { "GET ", MAP("2", "{\"timer\":" OURS("1") "}"), CUT },
+                { "\"resourceVersion\":\"2\"},\"data\":{\"timer\":" OURS("3") "}", MAP("3", "{}"), CUT },
         };
 
         check_cut_write(script, COUNT_OF(script), "1 2Unreachable 3 ");
@@ -519,12 +527,12 @@ static void and_one_that_is_done_late(void **state UNUSED)
 {
         static const struct step script[] = {
                 { "GET ", MAP("1", "{}"), CUT },
-                { "\"data\":{\"timer\":\"first\"}", MAP("2", "{}"), CUT },
-                { "\"data\":{\"timer\":\"second\"}", NULL, CUT },
-                { "GET ", MAP("2", "{\"timer\":\"first\"}"), CUT },
-                { "\"resourceVersion\":\"2\"},\"data\":{\"timer\":\"third\"}", "HTTP/1.1 409 No\r\nContent-Length: 0\r\n\r\n", CUT },
-                { "GET ", MAP("3", "{\"timer\":\"second\"}"), CUT },
-                { "\"resourceVersion\":\"3\"},\"data\":{\"timer\":\"third\"}", MAP("4", "{}"), CUT },
+                { "\"data\":{\"timer\":" OURS("1") "}", MAP("2", "{}"), CUT },
+                { "\"data\":{\"timer\":" OURS("2") "}", NULL, CUT },
+                { "GET ", MAP("2", "{\"timer\":" OURS("1") "}"), CUT },
+                { "\"resourceVersion\":\"2\"},\"data\":{\"timer\":" OURS("3") "}", "HTTP/1.1 409 No\r\nContent-Length: 0\r\n\r\n", CUT },
+                { "GET ", MAP("3", "{\"timer\":" OURS("2") "}"), CUT },
+                { "\"resourceVersion\":\"3\"},\"data\":{\"timer\":" OURS("3") "}", MAP("4", "{}"), CUT },
         };
 
         check_cut_write(script, COUNT_OF(script), "1 2Unreachable 3 ");
@@ -534,9 +542,9 @@ static void and_another_writers_is_not_ours(void **state UNUSED)
 {
         static const struct step script[] = {
                 { "GET ", MAP("1", "{}"), CUT },
-                { "\"data\":{\"timer\":\"first\"}", MAP("2", "{}"), CUT },
-                { "\"data\":{\"timer\":\"second\"}", NULL, CUT },
-                { "GET ", MAP("3", "{\"timer\":\"theirs\"}"), CUT },
+                { "\"data\":{\"timer\":" OURS("1") "}", MAP("2", "{}"), CUT },
+                { "\"data\":{\"timer\":" OURS("2") "}", NULL, CUT },
+                { "GET ", MAP("3", "{\"timer\":" THEIRS("9") "}"), CUT },
         };
 
         check_cut_write(script, COUNT_OF(script), "1 2Unreachable 3Conflict ");

@@ -75,7 +75,7 @@ struct source_event {
 /* ---- push ---- */
 
 struct push_request {            /* borrowed until receive returns; method, path, query, body and headers of a call that is delivered or put off: until finish or gone */
-        struct str method, path, query;  /* as sent; the query without its ? */
+        struct str method, path, query;  /* as sent, in whatever spelling; the query without its ? */
         struct str body;
         struct str client;               /* the caller's address, numeric: the peer's, or what a trusted proxy says */
         struct str id;                   /* of this request, 32 hex digits: returned to the caller and logged */
@@ -89,7 +89,7 @@ struct push_reply { int status; struct buf headers, body; };     /* headers: "Na
 enum push_verdict {
         PUSH_REPLY,              /* the reply is written: no function is called */
         PUSH_DELIVER,            /* the records go to the function, in one event */
-        PUSH_LATER,              /* undecided: SOURCE_EVENT_CALL follows, unless gone is called before */
+        PUSH_LATER,              /* undecided: SOURCE_EVENT_CALL follows, unless gone is called before. What is kept meanwhile is counted as large as the body */
         /* The records are there, but whether they may go is undecided: SOURCE_EVENT_CALL follows, with PUSH_DELIVER or PUSH_REPLY, unless finish is called
          * before. Meanwhile the call has its place among maxInFlight, and its time counts. */
         PUSH_HOLD,
@@ -111,8 +111,9 @@ struct push_outcome { enum push_result result; int status; usec retry_after; str
 struct push_counts { uint64_t refused, limited, asked, failed; };        /* callers turned away, and that went too fast; requests to an authorizer, and in vain */
 
 struct push_driver {
-        /* Is the request this Trigger's? 0: no; otherwise the highest number of all Triggers wins. */
-        unsigned (*route)(struct source *, const struct push_request *);
+        /* Is the request this Trigger's, its path in the normal form (base/uri.h)? 0: no; otherwise the highest number of all Triggers wins. */
+        unsigned (*route)(struct source *, const struct push_request *, struct str path);
+        bool (*authenticates)(const struct source *);    /* whoever is let in could be told by the path alone otherwise; NULL: the path guards nothing */
         /* Decides about a request. n: room in records, then how many there are, at least one with PUSH_DELIVER. */
         enum push_verdict (*receive)(struct source *, uint64_t call, const struct push_request *, struct record **records, size_t *n, struct push_reply *);
         /* What became of the records: writes the reply and releases them. */

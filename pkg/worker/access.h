@@ -18,6 +18,10 @@ struct access_config {
 int access_new(struct access **, const struct access_config *, struct error *) MUST_CHECK;
 /* NULL: all that is needed is there. Otherwise why requests can't be sent yet. */
 const char *access_lacks(const struct access *);
+/* What was removed from its Secret though its last value still serves; NULL: nothing. */
+const char *access_notes(const struct access *);
+/* What a peer said, up to so many characters, our secrets left out. a NULL: there are none. Appends. */
+void access_quote(const struct access *a, struct str words, size_t most, struct buf *);
 /* "Name: value\r\n" lines; valid until the loop's next pass. */
 struct str access_headers(const struct access *);
 /* The function answered 401: what it was shown may be old. Does it pay to try again with something newer? */

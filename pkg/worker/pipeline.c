@@ -159,7 +159,8 @@ static void tell_state(struct pipeline *p)
         if (!ready && why) {
                 state = DELIVERY_RETRYING;
                 text = why;
-        }
+        } else if (ready && !*text && sender_notes(p->sender))
+                text = sender_notes(p->sender);
         if (state == p->status.delivery && strncmp(text, p->status.delivery_text, sizeof(p->status.delivery_text) - 1) == 0)
                 return;
         if (state != p->status.delivery)
@@ -228,7 +229,6 @@ static void turn(struct task *task, usec now)
         bool more = true;
         usec deadline;
 
-        p->status.last_turn = now;
         sender_turn(p->sender, now);
         if (p->gate) {
                 turn_gate(p, now);

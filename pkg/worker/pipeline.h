@@ -42,7 +42,6 @@ struct pipeline_status {
         usec last_event, last_delivery;  /* wall; 0: none yet */
         usec connected_since;            /* monotonic; 0: not connected */
         int64_t lag;                     /* -1: unknown */
-        usec last_turn;                  /* monotonic */
 };
 
 /* Whatever the reason. */

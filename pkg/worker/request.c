@@ -89,17 +89,22 @@ static void record_ids(struct record *const *records, size_t n, struct buf *b)
                 buf_text(b, "\r\n");
 }
 
+/* Each id is hashed by itself, so that where one ends is part of what is hashed; their number too. */
 static uint64_t hash_of(uint64_t seed, struct record *const *records, size_t n)
 {
-        uint64_t h = hash_bytes(seed, records[0]->id);
+        uint64_t h = hash_bytes(seed, records[0]->id), count = n;
 
-        return n > 1 ? hash_bytes(h, records[n - 1]->id) : h;
+        if (n == 1)
+                return h;
+        for (size_t i = 1; i < n; i++)
+                h = hash_bytes(h, records[i]->id);
+        return hash_bytes(h, (struct str){ (const char *)&count, sizeof(count) });
 }
 
 /* The id that goes out as X-CFF-Request-Id: the same for each attempt. */
 static void request_id(struct record *const *records, size_t n, struct buf *b)
 {
-        uint64_t high = hash_of(0x736c75696365, records, n), low = hash_of(0x72657175657374, records, n);
+        uint64_t high = hash_of(0x736c75696365, records, n), low = n == 1 ? hash_of(0x72657175657374, records, n) : hash_bytes(0x72657175657374, (struct str){ (const char *)&high, sizeof(high) });
 
         /* A UUID of version 8: its bits are a hash of the event's id. */
         buf_hex(b, high >> 32, 8);

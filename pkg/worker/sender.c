@@ -60,27 +60,15 @@ static const char *keep_file(struct buf *space, const char *secrets, const struc
         return space->p + from;
 }
 
-static int keep_value(struct buf *space, const char *secrets, const struct secret_ref *ref, struct str *out, struct error *err)
-{
-        BUF_AT_END struct buf value = BUF_INIT(16384);
-        size_t from = space->n;
-
-        if (!ref)
-                return 0;
-        if (secret_read(secrets, ref, &value, err) < 0)
-                return -1;
-        buf_str(space, buf_view(&value));
-        *out = (struct str){ space->p + from, space->n - from };
-        return 0;
-}
-
 static int set_proxy(struct http_target_config *c, const struct proxy_spec *p, const char *secrets, struct buf *space, struct error *err)
 {
         size_t from;
 
+        if (!secrets && (p->username || p->password))
+                return error_set(err, ERROR_INVALID, "spec.delivery.proxy names Secrets, and no folder of Secrets is given: say --secrets=DIR");
         c->proxy.url = str_of(p->url);
-        if (keep_value(space, secrets, p->username, &c->proxy.user, err) < 0 || keep_value(space, secrets, p->password, &c->proxy.password, err) < 0)
-                return -1;
+        c->proxy.user_file = keep_file(space, secrets, p->username);
+        c->proxy.password_file = keep_file(space, secrets, p->password);
         from = space->n;
         strings_join(&p->no_proxy, space);
         c->proxy.no_proxy = (struct str){ space->p + from, space->n - from };
@@ -93,7 +81,8 @@ int sender_target(struct http_target_config *c, const struct trigger *t, const c
         const struct delivery_spec *d = t->delivery;
 
         *c = (struct http_target_config){ .url = str_of(url), .connect_timeout = MIN_OF(d->timeout, d->connect_timeout), .answer_timeout = d->answer_timeout, .max_age = 5 * USEC_MINUTE,
-                                          .http_version = versions[d->http_version], .compress = d->compression == COMPRESSION_GZIP };
+                                          .http_version = versions[d->http_version], .compress = d->compression == COMPRESSION_GZIP,
+                                          .once = trigger_driver(t)->push != NULL /* the caller decides whether to repeat */ };
         if (!buf_reserve(space, TARGET_SPACE))
                 return error_memory(err);
         if (d->tls && !secrets && (d->tls->ca || d->tls->cert))
@@ -271,8 +260,9 @@ static void answered(struct sender *s, const struct slot *slot, const struct htt
 
         *a = (struct answer){ .kind = ANSWER_RETRY, .text = s->text };
         if (c->failed) {
-                a->kind = c->error.retry || c->error.kind == ERROR_PROTOCOL ? ANSWER_RETRY : ANSWER_FINAL;
-                a->overload = a->kind == ANSWER_RETRY && c->error.kind != ERROR_PROTOCOL;
+                /* Whatever went wrong here or between, the function has refused nothing. Only what the request itself makes impossible stays so. */
+                a->kind = c->error.kind == ERROR_INVALID ? ANSWER_FINAL : ANSWER_RETRY;
+                a->overload = c->error.kind == ERROR_UNREACHABLE || c->error.kind == ERROR_TIMEOUT;
                 (void)snprintf(s->text, sizeof(s->text), "%.390s", c->error.text);
                 return;
         }
@@ -282,8 +272,12 @@ static void answered(struct sender *s, const struct slot *slot, const struct htt
         a->retry_after = c->retry_after;
         a->body = c->body;
         s->text[0] = 0;
-        if (a->kind != ANSWER_ACCEPTED)
-                (void)snprintf(s->text, sizeof(s->text), words.n ? "%.160s answered %d: %.*s" : "%.160s answered %d", s->config.sink, c->status, (int)MIN_OF(words.n, (size_t)160), words.p);
+        if (a->kind != ANSWER_ACCEPTED) {
+                BUF_AT_END struct buf quoted = BUF_INIT(1024);
+
+                access_quote(s->access, words, 160, &quoted);
+                (void)snprintf(s->text, sizeof(s->text), quoted.n ? "%.160s answered %d: %.160s" : "%.160s answered %d", s->config.sink, c->status, quoted.p ? quoted.p : "");
+        }
         if (c->status == 401 && s->access && access_refused(s->access))
                 a->kind = ANSWER_RETRY;
         if (a->kind == ANSWER_ACCEPTED && slot->records)
@@ -303,9 +297,12 @@ static void init_answered(struct sender *s, const struct http_completion *c)
         s->init_at = now + backoff_full_jitter(&s->random, s->delivery->retry->initial_backoff, s->delivery->retry->max_backoff, s->init_failures++, 10 * USEC_MSEC);
         if (c->failed)
                 (void)snprintf(s->init_why, sizeof(s->init_why), "initialization: %.380s", c->error.text);
-        else
-                (void)snprintf(s->init_why, sizeof(s->init_why), "initialization: %.100s answered %d: %.*s", s->config.trigger->function->init_path, c->status,
-                               (int)MIN_OF(c->body.n, (size_t)160), c->body.p ? c->body.p : "");
+        else {
+                BUF_AT_END struct buf quoted = BUF_INIT(1024);
+
+                access_quote(s->access, c->body, 160, &quoted);
+                (void)snprintf(s->init_why, sizeof(s->init_why), "initialization: %.100s answered %d: %.160s", s->config.trigger->function->init_path, c->status, quoted.p ? quoted.p : "");
+        }
 }
 
 static bool take_failure(struct sender *s, uint32_t *ticket, struct answer *a)
@@ -386,6 +383,8 @@ bool sender_ready(const struct sender *s, const char **why)
         *why = s->init_why[0] ? s->init_why : NULL;
         return s->init == INIT_DONE;
 }
+
+const char *sender_notes(const struct sender *s) { return s->access ? access_notes(s->access) : NULL; }
 
 static void send_init(struct sender *s, usec now)
 {

@@ -461,21 +461,32 @@ def test_a_worker_tells_its_state_and_keeps_its_position(cluster, namespace, tic
     wait_until("the entry of the pod that is gone is removed", lambda: not entries(cluster, namespace, ticking), 15)
 
 
-def test_of_two_workers_of_a_checkpoint_one_stops(cluster, namespace, ticking, tmp_path):
+def test_of_two_workers_of_a_checkpoint_one_stands_by(cluster, namespace, ticking, tmp_path):
     with Worker(cluster, namespace, ticking, "clock-a", tmp_path):
         wait_until("its entry", lambda: entries(cluster, namespace, ticking).get("clock-a", {}).get("sourceState") == "Connected", 15)
         with Worker(cluster, namespace, ticking, "clock-b", tmp_path):
 
-            def failed():
-                return [w for w in entries(cluster, namespace, ticking).values() if w["sourceState"] == "Failed"]
+            def waiting():
+                return [w for w in entries(cluster, namespace, ticking).values() if w["sourceState"] == "Standby"]
 
-            wait_until("one of them stops", failed, 15, explain=lambda: entries(cluster, namespace, ticking))
-            assert "another worker writes this checkpoint" in failed()[0]["sourceMessage"]
+            wait_until("one of them stands by", waiting, 15, explain=lambda: entries(cluster, namespace, ticking))
+            assert "another worker writes this checkpoint" in waiting()[0]["sourceMessage"]
             # The other goes on.
             read = lambda: cluster.get("configmap", "clock-checkpoint", namespace=namespace)["data"]  # noqa: E731
             before = read()
             wait_until("the position moves", lambda: read() != before, 10)
-            assert len(failed()) == 1 and len(entries(cluster, namespace, ticking)) == 2
+            assert len(waiting()) == 1 and len(entries(cluster, namespace, ticking)) == 2
+
+
+def test_a_checkpoint_that_is_made_again_does_not_stop_a_timer(cluster, namespace, ticking, tmp_path):
+    def position():
+        return cluster.get("configmap", "clock-checkpoint", namespace=namespace).get("data", {}).get("timer")
+
+    with Worker(cluster, namespace, ticking, "clock-a", tmp_path):
+        wait_until("a position", position, 15)
+        cluster.delete("configmap/clock-checkpoint", namespace=namespace)
+        before = wait_until("a position in the new one", lambda: "clock-checkpoint" in [m["metadata"]["name"] for m in cluster.items("configmaps", namespace=namespace)] and position(), 30)
+        wait_until("it moves", lambda: position() != before, 15)
 
 
 # ---- what is outside the cluster ---------------------------------------------------------------------------------------------------------

@@ -31,17 +31,31 @@ def test_ticks_arrive_in_functiongraphs_shape_and_on_time(function, runner):
 
 
 def test_a_tick_that_was_claimed_is_sent_again_after_a_kill(function, runner):
-    function.behave(status=503)
-    second = runner.start(ticks("fast", function.uri, misfirePolicy="CatchUp"), name="second")
-    second.wait_until("the function was asked", lambda: function.events(accepted=False))
-    refused = function.events(accepted=False)[0]["id"]
+    function.behave(delay="60s")
+    claimed = ticks("fast", function.uri, misfirePolicy="CatchUp")
+    claimed["spec"]["delivery"] = {"timeout": "3s"}
+    second = runner.start(claimed, name="second")
+    second.wait_until("the function was asked", lambda: function.events())
+    first = function.events()[0]
     second.kill()
     function.behave(status=200)
-    runner.start(ticks("fast", function.uri, misfirePolicy="CatchUp"), name="third")
-    events = function.wait_for(5)
-    assert events[0]["id"] == refused, "the claimed tick comes first, with the same id"
+    runner.start(ticks("fast", function.uri, misfirePolicy="CatchUp"), name="third")  # whatever its own time-out is
+    events = function.wait_for(6)[1:]
+    assert events[0]["id"] == first["id"], "the claimed tick comes first, with the same id"
+    assert events[0]["timeMicros"] - first["timeMicros"] > 3_000_000, "and not while the first request may be under way"
     times = [due(e) for e in events]
     assert times == sorted(times) and len(set(times)) == len(times)
+
+
+def test_a_tick_that_was_given_back_is_sent_again_at_once(function, runner):
+    function.behave(status=503)
+    first = runner.start(ticks("fast", function.uri, misfirePolicy="CatchUp"), name="first")
+    first.wait_until("the function was asked", lambda: function.events(accepted=False))
+    refused = function.events(accepted=False)[0]["id"]
+    assert first.stop() == 0
+    function.behave(status=200)
+    runner.start(ticks("fast", function.uri, misfirePolicy="CatchUp"), name="second")
+    assert function.wait_for(1)[0]["id"] == refused
 
 
 def test_settled_ticks_are_not_sent_again(function, runner):

@@ -19,7 +19,7 @@ static const struct type credentials_type = { .name = "IAMCredentials", .help = 
 #define ID_PATTERN "^[A-Za-z0-9_-]{1,64}$"
 static const struct field iam_fields[] = {
         { .name = "endpoint", .type = FIELD_STRING, .offset = offsetof(struct apig_iam, endpoint), .required = true, .min = 1, .max = 512,
-          .pattern = "^https?://([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\])(:[0-9]{1,5})?/?$", .format = "http or https URL of a host",
+          .pattern = "^https?://([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\])(:" PORT_PATTERN ")?/?$", .format = "http or https URL of a host",
           .help = "IAM's endpoint, https://iam.REGION.myhuaweicloud.com, or that of any Keystone (v3)." },
         { .name = "credentials", .type = FIELD_OBJECT, .offset = offsetof(struct apig_iam, credentials), .object = &credentials_type,
           .help = "The key that requests to IAM are signed with. Without one a token asks about itself, which tokens of more than 7 KiB can't." },
@@ -150,9 +150,9 @@ static struct verdict *read_answer(void *cookie, const struct http_completion *c
         else if (json_is_object(root) && c->status == 200)
                 v = judge_token(cookie, json_object_get(root, "token"), now, why);
         else
-                buf_printf(why, "it answered %d: %.*s", c->status, (int)MIN_OF(c->body.n, (size_t)160), c->body.p ? c->body.p : "");
+                buf_printf(why, "it answered %d", c->status);
         json_decref(root);
         return v;
 }
 
-const struct judge_kind apig_iam_kind = { .name = "iam", .code = "APIG.0301", .write = write_question, .read = read_answer };
+const struct judge_kind apig_iam_kind = { .name = "iam", .code = "APIG.0301", .write = write_question, .read = read_answer, .quote = apig_quote };

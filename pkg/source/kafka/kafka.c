@@ -9,6 +9,7 @@
 
 #include "base/backoff.h"
 #include "base/log.h"
+#include "base/pairs.h"
 #include "json/check.h"
 #include "source/kafka/positions.h"
 
@@ -29,7 +30,7 @@ static const usec REJOIN = 30 * USEC_SEC;
 static const char *const start_names[] = { "Earliest", "Latest", NULL };
 static const struct field kafka_fields[] = {
         { .name = "bootstrapServers", .type = FIELD_STRINGS, .offset = offsetof(struct kafka_spec, bootstrap_servers), .required = true, .min = 1, .max = 32,
-          .pattern = "^([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\]):[0-9]{1,5}$", .help = "Brokers to begin with, each HOST:PORT; the others are learned from them.", .format = "HOST:PORT",
+          .pattern = "^([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\]):" PORT_PATTERN "$", .help = "Brokers to begin with, each HOST:PORT; the others are learned from them.", .format = "HOST:PORT",
           .cloud = "kafka_connect_address" },
         { .name = "topics", .type = FIELD_STRINGS, .offset = offsetof(struct kafka_spec, topics), .required = true, .min = 1, .max = 100, .set = true,
           .pattern = "^[A-Za-z0-9._-]{1,249}$", .help = "Topics to read.", .format = "a topic name: letters, digits, ., _ and -", .cloud = "topic_ids" },
@@ -1407,37 +1408,43 @@ static struct str kafka_header(const struct record *r, const char *name)
         return (struct str){ value, n };
 }
 
+static void write_header(struct writer *w, struct str value)
+{
+        if (value.p)
+                writer_string(w, value);
+        else
+                writer_null(w);
+}
+
 /* By name; a name that comes more than once has a list. */
 static void describe_headers(const rd_kafka_headers_t *headers, struct writer *w)
 {
-        const char *name, *other;
+        PAIRS_AT_END struct pairs p = PAIRS_INIT(false);
+        const char *name;
         const void *value;
         size_t n;
 
+        for (size_t i = 0; headers && rd_kafka_header_get_all(headers, i, &name, &value, &n) == RD_KAFKA_RESP_ERR_NO_ERROR; i++)
+                pairs_add(&p, str_of(name), (struct str){ value, value ? n : 0 });
+        pairs_group(&p);
         writer_object(w);
-        for (size_t i = 0; headers && rd_kafka_header_get_all(headers, i, &name, &value, &n) == RD_KAFKA_RESP_ERR_NO_ERROR; i++) {
-                bool before = false, again = false;
+        for (size_t i = 0; i < p.n; i++) {
+                const struct pair *at = &p.list[i];
 
-                for (size_t k = 0; rd_kafka_header_get_all(headers, k, &other, &value, &n) == RD_KAFKA_RESP_ERR_NO_ERROR; k++)
-                        if (k != i && strcmp(other, name) == 0)
-                                *(k < i ? &before : &again) = true;
-                if (before)
+                if (at->again)
                         continue;
-                writer_key(w, str_of(name));
-                if (again)
-                        writer_array(w);
-                for (size_t k = i; rd_kafka_header_get_all(headers, k, &other, &value, &n) == RD_KAFKA_RESP_ERR_NO_ERROR; k++) {
-                        if (strcmp(other, name) != 0)
-                                continue;
-                        if (value)
-                                writer_string(w, (struct str){ value, n });
-                        else
-                                writer_null(w);
+                writer_key(w, at->name);
+                if (at->next == PAIRS_END) {
+                        write_header(w, at->value);
+                        continue;
                 }
-                if (again)
-                        writer_array_end(w);
+                writer_array(w);
+                for (uint32_t k = (uint32_t)i; k != PAIRS_END; k = p.list[k].next)
+                        write_header(w, p.list[k].value);
+                writer_array_end(w);
         }
         writer_object_end(w);
+        w->out->failed = w->out->failed || p.failed;
 }
 
 static void kafka_describe(const struct record *r, struct writer *w)

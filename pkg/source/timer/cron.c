@@ -9,6 +9,11 @@ static const struct field fields[] = {
         { "day of month", 1, 31, NULL, true }, { "month", 1, 12, month_names, false }, { "day of week", 0, 6, day_names, true },
 };
 
+/* Kubernetes', without seconds. */
+static const struct field cron_fields[] = {
+        { "minute", 0, 59, NULL, false }, { "hour", 0, 23, NULL, false }, { "day of month", 1, 31, NULL, true }, { "month", 1, 12, month_names, false }, { "day of week", 0, 7, day_names, true },
+};
+
 static bool parse_value(const struct field *f, struct str s, int *out)
 {
         int64_t v;
@@ -87,14 +92,12 @@ static int parse_rate(struct str s, struct cron *c, struct buf *why)
         return 0;
 }
 
-static int parse_cron(struct str s, struct cron *c, struct buf *why)
+/* The words of a schedule, which are as many as the array holds, or more. */
+static size_t split(struct str s, struct str parts[7])
 {
-        struct str parts[7];
-        uint64_t bits[6] = { 0, 0, 0, 0, 0, 0x7f };
-        bool any[6] = { false, false, false, false, false, true };
         size_t n = 0;
 
-        while ((s = str_trim(s)).n && n < COUNT_OF(parts)) {
+        while ((s = str_trim(s)).n && n < 7) {
                 size_t length = 0;
 
                 while (length < s.n && s.p[length] != ' ' && s.p[length] != '\t')
@@ -102,22 +105,100 @@ static int parse_cron(struct str s, struct cron *c, struct buf *why)
                 parts[n++] = (struct str){ s.p, length };
                 s = (struct str){ s.p + length, s.n - length };
         }
+        return n;
+}
+
+struct parsed { uint64_t bits[6]; bool any[6]; };
+
+static struct cron cron_of(const struct parsed *p)
+{
+        return (struct cron){ .seconds = p->bits[0], .minutes = p->bits[1], .hours = (uint32_t)p->bits[2], .days = (uint32_t)p->bits[3], .months = (uint32_t)p->bits[4],
+                              .weekdays = (uint8_t)p->bits[5], .any_hour = p->any[2], .any_day = p->any[3], .any_weekday = p->any[5] };
+}
+
+/* Kubernetes' five fields, whose second is 0. */
+static int parse_five(const struct str parts[5], struct cron *c, struct buf *why)
+{
+        struct parsed p = { .bits = { 1 } };
+
+        for (size_t i = 0; i < 5; i++)
+                if (parse_field(&cron_fields[i], parts[i], &p.bits[i + 1], &p.any[i + 1], why) < 0)
+                        return -1;
+        p.bits[5] = (p.bits[5] | p.bits[5] >> 7) & 0x7f; /* 7 is Sunday, too */
+        *c = cron_of(&p);
+        return 0;
+}
+
+static bool has(struct str s, char c) { return memchr(s.p, c, s.n) != NULL; }
+
+/* Five fields of which the first alone has a step mean every few seconds here, and every few minutes to who learnt cron elsewhere. */
+static bool reads_otherwise(const struct str parts[5])
+{
+        BUF_AT_END struct buf why = BUF_INIT(1024);
+        struct cron c;
+
+        return has(parts[0], '/') && !has(parts[1], '/') && !has(parts[2], '/') && !has(parts[3], '/') && !has(parts[4], '/') && parse_five(parts, &c, &why) == 0;
+}
+
+static void both_readings(struct str s, struct buf *why)
+{
+        buf_printf(why, "five fields are second minute hour day-of-month month here, as in FunctionGraph, and minute hour day-of-month month day-of-week in Kubernetes: for this one write "
+                        "six, \"" STR_FMT " *\"; for that one \"0 " STR_FMT "\", or put it into cron", STR_ARG(s), STR_ARG(s));
+}
+
+static int parse_cron(struct str s, struct cron *c, struct buf *why)
+{
+        struct parsed p = { .bits[5] = 0x7f, .any[5] = true };
+        struct str parts[7];
+        size_t n = split(s, parts);
+
         if (n != 5 && n != 6) {
                 buf_printf(why, "a cron schedule has 5 or 6 fields (second minute hour day-of-month month [day-of-week]), this one has %zu%s", n, n > 6 ? " or more" : "");
                 return -1;
         }
         for (size_t i = 0; i < n; i++)
-                if (parse_field(&fields[i], parts[i], &bits[i], &any[i], why) < 0)
+                if (parse_field(&fields[i], parts[i], &p.bits[i], &p.any[i], why) < 0) {
+                        if (n == 5 && i == 4) {
+                                buf_text(why, "; ");
+                                both_readings(s, why);
+                        }
                         return -1;
-        c->seconds = bits[0];
-        c->minutes = bits[1];
-        c->hours = (uint32_t)bits[2];
-        c->days = (uint32_t)bits[3];
-        c->months = (uint32_t)bits[4];
-        c->weekdays = (uint8_t)bits[5];
-        c->any_hour = any[2];
-        c->any_day = any[3];
-        c->any_weekday = any[5];
+                }
+        if (n == 5 && reads_otherwise(parts)) {
+                buf_printf(why, "\"" STR_FMT "\" has two meanings: ", STR_ARG(s));
+                both_readings(s, why);
+                return -1;
+        }
+        *c = cron_of(&p);
+        return 0;
+}
+
+int cron_parse_kubernetes(struct str s, struct cron *out, struct buf *why)
+{
+        static const struct { struct str name, means; } words[] = {
+                { { "@yearly", 7 }, { "0 0 1 1 *", 9 } },  { { "@annually", 9 }, { "0 0 1 1 *", 9 } }, { { "@monthly", 8 }, { "0 0 1 * *", 9 } }, { { "@weekly", 7 }, { "0 0 * * 0", 9 } },
+                { { "@daily", 6 }, { "0 0 * * *", 9 } },   { { "@midnight", 9 }, { "0 0 * * *", 9 } }, { { "@hourly", 7 }, { "0 * * * *", 9 } },
+        };
+        struct str parts[7];
+        struct cron c;
+        size_t n;
+
+        s = str_trim(s);
+        for (size_t i = 0; i < COUNT_OF(words); i++)
+                if (str_equal(s, words[i].name))
+                        s = words[i].means;
+        if (str_starts(s, STR("TZ=")) || str_starts(s, STR("CRON_TZ="))) {
+                buf_text(why, "names a time zone: write timeZone instead");
+                return -1;
+        }
+        n = split(s, parts);
+        if (n != 5) {
+                buf_printf(why, "has %zu%s fields: expected five, minute hour day-of-month month day-of-week, or @hourly, @daily, @weekly, @monthly or @yearly", n, n > 6 ? " or more" : "");
+                return -1;
+        }
+        if (parse_five(parts, &c, why) < 0)
+                return -1;
+        *out = c;
         return 0;
 }
 

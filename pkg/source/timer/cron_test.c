@@ -99,6 +99,77 @@ static void errors_name_the_field(void **state UNUSED)
         }
 }
 
+static void what_kubernetes_would_read_otherwise_is_refused(void **state UNUSED)
+{
+        static const char *const all[] = { "*/5 * * * *", "*/15 9 * * *", "0/10 8-18 * * *", "*/30 * 1 * ?", "0 9 * * MON", "30 4 1 1 SUN", "0 12 * * MON-FRI", "0 0 1 1 13" };
+
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                BUF_AT_END struct buf why = BUF_INIT(1024);
+                struct cron c;
+                struct str zone;
+
+                if (cron_parse(str_of(all[i]), &c, &zone, &why) == 0)
+                        fail_msg("\"%s\" was taken", all[i]);
+                assert_non_null(strstr(why.p, "second minute hour day-of-month month here, as in FunctionGraph"));
+                assert_non_null(strstr(why.p, "minute hour day-of-month month day-of-week in Kubernetes"));
+                assert_non_null(strstr(why.p, "put it into cron"));
+        }
+        /* Nobody else reads these. */
+        RUNS("*/20 59 2 * *", "UTC", "2026-11-24T10:00:00Z", "2026-11-25T02:59:00Z");
+        RUNS("*/5 */5 * * *", "UTC", "2026-11-24T10:00:00Z", "2026-11-24T10:00:05Z");
+        RUNS("*/5 * * * * *", "UTC", "2026-11-24T10:00:00Z", "2026-11-24T10:00:05Z");
+        RUNS("0 0 9 * *", "UTC", "2026-11-24T10:00:00Z", "2026-11-25T09:00:00Z");
+}
+
+static void kubernetes_form(void **state UNUSED)
+{
+        static const struct { const char *text, *runs[3]; } all[] = {
+                { "*/5 * * * *", { "2026-11-24T10:05:00Z", "2026-11-24T10:10:00Z", "2026-11-24T10:15:00Z" } },
+                { "0 12 * * MON-FRI", { "2026-11-24T12:00:00Z", "2026-11-25T12:00:00Z", "2026-11-26T12:00:00Z" } },
+                { "0 0 * * 0", { "2026-11-29T00:00:00Z", "2026-12-06T00:00:00Z", "2026-12-13T00:00:00Z" } },
+                { "0 0 * * 7", { "2026-11-29T00:00:00Z", "2026-12-06T00:00:00Z", "2026-12-13T00:00:00Z" } },
+                { "0 0 * * 5-7", { "2026-11-27T00:00:00Z", "2026-11-28T00:00:00Z", "2026-11-29T00:00:00Z" } },
+                { " 30\t4 1 jan ? ", { "2027-01-01T04:30:00Z", "2028-01-01T04:30:00Z", "2029-01-01T04:30:00Z" } },
+                { "@hourly", { "2026-11-24T11:00:00Z", "2026-11-24T12:00:00Z", "2026-11-24T13:00:00Z" } },
+                { "@daily", { "2026-11-25T00:00:00Z", "2026-11-26T00:00:00Z", "2026-11-27T00:00:00Z" } },
+                { "@weekly", { "2026-11-29T00:00:00Z", "2026-12-06T00:00:00Z", "2026-12-13T00:00:00Z" } },
+                { "@monthly", { "2026-12-01T00:00:00Z", "2027-01-01T00:00:00Z", "2027-02-01T00:00:00Z" } },
+                { "@yearly", { "2027-01-01T00:00:00Z", "2028-01-01T00:00:00Z", "2029-01-01T00:00:00Z" } },
+        };
+        static const struct { const char *text, *says; } wrong[] = {
+                { "", "has 0 fields" }, { "* * * *", "has 4 fields" }, { "* * * * * *", "has 6 fields" }, { "60 * * * *", "\"60\" is no minute" }, { "0 24 * * *", "is no hour" },
+                { "0 0 0 * *", "is no day of month" }, { "0 0 * 13 *", "is no month" }, { "0 0 * * 8", "is no day of week" }, { "@every 5m", "has 2 fields" }, { "@reboot", "has 1 fields" },
+                { "TZ=UTC 0 0 * * *", "write timeZone" }, { "CRON_TZ=UTC 0 0 * * *", "write timeZone" }, { "5m", "has 1 fields" },
+        };
+        struct zone *zone;
+        struct error err;
+
+        assert_int_equal(zone_load(&zone, STR("UTC"), &err), 0);
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                BUF_AT_END struct buf why = BUF_INIT(1024);
+                usec last = at("2026-11-24T10:00:00Z");
+                struct cron c;
+
+                if (cron_parse_kubernetes(str_of(all[i].text), &c, &why) < 0)
+                        fail_msg("\"%s\" %s", all[i].text, why.p);
+                for (size_t r = 0; r < COUNT_OF(all[i].runs); r++) {
+                        last = cron_next(&c, zone, last);
+                        if (last != at(all[i].runs[r]))
+                                fail_msg("\"%s\": run %zu is not %s", all[i].text, r, all[i].runs[r]);
+                }
+        }
+        for (size_t i = 0; i < COUNT_OF(wrong); i++) {
+                BUF_AT_END struct buf why = BUF_INIT(1024);
+                struct cron c;
+
+                if (cron_parse_kubernetes(str_of(wrong[i].text), &c, &why) == 0)
+                        fail_msg("\"%s\" was taken", wrong[i].text);
+                if (!strstr(why.p, wrong[i].says))
+                        fail_msg("\"%s\": %s", wrong[i].text, why.p);
+        }
+        (void)zone_free(zone);
+}
+
 static void rates_tick_on_multiples(void **state UNUSED)
 {
         RUNS("3m", "UTC", "2026-11-24T10:00:00Z", "2026-11-24T10:03:00Z", "2026-11-24T10:06:00Z");
@@ -352,6 +423,8 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(errors_name_the_field),
+                cmocka_unit_test(what_kubernetes_would_read_otherwise_is_refused),
+                cmocka_unit_test(kubernetes_form),
                 cmocka_unit_test(rates_tick_on_multiples),
                 cmocka_unit_test(lists_ranges_steps_and_names),
                 cmocka_unit_test(month_ends_and_leap_days),

@@ -2,21 +2,32 @@
 
 #include <stdio.h>
 
+#include "base/log.h"
 #include "source/timer/cron.h"
 
 /* A tick that is sent no later than this after its time is on time, whatever the policy. */
 static const usec GRACE = 5 * USEC_SEC;
+/* The wall clock may be set, or the machine have slept: so often it is looked at, so that the first tick by the new time comes within a second. */
+static const usec LOOK = 500 * USEC_MSEC;
+/* A clock that was put back by less is waited for: its ticks are not sent twice. */
+static const usec SET_BACK = USEC_SEC;
+/* A tick that whoever holds the checkpoint did not claim so long after its time is anyone's. */
+static const usec PATIENCE = 2 * USEC_SEC;
 static const struct str CHECKPOINT = { "timer", 5 };
 
 /* ---- the spec ------------------------------------------------------------------------------------------------------------------------ */
 
 static const char *const misfire_names[] = { "Skip", "FireOnce", "CatchUp", NULL };
 static const struct field timer_fields[] = {
-        { .name = "schedule", .type = FIELD_STRING, .offset = offsetof(struct timer_spec, schedule), .required = true, .min = 1, .max = 256,
+        { .name = "schedule", .type = FIELD_STRING, .offset = offsetof(struct timer_spec, schedule), .min = 1, .max = 256,
           .help = "When it ticks: a rate such as 3m, 2h or 1d, \"@every 1h30m\", or a cron schedule of five or six fields: second minute hour day-of-month "
                   "month [day-of-week], 0 being Sunday, with names, lists, ranges, steps and ? in the two day fields; \"CRON_TZ=Europe/Berlin \" may stand "
-                  "before it. Rates tick at whole multiples of their period since 1970 UTC.",
+                  "before it. Five fields of which the first alone has a step, such as */5 * * * *, are refused: write six, or cron. Rates tick at whole multiples of "
+                  "their period since 1970 UTC.",
           .cloud = "schedule" },
+        { .name = "cron", .type = FIELD_STRING, .offset = offsetof(struct timer_spec, cron), .min = 1, .max = 256,
+          .help = "When it ticks, as a CronJob of Kubernetes says it, instead of schedule: minute hour day-of-month month day-of-week, 0 and 7 being Sunday, or @hourly, "
+                  "@daily, @weekly, @monthly or @yearly." },
         { .name = "timeZone", .type = FIELD_STRING, .offset = offsetof(struct timer_spec, time_zone), .fallback = "UTC", .min = 1, .max = 100,
           .pattern = "^[A-Za-z][A-Za-z0-9_+/-]*$",
           .help = "The time zone of the schedule and of the event's time, a name of the IANA database. CRON_TZ in the schedule wins. A run that falls into the "
@@ -28,30 +39,52 @@ static const struct field timer_fields[] = {
                   "the latest one, CatchUp sends each, oldest first." },
 };
 
-static bool schedule_valid(const void *object, struct buf *why)
+static int parse_schedule(const struct timer_spec *spec, struct cron *cron, struct str *zone, struct buf *why)
+{
+        *zone = (struct str){ 0 };
+        return spec->cron ? cron_parse_kubernetes(str_of(spec->cron), cron, why) : cron_parse(str_of(spec->schedule), cron, zone, why);
+}
+
+int timer_schedule(const struct timer_spec *spec, struct cron *cron, struct zone **zone, struct error *err)
+{
+        BUF_AT_END struct buf why = BUF_INIT(4096);
+        struct str named;
+
+        if (parse_schedule(spec, cron, &named, &why) < 0)
+                return error_set(err, ERROR_INVALID, "%s: %s", spec->cron ? "cron" : "schedule", why.p ? why.p : "out of memory");
+        return zone_load(zone, named.n ? named : str_of(spec->time_zone), err);
+}
+
+static bool one_schedule(const void *object)
 {
         const struct timer_spec *spec = object;
+
+        return !spec->schedule != !spec->cron;
+}
+
+static bool comes(const struct timer_spec *spec, struct buf *why)
+{
         struct cron cron;
         struct str zone;
         struct zone *z = NULL;
         struct error err;
+        bool never;
 
-        if (!spec->schedule)
-                return true;
-        if (cron_parse(str_of(spec->schedule), &cron, &zone, why) < 0)
+        if (parse_schedule(spec, &cron, &zone, why) < 0)
                 return false;
         if (zone_load(&z, zone, &err) < 0) {
                 buf_text(why, err.text);
                 return false;
         }
-        if (cron_next(&cron, z, 0) == USEC_NEVER) {
-                (void)zone_free(z);
-                buf_text(why, "never comes: no month has that day");
-                return false;
-        }
+        never = cron_next(&cron, z, 0) == USEC_NEVER;
         (void)zone_free(z);
-        return true;
+        if (never)
+                buf_text(why, "never comes: no month has that day");
+        return !never;
 }
+
+static bool schedule_valid(const void *object, struct buf *why) { return !((const struct timer_spec *)object)->schedule || ((const struct timer_spec *)object)->cron || comes(object, why); }
+static bool cron_valid(const void *object, struct buf *why) { return !((const struct timer_spec *)object)->cron || ((const struct timer_spec *)object)->schedule || comes(object, why); }
 
 static bool zone_valid(const void *object, struct buf *why)
 {
@@ -70,7 +103,9 @@ static bool zone_valid(const void *object, struct buf *why)
 
 static const struct rule timer_rules[] = {
         { .path = "schedule", .message = "is no schedule", .explain = schedule_valid },
+        { .path = "cron", .message = "is no cron schedule", .explain = cron_valid },
         { .path = "timeZone", .message = "is no time zone", .explain = zone_valid },
+        { .cel = "has(self.schedule) != has(self.cron)", .message = "give schedule or cron, one of them", .check = one_schedule },
 };
 const struct type timer_type = { .name = "TimerSource", .help = "Ticks by a schedule.", .fields = timer_fields, .fields_n = COUNT_OF(timer_fields),
                                  .rules = timer_rules, .rules_n = COUNT_OF(timer_rules), .size = sizeof(struct timer_spec) };
@@ -82,11 +117,19 @@ struct tick { struct record record; char id[320]; };
 enum { TAG_LOAD = 1, TAG_CLAIM, TAG_SETTLE };
 enum phase {
         PHASE_LOADING,
+        PHASE_WAITING,           /* a claim was found: whoever made it may be at work on it for as long as a request may take */
         PHASE_IDLE,              /* the next tick is known */
         PHASE_CLAIMING,          /* the claim is being written */
         PHASE_CLAIMED,           /* it is durable: lend when there is credit */
         PHASE_LENT,
-        PHASE_FAILED,
+};
+
+/* What the checkpoint says. */
+struct position {
+        usec settled;            /* every tick up to it is done; wall */
+        usec before;             /* up to here they were done before the clock was set back; 0: it was not */
+        usec claimed;            /* may be under way; 0: none is */
+        usec timeout;            /* how long an attempt of it may take; 0: it was given back */
 };
 
 struct source {
@@ -96,11 +139,17 @@ struct source {
         struct zone *zone;
         char *what;              /* names the schedule in the checkpoint */
         enum phase phase;
-        usec settled;            /* every tick up to it is done; wall */
+        usec now;                /* of the last turn: what comes next is counted from there */
+        usec settled, before;    /* as in the position */
         usec due;                /* the tick that is claimed, or the next one; wall */
+        usec found, wait_until;  /* the claim that is waited for; monotonic */
         usec not_before;         /* monotonic: after a failed write */
+        uint64_t last_position;
         bool told_assigned, told_revoking, stopping, revoked, told_closed, state_changed;
+        bool asked;              /* the checkpoint is being read */
+        bool standby;            /* another worker writes the checkpoint */
         bool unsaved;            /* a settlement that could not be written */
+        bool given_back;         /* the claim, at the end */
         uint32_t writing;        /* puts under way */
         int64_t credit;
         struct tick tick;
@@ -119,7 +168,7 @@ static void set_state(struct source *s, enum source_state state, const char *tex
         s->state_changed = true;
 }
 
-static void write_checkpoint(struct source *s, uint64_t tag, usec claimed)
+static void write_checkpoint(struct source *s, uint64_t tag, struct position p)
 {
         BUF_AT_END struct buf text = BUF_INIT(4096);
         struct writer w;
@@ -127,69 +176,116 @@ static void write_checkpoint(struct source *s, uint64_t tag, usec claimed)
         writer_init(&w, &text);
         writer_object(&w);
         writer_member_text(&w, "source", s->what);
-        writer_member_int(&w, "settled", s->settled);
-        if (claimed)
-                writer_member_int(&w, "claimed", claimed);
+        writer_member_int(&w, "settled", p.settled);
+        if (p.before)
+                writer_member_int(&w, "before", p.before);
+        if (p.claimed) {
+                writer_member_int(&w, "claimed", p.claimed);
+                writer_member_int(&w, "timeout", p.timeout);
+        }
         writer_object_end(&w);
         if (text.failed)
-                set_state(s, SOURCE_FAILED, "out of memory");
-        else {
-                s->writing++;
-                s->unsaved = false;
-                store_put(&s->services->store, tag, CHECKPOINT, buf_view(&text));
-        }
+                abort(); /* out of memory: a worker that starts again is better than a tick that is lost */
+        s->writing++;
+        s->unsaved = false;
+        store_put(&s->services->store, tag, CHECKPOINT, buf_view(&text));
 }
 
-/* What a checkpoint says, read by the one parser for text that comes from outside. */
-static bool read_checkpoint(struct source *s, struct str value, usec *claimed)
+static void claim(struct source *s)
+{
+        s->phase = PHASE_CLAIMING;
+        write_checkpoint(s, TAG_CLAIM, (struct position){ s->settled, s->before, s->due, s->services->trigger->delivery->timeout });
+}
+
+static void save(struct source *s) { write_checkpoint(s, TAG_SETTLE, (struct position){ .settled = s->settled, .before = s->before }); }
+
+static usec number_of(const struct node *object, const char *name, usec otherwise)
+{
+        const struct node *n = node_member(object, name);
+
+        return n && n->kind == NODE_INT && n->integer >= 0 ? n->integer : otherwise;
+}
+
+/* What a checkpoint says, read by the one parser for text that comes from outside. false: it is not of this schedule. */
+static bool read_checkpoint(const struct source *s, struct str value, struct position *out)
 {
         struct documents docs = { 0 };
         struct problems problems = { 0 };
         bool ours = false;
 
-        *claimed = 0;
         if (yaml_parse(&docs, value, &problems) == 0 && docs.n == 1) {
-                const struct node *what = node_member(docs.roots[0], "source"), *settled = node_member(docs.roots[0], "settled"),
-                                  *claim = node_member(docs.roots[0], "claimed");
+                const struct node *root = docs.roots[0], *what = node_member(root, "source"), *settled = node_member(root, "settled");
 
                 ours = what && what->kind == NODE_STRING && str_is(what->text, s->what) && settled && settled->kind == NODE_INT;
                 if (ours)
-                        s->settled = settled->integer;
-                if (ours && claim && claim->kind == NODE_INT)
-                        *claimed = claim->integer;
+                        *out = (struct position){ settled->integer, number_of(root, "before", 0), number_of(root, "claimed", 0),
+                                                  number_of(root, "timeout", s->services->trigger->delivery->timeout) };
         }
         documents_done(&docs);
         problems_done(&problems);
         return ours;
 }
 
+static void load(struct source *s)
+{
+        s->phase = PHASE_LOADING;
+        s->asked = true;
+        store_get(&s->services->store, TAG_LOAD, CHECKPOINT);
+}
+
+/* A claim that nobody settled is sent again with the same id, for the function may have taken it or not; but not while whoever made it may be at work on
+ * it. Then it is claimed anew, which fails when the other is still there. */
+static void found_claim(struct source *s, const struct position *p, usec now)
+{
+        s->due = p->claimed;
+        if (p->timeout == 0 || (s->found == p->claimed && now >= s->wait_until)) {
+                s->found = 0;
+                claim(s);
+                return;
+        }
+        if (s->found != p->claimed) {
+                s->found = p->claimed;
+                s->wait_until = now + p->timeout;
+        }
+        s->phase = PHASE_WAITING;
+}
+
 static void loaded(struct source *s, const struct store_result *r, usec now)
 {
-        usec claimed = 0;
+        struct position p = { 0 };
 
+        s->asked = false;
         if (r->failed) {
                 set_state(s, SOURCE_DISCONNECTED, r->error.text);
                 s->not_before = now + USEC_SEC;
                 return;
         }
-        set_state(s, SOURCE_CONNECTED, "");
-        if (!r->found || !read_checkpoint(s, r->value, &claimed))
-                s->settled = wall(s); /* the first time, or another schedule: from now on */
-        if (claimed > s->settled) {
-                s->due = claimed;     /* sent again with the same id: it may have been accepted, or not */
-                s->phase = PHASE_CLAIMED;
-        } else {
-                s->phase = PHASE_IDLE;
-                s->due = cron_next(&s->cron, s->zone, s->settled);
-        }
+        if (!r->found || !read_checkpoint(s, r->value, &p))
+                p.settled = wall(s); /* the first time, or another schedule: from now on */
+        s->settled = p.settled;
+        s->before = p.before;
+        s->due = cron_next(&s->cron, s->zone, s->settled);
+        s->phase = PHASE_IDLE;
+        if (p.claimed)
+                found_claim(s, &p, now);
+        else
+                s->found = 0;
+        /* The other one is gone when it left a tick unclaimed. */
+        if (s->phase != PHASE_WAITING && (s->due == USEC_NEVER || s->due + PATIENCE <= wall(s)))
+                s->standby = false;
+        if (!s->standby)
+                set_state(s, SOURCE_CONNECTED, "");
 }
 
 static void stored(struct source *s, const struct store_result *r, usec now)
 {
         s->writing--;
         if (r->failed && r->error.kind == ERROR_CONFLICT) {
-                s->phase = PHASE_FAILED;
-                set_state(s, SOURCE_FAILED, r->error.text);
+                s->standby = true;
+                s->unsaved = false;
+                s->not_before = now + USEC_SEC;
+                s->phase = PHASE_LOADING;
+                set_state(s, SOURCE_STANDBY, r->error.text);
                 return;
         }
         if (r->failed) {
@@ -200,6 +296,7 @@ static void stored(struct source *s, const struct store_result *r, usec now)
                 s->unsaved = true;
                 return;
         }
+        s->standby = false;
         set_state(s, SOURCE_CONNECTED, "");
         if (r->tag == TAG_CLAIM && s->phase == PHASE_CLAIMING)
                 s->phase = PHASE_CLAIMED;
@@ -217,6 +314,23 @@ static void take_stored(struct source *s, usec now)
         }
 }
 
+/* The wall clock was put back: ticks follow the new time, or they would be silent until the old one comes again. Put forward again, what was done before is
+ * not made up for. */
+static void follow_clock(struct source *s, usec at)
+{
+        if (s->settled > at + SET_BACK) {
+                log_warn("the clock was set back: ticks follow the new time", LOG_S("namespace", s->services->trigger->namespace_), LOG_S("trigger", s->services->trigger->name),
+                         LOG_I("seconds", (s->settled - at) / USEC_SEC));
+                s->before = MAX_OF(s->before, s->settled);
+                s->settled = at;
+        } else if (s->before && at > s->before + GRACE) {
+                s->settled = MAX_OF(s->settled, s->before);
+                s->before = 0;
+        } else
+                return;
+        s->due = cron_next(&s->cron, s->zone, s->settled);
+}
+
 /* Which of the ticks up to now is to be sent; s->due is the earliest. USEC_NEVER: none of them. */
 static usec choose(struct source *s, usec at)
 {
@@ -230,29 +344,56 @@ static usec choose(struct source *s, usec at)
         return latest;
 }
 
-static void advance(struct source *s, usec now)
+static void claim_next(struct source *s)
 {
         usec at = wall(s), tick;
 
-        if (now < s->not_before || s->stopping)
+        follow_clock(s, at);
+        if (s->unsaved)
+                save(s);
+        if (s->standby) {
+                if (s->due != USEC_NEVER && s->due + PATIENCE <= at)
+                        load(s);
                 return;
-        if (s->phase == PHASE_LOADING && s->not_before) {
-                s->not_before = 0;
-                store_get(&s->services->store, TAG_LOAD, CHECKPOINT);
         }
-        if (s->phase == PHASE_IDLE && s->unsaved)
-                write_checkpoint(s, TAG_SETTLE, 0);
-        if (s->phase != PHASE_IDLE || s->credit <= 0 || s->due == USEC_NEVER || s->due > at)
+        if (s->credit <= 0 || s->due == USEC_NEVER || s->due > at)
                 return;
-        s->not_before = 0;
         tick = choose(s, at);
         if (tick == USEC_NEVER) {
                 s->due = cron_next(&s->cron, s->zone, at);
                 return;
         }
         s->due = tick;
-        s->phase = PHASE_CLAIMING;
-        write_checkpoint(s, TAG_CLAIM, tick);
+        claim(s);
+}
+
+static void advance(struct source *s, usec now)
+{
+        if (now < s->not_before || s->stopping)
+                return;
+        switch (s->phase) {
+        case PHASE_LOADING:
+                if (!s->asked)
+                        load(s);
+                break;
+        case PHASE_WAITING:
+                if (now >= s->wait_until)
+                        load(s);
+                break;
+        case PHASE_IDLE: claim_next(s); break;
+        case PHASE_CLAIMING:
+        case PHASE_CLAIMED:
+        case PHASE_LENT: break;
+        }
+}
+
+/* What is claimed and not under way need not be waited for by who comes next. */
+static void give_back(struct source *s)
+{
+        if (s->phase != PHASE_CLAIMED || s->given_back)
+                return;
+        s->given_back = true;
+        write_checkpoint(s, TAG_SETTLE, (struct position){ .settled = s->settled, .before = s->before, .claimed = s->due });
 }
 
 static void tick_id(const struct trigger *trigger, struct tick *t)
@@ -269,7 +410,8 @@ static struct record *lend(struct source *s)
 {
         struct tick *t = &s->tick;
 
-        *t = (struct tick){ .record = { .position = (uint64_t)s->due, .pinned = 1, .time = s->due, .native = s->zone } };
+        *t = (struct tick){ .record = { .position = MAX_OF((uint64_t)s->due, s->last_position + 1), .pinned = 1, .time = s->due, .native = s->zone } };
+        s->last_position = t->record.position;
         tick_id(s->services->trigger, t);
         t->record.value = str_of(s->spec->user_event);
         s->phase = PHASE_LENT;
@@ -281,6 +423,7 @@ static size_t timer_poll(struct source *s, struct source_event *events, size_t m
 {
         size_t n = 0;
 
+        s->now = now;
         take_stored(s, now);
         if (s->state_changed && n < max) {
                 s->state_changed = false;
@@ -293,6 +436,8 @@ static size_t timer_poll(struct source *s, struct source_event *events, size_t m
         advance(s, now);
         if (s->phase == PHASE_CLAIMED && s->credit > 0 && !s->stopping && n < max)
                 events[n++] = (struct source_event){ .kind = SOURCE_EVENT_RECORD, .record = lend(s) };
+        if (s->stopping)
+                give_back(s);
         if (s->stopping && s->told_assigned && !s->told_revoking && n < max) {
                 s->told_revoking = true;
                 events[n++] = (struct source_event){ .kind = SOURCE_EVENT_REVOKING, .give_up_at = USEC_NEVER };
@@ -304,39 +449,38 @@ static size_t timer_poll(struct source *s, struct source_event *events, size_t m
         return n;
 }
 
+/* Counted from the turn that decided, not from a clock that has moved on since: what came due in between would never be seen to. */
 static usec timer_deadline(const struct source *s)
 {
-        usec now = clock_monotonic(s->services->clock);
+        usec due = s->due;
 
-        if (s->stopping || s->phase == PHASE_FAILED || s->phase == PHASE_CLAIMING)
+        if (s->stopping)
                 return USEC_NEVER;
-        if (s->not_before > now)
+        if (s->not_before > s->now)
                 return s->not_before;
-        if (s->phase != PHASE_IDLE || s->credit <= 0 || s->due == USEC_NEVER)
+        if (s->phase == PHASE_WAITING)
+                return s->wait_until;
+        if (s->phase != PHASE_IDLE || due == USEC_NEVER || (s->credit <= 0 && !s->standby))
                 return USEC_NEVER;
-        /* The wall clock may be set: look again now and then. */
-        return now + MIN_OF(MAX_OF(s->due - wall(s), (usec)0), 30 * USEC_SEC);
+        if (s->standby)
+                due += PATIENCE;
+        return s->now + MIN_OF(MAX_OF(due - wall(s), (usec)0), LOOK);
 }
 
 static int timer_open(struct source **out, const void *spec, const struct services *services, struct task *wake UNUSED, struct error *err)
 {
         struct source *s = calloc(1, sizeof(*s));
-        BUF_AT_END struct buf why = BUF_INIT(1024), what = BUF_INIT(1024);
-        struct str zone;
+        BUF_AT_END struct buf what = BUF_INIT(1024);
 
         if (!s)
                 return error_memory(err);
         s->spec = spec;
         s->services = services;
-        if (cron_parse(str_of(s->spec->schedule), &s->cron, &zone, &why) < 0) {
-                free(s);
-                return error_set(err, ERROR_INVALID, "schedule: %s", why.p ? why.p : "");
-        }
-        if (zone_load(&s->zone, zone.n ? zone : str_of(s->spec->time_zone), err) < 0) {
+        if (timer_schedule(spec, &s->cron, &s->zone, err) < 0) {
                 free(s);
                 return -1;
         }
-        buf_printf(&what, "%s %s", s->spec->schedule, s->spec->time_zone);
+        buf_printf(&what, "%s%s %s", s->spec->cron ? "cron " : "", s->spec->cron ? s->spec->cron : s->spec->schedule, s->spec->time_zone);
         s->what = buf_take(&what);
         if (!s->what) {
                 (void)zone_free(s->zone);
@@ -344,7 +488,7 @@ static int timer_open(struct source **out, const void *spec, const struct servic
                 return error_memory(err);
         }
         s->state = SOURCE_CONNECTING;
-        store_get(&services->store, TAG_LOAD, CHECKPOINT);
+        load(s);
         *out = s;
         return 0;
 }
@@ -360,7 +504,7 @@ static void timer_settle(struct source *s, struct record *r UNUSED, enum outcome
         if (s->phase != PHASE_LENT)
                 return;
         if (outcome == OUTCOME_RELEASED) {
-                s->phase = PHASE_CLAIMED; /* it is found in the checkpoint and sent again */
+                s->phase = PHASE_CLAIMED; /* it is given back, found in the checkpoint and sent again */
                 return;
         }
         s->settled = s->due;
@@ -373,7 +517,7 @@ static void timer_commit(struct source *s, uint32_t track UNUSED, uint64_t next 
 {
         /* The next claim says so too, when it comes at once. */
         if (s->phase == PHASE_IDLE)
-                write_checkpoint(s, TAG_SETTLE, 0);
+                save(s);
 }
 static void timer_revoked(struct source *s, uint32_t track UNUSED) { s->revoked = true; }
 static void timer_stop(struct source *s) { s->stopping = true; }
@@ -453,20 +597,14 @@ static int timer_sample(const void *spec_, const struct services *services, cons
 {
         const struct timer_spec *spec = spec_;
         const struct node *user_event = node_member(document, "userEvent"), *time = node_member(document, "time");
-        BUF_AT_END struct buf why = BUF_INIT(1024);
         struct sample *s = calloc(1, sizeof(*s));
         struct record *r;
         struct cron cron;
-        struct str zone;
 
         if (!s)
                 return error_memory(err);
         r = &s->tick.record;
-        if (cron_parse(str_of(spec->schedule), &cron, &zone, &why) < 0) {
-                timer_sample_free(r);
-                return error_set(err, ERROR_INVALID, "schedule: %s", why.p ? why.p : "");
-        }
-        if (zone_load(&s->zone, zone.n ? zone : str_of(spec->time_zone), err) < 0) {
+        if (timer_schedule(spec, &cron, &s->zone, err) < 0) {
                 timer_sample_free(r);
                 return -1;
         }
@@ -489,7 +627,12 @@ static int timer_sample(const void *spec_, const struct services *services, cons
         return 0;
 }
 
-static void timer_origin(const struct trigger *t, struct buf *b) { buf_printf(b, "%s", ((const struct timer_spec *)t->source_spec)->schedule); }
+static void timer_origin(const struct trigger *t, struct buf *b)
+{
+        const struct timer_spec *spec = t->source_spec;
+
+        buf_text(b, spec->cron ? spec->cron : spec->schedule);
+}
 
 const struct driver timer_driver = {
         .name = "timer", .ce_type = "dev.sluice.timer.tick", .commit_at_once = true, .type = &timer_type,

@@ -3,9 +3,14 @@
 #pragma once
 
 #include "source/driver.h"
+#include "source/timer/zone.h"
 
 enum misfire_policy { MISFIRE_SKIP, MISFIRE_FIRE_ONCE, MISFIRE_CATCH_UP };
-struct timer_spec { char *schedule, *time_zone, *user_event; int misfire_policy; };
+struct timer_spec { char *schedule, *cron /* one of the two */, *time_zone, *user_event; int misfire_policy; };
+
+struct cron;
+/* The schedule, in its zone. 0, or -1 with what is wrong, without the field's name. */
+int timer_schedule(const struct timer_spec *, struct cron *, struct zone **, struct error *) MUST_CHECK;
 
 extern const struct type timer_type;
 extern const struct driver timer_driver;

@@ -6,6 +6,9 @@
 
 #include <cmocka.h>
 
+/* So often the wall clock is looked at. */
+static const usec LOOK = 500 * USEC_MSEC;
+
 /* ---- a clock that stands still and a store that does what the script says --------------------------------------------------------------- */
 
 struct pending { uint64_t tag; bool is_get; char value[512]; };
@@ -16,6 +19,7 @@ static struct bench {
         struct trigger trigger;
         struct timer_spec spec;
         struct event_spec event;
+        struct delivery_spec delivery;
         struct services services;
         struct source *source;
         /* The store: requests wait in order until the script answers them. */
@@ -106,7 +110,7 @@ static void poll_once(void)
                                 b.lent = events[i].record;
                                 b.lent_at = events[i].record->time;
                                 b.lent_n++;
-                                assert_int_equal(events[i].record->position, (uint64_t)b.lent_at);
+                                assert_true(events[i].record->position >= (uint64_t)b.lent_at);
                                 (void)snprintf(b.id, sizeof(b.id), STR_FMT, STR_ARG(events[i].record->id));
                                 break;
                         case SOURCE_EVENT_ASSIGNED: b.assigned = true; break;
@@ -117,6 +121,7 @@ static void poll_once(void)
                                 break;
                         case SOURCE_EVENT_CLOSED: b.closed = true; break;
                         case SOURCE_EVENT_CALL:
+                        case SOURCE_EVENT_RECORDS_LOST:
                         case SOURCE_EVENT_LOST: fail_msg("lost"); break;
                         }
 }
@@ -153,7 +158,8 @@ static void open_at(const char *wall, const char *schedule, enum misfire_policy 
         b.monotonic = USEC_HOUR;
         b.clock = (struct clock){ read_monotonic, read_wall, NULL };
         b.spec = (struct timer_spec){ .schedule = text, .time_zone = zone, .user_event = event, .misfire_policy = (int)policy };
-        b.trigger = (struct trigger){ .name = name, .namespace_ = space, .uid = uid, .source_spec = &b.spec, .event = &b.event };
+        b.trigger = (struct trigger){ .name = name, .namespace_ = space, .uid = uid, .source_spec = &b.spec, .event = &b.event, .delivery = &b.delivery };
+        b.delivery.timeout = USEC_MINUTE;
         b.services = (struct services){ .clock = &b.clock, .store = { &fake_ops, NULL }, .trigger = &b.trigger };
         if (timer_driver.open(&b.source, &b.spec, &b.services, NULL, &err) < 0)
                 fail_msg("%s", err.text);
@@ -218,10 +224,12 @@ static void the_first_tick_is_the_next_one(void **state UNUSED)
         assert_int_equal(b.state, SOURCE_CONNECTED);
         assert_true(timer_driver.deadline(b.source) == USEC_NEVER); /* no credit */
         timer_driver.credit(b.source, 0, 1, 1000);
-        assert_int_equal(timer_driver.deadline(b.source), b.monotonic + 30 * USEC_SEC);
+        poll_and_answer();
+        assert_int_equal(timer_driver.deadline(b.source), b.monotonic + LOOK);
         pass(30 * USEC_SEC - 1);
         poll_and_answer();
         assert_null(b.lent);
+        assert_int_equal(timer_driver.deadline(b.source), b.monotonic + 1);
         pass(1);
         poll_and_answer();
         lent_is("2026-11-24T10:00:00Z");
@@ -249,24 +257,93 @@ static void the_claim_is_durable_before_it_is_lent(void **state UNUSED)
         close_source();
 }
 
+/* Whoever made it may be at work on it for as long as a request may take. */
 static void a_claim_found_at_start_is_sent_again_with_its_id(void **state UNUSED)
 {
         static const enum misfire_policy all[] = { MISFIRE_SKIP, MISFIRE_FIRE_ONCE, MISFIRE_CATCH_UP };
-        char id[400];
+        char id[400], claimed[sizeof(b.stored)];
 
         start("2026-11-24T09:59:30Z", "1m", MISFIRE_FIRE_ONCE);
         pass(USEC_MINUTE);
         poll_and_answer();
         lent_is("2026-11-24T10:00:00Z");
         memcpy(id, b.id, sizeof(id));
+        memcpy(claimed, b.stored, sizeof(claimed));
         close_source(); /* a crash: neither settled nor released */
         for (size_t i = 0; i < COUNT_OF(all); i++) {
+                memcpy(b.stored, claimed, sizeof(claimed));
                 start("2026-11-24T12:34:56Z", "1m", all[i]); /* whatever the policy: it may have been accepted, or not */
+                assert_null(b.lent);
+                assert_int_equal(b.state, SOURCE_CONNECTED);
+                assert_int_equal(timer_driver.deadline(b.source), b.monotonic + USEC_MINUTE);
+                b.wall += USEC_HOUR; /* the wall clock has no part in it */
+                pass(USEC_MINUTE - 1);
+                poll_and_answer();
+                assert_null(b.lent);
+                assert_int_equal(b.puts, 0);
+                pass(1);
+                poll_and_answer();
                 lent_is("2026-11-24T10:00:00Z");
                 assert_string_equal(b.id, id);
-                assert_int_equal(b.puts, 0); /* it is claimed already */
+                assert_int_equal(b.puts, 1); /* it is this worker's now */
                 close_source();
         }
+}
+
+static void it_waits_as_long_as_the_first_worker_may_take(void **state UNUSED)
+{
+        open_at("2026-11-24T09:59:30Z", "1m", MISFIRE_FIRE_ONCE);
+        b.delivery.timeout = 10 * USEC_MINUTE;
+        poll_and_answer();
+        timer_driver.credit(b.source, 0, 1, 1000);
+        pass(USEC_MINUTE);
+        poll_and_answer();
+        lent_is("2026-11-24T10:00:00Z");
+        close_source();
+        start("2026-11-24T10:00:40Z", "1m", MISFIRE_FIRE_ONCE); /* with a minute of its own */
+        pass(10 * USEC_MINUTE - 1);
+        poll_and_answer();
+        assert_null(b.lent);
+        pass(1);
+        poll_and_answer();
+        lent_is("2026-11-24T10:00:00Z");
+        close_source();
+}
+
+static void a_claim_that_was_settled_meanwhile_is_not_sent_again(void **state UNUSED)
+{
+        start("2026-11-24T09:59:30Z", "1m", MISFIRE_SKIP);
+        pass(30 * USEC_SEC);
+        poll_and_answer();
+        close_source();
+        start("2026-11-24T10:00:10Z", "1m", MISFIRE_SKIP);
+        (void)snprintf(b.stored, sizeof(b.stored), "{\"source\":\"1m Asia/Shanghai\",\"settled\":%lld}", (long long)at("2026-11-24T10:00:00Z"));
+        pass(USEC_MINUTE);
+        poll_and_answer();
+        assert_null(b.lent);
+        pass(50 * USEC_SEC);
+        poll_and_answer();
+        lent_is("2026-11-24T10:02:00Z");
+        close_source();
+}
+
+static void a_claim_that_another_took_is_waited_for_anew(void **state UNUSED)
+{
+        start("2026-11-24T09:59:30Z", "1m", MISFIRE_SKIP);
+        pass(30 * USEC_SEC);
+        poll_and_answer();
+        close_source();
+        start("2026-11-24T10:00:10Z", "1m", MISFIRE_SKIP);
+        (void)snprintf(b.stored, sizeof(b.stored), "{\"source\":\"1m Asia/Shanghai\",\"settled\":%lld,\"claimed\":%lld,\"timeout\":20000000}", (long long)at("2026-11-24T10:00:00Z"),
+                       (long long)at("2026-11-24T10:01:00Z"));
+        pass(USEC_MINUTE);
+        poll_and_answer();
+        assert_null(b.lent);
+        assert_int_equal(timer_driver.deadline(b.source), b.monotonic + 20 * USEC_SEC);
+        pass(20 * USEC_SEC);
+        poll_and_answer();
+        lent_is("2026-11-24T10:01:00Z");
+        close_source();
 }
 
 static void a_settled_tick_is_not_sent_again(void **state UNUSED)
@@ -394,24 +471,226 @@ static void a_store_that_cannot_be_read_is_asked_again(void **state UNUSED)
         close_source();
 }
 
-static void a_conflict_stops_it(void **state UNUSED)
+/* Of two workers one sends a tick, and one is there when the other is gone. */
+static void who_loses_the_checkpoint_stands_by(void **state UNUSED)
 {
-        start("2026-11-24T09:59:30Z", "1m", MISFIRE_FIRE_ONCE);
-        pass(USEC_MINUTE);
+        start("2026-11-24T09:59:30Z", "1m", MISFIRE_SKIP);
+        pass(30 * USEC_SEC);
         poll_once();
         store_answers(ERROR_CONFLICT);
         poll_once();
-        assert_int_equal(b.state, SOURCE_FAILED);
+        assert_int_equal(b.state, SOURCE_STANDBY);
         assert_null(b.lent);
-        pass(10 * USEC_MINUTE);
-        poll_once();
+        assert_int_equal(timer_driver.deadline(b.source), b.monotonic + USEC_SEC);
+        /* The other one sends it, and the next ones. */
+        for (int i = 0; i < 5; i++) {
+                (void)snprintf(b.stored, sizeof(b.stored), "{\"source\":\"1m Asia/Shanghai\",\"settled\":%lld}", (long long)(at("2026-11-24T10:00:00Z") + i * USEC_MINUTE));
+                b.has_stored = true;
+                for (int half_seconds = 0; half_seconds < 120; half_seconds++) {
+                        pass(LOOK);
+                        poll_and_answer();
+                        assert_null(b.lent);
+                        assert_int_equal(b.state, SOURCE_STANDBY);
+                        assert_true(timer_driver.deadline(b.source) <= b.monotonic + USEC_SEC);
+                }
+        }
+        assert_int_equal(b.puts, 1);
+        /* It claims nothing any more. */
+        pass(1500 * USEC_MSEC);
+        poll_and_answer();
         assert_null(b.lent);
-        assert_int_equal(b.pending_n, 0);
-        assert_true(timer_driver.deadline(b.source) == USEC_NEVER);
-        timer_driver.stop(b.source);
-        timer_driver.revoked(b.source, 0);
+        pass(500 * USEC_MSEC);
+        poll_and_answer();
+        lent_is("2026-11-24T10:05:00Z");
+        assert_int_equal(b.state, SOURCE_CONNECTED);
+        close_source();
+}
+
+static void a_standby_takes_over_what_was_left_claimed(void **state UNUSED)
+{
+        start("2026-11-24T09:59:30Z", "1m", MISFIRE_FIRE_ONCE);
+        pass(30 * USEC_SEC);
         poll_once();
-        assert_true(b.closed);
+        store_answers(ERROR_CONFLICT);
+        poll_once();
+        (void)snprintf(b.stored, sizeof(b.stored), "{\"source\":\"1m Asia/Shanghai\",\"settled\":%lld,\"claimed\":%lld,\"timeout\":60000000}", (long long)at("2026-11-24T09:59:00Z"),
+                       (long long)at("2026-11-24T10:00:00Z"));
+        b.has_stored = true;
+        pass(USEC_SEC);
+        poll_and_answer();
+        pass(USEC_MINUTE - 1);
+        poll_and_answer();
+        assert_null(b.lent);
+        assert_int_equal(b.state, SOURCE_STANDBY);
+        pass(1);
+        poll_and_answer();
+        lent_is("2026-11-24T10:00:00Z");
+        assert_int_equal(b.state, SOURCE_CONNECTED);
+        close_source();
+}
+
+/* ---- clocks ---------------------------------------------------------------------------------------------------------------------------- */
+
+/* Goes on until a tick is lent, as the loop would: from one deadline to the next. How long it took. */
+static usec until_lent(usec most)
+{
+        usec began = b.monotonic;
+
+        timer_driver.credit(b.source, 0, 1, 1000);
+        poll_and_answer();
+        while (!b.lent && b.monotonic - began < most) {
+                usec deadline = timer_driver.deadline(b.source);
+
+                assert_true(deadline > b.monotonic);
+                pass(MIN_OF(deadline - b.monotonic, began + most - b.monotonic));
+                poll_and_answer();
+        }
+        return b.monotonic - began;
+}
+
+static void settled_at_ten(enum misfire_policy policy)
+{
+        start("2026-11-24T09:59:30Z", "1m", policy);
+        pass(30 * USEC_SEC);
+        poll_and_answer();
+        lent_is("2026-11-24T10:00:00Z");
+        settle(OUTCOME_ACCEPTED);
+        poll_and_answer();
+        timer_driver.credit(b.source, 0, 1, 1000);
+        poll_and_answer();
+}
+
+static void a_clock_that_is_put_forward_brings_what_was_missed(void **state UNUSED)
+{
+        static const struct { enum misfire_policy policy; usec step; const char *first; usec within; } cases[] = {
+                { MISFIRE_FIRE_ONCE, USEC_HOUR, "2026-11-24T11:00:00Z", USEC_SEC },
+                { MISFIRE_CATCH_UP, USEC_HOUR, "2026-11-24T10:01:00Z", USEC_SEC },
+                { MISFIRE_SKIP, USEC_HOUR - 20 * USEC_SEC, "2026-11-24T11:00:00Z", 20 * USEC_SEC },
+                { MISFIRE_FIRE_ONCE, 3653 * USEC_DAY, "2036-11-24T10:00:00Z", USEC_SEC },
+                { MISFIRE_CATCH_UP, 3653 * USEC_DAY, "2026-11-24T10:01:00Z", USEC_SEC },
+                { MISFIRE_SKIP, 3653 * USEC_DAY - 20 * USEC_SEC, "2036-11-24T10:00:00Z", 20 * USEC_SEC },
+                { MISFIRE_FIRE_ONCE, 70 * USEC_SEC, "2026-11-24T10:01:00Z", USEC_SEC }, /* a machine that slept */
+        };
+
+        for (size_t i = 0; i < COUNT_OF(cases); i++) {
+                (void)afresh(NULL);
+                settled_at_ten(cases[i].policy);
+                b.wall += cases[i].step;
+                assert_true(until_lent(USEC_MINUTE) <= cases[i].within);
+                lent_is(cases[i].first);
+                close_source();
+        }
+}
+
+static void a_machine_that_slept_fires_within_a_second(void **state UNUSED)
+{
+        settled_at_ten(MISFIRE_SKIP);
+        pass(40 * USEC_SEC);
+        poll_and_answer();
+        b.wall += 30 * USEC_SEC; /* monotonic clocks stand still meanwhile */
+        assert_true(until_lent(USEC_MINUTE) == 50 * USEC_SEC); /* 10:01 came 10 s ago: skipped */
+        lent_is("2026-11-24T10:02:00Z");
+        close_source();
+        (void)afresh(NULL);
+        settled_at_ten(MISFIRE_FIRE_ONCE);
+        pass(40 * USEC_SEC);
+        poll_and_answer();
+        b.wall += 30 * USEC_SEC;
+        assert_true(until_lent(USEC_MINUTE) <= LOOK);
+        lent_is("2026-11-24T10:01:00Z");
+        close_source();
+}
+
+static void a_clock_that_is_put_back_does_not_silence_it(void **state UNUSED)
+{
+        static const enum misfire_policy all[] = { MISFIRE_SKIP, MISFIRE_FIRE_ONCE, MISFIRE_CATCH_UP };
+        uint64_t position;
+
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                (void)afresh(NULL);
+                settled_at_ten(all[i]);
+                b.wall -= USEC_HOUR;
+                assert_int_equal(until_lent(2 * USEC_MINUTE), USEC_MINUTE);
+                lent_is("2026-11-24T09:01:00Z");
+                position = b.lent->position;
+                settle(OUTCOME_ACCEPTED);
+                assert_int_equal(until_lent(2 * USEC_MINUTE), USEC_MINUTE);
+                lent_is("2026-11-24T09:02:00Z");
+                assert_true(b.lent->position > position);
+                settle(OUTCOME_ACCEPTED);
+                poll_and_answer();
+                /* Put right again, what came before the step is not made up for. */
+                b.wall += USEC_HOUR;
+                assert_true(until_lent(2 * USEC_MINUTE) <= USEC_MINUTE);
+                lent_is(all[i] == MISFIRE_CATCH_UP ? "2026-11-24T10:01:00Z" : "2026-11-24T10:02:00Z");
+                close_source();
+        }
+}
+
+static void ten_years_ahead_and_back(void **state UNUSED)
+{
+        static const enum misfire_policy all[] = { MISFIRE_SKIP, MISFIRE_FIRE_ONCE, MISFIRE_CATCH_UP };
+
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                (void)afresh(NULL);
+                settled_at_ten(all[i]);
+                b.wall += 3653 * USEC_DAY;
+                (void)until_lent(2 * USEC_MINUTE);
+                assert_non_null(b.lent);
+                settle(OUTCOME_ACCEPTED);
+                poll_and_answer();
+                b.wall -= 3653 * USEC_DAY;
+                assert_true(until_lent(2 * USEC_MINUTE) <= USEC_MINUTE);
+                assert_int_equal(b.lent_at / USEC_DAY, at("2026-11-24T00:00:00Z") / USEC_DAY);
+                close_source();
+        }
+}
+
+static void a_position_in_the_future_found_at_start_does_not_silence_it(void **state UNUSED)
+{
+        (void)snprintf(b.stored, sizeof(b.stored), "{\"source\":\"1m Asia/Shanghai\",\"settled\":%lld}", (long long)at("2036-11-24T10:00:00Z"));
+        b.has_stored = true;
+        start("2026-11-24T09:59:30Z", "1m", MISFIRE_FIRE_ONCE);
+        assert_int_equal(until_lent(USEC_MINUTE), 30 * USEC_SEC);
+        lent_is("2026-11-24T10:00:00Z");
+        settle(OUTCOME_ACCEPTED);
+        poll_and_answer();
+        assert_non_null(strstr(b.stored, "\"before\":"));
+        close_source();
+}
+
+static void a_clock_that_wavers_sends_nothing_twice(void **state UNUSED)
+{
+        settled_at_ten(MISFIRE_FIRE_ONCE);
+        b.wall -= 800 * USEC_MSEC;
+        assert_int_equal(until_lent(2 * USEC_MINUTE), 60800 * USEC_MSEC);
+        lent_is("2026-11-24T10:01:00Z");
+        close_source();
+}
+
+/* The clocks go on between a turn and the question for its deadline. */
+static void what_comes_due_behind_a_turn_is_seen_to(void **state UNUSED)
+{
+        usec retry;
+
+        open_at("2026-11-24T09:59:30Z", "1m", MISFIRE_FIRE_ONCE);
+        poll_once();
+        store_answers(ERROR_UNREACHABLE);
+        poll_once();
+        retry = b.monotonic + USEC_SEC;
+        pass(USEC_SEC - 1);
+        poll_once();
+        pass(1);
+        assert_int_equal(timer_driver.deadline(b.source), retry);
+        poll_and_answer();
+        timer_driver.credit(b.source, 0, 1, 1000);
+        pass(29 * USEC_SEC - 1);
+        poll_and_answer();
+        assert_null(b.lent);
+        pass(2);
+        assert_true(timer_driver.deadline(b.source) <= b.monotonic);
+        poll_and_answer();
+        lent_is("2026-11-24T10:00:00Z");
         close_source();
 }
 
@@ -528,6 +807,9 @@ int main(void)
                 cmocka_unit_test_setup(the_first_tick_is_the_next_one, afresh),
                 cmocka_unit_test_setup(the_claim_is_durable_before_it_is_lent, afresh),
                 cmocka_unit_test_setup(a_claim_found_at_start_is_sent_again_with_its_id, afresh),
+                cmocka_unit_test_setup(it_waits_as_long_as_the_first_worker_may_take, afresh),
+                cmocka_unit_test_setup(a_claim_that_was_settled_meanwhile_is_not_sent_again, afresh),
+                cmocka_unit_test_setup(a_claim_that_another_took_is_waited_for_anew, afresh),
                 cmocka_unit_test_setup(a_settled_tick_is_not_sent_again, afresh),
                 cmocka_unit_test_setup(missed_ticks_are_skipped, afresh),
                 cmocka_unit_test_setup(a_tick_within_grace_is_not_missed, afresh),
@@ -535,7 +817,15 @@ int main(void)
                 cmocka_unit_test_setup(missed_ticks_are_caught_up_oldest_first, afresh),
                 cmocka_unit_test_setup(without_a_checkpoint_nothing_fires, afresh),
                 cmocka_unit_test_setup(a_store_that_cannot_be_read_is_asked_again, afresh),
-                cmocka_unit_test_setup(a_conflict_stops_it, afresh),
+                cmocka_unit_test_setup(who_loses_the_checkpoint_stands_by, afresh),
+                cmocka_unit_test_setup(a_standby_takes_over_what_was_left_claimed, afresh),
+                cmocka_unit_test_setup(a_clock_that_is_put_forward_brings_what_was_missed, afresh),
+                cmocka_unit_test_setup(a_machine_that_slept_fires_within_a_second, afresh),
+                cmocka_unit_test_setup(a_clock_that_is_put_back_does_not_silence_it, afresh),
+                cmocka_unit_test_setup(ten_years_ahead_and_back, afresh),
+                cmocka_unit_test_setup(a_position_in_the_future_found_at_start_does_not_silence_it, afresh),
+                cmocka_unit_test_setup(a_clock_that_wavers_sends_nothing_twice, afresh),
+                cmocka_unit_test_setup(what_comes_due_behind_a_turn_is_seen_to, afresh),
                 cmocka_unit_test_setup(another_schedule_starts_afresh, afresh),
                 cmocka_unit_test_setup(a_broken_checkpoint_starts_afresh, afresh),
                 cmocka_unit_test_setup(a_released_tick_is_sent_after_the_restart, afresh),

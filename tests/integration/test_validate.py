@@ -1,0 +1,52 @@
+"""What `sluice validate` says of files and folders."""
+import subprocess
+
+import pytest
+
+from conftest import SLUICE
+
+TIMER = """apiVersion: sluice.dev/v1alpha1
+kind: Trigger
+metadata: {name: %s}
+spec: {source: {timer: {schedule: 1m}}, sink: {uri: "http://function/"}}
+"""
+OTHER = "apiVersion: v1\nkind: Service\nmetadata: {name: s}\n"
+
+
+def validate(*paths, stdin=None):
+    done = subprocess.run([SLUICE, "validate", *map(str, paths)], input=stdin, capture_output=True, text=True, timeout=20)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "# nothing\n", "---\n", "---\n---\n", "null\n", OTHER])
+def test_where_no_trigger_is_nothing_is_valid(tmp_path, text):
+    file = tmp_path / "empty.yaml"
+    file.write_text(text)
+    assert validate(file) == (1, f"sluice validate: no Trigger in {file}\n")
+    assert validate(tmp_path) == (1, f"sluice validate: no Trigger in {tmp_path}\n")
+    assert validate("-", stdin=text) == (1, "sluice validate: no Trigger in <stdin>\n")
+
+
+def test_folders_are_walked(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / ".hidden").mkdir()
+    (tmp_path / "a" / "b" / "one.yaml").write_text(TIMER % "one")
+    (tmp_path / "a" / "two.json").write_text('{"apiVersion":"sluice.dev/v1alpha1","kind":"Trigger","metadata":{"name":"two"},"spec":{"source":{"timer":{"schedule":"1m"}},"sink":{"uri":"http://f/"}}}')
+    (tmp_path / "a" / ".hidden" / "three.yaml").write_text("neither: read: nor\n")
+    (tmp_path / "a" / "notes.txt").write_text("no: yaml: at all")
+    (tmp_path / "a" / "b" / "up").symlink_to(tmp_path)
+    assert validate(tmp_path) == (0, f"{tmp_path}: 2 triggers are valid\n")
+    (tmp_path / "a" / "b" / "bad.yml").write_text(TIMER % "y")
+    code, said = validate(tmp_path)
+    assert code == 1 and said == f"{tmp_path}/a/b/bad.yml:3:18: metadata.name: expected a string, found the boolean y: put it in quotes\n"
+
+
+@pytest.mark.parametrize("number", ["0." + "0" * 900_000 + "1", "9" * 900_000, "1e" + "9" * 900_000, "0x" + "f" * 900_000, "1_" * 400_000 + "1", "-" + "8" * 900_000])
+@pytest.mark.parametrize("member", ["delivery: {maxInFlight: %s}", "delivery: {timeout: %s}", "suspend: %s", "function: {version: %s}", '"delivery": {"maxInFlight": %s}'])
+def test_a_long_number_is_wrong_in_one_short_line(tmp_path, number, member):
+    file = tmp_path / "long.yaml"
+    head = 'apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: long}\nspec:\n  source: {timer: {schedule: 1m}}\n  sink: {uri: "http://f/"}\n  '
+    file.write_text(head + member % number + "\n")
+    code, said = validate(file)
+    assert code == 1 and len(said) < 1000 and said.count("\n") == 1
+    assert said.startswith(f"{file}:7:") and "expected" in said and "memory" not in said
