@@ -13,6 +13,7 @@ enum slot_state { SLOT_FREE, SLOT_TRANSFORMING, SLOT_SENT, SLOT_LETTER, SLOT_FAI
 struct slot {
         enum slot_state state;
         uint32_t ticket, n;
+        uint32_t shown;                  /* of access: its version */
         struct buf message, headers;
         struct record **records;         /* those sent; kept only where an answer may name them */
         char *failure;                   /* it could not be sent: the reason; waits to be taken */
@@ -41,6 +42,7 @@ struct sender {
         char text[400];
         enum init_state init;
         unsigned init_failures;
+        uint32_t init_shown;
         usec init_at;                    /* the next attempt, or the end of the present one */
         char init_why[400];
         struct random random;
@@ -121,8 +123,10 @@ static void submit(struct sender *s, struct slot *slot)
         struct http_request request = { .target = s->target, .message = &slot->message };
         struct error err;
 
-        if (s->access)
+        if (s->access) {
                 buf_str(&slot->headers, access_headers(s->access));
+                slot->shown = access_version(s->access);
+        }
         request.headers = buf_view(&slot->headers);
         if (slot->message.failed || slot->headers.failed)
                 fail_slot(s, slot, ANSWER_RETRY, "out of memory, or an event above 64 MiB");
@@ -278,7 +282,7 @@ static void answered(struct sender *s, const struct slot *slot, const struct htt
                 access_quote(s->access, words, 160, &quoted);
                 (void)snprintf(s->text, sizeof(s->text), quoted.n ? "%.160s answered %d: %.160s" : "%.160s answered %d", s->config.sink, c->status, quoted.p ? quoted.p : "");
         }
-        if (c->status == 401 && s->access && access_refused(s->access))
+        if (c->status == 401 && s->access && access_refused(s->access, slot->shown))
                 a->kind = ANSWER_RETRY;
         if (a->kind == ANSWER_ACCEPTED && slot->records)
                 partial(s, slot, c, a);
@@ -295,6 +299,10 @@ static void init_answered(struct sender *s, const struct http_completion *c)
         }
         s->init = INIT_WAITS;
         s->init_at = now + backoff_full_jitter(&s->random, s->delivery->retry->initial_backoff, s->delivery->retry->max_backoff, s->init_failures++, 10 * USEC_MSEC);
+        if (!c->failed)
+                s->init_at = MAX_OF(s->init_at, now + MIN_OF(c->retry_after, s->delivery->retry->retry_after_max));
+        if (!c->failed && c->status == 401 && s->access)
+                (void)access_refused(s->access, s->init_shown); /* until there is something newer it is tried again as it is */
         if (c->failed)
                 (void)snprintf(s->init_why, sizeof(s->init_why), "initialization: %.380s", c->error.text);
         else {
@@ -394,8 +402,10 @@ static void send_init(struct sender *s, usec now)
 
         begin_message(&s->init_message);
         buf_text(&headers, "Content-Type: application/json\r\n");
-        if (s->access)
+        if (s->access) {
                 buf_str(&headers, access_headers(s->access));
+                s->init_shown = access_version(s->access);
+        }
         request.headers = buf_view(&headers);
         if (s->http.ops->submit(s->http.cookie, TAG_INIT, &request, &err) < 0) {
                 init_answered(s, &(struct http_completion){ .failed = true, .error = err });

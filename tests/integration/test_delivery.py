@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 import urllib.parse
 
 import pytest
@@ -547,6 +548,57 @@ def test_tokens_by_client_credentials(kafka, topic, sink, runner, tmp_path):
         assert run.stop() == 0
 
 
+def oauth2(server, tmp_path):
+    (tmp_path / "client").mkdir()
+    (tmp_path / "client" / "id").write_text("me")
+    (tmp_path / "client" / "secret").write_text("s3cret-of-mine")
+    ref = {"clientIdSecretRef": {"name": "client", "key": "id"}, "clientSecretSecretRef": {"name": "client", "key": "secret"}}
+    return {"authentication": {"oauth2": {"tokenUrl": server.uri + "token", **ref}}}
+
+
+@pytest.fixture
+def tokens():
+    """A server of tokens: token-1, token-2 and so on."""
+    issued = itertools.count(1)
+    with Sink(lambda request: (200, {"Content-Type": "application/json"}, json.dumps({"access_token": f"token-{next(issued)}", "expires_in": 3600}).encode())) as server:
+        yield server
+
+
+def test_a_token_that_is_refused_is_renewed_however_young_it_is(kafka, topic, sink, tokens, runner, tmp_path):
+    sink.answer = lambda request: 401 if request.header("Authorization") == "Bearer token-1" else 200
+    kafka.produce(topic, ["a"])
+    delivery = {**oauth2(tokens, tmp_path), "retry": {**FAST, "onExhausted": "Drop"}}
+    runner.start(make(kafka, topic, sink.uri, delivery), options=[f"--secrets={tmp_path}"])
+    wait_until("it is taken", lambda: any(r.status == 200 for r in sink.all()), 20)
+    assert sink.all()[-1].header("Authorization") == "Bearer token-2" and len(tokens.all()) == 2
+
+
+def test_a_function_that_refuses_every_token_is_not_asked_for_ever(kafka, topic, sink, tokens, runner, tmp_path):
+    sink.answer = lambda request: 401
+    kafka.produce(topic, ["a"])
+    delivery = {**oauth2(tokens, tmp_path), "retry": {**FAST, "onExhausted": "Drop"}}
+    runner.start(make(kafka, topic, sink.uri, delivery), options=[f"--secrets={tmp_path}"])
+    committed(kafka, topic, 1)
+    assert len(tokens.all()) == 2
+
+
+def test_the_initialization_renews_a_token_and_waits_as_it_is_asked_to(kafka, topic, sink, tokens, runner, tmp_path):
+    asked = []
+
+    def answer(request):
+        if request.header("Authorization") == "Bearer token-1":
+            return 401
+        if request.path == "/init":
+            asked.append(time.monotonic())
+        return (503, {"Retry-After": "2"}, b"") if len(asked) == 1 else 200
+
+    sink.answer = answer
+    kafka.produce(topic, ["a"])
+    runner.start(make(kafka, topic, sink.uri + "invoke", oauth2(tokens, tmp_path), function={"initPath": "/init"}), options=[f"--secrets={tmp_path}"])
+    wait_until("the event is taken", lambda: any(r.path == "/invoke" for r in sink.all()), 30)
+    assert len(asked) == 2 and asked[1] - asked[0] >= 2 and len(tokens.all()) == 2
+
+
 def test_the_function_is_initialized_once_before_the_first_event(kafka, topic, sink, runner):
     tries = itertools.count()
     sink.answer = lambda request: 503 if request.path == "/init" and next(tries) < 2 else 200
@@ -559,8 +611,6 @@ def test_the_function_is_initialized_once_before_the_first_event(kafka, topic, s
 
 
 def test_a_rate_is_kept(kafka, topic, sink, runner):
-    import time
-
     kafka.produce(topic, [f"{i}" for i in range(60)])
     runner.start(make(kafka, topic, sink.uri, {"ordering": "None", "rateLimit": {"eventsPerSecond": 50, "burst": 10}}))
     sink.wait_for(1)
