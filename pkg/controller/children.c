@@ -364,14 +364,20 @@ static void listener_arguments(struct writer *w, const struct listener_spec *lis
         argument(w, "tls-client-ca", ca.p ? ca.p : "");
 }
 
+enum { INSTANCE_MOST = 249 }; /* what Kafka takes */
+
 static void arguments(struct writer *w, const struct child_context *c)
 {
         const struct listener_spec *listener = trigger_listener(c->trigger);
 
         BUF_AT_END struct buf instance = BUF_INIT(1024);
 
-        /* A name that stays over restarts: the broker gives the partitions back at once. */
-        buf_printf(&instance, "sluice.%s.%s.0", c->trigger->namespace_, c->trigger->name);
+        /* A name that stays over restarts: the broker gives the partitions back at once. No other cluster on the same broker may have it. */
+        buf_printf(&instance, "sluice.%s.%s.%s.0", c->trigger->namespace_, c->trigger->name, c->trigger->uid);
+        if (instance.n > INSTANCE_MOST) {
+                buf_reset(&instance);
+                buf_printf(&instance, "sluice.%s.0", c->trigger->uid);
+        }
         array(w, "args");
         writer_string(w, STR("worker"));
         argument(w, "trigger", "/etc/sluice/trigger.json");

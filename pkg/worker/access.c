@@ -36,6 +36,8 @@ struct access {
         char *token;
         usec refresh_at, give_up_at;     /* monotonic; give_up_at 0: no request under way */
         usec token_at;                   /* when it came */
+        bool renewing, renewed;          /* the next one was asked for since the function refused one; so was this one */
+        uint32_t version;
         unsigned failures;
 };
 
@@ -162,6 +164,7 @@ static bool needs_token(const struct access *a) { return a->delivery->authentica
 
 static void compose(struct access *a)
 {
+        a->version++;
         buf_reset(&a->headers);
         buf_str(&a->headers, buf_view(&a->secret_headers));
         if (a->token)
@@ -327,6 +330,8 @@ static void token_answered(struct access *a, const struct http_completion *c, us
         free(a->token);
         a->token = str_dup(str_of(token));
         a->token_at = now;
+        a->renewed = a->renewing;
+        a->renewing = false;
         a->give_up_at = 0;
         a->failures = 0;
         /* A fifth of its life before it ends; without a word about that, after a while. */
@@ -472,10 +477,14 @@ const char *access_lacks(const struct access *a) { return a->why[0] ? a->why : N
 const char *access_notes(const struct access *a) { return a->gone[0] ? a->gone : NULL; }
 struct str access_headers(const struct access *a) { return buf_view(&a->headers); }
 
-bool access_refused(struct access *a)
+uint32_t access_version(const struct access *a) { return a->version; }
+
+bool access_refused(struct access *a, uint32_t version)
 {
         bool newer = changed(a);
 
+        if (version != a->version)
+                return true; /* what it was shown is out of use by now */
         if (newer)
                 read_secrets(a);
         else if (a->gone[0] && !needs_token(a)) {
@@ -487,8 +496,10 @@ bool access_refused(struct access *a)
                 a->secrets_read = false;
                 return true;
         }
-        if (!needs_token(a) || (a->token && loop_now(a->config.loop) - a->token_at < TOKEN_IS_FRESH && !a->give_up_at))
-                return newer; /* another token would be no better */
+        /* Of two tokens in a row that are refused at once a third would be no better. */
+        if (!needs_token(a) || (a->token && a->renewed && loop_now(a->config.loop) - a->token_at < TOKEN_IS_FRESH && !a->give_up_at))
+                return newer;
+        a->renewing = true;
         if (!a->give_up_at) {
                 a->refresh_at = 0;
                 loop_ready(a->config.loop, &a->task);

@@ -152,7 +152,7 @@ static int end(void **state UNUSED)
 
 static bool has_headers(const char *text) { return str_is(access_headers(b.access), text); }
 /* A refusal makes it look at once, before it is time to. */
-static void look(void) { assert_true(access_refused(b.access)); }
+static void look(void) { assert_true(access_refused(b.access, access_version(b.access))); }
 static bool lacks_nothing(void) { return !access_lacks(b.access); }
 
 static void what_was_removed_serves_until_it_is_refused(void **state UNUSED)
@@ -162,13 +162,13 @@ static void what_was_removed_serves_until_it_is_refused(void **state UNUSED)
         begin(BEARER);
         assert_null(access_lacks(b.access));
         assert_true(has_headers("Authorization: Bearer secret-one\r\n"));
-        assert_false(access_refused(b.access)); /* there is nothing newer */
+        assert_false(access_refused(b.access, access_version(b.access))); /* there is nothing newer */
         write_value("one", NULL);
         look();
         assert_string_equal(access_notes(b.access), "Secret fn, key one, is missing or empty: its last value is used until it is refused");
         assert_null(access_lacks(b.access));
         assert_true(has_headers("Authorization: Bearer secret-one\r\n"));
-        assert_true(access_refused(b.access)); /* tried again once there is another */
+        assert_true(access_refused(b.access, access_version(b.access))); /* tried again once there is another */
         assert_string_equal(access_lacks(b.access), "Secret fn, key one, is missing or empty: the function refuses its last value");
         write_value("one", "secret-two");
         look();

@@ -424,7 +424,6 @@ struct pipeline *pipeline_free(struct pipeline *p)
         if (!p)
                 return NULL;
         assert(p->closed);
-        loop_forget(p->config.loop, &p->task);
         (void)gate_free(p->gate);
         if (p->source)
                 (void)p->driver->free(p->source);
@@ -437,6 +436,7 @@ struct pipeline *pipeline_free(struct pipeline *p)
         (void)delivery_free(p->engine);
         (void)filter_free(p->filter);
         buf_done(&p->document);
+        loop_forget(p->config.loop, &p->task); /* last: until they are freed those above may make it ready */
         free(p);
         return NULL;
 }

@@ -4,9 +4,10 @@
 #include <stdio.h>
 
 #include "json/value.h"
+#include "json/yaml.h"
 
 /* What a CloudEvent is built in: a record that is one itself may be as large as a request. */
-enum { RECORD_IDS_MOST = 2400, SPACE_KEPT = 65536, SPACE_MOST = 96 << 20 };
+enum { RECORD_IDS_MOST = 2400, SPACE_KEPT = 65536, KEY_KEPT = 1024, SPACE_MOST = 96 << 20 };
 
 void request_maker_init(struct request_maker *m, const struct trigger *t, const struct driver *driver, const struct services *services, const char *sink)
 {
@@ -234,13 +235,68 @@ void request_body(struct request_maker *m, struct record *const *records, size_t
 
 /* ---- dead letters --------------------------------------------------------------------------------------------------------------------- */
 
-void request_dead_body(struct request_maker *m, struct record *r, struct dead_letter *d, struct str payload, struct buf *body)
+static void write_letter(struct request_maker *m, struct record *r, const struct dead_letter *d, struct str payload, struct buf *body)
 {
-        BUF_AT_END struct buf id = BUF_INIT(64), code = BUF_INIT(64);
+        BUF_AT_END struct buf code = BUF_INIT(128);
         struct cloud_extension more[DEAD_LETTER_EXTENSIONS];
         struct cloud_event e;
         struct writer w;
         size_t n;
+
+        writer_init(&w, body);
+        if (is_functiongraph(m)) {
+                struct dead_letter own = *d;
+
+                own.payload = payload;
+                dead_letter_write(&own, &w);
+                return;
+        }
+        n = dead_letter_extensions(d, &code, more);
+        cloud_event(m, r, &e);
+        if (d->truncated) { /* the start of a JSON text is none */
+                cloudevent_data(&e, (struct str){ e.data.p, MIN_OF(e.data.n, payload.n) }, str_is_utf8(text_clip(e.data, payload.n)) ? STR("text/plain; charset=utf-8") : STR("application/octet-stream"));
+                if (!e.bytes)
+                        e.data = text_clip(e.data, payload.n);
+                if (e.key.n > KEY_KEPT)
+                        e.key = (struct str){ 0 };
+        }
+        if (d->truncated && payload.n == 0)
+                e.own_n = 0;
+        cloudevent_write(&e, more, n, &w);
+        body->failed = body->failed || m->space.failed || code.failed;
+}
+
+/* Cuts what is longest to see, then what the function said, until the letter fits. Each round takes away what is too much, or half. */
+static void cut_letter(struct request_maker *m, struct record *r, struct dead_letter *d, struct str payload, size_t most, struct buf *body)
+{
+        size_t from = body->n;
+
+        for (;;) {
+                struct str *cut = payload.n ? &payload : &d->answer;
+                size_t size, over;
+
+                body->n = from;
+                body->failed = false;
+                write_letter(m, r, d, payload, body);
+                size = body->n - from;
+                if ((!body->failed && size <= most) || (d->truncated && payload.n + d->answer.n == 0))
+                        return;
+                over = body->failed ? cut->n : size - most;
+                if (!d->truncated) {
+                        d->truncated = true;
+                        d->payload_n = payload.n;
+                        d->answer_n = d->answer.n;
+                        over += 160; /* what says so */
+                }
+                over = cut->n > 2 * over ? cut->n - over : cut->n / 2;
+                *cut = cut->p ? text_clip(*cut, over) : (struct str){ NULL, over };
+        }
+}
+
+void request_dead_body(struct request_maker *m, struct record *r, struct dead_letter *d, struct str payload, size_t most, struct buf *body)
+{
+        BUF_AT_END struct buf id = BUF_INIT(64);
+        struct cloud_event e;
 
         request_id(&r, 1, &id);
         d->time = clock_wall(m->services->clock);
@@ -248,16 +304,11 @@ void request_dead_body(struct request_maker *m, struct record *r, struct dead_le
         d->request_id = buf_view(&id);
         d->urn = str_of(m->trigger->function->urn);
         d->sink = str_of(m->sink);
-        d->payload = payload;
-        writer_init(&w, body);
-        if (is_functiongraph(m)) {
-                dead_letter_write(d, &w);
-                return;
+        if (!is_functiongraph(m)) {
+                cloud_event(m, r, &e);
+                payload = (struct str){ NULL, e.data.n }; /* its length alone: each writing makes the data anew */
         }
-        n = dead_letter_extensions(d, &code, more);
-        cloud_event(m, r, &e);
-        cloudevent_write(&e, more, n, &w);
-        body->failed = body->failed || m->space.failed || code.failed;
+        cut_letter(m, r, d, payload, most ? most : SIZE_MAX, body);
 }
 
 void request_dead_headers(struct request_maker *m, struct record *r, struct buf *b)

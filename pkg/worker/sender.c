@@ -13,11 +13,14 @@ enum slot_state { SLOT_FREE, SLOT_TRANSFORMING, SLOT_SENT, SLOT_LETTER, SLOT_FAI
 struct slot {
         enum slot_state state;
         uint32_t ticket, n;
+        uint32_t shown;                  /* of access: its version */
         struct buf message, headers;
         struct record **records;         /* those sent; kept only where an answer may name them */
         char *failure;                   /* it could not be sent: the reason; waits to be taken */
         enum answer_kind failed_as;
         struct slot *next_failed;
+        struct record *letter;           /* of a dead letter: what it is made of, until it is answered */
+        struct dead_letter dead;
 };
 
 enum init_state { INIT_WAITS, INIT_SENT, INIT_DONE };
@@ -39,6 +42,7 @@ struct sender {
         char text[400];
         enum init_state init;
         unsigned init_failures;
+        uint32_t init_shown;
         usec init_at;                    /* the next attempt, or the end of the present one */
         char init_why[400];
         struct random random;
@@ -119,8 +123,10 @@ static void submit(struct sender *s, struct slot *slot)
         struct http_request request = { .target = s->target, .message = &slot->message };
         struct error err;
 
-        if (s->access)
+        if (s->access) {
                 buf_str(&slot->headers, access_headers(s->access));
+                slot->shown = access_version(s->access);
+        }
         request.headers = buf_view(&slot->headers);
         if (slot->message.failed || slot->headers.failed)
                 fail_slot(s, slot, ANSWER_RETRY, "out of memory, or an event above 64 MiB");
@@ -168,15 +174,15 @@ static void send_records(struct sender *s, struct slot *slot, const struct actio
                 submit(s, slot);
 }
 
-static void send_letter(struct sender *s, struct slot *slot, const struct action *a)
+static void send_letter(struct sender *s, struct slot *slot)
 {
-        struct dead_letter d = { .attempts = a->number, .status = a->status, .reason = a->reason, .answer = a->body };
+        struct dead_letter d = slot->dead;
         struct error err;
 
         buf_reset(&s->payload);
         if (s->config.trigger->event->format == FORMAT_FUNCTION_GRAPH)
-                request_body(&s->maker, a->records, 1, &s->payload);
-        if (letters_send(s->letters, a->attempt & 0xffff, slot->ticket, &s->maker, a->records[0], &d, buf_view(&s->payload), &err) < 0)
+                request_body(&s->maker, &slot->letter, 1, &s->payload);
+        if (letters_send(s->letters, slot->ticket & 0xffff, slot->ticket, &s->maker, slot->letter, &d, buf_view(&s->payload), &err) < 0)
                 fail_slot(s, slot, ANSWER_RETRY, err.text);
         else
                 slot->state = SLOT_LETTER;
@@ -190,9 +196,11 @@ void sender_send(struct sender *s, const struct action *a)
 
         slot->ticket = a->attempt;
         slot->n = (uint32_t)a->n;
-        if (a->kind == ACTION_DEAD_LETTER)
-                send_letter(s, slot, a);
-        else
+        if (a->kind == ACTION_DEAD_LETTER) {
+                slot->letter = a->records[0];
+                slot->dead = (struct dead_letter){ .attempts = a->number, .status = a->status, .reason = a->reason, .answer = a->body };
+                send_letter(s, slot);
+        } else
                 send_records(s, slot, a);
 }
 
@@ -284,7 +292,7 @@ static void answered(struct sender *s, const struct slot *slot, const struct htt
                 access_quote(s->access, words, 160, &quoted);
                 (void)snprintf(s->text, sizeof(s->text), quoted.n ? "%.160s answered %d: %.160s" : "%.160s answered %d", s->config.sink, c->status, quoted.p ? quoted.p : "");
         }
-        if (c->status == 401 && s->access && access_refused(s->access))
+        if (c->status == 401 && s->access && access_refused(s->access, slot->shown))
                 a->kind = ANSWER_RETRY;
         if (a->kind == ANSWER_ACCEPTED && slot->records)
                 partial(s, slot, c, a);
@@ -301,6 +309,10 @@ static void init_answered(struct sender *s, const struct http_completion *c)
         }
         s->init = INIT_WAITS;
         s->init_at = now + backoff_full_jitter(&s->random, s->delivery->retry->initial_backoff, s->delivery->retry->max_backoff, s->init_failures++, 10 * USEC_MSEC);
+        if (!c->failed)
+                s->init_at = MAX_OF(s->init_at, now + MIN_OF(c->retry_after, s->delivery->retry->retry_after_max));
+        if (!c->failed && c->status == 401 && s->access)
+                (void)access_refused(s->access, s->init_shown); /* until there is something newer it is tried again as it is */
         if (c->failed)
                 (void)snprintf(s->init_why, sizeof(s->init_why), "initialization: %.380s", c->error.text);
         else {
@@ -362,12 +374,21 @@ bool sender_take(struct sender *s, uint32_t *ticket, struct answer *a)
                 answered(s, slot_of(s, *ticket), &c, a);
                 return true;
         }
-        if (!s->letters || !letters_take(s->letters, &tag, a))
-                return false;
-        *ticket = (uint32_t)tag;
-        if (slot_of(s, *ticket)->ticket == *ticket)
-                slot_of(s, *ticket)->state = SLOT_FREE;
-        return true;
+        while (s->letters && letters_take(s->letters, &tag, a)) {
+                struct slot *slot = slot_of(s, (uint32_t)tag);
+
+                *ticket = (uint32_t)tag;
+                if (slot->ticket != *ticket || slot->state != SLOT_LETTER)
+                        continue;
+                if (a->kind != ANSWER_TOO_LARGE) {
+                        slot->state = SLOT_FREE;
+                        return true;
+                }
+                send_letter(s, slot); /* cut */
+                if (take_failure(s, ticket, a))
+                        return true;
+        }
+        return false;
 }
 
 /* ---- what must be there first ---------------------------------------------------------------------------------------------------------- */
@@ -391,8 +412,10 @@ static void send_init(struct sender *s, usec now)
 
         begin_message(&s->init_message);
         buf_text(&headers, "Content-Type: application/json\r\n");
-        if (s->access)
+        if (s->access) {
                 buf_str(&headers, access_headers(s->access));
+                s->init_shown = access_version(s->access);
+        }
         request.headers = buf_view(&headers);
         if (s->http.ops->submit(s->http.cookie, TAG_INIT, &request, &err) < 0) {
                 init_answered(s, &(struct http_completion){ .failed = true, .error = err });
