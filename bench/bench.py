@@ -15,8 +15,11 @@ import sys
 import time
 
 import gateway
-from rig import PARTITIONS, Benthos, Kafka, Priority, Sink, Skipped, Sluice, Topics, Work, cpu_nanoseconds, deliver, memory, message, wait_until
+from rig import PARTITIONS, Benthos, Kafka, Priority, Sink, Skipped, Sluice, Topics, Work, cpu_nanoseconds, deliver, memory, message, run, wait_until
 from table import Table
+
+
+ENVELOPE = 400  # bytes that an event's envelope and headers add, about
 
 
 def median(runs, name):
@@ -74,6 +77,20 @@ class Bench:
 
     def post(self):
         return self.throughput("post: one event per POST, 64 in flight, unordered", target=88_000, times=8)
+
+    def stick(self):
+        """Sluice beside the least that any client must do: the same requests over 64 kept connections from memory, no broker, no envelope, no checks."""
+        table = Table("stick: post, beside a bare client of the same sink", peer="bare client")
+        mine, bare = [], []
+        for _ in range(self.options.rounds):
+            mine.append(self.run(Sluice, self.options.messages))
+            with Sink() as s:
+                text = run([gateway.LOAD, f"--port={s.port}", "--connections=64", "--seconds=5", f"--size={self.options.size + ENVELOPE}"], timeout=60).stdout
+                bare.append(json.loads(text))
+        rates = [b["answered"] / b["cpuSeconds"] for b in bare]
+        table.row("events per CPU-second", median(mine, lambda r: r.per_cpu_second), statistics.median(rates), target="0.8 x")
+        table.note(f"{self.options.messages:,} messages of {self.options.size} bytes, rounds: {self.options.rounds}, medians. The bare client sends {ENVELOPE} bytes more, about what the envelope adds.")
+        return table
 
     def ordered(self):
         return self.throughput("ordered: in order on 4 partitions (Benthos: one request in flight)", peers=("Benthos",), peer_share=4, rounds=self.few, ordering="Partition")
@@ -266,7 +283,7 @@ class Bench:
         return table
 
 
-KAFKA_CASES = ("post", "ordered", "batch", "tls", "h2", "slow", "failing", "latency", "backlog", "idle", "start", "kill", "fetch")
+KAFKA_CASES = ("post", "stick", "ordered", "batch", "tls", "h2", "slow", "failing", "latency", "backlog", "idle", "start", "kill", "fetch")
 CASES = (*KAFKA_CASES, *gateway.CASES)
 DEFAULT = ("post", "ordered", "batch", "tls", "h2", "slow", "latency", "start", "kill")
 

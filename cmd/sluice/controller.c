@@ -50,7 +50,8 @@ static void on_stripped(void *cookie, const struct error *why)
 
 static int start(struct state *s, struct controller_config *config, const char *kubeconfig, const char *address, bool strip, struct error *err)
 {
-        struct http_server_config admin = { .address = address, .head_max = 16384, .body_max = 1024, .max_connections = 64, .handle = handle, .cookie = s };
+        struct http_server_config admin = { .address = address, .head_max = 16384, .body_max = 1024, .max_connections = 64, .idle_timeout = 10 * USEC_SEC, .head_timeout = 5 * USEC_SEC, .body_grace = 5 * USEC_SEC,
+                                            .write_timeout = 10 * USEC_SEC, .handle = handle, .cookie = s };
 
         if (kube_config_load(&s->config, kubeconfig, err) < 0 || loop_new(&s->loop, err) < 0 || loop_signal(s->loop, SIGTERM, on_signal, s, err) < 0 ||
             loop_signal(s->loop, SIGINT, on_signal, s, err) < 0 || kube_client_new(&s->client, s->loop, &s->config, err) < 0)

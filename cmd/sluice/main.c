@@ -1,4 +1,8 @@
+#include <malloc.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 
 #include "options.h"
@@ -35,12 +39,33 @@ static void raise_descriptors(void)
         (void)setrlimit(RLIMIT_NOFILE, &files);
 }
 
+/* A core would hold the values of Secrets: it is written only where someone asks for it. A pipe that takes cores heeds no limit, hence both. */
+static void forbid_cores(void)
+{
+        static const struct rlimit none = { 0, 0 };
+        const char *wanted = getenv("SLUICE_CORE_DUMPS");
+
+        if (wanted && strcmp(wanted, "1") == 0)
+                return;
+        (void)setrlimit(RLIMIT_CORE, &none);
+        (void)prctl(PR_SET_DUMPABLE, 0);
+}
+
+/* What a large request needed goes back to the system when it is freed: the thresholds would grow with it otherwise. */
+static void return_memory(void)
+{
+        (void)mallopt(M_MMAP_THRESHOLD, 4 << 20);
+        (void)mallopt(M_TRIM_THRESHOLD, 8 << 20);
+}
+
 int main(int argc, char **argv)
 {
         const char *names[COUNT_OF(commands)], *near;
         size_t names_n = 0;
 
         raise_descriptors();
+        forbid_cores();
+        return_memory();
         if (argc < 2) {
                 print_help(stderr);
                 return EXIT_USAGE;

@@ -20,7 +20,8 @@ struct replay {
         struct task task;
         struct trigger *trigger;
         struct pipeline *pipeline;
-        struct kafka_spec topic;
+        struct replay_topic_spec topic;
+        struct replay_report report;
         struct replay_file_spec letters_file;
         struct rate_spec limit;
         struct filter_spec filter;
@@ -61,6 +62,26 @@ static void show(struct replay *r, const struct pipeline_status *s, usec now)
         (void)fprintf(stderr, r->terminal && !r->stopping ? "" : "\n");
 }
 
+static void on_refused(void *cookie UNUSED, const char *text) { (void)fprintf(stderr, "sluice replay: refused: %s\n", text); }
+static void on_note(void *cookie UNUSED, const char *text) { (void)fprintf(stderr, "sluice replay: %s\n", text); }
+
+/* The last line: what became of all of them. */
+static void sum_up(struct replay *r, const struct pipeline_status *s)
+{
+        uint64_t done = s->stats.accepted + s->stats.filtered + s->stats.dropped + s->stats.dead_lettered;
+        int64_t there = r->letters ? (int64_t)r->report.letters : r->most_lag;
+
+        (void)fprintf(stderr, "sluice replay: sent %" PRIu64, s->stats.accepted);
+        if (s->stats.filtered)
+                (void)fprintf(stderr, ", passed over %" PRIu64, s->stats.filtered);
+        if (s->stats.dead_lettered + s->stats.dropped)
+                (void)fprintf(stderr, ", given up again %" PRIu64, s->stats.dead_lettered + s->stats.dropped);
+        (void)fprintf(stderr, ", refused %" PRIu64, r->report.refusals);
+        if (r->letters || there > 0)
+                (void)fprintf(stderr, ", left %" PRId64, MAX_OF(there - (int64_t)(done + r->report.refusals), (int64_t)0));
+        (void)fprintf(stderr, "\n");
+}
+
 static void stop(struct replay *r)
 {
         if (r->stopping)
@@ -87,6 +108,7 @@ static void observe(struct task *t, usec now)
         pipeline_status(r->pipeline, &s);
         if (pipeline_stopped(r->pipeline)) {
                 show(r, &s, now);
+                sum_up(r, &s);
                 loop_stop(r->loop);
                 return;
         }
@@ -140,6 +162,7 @@ static int choose_letters(struct replay *r, struct pipeline_config *c, struct er
 
         if (r->letters) {
                 r->letters_file.path = r->letters;
+                r->letters_file.report = &r->report;
                 c->driver = &replay_file_driver;
                 c->source_spec = &r->letters_file;
                 return 0;
@@ -149,9 +172,10 @@ static int choose_letters(struct replay *r, struct pipeline_config *c, struct er
         (void)snprintf(r->group_name, sizeof(r->group_name), "%.250s", r->group ? r->group : "");
         if (!r->group)
                 (void)snprintf(r->group_name, sizeof(r->group_name), "sluice.%s.%s.replay", r->trigger->namespace_, r->trigger->name);
-        r->topic = (struct kafka_spec){ .bootstrap_servers = dead->kafka->bootstrap_servers, .topics = { &dead->kafka->topic, 1 }, .consumer_group = r->group_name,
+        r->topic.report = &r->report;
+        r->topic.kafka = (struct kafka_spec){ .bootstrap_servers = dead->kafka->bootstrap_servers, .topics = { &dead->kafka->topic, 1 }, .consumer_group = r->group_name,
                                         .start_position = KAFKA_EARLIEST, .fetch_bytes = (int64_t)8 << 20 };
-        c->driver = replay_kafka_driver();
+        c->driver = replay_topic_driver();
         c->source_spec = &r->topic;
         return 0;
 }
@@ -191,7 +215,7 @@ static int run(struct replay *r)
                 r->terminal = isatty(STDERR_FILENO);
                 loop_ready(r->loop, &r->task);
                 loop_run(r->loop);
-                result = r->interrupted ? 130 : r->complete ? 0 : 1;
+                result = r->interrupted ? 130 : r->complete && r->report.refusals == 0 ? 0 : 1;
         }
         (void)pipeline_free(r->pipeline);
         (void)http_client_free(r->http);
@@ -223,7 +247,7 @@ static int load(struct replay *r)
 
 int cmd_replay(int argc, char **argv)
 {
-        struct replay r = { .task = { .turn = observe } };
+        struct replay r = { .task = { .turn = observe }, .report = { .refused = on_refused, .note = on_note } };
         const struct option_spec options[] = {
                 { .name = "file", .letter = 'f', .value = "FILE", .help = "The Trigger whose events these were: its sink, format, transform and delivery are used.", .kind = OPTION_TEXT, .into = &r.file },
                 { .name = "name", .value = "NAME", .help = "Which one, where the file holds several.", .kind = OPTION_TEXT, .into = &r.name },
@@ -236,8 +260,9 @@ int cmd_replay(int argc, char **argv)
         };
         const struct usage usage = { .name = "replay",
                                      .text = "Sends dead letters again, once, until there are no more. What the function does not accept is met as the Trigger says. How far it went in a "
-                                             "topic is kept in a consumer group, so that it can be interrupted. Exit code 0: all were sent, passed over or given up again as the Trigger "
-                                             "asks; 1: it failed; 2: wrong usage.",
+                                             "topic is kept in a consumer group, of a file in FILE.replayed, so that it can be interrupted. What can't be sent as it was is refused: of a file nothing "
+                                             "is sent then, of a topic the others are, and the group's place stays before it. Exit code 0: all were sent, passed over or given up again as the "
+                                             "Trigger asks; 1: it failed, or some were refused; 2: wrong usage.",
                                      .options = options, .options_n = COUNT_OF(options) };
         struct strings rest;
         int result = options_parse(&usage, argc, argv, &rest);

@@ -94,8 +94,8 @@ static usec settle_state(struct worker *w, const struct pipeline_status *s, usec
 
 static void tell(struct worker *w, const struct pipeline_status *s)
 {
-        char source[256], delivery[256], text[256], name[32];
-        struct worker_status status = { .observed_generation = w->trigger->generation, .last_event_time = s->last_event, .last_delivery_time = s->last_delivery, .lag = s->lag };
+        char source[256], delivery[256], text[256], name[32], lost[sizeof(s->lost_text)];
+        struct worker_status status = { .observed_generation = w->trigger->generation, .last_event_time = s->last_event, .last_delivery_time = s->last_delivery, .lag = s->lag, .lost = pipeline_lost(s) };
 
         (void)snprintf(source, sizeof(source), "%s", source_state_name(s->source));
         (void)snprintf(text, sizeof(text), "%s", s->source_text);
@@ -105,6 +105,8 @@ static void tell(struct worker *w, const struct pipeline_status *s)
         status.source_message = *text ? text : NULL;
         status.delivery_state = name;
         status.delivery_message = w->delivery == DELIVERY_IDLE || !*delivery ? NULL : delivery;
+        (void)snprintf(lost, sizeof(lost), "%s", s->lost_text);
+        status.lost_message = *lost ? lost : NULL;
         kube_report_set(w->report, &status);
 }
 

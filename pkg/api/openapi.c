@@ -80,7 +80,7 @@ static void write_strings(const struct field *f, struct writer *w)
         if (f->pattern)
                 writer_member_text(w, "pattern", f->pattern);
         writer_object_end(w);
-        writer_member_text(w, "x-kubernetes-list-type", "atomic");
+        writer_member_text(w, "x-kubernetes-list-type", f->set ? "set" : "atomic");
 }
 
 static void write_map(const struct field *f, struct writer *w)

@@ -379,6 +379,15 @@ static bool decode_item(struct decoder *d, const struct field *f, const struct n
         return *out != NULL;
 }
 
+/* Lists are short: each has its bound. */
+static bool decode_new(struct decoder *d, const struct strings *list, size_t i, const struct node *n)
+{
+        for (size_t k = 0; list->list[i] && k < i; k++)
+                if (list->list[k] && strcmp(list->list[k], list->list[i]) == 0)
+                        return wrong(d, n, "expected each item once, found \"" STR_FMT "\" again, which is [%zu] already", STR_ARG(text_clip(n->text, SHOWN)), k);
+        return true;
+}
+
 static bool decode_strings(struct decoder *d, const struct field *f, const struct node *n, struct strings *out)
 {
         bool fine = true;
@@ -399,7 +408,7 @@ static bool decode_strings(struct decoder *d, const struct field *f, const struc
 
                 (void)snprintf(index, sizeof(index), "[%zu]", i);
                 before = path_push(d, str_of(index));
-                fine = decode_item(d, f, n->items[i], &out->list[i]) && fine;
+                fine = decode_item(d, f, n->items[i], &out->list[i]) && (!f->set || decode_new(d, out, i, n->items[i])) && fine;
                 path_pop(d, before);
         }
         return fine;

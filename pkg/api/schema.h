@@ -41,6 +41,7 @@ struct field {
         const char *format;          /* what the pattern asks for, in words, for messages and docs: "HOST:PORT"; NULL */
         const char *cloud;           /* what the cloud service calls it, for docs; NULL */
         bool item_min_one;           /* FIELD_STRINGS: items are not empty */
+        bool set;                    /* FIELD_STRINGS: no item is there twice */
 };
 /* A rule over a whole object. cel and check say the same; message tells what to do; path names the member it is reported at ("" the object). */
 struct rule {

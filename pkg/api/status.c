@@ -15,6 +15,9 @@ static const struct field worker_fields[] = {
         { .name = "lastDeliveryTime", .type = FIELD_TIME, .offset = offsetof(struct worker_status, last_delivery_time),
           .help = "When the function last accepted an event." },
         { .name = "lag", .type = FIELD_INT, .offset = offsetof(struct worker_status, lag), .max = INT64_MAX, .help = "How many records wait at the source; absent when unknown." },
+        { .name = "lost", .type = FIELD_INT, .offset = offsetof(struct worker_status, lost), .min = 1, .max = INT64_MAX,
+          .help = "How many records the source had no more before they could be delivered, since the worker started; absent while there are none." },
+        { .name = "lostMessage", .type = FIELD_STRING, .offset = offsetof(struct worker_status, lost_message), .help = "Which records the source had no more, and why." },
 };
 const struct type worker_status_type = { .name = "WorkerStatus", .help = "What one worker says of itself.", .fields = worker_fields, .fields_n = COUNT_OF(worker_fields),
                                          .size = sizeof(struct worker_status) };

@@ -112,6 +112,17 @@ bool str_is_utf8(struct str s)
         return true;
 }
 
+bool str_is_text(struct str s)
+{
+        for (size_t i = 0; i < s.n; i++) {
+                unsigned char c = (unsigned char)s.p[i];
+
+                if (c < 0x20 && c != '\n' && c != '\t' && c != '\r')
+                        return false;
+        }
+        return str_is_utf8(s);
+}
+
 /* Edit distance with transpositions, given up above most. */
 static size_t distance(struct str a, struct str b, size_t most)
 {
@@ -154,4 +165,15 @@ const char *nearest_name(struct str name, const char *const *candidates, size_t 
                 }
         }
         return found;
+}
+
+bool str_is_header_value(struct str s)
+{
+        for (size_t i = 0; i < s.n; i++) {
+                unsigned char c = (unsigned char)s.p[i];
+
+                if ((c < 0x20 && c != '\t') || c == 0x7f)
+                        return false;
+        }
+        return s.n > 0 && !strchr(" \t", s.p[0]) && !strchr(" \t", s.p[s.n - 1]);
 }

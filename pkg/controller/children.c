@@ -214,6 +214,8 @@ static bool serves_tls(const struct trigger *t)
         return listener && listener->tls;
 }
 
+static bool serves_with(const struct trigger *t, const char *secret) { return serves_tls(t) && strcmp(trigger_listener(t)->tls->secret_name, secret) == 0; }
+
 static const char *port_name(const struct trigger *t) { return serves_tls(t) ? "https" : "http"; }
 
 void child_address(const struct trigger *t, struct buf *b)
@@ -362,14 +364,20 @@ static void listener_arguments(struct writer *w, const struct listener_spec *lis
         argument(w, "tls-client-ca", ca.p ? ca.p : "");
 }
 
+enum { INSTANCE_MOST = 249 }; /* what Kafka takes */
+
 static void arguments(struct writer *w, const struct child_context *c)
 {
         const struct listener_spec *listener = trigger_listener(c->trigger);
 
         BUF_AT_END struct buf instance = BUF_INIT(1024);
 
-        /* A name that stays over restarts: the broker gives the partitions back at once. */
-        buf_printf(&instance, "sluice.%s.%s.0", c->trigger->namespace_, c->trigger->name);
+        /* A name that stays over restarts: the broker gives the partitions back at once. No other cluster on the same broker may have it. */
+        buf_printf(&instance, "sluice.%s.%s.%s.0", c->trigger->namespace_, c->trigger->name, c->trigger->uid);
+        if (instance.n > INSTANCE_MOST) {
+                buf_reset(&instance);
+                buf_printf(&instance, "sluice.%s.0", c->trigger->uid);
+        }
         array(w, "args");
         writer_string(w, STR("worker"));
         argument(w, "trigger", "/etc/sluice/trigger.json");
@@ -564,7 +572,9 @@ static void pod_spec(struct writer *w, const struct child_context *c)
                 secret_volume_name(w, i);
                 object(w, "secret");
                 text(w, "secretName", secrets.names[i]);
-                if (c->ending) /* some went with the Trigger: what can be done without them is done */
+                /* When a Trigger ends some went with it: what can be done without them is done. And of one that is not optional the kubelet keeps the
+                 * files when it is deleted: what callers show would stay valid. */
+                if (c->ending || (trigger_driver(c->trigger)->push && !serves_with(c->trigger, secrets.names[i])))
                         boolean(w, "optional", true);
                 writer_object_end(w);
                 writer_object_end(w);

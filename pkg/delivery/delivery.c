@@ -12,7 +12,7 @@
 
 static const usec STARVED = 10 * USEC_MSEC; /* after which memory is asked for again */
 
-enum timer_kind { TIMER_BATCH, TIMER_LANE, TIMER_COMMIT, TIMER_GIVE_UP };
+enum timer_kind { TIMER_BATCH, TIMER_LANE, TIMER_AGE, TIMER_COMMIT, TIMER_GIVE_UP };
 struct timer { struct heap_node node; enum timer_kind kind; };
 
 /* A first-in first-out of things linked by their first member. */
@@ -29,6 +29,7 @@ struct lane {
         size_t queued_bytes;
         uint32_t active;                 /* batches made and not finished */
         struct timer wait;               /* for a batch to fill up */
+        struct timer age;                /* the first record that may be sent is too old then */
 };
 
 enum batch_state { BATCH_READY, BATCH_SENT, BATCH_WAITING };
@@ -46,12 +47,12 @@ struct batch {
         uint32_t dead;                   /* these first ones go to the dead letter, one at a time */
         unsigned number;                 /* attempts made with what is sent now */
         unsigned attempts;               /* dead > 0: those that failed before */
-        int status;                      /* dead > 0: of the last answer */
-        char *reason, *body;             /* dead > 0: owned; NULL where memory was out */
+        int status;                      /* of the last answer, for the dead letter */
+        char *reason, *body;             /* the same; owned; NULL where memory was out */
         size_t body_n;
         uint32_t slot;                   /* while sent */
         usec sent_at, since;
-        struct timer due;
+        struct timer due;                /* waiting: to be sent again, or too old; ready: too old */
         struct record *to_detach;        /* the next to be detached; NULL: not in the detach queue */
         bool detached, failing, final;
         bool named;                      /* a partial answer named the first record */
@@ -287,13 +288,14 @@ int delivery_assign(struct delivery *d, uint32_t id, usec now UNUSED, struct err
                 t->lanes[i].track = t;
                 t->lanes[i].last = &t->lanes[i].first;
                 t->lanes[i].wait.kind = TIMER_LANE;
+                t->lanes[i].age.kind = TIMER_AGE;
         }
         /* Room for this track's timers, so that arming one can't fail later; batches reserve their own when they are made. */
-        if (!heap_reserve(&d->timers, d->timer_places + lanes + 2)) {
+        if (!heap_reserve(&d->timers, d->timer_places + (size_t)lanes * 2 + 2)) {
                 free(t);
                 return error_memory(err);
         }
-        d->timer_places += lanes + 2;
+        d->timer_places += (size_t)lanes * 2 + 2;
         memmove(d->tracks + at + 1, d->tracks + at, (d->tracks_n - at) * sizeof(struct track *));
         d->tracks[at] = t;
         d->tracks_n++;
@@ -372,9 +374,28 @@ static void end_if_done(struct delivery *d, struct track *t)
         queue_add(&d->ends, &t->end_link);
 }
 
+/* Is an event given up for its age alone, whether it could be sent or not? One that blocks is tried for ever. */
+static bool ages(const struct delivery *d) { return d->config.max_event_age && d->config.on_exhausted != EXHAUSTED_BLOCK; }
+static usec old_at(const struct delivery *d, const struct record *r) { return r->since + d->config.max_event_age; }
+
+/* One of these records is at fault, and it is not known which: the others are not given up with it, however old they are. */
+static bool batch_searches(const struct delivery *d, const struct batch *b) { return d->config.bisect && b->suspect > 1; }
+
+static void arm(struct delivery *d, struct timer *t, usec at)
+{
+        bool inserted = heap_insert(&d->timers, &t->node, at);
+
+        assert(inserted); /* its place was reserved when its owner was made */
+        (void)inserted;
+}
+
 static void lane_ready(struct delivery *d, struct lane *l)
 {
-        if (l->ready || !l->first || l->track->revoking || (d->config.ordering != ORDERING_NONE && l->active > 0))
+        if (!l->first || l->track->revoking || (d->config.ordering != ORDERING_NONE && l->active > 0))
+                return;
+        if (ages(d))
+                arm(d, &l->age, old_at(d, l->first));
+        if (l->ready)
                 return;
         l->ready = true;
         queue_add(&d->ready_lanes, &l->ready_link);
@@ -439,6 +460,8 @@ static void batch_settle(struct delivery *d, struct batch *b, enum outcome outco
 static void batch_ready(struct delivery *d, struct batch *b)
 {
         b->state = BATCH_READY;
+        if (ages(d) && !b->dead && !batch_searches(d, b))
+                arm(d, &b->due, old_at(d, b->first));
         queue_add(b->dead ? &d->ready_dead : &d->ready_batches, &b->link);
 }
 
@@ -479,10 +502,7 @@ static void remember(struct delivery *d, const char *text)
 
 static void batch_wait(struct delivery *d, struct batch *b, usec until)
 {
-        bool inserted = heap_insert(&d->timers, &b->due.node, until);
-
-        assert(inserted); /* its place was reserved when it was made */
-        (void)inserted;
+        arm(d, &b->due, ages(d) && !b->dead && !batch_searches(d, b) ? MIN_OF(until, old_at(d, b->first)) : until);
         b->state = BATCH_WAITING;
         if (!b->detached) {
                 b->detached = true;
@@ -541,8 +561,22 @@ static usec batch_backoff(struct delivery *d, const struct batch *b)
         return backoff_full_jitter(&d->random, c->initial_backoff, c->max_backoff, MAX_OF(b->number, 1u) - 1, USEC_MSEC);
 }
 
+/* For the dead letter. */
+static void batch_keep_answer(struct batch *b, const struct answer *a)
+{
+        if (a->text && a->text == b->reason)
+                return;
+        batch_forget_reason(b);
+        b->status = a->status;
+        b->reason = a->text ? strdup(a->text) : NULL;
+        b->body_n = a->body.n;
+        b->body = a->body.n ? str_dup(a->body) : NULL;
+}
+
 static void batch_pause(struct delivery *d, struct batch *b, const struct answer *a, usec now)
 {
+        if (ages(d) && !b->dead)
+                batch_keep_answer(b, a);
         batch_wait(d, b, now + MAX_OF(batch_backoff(d, b), MIN_OF(a->retry_after, d->config.retry_after_max)));
 }
 
@@ -567,6 +601,8 @@ static void batch_halve(struct delivery *d, struct batch *b, const struct answer
 static void batch_go_on(struct delivery *d, struct batch *b)
 {
         batch_settled_state(d, b);
+        if (!b->dead)
+                batch_forget_reason(b);
         b->number = 0;
         b->named = false;
         b->send = b->dead ? 1 : MIN_OF(b->suspect ? MAX_OF(b->suspect / 2, 1u) : b->n, b->most ? b->most : b->n);
@@ -576,15 +612,13 @@ static void batch_go_on(struct delivery *d, struct batch *b)
 static void batch_bury(struct delivery *d, struct batch *b, uint32_t n, const struct answer *a)
 {
         b->attempts = b->number;
-        b->status = a->status;
-        b->reason = a->text ? strdup(a->text) : NULL;
-        b->body_n = a->body.n;
-        b->body = a->body.n ? str_dup(a->body) : NULL;
+        batch_keep_answer(b, a);
         b->dead = n;
         b->send = 1;
         b->suspect = 0;
         b->number = 0;
-        batch_failing(d, b, false);
+        if (b->attempts) /* what was never tried says nothing about the function */
+                batch_failing(d, b, false);
         batch_ready(d, b);
 }
 
@@ -603,6 +637,23 @@ static void batch_give_up(struct delivery *d, struct batch *b, uint32_t n, const
                 batch_pause(d, b, a, now);
                 return;
         }
+}
+
+/* ---- age: decided when it is reached, before any pause and whether the sink takes requests or not ---- */
+
+static void batch_give_up_old(struct delivery *d, struct batch *b, usec now)
+{
+        const struct answer a = { .kind = ANSWER_FINAL, .status = b->status, .body = { b->body, b->body ? b->body_n : 0 },
+                                  .text = b->reason ? b->reason : "maxEventAge passed before it could be sent" };
+        uint32_t n = 0;
+
+        if (b->state == BATCH_READY)
+                queue_remove(&d->ready_batches, &b->link);
+        heap_remove(&d->timers, &b->due.node);
+        /* Those behind what was sent have other attempts behind them; their turn comes at once. */
+        for (const struct record *r = b->first; n < b->send && now >= old_at(d, r); r = r->next)
+                n++;
+        batch_give_up(d, b, n, &a, now);
 }
 
 static void batch_failed(struct delivery *d, struct batch *b, const struct answer *a, usec now)
@@ -742,6 +793,7 @@ static void release_unsent(struct delivery *d, struct track *t)
                         queue_remove(&d->ready_lanes, &l->ready_link);
                 l->ready = false;
                 heap_remove(&d->timers, &l->wait.node);
+                heap_remove(&d->timers, &l->age.node);
                 for (struct record *r = l->first, *next; r; r = next) {
                         next = r->next;
                         settle(d, t, r, OUTCOME_RELEASED, 0);
@@ -813,7 +865,7 @@ static void track_end(struct delivery *d, struct track *t)
         d->tracks_n--;
         memmove(d->tracks + at, d->tracks + at + 1, (d->tracks_n - at) * sizeof(struct track *));
         d->last_track = NULL;
-        d->timer_places -= t->lanes_n + 2;
+        d->timer_places -= (size_t)t->lanes_n * 2 + 2;
         track_free(t);
         rebalance_budgets(d);
 }
@@ -921,10 +973,39 @@ static void batch_fill(struct delivery *d, struct batch *b)
         l->queued_bytes -= bytes;
 }
 
+/* The source may not lend any more of it until something is settled. */
+static bool track_dry(const struct track *t) { return t->hungry && (t->records.granted <= 0 || t->bytes.granted <= 0); }
+
+/* The first records of a lane are too old to be sent: they go at once, though others may have to wait. */
+static void lane_give_up_old(struct delivery *d, struct lane *l, usec now)
+{
+        const struct answer a = { .kind = ANSWER_FINAL, .text = "maxEventAge passed before it could be sent" };
+        struct batch *b;
+        uint32_t n = 0;
+
+        if (!l->first || l->track->revoking)
+                return;
+        if (!(b = batch_make(d, l))) {
+                arm(d, &l->age, now + STARVED);
+                return;
+        }
+        if (l->ready)
+                queue_remove(&d->ready_lanes, &l->ready_link);
+        l->ready = false;
+        heap_remove(&d->timers, &l->wait.node);
+        batch_fill(d, b);
+        for (const struct record *r = b->first; n < b->n && now >= old_at(d, r); r = r->next)
+                n++;
+        batch_give_up(d, b, n, &a, now);
+        lane_ready(d, l);
+}
+
 static bool lane_fills(struct delivery *d, struct lane *l, usec now)
 {
         usec until = l->first->since + d->config.batch_wait;
 
+        if (track_dry(l->track)) /* nothing comes to fill it up */
+                return false;
         if (l->queued >= d->config.batch_records || (d->config.batch_bytes && l->queued_bytes >= d->config.batch_bytes) || now >= until)
                 return false;
         return heap_insert(&d->timers, &l->wait.node, until);
@@ -942,6 +1023,7 @@ static struct batch *next_fresh(struct delivery *d, usec now)
                 if (lane_fills(d, l, now))
                         continue;
                 heap_remove(&d->timers, &l->wait.node);
+                heap_remove(&d->timers, &l->age.node);
                 b = batch_make(d, l);
                 if (b)
                         batch_fill(d, b);
@@ -998,6 +1080,7 @@ static bool send_next(struct delivery *d, usec now, struct action *a)
         d->dead_in_flight += b->dead > 0;
         if (!b->dead)
                 flow_sent(&d->flow, b->send, now);
+        heap_remove(&d->timers, &b->due.node);
         b->slot = d->free_slots[--d->free_slots_n];
         d->slots[b->slot].batch = b;
         b->state = BATCH_SENT;
@@ -1117,6 +1200,9 @@ static void track_hungry(struct delivery *d, struct track *t)
 {
         t->hungry = true;
         queue_add(&d->hungry, &t->credit_link);
+        for (uint32_t i = 0; track_dry(t) && i < t->lanes_n; i++)
+                if (heap_has(&t->lanes[i].wait.node))
+                        lane_ready(d, &t->lanes[i]);
 }
 
 static bool credit_next(struct delivery *d, usec now, struct action *a)
@@ -1157,9 +1243,13 @@ static void timer_fired(struct delivery *d, struct timer *timer)
         case TIMER_BATCH: {
                 struct batch *b = CONTAINER_OF(timer, struct batch, due);
 
-                batch_ready(d, b);
+                if (ages(d) && !b->dead && !batch_searches(d, b) && d->now >= old_at(d, b->first))
+                        batch_give_up_old(d, b, d->now);
+                else
+                        batch_ready(d, b);
                 return;
         }
+        case TIMER_AGE: lane_give_up_old(d, CONTAINER_OF(timer, struct lane, age), d->now); return;
         case TIMER_LANE: lane_ready(d, CONTAINER_OF(timer, struct lane, wait)); return;
         case TIMER_COMMIT: {
                 struct track *t = CONTAINER_OF(timer, struct track, commit_timer);
@@ -1208,7 +1298,8 @@ bool delivery_next(struct delivery *d, usec now, struct action *a)
         turn_timers(d, now);
         if (d->cancels_n || d->settled || d->detaches.first)
                 return delivery_next(d, now, a);
-        return commit_next(d, a) || end_next(d, a) || state_next(d, now, a) || send_next(d, now, a) || credit_next(d, now, a);
+        return commit_next(d, a) || end_next(d, a) || state_next(d, now, a) || send_next(d, now, a) || credit_next(d, now, a) ||
+               send_next(d, now, a); /* lanes that need not wait any longer, since there is no credit */
 }
 
 usec delivery_deadline(const struct delivery *d)

@@ -278,6 +278,27 @@ static void a_batch_fills_or_waits(void **state UNUSED)
         end();
 }
 
+/* More tracks than the window has room for: a lane that can't get any more is not kept waiting for it. */
+static void a_batch_does_not_wait_for_what_has_no_credit(void **state UNUSED)
+{
+        uint64_t position[TRACKS] = { 0 };
+        usec start;
+
+        begin((struct delivery_config){ .batch_records = 10, .batch_wait = USEC_SEC, .max_in_flight = 1, .max_records = 20 });
+        for (uint32_t t = 0; t < TRACKS; t++)
+                assign(t);
+        start = b.now;
+        for (size_t answered = 0; b.records_n < 1000; answered++) {
+                for (uint32_t t = 0; t < TRACKS; t++)
+                        while (b.credit[t] > 0 && b.bytes[t] > 0)
+                                (void)offer(t, position[t]++, NULL);
+                assert_true(answered < b.sent_n); /* something is under way, without waiting */
+                accept(answered);
+        }
+        assert_int_equal(b.now, start);
+        end();
+}
+
 static void a_batch_is_bounded_by_bytes(void **state UNUSED)
 {
         begin((struct delivery_config){ .batch_records = 10, .batch_bytes = 100, .max_records = 64 });
@@ -402,10 +423,50 @@ static void age_is_limited(void **state UNUSED)
         b.now += 8 * USEC_SEC - 1;
         fail_with(0, ANSWER_RETRY, "no");
         assert_int_equal(b.settled[OUTCOME_DROPPED], 0);
-        next_deadline();
-        fail_with(1, ANSWER_RETRY, "no");
+        b.now++; /* the pause ends later, and would only put it off */
+        pull();
+        assert_int_equal(b.sent_n, 1);
         assert_int_equal(b.settled[OUTCOME_DROPPED], 1);
         end();
+}
+
+static void age_counts_through_what_the_sink_asks_for(void **state UNUSED)
+{
+        begin((struct delivery_config){ .on_exhausted = EXHAUSTED_DEAD_LETTER, .max_event_age = 3 * USEC_SEC, .ordering = ORDERING_NONE });
+        assign(0);
+        (void)offer(0, 0, NULL);
+        answer_with(0, (struct answer){ .kind = ANSWER_RETRY, .status = 503, .overload = true, .retry_after = 40 * USEC_SEC, .text = "busy" });
+        (void)offer(0, 1, NULL); /* not sent: the sink is left alone */
+        assert_int_equal(b.sent_n, 1);
+        b.now += 3 * USEC_SEC - 1;
+        pull();
+        assert_int_equal(b.sent_n, 1);
+        b.now++;
+        pull();
+        assert_int_equal(b.sent_n, 3);
+        assert_true(b.sent[1].dead_letter && b.sent[2].dead_letter);
+        assert_int_equal(b.sent[1].number + b.sent[2].number, 1); /* the second was never tried */
+        accept(1);
+        accept(2);
+        assert_int_equal(b.committed[0], 2);
+        end();
+}
+
+/* An outage: nothing that has become too old waits for the circuit. */
+static void a_backlog_that_is_too_old_leaves_at_once(void **state UNUSED)
+{
+        for (int ordering = ORDERING_PARTITION; ordering <= ORDERING_NONE; ordering++) {
+                begin((struct delivery_config){ .on_exhausted = EXHAUSTED_DROP, .max_event_age = 5 * USEC_SEC, .ordering = (enum ordering)ordering, .max_in_flight = 8, .batch_records = 2 });
+                assign(0);
+                for (uint64_t i = 0; i < 32; i++)
+                        (void)offer(0, i, NULL);
+                for (size_t i = 0; i < b.sent_n; i++)
+                        answer_with(i, (struct answer){ .kind = ANSWER_RETRY, .status = 503, .overload = true, .retry_after = USEC_MINUTE, .text = "busy" });
+                b.now += 5 * USEC_SEC;
+                pull();
+                assert_int_equal(b.settled[OUTCOME_DROPPED], 32);
+                end();
+        }
 }
 
 /* Of a batch only what is old itself is given up for its age. */
@@ -1196,6 +1257,7 @@ int main(void)
                 cmocka_unit_test(a_key_is_delivered_one_by_one),
                 cmocka_unit_test(without_order_all_go_at_once),
                 cmocka_unit_test(a_batch_fills_or_waits),
+                cmocka_unit_test(a_batch_does_not_wait_for_what_has_no_credit),
                 cmocka_unit_test(a_batch_is_bounded_by_bytes),
                 cmocka_unit_test(back_off_stays_in_bounds),
                 cmocka_unit_test(retry_after_is_honoured_and_bounded),
@@ -1203,6 +1265,8 @@ int main(void)
                 cmocka_unit_test(a_final_answer_drops_when_asked),
                 cmocka_unit_test(attempts_are_limited),
                 cmocka_unit_test(age_is_limited),
+                cmocka_unit_test(age_counts_through_what_the_sink_asks_for),
+                cmocka_unit_test(a_backlog_that_is_too_old_leaves_at_once),
                 cmocka_unit_test(age_is_each_records_own),
                 cmocka_unit_test(what_is_exhausted_goes_to_the_dead_letter),
                 cmocka_unit_test(a_late_answer_is_cancelled_and_retried),

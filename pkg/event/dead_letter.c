@@ -29,6 +29,11 @@ void dead_letter_write(const struct dead_letter *d, struct writer *w)
         writer_member_string(w, "function_error", d->reason);
         writer_object_end(w);
         writer_member_string(w, "response_payload", d->answer);
+        if (d->truncated) {
+                writer_member_bool(w, "truncated", true);
+                writer_member_int(w, "request_payload_size", (int64_t)d->payload_n);
+                writer_member_int(w, "response_payload_size", (int64_t)d->answer_n);
+        }
         writer_object_end(w);
 }
 
@@ -37,7 +42,7 @@ size_t dead_letter_extensions(const struct dead_letter *d, struct buf *space, st
         struct str data = d->answer.n ? d->answer : d->reason;
         size_t n = 0, code;
 
-        if (!buf_reserve(space, 32))
+        if (!buf_reserve(space, 64))
                 return 0;
         code = space->n;
         buf_int(space, d->status);
@@ -45,5 +50,12 @@ size_t dead_letter_extensions(const struct dead_letter *d, struct buf *space, st
         out[n++] = (struct cloud_extension){ "knativeerrorcode", { space->p + code, space->n - code } };
         if (data.n)
                 out[n++] = (struct cloud_extension){ "knativeerrordata", text_clip(data, DEAD_LETTER_DATA_MAX) };
+        if (d->truncated) {
+                size_t size = space->n;
+
+                buf_int(space, (int64_t)d->payload_n);
+                out[n++] = (struct cloud_extension){ "sluicetruncated", STR("true") };
+                out[n++] = (struct cloud_extension){ "sluicedatasize", { space->p + size, space->n - size } };
+        }
         return n;
 }

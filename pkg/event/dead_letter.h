@@ -16,10 +16,12 @@ struct dead_letter {
         struct str reason;               /* in words */
         struct str answer;               /* the function's */
         struct str payload;              /* FunctionGraph: the event as it was sent */
+        bool truncated;                  /* payload (with CloudEvents the data) or answer are only the start of what they were: */
+        size_t payload_n, answer_n;      /* bytes that they had */
 };
 
 void dead_letter_write(const struct dead_letter *, struct writer *);
 
 /* The error attributes; the buffer holds what they borrow. */
-enum { DEAD_LETTER_EXTENSIONS = 4, DEAD_LETTER_DATA_MAX = 1024 };
+enum { DEAD_LETTER_EXTENSIONS = 6, DEAD_LETTER_DATA_MAX = 1024 };
 size_t dead_letter_extensions(const struct dead_letter *, struct buf *, struct cloud_extension out[DEAD_LETTER_EXTENSIONS]);

@@ -7,14 +7,6 @@
 
 static const usec TTL_LEAST = USEC_SEC, TTL_MOST = 60 * USEC_SEC, AVOID_LEAST = 500 * USEC_MSEC, AVOID_MOST = 10 * USEC_SEC;
 
-static struct address *find(struct http_target *t, const char *text)
-{
-        for (struct address *a = t->addresses; a; a = a->next)
-                if (strcmp(a->text, text) == 0)
-                        return a;
-        return NULL;
-}
-
 static void drop_if_unused(struct http_target *t, struct address *a)
 {
         if (a->listed || a->connections)
@@ -23,21 +15,27 @@ static void drop_if_unused(struct http_target *t, struct address *a)
         free(a);
 }
 
+/* Ours are sorted as the answer is. */
 static void list(struct http_target *t, const struct resolved *answer)
 {
+        struct address **at = &t->addresses;
+
         for (struct address *a = t->addresses; a; a = a->next)
                 a->listed = false;
         t->addresses_n = 0;
         for (size_t i = 0; i < answer->n; i++) {
-                struct address *a = find(t, answer->addresses[i]);
+                while (*at && strcmp((*at)->text, answer->addresses[i]) < 0)
+                        at = &(*at)->next;
+                if (!*at || strcmp((*at)->text, answer->addresses[i]) != 0) {
+                        struct address *a = calloc(1, sizeof(*a));
 
-                if (!a && (a = calloc(1, sizeof(*a)))) {
+                        if (!a)
+                                continue;
                         (void)snprintf(a->text, sizeof(a->text), "%s", answer->addresses[i]);
-                        LL_APPEND(t->addresses, a);
+                        a->next = *at;
+                        *at = a;
                 }
-                if (!a || a->listed)
-                        continue;
-                a->listed = true;
+                (*at)->listed = true;
                 t->addresses_n++;
         }
 }
@@ -50,9 +48,15 @@ static void retire_unlisted(struct http_target *t)
                 if (c->framing && !c->address->listed && !c->retiring)
                         connection_retire(c);
         }
-        for (struct address *a = t->addresses, *next; a; a = next) {
-                next = a->next;
-                drop_if_unused(t, a);
+        for (struct address **at = &t->addresses; *at;) {
+                struct address *a = *at;
+
+                if (a->listed || a->connections)
+                        at = &a->next;
+                else {
+                        *at = a->next;
+                        free(a);
+                }
         }
 }
 

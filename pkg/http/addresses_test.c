@@ -6,10 +6,12 @@
 static struct {
         int fd;
         uint16_t port;
-        struct loop_io *io;
+        struct loop_io *io, *listener_io, *stream_io;
+        int listener, stream;
         const char *addresses[4];        /* the answer */
         unsigned ttl;
         bool silent, missing;
+        unsigned crowd;                  /* instead: so many of 127.0.0.0/8, in another order each time */
         size_t questions;                /* for A */
 } dns;
 static struct server servers[3];
@@ -18,6 +20,45 @@ static void put16(struct buf *b, unsigned v)
 {
         buf_char(b, (char)(v >> 8));
         buf_char(b, (char)v);
+}
+
+static void answer_to(const unsigned char *q, bool truncated, struct buf *a)
+{
+        size_t after = 12;
+        bool ipv4;
+        unsigned answers = 0;
+
+        while (q[after])
+                after += q[after] + 1U;
+        after += 5;
+        ipv4 = q[after - 3] == 1;
+        if (ipv4 && !truncated)
+                answers = dns.crowd;
+        for (size_t i = 0; ipv4 && !dns.missing && !dns.crowd && i < COUNT_OF(dns.addresses) && dns.addresses[i]; i++)
+                answers++;
+        dns.questions += ipv4 && !truncated;
+        buf_add(a, q, 2);
+        put16(a, (dns.missing ? 0x8583 : 0x8580) | (truncated ? 0x0200 : 0)); /* NXDOMAIN: 3 */
+        put16(a, 1);
+        put16(a, answers);
+        put16(a, 0);
+        put16(a, 0);
+        buf_add(a, q + 12, after - 12);
+        for (unsigned i = 0; i < answers; i++) {
+                struct in_addr address;
+
+                put16(a, 0xc00c);
+                put16(a, 1);
+                put16(a, 1);
+                put16(a, 0);
+                put16(a, dns.ttl);
+                put16(a, 4);
+                if (dns.crowd)
+                        address.s_addr = htonl(0x7f000101 + (i + (unsigned)dns.questions * dns.crowd / 2) % dns.crowd);
+                else
+                        assert_int_equal(inet_pton(AF_INET, dns.addresses[i], &address), 1);
+                buf_add(a, &address, 4);
+        }
 }
 
 static void on_question(void *cookie UNUSED, int events UNUSED)
@@ -29,46 +70,68 @@ static void on_question(void *cookie UNUSED, int events UNUSED)
 
         while ((n = recvfrom(dns.fd, q, sizeof(q), 0, (struct sockaddr *)&from, &size)) > 12) {
                 BUF_AT_END struct buf a = BUF_INIT(4096);
-                size_t after = 12;
-                bool ipv4;
-                unsigned answers = 0;
 
-                while (q[after])
-                        after += q[after] + 1U;
-                after += 5;
-                ipv4 = q[after - 3] == 1;
-                dns.questions += ipv4;
+                answer_to(q, dns.crowd > 0, &a);
                 if (dns.silent)
                         continue;
-                for (size_t i = 0; ipv4 && !dns.missing && i < COUNT_OF(dns.addresses) && dns.addresses[i]; i++)
-                        answers++;
-                buf_add(&a, q, 2);
-                put16(&a, dns.missing ? 0x8583 : 0x8580); /* NXDOMAIN: 3 */
-                put16(&a, 1);
-                put16(&a, answers);
-                put16(&a, 0);
-                put16(&a, 0);
-                buf_add(&a, q + 12, after - 12);
-                for (unsigned i = 0; i < answers; i++) {
-                        struct in_addr address;
-
-                        put16(&a, 0xc00c);
-                        put16(&a, 1);
-                        put16(&a, 1);
-                        put16(&a, 0);
-                        put16(&a, dns.ttl);
-                        put16(&a, 4);
-                        assert_int_equal(inet_pton(AF_INET, dns.addresses[i], &address), 1);
-                        buf_add(&a, &address, 4);
-                }
                 assert_int_equal(sendto(dns.fd, a.p, a.n, 0, (struct sockaddr *)&from, size), (ssize_t)a.n);
         }
+}
+
+/* What is too long for a datagram is asked by TCP: one question at a time is enough here. */
+static void on_stream(void *cookie UNUSED, int events UNUSED)
+{
+        unsigned char q[514];
+        ssize_t n = recv(dns.stream, q, sizeof(q), 0);
+
+        if (n <= 0) {
+                loop_io_close(dns.stream_io);
+                (void)close(dns.stream);
+                dns.stream_io = NULL;
+                return;
+        }
+        for (ssize_t at = 0; at + 14 < n; at += 2 + (q[at] << 8 | q[at + 1])) {
+                BUF_AT_END struct buf a = BUF_INIT(65536), framed = BUF_INIT(65536);
+
+                answer_to(q + at + 2, false, &a);
+                put16(&framed, (unsigned)a.n);
+                buf_str(&framed, buf_view(&a));
+                assert_int_equal(send(dns.stream, framed.p, framed.n, MSG_NOSIGNAL), (ssize_t)framed.n);
+        }
+}
+
+static void on_stream_asked(void *cookie UNUSED, int events UNUSED)
+{
+        struct error err;
+
+        assert_null(dns.stream_io);
+        dns.stream = accept4(dns.listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        assert_true(dns.stream >= 0);
+        assert_int_equal(loop_io_open(loop, dns.stream, on_stream, NULL, &dns.stream_io, &err), 0);
+        loop_io_want(dns.stream_io, LOOP_READABLE);
+}
+
+/* A port that is free for datagrams and for streams; *at: where. */
+static bool name_server_open(struct sockaddr_in *at)
+{
+        socklen_t size = sizeof(*at);
+
+        for (int tries = 0; tries < 100; tries++) {
+                at->sin_port = 0;
+                dns.listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+                dns.fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+                if (bind(dns.listener, (struct sockaddr *)at, size) == 0 && listen(dns.listener, 4) == 0 && getsockname(dns.listener, (struct sockaddr *)at, &size) == 0 &&
+                    bind(dns.fd, (struct sockaddr *)at, size) == 0)
+                        return true;
+                (void)close(dns.listener);
+                (void)close(dns.fd);
+        }
+        return false;
 }
 
 static int setup(void **state UNUSED)
 {
         struct sockaddr_in at = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-        socklen_t size = sizeof(at);
         char name[64];
         struct error err;
 
@@ -77,11 +140,11 @@ static int setup(void **state UNUSED)
         memset(&dns, 0, sizeof(dns));
         dns.ttl = 30;
         dns.addresses[0] = "127.0.0.1";
-        dns.fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-        if (bind(dns.fd, (struct sockaddr *)&at, size) < 0 || getsockname(dns.fd, (struct sockaddr *)&at, &size) < 0 ||
-            loop_io_open(loop, dns.fd, on_question, NULL, &dns.io, &err) < 0)
+        if (!name_server_open(&at) || loop_io_open(loop, dns.fd, on_question, NULL, &dns.io, &err) < 0 ||
+            loop_io_open(loop, dns.listener, on_stream_asked, NULL, &dns.listener_io, &err) < 0)
                 return -1;
         loop_io_want(dns.io, LOOP_READABLE);
+        loop_io_want(dns.listener_io, LOOP_READABLE);
         (void)snprintf(name, sizeof(name), "127.0.0.1:%u", ntohs(at.sin_port));
         if (http_client_use_servers(client, name, &err) < 0)
                 return -1;
@@ -101,7 +164,13 @@ static int setup(void **state UNUSED)
 static int teardown(void **state UNUSED)
 {
         loop_io_close(dns.io);
+        loop_io_close(dns.listener_io);
         (void)close(dns.fd);
+        (void)close(dns.listener);
+        if (dns.stream_io) {
+                loop_io_close(dns.stream_io);
+                (void)close(dns.stream);
+        }
         for (size_t i = 0; i < COUNT_OF(servers); i++)
                 server_done(&servers[i]);
         return client_teardown();
@@ -267,10 +336,34 @@ static void a_silent_name_server_blocks_nothing(void **state UNUSED)
         assert_int_equal(http_target_connections(target), 0);
 }
 
+/* A headless Service of many pods: each answer has them in another order, and no connection is replaced for that. */
+static void many_addresses_stay(void **state UNUSED)
+{
+        dns.crowd = 150;
+        dns.ttl = 1;
+        server_listen(&server, "0.0.0.0", 0);
+        (void)snprintf(url, sizeof(url), "http://function.shop.test.:%u/f", server.port);
+        aim((struct http_target_config){ .max_connections = 4 });
+        for (uint64_t tag = 1; tag <= 4; tag++)
+                submit(tag);
+        await(4);
+        assert_false(done[0].c.failed);
+        assert_int_equal(server.peers_n, 4);
+        while (dns.questions < 3) {
+                done_n = 0;
+                calls_forget();
+                assert_false(request()->failed);
+        }
+        assert_false(request()->failed);
+        assert_int_equal(server.peers_n, 4);
+        assert_int_equal(server_open(&server), 4);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(a_name_is_asked_once, setup, teardown),
+                cmocka_unit_test_setup_teardown(many_addresses_stay, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_name_that_is_unknown_fails, setup, teardown),
                 cmocka_unit_test_setup_teardown(the_time_to_live_is_honoured, setup, teardown),
                 cmocka_unit_test_setup_teardown(connections_are_spread_evenly, setup, teardown),

@@ -8,6 +8,8 @@
 #include "http/proxy.h"
 
 enum { PACK_LEAST = 1024, BODY_KEPT = 65536, STREAMS_DEFAULT = 100 };
+static const int64_t RETRY_AFTER_MAX = 86400;  /* seconds */
+static const usec PING_AFTER = 10 * USEC_SEC;
 
 /* ---- exchanges ----------------------------------------------------------------------------------------------------------------------- */
 
@@ -42,14 +44,16 @@ static usec parse_retry_after(struct str value)
         int64_t seconds;
         time_t at;
 
-        if (str_to_int64(value, &seconds))
-                return seconds > 0 ? MIN_OF(seconds, (int64_t)86400) * USEC_SEC : 0;
+        if (value.n && strspn(value.p, "0123456789") >= value.n)
+                return str_to_int64(value, &seconds) ? MIN_OF(seconds, RETRY_AFTER_MAX) * USEC_SEC : RETRY_AFTER_MAX * USEC_SEC;
         if (value.n == 0 || value.n >= sizeof(date))
                 return 0;
         memcpy(date, value.p, value.n);
         date[value.n] = 0;
         at = curl_getdate(date, NULL);
-        return at > 0 ? MAX_OF((usec)at * USEC_SEC - clock_wall(&system_clock), (usec)0) : 0;
+        if (at <= 0)
+                return 0;
+        return MIN_OF(MAX_OF((int64_t)at - clock_wall(&system_clock) / USEC_SEC, (int64_t)0), RETRY_AFTER_MAX) * USEC_SEC;
 }
 
 void exchange_answer(struct exchange *x, int status)
@@ -106,15 +110,17 @@ static int copy_config(struct http_target *t, const struct http_target_config *c
         own->max_age = config->max_age;
         own->answer_max = config->answer_max;
         own->http_version = config->http_version;
+        own->ping_after = config->ping_after ? config->ping_after : PING_AFTER;
         own->max_streams = config->max_streams ? config->max_streams : STREAMS_DEFAULT;
         own->compress = config->compress;
+        own->once = config->once;
         own->tls.any_host = tls->any_host;
         if (copy_view(tls->ca_pem, &own->tls.ca_pem, err) < 0 || copy(tls->ca_file, &own->tls.ca_file, err) < 0 ||
             copy(tls->client_cert_file, &own->tls.client_cert_file, err) < 0 || copy(tls->client_key_file, &own->tls.client_key_file, err) < 0 ||
             copy(tls->server_name, &own->tls.server_name, err) < 0)
                 return -1;
-        if (copy_view(proxy->url, &own->proxy.url, err) < 0 || copy_view(proxy->user, &own->proxy.user, err) < 0 ||
-            copy_view(proxy->password, &own->proxy.password, err) < 0)
+        if (copy_view(proxy->url, &own->proxy.url, err) < 0 || copy(proxy->user_file, &own->proxy.user_file, err) < 0 ||
+            copy(proxy->password_file, &own->proxy.password_file, err) < 0)
                 return -1;
         t->url_text = str_dup(config->url);
         t->method = str_dup(config->method ? str_of(config->method) : STR("POST"));
@@ -124,7 +130,7 @@ static int copy_config(struct http_target *t, const struct http_target_config *c
 static void free_config(struct http_target_config *own)
 {
         const void *texts[] = { own->tls.ca_pem.p, own->tls.ca_file, own->tls.client_cert_file, own->tls.client_key_file, own->tls.server_name,
-                                own->proxy.url.p, own->proxy.user.p, own->proxy.password.p };
+                                own->proxy.url.p, own->proxy.user_file, own->proxy.password_file };
 
         for (size_t i = 0; i < COUNT_OF(texts); i++)
                 free((void *)(uintptr_t)texts[i]);
@@ -146,9 +152,10 @@ static int set_route(struct http_target *t, struct str no_proxy, struct error *e
         t->port = t->proxied ? t->proxy_url.port : t->url.port;
         if (t->url.tls && t->config.tls.server_name)
                 name = str_of(t->config.tls.server_name);
-        buf_printf(&url, memchr(name.p, ':', name.n) ? "%s://[" STR_FMT "]:%u/" : "%s://" STR_FMT ":%u/", t->url.tls ? "https" : "http", STR_ARG(name), t->url.port);
+        buf_printf(&url, memchr(name.p, ':', name.n) ? "http://[" STR_FMT "]:%u/" : "http://" STR_FMT ":%u/", STR_ARG(name), t->url.port);
         t->connect_url = buf_take(&url);
-        if (!t->host || !t->connect_url)
+        t->tls_name = t->url.tls ? str_dup(name) : NULL;
+        if (!t->host || !t->connect_url || (t->url.tls && !t->tls_name))
                 return error_memory(err);
         return numeric_address(t, err);
 }
@@ -179,7 +186,7 @@ int http_target_new(struct http_target **out, struct http_client *client, const 
         t->timer.turn = target_turn;
         t->answer_timer.turn = target_answers_turn;
         if (copy_config(t, config, err) < 0 || url_parse(str_of(t->url_text), &t->url, err) < 0 || set_route(t, config->proxy.no_proxy, err) < 0 ||
-            set_head(t, config->headers, err) < 0 || (t->url.tls && sessions_new(&t->sessions, err) < 0)) {
+            set_head(t, config->headers, err) < 0) {
                 (void)http_target_free(t);
                 return -1;
         }
@@ -199,13 +206,16 @@ struct http_target *http_target_free(struct http_target *t)
         loop_forget(t->client->loop, &t->timer);
         loop_forget(t->client->loop, &t->answer_timer);
         addresses_free(t);
-        (void)sessions_drop(t->sessions);
+        (void)tls_client_free(t->tls);
         buf_done(&t->head);
         buf_done(&t->field_text);
         free(t->fields);
         free_config(&t->config);
+        buf_done(&t->proxy_user);
+        buf_done(&t->proxy_password);
         free(t->host);
         free(t->connect_url);
+        free(t->tls_name);
         free(t->method);
         free(t->url_text);
         free(t);
@@ -353,6 +363,7 @@ static int submit(void *cookie, uint64_t tag, const struct http_request *q, stru
         struct http_end *end = cookie;
         struct http_target *t = q->target;
         struct exchange *x = exchange_new(end, t);
+        struct connection *c;
 
         if (!x)
                 return error_memory(err);
@@ -373,8 +384,8 @@ static int submit(void *cookie, uint64_t tag, const struct http_request *q, stru
         t->used = true;
         if (t->ask_at != USEC_NEVER && loop_now(end->client->loop) >= t->ask_at)
                 addresses_ask(t);
-        if (t->ready && !t->waiting)
-                pool_start(t->ready, x);
+        if (!t->waiting && (c = pool_ready(t)))
+                pool_start(c, x);
         else {
                 pool_wait(x, false);
                 pool_serve(t);

@@ -1,11 +1,11 @@
-/* The way out: a pool of connections per target. libcurl connects (addresses, proxies, TLS), llhttp or nghttp2 frames; over HTTP/1.1 a request is
+/* The way out: a pool of connections per target. libcurl connects (addresses, proxies) and hands over the socket, OpenSSL encrypts, llhttp or nghttp2 frames; over HTTP/1.1 a request is
  * one write and one read at best, over HTTP/2 many requests share one write. One client per process, on its loop's thread. It implements
  * port/http.h.
  *
- * When a request is sent twice by the client itself: only while it surely was not processed (no byte of it was written, REFUSED_STREAM, a stream
- * above GOAWAY's last), or once more when a connection that had already carried answers closes without one byte of an answer. That is the race
- * of an idle connection that its server closes: the server did not see the request. Should it have seen it all the same, the function gets it
- * twice, which at-least-once allows and a deterministic event id lets it notice. */
+ * When a request is sent twice by the client itself: only while it surely was not processed. That is, no byte of it was written, REFUSED_STREAM, a
+ * stream above GOAWAY's last; or, once, when a connection that had carried answers ends without one byte of an answer and the peer's system has
+ * acknowledged nothing of the request: the race of an idle connection that its server closes. Of the last kind nothing is repeated through a proxy,
+ * which acknowledges for itself, nor where the target says `once`. */
 #pragma once
 
 #include "base/loop.h"
@@ -38,7 +38,7 @@ struct http_tls {
 /* Requests go through a tunnel that the proxy opens (CONNECT), with and without TLS; it also resolves the name. */
 struct http_proxy {
         struct str url;                  /* "http://host:port"; n 0: none. The environment's is never used */
-        struct str user, password;
+        const char *user_file, *password_file;   /* NULL: none. Read for each new connection; a file that is gone leaves the last value */
         struct str no_proxy;             /* comma separated: host, .domain, ADDRESS, ADDRESS/BITS or "*" */
 };
 
@@ -54,6 +54,8 @@ struct http_target_config {
         size_t answer_max;               /* bytes of an answer's body that are kept */
         enum http_version http_version;
         uint32_t max_streams;            /* of an HTTP/2 connection, within the peer's bound; 0: 100 */
+        usec ping_after;                 /* HTTP/2: with requests in flight and nothing heard for so long the peer is asked, and has as long to answer; 0: 10 s */
+        bool once;                       /* a request of which a byte was written is never sent again by the client */
         bool compress;                   /* bodies above 1 KiB leave as gzip when that makes them smaller */
         struct http_tls tls;
         struct http_proxy proxy;

@@ -35,6 +35,7 @@ static struct {
         const char *answer;              /* NULL: none */
         unsigned close_after;            /* requests of a connection; 0: never */
         bool hang_up;                    /* right behind the answer, or in its place */
+        void (*served)(struct peer *);   /* a request has come; NULL: nothing more is done */
         size_t requests;
 } script;
 static struct { struct http_completion c; char body[4096]; } done[MOST];
@@ -74,6 +75,8 @@ static void peer_event(void *cookie, int events UNUSED)
                 buf_drop(&p->in, (size_t)(body - p->in.p) + 8);
                 script.requests++;
                 p->served++;
+                if (script.served)
+                        script.served(p);
                 if (script.close_after && p->served > script.close_after) {
                         peer_close(p);
                         return;
@@ -244,18 +247,80 @@ static void a_body_may_end_with_the_connection(void **state UNUSED)
         assert_string_equal(done[0].body, "until the end");
 }
 
-/* The server closes a used connection just as the next request is under way on it: a fresh one is tried, nobody is told. */
-static void a_stale_connection_is_replaced(void **state UNUSED)
+/* The server closes an idle connection with a word: whatever it says is no answer to the request that leaves next. */
+static void what_an_idle_connection_says_is_no_answer(void **state UNUSED)
 {
-        aim((struct http_target_config){ .max_connections = 1 });
-        script.close_after = 1;
-        for (int i = 0; i < 5; i++) {
-                const struct http_completion *c = request();
+        static const char *const words[] = { "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "x" };
 
-                if (c->failed)
-                        fail_msg("%s", c->error.text);
+        aim((struct http_target_config){ .max_connections = 1, .once = true });
+        assert_int_equal(request()->status, 200);
+        for (size_t i = 0; i < COUNT_OF(words); i++) {
+                struct peer *p = &script.peers[script.peers_n - 1];
+
+                assert_true(send(p->fd, words[i], strlen(words[i]), MSG_NOSIGNAL) > 0); /* no pass of the loop between this and the next request */
+                peer_close(p);
+                assert_int_equal(request()->status, 200);
+                assert_string_equal(done[done_n - 1].body, "ok");
+                assert_int_equal(script.requests, i + 2);
         }
-        assert_int_equal(script.peers_n, 5);
+}
+
+/* A 408 that crosses the request: nothing of it was acknowledged, so it goes out again. */
+static void a_408_that_crosses_the_request_is_no_answer(void **state UNUSED)
+{
+        static const char late[] = "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
+        aim((struct http_target_config){ .max_connections = 1 });
+        assert_int_equal(request()->status, 200);
+        assert_true(send(script.peers[0].fd, late, sizeof(late) - 1, MSG_NOSIGNAL) > 0);
+        peer_close(&script.peers[0]);
+        assert_int_equal(request()->status, 200);
+        assert_int_equal(script.requests, 2);
+        script.answer = late;
+        assert_int_equal(request()->status, 408); /* of a request that the peer has seen */
+}
+
+static void reset_from_the_second_on(struct peer *p)
+{
+        const struct linger at_once = { .l_onoff = 1 };
+
+        if (p->served > 1)
+                (void)setsockopt(p->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+}
+
+/* A reset that follows the request so soon that its acknowledgement never left looks like the race of an idle connection: a target that must never
+ * repeat does not, and one that may does it once. */
+static void a_target_may_forbid_to_send_again(void **state UNUSED)
+{
+        aim((struct http_target_config){ .max_connections = 1, .once = true });
+        script.close_after = 1;
+        script.served = reset_from_the_second_on;
+        assert_false(request()->failed);
+        assert_true(request()->failed);
+        assert_int_equal(script.requests, 2);
+        assert_int_equal(script.peers_n, 1);
+}
+
+/* Each request comes to the server of its own target, whatever becomes of the other's connections. */
+static void one_targets_connections_are_nothing_to_another(void **state UNUSED)
+{
+        struct http_target *first, *second;
+
+        aim((struct http_target_config){ .headers = STR("X-Sink: first\r\n") });
+        first = target;
+        target = NULL;
+        aim((struct http_target_config){ .headers = STR("X-Sink: second\r\n") });
+        second = target;
+        for (int i = 0; i < 8; i++) {
+                target = first;
+                assert_int_equal(request()->status, 200);
+                peer_close(&script.peers[script.peers_n - 1]); /* the end lies in the socket, unread */
+                target = second;
+                assert_int_equal(request()->status, 200);
+                peer_close(&script.peers[script.peers_n - 1]);
+        }
+        assert_int_equal(script.requests, 16);
+        (void)http_target_free(first);
 }
 
 static void a_fresh_connection_that_closes_is_a_failure(void **state UNUSED)
@@ -359,7 +424,8 @@ static void retry_after_is_read(void **state UNUSED)
 {
         static const struct { const char *value; usec least, most; } all[] = {
                 { "7", 7 * USEC_SEC, 7 * USEC_SEC }, { "  7  ", 7 * USEC_SEC, 7 * USEC_SEC }, { "0", 0, 0 }, { "-5", 0, 0 }, { "soon", 0, 0 }, { "", 0, 0 },
-                { "99999999999", USEC_DAY, USEC_DAY }, { "Mon, 01 Jan 2001 00:00:00 GMT", 0, 0 },
+                { "99999999999", USEC_DAY, USEC_DAY }, { "99999999999999999999999999", USEC_DAY, USEC_DAY }, { "Fri, 01 Jan 9999 00:00:00 GMT", USEC_DAY, USEC_DAY },
+                { "9223372036854775807", USEC_DAY, USEC_DAY }, { "Mon, 01 Jan 2001 00:00:00 GMT", 0, 0 },
         };
         time_t soon = time(NULL) + 100;
         char text[256], date[64];
@@ -429,7 +495,10 @@ int main(void)
                 cmocka_unit_test_setup_teardown(a_connection_is_used_again, setup, teardown),
                 cmocka_unit_test_setup_teardown(an_answer_that_closes_is_obeyed, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_body_may_end_with_the_connection, setup, teardown),
-                cmocka_unit_test_setup_teardown(a_stale_connection_is_replaced, setup, teardown),
+                cmocka_unit_test_setup_teardown(what_an_idle_connection_says_is_no_answer, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_408_that_crosses_the_request_is_no_answer, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_target_may_forbid_to_send_again, setup, teardown),
+                cmocka_unit_test_setup_teardown(one_targets_connections_are_nothing_to_another, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_fresh_connection_that_closes_is_a_failure, setup, teardown),
                 cmocka_unit_test_setup_teardown(half_an_answer_is_a_failure, setup, teardown),
                 cmocka_unit_test_setup_teardown(what_is_no_http_is_a_failure, setup, teardown),

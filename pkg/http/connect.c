@@ -1,46 +1,24 @@
-/* Makes connections: libcurl does the TCP and TLS handshakes and the proxy's tunnel to an address that we chose, then lets us have the socket. */
+/* Makes connections. libcurl connects to an address that we chose, through a proxy's tunnel where there is one, and gives up the socket at once: a
+ * duplicate is ours, and its handle is freed. What libcurl does to connections that it takes for idle (CURLOPT_MAXAGE_CONN, a peer that has ended)
+ * can't reach it. TLS, reading and writing are done on that socket. */
+#include <ctype.h>
 #include <errno.h>
-#include <openssl/x509_vfy.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/sockios.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
+#include <unistd.h>
 #include <utlist.h>
 
 #include "http/connection.h"
 
-/* ---- TLS sessions and files ---------------------------------------------------------------------------------------------------------- */
+/* Data that the peer does not acknowledge for so long ends the connection. */
+enum { UNACKNOWLEDGED_MS = 30000, LOGIN_MAX = 4096 };
 
-int sessions_new(struct sessions **out, struct error *err)
-{
-        struct sessions *s = calloc(1, sizeof(*s));
-
-        if (!s || !(s->share = curl_share_init())) {
-                free(s);
-                return error_memory(err);
-        }
-        (void)curl_share_setopt(s->share, CURLSHOPT_SHARE, CURL_LOCK_DATA_SSL_SESSION);
-        s->users = 1;
-        *out = s;
-        return 0;
-}
-
-struct sessions *sessions_drop(struct sessions *s)
-{
-        if (s && --s->users == 0) {
-                (void)curl_share_cleanup(s->share);
-                free(s);
-        }
-        return NULL;
-}
-
-static struct file_stamp stamp_of(const char *path)
-{
-        struct stat s;
-
-        if (!path || stat(path, &s) < 0)
-                return (struct file_stamp){ 0 };
-        return (struct file_stamp){ s.st_mtim.tv_sec, s.st_mtim.tv_nsec, (uint64_t)s.st_ino, (uint64_t)s.st_size };
-}
+/* ---- files ---------------------------------------------------------------------------------------------------------------------------- */
 
 /* Notes how the files of certificates are; true when that differs from the last time. */
 bool files_changed(struct http_target *t)
@@ -52,7 +30,7 @@ bool files_changed(struct http_target *t)
         for (size_t i = 0; i < COUNT_OF(files); i++) {
                 struct file_stamp now = stamp_of(files[i]), *last = &t->stamps[i];
 
-                changed = changed || now.seconds != last->seconds || now.nanoseconds != last->nanoseconds || now.inode != last->inode || now.size != last->size;
+                changed = changed || !stamps_equal(&now, last);
                 *last = now;
         }
         return changed;
@@ -60,230 +38,274 @@ bool files_changed(struct http_target *t)
 
 /* ---- what went wrong ----------------------------------------------------------------------------------------------------------------- */
 
-static const char *tls_advice(struct connection *c, CURLcode r)
-{
-        long verified = 0;
+static const char *words(const struct connection *c, const char *otherwise) { return c->reason[0] ? c->reason : otherwise; }
 
-        if (strstr(c->reason, "certificate required") || strstr(c->reason, "handshake failure") || strstr(c->reason, "bad certificate"))
-                return c->target->config.tls.client_cert_file ? "the server refuses our client certificate: give one that it trusts in tls.certSecretRef"
-                                                              : "the server may demand a client certificate: give one in tls.certSecretRef";
-        if (r == CURLE_SSL_CERTPROBLEM)
-                return "the client certificate or its key can't be used: see tls.certSecretRef";
-        if (r == CURLE_SSL_CACERT_BADFILE)
-                return "the CA can't be read: see tls.caSecretRef";
-        if (r != CURLE_PEER_FAILED_VERIFICATION)
-                return NULL;
-        (void)curl_easy_getinfo(c->easy, CURLINFO_SSL_VERIFYRESULT, &verified);
-        if (verified == X509_V_ERR_CERT_HAS_EXPIRED || strstr(c->reason, "expired"))
-                return "its certificate has expired: renew it";
-        if (verified == X509_V_ERR_CERT_NOT_YET_VALID)
-                return "its certificate is not valid yet: compare the clocks";
-        if (verified == X509_V_OK || strstr(c->reason, "host name") || strstr(c->reason, "subject name"))
-                return "its certificate is for another name: say tls.verifyHostname: false if that is meant";
-        return "its certificate is not trusted: give its CA in tls.caSecretRef or sink.CACerts";
-}
-
-static void connect_error(struct connection *c, CURLcode r, struct error *err)
+static void connect_error(const struct connection *c, CURLcode r, struct error *err)
 {
         const struct http_target *t = c->target;
-        const char *why = c->reason[0] ? c->reason : curl_easy_strerror(r), *advice = tls_advice(c, r);
+        const char *why = words(c, curl_easy_strerror(r));
         enum error_kind kind = r == CURLE_OPERATION_TIMEDOUT ? ERROR_TIMEOUT : ERROR_UNREACHABLE;
         long code = 0;
 
         (void)curl_easy_getinfo(c->easy, CURLINFO_HTTP_CONNECTCODE, &code);
         if (!t->proxied)
-                (void)error_set(err, kind, advice ? "connect to %s: %s (%s)" : "connect to %s: %s", t->url_text, advice ? advice : why, why);
+                (void)error_set(err, kind, "connect to %s: %s", t->url_text, why);
         else if (code == 407)
                 (void)error_set(err, kind, "connect to %s: the proxy %s:%u answered 407: give its user and password", t->url_text, t->host, t->port);
         else if (code && code / 100 != 2)
                 (void)error_set(err, kind, "connect to %s: the proxy %s:%u answered %ld to CONNECT", t->url_text, t->host, t->port, code);
-        else if (code)
-                (void)error_set(err, kind, advice ? "connect to %s: %s (%s)" : "connect to %s: %s", t->url_text, advice ? advice : why, why);
         else
                 (void)error_set(err, kind, "connect to %s: the proxy %s:%u: %s", t->url_text, t->host, t->port, why);
 }
 
-void connection_error(struct connection *c, CURLcode r, struct error *err)
+void connection_error(struct connection *c, struct error *err)
 {
-        const char *why = c->reason[0] ? c->reason : curl_easy_strerror(r), *advice = c->ssl ? tls_advice(c, r) : NULL;
-
-        (void)error_set(err, ERROR_UNREACHABLE, advice ? "%s %s: %s (%s)" : "%s %s: %s", c->target->method, c->target->url_text, advice ? advice : why, why);
+        (void)error_set(err, ERROR_UNREACHABLE, "%s %s: %s", c->target->method, c->target->url_text, words(c, "the connection broke"));
 }
 
-/* Nothing lies between us and the socket, neither TLS nor a proxy's tunnel: it is read and written without curl. */
-static bool plain(const struct connection *c) { return !c->ssl && !c->target->proxied; }
+/* ---- bytes ---------------------------------------------------------------------------------------------------------------------------- */
+
+static void note_tls(struct connection *c)
+{
+        BUF_AT_END struct buf why = BUF_INIT(sizeof(c->reason));
+
+        c->tls_broken = true;
+        tls_client_why(c->ssl, c->target->config.tls.client_cert_file != NULL, &why);
+        (void)snprintf(c->reason, sizeof(c->reason), "%s", why.p ? why.p : "TLS broke");
+}
 
 /* After recv or send. */
-static CURLcode socket_result(struct connection *c, const char *what, ssize_t r, size_t *n)
+static ssize_t plain_result(struct connection *c, const char *what, ssize_t r)
 {
-        *n = r > 0 ? (size_t)r : 0;
         if (r >= 0)
-                return CURLE_OK;
+                return r;
         if (errno == EAGAIN || errno == EINTR)
-                return CURLE_AGAIN;
-        (void)snprintf(c->reason, sizeof(c->reason), "%s failure: %s", what, strerror(errno));
-        return CURLE_RECV_ERROR;
+                return IO_AGAIN;
+        (void)snprintf(c->reason, sizeof(c->reason), "%s: %s", what, strerror(errno));
+        return IO_BROKEN;
 }
 
-CURLcode connection_read(struct connection *c, char *space, size_t size, size_t *n)
+ssize_t connection_read(struct connection *c, char *space, size_t size)
 {
-        *n = 0;
-        return plain(c) ? socket_result(c, "Recv", recv(c->fd, space, size, 0), n) : curl_easy_recv(c->easy, space, size, n);
+        ssize_t r = c->ssl ? tls_read(c->ssl, space, size) : plain_result(c, "receive", recv(c->fd, space, size, 0));
+
+        if (r == IO_BROKEN && c->ssl)
+                note_tls(c);
+        return r;
 }
 
-CURLcode connection_write(struct connection *c, const char *p, size_t size, size_t *n)
+ssize_t connection_write(struct connection *c, const char *p, size_t size)
 {
-        *n = 0;
-        return plain(c) ? socket_result(c, "Send", send(c->fd, p, size, MSG_NOSIGNAL), n) : curl_easy_send(c->easy, p, size, n);
+        ssize_t r = c->ssl ? tls_write(c->ssl, p, size) : plain_result(c, "send", send(c->fd, p, size, MSG_NOSIGNAL));
+
+        if (r == IO_BROKEN && c->ssl)
+                note_tls(c);
+        if (r > 0)
+                c->sent += (uint64_t)r;
+        return r;
+}
+
+uint64_t connection_sent(const struct connection *c) { return c->ssl ? BIO_number_written(SSL_get_wbio(c->ssl)) : c->sent; }
+
+bool connection_unseen(const struct connection *c, uint64_t since)
+{
+        int held = 0;
+
+        return c->fd >= 0 && !c->target->proxied && ioctl(c->fd, SIOCOUTQ, &held) == 0 && held > 0 && (uint64_t)held >= connection_sent(c) - since;
 }
 
 bool connection_buffers(const struct connection *c) { return c->ssl && SSL_has_pending(c->ssl); }
 
 /* ---- connecting ---------------------------------------------------------------------------------------------------------------------- */
 
-static int own_index(void)
-{
-        static int index = -1;
-
-        if (index < 0)
-                index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, NULL);
-        return index;
-}
-
-/* curl tells its SSL only while a transfer runs. */
-static void on_handshake(const SSL *ssl, int where, int result UNUSED)
-{
-        if (where & SSL_CB_HANDSHAKE_START)
-                ((struct connection *)SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), own_index()))->ssl = (SSL *)(uintptr_t)ssl;
-}
-
-/* curl would frame HTTP/2 itself if it knew: it is not told what ALPN agreed on. */
-static CURLcode on_tls(CURL *easy UNUSED, void *context, void *cookie)
-{
-        static const unsigned char both[] = "\x02h2\x08http/1.1";
-        const struct http_target *t = ((struct connection *)cookie)->target;
-        SSL_CTX *tls = context;
-        int r = 0;
-
-        if (own_index() < 0 || SSL_CTX_set_ex_data(tls, own_index(), cookie) != 1)
-                return CURLE_OUT_OF_MEMORY;
-        SSL_CTX_set_info_callback(tls, on_handshake);
-        SSL_CTX_clear_options(tls, SSL_OP_NO_TICKET); /* curl's choice; servers forget what TLS 1.2 has without tickets when a connection ends abruptly */
-        SSL_CTX_set_read_ahead(tls, 1); /* a record takes one read, not two */
-        if (t->config.http_version == HTTP_AUTO)
-                r = SSL_CTX_set_alpn_protos(tls, both, sizeof(both) - 1);
-        else if (t->config.http_version == HTTP_2_PRIOR_KNOWLEDGE)
-                r = SSL_CTX_set_alpn_protos(tls, both, 3);
-        return r == 0 ? CURLE_OK : CURLE_OUT_OF_MEMORY;
-}
+static void handshake(struct connection *);
 
 static void on_socket(void *cookie, int events)
 {
         struct connection *c = cookie;
 
+        if (!c->framing) {
+                handshake(c);
+                return;
+        }
         c->drain = events == (LOOP_READABLE | LOOP_WRITABLE);
         c->framing->event(c, events);
 }
 
-static const struct framing *choose(struct connection *c)
+static const struct framing *choose(const struct connection *c)
 {
-        const unsigned char *agreed = NULL;
-        unsigned n = 0;
-
         if (c->target->config.http_version == HTTP_2_PRIOR_KNOWLEDGE)
                 return &http2_framing;
-        if (c->ssl)
-                SSL_get0_alpn_selected(c->ssl, &agreed, &n);
-        return n == 2 && memcmp(agreed, "h2", 2) == 0 ? &http2_framing : &http1_framing;
+        return c->ssl && tls_client_agreed_http2(c->ssl) ? &http2_framing : &http1_framing;
 }
 
-static int adopt(struct connection *c, struct error *err)
+/* It can't be used: it ends, and those who wait are told. */
+static void refuse(struct connection *c, const struct error *err)
+{
+        struct http_target *t = c->target;
+        struct address *a = c->address;
+
+        a->connections++; /* outlives the connection */
+        connection_free(c);
+        pool_refused(t, a, err);
+}
+
+/* The connection stands: requests may go out. */
+static void stand(struct connection *c)
 {
         struct http_client *client = c->target->client;
         usec max_age = c->target->config.max_age;
         const struct framing *framing = choose(c);
-        curl_socket_t fd = CURL_SOCKET_BAD;
+        struct error err;
 
-        if (curl_easy_getinfo(c->easy, CURLINFO_ACTIVESOCKET, &fd) != CURLE_OK || fd == CURL_SOCKET_BAD)
-                return error_set(err, ERROR_UNREACHABLE, "connect to %s: the peer closed the connection at once", c->target->url_text);
-        c->fd = fd;
-        if (loop_io_open(client->loop, fd, on_socket, c, &c->io, err) < 0 || framing->open(c, err) < 0)
-                return -1;
+        if (framing->open(c, &err) < 0) {
+                refuse(c, &err);
+                return;
+        }
         c->framing = framing;
         if (max_age)
                 c->expires = loop_now(client->loop) + max_age - (usec)random_below(&client->random, (uint64_t)max_age / 4 + 1);
-        (void)curl_easy_setopt(c->easy, CURLOPT_BUFFERSIZE, (long)READ_SIZE); /* one read takes no more than this; the buffer of that name is not used any more */
         loop_io_want(c->io, LOOP_READABLE);
-        return 0;
+        pool_connected(c);
+}
+
+static void handshake(struct connection *c)
+{
+        ssize_t r = tls_handshake(c->ssl);
+        struct error err;
+
+        if (r == IO_AGAIN) {
+                loop_io_want(c->io, SSL_want_write(c->ssl) ? LOOP_WRITABLE : LOOP_READABLE);
+                return;
+        }
+        if (r == 1) {
+                stand(c);
+                return;
+        }
+        note_tls(c);
+        (void)error_set(&err, ERROR_UNREACHABLE, "connect to %s: %s", c->target->url_text, c->reason);
+        refuse(c, &err);
+}
+
+void connection_too_late(struct connection *c)
+{
+        struct error err;
+
+        (void)error_set(&err, ERROR_TIMEOUT, "connect to %s: no TLS session within %" PRId64 " ms", c->target->url_text, c->target->config.connect_timeout / USEC_MSEC);
+        refuse(c, &err);
+}
+
+static int make_tls(struct http_target *t, struct error *err)
+{
+        struct tls_client_config config = { &t->config.tls, t->tls_name, t->config.http_version };
+
+        if (!t->tls_name || t->tls)
+                return 0;
+        return tls_client_new(&t->tls, &t->client->authorities, &config, err) < 0 ? error_wrap(err, "connect to %s", t->url_text) : 0;
+}
+
+/* A failure of this process, not of the peer: worth another try. */
+static int failed_inside(struct error *err, const struct connection *c)
+{
+        (void)error_wrap(err, "connect to %s", c->target->url_text);
+        err->retry = true;
+        return -1;
+}
+
+/* From here on curl has nothing to do with the socket. */
+static int adopt(struct connection *c, struct error *err)
+{
+        struct http_client *client = c->target->client;
+        curl_socket_t fd = CURL_SOCKET_BAD;
+        unsigned limit = UNACKNOWLEDGED_MS;
+
+        if (curl_easy_getinfo(c->easy, CURLINFO_ACTIVESOCKET, &fd) != CURLE_OK || fd == CURL_SOCKET_BAD)
+                return error_set(err, ERROR_UNREACHABLE, "connect to %s: the peer closed the connection at once", c->target->url_text);
+        c->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+        if (c->fd < 0) {
+                (void)error_errno(err, errno, "keep the socket");
+                return failed_inside(err, c);
+        }
+        http_multi_remove(client->multi, c->easy);
+        curl_easy_cleanup(c->easy);
+        curl_slist_free_all(c->connect_to);
+        c->easy = NULL;
+        c->connect_to = NULL;
+        (void)setsockopt(c->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &limit, sizeof(limit));
+        if (loop_io_open(client->loop, c->fd, on_socket, c, &c->io, err) < 0)
+                return failed_inside(err, c);
+        if (!c->target->tls_name)
+                return 0;
+        if (make_tls(c->target, err) < 0)
+                return -1;
+        c->ssl = tls_client_open(c->target->tls, c->fd);
+        return c->ssl ? 0 : error_memory(err);
 }
 
 void on_connected(void *cookie UNUSED, CURL *easy, CURLcode result)
 {
         struct connection *c;
-        struct http_target *t;
-        struct address *a;
         struct error err;
 
         (void)curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&c);
-        if (result == CURLE_OK && adopt(c, &err) == 0) {
-                pool_connected(c);
-                return;
-        }
         if (result != CURLE_OK)
                 connect_error(c, result, &err);
-        t = c->target;
-        a = c->address;
-        a->connections++; /* outlives the connection */
-        connection_free(c);
-        pool_refused(t, a, &err);
+        if (result != CURLE_OK || adopt(c, &err) < 0)
+                refuse(c, &err);
+        else if (c->ssl) {
+                target_arm(c->target);
+                handshake(c);
+        } else
+                stand(c);
 }
 
-static void set_tls(struct connection *c)
+/* The value of a Secret's file, without the white space that editors leave at its end. One that is gone leaves what was read last. */
+static int read_login(const char *path, const char *what, struct buf *value, struct error *err)
 {
-        const struct http_tls *tls = &c->target->config.tls;
-        struct curl_blob ca = { .data = (void *)(uintptr_t)tls->ca_pem.p, .len = tls->ca_pem.n, .flags = CURL_BLOB_COPY };
+        FILE *f = path ? fopen(path, "re") : NULL;
+        char text[LOGIN_MAX + 1];
+        size_t n;
 
-        if (c->sessions)
-                (void)curl_easy_setopt(c->easy, CURLOPT_SHARE, c->sessions->share);
-        (void)curl_easy_setopt(c->easy, CURLOPT_SSL_ENABLE_ALPN, 0L);
-        (void)curl_easy_setopt(c->easy, CURLOPT_SSL_CTX_FUNCTION, on_tls);
-        (void)curl_easy_setopt(c->easy, CURLOPT_SSL_CTX_DATA, c);
-        /* A folder beside the file would be trusted too, and keeps curl from parsing the file only once. */
-        (void)curl_easy_setopt(c->easy, CURLOPT_CAPATH, NULL);
-        if (tls->ca_pem.n)
-                (void)curl_easy_setopt(c->easy, CURLOPT_CAINFO_BLOB, &ca);
-        else if (tls->ca_file)
-                (void)curl_easy_setopt(c->easy, CURLOPT_CAINFO, tls->ca_file);
-        if (tls->ca_file)
-                (void)curl_easy_setopt(c->easy, CURLOPT_CA_CACHE_TIMEOUT, 0L);
-        if (tls->client_cert_file)
-                (void)curl_easy_setopt(c->easy, CURLOPT_SSLCERT, tls->client_cert_file);
-        if (tls->client_cert_file)
-                (void)curl_easy_setopt(c->easy, CURLOPT_SSLKEY, tls->client_key_file ? tls->client_key_file : tls->client_cert_file);
-        (void)curl_easy_setopt(c->easy, CURLOPT_SSL_VERIFYHOST, tls->any_host ? 0L : 2L);
+        if (f) {
+                n = fread(text, 1, sizeof(text), f);
+                (void)fclose(f);
+                if (n > LOGIN_MAX)
+                        return error_set(err, ERROR_UNREACHABLE, "the proxy's %s in %s is longer than %d bytes", what, path, LOGIN_MAX);
+                while (n && isspace((unsigned char)text[n - 1]))
+                        n--;
+                if (n) {
+                        value->max = LOGIN_MAX + 1;
+                        buf_reset(value);
+                        buf_add(value, text, n);
+                        explicit_bzero(text, sizeof(text));
+                }
+        }
+        if (value->failed)
+                return error_memory(err);
+        return !path || value->n ? 0 : error_set(err, ERROR_UNREACHABLE, "the proxy's %s can't be read from %s, or is empty: see delivery.proxy", what, path);
 }
 
 /* Where curl connects to: our address, or through the proxy at our address the name. */
-static void set_route(struct connection *c, const char *to, const char *proxy)
+static int set_route(struct connection *c, const char *to, const char *proxy, struct error *err)
 {
-        const struct http_target *t = c->target;
-        BUF_AT_END struct buf user = BUF_INIT(4096), password = BUF_INIT(4096);
+        struct http_target *t = c->target;
 
-        if (to)
-                c->connect_to = curl_slist_append(NULL, to);
+        if (to && !(c->connect_to = curl_slist_append(NULL, to)))
+                return error_memory(err);
         if (c->connect_to)
                 (void)curl_easy_setopt(c->easy, CURLOPT_CONNECT_TO, c->connect_to);
         (void)curl_easy_setopt(c->easy, CURLOPT_PROXY, proxy);
         (void)curl_easy_setopt(c->easy, CURLOPT_NOPROXY, "");
         if (!t->proxied)
-                return;
+                return 0;
+        if (read_login(t->config.proxy.user_file, "user", &t->proxy_user, err) < 0 || read_login(t->config.proxy.password_file, "password", &t->proxy_password, err) < 0)
+                return error_wrap(err, "connect to %s", t->url_text);
         (void)curl_easy_setopt(c->easy, CURLOPT_HTTPPROXYTUNNEL, 1L);
-        buf_str(&user, t->config.proxy.user);
-        buf_str(&password, t->config.proxy.password);
-        if (user.n)
-                (void)curl_easy_setopt(c->easy, CURLOPT_PROXYUSERNAME, user.p);
-        if (password.n)
-                (void)curl_easy_setopt(c->easy, CURLOPT_PROXYPASSWORD, password.p);
+        if (t->proxy_user.n)
+                (void)curl_easy_setopt(c->easy, CURLOPT_PROXYUSERNAME, t->proxy_user.p);
+        if (t->proxy_password.n)
+                (void)curl_easy_setopt(c->easy, CURLOPT_PROXYPASSWORD, t->proxy_password.p);
+        return 0;
 }
 
 static int set_all(struct connection *c, struct error *err)
@@ -294,17 +316,14 @@ static int set_all(struct connection *c, struct error *err)
 
         c->easy = curl_easy_init();
         buf_printf(&at, v6 ? "%s[%s]:%u" : "%s%s:%u", t->proxied ? "http://" : "::", c->address->text, t->port);
-        if (t->proxied && t->config.tls.server_name) {
+        if (t->proxied && t->tls_name && !str_is(t->url.host, t->tls_name)) {
                 v6 = memchr(t->url.host.p, ':', t->url.host.n) != NULL;
                 buf_printf(&to, v6 ? "::[" STR_FMT "]:%u" : "::" STR_FMT ":%u", STR_ARG(t->url.host), t->url.port);
         }
         if (!c->easy || at.failed || to.failed)
                 return error_memory(err);
-        set_route(c, !t->proxied ? at.p : to.p, t->proxied ? at.p : "");
-        if (!t->proxied && !c->connect_to)
-                return error_memory(err);
-        if (t->url.tls)
-                set_tls(c);
+        if (set_route(c, !t->proxied ? at.p : to.p, t->proxied ? at.p : "", err) < 0)
+                return -1;
         (void)curl_easy_setopt(c->easy, CURLOPT_URL, t->connect_url);
         (void)curl_easy_setopt(c->easy, CURLOPT_CONNECT_ONLY, 1L);
         (void)curl_easy_setopt(c->easy, CURLOPT_NOSIGNAL, 1L);
@@ -321,17 +340,18 @@ static int set_all(struct connection *c, struct error *err)
 
 int connection_open(struct http_target *t, struct address *a, struct error *err)
 {
-        struct connection *c = calloc(1, sizeof(*c));
+        struct connection *c;
 
+        if (make_tls(t, err) < 0)
+                return -1;
+        c = calloc(1, sizeof(*c));
         if (!c)
                 return error_memory(err);
         c->target = t;
+        c->fd = -1;
+        c->connect_by = loop_now(t->client->loop) + t->config.connect_timeout;
         c->address = a;
         a->connections++;
-        if (t->sessions) {
-                c->sessions = t->sessions;
-                c->sessions->users++;
-        }
         DL_PREPEND2(t->connections, c, previous, next);
         t->connections_n++;
         t->connecting_n++;

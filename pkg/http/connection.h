@@ -6,7 +6,6 @@
 #include <curl/curl.h>
 #include <netinet/in.h>
 #include <nghttp2/nghttp2.h>
-#include <openssl/ssl.h>
 #include <zlib.h>
 
 #include "base/random.h"
@@ -14,6 +13,8 @@
 #include "http/codec.h"
 #include "http/multi.h"
 #include "http/resolver.h"
+#include "http/stamp.h"
+#include "http/tls_client.h"
 
 enum { READ_SIZE = 65536, ANSWER_HEAD_MAX = 65536 };
 
@@ -32,7 +33,7 @@ struct exchange {
         size_t start, sent;                      /* where the head begins; how far it was written */
         size_t own;                              /* where the header lines of this request begin */
         size_t method_n, path_n;
-        uint64_t heard;                          /* bytes its connection had read when it began */
+        uint64_t heard, sent_before;             /* bytes its connection had read and sent when it began */
         int32_t stream;
         uint8_t again;                           /* times that it was sent again */
         bool done;
@@ -63,9 +64,6 @@ struct address {                         /* where the name points, or pointed wh
         usec avoid_until, backoff;       /* after a failure to connect */
 };
 
-/* curl's TLS sessions, for resumption. Replaced when certificates change, so that no old identity is resumed. */
-struct sessions { CURLSH *share; uint32_t users; };
-
 struct connection {
         struct connection *next, *previous;              /* of the target */
         struct connection *next_ready, *previous_ready;  /* of those with room */
@@ -79,29 +77,32 @@ struct connection {
         bool used;                                       /* carried an answer already */
         bool drain;                                      /* read until there is no more: an error may stand behind the last bytes, and is told once */
         struct address *address;
-        struct sessions *sessions;
-        CURL *easy;
+        CURL *easy;                                      /* while curl connects; then NULL: from there on the socket is ours alone */
         struct curl_slist *connect_to;
-        SSL *ssl;                                        /* curl's; NULL: none */
+        SSL *ssl;                                        /* NULL: none */
+        bool tls_broken;
         struct loop_io *io;
-        int fd;                                          /* curl's */
-        uint64_t heard;                                  /* bytes read */
+        int fd;                                          /* -1: not connected yet */
+        usec connect_by;                                 /* the end of connecting, with TLS */
+        uint64_t heard, sent;                            /* bytes read; written, without what TLS adds */
+        usec heard_at;                                   /* HTTP/2: when bytes came last */
+        usec idle_since;                                 /* HTTP/1.1: when it was ready for a request, or was found silent */
         usec expires;                                    /* 0: never */
         struct http_codec *http1;
         struct http2 *http2;
-        char reason[CURL_ERROR_SIZE];
+        char reason[CURL_ERROR_SIZE];                    /* why the last call failed */
 };
-
-struct file_stamp { int64_t seconds, nanoseconds; uint64_t inode, size; };
 
 struct http_target {
         struct http_client *client;
         struct http_target_config config;        /* its texts are copies */
-        char *url_text, *method, *connect_url;   /* connect_url: scheme, the TLS name and port, for curl */
+        char *url_text, *method, *connect_url;   /* connect_url: name and port, for curl */
+        char *tls_name;                          /* NULL: no TLS */
         char *host;                              /* that is connected to: the URL's or the proxy's */
         uint16_t port;
         bool proxied;
         struct url url, proxy_url;
+        struct buf proxy_user, proxy_password;   /* as last read */
         struct buf head;                         /* request line, Host, constant headers */
         size_t line_n;                           /* of it, the request line */
         nghttp2_nv *fields;                      /* the same for HTTP/2: method, scheme, authority and path first */
@@ -121,7 +122,7 @@ struct http_target {
         usec replace_at;                         /* when another try is made to replace old connections; USEC_NEVER: not */
         uint32_t failures;                       /* to connect, in a row */
         bool resolving, used, numeric;
-        struct sessions *sessions;
+        struct tls_client *tls;                  /* NULL: not made yet, or its files have changed */
         struct file_stamp stamps[3];
         struct task timer;
         struct exchange *awaiting;               /* the first one sent first: all are given the same time */
@@ -139,6 +140,7 @@ struct http_client {
         char *space;                             /* what was read last */
         z_stream packer;
         bool packs;                              /* packer is set up */
+        struct tls_authorities authorities;
 };
 
 /* client.c: exchanges */
@@ -147,6 +149,7 @@ void exchange_fail(struct exchange *, const struct error *);
 
 /* pool.c */
 void pool_serve(struct http_target *);                         /* gives waiting exchanges to connections, opens more when there are too few */
+struct connection *pool_ready(struct http_target *);           /* that a request may go out on now; NULL: none */
 void pool_start(struct connection *, struct exchange *);
 void pool_sent(struct exchange *);                             /* the last byte of it was written: the time for the answer runs */
 void pool_wait(struct exchange *, bool first);                 /* queues it for a connection */
@@ -167,13 +170,17 @@ void target_answers_turn(struct task *, usec now);
 /* connect.c */
 int connection_open(struct http_target *, struct address *, struct error *) MUST_CHECK;
 void on_connected(void *cookie, CURL *, CURLcode);
-/* Never wait: CURLE_AGAIN. *n: how much; read, CURLE_OK and 0: the peer has ended. connection_error says why another code came. */
-CURLcode connection_read(struct connection *, char *space, size_t size, size_t *n);
-CURLcode connection_write(struct connection *, const char *, size_t size, size_t *n);
-void connection_error(struct connection *, CURLcode, struct error *);
+/* Never wait: IO_AGAIN. Else how much; read, 0: the peer has ended. IO_BROKEN: connection_error says why. */
+enum { IO_AGAIN = TLS_AGAIN, IO_BROKEN = TLS_BROKEN };
+ssize_t connection_read(struct connection *, char *space, size_t size);
+ssize_t connection_write(struct connection *, const char *, size_t size);
+void connection_error(struct connection *, struct error *);
+void connection_too_late(struct connection *);                 /* TLS took too long: it is gone afterwards */
+uint64_t connection_sent(const struct connection *);           /* bytes written to the socket */
+/* Nothing that was written after `since` (connection_sent) has been acknowledged by the peer's system: its program has not seen it. Once the peer
+ * has ended; false where nobody can tell, since a proxy stands between. */
+bool connection_unseen(const struct connection *, uint64_t since);
 bool connection_buffers(const struct connection *);            /* TLS holds bytes that the socket does not show */
-struct sessions *sessions_drop(struct sessions *);
-int sessions_new(struct sessions **, struct error *) MUST_CHECK;
 bool files_changed(struct http_target *);
 
 /* addresses.c */

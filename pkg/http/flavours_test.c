@@ -234,18 +234,33 @@ static void hang_up_on_the_used(struct call *c)
                 answer_ok(c);
 }
 
-/* The race of an idle connection: the request goes out on a fresh one, once. */
+/* The race of an idle connection: it closes as the request leaves. The request goes out on a fresh one, once. */
 static void a_stale_connection_is_replaced(void **state UNUSED)
 {
         aim(config());
-        server.handle = hang_up_on_the_used;
-        for (int i = 0; i < 4; i++)
+        for (size_t i = 0; i < 4; i++) {
                 assert_false(request()->failed);
-        assert_int_equal(server.peers_n, 4);
+                assert_int_equal(server.peers_n, i + 1);
+                peer_close(&server.peers[i]); /* no pass of the loop between this and the next request */
+        }
         server.handle = hang_up;
         assert_true(request()->failed);
         assert_true(done[4].c.maybe_processed);
         assert_int_equal(server.peers_n, 5);
+}
+
+/* However soon it closes afterwards: whoever has read the request may have worked on it. */
+static void what_the_peer_has_seen_is_not_sent_again(void **state UNUSED)
+{
+        const struct http_completion *c;
+
+        aim(config());
+        server.handle = hang_up_on_the_used;
+        assert_false(request()->failed);
+        c = request();
+        assert_true(c->failed && c->error.retry && c->maybe_processed);
+        assert_int_equal(server.requests, 2);
+        assert_int_equal(server.peers_n, 1);
 }
 
 static void a_refused_connection_names_the_url(void **state UNUSED)
@@ -415,6 +430,7 @@ int main(void)
                 { "an_answer_has_a_time_of_its_own", an_answer_has_a_time_of_its_own },
                 { "a_peer_that_leaves_may_have_processed", a_peer_that_leaves_may_have_processed },
                 { "a_stale_connection_is_replaced", a_stale_connection_is_replaced },
+                { "what_the_peer_has_seen_is_not_sent_again", what_the_peer_has_seen_is_not_sent_again },
                 { "a_refused_connection_names_the_url", a_refused_connection_names_the_url },
                 { "large_bodies_pass", large_bodies_pass },
                 { "compression_is_undone_by_gzip", compression_is_undone_by_gzip },

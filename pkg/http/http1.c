@@ -62,6 +62,14 @@ static void ended(struct connection *c)
         unreachable(c, "the peer closed the connection before its answer was whole");
 }
 
+/* The peer closes an idle connection with a word (RFC 9110, 15.5.9): it has not seen our request, which crossed it. */
+static bool crossed(const struct connection *c)
+{
+        const struct exchange *x = c->exchanges;
+
+        return c->http1->message.status == 408 && x->reused && connection_unseen(c, x->sent_before);
+}
+
 /* False: the connection is done with. */
 static bool feed(struct connection *c, size_t n)
 {
@@ -81,6 +89,11 @@ static bool feed(struct connection *c, size_t n)
         }
         if (!c->http1->message.complete)
                 return true;
+        if (crossed(c)) {
+                c->heard = c->exchanges->heard;
+                unreachable(c, "the peer closed the idle connection with 408");
+                return false;
+        }
         if (used < n) /* more than one answer to one request: the stream can't be trusted */
                 c->http1->message.keep_alive = false;
         answered(c);
@@ -91,14 +104,13 @@ static bool feed(struct connection *c, size_t n)
 static bool http1_read(struct connection *c)
 {
         for (;;) {
-                size_t n = 0;
-                CURLcode r = connection_read(c, c->target->client->space, READ_SIZE, &n);
+                ssize_t n = connection_read(c, c->target->client->space, READ_SIZE);
                 struct error err;
 
-                if (r == CURLE_AGAIN)
+                if (n == IO_AGAIN)
                         return true;
-                if (r != CURLE_OK) {
-                        connection_error(c, r, &err);
+                if (n == IO_BROKEN) {
+                        connection_error(c, &err);
                         connection_break(c, &err);
                         return false;
                 }
@@ -106,8 +118,8 @@ static bool http1_read(struct connection *c)
                         ended(c);
                         return false;
                 }
-                c->heard += n;
-                if (!feed(c, n))
+                c->heard += (size_t)n;
+                if (!feed(c, (size_t)n))
                         return false;
                 if (n < READ_SIZE && !c->drain && !connection_buffers(c))
                         return true;
@@ -119,19 +131,18 @@ static void http1_write(struct connection *c)
         struct exchange *x = c->exchanges;
 
         while (x->sent < x->message->n) {
-                size_t n = 0;
-                CURLcode r = connection_write(c, x->message->p + x->sent, x->message->n - x->sent, &n);
+                ssize_t n = connection_write(c, x->message->p + x->sent, x->message->n - x->sent);
                 struct error err;
 
-                x->sent += n;
+                x->sent += n > 0 ? (size_t)n : 0;
                 x->written = x->sent > x->start;
-                if (r == CURLE_AGAIN) {
+                if (n == IO_AGAIN) {
                         loop_io_want(c->io, LOOP_READABLE | LOOP_WRITABLE);
                         return;
                 }
-                if (r != CURLE_OK) {
+                if (n == IO_BROKEN) {
                         /* The peer may have answered before it stopped listening. */
-                        connection_error(c, r, &err);
+                        connection_error(c, &err);
                         if (http1_read(c))
                                 connection_break(c, &err);
                         return;

@@ -12,7 +12,8 @@ struct http2 {
         nghttp2_session *session;
         struct buf out;                  /* frames on their way */
         size_t written;                  /* of them */
-        struct task flush;
+        struct task flush, silence;
+        bool asked;                      /* a PING is out, and nothing was heard since */
         char fault[160];                 /* what nghttp2 disliked last */
 };
 
@@ -250,8 +251,7 @@ static bool http2_write(struct connection *c)
         struct error err;
 
         for (;;) {
-                size_t n = 0;
-                CURLcode r;
+                ssize_t n;
 
                 if (h->written == h->out.n) {
                         h->written = 0;
@@ -263,14 +263,14 @@ static bool http2_write(struct connection *c)
                         if (!h->out.n)
                                 break;
                 }
-                r = connection_write(c, h->out.p + h->written, h->out.n - h->written, &n);
-                h->written += n;
-                if (r == CURLE_AGAIN) {
+                n = connection_write(c, h->out.p + h->written, h->out.n - h->written);
+                h->written += n > 0 ? (size_t)n : 0;
+                if (n == IO_AGAIN) {
                         loop_io_want(c->io, LOOP_READABLE | LOOP_WRITABLE);
                         return true;
                 }
-                if (r != CURLE_OK) {
-                        connection_error(c, r, &err);
+                if (n == IO_BROKEN) {
+                        connection_error(c, &err);
                         connection_break(c, &err);
                         return false;
                 }
@@ -289,15 +289,13 @@ static bool http2_read(struct connection *c)
         char *space = client_of(c)->space;
 
         for (;;) {
-                size_t n = 0;
-                CURLcode r = connection_read(c, space, READ_SIZE, &n);
+                ssize_t n = connection_read(c, space, READ_SIZE), used;
                 struct error err;
-                ssize_t used;
 
-                if (r == CURLE_AGAIN)
+                if (n == IO_AGAIN)
                         return true;
-                if (r != CURLE_OK) {
-                        connection_error(c, r, &err);
+                if (n == IO_BROKEN) {
+                        connection_error(c, &err);
                         connection_break(c, &err);
                         return false;
                 }
@@ -305,8 +303,10 @@ static bool http2_read(struct connection *c)
                         broken(c, ERROR_UNREACHABLE, "the peer closed the connection before its answer was whole");
                         return false;
                 }
-                c->heard += n;
-                used = nghttp2_session_mem_recv(c->http2->session, (const uint8_t *)space, n);
+                c->heard += (size_t)n;
+                c->heard_at = loop_now(client_of(c)->loop);
+                c->http2->asked = false;
+                used = nghttp2_session_mem_recv(c->http2->session, (const uint8_t *)space, (size_t)n);
                 if (used < 0) {
                         broken(c, ERROR_PROTOCOL, nghttp2_strerror((int)used));
                         return false;
@@ -314,6 +314,29 @@ static bool http2_read(struct connection *c)
                 if (n < READ_SIZE && !c->drain && !connection_buffers(c))
                         return true;
         }
+}
+
+/* A path that swallows what is sent, without an end: each request would wait for its own time-out, and the next ones follow it. */
+static void on_silence(struct task *task, usec now)
+{
+        struct http2 *h = CONTAINER_OF(task, struct http2, silence);
+        struct connection *c = h->connection;
+        usec after = c->target->config.ping_after;
+
+        if (!c->carried)
+                return;
+        if (now < c->heard_at + after) {
+                loop_arm(client_of(c)->loop, task, c->heard_at + after);
+                return;
+        }
+        if (h->asked) {
+                broken(c, ERROR_TIMEOUT, "the peer does not answer a PING");
+                return;
+        }
+        h->asked = true;
+        (void)nghttp2_submit_ping(h->session, NGHTTP2_FLAG_NONE, NULL);
+        loop_arm(client_of(c)->loop, task, now + after);
+        write_soon(c);
 }
 
 /* After exchanges have come and gone. */
@@ -335,6 +358,10 @@ static void on_flush(struct task *task, usec now UNUSED)
 
 static void http2_event(struct connection *c, int events)
 {
+        if (events & LOOP_WRITABLE) { /* only wanted while writing was blocked: the peer's system takes more */
+                c->heard_at = loop_now(client_of(c)->loop);
+                c->http2->asked = false;
+        }
         if ((events & LOOP_READABLE) && !http2_read(c))
                 return;
         /* New requests first, so that they leave together with what nghttp2 answers. */
@@ -413,6 +440,11 @@ static void http2_start(struct connection *c, struct exchange *x)
         fields[0] = field((struct str){ (char *)fields[0].name, fields[0].namelen }, (struct str){ head, x->method_n }, NGHTTP2_NV_FLAG_NONE);
         fields[3] = field((struct str){ (char *)fields[3].name, fields[3].namelen }, (struct str){ head + x->method_n + 1, x->path_n }, NGHTTP2_NV_FLAG_NONE);
         n += parse_lines(x->message->p + x->own, HTTP_HEADROOM - x->own, fields + n, FIELDS_MAX - n, NGHTTP2_NV_FLAG_NO_INDEX);
+        if (c->carried == 1) {
+                c->heard_at = loop_now(client_of(c)->loop); /* silence counts from here */
+                c->http2->asked = false;
+                loop_arm(client_of(c)->loop, &c->http2->silence, c->heard_at + t->config.ping_after);
+        }
         x->sent = HTTP_HEADROOM;
         x->answering = false;
         x->fault = NULL;
@@ -473,6 +505,7 @@ static void http2_close(struct connection *c)
         if (!c->http2)
                 return;
         loop_forget(client_of(c)->loop, &c->http2->flush);
+        loop_forget(client_of(c)->loop, &c->http2->silence);
         nghttp2_session_del(c->http2->session);
         buf_done(&c->http2->out);
         free(c->http2);
@@ -486,6 +519,7 @@ static int http2_open(struct connection *c, struct error *err)
                 return error_memory(err);
         c->http2->connection = c;
         c->http2->flush.turn = on_flush;
+        c->http2->silence.turn = on_silence;
         c->http2->out.max = OUT_MAX * 2;
         if (start_session(c) < 0) {
                 http2_close(c);

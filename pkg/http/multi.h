@@ -1,4 +1,5 @@
-/* A curl multi handle on our loop: sockets, time-outs and finished transfers. Owned by its user; loop's thread. */
+/* A curl multi handle on our loop: sockets, time-outs and finished transfers. Owned by its user; loop's thread. A socket that can't be watched fails
+ * its transfer alone; a multi handle that has failed as a whole ends the process, since curl never recovers it. */
 #pragma once
 
 #include <curl/curl.h>

@@ -1,11 +1,12 @@
 /* Which connection carries what: the queue of a target, its connections' lives, and how many there are. */
 #include <inttypes.h>
+#include <unistd.h>
 #include <utlist.h>
 
 #include "http/connection.h"
 
 enum { SENT_AGAIN_MAX = 2 };
-static const usec REPLACE_AGAIN = USEC_SEC;
+static const usec REPLACE_AGAIN = USEC_SEC, IDLE_LEAST = 10 * USEC_MSEC;
 
 /* ---- what waits ---------------------------------------------------------------------------------------------------------------------- */
 
@@ -79,6 +80,7 @@ bool connection_place(struct connection *c)
                 leave_ready(c);
         else if (!c->ready) {
                 c->ready = true;
+                c->idle_since = loop_now(c->target->client->loop);
                 /* The one used last is used first, so that the rest can age; among those that multiplex the turn goes round. */
                 if (c->http1)
                         DL_PREPEND2(c->target->ready, c, previous_ready, next_ready);
@@ -88,6 +90,25 @@ bool connection_place(struct connection *c)
         return true;
 }
 
+/* What an idle connection has to say is no answer to the next request: its end, or a 408. Only before a request leaves can that be told for sure. One
+ * that was in use a moment ago is asked only where nothing may be sent twice: under load that is a call per request. */
+static bool has_spoken(struct connection *c)
+{
+        usec now = loop_now(c->target->client->loop);
+
+        if (!c->http1 || (!c->target->config.once && now - c->idle_since < IDLE_LEAST))
+                return false;
+        c->idle_since = now;
+        return connection_read(c, c->target->client->space, READ_SIZE) != IO_AGAIN;
+}
+
+struct connection *pool_ready(struct http_target *t)
+{
+        while (t->ready && has_spoken(t->ready))
+                connection_free(t->ready);
+        return t->ready;
+}
+
 void pool_start(struct connection *c, struct exchange *x)
 {
         DL_APPEND2(c->exchanges, x, beside_before, beside);
@@ -95,6 +116,7 @@ void pool_start(struct connection *c, struct exchange *x)
         x->connection = c;
         x->queued = NULL;
         x->heard = c->heard;
+        x->sent_before = connection_sent(c);
         x->reused = c->used;
         x->written = false;
         if (c->http1 || c->carried >= c->room)
@@ -139,9 +161,10 @@ void connection_free(struct connection *c)
 
         leave_ready(c);
         loop_io_close(c->io);
-        /* curl drops it without a word, and OpenSSL resumes no session that ended so. */
-        if (c->ssl && c->used)
-                SSL_set_shutdown(c->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
+        /* OpenSSL resumes no session that ends without a word. */
+        if (c->ssl && c->framing && !c->tls_broken)
+                tls_end(c->ssl);
+        SSL_free(c->ssl);
         if (c->framing)
                 c->framing->close(c);
         else
@@ -153,7 +176,8 @@ void connection_free(struct connection *c)
                 curl_easy_cleanup(c->easy);
         }
         curl_slist_free_all(c->connect_to);
-        (void)sessions_drop(c->sessions);
+        if (c->fd >= 0)
+                (void)close(c->fd);
         if (c->address)
                 addresses_leave(t, c->address);
         DL_DELETE2(t->connections, c, previous, next);
@@ -166,7 +190,7 @@ static bool worth_again(const struct connection *c, const struct exchange *x)
 {
         if (!x->written)
                 return x->again < SENT_AGAIN_MAX;
-        return x->reused && c->heard == x->heard && x->again == 0;
+        return x->reused && !c->target->config.once && c->heard == x->heard && x->again == 0 && connection_unseen(c, x->sent_before);
 }
 
 void connection_break(struct connection *c, const struct error *err)
@@ -207,12 +231,7 @@ static uint32_t wanted(const struct http_target *t)
 /* Each is replaced; none resumes a session of the old ones. */
 static void make_old(struct http_target *t)
 {
-        struct sessions *fresh;
-
-        if (t->sessions && sessions_new(&fresh, NULL) == 0) {
-                (void)sessions_drop(t->sessions);
-                t->sessions = fresh;
-        }
+        t->tls = tls_client_free(t->tls);
         for (struct connection *c = t->connections; c; c = c->next)
                 if (!c->old && !c->retiring) {
                         c->old = true;
@@ -256,8 +275,8 @@ void pool_serve(struct http_target *t)
         t->serving = true;
         while (t->serve_again) {
                 t->serve_again = false;
-                while (t->waiting && t->ready)
-                        pool_start(t->ready, next_waiting(t));
+                for (struct connection *c; t->waiting && (c = pool_ready(t));)
+                        pool_start(c, next_waiting(t));
         }
         t->serving = false;
         open_more(t);
@@ -315,7 +334,9 @@ void target_arm(struct http_target *t)
         if (t->used && !t->resolving)
                 at = MIN_OF(at, t->ask_at);
         for (const struct connection *c = t->connections; c; c = c->next)
-                if (c->expires && !c->old && !c->retiring)
+                if (!c->framing && c->ssl)
+                        at = MIN_OF(at, c->connect_by);
+                else if (c->expires && !c->old && !c->retiring)
                         at = MIN_OF(at, c->expires);
         loop_arm(t->client->loop, &t->timer, at);
 }
@@ -330,7 +351,12 @@ void target_turn(struct task *task, usec now)
                 addresses_ask(t);
         for (struct connection *c = t->connections, *next; c; c = next) {
                 next = c->next;
-                if (!c->expires || now < c->expires || c->old || c->retiring)
+                if (!c->framing && c->ssl && now >= c->connect_by) {
+                        connection_too_late(c);
+                        next = t->connections; /* others may have gone with it */
+                        continue;
+                }
+                if (!c->framing || !c->expires || now < c->expires || c->old || c->retiring)
                         continue;
                 if (c->carried) {
                         c->old = true; /* its successor first */

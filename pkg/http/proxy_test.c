@@ -136,13 +136,6 @@ static void the_proxy_resolves_the_name(void **state)
 
 static int setup_flavour(void **state) { return setup(state); }
 
-static void a_password_is_given(void **state UNUSED)
-{
-        open_target(false, false, (struct http_proxy){ .user = STR("us:er"), .password = STR("p@ss word") });
-        assert_false(request()->failed);
-        assert_int_equal(strncmp(proxy.credentials, "Basic ", 6), 0);
-}
-
 static void expect_failure(const char *say)
 {
         const struct http_completion *c = request();
@@ -152,6 +145,44 @@ static void expect_failure(const char *say)
         assert_non_null(strstr(c->error.text, url));
         if (!strstr(c->error.text, say))
                 fail_msg("\"%s\" does not say \"%s\"", c->error.text, say);
+}
+
+static void close_after(struct call *c) { reply(c, 200, "Connection: close\r\n", STR("ok")); }
+
+static char login_folder[] = "/tmp/sluice-proxy-XXXXXX", user_file[64], password_file[64];
+
+static void write_login(const char *path, const char *text)
+{
+        FILE *f = fopen(path, "w");
+
+        assert_non_null(f);
+        assert_true(fputs(text, f) >= 0);
+        (void)fclose(f);
+}
+
+/* Each new tunnel shows what the files say then; one that is gone leaves what was there. */
+static void a_password_is_given_and_may_change(void **state UNUSED)
+{
+        static const char first[] = "Basic dXM6ZXI6cEBzcyB3b3Jk", second[] = "Basic dXM6ZXI6bmV3";
+
+        assert_non_null(mkdtemp(login_folder));
+        (void)snprintf(user_file, sizeof(user_file), "%s/user", login_folder);
+        (void)snprintf(password_file, sizeof(password_file), "%s/password", login_folder);
+        write_login(user_file, "us:er\n");
+        open_target(false, false, (struct http_proxy){ .user_file = user_file, .password_file = password_file });
+        expect_failure("the proxy's password can't be read from");
+        write_login(password_file, "p@ss word\n");
+        server.handle = close_after;
+        assert_false(request()->failed);
+        assert_string_equal(proxy.credentials, first);
+        write_login(password_file, "new");
+        assert_false(request()->failed);
+        assert_string_equal(proxy.credentials, second);
+        (void)unlink(password_file);
+        assert_false(request()->failed);
+        assert_string_equal(proxy.credentials, second);
+        (void)unlink(user_file);
+        (void)rmdir(login_folder);
 }
 
 static void a_demand_for_a_password_is_named(void **state UNUSED)
@@ -245,7 +276,7 @@ int main(void)
                 { "the_proxy_resolves_the_name over TLS and HTTP/1.1", the_proxy_resolves_the_name, setup_flavour, teardown, (void *)1 },
                 { "the_proxy_resolves_the_name over h2c", the_proxy_resolves_the_name, setup_flavour, teardown, (void *)2 },
                 { "the_proxy_resolves_the_name over TLS and h2", the_proxy_resolves_the_name, setup_flavour, teardown, (void *)3 },
-                cmocka_unit_test_setup_teardown(a_password_is_given, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_password_is_given_and_may_change, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_demand_for_a_password_is_named, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_refusal_is_named, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_proxy_that_is_not_there_is_named, setup, teardown),

@@ -190,11 +190,6 @@ static void ask_1(const struct answer_1 *a, size_t piece)
         script.piece = piece;
         script.hang_up = a->hang_up;
         script.armed = true;
-        if (a->hang_up && !a->n) { /* nothing at all: tried again on a fresh connection, once; the good server answers there */
-                c = request();
-                assert_false(c->failed);
-                return;
-        }
         c = request();
         if (a->outcome ? c->failed || c->status != a->outcome : !c->failed)
                 fail_msg("in pieces of %zu: %d %s; answer: %s", piece, c->status, c->failed ? c->error.text : "was taken", a->bytes);

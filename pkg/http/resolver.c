@@ -122,46 +122,77 @@ struct resolver *resolver_free(struct resolver *r)
         return NULL;
 }
 
-static size_t collect(const struct ares_addrinfo *info, char **addresses, char (*texts)[INET6_ADDRSTRLEN], size_t most, usec *ttl)
+/* Beyond so many the rest is left out, the same rest each time: an answer in another order must not look like another one. */
+enum { ADDRESSES_MAX = 4096 };
+
+struct found { char text[INET6_ADDRSTRLEN]; };
+
+static int compare(const void *a, const void *b) { return strcmp(((const struct found *)a)->text, ((const struct found *)b)->text); }
+
+static size_t count(const struct ares_addrinfo *info)
 {
         size_t n = 0;
 
-        for (const struct ares_addrinfo_node *a = info->nodes; a && n < most; a = a->ai_next) {
+        for (const struct ares_addrinfo_node *a = info->nodes; a; a = a->ai_next)
+                n++;
+        return n;
+}
+
+/* Sorted, each once. */
+static size_t collect(const struct ares_addrinfo *info, struct found *out, usec *ttl)
+{
+        size_t n = 0, kept = 0;
+
+        for (const struct ares_addrinfo_node *a = info->nodes; a; a = a->ai_next) {
                 const void *address = a->ai_family == AF_INET ? (const void *)&((const struct sockaddr_in *)(const void *)a->ai_addr)->sin_addr
                                                               : (const void *)&((const struct sockaddr_in6 *)(const void *)a->ai_addr)->sin6_addr;
 
-                if (!inet_ntop(a->ai_family, address, texts[n], INET6_ADDRSTRLEN))
+                if (!inet_ntop(a->ai_family, address, out[n].text, INET6_ADDRSTRLEN))
                         continue;
-                addresses[n] = texts[n];
                 n++;
                 *ttl = MIN_OF(*ttl, (usec)MAX_OF(a->ai_ttl, 0) * USEC_SEC);
         }
-        return n;
+        qsort(out, n, sizeof(*out), compare);
+        for (size_t i = 0; i < n; i++)
+                if (!kept || compare(&out[kept - 1], &out[i]) != 0)
+                        out[kept++] = out[i];
+        return MIN_OF(kept, (size_t)ADDRESSES_MAX);
+}
+
+static void tell(struct question *q, int status, const struct ares_addrinfo *info)
+{
+        struct resolved resolved = { .ttl = USEC_NEVER };
+        size_t most = status == ARES_SUCCESS && info ? count(info) : 0;
+        struct found *found = most ? calloc(most, sizeof(*found)) : NULL;
+        struct error err;
+
+        if (found)
+                resolved.n = collect(info, found, &resolved.ttl);
+        resolved.addresses = resolved.n ? calloc(resolved.n, sizeof(*resolved.addresses)) : NULL;
+        for (size_t i = 0; resolved.addresses && i < resolved.n; i++)
+                resolved.addresses[i] = found[i].text;
+        if (resolved.addresses)
+                q->done(q->cookie, &resolved, NULL);
+        else {
+                (void)error_set(&err, ERROR_UNREACHABLE, "resolve %s: %s", q->host,
+                                status != ARES_SUCCESS ? ares_strerror(status) : most ? "out of memory" : "no address");
+                q->done(q->cookie, NULL, &err);
+        }
+        free(resolved.addresses);
+        free(found);
 }
 
 static void on_answer(void *cookie, int status, int timeouts UNUSED, struct ares_addrinfo *info)
 {
-        enum { MOST = 64 };
         struct question *q = cookie;
-        char texts[MOST][INET6_ADDRSTRLEN], *addresses[MOST];
-        struct resolved resolved = { .addresses = addresses, .ttl = USEC_NEVER };
-        struct error err;
 
         for (struct question **at = &q->resolver->questions; *at; at = &(*at)->next)
                 if (*at == q) {
                         *at = q->next;
                         break;
                 }
-        if (!q->resolver->freeing && q->done) {
-                if (status == ARES_SUCCESS && info)
-                        resolved.n = collect(info, addresses, texts, MOST, &resolved.ttl);
-                if (resolved.n)
-                        q->done(q->cookie, &resolved, NULL);
-                else {
-                        (void)error_set(&err, ERROR_UNREACHABLE, "resolve %s: %s", q->host, status == ARES_SUCCESS ? "no address" : ares_strerror(status));
-                        q->done(q->cookie, NULL, &err);
-                }
-        }
+        if (!q->resolver->freeing && q->done)
+                tell(q, status, info);
         ares_freeaddrinfo(info);
         free(q);
 }

@@ -4,7 +4,7 @@
 #include "base/loop.h"
 
 struct resolver;
-struct resolved { char **addresses; size_t n; usec ttl; };  /* numeric text; owned by the callee's caller until it returns; ttl 0: none was told */
+struct resolved { char **addresses; size_t n; usec ttl; };  /* numeric text, sorted, each once; owned by the callee's caller until it returns; ttl 0: none was told */
 
 int resolver_new(struct resolver **, struct loop *, struct error *) MUST_CHECK;
 /* Asks these servers, "ADDRESS[:PORT],…", instead of the system's. */

@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <openssl/err.h>
+#include <openssl/rand.h>
 #include <openssl/x509v3.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -25,6 +26,7 @@ struct tls_server {
         bool client_required;
         usec handshake_timeout, looked, told;
         uint64_t failures, failures_told;
+        uintptr_t trusted;               /* how often whom we trust has changed; each session has the number it was verified by */
         bool reload_failed;
 };
 
@@ -64,16 +66,6 @@ static long bio_ctrl(BIO *b, int command, long number UNUSED, void *p UNUSED)
 
 /* ---- the context ----------------------------------------------------------------------------------------------------------------------- */
 
-/* Takes the first reason of OpenSSL's queue, which is emptied. */
-static const char *reason(void)
-{
-        unsigned long e = ERR_get_error();
-        const char *text = e ? ERR_reason_error_string(e) : NULL;
-
-        ERR_clear_error();
-        return text ? text : e && ERR_SYSTEM_ERROR(e) ? strerror(ERR_GET_REASON(e)) : "the client went away or took too long";
-}
-
 static int choose_alpn(SSL *ssl UNUSED, const unsigned char **out, unsigned char *out_n, const unsigned char *in, unsigned in_n, void *cookie UNUSED)
 {
         static const unsigned char ours[] = "\x08http/1.1";
@@ -96,18 +88,21 @@ static void set_up(SSL_CTX *x)
         SSL_CTX_set_alpn_select_cb(x, choose_alpn, NULL);
 }
 
+static int never_asks(char *space UNUSED, int size UNUSED, int writing UNUSED, void *cookie UNUSED) { return 0; }
+
 static int load(const struct tls_server *t, SSL_CTX *x, struct error *err)
 {
+        SSL_CTX_set_default_passwd_cb(x, never_asks); /* a key with a password can't be used: nobody is at the terminal */
         if (SSL_CTX_use_certificate_chain_file(x, t->cert.path) != 1)
-                return error_set(err, ERROR_INVALID, "read the certificate %s: %s", t->cert.path, reason());
+                return error_set(err, ERROR_INVALID, "read the certificate %s: %s", t->cert.path, tls_reason("not the PEM file that was expected"));
         if (SSL_CTX_use_PrivateKey_file(x, t->key.path, SSL_FILETYPE_PEM) != 1)
-                return error_set(err, ERROR_INVALID, "read the key %s: %s", t->key.path, reason());
+                return error_set(err, ERROR_INVALID, "read the key %s: %s", t->key.path, tls_reason("not the PEM file that was expected"));
         if (SSL_CTX_check_private_key(x) != 1)
-                return error_set(err, ERROR_INVALID, "the key %s is not that of the certificate %s: %s", t->key.path, t->cert.path, reason());
+                return error_set(err, ERROR_INVALID, "the key %s is not that of the certificate %s: %s", t->key.path, t->cert.path, tls_reason("not the PEM file that was expected"));
         if (!t->client_ca.path)
                 return 0;
         if (SSL_CTX_load_verify_locations(x, t->client_ca.path, NULL) != 1)
-                return error_set(err, ERROR_INVALID, "read the clients' CA %s: %s", t->client_ca.path, reason());
+                return error_set(err, ERROR_INVALID, "read the clients' CA %s: %s", t->client_ca.path, tls_reason("not the PEM file that was expected"));
         SSL_CTX_set_client_CA_list(x, SSL_load_client_CA_file(t->client_ca.path));
         SSL_CTX_set_verify(x, SSL_VERIFY_PEER | (t->client_required ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0), NULL);
         return 0;
@@ -137,8 +132,13 @@ static bool has_changed(struct file *f)
         struct stat s;
         bool changed;
 
-        if (!f->path || stat(f->path, &s) < 0)
+        if (!f->path)
                 return false;
+        if (stat(f->path, &s) < 0) {
+                if (errno != ENOENT && errno != ENOTDIR)
+                        return false;
+                memset(&s, 0, sizeof(s)); /* it is gone, which is a change, too */
+        }
         changed = s.st_ino != f->inode || s.st_size != f->size || s.st_mtim.tv_sec != f->changed.tv_sec || s.st_mtim.tv_nsec != f->changed.tv_nsec;
         f->inode = s.st_ino;
         f->size = s.st_size;
@@ -146,35 +146,59 @@ static bool has_changed(struct file *f)
         return changed;
 }
 
-static bool have_changed(struct tls_server *t)
+static bool have_changed(struct tls_server *t, bool *ca)
 {
-        bool cert = has_changed(&t->cert), key = has_changed(&t->key), ca = has_changed(&t->client_ca);
+        bool cert = has_changed(&t->cert), key = has_changed(&t->key);
 
-        return cert || key || ca;
+        *ca = has_changed(&t->client_ca);
+        return cert || key || *ca;
+}
+
+/* The old certificate is still shown, but the clients' authorities are those of now: none, where their file is gone or no good. */
+static void trust_anew(struct tls_server *t)
+{
+        X509_STORE *store = X509_STORE_new();
+        STACK_OF(X509_NAME) *names = SSL_load_client_CA_file(t->client_ca.path);
+        unsigned char keys[256];
+        long n = SSL_CTX_set_tlsext_ticket_keys(t->context, NULL, 0);
+
+        if (!store)
+                abort(); /* out of memory: who was trusted may be so no more */
+        (void)X509_STORE_load_file(store, t->client_ca.path);
+        SSL_CTX_set_cert_store(t->context, store);
+        SSL_CTX_set_client_CA_list(t->context, names ? names : sk_X509_NAME_new_null());
+        /* A session that is resumed is not verified again. */
+        if (n <= 0 || n > (long)sizeof(keys) || RAND_bytes(keys, (int)n) != 1 || SSL_CTX_set_tlsext_ticket_keys(t->context, keys, n) != 1)
+                (void)SSL_CTX_set_options(t->context, SSL_OP_NO_TICKET);
+        ERR_clear_error();
 }
 
 /* Certificate and key change one after the other: what does not fit together now is tried again. */
 static void look_after(struct tls_server *t, usec now)
 {
         struct error err;
+        bool ca;
 
         if (t->looked && now - t->looked < LOOK_AGAIN)
                 return;
         t->looked = now;
-        if (!have_changed(t) && !t->reload_failed)
+        if (!have_changed(t, &ca) && !t->reload_failed)
                 return;
+        t->trusted += ca;
         t->reload_failed = make_context(t, &err) < 0;
+        if (t->reload_failed && ca)
+                trust_anew(t);
         if (!t->reload_failed)
                 log_info("TLS certificate read again", LOG_S("file", t->cert.path));
         else if (!t->told || now - t->told >= TELL_AGAIN) {
-                log_warn("the changed TLS files cannot be used; the old ones are", LOG_S("error", err.text));
+                log_warn("the changed TLS files cannot be used; the old certificate is, and of clients those whom the CA vouches for now", LOG_S("error", err.text));
                 t->told = now;
         }
 }
 
 void tls_server_failed(struct tls_server *t, usec now)
 {
-        const char *why = reason();
+        const char *why = tls_reason("the client went away or took too long");
 
         t->failures++;
         if (t->told && now - t->told < TELL_AGAIN)
@@ -187,6 +211,7 @@ void tls_server_failed(struct tls_server *t, usec now)
 int tls_server_new(struct tls_server **out, const struct http_server_tls *config, struct error *err)
 {
         struct tls_server *t = calloc(1, sizeof(*t));
+        bool ca;
 
         if (!t)
                 return error_memory(err);
@@ -201,7 +226,7 @@ int tls_server_new(struct tls_server **out, const struct http_server_tls *config
                 (void)tls_server_free(t);
                 return error_memory(err);
         }
-        (void)have_changed(t);
+        (void)have_changed(t, &ca);
         if (make_context(t, err) < 0) {
                 (void)tls_server_free(t);
                 return -1;
@@ -240,55 +265,37 @@ SSL *tls_server_accept(struct tls_server *t, int fd, usec now)
         }
         BIO_set_data(b, (void *)(intptr_t)fd);
         BIO_set_init(b, 1);
+        (void)SSL_set_app_data(ssl, (void *)t->trusted);
         SSL_set_bio(ssl, b, b);
         SSL_set_accept_state(ssl);
         return ssl;
 }
 
-ssize_t tls_handshake(SSL *ssl)
+static bool vouched_for(const struct tls_server *t, SSL *ssl, X509 *certificate)
 {
-        int r;
+        X509_STORE_CTX *x = X509_STORE_CTX_new();
+        bool good = x && X509_STORE_CTX_init(x, SSL_CTX_get_cert_store(t->context), certificate, SSL_get_peer_cert_chain(ssl)) == 1 && X509_STORE_CTX_set_default(x, "ssl_client") == 1 &&
+                    X509_verify_cert(x) == 1;
 
+        X509_STORE_CTX_free(x);
         ERR_clear_error();
-        r = SSL_accept(ssl);
-        if (r == 1)
-                return 1;
-        r = SSL_get_error(ssl, r);
-        return r == SSL_ERROR_WANT_READ || r == SSL_ERROR_WANT_WRITE ? TLS_AGAIN : TLS_BROKEN;
+        return good;
 }
 
-static ssize_t outcome(SSL *ssl, int r)
+bool tls_server_trusts(struct tls_server *t, SSL *ssl, usec now)
 {
-        switch (SSL_get_error(ssl, r)) {
-        case SSL_ERROR_WANT_READ:
-        case SSL_ERROR_WANT_WRITE: return TLS_AGAIN;
-        case SSL_ERROR_ZERO_RETURN: return 0;
-        default: ERR_clear_error(); return TLS_BROKEN;
-        }
-}
+        X509 *certificate;
 
-ssize_t tls_read(SSL *ssl, void *p, size_t n)
-{
-        int r;
-
-        ERR_clear_error(); /* of others: SSL_get_error would take it for ours */
-        r = SSL_read(ssl, p, (int)MIN_OF(n, (size_t)INT32_MAX));
-        return r > 0 ? r : outcome(ssl, r);
-}
-
-ssize_t tls_write(SSL *ssl, const void *p, size_t n)
-{
-        int r;
-
-        ERR_clear_error();
-        r = SSL_write(ssl, p, (int)MIN_OF(n, (size_t)INT32_MAX));
-        return r > 0 ? r : outcome(ssl, r);
-}
-
-void tls_end(SSL *ssl)
-{
-        (void)SSL_shutdown(ssl);
-        ERR_clear_error();
+        if (!t->client_ca.path)
+                return true;
+        look_after(t, now);
+        if (SSL_get_app_data(ssl) == (void *)t->trusted)
+                return true;
+        certificate = SSL_get0_peer_certificate(ssl);
+        if (certificate && !vouched_for(t, ssl, certificate))
+                return false;
+        (void)SSL_set_app_data(ssl, (void *)t->trusted);
+        return true;
 }
 
 static void add_name(struct buf *out, const char *kind, const unsigned char *p, int n)

@@ -208,6 +208,75 @@ static void a_changed_certificate_is_read(void **state UNUSED)
         identity_done(&next);
 }
 
+static bool is_answered(struct peer *p, size_t times)
+{
+        peer_say(p, request);
+        (void)peer_await(p, "served", times);
+        return count_of(&p->in, "served") == times;
+}
+
+/* The authorities vouch for those they vouch for now: connections that are open included, and whatever becomes of their file. */
+static void who_was_vouched_for_is_not_for_ever(void **state UNUSED)
+{
+        static const char *const ends[] = { "rm", "truncate -s 0", "sed -i s/CERTIFICATE/BROKEN/" };
+        struct identity ca = identity_new(NULL, "ca", NULL), other = identity_new(NULL, "other ca", NULL), client = identity_new(&ca, "client", NULL);
+        struct peer p;
+        char command[160];
+
+        for (size_t i = 0; i < COUNT_OF(ends); i++) {
+                identity_write(&ca, false, tls_ca);
+                serve((struct http_server_tls){ .client_ca = tls_ca, .client_required = true });
+                assert_int_equal(SSL_CTX_use_certificate(peer_tls, client.cert) + SSL_CTX_use_PrivateKey(peer_tls, client.key), 2);
+                peer_connect(&p);
+                assert_true(is_answered(&p, 1));
+                (void)snprintf(command, sizeof(command), "%s %s", ends[i], tls_ca);
+                assert_int_equal(system(command), 0);
+                a_second_passes();
+                assert_false(is_served());
+                assert_false(is_answered(&p, 2));
+                peer_done(&p);
+                identity_write(&ca, false, tls_ca);
+                a_second_passes();
+                assert_true(is_served());
+                peer_connect(&p);
+                assert_true(is_answered(&p, 1));
+                identity_write(&other, false, tls_ca);
+                a_second_passes();
+                assert_false(is_answered(&p, 2));
+                assert_false(is_served());
+                peer_done(&p);
+                server = http_server_free(server);
+        }
+        identity_done(&ca);
+        identity_done(&other);
+        identity_done(&client);
+}
+
+/* One more authority beside the old one: nobody's connection ends for that. */
+static void an_authority_that_is_added_ends_no_connection(void **state UNUSED)
+{
+        struct identity ca = identity_new(NULL, "ca", NULL), other = identity_new(NULL, "other ca", NULL), client = identity_new(&ca, "client", NULL);
+        char command[320], path[80];
+        struct peer p;
+
+        (void)snprintf(path, sizeof(path), "%s/other", tls_folder);
+        identity_write(&ca, false, tls_ca);
+        identity_write(&other, false, path);
+        serve((struct http_server_tls){ .client_ca = tls_ca, .client_required = true });
+        assert_int_equal(SSL_CTX_use_certificate(peer_tls, client.cert) + SSL_CTX_use_PrivateKey(peer_tls, client.key), 2);
+        peer_connect(&p);
+        assert_true(is_answered(&p, 1));
+        (void)snprintf(command, sizeof(command), "cat %s >>%s && rm %s", path, tls_ca, path);
+        assert_int_equal(system(command), 0);
+        a_second_passes();
+        assert_true(is_answered(&p, 2));
+        assert_true(is_served());
+        peer_done(&p);
+        identity_done(&ca);
+        identity_done(&other);
+        identity_done(&client);
+}
+
 static void files_that_cannot_be_used_are_named(void **state UNUSED)
 {
         struct identity other = identity_new(NULL, "other", NULL);
@@ -247,6 +316,8 @@ int main(void)
                 cmocka_unit_test_setup_teardown(a_handshake_has_its_time, setup, teardown),
                 cmocka_unit_test_setup_teardown(clients_show_certificates, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_changed_certificate_is_read, setup, teardown),
+                cmocka_unit_test_setup_teardown(who_was_vouched_for_is_not_for_ever, setup, teardown),
+                cmocka_unit_test_setup_teardown(an_authority_that_is_added_ends_no_connection, setup, teardown),
                 cmocka_unit_test_setup_teardown(files_that_cannot_be_used_are_named, setup, teardown),
         };
 

@@ -126,8 +126,8 @@ int service_judge(const struct fetch_completion *c, const char *what, struct err
                 err->retry = true;
                 return -1;
         }
-        if (!words_of(c->body, code, sizeof(code), words, sizeof(words)))
-                (void)snprintf(words, sizeof(words), STR_FMT, (int)MIN_OF(c->body.n, (size_t)WORDS_MOST), c->body.p ? c->body.p : "");
+        /* What has no such shape is not the service's, and may repeat what we showed it. */
+        (void)words_of(c->body, code, sizeof(code), words, sizeof(words));
         tidy(code);
         tidy(words);
         (void)error_set(err, kind_of(c->status), "%s: %d%s%s%s%s", what, c->status, *code ? " " : "", code, *words ? ": " : "", words);

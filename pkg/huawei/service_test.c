@@ -73,7 +73,7 @@ static void what_an_answer_says(void **state UNUSED)
                 { 400, "{\"http_code\":400,\"message\":{\"code\":\"ces.0014\",\"details\":\"bad\"}}", "try: 400 ces.0014: bad", ERROR_REFUSED, false },
                 { 403, "{\"error\":{\"code\":403,\"message\":\"not yours\"}}", "try: 403 403: not yours", ERROR_FORBIDDEN, false },
                 { 429, "", "try: 429", ERROR_REFUSED, true },
-                { 502, "<html>\n</html>", "try: 502: <html> </html>", ERROR_REFUSED, true },
+                { 502, "<html>\n</html>", "try: 502", ERROR_REFUSED, true },
                 { 500, "{\"message\":\"one\\ntwo\"}", "try: 500: one two", ERROR_REFUSED, true },
                 { 301, "", "try: 301", ERROR_PROTOCOL, false },
         };

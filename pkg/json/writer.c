@@ -8,6 +8,8 @@
 #include <emmintrin.h>
 #endif
 
+enum { LONG = 65536, FOLLOWS = 8192 };
+
 /* How many bytes at the start need no escaping and are ASCII. */
 static size_t plain_run(const char *p, size_t n)
 {
@@ -31,32 +33,74 @@ static size_t plain_run(const char *p, size_t n)
         return i;
 }
 
-static void escape_ascii(struct buf *b, char c)
+/* What stands for a control character, a quote or a backslash. n 0: the character itself. */
+struct escape { char text[7]; uint8_t n; };
+#define U(c) { "\\u00" c, 6 }
+static const struct escape escapes[128] = {
+        U("00"), U("01"), U("02"), U("03"), U("04"), U("05"), U("06"), U("07"), { "\\b", 2 }, { "\\t", 2 }, { "\\n", 2 }, U("0b"), { "\\f", 2 }, { "\\r", 2 }, U("0e"), U("0f"),
+        U("10"), U("11"), U("12"), U("13"), U("14"), U("15"), U("16"), U("17"), U("18"), U("19"), U("1a"), U("1b"), U("1c"), U("1d"), U("1e"), U("1f"),
+        ['"'] = { "\\\"", 2 }, ['\\'] = { "\\\\", 2 },
+};
+static const struct escape no_escape;
+
+static const struct escape *escape_of(char c) { return (unsigned char)c < 128 ? &escapes[(unsigned char)c] : &no_escape; }
+
+/* One after the other, as long as there is one. Returns how many bytes were taken. */
+static size_t escape_run(struct buf *b, struct str s)
 {
-        switch (c) {
-        case '"': buf_add(b, "\\\"", 2); return;
-        case '\\': buf_add(b, "\\\\", 2); return;
-        case '\n': buf_add(b, "\\n", 2); return;
-        case '\r': buf_add(b, "\\r", 2); return;
-        case '\t': buf_add(b, "\\t", 2); return;
-        case '\b': buf_add(b, "\\b", 2); return;
-        case '\f': buf_add(b, "\\f", 2); return;
-        default: buf_printf(b, "\\u%04x", (unsigned)(unsigned char)c); return;
+        const struct escape *e;
+        size_t i = 0;
+
+        for (; i < s.n && !b->failed && (e = escape_of(s.p[i]))->n; i++) {
+                if (b->cap - b->n <= sizeof(e->text)) {
+                        buf_add(b, e->text, e->n);
+                        continue;
+                }
+                memcpy(b->p + b->n, e->text, sizeof(e->text)); /* a whole piece; the next one goes over its end */
+                b->n += e->n;
         }
+        if (b->p)
+                b->p[b->n] = 0;
+        return b->failed ? s.n : i;
+}
+
+size_t writer_escaped(struct str s)
+{
+        size_t total = 0;
+
+        while (s.n) {
+                size_t run = plain_run(s.p, s.n), length = 1;
+
+                total += run;
+                s.p += run;
+                s.n -= run;
+                if (!s.n)
+                        break;
+                if (escape_of(s.p[0])->n)
+                        total += escape_of(s.p[0])->n;
+                else {
+                        length = utf8_sequence(s.p, s.n);
+                        total += length ? length : 3;
+                        length = length ? length : 1;
+                }
+                s.p += length;
+                s.n -= length;
+        }
+        return total;
 }
 
 void writer_escape(struct buf *b, struct str s)
 {
         while (s.n) {
-                size_t run = plain_run(s.p, s.n), length = 1;
+                size_t run = plain_run(s.p, s.n), length;
 
                 buf_add(b, s.p, run);
                 s.p += run;
                 s.n -= run;
                 if (!s.n)
                         return;
-                if (!((unsigned char)s.p[0] & 0x80))
-                        escape_ascii(b, s.p[0]);
+                if (escape_of(s.p[0])->n)
+                        length = escape_run(b, s);
                 else if ((length = utf8_sequence(s.p, s.n)) != 0)
                         buf_add(b, s.p, length);
                 else {
@@ -110,8 +154,8 @@ void writer_key(struct writer *w, struct str key)
 void writer_string(struct writer *w, struct str s)
 {
         before_value(w);
-        /* One reservation for the common case of nothing to escape. */
-        (void)buf_reserve(w->out, s.n + 2);
+        /* One reservation: of what is long, and would be copied while it grows, for the very size and a little that follows. */
+        (void)buf_reserve(w->out, s.n < LONG ? s.n + 2 : writer_escaped(s) + FOLLOWS);
         buf_char(w->out, '"');
         writer_escape(w->out, s);
         buf_char(w->out, '"');
@@ -120,6 +164,8 @@ void writer_string(struct writer *w, struct str s)
 void writer_base64(struct writer *w, struct str s)
 {
         before_value(w);
+        if (s.n >= LONG)
+                (void)buf_reserve(w->out, s.n / 3 * 4 + FOLLOWS);
         buf_char(w->out, '"');
         buf_base64(w->out, s);
         buf_char(w->out, '"');

@@ -30,5 +30,7 @@ void writer_raw(struct writer *, struct str);      /* a whole JSON value, truste
 #define writer_member_int(w, k, v) (writer_key(w, STR(k)), writer_int(w, v))
 #define writer_member_bool(w, k, v) (writer_key(w, STR(k)), writer_bool(w, v))
 
+/* The size of the escaped inside of a string. */
+size_t writer_escaped(struct str);
 /* Appends the escaped inside of a string, without quotes. */
 void writer_escape(struct buf *, struct str);

@@ -55,6 +55,7 @@ static void compare(const unsigned char *p, size_t n)
 
         naive_escape(&expected, p, n);
         writer_escape(&found, (struct str){ (const char *)p, n });
+        assert_int_equal(writer_escaped((struct str){ (const char *)p, n }), expected.n);
         if (!str_equal(buf_view(&expected), buf_view(&found)))
                 fail_msg("of %zu bytes: \"%s\" instead of \"%s\"", n, buf_view(&found).p, buf_view(&expected).p);
         assert_true(str_is_utf8(buf_view(&found)));

@@ -31,41 +31,73 @@ static int teardown(void **state UNUSED)
 
 static void what_is_missing_is_named(void **state UNUSED)
 {
-        BUF_AT_END struct buf out = BUF_INIT(64);
+        BUF_AT_END struct buf out = BUF_INIT(64), told = BUF_INIT(256);
         struct secret s;
         struct error err;
 
         assert_int_equal(secret_read(NULL, &ref, &out, &err), -1);
         assert_string_equal(err.text, "Secret keys, key token: no folder of Secrets is given: say --secrets=DIR");
-        assert_int_equal(secret_open(&s, folder, &ref, &err), -1);
+        assert_int_equal(secret_open(&s, NULL, &ref, &err), -1);
+        assert_string_equal(err.text, "Secret keys, key token: no folder of Secrets is given: say --secrets=DIR");
+        assert_int_equal(secret_read(folder, &ref, &out, &err), -1);
         assert_non_null(strstr(err.text, "Secret keys, key token: open "));
         mount("empty", " \\n");
-        assert_int_equal(secret_open(&s, folder, &ref, &err), -1);
+        assert_int_equal(secret_read(folder, &ref, &out, &err), -1);
         assert_non_null(strstr(err.text, "is empty"));
+        assert_int_equal(secret_open(&s, folder, &ref, &err), 0);
+        assert_null(secret_value(&s).p);
+        assert_null(secret_last(&s).p);
+        secret_tell_gone(&ref, &told);
+        assert_string_equal(told.p, "Secret keys, key token, is missing or empty");
         mount("long", "0123456789012345678901234567890123456789012345678901234567890123456789");
         assert_int_equal(secret_read(folder, &ref, &out, &err), -1);
         assert_non_null(strstr(err.text, "is too long"));
 }
 
-static void a_new_value_is_taken_and_a_bad_one_is_not(void **state UNUSED)
+static void run(const char *command)
+{
+        char text[512];
+
+        (void)snprintf(text, sizeof(text), "cd %s && %s", folder, command);
+        assert_int_equal(system(text), 0);
+}
+
+static void expect(struct secret *s, bool changed, const char *value, const char *last)
+{
+        assert_int_equal(secret_look(s, folder), changed);
+        assert_true(value ? str_is(secret_value(s), value) : !secret_value(s).p && s->gone);
+        assert_true(str_is(secret_last(s), last));
+        assert_false(secret_look(s, folder));
+}
+
+static void what_was_removed_is_no_value_any_more(void **state UNUSED)
 {
         struct secret s;
         struct error err;
 
         mount("1", " one \\n");
         assert_int_equal(secret_open(&s, folder, &ref, &err), 0);
-        assert_string_equal(s.text, " one");
-        secret_look(&s, folder);
-        assert_string_equal(s.text, " one");
+        expect(&s, false, " one", " one");
         mount("2", "two");
-        secret_look(&s, folder);
-        assert_string_equal(s.text, "two");
+        expect(&s, true, "two", "two");
         mount("3", "");
-        secret_look(&s, folder);
-        assert_string_equal(s.text, "two");
+        expect(&s, true, NULL, "two");
         mount("4", "four");
-        secret_look(&s, folder);
-        assert_string_equal(s.text, "four");
+        expect(&s, true, "four", "four");
+        run("rm keys/token"); /* one key of the Secret */
+        expect(&s, true, NULL, "four");
+        run("ln -s ..data/token keys/token");
+        expect(&s, true, "four", "four");
+        run("mv keys gone"); /* the whole Secret */
+        expect(&s, true, NULL, "four");
+        run("mv gone keys");
+        expect(&s, true, "four", "four");
+        run(": >keys/..data/token"); /* a file that is emptied in its place */
+        expect(&s, true, NULL, "four");
+        run("rm -r keys && mkdir keys && mkdir keys/token");
+        assert_true(secret_look(&s, folder) || s.gone);
+        assert_null(secret_value(&s).p);
+        run("rm -r keys");
         secret_done(&s);
 }
 
@@ -78,15 +110,16 @@ static void a_change_is_told_once(void **state UNUSED)
         assert_false(secret_changed(folder, &ref, &stamp));
         mount("6", "five");
         assert_true(secret_changed(folder, &ref, &stamp));
+        assert_true(secret_changed("/nowhere", &ref, &stamp));
         assert_false(secret_changed("/nowhere", &ref, &stamp));
-        assert_false(secret_changed(folder, &ref, &stamp));
+        assert_true(secret_changed(folder, &ref, &stamp));
 }
 
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(what_is_missing_is_named),
-                cmocka_unit_test(a_new_value_is_taken_and_a_bad_one_is_not),
+                cmocka_unit_test(what_was_removed_is_no_value_any_more),
                 cmocka_unit_test(a_change_is_told_once),
         };
 

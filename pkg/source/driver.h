@@ -22,6 +22,7 @@ struct record {
         usec time;               /* when it happened at the source; wall clock; 0: unknown */
         struct str id, key, value;
         bool null_value, has_key;
+        bool unjudged;           /* the filter could not say whether it is wanted: it is not sent, but has failed for good */
         const void *native;      /* the driver's own view */
         /* The engine's, from offer to settle: */
         struct record *next;
@@ -44,12 +45,16 @@ enum source_state { SOURCE_CONNECTING, SOURCE_CONNECTED, SOURCE_IDLE, SOURCE_STA
                     SOURCE_STATE_MAX };
 const char *source_state_name(enum source_state);
 
+enum lost_reason { LOST_RETENTION, LOST_RECREATED /* the log is another one */, LOST_REASON_MAX };
+const char *lost_reason_name(enum lost_reason);  /* as a metric's label: retention */
+
 enum source_event_kind {
         SOURCE_EVENT_RECORD,     /* record: lent */
         SOURCE_EVENT_ASSIGNED,   /* track: may be given credit now */
         SOURCE_EVENT_REVOKING,   /* track: finish what is in flight by give_up_at (monotonic), then `revoked` is called */
         SOURCE_EVENT_LOST,       /* track: someone else has it already: commit nothing; then `revoked` is called */
         SOURCE_EVENT_STATE,      /* state, text: changed */
+        SOURCE_EVENT_RECORDS_LOST, /* track, lost, lost_reason, text: records that the source had are gone, and were never lent */
         SOURCE_EVENT_CALL,       /* push: what receive put off or held is decided: call, verdict, and, where it was put off, records or reply */
         SOURCE_EVENT_CLOSED,     /* after stop: everything is given back; free may be called */
 };
@@ -60,6 +65,8 @@ struct source_event {
         usec give_up_at;
         enum source_state state;
         const char *text;        /* the peer's own words; borrowed until the next poll; NULL: none */
+        uint64_t lost;
+        enum lost_reason lost_reason;
         uint64_t call;
         int verdict;             /* enum push_verdict: PUSH_REPLY or PUSH_DELIVER */
         struct record *const *records; size_t n;  /* the array is borrowed until the next poll */
@@ -69,7 +76,7 @@ struct source_event {
 /* ---- push ---- */
 
 struct push_request {            /* borrowed until receive returns; method, path, query, body and headers of a call that is delivered or put off: until finish or gone */
-        struct str method, path, query;  /* as sent; the query without its ? */
+        struct str method, path, query;  /* as sent, in whatever spelling; the query without its ? */
         struct str body;
         struct str client;               /* the caller's address, numeric: the peer's, or what a trusted proxy says */
         struct str id;                   /* of this request, 32 hex digits: returned to the caller and logged */
@@ -83,9 +90,9 @@ struct push_reply { int status; struct buf headers, body; };     /* headers: "Na
 enum push_verdict {
         PUSH_REPLY,              /* the reply is written: no function is called */
         PUSH_DELIVER,            /* the records go to the function, in one event */
-        PUSH_LATER,              /* undecided: SOURCE_EVENT_CALL follows, unless gone is called before */
+        PUSH_LATER,              /* undecided: SOURCE_EVENT_CALL follows, unless gone is called before. What is kept meanwhile is counted as large as the body */
         /* The records are there, but whether they may go is undecided: SOURCE_EVENT_CALL follows, with PUSH_DELIVER or PUSH_REPLY, unless finish is called
-         * before. Meanwhile the call has its place among maxInFlight, and its time counts. */
+         * before. Meanwhile the call counts among as many undecided ones as maxInFlight allows, and its time counts; its place it gets afterwards. */
         PUSH_HOLD,
 };
 enum push_result {
@@ -105,8 +112,9 @@ struct push_outcome { enum push_result result; int status; usec retry_after; str
 struct push_counts { uint64_t refused, limited, asked, failed; };        /* callers turned away, and that went too fast; requests to an authorizer, and in vain */
 
 struct push_driver {
-        /* Is the request this Trigger's? 0: no; otherwise the highest number of all Triggers wins. */
-        unsigned (*route)(struct source *, const struct push_request *);
+        /* Is the request this Trigger's, its path in the normal form (base/uri.h)? 0: no; otherwise the highest number of all Triggers wins. */
+        unsigned (*route)(struct source *, const struct push_request *, struct str path);
+        bool (*authenticates)(const struct source *);    /* whoever is let in could be told by the path alone otherwise; NULL: the path guards nothing */
         /* Decides about a request. n: room in records, then how many there are, at least one with PUSH_DELIVER. */
         enum push_verdict (*receive)(struct source *, uint64_t call, const struct push_request *, struct record **records, size_t *n, struct push_reply *);
         /* What became of the records: writes the reply and releases them. */

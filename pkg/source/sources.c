@@ -23,6 +23,13 @@ const struct driver *trigger_driver(const struct trigger *t) { return source_dri
 
 bool trigger_outside(const struct trigger *t, struct buf *what) { return trigger_driver(t)->outside && trigger_driver(t)->outside(t, what); }
 
+const char *lost_reason_name(enum lost_reason reason)
+{
+        static const char *const names[LOST_REASON_MAX] = { "retention", "recreated" };
+
+        return names[reason];
+}
+
 const char *source_state_name(enum source_state state)
 {
         static const char *const names[SOURCE_STATE_MAX] = { "Connecting", "Connected", "Idle", "Standby", "Disconnected", "Failed", "Removed" };

@@ -21,12 +21,13 @@ struct access {
         struct random random;
         struct buf headers;              /* what is sent: secrets' and the token's */
         struct buf secret_headers;
-        struct secret_stamp *seen;               /* by the order in which the Trigger names them */
+        struct secret *values;           /* by the order in which the Trigger names them; NULL: a preview */
+        bool *used;                      /* for a header or a token; others are somebody else's */
         size_t refs_n;
-        const struct secret_ref **refs;
         usec next_look;
         char why[480];                   /* what is lacking; empty: nothing */
-        bool secrets_read;
+        char gone[256];                  /* what was removed, though its last value still serves; empty: nothing */
+        bool secrets_read, refused;      /* refused: the last value of what is gone */
         /* OAuth 2.0 */
         struct http_end *end;
         struct http http;
@@ -35,17 +36,33 @@ struct access {
         char *token;
         usec refresh_at, give_up_at;     /* monotonic; give_up_at 0: no request under way */
         usec token_at;                   /* when it came */
+        bool renewing, renewed;          /* the next one was asked for since the function refused one; so was this one */
+        uint32_t version;
         unsigned failures;
 };
 
 /* ---- secrets -------------------------------------------------------------------------------------------------------------------------- */
 
+/* What was removed serves until it is refused. */
+static int last_value(const struct access *a, const struct secret_ref *ref, struct buf *out, struct error *err)
+{
+        for (size_t i = 0; a->values && i < a->refs_n; i++)
+                if (a->values[i].ref == ref) {
+                        a->used[i] = true;
+                        if (!secret_last(&a->values[i]).p)
+                                break;
+                        buf_str(out, secret_last(&a->values[i]));
+                        return out->failed ? error_memory(err) : 0;
+                }
+        return secret_read(a->config.secrets, ref, out, err);
+}
+
 /* A value that goes into a header. */
 static int read_value(const struct access *a, const struct secret_ref *ref, struct buf *out, struct error *err)
 {
-        BUF_AT_END struct buf value = BUF_INIT(16384);
+        BUF_AT_END struct buf value = BUF_INIT(65536);
 
-        if (secret_read(a->config.secrets, ref, &value, err) < 0)
+        if (last_value(a, ref, &value, err) < 0)
                 return -1;
         for (size_t i = 0; i < value.n; i++)
                 if ((unsigned char)value.p[i] < 0x20 || (unsigned char)value.p[i] > 0x7e)
@@ -54,28 +71,42 @@ static int read_value(const struct access *a, const struct secret_ref *ref, stru
         return out->failed ? error_memory(err) : 0;
 }
 
-static void note_ref(void *cookie, const struct secret_ref *found)
+static void count_ref(void *cookie, const struct secret_ref *found UNUSED) { ++*(size_t *)cookie; }
+
+static void open_ref(void *cookie, const struct secret_ref *found)
 {
         struct access *a = cookie;
+        struct secret *s = &a->values[a->refs_n++];
 
-        if (a->refs)
-                a->refs[a->refs_n] = found;
-        a->refs_n++;
-}
-
-static void each_ref(struct access *a)
-{
-        a->refs_n = 0;
-        trigger_secrets(a->config.trigger, note_ref, a);
+        if (secret_open(s, a->config.secrets, found, NULL) < 0)
+                *s = (struct secret){ .ref = found, .gone = true }; /* without a folder: whoever needs it says so */
 }
 
 static bool changed(struct access *a)
 {
         bool any = false;
 
-        for (size_t i = 0; i < a->refs_n && a->config.secrets; i++)
-                any = secret_changed(a->config.secrets, a->refs[i], &a->seen[i]) || any;
+        for (size_t i = 0; i < a->refs_n; i++)
+                any = secret_look(&a->values[i], a->config.secrets) || any;
         return any;
+}
+
+static void note_gone(struct access *a)
+{
+        BUF_AT_END struct buf text = BUF_INIT(sizeof(a->gone) - 1);
+
+        for (size_t i = 0; i < a->refs_n && !text.n; i++)
+                if (a->used[i] && a->values[i].gone && a->values[i].text) {
+                        secret_tell_gone(a->values[i].ref, &text);
+                        buf_text(&text, ": its last value is used until it is refused");
+                }
+        if (strcmp(a->gone, text.p ? text.p : "") == 0)
+                return;
+        (void)snprintf(a->gone, sizeof(a->gone), "%s", text.p ? text.p : "");
+        if (a->gone[0])
+                log_warn("access", LOG_S("namespace", a->config.trigger->namespace_), LOG_S("trigger", a->config.trigger->name), LOG_S("gone", a->gone));
+        if (a->config.observer)
+                loop_ready(a->config.loop, a->config.observer);
 }
 
 static int basic(struct access *a, const struct basic_spec *b, struct buf *out, struct error *err)
@@ -133,6 +164,7 @@ static bool needs_token(const struct access *a) { return a->delivery->authentica
 
 static void compose(struct access *a)
 {
+        a->version++;
         buf_reset(&a->headers);
         buf_str(&a->headers, buf_view(&a->secret_headers));
         if (a->token)
@@ -152,6 +184,10 @@ static void read_secrets(struct access *a)
                         say(a, err.text);
                 return;
         }
+        note_gone(a);
+        a->refused = a->refused && a->gone[0];
+        if (a->refused)
+                return;
         a->secrets_read = true;
         buf_reset(&a->secret_headers);
         buf_str(&a->secret_headers, buf_view(&fresh));
@@ -191,7 +227,7 @@ static int client_header(struct access *a, const struct oauth2_spec *o, struct b
 {
         BUF_AT_END struct buf id = BUF_INIT(16384), secret = BUF_INIT(16384), pair = BUF_INIT(65536);
 
-        if (secret_read(a->config.secrets, o->client_id, &id, err) < 0 || secret_read(a->config.secrets, o->client_secret, &secret, err) < 0)
+        if (last_value(a, o->client_id, &id, err) < 0 || last_value(a, o->client_secret, &secret, err) < 0)
                 return -1;
         form_value(&pair, buf_view(&id));
         buf_char(&pair, ':');
@@ -243,10 +279,39 @@ static bool header_safe(const char *text)
         return true;
 }
 
+/* RFC 6749, 5.2: what error and error_description may hold; whatever else there is may be a secret. */
+static void quote_refusal(const struct access *a, json_t *root, struct buf *why)
+{
+        static const char *const members[] = { "error", "error_description" };
+        const char *between = ": ";
+
+        for (size_t i = 0; i < COUNT_OF(members); i++) {
+                const char *text = json_string_value(json_object_get(root, members[i]));
+
+                if (!text || !*text)
+                        continue;
+                buf_text(why, between);
+                access_quote(a, str_of(text), 120, why);
+                between = ", ";
+        }
+}
+
+static void token_refused(struct access *a, const struct http_completion *c, json_t *root, const char *token, usec now)
+{
+        bool success = c->status >= 200 && c->status <= 299;
+        BUF_AT_END struct buf why = BUF_INIT(480);
+
+        buf_printf(&why, "%.160s answered %d", a->delivery->authentication->oauth2->token_url, c->status);
+        if (success)
+                buf_text(&why, token && *token ? " with an access_token that no header can hold" : " without an access_token");
+        else
+                quote_refusal(a, root, &why);
+        token_failed(a, why.p ? why.p : "out of memory", now);
+}
+
 static void token_answered(struct access *a, const struct http_completion *c, usec now)
 {
-        const char *url = a->delivery->authentication->oauth2->token_url, *token;
-        char why[400];
+        const char *token;
         json_t *root;
         int64_t lifetime;
 
@@ -257,22 +322,66 @@ static void token_answered(struct access *a, const struct http_completion *c, us
         root = json_loadb(c->body.p, c->body.n, 0, NULL);
         token = json_string_value(json_object_get(root, "access_token"));
         lifetime = json_integer_value(json_object_get(root, "expires_in"));
-        if (c->status != 200 || !token || !*token || !header_safe(token)) {
-                (void)snprintf(why, sizeof(why), c->status == 200 ? "%s answered %d without an access_token: %.*s" : "%s answered %d: %.*s", url, c->status,
-                               (int)MIN_OF(c->body.n, (size_t)160), c->body.p ? c->body.p : "");
+        if (c->status < 200 || c->status > 299 || !token || !*token || !header_safe(token)) {
+                token_refused(a, c, root, token, now);
                 json_decref(root);
-                token_failed(a, why, now);
                 return;
         }
         free(a->token);
         a->token = str_dup(str_of(token));
         a->token_at = now;
+        a->renewed = a->renewing;
+        a->renewing = false;
         a->give_up_at = 0;
         a->failures = 0;
         /* A fifth of its life before it ends; without a word about that, after a while. */
         a->refresh_at = now + (lifetime > 0 ? MAX_OF(MIN_OF(lifetime, (int64_t)86400) * USEC_SEC * 4 / 5, USEC_SEC) : 5 * USEC_MINUTE);
         json_decref(root);
         compose(a);
+}
+
+/* ---- what others say ------------------------------------------------------------------------------------------------------------------- */
+
+enum { SECRET_SHORTEST = 4 };    /* what is shorter would be found in any text */
+
+static size_t longest_at(struct str words, size_t at, struct str secret, size_t best)
+{
+        secret = str_trim(secret);
+        return secret.n >= SECRET_SHORTEST && secret.n > best && secret.n <= words.n - at && memcmp(words.p + at, secret.p, secret.n) == 0 ? secret.n : best;
+}
+
+/* The length of the longest of our secrets that stands there: a Secret's value, the token, or what became of them in a header. */
+static size_t secret_at(const struct access *a, struct str words, size_t at)
+{
+        struct str lines = buf_view(&a->headers);
+        size_t n = 0;
+
+        for (size_t i = 0; i < a->refs_n; i++)
+                if (a->used[i])
+                        n = longest_at(words, at, secret_last(&a->values[i]), n);
+        while (lines.n) {
+                struct str value = str_cut(&lines, '\n');
+
+                (void)str_cut(&value, ':');
+                value = str_trim(value);
+                n = longest_at(words, at, value, n);
+                (void)str_cut(&value, ' '); /* behind Bearer or Basic */
+                n = longest_at(words, at, value, n);
+        }
+        return n;
+}
+
+void access_quote(const struct access *a, struct str words, size_t most, struct buf *out)
+{
+        for (size_t i = 0; i < words.n && most; most--) {
+                size_t n = a ? secret_at(a, words, i) : 0;
+
+                if (n)
+                        buf_text(out, "***");
+                else
+                        buf_char(out, words.p[i]);
+                i += n ? n : 1;
+        }
 }
 
 /* ---- the task ------------------------------------------------------------------------------------------------------------------------- */
@@ -336,6 +445,7 @@ static int open_token(struct access *a, struct error *err)
 int access_new(struct access **out, const struct access_config *config, struct error *err)
 {
         struct access *a = calloc(1, sizeof(*a));
+        size_t n = 0;
 
         if (!a)
                 return error_memory(err);
@@ -345,17 +455,16 @@ int access_new(struct access **out, const struct access_config *config, struct e
         a->headers.max = a->secret_headers.max = 65536;
         a->message.max = 65536;
         random_init(&a->random, random_seed());
-        each_ref(a);
-        a->refs = calloc(a->refs_n + 1, sizeof(*a->refs));
-        a->seen = calloc(a->refs_n + 1, sizeof(*a->seen));
-        if (!a->refs || !a->seen || (needs_token(a) && open_token(a, err) < 0)) {
-                bool memory = !a->refs || !a->seen;
+        trigger_secrets(config->trigger, count_ref, &n);
+        a->values = calloc(n + 1, sizeof(*a->values));
+        a->used = calloc(n + 1, sizeof(*a->used));
+        if (!a->values || !a->used || (needs_token(a) && open_token(a, err) < 0)) {
+                bool memory = !a->values || !a->used;
 
                 (void)access_free(a);
                 return memory ? error_memory(err) : -1;
         }
-        each_ref(a);
-        (void)changed(a);
+        trigger_secrets(config->trigger, open_ref, a);
         if (needs_token(a))
                 (void)snprintf(a->why, sizeof(a->why), "waiting for a token from %s", a->delivery->authentication->oauth2->token_url);
         read_secrets(a);
@@ -365,16 +474,32 @@ int access_new(struct access **out, const struct access_config *config, struct e
 }
 
 const char *access_lacks(const struct access *a) { return a->why[0] ? a->why : NULL; }
+const char *access_notes(const struct access *a) { return a->gone[0] ? a->gone : NULL; }
 struct str access_headers(const struct access *a) { return buf_view(&a->headers); }
 
-bool access_refused(struct access *a)
+uint32_t access_version(const struct access *a) { return a->version; }
+
+bool access_refused(struct access *a, uint32_t version)
 {
         bool newer = changed(a);
 
+        if (version != a->version)
+                return true; /* what it was shown is out of use by now */
         if (newer)
                 read_secrets(a);
-        if (!needs_token(a) || (a->token && loop_now(a->config.loop) - a->token_at < TOKEN_IS_FRESH && !a->give_up_at))
-                return newer; /* another token would be no better */
+        else if (a->gone[0] && !needs_token(a)) {
+                BUF_AT_END struct buf why = BUF_INIT(sizeof(a->why) - 1);
+
+                buf_printf(&why, STR_FMT "the function refuses its last value", (int)(strchr(a->gone, ':') - a->gone + 2), a->gone);
+                say(a, why.p ? why.p : a->gone);
+                a->refused = true;
+                a->secrets_read = false;
+                return true;
+        }
+        /* Of two tokens in a row that are refused at once a third would be no better. */
+        if (!needs_token(a) || (a->token && a->renewed && loop_now(a->config.loop) - a->token_at < TOKEN_IS_FRESH && !a->give_up_at))
+                return newer;
+        a->renewing = true;
         if (!a->give_up_at) {
                 a->refresh_at = 0;
                 loop_ready(a->config.loop, &a->task);
@@ -391,8 +516,10 @@ struct access *access_free(struct access *a)
                 (void)http_end_free(a->end);
         (void)http_target_free(a->target);
         free(a->token);
-        free(a->seen);
-        free(a->refs);
+        for (size_t i = 0; i < a->refs_n; i++)
+                secret_done(&a->values[i]);
+        free(a->values);
+        free(a->used);
         buf_done(&a->headers);
         buf_done(&a->secret_headers);
         buf_done(&a->message);

@@ -18,10 +18,16 @@ struct access_config {
 int access_new(struct access **, const struct access_config *, struct error *) MUST_CHECK;
 /* NULL: all that is needed is there. Otherwise why requests can't be sent yet. */
 const char *access_lacks(const struct access *);
+/* What was removed from its Secret though its last value still serves; NULL: nothing. */
+const char *access_notes(const struct access *);
+/* What a peer said, up to so many characters, our secrets left out. a NULL: there are none. Appends. */
+void access_quote(const struct access *a, struct str words, size_t most, struct buf *);
 /* "Name: value\r\n" lines; valid until the loop's next pass. */
 struct str access_headers(const struct access *);
-/* The function answered 401: what it was shown may be old. Does it pay to try again with something newer? */
-bool access_refused(struct access *);
+/* Counts what access_headers was, so that a request's refusal is known to be about an earlier one. */
+uint32_t access_version(const struct access *);
+/* The function answered 401 to what it was shown. Does it pay to try again with something newer? */
+bool access_refused(struct access *, uint32_t version);
 struct access *access_free(struct access *);     /* NULL is fine; returns NULL */
 
 /* The lines for people who look at a request: real values where there is a folder, otherwise where they would come from. Appends. */

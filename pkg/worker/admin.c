@@ -73,6 +73,7 @@ static void label_value(struct buf *b, const char *text)
 static int64_t of_offered(const struct pipeline_status *s) { return (int64_t)s->stats.offered; }
 static int64_t of_accepted(const struct pipeline_status *s) { return (int64_t)s->stats.accepted; }
 static int64_t of_filtered(const struct pipeline_status *s) { return (int64_t)s->stats.filtered; }
+static int64_t of_unjudged(const struct pipeline_status *s) { return (int64_t)s->unjudged; }
 static int64_t of_dead_lettered(const struct pipeline_status *s) { return (int64_t)s->stats.dead_lettered; }
 static int64_t of_dropped(const struct pipeline_status *s) { return (int64_t)s->stats.dropped; }
 static int64_t of_limit(const struct pipeline_status *s) { return s->stats.limit; }
@@ -94,6 +95,7 @@ static const struct { const char *name, *type, *help; int64_t (*value)(const str
         { "sluice_events_received_total", "counter", "Records the source lent.", of_offered },
         { "sluice_events_delivered_total", "counter", "Records the function accepted.", of_accepted },
         { "sluice_events_filtered_total", "counter", "Records that the filter left out.", of_filtered },
+        { "sluice_filter_failures_total", "counter", "Records that the filter could not judge.", of_unjudged },
         { "sluice_events_dead_lettered_total", "counter", "Records the dead letter took.", of_dead_lettered },
         { "sluice_events_dropped_total", "counter", "Records given up, as onExhausted: Drop asks.", of_dropped },
         { "sluice_delivery_attempts_total", "counter", "Requests sent to the function.", of_attempts },
@@ -112,6 +114,35 @@ static const struct { const char *name, *type, *help; int64_t (*value)(const str
         { "sluice_last_delivery_timestamp_seconds", "gauge", "When the last record was accepted; 0: none yet.", of_last_delivery },
 };
 
+static void metric_labels(struct buf *b, const char *name, const struct trigger *t)
+{
+        buf_printf(b, "%s{namespace=\"", name);
+        label_value(b, t->namespace_);
+        buf_text(b, "\",trigger=\"");
+        label_value(b, t->name);
+        buf_printf(b, "\",source=\"%s\"", trigger_driver(t)->name);
+}
+
+/* Of sources that can lose any. */
+static void show_lost(struct admin *a, struct buf *out)
+{
+        static const char name[] = "sluice_records_lost_total";
+
+        buf_printf(out, "# HELP %s Records that were gone at the source before they could be delivered, by reason.\n# TYPE %s counter\n", name, name);
+        for (size_t i = 0; i < a->n; i++) {
+                const struct trigger *t = pipeline_trigger(a->pipelines[i]);
+                struct pipeline_status s;
+
+                if (!trigger_driver(t)->lag)
+                        continue;
+                pipeline_status(a->pipelines[i], &s);
+                for (int reason = 0; reason < LOST_REASON_MAX; reason++) {
+                        metric_labels(out, name, t);
+                        buf_printf(out, ",reason=\"%s\"} %llu\n", lost_reason_name((enum lost_reason)reason), (unsigned long long)s.lost[reason]);
+                }
+        }
+}
+
 static void show_metrics(struct admin *a, struct http_call *call)
 {
         BUF_AT_END struct buf out = BUF_INIT((size_t)16 << 20);
@@ -123,13 +154,11 @@ static void show_metrics(struct admin *a, struct http_call *call)
                         struct pipeline_status s;
 
                         pipeline_status(a->pipelines[i], &s);
-                        buf_printf(&out, "%s{namespace=\"", metrics[m].name);
-                        label_value(&out, t->namespace_);
-                        buf_text(&out, "\",trigger=\"");
-                        label_value(&out, t->name);
-                        buf_printf(&out, "\",source=\"%s\"} %lld\n", trigger_driver(t)->name, (long long)metrics[m].value(&s));
+                        metric_labels(&out, metrics[m].name, t);
+                        buf_printf(&out, "} %lld\n", (long long)metrics[m].value(&s));
                 }
         }
+        show_lost(a, &out);
         http_call_reply(call, 200, STR("text/plain; version=0.0.4; charset=utf-8"), (struct str){ 0 }, buf_view(&out));
 }
 
@@ -175,6 +204,9 @@ static void show_status(struct admin *a, struct http_call *call)
                 writer_member_int(&w, "inFlight", s.stats.in_flight);
                 writer_member_int(&w, "held", s.stats.held);
                 writer_member_int(&w, "lag", s.lag);
+                writer_member_int(&w, "lost", pipeline_lost(&s));
+                if (s.lost_text[0])
+                        writer_member_text(&w, "lostReason", s.lost_text);
                 time_member(&w, "lastEventTime", s.last_event);
                 time_member(&w, "lastDeliveryTime", s.last_delivery);
                 writer_object_end(&w);
@@ -207,7 +239,8 @@ static void handle(void *cookie, struct http_call *call)
 int admin_new(struct admin **out, struct loop *loop, const char *address, struct error *err)
 {
         struct admin *a = calloc(1, sizeof(*a));
-        struct http_server_config config = { .address = address, .head_max = 16384, .body_max = 1024, .max_connections = 64, .handle = handle, .cookie = a };
+        struct http_server_config config = { .address = address, .head_max = 16384, .body_max = 1024, .max_connections = 64, .idle_timeout = 10 * USEC_SEC, .head_timeout = 5 * USEC_SEC, .body_grace = 5 * USEC_SEC,
+                                             .write_timeout = 10 * USEC_SEC, .handle = handle, .cookie = a };
 
         if (!a)
                 return error_memory(err);

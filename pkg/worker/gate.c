@@ -6,11 +6,14 @@
 
 #include "base/log.h"
 #include "base/table.h"
+#include "base/uri.h"
 #include "delivery/flow.h"
 #include "worker/passes.h"
 
 /* API Gateway's own: a URI and a header of 32 KiB, headers of 128 KiB, bodies of 12 MB. */
 enum { HEAD_MOST = 128 * 1024, TARGET_MOST = 32 * 1024, HEADER_MOST = 32 * 1024, BODY_MOST = 12 << 20, CONNECTIONS_MOST = 20000, DESCRIPTORS_KEPT = 1024 };
+/* A buffer up to this is kept for the next request; room for a head and what else is written beside a body. */
+enum { KEPT_MOST = 256 * 1024, ROOM_BESIDE = 4 * HEAD_MOST };
 /* Bytes of requests, the events made of them and answers that are in memory: half of what the process may have, and no more than this. */
 static const size_t MEMORY_MOST = (size_t)256 << 20;
 
@@ -23,8 +26,10 @@ struct call {                    /* a request that is under way */
         uint64_t id;
         bool later;                      /* the driver has put it off or holds it: it stands in put_off */
         bool timed;                      /* it has a deadline */
+        bool undecided;                  /* the driver holds it: it counts among those, and has no place among maxInFlight yet */
         bool offered;                    /* its records were counted */
         uint32_t ticket;
+        size_t kept;                     /* bytes that the driver may keep of it, beside the request itself */
         struct record **records, *one;   /* one: the place for a single one */
         size_t n;
         usec deadline;
@@ -36,7 +41,7 @@ struct gate_host {
         struct loop *loop;
         struct http_server *server;
         struct gate *gates;
-        struct buf client;               /* the caller's address, while a request is taken in */
+        struct buf client, path;         /* the caller's address and the path in its normal form, while a request is taken in */
         struct random random;
         size_t memory_most;              /* bytes of requests and events */
 };
@@ -52,12 +57,14 @@ struct gate {
         uint64_t next_id;
         struct slot_use *slots;
         uint32_t *free_slots, free_slots_n;
+        uint32_t undecided_n;
         struct flow flow;                /* the rate alone */
         struct record **scratch;
         struct buf document;
         struct push_reply reply;
         struct delivery_stats stats;
         usec last_event, last_delivery;
+        uint64_t unjudged;
         enum delivery_state state;
         char text[256];
         bool stopping;
@@ -118,7 +125,8 @@ static uint32_t connections_most(void)
         if (getrlimit(RLIMIT_NOFILE, &files) < 0 || files.rlim_cur >= CONNECTIONS_MOST + DESCRIPTORS_KEPT)
                 return CONNECTIONS_MOST;
         most = files.rlim_cur > 2 * DESCRIPTORS_KEPT ? files.rlim_cur - DESCRIPTORS_KEPT : files.rlim_cur / 2;
-        log_info("fewer callers than usual can be connected at once: the limit of open files (ulimit -Hn) is low", LOG_I("connections", most), LOG_I("limit", files.rlim_cur));
+        if (most < CONNECTIONS_MOST / 2)
+                log_info("fewer callers than usual can be connected at once: the limit of open files (ulimit -Hn) is low", LOG_I("connections", most), LOG_I("limit", files.rlim_cur));
         return (uint32_t)most;
 }
 
@@ -157,6 +165,7 @@ int gate_host_new(struct gate_host **out, struct loop *loop, const struct gate_h
         h->loop = loop;
         random_init(&h->random, random_seed());
         h->client.max = 256;
+        h->path.max = 4 * TARGET_MOST;
         h->memory_most = most;
         if (http_server_new(&h->server, loop, &config, err) < 0) {
                 free(h);
@@ -183,6 +192,7 @@ struct gate_host *gate_host_free(struct gate_host *h)
                 return NULL;
         (void)http_server_free(h->server);
         buf_done(&h->client);
+        buf_done(&h->path);
         free(h);
         return NULL;
 }
@@ -202,12 +212,16 @@ static void send_reply(struct gate *g, struct http_call *http)
                 http_call_reply(http, r->status, (struct str){ 0 }, buf_view(&r->headers), buf_view(&r->body));
 }
 
+static void shrink(struct buf *b)
+{
+        if (b->cap > KEPT_MOST)
+                buf_done(b);
+}
+
 static void reply_reset(struct push_reply *r)
 {
-        enum { KEPT = 256 * 1024 };
-
-        if (r->body.cap > KEPT)
-                buf_done(&r->body);
+        shrink(&r->headers);
+        shrink(&r->body);
         buf_reset(&r->body);
         buf_reset(&r->headers);
         r->status = 500;
@@ -257,6 +271,14 @@ static void take_up(struct call *c)
         c->later = false;
 }
 
+static bool has_place(const struct call *c) { return c->ticket != UINT32_MAX; }
+
+static void decided(struct call *c)
+{
+        c->gate->undecided_n -= c->undecided;
+        c->undecided = false;
+}
+
 static struct call *call_new(struct gate *g, struct http_call *http)
 {
         struct call *c = calloc(1, sizeof(*c));
@@ -276,7 +298,7 @@ static void call_free(struct call *c)
 {
         struct gate *g = c->gate;
 
-        if (c->ticket != UINT32_MAX) {
+        if (has_place(c)) {
                 uint32_t slot = c->ticket & 0xffff;
 
                 g->slots[slot].call = NULL;
@@ -285,6 +307,7 @@ static void call_free(struct call *c)
                 g->stats.in_flight--;
         }
         take_up(c);
+        decided(c);
         unlink_call(c);
         if (c->records != &c->one)
                 free(c->records);
@@ -347,6 +370,14 @@ static void keep_records(struct call *c, struct record *const *records, size_t n
 static const struct push_outcome stopping = { .result = PUSH_NOT_READY, .text = "the worker is stopping" },
                                  busy = { .result = PUSH_BUSY, .text = "as many requests as maxInFlight allows are under way" };
 
+static void begin_time(struct call *c, usec now)
+{
+        struct gate *g = c->gate;
+
+        set_deadline(c, now + g->config.driver->push->timeout(g->config.source));
+        loop_ready(g->config.loop, g->config.wake); /* its deadline counts from now on */
+}
+
 static bool take_place(struct call *c, usec now)
 {
         struct gate *g = c->gate;
@@ -358,19 +389,60 @@ static bool take_place(struct call *c, usec now)
         c->ticket = g->slots[slot].generation << 16 | slot;
         g->slots[slot].call = c;
         g->stats.in_flight++;
-        set_deadline(c, now + g->config.driver->push->timeout(g->config.source));
-        loop_ready(g->config.loop, g->config.wake); /* its deadline counts from now on */
+        if (!c->timed)
+                begin_time(c, now);
         return true;
 }
 
-/* Room for the event: its body is text that may need escapes, or Base64. */
+static size_t base64_size(struct str s) { return s.n / 3 * 4 + 4; }
+
+/* A record as it is written: as text, whose escapes are counted, or as Base64. */
+static size_t written_size(const struct gate *g, const struct record *r)
+{
+        enum event_format format = (enum event_format)g->config.trigger->event->format;
+
+        if (format == FORMAT_CLOUDEVENTS_BINARY)
+                return r->value.n;
+        if (format == FORMAT_FUNCTION_GRAPH ? str_is_text(r->value) : str_is_utf8(r->value))
+                return MAX_OF(writer_escaped(r->value), base64_size(r->value)); /* some write even text as Base64 */
+        return base64_size(r->value);
+}
+
+static size_t document_size(const struct gate *g, const struct record *r)
+{
+        return !g->config.filter ? 0 : str_is_text(r->value) ? writer_escaped(r->value) : base64_size(r->value);
+}
+
+/* Room for what is made of the records: the filter's document of one, which is there for a moment, and then the event of all; a transform has it twice. */
 static bool has_room(const struct gate *g, struct record *const *records, size_t n)
 {
-        size_t most = g->config.host->memory_most, used = http_server_buffered(g->config.host->server), need = 65536;
+        size_t most = g->config.host->memory_most, used = http_server_buffered(g->config.host->server), document = 0, event = 0;
 
-        for (size_t i = 0; i < n; i++)
-                need += records[i]->value.n + records[i]->value.n / 2;
-        return used < most && need <= most - used;
+        for (size_t i = 0; i < n; i++) {
+                document = MAX_OF(document, document_size(g, records[i]));
+                event += written_size(g, records[i]);
+        }
+        return used < most && ROOM_BESIDE + MAX_OF(document, event * (g->config.trigger->transform ? 3 : 1)) <= most - used;
+}
+
+/* Which of the records the filter lets pass; false: of one it can't be said. */
+static bool judge(struct call *c, size_t *passed, struct error *why)
+{
+        struct gate *g = c->gate;
+
+        *passed = 0;
+        for (size_t i = 0; i < c->n; i++) {
+                enum passing p = record_passes(g->config.filter, g->config.driver, c->records[i], &g->document, why);
+
+                if (p == UNJUDGED) {
+                        g->unjudged++;
+                        (void)error_wrap(why, "filter");
+                        return false;
+                }
+                if (p == PASSES)
+                        g->scratch[(*passed)++] = c->records[i];
+        }
+        return true;
 }
 
 static void deliver(struct call *c, usec now)
@@ -379,25 +451,31 @@ static void deliver(struct call *c, usec now)
         struct action a = { .kind = ACTION_SEND, .number = 1 };
         struct push_outcome o = { .result = PUSH_FILTERED };
         const char *why = NULL;
-        size_t passed = 0;
+        struct error unjudged;
+        size_t passed;
 
         c->offered = true;
         g->stats.offered += c->n;
         g->last_event = clock_wall(g->config.clock);
-        for (size_t i = 0; i < c->n; i++)
-                if (record_passes(g->config.filter, g->config.driver, c->records[i], &g->document))
-                        g->scratch[passed++] = c->records[i];
+        if (!has_room(g, c->records, c->n)) {
+                o = (struct push_outcome){ .result = PUSH_NOT_READY, .text = "too many bytes of requests are in memory" };
+                finish(c, &o);
+                return;
+        }
+        if (!judge(c, &passed, &unjudged)) {
+                o = (struct push_outcome){ .result = PUSH_FAILED, .text = unjudged.text };
+                finish(c, &o);
+                return;
+        }
         if (passed && g->stopping && !c->timed)
                 o = stopping;
         else if (passed && !sender_ready(g->config.sender, &why))
                 o = (struct push_outcome){ .result = PUSH_NOT_READY, .text = why ? why : "the function is being initialized" };
-        else if (passed && !has_room(g, g->scratch, passed))
-                o = (struct push_outcome){ .result = PUSH_NOT_READY, .text = "too many bytes of requests are in memory" };
-        else if (passed && g->free_slots_n == 0 && !c->timed)
+        else if (passed && g->free_slots_n == 0)
                 o = busy;
         else if (passed && !flow_allows(&g->flow, 0, now))
                 o = (struct push_outcome){ .result = PUSH_LIMITED, .retry_after = flow_deadline(&g->flow, now) - now, .text = "more requests a second than rateLimit allows" };
-        else if (passed && (c->timed || take_place(c, now))) {
+        else if (passed && take_place(c, now)) {
                 flow_sent(&g->flow, (uint32_t)passed, now);
                 g->stats.attempts++;
                 a.attempt = c->ticket;
@@ -405,21 +483,27 @@ static void deliver(struct call *c, usec now)
                 a.n = passed;
                 sender_send(g->config.sender, &a);
                 if (c->http)
-                        http_call_hold(c->http, sender_held(g->config.sender, c->ticket));
+                        http_call_hold(c->http, c->kept + sender_held(g->config.sender, c->ticket));
                 return;
         }
         finish(c, &o);
 }
 
-/* The driver does not know yet whether they may go. */
+/* The driver does not know yet whether they may go. There are as many such calls as places, and they take none: strangers keep out nobody who is known. */
 static void hold(struct call *c, usec now)
 {
-        if (c->gate->stopping)
+        struct gate *g = c->gate;
+
+        if (g->stopping)
                 finish(c, &stopping);
-        else if (!take_place(c, now))
+        else if (g->undecided_n == g->config.slots)
                 finish(c, &busy);
-        else
+        else {
+                c->undecided = true;
+                g->undecided_n++;
+                begin_time(c, now);
                 put_off(c);
+        }
 }
 
 /* ---- requests -------------------------------------------------------------------------------------------------------------------------- */
@@ -432,13 +516,21 @@ static void no_such_path(struct http_call *http, struct str id)
         http_call_reply(http, 404, (struct str){ 0 }, buf_view(&headers), buf_view(&body));
 }
 
-static struct gate *gate_for(struct gate_host *h, const struct push_request *q)
+static void doubled_slash(struct http_call *http, struct str id)
+{
+        BUF_AT_END struct buf body = BUF_INIT(1024), headers = BUF_INIT(256);
+
+        request_error(&headers, &body, "APIG.0201", "Bad request: the path holds slashes that follow one another; with one slash it is the path of an API that authenticates its callers", id);
+        http_call_reply(http, 400, (struct str){ 0 }, buf_view(&headers), buf_view(&body));
+}
+
+static struct gate *gate_for(struct gate_host *h, const struct push_request *q, struct str path)
 {
         struct gate *best = NULL;
         unsigned most = 0;
 
         for (struct gate *g = h->gates; g; g = g->next) {
-                unsigned score = g->config.driver->push->route(g->config.source, q);
+                unsigned score = g->config.driver->push->route(g->config.source, q, path);
 
                 if (score > most) {
                         most = score;
@@ -446,6 +538,24 @@ static struct gate *gate_for(struct gate_host *h, const struct push_request *q)
                 }
         }
         return best;
+}
+
+/* Many a server takes // for /: behind another API, one that anyone may call, a path could go to it that this one would have guarded. */
+static bool passes_guard_by(struct gate_host *h, const struct push_request *q, const struct gate *found)
+{
+        BUF_AT_END struct buf space = BUF_INIT(4 * TARGET_MOST), again = BUF_INIT(4 * TARGET_MOST);
+        struct str normal = uri_path(q->path, &space);
+
+        if (!memmem(q->path.p, q->path.n, "//", 2))
+                return false;
+        for (int i = 0; i < 2; i++) { /* merged before the dot segments are removed, and after */
+                struct str merged = uri_path_merged(i ? normal : q->path, &again);
+                const struct gate *g = merged.p ? gate_for(h, q, merged) : NULL;
+
+                if (g && g != found && g->config.driver->push->authenticates && g->config.driver->push->authenticates(g->config.source))
+                        return true;
+        }
+        return false;
 }
 
 static void receive(struct gate *g, struct http_call *http, const struct push_request *q)
@@ -464,6 +574,9 @@ static void receive(struct gate *g, struct http_call *http, const struct push_re
                 call_free(c);
                 return;
         case PUSH_LATER:
+                /* What it keeps is made of the body and no larger. */
+                c->kept = q->body.n;
+                http_call_hold(http, c->kept);
                 put_off(c);
                 loop_ready(g->config.loop, g->config.wake);
                 return;
@@ -485,6 +598,7 @@ static void handle(void *cookie, struct http_call *http)
         struct push_request q = { .method = str_of(http_method_name(m)), .query = buf_view(&m->target), .body = buf_view(&m->body), .head = m, .header = header_of, .each_header = each_header };
         char id[33];
         struct gate *g;
+        struct str path;
 
         make_id(h, id);
         buf_reset(&h->client);
@@ -493,8 +607,12 @@ static void handle(void *cookie, struct http_call *http)
         q.tls = http_call_tls(http);
         q.id = str_of(id);
         q.path = str_cut(&q.query, '?');
-        g = gate_for(h, &q);
-        if (g)
+        buf_reset(&h->path);
+        path = uri_path(q.path, &h->path);
+        g = path.p ? gate_for(h, &q, path) : NULL;
+        if (passes_guard_by(h, &q, g))
+                doubled_slash(http, q.id);
+        else if (g)
                 receive(g, http, &q);
         else
                 no_such_path(http, q.id);
@@ -514,7 +632,7 @@ static void on_gone(void *cookie UNUSED, struct http_call *http)
                 call_free(c);
                 return;
         }
-        if (c->ticket != UINT32_MAX && !c->later)
+        if (has_place(c))
                 sender_cancel(g->config.sender, c->ticket);
         finish(c, &(struct push_outcome){ .result = PUSH_GONE, .text = "the caller left" });
 }
@@ -527,6 +645,7 @@ void gate_call(struct gate *g, const struct source_event *e, usec now)
         if (!c)
                 return;
         take_up(c);
+        decided(c);
         if (e->verdict == PUSH_DELIVER) {
                 if (!c->timed)
                         keep_records(c, e->records, e->n);
@@ -559,7 +678,7 @@ static void expire(struct gate *g, usec now)
         bool given_up = g->stopping && now >= g->give_up_at;
 
         for (struct call *c = g->timed.first; c && (given_up || now >= c->deadline); c = g->timed.first) {
-                if (!c->later)
+                if (has_place(c))
                         sender_cancel(g->config.sender, c->ticket);
                 finish(c, &(struct push_outcome){ .result = PUSH_TIMEOUT, .text = given_up ? "the worker stopped before the function answered" : "the function did not answer in time" });
         }
@@ -600,8 +719,9 @@ bool gate_idle(const struct gate *g) { return !g->timed.first && !g->untimed.fir
 
 void gate_facts(const struct gate *g, struct gate_facts *out)
 {
-        *out = (struct gate_facts){ .stats = g->stats, .last_event = g->last_event, .last_delivery = g->last_delivery, .state = g->state, .text = g->text };
+        *out = (struct gate_facts){ .stats = g->stats, .unjudged = g->unjudged, .last_event = g->last_event, .last_delivery = g->last_delivery, .state = g->state, .text = g->text };
         out->stats.limit = g->config.slots;
+        out->stats.in_flight += g->undecided_n;
         if (g->config.driver->push->counts)
                 g->config.driver->push->counts(g->config.source, &out->callers);
         out->stats.state = g->state;

@@ -2,8 +2,13 @@
 
 #include <stdio.h>
 
+#include "base/log.h"
 #include "source/kafka/producer.h"
 #include "worker/sender.h"
+
+/* A letter on its way to a topic, which can't be called back. */
+enum sent_state { SENT_FREE, SENT_UNDER_WAY, SENT_ORPHAN /* nobody waits for it */, SENT_ARRIVED /* so, and it is there */ };
+struct sent { enum sent_state state; uint64_t tag; size_t n; char *id; };
 
 struct letters {
         const struct trigger *trigger;
@@ -13,9 +18,19 @@ struct letters {
         struct http_target *target;
         struct buf *messages, headers;
         uint32_t most;
+        size_t *sizes;                   /* of those under way over HTTP, by slot */
+        size_t taken, refused;           /* bytes of the largest letter that was taken, of the smallest that was too large; 0: none was */
         struct kafka_producer *producer;
+        struct sent *sent;               /* places for four times as many as there are slots: those that nobody waits for are among them */
+        uint32_t orphans;
+        uint64_t *arrived;               /* tags of those that were there already when they were sent again */
+        uint32_t arrived_n;
+        struct loop *loop;
+        struct task *wake;
         char text[400];
 };
+
+enum { SENT_PER_SLOT = 4 };
 
 static int open_kafka(struct letters *l, const struct letters_config *config, struct error *err)
 {
@@ -53,11 +68,19 @@ int letters_new(struct letters **out, const struct letters_config *config, struc
 {
         struct letters *l = calloc(1, sizeof(*l));
 
-        if (!l || !(l->messages = calloc(config->most, sizeof(*l->messages)))) {
-                free(l);
+        if (!l)
+                return error_memory(err);
+        l->messages = calloc(config->most, sizeof(*l->messages));
+        l->sizes = calloc(config->most, sizeof(*l->sizes));
+        l->arrived = calloc(config->most, sizeof(*l->arrived));
+        l->sent = calloc((size_t)config->most * SENT_PER_SLOT, sizeof(*l->sent));
+        if (!l->messages || !l->sizes || !l->arrived || !l->sent) {
+                (void)letters_free(l);
                 return error_memory(err);
         }
         l->trigger = config->trigger;
+        l->loop = config->loop;
+        l->wake = config->wake;
         l->most = config->most;
         l->headers.max = 16384;
         for (uint32_t i = 0; i < l->most; i++)
@@ -70,53 +93,194 @@ int letters_new(struct letters **out, const struct letters_config *config, struc
         return 0;
 }
 
-static int send_kafka(struct letters *l, uint64_t tag, const struct request_maker *m, struct record *r, struct str body, struct error *err)
+/* ---- how large a letter may be -------------------------------------------------------------------------------------------------------- */
+
+/* What a record takes beside key and value, amply; a little less than what topics take by default. */
+enum { OVERHEAD = 512, COMMON_MOST = 1000000 };
+
+/* Nothing as large as what was refused is sent any more: it is cut to what was taken before, or to half of what was refused. */
+static size_t room(const struct letters *l)
+{
+        size_t next = l->refused / 2;
+
+        if (!l->refused)
+                return l->producer ? KAFKA_MESSAGE_MOST : 0;
+        if (l->refused > COMMON_MOST && next > COMMON_MOST)
+                next = COMMON_MOST;
+        return MAX_OF(next, l->taken);
+}
+
+static void was_taken(struct letters *l, size_t n)
+{
+        if (!l->refused || n < l->refused)
+                l->taken = MAX_OF(l->taken, n);
+}
+
+/* false: as much was refused before, so that it could not be cut any further, or was under way meanwhile; it has to wait. */
+static bool was_refused(struct letters *l, size_t n)
+{
+        if (l->refused && n >= l->refused)
+                return false;
+        l->refused = MAX_OF(n, (size_t)1);
+        l->taken = MIN_OF(l->taken, l->refused - 1);
+        log_warn("a dead letter is too large for its receiver: it is cut, as all that are as large", LOG_S("namespace", l->trigger->namespace_), LOG_S("trigger", l->trigger->name),
+                 LOG_I("bytes", (int64_t)n));
+        return true;
+}
+
+/* ---- those that nobody waits for ------------------------------------------------------------------------------------------------------ */
+
+static void sent_end(struct letters *l, struct sent *s)
+{
+        l->orphans -= s->state == SENT_ORPHAN || s->state == SENT_ARRIVED;
+        free(s->id);
+        *s = (struct sent){ 0 };
+}
+
+static struct sent *sent_place(struct letters *l)
+{
+        struct sent *arrived = NULL;
+
+        for (uint32_t i = 0; i < l->most * SENT_PER_SLOT; i++)
+                if (l->sent[i].state == SENT_FREE)
+                        return &l->sent[i];
+                else if (l->sent[i].state == SENT_ARRIVED)
+                        arrived = &l->sent[i]; /* its record may be another worker's by now */
+        if (arrived)
+                sent_end(l, arrived);
+        return arrived;
+}
+
+/* The engine waited for this letter before, gave that up, and sends it again: it may be under way still, or have arrived. */
+static bool adopt(struct letters *l, uint64_t tag, struct str id)
+{
+        for (uint32_t i = 0; l->orphans && i < l->most * SENT_PER_SLOT; i++) {
+                struct sent *s = &l->sent[i];
+
+                if ((s->state != SENT_ORPHAN && s->state != SENT_ARRIVED) || !str_equal(str_of(s->id), id))
+                        continue;
+                if (s->state == SENT_ORPHAN) {
+                        s->state = SENT_UNDER_WAY;
+                        s->tag = tag;
+                        l->orphans--;
+                        return true;
+                }
+                sent_end(l, s);
+                l->arrived[l->arrived_n++] = tag;
+                loop_ready(l->loop, l->wake);
+                return true;
+        }
+        return false;
+}
+
+/* ---- sending ------------------------------------------------------------------------------------------------------------------------- */
+
+static int send_kafka(struct letters *l, uint64_t tag, const struct request_maker *m, struct record *r, bool keyed, struct str body, struct error *err)
 {
         bool cloud = m->trigger->event->format != FORMAT_FUNCTION_GRAPH;
         const struct kafka_pair headers[] = { { STR("content-type"), cloud ? STR("application/cloudevents+json; charset=UTF-8") : STR("application/json") },
                                               { STR("sluice-event-id"), r->id } };
-        const struct kafka_message message = { .key = r->key, .has_key = r->has_key, .value = body, .headers = headers, .headers_n = COUNT_OF(headers) };
+        const struct kafka_message message = { .key = keyed ? r->key : (struct str){ 0 }, .has_key = keyed, .value = body, .headers = headers, .headers_n = COUNT_OF(headers) };
+        struct sent *s = sent_place(l);
 
-        return kafka_producer_send(l->producer, tag, &message, err);
+        if (!s) {
+                (void)error_set(err, ERROR_REFUSED, "dead letter: earlier letters are under way still");
+                err->retry = true;
+                return -1;
+        }
+        if (!(s->id = str_dup(r->id)))
+                return error_memory(err);
+        if (kafka_producer_send(l->producer, (uint64_t)(s - l->sent), &message, err) < 0) {
+                free(TAKE(s->id));
+                return -1;
+        }
+        s->state = SENT_UNDER_WAY;
+        s->tag = tag;
+        s->n = body.n + (keyed ? r->key.n : 0) + r->id.n + OVERHEAD;
+        return 0;
 }
 
 int letters_send(struct letters *l, uint32_t slot, uint64_t tag, struct request_maker *m, struct record *r, struct dead_letter *d, struct str payload, struct error *err)
 {
         struct buf *message = &l->messages[slot];
         struct http_request request = { .target = l->target, .message = message };
+        size_t most = room(l), beside = OVERHEAD + r->id.n;
+        bool keyed = r->has_key && l->producer && r->key.n <= most / 2;
         int result;
 
+        if (l->producer && adopt(l, tag, r->id))
+                return 0;
+        beside += keyed ? r->key.n : 0;
         buf_reset(message);
         if (buf_reserve(message, HTTP_HEADROOM))
                 message->n = HTTP_HEADROOM;
-        request_dead_body(m, r, d, payload, message);
+        request_dead_body(m, r, d, payload, most ? MAX_OF(most, beside + 1) - beside : 0, message);
         buf_reset(&l->headers);
         request_dead_headers(m, r, &l->headers);
         request.headers = buf_view(&l->headers);
         if (message->failed || l->headers.failed)
                 return error_memory(err);
+        l->sizes[slot] = message->n - HTTP_HEADROOM + beside;
         if (!l->producer)
                 return l->http.ops->submit(l->http.cookie, tag, &request, err);
-        result = send_kafka(l, tag, m, r, (struct str){ message->p + HTTP_HEADROOM, message->n - HTTP_HEADROOM }, err);
+        result = send_kafka(l, tag, m, r, keyed, (struct str){ message->p + HTTP_HEADROOM, message->n - HTTP_HEADROOM }, err);
         buf_done(message);
         return result;
 }
 
 void letters_cancel(struct letters *l, uint64_t tag)
 {
-        if (!l->producer)
+        if (!l->producer) {
                 l->http.ops->cancel(l->http.cookie, tag);
+                return;
+        }
+        for (uint32_t i = 0; i < l->arrived_n; i++)
+                if (l->arrived[i] == tag) {
+                        l->arrived[i] = l->arrived[--l->arrived_n];
+                        return;
+                }
+        for (uint32_t i = 0; i < l->most * SENT_PER_SLOT; i++)
+                if (l->sent[i].state == SENT_UNDER_WAY && l->sent[i].tag == tag) {
+                        l->sent[i].state = SENT_ORPHAN;
+                        l->orphans++;
+                        return;
+                }
 }
+
+/* ---- outcomes ------------------------------------------------------------------------------------------------------------------------ */
 
 static void http_outcome(struct letters *l, const struct http_completion *c, struct answer *a)
 {
         bool fine = !c->failed && c->status >= 200 && c->status <= 299;
+        size_t n = l->sizes[c->tag & 0xffff];
 
         *a = (struct answer){ .kind = fine ? ANSWER_ACCEPTED : ANSWER_RETRY, .status = c->failed ? 0 : c->status, .retry_after = c->retry_after, .text = l->text };
+        if (fine)
+                was_taken(l, n);
+        else if (!c->failed && c->status == 413 && was_refused(l, n))
+                a->kind = ANSWER_TOO_LARGE;
         if (c->failed)
                 (void)snprintf(l->text, sizeof(l->text), "dead letter: %.300s", c->error.text);
         else
                 (void)snprintf(l->text, sizeof(l->text), "dead letter: %.200s answered %d: %.*s", l->url, c->status, (int)MIN_OF(c->body.n, (size_t)120), c->body.p ? c->body.p : "");
+}
+
+/* false: nobody waits for it. */
+static bool kafka_outcome(struct letters *l, const struct kafka_delivery *delivery, uint64_t *tag, struct answer *a)
+{
+        struct sent *s = &l->sent[delivery->tag];
+        bool awaited = s->state == SENT_UNDER_WAY, cut = delivery->too_large && was_refused(l, s->n);
+
+        if (!delivery->failed)
+                was_taken(l, s->n);
+        *tag = s->tag;
+        *a = (struct answer){ .kind = !delivery->failed ? ANSWER_ACCEPTED : cut ? ANSWER_TOO_LARGE : ANSWER_RETRY, .text = l->text };
+        (void)snprintf(l->text, sizeof(l->text), "dead letter: %.380s", delivery->failed ? delivery->error.text : "");
+        if (!awaited && !delivery->failed)
+                s->state = SENT_ARRIVED;
+        else
+                sent_end(l, s);
+        return awaited;
 }
 
 bool letters_take(struct letters *l, uint64_t *tag, struct answer *a)
@@ -124,15 +288,15 @@ bool letters_take(struct letters *l, uint64_t *tag, struct answer *a)
         struct kafka_delivery delivery;
         struct http_completion c;
 
-        if (l->producer) {
-                if (!kafka_producer_take(l->producer, &delivery))
-                        return false;
-                *tag = delivery.tag;
-                *a = (struct answer){ .kind = delivery.failed ? ANSWER_RETRY : ANSWER_ACCEPTED, .text = l->text };
-                (void)snprintf(l->text, sizeof(l->text), "dead letter: %.380s", delivery.failed ? delivery.error.text : "");
+        if (l->arrived_n) {
+                *tag = l->arrived[--l->arrived_n];
+                *a = (struct answer){ .kind = ANSWER_ACCEPTED, .text = "" };
                 return true;
         }
-        if (!l->http.ops->take(l->http.cookie, &c))
+        while (l->producer && kafka_producer_take(l->producer, &delivery))
+                if (kafka_outcome(l, &delivery, tag, a))
+                        return true;
+        if (l->producer || !l->http.ops->take(l->http.cookie, &c))
                 return false;
         *tag = c.tag;
         http_outcome(l, &c, a);
@@ -144,10 +308,15 @@ struct letters *letters_free(struct letters *l)
         if (!l)
                 return NULL;
         (void)kafka_producer_free(l->producer);
+        for (uint32_t i = 0; l->sent && i < l->most * SENT_PER_SLOT; i++)
+                free(l->sent[i].id);
+        free(l->sent);
+        free(l->arrived);
+        free(l->sizes);
         if (l->end)
                 (void)http_end_free(l->end);
         (void)http_target_free(l->target);
-        for (uint32_t i = 0; i < l->most; i++)
+        for (uint32_t i = 0; l->messages && i < l->most; i++)
                 buf_done(&l->messages[i]);
         free(l->messages);
         buf_done(&l->headers);

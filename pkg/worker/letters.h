@@ -17,7 +17,8 @@ struct letters_config {
         uint32_t most;                   /* letters under way at once */
 };
 int letters_new(struct letters **, const struct letters_config *, struct error *) MUST_CHECK;
-/* Sends the record of a dead letter; slot is below most and free. payload is what request_dead_body takes. -1: not sent; no answer comes. */
+/* Sends the record of a dead letter; slot is below most and free. payload is what request_dead_body takes. -1: not sent; no answer comes. What is too large
+ * for the receiver is answered as ANSWER_TOO_LARGE: sent again it is cut to what is known to fit. */
 int letters_send(struct letters *, uint32_t slot, uint64_t tag, struct request_maker *, struct record *, struct dead_letter *, struct str payload,
                  struct error *) MUST_CHECK;
 void letters_cancel(struct letters *, uint64_t tag);

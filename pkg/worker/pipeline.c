@@ -57,6 +57,7 @@ void pipeline_status(const struct pipeline *p, struct pipeline_status *out)
                 gate_facts(p->gate, &facts);
                 out->stats = facts.stats;
                 out->callers = facts.callers;
+                out->unjudged = facts.unjudged;
                 return;
         }
         delivery_stats(p->engine, &out->stats);
@@ -77,6 +78,15 @@ static void source_said(struct pipeline *p, const struct source_event *e, usec n
         changed(p);
 }
 
+static void records_lost(struct pipeline *p, const struct source_event *e)
+{
+        p->status.lost[e->lost_reason] += e->lost;
+        (void)snprintf(p->status.lost_text, sizeof(p->status.lost_text), "%s", e->text);
+        log_warn("records are lost", LOG_S("namespace", p->config.trigger->namespace_), LOG_S("trigger", p->config.trigger->name), LOG_S("reason", lost_reason_name(e->lost_reason)),
+                 LOG_I("records", (int64_t)e->lost), LOG_S("text", e->text));
+        changed(p);
+}
+
 static void track_assigned(struct pipeline *p, uint32_t track, usec now)
 {
         struct error err;
@@ -84,6 +94,24 @@ static void track_assigned(struct pipeline *p, uint32_t track, usec now)
         if (delivery_assign(p->engine, track, now, &err) < 0) {
                 log_error("a partition can't be taken", LOG_S("trigger", p->config.trigger->name), LOG_I("track", track), LOG_S("error", err.text));
                 p->driver->revoked(p->source, track);
+        }
+}
+
+static void take_record(struct pipeline *p, struct record *r, usec now)
+{
+        struct error why;
+
+        switch (record_passes(p->filter, p->driver, r, &p->document, &why)) {
+        case UNJUDGED:
+                p->status.unjudged++;
+                r->unjudged = true;
+                delivery_offer(p->engine, r, now);
+                break;
+        case PASSES:
+                r->unjudged = false;
+                delivery_offer(p->engine, r, now);
+                break;
+        case LEFT_OUT: delivery_skip(p->engine, r, now); break;
         }
 }
 
@@ -98,15 +126,13 @@ static size_t poll_source(struct pipeline *p, usec now)
                 switch (e->kind) {
                 case SOURCE_EVENT_RECORD:
                         p->status.last_event = clock_wall(p->config.clock);
-                        if (record_passes(p->filter, p->driver, e->record, &p->document))
-                                delivery_offer(p->engine, e->record, now);
-                        else
-                                delivery_skip(p->engine, e->record, now);
+                        take_record(p, e->record, now);
                         break;
                 case SOURCE_EVENT_ASSIGNED: track_assigned(p, e->track, now); break;
                 case SOURCE_EVENT_REVOKING: delivery_revoke(p->engine, e->track, p->stopping ? MIN_OF(e->give_up_at, p->give_up_at) : e->give_up_at); break;
                 case SOURCE_EVENT_LOST: delivery_revoke(p->engine, e->track, 0); break;
                 case SOURCE_EVENT_STATE: source_said(p, e, now); break;
+                case SOURCE_EVENT_RECORDS_LOST: records_lost(p, e); break;
                 case SOURCE_EVENT_CALL: gate_call(p->gate, e, now); break;
                 case SOURCE_EVENT_CLOSED:
                         p->closed = true;
@@ -149,7 +175,8 @@ static void tell_state(struct pipeline *p)
         if (!ready && why) {
                 state = DELIVERY_RETRYING;
                 text = why;
-        }
+        } else if (ready && !*text && sender_notes(p->sender))
+                text = sender_notes(p->sender);
         if (state == p->status.delivery && strncmp(text, p->status.delivery_text, sizeof(p->status.delivery_text) - 1) == 0)
                 return;
         if (state != p->status.delivery)
@@ -397,7 +424,6 @@ struct pipeline *pipeline_free(struct pipeline *p)
         if (!p)
                 return NULL;
         assert(p->closed);
-        loop_forget(p->config.loop, &p->task);
         (void)gate_free(p->gate);
         if (p->source)
                 (void)p->driver->free(p->source);
@@ -410,6 +436,7 @@ struct pipeline *pipeline_free(struct pipeline *p)
         (void)delivery_free(p->engine);
         (void)filter_free(p->filter);
         buf_done(&p->document);
+        loop_forget(p->config.loop, &p->task); /* last: until they are freed those above may make it ready */
         free(p);
         return NULL;
 }

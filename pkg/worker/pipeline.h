@@ -37,10 +37,23 @@ struct pipeline_status {
         uint64_t changes;                /* counts changes of the four above */
         struct delivery_stats stats;
         struct push_counts callers;      /* of a push source */
+        uint64_t lost[LOST_REASON_MAX];  /* records that were gone at the source before they were lent */
+        char lost_text[400];             /* the last such loss; empty: none */
+        uint64_t unjudged;               /* records that the filter could not judge */
         usec last_event, last_delivery;  /* wall; 0: none yet */
         usec connected_since;            /* monotonic; 0: not connected */
         int64_t lag;                     /* -1: unknown */
 };
+
+/* Whatever the reason. */
+static inline int64_t pipeline_lost(const struct pipeline_status *s)
+{
+        uint64_t n = 0;
+
+        for (int reason = 0; reason < LOST_REASON_MAX; reason++)
+                n += s->lost[reason];
+        return (int64_t)n;
+}
 
 int pipeline_new(struct pipeline **, const struct pipeline_config *, struct error *) MUST_CHECK;
 void pipeline_status(const struct pipeline *, struct pipeline_status *);

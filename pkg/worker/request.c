@@ -4,12 +4,14 @@
 #include <stdio.h>
 
 #include "json/value.h"
+#include "json/yaml.h"
 
-enum { RECORD_IDS_MOST = 2400 };
+/* What a CloudEvent is built in: a record that is one itself may be as large as a request. */
+enum { RECORD_IDS_MOST = 2400, SPACE_KEPT = 65536, KEY_KEPT = 1024, SPACE_MOST = 96 << 20 };
 
 void request_maker_init(struct request_maker *m, const struct trigger *t, const struct driver *driver, const struct services *services, const char *sink)
 {
-        *m = (struct request_maker){ .trigger = t, .driver = driver, .services = services, .sink = sink, .seed = random_seed(), .space = BUF_INIT(65536) };
+        *m = (struct request_maker){ .trigger = t, .driver = driver, .services = services, .sink = sink, .seed = random_seed(), .space = BUF_INIT(SPACE_MOST) };
         random_init(&m->random, random_seed());
 }
 
@@ -21,7 +23,7 @@ static bool is_functiongraph(const struct request_maker *m) { return m->trigger-
 
 static void header(struct buf *b, const char *name, const char *value)
 {
-        if (value && *value)
+        if (value && str_is_header_value(str_of(value)))
                 buf_printf(b, "%s: %s\r\n", name, value);
 }
 
@@ -87,17 +89,22 @@ static void record_ids(struct record *const *records, size_t n, struct buf *b)
                 buf_text(b, "\r\n");
 }
 
+/* Each id is hashed by itself, so that where one ends is part of what is hashed; their number too. */
 static uint64_t hash_of(uint64_t seed, struct record *const *records, size_t n)
 {
-        uint64_t h = hash_bytes(seed, records[0]->id);
+        uint64_t h = hash_bytes(seed, records[0]->id), count = n;
 
-        return n > 1 ? hash_bytes(h, records[n - 1]->id) : h;
+        if (n == 1)
+                return h;
+        for (size_t i = 1; i < n; i++)
+                h = hash_bytes(h, records[i]->id);
+        return hash_bytes(h, (struct str){ (const char *)&count, sizeof(count) });
 }
 
 /* The id that goes out as X-CFF-Request-Id: the same for each attempt. */
 static void request_id(struct record *const *records, size_t n, struct buf *b)
 {
-        uint64_t high = hash_of(0x736c75696365, records, n), low = hash_of(0x72657175657374, records, n);
+        uint64_t high = hash_of(0x736c75696365, records, n), low = n == 1 ? hash_of(0x72657175657374, records, n) : hash_bytes(0x72657175657374, (struct str){ (const char *)&high, sizeof(high) });
 
         /* A UUID of version 8: its bits are a hash of the event's id. */
         buf_hex(b, high >> 32, 8);
@@ -132,14 +139,6 @@ static bool is_traceparent(struct str s)
                (hex_word(s, 53, 2) || memcmp(s.p + 53, "00", 2) == 0);
 }
 
-static bool header_safe(struct str s)
-{
-        for (size_t i = 0; i < s.n; i++)
-                if ((unsigned char)s.p[i] < 0x20 || (unsigned char)s.p[i] > 0x7e)
-                        return false;
-        return true;
-}
-
 /* The trace that the record brought goes on, with a span of ours; without one a trace begins, the same for each attempt. */
 static void trace_context(struct request_maker *m, struct record *const *records, size_t n, struct buf *b)
 {
@@ -152,7 +151,7 @@ static void trace_context(struct request_maker *m, struct record *const *records
         }
         if (is_traceparent(parent)) {
                 buf_printf(b, "traceparent: 00-%.32s-%016" PRIx64 "-%.2s\r\n", parent.p + 3, span, parent.p + 53);
-                if (state.n && state.n <= 512 && header_safe(state)) {
+                if (state.n && state.n <= 512 && str_is_header_value(state)) {
                         buf_text(b, "tracestate: ");
                         buf_str(b, state);
                         buf_text(b, "\r\n");
@@ -169,6 +168,8 @@ static void trace_context(struct request_maker *m, struct record *const *records
 
 static void cloud_event(struct request_maker *m, const struct record *r, struct cloud_event *e)
 {
+        if (m->space.cap > SPACE_KEPT)
+                buf_done(&m->space);
         buf_reset(&m->space);
         m->driver->event(m->services, r, &m->space, e);
         e->type = e->type.n ? e->type : str_of(m->driver->ce_type);
@@ -234,13 +235,68 @@ void request_body(struct request_maker *m, struct record *const *records, size_t
 
 /* ---- dead letters --------------------------------------------------------------------------------------------------------------------- */
 
-void request_dead_body(struct request_maker *m, struct record *r, struct dead_letter *d, struct str payload, struct buf *body)
+static void write_letter(struct request_maker *m, struct record *r, const struct dead_letter *d, struct str payload, struct buf *body)
 {
-        BUF_AT_END struct buf id = BUF_INIT(64), code = BUF_INIT(64);
+        BUF_AT_END struct buf code = BUF_INIT(128);
         struct cloud_extension more[DEAD_LETTER_EXTENSIONS];
         struct cloud_event e;
         struct writer w;
         size_t n;
+
+        writer_init(&w, body);
+        if (is_functiongraph(m)) {
+                struct dead_letter own = *d;
+
+                own.payload = payload;
+                dead_letter_write(&own, &w);
+                return;
+        }
+        n = dead_letter_extensions(d, &code, more);
+        cloud_event(m, r, &e);
+        if (d->truncated) { /* the start of a JSON text is none */
+                cloudevent_data(&e, (struct str){ e.data.p, MIN_OF(e.data.n, payload.n) }, str_is_utf8(text_clip(e.data, payload.n)) ? STR("text/plain; charset=utf-8") : STR("application/octet-stream"));
+                if (!e.bytes)
+                        e.data = text_clip(e.data, payload.n);
+                if (e.key.n > KEY_KEPT)
+                        e.key = (struct str){ 0 };
+        }
+        if (d->truncated && payload.n == 0)
+                e.own_n = 0;
+        cloudevent_write(&e, more, n, &w);
+        body->failed = body->failed || m->space.failed || code.failed;
+}
+
+/* Cuts what is longest to see, then what the function said, until the letter fits. Each round takes away what is too much, or half. */
+static void cut_letter(struct request_maker *m, struct record *r, struct dead_letter *d, struct str payload, size_t most, struct buf *body)
+{
+        size_t from = body->n;
+
+        for (;;) {
+                struct str *cut = payload.n ? &payload : &d->answer;
+                size_t size, over;
+
+                body->n = from;
+                body->failed = false;
+                write_letter(m, r, d, payload, body);
+                size = body->n - from;
+                if ((!body->failed && size <= most) || (d->truncated && payload.n + d->answer.n == 0))
+                        return;
+                over = body->failed ? cut->n : size - most;
+                if (!d->truncated) {
+                        d->truncated = true;
+                        d->payload_n = payload.n;
+                        d->answer_n = d->answer.n;
+                        over += 160; /* what says so */
+                }
+                over = cut->n > 2 * over ? cut->n - over : cut->n / 2;
+                *cut = cut->p ? text_clip(*cut, over) : (struct str){ NULL, over };
+        }
+}
+
+void request_dead_body(struct request_maker *m, struct record *r, struct dead_letter *d, struct str payload, size_t most, struct buf *body)
+{
+        BUF_AT_END struct buf id = BUF_INIT(64);
+        struct cloud_event e;
 
         request_id(&r, 1, &id);
         d->time = clock_wall(m->services->clock);
@@ -248,16 +304,11 @@ void request_dead_body(struct request_maker *m, struct record *r, struct dead_le
         d->request_id = buf_view(&id);
         d->urn = str_of(m->trigger->function->urn);
         d->sink = str_of(m->sink);
-        d->payload = payload;
-        writer_init(&w, body);
-        if (is_functiongraph(m)) {
-                dead_letter_write(d, &w);
-                return;
+        if (!is_functiongraph(m)) {
+                cloud_event(m, r, &e);
+                payload = (struct str){ NULL, e.data.n }; /* its length alone: each writing makes the data anew */
         }
-        n = dead_letter_extensions(d, &code, more);
-        cloud_event(m, r, &e);
-        cloudevent_write(&e, more, n, &w);
-        body->failed = body->failed || m->space.failed || code.failed;
+        cut_letter(m, r, d, payload, most ? most : SIZE_MAX, body);
 }
 
 void request_dead_headers(struct request_maker *m, struct record *r, struct buf *b)

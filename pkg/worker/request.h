@@ -27,8 +27,9 @@ void request_body(struct request_maker *, struct record *const *records, size_t 
 void request_headers(struct request_maker *, struct record *const *records, size_t n, struct buf *);
 
 /* The dead letter of one record, in the Trigger's format. The caller gives what came of it (attempts, status, reason, answer); the rest is
- * filled in here. payload: the event as it was sent, after the transform; used by FunctionGraph's format. */
-void request_dead_body(struct request_maker *, struct record *, struct dead_letter *, struct str payload, struct buf *body);
+ * filled in here. payload: the event as it was sent, after the transform; used by FunctionGraph's format. most: bytes that it may have; payload and answer are
+ * cut for it, and the letter says so. 0: no limit. */
+void request_dead_body(struct request_maker *, struct record *, struct dead_letter *, struct str payload, size_t most, struct buf *body);
 void request_dead_headers(struct request_maker *, struct record *, struct buf *);
 
 /* The records that a function's answer to a batch says have failed, as places in ascending order. Read as Lambda reads it: no list, null or an

@@ -13,11 +13,14 @@ enum slot_state { SLOT_FREE, SLOT_TRANSFORMING, SLOT_SENT, SLOT_LETTER, SLOT_FAI
 struct slot {
         enum slot_state state;
         uint32_t ticket, n;
+        uint32_t shown;                  /* of access: its version */
         struct buf message, headers;
         struct record **records;         /* those sent; kept only where an answer may name them */
         char *failure;                   /* it could not be sent: the reason; waits to be taken */
         enum answer_kind failed_as;
         struct slot *next_failed;
+        struct record *letter;           /* of a dead letter: what it is made of, until it is answered */
+        struct dead_letter dead;
 };
 
 enum init_state { INIT_WAITS, INIT_SENT, INIT_DONE };
@@ -39,6 +42,7 @@ struct sender {
         char text[400];
         enum init_state init;
         unsigned init_failures;
+        uint32_t init_shown;
         usec init_at;                    /* the next attempt, or the end of the present one */
         char init_why[400];
         struct random random;
@@ -58,27 +62,15 @@ static const char *keep_file(struct buf *space, const char *secrets, const struc
         return space->p + from;
 }
 
-static int keep_value(struct buf *space, const char *secrets, const struct secret_ref *ref, struct str *out, struct error *err)
-{
-        BUF_AT_END struct buf value = BUF_INIT(16384);
-        size_t from = space->n;
-
-        if (!ref)
-                return 0;
-        if (secret_read(secrets, ref, &value, err) < 0)
-                return -1;
-        buf_str(space, buf_view(&value));
-        *out = (struct str){ space->p + from, space->n - from };
-        return 0;
-}
-
 static int set_proxy(struct http_target_config *c, const struct proxy_spec *p, const char *secrets, struct buf *space, struct error *err)
 {
         size_t from;
 
+        if (!secrets && (p->username || p->password))
+                return error_set(err, ERROR_INVALID, "spec.delivery.proxy names Secrets, and no folder of Secrets is given: say --secrets=DIR");
         c->proxy.url = str_of(p->url);
-        if (keep_value(space, secrets, p->username, &c->proxy.user, err) < 0 || keep_value(space, secrets, p->password, &c->proxy.password, err) < 0)
-                return -1;
+        c->proxy.user_file = keep_file(space, secrets, p->username);
+        c->proxy.password_file = keep_file(space, secrets, p->password);
         from = space->n;
         strings_join(&p->no_proxy, space);
         c->proxy.no_proxy = (struct str){ space->p + from, space->n - from };
@@ -91,7 +83,8 @@ int sender_target(struct http_target_config *c, const struct trigger *t, const c
         const struct delivery_spec *d = t->delivery;
 
         *c = (struct http_target_config){ .url = str_of(url), .connect_timeout = MIN_OF(d->timeout, d->connect_timeout), .answer_timeout = d->answer_timeout, .max_age = 5 * USEC_MINUTE,
-                                          .http_version = versions[d->http_version], .compress = d->compression == COMPRESSION_GZIP };
+                                          .http_version = versions[d->http_version], .compress = d->compression == COMPRESSION_GZIP,
+                                          .once = trigger_driver(t)->push != NULL /* the caller decides whether to repeat */ };
         if (!buf_reserve(space, TARGET_SPACE))
                 return error_memory(err);
         if (d->tls && !secrets && (d->tls->ca || d->tls->cert))
@@ -130,8 +123,10 @@ static void submit(struct sender *s, struct slot *slot)
         struct http_request request = { .target = s->target, .message = &slot->message };
         struct error err;
 
-        if (s->access)
+        if (s->access) {
                 buf_str(&slot->headers, access_headers(s->access));
+                slot->shown = access_version(s->access);
+        }
         request.headers = buf_view(&slot->headers);
         if (slot->message.failed || slot->headers.failed)
                 fail_slot(s, slot, ANSWER_RETRY, "out of memory, or an event above 64 MiB");
@@ -152,6 +147,14 @@ static void begin_message(struct buf *message)
 
 static struct str body_of(const struct buf *message) { return (struct str){ message->p + HTTP_HEADROOM, message->n - HTTP_HEADROOM }; }
 
+static bool any_unjudged(const struct action *a)
+{
+        for (size_t i = 0; i < a->n; i++)
+                if (a->records[i]->unjudged)
+                        return true;
+        return false;
+}
+
 static void send_records(struct sender *s, struct slot *slot, const struct action *a)
 {
         begin_message(&slot->message);
@@ -160,7 +163,9 @@ static void send_records(struct sender *s, struct slot *slot, const struct actio
         request_headers(&s->maker, a->records, a->n, &slot->headers);
         if (slot->records)
                 memcpy(slot->records, a->records, a->n * sizeof(struct record *));
-        if (!slot->message.failed && a->n > 1 && body_of(&slot->message).n > (size_t)s->delivery->batch->max_bytes)
+        if (any_unjudged(a)) /* halved until it is alone; then it is final */
+                fail_slot(s, slot, a->n > 1 ? ANSWER_TOO_LARGE : ANSWER_FINAL, "the filter can't say whether the record is wanted: it is nested too deep, or its arrays hold too much");
+        else if (!slot->message.failed && a->n > 1 && body_of(&slot->message).n > (size_t)s->delivery->batch->max_bytes)
                 fail_slot(s, slot, ANSWER_TOO_LARGE, "the batch is larger than batch.maxBytes");
         else if (s->transform && !slot->message.failed) {
                 slot->state = SLOT_TRANSFORMING;
@@ -169,15 +174,15 @@ static void send_records(struct sender *s, struct slot *slot, const struct actio
                 submit(s, slot);
 }
 
-static void send_letter(struct sender *s, struct slot *slot, const struct action *a)
+static void send_letter(struct sender *s, struct slot *slot)
 {
-        struct dead_letter d = { .attempts = a->number, .status = a->status, .reason = a->reason, .answer = a->body };
+        struct dead_letter d = slot->dead;
         struct error err;
 
         buf_reset(&s->payload);
         if (s->config.trigger->event->format == FORMAT_FUNCTION_GRAPH)
-                request_body(&s->maker, a->records, 1, &s->payload);
-        if (letters_send(s->letters, a->attempt & 0xffff, slot->ticket, &s->maker, a->records[0], &d, buf_view(&s->payload), &err) < 0)
+                request_body(&s->maker, &slot->letter, 1, &s->payload);
+        if (letters_send(s->letters, slot->ticket & 0xffff, slot->ticket, &s->maker, slot->letter, &d, buf_view(&s->payload), &err) < 0)
                 fail_slot(s, slot, ANSWER_RETRY, err.text);
         else
                 slot->state = SLOT_LETTER;
@@ -191,9 +196,11 @@ void sender_send(struct sender *s, const struct action *a)
 
         slot->ticket = a->attempt;
         slot->n = (uint32_t)a->n;
-        if (a->kind == ACTION_DEAD_LETTER)
-                send_letter(s, slot, a);
-        else
+        if (a->kind == ACTION_DEAD_LETTER) {
+                slot->letter = a->records[0];
+                slot->dead = (struct dead_letter){ .attempts = a->number, .status = a->status, .reason = a->reason, .answer = a->body };
+                send_letter(s, slot);
+        } else
                 send_records(s, slot, a);
 }
 
@@ -267,8 +274,9 @@ static void answered(struct sender *s, const struct slot *slot, const struct htt
 
         *a = (struct answer){ .kind = ANSWER_RETRY, .text = s->text };
         if (c->failed) {
-                a->kind = c->error.retry || c->error.kind == ERROR_PROTOCOL ? ANSWER_RETRY : ANSWER_FINAL;
-                a->overload = a->kind == ANSWER_RETRY && c->error.kind != ERROR_PROTOCOL;
+                /* Whatever went wrong here or between, the function has refused nothing. Only what the request itself makes impossible stays so. */
+                a->kind = c->error.kind == ERROR_INVALID ? ANSWER_FINAL : ANSWER_RETRY;
+                a->overload = c->error.kind == ERROR_UNREACHABLE || c->error.kind == ERROR_TIMEOUT;
                 (void)snprintf(s->text, sizeof(s->text), "%.390s", c->error.text);
                 return;
         }
@@ -278,9 +286,13 @@ static void answered(struct sender *s, const struct slot *slot, const struct htt
         a->retry_after = c->retry_after;
         a->body = c->body;
         s->text[0] = 0;
-        if (a->kind != ANSWER_ACCEPTED)
-                (void)snprintf(s->text, sizeof(s->text), words.n ? "%.160s answered %d: %.*s" : "%.160s answered %d", s->config.sink, c->status, (int)MIN_OF(words.n, (size_t)160), words.p);
-        if (c->status == 401 && s->access && access_refused(s->access))
+        if (a->kind != ANSWER_ACCEPTED) {
+                BUF_AT_END struct buf quoted = BUF_INIT(1024);
+
+                access_quote(s->access, words, 160, &quoted);
+                (void)snprintf(s->text, sizeof(s->text), quoted.n ? "%.160s answered %d: %.160s" : "%.160s answered %d", s->config.sink, c->status, quoted.p ? quoted.p : "");
+        }
+        if (c->status == 401 && s->access && access_refused(s->access, slot->shown))
                 a->kind = ANSWER_RETRY;
         if (a->kind == ANSWER_ACCEPTED && slot->records)
                 partial(s, slot, c, a);
@@ -297,11 +309,18 @@ static void init_answered(struct sender *s, const struct http_completion *c)
         }
         s->init = INIT_WAITS;
         s->init_at = now + backoff_full_jitter(&s->random, s->delivery->retry->initial_backoff, s->delivery->retry->max_backoff, s->init_failures++, 10 * USEC_MSEC);
+        if (!c->failed)
+                s->init_at = MAX_OF(s->init_at, now + MIN_OF(c->retry_after, s->delivery->retry->retry_after_max));
+        if (!c->failed && c->status == 401 && s->access)
+                (void)access_refused(s->access, s->init_shown); /* until there is something newer it is tried again as it is */
         if (c->failed)
                 (void)snprintf(s->init_why, sizeof(s->init_why), "initialization: %.380s", c->error.text);
-        else
-                (void)snprintf(s->init_why, sizeof(s->init_why), "initialization: %.100s answered %d: %.*s", s->config.trigger->function->init_path, c->status,
-                               (int)MIN_OF(c->body.n, (size_t)160), c->body.p ? c->body.p : "");
+        else {
+                BUF_AT_END struct buf quoted = BUF_INIT(1024);
+
+                access_quote(s->access, c->body, 160, &quoted);
+                (void)snprintf(s->init_why, sizeof(s->init_why), "initialization: %.100s answered %d: %.160s", s->config.trigger->function->init_path, c->status, quoted.p ? quoted.p : "");
+        }
 }
 
 static bool take_failure(struct sender *s, uint32_t *ticket, struct answer *a)
@@ -355,12 +374,21 @@ bool sender_take(struct sender *s, uint32_t *ticket, struct answer *a)
                 answered(s, slot_of(s, *ticket), &c, a);
                 return true;
         }
-        if (!s->letters || !letters_take(s->letters, &tag, a))
-                return false;
-        *ticket = (uint32_t)tag;
-        if (slot_of(s, *ticket)->ticket == *ticket)
-                slot_of(s, *ticket)->state = SLOT_FREE;
-        return true;
+        while (s->letters && letters_take(s->letters, &tag, a)) {
+                struct slot *slot = slot_of(s, (uint32_t)tag);
+
+                *ticket = (uint32_t)tag;
+                if (slot->ticket != *ticket || slot->state != SLOT_LETTER)
+                        continue;
+                if (a->kind != ANSWER_TOO_LARGE) {
+                        slot->state = SLOT_FREE;
+                        return true;
+                }
+                send_letter(s, slot); /* cut */
+                if (take_failure(s, ticket, a))
+                        return true;
+        }
+        return false;
 }
 
 /* ---- what must be there first ---------------------------------------------------------------------------------------------------------- */
@@ -374,6 +402,8 @@ bool sender_ready(const struct sender *s, const char **why)
         return s->init == INIT_DONE;
 }
 
+const char *sender_notes(const struct sender *s) { return s->access ? access_notes(s->access) : NULL; }
+
 static void send_init(struct sender *s, usec now)
 {
         BUF_AT_END struct buf headers = BUF_INIT(65536);
@@ -382,8 +412,10 @@ static void send_init(struct sender *s, usec now)
 
         begin_message(&s->init_message);
         buf_text(&headers, "Content-Type: application/json\r\n");
-        if (s->access)
+        if (s->access) {
                 buf_str(&headers, access_headers(s->access));
+                s->init_shown = access_version(s->access);
+        }
         request.headers = buf_view(&headers);
         if (s->http.ops->submit(s->http.cookie, TAG_INIT, &request, &err) < 0) {
                 init_answered(s, &(struct http_completion){ .failed = true, .error = err });

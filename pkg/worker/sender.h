@@ -35,6 +35,7 @@ usec sender_deadline(const struct sender *);
 bool sender_take(struct sender *, uint32_t *ticket, struct answer *);
 /* NULL: requests may go. Otherwise they would be in vain; *why: the reason for people, NULL while nothing went wrong yet. */
 bool sender_ready(const struct sender *, const char **why);
+const char *sender_notes(const struct sender *);  /* what people should know though it is ready; NULL: nothing */
 struct sender *sender_free(struct sender *);                       /* NULL is fine; returns NULL */
 
 /* What a Trigger's delivery says about connections, for targets of whatever URL. Views borrow from the Trigger and from the buffer. */

@@ -162,6 +162,13 @@ class Kafka:
     def delete_topic(self, name):
         self._client(_delete_topic, name)
 
+    def grow_topic(self, name, partitions):
+        self._client(_grow_topic, name, partitions)
+
+    def purge(self, topic, before):
+        """What retention does: the records below the offset of {partition: offset} are gone."""
+        self._client(_purge, topic, before)
+
     def produce(self, topic, messages):
         """messages: of {value, key, partition, headers, timestamp}, or bare values; all acknowledged on return."""
         self._client(_produce, topic, [m if isinstance(m, dict) else {"value": m} for m in messages])
@@ -230,6 +237,22 @@ def _delete_topic(bootstrap, name):
 
     admin = AdminClient({"bootstrap.servers": bootstrap})
     admin.delete_topics([name], operation_timeout=20)[name].result(30)
+
+
+def _grow_topic(bootstrap, name, partitions):
+    from confluent_kafka.admin import AdminClient, NewPartitions
+
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin.create_partitions([NewPartitions(name, partitions)], operation_timeout=20)[name].result(30)
+
+
+def _purge(bootstrap, topic, before):
+    from confluent_kafka import TopicPartition
+    from confluent_kafka.admin import AdminClient
+
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    for f in admin.delete_records([TopicPartition(topic, p, o) for p, o in before.items()]).values():
+        f.result(30)
 
 
 def _produce(bootstrap, topic, messages):

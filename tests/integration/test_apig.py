@@ -112,6 +112,21 @@ def test_malformed_answers_are_500(gateway, sink, body):
     assert code(g.call("GET", "/f")) == (500, "APIG.0201")
 
 
+def test_no_spelling_of_a_path_passes_authentication_by(gateway, sink, secrets):
+    guarded = {"type": "App", "codes": [{"secretRef": ref("code")}]}
+    g = gateway(api("/admin/{p+}", sink, "admin", authentication=guarded), api("/{p+}", sink, "site"), api("/my%2dapi/caf%c3%a9", sink, "cafe"), options=[f"--secrets={secrets.parent}"])
+    sink.answer = lambda request: answer(body=request.header("X-CFF-Func-Name"))
+    for path in ("/%61dmin/users", "/adm%69n/users", "/x/../admin/users", "/x/%2e%2E/admin/users", "/./admin/users", "/admin/./users", "/admin//users", "/%61dmin/%2e/users"):
+        assert g.call("GET", path)[0] == 401, path
+        assert g.call("GET", path, headers={"X-Apig-AppCode": "app-code"})[2] == b"admin", path
+    for path in ("//admin/users", "///%61dmin/users", "/x/..//admin/users", "/x//../admin/users", "//x/../admin//users"):
+        assert code(g.call("GET", path)) == (400, "APIG.0201"), path
+    for path in ("/admin%2Fusers", "/site//a", "/%2561dmin/users"):
+        assert g.call("GET", path)[2] == b"site", path
+    for path in ("/my-api/caf%c3%a9", "/my%2Dapi/caf%C3%A9", "/my-api/c%61f%C3%A9", "/x/../my-api/caf%C3%A9"):
+        assert g.call("GET", path)[2] == b"cafe", path
+
+
 def test_the_gateways_own_errors(gateway, sink):
     release = threading.Event()
     g = gateway(api("/slow", sink, "slow", timeout="200ms"), api("/busy", sink, "busy", {"maxInFlight": 1}), api("/rate", sink, "rate", {"rateLimit": {"eventsPerSecond": 1, "burst": 2}}))
@@ -264,6 +279,34 @@ def test_app_codes_and_tokens(gateway, sink, secrets):
     assert len(sink.all()) == 2
 
 
+def test_what_is_removed_from_a_secret_lets_nobody_in(gateway, sink, secrets):
+    code_of = {"type": "App", "keys": KEYS, "codes": [{"secretRef": ref("code")}, {"secretRef": ref("never")}]}
+    g = gateway(api("/app", sink, "app", authentication=code_of), api("/iam", sink, "iam", authentication={"type": "IAM", "tokens": [{"secretRef": ref("token")}]}), options=[f"--secrets={secrets.parent}"])
+
+    def statuses():
+        return [g.call("GET", "/app", headers={"X-Apig-AppCode": "app-code"})[0], send(g, signed(g.port, "GET", "/app"))[0],
+                send(g, signed(g.port, "GET", "/app", ak="AK2", sk="secret-2"))[0], g.call("GET", "/iam", headers={"X-Auth-Token": "a-token"})[0]]  # fmt: skip
+
+    def reason(trigger):
+        return next(t for t in json.loads(admin(g, "/status"))["triggers"] if t["name"] == trigger).get("sourceReason", "")
+
+    assert statuses() == [200, 200, 200, 200] and "Secret callers, key never, is missing or empty" in reason("app") and reason("iam") == ""
+    (secrets / "code").unlink()
+    (secrets / "sk1").write_text("")
+    wait_until("what was removed is refused", lambda: statuses() == [401, 401, 200, 200], 15, poll=0.5)
+    assert "key code, is missing" in reason("app") and "key sk1, is missing" in reason("app")
+    for headers in ({"X-Apig-AppCode": ""}, {"Authorization": "SDK-HMAC-SHA256 Access=, SignedHeaders=host;x-sdk-date, Signature=" + 64 * "0"}):
+        assert g.call("GET", "/app", headers=headers)[0] == 401
+    secrets.rename(secrets.parent / "gone")
+    wait_until("no key of a removed Secret counts", lambda: statuses() == [401, 401, 401, 401], 15, poll=0.5)
+    wait_until("and the status says so without a request", lambda: "key token, is missing" in reason("iam"), 15, poll=0.5)
+    (secrets.parent / "gone").rename(secrets)
+    (secrets / "code").write_text("app-code")
+    (secrets / "sk1").write_text("secret-1")
+    wait_until("what is back counts again", lambda: statuses() == [200, 200, 200, 200], 15, poll=0.5)
+    wait_until("and nothing is missing", lambda: "code" not in reason("app") and reason("iam") == "", 15, poll=0.5)
+
+
 # ---- authorizers ----------------------------------------------------------------------------------------------------------------------
 
 
@@ -369,6 +412,14 @@ def test_an_authorizer_that_fails_or_is_slow_or_gone_lets_nobody_through(gateway
     release.set()
 
 
+def test_what_an_authorizer_repeats_of_its_caller_is_not_told(gateway, sink, authorizer):
+    g = gateway(api("/f", sink, authentication=custom(authorizer)))
+    authorizer.answer = lambda request: (500, {}, f"no {request.json['headers']['X-Token']} and {request.json['queryStringParameters']['key']}".encode())
+    assert code(g.call("GET", "/f?key=parameter%2Dsecret", headers={"X-Token": "header-secret"})) == (502, "APIG.0202")
+    g.run.wait_for_output(r"answered 500: no \*\*\* and \*\*\*", 5)
+    assert "-secret" not in g.run.out + g.run.err + admin(g, "/status")
+
+
 def test_an_authorizers_answers_are_kept_for_a_while(gateway, sink, authorizer):
     query = {"name": "key", "location": "Query"}
     g = gateway(api("/f", sink, authentication=custom(authorizer, "X-Token", query, cacheTtl="1h")), api("/brief", sink, "brief", authentication=custom(authorizer, "X-Token", cacheTtl="300ms")))
@@ -452,6 +503,24 @@ def test_a_caller_that_waits_for_the_authorizer_has_a_place_and_may_leave(gatewa
     authorizer.answer = lambda request: says("deny")
     assert code(g.call("GET", "/f", headers={"X-Token": "v"})) == (401, "APIG.0305")  # the answer that came too late was not kept
     assert len(sink.taken()) == 1 and metric(g, "sluice_authorizer_failures_total") == 0
+
+
+def test_callers_who_are_not_known_yet_keep_out_nobody_who_is(gateway, sink, authorizer, iam):
+    release = threading.Event()
+    key = {"name": "t", "location": "Query"}
+    g = gateway(api("/custom", sink, "custom", {"maxInFlight": 1}, authentication=custom(authorizer, key, cacheTtl="1h"), timeout="20s"),
+                api("/iam", sink, "iam", {"maxInFlight": 1}, authentication=by_iam(iam, cacheTtl="1h"), timeout="20s"))  # fmt: skip
+    known = iam.token(project="p1")
+    assert g.call("GET", "/custom?t=known")[0] == 200 and g.call("GET", "/iam", headers={"X-Auth-Token": known})[0] == 200
+    authorizer.answer = lambda request: (release.wait(20), says("deny"))[1]
+    iam.answer = lambda: release.wait(20) and None
+    strangers = [Caller(g, "GET", "/custom?t=stranger"), Caller(g, "GET", "/iam", headers={"X-Auth-Token": "stranger"})]
+    wait_until("they wait", lambda: metric(g, "sluice_requests_in_flight", "custom") == metric(g, "sluice_requests_in_flight", "iam") == 1)
+    assert code(g.call("GET", "/custom?t=other"))[0] == 429
+    for _ in range(5):
+        assert g.call("GET", "/custom?t=known")[0] == 200 and g.call("GET", "/iam", headers={"X-Auth-Token": known})[0] == 200
+    release.set()
+    assert [s.get()[0] for s in strangers] == [401, 401]
 
 
 def test_a_stop_waits_for_the_authorizer(gateway, sink, authorizer):

@@ -5,14 +5,20 @@ import datetime
 import itertools
 import json
 import os
+import re
+import signal
 import subprocess
 import threading
+import time
 import urllib.parse
+import urllib.request
 
 import pytest
 from cloudevents.v1.http import from_dict, from_http
 from conftest import SLUICE, trigger
 from harness import shapes
+from harness.ports import free_port
+from harness.kafka import Kafka
 from harness.process import wait_until
 from harness.shapes import strict
 from harness.sink import Sink
@@ -239,6 +245,55 @@ def test_a_dead_letter_over_http_is_the_cloudevent_with_knatives_attributes(kafk
     assert event["knativeerrordest"] == sink.uri and event["knativeerrorcode"] == "422" and event["knativeerrordata"] == "no such order"
 
 
+@pytest.mark.parametrize("form", ["FunctionGraph", "CloudEventsStructured"])
+def test_a_letter_that_is_too_large_for_its_topic_is_cut(kafka, topic, sink, runner, form):
+    letters = f"{topic}-small"
+    kafka.create_topic(letters, 1, {"max.message.bytes": "20000"})
+    large = json.dumps({"text": '"\u00e9' * 30000})
+    kafka.produce(topic, [{"value": large, "key": "k"}, {"value": '{"small": 1}', "key": "k"}, {"value": large, "key": "x" * 15000}])
+    sink.answer = lambda request: 400
+    runner.start(make(kafka, topic, sink.uri, {"retry": {**FAST, "onExhausted": "DeadLetter"}, "deadLetter": {"kafka": {"bootstrapServers": [kafka.bootstrap], "topic": letters}}},
+                      event={"format": form}))  # fmt: skip
+    found = consume(kafka, letters, 3)
+    committed(kafka, topic, 3)
+    first, small, last = [json.loads(m.value()) for m in found]
+    assert [m.key() for m in found] == [b"k", b"k", None]
+    for letter in (first, last):
+        if form == "FunctionGraph":
+            assert letter["truncated"] is True and letter["request_payload_size"] > 100_000 and 5000 < len(letter["request_payload"].encode()) < 20000
+        else:
+            assert letter["sluicetruncated"] == "true" and letter["sluicedatasize"] == str(len(large.encode()))
+            assert large.startswith(letter["data"]) and len(letter["data"]) > 3000 and letter["datacontenttype"].startswith("text/plain")
+    assert "truncated" not in small and "sluicetruncated" not in small
+
+
+def test_a_letter_that_is_too_large_over_http_is_cut(kafka, topic, sink, runner):
+    kafka.produce(topic, [{"value": json.dumps({"text": "x" * 100000})}])
+    sink.answer = lambda request: 400
+    with Sink(lambda request: 413 if len(request.body) > 5000 else 202) as dead:
+        runner.start(make(kafka, topic, sink.uri, {"retry": {**FAST, "onExhausted": "DeadLetter"}, "deadLetter": {"uri": dead.uri}}))
+        committed(kafka, topic, 1)
+        letter = json.loads(dead.all()[-1].body)
+    assert letter["truncated"] is True and 1000 < len(letter["request_payload"]) < 5000
+
+
+def test_a_letter_is_written_once_while_its_broker_is_slow_to_come_back(kafka, topic, sink, runner):
+    """The engine's attempts end by their time-out, while the letter is still on its way."""
+    letters = f"{topic}-dead"
+    with Kafka() as other:
+        other.create_topic(letters, 1)
+        other.stop()
+        kafka.produce(topic, [{"value": "poison"}])
+        sink.answer = lambda request: 400
+        run = runner.start(make(kafka, topic, sink.uri, {"timeout": "1s", "retry": {**FAST, "onExhausted": "DeadLetter"},
+                                                         "deadLetter": {"kafka": {"bootstrapServers": [other.bootstrap], "topic": letters}}}))  # fmt: skip
+        run.wait_for_output("Blocked", 20)
+        other.start()
+        committed(kafka, topic, 1)
+        assert run.stop() == 0
+        assert other.end_offsets(letters, 1) == {0: 1}
+
+
 def test_letters_of_a_file_are_replayed_by_filter_and_rate(kafka, sink, tmp_path):
     letters = [json.dumps({"timestamp": "2026-01-01T00:00:00Z", "request_context": {"request_id": f"r{i}"}, "request_payload": json.dumps({"n": i}), "event_id": f"t/0/{i}",
                            "response_context": {"status_code": 500 if i % 2 else 400}}) for i in range(20)]  # fmt: skip
@@ -249,10 +304,128 @@ def test_letters_of_a_file_are_replayed_by_filter_and_rate(kafka, sink, tmp_path
     assert done.returncode == 0 and "10 sent" in done.stderr and "10 filtered" in done.stderr, done.stderr
     assert sorted(r.json["n"] for r in sink.taken()) == list(range(1, 20, 2))
     assert {r.id for r in sink.taken()} == {f"t/0/{i}" for i in range(1, 20, 2)}
-    (tmp_path / "broken.jsonl").write_text(letters[0] + '\n{"no": "letter"}\n')
-    command[4:5] = []
-    done = subprocess.run([SLUICE, "replay", "-f", tmp_path / "t.json", "--letters", tmp_path / "broken.jsonl"], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1 and "broken.jsonl:2" in done.stderr and "neither request_payload nor specversion" in done.stderr
+
+
+def envelope(payload, **more):
+    return json.dumps({"timestamp": "2026-01-01T00:00:00Z", "request_context": {"request_id": "r"}, "request_payload": payload, **more})
+
+
+def replay(tmp_path, t, *options, **more):
+    (tmp_path / "t.json").write_text(json.dumps(t))
+    return subprocess.run([SLUICE, "replay", "-f", tmp_path / "t.json", *options], capture_output=True, text=True, timeout=60, **more)
+
+
+def from_file(tmp_path, sink, *lines, form="FunctionGraph", options=()):
+    (tmp_path / "letters.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    t = trigger("t", {"timer": {"schedule": "1h"}}, sink.uri, {"retry": FAST}, event={"format": form})
+    return replay(tmp_path, t, "--letters", tmp_path / "letters.jsonl", *options)
+
+
+@pytest.mark.parametrize("broken", [0, 1, 2])
+def test_nothing_of_a_file_is_sent_while_a_line_can_not_be_read(sink, tmp_path, broken):
+    good = [envelope(json.dumps({"n": i}), event_id=f"e{i}") for i in range(3)]
+    lines = [*good[:broken], '{"no": "letter"}', *good[broken:], "{", envelope("", event_id="x"), envelope("cut", truncated=True)]
+    done = from_file(tmp_path, sink, *lines)
+    assert done.returncode == 1
+    for line in (broken + 1, 5, 6, 7):
+        assert f"letters.jsonl:{line}: " in done.stderr
+    assert "neither request_payload nor specversion" in done.stderr and "cut to fit" in done.stderr
+    assert "sent 0, refused 4, left 3" in done.stderr
+    assert sink.all() == []
+    done = from_file(tmp_path, sink, *good)
+    assert done.returncode == 0 and "sent 3, refused 0, left 0" in done.stderr
+    assert [r.id for r in sink.taken()] == ["e0", "e1", "e2"]
+
+
+def test_a_file_is_gone_on_with_where_it_was_interrupted(sink, tmp_path):
+    lines = [envelope(json.dumps({"n": i}), event_id=f"e{i}") for i in range(6)]
+    stuck = True
+    sink.answer = lambda request: 503 if stuck and request.json["n"] == 3 else 200
+    (tmp_path / "letters.jsonl").write_text("\n".join(lines))
+    (tmp_path / "t.json").write_text(json.dumps(trigger("t", {"timer": {"schedule": "1h"}}, sink.uri, {"retry": FAST})))
+    command = [SLUICE, "replay", "-f", tmp_path / "t.json", "--letters", tmp_path / "letters.jsonl"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as run:
+        wait_until("the fourth is refused", lambda: len(sink.all()) > 3, 20)
+        run.send_signal(signal.SIGINT)
+        told = run.stderr.read()
+    assert run.returncode == 130 and "sent 3, refused 0, left 3" in told
+    stuck = False
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "goes on behind line 3" in done.stderr, done.stderr
+    assert [r.json["n"] for r in sink.taken()] == list(range(6))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["letters.jsonl", "t.json"]
+
+
+PAYLOADS = ['{"a": 1.10, "a": 1e999}', '{"big": 123456789012345678901234567890}', "[1,\t2]\n", '"\\u0000"', "plain \x00 text", "\u00e9\U0001f600"]
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_the_payload_is_replayed_byte_for_byte(sink, tmp_path, payload):
+    done = from_file(tmp_path, sink, envelope(payload, response_payload="\x00", number=1e300))
+    assert done.returncode == 0, done.stderr
+    assert [r.body for r in sink.taken()] == [payload.encode()]
+
+
+EVENT = '{"specversion":"1.0","id":"own","source":"/s","type":"t","knativeerrorcode":"500","dataschema":"x:y","ext":7,'
+
+
+@pytest.mark.parametrize("rest, kind, body", [
+    ('"data":{"a": 1.10,"a": 1e999}', "application/json", b'{"a": 1.10,"a": 1e999}'),
+    ('"datacontenttype":"text/plain","data":"\\u0000x"', "text/plain", b"\0x"),
+    ('"datacontenttype":"image/png","data_base64":"/wA="', "image/png", b"\xff\0"),
+])  # fmt: skip
+def test_a_cloudevent_is_replayed_byte_for_byte(sink, tmp_path, rest, kind, body):
+    done = from_file(tmp_path, sink, EVENT + rest + "}", form="CloudEventsBinary")
+    assert done.returncode == 0, done.stderr
+    (request,) = sink.taken()
+    assert (request.body, request.header("Content-Type"), request.header("ce-id")) == (body, kind, "own")
+    assert (request.header("ce-dataschema"), request.header("ce-ext"), request.header("ce-knativeerrorcode")) == ("x:y", "7", None)
+    done = from_file(tmp_path, sink, EVENT + rest + "}", form="CloudEventsStructured")
+    member = rest[rest.index('"data') :].encode()
+    assert done.returncode == 0 and sink.taken()[-1].body.endswith(member + b"}")
+
+
+@pytest.mark.parametrize("letter", [EVENT + '"data_base64":"?"}', EVENT + '"data":1,"data":2}', '{"specversion":"0.3"}', EVENT + '"x":"\\ud800"}'])
+def test_a_cloudevent_that_can_not_be_replayed_is_refused(sink, tmp_path, letter):
+    done = from_file(tmp_path, sink, letter, form="CloudEventsBinary")
+    assert done.returncode == 1 and "no CloudEvent" in done.stderr and "sent 0, refused 1" in done.stderr
+    assert sink.all() == []
+
+
+def test_letters_of_a_topic_that_can_not_be_read_are_refused_and_not_committed(kafka, topic, sink, tmp_path):
+    letters = f"{topic}-dead"
+    kafka.create_topic(letters, 1)
+    good = [envelope(json.dumps({"n": i}), response_payload="\x00") for i in range(3)]
+    kafka.produce(letters, [{"value": v} for v in (good[0], "no letter", good[1], None, b"\xff", good[2])])
+    t = make(kafka, topic, sink.uri, {"retry": {**FAST, "onExhausted": "DeadLetter"}, "deadLetter": {"kafka": {"bootstrapServers": [kafka.bootstrap], "topic": letters}}})
+    done = replay(tmp_path, t)
+    assert done.returncode == 1, done.stderr
+    for offset in (1, 3, 4):
+        assert f"refused: {letters}/0/{offset} " in done.stderr
+    assert "sent 3, refused 3" in done.stderr
+    assert [r.json["n"] for r in sink.taken()] == [0, 1, 2]
+    assert kafka.committed(f"sluice.test.{topic}.replay", letters, 1) == {0: 1}
+
+
+def test_what_a_filter_cannot_judge_has_failed_for_good(kafka, topic, sink, runner):
+    """Names made so that all choices stay open: a search through them would not end."""
+    names = ["a", "a!", "a!!", "a!!!"]
+    pattern = {"value": {**{n: [1] for n in names}, **{f"{n}.x": [1] for n in names}}}
+    hard = json.dumps({n: [v for _ in range(300) for v in ([1], {"x": 1})] + [0] for n in names})
+    deep = json.dumps({n: [1, {"x": 1}] for n in names})[:-1] + ',"z":' + "[" * 5000 + "]" * 5000 + "}"
+    kafka.produce(topic, [deep, hard, deep])
+    admin = free_port()
+    with Sink(lambda request: 202) as dead:
+        batch = {"batch": {"maxMessages": 3, "maxWait": "100ms"}}
+        retry = {"retry": {**FAST, "onExhausted": "DeadLetter"}, "deadLetter": {"uri": dead.uri + "letters"}}
+        runner.start(make(kafka, topic, sink.uri, {**retry, **batch}, filter={"pattern": pattern}), options=[f"--admin=127.0.0.1:{admin}"])
+        (letter,) = dead.wait_for(1)
+        committed(kafka, topic, 3)
+        assert letter.id == f"{topic}/0/1" and b"filter can't say" in letter.body
+        delivered = {i for r in sink.all() for i in (r.header("X-Sluice-Record-Ids") or r.id).split(",")}
+        assert delivered == {f"{topic}/0/0", f"{topic}/0/2"}
+    with urllib.request.urlopen(f"http://127.0.0.1:{admin}/metrics", timeout=10) as metrics:
+        assert re.search(r"^sluice_filter_failures_total{.*} 1$", metrics.read().decode(), re.M)
 
 
 def test_drop_is_counted(kafka, topic, sink, runner):
@@ -399,6 +572,57 @@ def test_tokens_by_client_credentials(kafka, topic, sink, runner, tmp_path):
         assert run.stop() == 0
 
 
+def oauth2(server, tmp_path):
+    (tmp_path / "client").mkdir()
+    (tmp_path / "client" / "id").write_text("me")
+    (tmp_path / "client" / "secret").write_text("s3cret-of-mine")
+    ref = {"clientIdSecretRef": {"name": "client", "key": "id"}, "clientSecretSecretRef": {"name": "client", "key": "secret"}}
+    return {"authentication": {"oauth2": {"tokenUrl": server.uri + "token", **ref}}}
+
+
+@pytest.fixture
+def tokens():
+    """A server of tokens: token-1, token-2 and so on."""
+    issued = itertools.count(1)
+    with Sink(lambda request: (200, {"Content-Type": "application/json"}, json.dumps({"access_token": f"token-{next(issued)}", "expires_in": 3600}).encode())) as server:
+        yield server
+
+
+def test_a_token_that_is_refused_is_renewed_however_young_it_is(kafka, topic, sink, tokens, runner, tmp_path):
+    sink.answer = lambda request: 401 if request.header("Authorization") == "Bearer token-1" else 200
+    kafka.produce(topic, ["a"])
+    delivery = {**oauth2(tokens, tmp_path), "retry": {**FAST, "onExhausted": "Drop"}}
+    runner.start(make(kafka, topic, sink.uri, delivery), options=[f"--secrets={tmp_path}"])
+    wait_until("it is taken", lambda: any(r.status == 200 for r in sink.all()), 20)
+    assert sink.all()[-1].header("Authorization") == "Bearer token-2" and len(tokens.all()) == 2
+
+
+def test_a_function_that_refuses_every_token_is_not_asked_for_ever(kafka, topic, sink, tokens, runner, tmp_path):
+    sink.answer = lambda request: 401
+    kafka.produce(topic, ["a"])
+    delivery = {**oauth2(tokens, tmp_path), "retry": {**FAST, "onExhausted": "Drop"}}
+    runner.start(make(kafka, topic, sink.uri, delivery), options=[f"--secrets={tmp_path}"])
+    committed(kafka, topic, 1)
+    assert len(tokens.all()) == 2
+
+
+def test_the_initialization_renews_a_token_and_waits_as_it_is_asked_to(kafka, topic, sink, tokens, runner, tmp_path):
+    asked = []
+
+    def answer(request):
+        if request.header("Authorization") == "Bearer token-1":
+            return 401
+        if request.path == "/init":
+            asked.append(time.monotonic())
+        return (503, {"Retry-After": "2"}, b"") if len(asked) == 1 else 200
+
+    sink.answer = answer
+    kafka.produce(topic, ["a"])
+    runner.start(make(kafka, topic, sink.uri + "invoke", oauth2(tokens, tmp_path), function={"initPath": "/init"}), options=[f"--secrets={tmp_path}"])
+    wait_until("the event is taken", lambda: any(r.path == "/invoke" for r in sink.all()), 30)
+    assert len(asked) == 2 and asked[1] - asked[0] >= 2 and len(tokens.all()) == 2
+
+
 def test_the_function_is_initialized_once_before_the_first_event(kafka, topic, sink, runner):
     tries = itertools.count()
     sink.answer = lambda request: 503 if request.path == "/init" and next(tries) < 2 else 200
@@ -411,8 +635,6 @@ def test_the_function_is_initialized_once_before_the_first_event(kafka, topic, s
 
 
 def test_a_rate_is_kept(kafka, topic, sink, runner):
-    import time
-
     kafka.produce(topic, [f"{i}" for i in range(60)])
     runner.start(make(kafka, topic, sink.uri, {"ordering": "None", "rateLimit": {"eventsPerSecond": 50, "burst": 10}}))
     sink.wait_for(1)

@@ -58,6 +58,7 @@ static void check_batch(struct worker *k, const struct flight *f)
 {
         struct world *w = k->world;
         const struct delivery_config *c = &w->config;
+        const struct holding *h = &k->holdings[f->track];
         const struct item *last = f->items[f->n - 1];
         size_t bytes = 0;
 
@@ -66,7 +67,7 @@ static void check_batch(struct worker *k, const struct flight *f)
         if (f->n > c->batch_records || (f->n > 1 && c->batch_bytes && bytes > c->batch_bytes))
                 world_fail(w, "a batch larger than it may be", f->track, f->n);
         if (ordered(w) && !last->tried && !last->next && f->n < c->batch_records && (!c->batch_bytes || bytes < c->batch_bytes) &&
-            w->now < f->items[0]->lent_at + c->batch_wait)
+            w->now < f->items[0]->lent_at + c->batch_wait && h->credit > 0 && h->bytes > 0)
                 world_fail(w, "a batch that did not wait to fill up", f->track, f->items[0]->record.position);
         if (f->number < 1 || f->number > f->items[0]->failures + 1 || (c->batch_records == 1 && f->number != f->items[0]->failures + 1))
                 world_fail(w, "the attempts are counted wrongly", f->track, f->number);
@@ -91,14 +92,14 @@ static void check_item(struct worker *k, struct flight *f, struct item *i)
         i->flight = f;
 }
 
+static bool too_old(const struct world *w, const struct item *i) { return w->config.max_event_age && w->now - i->lent_at >= w->config.max_event_age; }
+
 /* Did attempts, age or a final answer bring this record, and no other one, to its end? */
 static bool justified(const struct world *w, const struct item *i)
 {
         const struct delivery_config *c = &w->config;
 
-        if (c->max_event_age && w->now - i->lent_at >= c->max_event_age)
-                return true;
-        return i->at_fault && (i->final || (c->max_attempts && i->failures >= c->max_attempts));
+        return too_old(w, i) || (i->at_fault && (i->final || (c->max_attempts && i->failures >= c->max_attempts)));
 }
 
 /* Those that failed with it need not wait any more. */
@@ -108,7 +109,7 @@ static void give_up(struct worker *k, struct item *i)
 
         if (!justified(w, i))
                 world_fail(w, "given up without a reason", i->record.track, i->record.position);
-        if (w->config.bisect && !i->at_fault)
+        if (w->config.bisect && !i->at_fault && !too_old(w, i))
                 world_fail(w, "given up, but another record of the batch may be at fault", i->record.track, i->record.position);
         w->attempts[i->wait].not_before = 0;
 }
@@ -126,6 +127,13 @@ static void check_dead_letter(struct worker *k, const struct flight *f, const st
                 i->to_bury = false;
                 i->dying = true;
                 k->holdings[f->track].dying++;
+        }
+        if (too_old(w, i)) { /* whatever came of it until then */
+                if (a->number > i->failures)
+                        world_fail(w, "a dead letter with wrong attempts", f->track, i->record.position);
+                if (!a->reason.p ? !w->no_memory_percent : !str_starts(a->reason, STR("maxEventAge")) && !str_starts(a->reason, STR("no answer within")) && !(i->last_text && str_is(a->reason, i->last_text)))
+                        world_fail(w, "a dead letter with a wrong reason", f->track, i->record.position);
+                return;
         }
         if (a->number < 1 || a->number > i->failures || a->status != i->last_status)
                 world_fail(w, "a dead letter with wrong attempts or status", f->track, i->record.position);

@@ -69,7 +69,8 @@ static const struct field apig_fields[] = {
         REACH_FIELDS(apig_spec, ),
 };
 static const struct rule apig_rules[] = {
-        { .path = "path", .message = "the path must be of literal segments and parameters", .explain = path_parses },
+        { .cel = "self.path.matches('^(/([^{}?#/]*|[{][A-Za-z0-9_-]+[}]))*(/[{][A-Za-z0-9_-]+[+][}]/?)?$')", .path = "path", .message = "the path must be of literal segments and parameters",
+          .explain = path_parses },
         { .cel = "!has(self.expose) || !self.path.matches('" UNCLEAR_PATTERN "')", .path = "path", .message = "with expose the path must be without //, /., /.. and %2F", .check = path_is_clear },
 };
 const struct type apig_type = { .name = "ApigSource", .help = "HTTP requests, answered with what the function answers.", .fields = apig_fields, .fields_n = COUNT_OF(apig_fields),
@@ -85,7 +86,8 @@ struct source {
         struct callers *callers;                 /* NULL: as fast as they like */
         uint64_t seed;                           /* of hashes of callers */
         struct push_counts counts;
-        bool told, told_trouble, stopping, told_closed;
+        bool told, stopping, told_closed;
+        char said[512], trouble[256];    /* the state's text as it was told, and as it is */
 };
 
 static struct source *apig_free(struct source *s)
@@ -181,21 +183,36 @@ static int apig_open(struct source **out, const void *spec, const struct service
         return 0;
 }
 
+/* The judge's last failure is told when it begins and when it is over, not each time that it reads otherwise. */
+static bool state_changed(struct source *s)
+{
+        const char *lacks = s->keeper ? apig_keeper_lacks(s->keeper) : NULL, *trouble = judge_of(s) ? judge_trouble(judge_of(s)) : NULL;
+        char text[sizeof(s->said)];
+
+        if (!trouble)
+                s->trouble[0] = 0;
+        else if (!s->trouble[0])
+                (void)snprintf(s->trouble, sizeof(s->trouble), "%s", trouble);
+        (void)snprintf(text, sizeof(text), "%.250s%s%s", lacks ? lacks : "", lacks && s->trouble[0] ? "; " : "", s->trouble);
+        if (s->told && strcmp(text, s->said) == 0)
+                return false;
+        s->told = true;
+        memcpy(s->said, text, sizeof(text));
+        return true;
+}
+
 static size_t apig_poll(struct source *s, struct source_event *events, size_t max, usec now)
 {
         struct judge *judge = judge_of(s);
         struct judge_wait *w;
-        const char *trouble;
         size_t n = 0;
 
         if (judge)
                 judge_turn(judge, now);
-        trouble = judge ? judge_trouble(judge) : NULL;
-        if ((!s->told || s->told_trouble != !!trouble) && n < max) {
-                s->told = true;
-                s->told_trouble = !!trouble;
-                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_STATE, .state = SOURCE_CONNECTED, .text = trouble };
-        }
+        if (s->keeper)
+                apig_keeper_look(s->keeper, now);
+        if (n < max && state_changed(s))
+                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_STATE, .state = SOURCE_CONNECTED, .text = s->said[0] ? s->said : NULL };
         while (judge && n < max && (w = judge_take(judge))) {
                 struct apig_request *r = CONTAINER_OF(w, struct apig_request, wait);
 
@@ -213,7 +230,7 @@ static usec apig_deadline(const struct source *s)
 {
         const struct judge *judge = judge_of(s);
 
-        return judge ? judge_deadline(judge) : USEC_NEVER;
+        return MIN_OF(judge ? judge_deadline(judge) : USEC_NEVER, s->keeper ? apig_keeper_deadline(s->keeper) : USEC_NEVER);
 }
 
 static void apig_stop(struct source *s) { s->stopping = true; }
@@ -228,9 +245,11 @@ static bool serves(const struct apig_spec *spec, struct str method)
         return spec->methods.n == 0;
 }
 
-static unsigned apig_route(struct source *s, const struct push_request *q)
+static bool apig_authenticates(const struct source *s) { return s->keeper != NULL; }
+
+static unsigned apig_route(struct source *s, const struct push_request *q, struct str path)
 {
-        unsigned score = apig_path_match(s->path, q->path, NULL);
+        unsigned score = apig_path_match(s->path, path, NULL);
 
         /* A listed method wins over any. */
         return score && serves(s->spec, q->method) ? score * 2 + (s->spec->methods.n > 0) : 0;
@@ -409,10 +428,7 @@ static void apig_event(const struct services *services, const struct record *rec
         *e = (struct cloud_event){ .id = record->id, .source = buf_view(space), .subject = r->request.path, .time = record->time };
         if (r->request.body.n == 0)
                 return;
-        e->data = r->request.body;
-        e->content_type = str_of(content_type_of(e->data, &e->json));
-        if (type.n)
-                e->content_type = type;
+        cloudevent_data(e, r->request.body, type);
 }
 
 /* ---- previews ------------------------------------------------------------------------------------------------------------------------ */
@@ -502,7 +518,7 @@ static int apig_sample(const void *spec_, const struct services *services, const
 
 static void apig_origin(const struct trigger *t, struct buf *b) { apig_where(t, b); }
 
-static const struct push_driver push = { .route = apig_route, .receive = apig_receive, .finish = apig_finish, .timeout = apig_timeout, .path = apig_where, .literal = apig_literal, .counts = apig_counts };
+static const struct push_driver push = { .route = apig_route, .authenticates = apig_authenticates, .receive = apig_receive, .finish = apig_finish, .timeout = apig_timeout, .path = apig_where, .literal = apig_literal, .counts = apig_counts };
 
 const struct driver apig_driver = {
         .name = "apig", .ce_type = "dev.sluice.apig.request", .push = &push, .type = &apig_type, .open = apig_open, .poll = apig_poll, .deadline = apig_deadline, .stop = apig_stop,

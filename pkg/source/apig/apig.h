@@ -70,7 +70,7 @@ struct apig_request {            /* a record of ours */
 struct apig_path;
 int apig_path_new(struct apig_path **, const char *text, bool prefix, struct buf *why) MUST_CHECK;
 struct apig_path *apig_path_free(struct apig_path *);
-/* 0: no match. The higher, the more is literal. values: n of them, by the order of the names; views into path; may be NULL. */
+/* 0: no match. path: in the normal form (base/uri.h). The higher, the more is literal. values: n of them, by the order of the names; views into path; may be NULL. */
 unsigned apig_path_match(const struct apig_path *, struct str path, struct str *values);
 size_t apig_path_names(const struct apig_path *);
 struct str apig_path_name(const struct apig_path *, size_t);
@@ -88,6 +88,10 @@ struct apig_caller {
         bool shared;                     /* and whether it says all that matters */
 };
 enum apig_admission apig_keeper_check(struct apig_gate_keeper *, const struct push_request *, struct apig_caller *);
+/* Looks whether its Secrets changed, when it is time to. */
+void apig_keeper_look(struct apig_gate_keeper *, usec now);
+usec apig_keeper_deadline(const struct apig_gate_keeper *);
+const char *apig_keeper_lacks(const struct apig_gate_keeper *);  /* which values of Secrets are missing; NULL: none */
 struct judge *apig_keeper_judge(const struct apig_gate_keeper *);        /* who is asked; NULL: nobody */
 extern const struct type apig_authentication_type;
 
@@ -106,6 +110,8 @@ extern const struct judge_kind apig_authorizer_kind, apig_iam_kind;      /* the 
 /* The key of what the authorizer's identity members say. false: one is missing. Both with a salt before what is hashed. */
 bool apig_authorizer_key(const struct apig_authorizer *, struct str salt, const struct push_request *, unsigned char key[VERDICT_KEY]);
 void apig_secret_key(struct str salt, struct str secret, unsigned char key[VERDICT_KEY]);
+
+void apig_quote(const struct judge_wait *, struct str words, struct buf *);
 
 /* ---- shapes ---- */
 void apig_write_event(const struct services *, enum dialect, const struct apig_request *, struct writer *);

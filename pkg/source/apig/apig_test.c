@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "base/uri.h"
 #include "huawei/sign.h"
 #include "source/apig/apig.h"
 
@@ -118,6 +119,153 @@ static void names_that_a_reader_takes_for_one_are_one(void **state UNUSED)
         json_decref(event);
         apig_driver.push->finish(api.source, 1, &record, 1, &(struct push_outcome){ .result = PUSH_TIMEOUT }, &reply);
         reply_done(&reply);
+}
+
+/* ---- paths ----------------------------------------------------------------------------------------------------------------------------- */
+
+static unsigned score(const char *pattern, bool prefix, const char *path, struct str *values)
+{
+        BUF_AT_END struct buf why = BUF_INIT(1024), space = BUF_INIT(65536);
+        struct apig_path *p;
+        unsigned got;
+
+        if (apig_path_new(&p, pattern, prefix, &why) < 0)
+                fail_msg("%s: %s", pattern, why.p);
+        got = apig_path_match(p, uri_path(str_of(path), &space), values);
+        (void)apig_path_free(p);
+        return got;
+}
+
+static void equivalent_spellings_match(void **state UNUSED)
+{
+        static const struct { const char *pattern, *path; bool prefix, matches; } table[] = {
+                { "/admin/{p+}", "/%61dmin/users", false, true },
+                { "/admin/{p+}", "/x/%2e%2E/admin/users", false, true },
+                { "/admin/{p+}", "/./admin/users", false, true },
+                { "/admin", "/x/../%61dmin/y", true, true },
+                { "/caf%C3%A9", "/caf%c3%a9", false, true },
+                { "/caf%c3%a9", "/caf%C3%A9", false, true },
+                { "/%6dy%2Dapi", "/my-api", false, true },
+                { "/a/../b/./{c}", "/b/1", false, true },
+                { "/a/{x}/../{y}", "/a/1", false, true },
+                { "/a|b", "/a%7Cb", false, true },
+                { "/a%2Fb", "/a%2fb", false, true },
+                { "/a/b", "/a%2Fb", false, false },
+                { "/a%2Fb", "/a/b", false, false },
+                { "/admin", "//admin", false, false },
+                { "/a", "/A", false, false },
+                { "/a$", "/a%24", false, false },
+                { "/%61", "/%2561", false, false },
+        };
+
+        for (size_t i = 0; i < COUNT_OF(table); i++)
+                if ((score(table[i].pattern, table[i].prefix, table[i].path, NULL) > 0) != table[i].matches)
+                        fail_msg("%s and %s", table[i].pattern, table[i].path);
+}
+
+static void what_is_no_path_is_refused(void **state UNUSED)
+{
+        static const char *const bad[] = { "/a?b", "/a#b", "/{a", "/a}", "/{a}b", "/{}", "/{+}", "/{a b}", "/{a+}/b", "/{a}/{a}", "a" };
+
+        for (size_t i = 0; i < COUNT_OF(bad); i++) {
+                BUF_AT_END struct buf why = BUF_INIT(1024);
+                struct apig_path *p;
+
+                if (apig_path_new(&p, bad[i], false, &why) == 0)
+                        fail_msg("%s was taken", bad[i]);
+                assert_true(why.n > 0);
+        }
+}
+
+/* The event for one request, parsed. */
+static json_t *event_of(const struct push_request *q, enum dialect dialect)
+{
+        struct push_reply reply = new_reply();
+        BUF_AT_END struct buf text = BUF_INIT(4 << 20);
+        struct record *record;
+        struct writer w;
+        json_t *event;
+        size_t n = 1;
+
+        assert_int_equal(apig_driver.push->receive(api.source, 1, q, &record, &n, &reply), PUSH_DELIVER);
+        writer_init(&w, &text);
+        apig_driver.encode(&api.services, dialect, &record, 1, &w);
+        assert_false(text.failed);
+        event = json_loadb(text.p, text.n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
+        assert_non_null(event);
+        apig_driver.push->finish(api.source, 1, &record, 1, &(struct push_outcome){ .result = PUSH_TIMEOUT }, &reply);
+        reply_done(&reply);
+        return event;
+}
+
+static void a_path_comes_as_it_was_sent_and_its_parameters_decoded_once(void **state UNUSED)
+{
+        static const struct { const char *path, *a, *rest; } table[] = {
+                { "/%78/1/b/c", "1", "b/c" },
+                { "/x/%2541/%2fd%2F/./e", "%41", "/d//e" },
+                { "/x/%%341/%61%zz", "%41", "a%zz" },
+                { "/x/y/../caf%c3%a9/%2e%2e%2f", "caf\xc3\xa9", "../" },
+        };
+        static const struct str none;
+
+        open_api("{path: '/x/{a}/{rest+}'}", NULL);
+        for (size_t i = 0; i < COUNT_OF(table); i++) {
+                const struct push_request q = request(table[i].path, "", &none);
+                json_t *event = event_of(&q, DIALECT_CLASSIC), *parameters = json_object_get(event, "pathParameters");
+
+                assert_string_equal(json_string_value(json_object_get(event, "path")), table[i].path);
+                assert_string_equal(json_string_value(json_object_get(parameters, "a")), table[i].a);
+                assert_string_equal(json_string_value(json_object_get(parameters, "rest")), table[i].rest);
+                json_decref(event);
+        }
+}
+
+/* However many there are, each is there once, in the authorizer's event and in the filter's document too. */
+static void all_parameters_come(void **state UNUSED)
+{
+        BUF_AT_END struct buf query = BUF_INIT(1 << 20), text = BUF_INIT(4 << 20);
+        static const struct str none;
+        struct apig_request r;
+        struct push_request q;
+        struct writer w;
+        json_t *event, *map;
+
+        for (int i = 0; i < 5000; i++)
+                buf_printf(&query, "%sp%d=%d&same=%d", i ? "&" : "", i, i, i);
+        q = request("/a", query.p, &none);
+        open_api("{path: /a}", NULL);
+        event = event_of(&q, DIALECT_CLASSIC);
+        map = json_object_get(event, "queryStringParameters");
+        assert_int_equal(json_object_size(map), 5001);
+        assert_int_equal(json_array_size(json_object_get(map, "same")), 5000);
+        assert_string_equal(json_string_value(json_array_get(json_object_get(map, "same"), 4999)), "4999");
+        assert_string_equal(json_string_value(json_object_get(map, "p4999")), "4999");
+        json_decref(event);
+        r = (struct apig_request){ .record.native = &r, .spec = api.trigger->source_spec, .request = q };
+        writer_init(&w, &text);
+        apig_describe(&r.record, &w);
+        event = json_loadb(text.p, text.n, JSON_REJECT_DUPLICATES, NULL);
+        assert_int_equal(json_object_size(json_object_get(event, "query")), 5001);
+        json_decref(event);
+}
+
+static void lines_of_a_header_are_joined_as_its_grammar_says(void **state UNUSED)
+{
+        const struct str head = STR("Cookie\0a=1\0Accept\0x\0COOKIE\0b=2\0accept\0y\0cookie\0c=3; d=4\0");
+        const struct push_request q = request("/a", "cookie=1&cookie=2", &head);
+        json_t *event, *map;
+
+        open_api("{path: /a}", NULL);
+        event = event_of(&q, DIALECT_CURRENT);
+        map = json_object_get(event, "headers");
+        assert_string_equal(json_string_value(json_object_get(map, "cookie")), "a=1; b=2; c=3; d=4");
+        assert_string_equal(json_string_value(json_object_get(map, "accept")), "x,y");
+        assert_int_equal(json_object_size(map), 2);
+        assert_string_equal(json_string_value(json_object_get(json_object_get(event, "queryStringParameters"), "cookie")), "1,2");
+        json_decref(event);
+        event = event_of(&q, DIALECT_CLASSIC);
+        assert_int_equal(json_array_size(json_object_get(json_object_get(event, "headers"), "Cookie")), 3);
+        json_decref(event);
 }
 
 /* ---- answers --------------------------------------------------------------------------------------------------------------------------- */
@@ -265,6 +413,11 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_teardown(names_that_a_reader_takes_for_one_are_one, close_api),
+                cmocka_unit_test(equivalent_spellings_match),
+                cmocka_unit_test(what_is_no_path_is_refused),
+                cmocka_unit_test_teardown(a_path_comes_as_it_was_sent_and_its_parameters_decoded_once, close_api),
+                cmocka_unit_test_teardown(all_parameters_come, close_api),
+                cmocka_unit_test_teardown(lines_of_a_header_are_joined_as_its_grammar_says, close_api),
                 cmocka_unit_test(answers_become_responses),
                 cmocka_unit_test_teardown(what_is_signed_is_what_comes, close_signed),
         };

@@ -67,8 +67,8 @@ void apig_secret_key(struct str salt, struct str secret, unsigned char key[VERDI
         digest(&text, key);
 }
 
-/* Each value that comes under the name: an authorizer sees them all. The length stands before it, so that no two lists read the same. */
-struct gathered { struct buf *text; struct str name; size_t n; };
+/* Each value that comes under the name: an authorizer sees them all. */
+struct gathered { struct buf *text; struct str name; uint64_t n; bool said; };
 
 static void gather(struct gathered *g, struct str value)
 {
@@ -76,7 +76,8 @@ static void gather(struct gathered *g, struct str value)
 
         buf_add(g->text, &n, sizeof(n));
         buf_str(g->text, value);
-        g->n += value.n > 0;
+        g->n++;
+        g->said = g->said || value.n;
 }
 
 static void gather_header(void *cookie, struct str name, struct str value)
@@ -104,23 +105,31 @@ static void gather_query(struct gathered *g, struct str query)
         g->text->failed = g->text->failed || name.failed || value.failed;
 }
 
+/* Their number stands before the values, the length before each, so that no two requests that say something else have one text. */
+static bool add_identity(const struct apig_identity *identity, const struct push_request *q, struct buf *text)
+{
+        uint64_t none = 0;
+        size_t at = text->n;
+        struct gathered g = { .text = text, .name = str_of(identity->name) };
+
+        buf_add(text, &none, sizeof(none));
+        if (identity->location == APIG_HEADER)
+                q->each_header(q, gather_header, &g);
+        else
+                gather_query(&g, q->query);
+        if (!text->failed)
+                memcpy(text->p + at, &g.n, sizeof(g.n));
+        return g.said;
+}
+
 bool apig_authorizer_key(const struct apig_authorizer *a, struct str salt, const struct push_request *q, unsigned char key[VERDICT_KEY])
 {
         BUF_AT_END struct buf text = BUF_INIT(KEY_TEXT_MOST);
 
         buf_str(&text, salt);
-        for (size_t i = 0; i < a->identity.n; i++) {
-                const struct apig_identity *identity = a->identity.list[i];
-                struct gathered g = { .text = &text, .name = str_of(identity->name) };
-
-                buf_char(&text, (char)i);
-                if (identity->location == APIG_HEADER)
-                        q->each_header(q, gather_header, &g);
-                else
-                        gather_query(&g, q->query);
-                if (!g.n)
+        for (size_t i = 0; i < a->identity.n; i++)
+                if (!add_identity(a->identity.list[i], q, &text))
                         return false;
-        }
         digest(&text, key);
         return true;
 }
@@ -208,7 +217,7 @@ static struct verdict *read_answer(void *cookie, const struct http_completion *c
         json_t *root, *status, *body, *base64;
 
         if (c->status < 200 || c->status > 299) {
-                buf_printf(why, "it answered %d: %.*s", c->status, (int)MIN_OF(c->body.n, (size_t)160), c->body.p ? c->body.p : "");
+                buf_printf(why, "it answered %d", c->status);
                 return NULL;
         }
         root = c->body_cut ? NULL : json_loadb(c->body.p, c->body.n, JSON_REJECT_DUPLICATES, NULL);
@@ -229,4 +238,4 @@ static struct verdict *read_answer(void *cookie, const struct http_completion *c
         return read_body(cookie, root, body, why);
 }
 
-const struct judge_kind apig_authorizer_kind = { .name = "authorizer", .code = "APIG.0305", .write = write_question, .read = read_answer };
+const struct judge_kind apig_authorizer_kind = { .name = "authorizer", .code = "APIG.0305", .write = write_question, .read = read_answer, .quote = apig_quote };

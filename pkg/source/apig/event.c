@@ -1,118 +1,130 @@
+#include "base/pairs.h"
+#include "base/uri.h"
 #include "source/apig/apig.h"
 
-/* name → value, with a list where a name comes more than once (Classic), or all of them joined (Current, whose values are single strings). */
-struct pair { struct str name, value; };
-struct pairs { struct pair list[512]; size_t n; struct buf space; bool nocase; };
-
-static bool same_name(const struct pairs *p, size_t a, size_t b)
-{
-        return p->nocase ? str_equal_nocase(p->list[a].name, p->list[b].name) : str_equal(p->list[a].name, p->list[b].name);
-}
+/* Headers and the query; space: what of the query had to be decoded. */
+struct request_pairs { struct pairs headers, query; struct buf space; };
 
 static void write_name(struct writer *w, struct str name, bool lower)
 {
-        char text[256];
+        char few[256], *text = few;
 
-        if (!lower || name.n > sizeof(text)) {
+        if (!lower || (name.n > sizeof(few) && !(text = malloc(name.n)))) {
+                w->out->failed = w->out->failed || lower;
                 writer_key(w, name);
                 return;
         }
         for (size_t i = 0; i < name.n; i++)
                 text[i] = name.p[i] >= 'A' && name.p[i] <= 'Z' ? (char)(name.p[i] | 0x20) : name.p[i];
         writer_key(w, (struct str){ text, name.n });
+        if (text != few)
+                free(text);
 }
 
-static void write_joined(const struct pairs *p, size_t first, struct writer *w)
+/* Lines of a header are one list (RFC 9110, 5.3), those of Cookie one cookie string (RFC 6265, 5.4). */
+static void write_joined(const struct pairs *p, const struct pair *first, struct writer *w)
 {
-        BUF_AT_END struct buf joined = BUF_INIT(1 << 20);
+        BUF_AT_END struct buf joined = BUF_INIT(BUF_DEFAULT_MAX);
+        const char *between = p->nocase && str_equal_nocase(first->name, STR("Cookie")) ? "; " : ",";
 
-        for (size_t i = first; i < p->n; i++)
-                if (same_name(p, first, i)) {
-                        buf_text(&joined, i == first ? "" : ",");
-                        buf_str(&joined, p->list[i].value);
-                }
+        for (const struct pair *at = first;; at = &p->list[at->next]) {
+                buf_str(&joined, at->value);
+                if (at->next == PAIRS_END)
+                        break;
+                buf_text(&joined, between);
+        }
         writer_string(w, buf_view(&joined));
         w->out->failed = w->out->failed || joined.failed;
 }
 
+static void write_list(const struct pairs *p, const struct pair *first, struct writer *w)
+{
+        writer_array(w);
+        for (const struct pair *at = first;; at = &p->list[at->next]) {
+                writer_string(w, at->value);
+                if (at->next == PAIRS_END)
+                        break;
+        }
+        writer_array_end(w);
+}
+
+/* name → value, with a list where a name comes more than once (Classic), or all of them joined (Current, whose values are single strings). */
 static void write_pairs(const struct pairs *p, bool lists, bool lower, struct writer *w)
 {
         writer_object(w);
         for (size_t i = 0; i < p->n; i++) {
-                bool before = false, again = false;
+                const struct pair *at = &p->list[i];
 
-                for (size_t k = 0; k < p->n; k++)
-                        if (k != i && same_name(p, i, k))
-                                *(k < i ? &before : &again) = true;
-                if (before)
+                if (at->again)
                         continue;
-                write_name(w, p->list[i].name, lower);
-                if (!again)
-                        writer_string(w, p->list[i].value);
-                else if (!lists)
-                        write_joined(p, i, w);
-                else {
-                        writer_array(w);
-                        for (size_t k = i; k < p->n; k++)
-                                if (same_name(p, i, k))
-                                        writer_string(w, p->list[k].value);
-                        writer_array_end(w);
-                }
+                write_name(w, at->name, lower);
+                if (at->next == PAIRS_END)
+                        writer_string(w, at->value);
+                else if (lists)
+                        write_list(p, at, w);
+                else
+                        write_joined(p, at, w);
         }
         writer_object_end(w);
+        w->out->failed = w->out->failed || p->failed;
 }
 
-static void add_pair(struct pairs *p, struct str name, struct str value)
-{
-        if (p->n < COUNT_OF(p->list))
-                p->list[p->n++] = (struct pair){ name, value };
-}
-
-static void note_header(void *cookie, struct str name, struct str value) { add_pair(cookie, name, value); }
+static void note_header(void *cookie, struct str name, struct str value) { pairs_add(cookie, name, value); }
 
 /* As UTF-8, whatever it was: two names that a reader of the event takes for one are one. */
-static struct str decoded(struct pairs *p, struct str s, bool plus)
+static struct str decoded(struct buf *space, struct str s, bool plus)
 {
-        size_t from = p->space.n, n;
+        size_t from = space->n, n;
 
-        buf_unpercent(&p->space, s, plus);
-        n = p->space.n - from;
-        if (!str_is_utf8((struct str){ p->space.p + from, n })) {
-                buf_utf8(&p->space, (struct str){ p->space.p + from, n });
+        buf_unpercent(space, s, plus);
+        n = space->n - from;
+        if (!str_is_utf8((struct str){ space->p + from, n })) {
+                buf_utf8(space, (struct str){ space->p + from, n });
                 from += n;
         }
-        return (struct str){ p->space.p + from, p->space.n - from };
+        return (struct str){ space->p + from, space->n - from };
 }
 
-static void parse_query(struct pairs *p, struct str query)
+static void parse_query(struct request_pairs *p, struct str query)
 {
-        if (!buf_reserve(&p->space, 4 * query.n + 1)) /* once, so that what is decoded stays where it is */
+        /* Once, so that what is decoded stays where it is: a byte that is no character becomes three. */
+        p->space = BUF_INIT(4 * query.n + 2);
+        if (!buf_reserve(&p->space, 4 * query.n + 1)) {
+                p->query.failed = true;
                 return;
+        }
         while (query.n) {
                 struct str value = str_cut(&query, '&'), name = str_cut(&value, '=');
 
                 if (name.n)
-                        add_pair(p, decoded(p, name, true), decoded(p, value, true));
+                        pairs_add(&p->query, decoded(&p->space, name, true), decoded(&p->space, value, true));
         }
+        p->query.failed = p->query.failed || p->space.failed;
 }
 
-static void pairs_of(const struct push_request *q, struct pairs *headers, struct pairs *query)
+static void pairs_of(const struct push_request *q, struct request_pairs *p)
 {
-        headers->n = query->n = 0; /* the lists are large, and not worth clearing */
-        headers->nocase = true;
-        query->nocase = false;
-        headers->space = query->space = BUF_INIT(262144);
-        q->each_header(q, note_header, headers);
-        parse_query(query, q->query);
+        *p = (struct request_pairs){ .headers = PAIRS_INIT(true), .query = PAIRS_INIT(false) };
+        q->each_header(q, note_header, &p->headers);
+        parse_query(p, q->query);
+        pairs_group(&p->headers);
+        pairs_group(&p->query);
+}
+
+static void request_pairs_done(struct request_pairs *p)
+{
+        pairs_done(&p->headers);
+        pairs_done(&p->query);
+        buf_done(&p->space);
 }
 
 static void path_parameters(const struct apig_request *r, struct writer *w)
 {
         struct str values[64];
-        BUF_AT_END struct buf space = BUF_INIT(65536);
+        BUF_AT_END struct buf space = BUF_INIT(65536), path = BUF_INIT(262144);
 
         writer_object(w);
-        if (apig_path_match(r->path, r->request.path, values))
+        if (apig_path_match(r->path, uri_path(r->request.path, &path), values))
                 for (size_t i = 0; i < apig_path_names(r->path); i++) {
                         buf_reset(&space);
                         buf_unpercent(&space, values[i], false);
@@ -143,19 +155,19 @@ static void context(const struct services *services, const struct apig_request *
 /* The published types know no further member of requestContext: there user_data carries what an authorizer said. user_data p NULL: none is written. */
 static void write_event(const struct services *services, bool current, const struct apig_request *r, struct str body, struct str user_data, struct writer *w)
 {
-        struct pairs headers, query;
-        bool base64 = current || !str_is_utf8(body);
+        struct request_pairs pairs;
+        bool base64 = current || !str_is_text(body);
 
-        pairs_of(&r->request, &headers, &query);
+        pairs_of(&r->request, &pairs);
         writer_object(w);
         writer_member_string(w, "httpMethod", r->request.method);
         writer_member_string(w, "path", r->request.path);
         writer_key(w, STR("pathParameters"));
         path_parameters(r, w);
         writer_key(w, STR("queryStringParameters"));
-        write_pairs(&query, !current, false, w);
+        write_pairs(&pairs.query, !current, false, w);
         writer_key(w, STR("headers"));
-        write_pairs(&headers, !current, current, w);
+        write_pairs(&pairs.headers, !current, current, w);
         writer_key(w, STR("body"));
         if (base64)
                 writer_base64(w, body);
@@ -166,7 +178,7 @@ static void write_event(const struct services *services, bool current, const str
         if (user_data.p)
                 writer_member_string(w, "user_data", user_data);
         writer_object_end(w);
-        buf_done(&query.space);
+        request_pairs_done(&pairs);
 }
 
 void apig_write_event(const struct services *services, enum dialect dialect, const struct apig_request *r, struct writer *w)
@@ -185,22 +197,22 @@ void apig_write_authorizer_event(const struct services *services, enum dialect d
 void apig_describe(const struct record *record, struct writer *w)
 {
         const struct apig_request *r = record->native;
-        struct pairs headers, query;
+        struct request_pairs pairs;
 
-        pairs_of(&r->request, &headers, &query);
+        pairs_of(&r->request, &pairs);
         writer_object(w);
         writer_member_string(w, "method", r->request.method);
         writer_member_string(w, "path", r->request.path);
         writer_key(w, STR("query"));
-        write_pairs(&query, true, false, w);
+        write_pairs(&pairs.query, true, false, w);
         writer_key(w, STR("headers"));
-        write_pairs(&headers, true, true, w);
+        write_pairs(&pairs.headers, true, true, w);
         writer_key(w, STR("body"));
-        if (str_is_utf8(r->request.body))
+        if (str_is_text(r->request.body))
                 writer_string(w, r->request.body);
         else
                 writer_base64(w, r->request.body);
         writer_object_end(w);
-        buf_done(&query.space);
+        request_pairs_done(&pairs);
 }
 

@@ -150,9 +150,9 @@ static struct verdict *read_answer(void *cookie, const struct http_completion *c
         else if (json_is_object(root) && c->status == 200)
                 v = judge_token(cookie, json_object_get(root, "token"), now, why);
         else
-                buf_printf(why, "it answered %d: %.*s", c->status, (int)MIN_OF(c->body.n, (size_t)160), c->body.p ? c->body.p : "");
+                buf_printf(why, "it answered %d", c->status);
         json_decref(root);
         return v;
 }
 
-const struct judge_kind apig_iam_kind = { .name = "iam", .code = "APIG.0301", .write = write_question, .read = read_answer };
+const struct judge_kind apig_iam_kind = { .name = "iam", .code = "APIG.0301", .write = write_question, .read = read_answer, .quote = apig_quote };

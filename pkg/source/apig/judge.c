@@ -122,6 +122,8 @@ void judge_forget(struct judge *j, struct judge_wait *w)
 /* ---- what goes wrong ------------------------------------------------------------------------------------------------------------------- */
 
 /* A line a second at most. */
+static bool will_say(const struct judge *j, usec now) { return !j->said_at || now - j->said_at >= USEC_SEC; }
+
 static void say(struct judge *j, const char *why)
 {
         const struct trigger *t = j->config.services->trigger;
@@ -130,7 +132,7 @@ static void say(struct judge *j, const char *why)
         j->counts.failed++;
         j->failed_at = now;
         (void)snprintf(j->trouble, sizeof(j->trouble), "%s: %s", j->config.kind->name, why);
-        if (j->said_at && now - j->said_at < USEC_SEC) {
+        if (!will_say(j, now)) {
                 j->unsaid++;
                 return;
         }
@@ -223,6 +225,10 @@ static void answered(struct judge *j, const struct http_completion *c, usec now)
         }
         v = j->config.kind->read(j->config.cookie, c, now, &why);
         if (!v) {
+                if ((c->status < 200 || c->status > 299) && c->body.n && q->waiting && j->config.kind->quote && will_say(j, now)) {
+                        buf_text(&why, ": ");
+                        j->config.kind->quote(q->waiting, c->body, &why);
+                }
                 say(j, why.p ? why.p : "out of memory");
                 v = c->status >= 200 && c->status <= 299 ? verdict_refuse(500, "APIG.0201", "Authorizer unavailable: its answer is malformed") : unreachable();
         }

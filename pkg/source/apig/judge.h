@@ -21,6 +21,8 @@ struct judge_kind {
         void (*write)(void *cookie, const struct judge_wait *, struct buf *headers, struct buf *body);
         /* What an answer says, held; NULL: nothing to go by, and why. */
         struct verdict *(*read)(void *cookie, const struct http_completion *, usec now, struct buf *why);
+        /* Appends what the peer said without what the caller showed it. NULL: nothing of it is told. */
+        void (*quote)(const struct judge_wait *, struct str words, struct buf *);
 };
 
 struct judge_config {

@@ -415,6 +415,10 @@ static void keys_differ_when_anything_does(void **state UNUSED)
                 { { { "X-Token", "a" } }, "key=b" },   { { { "X-Token", "b" } }, "key=a" },       { { { "X-Token", "ab" } }, "key=c" },      { { { "X-Token", "a" } }, "key=bc" },
                 { { { "X-Token", "A" } }, "key=b" },   { { { "X-Token", "a" }, { "X-Token", "a" } }, "key=b" }, { { { "X-Token", "a" } }, "key=b&key=b" },
                 { { { "X-Token", "a" }, { "X-Token", "" } }, "key=b" }, { { { "X-Token", "a" } }, "key=b&key=" }, { { { "X-Token", "a,a" } }, "key=b" },
+                /* What stands for the second identity could be one more value of the first. */
+                { { { "X-Token", "a" }, { "X-Token", "b" } }, "key=c" }, { { { "X-Token", "a" } }, "key=b&key=c" }, { { { "X-Token", "" }, { "X-Token", "a" } }, "key=b" },
+                { { { "X-Token", "a" } }, "key=&key=b" }, { { { "X-Token", "a" } }, "key=%01%01%00%00%00%00%00%00%00b" },
+                { { { "X-Token", "a" }, { "X-Token", "\x01\x01" } }, "key=b" },
         };
         unsigned char keys[COUNT_OF(cases)][VERDICT_KEY], again[VERDICT_KEY];
         const struct pair other[] = { { "X-Other", "1" }, { "x-tOKEN", "a" }, { NULL, NULL } }, none[] = { { "X-Tokens", "a" }, { NULL, NULL } }, empty[] = { { "X-Token", "" }, { NULL, NULL } };

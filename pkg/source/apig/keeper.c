@@ -1,5 +1,6 @@
 #include <stdio.h>
 
+#include "base/log.h"
 #include "base/random.h"
 #include "huawei/sign.h"
 #include "secret/secret.h"
@@ -75,6 +76,7 @@ struct apig_gate_keeper {
         struct secret values[REFS_MOST]; /* keys: access, secret in turn; then codes; then tokens; then IAM's key */
         size_t n;
         usec looked_at;
+        struct buf gone;                 /* which values are missing, in words */
         uint64_t salt[2], seed;          /* so that nobody can foresee a key or a hash */
         struct apig_asker asker;
         struct judge *judge;             /* NULL: nobody is asked */
@@ -115,21 +117,46 @@ static void lend_keys(struct apig_gate_keeper *k)
 {
         if (!k->spec->iam || !k->spec->iam->credentials)
                 return;
-        k->asker.access = str_of(k->values[k->n - 2].text);
-        k->asker.secret = str_of(k->values[k->n - 1].text);
+        k->asker.access = secret_last(&k->values[k->n - 2]);
+        k->asker.secret = secret_last(&k->values[k->n - 1]);
 }
 
-static void look(struct apig_gate_keeper *k)
+/* What is missing, for the status. */
+static void tell_gone(struct apig_gate_keeper *k)
 {
-        usec now = loop_now(k->services->loop);
+        size_t ours = k->spec->iam && k->spec->iam->credentials ? 2 : 0;
+
+        buf_reset(&k->gone);
+        for (size_t i = 0; i < k->n; i++) {
+                const struct secret *s = &k->values[i];
+
+                if (!s->gone)
+                        continue;
+                buf_text(&k->gone, k->gone.n ? "; " : "");
+                secret_tell_gone(s->ref, &k->gone);
+                buf_text(&k->gone, i + ours < k->n ? ": nobody can call with it" : s->text ? ": IAM is asked with the last value" : ": IAM can't be asked");
+        }
+        if (k->gone.n > 0)
+                log_warn("authentication", LOG_S("namespace", k->services->trigger->namespace_), LOG_S("trigger", k->services->trigger->name), LOG_S("lacks", k->gone.p));
+}
+
+void apig_keeper_look(struct apig_gate_keeper *k, usec now)
+{
+        bool changed = false;
 
         if (now - k->looked_at < LOOK_EVERY)
                 return;
         k->looked_at = now;
         for (size_t i = 0; i < k->n; i++)
-                secret_look(&k->values[i], k->services->secrets);
+                changed = secret_look(&k->values[i], k->services->secrets) || changed;
+        if (!changed)
+                return;
         lend_keys(k);
+        tell_gone(k);
 }
+
+usec apig_keeper_deadline(const struct apig_gate_keeper *k) { return k->n ? k->looked_at + LOOK_EVERY : USEC_NEVER; }
+const char *apig_keeper_lacks(const struct apig_gate_keeper *k) { return k->gone.n ? k->gone.p : NULL; }
 
 /* ---- whom it asks ------------------------------------------------------------------------------------------------------------------------ */
 
@@ -185,6 +212,7 @@ int apig_keeper_new(struct apig_gate_keeper **out, const struct apig_authenticat
                 return error_memory(err);
         k->spec = spec;
         k->services = services;
+        k->gone.max = 4096;
         k->seed = random_seed();
         k->salt[0] = random_seed();
         k->salt[1] = random_seed();
@@ -194,6 +222,7 @@ int apig_keeper_new(struct apig_gate_keeper **out, const struct apig_authenticat
         }
         k->looked_at = loop_now(services->loop);
         lend_keys(k);
+        tell_gone(k);
         *out = k;
         return 0;
 }
@@ -205,6 +234,7 @@ struct apig_gate_keeper *apig_keeper_free(struct apig_gate_keeper *k)
         (void)judge_free(k->judge);
         for (size_t i = 0; i < k->n; i++)
                 secret_done(&k->values[i]);
+        buf_done(&k->gone);
         free(k);
         return NULL;
 }
@@ -216,17 +246,21 @@ static bool one_of(const struct apig_gate_keeper *k, size_t first, size_t n, str
 {
         bool found = false;
 
-        for (size_t i = first; i < first + n; i++)
-                found = sign_equal(given, str_of(k->values[i].text)) || found;
+        for (size_t i = first; i < first + n; i++) {
+                struct str value = secret_value(&k->values[i]);
+
+                found = (value.n && sign_equal(given, value)) || found;
+        }
         return found;
 }
 
-static const char *secret_of(const struct apig_gate_keeper *k, struct str access)
+/* p NULL: it is nobody's. */
+static struct str secret_of(const struct apig_gate_keeper *k, struct str access)
 {
-        for (size_t i = 0; i < k->spec->keys.n; i++)
-                if (str_equal(access, str_of(k->values[2 * i].text)))
-                        return k->values[2 * i + 1].text;
-        return NULL;
+        for (size_t i = 0; access.n && i < k->spec->keys.n; i++)
+                if (str_equal(access, secret_value(&k->values[2 * i])))
+                        return secret_value(&k->values[2 * i + 1]);
+        return (struct str){ 0 };
 }
 
 enum { SIGNED_MOST = 64 };
@@ -250,7 +284,7 @@ static const char *check_signature(const struct apig_gate_keeper *k, const struc
         struct sign_authorization a;
         struct str date = q->header(q, "X-Sdk-Date"), rest;
         bool date_signed = false, host_signed = false;
-        const char *secret;
+        struct str secret;
         char expected[65];
         usec at, now = clock_wall(k->services->clock);
 
@@ -262,7 +296,7 @@ static const char *check_signature(const struct apig_gate_keeper *k, const struc
                 return "Incorrect authentication information: signature expired";
         *access = a.access;
         secret = secret_of(k, a.access);
-        if (!secret)
+        if (!secret.n)
                 return "Incorrect authentication information: unknown access key";
         for (rest = a.signed_headers; rest.n;) {
                 struct str name = str_cut(&rest, ';');
@@ -282,7 +316,7 @@ static const char *check_signature(const struct apig_gate_keeper *k, const struc
                         return "Incorrect authentication information: a signed header is missing or comes twice";
         if (!date_signed || !host_signed)
                 return "Incorrect authentication information: Host and X-Sdk-Date must be signed";
-        sign_request(&r, date, str_of(secret), expected);
+        sign_request(&r, date, secret, expected);
         return sign_equal(str_of(expected), a.signature) ? NULL : "Incorrect authentication information: verify signature failed";
 }
 
@@ -292,9 +326,11 @@ static enum apig_admission refuse(struct apig_caller *c, const char *code, const
         return APIG_REFUSED;
 }
 
-static enum apig_admission admit(const struct apig_gate_keeper *k, struct apig_caller *c, struct str who)
+/* What it is belongs to who it is: an access key may read like an AppCode. */
+enum credential { ACCESS_KEY, APP_CODE, TOKEN };
+static enum apig_admission admit(const struct apig_gate_keeper *k, struct apig_caller *c, enum credential credential, struct str who)
 {
-        c->who = hash_bytes(k->seed, who) | 1;
+        c->who = hash_bytes(k->seed + credential, who) | 1;
         return APIG_ADMITTED;
 }
 
@@ -319,7 +355,7 @@ static enum apig_admission check_custom(const struct apig_gate_keeper *k, const 
 static enum apig_admission check_token(const struct apig_gate_keeper *k, struct str token, struct apig_caller *c)
 {
         if (one_of(k, 2 * k->spec->keys.n + k->spec->codes.n, k->spec->tokens.n, token))
-                return admit(k, c, token);
+                return admit(k, c, TOKEN, token);
         if (!k->judge)
                 return refuse(c, "APIG.0301", "Incorrect IAM authentication information: unknown token");
         apig_secret_key(salt_of(k), token, c->key);
@@ -332,15 +368,15 @@ enum apig_admission apig_keeper_check(struct apig_gate_keeper *k, const struct p
         const struct apig_authentication *spec = k->spec;
         const char *code = spec->type == APIG_APP ? "APIG.0303" : "APIG.0301", *wrong;
 
-        look(k);
+        apig_keeper_look(k, loop_now(k->services->loop));
         if (spec->type == APIG_CUSTOM)
                 return check_custom(k, q, c);
         if (spec->type == APIG_APP && app_code.n)
-                return one_of(k, 2 * spec->keys.n, spec->codes.n, app_code) ? admit(k, c, app_code) : refuse(c, code, "Incorrect app authentication information: unknown AppCode");
+                return one_of(k, 2 * spec->keys.n, spec->codes.n, app_code) ? admit(k, c, APP_CODE, app_code) : refuse(c, code, "Incorrect app authentication information: unknown AppCode");
         if (spec->type == APIG_IAM && token.n)
                 return check_token(k, token, c);
         if (!authorization.n)
                 return refuse(c, code, spec->type == APIG_APP ? "Incorrect app authentication information: no credentials" : "Incorrect IAM authentication information: no credentials");
         wrong = check_signature(k, q, authorization, &access);
-        return wrong ? refuse(c, code, wrong) : admit(k, c, access);
+        return wrong ? refuse(c, code, wrong) : admit(k, c, ACCESS_KEY, access);
 }

@@ -1,9 +1,11 @@
+#include "base/uri.h"
 #include "source/apig/apig.h"
 
 enum { SEGMENTS_MOST = 64, SCORE_LITERAL = 4, SCORE_NAMED = 2 };
 
 struct segment { struct str text; bool named; };
-struct apig_path { char *text; struct segment segments[SEGMENTS_MOST]; size_t n, names; bool rest, prefix; /* rest: the last one takes all that is left */ };
+/* text: what segments are views of */
+struct apig_path { struct buf text; struct segment segments[SEGMENTS_MOST]; size_t n, names; bool rest, prefix; /* rest: the last one takes all that is left */ };
 
 static int refuse(struct buf *why, struct str segment, const char *what)
 {
@@ -22,47 +24,71 @@ static bool is_name(struct str s)
         return s.n > 0;
 }
 
+static int add_parameter(struct apig_path *p, struct str s, bool last, struct buf *why)
+{
+        struct str name = { s.p + 1, s.n - 2 };
+        bool rest = name.n && name.p[name.n - 1] == '+';
+
+        if (rest && !last)
+                return refuse(why, s, "takes all that is left: put it last");
+        name.n -= rest;
+        if (!is_name(name))
+                return refuse(why, s, "is no parameter: write {name} or {name+}, of letters, digits, _ and -");
+        for (size_t i = 0; i < p->n; i++)
+                if (p->segments[i].named && str_equal(p->segments[i].text, name))
+                        return refuse(why, s, "comes twice");
+        p->rest = rest;
+        p->segments[p->n++] = (struct segment){ .text = { p->text.p + p->text.n, name.n }, .named = true };
+        p->names++;
+        buf_str(&p->text, name);
+        return 0;
+}
+
+/* In the normal form, as the paths of requests are when they are compared. */
+static void add_literal(struct apig_path *p, struct str s)
+{
+        size_t from = p->text.n;
+        struct str text;
+
+        uri_segment(&p->text, s);
+        text = (struct str){ p->text.p + from, p->text.n - from };
+        if (str_is(text, "."))
+                return;
+        if (!str_is(text, ".."))
+                p->segments[p->n++] = (struct segment){ .text = text };
+        else if (p->n)
+                p->names -= p->segments[--p->n].named;
+}
+
 static int add_segment(struct apig_path *p, struct str s, bool last, struct buf *why)
 {
-        struct segment *to = &p->segments[p->n];
-
         if (p->n == SEGMENTS_MOST)
                 return refuse(why, s, "is one segment too many: at most 64");
         if (p->rest)
                 return refuse(why, s, "stands behind a parameter with +, which takes all that is left: put that one last");
-        *to = (struct segment){ .text = s };
-        p->n++;
-        if (s.n < 2 || s.p[0] != '{' || s.p[s.n - 1] != '}')
-                return memchr(s.p, '{', s.n) || memchr(s.p, '}', s.n) ? refuse(why, s, "mixes text and a parameter: a parameter is a whole segment, {name}") : 0;
-        to->named = true;
-        to->text = (struct str){ s.p + 1, s.n - 2 };
-        if (to->text.n && to->text.p[to->text.n - 1] == '+') {
-                to->text.n--;
-                p->rest = true;
-                if (!last)
-                        return refuse(why, s, "takes all that is left: put it last");
-        }
-        if (!is_name(to->text))
-                return refuse(why, s, "is no parameter: write {name} or {name+}, of letters, digits, _ and -");
-        for (size_t i = 0; i + 1 < p->n; i++)
-                if (p->segments[i].named && str_equal(p->segments[i].text, to->text))
-                        return refuse(why, s, "comes twice");
-        p->names++;
+        if (memchr(s.p, '?', s.n) || memchr(s.p, '#', s.n))
+                return refuse(why, s, "holds ? or #, which end a path: percent-encode it, %3F or %23, where it is part of the path");
+        if (s.n >= 2 && s.p[0] == '{' && s.p[s.n - 1] == '}')
+                return add_parameter(p, s, last, why);
+        if (memchr(s.p, '{', s.n) || memchr(s.p, '}', s.n))
+                return refuse(why, s, "mixes text and a parameter: a parameter is a whole segment, {name}");
+        add_literal(p, s);
         return 0;
 }
 
 int apig_path_new(struct apig_path **out, const char *text, bool prefix, struct buf *why)
 {
         struct apig_path *p = calloc(1, sizeof(*p));
-        struct str rest;
+        struct str rest = str_of(text);
 
-        if (!p || !(p->text = str_dup(str_of(text)))) {
-                free(p);
+        if (p)
+                p->text.max = 3 * rest.n + 1;
+        if (!p || !buf_reserve(&p->text, 3 * rest.n)) { /* once, so that the segments stay where they are */
+                (void)apig_path_free(p);
                 buf_text(why, "out of memory");
                 return -1;
         }
         p->prefix = prefix;
-        rest = str_of(p->text);
         if (rest.n == 0 || rest.p[0] != '/') {
                 (void)apig_path_free(p);
                 buf_text(why, "a path begins with /");
@@ -84,7 +110,7 @@ int apig_path_new(struct apig_path **out, const char *text, bool prefix, struct 
 struct apig_path *apig_path_free(struct apig_path *p)
 {
         if (p)
-                free(p->text);
+                buf_done(&p->text);
         free(p);
         return NULL;
 }

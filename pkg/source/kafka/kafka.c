@@ -7,14 +7,23 @@
 #include <stdio.h>
 #include <sys/prctl.h>
 
+#include "base/backoff.h"
 #include "base/log.h"
+#include "base/pairs.h"
 #include "json/check.h"
+#include "source/kafka/positions.h"
 
 /* How long others wait for us in a rebalance, at most, for what is in flight. */
 static const usec REVOKE_GRACE = 3 * USEC_SEC;
 /* Polled at least this often, so that the group does not take us for stuck (max.poll.interval.ms). */
 static const usec POLL_INTERVAL = 20 * USEC_SEC;
 static const usec COMMIT_PATIENCE = 2 * USEC_SEC;
+/* After which a commit that failed, or a question about positions, is tried again. */
+static const usec AGAIN = USEC_SEC;
+/* How old the ends of partitions may be that are not fetched, since nothing of them is wanted: lag comes from them. */
+static const usec LOOK_INTERVAL = 10 * USEC_SEC;
+/* A consumer that another one of its name has fenced off waits as long, or twice, before it joins again: a worker that was replaced is stopped by then. */
+static const usec REJOIN = 30 * USEC_SEC;
 
 /* ---- the spec ------------------------------------------------------------------------------------------------------------------------ */
 
@@ -23,12 +32,13 @@ static const struct field kafka_fields[] = {
         { .name = "bootstrapServers", .type = FIELD_STRINGS, .offset = offsetof(struct kafka_spec, bootstrap_servers), .required = true, .min = 1, .max = 32,
           .pattern = "^([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\]):" PORT_PATTERN "$", .help = "Brokers to begin with, each HOST:PORT; the others are learned from them.", .format = "HOST:PORT",
           .cloud = "kafka_connect_address" },
-        { .name = "topics", .type = FIELD_STRINGS, .offset = offsetof(struct kafka_spec, topics), .required = true, .min = 1, .max = 100,
+        { .name = "topics", .type = FIELD_STRINGS, .offset = offsetof(struct kafka_spec, topics), .required = true, .min = 1, .max = 100, .set = true,
           .pattern = "^[A-Za-z0-9._-]{1,249}$", .help = "Topics to read.", .format = "a topic name: letters, digits, ., _ and -", .cloud = "topic_ids" },
         { .name = "consumerGroup", .type = FIELD_STRING, .offset = offsetof(struct kafka_spec, consumer_group), .min = 1, .max = 255,
           .help = "The consumer group that holds the positions; by default sluice.NAMESPACE.NAME." },
         { .name = "startPosition", .type = FIELD_ENUM, .offset = offsetof(struct kafka_spec, start_position), .fallback = "Latest", .values = start_names,
-          .help = "Where to begin in a partition for which the group has no position: Earliest reads all there is, Latest only what comes from then on." },
+          .help = "Where the consumer group begins at its first start: Earliest reads all there is, Latest only what comes from then on. Partitions and topics that appear later are "
+                  "read from their beginning." },
         { .name = "fetchBytes", .type = FIELD_INT, .offset = offsetof(struct kafka_spec, fetch_bytes), .fallback = "8388608", .min = 2097152, .max = 1073741824,
           .help = "What fetching ahead may take in memory over about four partitions, in bytes; half of it is for records, half for what librdkafka keeps beside "
                   "them. With librdkafka before 2.2 (Debian 12) the highest throughput grows with it." },
@@ -67,10 +77,24 @@ struct partition {
         bool more;               /* the last read stopped for lack of credit, not of messages */
         bool at_end;             /* all there was has been read */
         bool tell_assigned, tell_leaving, leaving, lost, left;
+        bool unplaced;           /* where to go on is being asked */
+        bool ready;              /* that is known, and reading has yet to begin there */
+        bool told;               /* the pipeline was told of it, and may have records of it */
+        bool again;              /* it begins anew once the pipeline let it go: its offsets went back */
+        bool gone;               /* its topic is said not to exist: what is committed would count for another one of the same name */
+        bool released;           /* not all that was lent was settled: the end may not be committed */
         int64_t credit, bytes;
         uint32_t lent;
         int64_t position;        /* the next offset to be read; -1: unknown */
+        int64_t lent_to;         /* behind the last record that was lent; the engine commits up to there. -1: none was */
+        int64_t end;             /* as it was last asked for; -1: unknown */
         int64_t committed;       /* as far as we know; -1: unknown */
+        int64_t wanted;          /* to be committed; -1: nothing was yet */
+        bool committing;
+        bool tell_lost;          /* records are gone: */
+        enum lost_reason lost_reason;
+        uint64_t lost_n;
+        char lost_text[360];
 };
 
 struct source {
@@ -84,10 +108,26 @@ struct source {
         uint32_t partitions_n, next_partition;
         size_t id_size;
         struct message *spare;
+        bool *missing;           /* by topic: it did not exist yet, so that what is in it came after us */
+        bool established;        /* the group has begun before: startPosition is for others */
+        bool subscribed;
+        uint32_t asked;          /* questions about the group that are under way */
+        usec ask_at;             /* ask again then; 0: no */
+        struct lookup *lookup;   /* about partitions; NULL: none is under way */
+        bool looking;            /* it is about the ends only */
+        uint32_t assignment;     /* counts them, so that answers about an earlier one are known */
+        uint32_t lookup_assignment;
+        usec lookup_at, look_at; /* not before; for lag alone */
         bool unassign;           /* once every leaving partition has left and its commits are answered */
+        bool commit_failed;      /* the last one; so that it is said once */
         uint32_t commits_under_way;
-        usec commit_deadline;
-        bool stopping, closing, closed, told_closed;
+        usec commit_at;          /* not before */
+        usec commit_deadline;    /* while unassigning; 0: not all have left yet */
+        bool fatal;              /* this consumer is done for: another one is made */
+        usec reopen_at;          /* 0: not yet */
+        struct random random;
+        char trouble[480];       /* what a broker connection said; counts only if partitions lie there */
+        bool stopping, close_asked, closing, closed, told_closed;
         pthread_t closer;
         _Atomic bool destroyed;
         enum source_state state;
@@ -157,11 +197,13 @@ static int configure(rd_kafka_conf_t *conf, const struct kafka_spec *spec, const
         if (servers.failed || group.failed)
                 return error_memory(err);
         rd_kafka_conf_set_log_cb(conf, on_log);
-        rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_REBALANCE | RD_KAFKA_EVENT_OFFSET_COMMIT | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_STATS);
+        rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_REBALANCE | RD_KAFKA_EVENT_OFFSET_COMMIT | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_STATS |
+                                      RD_KAFKA_EVENT_DESCRIBECONSUMERGROUPS_RESULT | RD_KAFKA_EVENT_LISTCONSUMERGROUPOFFSETS_RESULT);
         if (set(conf, "bootstrap.servers", servers.p, err) < 0 || set(conf, "group.id", group.p, err) < 0 || set(conf, "client.id", "sluice", err) < 0 ||
             set(conf, "enable.auto.commit", "false", err) < 0 || set(conf, "enable.auto.offset.store", "false", err) < 0 ||
             set(conf, "enable.partition.eof", "true", err) < 0 || set(conf, "allow.auto.create.topics", "false", err) < 0 ||
-            set(conf, "auto.offset.reset", spec->start_position == KAFKA_EARLIEST ? "earliest" : "latest", err) < 0 ||
+            /* It would act whenever a position is missing or out of range: where to begin is decided here. */
+            set(conf, "auto.offset.reset", "error", err) < 0 || set(conf, "topic.metadata.refresh.interval.ms", "30000", err) < 0 ||
             set(conf, "partition.assignment.strategy", "range", err) < 0 || set(conf, "socket.keepalive.enable", "true", err) < 0 ||
             set(conf, "statistics.interval.ms", "5000", err) < 0 || set(conf, "reconnect.backoff.max.ms", "5000", err) < 0 ||
             set(conf, "socket.connection.setup.timeout.ms", "8000", err) < 0 ||
@@ -177,38 +219,120 @@ static int configure(rd_kafka_conf_t *conf, const struct kafka_spec *spec, const
         return 0;
 }
 
+/* ---- has the group begun before? ------------------------------------------------------------------------------------------------------ */
+
+/* Two questions, whose answers are events: the positions it has, and whether it exists, for a topic that is deleted takes its positions along. A broker
+ * that can't say leaves the positions of the partitions that we get. */
+static void ask_group(struct source *s)
+{
+        BUF_AT_END struct buf group = BUF_INIT(1024);
+        rd_kafka_ListConsumerGroupOffsets_t *offsets;
+        const char *name;
+
+        kafka_group(s->spec, s->services->trigger, &group);
+        if (group.failed) {
+                s->ask_at = s->now + AGAIN;
+                return;
+        }
+        name = group.p;
+        offsets = rd_kafka_ListConsumerGroupOffsets_new(name, NULL);
+        s->ask_at = 0;
+        s->asked = 2;
+        rd_kafka_ListConsumerGroupOffsets(s->rk, &offsets, 1, NULL, s->queue);
+        rd_kafka_DescribeConsumerGroups(s->rk, &name, 1, NULL, s->queue);
+        rd_kafka_ListConsumerGroupOffsets_destroy(offsets);
+}
+
+/* Is another try of any use? What a broker does not know, or forbids, it will not say next time either. */
+static bool passes(rd_kafka_resp_err_t r)
+{
+        return r != RD_KAFKA_RESP_ERR__UNSUPPORTED_FEATURE && r != RD_KAFKA_RESP_ERR_UNSUPPORTED_VERSION && r != RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED &&
+               r != RD_KAFKA_RESP_ERR_GROUP_ID_NOT_FOUND && r != RD_KAFKA_RESP_ERR__INVALID_ARG;
+}
+
+static int subscribe(struct source *, struct error *);
+
+static rd_kafka_resp_err_t group_offsets(struct source *s, rd_kafka_event_t *event)
+{
+        const rd_kafka_group_result_t **groups;
+        const rd_kafka_topic_partition_list_t *list;
+        rd_kafka_resp_err_t r = rd_kafka_event_error(event);
+        size_t n;
+
+        if (r)
+                return r;
+        groups = rd_kafka_ListConsumerGroupOffsets_result_groups(rd_kafka_event_ListConsumerGroupOffsets_result(event), &n);
+        if (n && rd_kafka_group_result_error(groups[0]))
+                return rd_kafka_error_code(rd_kafka_group_result_error(groups[0]));
+        list = n ? rd_kafka_group_result_partitions(groups[0]) : NULL;
+        for (int i = 0; list && i < list->cnt; i++)
+                s->established = s->established || (!list->elems[i].err && list->elems[i].offset >= 0);
+        return RD_KAFKA_RESP_ERR_NO_ERROR;
+}
+
+/* Members of other names may be starting for the first time just as we are. */
+static rd_kafka_resp_err_t group_exists(struct source *s, rd_kafka_event_t *event)
+{
+        const rd_kafka_ConsumerGroupDescription_t **groups;
+        rd_kafka_resp_err_t r = rd_kafka_event_error(event);
+        size_t n;
+
+        if (r)
+                return r;
+        groups = rd_kafka_DescribeConsumerGroups_result_groups(rd_kafka_event_DescribeConsumerGroups_result(event), &n);
+        if (!n)
+                return RD_KAFKA_RESP_ERR_NO_ERROR;
+        if (rd_kafka_ConsumerGroupDescription_error(groups[0]))
+                return rd_kafka_error_code(rd_kafka_ConsumerGroupDescription_error(groups[0]));
+        if (rd_kafka_ConsumerGroupDescription_state(groups[0]) == RD_KAFKA_CONSUMER_GROUP_STATE_EMPTY)
+                s->established = true;
+        for (size_t i = 0; s->services->instance && i < rd_kafka_ConsumerGroupDescription_member_count(groups[0]); i++) {
+                const char *name = rd_kafka_MemberDescription_group_instance_id(rd_kafka_ConsumerGroupDescription_member(groups[0], i));
+
+                s->established = s->established || (name && strcmp(name, s->services->instance) == 0);
+        }
+        return RD_KAFKA_RESP_ERR_NO_ERROR;
+}
+
+static void group_told(struct source *s, rd_kafka_event_t *event)
+{
+        bool offsets = rd_kafka_event_type(event) == RD_KAFKA_EVENT_LISTCONSUMERGROUPOFFSETS_RESULT;
+        rd_kafka_resp_err_t r = offsets ? group_offsets(s, event) : group_exists(s, event);
+        struct error err;
+
+        if (r)
+                log_debug("the consumer group is not known", LOG_S("trigger", s->services->trigger->name), LOG_S("error", rd_kafka_err2str(r)));
+        if (r && passes(r))
+                s->ask_at = s->now + AGAIN;
+        if (--s->asked || s->stopping || s->fatal || s->subscribed || (s->ask_at && !s->established))
+                return;
+        s->ask_at = 0;
+        if (subscribe(s, &err) < 0)
+                set_state(s, SOURCE_FAILED, err.text);
+}
+
+/* ---- the consumer --------------------------------------------------------------------------------------------------------------------- */
+
 static int subscribe(struct source *s, struct error *err)
 {
         rd_kafka_topic_partition_list_t *topics = rd_kafka_topic_partition_list_new((int)s->spec->topics.n);
         rd_kafka_resp_err_t r;
 
-        for (size_t i = 0; i < s->spec->topics.n; i++) {
+        for (size_t i = 0; i < s->spec->topics.n; i++)
                 (void)rd_kafka_topic_partition_list_add(topics, s->spec->topics.list[i], RD_KAFKA_PARTITION_UA);
-                s->id_size = MAX_OF(s->id_size, strlen(s->spec->topics.list[i]) + 40);
-        }
         r = rd_kafka_subscribe(s->rk, topics);
         rd_kafka_topic_partition_list_destroy(topics);
+        s->subscribed = r == RD_KAFKA_RESP_ERR_NO_ERROR;
         return r ? error_set(err, ERROR_INVALID, "subscribe: %s", rd_kafka_err2str(r)) : 0;
 }
 
-static int kafka_open(struct source **out, const void *spec, const struct services *services, struct task *wake, struct error *err)
+static int open_consumer(struct source *s, struct error *err)
 {
-        struct source *s = calloc(1, sizeof(*s));
         rd_kafka_conf_t *conf = rd_kafka_conf_new();
         char why[256];
 
-        if (!s) {
+        if (configure(conf, s->spec, s->services, err) < 0) {
                 rd_kafka_conf_destroy(conf);
-                return error_memory(err);
-        }
-        s->spec = spec;
-        s->services = services;
-        s->wake = wake;
-        s->slot.task = wake;
-        s->state = SOURCE_CONNECTING;
-        if (configure(conf, s->spec, services, err) < 0) {
-                rd_kafka_conf_destroy(conf);
-                free(s);
                 return -1;
         }
         /* Its threads inherit this: they wait whole milliseconds for a timer and turn for the rest of the last one, all their time when idle. */
@@ -217,15 +341,42 @@ static int kafka_open(struct source **out, const void *spec, const struct servic
         (void)prctl(PR_SET_TIMERSLACK, 0UL); /* the thread's own again */
         if (!s->rk) {
                 rd_kafka_conf_destroy(conf);
-                free(s);
                 return error_set(err, ERROR_INVALID, "kafka: %s", why);
         }
         (void)rd_kafka_poll_set_consumer(s->rk);
         s->queue = rd_kafka_queue_get_consumer(s->rk);
         rd_kafka_queue_cb_event_enable(s->queue, on_queue, s);
-        if (subscribe(s, err) < 0) {
-                rd_kafka_queue_destroy(s->queue);
-                rd_kafka_destroy(s->rk);
+        /* With Earliest it makes no difference whether the group has begun before. */
+        if (s->established || s->spec->start_position == KAFKA_EARLIEST)
+                return subscribe(s, err);
+        ask_group(s);
+        return 0;
+}
+
+static int kafka_open(struct source **out, const void *spec, const struct services *services, struct task *wake, struct error *err)
+{
+        struct source *s = calloc(1, sizeof(*s));
+
+        if (!s)
+                return error_memory(err);
+        s->spec = spec;
+        s->services = services;
+        s->wake = wake;
+        s->slot.task = wake;
+        s->state = SOURCE_CONNECTING;
+        random_init(&s->random, random_seed());
+        for (size_t i = 0; i < s->spec->topics.n; i++)
+                s->id_size = MAX_OF(s->id_size, strlen(s->spec->topics.list[i]) + 40);
+        if (!(s->missing = calloc(s->spec->topics.n, sizeof(*s->missing)))) {
+                free(s);
+                return error_memory(err);
+        }
+        if (open_consumer(s, err) < 0) {
+                if (s->queue)
+                        rd_kafka_queue_destroy(s->queue);
+                if (s->rk)
+                        rd_kafka_destroy(s->rk);
+                free(s->missing);
                 free(s);
                 return -1;
         }
@@ -272,11 +423,11 @@ static bool partition_take(struct source *s, const rd_kafka_topic_partition_t *t
         rd_kafka_queue_cb_event_enable(p->queue, on_partition, p);
         p->credit = p->bytes = 0;
         p->lent = 0;
-        p->position = p->committed = -1;
+        p->position = p->committed = p->wanted = p->lent_to = p->end = -1;
         p->more = true;
-        p->at_end = false;
-        p->leaving = p->lost = p->left = p->tell_leaving = false;
-        p->tell_assigned = true;
+        p->at_end = p->committing = p->released = p->gone = false;
+        p->leaving = p->lost = p->left = p->tell_leaving = p->tell_assigned = p->told = p->again = p->ready = false;
+        p->unplaced = true;
         return true;
 }
 
@@ -287,23 +438,27 @@ static void partition_drop(struct partition *p)
         rd_kafka_queue_cb_event_enable(p->queue, NULL, NULL);
         rd_kafka_queue_destroy(p->queue);
         p->queue = NULL;
-        p->tell_assigned = false;
+        p->tell_assigned = p->unplaced = p->ready = p->told = false;
 }
 
 static void assigned(struct source *s, rd_kafka_topic_partition_list_t *list)
 {
         rd_kafka_resp_err_t r;
 
+        s->assignment++;
         for (int i = 0; i < list->cnt; i++)
                 if (!partition_take(s, &list->elems[i])) {
                         set_state(s, SOURCE_FAILED, "out of memory");
                         return;
                 }
+        if (list->cnt) {
+                s->lookup_at = 0;
+                return;
+        }
+        s->established = true; /* what comes later came after the group's first start */
         r = rd_kafka_assign(s->rk, list);
         if (r)
                 set_state(s, SOURCE_FAILED, rd_kafka_err2str(r));
-        else if (list->cnt)
-                set_state(s, SOURCE_CONNECTED, "");
         else
                 set_state(s, SOURCE_STANDBY, "no partition is assigned: the group has more members than the topics have partitions");
 }
@@ -311,31 +466,129 @@ static void assigned(struct source *s, rd_kafka_topic_partition_list_t *list)
 static void revoking(struct source *s, bool lost)
 {
         s->unassign = true;
-        s->commit_deadline = s->now + REVOKE_GRACE + COMMIT_PATIENCE;
+        s->commit_deadline = 0;
         for (uint32_t i = 0; i < s->partitions_n; i++) {
                 struct partition *p = s->partitions[i];
 
                 if (!p->queue)
                         continue;
-                if (p->tell_assigned) {
+                if (!p->told) {
                         p->left = true; /* the pipeline never heard of it */
                         p->tell_assigned = false;
-                } else if (!p->leaving || lost)
+                } else if (!p->leaving || lost || p->gone)
                         p->tell_leaving = true;
                 p->leaving = true;
-                p->lost = lost;
+                p->again = false;
+                p->lost = lost || p->gone;
         }
 }
 
-/* Gives the partitions back once nothing of them is out any more. */
+/* ---- committing ---------------------------------------------------------------------------------------------------------------------- */
+
+static bool commit_wanted(const struct partition *p) { return p->queue && !p->lost && !p->gone && p->wanted >= 0 && p->wanted != p->committed; }
+
+/* All that is wanted goes in one request. Its answer is an event on the consumer's queue. */
+static void send_commits(struct source *s)
+{
+        rd_kafka_topic_partition_list_t *list = NULL;
+        bool sent;
+
+        if (!s->queue || s->now < s->commit_at)
+                return;
+        for (uint32_t i = 0; i < s->partitions_n; i++) {
+                struct partition *p = s->partitions[i];
+
+                if (!commit_wanted(p) || p->committing)
+                        continue;
+                if (!list)
+                        list = rd_kafka_topic_partition_list_new(8);
+                rd_kafka_topic_partition_list_add(list, p->topic, p->number)->offset = p->wanted;
+        }
+        if (!list)
+                return;
+        sent = rd_kafka_commit_queue(s->rk, list, s->queue, NULL, NULL) == RD_KAFKA_RESP_ERR_NO_ERROR;
+        for (int i = 0; sent && i < list->cnt; i++) {
+                struct partition *p = partition_get(s, list->elems[i].topic, list->elems[i].partition);
+
+                if (p)
+                        p->committing = true;
+        }
+        s->commits_under_way += sent;
+        s->commit_at = sent ? 0 : s->now + AGAIN;
+        rd_kafka_topic_partition_list_destroy(list);
+}
+
+static void commit_up_to(struct source *s, struct partition *p, int64_t next)
+{
+        if (!p->queue || p->lost || p->gone || next <= p->wanted)
+                return;
+        p->wanted = next;
+        loop_ready(s->services->loop, s->wake);
+}
+
+static void kafka_commit(struct source *s, uint32_t track, uint64_t next) { commit_up_to(s, s->partitions[track], (int64_t)next); }
+
+static void commit_failed(struct source *s, rd_kafka_resp_err_t r)
+{
+        s->commit_at = s->now + AGAIN;
+        if (!s->commit_failed)
+                log_warn("commit failed and is tried again; what it covers is delivered again if the worker ends before", LOG_S("trigger", s->services->trigger->name),
+                         LOG_S("error", rd_kafka_err2str(r)));
+        s->commit_failed = true;
+}
+
+static void committed(struct source *s, rd_kafka_event_t *event)
+{
+        const rd_kafka_topic_partition_list_t *list = rd_kafka_event_topic_partition_list(event);
+        rd_kafka_resp_err_t r = rd_kafka_event_error(event);
+
+        if (s->commits_under_way)
+                s->commits_under_way--;
+        s->commit_failed = s->commit_failed && r;
+        if (r && !list) /* not known which: all that is not committed is sent again */
+                for (uint32_t i = 0; i < s->partitions_n; i++)
+                        s->partitions[i]->committing = false;
+        if (r)
+                commit_failed(s, r);
+        for (int i = 0; list && i < list->cnt; i++) {
+                struct partition *p = partition_get(s, list->elems[i].topic, list->elems[i].partition);
+                rd_kafka_resp_err_t own = r ? r : list->elems[i].err;
+
+                if (!p)
+                        continue;
+                p->committing = false;
+                if (!own)
+                        p->committed = list->elems[i].offset;
+                else if (!r)
+                        commit_failed(s, own);
+        }
+}
+
+/* With nothing in flight at the end of a partition the end is committed, so that control records and gaps leave no lag. */
+static void commit_end(struct source *s, struct partition *p)
+{
+        if (p->at_end && p->lent == 0 && !p->released && p->position > p->lent_to)
+                commit_up_to(s, p, p->position);
+}
+
+/* Gives the partitions back once nothing of them is out any more and what was settled is committed. The first positions of a group are decided and
+ * committed by the member that was asked first: another one would take it for no first start. */
 static void finish_revoking(struct source *s)
 {
+        bool waits = false;
+
         if (!s->unassign)
                 return;
-        for (uint32_t i = 0; i < s->partitions_n; i++)
-                if (s->partitions[i]->queue && s->partitions[i]->leaving && !s->partitions[i]->left)
+        for (uint32_t i = 0; i < s->partitions_n; i++) {
+                const struct partition *p = s->partitions[i];
+
+                if (p->queue && p->leaving && !p->left)
                         return;
-        if (s->commits_under_way && s->now < s->commit_deadline)
+                waits = waits || commit_wanted(p) || (p->queue && !p->lost && p->unplaced && s->lookup && !s->looking && !s->established);
+        }
+        if (!s->commit_deadline)
+                s->commit_deadline = s->now + COMMIT_PATIENCE;
+        if ((waits || s->commits_under_way) && s->now < s->commit_deadline)
                 return;
         s->unassign = false;
         for (uint32_t i = 0; i < s->partitions_n; i++) {
@@ -344,6 +597,195 @@ static void finish_revoking(struct source *s)
                 s->partitions[i]->leaving = false;
         }
         (void)rd_kafka_assign(s->rk, NULL);
+}
+
+/* ---- where to go on ------------------------------------------------------------------------------------------------------------------ */
+
+static bool topic_missing(const struct source *s, const char *topic)
+{
+        for (size_t i = 0; i < s->spec->topics.n; i++)
+                if (strcmp(s->spec->topics.list[i], topic) == 0)
+                        return s->missing[i];
+        return false;
+}
+
+static void say_lost(struct source *s, struct partition *p, enum lost_reason reason, int64_t from, int64_t to, uint64_t n)
+{
+        p->lost_reason = reason;
+        p->lost_n = n;
+        p->tell_lost = true;
+        if (reason == LOST_RETENTION)
+                (void)snprintf(p->lost_text, sizeof(p->lost_text), "topic %s, partition %d: %llu records are gone before they were delivered, offsets %lld to %lld: retention or a deletion took them",
+                               p->topic, p->number, (unsigned long long)n, (long long)from, (long long)to - 1);
+        else
+                (void)snprintf(p->lost_text, sizeof(p->lost_text),
+                               "topic %s, partition %d: the position %lld lies behind the end: the topic was made again, or a broker lost records; reading begins anew at %lld, the first record "
+                               "there is, and %llu records that were there are gone", p->topic, p->number, (long long)from, (long long)to, (unsigned long long)n);
+        loop_ready(s->services->loop, s->wake);
+}
+
+static void place_at(struct source *s, struct partition *p, int64_t at)
+{
+        p->unplaced = false;
+        p->ready = true;
+        p->position = at;
+        p->at_end = false;
+        if (p->committed != at)
+                commit_up_to(s, p, at);
+}
+
+/* Offsets that went back are another log: what the pipeline has of the old one means nothing for it. */
+static void begin_anew(struct source *s, struct partition *p, int64_t at)
+{
+        p->committed = p->wanted = p->lent_to = p->end = -1;
+        p->released = false;
+        if (p->told) {
+                p->again = p->lost = p->tell_leaving = true;
+                p->unplaced = false;
+                p->ready = true;
+                p->position = at;
+                return;
+        }
+        place_at(s, p, at);
+}
+
+static void place(struct source *s, struct partition *p, const struct whereabouts *found)
+{
+        struct whereabouts w = *found;
+        struct begin b;
+        int64_t known = p->end;
+
+        if (p->committed < 0 && w.reached >= 0)
+                p->committed = p->wanted = w.reached;
+        if (p->position >= 0)
+                w.reached = p->position;
+        b = begin_of(&w, !s->established && !topic_missing(s, p->topic), s->spec->start_position == KAFKA_LATEST);
+        p->end = w.high >= 0 ? w.high : -1;
+        switch (b.reason) {
+        case BEGIN_RETENTION:
+                say_lost(s, p, LOST_RETENTION, w.reached, b.at, b.lost);
+                break;
+        case BEGIN_RECREATED:
+                say_lost(s, p, LOST_RECREATED, w.reached, b.at, (uint64_t)MAX_OF(known - w.reached, (int64_t)0));
+                begin_anew(s, p, b.at);
+                return;
+        case BEGIN_REACHED:
+        case BEGIN_FIRST:
+        case BEGIN_NEW: break;
+        }
+        place_at(s, p, b.at);
+}
+
+static void look_for_places(struct source *s, int what)
+{
+        rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(8);
+        struct error err;
+
+        for (uint32_t i = 0; i < s->partitions_n; i++) {
+                const struct partition *p = s->partitions[i];
+
+                if (p->queue && !p->lost && (p->unplaced || s->looking))
+                        (void)rd_kafka_topic_partition_list_add(list, p->topic, p->number);
+        }
+        s->lookup_assignment = s->assignment;
+        if (lookup_begin(&s->lookup, s->rk, list, what, s->services->waker, &s->slot, &err) < 0) {
+                s->lookup_at = s->now + AGAIN;
+                set_state(s, SOURCE_DISCONNECTED, err.text);
+        }
+        rd_kafka_topic_partition_list_destroy(list);
+}
+
+static void take_places(struct source *s)
+{
+        struct lookup *l = s->lookup;
+        const char *why = lookup_error(l), *first = why;
+
+        for (size_t i = 0; !why && i < lookup_count(l) && s->lookup_assignment == s->assignment; i++) {
+                struct partition *p;
+                struct whereabouts w;
+                const char *topic, *own;
+                int32_t number;
+
+                own = lookup_take(l, i, &topic, &number, &w);
+                p = partition_get(s, topic, number);
+                if (!p || !p->queue)
+                        continue;
+                if (own)
+                        first = own;
+                else if (s->looking)
+                        p->end = w.high;
+                else if (p->unplaced)
+                        place(s, p, &w);
+        }
+        s->lookup = lookup_free(l);
+        s->look_at = s->now + LOOK_INTERVAL;
+        s->lookup_at = s->now + AGAIN;
+        if (!first || s->looking)
+                return;
+        if (s->state != SOURCE_DISCONNECTED && s->state != SOURCE_FAILED) {
+                char text[sizeof(s->text)];
+
+                (void)snprintf(text, sizeof(text), "positions are not known: %s", first);
+                set_state(s, SOURCE_CONNECTING, text);
+        }
+}
+
+/* Reading begins, anew for all: librdkafka takes no less than the whole assignment. */
+static void begin_reading(struct source *s)
+{
+        rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(8);
+        rd_kafka_resp_err_t r;
+        bool all = true;
+
+        for (uint32_t i = 0; i < s->partitions_n; i++) {
+                struct partition *p = s->partitions[i];
+
+                all = all && !p->unplaced;
+                if (!p->queue || p->unplaced)
+                        continue;
+                rd_kafka_topic_partition_list_add(list, p->topic, p->number)->offset = p->position;
+                p->ready = false;
+                p->more = true;
+                if (!p->told)
+                        p->tell_assigned = true;
+        }
+        r = rd_kafka_assign(s->rk, list);
+        rd_kafka_topic_partition_list_destroy(list);
+        s->established = s->established || all;
+        if (r)
+                set_state(s, SOURCE_FAILED, rd_kafka_err2str(r));
+        else if (s->state != SOURCE_DISCONNECTED)
+                set_state(s, SOURCE_CONNECTED, "");
+}
+
+static void advance_places(struct source *s)
+{
+        bool unplaced = false, ready = false, waits = false, behind = false, known = true;
+
+        if (s->lookup && lookup_done(s->lookup))
+                take_places(s);
+        if (s->unassign || s->stopping)
+                return;
+        for (uint32_t i = 0; i < s->partitions_n; i++) {
+                const struct partition *p = s->partitions[i];
+
+                if (!p->queue)
+                        continue;
+                unplaced = unplaced || p->unplaced;
+                known = known && (!p->unplaced || p->position < 0);
+                ready = ready || p->ready;
+                waits = waits || (p->ready && ((p->again && p->told) || commit_wanted(p)));
+                behind = behind || (!p->at_end && (p->credit <= 0 || p->bytes <= 0));
+        }
+        if (ready && !waits && (!s->lookup || s->looking))
+                begin_reading(s);
+        if (s->lookup)
+                return;
+        s->looking = !unplaced;
+        if (unplaced && s->now >= s->lookup_at)
+                look_for_places(s, known ? LOOKUP_COMMITTED : LOOKUP_COMMITTED | LOOKUP_BOUNDS);
+        else if (!unplaced && behind && s->now >= s->look_at)
+                look_for_places(s, LOOKUP_BOUNDS);
 }
 
 static void rebalance(struct source *s, rd_kafka_event_t *event)
@@ -358,26 +800,60 @@ static void rebalance(struct source *s, rd_kafka_event_t *event)
 
 /* The words that say most stay: "connection refused" is not replaced by another broker's, nor by "all brokers are down", but replaces the guess
  * that librdkafka makes when an established connection ends. How long it had lasted is of no use, and would make each a new message. */
-static void disconnected(struct source *s, rd_kafka_resp_err_t code, const char *text)
+static void remember_trouble(struct source *s, rd_kafka_resp_err_t code, const char *text)
 {
         const char *span = strstr(text, " (after ");
-        char words[480];
 
-        if (s->state == SOURCE_DISCONNECTED && s->text[0] && (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN || !strstr(s->text, "Disconnected")))
+        if (s->trouble[0] && (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN || !strstr(s->trouble, "Disconnected")))
                 return;
-        (void)snprintf(words, sizeof(words), "%.*s", (int)MIN_OF(span ? (size_t)(span - text) : strlen(text), sizeof(words) - 1), text);
-        set_state(s, SOURCE_DISCONNECTED, words);
+        (void)snprintf(s->trouble, sizeof(s->trouble), "%.*s", (int)MIN_OF(span ? (size_t)(span - text) : strlen(text), sizeof(s->trouble) - 1), text);
+}
+
+/* Which of several brokers it is about does not matter yet: statistics tell whether a partition of ours lies there. */
+static void disconnected(struct source *s, rd_kafka_resp_err_t code, const char *text)
+{
+        remember_trouble(s, code, text);
+        if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN || s->state == SOURCE_CONNECTING || s->state == SOURCE_DISCONNECTED)
+                set_state(s, SOURCE_DISCONNECTED, s->trouble);
+}
+
+/* Its topic may be made again while what it has given is under way. */
+static void topic_unknown(struct source *s, const char *text)
+{
+        for (size_t i = 0; i < s->spec->topics.n; i++) {
+                const char *name = s->spec->topics.list[i], *at = strstr(text, name);
+
+                /* "Subscribed topic not available: NAME: Broker: Unknown topic or partition" */
+                if (!at || at - text < 2 || memcmp(at - 2, ": ", 2) != 0 || at[strlen(name)] != ':')
+                        continue;
+                s->missing[i] = true;
+                for (uint32_t k = 0; k < s->partitions_n; k++)
+                        if (strcmp(s->partitions[k]->topic, name) == 0)
+                                s->partitions[k]->gone = true;
+        }
+}
+
+/* This consumer is done for; the partitions are someone else's. */
+static void on_fatal(struct source *s, const char *text)
+{
+        char why[sizeof(s->text)];
+        rd_kafka_resp_err_t code = rd_kafka_fatal_error(s->rk, why, sizeof(why));
+
+        if (s->fatal)
+                return;
+        s->fatal = true;
+        set_state(s, SOURCE_FAILED, code ? why : text);
+        revoking(s, true);
+        s->unassign = false;
 }
 
 static void on_error(struct source *s, rd_kafka_event_t *event)
 {
         rd_kafka_resp_err_t code = rd_kafka_event_error(event);
         const char *text = rd_kafka_event_error_string(event);
-        char why[480];
 
         if (code == RD_KAFKA_RESP_ERR__FATAL || rd_kafka_event_error_is_fatal(event)) {
-                code = rd_kafka_fatal_error(s->rk, why, sizeof(why));
-                set_state(s, SOURCE_FAILED, code ? why : text);
+                on_fatal(s, text);
                 return;
         }
         switch ((int)code) {
@@ -390,49 +866,67 @@ static void on_error(struct source *s, rd_kafka_event_t *event)
                 break;
         case RD_KAFKA_RESP_ERR__MAX_POLL_EXCEEDED: set_state(s, SOURCE_DISCONNECTED, text); break;
         case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:
+                topic_unknown(s, text);
+                set_state(s, SOURCE_FAILED, text);
+                break;
         case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
         case RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED: set_state(s, SOURCE_FAILED, text); break;
         default: log_warn("kafka", LOG_S("trigger", s->services->trigger->name), LOG_S("error", text)); break;
         }
 }
 
+/* Are all brokers up that lead a partition of ours? Without a partition, is any? */
+static bool brokers_up(const struct source *s, json_t *root)
+{
+        json_t *brokers = json_object_get(root, "brokers"), *broker;
+        const char *name;
+        bool any = false;
+
+        json_object_foreach(brokers, name, broker) {
+                const char *state = json_string_value(json_object_get(broker, "state"));
+                json_int_t id = json_integer_value(json_object_get(broker, "nodeid"));
+                bool up = state && strcmp(state, "UP") == 0, leads = false;
+
+                any = any || (up && id >= 0);
+                for (uint32_t i = 0; !up && id >= 0 && i < s->partitions_n; i++) {
+                        const struct partition *p = s->partitions[i];
+                        char number[16];
+                        json_t *partition;
+
+                        (void)snprintf(number, sizeof(number), "%d", p->number);
+                        partition = json_object_get(json_object_get(json_object_get(json_object_get(root, "topics"), p->topic), "partitions"), number);
+                        leads = leads || (p->queue && partition && json_integer_value(json_object_get(partition, "leader")) == id);
+                }
+                if (leads)
+                        return false;
+        }
+        return any;
+}
+
 /* Statistics tell that a broker is there again, which no event does. */
 static void on_statistics(struct source *s, const char *text)
 {
-        json_t *root, *broker;
-        const char *name;
-        bool up = false;
+        bool up, reading = false;
+        json_t *root;
 
-        if (s->state != SOURCE_DISCONNECTED && s->state != SOURCE_CONNECTING)
+        if (!s->trouble[0] && s->state != SOURCE_DISCONNECTED && s->state != SOURCE_CONNECTING)
                 return;
         root = json_loads(text, 0, NULL);
-        json_object_foreach(json_object_get(root, "brokers"), name, broker) {
-                const char *state = json_string_value(json_object_get(broker, "state"));
-
-                up = up || (state && strcmp(state, "UP") == 0 && json_integer_value(json_object_get(broker, "nodeid")) >= 0);
-        }
+        up = brokers_up(s, root);
         json_decref(root);
-        if (up && s->partitions_n)
+        for (uint32_t i = 0; i < s->partitions_n; i++)
+                reading = reading || (s->partitions[i]->queue && !s->partitions[i]->unplaced && !s->partitions[i]->ready);
+        if (!up && s->trouble[0] && s->state != SOURCE_FAILED)
+                set_state(s, SOURCE_DISCONNECTED, s->trouble);
+        if (!up)
+                return;
+        s->trouble[0] = 0;
+        if (s->state != SOURCE_DISCONNECTED && s->state != SOURCE_CONNECTING)
+                return;
+        if (reading)
                 set_state(s, SOURCE_CONNECTED, "");
-        else if (up)
+        else if (s->state == SOURCE_DISCONNECTED || !s->text[0])
                 set_state(s, SOURCE_CONNECTING, "joining the consumer group");
-}
-
-static void committed(struct source *s, rd_kafka_event_t *event)
-{
-        const rd_kafka_topic_partition_list_t *list = rd_kafka_event_topic_partition_list(event);
-        rd_kafka_resp_err_t r = rd_kafka_event_error(event);
-
-        if (s->commits_under_way)
-                s->commits_under_way--;
-        if (r && r != RD_KAFKA_RESP_ERR__NO_OFFSET)
-                log_warn("commit failed; what it covered may be delivered again", LOG_S("trigger", s->services->trigger->name), LOG_S("error", rd_kafka_err2str(r)));
-        for (int i = 0; !r && list && i < list->cnt; i++) {
-                struct partition *p = partition_get(s, list->elems[i].topic, list->elems[i].partition);
-
-                if (p && !list->elems[i].err)
-                        p->committed = list->elems[i].offset;
-        }
 }
 
 static void serve_queue(struct source *s)
@@ -445,27 +939,12 @@ static void serve_queue(struct source *s)
                 case RD_KAFKA_EVENT_OFFSET_COMMIT: committed(s, event); break;
                 case RD_KAFKA_EVENT_ERROR: on_error(s, event); break;
                 case RD_KAFKA_EVENT_STATS: on_statistics(s, rd_kafka_event_stats(event)); break;
+                case RD_KAFKA_EVENT_DESCRIBECONSUMERGROUPS_RESULT:
+                case RD_KAFKA_EVENT_LISTCONSUMERGROUPOFFSETS_RESULT: group_told(s, event); break;
                 default: break;
                 }
                 rd_kafka_event_destroy(event);
         }
-}
-
-/* ---- committing ---------------------------------------------------------------------------------------------------------------------- */
-
-static void kafka_commit(struct source *s, uint32_t track, uint64_t next)
-{
-        struct partition *p = s->partitions[track];
-        rd_kafka_topic_partition_list_t *list;
-
-        if (!p->queue || p->lost)
-                return;
-        list = rd_kafka_topic_partition_list_new(1);
-        rd_kafka_topic_partition_list_add(list, p->topic, p->number)->offset = (int64_t)next;
-        /* Its answer is an event on the consumer's queue. */
-        if (rd_kafka_commit_queue(s->rk, list, s->queue, NULL, NULL) == RD_KAFKA_RESP_ERR_NO_ERROR)
-                s->commits_under_way++;
-        rd_kafka_topic_partition_list_destroy(list);
 }
 
 /* ---- lending ------------------------------------------------------------------------------------------------------------------------- */
@@ -522,21 +1001,27 @@ static struct record *lend(struct source *s, struct partition *p, rd_kafka_messa
         p->credit--;
         p->bytes -= m->record.pinned;
         p->lent++;
-        p->position = native->offset + 1;
+        p->position = p->lent_to = native->offset + 1;
         p->at_end = false;
         return &m->record;
 }
 
 static void end_of_partition(struct source *s, struct partition *p, int64_t end)
 {
-        /* Control records and gaps leave no ghost lag, and a group that begins at the end keeps its place. */
-        if (p->lent == 0 && p->committed < end && !p->leaving)
-                kafka_commit(s, p->track, (uint64_t)end);
-        p->position = end;
+        p->position = p->end = end;
         p->at_end = true;
+        commit_end(s, p);
 }
 
-/* Reads one message of a partition; false: none, or no memory. */
+/* Not skipped: the whole assignment is read again from where each partition is. */
+static void read_again(struct source *s, struct partition *p)
+{
+        log_error("out of memory for a record, which is read again", LOG_S("trigger", s->services->trigger->name), LOG_S("topic", p->topic), LOG_I("partition", p->number));
+        p->unplaced = true;
+        s->lookup_at = s->now + AGAIN;
+}
+
+/* Reads one message of a partition; false: none, or reading stops. */
 static bool read_one(struct source *s, struct partition *p, struct source_event *event, bool *got)
 {
         rd_kafka_message_t *m = rd_kafka_consume_queue(p->queue, 0);
@@ -550,24 +1035,25 @@ static bool read_one(struct source *s, struct partition *p, struct source_event 
                 struct record *r = lend(s, p, m);
 
                 if (!r) {
-                        /* Not skipped: the partition is read again from here after a restart. */
                         rd_kafka_message_destroy(m);
-                        set_state(s, SOURCE_FAILED, "out of memory");
-                        p->credit = 0;
+                        read_again(s, p);
                         return false;
                 }
                 *event = (struct source_event){ .kind = SOURCE_EVENT_RECORD, .track = p->track, .record = r };
                 *got = true;
-                if (s->state != SOURCE_CONNECTED)
+                if (s->state != SOURCE_CONNECTED && s->state != SOURCE_DISCONNECTED)
                         set_state(s, SOURCE_CONNECTED, "");
                 return true;
         }
         if (m->err == RD_KAFKA_RESP_ERR__PARTITION_EOF)
                 end_of_partition(s, p, m->offset);
-        else
+        else if (m->err == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET) { /* it is not read any more until it is placed anew */
+                p->unplaced = true;
+                s->lookup_at = MAX_OF(s->lookup_at, s->now);
+        } else
                 set_state(s, SOURCE_FAILED, rd_kafka_message_errstr(m));
         rd_kafka_message_destroy(m);
-        return true;
+        return !p->unplaced;
 }
 
 static size_t lend_some(struct source *s, struct source_event *events, size_t max)
@@ -578,7 +1064,7 @@ static size_t lend_some(struct source *s, struct source_event *events, size_t ma
                 struct partition *p = s->partitions[s->next_partition++ % s->partitions_n];
                 size_t fair = MAX_OF((max - n) / s->partitions_n, (size_t)8), taken = 0;
 
-                if (!p->queue || p->leaving || p->tell_assigned)
+                if (!p->queue || p->leaving || !p->told || p->unplaced || p->ready || p->lost)
                         continue;
                 if (atomic_exchange_explicit(&p->readable, false, memory_order_acquire))
                         p->more = true;
@@ -605,8 +1091,15 @@ static size_t tell_changes(struct source *s, struct source_event *events, size_t
         for (uint32_t i = 0; i < s->partitions_n && n < max; i++) {
                 struct partition *p = s->partitions[i];
 
+                if (p->tell_lost) {
+                        p->tell_lost = false;
+                        events[n++] = (struct source_event){ .kind = SOURCE_EVENT_RECORDS_LOST, .track = p->track, .lost = p->lost_n, .lost_reason = p->lost_reason, .text = p->lost_text };
+                        if (n == max)
+                                break;
+                }
                 if (p->tell_assigned) {
                         p->tell_assigned = false;
+                        p->told = true;
                         events[n++] = (struct source_event){ .kind = SOURCE_EVENT_ASSIGNED, .track = p->track };
                 } else if (p->tell_leaving) {
                         p->tell_leaving = false;
@@ -629,20 +1122,79 @@ static void *destroy(void *argument)
         return NULL;
 }
 
+static bool all_left(const struct source *s)
+{
+        for (uint32_t i = 0; i < s->partitions_n; i++)
+                if (s->partitions[i]->queue && !s->partitions[i]->left)
+                        return false;
+        return true;
+}
+
+/* A consumer that is fenced off, or never joined, has nothing to say goodbye for. */
 static void advance_closing(struct source *s)
 {
-        if (s->closing || !rd_kafka_consumer_closed(s->rk))
+        if (s->closing || s->lookup || (s->fatal ? !all_left(s) : !rd_kafka_consumer_closed(s->rk)))
                 return;
         s->closing = true;
-        for (uint32_t i = 0; i < s->partitions_n; i++)
+        for (uint32_t i = 0; i < s->partitions_n; i++) {
                 partition_drop(s->partitions[i]);
+                s->partitions[i]->leaving = false;
+        }
         rd_kafka_queue_cb_event_enable(s->queue, NULL, NULL);
         rd_kafka_queue_destroy(s->queue);
         s->queue = NULL;
+        atomic_store(&s->destroyed, false);
         if (pthread_create(&s->closer, NULL, destroy, s) != 0) {
                 /* No thread to be had: block, rather than leave the group's connections behind. */
                 rd_kafka_destroy_flags(s->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
-                s->closed = true;
+                s->closing = false;
+                s->rk = NULL;
+        }
+}
+
+static void finish_closing(struct source *s)
+{
+        if (s->closing && atomic_load(&s->destroyed)) {
+                (void)pthread_join(s->closer, NULL);
+                s->closing = false;
+                s->rk = NULL;
+        }
+        if (s->rk)
+                return;
+        s->closed = s->stopping;
+        if (!s->closed && !s->reopen_at)
+                s->reopen_at = s->now + REJOIN + backoff_full_jitter(&s->random, REJOIN, REJOIN, 0, 0);
+}
+
+/* Another consumer in the place of one that came to a fatal end. */
+static void reopen(struct source *s)
+{
+        struct error err;
+
+        s->reopen_at = 0;
+        s->fatal = s->unassign = s->subscribed = s->close_asked = s->commit_failed = false;
+        s->asked = s->commits_under_way = 0;
+        s->ask_at = s->commit_at = 0;
+        if (open_consumer(s, &err) == 0)
+                return;
+        set_state(s, SOURCE_FAILED, err.text);
+        s->fatal = true;
+        if (!s->rk)
+                s->reopen_at = s->now + REJOIN;
+}
+
+static void close_consumer(struct source *s)
+{
+        rd_kafka_error_t *e;
+
+        if (s->fatal || s->close_asked)
+                return;
+        s->close_asked = true;
+        e = rd_kafka_consumer_close_queue(s->rk, s->queue);
+        if (e) {
+                log_warn("close the consumer", LOG_S("error", rd_kafka_error_string(e)));
+                rd_kafka_error_destroy(e);
+                on_fatal(s, s->text);
         }
 }
 
@@ -653,17 +1205,21 @@ static size_t kafka_poll(struct source *s, struct source_event *events, size_t m
         s->now = now;
         if (s->queue) {
                 serve_queue(s);
+                if (s->ask_at && !s->asked && now >= s->ask_at && !s->stopping)
+                        ask_group(s);
+                advance_places(s);
+                send_commits(s);
                 finish_revoking(s);
         }
         n = tell_changes(s, events, max);
-        if (s->stopping && s->queue)
+        if (s->queue && (s->stopping || s->fatal))
                 advance_closing(s);
-        else if (!s->stopping)
+        else if (s->queue)
                 n += lend_some(s, events + n, max - n);
-        if (s->closing && !s->closed && atomic_load(&s->destroyed)) {
-                (void)pthread_join(s->closer, NULL);
-                s->closed = true;
-        }
+        if (!s->queue && !s->closed)
+                finish_closing(s);
+        if (s->reopen_at && !s->stopping && now >= s->reopen_at)
+                reopen(s);
         if (s->closed && !s->told_closed && n < max) {
                 s->told_closed = true;
                 events[n++] = (struct source_event){ .kind = SOURCE_EVENT_CLOSED };
@@ -673,9 +1229,26 @@ static size_t kafka_poll(struct source *s, struct source_event *events, size_t m
 
 static usec kafka_deadline(const struct source *s)
 {
+        usec at = s->now + POLL_INTERVAL;
+        bool unplaced = false, behind = false;
+
         if (s->told_closed)
                 return USEC_NEVER;
-        return s->now + (s->stopping || s->unassign ? 50 * USEC_MSEC : POLL_INTERVAL);
+        if (s->stopping || s->unassign)
+                return s->now + 50 * USEC_MSEC;
+        for (uint32_t i = 0; i < s->partitions_n; i++) {
+                unplaced = unplaced || s->partitions[i]->unplaced;
+                behind = behind || (s->partitions[i]->queue && !s->partitions[i]->at_end);
+        }
+        if (s->commit_at > s->now)
+                at = MIN_OF(at, s->commit_at);
+        if (unplaced && !s->lookup)
+                at = MIN_OF(at, MAX_OF(s->lookup_at, s->now));
+        if (behind && !s->lookup && s->look_at > s->now)
+                at = MIN_OF(at, s->look_at);
+        if (s->ask_at && !s->asked)
+                at = MIN_OF(at, s->ask_at);
+        return s->reopen_at ? MIN_OF(at, s->reopen_at) : at;
 }
 
 static void kafka_credit(struct source *s, uint32_t track, uint32_t records, size_t bytes)
@@ -688,12 +1261,15 @@ static void kafka_credit(struct source *s, uint32_t track, uint32_t records, siz
                 loop_ready(s->services->loop, s->wake);
 }
 
-static void kafka_settle(struct source *s, struct record *r, enum outcome outcome UNUSED)
+static void kafka_settle(struct source *s, struct record *r, enum outcome outcome)
 {
         struct message *m = CONTAINER_OF(r, struct message, record);
+        struct partition *p = m->partition;
 
-        m->partition->lent--;
+        p->lent--;
+        p->released = p->released || outcome == OUTCOME_RELEASED;
         message_free(s, m);
+        commit_end(s, p);
 }
 
 /* The message pins the broker's whole fetch: what waits is copied out of it. */
@@ -720,23 +1296,26 @@ static bool kafka_detach(struct source *s UNUSED, struct record *r)
 
 static void kafka_revoked(struct source *s, uint32_t track)
 {
-        s->partitions[track]->left = true;
+        struct partition *p = s->partitions[track];
+
+        if (p->again) {
+                p->again = p->lost = p->told = p->released = false;
+                p->credit = p->bytes = 0;
+                commit_up_to(s, p, p->position);
+        } else {
+                p->left = true;
+                p->told = false;
+        }
         loop_ready(s->services->loop, s->wake);
 }
 
 static void kafka_stop(struct source *s)
 {
-        rd_kafka_error_t *e;
-
         if (s->stopping)
                 return;
         s->stopping = true;
-        s->commit_deadline = USEC_NEVER;
-        e = rd_kafka_consumer_close_queue(s->rk, s->queue);
-        if (e) {
-                log_warn("close the consumer", LOG_S("error", rd_kafka_error_string(e)));
-                rd_kafka_error_destroy(e);
-        }
+        if (s->queue)
+                close_consumer(s);
         loop_ready(s->services->loop, s->wake);
 }
 
@@ -750,6 +1329,7 @@ static struct source *kafka_free(struct source *s)
                 free(s->partitions[i]);
         }
         free(s->partitions);
+        free(s->missing);
         for (struct message *m = s->spare, *next; m; m = next) {
                 next = m->free_next;
                 free(m);
@@ -767,7 +1347,12 @@ static int64_t kafka_lag(const struct source *s)
                 const struct partition *p = s->partitions[i];
                 int64_t low, high;
 
-                if (!p->queue || rd_kafka_get_watermark_offsets(s->rk, p->topic, p->number, &low, &high) || high < 0)
+                if (!p->queue)
+                        continue;
+                if (rd_kafka_get_watermark_offsets(s->rk, p->topic, p->number, &low, &high))
+                        high = -1;
+                high = MAX_OF(high, p->end); /* the first is as old as the last fetch, the second as the last question */
+                if (high < 0)
                         continue;
                 if (p->committed >= 0 || p->position >= 0) {
                         lag += MAX_OF(high - (p->committed >= 0 ? p->committed : p->position - p->lent), (int64_t)0);
@@ -823,37 +1408,43 @@ static struct str kafka_header(const struct record *r, const char *name)
         return (struct str){ value, n };
 }
 
+static void write_header(struct writer *w, struct str value)
+{
+        if (value.p)
+                writer_string(w, value);
+        else
+                writer_null(w);
+}
+
 /* By name; a name that comes more than once has a list. */
 static void describe_headers(const rd_kafka_headers_t *headers, struct writer *w)
 {
-        const char *name, *other;
+        PAIRS_AT_END struct pairs p = PAIRS_INIT(false);
+        const char *name;
         const void *value;
         size_t n;
 
+        for (size_t i = 0; headers && rd_kafka_header_get_all(headers, i, &name, &value, &n) == RD_KAFKA_RESP_ERR_NO_ERROR; i++)
+                pairs_add(&p, str_of(name), (struct str){ value, value ? n : 0 });
+        pairs_group(&p);
         writer_object(w);
-        for (size_t i = 0; headers && rd_kafka_header_get_all(headers, i, &name, &value, &n) == RD_KAFKA_RESP_ERR_NO_ERROR; i++) {
-                bool before = false, again = false;
+        for (size_t i = 0; i < p.n; i++) {
+                const struct pair *at = &p.list[i];
 
-                for (size_t k = 0; rd_kafka_header_get_all(headers, k, &other, &value, &n) == RD_KAFKA_RESP_ERR_NO_ERROR; k++)
-                        if (k != i && strcmp(other, name) == 0)
-                                *(k < i ? &before : &again) = true;
-                if (before)
+                if (at->again)
                         continue;
-                writer_key(w, str_of(name));
-                if (again)
-                        writer_array(w);
-                for (size_t k = i; rd_kafka_header_get_all(headers, k, &other, &value, &n) == RD_KAFKA_RESP_ERR_NO_ERROR; k++) {
-                        if (strcmp(other, name) != 0)
-                                continue;
-                        if (value)
-                                writer_string(w, (struct str){ value, n });
-                        else
-                                writer_null(w);
+                writer_key(w, at->name);
+                if (at->next == PAIRS_END) {
+                        write_header(w, at->value);
+                        continue;
                 }
-                if (again)
-                        writer_array_end(w);
+                writer_array(w);
+                for (uint32_t k = (uint32_t)i; k != PAIRS_END; k = p.list[k].next)
+                        write_header(w, p.list[k].value);
+                writer_array_end(w);
         }
         writer_object_end(w);
+        w->out->failed = w->out->failed || p.failed;
 }
 
 static void kafka_describe(const struct record *r, struct writer *w)
@@ -880,13 +1471,79 @@ static void kafka_describe(const struct record *r, struct writer *w)
         writer_object_end(w);
 }
 
+/* ---- records that are CloudEvents themselves (CloudEvents' Kafka protocol binding 1.0.2) ---- */
+
+static bool is_structured(struct str type)
+{
+        struct str rest = type;
+
+        return str_equal_nocase(str_trim(str_cut(&rest, ';')), STR("application/cloudevents+json"));
+}
+
+/* Binary mode: attributes are headers that begin with ce_, the value is the data. false: it is no valid event, and a record like any other. */
+static bool read_binary(const struct message *m, const struct record *r, struct str type, struct buf *space, struct cloud_event *e)
+{
+        const rd_kafka_headers_t *headers = headers_of(m);
+        struct cloud_attribute *list = headers ? cloudevent_attributes(space, 0) : NULL;
+        const char *header;
+        const void *value;
+        bool versioned = false;
+        size_t n;
+
+        if (!list)
+                return false;
+        *e = (struct cloud_event){ .own = list };
+        for (size_t i = 0; rd_kafka_header_get_all(headers, i, &header, &value, &n) == RD_KAFKA_RESP_ERR_NO_ERROR; i++) {
+                struct cloud_attribute a = { .value = { value, value ? n : 0 } };
+
+                if (strncmp(header, "ce_", 3) != 0)
+                        continue;
+                a.name = str_of(header + 3);
+                if (!cloudevent_name(a.name) || !cloudevent_string(a.value))
+                        return false;
+                for (size_t k = 0; k < e->own_n; k++)
+                        if (str_equal(list[k].name, a.name))
+                                return false;
+                if (e->own_n == CLOUDEVENT_ATTRIBUTES_MOST)
+                        return false;
+                list[e->own_n++] = a;
+        }
+        for (size_t i = 0; i < e->own_n;) {
+                struct str *const known = str_is(list[i].name, "id") ? &e->id : str_is(list[i].name, "source") ? &e->source : str_is(list[i].name, "type") ? &e->type : NULL;
+
+                if (known)
+                        *known = list[i].value;
+                else if (str_is(list[i].name, "specversion"))
+                        versioned = str_is(list[i].value, "1.0");
+                else if (!str_is(list[i].name, "datacontenttype")) {
+                        i++;
+                        continue;
+                }
+                memmove(list + i, list + i + 1, (--e->own_n - i) * sizeof(*list));
+        }
+        if (!r->null_value)
+                cloudevent_data(e, r->value, type);
+        return versioned && e->id.n && e->source.n && e->type.n;
+}
+
+static bool own_event(const struct record *r, struct str type, struct buf *space, struct cloud_event *e)
+{
+        struct error err;
+
+        if (is_structured(type) ? !r->null_value && cloudevent_read(r->value, space, e, &err) == 0
+                                : kafka_header(r, "ce_specversion").n && read_binary(r->native, r, type, space, e))
+                return true;
+        buf_reset(space);
+        return false;
+}
+
 static void kafka_event(const struct services *services, const struct record *r, struct buf *space, struct cloud_event *e)
 {
         const struct message *m = r->native;
         struct str type = kafka_header(r, "content-type");
         size_t subject;
 
-        if (!buf_reserve(space, 1024))
+        if (own_event(r, type, space, e) || !buf_reserve(space, 1024))
                 return;
         cloudevent_source(services->trigger, m->partition->topic, space);
         subject = space->n;
@@ -894,12 +1551,8 @@ static void kafka_event(const struct services *services, const struct record *r,
         *e = (struct cloud_event){ .id = r->id, .source = { space->p, subject }, .subject = { space->p + subject, space->n - subject }, .time = r->time };
         if (r->has_key)
                 e->key = r->key;
-        if (r->null_value)
-                return;
-        e->data = r->value;
-        e->content_type = str_of(content_type_of(r->value, &e->json));
-        if (type.n && type.n < 256 && str_is_utf8(type) && !memchr(type.p, '\r', type.n) && !memchr(type.p, '\n', type.n))
-                e->content_type = type;
+        if (!r->null_value)
+                cloudevent_data(e, r->value, type);
 }
 
 static void messages(struct writer *w, struct record *const *records, size_t n)

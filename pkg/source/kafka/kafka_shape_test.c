@@ -54,6 +54,55 @@ static void the_events_are_the_golden_ones(void **state UNUSED)
         assert_string_equal(group.p, "sluice.shop.t");
 }
 
+/* The event of a record with such headers, in binary mode: headers, an empty line, the data. */
+static void event_of(const char *const *headers, struct str value, struct buf *out)
+{
+        struct kafka_spec spec = { 0 };
+        struct trigger trigger = { .name = trigger_name, .namespace_ = namespace_name, .source_spec = &spec, .event = &event_of_trigger };
+        struct services services = { .trigger = &trigger, .clock = &system_clock };
+        struct source source = { .services = &services, .spec = &spec };
+        struct partition partition = { .source = &source, .topic = topic_name, .number = 3 };
+        BUF_AT_END struct buf space = BUF_INIT(1 << 20);
+        struct message m = { .partition = &partition, .headers = rd_kafka_headers_new(8) };
+        struct cloud_event e;
+
+        for (; headers[0]; headers += 2)
+                (void)rd_kafka_header_add(m.headers, headers[0], -1, headers[1], (ssize_t)strlen(headers[1]));
+        m.record = (struct record){ .id = STR("orders/3/42"), .position = 42, .value = value, .key = STR("k"), .has_key = true, .native = &m };
+        kafka_driver.event(&services, &m.record, &space, &e);
+        cloudevent_headers(&e, NULL, 0, out);
+        buf_text(out, "\r\n");
+        buf_str(out, e.data);
+        rd_kafka_headers_destroy(m.headers);
+}
+
+#define WRAPPED "ce-specversion: 1.0\r\nce-id: orders/3/42\r\nce-source: /apis/sluice.dev/v1alpha1/namespaces/shop/triggers/t#orders\r\nce-type: \r\nce-subject: partition:3#42\r\n" \
+                "ce-partitionkey: k\r\n"
+#define OWN "ce-specversion: 1.0\r\nce-id: 7\r\nce-source: /other\r\nce-type: made.there\r\n"
+#define BINARY "ce_specversion", "1.0", "ce_id", "7", "ce_source", "/other", "ce_type", "made.there"
+
+static void records_that_are_cloud_events_pass_as_such(void **state UNUSED)
+{
+        static const char structured[] = "{\"specversion\":\"1.0\",\"id\":\"7\",\"source\":\"/other\",\"type\":\"made.there\",\"data\":1.10}";
+        const struct { const char *headers[16]; const char *value, *event; } cases[] = {
+                { { BINARY, "content-type", "text/plain", "other", "x", "ce_ext", "e" }, "{}", OWN "ce-ext: e\r\nContent-Type: text/plain\r\n\r\n{}" },
+                { { "content-type", "application/cloudevents+json; charset=UTF-8" }, structured, OWN "Content-Type: application/json\r\n\r\n1.10" },
+                { { "content-type", "Application/CloudEvents+JSON" }, structured, OWN "Content-Type: application/json\r\n\r\n1.10" },
+                /* What is no valid event is a record like any other. */
+                { { "ce_specversion", "1.0", "ce_id", "7", "ce_type", "t" }, "{}", WRAPPED "Content-Type: application/json\r\n\r\n{}" },
+                { { BINARY, "ce_bad", "\x01" }, "{}", WRAPPED "Content-Type: application/json\r\n\r\n{}" },
+                { { BINARY, "ce_id", "8" }, "{}", WRAPPED "Content-Type: application/json\r\n\r\n{}" },
+                { { "content-type", "application/cloudevents+json" }, "{}", WRAPPED "Content-Type: application/json\r\n\r\n{}" },
+        };
+
+        for (size_t i = 0; i < COUNT_OF(cases); i++) {
+                BUF_AT_END struct buf out = BUF_INIT(4096);
+
+                event_of(cases[i].headers, str_of(cases[i].value), &out);
+                assert_string_equal(out.p, cases[i].event);
+        }
+}
+
 /* ---- against librdkafka's own cluster ------------------------------------------------------------------------------------------------------ */
 
 enum { PARTITIONS = 4, MESSAGES = 1000 };
@@ -136,6 +185,7 @@ static void e_turn(struct task *t UNUSED, usec now)
                         case SOURCE_EVENT_LOST: kafka_driver.revoked(e.source, events[i].track); break;
                         case SOURCE_EVENT_CLOSED: e.closed = true; break;
                         case SOURCE_EVENT_CALL:
+                        case SOURCE_EVENT_RECORDS_LOST:
                         case SOURCE_EVENT_STATE: break;
                         }
         /* What is kept is settled oldest first, so that commits only go on. */
@@ -245,6 +295,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(the_events_are_the_golden_ones),
+                cmocka_unit_test(records_that_are_cloud_events_pass_as_such),
                 cmocka_unit_test(messages_arrive_in_order_and_are_committed),
         };
         signals_block();

@@ -28,7 +28,9 @@ static int configure(rd_kafka_conf_t *conf, const char *servers, struct error *e
         const char *const options[][2] = {
                 { "bootstrap.servers", servers }, { "client.id", "sluice" }, { "enable.idempotence", "true" }, { "message.timeout.ms", "30000" },
                 { "socket.keepalive.enable", "true" }, { "linger.ms", "5" }, { "queue.buffering.max.kbytes", "65536" }, { "reconnect.backoff.max.ms", "5000" },
-                { "message.max.bytes", "33554432" }, { "log.queue", "false" },
+                { "message.max.bytes", "34603008" },
+                /* A batch that is too large for the topic takes all that is in it along. */
+                { "batch.num.messages", "1" }, { "log.queue", "false" },
         };
         char why[256];
 
@@ -100,7 +102,8 @@ int kafka_producer_send(struct kafka_producer *p, uint64_t tag, const struct kaf
 
 static void delivered(struct kafka_producer *p, const rd_kafka_message_t *m, struct kafka_delivery *out)
 {
-        *out = (struct kafka_delivery){ .tag = (uint64_t)(uintptr_t)m->_private, .failed = m->err != RD_KAFKA_RESP_ERR_NO_ERROR, .partition = m->partition, .offset = m->offset };
+        *out = (struct kafka_delivery){ .tag = (uint64_t)(uintptr_t)m->_private, .failed = m->err != RD_KAFKA_RESP_ERR_NO_ERROR,
+                                        .too_large = m->err == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, .partition = m->partition, .offset = m->offset };
         if (!out->failed) {
                 p->why[0] = 0;
                 return;

@@ -204,12 +204,26 @@ static void admit(void *cookie, uint64_t call, struct notification *n)
         notification_done(n);
 }
 
+static void tell_token(struct source *s)
+{
+        BUF_AT_END struct buf why = BUF_INIT(1024);
+
+        inbox_trouble(s->inbox, obs_token_lacks(s->token, &why) ? why.p : NULL);
+}
+
+static void look(struct source *s, usec now)
+{
+        if (s->token && obs_token_look(s->token, now))
+                tell_token(s);
+}
+
 static enum push_verdict receive(struct source *s, uint64_t call, const struct push_request *q, struct record **records UNUSED, size_t *n UNUSED, struct push_reply *reply)
 {
         struct verdict v;
 
         if (s->topic)
                 return topic_receive(s->topic, call, q, reply);
+        look(s, loop_now(s->services->loop));
         if (!obs_token_shown(s->token, q->header(q, "Authorization")))
                 return inbox_refuse(s->inbox, REFUSED_TOKEN, reply);
         if (!str_is(q->method, "POST")) {
@@ -238,7 +252,7 @@ static void gone(struct source *s, uint64_t call)
                 (void)inbox_gone(s->inbox, call);
 }
 
-static unsigned route(struct source *s, const struct push_request *q) { return smn_route(s->services->trigger, q); }
+static unsigned route(struct source *s, const struct push_request *q UNUSED, struct str path) { return smn_route(s->services->trigger, path); }
 static usec timeout(const struct source *s) { return s->spec->smn.timeout; }
 
 /* ---- life ------------------------------------------------------------------------------------------------------------------------------------------------- */
@@ -277,6 +291,8 @@ static int obs_open(struct source **out, const void *spec, const struct services
                 (void)obs_free(s);
                 return -1;
         }
+        if (s->token)
+                tell_token(s);
         *out = s;
         return 0;
 }
@@ -285,10 +301,11 @@ static size_t obs_poll(struct source *s, struct source_event *events, size_t max
 {
         if (s->topic)
                 topic_poll(s->topic, now);
+        look(s, now);
         return inbox_poll(s->inbox, events, max, now);
 }
 
-static usec obs_deadline(const struct source *s) { return s->topic ? MIN_OF(topic_deadline(s->topic), inbox_deadline(s->inbox)) : inbox_deadline(s->inbox); }
+static usec obs_deadline(const struct source *s) { return MIN_OF(s->topic ? topic_deadline(s->topic) : obs_token_deadline(s->token), inbox_deadline(s->inbox)); }
 static void obs_stop(struct source *s) { inbox_stop(s->inbox); }
 
 /* ---- shapes ----------------------------------------------------------------------------------------------------------------------------------------------- */

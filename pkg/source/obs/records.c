@@ -66,11 +66,13 @@ static char *decoded(struct str s)
         return out;
 }
 
-static void identify(struct obs_record *r, struct str bucket_name, struct str key, struct str version, struct str sequencer, struct str time)
+/* Two changes of a key within a second, which is all that eventTime tells, differ in their sequencer, where there is one, or in what the object became. */
+static void identify(struct obs_record *r, struct str bucket_name, struct str key, const json_t *object_, struct str time)
 {
         unsigned char hash[SHA256_DIGEST_LENGTH];
         BUF_AT_END struct buf text = BUF_INIT(OBS_BODY_MOST);
-        const struct str parts[] = { bucket_name, key, version, sequencer.n ? sequencer : time, str_of(r->event) };
+        struct str sequencer = json_member(object_, "sequencer"), tag = json_member(object_, "eTag");
+        const struct str none = { "", 0 }, parts[] = { bucket_name, key, json_member(object_, "versionId"), sequencer, sequencer.n ? none : time, sequencer.n ? none : tag, str_of(r->event) };
 
         for (size_t i = 0; i < COUNT_OF(parts); i++)
                 buf_printf(&text, "%zu:" STR_FMT, parts[i].n, STR_ARG(parts[i]));
@@ -96,7 +98,7 @@ static enum obs_result parse_record(const json_t *from, struct obs_record *r)
         r->key = decoded(key);
         if (!r->event || !r->bucket || !r->key)
                 return OBS_NO_MEMORY;
-        identify(r, bucket_name, key, json_member(object_, "versionId"), json_member(object_, "sequencer"), time);
+        identify(r, bucket_name, key, object_, time);
         to = shaped(from, record);
         (void)json_object_set_new(to, "eventName", json_stringn(name.p, name.n));
         r->json = to ? json_dumps(to, JSON_COMPACT) : NULL;

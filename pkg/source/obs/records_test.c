@@ -73,6 +73,24 @@ static void an_id_is_of_what_happened(void **state UNUSED)
         }
 }
 
+/* S3 tells the second alone, and some stores no order. */
+static void changes_within_a_second_are_told_apart(void **state UNUSED)
+{
+        static const char *const objects[] = { "\"key\":\"k\",\"eTag\":\"e1\"", "\"key\":\"k\",\"eTag\":\"e2\"", "\"key\":\"k\"", "\"key\":\"k\",\"sequencer\":\"e1\"", "\"key\":\"k\",\"versionId\":\"e1\"" };
+        char ids[COUNT_OF(objects)][33];
+
+        for (size_t i = 0; i < COUNT_OF(objects); i++) {
+                BUF_AT_END struct buf text = BUF_INIT(65536);
+
+                buf_printf(&text, "{\"Records\":[{" TOP("2.0", "ObjectCreated:Put") ",\"s3\":{\"bucket\":{\"name\":\"photos\"},\"object\":{%s}}}]}", objects[i]);
+                assert_int_equal(obs_parse(buf_view(&text), &all), OBS_RECORDS);
+                memcpy(ids[i], all.list[0].id, sizeof(ids[i]));
+                obs_records_done(&all);
+                for (size_t k = 0; k < i; k++)
+                        assert_string_not_equal(ids[i], ids[k]);
+        }
+}
+
 static void what_is_no_notification_is_told(void **state UNUSED)
 {
         static const struct { const char *text; enum obs_result result; } table[] = {
@@ -114,7 +132,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(the_golden_record_stays_as_it_is), cmocka_unit_test(minios_record_is_brought_to_that_shape), cmocka_unit_test(an_id_is_of_what_happened),
-                cmocka_unit_test(what_is_no_notification_is_told),  cmocka_unit_test(names_match_patterns),
+                cmocka_unit_test(changes_within_a_second_are_told_apart), cmocka_unit_test(what_is_no_notification_is_told),  cmocka_unit_test(names_match_patterns),
         };
 
         return cmocka_run_group_tests_name("obs records", tests, NULL, NULL);

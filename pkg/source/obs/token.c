@@ -31,14 +31,28 @@ struct obs_token *obs_token_free(struct obs_token *t)
         return NULL;
 }
 
-bool obs_token_shown(struct obs_token *t, struct str authorization)
+bool obs_token_look(struct obs_token *t, usec now)
 {
-        struct str scheme = str_cut(&authorization, ' ');
-        usec now = loop_now(t->services->loop);
+        if (now - t->looked_at < LOOK_EVERY)
+                return false;
+        t->looked_at = now;
+        return secret_look(&t->value, t->services->secrets);
+}
 
-        if (now - t->looked_at >= LOOK_EVERY) {
-                t->looked_at = now;
-                secret_look(&t->value, t->services->secrets);
-        }
-        return str_equal_nocase(scheme, STR("Bearer")) && sign_equal(str_trim(authorization), str_of(t->value.text));
+usec obs_token_deadline(const struct obs_token *t) { return t->looked_at + LOOK_EVERY; }
+
+bool obs_token_lacks(const struct obs_token *t, struct buf *why)
+{
+        if (!t->value.gone)
+                return false;
+        secret_tell_gone(t->value.ref, why);
+        buf_text(why, ": every notification is refused");
+        return true;
+}
+
+bool obs_token_shown(const struct obs_token *t, struct str authorization)
+{
+        struct str scheme = str_cut(&authorization, ' '), value = secret_value(&t->value);
+
+        return value.n && str_equal_nocase(scheme, STR("Bearer")) && sign_equal(str_trim(authorization), value);
 }

@@ -1,139 +1,14 @@
 #include "source/replay/replay.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
+#include <unistd.h>
 
-#include "json/value.h"
-#include "source/kafka/kafka.h"
-
-/* ---- letters --------------------------------------------------------------------------------------------------------------------------- */
-
-static bool is_cloud_event(json_t *root) { return json_member(root, "specversion").n > 0; }
-
-int replay_check(struct str letter, struct error *err)
-{
-        json_error_t why;
-        json_t *root = json_loadb(letter.p, letter.n, 0, &why);
-        int result = 0;
-
-        if (!json_is_object(root))
-                result = error_set(err, ERROR_INVALID, "no JSON object: %s", root ? "it is another value" : why.text);
-        else if (!is_cloud_event(root) && !json_member(root, "request_payload").p)
-                result = error_set(err, ERROR_INVALID, "no dead letter: it has neither request_payload nor specversion");
-        json_decref(root);
-        return result;
-}
-
-static void letter_describe(const struct record *r, struct writer *w) { writer_raw(w, r->value); }
-
-static void letter_encode(const struct services *services UNUSED, enum dialect dialect UNUSED, struct record *const *records, size_t n UNUSED, struct writer *w)
-{
-        json_t *root = json_loadb(records[0]->value.p, records[0]->value.n, 0, NULL);
-        struct str payload = json_member(root, "request_payload");
-
-        /* A CloudEvent that a FunctionGraph function is to get: its data. */
-        if (payload.p)
-                buf_str(w->out, payload);
-        else {
-                char *data = json_dumps(json_object_get(root, "data"), JSON_COMPACT | JSON_ENCODE_ANY);
-
-                buf_text(w->out, data ? data : "null");
-                free(data);
-        }
-        json_decref(root);
-}
-
-static struct str keep(struct buf *space, struct str text)
-{
-        size_t from = space->n;
-
-        buf_str(space, text);
-        return (struct str){ space->p + from, space->failed ? 0 : text.n };
-}
-
-static void letter_data(json_t *root, struct buf *space, struct cloud_event *e)
-{
-        json_t *data = json_object_get(root, "data");
-        struct str base64 = json_member(root, "data_base64"), type = json_member(root, "datacontenttype");
-        size_t from;
-
-        e->content_type = type.n ? keep(space, type) : STR("application/json");
-        from = space->n;
-        if (base64.p)
-                space->failed = !buf_unbase64(space, base64) || space->failed;
-        else if (json_is_string(data) && !strstr(type.p ? type.p : "json", "json"))
-                buf_str(space, json_member(root, "data"));
-        else if (data) {
-                char *text = json_dumps(data, JSON_COMPACT | JSON_ENCODE_ANY);
-
-                buf_text(space, text ? text : "null");
-                free(text);
-                e->json = true;
-        } else
-                return;
-        e->data = (struct str){ space->p + from, space->n - from };
-}
-
-static void letter_event(const struct services *services, const struct record *r, struct buf *space, struct cloud_event *e)
-{
-        json_t *root = json_loadb(r->value.p, r->value.n, 0, NULL);
-        struct str payload = json_member(root, "request_payload"), time = json_member(root, "time");
-
-        *e = (struct cloud_event){ .id = r->id };
-        if (buf_reserve(space, r->value.n * 2 + 1024)) { /* views into it stay */
-                if (payload.p) {
-                        cloudevent_source(services->trigger, "replay", space);
-                        e->source = buf_view(space);
-                        e->data = keep(space, payload);
-                        e->content_type = STR("application/json");
-                        e->json = true;
-                } else {
-                        e->source = keep(space, json_member(root, "source"));
-                        e->type = keep(space, json_member(root, "type"));
-                        e->subject = keep(space, json_member(root, "subject"));
-                        if (json_member(root, "partitionkey").p)
-                                e->key = keep(space, json_member(root, "partitionkey"));
-                        if (time.p && !time_parse(time, &e->time))
-                                e->time = 0;
-                        letter_data(root, space, e);
-                }
-        }
-        json_decref(root);
-}
-
-/* ---- a topic --------------------------------------------------------------------------------------------------------------------------- */
-
-/* The event's own id, not the letter's. */
-static size_t topic_poll(struct source *s, struct source_event *events, size_t max, usec now)
-{
-        size_t n = kafka_driver.poll(s, events, max, now);
-
-        for (size_t i = 0; i < n; i++) {
-                struct str id;
-
-                if (events[i].kind != SOURCE_EVENT_RECORD)
-                        continue;
-                id = kafka_driver.header(events[i].record, "sluice-event-id");
-                if (id.n)
-                        events[i].record->id = id;
-        }
-        return n;
-}
-
-const struct driver *replay_kafka_driver(void)
-{
-        static struct driver d;
-
-        d = kafka_driver;
-        d.poll = topic_poll;
-        d.describe = letter_describe;
-        d.encode = letter_encode;
-        d.event = letter_event;
-        d.header = NULL;
-        return &d;
-}
-
-/* ---- a file ---------------------------------------------------------------------------------------------------------------------------- */
+#include "base/log.h"
+#include "base/random.h"
+#include "json/scan.h"
+#include "source/replay/letter.h"
 
 enum { LINE_MOST = 96 << 20 };
 
@@ -142,78 +17,256 @@ struct letter { struct record record; char *text; char id[]; };
 struct source {
         FILE *file;
         const char *path;
+        char *place;                     /* the file that keeps how far it went; NULL: none */
         const struct services *services;
         struct task *wake;
-        uint64_t line, lent;
+        struct replay_report *report;
+        uint64_t line, lines, lent, done;        /* read; there are; out now; settled without a gap, from the file's start */
+        uint64_t *sums;                  /* by line: of all up to its end, so that a place is known to be of this file */
+        size_t sums_cap;
         int64_t credit, bytes;
+        bool released;                   /* not all that was lent was sent */
         bool told_state, told_track, ended, failed, stopping, revoking, revoked, told_closed;
         char text[480];
 };
 
-static int file_open(struct source **out, const void *spec_, const struct services *services, struct task *wake, struct error *err)
+/* ---- how far it went ------------------------------------------------------------------------------------------------------------------ */
+
+static void keep_place(struct source *s)
 {
-        const struct replay_file_spec *spec = spec_;
+        BUF_AT_END struct buf next = BUF_INIT(8192);
+        FILE *f;
+
+        if (!s->place || s->done == 0)
+                return;
+        buf_printf(&next, "%s.new", s->place);
+        f = next.failed ? NULL : fopen(next.p, "we");
+        if (f && fprintf(f, "%" PRIu64 " %016" PRIx64 "\n", s->done, s->sums[s->done - 1]) > 0 && fclose(f) == 0 && rename(next.p, s->place) == 0)
+                return;
+        log_warn("how far the file was replayed is not kept: started again, it is replayed from its beginning", LOG_S("file", s->place), LOG_S("error", strerror(errno)));
+        free(TAKE(s->place));
+}
+
+static void find_place(struct source *s)
+{
+        uint64_t line = 0, sum = 0;
+        char text[600];
+        FILE *f = s->place ? fopen(s->place, "re") : NULL;
+
+        if (!f)
+                return;
+        if (fscanf(f, "%" SCNu64 " %" SCNx64, &line, &sum) == 2 && line > 0 && line <= s->lines && s->sums[line - 1] == sum) {
+                s->done = line;
+                (void)snprintf(text, sizeof(text), "goes on behind line %" PRIu64 ", as %.300s says; without that file all are sent", line, s->place);
+        } else
+                (void)snprintf(text, sizeof(text), "%.300s is of another file: all are sent", s->place);
+        (void)fclose(f);
+        s->report->note(s->report->cookie, text);
+}
+
+/* ---- judging --------------------------------------------------------------------------------------------------------------------------- */
+
+static bool add_sum(struct source *s, struct str line)
+{
+        if (s->lines == s->sums_cap) {
+                size_t cap = MAX_OF(s->sums_cap * 2, (size_t)1024);
+                uint64_t *grown = realloc(s->sums, cap * sizeof(*grown));
+
+                if (!grown)
+                        return false;
+                s->sums = grown;
+                s->sums_cap = cap;
+        }
+        s->sums[s->lines] = hash_bytes(s->lines ? s->sums[s->lines - 1] : 0x6c6574746572, line);
+        s->lines++;
+        return true;
+}
+
+static void judge_line(struct source *s, struct str line)
+{
+        struct letter_view v;
+        struct error why;
+        char text[700];
+
+        if (line.n > LINE_MOST)
+                (void)error_set(&why, ERROR_INVALID, "longer than 96 MiB");
+        else if (letter_read(line, (enum event_format)s->services->trigger->event->format, &v, &why) == 0)
+                return;
+        s->report->refusals++;
+        (void)snprintf(text, sizeof(text), "%.200s:%" PRIu64 ": %s", s->path, s->lines, why.text);
+        s->report->refused(s->report->cookie, text);
+}
+
+/* Before anything is sent. */
+static int judge(struct source *s, struct error *err)
+{
+        char *line = NULL;
+        size_t cap = 0;
+        ssize_t n;
+
+        while ((n = getline(&line, &cap, s->file)) >= 0) {
+                const struct str text = { line, (size_t)n };
+
+                if (!add_sum(s, text)) {
+                        free(line);
+                        return error_memory(err);
+                }
+                if (str_trim(text).n == 0)
+                        continue;
+                s->report->letters++;
+                judge_line(s, text);
+        }
+        free(line);
+        if (ferror(s->file))
+                return error_errno(err, errno, "read %s", s->path);
+        rewind(s->file);
+        if (s->report->refusals) {
+                s->failed = true;
+                (void)snprintf(s->text, sizeof(s->text), "%.300s: %" PRIu64 " lines can't be sent again as they are: nothing was sent", s->path, s->report->refusals);
+        }
+        return 0;
+}
+
+/* What can't be read twice is copied. */
+static int copy_input(struct source *s, struct error *err)
+{
+        FILE *copy = tmpfile();
+        char block[65536];
+        size_t n;
+
+        while (copy && (n = fread(block, 1, sizeof(block), s->file)) > 0)
+                if (fwrite(block, 1, n, copy) != n)
+                        break;
+        if (!copy || ferror(copy) || ferror(s->file)) {
+                (void)error_errno(err, errno, "copy %s", s->path);
+                if (copy)
+                        (void)fclose(copy);
+                return -1;
+        }
+        (void)fclose(s->file);
+        s->file = copy;
+        rewind(copy);
+        return 0;
+}
+
+static int open_letters(struct source *s, const struct replay_file_spec *spec, struct error *err)
+{
+        BUF_AT_END struct buf place = BUF_INIT(8192);
+        bool input = strcmp(spec->path, "-") == 0;
+
+        s->path = input ? "/dev/stdin" : spec->path;
+        s->file = fopen(s->path, "re");
+        if (!s->file)
+                return error_errno(err, errno, "open %s", spec->path);
+        if (fseek(s->file, 0, SEEK_CUR) != 0 || input) {
+                if (copy_input(s, err) < 0)
+                        return -1;
+        } else {
+                buf_printf(&place, "%s.replayed", spec->path);
+                if (!(s->place = buf_take(&place)))
+                        return error_memory(err);
+        }
+        if (judge(s, err) < 0)
+                return -1;
+        if (!s->failed)
+                find_place(s);
+        return 0;
+}
+
+static struct source *file_free(struct source *s)
+{
+        if (!s)
+                return NULL;
+        if (s->place && s->ended && s->done == s->lines)
+                (void)unlink(s->place); /* all were sent: what is in the file later is new */
+        if (s->file)
+                (void)fclose(s->file);
+        free(s->place);
+        free(s->sums);
+        free(s);
+        return NULL;
+}
+
+static int file_open(struct source **out, const void *spec, const struct services *services, struct task *wake, struct error *err)
+{
         struct source *s = calloc(1, sizeof(*s));
 
         if (!s)
                 return error_memory(err);
-        s->path = strcmp(spec->path, "-") == 0 ? "/dev/stdin" : spec->path;
-        s->file = fopen(s->path, "re");
-        if (!s->file) {
-                free(s);
-                return error_errno(err, errno, "open %s", spec->path);
-        }
         s->services = services;
         s->wake = wake;
+        s->report = ((const struct replay_file_spec *)spec)->report;
+        if (open_letters(s, spec, err) < 0) {
+                (void)file_free(s);
+                return -1;
+        }
         *out = s;
         return 0;
 }
 
-static struct letter *letter_new(struct source *s, char *text, size_t n)
+/* ---- lending --------------------------------------------------------------------------------------------------------------------------- */
+
+/* An id given with the letter, else the event's own, else the request's, else the line. */
+static struct letter *letter_new(struct source *s, char *text, size_t n, const struct letter_view *v)
 {
-        json_t *root = json_loadb(text, n, 0, NULL);
-        struct str id = json_member(root, "event_id"), ce = json_member(root, "id"), request = json_member(json_object_get(root, "request_context"), "request_id");
-        char number[32];
+        BUF_AT_END struct buf id = BUF_INIT(65536);
+        struct str raw = v->event_id.n ? v->event_id : v->cloud && v->id.n ? v->id : v->request_id;
         struct letter *l;
 
-        (void)snprintf(number, sizeof(number), "line-%llu", (unsigned long long)s->line);
-        id = id.n ? id : is_cloud_event(root) && ce.n ? ce : request.n ? request : str_of(number);
-        l = malloc(sizeof(*l) + id.n + 1);
-        if (l) {
-                memcpy(l->id, id.p, id.n);
-                l->text = text;
-                l->record = (struct record){ .position = s->line, .pinned = (uint32_t)MIN_OF(n, (size_t)UINT32_MAX), .id = { l->id, id.n }, .value = { text, n } };
-        }
-        json_decref(root);
+        if (raw.n)
+                (void)scan_decode(raw, &id);
+        else
+                buf_printf(&id, "line-%" PRIu64, s->line);
+        l = id.failed ? NULL : malloc(sizeof(*l) + id.n + 1);
+        if (!l)
+                return NULL;
+        memcpy(l->id, id.p, id.n + 1);
+        l->text = text;
+        l->record = (struct record){ .position = s->line, .pinned = (uint32_t)MIN_OF(n, (size_t)UINT32_MAX), .id = { l->id, id.n }, .value = { text, n } };
         return l;
 }
 
-/* The next letter; NULL: none more, or none that can be read. */
+static struct letter *stop_reading(struct source *s, char *line, const char *why)
+{
+        (void)snprintf(s->text, sizeof(s->text), "%.200s:%" PRIu64 ": %.200s", s->path, s->line, why);
+        s->failed = true;
+        s->told_state = false;
+        free(line);
+        return NULL;
+}
+
+/* The next letter; NULL: none more, or the file is not what it was. */
 static struct letter *read_letter(struct source *s)
 {
         char *line = NULL;
         size_t cap = 0;
-        struct error err;
 
         for (;;) {
                 ssize_t n = getline(&line, &cap, s->file);
+                struct letter_view v;
                 struct letter *l;
+                struct error err;
 
                 if (n < 0) {
-                        s->ended = true;
+                        s->ended = s->line == s->lines;
+                        if (!s->ended)
+                                return stop_reading(s, line, "the file changed while it was read");
                         free(line);
                         return NULL;
                 }
                 s->line++;
-                if (str_trim((struct str){ line, (size_t)n }).n == 0)
-                        continue;
-                if (n > LINE_MOST || replay_check((struct str){ line, (size_t)n }, &err) < 0 || !(l = letter_new(s, line, (size_t)n))) {
-                        (void)snprintf(s->text, sizeof(s->text), "%s:%llu: %.300s", s->path, (unsigned long long)s->line, n > LINE_MOST ? "longer than 96 MiB" : err.text);
-                        s->failed = true;
-                        s->told_state = false;
+                if (s->line > s->lines) {
+                        s->line--;
+                        s->ended = true; /* what came since is for another time */
                         free(line);
                         return NULL;
                 }
+                if (s->line <= s->done || str_trim((struct str){ line, (size_t)n }).n == 0)
+                        continue;
+                if (letter_read((struct str){ line, (size_t)n }, (enum event_format)s->services->trigger->event->format, &v, &err) < 0)
+                        return stop_reading(s, line, err.text);
+                if (!(l = letter_new(s, line, (size_t)n, &v)))
+                        return stop_reading(s, line, "out of memory");
                 return l;
         }
 }
@@ -260,13 +313,23 @@ static void file_credit(struct source *s, uint32_t track UNUSED, uint32_t record
         loop_ready(s->services->loop, s->wake);
 }
 
-static void file_settle(struct source *s, struct record *r, enum outcome outcome UNUSED)
+static void file_settle(struct source *s, struct record *r, enum outcome outcome)
 {
         struct letter *l = CONTAINER_OF(r, struct letter, record);
 
+        s->released = s->released || outcome == OUTCOME_RELEASED;
         s->lent--;
         free(l->text);
         free(l);
+}
+
+/* Positions are lines, counted from one. */
+static void file_commit(struct source *s, uint32_t track UNUSED, uint64_t next)
+{
+        s->done = next - 1;
+        if (s->ended && s->lent == 0 && !s->released)
+                s->done = s->lines; /* only empty lines can follow */
+        keep_place(s);
 }
 
 static void file_stop(struct source *s)
@@ -281,18 +344,8 @@ static void file_revoked(struct source *s, uint32_t track UNUSED)
         loop_ready(s->services->loop, s->wake);
 }
 
-static struct source *file_free(struct source *s)
-{
-        if (!s)
-                return NULL;
-        (void)fclose(s->file);
-        free(s);
-        return NULL;
-}
-
 static usec file_deadline(const struct source *s UNUSED) { return USEC_NEVER; }
 static bool file_detach(struct source *s UNUSED, struct record *r UNUSED) { return true; }
-static void file_commit(struct source *s UNUSED, uint32_t track UNUSED, uint64_t next UNUSED) {}
 static int64_t file_lag(const struct source *s UNUSED) { return -1; }
 static bool file_drained(const struct source *s) { return (s->ended || s->failed) && s->lent == 0; }
 static void file_origin(const struct trigger *t UNUSED, struct buf *b) { buf_text(b, "dead letters"); }

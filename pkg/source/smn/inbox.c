@@ -239,8 +239,7 @@ static bool keep_ids(struct inbox_item *i, const struct str *ids, size_t n)
                 if (!i->ids[k])
                         return false;
                 i->ids_n++;
-                buf_str(&what, ids[k]);
-                buf_char(&what, '\n');
+                buf_printf(&what, "%zu:" STR_FMT, ids[k].n, STR_ARG(ids[k]));
         }
         i->what = buf_take(&what);
         return i->what != NULL;

@@ -150,8 +150,7 @@ void smn_event(const struct services *services, const struct record *r, struct b
         *e = (struct cloud_event){ .id = r->id, .source = buf_view(space), .subject = m->notification.subject, .time = r->time };
         if (r->value.n == 0)
                 return;
-        e->data = r->value;
-        e->content_type = str_of(content_type_of(r->value, &e->json));
+        cloudevent_data(e, r->value, (struct str){ 0 });
 }
 
 /* ---- samples ----------------------------------------------------------------------------------------------------------------------------------- */
@@ -219,9 +218,9 @@ void smn_sample_free(struct record *r)
 
 void smn_path(const struct trigger *t, struct buf *b) { buf_printf(b, "/%s/%s", t->namespace_, t->name); }
 
-unsigned smn_route(const struct trigger *t, const struct push_request *q)
+unsigned smn_route(const struct trigger *t, struct str path)
 {
-        struct str path = q->path, first = str_cut(&path, '/'), namespace_ = str_cut(&path, '/');
+        struct str first = str_cut(&path, '/'), namespace_ = str_cut(&path, '/');
 
         return first.n == 0 && str_is(namespace_, t->namespace_) && str_is(path, t->name) ? ROUTE_EXACT : 0;
 }

@@ -1,7 +1,7 @@
 #include "source/smn/notification.h"
 
 #include "base/clock.h"
-#include "json/value.h"
+#include "json/scan.h"
 
 bool notification_kind_of(struct str type, enum notification_kind *kind, bool *newer)
 {
@@ -80,28 +80,92 @@ static const char *check_members(struct notification *n)
         return NULL;
 }
 
+/* A member that is kept: as it is written, and where its text belongs. */
+struct member { const char *name; struct str *value, raw; bool written, escaped; };
+
+static struct member *member_of(struct member *list, size_t n, struct str raw, bool escaped)
+{
+        BUF_AT_END struct buf name = BUF_INIT(256);
+
+        if (escaped) {
+                (void)scan_decode(raw, &name);
+                raw = buf_view(&name);
+        }
+        for (size_t i = 0; !name.failed && i < n; i++)
+                if (str_is(raw, list[i].name))
+                        return &list[i];
+        return NULL;
+}
+
+/* Finds the members without building anything of what else the body holds. What is no string counts as absent. */
+static const char *find_members(struct str body, struct member *list, size_t n)
+{
+        struct scan s;
+        struct str raw;
+        bool escaped;
+
+        scan_init(&s, body);
+        if (!str_is_utf8(body) || !scan_take(&s, '{'))
+                return "the body is no JSON object";
+        if (!scan_take(&s, '}'))
+                do {
+                        struct member *m;
+
+                        if (!scan_name(&s, &raw, &escaped))
+                                return "the body is no JSON object";
+                        m = member_of(list, n, raw, escaped);
+                        if (m && m->written)
+                                return "the body says one thing twice";
+                        if (m)
+                                m->written = true;
+                        if (m && scan_peek(&s) == '"' ? !scan_string(&s, &m->raw, &m->escaped) : !scan_skip(&s, SCAN_ANY_DEPTH))
+                                return "the body is no JSON object";
+                } while (scan_more(&s, '}'));
+        return s.fault || scan_peek(&s) || s.p != s.end ? "the body is no JSON object" : NULL;
+}
+
+static const char *keep_members(struct notification *n, const struct member *list, size_t members)
+{
+        size_t room = 1;
+
+        for (size_t i = 0; i < members; i++)
+                room += list[i].raw.n;
+        n->text = BUF_INIT(room);
+        if (!buf_reserve(&n->text, room - 1)) /* once, so that the views stay where they are */
+                return "out of memory";
+        for (size_t i = 0; i < members; i++) {
+                size_t from = n->text.n;
+
+                if (!list[i].raw.p)
+                        continue;
+                if (!scan_decode(list[i].raw, &n->text) || memchr(n->text.p + from, 0, n->text.n - from))
+                        return "the body holds text that is none";
+                *list[i].value = (struct str){ n->text.p + from, n->text.n - from };
+        }
+        return NULL;
+}
+
 int notification_parse(struct str body, struct notification *out, const char **why)
 {
-        json_error_t at;
-        json_t *root = json_loadb(body.p, body.n, JSON_REJECT_DUPLICATES, &at);
-        struct notification n = { .document = root };
+        struct notification n = { 0 };
+        struct member list[] = {
+                { .name = "type", .value = &n.type },
+                { .name = "message_id", .value = &n.message_id },
+                { .name = "topic_urn", .value = &n.topic_urn },
+                { .name = "message", .value = &n.message },
+                { .name = "subject", .value = &n.subject },
+                { .name = "timestamp", .value = &n.timestamp },
+                { .name = "subscribe_url", .value = &n.subscribe_url },
+                { .name = "signing_cert_url", .value = &n.signing_cert_url },
+                { .name = "signature", .value = &n.signature },
+                { .name = "signature_version", .value = &n.signature_version },
+        };
 
-        if (!json_is_object(root)) {
-                json_decref(root);
-                *why = "the body is no JSON object";
-                return -1;
-        }
-        n.type = json_member(root, "type");
-        n.message_id = json_member(root, "message_id");
-        n.topic_urn = json_member(root, "topic_urn");
-        n.message = json_member(root, "message");
-        n.subject = json_member(root, "subject");
-        n.timestamp = json_member(root, "timestamp");
-        n.subscribe_url = json_member(root, "subscribe_url");
-        n.signing_cert_url = json_member(root, "signing_cert_url");
-        n.signature = json_member(root, "signature");
-        n.signature_version = json_member(root, "signature_version");
-        *why = check_members(&n);
+        *why = find_members(body, list, COUNT_OF(list));
+        if (!*why)
+                *why = keep_members(&n, list, COUNT_OF(list));
+        if (!*why)
+                *why = check_members(&n);
         if (*why) {
                 notification_done(&n);
                 return -1;
@@ -112,7 +176,7 @@ int notification_parse(struct str body, struct notification *out, const char **w
 
 void notification_done(struct notification *n)
 {
-        json_decref(n->document);
+        buf_done(&n->text);
         *n = (struct notification){ 0 };
 }
 

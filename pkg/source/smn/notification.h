@@ -13,12 +13,12 @@ struct notification {
         enum notification_kind kind;
         struct str type, message_id, topic_urn, message, subject, timestamp, subscribe_url, signing_cert_url, signature, signature_version; /* p NULL: absent */
         usec time;               /* timestamp; wall */
-        void *document;          /* what the views borrow from */
+        struct buf text;         /* what the views borrow from: these members and nothing else, so that it is never larger than the body */
 };
 
 /* Which kind a type names, in the old or the newer spelling. newer: which one it is; may be NULL. false: neither. */
 bool notification_kind_of(struct str type, enum notification_kind *, bool *newer) MUST_CHECK;
-/* 0, or -1 with the reason in words. The caller frees it with notification_done. */
+/* 0, or -1 with the reason in words. Copies what it keeps. The caller frees it with notification_done. */
 int notification_parse(struct str body, struct notification *, const char **why) MUST_CHECK;
 void notification_done(struct notification *);           /* a zeroed one is fine */
 /* What the signature is made of. */

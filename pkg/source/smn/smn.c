@@ -92,7 +92,7 @@ size_t smn_poll(struct source *s, struct source_event *events, size_t max, usec 
 usec smn_deadline(const struct source *s) { return MIN_OF(topic_deadline(s->topic), inbox_deadline(s->inbox)); }
 void smn_stop(struct source *s) { inbox_stop(s->inbox); }
 
-static unsigned route(struct source *s, const struct push_request *q) { return smn_route(s->services->trigger, q); }
+static unsigned route(struct source *s, const struct push_request *q UNUSED, struct str path) { return smn_route(s->services->trigger, path); }
 
 static enum push_verdict receive(struct source *s, uint64_t call, const struct push_request *q, struct record **records UNUSED, size_t *n UNUSED, struct push_reply *reply)
 {

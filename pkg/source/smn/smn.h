@@ -41,5 +41,5 @@ void smn_event(const struct services *, const struct record *, struct buf *, str
 int smn_sample(const void *spec, const struct services *, const struct node *document, struct record **, struct error *) MUST_CHECK;
 void smn_sample_free(struct record *);
 /* "/NAMESPACE/NAME": is it the Trigger's? Above any API's. */
-unsigned smn_route(const struct trigger *, const struct push_request *);
+unsigned smn_route(const struct trigger *, struct str path);
 void smn_path(const struct trigger *, struct buf *);

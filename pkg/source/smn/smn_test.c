@@ -43,7 +43,7 @@ static const struct clock test_clock = { .wall = test_wall, .monotonic = test_mo
 
 /* ---- what is fetched ------------------------------------------------------------------------------------------------------------------------ */
 
-static struct { uint64_t tag; char url[4096]; bool taken; } asked[64];
+static struct { uint64_t tag; char url[4096]; bool taken; } asked[256];
 static size_t asked_n;
 static bool hold_answers;
 static int confirm_status = 200;
@@ -305,9 +305,10 @@ static void poll_all(void)
 }
 
 /* Sends and polls; the status so far. */
+static struct str client;        /* whose call it is */
 static uint64_t send_text(struct str body)
 {
-        struct push_request q = { .method = STR("POST"), .path = STR("/shop/topic"), .body = body, .header = test_header };
+        struct push_request q = { .method = STR("POST"), .path = STR("/shop/topic"), .body = body, .client = client, .header = test_header };
         struct record *records[PUSH_RECORDS_MOST];
         uint64_t call = ++next_call;
         size_t n = COUNT_OF(records);
@@ -611,6 +612,99 @@ static void a_certificate_that_never_comes_is_not_waited_for(void **unused UNUSE
         json_decref(body);
 }
 
+static uint64_t unsigned_one(struct str from)
+{
+        static unsigned number;
+        json_t *body = message("m", "s");
+        char url[256];
+        uint64_t call;
+
+        (void)snprintf(url, sizeof(url), HOST PATH "%032x.pem", ++number);
+        client = from;
+        call = send(set(set(body, "signing_cert_url", url), "signature", "AAAA"));
+        client = (struct str){ 0 };
+        json_decref(body);
+        return call;
+}
+
+static uint64_t signed_one(struct str from)
+{
+        json_t *body = message("m", "s");
+        uint64_t call;
+
+        sign(body, key, true);
+        client = from;
+        call = send(body);
+        client = (struct str){ 0 };
+        json_decref(body);
+        return call;
+}
+
+/* Whether their certificates hang or do not exist. */
+static void strangers_crowd_out_no_certificate_that_was_good(void **unused UNUSED)
+{
+        assert_int_equal(statuses[signed_one(STR("192.0.2.1"))], 200);
+        for (int hang = 0; hang < 2; hang++) {
+                hold_answers = hang;
+                for (int i = 0; i < 100; i++) {
+                        (void)unsigned_one(i % 2 ? STR("192.0.2.1") : STR("198.51.100.1")); /* SMN's own address, too: a proxy may hide them all */
+                        monotonic_now += 1000;
+                        assert_int_equal(statuses[signed_one(STR("192.0.2.1"))], 200);
+                }
+        }
+        for (size_t i = 1; i < asked_n; i++)
+                assert_string_not_equal(asked[i].url, GOOD);
+}
+
+static size_t under_way(void)
+{
+        size_t n = 0;
+
+        for (size_t i = 0; i < asked_n; i++)
+                n += !asked[i].taken;
+        return n;
+}
+
+/* One address has two fetches at most, strangers together four; those whose messages were signed always find one. */
+static void strangers_use_up_a_part_of_the_fetches(void **unused UNUSED)
+{
+        assert_int_equal(statuses[signed_one(STR("192.0.2.1"))], 200);
+        hold_answers = true;
+        for (int i = 0; i < 5; i++)
+                (void)unsigned_one(STR("198.51.100.1"));
+        assert_int_equal(under_way(), 2);
+        for (int i = 0; i < 5; i++)
+                (void)unsigned_one(STR("198.51.100.2"));
+        assert_int_equal(under_way(), 4);
+        assert_int_equal(statuses[unsigned_one(STR("198.51.100.3"))], 503);
+        assert_int_equal(under_way(), 4);
+        assert_int_equal(statuses[unsigned_one(STR("192.0.2.1"))], 0);
+        assert_int_equal(under_way(), 5);
+}
+
+/* What is kept of a notification is what is signed, whatever else its body holds. */
+static void what_waits_is_no_larger_than_what_came(void **unused UNUSED)
+{
+        static const char *const fillers[] = { "[]", "{}", "0", "\"\"", "{\"a\":[0,[{}]]}" };
+        BUF_AT_END struct buf body = BUF_INIT(1 << 20);
+        struct notification n;
+        const char *why;
+
+        for (size_t i = 0; i < COUNT_OF(fillers); i++) {
+                buf_reset(&body);
+                buf_printf(&body, "{\"x\":[%s", fillers[i]);
+                for (int k = 0; k < 10000; k++)
+                        buf_printf(&body, ",%s", fillers[i]);
+                buf_printf(&body, "],\"type\":\"Notification\",\"message_\\u0069d\":\"m\",\"topic_urn\":\"u\",\"message\":\"\\u00e4\\n\",\"timestamp\":\"2017-11-15T04:02:24Z\",\"signing_cert_url\":\"c\","
+                                  "\"signature\":\"AAAA\",\"signature_version\":\"v1\",\"subject\":null}");
+                if (notification_parse(buf_view(&body), &n, &why) < 0)
+                        fail_msg("%s", why);
+                assert_true(str_is(n.message_id, "m") && str_is(n.message, "\xc3\xa4\n") && !n.subject.p && str_is(n.signature_version, "v1"));
+                assert_true(n.text.cap < 512);
+                notification_done(&n);
+        }
+}
+
 static void calls_of_one_message_share_its_outcome(void **unused UNUSED)
 {
         json_t *body = message("m", "s"), *another = message("n", "s");
@@ -783,7 +877,7 @@ static void it_is_found_at_its_path(void **unused UNUSED)
         for (size_t i = 0; i < COUNT_OF(table); i++) {
                 struct push_request q = { .path = str_of(table[i].path) };
 
-                assert_int_equal(smn_driver.push->route(source, &q) > 0, table[i].ours);
+                assert_int_equal(smn_driver.push->route(source, &q, q.path) > 0, table[i].ours);
         }
 }
 
@@ -795,6 +889,9 @@ int main(void)
                 cmocka_unit_test_setup_teardown(what_is_signed_is_read_in_one_way, setup, teardown),
                 cmocka_unit_test_setup_teardown(several_wait_for_one_certificate, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_certificate_that_never_comes_is_not_waited_for, setup, teardown),
+                cmocka_unit_test_setup_teardown(strangers_crowd_out_no_certificate_that_was_good, setup, teardown),
+                cmocka_unit_test_setup_teardown(strangers_use_up_a_part_of_the_fetches, setup, teardown),
+                cmocka_unit_test_setup_teardown(what_waits_is_no_larger_than_what_came, setup, teardown),
                 cmocka_unit_test_setup_teardown(calls_of_one_message_share_its_outcome, setup, teardown),
                 cmocka_unit_test_setup_teardown(outcomes_become_answers, setup, teardown),
                 cmocka_unit_test_setup_teardown(subscriptions_are_confirmed, setup, teardown),

@@ -6,10 +6,12 @@
 #include <openssl/x509.h>
 #include <stdio.h>
 
+#include "base/random.h"
 #include "secret/secret.h"
 
-enum { CERTIFICATES_MOST = 16, FETCHES_MOST = 4, PENDING_MOST = 1000, CERTIFICATE_BYTES_MOST = 64 * 1024, HOSTS_MOST = 32 };
-static const usec OLDEST = USEC_HOUR, AHEAD = 15 * USEC_MINUTE, FAILURE_KEPT = 3 * USEC_SEC;
+/* Of the places for certificates some are for those that a message was signed by, and some fetches for senders of such messages: anyone may name certificates. */
+enum { CERTIFICATES_MOST = 32, PROVEN_MOST = 16, FETCHES_MOST = 4, FETCHES_OF_ONE = 2, FETCHES_KEPT = 4, SENDERS_MOST = 64, PENDING_MOST = 1000, CERTIFICATE_BYTES_MOST = 64 * 1024, HOSTS_MOST = 32 };
+static const usec OLDEST = USEC_HOUR, AHEAD = 15 * USEC_MINUTE, FAILURE_KEPT = 3 * USEC_SEC, TROUBLE_AGAIN = USEC_MINUTE;
 
 /* ---- the spec ------------------------------------------------------------------------------------------------------------------------------- */
 
@@ -48,7 +50,8 @@ struct certificate {
         EVP_PKEY *key;           /* NULL: not there */
         usec from, until;        /* wall: when it is valid; or, without a key, monotonic: asked again then */
         usec used;
-        bool bad;                /* fetched, but no certificate to go by */
+        uint64_t sender;         /* a hash of who named it first */
+        bool proven;             /* a message was signed by it: it gives way to none that nobody has vouched for */
 };
 
 struct pending {                 /* a message that waits for its certificate, or a confirmation for its answer */
@@ -57,6 +60,7 @@ struct pending {                 /* a message that waits for its certificate, or
         struct notification notification;
         struct certificate *certificate;
         uint64_t tag;            /* of the confirmation's fetch */
+        uint64_t sender;
         usec deadline;
 };
 
@@ -70,6 +74,9 @@ struct topic {
         struct certificate certificates[CERTIFICATES_MOST];
         struct pending *pending;
         size_t pending_n, fetches;
+        uint64_t seed, senders[SENDERS_MOST];    /* hashes of those whose messages were signed, lately; a ring */
+        size_t senders_n;
+        usec told_trouble;
         uint64_t last_tag;
 };
 
@@ -172,48 +179,110 @@ static bool wanted(const struct topic *t, const struct certificate *c)
         return false;
 }
 
-/* A place for it: its own, a free one, or that of the one not used for longest. */
-static struct certificate *place_for(struct topic *t, struct str url)
+static struct certificate *known(struct topic *t, struct str url)
 {
-        struct certificate *oldest = NULL;
-
         for (size_t i = 0; i < CERTIFICATES_MOST; i++)
                 if (t->certificates[i].url && str_is(url, t->certificates[i].url))
                         return &t->certificates[i];
+        return NULL;
+}
+
+/* A free place, or that of the one not used for longest, among those that a message was signed by, or among those that are only said to be good. */
+static struct certificate *place(struct topic *t, bool proven)
+{
+        struct certificate *oldest = NULL;
+
         for (size_t i = 0; i < CERTIFICATES_MOST; i++) {
                 struct certificate *c = &t->certificates[i];
 
-                if (!c->url)
+                if (!c->url && !proven)
                         return c;
-                if (!c->tag && !wanted(t, c) && (!oldest || c->used < oldest->used))
+                if (c->url && c->proven == proven && !c->tag && !wanted(t, c) && (!oldest || c->used < oldest->used))
                         oldest = c;
         }
         return oldest;
 }
 
-/* Starts to fetch it where it is not there. NULL: not now. */
-static struct certificate *certificate_for(struct topic *t, struct str url, bool trusted)
+static void prove(struct topic *t, struct certificate *c)
 {
-        struct certificate *c = place_for(t, url);
-        usec wall = clock_wall(t->config.services->clock);
+        struct certificate *oldest;
+        size_t n = 0;
+
+        if (c->proven)
+                return;
+        for (size_t i = 0; i < CERTIFICATES_MOST; i++)
+                n += t->certificates[i].proven;
+        oldest = n >= PROVEN_MOST ? place(t, true) : NULL;
+        if (oldest)
+                oldest->proven = false;
+        c->proven = n < PROVEN_MOST || oldest;
+}
+
+static bool is_sender(const struct topic *t, uint64_t who)
+{
+        for (size_t i = 0; i < MIN_OF(t->senders_n, (size_t)SENDERS_MOST); i++)
+                if (t->senders[i] == who)
+                        return true;
+        return false;
+}
+
+static void note_sender(struct topic *t, uint64_t who)
+{
+        if (!is_sender(t, who))
+                t->senders[t->senders_n++ % SENDERS_MOST] = who;
+}
+
+/* One address has a part of the fetches, unless its messages were signed; such have some of their own. */
+static bool may_fetch(const struct topic *t, uint64_t who)
+{
+        size_t his = 0;
+
+        if (is_sender(t, who))
+                return t->fetches < FETCHES_MOST + FETCHES_KEPT;
+        for (size_t i = 0; i < CERTIFICATES_MOST; i++)
+                his += t->certificates[i].tag && t->certificates[i].sender == who;
+        return t->fetches < FETCHES_MOST && his < FETCHES_OF_ONE;
+}
+
+/* A stranger can cause it: it is not told each time. */
+static void tell_trouble(struct topic *t, const char *text)
+{
+        usec now = monotonic(t);
+
+        if (t->told_trouble && now - t->told_trouble < TROUBLE_AGAIN)
+                return;
+        t->told_trouble = now;
+        inbox_trouble(t->config.inbox, text);
+}
+
+/* Is it there, or is it under way, or is it known not to be had? */
+static bool is_fresh(const struct topic *t, const struct certificate *c)
+{
+        return c->tag || (c->key ? clock_wall(t->config.services->clock) <= c->until : c->until > monotonic(t));
+}
+
+/* Starts to fetch it where it is not there. NULL: not now. */
+static struct certificate *certificate_for(struct topic *t, struct str url, bool trusted, uint64_t who)
+{
+        struct certificate *c = known(t, url);
+        bool proven = c && c->proven;
         struct error err;
 
-        if (!c)
-                return NULL;
-        if (c->url && str_is(url, c->url)) {
+        if (c)
                 c->used = monotonic(t);
-                if (c->tag || (c->key ? wall <= c->until : c->until > monotonic(t)))
-                        return c;
-        }
-        if (t->fetches >= FETCHES_MOST)
+        if (c && is_fresh(t, c))
+                return c;
+        if (!may_fetch(t, who) || !(c = c ? c : place(t, false)))
                 return NULL;
         certificate_clear(c);
         c->url = str_dup(url);
         c->used = monotonic(t);
+        c->sender = who;
+        c->proven = proven;
         if (!c->url)
                 return NULL;
         if (fetch(t, url, trusted, &c->tag, &err) < 0) {
-                inbox_trouble(t->config.inbox, err.text);
+                tell_trouble(t, err.text);
                 certificate_clear(c);
                 return NULL;
         }
@@ -255,10 +324,16 @@ static void connected(struct topic *t)
         subscription_connected(t->subscription);
 }
 
+static void vouch(struct topic *t, const struct pending *p)
+{
+        prove(t, p->certificate);
+        note_sender(t, p->sender);
+}
+
 /* Its certificate is there, or will not come. */
 static void proceed(struct topic *t, struct pending *p)
 {
-        const struct certificate *c = p->certificate;
+        struct certificate *c = p->certificate;
         usec wall = clock_wall(t->config.services->clock);
         struct notification taken;
 
@@ -267,9 +342,11 @@ static void proceed(struct topic *t, struct pending *p)
         else if (wall < c->from || wall > c->until || !notification_verify(&p->notification, c->key))
                 inbox_refuse_later(t->config.inbox, REFUSED_SIGNATURE, p->call);
         else if (p->notification.kind == NOTIFICATION_CONFIRM) {
+                vouch(t, p);
                 confirm(t, p);
                 return;
         } else {
+                vouch(t, p);
                 connected(t);
                 if (p->notification.kind == NOTIFICATION_UNSUBSCRIBED) {
                         inbox_trouble(t->config.inbox, "the subscription was cancelled");
@@ -298,13 +375,13 @@ static bool headers_agree(const struct push_request *q, const struct notificatio
         return (!id.p || str_equal(id, n->message_id)) && (!urn.p || str_equal(urn, n->topic_urn));
 }
 
-static enum push_verdict hold(struct topic *t, uint64_t call, struct notification *n, struct certificate *c)
+static enum push_verdict hold(struct topic *t, uint64_t call, struct notification *n, struct certificate *c, uint64_t who)
 {
         struct pending *p = calloc(1, sizeof(*p));
 
         if (!p)
                 abort(); /* out of memory: a caller that retries is better off with another worker */
-        *p = (struct pending){ .next = t->pending, .call = call, .notification = *n, .certificate = c, .deadline = monotonic(t) + t->config.spec->timeout };
+        *p = (struct pending){ .next = t->pending, .call = call, .notification = *n, .certificate = c, .sender = who, .deadline = monotonic(t) + t->config.spec->timeout };
         t->pending = p;
         t->pending_n++;
         if (!c->tag)
@@ -319,6 +396,7 @@ enum push_verdict topic_receive(struct topic *t, uint64_t call, const struct pus
         struct certificate *c;
         struct notification n;
         enum refusal refusal;
+        uint64_t who = hash_bytes(t->seed, q->client);
         bool trusted = false;
         const char *why;
 
@@ -345,9 +423,9 @@ enum push_verdict topic_receive(struct topic *t, uint64_t call, const struct pus
                 notification_done(&n);
                 return inbox_refuse(inbox, refusal, reply);
         }
-        c = t->pending_n < PENDING_MOST ? certificate_for(t, n.signing_cert_url, trusted) : NULL;
-        if (c)
-                return hold(t, call, &n, c);
+        c = certificate_for(t, n.signing_cert_url, trusted, who);
+        if (c && (c->key || t->pending_n < PENDING_MOST))
+                return hold(t, call, &n, c, who);
         notification_done(&n);
         inbox_reply(reply, 503, "too much is under way", USEC_SEC);
         return PUSH_REPLY;
@@ -362,13 +440,13 @@ static void certificate_came(struct topic *t, struct certificate *c, const struc
         c->tag = 0;
         c->until = 0;
         if (done->failed)
-                inbox_trouble(t->config.inbox, done->error.text);
+                tell_trouble(t, done->error.text);
         else if (done->status != 200) {
                 (void)snprintf(text, sizeof(text), "signing certificate %.120s: answered %d", c->url, done->status);
-                inbox_trouble(t->config.inbox, text);
+                tell_trouble(t, text);
         } else if (!read_certificate(c, done->body)) {
                 (void)snprintf(text, sizeof(text), "signing certificate %.120s: is no certificate of an RSA key", c->url);
-                inbox_trouble(t->config.inbox, text);
+                tell_trouble(t, text);
         }
         if (!c->key)
                 c->until = monotonic(t) + FAILURE_KEPT;
@@ -474,6 +552,7 @@ int topic_new(struct topic **out, const struct topic_config *config, struct erro
         if (!t)
                 return error_memory(err);
         t->config = *config;
+        t->seed = random_seed();
         buf_printf(&host, "smn." STR_FMT ".myhuaweicloud.com", STR_ARG(region));
         t->host = buf_take(&host);
         t->region = str_dup(region);

@@ -576,8 +576,7 @@ static void timer_event(const struct services *services, const struct record *r,
         *e = (struct cloud_event){ .id = r->id, .source = buf_view(space), .time = r->time };
         if (r->value.n == 0)
                 return;
-        e->data = r->value;
-        e->content_type = str_of(content_type_of(r->value, &e->json));
+        cloudevent_data(e, r->value, (struct str){ 0 });
 }
 
 struct sample { struct tick tick; struct zone *zone; char *user_event; };

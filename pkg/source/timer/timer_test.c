@@ -121,6 +121,7 @@ static void poll_once(void)
                                 break;
                         case SOURCE_EVENT_CLOSED: b.closed = true; break;
                         case SOURCE_EVENT_CALL:
+                        case SOURCE_EVENT_RECORDS_LOST:
                         case SOURCE_EVENT_LOST: fail_msg("lost"); break;
                         }
 }

@@ -1,0 +1,168 @@
+"""Where a consumer group begins and goes on, with a real broker: nothing that came after its first start is skipped in silence."""
+import json
+import re
+import urllib.request
+
+import pytest
+from harness.ports import free_ports
+from harness.process import wait_until
+from test_kafka import kafka_trigger, names, offsets
+
+LATEST = {"startPosition": "Latest"}
+
+
+@pytest.fixture
+def topic(kafka):
+    name = f"positions-{next(names)}"
+    kafka.create_topic(name, 2)
+    return name
+
+
+def to(partition, *values):
+    return [{"value": v, "partition": partition} for v in values]
+
+
+def values(function):
+    return [json.loads(e["body"])["messages"][0] for e in function.events()]
+
+
+def start(runner, kafka, topic, function, name="run", **more):
+    (port,) = free_ports(1)
+    run = runner.start(kafka_trigger(kafka, topic, function.uri, **{**LATEST, **more}), name=name, options=[f"--admin=127.0.0.1:{port}"])
+    run.admin = port
+    run.wait_for_output("state=Connected", 30)
+    return run
+
+
+def committed(kafka, topic, partitions=2):
+    return kafka.committed(f"sluice.test.{topic}", topic, partitions)
+
+
+def lost(run):
+    """{reason: count} of the admin port"""
+    with urllib.request.urlopen(f"http://127.0.0.1:{run.admin}/metrics", timeout=10) as answer:
+        return {r: int(n) for r, n in re.findall(r'sluice_records_lost_total{.*reason="(\w+)"} (\d+)', answer.read().decode())}
+
+
+def test_the_first_position_is_committed_before_anything_is_read(kafka, topic, function, runner):
+    kafka.produce(topic, to(0, "old") + to(1, "old", "old"))
+    function.behave(status=503)
+    run = start(runner, kafka, topic, function)
+    assert committed(kafka, topic) == {0: 1, 1: 2}
+    kafka.produce(topic, to(0, "a", "b") + to(1, "c"))
+    run.wait_for_output("Retrying", 20)
+    assert run.stop() == 0
+    kafka.produce(topic, to(0, "d"))
+    function.behave(status=200)
+    start(runner, kafka, topic, function, name="again")
+    wait_until("all that came since", lambda: set(values(function)) == {"a", "b", "c", "d"}, 60)
+
+
+def test_retention_passes_the_position_of_some_partitions(kafka, topic, function, runner):
+    run = start(runner, kafka, topic, function)
+    kafka.produce(topic, to(0, "0") + to(1, "0"))
+    function.wait_for(2)
+    assert run.stop() == 0
+    kafka.produce(topic, to(0, *(f"p{i}" for i in range(1, 20))) + to(1, "q1"))
+    kafka.purge(topic, {0: 12})
+    run = start(runner, kafka, topic, function, name="again")
+    wait_until("what is left", lambda: set(values(function)) == {"0", "q1", *(f"p{i}" for i in range(12, 20))}, 30)
+    run.wait_for_output(r"partition 0: 11 records are gone before they were delivered, offsets 1 to 11", 10)
+    assert lost(run) == {"retention": 11, "recreated": 0}
+
+
+@pytest.mark.parametrize("position", ["Latest", "Earliest"])
+def test_a_running_trigger_is_overtaken(kafka, topic, function, runner, position):
+    """The function hangs at one record, while more comes than is fetched ahead, and most of it goes."""
+    run = start(runner, kafka, topic, function, startPosition=position, fetchBytes=2097152, delivery={"timeout": "5m", "maxInFlight": 1})
+    function.behave(delay="8s", **{"for": "7s"})
+    big = "x" * 100_000
+    kafka.produce(topic, to(0, "first", *[big] * 200))
+    wait_until("the first is under way", lambda: function.events(accepted=False), 7)
+    kafka.purge(topic, {0: 199})
+    kafka.produce(topic, to(0, "last"))
+    wait_until("the last", lambda: "last" in values(function), 90)
+    run.wait_for_output(r"records are gone before they were delivered, offsets \d+ to 198", 10)
+    seen = offsets(function.events())[0]
+    count = lost(run)["retention"]
+    assert count > 0 and len(seen) + count == 202
+    assert seen == sorted(set(seen))
+
+
+def test_a_topic_that_is_made_again_under_a_running_trigger_is_read_from_its_beginning(kafka, topic, function, runner):
+    start(runner, kafka, topic, function)
+    kafka.produce(topic, to(0, *"abcdef"))
+    function.wait_for(6)
+    kafka.delete_topic(topic)
+    kafka.create_topic(topic, 1)
+    kafka.produce(topic, to(0, *(f"new {i}" for i in range(4))))
+    wait_until("all of the new topic", lambda: {f"new {i}" for i in range(4)} <= set(values(function)), 60)
+    wait_until("its end is committed", lambda: committed(kafka, topic, 1) == {0: 4}, 20)
+
+
+def test_a_topic_that_is_made_again_while_the_worker_is_down_is_read_from_its_beginning(kafka, topic, function, runner):
+    run = start(runner, kafka, topic, function)
+    kafka.produce(topic, to(0, *"abc"))
+    function.wait_for(3)
+    assert run.stop() == 0
+    kafka.delete_topic(topic)
+    kafka.create_topic(topic, 3)
+    kafka.produce(topic, [{"value": f"new {i}", "partition": i % 3} for i in range(30)])
+    start(runner, kafka, topic, function, name="again")
+    wait_until("all of the new topic", lambda: {f"new {i}" for i in range(30)} <= set(values(function)), 60)
+
+
+def test_partitions_that_come_while_the_worker_is_down_are_read_from_their_beginning(kafka, topic, function, runner):
+    run = start(runner, kafka, topic, function)
+    assert run.stop() == 0
+    kafka.grow_topic(topic, 4)
+    kafka.produce(topic, to(2, "c") + to(3, "d") + to(0, "a"))
+    start(runner, kafka, topic, function, name="again")
+    wait_until("all of them", lambda: sorted(values(function)) == ["a", "c", "d"], 30)
+
+
+def test_partitions_that_come_under_two_workers_are_read_from_their_beginning(kafka, topic, function, runner):
+    kafka.produce(topic, to(0, "old"))
+    start(runner, kafka, topic, function)
+    second = runner.start(kafka_trigger(kafka, topic, function.uri, **LATEST), name="second", state="state-2")
+    second.wait_for_output("Connected", 30)
+    kafka.grow_topic(topic, 6)
+    kafka.produce(topic, [m for p in range(2, 6) for m in to(p, f"p{p}")])
+    wait_until("the new partitions", lambda: sorted(set(values(function))) == ["p2", "p3", "p4", "p5"], 60)
+
+
+def test_two_workers_that_start_first_leave_out_what_was_there(kafka, topic, function, runner):
+    kafka.produce(topic, to(0, "old", "old") + to(1, "old"))
+    t = kafka_trigger(kafka, topic, function.uri, **LATEST)
+    for run in [runner.start(t, name=n, state=n) for n in ("first", "second")]:
+        run.wait_for_output("Connected", 30)
+    kafka.produce(topic, to(0, "new") + to(1, "new"))
+    wait_until("what is new", lambda: len(values(function)) >= 2, 30)
+    assert set(values(function)) == {"new"}
+
+
+def test_one_topic_of_several_is_made_later(kafka, topic, function, runner):
+    later = f"{topic}-later"
+    t = kafka_trigger(kafka, topic, function.uri, **LATEST, topics=[topic, later])
+    run = runner.start(t)
+    run.wait_for_output(f"Failed.*{later}|{later}.*[Uu]nknown", 30)
+    kafka.create_topic(later, 1)
+    kafka.produce(later, to(0, "first"))
+    wait_until("its first record", lambda: "first" in values(function), 60)
+
+
+def test_transactions_leave_no_lag(kafka, topic, function, runner):
+    from confluent_kafka import Producer
+
+    run = start(runner, kafka, topic, function)
+    function.behave(delay="300ms")
+    producer = Producer({"bootstrap.servers": kafka.bootstrap, "transactional.id": topic})
+    producer.init_transactions()
+    for aborted in (False, True):
+        producer.begin_transaction()
+        for partition in (0, 1):
+            producer.produce(topic, "aborted" if aborted else "kept", partition=partition)
+        (producer.abort_transaction if aborted else producer.commit_transaction)()
+    wait_until("the ends are committed", lambda: committed(kafka, topic) == kafka.end_offsets(topic, 2), 30)
+    assert set(values(function)) == {"kept"}
+    assert run.stop() == 0
