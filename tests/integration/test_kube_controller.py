@@ -730,6 +730,20 @@ def test_what_cannot_be_taken_back_in_time_is_named(cluster, namespace, smn):
         assert "remains outside the cluster" in impatient.output
 
 
+def test_the_last_job_leaves_triggers_alone_while_there_is_a_controller(cluster, namespace, smn):
+    t, _ = subscribed(cluster, smn, namespace)
+    cluster.apply(t, namespace=namespace)
+    wait_deployment(cluster, namespace, "topic")
+    assert finalizers(cluster, namespace) == ["sluice.dev/outside"]
+    strip = [SLUICE, "controller", "--strip-finalizers", f"--namespace={namespace}", "--log-level=info"]
+    kept = cluster.run(*strip, f"--unless-deployment={namespace}/topic-sluice")
+    assert "its Triggers are left alone" in kept.stdout + kept.stderr and "remains outside" not in kept.stdout + kept.stderr
+    assert finalizers(cluster, namespace) == ["sluice.dev/outside"]
+    done = cluster.run(*strip, f"--unless-deployment={namespace}/nobody")
+    assert f"Trigger {namespace}/topic: the subscription of {smn.urn}" in done.stdout and "remains outside the cluster" in done.stdout
+    cluster.kubectl("patch", "triggers.sluice.dev/topic", "--type=merge", '-p={"metadata":{"finalizers":null}}', namespace=namespace)
+
+
 def test_a_deletion_in_the_foreground_does_not_take_the_worker_away(cluster, namespace, smn):
     t, _ = subscribed(cluster, smn, namespace)
     cluster.apply(t, namespace=namespace)
