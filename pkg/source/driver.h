@@ -79,7 +79,9 @@ struct push_request {            /* borrowed until receive returns; method, path
         struct str (*header)(const struct push_request *, const char *name);      /* the first of that name; p NULL: none */
         void (*each_header)(const struct push_request *, void (*each)(void *cookie, struct str name, struct str value), void *cookie);
 };
-struct push_reply { int status; struct buf headers, body; };     /* headers: "Name: value\r\n" lines, Content-Type among them */
+enum { PUSH_LENGTH_UNKNOWN = -1 };
+/* headers: "Name: value\r\n" lines, Content-Type among them. length: of the body that stands behind this answer, where none is sent, as to a HEAD; negative: not said. */
+struct push_reply { int status; int64_t length; struct buf headers, body; };
 
 enum push_verdict {
         PUSH_REPLY,              /* the reply is written: no function is called */

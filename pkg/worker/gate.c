@@ -205,6 +205,8 @@ static void send_reply(struct gate *g, struct http_call *http)
         if (!http)
                 return;
         http_call_set(http, NULL);
+        if (r->length >= 0 && (r->status == 304 || (http_call_message(http)->method == HTTP_HEAD && !r->body.n && r->status != 204 && r->status != 205)))
+                buf_printf(&r->headers, "Content-Length: %" PRId64 "\r\n", r->length);
         if (r->headers.failed || r->body.failed)
                 http_call_reply(http, 500, STR("text/plain"), (struct str){ 0 }, STR("out of memory\n"));
         else
@@ -224,6 +226,7 @@ static void reply_reset(struct push_reply *r)
         buf_reset(&r->body);
         buf_reset(&r->headers);
         r->status = 500;
+        r->length = PUSH_LENGTH_UNKNOWN;
 }
 
 static struct calls *list_of(struct call *c) { return c->timed ? &c->gate->timed : &c->gate->untimed; }

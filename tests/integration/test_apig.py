@@ -112,6 +112,25 @@ def test_malformed_answers_are_500(gateway, sink, body):
     assert code(g.call("GET", "/f")) == (500, "APIG.0201")
 
 
+def raw(g, text):
+    """The whole answer to a request that ends the connection."""
+    with socket.create_connection(("127.0.0.1", g.port), 20) as s:
+        s.sendall(text.encode())
+        return b"".join(iter(lambda: s.recv(65536), b"")).decode()
+
+
+def test_what_has_no_content_says_what_a_get_would(gateway, sink):
+    g = gateway(api("/f", sink))
+    for method, said, length, content in [("HEAD", answer(200, {"Content-Length": "5"}), "5", ""), ("HEAD", answer(200, {"content-length": 5}), "5", ""), ("HEAD", answer(200, {"CONTENT-LENGTH": ["5"]}), "5", ""),
+                                          ("HEAD", answer(200), None, ""), ("HEAD", answer(200, {"Content-Length": "x"}), None, ""), ("HEAD", answer(200, {"Content-Length": "9"}, "hello"), "5", ""),
+                                          ("HEAD", answer(204, {"Content-Length": "5"}), None, ""), ("GET", answer(304, {"Content-Length": "5", "ETag": "e"}), "5", ""), ("GET", answer(304), None, ""),
+                                          ("GET", answer(200, {"Content-Length": "9"}, "hello"), "5", "hello"), ("GET", answer(205, {}, "hello"), "0", ""), ("HEAD", answer(205, {}, "hello"), "0", "")]:  # fmt: skip
+        sink.answer = lambda request, said=said: said
+        head, _, body = raw(g, f"{method} /f HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").partition("\r\n\r\n")
+        lengths = re.findall(r"(?im)^content-length: (.*?)\r?$", head)
+        assert (lengths, body) == ([length] if length else [], content), (method, said, head)
+
+
 def test_no_spelling_of_a_path_passes_authentication_by(gateway, sink, secrets):
     guarded = {"type": "App", "codes": [{"secretRef": ref("code")}]}
     g = gateway(api("/admin/{p+}", sink, "admin", authentication=guarded), api("/{p+}", sink, "site"), api("/my%2dapi/caf%c3%a9", sink, "cafe"), options=[f"--secrets={secrets.parent}"])

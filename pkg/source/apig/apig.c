@@ -59,7 +59,7 @@ static const struct field apig_fields[] = {
         { .name = "stage", .type = FIELD_STRING, .offset = offsetof(struct apig_spec, stage), .fallback = "RELEASE", .min = 1, .max = 64, .pattern = "^[A-Za-z][A-Za-z0-9_]*$",
           .format = "letters, digits and _", .help = "The environment that events name as requestContext.stage." },
         { .name = "apiId", .type = FIELD_STRING, .offset = offsetof(struct apig_spec, api_id), .min = 1, .max = 128, .pattern = "^[!-~]+$", .format = "printable ASCII",
-          .help = "The API's id that events name as requestContext.apiId; by default the Trigger's uid." },
+          .help = "The API's id that events name as requestContext.apiId; by default the Trigger's uid; without a cluster a UUID made of NAMESPACE/NAME." },
         { .name = "timeout", .type = FIELD_DURATION, .offset = offsetof(struct apig_spec, timeout), .fallback = "5s", .min = USEC_MSEC, .max = USEC_MINUTE,
           .help = "How long the function may take; then the caller gets 504." },
         { .name = "authentication", .type = FIELD_OBJECT, .offset = offsetof(struct apig_spec, authentication), .object = &apig_authentication_type,
