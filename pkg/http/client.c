@@ -50,7 +50,10 @@ static usec parse_retry_after(struct str value)
         memcpy(date, value.p, value.n);
         date[value.n] = 0;
         at = curl_getdate(date, NULL);
-        return at > 0 ? MAX_OF((usec)at * USEC_SEC - clock_wall(&system_clock), (usec)0) : 0;
+        if (at <= 0)
+                return 0;
+        seconds = (int64_t)at - clock_wall(&system_clock) / USEC_SEC;
+        return seconds > 0 ? MIN_OF(seconds, (int64_t)86400) * USEC_SEC : 0;
 }
 
 void exchange_answer(struct exchange *x, int status)

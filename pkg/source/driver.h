@@ -103,9 +103,10 @@ enum push_result {
         PUSH_GONE,               /* the caller left: the reply goes nowhere */
         PUSH_REFUSED,            /* the source itself said PUSH_REPLY to a call that it held */
 };
-struct push_outcome { enum push_result result; int status; usec retry_after; struct str body; const char *text; };
+struct push_outcome { enum push_result result; int status; usec retry_after; struct str body; bool cut /* the body was longer */; const char *text; };
 
-struct push_counts { uint64_t refused, limited, asked, failed; };        /* callers turned away, and that went too fast; requests to an authorizer, and in vain */
+/* Callers turned away, and that went too fast; requests to an authorizer, and in vain; messages that the source's own selection left out. */
+struct push_counts { uint64_t refused, limited, asked, failed, unwanted; };
 
 struct push_driver {
         /* Is the request this Trigger's, its path in the normal form (base/uri.h)? 0: no; otherwise the highest number of all Triggers wins. */

@@ -37,6 +37,7 @@ struct sender {
         uint32_t *places;                /* of records that a partial answer names */
         struct buf words, init_message, payload;
         char text[400];
+        bool cut;                        /* of the last answer: its body was longer than what is kept */
         enum init_state init;
         unsigned init_failures;
         usec init_at;                    /* the next attempt, or the end of the present one */
@@ -276,6 +277,7 @@ static void answered(struct sender *s, const struct slot *slot, const struct htt
         struct str words = str_trim(c->body);
 
         *a = (struct answer){ .kind = ANSWER_RETRY, .text = s->text };
+        s->cut = !c->failed && c->body_cut;
         if (c->failed) {
                 a->kind = c->error.retry || c->error.kind == ERROR_PROTOCOL ? ANSWER_RETRY : ANSWER_FINAL;
                 a->overload = a->kind == ANSWER_RETRY && c->error.kind != ERROR_PROTOCOL;
@@ -353,6 +355,8 @@ static void take_transformed(struct sender *s)
                 submit(s, slot);
         }
 }
+
+bool sender_cut(const struct sender *s) { return s->cut; }
 
 bool sender_take(struct sender *s, uint32_t *ticket, struct answer *a)
 {

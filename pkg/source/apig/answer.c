@@ -28,10 +28,10 @@ static bool field_value(const char *s)
         return true;
 }
 
-/* What belongs to the connection is not the function's to say, nor is the Date, which the listener gives. */
+/* What belongs to the connection is not the function's to say, nor are the Date, which the listener gives, and the request's id, which is ours. */
 static bool of_connection(const char *name)
 {
-        static const char *const names[] = { "Connection", "Content-Length", "Transfer-Encoding", "Keep-Alive", "Upgrade", "Trailer", "TE", "Proxy-Connection", "Date" };
+        static const char *const names[] = { "Connection", "Content-Length", "Transfer-Encoding", "Keep-Alive", "Upgrade", "Trailer", "TE", "Proxy-Connection", "Date", "X-Request-Id" };
 
         for (size_t i = 0; i < COUNT_OF(names); i++)
                 if (str_equal_nocase(str_of(name), str_of(names[i])))

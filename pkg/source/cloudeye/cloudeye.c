@@ -48,9 +48,10 @@ bool cloudeye_wants(const void *spec, struct str message)
         const struct str text = json_without_mark(message);
         json_error_t at;
         json_t *alarm = json_loadb(text.p, text.n, 0, &at);
-        bool wants = json_is_object(alarm) && json_object_get(alarm, "alarm_id") && (!s->states.n || among(&s->states, json_member(alarm, "alarm_status"))) &&
+        /* What does not read like an alarm, such as one in plain text, is wanted where nothing is chosen: an alarm must not vanish. */
+        bool wants = !(s->states.n || s->alarms.n || s->severities.n) || (json_is_object(alarm) && (!s->states.n || among(&s->states, json_member(alarm, "alarm_status"))) &&
                      (!s->alarms.n || among(&s->alarms, json_member(alarm, "alarm_name")) || among(&s->alarms, json_member(alarm, "alarm_id"))) &&
-                     (!s->severities.n || among(&s->severities, level_of(alarm)));
+                     (!s->severities.n || among(&s->severities, level_of(alarm))));
 
         json_decref(alarm);
         return wants;

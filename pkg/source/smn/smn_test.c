@@ -800,7 +800,14 @@ static void subscriptions_are_confirmed(void **unused UNUSED)
                 assert_int_equal(asked_n - before, table[i].asks + (i == 0)); /* and the certificate */
                 json_decref(body);
         }
+        /* It was cancelled, and what was confirmed since was not answered as it should. */
+        assert_int_equal(state, SOURCE_DISCONNECTED);
+        assert_non_null(strstr(state_text, "the subscription was cancelled"));
+        json_t *again = confirmation("SubscriptionConfirmation", HOST "/confirm?token=1");
+        assert_int_equal(statuses[send(again)], 200);
+        json_decref(again);
         assert_int_equal(state, SOURCE_CONNECTED);
+        assert_null(strstr(state_text, "cancelled"));
         /* One that is not signed leads nowhere. */
         json_t *forged = confirmation("SubscriptionConfirmation", HOST "/confirm?token=1");
         sign(forged, other_key, false);
