@@ -100,7 +100,7 @@ $(tests): $(BUILD)/%: $(BUILD)/%.o $(thread_objects) $(archive)
 .SECONDARY:
 
 # ---- targets --------------------------------------------------------------------------------------------------------------------------
-.PHONY: deps build demo check test soak test-mutants e2e bench lint format image install clean help unit simulate integration generate sanitized coverage program
+.PHONY: deps build demo check test soak test-mutants weather e2e bench lint format image install clean help unit simulate integration generate sanitized coverage program
 
 deps: ## install what the build and the tests need (Debian packages)
 	tools/deps all
@@ -142,7 +142,9 @@ test: prepare ## everything: unit tests, the same under sanitizers and clang, in
 	@+$(MAKE) --no-print-directory check
 	@+$(MAKE) --no-print-directory simulate SEEDS=$(or $(SEEDS),40000)
 	@+$(MAKE) --no-print-directory fuzz SECONDS=$$((60 / $(words $(fuzz_names))))
-	@+$(MAKE) --no-print-directory test-mutants sanitized integration e2e
+	@+$(MAKE) --no-print-directory test-mutants sanitized integration
+	@+$(MAKE) --no-print-directory weather SECONDS=90
+	@+$(MAKE) --no-print-directory e2e
 
 unit: $(tests) ## the unit tests (cmocka)
 	tools/run-tests $(tests)
@@ -150,8 +152,9 @@ unit: $(tests) ## the unit tests (cmocka)
 simulate: $(BUILD)/sim ## the delivery engine's simulator over many seeds
 	$(BUILD)/sim --seeds=$(or $(SEEDS),5000)
 
-soak: $(BUILD)/sim ## the simulator from a random seed on: SECONDS=
+soak: $(BUILD)/sim ## the simulator from a random seed on, then bad weather, for SECONDS= (600) each
 	$(BUILD)/sim --seconds=$(or $(filter-out 0,$(SECONDS)),600)
+	@+$(MAKE) --no-print-directory weather SECONDS=$(or $(filter-out 0,$(SECONDS)),600)
 
 test-mutants: $(BUILD)/sim ## does the simulator notice when the engine is wrong? MUTANT= picks some
 	@CC="$(CC)" CFLAGS="$(all_cflags)" LDFLAGS="$(all_ldflags) $(simulator_ldflags)" LIBRARIES="$(package_libs) -lm" JOBS=$(JOBS) tools/mutants $(BUILD)
@@ -191,6 +194,11 @@ integration: build ## the program against real servers (pytest)
 	@tools/prefetch
 	@+$(MAKE) --no-print-directory filter-programs
 	"$$(tools/venv)/bin/pytest" -q -n 2 --dist loadfile tests/integration
+
+weather: build ## many Triggers in bad weather for SECONDS= (90): falling functions, a broker and an API server that go away, ageing connections
+	@tools/deps test
+	@tools/prefetch
+	WEATHER_SECONDS=$(or $(filter-out 0,$(SECONDS)),90) "$$(tools/venv)/bin/pytest" -q tests/weather
 
 e2e: build ## the whole product on a real Kubernetes node (pytest)
 	@tools/deps test

@@ -14,6 +14,7 @@ struct state {
         struct controller *controller;
         struct http_server *admin;
         struct strip *strip;     /* instead of a controller */
+        const char *unless;      /* the Deployment in whose care Triggers are */
         int result;
 };
 
@@ -49,14 +50,15 @@ static void on_stripped(void *cookie, const struct error *why)
 
 static int start(struct state *s, struct controller_config *config, const char *kubeconfig, const char *address, bool strip, struct error *err)
 {
-        struct http_server_config admin = { .address = address, .head_max = 16384, .body_max = 1024, .max_connections = 64, .handle = handle, .cookie = s };
+        struct http_server_config admin = { .address = address, .head_max = 16384, .body_max = 1024, .max_connections = 64, .idle_timeout = 10 * USEC_SEC, .head_timeout = 5 * USEC_SEC, .body_grace = 5 * USEC_SEC,
+                                            .write_timeout = 10 * USEC_SEC, .handle = handle, .cookie = s };
 
         if (kube_config_load(&s->config, kubeconfig, err) < 0 || loop_new(&s->loop, err) < 0 || loop_signal(s->loop, SIGTERM, on_signal, s, err) < 0 ||
             loop_signal(s->loop, SIGINT, on_signal, s, err) < 0 || kube_client_new(&s->client, s->loop, &s->config, err) < 0)
                 return -1;
         config->client = s->client;
         if (strip) {
-                const struct strip_config what = { .client = s->client, .namespace_ = config->namespace_, .pod = config->pod, .types = config->types, .types_n = config->types_n, .remains = on_remains,
+                const struct strip_config what = { .client = s->client, .namespace_ = config->namespace_, .pod = config->pod, .unless = s->unless, .types = config->types, .types_n = config->types_n, .remains = on_remains,
                                                    .done = on_stripped, .cookie = s };
 
                 return strip_new(&s->strip, &what, err);
@@ -76,6 +78,18 @@ static void clean_up(struct state *s)
         kube_config_done(&s->config);
 }
 
+static bool is_list_of_objects(const char *text)
+{
+        json_t *list = json_loads(text, 0, NULL), *item;
+        bool fine = json_is_array(list);
+        size_t i;
+
+        json_array_foreach(list, i, item)
+                fine = fine && json_is_object(item);
+        json_decref(list);
+        return fine;
+}
+
 int cmd_controller(int argc, char **argv)
 {
         struct state s = { 0 };
@@ -88,6 +102,10 @@ int cmd_controller(int argc, char **argv)
                 { .name = "worker-image", .value = "IMAGE", .help = "The image that workers run.", .kind = OPTION_TEXT, .into = &config.worker_image },
                 { .name = "image-pull-policy", .value = "POLICY", .help = "Of the workers: Always, IfNotPresent or Never. Default: what Kubernetes makes of the tag.", .kind = OPTION_TEXT, .into = &config.pull_policy },
                 { .name = "strip-finalizers", .help = "Instead of working: let go of all Triggers, so that they can be deleted when no controller runs any more, and say what they leave outside the cluster.", .kind = OPTION_FLAG, .into = &strip },
+                { .name = "unless-deployment", .value = "NAMESPACE/NAME", .help = "With --strip-finalizers: do nothing while this Deployment, the controller's, is there.", .kind = OPTION_TEXT, .into = &s.unless },
+                { .name = "worker-pull-secret", .value = "NAME", .help = "A Secret for the registry of the worker's image, which must be in each namespace that has Triggers. May be given more than once.", .kind = OPTION_LIST, .into = &config.pull_secrets },
+                { .name = "worker-priority-class", .value = "NAME", .help = "The PriorityClass of workers. Default: the cluster's.", .kind = OPTION_TEXT, .into = &config.priority_class },
+                { .name = "worker-tolerations", .value = "JSON", .help = "Tolerations of all workers, beside those of their Triggers: a list as a pod has it.", .kind = OPTION_TEXT, .into = &config.tolerations },
                 { .name = "ending-deadline", .value = "DURATION", .help = "How long a deleted Trigger stays until what it made outside the cluster, such as a subscription, is taken back. Default: 5m.", .kind = OPTION_DURATION, .into = &config.ending_deadline },
                 { .name = "workers", .value = "N", .help = "How many Triggers are reconciled at once. Default: 4.", .kind = OPTION_INT, .into = &config.workers, .min = 1, .max = 64 },
                 { .name = "admin", .value = "ADDRESS:PORT", .help = "Serve /livez and /readyz there. Default: :8081.", .kind = OPTION_TEXT, .into = &admin },
@@ -100,6 +118,10 @@ int cmd_controller(int argc, char **argv)
         free(rest.list);
         if (result < 0 && !config.worker_image && !strip)
                 result = usage_error("controller", "needs --worker-image=IMAGE");
+        if (result < 0 && config.tolerations && !is_list_of_objects(config.tolerations))
+                result = usage_error("controller", "--worker-tolerations: expected a JSON list of objects, such as [{\"key\":\"dedicated\",\"operator\":\"Exists\"}]");
+        if (result < 0 && s.unless && !strchr(s.unless, '/'))
+                result = usage_error("controller", "--unless-deployment: expected NAMESPACE/NAME");
         if (result >= 0)
                 return result;
         config.pod = getenv("POD_NAME") ? getenv("POD_NAME") : "sluice-controller";
@@ -112,5 +134,8 @@ int cmd_controller(int argc, char **argv)
                 result = s.result;
         }
         clean_up(&s);
+        for (size_t i = 0; i < config.pull_secrets.n; i++)
+                free(config.pull_secrets.list[i]);
+        free(config.pull_secrets.list);
         return result;
 }

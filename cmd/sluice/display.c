@@ -43,7 +43,7 @@ static void print_event(struct display *d, const struct http_message *m, int sta
 {
         struct str id = http_message_header(m, STR("X-Sluice-Event-Id")), body = buf_view(&m->body);
         size_t shown = MIN_OF(body.n, (size_t)300);
-        time_t now = time(NULL);
+        time_t now = (time_t)(clock_wall(&system_clock) / USEC_SEC); /* time() is behind by up to a tick */
         struct tm local;
         char clock[16];
 

@@ -25,6 +25,8 @@ int usage_error(const char *command, const char *format, ...)
         return EXIT_USAGE;
 }
 
+enum { HELP_WIDTH = 80, HELP_COLUMN = 29 };
+
 /* Prints text from a column on, broken at spaces. */
 static void print_wrapped(const char *text, int column)
 {
@@ -33,16 +35,15 @@ static void print_wrapped(const char *text, int column)
         while (*text) {
                 int word = (int)strcspn(text, " ");
 
-                if (at + word > 110 && at > column) {
-                        (void)printf("\n%*s", column, "");
-                        at = column;
-                }
                 at += printf("%.*s", word, text);
                 text += word;
-                while (*text == ' ') {
+                while (*text == ' ')
                         text++;
-                        if (*text)
-                                at += printf(" ");
+                if (*text && at + 1 + (int)strcspn(text, " ") <= HELP_WIDTH)
+                        at += printf(" ");
+                else if (*text) {
+                        (void)printf("\n%*s", column, "");
+                        at = column;
                 }
         }
         (void)printf("\n");
@@ -56,8 +57,10 @@ static void print_option(const struct option_spec *o)
         if (o->letter)
                 (void)snprintf(letter, sizeof(letter), "-%c, ", o->letter);
         (void)snprintf(left, sizeof(left), "  %s--%s%s%s", letter, o->name, o->value ? "=" : "", o->value ? o->value : "");
-        (void)printf("%-28s ", left);
-        print_wrapped(o->help, 29);
+        (void)printf("%-*s", HELP_COLUMN, left);
+        if (strlen(left) >= HELP_COLUMN)
+                (void)printf("\n%*s", HELP_COLUMN, "");
+        print_wrapped(o->help, HELP_COLUMN);
 }
 
 static void print_help(const struct usage *u)

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "checkpoint/filestore.h"
 #include "listen.h"
 #include "options.h"
@@ -18,6 +19,7 @@ struct job {                     /* one Trigger that runs */
         struct file_store_end *end;
         struct run *run;
         uint64_t seen;           /* changes that were printed */
+        char *failure;           /* why it could not be started; the others run */
 };
 
 struct run {
@@ -31,6 +33,7 @@ struct run {
         struct job *jobs;
         size_t n;
         bool terminal, stopping, stopped;
+        bool failed;             /* a Trigger could not be started */
         usec next_draw;
         int64_t most;            /* events to deliver before it ends; 0: no end */
         struct table_row *rows;
@@ -99,6 +102,16 @@ static void on_signal(void *cookie, int number UNUSED)
         stop(r);
 }
 
+static void job_status(const struct job *j, struct pipeline_status *out)
+{
+        if (j->pipeline) {
+                pipeline_status(j->pipeline, out);
+                return;
+        }
+        *out = (struct pipeline_status){ .source = SOURCE_FAILED, .lag = -1 };
+        (void)snprintf(out->source_text, sizeof(out->source_text), "%s", j->failure);
+}
+
 static void show(struct run *r, usec now)
 {
         bool due = now >= r->next_draw;
@@ -108,10 +121,10 @@ static void show(struct run *r, usec now)
                 struct job *j = &r->jobs[i];
                 struct table_row *row = &r->rows[n];
 
-                if (!j->pipeline)
+                if (!j->pipeline && !j->failure)
                         continue;
                 row->trigger = j->trigger;
-                pipeline_status(j->pipeline, &row->status);
+                job_status(j, &row->status);
                 if (!r->terminal && (row->status.changes != j->seen || due))
                         table_line(row, now);
                 j->seen = row->status.changes;
@@ -202,6 +215,32 @@ static int open_host(struct run *r, struct error *err)
         return 0;
 }
 
+/* One that can't start is told, and does not end the others. */
+static int start_jobs(struct run *r, struct error *err)
+{
+        size_t started = 0;
+
+        for (; r->n < r->triggers.n; r->n++) {
+                struct job *j = &r->jobs[r->n];
+
+                if (start_job(r, j, r->triggers.list[r->n], err) == 0) {
+                        started++;
+                        continue;
+                }
+                r->failed = true;
+                if (r->triggers.n == 1)
+                        break;
+                log_error("a Trigger can't be started", LOG_S("namespace", j->trigger->namespace_), LOG_S("trigger", j->trigger->name), LOG_S("error", err->text));
+                j->failure = str_dup(str_of(err->text));
+                if (!j->failure)
+                        return error_memory(err);
+        }
+        r->n = MIN_OF(r->n + 1, r->triggers.n);
+        if (started)
+                return 0;
+        return r->triggers.n == 1 ? -1 : error_set(err, ERROR_INVALID, "none of the %zu Triggers can be started", r->triggers.n);
+}
+
 static int start(struct run *r, const char *state, const char *admin, struct error *err)
 {
         if (loop_new(&r->loop, err) < 0 || http_client_new(&r->http, r->loop, err) < 0 || file_store_new(&r->store, r->loop, state, err) < 0 ||
@@ -214,12 +253,7 @@ static int start(struct run *r, const char *state, const char *admin, struct err
         r->rows = calloc(r->triggers.n, sizeof(*r->rows));
         if (!r->jobs || !r->rows)
                 return error_memory(err);
-        for (; r->n < r->triggers.n; r->n++)
-                if (start_job(r, &r->jobs[r->n], r->triggers.list[r->n], err) < 0) {
-                        r->n++;
-                        return -1;
-                }
-        return 0;
+        return start_jobs(r, err);
 }
 
 static void clean_up(struct run *r)
@@ -235,6 +269,8 @@ static void clean_up(struct run *r)
                 loop_forget(r->loop, &r->task);
         (void)loop_free(r->loop);
         triggers_done(&r->triggers);
+        for (size_t i = 0; i < r->n; i++)
+                free(r->jobs[i].failure);
         free(r->jobs);
         free(r->rows);
 }
@@ -286,7 +322,7 @@ int cmd_run(int argc, char **argv)
                 }
                 if (r.terminal)
                         table_end();
-                result = result < 0 ? 0 : result;
+                result = result < 0 ? r.failed : result;
         }
         clean_up(&r);
         for (size_t i = 0; i < files.n; i++)

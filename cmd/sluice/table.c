@@ -4,7 +4,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-static size_t reserved;
+static size_t reserved; /* lines at the top; 0: none */
 
 bool table_is_terminal(void)
 {
@@ -40,23 +40,67 @@ static void source_of(struct buf *b, const struct trigger *t)
         d->origin(t, b);
 }
 
-/* A cell of a width, cut with an ellipsis; what came from outside steers no terminal. */
+/* A cell of a width in characters, cut with a ~; what came from outside steers no terminal. */
 static void cell(struct buf *b, struct str text, size_t width)
 {
-        size_t n = MIN_OF(text.n, width);
+        size_t at = 0, characters = 0, all = 0;
 
-        for (size_t i = 0; i < n; i++)
-                buf_char(b, (unsigned char)text.p[i] < ' ' || text.p[i] == 0x7f ? ' ' : text.p[i]);
-        if (text.n > width && n)
-                b->p[b->n - 1] = '~';
-        for (; n < width; n++)
+        for (size_t i = 0; i < text.n; i++)
+                all += ((unsigned char)text.p[i] & 0xc0) != 0x80;
+        if (!width)
+                return;
+        while (at < text.n && characters < (all > width ? width - 1 : width)) {
+                unsigned char c = (unsigned char)text.p[at++];
+
+                buf_char(b, c < ' ' || c == 0x7f ? ' ' : (char)c);
+                while (at < text.n && ((unsigned char)text.p[at] & 0xc0) == 0x80)
+                        buf_char(b, text.p[at++]);
+                characters++;
+        }
+        if (all > width) {
+                buf_char(b, '~');
+                characters++;
+        }
+        for (; characters < width; characters++)
                 buf_char(b, ' ');
         buf_char(b, ' ');
 }
 
-static void row(struct buf *b, const struct table_row *r)
+enum { STATE = 12, COUNT = 9, LAG = 7, LAST = 13 };
+struct widths { size_t name, source, reason; };
+
+/* The last column of the terminal stays empty, so that no row wraps. What is left of a narrow one is shared out; where there is no room for both, a reason
+ * takes the place of the source. */
+static struct widths widths_for(size_t columns)
+{
+        const size_t fixed = STATE + COUNT + LAG + LAST + 4;
+        size_t left = columns > fixed + 24 ? columns - fixed - 1 : 24;
+        struct widths w = { .name = MIN_OF(left * 2 / 5, (size_t)28) };
+
+        left -= w.name + 1;
+        w.source = MIN_OF(left - 1, (size_t)26);
+        left -= w.source + 1;
+        w.reason = left > 20 ? left - 1 : 0;
+        if (!w.reason)
+                w.source += left;
+        return w;
+}
+
+static void header(struct buf *b, const struct widths *w)
+{
+        cell(b, STR("TRIGGER"), w->name);
+        cell(b, STR("SOURCE"), w->source);
+        cell(b, STR("STATE"), STATE);
+        cell(b, STR("EVENTS"), COUNT);
+        cell(b, STR("LAG"), LAG);
+        cell(b, STR("LAST DELIVERY"), LAST);
+}
+
+void table_row(struct buf *b, const struct table_row *r, size_t columns)
 {
         BUF_AT_END struct buf name = BUF_INIT(1024), source = BUF_INIT(4096), lag = BUF_INIT(32), last = BUF_INIT(64), count = BUF_INIT(32);
+        struct widths w = widths_for(columns);
+        struct str reason = str_of(reason_of(&r->status));
 
         buf_printf(&name, "%s/%s", r->trigger->namespace_, r->trigger->name);
         source_of(&source, r->trigger);
@@ -66,47 +110,76 @@ static void row(struct buf *b, const struct table_row *r)
                 buf_text(&lag, "-");
         buf_int(&count, (int64_t)r->status.stats.accepted);
         age(&last, r->status.last_delivery);
-        cell(b, buf_view(&name), 28);
-        cell(b, buf_view(&source), 26);
-        cell(b, str_of(state_of(&r->status)), 12);
-        cell(b, buf_view(&count), 9);
-        cell(b, buf_view(&lag), 7);
-        cell(b, buf_view(&last), 13);
-        cell(b, str_of(reason_of(&r->status)), 60);
+        cell(b, buf_view(&name), w.name);
+        cell(b, reason.n && !w.reason ? reason : buf_view(&source), w.source);
+        cell(b, str_of(state_of(&r->status)), STATE);
+        cell(b, buf_view(&count), COUNT);
+        cell(b, buf_view(&lag), LAG);
+        cell(b, buf_view(&last), LAST);
+        cell(b, reason, w.reason);
+}
+
+/* In one write, so that no line of the log comes in between. */
+static void put(const struct buf *b)
+{
+        struct str rest = buf_view(b);
+
+        (void)fflush(stdout);
+        while (rest.n) {
+                ssize_t n = write(STDOUT_FILENO, rest.p, rest.n);
+
+                if (n <= 0)
+                        return;
+                rest.p += n;
+                rest.n -= (size_t)n;
+        }
+}
+
+static struct winsize window;
+
+/* Other lines scroll beneath the table alone, whatever size the window has by now. true: it has another one than before. */
+static bool reserve(size_t rows, struct buf *b)
+{
+        struct winsize size = { .ws_row = 24, .ws_col = 80 };
+
+        (void)ioctl(STDOUT_FILENO, TIOCGWINSZ, &size);
+        if (!size.ws_row || !size.ws_col)
+                size = (struct winsize){ .ws_row = 24, .ws_col = 80 };
+        if (reserved && size.ws_row == window.ws_row && size.ws_col == window.ws_col)
+                return false;
+        window = size;
+        reserved = rows + 2;
+        if (reserved + 4 > size.ws_row)
+                reserved = size.ws_row > 8 ? (size_t)size.ws_row - 4 : 4;
+        buf_printf(b, "\033[2J\033[%zu;%ur\033[%zu;1H", reserved + 1, size.ws_row, reserved + 1);
+        return true;
 }
 
 void table_begin(size_t rows)
 {
-        struct winsize size = { .ws_row = 24 };
+        BUF_AT_END struct buf b = BUF_INIT(1024);
 
-        (void)ioctl(STDOUT_FILENO, TIOCGWINSZ, &size);
-        reserved = rows + 2;
-        if (reserved + 4 > size.ws_row)
-                reserved = size.ws_row > 8 ? (size_t)size.ws_row - 4 : 4;
-        /* Clear, scroll only beneath the table, and go there. */
-        (void)printf("\033[2J\033[%zu;%ur\033[%zu;1H", reserved + 1, size.ws_row, reserved + 1);
-        (void)fflush(stdout);
+        (void)reserve(rows, &b);
+        put(&b);
 }
 
 void table_draw(const struct table_row *rows, size_t n, usec now UNUSED)
 {
         BUF_AT_END struct buf b = BUF_INIT((size_t)1 << 20);
+        struct widths w;
 
-        buf_text(&b, "\0337\033[1;1H\033[1m\033[2K");
-        cell(&b, STR("TRIGGER"), 28);
-        cell(&b, STR("SOURCE"), 26);
-        cell(&b, STR("STATE"), 12);
-        cell(&b, STR("EVENTS"), 9);
-        cell(&b, STR("LAG"), 7);
-        cell(&b, STR("LAST DELIVERY"), 13);
+        (void)reserve(n, &b);
+        w = widths_for(window.ws_col);
+        /* Where the cursor is, and no wrapping. */
+        buf_text(&b, "\0337\033[?7l\033[1;1H\033[1m\033[2K");
+        header(&b, &w);
         buf_text(&b, "\033[0m");
         for (size_t i = 0; i < n && i + 2 < reserved; i++) {
                 buf_printf(&b, "\033[%zu;1H\033[2K", i + 2);
-                row(&b, &rows[i]);
+                table_row(&b, &rows[i], window.ws_col);
         }
-        buf_text(&b, "\0338");
-        (void)fwrite(b.p, 1, b.n, stdout);
-        (void)fflush(stdout);
+        buf_text(&b, "\033[?7h\0338");
+        put(&b);
 }
 
 void table_line(const struct table_row *r, usec now UNUSED)

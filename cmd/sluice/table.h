@@ -11,3 +11,4 @@ void table_begin(size_t rows);                            /* reserves the top li
 void table_draw(const struct table_row *, size_t n, usec now);
 void table_line(const struct table_row *, usec now);      /* one plain line */
 void table_end(void);
+void table_row(struct buf *, const struct table_row *, size_t columns);   /* as it is drawn: one line, which fits */

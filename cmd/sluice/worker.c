@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "base/random.h"
 #include "checkpoint/filestore.h"
 #include "controller/children.h"
@@ -39,6 +40,9 @@ struct worker {
         usec grace;
 };
 
+/* The cluster's; NULL: the file had none, and it was made of the name. */
+static const char *uid_of(const struct trigger *t) { return strchr(t->uid, '/') ? NULL : t->uid; }
+
 static int open_store(void *cookie, struct task *wake, struct store *out, struct error *err)
 {
         struct worker *w = cookie;
@@ -52,7 +56,7 @@ static int open_store(void *cookie, struct task *wake, struct store *out, struct
                 if (name.failed)
                         return error_memory(err);
                 (void)snprintf(writer, sizeof(writer), "%016" PRIx64, random_seed());
-                config = (struct kube_checkpoint_config){ .namespace_ = w->trigger->namespace_, .name = name.p, .owner = w->trigger->uid, .writer = writer };
+                config = (struct kube_checkpoint_config){ .namespace_ = w->trigger->namespace_, .name = name.p, .owner = uid_of(w->trigger), .writer = writer };
                 if (kube_checkpoint_new(&w->checkpoint, w->kube, &config, wake, err) < 0)
                         return -1;
                 *out = kube_checkpoint_port(w->checkpoint);
@@ -162,6 +166,9 @@ static int load(struct worker *w, const char *path)
                 return -1;
         }
         w->trigger = w->triggers.list[0];
+        if (w->triggers.unknown)
+                log_warn("the Trigger has members of another version, which are ignored", LOG_S("namespace", w->trigger->namespace_), LOG_S("trigger", w->trigger->name),
+                         LOG_S("first", w->triggers.first_unknown), LOG_I("members", w->triggers.unknown));
         return 0;
 }
 
@@ -174,7 +181,7 @@ static int join_cluster(struct worker *w, const char *kubeconfig, struct error *
                 return error_set(err, ERROR_INVALID, "POD_NAME is not set: outside a cluster say where positions are kept with --checkpoint=DIR");
         if (kube_config_load(&w->kube_config, kubeconfig, err) < 0 || kube_client_new(&w->kube, w->loop, &w->kube_config, err) < 0)
                 return -1;
-        return kube_report_new(&w->report, w->kube, w->trigger->namespace_, w->trigger->name, pod, err);
+        return kube_report_new(&w->report, w->kube, w->trigger->namespace_, w->trigger->name, uid_of(w->trigger), pod, err);
 }
 
 struct places { bool ending; const char *sink, *dead_letter, *secrets, *admin, *checkpoint, *instance, *kubeconfig; struct listen_options listen; };
@@ -220,7 +227,7 @@ static void clean_up(struct worker *w)
 
 int cmd_worker(int argc, char **argv)
 {
-        struct worker w = { .task = { .turn = observe }, .ending = { .turn = on_ending }, .grace = GRACE };
+        struct worker w = { .triggers.pass_unknown = true, .task = { .turn = observe }, .ending = { .turn = on_ending }, .grace = GRACE };
         struct places p = { .admin = ":8081", .listen = { .address = ":8080" } };
         const char *path = NULL;
         const struct option_spec options[] = {

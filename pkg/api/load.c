@@ -131,10 +131,14 @@ static int load_file(struct triggers *all, const char *path, const struct source
 
         if (read_file(path, &text, err) < 0)
                 return -1;
+        l.problems.pass_unknown = all->pass_unknown;
         fine = yaml_parse(&docs, buf_view(&text), &l.problems) == 0;
         for (size_t i = 0; i < docs.n; i++)
                 load_document(&l, docs.roots[i]);
         documents_done(&docs);
+        if (l.problems.unknown && !all->unknown)
+                memcpy(all->first_unknown, l.problems.first_unknown, sizeof(all->first_unknown));
+        all->unknown += l.problems.unknown;
         if (!fine && l.problems.n == 0)
                 problem_add(&l.problems, 1, 1, "", "out of memory");
         if (l.problems.n == 0)

@@ -591,6 +591,12 @@ static const char *unknown_member(struct decoder *d, const struct type *t, const
         const char *names[64], *near;
         size_t n = MIN_OF(t->fields_n, COUNT_OF(names) - 1);
 
+        if (d->problems->pass_unknown) {
+                if (d->problems->unknown++ == 0)
+                        (void)snprintf(d->problems->first_unknown, sizeof(d->problems->first_unknown), "%s%s" STR_FMT, d->path.p ? d->path.p : "", d->path.n ? "." : "",
+                                       STR_ARG(text_clip(m->key, SHOWN)));
+                return NULL;
+        }
         for (size_t i = 0; i < n; i++)
                 names[i] = t->fields[i].name;
         names[n] = NULL;

@@ -2,6 +2,7 @@
 
 static const struct field worker_fields[] = {
         { .name = "pod", .type = FIELD_STRING, .offset = offsetof(struct worker_status, pod), .required = true, .min = 1, .max = 253, .help = "The pod that says so." },
+        { .name = "triggerUID", .type = FIELD_STRING, .offset = offsetof(struct worker_status, trigger_uid), .help = "The UID of the Trigger that the worker runs: one of an earlier Trigger of this name says nothing about this one." },
         { .name = "observedGeneration", .type = FIELD_INT, .offset = offsetof(struct worker_status, observed_generation), .min = 1, .max = INT64_MAX,
           .help = "The generation of the Trigger that the worker runs." },
         { .name = "sourceState", .type = FIELD_STRING, .offset = offsetof(struct worker_status, source_state),

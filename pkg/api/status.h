@@ -7,6 +7,7 @@
 /* What one worker says of itself. Keyed by pod; written by that pod alone (a field manager of its own). */
 struct worker_status {
         char *pod;
+        char *trigger_uid;               /* of the Trigger it runs; NULL: not known */
         int64_t observed_generation;     /* of the Trigger it runs */
         char *source_state;              /* Connecting, Connected, Idle, Standby, Disconnected, Failed */
         char *source_message;            /* the broker's own words; NULL: none */

@@ -373,6 +373,11 @@ static bool check_top_level(const struct node *root, struct problems *problems)
                         is_known = is_known || str_is(m->key, known[k]);
                 if (is_known)
                         continue;
+                if (problems->pass_unknown) {
+                        if (problems->unknown++ == 0)
+                                (void)snprintf(problems->first_unknown, sizeof(problems->first_unknown), STR_FMT, STR_ARG(shown));
+                        continue;
+                }
                 fine = false;
                 if (near)
                         problem_add(problems, m->line, m->column, "", "unknown member \"" STR_FMT "\"; did you mean \"%s\"?", STR_ARG(shown), near);

@@ -129,7 +129,13 @@ void trigger_secrets(const struct trigger *, void (*each)(void *cookie, const st
 /* Adds all Triggers of a file ("-": standard input) or, not descending, of the *.yaml, *.yml, *.json in a folder, sorted by name. Lists are
  * looked into; other kinds are skipped (manifests hold them); name clashes are problems, also with what the list held before. Problems are
  * formatted into report as FILE:LINE:COL lines; report stays empty when it failed for another reason, which err tells. */
-struct triggers { struct trigger **list; size_t n; };
+struct triggers {
+        struct trigger **list;
+        size_t n;
+        bool pass_unknown;       /* set before loading: what another version wrote is run, without the members that this one does not know */
+        size_t unknown;          /* so many were passed by; the first: */
+        char first_unknown[160];
+};
 int triggers_load(struct triggers *, const char *path, const struct source_type *, size_t n, struct buf *report, struct error *) MUST_CHECK;
 void triggers_done(struct triggers *);
 /* The one of that name, or, without a name, the only one. NULL with the reason. */

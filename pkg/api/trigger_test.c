@@ -274,6 +274,30 @@ static void a_worker_tells_its_status(void **state UNUSED)
         documents_done(&docs);
 }
 
+/* As a definition does that is one version newer, for who runs it; who checks a file is told. */
+static void members_of_another_version_are_passed_by(void **state UNUSED)
+{
+        static const char text[] = "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: orders}\nnewTop: 1\n"
+                                   "spec:\n  source: {clock: {schedule: now, newField: {a: [1]}}}\n  sink: {uri: 'http://f/', newer: x}\n  delivery: {retry: {newest: true}}\n  newSpec: []\n";
+        struct documents docs = { 0 };
+        struct problems problems = { .pass_unknown = true }, strict = { 0 };
+        struct trigger *t;
+
+        assert_int_equal(yaml_parse(&docs, str_of(text), &problems), 0);
+        t = trigger_decode(docs.roots[0], types, COUNT_OF(types), &problems);
+        assert_non_null(t);
+        assert_int_equal(problems.n, 0);
+        assert_int_equal(problems.unknown, 5);
+        assert_non_null(strstr(problems.first_unknown, "new"));
+        assert_string_equal(t->sink->uri, "http://f/");
+        (void)trigger_free(t);
+        assert_null(trigger_decode(docs.roots[0], types, COUNT_OF(types), &strict));
+        assert_int_equal(strict.n, 5);
+        problems_done(&strict);
+        problems_done(&problems);
+        documents_done(&docs);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -285,6 +309,7 @@ int main(void)
                 cmocka_unit_test(names_and_defaults_fit_their_bounds),
                 cmocka_unit_test(the_crd_is_yaml_and_holds_what_it_must),
                 cmocka_unit_test(a_worker_tells_its_status),
+                cmocka_unit_test(members_of_another_version_are_passed_by),
         };
 
         return cmocka_run_group_tests_name("trigger", tests, NULL, NULL);

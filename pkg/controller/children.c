@@ -23,7 +23,15 @@ static const struct { const char *kind, *api_version, *path, *suffix; } kinds[CH
 };
 
 const char *child_kind(enum child c) { return kinds[c].kind; }
-void child_name(enum child c, const char *trigger, struct buf *out) { buf_printf(out, "%s%s", trigger, kinds[c].suffix); }
+
+/* A Service's name begins with a letter (RFC 1035), a Trigger's may begin with a digit. The other form is no other Trigger's: it ends otherwise. */
+void child_name(enum child c, const char *trigger, struct buf *out)
+{
+        if (c == CHILD_SERVICE && *trigger >= '0' && *trigger <= '9')
+                buf_printf(out, "sluice-%s-svc", trigger);
+        else
+                buf_printf(out, "%s%s", trigger, kinds[c].suffix);
+}
 
 void child_path(enum child c, const struct trigger *t, struct buf *out)
 {
@@ -151,19 +159,16 @@ static void rule(struct writer *w, const char *group, const char *resource, cons
         writer_object_end(w);
 }
 
+/* Its Trigger comes as a file, events are the controller's to record. */
 static void role(struct writer *w, const struct trigger *t)
 {
-        static const char *const status[] = { "get", "patch", NULL }, *const watch[] = { "get", "list", "watch", NULL },
-                                 *const checkpoint[] = { "get", "patch", "update", NULL }, *const events[] = { "create", "patch", NULL };
-        BUF_AT_END struct buf config = BUF_INIT(1024), positions = BUF_INIT(1024);
+        static const char *const status[] = { "patch", NULL }, *const checkpoint[] = { "get", "patch", NULL };
+        BUF_AT_END struct buf positions = BUF_INIT(1024);
 
-        child_name(CHILD_CONFIG_MAP, t->name, &config);
         child_name(CHILD_CHECKPOINT, t->name, &positions);
         array(w, "rules");
         rule(w, API_GROUP, "triggers/status", t->name, status);
-        rule(w, "", "configmaps", config.p, watch);
         rule(w, "", "configmaps", positions.p, checkpoint);
-        rule(w, "events.k8s.io", "events", NULL, events);
         writer_array_end(w);
 }
 
@@ -494,6 +499,27 @@ static void container(struct writer *w, const struct child_context *c)
         writer_object_end(w);
 }
 
+/* What stands between the brackets of a JSON list. */
+static struct str items_of(const char *list)
+{
+        struct str s = str_trim(str_of(list ? list : "[]"));
+
+        return str_trim((struct str){ s.p + 1, s.n - 2 });
+}
+
+/* The Trigger's own, and those of all workers. */
+static void tolerations(struct writer *w, const char *own, const char *common)
+{
+        struct str mine = items_of(own), all = items_of(common);
+        BUF_AT_END struct buf both = BUF_INIT((size_t)1 << 20);
+
+        if (!own && !all.n)
+                return;
+        buf_printf(&both, "[" STR_FMT "%s" STR_FMT "]", STR_ARG(mine), mine.n && all.n ? "," : "", STR_ARG(all));
+        writer_key(w, STR("tolerations"));
+        writer_raw(w, buf_view(&both));
+}
+
 static void pod_spec(struct writer *w, const struct child_context *c)
 {
         const struct trigger *t = c->trigger;
@@ -505,9 +531,7 @@ static void pod_spec(struct writer *w, const struct child_context *c)
         number(w, "terminationGracePeriodSeconds", GRACE_SECONDS);
         boolean(w, "enableServiceLinks", false);
         object(w, "securityContext");
-        boolean(w, "runAsNonRoot", true);
-        number(w, "runAsUser", 65532);
-        number(w, "runAsGroup", 65532);
+        boolean(w, "runAsNonRoot", true); /* the image names the user, unless the cluster picks one */
         object(w, "seccompProfile");
         text(w, "type", "RuntimeDefault");
         writer_object_end(w);
@@ -517,10 +541,18 @@ static void pod_spec(struct writer *w, const struct child_context *c)
                 map_members(w, &t->worker->node_selector);
                 writer_object_end(w);
         }
-        if (t->worker->tolerations) {
-                writer_key(w, STR("tolerations"));
-                writer_raw(w, str_of(t->worker->tolerations));
+        if (c->pull_secrets.n) {
+                array(w, "imagePullSecrets");
+                for (size_t i = 0; i < c->pull_secrets.n; i++) {
+                        writer_object(w);
+                        text(w, "name", c->pull_secrets.list[i]);
+                        writer_object_end(w);
+                }
+                writer_array_end(w);
         }
+        if (c->priority_class && *c->priority_class)
+                text(w, "priorityClassName", c->priority_class);
+        tolerations(w, t->worker->tolerations, c->tolerations);
         if (t->worker->affinity) {
                 writer_key(w, STR("affinity"));
                 writer_raw(w, str_of(t->worker->affinity));

@@ -15,6 +15,9 @@ struct child_context {
         const char *dead_letter;         /* the same; NULL: none is needed */
         const char *image;               /* of the worker */
         const char *pull_policy;         /* NULL: Kubernetes' default */
+        struct strings pull_secrets;     /* names of Secrets that are in the Trigger's namespace */
+        const char *priority_class;      /* NULL: none */
+        const char *tolerations;         /* a JSON list, beside the Trigger's own; NULL: none */
         bool ending;                     /* the worker's last task: to take back what was made outside */
 };
 int child_replicas(const struct child_context *);
@@ -27,7 +30,7 @@ int child_replicas(const struct child_context *);
 #define FINALIZER "sluice.dev/outside"
 
 const char *child_kind(enum child);
-void child_name(enum child, const char *trigger, struct buf *);        /* orders-sluice, orders-checkpoint */
+void child_name(enum child, const char *trigger, struct buf *);        /* orders-sluice, orders-checkpoint; of the Service of 7up: sluice-7up-svc */
 void child_path(enum child, const struct trigger *, struct buf *);     /* of the API */
 /* hash: stands in the Deployment's annotations and, since a change must roll it, in its pods'. */
 void child_write(enum child, const struct child_context *, const char *hash, struct buf *out);

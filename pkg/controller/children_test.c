@@ -29,7 +29,7 @@ static struct trigger *decode(const char *text)
 #define METADATA "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: orders, namespace: shop, uid: 42825e8a, generation: 3}\n"
 #define KAFKA METADATA "spec:\n  source: {kafka: {bootstrapServers: ['k:9092'], topics: [orders]}}\n  sink: {uri: 'http://f/'}\n"
 #define TIMER METADATA "spec:\n  source: {timer: {schedule: 1m}}\n  sink: {uri: 'http://f/'}\n  suspend: true\n" \
-                       "  worker: {resources: {limits: {memory: 1Gi}}, nodeSelector: {disk: ssd}, tolerations: [{key: a, operator: Exists}], labels: {team: x, app.kubernetes.io/name: no}, annotations: {note: y}, logLevel: Debug}\n"
+                       "  worker: {resources: {limits: {memory: 1Gi}}, nodeSelector: {disk: ssd}, tolerations: [{key: a, operator: Exists}], labels: {team: x, app.kubernetes.io/name: \"no\"}, annotations: {note: \"y\"}, logLevel: Debug}\n"
 
 #define API METADATA "spec:\n  source: {apig: {path: '/orders/{id}'}}\n  sink: {uri: 'http://f/'}\n" \
                      "  delivery: {headers: [{name: A, secretRef: {name: one, key: a}}, {name: B, secretRef: {name: two, key: b}}], authentication: {bearer: {tokenSecretRef: {name: one, key: c}}}}\n"
@@ -186,12 +186,35 @@ static void where_it_is_reached_and_how_the_ingress_finds_it(void **state UNUSED
         }
 }
 
+/* A Service's name begins with a letter. */
+static void a_name_may_begin_with_a_digit(void **state UNUSED)
+{
+        struct trigger *t = decode("apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: 7up, namespace: shop, uid: u}\n"
+                                   "spec:\n  source: {apig: {path: /a, expose: {host: h}}}\n  sink: {uri: 'http://f/'}\n");
+        BUF_AT_END struct buf name = BUF_INIT(1024), address = BUF_INIT(1024), path = BUF_INIT(1024), body = BUF_INIT(1 << 20), longest = BUF_INIT(1024);
+        struct child_context c = { .trigger = t, .sink = "http://f/", .image = "i" };
+
+        child_name(CHILD_SERVICE, "7up", &name);
+        assert_string_equal(name.p, "sluice-7up-svc");
+        child_path(CHILD_SERVICE, t, &path);
+        assert_string_equal(path.p, "/api/v1/namespaces/shop/services/sluice-7up-svc");
+        child_write(CHILD_INGRESS, &c, "", &body);
+        assert_non_null(strstr(body.p, "\"service\":{\"name\":\"sluice-7up-svc\""));
+        buf_reset(&body);
+        child_write(CHILD_SERVICE, &c, "", &body);
+        assert_non_null(strstr(body.p, "\"name\":\"sluice-7up-svc\""));
+        child_name(CHILD_SERVICE, "7234567890123456789012345678901234567890123456789012", &longest);
+        assert_true(longest.n <= 63);
+        (void)trigger_free(t);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(children_are_the_golden_ones),
                 cmocka_unit_test(the_hash_follows_what_matters),
                 cmocka_unit_test(where_it_is_reached_and_how_the_ingress_finds_it),
+                cmocka_unit_test(a_name_may_begin_with_a_digit),
         };
         return cmocka_run_group_tests_name("children", tests, NULL, NULL);
 }

@@ -27,6 +27,7 @@ struct memory {
         char *status_at;         /* resourceVersion of the Trigger the last status was made for */
         json_t *status;          /* the last status written */
         bool ending;             /* its worker's last run has begun: what its checkpoint says no longer counts */
+        json_int_t unknown_told; /* the generation whose unknown members were told */
         char key[];
 };
 
@@ -56,7 +57,6 @@ struct work {
         const char *sink_reason;
         usec retry_after;        /* what the API server asked for; 0: nothing */
         int child;               /* the next to be applied */
-        bool first;              /* nothing of ours is known to be there: what stands in the way is looked for */
         json_t *status;
         char *vanished;          /* a pod that may be gone, whose entry is then removed */
 };
@@ -76,6 +76,8 @@ struct controller {
 };
 
 static json_t *metadata_of(json_t *o) { return json_object_get(o, "metadata"); }
+
+static const char *uid_of(const struct work *w) { return json_cstring(metadata_of(w->object), "uid"); }
 
 static struct memory *memory_of(struct controller *c, const char *key, bool make)
 {
@@ -213,10 +215,25 @@ static void record(struct work *w, const char *type, const char *reason, const c
         recorder_event(w->controller->recorder, &o, type, reason, "Reconcile", *note ? note : reason);
 }
 
+/* The definition in the cluster may be newer than this program: what it does not know it passes by, and says so once a generation. */
+static void say_unknown(struct work *w, const struct problems *problems)
+{
+        json_int_t generation = json_integer_value(json_object_get(metadata_of(w->object), "generation"));
+        struct memory *m;
+
+        if (!problems->unknown)
+                return;
+        m = memory_of(w->controller, w->key, true);
+        if (m->unknown_told == generation)
+                return;
+        m->unknown_told = generation;
+        log_warn("the Trigger has members of another version, which are ignored", LOG_S("trigger", w->key), LOG_S("first", problems->first_unknown), LOG_I("members", problems->unknown));
+}
+
 /* Decodes what the API server gave through the one decoder. */
 static void decode(struct work *w)
 {
-        struct problems problems = { 0 };
+        struct problems problems = { .pass_unknown = true };
         struct documents docs = { 0 };
         char *json = json_dumps(w->object, JSON_COMPACT);
 
@@ -227,6 +244,7 @@ static void decode(struct work *w)
                            problems.list[0].text);
         else if (!w->trigger)
                 buf_text(&w->invalid, "can't be read");
+        say_unknown(w, &problems);
         documents_done(&docs);
         problems_done(&problems);
         free(json);
@@ -311,6 +329,7 @@ static void write_status(struct work *w)
         json_t *previous;
         struct status_facts facts = {
                 .generation = json_integer_value(json_object_get(metadata_of(w->object), "generation")),
+                .uid = uid_of(w),
                 .source = w->trigger ? w->trigger->types[w->trigger->source].name : NULL,
                 .invalid = w->invalid.n ? w->invalid.p : NULL,
                 .sink = w->sink.n && !w->sink_reason ? w->sink.p : NULL,
@@ -407,11 +426,17 @@ static bool look_for_vanished(struct work *w)
         size_t i;
 
         json_array_foreach(json_object_get(json_object_get(w->object, "status"), "workers"), i, entry) {
-                if (reflector_get(w->controller->collections[PODS], w->namespace_, json_cstring(entry, "pod")))
+                bool stale = status_is_stale(entry, uid_of(w));
+
+                if (!stale && reflector_get(w->controller->collections[PODS], w->namespace_, json_cstring(entry, "pod")))
                         continue;
                 w->vanished = str_dup(str_of(json_cstring(entry, "pod")));
                 if (!w->vanished)
                         return false;
+                if (stale) {
+                        remove_entry(w);
+                        return true;
+                }
                 buf_printf(&path, "/api/v1/namespaces/%s/pods/", w->namespace_);
                 kube_escape(&path, str_of(w->vanished));
                 q.path = path.p;
@@ -520,7 +545,8 @@ static struct child_context context_of(const struct work *w)
         const struct controller *c = w->controller;
 
         return (struct child_context){ .trigger = w->trigger, .sink = w->sink.p, .dead_letter = w->dead_letter.n ? w->dead_letter.p : NULL, .image = c->config.worker_image,
-                                       .pull_policy = c->config.pull_policy, .ending = w->ending };
+                                       .pull_policy = c->config.pull_policy, .pull_secrets = c->config.pull_secrets, .priority_class = c->config.priority_class, .tolerations = c->config.tolerations,
+                                       .ending = w->ending };
 }
 
 static void apply_child(struct work *w)
@@ -540,30 +566,62 @@ static void apply_child(struct work *w)
         w->call = kube_apply(c->config.client, path.p, MANAGER, true, buf_view(&body), what.p, child_applied, w);
 }
 
-/* Made by us for a Trigger of this name, be it the one before. Anything else is somebody's, and is neither changed nor deleted with the Trigger. */
-static bool is_ours(struct work *w, struct str body)
+/* Whose an object is that has the name of one of ours. Labels prove nothing, anybody may write them. */
+enum owner {
+        OWNER_US,
+        OWNER_BEFORE,            /* the Trigger that had this name before: the garbage collector is about to remove it */
+        OWNER_OTHER,             /* somebody else: it is neither changed nor deleted with the Trigger */
+};
+
+static enum owner owner_of(const struct work *w, json_t *object)
 {
-        json_t *root = json_loadb(body.p, body.n, 0, NULL), *labels = json_object_get(metadata_of(root), "labels");
-        bool ours = strcmp(json_cstring(labels, LABEL_MANAGED_BY), "sluice") == 0 && strcmp(json_cstring(labels, LABEL_INSTANCE), w->name) == 0;
+        json_t *metadata = metadata_of(object), *list = json_object_get(metadata, "ownerReferences"), *o;
+        bool before = false, theirs = false;
+        size_t i;
+
+        json_array_foreach(list, i, o) {
+                bool trigger = strcmp(json_cstring(o, "kind"), "Trigger") == 0 && strncmp(json_cstring(o, "apiVersion"), API_GROUP "/", sizeof(API_GROUP)) == 0;
+
+                if (trigger && string_equal(json_cstring(o, "uid"), uid_of(w)))
+                        return OWNER_US;
+                before = before || (trigger && strcmp(json_cstring(o, "name"), w->name) == 0);
+                theirs = true;
+        }
+        if (theirs)
+                return before ? OWNER_BEFORE : OWNER_OTHER;
+        /* Left behind when a Trigger was deleted without its dependents: what we applied says so. */
+        json_array_foreach(json_object_get(metadata, "managedFields"), i, o)
+                if (strcmp(json_cstring(o, "manager"), MANAGER) == 0)
+                        return OWNER_US;
+        return OWNER_OTHER;
+}
+
+static enum owner owner_in(const struct work *w, struct str body)
+{
+        json_t *root = json_loadb(body.p, body.n, 0, NULL);
+        enum owner owner = owner_of(w, root);
 
         json_decref(root);
-        return ours;
+        return owner;
 }
 
 static void child_seen(void *cookie, const struct kube_answer *a)
 {
         struct work *w = cookie;
         BUF_AT_END struct buf name = BUF_INIT(1024), why = BUF_INIT(4096);
+        enum owner owner;
 
         w->call = NULL;
         if (a->failed && a->error.kind != ERROR_NOT_FOUND) {
                 give_up(w, a->error.text);
                 return;
         }
-        if (!a->failed && !is_ours(w, a->body)) {
+        owner = a->failed ? OWNER_US : owner_in(w, a->body);
+        if (owner != OWNER_US) {
                 child_name((enum child)w->child, w->name, &name);
-                buf_printf(&why, "%s %s/%s exists, and is not Sluice's: remove it, or give the Trigger another name", child_kind((enum child)w->child), w->namespace_,
-                           name.p ? name.p : "");
+                buf_printf(&why, owner == OWNER_OTHER ? "%s %s/%s exists, and is not Sluice's: remove it, or give the Trigger another name"
+                                                      : "%s %s/%s is still that of the Trigger of this name that was deleted: it is waited for until it is gone",
+                           child_kind((enum child)w->child), w->namespace_, name.p ? name.p : "");
                 give_up(w, why.p ? why.p : "");
                 return;
         }
@@ -603,7 +661,7 @@ static void unneeded_seen(void *cookie, const struct kube_answer *a)
         struct work *w = cookie;
         enum child child = (enum child)w->child;
 
-        if (a->failed || !is_ours(w, a->body))
+        if (a->failed || owner_in(w, a->body) != OWNER_US)
                 child_removed(cookie, a);
         else
                 ask_child(w, child, "DELETE", (struct str){ 0 }, "remove the", child_kind(child), child_removed);
@@ -629,12 +687,20 @@ static void apply_next(struct work *w)
                 conclude(w);
                 return;
         }
-        if (!child_needed((enum child)w->child, w->trigger))
-                look_at_child(w, unneeded_seen);
-        else if (w->first)
-                look_at_child(w, child_seen);
-        else
-                apply_child(w);
+        look_at_child(w, child_needed((enum child)w->child, w->trigger) ? child_seen : unneeded_seen);
+}
+
+/* A worker whose checkpoint somebody deleted can't make another: it says so, and that is all that is seen of it here. */
+static bool checkpoint_is_gone(const struct work *w)
+{
+        json_t *entry;
+        size_t i;
+
+        json_array_foreach(json_object_get(json_object_get(w->object, "status"), "workers"), i, entry)
+                if (strcmp(json_cstring(entry, "sourceState"), "Disconnected") == 0 && strncmp(json_cstring(entry, "sourceMessage"), "checkpoint ConfigMap ", 21) == 0 &&
+                    strstr(json_cstring(entry, "sourceMessage"), ": 404 "))
+                        return true;
+        return false;
 }
 
 /* Whether the cluster has what is wanted, as far as is known. */
@@ -646,12 +712,13 @@ static bool children_fresh(struct work *w)
         BUF_AT_END struct buf name = BUF_INIT(1024);
         json_t *live;
 
+        if (checkpoint_is_gone(w))
+                return false;
         child_name(CHILD_DEPLOYMENT, w->name, &name);
         live = reflector_get(c->collections[DEPLOYMENTS], w->namespace_, name.p ? name.p : "");
         if (live && strcmp(json_cstring(json_object_get(metadata_of(live), "annotations"), ANNOTATION_HASH), w->hash.p) == 0 &&
             json_integer_value(json_object_get(json_object_get(live, "spec"), "replicas")) == child_replicas(&context))
                 return true;
-        w->first = !live && !(m && m->applied);
         /* Applied already, and the copy has not seen it yet. A Deployment that is deleted or changed makes its memory be forgotten. */
         return m && m->applied && strcmp(m->applied, w->hash.p) == 0;
 }
@@ -727,7 +794,7 @@ static bool all_is_taken_back(const struct work *w)
         size_t i;
 
         json_array_foreach(json_object_get(status, "workers"), i, entry)
-                if (strcmp(json_cstring(entry, "sourceState"), "Removed") == 0 && json_integer_value(json_object_get(entry, "observedGeneration")) == generation)
+                if (strcmp(json_cstring(entry, "sourceState"), "Removed") == 0 && !status_is_stale(entry, uid_of(w)) && json_integer_value(json_object_get(entry, "observedGeneration")) == generation)
                         return true;
         return false;
 }

@@ -13,6 +13,8 @@ struct controller_config {
         struct kube_client *client;
         const char *namespace_;          /* NULL: all */
         const char *worker_image, *pull_policy;  /* pull_policy NULL: Kubernetes' default */
+        struct strings pull_secrets;     /* of workers, as child_context has them */
+        const char *priority_class, *tolerations;
         const char *pod;                 /* its own name, for events */
         int64_t workers;                 /* Triggers reconciled at once */
         usec ending_deadline;            /* how long a deleted Trigger waits for what it made outside */

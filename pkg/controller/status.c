@@ -39,6 +39,13 @@ static bool pod_exists(json_t *pods, const char *name)
         return false;
 }
 
+bool status_is_stale(json_t *entry, const char *uid)
+{
+        const char *its = json_cstring(entry, "triggerUID");
+
+        return uid && *uid && *its && strcmp(its, uid) != 0;
+}
+
 /* The entry of a worker that runs the present generation; NULL: none speaks yet. */
 static json_t *speaker(const struct status_facts *f)
 {
@@ -46,7 +53,7 @@ static json_t *speaker(const struct status_facts *f)
         size_t i;
 
         json_array_foreach(f->workers, i, w)
-                if (pod_exists(f->pods, json_cstring(w, "pod")) && json_integer_value(json_object_get(w, "observedGeneration")) == f->generation)
+                if (!status_is_stale(w, f->uid) && pod_exists(f->pods, json_cstring(w, "pod")) && json_integer_value(json_object_get(w, "observedGeneration")) == f->generation)
                         return w;
         return NULL;
 }
@@ -205,7 +212,8 @@ static void ready(const struct status_facts *f, const struct verdict *const *par
         }
         for (size_t pass = 0; pass < 2; pass++)
                 for (size_t i = 0; i < n; i++)
-                        if (strcmp(parts[i]->status, pass == 0 ? "False" : "Unknown") == 0) {
+                        /* Throttled, events flow, as fast as the function wants them. */
+                        if (strcmp(parts[i]->status, pass == 0 ? "False" : "Unknown") == 0 && strcmp(parts[i]->reason, "Throttled") != 0) {
                                 *v = *parts[i];
                                 return;
                         }
@@ -240,7 +248,7 @@ static void fold_workers(const struct status_facts *f, json_t *status)
                 const char *found = NULL;
 
                 json_array_foreach(f->workers, i, w)
-                        if (time_parse(str_of(json_cstring(w, times[t])), &at) && at > best) {
+                        if (!status_is_stale(w, f->uid) && time_parse(str_of(json_cstring(w, times[t])), &at) && at > best) {
                                 best = at;
                                 found = json_cstring(w, times[t]);
                         }
@@ -251,7 +259,7 @@ static void fold_workers(const struct status_facts *f, json_t *status)
                         (void)json_object_set_new(status, times[t], json_string(found));
         }
         json_array_foreach(f->workers, i, w)
-                if (json_object_get(w, "lag") && pod_exists(f->pods, json_cstring(w, "pod"))) /* what a worker that is gone was behind is nobody's lag */
+                if (json_object_get(w, "lag") && !status_is_stale(w, f->uid) && pod_exists(f->pods, json_cstring(w, "pod"))) /* what a worker that is gone was behind is nobody's lag */
                         lag = MAX_OF(lag, (json_int_t)0) + json_integer_value(json_object_get(w, "lag"));
         if (lag >= 0)
                 (void)json_object_set_new(status, "lag", json_integer(lag));

@@ -7,6 +7,7 @@
 
 struct status_facts {
         int64_t generation;
+        const char *uid;                 /* of the Trigger; NULL: not known */
         const char *source;              /* "kafka"; NULL: not known (invalid) */
         const char *invalid;             /* why the spec can't be used; NULL: it can */
         const char *sink;                /* resolved; NULL: not */
@@ -24,6 +25,8 @@ struct status_facts {
         usec now;                        /* wall */
 };
 
+/* Is an entry of status.workers that of a Trigger which had the name before? */
+bool status_is_stale(json_t *entry, const char *uid);
 /* The status that the controller owns: all but workers. Owned by the caller; NULL: out of memory. */
 json_t *status_fold(const struct status_facts *);
 json_t *status_condition(json_t *status, const char *type);    /* borrowed; NULL: none */

@@ -35,6 +35,8 @@ static const struct {
           { "False Retrying", "True SinkResolved", "True WorkerAvailable", "True Connected", "False Retrying" } },
         { "blocked", NULL, NULL, NULL, false, AVAILABLE, POD, WORKER("Connected", ",\"deliveryMessage\":\"400\"", "Blocked"),
           { "False Blocked", "True SinkResolved", "True WorkerAvailable", "True Connected", "False Blocked" } },
+        { "throttled", NULL, NULL, NULL, false, AVAILABLE, POD, WORKER("Connected", ",\"deliveryMessage\":\"503\"", "Throttled"),
+          { "True Ready", "True SinkResolved", "True WorkerAvailable", "True Connected", "False Throttled" } },
         { "an entry of another generation", NULL, NULL, NULL, false, AVAILABLE, POD, "[{\"pod\":\"p\",\"observedGeneration\":2,\"sourceState\":\"Connected\"}]",
           { "Unknown WorkerStarting", "True SinkResolved", "True WorkerAvailable", "Unknown WorkerStarting", "Unknown WorkerStarting" } },
         { "a pod that is gone", NULL, NULL, NULL, false, STARTING, "[]", WORKER("Connected", "", "Delivering"),
@@ -87,6 +89,25 @@ static void conditions_follow_from_the_facts(void **state UNUSED)
                 json_decref(f.pods);
                 json_decref(f.workers);
         }
+}
+
+static void an_earlier_triggers_worker_is_not_heard(void **state UNUSED)
+{
+        struct status_facts f = { .generation = 3, .uid = "now", .source = "kafka", .sink = "http://f/", .deployment = load(AVAILABLE), .pods = load(POD), .selector = "a=b", .now = USEC_SEC,
+                                  .workers = load("[{\"pod\":\"p\",\"triggerUID\":\"before\",\"observedGeneration\":3,\"sourceState\":\"Connected\",\"lag\":5,\"lastEventTime\":\"2026-01-01T00:00:00Z\"}]") };
+        json_t *status = status_fold(&f);
+
+        assert_string_equal(json_string_value(json_object_get(status_condition(status, "SourceConnected"), "status")), "Unknown");
+        assert_null(json_object_get(status, "lag"));
+        assert_null(json_object_get(status, "lastEventTime"));
+        json_decref(status);
+        (void)json_object_set_new(json_array_get(f.workers, 0), "triggerUID", json_string("now"));
+        status = status_fold(&f);
+        assert_string_equal(json_string_value(json_object_get(status_condition(status, "SourceConnected"), "status")), "True");
+        json_decref(status);
+        json_decref(f.deployment);
+        json_decref(f.pods);
+        json_decref(f.workers);
 }
 
 static void a_deleted_one_says_what_it_waits_for(void **state UNUSED)
@@ -210,6 +231,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(a_crash_is_told_with_its_last_words),
                 cmocka_unit_test(conditions_follow_from_the_facts),
+                cmocka_unit_test(an_earlier_triggers_worker_is_not_heard),
                 cmocka_unit_test(a_deleted_one_says_what_it_waits_for),
                 cmocka_unit_test(words_times_and_lag_are_kept),
                 cmocka_unit_test(long_words_are_cut_between_characters),

@@ -1,5 +1,6 @@
 #include "controller/strip.h"
 
+#include "base/log.h"
 #include "controller/children.h"
 #include "controller/finalizers.h"
 #include "json/value.h"
@@ -37,7 +38,7 @@ static void on_told(struct task *t, usec now UNUSED)
 /* What the Trigger has outside, in words. */
 static void describe(const struct strip *s, json_t *object, struct buf *what)
 {
-        struct problems problems = { 0 };
+        struct problems problems = { .pass_unknown = true };
         struct documents docs = { 0 };
         FREE_AT_END char *json = json_dumps(object, JSON_COMPACT);
         struct trigger *t = NULL;
@@ -146,11 +147,52 @@ static void listed(void *cookie, const struct kube_answer *a)
         next(s);
 }
 
+static void list_triggers(struct strip *s)
+{
+        BUF_AT_END struct buf path = BUF_INIT(4096);
+        struct kube_request q = { .method = "GET", .what = "list Triggers", .timeout = USEC_MINUTE, .done = listed, .cookie = s };
+
+        buf_text(&path, "/apis/" API_GROUP_VERSION);
+        if (s->config.namespace_)
+                buf_printf(&path, "/namespaces/%s", s->config.namespace_);
+        buf_text(&path, "/triggers");
+        q.path = path.p;
+        s->call = kube_send(s->config.client, &q);
+}
+
+static void deployment_seen(void *cookie, const struct kube_answer *a)
+{
+        struct strip *s = cookie;
+        json_t *root = a->failed ? NULL : json_loadb(a->body.p, a->body.n, 0, NULL);
+
+        s->call = NULL;
+        if (a->failed && a->error.kind != ERROR_NOT_FOUND)
+                end(s, &a->error);
+        else if (!a->failed && !json_object_get(metadata_of(root), "deletionTimestamp")) {
+                log_info("the controller is there: its Triggers are left alone", LOG_S("deployment", s->config.unless));
+                end(s, NULL);
+        } else
+                list_triggers(s);
+        json_decref(root);
+}
+
+static void ask_for_deployment(struct strip *s)
+{
+        BUF_AT_END struct buf path = BUF_INIT(4096);
+        struct kube_request q = { .method = "GET", .what = "look for the controller's Deployment", .done = deployment_seen, .cookie = s };
+        struct str name = str_of(s->config.unless), namespace_ = str_cut(&name, '/');
+
+        buf_text(&path, "/apis/apps/v1/namespaces/");
+        kube_escape(&path, namespace_);
+        buf_text(&path, "/deployments/");
+        kube_escape(&path, name);
+        q.path = path.p;
+        s->call = kube_send(s->config.client, &q);
+}
+
 int strip_new(struct strip **out, const struct strip_config *config, struct error *err)
 {
         struct strip *s = calloc(1, sizeof(*s));
-        BUF_AT_END struct buf path = BUF_INIT(4096);
-        struct kube_request q = { .method = "GET", .what = "list Triggers", .timeout = USEC_MINUTE, .done = listed, .cookie = s };
 
         if (!s)
                 return error_memory(err);
@@ -160,12 +202,10 @@ int strip_new(struct strip **out, const struct strip_config *config, struct erro
                 free(s);
                 return -1;
         }
-        buf_text(&path, "/apis/" API_GROUP_VERSION);
-        if (config->namespace_)
-                buf_printf(&path, "/namespaces/%s", config->namespace_);
-        buf_text(&path, "/triggers");
-        q.path = path.p;
-        s->call = kube_send(config->client, &q);
+        if (config->unless)
+                ask_for_deployment(s);
+        else
+                list_triggers(s);
         *out = s;
         return 0;
 }

@@ -309,7 +309,7 @@ static int read_value(struct reading *r, struct scan *s, struct str name, struct
                         return -1;
                 if (!base64)
                         return read_attribute(r, name, raw, false, err);
-        } else if (!scan_skip(s, JSON_DEPTH_MAX))
+        } else if (!scan_skip(s, SCAN_ANY_DEPTH))
                 return error_set(err, ERROR_INVALID, "%s", s->fault ? s->fault : "no JSON");
         else
                 raw = (struct str){ start, (size_t)(s->p - start) };

@@ -54,6 +54,9 @@ struct compiler {
         unsigned depth;   /* objects around the place */
         unsigned names;   /* in path */
         bool in_or;
+        bool or_is_name;  /* "$or" is the name of a field, as any other */
+        bool has_or;
+        bool is_no_or;    /* what stands behind a "$or" does not look like alternatives: that it is a name is likelier */
 };
 
 /* ---- complaints; each returns false */
@@ -761,8 +764,10 @@ static bool take_or(struct compiler *c, struct drafts *drafts)
         bool in_or = c->in_or, ok, more = true;
         size_t n = 0;
 
-        if (scan_peek(&c->scan) != '[')
+        if (scan_peek(&c->scan) != '[') {
+                c->is_no_or = true;
                 return expected(c, "a list of objects, of which one must match");
+        }
         c->scan.p++;
         if (scan_take(&c->scan, ']'))
                 return refuse(c, "expected two objects or more, of which one must match");
@@ -771,8 +776,10 @@ static bool take_or(struct compiler *c, struct drafts *drafts)
                 CLEANUP(drafts_done) struct drafts branch = { 0 };
                 size_t place = place_item(c, n);
 
-                if (scan_peek(&c->scan) != '{')
+                if (scan_peek(&c->scan) != '{') {
+                        c->is_no_or = true;
                         return expected(c, "an object");
+                }
                 if (!drafts_copy(c, drafts, &branch) || !take_object(c, &branch))
                         return false;
                 for (size_t i = 0; i < branch.n; i++) {
@@ -804,7 +811,8 @@ static bool take_member(struct compiler *c, struct drafts *drafts)
         if (!take_name(c, &name))
                 return false;
         place = place_enter(c, name);
-        if (str_is(name, "$or")) {
+        if (str_is(name, "$or") && !c->or_is_name) {
+                c->has_or = true;
                 ok = take_or(c, drafts);
                 place_leave(c, place);
                 return ok;
@@ -963,19 +971,39 @@ static bool compile(struct compiler *c, struct str json)
         return sort_children(c, c->pattern->root);
 }
 
-int pattern_compile(struct pattern *pattern, struct str json, struct error *err)
+static bool compile_as(struct pattern *pattern, struct str json, bool or_is_name, bool *has_or, bool *is_no_or, struct error *err)
 {
         struct compiler c = {
-                .pattern = pattern, .arena = &pattern->arena, .err = err, .path = BUF_INIT(PATTERN_MAX), .place = BUF_INIT(PATTERN_MAX * 2), .scratch = BUF_INIT(PATTERN_MAX),
+                .pattern = pattern, .arena = &pattern->arena, .err = err, .path = BUF_INIT(PATTERN_MAX), .place = BUF_INIT(PATTERN_MAX * 2), .scratch = BUF_INIT(PATTERN_MAX), .or_is_name = or_is_name,
         };
         bool ok = compile(&c, json);
 
         if (ok && (c.path.failed || c.place.failed))
                 ok = out_of_memory(&c);
+        *has_or = c.has_or;
+        *is_no_or = c.is_no_or;
         buf_done(&c.path);
         buf_done(&c.place);
         buf_done(&c.scratch);
-        return ok ? 0 : -1;
+        return ok;
+}
+
+/* As the reference does it: where one "$or" of a pattern holds no alternatives, all of them are names of fields, if that makes a pattern. */
+int pattern_compile(struct pattern *pattern, struct str json, struct error *err)
+{
+        struct error as_names;
+        bool has_or, is_no_or, ignored;
+
+        if (compile_as(pattern, json, false, &has_or, &is_no_or, err))
+                return 0;
+        if (!has_or)
+                return -1;
+        pattern_done(pattern);
+        if (compile_as(pattern, json, true, &ignored, &ignored, &as_names))
+                return 0;
+        if (is_no_or && err)
+                *err = as_names;
+        return -1;
 }
 
 static void hits_done(struct step *n)

@@ -12,11 +12,12 @@ struct filter {
         struct pattern pattern;
         struct array *arrays;
         struct element *elements;
-        size_t arrays_n, arrays_cap, elements_n, elements_cap;
+        struct place *places;           /* the objects and arrays that the scan is in */
+        size_t arrays_n, arrays_cap, elements_n, elements_cap, places_n, places_cap;
         uint32_t *trail;                /* arrays in which an element was chosen, the latest last */
         size_t trail_n, trail_cap;
         uint64_t search;                /* one number for each search through a list, never used again */
-        unsigned tries;
+        uint64_t tries;
         bool out_of_memory;
         struct scan scan;
         struct buf scratch;
@@ -46,6 +47,7 @@ struct filter *filter_free(struct filter *f)
         free(f->arrays);
         free(f->elements);
         free(f->trail);
+        free(f->places);
         free(f);
         return NULL;
 }
@@ -71,33 +73,51 @@ static bool room(struct filter *f, void **list, size_t *cap, size_t n, size_t si
 
 /* ---- the scan: which values are there, and in which array elements */
 
-/* Where the scan is inside an array; numbers are given once a value counts. */
-struct array_scope { struct element_scope *outer; const struct step *step; uint32_t id, start; };
-struct element_scope { struct array_scope *array; uint32_t id, start; };
+/* An object or array that the scan is in, and that fields of the pattern may lie in. Of an array: the element that the scan is in, while it is an object
+ * or array itself. Numbers are given once a value counts. */
+struct place {
+        struct step *step;
+        uint32_t scope;          /* the innermost array around it that the scan is in an element of: a number in places, NOWHERE: none */
+        uint32_t array_id, array_start, element_id, element_start;
+        uint32_t below;          /* while numbers are given */
+        bool is_array, begun, in_element;
+};
+enum { NOWHERE = UINT32_MAX };
 
 static uint32_t position(const struct filter *f) { return (uint32_t)(f->scan.p - f->scan.begin); }
 
-static uint32_t element_number(struct filter *f, struct element_scope *e)
+static bool give_number(struct filter *f, struct place *p, uint32_t parent)
 {
-        struct array_scope *a;
-        uint32_t parent;
-
-        if (!e || e->id)
-                return e ? e->id : 0;
-        a = e->array;
-        parent = element_number(f, a->outer);
         if (!ROOM(f, f->arrays, f->arrays_cap, f->arrays_n) || !ROOM(f, f->elements, f->elements_cap, f->elements_n))
-                return 0;
-        if (!a->id) {
-                a->id = (uint32_t)f->arrays_n++;
-                f->arrays[a->id] = (struct array){ .step = a->step, .start = a->start };
+                return false;
+        if (!p->array_id) {
+                p->array_id = (uint32_t)f->arrays_n++;
+                f->arrays[p->array_id] = (struct array){ .step = p->step, .start = p->array_start };
         }
-        e->id = (uint32_t)f->elements_n++;
-        f->elements[e->id] = (struct element){ .array = a->id, .parent = parent, .start = e->start };
-        return e->id;
+        p->element_id = (uint32_t)f->elements_n++;
+        f->elements[p->element_id] = (struct element){ .array = p->array_id, .parent = parent, .start = p->element_start };
+        return true;
 }
 
-static void note(struct filter *f, struct hits *h, struct element_scope *scope)
+/* Of the element that the scope's place is in, and before it of those around it. */
+static uint32_t element_number(struct filter *f, uint32_t scope)
+{
+        uint32_t at = scope, below = NOWHERE, parent;
+
+        for (; at != NOWHERE && !f->places[at].element_id; at = f->places[at].scope) {
+                f->places[at].below = below;
+                below = at;
+        }
+        parent = at == NOWHERE ? 0 : f->places[at].element_id;
+        for (; below != NOWHERE; below = f->places[below].below) {
+                if (!give_number(f, &f->places[below], parent))
+                        return 0;
+                parent = f->places[below].element_id;
+        }
+        return parent;
+}
+
+static void note(struct filter *f, struct hits *h, uint32_t scope)
 {
         uint32_t element = element_number(f, scope);
 
@@ -107,17 +127,19 @@ static void note(struct filter *f, struct hits *h, struct element_scope *scope)
         h->list[h->n++] = (struct hit){ element, position(f) };
 }
 
-static bool already(const struct hits *h, const struct element_scope *scope)
+static bool already(const struct filter *f, const struct hits *h, uint32_t scope)
 {
-        return h->n && (scope ? scope->id && h->list[h->n - 1].element == scope->id : h->list[h->n - 1].element == 0);
+        uint32_t element = scope == NOWHERE ? 0 : f->places[scope].element_id;
+
+        return h->n && (scope == NOWHERE || element) && h->list[h->n - 1].element == element;
 }
 
-static void judge(struct filter *f, struct step *step, struct element_scope *scope, struct value *v)
+static void judge(struct filter *f, struct step *step, uint32_t scope, struct value *v)
 {
-        if (step->absence && !already(&step->present, scope))
+        if (step->absence && !already(f, &step->present, scope))
                 note(f, &step->present, scope);
         for (struct list *l = step->lists; l; l = l->next) {
-                if (already(&l->hits, scope))
+                if (already(f, &l->hits, scope))
                         continue;
                 for (size_t i = 0; i < l->tests_n; i++)
                         if (test_matches(&l->tests[i], v)) {
@@ -126,8 +148,6 @@ static void judge(struct filter *f, struct step *step, struct element_scope *sco
                         }
         }
 }
-
-static bool scan_value(struct filter *f, struct step *step, struct element_scope *scope, unsigned depth);
 
 /* The step that a member's name leads to: names and pattern paths may both hold dots. */
 static struct step *follow(struct filter *f, struct step *step, struct str raw, bool escaped)
@@ -149,72 +169,14 @@ static struct step *follow(struct filter *f, struct step *step, struct str raw, 
         return step;
 }
 
-static bool scan_object(struct filter *f, struct step *step, struct element_scope *scope, unsigned depth)
-{
-        struct scan *s = &f->scan;
-        struct str name;
-        bool escaped;
-
-        s->p++;
-        if (scan_take(s, '}'))
-                return true;
-        do {
-                struct step *child;
-
-                if (!scan_name(s, &name, &escaped))
-                        return false;
-                child = follow(f, step, name, escaped);
-                if (child ? !scan_value(f, child, scope, depth) : !scan_skip(s, depth))
-                        return false;
-        } while (scan_more(s, '}'));
-        return !s->fault;
-}
-
-static bool scan_element(struct filter *f, struct step *step, struct array_scope *array, unsigned depth)
-{
-        struct element_scope scope = { .array = array, .start = position(f) };
-        bool ok = scan_value(f, step, &scope, depth);
-
-        if (scope.id)
-                f->elements[scope.id].end = position(f);
-        return ok;
-}
-
-static bool scan_array(struct filter *f, struct step *step, struct element_scope *outer, unsigned depth)
-{
-        struct array_scope array = { .outer = outer, .step = step, .start = position(f) };
-        struct scan *s = &f->scan;
-
-        s->p++;
-        if (scan_take(s, ']'))
-                return true;
-        do {
-                char first = scan_peek(s);
-
-                /* Plain values belong to what the array stands in: any two of them may match together. */
-                if (first == '{' || first == '[' ? !scan_element(f, step, &array, depth) : !scan_value(f, step, outer, depth))
-                        return false;
-        } while (scan_more(s, ']'));
-        if (array.id)
-                f->arrays[array.id].end = position(f);
-        return !s->fault;
-}
-
-static bool scan_value(struct filter *f, struct step *step, struct element_scope *scope, unsigned depth)
+static bool scan_plain(struct filter *f, struct step *step, uint32_t scope)
 {
         struct scan *s = &f->scan;
         struct value v = { .scratch = &f->scratch };
         char first = scan_peek(s);
 
-        if (first == '{' || first == '[') {
-                if (depth == 0)
-                        return scan_fail(s, "nested too deep");
-                if (first == '{')
-                        return step->children_n ? scan_object(f, step, scope, depth - 1) : scan_skip(s, depth);
-                return scan_array(f, step, scope, depth - 1);
-        }
         if (!step->lists)
-                return scan_skip(s, depth);
+                return scan_skip(s, SCAN_ANY_DEPTH);
         switch (first) {
         case '"':
                 v.kind = VALUE_STRING;
@@ -236,6 +198,97 @@ static bool scan_value(struct filter *f, struct step *step, struct element_scope
                         return false;
         }
         judge(f, step, scope, &v);
+        return true;
+}
+
+/* At the opening bracket. */
+static bool enter(struct filter *f, struct step *step, uint32_t scope, bool is_array)
+{
+        struct scan *s = &f->scan;
+
+        if (f->places_n == RECORD_DEPTH_MAX)
+                return scan_fail(s, "nested too deep where the pattern looks");
+        if (!ROOM(f, f->places, f->places_cap, f->places_n))
+                return scan_fail(s, "out of memory");
+        f->places[f->places_n++] = (struct place){ .step = step, .scope = scope, .is_array = is_array, .array_start = position(f) };
+        s->p++;
+        return true;
+}
+
+static bool scan_value(struct filter *f, struct step *step, uint32_t scope)
+{
+        char first = scan_peek(&f->scan);
+
+        if (first == '[')
+                return enter(f, step, scope, true);
+        if (first == '{')
+                return step->children_n ? enter(f, step, scope, false) : scan_skip(&f->scan, SCAN_ANY_DEPTH);
+        return scan_plain(f, step, scope);
+}
+
+static bool scan_member(struct filter *f)
+{
+        struct place *p = &f->places[f->places_n - 1];
+        struct str name;
+        struct step *child;
+        bool escaped;
+
+        if (!scan_name(&f->scan, &name, &escaped))
+                return false;
+        child = follow(f, p->step, name, escaped);
+        return child ? scan_value(f, child, p->scope) : scan_skip(&f->scan, SCAN_ANY_DEPTH);
+}
+
+static bool scan_item(struct filter *f)
+{
+        struct place *p = &f->places[f->places_n - 1];
+        char first = scan_peek(&f->scan);
+
+        /* Plain values belong to what the array stands in: any two of them may match together. */
+        if (first != '{' && first != '[')
+                return scan_plain(f, p->step, p->scope);
+        p->in_element = true;
+        p->element_id = 0;
+        p->element_start = position(f);
+        return scan_value(f, p->step, (uint32_t)f->places_n - 1);
+}
+
+/* Does one more member or item follow in the innermost place? */
+static bool goes_on(struct filter *f, struct place *p)
+{
+        char close = p->is_array ? ']' : '}';
+
+        if (p->in_element && p->element_id)
+                f->elements[p->element_id].end = position(f);
+        p->in_element = false;
+        if (p->begun)
+                return scan_more(&f->scan, close);
+        p->begun = true;
+        return !scan_take(&f->scan, close);
+}
+
+/* The whole of it, from the object's opening bracket. What is nested lies on a list and not on the stack: the depth is the sender's. */
+static bool scan_all(struct filter *f)
+{
+        struct scan *s = &f->scan;
+
+        f->places_n = 0;
+        if (!enter(f, f->pattern.root, NOWHERE, false))
+                return false;
+        while (f->places_n) {
+                struct place *p = &f->places[f->places_n - 1];
+
+                if (goes_on(f, p)) {
+                        if (!(p->is_array ? scan_item(f) : scan_member(f)))
+                                return false;
+                        continue;
+                }
+                if (s->fault)
+                        return false;
+                if (p->array_id)
+                        f->arrays[p->array_id].end = position(f);
+                f->places_n--;
+        }
         return true;
 }
 
@@ -262,7 +315,7 @@ static int scan_record(struct filter *f, struct str json, struct error *err)
         buf_reset(&f->scratch);
         if (scan_peek(s) != '{')
                 return error_set(err, ERROR_INVALID, "the record is no JSON object");
-        if (!scan_object(f, f->pattern.root, NULL, RECORD_DEPTH_MAX - 1))
+        if (!scan_all(f))
                 return error_set(err, ERROR_INVALID, "the record is no valid JSON: byte %u: %s", position(f), s->fault);
         if (scan_peek(s) || s->p != s->end)
                 return error_set(err, ERROR_INVALID, "the record is no valid JSON: byte %u: something follows the object", position(f));
@@ -272,11 +325,11 @@ static int scan_record(struct filter *f, struct str json, struct error *err)
 /* ---- the search: a value for each field, so that no two stand in different elements of one array */
 
 /* The outermost array that the element stands in and of which another element is chosen; 0: none. */
-static uint32_t conflict(const struct filter *f, uint32_t element)
+static uint32_t conflict(struct filter *f, uint32_t element)
 {
         uint32_t found = 0;
 
-        for (; element; element = f->elements[element].parent) {
+        for (; element; element = f->elements[element].parent, f->tries++) {
                 uint32_t array = f->elements[element].array, chosen = f->arrays[array].chosen;
 
                 if (chosen && chosen != element)
@@ -317,7 +370,7 @@ static size_t next_consistent(struct filter *f, const struct hits *h, size_t i)
 
 static bool choose(struct filter *f, uint32_t element)
 {
-        for (; element; element = f->elements[element].parent) {
+        for (; element; element = f->elements[element].parent, f->tries++) {
                 struct array *array = &f->arrays[f->elements[element].array];
 
                 if (array->chosen)
@@ -337,9 +390,9 @@ static void unchoose(struct filter *f, size_t mark)
 }
 
 /* The innermost element that matters to a later field: two values that agree in it are as good as each other. */
-static uint32_t what_matters(const struct filter *f, uint32_t element, unsigned shared)
+static uint32_t what_matters(struct filter *f, uint32_t element, unsigned shared)
 {
-        while (element && f->arrays[f->elements[element].array].step->depth > shared)
+        for (; element && f->arrays[f->elements[element].array].step->depth > shared; f->tries++)
                 element = f->elements[element].parent;
         return element;
 }

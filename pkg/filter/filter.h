@@ -11,6 +11,7 @@
  * - A member's name may hold dots: "a.b" and "a" with "b" in it are the same place, in the pattern and in the record.
  * - An array in the record: any of its values may match, however deep arrays stand in arrays. Of two fields that are matched within
  *   objects (or arrays) of one array, both must be matched within the same one of them. Plain values of an array are not bound so.
+ * - "$or" is the name of a field where it holds no list of objects of members; then every "$or" of the pattern is one.
  * - {"exists": false}: no value stands there, null being one, an empty array or object none, nor an object with members. Where arrays are
  *   on the path, only what goes with the fields matched before is looked at, in the order of the paths as Java sorts strings.
  * - Numbers compare by value where they are what the shortest text of a double says: all of up to 15 digits, some of 16 and 17. Others, like
@@ -19,9 +20,10 @@
  * - "anything-but" needs a value: a field that is missing does not match; true, null and values of another type do.
  * - Case is ignored by both cases that Java gives for each single character: "ß" is "SS", "ſ" is "S" but not "s".
  *
- * Records: one JSON object (RFC 8259), up to 1 GiB and 256 levels, white space around it. A member that comes twice has both values. Invalid
+ * Records: one JSON object (RFC 8259), up to 1 GiB, white space around it; nested however deep beside what the pattern looks at, and a million
+ * levels there. A member that comes twice has both values. Invalid
  * UTF-8 in strings is compared as the bytes it is. Half a surrogate pair, "\ud800", is U+FFFD. What holds too many values that match
- * apart but not together is an error once four million candidates were tried.
+ * apart but not together is an error once four million steps were tried.
  * Patterns: up to 64 KiB of UTF-8, 64 levels, 1,000 combinations of "$or" (EventBridge's bound), 256 fields in each (the reference's). A field
  * that is named twice counts as it stands last.
  *
@@ -36,7 +38,6 @@
  * - {"": {"a": …}} means "a" there. The largest double as a bound is refused there.
  * - Half a surrogate pair is "?" there, sometimes; in a pattern it is refused here.
  * - "10.0.0.0/8/" and "10.0.0.0/+8" are networks there; what follows the object is not read there, in a pattern nor in a record.
- * - There, "$or" is the name of a field where it is not followed by a list of objects. Here that is refused, as its own check() does.
  * - Its bounds for records: 1,000 digits in a number, names of 50,000 bytes; more levels than here. */
 #pragma once
 

@@ -153,6 +153,15 @@ static void values_are_tested(void **state UNUSED)
                 { "{\"a\":[\"\357\277\275x\"]}", "{\"a\":\"\\ud800x\"}", true },
                 { "{\"a\":[{\"suffix\":\"x\"}]}", "{\"a\":\"\377\200x\"}", true },
                 { "{\"$or\":[{\"a\":[1,2]},{\"a\":[2,3]}]}", "{\"a\":3}", true },
+                /* where it holds no alternatives it is a name */
+                { "{\"$or\":[\"x\",\"y\"]}", "{\"$or\":\"y\"}", true },
+                { "{\"$or\":[\"x\"]}", "{\"$or\":\"z\"}", false },
+                { "{\"$or\":[1,true,null]}", "{\"$or\":[null]}", true },
+                { "{\"$or\":[{\"prefix\":\"a\"},{\"suffix\":\"b\"}]}", "{\"$or\":\"cb\"}", true },
+                { "{\"$or\":[{\"exists\":false}]}", "{\"a\":1}", true },
+                { "{\"$or\":{\"a\":[1]}}", "{\"$or\":{\"a\":1}}", true },
+                { "{\"a\":{\"$or\":[1]},\"$or\":{\"$or\":[2]}}", "{\"a\":{\"$or\":1},\"$or\":{\"$or\":2}}", true },
+                { "{\"$\\u006fr\":[\"x\"]}", "{\"$or\":\"x\"}", true },
                 { "{\"a\":[1],\"$or\":[{\"a\":[2]},{\"b\":[2]}]}", "{\"a\":2}", true },
                 { "{\"$or\":[{\"a\":[2]},{\"b\":[2]}],\"a\":[1]}", "{\"a\":2}", false },
                 { "{\"$or\":[{\"a\":[1]},{\"b\":[1],\"$or\":[{\"c\":[1]},{\"d\":[1]}]}]}", "{\"b\":1,\"d\":1}", true },
@@ -356,24 +365,44 @@ static void nesting_is_bounded(void **state UNUSED)
                 repeat(&pattern, "}", depth);
                 assert_int_equal(filter_new(&f, buf_view(&pattern), &err), depth <= 64 ? 0 : -1);
         }
-        for (size_t depth = 255; depth <= 257; depth++)
-                for (int needed = 0; needed <= 1; needed++) {
-                        CLEANUP(filter_freep) struct filter *f = compiled("{\"a\":[1]}");
-                        BUF_AT_END struct buf record = BUF_INIT(1 << 16);
+}
+
+/* However deep a record is: where the pattern looks, and beside it. */
+static void records_of_any_depth_are_judged(void **state UNUSED)
+{
+        static const size_t depths[] = { 1, 2, 254, 255, 256, 257, 300, 511, 513, 5000, 100000 };
+
+        for (size_t i = 0; i < COUNT_OF(depths); i++)
+                for (int where = 0; where < 4; where++) {
+                        CLEANUP(filter_freep) struct filter *f = compiled("{\"a\":[1],\"c\":{\"d\":[2]}}");
+                        BUF_AT_END struct buf record = BUF_INIT(1 << 22);
                         struct error err;
                         bool matches;
 
-                        buf_text(&record, needed ? "{\"a\":" : "{\"b\":");
-                        repeat(&record, "[", depth - 1);
+                        buf_text(&record, where == 0 ? "{\"a\":" : where == 1 ? "{\"a\":1,\"b\":" : where == 2 ? "{\"a\":2,\"b\":" : "{\"a\":1,\"b\":{\"x\":");
+                        repeat(&record, where == 3 ? "{\"x\":" : "[", depths[i] - 1);
                         buf_char(&record, '1');
-                        repeat(&record, "]", depth - 1);
-                        buf_char(&record, '}');
-                        assert_int_equal(filter_match(f, buf_view(&record), &matches, &err), depth <= 256 ? 0 : -1);
-                        if (depth <= 256)
-                                assert_int_equal(matches, needed);
-                        else
-                                assert_non_null(strstr(err.text, "nested too deep"));
+                        repeat(&record, where == 3 ? "}" : "]", depths[i] - 1);
+                        buf_text(&record, where == 3 ? "},\"c\":[[{\"d\":2}]]}" : ",\"c\":{\"d\":2}}");
+                        if (filter_match(f, buf_view(&record), &matches, &err) < 0)
+                                fail_msg("%zu levels: %s", depths[i], err.text);
+                        assert_int_equal(matches, where != 2);
                 }
+}
+
+static void what_is_too_deep_where_the_pattern_looks_is_an_error(void **state UNUSED)
+{
+        CLEANUP(filter_freep) struct filter *f = compiled("{\"a\":[1]}");
+        BUF_AT_END struct buf record = BUF_INIT(1 << 22);
+        struct error err;
+        bool matches;
+
+        buf_text(&record, "{\"a\":");
+        repeat(&record, "[", 1 << 20);
+        repeat(&record, "]", 1 << 20);
+        buf_char(&record, '}');
+        assert_int_equal(filter_match(f, buf_view(&record), &matches, &err), -1);
+        assert_non_null(strstr(err.text, "nested too deep"));
 }
 
 static void combinations_and_sizes_are_bounded(void **state UNUSED)
@@ -562,6 +591,8 @@ int main(void)
                 cmocka_unit_test(numbers_are_what_doubles_print),
                 cmocka_unit_test(addresses_are_read),
                 cmocka_unit_test(nesting_is_bounded),
+                cmocka_unit_test(records_of_any_depth_are_judged),
+                cmocka_unit_test(what_is_too_deep_where_the_pattern_looks_is_an_error),
                 cmocka_unit_test(combinations_and_sizes_are_bounded),
                 cmocka_unit_test(nothing_explodes),
                 cmocka_unit_test(memory_stays_what_it_is),

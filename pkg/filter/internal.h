@@ -9,8 +9,8 @@ enum {
         PATTERN_DEPTH_MAX = 64,       /* objects in objects */
         PATTERN_RULES_MAX = 1000,     /* what $or multiplies out to; EventBridge's own limit */
         PATTERN_FIELDS_MAX = 256,     /* in one of those; the reference's own limit */
-        RECORD_DEPTH_MAX = 256,
-        TRIES_MAX = 4 << 20,          /* of the search for values that stand in the same array elements */
+        RECORD_DEPTH_MAX = 1 << 20,   /* on the way that the pattern's fields lead; beside it there is no bound */
+        TRIES_MAX = 4 << 20,          /* steps of the search for values that stand in the same array elements */
 };
 #define RECORD_MAX ((size_t)1 << 30)
 

@@ -39,7 +39,7 @@ static void set_peer(struct http_call *c, const union address *from)
 /* NULL: one too many, or no memory. */
 static struct http_call *call_new(struct http_server *s, int fd)
 {
-        bool surplus = s->calls_n >= s->config.max_connections;
+        bool surplus = s->calls_n >= s->config.max_connections && !room_for_connection(s);
         struct http_call *c;
 
         if (surplus && (s->tls || s->surplus_n >= s->config.max_connections / 16 + 1))
@@ -58,6 +58,7 @@ static struct http_call *call_new(struct http_server *s, int fd)
         c->server = s;
         c->fd = fd;
         c->surplus = surplus;
+        c->quiet = NOT_QUIET;
         c->next = s->calls;
         if (c->next)
                 c->next->previous = c;
@@ -91,6 +92,7 @@ static bool accept_one(struct http_server *s)
         }
         s->stats.accepted++;
         set_peer(c, &from);
+        room_join(c);
         call_begin(c);
         return true;
 }

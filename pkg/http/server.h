@@ -38,9 +38,12 @@ struct http_server_config {
         size_t head_max, body_max;
         size_t target_max, header_max;   /* of the target, of one header line; 0: head_max alone */
         uint32_t headers_max;            /* 0: 256 */
-        uint32_t max_connections;        /* 0: 1024; past it a connection is answered 503 (1/16 of it at once; with TLS: none) or closed */
+        /* 0: 1024; past it the one that is quiet for longest is closed; where none is, the new one is answered 503 (1/16 of it at once; with TLS: none)
+         * or closed. */
+        uint32_t max_connections;
         uint32_t max_requests;           /* of one connection; 0: any number */
-        size_t buffered_max;             /* bytes in memory for all connections, past which bodies are refused with 503; 0: 256 MiB */
+        /* Bytes in memory for all connections; past it unfinished requests of the peer that holds most are refused with 503. 0: 256 MiB. */
+        size_t buffered_max;
         usec idle_timeout;               /* between requests; 0: 60 s */
         usec head_timeout;               /* from a request's first byte to the end of its head; 0: idle_timeout */
         usec body_grace;                 /* for the body; 0: idle_timeout */

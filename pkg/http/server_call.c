@@ -63,11 +63,14 @@ static void shrink(struct buf *b)
         buf_reset(b);
 }
 
-static void work_release(struct http_server *s, struct work *w)
+static void work_release(struct http_call *c)
 {
+        struct http_server *s = c->server;
+        struct work *w = c->work;
         struct http_message *m = &w->intake.codec.message;
 
-        s->stats.buffered -= w->size;
+        c->work = NULL;
+        room_count(c, w->size, 0);
         if (s->spare_n >= SPARE_MAX) {
                 work_free(w);
                 return;
@@ -85,19 +88,20 @@ static void work_release(struct http_server *s, struct work *w)
         s->spare_n++;
 }
 
-static void work_count(struct http_server *s, struct work *w)
+static void work_count(struct http_call *c)
 {
+        struct work *w = c->work;
         const struct http_message *m = &w->intake.codec.message;
         size_t size = sizeof(*w) + m->target.cap + m->head.cap + m->body.cap + w->in.cap + w->out.cap + w->body.cap + w->held;
 
-        s->stats.buffered += size - w->size;
+        room_count(c, w->size, size);
         w->size = size;
 }
 
 void http_call_hold(struct http_call *c, size_t bytes)
 {
         c->work->held = bytes;
-        work_count(c->server, c->work);
+        work_count(c);
 }
 
 static size_t unsent(const struct work *w) { return w->out.n + w->body.n - w->sent; }
@@ -131,6 +135,7 @@ void call_phase(struct http_call *c, enum phase phase)
         c->since = loop_now(c->server->loop);
         c->moved = 0;
         c->deadline = due(c);
+        room_follow(c);
         if (c->deadline != USEC_NEVER && (!heap_has(&c->timer.timer) || c->timer.timer.at > c->deadline))
                 loop_arm(c->server->loop, &c->timer, c->deadline);
 }
@@ -152,7 +157,8 @@ void call_close(struct http_call *c)
         (void)close(c->fd);
         loop_forget(s->loop, &c->timer);
         if (c->work)
-                work_release(s, c->work);
+                work_release(c);
+        room_leave(c);
         if (c->next)
                 c->next->previous = c->previous;
         if (c->previous)
@@ -272,8 +278,7 @@ static bool call_end(struct http_call *c)
         if (c->tls)
                 tls_end(c->tls);
         (void)shutdown(c->fd, SHUT_WR);
-        work_release(c->server, c->work);
-        c->work = NULL;
+        work_release(c);
         loop_io_want(c->io, LOOP_READABLE);
         call_phase(c, PHASE_LINGERING);
         return true;
@@ -310,6 +315,7 @@ static void follow(struct http_call *c, size_t fed)
         if (c->phase != phase)
                 call_phase(c, phase);
         c->moved += fed;
+        room_heard(c);
 }
 
 /* Feeds from *bytes; false: nothing more can be done with them now. */
@@ -326,7 +332,7 @@ static bool step(struct http_call *c, struct str *bytes)
         bytes->p += used;
         bytes->n -= used;
         if (http_intake_complete(&w->intake)) {
-                work_count(s, w);
+                work_count(c);
                 if (c->tls && !tls_server_trusts(s->tls, c->tls, loop_now(s->loop))) {
                         c->broken = true; /* as a handshake would end now */
                         return false;
@@ -336,8 +342,8 @@ static bool step(struct http_call *c, struct str *bytes)
         }
         follow(c, used);
         maybe_continue(c, bytes->n != 0);
-        work_count(s, w);
-        if (s->stats.buffered > s->config.buffered_max) {
+        work_count(c);
+        if (!room_for_bytes(c, s->config.buffered_max)) {
                 put_refusal(c, HTTP_OVERLOADED, "too many bytes wait in memory");
                 return false;
         }
@@ -380,10 +386,9 @@ static bool call_rest(struct http_call *c)
         if (c->again)
                 loop_ready(c->server->loop, &c->timer);
         if (c->phase == PHASE_IDLE && !unsent(w) && !waiting(w) && w->intake.state == INTAKE_BEFORE && !w->intake.empty_lines) {
-                work_release(c->server, w);
-                c->work = NULL;
+                work_release(c);
         } else
-                work_count(c->server, w);
+                work_count(c);
         return true;
 }
 

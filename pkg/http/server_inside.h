@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include "base/table.h"
 #include "http/forwarded.h"
 #include "http/server.h"
 #include "http/tls_server.h"
@@ -39,6 +40,13 @@ enum phase {
         PHASE_LINGERING,        /* what still comes is read and dropped for a moment, or the kernel would reset the answer away */
 };
 
+/* What one peer's connections hold; of IPv6 the first 64 bits are one peer. */
+struct share { UT_hash_handle hh; uint8_t peer[16]; size_t bytes; uint32_t calls; };
+
+/* Connections that wait for their clients, the one heard of longest ago first. */
+struct quiet_list { struct http_call *first, *last; };
+enum { QUIET_IDLE, QUIET_UNFINISHED /* in the middle of a request */, QUIET_LISTS, NOT_QUIET = QUIET_LISTS };
+
 struct http_call {               /* a connection; at most one request of it is worked on */
         struct http_call *next, *previous;
         struct http_server *server;
@@ -53,6 +61,10 @@ struct http_call {               /* a connection; at most one request of it is w
         uint32_t requests;
         enum phase phase;
         uint8_t peer[16];
+        struct share *share;     /* NULL: memory was out */
+        struct http_call *quieter, *louder;
+        usec heard;
+        uint8_t quiet;           /* the list it is in */
         bool in_loop;            /* call_work is on the stack and looks after the rest */
         bool broken;             /* found while it is: close */
         bool closing;            /* once the answer is out */
@@ -75,6 +87,8 @@ struct http_server {
         struct loop_io *io;
         struct loop_crowd *crowd;        /* the connections' descriptors */
         struct http_call *calls;
+        struct quiet_list quiet[QUIET_LISTS];
+        struct share *shares;
         uint32_t calls_n, surplus_n, spare_n;
         struct work *spare;
         bool draining, lingering;
@@ -93,6 +107,16 @@ void call_begin(struct http_call *);                                           /
 bool call_has_input(const struct http_call *); /* something lies in the socket */
 void call_event(void *call, int events);
 void works_free(struct http_server *);
+
+/* server_room.c: who makes room for whom */
+void room_join(struct http_call *);
+void room_leave(struct http_call *);
+void room_follow(struct http_call *);                  /* its phase has changed */
+void room_heard(struct http_call *);                   /* its body goes on, fast enough */
+void room_count(struct http_call *, size_t before, size_t after);      /* bytes in memory */
+bool room_for_connection(struct http_server *);        /* past max_connections: one that is quiet is closed. False: none is */
+/* Refuses unfinished requests of whoever holds more than the call's peer, until no more than that is in memory. False: that is not enough. */
+bool room_for_bytes(struct http_call *, size_t most);
 
 /* server_answer.c */
 void answer_head(struct http_call *, int status, struct str content_type, struct str headers, size_t body, bool keep);

@@ -324,20 +324,83 @@ static void too_many_connections_are_turned_away(void **state UNUSED)
 {
         struct peer all[4];
 
-        serve((struct http_server_config){ .max_connections = 2 });
-        for (size_t i = 0; i < 2; i++)
+        serve((struct http_server_config){ .max_connections = 2, .gone = gone });
+        for (size_t i = 0; i < 2; i++) {
                 peer_connect(&all[i]);
+                peer_say(&all[i], "GET /hold HTTP/1.1\r\nHost: h\r\n\r\n");
+                (void)held(i + 1);
+        }
         for (size_t i = 2; i < 4; i++)
                 peer_start(&all[i]);
         (void)peer_await(&all[2], NULL, 0);
         (void)peer_await(&all[3], NULL, 0);
         /* One is answered, with TLS none; the others are closed. */
         assert_int_equal(count_of(&all[2].in, "HTTP/1.1 503 ") + count_of(&all[3].in, "HTTP/1.1 503 "), over_tls ? 0 : 1);
-        peer_say(&all[0], "GET /x HTTP/1.1\r\nHost: h\r\n\r\n");
-        (void)peer_await(&all[0], "/x", 1);
+        for (size_t i = 0; i < 2; i++) {
+                answer(app.held[i], "kept");
+                (void)peer_await(&all[i], "kept", 1);
+        }
         assert_int_equal(stats_now().refused[HTTP_OVERLOADED], 2);
         for (size_t i = 0; i < 4; i++)
                 peer_done(&all[i]);
+}
+
+/* Idle, or in the middle of a head or a body: the one that was heard of longest ago; who is worked for stays. */
+static void who_is_quiet_gives_way_to_who_comes(void **state UNUSED)
+{
+        static const char *const said[] = { "GET /hold HTTP/1.1\r\nHost: h\r\n\r\n", "", "GET / HTTP/1.1\r\nHo", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n1" };
+        struct peer all[4], comes;
+
+        serve((struct http_server_config){ .max_connections = 4, .gone = gone });
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                peer_connect(&all[i]);
+                peer_say(&all[i], said[i]);
+                if (i == 0)
+                        (void)held(1);
+        }
+        for (size_t i = 1; i < COUNT_OF(all); i++) {
+                peer_connect(&comes);
+                peer_say(&comes, "GET /x HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+                assert_non_null(strstr(peer_await(&comes, "/x", 1), "HTTP/1.1 200 "));
+                (void)peer_await(&comes, NULL, 0);
+                peer_done(&comes);
+                (void)peer_await(&all[i], NULL, 0); /* is closed, and comes again as the loudest */
+                peer_done(&all[i]);
+                peer_connect(&all[i]);
+                peer_say(&all[i], "GET /x HTTP/1.1\r\nHost: h\r\n\r\n");
+                (void)peer_await(&all[i], "/x", 1);
+        }
+        answer(app.held[0], "kept");
+        (void)peer_await(&all[0], "kept", 1);
+        for (size_t i = 0; i < COUNT_OF(all); i++)
+                peer_done(&all[i]);
+}
+
+/* Heads that make no progress fill the memory; a small request of another peer finds room, each time, and they are told. */
+static void who_holds_the_memory_pays_for_it(void **state UNUSED)
+{
+        BUF_AT_END struct buf head = BUF_INIT(1 << 20);
+        struct peer holds[40], comes;
+
+        serve((struct http_server_config){ .head_max = 65536, .buffered_max = (size_t)1 << 20 });
+        buf_printf(&head, "GET / HTTP/1.1\r\nHost: h\r\nX: %030000d", 0);
+        for (size_t i = 0; i < COUNT_OF(holds); i++) {
+                peer_connect(&holds[i]);
+                peer_say_bytes(&holds[i], buf_view(&head));
+        }
+        peer_from = 2;
+        for (size_t i = 0; i < 5; i++) {
+                peer_connect(&comes);
+                peer_say(&comes, "POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n1");
+                peer_say(&comes, "2");
+                assert_non_null(strstr(peer_await(&comes, "HTTP/1.1 ", 1), "HTTP/1.1 200 "));
+                peer_done(&comes);
+        }
+        peer_from = 1;
+        assert_true(stats_now().buffered <= (size_t)1 << 20);
+        assert_true(stats_now().refused[HTTP_OVERLOADED] > 0);
+        for (size_t i = 0; i < COUNT_OF(holds); i++)
+                peer_done(&holds[i]);
 }
 
 /* ---- who leaves ------------------------------------------------------------------------------------------------------------------------- */
@@ -758,6 +821,8 @@ int main(void)
                 cmocka_unit_test_setup_teardown(an_answer_into_the_void_is_fine, setup, teardown),
                 cmocka_unit_test_setup_teardown(draining_answers_what_is_in_flight, setup, teardown),
                 cmocka_unit_test_setup_teardown(too_many_connections_are_turned_away, setup, teardown),
+                cmocka_unit_test_setup_teardown(who_is_quiet_gives_way_to_who_comes, setup, teardown),
+                cmocka_unit_test_setup_teardown(who_holds_the_memory_pays_for_it, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_half_closed_client_gets_its_answers, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_client_that_ends_later_has_left, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_reset_is_always_leaving, setup, teardown),

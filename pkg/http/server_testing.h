@@ -250,14 +250,17 @@ static void peer_event(void *cookie, int events UNUSED)
                 loop_stop(loop);
 }
 
+static uint8_t peer_from = 1;    /* the last byte of the peer's own address, 127.0.0.x */
 UNUSED static void peer_start(struct peer *p)
 {
+        const struct sockaddr_in from = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK - 1 + peer_from) };
         struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(http_server_port(server)), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
         struct error err;
         int on = 1;
 
         *p = (struct peer){ .fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), .in = BUF_INIT((size_t)64 << 20), .say = BUF_INIT((size_t)64 << 20), .piece = SIZE_MAX,
                             .task = { .turn = peer_turn } };
+        assert_int_equal(bind(p->fd, (const struct sockaddr *)&from, sizeof(from)), 0);
         assert_int_equal(connect(p->fd, (struct sockaddr *)&to, sizeof(to)), 0);
         assert_int_equal(fcntl(p->fd, F_SETFL, O_NONBLOCK), 0);
         (void)setsockopt(p->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));

@@ -9,5 +9,5 @@ bool json_is_value(struct str text)
         if (text.n == 0)
                 return false;
         scan_init(&s, text);
-        return scan_skip(&s, JSON_DEPTH_MAX) && scan_peek(&s) == '\0' && s.p == s.end && str_is_utf8(text);
+        return scan_skip(&s, SCAN_ANY_DEPTH) && scan_peek(&s) == '\0' && s.p == s.end && str_is_utf8(text);
 }

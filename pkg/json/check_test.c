@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "base/buf.h"
 #include "base/random.h"
 
 static void what_is_json_is_told(void **state UNUSED)
@@ -24,15 +25,50 @@ static void what_is_json_is_told(void **state UNUSED)
                         fail_msg("taken: %s", bad[i]);
 }
 
-static void depth_is_bounded(void **state UNUSED)
+/* However deep: and each bracket must be closed by its own kind, at any level. */
+static void depth_is_not_bounded(void **state UNUSED)
 {
-        char text[2 * JSON_DEPTH_MAX + 3];
+        static const size_t depths[] = { 1, 255, 256, 257, 511, 512, 513, 1023, 1024, 1025, 100000 };
 
-        memset(text, '[', sizeof(text));
-        for (size_t depth = JSON_DEPTH_MAX; depth <= JSON_DEPTH_MAX + 1; depth++) {
-                memset(text, '[', depth);
-                memset(text + depth, ']', depth);
-                assert_int_equal(json_is_value((struct str){ text, 2 * depth }), depth == JSON_DEPTH_MAX);
+        for (size_t i = 0; i < COUNT_OF(depths); i++) {
+                FREE_AT_END char *text = malloc(2 * depths[i]);
+                size_t n = 2 * depths[i], at = n - 1 - depths[i] / 2;
+
+                assert_non_null(text);
+                memset(text, '[', depths[i]);
+                memset(text + depths[i], ']', depths[i]);
+                assert_true(json_is_value((struct str){ text, n }));
+                assert_false(json_is_value((struct str){ text, n - 1 }));
+                assert_false(json_is_value((struct str){ text + 1, n - 1 }));
+                text[at] = '}';
+                assert_false(json_is_value((struct str){ text, n }));
+        }
+}
+
+static void levels_of_both_kinds(void **state UNUSED)
+{
+        BUF_AT_END struct buf text = BUF_INIT(1 << 20);
+        struct random r;
+
+        random_init(&r, 7);
+        for (int round = 0; round < 200; round++) {
+                size_t depth = 1 + (size_t)random_below(&r, 2000);
+                FREE_AT_END char *close = malloc(depth);
+
+                assert_non_null(close);
+                buf_reset(&text);
+                for (size_t i = 0; i < depth; i++) {
+                        bool object = random_below(&r, 2);
+
+                        buf_text(&text, object ? "{\"a\":[],\"b\":" : "[{},1,");
+                        close[i] = object ? '}' : ']';
+                }
+                buf_char(&text, '0');
+                for (size_t i = depth; i > 0; i--)
+                        buf_char(&text, close[i - 1]);
+                assert_true(json_is_value(buf_view(&text)));
+                text.p[text.n - 1 - (size_t)random_below(&r, depth)] ^= ']' ^ '}';
+                assert_false(json_is_value(buf_view(&text)));
         }
 }
 
@@ -63,7 +99,7 @@ static void a_parser_agrees(void **state UNUSED)
 
 int main(void)
 {
-        const struct CMUnitTest tests[] = { cmocka_unit_test(what_is_json_is_told), cmocka_unit_test(depth_is_bounded), cmocka_unit_test(a_parser_agrees) };
+        const struct CMUnitTest tests[] = { cmocka_unit_test(what_is_json_is_told), cmocka_unit_test(depth_is_not_bounded), cmocka_unit_test(levels_of_both_kinds), cmocka_unit_test(a_parser_agrees) };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

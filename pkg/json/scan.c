@@ -120,34 +120,46 @@ bool scan_name(struct scan *s, struct str *raw, bool *escaped)
         return scan_take(s, ':') || scan_fail(s, "expected ':'");
 }
 
-static bool skip_object(struct scan *s, unsigned depth)
+/* Which of the levels that are open are objects, a bit each: of a few in place, of more on the heap. */
+enum { FEW_LEVELS = 512 };
+struct levels { uint64_t few[FEW_LEVELS / 64], *bits; size_t n, room; };
+
+static void levels_done(struct levels *l)
+{
+        if (l->bits != l->few)
+                free(l->bits);
+}
+
+static bool level_open(struct levels *l, bool object)
+{
+        uint64_t bit = (uint64_t)1 << l->n % 64;
+
+        if (l->n == l->room) {
+                uint64_t *more = realloc(l->bits == l->few ? NULL : l->bits, l->room / 64 * 2 * sizeof(*more));
+
+                if (!more)
+                        return false;
+                if (l->bits == l->few)
+                        memcpy(more, l->few, sizeof(l->few));
+                l->bits = more;
+                l->room *= 2;
+        }
+        l->bits[l->n / 64] = object ? l->bits[l->n / 64] | bit : l->bits[l->n / 64] & ~bit;
+        l->n++;
+        return true;
+}
+
+static bool in_object(const struct levels *l) { return l->bits[(l->n - 1) / 64] >> (l->n - 1) % 64 & 1; }
+
+static bool skip_name(struct scan *s)
 {
         struct str name;
         bool escaped;
 
-        s->p++;
-        if (scan_take(s, '}'))
-                return true;
-        do {
-                if (!scan_name(s, &name, &escaped) || !scan_skip(s, depth))
-                        return false;
-        } while (scan_more(s, '}'));
-        return !s->fault;
+        return scan_name(s, &name, &escaped);
 }
 
-static bool skip_array(struct scan *s, unsigned depth)
-{
-        s->p++;
-        if (scan_take(s, ']'))
-                return true;
-        do {
-                if (!scan_skip(s, depth))
-                        return false;
-        } while (scan_more(s, ']'));
-        return !s->fault;
-}
-
-bool scan_skip(struct scan *s, unsigned depth)
+static bool skip_plain(struct scan *s)
 {
         struct str ignored;
         bool escaped;
@@ -158,16 +170,67 @@ bool scan_skip(struct scan *s, unsigned depth)
         case 't': return scan_word(s, "true");
         case 'f': return scan_word(s, "false");
         case 'n': return scan_word(s, "null");
-        case '{':
-        case '[':
-                if (depth == 0)
-                        return scan_fail(s, "nested too deep");
-                return c == '{' ? skip_object(s, depth - 1) : skip_array(s, depth - 1);
         default:
                 if (c == '-' || (c >= '0' && c <= '9'))
                         return scan_number(s, &ignored);
                 return scan_fail(s, s->p == s->end ? "the text ends where a value is expected" : "expected a value");
         }
+}
+
+/* A value that is not empty begins: the next thing is its first member's value, or its first item. *whole: it is empty, and passed. */
+static bool skip_begin(struct scan *s, struct levels *l, unsigned depth, bool *whole)
+{
+        bool object = scan_peek(s) == '{';
+
+        if (l->n >= depth)
+                return scan_fail(s, "nested too deep");
+        s->p++;
+        *whole = scan_take(s, object ? '}' : ']');
+        if (*whole)
+                return true;
+        return level_open(l, object) ? !object || skip_name(s) : scan_fail(s, "out of memory");
+}
+
+/* Behind a value: closes what ends there, up to where one more value follows. *end: nothing is open any more. */
+static bool skip_on(struct scan *s, struct levels *l, bool *end)
+{
+        for (; l->n; l->n--) {
+                bool object = in_object(l);
+
+                if (scan_more(s, object ? '}' : ']'))
+                        return !object || skip_name(s);
+                if (s->fault)
+                        return false;
+        }
+        *end = true;
+        return true;
+}
+
+static bool skip_nested(struct scan *s, unsigned depth)
+{
+        struct levels l;
+        bool ok = true, end = false;
+
+        l.bits = l.few;
+        l.n = 0;
+        l.room = FEW_LEVELS;
+        while (ok && !end) {
+                char c = scan_peek(s);
+                bool whole = true;
+
+                ok = c == '{' || c == '[' ? skip_begin(s, &l, depth, &whole) : skip_plain(s);
+                if (ok && whole)
+                        ok = skip_on(s, &l, &end);
+        }
+        levels_done(&l);
+        return ok;
+}
+
+bool scan_skip(struct scan *s, unsigned depth)
+{
+        char c = scan_peek(s);
+
+        return c == '{' || c == '[' ? skip_nested(s, depth) : skip_plain(s);
 }
 
 /* Of digits that were checked. */

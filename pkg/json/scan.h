@@ -1,4 +1,5 @@
-/* A scanner over JSON text (RFC 8259): it checks the grammar and hands out slices, builds nothing and allocates nothing. Of what lies
+/* A scanner over JSON text (RFC 8259): it checks the grammar and hands out slices and builds nothing; a bit for each level beyond 512 is all that is
+ * ever allocated. Of what lies
  * outside strings every byte is judged; inside strings, escapes and control characters are, UTF-8 is not. Owned by the caller. */
 #pragma once
 
@@ -39,6 +40,7 @@ unsigned utf8_put(char out[4], uint32_t character); /* returns the length */
 bool scan_string(struct scan *, struct str *raw, bool *escaped) MUST_CHECK;
 bool scan_number(struct scan *, struct str *text) MUST_CHECK;  /* at a digit or minus */
 bool scan_word(struct scan *, const char *word) MUST_CHECK;    /* true, false or null, whichever is asked for */
+#define SCAN_ANY_DEPTH UINT32_MAX
 bool scan_skip(struct scan *, unsigned depth) MUST_CHECK;      /* one whole value, that may hold so many levels */
 /* Between two members: true when one more follows, false at the end (fault is NULL then) or on a fault. */
 bool scan_more(struct scan *, char close) MUST_CHECK;

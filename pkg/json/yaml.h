@@ -24,7 +24,14 @@ struct documents { struct node **roots; size_t n; void *memory; };
 
 /* One complaint at a place in a file; collected so that a file's errors come all at once. */
 struct problem { unsigned line, column; char *path, *text; };
-struct problems { struct problem *list; size_t n, cap; };
+struct problems {
+        struct problem *list;
+        size_t n, cap;
+        /* Whoever runs what another version wrote passes by members that it does not know: they are no problems, and only counted. */
+        bool pass_unknown;
+        size_t unknown;
+        char first_unknown[160]; /* the path of the first */
+};
 void problem_add(struct problems *, unsigned line, unsigned column, const char *path, const char *format, ...) PRINTF(5, 6);
 void problems_done(struct problems *);
 /* "FILE:LINE:COL: PATH: text\n" for each, in order of place. path may be empty: then it is left out with its colon. */

@@ -6,6 +6,8 @@
 
 #include "http/multi.h"
 
+/* A server tells a watch each minute that it is there (bookmarks). A proxy in between keeps TCP alive when the server is long gone. */
+static const usec SILENCE = 90 * USEC_SEC;
 enum { BODY_LIMIT = 256 << 20, LINE_LIMIT = 16 << 20 };
 
 struct kube_call {
@@ -17,6 +19,7 @@ struct kube_call {
         struct curl_slist *headers, *connect_to;
         struct buf body, sent;
         bool too_long, unsent;
+        usec heard;                      /* when the last byte came */
         struct error why;                /* unsent */
         char reason[CURL_ERROR_SIZE];
 };
@@ -27,6 +30,7 @@ struct kube_client {
         struct http_multi *multi;
         struct kube_call *calls;
         struct task failures;            /* ends calls that could not be sent */
+        struct task silences;            /* ends watches that hear nothing */
         char *token, *ca;
         usec fresh_until;                /* token and CA are read again then */
 };
@@ -151,6 +155,28 @@ static void end_unsent(struct task *t, usec now UNUSED)
         }
 }
 
+static void end_silent(struct task *t, usec now)
+{
+        struct kube_client *c = CONTAINER_OF(t, struct kube_client, silences);
+        usec next = USEC_NEVER;
+
+        for (struct kube_call *call = c->calls; call;) {
+                bool watch = call->request.line && !call->unsent;
+
+                if (watch && now - call->heard >= SILENCE) {
+                        (void)strcpy(call->reason, "no byte came for 90 s, not even a sign of life");
+                        finish(call, CURLE_OPERATION_TIMEDOUT);
+                        call = c->calls; /* the list may be another */
+                        next = USEC_NEVER;
+                        continue;
+                }
+                if (watch)
+                        next = MIN_OF(next, call->heard + SILENCE);
+                call = call->next;
+        }
+        loop_arm(c->loop, t, next);
+}
+
 static size_t on_body(char *p, size_t size, size_t n, void *cookie)
 {
         struct kube_call *call = cookie;
@@ -158,6 +184,7 @@ static size_t on_body(char *p, size_t size, size_t n, void *cookie)
         long status = 0;
         char *end;
 
+        call->heard = loop_now(call->client->loop);
         buf_add(&call->body, p, bytes);
         if (call->body.failed) {
                 call->too_long = true;
@@ -322,6 +349,7 @@ struct kube_call *kube_send(struct kube_client *c, const struct kube_request *q)
                 abort(); /* a call without an end would hang its caller */
         call->client = c;
         call->request = *q;
+        call->heard = loop_now(c->loop);
         call->what = str_dup(str_of(q->what));
         call->body.max = q->line ? LINE_LIMIT : BODY_LIMIT;
         call->sent.max = BODY_LIMIT;
@@ -333,7 +361,8 @@ struct kube_call *kube_send(struct kube_client *c, const struct kube_request *q)
         if (prepare(call, &call->why) < 0) {
                 call->unsent = true;
                 loop_ready(c->loop, &c->failures);
-        }
+        } else if (q->line)
+                loop_ready(c->loop, &c->silences);
         return call;
 }
 
@@ -362,6 +391,7 @@ int kube_client_new(struct kube_client **out, struct loop *loop, const struct ku
         c->loop = loop;
         c->config = config;
         c->failures.turn = end_unsent;
+        c->silences.turn = end_silent;
         if ((config->token && !(c->token = str_dup(str_of(config->token)))) || (config->ca && !(c->ca = str_dup(str_of(config->ca))))) {
                 (void)kube_client_free(c);
                 return error_memory(err);
@@ -382,6 +412,7 @@ struct kube_client *kube_client_free(struct kube_client *c)
                 call_free(c->calls);
         (void)http_multi_free(c->multi);
         loop_forget(c->loop, &c->failures);
+        loop_forget(c->loop, &c->silences);
         free(c->token);
         free(c->ca);
         free(c);

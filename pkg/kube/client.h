@@ -23,7 +23,7 @@ struct kube_request {
         struct str body;         /* copied */
         const char *what;        /* for errors: "apply Deployment shop/orders-sluice"; copied */
         usec timeout;            /* of the whole call; 0: 30 s */
-        /* A watch: each line as it comes; done follows at the end. */
+        /* A watch: each line as it comes; done follows at the end, which comes also when no byte was heard for 90 s. */
         void (*line)(void *cookie, struct str line);
         void (*done)(void *cookie, const struct kube_answer *);  /* once, unless cancelled; the call is gone afterwards */
         void *cookie;

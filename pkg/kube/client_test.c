@@ -516,14 +516,14 @@ static void a_state_is_told_once_and_times_wait(void **state UNUSED)
         struct error err;
 
         open_script(script, COUNT_OF(script));
-        assert_int_equal(kube_report_new(&r, e.client, "n", "t", "p", &err), 0);
+        assert_int_equal(kube_report_new(&r, e.client, "n", "t", "u", "p", &err), 0);
         s.source_state = connecting;
         s.delivery_state = delivering;
         kube_report_set(r, &s);
         loop_arm(e.loop, &quiet, clock_monotonic(&system_clock) + 3 * USEC_SEC); /* the first write fails and is made again */
         run();
         assert_int_equal(e.at, 2);
-        assert_non_null(strstr(e.requests[1].p, "\"workers\":[{\"pod\":\"p\",\"observedGeneration\":3,\"sourceState\":\"Connecting\""));
+        assert_non_null(strstr(e.requests[1].p, "\"workers\":[{\"pod\":\"p\",\"triggerUID\":\"u\",\"observedGeneration\":3,\"sourceState\":\"Connecting\""));
         kube_report_set(r, &s);
         s.last_event_time += 30 * USEC_SEC; /* a time alone waits for its minute */
         kube_report_set(r, &s);
@@ -550,7 +550,7 @@ static void many_changes_are_few_writes(void **state UNUSED)
         struct error err;
 
         open_script(script, COUNT_OF(script));
-        assert_int_equal(kube_report_new(&r, e.client, "n", "t", "p", &err), 0);
+        assert_int_equal(kube_report_new(&r, e.client, "n", "t", "u", "p", &err), 0);
         s.source_state = state_name;
         s.delivery_state = delivery;
         s.delivery_message = message;

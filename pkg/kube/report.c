@@ -11,7 +11,7 @@ struct kube_report {
         struct task task;
         struct kube_call *call;
         struct random random;
-        char *path, *what, *manager, *namespace_, *trigger, *pod;
+        char *path, *what, *manager, *namespace_, *trigger, *uid, *pod;
         struct buf wanted_state, told_state, telling_state; /* the entry without times and lag, as JSON */
         struct buf wanted, told, telling;                   /* the whole entry */
         usec told_at;            /* monotonic; 0: never */
@@ -100,6 +100,7 @@ void kube_report_set(struct kube_report *r, const struct worker_status *status)
         struct writer w;
 
         whole.pod = state.pod = r->pod;
+        whole.trigger_uid = state.trigger_uid = r->uid;
         /* Whether it ever delivered, and whether the lag is known, is part of the state. */
         state.last_event_time = 0;
         state.last_delivery_time = whole.last_delivery_time ? USEC_SEC : 0;
@@ -117,7 +118,7 @@ void kube_report_set(struct kube_report *r, const struct worker_status *status)
                 loop_arm(r->loop, &r->task, due(r));
 }
 
-int kube_report_new(struct kube_report **out, struct kube_client *client, const char *namespace_, const char *trigger, const char *pod, struct error *err)
+int kube_report_new(struct kube_report **out, struct kube_client *client, const char *namespace_, const char *trigger, const char *uid, const char *pod, struct error *err)
 {
         struct kube_report *r = calloc(1, sizeof(*r));
         BUF_AT_END struct buf path = BUF_INIT(4096), what = BUF_INIT(4096), manager = BUF_INIT(4096);
@@ -139,8 +140,9 @@ int kube_report_new(struct kube_report **out, struct kube_client *client, const 
         r->manager = str_dup(buf_view(&manager));
         r->namespace_ = str_dup(str_of(namespace_));
         r->trigger = str_dup(str_of(trigger));
+        r->uid = uid ? str_dup(str_of(uid)) : NULL;
         r->pod = str_dup(str_of(pod));
-        if (!r->path || !r->what || !r->manager || !r->namespace_ || !r->trigger || !r->pod) {
+        if ((uid && !r->uid) || !r->path || !r->what || !r->manager || !r->namespace_ || !r->trigger || !r->pod) {
                 (void)kube_report_free(r);
                 return error_memory(err);
         }
@@ -165,6 +167,7 @@ struct kube_report *kube_report_free(struct kube_report *r)
         free(r->manager);
         free(r->namespace_);
         free(r->trigger);
+        free(r->uid);
         free(r->pod);
         free(r);
         return NULL;

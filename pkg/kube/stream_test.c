@@ -440,6 +440,67 @@ static void an_answer_that_breaks_off_is_a_failure(void **state UNUSED)
         close_script();
 }
 
+/* ---- a proxy that keeps the connection when the server is gone ------------------------------------------------------------------------- */
+
+static usec ahead;
+static size_t lines;
+static bool ended;
+static struct error ended_by;
+
+static usec read_ahead(void *cookie UNUSED) { return clock_monotonic(&system_clock) + ahead; }
+static void count_line(void *cookie UNUSED, struct str line UNUSED)
+{
+        lines++;
+        loop_stop(e.loop);
+}
+static void note_end(void *cookie UNUSED, const struct kube_answer *a)
+{
+        assert_true(a->failed);
+        ended = true;
+        ended_by = a->error;
+        loop_stop(e.loop);
+}
+static void one_pass(struct task *t UNUSED, usec now UNUSED) { loop_stop(e.loop); }
+
+static void a_watch_that_hears_nothing_ends(void **state UNUSED)
+{
+        static const struct clock clock = { read_ahead, read_ahead, NULL };
+        static const struct step script[] = { { "GET /watched", "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n" "{\"first\":1}\n", STAY }, { "GET /listed", NULL, STAY } };
+        struct task pass = { .turn = one_pass };
+        struct kube_call *listing;
+
+        ahead = 0;
+        lines = 0;
+        ended = false;
+        open_script(script, COUNT_OF(script), NULL);
+        loop_use_clock(e.loop, &clock);
+        (void)kube_send(e.client, &(struct kube_request){ .method = "GET", .path = "/watched", .what = "watch", .line = count_line, .done = note_end, .timeout = USEC_HOUR });
+        run();
+        assert_int_equal(lines, 1);
+        listing = kube_send(e.client, &(struct kube_request){ .method = "GET", .path = "/listed", .what = "list", .done = note_end, .timeout = USEC_HOUR });
+        while (e.at < 2) {
+                loop_ready(e.loop, &pass);
+                loop_run(e.loop);
+        }
+        for (int i = 0; i < 3; i++) { /* a byte now and then is enough */
+                ahead += 80 * USEC_SEC;
+                loop_ready(e.loop, &pass);
+                loop_run(e.loop);
+                assert_false(ended);
+                push(&e.connections[0], "{}\n");
+                loop_run(e.loop);
+                assert_int_equal(lines, i + 2);
+        }
+        ahead += 91 * USEC_SEC;
+        loop_run(e.loop);
+        assert_true(ended);
+        assert_int_equal(ended_by.kind, ERROR_TIMEOUT);
+        assert_true(ended_by.retry);
+        assert_non_null(strstr(ended_by.text, "no byte came for 90 s"));
+        kube_cancel(listing); /* what is no watch has its own time */
+        close_script();
+}
+
 /* ---- the checkpoint ------------------------------------------------------------------------------------------------------------------ */
 
 /* Values of a checkpoint: as a source gives them, and as they are kept, in JSON's words. */
@@ -564,6 +625,7 @@ int main(void)
                 cmocka_unit_test(a_token_is_read_again_when_it_is_refused),
                 cmocka_unit_test(another_name_for_tls),
                 cmocka_unit_test(an_answer_that_breaks_off_is_a_failure),
+                cmocka_unit_test(a_watch_that_hears_nothing_ends),
                 cmocka_unit_test(a_write_that_was_done_is_recognised),
                 cmocka_unit_test(so_is_one_that_was_not),
                 cmocka_unit_test(and_one_that_is_done_late),

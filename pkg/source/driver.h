@@ -22,6 +22,7 @@ struct record {
         usec time;               /* when it happened at the source; wall clock; 0: unknown */
         struct str id, key, value;
         bool null_value, has_key;
+        bool unjudged;           /* the filter could not say whether it is wanted: it is not sent, but has failed for good */
         const void *native;      /* the driver's own view */
         /* The engine's, from offer to settle: */
         struct record *next;
@@ -91,7 +92,7 @@ enum push_verdict {
         PUSH_DELIVER,            /* the records go to the function, in one event */
         PUSH_LATER,              /* undecided: SOURCE_EVENT_CALL follows, unless gone is called before. What is kept meanwhile is counted as large as the body */
         /* The records are there, but whether they may go is undecided: SOURCE_EVENT_CALL follows, with PUSH_DELIVER or PUSH_REPLY, unless finish is called
-         * before. Meanwhile the call has its place among maxInFlight, and its time counts. */
+         * before. Meanwhile the call counts among as many undecided ones as maxInFlight allows, and its time counts; its place it gets afterwards. */
         PUSH_HOLD,
 };
 enum push_result {

@@ -73,6 +73,7 @@ static void label_value(struct buf *b, const char *text)
 static int64_t of_offered(const struct pipeline_status *s) { return (int64_t)s->stats.offered; }
 static int64_t of_accepted(const struct pipeline_status *s) { return (int64_t)s->stats.accepted; }
 static int64_t of_filtered(const struct pipeline_status *s) { return (int64_t)s->stats.filtered; }
+static int64_t of_unjudged(const struct pipeline_status *s) { return (int64_t)s->unjudged; }
 static int64_t of_dead_lettered(const struct pipeline_status *s) { return (int64_t)s->stats.dead_lettered; }
 static int64_t of_dropped(const struct pipeline_status *s) { return (int64_t)s->stats.dropped; }
 static int64_t of_limit(const struct pipeline_status *s) { return s->stats.limit; }
@@ -94,6 +95,7 @@ static const struct { const char *name, *type, *help; int64_t (*value)(const str
         { "sluice_events_received_total", "counter", "Records the source lent.", of_offered },
         { "sluice_events_delivered_total", "counter", "Records the function accepted.", of_accepted },
         { "sluice_events_filtered_total", "counter", "Records that the filter left out.", of_filtered },
+        { "sluice_filter_failures_total", "counter", "Records that the filter could not judge.", of_unjudged },
         { "sluice_events_dead_lettered_total", "counter", "Records the dead letter took.", of_dead_lettered },
         { "sluice_events_dropped_total", "counter", "Records given up, as onExhausted: Drop asks.", of_dropped },
         { "sluice_delivery_attempts_total", "counter", "Requests sent to the function.", of_attempts },
@@ -237,7 +239,8 @@ static void handle(void *cookie, struct http_call *call)
 int admin_new(struct admin **out, struct loop *loop, const char *address, struct error *err)
 {
         struct admin *a = calloc(1, sizeof(*a));
-        struct http_server_config config = { .address = address, .head_max = 16384, .body_max = 1024, .max_connections = 64, .handle = handle, .cookie = a };
+        struct http_server_config config = { .address = address, .head_max = 16384, .body_max = 1024, .max_connections = 64, .idle_timeout = 10 * USEC_SEC, .head_timeout = 5 * USEC_SEC, .body_grace = 5 * USEC_SEC,
+                                             .write_timeout = 10 * USEC_SEC, .handle = handle, .cookie = a };
 
         if (!a)
                 return error_memory(err);

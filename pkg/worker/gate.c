@@ -26,6 +26,7 @@ struct call {                    /* a request that is under way */
         uint64_t id;
         bool later;                      /* the driver has put it off or holds it: it stands in put_off */
         bool timed;                      /* it has a deadline */
+        bool undecided;                  /* the driver holds it: it counts among those, and has no place among maxInFlight yet */
         bool offered;                    /* its records were counted */
         uint32_t ticket;
         size_t kept;                     /* bytes that the driver may keep of it, beside the request itself */
@@ -56,12 +57,14 @@ struct gate {
         uint64_t next_id;
         struct slot_use *slots;
         uint32_t *free_slots, free_slots_n;
+        uint32_t undecided_n;
         struct flow flow;                /* the rate alone */
         struct record **scratch;
         struct buf document;
         struct push_reply reply;
         struct delivery_stats stats;
         usec last_event, last_delivery;
+        uint64_t unjudged;
         enum delivery_state state;
         char text[256];
         bool stopping;
@@ -268,6 +271,14 @@ static void take_up(struct call *c)
         c->later = false;
 }
 
+static bool has_place(const struct call *c) { return c->ticket != UINT32_MAX; }
+
+static void decided(struct call *c)
+{
+        c->gate->undecided_n -= c->undecided;
+        c->undecided = false;
+}
+
 static struct call *call_new(struct gate *g, struct http_call *http)
 {
         struct call *c = calloc(1, sizeof(*c));
@@ -287,7 +298,7 @@ static void call_free(struct call *c)
 {
         struct gate *g = c->gate;
 
-        if (c->ticket != UINT32_MAX) {
+        if (has_place(c)) {
                 uint32_t slot = c->ticket & 0xffff;
 
                 g->slots[slot].call = NULL;
@@ -296,6 +307,7 @@ static void call_free(struct call *c)
                 g->stats.in_flight--;
         }
         take_up(c);
+        decided(c);
         unlink_call(c);
         if (c->records != &c->one)
                 free(c->records);
@@ -358,6 +370,14 @@ static void keep_records(struct call *c, struct record *const *records, size_t n
 static const struct push_outcome stopping = { .result = PUSH_NOT_READY, .text = "the worker is stopping" },
                                  busy = { .result = PUSH_BUSY, .text = "as many requests as maxInFlight allows are under way" };
 
+static void begin_time(struct call *c, usec now)
+{
+        struct gate *g = c->gate;
+
+        set_deadline(c, now + g->config.driver->push->timeout(g->config.source));
+        loop_ready(g->config.loop, g->config.wake); /* its deadline counts from now on */
+}
+
 static bool take_place(struct call *c, usec now)
 {
         struct gate *g = c->gate;
@@ -369,8 +389,8 @@ static bool take_place(struct call *c, usec now)
         c->ticket = g->slots[slot].generation << 16 | slot;
         g->slots[slot].call = c;
         g->stats.in_flight++;
-        set_deadline(c, now + g->config.driver->push->timeout(g->config.source));
-        loop_ready(g->config.loop, g->config.wake); /* its deadline counts from now on */
+        if (!c->timed)
+                begin_time(c, now);
         return true;
 }
 
@@ -405,13 +425,34 @@ static bool has_room(const struct gate *g, struct record *const *records, size_t
         return used < most && ROOM_BESIDE + MAX_OF(document, event * (g->config.trigger->transform ? 3 : 1)) <= most - used;
 }
 
+/* Which of the records the filter lets pass; false: of one it can't be said. */
+static bool judge(struct call *c, size_t *passed, struct error *why)
+{
+        struct gate *g = c->gate;
+
+        *passed = 0;
+        for (size_t i = 0; i < c->n; i++) {
+                enum passing p = record_passes(g->config.filter, g->config.driver, c->records[i], &g->document, why);
+
+                if (p == UNJUDGED) {
+                        g->unjudged++;
+                        (void)error_wrap(why, "filter");
+                        return false;
+                }
+                if (p == PASSES)
+                        g->scratch[(*passed)++] = c->records[i];
+        }
+        return true;
+}
+
 static void deliver(struct call *c, usec now)
 {
         struct gate *g = c->gate;
         struct action a = { .kind = ACTION_SEND, .number = 1 };
         struct push_outcome o = { .result = PUSH_FILTERED };
         const char *why = NULL;
-        size_t passed = 0;
+        struct error unjudged;
+        size_t passed;
 
         c->offered = true;
         g->stats.offered += c->n;
@@ -421,19 +462,20 @@ static void deliver(struct call *c, usec now)
                 finish(c, &o);
                 return;
         }
-        for (size_t i = 0; i < c->n; i++)
-                if (record_passes(g->config.filter, g->config.driver, c->records[i], &g->document))
-                        g->scratch[passed++] = c->records[i];
-        shrink(&g->document);
+        if (!judge(c, &passed, &unjudged)) {
+                o = (struct push_outcome){ .result = PUSH_FAILED, .text = unjudged.text };
+                finish(c, &o);
+                return;
+        }
         if (passed && g->stopping && !c->timed)
                 o = stopping;
         else if (passed && !sender_ready(g->config.sender, &why))
                 o = (struct push_outcome){ .result = PUSH_NOT_READY, .text = why ? why : "the function is being initialized" };
-        else if (passed && g->free_slots_n == 0 && !c->timed)
+        else if (passed && g->free_slots_n == 0)
                 o = busy;
         else if (passed && !flow_allows(&g->flow, 0, now))
                 o = (struct push_outcome){ .result = PUSH_LIMITED, .retry_after = flow_deadline(&g->flow, now) - now, .text = "more requests a second than rateLimit allows" };
-        else if (passed && (c->timed || take_place(c, now))) {
+        else if (passed && take_place(c, now)) {
                 flow_sent(&g->flow, (uint32_t)passed, now);
                 g->stats.attempts++;
                 a.attempt = c->ticket;
@@ -447,15 +489,21 @@ static void deliver(struct call *c, usec now)
         finish(c, &o);
 }
 
-/* The driver does not know yet whether they may go. */
+/* The driver does not know yet whether they may go. There are as many such calls as places, and they take none: strangers keep out nobody who is known. */
 static void hold(struct call *c, usec now)
 {
-        if (c->gate->stopping)
+        struct gate *g = c->gate;
+
+        if (g->stopping)
                 finish(c, &stopping);
-        else if (!take_place(c, now))
+        else if (g->undecided_n == g->config.slots)
                 finish(c, &busy);
-        else
+        else {
+                c->undecided = true;
+                g->undecided_n++;
+                begin_time(c, now);
                 put_off(c);
+        }
 }
 
 /* ---- requests -------------------------------------------------------------------------------------------------------------------------- */
@@ -584,7 +632,7 @@ static void on_gone(void *cookie UNUSED, struct http_call *http)
                 call_free(c);
                 return;
         }
-        if (c->ticket != UINT32_MAX && !c->later)
+        if (has_place(c))
                 sender_cancel(g->config.sender, c->ticket);
         finish(c, &(struct push_outcome){ .result = PUSH_GONE, .text = "the caller left" });
 }
@@ -597,6 +645,7 @@ void gate_call(struct gate *g, const struct source_event *e, usec now)
         if (!c)
                 return;
         take_up(c);
+        decided(c);
         if (e->verdict == PUSH_DELIVER) {
                 if (!c->timed)
                         keep_records(c, e->records, e->n);
@@ -629,7 +678,7 @@ static void expire(struct gate *g, usec now)
         bool given_up = g->stopping && now >= g->give_up_at;
 
         for (struct call *c = g->timed.first; c && (given_up || now >= c->deadline); c = g->timed.first) {
-                if (!c->later)
+                if (has_place(c))
                         sender_cancel(g->config.sender, c->ticket);
                 finish(c, &(struct push_outcome){ .result = PUSH_TIMEOUT, .text = given_up ? "the worker stopped before the function answered" : "the function did not answer in time" });
         }
@@ -670,8 +719,9 @@ bool gate_idle(const struct gate *g) { return !g->timed.first && !g->untimed.fir
 
 void gate_facts(const struct gate *g, struct gate_facts *out)
 {
-        *out = (struct gate_facts){ .stats = g->stats, .last_event = g->last_event, .last_delivery = g->last_delivery, .state = g->state, .text = g->text };
+        *out = (struct gate_facts){ .stats = g->stats, .unjudged = g->unjudged, .last_event = g->last_event, .last_delivery = g->last_delivery, .state = g->state, .text = g->text };
         out->stats.limit = g->config.slots;
+        out->stats.in_flight += g->undecided_n;
         if (g->config.driver->push->counts)
                 g->config.driver->push->counts(g->config.source, &out->callers);
         out->stats.state = g->state;

@@ -42,6 +42,6 @@ bool gate_take(struct gate *, usec now);                                 /* fals
 usec gate_deadline(const struct gate *);
 void gate_stop(struct gate *, usec give_up_at);   /* refuses what comes; what is under way may finish until then */
 bool gate_idle(const struct gate *);              /* nothing is under way */
-struct gate_facts { struct delivery_stats stats; struct push_counts callers; usec last_event, last_delivery; enum delivery_state state; const char *text; };
+struct gate_facts { struct delivery_stats stats; struct push_counts callers; uint64_t unjudged; usec last_event, last_delivery; enum delivery_state state; const char *text; };
 void gate_facts(const struct gate *, struct gate_facts *);
 struct gate *gate_free(struct gate *);            /* NULL is fine; returns NULL */

@@ -4,17 +4,25 @@
 #include "filter/filter.h"
 #include "source/driver.h"
 
-/* filter NULL: everything passes. document: space for what the filter sees. A record that can't be looked into passes: better too much than lost. */
-static inline bool record_passes(struct filter *filter, const struct driver *driver, const struct record *r, struct buf *document)
+/* UNJUDGED: the record is one that can't be judged, or memory is out; why says so. */
+enum passing { PASSES, LEFT_OUT, UNJUDGED };
+
+enum { DOCUMENT_KEPT = 1 << 20 };
+
+/* filter NULL: everything passes. document: space for what the filter sees. */
+static inline enum passing record_passes(struct filter *filter, const struct driver *driver, const struct record *r, struct buf *document, struct error *why)
 {
         bool matches = true;
         struct writer w;
-        struct error err;
+        int judged;
 
         if (!filter)
-                return true;
+                return PASSES;
         buf_reset(document);
         writer_init(&w, document);
         driver->describe(r, &w);
-        return document->failed || filter_match(filter, buf_view(document), &matches, &err) < 0 || matches;
+        judged = document->failed ? error_set(why, ERROR_INVALID, "what the filter sees of it would have more than %zu bytes", document->max) : filter_match(filter, buf_view(document), &matches, why);
+        if (document->cap > DOCUMENT_KEPT)
+                buf_done(document);
+        return judged < 0 ? UNJUDGED : matches ? PASSES : LEFT_OUT;
 }

@@ -57,6 +57,7 @@ void pipeline_status(const struct pipeline *p, struct pipeline_status *out)
                 gate_facts(p->gate, &facts);
                 out->stats = facts.stats;
                 out->callers = facts.callers;
+                out->unjudged = facts.unjudged;
                 return;
         }
         delivery_stats(p->engine, &out->stats);
@@ -96,6 +97,24 @@ static void track_assigned(struct pipeline *p, uint32_t track, usec now)
         }
 }
 
+static void take_record(struct pipeline *p, struct record *r, usec now)
+{
+        struct error why;
+
+        switch (record_passes(p->filter, p->driver, r, &p->document, &why)) {
+        case UNJUDGED:
+                p->status.unjudged++;
+                r->unjudged = true;
+                delivery_offer(p->engine, r, now);
+                break;
+        case PASSES:
+                r->unjudged = false;
+                delivery_offer(p->engine, r, now);
+                break;
+        case LEFT_OUT: delivery_skip(p->engine, r, now); break;
+        }
+}
+
 static size_t poll_source(struct pipeline *p, usec now)
 {
         struct source_event events[EVENTS_AT_ONCE];
@@ -107,10 +126,7 @@ static size_t poll_source(struct pipeline *p, usec now)
                 switch (e->kind) {
                 case SOURCE_EVENT_RECORD:
                         p->status.last_event = clock_wall(p->config.clock);
-                        if (record_passes(p->filter, p->driver, e->record, &p->document))
-                                delivery_offer(p->engine, e->record, now);
-                        else
-                                delivery_skip(p->engine, e->record, now);
+                        take_record(p, e->record, now);
                         break;
                 case SOURCE_EVENT_ASSIGNED: track_assigned(p, e->track, now); break;
                 case SOURCE_EVENT_REVOKING: delivery_revoke(p->engine, e->track, p->stopping ? MIN_OF(e->give_up_at, p->give_up_at) : e->give_up_at); break;

@@ -39,6 +39,7 @@ struct pipeline_status {
         struct push_counts callers;      /* of a push source */
         uint64_t lost[LOST_REASON_MAX];  /* records that were gone at the source before they were lent */
         char lost_text[400];             /* the last such loss; empty: none */
+        uint64_t unjudged;               /* records that the filter could not judge */
         usec last_event, last_delivery;  /* wall; 0: none yet */
         usec connected_since;            /* monotonic; 0: not connected */
         int64_t lag;                     /* -1: unknown */

@@ -147,6 +147,14 @@ static void begin_message(struct buf *message)
 
 static struct str body_of(const struct buf *message) { return (struct str){ message->p + HTTP_HEADROOM, message->n - HTTP_HEADROOM }; }
 
+static bool any_unjudged(const struct action *a)
+{
+        for (size_t i = 0; i < a->n; i++)
+                if (a->records[i]->unjudged)
+                        return true;
+        return false;
+}
+
 static void send_records(struct sender *s, struct slot *slot, const struct action *a)
 {
         begin_message(&slot->message);
@@ -155,7 +163,9 @@ static void send_records(struct sender *s, struct slot *slot, const struct actio
         request_headers(&s->maker, a->records, a->n, &slot->headers);
         if (slot->records)
                 memcpy(slot->records, a->records, a->n * sizeof(struct record *));
-        if (!slot->message.failed && a->n > 1 && body_of(&slot->message).n > (size_t)s->delivery->batch->max_bytes)
+        if (any_unjudged(a)) /* halved until it is alone; then it is final */
+                fail_slot(s, slot, a->n > 1 ? ANSWER_TOO_LARGE : ANSWER_FINAL, "the filter can't say whether the record is wanted: it is nested too deep, or its arrays hold too much");
+        else if (!slot->message.failed && a->n > 1 && body_of(&slot->message).n > (size_t)s->delivery->batch->max_bytes)
                 fail_slot(s, slot, ANSWER_TOO_LARGE, "the batch is larger than batch.maxBytes");
         else if (s->transform && !slot->message.failed) {
                 slot->state = SLOT_TRANSFORMING;

@@ -14,12 +14,12 @@ import software.amazon.event.ruler.Patterns;
  */
 public final class Reference {
     private static String answer(String pattern, String event) {
-        // check() is the language as documented; addRule() alone would fall back to an older one, in which "$or" is the name of a field.
+        // check() is the language as documented; addRule() falls back to an older one, in which "$or" is the name of a field.
         String fault = JsonRuleCompiler.check(pattern);
-        if (fault != null) {
-            return "refused: " + fault;
-        }
         Machine one = new Machine();
+        if (fault != null) {
+            return pattern.contains("or") ? fallback(one, pattern, event, fault) : "refused: " + fault;
+        }
         Machine apart = new Machine();
         int number = 0;
         try {
@@ -36,6 +36,19 @@ public final class Reference {
             boolean matches = !apart.rulesForJSONEvent(event).isEmpty();
             boolean byOneName = !one.rulesForJSONEvent(event).isEmpty();
             return matches + (matches != byOneName ? ": by one name " + byOneName : "");
+        } catch (Exception e) {
+            return "error: " + e;
+        }
+    }
+
+    private static String fallback(Machine one, String pattern, String event, String fault) {
+        try {
+            one.addRule("rule", pattern);
+        } catch (Exception e) {
+            return "refused: " + fault;
+        }
+        try {
+            return "" + !one.rulesForJSONEvent(event).isEmpty();
         } catch (Exception e) {
             return "error: " + e;
         }

@@ -505,6 +505,24 @@ def test_a_caller_that_waits_for_the_authorizer_has_a_place_and_may_leave(gatewa
     assert len(sink.taken()) == 1 and metric(g, "sluice_authorizer_failures_total") == 0
 
 
+def test_callers_who_are_not_known_yet_keep_out_nobody_who_is(gateway, sink, authorizer, iam):
+    release = threading.Event()
+    key = {"name": "t", "location": "Query"}
+    g = gateway(api("/custom", sink, "custom", {"maxInFlight": 1}, authentication=custom(authorizer, key, cacheTtl="1h"), timeout="20s"),
+                api("/iam", sink, "iam", {"maxInFlight": 1}, authentication=by_iam(iam, cacheTtl="1h"), timeout="20s"))  # fmt: skip
+    known = iam.token(project="p1")
+    assert g.call("GET", "/custom?t=known")[0] == 200 and g.call("GET", "/iam", headers={"X-Auth-Token": known})[0] == 200
+    authorizer.answer = lambda request: (release.wait(20), says("deny"))[1]
+    iam.answer = lambda: release.wait(20) and None
+    strangers = [Caller(g, "GET", "/custom?t=stranger"), Caller(g, "GET", "/iam", headers={"X-Auth-Token": "stranger"})]
+    wait_until("they wait", lambda: metric(g, "sluice_requests_in_flight", "custom") == metric(g, "sluice_requests_in_flight", "iam") == 1)
+    assert code(g.call("GET", "/custom?t=other"))[0] == 429
+    for _ in range(5):
+        assert g.call("GET", "/custom?t=known")[0] == 200 and g.call("GET", "/iam", headers={"X-Auth-Token": known})[0] == 200
+    release.set()
+    assert [s.get()[0] for s in strangers] == [401, 401]
+
+
 def test_a_stop_waits_for_the_authorizer(gateway, sink, authorizer):
     release, came = threading.Event(), threading.Event()
     g = gateway(api("/f", sink, authentication=custom(authorizer), timeout="20s"))

@@ -463,6 +463,18 @@ def test_both_refuse_the_same_events(ask):
     assert sum(verdict(ours) == "error" for ours, _ in answers) > 45
 
 
+def test_where_or_is_a_name_both_take_it_for_one(ask):
+    patterns = ['{"$or":["x","y"]}', '{"$or":["x"]}', '{"$or":[1,true,null]}', '{"$or":[{"prefix":"x"}]}', '{"$or":[{"prefix":"x"},{"suffix":"y"}]}', '{"$or":[{"exists":false}]}',
+                '{"$or":[{"anything-but":["x"]},"z"]}', '{"$or":{"a":["x"]}}', '{"a":{"$or":["x"]}}', '{"$or":{"$or":["x"]}}', '{"$or":["x"],"a":{"$or":[1]}}',
+                '{"$or":["x"],"b":[{"numeric":[">",1]}]}', '{"$or":["x"],"c":{"$or":[{"a":[1]},{"b":[1]}]}}', '{"$or":[{"numeric":["=",1]},{"cidr":"10.0.0.0/8"}]}']  # fmt: skip
+    events = ['{"$or":"x"}', '{"$or":"y"}', '{"$or":["x","z"]}', '{"$or":1}', '{"$or":null}', '{"$or":{"a":"x"}}', '{"a":{"$or":"x"}}', '{"$or":{"$or":"x"}}', '{"$or":"x","a":{"$or":1}}',
+              '{"$or":"x","b":2}', '{"x":1}', '{"$or":"10.1.2.3"}', '{}']  # fmt: skip
+    pairs = [(p, e) for p in patterns for e in events]
+    answers = ask(pairs)
+    assert_agreement(pairs, answers)
+    assert sum(verdict(ours) == "true" for ours, _ in answers) >= 15
+
+
 def test_both_make_the_same_of_damaged_texts(ask):
     """A character is dropped, doubled or replaced; most of it is no JSON any more, some is another pattern or event."""
     rng, g = random.Random(SEED + 1), Generator(SEED + 1)
@@ -534,7 +546,6 @@ DIFFERENCES = [
     ('{"a":[1]}', '{"a":1} x', "error", "true"),
     # Bounds.
     ("{" + '"a":{' * 64 + '"a":[1]' + "}" * 65, "{}", "refused", "false"),
-    ('{"a":[1]}', '{"b":' + "[" * 256 + "]" * 256 + "}", "error", "false"),
     ("{" + ",".join(f'"$or":[{{"a{i}":[1]}},{{"b{i}":[1]}}]' for i in range(10)) + "}", "{}", "refused", "false"),
     ('{"a":["' + "x" * 70000 + '"]}', "{}", "refused", "false"),
     ('{"a":[1]}', '{"b":' + "1" * 2000 + ',"a":1}', "true", "error"),

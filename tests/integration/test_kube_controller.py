@@ -7,7 +7,7 @@ import signal
 import pytest
 import yaml
 from conftest import SLUICE
-from harness import ROOT
+from harness import ROOT, TOOLS
 from harness.cluster import Cluster, audit_line
 from harness.ports import free_port
 from harness.process import TimedOut, in_netns, run, wait_until
@@ -30,13 +30,22 @@ def cluster():
         yield c
 
 
-def start_controller(cluster):
-    return cluster.start(SLUICE, "controller", "--worker-image=x", "--admin=127.0.0.1:0", "--log-level=info", name="controller")
+def rights_of_the_chart(cluster, file):
+    """A kubeconfig of the chart's service account, with the chart's rights and no others."""
+    helm = run([TOOLS / "node", "helm"], timeout=1800).stdout.strip() + "/helm"
+    rendered = yaml.safe_load_all(run([helm, "template", "sluice", ROOT / "charts" / "sluice", "--namespace=sluice-system"]).stdout)
+    rights = [o for o in rendered if o and o["kind"] in ("ServiceAccount", "ClusterRole", "ClusterRoleBinding") and "helm.sh/hook" not in o["metadata"].get("annotations", {})]
+    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "sluice-system"}}, *rights)
+    account = yaml.safe_load((cluster.directory / "kubeconfig").read_text())
+    account["users"][0]["user"] = {"token": cluster.kubectl("create", "token", "sluice", "--duration=2h", namespace="sluice-system").strip()}
+    file.write_text(json.dumps(account))
+    return file
 
 
 @pytest.fixture(scope="module")
-def controller(cluster):
-    with start_controller(cluster) as p:
+def controller(cluster, tmp_path_factory):
+    kubeconfig = rights_of_the_chart(cluster, tmp_path_factory.mktemp("controller") / "kubeconfig")
+    with cluster.start(SLUICE, "controller", "--worker-image=x", "--admin=127.0.0.1:0", "--log-level=info", f"--kubeconfig={kubeconfig}", name="controller") as p:
         p.wait_for_output("the controller knows the cluster", 20)
         yield p
         print(p.describe())
@@ -141,7 +150,8 @@ def test_the_worker_may_do_its_work_and_no_more(cluster, namespace):
     def may(*what):
         return cluster.kubectl("auth", "can-i", *what, who, namespace=namespace, check=False).strip() == "yes"
 
-    assert may("patch", "configmaps/clock-checkpoint") and may("watch", "configmaps/clock-sluice") and may("create", "events.events.k8s.io")
+    assert may("patch", "configmaps/clock-checkpoint") and may("get", "configmaps/clock-checkpoint")
+    assert not may("get", "configmaps/clock-sluice") and not may("create", "events.events.k8s.io")
     assert may("patch", "triggers.sluice.dev/clock", "--subresource=status")
     assert not may("patch", "configmaps/other-checkpoint") and not may("create", "configmaps") and not may("get", "secrets")
     assert not may("patch", "triggers.sluice.dev/clock") and not may("patch", "triggers.sluice.dev/other", "--subresource=status")
@@ -215,6 +225,30 @@ def test_what_others_do_to_a_deployment_is_undone(cluster, namespace):
     wait_deployment(cluster, namespace, "clock", replicas=1)
 
 
+def test_a_definition_that_is_newer_makes_no_spec_invalid(cluster, namespace, controller, tmp_path):
+    """Strict is who checks files; who runs them passes by what it does not know, and says so once."""
+    added = [{"op": "add", "path": f"/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/{path}", "value": {"type": "string"}} for path in ("newer", "delivery/properties/newest")]
+    cluster.kubectl("patch", "crd", "triggers.sluice.dev", "--type=json", f"-p={json.dumps(added)}")
+    t = trigger("clock", newer="text", delivery={"newest": "text"})
+    wait_until("the API server keeps it", lambda: cluster.apply(t, namespace=namespace) and cluster.get("triggers.sluice.dev", "clock", namespace=namespace)["spec"].get("newer"), 15)
+    wait_deployment(cluster, namespace, "clock")
+    wait_condition(cluster, namespace, "clock", "Ready", "Unknown", "WorkerStarting")
+    cluster.kubectl("label", "triggers.sluice.dev/clock", "a=b", namespace=namespace)
+    wait_quiet(cluster)
+    said = [line for line in controller.output.splitlines() if "members of another version" in line and namespace in line]
+    assert 1 <= len(said) <= 2 and "first=spec.newer" in said[-1], "once a generation"
+    # The file of a worker may be newer, too.
+    data = json.loads(cluster.get("configmap", "clock-sluice", namespace=namespace)["data"]["trigger.json"])
+    assert "newer" not in data["spec"]
+    data["spec"]["newer"] = "x"
+    file = tmp_path / "trigger.json"
+    file.write_text(json.dumps(data))
+    with cluster.start(SLUICE, "worker", f"--trigger={file}", f"--checkpoint={tmp_path / 'state'}", "--admin=127.0.0.1:0", name="worker") as worker:
+        worker.wait_for_output("members of another version.*first=spec.newer", 20)
+        worker.wait_for_output(r"admin port \d+", 20)
+    assert run([SLUICE, "validate", file], check=False).returncode == 1
+
+
 def test_what_is_somebody_elses_is_left_alone(cluster, namespace):
     theirs = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "clock-sluice"}, "data": {"theirs": "yes"}}
     cluster.apply(theirs, namespace=namespace)
@@ -226,6 +260,52 @@ def test_what_is_somebody_elses_is_left_alone(cluster, namespace):
     cluster.delete("configmap/clock-sluice", namespace=namespace)
     wait_deployment(cluster, namespace, "clock")
     wait_condition(cluster, namespace, "clock", "Ready", "Unknown", "WorkerStarting")
+
+
+LABELS = {"app.kubernetes.io/name": "sluice", "app.kubernetes.io/managed-by": "sluice", "app.kubernetes.io/component": "worker", "app.kubernetes.io/instance": "clock"}
+
+
+def test_labels_make_nothing_ours(cluster, namespace):
+    labels = {"name": "clock-sluice", "labels": LABELS}
+    pod = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "x"}]}}
+    cluster.apply(
+        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": labels, "spec": {"replicas": 0, "selector": {"matchLabels": {"a": "b"}}, "template": pod}},
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": labels, "data": {"theirs": "yes"}},
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {**labels, "name": "clock-checkpoint"}, "data": {"timer": "theirs"}},
+        namespace=namespace,
+    )  # fmt: skip
+    kept = ("configmap/clock-sluice", "configmap/clock-checkpoint", "deployment/clock-sluice")
+    before = [cluster.get(what, namespace=namespace) for what in kept]
+    cluster.apply(trigger("clock"), namespace=namespace)
+    for what in kept:
+        kind = {"configmap": "ConfigMap", "deployment": "Deployment"}[what.split("/")[0]]
+        wait_condition(cluster, namespace, "clock", "Ready", "False", "ApplyFailed", f"{kind} {namespace}/{what.split('/')[1]} exists, and is not Sluice's")
+        assert cluster.get(what, namespace=namespace)["metadata"]["uid"] == before[kept.index(what)]["metadata"]["uid"]
+        assert "ownerReferences" not in cluster.get(what, namespace=namespace)["metadata"]
+        cluster.delete(what, namespace=namespace)
+    wait_condition(cluster, namespace, "clock", "Ready", "Unknown", "WorkerStarting")
+
+
+def test_a_foreign_service_survives_another_kind_of_source(cluster, namespace):
+    cluster.apply(trigger("api"), {**service("api-sluice", 80), "metadata": {"name": "api-sluice"}}, namespace=namespace)
+    wait_deployment(cluster, namespace, "api")
+    before = cluster.get("service", "api-sluice", namespace=namespace)
+    t = trigger("api")
+    t["spec"]["source"] = {"apig": {"path": "/orders"}}
+    cluster.apply(t, namespace=namespace)
+    wait_condition(cluster, namespace, "api", "Ready", "False", "ApplyFailed", f"Service {namespace}/api-sluice exists, and is not Sluice's")
+    cluster.apply(trigger("api"), namespace=namespace)
+    wait_condition(cluster, namespace, "api", "Ready", "Unknown", "WorkerStarting")
+    assert cluster.get("service", "api-sluice", namespace=namespace) == before
+
+
+def test_the_name_of_what_requests_reach_may_begin_with_a_digit(cluster, namespace):
+    t = trigger("7up")
+    t["spec"]["source"] = {"apig": {"path": "/orders"}}
+    cluster.apply(t, namespace=namespace)
+    wait_deployment(cluster, namespace, "7up")
+    assert cluster.get("service", "sluice-7up-svc", namespace=namespace)
+    assert status(cluster, namespace, "7up")["address"]["url"] == f"http://sluice-7up-svc.{namespace}.svc/orders"
 
 
 def test_an_ingress_comes_and_goes(cluster, namespace):
@@ -459,6 +539,24 @@ def test_a_worker_tells_its_state_and_keeps_its_position(cluster, namespace, tic
         assert all(e["responseStatus"]["code"] == 200 for e in cluster.audit(since, ("patch",), user=f"system:serviceaccount:{namespace}:"))
     cluster.kubectl("delete", "pod", "clock-a", "--grace-period=0", "--force", namespace=namespace)
     wait_until("the entry of the pod that is gone is removed", lambda: not entries(cluster, namespace, ticking), 15)
+
+
+def test_a_deleted_triggers_worker_does_not_speak_for_its_successor(cluster, namespace, ticking, tmp_path):
+    """Nobody collects garbage here: what the first one had stays, its worker's rights among it."""
+    with Worker(cluster, namespace, ticking, "clock-a", tmp_path) as worker:
+        wait_until("its entry", lambda: entries(cluster, namespace, ticking).get("clock-a", {}).get("sourceState") == "Connected", 15)
+        before = cluster.get("triggers.sluice.dev", "clock", namespace=namespace)
+        cluster.delete("triggers.sluice.dev/clock", namespace=namespace)
+        cluster.apply({**trigger("clock"), "spec": before["spec"]}, namespace=namespace)
+        wait_condition(cluster, namespace, "clock", "Ready", "False", "ApplyFailed", "is still that of the Trigger of this name that was deleted")
+        # As a worker says it.
+        apply = ["apply", "--server-side", "--force-conflicts", "--subresource=status", "--field-manager=sluice-worker-clock-a", "-f", "-"]
+        entry = {"pod": "clock-a", "triggerUID": before["metadata"]["uid"], "observedGeneration": 1, "sourceState": "Connected", "deliveryState": "Delivering"}
+        said = {"apiVersion": "sluice.dev/v1alpha1", "kind": "Trigger", "metadata": {"name": "clock", "namespace": namespace}, "status": {"workers": [entry]}}
+        cluster.run("kubectl", "-n", namespace, *apply, input=json.dumps(said))
+        wait_until("it is removed", lambda: not entries(cluster, namespace, ticking), 15)
+        wait_condition(cluster, namespace, "clock", "SourceConnected", "Unknown", "WorkerStarting")
+        assert worker.process.alive()
 
 
 def test_of_two_workers_of_a_checkpoint_one_stands_by(cluster, namespace, ticking, tmp_path):

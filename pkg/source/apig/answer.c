@@ -110,7 +110,7 @@ static bool find_members(struct str answer, struct members *m)
                                 return false;
                         (void)scan_peek(&s);
                         from = s.p;
-                        if (!scan_skip(&s, JSON_DEPTH_MAX))
+                        if (!scan_skip(&s, SCAN_ANY_DEPTH))
                                 return false;
                         if ((value = member_of(m, name, escaped)))
                                 *value = (struct str){ from, (size_t)(s.p - from) };

@@ -14,14 +14,14 @@ static int read_text(struct scan *s, struct str *raw, const char *name, struct e
         if (raw->p)
                 return is_twice(err, name);
         if (scan_peek(s) != '"')
-                return scan_skip(s, JSON_DEPTH_MAX) ? 0 : error_set(err, ERROR_INVALID, "%s", s->fault ? s->fault : "no JSON");
+                return scan_skip(s, SCAN_ANY_DEPTH) ? 0 : error_set(err, ERROR_INVALID, "%s", s->fault ? s->fault : "no JSON");
         return scan_string(s, raw, &escaped) ? 0 : error_set(err, ERROR_INVALID, "%s", s->fault);
 }
 
 static int read_context(struct scan *s, struct letter_view *v, struct error *err)
 {
         if (!scan_take(s, '{'))
-                return scan_skip(s, JSON_DEPTH_MAX) ? 0 : error_set(err, ERROR_INVALID, "%s", s->fault ? s->fault : "no JSON");
+                return scan_skip(s, SCAN_ANY_DEPTH) ? 0 : error_set(err, ERROR_INVALID, "%s", s->fault ? s->fault : "no JSON");
         if (scan_take(s, '}'))
                 return 0;
         do {
@@ -33,7 +33,7 @@ static int read_context(struct scan *s, struct letter_view *v, struct error *err
                 if (str_is(name, "request_id")) {
                         if (read_text(s, &v->request_id, "request_id", err) < 0)
                                 return -1;
-                } else if (!scan_skip(s, JSON_DEPTH_MAX))
+                } else if (!scan_skip(s, SCAN_ANY_DEPTH))
                         return error_set(err, ERROR_INVALID, "%s", s->fault ? s->fault : "no JSON");
         } while (scan_more(s, '}'));
         return s->fault ? error_set(err, ERROR_INVALID, "%s", s->fault) : 0;
@@ -57,7 +57,7 @@ static int read_member(struct scan *s, struct reading *r, struct error *err)
                 return read_context(s, v, err);
         v->cloud = v->cloud || str_is(name, "specversion");
         r->truncated = r->truncated || str_is(name, "sluicetruncated") || (str_is(name, "truncated") && scan_peek(s) == 't');
-        return scan_skip(s, JSON_DEPTH_MAX) ? 0 : error_set(err, ERROR_INVALID, "%s", s->fault ? s->fault : "no JSON");
+        return scan_skip(s, SCAN_ANY_DEPTH) ? 0 : error_set(err, ERROR_INVALID, "%s", s->fault ? s->fault : "no JSON");
 }
 
 static int read_members(struct str text, struct reading *r, struct error *err)

@@ -1,7 +1,6 @@
 #include "source/smn/notification.h"
 
 #include "base/clock.h"
-#include "json/check.h"
 #include "json/scan.h"
 
 bool notification_kind_of(struct str type, enum notification_kind *kind, bool *newer)
@@ -119,7 +118,7 @@ static const char *find_members(struct str body, struct member *list, size_t n)
                                 return "the body says one thing twice";
                         if (m)
                                 m->written = true;
-                        if (m && scan_peek(&s) == '"' ? !scan_string(&s, &m->raw, &m->escaped) : !scan_skip(&s, JSON_DEPTH_MAX))
+                        if (m && scan_peek(&s) == '"' ? !scan_string(&s, &m->raw, &m->escaped) : !scan_skip(&s, SCAN_ANY_DEPTH))
                                 return "the body is no JSON object";
                 } while (scan_more(&s, '}'));
         return s.fault || scan_peek(&s) || s.p != s.end ? "the body is no JSON object" : NULL;

@@ -1,0 +1,69 @@
+"""`sluice run`: what it shows, and what one Trigger's trouble means to the others."""
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import termios
+import time
+
+import pytest
+import yaml
+
+from conftest import SLUICE, trigger
+
+
+def ticks(name, uri):
+    return trigger(name, {"timer": {"schedule": "@every 200ms"}}, uri)
+
+
+UNSTARTABLE = trigger("hook", {"obs": {"bucket": "photos", "from": "Webhook", "tokenSecretRef": {"name": "missing", "key": "token"}}}, "http://127.0.0.1:9/")
+
+
+def test_a_trigger_that_cannot_start_does_not_end_the_others(function, runner):
+    run = runner.start(UNSTARTABLE, ticks("clock", function.uri), options=["--listen=127.0.0.1:0"])
+    function.wait_for(3)
+    run.wait_until("it is said", lambda: re.search(r"test/hook .* Failed .*missing", run.output))
+    assert run.stop() == 1, "and the exit status tells"
+
+
+def test_a_trigger_alone_that_cannot_start_ends_it(runner):
+    run = runner.start(UNSTARTABLE, options=["--listen=127.0.0.1:0"])
+    assert run.wait(10) == 1
+    assert "start test/hook: tokenSecretRef" in run.output
+
+
+@pytest.mark.parametrize("command", ["run", "worker", "validate", "display", "replay", "preview", "controller", "version", None])
+def test_help_fits_80_columns(command):
+    said = subprocess.run([SLUICE, *([command] if command else []), "--help"], capture_output=True, text=True, timeout=10, check=True).stdout
+    assert said and [line for line in said.splitlines() if len(line) > 80 or line != line.rstrip()] == []
+
+
+@pytest.mark.parametrize("columns", [80, 100, 132, 200])
+def test_the_live_table_fits_its_terminal(function, tmp_path, columns):
+    function.behave(status=418)  # a refusal, with words that fill a line
+    files = tmp_path / "triggers.yaml"
+    files.write_text(yaml.safe_dump_all([ticks("a-timer-with-a-name-that-is-rather-long", function.uri), UNSTARTABLE, ticks("ueberlang", function.uri)]))
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    command = [SLUICE, "run", "-f", files, f"--state={tmp_path}/state", "--listen=127.0.0.1:0"]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm"}) as run:
+        os.close(theirs)
+        seen, until = b"", time.monotonic() + 20
+        while (seen.count(b"\0337") < 4 or b"418" not in seen) and time.monotonic() < until:
+            seen += os.read(ours, 65536)
+        run.terminate()
+        try:
+            while chunk := os.read(ours, 65536):
+                seen += chunk
+        except OSError:
+            pass
+        run.wait(20)
+    os.close(ours)
+    drawings = re.findall(r"\x1b7\x1b\[\?7l(.*?)\x1b\[\?7h\x1b8", seen.decode(), re.S)
+    assert len(drawings) >= 3
+    for drawing in drawings:
+        assert "time=" not in drawing, "no line of the log within"
+        rows = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", row) for row in re.split(r"\x1b\[\d+;1H", drawing)]
+        assert len(rows) == 5 and all(len(row) < columns for row in rows), rows
