@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "json/check.h"
 #include "json/scan.h"
 #include "json/yaml.h"
 
@@ -366,7 +365,7 @@ static bool read_identifier(struct failures *f, struct scan *s, bool *named, siz
 
         *named = false;
         if (!text && scan_peek(s) != '-' && (scan_peek(s) < '0' || scan_peek(s) > '9'))
-                return scan_skip(s, JSON_DEPTH_MAX);
+                return scan_skip(s, SCAN_ANY_DEPTH);
         if (text ? !scan_string(s, &raw, &escaped) : !scan_number(s, &raw))
                 return false;
         if (text && escaped) {
@@ -385,7 +384,7 @@ static bool read_item(struct failures *f, struct scan *s)
 
         if (scan_peek(s) != '{') {
                 f->wrong = true;
-                return scan_skip(s, JSON_DEPTH_MAX);
+                return scan_skip(s, SCAN_ANY_DEPTH);
         }
         s->p++;
         if (!scan_take(s, '}')) {
@@ -395,7 +394,7 @@ static bool read_item(struct failures *f, struct scan *s)
 
                         if (!scan_name(s, &name, &escaped))
                                 return false;
-                        if (!(str_is(name, "itemIdentifier") ? read_identifier(f, s, &named, &place) : scan_skip(s, JSON_DEPTH_MAX)))
+                        if (!(str_is(name, "itemIdentifier") ? read_identifier(f, s, &named, &place) : scan_skip(s, SCAN_ANY_DEPTH)))
                                 return false;
                 } while (scan_more(s, '}'));
         }
@@ -409,7 +408,7 @@ static bool read_list(struct failures *f, struct scan *s)
 {
         if (scan_peek(s) != '[') {
                 f->wrong = f->wrong || scan_peek(s) != 'n';
-                return scan_skip(s, JSON_DEPTH_MAX);
+                return scan_skip(s, SCAN_ANY_DEPTH);
         }
         s->p++;
         if (!scan_take(s, ']')) {
@@ -435,7 +434,7 @@ static bool read_failures(struct failures *f, struct str answer)
                         struct str name;
                         bool escaped;
 
-                        if (!scan_name(&s, &name, &escaped) || !(str_is(name, "batchItemFailures") ? read_list(f, &s) : scan_skip(&s, JSON_DEPTH_MAX)))
+                        if (!scan_name(&s, &name, &escaped) || !(str_is(name, "batchItemFailures") ? read_list(f, &s) : scan_skip(&s, SCAN_ANY_DEPTH)))
                                 return false;
                 } while (scan_more(&s, '}'));
         }
