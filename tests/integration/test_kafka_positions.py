@@ -92,15 +92,17 @@ def test_a_running_trigger_is_overtaken(kafka, topic, function, runner, position
     assert seen == sorted(set(seen))
 
 
-def test_a_topic_that_is_made_again_under_a_running_trigger_is_read_from_its_beginning(kafka, topic, function, runner):
+@pytest.mark.parametrize("count", [4, 20])
+def test_a_topic_that_is_made_again_under_a_running_trigger_is_read_from_its_beginning(kafka, topic, function, runner, count):
+    """The position lies behind the new end, or within the new topic."""
     start(runner, kafka, topic, function)
     kafka.produce(topic, to(0, *"abcdef"))
     function.wait_for(6)
     kafka.delete_topic(topic)
     kafka.create_topic(topic, 1)
-    kafka.produce(topic, to(0, *(f"new {i}" for i in range(4))))
-    wait_until("all of the new topic", lambda: {f"new {i}" for i in range(4)} <= set(values(function)), 60)
-    wait_until("its end is committed", lambda: committed(kafka, topic, 1) == {0: 4}, 20)
+    kafka.produce(topic, to(0, *(f"new {i}" for i in range(count))))
+    wait_until("all of the new topic", lambda: {f"new {i}" for i in range(count)} <= set(values(function)), 60)
+    wait_until("its end is committed", lambda: committed(kafka, topic, 1) == {0: count}, 20)
 
 
 def test_a_topic_that_is_made_again_while_the_worker_is_down_is_read_from_its_beginning(kafka, topic, function, runner):
