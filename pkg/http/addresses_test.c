@@ -111,10 +111,27 @@ static void on_stream_asked(void *cookie UNUSED, int events UNUSED)
         loop_io_want(dns.stream_io, LOOP_READABLE);
 }
 
+/* A port that is free for datagrams and for streams; *at: where. */
+static bool name_server_open(struct sockaddr_in *at)
+{
+        socklen_t size = sizeof(*at);
+
+        for (int tries = 0; tries < 100; tries++) {
+                at->sin_port = 0;
+                dns.listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+                dns.fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+                if (bind(dns.listener, (struct sockaddr *)at, size) == 0 && listen(dns.listener, 4) == 0 && getsockname(dns.listener, (struct sockaddr *)at, &size) == 0 &&
+                    bind(dns.fd, (struct sockaddr *)at, size) == 0)
+                        return true;
+                (void)close(dns.listener);
+                (void)close(dns.fd);
+        }
+        return false;
+}
+
 static int setup(void **state UNUSED)
 {
         struct sockaddr_in at = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-        socklen_t size = sizeof(at);
         char name[64];
         struct error err;
 
@@ -123,15 +140,10 @@ static int setup(void **state UNUSED)
         memset(&dns, 0, sizeof(dns));
         dns.ttl = 30;
         dns.addresses[0] = "127.0.0.1";
-        dns.fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-        if (bind(dns.fd, (struct sockaddr *)&at, size) < 0 || getsockname(dns.fd, (struct sockaddr *)&at, &size) < 0 ||
-            loop_io_open(loop, dns.fd, on_question, NULL, &dns.io, &err) < 0)
-                return -1;
-        loop_io_want(dns.io, LOOP_READABLE);
-        dns.listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-        if (bind(dns.listener, (struct sockaddr *)&at, size) < 0 || listen(dns.listener, 4) < 0 ||
+        if (!name_server_open(&at) || loop_io_open(loop, dns.fd, on_question, NULL, &dns.io, &err) < 0 ||
             loop_io_open(loop, dns.listener, on_stream_asked, NULL, &dns.listener_io, &err) < 0)
                 return -1;
+        loop_io_want(dns.io, LOOP_READABLE);
         loop_io_want(dns.listener_io, LOOP_READABLE);
         (void)snprintf(name, sizeof(name), "127.0.0.1:%u", ntohs(at.sin_port));
         if (http_client_use_servers(client, name, &err) < 0)
