@@ -6,7 +6,7 @@
 #include "secret/secret.h"
 #include "transform/transform.h"
 
-enum { MESSAGE_KEPT = 256 * 1024, MESSAGE_MOST = 64 << 20, TARGET_SPACE = 256 * 1024, ANSWER_KEPT = 4096, PARTIAL_ANSWER_KEPT = 1 << 20 };
+enum { MESSAGE_KEPT = 256 * 1024, MESSAGE_MOST = 64 << 20, TARGET_SPACE = 256 * 1024, ANSWER_KEPT = 4096, PARTIAL_ANSWER_KEPT = 8 << 20 };
 #define TAG_INIT ((uint64_t)1 << 32)
 
 enum slot_state { SLOT_FREE, SLOT_TRANSFORMING, SLOT_SENT, SLOT_LETTER, SLOT_FAILED };
@@ -256,7 +256,7 @@ static void partial(struct sender *s, const struct slot *slot, const struct http
         size_t n;
 
         buf_reset(&s->words);
-        n = request_failures(c->body, slot->records, slot->n, s->places, &all, &s->words);
+        n = request_failures(c->body, c->body.n >= PARTIAL_ANSWER_KEPT, slot->records, slot->n, s->places, &all, &s->words);
         if (all) {
                 a->kind = ANSWER_RETRY;
                 (void)snprintf(s->text, sizeof(s->text), "%.120s: %s", s->config.sink, s->words.p ? s->words.p : "");
