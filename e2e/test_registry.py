@@ -18,7 +18,8 @@ def registry(cluster, image):
     if not image[1]:
         pytest.skip("needs the image as an archive")
     with cluster.start(sys.executable, ROOT / "tests" / "harness" / "registry.py", image[1], "sluice", "somebody", "s3cret", name="registry") as p:
-        yield f"127.0.0.1:{p.wait_for_output(r'registry on port (\d+)').group(1)}"
+        port = p.wait_for_output(r"registry on port (\d+)").group(1)
+        yield f"127.0.0.1:{port}"
 
 
 def secret(registry):

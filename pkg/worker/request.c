@@ -2,8 +2,9 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 
-#include "json/value.h"
+#include "json/scan.h"
 #include "json/yaml.h"
 
 /* What a CloudEvent is built in: a record that is one itself may be as large as a request. */
@@ -320,24 +321,124 @@ void request_dead_headers(struct request_maker *m, struct record *r, struct buf 
 
 /* ---- partial answers ------------------------------------------------------------------------------------------------------------------ */
 
-static bool place_of(json_t *identifier, struct record *const *records, size_t n, size_t *place)
+/* The batch's records by id, so that a long list is no more than n log n. */
+struct place { struct str id; uint32_t at; };
+struct failures { struct place *places; size_t n; uint32_t *failed; struct buf text; bool wrong, ended; };
+
+static int compare_places(const void *a_, const void *b_)
 {
-        struct str text = json_text(identifier);
+        const struct place *a = a_, *b = b_;
+        int order = memcmp(a->id.p, b->id.p, MIN_OF(a->id.n, b->id.n));
+
+        if (order || a->id.n != b->id.n)
+                return order ? order : a->id.n < b->id.n ? -1 : 1;
+        return (a->at > b->at) - (a->at < b->at);
+}
+
+static bool place_of_text(const struct failures *f, struct str text, size_t *place)
+{
+        size_t low = 0, high = f->n;
         int64_t index;
 
-        if (json_is_integer(identifier)) {
-                *place = (size_t)json_integer_value(identifier);
-                return json_integer_value(identifier) >= 0 && *place < n;
+        while (low < high) {
+                size_t middle = low + (high - low) / 2;
+
+                if (compare_places(&f->places[middle], &(struct place){ text, 0 }) < 0)
+                        low = middle + 1;
+                else
+                        high = middle;
         }
-        if (!text.p || text.n == 0)
+        if (text.n && low < f->n && str_equal(f->places[low].id, text))
+                *place = f->places[low].at;
+        else if (str_to_int64(text, &index) && index >= 0 && (uint64_t)index < f->n)
+                *place = (size_t)index;
+        else
                 return false;
-        for (size_t i = 0; i < n; i++)
-                if (str_equal(text, records[i]->id)) {
-                        *place = i;
-                        return true;
-                }
-        *place = str_to_int64(text, &index) && index >= 0 ? (size_t)index : n;
-        return *place < n;
+        return true;
+}
+
+/* At the value of an itemIdentifier. named: it is one that names a record. */
+static bool read_identifier(struct failures *f, struct scan *s, bool *named, size_t *place)
+{
+        bool escaped, text = scan_peek(s) == '"';
+        struct str raw;
+
+        *named = false;
+        if (!text && scan_peek(s) != '-' && (scan_peek(s) < '0' || scan_peek(s) > '9'))
+                return scan_skip(s, SCAN_ANY_DEPTH);
+        if (text ? !scan_string(s, &raw, &escaped) : !scan_number(s, &raw))
+                return false;
+        if (text && escaped) {
+                buf_reset(&f->text);
+                (void)scan_decode(raw, &f->text);
+                raw = buf_view(&f->text);
+        }
+        *named = place_of_text(f, raw, place);
+        return true;
+}
+
+static bool read_item(struct failures *f, struct scan *s)
+{
+        bool named = false;
+        size_t place = 0;
+
+        if (scan_peek(s) != '{') {
+                f->wrong = true;
+                return scan_skip(s, SCAN_ANY_DEPTH);
+        }
+        s->p++;
+        if (!scan_take(s, '}')) {
+                do {
+                        struct str name;
+                        bool escaped;
+
+                        if (!scan_name(s, &name, &escaped))
+                                return false;
+                        if (!(str_is(name, "itemIdentifier") ? read_identifier(f, s, &named, &place) : scan_skip(s, SCAN_ANY_DEPTH)))
+                                return false;
+                } while (scan_more(s, '}'));
+        }
+        if (named)
+                f->failed[place] = 1;
+        f->wrong = f->wrong || !named;
+        return !s->fault;
+}
+
+static bool read_list(struct failures *f, struct scan *s)
+{
+        if (scan_peek(s) != '[') {
+                f->wrong = f->wrong || scan_peek(s) != 'n';
+                return scan_skip(s, SCAN_ANY_DEPTH);
+        }
+        s->p++;
+        if (!scan_take(s, ']')) {
+                do {
+                        if (!read_item(f, s))
+                                return false;
+                } while (scan_more(s, ']'));
+        }
+        f->ended = !s->fault;
+        return f->ended;
+}
+
+/* false: it is no JSON object, or not all of it is there. */
+static bool read_failures(struct failures *f, struct str answer)
+{
+        struct scan s;
+
+        scan_init(&s, answer);
+        if (!scan_take(&s, '{'))
+                return false;
+        if (!scan_take(&s, '}')) {
+                do {
+                        struct str name;
+                        bool escaped;
+
+                        if (!scan_name(&s, &name, &escaped) || !(str_is(name, "batchItemFailures") ? read_list(f, &s) : scan_skip(&s, SCAN_ANY_DEPTH)))
+                                return false;
+                } while (scan_more(&s, '}'));
+        }
+        return !s.fault && scan_peek(&s) == '\0' && s.p == s.end;
 }
 
 static size_t all_failed(bool *all, struct buf *why, const char *text)
@@ -347,37 +448,34 @@ static size_t all_failed(bool *all, struct buf *why, const char *text)
         return 0;
 }
 
-size_t request_failures(struct str answer, struct record *const *records, size_t n, uint32_t *failed, bool *all, struct buf *why)
+size_t request_failures(struct str answer, bool cut, struct record *const *records, size_t n, uint32_t *failed, bool *all, struct buf *why)
 {
+        struct failures f = { .places = calloc(n, sizeof(struct place)), .n = n, .failed = failed, .text = BUF_INIT(1 << 20) };
         struct str trimmed = str_trim(answer);
-        json_t *root, *list, *item;
-        bool marked_wrong = false;
-        size_t i, count = 0;
+        size_t count = 0;
+        bool whole;
 
         *all = false;
-        if (trimmed.n == 0 || str_is(trimmed, "null"))
+        if (trimmed.n == 0 || str_is(trimmed, "null")) {
+                free(f.places);
                 return 0;
-        root = json_loadb(trimmed.p, trimmed.n, 0, NULL);
-        if (!json_is_object(root)) {
-                json_decref(root);
-                return all_failed(all, why, "the answer is no JSON object, as partialFailures wants it");
         }
-        list = json_object_get(root, "batchItemFailures");
-        if (list && !json_is_null(list) && !json_is_array(list))
-                marked_wrong = true;
+        if (!f.places)
+                return all_failed(all, why, "out of memory for the list of failures");
+        for (uint32_t i = 0; i < n; i++)
+                f.places[i] = (struct place){ records[i]->id, i };
+        qsort(f.places, n, sizeof(*f.places), compare_places);
         memset(failed, 0, n * sizeof(*failed));
-        json_array_foreach(list, i, item) {
-                size_t place;
-
-                if (!json_is_object(item) || !place_of(json_object_get(item, "itemIdentifier"), records, n, &place))
-                        marked_wrong = true;
-                else
-                        failed[place] = 1;
-        }
-        json_decref(root);
-        if (marked_wrong)
+        whole = read_failures(&f, trimmed);
+        free(f.places);
+        buf_done(&f.text);
+        if (!whole && cut && !f.ended)
+                return all_failed(all, why, "the answer is above 8 MiB, and batchItemFailures does not end within them");
+        if (!whole && !cut)
+                return all_failed(all, why, "the answer is no JSON object, as partialFailures wants it");
+        if (f.wrong)
                 return all_failed(all, why, "batchItemFailures names no record of the batch: each item needs an itemIdentifier, a record's id or its place from 0");
-        for (i = 0; i < n; i++)
+        for (size_t i = 0; i < n; i++)
                 if (failed[i])
                         failed[count++] = (uint32_t)i;
         return count;

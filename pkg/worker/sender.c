@@ -6,7 +6,7 @@
 #include "secret/secret.h"
 #include "transform/transform.h"
 
-enum { MESSAGE_KEPT = 256 * 1024, MESSAGE_MOST = 64 << 20, TARGET_SPACE = 256 * 1024, ANSWER_KEPT = 4096, PARTIAL_ANSWER_KEPT = 1 << 20 };
+enum { MESSAGE_KEPT = 256 * 1024, MESSAGE_MOST = 64 << 20, TARGET_SPACE = 256 * 1024, ANSWER_KEPT = 4096, PARTIAL_ANSWER_KEPT = 8 << 20 };
 #define TAG_INIT ((uint64_t)1 << 32)
 
 enum slot_state { SLOT_FREE, SLOT_TRANSFORMING, SLOT_SENT, SLOT_LETTER, SLOT_FAILED };
@@ -40,6 +40,7 @@ struct sender {
         uint32_t *places;                /* of records that a partial answer names */
         struct buf words, init_message, payload;
         char text[400];
+        bool cut;                        /* of the last answer: its body was longer than what is kept */
         enum init_state init;
         unsigned init_failures;
         uint32_t init_shown;
@@ -255,7 +256,7 @@ static void partial(struct sender *s, const struct slot *slot, const struct http
         size_t n;
 
         buf_reset(&s->words);
-        n = request_failures(c->body, slot->records, slot->n, s->places, &all, &s->words);
+        n = request_failures(c->body, c->body.n >= PARTIAL_ANSWER_KEPT, slot->records, slot->n, s->places, &all, &s->words);
         if (all) {
                 a->kind = ANSWER_RETRY;
                 (void)snprintf(s->text, sizeof(s->text), "%.120s: %s", s->config.sink, s->words.p ? s->words.p : "");
@@ -273,6 +274,7 @@ static void answered(struct sender *s, const struct slot *slot, const struct htt
         struct str words = str_trim(c->body);
 
         *a = (struct answer){ .kind = ANSWER_RETRY, .text = s->text };
+        s->cut = !c->failed && c->body_cut;
         if (c->failed) {
                 /* Whatever went wrong here or between, the function has refused nothing. Only what the request itself makes impossible stays so. */
                 a->kind = c->error.kind == ERROR_INVALID ? ANSWER_FINAL : ANSWER_RETRY;
@@ -355,6 +357,8 @@ static void take_transformed(struct sender *s)
                 submit(s, slot);
         }
 }
+
+bool sender_cut(const struct sender *s) { return s->cut; }
 
 bool sender_take(struct sender *s, uint32_t *ticket, struct answer *a)
 {

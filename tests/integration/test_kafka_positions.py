@@ -1,11 +1,14 @@
 """Where a consumer group begins and goes on, with a real broker: nothing that came after its first start is skipped in silence."""
 import json
 import re
+import time
 import urllib.request
 
 import pytest
+import yaml
+from conftest import SLUICE
 from harness.ports import free_ports
-from harness.process import wait_until
+from harness.process import Process, wait_until
 from test_kafka import kafka_trigger, names, offsets
 
 LATEST = {"startPosition": "Latest"}
@@ -89,15 +92,17 @@ def test_a_running_trigger_is_overtaken(kafka, topic, function, runner, position
     assert seen == sorted(set(seen))
 
 
-def test_a_topic_that_is_made_again_under_a_running_trigger_is_read_from_its_beginning(kafka, topic, function, runner):
+@pytest.mark.parametrize("count", [4, 20])
+def test_a_topic_that_is_made_again_under_a_running_trigger_is_read_from_its_beginning(kafka, topic, function, runner, count):
+    """The position lies behind the new end, or within the new topic."""
     start(runner, kafka, topic, function)
     kafka.produce(topic, to(0, *"abcdef"))
     function.wait_for(6)
     kafka.delete_topic(topic)
     kafka.create_topic(topic, 1)
-    kafka.produce(topic, to(0, *(f"new {i}" for i in range(4))))
-    wait_until("all of the new topic", lambda: {f"new {i}" for i in range(4)} <= set(values(function)), 60)
-    wait_until("its end is committed", lambda: committed(kafka, topic, 1) == {0: 4}, 20)
+    kafka.produce(topic, to(0, *(f"new {i}" for i in range(count))))
+    wait_until("all of the new topic", lambda: {f"new {i}" for i in range(count)} <= set(values(function)), 60)
+    wait_until("its end is committed", lambda: committed(kafka, topic, 1) == {0: count}, 20)
 
 
 def test_a_topic_that_is_made_again_while_the_worker_is_down_is_read_from_its_beginning(kafka, topic, function, runner):
@@ -166,3 +171,51 @@ def test_transactions_leave_no_lag(kafka, topic, function, runner):
     wait_until("the ends are committed", lambda: committed(kafka, topic) == kafka.end_offsets(topic, 2), 30)
     assert set(values(function)) == {"kept"}
     assert run.stop() == 0
+
+
+def test_a_worker_that_another_of_its_name_fenced_off_joins_again_and_ends_at_once(kafka, topic, function, tmp_path):
+    """Both have the same group.instance.id, as by mistake in two places."""
+    path = tmp_path / "trigger.yaml"
+    path.write_text(yaml.safe_dump(kafka_trigger(kafka, topic, function.uri)))
+
+    def worker(name):
+        command = [SLUICE, "worker", f"--trigger={path}", "--admin=127.0.0.1:0", f"--checkpoint={tmp_path / name}", "--instance=slot-0", "--log-level=info"]
+        return Process(command, name=name, directory=tmp_path / f"{name}-output")
+
+    first, second = worker("first"), worker("second")
+    try:
+        first.start()
+        first.wait_for_output("state=Connected", 30)
+        second.start()
+        second.wait_for_output("state=Connected", 30)
+        first.wait_for_output("state=Failed.*[Ff]enced", 30)
+        kafka.produce(topic, to(0, "a"))
+        function.wait_for(1)
+        assert second.stop() == 0
+        first.wait_for_output(r"state=Failed(.|\n)*state=Connected", 120)
+        kafka.produce(topic, to(0, "b"))
+        wait_until("it delivers again", lambda: "b" in values(function), 60)
+        second.start()
+        first.wait_for_output(r"state=Connected(.|\n)*state=Failed(.|\n)*state=Connected(.|\n)*state=Failed", 60)
+        began = time.monotonic()
+        assert first.stop() == 0
+        assert time.monotonic() - began < 10
+    finally:
+        for p in (first, second):
+            print(p.describe())
+            p.close()
+
+
+def test_the_lag_is_true_while_the_function_blocks(kafka, topic, function, runner):
+    """What is not fetched, since no room is left for it, counts as well."""
+    function.behave(status=400)
+    run = start(runner, kafka, topic, function, startPosition="Earliest", fetchBytes=2097152)
+    kafka.produce(topic, to(0, *["x" * 1000] * 3000))
+    run.wait_for_output("state=Blocked", 30)
+    kafka.produce(topic, to(0, *["x" * 1000] * 9000))
+
+    def lag():
+        with urllib.request.urlopen(f"http://127.0.0.1:{run.admin}/status", timeout=10) as answer:
+            return json.load(answer)["triggers"][0]["lag"]
+
+    wait_until("the lag is known", lambda: lag() == 12000, 30)

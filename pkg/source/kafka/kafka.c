@@ -22,6 +22,9 @@ static const usec COMMIT_PATIENCE = 2 * USEC_SEC;
 static const usec AGAIN = USEC_SEC;
 /* How old the ends of partitions may be that are not fetched, since nothing of them is wanted: lag comes from them. */
 static const usec LOOK_INTERVAL = 10 * USEC_SEC;
+/* After which the group's position is looked at before it is committed anew: a topic that was deleted has taken it along, and another one of the same
+ * name would go on in its middle. */
+static const usec TRUSTED = 500 * USEC_MSEC;
 /* A consumer that another one of its name has fenced off waits as long, or twice, before it joins again: a worker that was replaced is stopped by then. */
 static const usec REJOIN = 30 * USEC_SEC;
 
@@ -91,6 +94,8 @@ struct partition {
         int64_t committed;       /* as far as we know; -1: unknown */
         int64_t wanted;          /* to be committed; -1: nothing was yet */
         bool committing;
+        bool doubted;            /* is what was committed still there? Nothing is committed until that is known */
+        usec trusted_at;         /* when the broker last knew it */
         bool tell_lost;          /* records are gone: */
         enum lost_reason lost_reason;
         uint64_t lost_n;
@@ -115,6 +120,7 @@ struct source {
         usec ask_at;             /* ask again then; 0: no */
         struct lookup *lookup;   /* about partitions; NULL: none is under way */
         bool looking;            /* it is about the ends only */
+        bool lookup_unplaced;    /* it is about where to go on, among others */
         uint32_t assignment;     /* counts them, so that answers about an earlier one are known */
         uint32_t lookup_assignment;
         usec lookup_at, look_at; /* not before; for lag alone */
@@ -427,6 +433,7 @@ static bool partition_take(struct source *s, const rd_kafka_topic_partition_t *t
         p->more = true;
         p->at_end = p->committing = p->released = p->gone = false;
         p->leaving = p->lost = p->left = p->tell_leaving = p->tell_assigned = p->told = p->again = p->ready = false;
+        p->doubted = false;
         p->unplaced = true;
         return true;
 }
@@ -500,6 +507,9 @@ static void send_commits(struct source *s)
 
                 if (!commit_wanted(p) || p->committing)
                         continue;
+                p->doubted = !s->unassign && !s->stopping && p->committed >= 0 && s->now - p->trusted_at > TRUSTED;
+                if (p->doubted)
+                        continue;
                 if (!list)
                         list = rd_kafka_topic_partition_list_new(8);
                 rd_kafka_topic_partition_list_add(list, p->topic, p->number)->offset = p->wanted;
@@ -557,8 +567,10 @@ static void committed(struct source *s, rd_kafka_event_t *event)
                 if (!p)
                         continue;
                 p->committing = false;
-                if (!own)
+                if (!own) {
                         p->committed = list->elems[i].offset;
+                        p->trusted_at = s->now;
+                }
                 else if (!r)
                         commit_failed(s, own);
         }
@@ -619,8 +631,8 @@ static void say_lost(struct source *s, struct partition *p, enum lost_reason rea
                                p->topic, p->number, (unsigned long long)n, (long long)from, (long long)to - 1);
         else
                 (void)snprintf(p->lost_text, sizeof(p->lost_text),
-                               "topic %s, partition %d: the position %lld lies behind the end: the topic was made again, or a broker lost records; reading begins anew at %lld, the first record "
-                               "there is, and %llu records that were there are gone", p->topic, p->number, (long long)from, (long long)to, (unsigned long long)n);
+                               "topic %s, partition %d: the position %lld is no more: the topic was made again, or a broker lost records; reading begins anew at %lld, the first record there is, "
+                               "and %llu records that were there are gone", p->topic, p->number, (long long)from, (long long)to, (unsigned long long)n);
         loop_ready(s->services->loop, s->wake);
 }
 
@@ -649,14 +661,29 @@ static void begin_anew(struct source *s, struct partition *p, int64_t at)
         place_at(s, p, at);
 }
 
+/* What the group had committed is asked for again. Gone with its topic: this is another one. */
+static void settle_doubt(struct source *s, struct partition *p, const struct whereabouts *w)
+{
+        p->doubted = false;
+        p->trusted_at = s->now;
+        if (w->reached >= 0)
+                return;
+        say_lost(s, p, LOST_RECREATED, p->committed, w->low, (uint64_t)MAX_OF(p->end - p->position, (int64_t)0));
+        begin_anew(s, p, w->low);
+}
+
 static void place(struct source *s, struct partition *p, const struct whereabouts *found)
 {
         struct whereabouts w = *found;
         struct begin b;
         int64_t known = p->end;
 
+        if (p->position >= 0 && p->committed >= 0 && w.reached < 0) {
+                settle_doubt(s, p, &w);
+                return;
+        }
         if (p->committed < 0 && w.reached >= 0)
-                p->committed = p->wanted = w.reached;
+                p->committed = p->wanted = w.reached, p->trusted_at = s->now;
         if (p->position >= 0)
                 w.reached = p->position;
         b = begin_of(&w, !s->established && !topic_missing(s, p->topic), s->spec->start_position == KAFKA_LATEST);
@@ -684,10 +711,13 @@ static void look_for_places(struct source *s, int what)
         for (uint32_t i = 0; i < s->partitions_n; i++) {
                 const struct partition *p = s->partitions[i];
 
-                if (p->queue && !p->lost && (p->unplaced || s->looking))
+                if (p->queue && !p->lost && (p->unplaced || p->doubted || s->looking))
                         (void)rd_kafka_topic_partition_list_add(list, p->topic, p->number);
         }
         s->lookup_assignment = s->assignment;
+        s->lookup_unplaced = false;
+        for (uint32_t i = 0; i < s->partitions_n; i++)
+                s->lookup_unplaced = s->lookup_unplaced || s->partitions[i]->unplaced;
         if (lookup_begin(&s->lookup, s->rk, list, what, s->services->waker, &s->slot, &err) < 0) {
                 s->lookup_at = s->now + AGAIN;
                 set_state(s, SOURCE_DISCONNECTED, err.text);
@@ -716,10 +746,13 @@ static void take_places(struct source *s)
                         p->end = w.high;
                 else if (p->unplaced)
                         place(s, p, &w);
+                else if (p->doubted)
+                        settle_doubt(s, p, &w);
         }
         s->lookup = lookup_free(l);
         s->look_at = s->now + LOOK_INTERVAL;
-        s->lookup_at = s->now + AGAIN;
+        if (first || s->lookup_unplaced)
+                s->lookup_at = s->now + AGAIN;
         if (!first || s->looking)
                 return;
         if (s->state != SOURCE_DISCONNECTED && s->state != SOURCE_FAILED) {
@@ -760,7 +793,7 @@ static void begin_reading(struct source *s)
 
 static void advance_places(struct source *s)
 {
-        bool unplaced = false, ready = false, waits = false, behind = false, known = true;
+        bool unplaced = false, ready = false, waits = false, behind = false, known = true, doubted = false;
 
         if (s->lookup && lookup_done(s->lookup))
                 take_places(s);
@@ -772,6 +805,7 @@ static void advance_places(struct source *s)
                 if (!p->queue)
                         continue;
                 unplaced = unplaced || p->unplaced;
+                doubted = doubted || p->doubted;
                 known = known && (!p->unplaced || p->position < 0);
                 ready = ready || p->ready;
                 waits = waits || (p->ready && ((p->again && p->told) || commit_wanted(p)));
@@ -781,10 +815,10 @@ static void advance_places(struct source *s)
                 begin_reading(s);
         if (s->lookup)
                 return;
-        s->looking = !unplaced;
-        if (unplaced && s->now >= s->lookup_at)
+        s->looking = !unplaced && !doubted;
+        if ((unplaced || doubted) && s->now >= s->lookup_at)
                 look_for_places(s, known ? LOOKUP_COMMITTED : LOOKUP_COMMITTED | LOOKUP_BOUNDS);
-        else if (!unplaced && behind && s->now >= s->look_at)
+        else if (s->looking && behind && s->now >= s->look_at)
                 look_for_places(s, LOOKUP_BOUNDS);
 }
 
@@ -1237,7 +1271,7 @@ static usec kafka_deadline(const struct source *s)
         if (s->stopping || s->unassign)
                 return s->now + 50 * USEC_MSEC;
         for (uint32_t i = 0; i < s->partitions_n; i++) {
-                unplaced = unplaced || s->partitions[i]->unplaced;
+                unplaced = unplaced || s->partitions[i]->unplaced || s->partitions[i]->doubted;
                 behind = behind || (s->partitions[i]->queue && !s->partitions[i]->at_end);
         }
         if (s->commit_at > s->now)
@@ -1464,8 +1498,8 @@ static void kafka_describe(const struct record *r, struct writer *w)
         writer_key(w, STR("headers"));
         describe_headers(headers_of(m), w);
         writer_key(w, STR("value"));
-        if (!r->null_value && json_is_value(r->value))
-                writer_raw(w, r->value);
+        if (!r->null_value && json_is_value(json_without_mark(r->value)))
+                writer_raw(w, json_without_mark(r->value));
         else
                 json_payload(w, r);
         writer_object_end(w);

@@ -1,5 +1,5 @@
 /* The Kafka source, on librdkafka. A track is a partition; positions are offsets and live in the consumer group. librdkafka's threads only ring
- * the waker; everything else happens on the loop's thread, but closing and destroying, which block, on a helper thread. */
+ * the waker; everything else happens on the loop's thread, but asking about positions and destroying, which block, on a helper thread. */
 #pragma once
 
 #include "source/driver.h"
