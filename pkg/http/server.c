@@ -72,9 +72,12 @@ static bool accept_one(struct http_server *s)
 {
         union address from = { .v6 = { 0 } };
         socklen_t size = sizeof(from);
-        int fd = accept4(s->fd, &from.any, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
         struct http_call *c;
+        int fd;
 
+        if (s->calls_n >= s->config.max_connections && room_may_come(s))
+                return false; /* those who came before are read first */
+        fd = accept4(s->fd, &from.any, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd < 0 && (errno == EINTR || errno == ECONNABORTED))
                 return true;
         if (fd < 0 && errno != EAGAIN && s->io) {

@@ -115,6 +115,7 @@ void room_follow(struct http_call *);                  /* its phase has changed 
 void room_heard(struct http_call *);                   /* its body goes on, fast enough */
 void room_count(struct http_call *, size_t before, size_t after);      /* bytes in memory */
 bool room_for_connection(struct http_server *);        /* past max_connections: one that is quiet is closed. False: none is */
+bool room_may_come(const struct http_server *);        /* none is yet, but what lies in the sockets of quiet ones was not read yet */
 /* Refuses unfinished requests of whoever holds more than the call's peer, until no more than that is in memory. False: that is not enough. */
 bool room_for_bytes(struct http_call *, size_t most);
 

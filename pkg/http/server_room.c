@@ -121,6 +121,8 @@ bool room_for_connection(struct http_server *s)
         return true;
 }
 
+bool room_may_come(const struct http_server *s) { return s->quiet[QUIET_IDLE].first && !quietest(&s->quiet[QUIET_IDLE]) && !quietest(&s->quiet[QUIET_UNFINISHED]); }
+
 /* Of the oldest unfinished requests the one whose peer holds most. */
 static struct http_call *heaviest(const struct http_server *s, const struct http_call *but)
 {

@@ -1,0 +1,343 @@
+/* The way in, whole: callers over loopback, the gate with APIs behind it, and a function that answers when the test says so. */
+#include "worker/gate.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/log.h"
+#include "worker/pipeline.h"
+
+enum { PIPELINES = 2, CALLS = 8 };
+
+static struct {
+        struct loop *loop;
+        struct http_server *function;
+        struct http_client *client;
+        struct gate_host *host;
+        struct trigger *triggers[PIPELINES];
+        struct pipeline *pipelines[PIPELINES];
+        size_t pipelines_n;
+        char sink[64], folder[64];
+        struct task wake, observer, watchdog;
+        bool (*until)(void);
+        bool overdue;
+        /* The function. */
+        const char *answer;      /* NULL: it waits for the test */
+        struct http_call *held;
+        size_t asked;
+        /* The callers. */
+        struct http_end *end;
+        struct http http;
+        struct http_target *targets[CALLS];
+        struct buf messages[CALLS];
+        int status[CALLS];       /* 0: none yet */
+        char body[CALLS][512], head[CALLS][1024];
+} b;
+
+static void check(void)
+{
+        if (b.until && b.until()) {
+                b.until = NULL;
+                loop_stop(b.loop);
+        }
+}
+
+static void on_event(void *cookie UNUSED, struct http_call *call)
+{
+        b.asked++;
+        if (b.answer)
+                http_call_reply(call, 200, STR("application/json"), (struct str){ 0 }, str_of(b.answer));
+        else
+                b.held = call;
+        check();
+}
+
+static void on_left(void *cookie UNUSED, struct http_call *call)
+{
+        if (b.held == call)
+                b.held = NULL;
+        check();
+}
+
+static void on_change(struct task *t UNUSED, usec now UNUSED) { check(); }
+
+static void too_late(struct task *t UNUSED, usec now UNUSED)
+{
+        b.overdue = true;
+        loop_stop(b.loop);
+}
+
+static void on_wake(struct task *t UNUSED, usec now UNUSED)
+{
+        struct http_completion c;
+
+        while (b.http.ops->take(b.http.cookie, &c)) {
+                b.status[c.tag] = c.failed ? -1 : c.status;
+                (void)snprintf(b.body[c.tag], sizeof(b.body[0]), STR_FMT, (int)MIN_OF(c.body.n, sizeof(b.body[0]) - 1), c.body.p ? c.body.p : "");
+                (void)snprintf(b.head[c.tag], sizeof(b.head[0]), STR_FMT, STR_ARG(http_completion_header(&c, STR("Retry-After"))));
+        }
+        check();
+}
+
+static void run(bool (*until)(void))
+{
+        b.until = until;
+        if (until())
+                return;
+        loop_arm(b.loop, &b.watchdog, clock_monotonic(&system_clock) + 20 * USEC_SEC);
+        loop_run(b.loop);
+        loop_forget(b.loop, &b.watchdog);
+        assert_false(b.overdue);
+}
+
+/* ---- life ------------------------------------------------------------------------------------------------------------------------------ */
+
+static struct trigger *decode(struct str text)
+{
+        struct documents docs = { 0 };
+        struct problems problems = { 0 };
+        struct trigger *t;
+
+        assert_int_equal(yaml_parse(&docs, text, &problems), 0);
+        t = trigger_decode(docs.roots[0], source_types(), source_drivers_n, &problems);
+        if (!t)
+                fail_msg("%s: %s", problems.list[0].path, problems.list[0].text);
+        documents_done(&docs);
+        problems_done(&problems);
+        return t;
+}
+
+static int open_store(void *cookie UNUSED, struct task *wake UNUSED, struct store *out, struct error *err UNUSED)
+{
+        *out = (struct store){ 0 };
+        return 0;
+}
+
+static void close_store(void *cookie UNUSED) {}
+
+static void begin(void)
+{
+        struct http_server_config function = { .address = "127.0.0.1:0", .head_max = 16384, .body_max = 1 << 20, .handle = on_event, .gone = on_left, .half_close = -1 };
+        const struct gate_host_config host = { .address = "127.0.0.1:0" };
+        struct error err;
+
+        memset(&b, 0, sizeof(b));
+        b.answer = "{\"statusCode\":201,\"body\":\"made\"}";
+        b.wake.turn = on_wake;
+        b.observer.turn = on_change;
+        b.watchdog.turn = too_late;
+        (void)snprintf(b.folder, sizeof(b.folder), "/tmp/gate-test-XXXXXX");
+        assert_non_null(mkdtemp(b.folder));
+        assert_int_equal(loop_new(&b.loop, &err), 0);
+        assert_int_equal(http_server_new(&b.function, b.loop, &function, &err), 0);
+        assert_int_equal(http_client_new(&b.client, b.loop, &err), 0);
+        assert_int_equal(gate_host_new(&b.host, b.loop, &host, &err), 0);
+        assert_int_equal(http_end_new(&b.end, b.client, &b.wake, &err), 0);
+        b.http = http_end_port(b.end);
+        (void)snprintf(b.sink, sizeof(b.sink), "http://127.0.0.1:%u/", http_server_port(b.function));
+}
+
+static void add(const char *name, const char *source, const char *more)
+{
+        struct pipeline_config config = { .clock = &system_clock, .open_store = open_store, .close_store = close_store };
+        BUF_AT_END struct buf text = BUF_INIT(65536);
+        struct error err;
+
+        buf_printf(&text, "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: %s, namespace: shop, uid: u}\nspec: {source: %s, sink: {uri: 'http://f/'}%s}\n", name, source, more);
+        config.trigger = b.triggers[b.pipelines_n] = decode(buf_view(&text));
+        config.loop = b.loop;
+        config.http = b.client;
+        config.host = b.host;
+        config.sink = b.sink;
+        config.secrets = b.folder;
+        config.observer = &b.observer;
+        if (pipeline_new(&b.pipelines[b.pipelines_n], &config, &err) < 0)
+                fail_msg("%s", err.text);
+        b.pipelines_n++;
+}
+
+static bool all_stopped(void)
+{
+        for (size_t i = 0; i < b.pipelines_n; i++)
+                if (!pipeline_stopped(b.pipelines[i]))
+                        return false;
+        return true;
+}
+
+static int end(void **state UNUSED)
+{
+        char command[128];
+
+        for (size_t i = 0; i < b.pipelines_n; i++)
+                pipeline_stop(b.pipelines[i], clock_monotonic(&system_clock) + USEC_SEC);
+        run(all_stopped);
+        for (size_t i = 0; i < b.pipelines_n; i++) {
+                (void)pipeline_free(b.pipelines[i]);
+                b.triggers[i] = trigger_free(b.triggers[i]);
+        }
+        b.end = http_end_free(b.end);
+        for (size_t i = 0; i < CALLS; i++) {
+                (void)http_target_free(b.targets[i]);
+                buf_done(&b.messages[i]);
+        }
+        b.client = http_client_free(b.client);
+        b.host = gate_host_free(b.host);
+        b.function = http_server_free(b.function);
+        loop_forget(b.loop, &b.wake);
+        loop_forget(b.loop, &b.observer);
+        b.loop = loop_free(b.loop);
+        (void)snprintf(command, sizeof(command), "rm -rf %s", b.folder);
+        return system(command);
+}
+
+/* ---- calls ----------------------------------------------------------------------------------------------------------------------------- */
+
+static void call(size_t tag, const char *path, const char *headers, const char *body)
+{
+        struct http_target_config config = { .max_connections = 1, .answer_max = 65536 };
+        struct http_request request = { .message = &b.messages[tag], .method = "POST", .headers = str_of(headers) };
+        char url[256];
+        struct error err;
+
+        (void)snprintf(url, sizeof(url), "http://127.0.0.1:%u%s", gate_host_port(b.host), path);
+        config.url = str_of(url);
+        b.status[tag] = 0;
+        b.targets[tag] = http_target_free(b.targets[tag]);
+        assert_int_equal(http_target_new(&b.targets[tag], b.client, &config, &err), 0);
+        b.messages[tag].max = 1 << 20;
+        buf_reset(&b.messages[tag]);
+        assert_true(buf_reserve(&b.messages[tag], HTTP_HEADROOM));
+        b.messages[tag].n = HTTP_HEADROOM;
+        buf_text(&b.messages[tag], body);
+        request.target = b.targets[tag];
+        assert_int_equal(b.http.ops->submit(b.http.cookie, tag, &request, &err), 0);
+}
+
+static bool first_done(void) { return b.status[0] != 0; }
+static bool second_done(void) { return b.status[1] != 0; }
+static bool asked_once(void) { return b.asked == 1 && b.held; }
+static bool nobody_is_held(void) { return !b.held; }
+
+static int ask(const char *path, const char *headers)
+{
+        call(0, path, headers, "");
+        run(first_done);
+        return b.status[0];
+}
+
+static void the_function_answers_the_caller(void **state UNUSED)
+{
+        begin();
+        add("api", "{apig: {path: '/a/{b}'}}", "");
+        assert_int_equal(ask("/a/1", ""), 201);
+        assert_string_equal(b.body[0], "made");
+        assert_int_equal(ask("/b", ""), 404);
+        assert_non_null(strstr(b.body[0], "APIG.0101"));
+        assert_int_equal(b.asked, 1);
+}
+
+static void one_place_serves_one_call(void **state UNUSED)
+{
+        begin();
+        b.answer = NULL;
+        add("api", "{apig: {path: /a}}", ", delivery: {maxInFlight: 1}");
+        call(0, "/a", "", "");
+        run(asked_once);
+        call(1, "/a", "", "");
+        run(second_done);
+        assert_int_equal(b.status[1], 429);
+        assert_string_equal(b.head[1], "1");
+        http_call_reply(b.held, 200, STR("application/json"), (struct str){ 0 }, STR("{\"statusCode\":200}"));
+        b.held = NULL;
+        run(first_done);
+        assert_int_equal(b.status[0], 200);
+}
+
+static void a_call_has_its_time(void **state UNUSED)
+{
+        begin();
+        b.answer = NULL;
+        add("api", "{apig: {path: /a, timeout: 50ms}}", "");
+        assert_int_equal(ask("/a", ""), 504);
+        run(nobody_is_held); /* the function is not waited for */
+}
+
+static void what_the_filter_leaves_out_is_not_there(void **state UNUSED)
+{
+        begin();
+        add("api", "{apig: {path: /a}}", ", filter: {pattern: {headers: {x-one: ['1']}}}");
+        assert_int_equal(ask("/a", ""), 404);
+        assert_int_equal(ask("/a", "X-One: 1\r\n"), 201);
+        assert_int_equal(b.asked, 1);
+}
+
+static void a_doubled_slash_passes_no_guard_by(void **state UNUSED)
+{
+        char path[160];
+        FILE *f;
+
+        begin();
+        (void)snprintf(path, sizeof(path), "%s/callers", b.folder);
+        assert_int_equal(mkdir(path, 0700), 0);
+        (void)snprintf(path, sizeof(path), "%s/callers/code", b.folder);
+        f = fopen(path, "w");
+        assert_true(f && fputs("sesame", f) >= 0 && fclose(f) == 0);
+        add("guarded", "{apig: {path: '/admin/{p+}', authentication: {type: App, codes: [{secretRef: {name: callers, key: code}}]}}}", "");
+        add("open", "{apig: {path: '/{p+}'}}", "");
+        static const struct { const char *path, *headers; int status; } table[] = {
+                { "/admin/users", "", 401 },
+                { "/%61dmin/users", "", 401 },
+                { "/x/../admin/users", "", 401 },
+                { "//admin/users", "", 400 },
+                { "//admin/users", "X-Apig-AppCode: sesame\r\n", 400 },
+                { "/x/..//admin/users", "", 400 },
+                { "/admin//users", "", 401 },
+                { "/admin//users", "X-Apig-AppCode: sesame\r\n", 201 },
+                { "/site//users", "", 201 },
+                { "/admin%2Fusers", "", 201 },
+        };
+
+        for (size_t i = 0; i < COUNT_OF(table); i++)
+                if (ask(table[i].path, table[i].headers) != table[i].status)
+                        fail_msg("%s %s: %d", table[i].path, table[i].headers, b.status[0]);
+}
+
+static void who_comes_while_it_stops_hears_so(void **state UNUSED)
+{
+        begin();
+        b.answer = NULL;
+        add("api", "{apig: {path: /a}}", "");
+        call(0, "/a", "", "");
+        run(asked_once);
+        gate_host_drain(b.host, 10 * USEC_SEC);
+        pipeline_stop(b.pipelines[0], clock_monotonic(&system_clock) + 10 * USEC_SEC);
+        call(1, "/a", "", "");
+        run(second_done);
+        assert_int_equal(b.status[1], 503);
+        assert_string_equal(b.head[1], "1");
+        http_call_reply(b.held, 200, STR("application/json"), (struct str){ 0 }, STR("{\"statusCode\":200}"));
+        b.held = NULL;
+        run(first_done);
+        assert_int_equal(b.status[0], 200); /* what was under way is answered */
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test_teardown(the_function_answers_the_caller, end),
+                cmocka_unit_test_teardown(one_place_serves_one_call, end),
+                cmocka_unit_test_teardown(a_call_has_its_time, end),
+                cmocka_unit_test_teardown(what_the_filter_leaves_out_is_not_there, end),
+                cmocka_unit_test_teardown(a_doubled_slash_passes_no_guard_by, end),
+                cmocka_unit_test_teardown(who_comes_while_it_stops_hears_so, end),
+        };
+
+        signals_block();
+        log_setup(LOG_ERROR, LOG_LOGFMT);
+        return cmocka_run_group_tests_name("gate", tests, NULL, NULL);
+}
