@@ -284,7 +284,7 @@ static int serve(struct display *d, const char *listen, const char *port_file)
 
 int cmd_display(int argc, char **argv)
 {
-        struct display d = { .behaviour = { .status = 200, .percent = 100 }, .keep = 1000, .answer = "{}" };
+        struct display d = { .behaviour = { .status = 200, .percent = 100 }, .keep = 1000, .answer = "{\"statusCode\":200,\"body\":\"\"}" };
         const char *listen = ":8080", *port_file = NULL;
         const struct option_spec options[] = {
                 { .name = "listen", .value = "ADDRESS:PORT", .help = "Where to listen; port 0 picks a free one. Default: :8080.", .kind = OPTION_TEXT, .into = &listen },
@@ -295,7 +295,7 @@ int cmd_display(int argc, char **argv)
                 { .name = "retry-after", .value = "DURATION", .help = "Send Retry-After with failures. Default: none.", .kind = OPTION_DURATION, .into = &d.behaviour.retry_after },
                 { .name = "events", .value = "N", .help = "End after so many accepted events. Default: go on.", .kind = OPTION_INT, .into = &d.most, .min = 1, .max = INT64_MAX },
                 { .name = "keep", .value = "N", .help = "Keep the last N events for GET /-/events. Default: 1000.", .kind = OPTION_INT, .into = &d.keep, .min = 0, .max = 10000000 },
-                { .name = "answer", .value = "TEXT", .help = "The body of accepted answers, such as an API's {\"statusCode\":200,\"body\":\"hello\"}. Default: {}.", .kind = OPTION_TEXT, .into = &d.answer },
+                { .name = "answer", .value = "TEXT", .help = "The body of accepted answers, in the shape that an API wants. Default: {\"statusCode\":200,\"body\":\"\"}.", .kind = OPTION_TEXT, .into = &d.answer },
                 { .name = "headers", .help = "Keep headers too, for GET /-/events.", .kind = OPTION_FLAG, .into = &d.headers },
                 { .name = "quiet", .letter = 'q', .help = "Print no events.", .kind = OPTION_FLAG, .into = &d.quiet },
         };

@@ -86,7 +86,7 @@ static void stop(struct run *r)
         if (r->admin)
                 admin_drain(r->admin);
         if (r->host)
-                gate_host_drain(r->host, 0);
+                gate_host_drain(r->host, DRAIN); /* who comes meanwhile hears 503 */
         for (size_t i = 0; i < r->n; i++)
                 if (r->jobs[i].pipeline)
                         pipeline_stop(r->jobs[i].pipeline, loop_now(r->loop) + DRAIN);

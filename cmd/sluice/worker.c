@@ -137,7 +137,7 @@ static void on_signal(void *cookie, int number UNUSED)
         w->stopping = true;
         admin_drain(w->admin);
         if (w->host) { /* for a while others still know this pod's address */
-                gate_host_drain(w->host, LINGER);
+                gate_host_drain(w->host, LINGER + w->grace); /* then who comes hears 503, until it has stopped */
                 loop_arm(w->loop, &w->ending, loop_now(w->loop) + LINGER);
         } else
                 pipeline_stop(w->pipeline, loop_now(w->loop) + w->grace);

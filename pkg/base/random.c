@@ -1,5 +1,6 @@
 #include "base/random.h"
 
+#include <stdatomic.h>
 #include <sys/random.h>
 #include <time.h>
 
@@ -41,6 +42,16 @@ uint64_t random_seed(void)
                 return seed;
         (void)clock_gettime(CLOCK_MONOTONIC, &t);
         return (uint64_t)t.tv_nsec ^ (uint64_t)t.tv_sec << 30;
+}
+
+uint64_t table_seed(void)
+{
+        static _Atomic uint64_t seed;
+        uint64_t none = 0;
+
+        if (!seed)
+                (void)atomic_compare_exchange_strong(&seed, &none, random_seed() | 1);
+        return seed;
 }
 
 #define SIP_ROUND                                      \

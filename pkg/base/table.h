@@ -1,5 +1,8 @@
-/* uthash, set up once: FNV-1a instead of the default, whose fall-through clang refuses. Include this, never uthash.h. */
+/* uthash, set up once: SipHash under a seed of the process, since strangers name what is found in tables: they could choose names that all meet in one
+ * place otherwise. Include this, never uthash.h. */
 #pragma once
 
-#define HASH_FUNCTION(key, length, hash) HASH_FNV(key, length, hash)
+#include "base/random.h"
+
+#define HASH_FUNCTION(key, length, hash) ((hash) = (unsigned)hash_bytes(table_seed(), (struct str){ (const char *)(key), (length) }))
 #include <uthash.h>

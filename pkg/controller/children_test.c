@@ -191,7 +191,7 @@ static void a_name_may_begin_with_a_digit(void **state UNUSED)
 {
         struct trigger *t = decode("apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: 7up, namespace: shop, uid: u}\n"
                                    "spec:\n  source: {apig: {path: /a, expose: {host: h}}}\n  sink: {uri: 'http://f/'}\n");
-        BUF_AT_END struct buf name = BUF_INIT(1024), address = BUF_INIT(1024), path = BUF_INIT(1024), body = BUF_INIT(1 << 20), longest = BUF_INIT(1024);
+        BUF_AT_END struct buf name = BUF_INIT(1024), path = BUF_INIT(1024), body = BUF_INIT(1 << 20), longest = BUF_INIT(1024);
         struct child_context c = { .trigger = t, .sink = "http://f/", .image = "i" };
 
         child_name(CHILD_SERVICE, "7up", &name);

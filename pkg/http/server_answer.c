@@ -90,7 +90,30 @@ static void put_date(struct http_server *s, struct buf *out)
 
 bool answer_has_body(const struct http_call *c, int status)
 {
-        return status != 204 && status != 304 && (!http_intake_complete(&c->work->intake) || c->work->intake.codec.message.method != HTTP_HEAD);
+        return status != 204 && status != 205 && status != 304 && (!http_intake_complete(&c->work->intake) || c->work->intake.codec.message.method != HTTP_HEAD);
+}
+
+static bool says_length(struct str headers)
+{
+        while (headers.n) {
+                struct str line = str_cut(&headers, '\n');
+
+                if (str_equal_nocase(str_cut(&line, ':'), STR("Content-Length")))
+                        return true;
+        }
+        return false;
+}
+
+/* RFC 9110, 8.6: of an answer without content it is what a GET would have had, which only the handler knows, unless it gave that body. */
+static void put_length(const struct http_call *c, int status, struct str headers, size_t body, struct buf *out)
+{
+        bool head = http_intake_complete(&c->work->intake) && c->work->intake.codec.message.method == HTTP_HEAD;
+
+        if (status == 204 || status == 304 || (head && (!body || says_length(headers)) && status != 205))
+                return;
+        buf_str(out, STR("Content-Length: "));
+        buf_int(out, status == 205 ? 0 : (int64_t)body);
+        buf_str(out, STR("\r\n"));
 }
 
 void answer_head(struct http_call *c, int status, struct str content_type, struct str headers, size_t body, bool keep)
@@ -112,11 +135,7 @@ void answer_head(struct http_call *c, int status, struct str content_type, struc
                 buf_str(out, STR("\r\n"));
         }
         buf_str(out, headers);
-        if (status != 204 && status != 304) {
-                buf_str(out, STR("Content-Length: "));
-                buf_int(out, (int64_t)body);
-                buf_str(out, STR("\r\n"));
-        }
+        put_length(c, status, headers, body, out);
         if (keep && c->work->intake.version_1_0)
                 buf_str(out, STR("Connection: keep-alive\r\n"));
         if (keep)

@@ -114,13 +114,11 @@ void writer_escape(struct buf *b, struct str s)
 
 static void before_value(struct writer *w)
 {
-        uint64_t bit = (uint64_t)1 << w->depth;
-
         if (w->after_key)
                 w->after_key = false;
-        else if (w->comma & bit)
+        else if (w->comma)
                 buf_char(w->out, ',');
-        w->comma |= bit;
+        w->comma = true;
 }
 
 static void begin(struct writer *w, char c)
@@ -128,14 +126,14 @@ static void begin(struct writer *w, char c)
         before_value(w);
         buf_char(w->out, c);
         w->depth++;
-        assert(w->depth < 64);
-        w->comma &= ~((uint64_t)1 << w->depth);
+        w->comma = false;
 }
 
 static void end(struct writer *w, char c)
 {
         assert(w->depth > 0 && !w->after_key);
         w->depth--;
+        w->comma = true; /* what ends here was a value */
         buf_char(w->out, c);
 }
 

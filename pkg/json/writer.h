@@ -7,7 +7,7 @@
 struct writer {
         struct buf *out; /* borrowed */
         unsigned depth;
-        uint64_t comma;  /* a bit per depth: something stands before */
+        bool comma;      /* a value stands before, at this level */
         bool after_key;
 };
 

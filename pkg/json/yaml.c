@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <yaml.h>
 
-enum { SIZE_MOST = 1 << 20, DEPTH_MOST = 64, NODES_MOST = 100000, NAME_SHOWN = 80 };
+enum { SIZE_MOST = 1 << 20, DEPTH_MOST = 72, NODES_MOST = 100000, NAME_SHOWN = 80 };
 
 /* ---- problems ------------------------------------------------------------------------------------------------------------------------ */
 

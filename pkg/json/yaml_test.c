@@ -183,7 +183,7 @@ static void limits_hold(void **state UNUSED)
                 for (int j = 0; j < 100000; j++)
                         buf_text(&text, brackets[i]);
                 deep = outcome_of(buf_view(&text));
-                assert_non_null(strstr(deep, "more than 64 levels deep: nest less"));
+                assert_non_null(strstr(deep, "more than 72 levels deep: nest less"));
                 free(deep);
         }
         buf_reset(&text);

@@ -91,7 +91,8 @@ static void explain(struct kube_call *call, int status, struct error *err)
         (void)error_set(err, kind_of(status, reason), "%s: %d %s: %.300s", call->what, status, reason ? reason : "", message ? message : "no message");
         err->retry = status == 408 || status == 409 || status == 410 || status == 429 || status >= 500;
         (void)curl_easy_getinfo(call->easy, CURLINFO_RETRY_AFTER, &header);
-        err->retry_after = MAX_OF((usec)header, (usec)seconds) * USEC_SEC;
+        seconds = MAX_OF((json_int_t)header, seconds);
+        err->retry_after = seconds > 0 ? MIN_OF((usec)seconds, (usec)86400) * USEC_SEC : 0;
         json_decref(root);
 }
 

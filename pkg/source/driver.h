@@ -85,7 +85,9 @@ struct push_request {            /* borrowed until receive returns; method, path
         struct str (*header)(const struct push_request *, const char *name);      /* the first of that name; p NULL: none */
         void (*each_header)(const struct push_request *, void (*each)(void *cookie, struct str name, struct str value), void *cookie);
 };
-struct push_reply { int status; struct buf headers, body; };     /* headers: "Name: value\r\n" lines, Content-Type among them */
+enum { PUSH_LENGTH_UNKNOWN = -1 };
+/* headers: "Name: value\r\n" lines, Content-Type among them. length: of the body that stands behind this answer, where none is sent, as to a HEAD; negative: not said. */
+struct push_reply { int status; int64_t length; struct buf headers, body; };
 
 enum push_verdict {
         PUSH_REPLY,              /* the reply is written: no function is called */
@@ -107,9 +109,10 @@ enum push_result {
         PUSH_GONE,               /* the caller left: the reply goes nowhere */
         PUSH_REFUSED,            /* the source itself said PUSH_REPLY to a call that it held */
 };
-struct push_outcome { enum push_result result; int status; usec retry_after; struct str body; const char *text; };
+struct push_outcome { enum push_result result; int status; usec retry_after; struct str body; bool cut /* the body was longer */; const char *text; };
 
-struct push_counts { uint64_t refused, limited, asked, failed; };        /* callers turned away, and that went too fast; requests to an authorizer, and in vain */
+/* Callers turned away, and that went too fast; requests to an authorizer, and in vain; messages that the source's own selection left out. */
+struct push_counts { uint64_t refused, limited, asked, failed, unwanted; };
 
 struct push_driver {
         /* Is the request this Trigger's, its path in the normal form (base/uri.h)? 0: no; otherwise the highest number of all Triggers wins. */

@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 
 #include "base/log.h"
+#include "base/sample.h"
 #include "base/table.h"
 #include "base/uri.h"
 #include "delivery/flow.h"
@@ -44,6 +45,8 @@ struct gate_host {
         struct buf client, path;         /* the caller's address and the path in its normal form, while a request is taken in */
         struct random random;
         size_t memory_most;              /* bytes of requests and events */
+        struct log_sample log;
+        bool draining;
 };
 
 struct slot_use { struct call *call; uint32_t generation; };
@@ -102,6 +105,14 @@ static void make_id(struct gate_host *h, char id[33])
         (void)snprintf(id, 33, "%016" PRIx64 "%016" PRIx64, random_next(&h->random), random_next(&h->random));
 }
 
+static void log_refusal(struct gate_host *h, const char *id, int status, const char *reason)
+{
+        uint64_t unsaid;
+
+        if (sample_take(&h->log, loop_now(h->loop), &unsaid))
+                log_info("request", LOG_S("request", id), LOG_I("status", status), LOG_S("reason", reason), LOG_I("unsaid", unsaid));
+}
+
 /* What is no request at all: told in the gateway's shape. */
 static void on_refused(void *cookie, struct http_refused *r)
 {
@@ -113,6 +124,7 @@ static void on_refused(void *cookie, struct http_refused *r)
                 r->status = 494;
         buf_reset(r->body);
         r->content_type = (struct str){ 0 };
+        log_refusal(h, id, r->status, r->why);
         request_error(r->headers, r->body, "APIG.0201", r->why, str_of(id));
 }
 
@@ -130,25 +142,60 @@ static uint32_t connections_most(void)
         return (uint32_t)most;
 }
 
-/* As the control group says; containers see their own. */
+static bool read_limit(const char *file, size_t *most)
+{
+        BUF_AT_END struct buf limit = BUF_INIT(4096);
+        int64_t n;
+
+        if (buf_read_file(&limit, file, NULL) < 0 || !str_to_int64(str_trim(buf_view(&limit)), &n) || n <= 0)
+                return false;
+        *most = MIN_OF(*most, (size_t)n);
+        return true;
+}
+
+/* The limit of a group and of those above it, as far as they are shown: containers see their own as the root. */
+static void read_limits(const char *root, struct str group, const char *file, size_t *most)
+{
+        BUF_AT_END struct buf path = BUF_INIT(65536);
+
+        for (;;) {
+                buf_reset(&path);
+                buf_printf(&path, "%s" STR_FMT "/%s", root, STR_ARG(group), file);
+                if (!path.failed)
+                        (void)read_limit(path.p, most);
+                if (!group.n)
+                        return;
+                while (group.n && group.p[--group.n] != '/')
+                        ;
+        }
+}
+
+/* Of a line of /proc/self/cgroup: "0::/group" in version 2, "5:memory:/group" in version 1, whose controllers may be mounted together. */
+static void read_group(struct str line, size_t *most)
+{
+        struct str number = str_cut(&line, ':'), controllers = str_cut(&line, ':');
+
+        if (str_is(number, "0") && !controllers.n) {
+                read_limits("/sys/fs/cgroup", line, "memory.max", most);
+                return;
+        }
+        while (controllers.n)
+                if (str_is(str_cut(&controllers, ','), "memory"))
+                        read_limits("/sys/fs/cgroup/memory", line, "memory.limit_in_bytes", most);
+}
+
+/* Half of what the control group allows the process. */
 static size_t memory_most(void)
 {
-        BUF_AT_END struct buf group = BUF_INIT(65536), path = BUF_INIT(65536), limit = BUF_INIT(4096);
+        BUF_AT_END struct buf groups = BUF_INIT(65536);
+        size_t most = 2 * MEMORY_MOST;
         struct str rest;
-        int64_t most;
 
-        if (buf_read_file(&group, "/proc/self/cgroup", NULL) < 0)
+        if (buf_read_file(&groups, "/proc/self/cgroup", NULL) < 0)
                 return MEMORY_MOST;
-        rest = buf_view(&group);
-        while (rest.n) {
-                struct str line = str_cut(&rest, '\n');
-
-                if (str_starts(line, STR("0::")))
-                        buf_printf(&path, "/sys/fs/cgroup%.*s/memory.max", (int)line.n - 3, line.p + 3);
-        }
-        if (!path.n || path.failed || buf_read_file(&limit, path.p, NULL) < 0 || !str_to_int64(str_trim(buf_view(&limit)), &most) || most <= 0)
-                return MEMORY_MOST;
-        return MIN_OF((size_t)most / 2, MEMORY_MOST);
+        for (rest = buf_view(&groups); rest.n;)
+                read_group(str_cut(&rest, '\n'), &most);
+        return most / 2;
 }
 
 int gate_host_new(struct gate_host **out, struct loop *loop, const struct gate_host_config *c, struct error *err)
@@ -179,6 +226,7 @@ uint16_t gate_host_port(const struct gate_host *h) { return http_server_port(h->
 
 void gate_host_drain(struct gate_host *h, usec linger)
 {
+        h->draining = true;
         if (linger > 0)
                 http_server_linger(h->server, linger);
         else
@@ -206,6 +254,8 @@ static void send_reply(struct gate *g, struct http_call *http)
         if (!http)
                 return;
         http_call_set(http, NULL);
+        if (r->length >= 0 && (r->status == 304 || (http_call_message(http)->method == HTTP_HEAD && !r->body.n && r->status != 204 && r->status != 205)))
+                buf_printf(&r->headers, "Content-Length: %" PRId64 "\r\n", r->length);
         if (r->headers.failed || r->body.failed)
                 http_call_reply(http, 500, STR("text/plain"), (struct str){ 0 }, STR("out of memory\n"));
         else
@@ -225,6 +275,7 @@ static void reply_reset(struct push_reply *r)
         buf_reset(&r->body);
         buf_reset(&r->headers);
         r->status = 500;
+        r->length = PUSH_LENGTH_UNKNOWN;
 }
 
 static struct calls *list_of(struct call *c) { return c->timed ? &c->gate->timed : &c->gate->untimed; }
@@ -508,20 +559,17 @@ static void hold(struct call *c, usec now)
 
 /* ---- requests -------------------------------------------------------------------------------------------------------------------------- */
 
-static void no_such_path(struct http_call *http, struct str id)
+static void refuse(struct gate_host *h, struct http_call *http, struct str id, int status, const char *code, const char *message)
 {
         BUF_AT_END struct buf body = BUF_INIT(1024), headers = BUF_INIT(256);
+        char text[40];
 
-        request_error(&headers, &body, "APIG.0101", "The API does not exist or has not been published in the environment", id);
-        http_call_reply(http, 404, (struct str){ 0 }, buf_view(&headers), buf_view(&body));
-}
-
-static void doubled_slash(struct http_call *http, struct str id)
-{
-        BUF_AT_END struct buf body = BUF_INIT(1024), headers = BUF_INIT(256);
-
-        request_error(&headers, &body, "APIG.0201", "Bad request: the path holds slashes that follow one another; with one slash it is the path of an API that authenticates its callers", id);
-        http_call_reply(http, 400, (struct str){ 0 }, buf_view(&headers), buf_view(&body));
+        (void)snprintf(text, sizeof(text), STR_FMT, STR_ARG(id));
+        log_refusal(h, text, status, message);
+        request_error(&headers, &body, code, message, id);
+        if (status == 503)
+                buf_text(&headers, "Retry-After: 1\r\n");
+        http_call_reply(http, status, (struct str){ 0 }, buf_view(&headers), buf_view(&body));
 }
 
 static struct gate *gate_for(struct gate_host *h, const struct push_request *q, struct str path)
@@ -560,9 +608,14 @@ static bool passes_guard_by(struct gate_host *h, const struct push_request *q, c
 
 static void receive(struct gate *g, struct http_call *http, const struct push_request *q)
 {
-        struct call *c = call_new(g, http);
+        struct call *c;
         size_t n = PUSH_RECORDS_MOST;
 
+        if (g->stopping) {
+                refuse(g->config.host, http, q->id, 503, "APIG.0202", "Backend unavailable: the worker is stopping");
+                return;
+        }
+        c = call_new(g, http);
         if (!c) {
                 http_call_reply(http, 503, STR("text/plain"), (struct str){ 0 }, STR("out of memory\n"));
                 return;
@@ -611,11 +664,14 @@ static void handle(void *cookie, struct http_call *http)
         path = uri_path(q.path, &h->path);
         g = path.p ? gate_for(h, &q, path) : NULL;
         if (passes_guard_by(h, &q, g))
-                doubled_slash(http, q.id);
+                refuse(h, http, q.id, 400, "APIG.0201",
+                       "Bad request: the path holds slashes that follow one another; with one slash it is the path of an API that authenticates its callers");
         else if (g)
                 receive(g, http, &q);
+        else if (h->draining && !h->gates) /* it has stopped, and others are reached through the same address soon */
+                refuse(h, http, q.id, 503, "APIG.0202", "Backend unavailable: the worker is stopping");
         else
-                no_such_path(http, q.id);
+                refuse(h, http, q.id, 404, "APIG.0101", "The API does not exist or has not been published in the environment");
 }
 
 static void on_gone(void *cookie UNUSED, struct http_call *http)
@@ -696,7 +752,7 @@ bool gate_take(struct gate *g, usec now)
 
                 any = true;
                 if (c && c->ticket == ticket)
-                        finish(c, &(struct push_outcome){ .result = result_of(&a), .status = a.status, .retry_after = a.retry_after, .body = a.body, .text = a.text });
+                        finish(c, &(struct push_outcome){ .result = result_of(&a), .status = a.status, .retry_after = a.retry_after, .body = a.body, .cut = sender_cut(g->config.sender), .text = a.text });
         }
         expire(g, now);
         return any;
@@ -724,6 +780,8 @@ void gate_facts(const struct gate *g, struct gate_facts *out)
         out->stats.in_flight += g->undecided_n;
         if (g->config.driver->push->counts)
                 g->config.driver->push->counts(g->config.source, &out->callers);
+        out->stats.offered += out->callers.unwanted;
+        out->stats.filtered += out->callers.unwanted;
         out->stats.state = g->state;
 }
 

@@ -40,6 +40,7 @@ struct sender {
         uint32_t *places;                /* of records that a partial answer names */
         struct buf words, init_message, payload;
         char text[400];
+        bool cut;                        /* of the last answer: its body was longer than what is kept */
         enum init_state init;
         unsigned init_failures;
         uint32_t init_shown;
@@ -273,6 +274,7 @@ static void answered(struct sender *s, const struct slot *slot, const struct htt
         struct str words = str_trim(c->body);
 
         *a = (struct answer){ .kind = ANSWER_RETRY, .text = s->text };
+        s->cut = !c->failed && c->body_cut;
         if (c->failed) {
                 /* Whatever went wrong here or between, the function has refused nothing. Only what the request itself makes impossible stays so. */
                 a->kind = c->error.kind == ERROR_INVALID ? ANSWER_FINAL : ANSWER_RETRY;
@@ -355,6 +357,8 @@ static void take_transformed(struct sender *s)
                 submit(s, slot);
         }
 }
+
+bool sender_cut(const struct sender *s) { return s->cut; }
 
 bool sender_take(struct sender *s, uint32_t *ticket, struct answer *a)
 {

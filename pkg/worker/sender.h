@@ -33,6 +33,7 @@ void sender_turn(struct sender *, usec now);
 usec sender_deadline(const struct sender *);
 /* What came of a request; the answer borrows until the next call. */
 bool sender_take(struct sender *, uint32_t *ticket, struct answer *);
+bool sender_cut(const struct sender *);   /* was the body of the answer that was taken last longer than what is kept of it? */
 /* NULL: requests may go. Otherwise they would be in vain; *why: the reason for people, NULL while nothing went wrong yet. */
 bool sender_ready(const struct sender *, const char **why);
 const char *sender_notes(const struct sender *);  /* what people should know though it is ready; NULL: nothing */

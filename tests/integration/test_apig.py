@@ -112,6 +112,44 @@ def test_malformed_answers_are_500(gateway, sink, body):
     assert code(g.call("GET", "/f")) == (500, "APIG.0201")
 
 
+def raw(g, text):
+    """The whole answer to a request that ends the connection."""
+    with socket.create_connection(("127.0.0.1", g.port), 20) as s:
+        s.sendall(text.encode())
+        return b"".join(iter(lambda: s.recv(65536), b"")).decode()
+
+
+def test_who_was_refused_or_failed_stands_in_the_log_once(gateway, sink):
+    g = gateway(api("/f", sink))
+    sink.answer = lambda request: answer(200, {"X-Request-Id": "of-the-function"})
+    assert raw(g, "GET /f HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").lower().count("x-request-id:") == 1
+    ids = [g.call("GET", "/nowhere")[1]["X-Request-Id"]]
+    sink.answer = lambda request: (500, {}, b"oops")
+    ids.append(g.call("GET", "/f")[1]["X-Request-Id"])
+    sink.answer = lambda request: answer(body="x" * (9 << 20))
+    failed = g.call("GET", "/f")
+    assert failed[0] == 500 and b"larger than 8 MiB" in failed[2]
+    ids += [failed[1]["X-Request-Id"], re.search(r"X-Request-Id: (\w+)", raw(g, "GET /f HTTP/1.1\r\nNo Header\r\n\r\n")).group(1)]
+    for i in ids:
+        g.run.wait_for_output(f"request={i}", 5)
+        assert g.run.output.count(i) == 1
+    for _ in range(200):
+        g.call("GET", "/nowhere")
+    assert g.run.output.count("does not exist") < 150
+
+
+def test_what_has_no_content_says_what_a_get_would(gateway, sink):
+    g = gateway(api("/f", sink))
+    for method, said, length, content in [("HEAD", answer(200, {"Content-Length": "5"}), "5", ""), ("HEAD", answer(200, {"content-length": 5}), "5", ""), ("HEAD", answer(200, {"CONTENT-LENGTH": ["5"]}), "5", ""),
+                                          ("HEAD", answer(200), None, ""), ("HEAD", answer(200, {"Content-Length": "x"}), None, ""), ("HEAD", answer(200, {"Content-Length": "9"}, "hello"), "5", ""),
+                                          ("HEAD", answer(204, {"Content-Length": "5"}), None, ""), ("GET", answer(304, {"Content-Length": "5", "ETag": "e"}), "5", ""), ("GET", answer(304), None, ""),
+                                          ("GET", answer(200, {"Content-Length": "9"}, "hello"), "5", "hello"), ("GET", answer(205, {}, "hello"), "0", ""), ("HEAD", answer(205, {}, "hello"), "0", "")]:  # fmt: skip
+        sink.answer = lambda request, said=said: said
+        head, _, body = raw(g, f"{method} /f HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").partition("\r\n\r\n")
+        lengths = re.findall(r"(?im)^content-length: (.*?)\r?$", head)
+        assert (lengths, body) == ([length] if length else [], content), (method, said, head)
+
+
 def test_no_spelling_of_a_path_passes_authentication_by(gateway, sink, secrets):
     guarded = {"type": "App", "codes": [{"secretRef": ref("code")}]}
     g = gateway(api("/admin/{p+}", sink, "admin", authentication=guarded), api("/{p+}", sink, "site"), api("/my%2dapi/caf%c3%a9", sink, "cafe"), options=[f"--secrets={secrets.parent}"])
@@ -665,7 +703,10 @@ def test_requests_to_iam_are_signed(gateway, sink, iam, secrets):
     g = gateway(api("/f", sink, authentication=by_iam(iam, cacheTtl="0s", credentials={**keys, "domainId": "d7"})), api("/g", sink, "g", authentication=by_iam(iam, credentials=keys)),
                 api("/self", sink, "self", authentication=by_iam(iam)), options=[f"--secrets={secrets.parent}"])  # fmt: skip
     token = iam.token(project="p1", text="MII" + "x" * 9500)
-    assert code(g.call("GET", "/f", headers={"X-Auth-Token": token})) == (401, "APIG.0301")
+    # That the gateway's own key is wrong is not the caller's fault, is told and counted, and not remembered.
+    assert [code(g.call("GET", path, headers={"X-Auth-Token": token})) for path in ("/f", "/g")] == [(502, "APIG.0202")] * 2
+    g.run.wait_for_output("it refuses our own key", 5)
+    assert metric(g, "sluice_authorizer_failures_total", "g") == 1
     (secrets / "iam-sk").write_text(Iam.SECRET)
     wait_until("the changed key is used", lambda: g.call("GET", "/f", headers={"X-Auth-Token": token})[0] == 200, 20, poll=0.5)
     assert iam.asked[-1][1]["X-Domain-Id"] == "d7" and "X-Auth-Token" not in iam.asked[-1][1]

@@ -28,10 +28,10 @@ static bool field_value(const char *s)
         return true;
 }
 
-/* What belongs to the connection is not the function's to say, nor is the Date, which the listener gives. */
+/* What belongs to the connection is not the function's to say, nor are the Date, which the listener gives, and the request's id, which is ours. */
 static bool of_connection(const char *name)
 {
-        static const char *const names[] = { "Connection", "Content-Length", "Transfer-Encoding", "Keep-Alive", "Upgrade", "Trailer", "TE", "Proxy-Connection", "Date" };
+        static const char *const names[] = { "Connection", "Content-Length", "Transfer-Encoding", "Keep-Alive", "Upgrade", "Trailer", "TE", "Proxy-Connection", "Date", "X-Request-Id" };
 
         for (size_t i = 0; i < COUNT_OF(names); i++)
                 if (str_equal_nocase(str_of(name), str_of(names[i])))
@@ -39,43 +39,59 @@ static bool of_connection(const char *name)
         return false;
 }
 
-static bool add_header(struct buf *out, const char *name, json_t *value)
+/* What the function says of a body's length: it counts where none is sent. Two that differ say nothing. */
+static void note_length(int64_t *length, const char *text)
+{
+        int64_t n;
+
+        if (str_to_int64(str_trim(str_of(text)), &n) && n >= 0 && (*length == PUSH_LENGTH_UNKNOWN || *length == n))
+                *length = n;
+        else
+                *length = -2;
+}
+
+/* A null is no header. */
+static bool add_header(struct push_reply *r, const char *name, json_t *value)
 {
         const char *text = json_string_value(value);
         char number[64];
 
+        if (json_is_null(value))
+                return *name && token(name);
         if (json_is_integer(value) || json_is_boolean(value)) {
                 (void)snprintf(number, sizeof(number), json_is_true(value) ? "true" : json_is_false(value) ? "false" : "%lld", (long long)json_integer_value(value));
                 text = number;
         }
         if (!text || (text != number && json_string_length(value) != strlen(text)) || !*name || !token(name) || !field_value(text))
                 return false;
+        if (str_equal_nocase(str_of(name), STR("Content-Length")))
+                note_length(&r->length, text);
         if (!of_connection(name))
-                buf_printf(out, "%s: %s\r\n", name, text);
+                buf_printf(&r->headers, "%s: %s\r\n", name, text);
         return true;
 }
 
-static bool add_headers(struct buf *out, json_t *headers, bool *typed)
+static bool add_headers(struct push_reply *r, json_t *headers, bool *typed)
 {
         const char *name;
         json_t *value, *item;
         size_t i;
 
         json_object_foreach(headers, name, value) {
-                *typed = *typed || str_equal_nocase(str_of(name), STR("Content-Type"));
+                *typed = *typed || (!json_is_null(value) && str_equal_nocase(str_of(name), STR("Content-Type")));
                 if (!json_is_array(value)) {
-                        if (!add_header(out, name, value))
+                        if (!add_header(r, name, value))
                                 return false;
                         continue;
                 }
                 json_array_foreach(value, i, item)
-                        if (!add_header(out, name, item))
+                        if (!add_header(r, name, item))
                                 return false;
         }
         return true;
 }
 
-/* The text of a member's value, as written; n 0: it is absent. The last of a name counts. */
+/* The text of a member's value, as written; n 0: it is absent, or null. The last of a name counts. */
 struct members { struct str status, headers, body, base64; };
 
 static struct str *member_of(struct members *m, struct str raw, bool escaped)
@@ -113,15 +129,15 @@ static bool find_members(struct str answer, struct members *m)
                         if (!scan_skip(&s, SCAN_ANY_DEPTH))
                                 return false;
                         if ((value = member_of(m, name, escaped)))
-                                *value = (struct str){ from, (size_t)(s.p - from) };
+                                *value = *from == 'n' ? (struct str){ 0 } : (struct str){ from, (size_t)(s.p - from) };
                 } while (scan_more(&s, '}'));
         return !s.fault && scan_peek(&s) == 0 && s.p == s.end && str_is_utf8(answer);
 }
 
-static bool take_headers(struct str text, struct buf *out, bool *typed)
+static bool take_headers(struct str text, struct push_reply *r, bool *typed)
 {
         json_t *headers = json_loadb(text.p, text.n, JSON_ALLOW_NUL, NULL);
-        bool good = headers && add_headers(out, headers, typed);
+        bool good = headers && add_headers(r, headers, typed);
 
         json_decref(headers);
         return good;
@@ -147,7 +163,7 @@ bool apig_answer(struct str answer, struct push_reply *r, struct buf *why)
         int64_t status;
         bool typed = false;
 
-        if (!find_members(answer, &m))
+        if (!find_members(json_without_mark(answer), &m))
                 return malformed(why, "the function's answer is no JSON object");
         if (!str_to_int64(m.status, &status) || status < 200 || status > 599)
                 return malformed(why, "statusCode must be an integer from 200 to 599");
@@ -155,10 +171,11 @@ bool apig_answer(struct str answer, struct push_reply *r, struct buf *why)
                 return malformed(why, "body must be a string");
         if (m.base64.n && m.base64.p[0] != 't' && m.base64.p[0] != 'f')
                 return malformed(why, "isBase64Encoded must be true or false");
-        if (m.headers.n && m.headers.p[0] != '{' && m.headers.p[0] != 'n')
+        if (m.headers.n && m.headers.p[0] != '{')
                 return malformed(why, "headers must be a map");
         r->status = (int)status;
-        if (m.headers.n && m.headers.p[0] == '{' && !take_headers(m.headers, &r->headers, &typed))
+        r->length = PUSH_LENGTH_UNKNOWN;
+        if (m.headers.n && !take_headers(m.headers, r, &typed))
                 return malformed(why, "headers must map names to values that a header can hold");
         if (m.body.n && !take_body(m.body, m.base64.n && m.base64.p[0] == 't', &r->body, why))
                 return false;

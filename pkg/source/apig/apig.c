@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "base/random.h"
+#include "base/sample.h"
 #include "source/apig/callers.h"
 
 enum { CALLERS_MOST = 10000 };
@@ -59,7 +60,7 @@ static const struct field apig_fields[] = {
         { .name = "stage", .type = FIELD_STRING, .offset = offsetof(struct apig_spec, stage), .fallback = "RELEASE", .min = 1, .max = 64, .pattern = "^[A-Za-z][A-Za-z0-9_]*$",
           .format = "letters, digits and _", .help = "The environment that events name as requestContext.stage." },
         { .name = "apiId", .type = FIELD_STRING, .offset = offsetof(struct apig_spec, api_id), .min = 1, .max = 128, .pattern = "^[!-~]+$", .format = "printable ASCII",
-          .help = "The API's id that events name as requestContext.apiId; by default the Trigger's uid." },
+          .help = "The API's id that events name as requestContext.apiId; by default the Trigger's uid; without a cluster a UUID made of NAMESPACE/NAME." },
         { .name = "timeout", .type = FIELD_DURATION, .offset = offsetof(struct apig_spec, timeout), .fallback = "5s", .min = USEC_MSEC, .max = USEC_MINUTE,
           .help = "How long the function may take; then the caller gets 504." },
         { .name = "authentication", .type = FIELD_OBJECT, .offset = offsetof(struct apig_spec, authentication), .object = &apig_authentication_type,
@@ -86,6 +87,7 @@ struct source {
         struct callers *callers;                 /* NULL: as fast as they like */
         uint64_t seed;                           /* of hashes of callers */
         struct push_counts counts;
+        struct log_sample log;
         bool told, stopping, told_closed;
         char said[512], trouble[256];    /* the state's text as it was told, and as it is */
 };
@@ -285,8 +287,22 @@ static void request_free(struct apig_request *r)
         free(r);
 }
 
-static enum push_verdict refuse(const struct apig_refusal *refusal, const struct push_request *q, struct push_reply *reply)
+/* Whoever asks about a request has the id that its answer bore. */
+static void log_request(struct source *s, struct str id, int status, const char *reason)
 {
+        const struct trigger *t = s->services->trigger;
+        uint64_t unsaid;
+        char text[40];
+
+        if (!sample_take(&s->log, loop_now(s->services->loop), &unsaid))
+                return;
+        (void)snprintf(text, sizeof(text), STR_FMT, STR_ARG(id));
+        log_info("request", LOG_S("namespace", t->namespace_), LOG_S("trigger", t->name), LOG_S("request", text), LOG_I("status", status), LOG_S("reason", reason ? reason : ""), LOG_I("unsaid", unsaid));
+}
+
+static enum push_verdict refuse(struct source *s, const struct apig_refusal *refusal, const struct push_request *q, struct push_reply *reply)
+{
+        log_request(s, q->id, refusal->status, refusal->message);
         apig_error(reply, refusal->status, refusal->code, refusal->message, q->id);
         retry_header(reply, refusal->retry_after);
         return PUSH_REPLY;
@@ -305,7 +321,7 @@ static enum push_verdict ask(struct source *s, struct apig_request *r, const str
                 return PUSH_HOLD;
         }
         if (!goes(s, r, loop_now(s->services->loop))) {
-                verdict = refuse(&r->refusal, &r->request, reply);
+                verdict = refuse(s, &r->refusal, &r->request, reply);
                 request_free(r);
         }
         return verdict;
@@ -319,15 +335,15 @@ static enum push_verdict apig_receive(struct source *s, uint64_t call, const str
         struct apig_request *r;
 
         if (limits_by(s, APIG_BY_ADDRESS) && !within_limit(s, address_hash(s, q->client), &refusal, loop_now(s->services->loop)))
-                return refuse(&refusal, q, reply);
+                return refuse(s, &refusal, q, reply);
         if (s->keeper) {
                 admission = apig_keeper_check(s->keeper, q, &caller);
                 if (admission == APIG_REFUSED) {
                         s->counts.refused++;
-                        return refuse(&caller.refusal, q, reply);
+                        return refuse(s, &caller.refusal, q, reply);
                 }
                 if (admission == APIG_ADMITTED && limits_by(s, APIG_BY_IDENTITY) && !within_limit(s, caller.who, &refusal, loop_now(s->services->loop)))
-                        return refuse(&refusal, q, reply);
+                        return refuse(s, &refusal, q, reply);
         }
         r = request_new(s, call, q);
         records[0] = &r->record;
@@ -344,12 +360,14 @@ static void apig_finish(struct source *s, uint64_t call UNUSED, struct record *c
 
         switch (o->result) {
         case PUSH_ACCEPTED:
-                if (apig_answer(o->body, reply, &why))
+                if (o->cut)
+                        buf_text(&why, "the function's answer is larger than 8 MiB");
+                else if (apig_answer(o->body, reply, &why)) {
                         buf_printf(&reply->headers, "X-Request-Id: " STR_FMT "\r\n", STR_ARG(id));
-                else {
-                        log_warn("malformed answer", LOG_S("trigger", s->services->trigger->name), LOG_S("request", r->id), LOG_S("reason", why.p ? why.p : ""));
-                        apig_error(reply, 500, "APIG.0201", "Backend unavailable: the function's answer is malformed", id);
+                        break;
                 }
+                apig_error(reply, 500, "APIG.0201", o->cut ? "Backend unavailable: the function's answer is larger than 8 MiB" : "Backend unavailable: the function's answer is malformed", id);
+                log_request(s, id, 500, why.p);
                 break;
         case PUSH_FILTERED: apig_error(reply, 404, "APIG.0101", "The API does not exist or has not been published in the environment", id); break;
         case PUSH_FAILED: apig_error(reply, 502, "APIG.0202", "Backend unavailable: the function failed", id); break;
@@ -364,11 +382,11 @@ static void apig_finish(struct source *s, uint64_t call UNUSED, struct record *c
                 apig_error(reply, 503, "APIG.0202", "Backend unavailable", id);
                 retry_header(reply, USEC_SEC);
                 break;
-        case PUSH_REFUSED: (void)refuse(&r->refusal, &r->request, reply); break;
+        case PUSH_REFUSED: (void)refuse(s, &r->refusal, &r->request, reply); break;
         case PUSH_GONE: break;
         }
-        if (o->result != PUSH_ACCEPTED && o->result != PUSH_GONE)
-                log_debug("request", LOG_S("trigger", s->services->trigger->name), LOG_S("request", r->id), LOG_S("reason", o->text ? o->text : ""));
+        if (o->result != PUSH_ACCEPTED && o->result != PUSH_GONE && o->result != PUSH_REFUSED) /* of a refusal it stands there already */
+                log_request(s, id, reply->status, o->text);
         if (judge)
                 judge_forget(judge, &r->wait);
         request_free(r);

@@ -280,10 +280,14 @@ static void answers_become_responses(void **state UNUSED)
                 { "{\"statusCode\":200,\"headers\":{\"connection\":\"close\",\"Content-Length\":\"9\",\"TRANSFER-ENCODING\":\"chunked\",\"Date\":\"x\",\"X\":\"y\"}}", "", "X: y\r\n", 200 },
                 { "{\"statusCode\":200,\"headers\":null,\"other\":{\"body\":[{}]},\"body\":\"1\",\"body\":\"2\",\"headers\":{\"content-type\":\"a\"}}", "2", "content-type: a\r\n", 200 },
                 { "{\"st\\u0061tusCode\":200}", "", "", 200 },
+                { "\xef\xbb\xbf{\"statusCode\":200}", "", "", 200 },
+                { "{\"statusCode\":200,\"body\":null,\"isBase64Encoded\":null,\"headers\":null,\"other\":null}", "", "", 200 },
+                { "{\"statusCode\":200,\"body\":\"x\",\"headers\":{\"A\":null,\"B\":[null,\"c\",null],\"Content-Type\":null}}", "x", "B: c\r\nContent-Type: text/plain; charset=utf-8\r\n", 200 },
+                { "{\"statusCode\":200,\"body\":\"x\",\"body\":null}", "", "", 200 },
         };
         static const char *const bad[] = {
                 "", "[]", "{}", "{\"statusCode\":200", "{\"statusCode\":200}}", "{\"statusCode\":200,}", "{\"statusCode\":\"200\"}", "{\"statusCode\":2e2}", "{\"statusCode\":199}", "{\"statusCode\":600}",
-                "{\"statusCode\":200,\"body\":null}", "{\"statusCode\":200,\"body\":\"\\ud83d\"}", "{\"statusCode\":200,\"body\":\"\xff\"}", "{\"statusCode\":200,\"body\":\"%\",\"isBase64Encoded\":true}",
+                "{\"statusCode\":null}", "{\"statusCode\":200,\"headers\":{\"a b\":null}}", "{\"statusCode\":200,\"body\":\"\\ud83d\"}", "{\"statusCode\":200,\"body\":\"\xff\"}", "{\"statusCode\":200,\"body\":\"%\",\"isBase64Encoded\":true}",
                 "{\"statusCode\":200,\"isBase64Encoded\":1}", "{\"statusCode\":200,\"headers\":[]}", "{\"statusCode\":200,\"headers\":{\"a b\":\"c\"}}", "{\"statusCode\":200,\"headers\":{\"a\":{}}}",
                 "{\"statusCode\":200,\"headers\":{\"\":\"c\"}}", "{\"statusCode\":200,\"headers\":{\"a\":\"b\\r\\nc: d\"}}", "{\"statusCode\":200,\"headers\":{\"a\":\"b\\u0000c\"}}",
         };
@@ -308,6 +312,46 @@ static void answers_become_responses(void **state UNUSED)
                 assert_true(why.n > 0);
                 reply_done(&reply);
         }
+}
+
+static void a_length_is_heard_and_not_sent(void **state UNUSED)
+{
+        static const struct { const char *headers; int64_t length; } table[] = {
+                { "{}", -1 }, { "{\"content-LENGTH\":\"5\"}", 5 }, { "{\"Content-Length\":5}", 5 }, { "{\"Content-Length\":[\"5\"]}", 5 }, { "{\"Content-Length\":[\"5\",5],\"content-length\":\" 5\"}", 5 },
+                { "{\"Content-Length\":[\"5\",\"6\"]}", -2 }, { "{\"Content-Length\":\"-5\"}", -2 }, { "{\"Content-Length\":\"5, 5\"}", -2 }, { "{\"Content-Length\":\"x\"}", -2 }, { "{\"Content-Length\":null}", -1 },
+        };
+
+        for (size_t i = 0; i < COUNT_OF(table); i++) {
+                struct push_reply reply = new_reply();
+                BUF_AT_END struct buf text = BUF_INIT(1024), why = BUF_INIT(1024);
+
+                buf_printf(&text, "{\"statusCode\":200,\"headers\":%s}", table[i].headers);
+                assert_true(apig_answer(buf_view(&text), &reply, &why));
+                assert_int_equal(reply.length, table[i].length);
+                assert_int_equal(reply.headers.n, 0);
+                reply_done(&reply);
+        }
+}
+
+/* Without a cluster; what Python's uuid.uuid5(uuid.uuid5(uuid.NAMESPACE_DNS, "sluice.dev"), "shop/api") says. */
+static void an_api_has_an_id_of_its_own(void **state UNUSED)
+{
+        static char without[] = "shop/api", given[] = "1c5b2f6a-9c1e-4a56-8f7a-0a4f3f1d2b3c";
+        static const struct str none;
+        const struct push_request q = request("/a", "", &none);
+
+        open_api("{path: /a}", NULL);
+        for (int own = 0; own < 2; own++)
+                for (int dialect = 0; dialect < 2; dialect++) {
+                        json_t *event;
+                        char *uid = api.trigger->uid;
+
+                        api.trigger->uid = own ? without : given;
+                        event = event_of(&q, dialect ? DIALECT_CURRENT : DIALECT_CLASSIC);
+                        assert_string_equal(json_string_value(json_object_get(json_object_get(event, "requestContext"), "apiId")), own ? "f8d8b6b9-632a-5649-81ca-d9ed250ba3c4" : given);
+                        api.trigger->uid = uid;
+                        json_decref(event);
+                }
 }
 
 /* ---- signatures ------------------------------------------------------------------------------------------------------------------------ */
@@ -419,6 +463,8 @@ int main(void)
                 cmocka_unit_test_teardown(all_parameters_come, close_api),
                 cmocka_unit_test_teardown(lines_of_a_header_are_joined_as_its_grammar_says, close_api),
                 cmocka_unit_test(answers_become_responses),
+                cmocka_unit_test(a_length_is_heard_and_not_sent),
+                cmocka_unit_test_teardown(an_api_has_an_id_of_its_own, close_api),
                 cmocka_unit_test_teardown(what_is_signed_is_what_comes, close_signed),
         };
         return cmocka_run_group_tests_name("apig", tests, NULL, NULL);

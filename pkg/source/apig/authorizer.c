@@ -165,6 +165,8 @@ static bool write_context(json_t *context, struct buf *out)
         json_object_foreach(context, name, value) {
                 char number[64];
 
+                if (json_is_null(value))
+                        continue;
                 writer_key(&w, str_of(name));
                 if (json_is_string(value))
                         writer_string(&w, json_text(value));
@@ -224,6 +226,7 @@ static struct verdict *read_answer(void *cookie, const struct http_completion *c
         status = json_object_get(root, "statusCode");
         body = json_object_get(root, "body");
         base64 = json_object_get(root, "isBase64Encoded");
+        base64 = json_is_null(base64) ? NULL : base64;
         if (!json_is_integer(status) || json_integer_value(status) != 200)
                 return malformed(root, NULL, why, "its answer must be a JSON object with statusCode 200");
         if (!json_is_string(body) || (base64 && !json_is_boolean(base64)))

@@ -1,3 +1,5 @@
+#include <openssl/sha.h>
+
 #include "base/pairs.h"
 #include "base/uri.h"
 #include "source/apig/apig.h"
@@ -136,6 +138,34 @@ static void path_parameters(const struct apig_request *r, struct writer *w)
 
 static struct str context_of(const struct apig_request *r) { return r->verdict ? (struct str){ r->verdict->context, r->verdict->context_n } : (struct str){ 0 }; }
 
+/* Namespace and name of a Trigger that no cluster knows, as a UUID of version 5 (RFC 9562, 5.5); its namespace is itself one, of "sluice.dev" as a name
+ * of DNS. */
+static void write_own_id(struct writer *w, struct str name)
+{
+        static const unsigned char space[16] = { 0x05, 0x7a, 0x88, 0xa6, 0xe5, 0x85, 0x58, 0xc3, 0x9c, 0x63, 0x98, 0xf2, 0xef, 0x2b, 0x5e, 0x2f };
+        unsigned char hash[SHA_DIGEST_LENGTH];
+        BUF_AT_END struct buf text = BUF_INIT(4096), id = BUF_INIT(64);
+
+        buf_add(&text, space, sizeof(space));
+        buf_str(&text, name);
+        (void)SHA1((const unsigned char *)(text.p ? text.p : ""), text.n, hash);
+        hash[6] = (unsigned char)(0x50 | (hash[6] & 0x0f));
+        hash[8] = (unsigned char)(0x80 | (hash[8] & 0x3f));
+        for (size_t i = 0; i < 16; i++)
+                buf_printf(&id, "%s%02x", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", hash[i]);
+        writer_string(w, buf_view(&id));
+        w->out->failed = w->out->failed || text.failed || id.failed;
+}
+
+static void write_api_id(struct writer *w, const struct apig_spec *spec, const struct trigger *t)
+{
+        writer_key(w, STR("apiId"));
+        if (spec->api_id || !strchr(t->uid, '/'))
+                writer_string(w, str_of(spec->api_id ? spec->api_id : t->uid));
+        else
+                write_own_id(w, str_of(t->uid));
+}
+
 static void context(const struct services *services, const struct apig_request *r, bool current, struct writer *w)
 {
         writer_key(w, STR("requestContext"));
@@ -144,7 +174,7 @@ static void context(const struct services *services, const struct apig_request *
         if (current)
                 writer_member_string(w, "sourceIp", r->request.client);
         writer_member_string(w, "requestId", r->request.id);
-        writer_member_text(w, "apiId", r->spec->api_id ? r->spec->api_id : services->trigger->uid);
+        write_api_id(w, r->spec, services->trigger);
         if (!current && r->verdict && r->verdict->context_n) {
                 writer_key(w, STR("authorizer"));
                 writer_raw(w, context_of(r));

@@ -145,7 +145,9 @@ static struct verdict *read_answer(void *cookie, const struct http_completion *c
         json_t *root = c->body_cut ? NULL : json_loadb(c->body.p, c->body.n, JSON_REJECT_DUPLICATES, NULL);
         struct verdict *v = NULL;
 
-        if (json_is_object(root) && (c->status == 401 || c->status == 404))
+        if (c->status == 401 && ((const struct apig_asker *)cookie)->iam->credentials)
+                buf_text(why, "it refuses our own key, that of credentials (401)"); /* a token that it does not know is 404 */
+        else if (json_is_object(root) && (c->status == 401 || c->status == 404))
                 v = refuse(401, "APIG.0301", "Incorrect IAM authentication information: decrypt token fail");
         else if (json_is_object(root) && c->status == 200)
                 v = judge_token(cookie, json_object_get(root, "token"), now, why);

@@ -1,5 +1,6 @@
 #include "source/cloudeye/cloudeye.h"
 
+#include "json/check.h"
 #include "json/value.h"
 
 static const struct field cloudeye_fields[] = {
@@ -44,11 +45,13 @@ static struct str level_of(const json_t *alarm)
 bool cloudeye_wants(const void *spec, struct str message)
 {
         const struct cloudeye_spec *s = spec;
+        const struct str text = json_without_mark(message);
         json_error_t at;
-        json_t *alarm = json_loadb(message.p, message.n, 0, &at);
-        bool wants = json_is_object(alarm) && json_object_get(alarm, "alarm_id") && (!s->states.n || among(&s->states, json_member(alarm, "alarm_status"))) &&
+        json_t *alarm = json_loadb(text.p, text.n, 0, &at);
+        /* What does not read like an alarm, such as one in plain text, is wanted where nothing is chosen: an alarm must not vanish. */
+        bool wants = !(s->states.n || s->alarms.n || s->severities.n) || (json_is_object(alarm) && (!s->states.n || among(&s->states, json_member(alarm, "alarm_status"))) &&
                      (!s->alarms.n || among(&s->alarms, json_member(alarm, "alarm_name")) || among(&s->alarms, json_member(alarm, "alarm_id"))) &&
-                     (!s->severities.n || among(&s->severities, level_of(alarm)));
+                     (!s->severities.n || among(&s->severities, level_of(alarm))));
 
         json_decref(alarm);
         return wants;

@@ -1498,8 +1498,8 @@ static void kafka_describe(const struct record *r, struct writer *w)
         writer_key(w, STR("headers"));
         describe_headers(headers_of(m), w);
         writer_key(w, STR("value"));
-        if (!r->null_value && json_is_value(r->value))
-                writer_raw(w, r->value);
+        if (!r->null_value && json_is_value(json_without_mark(r->value)))
+                writer_raw(w, json_without_mark(r->value));
         else
                 json_payload(w, r);
         writer_object_end(w);

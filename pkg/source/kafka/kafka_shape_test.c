@@ -49,6 +49,12 @@ static void the_events_are_the_golden_ones(void **state UNUSED)
         writer_init(&w, &described);
         kafka_driver.describe(records[2], &w);
         assert_string_equal(described.p, "{\"topic\":\"orders\",\"partition\":3,\"offset\":42,\"timestamp\":1576737964999,\"key\":null,\"headers\":{},\"value\":\"//4A\"}");
+        /* A byte order mark hides nothing. */
+        records[0]->value = STR("\xef\xbb\xbf{\"state\":\"open\"}");
+        buf_reset(&described);
+        writer_init(&w, &described);
+        kafka_driver.describe(records[0], &w);
+        assert_non_null(strstr(described.p, ",\"value\":{\"state\":\"open\"}}"));
         BUF_AT_END struct buf group = BUF_INIT(100);
         kafka_group(&spec, &trigger, &group);
         assert_string_equal(group.p, "sluice.shop.t");

@@ -60,6 +60,7 @@ struct source {
         struct inbox *inbox;
         struct topic *topic;     /* SMN */
         struct obs_token *token; /* Webhook */
+        uint64_t unwanted;
 };
 
 static void message_free(struct message *m)
@@ -185,6 +186,7 @@ static struct verdict take(struct source *s, uint64_t call, struct str body)
         if (!m)
                 return (struct verdict){ .status = 503, .text = "out of memory" };
         if (!m->n) {
+                s->unwanted++;
                 message_free(m);
                 return (struct verdict){ .status = 200, .text = "not wanted" };
         }
@@ -387,7 +389,9 @@ static void obs_sample_free(struct record *r)
 
 static void origin(const struct trigger *t, struct buf *b) { buf_text(b, ((const struct obs_spec *)t->source_spec)->bucket); }
 
-static const struct push_driver push = { .route = route, .receive = receive, .finish = finish, .gone = gone, .timeout = timeout, .path = smn_path };
+static void counts(const struct source *s, struct push_counts *out) { *out = (struct push_counts){ .unwanted = s->unwanted }; }
+
+static const struct push_driver push = { .counts = counts, .route = route, .receive = receive, .finish = finish, .gone = gone, .timeout = timeout, .path = smn_path };
 
 const struct driver obs_driver = {
         .name = "obs", .ce_type = "dev.sluice.obs.change", .push = &push, .type = &obs_type, .open = obs_open, .poll = obs_poll, .deadline = obs_deadline, .stop = obs_stop, .free = obs_free,

@@ -1,6 +1,7 @@
 #include "source/smn/notification.h"
 
 #include "base/clock.h"
+#include "json/check.h"
 #include "json/scan.h"
 
 bool notification_kind_of(struct str type, enum notification_kind *kind, bool *newer)
@@ -161,7 +162,7 @@ int notification_parse(struct str body, struct notification *out, const char **w
                 { .name = "signature_version", .value = &n.signature_version },
         };
 
-        *why = find_members(body, list, COUNT_OF(list));
+        *why = find_members(json_without_mark(body), list, COUNT_OF(list));
         if (!*why)
                 *why = keep_members(&n, list, COUNT_OF(list));
         if (!*why)

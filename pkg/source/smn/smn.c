@@ -14,6 +14,7 @@ struct source {
         const struct services *services;
         struct inbox *inbox;
         struct topic *topic;
+        uint64_t unwanted;
 };
 
 static size_t records_of(void *cookie UNUSED, struct inbox_item *i, struct record **records, size_t most UNUSED)
@@ -31,6 +32,7 @@ static void admit(void *cookie, uint64_t call, struct notification *n)
         bool before = inbox_knows(s->inbox, n->message_id);
 
         if (before || (s->wanted && !s->wanted(s->spec, n->message))) {
+                s->unwanted += !before;
                 inbox_answer(s->inbox, call, 200, before ? "delivered before" : "not wanted", 0);
                 notification_done(n);
                 return;
@@ -124,7 +126,9 @@ bool smn_outside(const struct trigger *t, struct buf *what)
         return true;
 }
 
-const struct push_driver smn_push = { .route = route, .receive = receive, .finish = finish, .gone = gone, .timeout = timeout, .path = smn_path };
+static void counts(const struct source *s, struct push_counts *out) { *out = (struct push_counts){ .unwanted = s->unwanted }; }
+
+const struct push_driver smn_push = { .counts = counts, .route = route, .receive = receive, .finish = finish, .gone = gone, .timeout = timeout, .path = smn_path };
 
 const struct driver smn_driver = {
         .name = "smn", .ce_type = "dev.sluice.smn.notification", .push = &smn_push, .type = &smn_type, .open = smn_open, .poll = smn_poll, .deadline = smn_deadline, .stop = smn_stop,

@@ -800,7 +800,14 @@ static void subscriptions_are_confirmed(void **unused UNUSED)
                 assert_int_equal(asked_n - before, table[i].asks + (i == 0)); /* and the certificate */
                 json_decref(body);
         }
+        /* It was cancelled, and what was confirmed since was not answered as it should. */
+        assert_int_equal(state, SOURCE_DISCONNECTED);
+        assert_non_null(strstr(state_text, "the subscription was cancelled"));
+        json_t *again = confirmation("SubscriptionConfirmation", HOST "/confirm?token=1");
+        assert_int_equal(statuses[send(again)], 200);
+        json_decref(again);
         assert_int_equal(state, SOURCE_CONNECTED);
+        assert_null(strstr(state_text, "cancelled"));
         /* One that is not signed leads nowhere. */
         json_t *forged = confirmation("SubscriptionConfirmation", HOST "/confirm?token=1");
         sign(forged, other_key, false);
@@ -835,7 +842,7 @@ static void the_event_is_the_golden_one(void **unused UNUSED)
 
 static void the_document_and_the_current_dialect(void **unused UNUSED)
 {
-        json_t *body = message("{\"a\":[1,2]}", NULL);
+        json_t *body = message("\xef\xbb\xbf{\"a\":[1,2]}", NULL); /* a byte order mark hides nothing */
         static char region[] = "eu-west-0";
 
         event_of_trigger.region = region;
@@ -845,7 +852,7 @@ static void the_document_and_the_current_dialect(void **unused UNUSED)
         assert_non_null(strstr(document_text.p, "\"message\":{\"a\":[1,2]}"));
         assert_non_null(strstr(document_text.p, "\"subject\":null"));
         assert_non_null(strstr(document_text.p, "\"event_subscription_urn\":\"urn:fss:eu-west-0:" PROJECT ":function:default:test:latest\""));
-        assert_non_null(strstr(event_text.p, "\"message\":\"{\\\"a\\\":[1,2]}\""));
+        assert_non_null(strstr(event_text.p, "\"message\":\"\xef\xbb\xbf{\\\"a\\\":[1,2]}\""));
         json_decref(body);
 }
 

@@ -77,6 +77,7 @@ struct topic {
         uint64_t seed, senders[SENDERS_MOST];    /* hashes of those whose messages were signed, lately; a ring */
         size_t senders_n;
         usec told_trouble;
+        bool cancelled;          /* the subscription, by someone else */
         uint64_t last_tag;
 };
 
@@ -320,6 +321,9 @@ static void confirm(struct topic *t, struct pending *p)
 
 static void connected(struct topic *t)
 {
+        if (t->cancelled)
+                inbox_say(t->config.inbox, SOURCE_CONNECTING, "");
+        t->cancelled = false;
         inbox_connected(t->config.inbox);
         subscription_connected(t->subscription);
 }
@@ -349,7 +353,9 @@ static void proceed(struct topic *t, struct pending *p)
                 vouch(t, p);
                 connected(t);
                 if (p->notification.kind == NOTIFICATION_UNSUBSCRIBED) {
-                        inbox_trouble(t->config.inbox, "the subscription was cancelled");
+                        t->cancelled = true;
+                        inbox_disconnected(t->config.inbox);
+                        inbox_say(t->config.inbox, SOURCE_DISCONNECTED, "the subscription was cancelled");
                         inbox_answer(t->config.inbox, p->call, 200, "unsubscribed", 0);
                 } else {
                         taken = p->notification;

@@ -1,0 +1,368 @@
+/* The sender: records of a Kafka Trigger to a function over loopback that follows a script, and what it makes of each answer. */
+#include "worker/sender.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "http/server.h"
+#include "json/yaml.h"
+#include "source/driver.h"
+#include "transform/child.h"
+
+enum { RECORDS = 3, SLOTS = 4 };
+enum { HOLD = -1 };              /* a status: no answer comes */
+
+static struct bench {
+        struct loop *loop;
+        struct http_server *server;
+        struct http_client *client;
+        struct trigger *trigger;
+        struct sender *sender;
+        struct services services;
+        struct record *records[RECORDS];
+        char sink[64];
+        int status;
+        const char *headers, *answer;
+        size_t requests;
+        char path[128], id[256], body[4096];
+        struct http_call *held;
+        struct task wake, watchdog;
+        bool overdue, woken;
+} b;
+
+static void handle(void *cookie UNUSED, struct http_call *call)
+{
+        const struct http_message *m = http_call_message(call);
+
+        b.requests++;
+        (void)snprintf(b.path, sizeof(b.path), STR_FMT, STR_ARG(buf_view(&m->target)));
+        (void)snprintf(b.id, sizeof(b.id), STR_FMT, STR_ARG(http_message_header(m, STR("X-Sluice-Event-Id"))));
+        (void)snprintf(b.body, sizeof(b.body), STR_FMT, STR_ARG(buf_view(&m->body)));
+        if (b.status == HOLD)
+                b.held = call;
+        else
+                http_call_reply(call, b.status, STR("application/json"), str_of(b.headers), str_of(b.answer));
+        loop_stop(b.loop);
+}
+
+static void on_gone(void *cookie UNUSED, struct http_call *call) { b.held = b.held == call ? NULL : b.held; }
+
+static void on_wake(struct task *t UNUSED, usec now UNUSED)
+{
+        b.woken = true;
+        loop_stop(b.loop);
+}
+
+static void too_late(struct task *t UNUSED, usec now UNUSED)
+{
+        b.overdue = true;
+        loop_stop(b.loop);
+}
+
+static struct trigger *decode(const char *more)
+{
+        BUF_AT_END struct buf text = BUF_INIT(65536);
+        struct documents docs = { 0 };
+        struct problems problems = { 0 };
+        struct trigger *t;
+
+        buf_printf(&text, "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: orders, namespace: shop, uid: u}\nspec:\n"
+                          "  source: {kafka: {bootstrapServers: ['k:1'], topics: [orders]}}\n  sink: {uri: 'http://elsewhere/f'}\n%s\n", more);
+        assert_int_equal(yaml_parse(&docs, buf_view(&text), &problems), 0);
+        t = trigger_decode(docs.roots[0], source_types(), source_drivers_n, &problems);
+        if (!t)
+                fail_msg("%s: %s", problems.list[0].path, problems.list[0].text);
+        documents_done(&docs);
+        problems_done(&problems);
+        return t;
+}
+
+static void make_records(void)
+{
+        const struct driver *d = trigger_driver(b.trigger);
+
+        for (size_t i = 0; i < RECORDS; i++) {
+                struct documents docs = { 0 };
+                struct problems problems = { 0 };
+                struct error err;
+                char text[128];
+
+                (void)snprintf(text, sizeof(text), "{topic: orders, partition: 0, offset: %zu, value: {n: %zu}}", i, i);
+                assert_int_equal(yaml_parse(&docs, str_of(text), &problems), 0);
+                if (d->sample(b.trigger->source_spec, &b.services, docs.roots[0], &b.records[i], &err) < 0)
+                        fail_msg("%s", err.text);
+                documents_done(&docs);
+                problems_done(&problems);
+        }
+}
+
+static void begin(const char *more)
+{
+        struct http_server_config function = { .address = "127.0.0.1:0", .head_max = 65536, .body_max = 65536, .handle = handle, .gone = on_gone };
+        struct sender_config config = { .slots = SLOTS, .batch_records = RECORDS, .wake = &b.wake, .services = &b.services, .sink = b.sink };
+        struct error err;
+
+        memset(&b, 0, sizeof(b));
+        b.status = 200;
+        b.headers = b.answer = "";
+        b.wake.turn = on_wake;
+        b.watchdog.turn = too_late;
+        b.trigger = decode(more);
+        assert_int_equal(loop_new(&b.loop, &err), 0);
+        assert_int_equal(http_server_new(&b.server, b.loop, &function, &err), 0);
+        assert_int_equal(http_client_new(&b.client, b.loop, &err), 0);
+        (void)snprintf(b.sink, sizeof(b.sink), "http://127.0.0.1:%u/f", http_server_port(b.server));
+        b.services = (struct services){ .loop = b.loop, .clock = &system_clock, .trigger = b.trigger };
+        make_records();
+        config.loop = b.loop;
+        config.http = b.client;
+        config.trigger = b.trigger;
+        config.driver = trigger_driver(b.trigger);
+        if (sender_new(&b.sender, &config, &err) < 0)
+                fail_msg("%s", err.text);
+}
+
+static int end(void **state UNUSED)
+{
+        const struct driver *d = trigger_driver(b.trigger);
+
+        for (size_t i = 0; i < RECORDS; i++)
+                d->sample_free(b.records[i]);
+        b.sender = sender_free(b.sender);
+        b.client = http_client_free(b.client);
+        b.server = http_server_free(b.server);
+        loop_forget(b.loop, &b.wake);
+        loop_forget(b.loop, &b.watchdog);
+        b.loop = loop_free(b.loop);
+        b.trigger = trigger_free(b.trigger);
+        return 0;
+}
+
+static void turn(void)
+{
+        loop_arm(b.loop, &b.watchdog, clock_monotonic(&system_clock) + 20 * USEC_SEC);
+        loop_run(b.loop);
+        assert_false(b.overdue);
+}
+
+static void send(uint32_t ticket, size_t n) { sender_send(b.sender, &(struct action){ .kind = ACTION_SEND, .attempt = ticket, .number = 1, .records = b.records, .n = n }); }
+
+static struct answer await(uint32_t ticket)
+{
+        struct answer a;
+        uint32_t taken;
+
+        while (!sender_take(b.sender, &taken, &a))
+                turn();
+        assert_int_equal(taken, ticket);
+        return a;
+}
+
+static struct answer outcome(size_t n)
+{
+        send(1, n);
+        return await(1);
+}
+
+/* ---- tests --------------------------------------------------------------------------------------------------------------------------- */
+
+static void a_record_is_sent_and_accepted(void **state UNUSED)
+{
+        struct answer a;
+
+        begin("");
+        assert_true(sender_ready(b.sender, &(const char *){ NULL }));
+        a = outcome(1);
+        assert_int_equal(a.kind, ANSWER_ACCEPTED);
+        assert_string_equal(b.path, "/f");
+        assert_string_equal(b.id, "orders/0/0");
+        assert_int_equal(b.requests, 1);
+}
+
+static void each_status_means_what_it_says(void **state UNUSED)
+{
+        static const struct { int status; enum answer_kind kind; bool overload; } all[] = {
+                { 200, ANSWER_ACCEPTED, false }, { 204, ANSWER_ACCEPTED, false }, { 301, ANSWER_FINAL, false }, { 400, ANSWER_FINAL, false }, { 401, ANSWER_FINAL, false },
+                { 404, ANSWER_RETRY, false }, { 408, ANSWER_RETRY, false }, { 409, ANSWER_RETRY, false }, { 425, ANSWER_RETRY, false }, { 429, ANSWER_RETRY, true },
+                { 500, ANSWER_RETRY, false }, { 503, ANSWER_RETRY, true },
+        };
+
+        begin("");
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                struct answer a;
+
+                b.status = all[i].status;
+                b.answer = all[i].status == 204 ? "" : "words of the function";
+                b.headers = all[i].status == 429 ? "Retry-After: 7\r\n" : "";
+                a = outcome(1);
+                if (a.kind != all[i].kind)
+                        fail_msg("%d: %d instead of %d", all[i].status, (int)a.kind, (int)all[i].kind);
+                if (all[i].overload)
+                        assert_true(a.overload);
+                assert_int_equal(a.retry_after, all[i].status == 429 ? 7 * USEC_SEC : 0);
+                if (a.kind != ANSWER_ACCEPTED)
+                        assert_non_null(strstr(a.text, "words of the function"));
+        }
+}
+
+/* The function has refused nothing: whatever goes wrong on the way is tried again. */
+static void no_answer_is_no_refusal(void **state UNUSED)
+{
+        struct answer a;
+
+        begin("");
+        b.status = HOLD;
+        send(1, 1);
+        while (!b.held)
+                turn();
+        b.server = http_server_free(b.server); /* it falls with the request in flight */
+        a = await(1);
+        assert_int_equal(a.kind, ANSWER_RETRY);
+        assert_int_equal(a.status, 0);
+        a = outcome(1); /* nobody listens */
+        assert_int_equal(a.kind, ANSWER_RETRY);
+        assert_true(a.overload);
+        assert_non_null(strstr(a.text, b.sink));
+}
+
+/* Nothing here can be opened any more, for now. */
+static void a_lack_of_descriptors_is_no_refusal(void **state UNUSED)
+{
+        struct rlimit before, none;
+        struct answer a;
+
+        begin("");
+        assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+        none = (struct rlimit){ 3, before.rlim_max };
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+        a = outcome(1);
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+        assert_int_equal(a.kind, ANSWER_RETRY);
+        assert_int_equal(b.requests, 0);
+        a = outcome(1);
+        assert_int_equal(a.kind, ANSWER_ACCEPTED);
+        assert_int_equal(b.requests, 1);
+}
+
+static void a_partial_answer_names_its_records(void **state UNUSED)
+{
+        static const struct { const char *answer; enum answer_kind kind; size_t n; uint32_t first; } all[] = {
+                { "", ANSWER_ACCEPTED, 0, 0 },
+                { "{}", ANSWER_ACCEPTED, 0, 0 },
+                { "{\"batchItemFailures\": []}", ANSWER_ACCEPTED, 0, 0 },
+                { "{\"batchItemFailures\": null}", ANSWER_ACCEPTED, 0, 0 },
+                { "{\"batchItemFailures\": [{\"itemIdentifier\": \"orders/0/1\"}]}", ANSWER_PARTIAL, 1, 1 },
+                { "{\"batchItemFailures\": [{\"itemIdentifier\": \"2\"}, {\"itemIdentifier\": \"0\"}]}", ANSWER_PARTIAL, 2, 0 },
+                { "{\"batchItemFailures\": [{\"itemIdentifier\": \"orders/0/9\"}]}", ANSWER_RETRY, 0, 0 },
+                { "{\"batchItemFailures\": [{}]}", ANSWER_RETRY, 0, 0 },
+        };
+
+        begin("  delivery: {partialFailures: true, batch: {maxMessages: 3}}");
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                struct answer a;
+
+                b.answer = all[i].answer;
+                a = outcome(RECORDS);
+                if (a.kind != all[i].kind)
+                        fail_msg("%s: %d instead of %d: %s", all[i].answer, (int)a.kind, (int)all[i].kind, a.text);
+                if (a.kind != ANSWER_PARTIAL)
+                        continue;
+                assert_int_equal(a.failed_n, all[i].n);
+                assert_int_equal(a.failed[0], all[i].first);
+        }
+}
+
+static void what_was_cancelled_never_comes(void **state UNUSED)
+{
+        struct answer a;
+
+        begin("");
+        b.status = HOLD;
+        send(1, 1);
+        while (!b.requests)
+                turn();
+        assert_true(sender_held(b.sender, 1) > 0);
+        sender_cancel(b.sender, 1);
+        sender_cancel(b.sender, 1);
+        b.status = 200;
+        send(1 | 1 << 16, 1); /* the slot again, with its next ticket */
+        a = await(1 | 1 << 16);
+        assert_int_equal(a.kind, ANSWER_ACCEPTED);
+}
+
+static void what_the_transform_refuses_is_final(void **state UNUSED)
+{
+        struct answer a;
+
+        begin("  event: {format: CloudEventsBinary}\n  transform: {jq: 'if .n == 0 then error(\"no\") else {m: .n} end'}");
+        a = outcome(1);
+        assert_int_equal(a.kind, ANSWER_FINAL);
+        assert_non_null(strstr(a.text, "no"));
+        assert_int_equal(b.requests, 0);
+        sender_send(b.sender, &(struct action){ .kind = ACTION_SEND, .attempt = 2, .number = 1, .records = b.records + 1, .n = 1 });
+        a = await(2);
+        assert_int_equal(a.kind, ANSWER_ACCEPTED);
+        assert_string_equal(b.body, "{\"m\":1}");
+}
+
+static void nothing_goes_before_the_initialization(void **state UNUSED)
+{
+        const char *why = NULL;
+
+        begin("  function: {name: f, initPath: /init}\n  delivery: {retry: {initialBackoff: 10ms, maxBackoff: 100ms}}");
+        b.status = 503;
+        b.answer = "not yet";
+        assert_false(sender_ready(b.sender, &why));
+        for (int i = 0; i < 3; i++) {
+                uint32_t ticket;
+                struct answer a;
+                size_t before = b.requests;
+
+                while (b.requests == before || !why) {
+                        loop_arm(b.loop, &b.wake, sender_deadline(b.sender));
+                        sender_turn(b.sender, clock_monotonic(&system_clock));
+                        turn();
+                        assert_false(sender_take(b.sender, &ticket, &a));
+                        assert_false(sender_ready(b.sender, &why));
+                }
+                assert_string_equal(b.path, "/init");
+        }
+        assert_non_null(strstr(why, "503"));
+        assert_non_null(strstr(why, "not yet"));
+        b.status = 200;
+        while (!sender_ready(b.sender, &why)) {
+                uint32_t ticket;
+                struct answer a;
+
+                loop_arm(b.loop, &b.wake, sender_deadline(b.sender));
+                sender_turn(b.sender, clock_monotonic(&system_clock));
+                turn();
+                assert_false(sender_take(b.sender, &ticket, &a));
+        }
+        assert_int_equal(outcome(1).kind, ANSWER_ACCEPTED);
+        assert_string_equal(b.path, "/f");
+}
+
+int main(int argc, char **argv)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test_teardown(a_record_is_sent_and_accepted, end),
+                cmocka_unit_test_teardown(each_status_means_what_it_says, end),
+                cmocka_unit_test_teardown(no_answer_is_no_refusal, end),
+                cmocka_unit_test_teardown(a_lack_of_descriptors_is_no_refusal, end),
+                cmocka_unit_test_teardown(a_partial_answer_names_its_records, end),
+                cmocka_unit_test_teardown(what_was_cancelled_never_comes, end),
+                cmocka_unit_test_teardown(what_the_transform_refuses_is_final, end),
+                cmocka_unit_test_teardown(nothing_goes_before_the_initialization, end),
+        };
+
+        /* The transform runs this program again. */
+        if (argc > 1 && strcmp(argv[1], CHILD_COMMAND) == 0)
+                return transform_child_main();
+        return cmocka_run_group_tests_name("sender", tests, NULL, NULL);
+}
