@@ -34,15 +34,20 @@ struct source {
 
 static void keep_place(struct source *s)
 {
-        BUF_AT_END struct buf next = BUF_INIT(8192);
+        BUF_AT_END struct buf next = BUF_INIT(8192), text = BUF_INIT(64);
         FILE *f;
 
         if (!s->place || s->done == 0)
                 return;
         buf_printf(&next, "%s.new", s->place);
-        f = next.failed ? NULL : fopen(next.p, "we");
-        if (f && fprintf(f, "%" PRIu64 " %016" PRIx64 "\n", s->done, s->sums[s->done - 1]) > 0 && fclose(f) == 0 && rename(next.p, s->place) == 0)
-                return;
+        buf_printf(&text, "%" PRIu64 " %016" PRIx64 "\n", s->done, s->sums[s->done - 1]);
+        f = next.failed || text.failed ? NULL : fopen(next.p, "we");
+        if (f) {
+                bool written = fwrite(text.p, 1, text.n, f) == text.n;
+
+                if (fclose(f) == 0 && written && rename(next.p, s->place) == 0)
+                        return;
+        }
         log_warn("how far the file was replayed is not kept: started again, it is replayed from its beginning", LOG_S("file", s->place), LOG_S("error", strerror(errno)));
         free(TAKE(s->place));
 }
