@@ -132,7 +132,7 @@ static void levels_done(struct levels *l)
 
 static bool level_open(struct levels *l, bool object)
 {
-        uint64_t bit = (uint64_t)1 << l->n % 64;
+        uint64_t bit = (uint64_t)1 << l->n % 64, *word;
 
         if (l->n == l->room) {
                 uint64_t *more = realloc(l->bits == l->few ? NULL : l->bits, l->room / 64 * 2 * sizeof(*more));
@@ -144,7 +144,10 @@ static bool level_open(struct levels *l, bool object)
                 l->bits = more;
                 l->room *= 2;
         }
-        l->bits[l->n / 64] = object ? l->bits[l->n / 64] | bit : l->bits[l->n / 64] & ~bit;
+        word = &l->bits[l->n / 64];
+        if (l->n % 64 == 0)
+                *word = 0;
+        *word = object ? *word | bit : *word & ~bit;
         l->n++;
         return true;
 }
