@@ -376,33 +376,6 @@ static void who_is_quiet_gives_way_to_who_comes(void **state UNUSED)
                 peer_done(&all[i]);
 }
 
-/* Heads that make no progress fill the memory; a small request of another peer finds room, each time, and they are told. */
-static void who_holds_the_memory_pays_for_it(void **state UNUSED)
-{
-        BUF_AT_END struct buf head = BUF_INIT(1 << 20);
-        struct peer holds[40], comes;
-
-        serve((struct http_server_config){ .head_max = 65536, .buffered_max = (size_t)1 << 20 });
-        buf_printf(&head, "GET / HTTP/1.1\r\nHost: h\r\nX: %030000d", 0);
-        for (size_t i = 0; i < COUNT_OF(holds); i++) {
-                peer_connect(&holds[i]);
-                peer_say_bytes(&holds[i], buf_view(&head));
-        }
-        peer_from = 2;
-        for (size_t i = 0; i < 5; i++) {
-                peer_connect(&comes);
-                peer_say(&comes, "POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n1");
-                peer_say(&comes, "2");
-                assert_non_null(strstr(peer_await(&comes, "HTTP/1.1 ", 1), "HTTP/1.1 200 "));
-                peer_done(&comes);
-        }
-        peer_from = 1;
-        assert_true(stats_now().buffered <= (size_t)1 << 20);
-        assert_true(stats_now().refused[HTTP_OVERLOADED] > 0);
-        for (size_t i = 0; i < COUNT_OF(holds); i++)
-                peer_done(&holds[i]);
-}
-
 /* ---- who leaves ------------------------------------------------------------------------------------------------------------------------- */
 
 /* As nc -N does. */
@@ -822,7 +795,6 @@ int main(void)
                 cmocka_unit_test_setup_teardown(draining_answers_what_is_in_flight, setup, teardown),
                 cmocka_unit_test_setup_teardown(too_many_connections_are_turned_away, setup, teardown),
                 cmocka_unit_test_setup_teardown(who_is_quiet_gives_way_to_who_comes, setup, teardown),
-                cmocka_unit_test_setup_teardown(who_holds_the_memory_pays_for_it, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_half_closed_client_gets_its_answers, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_client_that_ends_later_has_left, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_reset_is_always_leaving, setup, teardown),
