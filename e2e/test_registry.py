@@ -64,6 +64,7 @@ def test_what_helm_template_applies_strips_no_finalizer(cluster, namespace, imag
         assert cluster.get("triggers.sluice.dev", "held", namespace=namespace)["metadata"]["finalizers"] == ["sluice.dev/outside"]
     finally:
         cluster.run("kubectl", "delete", "--ignore-not-found", "-f", "-", input=rendered, check=False)
+        cluster.kubectl("delete", "triggers.sluice.dev/held", "--wait=false", namespace=namespace, check=False)
         cluster.kubectl("patch", "triggers.sluice.dev/held", "--type=merge", '-p={"metadata":{"finalizers":null}}', namespace=namespace, check=False)
 
 

@@ -1,6 +1,7 @@
 /* Requests as they come from anyone, made into FunctionGraph's event in both dialects and into what a filter sees: each is JSON that a parser takes,
  * has exactly the members it should, and says what was sent. */
 #include "api.h"
+#include "base/uri.h"
 #include "json/check.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -112,6 +113,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
         static struct api *a;
         struct push_reply reply = { .headers = BUF_INIT(1 << 20), .body = BUF_INIT(1 << 20) };
+        BUF_AT_END struct buf path = BUF_INIT(1 << 20);
         struct record *record;
         struct http_intake k;
         struct push_request q;
@@ -121,7 +123,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                 a = api_new("apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: api, namespace: shop, uid: u}\nspec: {source: {apig: {path: '/{first}/{rest+}'}}, sink: {uri: 'http://f/'}}", NULL);
         if (call_take(&k, (struct str){ (const char *)data, size })) {
                 q = call_of(&k.codec.message);
-                if (a->driver->push->route(a->source, &q, q.path) > 0 && a->driver->push->receive(a->source, 1, &q, &record, &n, &reply) == PUSH_DELIVER) {
+                if (a->driver->push->route(a->source, &q, uri_path(q.path, &path)) > 0 && a->driver->push->receive(a->source, 1, &q, &record, &n, &reply) == PUSH_DELIVER) {
                         DEMAND(n == 1);
                         check_event(a, record, &q, DIALECT_CLASSIC);
                         check_event(a, record, &q, DIALECT_CURRENT);
