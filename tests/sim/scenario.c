@@ -126,10 +126,32 @@ static void stuck_configure(struct world *w)
         }
 }
 
+/* ---- narrow: batches that the function finds too large, and that fail for other reasons as well ------------------------------------------- */
+
+static void narrow_configure(struct world *w)
+{
+        struct delivery_config *c = &w->config;
+
+        c->ordering = chance(w, 50) ? ORDERING_PARTITION : ORDERING_KEY;
+        c->batch_records = 8 + (uint32_t)random_below(&w->random, 56);
+        c->batch_bytes = 0;
+        c->max_records = MAX_OF(c->max_records, c->batch_records);
+        c->max_bytes = 1 << 20;
+        c->max_event_age = 0;
+        c->max_attempts = 3 + (uint32_t)random_below(&w->random, 8);
+        c->bisect = false;
+        w->function.size = 4096 + (size_t)random_below(&w->random, 8192);
+        w->function.partial = true;
+        w->function.partial_percent = 40;
+        w->function.fail_percent = 10;
+        w->calm = true;
+}
+
 static const struct scenario scenarios[] = {
         { .name = "any" },
         { .name = "herd", .every = 500, .configure = herd_configure, .sent = herd_sent, .turn = herd_turn, .end = herd_end },
         { .name = "stuck", .every = 199, .configure = stuck_configure },
+        { .name = "narrow", .every = 97, .configure = narrow_configure },
 };
 
 const struct scenario *scenario_find(const char *name)
