@@ -7,7 +7,7 @@
 #include "http/connection.h"
 #include "http/proxy.h"
 
-enum { PACK_LEAST = 1024, BODY_KEPT = 65536, STREAMS_DEFAULT = 100 };
+enum { PACK_LEAST = 1024, BODY_KEPT = 65536, STREAMS_DEFAULT = 100, MEMBER_MAX = 8 << 20 };
 static const int64_t RETRY_AFTER_MAX = 86400;  /* seconds */
 static const usec PING_AFTER = 10 * USEC_SEC;
 
@@ -114,6 +114,7 @@ static int copy_config(struct http_target *t, const struct http_target_config *c
         own->max_streams = config->max_streams ? config->max_streams : STREAMS_DEFAULT;
         own->compress = config->compress;
         own->once = config->once;
+        own->answer_member = config->answer_member;
         own->tls.any_host = tls->any_host;
         if (copy_view(tls->ca_pem, &own->tls.ca_pem, err) < 0 || copy(tls->ca_file, &own->tls.ca_file, err) < 0 ||
             copy(tls->client_cert_file, &own->tls.client_cert_file, err) < 0 || copy(tls->client_key_file, &own->tls.client_key_file, err) < 0 ||
@@ -350,7 +351,9 @@ static struct exchange *exchange_new(struct http_end *end, const struct http_tar
         if (!x)
                 return calloc(1, sizeof(*x));
         end->spare = x->next;
-        *x = (struct exchange){ .head = x->head, .body = x->body, .packed = x->packed };
+        *x = (struct exchange){ .head = x->head, .body = x->body, .packed = x->packed, .pick.out = x->pick.out };
+        if (x->pick.out.cap > BODY_KEPT)
+                buf_done(&x->pick.out);
         buf_reset(&x->head);
         buf_reset(&x->body);
         if (x->body.cap > t->config.answer_max + BODY_KEPT)
@@ -373,6 +376,7 @@ static int submit(void *cookie, uint64_t tag, const struct http_request *q, stru
         x->message = q->message;
         x->head.max = 2 * ANSWER_HEAD_MAX + 1024;
         x->body.max = t->config.answer_max + 1;
+        x->pick.out.max = MEMBER_MAX;
         x->next = end->exchanges;
         if (x->next)
                 x->next->previous = x;
@@ -443,6 +447,8 @@ static bool take(void *cookie, struct http_completion *out)
                 end->done_last = &end->done;
         x->completion.head = buf_view(&x->head);
         x->completion.body = buf_view(&x->body);
+        if (x->target->config.answer_member && !x->completion.failed)
+                x->completion.member = json_pick_end(&x->pick);
         *out = x->completion;
         end->taken = x;
         return true;
@@ -477,6 +483,7 @@ struct http_end *http_end_free(struct http_end *end)
                 buf_done(&x->head);
                 buf_done(&x->body);
                 buf_done(&x->packed);
+                buf_done(&x->pick.out);
                 free(x);
         }
         free(end);

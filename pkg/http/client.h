@@ -52,6 +52,7 @@ struct http_target_config {
         usec answer_timeout;             /* from the end of the request to the end of its answer; 0: no limit */
         usec max_age;                    /* of a connection, less up to a quarter of jitter: new pods get their share; 0: no limit */
         size_t answer_max;               /* bytes of an answer's body that are kept */
+        const char *answer_member;       /* borrowed; of an answer that is a JSON object this member comes whole, however long the rest is; NULL: none */
         enum http_version http_version;
         uint32_t max_streams;            /* of an HTTP/2 connection, within the peer's bound; 0: 100 */
         usec ping_after;                 /* HTTP/2: with requests in flight and nothing heard for so long the peer is asked, and has as long to answer; 0: 10 s */

@@ -105,6 +105,8 @@ static int on_body(llhttp_t *p, const char *at, size_t n)
         if (n > room && c->refuse_large_body)
                 return fault(c, 413, "body too large");
         buf_add(&c->message.body, at, MIN_OF(n, room));
+        if (c->pick)
+                json_pick_feed(c->pick, (struct str){ at, n });
         c->message.body_cut = c->message.body_cut || n > room;
         return 0;
 }

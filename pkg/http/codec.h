@@ -6,6 +6,7 @@
 
 #include "base/buf.h"
 #include "base/error.h"
+#include "json/pick.h"
 
 struct http_message {
         uint8_t method;          /* enum llhttp_method; requests */
@@ -22,6 +23,7 @@ struct http_codec {
         llhttp_t parser;
         struct http_message message;
         size_t head_max, body_max, head_size;
+        struct json_pick *pick;  /* borrowed; sees the whole body, however much of it is kept; NULL: none */
         bool refuse_large_body;  /* a request whose body is over body_max is an error, not cut */
         bool head_answer;        /* the answer to HEAD: no body follows */
         bool head_done;          /* what is named from here on are trailers, which count but are not kept */

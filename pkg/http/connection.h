@@ -44,6 +44,7 @@ struct exchange {
         const char *fault;                       /* HTTP/2: why we reset it */
         struct http_completion completion;
         struct buf head, body, packed;           /* kept for the next exchange */
+        struct json_pick pick;                   /* of the answer; begun where the target names a member */
 };
 
 /* How a connection frames. Each may end the connection: it is not touched after a call. */

@@ -30,6 +30,7 @@ static void answered(struct connection *c)
         x->completion.body_cut = m->body_cut;
         buf_str(&x->head, buf_view(&m->head));
         buf_str(&x->body, buf_view(&m->body));
+        c->http1->pick = NULL;
         connection_drop(c, x);
         c->used = true;
         exchange_answer(x, m->status);
@@ -156,6 +157,7 @@ static void http1_start(struct connection *c, struct exchange *x)
 {
         x->sent = x->start;
         c->http1->head_answer = x->head_only;
+        c->http1->pick = c->target->config.answer_member ? &x->pick : NULL;
         http1_write(c);
 }
 

@@ -95,6 +95,8 @@ static int on_data(nghttp2_session *s, uint8_t flags UNUSED, int32_t stream, con
 
                 buf_add(&x->body, data, MIN_OF(n, room));
                 x->completion.body_cut = x->completion.body_cut || n > room;
+                if (x->target->config.answer_member)
+                        json_pick_feed(&x->pick, (struct str){ (const char *)data, n });
         }
         return 0;
 }

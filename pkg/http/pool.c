@@ -118,6 +118,8 @@ void pool_start(struct connection *c, struct exchange *x)
         x->heard = c->heard;
         x->sent_before = connection_sent(c);
         x->reused = c->used;
+        if (c->target->config.answer_member)
+                json_pick_begin(&x->pick, str_of(c->target->config.answer_member));
         x->written = false;
         if (c->http1 || c->carried >= c->room)
                 leave_ready(c);

@@ -27,6 +27,9 @@ struct http_completion {
         struct str head;         /* of the answer: "name\0value\0" pairs without trailers; borrowed as the body is */
         struct str body;         /* borrowed until the next take or submit; cut at the target's limit */
         bool body_cut;
+        /* Where the target names a member of the answer: {"NAME": its value}, {} without it, as long as it has at most 8 MiB; n 0: the body was empty or
+         * null; p NULL: it was no JSON object. Borrowed as the body is. */
+        struct str member;
 };
 struct http_ops {
         int (*submit)(void *cookie, uint64_t tag, const struct http_request *, struct error *) MUST_CHECK;

@@ -470,7 +470,7 @@ size_t request_failures(struct str answer, bool cut, struct record *const *recor
         free(f.places);
         buf_done(&f.text);
         if (!whole && cut && !f.ended)
-                return all_failed(all, why, "the answer is above 8 MiB, and batchItemFailures does not end within them");
+                return all_failed(all, why, "the answer is no JSON object, or its batchItemFailures has more than 8 MiB");
         if (!whole && !cut)
                 return all_failed(all, why, "the answer is no JSON object, as partialFailures wants it");
         if (f.wrong)

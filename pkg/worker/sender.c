@@ -6,7 +6,7 @@
 #include "secret/secret.h"
 #include "transform/transform.h"
 
-enum { MESSAGE_KEPT = 256 * 1024, MESSAGE_MOST = 64 << 20, TARGET_SPACE = 256 * 1024, ANSWER_KEPT = 4096, PARTIAL_ANSWER_KEPT = 8 << 20 };
+enum { MESSAGE_KEPT = 256 * 1024, MESSAGE_MOST = 64 << 20, TARGET_SPACE = 256 * 1024, ANSWER_KEPT = 4096, PARTIAL_ANSWER_KEPT = 64 * 1024 };
 #define TAG_INIT ((uint64_t)1 << 32)
 
 enum slot_state { SLOT_FREE, SLOT_TRANSFORMING, SLOT_SENT, SLOT_LETTER, SLOT_FAILED };
@@ -256,7 +256,8 @@ static void partial(struct sender *s, const struct slot *slot, const struct http
         size_t n;
 
         buf_reset(&s->words);
-        n = request_failures(c->body, c->body.n >= PARTIAL_ANSWER_KEPT, slot->records, slot->n, s->places, &all, &s->words);
+        /* What is not kept whole is known by its list. */
+        n = request_failures(c->body_cut && c->member.p ? c->member : c->body, c->body_cut && !c->member.p, slot->records, slot->n, s->places, &all, &s->words);
         if (all) {
                 a->kind = ANSWER_RETRY;
                 (void)snprintf(s->text, sizeof(s->text), "%.120s: %s", s->config.sink, s->words.p ? s->words.p : "");
@@ -471,6 +472,7 @@ static int open_target(struct sender *s, struct error *err)
         c.headers = buf_view(&headers);
         c.method = delivery_methods[s->delivery->method];
         c.max_connections = s->config.slots;
+        c.answer_member = s->delivery->partial_failures ? "batchItemFailures" : NULL;
         c.answer_max = s->config.answer_max ? s->config.answer_max : s->delivery->partial_failures ? PARTIAL_ANSWER_KEPT : ANSWER_KEPT;
         return http_target_new(&s->target, s->config.http, &c, err);
 }

@@ -1,0 +1,70 @@
+#include "json/pick.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include <cmocka.h>
+
+static const struct { const char *text, *picked; } cases[] = { /* picked NULL: no JSON object */
+        { "", "" }, { " \n", "" }, { "null", "" }, { " null ", "" }, { "nul", NULL }, { "nulls", NULL }, { "null null", NULL },
+        { "{}", "{}" }, { " { } ", "{}" }, { "{\"a\": 1}", "{}" }, { "{\"list\": []}", "{\"list\":[]}" }, { "{\"list\":null}", "{\"list\":null}" }, { "{\"list\" : 12 }", "{\"list\":12}" },
+        { "{\"list\": \"a\\\"]}\", \"b\": {\"list\": 1}}", "{\"list\":\"a\\\"]}\"}" },
+        { "{\"x\": {\"list\": [1]}, \"list\": [{\"itemIdentifier\": \"a/[0\"}], \"z\": \"}\"}", "{\"list\":[{\"itemIdentifier\": \"a/[0\"}]}" },
+        { "{\"list\": [1], \"list\": [2]}", "{\"list\":[1],\"list\":[2]}" },
+        { "{\"lis\": 1, \"listt\": 2, \"\\u006cist\": 3, \"li\\\"st\": 4}", "{}" },
+        { "{\"a\\\\\": 1, \"list\": 2}", "{\"list\":2}" },
+        { "[]", NULL }, { "1", NULL }, { "{", NULL }, { "{\"a\"", NULL }, { "{\"a\": ", NULL }, { "{\"a\": 1", NULL }, { "{\"a\": [1}", NULL }, { "{\"list\": [", NULL }, { "{\"a\" 1}", NULL }, { "{,}", NULL },
+        { "{\"a\": 1,}", NULL }, { "{} {}", NULL }, { "{\"a\": 1]", NULL }, { "x", NULL },
+};
+
+static void it_is_the_same_in_whatever_pieces(void **state UNUSED)
+{
+        struct json_pick p = { .out = BUF_INIT(65536) };
+
+        for (size_t i = 0; i < COUNT_OF(cases); i++)
+                for (size_t piece = 1; piece <= strlen(cases[i].text) + 1; piece++) {
+                        struct str rest = str_of(cases[i].text), found;
+
+                        json_pick_begin(&p, STR("list"));
+                        while (rest.n) {
+                                size_t n = MIN_OF(piece, rest.n);
+
+                                json_pick_feed(&p, (struct str){ rest.p, n });
+                                rest = (struct str){ rest.p + n, rest.n - n };
+                        }
+                        found = json_pick_end(&p);
+                        if (cases[i].picked ? !found.p || !str_is(found, cases[i].picked) : found.p != NULL)
+                                fail_msg("%s in pieces of %zu: %.*s", cases[i].text, piece, (int)found.n, found.p ? found.p : "broken");
+                }
+        buf_done(&p.out);
+}
+
+static void only_what_is_wanted_is_kept(void **state UNUSED)
+{
+        struct json_pick p = { .out = BUF_INIT(64) };
+        const struct str filler = STR("\"0123456789 0123456789 0123456789\", ");
+
+        json_pick_begin(&p, STR("list"));
+        json_pick_feed(&p, STR("{\"a\": ["));
+        for (int i = 0; i < 100000; i++)
+                json_pick_feed(&p, filler);
+        json_pick_feed(&p, STR("1], \"list\": [7]}"));
+        assert_true(str_is(json_pick_end(&p), "{\"list\":[7]}"));
+        /* More than is kept can't be told. */
+        json_pick_begin(&p, STR("list"));
+        json_pick_feed(&p, STR("{\"list\": ["));
+        json_pick_feed(&p, filler);
+        json_pick_feed(&p, filler);
+        json_pick_feed(&p, STR("1]}"));
+        assert_null(json_pick_end(&p).p);
+        buf_done(&p.out);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(it_is_the_same_in_whatever_pieces),
+                cmocka_unit_test(only_what_is_wanted_is_kept),
+        };
+        return cmocka_run_group_tests_name("pick", tests, NULL, NULL);
+}
