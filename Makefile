@@ -208,15 +208,19 @@ e2e: build ## the whole product on a real Kubernetes node (pytest)
 
 # Each file of fuzz/ is a target of libFuzzer; fuzz/corpus/NAME is where it begins, build/fuzz/NAME keeps what it found. With the tests they take a minute together.
 fuzz_names := $(patsubst fuzz/%.c,%,$(wildcard fuzz/*.c))
-$(BUILD)/fuzz/%: $(BUILD)/fuzz/%.o $(archive)
+# They count the blocks that they run, which tells what an input costs (fuzz/cost.c).
+ifneq ($(findstring fuzzer,$(SANITIZE)),)
+all_cflags += -fsanitize-coverage=trace-pc
+endif
+$(BUILD)/fuzz/%: $(BUILD)/fuzz/%.o $(BUILD)/fuzz/lib/steps.o $(archive)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(all_ldflags) -fsanitize=fuzzer -o $@ $^ $(package_libs) -lm
+	$(Q)$(CC) $(all_ldflags) -fsanitize=fuzzer -Wl,--wrap=__sanitizer_cov_trace_pc -o $@ $^ $(package_libs) -lm
 
 .PHONY: fuzz fuzz-programs $(fuzz_names:%=fuzz-run-%)
 fuzz-programs: $(fuzz_names:%=$(BUILD)/fuzz/%)
 $(fuzz_names:%=fuzz-run-%): fuzz-run-%: $(BUILD)/fuzz/%
 	@mkdir -p build/fuzz/$* fuzz/corpus/$*
-	@$(BUILD)/fuzz/$* -max_total_time=$(or $(SECONDS),10) -max_len=8192 -timeout=10 -print_final_stats=1 -verbosity=0 \
+	@$(BUILD)/fuzz/$* -max_total_time=$(or $(SECONDS),10) -max_len=$(if $(filter cost,$*),65536,8192) -timeout=10 -print_final_stats=1 -verbosity=0 \
 		-artifact_prefix=build/fuzz/$*- build/fuzz/$* fuzz/corpus/$* >build/fuzz/$*.log 2>&1 || { cat build/fuzz/$*.log; exit 1; }
 	@awk '/^stat::number_of_executed_units/ { runs = $$2 } /^stat::new_units_added/ { new = $$2 } \
 		END { printf "fuzz %-18s %s s, %s runs, %s new\n", "$*", "$(or $(SECONDS),10)", runs, new }' build/fuzz/$*.log
