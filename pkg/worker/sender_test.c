@@ -1,18 +1,11 @@
 /* The sender: records of a Kafka Trigger to a function over loopback that follows a script, and what it makes of each answer. */
 #include "worker/sender.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <sys/resource.h>
-#include <unistd.h>
-
-#include <cmocka.h>
 
 #include "http/server.h"
-#include "json/yaml.h"
-#include "source/driver.h"
 #include "transform/child.h"
+#include "worker/testing.h"
 
 enum { RECORDS = 3, SLOTS = 4 };
 enum { HOLD = -1 };              /* a status: no answer comes */
@@ -64,40 +57,13 @@ static void too_late(struct task *t UNUSED, usec now UNUSED)
         loop_stop(b.loop);
 }
 
-static struct trigger *decode(const char *more)
-{
-        BUF_AT_END struct buf text = BUF_INIT(65536);
-        struct documents docs = { 0 };
-        struct problems problems = { 0 };
-        struct trigger *t;
-
-        buf_printf(&text, "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: orders, namespace: shop, uid: u}\nspec:\n"
-                          "  source: {kafka: {bootstrapServers: ['k:1'], topics: [orders]}}\n  sink: {uri: 'http://elsewhere/f'}\n%s\n", more);
-        assert_int_equal(yaml_parse(&docs, buf_view(&text), &problems), 0);
-        t = trigger_decode(docs.roots[0], source_types(), source_drivers_n, &problems);
-        if (!t)
-                fail_msg("%s: %s", problems.list[0].path, problems.list[0].text);
-        documents_done(&docs);
-        problems_done(&problems);
-        return t;
-}
-
 static void make_records(void)
 {
-        const struct driver *d = trigger_driver(b.trigger);
-
         for (size_t i = 0; i < RECORDS; i++) {
-                struct documents docs = { 0 };
-                struct problems problems = { 0 };
-                struct error err;
                 char text[128];
 
                 (void)snprintf(text, sizeof(text), "{topic: orders, partition: 0, offset: %zu, value: {n: %zu}}", i, i);
-                assert_int_equal(yaml_parse(&docs, str_of(text), &problems), 0);
-                if (d->sample(b.trigger->source_spec, &b.services, docs.roots[0], &b.records[i], &err) < 0)
-                        fail_msg("%s", err.text);
-                documents_done(&docs);
-                problems_done(&problems);
+                b.records[i] = sample_record(b.trigger, &b.services, text);
         }
 }
 
@@ -112,7 +78,7 @@ static void begin(const char *more)
         b.headers = b.answer = "";
         b.wake.turn = on_wake;
         b.watchdog.turn = too_late;
-        b.trigger = decode(more);
+        b.trigger = kafka_trigger(more);
         assert_int_equal(loop_new(&b.loop, &err), 0);
         assert_int_equal(http_server_new(&b.server, b.loop, &function, &err), 0);
         assert_int_equal(http_client_new(&b.client, b.loop, &err), 0);
