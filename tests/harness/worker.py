@@ -15,7 +15,8 @@ def start_controller(cluster):
 class Worker:
     """`sluice worker` as a pod would run it: with its pod's name, the ConfigMap's file and the service account's rights."""
 
-    def __init__(self, cluster, namespace, trigger, pod, directory, options=("--admin=127.0.0.1:0",)):
+    def __init__(self, cluster, namespace, trigger, pod, directory, options=()):
+        """The last option of a name counts: --admin may be among them."""
         self.pod = pod
         labels = {"app.kubernetes.io/managed-by": "sluice", "app.kubernetes.io/component": "worker", "app.kubernetes.io/instance": trigger}
         cluster.apply(
@@ -28,7 +29,7 @@ class Worker:
         kubeconfig, file = directory / f"{pod}.kubeconfig", directory / f"{pod}.json"
         kubeconfig.write_text(json.dumps(account))
         file.write_text(cluster.get("configmap", f"{trigger}-sluice", namespace=namespace)["data"]["trigger.json"])
-        command = [SLUICE, "worker", f"--trigger={file}", f"--kubeconfig={kubeconfig}", "--log-level=info", *options]
+        command = [SLUICE, "worker", f"--trigger={file}", f"--kubeconfig={kubeconfig}", "--admin=127.0.0.1:0", "--log-level=info", *options]
         self.process = cluster.start(*command, name=pod, env={"POD_NAME": pod})
 
     def __enter__(self):
