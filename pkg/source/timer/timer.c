@@ -27,7 +27,8 @@ static const struct field timer_fields[] = {
           .cloud = "schedule" },
         { .name = "cron", .type = FIELD_STRING, .offset = offsetof(struct timer_spec, cron), .min = 1, .max = 256,
           .help = "When it ticks, as a CronJob of Kubernetes says it, instead of schedule: minute hour day-of-month month day-of-week, 0 and 7 being Sunday, or @hourly, "
-                  "@daily, @weekly, @monthly or @yearly." },
+                  "@daily, @weekly, @monthly or @yearly. If both day fields are restricted, either suffices; * and ? alone do not restrict, a step such as */2 does. N/STEP goes "
+                  "on to the field's end, Saturday for the day of week." },
         { .name = "timeZone", .type = FIELD_STRING, .offset = offsetof(struct timer_spec, time_zone), .fallback = "UTC", .min = 1, .max = 100,
           .pattern = "^[A-Za-z][A-Za-z0-9_+/-]*$",
           .help = "The time zone of the schedule and of the event's time, a name of the IANA database. CRON_TZ in the schedule wins. A run that falls into the "
