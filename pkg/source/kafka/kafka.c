@@ -66,6 +66,7 @@ struct message {                 /* a record of ours */
         struct partition *partition;
         rd_kafka_message_t *native; /* NULL once detached */
         rd_kafka_headers_t *headers; /* of a detached message; NULL: none */
+        int64_t timestamp;       /* the broker's, in milliseconds, whatever the producer wrote */
         char *copy;
         char id[];
 };
@@ -1072,12 +1073,19 @@ static void message_free(struct source *s, struct message *m)
         s->spare = m;
 }
 
+/* 0: it is not known, or none that a clock could show. */
+static usec time_of(int64_t timestamp)
+{
+        usec time;
+
+        return timestamp == -1 || __builtin_mul_overflow(timestamp, USEC_MSEC, &time) ? 0 : time;
+}
+
 static struct record *lend(struct source *s, struct partition *p, rd_kafka_message_t *native)
 {
         struct message *m = s->spare;
         struct buf id = BUF_INIT(0);
         rd_kafka_timestamp_type_t kind;
-        int64_t time;
 
         if (m)
                 s->spare = m->free_next;
@@ -1094,12 +1102,14 @@ static struct record *lend(struct source *s, struct partition *p, rd_kafka_messa
         buf_int(&id, p->number);
         buf_char(&id, '/');
         buf_int(&id, native->offset);
-        time = rd_kafka_message_timestamp(native, &kind);
+        m->timestamp = rd_kafka_message_timestamp(native, &kind);
+        if (kind == RD_KAFKA_TIMESTAMP_NOT_AVAILABLE || m->timestamp == -1)
+                m->timestamp = 0;
         m->record = (struct record){
                 .position = (uint64_t)native->offset,
                 .track = p->track,
                 .pinned = (uint32_t)MIN_OF(native->len + native->key_len + 256, (size_t)UINT32_MAX),
-                .time = kind == RD_KAFKA_TIMESTAMP_NOT_AVAILABLE ? 0 : time * USEC_MSEC,
+                .time = time_of(m->timestamp),
                 .id = { m->id, id.n },
                 .key = { native->key, native->key_len },
                 .value = { native->payload, native->len },
@@ -1577,7 +1587,7 @@ static void kafka_describe(const struct record *r, struct writer *w)
         writer_member_text(w, "topic", m->partition->topic);
         writer_member_int(w, "partition", m->partition->number);
         writer_member_int(w, "offset", (int64_t)r->position);
-        writer_member_int(w, "timestamp", r->time / USEC_MSEC);
+        writer_member_int(w, "timestamp", m->timestamp);
         writer_key(w, STR("key"));
         if (r->has_key)
                 writer_string(w, r->key);
@@ -1788,7 +1798,8 @@ static int kafka_sample(const void *spec_, const struct services *services, cons
                 kafka_sample_free(&m->record);
                 return error_memory(err);
         }
-        m->record = (struct record){ .position = (uint64_t)offset, .time = time * USEC_MSEC, .key = buf_view(&s->key), .has_key = key && key->kind != NODE_NULL,
+        m->timestamp = time;
+        m->record = (struct record){ .position = (uint64_t)offset, .time = time_of(time), .key = buf_view(&s->key), .has_key = key && key->kind != NODE_NULL,
                                      .value = buf_view(&s->value), .null_value = !value || value->kind == NODE_NULL, .native = m };
         m->record.id = (struct str){ m->id, (size_t)snprintf(m->id, 512, "%s/%d/%lld", s->partition.topic, s->partition.number, (long long)offset) };
         *out = &m->record;

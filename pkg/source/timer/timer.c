@@ -611,9 +611,9 @@ static int timer_sample(const void *spec_, const struct services *services, cons
         }
         if (!time)
                 r->time = cron_next(&cron, s->zone, clock_wall(services->clock));
-        else if (time->kind != NODE_STRING || !time_parse(time->text, &r->time)) {
+        else if (time->kind != NODE_STRING || !time_parse(time->text, &r->time) || !time_is_writable(r->time - USEC_DAY) || !time_is_writable(r->time + USEC_DAY)) {
                 timer_sample_free(r);
-                return error_set(err, ERROR_INVALID, "time: expected a time such as 2026-01-31T08:00:00Z");
+                return error_set(err, ERROR_INVALID, "time: expected a time such as 2026-01-31T08:00:00Z, of a year from 1 to 9999 in every zone");
         }
         s->user_event = user_event && user_event->kind == NODE_STRING ? str_dup(user_event->text) : str_dup(str_of(spec->user_event));
         if (!s->user_event) {
