@@ -201,8 +201,8 @@ static int default_state(struct buf *b)
 /* A listener only where a Trigger needs one. */
 static int open_host(struct run *r, struct error *err)
 {
-        const struct gate_host_config host = listen_config(&r->listen);
-
+        struct gate_host_config host = listen_config(&r->listen);
+        host.http = r->http;
         for (size_t i = 0; i < r->triggers.n; i++)
                 if (trigger_driver(r->triggers.list[i])->push && !r->triggers.list[i]->suspend) {
                         if (gate_host_new(&r->host, r->loop, &host, err) < 0)
