@@ -11,7 +11,7 @@
 #include "worker/admin.h"
 #include "worker/gate.h"
 
-static const usec DRAIN = 10 * USEC_SEC, REFRESH = 500 * USEC_MSEC, REPORT = 10 * USEC_SEC;
+static const usec GRACE = 20 * USEC_SEC, REFRESH = 500 * USEC_MSEC;
 
 struct job {                     /* one Trigger that runs */
         struct trigger *trigger;
@@ -19,6 +19,7 @@ struct job {                     /* one Trigger that runs */
         struct file_store_end *end;
         struct run *run;
         uint64_t seen;           /* changes that were printed */
+        bool shown;
         char *failure;           /* why it could not be started; the others run */
 };
 
@@ -33,6 +34,7 @@ struct run {
         struct job *jobs;
         size_t n;
         bool terminal, stopping, stopped;
+        usec grace, give_up_at;
         bool failed;             /* a Trigger could not be started */
         usec next_draw;
         int64_t most;            /* events to deliver before it ends; 0: no end */
@@ -83,13 +85,15 @@ static void stop(struct run *r)
         if (r->stopping)
                 return;
         r->stopping = true;
+        r->give_up_at = loop_now(r->loop) + r->grace;
+        log_info("stopping: what is in flight may finish", LOG_I("graceSeconds", r->grace / USEC_SEC));
         if (r->admin)
                 admin_drain(r->admin);
         if (r->host)
-                gate_host_drain(r->host, DRAIN); /* who comes meanwhile hears 503 */
+                gate_host_drain(r->host, r->grace); /* who comes meanwhile hears 503 */
         for (size_t i = 0; i < r->n; i++)
                 if (r->jobs[i].pipeline)
-                        pipeline_stop(r->jobs[i].pipeline, loop_now(r->loop) + DRAIN);
+                        pipeline_stop(r->jobs[i].pipeline, r->give_up_at);
         loop_ready(r->loop, &r->task);
 }
 
@@ -125,15 +129,16 @@ static void show(struct run *r, usec now)
                         continue;
                 row->trigger = j->trigger;
                 job_status(j, &row->status);
-                if (!r->terminal && (row->status.changes != j->seen || due))
+                if (!r->terminal && (row->status.changes != j->seen || !j->shown))
                         table_line(row, now);
+                j->shown = true;
                 j->seen = row->status.changes;
                 n++;
         }
         if (r->terminal && due)
                 table_draw(r->rows, n, now);
         if (due)
-                r->next_draw = now + (r->terminal ? REFRESH : REPORT);
+                r->next_draw = r->terminal ? now + REFRESH : USEC_NEVER;
 }
 
 static void observe(struct task *t, usec now)
@@ -157,6 +162,8 @@ static void observe(struct task *t, usec now)
                 stop(r);
         if (r->stopping && all_stopped && !r->stopped) {
                 r->stopped = true;
+                if (now >= r->give_up_at)
+                        log_warn("requests in flight were given up: give --grace more time for a function that takes long");
                 loop_stop(r->loop);
                 return;
         }
@@ -201,8 +208,8 @@ static int default_state(struct buf *b)
 /* A listener only where a Trigger needs one. */
 static int open_host(struct run *r, struct error *err)
 {
-        const struct gate_host_config host = listen_config(&r->listen);
-
+        struct gate_host_config host = listen_config(&r->listen);
+        host.http = r->http;
         for (size_t i = 0; i < r->triggers.n; i++)
                 if (trigger_driver(r->triggers.list[i])->push && !r->triggers.list[i]->suspend) {
                         if (gate_host_new(&r->host, r->loop, &host, err) < 0)
@@ -277,7 +284,7 @@ static void clean_up(struct run *r)
 
 int cmd_run(int argc, char **argv)
 {
-        struct run r = { .task = { .turn = observe }, .listen = { .address = "127.0.0.1:8080" } };
+        struct run r = { .task = { .turn = observe }, .grace = GRACE, .listen = { .address = "127.0.0.1:8080" } };
         struct strings files = { 0 }, rest;
         const char *state = NULL, *admin = NULL;
         const struct option_spec options[] = {
@@ -288,10 +295,11 @@ int cmd_run(int argc, char **argv)
                 { .name = "listen", .value = "ADDRESS:PORT", .help = "Where sources that are reached by requests listen: an API at its own path, others at /NAMESPACE/NAME. Default: 127.0.0.1:8080.", .kind = OPTION_TEXT, .into = &r.listen.address },
                 LISTEN_OPTIONS(r.listen),
                 { .name = "port-file", .value = "FILE", .help = "Write the port of --listen to this file (or named pipe), instead of showing it.", .kind = OPTION_TEXT, .into = &r.port_file },
+                { .name = "grace", .value = "DURATION", .help = "How long what is in flight may take at SIGTERM or SIGINT. Default: 20s.", .kind = OPTION_DURATION, .into = &r.grace },
                 { .name = "events", .value = "N", .help = "End after so many delivered events. Default: go on.", .kind = OPTION_INT, .into = &r.most, .min = 1, .max = INT64_MAX },
         };
         const struct usage usage = { .name = "run",
-                                     .text = "Runs the Triggers of files in this process, without a cluster, until SIGINT or SIGTERM: what is in flight then may finish, and "
+                                     .text = "Runs the Triggers of files in this process, without a cluster, until SIGINT or SIGTERM: what is in flight then may finish (--grace), and "
                                              "positions are kept. On a terminal it shows a live table, elsewhere a line per Trigger whenever its state changes.",
                                      .options = options, .options_n = COUNT_OF(options) };
         BUF_AT_END struct buf folder = BUF_INIT(PATH_MAX);

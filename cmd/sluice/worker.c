@@ -188,7 +188,7 @@ struct places { bool ending; const char *sink, *dead_letter, *secrets, *admin, *
 
 static int start(struct worker *w, const struct places *p, struct error *err)
 {
-        const struct gate_host_config host = listen_config(&p->listen);
+        struct gate_host_config host = listen_config(&p->listen);
         struct pipeline_config config = { .trigger = w->trigger, .sink = p->sink ? p->sink : w->trigger->sink->uri, .instance = p->instance, .clock = &system_clock,
                                           .dead_letter = p->dead_letter, .secrets = p->secrets, .ending = p->ending,
                                           .observer = &w->task, .open_store = open_store, .close_store = close_store, .store_cookie = w };
@@ -199,6 +199,7 @@ static int start(struct worker *w, const struct places *p, struct error *err)
             http_client_new(&w->http, w->loop, err) < 0 || admin_new(&w->admin, w->loop, p->admin, err) < 0 ||
             (p->checkpoint ? file_store_new(&w->files, w->loop, p->checkpoint, err) : join_cluster(w, p->kubeconfig, err)) < 0)
                 return -1;
+        host.http = w->http;
         if (trigger_driver(w->trigger)->push && gate_host_new(&w->host, w->loop, &host, err) < 0)
                 return -1;
         config.loop = w->loop;

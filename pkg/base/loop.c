@@ -263,7 +263,7 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 
         /* An error is found by the owner's next read or write. */
         if (status < 0)
-                seen = LOOP_READABLE | LOOP_WRITABLE;
+                seen = LOOP_READABLE | LOOP_WRITABLE | LOOP_FAILED;
         refresh(poll->loop->data);
         io->event(io->cookie, seen);
 }

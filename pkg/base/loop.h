@@ -33,7 +33,7 @@ void loop_forget(struct loop *, struct task *);
 
 /* Descriptors. Level-triggered; the callback may close the watch. The watch is freed by the loop after loop_io_close. */
 struct loop_io;
-enum { LOOP_READABLE = 1, LOOP_WRITABLE = 2 };
+enum { LOOP_READABLE = 1, LOOP_WRITABLE = 2, LOOP_FAILED = 4 /* with both others, once: the watch tells nothing more of an error */ };
 int loop_io_open(struct loop *, int fd, void (*event)(void *cookie, int events), void *cookie, struct loop_io **, struct error *) MUST_CHECK;
 void loop_io_want(struct loop_io *, int events); /* 0: nothing; cheap when unchanged */
 void loop_io_close(struct loop_io *);            /* NULL is fine; does not close the descriptor, which may be closed right after */

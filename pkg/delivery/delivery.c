@@ -102,6 +102,7 @@ struct delivery {
         bool dead_last, again_last;      /* whose turn it was */
         enum delivery_state told_state;
         bool text_changed, on_hold;
+        bool text_past;                  /* text tells of a failure that is over */
         char text[256];
         struct delivery_stats stats;
 };
@@ -492,10 +493,23 @@ static void batch_landed(struct delivery *d, struct batch *b)
 
 /* ---- failing ------------------------------------------------------------------------------------------------------------------------- */
 
+/* The sink accepts again: what it said stays the reason for fewer requests, but it is past. */
+static void remember_as_past(struct delivery *d)
+{
+        char text[sizeof(d->text)];
+
+        if (!d->text[0] || d->text_past || d->flow.failed)
+                return;
+        memcpy(text, d->text, sizeof(text));
+        (void)snprintf(d->text, sizeof(d->text), "accepts again, fewer requests at once since: %.*s", (int)sizeof(d->text) - 48, text);
+        d->text_past = d->text_changed = true;
+}
+
 static void remember(struct delivery *d, const char *text)
 {
-        if (!text || strncmp(d->text, text, sizeof(d->text) - 1) == 0)
+        if (!text || (!d->text_past && strncmp(d->text, text, sizeof(d->text) - 1) == 0))
                 return;
+        d->text_past = false;
         (void)snprintf(d->text, sizeof(d->text), "%s", text);
         d->text_changed = true;
 }
@@ -1166,22 +1180,35 @@ static bool end_next(struct delivery *d, struct action *a)
         return true;
 }
 
+/* Something waits for the sink to be trusted with more. A request that is at the sink waits for nobody, however few may go with it. Once told it
+ * holds as long as anything is left, so that it does not come and go with each answer. */
+static bool held_back(const struct delivery *d, usec now)
+{
+        bool ready = d->ready_lanes.first || d->ready_batches.first;
+
+        if (!d->stats.held || !flow_throttles(&d->flow, now))
+                return false;
+        return flow_paused(&d->flow, now) || (ready && (d->told_state == DELIVERY_THROTTLED || d->stats.in_flight - d->dead_in_flight >= (uint32_t)d->flow.limit));
+}
+
 static enum delivery_state current_state(const struct delivery *d, usec now)
 {
-        return d->final ? DELIVERY_BLOCKED : d->stats.held && flow_throttles(&d->flow, now) ? DELIVERY_THROTTLED : d->failing ? DELIVERY_RETRYING : DELIVERY_IDLE;
+        return d->final ? DELIVERY_BLOCKED : held_back(d, now) ? DELIVERY_THROTTLED : d->failing ? DELIVERY_RETRYING : DELIVERY_IDLE;
 }
 
 static bool state_next(struct delivery *d, usec now, struct action *a)
 {
         enum delivery_state state = current_state(d, now);
 
+        if (state == DELIVERY_THROTTLED && !flow_paused(&d->flow, now))
+                remember_as_past(d);
         if (state == d->told_state && !(d->text_changed && state != DELIVERY_IDLE))
                 return false;
         d->told_state = state;
         d->text_changed = false;
         *a = (struct action){ .kind = ACTION_STATE, .state = state, .text = state == DELIVERY_IDLE ? "" : d->text };
         if (state == DELIVERY_IDLE && !flow_throttles(&d->flow, now)) /* the next record may find the sink still refusing */
-                d->text[0] = 0;
+                d->text[0] = d->text_past = 0;
         return true;
 }
 

@@ -1188,6 +1188,68 @@ static void what_throttles_says_why_each_time(void **state UNUSED)
         end();
 }
 
+/* After an outage one request at a time is trusted. One that is at the sink waits for nobody, so nothing is throttled, and old words are not news. */
+static void what_is_over_is_not_told_of_the_next_request(void **state UNUSED)
+{
+        begin((struct delivery_config){ .ordering = ORDERING_NONE, .max_in_flight = 64, .initial_backoff = USEC_MSEC, .max_backoff = 10 * USEC_MSEC });
+        assign(0);
+        offer_all(64);
+        for (size_t i = 0; i < 200; i++) {
+                while (i == b.sent_n)
+                        next_deadline();
+                b.now += USEC_MSEC;
+                answer_with(i, (struct answer){ .kind = ANSWER_RETRY, .overload = true, .text = "connection refused" });
+        }
+        assert_int_equal(b.state, DELIVERY_THROTTLED);
+        assert_string_equal(b.text, "connection refused");
+        for (size_t i = 200; b.settled[OUTCOME_ACCEPTED] < 64; i++) {
+                while (i == b.sent_n)
+                        next_deadline();
+                b.now += USEC_MSEC;
+                accept(i);
+                if (b.state == DELIVERY_THROTTLED && b.settled[OUTCOME_ACCEPTED] > 1 && !strstr(b.text, "connection refused"))
+                        fail_msg("throttled for no reason: %s", b.text);
+        }
+        assert_int_equal(b.state, DELIVERY_IDLE);
+        for (uint64_t position = 100; position < 110; position++) {
+                size_t before = b.sent_n;
+
+                b.now += USEC_MINUTE;
+                (void)offer(0, position, NULL);
+                assert_int_equal(b.sent_n, before + 1);
+                assert_int_equal(b.state, DELIVERY_IDLE);
+                accept(before);
+                assert_int_equal(b.state, DELIVERY_IDLE);
+        }
+        end();
+}
+
+/* What waits behind a limit that was lowered is told so, and that the sink accepts. */
+static void what_waits_is_told_that_the_sink_accepts_again(void **state UNUSED)
+{
+        size_t i;
+
+        begin((struct delivery_config){ .ordering = ORDERING_NONE, .max_in_flight = 64, .initial_backoff = USEC_MSEC, .max_backoff = 10 * USEC_MSEC });
+        assign(0);
+        offer_all(64);
+        for (i = 0; i < 200; i++) {
+                while (i == b.sent_n)
+                        next_deadline();
+                b.now += USEC_MSEC;
+                answer_with(i, (struct answer){ .kind = ANSWER_RETRY, .overload = true, .text = "connection refused" });
+        }
+        while (i == b.sent_n)
+                next_deadline();
+        b.now += USEC_MSEC;
+        accept(i);
+        for (uint64_t position = 100; position < 110; position++)
+                offer_sized(0, position, NULL, 1);
+        pull();
+        assert_int_equal(b.state, DELIVERY_THROTTLED);
+        assert_non_null(strstr(b.text, "accepts again, fewer requests at once since: connection refused"));
+        end();
+}
+
 static void an_overloaded_sink_gets_less_and_then_a_pause(void **state UNUSED)
 {
         struct delivery_stats s;
@@ -1303,6 +1365,8 @@ int main(void)
                 cmocka_unit_test(the_rate_is_kept),
                 cmocka_unit_test(an_odd_rate_is_kept),
                 cmocka_unit_test(what_throttles_says_why_each_time),
+                cmocka_unit_test(what_is_over_is_not_told_of_the_next_request),
+                cmocka_unit_test(what_waits_is_told_that_the_sink_accepts_again),
                 cmocka_unit_test(an_overloaded_sink_gets_less_and_then_a_pause),
                 cmocka_unit_test(one_of_the_sinks_words_pauses_all),
                 cmocka_unit_test(statuses_have_their_class),

@@ -136,7 +136,9 @@ usec flow_deadline(const struct flow *f, usec now)
         return at > now ? at : USEC_NEVER;
 }
 
+bool flow_paused(const struct flow *f, usec now) { return now < f->paused_until; }
+
 bool flow_throttles(const struct flow *f, usec now)
 {
-        return now < f->paused_until || (f->overloaded && f->limit * 2 < f->before);
+        return flow_paused(f, now) || (f->overloaded && f->limit * 2 < f->before);
 }

@@ -3,11 +3,12 @@
 
 #include <limits.h>
 #include <stdio.h>
+#include <utlist.h>
 
 #include "http/connection.h"
 #include "http/proxy.h"
 
-enum { PACK_LEAST = 1024, BODY_KEPT = 65536, STREAMS_DEFAULT = 100, MEMBER_MAX = 8 << 20 };
+enum { PACK_LEAST = 1024, BODY_KEPT = 65536, BODY_FREE = 256 * 1024, STREAMS_DEFAULT = 100, MEMBER_MAX = 8 << 20 };
 static const int64_t RETRY_AFTER_MAX = 86400;  /* seconds */
 static const usec PING_AFTER = 10 * USEC_SEC;
 
@@ -36,6 +37,53 @@ void exchange_fail(struct exchange *x, const struct error *err)
         buf_reset(&x->body);
         complete(x);
 }
+
+/* ---- room for large answers ------------------------------------------------------------------------------------------------------------ */
+
+static bool take_room(struct exchange *x)
+{
+        struct http_client *client = x->target->client;
+        size_t n = x->target->config.answer_max;
+
+        if (client->large_held && client->large_held + n > client->large_max)
+                return false;
+        client->large_held += n;
+        x->large = true;
+        return true;
+}
+
+bool exchange_takes(struct exchange *x, size_t body)
+{
+        struct http_client *client = x->target->client;
+
+        if (x->large || body <= BODY_FREE || !client->large_max)
+                return true;
+        if (x->stalled || (!client->stalled && take_room(x)))
+                return !x->stalled;
+        x->stalled = true;
+        DL_APPEND2(client->stalled, x, stalls_before, stalls);
+        return false;
+}
+
+/* The answer was used: its room is for those who wait. */
+static void give_room(struct exchange *x)
+{
+        struct http_client *client = x->target->client;
+
+        if (!x->large)
+                return;
+        x->large = false;
+        client->large_held -= x->target->config.answer_max;
+        while (client->stalled && take_room(client->stalled)) {
+                struct exchange *next = client->stalled;
+
+                DL_DELETE2(client->stalled, next, stalls_before, stalls);
+                next->stalled = false;
+                next->connection->framing->resume(next->connection, next);
+        }
+}
+
+void http_client_limit_answers(struct http_client *client, size_t bytes) { client->large_max = bytes; }
 
 /* Seconds or an HTTP date, as a time from now. */
 static usec parse_retry_after(struct str value)
@@ -342,9 +390,12 @@ static void unlink_exchange(struct exchange *x)
                 x->end->exchanges = x->next;
         x->next = x->end->spare;
         x->end->spare = x;
+        if (x->body.cap > BODY_KEPT)
+                buf_done(&x->body);
+        give_room(x);
 }
 
-static struct exchange *exchange_new(struct http_end *end, const struct http_target *t)
+static struct exchange *exchange_new(struct http_end *end)
 {
         struct exchange *x = end->spare;
 
@@ -356,8 +407,6 @@ static struct exchange *exchange_new(struct http_end *end, const struct http_tar
                 buf_done(&x->pick.out);
         buf_reset(&x->head);
         buf_reset(&x->body);
-        if (x->body.cap > t->config.answer_max + BODY_KEPT)
-                buf_done(&x->body);
         return x;
 }
 
@@ -365,7 +414,7 @@ static int submit(void *cookie, uint64_t tag, const struct http_request *q, stru
 {
         struct http_end *end = cookie;
         struct http_target *t = q->target;
-        struct exchange *x = exchange_new(end, t);
+        struct exchange *x = exchange_new(end);
         struct connection *c;
 
         if (!x)

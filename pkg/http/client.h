@@ -17,6 +17,9 @@ struct http_client;
 int http_client_new(struct http_client **, struct loop *, struct error *) MUST_CHECK;
 /* Asks these name servers ("ADDRESS[:PORT],…") instead of the system's. */
 int http_client_use_servers(struct http_client *, const char *servers, struct error *) MUST_CHECK;
+/* Answers above 256 KiB take turns: those that are read at the same time, or wait to be used, may be so large together; the others' sockets are not read
+ * meanwhile. 0, as at first: no limit. */
+void http_client_limit_answers(struct http_client *, size_t bytes);
 struct http_client *http_client_free(struct http_client *);    /* after its targets and ends; NULL is fine */
 
 enum http_version {

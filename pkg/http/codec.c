@@ -1,5 +1,10 @@
 #include "http/codec.h"
 
+#include <inttypes.h>
+
+/* What may stand around a body: so many heads (1xx answers, a status line, trailers), and so many bytes for each of the body's (chunks). */
+enum { AROUND_HEADS = 4, AROUND_BYTE = 16 };
+
 static struct http_codec *of(llhttp_t *parser) { return CONTAINER_OF(parser, struct http_codec, parser); }
 
 static int fault(struct http_codec *c, int status, const char *why)
@@ -105,6 +110,7 @@ static int on_body(llhttp_t *p, const char *at, size_t n)
         if (n > room && c->refuse_large_body)
                 return fault(c, 413, "body too large");
         buf_add(&c->message.body, at, MIN_OF(n, room));
+        c->body_n += n;
         if (c->pick)
                 json_pick_feed(c->pick, (struct str){ at, n });
         c->message.body_cut = c->message.body_cut || n > room;
@@ -161,6 +167,7 @@ void http_codec_next(struct http_codec *c)
         buf_reset(&c->message.body);
         c->message.complete = c->message.body_cut = false;
         c->head_size = 0;
+        c->around = c->body_n = 0;
         c->started = c->head_answer = c->head_done = false;
         c->refuse_status = 0;
         llhttp_reset(&c->parser);
@@ -169,13 +176,18 @@ void http_codec_next(struct http_codec *c)
 int http_codec_feed(struct http_codec *c, struct str bytes, size_t *used, struct error *err)
 {
         llhttp_errno_t e;
+        uint64_t body;
 
         *used = bytes.n;
         if (bytes.n == 0)
                 return 0;
         c->started = true;
         c->end = bytes.p + bytes.n;
+        body = c->body_n;
         e = llhttp_execute(&c->parser, bytes.p, bytes.n);
+        c->around += bytes.n - (c->body_n - body);
+        if (e == HPE_OK && c->around > AROUND_HEADS * (uint64_t)c->head_max + AROUND_BYTE * c->body_n)
+                return error_set(err, ERROR_PROTOCOL, "the message is nearly all framing: more than %" PRIu64 " bytes beside %" PRIu64 " of a body", c->around, c->body_n);
         if (e == HPE_PAUSED && c->message.complete) {
                 *used = (size_t)(llhttp_get_error_pos(&c->parser) - bytes.p);
                 llhttp_resume(&c->parser);

@@ -23,6 +23,7 @@ struct http_codec {
         llhttp_t parser;
         struct http_message message;
         size_t head_max, body_max, head_size;
+        uint64_t around, body_n; /* of this message: bytes beside the body; of the body, kept or not */
         struct json_pick *pick;  /* borrowed; sees the whole body, however much of it is kept; NULL: none */
         bool refuse_large_body;  /* a request whose body is over body_max is an error, not cut */
         bool head_answer;        /* the answer to HEAD: no body follows */

@@ -17,6 +17,7 @@
 
 /* Data that the peer does not acknowledge for so long ends the connection. */
 enum { UNACKNOWLEDGED_MS = 30000, LOGIN_MAX = 4096 };
+enum { TURN_BYTES = 2 * READ_SIZE, TURN_READS = 32 };
 
 /* ---- files ---------------------------------------------------------------------------------------------------------------------------- */
 
@@ -114,6 +115,24 @@ bool connection_unseen(const struct connection *c, uint64_t since)
         return c->fd >= 0 && !c->target->proxied && ioctl(c->fd, SIOCOUTQ, &held) == 0 && held > 0 && (uint64_t)held >= connection_sent(c) - since;
 }
 
+bool connection_had_enough(struct connection *c, struct turn *turn, size_t n)
+{
+        turn->bytes += n;
+        turn->reads++;
+        if (c->drain || (turn->bytes < TURN_BYTES && turn->reads < TURN_READS))
+                return false;
+        if (connection_buffers(c))
+                loop_ready(c->target->client->loop, &c->more);
+        return true;
+}
+
+static void on_more(struct task *task, usec now UNUSED)
+{
+        struct connection *c = CONTAINER_OF(task, struct connection, more);
+
+        c->framing->event(c, LOOP_READABLE);
+}
+
 bool connection_buffers(const struct connection *c) { return c->ssl && SSL_has_pending(c->ssl); }
 
 /* ---- connecting ---------------------------------------------------------------------------------------------------------------------- */
@@ -128,7 +147,7 @@ static void on_socket(void *cookie, int events)
                 handshake(c);
                 return;
         }
-        c->drain = events == (LOOP_READABLE | LOOP_WRITABLE);
+        c->drain = events & LOOP_FAILED;
         c->framing->event(c, events);
 }
 
@@ -349,6 +368,7 @@ int connection_open(struct http_target *t, struct address *a, struct error *err)
                 return error_memory(err);
         c->target = t;
         c->fd = -1;
+        c->more.turn = on_more;
         c->connect_by = loop_now(t->client->loop) + t->config.connect_timeout;
         c->address = a;
         a->connections++;

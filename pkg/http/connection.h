@@ -27,6 +27,7 @@ struct exchange {
         struct http_target *target;
         struct connection *connection;           /* NULL while it waits */
         struct exchange *awaits, *awaits_before; /* of the target's: sent whole, the answer is not there */
+        struct exchange *stalls, *stalls_before; /* of the client's: its answer is large, and there is no room for it yet */
         usec answer_by;                          /* 0: it is not on that list */
         uint64_t tag;
         struct buf *message;                     /* what is sent: the caller's, or packed */
@@ -37,23 +38,28 @@ struct exchange {
         int32_t stream;
         uint8_t again;                           /* times that it was sent again */
         bool done;
+        bool large;                              /* room for the largest answer is its own, until the answer was used */
+        bool stalled;                            /* waits for that */
+        size_t unread;                           /* HTTP/2: bytes of a stalled answer that its window was not opened for */
         bool head_only;                          /* HEAD: no body follows */
         bool written;                            /* a byte of it may have reached the peer */
         bool reused;                             /* its connection had carried an answer before */
         bool answering;                          /* HTTP/2: the final head has come */
+        usec began;                              /* HTTP/2 */
         const char *fault;                       /* HTTP/2: why we reset it */
         struct http_completion completion;
         struct buf head, body, packed;           /* kept for the next exchange */
         struct json_pick pick;                   /* of the answer; begun where the target names a member */
 };
 
-/* How a connection frames. Each may end the connection: it is not touched after a call. */
+/* How a connection frames. Each but resume may end the connection: it is not touched after a call. */
 struct framing {
         int (*open)(struct connection *, struct error *);        /* the socket is connected; room is set */
         void (*close)(struct connection *);                      /* frees what it keeps */
         void (*start)(struct connection *, struct exchange *);   /* the exchange is on the connection's list already */
         void (*cancel)(struct connection *, struct exchange *);  /* it is not on the list any more */
         void (*event)(struct connection *, int events);          /* of the socket */
+        void (*resume)(struct connection *, struct exchange *);  /* the exchange may take a large answer now */
 };
 extern const struct framing http1_framing, http2_framing;
 
@@ -76,6 +82,7 @@ struct connection {
         bool old;                                        /* to be retired when its successor stands */
         bool retiring;                                   /* finishes what it carries, then closes */
         bool used;                                       /* carried an answer already */
+        struct task more;                                /* reads on: TLS holds bytes that the socket does not show */
         bool drain;                                      /* read until there is no more: an error may stand behind the last bytes, and is told once */
         struct address *address;
         CURL *easy;                                      /* while curl connects; then NULL: from there on the socket is ours alone */
@@ -142,11 +149,15 @@ struct http_client {
         z_stream packer;
         bool packs;                              /* packer is set up */
         struct tls_authorities authorities;
+        size_t large_max, large_held;            /* bytes that large answers may take; 0: no limit */
+        struct exchange *stalled;                /* the one that waits longest first */
 };
 
 /* client.c: exchanges */
 void exchange_answer(struct exchange *, int status); /* head and body are in place */
 void exchange_fail(struct exchange *, const struct error *);
+/* So many bytes of the answer have come. False: it may have no more until framing.resume is called. */
+bool exchange_takes(struct exchange *, size_t body);
 
 /* pool.c */
 void pool_serve(struct http_target *);                         /* gives waiting exchanges to connections, opens more when there are too few */
@@ -181,6 +192,9 @@ uint64_t connection_sent(const struct connection *);           /* bytes written 
 /* Nothing that was written after `since` (connection_sent) has been acknowledged by the peer's system: its program has not seen it. Once the peer
  * has ended; false where nobody can tell, since a proxy stands between. */
 bool connection_unseen(const struct connection *, uint64_t since);
+/* What one turn may read, so that a peer that sends without end takes its turn like all others. */
+struct turn { size_t bytes; unsigned reads; };
+bool connection_had_enough(struct connection *, struct turn *, size_t n);       /* n more were read; true: the rest comes in the next pass */
 bool connection_buffers(const struct connection *);            /* TLS holds bytes that the socket does not show */
 bool files_changed(struct http_target *);
 

@@ -4,6 +4,7 @@
 #include <curl/curl.h>
 
 #include "base/random.h"
+#include "http/connection.h"
 #include "http/testing.h"
 
 static enum flavour flavour;
@@ -274,6 +275,47 @@ static void a_refused_connection_names_the_url(void **state UNUSED)
         assert_non_null(strstr(done[0].c.error.text, url));
 }
 
+static struct buf long_answer;
+static size_t most_held;
+
+static void answer_at_length(struct call *c) { reply(c, 200, "", buf_view(&long_answer)); }
+
+static bool eight_answered(void)
+{
+        most_held = MAX_OF(most_held, client->large_held);
+        return done_n >= 8;
+}
+
+/* Only so many are read at the same time as there is room for; all come whole. */
+static void large_answers_take_turns(void **state UNUSED)
+{
+        struct http_target_config c = config();
+
+        c.answer_max = 1 << 20;
+        c.max_connections = 8;
+        aim(c);
+        http_client_limit_answers(client, 2 << 20);
+        long_answer.max = 1 << 20;
+        while (long_answer.n < 900 * 1024)
+                buf_text(&long_answer, "an answer that is long, ");
+        most_held = 0;
+        server.handle = answer_at_length;
+        for (uint64_t tag = 1; tag <= 8; tag++)
+                submit(tag);
+        run_until(eight_answered);
+        for (size_t i = 0; i < 8; i++) {
+                assert_false(done[i].c.failed);
+                assert_int_equal(done[i].c.body.n, long_answer.n);
+                assert_false(done[i].c.body_cut);
+        }
+        assert_int_equal(most_held, 2 << 20);
+        server.handle = answer_ok;
+        assert_int_equal(request()->status, 200);
+        assert_int_equal(client->large_held, 0);
+        assert_null(client->stalled);
+        buf_done(&long_answer);
+}
+
 static void large_bodies_pass(void **state UNUSED)
 {
         BUF_AT_END struct buf body = BUF_INIT(8 << 20);
@@ -433,6 +475,7 @@ int main(void)
                 { "what_the_peer_has_seen_is_not_sent_again", what_the_peer_has_seen_is_not_sent_again },
                 { "a_refused_connection_names_the_url", a_refused_connection_names_the_url },
                 { "large_bodies_pass", large_bodies_pass },
+                { "large_answers_take_turns", large_answers_take_turns },
                 { "compression_is_undone_by_gzip", compression_is_undone_by_gzip },
                 { "connections_have_an_age", connections_have_an_age },
                 { "refreshing_makes_new_before_old_is_closed", refreshing_makes_new_before_old_is_closed },

@@ -1,6 +1,14 @@
 /* HTTP/1.1 on a connection: one exchange at a time, framed by the codec. */
 #include "http/connection.h"
 
+/* What the socket is watched for: an answer that is stalled is not read on. */
+static void want(struct connection *c)
+{
+        const struct exchange *x = c->exchanges;
+
+        loop_io_want(c->io, (x && x->stalled ? 0 : LOOP_READABLE) | (x && x->sent < x->message->n ? LOOP_WRITABLE : 0));
+}
+
 static int http1_open(struct connection *c, struct error *err)
 {
         c->http1 = malloc(sizeof(*c->http1));
@@ -25,11 +33,14 @@ static void answered(struct connection *c)
         struct http_target *t = c->target;
         struct http_message *m = &c->http1->message;
         /* What TLS still holds is a second answer to the one request. */
+        struct buf body;
         bool reuse = m->keep_alive && x->sent == x->message->n && !connection_buffers(c);
 
         x->completion.body_cut = m->body_cut;
         buf_str(&x->head, buf_view(&m->head));
-        buf_str(&x->body, buf_view(&m->body));
+        body = x->body; /* they change places: an answer may be large */
+        x->body = m->body;
+        m->body = body;
         c->http1->pick = NULL;
         connection_drop(c, x);
         c->used = true;
@@ -104,6 +115,8 @@ static bool feed(struct connection *c, size_t n)
 /* False: the connection is done with, or its answer was taken. */
 static bool http1_read(struct connection *c)
 {
+        struct turn turn = { 0 };
+
         for (;;) {
                 ssize_t n = connection_read(c, c->target->client->space, READ_SIZE);
                 struct error err;
@@ -122,7 +135,11 @@ static bool http1_read(struct connection *c)
                 c->heard += (size_t)n;
                 if (!feed(c, (size_t)n))
                         return false;
-                if (n < READ_SIZE && !c->drain && !connection_buffers(c))
+                if (!exchange_takes(c->exchanges, c->http1->message.body.n)) {
+                        want(c);
+                        return true;
+                }
+                if ((n < READ_SIZE && !c->drain && !connection_buffers(c)) || connection_had_enough(c, &turn, (size_t)n))
                         return true;
         }
 }
@@ -138,7 +155,7 @@ static void http1_write(struct connection *c)
                 x->sent += n > 0 ? (size_t)n : 0;
                 x->written = x->sent > x->start;
                 if (n == IO_AGAIN) {
-                        loop_io_want(c->io, LOOP_READABLE | LOOP_WRITABLE);
+                        want(c);
                         return;
                 }
                 if (n == IO_BROKEN) {
@@ -150,7 +167,7 @@ static void http1_write(struct connection *c)
                 }
         }
         pool_sent(x);
-        loop_io_want(c->io, LOOP_READABLE);
+        want(c);
 }
 
 static void http1_start(struct connection *c, struct exchange *x)
@@ -175,4 +192,10 @@ static void http1_event(struct connection *c, int events)
                 http1_write(c);
 }
 
-const struct framing http1_framing = { http1_open, http1_close, http1_start, http1_cancel, http1_event };
+static void http1_resume(struct connection *c, struct exchange *x UNUSED)
+{
+        want(c);
+        loop_ready(c->target->client->loop, &c->more); /* TLS may hold what the socket does not show */
+}
+
+const struct framing http1_framing = { http1_open, http1_close, http1_start, http1_cancel, http1_event, http1_resume };

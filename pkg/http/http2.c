@@ -5,7 +5,8 @@
 
 #include "http/connection.h"
 
-enum { OUT_MAX = 262144, STREAM_WINDOW = 1 << 20, CONNECTION_WINDOW = 16 << 20, FIELDS_MAX = 128, FIRST_FIELDS = 4, FIELDS_SIZE_MAX = 8192 };
+enum { OUT_MAX = 262144, STREAM_WINDOW = 1 << 18, CONNECTION_WINDOW = 16 << 20, FIELDS_MAX = 128, FIRST_FIELDS = 4, FIELDS_SIZE_MAX = 8192, EMPTY_MAX = 4 << 20 };
+static const usec SILENT = USEC_SEC;
 
 struct http2 {
         struct connection *connection;
@@ -13,7 +14,9 @@ struct http2 {
         struct buf out;                  /* frames on their way */
         size_t written;                  /* of them */
         struct task flush, silence;
+        uint64_t empty;                  /* bytes read since anything of an answer came */
         bool asked;                      /* a PING is out, and nothing was heard since */
+        bool unheard;                    /* a request has left, and nothing was heard since: whatever became of it */
         char fault[160];                 /* what nghttp2 disliked last */
 };
 
@@ -86,9 +89,14 @@ static int on_header(nghttp2_session *s, const nghttp2_frame *frame, const uint8
         return 0;
 }
 
-static int on_data(nghttp2_session *s, uint8_t flags UNUSED, int32_t stream, const uint8_t *data, size_t n, void *cookie UNUSED)
+/* The windows open again as bytes are taken: the connection's at once, a stream's only while its answer may go on. */
+static int on_data(nghttp2_session *s, uint8_t flags UNUSED, int32_t stream, const uint8_t *data, size_t n, void *cookie)
 {
         struct exchange *x = exchange_of(s, stream);
+
+        if (n)
+                ((struct connection *)cookie)->http2->empty = 0;
+        (void)nghttp2_session_consume_connection(s, n);
 
         if (x) {
                 size_t room = x->target->config.answer_max - MIN_OF(x->body.n, x->target->config.answer_max);
@@ -97,6 +105,10 @@ static int on_data(nghttp2_session *s, uint8_t flags UNUSED, int32_t stream, con
                 x->completion.body_cut = x->completion.body_cut || n > room;
                 if (x->target->config.answer_member)
                         json_pick_feed(&x->pick, (struct str){ (const char *)data, n });
+                if (exchange_takes(x, x->body.n))
+                        (void)nghttp2_session_consume_stream(s, stream, n);
+                else
+                        x->unread += n;
         }
         return 0;
 }
@@ -128,8 +140,10 @@ static void on_frame_headers(struct connection *c, const nghttp2_frame *frame)
 
         if (!x)
                 return;
-        if (x->completion.status >= 200)
+        if (x->completion.status >= 200) {
                 x->answering = true;
+                c->http2->empty = 0;
+        }
         else {
                 /* 1xx is not the answer: the next head is. */
                 buf_reset(&x->head);
@@ -288,6 +302,7 @@ static bool http2_write(struct connection *c)
 /* False: the connection is gone. */
 static bool http2_read(struct connection *c)
 {
+        struct turn turn = { 0 };
         char *space = client_of(c)->space;
 
         for (;;) {
@@ -307,13 +322,18 @@ static bool http2_read(struct connection *c)
                 }
                 c->heard += (size_t)n;
                 c->heard_at = loop_now(client_of(c)->loop);
-                c->http2->asked = false;
+                c->http2->asked = c->http2->unheard = false;
                 used = nghttp2_session_mem_recv(c->http2->session, (const uint8_t *)space, (size_t)n);
                 if (used < 0) {
                         broken(c, ERROR_PROTOCOL, nghttp2_strerror((int)used));
                         return false;
                 }
-                if (n < READ_SIZE && !c->drain && !connection_buffers(c))
+                c->http2->empty += (uint64_t)n;
+                if (c->http2->empty > EMPTY_MAX) {
+                        broken(c, ERROR_PROTOCOL, "the peer sends frames that carry nothing");
+                        return false;
+                }
+                if ((n < READ_SIZE && !c->drain && !connection_buffers(c)) || connection_had_enough(c, &turn, (size_t)n))
                         return true;
         }
 }
@@ -325,7 +345,7 @@ static void on_silence(struct task *task, usec now)
         struct connection *c = h->connection;
         usec after = c->target->config.ping_after;
 
-        if (!c->carried)
+        if (!c->carried && !h->unheard)
                 return;
         if (now < c->heard_at + after) {
                 loop_arm(client_of(c)->loop, task, c->heard_at + after);
@@ -442,11 +462,14 @@ static void http2_start(struct connection *c, struct exchange *x)
         fields[0] = field((struct str){ (char *)fields[0].name, fields[0].namelen }, (struct str){ head, x->method_n }, NGHTTP2_NV_FLAG_NONE);
         fields[3] = field((struct str){ (char *)fields[3].name, fields[3].namelen }, (struct str){ head + x->method_n + 1, x->path_n }, NGHTTP2_NV_FLAG_NONE);
         n += parse_lines(x->message->p + x->own, HTTP_HEADROOM - x->own, fields + n, FIELDS_MAX - n, NGHTTP2_NV_FLAG_NO_INDEX);
-        if (c->carried == 1) {
-                c->heard_at = loop_now(client_of(c)->loop); /* silence counts from here */
+        /* Silence counts from the first request that leaves into it, though that one may be given up and others follow. */
+        if (c->carried == 1 && !c->http2->unheard) {
+                c->heard_at = loop_now(client_of(c)->loop);
                 c->http2->asked = false;
                 loop_arm(client_of(c)->loop, &c->http2->silence, c->heard_at + t->config.ping_after);
         }
+        c->http2->unheard = true;
+        x->began = loop_now(client_of(c)->loop);
         x->sent = HTTP_HEADROOM;
         x->answering = false;
         x->fault = NULL;
@@ -465,8 +488,16 @@ static void http2_start(struct connection *c, struct exchange *x)
         write_soon(c);
 }
 
+/* Given up after a while in which the peer said nothing at all: the next request had better go elsewhere. */
+static bool fell_silent(const struct connection *c, const struct exchange *x)
+{
+        return c->heard == x->heard && x->written && loop_now(c->target->client->loop) - x->began >= SILENT;
+}
+
 static void http2_cancel(struct connection *c, struct exchange *x)
 {
+        if (fell_silent(c, x))
+                connection_stop(c);
         (void)nghttp2_session_set_stream_user_data(c->http2->session, x->stream, NULL);
         (void)nghttp2_submit_rst_stream(c->http2->session, NGHTTP2_FLAG_NONE, x->stream, NGHTTP2_CANCEL);
         write_soon(c);
@@ -482,6 +513,7 @@ static int start_session(struct connection *c)
                 { NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, ANSWER_HEAD_MAX },
         };
         nghttp2_session_callbacks *calls;
+        nghttp2_option *option;
         int r;
 
         if (nghttp2_session_callbacks_new(&calls) != 0)
@@ -494,7 +526,12 @@ static int start_session(struct connection *c)
         nghttp2_session_callbacks_set_send_callback(calls, on_bytes);
         nghttp2_session_callbacks_set_send_data_callback(calls, on_body_sent);
         nghttp2_session_callbacks_set_error_callback2(calls, on_fault);
-        r = nghttp2_session_client_new(&c->http2->session, calls, c);
+        r = nghttp2_option_new(&option);
+        if (r == 0) {
+                nghttp2_option_set_no_auto_window_update(option, 1);
+                r = nghttp2_session_client_new2(&c->http2->session, calls, c, option);
+                nghttp2_option_del(option);
+        }
         nghttp2_session_callbacks_del(calls);
         if (r != 0 || nghttp2_submit_settings(c->http2->session, NGHTTP2_FLAG_NONE, settings, COUNT_OF(settings)) != 0 ||
             nghttp2_session_set_local_window_size(c->http2->session, NGHTTP2_FLAG_NONE, 0, CONNECTION_WINDOW) != 0)
@@ -533,4 +570,11 @@ static int http2_open(struct connection *c, struct error *err)
         return 0;
 }
 
-const struct framing http2_framing = { http2_open, http2_close, http2_start, http2_cancel, http2_event };
+static void http2_resume(struct connection *c, struct exchange *x)
+{
+        (void)nghttp2_session_consume_stream(c->http2->session, x->stream, x->unread);
+        x->unread = 0;
+        write_soon(c);
+}
+
+const struct framing http2_framing = { http2_open, http2_close, http2_start, http2_cancel, http2_event, http2_resume };

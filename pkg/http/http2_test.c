@@ -227,10 +227,81 @@ static void an_oversized_head_fails_alone(void **state UNUSED)
         assert_false(request()->failed);
 }
 
+/* ---- a connection that swallows what is sent ------------------------------------------------------------------------------------------------ */
+
+static bool deaf;
+static bool first_is_deaf(struct peer *p, struct str bytes UNUSED) { return deaf && p == &server.peers[0]; }
+
+static void open_silent(usec ping_after)
+{
+        deaf = false;
+        server.raw = first_is_deaf;
+        server_listen(&server, "127.0.0.1", 0);
+        (void)snprintf(url, sizeof(url), "http://127.0.0.1:%u/f", server.port);
+        aim((struct http_target_config){ .http_version = HTTP_2_PRIOR_KNOWLEDGE, .max_connections = 2, .ping_after = ping_after });
+        assert_false(request()->failed);
+        deaf = true;
+}
+
+static void a_silent_connection_is_asked_and_given_up(void **state UNUSED)
+{
+        open_silent(50 * USEC_MSEC);
+        submit(1);
+        submit(2);
+        await(3);
+        for (size_t i = 1; i < 3; i++) {
+                assert_true(done[i].c.failed && done[i].c.error.retry && done[i].c.maybe_processed);
+                assert_int_equal(done[i].c.error.kind, ERROR_TIMEOUT);
+                assert_non_null(strstr(done[i].c.error.text, "does not answer a PING"));
+        }
+        assert_false(request()->failed);
+        assert_int_equal(server.peers_n, 2);
+}
+
+static usec pause_until;
+static bool paused(void) { return clock_monotonic(&system_clock) >= pause_until; }
+
+static void pause_for(usec time)
+{
+        pause_until = clock_monotonic(&system_clock) + time;
+        run_until(paused);
+}
+
+/* Each is given up before the silence has lasted long enough to be asked: the silence is the connection's all the same. */
+static void attempts_that_are_shorter_than_the_silence(void **state UNUSED)
+{
+        open_silent(200 * USEC_MSEC);
+        for (uint64_t tag = 1; tag < 40 && server.peers_n < 2; tag++) {
+                submit(tag);
+                pause_for(50 * USEC_MSEC);
+                port.ops->cancel(port.cookie, tag);
+        }
+        assert_int_equal(server.peers_n, 2);
+        assert_false(request()->failed);
+}
+
+static void a_slow_function_is_no_silence(void **state UNUSED)
+{
+        open_silent(30 * USEC_MSEC);
+        deaf = false;
+        held_n = 0;
+        server.handle = hold;
+        submit(1);
+        wait_held(1);
+        pause_for(300 * USEC_MSEC); /* its server answers PINGs */
+        reply(held[0], 200, "", STR("ok"));
+        await(2);
+        assert_false(done[1].c.failed);
+        assert_int_equal(server.peers_n, 1);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(one_connection_carries_all, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_silent_connection_is_asked_and_given_up, setup, teardown),
+                cmocka_unit_test_setup_teardown(attempts_that_are_shorter_than_the_silence, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_slow_function_is_no_silence, setup, teardown),
                 cmocka_unit_test_setup_teardown(another_is_opened_when_all_are_full, setup, teardown),
                 cmocka_unit_test_setup_teardown(the_peers_bound_holds, setup, teardown),
                 cmocka_unit_test_setup_teardown(going_away_loses_nothing, setup, teardown),

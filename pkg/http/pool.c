@@ -135,6 +135,10 @@ void connection_drop(struct connection *c, struct exchange *x)
         DL_DELETE2(c->exchanges, x, beside_before, beside);
         c->carried--;
         x->connection = NULL;
+        if (x->stalled)
+                DL_DELETE2(x->target->client->stalled, x, stalls_before, stalls);
+        x->stalled = false;
+        x->unread = 0;
         if (x->answer_by)
                 DL_DELETE2(x->target->awaiting, x, awaits_before, awaits);
         x->answer_by = 0;
@@ -163,6 +167,7 @@ void connection_free(struct connection *c)
 
         leave_ready(c);
         loop_io_close(c->io);
+        loop_forget(t->client->loop, &c->more);
         /* OpenSSL resumes no session that ends without a word. */
         if (c->ssl && c->framing && !c->tls_broken)
                 tls_end(c->ssl);

@@ -165,6 +165,7 @@ static const struct answer_1 answers[] = {
         A("HTTP/1.1 abc OK\r\nContent-Length: 0\r\n\r\n", 0, NULL, false),
         A("HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", 0, NULL, false),
         A("POST / HTTP/1.1\r\nHost: a\r\n\r\n", 0, NULL, false),
+        A(OK "Content-Length: 2\r\nX: 000000000000000000000000000000000000000000000000000000000000000\r\n\r\nok", 200, "ok", true),
 };
 
 static bool peer_of_script_gone(void) { return !script.peer || script.peer->fd < 0; }
@@ -203,6 +204,36 @@ static void ask_1(const struct answer_1 *a, size_t piece)
         serves_still();
         if ((server.peers_n == peers) != a->reuse)
                 fail_msg("in pieces of %zu: the connection was %s; answer: %s", piece, a->reuse ? "closed" : "used again", a->bytes);
+}
+
+/* Framing without end around little or nothing is given up. */
+static void endless_framing(void **state UNUSED)
+{
+        static const struct { const char *start, *again; } all[] = {
+                { "", "HTTP/1.1 103 Early\r\n\r\n" }, { "HTTP/1.1 200 ", "OK" }, { OK "Transfer-Encoding: chunked\r\n\r\n1", ";a=b" },
+                { OK "Transfer-Encoding: chunked\r\n\r\n", "0" },
+        };
+
+        server.raw = raw_1;
+        open_raw(false);
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                BUF_AT_END struct buf text = BUF_INIT(1 << 20);
+                const struct http_completion *c;
+
+                done_n = 0;
+                serves_still();
+                buf_text(&text, all[i].start);
+                while (text.n < 600000)
+                        buf_text(&text, all[i].again);
+                script.bytes = buf_view(&text);
+                script.piece = 50000;
+                script.hang_up = false;
+                script.armed = true;
+                c = request();
+                if (!c->failed || c->error.kind != ERROR_PROTOCOL)
+                        fail_msg("%s%s...: %d %s", all[i].start, all[i].again, c->status, c->failed ? c->error.text : "was taken");
+                close_all();
+        }
 }
 
 static void strange_answers(void **state UNUSED)
@@ -486,6 +517,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(strange_answers, setup, teardown),
+                cmocka_unit_test_setup_teardown(endless_framing, setup, teardown),
                 cmocka_unit_test_setup_teardown(an_oversized_head_fails, setup, teardown),
                 cmocka_unit_test_setup_teardown(an_early_answer_is_taken, setup, teardown),
                 cmocka_unit_test_setup_teardown(strange_frames, setup, teardown),

@@ -214,6 +214,8 @@ int gate_host_new(struct gate_host **out, struct loop *loop, const struct gate_h
         h->client.max = 256;
         h->path.max = 4 * TARGET_MOST;
         h->memory_most = most;
+        if (c->http)
+                http_client_limit_answers(c->http, most / 4);
         if (http_server_new(&h->server, loop, &config, err) < 0) {
                 free(h);
                 return -1;

@@ -11,6 +11,7 @@ struct gate_host;
 struct gate;
 
 struct gate_host_config {
+        struct http_client *http;        /* whose large answers share the memory; borrowed during the call */
         const char *address;             /* "ADDRESS:PORT" */
         const char *cert, *key;          /* TLS: files in PEM, read again when they change; NULL: plain */
         const char *client_ca;           /* clients must show a certificate of one of these; NULL: they need none */

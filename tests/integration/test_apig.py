@@ -897,3 +897,56 @@ def test_large_bodies_are_bounded_in_memory(gateway, sink):
     assert all(n > size for status, n in results if status == 200)
     assert peak() < (256 << 20) + base, f"{peak() >> 20} MiB"
     assert g.call("POST", "/upload", b"small")[0] == 200
+
+
+class Flood:
+    """A function that answers without end, as fast as it can: HEAD once, then the same again and again, until the caller leaves."""
+
+    def __init__(self, head, again):
+        self.head, self.again = head, again * (65536 // len(again) + 1)
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}/"
+
+    def __enter__(self):
+        threading.Thread(target=self.serve, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.listener.close()
+
+    def serve(self):
+        while True:
+            try:
+                peer, _ = self.listener.accept()
+            except OSError:
+                return
+            with peer:
+                try:
+                    peer.recv(65536)
+                    peer.sendall(self.head)
+                    while True:
+                        peer.sendall(self.again)
+                except OSError:
+                    continue
+
+
+@pytest.mark.parametrize("head, again, status", [
+    (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\na\r\n", 504),
+    (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"10000\r\n" + b"a" * 65536 + b"\r\n", 504),
+    (b"", b"HTTP/1.1 103 Early Hints\r\n\r\n", 502),
+    (b"HTTP/1.1 200 ", b"OK", 502),
+    (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1", b";name=value", 502),
+])  # fmt: skip
+def test_a_function_that_answers_without_end_takes_its_turn(gateway, sink, head, again, status):
+    with Flood(head, again) as flood:
+        g = gateway(api("/flood", flood, name="flood", timeout="3s"), api("/good", sink, name="good"))
+        g.call("GET", "/good")
+        began, longest = time.monotonic(), 0
+        caller = Caller(g, "GET", "/flood")
+        while time.monotonic() - began < 2.5:
+            before = time.monotonic()
+            assert g.call("GET", "/good")[0] == 200
+            longest = max(longest, time.monotonic() - before)
+        assert longest < 1, "the other API waits"
+        assert caller.get()[0] == status and time.monotonic() - began < 6

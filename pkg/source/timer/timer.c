@@ -1,5 +1,6 @@
 #include "source/timer/timer.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 
 #include "base/log.h"
@@ -36,7 +37,7 @@ static const struct field timer_fields[] = {
         { .name = "userEvent", .type = FIELD_STRING, .offset = offsetof(struct timer_spec, user_event), .fallback = "\"\"", .max = 2048,
           .help = "Any text, given to the function as user_event.", .cloud = "user_event" },
         { .name = "misfirePolicy", .type = FIELD_ENUM, .offset = offsetof(struct timer_spec, misfire_policy), .fallback = "FireOnce", .values = misfire_names,
-          .help = "What becomes of ticks that could not be sent in time (nothing ran, or the function did not accept): Skip drops them, FireOnce sends "
+          .help = "What becomes of ticks that could not be claimed in time (nothing ran, or an earlier tick was still being delivered): Skip drops them, FireOnce sends "
                   "the latest one, CatchUp sends each, oldest first." },
 };
 
@@ -251,6 +252,16 @@ static void found_claim(struct source *s, const struct position *p, usec now)
         s->phase = PHASE_WAITING;
 }
 
+/* What is waited for is said: nothing else shows why no tick comes. */
+static void set_connected(struct source *s, usec now)
+{
+        char text[160] = "";
+
+        if (s->phase == PHASE_WAITING)
+                (void)snprintf(text, sizeof(text), "ticks wait up to %" PRId64 " s for a tick that an earlier worker claimed and may still be delivering", MAX_OF((s->wait_until - now + USEC_SEC - 1) / USEC_SEC, (usec)0));
+        set_state(s, SOURCE_CONNECTED, text);
+}
+
 static void loaded(struct source *s, const struct store_result *r, usec now)
 {
         struct position p = { 0 };
@@ -275,7 +286,7 @@ static void loaded(struct source *s, const struct store_result *r, usec now)
         if (s->phase != PHASE_WAITING && (s->due == USEC_NEVER || s->due + PATIENCE <= wall(s)))
                 s->standby = false;
         if (!s->standby)
-                set_state(s, SOURCE_CONNECTED, "");
+                set_connected(s, now);
 }
 
 static void stored(struct source *s, const struct store_result *r, usec now)
