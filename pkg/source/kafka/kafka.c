@@ -503,30 +503,60 @@ static bool is_unknown(rd_kafka_resp_err_t r)
 
 static bool set_aside(const struct partition *p) { return p->gone || is_unknown(p->why); }
 
-/* One partition's trouble is told, and keeps nothing else from being read. */
-static void set_reading(struct source *s)
+static bool is_read(const struct partition *p) { return p->queue && !p->why && !p->unplaced && !p->ready; }
+
+static bool reads_any(const struct source *s)
 {
-        const struct partition *troubled = NULL;
-        char trouble[sizeof(s->text)];
-        bool reading = false;
+        for (uint32_t i = 0; i < s->partitions_n; i++)
+                if (is_read(s->partitions[i]))
+                        return true;
+        return false;
+}
+
+/* The first, by name, whose positions are not known; NULL: none. */
+static const struct partition *troubled(const struct source *s)
+{
+        const struct partition *first = NULL;
 
         for (uint32_t i = 0; i < s->partitions_n; i++) {
                 const struct partition *p = s->partitions[i];
+                int order = !p->queue || !p->why ? 1 : first ? strcmp(p->topic, first->topic) : -1;
 
-                if (!p->queue)
-                        continue;
-                if (p->why && (!troubled || strcmp(p->topic, troubled->topic) < 0))
-                        troubled = p;
-                reading = reading || (!p->why && !p->unplaced && !p->ready);
+                if (order < 0 || (order == 0 && p->number < first->number))
+                        first = p;
         }
-        if (!troubled) {
-                if (reading)
-                        set_state(s, SOURCE_CONNECTED, "");
+        return first;
+}
+
+/* One partition's trouble is told, and keeps nothing else from being read. */
+static void set_reading(struct source *s)
+{
+        const struct partition *p = troubled(s);
+        char text[sizeof(s->text)];
+        bool reading = reads_any(s);
+
+        if (!p && !reading)
                 return;
+        text[0] = 0;
+        if (p)
+                (void)snprintf(text, sizeof(text), "topic %s, partition %d: positions are not known: %s%s", p->topic, p->number, rd_kafka_err2str(p->why),
+                               set_aside(p) ? "; it is set aside: was the topic deleted?" : "");
+        set_state(s, reading ? SOURCE_CONNECTED : SOURCE_CONNECTING, text);
+}
+
+/* A broker says that it does not know the partition. Asked about again until one does, or its topic is given up. */
+static void put_aside(struct source *s, struct partition *p, rd_kafka_resp_err_t why)
+{
+        p->why = why;
+        p->ask_at = s->now + AGAIN;
+        p->doubted = p->committed >= 0;
+        if (p->committed < 0 && !p->told) { /* where to begin is decided anew */
+                p->unplaced = true;
+                p->ready = p->tell_assigned = false;
+                p->position = p->wanted = -1;
         }
-        (void)snprintf(trouble, sizeof(trouble), "topic %s, partition %d: positions are not known: %s%s", troubled->topic, troubled->number, rd_kafka_err2str(troubled->why),
-                       set_aside(troubled) ? "; it is set aside: was the topic deleted?" : "");
-        set_state(s, reading ? SOURCE_CONNECTED : SOURCE_CONNECTING, trouble);
+        if (s->state == SOURCE_CONNECTED)
+                set_reading(s);
 }
 
 /* ---- committing ---------------------------------------------------------------------------------------------------------------------- */
@@ -581,13 +611,8 @@ static void kafka_commit(struct source *s, uint32_t track, uint64_t next) { comm
 static void commit_failed(struct source *s, struct partition *p, rd_kafka_resp_err_t r)
 {
         *(p ? &p->commit_at : &s->commit_at) = s->now + AGAIN;
-        if (p && is_unknown(r)) {
-                p->why = r;
-                p->doubted = true;
-                p->ask_at = s->now + AGAIN;
-                if (s->state == SOURCE_CONNECTED)
-                        set_reading(s);
-        }
+        if (p && is_unknown(r))
+                put_aside(s, p, r);
         if (!s->commit_failed)
                 log_warn("commit failed and is tried again; what it covers is delivered again if the worker ends before", LOG_S("trigger", s->services->trigger->name),
                          LOG_S("topic", p ? p->topic : ""), LOG_S("error", rd_kafka_err2str(r)));
@@ -922,8 +947,6 @@ static void disconnected(struct source *s, rd_kafka_resp_err_t code, const char 
 /* Its topic may be made again while what it has given is under way. */
 static void topic_unknown(struct source *s, const char *text)
 {
-        bool ours = false;
-
         for (size_t i = 0; i < s->spec->topics.n; i++) {
                 const char *name = s->spec->topics.list[i], *at = strstr(text, name);
 
@@ -935,10 +958,9 @@ static void topic_unknown(struct source *s, const char *text)
                         if (strcmp(s->partitions[k]->topic, name) == 0) {
                                 s->partitions[k]->gone = true;
                                 s->partitions[k]->why = RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
-                                ours = ours || s->partitions[k]->queue;
                         }
         }
-        if (ours && s->state == SOURCE_CONNECTED)
+        if (s->state == SOURCE_CONNECTED && troubled(s) && reads_any(s))
                 set_reading(s);
         else
                 set_state(s, SOURCE_FAILED, text);
@@ -1140,10 +1162,14 @@ static void read_again(struct source *s, struct partition *p)
         p->ask_at = s->now + AGAIN;
 }
 
-static void read_failed(struct source *s, const struct partition *p, const rd_kafka_message_t *m)
+static void read_failed(struct source *s, struct partition *p, const rd_kafka_message_t *m)
 {
         char text[sizeof(s->text)];
 
+        if (is_unknown(m->err)) {
+                put_aside(s, p, m->err);
+                return;
+        }
         (void)snprintf(text, sizeof(text), "topic %s, partition %d: %s", p->topic, p->number, rd_kafka_message_errstr(m));
         set_state(s, SOURCE_FAILED, text);
 }
