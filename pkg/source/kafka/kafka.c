@@ -22,6 +22,8 @@ static const usec COMMIT_PATIENCE = 2 * USEC_SEC;
 static const usec AGAIN = USEC_SEC;
 /* How old the ends of partitions may be that are not fetched, since nothing of them is wanted: lag comes from them. */
 static const usec LOOK_INTERVAL = 10 * USEC_SEC;
+/* With one question about positions. */
+enum { LOOK_PATIENCE_MS = 5000 };
 /* After which the group's position is looked at before it is committed anew: a topic that was deleted has taken it along, and another one of the same
  * name would go on in its middle. */
 static const usec TRUSTED = 500 * USEC_MSEC;
@@ -797,7 +799,7 @@ static void look_for_places(struct source *s, int what)
                         (void)rd_kafka_topic_partition_list_add(list, p->topic, p->number);
         }
         s->lookup_assignment = s->assignment;
-        if (lookup_begin(&s->lookup, s->rk, list, what, s->services->waker, &s->slot, &err) < 0) {
+        if (lookup_begin(&s->lookup, s->rk, list, what, LOOK_PATIENCE_MS, s->services->waker, &s->slot, &err) < 0) {
                 s->lookup_at = s->now + AGAIN;
                 set_state(s, SOURCE_DISCONNECTED, err.text);
         }
