@@ -61,7 +61,7 @@ static bool may_be_of_one(rd_kafka_resp_err_t r)
 /* How long one of so many questions that are left may take. */
 static int patience(const struct lookup *l, int questions)
 {
-        usec left = (l->until - clock_monotonic(&system_clock)) / questions / USEC_MSEC;
+        usec left = (l->until - clock_monotonic(&system_clock)) / MAX_OF(questions, 1) / USEC_MSEC;
 
         return (int)MAX_OF(MIN_OF(left, (usec)l->patience_ms), (usec)1);
 }
