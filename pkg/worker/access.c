@@ -5,6 +5,7 @@
 
 #include "base/backoff.h"
 #include "base/log.h"
+#include "json/tree.h"
 #include "secret/secret.h"
 #include "worker/sender.h"
 
@@ -319,7 +320,7 @@ static void token_answered(struct access *a, const struct http_completion *c, us
                 token_failed(a, c->error.text, now);
                 return;
         }
-        root = json_loadb(c->body.p, c->body.n, 0, NULL);
+        root = json_tree(c->body, 0, JSON_VALUES_MOST, NULL);
         token = json_string_value(json_object_get(root, "access_token"));
         lifetime = json_integer_value(json_object_get(root, "expires_in"));
         if (c->status < 200 || c->status > 299 || !token || !*token || !header_safe(token)) {

@@ -314,6 +314,32 @@ static void answers_become_responses(void **state UNUSED)
         }
 }
 
+/* A tree of them would take a hundred times their bytes. */
+static void headers_of_very_many_values_are_refused(void **state UNUSED)
+{
+        static const struct { const char *open, *piece, *close; bool numbered; } shapes[] = {
+                { "", "", "", true }, { "\"a\":[", "\"\"", "]", false }, { "\"a\":[", "1", "]", false }, { "\"a\":[", "null", "]", false }, { "\"a\":1,\"b\":[", "[]", "]", false },
+        };
+
+        for (size_t i = 0; i < COUNT_OF(shapes); i++) {
+                struct push_reply reply = new_reply();
+                BUF_AT_END struct buf text = BUF_INIT(1 << 20), why = BUF_INIT(1024);
+
+                buf_printf(&text, "{\"statusCode\":200,\"headers\":{%s", shapes[i].open);
+                for (unsigned n = 0; n < 5000; n++) {
+                        buf_text(&text, n ? "," : "");
+                        if (shapes[i].numbered)
+                                buf_printf(&text, "\"a%u\":\"\"", n);
+                        else
+                                buf_text(&text, shapes[i].piece);
+                }
+                buf_printf(&text, "%s}}", shapes[i].close);
+                assert_false(apig_answer(buf_view(&text), &reply, &why));
+                assert_int_equal(reply.headers.n, 0); /* nothing was built */
+                reply_done(&reply);
+        }
+}
+
 static void a_length_is_heard_and_not_sent(void **state UNUSED)
 {
         static const struct { const char *headers; int64_t length; } table[] = {
@@ -463,6 +489,7 @@ int main(void)
                 cmocka_unit_test_teardown(all_parameters_come, close_api),
                 cmocka_unit_test_teardown(lines_of_a_header_are_joined_as_its_grammar_says, close_api),
                 cmocka_unit_test(answers_become_responses),
+                cmocka_unit_test(headers_of_very_many_values_are_refused),
                 cmocka_unit_test(a_length_is_heard_and_not_sent),
                 cmocka_unit_test_teardown(an_api_has_an_id_of_its_own, close_api),
                 cmocka_unit_test_teardown(what_is_signed_is_what_comes, close_signed),
