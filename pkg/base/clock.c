@@ -137,6 +137,11 @@ void civil_from_days(int64_t days, int64_t *year, int *month, int *day)
         *year = y + era * 400 + (*month <= 2);
 }
 
+bool time_is_writable(usec wall)
+{
+        return wall >= days_from_civil(1, 1, 1) * USEC_DAY && wall < days_from_civil(10000, 1, 1) * USEC_DAY;
+}
+
 /* Reads n digits. */
 static bool take_number(struct str *s, size_t n, int *out)
 {
@@ -182,7 +187,7 @@ bool time_parse(struct str s, usec *out)
 {
         static const int month_days[] = { 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31 };
         int year, month, day, hour, minute, second, offset;
-        usec fraction = 0, unit = USEC_SEC;
+        usec fraction = 0, unit = USEC_SEC, wall;
 
         if (!take_number(&s, 4, &year) || !take_char(&s, '-') || !take_number(&s, 2, &month) || !take_char(&s, '-') || !take_number(&s, 2, &day))
                 return false;
@@ -204,7 +209,10 @@ bool time_parse(struct str s, usec *out)
                 return false;
         if (month == 2 && day == 29 && !(year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)))
                 return false;
-        *out = (days_from_civil(year, month, day) * 86400 + hour * 3600 + minute * 60 + second - offset) * USEC_SEC + fraction;
+        wall = (days_from_civil(year, month, day) * 86400 + hour * 3600 + minute * 60 + second - offset) * USEC_SEC + fraction;
+        if (wall < days_from_civil(0, 1, 1) * USEC_DAY || wall >= days_from_civil(10000, 1, 1) * USEC_DAY) /* by its offset */
+                return false;
+        *out = wall;
         return true;
 }
 

@@ -19,7 +19,9 @@ bool duration_parse(struct str, usec *out) MUST_CHECK;
 void duration_format(struct buf *, usec);         /* as Go prints it: 1h30m0s, 1.5s, 300ms, 0s */
 void duration_short(struct buf *, usec);          /* as kubectl prints an age: 5s, 3m12s, 2h, 5d */
 
-/* RFC 3339 with seconds or fractions and Z or an offset. wall clock. */
+/* Does it lie in the years 1 to 9999 UTC, which every reader of RFC 3339 takes? Others come from outside, and are left out where a time would be written. */
+bool time_is_writable(usec wall);
+/* RFC 3339 with seconds or fractions and Z or an offset, in the years 0 to 9999 UTC. wall clock. */
 bool time_parse(struct str, usec *out) MUST_CHECK;
 void time_format(struct buf *, usec wall);        /* 2026-11-24T10:00:00Z; fractions only when there are some */
 void time_format_micro(struct buf *, usec wall);  /* always six digits: Kubernetes MicroTime */

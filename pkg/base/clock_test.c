@@ -122,6 +122,7 @@ static void times_are_read(void **state UNUSED)
                 "2026-01-01T00:60:00Z", "2026-01-01T00:00:61Z", "2026-01-01T00:00:00.Z", "2026-01-01T00:00:00+0800", "2026-01-01T00:00:00+24:00",
                 "2026-01-01T00:00:00+01:60", "2026-01-01T00:00:00+1:00", "2026-01-01T00:00:00ZZ", "2026-01-01T00:00:00Z ", "26-01-01T00:00:00Z",
                 "2026-1-1T00:00:00Z", "+2026-01-01T00:00:00Z", "2026/01/01T00:00:00Z", "2026-01-01T00:00:00 Z",
+                "0000-01-01T00:00:00+00:01", "9999-12-31T23:59:60Z", "9999-12-31T23:59:59-00:01",
         };
         usec v;
 
@@ -137,6 +138,22 @@ static void times_are_read(void **state UNUSED)
                         fail_msg("\"%s\" was taken for %lld", bad[i], (long long)v);
                 assert_int_equal(v, 42);
         }
+}
+
+static void the_years_1_to_9999_can_be_written(void **state UNUSED)
+{
+        static const struct { const char *text; bool first; } ends[] = { { "0001-01-01T00:00:00Z", true }, { "9999-12-31T23:59:59.999999Z", false } };
+
+        for (size_t i = 0; i < COUNT_OF(ends); i++) {
+                usec at;
+
+                assert_true(time_parse(str_of(ends[i].text), &at));
+                assert_true(time_is_writable(at));
+                assert_false(time_is_writable(ends[i].first ? at - 1 : at + 1));
+        }
+        assert_true(time_is_writable(0));
+        assert_false(time_is_writable(INT64_MIN));
+        assert_false(time_is_writable(INT64_MAX));
 }
 
 static void times_are_written(void **state UNUSED)
@@ -208,7 +225,7 @@ int main(void)
                 cmocka_unit_test(durations_survive_a_round_trip),
                 cmocka_unit_test(ages_are_short),
                 cmocka_unit_test(times_are_read),
-                cmocka_unit_test(times_are_written),
+                cmocka_unit_test(the_years_1_to_9999_can_be_written), cmocka_unit_test(times_are_written),
                 cmocka_unit_test(days_agree_with_libc),
                 cmocka_unit_test(times_survive_a_round_trip),
                 cmocka_unit_test(the_system_clock_runs),

@@ -44,7 +44,7 @@ static void each_attribute(const struct cloud_event *e, const struct cloud_exten
         each(cookie, STR("type"), e->type, false);
         own = override_of(e, "subject");
         optional(each, cookie, STR("subject"), own ? str_of(own) : e->subject);
-        if (e->time) {
+        if (e->time && time_is_writable(e->time)) {
                 time_format(&time, e->time);
                 each(cookie, STR("time"), buf_view(&time), false);
         }

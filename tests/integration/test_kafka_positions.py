@@ -156,6 +156,42 @@ def test_one_topic_of_several_is_made_later(kafka, topic, function, runner):
     wait_until("its first record", lambda: "first" in values(function), 60)
 
 
+def test_a_topic_that_is_deleted_holds_up_no_other(kafka, topic, function, runner):
+    """It is deleted with positions that are not committed yet: the other one's are, what is gone is no lag, and the Trigger stays ready."""
+    gone = f"{topic}-gone"
+    kafka.create_topic(gone, 4)
+    (port,) = free_ports(1)
+    run = runner.start(kafka_trigger(kafka, topic, function.uri, startPosition="Earliest", topics=[gone, topic]), options=[f"--admin=127.0.0.1:{port}"])
+    group = f"sluice.test.{topic}"
+    kafka.produce(gone, [{"value": "x", "partition": i % 4} for i in range(20)])
+    function.wait_for(20)
+    kafka.delete_topic(gone)
+
+    def status():
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/status", timeout=10) as answer:
+            return json.load(answer)["triggers"][0]
+
+    def said(pattern):
+        kafka.produce(topic, to(0, "go on"))
+        return re.search(pattern, run.output)
+
+    wait_until("the deletion is told", lambda: said(rf'state=Connected reason="topic {gone}, partition \d: .*set aside'), 20, poll=0.5)
+    end = kafka.end_offsets(topic, 2)
+    wait_until("the other topic is committed", lambda: kafka.committed(group, topic, 2) == end, 5)
+    assert status()["lag"] == 0
+    assert status()["sourceState"] == "Connected" and gone in status()["sourceReason"]
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=10) as answer:
+        assert answer.status == 200
+    count = len(values(function))
+    run.kill()
+    again = runner.start(kafka_trigger(kafka, topic, function.uri, startPosition="Earliest", topics=[gone, topic]), name="again")
+    again.wait_for_output("state=Connected", 60)
+    kafka.produce(topic, to(0, "last"))
+    wait_until("what is new", lambda: "last" in values(function), 20)
+    assert values(function)[count:] == ["last"]
+    assert not re.search("state=(Connecting|Disconnected)", run.output.split("state=Connected", 1)[1])
+
+
 def test_transactions_leave_no_lag(kafka, topic, function, runner):
     from confluent_kafka import Producer
 

@@ -66,6 +66,7 @@ struct message {                 /* a record of ours */
         struct partition *partition;
         rd_kafka_message_t *native; /* NULL once detached */
         rd_kafka_headers_t *headers; /* of a detached message; NULL: none */
+        int64_t timestamp;       /* the broker's, in milliseconds, whatever the producer wrote */
         char *copy;
         char id[];
 };
@@ -96,6 +97,8 @@ struct partition {
         bool committing;
         bool doubted;            /* is what was committed still there? Nothing is committed until that is known */
         usec trusted_at;         /* when the broker last knew it */
+        usec ask_at, commit_at;  /* not before: the broker refused this one */
+        rd_kafka_resp_err_t why; /* its positions are not known, which holds up no other; 0: they are */
         bool tell_lost;          /* records are gone: */
         enum lost_reason lost_reason;
         uint64_t lost_n;
@@ -120,7 +123,6 @@ struct source {
         usec ask_at;             /* ask again then; 0: no */
         struct lookup *lookup;   /* about partitions; NULL: none is under way */
         bool looking;            /* it is about the ends only */
-        bool lookup_unplaced;    /* it is about where to go on, among others */
         uint32_t assignment;     /* counts them, so that answers about an earlier one are known */
         uint32_t lookup_assignment;
         usec lookup_at, look_at; /* not before; for lag alone */
@@ -434,6 +436,8 @@ static bool partition_take(struct source *s, const rd_kafka_topic_partition_t *t
         p->at_end = p->committing = p->released = p->gone = false;
         p->leaving = p->lost = p->left = p->tell_leaving = p->tell_assigned = p->told = p->again = p->ready = false;
         p->doubted = false;
+        p->ask_at = p->commit_at = 0;
+        p->why = RD_KAFKA_RESP_ERR_NO_ERROR;
         p->unplaced = true;
         return true;
 }
@@ -490,9 +494,44 @@ static void revoking(struct source *s, bool lost)
         }
 }
 
+/* A broker does not know it, or its topic: deleted, most likely. It is set aside until a broker says otherwise: nothing of it is committed, for that would count
+ * for another topic of the same name, and what is left in it is no lag. */
+static bool is_unknown(rd_kafka_resp_err_t r)
+{
+        return r == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART || r == RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION || r == RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC;
+}
+
+static bool set_aside(const struct partition *p) { return p->gone || is_unknown(p->why); }
+
+/* One partition's trouble is told, and keeps nothing else from being read. */
+static void set_reading(struct source *s)
+{
+        const struct partition *troubled = NULL;
+        char trouble[sizeof(s->text)];
+        bool reading = false;
+
+        for (uint32_t i = 0; i < s->partitions_n; i++) {
+                const struct partition *p = s->partitions[i];
+
+                if (!p->queue)
+                        continue;
+                if (p->why && (!troubled || strcmp(p->topic, troubled->topic) < 0))
+                        troubled = p;
+                reading = reading || (!p->why && !p->unplaced && !p->ready);
+        }
+        if (!troubled) {
+                if (reading)
+                        set_state(s, SOURCE_CONNECTED, "");
+                return;
+        }
+        (void)snprintf(trouble, sizeof(trouble), "topic %s, partition %d: positions are not known: %s%s", troubled->topic, troubled->number, rd_kafka_err2str(troubled->why),
+                       set_aside(troubled) ? "; it is set aside: was the topic deleted?" : "");
+        set_state(s, reading ? SOURCE_CONNECTED : SOURCE_CONNECTING, trouble);
+}
+
 /* ---- committing ---------------------------------------------------------------------------------------------------------------------- */
 
-static bool commit_wanted(const struct partition *p) { return p->queue && !p->lost && !p->gone && p->wanted >= 0 && p->wanted != p->committed; }
+static bool commit_wanted(const struct partition *p) { return p->queue && !p->lost && !set_aside(p) && p->wanted >= 0 && p->wanted != p->committed; }
 
 /* All that is wanted goes in one request. Its answer is an event on the consumer's queue. */
 static void send_commits(struct source *s)
@@ -505,9 +544,9 @@ static void send_commits(struct source *s)
         for (uint32_t i = 0; i < s->partitions_n; i++) {
                 struct partition *p = s->partitions[i];
 
-                if (!commit_wanted(p) || p->committing)
+                if (!commit_wanted(p) || p->committing || s->now < p->commit_at)
                         continue;
-                p->doubted = !s->unassign && !s->stopping && p->committed >= 0 && s->now - p->trusted_at > TRUSTED;
+                p->doubted = !s->unassign && !s->stopping && p->committed >= 0 && (p->doubted || s->now - p->trusted_at > TRUSTED);
                 if (p->doubted)
                         continue;
                 if (!list)
@@ -538,13 +577,29 @@ static void commit_up_to(struct source *s, struct partition *p, int64_t next)
 
 static void kafka_commit(struct source *s, uint32_t track, uint64_t next) { commit_up_to(s, s->partitions[track], (int64_t)next); }
 
-static void commit_failed(struct source *s, rd_kafka_resp_err_t r)
+/* Of one partition, or of all: NULL. */
+static void commit_failed(struct source *s, struct partition *p, rd_kafka_resp_err_t r)
 {
-        s->commit_at = s->now + AGAIN;
+        *(p ? &p->commit_at : &s->commit_at) = s->now + AGAIN;
+        if (p && is_unknown(r)) {
+                p->why = r;
+                p->doubted = true;
+                p->ask_at = s->now + AGAIN;
+                if (s->state == SOURCE_CONNECTED)
+                        set_reading(s);
+        }
         if (!s->commit_failed)
                 log_warn("commit failed and is tried again; what it covers is delivered again if the worker ends before", LOG_S("trigger", s->services->trigger->name),
-                         LOG_S("error", rd_kafka_err2str(r)));
+                         LOG_S("topic", p ? p->topic : ""), LOG_S("error", rd_kafka_err2str(r)));
         s->commit_failed = true;
+}
+
+static bool refused_one_by_one(const rd_kafka_topic_partition_list_t *list)
+{
+        for (int i = 0; list && i < list->cnt; i++)
+                if (!list->elems[i].err)
+                        return false;
+        return list && list->cnt > 0;
 }
 
 static void committed(struct source *s, rd_kafka_event_t *event)
@@ -558,11 +613,12 @@ static void committed(struct source *s, rd_kafka_event_t *event)
         if (r && !list) /* not known which: all that is not committed is sent again */
                 for (uint32_t i = 0; i < s->partitions_n; i++)
                         s->partitions[i]->committing = false;
-        if (r)
-                commit_failed(s, r);
+        /* An error of the whole request may be what every partition in it was told, one by one. */
+        if (r && !refused_one_by_one(list))
+                commit_failed(s, NULL, r);
         for (int i = 0; list && i < list->cnt; i++) {
                 struct partition *p = partition_get(s, list->elems[i].topic, list->elems[i].partition);
-                rd_kafka_resp_err_t own = r ? r : list->elems[i].err;
+                rd_kafka_resp_err_t own = list->elems[i].err ? list->elems[i].err : r;
 
                 if (!p)
                         continue;
@@ -570,9 +626,8 @@ static void committed(struct source *s, rd_kafka_event_t *event)
                 if (!own) {
                         p->committed = list->elems[i].offset;
                         p->trusted_at = s->now;
-                }
-                else if (!r)
-                        commit_failed(s, own);
+                } else if (list->elems[i].err)
+                        commit_failed(s, p, own);
         }
 }
 
@@ -703,6 +758,8 @@ static void place(struct source *s, struct partition *p, const struct whereabout
         place_at(s, p, b.at);
 }
 
+static bool to_be_asked(const struct source *s, const struct partition *p) { return (p->unplaced || p->doubted) && s->now >= p->ask_at; }
+
 static void look_for_places(struct source *s, int what)
 {
         rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(8);
@@ -711,13 +768,10 @@ static void look_for_places(struct source *s, int what)
         for (uint32_t i = 0; i < s->partitions_n; i++) {
                 const struct partition *p = s->partitions[i];
 
-                if (p->queue && !p->lost && (p->unplaced || p->doubted || s->looking))
+                if (p->queue && !p->lost && (to_be_asked(s, p) || s->looking))
                         (void)rd_kafka_topic_partition_list_add(list, p->topic, p->number);
         }
         s->lookup_assignment = s->assignment;
-        s->lookup_unplaced = false;
-        for (uint32_t i = 0; i < s->partitions_n; i++)
-                s->lookup_unplaced = s->lookup_unplaced || s->partitions[i]->unplaced;
         if (lookup_begin(&s->lookup, s->rk, list, what, s->services->waker, &s->slot, &err) < 0) {
                 s->lookup_at = s->now + AGAIN;
                 set_state(s, SOURCE_DISCONNECTED, err.text);
@@ -725,42 +779,57 @@ static void look_for_places(struct source *s, int what)
         rd_kafka_topic_partition_list_destroy(list);
 }
 
+static void take_place(struct source *s, struct partition *p, const struct whereabouts *w, rd_kafka_resp_err_t why)
+{
+        if (s->looking) {
+                p->end = why ? p->end : w->high;
+                if (!is_unknown(why) || p->unplaced || p->committed < 0)
+                        return;
+                p->doubted = true;
+        }
+        p->why = why;
+        if (why || p->unplaced)
+                p->ask_at = s->now + AGAIN;
+        if (why)
+                return;
+        if (p->unplaced)
+                place(s, p, w);
+        else if (p->doubted)
+                settle_doubt(s, p, w);
+}
+
 static void take_places(struct source *s)
 {
         struct lookup *l = s->lookup;
-        const char *why = lookup_error(l), *first = why;
+        const char *why = lookup_error(l);
+        bool troubled = false;
 
         for (size_t i = 0; !why && i < lookup_count(l) && s->lookup_assignment == s->assignment; i++) {
-                struct partition *p;
                 struct whereabouts w;
-                const char *topic, *own;
+                const char *topic;
                 int32_t number;
+                rd_kafka_resp_err_t own = lookup_take(l, i, &topic, &number, &w);
+                struct partition *p = partition_get(s, topic, number);
 
-                own = lookup_take(l, i, &topic, &number, &w);
-                p = partition_get(s, topic, number);
                 if (!p || !p->queue)
                         continue;
-                if (own)
-                        first = own;
-                else if (s->looking)
-                        p->end = w.high;
-                else if (p->unplaced)
-                        place(s, p, &w);
-                else if (p->doubted)
-                        settle_doubt(s, p, &w);
+                troubled = troubled || p->why;
+                take_place(s, p, &w, own);
+                troubled = troubled || p->why;
         }
         s->lookup = lookup_free(l);
         s->look_at = s->now + LOOK_INTERVAL;
-        if (first || s->lookup_unplaced)
+        if (why)
                 s->lookup_at = s->now + AGAIN;
-        if (!first || s->looking)
+        if (s->state == SOURCE_DISCONNECTED || s->state == SOURCE_FAILED)
                 return;
-        if (s->state != SOURCE_DISCONNECTED && s->state != SOURCE_FAILED) {
+        if (why && !s->looking) {
                 char text[sizeof(s->text)];
 
-                (void)snprintf(text, sizeof(text), "positions are not known: %s", first);
+                (void)snprintf(text, sizeof(text), "positions are not known: %s", why);
                 set_state(s, SOURCE_CONNECTING, text);
-        }
+        } else if (!why && troubled)
+                set_reading(s);
 }
 
 /* Reading begins, anew for all: librdkafka takes no less than the whole assignment. */
@@ -788,12 +857,12 @@ static void begin_reading(struct source *s)
         if (r)
                 set_state(s, SOURCE_FAILED, rd_kafka_err2str(r));
         else if (s->state != SOURCE_DISCONNECTED)
-                set_state(s, SOURCE_CONNECTED, "");
+                set_reading(s);
 }
 
 static void advance_places(struct source *s)
 {
-        bool unplaced = false, ready = false, waits = false, behind = false, known = true, doubted = false;
+        bool due = false, ready = false, waits = false, behind = false, known = true;
 
         if (s->lookup && lookup_done(s->lookup))
                 take_places(s);
@@ -804,8 +873,7 @@ static void advance_places(struct source *s)
 
                 if (!p->queue)
                         continue;
-                unplaced = unplaced || p->unplaced;
-                doubted = doubted || p->doubted;
+                due = due || to_be_asked(s, p);
                 known = known && (!p->unplaced || p->position < 0);
                 ready = ready || p->ready;
                 waits = waits || (p->ready && ((p->again && p->told) || commit_wanted(p)));
@@ -815,8 +883,8 @@ static void advance_places(struct source *s)
                 begin_reading(s);
         if (s->lookup)
                 return;
-        s->looking = !unplaced && !doubted;
-        if ((unplaced || doubted) && s->now >= s->lookup_at)
+        s->looking = !due;
+        if (due && s->now >= s->lookup_at)
                 look_for_places(s, known ? LOOKUP_COMMITTED : LOOKUP_COMMITTED | LOOKUP_BOUNDS);
         else if (s->looking && behind && s->now >= s->look_at)
                 look_for_places(s, LOOKUP_BOUNDS);
@@ -854,6 +922,8 @@ static void disconnected(struct source *s, rd_kafka_resp_err_t code, const char 
 /* Its topic may be made again while what it has given is under way. */
 static void topic_unknown(struct source *s, const char *text)
 {
+        bool ours = false;
+
         for (size_t i = 0; i < s->spec->topics.n; i++) {
                 const char *name = s->spec->topics.list[i], *at = strstr(text, name);
 
@@ -862,9 +932,16 @@ static void topic_unknown(struct source *s, const char *text)
                         continue;
                 s->missing[i] = true;
                 for (uint32_t k = 0; k < s->partitions_n; k++)
-                        if (strcmp(s->partitions[k]->topic, name) == 0)
+                        if (strcmp(s->partitions[k]->topic, name) == 0) {
                                 s->partitions[k]->gone = true;
+                                s->partitions[k]->why = RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
+                                ours = ours || s->partitions[k]->queue;
+                        }
         }
+        if (ours && s->state == SOURCE_CONNECTED)
+                set_reading(s);
+        else
+                set_state(s, SOURCE_FAILED, text);
 }
 
 /* This consumer is done for; the partitions are someone else's. */
@@ -901,7 +978,6 @@ static void on_error(struct source *s, rd_kafka_event_t *event)
         case RD_KAFKA_RESP_ERR__MAX_POLL_EXCEEDED: set_state(s, SOURCE_DISCONNECTED, text); break;
         case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:
                 topic_unknown(s, text);
-                set_state(s, SOURCE_FAILED, text);
                 break;
         case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
         case RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED: set_state(s, SOURCE_FAILED, text); break;
@@ -958,7 +1034,7 @@ static void on_statistics(struct source *s, const char *text)
         if (s->state != SOURCE_DISCONNECTED && s->state != SOURCE_CONNECTING)
                 return;
         if (reading)
-                set_state(s, SOURCE_CONNECTED, "");
+                set_reading(s);
         else if (s->state == SOURCE_DISCONNECTED || !s->text[0])
                 set_state(s, SOURCE_CONNECTING, "joining the consumer group");
 }
@@ -997,12 +1073,19 @@ static void message_free(struct source *s, struct message *m)
         s->spare = m;
 }
 
+/* 0: it is not known, or none that a clock could show. */
+static usec time_of(int64_t timestamp)
+{
+        usec time;
+
+        return timestamp == -1 || __builtin_mul_overflow(timestamp, USEC_MSEC, &time) ? 0 : time;
+}
+
 static struct record *lend(struct source *s, struct partition *p, rd_kafka_message_t *native)
 {
         struct message *m = s->spare;
         struct buf id = BUF_INIT(0);
         rd_kafka_timestamp_type_t kind;
-        int64_t time;
 
         if (m)
                 s->spare = m->free_next;
@@ -1019,12 +1102,14 @@ static struct record *lend(struct source *s, struct partition *p, rd_kafka_messa
         buf_int(&id, p->number);
         buf_char(&id, '/');
         buf_int(&id, native->offset);
-        time = rd_kafka_message_timestamp(native, &kind);
+        m->timestamp = rd_kafka_message_timestamp(native, &kind);
+        if (kind == RD_KAFKA_TIMESTAMP_NOT_AVAILABLE || m->timestamp == -1)
+                m->timestamp = 0;
         m->record = (struct record){
                 .position = (uint64_t)native->offset,
                 .track = p->track,
                 .pinned = (uint32_t)MIN_OF(native->len + native->key_len + 256, (size_t)UINT32_MAX),
-                .time = kind == RD_KAFKA_TIMESTAMP_NOT_AVAILABLE ? 0 : time * USEC_MSEC,
+                .time = time_of(m->timestamp),
                 .id = { m->id, id.n },
                 .key = { native->key, native->key_len },
                 .value = { native->payload, native->len },
@@ -1052,7 +1137,15 @@ static void read_again(struct source *s, struct partition *p)
 {
         log_error("out of memory for a record, which is read again", LOG_S("trigger", s->services->trigger->name), LOG_S("topic", p->topic), LOG_I("partition", p->number));
         p->unplaced = true;
-        s->lookup_at = s->now + AGAIN;
+        p->ask_at = s->now + AGAIN;
+}
+
+static void read_failed(struct source *s, const struct partition *p, const rd_kafka_message_t *m)
+{
+        char text[sizeof(s->text)];
+
+        (void)snprintf(text, sizeof(text), "topic %s, partition %d: %s", p->topic, p->number, rd_kafka_message_errstr(m));
+        set_state(s, SOURCE_FAILED, text);
 }
 
 /* Reads one message of a partition; false: none, or reading stops. */
@@ -1076,16 +1169,15 @@ static bool read_one(struct source *s, struct partition *p, struct source_event 
                 *event = (struct source_event){ .kind = SOURCE_EVENT_RECORD, .track = p->track, .record = r };
                 *got = true;
                 if (s->state != SOURCE_CONNECTED && s->state != SOURCE_DISCONNECTED)
-                        set_state(s, SOURCE_CONNECTED, "");
+                        set_reading(s);
                 return true;
         }
         if (m->err == RD_KAFKA_RESP_ERR__PARTITION_EOF)
                 end_of_partition(s, p, m->offset);
-        else if (m->err == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET) { /* it is not read any more until it is placed anew */
+        else if (m->err == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET) /* it is not read any more until it is placed anew */
                 p->unplaced = true;
-                s->lookup_at = MAX_OF(s->lookup_at, s->now);
-        } else
-                set_state(s, SOURCE_FAILED, rd_kafka_message_errstr(m));
+        else
+                read_failed(s, p, m);
         rd_kafka_message_destroy(m);
         return !p->unplaced;
 }
@@ -1264,20 +1356,26 @@ static size_t kafka_poll(struct source *s, struct source_event *events, size_t m
 static usec kafka_deadline(const struct source *s)
 {
         usec at = s->now + POLL_INTERVAL;
-        bool unplaced = false, behind = false;
+        bool behind = false;
 
         if (s->told_closed)
                 return USEC_NEVER;
         if (s->stopping || s->unassign)
                 return s->now + 50 * USEC_MSEC;
         for (uint32_t i = 0; i < s->partitions_n; i++) {
-                unplaced = unplaced || s->partitions[i]->unplaced || s->partitions[i]->doubted;
-                behind = behind || (s->partitions[i]->queue && !s->partitions[i]->at_end);
+                const struct partition *p = s->partitions[i];
+
+                behind = behind || (p->queue && !p->at_end);
+                if (p->queue && (p->unplaced || p->doubted) && !s->lookup) {
+                        usec ask_at = MAX_OF(p->ask_at, s->lookup_at);
+
+                        at = MIN_OF(at, MAX_OF(ask_at, s->now));
+                }
+                if (commit_wanted(p) && p->commit_at > s->now)
+                        at = MIN_OF(at, p->commit_at);
         }
         if (s->commit_at > s->now)
                 at = MIN_OF(at, s->commit_at);
-        if (unplaced && !s->lookup)
-                at = MIN_OF(at, MAX_OF(s->lookup_at, s->now));
         if (behind && !s->lookup && s->look_at > s->now)
                 at = MIN_OF(at, s->look_at);
         if (s->ask_at && !s->asked)
@@ -1381,7 +1479,7 @@ static int64_t kafka_lag(const struct source *s)
                 const struct partition *p = s->partitions[i];
                 int64_t low, high;
 
-                if (!p->queue)
+                if (!p->queue || set_aside(p))
                         continue;
                 if (rd_kafka_get_watermark_offsets(s->rk, p->topic, p->number, &low, &high))
                         high = -1;
@@ -1489,7 +1587,7 @@ static void kafka_describe(const struct record *r, struct writer *w)
         writer_member_text(w, "topic", m->partition->topic);
         writer_member_int(w, "partition", m->partition->number);
         writer_member_int(w, "offset", (int64_t)r->position);
-        writer_member_int(w, "timestamp", r->time / USEC_MSEC);
+        writer_member_int(w, "timestamp", m->timestamp);
         writer_key(w, STR("key"));
         if (r->has_key)
                 writer_string(w, r->key);
@@ -1700,7 +1798,8 @@ static int kafka_sample(const void *spec_, const struct services *services, cons
                 kafka_sample_free(&m->record);
                 return error_memory(err);
         }
-        m->record = (struct record){ .position = (uint64_t)offset, .time = time * USEC_MSEC, .key = buf_view(&s->key), .has_key = key && key->kind != NODE_NULL,
+        m->timestamp = time;
+        m->record = (struct record){ .position = (uint64_t)offset, .time = time_of(time), .key = buf_view(&s->key), .has_key = key && key->kind != NODE_NULL,
                                      .value = buf_view(&s->value), .null_value = !value || value->kind == NODE_NULL, .native = m };
         m->record.id = (struct str){ m->id, (size_t)snprintf(m->id, 512, "%s/%d/%lld", s->partition.topic, s->partition.number, (long long)offset) };
         *out = &m->record;

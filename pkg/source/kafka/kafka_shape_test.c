@@ -31,6 +31,7 @@ static void the_events_are_the_golden_ones(void **state UNUSED)
                 all[i].partition = &partition;
                 all[i].record = (struct record){ .value = values[i].value, .null_value = values[i].null_value, .native = &all[i], .position = 40 + i,
                                                  .time = (1576737962 + (usec)i) * USEC_SEC + 999 * USEC_MSEC };
+                all[i].timestamp = all[i].record.time / USEC_MSEC;
                 records[i] = &all[i].record;
         }
         for (int dialect = DIALECT_CLASSIC; dialect <= DIALECT_CURRENT; dialect++) {
@@ -86,6 +87,49 @@ static void event_of(const char *const *headers, struct str value, struct buf *o
                 "ce-partitionkey: k\r\n"
 #define OWN "ce-specversion: 1.0\r\nce-id: 7\r\nce-source: /other\r\nce-type: made.there\r\n"
 #define BINARY "ce_specversion", "1.0", "ce_id", "7", "ce_source", "/other", "ce_type", "made.there"
+
+/* A producer writes any number as the time: what no clock shows is none, in every shape. */
+static void a_time_that_none_can_write_is_left_out(void **state UNUSED)
+{
+        static const struct { const char *timestamp, *time; int64_t event_time; } cases[] = {
+                { "1576737962999", "\"time\":\"2019-12-19T06:46:02.999Z\"", 1576737962 }, { "-1000", "\"time\":\"1969-12-31T23:59:59Z\"", -1 },
+                { "253402300799999", "\"time\":\"9999-12-31T23:59:59.999Z\"", 253402300799 }, { "253402300800000", NULL, 253402300800 },
+                { "-62135596800000", "\"time\":\"0001-01-01T00:00:00Z\"", -62135596800 }, { "-62135596800001", NULL, -62135596800 },
+                { "1796000000000000", NULL, 1796000000000 }, { "9223372036854775806", NULL, 0 }, { "-9223372036854775807", NULL, 0 }, { "-1", NULL, 0 },
+        };
+        struct kafka_spec spec = { .topics = { (char *[]){ topic_name }, 1 } };
+        struct trigger trigger = { .name = trigger_name, .namespace_ = namespace_name, .source_spec = &spec, .event = &event_of_trigger };
+        struct services services = { .trigger = &trigger, .clock = &system_clock };
+
+        for (size_t i = 0; i < COUNT_OF(cases); i++) {
+                BUF_AT_END struct buf text = BUF_INIT(256), space = BUF_INIT(4096), out = BUF_INIT(4096), encoded = BUF_INIT(4096);
+                struct cloud_event event = { 0 };
+                struct problems problems = { 0 };
+                struct documents documents;
+                struct record *r;
+                struct error err;
+                struct writer w;
+                char wanted[64];
+
+                buf_printf(&text, "{\"timestamp\": %s, \"value\": \"x\"}", cases[i].timestamp);
+                assert_int_equal(yaml_parse(&documents, buf_view(&text), &problems), 0);
+                if (kafka_driver.sample(&spec, &services, documents.roots[0], &r, &err) < 0)
+                        fail_msg("%s: %s", text.p, err.text);
+                kafka_driver.event(&services, r, &space, &event);
+                event.type = STR("t");
+                writer_init(&w, &out);
+                cloudevent_write(&event, NULL, 0, &w);
+                if (cases[i].time ? !strstr(out.p, cases[i].time) : strstr(out.p, "\"time\"") != NULL)
+                        fail_msg("%s: %s", cases[i].timestamp, out.p);
+                writer_init(&w, &encoded);
+                kafka_driver.encode(&services, DIALECT_CLASSIC, &r, 1, &w);
+                (void)snprintf(wanted, sizeof(wanted), "\"event_time\":%lld,", (long long)cases[i].event_time);
+                if (cases[i].event_time && !strstr(encoded.p, wanted))
+                        fail_msg("%s: %s", cases[i].timestamp, encoded.p);
+                kafka_driver.sample_free(r);
+                documents_done(&documents);
+        }
+}
 
 static void records_that_are_cloud_events_pass_as_such(void **state UNUSED)
 {
@@ -301,6 +345,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(the_events_are_the_golden_ones),
+                cmocka_unit_test(a_time_that_none_can_write_is_left_out),
                 cmocka_unit_test(records_that_are_cloud_events_pass_as_such),
                 cmocka_unit_test(messages_arrive_in_order_and_are_committed),
         };

@@ -32,14 +32,81 @@ struct lookup {
         _Atomic bool done;
 };
 
-/* The protocol's own marks for the first offset and the end stand for themselves where a time is asked about: one request a broker. */
-static rd_kafka_resp_err_t ask_bound(struct lookup *l, rd_kafka_topic_partition_list_t *list, int64_t mark)
+/* An error that may be one partition's alone, though librdkafka gives it for the whole list. Of a broker that does not answer nothing is learnt by asking
+ * it about fewer. */
+static bool may_be_of_one(rd_kafka_resp_err_t r)
 {
-        for (int i = 0; i < list->cnt; i++) {
-                list->elems[i].offset = mark;
-                list->elems[i].err = RD_KAFKA_RESP_ERR_NO_ERROR;
+        switch ((int)r) {
+        case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC:
+        case RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION:
+        case RD_KAFKA_RESP_ERR__INVALID_ARG:
+        case RD_KAFKA_RESP_ERR__NOENT:
+        case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:
+        case 100: /* UNKNOWN_TOPIC_ID and INCONSISTENT_TOPIC_ID, which older releases of librdkafka have no names for */
+        case 103:
+        case RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION:
+        case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
+        case RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE:
+        case RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION:
+        case RD_KAFKA_RESP_ERR_REPLICA_NOT_AVAILABLE:
+        case RD_KAFKA_RESP_ERR_KAFKA_STORAGE_ERROR:
+        case RD_KAFKA_RESP_ERR_OFFSET_NOT_AVAILABLE:
+        case RD_KAFKA_RESP_ERR_FENCED_LEADER_EPOCH:
+        case RD_KAFKA_RESP_ERR_UNKNOWN_LEADER_EPOCH:
+        case RD_KAFKA_RESP_ERR_UNSTABLE_OFFSET_COMMIT: return true;
+        default: return false;
         }
-        return list->cnt ? rd_kafka_offsets_for_times(l->rk, list, PATIENCE_MS) : RD_KAFKA_RESP_ERR_NO_ERROR;
+}
+
+typedef rd_kafka_resp_err_t question(rd_kafka_t *, rd_kafka_topic_partition_list_t *, int64_t mark);
+
+static rd_kafka_resp_err_t ask_committed(rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list, int64_t mark UNUSED) { return rd_kafka_committed(rk, list, PATIENCE_MS); }
+
+/* The protocol's own marks for the first offset and the end stand for themselves where a time is asked about: one request a broker. */
+static rd_kafka_resp_err_t ask_bound(rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list, int64_t mark)
+{
+        for (int i = 0; i < list->cnt; i++)
+                list->elems[i].offset = mark;
+        return rd_kafka_offsets_for_times(rk, list, PATIENCE_MS);
+}
+
+static rd_kafka_resp_err_t ask_each(rd_kafka_t *, rd_kafka_topic_partition_list_t *, int from, int to, int64_t mark, question *);
+
+/* One that is wrong is found in few questions. */
+static rd_kafka_resp_err_t ask_halves(rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list, int from, int to, int64_t mark, question *q)
+{
+        int middle = from + (to - from) / 2;
+        rd_kafka_resp_err_t r = ask_each(rk, list, from, middle, mark, q);
+
+        return r ? r : ask_each(rk, list, middle, to, mark, q);
+}
+
+/* What one partition is wrong about is told of it alone; the error is one of all. */
+static rd_kafka_resp_err_t ask_each(rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list, int from, int to, int64_t mark, question *q)
+{
+        rd_kafka_topic_partition_list_t *some;
+        rd_kafka_resp_err_t r;
+
+        if (from == to)
+                return RD_KAFKA_RESP_ERR_NO_ERROR;
+        some = rd_kafka_topic_partition_list_new(to - from);
+        for (int i = from; i < to; i++)
+                rd_kafka_topic_partition_list_add(some, list->elems[i].topic, list->elems[i].partition)->offset = RD_KAFKA_OFFSET_INVALID;
+        r = q(rk, some, mark);
+        for (int i = from; !r && i < to; i++) {
+                const rd_kafka_topic_partition_t *found = rd_kafka_topic_partition_list_find(some, list->elems[i].topic, list->elems[i].partition);
+
+                list->elems[i].err = found ? found->err : RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION;
+                list->elems[i].offset = found ? found->offset : RD_KAFKA_OFFSET_INVALID;
+        }
+        rd_kafka_topic_partition_list_destroy(some);
+        if (!r || !may_be_of_one(r))
+                return r;
+        if (to - from > 1)
+                return ask_halves(rk, list, from, to, mark, q);
+        list->elems[from].err = r;
+        list->elems[from].offset = RD_KAFKA_OFFSET_INVALID;
+        return RD_KAFKA_RESP_ERR_NO_ERROR;
 }
 
 static bool wants_bounds(const struct lookup *l, const rd_kafka_topic_partition_t *p) { return l->what & LOOKUP_BOUNDS || (!p->err && p->offset < 0); }
@@ -47,19 +114,21 @@ static bool wants_bounds(const struct lookup *l, const rd_kafka_topic_partition_
 static void ask(struct lookup *l)
 {
         if (l->what & LOOKUP_COMMITTED)
-                l->error = rd_kafka_committed(l->rk, l->committed, PATIENCE_MS);
+                l->error = ask_each(l->rk, l->committed, 0, l->committed->cnt, 0, ask_committed);
         for (int i = 0; !l->error && i < l->committed->cnt; i++) {
                 const rd_kafka_topic_partition_t *p = &l->committed->elems[i];
 
                 if (!wants_bounds(l, p))
                         continue;
                 (void)rd_kafka_topic_partition_list_add(l->low, p->topic, p->partition);
-                (void)rd_kafka_topic_partition_list_add(l->high, p->topic, p->partition);
         }
         if (!l->error)
-                l->error = ask_bound(l, l->low, RD_KAFKA_OFFSET_BEGINNING);
+                l->error = ask_each(l->rk, l->low, 0, l->low->cnt, RD_KAFKA_OFFSET_BEGINNING, ask_bound);
+        for (int i = 0; !l->error && i < l->low->cnt; i++)
+                if (!l->low->elems[i].err)
+                        (void)rd_kafka_topic_partition_list_add(l->high, l->low->elems[i].topic, l->low->elems[i].partition);
         if (!l->error)
-                l->error = ask_bound(l, l->high, RD_KAFKA_OFFSET_END);
+                l->error = ask_each(l->rk, l->high, 0, l->high->cnt, RD_KAFKA_OFFSET_END, ask_bound);
 }
 
 static void *help(void *argument)
@@ -99,25 +168,25 @@ bool lookup_done(const struct lookup *l) { return atomic_load(&l->done); }
 const char *lookup_error(const struct lookup *l) { return l->error ? rd_kafka_err2str(l->error) : NULL; }
 size_t lookup_count(const struct lookup *l) { return (size_t)l->committed->cnt; }
 
-static const char *bound_of(rd_kafka_topic_partition_list_t *list, const rd_kafka_topic_partition_t *p, int64_t *bound)
+static rd_kafka_resp_err_t bound_of(rd_kafka_topic_partition_list_t *list, const rd_kafka_topic_partition_t *p, int64_t *bound)
 {
         const rd_kafka_topic_partition_t *found = rd_kafka_topic_partition_list_find(list, p->topic, p->partition);
 
         *bound = found && !found->err && found->offset >= 0 ? found->offset : -1;
-        return !found || *bound >= 0 ? NULL : found->err ? rd_kafka_err2str(found->err) : "the broker does not say where the partition begins and ends";
+        return !found || *bound >= 0 ? RD_KAFKA_RESP_ERR_NO_ERROR : found->err ? found->err : RD_KAFKA_RESP_ERR__NO_OFFSET;
 }
 
-const char *lookup_take(const struct lookup *l, size_t i, const char **topic, int32_t *partition, struct whereabouts *w)
+rd_kafka_resp_err_t lookup_take(const struct lookup *l, size_t i, const char **topic, int32_t *partition, struct whereabouts *w)
 {
         const rd_kafka_topic_partition_t *p = &l->committed->elems[i];
-        const char *low, *high;
+        rd_kafka_resp_err_t low, high;
 
         *topic = p->topic;
         *partition = p->partition;
         w->reached = p->offset >= 0 ? p->offset : -1;
         low = bound_of(l->low, p, &w->low);
         high = bound_of(l->high, p, &w->high);
-        return p->err ? rd_kafka_err2str(p->err) : low ? low : high;
+        return p->err ? p->err : low ? low : high;
 }
 
 struct lookup *lookup_free(struct lookup *l)

@@ -29,9 +29,9 @@ enum { LOOKUP_COMMITTED = 1, LOOKUP_BOUNDS = 2 };
 /* Asks about the partitions, of which the list is copied. COMMITTED alone asks for the bounds of those that have no position, too. Rings when it is done. */
 int lookup_begin(struct lookup **, rd_kafka_t *, const rd_kafka_topic_partition_list_t *, int what, struct waker *, struct waker_slot *, struct error *) MUST_CHECK;
 bool lookup_done(const struct lookup *);
-/* Once done. NULL: no error. */
+/* Once done: why nothing is known of any; NULL: no error. */
 const char *lookup_error(const struct lookup *);
 size_t lookup_count(const struct lookup *);
-/* Why nothing is known of this one; NULL: it is. reached is what the group committed. */
-const char *lookup_take(const struct lookup *, size_t i, const char **topic, int32_t *partition, struct whereabouts *);
+/* Why nothing is known of this one, which says nothing of the others; 0: it is. reached is what the group committed. */
+rd_kafka_resp_err_t lookup_take(const struct lookup *, size_t i, const char **topic, int32_t *partition, struct whereabouts *);
 struct lookup *lookup_free(struct lookup *);     /* waits for the helper; NULL is fine; returns NULL */

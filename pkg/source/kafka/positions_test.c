@@ -1,5 +1,6 @@
 #include "source/kafka/positions.h"
 
+#include <librdkafka/rdkafka_mock.h>
 #include <setjmp.h>
 #include <stdarg.h>
 
@@ -31,9 +32,101 @@ static void reading_goes_on_where_nothing_is_skipped(void **state UNUSED)
         }
 }
 
+/* ---- asking, of librdkafka's own cluster -------------------------------------------------------------------------------------------------- */
+
+static void e_set(rd_kafka_conf_t *conf, const char *name, const char *value)
+{
+        char why[256];
+
+        if (rd_kafka_conf_set(conf, name, value, why, sizeof(why)) != RD_KAFKA_CONF_OK)
+                fail_msg("%s: %s", name, why);
+}
+
+static rd_kafka_t *e_client(rd_kafka_type_t type, const char *servers)
+{
+        rd_kafka_conf_t *conf = rd_kafka_conf_new();
+        rd_kafka_t *rk;
+        char why[256];
+
+        if (servers)
+                e_set(conf, "bootstrap.servers", servers);
+        if (type == RD_KAFKA_CONSUMER)
+                e_set(conf, "group.id", "g");
+        if (!(rk = rd_kafka_new(type, conf, why, sizeof(why))))
+                fail_msg("%s", why);
+        return rk;
+}
+
+struct e_asking { struct loop *loop; struct task done; };
+
+static void e_ring(struct task *t, usec now UNUSED) { loop_stop(CONTAINER_OF(t, struct e_asking, done)->loop); }
+
+static void of_the_others_is_told_what_one_partition_is_not_known_of(void **state UNUSED)
+{
+        static const struct { const char *topic; int32_t number; bool known; } all[] = {
+                { "here", 0, true }, { "gone", 0, false }, { "here", 1, true }, { "here", 7, false }, { "gone", 1, false }, { "too", 0, true },
+        };
+        /* Once those that are known have positions, only what is not known is asked about its bounds. */
+        static const struct { int what; bool committed; } rounds[] = { { LOOKUP_COMMITTED, false }, { LOOKUP_BOUNDS, false }, { LOOKUP_COMMITTED, true }, { LOOKUP_COMMITTED | LOOKUP_BOUNDS, true } };
+        rd_kafka_t *producer = e_client(RD_KAFKA_PRODUCER, NULL), *rk;
+        rd_kafka_mock_cluster_t *cluster = rd_kafka_mock_cluster_new(producer, 1);
+        rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(COUNT_OF(all)), *known = rd_kafka_topic_partition_list_new(COUNT_OF(all));
+        struct e_asking e = { .done = { .turn = e_ring } };
+        struct waker_slot slot = { .task = &e.done };
+        struct error err;
+
+        assert_int_equal(rd_kafka_mock_topic_create(cluster, "here", 2, 1), RD_KAFKA_RESP_ERR_NO_ERROR);
+        assert_int_equal(rd_kafka_mock_topic_create(cluster, "too", 1, 1), RD_KAFKA_RESP_ERR_NO_ERROR);
+        rd_kafka_mock_topic_set_error(cluster, "gone", RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART);
+        rk = e_client(RD_KAFKA_CONSUMER, rd_kafka_mock_cluster_bootstraps(cluster));
+        assert_int_equal(loop_new(&e.loop, &err), 0);
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                (void)rd_kafka_topic_partition_list_add(list, all[i].topic, all[i].number);
+                if (all[i].known)
+                        rd_kafka_topic_partition_list_add(known, all[i].topic, all[i].number)->offset = 5;
+        }
+        for (size_t k = 0; k < COUNT_OF(rounds); k++) {
+                struct lookup *l;
+                int64_t reached = rounds[k].committed ? 5 : -1, bound = rounds[k].what == LOOKUP_COMMITTED && rounds[k].committed ? -1 : 0;
+
+                if (rounds[k].committed)
+                        assert_int_equal(rd_kafka_commit(rk, known, 0), RD_KAFKA_RESP_ERR_NO_ERROR);
+                assert_int_equal(lookup_begin(&l, rk, list, rounds[k].what, loop_waker(e.loop), &slot, &err), 0);
+                loop_run(e.loop);
+                assert_true(lookup_done(l));
+                if (lookup_error(l))
+                        fail_msg("nothing is known: %s", lookup_error(l));
+                assert_int_equal(lookup_count(l), COUNT_OF(all));
+                for (size_t i = 0; i < COUNT_OF(all); i++) {
+                        struct whereabouts w;
+                        const char *topic;
+                        int32_t number;
+                        rd_kafka_resp_err_t why = lookup_take(l, i, &topic, &number, &w);
+
+                        assert_string_equal(topic, all[i].topic);
+                        assert_int_equal(number, all[i].number);
+                        if (!why != all[i].known)
+                                fail_msg("%s/%d: %s", topic, number, rd_kafka_err2str(why));
+                        if (why)
+                                continue;
+                        assert_int_equal(w.reached, reached);
+                        assert_int_equal(w.low, bound);
+                        assert_int_equal(w.high, bound);
+                }
+                (void)lookup_free(l);
+        }
+        waker_forget(loop_waker(e.loop), &slot);
+        e.loop = loop_free(e.loop);
+        rd_kafka_topic_partition_list_destroy(list);
+        rd_kafka_topic_partition_list_destroy(known);
+        rd_kafka_destroy(rk);
+        rd_kafka_mock_cluster_destroy(cluster);
+        rd_kafka_destroy(producer);
+}
+
 int main(void)
 {
-        const struct CMUnitTest tests[] = { cmocka_unit_test(reading_goes_on_where_nothing_is_skipped) };
+        const struct CMUnitTest tests[] = { cmocka_unit_test(reading_goes_on_where_nothing_is_skipped), cmocka_unit_test(of_the_others_is_told_what_one_partition_is_not_known_of) };
 
         return cmocka_run_group_tests_name("positions", tests, NULL, NULL);
 }

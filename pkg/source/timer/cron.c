@@ -3,15 +3,31 @@
 static const char *const month_names[] = { "JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC", NULL };
 static const char *const day_names[] = { "SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT", NULL };
 
-struct field { const char *name; int min, max; const char *const *names; bool question; };
+struct field {
+        const char *name;
+        int min, max;
+        const char *const *names;
+        bool question;
+        bool kubernetes;         /* numbers and steps of any length, as robfig/cron takes them */
+        bool day;                /* of Kubernetes' form: a star with a step restricts the day */
+        int last;                /* where * and N/step end, if not at max; 0: there */
+};
 static const struct field fields[] = {
-        { "second", 0, 59, NULL, false }, { "minute", 0, 59, NULL, false },       { "hour", 0, 23, NULL, false },
-        { "day of month", 1, 31, NULL, true }, { "month", 1, 12, month_names, false }, { "day of week", 0, 6, day_names, true },
+        { .name = "second", .max = 59 },
+        { .name = "minute", .max = 59 },
+        { .name = "hour", .max = 23 },
+        { .name = "day of month", .min = 1, .max = 31, .question = true },
+        { .name = "month", .min = 1, .max = 12, .names = month_names },
+        { .name = "day of week", .max = 6, .names = day_names, .question = true },
 };
 
-/* Kubernetes', without seconds. */
+/* Kubernetes', without seconds. A 7 is Sunday where it is written; no star and no step comes to it. */
 static const struct field cron_fields[] = {
-        { "minute", 0, 59, NULL, false }, { "hour", 0, 23, NULL, false }, { "day of month", 1, 31, NULL, true }, { "month", 1, 12, month_names, false }, { "day of week", 0, 7, day_names, true },
+        { .name = "minute", .max = 59, .question = true, .kubernetes = true },
+        { .name = "hour", .max = 23, .question = true, .kubernetes = true },
+        { .name = "day of month", .min = 1, .max = 31, .question = true, .kubernetes = true, .day = true },
+        { .name = "month", .min = 1, .max = 12, .names = month_names, .question = true, .kubernetes = true },
+        { .name = "day of week", .max = 7, .names = day_names, .question = true, .kubernetes = true, .day = true, .last = 6 },
 };
 
 static bool parse_value(const struct field *f, struct str s, int *out)
@@ -23,7 +39,7 @@ static bool parse_value(const struct field *f, struct str s, int *out)
                         *out = f->min + i;
                         return true;
                 }
-        if (!str_to_int64(s, &v) || s.n > 2 || v < f->min || v > f->max)
+        if (!str_to_int64(s, &v) || (s.n > 2 && !f->kubernetes) || v < f->min || v > f->max)
                 return false;
         *out = (int)v;
         return true;
@@ -34,21 +50,22 @@ static bool parse_item(const struct field *f, struct str item, uint64_t *bits, b
 {
         struct str step_text = item, range = str_cut(&step_text, '/');
         bool has_step = range.n != item.n;
-        int from, to;
+        int from, to, end = f->last ? f->last : f->max;
         int64_t step = 1;
 
-        if (has_step && (!str_to_int64(step_text, &step) || step < 1 || step > f->max))
+        if (has_step && (!str_to_int64(step_text, &step) || step < 1 || (step > f->max && !f->kubernetes)))
                 return false;
+        step = MIN_OF(step, (int64_t)64); /* beyond every field: the first value alone */
         if (str_is(range, "*") || (f->question && str_is(range, "?"))) {
                 from = f->min;
-                to = f->max;
-                *any = true;
+                to = end;
+                *any = *any || step == 1 || !f->day;
         } else {
                 struct str last = range, first = str_cut(&last, '-');
 
                 if (!parse_value(f, first, &from))
                         return false;
-                to = has_step ? f->max : from;
+                to = has_step ? MAX_OF(from, end) : from;
                 if (first.n != range.n && (!parse_value(f, last, &to) || to < from))
                         return false;
         }

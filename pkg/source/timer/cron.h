@@ -18,7 +18,7 @@ struct cron {
         bool any_hour, any_day, any_weekday;
 };
 
-/* Kubernetes' form: five fields, minute hour dom month dow, 0 and 7 being Sunday, or @hourly, @daily, @weekly, @monthly, @yearly. */
+/* Kubernetes' form, read as robfig/cron 3 reads it, on which CronJobs run: five fields, minute hour dom month dow, 0 and 7 being Sunday, or @hourly, @daily, @weekly, @monthly, @yearly. */
 int cron_parse_kubernetes(struct str, struct cron *, struct buf *why) MUST_CHECK;
 /* zone: what CRON_TZ named, n 0: nothing. 0, or -1 with the reason appended to why. */
 int cron_parse(struct str, struct cron *, struct str *zone, struct buf *why) MUST_CHECK;

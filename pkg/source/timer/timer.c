@@ -28,7 +28,8 @@ static const struct field timer_fields[] = {
           .cloud = "schedule" },
         { .name = "cron", .type = FIELD_STRING, .offset = offsetof(struct timer_spec, cron), .min = 1, .max = 256,
           .help = "When it ticks, as a CronJob of Kubernetes says it, instead of schedule: minute hour day-of-month month day-of-week, 0 and 7 being Sunday, or @hourly, "
-                  "@daily, @weekly, @monthly or @yearly." },
+                  "@daily, @weekly, @monthly or @yearly. If both day fields are restricted, either suffices; * and ? alone do not restrict, a step such as */2 does. N/STEP goes "
+                  "on to the field's end, Saturday for the day of week." },
         { .name = "timeZone", .type = FIELD_STRING, .offset = offsetof(struct timer_spec, time_zone), .fallback = "UTC", .min = 1, .max = 100,
           .pattern = "^[A-Za-z][A-Za-z0-9_+/-]*$",
           .help = "The time zone of the schedule and of the event's time, a name of the IANA database. CRON_TZ in the schedule wins. A run that falls into the "
@@ -621,9 +622,9 @@ static int timer_sample(const void *spec_, const struct services *services, cons
         }
         if (!time)
                 r->time = cron_next(&cron, s->zone, clock_wall(services->clock));
-        else if (time->kind != NODE_STRING || !time_parse(time->text, &r->time)) {
+        else if (time->kind != NODE_STRING || !time_parse(time->text, &r->time) || !time_is_writable(r->time - USEC_DAY) || !time_is_writable(r->time + USEC_DAY)) {
                 timer_sample_free(r);
-                return error_set(err, ERROR_INVALID, "time: expected a time such as 2026-01-31T08:00:00Z");
+                return error_set(err, ERROR_INVALID, "time: expected a time such as 2026-01-31T08:00:00Z, of a year from 1 to 9999 in every zone");
         }
         s->user_event = user_event && user_event->kind == NODE_STRING ? str_dup(user_event->text) : str_dup(str_of(spec->user_event));
         if (!s->user_event) {
