@@ -1,5 +1,6 @@
 /* Through a proxy that opens tunnels: HTTP and TLS, passwords, refusals; and who is reached without it. */
 #include <curl/curl.h>
+#include <sys/stat.h>
 
 #include "http/proxy.h"
 #include "http/testing.h"
