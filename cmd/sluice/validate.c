@@ -16,7 +16,7 @@ static bool check_transforms(const struct triggers *all, struct buf *report)
                 if (!t->transform || transform_check(t->transform->jq, &err) == 0)
                         continue;
                 fine = false;
-                buf_printf(report, "%s:%u:%u: spec.transform.jq: %s\n", t->file ? t->file : "<stdin>", t->line, t->column, err.text);
+                buf_printf(report, "%s:%u:%u: spec.transform.jq: %s\n", t->file ? t->file : "<stdin>", t->jq_line, t->jq_column, err.text);
         }
         return fine;
 }

@@ -215,8 +215,8 @@ static const struct type retry_type = { .name = "Retry", .help = "What is done w
 static const struct field dead_kafka_fields[] = {
         { .name = "bootstrapServers", .type = FIELD_STRINGS, .offset = offsetof(struct dead_letter_kafka, bootstrap_servers), .required = true, .min = 1, .max = 32,
           .pattern = "^([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\]):" PORT_PATTERN "$", .format = "HOST:PORT", .help = "Brokers to begin with, each HOST:PORT." },
-        { .name = "topic", .type = FIELD_STRING, .offset = offsetof(struct dead_letter_kafka, topic), .required = true, .min = 1, .max = 249, .pattern = "^[A-Za-z0-9._-]+$",
-          .format = "a topic name: letters, digits, ., _ and -", .help = "The topic." },
+        { .name = "topic", .type = FIELD_STRING, .offset = offsetof(struct dead_letter_kafka, topic), .required = true, .min = 1, .max = 249, .pattern = KAFKA_TOPIC_PATTERN,
+          .format = KAFKA_TOPIC_FORMAT, .help = "The topic." },
 };
 static const struct type dead_kafka_type = { .name = "DeadLetterKafka", .help = "A Kafka topic.", .fields = dead_kafka_fields, .fields_n = COUNT_OF(dead_kafka_fields),
                                              .size = sizeof(struct dead_letter_kafka) };

@@ -83,6 +83,9 @@ void schema_expected(const struct field *, struct buf *);/* "an integer from 1 t
 const struct node *schema_fallback(const struct field *, struct documents *);
 /* A port, 1 to 65535. */
 #define PORT_PATTERN "0{0,4}([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+/* What Kafka takes for a topic: no longer than 249 characters, and neither . nor .. */
+#define KAFKA_TOPIC_PATTERN "^([A-Za-z0-9_-]|[A-Za-z0-9_-][.]|[A-Za-z0-9._-][A-Za-z0-9_-]|[A-Za-z0-9._-]{3,249})$"
+#define KAFKA_TOPIC_FORMAT "a topic name: up to 249 letters, digits, ., _ and -, but neither . nor .."
 /* What a duration looks like, here and in the CRD: whole microseconds, since that is the unit of time here, and no days, which CEL's
  * duration() does not know. */
 #define DURATION_PATTERN "^(0|([0-9]+(us|\xc2\xb5s)|[0-9]+(\\.[0-9]{1,3})?ms|[0-9]+(\\.[0-9]{1,6})?(s|m|h))+)$"

@@ -447,12 +447,17 @@ static bool decode_parts(const struct node *root, const struct type *spec_type, 
 
 static struct trigger *make(const struct node *root, struct metadata *metadata, struct spec_object *spec, const struct source_type *types, size_t n)
 {
+        const struct node *transform = node_member(node_member(root, "spec"), "transform"), *jq = transform ? node_member(transform, "jq") : NULL;
         struct trigger *t = calloc(1, sizeof(*t));
 
         if (!t)
                 return NULL;
         t->line = root->line;
         t->column = root->column;
+        if (jq) {
+                t->jq_line = jq->line;
+                t->jq_column = jq->column;
+        }
         t->types = types;
         t->types_n = n;
         return adopt_metadata(t, metadata) && adopt_spec(t, spec) ? t : trigger_free(t);

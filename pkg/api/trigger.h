@@ -97,6 +97,7 @@ struct trigger {
         bool deleting;
         char *file;                         /* where it was read from; NULL: no file */
         unsigned line, column;              /* where the document stands in its file */
+        unsigned jq_line, jq_column;        /* where transform.jq does, if there is one */
 
         size_t source;                      /* index into the source types */
         void *source_spec;                  /* the driver's own struct */

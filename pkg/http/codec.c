@@ -170,6 +170,7 @@ void http_codec_next(struct http_codec *c)
         c->around = c->body_n = 0;
         c->started = c->head_answer = c->head_done = false;
         c->refuse_status = 0;
+        c->fault = NULL;
         llhttp_reset(&c->parser);
 }
 
@@ -200,7 +201,8 @@ int http_codec_feed(struct http_codec *c, struct str bytes, size_t *used, struct
         if (e != HPE_OK) {
                 if (!c->refuse_status)
                         c->refuse_status = 400;
-                return error_set(err, ERROR_PROTOCOL, "broken HTTP: %s", llhttp_get_error_reason(&c->parser) ? llhttp_get_error_reason(&c->parser) : "unknown");
+                /* The parser has words of its own for what a callback refused, which say nothing. */
+                return error_set(err, ERROR_PROTOCOL, "broken HTTP: %s", c->fault ? c->fault : llhttp_get_error_reason(&c->parser) ? llhttp_get_error_reason(&c->parser) : "unknown");
         }
         return 0;
 }

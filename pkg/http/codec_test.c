@@ -169,6 +169,38 @@ static void a_long_answer_is_cut(void **state UNUSED)
         }
 }
 
+/* The parser's own words for it are that a callback failed. */
+static void what_was_refused_is_said(void **state UNUSED)
+{
+        static const struct { bool request; const char *text, *says; } cases[] = {
+                { false, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n", "broken HTTP: the peer changes the protocol without being asked" },
+                { false, "HTTP/1.1 099 Odd\r\n\r\n", "broken HTTP: a status that has not three digits" },
+                { false, "HTTP/1.1 200 OK\r\nX: a\r\n b\r\n\r\n", "broken HTTP: a folded header" },
+                { true, "GET / HTTP/2.0\r\n\r\n", "broken HTTP: HTTP/1.0 and HTTP/1.1 are spoken here" },
+                { true, "POST / HTTP/1.1\r\nContent-Length: 101\r\n\r\n", "broken HTTP: body too large" },
+        };
+
+        for (size_t i = 0; i < COUNT_OF(cases); i++)
+                for (size_t piece = 1; piece <= strlen(cases[i].text); piece++) {
+                        struct str rest = str_of(cases[i].text);
+                        struct http_codec c;
+                        struct error err;
+                        int r = 0;
+
+                        http_codec_init(&c, cases[i].request, 1000, 100);
+                        c.refuse_large_body = cases[i].request;
+                        while (rest.n && r == 0) {
+                                size_t n = MIN_OF(piece, rest.n), used;
+
+                                r = http_codec_feed(&c, (struct str){ rest.p, n }, &used, &err);
+                                rest = (struct str){ rest.p + n, rest.n - n };
+                        }
+                        assert_int_equal(r, -1);
+                        assert_string_equal(err.text, cases[i].says);
+                        http_codec_done(&c);
+                }
+}
+
 static void an_upgrade_is_not_ours(void **state UNUSED)
 {
         BUF_AT_END struct buf found = BUF_INIT(1000);
@@ -188,6 +220,7 @@ int main(void)
                 cmocka_unit_test(what_breaks_http_is_refused),
                 cmocka_unit_test(limits_hold),
                 cmocka_unit_test(a_long_answer_is_cut),
+                cmocka_unit_test(what_was_refused_is_said),
                 cmocka_unit_test(an_upgrade_is_not_ours),
         };
         return cmocka_run_group_tests_name("codec", tests, NULL, NULL);

@@ -50,3 +50,44 @@ def test_a_long_number_is_wrong_in_one_short_line(tmp_path, number, member):
     code, said = validate(file)
     assert code == 1 and len(said) < 1000 and said.count("\n") == 1
     assert said.startswith(f"{file}:7:") and "expected" in said and "memory" not in said
+
+
+def test_what_jq_says_is_told_where_the_program_stands(tmp_path):
+    file = tmp_path / "jq.yaml"
+    two = "  transform:\n    timeout: 2s\n    jq: |\n      .a\n      | [\n"
+    file.write_text(OTHER + "---\n" + TIMER % "one" + "---\n" + (TIMER % "two").replace("spec: {source", "spec:\n  source").replace(", sink", "\n  sink").replace('/"}}', '/"}') + two
+                    + "---\n" + (TIMER % "three").replace('/"}}', '/"}, transform: {jq: ".a | foo(1)"}}'))
+    lines = file.read_text().split("\n")
+    block = next(i for i, line in enumerate(lines, 1) if "jq: |" in line)
+    flow = next(i for i, line in enumerate(lines, 1) if "foo(1)" in line)
+    code, said = validate(file)
+    assert code == 1
+    assert f"{file}:{block}:{lines[block - 1].index('|') + 1}: spec.transform.jq: jq: " in said
+    column = lines[flow - 1].index('".a') + 1
+    assert f"{file}:{flow}:{column}: spec.transform.jq: jq: " in said
+
+
+KAFKA = """apiVersion: sluice.dev/v1alpha1
+kind: Trigger
+metadata: {name: t}
+spec:
+  source: {kafka: {bootstrapServers: ["k:9092"], topics: ["%s"]}}
+  sink: {uri: "http://function/"}
+  delivery: {retry: {onExhausted: DeadLetter, maxAttempts: 3}, deadLetter: {kafka: {bootstrapServers: ["k:9092"], topic: "%s"}}}
+"""
+
+
+@pytest.mark.parametrize("name", [".", "..", "", "a b", "a/b", "\u00e4", "a:b", "x" * 250])
+def test_what_kafka_takes_for_no_topic_is_refused(tmp_path, name):
+    file = tmp_path / "t.yaml"
+    for names, path in (((name, "ok"), "topics"), (("ok", name), "topic")):
+        file.write_text(KAFKA % names)
+        code, said = validate(file)
+        assert code == 1 and f".{path}" in said
+
+
+@pytest.mark.parametrize("name", ["a", "_", "-", "a.", ".a", "-.", "...", "a..b", "..a", "x" * 249, "." * 249])
+def test_what_kafka_takes_for_a_topic_is_valid(tmp_path, name):
+    file = tmp_path / "t.yaml"
+    file.write_text(KAFKA % (name, name))
+    assert validate(file) == (0, f"{file}: 1 trigger is valid\n")

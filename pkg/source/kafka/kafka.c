@@ -22,6 +22,8 @@ static const usec COMMIT_PATIENCE = 2 * USEC_SEC;
 static const usec AGAIN = USEC_SEC;
 /* How old the ends of partitions may be that are not fetched, since nothing of them is wanted: lag comes from them. */
 static const usec LOOK_INTERVAL = 10 * USEC_SEC;
+/* With one question about positions. */
+enum { LOOK_PATIENCE_MS = 5000 };
 /* After which the group's position is looked at before it is committed anew: a topic that was deleted has taken it along, and another one of the same
  * name would go on in its middle. */
 static const usec TRUSTED = 500 * USEC_MSEC;
@@ -36,7 +38,7 @@ static const struct field kafka_fields[] = {
           .pattern = "^([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\]):" PORT_PATTERN "$", .help = "Brokers to begin with, each HOST:PORT; the others are learned from them.", .format = "HOST:PORT",
           .cloud = "kafka_connect_address" },
         { .name = "topics", .type = FIELD_STRINGS, .offset = offsetof(struct kafka_spec, topics), .required = true, .min = 1, .max = 100, .set = true,
-          .pattern = "^[A-Za-z0-9._-]{1,249}$", .help = "Topics to read.", .format = "a topic name: letters, digits, ., _ and -", .cloud = "topic_ids" },
+          .pattern = KAFKA_TOPIC_PATTERN, .help = "Topics to read.", .format = KAFKA_TOPIC_FORMAT, .cloud = "topic_ids" },
         { .name = "consumerGroup", .type = FIELD_STRING, .offset = offsetof(struct kafka_spec, consumer_group), .min = 1, .max = 255,
           .help = "The consumer group that holds the positions; by default sluice.NAMESPACE.NAME." },
         { .name = "startPosition", .type = FIELD_ENUM, .offset = offsetof(struct kafka_spec, start_position), .fallback = "Latest", .values = start_names,
@@ -503,30 +505,60 @@ static bool is_unknown(rd_kafka_resp_err_t r)
 
 static bool set_aside(const struct partition *p) { return p->gone || is_unknown(p->why); }
 
-/* One partition's trouble is told, and keeps nothing else from being read. */
-static void set_reading(struct source *s)
+static bool is_read(const struct partition *p) { return p->queue && !p->why && !p->unplaced && !p->ready; }
+
+static bool reads_any(const struct source *s)
 {
-        const struct partition *troubled = NULL;
-        char trouble[sizeof(s->text)];
-        bool reading = false;
+        for (uint32_t i = 0; i < s->partitions_n; i++)
+                if (is_read(s->partitions[i]))
+                        return true;
+        return false;
+}
+
+/* The first, by name, whose positions are not known; NULL: none. */
+static const struct partition *troubled(const struct source *s)
+{
+        const struct partition *first = NULL;
 
         for (uint32_t i = 0; i < s->partitions_n; i++) {
                 const struct partition *p = s->partitions[i];
+                int order = !p->queue || !p->why ? 1 : first ? strcmp(p->topic, first->topic) : -1;
 
-                if (!p->queue)
-                        continue;
-                if (p->why && (!troubled || strcmp(p->topic, troubled->topic) < 0))
-                        troubled = p;
-                reading = reading || (!p->why && !p->unplaced && !p->ready);
+                if (order < 0 || (order == 0 && p->number < first->number))
+                        first = p;
         }
-        if (!troubled) {
-                if (reading)
-                        set_state(s, SOURCE_CONNECTED, "");
+        return first;
+}
+
+/* One partition's trouble is told, and keeps nothing else from being read. */
+static void set_reading(struct source *s)
+{
+        const struct partition *p = troubled(s);
+        char text[sizeof(s->text)];
+        bool reading = reads_any(s);
+
+        if (!p && !reading)
                 return;
+        text[0] = 0;
+        if (p)
+                (void)snprintf(text, sizeof(text), "topic %s, partition %d: positions are not known: %s%s", p->topic, p->number, rd_kafka_err2str(p->why),
+                               set_aside(p) ? "; it is set aside: was the topic deleted?" : "");
+        set_state(s, reading ? SOURCE_CONNECTED : SOURCE_CONNECTING, text);
+}
+
+/* A broker says that it does not know the partition. Asked about again until one does, or its topic is given up. */
+static void put_aside(struct source *s, struct partition *p, rd_kafka_resp_err_t why)
+{
+        p->why = why;
+        p->ask_at = s->now + AGAIN;
+        p->doubted = p->committed >= 0;
+        if (p->committed < 0 && !p->told) { /* where to begin is decided anew */
+                p->unplaced = true;
+                p->ready = p->tell_assigned = false;
+                p->position = p->wanted = -1;
         }
-        (void)snprintf(trouble, sizeof(trouble), "topic %s, partition %d: positions are not known: %s%s", troubled->topic, troubled->number, rd_kafka_err2str(troubled->why),
-                       set_aside(troubled) ? "; it is set aside: was the topic deleted?" : "");
-        set_state(s, reading ? SOURCE_CONNECTED : SOURCE_CONNECTING, trouble);
+        if (s->state == SOURCE_CONNECTED)
+                set_reading(s);
 }
 
 /* ---- committing ---------------------------------------------------------------------------------------------------------------------- */
@@ -581,13 +613,8 @@ static void kafka_commit(struct source *s, uint32_t track, uint64_t next) { comm
 static void commit_failed(struct source *s, struct partition *p, rd_kafka_resp_err_t r)
 {
         *(p ? &p->commit_at : &s->commit_at) = s->now + AGAIN;
-        if (p && is_unknown(r)) {
-                p->why = r;
-                p->doubted = true;
-                p->ask_at = s->now + AGAIN;
-                if (s->state == SOURCE_CONNECTED)
-                        set_reading(s);
-        }
+        if (p && is_unknown(r))
+                put_aside(s, p, r);
         if (!s->commit_failed)
                 log_warn("commit failed and is tried again; what it covers is delivered again if the worker ends before", LOG_S("trigger", s->services->trigger->name),
                          LOG_S("topic", p ? p->topic : ""), LOG_S("error", rd_kafka_err2str(r)));
@@ -772,7 +799,7 @@ static void look_for_places(struct source *s, int what)
                         (void)rd_kafka_topic_partition_list_add(list, p->topic, p->number);
         }
         s->lookup_assignment = s->assignment;
-        if (lookup_begin(&s->lookup, s->rk, list, what, s->services->waker, &s->slot, &err) < 0) {
+        if (lookup_begin(&s->lookup, s->rk, list, what, LOOK_PATIENCE_MS, s->services->waker, &s->slot, &err) < 0) {
                 s->lookup_at = s->now + AGAIN;
                 set_state(s, SOURCE_DISCONNECTED, err.text);
         }
@@ -922,8 +949,6 @@ static void disconnected(struct source *s, rd_kafka_resp_err_t code, const char 
 /* Its topic may be made again while what it has given is under way. */
 static void topic_unknown(struct source *s, const char *text)
 {
-        bool ours = false;
-
         for (size_t i = 0; i < s->spec->topics.n; i++) {
                 const char *name = s->spec->topics.list[i], *at = strstr(text, name);
 
@@ -935,10 +960,9 @@ static void topic_unknown(struct source *s, const char *text)
                         if (strcmp(s->partitions[k]->topic, name) == 0) {
                                 s->partitions[k]->gone = true;
                                 s->partitions[k]->why = RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
-                                ours = ours || s->partitions[k]->queue;
                         }
         }
-        if (ours && s->state == SOURCE_CONNECTED)
+        if (s->state == SOURCE_CONNECTED && troubled(s) && reads_any(s))
                 set_reading(s);
         else
                 set_state(s, SOURCE_FAILED, text);
@@ -1140,10 +1164,14 @@ static void read_again(struct source *s, struct partition *p)
         p->ask_at = s->now + AGAIN;
 }
 
-static void read_failed(struct source *s, const struct partition *p, const rd_kafka_message_t *m)
+static void read_failed(struct source *s, struct partition *p, const rd_kafka_message_t *m)
 {
         char text[sizeof(s->text)];
 
+        if (is_unknown(m->err)) {
+                put_aside(s, p, m->err);
+                return;
+        }
         (void)snprintf(text, sizeof(text), "topic %s, partition %d: %s", p->topic, p->number, rd_kafka_message_errstr(m));
         set_state(s, SOURCE_FAILED, text);
 }

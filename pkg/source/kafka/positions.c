@@ -3,8 +3,6 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-enum { PATIENCE_MS = 5000 };
-
 /* ---- deciding ------------------------------------------------------------------------------------------------------------------------ */
 
 struct begin begin_of(const struct whereabouts *w, bool first, bool latest)
@@ -24,6 +22,8 @@ struct lookup {
         rd_kafka_t *rk;
         rd_kafka_topic_partition_list_t *committed, *low, *high; /* low and high: of those that are asked about, in another order perhaps */
         int what;
+        int patience_ms;         /* with one question */
+        usec until;              /* with all of them */
         rd_kafka_resp_err_t error;
         struct waker *waker;
         struct waker_slot *slot;
@@ -58,33 +58,46 @@ static bool may_be_of_one(rd_kafka_resp_err_t r)
         }
 }
 
-typedef rd_kafka_resp_err_t question(rd_kafka_t *, rd_kafka_topic_partition_list_t *, int64_t mark);
+/* How long one of so many questions that are left may take. */
+static int patience(const struct lookup *l, int questions)
+{
+        usec left = (l->until - clock_monotonic(&system_clock)) / questions / USEC_MSEC;
 
-static rd_kafka_resp_err_t ask_committed(rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list, int64_t mark UNUSED) { return rd_kafka_committed(rk, list, PATIENCE_MS); }
+        return (int)MAX_OF(MIN_OF(left, (usec)l->patience_ms), (usec)1);
+}
+
+typedef rd_kafka_resp_err_t question(rd_kafka_t *, rd_kafka_topic_partition_list_t *, int64_t mark, int patience_ms);
+
+static rd_kafka_resp_err_t ask_committed(rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list, int64_t mark UNUSED, int patience_ms)
+{
+        return rd_kafka_committed(rk, list, patience_ms);
+}
 
 /* The protocol's own marks for the first offset and the end stand for themselves where a time is asked about: one request a broker. */
-static rd_kafka_resp_err_t ask_bound(rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list, int64_t mark)
+static rd_kafka_resp_err_t ask_bound(rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list, int64_t mark, int patience_ms)
 {
         for (int i = 0; i < list->cnt; i++)
                 list->elems[i].offset = mark;
-        return rd_kafka_offsets_for_times(rk, list, PATIENCE_MS);
+        return rd_kafka_offsets_for_times(rk, list, patience_ms);
 }
 
-static rd_kafka_resp_err_t ask_each(rd_kafka_t *, rd_kafka_topic_partition_list_t *, int from, int to, int64_t mark, question *);
+struct asked { rd_kafka_topic_partition_list_t *list; int64_t mark; question *question; };
+
+static rd_kafka_resp_err_t ask_each(const struct lookup *, const struct asked *, int from, int to, int patience_ms);
 
 /* One that is wrong is found in few questions. */
-static rd_kafka_resp_err_t ask_halves(rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list, int from, int to, int64_t mark, question *q)
+static rd_kafka_resp_err_t ask_halves(const struct lookup *l, const struct asked *a, int from, int to)
 {
         int middle = from + (to - from) / 2;
-        rd_kafka_resp_err_t r = ask_each(rk, list, from, middle, mark, q);
+        rd_kafka_resp_err_t r = ask_each(l, a, from, middle, patience(l, 1));
 
-        return r ? r : ask_each(rk, list, middle, to, mark, q);
+        return r ? r : ask_each(l, a, middle, to, patience(l, 1));
 }
 
 /* What one partition is wrong about is told of it alone; the error is one of all. */
-static rd_kafka_resp_err_t ask_each(rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list, int from, int to, int64_t mark, question *q)
+static rd_kafka_resp_err_t ask_each(const struct lookup *l, const struct asked *a, int from, int to, int patience_ms)
 {
-        rd_kafka_topic_partition_list_t *some;
+        rd_kafka_topic_partition_list_t *const list = a->list, *some;
         rd_kafka_resp_err_t r;
 
         if (from == to)
@@ -92,7 +105,7 @@ static rd_kafka_resp_err_t ask_each(rd_kafka_t *rk, rd_kafka_topic_partition_lis
         some = rd_kafka_topic_partition_list_new(to - from);
         for (int i = from; i < to; i++)
                 rd_kafka_topic_partition_list_add(some, list->elems[i].topic, list->elems[i].partition)->offset = RD_KAFKA_OFFSET_INVALID;
-        r = q(rk, some, mark);
+        r = a->question(l->rk, some, a->mark, patience_ms);
         for (int i = from; !r && i < to; i++) {
                 const rd_kafka_topic_partition_t *found = rd_kafka_topic_partition_list_find(some, list->elems[i].topic, list->elems[i].partition);
 
@@ -103,18 +116,96 @@ static rd_kafka_resp_err_t ask_each(rd_kafka_t *rk, rd_kafka_topic_partition_lis
         if (!r || !may_be_of_one(r))
                 return r;
         if (to - from > 1)
-                return ask_halves(rk, list, from, to, mark, q);
+                return ask_halves(l, a, from, to);
         list->elems[from].err = r;
         list->elems[from].offset = RD_KAFKA_OFFSET_INVALID;
         return RD_KAFKA_RESP_ERR_NO_ERROR;
+}
+
+static int32_t leader_of(const struct rd_kafka_metadata *m, const rd_kafka_topic_partition_t *p)
+{
+        for (int t = 0; t < m->topic_cnt; t++)
+                for (int i = 0; strcmp(m->topics[t].topic, p->topic) == 0 && i < m->topics[t].partition_cnt; i++)
+                        if (m->topics[t].partitions[i].id == p->partition)
+                                return m->topics[t].partitions[i].leader;
+        return -1;
+}
+
+static int by_offset(const void *a_, const void *b_, void *opaque UNUSED)
+{
+        const rd_kafka_topic_partition_t *a = a_, *b = b_;
+
+        return (a->offset > b->offset) - (a->offset < b->offset);
+}
+
+/* Brings those together that one broker leads. Each carries its leader as its offset. */
+static bool sort_by_leader(const struct lookup *l, rd_kafka_topic_partition_list_t *list)
+{
+        const struct rd_kafka_metadata *m;
+
+        if (rd_kafka_metadata(l->rk, 0, NULL, &m, patience(l, 2)) != RD_KAFKA_RESP_ERR_NO_ERROR)
+                return false;
+        for (int i = 0; i < list->cnt; i++)
+                list->elems[i].offset = leader_of(m, &list->elems[i]);
+        rd_kafka_metadata_destroy(m);
+        rd_kafka_topic_partition_list_sort(list, by_offset, NULL);
+        return true;
+}
+
+static void mark(rd_kafka_topic_partition_list_t *list, int from, int to, rd_kafka_resp_err_t r)
+{
+        for (int i = from; i < to; i++) {
+                list->elems[i].err = r;
+                list->elems[i].offset = RD_KAFKA_OFFSET_INVALID;
+        }
+}
+
+/* Behind the last partition from there on that the same broker leads. */
+static int end_of_leader(const rd_kafka_topic_partition_list_t *list, int from)
+{
+        int to = from;
+
+        while (to < list->cnt && list->elems[to].offset == list->elems[from].offset)
+                to++;
+        return to;
+}
+
+static void ask_leaders(const struct lookup *l, const struct asked *a)
+{
+        int leaders = 0;
+
+        for (int from = 0; from < a->list->cnt; from = end_of_leader(a->list, from))
+                leaders++;
+        for (int from = 0, to; from < a->list->cnt; from = to) {
+                rd_kafka_resp_err_t r;
+
+                to = end_of_leader(a->list, from);
+                r = ask_each(l, a, from, to, patience(l, leaders--));
+                if (r)
+                        mark(a->list, from, to, r);
+        }
+}
+
+/* Bounds are asked of the partitions' leaders, of which one may be down: that leaves the partitions of the others known. */
+static void ask_bounds(const struct lookup *l, rd_kafka_topic_partition_list_t *list, int64_t bound)
+{
+        const struct asked a = { .list = list, .mark = bound, .question = ask_bound };
+        rd_kafka_resp_err_t r = ask_each(l, &a, 0, list->cnt, patience(l, 1));
+
+        if (r && sort_by_leader(l, list) && end_of_leader(list, 0) < list->cnt)
+                ask_leaders(l, &a);
+        else if (r)
+                mark(list, 0, list->cnt, r);
 }
 
 static bool wants_bounds(const struct lookup *l, const rd_kafka_topic_partition_t *p) { return l->what & LOOKUP_BOUNDS || (!p->err && p->offset < 0); }
 
 static void ask(struct lookup *l)
 {
+        const struct asked committed = { .list = l->committed, .question = ask_committed };
+
         if (l->what & LOOKUP_COMMITTED)
-                l->error = ask_each(l->rk, l->committed, 0, l->committed->cnt, 0, ask_committed);
+                l->error = ask_each(l, &committed, 0, l->committed->cnt, patience(l, 1));
         for (int i = 0; !l->error && i < l->committed->cnt; i++) {
                 const rd_kafka_topic_partition_t *p = &l->committed->elems[i];
 
@@ -122,13 +213,13 @@ static void ask(struct lookup *l)
                         continue;
                 (void)rd_kafka_topic_partition_list_add(l->low, p->topic, p->partition);
         }
-        if (!l->error)
-                l->error = ask_each(l->rk, l->low, 0, l->low->cnt, RD_KAFKA_OFFSET_BEGINNING, ask_bound);
-        for (int i = 0; !l->error && i < l->low->cnt; i++)
+        if (l->error)
+                return;
+        ask_bounds(l, l->low, RD_KAFKA_OFFSET_BEGINNING);
+        for (int i = 0; i < l->low->cnt; i++)
                 if (!l->low->elems[i].err)
                         (void)rd_kafka_topic_partition_list_add(l->high, l->low->elems[i].topic, l->low->elems[i].partition);
-        if (!l->error)
-                l->error = ask_each(l->rk, l->high, 0, l->high->cnt, RD_KAFKA_OFFSET_END, ask_bound);
+        ask_bounds(l, l->high, RD_KAFKA_OFFSET_END);
 }
 
 static void *help(void *argument)
@@ -141,13 +232,13 @@ static void *help(void *argument)
         return NULL;
 }
 
-int lookup_begin(struct lookup **out, rd_kafka_t *rk, const rd_kafka_topic_partition_list_t *list, int what, struct waker *waker, struct waker_slot *slot, struct error *err)
+int lookup_begin(struct lookup **out, rd_kafka_t *rk, const rd_kafka_topic_partition_list_t *list, int what, int patience_ms, struct waker *waker, struct waker_slot *slot, struct error *err)
 {
         struct lookup *l = calloc(1, sizeof(*l));
 
         if (!l)
                 return error_memory(err);
-        *l = (struct lookup){ .rk = rk, .what = what, .waker = waker, .slot = slot };
+        *l = (struct lookup){ .rk = rk, .what = what, .patience_ms = patience_ms, .until = clock_monotonic(&system_clock) + 3 * patience_ms * USEC_MSEC, .waker = waker, .slot = slot };
         l->committed = rd_kafka_topic_partition_list_copy(list);
         l->low = rd_kafka_topic_partition_list_new(list->cnt);
         l->high = rd_kafka_topic_partition_list_new(list->cnt);

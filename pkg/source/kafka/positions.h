@@ -26,8 +26,9 @@ struct begin begin_of(const struct whereabouts *, bool first, bool latest);
 
 struct lookup;
 enum { LOOKUP_COMMITTED = 1, LOOKUP_BOUNDS = 2 };
-/* Asks about the partitions, of which the list is copied. COMMITTED alone asks for the bounds of those that have no position, too. Rings when it is done. */
-int lookup_begin(struct lookup **, rd_kafka_t *, const rd_kafka_topic_partition_list_t *, int what, struct waker *, struct waker_slot *, struct error *) MUST_CHECK;
+/* Asks about the partitions, of which the list is copied. COMMITTED alone asks for the bounds of those that have no position, too. Rings when it is done, which
+ * takes three times the patience with one question at most. */
+int lookup_begin(struct lookup **, rd_kafka_t *, const rd_kafka_topic_partition_list_t *, int what, int patience_ms, struct waker *, struct waker_slot *, struct error *) MUST_CHECK;
 bool lookup_done(const struct lookup *);
 /* Once done: why nothing is known of any; NULL: no error. */
 const char *lookup_error(const struct lookup *);

@@ -91,7 +91,7 @@ static void of_the_others_is_told_what_one_partition_is_not_known_of(void **stat
 
                 if (rounds[k].committed)
                         assert_int_equal(rd_kafka_commit(rk, known, 0), RD_KAFKA_RESP_ERR_NO_ERROR);
-                assert_int_equal(lookup_begin(&l, rk, list, rounds[k].what, loop_waker(e.loop), &slot, &err), 0);
+                assert_int_equal(lookup_begin(&l, rk, list, rounds[k].what, 5000, loop_waker(e.loop), &slot, &err), 0);
                 loop_run(e.loop);
                 assert_true(lookup_done(l));
                 if (lookup_error(l))
@@ -124,9 +124,57 @@ static void of_the_others_is_told_what_one_partition_is_not_known_of(void **stat
         rd_kafka_destroy(producer);
 }
 
+/* One of three brokers is down: what the others lead is known, and so is what has a position. */
+static void a_leader_that_is_down_hides_its_own_partitions_alone(void **state UNUSED)
+{
+        rd_kafka_t *producer = e_client(RD_KAFKA_PRODUCER, NULL), *rk;
+        rd_kafka_mock_cluster_t *cluster = rd_kafka_mock_cluster_new(producer, 3);
+        rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(3);
+        struct e_asking e = { .done = { .turn = e_ring } };
+        struct waker_slot slot = { .task = &e.done };
+        struct lookup *l;
+        struct error err;
+
+        assert_int_equal(rd_kafka_mock_topic_create(cluster, "here", 6, 1), RD_KAFKA_RESP_ERR_NO_ERROR);
+        for (int i = 0; i < 6; i++)
+                assert_int_equal(rd_kafka_mock_partition_set_leader(cluster, "here", i, i % 3 + 1), RD_KAFKA_RESP_ERR_NO_ERROR);
+        assert_int_equal(rd_kafka_mock_coordinator_set(cluster, "group", "g", 1), RD_KAFKA_RESP_ERR_NO_ERROR);
+        rk = e_client(RD_KAFKA_CONSUMER, rd_kafka_mock_cluster_bootstraps(cluster));
+        assert_int_equal(loop_new(&e.loop, &err), 0);
+        for (int i = 0; i < 6; i++)
+                rd_kafka_topic_partition_list_add(list, "here", i)->offset = 5;
+        assert_int_equal(rd_kafka_committed(rk, list, 20000), RD_KAFKA_RESP_ERR_NO_ERROR); /* the coordinator is found */
+        assert_int_equal(rd_kafka_mock_broker_set_down(cluster, 2), RD_KAFKA_RESP_ERR_NO_ERROR);
+        assert_int_equal(lookup_begin(&l, rk, list, LOOKUP_COMMITTED, 2000, loop_waker(e.loop), &slot, &err), 0);
+        loop_run(e.loop);
+        if (lookup_error(l))
+                fail_msg("nothing is known: %s", lookup_error(l));
+        for (size_t i = 0; i < lookup_count(l); i++) {
+                struct whereabouts w;
+                const char *topic;
+                int32_t number;
+                rd_kafka_resp_err_t why = lookup_take(l, i, &topic, &number, &w);
+
+                if (!why != (number % 3 != 1))
+                        fail_msg("%s/%d: %s", topic, number, rd_kafka_err2str(why));
+                assert_true(why || (w.low == 0 && w.high == 0));
+        }
+        (void)lookup_free(l);
+        waker_forget(loop_waker(e.loop), &slot);
+        e.loop = loop_free(e.loop);
+        rd_kafka_topic_partition_list_destroy(list);
+        rd_kafka_destroy(rk);
+        rd_kafka_mock_cluster_destroy(cluster);
+        rd_kafka_destroy(producer);
+}
+
 int main(void)
 {
-        const struct CMUnitTest tests[] = { cmocka_unit_test(reading_goes_on_where_nothing_is_skipped), cmocka_unit_test(of_the_others_is_told_what_one_partition_is_not_known_of) };
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(reading_goes_on_where_nothing_is_skipped),
+                cmocka_unit_test(of_the_others_is_told_what_one_partition_is_not_known_of),
+                cmocka_unit_test(a_leader_that_is_down_hides_its_own_partitions_alone),
+        };
 
         return cmocka_run_group_tests_name("positions", tests, NULL, NULL);
 }
