@@ -181,7 +181,7 @@ def test_what_is_refused_and_how_it_is_said(listener, smn, sink):
         ({"topic_urn": smn.urn + "x"}, 403), ({"timestamp": "2017-11-15T04:02:24Z"}, 403), ({"signature_version": "v2"}, 403), ({"type": "Other"}, 400), ({"message": None}, 400),
         ({"signing_cert_url": "https://smn.cn-north-1.myhuaweicloud.com.evil.test" + smn.path}, 403), ({"signing_cert_url": f"http://{smn.host}{smn.path}"}, 403),
         ({"signing_cert_url": f"https://a@{smn.host}{smn.path}"}, 403), ({"signing_cert_url": "https://smn.cn-north-1.myhuaweicloud.com/other.pem"}, 403),
-        ({"signing_cert_url": f"https://{smn.host}/other.pem"}, 403), ({"signing_cert_url": f"https://{smn.host}{smn.path}?a=b"}, 403),
+        ({"signing_cert_url": f"https://{smn.host}/other"}, 403), ({"signing_cert_url": f"https://{smn.host}{smn.path}?a=b"}, 403),
         ({"signing_cert_url": f"https://{smn.host}{missing}"}, 503),
     ):  # fmt: skip
         other = {**json.loads(body), **change}

@@ -569,9 +569,12 @@ static void at_a_trusted_host_too_nothing_but_a_certificate_is_asked_for(void **
         static const struct { const char *url; int status; } urls[] = {
                 { "https://cloud.example.test:8443/", 403 },
                 { "https://cloud.example.test:8443/restart?now=1", 403 },
-                { "https://cloud.example.test:8443/smn/SMN_other_0123456789abcdef0123456789abcdef.pem", 403 },
-                { "https://cloud.example.test:8443/smn/SMN_XX-XXXXX-X_0123456789abcdef0123456789abcdef.pem", 403 },
-                { "https://cloud.example.test:8443" PATH "0123456789abcdef0123456789abcdeg.pem", 403 },
+                { "https://cloud.example.test:8443/logout", 403 },
+                { "https://cloud.example.test:8443/a/../b.pem", 403 },
+                { "https://cloud.example.test:8443/a%2fb.pem", 403 },
+                { "https://cloud.example.test:8443/a;b.pem", 403 },
+                { "https://cloud.example.test:8443/.pemx", 403 },
+                { "https://cloud.example.test:8443/certificates/smn.pem", 503 }, /* asked for; it is not there */
                 { "https://cloud.example.test:8443" PATH "0123456789abcdef0123456789abcdef.pem?a=b", 403 },
                 { "https://cloud.example.test:8443" PATH "0123456789abcdef0123456789abcdef.pem#a", 403 },
                 { "https://cloud.example.test" PATH "0123456789abcdef0123456789abcdef.pem", 403 },
@@ -590,7 +593,7 @@ static void at_a_trusted_host_too_nothing_but_a_certificate_is_asked_for(void **
                         fail_msg("%s: %d", urls[i].url, statuses[call]);
                 json_decref(body);
         }
-        assert_int_equal(asked_n, 1);
+        assert_int_equal(asked_n, 2);
         source = smn_driver.free(source); /* before its spec */
 }
 
