@@ -65,7 +65,7 @@ static int read_record(struct preview *p, const struct node **document, struct e
         struct problems problems = { 0 };
         int result;
 
-        if (buf_read_file(&text, strcmp(p->record, "-") == 0 ? "/dev/stdin" : p->record, err) < 0)
+        if (buf_read_stream(&text, strcmp(p->record, "-") == 0 ? "/dev/stdin" : p->record, err) < 0)
                 return -1;
         result = yaml_parse(&p->documents, buf_view(&text), &problems);
         problems_format(&problems, p->record, &report);

@@ -290,7 +290,7 @@ int cmd_run(int argc, char **argv)
         const struct option_spec options[] = {
                 { .name = "file", .letter = 'f', .value = "FILE|DIR", .help = "Triggers to run: a file, or a folder's *.yaml, *.yml and *.json, with the folders in it. May be given more than once.", .kind = OPTION_LIST, .into = &files },
                 { .name = "state", .value = "DIR", .help = "Where positions are kept that no broker keeps. Default: $XDG_STATE_HOME/sluice, else ~/.local/state/sluice.", .kind = OPTION_TEXT, .into = &state },
-                { .name = "secrets", .value = "DIR", .help = "Where the Secrets are that Triggers name: files DIR/NAME/KEY. Default: nowhere.", .kind = OPTION_TEXT, .into = &r.secrets },
+                { .name = "secrets", .value = "DIR", .help = "Where the Secrets are that Triggers name: files DIR/NAME/KEY, whatever the Triggers' namespaces: each may name all of them. Default: nowhere.", .kind = OPTION_TEXT, .into = &r.secrets },
                 { .name = "admin", .value = "ADDRESS:PORT", .help = "Serve /livez, /readyz, /metrics and /status there. Default: nowhere.", .kind = OPTION_TEXT, .into = &admin },
                 { .name = "listen", .value = "ADDRESS:PORT", .help = "Where sources that are reached by requests listen: an API at its own path, others at /NAMESPACE/NAME. Default: 127.0.0.1:8080.", .kind = OPTION_TEXT, .into = &r.listen.address },
                 LISTEN_OPTIONS(r.listen),

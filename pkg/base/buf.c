@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "base/file.h"
+
 void buf_done(struct buf *b)
 {
         free(b->p);
@@ -230,14 +232,12 @@ char *buf_take(struct buf *b)
         return p;
 }
 
-int buf_read_file(struct buf *b, const char *path, struct error *err)
+/* Takes the descriptor. */
+static int read_all(struct buf *b, int fd, const char *path, struct error *err)
 {
-        int fd = open(path, O_RDONLY | O_CLOEXEC);
         size_t max = b->max ? b->max : BUF_DEFAULT_MAX;
         ssize_t n;
 
-        if (fd < 0)
-                return error_errno(err, errno, "open %s", path);
         do {
                 size_t left = max - MIN_OF(b->n, max);
                 char beyond;
@@ -265,4 +265,18 @@ int buf_read_file(struct buf *b, const char *path, struct error *err)
         }
         (void)close(fd);
         return 0;
+}
+
+int buf_read_file(struct buf *b, const char *path, struct error *err)
+{
+        int fd = file_open(path, O_RDONLY, err);
+
+        return fd < 0 ? -1 : read_all(b, fd, path, err);
+}
+
+int buf_read_stream(struct buf *b, const char *path, struct error *err)
+{
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+        return fd < 0 ? error_errno(err, errno, "open %s", path) : read_all(b, fd, path, err);
 }

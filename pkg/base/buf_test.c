@@ -233,7 +233,7 @@ static void a_missing_file_is_named(void **state UNUSED)
         assert_int_equal(buf_read_file(&b, "/nonexistent/file", &err), -1);
         assert_string_equal(err.text, "open /nonexistent/file: No such file or directory");
         assert_int_equal(buf_read_file(&b, "/tmp", &err), -1);
-        assert_string_equal(err.text, "read /tmp: Is a directory");
+        assert_string_equal(err.text, "open /tmp: Is a directory");
 }
 
 static void percent_both_ways(void **state UNUSED)

@@ -10,6 +10,7 @@
 #include <uv.h>
 #include <zlib.h>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "base/table.h"
 
@@ -178,11 +179,12 @@ static int rewrite(struct file_store *s, struct error *err)
                 put_frame(&all, (struct str){ e->key, e->key_n }, buf_view(&e->value));
         if (all.failed || path.failed || fresh.failed)
                 return error_memory(err);
-        fd = open(fresh.p, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_APPEND, 0600);
-        if (fd < 0 || write_all(fd, buf_view(&all)) < 0 || fdatasync(fd) < 0 || rename(fresh.p, path.p) < 0) {
+        fd = file_open(fresh.p, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND, err);
+        if (fd < 0)
+                return -1;
+        if (write_all(fd, buf_view(&all)) < 0 || fdatasync(fd) < 0 || rename(fresh.p, path.p) < 0) {
                 (void)error_errno(err, errno, "write %s", fresh.p);
-                if (fd >= 0)
-                        (void)close(fd);
+                (void)close(fd);
                 return -1;
         }
         folder = open(s->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -323,9 +325,9 @@ static int load(struct file_store *s, struct error *err)
         buf_printf(&path, "%s/checkpoints.journal", s->folder);
         if (path.failed)
                 return error_memory(err);
-        s->fd = open(path.p, O_RDWR | O_CREAT | O_CLOEXEC | O_APPEND, 0600);
+        s->fd = file_open(path.p, O_RDWR | O_CREAT | O_APPEND, err);
         if (s->fd < 0)
-                return error_errno(err, errno, "open %s", path.p);
+                return -1;
         if (buf_read_file(&file, path.p, err) < 0 || read_frames(s, buf_view(&file), &d, err) < 0)
                 return -1;
         if (!d.stretches)
@@ -352,9 +354,9 @@ static int take_lock(struct file_store *s, struct error *err)
         buf_printf(&path, "%s/lock", s->folder);
         if (path.failed)
                 return error_memory(err);
-        s->lock = open(path.p, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+        s->lock = file_open(path.p, O_RDWR | O_CREAT, err);
         if (s->lock < 0)
-                return error_errno(err, errno, "open %s", path.p);
+                return -1;
         if (flock(s->lock, LOCK_EX | LOCK_NB) < 0)
                 return error_set(err, ERROR_CONFLICT, "%s is in use by another process; give each its own --state", s->folder);
         return 0;

@@ -506,6 +506,28 @@ static void folders_are_made(void **state UNUSED)
         assert_non_null(strstr(err.text, "/lock"));
 }
 
+static void only_files_are_a_journal(void **state UNUSED)
+{
+        static const char *const names[] = { "checkpoints.journal", "lock" };
+        struct error err;
+
+        (void)alarm(20);
+        (void)mkdir(folder, 0700);
+        for (size_t i = 0; i < COUNT_OF(names); i++)
+                for (int device = 0; device < 2; device++) {
+                        char path[128];
+
+                        (void)snprintf(path, sizeof(path), "%s/%s", folder, names[i]);
+                        (void)unlink(path);
+                        assert_int_equal(device ? symlink("/dev/zero", path) : mkfifo(path, 0600), 0);
+                        assert_int_equal(file_store_new(&store, loop, folder, &err), -1);
+                        assert_non_null(strstr(err.text, "it is no regular file"));
+                        assert_int_equal(unlink(path), 0);
+                }
+        open_store();
+        (void)alarm(0);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -522,6 +544,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(a_value_too_large_is_refused_and_harms_nothing, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_second_process_is_refused, setup, teardown),
                 cmocka_unit_test_setup_teardown(folders_are_made, setup, teardown),
+                cmocka_unit_test_setup_teardown(only_files_are_a_journal, setup, teardown),
         };
         return cmocka_run_group_tests_name("filestore", tests, NULL, NULL);
 }

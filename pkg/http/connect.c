@@ -13,6 +13,7 @@
 #include <unistd.h>
 #include <utlist.h>
 
+#include "base/file.h"
 #include "http/connection.h"
 
 /* Data that the peer does not acknowledge for so long ends the connection. */
@@ -281,10 +282,14 @@ void on_connected(void *cookie UNUSED, CURL *easy, CURLcode result)
 /* The value of a Secret's file, without the white space that editors leave at its end. One that is gone leaves what was read last. */
 static int read_login(const char *path, const char *what, struct buf *value, struct error *err)
 {
-        FILE *f = path ? fopen(path, "re") : NULL;
+        struct error ignored;
+        int fd = path ? file_open(path, O_RDONLY, &ignored) : -1;
+        FILE *f = fd >= 0 ? fdopen(fd, "r") : NULL;
         char text[LOGIN_MAX + 1];
         size_t n;
 
+        if (fd >= 0 && !f)
+                (void)close(fd);
         if (f) {
                 n = fread(text, 1, sizeof(text), f);
                 (void)fclose(f);

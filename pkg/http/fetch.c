@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <stdio.h>
 
+#include "base/file.h"
 #include "http/multi.h"
 #include "http/resolver.h"
 #include "http/url.h"
@@ -308,6 +309,8 @@ static int submit(void *cookie, uint64_t tag, const struct fetch_request *q, str
                 return -1;
         if (!fetch_host_allowed(url.authority, url.tls, q->hosts))
                 return error_set(err, ERROR_FORBIDDEN, "URL \"" STR_FMT "\": its host may not be called", (int)MIN_OF(q->url.n, (size_t)200), q->url.p);
+        if (file_is_other(q->ca_file)) /* curl would wait for what comes */
+                return error_set(err, ERROR_INVALID, "read the CA %s: it is no regular file", q->ca_file);
         c = calloc(1, sizeof(*c));
         if (!c)
                 return error_memory(err);

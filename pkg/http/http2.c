@@ -167,7 +167,9 @@ static int on_frame(nghttp2_session *s, const nghttp2_frame *frame, void *cookie
                 }
                 return 0;
         case NGHTTP2_GOAWAY:
-                /* Streams above its last are closed as refused by nghttp2; the others go on to their end. */
+                /* Streams above its last are closed as refused by nghttp2; the others go on to their end. Why it goes is told where it matters. */
+                if (frame->goaway.error_code != NGHTTP2_NO_ERROR)
+                        (void)snprintf(c->http2->fault, sizeof(c->http2->fault), "the server goes away: %s", nghttp2_http2_strerror(frame->goaway.error_code));
                 connection_stop(c);
                 return 0;
         default: break;

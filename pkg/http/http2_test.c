@@ -227,6 +227,18 @@ static void an_oversized_head_fails_alone(void **state UNUSED)
         assert_false(request()->failed);
 }
 
+static void send_away(struct call *c) { (void)nghttp2_submit_goaway(c->peer->h2, NGHTTP2_FLAG_NONE, 0, NGHTTP2_ENHANCE_YOUR_CALM, NULL, 0); }
+
+/* The server's own reason is what people need. */
+static void why_the_server_goes_away_is_told(void **state UNUSED)
+{
+        server.handle = send_away;
+        open_target(1, 0);
+        assert_true(request()->failed);
+        assert_non_null(strstr(done[0].c.error.text, "the server goes away: ENHANCE_YOUR_CALM"));
+        assert_false(done[0].c.maybe_processed);
+}
+
 /* ---- a connection that swallows what is sent ------------------------------------------------------------------------------------------------ */
 
 static bool deaf;
@@ -299,6 +311,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(one_connection_carries_all, setup, teardown),
+                cmocka_unit_test_setup_teardown(why_the_server_goes_away_is_told, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_silent_connection_is_asked_and_given_up, setup, teardown),
                 cmocka_unit_test_setup_teardown(attempts_that_are_shorter_than_the_silence, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_slow_function_is_no_silence, setup, teardown),

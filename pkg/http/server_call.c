@@ -378,12 +378,12 @@ static bool call_rest(struct http_call *c)
                 call_close(c);
                 return false;
         }
-        if (!c->ended && !full)
+        if (!c->ended && !full && !c->yields)
                 want |= LOOP_READABLE;
         c->again = c->again || (c->paused && !full);
         c->paused = full;
         loop_io_want(c->io, want);
-        if (c->again)
+        if (c->again || c->yields)
                 loop_ready(c->server->loop, &c->timer);
         if (c->phase == PHASE_IDLE && !unsent(w) && !waiting(w) && w->intake.state == INTAKE_BEFORE && !w->intake.empty_lines) {
                 work_release(c);
@@ -398,6 +398,17 @@ static bool can_step(const struct http_call *c)
         return !c->closing && !c->broken && c->phase != PHASE_HANDLING && unsent(c->work) < UNSENT_MAX && !c->work->body.n;
 }
 
+static void turn_begin(struct http_call *c) { c->turn_from = c->requests; }
+static bool turn_is_over(const struct http_call *c) { return c->requests - c->turn_from >= REQUESTS_IN_A_TURN; }
+
+/* The next request is there already, so that it is no idle connection, to be closed for another. */
+static void maybe_yield(struct http_call *c, bool more)
+{
+        c->yields = more && turn_is_over(c) && can_step(c);
+        if (c->yields && c->phase == PHASE_IDLE)
+                call_phase(c, PHASE_HEAD);
+}
+
 /* Feeds, answers and sends as far as it goes. bytes: just read, or those that wait. False: the connection is closed. */
 static bool call_work(struct http_call *c, struct str bytes, bool own)
 {
@@ -406,11 +417,11 @@ static bool call_work(struct http_call *c, struct str bytes, bool own)
 
         c->in_loop = true;
         do {
-                while (can_step(c) && bytes.n && !stuck)
+                while (can_step(c) && bytes.n && !stuck && !turn_is_over(c))
                         stuck = !step(c, &bytes);
                 if (!c->broken && unsent(w) && call_send(c, (struct str){ 0 }) < 0)
                         c->broken = true;
-        } while (!stuck && bytes.n && !unsent(w) && can_step(c));
+        } while (!stuck && bytes.n && !unsent(w) && can_step(c) && !turn_is_over(c));
         c->linger = c->linger || (c->closing && bytes.n);
         if (c->closing)
                 bytes.n = 0;
@@ -424,6 +435,7 @@ static bool call_work(struct http_call *c, struct str bytes, bool own)
                 call_phase(c, PHASE_ANSWERING);
         else if (!unsent(w) && c->phase == PHASE_ANSWERING)
                 follow(c, 0);
+        maybe_yield(c, bytes.n && !stuck && !unsent(w));
         if (w->in.failed || w->out.failed) {
                 call_lost(c);
                 return false;
@@ -479,8 +491,10 @@ static void reply(struct http_call *c, int status, struct str content_type, stru
                 send_borrowed(c, body);
         http_intake_next(&w->intake); /* the answer may have lain in the request */
         w->held = 0;
-        if (!c->in_loop)
-                (void)call_go_on(c);
+        if (c->in_loop)
+                return;
+        turn_begin(c);
+        (void)call_go_on(c);
 }
 
 void http_call_reply(struct http_call *c, int status, struct str content_type, struct str headers, struct str body)
@@ -560,7 +574,7 @@ static bool take(struct http_call *c, size_t n)
 static bool call_read(struct http_call *c)
 {
         c->again = false;
-        for (int reads = 0; reads < READS_MAX && !c->paused && !c->ended; reads++) {
+        for (int reads = 0; reads < READS_MAX && !c->paused && !c->yields && !c->ended; reads++) {
                 ssize_t n = receive(c);
 
                 if (n == AGAIN)
@@ -613,6 +627,9 @@ void call_event(void *cookie, int events)
                         (void)call_read(c);
                 return;
         }
+        if (c->yields) /* it goes on at the end of the pass */
+                return;
+        turn_begin(c);
         if ((events & LOOP_WRITABLE) && c->work && !call_go_on(c))
                 return;
         if (events & LOOP_READABLE)
@@ -649,6 +666,9 @@ static void on_timer(struct task *t, usec now)
         }
         if (!heap_has(&t->timer))
                 loop_arm(c->server->loop, t, c->deadline);
+        turn_begin(c);
+        if (c->yields && !call_go_on(c))
+                return;
         if (c->again)
                 (void)call_read(c);
 }

@@ -17,6 +17,7 @@ enum {
         KEEP_MAX = 16384,       /* a buffer up to this is kept for the next request */
         SPARE_MAX = 64,         /* works kept for the next request */
         READS_MAX = 16,         /* of one connection in a pass */
+        REQUESTS_IN_A_TURN = 16,        /* of one connection; then the others have theirs */
         EVENTS_IN_A_PASS = 32,  /* connections that have their turn: answers of functions come between, however many callers there are */
 };
 
@@ -59,6 +60,7 @@ struct http_call {               /* a connection; at most one request of it is w
         size_t moved;            /* bytes in this phase, which buy time */
         int fd;
         uint32_t requests;
+        uint32_t turn_from;      /* what requests was when its turn began */
         enum phase phase;
         uint8_t peer[16];
         struct share *share;     /* NULL: memory was out */
@@ -72,6 +74,7 @@ struct http_call {               /* a connection; at most one request of it is w
         bool ended;              /* the client sends no more */
         bool left;               /* the client went away while the handler worked */
         bool paused;             /* nothing is read */
+        bool yields;             /* requests wait that were read: they go on in the next pass, and nothing is read until then */
         bool again;              /* there may be more to read that the socket does not tell of */
         bool surplus;            /* past max_connections */
 };

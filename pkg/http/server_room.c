@@ -98,13 +98,13 @@ static size_t share_of(const struct http_call *c) { return c->share ? c->share->
 
 /* ---- giving way ------------------------------------------------------------------------------------------------------------------------ */
 
-/* The longest-quiet one of the list that has nothing in its socket: what a client has sent is not thrown away unread. */
+/* The longest-quiet one of the list that has nothing in its socket, and has not yielded its turn: what a client has sent is not thrown away unread. */
 static struct http_call *quietest(const struct quiet_list *l)
 {
         int looked = 0;
 
         for (struct http_call *c = l->first; c && looked < LOOKED_AT; c = c->louder, looked++)
-                if (!c->in_loop && !call_has_input(c))
+                if (!c->in_loop && !c->yields && !call_has_input(c))
                         return c;
         return NULL;
 }

@@ -2,7 +2,7 @@
 
 static struct {
         struct http_call *held[64];
-        size_t held_n, handled, gone;
+        size_t held_n, handled, gone, before_other;
         struct buf client, subject, names;
         bool tls;
         struct buf *take;
@@ -14,6 +14,7 @@ static void handle(void *cookie UNUSED, struct http_call *c)
         const struct http_message *m = http_call_message(c);
         struct str target = buf_view(&m->target);
 
+        app.before_other = str_is(target, "/other") ? app.handled : app.before_other;
         app.handled++;
         if (str_starts(target, STR("/hold"))) {
                 app.held[app.held_n++] = c;
@@ -455,6 +456,53 @@ static void who_pipelines_too_much_waits(void **state UNUSED)
         peer_done(&p);
 }
 
+/* Whatever it has sent ahead, the others have their turns between. */
+static void who_pipelines_takes_turns_with_others(void **state UNUSED)
+{
+        BUF_AT_END struct buf many = BUF_INIT((size_t)1 << 20);
+        struct peer p, other;
+
+        serve((struct http_server_config){ 0 });
+        for (size_t i = 0; i < 1500; i++)
+                buf_printf(&many, "GET /%05zu HTTP/1.1\r\nHost: h\r\n\r\n", i);
+        peer_connect(&p);
+        peer_connect(&other);
+        peer_say(&p, "GET /hold HTTP/1.1\r\nHost: h\r\n\r\n");
+        (void)held(1);
+        peer_say_bytes(&p, buf_view(&many)); /* it is all there before the other's comes */
+        peer_say(&other, "GET /first HTTP/1.1\r\nHost: h\r\n\r\n");
+        (void)peer_await(&other, "/first", 1);
+        app.handled = 0;
+        answer(app.held[0], "go");
+        peer_say(&other, "GET /other HTTP/1.1\r\nHost: h\r\n\r\n");
+        (void)peer_await(&other, "/other", 1);
+        assert_in_range(app.before_other, 0, 100);
+        (void)peer_await(&p, "/01499", 1);
+        assert_int_equal(app.handled, 1501);
+        peer_done(&p);
+        peer_done(&other);
+}
+
+/* That it waits for its turn is no reason to take it for one that is silent, nor for one that has ended. */
+static void who_waits_for_a_turn_is_not_closed(void **state UNUSED)
+{
+        BUF_AT_END struct buf many = BUF_INIT((size_t)1 << 20);
+        struct peer p, others[4];
+
+        serve((struct http_server_config){ .max_connections = 2 });
+        for (size_t i = 0; i < 500; i++)
+                buf_printf(&many, "GET /%05zu HTTP/1.1\r\nHost: h\r\n\r\n", i);
+        peer_connect(&p);
+        peer_say_bytes(&p, buf_view(&many));
+        for (size_t i = 0; i < COUNT_OF(others); i++)
+                peer_connect(&others[i]);
+        (void)peer_await(&p, "/00499", 1);
+        assert_int_equal(app.handled, 500);
+        peer_done(&p);
+        for (size_t i = 0; i < COUNT_OF(others); i++)
+                peer_done(&others[i]);
+}
+
 /* ---- limits ----------------------------------------------------------------------------------------------------------------------------- */
 
 static void a_connection_carries_so_many_requests(void **state UNUSED)
@@ -799,6 +847,8 @@ int main(void)
                 cmocka_unit_test_setup_teardown(a_client_that_ends_later_has_left, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_reset_is_always_leaving, setup, teardown),
                 cmocka_unit_test_setup_teardown(who_pipelines_too_much_waits, setup, teardown),
+                cmocka_unit_test_setup_teardown(who_pipelines_takes_turns_with_others, setup, teardown),
+                cmocka_unit_test_setup_teardown(who_waits_for_a_turn_is_not_closed, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_connection_carries_so_many_requests, setup, teardown),
                 cmocka_unit_test_setup_teardown(the_handler_may_say_that_it_is_the_last, setup, teardown),
                 cmocka_unit_test_setup_teardown(slow_clients_are_given_up, setup, teardown),

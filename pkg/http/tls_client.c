@@ -5,6 +5,7 @@
 #include <openssl/x509v3.h>
 #include <utlist.h>
 
+#include "base/file.h"
 #include "http/stamp.h"
 
 struct tls_trust {
@@ -48,7 +49,7 @@ static int fill(struct tls_trust *a, struct error *err)
         a->store = X509_STORE_new();
         if (!a->store)
                 return error_memory(err);
-        if (a->pem.n ? add_pem(a->store, buf_view(&a->pem)) < 0 : a->file && X509_STORE_load_file(a->store, a->file) != 1)
+        if (a->pem.n ? add_pem(a->store, buf_view(&a->pem)) < 0 : a->file && (file_is_other(a->file) || X509_STORE_load_file(a->store, a->file) != 1))
                 return error_set(err, ERROR_UNREACHABLE, "the CA%s%s can't be read: see tls.caSecretRef and sink.CACerts", a->file ? " in " : "", a->file ? a->file : "");
         if (!a->pem.n && !a->file && X509_STORE_set_default_paths(a->store) != 1)
                 return error_set(err, ERROR_UNREACHABLE, "the system's authorities can't be read: give the CA in tls.caSecretRef");
@@ -146,7 +147,7 @@ static int load_certificate(SSL_CTX *x, const struct http_tls *tls, struct error
 
         if (!tls->client_cert_file)
                 return 0;
-        if (SSL_CTX_use_certificate_chain_file(x, tls->client_cert_file) == 1 && SSL_CTX_use_PrivateKey_file(x, key, SSL_FILETYPE_PEM) == 1 &&
+        if (!file_is_other(tls->client_cert_file) && !file_is_other(key) && SSL_CTX_use_certificate_chain_file(x, tls->client_cert_file) == 1 && SSL_CTX_use_PrivateKey_file(x, key, SSL_FILETYPE_PEM) == 1 &&
             SSL_CTX_check_private_key(x) == 1)
                 return 0;
         (void)error_set(err, ERROR_UNREACHABLE, "the client certificate %s or its key can't be used: see tls.certSecretRef (%s)", tls->client_cert_file, tls_reason("not the PEM file that was expected"));

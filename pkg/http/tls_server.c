@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
+#include "base/file.h"
 #include "base/log.h"
 
 static const usec LOOK_AGAIN = USEC_SEC, TELL_AGAIN = USEC_MINUTE;
@@ -93,15 +94,15 @@ static int never_asks(char *space UNUSED, int size UNUSED, int writing UNUSED, v
 static int load(const struct tls_server *t, SSL_CTX *x, struct error *err)
 {
         SSL_CTX_set_default_passwd_cb(x, never_asks); /* a key with a password can't be used: nobody is at the terminal */
-        if (SSL_CTX_use_certificate_chain_file(x, t->cert.path) != 1)
+        if (file_is_other(t->cert.path) || SSL_CTX_use_certificate_chain_file(x, t->cert.path) != 1)
                 return error_set(err, ERROR_INVALID, "read the certificate %s: %s", t->cert.path, tls_reason("not the PEM file that was expected"));
-        if (SSL_CTX_use_PrivateKey_file(x, t->key.path, SSL_FILETYPE_PEM) != 1)
+        if (file_is_other(t->key.path) || SSL_CTX_use_PrivateKey_file(x, t->key.path, SSL_FILETYPE_PEM) != 1)
                 return error_set(err, ERROR_INVALID, "read the key %s: %s", t->key.path, tls_reason("not the PEM file that was expected"));
         if (SSL_CTX_check_private_key(x) != 1)
                 return error_set(err, ERROR_INVALID, "the key %s is not that of the certificate %s: %s", t->key.path, t->cert.path, tls_reason("not the PEM file that was expected"));
         if (!t->client_ca.path)
                 return 0;
-        if (SSL_CTX_load_verify_locations(x, t->client_ca.path, NULL) != 1)
+        if (file_is_other(t->client_ca.path) || SSL_CTX_load_verify_locations(x, t->client_ca.path, NULL) != 1)
                 return error_set(err, ERROR_INVALID, "read the clients' CA %s: %s", t->client_ca.path, tls_reason("not the PEM file that was expected"));
         SSL_CTX_set_client_CA_list(x, SSL_load_client_CA_file(t->client_ca.path));
         SSL_CTX_set_verify(x, SSL_VERIFY_PEER | (t->client_required ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0), NULL);
@@ -158,13 +159,15 @@ static bool have_changed(struct tls_server *t, bool *ca)
 static void trust_anew(struct tls_server *t)
 {
         X509_STORE *store = X509_STORE_new();
-        STACK_OF(X509_NAME) *names = SSL_load_client_CA_file(t->client_ca.path);
+        bool other = file_is_other(t->client_ca.path);
+        STACK_OF(X509_NAME) *names = other ? NULL : SSL_load_client_CA_file(t->client_ca.path);
         unsigned char keys[256];
         long n = SSL_CTX_set_tlsext_ticket_keys(t->context, NULL, 0);
 
         if (!store)
                 abort(); /* out of memory: who was trusted may be so no more */
-        (void)X509_STORE_load_file(store, t->client_ca.path);
+        if (!other)
+                (void)X509_STORE_load_file(store, t->client_ca.path);
         SSL_CTX_set_cert_store(t->context, store);
         SSL_CTX_set_client_CA_list(t->context, names ? names : sk_X509_NAME_new_null());
         /* A session that is resumed is not verified again. */

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "huawei/sign.h"
+#include "json/tree.h"
 
 static const usec TIMEOUT = 10 * USEC_SEC;
 enum { WORDS_MOST = 240 };
@@ -76,7 +77,7 @@ static bool words_of(struct str body, char *code, size_t code_size, char *words,
 {
         static const char *const codes[] = { "error_code", "errorCode", "code", NULL }, *const texts[] = { "error_msg", "errorMsg", "message", "details", "error_message", NULL };
         static const char *const deeper[] = { "message", "error" };
-        json_t *root = json_loadb(body.p, body.n, 0, NULL);
+        json_t *root = json_tree(body, 0, JSON_VALUES_MOST, NULL);
         const json_t *o = root;
         bool any;
 

@@ -250,4 +250,12 @@ bool sign_date(struct str s, usec *out)
         return true;
 }
 
+bool sign_tells_path(struct str path)
+{
+        for (size_t i = 0; i + 2 < path.n; i++)
+                if (path.p[i] == '%' && path.p[i + 1] == '2' && (path.p[i + 2] | 0x20) == 'f')
+                        return false;
+        return true;
+}
+
 bool sign_equal(struct str a, struct str b) { return a.n == b.n && CRYPTO_memcmp(a.p, b.p, a.n) == 0; }

@@ -24,6 +24,9 @@ void sign_time(usec wall, char out[17]);
 /* "SDK-HMAC-SHA256 Access=…, SignedHeaders=a;b, Signature=…" taken apart; views into the value. false: it is something else. */
 struct sign_authorization { struct str access, signed_headers, signature; };
 bool sign_parse(struct str value, struct sign_authorization *) MUST_CHECK;
+/* Does a signature tell the path from all that mean something else? Clients sign a path decoded, in which %2F, data within a segment, reads like the /
+ * between two: who treats them differently must not go by the signature of such a path. */
+bool sign_tells_path(struct str path) MUST_CHECK;
 /* "20240102T030405Z" as wall time. false: it is something else. */
 bool sign_date(struct str, usec *) MUST_CHECK;
 /* Are they equal? The time it takes does not depend on where they differ. */

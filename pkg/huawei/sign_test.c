@@ -56,9 +56,25 @@ static void dates_are_read(void **state UNUSED)
         assert_false(sign_date(STR("20241302T030405Z"), &at));
 }
 
+/* They have one signature, which the client's rules demand: only one of them may count. */
+static void an_encoded_slash_is_not_told_from_one(void **state UNUSED)
+{
+        static const char *const told[] = { "/", "/o/7/note", "/o/7%20note", "/%", "/%2", "/o/%252Fnote", "/%2%46", "/%5C" }, *const not_told[] = { "/o/7%2Fnote", "/%2f", "%2F", "/a/%2F%20" };
+        struct sign_request a = { .method = STR("GET"), .path = STR("/o/7/note") }, b = { .method = STR("GET"), .path = STR("/o/7%2Fnote") };
+        char one[65], other[65];
+
+        sign_request(&a, STR(DATE), SECRET, one);
+        sign_request(&b, STR(DATE), SECRET, other);
+        assert_string_equal(one, other);
+        for (size_t i = 0; i < COUNT_OF(told); i++)
+                assert_true(sign_tells_path(str_of(told[i])));
+        for (size_t i = 0; i < COUNT_OF(not_told); i++)
+                assert_false(sign_tells_path(str_of(not_told[i])));
+}
+
 int main(void)
 {
-        const struct CMUnitTest tests[] = { cmocka_unit_test(the_sdks_signatures_come_out), cmocka_unit_test(an_authorization_is_taken_apart), cmocka_unit_test(dates_are_read) };
+        const struct CMUnitTest tests[] = { cmocka_unit_test(the_sdks_signatures_come_out), cmocka_unit_test(an_authorization_is_taken_apart), cmocka_unit_test(dates_are_read), cmocka_unit_test(an_encoded_slash_is_not_told_from_one) };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

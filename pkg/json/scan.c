@@ -24,10 +24,15 @@ static const char *special(const char *p, const char *end)
         return p;
 }
 
+/* What stands behind a backslash, and what it means; u: four digits follow. 0: there is no such escape. */
+static const char unescaped[256] = {
+        ['"'] = '"', ['\\'] = '\\', ['/'] = '/', ['b'] = '\b', ['f'] = '\f', ['n'] = '\n', ['r'] = '\r', ['t'] = '\t', ['u'] = 'u',
+};
+
 /* Past the backslash. */
 static bool escape(struct scan *s)
 {
-        if (s->p == s->end || !memchr("\"\\/bfnrtu", *s->p, 9))
+        if (s->p == s->end || !unescaped[(unsigned char)*s->p])
                 return scan_fail(s, "no such escape in a string");
         if (*s->p++ != 'u')
                 return true;
@@ -50,10 +55,12 @@ bool scan_string(struct scan *s, struct str *raw, bool *escaped)
                         break;
                 if (*s->p != '\\')
                         return scan_fail(s, "a control character in a string");
-                s->p++;
                 *escaped = true;
-                if (!escape(s))
-                        return false;
+                do { /* often one follows the other, as in JSON within JSON */
+                        s->p++;
+                        if (!escape(s))
+                                return false;
+                } while (s->p < s->end && *s->p == '\\');
         }
         *raw = (struct str){ start, (size_t)(s->p++ - start) };
         return true;
@@ -279,10 +286,28 @@ static const char *decode_unicode(const char *p, const char *end, struct buf *ou
         return p;
 }
 
+/* Escapes of one character that follow one another. Returns what follows them. */
+static const char *decode_run(const char *p, const char *end, struct buf *out)
+{
+        size_t n = 0;
+
+        while (end - p >= 2 && p[0] == '\\' && p[1] != 'u') {
+                p += 2;
+                n++;
+        }
+        if (!n) /* no string that was checked ends so */
+                return end;
+        if (!buf_reserve(out, n))
+                return p;
+        for (const char *at = p - 2 * n; at < p; at += 2)
+                out->p[out->n++] = unescaped[(unsigned char)at[1]];
+        out->p[out->n] = 0;
+        return p;
+}
+
 bool scan_decode(struct str raw, struct buf *out)
 {
-        static const char from[] = "bfnrt", to[] = "\b\f\n\r\t";
-        const char *p = raw.p, *end = raw.p + raw.n, *slash, *name;
+        const char *p = raw.p, *end = raw.p + raw.n, *slash;
         bool whole = true;
 
         while (p < end) {
@@ -290,13 +315,7 @@ bool scan_decode(struct str raw, struct buf *out)
                 buf_add(out, p, (size_t)((slash ? slash : end) - p));
                 if (!slash)
                         break;
-                p = slash + 2;
-                if (slash[1] == 'u')
-                        p = decode_unicode(p, end, out, &whole);
-                else {
-                        name = memchr(from, slash[1], sizeof(from) - 1);
-                        buf_char(out, name ? to[name - from] : slash[1]);
-                }
+                p = slash[1] == 'u' ? decode_unicode(slash + 2, end, out, &whole) : decode_run(slash, end, out);
         }
         return whole;
 }

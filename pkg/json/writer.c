@@ -77,7 +77,8 @@ size_t writer_escaped(struct str s)
                 if (!s.n)
                         break;
                 if (escape_of(s.p[0])->n)
-                        total += escape_of(s.p[0])->n;
+                        for (total += escape_of(s.p[0])->n; length < s.n && escape_of(s.p[length])->n; length++)
+                                total += escape_of(s.p[length])->n;
                 else {
                         length = utf8_sequence(s.p, s.n);
                         total += length ? length : 3;

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <yaml.h>
 
+#include "json/check.h"
+
 enum { SIZE_MOST = 1 << 20, DEPTH_MOST = 72, NODES_MOST = 100000, NAME_SHOWN = 80 };
 
 /* ---- problems ------------------------------------------------------------------------------------------------------------------------ */
@@ -694,8 +696,10 @@ int yaml_parse(struct documents *docs, struct str text, struct problems *problem
 {
         struct reader r = { .docs = docs, .problems = problems };
         FREE_AT_END char *joined = NULL;
-        struct str start = str_trim(text);
+        struct str start;
 
+        text = json_without_mark(text); /* YAML 1.2, 5.2, too */
+        start = str_trim(text);
         *docs = (struct documents){ 0 };
         if (text.n > SIZE_MOST) {
                 problem_add(problems, 1, 1, "", "the file is larger than 1 MiB: split it");

@@ -66,8 +66,19 @@ static void scalars_follow_the_core_schema(void **state UNUSED)
         expect("1: a\ntrue: b\nnull: c\n", "{\"1\":\"a\",\"true\":\"b\",\"null\":\"c\"}\n");
 }
 
+static void a_byte_order_mark_is_none_of_the_text(void **state UNUSED)
+{
+        expect("\xef\xbb\xbf" "a: 1\nb: {c: 2}\n", "{\"a\":1,\"b\":{\"c\":2}}\n");
+        expect("\xef\xbb\xbf---\na: 1\n---\na: 2\n", "{\"a\":1}\n{\"a\":2}\n");
+        expect("\xef\xbb\xbf# words\na: 1\n", "{\"a\":1}\n");
+        expect("\xef\xbb\xbf", "");
+        expect("a: \"\xef\xbb\xbf\"\n", "{\"a\":\"\xef\xbb\xbf\"}\n");
+        expect_starts("\xef\xbb\xbf" "a: [\n", "f:2:1: ");
+}
+
 static void json_is_understood(void **state UNUSED)
 {
+        expect("\xef\xbb\xbf{\"a\": \"\\ud83d\\ude00\"}", "{\"a\":\"\xf0\x9f\x98\x80\"}\n");
         expect("{\"a\":[1,2.50,{\"b\":null}],\"c\":\"x\\/y\\u0041\\n\",\"d\":{}}", "{\"a\":[1,2.50,{\"b\":null}],\"c\":\"x/yA\\n\",\"d\":{}}\n");
         expect("{\n\t\"a\" : \"\\ud83d\\ude00\",\n\t\"b\" : \"\\\\ud83d\\ude00\"\n}", "f:3:18: the escape names no character: a surrogate stands alone\n");
         expect("{\"a\":\"\\ud83d\\ude00!\"}", "{\"a\":\"\xf0\x9f\x98\x80!\"}\n");
@@ -259,6 +270,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(scalars_follow_the_core_schema),
+                cmocka_unit_test(a_byte_order_mark_is_none_of_the_text),
                 cmocka_unit_test(json_is_understood),
                 cmocka_unit_test(documents_come_one_by_one),
                 cmocka_unit_test(places_are_kept),

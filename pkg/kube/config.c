@@ -158,7 +158,7 @@ static int load_file(struct kube_config *c, const char *path, struct error *err)
         struct problems problems = { 0 };
         int r = -1;
 
-        if (buf_read_file(&file, path, err) < 0)
+        if (buf_read_stream(&file, path, err) < 0)
                 return error_wrap(err, "kubeconfig");
         if (yaml_parse(&docs, buf_view(&file), &problems) < 0 || docs.n != 1) {
                 problems_format(&problems, path, &report);

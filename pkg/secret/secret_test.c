@@ -3,6 +3,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -115,12 +116,36 @@ static void a_change_is_told_once(void **state UNUSED)
         assert_true(secret_changed(folder, &ref, &stamp));
 }
 
+/* Whoever has nothing to say would be waited for, and a device has no end. */
+static void only_a_file_is_a_value(void **state UNUSED)
+{
+        static const char *const others[] = { "mkfifo keys/token", "ln -s /dev/zero keys/token" };
+        struct secret s;
+        struct error err;
+
+        (void)alarm(20);
+        mount("7", "seven");
+        assert_int_equal(secret_open(&s, folder, &ref, &err), 0);
+        for (size_t i = 0; i < COUNT_OF(others); i++) {
+                BUF_AT_END struct buf out = BUF_INIT(64);
+
+                run("rm keys/token");
+                run(others[i]);
+                expect(&s, true, NULL, "seven");
+                assert_int_equal(secret_read(folder, &ref, &out, &err), -1);
+                assert_non_null(strstr(err.text, "it is no regular file"));
+        }
+        secret_done(&s);
+        (void)alarm(0);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(what_is_missing_is_named),
                 cmocka_unit_test(what_was_removed_is_no_value_any_more),
                 cmocka_unit_test(a_change_is_told_once),
+                cmocka_unit_test(only_a_file_is_a_value),
         };
 
         return cmocka_run_group_tests(tests, setup, teardown);

@@ -5,6 +5,7 @@
 
 #include "base/backoff.h"
 #include "base/log.h"
+#include "json/tree.h"
 #include "secret/secret.h"
 #include "worker/sender.h"
 
@@ -291,7 +292,7 @@ static void quote_refusal(const struct access *a, json_t *root, struct buf *why)
                 if (!text || !*text)
                         continue;
                 buf_text(why, between);
-                access_quote(a, str_of(text), 120, why);
+                access_quote(a, &(struct access_words){ .text = str_of(text), .most = 120 }, why);
                 between = ", ";
         }
 }
@@ -319,7 +320,7 @@ static void token_answered(struct access *a, const struct http_completion *c, us
                 token_failed(a, c->error.text, now);
                 return;
         }
-        root = json_loadb(c->body.p, c->body.n, 0, NULL);
+        root = json_tree(c->body, 0, JSON_VALUES_MOST, NULL);
         token = json_string_value(json_object_get(root, "access_token"));
         lifetime = json_integer_value(json_object_get(root, "expires_in"));
         if (c->status < 200 || c->status > 299 || !token || !*token || !header_safe(token)) {
@@ -343,45 +344,131 @@ static void token_answered(struct access *a, const struct http_completion *c, us
 /* ---- what others say ------------------------------------------------------------------------------------------------------------------- */
 
 enum { SECRET_SHORTEST = 4 };    /* what is shorter would be found in any text */
+enum { ESCAPES_MOST = 8 };       /* backslashes before one character: JSON within JSON within JSON */
 
-static size_t longest_at(struct str words, size_t at, struct str secret, size_t best)
+/* All that is ours, and the first bytes of it, so that most of a text is passed by looking at each byte once. */
+struct hidden { struct str *list; size_t n; bool begins[256]; };
+
+static void hide(struct hidden *h, struct str secret)
 {
         secret = str_trim(secret);
-        return secret.n >= SECRET_SHORTEST && secret.n > best && secret.n <= words.n - at && memcmp(words.p + at, secret.p, secret.n) == 0 ? secret.n : best;
+        if (secret.n < SECRET_SHORTEST)
+                return;
+        h->list[h->n++] = secret;
+        h->begins[(unsigned char)secret.p[0]] = true;
 }
 
-/* The length of the longest of our secrets that stands there: a Secret's value, the token, or what became of them in a header. */
-static size_t secret_at(const struct access *a, struct str words, size_t at)
+static void hide_lines(struct hidden *h, struct str lines)
 {
-        struct str lines = buf_view(&a->headers);
-        size_t n = 0;
-
-        for (size_t i = 0; i < a->refs_n; i++)
-                if (a->used[i])
-                        n = longest_at(words, at, secret_last(&a->values[i]), n);
         while (lines.n) {
                 struct str value = str_cut(&lines, '\n');
 
                 (void)str_cut(&value, ':');
                 value = str_trim(value);
-                n = longest_at(words, at, value, n);
+                hide(h, value);
                 (void)str_cut(&value, ' '); /* behind Bearer or Basic */
-                n = longest_at(words, at, value, n);
+                hide(h, value);
         }
+}
+
+static size_t lines_of(struct str text)
+{
+        size_t n = 1;
+
+        for (size_t i = 0; i < text.n; i++)
+                n += text.p[i] == '\n';
         return n;
 }
 
-void access_quote(const struct access *a, struct str words, size_t most, struct buf *out)
+/* A Secret's values, the token, what became of them in headers now, and in those that the peer was shown. */
+static bool hide_all(struct hidden *h, const struct access *a, struct str shown)
 {
-        for (size_t i = 0; i < words.n && most; most--) {
-                size_t n = a ? secret_at(a, words, i) : 0;
+        struct str lines = buf_view(&a->headers);
+
+        *h = (struct hidden){ .list = calloc(a->refs_n + 2 * (lines_of(lines) + lines_of(shown)), sizeof(*h->list)) };
+        if (!h->list)
+                return false;
+        for (size_t i = 0; i < a->refs_n; i++)
+                if (a->used[i])
+                        hide(h, secret_last(&a->values[i]));
+        hide_lines(h, lines);
+        hide_lines(h, shown);
+        return true;
+}
+
+/* One character behind whatever escapes it in JSON; how long that is, 0: it is another. */
+static size_t escaped_character(struct str words, char c)
+{
+        size_t n = 0;
+        unsigned code = 0;
+
+        while (n < words.n && n < ESCAPES_MOST && words.p[n] == '\\')
+                n++;
+        if (n < words.n && words.p[n] == c)
+                return n + 1;
+        if (n == 0 || words.n - n < 5 || words.p[n] != 'u')
+                return 0;
+        for (size_t i = n + 1; i < n + 5; i++) {
+                if (hex_digit(words.p[i]) < 0)
+                        return 0;
+                code = code << 4 | (unsigned)hex_digit(words.p[i]);
+        }
+        return code == (unsigned char)c ? n + 5 : 0;
+}
+
+/* As it is, or as JSON writes it. A text that was cut may end within it. */
+static size_t stands_there(const struct access_words *w, size_t at, struct str secret)
+{
+        struct str rest = { w->text.p + at, w->text.n - at };
+        size_t n = MIN_OF(secret.n, rest.n), taken = 0;
+
+        if ((n == secret.n || (w->cut && n >= SECRET_SHORTEST)) && memcmp(rest.p, secret.p, n) == 0)
+                return n;
+        for (size_t i = 0; i < secret.n; i++) {
+                struct str left = { rest.p + taken, rest.n - taken };
+                size_t one;
+
+                if (secret.p[i] == '\\') /* among those that are passed over */
+                        continue;
+                if (w->cut && i >= SECRET_SHORTEST && !left.n)
+                        return taken;
+                if (!(one = escaped_character(left, secret.p[i])))
+                        return 0;
+                taken += one;
+        }
+        return taken;
+}
+
+static size_t longest_at(const struct hidden *h, const struct access_words *w, size_t at)
+{
+        size_t best = 0;
+
+        if (!h->begins[(unsigned char)w->text.p[at]] && w->text.p[at] != '\\')
+                return 0;
+        for (size_t i = 0; i < h->n; i++)
+                best = MAX_OF(best, stands_there(w, at, h->list[i]));
+        return best;
+}
+
+void access_quote(const struct access *a, const struct access_words *w, struct buf *out)
+{
+        struct hidden h = { 0 };
+        size_t most = w->most;
+
+        if (a && !hide_all(&h, a, w->shown)) {
+                out->failed = true;
+                return;
+        }
+        for (size_t i = 0; i < w->text.n && most; most--) {
+                size_t n = longest_at(&h, w, i);
 
                 if (n)
                         buf_text(out, "***");
                 else
-                        buf_char(out, words.p[i]);
+                        buf_char(out, w->text.p[i]);
                 i += n ? n : 1;
         }
+        free(h.list);
 }
 
 /* ---- the task ------------------------------------------------------------------------------------------------------------------------- */

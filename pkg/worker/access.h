@@ -20,8 +20,14 @@ int access_new(struct access **, const struct access_config *, struct error *) M
 const char *access_lacks(const struct access *);
 /* What was removed from its Secret though its last value still serves; NULL: nothing. */
 const char *access_notes(const struct access *);
-/* What a peer said, up to so many characters, our secrets left out. a NULL: there are none. Appends. */
-void access_quote(const struct access *a, struct str words, size_t most, struct buf *);
+/* What a peer said, up to so many characters, our secrets left out, in JSON's spelling too. a NULL: there are none. Appends. */
+struct access_words {
+        struct str text;
+        size_t most;                     /* SIZE_MAX: all of it */
+        bool cut;                        /* there was more of it: it may end within a secret */
+        struct str shown;                /* header lines that it was sent, which may have changed since */
+};
+void access_quote(const struct access *a, const struct access_words *, struct buf *);
 /* "Name: value\r\n" lines; valid until the loop's next pass. */
 struct str access_headers(const struct access *);
 /* Counts what access_headers was, so that a request's refusal is known to be about an earlier one. */

@@ -257,6 +257,14 @@ static void any_2xx_brings_a_token(void **state UNUSED)
         assert_true(has_headers("Authorization: Bearer tok-en-1\r\n"));
 }
 
+static void quotes(const char *text, size_t most, bool cut, const char *quoted)
+{
+        BUF_AT_END struct buf out = BUF_INIT(1024);
+
+        access_quote(b.access, &(struct access_words){ .text = str_of(text), .most = most, .cut = cut }, &out);
+        assert_string_equal(out.p, quoted);
+}
+
 static void our_secrets_are_left_out_of_what_is_quoted(void **state UNUSED)
 {
         BUF_AT_END struct buf out = BUF_INIT(1024);
@@ -266,14 +274,41 @@ static void our_secrets_are_left_out_of_what_is_quoted(void **state UNUSED)
         write_value("two", "pass-word");
         begin("{authentication: {basic: {usernameSecretRef: {name: fn, key: one}, passwordSecretRef: {name: fn, key: two}}}}");
         assert_true(has_headers("Authorization: Basic dXNlcjpwYXNzLXdvcmQ=\r\n"));
-        access_quote(b.access, STR("got pass-word and Basic dXNlcjpwYXNzLXdvcmQ=, dXNlcjpwYXNzLXdvcmQ= of user. pass-wor"), 160, &out);
-        assert_string_equal(out.p, "got *** and ***, *** of ***. pass-wor");
-        buf_reset(&out);
-        access_quote(b.access, STR("0123456789pass-word"), 12, &out); /* not half of it either */
-        assert_string_equal(out.p, "0123456789***");
-        buf_reset(&out);
-        access_quote(NULL, STR("plain words"), 5, &out);
+        quotes("got pass-word and Basic dXNlcjpwYXNzLXdvcmQ=, dXNlcjpwYXNzLXdvcmQ= of user. pass-wor", 160, false, "got *** and ***, *** of ***. pass-wor");
+        quotes("0123456789pass-word", 12, false, "0123456789***"); /* not half of it either */
+        quotes("it was pass-wor", SIZE_MAX, true, "it was ***");
+        quotes("it was pass-wor", SIZE_MAX, false, "it was pass-wor");
+        quotes("it was pas", SIZE_MAX, true, "it was pas");
+        quotes("0123456789", SIZE_MAX, true, "0123456789");
+        access_quote(NULL, &(struct access_words){ .text = STR("plain words"), .most = 5 }, &out);
         assert_string_equal(out.p, "plain");
+}
+
+/* Many write / as \\/ in JSON, some + as \\u002B, and a function's answer is JSON within JSON. */
+static void secrets_are_found_in_json(void **state UNUSED)
+{
+        prepare();
+        write_value("one", "ab/c+d==\\\"e");
+        write_value("two", "other-one");
+        begin(HEADERS);
+        quotes("{\"x\": \"ab\\/c\\u002Bd==\\\\\\\"e\", \"y\": 1}", SIZE_MAX, false, "{\"x\": \"***\", \"y\": 1}");
+        quotes("{\"b\": \"{\\\"x\\\": \\\"ab\\\\\\/c\\\\u002bd==\\\\\\\\\\\\\\\"e\\\"}\"}", SIZE_MAX, false, "{\"b\": \"{\\\"x\\\": \\\"***\\\"}\"}");
+        quotes("ab\\/c\\u002", SIZE_MAX, false, "ab\\/c\\u002");
+        quotes("\\u006fther-one", SIZE_MAX, false, "***");
+        quotes("\\\\\\", SIZE_MAX, true, "\\\\\\");
+}
+
+/* The answer to what was sent before a Secret changed. */
+static void what_was_shown_is_left_out_as_well(void **state UNUSED)
+{
+        BUF_AT_END struct buf out = BUF_INIT(1024);
+
+        prepare();
+        write_value("one", "new-value");
+        write_value("two", "other-one");
+        begin(HEADERS);
+        access_quote(b.access, &(struct access_words){ .text = STR("old-value new-value"), .most = SIZE_MAX, .shown = STR("X-One: old-value\r\nX-Two: other-one\r\n") }, &out);
+        assert_string_equal(out.p, "*** ***");
 }
 
 int main(void)
@@ -285,6 +320,8 @@ int main(void)
                 cmocka_unit_test_teardown(of_a_tokens_answer_no_secret_is_told, end),
                 cmocka_unit_test_teardown(any_2xx_brings_a_token, end),
                 cmocka_unit_test_teardown(our_secrets_are_left_out_of_what_is_quoted, end),
+                cmocka_unit_test_teardown(secrets_are_found_in_json, end),
+                cmocka_unit_test_teardown(what_was_shown_is_left_out_as_well, end),
         };
 
         signals_block();

@@ -47,7 +47,7 @@ static void ready(struct admin *a, struct http_call *call)
                 pipeline_status(a->pipelines[i], &s);
                 state = not_ready(a->pipelines[i], &s);
                 if (state)
-                        buf_printf(&why, "%s/%s: %s: %s\n", t->namespace_, t->name, state, s.source_text);
+                        buf_printf(&why, s.source_text[0] ? "%s/%s: %s: %s\n" : "%s/%s: %s%s\n", t->namespace_, t->name, state, s.source_text);
         }
         if (why.n)
                 http_call_reply(call, 503, TEXT, (struct str){ 0 }, buf_view(&why));

@@ -15,6 +15,7 @@ struct slot {
         uint32_t ticket, n;
         uint32_t shown;                  /* of access: its version */
         struct buf message, headers;
+        size_t secrets_at;               /* in headers: those of access, which stand at the end */
         struct record **records;         /* those sent; kept only where an answer may name them */
         char *failure;                   /* it could not be sent: the reason; waits to be taken */
         enum answer_kind failed_as;
@@ -38,7 +39,7 @@ struct sender {
         struct slot *slots;
         struct slot *failed, **failed_last;
         uint32_t *places;                /* of records that a partial answer names */
-        struct buf words, init_message, payload;
+        struct buf words, init_message, payload, answer;
         char text[400];
         bool cut;                        /* of the last answer: its body was longer than what is kept */
         enum init_state init;
@@ -124,6 +125,7 @@ static void submit(struct sender *s, struct slot *slot)
         struct http_request request = { .target = s->target, .message = &slot->message };
         struct error err;
 
+        slot->secrets_at = slot->headers.n;
         if (s->access) {
                 buf_str(&slot->headers, access_headers(s->access));
                 slot->shown = access_version(s->access);
@@ -250,6 +252,8 @@ void sender_cancel(struct sender *s, uint32_t ticket)
 
 /* ---- answers -------------------------------------------------------------------------------------------------------------------------- */
 
+static struct str secrets_of(const struct slot *slot) { return (struct str){ slot->headers.p + slot->secrets_at, slot->headers.n - slot->secrets_at }; }
+
 static void partial(struct sender *s, const struct slot *slot, const struct http_completion *c, struct answer *a)
 {
         bool all;
@@ -268,6 +272,16 @@ static void partial(struct sender *s, const struct slot *slot, const struct http
                 (void)snprintf(s->text, sizeof(s->text), "%.120s: %zu of %u records failed, the first is %.*s", s->config.sink, n, slot->n,
                                (int)MIN_OF(slot->records[s->places[0]]->id.n, (size_t)160), slot->records[s->places[0]]->id.p);
         }
+}
+
+/* What the function said as a dead letter tells it: some answer with all that they were sent. */
+static void clean(struct sender *s, const struct slot *slot, struct answer *a)
+{
+        if (!s->access || !s->letters || a->kind == ANSWER_ACCEPTED || !a->body.n)
+                return;
+        buf_reset(&s->answer);
+        access_quote(s->access, &(struct access_words){ .text = a->body, .most = SIZE_MAX, .cut = s->cut, .shown = secrets_of(slot) }, &s->answer);
+        a->body = s->answer.failed ? (struct str){ 0 } : buf_view(&s->answer);
 }
 
 static void answered(struct sender *s, const struct slot *slot, const struct http_completion *c, struct answer *a)
@@ -292,13 +306,14 @@ static void answered(struct sender *s, const struct slot *slot, const struct htt
         if (a->kind != ANSWER_ACCEPTED) {
                 BUF_AT_END struct buf quoted = BUF_INIT(1024);
 
-                access_quote(s->access, words, 160, &quoted);
+                access_quote(s->access, &(struct access_words){ .text = words, .most = 160, .cut = s->cut, .shown = secrets_of(slot) }, &quoted);
                 (void)snprintf(s->text, sizeof(s->text), quoted.n ? "%.160s answered %d: %.160s" : "%.160s answered %d", s->config.sink, c->status, quoted.p ? quoted.p : "");
         }
         if (c->status == 401 && s->access && access_refused(s->access, slot->shown))
                 a->kind = ANSWER_RETRY;
         if (a->kind == ANSWER_ACCEPTED && slot->records)
                 partial(s, slot, c, a);
+        clean(s, slot, a);
 }
 
 static void init_answered(struct sender *s, const struct http_completion *c)
@@ -321,7 +336,7 @@ static void init_answered(struct sender *s, const struct http_completion *c)
         else {
                 BUF_AT_END struct buf quoted = BUF_INIT(1024);
 
-                access_quote(s->access, c->body, 160, &quoted);
+                access_quote(s->access, &(struct access_words){ .text = c->body, .most = 160, .cut = c->body_cut }, &quoted);
                 (void)snprintf(s->init_why, sizeof(s->init_why), "initialization: %.100s answered %d: %.160s", s->config.trigger->function->init_path, c->status, quoted.p ? quoted.p : "");
         }
 }
@@ -527,6 +542,7 @@ int sender_new(struct sender **out, const struct sender_config *config, struct e
         s->failed_last = &s->failed;
         s->words.max = 4096;
         s->payload.max = MESSAGE_MOST;
+        s->answer.max = MAX_OF(config->answer_max, (size_t)PARTIAL_ANSWER_KEPT) + 1; /* what hides a secret is no longer than it */
         s->init = config->trigger->function->init_path ? INIT_WAITS : INIT_DONE;
         s->init_message.max = HTTP_HEADROOM + 1024;
         random_init(&s->random, random_seed());
@@ -559,6 +575,7 @@ struct sender *sender_free(struct sender *s)
         free(s->places);
         buf_done(&s->words);
         buf_done(&s->payload);
+        buf_done(&s->answer);
         buf_done(&s->init_message);
         request_maker_done(&s->maker);
         free(s);

@@ -270,6 +270,28 @@ def test_a_dead_letter_over_http_is_the_cloudevent_with_knatives_attributes(kafk
 
 
 @pytest.mark.parametrize("form", ["FunctionGraph", "CloudEventsStructured"])
+def test_a_dead_letter_holds_none_of_our_secrets(sink, runner, tmp_path, form):
+    """The function answers with the request that it was sent, as some do on errors."""
+    (tmp_path / "s").mkdir()
+    for key, value in (("token", "the+secret/token=="), ("user", "ada-l"), ("password", "pass-word")):
+        (tmp_path / "s" / key).write_text(value)
+    ref = {key: {"name": "s", "key": key} for key in ("token", "user", "password")}
+    pair = base64.b64encode(b"ada-l:pass-word").decode()
+    sink.answer = lambda request: (422, {}, json.dumps({"headers": dict(request.headers), "escaped": json.dumps("the+secret/token==").replace("/", "\\/")}).encode())
+    delivery = {"retry": {**FAST, "onExhausted": "DeadLetter"}, "headers": [{"name": "X-Token", "secretRef": ref["token"]}],
+                "authentication": {"basic": {"usernameSecretRef": ref["user"], "passwordSecretRef": ref["password"]}}}  # fmt: skip
+    with Sink() as dead:
+        runner.start(trigger("t", {"timer": {"schedule": "1s"}}, sink.uri, {**delivery, "deadLetter": {"uri": dead.uri}}, event={"format": form}), options=[f"--secrets={tmp_path}"])
+        letter = dead.wait_for(1)[0].body.decode()
+    echoed = sink.all()[0]
+    assert echoed.header("X-Token") == "the+secret/token==" and echoed.header("Authorization") == f"Basic {pair}"
+    told = json.loads(letter)["response_payload" if form == "FunctionGraph" else "knativeerrordata"]
+    assert "X-Token" in told and told.count("***") >= 3
+    for secret in ("the+secret", "secret/token", "secret\\/token", pair, "ada-l", "pass-word"):
+        assert secret not in letter, secret
+
+
+@pytest.mark.parametrize("form", ["FunctionGraph", "CloudEventsStructured"])
 def test_a_letter_that_is_too_large_for_its_topic_is_cut(kafka, topic, sink, runner, form):
     letters = f"{topic}-small"
     kafka.create_topic(letters, 1, {"max.message.bytes": "20000"})

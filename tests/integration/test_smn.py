@@ -175,18 +175,20 @@ def test_what_is_refused_and_how_it_is_said(listener, smn, sink):
     body, headers = smn.notification("a")
     changed = json.loads(body)
     changed["message"] = "b"
+    missing = f"/smn/SMN_{smn.path.split('_')[1]}_{'0' * 32}.pem"
     assert [g.send((json.dumps(changed).encode(), headers)) for _ in range(2)] == [403, 403]
     for change, status in (
         ({"topic_urn": smn.urn + "x"}, 403), ({"timestamp": "2017-11-15T04:02:24Z"}, 403), ({"signature_version": "v2"}, 403), ({"type": "Other"}, 400), ({"message": None}, 400),
         ({"signing_cert_url": "https://smn.cn-north-1.myhuaweicloud.com.evil.test" + smn.path}, 403), ({"signing_cert_url": f"http://{smn.host}{smn.path}"}, 403),
         ({"signing_cert_url": f"https://a@{smn.host}{smn.path}"}, 403), ({"signing_cert_url": "https://smn.cn-north-1.myhuaweicloud.com/other.pem"}, 403),
-        ({"signing_cert_url": f"https://{smn.host}/missing.pem"}, 503),
+        ({"signing_cert_url": f"https://{smn.host}/other"}, 403), ({"signing_cert_url": f"https://{smn.host}{smn.path}?a=b"}, 403),
+        ({"signing_cert_url": f"https://{smn.host}{missing}"}, 503),
     ):  # fmt: skip
         other = {**json.loads(body), **change}
         assert g.send((json.dumps(other).encode(), smn.headers(other))) == status, change
     assert g.send((b"x" * 400_000, headers)) == 413
     assert g.send((b"not json", headers)) == 400
-    assert sink.all() == [] and smn.asked == [smn.path, "/missing.pem"]
+    assert sink.all() == [] and smn.asked == [smn.path, missing]
     g.run.wait_for_output(r"message refused: bad signature", 20)
     # A confirmation that leads elsewhere is not followed, though it is signed.
     assert g.send(smn.confirmation(subscribe_url="https://example.test/")) == 403

@@ -3,8 +3,11 @@
 
 #include "json/check.h"
 #include "json/scan.h"
+#include "json/tree.h"
 #include "json/writer.h"
 #include "source/apig/apig.h"
+
+enum { HEADER_VALUES_MOST = 4096 };     /* nulls and arrays counted: far more than any client takes */
 
 static bool malformed(struct buf *why, const char *what)
 {
@@ -136,7 +139,7 @@ static bool find_members(struct str answer, struct members *m)
 
 static bool take_headers(struct str text, struct push_reply *r, bool *typed)
 {
-        json_t *headers = json_loadb(text.p, text.n, JSON_ALLOW_NUL, NULL);
+        json_t *headers = json_tree(text, JSON_ALLOW_NUL, HEADER_VALUES_MOST, NULL);
         bool good = headers && add_headers(r, headers, typed);
 
         json_decref(headers);
@@ -176,7 +179,7 @@ bool apig_answer(struct str answer, struct push_reply *r, struct buf *why)
         r->status = (int)status;
         r->length = PUSH_LENGTH_UNKNOWN;
         if (m.headers.n && !take_headers(m.headers, r, &typed))
-                return malformed(why, "headers must map names to values that a header can hold");
+                return malformed(why, "headers must map names to values that a header can hold, 4096 at most");
         if (m.body.n && !take_body(m.body, m.base64.n && m.base64.p[0] == 't', &r->body, why))
                 return false;
         if (!typed && r->body.n)

@@ -314,6 +314,32 @@ static void answers_become_responses(void **state UNUSED)
         }
 }
 
+/* A tree of them would take a hundred times their bytes. */
+static void headers_of_very_many_values_are_refused(void **state UNUSED)
+{
+        static const struct { const char *open, *piece, *close; bool numbered; } shapes[] = {
+                { "", "", "", true }, { "\"a\":[", "\"\"", "]", false }, { "\"a\":[", "1", "]", false }, { "\"a\":[", "null", "]", false }, { "\"a\":1,\"b\":[", "[]", "]", false },
+        };
+
+        for (size_t i = 0; i < COUNT_OF(shapes); i++) {
+                struct push_reply reply = new_reply();
+                BUF_AT_END struct buf text = BUF_INIT(1 << 20), why = BUF_INIT(1024);
+
+                buf_printf(&text, "{\"statusCode\":200,\"headers\":{%s", shapes[i].open);
+                for (unsigned n = 0; n < 5000; n++) {
+                        buf_text(&text, n ? "," : "");
+                        if (shapes[i].numbered)
+                                buf_printf(&text, "\"a%u\":\"\"", n);
+                        else
+                                buf_text(&text, shapes[i].piece);
+                }
+                buf_printf(&text, "%s}}", shapes[i].close);
+                assert_false(apig_answer(buf_view(&text), &reply, &why));
+                assert_int_equal(reply.headers.n, 0); /* nothing was built */
+                reply_done(&reply);
+        }
+}
+
 static void a_length_is_heard_and_not_sent(void **state UNUSED)
 {
         static const struct { const char *headers; int64_t length; } table[] = {
@@ -391,10 +417,12 @@ static int close_signed(void **state)
         return close_api(state);
 }
 
+static struct { const char *signed_path, *path; } paths = { "/a", "/a" };
+
 /* Signed with these headers; then these come. */
 static bool let_in(const char *query, const struct sign_header *headers, size_t n, const char *more, size_t more_n, struct str body, struct str sent_body)
 {
-        const struct sign_request r = { .method = STR("GET"), .path = STR("/a"), .query = str_of(query), .headers = headers, .headers_n = n, .body = body };
+        const struct sign_request r = { .method = STR("GET"), .path = str_of(paths.signed_path), .query = str_of(query), .headers = headers, .headers_n = n, .body = body };
         BUF_AT_END struct buf head = BUF_INIT(65536), authorization = BUF_INIT(65536);
         struct push_reply reply = new_reply();
         struct record *record;
@@ -415,7 +443,7 @@ static bool let_in(const char *query, const struct sign_header *headers, size_t 
         buf_printf(&head, "Authorization%c" STR_FMT "%c", 0, STR_ARG(buf_view(&authorization)), 0);
         buf_add(&head, more, more_n);
         view = buf_view(&head);
-        q = request("/a", query, &view);
+        q = request(paths.path, query, &view);
         q.body = sent_body;
         in = apig_driver.push->receive(api.source, 1, &q, &record, &records, &reply) == PUSH_DELIVER;
         if (in)
@@ -453,6 +481,25 @@ static void what_is_signed_is_what_comes(void **state UNUSED)
         assert_true(let_in(query.p, plain, 3, "", 0, a, a));
 }
 
+static void the_signature_of_a_path_lets_no_other_in(void **state UNUSED)
+{
+        static const struct { const char *signed_path, *path; bool in; } table[] = {
+                { "/a/o/7/note", "/a/o/7/note", true }, { "/a/o/7%20note", "/a/o/7%20note", true }, { "/a/%6F/7", "/a/o/7", true }, { "/a/o/7%252Fnote", "/a/o/7%252Fnote", true },
+                { "/a/o/7/note", "/a/o/7%2Fnote", false }, { "/a/o/7/note", "/a/o/7%2fnote", false }, { "/a/o/7%2Fnote", "/a/o/7/note", true }, { "/a/o/7%2Fnote", "/a/o/7%2Fnote", false },
+                { "/a/o/7/note", "/a%2Fo/7/note", false }, { "/a/o/7/note", "/a/o/7%252Fnote", false }, { "/a/o/7%5Cnote", "/a/o/7/note", false }, { "/a/o/7/note", "/a/o/7%5Cnote", false },
+        };
+        static const struct sign_header plain[] = { { STR("Host"), STR("h") }, { STR("X-Sdk-Date"), STR(DATE) } };
+
+        open_signed();
+        for (size_t i = 0; i < COUNT_OF(table); i++) {
+                paths.signed_path = table[i].signed_path;
+                paths.path = table[i].path;
+                if (let_in("x=1", plain, 2, "", 0, STR("a"), STR("a")) != table[i].in)
+                        fail_msg("signed %s, came %s", table[i].signed_path, table[i].path);
+        }
+        paths.signed_path = paths.path = "/a";
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -463,9 +510,11 @@ int main(void)
                 cmocka_unit_test_teardown(all_parameters_come, close_api),
                 cmocka_unit_test_teardown(lines_of_a_header_are_joined_as_its_grammar_says, close_api),
                 cmocka_unit_test(answers_become_responses),
+                cmocka_unit_test(headers_of_very_many_values_are_refused),
                 cmocka_unit_test(a_length_is_heard_and_not_sent),
                 cmocka_unit_test_teardown(an_api_has_an_id_of_its_own, close_api),
                 cmocka_unit_test_teardown(what_is_signed_is_what_comes, close_signed),
+                cmocka_unit_test_teardown(the_signature_of_a_path_lets_no_other_in, close_signed),
         };
         return cmocka_run_group_tests_name("apig", tests, NULL, NULL);
 }

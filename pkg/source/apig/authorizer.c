@@ -2,6 +2,7 @@
 #include <stdio.h>
 
 #include "base/random.h"
+#include "json/tree.h"
 #include "json/value.h"
 #include "source/apig/apig.h"
 
@@ -222,7 +223,7 @@ static struct verdict *read_answer(void *cookie, const struct http_completion *c
                 buf_printf(why, "it answered %d", c->status);
                 return NULL;
         }
-        root = c->body_cut ? NULL : json_loadb(c->body.p, c->body.n, JSON_REJECT_DUPLICATES, NULL);
+        root = c->body_cut ? NULL : json_tree(c->body, JSON_REJECT_DUPLICATES, JSON_VALUES_MOST, NULL);
         status = json_object_get(root, "statusCode");
         body = json_object_get(root, "body");
         base64 = json_object_get(root, "isBase64Encoded");
@@ -235,7 +236,7 @@ static struct verdict *read_answer(void *cookie, const struct http_completion *c
                 buf_str(&plain, json_text(body));
         else if (!buf_unbase64(&plain, json_text(body)))
                 return malformed(root, NULL, why, "isBase64Encoded is true, but its answer's body is no Base64");
-        body = json_loadb(plain.p ? plain.p : "", plain.n, JSON_REJECT_DUPLICATES, NULL);
+        body = json_tree(buf_view(&plain), JSON_REJECT_DUPLICATES, JSON_VALUES_MOST, NULL);
         if (!json_is_object(body))
                 return malformed(root, body, why, "its answer's body must hold a JSON object");
         return read_body(cookie, root, body, why);

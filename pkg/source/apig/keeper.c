@@ -290,6 +290,8 @@ static const char *check_signature(const struct apig_gate_keeper *k, const struc
 
         if (!sign_parse(authorization, &a))
                 return "Incorrect authentication information: Authorization is not SDK-HMAC-SHA256";
+        if (!sign_tells_path(q->path))
+                return "Incorrect authentication information: no signature covers a path that holds %2F";
         if (!sign_date(date, &at))
                 return "Incorrect authentication information: X-Sdk-Date is missing or malformed";
         if (at < now - k->spec->window || at > now + k->spec->window)

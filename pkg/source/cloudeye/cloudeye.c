@@ -1,6 +1,7 @@
 #include "source/cloudeye/cloudeye.h"
 
 #include "json/check.h"
+#include "json/tree.h"
 #include "json/value.h"
 
 static const struct field cloudeye_fields[] = {
@@ -46,8 +47,7 @@ bool cloudeye_wants(const void *spec, struct str message)
 {
         const struct cloudeye_spec *s = spec;
         const struct str text = json_without_mark(message);
-        json_error_t at;
-        json_t *alarm = json_loadb(text.p, text.n, 0, &at);
+        json_t *alarm = json_tree(text, 0, JSON_VALUES_MOST, NULL);
         /* What does not read like an alarm, such as one in plain text, is wanted where nothing is chosen: an alarm must not vanish. */
         bool wants = !(s->states.n || s->alarms.n || s->severities.n) || (json_is_object(alarm) && (!s->states.n || among(&s->states, json_member(alarm, "alarm_status"))) &&
                      (!s->alarms.n || among(&s->alarms, json_member(alarm, "alarm_name")) || among(&s->alarms, json_member(alarm, "alarm_id"))) &&

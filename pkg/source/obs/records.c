@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "json/check.h"
+#include "json/tree.h"
 #include "json/value.h"
 
 /* ---- FunctionGraph's members -------------------------------------------------------------------------------------------------------------------- */
@@ -144,8 +145,7 @@ static enum obs_result parse_list(const json_t *list, struct obs_records *all)
 enum obs_result obs_parse(struct str body, struct obs_records *out)
 {
         const struct str text = json_without_mark(body);
-        json_error_t at;
-        json_t *root = json_loadb(text.p, text.n, JSON_REJECT_DUPLICATES, &at);
+        json_t *root = json_tree(text, JSON_REJECT_DUPLICATES, OBS_VALUES_MOST, NULL);
         const json_t *list = json_object_get(root, "Records");
         struct obs_records all = { 0 };
         enum obs_result result;

@@ -4,7 +4,7 @@
 
 #include "base/buf.h"
 
-enum { OBS_RECORDS_MOST = 1000, OBS_BODY_MOST = 4 << 20 };
+enum { OBS_RECORDS_MOST = 1000, OBS_VALUES_MOST = 64 * OBS_RECORDS_MOST /* of all records; one has about thirty */, OBS_BODY_MOST = 4 << 20 };
 
 struct obs_record {
         char id[33];             /* from bucket, key, version, sequencer and name: the same whenever it comes */

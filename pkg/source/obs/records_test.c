@@ -114,6 +114,13 @@ static void what_is_no_notification_is_told(void **state UNUSED)
                 assert_int_equal(obs_parse(buf_view(&many), &all), n == OBS_RECORDS_MOST ? OBS_RECORDS : OBS_TOO_MANY);
         }
         obs_records_done(&all);
+        /* Nor is anything built of what would take a hundred times its bytes. */
+        buf_reset(&many);
+        buf_text(&many, "{\"Records\":[" GOLDEN "],\"x\":[1");
+        for (int i = 0; i < OBS_VALUES_MOST; i++)
+                buf_text(&many, ",1");
+        buf_text(&many, "]}");
+        assert_int_equal(obs_parse(buf_view(&many), &all), OBS_MALFORMED);
 }
 
 static void names_match_patterns(void **state UNUSED)

@@ -559,6 +559,44 @@ static void certificates_come_from_smn_alone(void **unused UNUSED)
         assert_int_equal(asked_n, 5);
 }
 
+/* Nobody has signed anything yet when it is asked for. */
+static void at_a_trusted_host_too_nothing_but_a_certificate_is_asked_for(void **unused UNUSED)
+{
+        static char host[] = "cloud.example.test:8443";
+        static char *hosts[] = { host };
+        static struct trusted_spec trusted = { .hosts = { .list = hosts, .n = 1 } };
+        struct smn_spec private = spec;
+        static const struct { const char *url; int status; } urls[] = {
+                { "https://cloud.example.test:8443/", 403 },
+                { "https://cloud.example.test:8443/restart?now=1", 403 },
+                { "https://cloud.example.test:8443/logout", 403 },
+                { "https://cloud.example.test:8443/a/../b.pem", 403 },
+                { "https://cloud.example.test:8443/a%2fb.pem", 403 },
+                { "https://cloud.example.test:8443/a;b.pem", 403 },
+                { "https://cloud.example.test:8443/.pemx", 403 },
+                { "https://cloud.example.test:8443/certificates/smn.pem", 503 }, /* asked for; it is not there */
+                { "https://cloud.example.test:8443" PATH "0123456789abcdef0123456789abcdef.pem?a=b", 403 },
+                { "https://cloud.example.test:8443" PATH "0123456789abcdef0123456789abcdef.pem#a", 403 },
+                { "https://cloud.example.test" PATH "0123456789abcdef0123456789abcdef.pem", 403 },
+                { "https://cloud.example.test:8443" PATH "0123456789abcdef0123456789abcdef.pem", 503 }, /* asked for; it is not there */
+        };
+        struct error err;
+
+        source = smn_driver.free(source);
+        private.trusted = &trusted;
+        assert_int_equal(smn_driver.open(&source, &private, &services, &wake, &err), 0);
+        for (size_t i = 0; i < COUNT_OF(urls); i++) {
+                json_t *body = message("m", "s");
+                uint64_t call = send(set(set(body, "signature", "bm9uZQ=="), "signing_cert_url", urls[i].url));
+
+                if (statuses[call] != urls[i].status)
+                        fail_msg("%s: %d", urls[i].url, statuses[call]);
+                json_decref(body);
+        }
+        assert_int_equal(asked_n, 2);
+        source = smn_driver.free(source); /* before its spec */
+}
+
 /* "message_id" within a text could make two messages of one signature. */
 static void what_is_signed_is_read_in_one_way(void **unused UNUSED)
 {
@@ -893,6 +931,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(what_is_right_is_accepted_and_nothing_else, setup, teardown),
                 cmocka_unit_test_setup_teardown(certificates_come_from_smn_alone, setup, teardown),
+                cmocka_unit_test_setup_teardown(at_a_trusted_host_too_nothing_but_a_certificate_is_asked_for, setup, teardown),
                 cmocka_unit_test_setup_teardown(what_is_signed_is_read_in_one_way, setup, teardown),
                 cmocka_unit_test_setup_teardown(several_wait_for_one_certificate, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_certificate_that_never_comes_is_not_waited_for, setup, teardown),

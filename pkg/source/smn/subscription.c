@@ -6,6 +6,7 @@
 #include "base/backoff.h"
 #include "base/log.h"
 #include "huawei/service.h"
+#include "json/tree.h"
 #include "json/value.h"
 #include "secret/secret.h"
 #include "source/smn/smn.h"
@@ -284,7 +285,7 @@ static json_t *ours_on(const struct subscription *s, json_t *page)
 
 static void listed(struct subscription *s, const struct fetch_completion *done, usec now)
 {
-        json_t *page = json_loadb(done->body.p, done->body.n, 0, NULL), *found = ours_on(s, page);
+        json_t *page = json_tree(done->body, 0, JSON_VALUES_MOST, NULL), *found = ours_on(s, page);
         struct error err;
 
         if (!json_is_array(json_object_get(page, "subscriptions"))) {
@@ -368,7 +369,7 @@ static void loaded(struct subscription *s, const struct store_result *r, usec no
                 return;
         }
         json_decref(s->record);
-        s->record = r->found ? json_loadb(r->value.p, r->value.n, 0, NULL) : NULL;
+        s->record = r->found ? json_tree(r->value, 0, JSON_VALUES_MOST, NULL) : NULL;
         if (!json_is_object(s->record)) {
                 json_decref(s->record);
                 s->record = must(json_object());

@@ -98,6 +98,25 @@ static bool is_certificate_path(const struct topic *t, struct str path)
         return true;
 }
 
+/* At a private cloud's host certificates may lie elsewhere. It is asked for before anything is known to be signed, so the path may not say much: no query,
+ * nothing encoded, no way up. */
+static bool is_plain_pem(struct str path)
+{
+        static const char suffix[] = ".pem";
+
+        if (path.n > 256 || path.n < sizeof(suffix) || memcmp(path.p + path.n - (sizeof(suffix) - 1), suffix, sizeof(suffix) - 1) != 0)
+                return false;
+        for (size_t i = 0; i < path.n; i++) {
+                char c = path.p[i];
+
+                if (!((c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '/' || c == '.' || c == '_' || c == '-'))
+                        return false;
+                if (c == '.' && i + 1 < path.n && path.p[i + 1] == '.')
+                        return false;
+        }
+        return true;
+}
+
 /* May it be called? The fetch looks at host and address once more. */
 static bool may_call(const struct topic *t, struct str url, bool certificate, bool *trusted)
 {
@@ -118,7 +137,7 @@ static bool may_call(const struct topic *t, struct str url, bool certificate, bo
         for (const char *const *host = t->inside; *host; host++)
                 if (str_equal_nocase(authority, str_of(*host))) {
                         *trusted = true;
-                        return true;
+                        return !certificate || is_plain_pem(path);
                 }
         return false;
 }
