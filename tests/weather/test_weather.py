@@ -267,6 +267,12 @@ class World:
             for r in rules:
                 run(["iptables", "-D", "INPUT", *r])
 
+    def api_server_away(self, seconds):
+        """A timer can't claim its ticks meanwhile, and its worker is not ready."""
+        began = time.monotonic()
+        self.firewall(6443, seconds, "the API server")
+        self.windows.append((began, time.monotonic() + 20))
+
     def move(self):
         s = self.sinks["moving"]
         old, s.address = s.address, "127.0.0.2" if s.address == "127.0.0.1" else "127.0.0.1"
@@ -303,7 +309,7 @@ class World:
             lambda: self.recreate("again"),
             lambda: self.firewall(self.sinks["secure"].port, 5, "secure"),
             lambda: self.rotate("photos"),
-            lambda: self.firewall(6443, 8, "the API server"),
+            lambda: self.api_server_away(8),
             lambda: self.fall("beat", 1, reset=True),
             lambda: self.refuse("stock", 503, 3),
             lambda: self.grow("orders"),
