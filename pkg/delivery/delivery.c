@@ -42,6 +42,7 @@ struct batch {
         struct record *first;
         uint32_t n;
         uint32_t send;                   /* how many of the first are sent at once */
+        uint32_t tried;                  /* of the first, those that the last attempt failed on: reason is of them */
         uint32_t suspect;                /* the failing record is among these first ones; 0: not known */
         uint32_t most;                   /* more were too large; 0: not known */
         uint32_t dead;                   /* these first ones go to the dead letter, one at a time */
@@ -395,7 +396,7 @@ static void lane_ready(struct delivery *d, struct lane *l)
         if (!l->first || l->track->revoking || (d->config.ordering != ORDERING_NONE && l->active > 0))
                 return;
         if (ages(d))
-                arm(d, &l->age, old_at(d, l->first));
+                arm(d, &l->age, MAX_OF(old_at(d, l->first), d->starved_until)); /* without memory for a batch nothing can be given up, either */
         if (l->ready)
                 return;
         l->ready = true;
@@ -442,6 +443,7 @@ static void batch_end(struct delivery *d, struct batch *b)
 /* The first records of a batch that is not under way are done; without further ones it ends: false. */
 static bool batch_settle_first(struct delivery *d, struct batch *b, uint32_t n, enum outcome outcome, usec now)
 {
+        b->tried -= MIN_OF(b->tried, n);
         for (; n > 0; n--, b->n--) {
                 struct record *r = b->first;
 
@@ -664,8 +666,8 @@ static void batch_give_up_old(struct delivery *d, struct batch *b, usec now)
         if (b->state == BATCH_READY)
                 queue_remove(&d->ready_batches, &b->link);
         heap_remove(&d->timers, &b->due.node);
-        /* Those behind what was sent have other attempts behind them; their turn comes at once. */
-        for (const struct record *r = b->first; n < b->send && now >= old_at(d, r); r = r->next)
+        /* Those behind what was sent last have other attempts behind them, or none; their turn comes at once. */
+        for (const struct record *r = b->first; n < (b->reason ? MAX_OF(MIN_OF(b->send, b->tried), 1u) : b->send) && now >= old_at(d, r); r = r->next)
                 n++;
         batch_give_up(d, b, n, &a, now);
 }
@@ -744,7 +746,7 @@ static void batch_keep_failed(struct delivery *d, struct batch *b, const struct 
         b->first = kept;
         assert(kept); /* an answer is partial only when it names a record */
         b->since = kept->since;
-        b->send = i;
+        b->send = b->tried = i;
 }
 
 static void batch_partly_accepted(struct delivery *d, struct batch *b, const struct answer *a, usec now)
@@ -1106,6 +1108,7 @@ static bool send_next(struct delivery *d, usec now, struct action *a)
         else
                 d->sent_first = b;
         d->sent_last = b;
+        b->tried = b->send;
         b->number++;
         d->stats.in_flight++;
         d->stats.attempts++;

@@ -67,7 +67,7 @@ static void check_batch(struct worker *k, const struct flight *f)
         if (f->n > c->batch_records || (f->n > 1 && c->batch_bytes && bytes > c->batch_bytes))
                 world_fail(w, "a batch larger than it may be", f->track, f->n);
         if (ordered(w) && !last->tried && !last->next && f->n < c->batch_records && (!c->batch_bytes || bytes < c->batch_bytes) &&
-            w->now < f->items[0]->lent_at + c->batch_wait && h->credit > 0 && h->bytes > 0)
+            w->now < f->items[0]->lent_at + c->batch_wait && h->credit > 0 && h->bytes > 0 && h->dry_at < f->items[0]->lent_at)
                 world_fail(w, "a batch that did not wait to fill up", f->track, f->items[0]->record.position);
         if (f->number < 1 || f->number > f->items[0]->failures + 1 || (c->batch_records == 1 && f->number != f->items[0]->failures + 1))
                 world_fail(w, "the attempts are counted wrongly", f->track, f->number);
@@ -129,7 +129,7 @@ static void check_dead_letter(struct worker *k, const struct flight *f, const st
                 k->holdings[f->track].dying++;
         }
         if (too_old(w, i)) { /* whatever came of it until then */
-                if (a->number > i->failures)
+                if (w->config.batch_records == 1 && a->number > i->failures) /* else they are the batch's, in which others may have come before */
                         world_fail(w, "a dead letter with wrong attempts", f->track, i->record.position);
                 if (!a->reason.p ? !w->no_memory_percent : !str_starts(a->reason, STR("maxEventAge")) && !str_starts(a->reason, STR("no answer within")) && !(i->last_text && str_is(a->reason, i->last_text)))
                         world_fail(w, "a dead letter with a wrong reason", f->track, i->record.position);

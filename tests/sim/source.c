@@ -45,6 +45,8 @@ static void lend(struct worker *k, uint32_t track)
         i->record = (struct record){ .position = e->position, .track = track, .pinned = e->size, .key = str_of(key_text(w, e->key)), .has_key = true };
         h->credit--;
         h->bytes -= e->size;
+        if (h->credit <= 0 || h->bytes <= 0)
+                h->dry_at = w->now;
         h->lent++;
         k->held++;
         k->held_bytes += e->size;

@@ -74,6 +74,7 @@ struct holding {
         usec lost_at;                            /* it hears then that another has it */
         uint32_t next, low, committed_low, lent; /* indices of the log: to be lent; the lowest not done; committed */
         int64_t credit, bytes;
+        usec dry_at;                             /* when nothing more could be lent, last: a batch that was made then did not wait */
         uint32_t since_commit, settled_since_ack;
         usec moved_at; /* when low first moved after a commit */
         bool must_commit;
