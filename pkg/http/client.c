@@ -42,21 +42,21 @@ void exchange_fail(struct exchange *x, const struct error *err)
 
 static bool take_room(struct exchange *x)
 {
-        struct http_client *client = x->target->client;
+        struct http_client *client = x->end->client;
         size_t n = x->target->config.answer_max;
 
         if (client->large_held && client->large_held + n > client->large_max)
                 return false;
         client->large_held += n;
-        x->large = true;
+        x->room = n;
         return true;
 }
 
 bool exchange_takes(struct exchange *x, size_t body)
 {
-        struct http_client *client = x->target->client;
+        struct http_client *client = x->end->client;
 
-        if (x->large || body <= BODY_FREE || !client->large_max)
+        if (x->room || body <= BODY_FREE || !client->large_max)
                 return true;
         if (x->stalled || (!client->stalled && take_room(x)))
                 return !x->stalled;
@@ -65,15 +65,15 @@ bool exchange_takes(struct exchange *x, size_t body)
         return false;
 }
 
-/* The answer was used: its room is for those who wait. */
+/* The answer was used: its room is for those who wait. Its target may be gone already. */
 static void give_room(struct exchange *x)
 {
-        struct http_client *client = x->target->client;
+        struct http_client *client = x->end->client;
 
-        if (!x->large)
+        if (!x->room)
                 return;
-        x->large = false;
-        client->large_held -= x->target->config.answer_max;
+        client->large_held -= x->room;
+        x->room = 0;
         while (client->stalled && take_room(client->stalled)) {
                 struct exchange *next = client->stalled;
 

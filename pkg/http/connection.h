@@ -38,7 +38,7 @@ struct exchange {
         int32_t stream;
         uint8_t again;                           /* times that it was sent again */
         bool done;
-        bool large;                              /* room for the largest answer is its own, until the answer was used */
+        size_t room;                             /* of the client's for large answers, its own until the answer was used; 0: none */
         bool stalled;                            /* waits for that */
         size_t unread;                           /* HTTP/2: bytes of a stalled answer that its window was not opened for */
         bool head_only;                          /* HEAD: no body follows */
