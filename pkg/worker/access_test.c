@@ -1,17 +1,12 @@
 /* What lets us in at the function: Secrets that change and go, tokens, and what of a peer's words is told. */
 #include "worker/access.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "base/log.h"
 #include "http/server.h"
-#include "source/driver.h"
+#include "worker/testing.h"
 
 static struct {
         struct loop *loop;
@@ -76,21 +71,6 @@ static void write_value(const char *key, const char *value)
         assert_true(f && fputs(value, f) >= 0 && fclose(f) == 0);
 }
 
-static struct trigger *decode(struct str text)
-{
-        struct documents docs = { 0 };
-        struct problems problems = { 0 };
-        struct trigger *t;
-
-        assert_int_equal(yaml_parse(&docs, text, &problems), 0);
-        t = trigger_decode(docs.roots[0], source_types(), source_drivers_n, &problems);
-        if (!t)
-                fail_msg("%s: %s", problems.list[0].path, problems.list[0].text);
-        documents_done(&docs);
-        problems_done(&problems);
-        return t;
-}
-
 static void prepare(void)
 {
         char path[160];
@@ -122,7 +102,7 @@ static void begin(const char *delivery)
         if (port)
                 buf_printf(&text, "%u%s", http_server_port(b.server), port + 4);
         buf_char(&text, '\n');
-        b.trigger = decode(buf_view(&text));
+        b.trigger = decode_trigger(buf_view(&text));
         config.trigger = b.trigger;
         config.loop = b.loop;
         config.http = b.client;

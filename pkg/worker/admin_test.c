@@ -2,15 +2,11 @@
 #include "worker/admin.h"
 
 #include <fcntl.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "worker/gate.h"
+#include "worker/testing.h"
 
 enum { JOBS = 8, HELD = 64, SECONDS = 600 };
 enum { TAG_LIVE = 1, TAG_READY, TAG_CALL };
@@ -161,21 +157,6 @@ static void on_wake(struct task *t UNUSED, usec now UNUSED)
 
 /* ---- the bench ----------------------------------------------------------------------------------------------------------------------- */
 
-static struct trigger *decode(const char *text)
-{
-        struct documents docs = { 0 };
-        struct problems problems = { 0 };
-        struct trigger *t;
-
-        assert_int_equal(yaml_parse(&docs, str_of(text), &problems), 0);
-        t = trigger_decode(docs.roots[0], source_types(), source_drivers_n, &problems);
-        if (!t)
-                fail_msg("%s: %s", problems.list[0].path, problems.list[0].text);
-        documents_done(&docs);
-        problems_done(&problems);
-        return t;
-}
-
 static void add(const char *name, const char *source)
 {
         struct job *j = &b.jobs[b.n++];
@@ -186,7 +167,7 @@ static void add(const char *name, const char *source)
 
         buf_printf(&text, "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: %s, namespace: shop, uid: %s}\nspec:\n  source: {%s}\n  sink: {uri: 'http://elsewhere/'}\n"
                           "  delivery: {timeout: 5m}\n", name, name, source);
-        j->trigger = decode(text.p);
+        j->trigger = decode_trigger(buf_view(&text));
         config.trigger = j->trigger;
         if (pipeline_new(&j->pipeline, &config, &err) < 0 || admin_add(b.admin, j->pipeline, &err) < 0)
                 fail_msg("%s", err.text);

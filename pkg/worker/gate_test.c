@@ -1,16 +1,12 @@
 /* The way in, whole: callers over loopback, the gate with APIs behind it, and a function that answers when the test says so. */
 #include "worker/gate.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "base/log.h"
 #include "worker/pipeline.h"
+#include "worker/testing.h"
 
 enum { PIPELINES = 2, CALLS = 8 };
 
@@ -97,21 +93,6 @@ static void run(bool (*until)(void))
 
 /* ---- life ------------------------------------------------------------------------------------------------------------------------------ */
 
-static struct trigger *decode(struct str text)
-{
-        struct documents docs = { 0 };
-        struct problems problems = { 0 };
-        struct trigger *t;
-
-        assert_int_equal(yaml_parse(&docs, text, &problems), 0);
-        t = trigger_decode(docs.roots[0], source_types(), source_drivers_n, &problems);
-        if (!t)
-                fail_msg("%s: %s", problems.list[0].path, problems.list[0].text);
-        documents_done(&docs);
-        problems_done(&problems);
-        return t;
-}
-
 static int open_store(void *cookie UNUSED, struct task *wake UNUSED, struct store *out, struct error *err UNUSED)
 {
         *out = (struct store){ 0 };
@@ -149,7 +130,7 @@ static void add(const char *name, const char *source, const char *more)
         struct error err;
 
         buf_printf(&text, "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: %s, namespace: shop, uid: u}\nspec: {source: %s, sink: {uri: 'http://f/'}%s}\n", name, source, more);
-        config.trigger = b.triggers[b.pipelines_n] = decode(buf_view(&text));
+        config.trigger = b.triggers[b.pipelines_n] = decode_trigger(buf_view(&text));
         config.loop = b.loop;
         config.http = b.client;
         config.host = b.host;

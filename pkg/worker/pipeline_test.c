@@ -1,13 +1,8 @@
 /* The pipeline: a timer, a store in memory and a function over loopback that follows a script. */
 #include "worker/pipeline.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-
-#include <cmocka.h>
-
 #include "http/server.h"
+#include "worker/testing.h"
 
 enum { REQUESTS = 16, WRITES = 64 };
 enum { HOLD = -1 };              /* a status: the answer waits for the test */
@@ -149,21 +144,6 @@ static void run(bool (*until)(void))
                 fail_msg("what was waited for does not come: %zu requests, %zu writes", b.requests, b.writes);
 }
 
-static struct trigger *decode(const char *text)
-{
-        struct documents docs = { 0 };
-        struct problems problems = { 0 };
-        struct trigger *t;
-
-        assert_int_equal(yaml_parse(&docs, str_of(text), &problems), 0);
-        t = trigger_decode(docs.roots[0], source_types(), source_drivers_n, &problems);
-        if (!t)
-                fail_msg("%s: %s", problems.list[0].path, problems.list[0].text);
-        documents_done(&docs);
-        problems_done(&problems);
-        return t;
-}
-
 #define SPEC(schedule) "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: clock, namespace: shop, uid: u}\nspec:\n  source: {timer: {schedule: '" schedule "', misfirePolicy: CatchUp, userEvent: hello}}\n" \
                        "  sink: {uri: 'http://elsewhere/'}\n  function: {name: f}\n  delivery: {retry: {initialBackoff: 10ms, maxBackoff: 100ms}}\n"
 #define OFTEN SPEC("@every 100ms")
@@ -183,7 +163,7 @@ static void begin(const char *spec, const char *stored, const int *script, size_
         b.watchdog.turn = too_late;
         b.has_stored = stored != NULL;
         (void)snprintf(b.stored, sizeof(b.stored), "%s", stored ? stored : "");
-        b.trigger = decode(spec);
+        b.trigger = decode_trigger(str_of(spec));
         assert_int_equal(loop_new(&b.loop, &err), 0);
         assert_int_equal(http_server_new(&b.server, b.loop, &function, &err), 0);
         assert_int_equal(http_client_new(&b.client, b.loop, &err), 0);

@@ -20,22 +20,27 @@ UNUSED static struct node *parse_yaml(struct str text, struct documents *docs)
         return docs->roots[0];
 }
 
-/* A Kafka Trigger; more: lines of its spec. */
-UNUSED static struct trigger *kafka_trigger(const char *more)
+UNUSED static struct trigger *decode_trigger(struct str text)
 {
-        BUF_AT_END struct buf text = BUF_INIT(65536);
         struct documents docs = { 0 };
         struct problems problems = { 0 };
-        struct trigger *t;
+        struct trigger *t = trigger_decode(parse_yaml(text, &docs), source_types(), source_drivers_n, &problems);
 
-        buf_printf(&text, "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: orders, namespace: shop, uid: u}\nspec:\n"
-                          "  source: {kafka: {bootstrapServers: ['k:1'], topics: [orders]}}\n  sink: {uri: 'http://elsewhere/f'}\n%s\n", more);
-        t = trigger_decode(parse_yaml(buf_view(&text), &docs), source_types(), source_drivers_n, &problems);
         if (!t)
                 fail_msg("%s: %s", problems.list[0].path, problems.list[0].text);
         documents_done(&docs);
         problems_done(&problems);
         return t;
+}
+
+/* A Kafka Trigger; more: lines of its spec. */
+UNUSED static struct trigger *kafka_trigger(const char *more)
+{
+        BUF_AT_END struct buf text = BUF_INIT(65536);
+
+        buf_printf(&text, "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: orders, namespace: shop, uid: u}\nspec:\n"
+                          "  source: {kafka: {bootstrapServers: ['k:1'], topics: [orders]}}\n  sink: {uri: 'http://elsewhere/f'}\n%s\n", more);
+        return decode_trigger(buf_view(&text));
 }
 
 /* Of the Trigger's own source; freed by its driver's sample_free. */
