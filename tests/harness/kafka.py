@@ -8,11 +8,10 @@ with Kafka() as kafka:
 import base64
 import os
 import pathlib
-import sys
 import tempfile
 import uuid
 
-from . import TOOLS
+from . import TOOLS, process
 from .ports import free_ports
 from .process import Process, run
 
@@ -105,7 +104,7 @@ class Kafka:
     def _format(self):
         """Writes the configuration and an empty log, once."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        self.port, self.sasl_port, controller = self._free_ports(3)
+        self.port, self.sasl_port, controller = process.in_netns(self.netns, lambda: free_ports(3, self.host))
         config = self.directory / "server.properties"
         text = PROPERTIES.format(host=self.host, port=self.port, sasl_port=self.sasl_port, controller_port=controller, controller_host=self.host,
                                  advertised=self.advertised, directory=self.directory, user=self.user, password=self.password)  # fmt: skip
@@ -114,13 +113,6 @@ class Kafka:
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         scram = [a for m in ("SCRAM-SHA-256", "SCRAM-SHA-512") for a in ("--add-scram", f"{m}=[name={self.user},password={self.password}]")]
         run(self._java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", config, *scram))
-
-    def _free_ports(self, count):
-        if not self.netns:
-            return free_ports(count, self.host)
-        code = "import sys; from harness.ports import free_ports; print(*free_ports(int(sys.argv[1]), sys.argv[2]))"
-        tests = str(pathlib.Path(__file__).resolve().parents[1])
-        return [int(p) for p in run([sys.executable, "-c", code, count, self.host], netns=self.netns, env={"PYTHONPATH": tests}).stdout.split()]
 
     def start(self):
         if self.port is None:

@@ -6,12 +6,8 @@ import pytest
 
 from .cluster import Cluster
 from .kafka import Kafka
-from .ports import free_port, free_ports
+from .ports import free_port
 from .process import Dead, Process, TimedOut
-
-
-def test_ports_differ():
-    assert len(set(free_ports(50))) == 50
 
 
 def test_a_process_is_asked_and_stopped():
