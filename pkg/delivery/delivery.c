@@ -327,17 +327,32 @@ static void hand_back(struct delivery *d, struct record *r, enum outcome outcome
         d->settled_last = &r->next;
 }
 
+static void commit_now(struct delivery *d, struct track *t)
+{
+        t->commit_due = true;
+        heap_remove(&d->timers, &t->commit_timer.node);
+        queue_add(&d->commits, &t->commit_link);
+}
+
+/* Other tracks that wait to be committed go along once so many of their records are settled: a source asks its broker once for all that comes in one turn. */
+static void commit_along(struct delivery *d, uint32_t settled)
+{
+        for (uint32_t i = 0; i < d->tracks_n; i++)
+                if (heap_has(&d->tracks[i]->commit_timer.node) && d->tracks[i]->since_commit >= settled)
+                        commit_now(d, d->tracks[i]);
+}
+
 static void commit_soon(struct delivery *d, struct track *t, usec now)
 {
         if (t->commit_due || t->lost || t->window.next <= t->committed)
                 return;
-        if (t->since_commit >= d->config.commit_count || d->config.commit_interval == 0 || t->revoking) {
-                t->commit_due = true;
-                heap_remove(&d->timers, &t->commit_timer.node);
-                queue_add(&d->commits, &t->commit_link);
+        if (d->config.commit_interval == 0 || t->revoking) {
+                commit_now(d, t);
+        } else if (t->since_commit >= d->config.commit_count) {
+                commit_now(d, t);
+                commit_along(d, d->config.commit_count / 2);
         } else if (!heap_has(&t->commit_timer.node) && !heap_insert(&d->timers, &t->commit_timer.node, now + d->config.commit_interval)) {
-                t->commit_due = true; /* no memory for the timer: now rather than never */
-                queue_add(&d->commits, &t->commit_link);
+                commit_now(d, t); /* no memory for the timer: now rather than never */
         }
 }
 
@@ -1281,13 +1296,10 @@ static void timer_fired(struct delivery *d, struct timer *timer)
         }
         case TIMER_AGE: lane_give_up_old(d, CONTAINER_OF(timer, struct lane, age), d->now); return;
         case TIMER_LANE: lane_ready(d, CONTAINER_OF(timer, struct lane, wait)); return;
-        case TIMER_COMMIT: {
-                struct track *t = CONTAINER_OF(timer, struct track, commit_timer);
-
-                t->commit_due = true;
-                queue_add(&d->commits, &t->commit_link);
+        case TIMER_COMMIT:
+                commit_now(d, CONTAINER_OF(timer, struct track, commit_timer));
+                commit_along(d, 0);
                 return;
-        }
         case TIMER_GIVE_UP: {
                 struct track *t = CONTAINER_OF(timer, struct track, give_up_timer);
 

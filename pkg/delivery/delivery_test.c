@@ -615,6 +615,30 @@ static void commits_come_by_interval(void **state UNUSED)
         end();
 }
 
+static void a_commit_takes_others_along(void **state UNUSED)
+{
+        begin((struct delivery_config){ .commit_count = 4, .commit_interval = USEC_SEC });
+        for (uint32_t track = 0; track < 4; track++) {
+                assign(track);
+                for (uint64_t i = 0; i <= track; i++) { /* 1 of the first to 4 of the last */
+                        (void)offer(track, i, NULL);
+                        accept(b.sent_n - 1);
+                }
+        }
+        assert_int_equal(b.commits[0], 0);
+        assert_int_equal(b.commits[1], 1);
+        assert_int_equal(b.commits[2], 1);
+        assert_int_equal(b.commits[3], 1);
+        assert_int_equal(b.committed[1], 2);
+        (void)offer(2, 3, NULL);
+        accept(b.sent_n - 1);
+        next_deadline(); /* the first track's; the third one's would be later */
+        assert_int_equal(b.committed[0], 1);
+        assert_int_equal(b.committed[2], 4);
+        assert_true(delivery_deadline(b.d) == USEC_NEVER);
+        end();
+}
+
 static void without_an_interval_commits_come_at_once(void **state UNUSED)
 {
         begin((struct delivery_config){ .commit_count = 1000, .commit_interval = 0 });
@@ -1336,6 +1360,7 @@ int main(void)
                 cmocka_unit_test(revoked_between_two_detachments),
                 cmocka_unit_test(commits_come_by_count),
                 cmocka_unit_test(commits_come_by_interval),
+                cmocka_unit_test(a_commit_takes_others_along),
                 cmocka_unit_test(without_an_interval_commits_come_at_once),
                 cmocka_unit_test(what_is_in_flight_may_finish),
                 cmocka_unit_test(grace_ends),
