@@ -80,11 +80,11 @@ void free(void *p)
 struct made { char *name; struct strings tags; int64_t size; };
 
 static const struct field made_fields[] = {
-        { .name = "name", .type = FIELD_STRING, .offset = offsetof(struct made, name), .required = true, .min = 1, .max = 9, .pattern = "^[a-z]+$" },
-        { .name = "tags", .type = FIELD_STRINGS, .offset = offsetof(struct made, tags), .max = 9, .pattern = "^[a-z]+$" },
-        { .name = "size", .type = FIELD_INT, .offset = offsetof(struct made, size), .fallback = "3", .min = 1, .max = 9 },
+        FIELD(STRING, "name", struct made, name, .required = true, .min = 1, .max = 9, .pattern = "^[a-z]+$"),
+        FIELD(STRINGS, "tags", struct made, tags, .max = 9, .pattern = "^[a-z]+$"),
+        FIELD(INT, "size", struct made, size, .fallback = "3", .min = 1, .max = 9),
 };
-static const struct type made_type = { .name = "Made", .help = "A source.", .fields = made_fields, .fields_n = COUNT_OF(made_fields), .size = sizeof(struct made) };
+static const struct type made_type = TYPE("Made", struct made, made_fields, "A source.");
 static const struct source_type types[] = { { "made", &made_type } };
 
 static const char valid[] = "{\"apiVersion\": \"sluice.dev/v1alpha1\", \"kind\": \"Trigger\", \"metadata\": {\"name\": \"a\", \"labels\": {\"a\": \"\\ud83d\\ude00\"}},\n"

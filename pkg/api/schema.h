@@ -59,6 +59,13 @@ struct type {
         size_t size;                 /* of the C struct */
 };
 
+/* Rows of the tables. FIELD: its kind without FIELD_, its name, its type's struct and member, then what else it has. */
+#define FIELD(kind, name_, object_, member, ...) { .name = (name_), .type = FIELD_##kind, .offset = offsetof(object_, member), __VA_ARGS__ }
+#define RULE(...) { __VA_ARGS__ }
+#define TYPE(name_, object_, fields_, help_, ...) \
+        { .name = (name_), .help = (help_), .fields = (fields_), .fields_n = COUNT_OF(fields_), .size = sizeof(object_), __VA_ARGS__ }
+#define RULES(rules_) .rules = (rules_), .rules_n = COUNT_OF(rules_)
+
 /* Does the text match the pattern of a table? The twin of CEL's matches(). false also when memory is out. */
 bool schema_matches(const char *pattern, const char *text);
 

@@ -39,34 +39,32 @@ static bool no_x(const void *object, struct buf *why)
 }
 
 static const struct field inner_fields[] = {
-        { .name = "low", .type = FIELD_INT, .offset = offsetof(struct inner, low), .fallback = "1", .min = 0, .max = 10 },
-        { .name = "high", .type = FIELD_INT, .offset = offsetof(struct inner, high), .fallback = "5", .min = 0, .max = INT64_MAX },
+        FIELD(INT, "low", struct inner, low, .fallback = "1", .min = 0, .max = 10),
+        FIELD(INT, "high", struct inner, high, .fallback = "5", .min = 0, .max = INT64_MAX),
 };
-static const struct rule inner_rules[] = { { .cel = "self.low <= self.high", .message = "low must not be above high", .path = "low", .check = ordered } };
-static const struct type inner_type = { .name = "Inner", .help = "A range.", .fields = inner_fields, .fields_n = COUNT_OF(inner_fields), .rules = inner_rules,
-                                        .rules_n = COUNT_OF(inner_rules), .size = sizeof(struct inner) };
+static const struct rule inner_rules[] = { RULE(.cel = "self.low <= self.high", .message = "low must not be above high", .path = "low", .check = ordered) };
+static const struct type inner_type = TYPE("Inner", struct inner, inner_fields, "A range.", RULES(inner_rules));
 
 static const char *const colors[] = { "Red", "Green", "Blue", NULL };
 static const char *const words[] = { "one", "two", NULL };
 static const struct field outer_fields[] = {
-        { .name = "text", .type = FIELD_STRING, .offset = offsetof(struct outer, text), .required = true, .min = 1, .max = 5, .help = "A text | with a bar." },
-        { .name = "word", .type = FIELD_STRING, .offset = offsetof(struct outer, word), .fallback = "one", .values = words },
-        { .name = "flag", .type = FIELD_BOOL, .offset = offsetof(struct outer, flag), .fallback = "true" },
-        { .name = "number", .type = FIELD_INT, .offset = offsetof(struct outer, number), .fallback = "7", .min = -1, .max = 100 },
-        { .name = "optional", .type = FIELD_INT, .offset = offsetof(struct outer, optional), .max = INT64_MAX },
-        { .name = "pause", .type = FIELD_DURATION, .offset = offsetof(struct outer, pause), .fallback = "1m30s", .min = USEC_SEC, .max = USEC_HOUR, .help = "How long." },
-        { .name = "at", .type = FIELD_TIME, .offset = offsetof(struct outer, at) },
-        { .name = "color", .type = FIELD_ENUM, .offset = offsetof(struct outer, color), .fallback = "Green", .values = colors },
-        { .name = "inner", .type = FIELD_OBJECT, .offset = offsetof(struct outer, inner), .object = &inner_type },
-        { .name = "made", .type = FIELD_OBJECT, .offset = offsetof(struct outer, made), .fallback = "{}", .object = &inner_type },
-        { .name = "list", .type = FIELD_STRINGS, .offset = offsetof(struct outer, list), .max = 3, .pattern = "^[a-z]*$", .format = "lower-case letters", .item_min_one = true },
-        { .name = "map", .type = FIELD_MAP, .offset = offsetof(struct outer, map), .max = 2 },
-        { .name = "raw", .type = FIELD_RAW, .offset = offsetof(struct outer, raw), .shape = RAW_MAP },
-        { .name = "rawList", .type = FIELD_RAW, .offset = offsetof(struct outer, raw_list), .shape = RAW_LIST },
+        FIELD(STRING, "text", struct outer, text, .required = true, .min = 1, .max = 5, .help = "A text | with a bar."),
+        FIELD(STRING, "word", struct outer, word, .fallback = "one", .values = words),
+        FIELD(BOOL, "flag", struct outer, flag, .fallback = "true"),
+        FIELD(INT, "number", struct outer, number, .fallback = "7", .min = -1, .max = 100),
+        FIELD(INT, "optional", struct outer, optional, .max = INT64_MAX),
+        FIELD(DURATION, "pause", struct outer, pause, .fallback = "1m30s", .min = USEC_SEC, .max = USEC_HOUR, .help = "How long."),
+        FIELD(TIME, "at", struct outer, at),
+        FIELD(ENUM, "color", struct outer, color, .fallback = "Green", .values = colors),
+        FIELD(OBJECT, "inner", struct outer, inner, .object = &inner_type),
+        FIELD(OBJECT, "made", struct outer, made, .fallback = "{}", .object = &inner_type),
+        FIELD(STRINGS, "list", struct outer, list, .max = 3, .pattern = "^[a-z]*$", .format = "lower-case letters", .item_min_one = true),
+        FIELD(MAP, "map", struct outer, map, .max = 2),
+        FIELD(RAW, "raw", struct outer, raw, .shape = RAW_MAP),
+        FIELD(RAW, "rawList", struct outer, raw_list, .shape = RAW_LIST),
 };
-static const struct rule outer_rules[] = { { .message = "no x", .path = "text", .explain = no_x } };
-static const struct type outer_type = { .name = "Outer", .help = "All kinds of fields.", .fields = outer_fields, .fields_n = COUNT_OF(outer_fields), .rules = outer_rules,
-                                        .rules_n = COUNT_OF(outer_rules), .size = sizeof(struct outer) };
+static const struct rule outer_rules[] = { RULE(.message = "no x", .path = "text", .explain = no_x) };
+static const struct type outer_type = TYPE("Outer", struct outer, outer_fields, "All kinds of fields.", RULES(outer_rules));
 
 /* The object written again, or what is wrong with it. */
 static char *outcome_of(const char *text)

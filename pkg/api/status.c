@@ -1,26 +1,20 @@
 #include "api/status.h"
 
 static const struct field worker_fields[] = {
-        { .name = "pod", .type = FIELD_STRING, .offset = offsetof(struct worker_status, pod), .required = true, .min = 1, .max = 253, .help = "The pod that says so." },
-        { .name = "triggerUID", .type = FIELD_STRING, .offset = offsetof(struct worker_status, trigger_uid), .help = "The UID of the Trigger that the worker runs: one of an earlier Trigger of this name says nothing about this one." },
-        { .name = "observedGeneration", .type = FIELD_INT, .offset = offsetof(struct worker_status, observed_generation), .min = 1, .max = INT64_MAX,
-          .help = "The generation of the Trigger that the worker runs." },
-        { .name = "sourceState", .type = FIELD_STRING, .offset = offsetof(struct worker_status, source_state),
-          .help = "How the source is: Connecting, Connected, Idle, Standby, Disconnected or Failed." },
-        { .name = "sourceMessage", .type = FIELD_STRING, .offset = offsetof(struct worker_status, source_message), .help = "What the broker said, in its own words." },
-        { .name = "deliveryState", .type = FIELD_STRING, .offset = offsetof(struct worker_status, delivery_state),
-          .help = "How delivery is: Delivering, Retrying, Throttled, Failing or Blocked." },
-        { .name = "deliveryMessage", .type = FIELD_STRING, .offset = offsetof(struct worker_status, delivery_message), .help = "What the function said, in its own words." },
-        { .name = "lastEventTime", .type = FIELD_TIME, .offset = offsetof(struct worker_status, last_event_time), .help = "When the last event came from the source." },
-        { .name = "lastDeliveryTime", .type = FIELD_TIME, .offset = offsetof(struct worker_status, last_delivery_time),
-          .help = "When the function last accepted an event." },
-        { .name = "lag", .type = FIELD_INT, .offset = offsetof(struct worker_status, lag), .max = INT64_MAX, .help = "How many records wait at the source; absent when unknown." },
-        { .name = "lost", .type = FIELD_INT, .offset = offsetof(struct worker_status, lost), .min = 1, .max = INT64_MAX,
-          .help = "How many records the source had no more before they could be delivered, since the worker started; absent while there are none." },
-        { .name = "lostMessage", .type = FIELD_STRING, .offset = offsetof(struct worker_status, lost_message), .help = "Which records the source had no more, and why." },
+        FIELD(STRING, "pod", struct worker_status, pod, .required = true, .min = 1, .max = 253, .help = "The pod that says so."),
+        FIELD(STRING, "triggerUID", struct worker_status, trigger_uid, .help = "The UID of the Trigger that the worker runs: one of an earlier Trigger of this name says nothing about this one."),
+        FIELD(INT, "observedGeneration", struct worker_status, observed_generation, .min = 1, .max = INT64_MAX, .help = "The generation of the Trigger that the worker runs."),
+        FIELD(STRING, "sourceState", struct worker_status, source_state, .help = "How the source is: Connecting, Connected, Idle, Standby, Disconnected or Failed."),
+        FIELD(STRING, "sourceMessage", struct worker_status, source_message, .help = "What the broker said, in its own words."),
+        FIELD(STRING, "deliveryState", struct worker_status, delivery_state, .help = "How delivery is: Delivering, Retrying, Throttled, Failing or Blocked."),
+        FIELD(STRING, "deliveryMessage", struct worker_status, delivery_message, .help = "What the function said, in its own words."),
+        FIELD(TIME, "lastEventTime", struct worker_status, last_event_time, .help = "When the last event came from the source."),
+        FIELD(TIME, "lastDeliveryTime", struct worker_status, last_delivery_time, .help = "When the function last accepted an event."),
+        FIELD(INT, "lag", struct worker_status, lag, .max = INT64_MAX, .help = "How many records wait at the source; absent when unknown."),
+        FIELD(INT, "lost", struct worker_status, lost, .min = 1, .max = INT64_MAX, .help = "How many records the source had no more before they could be delivered, since the worker started; absent while there are none."),
+        FIELD(STRING, "lostMessage", struct worker_status, lost_message, .help = "Which records the source had no more, and why."),
 };
-const struct type worker_status_type = { .name = "WorkerStatus", .help = "What one worker says of itself.", .fields = worker_fields, .fields_n = COUNT_OF(worker_fields),
-                                         .size = sizeof(struct worker_status) };
+const struct type worker_status_type = TYPE("WorkerStatus", struct worker_status, worker_fields, "What one worker says of itself.");
 
 struct member_schema { const char *name, *type, *format, *help; };
 

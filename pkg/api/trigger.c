@@ -10,19 +10,13 @@
 static const char *const ref_api_versions[] = { "v1", NULL };
 static const char *const ref_kinds[] = { "Service", NULL };
 static const struct field sink_ref_fields[] = {
-        { .name = "apiVersion", .type = FIELD_STRING, .offset = offsetof(struct sink_ref, api_version), .fallback = "v1", .values = ref_api_versions,
-          .help = "The API version of what receives the events." },
-        { .name = "kind", .type = FIELD_STRING, .offset = offsetof(struct sink_ref, kind), .fallback = "Service", .values = ref_kinds,
-          .help = "The kind of what receives the events." },
-        { .name = "name", .type = FIELD_STRING, .offset = offsetof(struct sink_ref, name), .required = true, .min = 1, .max = 63, .pattern = NAME_PATTERN, .format = NAME_WORDS,
-          .help = "Its name." },
-        { .name = "namespace", .type = FIELD_STRING, .offset = offsetof(struct sink_ref, namespace_), .min = 1, .max = 63, .pattern = NAME_PATTERN, .format = NAME_WORDS,
-          .help = "Its namespace; by default the Trigger's." },
-        { .name = "port", .type = FIELD_INT, .offset = offsetof(struct sink_ref, port), .min = 1, .max = 65535,
-          .help = "The Service's port; by default its only one, or the one named http, or 80." },
+        FIELD(STRING, "apiVersion", struct sink_ref, api_version, .fallback = "v1", .values = ref_api_versions, .help = "The API version of what receives the events."),
+        FIELD(STRING, "kind", struct sink_ref, kind, .fallback = "Service", .values = ref_kinds, .help = "The kind of what receives the events."),
+        FIELD(STRING, "name", struct sink_ref, name, .required = true, .min = 1, .max = 63, .pattern = NAME_PATTERN, .format = NAME_WORDS, .help = "Its name."),
+        FIELD(STRING, "namespace", struct sink_ref, namespace_, .min = 1, .max = 63, .pattern = NAME_PATTERN, .format = NAME_WORDS, .help = "Its namespace; by default the Trigger's."),
+        FIELD(INT, "port", struct sink_ref, port, .min = 1, .max = 65535, .help = "The Service's port; by default its only one, or the one named http, or 80."),
 };
-const struct type sink_ref_type = { .name = "SinkRef", .help = "A Service in the cluster.", .fields = sink_ref_fields, .fields_n = COUNT_OF(sink_ref_fields),
-                                           .size = sizeof(struct sink_ref) };
+const struct type sink_ref_type = TYPE("SinkRef", struct sink_ref, sink_ref_fields, "A Service in the cluster.");
 
 static bool sink_given(const void *object)
 {
@@ -46,22 +40,18 @@ static bool sink_uri_path(const void *object)
 }
 
 static const struct field sink_fields[] = {
-        { .name = "ref", .type = FIELD_OBJECT, .offset = offsetof(struct sink, ref), .object = &sink_ref_type, .help = "A Service in the cluster." },
-        { .name = "uri", .type = FIELD_STRING, .offset = offsetof(struct sink, uri), .min = 1, .max = 2048, .pattern = "^[!-~]+$",
-          .format = "a URI without spaces, others than ASCII percent-encoded",
-          .help = "Where events are POSTed: http://… or https://…, or, with ref, a path on that Service such as /invoke." },
-        { .name = "CACerts", .type = FIELD_STRING, .offset = offsetof(struct sink, ca_certs), .min = 1, .max = 65536, .pattern = "-----BEGIN CERTIFICATE-----",
-          .format = "certificates in PEM", .help = "The certificates, in PEM, of the authorities that the receiver's certificate is checked against, instead of the system's." },
+        FIELD(OBJECT, "ref", struct sink, ref, .object = &sink_ref_type, .help = "A Service in the cluster."),
+        FIELD(STRING, "uri", struct sink, uri, .min = 1, .max = 2048, .pattern = "^[!-~]+$", .format = "a URI without spaces, others than ASCII percent-encoded", .help = "Where events are POSTed: http://… or https://…, or, with ref, a path on that Service such as /invoke."),
+        FIELD(STRING, "CACerts", struct sink, ca_certs, .min = 1, .max = 65536, .pattern = "-----BEGIN CERTIFICATE-----", .format = "certificates in PEM", .help = "The certificates, in PEM, of the authorities that the receiver's certificate is checked against, instead of the system's."),
 };
 static const struct rule sink_rules[] = {
-        { .cel = "has(self.ref) || has(self.uri)", .message = "names no receiver: give ref, uri, or both", .check = sink_given },
-        { .cel = "!has(self.uri) || has(self.ref) || self.uri.matches(" QUOTED(URI_PATTERN) ")", .path = "uri", .check = sink_uri_absolute,
-          .message = "without ref the URI must be absolute: http://HOST[:PORT]/PATH or https://…, without user name, password and fragment" },
-        { .cel = "!has(self.uri) || !has(self.ref) || self.uri.matches(" QUOTED(PATH_PATTERN) ")", .path = "uri", .check = sink_uri_path,
-          .message = "with ref the URI must be a path that begins with one /, without fragment" },
+        RULE(.cel = "has(self.ref) || has(self.uri)", .message = "names no receiver: give ref, uri, or both", .check = sink_given),
+        RULE(.cel = "!has(self.uri) || has(self.ref) || self.uri.matches(" QUOTED(URI_PATTERN) ")", .path = "uri", .check = sink_uri_absolute,
+          .message = "without ref the URI must be absolute: http://HOST[:PORT]/PATH or https://…, without user name, password and fragment"),
+        RULE(.cel = "!has(self.uri) || !has(self.ref) || self.uri.matches(" QUOTED(PATH_PATTERN) ")", .path = "uri", .check = sink_uri_path,
+          .message = "with ref the URI must be a path that begins with one /, without fragment"),
 };
-static const struct type sink_type = { .name = "Sink", .help = "Who receives the events.", .fields = sink_fields, .fields_n = COUNT_OF(sink_fields),
-                                       .rules = sink_rules, .rules_n = COUNT_OF(sink_rules), .size = sizeof(struct sink) };
+static const struct type sink_type = TYPE("Sink", struct sink, sink_fields, "Who receives the events.", RULES(sink_rules));
 
 /* ---- function and event ---------------------------------------------------------------------------------------------------------------- */
 
@@ -69,22 +59,14 @@ static const struct type sink_type = { .name = "Sink", .help = "Who receives the
 #define HEADER_OR_EMPTY_PATTERN "^([!-~]([ -~]*[!-~])?)?$"
 
 static const struct field function_fields[] = {
-        { .name = "name", .type = FIELD_STRING, .offset = offsetof(struct function_spec, name), .min = 1, .max = 256, .pattern = HEADER_PATTERN, .format = HEADER_WORDS,
-          .help = "The function's name, in X-CFF-Func-Name; by default the Trigger's name." },
-        { .name = "version", .type = FIELD_STRING, .offset = offsetof(struct function_spec, version), .fallback = "latest", .min = 1, .max = 256, .pattern = HEADER_PATTERN,
-          .format = HEADER_WORDS, .help = "The function's version, in X-CFF-Func-Version." },
-        { .name = "project", .type = FIELD_STRING, .offset = offsetof(struct function_spec, project), .min = 1, .max = 256, .pattern = HEADER_PATTERN, .format = HEADER_WORDS,
-          .help = "The project's id, in X-CFF-Project-Id." },
-        { .name = "package", .type = FIELD_STRING, .offset = offsetof(struct function_spec, package), .fallback = "default", .min = 1, .max = 256, .pattern = HEADER_PATTERN,
-          .format = HEADER_WORDS, .help = "The function's application, in X-CFF-Package." },
-        { .name = "urn", .type = FIELD_STRING, .offset = offsetof(struct function_spec, urn), .min = 1, .max = 512, .pattern = HEADER_PATTERN, .format = HEADER_WORDS,
-          .help = "The function's URN, named by dead letters and by sources that name the function." },
-        { .name = "initPath", .type = FIELD_STRING, .offset = offsetof(struct function_spec, init_path), .min = 1, .max = 1024, .pattern = PATH_PATTERN,
-          .format = "a path that begins with one /, without fragment",
-          .help = "A path, such as /init, that is POSTed to once, before the first event and again until it is accepted. By default nothing is initialized." },
+        FIELD(STRING, "name", struct function_spec, name, .min = 1, .max = 256, .pattern = HEADER_PATTERN, .format = HEADER_WORDS, .help = "The function's name, in X-CFF-Func-Name; by default the Trigger's name."),
+        FIELD(STRING, "version", struct function_spec, version, .fallback = "latest", .min = 1, .max = 256, .pattern = HEADER_PATTERN, .format = HEADER_WORDS, .help = "The function's version, in X-CFF-Func-Version."),
+        FIELD(STRING, "project", struct function_spec, project, .min = 1, .max = 256, .pattern = HEADER_PATTERN, .format = HEADER_WORDS, .help = "The project's id, in X-CFF-Project-Id."),
+        FIELD(STRING, "package", struct function_spec, package, .fallback = "default", .min = 1, .max = 256, .pattern = HEADER_PATTERN, .format = HEADER_WORDS, .help = "The function's application, in X-CFF-Package."),
+        FIELD(STRING, "urn", struct function_spec, urn, .min = 1, .max = 512, .pattern = HEADER_PATTERN, .format = HEADER_WORDS, .help = "The function's URN, named by dead letters and by sources that name the function."),
+        FIELD(STRING, "initPath", struct function_spec, init_path, .min = 1, .max = 1024, .pattern = PATH_PATTERN, .format = "a path that begins with one /, without fragment", .help = "A path, such as /init, that is POSTed to once, before the first event and again until it is accepted. By default nothing is initialized."),
 };
-static const struct type function_type = { .name = "Function", .help = "What the function is told about itself.", .fields = function_fields,
-                                           .fields_n = COUNT_OF(function_fields), .size = sizeof(struct function_spec) };
+static const struct type function_type = TYPE("Function", struct function_spec, function_fields, "What the function is told about itself.");
 
 static const char *const format_names[] = {
         [FORMAT_FUNCTION_GRAPH] = "FunctionGraph", [FORMAT_CLOUDEVENTS_BINARY] = "CloudEventsBinary", [FORMAT_CLOUDEVENTS_STRUCTURED] = "CloudEventsStructured",
@@ -92,23 +74,17 @@ static const char *const format_names[] = {
 };
 static const char *const dialect_names[] = { [DIALECT_CLASSIC] = "Classic", [DIALECT_CURRENT] = "Current", NULL };
 static const struct field event_fields[] = {
-        { .name = "format", .type = FIELD_ENUM, .offset = offsetof(struct event_spec, format), .fallback = "FunctionGraph", .values = format_names,
-          .help = "What a request holds: FunctionGraph's own event, or CloudEvents 1.0 in binary mode (attributes as headers), structured mode (one JSON object) or as a JSON batch." },
-        { .name = "dialect", .type = FIELD_ENUM, .offset = offsetof(struct event_spec, dialect), .fallback = "Classic", .values = dialect_names,
-          .help = "The shape of FunctionGraph's events: Classic is that of FunctionGraph's documentation, Current that of its published runtimes." },
-        { .name = "region", .type = FIELD_STRING, .offset = offsetof(struct event_spec, region), .fallback = "\"\"", .max = 256, .pattern = HEADER_OR_EMPTY_PATTERN,
-          .format = HEADER_WORDS, .help = "The region that events and X-CFF-Region name." },
-        { .name = "instanceId", .type = FIELD_STRING, .offset = offsetof(struct event_spec, instance_id), .fallback = "\"\"", .max = 256, .pattern = HEADER_OR_EMPTY_PATTERN,
-          .format = HEADER_WORDS, .help = "The source's instance id that events name, where they have one.", .cloud = "instance_id" },
+        FIELD(ENUM, "format", struct event_spec, format, .fallback = "FunctionGraph", .values = format_names, .help = "What a request holds: FunctionGraph's own event, or CloudEvents 1.0 in binary mode (attributes as headers), structured mode (one JSON object) or as a JSON batch."),
+        FIELD(ENUM, "dialect", struct event_spec, dialect, .fallback = "Classic", .values = dialect_names, .help = "The shape of FunctionGraph's events: Classic is that of FunctionGraph's documentation, Current that of its published runtimes."),
+        FIELD(STRING, "region", struct event_spec, region, .fallback = "\"\"", .max = 256, .pattern = HEADER_OR_EMPTY_PATTERN, .format = HEADER_WORDS, .help = "The region that events and X-CFF-Region name."),
+        FIELD(STRING, "instanceId", struct event_spec, instance_id, .fallback = "\"\"", .max = 256, .pattern = HEADER_OR_EMPTY_PATTERN, .format = HEADER_WORDS, .cloud = "instance_id", .help = "The source's instance id that events name, where they have one."),
 };
-static const struct type event_type = { .name = "Event", .help = "The shape of the events.", .fields = event_fields, .fields_n = COUNT_OF(event_fields),
-                                        .size = sizeof(struct event_spec) };
+static const struct type event_type = TYPE("Event", struct event_spec, event_fields, "The shape of the events.");
 
 /* ---- what is done to events ------------------------------------------------------------------------------------------------------------- */
 
 static const struct field ce_overrides_fields[] = {
-        { .name = "extensions", .type = FIELD_MAP, .offset = offsetof(struct ce_overrides, extensions), .max = 32, .pattern = "^[ -~]+$", .format = "printable ASCII",
-          .help = "Extension attributes that are added to each CloudEvent, or replace its own. Names are lower-case letters and digits, at most 20." },
+        FIELD(MAP, "extensions", struct ce_overrides, extensions, .max = 32, .pattern = "^[ -~]+$", .format = "printable ASCII", .help = "Extension attributes that are added to each CloudEvent, or replace its own. Names are lower-case letters and digits, at most 20."),
 };
 
 static bool extensions_named(const void *object)
@@ -122,13 +98,11 @@ static bool extensions_named(const void *object)
 }
 
 static const struct rule ce_overrides_rules[] = {
-        { .cel = "!has(self.extensions) || self.extensions.all(k, k.matches('^[a-z0-9]{1,20}$') && !k.matches('^(id|source|type|specversion|data|datacontenttype)$'))",
+        RULE(.cel = "!has(self.extensions) || self.extensions.all(k, k.matches('^[a-z0-9]{1,20}$') && !k.matches('^(id|source|type|specversion|data|datacontenttype)$'))",
           .path = "extensions", .check = extensions_named,
-          .message = "an extension's name must be 1 to 20 lower-case letters and digits, and none of id, source, type, specversion, data and datacontenttype" },
+          .message = "an extension's name must be 1 to 20 lower-case letters and digits, and none of id, source, type, specversion, data and datacontenttype"),
 };
-static const struct type ce_overrides_type = { .name = "CloudEventOverrides", .help = "What is added to each CloudEvent.", .fields = ce_overrides_fields,
-                                               .fields_n = COUNT_OF(ce_overrides_fields), .rules = ce_overrides_rules, .rules_n = COUNT_OF(ce_overrides_rules),
-                                               .size = sizeof(struct ce_overrides) };
+static const struct type ce_overrides_type = TYPE("CloudEventOverrides", struct ce_overrides, ce_overrides_fields, "What is added to each CloudEvent.", RULES(ce_overrides_rules));
 
 static bool pattern_compiles(const void *object, struct buf *why)
 {
@@ -147,21 +121,16 @@ static bool pattern_compiles(const void *object, struct buf *why)
 }
 
 static const struct field filter_fields[] = {
-        { .name = "pattern", .type = FIELD_RAW, .offset = offsetof(struct filter_spec, pattern), .required = true, .shape = RAW_MAP,
-          .help = "An event pattern in Amazon EventBridge's language, over the record as docs/filter.md describes it." },
+        FIELD(RAW, "pattern", struct filter_spec, pattern, .required = true, .shape = RAW_MAP, .help = "An event pattern in Amazon EventBridge's language, over the record as docs/filter.md describes it."),
 };
-static const struct rule filter_rules[] = { { .path = "pattern", .message = "the pattern must be one of Amazon EventBridge's language", .explain = pattern_compiles } };
-static const struct type filter_type = { .name = "Filter", .help = "Which records are delivered; the others are settled without a request.", .fields = filter_fields,
-                                         .fields_n = COUNT_OF(filter_fields), .rules = filter_rules, .rules_n = COUNT_OF(filter_rules), .size = sizeof(struct filter_spec) };
+static const struct rule filter_rules[] = { RULE(.path = "pattern", .message = "the pattern must be one of Amazon EventBridge's language", .explain = pattern_compiles) };
+static const struct type filter_type = TYPE("Filter", struct filter_spec, filter_fields, "Which records are delivered; the others are settled without a request.", RULES(filter_rules));
 
 static const struct field transform_fields[] = {
-        { .name = "jq", .type = FIELD_STRING, .offset = offsetof(struct transform_spec, jq), .required = true, .min = 1, .max = 65536,
-          .help = "A jq program that gets the encoded event and produces exactly one value, which is sent instead." },
-        { .name = "timeout", .type = FIELD_DURATION, .offset = offsetof(struct transform_spec, timeout), .fallback = "1s", .min = 10 * USEC_MSEC, .max = USEC_MINUTE,
-          .help = "How long the program may take for one event; longer is a final failure." },
+        FIELD(STRING, "jq", struct transform_spec, jq, .required = true, .min = 1, .max = 65536, .help = "A jq program that gets the encoded event and produces exactly one value, which is sent instead."),
+        FIELD(DURATION, "timeout", struct transform_spec, timeout, .fallback = "1s", .min = 10 * USEC_MSEC, .max = USEC_MINUTE, .help = "How long the program may take for one event; longer is a final failure."),
 };
-static const struct type transform_type = { .name = "Transform", .help = "A program that reshapes each event, in a sandbox of its own.", .fields = transform_fields,
-                                            .fields_n = COUNT_OF(transform_fields), .size = sizeof(struct transform_spec) };
+static const struct type transform_type = TYPE("Transform", struct transform_spec, transform_fields, "A program that reshapes each event, in a sandbox of its own.");
 
 /* ---- worker ----------------------------------------------------------------------------------------------------------------------------- */
 
@@ -170,19 +139,15 @@ static const struct type transform_type = { .name = "Transform", .help = "A prog
 
 static const char *const level_names[] = { [LOG_DEBUG] = "Debug", [LOG_INFO] = "Info", [LOG_WARN] = "Warn", [LOG_ERROR] = "Error", NULL };
 static const struct field worker_fields[] = {
-        { .name = "resources", .type = FIELD_RAW, .offset = offsetof(struct worker_spec, resources), .shape = RAW_MAP,
-          .help = "The container's resource requests and limits, as in a pod." },
-        { .name = "nodeSelector", .type = FIELD_MAP, .offset = offsetof(struct worker_spec, node_selector), .max = 64, .pattern = LABEL_PATTERN, .format = LABEL_WORDS,
-          .help = "The labels of the nodes it may run on." },
-        { .name = "tolerations", .type = FIELD_RAW, .offset = offsetof(struct worker_spec, tolerations), .shape = RAW_LIST, .help = "Taints it tolerates, as in a pod." },
-        { .name = "affinity", .type = FIELD_RAW, .offset = offsetof(struct worker_spec, affinity), .shape = RAW_MAP, .help = "Where it likes to run, as in a pod." },
-        { .name = "labels", .type = FIELD_MAP, .offset = offsetof(struct worker_spec, labels), .max = 64, .pattern = LABEL_PATTERN, .format = LABEL_WORDS,
-          .help = "Further labels of the pod." },
-        { .name = "annotations", .type = FIELD_MAP, .offset = offsetof(struct worker_spec, annotations), .max = 64, .help = "Further annotations of the pod." },
-        { .name = "logLevel", .type = FIELD_ENUM, .offset = offsetof(struct worker_spec, log_level), .fallback = "Info", .values = level_names, .help = "What it logs at least." },
+        FIELD(RAW, "resources", struct worker_spec, resources, .shape = RAW_MAP, .help = "The container's resource requests and limits, as in a pod."),
+        FIELD(MAP, "nodeSelector", struct worker_spec, node_selector, .max = 64, .pattern = LABEL_PATTERN, .format = LABEL_WORDS, .help = "The labels of the nodes it may run on."),
+        FIELD(RAW, "tolerations", struct worker_spec, tolerations, .shape = RAW_LIST, .help = "Taints it tolerates, as in a pod."),
+        FIELD(RAW, "affinity", struct worker_spec, affinity, .shape = RAW_MAP, .help = "Where it likes to run, as in a pod."),
+        FIELD(MAP, "labels", struct worker_spec, labels, .max = 64, .pattern = LABEL_PATTERN, .format = LABEL_WORDS, .help = "Further labels of the pod."),
+        FIELD(MAP, "annotations", struct worker_spec, annotations, .max = 64, .help = "Further annotations of the pod."),
+        FIELD(ENUM, "logLevel", struct worker_spec, log_level, .fallback = "Info", .values = level_names, .help = "What it logs at least."),
 };
-static const struct type worker_type = { .name = "Worker", .help = "The pod that delivers this Trigger's events.", .fields = worker_fields,
-                                         .fields_n = COUNT_OF(worker_fields), .size = sizeof(struct worker_spec) };
+static const struct type worker_type = TYPE("Worker", struct worker_spec, worker_fields, "The pod that delivers this Trigger's events.");
 
 /* ---- spec ------------------------------------------------------------------------------------------------------------------------------- */
 
@@ -230,10 +195,10 @@ static bool overrides_cloud_events(const void *object)
 }
 
 static const struct rule spec_rules[] = {
-        { .cel = "self.delivery.batch.maxMessages == 1 || self.event.format in ['FunctionGraph', 'CloudEventsBatch']", .path = "event", .check = one_event_a_request,
-          .message = "a batch needs event.format FunctionGraph or CloudEventsBatch: the other formats hold one event a request" },
-        { .cel = "!has(self.ceOverrides) || self.event.format != 'FunctionGraph'", .path = "ceOverrides", .check = overrides_cloud_events,
-          .message = "ceOverrides needs an event.format of CloudEvents" },
+        RULE(.cel = "self.delivery.batch.maxMessages == 1 || self.event.format in ['FunctionGraph', 'CloudEventsBatch']", .path = "event", .check = one_event_a_request,
+          .message = "a batch needs event.format FunctionGraph or CloudEventsBatch: the other formats hold one event a request"),
+        RULE(.cel = "!has(self.ceOverrides) || self.event.format != 'FunctionGraph'", .path = "ceOverrides", .check = overrides_cloud_events,
+          .message = "ceOverrides needs an event.format of CloudEvents"),
 };
 
 static void add_text(char *text, size_t size, const char *before, const char *name, const char *after)
@@ -265,26 +230,16 @@ void spec_tables_build(struct spec_tables *s, const struct source_type *types, s
 
         *s = (struct spec_tables){
                 .spec_fields = {
-                        { .name = "source", .type = FIELD_OBJECT, .offset = offsetof(struct spec_object, source), .required = true, .object = &s->source,
-                          .help = "Where events come from: exactly one of these." },
-                        { .name = "sink", .type = FIELD_OBJECT, .offset = offsetof(struct spec_object, sink), .required = true, .object = &sink_type,
-                          .help = "Who receives the events." },
-                        { .name = "function", .type = FIELD_OBJECT, .offset = offsetof(struct spec_object, function), .fallback = "{}", .object = &function_type,
-                          .help = "What the function is told about itself." },
-                        { .name = "event", .type = FIELD_OBJECT, .offset = offsetof(struct spec_object, event), .fallback = "{}", .object = &event_type,
-                          .help = "The shape of the events." },
-                        { .name = "ceOverrides", .type = FIELD_OBJECT, .offset = offsetof(struct spec_object, ce_overrides), .object = &ce_overrides_type,
-                          .help = "What is added to each CloudEvent." },
-                        { .name = "filter", .type = FIELD_OBJECT, .offset = offsetof(struct spec_object, filter), .object = &filter_type,
-                          .help = "Which records are delivered; by default all." },
-                        { .name = "transform", .type = FIELD_OBJECT, .offset = offsetof(struct spec_object, transform), .object = &transform_type,
-                          .help = "A program that reshapes each event before it is sent." },
-                        { .name = "delivery", .type = FIELD_OBJECT, .offset = offsetof(struct spec_object, delivery), .fallback = "{}", .object = &delivery_type,
-                          .help = "How events are delivered." },
-                        { .name = "worker", .type = FIELD_OBJECT, .offset = offsetof(struct spec_object, worker), .fallback = "{}", .object = &worker_type,
-                          .help = "The pod that delivers this Trigger's events." },
-                        { .name = "suspend", .type = FIELD_BOOL, .offset = offsetof(struct spec_object, suspend), .fallback = "false",
-                          .help = "true: no events are read or delivered until it is false again; positions are kept." },
+                        FIELD(OBJECT, "source", struct spec_object, source, .required = true, .object = &s->source, .help = "Where events come from: exactly one of these."),
+                        FIELD(OBJECT, "sink", struct spec_object, sink, .required = true, .object = &sink_type, .help = "Who receives the events."),
+                        FIELD(OBJECT, "function", struct spec_object, function, .fallback = "{}", .object = &function_type, .help = "What the function is told about itself."),
+                        FIELD(OBJECT, "event", struct spec_object, event, .fallback = "{}", .object = &event_type, .help = "The shape of the events."),
+                        FIELD(OBJECT, "ceOverrides", struct spec_object, ce_overrides, .object = &ce_overrides_type, .help = "What is added to each CloudEvent."),
+                        FIELD(OBJECT, "filter", struct spec_object, filter, .object = &filter_type, .help = "Which records are delivered; by default all."),
+                        FIELD(OBJECT, "transform", struct spec_object, transform, .object = &transform_type, .help = "A program that reshapes each event before it is sent."),
+                        FIELD(OBJECT, "delivery", struct spec_object, delivery, .fallback = "{}", .object = &delivery_type, .help = "How events are delivered."),
+                        FIELD(OBJECT, "worker", struct spec_object, worker, .fallback = "{}", .object = &worker_type, .help = "The pod that delivers this Trigger's events."),
+                        FIELD(BOOL, "suspend", struct spec_object, suspend, .fallback = "false", .help = "true: no events are read or delivered until it is false again; positions are kept."),
                 },
         };
         while (s->spec_fields[fields_n].name)
@@ -299,16 +254,15 @@ void spec_tables_build(struct spec_tables *s, const struct source_type *types, s
 struct metadata { char *name, *namespace_, *uid; int64_t generation; usec deletion; struct string_map labels, annotations; };
 
 static const struct field metadata_fields[] = {
-        { .name = "name", .type = FIELD_STRING, .offset = offsetof(struct metadata, name), .required = true, .min = 1, .max = TRIGGER_NAME_LONGEST, .pattern = NAME_PATTERN, .format = NAME_WORDS },
-        { .name = "namespace", .type = FIELD_STRING, .offset = offsetof(struct metadata, namespace_), .fallback = "default", .min = 1, .max = 63, .pattern = NAME_PATTERN,
-          .format = NAME_WORDS },
-        { .name = "uid", .type = FIELD_STRING, .offset = offsetof(struct metadata, uid), .min = 1, .max = 253 },
-        { .name = "generation", .type = FIELD_INT, .offset = offsetof(struct metadata, generation), .fallback = "0", .max = INT64_MAX },
-        { .name = "deletionTimestamp", .type = FIELD_TIME, .offset = offsetof(struct metadata, deletion) },
-        { .name = "labels", .type = FIELD_MAP, .offset = offsetof(struct metadata, labels) },
-        { .name = "annotations", .type = FIELD_MAP, .offset = offsetof(struct metadata, annotations) },
+        FIELD(STRING, "name", struct metadata, name, .required = true, .min = 1, .max = TRIGGER_NAME_LONGEST, .pattern = NAME_PATTERN, .format = NAME_WORDS),
+        FIELD(STRING, "namespace", struct metadata, namespace_, .fallback = "default", .min = 1, .max = 63, .pattern = NAME_PATTERN, .format = NAME_WORDS),
+        FIELD(STRING, "uid", struct metadata, uid, .min = 1, .max = 253),
+        FIELD(INT, "generation", struct metadata, generation, .fallback = "0", .max = INT64_MAX),
+        FIELD(TIME, "deletionTimestamp", struct metadata, deletion),
+        FIELD(MAP, "labels", struct metadata, labels),
+        FIELD(MAP, "annotations", struct metadata, annotations),
 };
-static const struct type metadata_type = { .name = "ObjectMeta", .fields = metadata_fields, .fields_n = COUNT_OF(metadata_fields), .size = sizeof(struct metadata) };
+static const struct type metadata_type = TYPE("ObjectMeta", struct metadata, metadata_fields, NULL);
 /* Kubernetes' own, accepted and not looked at. */
 static const char *const other_metadata[] = { "creationTimestamp", "deletionGracePeriodSeconds", "finalizers", "generateName", "managedFields",
                                               "ownerReferences", "resourceVersion", "selfLink" };

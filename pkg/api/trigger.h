@@ -77,10 +77,9 @@ struct expose_spec { char *host, *ingress_class_name, *tls_secret_name; struct s
 struct listener_tls { char *secret_name; struct secret_ref *client_ca; };
 struct listener_spec { struct listener_tls *tls; struct strings trusted_proxies; };
 extern const struct type expose_type, listener_type;
-#define REACH_FIELDS(spec, member)                                                                                                                                             \
-        { .name = "expose", .type = FIELD_OBJECT, .offset = offsetof(struct spec, member expose), .object = &expose_type,                                                          \
-          .help = "Callers outside the cluster reach it through an Ingress that is made for it." },                                                                         \
-        { .name = "listener", .type = FIELD_OBJECT, .offset = offsetof(struct spec, member listener), .object = &listener_type, .help = "How the worker's pod listens; by default without TLS." }
+#define REACH_FIELDS(spec, member) \
+        FIELD(OBJECT, "expose", struct spec, member expose, .object = &expose_type, .help = "Callers outside the cluster reach it through an Ingress that is made for it."), \
+        FIELD(OBJECT, "listener", struct spec, member listener, .object = &listener_type, .help = "How the worker's pod listens; by default without TLS.")
 
 /* A member of the specs of sources that call the cloud. */
 struct cloud_credentials { struct secret_ref *access_key, *secret_key, *security_token; };

@@ -16,14 +16,14 @@ struct clock_source { char *schedule; };
 struct queue_source { struct strings topics; int64_t batch; };
 
 static const struct field clock_fields[] = {
-        { .name = "schedule", .type = FIELD_STRING, .offset = offsetof(struct clock_source, schedule), .required = true, .min = 1, .max = 99, .help = "When {{ it ticks }}." },
+        FIELD(STRING, "schedule", struct clock_source, schedule, .required = true, .min = 1, .max = 99, .help = "When {{ it ticks }}."),
 };
 static const struct field queue_fields[] = {
-        { .name = "topics", .type = FIELD_STRINGS, .offset = offsetof(struct queue_source, topics), .required = true, .min = 1, .max = 9 },
-        { .name = "batch", .type = FIELD_INT, .offset = offsetof(struct queue_source, batch), .fallback = "3", .min = 1, .max = 9 },
+        FIELD(STRINGS, "topics", struct queue_source, topics, .required = true, .min = 1, .max = 9),
+        FIELD(INT, "batch", struct queue_source, batch, .fallback = "3", .min = 1, .max = 9),
 };
-static const struct type clock_type = { .name = "Clock", .help = "Ticks.", .fields = clock_fields, .fields_n = COUNT_OF(clock_fields), .size = sizeof(struct clock_source) };
-static const struct type queue_type = { .name = "Queue", .help = "Messages.", .fields = queue_fields, .fields_n = COUNT_OF(queue_fields), .size = sizeof(struct queue_source) };
+static const struct type clock_type = TYPE("Clock", struct clock_source, clock_fields, "Ticks.");
+static const struct type queue_type = TYPE("Queue", struct queue_source, queue_fields, "Messages.");
 static const struct source_type types[] = { { "clock", &clock_type }, { "queue", &queue_type } };
 
 static struct trigger *decode(const char *text, struct problems *problems)

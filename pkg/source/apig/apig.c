@@ -37,45 +37,31 @@ static bool path_is_clear(const void *object)
 static const char *const match_names[] = { [APIG_EXACT] = "Exact", [APIG_PREFIX] = "Prefix", NULL };
 static const char *const by_names[] = { [APIG_BY_IDENTITY] = "Identity", [APIG_BY_ADDRESS] = "Address", NULL };
 static const struct field limit_fields[] = {
-        { .name = "requests", .type = FIELD_INT, .offset = offsetof(struct apig_caller_limit, requests), .required = true, .min = 1, .max = 1000000, .help = "Requests in a period." },
-        { .name = "period", .type = FIELD_DURATION, .offset = offsetof(struct apig_caller_limit, period), .fallback = "1s", .min = USEC_SEC, .max = USEC_DAY,
-          .help = "The period, over which the requests are spread evenly." },
-        { .name = "burst", .type = FIELD_INT, .offset = offsetof(struct apig_caller_limit, burst), .min = 1, .max = 1000000,
-          .help = "Requests that may come at once after a rest; by default as many as requests says." },
-        { .name = "by", .type = FIELD_ENUM, .offset = offsetof(struct apig_caller_limit, by), .fallback = "Identity", .values = by_names,
-          .help = "What tells callers apart. Identity: what authentication found out, which is the access key, the AppCode, the token's user or the authorizer's principal; without "
-                  "authentication the address. Address: the client's address, looked at before authentication; of IPv6 the first 64 bits." },
+        FIELD(INT, "requests", struct apig_caller_limit, requests, .required = true, .min = 1, .max = 1000000, .help = "Requests in a period."),
+        FIELD(DURATION, "period", struct apig_caller_limit, period, .fallback = "1s", .min = USEC_SEC, .max = USEC_DAY, .help = "The period, over which the requests are spread evenly."),
+        FIELD(INT, "burst", struct apig_caller_limit, burst, .min = 1, .max = 1000000, .help = "Requests that may come at once after a rest; by default as many as requests says."),
+        FIELD(ENUM, "by", struct apig_caller_limit, by, .fallback = "Identity", .values = by_names, .help = "What tells callers apart. Identity: what authentication found out, which is the access key, the AppCode, the token's user or the authorizer's principal; without "
+                  "authentication the address. Address: the client's address, looked at before authentication; of IPv6 the first 64 bits."),
 };
-static const struct type limit_type = { .name = "CallerRateLimit", .help = "How fast each caller may go.", .fields = limit_fields, .fields_n = COUNT_OF(limit_fields),
-                                        .size = sizeof(struct apig_caller_limit) };
+static const struct type limit_type = TYPE("CallerRateLimit", struct apig_caller_limit, limit_fields, "How fast each caller may go.");
 
 static const struct field apig_fields[] = {
-        { .name = "path", .type = FIELD_STRING, .offset = offsetof(struct apig_spec, path), .required = true, .min = 1, .max = 512, .pattern = "^/[!-~]*$",
-          .format = "a path that begins with /, of printable ASCII",
-          .help = "The API's path. A segment {name} takes any one segment, a last one {name+} all that is left. Literal segments win over parameters.", .cloud = "path" },
-        { .name = "methods", .type = FIELD_STRINGS, .offset = offsetof(struct apig_spec, methods), .max = 16, .pattern = "^(GET|POST|PUT|DELETE|HEAD|PATCH|OPTIONS)$",
-          .format = "GET, POST, PUT, DELETE, HEAD, PATCH or OPTIONS", .help = "The methods that are served; by default any.", .cloud = "req_method" },
-        { .name = "match", .type = FIELD_ENUM, .offset = offsetof(struct apig_spec, match), .fallback = "Exact", .values = match_names,
-          .help = "Whether the whole path must match, or its start is enough.", .cloud = "match_mode" },
-        { .name = "stage", .type = FIELD_STRING, .offset = offsetof(struct apig_spec, stage), .fallback = "RELEASE", .min = 1, .max = 64, .pattern = "^[A-Za-z][A-Za-z0-9_]*$",
-          .format = "letters, digits and _", .help = "The environment that events name as requestContext.stage." },
-        { .name = "apiId", .type = FIELD_STRING, .offset = offsetof(struct apig_spec, api_id), .min = 1, .max = 128, .pattern = "^[!-~]+$", .format = "printable ASCII",
-          .help = "The API's id that events name as requestContext.apiId; by default the Trigger's uid; without a cluster a UUID made of NAMESPACE/NAME." },
-        { .name = "timeout", .type = FIELD_DURATION, .offset = offsetof(struct apig_spec, timeout), .fallback = "5s", .min = USEC_MSEC, .max = USEC_MINUTE,
-          .help = "How long the function may take; then the caller gets 504." },
-        { .name = "authentication", .type = FIELD_OBJECT, .offset = offsetof(struct apig_spec, authentication), .object = &apig_authentication_type,
-          .help = "Who may call; by default anyone.", .cloud = "auth" },
-        { .name = "callerRateLimit", .type = FIELD_OBJECT, .offset = offsetof(struct apig_spec, caller_limit), .object = &limit_type,
-          .help = "How fast each caller may go; beyond it gets 429 with Retry-After. Ten thousand callers are told apart, by each replica for itself." },
+        FIELD(STRING, "path", struct apig_spec, path, .required = true, .min = 1, .max = 512, .pattern = "^/[!-~]*$", .format = "a path that begins with /, of printable ASCII", .cloud = "path", .help = "The API's path. A segment {name} takes any one segment, a last one {name+} all that is left. Literal segments win over parameters."),
+        FIELD(STRINGS, "methods", struct apig_spec, methods, .max = 16, .pattern = "^(GET|POST|PUT|DELETE|HEAD|PATCH|OPTIONS)$", .format = "GET, POST, PUT, DELETE, HEAD, PATCH or OPTIONS", .cloud = "req_method", .help = "The methods that are served; by default any."),
+        FIELD(ENUM, "match", struct apig_spec, match, .fallback = "Exact", .values = match_names, .cloud = "match_mode", .help = "Whether the whole path must match, or its start is enough."),
+        FIELD(STRING, "stage", struct apig_spec, stage, .fallback = "RELEASE", .min = 1, .max = 64, .pattern = "^[A-Za-z][A-Za-z0-9_]*$", .format = "letters, digits and _", .help = "The environment that events name as requestContext.stage."),
+        FIELD(STRING, "apiId", struct apig_spec, api_id, .min = 1, .max = 128, .pattern = "^[!-~]+$", .format = "printable ASCII", .help = "The API's id that events name as requestContext.apiId; by default the Trigger's uid; without a cluster a UUID made of NAMESPACE/NAME."),
+        FIELD(DURATION, "timeout", struct apig_spec, timeout, .fallback = "5s", .min = USEC_MSEC, .max = USEC_MINUTE, .help = "How long the function may take; then the caller gets 504."),
+        FIELD(OBJECT, "authentication", struct apig_spec, authentication, .object = &apig_authentication_type, .cloud = "auth", .help = "Who may call; by default anyone."),
+        FIELD(OBJECT, "callerRateLimit", struct apig_spec, caller_limit, .object = &limit_type, .help = "How fast each caller may go; beyond it gets 429 with Retry-After. Ten thousand callers are told apart, by each replica for itself."),
         REACH_FIELDS(apig_spec, ),
 };
 static const struct rule apig_rules[] = {
-        { .cel = "self.path.matches('^(/([^{}?#/]*|[{][A-Za-z0-9_-]+[}]))*(/[{][A-Za-z0-9_-]+[+][}]/?)?$')", .path = "path", .message = "the path must be of literal segments and parameters",
-          .explain = path_parses },
-        { .cel = "!has(self.expose) || !self.path.matches('" UNCLEAR_PATTERN "')", .path = "path", .message = "with expose the path must be without //, /., /.. and %2F", .check = path_is_clear },
+        RULE(.cel = "self.path.matches('^(/([^{}?#/]*|[{][A-Za-z0-9_-]+[}]))*(/[{][A-Za-z0-9_-]+[+][}]/?)?$')", .path = "path", .message = "the path must be of literal segments and parameters",
+          .explain = path_parses),
+        RULE(.cel = "!has(self.expose) || !self.path.matches('" UNCLEAR_PATTERN "')", .path = "path", .message = "with expose the path must be without //, /., /.. and %2F", .check = path_is_clear),
 };
-const struct type apig_type = { .name = "ApigSource", .help = "HTTP requests, answered with what the function answers.", .fields = apig_fields, .fields_n = COUNT_OF(apig_fields),
-                                .rules = apig_rules, .rules_n = COUNT_OF(apig_rules), .size = sizeof(struct apig_spec) };
+const struct type apig_type = TYPE("ApigSource", struct apig_spec, apig_fields, "HTTP requests, answered with what the function answers.", RULES(apig_rules));
 
 /* ---- the source ------------------------------------------------------------------------------------------------------------------------ */
 

@@ -12,28 +12,19 @@ enum { CONTEXT_MOST = 16 * 1024, KEY_TEXT_MOST = 1 << 20 };
 
 static const char *const location_names[] = { [APIG_HEADER] = "Header", [APIG_QUERY] = "Query", NULL };
 static const struct field identity_fields[] = {
-        { .name = "name", .type = FIELD_STRING, .offset = offsetof(struct apig_identity, name), .required = true, .min = 1, .max = 128, .pattern = "^[!-~]+$", .format = "printable ASCII",
-          .help = "The header's or the query parameter's name." },
-        { .name = "location", .type = FIELD_ENUM, .offset = offsetof(struct apig_identity, location), .fallback = "Header", .values = location_names, .help = "Where it stands in a request." },
+        FIELD(STRING, "name", struct apig_identity, name, .required = true, .min = 1, .max = 128, .pattern = "^[!-~]+$", .format = "printable ASCII", .help = "The header's or the query parameter's name."),
+        FIELD(ENUM, "location", struct apig_identity, location, .fallback = "Header", .values = location_names, .help = "Where it stands in a request."),
 };
-static const struct type identity_type = { .name = "AuthorizerIdentity", .help = "Something in a request that tells who calls.", .fields = identity_fields,
-                                           .fields_n = COUNT_OF(identity_fields), .size = sizeof(struct apig_identity) };
+static const struct type identity_type = TYPE("AuthorizerIdentity", struct apig_identity, identity_fields, "Something in a request that tells who calls.");
 
 static const struct field authorizer_fields[] = {
-        { .name = "uri", .type = FIELD_STRING, .offset = offsetof(struct apig_authorizer, uri), .required = true, .min = 1, .max = 2048, .pattern = URI_PATTERN,
-          .format = "an absolute http or https URL without user name and fragment", .help = "The function, POSTed to with the request's event, without the body and with user_data.",
-          .cloud = "authorizer_uri" },
-        { .name = "identity", .type = FIELD_OBJECTS, .offset = offsetof(struct apig_authorizer, identity), .object = &identity_type, .max = 16,
-          .help = "What tells who calls. A request that lacks one of them is refused at once; an answer holds for all requests in which they say the same.", .cloud = "identities" },
-        { .name = "userData", .type = FIELD_STRING, .offset = offsetof(struct apig_authorizer, user_data), .min = 1, .max = 4096, .help = "What the function gets as user_data.", .cloud = "user_data" },
-        { .name = "principal", .type = FIELD_STRING, .offset = offsetof(struct apig_authorizer, principal), .fallback = "user", .min = 1, .max = 128,
-          .help = "The member of the answer's context that names the caller, for callerRateLimit; where it is missing, callers are told apart by identity." },
-        { .name = "cacheTtl", .type = FIELD_DURATION, .offset = offsetof(struct apig_authorizer, cache_ttl), .fallback = "0s", .max = USEC_HOUR,
-          .help = "How long an answer, allow or deny, holds; meanwhile, and while it is awaited, the function is not asked again. 0s: it is asked about each request.", .cloud = "ttl" },
-        { .name = "timeout", .type = FIELD_DURATION, .offset = offsetof(struct apig_authorizer, timeout), .fallback = "5s", .min = USEC_MSEC, .max = USEC_MINUTE,
-          .help = "How long the function may take; it is part of the time that the source's timeout allows for all." },
-        { .name = "caSecretRef", .type = FIELD_OBJECT, .offset = offsetof(struct apig_authorizer, ca), .object = &secret_ref_type,
-          .help = "The authorities (PEM) that vouch for the function; by default delivery.tls holds for it, too." },
+        FIELD(STRING, "uri", struct apig_authorizer, uri, .required = true, .min = 1, .max = 2048, .pattern = URI_PATTERN, .format = "an absolute http or https URL without user name and fragment", .cloud = "authorizer_uri", .help = "The function, POSTed to with the request's event, without the body and with user_data."),
+        FIELD(OBJECTS, "identity", struct apig_authorizer, identity, .object = &identity_type, .max = 16, .cloud = "identities", .help = "What tells who calls. A request that lacks one of them is refused at once; an answer holds for all requests in which they say the same."),
+        FIELD(STRING, "userData", struct apig_authorizer, user_data, .min = 1, .max = 4096, .cloud = "user_data", .help = "What the function gets as user_data."),
+        FIELD(STRING, "principal", struct apig_authorizer, principal, .fallback = "user", .min = 1, .max = 128, .help = "The member of the answer's context that names the caller, for callerRateLimit; where it is missing, callers are told apart by identity."),
+        FIELD(DURATION, "cacheTtl", struct apig_authorizer, cache_ttl, .fallback = "0s", .max = USEC_HOUR, .cloud = "ttl", .help = "How long an answer, allow or deny, holds; meanwhile, and while it is awaited, the function is not asked again. 0s: it is asked about each request."),
+        FIELD(DURATION, "timeout", struct apig_authorizer, timeout, .fallback = "5s", .min = USEC_MSEC, .max = USEC_MINUTE, .help = "How long the function may take; it is part of the time that the source's timeout allows for all."),
+        FIELD(OBJECT, "caSecretRef", struct apig_authorizer, ca, .object = &secret_ref_type, .help = "The authorities (PEM) that vouch for the function; by default delivery.tls holds for it, too."),
 };
 
 static bool identity_for_cache(const void *object)
@@ -44,11 +35,10 @@ static bool identity_for_cache(const void *object)
 }
 
 static const struct rule authorizer_rules[] = {
-        { .cel = "duration(self.cacheTtl) == duration('0s') || (has(self.identity) && size(self.identity) > 0)", .path = "cacheTtl", .check = identity_for_cache,
-          .message = "an answer that is kept needs identity: otherwise it would hold for everybody" },
+        RULE(.cel = "duration(self.cacheTtl) == duration('0s') || (has(self.identity) && size(self.identity) > 0)", .path = "cacheTtl", .check = identity_for_cache,
+          .message = "an answer that is kept needs identity: otherwise it would hold for everybody"),
 };
-const struct type apig_authorizer_type = { .name = "Authorizer", .help = "A function that says who may call, as API Gateway's custom authorizers do.", .fields = authorizer_fields,
-                                           .fields_n = COUNT_OF(authorizer_fields), .rules = authorizer_rules, .rules_n = COUNT_OF(authorizer_rules), .size = sizeof(struct apig_authorizer) };
+const struct type apig_authorizer_type = TYPE("Authorizer", struct apig_authorizer, authorizer_fields, "A function that says who may call, as API Gateway's custom authorizers do.", RULES(authorizer_rules));
 
 /* ---- who calls ------------------------------------------------------------------------------------------------------------------------- */
 

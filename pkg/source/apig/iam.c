@@ -9,29 +9,21 @@
 /* ---- the spec -------------------------------------------------------------------------------------------------------------------------- */
 
 static const struct field credentials_fields[] = {
-        { .name = "accessKeySecretRef", .type = FIELD_OBJECT, .offset = offsetof(struct apig_iam_credentials, access), .required = true, .object = &secret_ref_type, .help = "The access key (AK)." },
-        { .name = "secretKeySecretRef", .type = FIELD_OBJECT, .offset = offsetof(struct apig_iam_credentials, secret), .required = true, .object = &secret_ref_type, .help = "The secret key (SK)." },
-        { .name = "domainId", .type = FIELD_STRING, .offset = offsetof(struct apig_iam_credentials, domain_id), .min = 1, .max = 64, .pattern = "^[A-Za-z0-9_-]+$",
-          .format = "a domain's id", .help = "The domain (account) of the key, sent as X-Domain-Id." },
+        FIELD(OBJECT, "accessKeySecretRef", struct apig_iam_credentials, access, .required = true, .object = &secret_ref_type, .help = "The access key (AK)."),
+        FIELD(OBJECT, "secretKeySecretRef", struct apig_iam_credentials, secret, .required = true, .object = &secret_ref_type, .help = "The secret key (SK)."),
+        FIELD(STRING, "domainId", struct apig_iam_credentials, domain_id, .min = 1, .max = 64, .pattern = "^[A-Za-z0-9_-]+$", .format = "a domain's id", .help = "The domain (account) of the key, sent as X-Domain-Id."),
 };
-static const struct type credentials_type = { .name = "IAMCredentials", .help = "A key whose user may look at tokens of others.", .fields = credentials_fields,
-                                              .fields_n = COUNT_OF(credentials_fields), .size = sizeof(struct apig_iam_credentials) };
+static const struct type credentials_type = TYPE("IAMCredentials", struct apig_iam_credentials, credentials_fields, "A key whose user may look at tokens of others.");
 
 #define ID_PATTERN "^[A-Za-z0-9_-]{1,64}$"
 static const struct field iam_fields[] = {
-        { .name = "endpoint", .type = FIELD_STRING, .offset = offsetof(struct apig_iam, endpoint), .required = true, .min = 1, .max = 512,
-          .pattern = "^https?://([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\])(:" PORT_PATTERN ")?/?$", .format = "http or https URL of a host",
-          .help = "IAM's endpoint, https://iam.REGION.myhuaweicloud.com, or that of any Keystone (v3)." },
-        { .name = "credentials", .type = FIELD_OBJECT, .offset = offsetof(struct apig_iam, credentials), .object = &credentials_type,
-          .help = "The key that requests to IAM are signed with. Without one a token asks about itself, which tokens of more than 7 KiB can't." },
-        { .name = "projects", .type = FIELD_STRINGS, .offset = offsetof(struct apig_iam, projects), .max = 256, .pattern = ID_PATTERN, .format = "a project's id", .help = "The ids of the projects whose tokens are accepted." },
-        { .name = "domains", .type = FIELD_STRINGS, .offset = offsetof(struct apig_iam, domains), .max = 256, .pattern = ID_PATTERN, .format = "a domain's id",
-          .help = "The ids of the domains (accounts) whose tokens are accepted: those for the domain, and those for any of its projects." },
-        { .name = "cacheTtl", .type = FIELD_DURATION, .offset = offsetof(struct apig_iam, cache_ttl), .fallback = "5m", .max = USEC_HOUR,
-          .help = "How long what IAM said about a token holds, at most until it expires; a token that is revoked is accepted for as long. 0s: IAM is asked about each request." },
-        { .name = "timeout", .type = FIELD_DURATION, .offset = offsetof(struct apig_iam, timeout), .fallback = "5s", .min = USEC_MSEC, .max = USEC_MINUTE,
-          .help = "How long IAM may take; it is part of the time that the source's timeout allows for all." },
-        { .name = "caSecretRef", .type = FIELD_OBJECT, .offset = offsetof(struct apig_iam, ca), .object = &secret_ref_type, .help = "The authorities (PEM) that vouch for IAM; by default the system's." },
+        FIELD(STRING, "endpoint", struct apig_iam, endpoint, .required = true, .min = 1, .max = 512, .pattern = "^https?://([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\])(:" PORT_PATTERN ")?/?$", .format = "http or https URL of a host", .help = "IAM's endpoint, https://iam.REGION.myhuaweicloud.com, or that of any Keystone (v3)."),
+        FIELD(OBJECT, "credentials", struct apig_iam, credentials, .object = &credentials_type, .help = "The key that requests to IAM are signed with. Without one a token asks about itself, which tokens of more than 7 KiB can't."),
+        FIELD(STRINGS, "projects", struct apig_iam, projects, .max = 256, .pattern = ID_PATTERN, .format = "a project's id", .help = "The ids of the projects whose tokens are accepted."),
+        FIELD(STRINGS, "domains", struct apig_iam, domains, .max = 256, .pattern = ID_PATTERN, .format = "a domain's id", .help = "The ids of the domains (accounts) whose tokens are accepted: those for the domain, and those for any of its projects."),
+        FIELD(DURATION, "cacheTtl", struct apig_iam, cache_ttl, .fallback = "5m", .max = USEC_HOUR, .help = "How long what IAM said about a token holds, at most until it expires; a token that is revoked is accepted for as long. 0s: IAM is asked about each request."),
+        FIELD(DURATION, "timeout", struct apig_iam, timeout, .fallback = "5s", .min = USEC_MSEC, .max = USEC_MINUTE, .help = "How long IAM may take; it is part of the time that the source's timeout allows for all."),
+        FIELD(OBJECT, "caSecretRef", struct apig_iam, ca, .object = &secret_ref_type, .help = "The authorities (PEM) that vouch for IAM; by default the system's."),
 };
 
 static bool someone_only(const void *object)
@@ -42,11 +34,10 @@ static bool someone_only(const void *object)
 }
 
 static const struct rule iam_rules[] = {
-        { .cel = "(has(self.projects) && size(self.projects) > 0) || (has(self.domains) && size(self.domains) > 0)", .check = someone_only,
-          .message = "give projects or domains: otherwise every user of the cloud could call" },
+        RULE(.cel = "(has(self.projects) && size(self.projects) > 0) || (has(self.domains) && size(self.domains) > 0)", .check = someone_only,
+          .message = "give projects or domains: otherwise every user of the cloud could call"),
 };
-const struct type apig_iam_type = { .name = "IAM", .help = "Tokens that IAM says are valid.", .fields = iam_fields, .fields_n = COUNT_OF(iam_fields), .rules = iam_rules,
-                                    .rules_n = COUNT_OF(iam_rules), .size = sizeof(struct apig_iam) };
+const struct type apig_iam_type = TYPE("IAM", struct apig_iam, iam_fields, "Tokens that IAM says are valid.", RULES(iam_rules));
 
 /* ---- the question and the answer: GET /v3/auth/tokens --------------------------------------------------------------------------------------- */
 

@@ -11,32 +11,25 @@ enum { REMEMBERED_MOST = 10000, REMEMBERED_BYTES = 16 << 20, IAM_CONNECTIONS = 1
 /* ---- the spec -------------------------------------------------------------------------------------------------------------------------- */
 
 static const struct field key_fields[] = {
-        { .name = "accessKeySecretRef", .type = FIELD_OBJECT, .offset = offsetof(struct apig_key, access), .required = true, .object = &secret_ref_type, .help = "The key that callers name (AppKey, AK)." },
-        { .name = "secretKeySecretRef", .type = FIELD_OBJECT, .offset = offsetof(struct apig_key, secret), .required = true, .object = &secret_ref_type, .help = "The secret they sign with (AppSecret, SK)." },
+        FIELD(OBJECT, "accessKeySecretRef", struct apig_key, access, .required = true, .object = &secret_ref_type, .help = "The key that callers name (AppKey, AK)."),
+        FIELD(OBJECT, "secretKeySecretRef", struct apig_key, secret, .required = true, .object = &secret_ref_type, .help = "The secret they sign with (AppSecret, SK)."),
 };
-static const struct type key_type = { .name = "SigningKey", .help = "A caller's key.", .fields = key_fields, .fields_n = COUNT_OF(key_fields), .size = sizeof(struct apig_key) };
+static const struct type key_type = TYPE("SigningKey", struct apig_key, key_fields, "A caller's key.");
 static const struct field value_fields[] = {
-        { .name = "secretRef", .type = FIELD_OBJECT, .offset = offsetof(struct apig_secret, value), .required = true, .object = &secret_ref_type, .help = "Where the value is kept." },
+        FIELD(OBJECT, "secretRef", struct apig_secret, value, .required = true, .object = &secret_ref_type, .help = "Where the value is kept."),
 };
-static const struct type value_type = { .name = "SecretValue", .help = "A value in a Secret.", .fields = value_fields, .fields_n = COUNT_OF(value_fields), .size = sizeof(struct apig_secret) };
+static const struct type value_type = TYPE("SecretValue", struct apig_secret, value_fields, "A value in a Secret.");
 
 static const char *const auth_names[] = { [APIG_NONE] = "None", [APIG_APP] = "App", [APIG_IAM] = "IAM", [APIG_CUSTOM] = "Custom", NULL };
 static const struct field authentication_fields[] = {
-        { .name = "type", .type = FIELD_ENUM, .offset = offsetof(struct apig_authentication, type), .fallback = "None", .values = auth_names,
-          .help = "None: anyone may call. App: callers sign with an application's key, or send its AppCode. IAM: callers sign with AK and SK, or send a token. "
-                  "Custom: a function says who may call." },
-        { .name = "keys", .type = FIELD_OBJECTS, .offset = offsetof(struct apig_authentication, keys), .object = &key_type, .max = 16,
-          .help = "Keys that requests may be signed with (SDK-HMAC-SHA256); several at once, so that one can be replaced by the next." },
-        { .name = "codes", .type = FIELD_OBJECTS, .offset = offsetof(struct apig_authentication, codes), .object = &value_type, .max = 16,
-          .help = "AppCodes that requests may carry in X-Apig-AppCode; App only." },
-        { .name = "tokens", .type = FIELD_OBJECTS, .offset = offsetof(struct apig_authentication, tokens), .object = &value_type, .max = 16,
-          .help = "Tokens that requests may carry in X-Auth-Token; IAM only." },
-        { .name = "iam", .type = FIELD_OBJECT, .offset = offsetof(struct apig_authentication, iam), .object = &apig_iam_type,
-          .help = "Tokens in X-Auth-Token that IAM itself says are valid; IAM only." },
-        { .name = "authorizer", .type = FIELD_OBJECT, .offset = offsetof(struct apig_authentication, authorizer), .object = &apig_authorizer_type,
-          .help = "The function that says who may call; Custom only." },
-        { .name = "window", .type = FIELD_DURATION, .offset = offsetof(struct apig_authentication, window), .fallback = "15m", .min = USEC_SEC, .max = USEC_HOUR,
-          .help = "How far a signed request's X-Sdk-Date may be from now; an older one may be a replay." },
+        FIELD(ENUM, "type", struct apig_authentication, type, .fallback = "None", .values = auth_names, .help = "None: anyone may call. App: callers sign with an application's key, or send its AppCode. IAM: callers sign with AK and SK, or send a token. "
+                  "Custom: a function says who may call."),
+        FIELD(OBJECTS, "keys", struct apig_authentication, keys, .object = &key_type, .max = 16, .help = "Keys that requests may be signed with (SDK-HMAC-SHA256); several at once, so that one can be replaced by the next."),
+        FIELD(OBJECTS, "codes", struct apig_authentication, codes, .object = &value_type, .max = 16, .help = "AppCodes that requests may carry in X-Apig-AppCode; App only."),
+        FIELD(OBJECTS, "tokens", struct apig_authentication, tokens, .object = &value_type, .max = 16, .help = "Tokens that requests may carry in X-Auth-Token; IAM only."),
+        FIELD(OBJECT, "iam", struct apig_authentication, iam, .object = &apig_iam_type, .help = "Tokens in X-Auth-Token that IAM itself says are valid; IAM only."),
+        FIELD(OBJECT, "authorizer", struct apig_authentication, authorizer, .object = &apig_authorizer_type, .help = "The function that says who may call; Custom only."),
+        FIELD(DURATION, "window", struct apig_authentication, window, .fallback = "15m", .min = USEC_SEC, .max = USEC_HOUR, .help = "How far a signed request's X-Sdk-Date may be from now; an older one may be a replay."),
 };
 
 static bool some_key(const void *object)
@@ -55,15 +48,14 @@ static bool of_its_type(const void *object)
 }
 
 static const struct rule authentication_rules[] = {
-        { .cel = "self.type == 'None' || (has(self.keys) && size(self.keys) > 0) || (self.type == 'App' ? has(self.codes) && size(self.codes) > 0 : self.type == 'IAM' ? "
+        RULE(.cel = "self.type == 'None' || (has(self.keys) && size(self.keys) > 0) || (self.type == 'App' ? has(self.codes) && size(self.codes) > 0 : self.type == 'IAM' ? "
                  "(has(self.tokens) && size(self.tokens) > 0) || has(self.iam) : has(self.authorizer))",
-          .message = "nobody could call: give keys, or codes (App), tokens or iam (IAM), or an authorizer (Custom)", .check = some_key },
-        { .cel = "(!has(self.codes) || size(self.codes) == 0 || self.type == 'App') && (((!has(self.tokens) || size(self.tokens) == 0) && !has(self.iam)) || self.type == 'IAM') && "
+          .message = "nobody could call: give keys, or codes (App), tokens or iam (IAM), or an authorizer (Custom)", .check = some_key),
+        RULE(.cel = "(!has(self.codes) || size(self.codes) == 0 || self.type == 'App') && (((!has(self.tokens) || size(self.tokens) == 0) && !has(self.iam)) || self.type == 'IAM') && "
                  "(!has(self.keys) || size(self.keys) == 0 || self.type == 'App' || self.type == 'IAM') && (!has(self.authorizer) || self.type == 'Custom')",
-          .message = "codes need type App, tokens and iam type IAM, keys one of both, authorizer type Custom", .check = of_its_type },
+          .message = "codes need type App, tokens and iam type IAM, keys one of both, authorizer type Custom", .check = of_its_type),
 };
-const struct type apig_authentication_type = { .name = "ApigAuthentication", .help = "Who may call.", .fields = authentication_fields, .fields_n = COUNT_OF(authentication_fields),
-                                               .rules = authentication_rules, .rules_n = COUNT_OF(authentication_rules), .size = sizeof(struct apig_authentication) };
+const struct type apig_authentication_type = TYPE("ApigAuthentication", struct apig_authentication, authentication_fields, "Who may call.", RULES(authentication_rules));
 
 /* ---- values in Secrets ------------------------------------------------------------------------------------------------------------------- */
 

@@ -6,15 +6,12 @@
 
 static const struct field cloudeye_fields[] = {
         SMN_FIELDS,
-        { .name = "alarms", .type = FIELD_STRINGS, .offset = offsetof(struct cloudeye_spec, alarms), .max = 100, .item_min_one = true, .help = "The alarms that are delivered, by name or id; by default all." },
-        { .name = "severities", .type = FIELD_STRINGS, .offset = offsetof(struct cloudeye_spec, severities), .max = 4, .pattern = "^(Critical|Major|Minor|Informational)$",
-          .format = "Critical, Major, Minor or Informational", .help = "The levels of alarms that are delivered; by default all." },
-        { .name = "states", .type = FIELD_STRINGS, .offset = offsetof(struct cloudeye_spec, states), .max = 2, .pattern = "^(alarm|ok)$", .format = "alarm or ok",
-          .help = "Whether an alarm is delivered when it is raised, when it is over, or both; by default both." },
+        FIELD(STRINGS, "alarms", struct cloudeye_spec, alarms, .max = 100, .item_min_one = true, .help = "The alarms that are delivered, by name or id; by default all."),
+        FIELD(STRINGS, "severities", struct cloudeye_spec, severities, .max = 4, .pattern = "^(Critical|Major|Minor|Informational)$", .format = "Critical, Major, Minor or Informational", .help = "The levels of alarms that are delivered; by default all."),
+        FIELD(STRINGS, "states", struct cloudeye_spec, states, .max = 2, .pattern = "^(alarm|ok)$", .format = "alarm or ok", .help = "Whether an alarm is delivered when it is raised, when it is over, or both; by default both."),
 };
 static const struct rule cloudeye_rules[] = { TOPIC_RULES };
-const struct type cloudeye_type = { .name = "CloudEyeSource", .help = "Alarms of Cloud Eye, which come by a topic of Simple Message Notification.", .fields = cloudeye_fields,
-                                    .fields_n = COUNT_OF(cloudeye_fields), .rules = cloudeye_rules, .rules_n = COUNT_OF(cloudeye_rules), .size = sizeof(struct cloudeye_spec) };
+const struct type cloudeye_type = TYPE("CloudEyeSource", struct cloudeye_spec, cloudeye_fields, "Alarms of Cloud Eye, which come by a topic of Simple Message Notification.", RULES(cloudeye_rules));
 
 static bool among(const struct strings *list, struct str value)
 {

@@ -34,23 +34,16 @@ static const usec REJOIN = 30 * USEC_SEC;
 
 static const char *const start_names[] = { "Earliest", "Latest", NULL };
 static const struct field kafka_fields[] = {
-        { .name = "bootstrapServers", .type = FIELD_STRINGS, .offset = offsetof(struct kafka_spec, bootstrap_servers), .required = true, .min = 1, .max = 32,
-          .pattern = "^([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\]):" PORT_PATTERN "$", .help = "Brokers to begin with, each HOST:PORT; the others are learned from them.", .format = "HOST:PORT",
-          .cloud = "kafka_connect_address" },
-        { .name = "topics", .type = FIELD_STRINGS, .offset = offsetof(struct kafka_spec, topics), .required = true, .min = 1, .max = 100, .set = true,
-          .pattern = KAFKA_TOPIC_PATTERN, .help = "Topics to read.", .format = KAFKA_TOPIC_FORMAT, .cloud = "topic_ids" },
-        { .name = "consumerGroup", .type = FIELD_STRING, .offset = offsetof(struct kafka_spec, consumer_group), .min = 1, .max = 255,
-          .help = "The consumer group that holds the positions; by default sluice.NAMESPACE.NAME." },
-        { .name = "startPosition", .type = FIELD_ENUM, .offset = offsetof(struct kafka_spec, start_position), .fallback = "Latest", .values = start_names,
-          .help = "Where the consumer group begins at its first start: Earliest reads all there is, Latest only what comes from then on. Partitions and topics that appear later are "
-                  "read from their beginning." },
-        { .name = "fetchBytes", .type = FIELD_INT, .offset = offsetof(struct kafka_spec, fetch_bytes), .fallback = "8388608", .min = 2097152, .max = 1073741824,
-          .help = "What fetching ahead may take in memory over about four partitions, in bytes; half of it is for records, half for what librdkafka keeps beside "
-                  "them. With librdkafka before 2.2 (Debian 12) the highest throughput grows with it." },
+        FIELD(STRINGS, "bootstrapServers", struct kafka_spec, bootstrap_servers, .required = true, .min = 1, .max = 32, .pattern = "^([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\]):" PORT_PATTERN "$", .format = "HOST:PORT", .cloud = "kafka_connect_address", .help = "Brokers to begin with, each HOST:PORT; the others are learned from them."),
+        FIELD(STRINGS, "topics", struct kafka_spec, topics, .required = true, .min = 1, .max = 100, .set = true, .pattern = KAFKA_TOPIC_PATTERN, .format = KAFKA_TOPIC_FORMAT, .cloud = "topic_ids", .help = "Topics to read."),
+        FIELD(STRING, "consumerGroup", struct kafka_spec, consumer_group, .min = 1, .max = 255, .help = "The consumer group that holds the positions; by default sluice.NAMESPACE.NAME."),
+        FIELD(ENUM, "startPosition", struct kafka_spec, start_position, .fallback = "Latest", .values = start_names, .help = "Where the consumer group begins at its first start: Earliest reads all there is, Latest only what comes from then on. Partitions and topics that appear later are "
+                  "read from their beginning."),
+        FIELD(INT, "fetchBytes", struct kafka_spec, fetch_bytes, .fallback = "8388608", .min = 2097152, .max = 1073741824, .help = "What fetching ahead may take in memory over about four partitions, in bytes; half of it is for records, half for what librdkafka keeps beside "
+                  "them. With librdkafka before 2.2 (Debian 12) the highest throughput grows with it."),
 };
-const struct type kafka_type = { .name = "KafkaSource", .help = "Messages of Kafka topics, at least once, in order within a partition. A null value reaches the function as JSON null, "
-                                                                "a value that is not valid UTF-8 as its Base64.",
-                                 .fields = kafka_fields, .fields_n = COUNT_OF(kafka_fields), .size = sizeof(struct kafka_spec) };
+const struct type kafka_type = TYPE("KafkaSource", struct kafka_spec, kafka_fields, "Messages of Kafka topics, at least once, in order within a partition. A null value reaches the function as JSON null, "
+                                                                "a value that is not valid UTF-8 as its Base64.");
 
 void kafka_group(const struct kafka_spec *spec, const struct trigger *t, struct buf *b)
 {

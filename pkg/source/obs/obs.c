@@ -7,20 +7,15 @@
 
 static const char *const from_names[] = { [OBS_FROM_SMN] = "SMN", [OBS_FROM_WEBHOOK] = "Webhook", NULL };
 static const struct field obs_fields[] = {
-        { .name = "bucket", .type = FIELD_STRING, .offset = offsetof(struct obs_spec, bucket), .required = true, .min = 3, .max = 63, .pattern = "^[a-z0-9][a-z0-9.-]*$",
-          .format = "a bucket's name", .help = "The bucket. Notifications of others are refused.", .cloud = "bucket" },
-        { .name = "events", .type = FIELD_STRINGS, .offset = offsetof(struct obs_spec, events), .max = 16, .pattern = "^Object(Created|Removed):([A-Za-z]+|[*])$",
-          .format = "ObjectCreated:* or ObjectRemoved:*, or one of theirs such as ObjectCreated:Put", .help = "What is delivered; by default ObjectCreated:* and ObjectRemoved:*.", .cloud = "events" },
-        { .name = "prefix", .type = FIELD_STRING, .offset = offsetof(struct obs_spec, prefix), .max = 1024, .help = "How an object's key must begin.", .cloud = "prefix" },
-        { .name = "suffix", .type = FIELD_STRING, .offset = offsetof(struct obs_spec, suffix), .max = 1024, .help = "How an object's key must end.", .cloud = "suffix" },
-        { .name = "from", .type = FIELD_ENUM, .offset = offsetof(struct obs_spec, from), .fallback = "SMN", .values = from_names,
-          .help = "How notifications come. SMN: the bucket publishes to a topic, which is subscribed to the Trigger's path, /NAMESPACE/NAME. Webhook: an S3-compatible store posts them there." },
-        { .name = "topicUrn", .type = FIELD_STRING, .offset = offsetof(struct obs_spec, smn.topic_urn), .pattern = TOPIC_URN_PATTERN, .format = TOPIC_URN_FORMAT, .help = "The topic; SMN only." },
+        FIELD(STRING, "bucket", struct obs_spec, bucket, .required = true, .min = 3, .max = 63, .pattern = "^[a-z0-9][a-z0-9.-]*$", .format = "a bucket's name", .cloud = "bucket", .help = "The bucket. Notifications of others are refused."),
+        FIELD(STRINGS, "events", struct obs_spec, events, .max = 16, .pattern = "^Object(Created|Removed):([A-Za-z]+|[*])$", .format = "ObjectCreated:* or ObjectRemoved:*, or one of theirs such as ObjectCreated:Put", .cloud = "events", .help = "What is delivered; by default ObjectCreated:* and ObjectRemoved:*."),
+        FIELD(STRING, "prefix", struct obs_spec, prefix, .max = 1024, .cloud = "prefix", .help = "How an object's key must begin."),
+        FIELD(STRING, "suffix", struct obs_spec, suffix, .max = 1024, .cloud = "suffix", .help = "How an object's key must end."),
+        FIELD(ENUM, "from", struct obs_spec, from, .fallback = "SMN", .values = from_names, .help = "How notifications come. SMN: the bucket publishes to a topic, which is subscribed to the Trigger's path, /NAMESPACE/NAME. Webhook: an S3-compatible store posts them there."),
+        FIELD(STRING, "topicUrn", struct obs_spec, smn.topic_urn, .pattern = TOPIC_URN_PATTERN, .format = TOPIC_URN_FORMAT, .help = "The topic; SMN only."),
         TOPIC_FIELDS(obs_spec, smn.),
-        { .name = "tokenSecretRef", .type = FIELD_OBJECT, .offset = offsetof(struct obs_spec, token), .object = &secret_ref_type,
-          .help = "The token that the store sends as Authorization: Bearer TOKEN; Webhook only. It may change at any time." },
-        { .name = "timeout", .type = FIELD_DURATION, .offset = offsetof(struct obs_spec, smn.timeout), .fallback = "4s", .min = 100 * USEC_MSEC, .max = 4 * USEC_SEC,
-          .help = "How long the function may take. The sender waits about 5 seconds, then tries again." },
+        FIELD(OBJECT, "tokenSecretRef", struct obs_spec, token, .object = &secret_ref_type, .help = "The token that the store sends as Authorization: Bearer TOKEN; Webhook only. It may change at any time."),
+        FIELD(DURATION, "timeout", struct obs_spec, smn.timeout, .fallback = "4s", .min = 100 * USEC_MSEC, .max = 4 * USEC_SEC, .help = "How long the function may take. The sender waits about 5 seconds, then tries again."),
 };
 
 static bool needs_are_met(const void *object)
@@ -31,13 +26,12 @@ static bool needs_are_met(const void *object)
 }
 
 static const struct rule obs_rules[] = {
-        { .cel = "self.from == 'SMN' ? has(self.topicUrn) && !has(self.tokenSecretRef) : has(self.tokenSecretRef) && !has(self.topicUrn) && !has(self.trusted) && "
+        RULE(.cel = "self.from == 'SMN' ? has(self.topicUrn) && !has(self.tokenSecretRef) : has(self.tokenSecretRef) && !has(self.topicUrn) && !has(self.trusted) && "
                  "!has(self.subscription) && !has(self.cloud)",
-          .message = "from: SMN needs topicUrn and no tokenSecretRef; from: Webhook needs tokenSecretRef, and none of topicUrn, trusted, subscription and cloud", .check = needs_are_met },
+          .message = "from: SMN needs topicUrn and no tokenSecretRef; from: Webhook needs tokenSecretRef, and none of topicUrn, trusted, subscription and cloud", .check = needs_are_met),
         TOPIC_RULES,
 };
-const struct type obs_type = { .name = "ObsSource", .help = "What happens to the objects of a bucket.", .fields = obs_fields, .fields_n = COUNT_OF(obs_fields), .rules = obs_rules,
-                               .rules_n = COUNT_OF(obs_rules), .size = sizeof(struct obs_spec) };
+const struct type obs_type = TYPE("ObsSource", struct obs_spec, obs_fields, "What happens to the objects of a bucket.", RULES(obs_rules));
 
 /* ---- records ------------------------------------------------------------------------------------------------------------------------------------------- */
 

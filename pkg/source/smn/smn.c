@@ -4,9 +4,7 @@
 
 static const struct field smn_fields[] = { SMN_FIELDS };
 static const struct rule smn_rules[] = { TOPIC_RULES };
-const struct type smn_type = { .name = "SmnSource", .help = "Messages of a topic of Simple Message Notification.", .fields = smn_fields, .fields_n = COUNT_OF(smn_fields), .rules = smn_rules,
-                               .rules_n = COUNT_OF(smn_rules),
-                               .size = sizeof(struct smn_spec) };
+const struct type smn_type = TYPE("SmnSource", struct smn_spec, smn_fields, "Messages of a topic of Simple Message Notification.", RULES(smn_rules));
 
 struct source {
         const struct smn_spec *spec;

@@ -8,12 +8,12 @@ extern const struct type smn_type;
 extern const struct driver smn_driver;
 
 /* ---- for the sources whose events are SMN's: their specs begin with SMN's ---- */
-#define SMN_FIELDS                                                                                                                                                                   \
-        { .name = "topicUrn", .type = FIELD_STRING, .offset = offsetof(struct smn_spec, topic_urn), .required = true, .pattern = TOPIC_URN_PATTERN, .format = TOPIC_URN_FORMAT,       \
-          .help = "The topic. It is subscribed by HTTP(S) to the Trigger's path, /NAMESPACE/NAME; the subscription is confirmed by itself.", .cloud = "topic_urn" },                        \
-        TOPIC_FIELDS(smn_spec, ),                                                                                                                                                    \
-        { .name = "timeout", .type = FIELD_DURATION, .offset = offsetof(struct smn_spec, timeout), .fallback = "4s", .min = 100 * USEC_MSEC, .max = 4 * USEC_SEC,                    \
-          .help = "How long the function may take. SMN itself waits 5 seconds, then tries again." }
+#define SMN_FIELDS \
+        FIELD(STRING, "topicUrn", struct smn_spec, topic_urn, .required = true, .pattern = TOPIC_URN_PATTERN, .format = TOPIC_URN_FORMAT, .cloud = "topic_urn", \
+              .help = "The topic. It is subscribed by HTTP(S) to the Trigger's path, /NAMESPACE/NAME; the subscription is confirmed by itself."), \
+        TOPIC_FIELDS(smn_spec, ), \
+        FIELD(DURATION, "timeout", struct smn_spec, timeout, .fallback = "4s", .min = 100 * USEC_MSEC, .max = 4 * USEC_SEC, \
+              .help = "How long the function may take. SMN itself waits 5 seconds, then tries again.")
 /* wanted: is the message delivered? NULL: each is. */
 int smn_open_for(struct source **, const struct smn_spec *, bool (*wanted)(const void *spec, struct str message), const struct services *, struct task *wake, struct error *) MUST_CHECK;
 extern const struct push_driver smn_push;

@@ -16,22 +16,16 @@ static const usec OLDEST = USEC_HOUR, AHEAD = 15 * USEC_MINUTE, FAILURE_KEPT = 3
 /* ---- the spec ------------------------------------------------------------------------------------------------------------------------------- */
 
 static const struct field trusted_fields[] = {
-        { .name = "hosts", .type = FIELD_STRINGS, .offset = offsetof(struct trusted_spec, hosts), .required = true, .min = 1, .max = 16, .pattern = "^[A-Za-z0-9.-]{1,253}(:" PORT_PATTERN ")?$",
-          .format = "HOST or HOST:PORT", .help = "The hosts, called by HTTPS; they may have private addresses." },
-        { .name = "caSecretRef", .type = FIELD_OBJECT, .offset = offsetof(struct trusted_spec, ca), .object = &secret_ref_type,
-          .help = "The authorities (PEM) that vouch for these hosts; by default the system's." },
+        FIELD(STRINGS, "hosts", struct trusted_spec, hosts, .required = true, .min = 1, .max = 16, .pattern = "^[A-Za-z0-9.-]{1,253}(:" PORT_PATTERN ")?$", .format = "HOST or HOST:PORT", .help = "The hosts, called by HTTPS; they may have private addresses."),
+        FIELD(OBJECT, "caSecretRef", struct trusted_spec, ca, .object = &secret_ref_type, .help = "The authorities (PEM) that vouch for these hosts; by default the system's."),
 };
-const struct type trusted_type = { .name = "TrustedHosts", .help = "Further hosts that certificates and confirmations may be fetched from: of a private cloud, or of tests.",
-                                   .fields = trusted_fields, .fields_n = COUNT_OF(trusted_fields), .size = sizeof(struct trusted_spec) };
+const struct type trusted_type = TYPE("TrustedHosts", struct trusted_spec, trusted_fields, "Further hosts that certificates and confirmations may be fetched from: of a private cloud, or of tests.");
 
 static const struct field subscription_fields[] = {
-        { .name = "manage", .type = FIELD_BOOL, .offset = offsetof(struct subscription_spec, manage), .fallback = "false",
-          .help = "true: the worker subscribes the Trigger to its topic, and the subscription is cancelled when the Trigger is deleted." },
-        { .name = "endpoint", .type = FIELD_STRING, .offset = offsetof(struct subscription_spec, endpoint), .max = 2048, .pattern = "^https?://[A-Za-z0-9.-]{1,253}(:" PORT_PATTERN ")?/[!-~]*$",
-          .format = "an absolute URL with a path", .help = "Where SMN reaches the Trigger; by default its path at the host that expose gives.", .cloud = "endpoint" },
+        FIELD(BOOL, "manage", struct subscription_spec, manage, .fallback = "false", .help = "true: the worker subscribes the Trigger to its topic, and the subscription is cancelled when the Trigger is deleted."),
+        FIELD(STRING, "endpoint", struct subscription_spec, endpoint, .max = 2048, .pattern = "^https?://[A-Za-z0-9.-]{1,253}(:" PORT_PATTERN ")?/[!-~]*$", .format = "an absolute URL with a path", .cloud = "endpoint", .help = "Where SMN reaches the Trigger; by default its path at the host that expose gives."),
 };
-const struct type subscription_type = { .name = "Subscription", .help = "The topic's subscription.", .fields = subscription_fields, .fields_n = COUNT_OF(subscription_fields),
-                                        .size = sizeof(struct subscription_spec) };
+const struct type subscription_type = TYPE("Subscription", struct subscription_spec, subscription_fields, "The topic's subscription.");
 
 static bool managed(const struct smn_spec *s) { return s->subscription && s->subscription->manage; }
 bool topic_has_cloud(const void *spec) { return !managed(spec) || ((const struct smn_spec *)spec)->cloud; }

@@ -24,22 +24,21 @@ struct smn_spec {
         usec timeout;
 };
 extern const struct type subscription_type;
-#define TOPIC_FIELDS(spec, member)                                                                                                                                               \
-        { .name = "trusted", .type = FIELD_OBJECT, .offset = offsetof(struct spec, member trusted), .object = &trusted_type,                                                      \
-          .help = "Hosts beside SMN's own that signing certificates and confirmations may be fetched from." },                                                                   \
-        { .name = "subscription", .type = FIELD_OBJECT, .offset = offsetof(struct spec, member subscription), .object = &subscription_type,                                      \
-          .help = "Whether the worker subscribes itself to the topic; by default you do." },                                                                                     \
-        { .name = "cloud", .type = FIELD_OBJECT, .offset = offsetof(struct spec, member cloud), .object = &cloud_type,                                                            \
-          .help = "How SMN's own API is called, for subscription.manage." },                                                                                                     \
+#define TOPIC_FIELDS(spec, member) \
+        FIELD(OBJECT, "trusted", struct spec, member trusted, .object = &trusted_type, \
+              .help = "Hosts beside SMN's own that signing certificates and confirmations may be fetched from."), \
+        FIELD(OBJECT, "subscription", struct spec, member subscription, .object = &subscription_type, \
+              .help = "Whether the worker subscribes itself to the topic; by default you do."), \
+        FIELD(OBJECT, "cloud", struct spec, member cloud, .object = &cloud_type, .help = "How SMN's own API is called, for subscription.manage."), \
         REACH_FIELDS(spec, member)
 /* Rules for specs that begin with struct smn_spec. */
 bool topic_has_cloud(const void *spec);
 bool topic_has_endpoint(const void *spec);
-#define TOPIC_RULES                                                                                                                                                               \
-        { .cel = "!has(self.subscription) || !self.subscription.manage || has(self.cloud)", .path = "subscription", .check = topic_has_cloud,                                     \
-          .message = "manage needs cloud.credentials, to call SMN with" },                                                                                                       \
-        { .cel = "!has(self.subscription) || !self.subscription.manage || has(self.subscription.endpoint) || has(self.expose)", .path = "subscription", .check = topic_has_endpoint, \
-          .message = "manage needs to know where SMN reaches the Trigger: give endpoint, or expose it" }
+#define TOPIC_RULES \
+        RULE(.cel = "!has(self.subscription) || !self.subscription.manage || has(self.cloud)", .path = "subscription", .check = topic_has_cloud, \
+             .message = "manage needs cloud.credentials, to call SMN with"), \
+        RULE(.cel = "!has(self.subscription) || !self.subscription.manage || has(self.subscription.endpoint) || has(self.expose)", \
+             .path = "subscription", .check = topic_has_endpoint, .message = "manage needs to know where SMN reaches the Trigger: give endpoint, or expose it")
 
 struct topic;
 struct topic_config {

@@ -20,25 +20,18 @@ static const struct str CHECKPOINT = { "timer", 5 };
 
 static const char *const misfire_names[] = { "Skip", "FireOnce", "CatchUp", NULL };
 static const struct field timer_fields[] = {
-        { .name = "schedule", .type = FIELD_STRING, .offset = offsetof(struct timer_spec, schedule), .min = 1, .max = 256,
-          .help = "When it ticks: a rate such as 3m, 2h or 1d, \"@every 1h30m\", or a cron schedule of five or six fields: second minute hour day-of-month "
+        FIELD(STRING, "schedule", struct timer_spec, schedule, .min = 1, .max = 256, .cloud = "schedule", .help = "When it ticks: a rate such as 3m, 2h or 1d, \"@every 1h30m\", or a cron schedule of five or six fields: second minute hour day-of-month "
                   "month [day-of-week], 0 being Sunday, with names, lists, ranges, steps and ? in the two day fields; \"CRON_TZ=Europe/Berlin \" may stand "
                   "before it. Five fields of which the first alone has a step, such as */5 * * * *, are refused: write six, or cron. Rates tick at whole multiples of "
-                  "their period since 1970 UTC.",
-          .cloud = "schedule" },
-        { .name = "cron", .type = FIELD_STRING, .offset = offsetof(struct timer_spec, cron), .min = 1, .max = 256,
-          .help = "When it ticks, as a CronJob of Kubernetes says it, instead of schedule: minute hour day-of-month month day-of-week, 0 and 7 being Sunday, or @hourly, "
+                  "their period since 1970 UTC."),
+        FIELD(STRING, "cron", struct timer_spec, cron, .min = 1, .max = 256, .help = "When it ticks, as a CronJob of Kubernetes says it, instead of schedule: minute hour day-of-month month day-of-week, 0 and 7 being Sunday, or @hourly, "
                   "@daily, @weekly, @monthly or @yearly. If both day fields are restricted, either suffices; * and ? alone do not restrict, a step such as */2 does. N/STEP goes "
-                  "on to the field's end, Saturday for the day of week." },
-        { .name = "timeZone", .type = FIELD_STRING, .offset = offsetof(struct timer_spec, time_zone), .fallback = "UTC", .min = 1, .max = 100,
-          .pattern = "^[A-Za-z][A-Za-z0-9_+/-]*$",
-          .help = "The time zone of the schedule and of the event's time, a name of the IANA database. CRON_TZ in the schedule wins. A run that falls into the "
-                  "hour that a clock change skips is made when that hour ends; one in the hour that comes twice is made once, unless every hour matches." },
-        { .name = "userEvent", .type = FIELD_STRING, .offset = offsetof(struct timer_spec, user_event), .fallback = "\"\"", .max = 2048,
-          .help = "Any text, given to the function as user_event.", .cloud = "user_event" },
-        { .name = "misfirePolicy", .type = FIELD_ENUM, .offset = offsetof(struct timer_spec, misfire_policy), .fallback = "FireOnce", .values = misfire_names,
-          .help = "What becomes of ticks that could not be claimed in time (nothing ran, or an earlier tick was still being delivered): Skip drops them, FireOnce sends "
-                  "the latest one, CatchUp sends each, oldest first." },
+                  "on to the field's end, Saturday for the day of week."),
+        FIELD(STRING, "timeZone", struct timer_spec, time_zone, .fallback = "UTC", .min = 1, .max = 100, .pattern = "^[A-Za-z][A-Za-z0-9_+/-]*$", .help = "The time zone of the schedule and of the event's time, a name of the IANA database. CRON_TZ in the schedule wins. A run that falls into the "
+                  "hour that a clock change skips is made when that hour ends; one in the hour that comes twice is made once, unless every hour matches."),
+        FIELD(STRING, "userEvent", struct timer_spec, user_event, .fallback = "\"\"", .max = 2048, .cloud = "user_event", .help = "Any text, given to the function as user_event."),
+        FIELD(ENUM, "misfirePolicy", struct timer_spec, misfire_policy, .fallback = "FireOnce", .values = misfire_names, .help = "What becomes of ticks that could not be claimed in time (nothing ran, or an earlier tick was still being delivered): Skip drops them, FireOnce sends "
+                  "the latest one, CatchUp sends each, oldest first."),
 };
 
 static int parse_schedule(const struct timer_spec *spec, struct cron *cron, struct str *zone, struct buf *why)
@@ -104,13 +97,12 @@ static bool zone_valid(const void *object, struct buf *why)
 }
 
 static const struct rule timer_rules[] = {
-        { .path = "schedule", .message = "is no schedule", .explain = schedule_valid },
-        { .path = "cron", .message = "is no cron schedule", .explain = cron_valid },
-        { .path = "timeZone", .message = "is no time zone", .explain = zone_valid },
-        { .cel = "has(self.schedule) != has(self.cron)", .message = "give schedule or cron, one of them", .check = one_schedule },
+        RULE(.path = "schedule", .message = "is no schedule", .explain = schedule_valid),
+        RULE(.path = "cron", .message = "is no cron schedule", .explain = cron_valid),
+        RULE(.path = "timeZone", .message = "is no time zone", .explain = zone_valid),
+        RULE(.cel = "has(self.schedule) != has(self.cron)", .message = "give schedule or cron, one of them", .check = one_schedule),
 };
-const struct type timer_type = { .name = "TimerSource", .help = "Ticks by a schedule.", .fields = timer_fields, .fields_n = COUNT_OF(timer_fields),
-                                 .rules = timer_rules, .rules_n = COUNT_OF(timer_rules), .size = sizeof(struct timer_spec) };
+const struct type timer_type = TYPE("TimerSource", struct timer_spec, timer_fields, "Ticks by a schedule.", RULES(timer_rules));
 
 /* ---- the source ---------------------------------------------------------------------------------------------------------------------- */
 
