@@ -321,17 +321,20 @@ static void print_results(double seconds)
         (void)printf("}\n");
 }
 
+static const struct option known[] = {
+        { "port", required_argument, NULL, 'p' },
+        { "connections", required_argument, NULL, 'c' },
+        { "rate", required_argument, NULL, 'r' },
+        { "seconds", required_argument, NULL, 's' },
+        { "size", required_argument, NULL, 'n' },
+        { "path", required_argument, NULL, 'u' },
+        { "tls", no_argument, NULL, 't' },
+        { "hold", no_argument, NULL, 'h' },
+        { 0 },
+};
+
 static bool parse_options(int argc, char **argv)
 {
-        static const struct option known[] = { { "port", required_argument, NULL, 'p' },
-                                               { "connections", required_argument, NULL, 'c' },
-                                               { "rate", required_argument, NULL, 'r' },
-                                               { "seconds", required_argument, NULL, 's' },
-                                               { "size", required_argument, NULL, 'n' },
-                                               { "path", required_argument, NULL, 'u' },
-                                               { "tls", no_argument, NULL, 't' },
-                                               { "hold", no_argument, NULL, 'h' },
-                                               { 0 } };
         int c;
 
         while ((c = getopt_long(argc, argv, "", known, NULL)) != -1) {

@@ -614,11 +614,18 @@ static void make_answer(size_t size)
         append(&options.answer, behind, sizeof(behind) - 1);
 }
 
+static const struct option known[] = {
+        { "delay", required_argument, NULL, 'd' },
+        { "fail", required_argument, NULL, 'f' },
+        { "answer", required_argument, NULL, 'a' },
+        { "stop", no_argument, NULL, 's' },
+        { "tls", required_argument, NULL, 't' },
+        { "h2", no_argument, NULL, '2' },
+        { 0 },
+};
+
 static bool parse_options(int argc, char **argv)
 {
-        static const struct option known[] = { { "delay", required_argument, NULL, 'd' }, { "fail", required_argument, NULL, 'f' }, { "answer", required_argument, NULL, 'a' },
-                                               { "stop", no_argument, NULL, 's' },        { "tls", required_argument, NULL, 't' },  { "h2", no_argument, NULL, '2' },
-                                               { 0 } };
         char *end;
         int c;
 

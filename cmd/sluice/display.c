@@ -29,6 +29,7 @@ struct display {
         struct buf scratch;
         bool ending;
         struct waiting *waiting;
+        const char *listen, *port_file;
 };
 
 static struct str query_of(const struct http_message *m, struct str *path)
@@ -261,9 +262,9 @@ static void handle(void *cookie, struct http_call *call)
 
 static void on_signal(void *cookie, int number UNUSED) { loop_stop(((struct display *)cookie)->loop); }
 
-static int serve(struct display *d, const char *listen, const char *port_file)
+static int serve(struct display *d)
 {
-        struct http_server_config config = { .address = listen, .head_max = 65536, .body_max = (size_t)8 << 20, .max_connections = 20000, .handle = handle, .gone = on_gone, .cookie = d };
+        struct http_server_config config = { .address = d->listen, .head_max = 65536, .body_max = (size_t)8 << 20, .max_connections = 20000, .handle = handle, .gone = on_gone, .cookie = d };
         struct error err;
 
         if (loop_new(&d->loop, &err) < 0 || http_server_new(&d->server, d->loop, &config, &err) < 0 || loop_signal(d->loop, SIGTERM, on_signal, d, &err) < 0 ||
@@ -271,40 +272,37 @@ static int serve(struct display *d, const char *listen, const char *port_file)
                 (void)fprintf(stderr, "sluice display: %s\n", err.text);
                 return 1;
         }
-        if (port_file && write_port(port_file, http_server_port(d->server), &err) < 0) {
+        if (d->port_file && write_port(d->port_file, http_server_port(d->server), &err) < 0) {
                 (void)fprintf(stderr, "sluice display: %s\n", err.text);
                 return 1;
         }
-        if (!port_file)
+        if (!d->port_file)
                 (void)printf("listening on port %u\n", http_server_port(d->server));
         (void)fflush(stdout);
         loop_run(d->loop);
         return 0;
 }
 
+static const struct option_spec options[] = {
+        OPTION(TEXT, "listen", struct display, listen, .value = "ADDRESS:PORT", .help = "Where to listen; port 0 picks a free one. Default: :8080."),
+        OPTION(TEXT, "port-file", struct display, port_file, .value = "FILE", .help = "Write the port to this file (or named pipe), instead of showing it."),
+        OPTION(INT, "status", struct display, behaviour.status, .value = "CODE", .min = 200, .max = 599, .help = "Answer events with this status. Default: 200."),
+        OPTION(INT, "percent", struct display, behaviour.percent, .value = "N", .min = 0, .max = 100, .help = "Answer only so many in a hundred with --status. Default: 100."),
+        OPTION(DURATION, "delay", struct display, behaviour.delay, .value = "DURATION", .help = "Take so long for each event. Default: 0."),
+        OPTION(DURATION, "retry-after", struct display, behaviour.retry_after, .value = "DURATION", .help = "Send Retry-After with failures. Default: none."),
+        OPTION(INT, "events", struct display, most, .value = "N", .min = 1, .max = INT64_MAX, .help = "End after so many accepted events. Default: go on."),
+        OPTION(INT, "keep", struct display, keep, .value = "N", .min = 0, .max = 10000000, .help = "Keep the last N events for GET /-/events. Default: 1000."),
+        OPTION(TEXT, "answer", struct display, answer, .value = "TEXT", .help = "The body of accepted answers, in the shape that an API wants. Default: {\"statusCode\":200,\"body\":\"\"}."),
+        OPTION(FLAG, "headers", struct display, headers, .help = "Keep headers too, for GET /-/events."),
+        OPTION(FLAG, "quiet", struct display, quiet, .letter = 'q', .help = "Print no events."),
+};
+static const struct usage usage = { .name = "display", .text = "An example function: accepts every event that comes by POST and prints it. It can be told to fail, delay or throttle, at start or by POST " "/-/behave?status=503&percent=100&delay=5ms&for=20s&retry-after=2s; GET /-/events shows what came.", .options = options, .options_n = COUNT_OF(options) };
+
 int cmd_display(int argc, char **argv)
 {
-        struct display d = { .behaviour = { .status = 200, .percent = 100 }, .keep = 1000, .answer = "{\"statusCode\":200,\"body\":\"\"}" };
-        const char *listen = ":8080", *port_file = NULL;
-        const struct option_spec options[] = {
-                { .name = "listen", .value = "ADDRESS:PORT", .help = "Where to listen; port 0 picks a free one. Default: :8080.", .kind = OPTION_TEXT, .into = &listen },
-                { .name = "port-file", .value = "FILE", .help = "Write the port to this file (or named pipe), instead of showing it.", .kind = OPTION_TEXT, .into = &port_file },
-                { .name = "status", .value = "CODE", .help = "Answer events with this status. Default: 200.", .kind = OPTION_INT, .into = &d.behaviour.status, .min = 200, .max = 599 },
-                { .name = "percent", .value = "N", .help = "Answer only so many in a hundred with --status. Default: 100.", .kind = OPTION_INT, .into = &d.behaviour.percent, .min = 0, .max = 100 },
-                { .name = "delay", .value = "DURATION", .help = "Take so long for each event. Default: 0.", .kind = OPTION_DURATION, .into = &d.behaviour.delay },
-                { .name = "retry-after", .value = "DURATION", .help = "Send Retry-After with failures. Default: none.", .kind = OPTION_DURATION, .into = &d.behaviour.retry_after },
-                { .name = "events", .value = "N", .help = "End after so many accepted events. Default: go on.", .kind = OPTION_INT, .into = &d.most, .min = 1, .max = INT64_MAX },
-                { .name = "keep", .value = "N", .help = "Keep the last N events for GET /-/events. Default: 1000.", .kind = OPTION_INT, .into = &d.keep, .min = 0, .max = 10000000 },
-                { .name = "answer", .value = "TEXT", .help = "The body of accepted answers, in the shape that an API wants. Default: {\"statusCode\":200,\"body\":\"\"}.", .kind = OPTION_TEXT, .into = &d.answer },
-                { .name = "headers", .help = "Keep headers too, for GET /-/events.", .kind = OPTION_FLAG, .into = &d.headers },
-                { .name = "quiet", .letter = 'q', .help = "Print no events.", .kind = OPTION_FLAG, .into = &d.quiet },
-        };
-        const struct usage usage = { .name = "display",
-                                     .text = "An example function: accepts every event that comes by POST and prints it. It can be told to fail, delay or throttle, at start or by POST "
-                                             "/-/behave?status=503&percent=100&delay=5ms&for=20s&retry-after=2s; GET /-/events shows what came.",
-                                     .options = options, .options_n = COUNT_OF(options) };
+        struct display d = { .behaviour = { .status = 200, .percent = 100 }, .keep = 1000, .listen = ":8080", .answer = "{\"statusCode\":200,\"body\":\"\"}" };
         struct strings rest;
-        int r = options_parse(&usage, argc, argv, &rest);
+        int r = options_parse(&usage, argc, argv, &d, &rest);
 
         free(rest.list);
         if (r >= 0)
@@ -313,7 +311,7 @@ int cmd_display(int argc, char **argv)
         d.scratch.max = 65536;
         random_init(&d.random, random_seed());
         d.kept = calloc((size_t)d.keep + 1, sizeof(*d.kept));
-        r = d.kept ? serve(&d, listen, port_file) : 1;
+        r = d.kept ? serve(&d) : 1;
         (void)http_server_free(d.server);
         while (d.waiting)
                 waiting_end(d.waiting);

@@ -6,11 +6,11 @@
 
 struct listen_options { const char *address, *cert, *key, *client_ca; struct strings trusted; };
 
-#define LISTEN_OPTIONS(into_)                                                                                                                                              \
-        { .name = "tls-cert", .value = "FILE", .help = "Serve --listen with TLS: the certificate with its chain, PEM. Read again when it changes.", .kind = OPTION_TEXT, .into = &(into_).cert },    \
-        { .name = "tls-key", .value = "FILE", .help = "The certificate's key, PEM.", .kind = OPTION_TEXT, .into = &(into_).key },                                          \
-        { .name = "tls-client-ca", .value = "FILE", .help = "Clients of --listen must show a certificate of one of these authorities, PEM.", .kind = OPTION_TEXT, .into = &(into_).client_ca }, \
-        { .name = "trusted-proxy", .value = "CIDR", .help = "Believe X-Forwarded-For and -Proto of these peers of --listen. May be given more than once.", .kind = OPTION_LIST, .into = &(into_).trusted }
+#define LISTEN_OPTIONS(object_, member) \
+        OPTION(TEXT, "tls-cert", object_, member.cert, .value = "FILE", .help = "Serve --listen with TLS: the certificate with its chain, PEM. Read again when it changes."), \
+        OPTION(TEXT, "tls-key", object_, member.key, .value = "FILE", .help = "The certificate's key, PEM."), \
+        OPTION(TEXT, "tls-client-ca", object_, member.client_ca, .value = "FILE", .help = "Clients of --listen must show a certificate of one of these authorities, PEM."), \
+        OPTION(LIST, "trusted-proxy", object_, member.trusted, .value = "CIDR", .help = "Believe X-Forwarded-For and -Proto of these peers of --listen. May be given more than once.")
 
 static inline struct gate_host_config listen_config(const struct listen_options *o)
 {

@@ -6,12 +6,16 @@
 
 #include "base/clock.h"
 
-static const char *log_level_text = NULL, *log_format_text = NULL;
+/* What every command knows. */
+struct common { const char *log_level, *log_format; bool help; };
 static const struct option_spec common[] = {
-        { .name = "log-level", .value = "LEVEL", .help = "Least important messages to log: debug, info, warn or error. Default: info.", .kind = OPTION_TEXT, .into = &log_level_text },
-        { .name = "log-format", .value = "FORMAT", .help = "How log lines look: logfmt or json. Default: logfmt.", .kind = OPTION_TEXT, .into = &log_format_text },
-        { .name = "help", .letter = 'h', .help = "Show this help.", .kind = OPTION_FLAG },
+        OPTION(TEXT, "log-level", struct common, log_level, .value = "LEVEL", .help = "Least important messages to log: debug, info, warn or error. Default: info."),
+        OPTION(TEXT, "log-format", struct common, log_format, .value = "FORMAT", .help = "How log lines look: logfmt or json. Default: logfmt."),
+        OPTION(FLAG, "help", struct common, help, .letter = 'h', .help = "Show this help."),
 };
+
+/* One command line. */
+struct parse { const struct usage *usage; void *object; struct common common; };
 
 int usage_error(const char *command, const char *format, ...)
 {
@@ -90,36 +94,42 @@ static const struct option_spec *find_letter(const struct usage *u, char letter)
         for (size_t i = 0; i < u->options_n; i++)
                 if (u->options[i].letter == letter)
                         return &u->options[i];
-        return letter == 'h' ? &common[2] : NULL;
+        for (size_t i = 0; i < COUNT_OF(common); i++)
+                if (common[i].letter == letter)
+                        return &common[i];
+        return NULL;
 }
 
-static int store(const struct usage *u, const struct option_spec *o, const char *value)
+static void store_in_list(struct strings *list, const char *value)
 {
+        char **grown = realloc(list->list, (list->n + 1) * sizeof(char *));
+        char *copy = str_dup(str_of(value));
+
+        if (!grown || !copy)
+                abort();
+        list->list = grown;
+        list->list[list->n++] = copy;
+}
+
+static int store(struct parse *p, const struct option_spec *o, const char *value)
+{
+        bool is_common = o >= common && o < common + COUNT_OF(common);
+        void *into = (char *)(is_common ? &p->common : p->object) + o->offset;
+        const char *command = p->usage->name;
+        int64_t number;
+
         switch (o->kind) {
-        case OPTION_FLAG: *(bool *)o->into = true; return -1;
-        case OPTION_TEXT: *(const char **)o->into = value; return -1;
-        case OPTION_LIST: {
-                struct strings *list = o->into;
-                char **grown = realloc(list->list, (list->n + 1) * sizeof(char *));
-                char *copy = str_dup(str_of(value));
-
-                if (!grown || !copy)
-                        abort();
-                list->list = grown;
-                list->list[list->n++] = copy;
-                return -1;
-        }
-        case OPTION_INT: {
-                int64_t number;
-
+        case OPTION_FLAG: *(bool *)into = true; return -1;
+        case OPTION_TEXT: *(const char **)into = value; return -1;
+        case OPTION_LIST: store_in_list(into, value); return -1;
+        case OPTION_INT:
                 if (!str_to_int64(str_of(value), &number) || ((o->min || o->max) && (number < o->min || number > o->max)))
-                        return usage_error(u->name, "--%s: \"%s\" is no whole number from %lld to %lld", o->name, value, (long long)o->min, (long long)o->max);
-                *(int64_t *)o->into = number;
+                        return usage_error(command, "--%s: \"%s\" is no whole number from %lld to %lld", o->name, value, (long long)o->min, (long long)o->max);
+                *(int64_t *)into = number;
                 return -1;
-        }
         case OPTION_DURATION:
-                if (!duration_parse(str_of(value), (usec *)o->into) || *(usec *)o->into < 0)
-                        return usage_error(u->name, "--%s: \"%s\" is no duration such as 500ms, 20s or 1h30m", o->name, value);
+                if (!duration_parse(str_of(value), (usec *)into) || *(usec *)into < 0)
+                        return usage_error(command, "--%s: \"%s\" is no duration such as 500ms, 20s or 1h30m", o->name, value);
                 return -1;
         }
         return -1;
@@ -138,21 +148,22 @@ static int unknown(const struct usage *u, const char *argument, struct str name)
         return near ? usage_error(u->name, "unknown option %s; did you mean --%s?", argument, near) : usage_error(u->name, "unknown option %s", argument);
 }
 
-static int set_up_log(const char *command)
+static int set_up_log(const char *command, const struct common *c)
 {
         enum log_level level = LOG_INFO;
 
-        if (log_level_text && !log_level_parse(str_of(log_level_text), &level))
-                return usage_error(command, "--log-level: \"%s\" is none of debug, info, warn, error", log_level_text);
-        if (log_format_text && strcmp(log_format_text, "logfmt") != 0 && strcmp(log_format_text, "json") != 0)
-                return usage_error(command, "--log-format: \"%s\" is neither logfmt nor json", log_format_text);
-        log_setup(level, log_format_text && strcmp(log_format_text, "json") == 0 ? LOG_JSON : LOG_LOGFMT);
+        if (c->log_level && !log_level_parse(str_of(c->log_level), &level))
+                return usage_error(command, "--log-level: \"%s\" is none of debug, info, warn, error", c->log_level);
+        if (c->log_format && strcmp(c->log_format, "logfmt") != 0 && strcmp(c->log_format, "json") != 0)
+                return usage_error(command, "--log-format: \"%s\" is neither logfmt nor json", c->log_format);
+        log_setup(level, c->log_format && strcmp(c->log_format, "json") == 0 ? LOG_JSON : LOG_LOGFMT);
         return -1;
 }
 
 /* One option at argv[*i]; moves *i past a value of its own. -1: go on. */
-static int parse_one(const struct usage *u, int argc, char **argv, int *i, bool *help)
+static int parse_one(struct parse *p, int argc, char **argv, int *i)
 {
+        const struct usage *u = p->usage;
         const char *argument = argv[*i], *value = NULL;
         const struct option_spec *o;
 
@@ -169,20 +180,17 @@ static int parse_one(const struct usage *u, int argc, char **argv, int *i, bool 
                         return usage_error(u->name, "unknown option %s", argument);
                 value = argument[2] ? argument + 2 : NULL;
         }
-        if (o == &common[2]) {
-                *help = true;
-                return -1;
-        }
         if (o->kind == OPTION_FLAG)
-                return value ? usage_error(u->name, "--%s takes no value", o->name) : store(u, o, NULL);
+                return value ? usage_error(u->name, "--%s takes no value", o->name) : store(p, o, NULL);
         if (!value && *i + 1 < argc)
                 value = argv[++*i];
-        return value ? store(u, o, value) : usage_error(u->name, "--%s needs a value: --%s=%s", o->name, o->name, o->value);
+        return value ? store(p, o, value) : usage_error(u->name, "--%s needs a value: --%s=%s", o->name, o->name, o->value);
 }
 
-int options_parse(const struct usage *u, int argc, char **argv, struct strings *rest)
+int options_parse(const struct usage *u, int argc, char **argv, void *object, struct strings *rest)
 {
-        bool only_arguments = false, help = false;
+        struct parse p = { .usage = u, .object = object };
+        bool only_arguments = false;
 
         rest->n = 0;
         rest->list = calloc((size_t)argc + 1, sizeof(char *));
@@ -196,17 +204,17 @@ int options_parse(const struct usage *u, int argc, char **argv, struct strings *
                 else if (strcmp(argv[i], "--") == 0)
                         only_arguments = true;
                 else
-                        r = parse_one(u, argc, argv, &i, &help);
+                        r = parse_one(&p, argc, argv, &i);
                 if (r >= 0)
                         return r;
         }
-        if (help) {
+        if (p.common.help) {
                 print_help(u);
                 return 0;
         }
         if (rest->n && !u->arguments)
                 return usage_error(u->name, "takes no arguments, but got \"%s\"", rest->list[0]);
-        return set_up_log(u->name);
+        return set_up_log(u->name, &p.common);
 }
 
 int write_port(const char *path, uint16_t port, struct error *err)

@@ -11,9 +11,11 @@ struct option_spec {
         const char *value;       /* what stands for the value in the help; NULL for flags */
         const char *help;
         enum option_kind kind;
-        void *into;              /* bool, const char *, struct strings, int64_t, usec */
+        size_t offset;           /* in the command's struct: bool, const char *, struct strings, int64_t, usec */
         int64_t min, max;        /* OPTION_INT; both 0: any */
 };
+/* A row of the table: the kind without OPTION_, the name, the command's struct and its member, then what else it has. */
+#define OPTION(kind_, name_, object_, member, ...) { .name = (name_), .kind = OPTION_##kind_, .offset = offsetof(object_, member), __VA_ARGS__ }
 struct usage {
         const char *name;        /* "run" */
         const char *arguments;   /* "FILE|DIR…"; NULL: takes none */
@@ -23,9 +25,9 @@ struct usage {
 };
 
 enum { EXIT_USAGE = 2 };
-/* Parses; every command also knows -h, --help, --log-level and --log-format, and sets the log up. Returns -1 to go on (what is left stands in rest,
+/* Parses into the command's struct; every command also knows -h, --help, --log-level and --log-format, and sets the log up. Returns -1 to go on (what is left stands in rest,
  * views into argv, to be freed by the caller), or the exit code: 0 after --help, 2 after wrong usage. */
-int options_parse(const struct usage *, int argc, char **argv, struct strings *rest) MUST_CHECK;
+int options_parse(const struct usage *, int argc, char **argv, void *object, struct strings *rest) MUST_CHECK;
 int usage_error(const char *command, const char *format, ...) PRINTF(2, 3);      /* prints; EXIT_USAGE */
 /* A port, for whoever waits for it: a line in a file or named pipe. */
 int write_port(const char *path, uint16_t port, struct error *) MUST_CHECK;

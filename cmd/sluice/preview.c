@@ -242,26 +242,22 @@ static int run(struct preview *p)
         return result;
 }
 
+static const struct option_spec options[] = {
+        OPTION(TEXT, "file", struct preview, file, .letter = 'f', .value = "FILE", .help = "The Trigger."),
+        OPTION(TEXT, "name", struct preview, name, .value = "NAME", .help = "Which one, where the file holds several."),
+        OPTION(TEXT, "record", struct preview, record, .value = "FILE", .help = "A sample record, -: standard input: the JSON object that a filter sees (docs/filter.md). What is left out gets likely values."),
+        OPTION(FLAG, "body", struct preview, body_only, .help = "Print the body alone."),
+        OPTION(TEXT, "secrets", struct preview, secrets, .value = "DIR", .help = "Where the Secrets are that the Trigger names: files DIR/NAME/KEY. Without it their places are shown."),
+        OPTION(INT, "count", struct preview, count, .value = "N", .min = 1, .max = 10000, .help = "Timers without a record: how many runs to show. Default: 5."),
+        OPTION(TEXT, "after", struct preview, after, .value = "TIME", .help = "Timers without a record: show runs after that time (RFC 3339). Default: now."),
+};
+static const struct usage usage = { .name = "preview", .text = "Shows the request that a function would get for a sample record: method, URL, headers and body, exactly as it would be sent. Nothing is " "sent. For a timer without a record it shows the next runs. Exit code 0: shown; 1: it would fail; 2: wrong usage; 3: the filter leaves the " "record out, and why stands on standard error.", .options = options, .options_n = COUNT_OF(options) };
+
 int cmd_preview(int argc, char **argv)
 {
         struct preview p = { .count = 5 };
-        const struct option_spec options[] = {
-                { .name = "file", .letter = 'f', .value = "FILE", .help = "The Trigger.", .kind = OPTION_TEXT, .into = &p.file },
-                { .name = "name", .value = "NAME", .help = "Which one, where the file holds several.", .kind = OPTION_TEXT, .into = &p.name },
-                { .name = "record", .value = "FILE", .help = "A sample record, -: standard input: the JSON object that a filter sees (docs/filter.md). What is left out gets likely values.",
-                  .kind = OPTION_TEXT, .into = &p.record },
-                { .name = "body", .help = "Print the body alone.", .kind = OPTION_FLAG, .into = &p.body_only },
-                { .name = "secrets", .value = "DIR", .help = "Where the Secrets are that the Trigger names: files DIR/NAME/KEY. Without it their places are shown.", .kind = OPTION_TEXT, .into = &p.secrets },
-                { .name = "count", .value = "N", .help = "Timers without a record: how many runs to show. Default: 5.", .kind = OPTION_INT, .into = &p.count, .min = 1, .max = 10000 },
-                { .name = "after", .value = "TIME", .help = "Timers without a record: show runs after that time (RFC 3339). Default: now.", .kind = OPTION_TEXT, .into = &p.after },
-        };
-        const struct usage usage = { .name = "preview",
-                                     .text = "Shows the request that a function would get for a sample record: method, URL, headers and body, exactly as it would be sent. Nothing is "
-                                             "sent. For a timer without a record it shows the next runs. Exit code 0: shown; 1: it would fail; 2: wrong usage; 3: the filter leaves the "
-                                             "record out, and why stands on standard error.",
-                                     .options = options, .options_n = COUNT_OF(options) };
         struct strings rest;
-        int result = options_parse(&usage, argc, argv, &rest);
+        int result = options_parse(&usage, argc, argv, &p, &rest);
 
         free(rest.list);
         if (result < 0 && !p.file)

@@ -245,27 +245,23 @@ static int load(struct replay *r)
         return result;
 }
 
+static const struct option_spec options[] = {
+        OPTION(TEXT, "file", struct replay, file, .letter = 'f', .value = "FILE", .help = "The Trigger whose events these were: its sink, format, transform and delivery are used."),
+        OPTION(TEXT, "name", struct replay, name, .value = "NAME", .help = "Which one, where the file holds several."),
+        OPTION(TEXT, "letters", struct replay, letters, .value = "FILE", .help = "Dead letters, one JSON object a line; -: standard input. Default: the topic of the Trigger's deadLetter.kafka."),
+        OPTION(TEXT, "group", struct replay, group, .value = "NAME", .help = "The consumer group that keeps how far a topic was replayed. Default: sluice.NAMESPACE.NAME.replay."),
+        OPTION(INT, "rate", struct replay, rate, .value = "N", .min = 1, .max = 1000000, .help = "Letters a second at most. Default: the Trigger's rateLimit."),
+        OPTION(TEXT, "filter", struct replay, pattern, .value = "PATTERN", .help = "Only letters that match this event pattern (docs/filter.md), over the letter itself. The others are passed over."),
+        OPTION(TEXT, "sink", struct replay, sink, .value = "URL", .help = "Where they go. Default: the Trigger's sink."),
+        OPTION(TEXT, "secrets", struct replay, secrets, .value = "DIR", .help = "Where the Secrets are that the Trigger names: files DIR/NAME/KEY."),
+};
+static const struct usage usage = { .name = "replay", .text = "Sends dead letters again, once, until there are no more. What the function does not accept is met as the Trigger says. How far it went in a " "topic is kept in a consumer group, of a file in FILE.replayed, so that it can be interrupted. What can't be sent as it was is refused: of a file nothing " "is sent then, of a topic the others are, and the group's place stays before it. Exit code 0: all were sent, passed over or given up again as the " "Trigger asks; 1: it failed, or some were refused; 2: wrong usage.", .options = options, .options_n = COUNT_OF(options) };
+
 int cmd_replay(int argc, char **argv)
 {
         struct replay r = { .task = { .turn = observe }, .report = { .refused = on_refused, .note = on_note } };
-        const struct option_spec options[] = {
-                { .name = "file", .letter = 'f', .value = "FILE", .help = "The Trigger whose events these were: its sink, format, transform and delivery are used.", .kind = OPTION_TEXT, .into = &r.file },
-                { .name = "name", .value = "NAME", .help = "Which one, where the file holds several.", .kind = OPTION_TEXT, .into = &r.name },
-                { .name = "letters", .value = "FILE", .help = "Dead letters, one JSON object a line; -: standard input. Default: the topic of the Trigger's deadLetter.kafka.", .kind = OPTION_TEXT, .into = &r.letters },
-                { .name = "group", .value = "NAME", .help = "The consumer group that keeps how far a topic was replayed. Default: sluice.NAMESPACE.NAME.replay.", .kind = OPTION_TEXT, .into = &r.group },
-                { .name = "rate", .value = "N", .help = "Letters a second at most. Default: the Trigger's rateLimit.", .kind = OPTION_INT, .into = &r.rate, .min = 1, .max = 1000000 },
-                { .name = "filter", .value = "PATTERN", .help = "Only letters that match this event pattern (docs/filter.md), over the letter itself. The others are passed over.", .kind = OPTION_TEXT, .into = &r.pattern },
-                { .name = "sink", .value = "URL", .help = "Where they go. Default: the Trigger's sink.", .kind = OPTION_TEXT, .into = &r.sink },
-                { .name = "secrets", .value = "DIR", .help = "Where the Secrets are that the Trigger names: files DIR/NAME/KEY.", .kind = OPTION_TEXT, .into = &r.secrets },
-        };
-        const struct usage usage = { .name = "replay",
-                                     .text = "Sends dead letters again, once, until there are no more. What the function does not accept is met as the Trigger says. How far it went in a "
-                                             "topic is kept in a consumer group, of a file in FILE.replayed, so that it can be interrupted. What can't be sent as it was is refused: of a file nothing "
-                                             "is sent then, of a topic the others are, and the group's place stays before it. Exit code 0: all were sent, passed over or given up again as the "
-                                             "Trigger asks; 1: it failed, or some were refused; 2: wrong usage.",
-                                     .options = options, .options_n = COUNT_OF(options) };
         struct strings rest;
-        int result = options_parse(&usage, argc, argv, &rest);
+        int result = options_parse(&usage, argc, argv, &r, &rest);
 
         free(rest.list);
         if (result < 0 && !r.file)

@@ -42,6 +42,8 @@ struct run {
         const char *secrets;     /* a folder; NULL: none */
         struct listen_options listen;
         const char *port_file;
+        struct strings files;    /* with Triggers */
+        const char *state, *admin_address;
 };
 
 static int open_store(void *cookie, struct task *wake, struct store *out, struct error *err)
@@ -171,13 +173,13 @@ static void observe(struct task *t, usec now)
         loop_arm(r->loop, t, r->most ? MIN_OF(r->next_draw, now + 50 * USEC_MSEC) : r->next_draw);
 }
 
-static int load(struct run *r, const struct strings *files)
+static int load(struct run *r)
 {
         struct error err;
 
-        for (size_t i = 0; i < files->n; i++) {
+        for (size_t i = 0; i < r->files.n; i++) {
                 BUF_AT_END struct buf report = BUF_INIT((size_t)16 << 20);
-                int result = triggers_load(&r->triggers, files->list[i], source_types(), source_drivers_n, &report, &err);
+                int result = triggers_load(&r->triggers, r->files.list[i], source_types(), source_drivers_n, &report, &err);
 
                 if (report.n)
                         (void)fwrite(report.p, 1, report.n, stderr);
@@ -248,10 +250,10 @@ static int start_jobs(struct run *r, struct error *err)
         return r->triggers.n == 1 ? -1 : error_set(err, ERROR_INVALID, "none of the %zu Triggers can be started", r->triggers.n);
 }
 
-static int start(struct run *r, const char *state, const char *admin, struct error *err)
+static int start(struct run *r, struct error *err)
 {
-        if (loop_new(&r->loop, err) < 0 || http_client_new(&r->http, r->loop, err) < 0 || file_store_new(&r->store, r->loop, state, err) < 0 ||
-            (admin && admin_new(&r->admin, r->loop, admin, err) < 0) || loop_signal(r->loop, SIGTERM, on_signal, r, err) < 0 ||
+        if (loop_new(&r->loop, err) < 0 || http_client_new(&r->http, r->loop, err) < 0 || file_store_new(&r->store, r->loop, r->state, err) < 0 ||
+            (r->admin_address && admin_new(&r->admin, r->loop, r->admin_address, err) < 0) || loop_signal(r->loop, SIGTERM, on_signal, r, err) < 0 ||
             loop_signal(r->loop, SIGINT, on_signal, r, err) < 0)
                 return -1;
         if (open_host(r, err) < 0)
@@ -282,40 +284,37 @@ static void clean_up(struct run *r)
         free(r->rows);
 }
 
+static const struct option_spec options[] = {
+        OPTION(LIST, "file", struct run, files, .letter = 'f', .value = "FILE|DIR", .help = "Triggers to run: a file, or a folder's *.yaml, *.yml and *.json, with the folders in it. May be given more than once."),
+        OPTION(TEXT, "state", struct run, state, .value = "DIR", .help = "Where positions are kept that no broker keeps. Default: $XDG_STATE_HOME/sluice, else ~/.local/state/sluice."),
+        OPTION(TEXT, "secrets", struct run, secrets, .value = "DIR", .help = "Where the Secrets are that Triggers name: files DIR/NAME/KEY, whatever the Triggers' namespaces: each may name all of them. Default: nowhere."),
+        OPTION(TEXT, "admin", struct run, admin_address, .value = "ADDRESS:PORT", .help = "Serve /livez, /readyz, /metrics and /status there. Default: nowhere."),
+        OPTION(TEXT, "listen", struct run, listen.address, .value = "ADDRESS:PORT", .help = "Where sources that are reached by requests listen: an API at its own path, others at /NAMESPACE/NAME. Default: 127.0.0.1:8080."),
+        LISTEN_OPTIONS(struct run, listen),
+        OPTION(TEXT, "port-file", struct run, port_file, .value = "FILE", .help = "Write the port of --listen to this file (or named pipe), instead of showing it."),
+        OPTION(DURATION, "grace", struct run, grace, .value = "DURATION", .help = "How long what is in flight may take at SIGTERM or SIGINT. Default: 20s."),
+        OPTION(INT, "events", struct run, most, .value = "N", .min = 1, .max = INT64_MAX, .help = "End after so many delivered events. Default: go on."),
+};
+static const struct usage usage = { .name = "run", .text = "Runs the Triggers of files in this process, without a cluster, until SIGINT or SIGTERM: what is in flight then may finish (--grace), and " "positions are kept. On a terminal it shows a live table, elsewhere a line per Trigger whenever its state changes.", .options = options, .options_n = COUNT_OF(options) };
+
 int cmd_run(int argc, char **argv)
 {
         struct run r = { .task = { .turn = observe }, .grace = GRACE, .listen = { .address = "127.0.0.1:8080" } };
-        struct strings files = { 0 }, rest;
-        const char *state = NULL, *admin = NULL;
-        const struct option_spec options[] = {
-                { .name = "file", .letter = 'f', .value = "FILE|DIR", .help = "Triggers to run: a file, or a folder's *.yaml, *.yml and *.json, with the folders in it. May be given more than once.", .kind = OPTION_LIST, .into = &files },
-                { .name = "state", .value = "DIR", .help = "Where positions are kept that no broker keeps. Default: $XDG_STATE_HOME/sluice, else ~/.local/state/sluice.", .kind = OPTION_TEXT, .into = &state },
-                { .name = "secrets", .value = "DIR", .help = "Where the Secrets are that Triggers name: files DIR/NAME/KEY, whatever the Triggers' namespaces: each may name all of them. Default: nowhere.", .kind = OPTION_TEXT, .into = &r.secrets },
-                { .name = "admin", .value = "ADDRESS:PORT", .help = "Serve /livez, /readyz, /metrics and /status there. Default: nowhere.", .kind = OPTION_TEXT, .into = &admin },
-                { .name = "listen", .value = "ADDRESS:PORT", .help = "Where sources that are reached by requests listen: an API at its own path, others at /NAMESPACE/NAME. Default: 127.0.0.1:8080.", .kind = OPTION_TEXT, .into = &r.listen.address },
-                LISTEN_OPTIONS(r.listen),
-                { .name = "port-file", .value = "FILE", .help = "Write the port of --listen to this file (or named pipe), instead of showing it.", .kind = OPTION_TEXT, .into = &r.port_file },
-                { .name = "grace", .value = "DURATION", .help = "How long what is in flight may take at SIGTERM or SIGINT. Default: 20s.", .kind = OPTION_DURATION, .into = &r.grace },
-                { .name = "events", .value = "N", .help = "End after so many delivered events. Default: go on.", .kind = OPTION_INT, .into = &r.most, .min = 1, .max = INT64_MAX },
-        };
-        const struct usage usage = { .name = "run",
-                                     .text = "Runs the Triggers of files in this process, without a cluster, until SIGINT or SIGTERM: what is in flight then may finish (--grace), and "
-                                             "positions are kept. On a terminal it shows a live table, elsewhere a line per Trigger whenever its state changes.",
-                                     .options = options, .options_n = COUNT_OF(options) };
+        struct strings rest;
         BUF_AT_END struct buf folder = BUF_INIT(PATH_MAX);
         struct error err;
-        int result = options_parse(&usage, argc, argv, &rest);
+        int result = options_parse(&usage, argc, argv, &r, &rest);
 
         free(rest.list);
-        if (result < 0 && files.n == 0)
+        if (result < 0 && r.files.n == 0)
                 result = usage_error("run", "needs -f FILE or DIR");
-        if (result < 0 && !state && default_state(&folder) == 0)
-                state = folder.p;
+        if (result < 0 && !r.state && default_state(&folder) == 0)
+                r.state = folder.p;
         if (result < 0)
-                result = load(&r, &files) ? 1 : -1;
+                result = load(&r) ? 1 : -1;
         if (result < 0) {
                 signals_block();
-                if (start(&r, state, admin, &err) < 0) {
+                if (start(&r, &err) < 0) {
                         (void)fprintf(stderr, "sluice run: %s\n", err.text);
                         result = 1;
                         if (r.loop)
@@ -333,9 +332,9 @@ int cmd_run(int argc, char **argv)
                 result = result < 0 ? r.failed : result;
         }
         clean_up(&r);
-        for (size_t i = 0; i < files.n; i++)
-                free(files.list[i]);
-        free(files.list);
+        for (size_t i = 0; i < r.files.n; i++)
+                free(r.files.list[i]);
+        free(r.files.list);
         listen_done(&r.listen);
         return result;
 }

@@ -51,7 +51,7 @@ int cmd_validate(int argc, char **argv)
                                                     "Exit code 0: all are valid; 1: not, and every error is shown as FILE:LINE:COLUMN: PATH: what is wrong; 2: wrong usage. "
                                                     "Documents of other kinds are skipped; where no Trigger is, that is an error. YAML is read as kubectl reads it: y, yes and on are booleans, too." };
         struct strings files;
-        int result = options_parse(&usage, argc, argv, &files);
+        int result = options_parse(&usage, argc, argv, NULL, &files);
         bool valid = true;
 
         if (result < 0 && files.n == 0)

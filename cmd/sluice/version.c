@@ -11,7 +11,7 @@ static const struct usage usage = { .name = "version", .text = "Shows the versio
 int cmd_version(int argc, char **argv)
 {
         struct strings rest;
-        int r = options_parse(&usage, argc, argv, &rest);
+        int r = options_parse(&usage, argc, argv, NULL, &rest);
 
         free(rest.list);
         if (r >= 0)

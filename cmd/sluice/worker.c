@@ -184,7 +184,7 @@ static int join_cluster(struct worker *w, const char *kubeconfig, struct error *
         return kube_report_new(&w->report, w->kube, w->trigger->namespace_, w->trigger->name, uid_of(w->trigger), pod, err);
 }
 
-struct places { bool ending; const char *sink, *dead_letter, *secrets, *admin, *checkpoint, *instance, *kubeconfig; struct listen_options listen; };
+struct places { bool ending; usec grace; const char *trigger, *sink, *dead_letter, *secrets, *admin, *checkpoint, *instance, *kubeconfig; struct listen_options listen; };
 
 static int start(struct worker *w, const struct places *p, struct error *err)
 {
@@ -226,37 +226,37 @@ static void clean_up(struct worker *w)
         triggers_done(&w->triggers);
 }
 
+static const struct option_spec options[] = {
+        OPTION(TEXT, "trigger", struct places, trigger, .value = "FILE", .help = "The Trigger to run: YAML or JSON with exactly one."),
+        OPTION(TEXT, "sink", struct places, sink, .value = "URL", .help = "Where events go, instead of the Trigger's own sink: what the controller resolved it to."),
+        OPTION(TEXT, "dead-letter", struct places, dead_letter, .value = "URL", .help = "Where dead letters go: what the controller resolved deadLetter to."),
+        OPTION(TEXT, "secrets", struct places, secrets, .value = "DIR", .help = "Where the Secrets are that the Trigger names: files DIR/NAME/KEY."),
+        OPTION(TEXT, "listen", struct places, listen.address, .value = "ADDRESS:PORT", .help = "Where a source that is reached by requests listens. Default: :8080."),
+        LISTEN_OPTIONS(struct places, listen),
+        OPTION(TEXT, "admin", struct places, admin, .value = "ADDRESS:PORT", .help = "Serve /livez, /readyz, /metrics and /status there. Default: :8081."),
+        OPTION(TEXT, "checkpoint", struct places, checkpoint, .value = "DIR", .help = "Keep positions in this folder instead of the cluster."),
+        OPTION(FLAG, "ending", struct places, ending, .help = "The Trigger is being deleted: take back what was made for it outside the cluster, such as a subscription, and say so in its status."),
+        OPTION(TEXT, "instance", struct places, instance, .value = "NAME", .help = "A name that stays the same over restarts: the broker then gives the partitions back at once."),
+        OPTION(TEXT, "kubeconfig", struct places, kubeconfig, .value = "FILE", .help = "Which cluster status and positions go to. Default: $KUBECONFIG, in a pod its service account."),
+        OPTION(DURATION, "grace", struct places, grace, .value = "DURATION", .help = "How long what is in flight may take at SIGTERM. Default: 20s."),
+};
+static const struct usage usage = { .name = "worker", .text = "Delivers one Trigger's events until SIGTERM. The controller starts it; it needs no API server to deliver.", .options = options, .options_n = COUNT_OF(options) };
+
 int cmd_worker(int argc, char **argv)
 {
-        struct worker w = { .triggers.pass_unknown = true, .task = { .turn = observe }, .ending = { .turn = on_ending }, .grace = GRACE };
-        struct places p = { .admin = ":8081", .listen = { .address = ":8080" } };
-        const char *path = NULL;
-        const struct option_spec options[] = {
-                { .name = "trigger", .value = "FILE", .help = "The Trigger to run: YAML or JSON with exactly one.", .kind = OPTION_TEXT, .into = &path },
-                { .name = "sink", .value = "URL", .help = "Where events go, instead of the Trigger's own sink: what the controller resolved it to.", .kind = OPTION_TEXT, .into = &p.sink },
-                { .name = "dead-letter", .value = "URL", .help = "Where dead letters go: what the controller resolved deadLetter to.", .kind = OPTION_TEXT, .into = &p.dead_letter },
-                { .name = "secrets", .value = "DIR", .help = "Where the Secrets are that the Trigger names: files DIR/NAME/KEY.", .kind = OPTION_TEXT, .into = &p.secrets },
-                { .name = "listen", .value = "ADDRESS:PORT", .help = "Where a source that is reached by requests listens. Default: :8080.", .kind = OPTION_TEXT, .into = &p.listen.address },
-                LISTEN_OPTIONS(p.listen),
-                { .name = "admin", .value = "ADDRESS:PORT", .help = "Serve /livez, /readyz, /metrics and /status there. Default: :8081.", .kind = OPTION_TEXT, .into = &p.admin },
-                { .name = "checkpoint", .value = "DIR", .help = "Keep positions in this folder instead of the cluster.", .kind = OPTION_TEXT, .into = &p.checkpoint },
-                { .name = "ending", .help = "The Trigger is being deleted: take back what was made for it outside the cluster, such as a subscription, and say so in its status.", .kind = OPTION_FLAG, .into = &p.ending },
-                { .name = "instance", .value = "NAME", .help = "A name that stays the same over restarts: the broker then gives the partitions back at once.", .kind = OPTION_TEXT, .into = &p.instance },
-                { .name = "kubeconfig", .value = "FILE", .help = "Which cluster status and positions go to. Default: $KUBECONFIG, in a pod its service account.", .kind = OPTION_TEXT, .into = &p.kubeconfig },
-                { .name = "grace", .value = "DURATION", .help = "How long what is in flight may take at SIGTERM. Default: 20s.", .kind = OPTION_DURATION, .into = &w.grace },
-        };
-        const struct usage usage = { .name = "worker", .text = "Delivers one Trigger's events until SIGTERM. The controller starts it; it needs no API server to deliver.",
-                                     .options = options, .options_n = COUNT_OF(options) };
+        struct worker w = { .triggers.pass_unknown = true, .task = { .turn = observe }, .ending = { .turn = on_ending } };
+        struct places p = { .admin = ":8081", .grace = GRACE, .listen = { .address = ":8080" } };
         struct strings rest;
         struct error err;
-        int result = options_parse(&usage, argc, argv, &rest);
+        int result = options_parse(&usage, argc, argv, &p, &rest);
 
         free(rest.list);
-        if (result < 0 && !path)
+        if (result < 0 && !p.trigger)
                 result = usage_error("worker", "needs --trigger=FILE");
         if (result >= 0)
                 return result;
-        if (load(&w, path) < 0)
+        w.grace = p.grace;
+        if (load(&w, p.trigger) < 0)
                 result = 1;
         signals_block();
         if (result < 0 && start(&w, &p, &err) < 0) {
