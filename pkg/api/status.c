@@ -35,12 +35,12 @@ static void condition(struct writer *w)
         static const char *const required[] = { "type", "status", "reason", "message", "lastTransitionTime" };
         static const char *const statuses[] = { "True", "False", "Unknown" };
         static const struct member_schema members[] = {
-                { "type", "string", NULL, "Ready, SinkResolved, WorkersAvailable, SourceConnected, Delivering; Throttled, Suspended, Reconciling and Stalled where they are true." },
-                { "reason", "string", NULL, "One word, for programs." },
-                { "message", "string", NULL, "What it is about, for people." },
-                { "lastTransitionTime", "string", "date-time", "When the status last changed." },
-                { "observedGeneration", "integer", "int64", "The generation of the Trigger that this is about." },
-                { "severity", "string", NULL, "Empty, or Info for what does not make the Trigger unready (Knative)." },
+                ROW("type", "string", NULL, "Ready, SinkResolved, WorkersAvailable, SourceConnected, Delivering; Throttled, Suspended, Reconciling and Stalled where they are true."),
+                ROW("reason", "string", NULL, "One word, for programs."),
+                ROW("message", "string", NULL, "What it is about, for people."),
+                ROW("lastTransitionTime", "string", "date-time", "When the status last changed."),
+                ROW("observedGeneration", "integer", "int64", "The generation of the Trigger that this is about."),
+                ROW("severity", "string", NULL, "Empty, or Info for what does not make the Trigger unready (Knative)."),
         };
 
         writer_object(w);
@@ -89,14 +89,14 @@ static void worker(struct writer *w) { schema_openapi(&worker_status_type, w); }
 void status_openapi(struct writer *w)
 {
         static const struct member_schema members[] = {
-                { "observedGeneration", "integer", "int64", "The generation of the Trigger that this status is about." },
-                { "source", "string", NULL, "The source by its kind, such as kafka." },
-                { "sinkUri", "string", NULL, "Where events go: spec.sink, resolved." },
-                { "replicas", "integer", "int64", "How many workers there are." },
-                { "selector", "string", NULL, "The label selector of the workers." },
-                { "lastEventTime", "string", "date-time", "When the last event came from the source." },
-                { "lastDeliveryTime", "string", "date-time", "When the function last accepted an event." },
-                { "lag", "integer", "int64", "How many records wait at the source; absent when unknown." },
+                ROW("observedGeneration", "integer", "int64", "The generation of the Trigger that this status is about."),
+                ROW("source", "string", NULL, "The source by its kind, such as kafka."),
+                ROW("sinkUri", "string", NULL, "Where events go: spec.sink, resolved."),
+                ROW("replicas", "integer", "int64", "How many workers there are."),
+                ROW("selector", "string", NULL, "The label selector of the workers."),
+                ROW("lastEventTime", "string", "date-time", "When the last event came from the source."),
+                ROW("lastDeliveryTime", "string", "date-time", "When the function last accepted an event."),
+                ROW("lag", "integer", "int64", "How many records wait at the source; absent when unknown."),
         };
 
         writer_object(w);

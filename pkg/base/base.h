@@ -12,6 +12,8 @@
 #define UNUSED __attribute__((unused))
 #define CLEANUP(function) __attribute__((cleanup(function)))
 #define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
+/* A row of a table, which the formatter keeps together. */
+#define ROW(...) { __VA_ARGS__ }
 #define CONTAINER_OF(pointer, type, member) ((type *)(void *)((char *)(pointer) - offsetof(type, member)))
 
 /* DEFINE_CLEANUP(struct x *, x_free) lets a local say CLEANUP(x_freep). */

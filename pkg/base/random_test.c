@@ -10,30 +10,30 @@
 static void hashes_are_stable(void **state UNUSED)
 {
         static const struct { uint64_t seed; struct str text; uint64_t hash; } all[] = {
-                { 0x0u, { "", 0 }, 0x6b3c89e238a4996eu },
-                { 0x0u, { "a", 1 }, 0x429be242cfb091afu },
-                { 0x0u, { "1234567", 7 }, 0x7c868d618245c35du },
-                { 0x0u, { "12345678", 8 }, 0xa70abd2096e69e53u },
-                { 0x0u, { "123456789", 9 }, 0x2f159b1c3310f863u },
-                { 0x0u, { "orders/eu-west", 14 }, 0x749ff51081a6e2b8u },
-                { 0x0u, { "\x00\xff\x80", 3 }, 0xfca54deaf0b0b8d0u },
-                { 0x0u, { "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", 64 }, 0x9f2bd14ba895a11eu },
-                { 0x1u, { "", 0 }, 0x5634d6aafd8c1fefu },
-                { 0x1u, { "a", 1 }, 0xda4c87dc03dbe8bdu },
-                { 0x1u, { "1234567", 7 }, 0xe6da4b48ab605977u },
-                { 0x1u, { "12345678", 8 }, 0x2916dfc0849381f7u },
-                { 0x1u, { "123456789", 9 }, 0xe03fd8596feb9e9du },
-                { 0x1u, { "orders/eu-west", 14 }, 0x7a76b9c86f766876u },
-                { 0x1u, { "\x00\xff\x80", 3 }, 0x53c0e71b895c98b8u },
-                { 0x1u, { "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", 64 }, 0xac61162f6bc0bd96u },
-                { 0xdeadbeefcafef00du, { "", 0 }, 0x3f30710196ff5d35u },
-                { 0xdeadbeefcafef00du, { "a", 1 }, 0x363e33f783d9aac2u },
-                { 0xdeadbeefcafef00du, { "1234567", 7 }, 0x5099dd807f7d35f1u },
-                { 0xdeadbeefcafef00du, { "12345678", 8 }, 0xa32bd26f3040dd2fu },
-                { 0xdeadbeefcafef00du, { "123456789", 9 }, 0xf2609cfb1b681d08u },
-                { 0xdeadbeefcafef00du, { "orders/eu-west", 14 }, 0xf42daeba89f027cau },
-                { 0xdeadbeefcafef00du, { "\x00\xff\x80", 3 }, 0x80dc4b9bda181779u },
-                { 0xdeadbeefcafef00du, { "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", 64 }, 0x4231ff7dd9f5d0ecu },
+                ROW(0x0u, { "", 0 }, 0x6b3c89e238a4996eu),
+                ROW(0x0u, { "a", 1 }, 0x429be242cfb091afu),
+                ROW(0x0u, { "1234567", 7 }, 0x7c868d618245c35du),
+                ROW(0x0u, { "12345678", 8 }, 0xa70abd2096e69e53u),
+                ROW(0x0u, { "123456789", 9 }, 0x2f159b1c3310f863u),
+                ROW(0x0u, { "orders/eu-west", 14 }, 0x749ff51081a6e2b8u),
+                ROW(0x0u, { "\x00\xff\x80", 3 }, 0xfca54deaf0b0b8d0u),
+                ROW(0x0u, { "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", 64 }, 0x9f2bd14ba895a11eu),
+                ROW(0x1u, { "", 0 }, 0x5634d6aafd8c1fefu),
+                ROW(0x1u, { "a", 1 }, 0xda4c87dc03dbe8bdu),
+                ROW(0x1u, { "1234567", 7 }, 0xe6da4b48ab605977u),
+                ROW(0x1u, { "12345678", 8 }, 0x2916dfc0849381f7u),
+                ROW(0x1u, { "123456789", 9 }, 0xe03fd8596feb9e9du),
+                ROW(0x1u, { "orders/eu-west", 14 }, 0x7a76b9c86f766876u),
+                ROW(0x1u, { "\x00\xff\x80", 3 }, 0x53c0e71b895c98b8u),
+                ROW(0x1u, { "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", 64 }, 0xac61162f6bc0bd96u),
+                ROW(0xdeadbeefcafef00du, { "", 0 }, 0x3f30710196ff5d35u),
+                ROW(0xdeadbeefcafef00du, { "a", 1 }, 0x363e33f783d9aac2u),
+                ROW(0xdeadbeefcafef00du, { "1234567", 7 }, 0x5099dd807f7d35f1u),
+                ROW(0xdeadbeefcafef00du, { "12345678", 8 }, 0xa32bd26f3040dd2fu),
+                ROW(0xdeadbeefcafef00du, { "123456789", 9 }, 0xf2609cfb1b681d08u),
+                ROW(0xdeadbeefcafef00du, { "orders/eu-west", 14 }, 0xf42daeba89f027cau),
+                ROW(0xdeadbeefcafef00du, { "\x00\xff\x80", 3 }, 0x80dc4b9bda181779u),
+                ROW(0xdeadbeefcafef00du, { "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", 64 }, 0x4231ff7dd9f5d0ecu),
         };
 
         for (size_t i = 0; i < COUNT_OF(all); i++)
@@ -45,8 +45,8 @@ static void hashes_are_stable(void **state UNUSED)
 static void the_sequence_is_stable(void **state UNUSED)
 {
         static const struct { uint64_t seed, values[6]; } all[] = {
-                { 0, { 0x99ec5f36cb75f2b4u, 0xbf6e1f784956452au, 0x1a5f849d4933e6e0u, 0x6aa594f1262d2d2cu, 0xbba5ad4a1f842e59u, 0xffef8375d9ebcacau } },
-                { 42, { 0x15780b2e0c2ec716u, 0x6104d9866d113a7eu, 0xae17533239e499a1u, 0xecb8ad4703b360a1u, 0xfde6dc7fe2ec5e64u, 0xc50da53101795238u } },
+                ROW(0, { 0x99ec5f36cb75f2b4u, 0xbf6e1f784956452au, 0x1a5f849d4933e6e0u, 0x6aa594f1262d2d2cu, 0xbba5ad4a1f842e59u, 0xffef8375d9ebcacau }),
+                ROW(42, { 0x15780b2e0c2ec716u, 0x6104d9866d113a7eu, 0xae17533239e499a1u, 0xecb8ad4703b360a1u, 0xfde6dc7fe2ec5e64u, 0xc50da53101795238u }),
         };
 
         for (size_t i = 0; i < COUNT_OF(all); i++) {

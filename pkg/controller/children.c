@@ -12,14 +12,14 @@ enum { SECRETS_MOST = 128, LISTEN_PORT = 8080 };
 enum { ADMIN_PORT = 8081, GRACE_SECONDS = 30 };
 
 static const struct { const char *kind, *api_version, *path, *suffix; } kinds[CHILD_MAX] = {
-        [CHILD_SERVICE_ACCOUNT] = { "ServiceAccount", "v1", "/api/v1/namespaces/%s/serviceaccounts/", "-sluice" },
-        [CHILD_ROLE] = { "Role", "rbac.authorization.k8s.io/v1", "/apis/rbac.authorization.k8s.io/v1/namespaces/%s/roles/", "-sluice" },
-        [CHILD_ROLE_BINDING] = { "RoleBinding", "rbac.authorization.k8s.io/v1", "/apis/rbac.authorization.k8s.io/v1/namespaces/%s/rolebindings/", "-sluice" },
-        [CHILD_CONFIG_MAP] = { "ConfigMap", "v1", "/api/v1/namespaces/%s/configmaps/", "-sluice" },
-        [CHILD_CHECKPOINT] = { "ConfigMap", "v1", "/api/v1/namespaces/%s/configmaps/", "-checkpoint" },
-        [CHILD_SERVICE] = { "Service", "v1", "/api/v1/namespaces/%s/services/", "-sluice" },
-        [CHILD_INGRESS] = { "Ingress", "networking.k8s.io/v1", "/apis/networking.k8s.io/v1/namespaces/%s/ingresses/", "-sluice" },
-        [CHILD_DEPLOYMENT] = { "Deployment", "apps/v1", "/apis/apps/v1/namespaces/%s/deployments/", "-sluice" },
+        [CHILD_SERVICE_ACCOUNT] = ROW("ServiceAccount", "v1", "/api/v1/namespaces/%s/serviceaccounts/", "-sluice"),
+        [CHILD_ROLE] = ROW("Role", "rbac.authorization.k8s.io/v1", "/apis/rbac.authorization.k8s.io/v1/namespaces/%s/roles/", "-sluice"),
+        [CHILD_ROLE_BINDING] = ROW("RoleBinding", "rbac.authorization.k8s.io/v1", "/apis/rbac.authorization.k8s.io/v1/namespaces/%s/rolebindings/", "-sluice"),
+        [CHILD_CONFIG_MAP] = ROW("ConfigMap", "v1", "/api/v1/namespaces/%s/configmaps/", "-sluice"),
+        [CHILD_CHECKPOINT] = ROW("ConfigMap", "v1", "/api/v1/namespaces/%s/configmaps/", "-checkpoint"),
+        [CHILD_SERVICE] = ROW("Service", "v1", "/api/v1/namespaces/%s/services/", "-sluice"),
+        [CHILD_INGRESS] = ROW("Ingress", "networking.k8s.io/v1", "/apis/networking.k8s.io/v1/namespaces/%s/ingresses/", "-sluice"),
+        [CHILD_DEPLOYMENT] = ROW("Deployment", "apps/v1", "/apis/apps/v1/namespaces/%s/deployments/", "-sluice"),
 };
 
 const char *child_kind(enum child c) { return kinds[c].kind; }

@@ -145,17 +145,17 @@ static void the_hash_follows_what_matters(void **state UNUSED)
 static void where_it_is_reached_and_how_the_ingress_finds_it(void **state UNUSED)
 {
         static const struct { const char *source, *address, *path, *type, *port; } cases[] = {
-                { "apig: {path: /a}", "http://orders-sluice.shop.svc/a", NULL, NULL, NULL },
-                { "apig: {path: /a, listener: {tls: {secretName: c}}}", "https://orders-sluice.shop.svc/a", NULL, NULL, NULL },
-                { "apig: {path: /a, listener: {trustedProxies: [10.0.0.1]}}", "http://orders-sluice.shop.svc/a", NULL, NULL, NULL },
-                { "apig: {path: /a/b, expose: {host: h}}", "http://h/a/b", "/a/b", "Exact", "http" },
-                { "apig: {path: /a/b, match: Prefix, expose: {host: h}}", "http://h/a/b", "/a/b", "Prefix", "http" },
-                { "apig: {path: '/a/{b}/c', expose: {host: h, tlsSecretName: s}}", "https://h/a/{b}/c", "/a", "Prefix", "http" },
-                { "apig: {path: '/{all+}', expose: {host: h}}", "http://h/{all+}", "/", "Prefix", "http" },
-                { "apig: {path: /, expose: {host: h}, listener: {tls: {secretName: c}}}", "http://h/", "/", "Exact", "https" },
-                { "obs: {bucket: pictures, from: Webhook, tokenSecretRef: {name: a, key: b}, expose: {host: h}}", "http://h/shop/orders", "/shop/orders", "Exact", "http" },
-                { "cloudEye: {topicUrn: 'urn:smn:r:p:n', expose: {host: h}}", "http://h/shop/orders", "/shop/orders", "Exact", "http" },
-                { "timer: {schedule: 1m}", "", NULL, NULL, NULL },
+                ROW("apig: {path: /a}", "http://orders-sluice.shop.svc/a", NULL, NULL, NULL),
+                ROW("apig: {path: /a, listener: {tls: {secretName: c}}}", "https://orders-sluice.shop.svc/a", NULL, NULL, NULL),
+                ROW("apig: {path: /a, listener: {trustedProxies: [10.0.0.1]}}", "http://orders-sluice.shop.svc/a", NULL, NULL, NULL),
+                ROW("apig: {path: /a/b, expose: {host: h}}", "http://h/a/b", "/a/b", "Exact", "http"),
+                ROW("apig: {path: /a/b, match: Prefix, expose: {host: h}}", "http://h/a/b", "/a/b", "Prefix", "http"),
+                ROW("apig: {path: '/a/{b}/c', expose: {host: h, tlsSecretName: s}}", "https://h/a/{b}/c", "/a", "Prefix", "http"),
+                ROW("apig: {path: '/{all+}', expose: {host: h}}", "http://h/{all+}", "/", "Prefix", "http"),
+                ROW("apig: {path: /, expose: {host: h}, listener: {tls: {secretName: c}}}", "http://h/", "/", "Exact", "https"),
+                ROW("obs: {bucket: pictures, from: Webhook, tokenSecretRef: {name: a, key: b}, expose: {host: h}}", "http://h/shop/orders", "/shop/orders", "Exact", "http"),
+                ROW("cloudEye: {topicUrn: 'urn:smn:r:p:n', expose: {host: h}}", "http://h/shop/orders", "/shop/orders", "Exact", "http"),
+                ROW("timer: {schedule: 1m}", "", NULL, NULL, NULL),
         };
 
         for (size_t i = 0; i < COUNT_OF(cases); i++) {

@@ -1134,10 +1134,10 @@ static const struct {
         void (*trim)(json_t *);
         void (*changed)(void *, const char *, const char *, json_t *, json_t *);
 } collections[COLLECTIONS] = {
-        [TRIGGERS] = { "/apis/" API_GROUP_VERSION, "triggers", "Triggers", NULL, false, trim_trigger, trigger_changed },
-        [DEPLOYMENTS] = { "/apis/apps/v1", "deployments", "Deployments", WORKERS, false, trim_deployment, deployment_changed },
-        [PODS] = { "/api/v1", "pods", "Pods", WORKERS, false, trim_pod, pod_changed },
-        [SERVICES] = { "/api/v1", "services", "Services", NULL, true, trim_service, service_changed },
+        [TRIGGERS] = ROW("/apis/" API_GROUP_VERSION, "triggers", "Triggers", NULL, false, trim_trigger, trigger_changed),
+        [DEPLOYMENTS] = ROW("/apis/apps/v1", "deployments", "Deployments", WORKERS, false, trim_deployment, deployment_changed),
+        [PODS] = ROW("/api/v1", "pods", "Pods", WORKERS, false, trim_pod, pod_changed),
+        [SERVICES] = ROW("/api/v1", "services", "Services", NULL, true, trim_service, service_changed),
 };
 
 static int open_collection(struct controller *c, size_t i, struct error *err)

@@ -311,11 +311,11 @@ static void each_child_is_looked_at_and_applied_in_order(void **state UNUSED)
 static void what_is_somebody_elses_is_never_written(void **state UNUSED)
 {
         static const struct { const char *what, *metadata, *says; } cases[] = {
-                { "labels", "\"labels\":{\"app.kubernetes.io/managed-by\":\"sluice\",\"app.kubernetes.io/instance\":\"clock\"}", "is not Sluice's" },
-                { "another owner", "\"ownerReferences\":[{\"apiVersion\":\"apps/v1\",\"kind\":\"Deployment\",\"name\":\"clock\",\"uid\":\"x\",\"controller\":true}]", "is not Sluice's" },
-                { "another Trigger", "\"ownerReferences\":[{\"apiVersion\":\"sluice.dev/v1alpha1\",\"kind\":\"Trigger\",\"name\":\"other\",\"uid\":\"x\"}]", "is not Sluice's" },
-                { "another's kind of Trigger", "\"ownerReferences\":[{\"apiVersion\":\"eventing.knative.dev/v1\",\"kind\":\"Trigger\",\"name\":\"clock\",\"uid\":\"u\"}]", "is not Sluice's" },
-                { "the one before", "\"ownerReferences\":[{\"apiVersion\":\"sluice.dev/v1alpha1\",\"kind\":\"Trigger\",\"name\":\"clock\",\"uid\":\"x\"}]", "is still that of the Trigger of this name" },
+                ROW("labels", "\"labels\":{\"app.kubernetes.io/managed-by\":\"sluice\",\"app.kubernetes.io/instance\":\"clock\"}", "is not Sluice's"),
+                ROW("another owner", "\"ownerReferences\":[{\"apiVersion\":\"apps/v1\",\"kind\":\"Deployment\",\"name\":\"clock\",\"uid\":\"x\",\"controller\":true}]", "is not Sluice's"),
+                ROW("another Trigger", "\"ownerReferences\":[{\"apiVersion\":\"sluice.dev/v1alpha1\",\"kind\":\"Trigger\",\"name\":\"other\",\"uid\":\"x\"}]", "is not Sluice's"),
+                ROW("another's kind of Trigger", "\"ownerReferences\":[{\"apiVersion\":\"eventing.knative.dev/v1\",\"kind\":\"Trigger\",\"name\":\"clock\",\"uid\":\"u\"}]", "is not Sluice's"),
+                ROW("the one before", "\"ownerReferences\":[{\"apiVersion\":\"sluice.dev/v1alpha1\",\"kind\":\"Trigger\",\"name\":\"clock\",\"uid\":\"x\"}]", "is still that of the Trigger of this name"),
         };
 
         for (size_t i = 0; i < COUNT_OF(cases); i++) {
@@ -375,8 +375,8 @@ static bool config_applied(void) { return count("PATCH", CONFIG) > 0 && status_w
 static void a_service_goes_with_its_source_if_it_is_ours(void **state UNUSED)
 {
         static const struct { const char *metadata; size_t deletes; } cases[] = {
-                { "\"ownerReferences\":[{\"apiVersion\":\"sluice.dev/v1alpha1\",\"kind\":\"Trigger\",\"name\":\"clock\",\"uid\":\"u\"}]", 1 },
-                { "\"labels\":{\"app.kubernetes.io/managed-by\":\"sluice\",\"app.kubernetes.io/instance\":\"clock\"}", 0 },
+                ROW("\"ownerReferences\":[{\"apiVersion\":\"sluice.dev/v1alpha1\",\"kind\":\"Trigger\",\"name\":\"clock\",\"uid\":\"u\"}]", 1),
+                ROW("\"labels\":{\"app.kubernetes.io/managed-by\":\"sluice\",\"app.kubernetes.io/instance\":\"clock\"}", 0),
         };
 
         for (size_t i = 0; i < COUNT_OF(cases); i++) {

@@ -28,21 +28,21 @@ static struct trigger *decode(const char *text)
 static void sinks_are_resolved(void **state UNUSED)
 {
         static const struct { const char *sink, *service, *url, *reason, *words; } cases[] = {
-                { "{uri: 'https://f/invoke'}", NULL, "https://f/invoke", NULL, NULL },
-                { "{ref: {apiVersion: v1, kind: Service, name: f}}", NULL, NULL, "ServiceNotFound", "Service shop/f does not exist" },
-                { "{ref: {apiVersion: v1, kind: Service, name: f, namespace: other}}", NULL, NULL, "ServiceNotFound", "other/f" },
-                { "{ref: {apiVersion: v1, kind: Service, name: f}}", "{\"spec\":{\"ports\":[{\"port\":80}]}}", "http://f.shop.svc/", NULL, NULL },
-                { "{ref: {apiVersion: v1, kind: Service, name: f}, uri: /invoke}", "{\"spec\":{\"ports\":[{\"port\":8000}]}}", "http://f.shop.svc:8000/invoke", NULL, NULL },
-                { "{ref: {apiVersion: v1, kind: Service, name: f}}", "{\"spec\":{\"ports\":[{\"port\":9000,\"name\":\"metrics\"},{\"port\":8080,\"name\":\"http\"}]}}", "http://f.shop.svc:8080/", NULL, NULL },
-                { "{ref: {apiVersion: v1, kind: Service, name: f}}", "{\"spec\":{\"ports\":[{\"port\":1,\"name\":\"a\"},{\"port\":2,\"name\":\"b\"}]}}", NULL, "PortNotFound", "spec.sink.ref.port" },
-                { "{ref: {apiVersion: v1, kind: Service, name: f, port: 2}}", "{\"spec\":{\"ports\":[{\"port\":1},{\"port\":2}]}}", "http://f.shop.svc:2/", NULL, NULL },
-                { "{ref: {apiVersion: v1, kind: Service, name: f, port: 3}}", "{\"spec\":{\"ports\":[{\"port\":1},{\"port\":2}]}}", NULL, "PortNotFound", "has no port 3" },
-                { "{ref: {apiVersion: v1, kind: Service, name: f, namespace: other}, uri: '/a?b=c'}", "{\"spec\":{\"ports\":[{\"port\":80}]}}", "http://f.other.svc/a?b=c", NULL, NULL },
-                { "{ref: {apiVersion: v1, kind: Service, name: f}}", "{\"spec\":{\"ports\":[{\"port\":1,\"name\":\"a\"},{\"port\":80,\"name\":\"b\"}]}}", "http://f.shop.svc/", NULL, NULL },
-                { "{ref: {apiVersion: v1, kind: Service, name: f}}", "{\"spec\":{\"ports\":[{\"port\":80,\"name\":\"b\"},{\"port\":8080,\"name\":\"http\"}]}}", "http://f.shop.svc:8080/", NULL, NULL },
-                { "{ref: {apiVersion: v1, kind: Service, name: f}}", "{\"spec\":{}}", NULL, "PortNotFound", "has no port: give it one" },
-                { "{ref: {apiVersion: v1, kind: Service, name: f}}", "{\"spec\":{\"type\":\"ExternalName\"}}", "http://f.shop.svc/", NULL, NULL },
-                { "{ref: {apiVersion: v1, kind: Service, name: f, port: 8443}}", "{\"spec\":{\"type\":\"ExternalName\"}}", "http://f.shop.svc:8443/", NULL, NULL },
+                ROW("{uri: 'https://f/invoke'}", NULL, "https://f/invoke", NULL, NULL),
+                ROW("{ref: {apiVersion: v1, kind: Service, name: f}}", NULL, NULL, "ServiceNotFound", "Service shop/f does not exist"),
+                ROW("{ref: {apiVersion: v1, kind: Service, name: f, namespace: other}}", NULL, NULL, "ServiceNotFound", "other/f"),
+                ROW("{ref: {apiVersion: v1, kind: Service, name: f}}", "{\"spec\":{\"ports\":[{\"port\":80}]}}", "http://f.shop.svc/", NULL, NULL),
+                ROW("{ref: {apiVersion: v1, kind: Service, name: f}, uri: /invoke}", "{\"spec\":{\"ports\":[{\"port\":8000}]}}", "http://f.shop.svc:8000/invoke", NULL, NULL),
+                ROW("{ref: {apiVersion: v1, kind: Service, name: f}}", "{\"spec\":{\"ports\":[{\"port\":9000,\"name\":\"metrics\"},{\"port\":8080,\"name\":\"http\"}]}}", "http://f.shop.svc:8080/", NULL, NULL),
+                ROW("{ref: {apiVersion: v1, kind: Service, name: f}}", "{\"spec\":{\"ports\":[{\"port\":1,\"name\":\"a\"},{\"port\":2,\"name\":\"b\"}]}}", NULL, "PortNotFound", "spec.sink.ref.port"),
+                ROW("{ref: {apiVersion: v1, kind: Service, name: f, port: 2}}", "{\"spec\":{\"ports\":[{\"port\":1},{\"port\":2}]}}", "http://f.shop.svc:2/", NULL, NULL),
+                ROW("{ref: {apiVersion: v1, kind: Service, name: f, port: 3}}", "{\"spec\":{\"ports\":[{\"port\":1},{\"port\":2}]}}", NULL, "PortNotFound", "has no port 3"),
+                ROW("{ref: {apiVersion: v1, kind: Service, name: f, namespace: other}, uri: '/a?b=c'}", "{\"spec\":{\"ports\":[{\"port\":80}]}}", "http://f.other.svc/a?b=c", NULL, NULL),
+                ROW("{ref: {apiVersion: v1, kind: Service, name: f}}", "{\"spec\":{\"ports\":[{\"port\":1,\"name\":\"a\"},{\"port\":80,\"name\":\"b\"}]}}", "http://f.shop.svc/", NULL, NULL),
+                ROW("{ref: {apiVersion: v1, kind: Service, name: f}}", "{\"spec\":{\"ports\":[{\"port\":80,\"name\":\"b\"},{\"port\":8080,\"name\":\"http\"}]}}", "http://f.shop.svc:8080/", NULL, NULL),
+                ROW("{ref: {apiVersion: v1, kind: Service, name: f}}", "{\"spec\":{}}", NULL, "PortNotFound", "has no port: give it one"),
+                ROW("{ref: {apiVersion: v1, kind: Service, name: f}}", "{\"spec\":{\"type\":\"ExternalName\"}}", "http://f.shop.svc/", NULL, NULL),
+                ROW("{ref: {apiVersion: v1, kind: Service, name: f, port: 8443}}", "{\"spec\":{\"type\":\"ExternalName\"}}", "http://f.shop.svc:8443/", NULL, NULL),
         };
 
         for (size_t i = 0; i < COUNT_OF(cases); i++) {

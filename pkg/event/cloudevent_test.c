@@ -8,25 +8,25 @@
 static void data_is_written_as_its_type_says(void **state UNUSED)
 {
         static const struct { const char *type; struct str data; const char *json; } cases[] = {
-                { "text/plain", STR("123"), "\"datacontenttype\":\"text/plain\",\"data\":\"123\"" },
-                { "text/plain; charset=ISO-8859-1", STR("abc"), "\"datacontenttype\":\"text/plain; charset=ISO-8859-1\",\"data\":\"abc\"" },
-                { "text/plain; charset=ISO-8859-1", STR("\xc3\xa4"), "\"datacontenttype\":\"text/plain; charset=ISO-8859-1\",\"data_base64\":\"w6Q=\"" },
-                { "text/plain;charset=\"utf-16\"", STR("ab"), "\"datacontenttype\":\"text/plain;charset=\\\"utf-16\\\"\",\"data_base64\":\"YWI=\"" },
-                { "application/xml", STR("null"), "\"datacontenttype\":\"application/xml\",\"data\":\"null\"" },
-                { "application/json", STR("{\"a\": 1.10}"), "\"datacontenttype\":\"application/json\",\"data\":{\"a\": 1.10}" },
-                { "Application/Vnd.x+JSON;v=1", STR("[1]"), "\"datacontenttype\":\"Application/Vnd.x+JSON;v=1\",\"data\":[1]" },
-                { "application/json", STR("{\"a\":"), "\"datacontenttype\":\"application/json\",\"data_base64\":\"eyJhIjo=\"" },
-                { "application/json", STR(""), "\"datacontenttype\":\"application/json\",\"data_base64\":\"\"" },
-                { "application/jsonx", STR("1"), "\"datacontenttype\":\"application/jsonx\",\"data\":\"1\"" },
-                { "image/png", STR("\xff\x00"), "\"datacontenttype\":\"image/png\",\"data_base64\":\"/wA=\"" },
-                { "", STR("{}"), "\"datacontenttype\":\"application/json\",\"data\":{}" },
-                { "", STR("{"), "\"datacontenttype\":\"text/plain; charset=utf-8\",\"data\":\"{\"" },
-                { "", STR("\xff"), "\"datacontenttype\":\"application/octet-stream\",\"data_base64\":\"/w==\"" },
-                { "application/cloudevents-batch+json", STR("[]"), "\"datacontenttype\":\"application/json\",\"data\":[]" },
+                ROW("text/plain", STR("123"), "\"datacontenttype\":\"text/plain\",\"data\":\"123\""),
+                ROW("text/plain; charset=ISO-8859-1", STR("abc"), "\"datacontenttype\":\"text/plain; charset=ISO-8859-1\",\"data\":\"abc\""),
+                ROW("text/plain; charset=ISO-8859-1", STR("\xc3\xa4"), "\"datacontenttype\":\"text/plain; charset=ISO-8859-1\",\"data_base64\":\"w6Q=\""),
+                ROW("text/plain;charset=\"utf-16\"", STR("ab"), "\"datacontenttype\":\"text/plain;charset=\\\"utf-16\\\"\",\"data_base64\":\"YWI=\""),
+                ROW("application/xml", STR("null"), "\"datacontenttype\":\"application/xml\",\"data\":\"null\""),
+                ROW("application/json", STR("{\"a\": 1.10}"), "\"datacontenttype\":\"application/json\",\"data\":{\"a\": 1.10}"),
+                ROW("Application/Vnd.x+JSON;v=1", STR("[1]"), "\"datacontenttype\":\"Application/Vnd.x+JSON;v=1\",\"data\":[1]"),
+                ROW("application/json", STR("{\"a\":"), "\"datacontenttype\":\"application/json\",\"data_base64\":\"eyJhIjo=\""),
+                ROW("application/json", STR(""), "\"datacontenttype\":\"application/json\",\"data_base64\":\"\""),
+                ROW("application/jsonx", STR("1"), "\"datacontenttype\":\"application/jsonx\",\"data\":\"1\""),
+                ROW("image/png", STR("\xff\x00"), "\"datacontenttype\":\"image/png\",\"data_base64\":\"/wA=\""),
+                ROW("", STR("{}"), "\"datacontenttype\":\"application/json\",\"data\":{}"),
+                ROW("", STR("{"), "\"datacontenttype\":\"text/plain; charset=utf-8\",\"data\":\"{\""),
+                ROW("", STR("\xff"), "\"datacontenttype\":\"application/octet-stream\",\"data_base64\":\"/w==\""),
+                ROW("application/cloudevents-batch+json", STR("[]"), "\"datacontenttype\":\"application/json\",\"data\":[]"),
                 /* No header could hold these: as if none had been given. */
-                { "text/\x10plain", STR("1"), "\"datacontenttype\":\"application/json\",\"data\":1" },
-                { "text/plain\r\nx: y", STR("1"), "\"datacontenttype\":\"application/json\",\"data\":1" },
-                { "text/plain\x7f", STR("1"), "\"datacontenttype\":\"application/json\",\"data\":1" },
+                ROW("text/\x10plain", STR("1"), "\"datacontenttype\":\"application/json\",\"data\":1"),
+                ROW("text/plain\r\nx: y", STR("1"), "\"datacontenttype\":\"application/json\",\"data\":1"),
+                ROW("text/plain\x7f", STR("1"), "\"datacontenttype\":\"application/json\",\"data\":1"),
         };
 
         for (size_t i = 0; i < COUNT_OF(cases); i++) {
@@ -69,15 +69,15 @@ static void attributes_that_are_no_strings_are_left_out(void **state UNUSED)
 static void an_event_is_read_byte_for_byte(void **state UNUSED)
 {
         static const struct { const char *json, *headers; struct str data; } cases[] = {
-                { " {\"specversion\":\"1.0\",\"id\":\"a\\u0041\",\"source\":\"/s\",\"type\":\"t\",\"time\":\"2020-01-02T03:04:05.123456789Z\",\"dataschema\":\"x:y\",\"n\":7,\"b\":true,\"gone\":null,"
+                ROW(" {\"specversion\":\"1.0\",\"id\":\"a\\u0041\",\"source\":\"/s\",\"type\":\"t\",\"time\":\"2020-01-02T03:04:05.123456789Z\",\"dataschema\":\"x:y\",\"n\":7,\"b\":true,\"gone\":null,"
                   "\"data\":{\"v\":1.10,\"v\":1e999}}\n",
                   "ce-specversion: 1.0\r\nce-id: aA\r\nce-source: /s\r\nce-type: t\r\nce-time: 2020-01-02T03:04:05.123456789Z\r\nce-dataschema: x:y\r\nce-n: 7\r\nce-b: true\r\n"
-                  "Content-Type: application/json\r\n", STR("{\"v\":1.10,\"v\":1e999}") },
-                { "{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\",\"datacontenttype\":\"image/png\",\"data_base64\":\"/wA=\"}",
-                  "ce-specversion: 1.0\r\nce-id: 1\r\nce-source: s\r\nce-type: t\r\nContent-Type: image/png\r\n", STR("\xff\x00") },
-                { "{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\",\"datacontenttype\":\"text/plain\",\"data\":\"x\\u0000y\"}",
-                  "ce-specversion: 1.0\r\nce-id: 1\r\nce-source: s\r\nce-type: t\r\nContent-Type: text/plain\r\n", STR("x\x00y") },
-                { "{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\"}", "ce-specversion: 1.0\r\nce-id: 1\r\nce-source: s\r\nce-type: t\r\n", { NULL, 0 } },
+                  "Content-Type: application/json\r\n", STR("{\"v\":1.10,\"v\":1e999}")),
+                ROW("{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\",\"datacontenttype\":\"image/png\",\"data_base64\":\"/wA=\"}",
+                  "ce-specversion: 1.0\r\nce-id: 1\r\nce-source: s\r\nce-type: t\r\nContent-Type: image/png\r\n", STR("\xff\x00")),
+                ROW("{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\",\"datacontenttype\":\"text/plain\",\"data\":\"x\\u0000y\"}",
+                  "ce-specversion: 1.0\r\nce-id: 1\r\nce-source: s\r\nce-type: t\r\nContent-Type: text/plain\r\n", STR("x\x00y")),
+                ROW("{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\"}", "ce-specversion: 1.0\r\nce-id: 1\r\nce-source: s\r\nce-type: t\r\n", { NULL, 0 }),
         };
 
         for (size_t i = 0; i < COUNT_OF(cases); i++) {

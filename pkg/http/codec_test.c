@@ -173,11 +173,11 @@ static void a_long_answer_is_cut(void **state UNUSED)
 static void what_was_refused_is_said(void **state UNUSED)
 {
         static const struct { bool request; const char *text, *says; } cases[] = {
-                { false, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n", "broken HTTP: the peer changes the protocol without being asked" },
-                { false, "HTTP/1.1 099 Odd\r\n\r\n", "broken HTTP: a status that has not three digits" },
-                { false, "HTTP/1.1 200 OK\r\nX: a\r\n b\r\n\r\n", "broken HTTP: a folded header" },
-                { true, "GET / HTTP/2.0\r\n\r\n", "broken HTTP: HTTP/1.0 and HTTP/1.1 are spoken here" },
-                { true, "POST / HTTP/1.1\r\nContent-Length: 101\r\n\r\n", "broken HTTP: body too large" },
+                ROW(false, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n", "broken HTTP: the peer changes the protocol without being asked"),
+                ROW(false, "HTTP/1.1 099 Odd\r\n\r\n", "broken HTTP: a status that has not three digits"),
+                ROW(false, "HTTP/1.1 200 OK\r\nX: a\r\n b\r\n\r\n", "broken HTTP: a folded header"),
+                ROW(true, "GET / HTTP/2.0\r\n\r\n", "broken HTTP: HTTP/1.0 and HTTP/1.1 are spoken here"),
+                ROW(true, "POST / HTTP/1.1\r\nContent-Length: 101\r\n\r\n", "broken HTTP: body too large"),
         };
 
         for (size_t i = 0; i < COUNT_OF(cases); i++)

@@ -277,10 +277,10 @@ static int group_teardown(void **state UNUSED)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                { "the_proxy_resolves_the_name over HTTP/1.1", the_proxy_resolves_the_name, setup_flavour, teardown, (void *)0 },
-                { "the_proxy_resolves_the_name over TLS and HTTP/1.1", the_proxy_resolves_the_name, setup_flavour, teardown, (void *)1 },
-                { "the_proxy_resolves_the_name over h2c", the_proxy_resolves_the_name, setup_flavour, teardown, (void *)2 },
-                { "the_proxy_resolves_the_name over TLS and h2", the_proxy_resolves_the_name, setup_flavour, teardown, (void *)3 },
+                ROW("the_proxy_resolves_the_name over HTTP/1.1", the_proxy_resolves_the_name, setup_flavour, teardown, (void *)0),
+                ROW("the_proxy_resolves_the_name over TLS and HTTP/1.1", the_proxy_resolves_the_name, setup_flavour, teardown, (void *)1),
+                ROW("the_proxy_resolves_the_name over h2c", the_proxy_resolves_the_name, setup_flavour, teardown, (void *)2),
+                ROW("the_proxy_resolves_the_name over TLS and h2", the_proxy_resolves_the_name, setup_flavour, teardown, (void *)3),
                 cmocka_unit_test_setup_teardown(a_password_is_given_and_may_change, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_demand_for_a_password_is_named, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_refusal_is_named, setup, teardown),

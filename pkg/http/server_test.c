@@ -742,9 +742,9 @@ static void a_trusted_proxy_names_the_client(void **state UNUSED)
                 const char *headers, *client;
                 bool tls;
         } all[] = {
-                { "", "127.0.0.1", false },
-                { "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\n", "192.0.2.1", true },
-                { "X-Forwarded-For: 198.51.100.1, 192.0.2.1:99 , 10.1.2.3\r\nX-Forwarded-Proto: http\r\n", "192.0.2.1", false },
+                ROW("", "127.0.0.1", false),
+                ROW("X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\n", "192.0.2.1", true),
+                ROW("X-Forwarded-For: 198.51.100.1, 192.0.2.1:99 , 10.1.2.3\r\nX-Forwarded-Proto: http\r\n", "192.0.2.1", false),
         };
 
         for (size_t t = 0; t < 2; t++) {

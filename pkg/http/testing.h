@@ -267,7 +267,7 @@ static void h2_start(struct peer *p)
 {
         nghttp2_session_callbacks *calls;
         nghttp2_option *option;
-        nghttp2_settings_entry settings[] = { { NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, p->server->max_streams ? p->server->max_streams : 100 } };
+        nghttp2_settings_entry settings[] = { ROW(NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, p->server->max_streams ? p->server->max_streams : 100) };
 
         assert_int_equal(nghttp2_session_callbacks_new(&calls), 0);
         nghttp2_session_callbacks_set_send_callback(calls, h2_out);

@@ -288,11 +288,11 @@ static void files_that_cannot_be_used_are_named(void **state UNUSED)
                 struct http_server_tls tls;
                 const char *said;
         } all[] = {
-                { { .cert = "/nowhere/tls.crt", .key = tls_key }, "read the certificate /nowhere/tls.crt: " },
-                { { .cert = tls_cert, .key = "/nowhere/tls.key" }, "read the key /nowhere/tls.key: " },
-                { { .cert = tls_key, .key = tls_key }, "read the certificate " },
-                { { .cert = tls_cert, .key = path }, "read the key " },
-                { { .cert = tls_cert, .key = tls_key, .client_ca = tls_key }, "read the clients' CA " },
+                ROW({ .cert = "/nowhere/tls.crt", .key = tls_key }, "read the certificate /nowhere/tls.crt: "),
+                ROW({ .cert = tls_cert, .key = "/nowhere/tls.key" }, "read the key /nowhere/tls.key: "),
+                ROW({ .cert = tls_key, .key = tls_key }, "read the certificate "),
+                ROW({ .cert = tls_cert, .key = path }, "read the key "),
+                ROW({ .cert = tls_cert, .key = tls_key, .client_ca = tls_key }, "read the clients' CA "),
         };
 
         for (size_t i = 0; i < COUNT_OF(all); i++) {

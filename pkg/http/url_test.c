@@ -8,14 +8,14 @@
 static void urls_are_taken_apart(void **state UNUSED)
 {
         static const struct { const char *text; bool tls; const char *host; unsigned port; const char *target, *authority; } all[] = {
-                { "http://a", false, "a", 80, "/", "a" },
-                { "https://a/", true, "a", 443, "/", "a" },
-                { "http://a:8080/x?y=1:2@3", false, "a", 8080, "/x?y=1:2@3", "a:8080" },
-                { "https://orders.shop.svc:65535//x", true, "orders.shop.svc", 65535, "//x", "orders.shop.svc:65535" },
-                { "http://[::1]", false, "::1", 80, "/", "[::1]" },
-                { "http://[fe80::1]:1/p", false, "fe80::1", 1, "/p", "[fe80::1]:1" },
-                { "http://127.0.0.1:80/?", false, "127.0.0.1", 80, "/?", "127.0.0.1:80" },
-                { "http://a:/", false, "a", 80, "/", "a:" },
+                ROW("http://a", false, "a", 80, "/", "a"),
+                ROW("https://a/", true, "a", 443, "/", "a"),
+                ROW("http://a:8080/x?y=1:2@3", false, "a", 8080, "/x?y=1:2@3", "a:8080"),
+                ROW("https://orders.shop.svc:65535//x", true, "orders.shop.svc", 65535, "//x", "orders.shop.svc:65535"),
+                ROW("http://[::1]", false, "::1", 80, "/", "[::1]"),
+                ROW("http://[fe80::1]:1/p", false, "fe80::1", 1, "/p", "[fe80::1]:1"),
+                ROW("http://127.0.0.1:80/?", false, "127.0.0.1", 80, "/?", "127.0.0.1:80"),
+                ROW("http://a:/", false, "a", 80, "/", "a:"),
         };
 
         for (size_t i = 0; i < COUNT_OF(all); i++) {

@@ -66,16 +66,16 @@ static void only_the_endpoint_is_called(void **state UNUSED)
 static void what_an_answer_says(void **state UNUSED)
 {
         static const struct { int status; const char *body, *text; enum error_kind kind; bool retry; } cases[] = {
-                { 401, "{\"error_code\":\"APIGW.0301\",\"error_msg\":\"Incorrect\",\"request_id\":\"r\"}", "try: 401 APIGW.0301: Incorrect", ERROR_UNAUTHORIZED, false },
-                { 400, "{\"errorCode\":\"DIS.4301\",\"errorMsg\":\"no stream\"}", "try: 400 DIS.4301: no stream", ERROR_REFUSED, false },
-                { 404, "{\"request_id\":\"r\",\"code\":\"SMN.00010021\",\"message\":\"no topic\"}", "try: 404 SMN.00010021: no topic", ERROR_NOT_FOUND, false },
-                { 400, "{\"code\":10540010,\"message\":\"no queue\"}", "try: 400 10540010: no queue", ERROR_REFUSED, false },
-                { 400, "{\"http_code\":400,\"message\":{\"code\":\"ces.0014\",\"details\":\"bad\"}}", "try: 400 ces.0014: bad", ERROR_REFUSED, false },
-                { 403, "{\"error\":{\"code\":403,\"message\":\"not yours\"}}", "try: 403 403: not yours", ERROR_FORBIDDEN, false },
-                { 429, "", "try: 429", ERROR_REFUSED, true },
-                { 502, "<html>\n</html>", "try: 502", ERROR_REFUSED, true },
-                { 500, "{\"message\":\"one\\ntwo\"}", "try: 500: one two", ERROR_REFUSED, true },
-                { 301, "", "try: 301", ERROR_PROTOCOL, false },
+                ROW(401, "{\"error_code\":\"APIGW.0301\",\"error_msg\":\"Incorrect\",\"request_id\":\"r\"}", "try: 401 APIGW.0301: Incorrect", ERROR_UNAUTHORIZED, false),
+                ROW(400, "{\"errorCode\":\"DIS.4301\",\"errorMsg\":\"no stream\"}", "try: 400 DIS.4301: no stream", ERROR_REFUSED, false),
+                ROW(404, "{\"request_id\":\"r\",\"code\":\"SMN.00010021\",\"message\":\"no topic\"}", "try: 404 SMN.00010021: no topic", ERROR_NOT_FOUND, false),
+                ROW(400, "{\"code\":10540010,\"message\":\"no queue\"}", "try: 400 10540010: no queue", ERROR_REFUSED, false),
+                ROW(400, "{\"http_code\":400,\"message\":{\"code\":\"ces.0014\",\"details\":\"bad\"}}", "try: 400 ces.0014: bad", ERROR_REFUSED, false),
+                ROW(403, "{\"error\":{\"code\":403,\"message\":\"not yours\"}}", "try: 403 403: not yours", ERROR_FORBIDDEN, false),
+                ROW(429, "", "try: 429", ERROR_REFUSED, true),
+                ROW(502, "<html>\n</html>", "try: 502", ERROR_REFUSED, true),
+                ROW(500, "{\"message\":\"one\\ntwo\"}", "try: 500: one two", ERROR_REFUSED, true),
+                ROW(301, "", "try: 301", ERROR_PROTOCOL, false),
         };
         struct fetch_completion c = { .status = 204 };
         struct error err;

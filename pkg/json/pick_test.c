@@ -6,15 +6,15 @@
 #include <cmocka.h>
 
 static const struct { const char *text, *picked; } cases[] = { /* picked NULL: no JSON object */
-        { "", "" }, { " \n", "" }, { "null", "" }, { " null ", "" }, { "nul", NULL }, { "nulls", NULL }, { "null null", NULL },
-        { "{}", "{}" }, { " { } ", "{}" }, { "{\"a\": 1}", "{}" }, { "{\"list\": []}", "{\"list\":[]}" }, { "{\"list\":null}", "{\"list\":null}" }, { "{\"list\" : 12 }", "{\"list\":12}" },
-        { "{\"list\": \"a\\\"]}\", \"b\": {\"list\": 1}}", "{\"list\":\"a\\\"]}\"}" },
-        { "{\"x\": {\"list\": [1]}, \"list\": [{\"itemIdentifier\": \"a/[0\"}], \"z\": \"}\"}", "{\"list\":[{\"itemIdentifier\": \"a/[0\"}]}" },
-        { "{\"list\": [1], \"list\": [2]}", "{\"list\":[1],\"list\":[2]}" },
-        { "{\"lis\": 1, \"listt\": 2, \"\\u006cist\": 3, \"li\\\"st\": 4}", "{}" },
-        { "{\"a\\\\\": 1, \"list\": 2}", "{\"list\":2}" },
-        { "[]", NULL }, { "1", NULL }, { "{", NULL }, { "{\"a\"", NULL }, { "{\"a\": ", NULL }, { "{\"a\": 1", NULL }, { "{\"a\": [1}", NULL }, { "{\"list\": [", NULL }, { "{\"a\" 1}", NULL }, { "{,}", NULL },
-        { "{\"a\": 1,}", NULL }, { "{} {}", NULL }, { "{\"a\": 1]", NULL }, { "x", NULL },
+        ROW("", ""), ROW(" \n", ""), ROW("null", ""), ROW(" null ", ""), ROW("nul", NULL), ROW("nulls", NULL), ROW("null null", NULL),
+        ROW("{}", "{}"), ROW(" { } ", "{}"), ROW("{\"a\": 1}", "{}"), ROW("{\"list\": []}", "{\"list\":[]}"), ROW("{\"list\":null}", "{\"list\":null}"), ROW("{\"list\" : 12 }", "{\"list\":12}"),
+        ROW("{\"list\": \"a\\\"]}\", \"b\": {\"list\": 1}}", "{\"list\":\"a\\\"]}\"}"),
+        ROW("{\"x\": {\"list\": [1]}, \"list\": [{\"itemIdentifier\": \"a/[0\"}], \"z\": \"}\"}", "{\"list\":[{\"itemIdentifier\": \"a/[0\"}]}"),
+        ROW("{\"list\": [1], \"list\": [2]}", "{\"list\":[1],\"list\":[2]}"),
+        ROW("{\"lis\": 1, \"listt\": 2, \"\\u006cist\": 3, \"li\\\"st\": 4}", "{}"),
+        ROW("{\"a\\\\\": 1, \"list\": 2}", "{\"list\":2}"),
+        ROW("[]", NULL), ROW("1", NULL), ROW("{", NULL), ROW("{\"a\"", NULL), ROW("{\"a\": ", NULL), ROW("{\"a\": 1", NULL), ROW("{\"a\": [1}", NULL), ROW("{\"list\": [", NULL), ROW("{\"a\" 1}", NULL), ROW("{,}", NULL),
+        ROW("{\"a\": 1,}", NULL), ROW("{} {}", NULL), ROW("{\"a\": 1]", NULL), ROW("x", NULL),
 };
 
 static void it_is_the_same_in_whatever_pieces(void **state UNUSED)

@@ -105,14 +105,14 @@ static void on_answer(void *cookie UNUSED, const struct kube_answer *a)
 static void failures_have_kinds_and_words(void **state UNUSED)
 {
         static const struct { struct step step; enum error_kind kind; bool retry; const char *words; } cases[] = {
-                { { "GET", "/x", 403, "{\"kind\":\"Status\",\"reason\":\"Forbidden\",\"message\":\"no\"}" }, ERROR_FORBIDDEN, false, "get x: 403 Forbidden: no" },
-                { { "GET", "/x", 404, "{\"reason\":\"NotFound\",\"message\":\"gone\"}" }, ERROR_NOT_FOUND, false, "404 NotFound: gone" },
-                { { "GET", "/x", 409, "{\"reason\":\"AlreadyExists\"}" }, ERROR_EXISTS, true, "409 AlreadyExists" },
-                { { "GET", "/x", 409, "{\"reason\":\"Conflict\"}" }, ERROR_CONFLICT, true, "409 Conflict" },
-                { { "GET", "/x", 410, "{\"reason\":\"Expired\"}" }, ERROR_GONE, true, "410 Expired" },
-                { { "GET", "/x", 422, "{\"reason\":\"Invalid\"}" }, ERROR_INVALID, false, "422 Invalid" },
-                { { "GET", "/x", 500, "not JSON" }, ERROR_REFUSED, true, "get x: 500" },
-                { { "GET", "/x", 429, "{\"reason\":\"TooManyRequests\",\"details\":{\"retryAfterSeconds\":7}}" }, ERROR_REFUSED, true, "429" },
+                ROW({ "GET", "/x", 403, "{\"kind\":\"Status\",\"reason\":\"Forbidden\",\"message\":\"no\"}" }, ERROR_FORBIDDEN, false, "get x: 403 Forbidden: no"),
+                ROW({ "GET", "/x", 404, "{\"reason\":\"NotFound\",\"message\":\"gone\"}" }, ERROR_NOT_FOUND, false, "404 NotFound: gone"),
+                ROW({ "GET", "/x", 409, "{\"reason\":\"AlreadyExists\"}" }, ERROR_EXISTS, true, "409 AlreadyExists"),
+                ROW({ "GET", "/x", 409, "{\"reason\":\"Conflict\"}" }, ERROR_CONFLICT, true, "409 Conflict"),
+                ROW({ "GET", "/x", 410, "{\"reason\":\"Expired\"}" }, ERROR_GONE, true, "410 Expired"),
+                ROW({ "GET", "/x", 422, "{\"reason\":\"Invalid\"}" }, ERROR_INVALID, false, "422 Invalid"),
+                ROW({ "GET", "/x", 500, "not JSON" }, ERROR_REFUSED, true, "get x: 500"),
+                ROW({ "GET", "/x", 429, "{\"reason\":\"TooManyRequests\",\"details\":{\"retryAfterSeconds\":7}}" }, ERROR_REFUSED, true, "429"),
         };
 
         for (size_t i = 0; i < COUNT_OF(cases); i++) {
@@ -178,10 +178,10 @@ static void reflect(const struct step *script, size_t n, const char *until)
 static void lists_watches_and_resumes(void **state UNUSED)
 {
         static const struct step script[] = {
-                { "GET", "/things?resourceVersion=0&labelSelector=a%3Db", 200, "{\"metadata\":{\"resourceVersion\":\"10\"},\"items\":[" OBJECT("a", "5") "," OBJECT("b", "6") "]}" },
-                { "GET", "watch=true&allowWatchBookmarks=true", 200,
-                  EVENT("ADDED", OBJECT("c", "11")) EVENT("MODIFIED", OBJECT("a", "12")) EVENT("DELETED", OBJECT("b", "13")) EVENT("BOOKMARK", "{\"metadata\":{\"resourceVersion\":\"20\"}}") },
-                { "GET", "resourceVersion=20", 200, EVENT("ADDED", OBJECT("d", "21")) },
+                ROW("GET", "/things?resourceVersion=0&labelSelector=a%3Db", 200, "{\"metadata\":{\"resourceVersion\":\"10\"},\"items\":[" OBJECT("a", "5") "," OBJECT("b", "6") "]}"),
+                ROW("GET", "watch=true&allowWatchBookmarks=true", 200,
+                  EVENT("ADDED", OBJECT("c", "11")) EVENT("MODIFIED", OBJECT("a", "12")) EVENT("DELETED", OBJECT("b", "13")) EVENT("BOOKMARK", "{\"metadata\":{\"resourceVersion\":\"20\"}}")),
+                ROW("GET", "resourceVersion=20", 200, EVENT("ADDED", OBJECT("d", "21"))),
         };
 
         reflect(script, COUNT_OF(script), "+d@21");
@@ -192,9 +192,9 @@ static void lists_watches_and_resumes(void **state UNUSED)
 static void a_version_too_old_means_a_new_list_and_deletes_are_told(void **state UNUSED)
 {
         static const struct step script[] = {
-                { "GET", "/things?resourceVersion=0", 200, "{\"metadata\":{\"resourceVersion\":\"10\"},\"items\":[" OBJECT("a", "5") "," OBJECT("b", "6") "]}" },
-                { "GET", "watch=true", 200, EVENT("ERROR", "{\"kind\":\"Status\",\"code\":410}") EVENT("ADDED", OBJECT("z", "99")) },
-                { "GET", "/things?resourceVersion=&", 200, "{\"metadata\":{\"resourceVersion\":\"30\"},\"items\":[" OBJECT("a", "5") "," OBJECT("c", "29") "]}" },
+                ROW("GET", "/things?resourceVersion=0", 200, "{\"metadata\":{\"resourceVersion\":\"10\"},\"items\":[" OBJECT("a", "5") "," OBJECT("b", "6") "]}"),
+                ROW("GET", "watch=true", 200, EVENT("ERROR", "{\"kind\":\"Status\",\"code\":410}") EVENT("ADDED", OBJECT("z", "99"))),
+                ROW("GET", "/things?resourceVersion=&", 200, "{\"metadata\":{\"resourceVersion\":\"30\"},\"items\":[" OBJECT("a", "5") "," OBJECT("c", "29") "]}"),
         };
 
         reflect(script, COUNT_OF(script), "-b@6");
@@ -205,9 +205,9 @@ static void a_version_too_old_means_a_new_list_and_deletes_are_told(void **state
 static void a_failing_list_is_tried_again(void **state UNUSED)
 {
         static const struct step script[] = {
-                { "GET", "/things?resourceVersion=0", 500, "" },
-                { "GET", "/things?resourceVersion=0", 200, "{\"items\":7}" },
-                { "GET", "/things?resourceVersion=0", 200, "{\"metadata\":{\"resourceVersion\":\"1\"},\"items\":[" OBJECT("a", "1") "]}" },
+                ROW("GET", "/things?resourceVersion=0", 500, ""),
+                ROW("GET", "/things?resourceVersion=0", 200, "{\"items\":7}"),
+                ROW("GET", "/things?resourceVersion=0", 200, "{\"metadata\":{\"resourceVersion\":\"1\"},\"items\":[" OBJECT("a", "1") "]}"),
         };
 
         told = BUF_INIT(1024);
@@ -219,10 +219,10 @@ static void a_failing_list_is_tried_again(void **state UNUSED)
 static void lists_come_in_many_shapes(void **state UNUSED)
 {
         static const struct step script[] = {
-                { "GET", "/things?resourceVersion=0", 200, "{\"metadata\":{\"resourceVersion\":\"9\"},\"items\":[" OBJECT("a", "5") ", 7]}" },
-                { "GET", "/things?resourceVersion=0", 200, " { \"items\" : [ " OBJECT("a", "5") " , " OBJECT("b", "6") " ] , \"kind\":\"List\", \"metadata\":{\"resourceVersion\":\"10\"}}\n" },
-                { "GET", "watch=true", 200, EVENT("ERROR", "{\"kind\":\"Status\",\"code\":410}") },
-                { "GET", "/things?resourceVersion=&", 200, "{\"metadata\":{\"resourceVersion\":\"30\"},\"items\":null}" },
+                ROW("GET", "/things?resourceVersion=0", 200, "{\"metadata\":{\"resourceVersion\":\"9\"},\"items\":[" OBJECT("a", "5") ", 7]}"),
+                ROW("GET", "/things?resourceVersion=0", 200, " { \"items\" : [ " OBJECT("a", "5") " , " OBJECT("b", "6") " ] , \"kind\":\"List\", \"metadata\":{\"resourceVersion\":\"10\"}}\n"),
+                ROW("GET", "watch=true", 200, EVENT("ERROR", "{\"kind\":\"Status\",\"code\":410}")),
+                ROW("GET", "/things?resourceVersion=&", 200, "{\"metadata\":{\"resourceVersion\":\"30\"},\"items\":null}"),
         };
 
         reflect(script, COUNT_OF(script), "-b@6");
@@ -288,11 +288,11 @@ static void close_checkpoint(struct kube_checkpoint *c, struct task *wake)
 static void positions_are_read_and_written_with_their_version(void **state UNUSED)
 {
         static const struct step script[] = {
-                { "GET", "/api/v1/namespaces/n/configmaps/t-checkpoint", 200, MAP("1", "{\"timer\":" BEFORE("0") "}") },
-                { "PATCH", "t-checkpoint", 200, MAP("2", "{}") },
-                { "PATCH", "t-checkpoint", 409, "{\"reason\":\"Conflict\"}" },                /* a label was changed */
-                { "GET", "t-checkpoint", 200, MAP("7", "{\"timer\":" OURS("1") "}") },
-                { "PATCH", "t-checkpoint", 200, MAP("8", "{}") },
+                ROW("GET", "/api/v1/namespaces/n/configmaps/t-checkpoint", 200, MAP("1", "{\"timer\":" BEFORE("0") "}")),
+                ROW("PATCH", "t-checkpoint", 200, MAP("2", "{}")),
+                ROW("PATCH", "t-checkpoint", 409, "{\"reason\":\"Conflict\"}"),                /* a label was changed */
+                ROW("GET", "t-checkpoint", 200, MAP("7", "{\"timer\":" OURS("1") "}")),
+                ROW("PATCH", "t-checkpoint", 200, MAP("8", "{}")),
         };
         struct task wake;
         struct kube_checkpoint *c = open_checkpoint(script, COUNT_OF(script), &wake);
@@ -418,9 +418,9 @@ static void one_that_was_made_again_gets_back_what_is_known(void **state UNUSED)
 static void that_of_another_trigger_is_left_alone(void **state UNUSED)
 {
         static const struct step script[] = {
-                { "GET", "t-checkpoint", 200, "{\"metadata\":{\"resourceVersion\":\"1\",\"ownerReferences\":[{\"kind\":\"Trigger\",\"name\":\"t\",\"uid\":\"successor\"}]}}" },
-                { "GET", "t-checkpoint", 200, "{\"metadata\":{\"resourceVersion\":\"2\",\"ownerReferences\":[{\"kind\":\"Trigger\",\"name\":\"t\",\"uid\":\"u\"}]}}" },
-                { "PATCH", "t-checkpoint", 200, MAP("3", "{}") },
+                ROW("GET", "t-checkpoint", 200, "{\"metadata\":{\"resourceVersion\":\"1\",\"ownerReferences\":[{\"kind\":\"Trigger\",\"name\":\"t\",\"uid\":\"successor\"}]}}"),
+                ROW("GET", "t-checkpoint", 200, "{\"metadata\":{\"resourceVersion\":\"2\",\"ownerReferences\":[{\"kind\":\"Trigger\",\"name\":\"t\",\"uid\":\"u\"}]}}"),
+                ROW("PATCH", "t-checkpoint", 200, MAP("3", "{}")),
         };
         struct task wake;
         struct kube_checkpoint *c = open_checkpoint(script, COUNT_OF(script), &wake);
@@ -486,7 +486,7 @@ static void writes_that_wait_become_one_and_end_in_order(void **state UNUSED)
 
 static void a_checkpoint_that_is_missing_is_named(void **state UNUSED)
 {
-        static const struct step script[] = { { "GET", "t-checkpoint", 404, "{\"reason\":\"NotFound\",\"message\":\"configmaps \\\"t-checkpoint\\\" not found\"}" } };
+        static const struct step script[] = { ROW("GET", "t-checkpoint", 404, "{\"reason\":\"NotFound\",\"message\":\"configmaps \\\"t-checkpoint\\\" not found\"}") };
         struct task wake;
         struct kube_checkpoint *c = open_checkpoint(script, COUNT_OF(script), &wake);
 
@@ -505,9 +505,9 @@ static void on_quiet(struct task *t UNUSED, usec now UNUSED) { loop_stop(e.loop)
 static void a_state_is_told_once_and_times_wait(void **state UNUSED)
 {
         static const struct step script[] = {
-                { "PATCH", "/apis/sluice.dev/v1alpha1/namespaces/n/triggers/t/status?fieldManager=sluice-worker-p&force=true", 500, "" },
-                { "PATCH", "/status", 200, "{}" },
-                { "PATCH", "/status", 200, "{}" },
+                ROW("PATCH", "/apis/sluice.dev/v1alpha1/namespaces/n/triggers/t/status?fieldManager=sluice-worker-p&force=true", 500, ""),
+                ROW("PATCH", "/status", 200, "{}"),
+                ROW("PATCH", "/status", 200, "{}"),
         };
         struct worker_status s = { .observed_generation = 3, .lag = -1, .last_event_time = 5 * USEC_SEC };
         char connecting[] = "Connecting", connected[] = "Connected", delivering[] = "Delivering";

@@ -115,19 +115,19 @@ static void the_environment_names_the_file(void **state UNUSED)
 static void what_is_missing_is_named(void **state UNUSED)
 {
         static const struct { const char *text, *words; } cases[] = {
-                { "apiVersion: v1\n", "current-context is not set" },
-                { "current-context: x\ncontexts: []\n", "contexts has no entry named \"x\"" },
-                { "current-context: c\ncontexts:\n- {name: c, context: {cluster: k}}\n", "context \"c\" names no cluster or no user" },
-                { HEAD CLUSTER "users:\n- {name: u, user: {auth-provider: {name: gcp}}}\n", "auth-provider is not supported" },
-                { HEAD CLUSTER "users:\n- {name: u, user: {as: root}}\n", "as is not supported" },
-                { HEAD "users:\n- {name: u, user: {}}\n", "clusters has no entry named \"k\"" },
-                { HEAD CLUSTER, "users has no entry named \"u\"" },
-                { HEAD "clusters:\n- {name: k, cluster: {}}\n", "the entry has no server" },
-                { HEAD CLUSTER "users:\n- {name: u, user: {exec: {command: aws}}}\n", "exec is not supported" },
-                { HEAD CLUSTER "users:\n- {name: u, user: {username: a, password: b}}\n", "username is not supported" },
-                { HEAD CLUSTER "users:\n- {name: u, user: {client-key-data: \"%\"}}\n", "client-key-data is no Base64" },
-                { HEAD CLUSTER "users:\n- {name: u, user: {tokenFile: /nowhere/token}}\n", "/nowhere/token" },
-                { "a: [", "kubeconfig" },
+                ROW("apiVersion: v1\n", "current-context is not set"),
+                ROW("current-context: x\ncontexts: []\n", "contexts has no entry named \"x\""),
+                ROW("current-context: c\ncontexts:\n- {name: c, context: {cluster: k}}\n", "context \"c\" names no cluster or no user"),
+                ROW(HEAD CLUSTER "users:\n- {name: u, user: {auth-provider: {name: gcp}}}\n", "auth-provider is not supported"),
+                ROW(HEAD CLUSTER "users:\n- {name: u, user: {as: root}}\n", "as is not supported"),
+                ROW(HEAD "users:\n- {name: u, user: {}}\n", "clusters has no entry named \"k\""),
+                ROW(HEAD CLUSTER, "users has no entry named \"u\""),
+                ROW(HEAD "clusters:\n- {name: k, cluster: {}}\n", "the entry has no server"),
+                ROW(HEAD CLUSTER "users:\n- {name: u, user: {exec: {command: aws}}}\n", "exec is not supported"),
+                ROW(HEAD CLUSTER "users:\n- {name: u, user: {username: a, password: b}}\n", "username is not supported"),
+                ROW(HEAD CLUSTER "users:\n- {name: u, user: {client-key-data: \"%\"}}\n", "client-key-data is no Base64"),
+                ROW(HEAD CLUSTER "users:\n- {name: u, user: {tokenFile: /nowhere/token}}\n", "/nowhere/token"),
+                ROW("a: [", "kubeconfig"),
         };
 
         for (size_t i = 0; i < COUNT_OF(cases); i++) {

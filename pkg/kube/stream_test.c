@@ -252,9 +252,9 @@ static void an_event_is_told_when_its_line_is_whole(void **state UNUSED)
 static void a_watch_cut_in_a_line_goes_on_at_the_last_whole_one(void **state UNUSED)
 {
         static const struct step script[] = {
-                { "resourceVersion=0 ", LIST("10", ""), CUT },
-                { "resourceVersion=10 ", OK EVENT("ADDED", OBJECT("a", "11")) "{\"type\":\"ADDED\",\"object\":{\"metadata\":{\"name\":\"lo", CUT },
-                { "resourceVersion=11 ", OK EVENT("ADDED", OBJECT("lost", "12")), STAY },
+                ROW("resourceVersion=0 ", LIST("10", ""), CUT),
+                ROW("resourceVersion=10 ", OK EVENT("ADDED", OBJECT("a", "11")) "{\"type\":\"ADDED\",\"object\":{\"metadata\":{\"name\":\"lo", CUT),
+                ROW("resourceVersion=11 ", OK EVENT("ADDED", OBJECT("lost", "12")), STAY),
         };
 
         open_reflector(script, COUNT_OF(script));
@@ -265,9 +265,9 @@ static void a_watch_cut_in_a_line_goes_on_at_the_last_whole_one(void **state UNU
 static void a_line_that_cannot_be_read_loses_nothing(void **state UNUSED)
 {
         static const struct step script[] = {
-                { "resourceVersion=0 ", LIST("10", ""), CUT },
-                { "resourceVersion=10 ", OK EVENT("ADDED", OBJECT("a", "11")) "{\"type\":\"ADDED\",\"object\":{]}\n" EVENT("ADDED", OBJECT("c", "13")), STAY },
-                { "resourceVersion=11 ", OK EVENT("ADDED", OBJECT("b", "12")) EVENT("ADDED", OBJECT("c", "13")), STAY },
+                ROW("resourceVersion=0 ", LIST("10", ""), CUT),
+                ROW("resourceVersion=10 ", OK EVENT("ADDED", OBJECT("a", "11")) "{\"type\":\"ADDED\",\"object\":{]}\n" EVENT("ADDED", OBJECT("c", "13")), STAY),
+                ROW("resourceVersion=11 ", OK EVENT("ADDED", OBJECT("b", "12")) EVENT("ADDED", OBJECT("c", "13")), STAY),
         };
 
         open_reflector(script, COUNT_OF(script));
@@ -278,10 +278,10 @@ static void a_line_that_cannot_be_read_loses_nothing(void **state UNUSED)
 static void an_error_lists_again_and_not_older_than_what_is_known(void **state UNUSED)
 {
         static const struct step script[] = {
-                { "resourceVersion=0 ", LIST("10", OBJECT("a", "5")), CUT },
-                { "watch=true", OK EVENT("ADDED", OBJECT("b", "11")) EVENT("ERROR", "{\"kind\":\"Status\",\"code\":500,\"message\":\"etcd\"}"), CUT },
-                { "GET /things?resourceVersion=11 ", LIST("20", OBJECT("a", "5")), CUT },
-                { "resourceVersion=20 ", OK EVENT("ADDED", OBJECT("c", "21")), STAY },
+                ROW("resourceVersion=0 ", LIST("10", OBJECT("a", "5")), CUT),
+                ROW("watch=true", OK EVENT("ADDED", OBJECT("b", "11")) EVENT("ERROR", "{\"kind\":\"Status\",\"code\":500,\"message\":\"etcd\"}"), CUT),
+                ROW("GET /things?resourceVersion=11 ", LIST("20", OBJECT("a", "5")), CUT),
+                ROW("resourceVersion=20 ", OK EVENT("ADDED", OBJECT("c", "21")), STAY),
         };
 
         open_reflector(script, COUNT_OF(script));
@@ -322,10 +322,10 @@ static void a_version_that_is_gone_is_not_asked_for_again(void **state UNUSED)
 static void it_waits_as_long_as_it_is_told_to(void **state UNUSED)
 {
         static const struct step script[] = {
-                { "resourceVersion=0 ", "HTTP/1.1 429 Slow\r\nRetry-After: 2\r\nContent-Length: 0\r\n\r\n", CUT },
-                { "resourceVersion=0 ", LIST("10", ""), CUT },
-                { "resourceVersion=10 ", "HTTP/1.1 429 Slow\r\nRetry-After: 2\r\nContent-Length: 0\r\n\r\n", CUT },
-                { "resourceVersion=10 ", OK EVENT("ADDED", OBJECT("a", "11")), STAY },
+                ROW("resourceVersion=0 ", "HTTP/1.1 429 Slow\r\nRetry-After: 2\r\nContent-Length: 0\r\n\r\n", CUT),
+                ROW("resourceVersion=0 ", LIST("10", ""), CUT),
+                ROW("resourceVersion=10 ", "HTTP/1.1 429 Slow\r\nRetry-After: 2\r\nContent-Length: 0\r\n\r\n", CUT),
+                ROW("resourceVersion=10 ", OK EVENT("ADDED", OBJECT("a", "11")), STAY),
         };
 
         open_reflector(script, COUNT_OF(script));
@@ -465,7 +465,7 @@ static void one_pass(struct task *t UNUSED, usec now UNUSED) { loop_stop(e.loop)
 static void a_watch_that_hears_nothing_ends(void **state UNUSED)
 {
         static const struct clock clock = { read_ahead, read_ahead, NULL };
-        static const struct step script[] = { { "GET /watched", "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n" "{\"first\":1}\n", STAY }, { "GET /listed", NULL, STAY } };
+        static const struct step script[] = { ROW("GET /watched", "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n" "{\"first\":1}\n", STAY), ROW("GET /listed", NULL, STAY) };
         struct task pass = { .turn = one_pass };
         struct kube_call *listing;
 
@@ -587,13 +587,13 @@ static void so_is_one_that_was_not(void **state UNUSED)
 static void and_one_that_is_done_late(void **state UNUSED)
 {
         static const struct step script[] = {
-                { "GET ", MAP("1", "{}"), CUT },
-                { "\"data\":{\"timer\":" OURS("1") "}", MAP("2", "{}"), CUT },
-                { "\"data\":{\"timer\":" OURS("2") "}", NULL, CUT },
-                { "GET ", MAP("2", "{\"timer\":" OURS("1") "}"), CUT },
-                { "\"resourceVersion\":\"2\"},\"data\":{\"timer\":" OURS("3") "}", "HTTP/1.1 409 No\r\nContent-Length: 0\r\n\r\n", CUT },
-                { "GET ", MAP("3", "{\"timer\":" OURS("2") "}"), CUT },
-                { "\"resourceVersion\":\"3\"},\"data\":{\"timer\":" OURS("3") "}", MAP("4", "{}"), CUT },
+                ROW("GET ", MAP("1", "{}"), CUT),
+                ROW("\"data\":{\"timer\":" OURS("1") "}", MAP("2", "{}"), CUT),
+                ROW("\"data\":{\"timer\":" OURS("2") "}", NULL, CUT),
+                ROW("GET ", MAP("2", "{\"timer\":" OURS("1") "}"), CUT),
+                ROW("\"resourceVersion\":\"2\"},\"data\":{\"timer\":" OURS("3") "}", "HTTP/1.1 409 No\r\nContent-Length: 0\r\n\r\n", CUT),
+                ROW("GET ", MAP("3", "{\"timer\":" OURS("2") "}"), CUT),
+                ROW("\"resourceVersion\":\"3\"},\"data\":{\"timer\":" OURS("3") "}", MAP("4", "{}"), CUT),
         };
 
         check_cut_write(script, COUNT_OF(script), "1 2Unreachable 3 ");

@@ -198,13 +198,13 @@ static bool said_no(void) { return access_lacks(b.access) && strstr(access_lacks
 static void of_a_tokens_answer_no_secret_is_told(void **state UNUSED)
 {
         static const struct { int status; const char *answer, *told; } table[] = {
-                { 400, "{\"error\":\"invalid_client\",\"error_description\":\"unknown\",\"access_token\":\"tok-en-1\"}", "answered 400: invalid_client, unknown" },
-                { 401, "{\"error\":\"pass-word refused\",\"error_description\":7}", "answered 401: *** refused" },
-                { 500, "tok-en-1 is the token", "answered 500" },
-                { 302, "{\"access_token\":\"tok-en-1\",\"refresh_token\":\"tok-en-2\"}", "answered 302" },
-                { 200, "{\"access_token\":\"tok-en-1 \"}", "answered 200 with an access_token that no header can hold" },
-                { 200, "{\"access_token\":[\"tok-en-1\"],\"error\":\"tok-en-2\"}", "answered 200 without an access_token" },
-                { 201, "{\"access_token\":\"tok-en-1\"", "answered 201 without an access_token" },
+                ROW(400, "{\"error\":\"invalid_client\",\"error_description\":\"unknown\",\"access_token\":\"tok-en-1\"}", "answered 400: invalid_client, unknown"),
+                ROW(401, "{\"error\":\"pass-word refused\",\"error_description\":7}", "answered 401: *** refused"),
+                ROW(500, "tok-en-1 is the token", "answered 500"),
+                ROW(302, "{\"access_token\":\"tok-en-1\",\"refresh_token\":\"tok-en-2\"}", "answered 302"),
+                ROW(200, "{\"access_token\":\"tok-en-1 \"}", "answered 200 with an access_token that no header can hold"),
+                ROW(200, "{\"access_token\":[\"tok-en-1\"],\"error\":\"tok-en-2\"}", "answered 200 without an access_token"),
+                ROW(201, "{\"access_token\":\"tok-en-1\"", "answered 201 without an access_token"),
         };
 
         for (size_t i = 0; i < COUNT_OF(table); i++) {

@@ -178,8 +178,8 @@ static bool adopt(struct letters *l, uint64_t tag, struct str id)
 static int send_kafka(struct letters *l, uint64_t tag, const struct request_maker *m, struct record *r, bool keyed, struct str body, struct error *err)
 {
         bool cloud = m->trigger->event->format != FORMAT_FUNCTION_GRAPH;
-        const struct kafka_pair headers[] = { { STR("content-type"), cloud ? STR("application/cloudevents+json; charset=UTF-8") : STR("application/json") },
-                                              { STR("sluice-event-id"), r->id } };
+        const struct kafka_pair headers[] = { ROW(STR("content-type"), cloud ? STR("application/cloudevents+json; charset=UTF-8") : STR("application/json")),
+                                              ROW(STR("sluice-event-id"), r->id) };
         const struct kafka_message message = { .key = keyed ? r->key : (struct str){ 0 }, .has_key = keyed, .value = body, .headers = headers, .headers_n = COUNT_OF(headers) };
         struct sent *s = sent_place(l);
 

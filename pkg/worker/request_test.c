@@ -154,11 +154,11 @@ static void a_dead_letter_is_cut_to_what_may_be_sent(void **state UNUSED)
 static void answers_to_batches(void **state UNUSED)
 {
         static const struct { const char *answer; bool all; size_t n; uint32_t first; } cases[] = {
-                { "", false, 0, 0 }, { "  null ", false, 0, 0 }, { "{}", false, 0, 0 }, { "{\"batchItemFailures\":[]}", false, 0, 0 },
-                { "{\"batchItemFailures\":[{\"itemIdentifier\":\"orders/7/11\"}]}", false, 1, 1 }, { "{\"batchItemFailures\":[{\"itemIdentifier\":2}]}", false, 1, 2 },
-                { "{\"batchItemFailures\":[{\"itemIdentifier\":\"2\"},{\"itemIdentifier\":\"orders/7/10\"},{\"itemIdentifier\":\"0\"}]}", false, 2, 0 },
-                { "[]", true, 0, 0 }, { "oops", true, 0, 0 }, { "{\"batchItemFailures\":[{}]}", true, 0, 0 }, { "{\"batchItemFailures\":[{\"itemIdentifier\":3}]}", true, 0, 0 },
-                { "{\"batchItemFailures\":[{\"itemIdentifier\":-1}]}", true, 0, 0 }, { "{\"batchItemFailures\":{}}", true, 0, 0 }, { "{\"batchItemFailures\":[{\"itemIdentifier\":\"\"}]}", true, 0, 0 },
+                ROW("", false, 0, 0), ROW("  null ", false, 0, 0), ROW("{}", false, 0, 0), ROW("{\"batchItemFailures\":[]}", false, 0, 0),
+                ROW("{\"batchItemFailures\":[{\"itemIdentifier\":\"orders/7/11\"}]}", false, 1, 1), ROW("{\"batchItemFailures\":[{\"itemIdentifier\":2}]}", false, 1, 2),
+                ROW("{\"batchItemFailures\":[{\"itemIdentifier\":\"2\"},{\"itemIdentifier\":\"orders/7/10\"},{\"itemIdentifier\":\"0\"}]}", false, 2, 0),
+                ROW("[]", true, 0, 0), ROW("oops", true, 0, 0), ROW("{\"batchItemFailures\":[{}]}", true, 0, 0), ROW("{\"batchItemFailures\":[{\"itemIdentifier\":3}]}", true, 0, 0),
+                ROW("{\"batchItemFailures\":[{\"itemIdentifier\":-1}]}", true, 0, 0), ROW("{\"batchItemFailures\":{}}", true, 0, 0), ROW("{\"batchItemFailures\":[{\"itemIdentifier\":\"\"}]}", true, 0, 0),
         };
         BUF_AT_END struct buf why = BUF_INIT(4096);
 

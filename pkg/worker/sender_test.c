@@ -218,14 +218,14 @@ static void a_lack_of_descriptors_is_no_refusal(void **state UNUSED)
 static void a_partial_answer_names_its_records(void **state UNUSED)
 {
         static const struct { const char *answer; enum answer_kind kind; size_t n; uint32_t first; } all[] = {
-                { "", ANSWER_ACCEPTED, 0, 0 },
-                { "{}", ANSWER_ACCEPTED, 0, 0 },
-                { "{\"batchItemFailures\": []}", ANSWER_ACCEPTED, 0, 0 },
-                { "{\"batchItemFailures\": null}", ANSWER_ACCEPTED, 0, 0 },
-                { "{\"batchItemFailures\": [{\"itemIdentifier\": \"orders/0/1\"}]}", ANSWER_PARTIAL, 1, 1 },
-                { "{\"batchItemFailures\": [{\"itemIdentifier\": \"2\"}, {\"itemIdentifier\": \"0\"}]}", ANSWER_PARTIAL, 2, 0 },
-                { "{\"batchItemFailures\": [{\"itemIdentifier\": \"orders/0/9\"}]}", ANSWER_RETRY, 0, 0 },
-                { "{\"batchItemFailures\": [{}]}", ANSWER_RETRY, 0, 0 },
+                ROW("", ANSWER_ACCEPTED, 0, 0),
+                ROW("{}", ANSWER_ACCEPTED, 0, 0),
+                ROW("{\"batchItemFailures\": []}", ANSWER_ACCEPTED, 0, 0),
+                ROW("{\"batchItemFailures\": null}", ANSWER_ACCEPTED, 0, 0),
+                ROW("{\"batchItemFailures\": [{\"itemIdentifier\": \"orders/0/1\"}]}", ANSWER_PARTIAL, 1, 1),
+                ROW("{\"batchItemFailures\": [{\"itemIdentifier\": \"2\"}, {\"itemIdentifier\": \"0\"}]}", ANSWER_PARTIAL, 2, 0),
+                ROW("{\"batchItemFailures\": [{\"itemIdentifier\": \"orders/0/9\"}]}", ANSWER_RETRY, 0, 0),
+                ROW("{\"batchItemFailures\": [{}]}", ANSWER_RETRY, 0, 0),
         };
 
         begin("  delivery: {partialFailures: true, batch: {maxMessages: 3}}");

@@ -148,10 +148,10 @@ static void narrow_configure(struct world *w)
 }
 
 static const struct scenario scenarios[] = {
-        { .name = "any" },
-        { .name = "herd", .every = 500, .configure = herd_configure, .sent = herd_sent, .turn = herd_turn, .end = herd_end },
-        { .name = "stuck", .every = 199, .configure = stuck_configure },
-        { .name = "narrow", .every = 97, .configure = narrow_configure },
+        ROW(.name = "any"),
+        ROW(.name = "herd", .every = 500, .configure = herd_configure, .sent = herd_sent, .turn = herd_turn, .end = herd_end),
+        ROW(.name = "stuck", .every = 199, .configure = stuck_configure),
+        ROW(.name = "narrow", .every = 97, .configure = narrow_configure),
 };
 
 const struct scenario *scenario_find(const char *name)

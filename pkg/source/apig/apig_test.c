@@ -273,17 +273,17 @@ static void lines_of_a_header_are_joined_as_its_grammar_says(void **state UNUSED
 static void answers_become_responses(void **state UNUSED)
 {
         static const struct { const char *answer, *body, *headers; int status; } good[] = {
-                { "{\"statusCode\":204}", "", "", 204 },
-                { " { \"body\" : \"a\\u00fc\\ud83d\\ude00\\n\" , \"statusCode\" : 200 } ", "a\xc3\xbc\xf0\x9f\x98\x80\n", "Content-Type: text/plain; charset=utf-8\r\n", 200 },
-                { "{\"statusCode\":201,\"isBase64Encoded\":true,\"body\":\"YW\\/\\u002f\"}", "ao\xff", "Content-Type: text/plain; charset=utf-8\r\n", 201 },
-                { "{\"statusCode\":200,\"headers\":{\"A\":\"b\",\"C\":[\"d\",\"e\"],\"F\":1,\"G\":true},\"body\":\"\"}", "", "A: b\r\nC: d\r\nC: e\r\nF: 1\r\nG: true\r\n", 200 },
-                { "{\"statusCode\":200,\"headers\":{\"connection\":\"close\",\"Content-Length\":\"9\",\"TRANSFER-ENCODING\":\"chunked\",\"Date\":\"x\",\"X\":\"y\"}}", "", "X: y\r\n", 200 },
-                { "{\"statusCode\":200,\"headers\":null,\"other\":{\"body\":[{}]},\"body\":\"1\",\"body\":\"2\",\"headers\":{\"content-type\":\"a\"}}", "2", "content-type: a\r\n", 200 },
-                { "{\"st\\u0061tusCode\":200}", "", "", 200 },
-                { "\xef\xbb\xbf{\"statusCode\":200}", "", "", 200 },
-                { "{\"statusCode\":200,\"body\":null,\"isBase64Encoded\":null,\"headers\":null,\"other\":null}", "", "", 200 },
-                { "{\"statusCode\":200,\"body\":\"x\",\"headers\":{\"A\":null,\"B\":[null,\"c\",null],\"Content-Type\":null}}", "x", "B: c\r\nContent-Type: text/plain; charset=utf-8\r\n", 200 },
-                { "{\"statusCode\":200,\"body\":\"x\",\"body\":null}", "", "", 200 },
+                ROW("{\"statusCode\":204}", "", "", 204),
+                ROW(" { \"body\" : \"a\\u00fc\\ud83d\\ude00\\n\" , \"statusCode\" : 200 } ", "a\xc3\xbc\xf0\x9f\x98\x80\n", "Content-Type: text/plain; charset=utf-8\r\n", 200),
+                ROW("{\"statusCode\":201,\"isBase64Encoded\":true,\"body\":\"YW\\/\\u002f\"}", "ao\xff", "Content-Type: text/plain; charset=utf-8\r\n", 201),
+                ROW("{\"statusCode\":200,\"headers\":{\"A\":\"b\",\"C\":[\"d\",\"e\"],\"F\":1,\"G\":true},\"body\":\"\"}", "", "A: b\r\nC: d\r\nC: e\r\nF: 1\r\nG: true\r\n", 200),
+                ROW("{\"statusCode\":200,\"headers\":{\"connection\":\"close\",\"Content-Length\":\"9\",\"TRANSFER-ENCODING\":\"chunked\",\"Date\":\"x\",\"X\":\"y\"}}", "", "X: y\r\n", 200),
+                ROW("{\"statusCode\":200,\"headers\":null,\"other\":{\"body\":[{}]},\"body\":\"1\",\"body\":\"2\",\"headers\":{\"content-type\":\"a\"}}", "2", "content-type: a\r\n", 200),
+                ROW("{\"st\\u0061tusCode\":200}", "", "", 200),
+                ROW("\xef\xbb\xbf{\"statusCode\":200}", "", "", 200),
+                ROW("{\"statusCode\":200,\"body\":null,\"isBase64Encoded\":null,\"headers\":null,\"other\":null}", "", "", 200),
+                ROW("{\"statusCode\":200,\"body\":\"x\",\"headers\":{\"A\":null,\"B\":[null,\"c\",null],\"Content-Type\":null}}", "x", "B: c\r\nContent-Type: text/plain; charset=utf-8\r\n", 200),
+                ROW("{\"statusCode\":200,\"body\":\"x\",\"body\":null}", "", "", 200),
         };
         static const char *const bad[] = {
                 "", "[]", "{}", "{\"statusCode\":200", "{\"statusCode\":200}}", "{\"statusCode\":200,}", "{\"statusCode\":\"200\"}", "{\"statusCode\":2e2}", "{\"statusCode\":199}", "{\"statusCode\":600}",
@@ -459,8 +459,8 @@ static void what_is_signed_is_what_comes(void **state UNUSED)
         static const struct sign_header plain[] = { { STR("Host"), STR("h") }, { STR("X-Sdk-Date"), STR(DATE) }, { STR("X-One"), STR("1") } },
                                         missing[] = { { STR("Host"), STR("h") }, { STR("X-Sdk-Date"), STR(DATE) }, { STR("X-None"), { 0 } } },
                                         unsigned_body[] = { { STR("Host"), STR("h") }, { STR("X-Sdk-Date"), STR(DATE) }, { STR("X-Sdk-Content-Sha256"), STR("UNSIGNED-PAYLOAD") } },
-                                        stated[] = { { STR("Host"), STR("h") }, { STR("X-Sdk-Date"), STR(DATE) },
-                                                     { STR("X-Sdk-Content-Sha256"), STR("ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb") } };
+                                        stated[] = { ROW(STR("Host"), STR("h")), ROW(STR("X-Sdk-Date"), STR(DATE)),
+                                                     ROW(STR("X-Sdk-Content-Sha256"), STR("ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb")) };
         BUF_AT_END struct buf query = BUF_INIT(65536);
         const struct str a = STR("a"), b = STR("b");
 

@@ -135,14 +135,14 @@ static void records_that_are_cloud_events_pass_as_such(void **state UNUSED)
 {
         static const char structured[] = "{\"specversion\":\"1.0\",\"id\":\"7\",\"source\":\"/other\",\"type\":\"made.there\",\"data\":1.10}";
         const struct { const char *headers[16]; const char *value, *event; } cases[] = {
-                { { BINARY, "content-type", "text/plain", "other", "x", "ce_ext", "e" }, "{}", OWN "ce-ext: e\r\nContent-Type: text/plain\r\n\r\n{}" },
-                { { "content-type", "application/cloudevents+json; charset=UTF-8" }, structured, OWN "Content-Type: application/json\r\n\r\n1.10" },
-                { { "content-type", "Application/CloudEvents+JSON" }, structured, OWN "Content-Type: application/json\r\n\r\n1.10" },
+                ROW({ BINARY, "content-type", "text/plain", "other", "x", "ce_ext", "e" }, "{}", OWN "ce-ext: e\r\nContent-Type: text/plain\r\n\r\n{}"),
+                ROW({ "content-type", "application/cloudevents+json; charset=UTF-8" }, structured, OWN "Content-Type: application/json\r\n\r\n1.10"),
+                ROW({ "content-type", "Application/CloudEvents+JSON" }, structured, OWN "Content-Type: application/json\r\n\r\n1.10"),
                 /* What is no valid event is a record like any other. */
-                { { "ce_specversion", "1.0", "ce_id", "7", "ce_type", "t" }, "{}", WRAPPED "Content-Type: application/json\r\n\r\n{}" },
-                { { BINARY, "ce_bad", "\x01" }, "{}", WRAPPED "Content-Type: application/json\r\n\r\n{}" },
-                { { BINARY, "ce_id", "8" }, "{}", WRAPPED "Content-Type: application/json\r\n\r\n{}" },
-                { { "content-type", "application/cloudevents+json" }, "{}", WRAPPED "Content-Type: application/json\r\n\r\n{}" },
+                ROW({ "ce_specversion", "1.0", "ce_id", "7", "ce_type", "t" }, "{}", WRAPPED "Content-Type: application/json\r\n\r\n{}"),
+                ROW({ BINARY, "ce_bad", "\x01" }, "{}", WRAPPED "Content-Type: application/json\r\n\r\n{}"),
+                ROW({ BINARY, "ce_id", "8" }, "{}", WRAPPED "Content-Type: application/json\r\n\r\n{}"),
+                ROW({ "content-type", "application/cloudevents+json" }, "{}", WRAPPED "Content-Type: application/json\r\n\r\n{}"),
         };
 
         for (size_t i = 0; i < COUNT_OF(cases); i++) {

@@ -94,11 +94,11 @@ static void changes_within_a_second_are_told_apart(void **state UNUSED)
 static void what_is_no_notification_is_told(void **state UNUSED)
 {
         static const struct { const char *text; enum obs_result result; } table[] = {
-                { "{\"Service\":\"Amazon S3\",\"Event\":\"s3:TestEvent\"}", OBS_NOTHING }, { "{\"Records\":[]}", OBS_NOTHING },       { "{\"Records\":null}", OBS_NOTHING },
-                { "{}", OBS_MALFORMED },                                                  { "", OBS_MALFORMED },                     { "[]", OBS_MALFORMED },
-                { "null", OBS_MALFORMED },                                                { "{\"Records\":{}}", OBS_MALFORMED },     { "{\"Records\":[1]}", OBS_MALFORMED },
-                { "{\"Records\":[" GOLDEN ",{}]}", OBS_MALFORMED },                       { "{\"Records\":[" GOLDEN "]", OBS_MALFORMED }, { "{\"Records\":[" GOLDEN "],\"Records\":[]}", OBS_MALFORMED },
-                { "{\"Records\":[{" TOP("2.0", "ObjectCreated:Put") "}]}", OBS_MALFORMED }, { "{\"Records\":[{" TOP("2.0", "ObjectCreated:Put") INSIDE("b", "\"size\":1") "}]}", OBS_MALFORMED },
+                ROW("{\"Service\":\"Amazon S3\",\"Event\":\"s3:TestEvent\"}", OBS_NOTHING), ROW("{\"Records\":[]}", OBS_NOTHING),       ROW("{\"Records\":null}", OBS_NOTHING),
+                ROW("{}", OBS_MALFORMED),                                                  ROW("", OBS_MALFORMED),                     ROW("[]", OBS_MALFORMED),
+                ROW("null", OBS_MALFORMED),                                                ROW("{\"Records\":{}}", OBS_MALFORMED),     ROW("{\"Records\":[1]}", OBS_MALFORMED),
+                ROW("{\"Records\":[" GOLDEN ",{}]}", OBS_MALFORMED),                       ROW("{\"Records\":[" GOLDEN "]", OBS_MALFORMED), ROW("{\"Records\":[" GOLDEN "],\"Records\":[]}", OBS_MALFORMED),
+                ROW("{\"Records\":[{" TOP("2.0", "ObjectCreated:Put") "}]}", OBS_MALFORMED), ROW("{\"Records\":[{" TOP("2.0", "ObjectCreated:Put") INSIDE("b", "\"size\":1") "}]}", OBS_MALFORMED),
         };
         BUF_AT_END struct buf many = BUF_INIT(1 << 24);
 

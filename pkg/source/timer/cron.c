@@ -23,11 +23,11 @@ static const struct field fields[] = {
 
 /* Kubernetes', without seconds. A 7 is Sunday where it is written; no star and no step comes to it. */
 static const struct field cron_fields[] = {
-        { .name = "minute", .max = 59, .question = true, .kubernetes = true },
-        { .name = "hour", .max = 23, .question = true, .kubernetes = true },
-        { .name = "day of month", .min = 1, .max = 31, .question = true, .kubernetes = true, .day = true },
-        { .name = "month", .min = 1, .max = 12, .names = month_names, .question = true, .kubernetes = true },
-        { .name = "day of week", .max = 7, .names = day_names, .question = true, .kubernetes = true, .day = true, .last = 6 },
+        ROW(.name = "minute", .max = 59, .question = true, .kubernetes = true),
+        ROW(.name = "hour", .max = 23, .question = true, .kubernetes = true),
+        ROW(.name = "day of month", .min = 1, .max = 31, .question = true, .kubernetes = true, .day = true),
+        ROW(.name = "month", .min = 1, .max = 12, .names = month_names, .question = true, .kubernetes = true),
+        ROW(.name = "day of week", .max = 7, .names = day_names, .question = true, .kubernetes = true, .day = true, .last = 6),
 };
 
 static bool parse_value(const struct field *f, struct str s, int *out)
