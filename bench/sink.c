@@ -115,7 +115,7 @@ static void append(struct bytes *b, const void *p, size_t n)
         b->n += n;
 }
 
-/* ---- what was sent ------------------------------------------------------------------------------------------------------------------- */
+/* ---- what was sent ------------------------------------------------------ */
 
 static bool number_at(const char *p, size_t n, uint64_t *out)
 {
@@ -204,7 +204,7 @@ static void print_stats(void)
         free(b.p);
 }
 
-/* ---- connections --------------------------------------------------------------------------------------------------------------------- */
+/* ---- connections -------------------------------------------------------- */
 
 static void close_connection(struct connection *c)
 {
@@ -269,7 +269,7 @@ static void pump(struct connection *c)
                 append(&c->out, p, (size_t)n);
 }
 
-/* ---- answers ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- answers ------------------------------------------------------------ */
 
 static void answer(struct connection *c, int32_t stream, bool fails)
 {
@@ -358,7 +358,7 @@ static void control(struct connection *c, const char *path)
         free(body.p);
 }
 
-/* ---- HTTP/1.1 ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- HTTP/1.1 ----------------------------------------------------------- */
 
 /* The size of the whole request at the start, and of its head; 0: the head is not all there. */
 static size_t whole(const char *p, size_t n, size_t *head)
@@ -392,7 +392,7 @@ static void parse_http1(struct connection *c)
         memmove(c->in.p, c->in.p + used, c->in.n);
 }
 
-/* ---- HTTP/2 -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- HTTP/2 ------------------------------------------------------------- */
 
 static int on_begin(nghttp2_session *h2, const nghttp2_frame *frame, void *cookie)
 {
@@ -472,7 +472,7 @@ static void parse_http2(struct connection *c)
         pump(c);
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------ */
 
 static ssize_t read_some(struct connection *c, char *p, size_t n)
 {
@@ -556,7 +556,7 @@ static void accept_all(int listener, bool is_control)
         }
 }
 
-/* ---- start --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- start -------------------------------------------------------------- */
 
 static int choose_protocol(SSL *ssl, const unsigned char **out, unsigned char *out_n, const unsigned char *offered, unsigned offered_n, void *cookie)
 {

@@ -34,7 +34,7 @@ static inline struct api *api_new(const char *text, const char *secrets)
         return a;
 }
 
-/* ---- calls ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- calls -------------------------------------------------------------- */
 
 static inline struct str call_header(const struct push_request *q, const char *name) { return http_message_header(q->head, str_of(name)); }
 

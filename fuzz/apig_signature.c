@@ -78,7 +78,7 @@ static void sign(struct signed_call *c)
         add_header(&c->head, STR("Authorization"), buf_view(&authorization));
 }
 
-/* ---- what is changed -------------------------------------------------------------------------------------------------------------------- */
+/* ---- what is changed ---------------------------------------------------- */
 
 /* The meaning of a target, as the signature sees it: the path decoded, its end without /; the query's pairs decoded, in order. */
 struct pair { struct str name, value; };

@@ -15,7 +15,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 /* A few times what the dearest bytes of the corpus take: what is quadratic passes it by far at 64 KiB. */
 enum { FIXED = 20000, EACH_BYTE = 150 };
 
-/* ---- what takes bytes apart -------------------------------------------------------------------------------------------------------------- */
+/* ---- what takes bytes apart --------------------------------------------- */
 
 static void request(struct str bytes)
 {

@@ -30,7 +30,7 @@ static int complain(const struct error *err)
         return 1;
 }
 
-/* ---- timers ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- timers ------------------------------------------------------------- */
 
 static int print_runs(const struct preview *p)
 {
@@ -57,7 +57,7 @@ static int print_runs(const struct preview *p)
         return 0;
 }
 
-/* ---- a record -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- a record ----------------------------------------------------------- */
 
 static int read_record(struct preview *p, const struct node **document, struct error *err)
 {
@@ -98,7 +98,7 @@ static int filtered(const struct preview *p, const struct record *r, bool *out, 
         return 0;
 }
 
-/* ---- the transform --------------------------------------------------------------------------------------------------------------------- */
+/* ---- the transform ------------------------------------------------------ */
 
 struct waiting { struct task task; struct loop *loop; struct transform *transform; struct transform_result result; struct buf *out; };
 
@@ -139,7 +139,7 @@ static int transformed(const struct preview *p, struct buf *body, struct error *
         return result < 0 ? error_wrap(err, "the transform's failure is final") : 0;
 }
 
-/* ---- the request ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- the request -------------------------------------------------------- */
 
 static int print_request(const struct preview *p, struct request_maker *m, struct record *r, struct error *err)
 {

@@ -31,7 +31,7 @@ struct replay {
         int64_t most_lag;                /* letters there were, as far as known */
 };
 
-/* ---- progress -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- progress ----------------------------------------------------------- */
 
 static void show(struct replay *r, const struct pipeline_status *s, usec now)
 {
@@ -124,7 +124,7 @@ static void observe(struct task *t, usec now)
         loop_arm(r->loop, t, MIN_OF(r->next_show, now + 50 * USEC_MSEC));
 }
 
-/* ---- the pipeline ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- the pipeline ------------------------------------------------------- */
 
 /* Neither a file nor a topic keeps positions in a store. */
 static void no_get(void *cookie UNUSED, uint64_t tag UNUSED, struct str key UNUSED) {}

@@ -2,7 +2,7 @@
 #include "api/status.h"
 #include "api/tables.h"
 
-/* ---- block-style YAML ----------------------------------------------------------------------------------------------------------------- */
+/* ---- block-style YAML --------------------------------------------------- */
 
 /* What YAML 1.1, which Kubernetes reads, takes for something else than a string. */
 static bool looks_like_a_string(struct str s)
@@ -105,7 +105,7 @@ static void emit(struct buf *b, const struct node *n, size_t level, bool in_list
         }
 }
 
-/* ---- the CustomResourceDefinition ----------------------------------------------------------------------------------------------------- */
+/* ---- the CustomResourceDefinition --------------------------------------- */
 
 static void names(struct writer *w)
 {

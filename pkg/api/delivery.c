@@ -1,7 +1,7 @@
 /* The tables of spec.delivery and what is in it. */
 #include "api/tables.h"
 
-/* ---- secrets ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- secrets ------------------------------------------------------------ */
 
 static const struct field secret_ref_fields[] = {
         FIELD(STRING, "name", struct secret_ref, name, .required = true, .min = 1, .max = 253, .pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", .format = "a Secret's name: lower-case letters, digits, - and .", .help = "The Secret, in the Trigger's namespace."),
@@ -22,7 +22,7 @@ const struct type secret_ref_type = TYPE("SecretKeyRef", struct secret_ref, secr
 
 #define SECRET_FIELD(name, object_, member, text, ...) FIELD(OBJECT, name, object_, member, .object = &secret_ref_type, .help = text, __VA_ARGS__)
 
-/* ---- headers ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- headers ------------------------------------------------------------ */
 
 #define HEADER_NAME_PATTERN "^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$"
 /* Those that the client, the connection or the format writes, or that tell what an event is and where it comes from: in lower case, for the CRD and for us. */
@@ -58,7 +58,7 @@ static const struct rule header_rules[] = {
 };
 static const struct type header_type = TYPE("Header", struct header_spec, header_fields, "A header of each request.", RULES(header_rules));
 
-/* ---- authentication --------------------------------------------------------------------------------------------------------------------- */
+/* ---- authentication ----------------------------------------------------- */
 
 static const struct field basic_fields[] = {
         SECRET_FIELD("usernameSecretRef", struct basic_spec, username, "The user's name.", .required = true),
@@ -135,7 +135,7 @@ static const struct rule proxy_rules[] = {
 };
 static const struct type proxy_type = TYPE("Proxy", struct proxy_spec, proxy_fields, "A proxy between the worker and the receiver.", RULES(proxy_rules));
 
-/* ---- how much, how often ---------------------------------------------------------------------------------------------------------------- */
+/* ---- how much, how often ------------------------------------------------ */
 
 static const struct field rate_fields[] = {
         FIELD(INT, "eventsPerSecond", struct rate_spec, events_per_second, .required = true, .min = 1, .max = 1000000, .help = "Events a second, repeated ones included."),
@@ -177,7 +177,7 @@ static const struct rule retry_rules[] = {
 };
 static const struct type retry_type = TYPE("Retry", struct retry_spec, retry_fields, "What is done when the function does not accept.", RULES(retry_rules));
 
-/* ---- dead letters ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- dead letters ------------------------------------------------------- */
 
 static const struct field dead_kafka_fields[] = {
         FIELD(STRINGS, "bootstrapServers", struct dead_letter_kafka, bootstrap_servers, .required = true, .min = 1, .max = 32, .pattern = "^([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\]):" PORT_PATTERN "$", .format = "HOST:PORT", .help = "Brokers to begin with, each HOST:PORT."),
@@ -212,7 +212,7 @@ static const struct rule dead_letter_rules[] = {
 };
 static const struct type dead_letter_type = TYPE("DeadLetter", struct dead_letter_spec, dead_letter_fields, "Who receives what the function did not accept.", RULES(dead_letter_rules));
 
-/* ---- delivery --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- delivery ----------------------------------------------------------- */
 
 static const char *const ordering_names[] = { [ORDERING_PARTITION] = "Partition", [ORDERING_KEY] = "Key", [ORDERING_NONE] = "None", NULL };
 const char *const delivery_methods[] = { "POST", "PUT", "PATCH", NULL };

@@ -3,7 +3,7 @@
 #define HOST_PATTERN "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 #define HOST_WORDS "a DNS name: lower-case letters, digits, - and ."
 
-/* ---- how a push source is reached -------------------------------------------------------------------------------------------------------- */
+/* ---- how a push source is reached --------------------------------------- */
 
 static const struct field expose_fields[] = {
         FIELD(STRING, "host", struct expose_spec, host, .required = true, .min = 1, .max = 253, .pattern = HOST_PATTERN, .format = HOST_WORDS, .help = "The host that callers outside the cluster name."),
@@ -24,7 +24,7 @@ static const struct field listener_fields[] = {
 };
 const struct type listener_type = TYPE("Listener", struct listener_spec, listener_fields, "How the worker's pod listens. `sluice run` has options instead.");
 
-/* ---- the cloud --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the cloud ---------------------------------------------------------- */
 
 static const struct field credentials_fields[] = {
         FIELD(OBJECT, "accessKeySecretRef", struct cloud_credentials, access_key, .required = true, .object = &secret_ref_type, .cloud = "ak", .help = "The access key (AK)."),
@@ -40,7 +40,7 @@ static const struct field cloud_fields[] = {
 };
 const struct type cloud_type = TYPE("Cloud", struct cloud_spec, cloud_fields, "Where the cloud's services are called, and as whom.");
 
-/* ---- found in a Trigger ------------------------------------------------------------------------------------------------------------------ */
+/* ---- found in a Trigger ------------------------------------------------- */
 
 static void note(void *cookie, const void *found) { *(const void **)cookie = found; }
 

@@ -22,7 +22,7 @@ void strings_join(const struct strings *s, struct buf *b)
                 buf_printf(b, "%s%s", i ? "," : "", s->list[i]);
 }
 
-/* ---- words for messages --------------------------------------------------------------------------------------------------------------- */
+/* ---- words for messages ------------------------------------------------- */
 
 void duration_plain(struct buf *b, usec d)
 {
@@ -117,7 +117,7 @@ static void found(const struct node *n, struct buf *b)
         }
 }
 
-/* ---- complaining ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- complaining -------------------------------------------------------- */
 
 static void complain(struct decoder *d, unsigned line, unsigned column, const struct buf *text)
 {
@@ -213,7 +213,7 @@ static void path_pop(struct decoder *d, size_t before)
                 d->path.p[before] = 0;
 }
 
-/* ---- values --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- values ------------------------------------------------------------- */
 
 bool schema_matches(const char *pattern, const char *text)
 {
@@ -472,7 +472,7 @@ static bool decode_raw(struct decoder *d, const struct field *f, const struct no
         return *out != NULL;
 }
 
-/* ---- objects -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- objects ------------------------------------------------------------ */
 
 static void decode_object(struct decoder *d, const struct type *t, const struct node *n, void *object);
 
@@ -710,7 +710,7 @@ int schema_defaults(const struct type *t, void *object)
         return result;
 }
 
-/* ---- freeing -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- freeing ------------------------------------------------------------ */
 
 static void objects_done(const struct type *t, struct objects *o)
 {
@@ -775,7 +775,7 @@ void schema_done(const struct type *t, void *object)
                 field_done(&t->fields[i], object);
 }
 
-/* ---- writing -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- writing ------------------------------------------------------------ */
 
 static bool present(const struct field *f, const void *at)
 {

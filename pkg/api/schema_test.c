@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-/* ---- a type with one field of each kind ------------------------------------------------------------------------------------------------ */
+/* ---- a type with one field of each kind --------------------------------- */
 
 struct inner { int64_t low, high; };
 struct outer {

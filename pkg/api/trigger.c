@@ -5,7 +5,7 @@
 #include "base/log.h"
 #include "filter/filter.h"
 
-/* ---- sink ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- sink --------------------------------------------------------------- */
 
 static const char *const ref_api_versions[] = { "v1", NULL };
 static const char *const ref_kinds[] = { "Service", NULL };
@@ -53,7 +53,7 @@ static const struct rule sink_rules[] = {
 };
 static const struct type sink_type = TYPE("Sink", struct sink, sink_fields, "Who receives the events.", RULES(sink_rules));
 
-/* ---- function and event ---------------------------------------------------------------------------------------------------------------- */
+/* ---- function and event ------------------------------------------------- */
 
 /* They become HTTP headers. */
 #define HEADER_OR_EMPTY_PATTERN "^([!-~]([ -~]*[!-~])?)?$"
@@ -81,7 +81,7 @@ static const struct field event_fields[] = {
 };
 static const struct type event_type = TYPE("Event", struct event_spec, event_fields, "The shape of the events.");
 
-/* ---- what is done to events ------------------------------------------------------------------------------------------------------------- */
+/* ---- what is done to events --------------------------------------------- */
 
 static const struct field ce_overrides_fields[] = {
         FIELD(MAP, "extensions", struct ce_overrides, extensions, .max = 32, .pattern = "^[ -~]+$", .format = "printable ASCII", .help = "Extension attributes that are added to each CloudEvent, or replace its own. Names are lower-case letters and digits, at most 20."),
@@ -132,7 +132,7 @@ static const struct field transform_fields[] = {
 };
 static const struct type transform_type = TYPE("Transform", struct transform_spec, transform_fields, "A program that reshapes each event, in a sandbox of its own.");
 
-/* ---- worker ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- worker ------------------------------------------------------------- */
 
 #define LABEL_PATTERN "^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
 #define LABEL_WORDS "a label's value: at most 63 letters, digits, -, _ and ., beginning and ending with a letter or digit"
@@ -149,7 +149,7 @@ static const struct field worker_fields[] = {
 };
 static const struct type worker_type = TYPE("Worker", struct worker_spec, worker_fields, "The pod that delivers this Trigger's events.");
 
-/* ---- spec ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- spec --------------------------------------------------------------- */
 
 /* spec.source while it is decoded: one pointer per type, whatever types there are. */
 struct source_union { void *specs[SOURCE_TYPES_MAX]; };
@@ -249,7 +249,7 @@ void spec_tables_build(struct spec_tables *s, const struct source_type *types, s
                                  .fields_n = fields_n, .size = sizeof(struct spec_object) };
 }
 
-/* ---- the whole resource ----------------------------------------------------------------------------------------------------------------- */
+/* ---- the whole resource ------------------------------------------------- */
 
 struct metadata { char *name, *namespace_, *uid; int64_t generation; usec deletion; struct string_map labels, annotations; };
 

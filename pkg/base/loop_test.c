@@ -43,7 +43,7 @@ static void run(void)
         assert_false(overdue);
 }
 
-/* ---- tasks --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- tasks -------------------------------------------------------------- */
 
 static char order[64];
 static size_t order_n;
@@ -141,7 +141,7 @@ static void descriptors_get_their_turn(void **state UNUSED)
         (void)close(ends[1]);
 }
 
-/* ---- deadlines ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- deadlines ---------------------------------------------------------- */
 
 enum { DEADLINES = 100 };
 struct deadline { struct task task; usec at; };
@@ -224,7 +224,7 @@ static void deadlines_are_kept_by_the_clock_that_was_given(void **state UNUSED)
         assert_int_equal(loop_now(loop), 12 * USEC_HOUR);
 }
 
-/* ---- the waker ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- the waker ---------------------------------------------------------- */
 
 enum { THREADS = 4, RINGS = 25000 };
 struct ringer { struct waker_slot slot; struct task task; pthread_t thread; _Atomic int rung, seen; };
@@ -277,7 +277,7 @@ static void no_ring_is_lost(void **state UNUSED)
         }
 }
 
-/* ---- descriptors and signals --------------------------------------------------------------------------------------------------------- */
+/* ---- descriptors and signals -------------------------------------------- */
 
 struct reader { struct loop_io *io; int fd, got; };
 static void read_and_close(void *cookie, int events UNUSED)
@@ -312,7 +312,7 @@ static void a_watch_may_close_itself(void **state UNUSED)
         assert_non_null(strstr(err.text, "99999"));
 }
 
-/* ---- crowds --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- crowds ------------------------------------------------------------- */
 
 enum { MEMBERS = 100, IN_A_PASS = 8 };
 static struct member { struct loop_io *io; int fd[2]; unsigned told; } members[MEMBERS];

@@ -41,7 +41,7 @@ struct file_store_end {
         struct request *done, **done_last, *taken;
 };
 
-/* ---- entries ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- entries ------------------------------------------------------------ */
 
 static struct entry *entry_find(struct file_store *s, struct str key)
 {
@@ -124,7 +124,7 @@ static size_t get_frame(struct str bytes, struct str *key, struct str *value)
         return frame_size(key_n, value_n);
 }
 
-/* ---- the journal --------------------------------------------------------------------------------------------------------------------- */
+/* ---- the journal -------------------------------------------------------- */
 
 static int write_all(int fd, struct str bytes)
 {
@@ -423,7 +423,7 @@ struct file_store *file_store_free(struct file_store *s)
         return NULL;
 }
 
-/* ---- ends ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- ends --------------------------------------------------------------- */
 
 static char *full_key(struct file_store_end *end, struct str key)
 {

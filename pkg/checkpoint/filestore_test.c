@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-/* ---- a store on a real loop, in a folder of its own ------------------------------------------------------------------------------------ */
+/* ---- a store on a real loop, in a folder of its own --------------------- */
 
 struct user { struct task wake; struct file_store_end *end; struct store store; struct store_result results[4096]; size_t results_n, wanted; char value[4096]; };
 
@@ -134,7 +134,7 @@ static off_t size_of(const char *name)
         return stat(path, &s) == 0 ? s.st_size : -1;
 }
 
-/* ---- tests ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- tests -------------------------------------------------------------- */
 
 static void what_is_put_is_got_also_after_reopening(void **state UNUSED)
 {

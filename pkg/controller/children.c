@@ -43,7 +43,7 @@ void child_path(enum child c, const struct trigger *t, struct buf *out)
         child_name(c, t->name, out);
 }
 
-/* ---- parts --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- parts -------------------------------------------------------------- */
 
 static void text(struct writer *w, const char *key, const char *value)
 {
@@ -146,7 +146,7 @@ static void begin(struct writer *w, enum child c, const struct trigger *t, const
         writer_object_end(w);
 }
 
-/* ---- rights -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- rights ------------------------------------------------------------- */
 
 static void rule(struct writer *w, const char *group, const char *resource, const char *only, const char *const *verbs)
 {
@@ -188,7 +188,7 @@ static void role_binding(struct writer *w, const struct trigger *t)
         writer_array_end(w);
 }
 
-/* ---- configuration ------------------------------------------------------------------------------------------------------------------- */
+/* ---- configuration ------------------------------------------------------ */
 
 static void config_map(struct writer *w, const struct trigger *t)
 {
@@ -203,7 +203,7 @@ static void config_map(struct writer *w, const struct trigger *t)
         writer_object_end(w);
 }
 
-/* ---- the Service and the Ingress ----------------------------------------------------------------------------------------------------- */
+/* ---- the Service and the Ingress ---------------------------------------- */
 
 bool child_needed(enum child c, const struct trigger *t) { return c == CHILD_SERVICE ? trigger_driver(t)->push != NULL : c != CHILD_INGRESS || trigger_expose(t); }
 
@@ -311,7 +311,7 @@ static void ingress(struct writer *w, const struct trigger *t)
         writer_object_end(w);
 }
 
-/* ---- the Deployment ------------------------------------------------------------------------------------------------------------------ */
+/* ---- the Deployment ----------------------------------------------------- */
 
 static void probe(struct writer *w, const char *name, const char *path, int64_t period, int64_t failures)
 {

@@ -158,7 +158,7 @@ static void keep(char **to, const char *value)
         *to = value ? str_dup(str_of(value)) : NULL;
 }
 
-/* ---- one reconcile ------------------------------------------------------------------------------------------------------------------- */
+/* ---- one reconcile ------------------------------------------------------ */
 
 static void work_free(struct work *w)
 {
@@ -250,7 +250,7 @@ static void decode(struct work *w)
         free(json);
 }
 
-/* ---- the status ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- the status --------------------------------------------------------- */
 
 /* Tells what changed between two statuses. */
 static void record_changes(struct work *w, json_t *before)
@@ -364,7 +364,7 @@ static void write_status(struct work *w)
         json_decref(live);
 }
 
-/* ---- entries of workers that are gone ------------------------------------------------------------------------------------------------ */
+/* ---- entries of workers that are gone ----------------------------------- */
 
 static void entry_removed(void *cookie, const struct kube_answer *a)
 {
@@ -446,7 +446,7 @@ static bool look_for_vanished(struct work *w)
         return false;
 }
 
-/* ---- pods that do not start ----------------------------------------------------------------------------------------------------------- */
+/* ---- pods that do not start --------------------------------------------- */
 
 /* A pod of the present worker whose container is being made: only its events tell what it waits for. NULL: none. */
 static json_t *unstarted_pod(const struct work *w)
@@ -505,7 +505,7 @@ static void conclude(struct work *w)
                 write_status(w);
 }
 
-/* ---- the children -------------------------------------------------------------------------------------------------------------------- */
+/* ---- the children ------------------------------------------------------- */
 
 static void apply_next(struct work *w);
 
@@ -752,7 +752,7 @@ static void apply_what_differs(struct work *w)
                 apply_next(w);
 }
 
-/* ---- its end --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- its end ------------------------------------------------------------ */
 
 static void finalizers_written(void *cookie, const struct kube_answer *a)
 {
@@ -888,7 +888,7 @@ static void end_trigger(struct work *w)
         }
 }
 
-/* ---- reconcile ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- reconcile ---------------------------------------------------------- */
 
 static void reconcile(struct controller *c, const char *key)
 {
@@ -942,7 +942,7 @@ static void turn(struct task *t, usec now)
                 loop_arm(c->loop, t, queue_deadline(c->queue));
 }
 
-/* ---- what happens in the cluster ----------------------------------------------------------------------------------------------------- */
+/* ---- what happens in the cluster ---------------------------------------- */
 
 static void enqueue(struct controller *c, const char *namespace_, const char *name)
 {
@@ -1036,7 +1036,7 @@ bool controller_synced(const struct controller *c)
         return true;
 }
 
-/* ---- what is kept of each kind ------------------------------------------------------------------------------------------------------- */
+/* ---- what is kept of each kind ------------------------------------------ */
 
 /* Keeps only the members named. */
 static void only(json_t *object, const char *const *names)
@@ -1126,7 +1126,7 @@ static void trim_service(json_t *o)
                 only(p, port);
 }
 
-/* ---- life ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- life --------------------------------------------------------------- */
 
 static const struct {
         const char *group, *resource, *what, *selector;

@@ -34,7 +34,7 @@ static struct bench {
         bool (*until)(void);
 } b;
 
-/* ---- the API server -------------------------------------------------------------------------------------------------------------------- */
+/* ---- the API server ----------------------------------------------------- */
 
 static struct object *object_at(const char *path)
 {
@@ -172,7 +172,7 @@ static void tell(const char *collection, const char *type, json_t *object)
         fail_msg("nobody watches %s", collection);
 }
 
-/* ---- the bench ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the bench ---------------------------------------------------------- */
 
 #define TRIGGERS "/apis/sluice.dev/v1alpha1/triggers"
 #define TRIGGER "/apis/sluice.dev/v1alpha1/namespaces/n/triggers/clock"
@@ -285,7 +285,7 @@ static void forget_calls(void)
         b.seen_n = 0;
 }
 
-/* ---- tests ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- tests -------------------------------------------------------------- */
 
 static void each_child_is_looked_at_and_applied_in_order(void **state UNUSED)
 {

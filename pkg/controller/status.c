@@ -58,7 +58,7 @@ static json_t *speaker(const struct status_facts *f)
         return NULL;
 }
 
-/* ---- the conditions ------------------------------------------------------------------------------------------------------------------ */
+/* ---- the conditions ----------------------------------------------------- */
 
 static void sink_resolved(const struct status_facts *f, struct verdict *v)
 {
@@ -220,7 +220,7 @@ static void ready(const struct status_facts *f, const struct verdict *const *par
         judge(v, "True", "Ready", "");
 }
 
-/* ---- putting it together ------------------------------------------------------------------------------------------------------------- */
+/* ---- putting it together ------------------------------------------------ */
 
 static void add(json_t *list, const struct status_facts *f, const char *type, const struct verdict *v)
 {

@@ -8,7 +8,7 @@
 #include "delivery/flow.h"
 #include "delivery/track.h"
 
-/* ---- what the engine keeps --------------------------------------------------------------------------------------------------------- */
+/* ---- what the engine keeps ---------------------------------------------- */
 
 static const usec STARVED = 10 * USEC_MSEC; /* after which memory is asked for again */
 
@@ -137,7 +137,7 @@ static void queue_remove(struct queue *q, struct link *l)
                 }
 }
 
-/* ---- life ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- life --------------------------------------------------------------- */
 
 int delivery_new(struct delivery **out, const struct delivery_config *config, uint64_t seed, struct error *err)
 {
@@ -305,7 +305,7 @@ int delivery_assign(struct delivery *d, uint32_t id, usec now UNUSED, struct err
         return 0;
 }
 
-/* ---- settling ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- settling ----------------------------------------------------------- */
 
 static void feed_hungry(struct delivery *d)
 {
@@ -508,7 +508,7 @@ static void batch_landed(struct delivery *d, struct batch *b)
         d->dead_in_flight -= b->dead > 0;
 }
 
-/* ---- failing ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- failing ------------------------------------------------------------ */
 
 /* The sink accepts again: what it said stays the reason for fewer requests, but it is past. */
 static void remember_as_past(struct delivery *d)
@@ -812,7 +812,7 @@ void delivery_answer(struct delivery *d, uint32_t ticket, const struct answer *a
                 batch_failed(d, b, a->kind == ANSWER_PARTIAL ? &all_failed : a, now);
 }
 
-/* ---- revoking ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- revoking ----------------------------------------------------------- */
 
 /* Releases what was never sent or waits to be sent again. */
 static void release_unsent(struct delivery *d, struct track *t)
@@ -901,7 +901,7 @@ static void track_end(struct delivery *d, struct track *t)
         rebalance_budgets(d);
 }
 
-/* ---- taking in ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- taking in ---------------------------------------------------------- */
 
 /* Into its track's window; NULL: the track is not, or no longer, ours, and the record is on its way back. */
 static struct track *take_in(struct delivery *d, struct record *r, usec now)
@@ -955,7 +955,7 @@ void delivery_offer(struct delivery *d, struct record *r, usec now)
         want_credit(d, t);
 }
 
-/* ---- giving out ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- giving out --------------------------------------------------------- */
 
 static struct batch *batch_make(struct delivery *d, struct lane *l)
 {

@@ -8,7 +8,7 @@
 
 #include "base/random.h"
 
-/* ---- the engine on a virtual clock: a bench that pulls every action and keeps what it must tell later --------------------------------- */
+/* ---- the engine on a virtual clock: a bench that pulls every action and keeps what it must tell later ---- */
 
 enum { MOST = 4096, TRACKS = 8 };
 struct sent { uint32_t ticket; uint32_t track; unsigned number; bool dead_letter; size_t n; uint64_t positions[64]; usec at; };
@@ -189,7 +189,7 @@ static void end(void)
         b.d = delivery_free(b.d);
 }
 
-/* ---- order --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- order -------------------------------------------------------------- */
 
 static void a_partition_is_delivered_one_by_one(void **state UNUSED)
 {
@@ -253,7 +253,7 @@ static void without_order_all_go_at_once(void **state UNUSED)
         end();
 }
 
-/* ---- batches ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- batches ------------------------------------------------------------ */
 
 static void a_batch_fills_or_waits(void **state UNUSED)
 {
@@ -316,7 +316,7 @@ static void a_batch_is_bounded_by_bytes(void **state UNUSED)
         end();
 }
 
-/* ---- failures ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- failures ----------------------------------------------------------- */
 
 static void back_off_stays_in_bounds(void **state UNUSED)
 {
@@ -579,7 +579,7 @@ static void revoked_between_two_detachments(void **state UNUSED)
         end();
 }
 
-/* ---- commits ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- commits ------------------------------------------------------------ */
 
 static void commits_come_by_count(void **state UNUSED)
 {
@@ -649,7 +649,7 @@ static void without_an_interval_commits_come_at_once(void **state UNUSED)
         end();
 }
 
-/* ---- revoking ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- revoking ----------------------------------------------------------- */
 
 static void what_is_in_flight_may_finish(void **state UNUSED)
 {
@@ -821,7 +821,7 @@ static void a_blocked_track_ends_too(void **state UNUSED)
         end();
 }
 
-/* ---- credit -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- credit ------------------------------------------------------------- */
 
 /* The source lends all it may at once; bounds are checked after each action. */
 static void credit_never_exceeds(void **state UNUSED)
@@ -880,7 +880,7 @@ static void a_stuck_track_leaves_credit_to_others(void **state UNUSED)
         end();
 }
 
-/* ---- parts of a batch ---------------------------------------------------------------------------------------------------------------- */
+/* ---- parts of a batch --------------------------------------------------- */
 
 static void offer_all(uint32_t n)
 {
@@ -1102,7 +1102,7 @@ static void dead_letters_go_one_by_one_and_say_why(void **state UNUSED)
         end();
 }
 
-/* ---- turns --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- turns -------------------------------------------------------------- */
 
 /* Two lanes on which the function hangs are always due again before a slot is free. */
 static void lanes_that_hang_leave_room_to_others(void **state UNUSED)
@@ -1159,7 +1159,7 @@ static void dead_letters_that_hang_leave_room_to_others(void **state UNUSED)
         }
 }
 
-/* ---- flow control -------------------------------------------------------------------------------------------------------------------- */
+/* ---- flow control ------------------------------------------------------- */
 
 static void the_rate_is_kept(void **state UNUSED)
 {

@@ -35,7 +35,7 @@ static void refused(usec retry_after)
 
 static uint32_t limit(void) { return (uint32_t)f.limit; }
 
-/* ---- the limit ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- the limit ---------------------------------------------------------- */
 
 static void it_starts_within_bounds(void **state UNUSED)
 {
@@ -100,7 +100,7 @@ static void it_comes_back_to_where_it_was_refused_and_then_slowly(void **state U
         assert_in_range(more, 88, 94); /* two a window */
 }
 
-/* ---- latency ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- latency ------------------------------------------------------------ */
 
 static void rising_latency_lowers_it(void **state UNUSED)
 {
@@ -128,7 +128,7 @@ static void what_is_slow_for_good_is_accepted(void **state UNUSED)
         assert_int_equal(limit(), 64);
 }
 
-/* ---- an outage ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- an outage ---------------------------------------------------------- */
 
 static void an_outage_opens_the_circuit(void **state UNUSED)
 {
@@ -227,7 +227,7 @@ static void the_sinks_own_word_pauses(void **state UNUSED)
         assert_true(flow_deadline(&f, until) == USEC_NEVER);
 }
 
-/* ---- the rate ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- the rate ----------------------------------------------------------- */
 
 static uint32_t send_all(void)
 {

@@ -64,7 +64,7 @@ static void each_attribute(const struct cloud_event *e, const struct cloud_exten
                 each(cookie, str_of(more[i].name), more[i].value, false);
 }
 
-/* ---- binary mode ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- binary mode -------------------------------------------------------- */
 
 static void header_value(struct buf *b, struct str value)
 {
@@ -104,7 +104,7 @@ void cloudevent_headers(const struct cloud_event *e, const struct cloud_extensio
         }
 }
 
-/* ---- JSON ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- JSON --------------------------------------------------------------- */
 
 static void write_member(void *cookie, struct str name, struct str value, bool raw)
 {
@@ -145,7 +145,7 @@ void cloudevent_source(const struct trigger *t, const char *part, struct buf *b)
         buf_printf(b, "/apis/" API_GROUP_VERSION "/namespaces/%s/triggers/%s%s%s", t->namespace_, t->name, part ? "#" : "", part ? part : "");
 }
 
-/* ---- data ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- data --------------------------------------------------------------- */
 
 /* The type without its parameters. */
 static struct str media_type(struct str type)
@@ -209,7 +209,7 @@ void cloudevent_data(struct cloud_event *e, struct str data, struct str declared
         e->bytes = !e->json && (is_json_type(declared) || other_charset(declared, data));
 }
 
-/* ---- reading -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------ */
 
 bool cloudevent_name(struct str s)
 {

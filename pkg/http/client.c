@@ -12,7 +12,7 @@ enum { PACK_LEAST = 1024, BODY_KEPT = 65536, BODY_FREE = 256 * 1024, STREAMS_DEF
 static const int64_t RETRY_AFTER_MAX = 86400;  /* seconds */
 static const usec PING_AFTER = 10 * USEC_SEC;
 
-/* ---- exchanges ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- exchanges ---------------------------------------------------------- */
 
 static void complete(struct exchange *x)
 {
@@ -38,7 +38,7 @@ void exchange_fail(struct exchange *x, const struct error *err)
         complete(x);
 }
 
-/* ---- room for large answers ------------------------------------------------------------------------------------------------------------ */
+/* ---- room for large answers --------------------------------------------- */
 
 static bool take_room(struct exchange *x)
 {
@@ -114,7 +114,7 @@ void exchange_answer(struct exchange *x, int status)
 
 struct str http_completion_header(const struct http_completion *c, struct str name) { return http_head_find(c->head, name); }
 
-/* ---- targets ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- targets ------------------------------------------------------------ */
 
 static int numeric_address(struct http_target *t, struct error *err)
 {
@@ -273,7 +273,7 @@ struct http_target *http_target_free(struct http_target *t)
 
 uint32_t http_target_connections(const struct http_target *t) { return t->connections_n; }
 
-/* ---- ends ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- ends --------------------------------------------------------------- */
 
 static bool is_token(const char *method)
 {
@@ -539,7 +539,7 @@ struct http_end *http_end_free(struct http_end *end)
         return NULL;
 }
 
-/* ---- the client ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- the client --------------------------------------------------------- */
 
 int http_client_new(struct http_client **out, struct loop *loop, struct error *err)
 {

@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-/* ---- a server that says what the script says: one answer a request, told apart by the empty line ---------------------------------------- */
+/* ---- a server that says what the script says: one answer a request, told apart by the empty line ---- */
 
 enum { CONNECTIONS = 128, MOST = 512 };
 struct peer { int fd; struct loop_io *io; struct buf in; unsigned served; };
@@ -211,7 +211,7 @@ static int teardown(void **state UNUSED)
         return 0;
 }
 
-/* ---- tests ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- tests -------------------------------------------------------------- */
 
 static void a_connection_is_used_again(void **state UNUSED)
 {

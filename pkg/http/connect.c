@@ -20,7 +20,7 @@
 enum { UNACKNOWLEDGED_MS = 30000, LOGIN_MAX = 4096 };
 enum { TURN_BYTES = 2 * READ_SIZE, TURN_READS = 32 };
 
-/* ---- files ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- files -------------------------------------------------------------- */
 
 /* Notes how the files of certificates are; true when that differs from the last time. */
 bool files_changed(struct http_target *t)
@@ -38,7 +38,7 @@ bool files_changed(struct http_target *t)
         return changed;
 }
 
-/* ---- what went wrong ----------------------------------------------------------------------------------------------------------------- */
+/* ---- what went wrong ---------------------------------------------------- */
 
 static const char *words(const struct connection *c, const char *otherwise) { return c->reason[0] ? c->reason : otherwise; }
 
@@ -65,7 +65,7 @@ void connection_error(struct connection *c, struct error *err)
         (void)error_set(err, ERROR_UNREACHABLE, "%s %s: %s", c->target->method, c->target->url_text, words(c, "the connection broke"));
 }
 
-/* ---- bytes ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- bytes -------------------------------------------------------------- */
 
 static void note_tls(struct connection *c)
 {
@@ -136,7 +136,7 @@ static void on_more(struct task *task, usec now UNUSED)
 
 bool connection_buffers(const struct connection *c) { return c->ssl && SSL_has_pending(c->ssl); }
 
-/* ---- connecting ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- connecting --------------------------------------------------------- */
 
 static void handshake(struct connection *);
 

@@ -30,7 +30,7 @@ struct call {
 
 struct fetch_end { struct loop *loop; struct task *wake; struct task timer; struct http_multi *multi; struct resolver *resolver; struct call *calls, *taken; };
 
-/* ---- where calls may go ---------------------------------------------------------------------------------------------------------------- */
+/* ---- where calls may go ------------------------------------------------- */
 
 static bool label_matches(struct str pattern, struct str host)
 {
@@ -110,7 +110,7 @@ bool fetch_address_public(const char *address)
         return b[0] != 0x3f || b[1] != 0xff || b[2] >> 4 != 0;
 }
 
-/* ---- calls ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- calls -------------------------------------------------------------- */
 
 /* Lets go of the last attempt. */
 static void stop(struct call *c)
@@ -281,7 +281,7 @@ static void on_timer(struct task *task, usec now)
         arm(e);
 }
 
-/* ---- the port -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the port ----------------------------------------------------------- */
 
 static int copy_headers(struct call *c, struct str lines)
 {

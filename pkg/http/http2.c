@@ -23,7 +23,7 @@ struct http2 {
 static struct http_client *client_of(const struct connection *c) { return c->target->client; }
 static void write_soon(struct connection *c) { loop_ready(client_of(c)->loop, &c->http2->flush); }
 
-/* ---- ends of exchanges --------------------------------------------------------------------------------------------------------------- */
+/* ---- ends of exchanges -------------------------------------------------- */
 
 static struct exchange *exchange_of(nghttp2_session *s, int32_t stream) { return nghttp2_session_get_stream_user_data(s, stream); }
 
@@ -65,7 +65,7 @@ static void ended(struct connection *c, struct exchange *x, uint32_t code)
         exchange_fail(x, &err);
 }
 
-/* ---- what nghttp2 tells -------------------------------------------------------------------------------------------------------------- */
+/* ---- what nghttp2 tells ------------------------------------------------- */
 
 static int on_header(nghttp2_session *s, const nghttp2_frame *frame, const uint8_t *name, size_t name_n, const uint8_t *value, size_t value_n, uint8_t flags UNUSED,
                      void *cookie UNUSED)
@@ -250,7 +250,7 @@ static int on_body_sent(nghttp2_session *s, nghttp2_frame *frame, const uint8_t 
         return h->out.failed ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
 }
 
-/* ---- the socket ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- the socket --------------------------------------------------------- */
 
 static void broken(struct connection *c, enum error_kind kind, const char *why)
 {
@@ -397,7 +397,7 @@ static void http2_event(struct connection *c, int events)
                 settle(c);
 }
 
-/* ---- requests ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- requests ----------------------------------------------------------- */
 
 static bool hop_by_hop(struct str name)
 {
@@ -505,7 +505,7 @@ static void http2_cancel(struct connection *c, struct exchange *x)
         write_soon(c);
 }
 
-/* ---- beginning and end --------------------------------------------------------------------------------------------------------------- */
+/* ---- beginning and end -------------------------------------------------- */
 
 static int start_session(struct connection *c)
 {

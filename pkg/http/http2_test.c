@@ -239,7 +239,7 @@ static void why_the_server_goes_away_is_told(void **state UNUSED)
         assert_false(done[0].c.maybe_processed);
 }
 
-/* ---- a connection that swallows what is sent ------------------------------------------------------------------------------------------------ */
+/* ---- a connection that swallows what is sent ---------------------------- */
 
 static bool deaf;
 static bool first_is_deaf(struct peer *p, struct str bytes UNUSED) { return deaf && p == &server.peers[0]; }

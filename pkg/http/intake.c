@@ -73,7 +73,7 @@ static int refuse(struct http_intake *k, enum http_refusal refusal, const char *
 
 static int malformed(struct http_intake *k, const char *why) { return refuse(k, HTTP_MALFORMED, why); }
 
-/* ---- the request line ------------------------------------------------------------------------------------------------------------------ */
+/* ---- the request line --------------------------------------------------- */
 
 static const struct {
         struct str name;
@@ -174,7 +174,7 @@ static int take_request_line(struct http_intake *k, const char *block, struct st
         return take_method(k, name) < 0 ? -1 : take_target(k, target);
 }
 
-/* ---- headers --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- headers ------------------------------------------------------------ */
 
 static int take_length(struct http_intake *k, struct str value)
 {
@@ -268,7 +268,7 @@ static int take_header(struct http_intake *k, struct str line)
         return 0;
 }
 
-/* ---- the head -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the head ----------------------------------------------------------- */
 
 /* The parser takes what the guard let pass, all of it. */
 static int pass(struct http_intake *k, const char *from, const char *to)
@@ -412,7 +412,7 @@ static int take_empty_lines(struct http_intake *k, struct str bytes, size_t *use
         return 0;
 }
 
-/* ---- the body -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the body ----------------------------------------------------------- */
 
 static int take_of_length(struct http_intake *k, struct str bytes, size_t *used)
 {

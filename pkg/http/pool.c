@@ -8,7 +8,7 @@
 enum { SENT_AGAIN_MAX = 2 };
 static const usec REPLACE_AGAIN = USEC_SEC, IDLE_LEAST = 10 * USEC_MSEC;
 
-/* ---- what waits ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- what waits --------------------------------------------------------- */
 
 void pool_wait(struct exchange *x, bool first)
 {
@@ -58,7 +58,7 @@ void pool_fail_waiting(struct http_target *t, const struct error *err, bool one)
         }
 }
 
-/* ---- a connection and what it carries ------------------------------------------------------------------------------------------------ */
+/* ---- a connection and what it carries ----------------------------------- */
 
 static void leave_ready(struct connection *c)
 {
@@ -218,7 +218,7 @@ void connection_break(struct connection *c, const struct error *err)
         pool_serve(t);
 }
 
-/* ---- how many ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- how many ----------------------------------------------------------- */
 
 static uint32_t wanted(const struct http_target *t)
 {
@@ -332,7 +332,7 @@ void pool_refused(struct http_target *t, struct address *a, const struct error *
         pool_serve(t);
 }
 
-/* ---- time ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- time --------------------------------------------------------------- */
 
 void target_arm(struct http_target *t)
 {

@@ -79,7 +79,7 @@ static void close_all(void)
         script.peer = NULL;
 }
 
-/* ---- HTTP/1.1 ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- HTTP/1.1 ----------------------------------------------------------- */
 
 /* outcome: a status, or 0 for a failure. reuse: the connection carries another request afterwards. */
 struct answer_1 { const char *bytes; size_t n; int outcome; const char *body; bool reuse, hang_up; };
@@ -285,7 +285,7 @@ static void an_early_answer_is_taken(void **state UNUSED)
         assert_int_equal(http_target_connections(target), 0);
 }
 
-/* ---- HTTP/2 -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- HTTP/2 ------------------------------------------------------------- */
 
 static void frame(struct buf *b, uint8_t type, uint8_t flags, uint32_t stream, struct str payload)
 {
@@ -434,7 +434,7 @@ static void strange_frames(void **state UNUSED)
                 }
 }
 
-/* ---- both, mutated --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- both, mutated ------------------------------------------------------ */
 
 static unsigned passes;
 static bool settled(void) { return done_n >= 1 || (script.begun && script.at >= script.bytes.n && ++passes > 20); }

@@ -18,7 +18,7 @@ void http_server_stats(const struct http_server *s, struct http_server_stats *ou
         out->tls_failures = s->tls ? tls_server_failures(s->tls) : 0;
 }
 
-/* ---- accepting ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- accepting ---------------------------------------------------------- */
 
 union address {
         struct sockaddr any;
@@ -166,7 +166,7 @@ static int listen_on(const char *address, uint16_t *port, struct error *err)
         return fd;
 }
 
-/* ---- the server ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- the server --------------------------------------------------------- */
 
 static void on_linger_end(struct task *t, usec now UNUSED) { http_server_drain(CONTAINER_OF(t, struct http_server, linger_end)); }
 

@@ -27,7 +27,7 @@ bool http_call_tls(const struct http_call *c)
 
 bool http_call_certificate(const struct http_call *c, struct buf *subject, struct buf *names) { return c->tls && tls_certificate(c->tls, subject, names); }
 
-/* ---- what a connection holds while it is at work ----------------------------------------------------------------------------------------- */
+/* ---- what a connection holds while it is at work ------------------------ */
 
 static struct work *work_new(struct http_server *s)
 {
@@ -107,7 +107,7 @@ void http_call_hold(struct http_call *c, size_t bytes)
 static size_t unsent(const struct work *w) { return w->out.n + w->body.n - w->sent; }
 static size_t waiting(const struct work *w) { return w->in.n - w->fed; }
 
-/* ---- time ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- time --------------------------------------------------------------- */
 
 /* Bytes that move buy time at a rate: who is slow but not too slow is served. */
 static usec bought(size_t bytes, size_t rate) { return (usec)(bytes * (size_t)USEC_SEC / rate); }
@@ -140,7 +140,7 @@ void call_phase(struct http_call *c, enum phase phase)
                 loop_arm(c->server->loop, &c->timer, c->deadline);
 }
 
-/* ---- the end --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the end ------------------------------------------------------------ */
 
 void call_close(struct http_call *c)
 {
@@ -184,7 +184,7 @@ static void call_lost(struct http_call *c)
                 call_close(c);
 }
 
-/* ---- sending --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- sending ------------------------------------------------------------ */
 
 enum { AGAIN = TLS_AGAIN, BROKEN = TLS_BROKEN };
 
@@ -240,7 +240,7 @@ static ssize_t call_send(struct http_call *c, struct str more)
         return (ssize_t)(all - more.n);
 }
 
-/* ---- refusing -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- refusing ----------------------------------------------------------- */
 
 /* Puts the answer; it is sent with what stands before it. */
 static void put_refusal(struct http_call *c, enum http_refusal kind, const char *why)
@@ -284,7 +284,7 @@ static bool call_end(struct http_call *c)
         return true;
 }
 
-/* ---- requests -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- requests ----------------------------------------------------------- */
 
 static void handle(struct http_call *c)
 {
@@ -450,7 +450,7 @@ static bool call_go_on(struct http_call *c)
         return call_work(c, waiting(w) ? (struct str){ w->in.p + w->fed, waiting(w) } : (struct str){ 0 }, true);
 }
 
-/* ---- answers --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- answers ------------------------------------------------------------ */
 
 static bool keeps(const struct http_call *c)
 {
@@ -518,7 +518,7 @@ void call_refuse(struct http_call *c, enum http_refusal kind, const char *why)
         (void)call_work(c, (struct str){ 0 }, true);
 }
 
-/* ---- reading --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------ */
 
 static ssize_t receive(struct http_call *c)
 {
@@ -597,7 +597,7 @@ static bool call_read(struct http_call *c)
         return true;
 }
 
-/* ---- events ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- events ------------------------------------------------------------- */
 
 /* False: not done, or closed. */
 static bool shake_hands(struct http_call *c)

@@ -54,7 +54,7 @@ void room_heard(struct http_call *c)
         link_quiet(c, QUIET_UNFINISHED);
 }
 
-/* ---- what each peer holds -------------------------------------------------------------------------------------------------------------- */
+/* ---- what each peer holds ----------------------------------------------- */
 
 void room_join(struct http_call *c)
 {
@@ -96,7 +96,7 @@ void room_count(struct http_call *c, size_t before, size_t after)
 
 static size_t share_of(const struct http_call *c) { return c->share ? c->share->bytes : 0; }
 
-/* ---- giving way ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- giving way --------------------------------------------------------- */
 
 /* The longest-quiet one of the list that has nothing in its socket, and has not yielded its turn: what a client has sent is not thrown away unread. */
 static struct http_call *quietest(const struct quiet_list *l)

@@ -121,7 +121,7 @@ static void refused_with(const char *text, const char *status)
         peer_done(&p);
 }
 
-/* ---- tests ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- tests -------------------------------------------------------------- */
 
 static void a_connection_carries_many_requests(void **state UNUSED)
 {
@@ -377,7 +377,7 @@ static void who_is_quiet_gives_way_to_who_comes(void **state UNUSED)
                 peer_done(&all[i]);
 }
 
-/* ---- who leaves ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- who leaves --------------------------------------------------------- */
 
 /* As nc -N does. */
 static void a_half_closed_client_gets_its_answers(void **state UNUSED)
@@ -503,7 +503,7 @@ static void who_waits_for_a_turn_is_not_closed(void **state UNUSED)
                 peer_done(&others[i]);
 }
 
-/* ---- limits ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- limits ------------------------------------------------------------- */
 
 static void a_connection_carries_so_many_requests(void **state UNUSED)
 {
@@ -649,7 +649,7 @@ static void what_a_handler_holds_counts(void **state UNUSED)
         peer_done(&b);
 }
 
-/* ---- answers ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- answers ------------------------------------------------------------ */
 
 static void large_answers_arrive_whole(void **state UNUSED)
 {
@@ -733,7 +733,7 @@ static void statuses_have_their_texts(void **state UNUSED)
         peer_done(&p);
 }
 
-/* ---- proxies ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- proxies ------------------------------------------------------------ */
 
 static void a_trusted_proxy_names_the_client(void **state UNUSED)
 {
@@ -766,7 +766,7 @@ static void a_trusted_proxy_names_the_client(void **state UNUSED)
         }
 }
 
-/* ---- the end ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the end ------------------------------------------------------------ */
 
 static void lingering_accepts_and_says_close(void **state UNUSED)
 {

@@ -42,7 +42,7 @@ UNUSED static void run(void)
                 fail_msg("overdue: %s", under_way);
 }
 
-/* ---- certificates ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- certificates ------------------------------------------------------- */
 
 static bool over_tls;            /* the flavour */
 static char tls_folder[] = "/tmp/sluice-server-XXXXXX", tls_cert[64], tls_key[64], tls_ca[64];
@@ -140,7 +140,7 @@ UNUSED static int flavour_tls_done(void **state UNUSED)
         return 0;
 }
 
-/* ---- a client of bare bytes ------------------------------------------------------------------------------------------------------------ */
+/* ---- a client of bare bytes --------------------------------------------- */
 
 struct peer {
         int fd;
@@ -309,7 +309,7 @@ UNUSED static void peer_done(struct peer *p)
         buf_done(&p->say);
 }
 
-/* ---- the cases ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the cases ---------------------------------------------------------- */
 
 #define CASES "pkg/http/testdata/requests.txt"
 

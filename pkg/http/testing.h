@@ -80,7 +80,7 @@ static struct buf messages[MOST];
 static char url[128];
 static char under_way[200]; /* what a table's test is at */
 
-/* ---- the server ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- the server --------------------------------------------------------- */
 
 UNUSED static void peer_close(struct peer *p)
 {
@@ -446,7 +446,7 @@ UNUSED static void server_done(struct server *s)
         s->peers_n = 0;
 }
 
-/* ---- certificates ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- certificates ------------------------------------------------------- */
 
 struct identity { EVP_PKEY *key; X509 *cert; };
 
@@ -525,7 +525,7 @@ UNUSED static SSL_CTX *server_tls(struct server *s, const struct identity *i)
         return x;
 }
 
-/* ---- the client's side ----------------------------------------------------------------------------------------------------------------- */
+/* ---- the client's side -------------------------------------------------- */
 
 static void too_late(struct task *t UNUSED, usec now UNUSED)
 {

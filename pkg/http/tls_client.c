@@ -26,7 +26,7 @@ struct tls_client {
         bool any_host;
 };
 
-/* ---- authorities ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- authorities -------------------------------------------------------- */
 
 static int add_pem(X509_STORE *store, struct str pem)
 {
@@ -114,7 +114,7 @@ static void trust_drop(struct tls_authorities *all, struct tls_trust *a)
         trust_free(a);
 }
 
-/* ---- the context ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- the context -------------------------------------------------------- */
 
 static int no_password(char *space UNUSED, int size UNUSED, int writing UNUSED, void *cookie UNUSED) { return 0; }
 
@@ -206,7 +206,7 @@ struct tls_client *tls_client_free(struct tls_client *t)
         return NULL;
 }
 
-/* ---- sessions -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- sessions ----------------------------------------------------------- */
 
 static bool expect_name(const struct tls_client *t, SSL *ssl)
 {

@@ -34,7 +34,7 @@ struct tls_server {
 uint64_t tls_server_failures(const struct tls_server *t) { return t->failures; }
 usec tls_server_handshake_timeout(const struct tls_server *t) { return t->handshake_timeout; }
 
-/* ---- sockets: like OpenSSL's own, but never a SIGPIPE --------------------------------------------------------------------------------- */
+/* ---- sockets: like OpenSSL's own, but never a SIGPIPE ------------------- */
 
 static int bio_write(BIO *b, const char *p, int n)
 {
@@ -65,7 +65,7 @@ static long bio_ctrl(BIO *b, int command, long number UNUSED, void *p UNUSED)
         return command == BIO_CTRL_FLUSH;
 }
 
-/* ---- the context ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- the context -------------------------------------------------------- */
 
 static int choose_alpn(SSL *ssl UNUSED, const unsigned char **out, unsigned char *out_n, const unsigned char *in, unsigned in_n, void *cookie UNUSED)
 {
@@ -126,7 +126,7 @@ static int make_context(struct tls_server *t, struct error *err)
         return 0;
 }
 
-/* ---- files that change ----------------------------------------------------------------------------------------------------------------- */
+/* ---- files that change -------------------------------------------------- */
 
 static bool has_changed(struct file *f)
 {
@@ -251,7 +251,7 @@ struct tls_server *tls_server_free(struct tls_server *t)
         return NULL;
 }
 
-/* ---- sessions -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- sessions ----------------------------------------------------------- */
 
 SSL *tls_server_accept(struct tls_server *t, int fd, usec now)
 {

@@ -130,7 +130,7 @@ static void a_handshake_has_its_time(void **state UNUSED)
         assert_true(is_served());
 }
 
-/* ---- client certificates ----------------------------------------------------------------------------------------------------------------- */
+/* ---- client certificates ------------------------------------------------ */
 
 static void clients_show_certificates(void **state UNUSED)
 {
@@ -160,7 +160,7 @@ static void clients_show_certificates(void **state UNUSED)
         identity_done(&stranger);
 }
 
-/* ---- files that change ------------------------------------------------------------------------------------------------------------------- */
+/* ---- files that change -------------------------------------------------- */
 
 /* The name of the certificate that a new connection sees. */
 static void name_seen(char *out, size_t n)

@@ -53,7 +53,7 @@ int service_submit(const struct fetch *f, uint64_t tag, const struct service_cal
         return f->ops->submit(f->cookie, tag, &q, err);
 }
 
-/* ---- answers ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- answers ------------------------------------------------------------ */
 
 /* The first of these members that is there, as text; numbers too. */
 static bool member(const json_t *o, const char *const *names, char *out, size_t size)

@@ -9,7 +9,7 @@
 
 enum { SIZE_MOST = 1 << 20, DEPTH_MOST = 72, NODES_MOST = 100000, NAME_SHOWN = 80 };
 
-/* ---- problems ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- problems ----------------------------------------------------------- */
 
 struct str text_clip(struct str s, size_t most)
 {
@@ -93,7 +93,7 @@ void problems_format(const struct problems *all, const char *file, struct buf *o
                 format_one(&all->list[order ? order[i].index : i], file, out);
 }
 
-/* ---- arena --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- arena -------------------------------------------------------------- */
 
 struct block { struct block *next; size_t used, size; _Alignas(max_align_t) char bytes[]; };
 
@@ -152,7 +152,7 @@ void documents_done(struct documents *docs)
         *docs = (struct documents){ 0 };
 }
 
-/* ---- scalars: the core schema of YAML 1.2 --------------------------------------------------------------------------------------------- */
+/* ---- scalars: the core schema of YAML 1.2 ------------------------------- */
 
 static bool one_of(struct str s, const char *a, const char *b, const char *c) { return str_is(s, a) || str_is(s, b) || str_is(s, c); }
 
@@ -276,7 +276,7 @@ static void resolve(struct node *n)
         }
 }
 
-/* ---- characters ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- characters --------------------------------------------------------- */
 
 static size_t sequence(struct str s)
 {
@@ -375,7 +375,7 @@ static char *join_surrogates(struct str text, size_t *n)
         return copy;
 }
 
-/* ---- syntax errors in plain words ---------------------------------------------------------------------------------------------------- */
+/* ---- syntax errors in plain words --------------------------------------- */
 
 static const struct { const char *context, *problem, *words; } plain_words[] = {
         ROW("scanning a quoted scalar", "unexpected end of stream", "the quoted text that begins on line %zu is never closed: add the closing quote"),
@@ -421,7 +421,7 @@ static void tell_syntax_error(const yaml_parser_t *p, struct problems *problems)
         problem_add(problems, line, column, "", "not well-formed YAML: %s%s%s", context, *context ? ": " : "", problem);
 }
 
-/* ---- the tree ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- the tree ----------------------------------------------------------- */
 
 struct reader {
         yaml_parser_t parser;

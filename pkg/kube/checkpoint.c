@@ -91,7 +91,7 @@ static void complete_all(struct kube_checkpoint *c, struct list *l, const struct
 
 static void advance(struct kube_checkpoint *c);
 
-/* ---- who wrote it -------------------------------------------------------------------------------------------------------------------- */
+/* ---- who wrote it ------------------------------------------------------- */
 
 /* Values are JSON objects; the writer's name is their last member. Values alone can't tell writers apart: two workers make the same claim of the same tick. */
 static const struct str SIGNATURE = { "\"writer\":\"", 10 };
@@ -139,7 +139,7 @@ static struct str unsign(struct kube_checkpoint *c, const char *value)
         return buf_view(&c->given);
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------ */
 
 static bool is_theirs(const struct kube_checkpoint *c, json_t *metadata)
 {
@@ -214,7 +214,7 @@ static void read_again(struct kube_checkpoint *c)
         c->call = kube_send(c->client, &q);
 }
 
-/* ---- writing ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- writing ------------------------------------------------------------ */
 
 static void was_written(void *cookie, const struct kube_answer *a)
 {
@@ -296,7 +296,7 @@ static void advance(struct kube_checkpoint *c)
                 write_pending(c);
 }
 
-/* ---- the port ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- the port ----------------------------------------------------------- */
 
 /* A ConfigMap's keys are letters, digits, '-', '_' and '.'; anything else becomes _XX. */
 static char *encode_key(struct str key)

@@ -65,7 +65,7 @@ void kube_cancel(struct kube_call *call)
                 call_free(call);
 }
 
-/* ---- answers ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- answers ------------------------------------------------------------ */
 
 static enum error_kind kind_of(int status, const char *reason)
 {
@@ -203,7 +203,7 @@ static size_t on_body(char *p, size_t size, size_t n, void *cookie)
         return bytes;
 }
 
-/* ---- sending ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- sending ------------------------------------------------------------ */
 
 static void read_again(const char *path, char **to)
 {

@@ -89,7 +89,7 @@ static void close_script(void)
         assert_int_equal(e.at, e.steps);
 }
 
-/* ---- calls --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- calls -------------------------------------------------------------- */
 
 static struct error seen_error;
 static bool seen_failed;
@@ -139,7 +139,7 @@ static void no_server_is_unreachable(void **state UNUSED)
         close_script();
 }
 
-/* ---- the reflector ------------------------------------------------------------------------------------------------------------------- */
+/* ---- the reflector ------------------------------------------------------ */
 
 #define OBJECT(name, version) "{\"metadata\":{\"namespace\":\"n\",\"name\":\"" name "\",\"resourceVersion\":\"" version "\",\"managedFields\":[1]}}"
 #define EVENT(type, object) "{\"type\":\"" type "\",\"object\":" object "}\n"
@@ -230,7 +230,7 @@ static void lists_come_in_many_shapes(void **state UNUSED)
         buf_done(&told);
 }
 
-/* ---- the checkpoint ------------------------------------------------------------------------------------------------------------------ */
+/* ---- the checkpoint ----------------------------------------------------- */
 
 /* Values of a checkpoint: as a source gives them, and as they are kept, in JSON's words. */
 #define WRITER "me0123456789abcd"
@@ -498,7 +498,7 @@ static void a_checkpoint_that_is_missing_is_named(void **state UNUSED)
         close_checkpoint(c, &wake);
 }
 
-/* ---- the report ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- the report --------------------------------------------------------- */
 
 static void on_quiet(struct task *t UNUSED, usec now UNUSED) { loop_stop(e.loop); }
 
@@ -579,7 +579,7 @@ static void many_changes_are_few_writes(void **state UNUSED)
         close_script();
 }
 
-/* ---- events -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- events ------------------------------------------------------------- */
 
 /* Until so many requests came, and a moment longer. */
 static void run_to(size_t requests, struct task *quiet)

@@ -35,7 +35,7 @@ static int load_in_cluster(struct kube_config *c, const char *host, const char *
         return 0;
 }
 
-/* ---- kubeconfig ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- kubeconfig --------------------------------------------------------- */
 
 struct loader { const char *path; struct error *err; };
 

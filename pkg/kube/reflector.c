@@ -118,7 +118,7 @@ static void drop_object(struct reflector *r, struct object *o)
         free(o);
 }
 
-/* ---- list ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- list --------------------------------------------------------------- */
 
 /* The next value of a text; NULL: there is none, or memory is out. */
 static json_t *next_value(struct str *rest)
@@ -256,7 +256,7 @@ static void send_list(struct reflector *r)
         r->call = kube_send(r->config.client, &q);
 }
 
-/* ---- watch --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- watch -------------------------------------------------------------- */
 
 static void watch_line(void *cookie, struct str line)
 {
@@ -345,7 +345,7 @@ static void step(struct task *t, usec now UNUSED)
                 send_list(r);
 }
 
-/* ---- life ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- life --------------------------------------------------------------- */
 
 int reflector_new(struct reflector **out, const struct reflector_config *config, struct error *err)
 {

@@ -39,7 +39,7 @@ static struct {
         bool overdue;
 } e;
 
-/* ---- the server ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- the server --------------------------------------------------------- */
 
 static void hang_up(struct connection *c)
 {
@@ -181,7 +181,7 @@ static void close_script(void)
         assert_int_equal(e.at, e.steps);
 }
 
-/* ---- the reflector ------------------------------------------------------------------------------------------------------------------- */
+/* ---- the reflector ------------------------------------------------------ */
 
 #define OK "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n"
 #define OBJECT(name, version) "{\"metadata\":{\"namespace\":\"n\",\"name\":\"" name "\",\"resourceVersion\":\"" version "\"}}"
@@ -355,7 +355,7 @@ static void a_server_that_was_away_is_found_again(void **state UNUSED)
         close_reflector("+a@11 +b@12 ");
 }
 
-/* ---- the token ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- the token ---------------------------------------------------------- */
 
 static char token_path[] = "/tmp/kube-token-test-XXXXXX";
 
@@ -440,7 +440,7 @@ static void an_answer_that_breaks_off_is_a_failure(void **state UNUSED)
         close_script();
 }
 
-/* ---- a proxy that keeps the connection when the server is gone ------------------------------------------------------------------------- */
+/* ---- a proxy that keeps the connection when the server is gone ---------- */
 
 static usec ahead;
 static size_t lines;
@@ -501,7 +501,7 @@ static void a_watch_that_hears_nothing_ends(void **state UNUSED)
         close_script();
 }
 
-/* ---- the checkpoint ------------------------------------------------------------------------------------------------------------------ */
+/* ---- the checkpoint ----------------------------------------------------- */
 
 /* Values of a checkpoint: as a source gives them, and as they are kept, in JSON's words. */
 #define WRITER "me0123456789abcd"

@@ -73,7 +73,7 @@ struct source_event {
         struct push_reply *reply;/* borrowed until the next poll */
 };
 
-/* ---- push ---- */
+/* ---- push --------------------------------------------------------------- */
 
 struct push_request {            /* borrowed until receive returns; method, path, query, body and headers of a call that is delivered or put off: until finish or gone */
         struct str method, path, query;  /* as sent, in whatever spelling; the query without its ? */

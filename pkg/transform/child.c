@@ -20,7 +20,7 @@ struct child {
         struct buf complaints;   /* of the compiler */
 };
 
-/* ---- frames -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- frames ------------------------------------------------------------- */
 
 static void answer(struct child *c, enum frame_kind kind, uint64_t sequence, struct str text)
 {
@@ -87,7 +87,7 @@ static struct str next_frame(struct child *c, enum frame_kind expected, uint64_t
         return text;
 }
 
-/* ---- words --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- words -------------------------------------------------------------- */
 
 /* On one line and short: what jq quotes may be anything. */
 static void put_words(struct buf *out, struct str text)
@@ -142,7 +142,7 @@ static void on_complaint(void *cookie, jv message)
         put_words(&c->complaints, str_trim(str_of(line.p)));
 }
 
-/* ---- jq ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- jq ----------------------------------------------------------------- */
 
 static void on_no_memory(void *cookie UNUSED) { _exit(CHILD_EXIT_MEMORY); }
 static void on_debug(void *cookie UNUSED, jv message) { jv_free(message); }
@@ -309,7 +309,7 @@ static void take_record(struct child *c)
                 fail(c, sequence, "the event is no JSON that jq reads: ", jv_invalid_get_msg(input));
 }
 
-/* ---- the process --------------------------------------------------------------------------------------------------------------------- */
+/* ---- the process -------------------------------------------------------- */
 
 /* Sanitizers catch these to print; the parent wants to see them. */
 static void default_signals(void)

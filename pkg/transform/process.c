@@ -13,7 +13,7 @@
 #include "base/clock.h"
 #include "transform/sandbox.h"
 
-/* ---- frames -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- frames ------------------------------------------------------------- */
 
 void frame_start(struct buf *b, enum frame_kind kind, uint64_t sequence)
 {
@@ -53,7 +53,7 @@ size_t frame_get(struct str bytes, struct frame *head, struct str *text)
         return sizeof(*head) + head->size;
 }
 
-/* ---- start --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- start -------------------------------------------------------------- */
 
 /* The child gets its end of the socket as CHILD_FD, and nothing else: no environment, no descriptor, no signal blocked or ignored. */
 static int spawn(pid_t *pid, const char *executable, int end)
@@ -120,7 +120,7 @@ int process_start(struct process *out, const char *executable, struct error *err
 
 void process_kill(const struct process *p) { (void)kill(p->pid, SIGKILL); }
 
-/* ---- end ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- end ---------------------------------------------------------------- */
 
 static enum process_end explain_signal(int number, usec timeout, struct error *err)
 {

@@ -22,7 +22,7 @@
 #endif
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the filter reads the low half of an argument first");
 
-/* ---- limits -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- limits ------------------------------------------------------------- */
 
 static int limit(int what, rlim_t most, const char *name, struct error *err)
 {
@@ -63,7 +63,7 @@ int sandbox_limit(size_t memory, struct error *err)
         return SANDBOX_SANITIZED ? 0 : limit(RLIMIT_AS, base + memory, "memory", err);
 }
 
-/* ---- the filter ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- the filter --------------------------------------------------------- */
 
 enum rule_kind { ALLOW, NO_SUCH_FILE, ONE_DESCRIPTOR, NOT_EXECUTABLE, OWN_ABORT };
 static const struct { int number; enum rule_kind kind; } rules[] = {

@@ -60,7 +60,7 @@ struct transform {
         struct error refusal;
 };
 
-/* ---- records ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- records ------------------------------------------------------------ */
 
 static void recycle(struct transform *t, struct record *r)
 {
@@ -142,7 +142,7 @@ static void rewind_queue(struct transform *t)
 
 static bool underway(const struct transform *t) { return t->first && (t->first != t->sending || t->sent); }
 
-/* ---- the child ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- the child ---------------------------------------------------------- */
 
 static void on_socket(void *cookie, int events);
 static void on_end(void *cookie, int events);
@@ -217,7 +217,7 @@ static void kill_late(struct transform *t, const char *what, usec most)
         kill_for(t, &err);
 }
 
-/* ---- in ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- in ----------------------------------------------------------------- */
 
 static void mark_head(struct transform *t)
 {
@@ -325,7 +325,7 @@ static bool receive(struct transform *t, unsigned times)
         return true;
 }
 
-/* ---- out ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- out ---------------------------------------------------------------- */
 
 static bool send_setup(struct transform *t)
 {
@@ -386,7 +386,7 @@ static bool transmit(struct transform *t)
         return t->state == STATE_STARTING ? send_setup(t) : t->state != STATE_RUNNING || send_records(t);
 }
 
-/* ---- events -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- events ------------------------------------------------------------- */
 
 static void on_socket(void *cookie, int events)
 {
@@ -485,7 +485,7 @@ static void on_turn(struct task *task, usec now)
         }
 }
 
-/* ---- the interface ------------------------------------------------------------------------------------------------------------------- */
+/* ---- the interface ------------------------------------------------------ */
 
 int transform_new(struct transform **out, const struct transform_config *config, struct task *wake, struct error *err)
 {
@@ -617,7 +617,7 @@ struct transform *transform_free(struct transform *t)
         return NULL;
 }
 
-/* ---- check --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- check -------------------------------------------------------------- */
 
 /* Waits for the descriptor; false: it is too late. */
 static bool wait_for(int fd, short events, usec deadline)

@@ -24,7 +24,7 @@
 #include "transform/child.h"
 #include "transform/sandbox.h"
 
-/* ---- one loop, the transform under test, and another Trigger's that must go on all the while ---------------------------------------------- */
+/* ---- one loop, the transform under test, and another Trigger's that must go on all the while ---- */
 
 enum { MOST = 4096 };
 
@@ -167,7 +167,7 @@ static const char *one(const char *program, const char *input)
         return done[0].r.failed ? done[0].r.error.text : done[0].output;
 }
 
-/* ---- what it does -------------------------------------------------------------------------------------------------------------------- */
+/* ---- what it does ------------------------------------------------------- */
 
 static void assert_within(const char *text, const char *part, const char *or)
 {
@@ -282,7 +282,7 @@ static void a_cancelled_record_has_no_result(void **state UNUSED)
         assert_string_equal(done[2].output, "5");
 }
 
-/* ---- bounds -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- bounds ------------------------------------------------------------- */
 
 static void what_is_too_slow_is_ended_alone(void **state UNUSED)
 {
@@ -372,7 +372,7 @@ static void large_and_deep_inputs_end(void **state UNUSED)
         assert_string_equal(done[5].output, "\"after\"");
 }
 
-/* ---- deaths that are not the program's --------------------------------------------------------------------------------------------------- */
+/* ---- deaths that are not the program's ---------------------------------- */
 
 static void on_kill(struct task *t UNUSED, usec now UNUSED)
 {
@@ -507,7 +507,7 @@ static void freeing_ends_what_is_under_way(void **state UNUSED)
         assert_int_equal(done_n, 0);
 }
 
-/* ---- the sandbox --------------------------------------------------------------------------------------------------------------------- */
+/* ---- the sandbox -------------------------------------------------------- */
 
 
 /* What a process inside the sandbox tries; what becomes of it. */
@@ -656,7 +656,7 @@ static void a_program_is_checked(void **state UNUSED)
         assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
 }
 
-/* ---- hostile programs ------------------------------------------------------------------------------------------------------------------ */
+/* ---- hostile programs --------------------------------------------------- */
 
 #define GAP (1200 * USEC_MSEC) /* the neighbour's longest wait that a busy machine explains */
 static const char slow[] = "the transform took longer than 200ms", huge[] = "the transform ran out of memory (64 MiB)";

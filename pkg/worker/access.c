@@ -42,7 +42,7 @@ struct access {
         unsigned failures;
 };
 
-/* ---- secrets -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- secrets ------------------------------------------------------------ */
 
 /* What was removed serves until it is refused. */
 static int last_value(const struct access *a, const struct secret_ref *ref, struct buf *out, struct error *err)
@@ -195,7 +195,7 @@ static void read_secrets(struct access *a)
         compose(a);
 }
 
-/* ---- tokens --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- tokens ------------------------------------------------------------- */
 
 /* application/x-www-form-urlencoded */
 static void form_value(struct buf *b, struct str value)
@@ -341,7 +341,7 @@ static void token_answered(struct access *a, const struct http_completion *c, us
         compose(a);
 }
 
-/* ---- what others say ------------------------------------------------------------------------------------------------------------------- */
+/* ---- what others say ---------------------------------------------------- */
 
 enum { SECRET_SHORTEST = 4 };    /* what is shorter would be found in any text */
 enum { ESCAPES_MOST = 8 };       /* backslashes before one character: JSON within JSON within JSON */
@@ -471,7 +471,7 @@ void access_quote(const struct access *a, const struct access_words *w, struct b
         free(h.list);
 }
 
-/* ---- the task ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the task ----------------------------------------------------------- */
 
 static void turn_token(struct access *a, usec now)
 {
@@ -509,7 +509,7 @@ static void turn(struct task *t, usec now)
         loop_arm(a->config.loop, t, at);
 }
 
-/* ---- life ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- life --------------------------------------------------------------- */
 
 static int open_token(struct access *a, struct error *err)
 {
@@ -614,7 +614,7 @@ struct access *access_free(struct access *a)
         return NULL;
 }
 
-/* ---- previews -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- previews ----------------------------------------------------------- */
 
 int access_preview(const struct trigger *t, const char *secrets, struct buf *out, struct error *err)
 {

@@ -59,7 +59,7 @@ static void ready(struct admin *a, struct http_call *call)
  * whether a restart would help. */
 static void live(struct http_call *call) { http_call_reply(call, 200, TEXT, (struct str){ 0 }, STR("ok\n")); }
 
-/* ---- metrics ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- metrics ------------------------------------------------------------ */
 
 static void label_value(struct buf *b, const char *text)
 {
@@ -162,7 +162,7 @@ static void show_metrics(struct admin *a, struct http_call *call)
         http_call_reply(call, 200, STR("text/plain; version=0.0.4; charset=utf-8"), (struct str){ 0 }, buf_view(&out));
 }
 
-/* ---- status -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- status ------------------------------------------------------------- */
 
 static void time_member(struct writer *w, const char *name, usec wall)
 {

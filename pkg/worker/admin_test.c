@@ -50,7 +50,7 @@ static struct bench {
 static usec read_monotonic(void *cookie UNUSED) { return USEC_HOUR + b.passed; }
 static usec read_wall(void *cookie UNUSED) { return 1795514400 * USEC_SEC + b.passed; } /* 2026-11-24T10:00:00Z */
 
-/* ---- a store that takes everything --------------------------------------------------------------------------------------------------- */
+/* ---- a store that takes everything -------------------------------------- */
 
 static void completes(struct job *j, struct store_result r)
 {
@@ -80,7 +80,7 @@ static int open_store(void *cookie, struct task *wake, struct store *out, struct
 }
 static void close_store(void *cookie UNUSED) {}
 
-/* ---- the function: answers after SLOW ------------------------------------------------------------------------------------------------- */
+/* ---- the function: answers after SLOW ----------------------------------- */
 
 static void on_call(void *cookie UNUSED, struct http_call *call)
 {
@@ -105,7 +105,7 @@ static void answer_calls(void)
                 }
 }
 
-/* ---- the kubelet: asks each second --------------------------------------------------------------------------------------------------- */
+/* ---- the kubelet: asks each second -------------------------------------- */
 
 static void ask(uint64_t tag, struct http_target *target, const char *path)
 {
@@ -155,7 +155,7 @@ static void on_wake(struct task *t UNUSED, usec now UNUSED)
         probe();
 }
 
-/* ---- the bench ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- the bench ---------------------------------------------------------- */
 
 static void add(const char *name, const char *source)
 {
@@ -265,7 +265,7 @@ static void ten_minutes(void)
         assert_int_equal(b.seconds, SECONDS);
 }
 
-/* ---- tests --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- tests -------------------------------------------------------------- */
 
 #define TOPIC "topicUrn: 'urn:smn:cn-north-4:p:t', trusted: {hosts: ['a.test']}"
 

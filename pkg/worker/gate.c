@@ -18,7 +18,7 @@ enum { KEPT_MOST = 256 * 1024, ROOM_BESIDE = 4 * HEAD_MOST };
 /* Bytes of requests, the events made of them and answers that are in memory: half of what the process may have, and no more than this. */
 static const size_t MEMORY_MOST = (size_t)256 << 20;
 
-/* ---- the host -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the host ----------------------------------------------------------- */
 
 struct call {                    /* a request that is under way */
         struct call *next, *previous;    /* of one of the gate's lists: timed, or all others */
@@ -247,7 +247,7 @@ struct gate_host *gate_host_free(struct gate_host *h)
         return NULL;
 }
 
-/* ---- answering ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- answering ---------------------------------------------------------- */
 
 static void send_reply(struct gate *g, struct http_call *http)
 {
@@ -409,7 +409,7 @@ static void finish(struct call *c, const struct push_outcome *o)
         call_free(c);
 }
 
-/* ---- delivering ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- delivering --------------------------------------------------------- */
 
 static void keep_records(struct call *c, struct record *const *records, size_t n)
 {
@@ -559,7 +559,7 @@ static void hold(struct call *c, usec now)
         }
 }
 
-/* ---- requests -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- requests ----------------------------------------------------------- */
 
 static void refuse(struct gate_host *h, struct http_call *http, struct str id, int status, const char *code, const char *message)
 {
@@ -722,7 +722,7 @@ void gate_call(struct gate *g, const struct source_event *e, usec now)
         call_free(c);
 }
 
-/* ---- outcomes -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- outcomes ----------------------------------------------------------- */
 
 static enum push_result result_of(const struct answer *a)
 {
@@ -787,7 +787,7 @@ void gate_facts(const struct gate *g, struct gate_facts *out)
         out->stats.state = g->state;
 }
 
-/* ---- life ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- life --------------------------------------------------------------- */
 
 int gate_new(struct gate **out, const struct gate_config *config, struct error *err)
 {

@@ -91,7 +91,7 @@ static void run(bool (*until)(void))
         assert_false(b.overdue);
 }
 
-/* ---- life ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- life --------------------------------------------------------------- */
 
 static int open_store(void *cookie UNUSED, struct task *wake UNUSED, struct store *out, struct error *err UNUSED)
 {
@@ -176,7 +176,7 @@ static int end(void **state UNUSED)
         return system(command);
 }
 
-/* ---- calls ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- calls -------------------------------------------------------------- */
 
 static void call(size_t tag, const char *path, const char *headers, const char *body)
 {

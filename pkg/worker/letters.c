@@ -93,7 +93,7 @@ int letters_new(struct letters **out, const struct letters_config *config, struc
         return 0;
 }
 
-/* ---- how large a letter may be -------------------------------------------------------------------------------------------------------- */
+/* ---- how large a letter may be ------------------------------------------ */
 
 /* What a record takes beside key and value, amply; a little less than what topics take by default. */
 enum { OVERHEAD = 512, COMMON_MOST = 1000000 };
@@ -128,7 +128,7 @@ static bool was_refused(struct letters *l, size_t n)
         return true;
 }
 
-/* ---- those that nobody waits for ------------------------------------------------------------------------------------------------------ */
+/* ---- those that nobody waits for ---------------------------------------- */
 
 static void sent_end(struct letters *l, struct sent *s)
 {
@@ -173,7 +173,7 @@ static bool adopt(struct letters *l, uint64_t tag, struct str id)
         return false;
 }
 
-/* ---- sending ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- sending ------------------------------------------------------------ */
 
 static int send_kafka(struct letters *l, uint64_t tag, const struct request_maker *m, struct record *r, bool keyed, struct str body, struct error *err)
 {
@@ -247,7 +247,7 @@ void letters_cancel(struct letters *l, uint64_t tag)
                 }
 }
 
-/* ---- outcomes ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- outcomes ----------------------------------------------------------- */
 
 static void http_outcome(struct letters *l, const struct http_completion *c, struct answer *a)
 {

@@ -64,7 +64,7 @@ void pipeline_status(const struct pipeline *p, struct pipeline_status *out)
         out->lag = p->driver->lag(p->source);
 }
 
-/* ---- from the source ----------------------------------------------------------------------------------------------------------------- */
+/* ---- from the source ---------------------------------------------------- */
 
 static void source_said(struct pipeline *p, const struct source_event *e, usec now)
 {
@@ -143,7 +143,7 @@ static size_t poll_source(struct pipeline *p, usec now)
         return n;
 }
 
-/* ---- to the function ----------------------------------------------------------------------------------------------------------------- */
+/* ---- to the function ---------------------------------------------------- */
 
 static bool take_answers(struct pipeline *p, usec now)
 {
@@ -270,7 +270,7 @@ static void turn(struct task *task, usec now)
         loop_arm(p->config.loop, task, MIN_OF(deadline, p->driver->deadline(p->source)));
 }
 
-/* ---- life ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- life --------------------------------------------------------------- */
 
 static struct delivery_config engine_config(const struct trigger *t, bool commit_at_once)
 {
@@ -325,7 +325,7 @@ static int open_gate(struct pipeline *p, struct error *err)
         return gate_new(&p->gate, &gate, err);
 }
 
-/* ---- whom a push source calls -------------------------------------------------------------------------------------------------------- */
+/* ---- whom a push source calls ------------------------------------------- */
 
 static int open_peer(void *cookie, struct http_target **out, const struct http_peer *peer, struct error *err)
 {

@@ -40,7 +40,7 @@ static void check(void)
         }
 }
 
-/* ---- the store ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- the store ---------------------------------------------------------- */
 
 static void fake_get(void *cookie UNUSED, uint64_t tag, struct str key)
 {
@@ -87,7 +87,7 @@ static int open_store(void *cookie UNUSED, struct task *wake, struct store *out,
 
 static void close_store(void *cookie UNUSED) { b.wake = NULL; }
 
-/* ---- the function -------------------------------------------------------------------------------------------------------------------- */
+/* ---- the function ------------------------------------------------------- */
 
 static void header(const struct http_message *m, const char *name, char *out, size_t size)
 {
@@ -122,7 +122,7 @@ static void on_gone(void *cookie UNUSED, struct http_call *call)
                 b.held = NULL;
 }
 
-/* ---- the bench ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- the bench ---------------------------------------------------------- */
 
 static void on_change(struct task *t UNUSED, usec now UNUSED) { check(); }
 
@@ -200,7 +200,7 @@ static struct pipeline_status status(void)
         return s;
 }
 
-/* ---- tests --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- tests -------------------------------------------------------------- */
 
 static bool three_requests(void) { return b.requests >= 3; }
 static bool one_request(void) { return b.requests >= 1; }

@@ -20,7 +20,7 @@ void request_maker_done(struct request_maker *m) { buf_done(&m->space); }
 
 static bool is_functiongraph(const struct request_maker *m) { return m->trigger->event->format == FORMAT_FUNCTION_GRAPH; }
 
-/* ---- headers -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- headers ------------------------------------------------------------ */
 
 static void header(struct buf *b, const char *name, const char *value)
 {
@@ -202,7 +202,7 @@ void request_headers(struct request_maker *m, struct record *const *records, siz
         trace_context(m, records, n, b);
 }
 
-/* ---- bodies --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- bodies ------------------------------------------------------------- */
 
 void request_body(struct request_maker *m, struct record *const *records, size_t n, struct buf *body)
 {
@@ -234,7 +234,7 @@ void request_body(struct request_maker *m, struct record *const *records, size_t
         }
 }
 
-/* ---- dead letters --------------------------------------------------------------------------------------------------------------------- */
+/* ---- dead letters ------------------------------------------------------- */
 
 static void write_letter(struct request_maker *m, struct record *r, const struct dead_letter *d, struct str payload, struct buf *body)
 {
@@ -319,7 +319,7 @@ void request_dead_headers(struct request_maker *m, struct record *r, struct buf 
         buf_text(b, "\r\n");
 }
 
-/* ---- partial answers ------------------------------------------------------------------------------------------------------------------ */
+/* ---- partial answers ---------------------------------------------------- */
 
 /* The batch's records by id, so that a long list is no more than n log n. */
 struct place { struct str id; uint32_t at; };

@@ -50,7 +50,7 @@ struct sender {
         struct random random;
 };
 
-/* ---- targets -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- targets ------------------------------------------------------------ */
 
 /* Each text is kept behind the last one in a buffer that does not move. */
 static const char *keep_file(struct buf *space, const char *secrets, const struct secret_ref *ref)
@@ -104,7 +104,7 @@ int sender_target(struct http_target_config *c, const struct trigger *t, const c
         return space->failed ? error_memory(err) : 0;
 }
 
-/* ---- sending -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- sending ------------------------------------------------------------ */
 
 static struct slot *slot_of(struct sender *s, uint32_t ticket) { return &s->slots[ticket & 0xffff]; }
 
@@ -250,7 +250,7 @@ void sender_cancel(struct sender *s, uint32_t ticket)
         free_slot(slot);
 }
 
-/* ---- answers -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- answers ------------------------------------------------------------ */
 
 static struct str secrets_of(const struct slot *slot) { return (struct str){ slot->headers.p + slot->secrets_at, slot->headers.n - slot->secrets_at }; }
 
@@ -411,7 +411,7 @@ bool sender_take(struct sender *s, uint32_t *ticket, struct answer *a)
         return false;
 }
 
-/* ---- what must be there first ---------------------------------------------------------------------------------------------------------- */
+/* ---- what must be there first ------------------------------------------- */
 
 bool sender_ready(const struct sender *s, const char **why)
 {
@@ -462,7 +462,7 @@ void sender_turn(struct sender *s, usec now)
 
 usec sender_deadline(const struct sender *s) { return s->init == INIT_DONE || (s->access && access_lacks(s->access)) ? USEC_NEVER : s->init_at; }
 
-/* ---- life ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- life --------------------------------------------------------------- */
 
 static bool needs_access(const struct delivery_spec *d)
 {

@@ -5,7 +5,7 @@
 static bool ordered(const struct world *w) { return w->config.ordering != ORDERING_NONE; }
 static usec bounded(const struct world *w, usec retry_after) { return later(earlier(retry_after, w->config.retry_after_max), 0); }
 
-/* ---- sending ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- sending ------------------------------------------------------------ */
 
 /* Over any time t at most burst + rate * t events, but for what the last batch is larger than one. */
 static void check_rate(struct worker *k, const struct flight *f)
@@ -160,7 +160,7 @@ void check_sent(struct worker *k, struct flight *f, const struct action *a)
                 check_item(k, f, f->items[n]);
 }
 
-/* ---- answers ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- answers ------------------------------------------------------------ */
 
 static void land(struct flight *f)
 {
@@ -297,7 +297,7 @@ void check_cancelled(struct worker *k, struct flight *f)
         check_answer(k, f, &(struct answer){ .kind = ANSWER_RETRY, .overload = true });
 }
 
-/* ---- settling ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- settling ----------------------------------------------------------- */
 
 static void check_outcome(struct worker *k, struct item *i, enum outcome outcome)
 {
@@ -424,7 +424,7 @@ void check_revoked(struct worker *k, uint32_t track)
                 world_fail(k->world, "given up in order without its last commit", track, h->low);
 }
 
-/* ---- the state told ------------------------------------------------------------------------------------------------------------------ */
+/* ---- the state told ----------------------------------------------------- */
 
 void check_state(struct worker *k, const struct action *a)
 {
@@ -449,7 +449,7 @@ static void check_told(struct worker *k, const struct delivery_stats *stats)
                 world_fail(w, "nothing is held, but not all is well", 0, k->state);
 }
 
-/* ---- after each drain ---------------------------------------------------------------------------------------------------------------- */
+/* ---- after each drain --------------------------------------------------- */
 
 static void check_holding(struct worker *k, uint32_t track, int64_t *credit, int64_t *bytes)
 {

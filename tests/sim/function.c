@@ -1,6 +1,6 @@
 #include "tests/sim/world.h"
 
-/* ---- what is under way --------------------------------------------------------------------------------------------------------------- */
+/* ---- what is under way -------------------------------------------------- */
 
 static struct flight **bucket(struct worker *k, uint32_t ticket) { return &k->buckets[(ticket * 2654435761u) >> 22]; }
 
@@ -105,7 +105,7 @@ static void function_works(struct flight *f, bool unheard)
         }
 }
 
-/* ---- answers ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- answers ------------------------------------------------------------ */
 
 static usec retry_after(struct world *w)
 {
@@ -242,7 +242,7 @@ void function_take(struct worker *k, const struct action *a)
         w->events += f->n;
 }
 
-/* ---- ends of a flight ---------------------------------------------------------------------------------------------------------------- */
+/* ---- ends of a flight --------------------------------------------------- */
 
 void function_cancel(struct worker *k, const struct action *a)
 {

@@ -2,7 +2,7 @@
 
 /* Worlds made for one question. Those with `every` are played by each so many seeds of a long run, the rest of which is left to chance. */
 
-/* ---- herd: what a thousand lanes do to a function that comes back ---------------------------------------------------------------------- */
+/* ---- herd: what a thousand lanes do to a function that comes back ------- */
 
 enum { HERD_MOST = 256, HERD_RECORDS = 100000 };
 static const usec HERD_DOWN = USEC_SEC, HERD_UP = 61 * USEC_SEC;
@@ -84,7 +84,7 @@ static void herd_end(struct world *w)
                 world_fail(w, "the function came back, but is never trusted again", 0, 0);
 }
 
-/* ---- stuck: lanes on which the function or the dead letter hangs for ever, one request at a time, and one lane that must get through ----- */
+/* ---- stuck: lanes on which the function or the dead letter hangs for ever, one request at a time, and one lane that must get through ---- */
 
 enum { STUCK_RECORDS = 200 };
 
@@ -126,7 +126,7 @@ static void stuck_configure(struct world *w)
         }
 }
 
-/* ---- narrow: batches that the function finds too large, and that fail for other reasons as well ------------------------------------------- */
+/* ---- narrow: batches that the function finds too large, and that fail for other reasons as well ---- */
 
 static void narrow_configure(struct world *w)
 {

@@ -16,7 +16,7 @@ void world_fail(const struct world *w, const char *what, uint32_t track, uint64_
         exit(1);
 }
 
-/* ---- a run --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- a run -------------------------------------------------------------- */
 
 static void stir(struct world *w)
 {
@@ -168,7 +168,7 @@ static void release(struct world *w)
         free(w->attempts);
 }
 
-/* ---- a run that ends badly ------------------------------------------------------------------------------------------------------------- */
+/* ---- a run that ends badly ---------------------------------------------- */
 
 static uint64_t running;
 
@@ -212,7 +212,7 @@ static void be_patient(uint64_t seconds)
         (void)setitimer(ITIMER_PROF, &left, NULL);
 }
 
-/* ---- many runs ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- many runs ---------------------------------------------------------- */
 
 struct totals {
         uint64_t seeds, events, requests, steps, crashes, rebalances, losses, overlaps, conflicts, duplicates, dead_letters, cancels, filtered, partials, stales;

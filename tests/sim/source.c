@@ -18,7 +18,7 @@ uint32_t log_index(const struct partition *p, uint64_t position)
 
 uint64_t log_end(const struct partition *p) { return p->n ? p->log[p->n - 1].position + 1 : 0; }
 
-/* ---- lending ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- lending ------------------------------------------------------------ */
 
 static const char *key_text(struct world *w, uint32_t key)
 {
@@ -94,7 +94,7 @@ void source_settle(struct worker *k, struct item *i)
         free(i);
 }
 
-/* ---- positions ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- positions ---------------------------------------------------------- */
 
 static void put(struct worker *k, uint32_t track)
 {
@@ -142,7 +142,7 @@ void source_acknowledged(struct worker *k, uint32_t track, bool failed)
         put(k, track);
 }
 
-/* ---- assignment ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- assignment --------------------------------------------------------- */
 
 void source_loaded(struct worker *k, uint32_t track, uint64_t position)
 {
@@ -297,7 +297,7 @@ void source_stir(struct world *w)
         }
 }
 
-/* ---- time ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- time --------------------------------------------------------------- */
 
 static void holding_turn(struct worker *k, uint32_t track)
 {
@@ -359,7 +359,7 @@ usec source_deadline(const struct world *w)
         return at;
 }
 
-/* ---- the end ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the end ------------------------------------------------------------ */
 
 static bool item_stuck(const struct world *w, const struct item *i) { return entry_hopeless(w, i->entry) || (w->dead_broken && i->dying); }
 

@@ -104,7 +104,7 @@ usec worker_deadline(const struct worker *k)
         return MIN_OF(at, k->hold_until);
 }
 
-/* ---- the end of an engine ------------------------------------------------------------------------------------------------------------ */
+/* ---- the end of an engine ----------------------------------------------- */
 
 /* Nothing that a killed process still says counts, but it must not say that it commits. */
 static void bury(struct worker *k)

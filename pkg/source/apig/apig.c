@@ -10,7 +10,7 @@
 
 enum { CALLERS_MOST = 10000 };
 
-/* ---- the spec -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the spec ----------------------------------------------------------- */
 
 static bool path_parses(const void *object, struct buf *why)
 {
@@ -63,7 +63,7 @@ static const struct rule apig_rules[] = {
 };
 const struct type apig_type = TYPE("ApigSource", struct apig_spec, apig_fields, "HTTP requests, answered with what the function answers.", RULES(apig_rules));
 
-/* ---- the source ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- the source --------------------------------------------------------- */
 
 struct source {
         const struct apig_spec *spec;
@@ -91,7 +91,7 @@ static struct source *apig_free(struct source *s)
 
 static struct judge *judge_of(const struct source *s) { return s->keeper ? apig_keeper_judge(s->keeper) : NULL; }
 
-/* ---- callers --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- callers ------------------------------------------------------------ */
 
 static uint64_t address_hash(const struct source *s, struct str client)
 {
@@ -134,7 +134,7 @@ static bool goes(struct source *s, struct apig_request *r, usec now)
         return !limits_by(s, APIG_BY_IDENTITY) || within_limit(s, v->caller ? v->caller : r->who, &r->refusal, now);
 }
 
-/* ---- life and state -------------------------------------------------------------------------------------------------------------------- */
+/* ---- life and state ----------------------------------------------------- */
 
 static int open_all(struct source *s, struct error *err)
 {
@@ -223,7 +223,7 @@ static usec apig_deadline(const struct source *s)
 
 static void apig_stop(struct source *s) { s->stopping = true; }
 
-/* ---- requests -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- requests ----------------------------------------------------------- */
 
 static bool serves(const struct apig_spec *spec, struct str method)
 {
@@ -409,7 +409,7 @@ static bool apig_literal(const struct trigger *t, struct buf *b)
         return !parameter && spec->match == APIG_EXACT;
 }
 
-/* ---- shapes ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- shapes ------------------------------------------------------------- */
 
 static void apig_encode(const struct services *services, enum dialect dialect, struct record *const *records, size_t n UNUSED, struct writer *w)
 {
@@ -435,7 +435,7 @@ static void apig_event(const struct services *services, const struct record *rec
         cloudevent_data(e, r->request.body, type);
 }
 
-/* ---- previews ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- previews ----------------------------------------------------------- */
 
 /* A request made of the document that describe writes; its headers are the document's. */
 struct sample { struct apig_request request; struct apig_path *path; struct buf target, query, body; char *method; const struct node *headers; };

@@ -66,7 +66,7 @@ struct apig_request {            /* a record of ours */
         uint64_t who;            /* a hash of what tells who calls */
 };
 
-/* ---- paths: "/a/{b}/{rest+}" ---- */
+/* ---- paths: "/a/{b}/{rest+}" -------------------------------------------- */
 struct apig_path;
 int apig_path_new(struct apig_path **, const char *text, bool prefix, struct buf *why) MUST_CHECK;
 struct apig_path *apig_path_free(struct apig_path *);
@@ -75,7 +75,7 @@ unsigned apig_path_match(const struct apig_path *, struct str path, struct str *
 size_t apig_path_names(const struct apig_path *);
 struct str apig_path_name(const struct apig_path *, size_t);
 
-/* ---- callers ---- */
+/* ---- callers ------------------------------------------------------------ */
 /* Who may call. Keys are read from Secrets, and again when they change. */
 struct apig_gate_keeper;
 int apig_keeper_new(struct apig_gate_keeper **, const struct apig_authentication *, const struct services *, struct error *) MUST_CHECK;
@@ -113,7 +113,7 @@ void apig_secret_key(struct str salt, struct str secret, unsigned char key[VERDI
 
 void apig_quote(const struct judge_wait *, struct str words, struct buf *);
 
-/* ---- shapes ---- */
+/* ---- shapes ------------------------------------------------------------- */
 void apig_write_event(const struct services *, enum dialect, const struct apig_request *, struct writer *);
 /* The same for an authorizer: without the body, with its user_data. */
 void apig_write_authorizer_event(const struct services *, enum dialect, const struct apig_request *, const char *user_data, struct writer *);

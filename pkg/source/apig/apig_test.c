@@ -54,7 +54,7 @@ static int close_api(void **state UNUSED)
         return 0;
 }
 
-/* ---- requests: headers are "name\0value\0" pairs, as the codec leaves them --------------------------------------------------------------- */
+/* ---- requests: headers are "name\0value\0" pairs, as the codec leaves them ---- */
 
 static struct str header(const struct push_request *q, const char *name)
 {
@@ -121,7 +121,7 @@ static void names_that_a_reader_takes_for_one_are_one(void **state UNUSED)
         reply_done(&reply);
 }
 
-/* ---- paths ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- paths -------------------------------------------------------------- */
 
 static unsigned score(const char *pattern, bool prefix, const char *path, struct str *values)
 {
@@ -268,7 +268,7 @@ static void lines_of_a_header_are_joined_as_its_grammar_says(void **state UNUSED
         json_decref(event);
 }
 
-/* ---- answers --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- answers ------------------------------------------------------------ */
 
 static void answers_become_responses(void **state UNUSED)
 {
@@ -380,7 +380,7 @@ static void an_api_has_an_id_of_its_own(void **state UNUSED)
                 }
 }
 
-/* ---- signatures ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- signatures --------------------------------------------------------- */
 
 static void write_secret(const char *name, const char *value)
 {

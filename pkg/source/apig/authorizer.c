@@ -8,7 +8,7 @@
 
 enum { CONTEXT_MOST = 16 * 1024, KEY_TEXT_MOST = 1 << 20 };
 
-/* ---- the spec -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the spec ----------------------------------------------------------- */
 
 static const char *const location_names[] = { [APIG_HEADER] = "Header", [APIG_QUERY] = "Query", NULL };
 static const struct field identity_fields[] = {
@@ -40,7 +40,7 @@ static const struct rule authorizer_rules[] = {
 };
 const struct type apig_authorizer_type = TYPE("Authorizer", struct apig_authorizer, authorizer_fields, "A function that says who may call, as API Gateway's custom authorizers do.", RULES(authorizer_rules));
 
-/* ---- who calls ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- who calls ---------------------------------------------------------- */
 
 static void digest(const struct buf *text, unsigned char key[VERDICT_KEY])
 {
@@ -125,7 +125,7 @@ bool apig_authorizer_key(const struct apig_authorizer *a, struct str salt, const
         return true;
 }
 
-/* ---- the question and the answer --------------------------------------------------------------------------------------------------------- */
+/* ---- the question and the answer ---------------------------------------- */
 
 static void write_question(void *cookie, const struct judge_wait *w, struct buf *headers UNUSED, struct buf *body)
 {

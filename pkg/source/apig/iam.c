@@ -6,7 +6,7 @@
 #include "json/tree.h"
 #include "source/apig/apig.h"
 
-/* ---- the spec -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the spec ----------------------------------------------------------- */
 
 static const struct field credentials_fields[] = {
         FIELD(OBJECT, "accessKeySecretRef", struct apig_iam_credentials, access, .required = true, .object = &secret_ref_type, .help = "The access key (AK)."),
@@ -39,7 +39,7 @@ static const struct rule iam_rules[] = {
 };
 const struct type apig_iam_type = TYPE("IAM", struct apig_iam, iam_fields, "Tokens that IAM says are valid.", RULES(iam_rules));
 
-/* ---- the question and the answer: GET /v3/auth/tokens --------------------------------------------------------------------------------------- */
+/* ---- the question and the answer: GET /v3/auth/tokens ------------------- */
 
 /* Without a key of ours the token asks about itself. */
 static void write_question(void *cookie, const struct judge_wait *w, struct buf *headers, struct buf *body UNUSED)

@@ -31,7 +31,7 @@ struct judge {
         char trouble[256];
 };
 
-/* ---- who waits ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- who waits ---------------------------------------------------------- */
 
 static void wait_for(struct judge_question *q, struct judge_wait *w)
 {
@@ -119,7 +119,7 @@ void judge_forget(struct judge *j, struct judge_wait *w)
         w->verdict = verdict_release(w->verdict);
 }
 
-/* ---- what goes wrong ------------------------------------------------------------------------------------------------------------------- */
+/* ---- what goes wrong ---------------------------------------------------- */
 
 /* A line a second at most. */
 static bool will_say(const struct judge *j, usec now) { return !j->said_at || now - j->said_at >= USEC_SEC; }
@@ -144,7 +144,7 @@ static void say(struct judge *j, const char *why)
 static struct verdict *unreachable(void) { return verdict_refuse(502, "APIG.0202", "Authorizer unavailable"); }
 static struct verdict *too_late(void) { return verdict_refuse(504, "APIG.0203", "Authorizer timeout"); }
 
-/* ---- questions ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- questions ---------------------------------------------------------- */
 
 struct verdict *judge_recall(struct judge *j, const unsigned char key[VERDICT_KEY])
 {
@@ -261,7 +261,7 @@ usec judge_deadline(const struct judge *j) { return j->decided || j->unsent ? 0 
 const char *judge_trouble(const struct judge *j) { return j->trouble[0] ? j->trouble : NULL; }
 void judge_counts(const struct judge *j, struct judge_counts *out) { *out = j->counts; }
 
-/* ---- life ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- life --------------------------------------------------------------- */
 
 int judge_new(struct judge **out, const struct judge_config *config, struct error *err)
 {

@@ -21,7 +21,7 @@ static usec test_wall(void *cookie UNUSED) { return wall_now; }
 static usec test_monotonic(void *cookie UNUSED) { return monotonic_now; }
 static const struct clock test_clock = { .wall = test_wall, .monotonic = test_monotonic };
 
-/* ---- the way out ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- the way out -------------------------------------------------------- */
 
 enum { ASKED_MOST = 4096 };
 static struct { uint64_t tag; char body[64]; bool answered, cancelled, taken, fails; const char *answer; int status; } asked[ASKED_MOST];
@@ -83,7 +83,7 @@ static void answer(size_t i, int status, const char *text)
         asked[i].answer = text;
 }
 
-/* ---- a judge ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- a judge ------------------------------------------------------------ */
 
 struct someone { struct judge_wait wait; unsigned n; };
 
@@ -388,7 +388,7 @@ static void whatever_happens_each_hears_once(void **state UNUSED)
         end();
 }
 
-/* ---- the key of an authorizer's callers ----------------------------------------------------------------------------------------------------- */
+/* ---- the key of an authorizer's callers --------------------------------- */
 
 struct pair { const char *name, *value; };
 

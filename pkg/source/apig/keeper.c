@@ -8,7 +8,7 @@
 
 enum { REMEMBERED_MOST = 10000, REMEMBERED_BYTES = 16 << 20, IAM_CONNECTIONS = 16, ANSWER_MOST = 1 << 20 };
 
-/* ---- the spec -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the spec ----------------------------------------------------------- */
 
 static const struct field key_fields[] = {
         FIELD(OBJECT, "accessKeySecretRef", struct apig_key, access, .required = true, .object = &secret_ref_type, .help = "The key that callers name (AppKey, AK)."),
@@ -57,7 +57,7 @@ static const struct rule authentication_rules[] = {
 };
 const struct type apig_authentication_type = TYPE("ApigAuthentication", struct apig_authentication, authentication_fields, "Who may call.", RULES(authentication_rules));
 
-/* ---- values in Secrets ------------------------------------------------------------------------------------------------------------------- */
+/* ---- values in Secrets -------------------------------------------------- */
 
 enum { REFS_MOST = 2 * 16 + 16 + 16 + 2 };
 static const usec LOOK_EVERY = 5 * USEC_SEC;
@@ -150,7 +150,7 @@ void apig_keeper_look(struct apig_gate_keeper *k, usec now)
 usec apig_keeper_deadline(const struct apig_gate_keeper *k) { return k->n ? k->looked_at + LOOK_EVERY : USEC_NEVER; }
 const char *apig_keeper_lacks(const struct apig_gate_keeper *k) { return k->gone.n ? k->gone.p : NULL; }
 
-/* ---- whom it asks ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- whom it asks ------------------------------------------------------- */
 
 static int open_judge(struct apig_gate_keeper *k, struct error *err)
 {
@@ -231,7 +231,7 @@ struct apig_gate_keeper *apig_keeper_free(struct apig_gate_keeper *k)
         return NULL;
 }
 
-/* ---- checking -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- checking ----------------------------------------------------------- */
 
 /* Is it one of n values from the first on? All are compared, so that the time tells nothing. */
 static bool one_of(const struct apig_gate_keeper *k, size_t first, size_t n, struct str given)

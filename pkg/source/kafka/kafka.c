@@ -30,7 +30,7 @@ static const usec TRUSTED = 500 * USEC_MSEC;
 /* A consumer that another one of its name has fenced off waits as long, or twice, before it joins again: a worker that was replaced is stopped by then. */
 static const usec REJOIN = 30 * USEC_SEC;
 
-/* ---- the spec ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- the spec ----------------------------------------------------------- */
 
 static const char *const start_names[] = { "Earliest", "Latest", NULL };
 static const struct field kafka_fields[] = {
@@ -53,7 +53,7 @@ void kafka_group(const struct kafka_spec *spec, const struct trigger *t, struct 
                 buf_printf(b, "sluice.%s.%s", t->namespace_, t->name);
 }
 
-/* ---- the source ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- the source --------------------------------------------------------- */
 
 struct message {                 /* a record of ours */
         struct record record;
@@ -169,7 +169,7 @@ static void on_log(const rd_kafka_t *rk UNUSED, int level, const char *facility,
         log_debug("librdkafka", LOG_I("severity", level), LOG_S("facility", facility), LOG_S("text", text));
 }
 
-/* ---- configuration ------------------------------------------------------------------------------------------------------------------- */
+/* ---- configuration ------------------------------------------------------ */
 
 static int set(rd_kafka_conf_t *conf, const char *name, const char *value, struct error *err)
 {
@@ -222,7 +222,7 @@ static int configure(rd_kafka_conf_t *conf, const struct kafka_spec *spec, const
         return 0;
 }
 
-/* ---- has the group begun before? ------------------------------------------------------------------------------------------------------ */
+/* ---- has the group begun before? ---------------------------------------- */
 
 /* Two questions, whose answers are events: the positions it has, and whether it exists, for a topic that is deleted takes its positions along. A broker
  * that can't say leaves the positions of the partitions that we get. */
@@ -314,7 +314,7 @@ static void group_told(struct source *s, rd_kafka_event_t *event)
                 set_state(s, SOURCE_FAILED, err.text);
 }
 
-/* ---- the consumer --------------------------------------------------------------------------------------------------------------------- */
+/* ---- the consumer ------------------------------------------------------- */
 
 static int subscribe(struct source *s, struct error *err)
 {
@@ -387,7 +387,7 @@ static int kafka_open(struct source **out, const void *spec, const struct servic
         return 0;
 }
 
-/* ---- partitions ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- partitions --------------------------------------------------------- */
 
 static struct partition *partition_get(struct source *s, const char *topic, int32_t number)
 {
@@ -554,7 +554,7 @@ static void put_aside(struct source *s, struct partition *p, rd_kafka_resp_err_t
                 set_reading(s);
 }
 
-/* ---- committing ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- committing --------------------------------------------------------- */
 
 static bool commit_wanted(const struct partition *p) { return p->queue && !p->lost && !set_aside(p) && p->wanted >= 0 && p->wanted != p->committed; }
 
@@ -686,7 +686,7 @@ static void finish_revoking(struct source *s)
         (void)rd_kafka_assign(s->rk, NULL);
 }
 
-/* ---- where to go on ------------------------------------------------------------------------------------------------------------------ */
+/* ---- where to go on ----------------------------------------------------- */
 
 static bool topic_missing(const struct source *s, const char *topic)
 {
@@ -918,7 +918,7 @@ static void rebalance(struct source *s, rd_kafka_event_t *event)
                 revoking(s, rd_kafka_assignment_lost(s->rk) != 0);
 }
 
-/* ---- state --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- state -------------------------------------------------------------- */
 
 /* The words that say most stay: "connection refused" is not replaced by another broker's, nor by "all brokers are down", but replaces the guess
  * that librdkafka makes when an established connection ends. How long it had lasted is of no use, and would make each a new message. */
@@ -1074,7 +1074,7 @@ static void serve_queue(struct source *s)
         }
 }
 
-/* ---- lending ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- lending ------------------------------------------------------------ */
 
 static void message_free(struct source *s, struct message *m)
 {
@@ -1257,7 +1257,7 @@ static size_t tell_changes(struct source *s, struct source_event *events, size_t
         return n;
 }
 
-/* ---- the end ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the end ------------------------------------------------------------ */
 
 static void *destroy(void *argument)
 {
@@ -1529,7 +1529,7 @@ static bool kafka_drained(const struct source *s)
         return any;
 }
 
-/* ---- shapes -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- shapes ------------------------------------------------------------- */
 
 static void json_payload(struct writer *w, const struct record *r)
 {
@@ -1745,7 +1745,7 @@ static void kafka_encode(const struct services *services, enum dialect dialect, 
         writer_object_end(w);
 }
 
-/* ---- previews ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- previews ----------------------------------------------------------- */
 
 struct sample { struct partition partition; struct buf key, value; };
 

@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-/* ---- shapes ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- shapes ------------------------------------------------------------- */
 
 static char topic_name[] = "orders", trigger_name[] = "t", namespace_name[] = "shop", region[] = "eu-west-1", instance[] = "81335d56";
 static struct event_spec event_of_trigger = { .region = region, .instance_id = instance };
@@ -153,7 +153,7 @@ static void records_that_are_cloud_events_pass_as_such(void **state UNUSED)
         }
 }
 
-/* ---- against librdkafka's own cluster ------------------------------------------------------------------------------------------------------ */
+/* ---- against librdkafka's own cluster ----------------------------------- */
 
 enum { PARTITIONS = 4, MESSAGES = 1000 };
 static struct {

@@ -3,7 +3,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-/* ---- deciding ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- deciding ----------------------------------------------------------- */
 
 struct begin begin_of(const struct whereabouts *w, bool first, bool latest)
 {
@@ -16,7 +16,7 @@ struct begin begin_of(const struct whereabouts *w, bool first, bool latest)
         return (struct begin){ .reason = BEGIN_REACHED, .at = w->reached };
 }
 
-/* ---- asking -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- asking ------------------------------------------------------------- */
 
 struct lookup {
         rd_kafka_t *rk;

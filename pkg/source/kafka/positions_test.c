@@ -32,7 +32,7 @@ static void reading_goes_on_where_nothing_is_skipped(void **state UNUSED)
         }
 }
 
-/* ---- asking, of librdkafka's own cluster -------------------------------------------------------------------------------------------------- */
+/* ---- asking, of librdkafka's own cluster -------------------------------- */
 
 static void e_set(rd_kafka_conf_t *conf, const char *name, const char *value)
 {

@@ -3,7 +3,7 @@
 #include "source/obs/records.h"
 #include "source/smn/smn.h"
 
-/* ---- the spec ------------------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- the spec ----------------------------------------------------------- */
 
 static const char *const from_names[] = { [OBS_FROM_SMN] = "SMN", [OBS_FROM_WEBHOOK] = "Webhook", NULL };
 static const struct field obs_fields[] = {
@@ -33,7 +33,7 @@ static const struct rule obs_rules[] = {
 };
 const struct type obs_type = TYPE("ObsSource", struct obs_spec, obs_fields, "What happens to the objects of a bucket.", RULES(obs_rules));
 
-/* ---- records ------------------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- records ------------------------------------------------------------ */
 
 struct change {                  /* a record of ours */
         struct record record;
@@ -141,7 +141,7 @@ static struct message *message_of(const struct obs_spec *spec, struct obs_record
         return m;
 }
 
-/* ---- notifications --------------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- notifications ------------------------------------------------------ */
 
 struct verdict { int status; const char *text; enum refusal refusal; };  /* status 0: it is in the inbox, or refused */
 
@@ -251,7 +251,7 @@ static void gone(struct source *s, uint64_t call)
 static unsigned route(struct source *s, const struct push_request *q UNUSED, struct str path) { return smn_route(s->services->trigger, path); }
 static usec timeout(const struct source *s) { return s->spec->smn.timeout; }
 
-/* ---- life ------------------------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- life --------------------------------------------------------------- */
 
 static struct source *obs_free(struct source *s)
 {
@@ -304,7 +304,7 @@ static size_t obs_poll(struct source *s, struct source_event *events, size_t max
 static usec obs_deadline(const struct source *s) { return MIN_OF(s->topic ? topic_deadline(s->topic) : obs_token_deadline(s->token), inbox_deadline(s->inbox)); }
 static void obs_stop(struct source *s) { inbox_stop(s->inbox); }
 
-/* ---- shapes ----------------------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- shapes ------------------------------------------------------------- */
 
 static void obs_describe(const struct record *r, struct writer *w) { writer_raw(w, r->value); }
 
@@ -328,7 +328,7 @@ static void obs_event(const struct services *services, const struct record *r, s
                                    .content_type = STR("application/json") };
 }
 
-/* ---- samples ---------------------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- samples ------------------------------------------------------------ */
 
 static int sample_of(struct str body, struct record **out, struct error *err)
 {

@@ -8,7 +8,7 @@
 #include "json/tree.h"
 #include "json/value.h"
 
-/* ---- FunctionGraph's members -------------------------------------------------------------------------------------------------------------------- */
+/* ---- FunctionGraph's members -------------------------------------------- */
 
 struct shape { const char *name, *as; const struct shape *inside; };     /* ends in a name NULL; as NULL: under its own name; inside NULL: whatever is there */
 
@@ -47,7 +47,7 @@ static json_t *shaped(const json_t *from, const struct shape *shape)
         return to;
 }
 
-/* ---- one record ------------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- one record --------------------------------------------------------- */
 
 /* Keys are encoded as in a form: + is a space. What is no escape stays as it is, and so does %00: a key is kept as a C string. */
 static char *decoded(struct str s)
@@ -111,7 +111,7 @@ static enum obs_result parse_record(const json_t *from, struct obs_record *r)
         return OBS_RECORDS;
 }
 
-/* ---- all of them ----------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- all of them -------------------------------------------------------- */
 
 void obs_record_done(struct obs_record *r)
 {

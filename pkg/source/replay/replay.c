@@ -30,7 +30,7 @@ struct source {
         char text[480];
 };
 
-/* ---- how far it went ------------------------------------------------------------------------------------------------------------------ */
+/* ---- how far it went ---------------------------------------------------- */
 
 static void keep_place(struct source *s)
 {
@@ -69,7 +69,7 @@ static void find_place(struct source *s)
         s->report->note(s->report->cookie, text);
 }
 
-/* ---- judging --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- judging ------------------------------------------------------------ */
 
 static bool add_sum(struct source *s, struct str line)
 {
@@ -209,7 +209,7 @@ static int file_open(struct source **out, const void *spec, const struct service
         return 0;
 }
 
-/* ---- lending --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- lending ------------------------------------------------------------ */
 
 /* An id given with the letter, else the event's own, else the request's, else the line. */
 static struct letter *letter_new(struct source *s, char *text, size_t n, const struct letter_view *v)

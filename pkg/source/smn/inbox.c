@@ -40,7 +40,7 @@ static const struct { const char *text; int status; } refusals[REFUSAL_MAX] = {
 static usec now_of(const struct inbox *b) { return clock_monotonic(b->config.services->clock); }
 static void wake(struct inbox *b) { loop_ready(b->config.services->loop, b->config.wake); }
 
-/* ---- what was delivered -------------------------------------------------------------------------------------------------------------------- */
+/* ---- what was delivered ------------------------------------------------- */
 
 /* The table keeps the order in which they came. */
 static void forget_oldest(struct inbox *b)
@@ -81,7 +81,7 @@ bool inbox_knows(struct inbox *b, struct str id)
         return m != NULL;
 }
 
-/* ---- lines --------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- lines -------------------------------------------------------------- */
 
 static void make_ready(struct inbox *b, struct inbox_item *i)
 {
@@ -134,7 +134,7 @@ static void leave_lane(struct inbox *b, struct inbox_place *p)
                 make_ready(b, lane->first->item);
 }
 
-/* ---- messages ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- messages ----------------------------------------------------------- */
 
 static void unready(struct inbox *b, struct inbox_item *i)
 {
@@ -334,7 +334,7 @@ bool inbox_gone(struct inbox *b, uint64_t call)
         return false;
 }
 
-/* ---- outcomes ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- outcomes ----------------------------------------------------------- */
 
 void inbox_reply(struct push_reply *r, int status, const char *text, usec retry_after)
 {
@@ -395,7 +395,7 @@ void inbox_finish(struct inbox *b, struct inbox_item *i, const struct push_outco
         end(b, i);
 }
 
-/* ---- refusals and states --------------------------------------------------------------------------------------------------------------------- */
+/* ---- refusals and states ------------------------------------------------ */
 
 static void count(struct inbox *b, enum refusal kind)
 {
@@ -478,7 +478,7 @@ static void write_text(struct inbox *b)
 
 void inbox_stop(struct inbox *b) { b->stopping = true; }
 
-/* ---- the source's turn ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- the source's turn -------------------------------------------------- */
 
 static void give_up_waiting(struct inbox *b, usec now)
 {
@@ -585,7 +585,7 @@ usec inbox_deadline(const struct inbox *b)
         return at;
 }
 
-/* ---- life ------------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- life --------------------------------------------------------------- */
 
 int inbox_new(struct inbox **out, const struct inbox_config *config, struct error *err)
 {

@@ -33,7 +33,7 @@ void smn_message_free(struct smn_message *m)
         free(m);
 }
 
-/* ---- shapes ----------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- shapes ------------------------------------------------------------- */
 
 static void write_text(struct writer *w, struct str s)
 {
@@ -153,7 +153,7 @@ void smn_event(const struct services *services, const struct record *r, struct b
         cloudevent_data(e, r->value, (struct str){ 0 });
 }
 
-/* ---- samples ----------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- samples ------------------------------------------------------------ */
 
 static json_t *sample_body(const struct services *services, const char *topic_urn, const struct node *document)
 {
@@ -214,7 +214,7 @@ void smn_sample_free(struct record *r)
                 smn_message_free(CONTAINER_OF(r, struct smn_message, record));
 }
 
-/* ---- where it is reached ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- where it is reached ------------------------------------------------ */
 
 void smn_path(const struct trigger *t, struct buf *b) { buf_printf(b, "/%s/%s", t->namespace_, t->name); }
 

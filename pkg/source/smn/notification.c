@@ -34,7 +34,7 @@ bool notification_urn(struct str urn, struct str *region, struct str *project, s
         return str_is(scheme, "urn") && str_is(service, "smn") && region->n && project->n && name->n && !memchr(name->p, ':', name->n);
 }
 
-/* ---- the body ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the body ----------------------------------------------------------- */
 
 /* "2017-11-15T04:02:24Z", nothing else. */
 static bool parse_time(struct str s, usec *out) { return s.n == 20 && s.p[10] == 'T' && s.p[19] == 'Z' && time_parse(s, out); }
@@ -181,7 +181,7 @@ void notification_done(struct notification *n)
         *n = (struct notification){ 0 };
 }
 
-/* ---- the signature ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- the signature ------------------------------------------------------ */
 
 static void line(struct buf *b, const char *name, struct str value)
 {

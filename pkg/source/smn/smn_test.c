@@ -34,14 +34,14 @@ static EVP_PKEY *key, *other_key, *elliptic_key;
 static struct buf good_pem, expired_pem, elliptic_pem;
 static struct random r;
 
-/* ---- time ---------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- time --------------------------------------------------------------- */
 
 static usec wall_now, monotonic_now;
 static usec test_wall(void *cookie UNUSED) { return wall_now; }
 static usec test_monotonic(void *cookie UNUSED) { return monotonic_now; }
 static const struct clock test_clock = { .wall = test_wall, .monotonic = test_monotonic };
 
-/* ---- what is fetched ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- what is fetched ---------------------------------------------------- */
 
 static struct { uint64_t tag; char url[4096]; bool taken; } asked[256];
 static size_t asked_n;
@@ -89,7 +89,7 @@ static bool test_take(void *cookie UNUSED, struct fetch_completion *out)
 
 static const struct fetch_ops test_fetch = { test_submit, test_cancel, test_take };
 
-/* ---- keys ------------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- keys --------------------------------------------------------------- */
 
 static void make_certificate(EVP_PKEY *k, long days, struct buf *pem)
 {
@@ -161,7 +161,7 @@ static int teardown(void **state UNUSED)
         return 0;
 }
 
-/* ---- messages -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- messages ----------------------------------------------------------- */
 
 static json_t *set(json_t *body, const char *member, const char *value)
 {
@@ -230,7 +230,7 @@ static json_t *message(const char *text, const char *subject)
         return body;
 }
 
-/* ---- calls ------------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- calls -------------------------------------------------------------- */
 
 static struct { const char *type, *id, *topic; } headers;
 static struct str test_header(const struct push_request *q UNUSED, const char *header)
@@ -332,7 +332,7 @@ static uint64_t send(const json_t *body)
         return send_text(str_of(text));
 }
 
-/* ---- generated ---------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- generated ---------------------------------------------------------- */
 
 static const char *random_text(char *out, size_t most, bool lines)
 {
@@ -855,7 +855,7 @@ static void subscriptions_are_confirmed(void **unused UNUSED)
         json_decref(forged);
 }
 
-/* ---- shapes -------------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- shapes ------------------------------------------------------------- */
 
 static void the_event_is_the_golden_one(void **unused UNUSED)
 {

@@ -46,7 +46,7 @@ struct subscription {
 static void say(struct subscription *s, enum source_state state, const char *text) { inbox_say(s->config.inbox, state, text); }
 static void say_nothing(struct subscription *s) { say(s, SOURCE_CONNECTING, ""); }
 
-/* ---- what is kept ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- what is kept ------------------------------------------------------- */
 
 static json_t *must(json_t *o)
 {
@@ -94,7 +94,7 @@ static void renew(struct subscription *s)
 
 static void set_confirmed(struct subscription *s) { (void)json_object_set_new(s->record, "confirmed", json_true()); }
 
-/* ---- going on ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- going on ----------------------------------------------------------- */
 
 static void rest(struct subscription *s, usec look_at)
 {
@@ -174,7 +174,7 @@ static void failed(struct subscription *s, const struct error *why, enum phase a
         say(s, SOURCE_DISCONNECTED, why->text);
 }
 
-/* ---- SMN's API ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- SMN's API ---------------------------------------------------------- */
 
 static int read_key(const struct subscription *s, const struct secret_ref *ref, const char *what, struct buf *out, struct error *err)
 {
@@ -358,7 +358,7 @@ void subscription_took(struct subscription *s, const struct fetch_completion *do
 
 bool subscription_calling(const struct subscription *s) { return s->phase == PHASE_CALLING; }
 
-/* ---- the store ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- the store ---------------------------------------------------------- */
 
 enum { TAG_LOAD = 1, TAG_SAVE };
 
@@ -414,7 +414,7 @@ static void take_stored(struct subscription *s, usec now)
         }
 }
 
-/* ---- its turn -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- its turn ----------------------------------------------------------- */
 
 void subscription_connected(struct subscription *s)
 {
@@ -501,7 +501,7 @@ usec subscription_deadline(const struct subscription *s)
         return s->not_before;
 }
 
-/* ---- life ------------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- life --------------------------------------------------------------- */
 
 void subscription_endpoint(const struct trigger *t, const struct smn_spec *spec, struct buf *out)
 {

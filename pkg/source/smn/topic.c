@@ -13,7 +13,7 @@
 enum { CERTIFICATES_MOST = 32, PROVEN_MOST = 16, FETCHES_MOST = 4, FETCHES_OF_ONE = 2, FETCHES_KEPT = 4, SENDERS_MOST = 64, PENDING_MOST = 1000, CERTIFICATE_BYTES_MOST = 64 * 1024, HOSTS_MOST = 32 };
 static const usec OLDEST = USEC_HOUR, AHEAD = 15 * USEC_MINUTE, FAILURE_KEPT = 3 * USEC_SEC, TROUBLE_AGAIN = USEC_MINUTE;
 
-/* ---- the spec ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the spec ----------------------------------------------------------- */
 
 static const struct field trusted_fields[] = {
         FIELD(STRINGS, "hosts", struct trusted_spec, hosts, .required = true, .min = 1, .max = 16, .pattern = "^[A-Za-z0-9.-]{1,253}(:" PORT_PATTERN ")?$", .format = "HOST or HOST:PORT", .help = "The hosts, called by HTTPS; they may have private addresses."),
@@ -36,7 +36,7 @@ bool topic_has_endpoint(const void *spec)
         return !managed(s) || s->subscription->endpoint || s->expose;
 }
 
-/* ---- state ----------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- state -------------------------------------------------------------- */
 
 struct certificate {
         char *url;               /* NULL: the place is free */
@@ -77,7 +77,7 @@ struct topic {
 
 static usec monotonic(const struct topic *t) { return clock_monotonic(t->config.services->clock); }
 
-/* ---- where calls may go ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- where calls may go ------------------------------------------------- */
 
 static bool is_certificate_path(const struct topic *t, struct str path)
 {
@@ -149,7 +149,7 @@ static int fetch(struct topic *t, struct str url, bool trusted, uint64_t *tag, s
         return 0;
 }
 
-/* ---- certificates --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- certificates ------------------------------------------------------- */
 
 static void certificate_clear(struct certificate *c)
 {
@@ -303,7 +303,7 @@ static struct certificate *certificate_for(struct topic *t, struct str url, bool
         return c;
 }
 
-/* ---- messages --------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- messages ----------------------------------------------------------- */
 
 static void pending_free(struct topic *t, struct pending *p)
 {
@@ -450,7 +450,7 @@ enum push_verdict topic_receive(struct topic *t, uint64_t call, const struct pus
         return PUSH_REPLY;
 }
 
-/* ---- the source's turn ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the source's turn -------------------------------------------------- */
 
 static void certificate_came(struct topic *t, struct certificate *c, const struct fetch_completion *done)
 {
@@ -555,7 +555,7 @@ bool topic_gone(struct topic *t, uint64_t call)
         return false;
 }
 
-/* ---- life --------------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- life --------------------------------------------------------------- */
 
 int topic_new(struct topic **out, const struct topic_config *config, struct error *err)
 {

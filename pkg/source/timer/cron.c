@@ -249,7 +249,7 @@ int cron_parse(struct str s, struct cron *out, struct str *zone, struct buf *why
         return r;
 }
 
-/* ---- the next run -------------------------------------------------------------------------------------------------------------------- */
+/* ---- the next run ------------------------------------------------------- */
 
 static bool day_matches(const struct cron *c, int64_t day)
 {

@@ -415,7 +415,7 @@ static void the_latest_is_the_last_of_a_walk(void **state UNUSED)
         (void)zone_free(leap.zone);
 }
 
-/* ---- against brute force ------------------------------------------------------------------------------------------------------------- */
+/* ---- against brute force ------------------------------------------------ */
 
 /* The documented rule, told second by second: does the schedule run at this instant? */
 static bool shows(const struct cron *c, int64_t local)
@@ -508,7 +508,7 @@ static void agrees_with_brute_force(void **state UNUSED)
         }
 }
 
-/* ---- the rules of the spec ------------------------------------------------------------------------------------------------------------ */
+/* ---- the rules of the spec ---------------------------------------------- */
 
 static void the_spec_explains_what_is_wrong(void **state UNUSED)
 {

@@ -16,7 +16,7 @@ static const usec SET_BACK = USEC_SEC;
 static const usec PATIENCE = 2 * USEC_SEC;
 static const struct str CHECKPOINT = { "timer", 5 };
 
-/* ---- the spec ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- the spec ----------------------------------------------------------- */
 
 static const char *const misfire_names[] = { "Skip", "FireOnce", "CatchUp", NULL };
 static const struct field timer_fields[] = {
@@ -104,7 +104,7 @@ static const struct rule timer_rules[] = {
 };
 const struct type timer_type = TYPE("TimerSource", struct timer_spec, timer_fields, "Ticks by a schedule.", RULES(timer_rules));
 
-/* ---- the source ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- the source --------------------------------------------------------- */
 
 struct tick { struct record record; char id[320]; };
 

@@ -9,7 +9,7 @@
 /* So often the wall clock is looked at. */
 static const usec LOOK = 500 * USEC_MSEC;
 
-/* ---- a clock that stands still and a store that does what the script says --------------------------------------------------------------- */
+/* ---- a clock that stands still and a store that does what the script says ---- */
 
 struct pending { uint64_t tag; bool is_get; char value[512]; };
 
@@ -211,7 +211,7 @@ static void lent_is(const char *time)
         }
 }
 
-/* ---- tests ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- tests -------------------------------------------------------------- */
 
 static void the_first_tick_is_the_next_one(void **state UNUSED)
 {
@@ -529,7 +529,7 @@ static void a_standby_takes_over_what_was_left_claimed(void **state UNUSED)
         close_source();
 }
 
-/* ---- clocks ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- clocks ------------------------------------------------------------- */
 
 /* Goes on until a tick is lent, as the loop would: from one deadline to the next. How long it took. */
 static usec until_lent(usec most)

@@ -26,7 +26,7 @@ static int64_t big_endian(const char *p, size_t n)
         return (int64_t)v;
 }
 
-/* ---- the footer: "CET-1CEST,M3.5.0,M10.5.0/3" ---------------------------------------------------------------------------------------- */
+/* ---- the footer: "CET-1CEST,M3.5.0,M10.5.0/3" --------------------------- */
 
 static bool skip_name(const char **p)
 {
@@ -177,7 +177,7 @@ int64_t zone_offset(const struct zone *z, int64_t utc)
         return z->offsets[low];
 }
 
-/* ---- the file ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- the file ----------------------------------------------------------- */
 
 /* The six counts of a header: isutc, isstd, leap, time, type, char. */
 static bool header(struct str file, size_t at, size_t counts[6])
