@@ -45,7 +45,8 @@ struct connection {
         nghttp2_session *h2;
 };
 
-struct stream { struct bytes body; struct stream *next; };  /* HTTP/2: a request that is coming in */
+/* HTTP/2: a request that is coming in */
+struct stream { struct bytes body; struct stream *next; };
 
 struct late { uint64_t due; struct connection *connection; uint32_t generation; int32_t stream; bool fails; };
 
@@ -69,7 +70,8 @@ static bool stopped;
 static volatile sig_atomic_t ending, resumed, asked;
 static struct connection **connections;  /* by descriptor */
 static int connections_cap, poller;
-static struct late *late;                /* a ring: the delay is the same for all, so what came first is due first */
+/* a ring: the delay is the same for all, so what came first is due first */
+static struct late *late;
 static size_t late_from, late_n, late_cap;
 static struct stream *spare;
 

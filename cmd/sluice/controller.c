@@ -33,7 +33,8 @@ static void handle(void *cookie, struct http_call *call)
         struct str rest = buf_view(&m->target), path = str_cut(&rest, '?'), text = STR("text/plain");
 
         if (str_is(path, "/livez"))
-                http_call_reply(call, 200, text, (struct str){ 0 }, STR("ok\n")); /* an answer is the proof that the loop turns */
+                /* an answer is the proof that the loop turns */
+                http_call_reply(call, 200, text, (struct str){ 0 }, STR("ok\n"));
         else if (str_is(path, "/readyz") && controller_synced(s->controller))
                 http_call_reply(call, 200, text, (struct str){ 0 }, STR("ok\n"));
         else if (str_is(path, "/readyz"))

@@ -11,7 +11,8 @@ struct option_spec {
         const char *value;       /* what stands for the value in the help; NULL for flags */
         const char *help;
         enum option_kind kind;
-        size_t offset;           /* in the command's struct: bool, const char *, struct strings, int64_t, usec */
+        /* in the command's struct: bool, const char *, struct strings, int64_t, usec */
+        size_t offset;
         int64_t min, max;        /* OPTION_INT; both 0: any */
 };
 /* A row of the table: the kind without OPTION_, the name, the command's struct and its member, then what else it has. */

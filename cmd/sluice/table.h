@@ -11,4 +11,5 @@ void table_begin(size_t rows);                            /* reserves the top li
 void table_draw(const struct table_row *, size_t n, usec now);
 void table_line(const struct table_row *, usec now);      /* one plain line */
 void table_end(void);
-void table_row(struct buf *, const struct table_row *, size_t columns);   /* as it is drawn: one line, which fits */
+/* as it is drawn: one line, which fits */
+void table_row(struct buf *, const struct table_row *, size_t columns);

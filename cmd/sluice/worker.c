@@ -34,7 +34,8 @@ struct worker {
         struct kube_checkpoint *checkpoint;
         struct kube_report *report;
         enum delivery_state delivery;    /* as reported */
-        usec delivery_since;             /* when it began to differ from what was reported; 0: it does not */
+        /* when it began to differ from what was reported; 0: it does not */
+        usec delivery_since;
         struct task ending;              /* a push source stops when it has lingered */
         bool stopping;
         usec grace;
@@ -137,7 +138,8 @@ static void on_signal(void *cookie, int number UNUSED)
         w->stopping = true;
         admin_drain(w->admin);
         if (w->host) { /* for a while others still know this pod's address */
-                gate_host_drain(w->host, LINGER + w->grace); /* then who comes hears 503, until it has stopped */
+                /* then who comes hears 503, until it has stopped */
+                gate_host_drain(w->host, LINGER + w->grace);
                 loop_arm(w->loop, &w->ending, loop_now(w->loop) + LINGER);
         } else
                 pipeline_stop(w->pipeline, loop_now(w->loop) + w->grace);

@@ -170,7 +170,8 @@ static int load_entry(struct triggers *all, const char *path, const struct sourc
                 return is_manifest(path) ? error_errno(err, errno, "read %s", path) : 0;
         if (S_ISDIR(info.st_mode))
                 return S_ISDIR(own.st_mode) ? load_folder(all, path, types, n, report, err) : 0;
-        if (is_manifest(path) && !S_ISREG(info.st_mode)) /* it would be waited for; whoever means it names it */
+        /* it would be waited for; whoever means it names it */
+        if (is_manifest(path) && !S_ISREG(info.st_mode))
                 return error_set(err, ERROR_INVALID, "read %s: it is no regular file", path);
         return is_manifest(path) ? load_file(all, path, types, n, report, err) : 0;
 }

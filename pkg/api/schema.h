@@ -15,7 +15,8 @@ enum field_type {
         FIELD_OBJECTS,   /* struct objects: a list of maps of one type */
         FIELD_STRINGS,   /* struct strings */
         FIELD_MAP,       /* struct string_map: string → string */
-        FIELD_RAW,       /* char *: any JSON, kept as JSON text (x-kubernetes-preserve-unknown-fields), e.g. worker.resources */
+        /* char *: any JSON, kept as JSON text (x-kubernetes-preserve-unknown-fields), e.g. worker.resources */
+        FIELD_RAW,
 };
 enum raw_shape { RAW_ANY, RAW_MAP, RAW_LIST /* of maps */ };
 
@@ -29,16 +30,21 @@ struct field {
         const char *name;            /* as in YAML */
         enum field_type type;
         size_t offset;               /* in the type's struct */
-        const char *help;            /* one or two full sentences; units and defaults are added by the generators */
-        const char *fallback;        /* the default as YAML text; NULL: none. FIELD_OBJECT: "{}" makes it of its members' defaults */
+        /* one or two full sentences; units and defaults are added by the generators */
+        const char *help;
+        /* the default as YAML text; NULL: none. FIELD_OBJECT: "{}" makes it of its members' defaults */
+        const char *fallback;
         bool required;
-        const char *const *values;   /* FIELD_ENUM, and FIELD_STRING that allows only these: names, ends in NULL */
+        /* FIELD_ENUM, and FIELD_STRING that allows only these: names, ends in NULL */
+        const char *const *values;
         const struct type *object;   /* FIELD_OBJECT, FIELD_OBJECTS */
         enum raw_shape shape;        /* FIELD_RAW */
         int64_t min, max;            /* FIELD_INT: value; FIELD_DURATION: usec; FIELD_STRING: length; FIELD_STRINGS, FIELD_OBJECTS, FIELD_MAP: count. both 0: unbounded;
                                         max INT64_MAX: no upper bound */
-        const char *pattern;         /* FIELD_STRING, items of FIELD_STRINGS, values of FIELD_MAP: ERE without features outside RE2; NULL: any */
-        const char *format;          /* what the pattern asks for, in words, for messages and docs: "HOST:PORT"; NULL */
+        /* FIELD_STRING, items of FIELD_STRINGS, values of FIELD_MAP: ERE without features outside RE2; NULL: any */
+        const char *pattern;
+        /* what the pattern asks for, in words, for messages and docs: "HOST:PORT"; NULL */
+        const char *format;
         const char *cloud;           /* what the cloud service calls it, for docs; NULL */
         bool item_min_one;           /* FIELD_STRINGS: items are not empty */
         bool set;                    /* FIELD_STRINGS: no item is there twice */
@@ -77,11 +83,14 @@ int schema_decode(const struct type *, const struct node *, void *object, const 
 int schema_defaults(const struct type *, void *object) MUST_CHECK;
 void schema_done(const struct type *, void *object);
 void schema_write(const struct type *, const void *object, struct writer *);  /* JSON, defaults included */
-void schema_openapi(const struct type *, struct writer *);                    /* the schema of the CRD, with x-kubernetes-validations */
+/* the schema of the CRD, with x-kubernetes-validations */
+void schema_openapi(const struct type *, struct writer *);
 /* Calls for each object of type wanted that stands in the object, at any depth. */
 void schema_each(const struct type *, const void *object, const struct type *wanted, void (*each)(void *cookie, const void *found), void *cookie);
-void schema_reference(const struct type *, const char *path, struct buf *);   /* a Markdown section, and one for each object in it */
-void schema_reference_defaults(const struct type *, const char *path, struct buf *); /* Markdown rows: member, default */
+/* a Markdown section, and one for each object in it */
+void schema_reference(const struct type *, const char *path, struct buf *);
+/* Markdown rows: member, default */
+void schema_reference_defaults(const struct type *, const char *path, struct buf *);
 
 /* For the files that read the tables. */
 void duration_plain(struct buf *, usec);                 /* as people write it: 15m, 1h30m, 200ms */

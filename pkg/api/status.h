@@ -15,7 +15,8 @@ struct worker_status {
         char *delivery_message;          /* the function's own words; NULL: none */
         usec last_event_time, last_delivery_time;   /* wall; 0: none yet */
         int64_t lag;                     /* -1: unknown */
-        int64_t lost;                    /* records that were gone before they could be delivered, since the worker started */
+        /* records that were gone before they could be delivered, since the worker started */
+        int64_t lost;
         char *lost_message;              /* the last such loss in words; NULL: none */
 };
 extern const struct type worker_status_type;

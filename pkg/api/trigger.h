@@ -18,16 +18,19 @@ struct function_spec { char *name, *version, *urn, *project, *package, *init_pat
 enum event_format { FORMAT_FUNCTION_GRAPH, FORMAT_CLOUDEVENTS_BINARY, FORMAT_CLOUDEVENTS_STRUCTURED, FORMAT_CLOUDEVENTS_BATCH };
 struct event_spec { int format, dialect; char *region; char *instance_id; };
 struct ce_overrides { struct string_map extensions; };
-struct filter_spec { char *pattern; };           /* JSON text */
+/* JSON text */
+struct filter_spec { char *pattern; };
 struct transform_spec { char *jq; usec timeout; };
 
 /* A value in a Secret of the Trigger's namespace. */
 struct secret_ref { char *name, *key; };
-struct header_spec { char *name, *value; struct secret_ref *secret; };   /* value or secret */
+/* value or secret */
+struct header_spec { char *name, *value; struct secret_ref *secret; };
 struct basic_spec { struct secret_ref *username, *password; };
 struct bearer_spec { struct secret_ref *token; };
 struct oauth2_spec { char *token_url; struct secret_ref *client_id, *client_secret; struct strings scopes; char *audience; };
-struct authentication_spec { struct basic_spec *basic; struct bearer_spec *bearer; struct oauth2_spec *oauth2; };  /* exactly one */
+/* exactly one */
+struct authentication_spec { struct basic_spec *basic; struct bearer_spec *bearer; struct oauth2_spec *oauth2; };
 struct tls_spec { struct secret_ref *ca, *cert, *key; bool verify_hostname; };
 struct proxy_spec { char *url; struct secret_ref *username, *password; struct strings no_proxy; };
 struct rate_spec { int64_t events_per_second, burst; };
@@ -42,7 +45,8 @@ struct retry_spec {
         bool bisect;
 };
 struct dead_letter_kafka { struct strings bootstrap_servers; char *topic; };
-struct dead_letter_spec { struct sink_ref *ref; char *uri; struct dead_letter_kafka *kafka; };   /* ref and uri as a sink, or kafka */
+/* ref and uri as a sink, or kafka */
+struct dead_letter_spec { struct sink_ref *ref; char *uri; struct dead_letter_kafka *kafka; };
 enum wire_version { WIRE_AUTO, WIRE_HTTP_1_1, WIRE_HTTP_2 };
 enum compression { COMPRESSION_NONE, COMPRESSION_GZIP };
 struct delivery_spec {
@@ -132,7 +136,8 @@ void trigger_secrets(const struct trigger *, void (*each)(void *cookie, const st
 struct triggers {
         struct trigger **list;
         size_t n;
-        bool pass_unknown;       /* set before loading: what another version wrote is run, without the members that this one does not know */
+        /* set before loading: what another version wrote is run, without the members that this one does not know */
+        bool pass_unknown;
         size_t unknown;          /* so many were passed by; the first: */
         char first_unknown[160];
 };

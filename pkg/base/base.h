@@ -81,10 +81,12 @@ static inline bool string_equal(const char *a, const char *b) { return a == b ||
 /* Parses a whole decimal; false when it is anything else or out of range. */
 bool str_to_int64(struct str s, int64_t *out) MUST_CHECK;
 bool str_is_utf8(struct str s);
-bool str_is_text(struct str s); /* UTF-8 without control characters but tab, line feed and carriage return */
+/* UTF-8 without control characters but tab, line feed and carriage return */
+bool str_is_text(struct str s);
 /* May it stand as the value of an HTTP header (RFC 9110, 5.5): visible characters, spaces, tabs and bytes above 127; neither empty nor padded? */
 bool str_is_header_value(struct str s);
-size_t utf8_sequence(const char *p, size_t n); /* the length of the well-formed sequence at p (RFC 3629), 0: there is none */
+/* the length of the well-formed sequence at p (RFC 3629), 0: there is none */
+size_t utf8_sequence(const char *p, size_t n);
 
 /* The value of a hexadecimal digit; -1: none. */
 static inline int hex_digit(char c)

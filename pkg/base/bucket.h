@@ -4,7 +4,8 @@
 
 #include "base/base.h"
 
-struct bucket_rate { int64_t cost, burst; };     /* of one token, in nanoseconds; how many at once after a rest */
+/* of one token, in nanoseconds; how many at once after a rest */
+struct bucket_rate { int64_t cost, burst; };
 #define BUCKET_FULL INT64_MIN                    /* nothing was ever taken */
 
 static inline struct bucket_rate bucket_rate(int64_t tokens, usec period, int64_t burst)

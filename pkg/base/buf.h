@@ -47,9 +47,12 @@ void buf_base64(struct buf *, struct str);
 bool buf_unbase64(struct buf *, struct str) MUST_CHECK;
 void buf_drop(struct buf *, size_t from_start); /* removes bytes at the start */
 static inline struct str buf_view(const struct buf *b) { return (struct str){ b->p ? b->p : "", b->n }; }
-char *buf_take(struct buf *) MUST_CHECK;        /* hands the terminated text over; NULL when failed; the buffer is empty then */
-int buf_read_file(struct buf *, const char *path, struct error *) MUST_CHECK;   /* a regular file, and no more than may be held: nothing that blocks or has no end */
-int buf_read_stream(struct buf *, const char *path, struct error *) MUST_CHECK; /* whatever a user names: it is waited for */
+/* hands the terminated text over; NULL when failed; the buffer is empty then */
+char *buf_take(struct buf *) MUST_CHECK;
+/* a regular file, and no more than may be held: nothing that blocks or has no end */
+int buf_read_file(struct buf *, const char *path, struct error *) MUST_CHECK;
+/* whatever a user names: it is waited for */
+int buf_read_stream(struct buf *, const char *path, struct error *) MUST_CHECK;
 
 static inline void cleanup_buf(struct buf *b) { buf_done(b); }
 #define BUF_AT_END CLEANUP(cleanup_buf)

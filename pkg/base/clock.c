@@ -210,7 +210,8 @@ bool time_parse(struct str s, usec *out)
         if (month == 2 && day == 29 && !(year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)))
                 return false;
         wall = (days_from_civil(year, month, day) * 86400 + hour * 3600 + minute * 60 + second - offset) * USEC_SEC + fraction;
-        if (wall < days_from_civil(0, 1, 1) * USEC_DAY || wall >= days_from_civil(10000, 1, 1) * USEC_DAY) /* by its offset */
+        /* by its offset */
+        if (wall < days_from_civil(0, 1, 1) * USEC_DAY || wall >= days_from_civil(10000, 1, 1) * USEC_DAY)
                 return false;
         *out = wall;
         return true;

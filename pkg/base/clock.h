@@ -23,7 +23,8 @@ void duration_short(struct buf *, usec);          /* as kubectl prints an age: 5
 bool time_is_writable(usec wall);
 /* RFC 3339 with seconds or fractions and Z or an offset, in the years 0 to 9999 UTC. wall clock. */
 bool time_parse(struct str, usec *out) MUST_CHECK;
-void time_format(struct buf *, usec wall);        /* 2026-11-24T10:00:00Z; fractions only when there are some */
+/* 2026-11-24T10:00:00Z; fractions only when there are some */
+void time_format(struct buf *, usec wall);
 void time_format_micro(struct buf *, usec wall);  /* always six digits: Kubernetes MicroTime */
 /* Wall-clock seconds ↔ the parts of a UTC day (proleptic Gregorian). month and day from 1. */
 int64_t days_from_civil(int64_t year, int month, int day);

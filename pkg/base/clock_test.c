@@ -112,7 +112,8 @@ static void times_are_read(void **state UNUSED)
                 { "2026-11-24T10:00:00.123456789Z", 1795514400 * USEC_SEC + 123456 },
                 { "2024-02-29T00:00:00Z", 1709164800 * USEC_SEC },
                 { "2000-02-29T00:00:00Z", 951782400 * USEC_SEC },
-                { "2016-12-31T23:59:60Z", 1483228800 * USEC_SEC }, /* a leap second is the next one's start */
+                /* a leap second is the next one's start */
+                { "2016-12-31T23:59:60Z", 1483228800 * USEC_SEC },
                 { "0000-01-01T00:00:00Z", -62167219200 * USEC_SEC },
                 { "9999-12-31T23:59:59Z", 253402300799 * USEC_SEC },
         };

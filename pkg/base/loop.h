@@ -18,7 +18,8 @@ struct task {
 };
 
 int loop_new(struct loop **, struct error *) MUST_CHECK;
-struct loop *loop_free(struct loop *); /* closes the loop; what is still open on it is a bug and aborts. NULL is fine. Returns NULL */
+/* closes the loop; what is still open on it is a bug and aborts. NULL is fine. Returns NULL */
+struct loop *loop_free(struct loop *);
 DEFINE_CLEANUP(struct loop *, loop_free)
 void loop_run(struct loop *);          /* until loop_stop */
 void loop_stop(struct loop *);
@@ -27,8 +28,10 @@ usec loop_now(const struct loop *);    /* monotonic, as of this pass */
 void loop_use_clock(struct loop *, const struct clock *);
 void *loop_uv(struct loop *);          /* the uv_loop_t, for pkg/http, pkg/kube and pkg/base alone */
 
-void loop_ready(struct loop *, struct task *);                /* turn it at the end of this pass; again while turning: next pass */
-void loop_arm(struct loop *, struct task *, usec deadline);   /* turn it then, too; USEC_NEVER: no deadline; replaces the last one */
+/* turn it at the end of this pass; again while turning: next pass */
+void loop_ready(struct loop *, struct task *);
+/* turn it then, too; USEC_NEVER: no deadline; replaces the last one */
+void loop_arm(struct loop *, struct task *, usec deadline);
 void loop_forget(struct loop *, struct task *);
 
 /* Descriptors. Level-triggered; the callback may close the watch. The watch is freed by the loop after loop_io_close. */
@@ -36,13 +39,15 @@ struct loop_io;
 enum { LOOP_READABLE = 1, LOOP_WRITABLE = 2, LOOP_FAILED = 4 /* with both others, once: the watch tells nothing more of an error */ };
 int loop_io_open(struct loop *, int fd, void (*event)(void *cookie, int events), void *cookie, struct loop_io **, struct error *) MUST_CHECK;
 void loop_io_want(struct loop_io *, int events); /* 0: nothing; cheap when unchanged */
-void loop_io_close(struct loop_io *);            /* NULL is fine; does not close the descriptor, which may be closed right after */
+/* NULL is fine; does not close the descriptor, which may be closed right after */
+void loop_io_close(struct loop_io *);
 
 /* A crowd: the descriptors of many peers behind one of the loop's. So many of those that are ready have their turn in a pass, those that have
  * waited longest, so that the few that the loop watches itself are never behind a thousand others. */
 struct loop_crowd;
 int loop_crowd_new(struct loop_crowd **, struct loop *, uint32_t in_a_pass, struct error *) MUST_CHECK;
-struct loop_crowd *loop_crowd_free(struct loop_crowd *);       /* its descriptors are closed; NULL is fine. Returns NULL */
+/* its descriptors are closed; NULL is fine. Returns NULL */
+struct loop_crowd *loop_crowd_free(struct loop_crowd *);
 int loop_crowd_open(struct loop_crowd *, int fd, void (*event)(void *cookie, int events), void *cookie, struct loop_io **, struct error *) MUST_CHECK;
 
 /* Signals, delivered on the loop's thread. They are blocked in other threads by signals_block(), called before the first thread. */
@@ -51,7 +56,10 @@ int loop_signal(struct loop *, int number, void (*event)(void *cookie, int numbe
 
 /* Any thread may make a task ready. One waker per loop, owned by it. Rings between two passes coalesce: a task registers a slot. */
 struct waker;
-struct waker_slot { struct waker_slot *next; struct task *task; int rung; }; /* zeroed; lives as long as rings may come */
+/* zeroed; lives as long as rings may come */
+struct waker_slot { struct waker_slot *next; struct task *task; int rung; };
 struct waker *loop_waker(struct loop *);
-void waker_ring(struct waker *, struct waker_slot *);        /* wait-free; slot->task set before the first ring */
-void waker_forget(struct waker *, struct waker_slot *);      /* loop's thread, when no thread can ring any more */
+/* wait-free; slot->task set before the first ring */
+void waker_ring(struct waker *, struct waker_slot *);
+/* loop's thread, when no thread can ring any more */
+void waker_forget(struct waker *, struct waker_slot *);

@@ -31,7 +31,8 @@ static void what_is_equivalent_is_equal(void **state UNUSED)
                 { "/a|b\"c{d}^`<>[]\\", "/a%7Cb%22c%7Bd%7D%5E%60%3C%3E%5B%5D%5C" },
                 { "/a%7cb", "/a%7Cb" },
                 { "/%2541", "/%2541" },
-                { "/%%341/%4/%zz/%", "/%2541/%254/%25zz/%25" }, /* decoded once, it is the %41 that was sent */
+                /* decoded once, it is the %41 that was sent */
+                { "/%%341/%4/%zz/%", "/%2541/%254/%25zz/%25" },
                 { "/%00%ff", "/%00%FF" },
                 { "/./a/./b/.", "/a/b/" },
                 { "/a/../b", "/b" },

@@ -467,7 +467,8 @@ static void container(struct writer *w, const struct child_context *c)
                 writer_object_end(w);
         }
         writer_array_end(w);
-        text(w, "terminationMessagePolicy", "FallbackToLogsOnError"); /* why it ended stands in the Trigger's status */
+        /* why it ended stands in the Trigger's status */
+        text(w, "terminationMessagePolicy", "FallbackToLogsOnError");
         probe(w, "startupProbe", "/livez", 1, 60);
         probe(w, "livenessProbe", "/livez", 10, 3);
         probe(w, "readinessProbe", "/readyz", 5, 2);

@@ -30,7 +30,8 @@ int child_replicas(const struct child_context *);
 #define FINALIZER "sluice.dev/outside"
 
 const char *child_kind(enum child);
-void child_name(enum child, const char *trigger, struct buf *);        /* orders-sluice, orders-checkpoint; of the Service of 7up: sluice-7up-svc */
+/* orders-sluice, orders-checkpoint; of the Service of 7up: sluice-7up-svc */
+void child_name(enum child, const char *trigger, struct buf *);
 void child_path(enum child, const struct trigger *, struct buf *);     /* of the API */
 /* hash: stands in the Deployment's annotations and, since a change must roll it, in its pods'. */
 void child_write(enum child, const struct child_context *, const char *hash, struct buf *out);

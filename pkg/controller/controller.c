@@ -26,7 +26,8 @@ struct memory {
         char *applied;           /* hash of the children that were applied; NULL: not known */
         char *status_at;         /* resourceVersion of the Trigger the last status was made for */
         json_t *status;          /* the last status written */
-        bool ending;             /* its worker's last run has begun: what its checkpoint says no longer counts */
+        /* its worker's last run has begun: what its checkpoint says no longer counts */
+        bool ending;
         json_int_t unknown_told; /* the generation whose unknown members were told */
         char key[];
 };
@@ -569,7 +570,8 @@ static void apply_child(struct work *w)
 /* Whose an object is that has the name of one of ours. Labels prove nothing, anybody may write them. */
 enum owner {
         OWNER_US,
-        OWNER_BEFORE,            /* the Trigger that had this name before: the garbage collector is about to remove it */
+        /* the Trigger that had this name before: the garbage collector is about to remove it */
+        OWNER_BEFORE,
         OWNER_OTHER,             /* somebody else: it is neither changed nor deleted with the Trigger */
 };
 
@@ -874,8 +876,10 @@ static void end_trigger(struct work *w)
                 (void)snprintf(why, sizeof(why), "not taken back within %" PRId64 " s", w->controller->config.ending_deadline / USEC_SEC);
                 leave_behind(w, *json_cstring(connected, "message") ? json_cstring(connected, "message") : why);
         } else if (finalizers_have(w->object, "foregroundDeletion")) {
-                memory_of(w->controller, w->key, true)->ending = true; /* its checkpoint may be gone already */
-                write_finalizers(w, NULL, "foregroundDeletion"); /* its children are still needed: they go when it went */
+                /* its checkpoint may be gone already */
+                memory_of(w->controller, w->key, true)->ending = true;
+                /* its children are still needed: they go when it went */
+                write_finalizers(w, NULL, "foregroundDeletion");
         } else {
                 w->ending = true;
                 w->look_at = loop_now(w->controller->loop) + deadline - wall;
@@ -922,7 +926,8 @@ static void reconcile(struct controller *c, const char *key)
         if (deleted)
                 end_trigger(w);
         else if (w->trigger && (outside ? !held && w->sink.n > 0 : held))
-                write_finalizers(w, outside ? FINALIZER : NULL, FINALIZER); /* before there is a worker, and so anything outside */
+                /* before there is a worker, and so anything outside */
+                write_finalizers(w, outside ? FINALIZER : NULL, FINALIZER);
         else if (!w->trigger || !w->sink.n)
                 conclude(w); /* the children stay as they were */
         else

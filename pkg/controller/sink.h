@@ -12,6 +12,7 @@ struct destination {
         const char *path;                /* in the Trigger, for messages: "spec.sink" */
 };
 void sink_destination(const struct trigger *, struct destination *);
-bool dead_letter_destination(const struct trigger *, struct destination *);      /* false: it needs no URL */
+/* false: it needs no URL */
+bool dead_letter_destination(const struct trigger *, struct destination *);
 /* service: the trimmed core Service that ref names, NULL: it does not exist. 0 with the URL in out, or -1 with a condition's reason and message. */
 int sink_resolve(const struct destination *, json_t *service, struct buf *out, const char **reason, struct buf *message) MUST_CHECK;

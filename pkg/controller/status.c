@@ -259,7 +259,8 @@ static void fold_workers(const struct status_facts *f, json_t *status)
                         (void)json_object_set_new(status, times[t], json_string(found));
         }
         json_array_foreach(f->workers, i, w)
-                if (json_object_get(w, "lag") && !status_is_stale(w, f->uid) && pod_exists(f->pods, json_cstring(w, "pod"))) /* what a worker that is gone was behind is nobody's lag */
+                /* what a worker that is gone was behind is nobody's lag */
+                if (json_object_get(w, "lag") && !status_is_stale(w, f->uid) && pod_exists(f->pods, json_cstring(w, "pod")))
                         lag = MAX_OF(lag, (json_int_t)0) + json_integer_value(json_object_get(w, "lag"));
         if (lag >= 0)
                 (void)json_object_set_new(status, "lag", json_integer(lag));

@@ -13,13 +13,16 @@ struct status_facts {
         const char *sink;                /* resolved; NULL: not */
         const char *sink_reason, *sink_message;  /* why not */
         const char *failed;              /* why the children could not be applied; NULL: they were */
-        const char *stuck;               /* what a worker's pod waits for, in the kubelet's words; NULL: not known */
-        const char *ending;              /* it is deleted, and this is still outside; NULL: it is not deleted */
+        /* what a worker's pod waits for, in the kubelet's words; NULL: not known */
+        const char *stuck;
+        /* it is deleted, and this is still outside; NULL: it is not deleted */
+        const char *ending;
         bool suspended;
         json_t *deployment;              /* trimmed; NULL: there is none */
         json_t *pods;                    /* array of trimmed pods of it */
         json_t *workers;                 /* status.workers as it is; NULL: none */
-        json_t *previous;                /* the status before: transition times are kept while a condition's status is */
+        /* the status before: transition times are kept while a condition's status is */
+        json_t *previous;
         const char *selector;
         const char *address;             /* where requests reach it; NULL: no request does */
         usec now;                        /* wall */

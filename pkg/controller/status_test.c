@@ -190,7 +190,8 @@ static void the_lag_is_the_sum_of_workers_that_exist(void **state UNUSED)
         json_t *status = status_fold(&f);
 
         assert_int_equal(json_integer_value(json_object_get(status, "lag")), 12);
-        assert_string_equal(json_string_value(json_object_get(status, "lastEventTime")), "2026-01-02T00:00:00Z"); /* that was so, whoever saw it */
+        /* that was so, whoever saw it */
+        assert_string_equal(json_string_value(json_object_get(status, "lastEventTime")), "2026-01-02T00:00:00Z");
         json_decref(status);
         json_decref(f.workers);
         f.workers = load("[{\"pod\":\"gone\",\"lag\":100}]");

@@ -84,7 +84,8 @@ static void written(void *cookie, const struct kube_answer *a)
         struct strip *s = cookie;
 
         s->call = NULL;
-        if (a->failed && a->error.kind == ERROR_CONFLICT) { /* somebody wrote: its worker tells its state, too */
+        /* somebody wrote: its worker tells its state, too */
+        if (a->failed && a->error.kind == ERROR_CONFLICT) {
                 s->call = ask(s, json_array_get(s->list, s->at), "GET", (struct str){ 0 }, seen);
                 return;
         }

@@ -10,7 +10,8 @@ struct strip_config {
         struct kube_client *client;
         const char *namespace_;          /* NULL: all */
         const char *pod;                 /* its own name, for events */
-        const char *unless;              /* NAMESPACE/NAME of the controller's Deployment: while it is there Triggers are in its care, and nothing is done. NULL: it is gone */
+        /* NAMESPACE/NAME of the controller's Deployment: while it is there Triggers are in its care, and nothing is done. NULL: it is gone */
+        const char *unless;
         const struct source_type *types; size_t types_n;
         void (*remains)(void *cookie, const char *namespace_, const char *name, const char *what);
         void (*done)(void *cookie, const struct error *why);     /* once; why NULL: all are off */

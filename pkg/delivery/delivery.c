@@ -42,7 +42,8 @@ struct batch {
         struct record *first;
         uint32_t n;
         uint32_t send;                   /* how many of the first are sent at once */
-        uint32_t tried;                  /* of the first, those that the last attempt failed on: reason is of them */
+        /* of the first, those that the last attempt failed on: reason is of them */
+        uint32_t tried;
         uint32_t suspect;                /* the failing record is among these first ones; 0: not known */
         uint32_t most;                   /* more were too large; 0: not known */
         uint32_t dead;                   /* these first ones go to the dead letter, one at a time */
@@ -91,7 +92,8 @@ struct delivery {
         uint32_t *cancels, cancels_n;    /* tickets */
         size_t timer_places;             /* how many timers there can be at once */
         usec now;                        /* of the last delivery_next */
-        usec starved_until;              /* there was no memory for a batch or a window: try again then; 0: no */
+        /* there was no memory for a batch or a window: try again then; 0: no */
+        usec starved_until;
         struct batch *sent_first, *sent_last;
         struct link *free_batches;
         struct slot *slots;
@@ -411,7 +413,8 @@ static void lane_ready(struct delivery *d, struct lane *l)
         if (!l->first || l->track->revoking || (d->config.ordering != ORDERING_NONE && l->active > 0))
                 return;
         if (ages(d))
-                arm(d, &l->age, MAX_OF(old_at(d, l->first), d->starved_until)); /* without memory for a batch nothing can be given up, either */
+                /* without memory for a batch nothing can be given up, either */
+                arm(d, &l->age, MAX_OF(old_at(d, l->first), d->starved_until));
         if (l->ready)
                 return;
         l->ready = true;
@@ -771,7 +774,8 @@ static void batch_partly_accepted(struct delivery *d, struct batch *b, const str
         if (a->failed[0] > 0) /* what blocked may be among those accepted */
                 batch_settled_state(d, b);
         b->suspect = 0;
-        if (d->config.ordering != ORDERING_NONE) /* no more than fits, or the attempts would be counted from the start each time */
+        /* no more than fits, or the attempts would be counted from the start each time */
+        if (d->config.ordering != ORDERING_NONE)
                 b->send = b->most ? MIN_OF(b->most, b->n) : b->n;
         batch_failed(d, b, a, now);
 }
@@ -1225,7 +1229,8 @@ static bool state_next(struct delivery *d, usec now, struct action *a)
         d->told_state = state;
         d->text_changed = false;
         *a = (struct action){ .kind = ACTION_STATE, .state = state, .text = state == DELIVERY_IDLE ? "" : d->text };
-        if (state == DELIVERY_IDLE && !flow_throttles(&d->flow, now)) /* the next record may find the sink still refusing */
+        /* the next record may find the sink still refusing */
+        if (state == DELIVERY_IDLE && !flow_throttles(&d->flow, now))
                 d->text[0] = d->text_past = 0;
         return true;
 }
@@ -1276,7 +1281,8 @@ static bool credit_next(struct delivery *d, usec now, struct action *a)
                 budget_move(&d->records, &t->records, records, 0);
                 budget_move(&d->bytes, &t->bytes, bytes, 0);
                 *a = (struct action){ .kind = ACTION_CREDIT, .track = t->id, .credit = (uint32_t)records, .bytes = (size_t)bytes };
-                want_credit(d, t); /* the grant may have been smaller than the need, or have paid a debt only */
+                /* the grant may have been smaller than the need, or have paid a debt only */
+                want_credit(d, t);
                 return true;
         }
         return false;

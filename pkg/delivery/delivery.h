@@ -18,9 +18,12 @@ struct delivery;
 struct delivery_config {
         enum ordering ordering;
         uint32_t max_in_flight;          /* requests at once */
-        uint32_t initial_in_flight;      /* requests at once before the sink has shown what it can; 0: max_in_flight */
-        int64_t rate, burst;             /* events a second, and how many at once after a rest; rate 0: no limit */
-        uint32_t max_records;            /* lent at once, all tracks; at least max_in_flight * batch_records */
+        /* requests at once before the sink has shown what it can; 0: max_in_flight */
+        uint32_t initial_in_flight;
+        /* events a second, and how many at once after a rest; rate 0: no limit */
+        int64_t rate, burst;
+        /* lent at once, all tracks; at least max_in_flight * batch_records */
+        uint32_t max_records;
         size_t max_bytes;                /* pinned at once, all tracks */
         uint32_t key_lanes;              /* per track, for Key */
         uint32_t batch_records;          /* 1: no batching */
@@ -31,7 +34,8 @@ struct delivery_config {
         usec max_event_age;              /* since the engine got it; 0: no limit */
         usec initial_backoff, max_backoff, retry_after_max;
         bool linear_backoff;             /* grows by initial_backoff an attempt instead of doubling */
-        bool bisect;                     /* a batch that the function fails on is halved until the record at fault is alone */
+        /* a batch that the function fails on is halved until the record at fault is alone */
+        bool bisect;
         enum on_exhausted on_exhausted;
         usec commit_interval;            /* a commit waits at most this long */
         uint32_t commit_count;           /* or for this many settled */
@@ -42,16 +46,19 @@ enum answer_kind {
         ANSWER_RETRY,                    /* may succeed later */
         ANSWER_FINAL,                    /* no further attempt; on_exhausted decides */
         ANSWER_PARTIAL,                  /* accepted but for some records, which are sent again: failed */
-        ANSWER_TOO_LARGE,                /* the batch did not go out: smaller ones do; final for a record alone */
+        /* the batch did not go out: smaller ones do; final for a record alone */
+        ANSWER_TOO_LARGE,
 };
 struct answer {
         enum answer_kind kind;
         int status;                      /* HTTP; 0: none */
         usec retry_after;                /* 0: none */
         bool overload;                   /* the sink has too much or is gone: fewer requests */
-        const char *text;                /* the function's or network's own words; borrowed during the call, as what follows */
+        /* the function's or network's own words; borrowed during the call, as what follows */
+        const char *text;
         struct str body;                 /* the function's answer, for a dead letter */
-        const uint32_t *failed;          /* PARTIAL: the records' places in the batch, ascending, at least one */
+        /* PARTIAL: the records' places in the batch, ascending, at least one */
+        const uint32_t *failed;
         size_t failed_n;
 };
 /* The class of an HTTP status: 2xx accepts; 404, 408, 409, 425, 429 and 5xx are retried; 413 asks for less; all else is final. */
@@ -63,8 +70,10 @@ enum delivery_state {
         DELIVERY_IDLE,                   /* nothing to deliver, or all well */
         DELIVERY_RETRYING,               /* the last attempt failed; further ones follow */
         DELIVERY_THROTTLED,              /* the sink has too much: fewer requests, or a pause */
-        DELIVERY_FAILING,                /* push sources: the function did not accept the last request; its caller was told */
-        DELIVERY_BLOCKED,                /* a final failure, or a dead letter that isn't taken, blocks a lane */
+        /* push sources: the function did not accept the last request; its caller was told */
+        DELIVERY_FAILING,
+        /* a final failure, or a dead letter that isn't taken, blocks a lane */
+        DELIVERY_BLOCKED,
         DELIVERY_STATE_MAX,
 };
 const char *delivery_state_name(enum delivery_state);
@@ -73,11 +82,15 @@ enum action_kind { ACTION_SEND, ACTION_CANCEL, ACTION_DEAD_LETTER, ACTION_DETACH
 struct action {
         enum action_kind kind;
         uint32_t track;                  /* CREDIT, COMMIT, REVOKED */
-        uint32_t attempt;                /* SEND, CANCEL, DEAD_LETTER: the ticket that delivery_answer takes */
-        unsigned number;                 /* SEND: which attempt this is, from 1; DEAD_LETTER: the attempts that failed */
+        /* SEND, CANCEL, DEAD_LETTER: the ticket that delivery_answer takes */
+        uint32_t attempt;
+        /* SEND: which attempt this is, from 1; DEAD_LETTER: the attempts that failed */
+        unsigned number;
         int status;                      /* DEAD_LETTER: of the function's last answer; 0: none */
-        struct str reason, body;         /* DEAD_LETTER: the last failure in words, the function's answer; borrowed until the answer */
-        struct record *const *records;   /* SEND, DEAD_LETTER: borrowed until the answer; the array until the next call */
+        /* DEAD_LETTER: the last failure in words, the function's answer; borrowed until the answer */
+        struct str reason, body;
+        /* SEND, DEAD_LETTER: borrowed until the answer; the array until the next call */
+        struct record *const *records;
         size_t n;
         struct record *record;           /* DETACH (stays the engine's), SETTLE (the receiver's now) */
         enum outcome outcome;            /* SETTLE */
@@ -108,9 +121,11 @@ void delivery_offer(struct delivery *, struct record *, usec now);            /*
 void delivery_skip(struct delivery *, struct record *, usec now);
 /* While held nothing is sent but dead letters: the way out is not ready. */
 void delivery_hold(struct delivery *, bool held);
-void delivery_answer(struct delivery *, uint32_t attempt, const struct answer *, usec now); /* a stale attempt is ignored */
+/* a stale attempt is ignored */
+void delivery_answer(struct delivery *, uint32_t attempt, const struct answer *, usec now);
 bool delivery_next(struct delivery *, usec now, struct action *);             /* call until false */
-usec delivery_deadline(const struct delivery *);                              /* call delivery_next again then; USEC_NEVER */
+/* call delivery_next again then; USEC_NEVER */
+usec delivery_deadline(const struct delivery *);
 void delivery_stats(const struct delivery *, struct delivery_stats *);
 /* Bounds that hold at each moment: requests <= max_in_flight; records lent or in credit <= max_records + tracks; bytes lent or in
  * credit <= max_bytes plus one record a track. A record of a track that is revoked or unknown is handed back as OUTCOME_RELEASED. */

@@ -987,7 +987,8 @@ static void a_poison_record_is_found_by_halving(void **state UNUSED)
                         }
                         assert_int_equal(b.sent[at].n, 1);
                         assert_int_equal(b.sent[at].positions[0], poison);
-                        assert_true(at <= 1 + 5 + 1); /* the batch, five halves, and the record alone after its half succeeded */
+                        /* the batch, five halves, and the record alone after its half succeeded */
+                        assert_true(at <= 1 + 5 + 1);
                         accept(at);
                         if (poison < 31) {
                                 assert_int_equal(b.sent[at + 1].positions[0], poison + 1);

@@ -13,7 +13,8 @@
 struct flow_config {
         uint32_t initial, most;          /* requests at once */
         usec pause_initial, pause_most;  /* of an open circuit */
-        int64_t rate, burst;             /* events a second, and how many at once after a rest; rate 0: no limit */
+        /* events a second, and how many at once after a rest; rate 0: no limit */
+        int64_t rate, burst;
 };
 
 struct flow {
@@ -40,6 +41,7 @@ void flow_accepted(struct flow *, uint32_t in_flight, usec sent_at, usec now);
 void flow_refused(struct flow *, struct random *, usec sent_at, usec retry_after, usec now);
 /* When flow_allows may turn true by time alone; USEC_NEVER: it is true, or only an answer can change it. */
 usec flow_deadline(const struct flow *, usec now);
-bool flow_paused(const struct flow *, usec now);       /* nothing may be sent for a time: the sink asked for it, or the circuit is open */
+/* nothing may be sent for a time: the sink asked for it, or the circuit is open */
+bool flow_paused(const struct flow *, usec now);
 /* It holds back: the circuit is open, or the limit under half of what it was before the sink refused. */
 bool flow_throttles(const struct flow *, usec now);

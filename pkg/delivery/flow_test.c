@@ -77,7 +77,8 @@ static void a_round_trip_lowers_it_once(void **state UNUSED)
         begin((struct flow_config){ .initial = 100, .most = 100 });
         now += USEC_SEC;
         for (int i = 0; i < 50; i++)
-                flow_refused(&f, &dice, sent, 0, now + i); /* all were sent before the first of them came back */
+                /* all were sent before the first of them came back */
+                flow_refused(&f, &dice, sent, 0, now + i);
         assert_int_equal(limit(), 70);
         flow_refused(&f, &dice, now, 0, now + 60); /* not after the decrease, but with it */
         assert_int_equal(limit(), 70);
@@ -167,7 +168,8 @@ static void after_an_outage_it_doubles_twice_a_second(void **state UNUSED)
                 assert_true(limit() <= 1u << ((now - began) / (USEC_SEC / 2)));
                 accepted(limit() - 1, USEC_MSEC);
         }
-        assert_in_range(limit(), 30, 64); /* with a thousand answers a second it is the ramp that held it back */
+        /* with a thousand answers a second it is the ramp that held it back */
+        assert_in_range(limit(), 30, 64);
         while (now < f.paused_until + 30 * USEC_SEC)
                 accepted(limit() - 1, USEC_MSEC);
         assert_int_equal(limit(), 256);
@@ -274,7 +276,8 @@ static void no_rate_can_be_exceeded_by_rounding(void **state UNUSED)
                         now = MIN_OF(flow_deadline(&f, now), now + USEC_DAY);
                         assert_true(sent <= 1 + (now - USEC_HOUR) * rates[i] / USEC_SEC);
                 }
-                assert_true(sent >= (now - USEC_HOUR) * rates[i] / USEC_SEC * 9 / 10 - 1); /* time itself has microseconds only */
+                /* time itself has microseconds only */
+                assert_true(sent >= (now - USEC_HOUR) * rates[i] / USEC_SEC * 9 / 10 - 1);
         }
 }
 

@@ -24,7 +24,8 @@ struct budget {
         int64_t used;            /* by all tracks */
         int64_t shared_used;     /* sum over the tracks of what they use above their reserve */
 };
-struct account { int64_t granted, held; }; /* granted: in credit, not lent yet */
+/* granted: in credit, not lent yet */
+struct account { int64_t granted, held; };
 
 static inline int64_t account_use(const struct account *a) { return a->granted + a->held; }
 /* Moves both figures by the given amounts. */

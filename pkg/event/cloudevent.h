@@ -17,8 +17,10 @@ struct cloud_event {
         struct str content_type;         /* of data */
         struct str data;                 /* p NULL: no data */
         bool json;                       /* data is a JSON text, and declared as one */
-        bool bytes;                      /* data is neither JSON nor text: in JSON it is Base64 whatever it looks like */
-        const struct cloud_attribute *own; size_t own_n; /* further ones of an event that was a CloudEvent already; names are unique */
+        /* data is neither JSON nor text: in JSON it is Base64 whatever it looks like */
+        bool bytes;
+        /* further ones of an event that was a CloudEvent already; names are unique */
+        const struct cloud_attribute *own; size_t own_n;
         struct str whole;                /* such an event as it came, in JSON; p NULL: it did not come so */
         usec time;                       /* wall; 0: none. One that RFC 3339 can't write is left out */
         const struct string_map *overrides;      /* further extensions; they win over key; may be NULL */

@@ -16,7 +16,8 @@ struct dead_letter {
         struct str reason;               /* in words */
         struct str answer;               /* the function's */
         struct str payload;              /* FunctionGraph: the event as it was sent */
-        bool truncated;                  /* payload (with CloudEvents the data) or answer are only the start of what they were: */
+        /* payload (with CloudEvents the data) or answer are only the start of what they were: */
+        bool truncated;
         size_t payload_n, answer_n;      /* bytes that they had */
 };
 

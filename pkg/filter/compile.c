@@ -56,7 +56,8 @@ struct compiler {
         bool in_or;
         bool or_is_name;  /* "$or" is the name of a field, as any other */
         bool has_or;
-        bool is_no_or;    /* what stands behind a "$or" does not look like alternatives: that it is a name is likelier */
+        /* what stands behind a "$or" does not look like alternatives: that it is a name is likelier */
+        bool is_no_or;
 };
 
 /* ---- complaints; each returns false */

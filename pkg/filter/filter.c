@@ -5,7 +5,8 @@
 #include "json/yaml.h" /* text_clip */
 
 /* An array of the record and an element of one, noted once a value in it counts. Number 0 stands for none. */
-struct array { const struct step *step; uint32_t start, end, chosen; }; /* chosen: the element that the values picked so far stand in */
+/* chosen: the element that the values picked so far stand in */
+struct array { const struct step *step; uint32_t start, end, chosen; };
 struct element { uint32_t array, parent, start, end; uint64_t failed; };
 
 struct filter {
@@ -77,7 +78,8 @@ static bool room(struct filter *f, void **list, size_t *cap, size_t n, size_t si
  * or array itself. Numbers are given once a value counts. */
 struct place {
         struct step *step;
-        uint32_t scope;          /* the innermost array around it that the scan is in an element of: a number in places, NOWHERE: none */
+        /* the innermost array around it that the scan is in an element of: a number in places, NOWHERE: none */
+        uint32_t scope;
         uint32_t array_id, array_start, element_id, element_start;
         uint32_t below;          /* while numbers are given */
         bool is_array, begun, in_element;

@@ -9,8 +9,10 @@ enum {
         PATTERN_DEPTH_MAX = 64,       /* objects in objects */
         PATTERN_RULES_MAX = 1000,     /* what $or multiplies out to; EventBridge's own limit */
         PATTERN_FIELDS_MAX = 256,     /* in one of those; the reference's own limit */
-        RECORD_DEPTH_MAX = 1 << 20,   /* on the way that the pattern's fields lead; beside it there is no bound */
-        TRIES_MAX = 4 << 20,          /* steps of the search for values that stand in the same array elements */
+        /* on the way that the pattern's fields lead; beside it there is no bound */
+        RECORD_DEPTH_MAX = 1 << 20,
+        /* steps of the search for values that stand in the same array elements */
+        TRIES_MAX = 4 << 20,
 };
 #define RECORD_MAX ((size_t)1 << 30)
 
@@ -46,7 +48,8 @@ struct list {
 /* One of the combinations that $or stands for: all fields must match. */
 struct field {
         struct list *list;
-        unsigned shared;               /* arrays at this depth or above matter to a later field of the rule, deeper ones do not */
+        /* arrays at this depth or above matter to a later field of the rule, deeper ones do not */
+        unsigned shared;
 };
 struct rule { struct field *fields; size_t n; };
 
@@ -63,4 +66,5 @@ struct pattern {
 };
 int pattern_compile(struct pattern *, struct str json, struct error *) MUST_CHECK;
 void pattern_done(struct pattern *);
-struct step *step_child(const struct step *, struct str name); /* NULL when no pattern member is called so */
+/* NULL when no pattern member is called so */
+struct step *step_child(const struct step *, struct str name);

@@ -97,7 +97,8 @@ struct number number_of(struct str text)
                 return (struct number){ 0 };
         if (d.n == 0)
                 return (struct number){ true, 0 };
-        if (d.n <= 15 && d.exponent >= -22 && d.exponent <= 22) { /* both are exact, so the result is the nearest double */
+        /* both are exact, so the result is the nearest double */
+        if (d.n <= 15 && d.exponent >= -22 && d.exponent <= 22) {
                 value = d.exponent < 0 ? (double)d.digits / powers[-d.exponent] : (double)d.digits * powers[d.exponent];
                 return (struct number){ true, d.negative ? -value : value };
         }

@@ -45,10 +45,12 @@ struct test {
         enum test_kind kind;
         union {
                 enum value_kind word;
-                struct { struct str text; struct number number; };                       /* NUMBER; text alone: EXACT, PREFIX, SUFFIX */
+                /* NUMBER; text alone: EXACT, PREFIX, SUFFIX */
+                struct { struct str text; struct number number; };
                 struct { double low, high; bool low_open, high_open; } range;
                 struct { struct cases *cases; size_t cases_n; };
-                struct { struct str *pieces; size_t pieces_n; };                          /* WILDCARD: what stands between the stars */
+                /* WILDCARD: what stands between the stars */
+                struct { struct str *pieces; size_t pieces_n; };
                 struct { struct address network; unsigned network_bits; };
                 struct { struct test *buts; size_t buts_n; };
         };

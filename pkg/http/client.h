@@ -20,7 +20,8 @@ int http_client_use_servers(struct http_client *, const char *servers, struct er
 /* Answers above 256 KiB take turns: those that are read at the same time, or wait to be used, may be so large together; the others' sockets are not read
  * meanwhile. 0, as at first: no limit. */
 void http_client_limit_answers(struct http_client *, size_t bytes);
-struct http_client *http_client_free(struct http_client *);    /* after its targets and ends; NULL is fine */
+/* after its targets and ends; NULL is fine */
+struct http_client *http_client_free(struct http_client *);
 
 enum http_version {
         HTTP_1_1,
@@ -30,18 +31,22 @@ enum http_version {
 
 /* Zero means the system's authorities, the URL's name, no certificate of our own. Files are read for each new connection. */
 struct http_tls {
-        struct str ca_pem;               /* authorities that are trusted, and no others; n 0: those of ca_file */
+        /* authorities that are trusted, and no others; n 0: those of ca_file */
+        struct str ca_pem;
         const char *ca_file;             /* NULL: the system's */
         const char *client_cert_file;    /* PEM; NULL: none */
         const char *client_key_file;     /* PEM; NULL: in the certificate's file */
-        const char *server_name;         /* the name that is asked for and that the certificate must bear; NULL: the URL's host */
+        /* the name that is asked for and that the certificate must bear; NULL: the URL's host */
+        const char *server_name;
         bool any_host;                   /* do not compare names: verify_host is on by default */
 };
 
 /* Requests go through a tunnel that the proxy opens (CONNECT), with and without TLS; it also resolves the name. */
 struct http_proxy {
-        struct str url;                  /* "http://host:port"; n 0: none. The environment's is never used */
-        const char *user_file, *password_file;   /* NULL: none. Read for each new connection; a file that is gone leaves the last value */
+        /* "http://host:port"; n 0: none. The environment's is never used */
+        struct str url;
+        /* NULL: none. Read for each new connection; a file that is gone leaves the last value */
+        const char *user_file, *password_file;
         struct str no_proxy;             /* comma separated: host, .domain, ADDRESS, ADDRESS/BITS or "*" */
 };
 
@@ -52,14 +57,19 @@ struct http_target_config {
         struct str headers;              /* constant "Name: value\r\n" lines */
         uint32_t max_connections;        /* while they are replaced there may be more for a moment */
         usec connect_timeout;
-        usec answer_timeout;             /* from the end of the request to the end of its answer; 0: no limit */
-        usec max_age;                    /* of a connection, less up to a quarter of jitter: new pods get their share; 0: no limit */
+        /* from the end of the request to the end of its answer; 0: no limit */
+        usec answer_timeout;
+        /* of a connection, less up to a quarter of jitter: new pods get their share; 0: no limit */
+        usec max_age;
         size_t answer_max;               /* bytes of an answer's body that are kept */
-        const char *answer_member;       /* borrowed; of an answer that is a JSON object this member comes whole, however long the rest is; NULL: none */
+        /* borrowed; of an answer that is a JSON object this member comes whole, however long the rest is; NULL: none */
+        const char *answer_member;
         enum http_version http_version;
         uint32_t max_streams;            /* of an HTTP/2 connection, within the peer's bound; 0: 100 */
-        usec ping_after;                 /* HTTP/2: with requests in flight and nothing heard for so long the peer is asked, and has as long to answer; 0: 10 s */
-        bool once;                       /* a request of which a byte was written is never sent again by the client */
+        /* HTTP/2: with requests in flight and nothing heard for so long the peer is asked, and has as long to answer; 0: 10 s */
+        usec ping_after;
+        /* a request of which a byte was written is never sent again by the client */
+        bool once;
         bool compress;                   /* bodies above 1 KiB leave as gzip when that makes them smaller */
         struct http_tls tls;
         struct http_proxy proxy;

@@ -257,7 +257,8 @@ static void what_an_idle_connection_says_is_no_answer(void **state UNUSED)
         for (size_t i = 0; i < COUNT_OF(words); i++) {
                 struct peer *p = &script.peers[script.peers_n - 1];
 
-                assert_true(send(p->fd, words[i], strlen(words[i]), MSG_NOSIGNAL) > 0); /* no pass of the loop between this and the next request */
+                /* no pass of the loop between this and the next request */
+                assert_true(send(p->fd, words[i], strlen(words[i]), MSG_NOSIGNAL) > 0);
                 peer_close(p);
                 assert_int_equal(request()->status, 200);
                 assert_string_equal(done[done_n - 1].body, "ok");
@@ -345,7 +346,8 @@ static void half_an_answer_is_a_failure(void **state UNUSED)
         for (size_t i = 0; i < COUNT_OF(halves); i++) {
                 const struct http_completion *c;
 
-                script.answer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"; /* also on a connection that was used before */
+                /* also on a connection that was used before */
+                script.answer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
                 script.hang_up = false;
                 assert_false(request()->failed);
                 script.answer = halves[i];

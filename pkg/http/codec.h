@@ -40,7 +40,8 @@ void http_codec_done(struct http_codec *);
 void http_codec_next(struct http_codec *);       /* ready for the next message on the connection */
 /* Feeds bytes; *used tells how many were taken: after a complete message the rest belongs to the next one. -1: the peer broke HTTP. */
 int http_codec_feed(struct http_codec *, struct str, size_t *used, struct error *) MUST_CHECK;
-int http_codec_eof(struct http_codec *, struct error *) MUST_CHECK;   /* the peer closed: the end of a close-delimited body, or a fault */
+/* the peer closed: the end of a close-delimited body, or a fault */
+int http_codec_eof(struct http_codec *, struct error *) MUST_CHECK;
 /* The next header of a head (rest at first), "name\0value\0" after each other; false: there is none. */
 static inline bool http_head_next(struct str *rest, struct str *name, struct str *value)
 {
@@ -53,5 +54,6 @@ static inline bool http_head_next(struct str *rest, struct str *name, struct str
 }
 static inline struct str http_head(const struct http_message *m) { return (struct str){ m->head.p, m->head.n }; }
 struct str http_head_find(struct str head, struct str name);    /* the first of that name; n 0: absent */
-struct str http_message_header(const struct http_message *, struct str name);   /* the first of that name, n 0: absent */
+/* the first of that name, n 0: absent */
+struct str http_message_header(const struct http_message *, struct str name);
 const char *http_method_name(const struct http_message *);

@@ -21,13 +21,15 @@ enum { READ_SIZE = 65536, ANSWER_HEAD_MAX = 65536 };
 struct connection;
 struct exchange {
         struct exchange *next, *previous;        /* of its end */
-        struct exchange *queued;                 /* waits for a connection, or is done and waits to be taken */
+        /* waits for a connection, or is done and waits to be taken */
+        struct exchange *queued;
         struct exchange *beside, *beside_before; /* carried by the same connection */
         struct http_end *end;
         struct http_target *target;
         struct connection *connection;           /* NULL while it waits */
         struct exchange *awaits, *awaits_before; /* of the target's: sent whole, the answer is not there */
-        struct exchange *stalls, *stalls_before; /* of the client's: its answer is large, and there is no room for it yet */
+        /* of the client's: its answer is large, and there is no room for it yet */
+        struct exchange *stalls, *stalls_before;
         usec answer_by;                          /* 0: it is not on that list */
         uint64_t tag;
         struct buf *message;                     /* what is sent: the caller's, or packed */
@@ -38,9 +40,11 @@ struct exchange {
         int32_t stream;
         uint8_t again;                           /* times that it was sent again */
         bool done;
-        size_t room;                             /* of the client's for large answers, its own until the answer was used; 0: none */
+        /* of the client's for large answers, its own until the answer was used; 0: none */
+        size_t room;
         bool stalled;                            /* waits for that */
-        size_t unread;                           /* HTTP/2: bytes of a stalled answer that its window was not opened for */
+        /* HTTP/2: bytes of a stalled answer that its window was not opened for */
+        size_t unread;
         bool head_only;                          /* HEAD: no body follows */
         bool written;                            /* a byte of it may have reached the peer */
         bool reused;                             /* its connection had carried an answer before */
@@ -56,14 +60,17 @@ struct exchange {
 struct framing {
         int (*open)(struct connection *, struct error *);        /* the socket is connected; room is set */
         void (*close)(struct connection *);                      /* frees what it keeps */
-        void (*start)(struct connection *, struct exchange *);   /* the exchange is on the connection's list already */
+        /* the exchange is on the connection's list already */
+        void (*start)(struct connection *, struct exchange *);
         void (*cancel)(struct connection *, struct exchange *);  /* it is not on the list any more */
         void (*event)(struct connection *, int events);          /* of the socket */
-        void (*resume)(struct connection *, struct exchange *);  /* the exchange may take a large answer now */
+        /* the exchange may take a large answer now */
+        void (*resume)(struct connection *, struct exchange *);
 };
 extern const struct framing http1_framing, http2_framing;
 
-struct address {                         /* where the name points, or pointed while connections still go there */
+/* where the name points, or pointed while connections still go there */
+struct address {
         struct address *next;
         char text[INET6_ADDRSTRLEN];
         uint32_t connections;
@@ -82,10 +89,13 @@ struct connection {
         bool old;                                        /* to be retired when its successor stands */
         bool retiring;                                   /* finishes what it carries, then closes */
         bool used;                                       /* carried an answer already */
-        struct task more;                                /* reads on: TLS holds bytes that the socket does not show */
-        bool drain;                                      /* read until there is no more: an error may stand behind the last bytes, and is told once */
+        /* reads on: TLS holds bytes that the socket does not show */
+        struct task more;
+        /* read until there is no more: an error may stand behind the last bytes, and is told once */
+        bool drain;
         struct address *address;
-        CURL *easy;                                      /* while curl connects; then NULL: from there on the socket is ours alone */
+        /* while curl connects; then NULL: from there on the socket is ours alone */
+        CURL *easy;
         struct curl_slist *connect_to;
         SSL *ssl;                                        /* NULL: none */
         bool tls_broken;
@@ -94,7 +104,8 @@ struct connection {
         usec connect_by;                                 /* the end of connecting, with TLS */
         uint64_t heard, sent;                            /* bytes read; written, without what TLS adds */
         usec heard_at;                                   /* HTTP/2: when bytes came last */
-        usec idle_since;                                 /* HTTP/1.1: when it was ready for a request, or was found silent */
+        /* HTTP/1.1: when it was ready for a request, or was found silent */
+        usec idle_since;
         usec expires;                                    /* 0: never */
         struct http_codec *http1;
         struct http2 *http2;
@@ -113,21 +124,24 @@ struct http_target {
         struct buf proxy_user, proxy_password;   /* as last read */
         struct buf head;                         /* request line, Host, constant headers */
         size_t line_n;                           /* of it, the request line */
-        nghttp2_nv *fields;                      /* the same for HTTP/2: method, scheme, authority and path first */
+        /* the same for HTTP/2: method, scheme, authority and path first */
+        nghttp2_nv *fields;
         size_t fields_n;
         struct buf field_text;
         struct connection *connections, *ready;  /* all; those with room, the next one to be used first */
         uint32_t connections_n, connecting_n, old_n, retiring_n;
         bool multiplexes;                        /* the last connection spoke HTTP/2 */
         bool known;                              /* there was a last connection */
-        uint32_t streams;                        /* that HTTP/2 connections carry, as the last one's peer told */
+        /* that HTTP/2 connections carry, as the last one's peer told */
+        uint32_t streams;
         struct exchange *waiting, **waiting_last;
         bool serving, serve_again;
         struct address *addresses;
         size_t addresses_n;                      /* that are listed */
         usec addresses_until, asked_at;          /* good until; when the last question was put */
         usec ask_at;                             /* before they run out, when in use; USEC_NEVER: not */
-        usec replace_at;                         /* when another try is made to replace old connections; USEC_NEVER: not */
+        /* when another try is made to replace old connections; USEC_NEVER: not */
+        usec replace_at;
         uint32_t failures;                       /* to connect, in a row */
         bool resolving, used, numeric;
         struct tls_client *tls;                  /* NULL: not made yet, or its files have changed */
@@ -135,7 +149,8 @@ struct http_target {
         struct task timer;
         struct exchange *awaiting;               /* the first one sent first: all are given the same time */
         struct task answer_timer;
-        bool answer_armed;                       /* for the first one's time, or an earlier one's that is answered */
+        /* for the first one's time, or an earlier one's that is answered */
+        bool answer_armed;
 };
 
 struct http_end { struct http_client *client; struct task *wake; struct exchange *exchanges, *done, **done_last, *taken, *spare; };
@@ -160,21 +175,28 @@ void exchange_fail(struct exchange *, const struct error *);
 bool exchange_takes(struct exchange *, size_t body);
 
 /* pool.c */
-void pool_serve(struct http_target *);                         /* gives waiting exchanges to connections, opens more when there are too few */
-struct connection *pool_ready(struct http_target *);           /* that a request may go out on now; NULL: none */
+/* gives waiting exchanges to connections, opens more when there are too few */
+void pool_serve(struct http_target *);
+/* that a request may go out on now; NULL: none */
+struct connection *pool_ready(struct http_target *);
 void pool_start(struct connection *, struct exchange *);
-void pool_sent(struct exchange *);                             /* the last byte of it was written: the time for the answer runs */
+/* the last byte of it was written: the time for the answer runs */
+void pool_sent(struct exchange *);
 void pool_wait(struct exchange *, bool first);                 /* queues it for a connection */
 void pool_forget(struct exchange *);                           /* takes it out of that queue */
 void pool_fail_waiting(struct http_target *, const struct error *, bool one);
 void connection_drop(struct connection *, struct exchange *);  /* takes an exchange off its connection */
-bool connection_place(struct connection *);                    /* after room or carried changed; false: it was closed, having nothing left to do */
+/* after room or carried changed; false: it was closed, having nothing left to do */
+bool connection_place(struct connection *);
 void connection_stop(struct connection *);                     /* no more exchanges; it stays for now */
-void connection_retire(struct connection *);                   /* the same, and it closes when it carries none: it may be gone afterwards */
-void connection_break(struct connection *, const struct error *); /* ends it; what it carried is sent again or fails */
+/* the same, and it closes when it carries none: it may be gone afterwards */
+void connection_retire(struct connection *);
+/* ends it; what it carried is sent again or fails */
+void connection_break(struct connection *, const struct error *);
 void connection_free(struct connection *);
 void pool_connected(struct connection *);                      /* framing is chosen and open */
-void pool_refused(struct http_target *, struct address *, const struct error *); /* the connection is gone already */
+/* the connection is gone already */
+void pool_refused(struct http_target *, struct address *, const struct error *);
 void target_arm(struct http_target *);
 void target_turn(struct task *, usec now);
 void target_answers_turn(struct task *, usec now);
@@ -187,15 +209,18 @@ enum { IO_AGAIN = TLS_AGAIN, IO_BROKEN = TLS_BROKEN };
 ssize_t connection_read(struct connection *, char *space, size_t size);
 ssize_t connection_write(struct connection *, const char *, size_t size);
 void connection_error(struct connection *, struct error *);
-void connection_too_late(struct connection *);                 /* TLS took too long: it is gone afterwards */
+/* TLS took too long: it is gone afterwards */
+void connection_too_late(struct connection *);
 uint64_t connection_sent(const struct connection *);           /* bytes written to the socket */
 /* Nothing that was written after `since` (connection_sent) has been acknowledged by the peer's system: its program has not seen it. Once the peer
  * has ended; false where nobody can tell, since a proxy stands between. */
 bool connection_unseen(const struct connection *, uint64_t since);
 /* What one turn may read, so that a peer that sends without end takes its turn like all others. */
 struct turn { size_t bytes; unsigned reads; };
-bool connection_had_enough(struct connection *, struct turn *, size_t n);       /* n more were read; true: the rest comes in the next pass */
-bool connection_buffers(const struct connection *);            /* TLS holds bytes that the socket does not show */
+/* n more were read; true: the rest comes in the next pass */
+bool connection_had_enough(struct connection *, struct turn *, size_t n);
+/* TLS holds bytes that the socket does not show */
+bool connection_buffers(const struct connection *);
 bool files_changed(struct http_target *);
 
 /* addresses.c */

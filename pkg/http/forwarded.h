@@ -6,7 +6,8 @@
 
 struct http_message;
 
-struct network { uint8_t address[16], bits; };   /* IPv4 as ::ffff:a.b.c.d */
+/* IPv4 as ::ffff:a.b.c.d */
+struct network { uint8_t address[16], bits; };
 
 /* "10.0.0.0/8", "fd00::/8", or an address alone. */
 int network_parse(struct str, struct network *, struct error *) MUST_CHECK;

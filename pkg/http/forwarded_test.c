@@ -58,13 +58,17 @@ static void networks(void **state UNUSED)
 static void the_walk(void **state UNUSED)
 {
         static const struct { const char *peer, *entries, *more, *client; } all[] = {
-                { "192.0.2.9", "198.51.100.1", NULL, "192.0.2.9" },                           /* who is not trusted may say what he wants */
+                /* who is not trusted may say what he wants */
+                { "192.0.2.9", "198.51.100.1", NULL, "192.0.2.9" },
                 { "10.0.0.1", NULL, NULL, "10.0.0.1" },
                 { "10.0.0.1", "198.51.100.1", NULL, "198.51.100.1" },
-                { "10.0.0.1", "203.0.113.7, 198.51.100.1", NULL, "198.51.100.1" },             /* what stands left of it, the client made up */
+                /* what stands left of it, the client made up */
+                { "10.0.0.1", "203.0.113.7, 198.51.100.1", NULL, "198.51.100.1" },
                 { "10.0.0.1", "203.0.113.7, 198.51.100.1, 10.0.0.2,fd00::3", NULL, "198.51.100.1" },
-                { "10.0.0.1", "10.0.0.4, 10.0.0.3", NULL, "10.0.0.4" },                        /* all are trusted: the first */
-                { "10.0.0.1", "198.51.100.1", "10.0.0.2", "198.51.100.1" },                    /* several headers are one list */
+                /* all are trusted: the first */
+                { "10.0.0.1", "10.0.0.4, 10.0.0.3", NULL, "10.0.0.4" },
+                /* several headers are one list */
+                { "10.0.0.1", "198.51.100.1", "10.0.0.2", "198.51.100.1" },
                 { "10.0.0.1", "198.51.100.1", "203.0.113.7", "203.0.113.7" },
                 { "10.0.0.1", "198.51.100.1, unknown", NULL, "10.0.0.1" },
                 { "10.0.0.1", "198.51.100.1, unknown, 10.0.0.2", NULL, "10.0.0.2" },

@@ -16,7 +16,8 @@ struct http2 {
         struct task flush, silence;
         uint64_t empty;                  /* bytes read since anything of an answer came */
         bool asked;                      /* a PING is out, and nothing was heard since */
-        bool unheard;                    /* a request has left, and nothing was heard since: whatever became of it */
+        /* a request has left, and nothing was heard since: whatever became of it */
+        bool unheard;
         char fault[160];                 /* what nghttp2 disliked last */
 };
 
@@ -382,7 +383,8 @@ static void on_flush(struct task *task, usec now UNUSED)
 
 static void http2_event(struct connection *c, int events)
 {
-        if (events & LOOP_WRITABLE) { /* only wanted while writing was blocked: the peer's system takes more */
+        /* only wanted while writing was blocked: the peer's system takes more */
+        if (events & LOOP_WRITABLE) {
                 c->heard_at = loop_now(client_of(c)->loop);
                 c->http2->asked = false;
         }

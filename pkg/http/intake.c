@@ -90,7 +90,8 @@ static int take_method(struct http_intake *k, struct str name)
         for (size_t i = 0; i < COUNT_OF(methods); i++)
                 if (str_equal(methods[i].name, name)) {
                         k->method = methods[i].method;
-                        if (k->method == HTTP_CONNECT || k->method == HTTP_SOURCE) /* the parser knows SOURCE as Icecast's alone */
+                        /* the parser knows SOURCE as Icecast's alone */
+                        if (k->method == HTTP_CONNECT || k->method == HTTP_SOURCE)
                                 break;
                         return 0;
                 }
@@ -508,7 +509,8 @@ static void take_data(struct http_intake *k, size_t n)
 
 static int take_chunks(struct http_intake *k, struct str bytes, size_t *used)
 {
-        const char *p = bytes.p, *end = p + bytes.n, *from = p; /* of what the parser gets next; NULL: nothing */
+        /* of what the parser gets next; NULL: nothing */
+        const char *p = bytes.p, *end = p + bytes.n, *from = p;
 
         if (is_skipped(k))
                 from = NULL;

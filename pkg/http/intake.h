@@ -34,7 +34,8 @@ struct http_limits {            /* 0: no limit of its own; head_max and body_max
         uint32_t headers_max;   /* lines */
 };
 
-enum { HTTP_EXTENSIONS_MAX = 4096, HTTP_EMPTY_LINES_MAX = 4 }; /* of a message's chunks, in bytes; before a request */
+/* of a message's chunks, in bytes; before a request */
+enum { HTTP_EXTENSIONS_MAX = 4096, HTTP_EMPTY_LINES_MAX = 4 };
 
 enum http_intake_state {
         INTAKE_BEFORE, INTAKE_HEAD, INTAKE_LENGTH,
@@ -47,7 +48,8 @@ struct http_intake {
         struct http_codec codec;        /* its message is the request */
         struct http_limits limits;
         enum http_intake_state state;
-        size_t line, scanned;           /* in what is offered: where the line begins, what has been looked at */
+        /* in what is offered: where the line begins, what has been looked at */
+        size_t line, scanned;
         size_t target_at, target_n;     /* the target, in what is offered */
         uint32_t lines, empty_lines, hosts, lengths, codings, digits;
         uint64_t left;                  /* of the body or the chunk */
@@ -55,7 +57,8 @@ struct http_intake {
         size_t extensions, trailers;
         uint8_t method;                 /* enum llhttp_method */
         bool version_1_0, close, keep_alive;
-        bool wants_continue;            /* a client waits for 100 before it sends the body; the server resets it */
+        /* a client waits for 100 before it sends the body; the server resets it */
+        bool wants_continue;
         enum http_refusal refusal;      /* and why: for people */
         const char *why;
 };

@@ -10,7 +10,8 @@ struct http_multi {
         struct task timer;               /* curl's time-outs */
         void (*done)(void *, CURL *, CURLcode);
         void *cookie;
-        CURL *unwatched[UNWATCHED_MAX];  /* transfers whose socket can't be watched: they fail at the end of the pass */
+        /* transfers whose socket can't be watched: they fail at the end of the pass */
+        CURL *unwatched[UNWATCHED_MAX];
         size_t unwatched_n;
 };
 

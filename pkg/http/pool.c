@@ -205,7 +205,8 @@ void connection_break(struct connection *c, const struct error *err)
         struct http_target *t = c->target;
 
         while (c->exchanges) {
-                struct exchange *x = c->exchanges->beside_before; /* the last: what is queued again keeps its order */
+                /* the last: what is queued again keeps its order */
+                struct exchange *x = c->exchanges->beside_before;
 
                 connection_drop(c, x);
                 if (worth_again(c, x)) {

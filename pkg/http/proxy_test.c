@@ -7,7 +7,8 @@
 
 /* A proxy that connects nowhere: after CONNECT it speaks for the server itself, so that names need no address. */
 static struct { char asked[256], credentials[128]; int status; bool silent; size_t tunnels; } proxy;
-static struct server gate;       /* the proxy; its tunnel's bytes are handed on to a server by a socket pair */
+/* the proxy; its tunnel's bytes are handed on to a server by a socket pair */
+static struct server gate;
 static struct { int fd; struct loop_io *io; struct peer *outer; } pipes[16];
 static size_t pipes_n;
 static struct identity authority, leaf;

@@ -77,7 +77,8 @@ static void on_socket(void *cookie, ares_socket_t fd, int readable, int writable
 
 /* Newer versions keep answers: asking again before one runs out must ask the server. */
 #ifdef ARES_OPT_QUERY_CACHE
-enum { OPTIONS = ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB | ARES_OPT_QUERY_CACHE }; /* its qcache_max_ttl is 0 */
+/* its qcache_max_ttl is 0 */
+enum { OPTIONS = ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB | ARES_OPT_QUERY_CACHE };
 #else
 enum { OPTIONS = ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB };
 #endif

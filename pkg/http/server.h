@@ -16,7 +16,8 @@
 struct http_server;
 struct http_call;                /* one request that waits for its answer */
 
-struct http_server_tls {         /* files in PEM; read again when they change, at most once a second; connections that are open go on */
+/* files in PEM; read again when they change, at most once a second; connections that are open go on */
+struct http_server_tls {
         const char *cert, *key;
         const char *client_ca;   /* asks clients for a certificate of one of these; NULL: does not */
         bool client_required;    /* and a client without one is turned away */
@@ -34,7 +35,8 @@ struct http_refused {
 };
 
 struct http_server_config {
-        const char *address;     /* "ADDRESS:PORT", "[::1]:PORT" or ":PORT" (every address); port 0: a free one */
+        /* "ADDRESS:PORT", "[::1]:PORT" or ":PORT" (every address); port 0: a free one */
+        const char *address;
         size_t head_max, body_max;
         size_t target_max, header_max;   /* of the target, of one header line; 0: head_max alone */
         uint32_t headers_max;            /* 0: 256 */
@@ -45,18 +47,22 @@ struct http_server_config {
         /* Bytes in memory for all connections; past it unfinished requests of the peer that holds most are refused with 503. 0: 256 MiB. */
         size_t buffered_max;
         usec idle_timeout;               /* between requests; 0: 60 s */
-        usec head_timeout;               /* from a request's first byte to the end of its head; 0: idle_timeout */
+        /* from a request's first byte to the end of its head; 0: idle_timeout */
+        usec head_timeout;
         usec body_grace;                 /* for the body; 0: idle_timeout */
         size_t body_rate;                /* bytes a second of the body that buy more time; 0: 1024 */
         usec write_timeout;              /* to take the answer; 0: 60 s */
         size_t write_rate;               /* bytes a second of the answer that buy more time; 0: 1024 */
         usec half_close;                 /* see above; 0: 250 ms, less than 0: the end is always leaving */
         const struct http_server_tls *tls;       /* NULL: plain; copied */
-        const char *const *trusted;      /* proxies whose X-Forwarded-* are believed: addresses and CIDRs; copied */
+        /* proxies whose X-Forwarded-* are believed: addresses and CIDRs; copied */
+        const char *const *trusted;
         size_t trusted_n;
         void (*handle)(void *cookie, struct http_call *);
-        void (*gone)(void *cookie, struct http_call *);  /* the client left before the answer; the call is invalid afterwards. NULL: not told, answer into the void */
-        void (*refused)(void *cookie, struct http_refused *);    /* a message is refused without having been handled; NULL: answered in plain text */
+        /* the client left before the answer; the call is invalid afterwards. NULL: not told, answer into the void */
+        void (*gone)(void *cookie, struct http_call *);
+        /* a message is refused without having been handled; NULL: answered in plain text */
+        void (*refused)(void *cookie, struct http_refused *);
         void *cookie;
 };
 int http_server_new(struct http_server **, struct loop *, const struct http_server_config *, struct error *) MUST_CHECK;
@@ -87,7 +93,8 @@ void *http_call_get(const struct http_call *);
 /* Appends the client's numeric address: the peer's or, when that is a trusted proxy, the right-most of X-Forwarded-For that is not trusted. An
  * entry that is no address ends the walk: what stands right of it is the client. */
 void http_call_client(const struct http_call *, struct buf *);
-bool http_call_tls(const struct http_call *);    /* by our TLS, or the last X-Forwarded-Proto of a trusted peer says https */
+/* by our TLS, or the last X-Forwarded-Proto of a trusted peer says https */
+bool http_call_tls(const struct http_call *);
 /* The client's certificate, verified: its subject as in RFC 4514, its alternative names as lines "DNS:name", "URI:…", "IP:…", "email:…". False: none. */
 bool http_call_certificate(const struct http_call *, struct buf *subject, struct buf *names);
 /* Answers; the call is invalid afterwards. headers: "Name: value\r\n" lines or empty; Date, Content-Length and Connection are the server's. What of

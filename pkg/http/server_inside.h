@@ -18,7 +18,8 @@ enum {
         SPARE_MAX = 64,         /* works kept for the next request */
         READS_MAX = 16,         /* of one connection in a pass */
         REQUESTS_IN_A_TURN = 16,        /* of one connection; then the others have theirs */
-        EVENTS_IN_A_PASS = 32,  /* connections that have their turn: answers of functions come between, however many callers there are */
+        /* connections that have their turn: answers of functions come between, however many callers there are */
+        EVENTS_IN_A_PASS = 32,
 };
 
 /* What a connection holds from a request's first byte until its answer is out; an idle one holds nothing. */
@@ -38,7 +39,8 @@ enum phase {
         PHASE_HANDSHAKE, PHASE_IDLE, PHASE_HEAD, PHASE_BODY,
         PHASE_HANDLING,         /* the handler has the request */
         PHASE_ANSWERING,        /* the client does not take the answer at once */
-        PHASE_LINGERING,        /* what still comes is read and dropped for a moment, or the kernel would reset the answer away */
+        /* what still comes is read and dropped for a moment, or the kernel would reset the answer away */
+        PHASE_LINGERING,
 };
 
 /* What one peer's connections hold; of IPv6 the first 64 bits are one peer. */
@@ -70,11 +72,13 @@ struct http_call {               /* a connection; at most one request of it is w
         bool in_loop;            /* call_work is on the stack and looks after the rest */
         bool broken;             /* found while it is: close */
         bool closing;            /* once the answer is out */
-        bool linger;             /* and then PHASE_LINGERING; also where more was sent behind the last request */
+        /* and then PHASE_LINGERING; also where more was sent behind the last request */
+        bool linger;
         bool ended;              /* the client sends no more */
         bool left;               /* the client went away while the handler worked */
         bool paused;             /* nothing is read */
-        bool yields;             /* requests wait that were read: they go on in the next pass, and nothing is read until then */
+        /* requests wait that were read: they go on in the next pass, and nothing is read until then */
+        bool yields;
         bool again;              /* there may be more to read that the socket does not tell of */
         bool surplus;            /* past max_connections */
 };
@@ -106,7 +110,8 @@ struct http_server {
 void call_phase(struct http_call *, enum phase);
 void call_close(struct http_call *);
 void call_refuse(struct http_call *, enum http_refusal, const char *why);     /* the call may be gone */
-void call_begin(struct http_call *);                                           /* a new connection; the call may be gone */
+/* a new connection; the call may be gone */
+void call_begin(struct http_call *);
 bool call_has_input(const struct http_call *); /* something lies in the socket */
 void call_event(void *call, int events);
 void works_free(struct http_server *);
@@ -117,8 +122,10 @@ void room_leave(struct http_call *);
 void room_follow(struct http_call *);                  /* its phase has changed */
 void room_heard(struct http_call *);                   /* its body goes on, fast enough */
 void room_count(struct http_call *, size_t before, size_t after);      /* bytes in memory */
-bool room_for_connection(struct http_server *);        /* past max_connections: one that is quiet is closed. False: none is */
-bool room_may_come(const struct http_server *);        /* none is yet, but what lies in the sockets of quiet ones was not read yet */
+/* past max_connections: one that is quiet is closed. False: none is */
+bool room_for_connection(struct http_server *);
+/* none is yet, but what lies in the sockets of quiet ones was not read yet */
+bool room_may_come(const struct http_server *);
 /* Refuses unfinished requests of whoever holds more than the call's peer, until no more than that is in memory. False: that is not enough. */
 bool room_for_bytes(struct http_call *, size_t most);
 

@@ -3,7 +3,8 @@
 /* Where connections or memory run short those give way who are quiet, not those who come: of connections the one heard of longest ago, of memory what
  * the peer that holds most has begun and not finished. A few of the oldest are looked at each time, so that it costs the same however many there are. */
 enum { LOOKED_AT = 32 };
-static const usec STALLED = USEC_SEC;    /* within one peer: a request that has not moved for so long gives way to a new one */
+/* within one peer: a request that has not moved for so long gives way to a new one */
+static const usec STALLED = USEC_SEC;
 
 static void unlink_quiet(struct http_call *c)
 {

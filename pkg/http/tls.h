@@ -5,7 +5,8 @@
 
 #include "base/base.h"
 
-enum { TLS_AGAIN = -1, TLS_BROKEN = -2 };      /* beside a number of bytes; 0: the peer's end. Broken: tls_reason says why */
+/* beside a number of bytes; 0: the peer's end. Broken: tls_reason says why */
+enum { TLS_AGAIN = -1, TLS_BROKEN = -2 };
 ssize_t tls_handshake(SSL *);                  /* of either side; 1: done */
 ssize_t tls_read(SSL *, void *, size_t);
 ssize_t tls_write(SSL *, const void *, size_t);

@@ -13,7 +13,8 @@ struct tls_authorities { struct tls_trust *first; };
 
 struct tls_client_config {
         const struct http_tls *tls;
-        const char *name;                /* that is asked for and that the certificate must bear; borrowed until the end */
+        /* that is asked for and that the certificate must bear; borrowed until the end */
+        const char *name;
         enum http_version version;       /* what is offered by ALPN */
 };
 /* The error says which file can't be used and where it is named; ERROR_UNREACHABLE, since the file may come. */

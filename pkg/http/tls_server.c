@@ -27,7 +27,8 @@ struct tls_server {
         bool client_required;
         usec handshake_timeout, looked, told;
         uint64_t failures, failures_told;
-        uintptr_t trusted;               /* how often whom we trust has changed; each session has the number it was verified by */
+        /* how often whom we trust has changed; each session has the number it was verified by */
+        uintptr_t trusted;
         bool reload_failed;
 };
 
@@ -93,7 +94,8 @@ static int never_asks(char *space UNUSED, int size UNUSED, int writing UNUSED, v
 
 static int load(const struct tls_server *t, SSL_CTX *x, struct error *err)
 {
-        SSL_CTX_set_default_passwd_cb(x, never_asks); /* a key with a password can't be used: nobody is at the terminal */
+        /* a key with a password can't be used: nobody is at the terminal */
+        SSL_CTX_set_default_passwd_cb(x, never_asks);
         if (file_is_other(t->cert.path) || SSL_CTX_use_certificate_chain_file(x, t->cert.path) != 1)
                 return error_set(err, ERROR_INVALID, "read the certificate %s: %s", t->cert.path, tls_reason("not the PEM file that was expected"));
         if (file_is_other(t->key.path) || SSL_CTX_use_PrivateKey_file(x, t->key.path, SSL_FILETYPE_PEM) != 1)

@@ -16,7 +16,8 @@ struct tls_server *tls_server_free(struct tls_server *);       /* NULL is fine *
 SSL *tls_server_accept(struct tls_server *, int fd, usec now) MUST_CHECK;
 /* Is the client still one whom our authorities vouch for? Looks after the files, once a second. */
 bool tls_server_trusts(struct tls_server *, SSL *, usec now);
-void tls_server_failed(struct tls_server *, usec now);         /* a handshake failed; why is in OpenSSL's queue, which is emptied */
+/* a handshake failed; why is in OpenSSL's queue, which is emptied */
+void tls_server_failed(struct tls_server *, usec now);
 uint64_t tls_server_failures(const struct tls_server *);
 usec tls_server_handshake_timeout(const struct tls_server *);
 

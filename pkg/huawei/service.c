@@ -121,7 +121,8 @@ int service_judge(const struct fetch_completion *c, const char *what, struct err
         if (!c->failed && c->status >= 200 && c->status <= 299)
                 return 0;
         if (c->failed) {
-                const char *why = strstr(c->error.text, ": "); /* behind the URL, which is long and says no more than what */
+                /* behind the URL, which is long and says no more than what */
+                const char *why = strstr(c->error.text, ": ");
 
                 (void)error_set(err, c->error.kind, "%s: %s", what, why ? why + 2 : c->error.text);
                 err->retry = true;

@@ -4,10 +4,12 @@
 #include "base/error.h"
 #include "port/fetch.h"
 
-struct service_keys { struct str access, secret, token; };       /* token: of temporary keys; n 0: none */
+/* token: of temporary keys; n 0: none */
+struct service_keys { struct str access, secret, token; };
 struct service_call {
         const char *method;
-        struct str endpoint;             /* "https://HOST[:PORT]", as it is configured: its address may be any */
+        /* "https://HOST[:PORT]", as it is configured: its address may be any */
+        struct str endpoint;
         struct str path, query;          /* percent-encoded; query without ? */
         struct str body;                 /* JSON; n 0: none */
         struct str project;              /* X-Project-Id */

@@ -170,7 +170,8 @@ void sign_request(const struct sign_request *r, struct str date, struct str secr
         buf_char(&canonical, '\n');
         if (str_is(stated, "UNSIGNED-PAYLOAD") && r->body.n)
                 buf_str(&canonical, stated);
-        else { /* a hash that is stated is signed as a header; it is the body's, or the signature is not right */
+        /* a hash that is stated is signed as a header; it is the body's, or the signature is not right */
+        else {
                 hash(r->body, hashed);
                 buf_text(&canonical, hashed);
         }

@@ -7,7 +7,8 @@
 
 struct sign_header { struct str name, value; };
 struct sign_request {
-        struct str method, path, query;  /* as on the wire: path and query may be percent-encoded; query without ? */
+        /* as on the wire: path and query may be percent-encoded; query without ? */
+        struct str method, path, query;
         const struct sign_header *headers;       /* those that are signed; names in any case */
         size_t headers_n;
         struct str body;

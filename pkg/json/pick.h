@@ -17,7 +17,8 @@ struct json_pick {
         struct str name;         /* borrowed */
         struct buf out;          /* its max bounds what is kept; the caller frees it */
         enum json_pick_state state;
-        size_t matched;          /* characters of the key, or of null, that agree; SIZE_MAX: it is another key */
+        /* characters of the key, or of null, that agree; SIZE_MAX: it is another key */
+        size_t matched;
         uint64_t depth;          /* brackets open within the value */
         bool wanted, in_string, escaped, any;
 };

@@ -39,9 +39,11 @@ unsigned utf8_put(char out[4], uint32_t character); /* returns the length */
 /* At the opening quote: what stands between the quotes, as written, and whether it holds escapes. */
 bool scan_string(struct scan *, struct str *raw, bool *escaped) MUST_CHECK;
 bool scan_number(struct scan *, struct str *text) MUST_CHECK;  /* at a digit or minus */
-bool scan_word(struct scan *, const char *word) MUST_CHECK;    /* true, false or null, whichever is asked for */
+/* true, false or null, whichever is asked for */
+bool scan_word(struct scan *, const char *word) MUST_CHECK;
 #define SCAN_ANY_DEPTH UINT32_MAX
-bool scan_skip(struct scan *, unsigned depth) MUST_CHECK;      /* one whole value, that may hold so many levels */
+/* one whole value, that may hold so many levels */
+bool scan_skip(struct scan *, unsigned depth) MUST_CHECK;
 /* Between two members: true when one more follows, false at the end (fault is NULL then) or on a fault. */
 bool scan_more(struct scan *, char close) MUST_CHECK;
 /* A member's name and its colon. */

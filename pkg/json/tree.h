@@ -6,7 +6,8 @@
 
 #include "base/base.h"
 
-enum { JSON_VALUES_MOST = 16384 };      /* what no answer of a service or a function needs: some 2 MiB, whatever they are */
+/* what no answer of a service or a function needs: some 2 MiB, whatever they are */
+enum { JSON_VALUES_MOST = 16384 };
 
 /* flags and at as json_loadb has them. NULL: it is no JSON, or holds more than so many values, members of objects and items of arrays all counted. */
 json_t *json_tree(struct str text, size_t flags, size_t most, json_error_t *at) MUST_CHECK;

@@ -56,7 +56,8 @@ static size_t escape_run(struct buf *b, struct str s)
                         buf_add(b, e->text, e->n);
                         continue;
                 }
-                memcpy(b->p + b->n, e->text, sizeof(e->text)); /* a whole piece; the next one goes over its end */
+                /* a whole piece; the next one goes over its end */
+                memcpy(b->p + b->n, e->text, sizeof(e->text));
                 b->n += e->n;
         }
         if (b->p)

@@ -72,7 +72,8 @@ static void every_byte_at_each_place(void **state UNUSED)
                                 memset(space, 'a', start + 40);
                                 space[start + at] = (unsigned char)c;
                                 compare(space + start, 40);
-                                compare(space + start, at + 1); /* the last byte; nothing is read behind it */
+                                /* the last byte; nothing is read behind it */
+                                compare(space + start, at + 1);
                                 free(space);
                         }
 }

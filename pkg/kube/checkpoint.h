@@ -12,8 +12,10 @@ struct kube_checkpoint;
 enum { KUBE_CHECKPOINT_WRITER = 16 };    /* characters of a writer's name */
 struct kube_checkpoint_config {          /* copied */
         const char *namespace_, *name;
-        const char *owner;       /* the Trigger's UID: a ConfigMap that has owners, and this not among them, is left alone. NULL: any */
-        const char *writer;      /* letters and digits: no other process has this name, not even this one after a restart */
+        /* the Trigger's UID: a ConfigMap that has owners, and this not among them, is left alone. NULL: any */
+        const char *owner;
+        /* letters and digits: no other process has this name, not even this one after a restart */
+        const char *writer;
 };
 int kube_checkpoint_new(struct kube_checkpoint **, struct kube_client *, const struct kube_checkpoint_config *, struct task *wake, struct error *) MUST_CHECK;
 struct kube_checkpoint *kube_checkpoint_free(struct kube_checkpoint *);        /* NULL is fine */

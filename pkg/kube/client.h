@@ -11,7 +11,8 @@ struct kube_call;
 
 /* What came back. Valid during the callback. */
 struct kube_answer {
-        bool failed;             /* error: kind by the Status' reason or HTTP code, text "WHAT: CODE reason: message", retry, retry_after */
+        /* error: kind by the Status' reason or HTTP code, text "WHAT: CODE reason: message", retry, retry_after */
+        bool failed;
         struct error error;
         int status;
         struct str body;
@@ -25,11 +26,13 @@ struct kube_request {
         usec timeout;            /* of the whole call; 0: 30 s */
         /* A watch: each line as it comes; done follows at the end, which comes also when no byte was heard for 90 s. */
         void (*line)(void *cookie, struct str line);
-        void (*done)(void *cookie, const struct kube_answer *);  /* once, unless cancelled; the call is gone afterwards */
+        /* once, unless cancelled; the call is gone afterwards */
+        void (*done)(void *cookie, const struct kube_answer *);
         void *cookie;
 };
 
-int kube_client_new(struct kube_client **, struct loop *, const struct kube_config *, struct error *) MUST_CHECK; /* borrows the config */
+/* borrows the config */
+int kube_client_new(struct kube_client **, struct loop *, const struct kube_config *, struct error *) MUST_CHECK;
 struct kube_client *kube_client_free(struct kube_client *);    /* cancels what is under way; NULL is fine */
 struct loop *kube_client_loop(const struct kube_client *);
 /* Starts a call. It always ends in done, also when it can't be sent; never from within this call. The handle is for kube_cancel. */

@@ -14,7 +14,8 @@
 #include "kube/report.h"
 
 enum { STEPS = 24 };
-struct step { const char *method, *path; int status; const char *body; };       /* path: what it must contain */
+/* path: what it must contain */
+struct step { const char *method, *path; int status; const char *body; };
 
 static struct {
         struct loop *loop;
@@ -226,7 +227,8 @@ static void lists_come_in_many_shapes(void **state UNUSED)
         };
 
         reflect(script, COUNT_OF(script), "-b@6");
-        assert_string_equal(told.p, "+a@5 +b@6 -a@5 -b@6 "); /* what a broken list told counts, but drops nothing */
+        /* what a broken list told counts, but drops nothing */
+        assert_string_equal(told.p, "+a@5 +b@6 -a@5 -b@6 ");
         buf_done(&told);
 }
 
@@ -290,7 +292,8 @@ static void positions_are_read_and_written_with_their_version(void **state UNUSE
         static const struct step script[] = {
                 ROW("GET", "/api/v1/namespaces/n/configmaps/t-checkpoint", 200, MAP("1", "{\"timer\":" BEFORE("0") "}")),
                 ROW("PATCH", "t-checkpoint", 200, MAP("2", "{}")),
-                ROW("PATCH", "t-checkpoint", 409, "{\"reason\":\"Conflict\"}"),                /* a label was changed */
+                /* a label was changed */
+                ROW("PATCH", "t-checkpoint", 409, "{\"reason\":\"Conflict\"}"),
                 ROW("GET", "t-checkpoint", 200, MAP("7", "{\"timer\":" OURS("1") "}")),
                 ROW("PATCH", "t-checkpoint", 200, MAP("8", "{}")),
         };
@@ -389,7 +392,8 @@ static void one_that_was_made_again_gets_back_what_is_known(void **state UNUSED)
                 { "PATCH", "t-checkpoint", 404, "{\"reason\":\"NotFound\"}" },
                 { "GET", "t-checkpoint", 200, "{\"metadata\":{\"resourceVersion\":\"9\"}}" },
                 { "PATCH", "t-checkpoint", 200, MAP("10", "{}") },
-                { "PATCH", "t-checkpoint", 409, "{\"reason\":\"Conflict\"}" }, /* and once more, while a write is under way */
+                /* and once more, while a write is under way */
+                { "PATCH", "t-checkpoint", 409, "{\"reason\":\"Conflict\"}" },
                 { "GET", "t-checkpoint", 200, "{\"metadata\":{\"resourceVersion\":\"20\"}}" },
                 { "PATCH", "t-checkpoint", 200, MAP("21", "{}") },
         };
@@ -439,7 +443,8 @@ static void a_write_whose_fate_is_unknown_is_recognised(void **state UNUSED)
 {
         static const struct step script[] = {
                 { "GET", "t-checkpoint", 200, MAP("1", "{}") },
-                { "PATCH", "t-checkpoint", 500, "" },                                          /* it was written all the same */
+                /* it was written all the same */
+                { "PATCH", "t-checkpoint", 500, "" },
                 { "GET", "t-checkpoint", 200, MAP("2", "{\"timer\":" OURS("1") "}") },
                 { "PATCH", "t-checkpoint", 200, MAP("3", "{}") },
         };
@@ -520,7 +525,8 @@ static void a_state_is_told_once_and_times_wait(void **state UNUSED)
         s.source_state = connecting;
         s.delivery_state = delivering;
         kube_report_set(r, &s);
-        loop_arm(e.loop, &quiet, clock_monotonic(&system_clock) + 3 * USEC_SEC); /* the first write fails and is made again */
+        /* the first write fails and is made again */
+        loop_arm(e.loop, &quiet, clock_monotonic(&system_clock) + 3 * USEC_SEC);
         run();
         assert_int_equal(e.at, 2);
         assert_non_null(strstr(e.requests[1].p, "\"workers\":[{\"pod\":\"p\",\"triggerUID\":\"u\",\"observedGeneration\":3,\"sourceState\":\"Connecting\""));
@@ -594,7 +600,8 @@ static void an_event_that_comes_again_is_not_written_again(void **state UNUSED)
 {
         static const struct step script[] = {
                 { "POST", "/apis/events.k8s.io/v1/namespaces/n/events", 201, "{}" },
-                { "POST", "/apis/events.k8s.io/v1/namespaces/n/events", 403, "{\"reason\":\"Forbidden\"}" }, /* holds nothing up */
+                /* holds nothing up */
+                { "POST", "/apis/events.k8s.io/v1/namespaces/n/events", 403, "{\"reason\":\"Forbidden\"}" },
                 { "POST", "/apis/events.k8s.io/v1/namespaces/n/events", 201, "{}" },
                 { "POST", "/apis/events.k8s.io/v1/namespaces/n/events", 201, "{}" },
         };
@@ -633,7 +640,8 @@ static void an_event_that_comes_again_is_not_written_again(void **state UNUSED)
         assert_memory_equal(names[2], "t2.", 3);
         assert_string_equal(json_string_value(json_object_get(bodies[0], "note")), "no f");
         assert_string_equal(json_string_value(json_object_get(json_object_get(bodies[2], "regarding"), "uid")), "u2");
-        assert_true(strlen(json_string_value(json_object_get(bodies[3], "note"))) <= 1024); /* what the API server takes */
+        /* what the API server takes */
+        assert_true(strlen(json_string_value(json_object_get(bodies[3], "note"))) <= 1024);
         for (size_t i = 0; i < COUNT_OF(bodies); i++)
                 json_decref(bodies[i]);
         (void)recorder_free(r);

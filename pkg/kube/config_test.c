@@ -86,7 +86,8 @@ static void a_folder_with_files_works_from_anywhere(void **state UNUSED)
         kube_config_done(&c);
         assert_int_equal(unlink(ca), 0);
         assert_int_equal(kube_config_load(&c, name, &err), -1);
-        assert_non_null(strstr(err.text, ca)); /* the error names what can't be read, and who asked for it */
+        /* the error names what can't be read, and who asked for it */
+        assert_non_null(strstr(err.text, ca));
         assert_non_null(strstr(err.text, "certificate-authority"));
         assert_true(unlink(name) == 0 && rmdir(pki) == 0 && rmdir(folder) == 0);
 }

@@ -10,7 +10,8 @@
 static const usec BACKOFF_FIRST = 800 * USEC_MSEC, BACKOFF_MOST = 30 * USEC_SEC;
 enum { GIVE_UP_WATCHING = 5 };
 
-struct object { UT_hash_handle hh; json_t *json; bool seen; char key[]; }; /* NAMESPACE/NAME */
+/* NAMESPACE/NAME */
+struct object { UT_hash_handle hh; json_t *json; bool seen; char key[]; };
 
 struct reflector {
         struct reflector_config config;
@@ -22,8 +23,10 @@ struct reflector {
         char *version;                   /* of the last list or event; NULL: none yet */
         bool synced;
         bool listed;                     /* a watch may go on at the version */
-        bool gone;                       /* the API server does not know the version: too old, or of before it was restored */
-        bool broken;                     /* the watch sent what can't be read: what it said is lost, so it begins anew at the version */
+        /* the API server does not know the version: too old, or of before it was restored */
+        bool gone;
+        /* the watch sent what can't be read: what it said is lost, so it begins anew at the version */
+        bool broken;
         unsigned failures;
         usec watch_began;
         char what[80];
@@ -211,7 +214,8 @@ static void listed(void *cookie, const struct kube_answer *a)
 
         r->call = NULL;
         if (a->failed) {
-                r->gone = r->gone || a->error.kind == ERROR_GONE || a->status == 504; /* "Too large resource version" */
+                /* "Too large resource version" */
+                r->gone = r->gone || a->error.kind == ERROR_GONE || a->status == 504;
                 log_warn("a list failed", LOG_S("what", r->config.what), LOG_S("error", a->error.text));
                 next_step(r, true, a->error.retry_after);
                 return;

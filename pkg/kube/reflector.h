@@ -22,6 +22,7 @@ struct reflector_config {
 int reflector_new(struct reflector **, const struct reflector_config *, struct error *) MUST_CHECK;
 struct reflector *reflector_free(struct reflector *);          /* NULL is fine */
 bool reflector_synced(const struct reflector *);
-json_t *reflector_get(const struct reflector *, const char *namespace_, const char *name);      /* borrowed; NULL: not there */
+/* borrowed; NULL: not there */
+json_t *reflector_get(const struct reflector *, const char *namespace_, const char *name);
 void reflector_each(const struct reflector *, void (*each)(void *cookie, const char *namespace_, const char *name, json_t *object), void *cookie);
 size_t reflector_count(const struct reflector *);

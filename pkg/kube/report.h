@@ -11,4 +11,5 @@ struct kube_report;
 /* uid: of the Trigger it works for, so that it does not speak for a later one of the name; NULL: not known. */
 int kube_report_new(struct kube_report **, struct kube_client *, const char *namespace_, const char *trigger, const char *uid, const char *pod, struct error *) MUST_CHECK;
 struct kube_report *kube_report_free(struct kube_report *);    /* NULL is fine */
-void kube_report_set(struct kube_report *, const struct worker_status *);      /* copies; cheap when nothing changed */
+/* copies; cheap when nothing changed */
+void kube_report_set(struct kube_report *, const struct worker_status *);

@@ -8,7 +8,8 @@
 
 struct fetch_request {
         const char *method;              /* NULL: GET */
-        struct str url;                  /* absolute; https, unless its host stands in hosts as "http://HOST:PORT" */
+        /* absolute; https, unless its host stands in hosts as "http://HOST:PORT" */
+        struct str url;
         /* Hosts that may be called, "HOST" (port 443) or "HOST:PORT"; a * stands for one label. Ends in NULL. */
         const char *const *hosts;
         /* Hosts whose address may be any. All others must lead to a public one: not loopback, private, link-local or multicast. Ends in NULL; NULL: none. */
@@ -19,7 +20,8 @@ struct fetch_request {
         usec timeout;                    /* of the whole call */
         size_t answer_max;               /* a longer answer is an error */
 };
-struct fetch_completion { uint64_t tag; bool failed; struct error error; int status; usec retry_after; struct str body; };  /* body: borrowed until the next take; retry_after 0: none */
+/* body: borrowed until the next take; retry_after 0: none */
+struct fetch_completion { uint64_t tag; bool failed; struct error error; int status; usec retry_after; struct str body; };
 struct fetch_ops {
         /* Copies what it needs. -1: the URL may not be called; no completion comes. */
         int (*submit)(void *cookie, uint64_t tag, const struct fetch_request *, struct error *) MUST_CHECK;

@@ -5,7 +5,8 @@
 #include "base/buf.h"
 #include "base/error.h"
 
-struct http_target;              /* a sink as the client knows it: scheme, host, port, path, constant head */
+/* a sink as the client knows it: scheme, host, port, path, constant head */
+struct http_target;
 
 /* A message is laid out so that it leaves with one write: the caller encodes the body at HTTP_HEADROOM into an empty buf, the client
  * writes the head in front of it. The body stays as it is, so that it can be sent again. */
@@ -19,12 +20,15 @@ struct http_request {
 };
 struct http_completion {
         uint64_t tag;
-        bool failed;             /* no whole answer: error says why, its retry whether trying again can help */
-        bool maybe_processed;    /* failed: the request may have reached the function. false: it surely has not, sending it again makes no duplicate */
+        /* no whole answer: error says why, its retry whether trying again can help */
+        bool failed;
+        /* failed: the request may have reached the function. false: it surely has not, sending it again makes no duplicate */
+        bool maybe_processed;
         struct error error;
         int status;              /* of the answer */
         usec retry_after;        /* from Retry-After, already relative; 0: none */
-        struct str head;         /* of the answer: "name\0value\0" pairs without trailers; borrowed as the body is */
+        /* of the answer: "name\0value\0" pairs without trailers; borrowed as the body is */
+        struct str head;
         struct str body;         /* borrowed until the next take or submit; cut at the target's limit */
         bool body_cut;
         /* Where the target names a member of the answer: {"NAME": its value}, {} without it, as long as it has at most 8 MiB; n 0: the body was empty or
@@ -33,7 +37,8 @@ struct http_completion {
 };
 struct http_ops {
         int (*submit)(void *cookie, uint64_t tag, const struct http_request *, struct error *) MUST_CHECK;
-        void (*cancel)(void *cookie, uint64_t tag);  /* no completion comes for it any more; its message is free again */
+        /* no completion comes for it any more; its message is free again */
+        void (*cancel)(void *cookie, uint64_t tag);
         bool (*take)(void *cookie, struct http_completion *);
 };
 struct http { const struct http_ops *ops; void *cookie; };
@@ -44,7 +49,8 @@ struct http_peer {
         struct str headers;              /* constant "Name: value\r\n" lines */
         uint32_t connections;
         size_t answer_max;
-        bool own_tls;                    /* not the delivery's TLS: the system's authorities, or those of ca_file, and no certificate of ours */
+        /* not the delivery's TLS: the system's authorities, or those of ca_file, and no certificate of ours */
+        bool own_tls;
         const char *ca_file;             /* PEM; NULL: none */
 };
 struct http_peers_ops {

@@ -22,7 +22,8 @@ struct record {
         usec time;               /* when it happened at the source; wall clock; 0: unknown */
         struct str id, key, value;
         bool null_value, has_key;
-        bool unjudged;           /* the filter could not say whether it is wanted: it is not sent, but has failed for good */
+        /* the filter could not say whether it is wanted: it is not sent, but has failed for good */
+        bool unjudged;
         const void *native;      /* the driver's own view */
         /* The engine's, from offer to settle: */
         struct record *next;
@@ -51,11 +52,15 @@ const char *lost_reason_name(enum lost_reason);  /* as a metric's label: retenti
 enum source_event_kind {
         SOURCE_EVENT_RECORD,     /* record: lent */
         SOURCE_EVENT_ASSIGNED,   /* track: may be given credit now */
-        SOURCE_EVENT_REVOKING,   /* track: finish what is in flight by give_up_at (monotonic), then `revoked` is called */
-        SOURCE_EVENT_LOST,       /* track: someone else has it already: commit nothing; then `revoked` is called */
+        /* track: finish what is in flight by give_up_at (monotonic), then `revoked` is called */
+        SOURCE_EVENT_REVOKING,
+        /* track: someone else has it already: commit nothing; then `revoked` is called */
+        SOURCE_EVENT_LOST,
         SOURCE_EVENT_STATE,      /* state, text: changed */
-        SOURCE_EVENT_RECORDS_LOST, /* track, lost, lost_reason, text: records that the source had are gone, and were never lent */
-        SOURCE_EVENT_CALL,       /* push: what receive put off or held is decided: call, verdict, and, where it was put off, records or reply */
+        /* track, lost, lost_reason, text: records that the source had are gone, and were never lent */
+        SOURCE_EVENT_RECORDS_LOST,
+        /* push: what receive put off or held is decided: call, verdict, and, where it was put off, records or reply */
+        SOURCE_EVENT_CALL,
         SOURCE_EVENT_CLOSED,     /* after stop: everything is given back; free may be called */
 };
 struct source_event {
@@ -75,14 +80,18 @@ struct source_event {
 
 /* ---- push --------------------------------------------------------------- */
 
-struct push_request {            /* borrowed until receive returns; method, path, query, body and headers of a call that is delivered or put off: until finish or gone */
+/* borrowed until receive returns; method, path, query, body and headers of a call that is delivered or put off: until finish or gone */
+struct push_request {
         struct str method, path, query;  /* as sent, in whatever spelling; the query without its ? */
         struct str body;
-        struct str client;               /* the caller's address, numeric: the peer's, or what a trusted proxy says */
-        struct str id;                   /* of this request, 32 hex digits: returned to the caller and logged */
+        /* the caller's address, numeric: the peer's, or what a trusted proxy says */
+        struct str client;
+        /* of this request, 32 hex digits: returned to the caller and logged */
+        struct str id;
         bool tls;
         const void *head;                /* whoever took the request in */
-        struct str (*header)(const struct push_request *, const char *name);      /* the first of that name; p NULL: none */
+        /* the first of that name; p NULL: none */
+        struct str (*header)(const struct push_request *, const char *name);
         void (*each_header)(const struct push_request *, void (*each)(void *cookie, struct str name, struct str value), void *cookie);
 };
 enum { PUSH_LENGTH_UNKNOWN = -1 };
@@ -92,7 +101,8 @@ struct push_reply { int status; int64_t length; struct buf headers, body; };
 enum push_verdict {
         PUSH_REPLY,              /* the reply is written: no function is called */
         PUSH_DELIVER,            /* the records go to the function, in one event */
-        PUSH_LATER,              /* undecided: SOURCE_EVENT_CALL follows, unless gone is called before. What is kept meanwhile is counted as large as the body */
+        /* undecided: SOURCE_EVENT_CALL follows, unless gone is called before. What is kept meanwhile is counted as large as the body */
+        PUSH_LATER,
         /* The records are there, but whether they may go is undecided: SOURCE_EVENT_CALL follows, with PUSH_DELIVER or PUSH_REPLY, unless finish is called
          * before. Meanwhile the call counts among as many undecided ones as maxInFlight allows, and its time counts; its place it gets afterwards. */
         PUSH_HOLD,
@@ -105,7 +115,8 @@ enum push_result {
         PUSH_TIMEOUT,            /* none in time */
         PUSH_BUSY,               /* not tried: maxInFlight requests are under way */
         PUSH_LIMITED,            /* not tried: rateLimit; retry_after */
-        PUSH_NOT_READY,          /* not tried: stopping, or a Secret, a token or the function's initialization is missing */
+        /* not tried: stopping, or a Secret, a token or the function's initialization is missing */
+        PUSH_NOT_READY,
         PUSH_GONE,               /* the caller left: the reply goes nowhere */
         PUSH_REFUSED,            /* the source itself said PUSH_REPLY to a call that it held */
 };
@@ -117,12 +128,14 @@ struct push_counts { uint64_t refused, limited, asked, failed, unwanted; };
 struct push_driver {
         /* Is the request this Trigger's, its path in the normal form (base/uri.h)? 0: no; otherwise the highest number of all Triggers wins. */
         unsigned (*route)(struct source *, const struct push_request *, struct str path);
-        bool (*authenticates)(const struct source *);    /* whoever is let in could be told by the path alone otherwise; NULL: the path guards nothing */
+        /* whoever is let in could be told by the path alone otherwise; NULL: the path guards nothing */
+        bool (*authenticates)(const struct source *);
         /* Decides about a request. n: room in records, then how many there are, at least one with PUSH_DELIVER. */
         enum push_verdict (*receive)(struct source *, uint64_t call, const struct push_request *, struct record **records, size_t *n, struct push_reply *);
         /* What became of the records: writes the reply and releases them. */
         void (*finish)(struct source *, uint64_t call, struct record *const *, size_t n, const struct push_outcome *, struct push_reply *);
-        void (*gone)(struct source *, uint64_t call);    /* the caller left a call that is put off; NULL: receive never puts off */
+        /* the caller left a call that is put off; NULL: receive never puts off */
+        void (*gone)(struct source *, uint64_t call);
         usec (*timeout)(const struct source *);          /* how long the function may take */
         /* Where others reach it: "/shop/orders", or an API's own path. */
         void (*path)(const struct trigger *, struct buf *);
@@ -138,19 +151,23 @@ struct services {
         struct waker *waker;
         const struct clock *clock;
         struct store store;              /* this Trigger's own keys */
-        struct fetch fetch;              /* for push sources: what messages refer to; completions wake the source. ops NULL: none */
-        struct http http;                /* for push sources: requests to peers; completions wake the source. ops NULL: none */
+        /* for push sources: what messages refer to; completions wake the source. ops NULL: none */
+        struct fetch fetch;
+        /* for push sources: requests to peers; completions wake the source. ops NULL: none */
+        struct http http;
         struct http_peers peers;
         const struct trigger *trigger;
         const char *secrets;             /* the folder of Secrets, NAME/KEY; NULL: none */
         const char *instance;            /* stable name of this worker's slot; NULL: none */
-        bool ending;                     /* the Trigger is deleted: what was made outside is taken back, which ends in SOURCE_REMOVED */
+        /* the Trigger is deleted: what was made outside is taken back, which ends in SOURCE_REMOVED */
+        bool ending;
 };
 
 struct driver {
         const char *name;                /* the member of spec.source */
         const char *ce_type;             /* CloudEvents type, e.g. "dev.sluice.kafka.message" */
-        const struct push_driver *push;  /* NULL: it is polled. Otherwise credit, settle, detach, commit, revoked and lag are NULL */
+        /* NULL: it is polled. Otherwise credit, settle, detach, commit, revoked and lag are NULL */
+        const struct push_driver *push;
         bool commit_at_once;             /* positions are so few that each is worth a write */
         const struct type *type;         /* the spec's table */
         /* 0, or -1 when the spec can't work whatever happens. Connecting is no part of it: that shows as SOURCE_EVENT_STATE. */
@@ -161,13 +178,16 @@ struct driver {
         size_t (*poll)(struct source *, struct source_event *, size_t max, usec now);
         usec   (*deadline)(const struct source *);                       /* poll again then; USEC_NEVER */
         void   (*settle)(struct source *, struct record *, enum outcome); /* takes the record */
-        bool   (*detach)(struct source *, struct record *);              /* copy what it borrows from a bigger fetch; false: out of memory */
+        /* copy what it borrows from a bigger fetch; false: out of memory */
+        bool   (*detach)(struct source *, struct record *);
         void   (*commit)(struct source *, uint32_t track, uint64_t next);/* every position below next is done */
-        void   (*revoked)(struct source *, uint32_t track);              /* answers REVOKING and LOST: nothing of it is lent any more */
+        /* answers REVOKING and LOST: nothing of it is lent any more */
+        void   (*revoked)(struct source *, uint32_t track);
         void   (*stop)(struct source *);                                 /* ends in CLOSED */
         struct source *(*free)(struct source *);                         /* takes NULL, returns NULL */
         int64_t (*lag)(const struct source *);                           /* records behind; -1: unknown */
-        bool   (*drained)(const struct source *);                        /* all there is was lent and settled. NULL: there is no such end */
+        /* all there is was lent and settled. NULL: there is no such end */
+        bool   (*drained)(const struct source *);
         void   (*describe)(const struct record *, struct writer *);      /* the document a filter sees */
         /* FunctionGraph's event for n records of one track, in the dialect. Needs no open source, only records of this driver. */
         void   (*encode)(const struct services *, enum dialect, struct record *const *, size_t n, struct writer *);

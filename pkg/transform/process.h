@@ -25,7 +25,8 @@ void process_kill(const struct process *);
 /* Reaps, which waits for a child that was not yet seen to end, and closes. error: words for the death, retry false. */
 enum process_end process_end(struct process *, size_t memory, usec timeout, struct error *);
 
-void frame_start(struct buf *, enum frame_kind, uint64_t sequence); /* into an empty buf; the text follows, then frame_finish */
+/* into an empty buf; the text follows, then frame_finish */
+void frame_start(struct buf *, enum frame_kind, uint64_t sequence);
 bool frame_finish(struct buf *);                                    /* false: too large, or out of memory */
 void frame_setup(struct buf *, const char *program, const struct child_setup *);
 /* The frame at the start of the bytes; 0: not whole yet. */

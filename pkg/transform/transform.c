@@ -522,7 +522,8 @@ void transform_submit(struct transform *t, uint64_t tag, struct str input)
         struct record *r = fresh(t);
         struct error err;
 
-        if (!r) /* there is nothing to carry the failure either: the record stays unanswered, as the engine's own memory is out */
+        /* there is nothing to carry the failure either: the record stays unanswered, as the engine's own memory is out */
+        if (!r)
                 return;
         r->tag = tag;
         frame_start(&r->data, FRAME_RECORD, r->sequence);

@@ -17,24 +17,30 @@ struct transform_config {
         const char *program;     /* jq; borrowed until free */
         usec timeout;            /* of one record; 0: TRANSFORM_TIMEOUT */
         usec start_timeout;      /* of compiling the program; 0: ten seconds */
-        size_t memory;           /* what the child may take above what it has at start; 0: TRANSFORM_MEMORY */
+        /* what the child may take above what it has at start; 0: TRANSFORM_MEMORY */
+        size_t memory;
         size_t output_max;       /* bytes of one result; 0: TRANSFORM_OUTPUT_MAX */
         const char *executable;  /* borrowed until free; NULL: this program */
 };
 struct transform_result {
         uint64_t tag;
         bool failed;             /* error says why; trying again never helps, so its retry is false */
-        struct error error;      /* ERROR_INVALID, _TIMEOUT, _MEMORY: the program or the event; _SYSTEM, _PROTOCOL: the child could not do its work */
+        /* ERROR_INVALID, _TIMEOUT, _MEMORY: the program or the event; _SYSTEM, _PROTOCOL: the child could not do its work */
+        struct error error;
         struct str output;       /* one JSON text; borrowed until the next take */
 };
 
 int transform_new(struct transform **, const struct transform_config *, struct task *wake, struct error *) MUST_CHECK;
-void transform_submit(struct transform *, uint64_t tag, struct str input);   /* copies; wake is made ready when there is something to take */
-void transform_cancel(struct transform *, uint64_t tag);                     /* no result comes for it any more */
+/* copies; wake is made ready when there is something to take */
+void transform_submit(struct transform *, uint64_t tag, struct str input);
+/* no result comes for it any more */
+void transform_cancel(struct transform *, uint64_t tag);
 bool transform_take(struct transform *, struct transform_result *);
-struct transform *transform_free(struct transform *);                        /* kills the child and reaps it; NULL is fine. Returns NULL */
+/* kills the child and reaps it; NULL is fine. Returns NULL */
+struct transform *transform_free(struct transform *);
 DEFINE_CLEANUP(struct transform *, transform_free)
-pid_t transform_process(const struct transform *);                           /* of the child; 0: none runs */
+/* of the child; 0: none runs */
+pid_t transform_process(const struct transform *);
 
 /* Compiles the program in a child and waits for it, at most ten seconds. The error has jq's own words. */
 int transform_check(const char *program, struct error *) MUST_CHECK;

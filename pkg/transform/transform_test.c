@@ -664,7 +664,8 @@ static const char slow[] = "the transform took longer than 200ms", huge[] = "the
 #define NONE "the transform produced nothing"
 #define CRASH "the transform crashed: signal "
 
-struct hostile { const char *program, *input, *expected, *or; }; /* input NULL: {"a":1}; a part of the failure or of the output; or, of another libjq or a slower machine */
+/* input NULL: {"a":1}; a part of the failure or of the output; or, of another libjq or a slower machine */
+struct hostile { const char *program, *input, *expected, *or; };
 
 static const struct hostile hostile[] = {
         /* never ends */

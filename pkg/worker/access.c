@@ -27,7 +27,8 @@ struct access {
         size_t refs_n;
         usec next_look;
         char why[480];                   /* what is lacking; empty: nothing */
-        char gone[256];                  /* what was removed, though its last value still serves; empty: nothing */
+        /* what was removed, though its last value still serves; empty: nothing */
+        char gone[256];
         bool secrets_read, refused;      /* refused: the last value of what is gone */
         /* OAuth 2.0 */
         struct http_end *end;
@@ -37,7 +38,8 @@ struct access {
         char *token;
         usec refresh_at, give_up_at;     /* monotonic; give_up_at 0: no request under way */
         usec token_at;                   /* when it came */
-        bool renewing, renewed;          /* the next one was asked for since the function refused one; so was this one */
+        /* the next one was asked for since the function refused one; so was this one */
+        bool renewing, renewed;
         uint32_t version;
         unsigned failures;
 };
@@ -80,7 +82,8 @@ static void open_ref(void *cookie, const struct secret_ref *found)
         struct secret *s = &a->values[a->refs_n++];
 
         if (secret_open(s, a->config.secrets, found, NULL) < 0)
-                *s = (struct secret){ .ref = found, .gone = true }; /* without a folder: whoever needs it says so */
+               /* without a folder: whoever needs it says so */
+                *s = (struct secret){ .ref = found, .gone = true };
 }
 
 static bool changed(struct access *a)

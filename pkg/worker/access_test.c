@@ -148,7 +148,8 @@ static void what_was_removed_serves_until_it_is_refused(void **state UNUSED)
         assert_string_equal(access_notes(b.access), "Secret fn, key one, is missing or empty: its last value is used until it is refused");
         assert_null(access_lacks(b.access));
         assert_true(has_headers("Authorization: Bearer secret-one\r\n"));
-        assert_true(access_refused(b.access, access_version(b.access))); /* tried again once there is another */
+        /* tried again once there is another */
+        assert_true(access_refused(b.access, access_version(b.access)));
         assert_string_equal(access_lacks(b.access), "Secret fn, key one, is missing or empty: the function refuses its last value");
         write_value("one", "secret-two");
         look();

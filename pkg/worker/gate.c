@@ -27,10 +27,12 @@ struct call {                    /* a request that is under way */
         uint64_t id;
         bool later;                      /* the driver has put it off or holds it: it stands in put_off */
         bool timed;                      /* it has a deadline */
-        bool undecided;                  /* the driver holds it: it counts among those, and has no place among maxInFlight yet */
+        /* the driver holds it: it counts among those, and has no place among maxInFlight yet */
+        bool undecided;
         bool offered;                    /* its records were counted */
         uint32_t ticket;
-        size_t kept;                     /* bytes that the driver may keep of it, beside the request itself */
+        /* bytes that the driver may keep of it, beside the request itself */
+        size_t kept;
         struct record **records, *one;   /* one: the place for a single one */
         size_t n;
         usec deadline;
@@ -42,7 +44,8 @@ struct gate_host {
         struct loop *loop;
         struct http_server *server;
         struct gate *gates;
-        struct buf client, path;         /* the caller's address and the path in its normal form, while a request is taken in */
+        /* the caller's address and the path in its normal form, while a request is taken in */
+        struct buf client, path;
         struct random random;
         size_t memory_most;              /* bytes of requests and events */
         struct log_sample log;
@@ -54,7 +57,8 @@ struct slot_use { struct call *call; uint32_t generation; };
 struct gate {
         struct gate_config config;
         struct gate *next;               /* of the host's */
-        struct calls timed;              /* the first has the earliest deadline: a Trigger's calls have the same time */
+        /* the first has the earliest deadline: a Trigger's calls have the same time */
+        struct calls timed;
         struct calls untimed;
         struct call *put_off;            /* by id */
         uint64_t next_id;
@@ -457,7 +461,8 @@ static size_t written_size(const struct gate *g, const struct record *r)
         if (format == FORMAT_CLOUDEVENTS_BINARY)
                 return r->value.n;
         if (format == FORMAT_FUNCTION_GRAPH ? str_is_text(r->value) : str_is_utf8(r->value))
-                return MAX_OF(writer_escaped(r->value), base64_size(r->value)); /* some write even text as Base64 */
+                /* some write even text as Base64 */
+                return MAX_OF(writer_escaped(r->value), base64_size(r->value));
         return base64_size(r->value);
 }
 
@@ -670,7 +675,8 @@ static void handle(void *cookie, struct http_call *http)
                        "Bad request: the path holds slashes that follow one another; with one slash it is the path of an API that authenticates its callers");
         else if (g)
                 receive(g, http, &q);
-        else if (h->draining && !h->gates) /* it has stopped, and others are reached through the same address soon */
+        /* it has stopped, and others are reached through the same address soon */
+        else if (h->draining && !h->gates)
                 refuse(h, http, q.id, 503, "APIG.0202", "Backend unavailable: the worker is stopping");
         else
                 refuse(h, http, q.id, 404, "APIG.0101", "The API does not exist or has not been published in the environment");

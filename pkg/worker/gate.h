@@ -11,10 +11,12 @@ struct gate_host;
 struct gate;
 
 struct gate_host_config {
-        struct http_client *http;        /* whose large answers share the memory; borrowed during the call */
+        /* whose large answers share the memory; borrowed during the call */
+        struct http_client *http;
         const char *address;             /* "ADDRESS:PORT" */
         const char *cert, *key;          /* TLS: files in PEM, read again when they change; NULL: plain */
-        const char *client_ca;           /* clients must show a certificate of one of these; NULL: they need none */
+        /* clients must show a certificate of one of these; NULL: they need none */
+        const char *client_ca;
         const char *const *trusted;      /* proxies whose X-Forwarded-* are believed: addresses and CIDRs */
         size_t trusted_n;
 };
@@ -41,7 +43,8 @@ int gate_new(struct gate **, const struct gate_config *, struct error *) MUST_CH
 void gate_call(struct gate *, const struct source_event *, usec now);    /* SOURCE_EVENT_CALL */
 bool gate_take(struct gate *, usec now);                                 /* false: nothing was done */
 usec gate_deadline(const struct gate *);
-void gate_stop(struct gate *, usec give_up_at);   /* refuses what comes; what is under way may finish until then */
+/* refuses what comes; what is under way may finish until then */
+void gate_stop(struct gate *, usec give_up_at);
 bool gate_idle(const struct gate *);              /* nothing is under way */
 struct gate_facts { struct delivery_stats stats; struct push_counts callers; uint64_t unjudged; usec last_event, last_delivery; enum delivery_state state; const char *text; };
 void gate_facts(const struct gate *, struct gate_facts *);

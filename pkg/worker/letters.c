@@ -19,11 +19,14 @@ struct letters {
         struct buf *messages, headers;
         uint32_t most;
         size_t *sizes;                   /* of those under way over HTTP, by slot */
-        size_t taken, refused;           /* bytes of the largest letter that was taken, of the smallest that was too large; 0: none was */
+        /* bytes of the largest letter that was taken, of the smallest that was too large; 0: none was */
+        size_t taken, refused;
         struct kafka_producer *producer;
-        struct sent *sent;               /* places for four times as many as there are slots: those that nobody waits for are among them */
+        /* places for four times as many as there are slots: those that nobody waits for are among them */
+        struct sent *sent;
         uint32_t orphans;
-        uint64_t *arrived;               /* tags of those that were there already when they were sent again */
+        /* tags of those that were there already when they were sent again */
+        uint64_t *arrived;
         uint32_t arrived_n;
         struct loop *loop;
         struct task *wake;

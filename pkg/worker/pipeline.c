@@ -301,7 +301,8 @@ static struct delivery_config engine_config(const struct trigger *t, bool commit
                 .on_exhausted = (enum on_exhausted)d->retry->on_exhausted,
                 .bisect = d->retry->bisect,
                 .commit_interval = commit_at_once ? 0 : USEC_SEC,
-                .commit_count = 250, /* of a partition: four of them at full speed repeat about a thousand after a kill */
+                /* of a partition: four of them at full speed repeat about a thousand after a kill */
+                .commit_count = 250,
         };
 }
 
@@ -436,7 +437,8 @@ struct pipeline *pipeline_free(struct pipeline *p)
         (void)delivery_free(p->engine);
         (void)filter_free(p->filter);
         buf_done(&p->document);
-        loop_forget(p->config.loop, &p->task); /* last: until they are freed those above may make it ready */
+        /* last: until they are freed those above may make it ready */
+        loop_forget(p->config.loop, &p->task);
         free(p);
         return NULL;
 }

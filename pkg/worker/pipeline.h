@@ -17,7 +17,8 @@ struct pipeline_config {
         const struct driver *driver;     /* NULL: the Trigger's own, with its spec */
         const void *source_spec;         /* the driver's */
         const char *sink;                /* the absolute URL events go to */
-        const char *dead_letter;         /* the absolute URL dead letters go to; NULL: the Trigger's own, if any */
+        /* the absolute URL dead letters go to; NULL: the Trigger's own, if any */
+        const char *dead_letter;
         const char *secrets;             /* the folder of Secrets, NAME/KEY; NULL: none */
         const char *instance;            /* a stable name of this worker among its Trigger's; NULL: none */
         bool ending;                     /* only take back what the source made outside */

@@ -278,7 +278,8 @@ static void what_is_in_flight_is_finished_and_stored(void **state UNUSED)
         assert_null(strstr(b.stored, "\"claimed\":"));
         settled = strstr(b.stored, "\"settled\":");
         assert_non_null(settled);
-        assert_int_equal(strtoll(settled + 10, NULL, 10) % (100 * USEC_MSEC), 0); /* a tick, not the beginning */
+        /* a tick, not the beginning */
+        assert_int_equal(strtoll(settled + 10, NULL, 10) % (100 * USEC_MSEC), 0);
         end();
 }
 

@@ -307,7 +307,8 @@ void request_dead_body(struct request_maker *m, struct record *r, struct dead_le
         d->sink = str_of(m->sink);
         if (!is_functiongraph(m)) {
                 cloud_event(m, r, &e);
-                payload = (struct str){ NULL, e.data.n }; /* its length alone: each writing makes the data anew */
+                /* its length alone: each writing makes the data anew */
+                payload = (struct str){ NULL, e.data.n };
         }
         cut_letter(m, r, d, payload, most ? most : SIZE_MAX, body);
 }

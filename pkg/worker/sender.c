@@ -330,7 +330,8 @@ static void init_answered(struct sender *s, const struct http_completion *c)
         if (!c->failed)
                 s->init_at = MAX_OF(s->init_at, now + MIN_OF(c->retry_after, s->delivery->retry->retry_after_max));
         if (!c->failed && c->status == 401 && s->access)
-                (void)access_refused(s->access, s->init_shown); /* until there is something newer it is tried again as it is */
+                /* until there is something newer it is tried again as it is */
+                (void)access_refused(s->access, s->init_shown);
         if (c->failed)
                 (void)snprintf(s->init_why, sizeof(s->init_why), "initialization: %.380s", c->error.text);
         else {
@@ -542,7 +543,8 @@ int sender_new(struct sender **out, const struct sender_config *config, struct e
         s->failed_last = &s->failed;
         s->words.max = 4096;
         s->payload.max = MESSAGE_MOST;
-        s->answer.max = MAX_OF(config->answer_max, (size_t)PARTIAL_ANSWER_KEPT) + 1; /* what hides a secret is no longer than it */
+        /* what hides a secret is no longer than it */
+        s->answer.max = MAX_OF(config->answer_max, (size_t)PARTIAL_ANSWER_KEPT) + 1;
         s->init = config->trigger->function->init_path ? INIT_WAITS : INIT_DONE;
         s->init_message.max = HTTP_HEADROOM + 1024;
         random_init(&s->random, random_seed());

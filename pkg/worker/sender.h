@@ -16,7 +16,8 @@ struct sender_config {
         const struct driver *driver;
         const struct services *services;
         const char *sink;                /* the absolute URL */
-        const char *dead_letter;         /* what the dead letter's ref or uri means; NULL where none is needed */
+        /* what the dead letter's ref or uri means; NULL where none is needed */
+        const char *dead_letter;
         const char *secrets;             /* the folder; NULL: there is none */
         struct task *wake;
         uint32_t slots;                  /* requests at once: slots of the engine's tickets */
@@ -33,10 +34,12 @@ void sender_turn(struct sender *, usec now);
 usec sender_deadline(const struct sender *);
 /* What came of a request; the answer borrows until the next call. */
 bool sender_take(struct sender *, uint32_t *ticket, struct answer *);
-bool sender_cut(const struct sender *);   /* was the body of the answer that was taken last longer than what is kept of it? */
+/* was the body of the answer that was taken last longer than what is kept of it? */
+bool sender_cut(const struct sender *);
 /* NULL: requests may go. Otherwise they would be in vain; *why: the reason for people, NULL while nothing went wrong yet. */
 bool sender_ready(const struct sender *, const char **why);
-const char *sender_notes(const struct sender *);  /* what people should know though it is ready; NULL: nothing */
+/* what people should know though it is ready; NULL: nothing */
+const char *sender_notes(const struct sender *);
 struct sender *sender_free(struct sender *);                       /* NULL is fine; returns NULL */
 
 /* What a Trigger's delivery says about connections, for targets of whatever URL. Views borrow from the Trigger and from the buffer. */

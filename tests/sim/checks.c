@@ -129,7 +129,8 @@ static void check_dead_letter(struct worker *k, const struct flight *f, const st
                 k->holdings[f->track].dying++;
         }
         if (too_old(w, i)) { /* whatever came of it until then */
-                if (w->config.batch_records == 1 && a->number > i->failures) /* else they are the batch's, in which others may have come before */
+                /* else they are the batch's, in which others may have come before */
+                if (w->config.batch_records == 1 && a->number > i->failures)
                         world_fail(w, "a dead letter with wrong attempts", f->track, i->record.position);
                 if (!a->reason.p ? !w->no_memory_percent : !str_starts(a->reason, STR("maxEventAge")) && !str_starts(a->reason, STR("no answer within")) && !(i->last_text && str_is(a->reason, i->last_text)))
                         world_fail(w, "a dead letter with a wrong reason", f->track, i->record.position);

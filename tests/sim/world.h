@@ -30,7 +30,8 @@ struct entry {
         bool skip;      /* the filter does not want it */
         bool accepted, dead, dropped, skipped;
         uint16_t times;    /* taken by the function */
-        uint16_t licences; /* how often it may: each lending, each answer that was lost, each partial answer in order */
+        /* how often it may: each lending, each answer that was lost, each partial answer in order */
+        uint16_t licences;
 };
 
 struct partition {
@@ -72,9 +73,11 @@ struct holding {
         uint32_t generation;
         usec give_up_at;
         usec lost_at;                            /* it hears then that another has it */
-        uint32_t next, low, committed_low, lent; /* indices of the log: to be lent; the lowest not done; committed */
+        /* indices of the log: to be lent; the lowest not done; committed */
+        uint32_t next, low, committed_low, lent;
         int64_t credit, bytes;
-        usec dry_at;                             /* when nothing more could be lent, last: a batch that was made then did not wait */
+        /* when nothing more could be lent, last: a batch that was made then did not wait */
+        usec dry_at;
         uint32_t since_commit, settled_since_ack;
         usec moved_at; /* when low first moved after a commit */
         bool must_commit;
@@ -136,7 +139,8 @@ struct worker {
         usec bucket_at;
         unsigned refused; /* in a row, each sent after the last was refused */
         usec refused_at;
-        uint32_t to_bury;     /* exhausted, and not yet on the way to the dead letter; only where batches are of one */
+        /* exhausted, and not yet on the way to the dead letter; only where batches are of one */
+        uint32_t to_bury;
         uint32_t dry;         /* tracks that want to lend and may not, as bits */
         uint32_t must_settle; /* accepted or taken, and not yet handed back */
         enum delivery_state state;

@@ -371,7 +371,8 @@ static void apig_finish(struct source *s, uint64_t call UNUSED, struct record *c
         case PUSH_REFUSED: (void)refuse(s, &r->refusal, &r->request, reply); break;
         case PUSH_GONE: break;
         }
-        if (o->result != PUSH_ACCEPTED && o->result != PUSH_GONE && o->result != PUSH_REFUSED) /* of a refusal it stands there already */
+        /* of a refusal it stands there already */
+        if (o->result != PUSH_ACCEPTED && o->result != PUSH_GONE && o->result != PUSH_REFUSED)
                 log_request(s, id, reply->status, o->text);
         if (judge)
                 judge_forget(judge, &r->wait);

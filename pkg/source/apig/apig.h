@@ -37,7 +37,8 @@ struct apig_authentication {
         struct apig_authorizer *authorizer;
         usec window;             /* how far X-Sdk-Date may be off */
 };
-struct apig_caller_limit { int64_t requests, burst; usec period; int by; };      /* burst 0: requests */
+/* burst 0: requests */
+struct apig_caller_limit { int64_t requests, burst; usec period; int by; };
 struct apig_spec {
         char *path;              /* "/orders/{id}", "/files/{proxy+}" */
         struct strings methods;  /* empty: any */
@@ -91,7 +92,8 @@ enum apig_admission apig_keeper_check(struct apig_gate_keeper *, const struct pu
 /* Looks whether its Secrets changed, when it is time to. */
 void apig_keeper_look(struct apig_gate_keeper *, usec now);
 usec apig_keeper_deadline(const struct apig_gate_keeper *);
-const char *apig_keeper_lacks(const struct apig_gate_keeper *);  /* which values of Secrets are missing; NULL: none */
+/* which values of Secrets are missing; NULL: none */
+const char *apig_keeper_lacks(const struct apig_gate_keeper *);
 struct judge *apig_keeper_judge(const struct apig_gate_keeper *);        /* who is asked; NULL: nobody */
 extern const struct type apig_authentication_type;
 
@@ -106,7 +108,8 @@ struct apig_asker {
 #define APIG_IAM_PATH "/v3/auth/tokens"
 #define APIG_IAM_QUERY "nocatalog=true"
 extern const struct type apig_authorizer_type, apig_iam_type;
-extern const struct judge_kind apig_authorizer_kind, apig_iam_kind;      /* the cookie is a struct apig_asker */
+/* the cookie is a struct apig_asker */
+extern const struct judge_kind apig_authorizer_kind, apig_iam_kind;
 /* The key of what the authorizer's identity members say. false: one is missing. Both with a salt before what is hashed. */
 bool apig_authorizer_key(const struct apig_authorizer *, struct str salt, const struct push_request *, unsigned char key[VERDICT_KEY]);
 void apig_secret_key(struct str salt, struct str secret, unsigned char key[VERDICT_KEY]);

@@ -3,7 +3,8 @@
 enum { LOOKED_AT = 8 };
 #define NONE UINT32_MAX
 
-struct caller { uint64_t who; int64_t paid_until; uint32_t newer, older, next; };        /* next: of the same place in heads */
+/* next: of the same place in heads */
+struct caller { uint64_t who; int64_t paid_until; uint32_t newer, older, next; };
 struct callers { struct bucket_rate rate; struct caller *all; uint32_t *heads, mask, n, most, newest, oldest; };
 
 int callers_new(struct callers **out, const struct bucket_rate *rate, uint32_t most, struct error *err)

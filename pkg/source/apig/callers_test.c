@@ -25,12 +25,14 @@ static void a_burst_then_the_rate(void **state UNUSED)
         for (int i = 0; i < 3; i++)
                 assert_int_equal(callers_take(c, 1, now), 0);
         assert_int_equal(callers_take(c, 1, now), USEC_SEC / 4);
-        assert_int_equal(callers_take(c, 1, now + USEC_SEC / 4 - 1), 1);         /* being refused costs nothing */
+        /* being refused costs nothing */
+        assert_int_equal(callers_take(c, 1, now + USEC_SEC / 4 - 1), 1);
         assert_int_equal(callers_take(c, 1, now + USEC_SEC / 4), 0);
         assert_int_equal(callers_take(c, 2, now), 0);                            /* others have their own */
         after = callers_take(c, 1, now + USEC_SEC / 4);
         assert_int_equal(after, USEC_SEC / 4);
-        now += USEC_HOUR;                                                        /* a rest gives no more than a burst */
+        /* a rest gives no more than a burst */
+        now += USEC_HOUR;
         for (int i = 0; i < 3; i++)
                 assert_int_equal(callers_take(c, 1, now), 0);
         assert_int_not_equal(callers_take(c, 1, now), 0);
@@ -72,7 +74,8 @@ static void many_callers_each_by_itself(void **state UNUSED)
                 uint64_t who = random_below(&r, CALLERS);
 
                 now += (usec)random_below(&r, 400);
-                taken[who] += callers_take(c, who << 32 | who % 4, now) == 0; /* hashes that fall together */
+                /* hashes that fall together */
+                taken[who] += callers_take(c, who << 32 | who % 4, now) == 0;
                 assert_true(taken[who] <= 5 + 10 * now / USEC_SEC + 1);
         }
         for (int i = 0; i < CALLERS; i++)
@@ -96,7 +99,8 @@ static void the_table_is_bounded_and_debts_are_kept_longest(void **state UNUSED)
         assert_int_equal(callers_count(c), 100);
         assert_int_not_equal(callers_take(c, 0, now), 0);
         assert_int_not_equal(callers_take(c, 1, now), 0);
-        assert_int_equal(callers_take(c, 2000, now), 0);  /* nobody's is full: the one that has not called for longest goes */
+        /* nobody's is full: the one that has not called for longest goes */
+        assert_int_equal(callers_take(c, 2000, now), 0);
         assert_int_not_equal(callers_take(c, 0, now), 0);
         assert_int_not_equal(callers_take(c, 1001, now), 0);
         assert_int_equal(callers_take(c, 1000, now), 0);
@@ -110,11 +114,13 @@ static void one_that_was_not_seen_for_longest_but_owes_stays(void **state UNUSED
 
         begin(1, USEC_MINUTE, 10, 4);
         for (int i = 0; i < 10; i++)
-                assert_int_equal(callers_take(c, 1, now), 0);     /* the oldest, with a debt of ten minutes */
+                /* the oldest, with a debt of ten minutes */
+                assert_int_equal(callers_take(c, 1, now), 0);
         for (uint64_t who = 2; who <= 4; who++)
                 assert_int_equal(callers_take(c, who, now + 1), 0);
         now += USEC_MINUTE + 10;
-        assert_int_equal(callers_take(c, 5, now), 0);             /* takes the place of one that owes nothing */
+        /* takes the place of one that owes nothing */
+        assert_int_equal(callers_take(c, 5, now), 0);
         for (int i = 0; i < 2; i++)
                 assert_true(i ? callers_take(c, 1, now) > 0 : callers_take(c, 1, now) == 0);
         c = callers_free(c);

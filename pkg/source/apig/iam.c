@@ -138,7 +138,8 @@ static struct verdict *read_answer(void *cookie, const struct http_completion *c
         struct verdict *v = NULL;
 
         if (c->status == 401 && ((const struct apig_asker *)cookie)->iam->credentials)
-                buf_text(why, "it refuses our own key, that of credentials (401)"); /* a token that it does not know is 404 */
+                /* a token that it does not know is 404 */
+                buf_text(why, "it refuses our own key, that of credentials (401)");
         else if (json_is_object(root) && (c->status == 401 || c->status == 404))
                 v = refuse(401, "APIG.0301", "Incorrect IAM authentication information: decrypt token fail");
         else if (json_is_object(root) && c->status == 200)

@@ -42,7 +42,8 @@ struct judge *judge_free(struct judge *);        /* NULL is fine; nobody may wai
 struct verdict *judge_recall(struct judge *, const unsigned char key[VERDICT_KEY]);
 /* The caller waits until judge_take or judge_forget. It is asked in the next turn, when the caller still waits. shared: the key says all that matters. */
 void judge_ask(struct judge *, const unsigned char key[VERDICT_KEY], bool shared, struct judge_wait *);
-void judge_forget(struct judge *, struct judge_wait *);  /* the caller left; fine for one that does not wait */
+/* the caller left; fine for one that does not wait */
+void judge_forget(struct judge *, struct judge_wait *);
 void judge_turn(struct judge *, usec now);
 struct judge_wait *judge_take(struct judge *);   /* the next one that is decided; NULL: none */
 usec judge_deadline(const struct judge *);

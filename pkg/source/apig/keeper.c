@@ -65,7 +65,8 @@ static const usec LOOK_EVERY = 5 * USEC_SEC;
 struct apig_gate_keeper {
         const struct apig_authentication *spec;
         const struct services *services;
-        struct secret values[REFS_MOST]; /* keys: access, secret in turn; then codes; then tokens; then IAM's key */
+        /* keys: access, secret in turn; then codes; then tokens; then IAM's key */
+        struct secret values[REFS_MOST];
         size_t n;
         usec looked_at;
         struct buf gone;                 /* which values are missing, in words */

@@ -80,17 +80,20 @@ struct partition {
         bool ready;              /* that is known, and reading has yet to begin there */
         bool told;               /* the pipeline was told of it, and may have records of it */
         bool again;              /* it begins anew once the pipeline let it go: its offsets went back */
-        bool gone;               /* its topic is said not to exist: what is committed would count for another one of the same name */
+        /* its topic is said not to exist: what is committed would count for another one of the same name */
+        bool gone;
         bool released;           /* not all that was lent was settled: the end may not be committed */
         int64_t credit, bytes;
         uint32_t lent;
         int64_t position;        /* the next offset to be read; -1: unknown */
-        int64_t lent_to;         /* behind the last record that was lent; the engine commits up to there. -1: none was */
+        /* behind the last record that was lent; the engine commits up to there. -1: none was */
+        int64_t lent_to;
         int64_t end;             /* as it was last asked for; -1: unknown */
         int64_t committed;       /* as far as we know; -1: unknown */
         int64_t wanted;          /* to be committed; -1: nothing was yet */
         bool committing;
-        bool doubted;            /* is what was committed still there? Nothing is committed until that is known */
+        /* is what was committed still there? Nothing is committed until that is known */
+        bool doubted;
         usec trusted_at;         /* when the broker last knew it */
         usec ask_at, commit_at;  /* not before: the broker refused this one */
         rd_kafka_resp_err_t why; /* its positions are not known, which holds up no other; 0: they are */
@@ -1195,7 +1198,8 @@ static bool read_one(struct source *s, struct partition *p, struct source_event 
         }
         if (m->err == RD_KAFKA_RESP_ERR__PARTITION_EOF)
                 end_of_partition(s, p, m->offset);
-        else if (m->err == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET) /* it is not read any more until it is placed anew */
+        /* it is not read any more until it is placed anew */
+        else if (m->err == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET)
                 p->unplaced = true;
         else
                 read_failed(s, p, m);
@@ -1504,7 +1508,8 @@ static int64_t kafka_lag(const struct source *s)
                         continue;
                 if (rd_kafka_get_watermark_offsets(s->rk, p->topic, p->number, &low, &high))
                         high = -1;
-                high = MAX_OF(high, p->end); /* the first is as old as the last fetch, the second as the last question */
+                /* the first is as old as the last fetch, the second as the last question */
+                high = MAX_OF(high, p->end);
                 if (high < 0)
                         continue;
                 if (p->committed >= 0 || p->position >= 0) {

@@ -189,7 +189,8 @@ static void e_record(struct record *r)
         assert_in_range(number, 0, PARTITIONS - 1);
         if (e.first[number] < 0)
                 e.first[number] = (int64_t)r->position;
-        assert_int_equal((int64_t)r->position, e.first[number] + (int64_t)e.got[number]); /* in order, none missing, none twice */
+        /* in order, none missing, none twice */
+        assert_int_equal((int64_t)r->position, e.first[number] + (int64_t)e.got[number]);
         (void)snprintf(expected, sizeof(expected), "%d/%lld", number, (long long)r->position);
         assert_true(str_is(r->value, expected));
         (void)snprintf(expected, sizeof(expected), "orders/%d/%lld", number, (long long)r->position);

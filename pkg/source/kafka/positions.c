@@ -20,7 +20,8 @@ struct begin begin_of(const struct whereabouts *w, bool first, bool latest)
 
 struct lookup {
         rd_kafka_t *rk;
-        rd_kafka_topic_partition_list_t *committed, *low, *high; /* low and high: of those that are asked about, in another order perhaps */
+        /* low and high: of those that are asked about, in another order perhaps */
+        rd_kafka_topic_partition_list_t *committed, *low, *high;
         int what;
         int patience_ms;         /* with one question */
         usec until;              /* with all of them */

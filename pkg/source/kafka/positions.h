@@ -8,16 +8,19 @@
 
 /* What is known of a partition when it must be decided where to go on. -1: not known, or none. */
 struct whereabouts {
-        int64_t reached;         /* the next record to be read: as far as this process read, else what the group committed */
+        /* the next record to be read: as far as this process read, else what the group committed */
+        int64_t reached;
         int64_t low, high;       /* the first record there is; the end */
 };
 
 enum begin_reason {
         BEGIN_REACHED,           /* where the group was */
         BEGIN_FIRST,             /* the group's first start: startPosition */
-        BEGIN_NEW,               /* a partition that came after the group's first start, or whose positions went with its topic: its beginning */
+        /* a partition that came after the group's first start, or whose positions went with its topic: its beginning */
+        BEGIN_NEW,
         BEGIN_RETENTION,         /* the position lies before the first record there is */
-        BEGIN_RECREATED,         /* the position lies behind the end: the topic was made again, or a broker lost records */
+        /* the position lies behind the end: the topic was made again, or a broker lost records */
+        BEGIN_RECREATED,
 };
 struct begin { enum begin_reason reason; int64_t at; uint64_t lost; /* records that are gone without having been read */ };
 

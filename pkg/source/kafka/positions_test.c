@@ -143,7 +143,8 @@ static void a_leader_that_is_down_hides_its_own_partitions_alone(void **state UN
         assert_int_equal(loop_new(&e.loop, &err), 0);
         for (int i = 0; i < 6; i++)
                 rd_kafka_topic_partition_list_add(list, "here", i)->offset = 5;
-        assert_int_equal(rd_kafka_committed(rk, list, 20000), RD_KAFKA_RESP_ERR_NO_ERROR); /* the coordinator is found */
+        /* the coordinator is found */
+        assert_int_equal(rd_kafka_committed(rk, list, 20000), RD_KAFKA_RESP_ERR_NO_ERROR);
         assert_int_equal(rd_kafka_mock_broker_set_down(cluster, 2), RD_KAFKA_RESP_ERR_NO_ERROR);
         assert_int_equal(lookup_begin(&l, rk, list, LOOKUP_COMMITTED, 2000, loop_waker(e.loop), &slot, &err), 0);
         loop_run(e.loop);

@@ -12,7 +12,8 @@ struct kafka_producer {
         struct loop *loop;
         struct waker_slot slot;
         rd_kafka_event_t *event;         /* whose messages are being taken */
-        char why[256];                   /* the last trouble with the brokers, which says more than a time-out */
+        /* the last trouble with the brokers, which says more than a time-out */
+        char why[256];
 };
 
 /* Any thread. */

@@ -143,7 +143,8 @@ static struct message *message_of(const struct obs_spec *spec, struct obs_record
 
 /* ---- notifications ------------------------------------------------------ */
 
-struct verdict { int status; const char *text; enum refusal refusal; };  /* status 0: it is in the inbox, or refused */
+/* status 0: it is in the inbox, or refused */
+struct verdict { int status; const char *text; enum refusal refusal; };
 
 static void enqueue(struct source *s, uint64_t call, struct message *m)
 {

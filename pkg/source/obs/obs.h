@@ -23,5 +23,6 @@ struct obs_token *obs_token_free(struct obs_token *);    /* NULL is fine */
 /* Looks at it again when it is time to; true: it changed. */
 bool obs_token_look(struct obs_token *, usec now);
 usec obs_token_deadline(const struct obs_token *);
-bool obs_token_lacks(const struct obs_token *, struct buf *why);         /* there is none: why is appended */
+/* there is none: why is appended */
+bool obs_token_lacks(const struct obs_token *, struct buf *why);
 bool obs_token_shown(const struct obs_token *, struct str authorization);

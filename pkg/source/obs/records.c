@@ -10,7 +10,8 @@
 
 /* ---- FunctionGraph's members -------------------------------------------- */
 
-struct shape { const char *name, *as; const struct shape *inside; };     /* ends in a name NULL; as NULL: under its own name; inside NULL: whatever is there */
+/* ends in a name NULL; as NULL: under its own name; inside NULL: whatever is there */
+struct shape { const char *name, *as; const struct shape *inside; };
 
 static const struct shape identity[] = { { "principalId", NULL, NULL }, { "PrincipalId", NULL, NULL }, { "ID", NULL, NULL }, { NULL, NULL, NULL } };
 static const struct shape owner[] = { { "principalId", "PrincipalId", NULL }, { "PrincipalId", NULL, NULL }, { "ID", NULL, NULL }, { NULL, NULL, NULL } };

@@ -7,7 +7,8 @@
 enum { OBS_RECORDS_MOST = 1000, OBS_VALUES_MOST = 64 * OBS_RECORDS_MOST /* of all records; one has about thirty */, OBS_BODY_MOST = 4 << 20 };
 
 struct obs_record {
-        char id[33];             /* from bucket, key, version, sequencer and name: the same whenever it comes */
+        /* from bucket, key, version, sequencer and name: the same whenever it comes */
+        char id[33];
         char *json;              /* the record as a function gets it */
         size_t json_n;
         char *event;             /* "ObjectCreated:Put" */

@@ -21,8 +21,10 @@ struct source {
         const struct services *services;
         struct task *wake;
         struct replay_report *report;
-        uint64_t line, lines, lent, done;        /* read; there are; out now; settled without a gap, from the file's start */
-        uint64_t *sums;                  /* by line: of all up to its end, so that a place is known to be of this file */
+        /* read; there are; out now; settled without a gap, from the file's start */
+        uint64_t line, lines, lent, done;
+        /* by line: of all up to its end, so that a place is known to be of this file */
+        uint64_t *sums;
         size_t sums_cap;
         int64_t credit, bytes;
         bool released;                   /* not all that was lent was sent */

@@ -12,14 +12,16 @@
 
 /* What the driver has to say, for whoever started it; both outlive it. */
 struct replay_report {
-        void (*refused)(void *cookie, const char *text);         /* "FILE:LINE: why" or "topic T, partition P, offset O: why" */
+        /* "FILE:LINE: why" or "topic T, partition P, offset O: why" */
+        void (*refused)(void *cookie, const char *text);
         void (*note)(void *cookie, const char *text);
         void *cookie;
         uint64_t refusals, letters;      /* letters: of a file, those that there are to be sent */
 };
 
 /* How far it went is kept in a file beside it, PATH.replayed, until all were sent; not for standard input. */
-struct replay_file_spec { const char *path; struct replay_report *report; };     /* "-": standard input */
+/* "-": standard input */
+struct replay_file_spec { const char *path; struct replay_report *report; };
 struct replay_topic_spec { struct kafka_spec kafka; struct replay_report *report; };
 
 extern const struct driver replay_file_driver;

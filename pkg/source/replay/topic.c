@@ -8,7 +8,8 @@ struct source {
         struct source *inner;
         const struct services *services;
         struct replay_report *report;
-        uint64_t *held;                  /* by track: nothing from there on is committed; UINT64_MAX: all is */
+        /* by track: nothing from there on is committed; UINT64_MAX: all is */
+        uint64_t *held;
         uint32_t held_n;
         bool hold_all;
 };

@@ -10,7 +10,8 @@ static const usec REMEMBERED = USEC_HOUR, TOLD_AGAIN = USEC_MINUTE;
 
 struct inbox_place { struct lane *lane; struct inbox_place *next; struct inbox_item *item; };
 struct lane { UT_hash_handle hh; struct inbox_place *first, *last; char key[]; };
-struct leader { UT_hash_handle hh; struct inbox_item *item; };   /* found by what */
+/* found by what */
+struct leader { UT_hash_handle hh; struct inbox_item *item; };
 struct memory { UT_hash_handle hh; usec until; char id[]; };
 struct answer { struct answer *next; uint64_t call; int status; const char *text; usec retry_after; };
 

@@ -31,7 +31,8 @@ struct inbox_config {
         struct task *wake;
         usec patience;                   /* how long a message may wait for its turn */
         size_t remember_most;            /* ids of delivered messages */
-        const char *waiting_for;         /* what is said until inbox_connected; NULL: it is connected from the start */
+        /* what is said until inbox_connected; NULL: it is connected from the start */
+        const char *waiting_for;
         void *cookie;
         /* Gives the records of a message whose turn it is. 0: there is nothing to do any more. */
         size_t (*records)(void *cookie, struct inbox_item *, struct record **, size_t most);

@@ -11,9 +11,11 @@ enum { NOTIFICATION_BODY_MOST = 300 * 1024 };
 enum notification_kind { NOTIFICATION_MESSAGE, NOTIFICATION_CONFIRM, NOTIFICATION_UNSUBSCRIBED };
 struct notification {
         enum notification_kind kind;
-        struct str type, message_id, topic_urn, message, subject, timestamp, subscribe_url, signing_cert_url, signature, signature_version; /* p NULL: absent */
+        /* p NULL: absent */
+        struct str type, message_id, topic_urn, message, subject, timestamp, subscribe_url, signing_cert_url, signature, signature_version;
         usec time;               /* timestamp; wall */
-        struct buf text;         /* what the views borrow from: these members and nothing else, so that it is never larger than the body */
+        /* what the views borrow from: these members and nothing else, so that it is never larger than the body */
+        struct buf text;
 };
 
 /* Which kind a type names, in the old or the newer spelling. newer: which one it is; may be NULL. false: neither. */

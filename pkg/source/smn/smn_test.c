@@ -574,11 +574,13 @@ static void at_a_trusted_host_too_nothing_but_a_certificate_is_asked_for(void **
                 { "https://cloud.example.test:8443/a%2fb.pem", 403 },
                 { "https://cloud.example.test:8443/a;b.pem", 403 },
                 { "https://cloud.example.test:8443/.pemx", 403 },
-                { "https://cloud.example.test:8443/certificates/smn.pem", 503 }, /* asked for; it is not there */
+                /* asked for; it is not there */
+                { "https://cloud.example.test:8443/certificates/smn.pem", 503 },
                 { "https://cloud.example.test:8443" PATH "0123456789abcdef0123456789abcdef.pem?a=b", 403 },
                 { "https://cloud.example.test:8443" PATH "0123456789abcdef0123456789abcdef.pem#a", 403 },
                 { "https://cloud.example.test" PATH "0123456789abcdef0123456789abcdef.pem", 403 },
-                { "https://cloud.example.test:8443" PATH "0123456789abcdef0123456789abcdef.pem", 503 }, /* asked for; it is not there */
+                /* asked for; it is not there */
+                { "https://cloud.example.test:8443" PATH "0123456789abcdef0123456789abcdef.pem", 503 },
         };
         struct error err;
 
@@ -685,7 +687,8 @@ static void strangers_crowd_out_no_certificate_that_was_good(void **unused UNUSE
         for (int hang = 0; hang < 2; hang++) {
                 hold_answers = hang;
                 for (int i = 0; i < 100; i++) {
-                        (void)unsigned_one(i % 2 ? STR("192.0.2.1") : STR("198.51.100.1")); /* SMN's own address, too: a proxy may hide them all */
+                        /* SMN's own address, too: a proxy may hide them all */
+                        (void)unsigned_one(i % 2 ? STR("192.0.2.1") : STR("198.51.100.1"));
                         monotonic_now += 1000;
                         assert_int_equal(statuses[signed_one(STR("192.0.2.1"))], 200);
                 }
@@ -870,7 +873,8 @@ static void the_event_is_the_golden_one(void **unused UNUSED)
         function.urn = NULL;
         found = json_loadb(event_text.p, event_text.n, 0, &at);
         assert_int_equal(strlen(json_string_value(json_object_get(found, "requestId"))), 36);
-        (void)json_object_set(found, "requestId", json_object_get(golden, "requestId")); /* each message has its own */
+        /* each message has its own */
+        (void)json_object_set(found, "requestId", json_object_get(golden, "requestId"));
         FREE_AT_END char *a = json_dumps(golden, 0), *b = json_dumps(found, 0);
         assert_string_equal(b, a);
         json_decref(golden);

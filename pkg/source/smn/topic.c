@@ -42,13 +42,16 @@ struct certificate {
         char *url;               /* NULL: the place is free */
         uint64_t tag;            /* of the fetch; 0: none is under way */
         EVP_PKEY *key;           /* NULL: not there */
-        usec from, until;        /* wall: when it is valid; or, without a key, monotonic: asked again then */
+        /* wall: when it is valid; or, without a key, monotonic: asked again then */
+        usec from, until;
         usec used;
         uint64_t sender;         /* a hash of who named it first */
-        bool proven;             /* a message was signed by it: it gives way to none that nobody has vouched for */
+        /* a message was signed by it: it gives way to none that nobody has vouched for */
+        bool proven;
 };
 
-struct pending {                 /* a message that waits for its certificate, or a confirmation for its answer */
+/* a message that waits for its certificate, or a confirmation for its answer */
+struct pending {
         struct pending *next;
         uint64_t call;           /* 0: the caller left */
         struct notification notification;
@@ -68,7 +71,8 @@ struct topic {
         struct certificate certificates[CERTIFICATES_MOST];
         struct pending *pending;
         size_t pending_n, fetches;
-        uint64_t seed, senders[SENDERS_MOST];    /* hashes of those whose messages were signed, lately; a ring */
+        /* hashes of those whose messages were signed, lately; a ring */
+        uint64_t seed, senders[SENDERS_MOST];
         size_t senders_n;
         usec told_trouble;
         bool cancelled;          /* the subscription, by someone else */

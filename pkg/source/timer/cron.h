@@ -22,5 +22,7 @@ struct cron {
 int cron_parse_kubernetes(struct str, struct cron *, struct buf *why) MUST_CHECK;
 /* zone: what CRON_TZ named, n 0: nothing. 0, or -1 with the reason appended to why. */
 int cron_parse(struct str, struct cron *, struct str *zone, struct buf *why) MUST_CHECK;
-usec cron_next(const struct cron *, const struct zone *, usec after);      /* the first run after that wall time; USEC_NEVER: none within 9 years */
-usec cron_latest(const struct cron *, const struct zone *, usec after, usec until);   /* the last run in (after, until]; USEC_NEVER: none */
+/* the first run after that wall time; USEC_NEVER: none within 9 years */
+usec cron_next(const struct cron *, const struct zone *, usec after);
+/* the last run in (after, until]; USEC_NEVER: none */
+usec cron_latest(const struct cron *, const struct zone *, usec after, usec until);

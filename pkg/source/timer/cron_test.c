@@ -326,7 +326,8 @@ static void either_day_suffices_when_both_are_given(void **state UNUSED)
         RUNS("0 0 0 13 * ?", "UTC", "2026-11-13T12:00:00Z", "2026-12-13T00:00:00Z");
         RUNS("0 0 0 13 * *", "UTC", "2026-11-13T12:00:00Z", "2026-12-13T00:00:00Z");
         RUNS("0 0 0 ? * ?", "UTC", "2026-11-13T12:00:00Z", "2026-11-14T00:00:00Z");
-        RUNS("0 0 0 */10 * FRI", "UTC", "2026-11-02T00:00:00Z", "2026-12-11T00:00:00Z"); /* a step over * counts as * */
+        /* a step over * counts as * */
+        RUNS("0 0 0 */10 * FRI", "UTC", "2026-11-02T00:00:00Z", "2026-12-11T00:00:00Z");
 }
 
 static void zones_move_the_hour(void **state UNUSED)
@@ -334,17 +335,20 @@ static void zones_move_the_hour(void **state UNUSED)
         RUNS("0 0 9 * *", "Asia/Kathmandu", "2026-11-24T00:00:00Z", "2026-11-24T03:15:00Z");
         RUNS("CRON_TZ=America/New_York 0 0 9 * *", "Asia/Kathmandu", "2026-11-24T00:00:00Z", "2026-11-24T14:00:00Z");
         RUNS("CRON_TZ=UTC   0 0 9 * *", "Asia/Kathmandu", "2026-11-24T00:00:00Z", "2026-11-24T09:00:00Z");
-        RUNS("0 0 20 * *", "America/New_York", "1970-01-01T00:00:00Z", "1970-01-01T01:00:00Z", "1970-01-02T01:00:00Z"); /* still the day before there */
+        /* still the day before there */
+        RUNS("0 0 20 * *", "America/New_York", "1970-01-01T00:00:00Z", "1970-01-01T01:00:00Z", "1970-01-02T01:00:00Z");
 }
 
 /* Berlin: 2026-03-29 02:00 → 03:00 and 2026-10-25 03:00 → 02:00, both at 01:00 UTC. */
 static void berlin(void **state UNUSED)
 {
         RUNS("0 30 2 * *", "Europe/Berlin", "2026-03-28T00:00:00Z", "2026-03-28T01:30:00Z", "2026-03-29T01:00:00Z", "2026-03-30T00:30:00Z");
-        RUNS("0 0,30 2 * *", "Europe/Berlin", "2026-03-29T00:00:00Z", "2026-03-29T01:00:00Z", "2026-03-30T00:00:00Z"); /* both fall into the gap: one run */
+        /* both fall into the gap: one run */
+        RUNS("0 0,30 2 * *", "Europe/Berlin", "2026-03-29T00:00:00Z", "2026-03-29T01:00:00Z", "2026-03-30T00:00:00Z");
         RUNS("0 0 * * *", "Europe/Berlin", "2026-03-29T00:00:00Z", "2026-03-29T01:00:00Z", "2026-03-29T02:00:00Z");
         RUNS("0 30 * * *", "Europe/Berlin", "2026-03-28T23:00:00Z", "2026-03-28T23:30:00Z", "2026-03-29T00:30:00Z", "2026-03-29T01:00:00Z", "2026-03-29T01:30:00Z");
-        RUNS("0 30 2 * *", "Europe/Berlin", "2026-10-24T12:00:00Z", "2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"); /* a fixed hour: the first time only */
+        /* a fixed hour: the first time only */
+        RUNS("0 30 2 * *", "Europe/Berlin", "2026-10-24T12:00:00Z", "2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z");
         RUNS("0 30 2 * *", "Europe/Berlin", "2026-10-25T00:45:00Z", "2026-10-26T01:30:00Z");
         RUNS("0 30 * * *", "Europe/Berlin", "2026-10-24T23:00:00Z", "2026-10-24T23:30:00Z", "2026-10-25T00:30:00Z", "2026-10-25T01:30:00Z", "2026-10-25T02:30:00Z");
         RUNS("0 0 */2 * *", "Europe/Berlin", "2026-10-24T22:00:00Z", "2026-10-25T00:00:00Z", "2026-10-25T01:00:00Z", "2026-10-25T03:00:00Z");

@@ -111,7 +111,8 @@ struct tick { struct record record; char id[320]; };
 enum { TAG_LOAD = 1, TAG_CLAIM, TAG_SETTLE };
 enum phase {
         PHASE_LOADING,
-        PHASE_WAITING,           /* a claim was found: whoever made it may be at work on it for as long as a request may take */
+        /* a claim was found: whoever made it may be at work on it for as long as a request may take */
+        PHASE_WAITING,
         PHASE_IDLE,              /* the next tick is known */
         PHASE_CLAIMING,          /* the claim is being written */
         PHASE_CLAIMED,           /* it is durable: lend when there is credit */
@@ -121,7 +122,8 @@ enum phase {
 /* What the checkpoint says. */
 struct position {
         usec settled;            /* every tick up to it is done; wall */
-        usec before;             /* up to here they were done before the clock was set back; 0: it was not */
+        /* up to here they were done before the clock was set back; 0: it was not */
+        usec before;
         usec claimed;            /* may be under way; 0: none is */
         usec timeout;            /* how long an attempt of it may take; 0: it was given back */
 };
@@ -296,7 +298,8 @@ static void stored(struct source *s, const struct store_result *r, usec now)
                 set_state(s, SOURCE_DISCONNECTED, r->error.text);
                 s->not_before = now + USEC_SEC;
                 if (r->tag == TAG_CLAIM && s->phase == PHASE_CLAIMING)
-                        s->phase = PHASE_IDLE; /* not durable: not sent; the policy applies once the checkpoint can be reached */
+                        /* not durable: not sent; the policy applies once the checkpoint can be reached */
+                        s->phase = PHASE_IDLE;
                 s->unsaved = true;
                 return;
         }

@@ -272,7 +272,8 @@ static void a_claim_found_at_start_is_sent_again_with_its_id(void **state UNUSED
         close_source(); /* a crash: neither settled nor released */
         for (size_t i = 0; i < COUNT_OF(all); i++) {
                 memcpy(b.stored, claimed, sizeof(claimed));
-                start("2026-11-24T12:34:56Z", "1m", all[i]); /* whatever the policy: it may have been accepted, or not */
+                /* whatever the policy: it may have been accepted, or not */
+                start("2026-11-24T12:34:56Z", "1m", all[i]);
                 assert_null(b.lent);
                 assert_int_equal(b.state, SOURCE_CONNECTED);
                 assert_int_equal(timer_driver.deadline(b.source), b.monotonic + USEC_MINUTE);
@@ -569,7 +570,8 @@ static void a_clock_that_is_put_forward_brings_what_was_missed(void **state UNUS
                 { MISFIRE_FIRE_ONCE, 3653 * USEC_DAY, "2036-11-24T10:00:00Z", USEC_SEC },
                 { MISFIRE_CATCH_UP, 3653 * USEC_DAY, "2026-11-24T10:01:00Z", USEC_SEC },
                 { MISFIRE_SKIP, 3653 * USEC_DAY - 20 * USEC_SEC, "2036-11-24T10:00:00Z", 20 * USEC_SEC },
-                { MISFIRE_FIRE_ONCE, 70 * USEC_SEC, "2026-11-24T10:01:00Z", USEC_SEC }, /* a machine that slept */
+                /* a machine that slept */
+                { MISFIRE_FIRE_ONCE, 70 * USEC_SEC, "2026-11-24T10:01:00Z", USEC_SEC },
         };
 
         for (size_t i = 0; i < COUNT_OF(cases); i++) {

@@ -6,6 +6,8 @@
 
 struct zone;
 
-int zone_load(struct zone **, struct str name, struct error *) MUST_CHECK;    /* "Europe/Berlin"; "" and "UTC": UTC */
+/* "Europe/Berlin"; "" and "UTC": UTC */
+int zone_load(struct zone **, struct str name, struct error *) MUST_CHECK;
 struct zone *zone_free(struct zone *);                                        /* takes NULL, returns NULL */
-int64_t zone_offset(const struct zone *, int64_t utc_seconds);                /* local minus UTC then, in seconds; NULL: UTC */
+/* local minus UTC then, in seconds; NULL: UTC */
+int64_t zone_offset(const struct zone *, int64_t utc_seconds);
