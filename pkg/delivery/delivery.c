@@ -673,7 +673,7 @@ static void batch_give_up(struct delivery *d, struct batch *b, uint32_t n, const
         }
 }
 
-/* ---- age: decided when it is reached, before any pause and whether the sink takes requests or not ---- */
+/* ---- age, decided as soon as it is reached ------------------------------ */
 
 static void batch_give_up_old(struct delivery *d, struct batch *b, usec now)
 {

@@ -8,7 +8,7 @@
 
 #include "base/random.h"
 
-/* ---- the engine on a virtual clock: a bench that pulls every action and keeps what it must tell later ---- */
+/* ---- the engine on a virtual clock -------------------------------------- */
 
 enum { MOST = 4096, TRACKS = 8 };
 struct sent { uint32_t ticket; uint32_t track; unsigned number; bool dead_letter; size_t n; uint64_t positions[64]; usec at; };

@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-/* ---- a server that says what the script says: one answer a request, told apart by the empty line ---- */
+/* ---- a scripted server -------------------------------------------------- */
 
 enum { CONNECTIONS = 128, MOST = 512 };
 struct peer { int fd; struct loop_io *io; struct buf in; unsigned served; };

@@ -539,7 +539,7 @@ static int take_chunks(struct http_intake *k, struct str bytes, size_t *used)
         return k->state == INTAKE_COMPLETE ? finish(k) : 0;
 }
 
-/* ---------------------------------------------------------------------------------------------------------------------------------------- */
+/* ------------------------------------------------------------------------- */
 
 void http_intake_init(struct http_intake *k, const struct http_limits *limits)
 {

@@ -24,7 +24,7 @@
 #include "transform/child.h"
 #include "transform/sandbox.h"
 
-/* ---- one loop, the transform under test, and another Trigger's that must go on all the while ---- */
+/* ---- a loop, the transform, and another Trigger's ----------------------- */
 
 enum { MOST = 4096 };
 

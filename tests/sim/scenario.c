@@ -84,7 +84,7 @@ static void herd_end(struct world *w)
                 world_fail(w, "the function came back, but is never trusted again", 0, 0);
 }
 
-/* ---- stuck: lanes on which the function or the dead letter hangs for ever, one request at a time, and one lane that must get through ---- */
+/* ---- stuck: lanes on which the function hangs for ever ------------------ */
 
 enum { STUCK_RECORDS = 200 };
 
@@ -126,7 +126,7 @@ static void stuck_configure(struct world *w)
         }
 }
 
-/* ---- narrow: batches that the function finds too large, and that fail for other reasons as well ---- */
+/* ---- narrow: batches too large for the function, that also fail --------- */
 
 static void narrow_configure(struct world *w)
 {

@@ -54,7 +54,7 @@ static int close_api(void **state UNUSED)
         return 0;
 }
 
-/* ---- requests: headers are "name\0value\0" pairs, as the codec leaves them ---- */
+/* ---- requests, as the codec leaves them --------------------------------- */
 
 static struct str header(const struct push_request *q, const char *name)
 {

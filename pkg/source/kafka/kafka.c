@@ -1629,7 +1629,7 @@ static void kafka_describe(const struct record *r, struct writer *w)
         writer_object_end(w);
 }
 
-/* ---- records that are CloudEvents themselves (CloudEvents' Kafka protocol binding 1.0.2) ---- */
+/* ---- CloudEvents as records (Kafka protocol binding 1.0.2) -------------- */
 
 static bool is_structured(struct str type)
 {

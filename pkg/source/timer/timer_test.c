@@ -9,7 +9,7 @@
 /* So often the wall clock is looked at. */
 static const usec LOOK = 500 * USEC_MSEC;
 
-/* ---- a clock that stands still and a store that does what the script says ---- */
+/* ---- a clock that stands still, a scripted store ------------------------ */
 
 struct pending { uint64_t tag; bool is_get; char value[512]; };
 
