@@ -22,7 +22,8 @@ static bool is_plain(struct str s)
         if (!looks_like_a_string(s) || s.p[s.n - 1] == ' ' || s.p[s.n - 1] == ':')
                 return false;
         for (size_t i = 0; i < s.n; i++) {
-                if ((unsigned char)s.p[i] < ' ' || (s.p[i] == ':' && s.p[i + 1] == ' ') || (s.p[i] == ' ' && s.p[i + 1] == '#'))
+                if ((unsigned char)s.p[i] < ' ' || (s.p[i] == ':' && s.p[i + 1] == ' ') ||
+                    (s.p[i] == ' ' && s.p[i + 1] == '#'))
                         return false;
         }
         return true;
@@ -124,7 +125,10 @@ static void names(struct writer *w)
 
 static void columns(struct writer *w)
 {
-        static const struct { const char *name, *type, *path; bool wide; } all[] = {
+        static const struct {
+                const char *name, *type, *path;
+                bool wide;
+        } all[] = {
                 { "Source", "string", ".status.source", false },
                 { "Sink", "string", ".status.sinkUri", false },
                 { "Ready", "string", ".status.conditions[?(@.type==\"Ready\")].status", false },
@@ -278,14 +282,17 @@ void reference_write(const struct source_type *types, size_t n, struct buf *out)
         struct spec_tables tables;
 
         spec_tables_build(&tables, types, n);
-        buf_text(out,
-                 "# Reference: triggers." API_GROUP "\n\n"
-                 "Made from the field tables in pkg/api and pkg/source by `make generate`.\n\n"
-                 "`apiVersion: " API_GROUP_VERSION "`, `kind: Trigger`, namespaced, `kubectl get sltr`. Another project's `triggers` may exist in a cluster: "
-                 "`kubectl get triggers." API_GROUP "` always means these.\n"
-                 "A name is a DNS label of at most 52 characters. Durations are Go's, in whole microseconds: `200ms`, `30s`, `1h30m`.\n"
-                 "A member that is not listed here is refused, and so is a value outside its bounds, by `sluice validate` and by the cluster alike.\n\n"
-                 "## Defaults\n\n| Member | Default |\n|---|---|\n");
+        buf_text(out, "# Reference: triggers." API_GROUP "\n\n"
+                      "Made from the field tables in pkg/api and pkg/source by `make generate`.\n\n");
+        docs_prose(out, "",
+                   "`apiVersion: " API_GROUP_VERSION "`, `kind: Trigger`, namespaced, `kubectl get sltr`. "
+                   "Another project's `triggers` may exist in a cluster: `kubectl get triggers." API_GROUP
+                   "` "
+                   "always means these. A name is a DNS label of at most 52 characters. Durations are Go's, "
+                   "in whole microseconds: `200ms`, `30s`, `1h30m`. A member that is not listed here is "
+                   "refused, and so is a value outside its bounds, by `sluice validate` and by the cluster "
+                   "alike.");
+        buf_text(out, "\n## Defaults\n\n| Member | Default |\n|---|---|\n");
         schema_reference_defaults(&tables.spec, "spec", out);
         buf_char(out, '\n');
         schema_reference(&tables.spec, "spec", out);

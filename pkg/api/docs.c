@@ -11,6 +11,30 @@ static void cell(struct buf *b, const char *text)
         }
 }
 
+/* Lines of at most 100 columns, those after the first with an indent. */
+void docs_prose(struct buf *b, const char *indent, const char *text)
+{
+        enum { WIDTH = 100 };
+        size_t column = strlen(indent);
+
+        while (*text) {
+                size_t n = strcspn(text, " ");
+                bool fits = column + 1 + n <= WIDTH, first = column == strlen(indent);
+
+                if (!first)
+                        buf_text(b, fits ? " " : "\n");
+                if (!first && !fits) {
+                        buf_text(b, indent);
+                        column = strlen(indent);
+                }
+                buf_add(b, text, n);
+                column += n + (!first && fits);
+                text += n;
+                text += strspn(text, " ");
+        }
+        buf_char(b, '\n');
+}
+
 static void code(struct buf *b, const char *text)
 {
         buf_char(b, '`');
@@ -71,7 +95,9 @@ static void bounds(const struct field *f, struct buf *b)
                 code(b, f->values[i]);
         }
         if (f->min || f->max) {
-                buf_text(b, f->max == INT64_MAX ? "at least " : f->min == 0 && f->type != FIELD_INT ? "at most " : "");
+                buf_text(b, f->max == INT64_MAX                   ? "at least "
+                            : f->min == 0 && f->type != FIELD_INT ? "at most "
+                                                                  : "");
                 if (f->max == INT64_MAX || f->min || f->type == FIELD_INT)
                         limit(f, f->min, b);
                 if (f->max != INT64_MAX) {
@@ -109,7 +135,9 @@ static void anchor(struct buf *b, const char *text)
 
 static void row(const struct field *f, const char *path, struct buf *b)
 {
-        const char *help = f->help ? f->help : f->type == FIELD_OBJECT && f->object->help ? f->object->help : "";
+        const char *help = f->help                                      ? f->help
+                           : f->type == FIELD_OBJECT && f->object->help ? f->object->help
+                                                                        : "";
 
         buf_text(b, "| ");
         code(b, f->name);
@@ -142,8 +170,16 @@ static void rules(const struct type *t, struct buf *b)
         for (size_t i = 0; i < t->rules_n; i++) {
                 const struct rule *r = &t->rules[i];
 
-                if (r->cel)
-                        buf_printf(b, "- %s%s%s\n", r->path ? r->path : "", r->path && *r->path ? ": " : "", r->message);
+                BUF_AT_END struct buf line = BUF_INIT(4096);
+
+                if (!r->cel)
+                        continue;
+                buf_printf(&line, "%s%s%s", r->path ? r->path : "", r->path && *r->path ? ": " : "",
+                           r->message);
+                b->failed = b->failed || line.failed;
+                buf_text(b, "- ");
+                if (!line.failed)
+                        docs_prose(b, "  ", line.p);
         }
         if (b->n > from)
                 buf_char(b, '\n');
@@ -152,8 +188,10 @@ static void rules(const struct type *t, struct buf *b)
 void schema_reference(const struct type *t, const char *path, struct buf *b)
 {
         buf_printf(b, "## %s\n\n", path);
-        if (t->help)
-                buf_printf(b, "%s\n\n", t->help);
+        if (t->help) {
+                docs_prose(b, "", t->help);
+                buf_char(b, '\n');
+        }
         buf_text(b, "| Member | Type | Default | Bounds | Description |\n|---|---|---|---|---|\n");
         for (size_t i = 0; i < t->fields_n; i++)
                 row(&t->fields[i], path, b);
