@@ -1,5 +1,6 @@
 """The API gateway beside nginx: the same calls (bench/load.c) to the same function (bench/sink.c), through `sluice run` with an apig Trigger, which makes events of them and responses
 of the function's answers, and through nginx as a plain reverse proxy, which passes both on as they are. The server has a core of its own, caller and function the other."""
+
 import contextlib
 import json
 import pathlib
@@ -24,10 +25,31 @@ class Api(Process):
     def __init__(self, sink, *, tls=None, in_flight=64):
         self._folder = tempfile.TemporaryDirectory(prefix="bench-api-")
         path = pathlib.Path(self._folder.name) / "trigger.json"
-        path.write_text(json.dumps({"apiVersion": "sluice.dev/v1alpha1", "kind": "Trigger", "metadata": {"name": "bench", "namespace": "bench"},
-                                    "spec": {"source": {"apig": {"path": "/call"}}, "sink": {"uri": sink.uri}, "delivery": {"maxInFlight": in_flight}}}))  # fmt: skip
+        path.write_text(
+            json.dumps(
+                {
+                    "apiVersion": "sluice.dev/v1alpha1",
+                    "kind": "Trigger",
+                    "metadata": {"name": "bench", "namespace": "bench"},
+                    "spec": {
+                        "source": {"apig": {"path": "/call"}},
+                        "sink": {"uri": sink.uri},
+                        "delivery": {"maxInFlight": in_flight},
+                    },
+                }
+            )
+        )
         files = [f"--tls-cert={tls[0]}", f"--tls-key={tls[1]}"] if tls else []
-        command = [*self.program, "run", "-f", path, f"--state={self._folder.name}/state", "--listen=127.0.0.1:0", "--log-level=warn", *files]
+        command = [
+            *self.program,
+            "run",
+            "-f",
+            path,
+            f"--state={self._folder.name}/state",
+            "--listen=127.0.0.1:0",
+            "--log-level=warn",
+            *files,
+        ]
         super().__init__(on(SERVER_CORE, ["prlimit", "--nofile=1024:", *command]), name="sluice")
 
     def start(self):
@@ -42,9 +64,19 @@ class Nginx(Process):
     def __init__(self, sink, *, tls=None, in_flight=None):
         self._folder = tempfile.TemporaryDirectory(prefix="bench-nginx-")
         folder, self.port = self._folder.name, free_port()
-        zone, limit = ("limit_conn_zone $server_name zone=all:1m; limit_conn_status 429;", f"limit_conn all {in_flight};") if in_flight else ("", "")
+        zone, limit = (
+            (
+                "limit_conn_zone $server_name zone=all:1m; limit_conn_status 429;",
+                f"limit_conn all {in_flight};",
+            )
+            if in_flight
+            else ("", "")
+        )
         ssl, files = (" ssl", f"ssl_certificate {tls[0]}; ssl_certificate_key {tls[1]};") if tls else ("", "")
-        temporary = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+        temporary = " ".join(
+            f"{kind}_temp_path {folder}/{kind};"
+            for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
         path = pathlib.Path(folder) / "nginx.conf"
         path.write_text(f"""
             daemon off; master_process off; worker_processes 1; worker_rlimit_nofile 20000; pid {folder}/pid; error_log {folder}/error.log crit;
@@ -57,11 +89,17 @@ class Nginx(Process):
                     location / {{ {limit} proxy_pass http://function; proxy_http_version 1.1; proxy_set_header Connection ""; }}
                 }}
             }}""")
-        super().__init__(on(SERVER_CORE, ["/usr/sbin/nginx", "-c", path, "-e", f"{folder}/error.log"]), name="nginx")
+        super().__init__(
+            on(SERVER_CORE, ["/usr/sbin/nginx", "-c", path, "-e", f"{folder}/error.log"]), name="nginx"
+        )
 
     def start(self):
         super().start()
-        self.wait_until("listens", lambda: f":{self.port:04X} 00000000:0000 0A" in pathlib.Path("/proc/net/tcp").read_text(), 10)
+        self.wait_until(
+            "listens",
+            lambda: f":{self.port:04X} 00000000:0000 0A" in pathlib.Path("/proc/net/tcp").read_text(),
+            10,
+        )
         return self
 
 
@@ -69,7 +107,20 @@ class Load(Process):
     """bench/load.c"""
 
     def __init__(self, server, *options, tls=None):
-        super().__init__(on(OTHERS_CORE, [LOAD, f"--port={server.port}", "--path=/call", f"--size={BODY}", *(["--tls"] if tls else []), *options]), name="load")
+        super().__init__(
+            on(
+                OTHERS_CORE,
+                [
+                    LOAD,
+                    f"--port={server.port}",
+                    "--path=/call",
+                    f"--size={BODY}",
+                    *(["--tls"] if tls else []),
+                    *options,
+                ],
+            ),
+            name="load",
+        )
 
     def results(self, patience=120):
         code = self.wait(patience)
@@ -83,14 +134,20 @@ def calls(server, *options, seconds=SECONDS, tls=None):
     with Load(server, f"--seconds={seconds}", *options, tls=tls) as load:
         found = load.results()
     found["cpu"] = (cpu_nanoseconds(server.pid) - before) / 1e9
-    found["perSecond"], found["goodPerSecond"] = (n / found["seconds"] for n in (found["answered"], found["good"]["n"]))
+    found["perSecond"], found["goodPerSecond"] = (
+        n / found["seconds"] for n in (found["answered"], found["good"]["n"])
+    )
     return found
 
 
 @contextlib.contextmanager
 def servers(*sink, in_flight=None, tls=None):
     """The function and both in front of it; only one is called at a time."""
-    with Sink(f"--answer={BODY}", *sink, core=OTHERS_CORE) as s, Api(s, tls=tls, in_flight=in_flight or 64) as api, Nginx(s, tls=tls, in_flight=in_flight) as nginx:
+    with (
+        Sink(f"--answer={BODY}", *sink, core=OTHERS_CORE) as s,
+        Api(s, tls=tls, in_flight=in_flight or 64) as api,
+        Nginx(s, tls=tls, in_flight=in_flight) as nginx,
+    ):
         for server in (api, nginx):
             calls(server, seconds=0.5, tls=tls)
         yield api, nginx
@@ -106,7 +163,13 @@ def spread(values, unit=""):
 def rows(table, what, mine, theirs, *, unit="", less=False, target=None, compare=True):
     """A row of both ranges and the range of the rounds' ratios."""
     ratios = [t / m if less else m / t for m, t in zip(mine, theirs) if m and t and compare]
-    table.row(what, spread(mine, unit), spread(theirs, unit), target=target, ratio=spread(ratios, " x") if ratios else None)
+    table.row(
+        what,
+        spread(mine, unit),
+        spread(theirs, unit),
+        target=target,
+        ratio=spread(ratios, " x") if ratios else None,
+    )
 
 
 def gateway(options):
@@ -117,22 +180,38 @@ def gateway(options):
         rate = int(min(r["perSecond"] for pair in full for r in pair) / 2 / 1000) * 1000
         half = [[calls(s, f"--rate={rate}") for s in both] for _ in range(rounds)]
         used = [memory(s.pid) for s in both]
-    bad = [{k: v for k, v in r["statuses"].items() if k != "200"} for pair in full + half for r in pair if set(r["statuses"]) != {"200"}]
+    bad = [
+        {k: v for k, v in r["statuses"].items() if k != "200"}
+        for pair in full + half
+        for r in pair
+        if set(r["statuses"]) != {"200"}
+    ]
     assert not bad, bad
 
     def compare(what, runs, value, **more):
         rows(table, what, *([value(pair[i]) for pair in runs] for i in (0, 1)), **more)
 
-    compare("as fast as it goes: requests per CPU-second", full, lambda r: r["answered"] / r["cpu"], target="0.8 x")
+    compare(
+        "as fast as it goes: requests per CPU-second",
+        full,
+        lambda r: r["answered"] / r["cpu"],
+        target="0.8 x",
+    )
     compare("as fast as it goes: requests per second", full, lambda r: r["perSecond"])
     compare("as fast as it goes: p50", full, lambda r: r["good"]["p50"], unit=" µs", less=True)
-    compare("as fast as it goes: p99", full, lambda r: r["good"]["p99"], unit=" µs", less=True, target="0.5 x")
+    compare(
+        "as fast as it goes: p99", full, lambda r: r["good"]["p99"], unit=" µs", less=True, target="0.5 x"
+    )
     compare(f"{rate:,} a second: requests per CPU-second", half, lambda r: r["answered"] / r["cpu"])
     compare(f"{rate:,} a second: p50", half, lambda r: r["good"]["p50"], unit=" µs", less=True)
-    compare(f"{rate:,} a second: p99", half, lambda r: r["good"]["p99"], unit=" µs", less=True, target="0.5 x")
+    compare(
+        f"{rate:,} a second: p99", half, lambda r: r["good"]["p99"], unit=" µs", less=True, target="0.5 x"
+    )
     for name in ("rss", "anonymous"):
         table.row(f"{name} afterwards", *(m[name] for m in used), unit=" MiB", less=True)
-    table.note(f"{rounds} rounds of {SECONDS} s, by turns: the lowest and the highest, and those of the ratios. The latency at a fixed rate counts from when a request was due.")
+    table.note(
+        f"{rounds} rounds of {SECONDS} s, by turns: the lowest and the highest, and those of the ratios. The latency at a fixed rate counts from when a request was due."
+    )
     return table
 
 
@@ -155,15 +234,44 @@ def held(make, sink, count, tls=None):
 
 def connections(options):
     table = Table("connections: open ones that do nothing, then one request of each", peer="nginx")
-    with tempfile.TemporaryDirectory(prefix="bench-tls-") as folder, Sink(f"--answer={BODY}", core=OTHERS_CORE) as sink:
-        for tls, count in ((None, 1000), (certificate(folder), 1000), (None, 10_000), (certificate(folder), 10_000)):
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-tls-") as folder,
+        Sink(f"--answer={BODY}", core=OTHERS_CORE) as sink,
+    ):
+        for tls, count in (
+            (None, 1000),
+            (certificate(folder), 1000),
+            (None, 10_000),
+            (certificate(folder), 10_000),
+        ):
             mine, theirs = held(Api, sink, count, tls), held(Nginx, sink, count, tls)
             what = f"{count:,}{' with TLS' if tls else ''}"
             for name in ("rss", "anonymous"):
-                table.row(f"{what}: {name}", mine["idle"][name], theirs["idle"][name], unit=" MiB", less=True, target="20 MiB" if count == 1000 and name == "rss" else None)
-            table.row(f"{what}: RSS after a request of each", mine["after"]["rss"], theirs["after"]["rss"], unit=" MiB", less=True)
-            table.row(f"{what}: answered with 200", mine["statuses"].get("200", 0), theirs["statuses"].get("200", 0), compare=False, target=f"{count:,}")
-    table.note("At most 64 of the requests at once. Sluice was started with a soft limit of 1,024 descriptors (a hard one of 20,000), which it raises itself.")
+                table.row(
+                    f"{what}: {name}",
+                    mine["idle"][name],
+                    theirs["idle"][name],
+                    unit=" MiB",
+                    less=True,
+                    target="20 MiB" if count == 1000 and name == "rss" else None,
+                )
+            table.row(
+                f"{what}: RSS after a request of each",
+                mine["after"]["rss"],
+                theirs["after"]["rss"],
+                unit=" MiB",
+                less=True,
+            )
+            table.row(
+                f"{what}: answered with 200",
+                mine["statuses"].get("200", 0),
+                theirs["statuses"].get("200", 0),
+                compare=False,
+                target=f"{count:,}",
+            )
+    table.note(
+        "At most 64 of the requests at once. Sluice was started with a soft limit of 1,024 descriptors (a hard one of 20,000), which it raises itself."
+    )
     return table
 
 
@@ -171,22 +279,53 @@ def overload(options):
     table = Table("overload: three times what there is, 64 requests at once let through", peer="nginx")
     for delay, what in ((10, "a function that takes 10 ms"), (0, "a function that answers at once")):
         with servers(*([f"--delay={delay}"] if delay else []), in_flight=64) as both:
-            best = [max((calls(s) for _ in range(options.rounds)), key=lambda r: r["goodPerSecond"])["goodPerSecond"] for s in both]
-            found = [[calls(s, "--connections=1024", f"--rate={int(b * 3)}") for s, b in zip(both, best)] for _ in range(options.rounds)]
+            best = [
+                max((calls(s) for _ in range(options.rounds)), key=lambda r: r["goodPerSecond"])[
+                    "goodPerSecond"
+                ]
+                for s in both
+            ]
+            found = [
+                [calls(s, "--connections=1024", f"--rate={int(b * 3)}") for s, b in zip(both, best)]
+                for _ in range(options.rounds)
+            ]
 
         def compare(text, value, **more):
-            rows(table, f"{what}: {text}", *([value(pair[i], best[i]) for pair in found] for i in (0, 1)), **more)
+            rows(
+                table,
+                f"{what}: {text}",
+                *([value(pair[i], best[i]) for pair in found] for i in (0, 1)),
+                **more,
+            )
 
         table.row(f"{what}: best goodput, a second", *best)
         compare("offered, a second", lambda r, b: r["sent"] / r["seconds"], compare=False)
-        compare("goodput, of the best", lambda r, b: 100 * r["goodPerSecond"] / b, unit=" %", target="90 %" if delay else None)
+        compare(
+            "goodput, of the best",
+            lambda r, b: 100 * r["goodPerSecond"] / b,
+            unit=" %",
+            target="90 %" if delay else None,
+        )
         compare("refused (429, 503), a second", lambda r, b: r["refused"]["n"] / r["seconds"], compare=False)
-        compare("other answers, or none", lambda r, b: r["sent"] - r["good"]["n"] - r["refused"]["n"], compare=False, target="0")
+        compare(
+            "other answers, or none",
+            lambda r, b: r["sent"] - r["good"]["n"] - r["refused"]["n"],
+            compare=False,
+            target="0",
+        )
         if delay:
             for part in ("p50", "p99"):
-                compare(f"{part} of the refusals", lambda r, b: r["refused"].get(part, 0) / 1000, unit=" ms", less=True, target="10 ms" if part == "p99" else None)
+                compare(
+                    f"{part} of the refusals",
+                    lambda r, b: r["refused"].get(part, 0) / 1000,
+                    unit=" ms",
+                    less=True,
+                    target="10 ms" if part == "p99" else None,
+                )
             compare("p99 of the good", lambda r, b: r["good"].get("p99", 0) / 1000, unit=" ms", less=True)
-    table.note("1,024 connections at a constant rate; a latency counts from when a request was due. A function that answers at once is no limit: the server's own core is, and who reads fewer requests is offered fewer.")
+    table.note(
+        "1,024 connections at a constant rate; a latency counts from when a request was due. A function that answers at once is no limit: the server's own core is, and who reads fewer requests is offered fewer."
+    )
     return table
 
 

@@ -1,4 +1,5 @@
 """What the bench's cases are made of: a broker with topics full of numbered messages, the sink, Sluice and its peer, and what is read from /proc."""
+
 import dataclasses
 import http.client
 import json
@@ -37,7 +38,10 @@ def cpu_seconds(pid):
 
 def cpu_nanoseconds(pid):
     """Finer, of the threads that are alive: for a process that does next to nothing."""
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in pathlib.Path(f"/proc/{pid}/task").iterdir())
+    return sum(
+        int((task / "schedstat").read_text().split()[0])
+        for task in pathlib.Path(f"/proc/{pid}/task").iterdir()
+    )
 
 
 def memory(pid):
@@ -64,8 +68,28 @@ def on(core, command):
 def certificate(folder):
     """(certificate, key): the names of files in PEM, for localhost"""
     cert, key = f"{folder}/cert.pem", f"{folder}/key.pem"
-    run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=localhost",
-         "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost", "-keyout", key, "-out", cert])  # fmt: skip
+    run(
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1,DNS:localhost",
+            "-keyout",
+            key,
+            "-out",
+            cert,
+        ]
+    )
     return cert, key
 
 
@@ -135,11 +159,20 @@ class Topics:
             from confluent_kafka import Producer
 
             failed = []
-            producer = Producer({"bootstrap.servers": self.bootstrap, "acks": "all", "linger.ms": 20, "queue.buffering.max.messages": 200_000})
+            producer = Producer(
+                {
+                    "bootstrap.servers": self.bootstrap,
+                    "acks": "all",
+                    "linger.ms": 20,
+                    "queue.buffering.max.messages": 200_000,
+                }
+            )
             for i in range(messages):
                 while True:
                     try:
-                        producer.produce(name, value=b"#%010d@%019d" % (i, 0) + body, partition=i % PARTITIONS)
+                        producer.produce(
+                            name, value=b"#%010d@%019d" % (i, 0) + body, partition=i % PARTITIONS
+                        )
                         break
                     except BufferError:
                         producer.poll(0.1)
@@ -193,16 +226,35 @@ class Sluice(Process):
         sink = {"uri": work.sink.uri}
         if work.sink.ca:
             sink["CACerts"] = pathlib.Path(work.sink.ca).read_text()
-        kafka = {"bootstrapServers": [work.topics.bootstrap], "topics": [work.topic], "startPosition": "Earliest", "fetchBytes": work.fetch_mib << 20,
-                 "consumerGroup": work.group}  # fmt: skip
-        trigger = {"apiVersion": "sluice.dev/v1alpha1", "kind": "Trigger", "metadata": {"name": "bench", "namespace": "bench"},
-                   "spec": {"source": {"kafka": kafka}, "sink": sink, "delivery": delivery}}  # fmt: skip
+        kafka = {
+            "bootstrapServers": [work.topics.bootstrap],
+            "topics": [work.topic],
+            "startPosition": "Earliest",
+            "fetchBytes": work.fetch_mib << 20,
+            "consumerGroup": work.group,
+        }
+        trigger = {
+            "apiVersion": "sluice.dev/v1alpha1",
+            "kind": "Trigger",
+            "metadata": {"name": "bench", "namespace": "bench"},
+            "spec": {"source": {"kafka": kafka}, "sink": sink, "delivery": delivery},
+        }
         path.write_text(json.dumps(trigger))
         refused = subprocess.run([SLUICE, "validate", path], capture_output=True, text=True)
         if refused.returncode:
-            raise Skipped(f"this build refuses the Trigger: {(refused.stderr or refused.stdout).strip().splitlines()[0]}")
+            raise Skipped(
+                f"this build refuses the Trigger: {(refused.stderr or refused.stdout).strip().splitlines()[0]}"
+            )
         instance = [f"--instance={work.instance}"] if work.instance else []
-        command = [*self.program, "worker", f"--trigger={path}", f"--checkpoint={self._folder.name}/state", "--admin=127.0.0.1:0", "--log-level=warn", *instance]
+        command = [
+            *self.program,
+            "worker",
+            f"--trigger={path}",
+            f"--checkpoint={self._folder.name}/state",
+            "--admin=127.0.0.1:0",
+            "--log-level=warn",
+            *instance,
+        ]
         super().__init__(command, name="sluice")
 
     def admin(self):
@@ -228,21 +280,41 @@ class Benthos(Process):
         """idle: how many connections its client keeps, instead of the two that a user gets."""
         self._folder = tempfile.TemporaryDirectory(prefix="bench-benthos-")
         path = pathlib.Path(self._folder.name) / "benthos.yaml"
-        client = {"url": work.sink.uri, "verb": "POST", "headers": {"Content-Type": "application/json"}, "max_in_flight": 1 if work.ordering == "Partition" else work.in_flight}
+        client = {
+            "url": work.sink.uri,
+            "verb": "POST",
+            "headers": {"Content-Type": "application/json"},
+            "max_in_flight": 1 if work.ordering == "Partition" else work.in_flight,
+        }
         if work.sink.ca:
             client["tls"] = {"enabled": True, "root_cas_file": work.sink.ca}
         if work.timeout:
             client["timeout"] = work.timeout
         if work.batch > 1:
-            client["batching"] = {"count": work.batch, "period": "500ms", "processors": [{"archive": {"format": "lines"}}]}
+            client["batching"] = {
+                "count": work.batch,
+                "period": "500ms",
+                "processors": [{"archive": {"format": "lines"}}],
+            }
         config = {
             "http": {"enabled": False},
             "logger": {"level": "WARN"},
-            "input": {"kafka_franz": {"seed_brokers": [work.topics.bootstrap], "topics": [work.topic], "consumer_group": work.group, "start_from_oldest": True}},
+            "input": {
+                "kafka_franz": {
+                    "seed_brokers": [work.topics.bootstrap],
+                    "topics": [work.topic],
+                    "consumer_group": work.group,
+                    "start_from_oldest": True,
+                }
+            },
             "output": {"http_client": client},
         }
         path.write_text(json.dumps(config))  # JSON is YAML
-        super().__init__([run([ROOT / "tools" / "benthos", "fetch"], timeout=1800).stdout.strip(), "-c", path], name="benthos", env={"BENCH_IDLE": idle or ""})
+        super().__init__(
+            [run([ROOT / "tools" / "benthos", "fetch"], timeout=1800).stdout.strip(), "-c", path],
+            name="benthos",
+            env={"BENCH_IDLE": idle or ""},
+        )
 
     def reason(self):
         return self.tail(3)
@@ -290,4 +362,6 @@ def deliver(worker, work, messages, patience=300.0):
                 raise Skipped(f"{worker.title} delivers nothing: {worker.reason()}")
         cpu = cpu_seconds(worker.pid)
     stats = work.sink.stats()
-    return Run(stats["distinct"], cpu, max(1e-9, (stats["last"] - stats["first"]) / 1e9), peak, stats, limits=limits)
+    return Run(
+        stats["distinct"], cpu, max(1e-9, (stats["last"] - stats["first"]) / 1e9), peak, stats, limits=limits
+    )

@@ -11,7 +11,9 @@ class Table:
         """less: the smaller figure is the better one; the ratio always says how many times better Sluice is. Figures that are texts come with their ratio, or have none."""
         if compare and peer and sluice and not isinstance(sluice, str):
             ratio = peer / sluice if less else sluice / peer
-        self.rows.append({"what": what, "sluice": sluice, "peer": peer, "unit": unit, "ratio": ratio, "target": target})
+        self.rows.append(
+            {"what": what, "sluice": sluice, "peer": peer, "unit": unit, "ratio": ratio, "target": target}
+        )
 
     def note(self, text):
         self.notes.append(text)
@@ -29,6 +31,8 @@ class Table:
             ratio = r["ratio"] or ""
             if ratio and not isinstance(ratio, str):
                 ratio = f"{ratio:.{1 if ratio >= 2 else 2}f} x"
-            print(f"| {r['what']} | {figure(r['sluice'], r['unit'])} | {figure(r['peer'], r['unit'])} | {ratio} | {r['target'] or ''} |")
+            print(
+                f"| {r['what']} | {figure(r['sluice'], r['unit'])} | {figure(r['peer'], r['unit'])} | {ratio} | {r['target'] or ''} |"
+            )
         for note in self.notes:
             print(f"\n{note}")

@@ -3,6 +3,7 @@
 KUBECONFIG: the user's cluster, which must be able to pull SLUICE_IMAGE; without it, a cluster is made and removed.
 SLUICE_CLUSTER: the name of a cluster to use and to leave running, for work on the tests. SLUICE_IMAGE: an image instead of a fresh build.
 """
+
 import os
 import signal
 
@@ -35,7 +36,9 @@ def pytest_collection_modifyitems(items):
 def pytest_runtest_makereport(item, call):
     report = yield
     if report.failed and "cluster" in item.funcargs:
-        report.sections.append(("the cluster", state_of(item.funcargs["cluster"], item.funcargs.get("namespace"))))
+        report.sections.append(
+            ("the cluster", state_of(item.funcargs["cluster"], item.funcargs.get("namespace")))
+        )
     return report
 
 
@@ -46,10 +49,20 @@ def state_of(cluster, namespace):
             ("get", f"--namespace={namespace}", "triggers.sluice.dev,deployments,pods", "-o", "wide"),
             ("describe", f"--namespace={namespace}", "triggers.sluice.dev"),
             ("get", f"--namespace={namespace}", "events", "--sort-by=.lastTimestamp"),
-            ("logs", f"--namespace={namespace}", "--tail=40", "--prefix", "-l", "app.kubernetes.io/component=worker"),
+            (
+                "logs",
+                f"--namespace={namespace}",
+                "--tail=40",
+                "--prefix",
+                "-l",
+                "app.kubernetes.io/component=worker",
+            ),
             *questions,
         ]
-    return "\n".join(f"$ kubectl {' '.join(q)}\n{(d := cluster.run('kubectl', *q, check=False)).stdout[-8000:]}{d.stderr}" for q in questions)
+    return "\n".join(
+        f"$ kubectl {' '.join(q)}\n{(d := cluster.run('kubectl', *q, check=False)).stdout[-8000:]}{d.stderr}"
+        for q in questions
+    )
 
 
 @pytest.fixture(scope="session")
@@ -83,13 +96,28 @@ def kafka(cluster):
 
 def install_chart(cluster, image):
     repository, _, tag = image[0].rpartition(":")
-    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM, "labels": RESTRICTED}})
-    cluster.helm("upgrade", "--install", "sluice", ROOT / "charts" / "sluice", "--namespace", SYSTEM, "--wait", "--timeout", "60s",
-                 "--set", f"image.repository={repository},image.tag={tag}" + (",image.pullPolicy=Never" if image[1] else ""))  # fmt: skip
+    cluster.apply(
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM, "labels": RESTRICTED}}
+    )
+    cluster.helm(
+        "upgrade",
+        "--install",
+        "sluice",
+        ROOT / "charts" / "sluice",
+        "--namespace",
+        SYSTEM,
+        "--wait",
+        "--timeout",
+        "60s",
+        "--set",
+        f"image.repository={repository},image.tag={tag}" + (",image.pullPolicy=Never" if image[1] else ""),
+    )
 
 
 def uninstall_chart(cluster):
-    cluster.helm("uninstall", "sluice", "--namespace", SYSTEM, "--ignore-not-found", "--wait", "--timeout", "60s")
+    cluster.helm(
+        "uninstall", "sluice", "--namespace", SYSTEM, "--ignore-not-found", "--wait", "--timeout", "60s"
+    )
 
 
 @pytest.fixture(scope="session")
@@ -105,10 +133,17 @@ def release(cluster, image):
 @pytest.fixture
 def namespace(cluster, release, request):
     """A namespace of the test's own, with restricted pods."""
-    name = request.node.name.removeprefix("test_").translate(str.maketrans("_[", "--", "]")).lower()[:50].rstrip("-")
+    name = (
+        request.node.name.removeprefix("test_")
+        .translate(str.maketrans("_[", "--", "]"))
+        .lower()[:50]
+        .rstrip("-")
+    )
     cluster.delete(f"namespace/{name}")
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}})
-    wait_until("the default service account", lambda: cluster.get("serviceaccount", "default", namespace=name))
+    wait_until(
+        "the default service account", lambda: cluster.get("serviceaccount", "default", namespace=name)
+    )
     yield name
     cluster.delete("triggers.sluice.dev", "--all", namespace=name)
     cluster.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")

@@ -1,4 +1,5 @@
 """What the end-to-end tests share: the function, Triggers, and what can be asked of them."""
+
 import base64
 import collections
 import json
@@ -12,7 +13,11 @@ from harness.cluster import SCRIPTS
 from harness.process import run, wait_until
 
 RESTRICTED_POD = {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}}
-RESTRICTED_CONTAINER = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+RESTRICTED_CONTAINER = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
 
 
 class Function:
@@ -22,25 +27,53 @@ class Function:
         self.cluster, self.namespace, self.name = cluster, namespace, name
         labels = {"app": name}
         container = {
-            "name": "function", "image": image[0], "imagePullPolicy": "Never" if image[1] else "IfNotPresent",
-            "args": ["display", "--listen=:8080", "--keep=20000", "--quiet", *options], "ports": [{"name": "http", "containerPort": 8080}],
-            "readinessProbe": {"httpGet": {"path": "/-/healthy", "port": "http"}, "periodSeconds": 1}, "securityContext": RESTRICTED_CONTAINER,
-        }  # fmt: skip
-        pod = {"metadata": {"labels": labels}, "spec": {"securityContext": RESTRICTED_POD, "containers": [container]}}
+            "name": "function",
+            "image": image[0],
+            "imagePullPolicy": "Never" if image[1] else "IfNotPresent",
+            "args": ["display", "--listen=:8080", "--keep=20000", "--quiet", *options],
+            "ports": [{"name": "http", "containerPort": 8080}],
+            "readinessProbe": {"httpGet": {"path": "/-/healthy", "port": "http"}, "periodSeconds": 1},
+            "securityContext": RESTRICTED_CONTAINER,
+        }
+        pod = {
+            "metadata": {"labels": labels},
+            "spec": {"securityContext": RESTRICTED_POD, "containers": [container]},
+        }
         cluster.apply(
-            {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": {"selector": {"matchLabels": labels}, "template": pod}},
+            {
+                "apiVersion": "apps/v1",
+                "kind": "Deployment",
+                "metadata": {"name": name},
+                "spec": {"selector": {"matchLabels": labels}, "template": pod},
+            },
             self.service(),
             namespace=namespace,
         )
         cluster.wait(f"deployment/{name}", "Available", namespace=namespace)
 
     def service(self):
-        return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": self.name},
-                "spec": {"selector": {"app": self.name}, "ports": [{"name": "http", "port": 80, "targetPort": "http"}]}}  # fmt: skip
+        return {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": self.name},
+            "spec": {
+                "selector": {"app": self.name},
+                "ports": [{"name": "http", "port": 80, "targetPort": "http"}],
+            },
+        }
 
     def ask(self, path, method="GET"):
         pod = self.cluster.items("pods", "-l", f"app={self.name}", namespace=self.namespace)[0]
-        return self.cluster.run("curl", "-sS", "--fail", "--max-time", "20", "-X", method, f"http://{pod['status']['podIP']}:8080{path}").stdout
+        return self.cluster.run(
+            "curl",
+            "-sS",
+            "--fail",
+            "--max-time",
+            "20",
+            "-X",
+            method,
+            f"http://{pod['status']['podIP']}:8080{path}",
+        ).stdout
 
     def behave(self, **how):
         self.ask("/-/behave?" + "&".join(f"{k}={v}" for k, v in how.items()), "POST")
@@ -61,7 +94,13 @@ class Function:
         return [e for e in self.events() if e["id"].startswith(f"{topic}/")]
 
     def wait_for(self, count, timeout=60):
-        wait_until(f"{count} accepted events", lambda: self.accepted() >= count, timeout, poll=0.2, explain=lambda: f"accepted: {self.accepted()}")
+        wait_until(
+            f"{count} accepted events",
+            lambda: self.accepted() >= count,
+            timeout,
+            poll=0.2,
+            explain=lambda: f"accepted: {self.accepted()}",
+        )
 
 
 class Caller:
@@ -70,16 +109,58 @@ class Caller:
     def __init__(self, cluster, namespace):
         self.cluster, self.namespace = cluster, namespace
         run([SCRIPTS / "load", "-p", "localhost/busybox:1", shutil.which("busybox")], env=cluster.env)
-        container = {"name": "caller", "image": "localhost/busybox:1", "imagePullPolicy": "Never", "args": ["sleep", "3600"], "securityContext": RESTRICTED_CONTAINER}
-        cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "caller"}, "spec": {
-            "securityContext": RESTRICTED_POD, "terminationGracePeriodSeconds": 0, "containers": [container]}}, namespace=namespace)  # fmt: skip
+        container = {
+            "name": "caller",
+            "image": "localhost/busybox:1",
+            "imagePullPolicy": "Never",
+            "args": ["sleep", "3600"],
+            "securityContext": RESTRICTED_CONTAINER,
+        }
+        cluster.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": "caller"},
+                "spec": {
+                    "securityContext": RESTRICTED_POD,
+                    "terminationGracePeriodSeconds": 0,
+                    "containers": [container],
+                },
+            },
+            namespace=namespace,
+        )
         cluster.wait("pod/caller", "Ready", namespace=namespace)
 
     def post(self, url, body, headers, timeout=30):
         """The status; None without an answer. The rest of what was said stands in `said`."""
         options = [f"--header={k}: {v}" for k, v in headers.items()]
-        where = ["-n", self.namespace, "exec", "-i", "caller", "--", "/bin/busybox", "timeout", str(timeout), "/bin/busybox"]
-        done = self.cluster.run("kubectl", *where, "wget", "-q", "-S", "-O", "-", "--no-check-certificate", "--post-file=/dev/stdin", *options, url, check=False, input=body.decode())
+        where = [
+            "-n",
+            self.namespace,
+            "exec",
+            "-i",
+            "caller",
+            "--",
+            "/bin/busybox",
+            "timeout",
+            str(timeout),
+            "/bin/busybox",
+        ]
+        done = self.cluster.run(
+            "kubectl",
+            *where,
+            "wget",
+            "-q",
+            "-S",
+            "-O",
+            "-",
+            "--no-check-certificate",
+            "--post-file=/dev/stdin",
+            *options,
+            url,
+            check=False,
+            input=body.decode(),
+        )
         self.said = done.stdout + done.stderr
         status = re.search(r"HTTP/1\.1 (\d{3})", self.said)
         return int(status.group(1)) if status else None
@@ -87,16 +168,33 @@ class Caller:
 
 def secret(name, **values):
     """KEY_EXT stands for the key KEY.EXT."""
-    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": {k.replace("_", "."): base64.b64encode(v.encode()).decode() for k, v in values.items()}}
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name},
+        "data": {k.replace("_", "."): base64.b64encode(v.encode()).decode() for k, v in values.items()},
+    }
 
 
 def trigger(name, source, sink=None, **spec):
     sink = sink or {"ref": {"apiVersion": "v1", "kind": "Service", "name": "function"}}
-    return {"apiVersion": "sluice.dev/v1alpha1", "kind": "Trigger", "metadata": {"name": name}, "spec": {"source": source, "sink": sink, **spec}}
+    return {
+        "apiVersion": "sluice.dev/v1alpha1",
+        "kind": "Trigger",
+        "metadata": {"name": name},
+        "spec": {"source": source, "sink": sink, **spec},
+    }
 
 
 def kafka_source(kafka, topic, **more):
-    return {"kafka": {"bootstrapServers": [kafka.bootstrap], "topics": [topic], "startPosition": "Earliest", **more}}
+    return {
+        "kafka": {
+            "bootstrapServers": [kafka.bootstrap],
+            "topics": [topic],
+            "startPosition": "Earliest",
+            **more,
+        }
+    }
 
 
 def get_trigger(cluster, namespace, name):
@@ -108,16 +206,27 @@ def condition(cluster, namespace, name, kind="Ready"):
     return next((c for c in found.get("status", {}).get("conditions", []) if c["type"] == kind), {})
 
 
-def wait_condition(cluster, namespace, name, kind="Ready", status="True", reason=None, words=None, timeout=30):
+def wait_condition(
+    cluster, namespace, name, kind="Ready", status="True", reason=None, words=None, timeout=30
+):
     """The condition, once it has the status, the reason and the words."""
 
     def holds():
         c = condition(cluster, namespace, name, kind)
-        fine = c.get("status") == status and (reason is None or c["reason"] == reason) and (words is None or words in c["message"])
+        fine = (
+            c.get("status") == status
+            and (reason is None or c["reason"] == reason)
+            and (words is None or words in c["message"])
+        )
         return c if fine else None
 
-    return wait_until(f"{name}: {kind} is {status} {reason or ''} {words or ''}", holds, timeout, poll=0.2,
-                      explain=lambda: yaml.safe_dump((get_trigger(cluster, namespace, name) or {}).get("status")))  # fmt: skip
+    return wait_until(
+        f"{name}: {kind} is {status} {reason or ''} {words or ''}",
+        holds,
+        timeout,
+        poll=0.2,
+        explain=lambda: yaml.safe_dump((get_trigger(cluster, namespace, name) or {}).get("status")),
+    )
 
 
 def wait_observed(cluster, namespace, name, timeout=10):
@@ -159,14 +268,31 @@ def duplicates(events):
 
 
 def worker_pods(cluster, namespace, name):
-    return cluster.items("pods", "-l", f"app.kubernetes.io/instance={name},app.kubernetes.io/component=worker", namespace=namespace)
+    return cluster.items(
+        "pods",
+        "-l",
+        f"app.kubernetes.io/instance={name},app.kubernetes.io/component=worker",
+        namespace=namespace,
+    )
 
 
 def children(cluster, namespace, selector="app.kubernetes.io/managed-by=sluice"):
-    return cluster.items("deployments,pods,configmaps,serviceaccounts,roles,rolebindings,services,ingresses", "-l", selector, namespace=namespace)
+    return cluster.items(
+        "deployments,pods,configmaps,serviceaccounts,roles,rolebindings,services,ingresses",
+        "-l",
+        selector,
+        namespace=namespace,
+    )
 
 
-CHILDREN = {"ConfigMap/{}-checkpoint", "ConfigMap/{}-sluice", "Deployment/{}-sluice", "Role/{}-sluice", "RoleBinding/{}-sluice", "ServiceAccount/{}-sluice"}
+CHILDREN = {
+    "ConfigMap/{}-checkpoint",
+    "ConfigMap/{}-sluice",
+    "Deployment/{}-sluice",
+    "Role/{}-sluice",
+    "RoleBinding/{}-sluice",
+    "ServiceAccount/{}-sluice",
+}
 
 
 def kill_worker(cluster, namespace, name):
@@ -185,4 +311,12 @@ def names_of(objects):
 
 def events_of(cluster, namespace, name):
     """What the Kubernetes events of a Trigger say, in words."""
-    return [e["message"] for e in cluster.items("events", "--field-selector", f"involvedObject.kind=Trigger,involvedObject.name={name}", namespace=namespace)]
+    return [
+        e["message"]
+        for e in cluster.items(
+            "events",
+            "--field-selector",
+            f"involvedObject.kind=Trigger,involvedObject.name={name}",
+            namespace=namespace,
+        )
+    ]

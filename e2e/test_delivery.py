@@ -1,10 +1,21 @@
 """What a Trigger says about delivery, in a cluster: secrets that change, references for dead letters, a transform in a restricted pod, an API."""
+
 import itertools
 import json
 
 import pytest
 from harness.process import wait_until
-from helpers import Function, children, condition, get_trigger, kafka_source, secret, trigger, wait_condition, worker_pods
+from helpers import (
+    Function,
+    children,
+    condition,
+    get_trigger,
+    kafka_source,
+    secret,
+    trigger,
+    wait_condition,
+    worker_pods,
+)
 
 names = (f"delivered-{n}" for n in itertools.count())
 
@@ -19,11 +30,23 @@ def topic(kafka):
 def test_secrets_reach_the_function_and_change_without_a_restart(cluster, namespace, image, kafka, topic):
     function = Function(cluster, namespace, image, options=["--headers"])
     cluster.apply(
-        trigger("orders", kafka_source(kafka, topic), delivery={"authentication": {"bearer": {"tokenSecretRef": {"name": "access", "key": "token"}}}}),
+        trigger(
+            "orders",
+            kafka_source(kafka, topic),
+            delivery={"authentication": {"bearer": {"tokenSecretRef": {"name": "access", "key": "token"}}}},
+        ),
         namespace=namespace,
     )
     # A Secret that is missing is named, from the pod's own events.
-    wait_condition(cluster, namespace, "orders", "WorkersAvailable", "False", words='secret "access" not found', timeout=60)
+    wait_condition(
+        cluster,
+        namespace,
+        "orders",
+        "WorkersAvailable",
+        "False",
+        words='secret "access" not found',
+        timeout=60,
+    )
     cluster.apply(secret("access", token="first"), namespace=namespace)
     wait_condition(cluster, namespace, "orders", timeout=120)
     kafka.produce(topic, ["a"])
@@ -38,19 +61,36 @@ def test_secrets_reach_the_function_and_change_without_a_restart(cluster, namesp
 
     wait_until("the second token", second, 120, poll=2)  # the kubelet takes up to a minute
     (after,) = worker_pods(cluster, namespace, "orders")
-    assert before["metadata"]["uid"] == after["metadata"]["uid"] and after["status"]["containerStatuses"][0]["restartCount"] == 0
+    assert (
+        before["metadata"]["uid"] == after["metadata"]["uid"]
+        and after["status"]["containerStatuses"][0]["restartCount"] == 0
+    )
 
 
 def test_filter_transform_and_a_dead_letter_by_reference(cluster, namespace, image, kafka, topic):
     function = Function(cluster, namespace, image)
     letters = {"ref": {"apiVersion": "v1", "kind": "Service", "name": "letters"}, "uri": "/box"}
     cluster.apply(
-        trigger("orders", kafka_source(kafka, topic), filter={"pattern": {"value": {"state": ["open"]}}}, transform={"jq": "{n: (.messages[0] | fromjson | .n)} | if .n == 2 then error(\"two\") else . end"},
-                delivery={"retry": {"onExhausted": "DeadLetter"}, "deadLetter": letters}),
+        trigger(
+            "orders",
+            kafka_source(kafka, topic),
+            filter={"pattern": {"value": {"state": ["open"]}}},
+            transform={"jq": '{n: (.messages[0] | fromjson | .n)} | if .n == 2 then error("two") else . end'},
+            delivery={"retry": {"onExhausted": "DeadLetter"}, "deadLetter": letters},
+        ),
         namespace=namespace,
-    )  # fmt: skip
+    )
     # Without a place for dead letters nothing runs.
-    wait_condition(cluster, namespace, "orders", "SinkResolved", "False", "ServiceNotFound", f"Service {namespace}/letters does not exist", timeout=30)
+    wait_condition(
+        cluster,
+        namespace,
+        "orders",
+        "SinkResolved",
+        "False",
+        "ServiceNotFound",
+        f"Service {namespace}/letters does not exist",
+        timeout=30,
+    )
     box = Function(cluster, namespace, image, name="letters")
     wait_condition(cluster, namespace, "orders", timeout=60)
     kafka.produce(topic, [json.dumps({"n": n, "state": "open" if n < 4 else "closed"}) for n in range(6)])
@@ -58,12 +98,20 @@ def test_filter_transform_and_a_dead_letter_by_reference(cluster, namespace, ima
     box.wait_for(1)
     assert [json.loads(e["body"]) for e in function.events()] == [{"n": 0}, {"n": 1}, {"n": 3}]
     letter = json.loads(box.events()[0]["body"])
-    assert box.events()[0]["id"] == f"{topic}/0/2" and "jq: two" in letter["response_context"]["function_error"]
-    wait_until("everything is committed", lambda: kafka.committed(f"sluice.{namespace}.orders", topic, 1) == {0: 6}, 20)
+    assert (
+        box.events()[0]["id"] == f"{topic}/0/2" and "jq: two" in letter["response_context"]["function_error"]
+    )
+    wait_until(
+        "everything is committed",
+        lambda: kafka.committed(f"sluice.{namespace}.orders", topic, 1) == {0: 6},
+        20,
+    )
 
 
 def test_an_api_is_reached_through_its_service(cluster, namespace, image):
-    answer = json.dumps({"statusCode": 201, "headers": {"X-Made": "yes"}, "body": "hello", "isBase64Encoded": False})
+    answer = json.dumps(
+        {"statusCode": 201, "headers": {"X-Made": "yes"}, "body": "hello", "isBase64Encoded": False}
+    )
     function = Function(cluster, namespace, image, options=[f"--answer={answer}"])
     cluster.apply(trigger("api", {"apig": {"path": "/orders/{id}"}}), namespace=namespace)
     wait_condition(cluster, namespace, "api", timeout=60)
@@ -74,7 +122,11 @@ def test_an_api_is_reached_through_its_service(cluster, namespace, image):
     said = wait_until("an answer", lambda: cluster.run("curl", "-sSi", "--max-time", "10", url).stdout, 20)
     assert "201" in said.split("\n")[0] and "X-Made: yes" in said and said.endswith("hello")
     event = json.loads(function.events()[0]["body"])
-    assert event["httpMethod"] == "GET" and event["pathParameters"] == {"id": "7"} and event["queryStringParameters"] == {"x": "1"}
+    assert (
+        event["httpMethod"] == "GET"
+        and event["pathParameters"] == {"id": "7"}
+        and event["queryStringParameters"] == {"x": "1"}
+    )
     function.behave(status=500)
     assert "APIG.0202" in cluster.run("curl", "-sS", "--max-time", "10", url).stdout
     wait_condition(cluster, namespace, "api", "Delivering", "False", "Failing", "answered 500", timeout=30)
@@ -121,12 +173,27 @@ def test_a_rollout_under_load_loses_no_request(cluster, namespace, image):
     wait_condition(cluster, namespace, "api", timeout=60)
     (before,) = worker_pods(cluster, namespace, "api")
     address = cluster.get("service", "api-sluice", namespace=namespace)["spec"]["clusterIP"]
-    wait_until("it is reached", lambda: cluster.run("curl", "-sS", "--max-time", "5", f"http://{address}/orders", check=False).stdout == "hello", 20)
+    wait_until(
+        "it is reached",
+        lambda: (
+            cluster.run("curl", "-sS", "--max-time", "5", f"http://{address}/orders", check=False).stdout
+            == "hello"
+        ),
+        20,
+    )
     with cluster.start("python3", "-c", CALLER, address, "/orders", "20", name="caller") as caller:
         t["spec"]["worker"] = {"logLevel": "Debug"}
         cluster.apply(t, namespace=namespace)
-        wait_until("another pod", lambda: [p["metadata"]["name"] for p in worker_pods(cluster, namespace, "api")] not in ([], [before["metadata"]["name"]]) and before["metadata"]["name"] not in
-                   [p["metadata"]["name"] for p in worker_pods(cluster, namespace, "api")], 60)  # fmt: skip
+        wait_until(
+            "another pod",
+            lambda: (
+                [p["metadata"]["name"] for p in worker_pods(cluster, namespace, "api")]
+                not in ([], [before["metadata"]["name"]])
+                and before["metadata"]["name"]
+                not in [p["metadata"]["name"] for p in worker_pods(cluster, namespace, "api")]
+            ),
+            60,
+        )
         assert caller.wait(40) == 0
         found = json.loads(caller.out)
     assert found["failures"] == [] and found["count"] > 500

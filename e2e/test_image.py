@@ -1,4 +1,5 @@
 """The image holds all that the program needs: its root read-only, as the user that pods have, nothing of this machine within reach."""
+
 import contextlib
 import http.server
 import json
@@ -50,7 +51,17 @@ class Image:
         return json.loads(self.path(descriptor).read_text())
 
     def command(self, *arguments, trust=""):
-        shell = ["unshare", "--mount", "sh", "-euc", ENTER, self.root, trust, *self.config["Entrypoint"], *arguments]
+        shell = [
+            "unshare",
+            "--mount",
+            "sh",
+            "-euc",
+            ENTER,
+            self.root,
+            trust,
+            *self.config["Entrypoint"],
+            *arguments,
+        ]
         return ["env", "-i", *self.config["Env"], *shell]
 
 
@@ -67,8 +78,28 @@ def unpacked(image, tmp_path_factory):
 def tls_function(tmp_path):
     """(URL, certificate file, the bodies it got)"""
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1", "-subj", "/CN=function",
-         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate])  # fmt: skip
+    run(
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "1",
+            "-subj",
+            "/CN=function",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+            "-keyout",
+            key,
+            "-out",
+            certificate,
+        ]
+    )
     got = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -98,12 +129,16 @@ def tls_function(tmp_path):
 @contextlib.contextmanager
 def running(unpacked, *triggers, trust=""):
     (unpacked.root / "triggers.yaml").write_text(yaml.safe_dump_all(triggers))
-    with Process(unpacked.command("run", "-f", "/triggers.yaml", "--state=/tmp/state", trust=trust), name="run") as p:
+    with Process(
+        unpacked.command("run", "-f", "/triggers.yaml", "--state=/tmp/state", trust=trust), name="run"
+    ) as p:
         yield p
 
 
 def ticks(url, **timer):
-    return trigger("clock", {"timer": {"schedule": "*/1 * * * * *", "userEvent": "hello", **timer}}, {"uri": url})
+    return trigger(
+        "clock", {"timer": {"schedule": "*/1 * * * * *", "userEvent": "hello", **timer}}, {"uri": url}
+    )
 
 
 def test_its_size_and_its_user(unpacked):
@@ -139,8 +174,20 @@ def test_a_function_that_is_not_trusted(unpacked, tls_function):
 
 
 def test_every_area_has_its_time_zones(unpacked):
-    zones = ("America/New_York", "Africa/Cairo", "Asia/Shanghai", "Australia/Sydney", "Europe/Berlin", "Pacific/Auckland", "Etc/GMT+5", "UTC")
-    named = [{**ticks("http://function/", timeZone=zone), "metadata": {"name": f"zone-{n}"}} for n, zone in enumerate(zones)]
+    zones = (
+        "America/New_York",
+        "Africa/Cairo",
+        "Asia/Shanghai",
+        "Australia/Sydney",
+        "Europe/Berlin",
+        "Pacific/Auckland",
+        "Etc/GMT+5",
+        "UTC",
+    )
+    named = [
+        {**ticks("http://function/", timeZone=zone), "metadata": {"name": f"zone-{n}"}}
+        for n, zone in enumerate(zones)
+    ]
     path = unpacked.root / "zones.yaml"
     path.write_text(yaml.safe_dump_all(named))
     run(unpacked.command("validate", "/zones.yaml"))

@@ -1,4 +1,5 @@
 """The API server refuses what the schema and the CEL rules can say, and accepts what they can't: the same cases that the command line judges."""
+
 from harness import ROOT
 
 FOLDER = ROOT / "tests" / "triggers"
@@ -15,7 +16,17 @@ def test_the_api_server_agrees(cluster, release):
     checked = {"refuses": 0, "accepts": 0}
     wrong = []
     for path, verdict in cases():
-        done = cluster.run("kubectl", "-n", "default", "create", "--dry-run=server", "--validate=strict", "-f", path, check=False)
+        done = cluster.run(
+            "kubectl",
+            "-n",
+            "default",
+            "create",
+            "--dry-run=server",
+            "--validate=strict",
+            "-f",
+            path,
+            check=False,
+        )
         if (done.returncode != 0) != (verdict == "refuses"):
             wrong.append(f"{path.name}: should be what the server {verdict}: {done.stdout}{done.stderr}")
         checked[verdict] += 1

@@ -1,4 +1,5 @@
 """Real servers for the tests: each is started on free ports, asked whether it is ready, and stopped whatever happens."""
+
 import pathlib
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

@@ -5,6 +5,7 @@ with Cluster() as cluster:
     cluster.apply(manifest)
     cluster.wait("deployment/function", "Available")
 """
+
 import json
 import os
 import pathlib
@@ -25,7 +26,9 @@ class Cluster:
     def __init__(self, name=None, control_plane_only=False):
         self.external = os.environ.get("KUBECONFIG")
         self.keep = bool(name or os.environ.get("SLUICE_CLUSTER"))
-        self.name = None if self.external else name or os.environ.get("SLUICE_CLUSTER") or f"sluice-{os.getpid()}"
+        self.name = (
+            None if self.external else name or os.environ.get("SLUICE_CLUSTER") or f"sluice-{os.getpid()}"
+        )
         self.control_plane_only = control_plane_only
         self.env = {} if self.external else {"SLUICE_CLUSTER": self.name}
         if self.external:
@@ -100,20 +103,45 @@ class Cluster:
         """Applies manifests: dictionaries, or YAML text. With check=False, returns what kubectl said."""
         text = "\n---\n".join(o if isinstance(o, str) else yaml.safe_dump(o) for o in objects)
         where = ["-n", namespace] if namespace else []
-        done = self.run("kubectl", *where, "apply", "--server-side", "--force-conflicts", "-f", "-", input=text, check=check)
+        done = self.run(
+            "kubectl",
+            *where,
+            "apply",
+            "--server-side",
+            "--force-conflicts",
+            "-f",
+            "-",
+            input=text,
+            check=check,
+        )
         return done.stdout + done.stderr
 
     def delete(self, *arguments, namespace=None, timeout=60):
-        return self.kubectl("delete", "--ignore-not-found", f"--timeout={timeout}s", *arguments, namespace=namespace, timeout=timeout + 10)
+        return self.kubectl(
+            "delete",
+            "--ignore-not-found",
+            f"--timeout={timeout}s",
+            *arguments,
+            namespace=namespace,
+            timeout=timeout + 10,
+        )
 
     def wait(self, what, condition, namespace=None, timeout=60):
         """Until KIND/NAME exists and its condition is True. (kubectl wait fails at once while the conditions of a definition are null.)"""
 
         def holds():
-            conditions = ((self.get(what, namespace=namespace) or {}).get("status") or {}).get("conditions") or []
+            conditions = ((self.get(what, namespace=namespace) or {}).get("status") or {}).get(
+                "conditions"
+            ) or []
             return any((c["type"], c["status"]) == (condition, "True") for c in conditions)
 
-        wait_until(f"{what} is {condition}", holds, timeout, poll=0.2, explain=lambda: self.kubectl("describe", what, namespace=namespace, check=False))
+        wait_until(
+            f"{what} is {condition}",
+            holds,
+            timeout,
+            poll=0.2,
+            explain=lambda: self.kubectl("describe", what, namespace=namespace, check=False),
+        )
 
     def logs(self, what, namespace=None, *arguments):
         return self.kubectl("logs", "--tail=-1", *arguments, what, namespace=namespace, timeout=300)
@@ -128,7 +156,10 @@ class Cluster:
         found = []
         for status in pathlib.Path("/proc").glob("[0-9]*"):
             try:
-                if f"pod{pod_uid}" in (status / "cgroup").read_text() and (status / "comm").read_text().strip() != "pause":
+                if (
+                    f"pod{pod_uid}" in (status / "cgroup").read_text()
+                    and (status / "comm").read_text().strip() != "pause"
+                ):
                     found.append(int(status.name))
             except (FileNotFoundError, ProcessLookupError):
                 continue

@@ -3,6 +3,7 @@
 with Iam() as iam:
     token = iam.token(project="p1", domain="d1")
 """
+
 import datetime
 import http.server
 import json
@@ -22,7 +23,7 @@ class Iam:
 
     def __init__(self):
         self.tokens = {}
-        self.asked = []    # (path, headers)
+        self.asked = []  # (path, headers)
         self.answer = None  # asked(): (status, content type, body) instead of the service's own; None: go on
         self._lock = threading.Lock()
 
@@ -31,14 +32,26 @@ class Iam:
         now = datetime.datetime.now(datetime.timezone.utc)
         text = text or uuid.uuid4().hex
         scope = {"id": domain, "name": f"name of {domain}"}
-        self.tokens[text] = {"methods": ["password"], "issued_at": f"{now:%Y-%m-%dT%H:%M:%S.%f}Z", "expires_at": f"{now + datetime.timedelta(seconds=lifetime):%Y-%m-%dT%H:%M:%S.%f}Z",
-                             "user": {"id": user, "name": f"name of {user}", "domain": scope, "password_expires_at": ""}, "roles": [{"id": "0", "name": "te_admin"}],
-                             **({"project": {"id": project, "name": f"name of {project}", "domain": scope}} if project else {"domain": scope})}  # fmt: skip
+        self.tokens[text] = {
+            "methods": ["password"],
+            "issued_at": f"{now:%Y-%m-%dT%H:%M:%S.%f}Z",
+            "expires_at": f"{now + datetime.timedelta(seconds=lifetime):%Y-%m-%dT%H:%M:%S.%f}Z",
+            "user": {"id": user, "name": f"name of {user}", "domain": scope, "password_expires_at": ""},
+            "roles": [{"id": "0", "name": "te_admin"}],
+            **(
+                {"project": {"id": project, "name": f"name of {project}", "domain": scope}}
+                if project
+                else {"domain": scope}
+            ),
+        }
         return text
 
     def valid(self, text):
         token = self.tokens.get(text)
-        return token and token["expires_at"] > f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%dT%H:%M:%S.%f}Z"
+        return (
+            token
+            and token["expires_at"] > f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%dT%H:%M:%S.%f}Z"
+        )
 
     def signed(self, method, target, headers):
         """Is the request signed by the one key? Judged by the official signer."""
@@ -47,14 +60,27 @@ class Iam:
             return False
         names = given.split("SignedHeaders=")[1].split(",")[0].split(";")
         url = urllib.parse.urlsplit(target)
-        request = SdkRequest(method=method, schema="http", host=headers["Host"], resource_path=url.path, query_params=urllib.parse.parse_qsl(url.query, True),
-                             header_params={name: headers[name] for name in names}, body="")  # fmt: skip
+        request = SdkRequest(
+            method=method,
+            schema="http",
+            host=headers["Host"],
+            resource_path=url.path,
+            query_params=urllib.parse.parse_qsl(url.query, True),
+            header_params={name: headers[name] for name in names},
+            body="",
+        )
         Signer(BasicCredentials(self.ACCESS, self.SECRET)).sign(request)
         return {"host", "x-sdk-date"} <= set(names) and request.header_params["Authorization"] == given
 
     def reply(self, target, headers):
         if not self.valid(headers.get("X-Auth-Token")) and not self.signed("GET", target, headers):
-            return 401, {"error": {"code": 401, "message": "The request you have made requires authentication.", "title": "Unauthorized"}}
+            return 401, {
+                "error": {
+                    "code": 401,
+                    "message": "The request you have made requires authentication.",
+                    "title": "Unauthorized",
+                }
+            }
         subject = headers.get("X-Subject-Token")
         if not self.valid(subject):
             return 404, {"error": {"code": 404, "message": "Failed to validate token", "title": "Not Found"}}
@@ -93,7 +119,9 @@ class Iam:
                 pass
 
         self.server = Server(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self.thread = threading.Thread(
+            target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        )
         self.thread.start()
         self.endpoint = f"http://127.0.0.1:{self.server.server_address[1]}"
         return self

@@ -5,6 +5,7 @@ with Kafka() as kafka:
     kafka.produce("orders", [...])
     kafka.stop(); kafka.start()     # the same ports and the same data
 """
+
 import base64
 import os
 import pathlib
@@ -62,7 +63,9 @@ logger.server.level = info
 class Kafka:
     user, password = "sluice", "sluice-secret"
 
-    def __init__(self, host="127.0.0.1", *, advertised=None, netns=None, properties=None, directory=None, heap="512m"):
+    def __init__(
+        self, host="127.0.0.1", *, advertised=None, netns=None, properties=None, directory=None, heap="512m"
+    ):
         """host: where it listens; advertised: the name clients are told (host); netns: the network namespace it runs in."""
         self.host, self.netns, self.heap = host, netns, heap
         self.advertised = advertised or host
@@ -98,28 +101,56 @@ class Kafka:
 
     def _java(self, *arguments):
         jars = run([TOOLS / "kafka", "fetch"], timeout=900).stdout.strip()
-        return ["java", f"-Xmx{self.heap}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto",
-                f"-Dlog4j2.configurationFile={self.directory}/log4j2.properties", "-cp", f"{jars}/*", *arguments]  # fmt: skip
+        return [
+            "java",
+            f"-Xmx{self.heap}",
+            "-XX:+UseSerialGC",
+            "-XX:TieredStopAtLevel=1",
+            "-Xshare:auto",
+            f"-Dlog4j2.configurationFile={self.directory}/log4j2.properties",
+            "-cp",
+            f"{jars}/*",
+            *arguments,
+        ]
 
     def _format(self):
         """Writes the configuration and an empty log, once."""
         self.directory.mkdir(parents=True, exist_ok=True)
         self.port, self.sasl_port, controller = process.in_netns(self.netns, lambda: free_ports(3, self.host))
         config = self.directory / "server.properties"
-        text = PROPERTIES.format(host=self.host, port=self.port, sasl_port=self.sasl_port, controller_port=controller, controller_host=self.host,
-                                 advertised=self.advertised, directory=self.directory, user=self.user, password=self.password)  # fmt: skip
+        text = PROPERTIES.format(
+            host=self.host,
+            port=self.port,
+            sasl_port=self.sasl_port,
+            controller_port=controller,
+            controller_host=self.host,
+            advertised=self.advertised,
+            directory=self.directory,
+            user=self.user,
+            password=self.password,
+        )
         config.write_text(text + "".join(f"{k}={v}\n" for k, v in self.properties.items()))
         (self.directory / "log4j2.properties").write_text(LOG4J)
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        scram = [a for m in ("SCRAM-SHA-256", "SCRAM-SHA-512") for a in ("--add-scram", f"{m}=[name={self.user},password={self.password}]")]
+        scram = [
+            a
+            for m in ("SCRAM-SHA-256", "SCRAM-SHA-512")
+            for a in ("--add-scram", f"{m}=[name={self.user},password={self.password}]")
+        ]
         run(self._java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", config, *scram))
 
     def start(self):
         if self.port is None:
             self._format()
         if self.process is None:
-            self.process = Process(self._java("kafka.Kafka", self.directory / "server.properties"), name="kafka", merge=True,
-                                   directory=self.directory, netns=self.netns, stop_timeout=20)  # fmt: skip
+            self.process = Process(
+                self._java("kafka.Kafka", self.directory / "server.properties"),
+                name="kafka",
+                merge=True,
+                directory=self.directory,
+                netns=self.netns,
+                stop_timeout=20,
+            )
         self.process.start()
         self.process.wait_until("serves", self._answers, 60)
         return self
@@ -213,7 +244,14 @@ def _setns(descriptor):
 def _brokers(bootstrap):
     from confluent_kafka.admin import AdminClient
 
-    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0, "reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 100})
+    admin = AdminClient(
+        {
+            "bootstrap.servers": bootstrap,
+            "log_level": 0,
+            "reconnect.backoff.ms": 20,
+            "reconnect.backoff.max.ms": 100,
+        }
+    )
     return len(admin.list_topics(timeout=5).brokers)
 
 
@@ -251,7 +289,9 @@ def _produce(bootstrap, topic, messages):
     from confluent_kafka import Producer
 
     failed = []
-    producer = Producer({"bootstrap.servers": bootstrap, "acks": "all", "linger.ms": 5, "enable.idempotence": True})
+    producer = Producer(
+        {"bootstrap.servers": bootstrap, "acks": "all", "linger.ms": 5, "enable.idempotence": True}
+    )
     for m in messages:
         while True:
             try:
@@ -281,6 +321,9 @@ def _end_offsets(bootstrap, topic, partitions):
 
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "offsets"})
     try:
-        return {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=20)[1] for p in range(partitions)}
+        return {
+            p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=20)[1]
+            for p in range(partitions)
+        }
     finally:
         consumer.close()

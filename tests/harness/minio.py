@@ -4,6 +4,7 @@ with Minio(uri, token) as minio:
     minio.create_bucket("photos")
     minio.client.put_object(Bucket="photos", Key="a", Body=b"…")
 """
+
 import pathlib
 import subprocess
 import tempfile
@@ -22,19 +23,42 @@ class Minio:
     def __init__(self, webhook, token):
         self.temporary = tempfile.TemporaryDirectory(prefix="minio-")
         folder = pathlib.Path(self.temporary.name)
-        program = subprocess.run([TOOLS / "minio", "fetch"], check=True, capture_output=True, text=True).stdout.strip()
+        program = subprocess.run(
+            [TOOLS / "minio", "fetch"], check=True, capture_output=True, text=True
+        ).stdout.strip()
         (self.port,) = free_ports(1)
         for name in ("data", "queue", "home"):
             (folder / name).mkdir()
         env = {
-            "MINIO_ROOT_USER": USER, "MINIO_ROOT_PASSWORD": PASSWORD, "MINIO_BROWSER": "off", "MINIO_UPDATE": "off", "HOME": folder / "home",
-            "MINIO_NOTIFY_WEBHOOK_ENABLE_sluice": "on", "MINIO_NOTIFY_WEBHOOK_ENDPOINT_sluice": webhook, "MINIO_NOTIFY_WEBHOOK_AUTH_TOKEN_sluice": token,
-            "MINIO_NOTIFY_WEBHOOK_QUEUE_DIR_sluice": folder / "queue", "MINIO_NOTIFY_WEBHOOK_QUEUE_LIMIT_sluice": "100000",
-        }  # fmt: skip
+            "MINIO_ROOT_USER": USER,
+            "MINIO_ROOT_PASSWORD": PASSWORD,
+            "MINIO_BROWSER": "off",
+            "MINIO_UPDATE": "off",
+            "HOME": folder / "home",
+            "MINIO_NOTIFY_WEBHOOK_ENABLE_sluice": "on",
+            "MINIO_NOTIFY_WEBHOOK_ENDPOINT_sluice": webhook,
+            "MINIO_NOTIFY_WEBHOOK_AUTH_TOKEN_sluice": token,
+            "MINIO_NOTIFY_WEBHOOK_QUEUE_DIR_sluice": folder / "queue",
+            "MINIO_NOTIFY_WEBHOOK_QUEUE_LIMIT_sluice": "100000",
+        }
         self.queue = folder / "queue"
-        self.process = Process([program, "server", "--quiet", f"--address=127.0.0.1:{self.port}", folder / "data"], name="minio", env=env, directory=folder / "output")
-        config = botocore.config.Config(retries={"max_attempts": 5, "mode": "standard"}, s3={"addressing_style": "path"})
-        self.client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{self.port}", aws_access_key_id=USER, aws_secret_access_key=PASSWORD, region_name="us-east-1", config=config)
+        self.process = Process(
+            [program, "server", "--quiet", f"--address=127.0.0.1:{self.port}", folder / "data"],
+            name="minio",
+            env=env,
+            directory=folder / "output",
+        )
+        config = botocore.config.Config(
+            retries={"max_attempts": 5, "mode": "standard"}, s3={"addressing_style": "path"}
+        )
+        self.client = boto3.client(
+            "s3",
+            endpoint_url=f"http://127.0.0.1:{self.port}",
+            aws_access_key_id=USER,
+            aws_secret_access_key=PASSWORD,
+            region_name="us-east-1",
+            config=config,
+        )
 
     def __enter__(self):
         self.process.start()
@@ -51,8 +75,12 @@ class Minio:
         self.client.create_bucket(Bucket=name)
         if versions:
             self.client.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
-        configuration = {"QueueConfigurations": [{"QueueArn": "arn:minio:sqs::sluice:webhook", "Events": list(events)}]}
-        self.client.put_bucket_notification_configuration(Bucket=name, NotificationConfiguration=configuration)
+        configuration = {
+            "QueueConfigurations": [{"QueueArn": "arn:minio:sqs::sluice:webhook", "Events": list(events)}]
+        }
+        self.client.put_bucket_notification_configuration(
+            Bucket=name, NotificationConfiguration=configuration
+        )
 
     def waiting(self):
         """How many notifications it still holds."""

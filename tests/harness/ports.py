@@ -5,6 +5,7 @@ to the next server that asks for port 0. So each port is held by a socket that i
 gives a held port to no connection and no bind to port 0, but to a server that names it and sets SO_REUSEADDR, as all servers here do, again
 and again if it restarts.
 """
+
 import socket
 
 _held = []

@@ -1,4 +1,5 @@
 """A program under test: its output captured, its readiness asked for, its end certain."""
+
 import contextlib
 import ctypes
 import os
@@ -34,7 +35,9 @@ def wait_until(what, ask, timeout=10.0, poll=POLL, explain=None):
                 raise
             last = e
         if time.monotonic() >= end:
-            raise TimedOut(f"{what}: not within {timeout:g} s (last: {last!r})" + (f"\n{explain()}" if explain else ""))
+            raise TimedOut(
+                f"{what}: not within {timeout:g} s (last: {last!r})" + (f"\n{explain()}" if explain else "")
+            )
         time.sleep(poll)
 
 
@@ -49,7 +52,19 @@ class Process:
         p.wait_for_output(r"ready")
     """
 
-    def __init__(self, command, *, name=None, env=None, cwd=None, netns=None, merge=False, directory=None, stop_timeout=10.0, stdin=None):
+    def __init__(
+        self,
+        command,
+        *,
+        name=None,
+        env=None,
+        cwd=None,
+        netns=None,
+        merge=False,
+        directory=None,
+        stop_timeout=10.0,
+        stdin=None,
+    ):
         self.command = [str(c) for c in command]
         self.name = name or os.path.basename(self.command[0])
         if netns:
@@ -84,7 +99,13 @@ class Process:
             out = files.enter_context(open(self.out_path, "ab"))
             err = subprocess.STDOUT if self.merge else files.enter_context(open(self.err_path, "ab"))
             self.popen = subprocess.Popen(
-                self.command, stdin=self.stdin or subprocess.DEVNULL, stdout=out, stderr=err, env=self.env, cwd=self.cwd, start_new_session=True
+                self.command,
+                stdin=self.stdin or subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                env=self.env,
+                cwd=self.cwd,
+                start_new_session=True,
             )
         return self
 
@@ -111,7 +132,13 @@ class Process:
         return "\n".join(self.output.splitlines()[-lines:])
 
     def describe(self):
-        state = "never started" if self.popen is None else "running" if self.alive() else f"ended with {self.popen.returncode}"
+        state = (
+            "never started"
+            if self.popen is None
+            else "running"
+            if self.alive()
+            else f"ended with {self.popen.returncode}"
+        )
         return f"--- {self.name} ({state}): {' '.join(self.command)}\n{self.tail()}\n---"
 
     def wait_until(self, what, ask, timeout=10.0):
@@ -179,7 +206,9 @@ def run(command, *, check=True, timeout=120.0, netns=None, input=None, env=None,
     if netns:
         command = ["nsenter", f"--net=/var/run/netns/{netns}", *command]
     full = None if env is None else {**os.environ, **{k: str(v) for k, v in env.items()}}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, input=input, env=full, cwd=cwd)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=timeout, input=input, env=full, cwd=cwd
+    )
     if check and done.returncode:
         raise AssertionError(f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
     return done

@@ -2,6 +2,7 @@
 
 python3 -m harness.registry ARCHIVE NAME USER PASSWORD      prints "registry on port N", and a line for each request
 """
+
 import base64
 import http.server
 import json
@@ -14,7 +15,10 @@ class Registry(http.server.ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, archive, name, user, password, address=("127.0.0.1", 0)):
-        self.name, self.authorization = name, "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+        self.name, self.authorization = (
+            name,
+            "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode(),
+        )
         self.blobs = {}
         with tarfile.open(archive) as tar:
             for member in tar:

@@ -1,4 +1,5 @@
 """Checks the harness against the real servers. Usage: "$(tools/venv)/bin/pytest" -q tests/harness/selftest.py"""
+
 import sys
 import urllib.request
 
@@ -58,7 +59,9 @@ def cluster():
 
 def test_a_cluster_runs_pods_and_tells_who_wrote(cluster):
     before = cluster.audit_position()
-    cluster.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "written", "namespace": "default"}})
+    cluster.apply(
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "written", "namespace": "default"}}
+    )
     assert [e["objectRef"]["name"] for e in cluster.audit(before, user="admin")] == ["written"]
     assert cluster.audit(cluster.audit_position()) == []
     assert "v3." in cluster.helm("version", "--short").stdout

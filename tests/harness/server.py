@@ -1,4 +1,5 @@
 """The HTTP server of the emulators."""
+
 import http.server
 import socketserver
 

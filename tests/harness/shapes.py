@@ -1,12 +1,38 @@
 """The types of FunctionGraph's published runtimes (Go and Java, 2025), as they decode events: every member, no others."""
 
 STRINGS = {"*": str}
-KAFKA = {"event_version": str, "event_time": int, "trigger_type": str, "region": str, "instance_id": str, "records": [{"messages": [str], "topic_id": str}]}
+KAFKA = {
+    "event_version": str,
+    "event_time": int,
+    "trigger_type": str,
+    "region": str,
+    "instance_id": str,
+    "records": [{"messages": [str], "topic_id": str}],
+}
 TIMER = {"version": str, "time": str, "trigger_type": str, "trigger_name": str, "user_event": str}
-APIG = {"isBase64Encoded": bool, "httpMethod": str, "path": str, "body": str, "pathParameters": STRINGS, "headers": STRINGS, "queryStringParameters": STRINGS, "user_data": str,
-        "requestContext": {"apiId": str, "requestId": str, "stage": str, "sourceIp": str}}  # fmt: skip
-ASYNC_NOTIFICATION = {"timestamp": str, "request_payload": str, "response_payload": str, "response_context": {"status_code": int, "function_error": str},
-                      "request_context": {"request_id": str, "function_urn": str, "condition": str, "approximate_invoke_count": int}}  # fmt: skip
+APIG = {
+    "isBase64Encoded": bool,
+    "httpMethod": str,
+    "path": str,
+    "body": str,
+    "pathParameters": STRINGS,
+    "headers": STRINGS,
+    "queryStringParameters": STRINGS,
+    "user_data": str,
+    "requestContext": {"apiId": str, "requestId": str, "stage": str, "sourceIp": str},
+}
+ASYNC_NOTIFICATION = {
+    "timestamp": str,
+    "request_payload": str,
+    "response_payload": str,
+    "response_context": {"status_code": int, "function_error": str},
+    "request_context": {
+        "request_id": str,
+        "function_urn": str,
+        "condition": str,
+        "approximate_invoke_count": int,
+    },
+}
 
 
 def strict(value, shape, path="event"):

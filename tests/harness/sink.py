@@ -4,6 +4,7 @@ with Sink() as sink:
     sink.answer = lambda request: (503, {"Retry-After": "1"}, b"busy")
     sink.wait_for(10)
 """
+
 import dataclasses
 import http.server
 import json
@@ -17,7 +18,7 @@ from .server import Server
 class Request:
     method: str
     path: str
-    headers: list      # of (name, value), as sent
+    headers: list  # of (name, value), as sent
     body: bytes
     status: int = 0
 
@@ -77,8 +78,12 @@ class Sink:
 
         self.server = Server(("127.0.0.1", 0), Handler)
         if self.tls:
-            self.server.socket = self.tls.wrap_socket(self.server.socket, server_side=True, do_handshake_on_connect=False)
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+            self.server.socket = self.tls.wrap_socket(
+                self.server.socket, server_side=True, do_handshake_on_connect=False
+            )
+        self.thread = threading.Thread(
+            target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        )
         self.thread.start()
         return self
 
@@ -105,9 +110,18 @@ class Sink:
             return list(self.requests)
 
     def wait_for(self, count, timeout=20.0):
-        wait_until(f"{count} accepted requests", lambda: len(self.taken()) >= count, timeout, explain=lambda: f"{len(self.taken())} of {len(self.all())} requests were accepted")
+        wait_until(
+            f"{count} accepted requests",
+            lambda: len(self.taken()) >= count,
+            timeout,
+            explain=lambda: f"{len(self.taken())} of {len(self.all())} requests were accepted",
+        )
         return self.taken()
 
     def wait_for_records(self, count, timeout=20.0):
-        wait_until(f"{count} accepted records", lambda: len({i for r in self.taken() for i in r.ids}) >= count, timeout)
+        wait_until(
+            f"{count} accepted records",
+            lambda: len({i for r in self.taken() for i in r.ids}) >= count,
+            timeout,
+        )
         return self.taken()

@@ -6,6 +6,7 @@ with Smn(folder) as smn:
 
 netns: the servers listen in this network namespace, and messages are sent from there.
 """
+
 import base64
 import contextlib
 import datetime
@@ -32,7 +33,9 @@ UNCONFIRMED, CONFIRMED, CANCELLED = 0, 1, 3
 
 
 def openssl(folder, *arguments, data=None):
-    return subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True, input=data).stdout
+    return subprocess.run(
+        ["openssl", *arguments], cwd=folder, check=True, capture_output=True, input=data
+    ).stdout
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -56,7 +59,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 class Refused(Exception):
     def __init__(self, status, code, message, headers=()):
-        self.answer = status, json.dumps({"request_id": uuid.uuid4().hex, "code": code, "message": message}).encode(), headers
+        self.answer = (
+            status,
+            json.dumps({"request_id": uuid.uuid4().hex, "code": code, "message": message}).encode(),
+            headers,
+        )
 
 
 class Smn:
@@ -66,16 +73,82 @@ class Smn:
         self.urn = f"urn:smn:{REGION}:{PROJECT}:{topic}"
         self.asked, self.answers = [], {}  # paths; path → (status, body)
         self.keys = {"AKEXAMPLE": "SKexample0123456789"}
-        self.topics, self.subscriptions, self.confirming = {self.urn}, {}, {}  # urn → subscription; token → urn
+        self.topics, self.subscriptions, self.confirming = (
+            {self.urn},
+            {},
+            {},
+        )  # urn → subscription; token → urn
         self.calls, self.sent = [], []  # (method, path); (urn of the subscription, type, status or error)
         self.refuse = lambda method, path: None  # a Refused to answer with
         self.resolve = lambda host: host
-        openssl(folder, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=test authority")
+        openssl(
+            folder,
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-keyout",
+            "ca.key",
+            "-out",
+            "ca.pem",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=test authority",
+        )
         (self.folder / "ext").write_text(f"subjectAltName=IP:{host},IP:127.0.0.1,DNS:localhost")
-        openssl(folder, "req", "-newkey", "rsa:2048", "-nodes", "-keyout", "tls.key", "-out", "tls.csr", "-subj", "/CN=smn")
-        openssl(folder, "x509", "-req", "-in", "tls.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-out", "tls.pem", "-extfile", "ext")
-        openssl(folder, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "smn.key", "-out", "smn.pem", "-days", "2", "-subj", "/CN=SMN")
-        self.secrets = {"smn-ca": {"ca.pem": (self.folder / "ca.pem").read_text()}, "cloud": {"ak": "AKEXAMPLE", "sk": self.keys["AKEXAMPLE"]}}
+        openssl(
+            folder,
+            "req",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-keyout",
+            "tls.key",
+            "-out",
+            "tls.csr",
+            "-subj",
+            "/CN=smn",
+        )
+        openssl(
+            folder,
+            "x509",
+            "-req",
+            "-in",
+            "tls.csr",
+            "-CA",
+            "ca.pem",
+            "-CAkey",
+            "ca.key",
+            "-CAcreateserial",
+            "-days",
+            "2",
+            "-out",
+            "tls.pem",
+            "-extfile",
+            "ext",
+        )
+        openssl(
+            folder,
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-keyout",
+            "smn.key",
+            "-out",
+            "smn.pem",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=SMN",
+        )
+        self.secrets = {
+            "smn-ca": {"ca.pem": (self.folder / "ca.pem").read_text()},
+            "cloud": {"ak": "AKEXAMPLE", "sk": self.keys["AKEXAMPLE"]},
+        }
         for name, values in self.secrets.items():
             (self.folder / "secrets" / name).mkdir(parents=True)
             for key, value in values.items():
@@ -112,7 +185,9 @@ class Smn:
         for handler in (Files, Service):
             server = in_netns(self.netns, lambda h=handler: Server((self.address, 0), h))
             self.servers.append(server)
-        self.servers[0].socket = context.wrap_socket(self.servers[0].socket, server_side=True, do_handshake_on_connect=False)
+        self.servers[0].socket = context.wrap_socket(
+            self.servers[0].socket, server_side=True, do_handshake_on_connect=False
+        )
         for server in self.servers:
             threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         self.host, self.api_host = (f"{self.address}:{s.server_address[1]}" for s in self.servers)
@@ -131,56 +206,120 @@ class Smn:
 
     @property
     def cloud(self):
-        return {"endpoint": self.endpoint, "credentials": {f"{k}SecretRef": {"name": "cloud", "key": v} for k, v in (("accessKey", "ak"), ("secretKey", "sk"))}}
+        return {
+            "endpoint": self.endpoint,
+            "credentials": {
+                f"{k}SecretRef": {"name": "cloud", "key": v}
+                for k, v in (("accessKey", "ak"), ("secretKey", "sk"))
+            },
+        }
 
     def check_signature(self, method, target, headers, body):
         """What the official client would have signed is what came."""
-        given = dict(part.strip().split("=", 1) for part in headers.get("Authorization", "").removeprefix("SDK-HMAC-SHA256 ").split(",") if "=" in part)
+        given = dict(
+            part.strip().split("=", 1)
+            for part in headers.get("Authorization", "").removeprefix("SDK-HMAC-SHA256 ").split(",")
+            if "=" in part
+        )
         secret, names = self.keys.get(given.get("Access")), given.get("SignedHeaders", "").split(";")
         url = urllib.parse.urlsplit(target)
         if not secret or not {"host", "x-sdk-date"} <= set(names):
-            raise Refused(401, "APIGW.0301", "Incorrect IAM authentication information: unknown key or unsigned headers")
-        request = SdkRequest(method=method, schema="http", host=headers["Host"], resource_path=url.path, query_params=urllib.parse.parse_qsl(url.query, keep_blank_values=True),
-                             header_params={n: headers[n] for n in names}, body=body)  # fmt: skip
-        wanted = Signer(BasicCredentials(given["Access"], secret)).sign(request).header_params["Authorization"]
+            raise Refused(
+                401, "APIGW.0301", "Incorrect IAM authentication information: unknown key or unsigned headers"
+            )
+        request = SdkRequest(
+            method=method,
+            schema="http",
+            host=headers["Host"],
+            resource_path=url.path,
+            query_params=urllib.parse.parse_qsl(url.query, keep_blank_values=True),
+            header_params={n: headers[n] for n in names},
+            body=body,
+        )
+        wanted = (
+            Signer(BasicCredentials(given["Access"], secret)).sign(request).header_params["Authorization"]
+        )
         if not hmac.compare_digest(wanted, headers["Authorization"]):
-            raise Refused(401, "APIGW.0301", "Incorrect IAM authentication information: verify aksk signature fail")
-        age = abs(datetime.datetime.now(datetime.timezone.utc) - datetime.datetime.strptime(headers["X-Sdk-Date"] + "+0000", "%Y%m%dT%H%M%SZ%z"))
+            raise Refused(
+                401, "APIGW.0301", "Incorrect IAM authentication information: verify aksk signature fail"
+            )
+        age = abs(
+            datetime.datetime.now(datetime.timezone.utc)
+            - datetime.datetime.strptime(headers["X-Sdk-Date"] + "+0000", "%Y%m%dT%H%M%SZ%z")
+        )
         if age > datetime.timedelta(minutes=15):
-            raise Refused(401, "APIGW.0301", "Incorrect IAM authentication information: the date is too far off")
+            raise Refused(
+                401, "APIGW.0301", "Incorrect IAM authentication information: the date is too far off"
+            )
 
     def api(self, method, target, body):
         url = urllib.parse.urlsplit(target)
         match urllib.parse.unquote(url.path).strip("/").split("/"):
-            case ["v2", project, "notifications", "topics", urn, "subscriptions"] if urn.split(":")[3] == project and method in ("GET", "POST"):
+            case ["v2", project, "notifications", "topics", urn, "subscriptions"] if urn.split(":")[
+                3
+            ] == project and method in ("GET", "POST"):
                 if urn not in self.topics:
                     raise Refused(404, "SMN.00010021", f"The topic {urn} does not exist.")
                 query = dict(urllib.parse.parse_qsl(url.query))
-                return self.list(urn, int(query.get("offset", 0)), int(query.get("limit", 100))) if method == "GET" else self.subscribe(urn, json.loads(body))
-            case ["v2", project, "notifications", "subscriptions", urn] if urn.split(":")[3] == project and method == "DELETE":
+                return (
+                    self.list(urn, int(query.get("offset", 0)), int(query.get("limit", 100)))
+                    if method == "GET"
+                    else self.subscribe(urn, json.loads(body))
+                )
+            case ["v2", project, "notifications", "subscriptions", urn] if (
+                urn.split(":")[3] == project and method == "DELETE"
+            ):
                 if not self.subscriptions.pop(urn, None):
                     raise Refused(404, "SMN.00010022", "The subscription does not exist.")
                 return 200, json.dumps({"request_id": uuid.uuid4().hex}).encode()
-        raise Refused(404, "APIGW.0101", "The API does not exist or has not been published in the environment")
+        raise Refused(
+            404, "APIGW.0101", "The API does not exist or has not been published in the environment"
+        )
 
     def list(self, topic, offset, limit):
         found = [s for s in self.subscriptions.values() if s["topic_urn"] == topic]
-        return 200, json.dumps({"request_id": uuid.uuid4().hex, "subscription_count": len(found), "subscriptions": found[offset : offset + min(limit, 100)]}).encode()
+        return 200, json.dumps(
+            {
+                "request_id": uuid.uuid4().hex,
+                "subscription_count": len(found),
+                "subscriptions": found[offset : offset + min(limit, 100)],
+            }
+        ).encode()
 
     def subscribe(self, topic, body):
-        if body["protocol"] not in ("http", "https") or not body["endpoint"].startswith(body["protocol"] + "://"):
+        if body["protocol"] not in ("http", "https") or not body["endpoint"].startswith(
+            body["protocol"] + "://"
+        ):
             raise Refused(400, "SMN.00011106", "The endpoint does not match the protocol.")
-        there = next((s for s in self.subscriptions.values() if s["topic_urn"] == topic and s["endpoint"] == body["endpoint"]), None)
-        found = there or {"topic_urn": topic, "protocol": body["protocol"], "subscription_urn": f"{topic}:{uuid.uuid4().hex}", "owner": PROJECT, "endpoint": body["endpoint"],
-                          "remark": body.get("remark", ""), "status": UNCONFIRMED}  # fmt: skip
+        there = next(
+            (
+                s
+                for s in self.subscriptions.values()
+                if s["topic_urn"] == topic and s["endpoint"] == body["endpoint"]
+            ),
+            None,
+        )
+        found = there or {
+            "topic_urn": topic,
+            "protocol": body["protocol"],
+            "subscription_urn": f"{topic}:{uuid.uuid4().hex}",
+            "owner": PROJECT,
+            "endpoint": body["endpoint"],
+            "remark": body.get("remark", ""),
+            "status": UNCONFIRMED,
+        }
         self.subscriptions[found["subscription_urn"]] = found
         if found["status"] != CONFIRMED:
             token = uuid.uuid4().hex
             self.confirming[f"/confirm?token={token}"] = found["subscription_urn"]
             self.answers[f"/confirm?token={token}"] = 200, b"{}"
             message = self.confirmation(subscribe_url=f"https://{self.host}/confirm?token={token}")
-            threading.Thread(target=in_netns, args=(self.netns, lambda: self.send(found, message)), daemon=True).start()
-        return 200 if there else 201, json.dumps({"request_id": uuid.uuid4().hex, "subscription_urn": found["subscription_urn"]}).encode()
+            threading.Thread(
+                target=in_netns, args=(self.netns, lambda: self.send(found, message)), daemon=True
+            ).start()
+        return 200 if there else 201, json.dumps(
+            {"request_id": uuid.uuid4().hex, "subscription_urn": found["subscription_urn"]}
+        ).encode()
 
     def confirm(self, path):
         if found := self.subscriptions.get(self.confirming.get(path)):
@@ -189,14 +328,24 @@ class Smn:
     def publish(self, text):
         """To all that confirmed: [(subscription, status)]"""
         message = self.notification(text)
-        return [(urn, in_netns(self.netns, lambda s=s: self.send(s, message))) for urn, s in list(self.subscriptions.items()) if s["status"] == CONFIRMED]
+        return [
+            (urn, in_netns(self.netns, lambda s=s: self.send(s, message)))
+            for urn, s in list(self.subscriptions.items())
+            if s["status"] == CONFIRMED
+        ]
 
     def send(self, subscription, message):
         """A message to a subscription's endpoint: the status, or the error in words."""
         url = urllib.parse.urlsplit(subscription["endpoint"])
-        context = ssl._create_unverified_context()  # as SMN itself, which asks for no certificate that it could check
+        context = (
+            ssl._create_unverified_context()
+        )  # as SMN itself, which asks for no certificate that it could check
         host, port = self.resolve(url.hostname), url.port or (443 if url.scheme == "https" else 80)
-        connection = http.client.HTTPSConnection(host, port, timeout=5, context=context) if url.scheme == "https" else http.client.HTTPConnection(host, port, timeout=5)
+        connection = (
+            http.client.HTTPSConnection(host, port, timeout=5, context=context)
+            if url.scheme == "https"
+            else http.client.HTTPConnection(host, port, timeout=5)
+        )
         try:
             with contextlib.closing(connection):
                 connection.request("POST", url.path or "/", message[0], {**message[1], "Host": url.netloc})
@@ -210,7 +359,10 @@ class Smn:
 
     @property
     def source(self):
-        return {"topicUrn": self.urn, "trusted": {"hosts": [self.host], "caSecretRef": {"name": "smn-ca", "key": "ca.pem"}}}
+        return {
+            "topicUrn": self.urn,
+            "trusted": {"hosts": [self.host], "caSecretRef": {"name": "smn-ca", "key": "ca.pem"}},
+        }
 
     @property
     def options(self):
@@ -218,25 +370,51 @@ class Smn:
 
     def sign(self, body, names):
         text = "".join(f"{n}\n{body[n]}\n" for n in names if n != "subject" or body.get("subject"))
-        return base64.b64encode(openssl(self.folder, "dgst", "-sha256", "-sign", "smn.key", data=text.encode())).decode()
+        return base64.b64encode(
+            openssl(self.folder, "dgst", "-sha256", "-sign", "smn.key", data=text.encode())
+        ).decode()
 
     def headers(self, body):
-        return {"X-SMN-MESSAGE-TYPE": body["type"], "X-SMN-MESSAGE-ID": body["message_id"], "X-SMN-TOPIC-URN": body["topic_urn"],
-                "X-SMN-SUBSCRIPTION-URN": body["topic_urn"] + ":a", "Content-Type": "application/json; charset=UTF-8"}  # fmt: skip
+        return {
+            "X-SMN-MESSAGE-TYPE": body["type"],
+            "X-SMN-MESSAGE-ID": body["message_id"],
+            "X-SMN-TOPIC-URN": body["topic_urn"],
+            "X-SMN-SUBSCRIPTION-URN": body["topic_urn"] + ":a",
+            "Content-Type": "application/json; charset=UTF-8",
+        }
 
     def message(self, kind, message, names, **more):
         now = datetime.datetime.now(datetime.timezone.utc)
-        body = {"type": kind, "message_id": uuid.uuid4().hex, "topic_urn": self.urn, "message": message, "signature_version": "v1", "timestamp": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
-                "signing_cert_url": f"https://{self.host}{self.path}", **more}  # fmt: skip
+        body = {
+            "type": kind,
+            "message_id": uuid.uuid4().hex,
+            "topic_urn": self.urn,
+            "message": message,
+            "signature_version": "v1",
+            "timestamp": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "signing_cert_url": f"https://{self.host}{self.path}",
+            **more,
+        }
         body["signature"] = self.sign(body, names)
         return json.dumps(body).encode(), self.headers(body)
 
     def notification(self, message, **more):
         """The body and the headers."""
         more.setdefault("subject", "a subject")
-        return self.message("Notification", message, ["message", "message_id", "subject", "timestamp", "topic_urn", "type"], unsubscribe_url=f"https://{self.host}/unsubscribe", **more)
+        return self.message(
+            "Notification",
+            message,
+            ["message", "message_id", "subject", "timestamp", "topic_urn", "type"],
+            unsubscribe_url=f"https://{self.host}/unsubscribe",
+            **more,
+        )
 
     def confirmation(self, kind="SubscriptionConfirmation", **more):
         self.answers["/confirm?token=t"] = 200, b"{}"
         more.setdefault("subscribe_url", f"https://{self.host}/confirm?token=t")
-        return self.message(kind, "You are invited to subscribe.", ["message", "message_id", "subscribe_url", "timestamp", "topic_urn", "type"], **more)
+        return self.message(
+            kind,
+            "You are invited to subscribe.",
+            ["message", "message_id", "subscribe_url", "timestamp", "topic_urn", "type"],
+            **more,
+        )

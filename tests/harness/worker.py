@@ -1,4 +1,5 @@
 """`sluice worker` and `sluice controller` beside an API server of the tests' own, without a node."""
+
 import json
 
 import yaml
@@ -9,7 +10,9 @@ SLUICE = ROOT / "build" / "sluice"
 
 
 def start_controller(cluster):
-    return cluster.start(SLUICE, "controller", "--worker-image=x", "--admin=127.0.0.1:0", "--log-level=info", name="controller")
+    return cluster.start(
+        SLUICE, "controller", "--worker-image=x", "--admin=127.0.0.1:0", "--log-level=info", name="controller"
+    )
 
 
 class Worker:
@@ -18,18 +21,42 @@ class Worker:
     def __init__(self, cluster, namespace, trigger, pod, directory, options=()):
         """The last option of a name counts: --admin may be among them."""
         self.pod = pod
-        labels = {"app.kubernetes.io/managed-by": "sluice", "app.kubernetes.io/component": "worker", "app.kubernetes.io/instance": trigger}
+        labels = {
+            "app.kubernetes.io/managed-by": "sluice",
+            "app.kubernetes.io/component": "worker",
+            "app.kubernetes.io/instance": trigger,
+        }
         cluster.apply(
-            {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": pod, "labels": labels},
-             "spec": {"serviceAccountName": f"{trigger}-sluice", "automountServiceAccountToken": False, "containers": [{"name": "worker", "image": "x"}]}},
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": pod, "labels": labels},
+                "spec": {
+                    "serviceAccountName": f"{trigger}-sluice",
+                    "automountServiceAccountToken": False,
+                    "containers": [{"name": "worker", "image": "x"}],
+                },
+            },
             namespace=namespace,
-        )  # fmt: skip
+        )
         account = yaml.safe_load((cluster.directory / "kubeconfig").read_text())
-        account["users"][0]["user"] = {"token": cluster.kubectl("create", "token", f"{trigger}-sluice", namespace=namespace).strip()}
+        account["users"][0]["user"] = {
+            "token": cluster.kubectl("create", "token", f"{trigger}-sluice", namespace=namespace).strip()
+        }
         kubeconfig, file = directory / f"{pod}.kubeconfig", directory / f"{pod}.json"
         kubeconfig.write_text(json.dumps(account))
-        file.write_text(cluster.get("configmap", f"{trigger}-sluice", namespace=namespace)["data"]["trigger.json"])
-        command = [SLUICE, "worker", f"--trigger={file}", f"--kubeconfig={kubeconfig}", "--admin=127.0.0.1:0", "--log-level=info", *options]
+        file.write_text(
+            cluster.get("configmap", f"{trigger}-sluice", namespace=namespace)["data"]["trigger.json"]
+        )
+        command = [
+            SLUICE,
+            "worker",
+            f"--trigger={file}",
+            f"--kubeconfig={kubeconfig}",
+            "--admin=127.0.0.1:0",
+            "--log-level=info",
+            *options,
+        ]
         self.process = cluster.start(*command, name=pod, env={"POD_NAME": pod})
 
     def __enter__(self):

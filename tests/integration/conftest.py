@@ -1,4 +1,5 @@
 """The program against real servers. Usage: "$(tools/venv)/bin/pytest" tests/integration"""
+
 import json
 import pathlib
 import urllib.request
@@ -38,7 +39,9 @@ class Function:
     """The example function, `sluice display`."""
 
     def __init__(self, *options):
-        self.process = Process([SLUICE, "display", "--listen=127.0.0.1:0", "--keep=200000", "--quiet", *options], name="function")
+        self.process = Process(
+            [SLUICE, "display", "--listen=127.0.0.1:0", "--keep=200000", "--quiet", *options], name="function"
+        )
         self.port = None
 
     def __enter__(self):
@@ -73,7 +76,12 @@ class Function:
         return json.loads(self.ask("/-/events?after=1000000000"))["accepted"]
 
     def wait_for(self, count, timeout=30.0):
-        wait_until(f"{count} accepted events", lambda: self.accepted() >= count, timeout, explain=lambda: f"accepted: {self.accepted()}")
+        wait_until(
+            f"{count} accepted events",
+            lambda: self.accepted() >= count,
+            timeout,
+            explain=lambda: f"accepted: {self.accepted()}",
+        )
         return self.events()
 
 
@@ -93,7 +101,16 @@ class Runner:
     def start(self, *triggers, name="run", state="state", options=()):
         path = self.directory / f"{name}.yaml"
         path.write_text("---\n".join(yaml.safe_dump(t) for t in triggers))
-        command = [SLUICE, "run", "-f", path, f"--state={self.directory / state}", "--admin=127.0.0.1:0", "--log-level=info", *options]
+        command = [
+            SLUICE,
+            "run",
+            "-f",
+            path,
+            f"--state={self.directory / state}",
+            "--admin=127.0.0.1:0",
+            "--log-level=info",
+            *options,
+        ]
         p = Process(command, name=name, directory=self.directory / f"{name}-output")
         self.processes.append(p)
         return p.start()
@@ -117,5 +134,10 @@ def trigger(name, source, uri, delivery=None, **spec):
         "apiVersion": "sluice.dev/v1alpha1",
         "kind": "Trigger",
         "metadata": {"name": name, "namespace": "test"},
-        "spec": {"source": source, "sink": {"uri": uri}, **({"delivery": delivery} if delivery else {}), **spec},
+        "spec": {
+            "source": source,
+            "sink": {"uri": uri},
+            **({"delivery": delivery} if delivery else {}),
+            **spec,
+        },
     }

@@ -1,5 +1,6 @@
 """What a request holds and what becomes of its answer: formats, batches, filters, transforms, dead letters, credentials. Kafka messages of a real
 broker, received by a server of the test's own; CloudEvents are judged by their official SDK."""
+
 import base64
 import datetime
 import itertools
@@ -35,7 +36,9 @@ def topic(kafka):
 
 
 def make(kafka, topic, uri, delivery=None, **spec):
-    source = {"kafka": {"bootstrapServers": [kafka.bootstrap], "topics": [topic], "startPosition": "Earliest"}}
+    source = {
+        "kafka": {"bootstrapServers": [kafka.bootstrap], "topics": [topic], "startPosition": "Earliest"}
+    }
     return trigger(topic, source, uri, {"retry": FAST, **(delivery or {})}, **spec)
 
 
@@ -43,18 +46,28 @@ def consume(kafka, topic, count, timeout=20):
     """Messages of a topic from its beginning."""
     from confluent_kafka import Consumer
 
-    c = Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": f"judge-{topic}", "auto.offset.reset": "earliest"})
+    c = Consumer(
+        {"bootstrap.servers": kafka.bootstrap, "group.id": f"judge-{topic}", "auto.offset.reset": "earliest"}
+    )
     c.subscribe([topic])
     found = []
     try:
-        wait_until(f"{count} messages in {topic}", lambda: found.extend(m for m in c.consume(count, 0.1) if not m.error()) or len(found) >= count, timeout)
+        wait_until(
+            f"{count} messages in {topic}",
+            lambda: found.extend(m for m in c.consume(count, 0.1) if not m.error()) or len(found) >= count,
+            timeout,
+        )
     finally:
         c.close()
     return found
 
 
 def committed(kafka, topic, count, group=None):
-    wait_until("everything is committed", lambda: kafka.committed(group or f"sluice.test.{topic}", topic, 1) == {0: count}, 20)
+    wait_until(
+        "everything is committed",
+        lambda: kafka.committed(group or f"sluice.test.{topic}", topic, 1) == {0: count},
+        20,
+    )
 
 
 MESSAGES = [
@@ -68,7 +81,9 @@ MESSAGES = [
 def judge(events):
     assert [e["id"].rsplit("/", 1)[1] for e in events] == ["0", "1", "2", "3"]
     assert all(e["specversion"] == "1.0" and e["type"] == "dev.sluice.kafka.message" for e in events)
-    assert all(e["source"].startswith("/apis/sluice.dev/v1alpha1/namespaces/test/triggers/delivery-") for e in events)
+    assert all(
+        e["source"].startswith("/apis/sluice.dev/v1alpha1/namespaces/test/triggers/delivery-") for e in events
+    )
     assert [e["subject"] for e in events] == [f"partition:0#{n}" for n in range(4)]
     assert [e.get_attributes().get("partitionkey") for e in events] == ["k\u00e9y 1", None, None, None]
     assert all(e["team"] == "100% caf\u0065" for e in events)
@@ -94,7 +109,12 @@ def test_cloudevents_in_binary_mode(kafka, topic, sink, runner):
         headers = {k: urllib.parse.unquote(v) if k.startswith("ce-") else v for k, v in r.headers}
         events.append(from_http(headers, r.body))
         assert r.id == headers["ce-id"]
-    assert [r.header("Content-Type") for r in requests] == ["application/json", "text/plain; charset=utf-8", "application/octet-stream", "application/json"]
+    assert [r.header("Content-Type") for r in requests] == [
+        "application/json",
+        "text/plain; charset=utf-8",
+        "application/octet-stream",
+        "application/json",
+    ]
     judge(events)
 
 
@@ -106,26 +126,57 @@ def test_cloudevents_in_structured_mode(kafka, topic, sink, runner):
 
 def test_cloudevents_in_batches(kafka, topic, sink, runner):
     kafka.produce(topic, MESSAGES)
-    runner.start(make(kafka, topic, sink.uri, {"batch": {"maxMessages": 4, "maxWait": "5s"}}, event={"format": "CloudEventsBatch"}, **CE))
+    runner.start(
+        make(
+            kafka,
+            topic,
+            sink.uri,
+            {"batch": {"maxMessages": 4, "maxWait": "5s"}},
+            event={"format": "CloudEventsBatch"},
+            **CE,
+        )
+    )
     (request,) = sink.wait_for(1)
     assert request.header("Content-Type").startswith("application/cloudevents-batch+json")
-    judge([from_dict(e) if "data_base64" not in e else from_http({"content-type": "application/cloudevents+json"}, json.dumps(e)) for e in request.json])
+    judge(
+        [
+            from_dict(e)
+            if "data_base64" not in e
+            else from_http({"content-type": "application/cloudevents+json"}, json.dumps(e))
+            for e in request.json
+        ]
+    )
 
 
 def test_a_null_value_is_an_event_without_data(kafka, topic, sink, runner):
     kafka.produce(topic, [{"value": None, "key": "gone"}])
     runner.start(make(kafka, topic, sink.uri, event={"format": "CloudEventsStructured"}))
     (request,) = sink.wait_for(1)
-    assert "data" not in request.json and "datacontenttype" not in request.json and request.json["partitionkey"] == "gone"
+    assert (
+        "data" not in request.json
+        and "datacontenttype" not in request.json
+        and request.json["partitionkey"] == "gone"
+    )
 
 
 def test_a_trace_goes_on_or_begins(kafka, topic, sink, runner):
     parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-    kafka.produce(topic, [{"value": "a", "headers": {"traceparent": parent, "tracestate": "vendor=1"}}, {"value": "b"}, {"value": "c", "headers": {"traceparent": "nonsense"}}])
+    kafka.produce(
+        topic,
+        [
+            {"value": "a", "headers": {"traceparent": parent, "tracestate": "vendor=1"}},
+            {"value": "b"},
+            {"value": "c", "headers": {"traceparent": "nonsense"}},
+        ],
+    )
     runner.start(make(kafka, topic, sink.uri))
     went_on, begun, other = sink.wait_for(3)
     version, trace, span, flags = went_on.header("traceparent").split("-")
-    assert (version, trace, flags) == ("00", "4bf92f3577b34da6a3ce929d0e0e4736", "01") and span != "00f067aa0ba902b7"
+    assert (version, trace, flags) == (
+        "00",
+        "4bf92f3577b34da6a3ce929d0e0e4736",
+        "01",
+    ) and span != "00f067aa0ba902b7"
     assert went_on.header("tracestate") == "vendor=1"
     assert begun.header("tracestate") is None
     traces = {r.header("traceparent").split("-")[1] for r in (went_on, begun, other)}
@@ -145,7 +196,9 @@ def test_batches_and_their_ids(kafka, topic, sink, runner):
 
 def test_a_batch_is_bounded_by_the_encoded_events_bytes(kafka, topic, sink, runner):
     kafka.produce(topic, ["\x01" * 400] * 12)  # 400 bytes are 2,400 in JSON
-    runner.start(make(kafka, topic, sink.uri, {"batch": {"maxMessages": 12, "maxBytes": 8192, "maxWait": "1s"}}))
+    runner.start(
+        make(kafka, topic, sink.uri, {"batch": {"maxMessages": 12, "maxBytes": 8192, "maxWait": "1s"}})
+    )
     requests = sink.wait_for_records(12)
     assert all(len(r.body) <= 8192 for r in requests) and len(requests) < 12
     assert sum(len(r.json["messages"]) for r in requests) == 12
@@ -159,51 +212,91 @@ def test_partial_failures_in_order(kafka, topic, sink, runner, named_by):
         ids = request.ids
         bad = [n for n, i in enumerate(ids) if int(i.rsplit("/", 1)[1]) in (3, 7) and i not in failed_once]
         failed_once.update(ids[n] for n in bad)
-        items = [{"itemIdentifier": ids[n] if named_by == "id" else n if named_by == "place" else str(n)} for n in bad]
+        items = [
+            {"itemIdentifier": ids[n] if named_by == "id" else n if named_by == "place" else str(n)}
+            for n in bad
+        ]
         return 200, {}, json.dumps({"batchItemFailures": items}).encode()
 
     sink.answer = answer
     kafka.produce(topic, [f"message {i}" for i in range(10)])
-    runner.start(make(kafka, topic, sink.uri, {"batch": {"maxMessages": 10, "maxWait": "1s"}, "partialFailures": True}))
+    runner.start(
+        make(kafka, topic, sink.uri, {"batch": {"maxMessages": 10, "maxWait": "1s"}, "partialFailures": True})
+    )
     committed(kafka, topic, 10)
     starts = [int(r.ids[0].rsplit("/", 1)[1]) for r in sink.taken()]
     assert starts == [0, 3] or starts == [0, 3, 7]
 
 
-@pytest.mark.parametrize("body, again", [("", False), ("null", False), ("{}", False), ('{"batchItemFailures": null}', False), ('{"batchItemFailures": []}', False),
-                                         ("[]", True), ("oops", True), ('{"batchItemFailures": {}}', True), ('{"batchItemFailures": [{}]}', True),
-                                         ('{"batchItemFailures": [{"itemIdentifier": ""}]}', True), ('{"batchItemFailures": [{"itemIdentifier": null}]}', True),
-                                         ('{"batchItemFailures": [{"itemIdentifier": "elsewhere/0/1"}]}', True), ('{"batchItemFailures": [{"itemIdentifier": 99}]}', True)])  # fmt: skip
+@pytest.mark.parametrize(
+    "body, again",
+    [
+        ("", False),
+        ("null", False),
+        ("{}", False),
+        ('{"batchItemFailures": null}', False),
+        ('{"batchItemFailures": []}', False),
+        ("[]", True),
+        ("oops", True),
+        ('{"batchItemFailures": {}}', True),
+        ('{"batchItemFailures": [{}]}', True),
+        ('{"batchItemFailures": [{"itemIdentifier": ""}]}', True),
+        ('{"batchItemFailures": [{"itemIdentifier": null}]}', True),
+        ('{"batchItemFailures": [{"itemIdentifier": "elsewhere/0/1"}]}', True),
+        ('{"batchItemFailures": [{"itemIdentifier": 99}]}', True),
+    ],
+)
 def test_partial_answers_are_read_as_lambda_reads_them(kafka, topic, sink, runner, body, again):
     first = itertools.count()
     sink.answer = lambda request: (200, {}, body.encode() if next(first) == 0 else b"{}")
     kafka.produce(topic, ["a", "b"])
-    runner.start(make(kafka, topic, sink.uri, {"batch": {"maxMessages": 2, "maxWait": "1s"}, "partialFailures": True}))
+    runner.start(
+        make(kafka, topic, sink.uri, {"batch": {"maxMessages": 2, "maxWait": "1s"}, "partialFailures": True})
+    )
     committed(kafka, topic, 2)
     assert [r.json["messages"] for r in sink.all()] == [["a", "b"]] * (2 if again else 1)
 
 
-@pytest.mark.parametrize("filler", ['{"results": "%s"}', '{"batchItemFailures": [], "results": "%s"}', '{"results": "%s", "batchItemFailures": []}'])
+@pytest.mark.parametrize(
+    "filler",
+    [
+        '{"results": "%s"}',
+        '{"batchItemFailures": [], "results": "%s"}',
+        '{"results": "%s", "batchItemFailures": []}',
+    ],
+)
 def test_a_large_answer_is_read_for_its_list(kafka, topic, sink, runner, filler):
     sink.answer = lambda request: (200, {}, (filler % ("x" * 3_000_000)).encode())
     kafka.produce(topic, ["a", "b"])
-    runner.start(make(kafka, topic, sink.uri, {"batch": {"maxMessages": 2, "maxWait": "1s"}, "partialFailures": True}))
+    runner.start(
+        make(kafka, topic, sink.uri, {"batch": {"maxMessages": 2, "maxWait": "1s"}, "partialFailures": True})
+    )
     committed(kafka, topic, 2)
     assert len(sink.all()) == 1
 
 
-@pytest.mark.parametrize("filler, said", [('{"batchItemFailures": [{"itemIdentifier": "%s"}], "results": "%s"}', "1 of 2 records failed"),
-                                          ('{"results": "%s", "batchItemFailures": [{"itemIdentifier": "%s"}]}', "1 of 2 records failed"),
-                                          ('{"results": "%s%s"', "no JSON object")])  # fmt: skip
+@pytest.mark.parametrize(
+    "filler, said",
+    [
+        ('{"batchItemFailures": [{"itemIdentifier": "%s"}], "results": "%s"}', "1 of 2 records failed"),
+        ('{"results": "%s", "batchItemFailures": [{"itemIdentifier": "%s"}]}', "1 of 2 records failed"),
+        ('{"results": "%s%s"', "no JSON object"),
+    ],
+)
 def test_the_size_of_an_answer_does_not_matter(kafka, topic, sink, runner, filler, said):
     first = itertools.count()
     long, name = "x" * (20 << 20), f"{topic}/0/1"
     answer = (filler % ((name, long) if filler.startswith('{"batch') else (long, name))).encode()
     sink.answer = lambda request: (200, {}, answer if next(first) == 0 else b"{}")
     kafka.produce(topic, ["a", "b"])
-    run = runner.start(make(kafka, topic, sink.uri, {"batch": {"maxMessages": 2, "maxWait": "1s"}, "partialFailures": True}))
+    run = runner.start(
+        make(kafka, topic, sink.uri, {"batch": {"maxMessages": 2, "maxWait": "1s"}, "partialFailures": True})
+    )
     committed(kafka, topic, 2)
-    assert [r.json["messages"] for r in sink.all()] == [["a", "b"], ["b"] if "records" in said else ["a", "b"]]
+    assert [r.json["messages"] for r in sink.all()] == [
+        ["a", "b"],
+        ["b"] if "records" in said else ["a", "b"],
+    ]
     run.wait_for_output(said, 10)
 
 
@@ -217,12 +310,20 @@ def test_a_poison_record_reaches_the_dead_letter_alone_and_is_replayed(kafka, to
         return (500, {}, b'{"why": "poison"}') if poisoned and not healed else 200
 
     sink.answer = answer
-    kafka.produce(topic, [{"value": "poison" if i == 37 else f"message {i}", "key": f"k{i}"} for i in range(64)])
-    t = make(kafka, topic, sink.uri, {
-        "batch": {"maxMessages": 64, "maxWait": "1s"},
-        "retry": {**FAST, "maxAttempts": 2, "bisect": True, "onExhausted": "DeadLetter"},
-        "deadLetter": {"kafka": {"bootstrapServers": [kafka.bootstrap], "topic": letters}},
-    }, function={"urn": "urn:fss:eu-1:p:function:default:f"})  # fmt: skip
+    kafka.produce(
+        topic, [{"value": "poison" if i == 37 else f"message {i}", "key": f"k{i}"} for i in range(64)]
+    )
+    t = make(
+        kafka,
+        topic,
+        sink.uri,
+        {
+            "batch": {"maxMessages": 64, "maxWait": "1s"},
+            "retry": {**FAST, "maxAttempts": 2, "bisect": True, "onExhausted": "DeadLetter"},
+            "deadLetter": {"kafka": {"bootstrapServers": [kafka.bootstrap], "topic": letters}},
+        },
+        function={"urn": "urn:fss:eu-1:p:function:default:f"},
+    )
     runner.start(t)
     committed(kafka, topic, 64)
     assert {i for r in sink.taken() for i in r.ids} == {f"{topic}/0/{i}" for i in range(64) if i != 37}
@@ -233,9 +334,15 @@ def test_a_poison_record_reaches_the_dead_letter_alone_and_is_replayed(kafka, to
     datetime.datetime.strptime(letter["timestamp"][:-9] + letter["timestamp"][-6:], "%Y-%m-%dT%H:%M:%S.%f%z")
     assert len(letter["timestamp"]) == len("2025-07-28T11:47:56.893440057+02:00")
     assert letter["request_context"]["function_urn"] == "urn:fss:eu-1:p:function:default:f"
-    assert letter["request_context"]["condition"] == "UnhandledInvocationError" and letter["request_context"]["approximate_invoke_count"] == 2
+    assert (
+        letter["request_context"]["condition"] == "UnhandledInvocationError"
+        and letter["request_context"]["approximate_invoke_count"] == 2
+    )
     assert json.loads(letter["request_payload"])["messages"] == ["poison"]
-    assert letter["response_context"]["status_code"] == 500 and "answered 500" in letter["response_context"]["function_error"]
+    assert (
+        letter["response_context"]["status_code"] == 500
+        and "answered 500" in letter["response_context"]["function_error"]
+    )
     assert letter["response_payload"] == '{"why": "poison"}'
     failed = [r for r in sink.all() if r.status == 500]
     assert letter["request_context"]["request_id"] == failed[-1].header("X-CFF-Request-Id")
@@ -260,13 +367,25 @@ def test_a_dead_letter_over_http_is_the_cloudevent_with_knatives_attributes(kafk
     with Sink(lambda request: 503 if next(refused) < 3 else 202) as dead:
         sink.answer = lambda request: (422, {}, b"no such order") if b"bad" in request.body else 200
         kafka.produce(topic, ['{"order": "bad"}', '{"order": "good"}'])
-        runner.start(make(kafka, topic, sink.uri, {"retry": {**FAST, "onExhausted": "DeadLetter"}, "deadLetter": {"uri": dead.uri + "letters"}}, event={"format": "CloudEventsBinary"}))
+        runner.start(
+            make(
+                kafka,
+                topic,
+                sink.uri,
+                {"retry": {**FAST, "onExhausted": "DeadLetter"}, "deadLetter": {"uri": dead.uri + "letters"}},
+                event={"format": "CloudEventsBinary"},
+            )
+        )
         (request,) = dead.wait_for(1)
         committed(kafka, topic, 2)
     assert request.path == "/letters" and len(dead.all()) == 4  # refused three times, and not lost
     event = from_http(as_http(request), request.body)
     assert event.data == {"order": "bad"} and event["id"] == f"{topic}/0/0"
-    assert event["knativeerrordest"] == sink.uri and event["knativeerrorcode"] == "422" and event["knativeerrordata"] == "no such order"
+    assert (
+        event["knativeerrordest"] == sink.uri
+        and event["knativeerrorcode"] == "422"
+        and event["knativeerrordata"] == "no such order"
+    )
 
 
 @pytest.mark.parametrize("form", ["FunctionGraph", "CloudEventsStructured"])
@@ -277,14 +396,37 @@ def test_a_dead_letter_holds_none_of_our_secrets(sink, runner, tmp_path, form):
         (tmp_path / "s" / key).write_text(value)
     ref = {key: {"name": "s", "key": key} for key in ("token", "user", "password")}
     pair = base64.b64encode(b"ada-l:pass-word").decode()
-    sink.answer = lambda request: (422, {}, json.dumps({"headers": dict(request.headers), "escaped": json.dumps("the+secret/token==").replace("/", "\\/")}).encode())
-    delivery = {"retry": {**FAST, "onExhausted": "DeadLetter"}, "headers": [{"name": "X-Token", "secretRef": ref["token"]}],
-                "authentication": {"basic": {"usernameSecretRef": ref["user"], "passwordSecretRef": ref["password"]}}}  # fmt: skip
+    sink.answer = lambda request: (
+        422,
+        {},
+        json.dumps(
+            {
+                "headers": dict(request.headers),
+                "escaped": json.dumps("the+secret/token==").replace("/", "\\/"),
+            }
+        ).encode(),
+    )
+    delivery = {
+        "retry": {**FAST, "onExhausted": "DeadLetter"},
+        "headers": [{"name": "X-Token", "secretRef": ref["token"]}],
+        "authentication": {"basic": {"usernameSecretRef": ref["user"], "passwordSecretRef": ref["password"]}},
+    }
     with Sink() as dead:
-        runner.start(trigger("t", {"timer": {"schedule": "1s"}}, sink.uri, {**delivery, "deadLetter": {"uri": dead.uri}}, event={"format": form}), options=[f"--secrets={tmp_path}"])
+        runner.start(
+            trigger(
+                "t",
+                {"timer": {"schedule": "1s"}},
+                sink.uri,
+                {**delivery, "deadLetter": {"uri": dead.uri}},
+                event={"format": form},
+            ),
+            options=[f"--secrets={tmp_path}"],
+        )
         letter = dead.wait_for(1)[0].body.decode()
     echoed = sink.all()[0]
-    assert echoed.header("X-Token") == "the+secret/token==" and echoed.header("Authorization") == f"Basic {pair}"
+    assert (
+        echoed.header("X-Token") == "the+secret/token==" and echoed.header("Authorization") == f"Basic {pair}"
+    )
     told = json.loads(letter)["response_payload" if form == "FunctionGraph" else "knativeerrordata"]
     assert "X-Token" in told and told.count("***") >= 3
     for secret in ("the+secret", "secret/token", "secret\\/token", pair, "ada-l", "pass-word"):
@@ -296,20 +438,47 @@ def test_a_letter_that_is_too_large_for_its_topic_is_cut(kafka, topic, sink, run
     letters = f"{topic}-small"
     kafka.create_topic(letters, 1, {"max.message.bytes": "20000"})
     large = json.dumps({"text": '"\u00e9' * 30000})
-    kafka.produce(topic, [{"value": large, "key": "k"}, {"value": '{"small": 1}', "key": "k"}, {"value": large, "key": "x" * 15000}])
+    kafka.produce(
+        topic,
+        [
+            {"value": large, "key": "k"},
+            {"value": '{"small": 1}', "key": "k"},
+            {"value": large, "key": "x" * 15000},
+        ],
+    )
     sink.answer = lambda request: 400
-    runner.start(make(kafka, topic, sink.uri, {"retry": {**FAST, "onExhausted": "DeadLetter"}, "deadLetter": {"kafka": {"bootstrapServers": [kafka.bootstrap], "topic": letters}}},
-                      event={"format": form}))  # fmt: skip
+    runner.start(
+        make(
+            kafka,
+            topic,
+            sink.uri,
+            {
+                "retry": {**FAST, "onExhausted": "DeadLetter"},
+                "deadLetter": {"kafka": {"bootstrapServers": [kafka.bootstrap], "topic": letters}},
+            },
+            event={"format": form},
+        )
+    )
     found = consume(kafka, letters, 3)
     committed(kafka, topic, 3)
     first, small, last = [json.loads(m.value()) for m in found]
     assert [m.key() for m in found] == [b"k", b"k", None]
     for letter in (first, last):
         if form == "FunctionGraph":
-            assert letter["truncated"] is True and letter["request_payload_size"] > 100_000 and 5000 < len(letter["request_payload"].encode()) < 20000
+            assert (
+                letter["truncated"] is True
+                and letter["request_payload_size"] > 100_000
+                and 5000 < len(letter["request_payload"].encode()) < 20000
+            )
         else:
-            assert letter["sluicetruncated"] == "true" and letter["sluicedatasize"] == str(len(large.encode()))
-            assert large.startswith(letter["data"]) and len(letter["data"]) > 3000 and letter["datacontenttype"].startswith("text/plain")
+            assert letter["sluicetruncated"] == "true" and letter["sluicedatasize"] == str(
+                len(large.encode())
+            )
+            assert (
+                large.startswith(letter["data"])
+                and len(letter["data"]) > 3000
+                and letter["datacontenttype"].startswith("text/plain")
+            )
     assert "truncated" not in small and "sluicetruncated" not in small
 
 
@@ -317,7 +486,14 @@ def test_a_letter_that_is_too_large_over_http_is_cut(kafka, topic, sink, runner)
     kafka.produce(topic, [{"value": json.dumps({"text": "x" * 100000})}])
     sink.answer = lambda request: 400
     with Sink(lambda request: 413 if len(request.body) > 5000 else 202) as dead:
-        runner.start(make(kafka, topic, sink.uri, {"retry": {**FAST, "onExhausted": "DeadLetter"}, "deadLetter": {"uri": dead.uri}}))
+        runner.start(
+            make(
+                kafka,
+                topic,
+                sink.uri,
+                {"retry": {**FAST, "onExhausted": "DeadLetter"}, "deadLetter": {"uri": dead.uri}},
+            )
+        )
         committed(kafka, topic, 1)
         letter = json.loads(dead.all()[-1].body)
     assert letter["truncated"] is True and 1000 < len(letter["request_payload"]) < 5000
@@ -331,8 +507,18 @@ def test_a_letter_is_written_once_while_its_broker_is_slow_to_come_back(kafka, t
         other.stop()
         kafka.produce(topic, [{"value": "poison"}])
         sink.answer = lambda request: 400
-        run = runner.start(make(kafka, topic, sink.uri, {"timeout": "1s", "retry": {**FAST, "onExhausted": "DeadLetter"},
-                                                         "deadLetter": {"kafka": {"bootstrapServers": [other.bootstrap], "topic": letters}}}))  # fmt: skip
+        run = runner.start(
+            make(
+                kafka,
+                topic,
+                sink.uri,
+                {
+                    "timeout": "1s",
+                    "retry": {**FAST, "onExhausted": "DeadLetter"},
+                    "deadLetter": {"kafka": {"bootstrapServers": [other.bootstrap], "topic": letters}},
+                },
+            )
+        )
         run.wait_for_output("Blocked", 20)
         other.start()
         committed(kafka, topic, 1)
@@ -341,11 +527,30 @@ def test_a_letter_is_written_once_while_its_broker_is_slow_to_come_back(kafka, t
 
 
 def test_letters_of_a_file_are_replayed_by_filter_and_rate(kafka, sink, tmp_path):
-    letters = [json.dumps({"timestamp": "2026-01-01T00:00:00Z", "request_context": {"request_id": f"r{i}"}, "request_payload": json.dumps({"n": i}), "event_id": f"t/0/{i}",
-                           "response_context": {"status_code": 500 if i % 2 else 400}}) for i in range(20)]  # fmt: skip
+    letters = [
+        json.dumps(
+            {
+                "timestamp": "2026-01-01T00:00:00Z",
+                "request_context": {"request_id": f"r{i}"},
+                "request_payload": json.dumps({"n": i}),
+                "event_id": f"t/0/{i}",
+                "response_context": {"status_code": 500 if i % 2 else 400},
+            }
+        )
+        for i in range(20)
+    ]
     (tmp_path / "letters.jsonl").write_text("\n".join(letters) + "\n\n")
     (tmp_path / "t.json").write_text(json.dumps(trigger("t", {"timer": {"schedule": "1h"}}, sink.uri)))
-    command = [SLUICE, "replay", "-f", tmp_path / "t.json", "--letters", tmp_path / "letters.jsonl", "--rate=100", '--filter={"response_context": {"status_code": [500]}}']
+    command = [
+        SLUICE,
+        "replay",
+        "-f",
+        tmp_path / "t.json",
+        "--letters",
+        tmp_path / "letters.jsonl",
+        "--rate=100",
+        '--filter={"response_context": {"status_code": [500]}}',
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and "10 sent" in done.stderr and "10 filtered" in done.stderr, done.stderr
     assert sorted(r.json["n"] for r in sink.taken()) == list(range(1, 20, 2))
@@ -353,12 +558,25 @@ def test_letters_of_a_file_are_replayed_by_filter_and_rate(kafka, sink, tmp_path
 
 
 def envelope(payload, **more):
-    return json.dumps({"timestamp": "2026-01-01T00:00:00Z", "request_context": {"request_id": "r"}, "request_payload": payload, **more})
+    return json.dumps(
+        {
+            "timestamp": "2026-01-01T00:00:00Z",
+            "request_context": {"request_id": "r"},
+            "request_payload": payload,
+            **more,
+        }
+    )
 
 
 def replay(tmp_path, t, *options, **more):
     (tmp_path / "t.json").write_text(json.dumps(t))
-    return subprocess.run([SLUICE, "replay", "-f", tmp_path / "t.json", *options], capture_output=True, text=True, timeout=60, **more)
+    return subprocess.run(
+        [SLUICE, "replay", "-f", tmp_path / "t.json", *options],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        **more,
+    )
 
 
 def from_file(tmp_path, sink, *lines, form="FunctionGraph", options=()):
@@ -370,7 +588,14 @@ def from_file(tmp_path, sink, *lines, form="FunctionGraph", options=()):
 @pytest.mark.parametrize("broken", [0, 1, 2])
 def test_nothing_of_a_file_is_sent_while_a_line_can_not_be_read(sink, tmp_path, broken):
     good = [envelope(json.dumps({"n": i}), event_id=f"e{i}") for i in range(3)]
-    lines = [*good[:broken], '{"no": "letter"}', *good[broken:], "{", envelope("", event_id="x"), envelope("cut", truncated=True)]
+    lines = [
+        *good[:broken],
+        '{"no": "letter"}',
+        *good[broken:],
+        "{",
+        envelope("", event_id="x"),
+        envelope("cut", truncated=True),
+    ]
     done = from_file(tmp_path, sink, *lines)
     assert done.returncode == 1
     for line in (broken + 1, 5, 6, 7):
@@ -388,7 +613,9 @@ def test_a_file_is_gone_on_with_where_it_was_interrupted(sink, tmp_path):
     stuck = True
     sink.answer = lambda request: 503 if stuck and request.json["n"] == 3 else 200
     (tmp_path / "letters.jsonl").write_text("\n".join(lines))
-    (tmp_path / "t.json").write_text(json.dumps(trigger("t", {"timer": {"schedule": "1h"}}, sink.uri, {"retry": FAST})))
+    (tmp_path / "t.json").write_text(
+        json.dumps(trigger("t", {"timer": {"schedule": "1h"}}, sink.uri, {"retry": FAST}))
+    )
     command = [SLUICE, "replay", "-f", tmp_path / "t.json", "--letters", tmp_path / "letters.jsonl"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as run:
         wait_until("the fourth is refused", lambda: len(sink.all()) > 3, 20)
@@ -402,7 +629,14 @@ def test_a_file_is_gone_on_with_where_it_was_interrupted(sink, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["letters.jsonl", "t.json"]
 
 
-PAYLOADS = ['{"a": 1.10, "a": 1e999}', '{"big": 123456789012345678901234567890}', "[1,\t2]\n", '"\\u0000"', "plain \x00 text", "\u00e9\U0001f600"]
+PAYLOADS = [
+    '{"a": 1.10, "a": 1e999}',
+    '{"big": 123456789012345678901234567890}',
+    "[1,\t2]\n",
+    '"\\u0000"',
+    "plain \x00 text",
+    "\u00e9\U0001f600",
+]
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
@@ -415,23 +649,38 @@ def test_the_payload_is_replayed_byte_for_byte(sink, tmp_path, payload):
 EVENT = '{"specversion":"1.0","id":"own","source":"/s","type":"t","knativeerrorcode":"500","dataschema":"x:y","ext":7,'
 
 
-@pytest.mark.parametrize("rest, kind, body", [
-    ('"data":{"a": 1.10,"a": 1e999}', "application/json", b'{"a": 1.10,"a": 1e999}'),
-    ('"datacontenttype":"text/plain","data":"\\u0000x"', "text/plain", b"\0x"),
-    ('"datacontenttype":"image/png","data_base64":"/wA="', "image/png", b"\xff\0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "rest, kind, body",
+    [
+        ('"data":{"a": 1.10,"a": 1e999}', "application/json", b'{"a": 1.10,"a": 1e999}'),
+        ('"datacontenttype":"text/plain","data":"\\u0000x"', "text/plain", b"\0x"),
+        ('"datacontenttype":"image/png","data_base64":"/wA="', "image/png", b"\xff\0"),
+    ],
+)
 def test_a_cloudevent_is_replayed_byte_for_byte(sink, tmp_path, rest, kind, body):
     done = from_file(tmp_path, sink, EVENT + rest + "}", form="CloudEventsBinary")
     assert done.returncode == 0, done.stderr
     (request,) = sink.taken()
     assert (request.body, request.header("Content-Type"), request.header("ce-id")) == (body, kind, "own")
-    assert (request.header("ce-dataschema"), request.header("ce-ext"), request.header("ce-knativeerrorcode")) == ("x:y", "7", None)
+    assert (
+        request.header("ce-dataschema"),
+        request.header("ce-ext"),
+        request.header("ce-knativeerrorcode"),
+    ) == ("x:y", "7", None)
     done = from_file(tmp_path, sink, EVENT + rest + "}", form="CloudEventsStructured")
     member = rest[rest.index('"data') :].encode()
     assert done.returncode == 0 and sink.taken()[-1].body.endswith(member + b"}")
 
 
-@pytest.mark.parametrize("letter", [EVENT + '"data_base64":"?"}', EVENT + '"data":1,"data":2}', '{"specversion":"0.3"}', EVENT + '"x":"\\ud800"}'])
+@pytest.mark.parametrize(
+    "letter",
+    [
+        EVENT + '"data_base64":"?"}',
+        EVENT + '"data":1,"data":2}',
+        '{"specversion":"0.3"}',
+        EVENT + '"x":"\\ud800"}',
+    ],
+)
 def test_a_cloudevent_that_can_not_be_replayed_is_refused(sink, tmp_path, letter):
     done = from_file(tmp_path, sink, letter, form="CloudEventsBinary")
     assert done.returncode == 1 and "no CloudEvent" in done.stderr and "sent 0, refused 1" in done.stderr
@@ -443,7 +692,15 @@ def test_letters_of_a_topic_that_can_not_be_read_are_refused_and_not_committed(k
     kafka.create_topic(letters, 1)
     good = [envelope(json.dumps({"n": i}), response_payload="\x00") for i in range(3)]
     kafka.produce(letters, [{"value": v} for v in (good[0], "no letter", good[1], None, b"\xff", good[2])])
-    t = make(kafka, topic, sink.uri, {"retry": {**FAST, "onExhausted": "DeadLetter"}, "deadLetter": {"kafka": {"bootstrapServers": [kafka.bootstrap], "topic": letters}}})
+    t = make(
+        kafka,
+        topic,
+        sink.uri,
+        {
+            "retry": {**FAST, "onExhausted": "DeadLetter"},
+            "deadLetter": {"kafka": {"bootstrapServers": [kafka.bootstrap], "topic": letters}},
+        },
+    )
     done = replay(tmp_path, t)
     assert done.returncode == 1, done.stderr
     for offset in (1, 3, 4):
@@ -464,7 +721,10 @@ def test_what_a_filter_cannot_judge_has_failed_for_good(kafka, topic, sink, runn
     with Sink(lambda request: 202) as dead:
         batch = {"batch": {"maxMessages": 3, "maxWait": "100ms"}}
         retry = {"retry": {**FAST, "onExhausted": "DeadLetter"}, "deadLetter": {"uri": dead.uri + "letters"}}
-        runner.start(make(kafka, topic, sink.uri, {**retry, **batch}, filter={"pattern": pattern}), options=[f"--admin=127.0.0.1:{admin}"])
+        runner.start(
+            make(kafka, topic, sink.uri, {**retry, **batch}, filter={"pattern": pattern}),
+            options=[f"--admin=127.0.0.1:{admin}"],
+        )
         (letter,) = dead.wait_for(1)
         committed(kafka, topic, 3)
         assert letter.id == f"{topic}/0/1" and b"filter can't say" in letter.body
@@ -483,8 +743,29 @@ def test_drop_is_counted(kafka, topic, sink, runner):
 
 
 def test_a_filter_leaves_out_and_commits(kafka, topic, sink, runner):
-    kafka.produce(topic, [{"value": json.dumps({"n": i, "state": "open" if i % 3 == 0 else "closed"}), "headers": {"kind": "a" if i % 2 else "b"}} for i in range(60)])
-    runner.start(make(kafka, topic, sink.uri, filter={"pattern": {"value": {"state": ["open"], "n": [{"numeric": [">=", 10]}]}, "headers": {"kind": ["a"]}}}))
+    kafka.produce(
+        topic,
+        [
+            {
+                "value": json.dumps({"n": i, "state": "open" if i % 3 == 0 else "closed"}),
+                "headers": {"kind": "a" if i % 2 else "b"},
+            }
+            for i in range(60)
+        ],
+    )
+    runner.start(
+        make(
+            kafka,
+            topic,
+            sink.uri,
+            filter={
+                "pattern": {
+                    "value": {"state": ["open"], "n": [{"numeric": [">=", 10]}]},
+                    "headers": {"kind": ["a"]},
+                }
+            },
+        )
+    )
     committed(kafka, topic, 60)
     expected = [i for i in range(60) if i % 3 == 0 and i >= 10 and i % 2]
     assert [json.loads(r.json["messages"][0])["n"] for r in sink.taken()] == expected
@@ -492,20 +773,51 @@ def test_a_filter_leaves_out_and_commits(kafka, topic, sink, runner):
 
 def test_a_transform_reshapes_and_its_errors_are_final(kafka, topic, sink, runner):
     kafka.produce(topic, ['{"n": 1}', "no json", '{"n": 2}'])
-    run = runner.start(make(kafka, topic, sink.uri, {"retry": {**FAST, "onExhausted": "Drop"}}, transform={"jq": "{number: (.messages[0] | fromjson | .n), topic: .topic_id}"}))
+    run = runner.start(
+        make(
+            kafka,
+            topic,
+            sink.uri,
+            {"retry": {**FAST, "onExhausted": "Drop"}},
+            transform={"jq": "{number: (.messages[0] | fromjson | .n), topic: .topic_id}"},
+        )
+    )
     committed(kafka, topic, 3)
     assert [r.json for r in sink.all()] == [{"number": 1, "topic": topic}, {"number": 2, "topic": topic}]
     assert run.stop() == 0
 
 
 def test_preview_prints_what_is_sent(kafka, topic, sink, runner, tmp_path):
-    kafka.produce(topic, [{"value": '{"n": 1}', "key": "k", "headers": {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}}])
+    kafka.produce(
+        topic,
+        [
+            {
+                "value": '{"n": 1}',
+                "key": "k",
+                "headers": {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"},
+            }
+        ],
+    )
     secrets = tmp_path / "secrets"
     (secrets / "s").mkdir(parents=True)
     (secrets / "s" / "k").write_text("hidden\n")
-    for number, spec in enumerate([{}, {"event": {"dialect": "Current"}}, {"event": {"format": "CloudEventsBinary"}}, {"event": {"format": "CloudEventsStructured"}},
-                                   {"event": {"format": "CloudEventsBatch"}}, {"transform": {"jq": "{a: .messages}"}}]):  # fmt: skip
-        delivery = {"method": "PUT", "headers": [{"name": "X-Plain", "value": "a b"}, {"name": "X-Secret", "secretRef": {"name": "s", "key": "k"}}]}
+    for number, spec in enumerate(
+        [
+            {},
+            {"event": {"dialect": "Current"}},
+            {"event": {"format": "CloudEventsBinary"}},
+            {"event": {"format": "CloudEventsStructured"}},
+            {"event": {"format": "CloudEventsBatch"}},
+            {"transform": {"jq": "{a: .messages}"}},
+        ]
+    ):
+        delivery = {
+            "method": "PUT",
+            "headers": [
+                {"name": "X-Plain", "value": "a b"},
+                {"name": "X-Secret", "secretRef": {"name": "s", "key": "k"}},
+            ],
+        }
         t = make(kafka, topic, sink.uri + "invoke?a=b", delivery, **spec)
         t["spec"]["source"]["kafka"]["consumerGroup"] = f"{topic}-{number}"
         with Sink() as own:
@@ -513,20 +825,37 @@ def test_preview_prints_what_is_sent(kafka, topic, sink, runner, tmp_path):
             run = runner.start(t, name=f"run{number}", options=[f"--secrets={secrets}"])
             (sent,) = own.wait_for(1)
             assert run.stop() == 0
-        document = {"topic": topic, "partition": 0, "offset": 0, "key": "k", "value": '{"n": 1}', "headers": {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}}
+        document = {
+            "topic": topic,
+            "partition": 0,
+            "offset": 0,
+            "key": "k",
+            "value": '{"n": 1}',
+            "headers": {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"},
+        }
         if "ce-time" in {k for k, _ in sent.headers}:
             document["timestamp"] = millis(sent.header("ce-time"))
         elif "structured" in str(spec).lower() or "batch" in str(spec).lower():
-            document["timestamp"] = millis((sent.json if isinstance(sent.json, dict) else sent.json[0])["time"])
+            document["timestamp"] = millis(
+                (sent.json if isinstance(sent.json, dict) else sent.json[0])["time"]
+            )
         (tmp_path / "t.json").write_text(json.dumps(t))
-        done = subprocess.run([SLUICE, "preview", "-f", tmp_path / "t.json", "--record=-", f"--secrets={secrets}"], input=json.dumps(document), capture_output=True, text=True, timeout=30)
+        done = subprocess.run(
+            [SLUICE, "preview", "-f", tmp_path / "t.json", "--record=-", f"--secrets={secrets}"],
+            input=json.dumps(document),
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
         assert done.returncode == 0, done.stderr
         head, _, body = done.stdout.partition("\n\n")
         first, *lines = head.split("\n")
         assert first == f"PUT {own.uri}invoke?a=b"
         shown = sorted(tuple(line.split(": ", 1)) for line in lines)
         ignore = {"traceparent"}
-        assert [h for h in shown if h[0] not in ignore] == sorted(h for h in sent.headers if h[0] not in ignore)
+        assert [h for h in shown if h[0] not in ignore] == sorted(
+            h for h in sent.headers if h[0] not in ignore
+        )
         assert dict(shown)["traceparent"][:35] == sent.header("traceparent")[:35]
         found, wanted = (json.loads(body), sent.json)
         for e in (found, wanted):
@@ -544,8 +873,17 @@ def millis(text):
 def test_preview_says_why_a_record_is_filtered(kafka, tmp_path):
     t = make(kafka, "t", "http://f/", filter={"pattern": {"value": {"state": ["open"]}}})
     (tmp_path / "t.json").write_text(json.dumps(t))
-    done = subprocess.run([SLUICE, "preview", "-f", tmp_path / "t.json", "--record=-"], input='{"value": {"state": "closed"}}', capture_output=True, text=True, timeout=30)
-    assert (done.returncode, done.stdout) == (3, "") and 'value.state: no value matches ["open"]' in done.stderr
+    done = subprocess.run(
+        [SLUICE, "preview", "-f", tmp_path / "t.json", "--record=-"],
+        input='{"value": {"state": "closed"}}',
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (done.returncode, done.stdout) == (
+        3,
+        "",
+    ) and 'value.state: no value matches ["open"]' in done.stderr
 
 
 def test_secrets_become_headers_and_rotate_without_a_restart(kafka, topic, sink, runner, tmp_path):
@@ -564,12 +902,22 @@ def test_secrets_become_headers_and_rotate_without_a_restart(kafka, topic, sink,
         os.replace(data / "..data_tmp", data / "..data")
 
     rotate("1", user="ada", password="s3cret", token="t-1")
-    delivery = {"authentication": {"basic": {"usernameSecretRef": {"name": "credentials", "key": "user"}, "passwordSecretRef": {"name": "credentials", "key": "password"}}},
-                "headers": [{"name": "X-Token", "secretRef": {"name": "credentials", "key": "token"}}]}  # fmt: skip
+    delivery = {
+        "authentication": {
+            "basic": {
+                "usernameSecretRef": {"name": "credentials", "key": "user"},
+                "passwordSecretRef": {"name": "credentials", "key": "password"},
+            }
+        },
+        "headers": [{"name": "X-Token", "secretRef": {"name": "credentials", "key": "token"}}],
+    }
     runner.start(make(kafka, topic, sink.uri, delivery), options=[f"--secrets={tmp_path / 'secrets'}"])
     kafka.produce(topic, ["a"])
     (first,) = sink.wait_for(1)
-    assert first.header("Authorization") == "Basic " + base64.b64encode(b"ada:s3cret").decode() and first.header("X-Token") == "t-1"
+    assert (
+        first.header("Authorization") == "Basic " + base64.b64encode(b"ada:s3cret").decode()
+        and first.header("X-Token") == "t-1"
+    )
     rotate("2", user="ada", password="changed", token="t-2")
     # The function refuses the old ones: nothing is lost, and no event is final because of it.
     sink.answer = lambda request: 200 if request.header("X-Token") == "t-2" else 401
@@ -602,12 +950,34 @@ def test_tokens_by_client_credentials(kafka, topic, sink, runner, tmp_path):
             return 503, {}, b"not yet"
         assert request.header("Content-Type") == "application/x-www-form-urlencoded"
         assert request.header("Authorization") == "Basic " + base64.b64encode(b"my+client:a%3Ab%2Fc").decode()
-        assert urllib.parse.parse_qs(request.body.decode()) == {"grant_type": ["client_credentials"], "scope": ["events write"], "audience": ["https://f"]}
-        return 200, {"Content-Type": "application/json"}, json.dumps({"access_token": f"token-{next(issued)}", "token_type": "Bearer", "expires_in": 2}).encode()
+        assert urllib.parse.parse_qs(request.body.decode()) == {
+            "grant_type": ["client_credentials"],
+            "scope": ["events write"],
+            "audience": ["https://f"],
+        }
+        return (
+            200,
+            {"Content-Type": "application/json"},
+            json.dumps(
+                {"access_token": f"token-{next(issued)}", "token_type": "Bearer", "expires_in": 2}
+            ).encode(),
+        )
 
     with Sink(token) as server:
-        ref = {"clientIdSecretRef": {"name": "client", "key": "id"}, "clientSecretSecretRef": {"name": "client", "key": "secret"}}
-        delivery = {"authentication": {"oauth2": {"tokenUrl": server.uri + "token", **ref, "scopes": ["events", "write"], "audience": "https://f"}}}
+        ref = {
+            "clientIdSecretRef": {"name": "client", "key": "id"},
+            "clientSecretSecretRef": {"name": "client", "key": "secret"},
+        }
+        delivery = {
+            "authentication": {
+                "oauth2": {
+                    "tokenUrl": server.uri + "token",
+                    **ref,
+                    "scopes": ["events", "write"],
+                    "audience": "https://f",
+                }
+            }
+        }
         run = runner.start(make(kafka, topic, sink.uri, delivery), options=[f"--secrets={tmp_path}"])
         kafka.produce(topic, ["a"])
         (request,) = sink.wait_for(1)
@@ -622,7 +992,10 @@ def oauth2(server, tmp_path):
     (tmp_path / "client").mkdir()
     (tmp_path / "client" / "id").write_text("me")
     (tmp_path / "client" / "secret").write_text("s3cret-of-mine")
-    ref = {"clientIdSecretRef": {"name": "client", "key": "id"}, "clientSecretSecretRef": {"name": "client", "key": "secret"}}
+    ref = {
+        "clientIdSecretRef": {"name": "client", "key": "id"},
+        "clientSecretSecretRef": {"name": "client", "key": "secret"},
+    }
     return {"authentication": {"oauth2": {"tokenUrl": server.uri + "token", **ref}}}
 
 
@@ -630,7 +1003,13 @@ def oauth2(server, tmp_path):
 def tokens():
     """A server of tokens: token-1, token-2 and so on."""
     issued = itertools.count(1)
-    with Sink(lambda request: (200, {"Content-Type": "application/json"}, json.dumps({"access_token": f"token-{next(issued)}", "expires_in": 3600}).encode())) as server:
+    with Sink(
+        lambda request: (
+            200,
+            {"Content-Type": "application/json"},
+            json.dumps({"access_token": f"token-{next(issued)}", "expires_in": 3600}).encode(),
+        )
+    ) as server:
         yield server
 
 
@@ -643,7 +1022,9 @@ def test_a_token_that_is_refused_is_renewed_however_young_it_is(kafka, topic, si
     assert sink.all()[-1].header("Authorization") == "Bearer token-2" and len(tokens.all()) == 2
 
 
-def test_a_function_that_refuses_every_token_is_not_asked_for_ever(kafka, topic, sink, tokens, runner, tmp_path):
+def test_a_function_that_refuses_every_token_is_not_asked_for_ever(
+    kafka, topic, sink, tokens, runner, tmp_path
+):
     sink.answer = lambda request: 401
     kafka.produce(topic, ["a"])
     delivery = {**oauth2(tokens, tmp_path), "retry": {**FAST, "onExhausted": "Drop"}}
@@ -652,7 +1033,9 @@ def test_a_function_that_refuses_every_token_is_not_asked_for_ever(kafka, topic,
     assert len(tokens.all()) == 2
 
 
-def test_the_initialization_renews_a_token_and_waits_as_it_is_asked_to(kafka, topic, sink, tokens, runner, tmp_path):
+def test_the_initialization_renews_a_token_and_waits_as_it_is_asked_to(
+    kafka, topic, sink, tokens, runner, tmp_path
+):
     asked = []
 
     def answer(request):
@@ -664,7 +1047,10 @@ def test_the_initialization_renews_a_token_and_waits_as_it_is_asked_to(kafka, to
 
     sink.answer = answer
     kafka.produce(topic, ["a"])
-    runner.start(make(kafka, topic, sink.uri + "invoke", oauth2(tokens, tmp_path), function={"initPath": "/init"}), options=[f"--secrets={tmp_path}"])
+    runner.start(
+        make(kafka, topic, sink.uri + "invoke", oauth2(tokens, tmp_path), function={"initPath": "/init"}),
+        options=[f"--secrets={tmp_path}"],
+    )
     wait_until("the event is taken", lambda: any(r.path == "/invoke" for r in sink.all()), 30)
     assert len(asked) == 2 and asked[1] - asked[0] >= 2 and len(tokens.all()) == 2
 
@@ -675,14 +1061,18 @@ def test_the_function_is_initialized_once_before_the_first_event(kafka, topic, s
     kafka.produce(topic, ["a", "b", "c"])
     run = runner.start(make(kafka, topic, sink.uri + "invoke", function={"initPath": "/init", "name": "f"}))
     sink.wait_for(4)
-    assert [(r.path, r.status) for r in sink.all()] == [("/init", 503), ("/init", 503), ("/init", 200)] + [("/invoke", 200)] * 3
+    assert [(r.path, r.status) for r in sink.all()] == [("/init", 503), ("/init", 503), ("/init", 200)] + [
+        ("/invoke", 200)
+    ] * 3
     assert sink.all()[0].header("X-CFF-Func-Name") == "f" and sink.all()[0].body == b""
     assert run.stop() == 0
 
 
 def test_a_rate_is_kept(kafka, topic, sink, runner):
     kafka.produce(topic, [f"{i}" for i in range(60)])
-    runner.start(make(kafka, topic, sink.uri, {"ordering": "None", "rateLimit": {"eventsPerSecond": 50, "burst": 10}}))
+    runner.start(
+        make(kafka, topic, sink.uri, {"ordering": "None", "rateLimit": {"eventsPerSecond": 50, "burst": 10}})
+    )
     sink.wait_for(1)
     began = time.monotonic()
     sink.wait_for(60)
@@ -720,11 +1110,55 @@ def pki(tmp_path_factory):
     def openssl(*arguments):
         subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
 
-    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=test authority")
-    for name, extension in (("server", "subjectAltName=DNS:localhost"), ("client", "extendedKeyUsage=clientAuth")):
-        openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
+    openssl(
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-keyout",
+        "ca.key",
+        "-out",
+        "ca.pem",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=test authority",
+    )
+    for name, extension in (
+        ("server", "subjectAltName=DNS:localhost"),
+        ("client", "extendedKeyUsage=clientAuth"),
+    ):
+        openssl(
+            "req",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-keyout",
+            f"{name}.key",
+            "-out",
+            f"{name}.csr",
+            "-subj",
+            f"/CN={name}",
+        )
         (folder / "ext").write_text(extension)
-        openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-out", f"{name}.pem", "-extfile", "ext")
+        openssl(
+            "x509",
+            "-req",
+            "-in",
+            f"{name}.csr",
+            "-CA",
+            "ca.pem",
+            "-CAkey",
+            "ca.key",
+            "-CAcreateserial",
+            "-days",
+            "2",
+            "-out",
+            f"{name}.pem",
+            "-extfile",
+            "ext",
+        )
     secret = folder / "secrets" / "tls"
     secret.mkdir(parents=True)
     for name in ("ca.pem", "client.pem", "client.key"):
@@ -744,10 +1178,16 @@ def tls_sink(pki, client_certificate):
 
 
 def test_tls_with_an_authority_and_a_client_certificate_from_secrets(kafka, topic, runner, pki):
-    ref = {f"{k}SecretRef": {"name": "tls", "key": v} for k, v in (("ca", "ca.pem"), ("cert", "client.pem"), ("key", "client.key"))}
+    ref = {
+        f"{k}SecretRef": {"name": "tls", "key": v}
+        for k, v in (("ca", "ca.pem"), ("cert", "client.pem"), ("key", "client.key"))
+    }
     with tls_sink(pki, True) as sink:
         kafka.produce(topic, ["a"])
-        run = runner.start(make(kafka, topic, f"https://localhost:{sink.port}/", {"tls": ref}), options=[f"--secrets={pki / 'secrets'}"])
+        run = runner.start(
+            make(kafka, topic, f"https://localhost:{sink.port}/", {"tls": ref}),
+            options=[f"--secrets={pki / 'secrets'}"],
+        )
         (request,) = sink.wait_for(1)
         assert request.json["messages"] == ["a"] and run.stop() == 0
 
@@ -770,14 +1210,21 @@ def test_through_a_proxy_with_a_password(kafka, topic, sink, runner, tmp_path):
     (tmp_path / "proxy" / "user").write_text("u")
     (tmp_path / "proxy" / "password").write_text("p:w")
     with Proxy() as proxy:
-        spec = {"url": f"http://127.0.0.1:{proxy.port}", "usernameSecretRef": {"name": "proxy", "key": "user"}, "passwordSecretRef": {"name": "proxy", "key": "password"}}
+        spec = {
+            "url": f"http://127.0.0.1:{proxy.port}",
+            "usernameSecretRef": {"name": "proxy", "key": "user"},
+            "passwordSecretRef": {"name": "proxy", "key": "password"},
+        }
         kafka.produce(topic, ["a"])
         uri = sink.uri.replace("127.0.0.1", "function.invalid")  # only the proxy can know that name
         run = runner.start(make(kafka, topic, uri, {"proxy": spec}), options=[f"--secrets={tmp_path}"])
         proxy.target = ("127.0.0.1", sink.port)
         sink.wait_for(1)
         assert run.stop() == 0
-        assert proxy.asked[0] == (f"function.invalid:{sink.port}", "Basic " + base64.b64encode(b"u:p:w").decode())
+        assert proxy.asked[0] == (
+            f"function.invalid:{sink.port}",
+            "Basic " + base64.b64encode(b"u:p:w").decode(),
+        )
 
 
 class Proxy:
@@ -832,14 +1279,28 @@ def test_bodies_are_compressed(kafka, topic, sink, runner):
     kafka.produce(topic, ["x" * 5000, "short"])
     runner.start(make(kafka, topic, sink.uri, {"compression": "Gzip"}))
     large, small = sink.wait_for(2)
-    assert large.header("Content-Encoding") == "gzip" and json.loads(gzip.decompress(large.body))["messages"] == ["x" * 5000]
+    assert large.header("Content-Encoding") == "gzip" and json.loads(gzip.decompress(large.body))[
+        "messages"
+    ] == ["x" * 5000]
     assert small.header("Content-Encoding") is None and small.json["messages"] == ["short"]
 
 
-@pytest.mark.parametrize("source, shape", [({"kafka": {"bootstrapServers": ["k:1"], "topics": ["t"]}}, shapes.KAFKA), ({"timer": {"schedule": "1m", "userEvent": "u"}}, shapes.TIMER)])
+@pytest.mark.parametrize(
+    "source, shape",
+    [
+        ({"kafka": {"bootstrapServers": ["k:1"], "topics": ["t"]}}, shapes.KAFKA),
+        ({"timer": {"schedule": "1m", "userEvent": "u"}}, shapes.TIMER),
+    ],
+)
 def test_events_decode_strictly_with_the_published_types(tmp_path, source, shape):
     t = trigger("t", source, "http://f/", event={"dialect": "Current", "region": "r", "instanceId": "i"})
     (tmp_path / "t.json").write_text(json.dumps(t))
-    done = subprocess.run([SLUICE, "preview", "-f", tmp_path / "t.json", "--record=-", "--body"], input='{"value": "v"}' if "kafka" in source else "{}", capture_output=True, text=True, timeout=30)
+    done = subprocess.run(
+        [SLUICE, "preview", "-f", tmp_path / "t.json", "--record=-", "--body"],
+        input='{"value": "v"}' if "kafka" in source else "{}",
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
     assert done.returncode == 0, done.stderr
     strict(json.loads(done.stdout), shape)

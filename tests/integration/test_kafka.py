@@ -1,4 +1,5 @@
 """Kafka messages, from a real broker to the function."""
+
 import base64
 import collections
 import itertools
@@ -53,7 +54,11 @@ def duplicates(events):
 
 def wait_committed(kafka, topic, count, partitions=4):
     expected = {p: count // partitions for p in range(partitions)}
-    wait_until("everything is committed", lambda: kafka.committed(f"sluice.test.{topic}", topic, partitions) == expected, 20)
+    wait_until(
+        "everything is committed",
+        lambda: kafka.committed(f"sluice.test.{topic}", topic, partitions) == expected,
+        20,
+    )
 
 
 def test_all_arrive_in_order_in_the_kafka_shape(kafka, topic, function, runner):
@@ -63,7 +68,15 @@ def test_all_arrive_in_order_in_the_kafka_shape(kafka, topic, function, runner):
     assert_ordered(events, 5000)
     assert duplicates(events) == 0
     body = json.loads(events[0]["body"])
-    assert list(body) == ["event_version", "event_time", "trigger_type", "region", "messages", "instance_id", "topic_id"]
+    assert list(body) == [
+        "event_version",
+        "event_time",
+        "trigger_type",
+        "region",
+        "messages",
+        "instance_id",
+        "topic_id",
+    ]
     assert (body["event_version"], body["trigger_type"], body["topic_id"]) == ("v1.0", "KAFKA", topic)
     assert all(type(m) is str for e in events for m in json.loads(e["body"])["messages"])
     wait_committed(kafka, topic, 5000)
@@ -71,13 +84,27 @@ def test_all_arrive_in_order_in_the_kafka_shape(kafka, topic, function, runner):
 
 
 def test_the_current_dialect_null_and_binary_values(kafka, topic, function, runner):
-    kafka.produce(topic, [{"value": None, "key": "k", "partition": 0}, {"value": b"\xff\x00binary", "partition": 0}, {"value": 'quote " and \u00fc\n', "partition": 0}])
+    kafka.produce(
+        topic,
+        [
+            {"value": None, "key": "k", "partition": 0},
+            {"value": b"\xff\x00binary", "partition": 0},
+            {"value": 'quote " and \u00fc\n', "partition": 0},
+        ],
+    )
     t = kafka_trigger(kafka, topic, function.uri)
     t["spec"]["event"] = {"dialect": "Current", "region": "eu-1", "instanceId": "i-1"}
     runner.start(t)
     bodies = [json.loads(e["body"]) for e in function.wait_for(3)]
-    assert [b["records"][0]["messages"][0] for b in bodies] == [None, base64.b64encode(b"\xff\x00binary").decode(), 'quote " and \u00fc\n']
-    assert all(b["records"][0]["topic_id"] == topic and b["region"] == "eu-1" and b["instance_id"] == "i-1" for b in bodies)
+    assert [b["records"][0]["messages"][0] for b in bodies] == [
+        None,
+        base64.b64encode(b"\xff\x00binary").decode(),
+        'quote " and \u00fc\n',
+    ]
+    assert all(
+        b["records"][0]["topic_id"] == topic and b["region"] == "eu-1" and b["instance_id"] == "i-1"
+        for b in bodies
+    )
 
 
 def test_a_kill_loses_nothing_and_repeats_little(kafka, topic, function, runner):
@@ -99,7 +126,11 @@ def test_a_kill_loses_nothing_and_repeats_little(kafka, topic, function, runner)
 def test_a_failing_function_delays_and_keeps_the_order(kafka, topic, function, runner):
     kafka.produce(topic, numbered(400))
     function.behave(status=503, **{"for": "3s"})
-    run = runner.start(kafka_trigger(kafka, topic, function.uri, delivery={"retry": {"initialBackoff": "50ms", "maxBackoff": "500ms"}}))
+    run = runner.start(
+        kafka_trigger(
+            kafka, topic, function.uri, delivery={"retry": {"initialBackoff": "50ms", "maxBackoff": "500ms"}}
+        )
+    )
     run.wait_for_output(r"Retrying.*answered 503: told to fail", 20)
     events = function.wait_for(400, 60)
     assert_ordered(events, 400)
@@ -111,7 +142,9 @@ def test_unordered_delivery_is_parallel(kafka, topic, function, runner):
     function.behave(delay="50ms")
     kafka.produce(topic, numbered(400))
     runner.start(kafka_trigger(kafka, topic, function.uri, delivery={"ordering": "None", "maxInFlight": 100}))
-    events = function.wait_for(400, 15)  # one after the other on four lanes it would take 5 s at the very least
+    events = function.wait_for(
+        400, 15
+    )  # one after the other on four lanes it would take 5 s at the very least
     assert len({e["id"] for e in events}) == 400
     span = (events[-1]["timeMicros"] - events[0]["timeMicros"]) / 1e6
     assert span < 2.5, f"took {span:.1f} s"
@@ -129,7 +162,9 @@ def test_two_members_share_and_hand_over_cleanly(kafka, topic, function, runner)
     assert first.stop() == 0
     wait_until("all of it", lambda: len({e["id"] for e in function.events()}) == 1200, 60)
     assert_ordered(function.events(), 1200)
-    assert duplicates(function.events()) == 0, "partitions are left only when their records are settled and committed"
+    assert duplicates(function.events()) == 0, (
+        "partitions are left only when their records are settled and committed"
+    )
 
 
 def test_a_broker_that_restarts_is_found_again(kafka, topic, function, runner):
@@ -146,7 +181,9 @@ def test_a_broker_that_restarts_is_found_again(kafka, topic, function, runner):
 
 def test_a_wrong_broker_and_a_missing_topic_are_named(kafka, function, runner):
     (port,) = free_ports(1)
-    wrong = trigger("wrong", {"kafka": {"bootstrapServers": [f"127.0.0.1:{port}"], "topics": ["t"]}}, function.uri)
+    wrong = trigger(
+        "wrong", {"kafka": {"bootstrapServers": [f"127.0.0.1:{port}"], "topics": ["t"]}}, function.uri
+    )
     missing = kafka_trigger(kafka, "no-such-topic", function.uri)
     run = runner.start(wrong, missing)
     run.wait_for_output(rf"test/wrong .*Disconnected.*127\.0\.0\.1:{port}.*refused", 15)

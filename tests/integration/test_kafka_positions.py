@@ -1,4 +1,5 @@
 """Where a consumer group begins and goes on, with a real broker: nothing that came after its first start is skipped in silence."""
+
 import json
 import re
 import time
@@ -31,7 +32,11 @@ def values(function):
 
 def start(runner, kafka, topic, function, name="run", **more):
     (port,) = free_ports(1)
-    run = runner.start(kafka_trigger(kafka, topic, function.uri, **{**LATEST, **more}), name=name, options=[f"--admin=127.0.0.1:{port}"])
+    run = runner.start(
+        kafka_trigger(kafka, topic, function.uri, **{**LATEST, **more}),
+        name=name,
+        options=[f"--admin=127.0.0.1:{port}"],
+    )
     run.admin = port
     run.wait_for_output("state=Connected", 30)
     return run
@@ -44,7 +49,12 @@ def committed(kafka, topic, partitions=2):
 def lost(run):
     """{reason: count} of the admin port"""
     with urllib.request.urlopen(f"http://127.0.0.1:{run.admin}/metrics", timeout=10) as answer:
-        return {r: int(n) for r, n in re.findall(r'sluice_records_lost_total{.*reason="(\w+)"} (\d+)', answer.read().decode())}
+        return {
+            r: int(n)
+            for r, n in re.findall(
+                r'sluice_records_lost_total{.*reason="(\w+)"} (\d+)', answer.read().decode()
+            )
+        }
 
 
 def test_the_first_position_is_committed_before_anything_is_read(kafka, topic, function, runner):
@@ -69,7 +79,9 @@ def test_retention_passes_the_position_of_some_partitions(kafka, topic, function
     kafka.produce(topic, to(0, *(f"p{i}" for i in range(1, 20))) + to(1, "q1"))
     kafka.purge(topic, {0: 12})
     run = start(runner, kafka, topic, function, name="again")
-    wait_until("what is left", lambda: set(values(function)) == {"0", "q1", *(f"p{i}" for i in range(12, 20))}, 30)
+    wait_until(
+        "what is left", lambda: set(values(function)) == {"0", "q1", *(f"p{i}" for i in range(12, 20))}, 30
+    )
     run.wait_for_output(r"partition 0: 11 records are gone before they were delivered, offsets 1 to 11", 10)
     assert lost(run) == {"retention": 11, "recreated": 0}
 
@@ -77,7 +89,15 @@ def test_retention_passes_the_position_of_some_partitions(kafka, topic, function
 @pytest.mark.parametrize("position", ["Latest", "Earliest"])
 def test_a_running_trigger_is_overtaken(kafka, topic, function, runner, position):
     """The function hangs at one record, while more comes than is fetched ahead, and most of it goes."""
-    run = start(runner, kafka, topic, function, startPosition=position, fetchBytes=2097152, delivery={"timeout": "5m", "maxInFlight": 1})
+    run = start(
+        runner,
+        kafka,
+        topic,
+        function,
+        startPosition=position,
+        fetchBytes=2097152,
+        delivery={"timeout": "5m", "maxInFlight": 1},
+    )
     function.behave(delay="8s", **{"for": "7s"})
     big = "x" * 100_000
     kafka.produce(topic, to(0, "first", *[big] * 200))
@@ -93,7 +113,9 @@ def test_a_running_trigger_is_overtaken(kafka, topic, function, runner, position
 
 
 @pytest.mark.parametrize("count", [4, 20])
-def test_a_topic_that_is_made_again_under_a_running_trigger_is_read_from_its_beginning(kafka, topic, function, runner, count):
+def test_a_topic_that_is_made_again_under_a_running_trigger_is_read_from_its_beginning(
+    kafka, topic, function, runner, count
+):
     """The position lies behind the new end, or within the new topic."""
     start(runner, kafka, topic, function)
     kafka.produce(topic, to(0, *"abcdef"))
@@ -101,11 +123,15 @@ def test_a_topic_that_is_made_again_under_a_running_trigger_is_read_from_its_beg
     kafka.delete_topic(topic)
     kafka.create_topic(topic, 1)
     kafka.produce(topic, to(0, *(f"new {i}" for i in range(count))))
-    wait_until("all of the new topic", lambda: {f"new {i}" for i in range(count)} <= set(values(function)), 60)
+    wait_until(
+        "all of the new topic", lambda: {f"new {i}" for i in range(count)} <= set(values(function)), 60
+    )
     wait_until("its end is committed", lambda: committed(kafka, topic, 1) == {0: count}, 20)
 
 
-def test_a_topic_that_is_made_again_while_the_worker_is_down_is_read_from_its_beginning(kafka, topic, function, runner):
+def test_a_topic_that_is_made_again_while_the_worker_is_down_is_read_from_its_beginning(
+    kafka, topic, function, runner
+):
     run = start(runner, kafka, topic, function)
     kafka.produce(topic, to(0, *"abc"))
     function.wait_for(3)
@@ -117,7 +143,9 @@ def test_a_topic_that_is_made_again_while_the_worker_is_down_is_read_from_its_be
     wait_until("all of the new topic", lambda: {f"new {i}" for i in range(30)} <= set(values(function)), 60)
 
 
-def test_partitions_that_come_while_the_worker_is_down_are_read_from_their_beginning(kafka, topic, function, runner):
+def test_partitions_that_come_while_the_worker_is_down_are_read_from_their_beginning(
+    kafka, topic, function, runner
+):
     run = start(runner, kafka, topic, function)
     assert run.stop() == 0
     kafka.grow_topic(topic, 4)
@@ -161,7 +189,10 @@ def test_a_topic_that_is_deleted_holds_up_no_other(kafka, topic, function, runne
     gone = f"{topic}-gone"
     kafka.create_topic(gone, 4)
     (port,) = free_ports(1)
-    run = runner.start(kafka_trigger(kafka, topic, function.uri, startPosition="Earliest", topics=[gone, topic]), options=[f"--admin=127.0.0.1:{port}"])
+    run = runner.start(
+        kafka_trigger(kafka, topic, function.uri, startPosition="Earliest", topics=[gone, topic]),
+        options=[f"--admin=127.0.0.1:{port}"],
+    )
     group = f"sluice.test.{topic}"
     kafka.produce(gone, [{"value": "x", "partition": i % 4} for i in range(20)])
     function.wait_for(20)
@@ -175,7 +206,12 @@ def test_a_topic_that_is_deleted_holds_up_no_other(kafka, topic, function, runne
         kafka.produce(topic, to(0, "go on"))
         return re.search(pattern, run.output)
 
-    wait_until("the deletion is told", lambda: said(rf'state=Connected reason="topic {gone}, partition \d: .*set aside'), 20, poll=0.5)
+    wait_until(
+        "the deletion is told",
+        lambda: said(rf'state=Connected reason="topic {gone}, partition \d: .*set aside'),
+        20,
+        poll=0.5,
+    )
     end = kafka.end_offsets(topic, 2)
     wait_until("the other topic is committed", lambda: kafka.committed(group, topic, 2) == end, 5)
     assert status()["lag"] == 0
@@ -184,7 +220,10 @@ def test_a_topic_that_is_deleted_holds_up_no_other(kafka, topic, function, runne
         assert answer.status == 200
     count = len(values(function))
     run.kill()
-    again = runner.start(kafka_trigger(kafka, topic, function.uri, startPosition="Earliest", topics=[gone, topic]), name="again")
+    again = runner.start(
+        kafka_trigger(kafka, topic, function.uri, startPosition="Earliest", topics=[gone, topic]),
+        name="again",
+    )
     again.wait_for_output("state=Connected", 60)
     kafka.produce(topic, to(0, "last"))
     wait_until("what is new", lambda: "last" in values(function), 20)
@@ -209,13 +248,23 @@ def test_transactions_leave_no_lag(kafka, topic, function, runner):
     assert run.stop() == 0
 
 
-def test_a_worker_that_another_of_its_name_fenced_off_joins_again_and_ends_at_once(kafka, topic, function, tmp_path):
+def test_a_worker_that_another_of_its_name_fenced_off_joins_again_and_ends_at_once(
+    kafka, topic, function, tmp_path
+):
     """Both have the same group.instance.id, as by mistake in two places."""
     path = tmp_path / "trigger.yaml"
     path.write_text(yaml.safe_dump(kafka_trigger(kafka, topic, function.uri)))
 
     def worker(name):
-        command = [SLUICE, "worker", f"--trigger={path}", "--admin=127.0.0.1:0", f"--checkpoint={tmp_path / name}", "--instance=slot-0", "--log-level=info"]
+        command = [
+            SLUICE,
+            "worker",
+            f"--trigger={path}",
+            "--admin=127.0.0.1:0",
+            f"--checkpoint={tmp_path / name}",
+            "--instance=slot-0",
+            "--log-level=info",
+        ]
         return Process(command, name=name, directory=tmp_path / f"{name}-output")
 
     first, second = worker("first"), worker("second")
@@ -232,7 +281,9 @@ def test_a_worker_that_another_of_its_name_fenced_off_joins_again_and_ends_at_on
         kafka.produce(topic, to(0, "b"))
         wait_until("it delivers again", lambda: "b" in values(function), 60)
         second.start()
-        first.wait_for_output(r"state=Connected(.|\n)*state=Failed(.|\n)*state=Connected(.|\n)*state=Failed", 60)
+        first.wait_for_output(
+            r"state=Connected(.|\n)*state=Failed(.|\n)*state=Connected(.|\n)*state=Failed", 60
+        )
         began = time.monotonic()
         assert first.stop() == 0
         assert time.monotonic() - began < 10

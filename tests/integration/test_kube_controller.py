@@ -1,4 +1,5 @@
 """The controller and a worker against a real API server: no node, so what Kubernetes' own controllers would do is done by nobody."""
+
 import json
 import os
 import secrets
@@ -18,13 +19,21 @@ CHILDREN = "serviceaccounts,roles,rolebindings,configmaps,deployments"
 OURS = "app.kubernetes.io/managed-by=sluice"
 WRITES = ("create", "update", "patch", "delete", "deletecollection")
 
-pytestmark = pytest.mark.skipif(bool(os.environ.get("KUBECONFIG")), reason="needs an API server whose audit log can be read")
+pytestmark = pytest.mark.skipif(
+    bool(os.environ.get("KUBECONFIG")), reason="needs an API server whose audit log can be read"
+)
 
 
 @pytest.fixture(scope="module")
 def cluster():
     with Cluster(control_plane_only=True) as c:
-        c.kubectl("delete", "--ignore-not-found", "--wait=false", "-f", str(ROOT / "crds" / "triggers.sluice.dev.yaml"))
+        c.kubectl(
+            "delete",
+            "--ignore-not-found",
+            "--wait=false",
+            "-f",
+            str(ROOT / "crds" / "triggers.sluice.dev.yaml"),
+        )
         wait_until("an earlier definition is gone", lambda: not c.get("crd", "triggers.sluice.dev"), 30)
         c.apply((ROOT / "crds" / "triggers.sluice.dev.yaml").read_text())
         c.wait("crd/triggers.sluice.dev", "Established")
@@ -34,11 +43,23 @@ def cluster():
 def rights_of_the_chart(cluster, file):
     """A kubeconfig of the chart's service account, with the chart's rights and no others."""
     helm = run([TOOLS / "node", "helm"], timeout=1800).stdout.strip() + "/helm"
-    rendered = yaml.safe_load_all(run([helm, "template", "sluice", ROOT / "charts" / "sluice", "--namespace=sluice-system"]).stdout)
-    rights = [o for o in rendered if o and o["kind"] in ("ServiceAccount", "ClusterRole", "ClusterRoleBinding") and "helm.sh/hook" not in o["metadata"].get("annotations", {})]
+    rendered = yaml.safe_load_all(
+        run([helm, "template", "sluice", ROOT / "charts" / "sluice", "--namespace=sluice-system"]).stdout
+    )
+    rights = [
+        o
+        for o in rendered
+        if o
+        and o["kind"] in ("ServiceAccount", "ClusterRole", "ClusterRoleBinding")
+        and "helm.sh/hook" not in o["metadata"].get("annotations", {})
+    ]
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "sluice-system"}}, *rights)
     account = yaml.safe_load((cluster.directory / "kubeconfig").read_text())
-    account["users"][0]["user"] = {"token": cluster.kubectl("create", "token", "sluice", "--duration=2h", namespace="sluice-system").strip()}
+    account["users"][0]["user"] = {
+        "token": cluster.kubectl(
+            "create", "token", "sluice", "--duration=2h", namespace="sluice-system"
+        ).strip()
+    }
     file.write_text(json.dumps(account))
     return file
 
@@ -46,7 +67,15 @@ def rights_of_the_chart(cluster, file):
 @pytest.fixture(scope="module")
 def controller(cluster, tmp_path_factory):
     kubeconfig = rights_of_the_chart(cluster, tmp_path_factory.mktemp("controller") / "kubeconfig")
-    with cluster.start(SLUICE, "controller", "--worker-image=x", "--admin=127.0.0.1:0", "--log-level=info", f"--kubeconfig={kubeconfig}", name="controller") as p:
+    with cluster.start(
+        SLUICE,
+        "controller",
+        "--worker-image=x",
+        "--admin=127.0.0.1:0",
+        "--log-level=info",
+        f"--kubeconfig={kubeconfig}",
+        name="controller",
+    ) as p:
         p.wait_for_output("the controller knows the cluster", 20)
         yield p
         print(p.describe())
@@ -55,19 +84,32 @@ def controller(cluster, tmp_path_factory):
 @pytest.fixture
 def namespace(cluster, controller, request):
     # Nobody here ends a namespace, so each run has its own.
-    name = request.node.name.removeprefix("test_").replace("_", "-")[:40].rstrip("-") + "-" + secrets.token_hex(3)
+    name = (
+        request.node.name.removeprefix("test_").replace("_", "-")[:40].rstrip("-")
+        + "-"
+        + secrets.token_hex(3)
+    )
     cluster.kubectl("create", "namespace", name)
     yield name
     cluster.kubectl("delete", "triggers.sluice.dev", "--all", namespace=name)
 
 
 def trigger(name, schedule="1h", sink=None, **spec):
-    spec = {"source": {"timer": {"schedule": schedule}}, "sink": sink or {"uri": "http://127.0.0.1:9/"}, **spec}
+    spec = {
+        "source": {"timer": {"schedule": schedule}},
+        "sink": sink or {"uri": "http://127.0.0.1:9/"},
+        **spec,
+    }
     return {"apiVersion": "sluice.dev/v1alpha1", "kind": "Trigger", "metadata": {"name": name}, "spec": spec}
 
 
 def service(name, *ports):
-    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": {"ports": [{"port": p, "name": f"p{p}"} for p in ports]}}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name},
+        "spec": {"ports": [{"port": p, "name": f"p{p}"} for p in ports]},
+    }
 
 
 def status(cluster, namespace, name):
@@ -76,10 +118,22 @@ def status(cluster, namespace, name):
 
 def wait_condition(cluster, namespace, name, kind, value, reason, words=""):
     def holds():
-        found = next((c for c in status(cluster, namespace, name).get("conditions", []) if c["type"] == kind), {})
-        return found if (found.get("status"), found.get("reason")) == (value, reason) and words in found["message"] else None
+        found = next(
+            (c for c in status(cluster, namespace, name).get("conditions", []) if c["type"] == kind), {}
+        )
+        return (
+            found
+            if (found.get("status"), found.get("reason")) == (value, reason) and words in found["message"]
+            else None
+        )
 
-    return wait_until(f"{name}: {kind} is {value} {reason} {words}", holds, 15, poll=0.1, explain=lambda: yaml.safe_dump(status(cluster, namespace, name)))
+    return wait_until(
+        f"{name}: {kind} is {value} {reason} {words}",
+        holds,
+        15,
+        poll=0.1,
+        explain=lambda: yaml.safe_dump(status(cluster, namespace, name)),
+    )
 
 
 def wait_deployment(cluster, namespace, name, **fields):
@@ -125,20 +179,35 @@ def test_a_trigger_gets_its_children(cluster, namespace):
     owner = cluster.get("triggers.sluice.dev", "clock", namespace=namespace)
     found = cluster.items(CHILDREN, "-l", f"{OURS},app.kubernetes.io/instance=clock", namespace=namespace)
     assert sorted((o["kind"], o["metadata"]["name"]) for o in found) == [
-        ("ConfigMap", "clock-checkpoint"), ("ConfigMap", "clock-sluice"), ("Deployment", "clock-sluice"),
-        ("Role", "clock-sluice"), ("RoleBinding", "clock-sluice"), ("ServiceAccount", "clock-sluice"),
-    ]  # fmt: skip
+        ("ConfigMap", "clock-checkpoint"),
+        ("ConfigMap", "clock-sluice"),
+        ("Deployment", "clock-sluice"),
+        ("Role", "clock-sluice"),
+        ("RoleBinding", "clock-sluice"),
+        ("ServiceAccount", "clock-sluice"),
+    ]
     for o in found:
-        assert o["metadata"]["ownerReferences"] == [{
-            "apiVersion": "sluice.dev/v1alpha1", "kind": "Trigger", "name": "clock", "uid": owner["metadata"]["uid"], "controller": True, "blockOwnerDeletion": True,
-        }]  # fmt: skip
+        assert o["metadata"]["ownerReferences"] == [
+            {
+                "apiVersion": "sluice.dev/v1alpha1",
+                "kind": "Trigger",
+                "name": "clock",
+                "uid": owner["metadata"]["uid"],
+                "controller": True,
+                "blockOwnerDeletion": True,
+            }
+        ]
     container = deployment["spec"]["template"]["spec"]["containers"][0]
     assert container["image"] == "x" and "--sink=http://127.0.0.1:9/" in container["args"]
     assert "data" not in cluster.get("configmap", "clock-checkpoint", namespace=namespace)
     wait_condition(cluster, namespace, "clock", "SinkResolved", "True", "SinkResolved")
     wait_condition(cluster, namespace, "clock", "Ready", "Unknown", "WorkerStarting")
     told = status(cluster, namespace, "clock")
-    assert (told["observedGeneration"], told["source"], told["sinkUri"]) == (1, "timer", "http://127.0.0.1:9/")
+    assert (told["observedGeneration"], told["source"], told["sinkUri"]) == (
+        1,
+        "timer",
+        "http://127.0.0.1:9/",
+    )
 
 
 def test_the_worker_may_do_its_work_and_no_more(cluster, namespace):
@@ -154,20 +223,41 @@ def test_the_worker_may_do_its_work_and_no_more(cluster, namespace):
     assert may("patch", "configmaps/clock-checkpoint") and may("get", "configmaps/clock-checkpoint")
     assert not may("get", "configmaps/clock-sluice") and not may("create", "events.events.k8s.io")
     assert may("patch", "triggers.sluice.dev/clock", "--subresource=status")
-    assert not may("patch", "configmaps/other-checkpoint") and not may("create", "configmaps") and not may("get", "secrets")
-    assert not may("patch", "triggers.sluice.dev/clock") and not may("patch", "triggers.sluice.dev/other", "--subresource=status")
+    assert (
+        not may("patch", "configmaps/other-checkpoint")
+        and not may("create", "configmaps")
+        and not may("get", "secrets")
+    )
+    assert not may("patch", "triggers.sluice.dev/clock") and not may(
+        "patch", "triggers.sluice.dev/other", "--subresource=status"
+    )
 
 
 def test_an_edit_rolls_the_worker(cluster, namespace):
     cluster.apply(trigger("clock"), namespace=namespace)
     before = wait_deployment(cluster, namespace, "clock")
     cluster.apply(trigger("clock", schedule="2h"), namespace=namespace)
-    wait_until("another hash", lambda: hash_of(cluster.get("deployment", "clock-sluice", namespace=namespace)) != hash_of(before), 15)
+    wait_until(
+        "another hash",
+        lambda: hash_of(cluster.get("deployment", "clock-sluice", namespace=namespace)) != hash_of(before),
+        15,
+    )
     after = wait_deployment(cluster, namespace, "clock")
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
-    assert after["spec"]["template"]["metadata"]["annotations"]["sluice.dev/hash"] == hash_of(after), "its pods are replaced"
-    assert json.loads(cluster.get("configmap", "clock-sluice", namespace=namespace)["data"]["trigger.json"])["spec"]["source"]["timer"]["schedule"] == "2h"
-    wait_until("the status is of the new generation", lambda: status(cluster, namespace, "clock")["observedGeneration"] == 2, 15)
+    assert after["spec"]["template"]["metadata"]["annotations"]["sluice.dev/hash"] == hash_of(after), (
+        "its pods are replaced"
+    )
+    assert (
+        json.loads(cluster.get("configmap", "clock-sluice", namespace=namespace)["data"]["trigger.json"])[
+            "spec"
+        ]["source"]["timer"]["schedule"]
+        == "2h"
+    )
+    wait_until(
+        "the status is of the new generation",
+        lambda: status(cluster, namespace, "clock")["observedGeneration"] == 2,
+        15,
+    )
 
 
 def test_a_label_on_a_trigger_rolls_nothing(cluster, namespace):
@@ -191,8 +281,16 @@ def test_suspended_is_ready_and_has_no_worker(cluster, namespace):
 
 
 def test_a_missing_service_is_named_and_found_when_it_comes(cluster, namespace):
-    cluster.apply(trigger("clock", sink={"ref": {"apiVersion": "v1", "kind": "Service", "name": "function"}, "uri": "/invoke"}), namespace=namespace)
-    wait_condition(cluster, namespace, "clock", "SinkResolved", "False", "ServiceNotFound", f"{namespace}/function")
+    cluster.apply(
+        trigger(
+            "clock",
+            sink={"ref": {"apiVersion": "v1", "kind": "Service", "name": "function"}, "uri": "/invoke"},
+        ),
+        namespace=namespace,
+    )
+    wait_condition(
+        cluster, namespace, "clock", "SinkResolved", "False", "ServiceNotFound", f"{namespace}/function"
+    )
     wait_condition(cluster, namespace, "clock", "Ready", "False", "ServiceNotFound")
     assert not cluster.items("deployments", namespace=namespace)
     cluster.apply(service("function", 8000), namespace=namespace)
@@ -202,7 +300,9 @@ def test_a_missing_service_is_named_and_found_when_it_comes(cluster, namespace):
     assert f"--sink={url}" in deployment["spec"]["template"]["spec"]["containers"][0]["args"]
     cluster.delete("service/function", namespace=namespace)
     wait_condition(cluster, namespace, "clock", "SinkResolved", "False", "ServiceNotFound")
-    assert hash_of(wait_deployment(cluster, namespace, "clock")) == hash_of(deployment), "the worker goes on as it was"
+    assert hash_of(wait_deployment(cluster, namespace, "clock")) == hash_of(deployment), (
+        "the worker goes on as it was"
+    )
 
 
 def test_a_spec_that_only_the_controller_can_judge(cluster, namespace):
@@ -211,7 +311,9 @@ def test_a_spec_that_only_the_controller_can_judge(cluster, namespace):
     cluster.apply(trigger("clock", schedule="99 99 99 99 99"), namespace=namespace)
     wait_condition(cluster, namespace, "clock", "Ready", "False", "InvalidSpec", "spec.source.timer.schedule")
     after = wait_deployment(cluster, namespace, "clock")
-    assert after["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"], "the children stay as they were"
+    assert after["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"], (
+        "the children stay as they were"
+    )
     cluster.apply(trigger("clock"), namespace=namespace)
     wait_condition(cluster, namespace, "clock", "Ready", "Unknown", "WorkerStarting")
 
@@ -219,25 +321,63 @@ def test_a_spec_that_only_the_controller_can_judge(cluster, namespace):
 def test_what_others_do_to_a_deployment_is_undone(cluster, namespace):
     cluster.apply(trigger("clock"), namespace=namespace)
     first = wait_deployment(cluster, namespace, "clock")
-    cluster.kubectl("delete", "deployment", "clock-sluice", "--cascade=orphan", "--wait=false", namespace=namespace)
-    cluster.kubectl("patch", "deployment", "clock-sluice", "--type=json", '-p=[{"op":"remove","path":"/metadata/finalizers"}]', namespace=namespace, check=False)
-    wait_until("another Deployment", lambda: wait_deployment(cluster, namespace, "clock")["metadata"]["uid"] != first["metadata"]["uid"], 15)
+    cluster.kubectl(
+        "delete", "deployment", "clock-sluice", "--cascade=orphan", "--wait=false", namespace=namespace
+    )
+    cluster.kubectl(
+        "patch",
+        "deployment",
+        "clock-sluice",
+        "--type=json",
+        '-p=[{"op":"remove","path":"/metadata/finalizers"}]',
+        namespace=namespace,
+        check=False,
+    )
+    wait_until(
+        "another Deployment",
+        lambda: wait_deployment(cluster, namespace, "clock")["metadata"]["uid"] != first["metadata"]["uid"],
+        15,
+    )
     cluster.kubectl("scale", "deployment", "clock-sluice", "--replicas=3", namespace=namespace)
     wait_deployment(cluster, namespace, "clock", replicas=1)
 
 
 def test_a_definition_that_is_newer_makes_no_spec_invalid(cluster, namespace, controller, tmp_path):
     """Strict is who checks files; who runs them passes by what it does not know, and says so once."""
-    added = [{"op": "add", "path": f"/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/{path}", "value": {"type": "string"}} for path in ("newer", "delivery/properties/newest")]
+    added = [
+        {
+            "op": "add",
+            "path": f"/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/{path}",
+            "value": {"type": "string"},
+        }
+        for path in ("newer", "delivery/properties/newest")
+    ]
     cluster.kubectl("patch", "crd", "triggers.sluice.dev", "--type=json", f"-p={json.dumps(added)}")
     t = trigger("clock", newer="text", delivery={"newest": "text"})
-    wait_until("the API server keeps it", lambda: cluster.apply(t, namespace=namespace) and cluster.get("triggers.sluice.dev", "clock", namespace=namespace)["spec"].get("newer"), 15)
+    wait_until(
+        "the API server keeps it",
+        lambda: (
+            cluster.apply(t, namespace=namespace)
+            and cluster.get("triggers.sluice.dev", "clock", namespace=namespace)["spec"].get("newer")
+        ),
+        15,
+    )
     wait_deployment(cluster, namespace, "clock")
     wait_condition(cluster, namespace, "clock", "Ready", "Unknown", "WorkerStarting")
 
     def said():
-        cluster.kubectl("label", "--overwrite", "triggers.sluice.dev/clock", f"a={secrets.token_hex(3)}", namespace=namespace)
-        return [line for line in controller.output.splitlines() if "members of another version" in line and namespace in line]
+        cluster.kubectl(
+            "label",
+            "--overwrite",
+            "triggers.sluice.dev/clock",
+            f"a={secrets.token_hex(3)}",
+            namespace=namespace,
+        )
+        return [
+            line
+            for line in controller.output.splitlines()
+            if "members of another version" in line and namespace in line
+        ]
 
     # A watch that began before the definition changed shows objects without the new members, until the API server ends it.
     told = wait_until("it is said", said, 120, poll=1)
@@ -253,18 +393,38 @@ def test_a_definition_that_is_newer_makes_no_spec_invalid(cluster, namespace, co
     data["spec"]["newer"] = "x"
     file = tmp_path / "trigger.json"
     file.write_text(json.dumps(data))
-    with cluster.start(SLUICE, "worker", f"--trigger={file}", f"--checkpoint={tmp_path / 'state'}", "--admin=127.0.0.1:0", name="worker") as worker:
+    with cluster.start(
+        SLUICE,
+        "worker",
+        f"--trigger={file}",
+        f"--checkpoint={tmp_path / 'state'}",
+        "--admin=127.0.0.1:0",
+        name="worker",
+    ) as worker:
         worker.wait_for_output("members of another version.*first=spec.newer", 20)
         worker.wait_for_output(r"admin port \d+", 20)
     assert run([SLUICE, "validate", file], check=False).returncode == 1
 
 
 def test_what_is_somebody_elses_is_left_alone(cluster, namespace):
-    theirs = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "clock-sluice"}, "data": {"theirs": "yes"}}
+    theirs = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "clock-sluice"},
+        "data": {"theirs": "yes"},
+    }
     cluster.apply(theirs, namespace=namespace)
     before = cluster.get("configmap", "clock-sluice", namespace=namespace)
     cluster.apply(trigger("clock"), namespace=namespace)
-    wait_condition(cluster, namespace, "clock", "Ready", "False", "ApplyFailed", f"ConfigMap {namespace}/clock-sluice exists, and is not Sluice's")
+    wait_condition(
+        cluster,
+        namespace,
+        "clock",
+        "Ready",
+        "False",
+        "ApplyFailed",
+        f"ConfigMap {namespace}/clock-sluice exists, and is not Sluice's",
+    )
     assert cluster.get("configmap", "clock-sluice", namespace=namespace) == before
     assert not cluster.items("deployments", namespace=namespace)
     cluster.delete("configmap/clock-sluice", namespace=namespace)
@@ -272,38 +432,74 @@ def test_what_is_somebody_elses_is_left_alone(cluster, namespace):
     wait_condition(cluster, namespace, "clock", "Ready", "Unknown", "WorkerStarting")
 
 
-LABELS = {"app.kubernetes.io/name": "sluice", "app.kubernetes.io/managed-by": "sluice", "app.kubernetes.io/component": "worker", "app.kubernetes.io/instance": "clock"}
+LABELS = {
+    "app.kubernetes.io/name": "sluice",
+    "app.kubernetes.io/managed-by": "sluice",
+    "app.kubernetes.io/component": "worker",
+    "app.kubernetes.io/instance": "clock",
+}
 
 
 def test_labels_make_nothing_ours(cluster, namespace):
     labels = {"name": "clock-sluice", "labels": LABELS}
     pod = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "x"}]}}
     cluster.apply(
-        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": labels, "spec": {"replicas": 0, "selector": {"matchLabels": {"a": "b"}}, "template": pod}},
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": labels,
+            "spec": {"replicas": 0, "selector": {"matchLabels": {"a": "b"}}, "template": pod},
+        },
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": labels, "data": {"theirs": "yes"}},
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {**labels, "name": "clock-checkpoint"}, "data": {"timer": "theirs"}},
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {**labels, "name": "clock-checkpoint"},
+            "data": {"timer": "theirs"},
+        },
         namespace=namespace,
-    )  # fmt: skip
+    )
     kept = ("configmap/clock-sluice", "configmap/clock-checkpoint", "deployment/clock-sluice")
     before = [cluster.get(what, namespace=namespace) for what in kept]
     cluster.apply(trigger("clock"), namespace=namespace)
     for what in kept:
         kind = {"configmap": "ConfigMap", "deployment": "Deployment"}[what.split("/")[0]]
-        wait_condition(cluster, namespace, "clock", "Ready", "False", "ApplyFailed", f"{kind} {namespace}/{what.split('/')[1]} exists, and is not Sluice's")
-        assert cluster.get(what, namespace=namespace)["metadata"]["uid"] == before[kept.index(what)]["metadata"]["uid"]
+        wait_condition(
+            cluster,
+            namespace,
+            "clock",
+            "Ready",
+            "False",
+            "ApplyFailed",
+            f"{kind} {namespace}/{what.split('/')[1]} exists, and is not Sluice's",
+        )
+        assert (
+            cluster.get(what, namespace=namespace)["metadata"]["uid"]
+            == before[kept.index(what)]["metadata"]["uid"]
+        )
         assert "ownerReferences" not in cluster.get(what, namespace=namespace)["metadata"]
         cluster.delete(what, namespace=namespace)
     wait_condition(cluster, namespace, "clock", "Ready", "Unknown", "WorkerStarting")
 
 
 def test_a_foreign_service_survives_another_kind_of_source(cluster, namespace):
-    cluster.apply(trigger("api"), {**service("api-sluice", 80), "metadata": {"name": "api-sluice"}}, namespace=namespace)
+    cluster.apply(
+        trigger("api"), {**service("api-sluice", 80), "metadata": {"name": "api-sluice"}}, namespace=namespace
+    )
     wait_deployment(cluster, namespace, "api")
     before = cluster.get("service", "api-sluice", namespace=namespace)
     t = trigger("api")
     t["spec"]["source"] = {"apig": {"path": "/orders"}}
     cluster.apply(t, namespace=namespace)
-    wait_condition(cluster, namespace, "api", "Ready", "False", "ApplyFailed", f"Service {namespace}/api-sluice exists, and is not Sluice's")
+    wait_condition(
+        cluster,
+        namespace,
+        "api",
+        "Ready",
+        "False",
+        "ApplyFailed",
+        f"Service {namespace}/api-sluice exists, and is not Sluice's",
+    )
     cluster.apply(trigger("api"), namespace=namespace)
     wait_condition(cluster, namespace, "api", "Ready", "Unknown", "WorkerStarting")
     assert cluster.get("service", "api-sluice", namespace=namespace) == before
@@ -315,18 +511,27 @@ def test_the_name_of_what_requests_reach_may_begin_with_a_digit(cluster, namespa
     cluster.apply(t, namespace=namespace)
     wait_deployment(cluster, namespace, "7up")
     assert cluster.get("service", "sluice-7up-svc", namespace=namespace)
-    assert status(cluster, namespace, "7up")["address"]["url"] == f"http://sluice-7up-svc.{namespace}.svc/orders"
+    assert (
+        status(cluster, namespace, "7up")["address"]["url"] == f"http://sluice-7up-svc.{namespace}.svc/orders"
+    )
 
 
 def test_an_ingress_comes_and_goes(cluster, namespace):
     def apply(expose=None, timer=False, **more):
         t = trigger("api")
         if not timer:
-            t["spec"]["source"] = {"apig": {"path": "/orders/{id}", **({"expose": expose} if expose else {}), **more}}
+            t["spec"]["source"] = {
+                "apig": {"path": "/orders/{id}", **({"expose": expose} if expose else {}), **more}
+            }
         cluster.apply(t, namespace=namespace)
 
     def reached(url):
-        wait_until(f"its address is {url}", lambda: status(cluster, namespace, "api").get("address", {}).get("url") == url, 15, explain=lambda: status(cluster, namespace, "api"))
+        wait_until(
+            f"its address is {url}",
+            lambda: status(cluster, namespace, "api").get("address", {}).get("url") == url,
+            15,
+            explain=lambda: status(cluster, namespace, "api"),
+        )
 
     def ingress():
         return cluster.get("ingress", "api-sluice", namespace=namespace)
@@ -338,21 +543,41 @@ def test_an_ingress_comes_and_goes(cluster, namespace):
     apply({"host": "api.example.com", "ingressClassName": "nginx", "annotations": {"example.com/a": "b"}})
     reached("http://api.example.com/orders/{id}")
     found = wait_until("the Ingress", ingress, 15)
-    assert found["metadata"]["annotations"] == {"example.com/a": "b"} and found["metadata"]["ownerReferences"][0]["name"] == "api"
+    assert (
+        found["metadata"]["annotations"] == {"example.com/a": "b"}
+        and found["metadata"]["ownerReferences"][0]["name"] == "api"
+    )
     backend = {"service": {"name": "api-sluice", "port": {"name": "http"}}}
-    assert found["spec"] == {"ingressClassName": "nginx", "rules": [{"host": "api.example.com", "http": {"paths": [{"path": "/orders", "pathType": "Prefix", "backend": backend}]}}]}
+    assert found["spec"] == {
+        "ingressClassName": "nginx",
+        "rules": [
+            {
+                "host": "api.example.com",
+                "http": {"paths": [{"path": "/orders", "pathType": "Prefix", "backend": backend}]},
+            }
+        ],
+    }
     apply({"host": "api.example.com", "tlsSecretName": "cert"}, listener={"tls": {"secretName": "served"}})
     reached("https://api.example.com/orders/{id}")
     found = wait_until("TLS", lambda: (i := ingress())["spec"].get("tls") and i, 15)
-    assert found["spec"]["tls"] == [{"hosts": ["api.example.com"], "secretName": "cert"}] and "ingressClassName" not in found["spec"] and "annotations" not in found["metadata"]
+    assert (
+        found["spec"]["tls"] == [{"hosts": ["api.example.com"], "secretName": "cert"}]
+        and "ingressClassName" not in found["spec"]
+        and "annotations" not in found["metadata"]
+    )
     assert found["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]["port"] == {"name": "https"}
     ports = cluster.get("service", "api-sluice", namespace=namespace)["spec"]["ports"]
-    assert [(p["name"], p["port"], p["targetPort"], p["appProtocol"]) for p in ports] == [("https", 443, 8080, "https")]
+    assert [(p["name"], p["port"], p["targetPort"], p["appProtocol"]) for p in ports] == [
+        ("https", 443, 8080, "https")
+    ]
     apply()
     reached(inside)
     wait_until("no Ingress", lambda: not ingress(), 15)
     # What is another's is left alone, and said.
-    cluster.apply({**found, "metadata": {"name": "api-sluice", "labels": {"app.kubernetes.io/managed-by": "somebody"}}}, namespace=namespace)
+    cluster.apply(
+        {**found, "metadata": {"name": "api-sluice", "labels": {"app.kubernetes.io/managed-by": "somebody"}}},
+        namespace=namespace,
+    )
     apply(timer=True)
     wait_until("no Service", lambda: not cluster.get("service", "api-sluice", namespace=namespace), 15)
     wait_until("no address", lambda: "address" not in status(cluster, namespace, "api"), 15)
@@ -362,20 +587,58 @@ def test_an_ingress_comes_and_goes(cluster, namespace):
 def test_why_a_worker_crashes_is_told(cluster, namespace):
     cluster.apply(trigger("clock"), namespace=namespace)
     wait_deployment(cluster, namespace, "clock")
-    labels = {"app.kubernetes.io/managed-by": "sluice", "app.kubernetes.io/component": "worker", "app.kubernetes.io/instance": "clock"}
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "clock-a", "labels": labels},
-           "spec": {"serviceAccountName": "clock-sluice", "automountServiceAccountToken": False, "containers": [{"name": "worker", "image": "x"}]}}  # fmt: skip
+    labels = {
+        "app.kubernetes.io/managed-by": "sluice",
+        "app.kubernetes.io/component": "worker",
+        "app.kubernetes.io/instance": "clock",
+    }
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "clock-a", "labels": labels},
+        "spec": {
+            "serviceAccountName": "clock-sluice",
+            "automountServiceAccountToken": False,
+            "containers": [{"name": "worker", "image": "x"}],
+        },
+    }
     cluster.apply(pod, namespace=namespace)
 
     def report(state, last=None):
-        container = {"name": "worker", "image": "x", "imageID": "", "ready": False, "restartCount": 1, "state": state, **({"lastState": last} if last else {})}
-        cluster.kubectl("patch", "pod", "clock-a", "--subresource=status", f"-p={json.dumps({'status': {'containerStatuses': [container]}})}", namespace=namespace)
+        container = {
+            "name": "worker",
+            "image": "x",
+            "imageID": "",
+            "ready": False,
+            "restartCount": 1,
+            "state": state,
+            **({"lastState": last} if last else {}),
+        }
+        cluster.kubectl(
+            "patch",
+            "pod",
+            "clock-a",
+            "--subresource=status",
+            f"-p={json.dumps({'status': {'containerStatuses': [container]}})}",
+            namespace=namespace,
+        )
 
     ended = {"terminated": {"exitCode": 1, "reason": "Error", "message": "sluice worker: no such file\n"}}
     report(ended)
-    wait_condition(cluster, namespace, "clock", "WorkersAvailable", "False", "CrashLoopBackOff", "Error, exit code 1: sluice worker: no such file")
+    wait_condition(
+        cluster,
+        namespace,
+        "clock",
+        "WorkersAvailable",
+        "False",
+        "CrashLoopBackOff",
+        "Error, exit code 1: sluice worker: no such file",
+    )
     since = wait_quiet(cluster)
-    report({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting failed container"}}, ended)
+    report(
+        {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting failed container"}},
+        ended,
+    )
     assert_no_write(cluster, since, 2)
     report({"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}})
     wait_condition(cluster, namespace, "clock", "Ready", "False", "ImagePullBackOff", "no such image")
@@ -383,7 +646,13 @@ def test_why_a_worker_crashes_is_told(cluster, namespace):
 
 def kill_api_server(cluster):
     os.kill(int((cluster.directory / "pid" / "kube-apiserver").read_text()), signal.SIGKILL)
-    wait_until("the API server is gone", lambda: cluster.run("kubectl", "get", "--raw", "/livez", "--request-timeout=2s", check=False).returncode, 30)
+    wait_until(
+        "the API server is gone",
+        lambda: (
+            cluster.run("kubectl", "get", "--raw", "/livez", "--request-timeout=2s", check=False).returncode
+        ),
+        30,
+    )
 
 
 def test_a_watch_whose_version_is_gone_goes_on(cluster, namespace, controller):
@@ -398,14 +667,32 @@ def test_a_watch_whose_version_is_gone_goes_on(cluster, namespace, controller):
         cluster.up()
         cluster.delete("triggers.sluice.dev/old", namespace=namespace)
         cluster.apply(trigger("clock", schedule="2h"), namespace=namespace)
-        version = cluster.get("triggers.sluice.dev", "clock", namespace=namespace)["metadata"]["resourceVersion"]
+        version = cluster.get("triggers.sluice.dev", "clock", namespace=namespace)["metadata"][
+            "resourceVersion"
+        ]
         kill_api_server(cluster)
-        cluster.run("curl", "-sS", "--fail", "http://127.0.0.1:2379/v3/kv/compaction", "-d", json.dumps({"revision": version, "physical": True}))
+        cluster.run(
+            "curl",
+            "-sS",
+            "--fail",
+            "http://127.0.0.1:2379/v3/kv/compaction",
+            "-d",
+            json.dumps({"revision": version, "physical": True}),
+        )
         cluster.up()
     finally:
         controller.signal(signal.SIGCONT)
-    wait_until("the change is seen", lambda: status(cluster, namespace, "clock").get("observedGeneration") == 2, 60, poll=0.5)
-    lists = [e for e in cluster.audit(since, ("list",)) if e["userAgent"] == "sluice" and e["objectRef"]["resource"] == "triggers"]
+    wait_until(
+        "the change is seen",
+        lambda: status(cluster, namespace, "clock").get("observedGeneration") == 2,
+        60,
+        poll=0.5,
+    )
+    lists = [
+        e
+        for e in cluster.audit(since, ("list",))
+        if e["userAgent"] == "sluice" and e["objectRef"]["resource"] == "triggers"
+    ]
     assert lists, "the version was gone: it listed again"
     assert controller.alive()
 
@@ -414,7 +701,15 @@ def test_what_the_api_server_refuses_is_told_and_tried_less_and_less(cluster, na
     resources = {"requests": {"cpu": "2"}, "limits": {"cpu": "1"}}
     since = cluster.audit_position()
     cluster.apply(trigger("greedy", worker={"resources": resources}), namespace=namespace)
-    wait_condition(cluster, namespace, "greedy", "Ready", "False", "ApplyFailed", "must be less than or equal to cpu limit")
+    wait_condition(
+        cluster,
+        namespace,
+        "greedy",
+        "Ready",
+        "False",
+        "ApplyFailed",
+        "must be less than or equal to cpu limit",
+    )
 
     def attempts(position):
         return [e for e in writes(cluster, position) if e["responseStatus"]["code"] == 422]
@@ -425,39 +720,60 @@ def test_what_the_api_server_refuses_is_told_and_tried_less_and_less(cluster, na
         wait_until("one attempt after the other", lambda: len(attempts(later)) > 4, 5, poll=0.5)
     cluster.apply(trigger("clock"), namespace=namespace)
     wait_deployment(cluster, namespace, "clock")  # others are not held up
-    cluster.apply(trigger("greedy", worker={"resources": {**resources, "limits": {"cpu": "3"}}}), namespace=namespace)
+    cluster.apply(
+        trigger("greedy", worker={"resources": {**resources, "limits": {"cpu": "3"}}}), namespace=namespace
+    )
     wait_deployment(cluster, namespace, "greedy")  # at once, whatever the back-off
     wait_condition(cluster, namespace, "greedy", "Ready", "Unknown", "WorkerStarting")
 
 
 def test_events_tell_what_changed(cluster, namespace):
-    cluster.apply(trigger("clock", sink={"ref": {"apiVersion": "v1", "kind": "Service", "name": "function"}}), namespace=namespace)
+    cluster.apply(
+        trigger("clock", sink={"ref": {"apiVersion": "v1", "kind": "Service", "name": "function"}}),
+        namespace=namespace,
+    )
     wait_condition(cluster, namespace, "clock", "SinkResolved", "False", "ServiceNotFound")
 
     def told(reason):
-        return [e for e in cluster.items("events.events.k8s.io", namespace=namespace) if e["reason"] == reason]
+        return [
+            e for e in cluster.items("events.events.k8s.io", namespace=namespace) if e["reason"] == reason
+        ]
 
     wait_until("the event", lambda: told("ServiceNotFound"), 10)
     [event] = told("ServiceNotFound")
     assert event["type"] == "Warning" and f"{namespace}/function" in event["note"]
-    assert (event["regarding"]["kind"], event["regarding"]["name"], event["reportingController"]) == ("Trigger", "clock", "sluice.dev/controller")
+    assert (event["regarding"]["kind"], event["regarding"]["name"], event["reportingController"]) == (
+        "Trigger",
+        "clock",
+        "sluice.dev/controller",
+    )
     cluster.apply(service("function", 80), namespace=namespace)
     wait_until("the event", lambda: told("SinkResolved") and told("Applied"), 10)
 
 
 def test_nothing_is_written_while_nothing_changes(cluster, namespace, controller):
     began = cluster.audit_position()
-    cluster.apply(*(trigger(f"clock-{n}") for n in range(10)), trigger("wrong", schedule="99 99 99 99 99"), namespace=namespace)
+    cluster.apply(
+        *(trigger(f"clock-{n}") for n in range(10)),
+        trigger("wrong", schedule="99 99 99 99 99"),
+        namespace=namespace,
+    )
     for n in range(10):
         wait_condition(cluster, namespace, f"clock-{n}", "Ready", "Unknown", "WorkerStarting")
     wait_condition(cluster, namespace, "wrong", "Ready", "False", "InvalidSpec")
     since = wait_quiet(cluster)
-    assert len(writes(cluster, began)) >= 10 * 7, "the log shows what it wrote: six children and a status each"
+    assert len(writes(cluster, began)) >= 10 * 7, (
+        "the log shows what it wrote: six children and a status each"
+    )
     assert_no_write(cluster, since, 20)
     # Nor when it starts anew.
     assert controller.stop() == 0
     controller.start()
-    wait_until("it knows the cluster again", lambda: controller.output.count("the controller knows the cluster") >= 2, 20)
+    wait_until(
+        "it knows the cluster again",
+        lambda: controller.output.count("the controller knows the cluster") >= 2,
+        20,
+    )
     assert_no_write(cluster, since, 5)
 
 
@@ -467,19 +783,51 @@ def test_the_api_server_restarts(cluster, namespace, controller):
     kill_api_server(cluster)
     cluster.up()
     cluster.apply(trigger("clock", schedule="2h"), namespace=namespace)
-    wait_until("the change is seen", lambda: status(cluster, namespace, "clock").get("observedGeneration") == 2, 60, poll=0.5)
+    wait_until(
+        "the change is seen",
+        lambda: status(cluster, namespace, "clock").get("observedGeneration") == 2,
+        60,
+        poll=0.5,
+    )
     assert controller.alive()
 
 
 def test_a_certificate_authority_that_changes_is_read_again(cluster, controller, tmp_path):
     """Also: the server's certificate is checked, and a name for it that the kubeconfig gives is used."""
     config = yaml.safe_load((cluster.directory / "kubeconfig").read_text())
-    run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=wrong", "-keyout", tmp_path / "key", "-out", tmp_path / "ca.crt"])
+    run(
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-subj",
+            "/CN=wrong",
+            "-keyout",
+            tmp_path / "key",
+            "-out",
+            tmp_path / "ca.crt",
+        ]
+    )
     target = config["clusters"][0]["cluster"]
     del target["certificate-authority-data"]
-    target |= {"certificate-authority": "ca.crt", "server": "https://127.0.0.1:6443", "tls-server-name": "kubernetes.default.svc"}
+    target |= {
+        "certificate-authority": "ca.crt",
+        "server": "https://127.0.0.1:6443",
+        "tls-server-name": "kubernetes.default.svc",
+    }
     (tmp_path / "config").write_text(yaml.safe_dump(config))
-    command = [SLUICE, "controller", "--worker-image=x", "--admin=127.0.0.1:0", "--namespace=nobody", f"--kubeconfig={tmp_path / 'config'}", "--log-level=info"]
+    command = [
+        SLUICE,
+        "controller",
+        "--worker-image=x",
+        "--admin=127.0.0.1:0",
+        "--namespace=nobody",
+        f"--kubeconfig={tmp_path / 'config'}",
+        "--log-level=info",
+    ]
     with cluster.start(*command, name="another") as p:
         p.wait_for_output("a list failed.*certificate", 10)
         (tmp_path / "ca.crt").write_text((cluster.directory / "pki" / "ca.crt").read_text())
@@ -498,14 +846,21 @@ def ticking(cluster, namespace):
     """A Trigger that ticks often, and its function."""
     with cluster.start(SLUICE, "display", "--listen=127.0.0.1:0", "--quiet", name="function") as function:
         port = function.wait_for_output(r"listening on port (\d+)").group(1)
-        cluster.apply(trigger("clock", schedule="@every 200ms", sink={"uri": f"http://127.0.0.1:{port}/"}), namespace=namespace)
+        cluster.apply(
+            trigger("clock", schedule="@every 200ms", sink={"uri": f"http://127.0.0.1:{port}/"}),
+            namespace=namespace,
+        )
         wait_deployment(cluster, namespace, "clock")
         yield "clock"
 
 
 def test_a_worker_tells_its_state_and_keeps_its_position(cluster, namespace, ticking, tmp_path):
     with Worker(cluster, namespace, ticking, "clock-a", tmp_path) as worker:
-        wait_until("its entry", lambda: entries(cluster, namespace, ticking).get("clock-a", {}).get("sourceState") == "Connected", 15)
+        wait_until(
+            "its entry",
+            lambda: entries(cluster, namespace, ticking).get("clock-a", {}).get("sourceState") == "Connected",
+            15,
+        )
         wait_condition(cluster, namespace, ticking, "SourceConnected", "True", "Connected")
         entry = entries(cluster, namespace, ticking)["clock-a"]
         assert entry["observedGeneration"] == 1 and entry["deliveryState"] == "Delivering"
@@ -519,23 +874,59 @@ def test_a_worker_tells_its_state_and_keeps_its_position(cluster, namespace, tic
         assert len(before) == 1
         since = cluster.audit_position()
         assert worker.process.stop() == 0
-        assert all(e["responseStatus"]["code"] == 200 for e in cluster.audit(since, ("patch",), user=f"system:serviceaccount:{namespace}:"))
+        assert all(
+            e["responseStatus"]["code"] == 200
+            for e in cluster.audit(since, ("patch",), user=f"system:serviceaccount:{namespace}:")
+        )
     cluster.kubectl("delete", "pod", "clock-a", "--grace-period=0", "--force", namespace=namespace)
-    wait_until("the entry of the pod that is gone is removed", lambda: not entries(cluster, namespace, ticking), 15)
+    wait_until(
+        "the entry of the pod that is gone is removed", lambda: not entries(cluster, namespace, ticking), 15
+    )
 
 
 def test_a_deleted_triggers_worker_does_not_speak_for_its_successor(cluster, namespace, ticking, tmp_path):
     """Nobody collects garbage here: what the first one had stays, its worker's rights among it."""
     with Worker(cluster, namespace, ticking, "clock-a", tmp_path) as worker:
-        wait_until("its entry", lambda: entries(cluster, namespace, ticking).get("clock-a", {}).get("sourceState") == "Connected", 15)
+        wait_until(
+            "its entry",
+            lambda: entries(cluster, namespace, ticking).get("clock-a", {}).get("sourceState") == "Connected",
+            15,
+        )
         before = cluster.get("triggers.sluice.dev", "clock", namespace=namespace)
         cluster.delete("triggers.sluice.dev/clock", namespace=namespace)
         cluster.apply({**trigger("clock"), "spec": before["spec"]}, namespace=namespace)
-        wait_condition(cluster, namespace, "clock", "Ready", "False", "ApplyFailed", "is still that of the Trigger of this name that was deleted")
+        wait_condition(
+            cluster,
+            namespace,
+            "clock",
+            "Ready",
+            "False",
+            "ApplyFailed",
+            "is still that of the Trigger of this name that was deleted",
+        )
         # As a worker says it.
-        apply = ["apply", "--server-side", "--force-conflicts", "--subresource=status", "--field-manager=sluice-worker-clock-a", "-f", "-"]
-        entry = {"pod": "clock-a", "triggerUID": before["metadata"]["uid"], "observedGeneration": 1, "sourceState": "Connected", "deliveryState": "Delivering"}
-        said = {"apiVersion": "sluice.dev/v1alpha1", "kind": "Trigger", "metadata": {"name": "clock", "namespace": namespace}, "status": {"workers": [entry]}}
+        apply = [
+            "apply",
+            "--server-side",
+            "--force-conflicts",
+            "--subresource=status",
+            "--field-manager=sluice-worker-clock-a",
+            "-f",
+            "-",
+        ]
+        entry = {
+            "pod": "clock-a",
+            "triggerUID": before["metadata"]["uid"],
+            "observedGeneration": 1,
+            "sourceState": "Connected",
+            "deliveryState": "Delivering",
+        }
+        said = {
+            "apiVersion": "sluice.dev/v1alpha1",
+            "kind": "Trigger",
+            "metadata": {"name": "clock", "namespace": namespace},
+            "status": {"workers": [entry]},
+        }
         cluster.run("kubectl", "-n", namespace, *apply, input=json.dumps(said))
         wait_until("it is removed", lambda: not entries(cluster, namespace, ticking), 15)
         wait_condition(cluster, namespace, "clock", "SourceConnected", "Unknown", "WorkerStarting")
@@ -544,13 +935,21 @@ def test_a_deleted_triggers_worker_does_not_speak_for_its_successor(cluster, nam
 
 def test_of_two_workers_of_a_checkpoint_one_stands_by(cluster, namespace, ticking, tmp_path):
     with Worker(cluster, namespace, ticking, "clock-a", tmp_path):
-        wait_until("its entry", lambda: entries(cluster, namespace, ticking).get("clock-a", {}).get("sourceState") == "Connected", 15)
+        wait_until(
+            "its entry",
+            lambda: entries(cluster, namespace, ticking).get("clock-a", {}).get("sourceState") == "Connected",
+            15,
+        )
         with Worker(cluster, namespace, ticking, "clock-b", tmp_path):
 
             def waiting():
-                return [w for w in entries(cluster, namespace, ticking).values() if w["sourceState"] == "Standby"]
+                return [
+                    w for w in entries(cluster, namespace, ticking).values() if w["sourceState"] == "Standby"
+                ]
 
-            wait_until("one of them stands by", waiting, 15, explain=lambda: entries(cluster, namespace, ticking))
+            wait_until(
+                "one of them stands by", waiting, 15, explain=lambda: entries(cluster, namespace, ticking)
+            )
             assert "another worker writes this checkpoint" in waiting()[0]["sourceMessage"]
             # The other goes on.
             read = lambda: cluster.get("configmap", "clock-checkpoint", namespace=namespace)["data"]  # noqa: E731
@@ -566,7 +965,15 @@ def test_a_checkpoint_that_is_made_again_does_not_stop_a_timer(cluster, namespac
     with Worker(cluster, namespace, ticking, "clock-a", tmp_path):
         wait_until("a position", position, 15)
         cluster.delete("configmap/clock-checkpoint", namespace=namespace)
-        before = wait_until("a position in the new one", lambda: "clock-checkpoint" in [m["metadata"]["name"] for m in cluster.items("configmaps", namespace=namespace)] and position(), 30)
+        before = wait_until(
+            "a position in the new one",
+            lambda: (
+                "clock-checkpoint"
+                in [m["metadata"]["name"] for m in cluster.items("configmaps", namespace=namespace)]
+                and position()
+            ),
+            30,
+        )
         wait_until("it moves", lambda: position() != before, 15)
 
 
@@ -585,12 +992,21 @@ def subscribed(cluster, smn, namespace, manage=True, **spec):
     """A Trigger with a managed subscription, and the options of its workers."""
     port = in_netns(cluster.netns, free_port)
     endpoint = f"http://127.0.0.1:{port}/{namespace}/topic"
-    source = {"smn": {**smn.source, "subscription": {"manage": manage, "endpoint": endpoint}, "cloud": smn.cloud}}
-    return {**trigger("topic"), "spec": {"source": source, "sink": {"uri": "http://127.0.0.1:9/"}, **spec}}, [f"--listen=127.0.0.1:{port}", *smn.options]
+    source = {
+        "smn": {**smn.source, "subscription": {"manage": manage, "endpoint": endpoint}, "cloud": smn.cloud}
+    }
+    return {**trigger("topic"), "spec": {"source": source, "sink": {"uri": "http://127.0.0.1:9/"}, **spec}}, [
+        f"--listen=127.0.0.1:{port}",
+        *smn.options,
+    ]
 
 
 def finalizers(cluster, namespace):
-    return (cluster.get("triggers.sluice.dev", "topic", namespace=namespace) or {}).get("metadata", {}).get("finalizers")
+    return (
+        (cluster.get("triggers.sluice.dev", "topic", namespace=namespace) or {})
+        .get("metadata", {})
+        .get("finalizers")
+    )
 
 
 def delete(cluster, namespace):
@@ -598,7 +1014,12 @@ def delete(cluster, namespace):
 
 
 def wait_gone(cluster, namespace, timeout=15):
-    wait_until("the Trigger is gone", lambda: not cluster.get("triggers.sluice.dev", "topic", namespace=namespace), timeout, explain=lambda: yaml.safe_dump(status(cluster, namespace, "topic")))
+    wait_until(
+        "the Trigger is gone",
+        lambda: not cluster.get("triggers.sluice.dev", "topic", namespace=namespace),
+        timeout,
+        explain=lambda: yaml.safe_dump(status(cluster, namespace, "topic")),
+    )
 
 
 def test_a_deleted_trigger_waits_for_its_subscription_to_be_cancelled(cluster, namespace, smn, tmp_path):
@@ -610,15 +1031,41 @@ def test_a_deleted_trigger_waits_for_its_subscription_to_be_cancelled(cluster, n
         wait_condition(cluster, namespace, "topic", "SourceConnected", "True", "Connected")
         (urn,) = smn.subscriptions
         delete(cluster, namespace)
-        c = wait_condition(cluster, namespace, "topic", "Ready", "False", "Ending", f"the subscription of {smn.urn} to http://127.0.0.1:")
+        c = wait_condition(
+            cluster,
+            namespace,
+            "topic",
+            "Ready",
+            "False",
+            "Ending",
+            f"the subscription of {smn.urn} to http://127.0.0.1:",
+        )
         assert c["observedGeneration"] == 2
-        after = wait_until("a Deployment that takes back", lambda: (d := wait_deployment(cluster, namespace, "topic")) and hash_of(d) != hash_of(before) and d, 15)
-        assert "--ending" in after["spec"]["template"]["spec"]["containers"][0]["args"] and after["spec"]["strategy"] == {"type": "Recreate"}
-        assert all(v["secret"]["optional"] for v in after["spec"]["template"]["spec"]["volumes"] if "secret" in v)
+        after = wait_until(
+            "a Deployment that takes back",
+            lambda: (
+                (d := wait_deployment(cluster, namespace, "topic")) and hash_of(d) != hash_of(before) and d
+            ),
+            15,
+        )
+        assert "--ending" in after["spec"]["template"]["spec"]["containers"][0]["args"] and after["spec"][
+            "strategy"
+        ] == {"type": "Recreate"}
+        assert all(
+            v["secret"]["optional"] for v in after["spec"]["template"]["spec"]["volumes"] if "secret" in v
+        )
         assert list(smn.subscriptions) == [urn]
     smn.refuse = lambda method, path: Refused(403, "SMN.00010002", "The account is frozen.")
     with Worker(cluster, namespace, "topic", "topic-b", tmp_path, [*options, "--ending"]):
-        wait_condition(cluster, namespace, "topic", "SourceConnected", "False", "SourceDisconnected", "403 SMN.00010002: The account is frozen.")
+        wait_condition(
+            cluster,
+            namespace,
+            "topic",
+            "SourceConnected",
+            "False",
+            "SourceDisconnected",
+            "403 SMN.00010002: The account is frozen.",
+        )
         assert finalizers(cluster, namespace) == ["sluice.dev/outside"]
         smn.refuse = lambda method, path: None
         wait_gone(cluster, namespace, 30)
@@ -656,18 +1103,42 @@ def test_a_worker_that_starts_too_late_makes_nothing(cluster, namespace, smn, tm
 def test_a_lost_checkpoint_and_a_lost_sink_do_not_hide_a_subscription(cluster, namespace, smn):
     """As the deletion of a namespace takes them before the Trigger."""
     t, _ = subscribed(cluster, smn, namespace)
-    cluster.apply(service("function", 8000), {**t, "spec": {**t["spec"], "sink": {"ref": {"apiVersion": "v1", "kind": "Service", "name": "function"}}}}, namespace=namespace)
+    cluster.apply(
+        service("function", 8000),
+        {
+            **t,
+            "spec": {
+                **t["spec"],
+                "sink": {"ref": {"apiVersion": "v1", "kind": "Service", "name": "function"}},
+            },
+        },
+        namespace=namespace,
+    )
     wait_deployment(cluster, namespace, "topic")
     wait_condition(cluster, namespace, "topic", "SinkResolved", "True", "SinkResolved")
     cluster.delete("service/function", namespace=namespace)
     wait_condition(cluster, namespace, "topic", "SinkResolved", "False", "ServiceNotFound")
     cluster.delete("deployment/topic-sluice", "configmap/topic-checkpoint", namespace=namespace)
     delete(cluster, namespace)
-    wait_condition(cluster, namespace, "topic", "Ready", "False", "Ending", f"the subscription of {smn.urn} to http://127.0.0.1:")
+    wait_condition(
+        cluster,
+        namespace,
+        "topic",
+        "Ready",
+        "False",
+        "Ending",
+        f"the subscription of {smn.urn} to http://127.0.0.1:",
+    )
     ending = wait_deployment(cluster, namespace, "topic")
     assert "--ending" in ending["spec"]["template"]["spec"]["containers"][0]["args"]
     assert finalizers(cluster, namespace) == ["sluice.dev/outside"]
-    cluster.kubectl("patch", "triggers.sluice.dev/topic", "--type=merge", '-p={"metadata":{"finalizers":null}}', namespace=namespace)
+    cluster.kubectl(
+        "patch",
+        "triggers.sluice.dev/topic",
+        "--type=merge",
+        '-p={"metadata":{"finalizers":null}}',
+        namespace=namespace,
+    )
 
 
 def test_a_subscription_that_is_no_longer_managed_is_its_users(cluster, namespace, smn, tmp_path):
@@ -685,22 +1156,44 @@ def test_a_subscription_that_is_no_longer_managed_is_its_users(cluster, namespac
 
 
 def remains(cluster, namespace):
-    return [e["note"] for e in cluster.items("events.events.k8s.io", namespace=namespace) if e["reason"] == "OutsideRemains" and e["type"] == "Warning"]
+    return [
+        e["note"]
+        for e in cluster.items("events.events.k8s.io", namespace=namespace)
+        if e["reason"] == "OutsideRemains" and e["type"] == "Warning"
+    ]
 
 
 def test_what_cannot_be_taken_back_in_time_is_named(cluster, namespace, smn):
     t, _ = subscribed(cluster, smn, namespace, suspend=True)
     cluster.apply(t, namespace=namespace)
     wait_deployment(cluster, namespace, "topic", replicas=0)
-    cluster.kubectl("patch", "configmap", "topic-checkpoint", "--type=merge", '-p={"data":{"subscription":"{\\"endpoint\\":\\"http://somewhere/\\"}"}}', namespace=namespace)
+    cluster.kubectl(
+        "patch",
+        "configmap",
+        "topic-checkpoint",
+        "--type=merge",
+        '-p={"data":{"subscription":"{\\"endpoint\\":\\"http://somewhere/\\"}"}}',
+        namespace=namespace,
+    )
     delete(cluster, namespace)
     wait_deployment(cluster, namespace, "topic", replicas=1)  # though it was suspended
     wait_condition(cluster, namespace, "topic", "Ready", "False", "Ending")
-    command = [SLUICE, "controller", "--worker-image=x", "--admin=127.0.0.1:0", f"--namespace={namespace}", "--ending-deadline=3s", "--log-level=info"]
+    command = [
+        SLUICE,
+        "controller",
+        "--worker-image=x",
+        "--admin=127.0.0.1:0",
+        f"--namespace={namespace}",
+        "--ending-deadline=3s",
+        "--log-level=info",
+    ]
     with cluster.start(*command, name="impatient") as impatient:
         wait_gone(cluster, namespace)
         said = wait_until("it is said", lambda: remains(cluster, namespace), 10)
-        assert f"the subscription of {smn.urn} to http://127.0.0.1:" in said[0] and "remains outside the cluster" in said[0]
+        assert (
+            f"the subscription of {smn.urn} to http://127.0.0.1:" in said[0]
+            and "remains outside the cluster" in said[0]
+        )
         assert "remains outside the cluster" in impatient.output
 
 
@@ -711,30 +1204,75 @@ def test_the_last_job_leaves_triggers_alone_while_there_is_a_controller(cluster,
     assert finalizers(cluster, namespace) == ["sluice.dev/outside"]
     strip = [SLUICE, "controller", "--strip-finalizers", f"--namespace={namespace}", "--log-level=info"]
     kept = cluster.run(*strip, f"--unless-deployment={namespace}/topic-sluice")
-    assert "its Triggers are left alone" in kept.stdout + kept.stderr and "remains outside" not in kept.stdout + kept.stderr
+    assert (
+        "its Triggers are left alone" in kept.stdout + kept.stderr
+        and "remains outside" not in kept.stdout + kept.stderr
+    )
     assert finalizers(cluster, namespace) == ["sluice.dev/outside"]
     done = cluster.run(*strip, f"--unless-deployment={namespace}/nobody")
-    assert f"Trigger {namespace}/topic: the subscription of {smn.urn}" in done.stdout and "remains outside the cluster" in done.stdout
-    cluster.kubectl("patch", "triggers.sluice.dev/topic", "--type=merge", '-p={"metadata":{"finalizers":null}}', namespace=namespace)
+    assert (
+        f"Trigger {namespace}/topic: the subscription of {smn.urn}" in done.stdout
+        and "remains outside the cluster" in done.stdout
+    )
+    cluster.kubectl(
+        "patch",
+        "triggers.sluice.dev/topic",
+        "--type=merge",
+        '-p={"metadata":{"finalizers":null}}',
+        namespace=namespace,
+    )
 
 
 def test_a_deletion_in_the_foreground_does_not_take_the_worker_away(cluster, namespace, smn):
     t, _ = subscribed(cluster, smn, namespace)
     cluster.apply(t, namespace=namespace)
     wait_deployment(cluster, namespace, "topic")
-    cluster.kubectl("patch", "configmap", "topic-checkpoint", "--type=merge", '-p={"data":{"subscription":"{}"}}', namespace=namespace)
-    cluster.kubectl("delete", "triggers.sluice.dev/topic", "--cascade=foreground", "--wait=false", namespace=namespace)
-    wait_until("it is held by ours alone", lambda: finalizers(cluster, namespace) == ["sluice.dev/outside"], 15)
+    cluster.kubectl(
+        "patch",
+        "configmap",
+        "topic-checkpoint",
+        "--type=merge",
+        '-p={"data":{"subscription":"{}"}}',
+        namespace=namespace,
+    )
+    cluster.kubectl(
+        "delete", "triggers.sluice.dev/topic", "--cascade=foreground", "--wait=false", namespace=namespace
+    )
+    wait_until(
+        "it is held by ours alone", lambda: finalizers(cluster, namespace) == ["sluice.dev/outside"], 15
+    )
     wait_condition(cluster, namespace, "topic", "Ready", "False", "Ending")
     # The garbage collector may have been faster with what the worker wrote down, and with the Deployment.
     first = wait_deployment(cluster, namespace, "topic")
     for what in ("configmap/topic-checkpoint", "deployment/topic-sluice"):
         cluster.kubectl("delete", what, "--cascade=orphan", "--wait=false", namespace=namespace)
-        cluster.kubectl("patch", what, "--type=json", '-p=[{"op":"remove","path":"/metadata/finalizers"}]', namespace=namespace, check=False)
-    again = wait_until("another Deployment", lambda: (d := wait_deployment(cluster, namespace, "topic"))["metadata"]["uid"] != first["metadata"]["uid"] and d, 15)
+        cluster.kubectl(
+            "patch",
+            what,
+            "--type=json",
+            '-p=[{"op":"remove","path":"/metadata/finalizers"}]',
+            namespace=namespace,
+            check=False,
+        )
+    again = wait_until(
+        "another Deployment",
+        lambda: (
+            (d := wait_deployment(cluster, namespace, "topic"))["metadata"]["uid"] != first["metadata"]["uid"]
+            and d
+        ),
+        15,
+    )
     assert "--ending" in again["spec"]["template"]["spec"]["containers"][0]["args"]
-    assert "data" not in wait_until("another checkpoint", lambda: cluster.get("configmap", "topic-checkpoint", namespace=namespace), 15)
+    assert "data" not in wait_until(
+        "another checkpoint", lambda: cluster.get("configmap", "topic-checkpoint", namespace=namespace), 15
+    )
     cluster.kubectl("label", "triggers.sluice.dev/topic", "a=b", namespace=namespace)  # looked at once more
     wait_quiet(cluster)
     assert finalizers(cluster, namespace) == ["sluice.dev/outside"]
-    cluster.kubectl("patch", "triggers.sluice.dev/topic", "--type=merge", '-p={"metadata":{"finalizers":null}}', namespace=namespace)
+    cluster.kubectl(
+        "patch",
+        "triggers.sluice.dev/topic",
+        "--type=merge",
+        '-p={"metadata":{"finalizers":null}}',
+        namespace=namespace,
+    )

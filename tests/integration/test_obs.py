@@ -1,4 +1,5 @@
 """Object storage: a real MinIO that posts to the webhook, notifications of the test's own, and OBS's way by a topic of SMN."""
+
 import collections
 import http.client
 import json
@@ -30,9 +31,17 @@ class Worker:
 
     def __init__(self, runner, secrets, sink, port=None, event=None, **spec):
         (self.port,) = free_ports(1)
-        source = {"bucket": "photos", "from": "Webhook", "tokenSecretRef": {"name": "webhook", "key": "token"}, **spec}
+        source = {
+            "bucket": "photos",
+            "from": "Webhook",
+            "tokenSecretRef": {"name": "webhook", "key": "token"},
+            **spec,
+        }
         more = {"event": event} if event else {}
-        self.run = runner.start(trigger("photos", {"obs": source}, sink.uri, **more), options=[f"--listen=127.0.0.1:{self.port}", f"--secrets={secrets}"])
+        self.run = runner.start(
+            trigger("photos", {"obs": source}, sink.uri, **more),
+            options=[f"--listen=127.0.0.1:{self.port}", f"--secrets={secrets}"],
+        )
         self.run.wait_for_output(r"listening on port \d+", 20)
 
     @property
@@ -47,8 +56,13 @@ class Worker:
     def post(self, body, token=TOKEN, timeout=20):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
-            headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
-            connection.request("POST", "/test/photos", body if isinstance(body, (bytes, str)) else json.dumps(body), headers)
+            headers = {
+                "Content-Type": "application/json",
+                **({"Authorization": f"Bearer {token}"} if token else {}),
+            }
+            connection.request(
+                "POST", "/test/photos", body if isinstance(body, (bytes, str)) else json.dumps(body), headers
+            )
             r = connection.getresponse()
             r.read()
             return r.status
@@ -57,38 +71,90 @@ class Worker:
 
 
 def record(key="a", name="ObjectCreated:Put", bucket="photos", sequencer="1", version=None):
-    o = {"key": key, "size": 1, "eTag": "e", "sequencer": sequencer, **({"versionId": version} if version else {})}
+    o = {
+        "key": key,
+        "size": 1,
+        "eTag": "e",
+        "sequencer": sequencer,
+        **({"versionId": version} if version else {}),
+    }
     return {
-        "eventVersion": "2.0", "eventSource": "aws:s3", "awsRegion": "", "eventTime": "2026-11-24T10:00:00.000Z", "eventName": name, "userIdentity": {"principalId": "u"},
-        "requestParameters": {"sourceIPAddress": "127.0.0.1"}, "responseElements": {"x-amz-request-id": "1", "x-amz-id-2": "2"},
-        "s3": {"s3SchemaVersion": "1.0", "configurationId": "c", "bucket": {"name": bucket, "ownerIdentity": {"PrincipalId": "u"}, "arn": f"arn:aws:s3:::{bucket}"}, "object": o},
-    }  # fmt: skip
+        "eventVersion": "2.0",
+        "eventSource": "aws:s3",
+        "awsRegion": "",
+        "eventTime": "2026-11-24T10:00:00.000Z",
+        "eventName": name,
+        "userIdentity": {"principalId": "u"},
+        "requestParameters": {"sourceIPAddress": "127.0.0.1"},
+        "responseElements": {"x-amz-request-id": "1", "x-amz-id-2": "2"},
+        "s3": {
+            "s3SchemaVersion": "1.0",
+            "configurationId": "c",
+            "bucket": {
+                "name": bucket,
+                "ownerIdentity": {"PrincipalId": "u"},
+                "arn": f"arn:aws:s3:::{bucket}",
+            },
+            "object": o,
+        },
+    }
 
 
 def changes(sink):
     """What the function was told, in order: (name, key)."""
-    return [(r["eventName"], urllib.parse.unquote_plus(r["s3"]["object"]["key"])) for request in sink.taken() for r in request.json["Records"]]
+    return [
+        (r["eventName"], urllib.parse.unquote_plus(r["s3"]["object"]["key"]))
+        for request in sink.taken()
+        for r in request.json["Records"]
+    ]
 
 
 # ---- the webhook ---------------------------------------------------------------------------------------------------------------------------
 
 
 def test_who_may_post_and_what_is_refused(runner, secrets, sink):
-    w = Worker(runner, secrets, sink, prefix="in/", suffix=".jpg", events=["ObjectCreated:*", "ObjectRemoved:Delete"])
+    w = Worker(
+        runner, secrets, sink, prefix="in/", suffix=".jpg", events=["ObjectCreated:*", "ObjectRemoved:Delete"]
+    )
     good = record("in/a%26b+c.jpg")
     assert w.post({"Records": [good]}, token=None) == 401
     assert w.post({"Records": [good]}, token="another") == 401
     assert w.post({"Records": [good]}) == 200
     assert sink.taken()[0].json == {"Records": [good]}
     assert w.post({"Records": [good]}) == 200  # once more: not delivered again
-    assert w.post({"Records": [record("out/a.jpg"), record("in/a.png"), record("in/b.jpg", "ObjectRemoved:DeleteMarkerCreated")]}) == 200
+    assert (
+        w.post(
+            {
+                "Records": [
+                    record("out/a.jpg"),
+                    record("in/a.png"),
+                    record("in/b.jpg", "ObjectRemoved:DeleteMarkerCreated"),
+                ]
+            }
+        )
+        == 200
+    )
     assert w.post({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "photos"}) == 200
     assert w.post({"Records": []}) == 200
     assert len(sink.all()) == 1
     assert w.post({"Records": [record("in/a.jpg", bucket="other")]}) == 403
     assert [w.post(b) for b in (b"", b"[]", b"{", {"Records": 1}, {"a": 1}, {"Records": [{}]})] == [400] * 6
-    assert w.post({"Records": [record("in/1.jpg", bucket="other"), record("in/2.jpg"), record("in/3.jpg", "s3:ObjectRemoved:Delete")]}) == 200
-    assert changes(sink)[1:] == [("ObjectCreated:Put", "in/2.jpg"), ("ObjectRemoved:Delete", "in/3.jpg")] and len(sink.all()) == 2
+    assert (
+        w.post(
+            {
+                "Records": [
+                    record("in/1.jpg", bucket="other"),
+                    record("in/2.jpg"),
+                    record("in/3.jpg", "s3:ObjectRemoved:Delete"),
+                ]
+            }
+        )
+        == 200
+    )
+    assert (
+        changes(sink)[1:] == [("ObjectCreated:Put", "in/2.jpg"), ("ObjectRemoved:Delete", "in/3.jpg")]
+        and len(sink.all()) == 2
+    )
     # The token changes.
     (secrets / "webhook" / "token").write_text("the next")
     wait_until("the new token", lambda: w.post({"Records": []}, token="the next") == 200, 20, poll=0.5)
@@ -99,10 +165,22 @@ def test_who_may_post_and_what_is_refused(runner, secrets, sink):
 
 def test_the_newer_shape_passes_and_what_is_not_functiongraphs_goes(runner, secrets, sink):
     w = Worker(runner, secrets, sink)
-    newer = {"eventVersion": "3.0", "eventSource": "OBS", "eventRegion": "cn-north-4", "eventTime": "2026-11-24T10:00:00.000Z", "eventName": "ObjectCreated:Put",
-             "userIdentity": {"ID": "u"}, "requestParameters": {"sourceIPAddress": "127.0.0.1"}, "responseElements": {"x-obs-request-id": "1", "x-obs-id-2": "2"},
-             "obs": {"Version": "1.0", "configurationId": "c", "bucket": {"name": "photos", "ownerIdentity": {"ID": "u"}, "bucket": "arn:aws:s3:::photos"},
-                     "object": {"key": "a", "eTag": "e", "size": 9007199254740993, "versionId": "v", "sequencer": "1"}}}  # fmt: skip
+    newer = {
+        "eventVersion": "3.0",
+        "eventSource": "OBS",
+        "eventRegion": "cn-north-4",
+        "eventTime": "2026-11-24T10:00:00.000Z",
+        "eventName": "ObjectCreated:Put",
+        "userIdentity": {"ID": "u"},
+        "requestParameters": {"sourceIPAddress": "127.0.0.1"},
+        "responseElements": {"x-obs-request-id": "1", "x-obs-id-2": "2"},
+        "obs": {
+            "Version": "1.0",
+            "configurationId": "c",
+            "bucket": {"name": "photos", "ownerIdentity": {"ID": "u"}, "bucket": "arn:aws:s3:::photos"},
+            "object": {"key": "a", "eTag": "e", "size": 9007199254740993, "versionId": "v", "sequencer": "1"},
+        },
+    }
     more = json.loads(json.dumps(newer))
     more["source"] = {"host": "h"}
     more["obs"]["object"]["userMetadata"] = {"content-type": "text/plain"}
@@ -122,7 +200,10 @@ def test_a_key_has_its_order_and_others_do_not_wait(runner, secrets, sink):
     sink.answer = answer
     w = Worker(runner, secrets, sink)
     first = threading.Thread(target=w.post, args=({"Records": [record("slow", sequencer="1")]},))
-    second = threading.Thread(target=w.post, args=({"Records": [record("slow", "ObjectRemoved:Delete", sequencer="2"), record("third")]},))
+    second = threading.Thread(
+        target=w.post,
+        args=({"Records": [record("slow", "ObjectRemoved:Delete", sequencer="2"), record("third")]},),
+    )
     first.start()
     wait_until("the first call", entered.is_set)
     assert w.post({"Records": [record("other")]}) == 200
@@ -132,7 +213,11 @@ def test_a_key_has_its_order_and_others_do_not_wait(runner, secrets, sink):
     gate.set()
     first.join()
     second.join()
-    assert changes(sink)[2:] == [("ObjectCreated:Put", "slow"), ("ObjectRemoved:Delete", "slow"), ("ObjectCreated:Put", "third")]
+    assert changes(sink)[2:] == [
+        ("ObjectCreated:Put", "slow"),
+        ("ObjectRemoved:Delete", "slow"),
+        ("ObjectCreated:Put", "third"),
+    ]
 
 
 def test_a_failure_is_the_senders_to_try_again(runner, secrets, sink):
@@ -148,7 +233,9 @@ def test_several_records_are_one_cloudevent(runner, secrets, sink):
     w = Worker(runner, secrets, sink, event={"format": "CloudEventsBinary"})
     assert w.post({"Records": [record("a"), record("b")]}) == 200
     (request,) = sink.taken()
-    assert request.header("ce-type") == "dev.sluice.obs.change" and [r["s3"]["object"]["key"] for r in request.json["Records"]] == ["a", "b"]
+    assert request.header("ce-type") == "dev.sluice.obs.change" and [
+        r["s3"]["object"]["key"] for r in request.json["Records"]
+    ] == ["a", "b"]
 
 
 # ---- MinIO ---------------------------------------------------------------------------------------------------------------------------------
@@ -163,8 +250,18 @@ def test_minio_tells_what_happens_in_a_bucket(runner, secrets, sink):
         s3.put_object(Bucket="photos", Key="a b/ü+&.txt", Body=b"1")
         s3.put_object(Bucket="photos", Key="a b/ü+&.txt", Body=b"2")
         upload = s3.create_multipart_upload(Bucket="photos", Key="large")["UploadId"]
-        parts = [{"PartNumber": n, "ETag": s3.upload_part(Bucket="photos", Key="large", UploadId=upload, PartNumber=n, Body=b"x" * (5 << 20))["ETag"]} for n in (1, 2)]
-        s3.complete_multipart_upload(Bucket="photos", Key="large", UploadId=upload, MultipartUpload={"Parts": parts})
+        parts = [
+            {
+                "PartNumber": n,
+                "ETag": s3.upload_part(
+                    Bucket="photos", Key="large", UploadId=upload, PartNumber=n, Body=b"x" * (5 << 20)
+                )["ETag"],
+            }
+            for n in (1, 2)
+        ]
+        s3.complete_multipart_upload(
+            Bucket="photos", Key="large", UploadId=upload, MultipartUpload={"Parts": parts}
+        )
         s3.copy_object(Bucket="photos", Key="copy", CopySource={"Bucket": "photos", "Key": "large"})
         s3.delete_object(Bucket="photos", Key="copy")
         version = s3.put_object(Bucket="photos", Key="gone", Body=b"")["VersionId"]
@@ -179,11 +276,28 @@ def test_minio_tells_what_happens_in_a_bucket(runner, secrets, sink):
         "copy": ["ObjectCreated:Copy", "ObjectRemoved:DeleteMarkerCreated"],
         "gone": ["ObjectCreated:Put", "ObjectRemoved:Delete"],
     }
-    r = next(r for request in sink.taken() for r in request.json["Records"] if r["s3"]["object"]["key"] == "large")
+    r = next(
+        r for request in sink.taken() for r in request.json["Records"] if r["s3"]["object"]["key"] == "large"
+    )
     assert r["s3"]["object"]["size"] == 10 << 20 and r["s3"]["object"]["versionId"]
-    assert set(r) == {"eventVersion", "eventSource", "awsRegion", "eventTime", "eventName", "userIdentity", "requestParameters", "responseElements", "s3"}
-    assert set(r["requestParameters"]) == {"sourceIPAddress"} and set(r["responseElements"]) == {"x-amz-id-2", "x-amz-request-id"}
-    assert set(r["s3"]) == {"s3SchemaVersion", "configurationId", "bucket", "object"} and set(r["s3"]["bucket"]["ownerIdentity"]) == {"PrincipalId"}
+    assert set(r) == {
+        "eventVersion",
+        "eventSource",
+        "awsRegion",
+        "eventTime",
+        "eventName",
+        "userIdentity",
+        "requestParameters",
+        "responseElements",
+        "s3",
+    }
+    assert set(r["requestParameters"]) == {"sourceIPAddress"} and set(r["responseElements"]) == {
+        "x-amz-id-2",
+        "x-amz-request-id",
+    }
+    assert set(r["s3"]) == {"s3SchemaVersion", "configurationId", "bucket", "object"} and set(
+        r["s3"]["bucket"]["ownerIdentity"]
+    ) == {"PrincipalId"}
     assert set(r["s3"]["object"]) == {"key", "eTag", "size", "versionId", "sequencer"}
 
 
@@ -214,7 +328,13 @@ def test_nothing_is_lost_when_the_worker_is_killed(runner, secrets, sink):
                 entered.clear()
                 go_on.set()
         seen = lambda: {key for _, key in changes(sink)}  # noqa: E731
-        wait_until("all objects", lambda: len(seen()) >= OBJECTS, 600, poll=0.5, explain=lambda: f"{len(seen())} of {OBJECTS}; {minio.waiting()} wait")
+        wait_until(
+            "all objects",
+            lambda: len(seen()) >= OBJECTS,
+            600,
+            poll=0.5,
+            explain=lambda: f"{len(seen())} of {OBJECTS}; {minio.waiting()} wait",
+        )
         assert seen() == {f"{i:06d}" for i in range(OBJECTS)}
         assert len(changes(sink)) >= OBJECTS + len(kills)  # each kill made one come twice
         print(f"{len(changes(sink))} deliveries of {OBJECTS} objects")
@@ -227,7 +347,10 @@ def test_obs_publishes_to_a_topic(runner, sink, tmp_path):
     folder = tmp_path / "smn"
     folder.mkdir()
     with Smn(folder, "changes") as smn:
-        run = runner.start(trigger("photos", {"obs": {"bucket": "photos", "prefix": "in/", **smn.source}}, sink.uri), options=["--listen=127.0.0.1:0", *smn.options])
+        run = runner.start(
+            trigger("photos", {"obs": {"bucket": "photos", "prefix": "in/", **smn.source}}, sink.uri),
+            options=["--listen=127.0.0.1:0", *smn.options],
+        )
         port = int(run.wait_for_output(r"listening on port (\d+)", 20).group(1))
 
         def send(message):
@@ -241,6 +364,8 @@ def test_obs_publishes_to_a_topic(runner, sink, tmp_path):
         assert send(smn.notification(json.dumps({"Records": [record("in/a"), record("out/b")]}))) == 200
         assert changes(sink) == [("ObjectCreated:Put", "in/a")]
         assert send(smn.notification(json.dumps({"Records": [record("in/a"), record("in/b")]}))) == 200
-        assert changes(sink)[1:] == [("ObjectCreated:Put", "in/b")]  # in another notification, but delivered before
+        assert changes(sink)[1:] == [
+            ("ObjectCreated:Put", "in/b")
+        ]  # in another notification, but delivered before
         assert send(smn.notification("no records")) == 400
         assert send(smn.notification(json.dumps({"Records": [record("a", bucket="other")]}))) == 403

@@ -1,4 +1,5 @@
 """`sluice run`: what it shows, and what one Trigger's trouble means to the others."""
+
 import fcntl
 import os
 import pty
@@ -18,7 +19,11 @@ def ticks(name, uri):
     return trigger(name, {"timer": {"schedule": "@every 200ms"}}, uri)
 
 
-UNSTARTABLE = trigger("hook", {"obs": {"bucket": "photos", "from": "Webhook", "tokenSecretRef": {"name": "missing", "key": "token"}}}, "http://127.0.0.1:9/")
+UNSTARTABLE = trigger(
+    "hook",
+    {"obs": {"bucket": "photos", "from": "Webhook", "tokenSecretRef": {"name": "missing", "key": "token"}}},
+    "http://127.0.0.1:9/",
+)
 
 
 def test_a_trigger_that_cannot_start_does_not_end_the_others(function, runner):
@@ -34,9 +39,17 @@ def test_a_trigger_alone_that_cannot_start_ends_it(runner):
     assert "start test/hook: tokenSecretRef" in run.output
 
 
-@pytest.mark.parametrize("command", ["run", "worker", "validate", "display", "replay", "preview", "controller", "version", None])
+@pytest.mark.parametrize(
+    "command", ["run", "worker", "validate", "display", "replay", "preview", "controller", "version", None]
+)
 def test_help_fits_80_columns(command):
-    said = subprocess.run([SLUICE, *([command] if command else []), "--help"], capture_output=True, text=True, timeout=10, check=True).stdout
+    said = subprocess.run(
+        [SLUICE, *([command] if command else []), "--help"],
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=True,
+    ).stdout
     assert said and [line for line in said.splitlines() if len(line) > 80 or line != line.rstrip()] == []
 
 
@@ -44,11 +57,21 @@ def test_help_fits_80_columns(command):
 def test_the_live_table_fits_its_terminal(function, tmp_path, columns):
     function.behave(status=418)  # a refusal, with words that fill a line
     files = tmp_path / "triggers.yaml"
-    files.write_text(yaml.safe_dump_all([ticks("a-timer-with-a-name-that-is-rather-long", function.uri), UNSTARTABLE, ticks("ueberlang", function.uri)]))
+    files.write_text(
+        yaml.safe_dump_all(
+            [
+                ticks("a-timer-with-a-name-that-is-rather-long", function.uri),
+                UNSTARTABLE,
+                ticks("ueberlang", function.uri),
+            ]
+        )
+    )
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     command = [SLUICE, "run", "-f", files, f"--state={tmp_path}/state", "--listen=127.0.0.1:0"]
-    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm"}) as run:
+    with subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm"}
+    ) as run:
         os.close(theirs)
         seen, until = b"", time.monotonic() + 20
         while (seen.count(b"\0337") < 4 or b"418" not in seen) and time.monotonic() < until:

@@ -1,4 +1,5 @@
 """Simple Message Notification: signed messages from a sender and a certificate server of the test's own."""
+
 import http.client
 import json
 import re
@@ -30,11 +31,14 @@ class Listener:
 
 @pytest.fixture
 def listener(runner, smn, sink):
-    return lambda delivery=None, source="smn", spec=None, **more: Listener(runner, smn, trigger("topic", {source: {**smn.source, **(spec or {})}}, sink.uri, delivery), **more)
+    return lambda delivery=None, source="smn", spec=None, **more: Listener(
+        runner, smn, trigger("topic", {source: {**smn.source, **(spec or {})}}, sink.uri, delivery), **more
+    )
 
 
 def later(call):
     """Calls in a thread; join() gives the result."""
+
     class Result(threading.Thread):
         def run(self):
             self.result = call()
@@ -61,12 +65,29 @@ def test_a_subscription_is_confirmed_and_messages_arrive(listener, smn, sink):
     event = request.json
     assert request.id == sent["message_id"]
     assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", event.pop("requestId"))
-    assert re.fullmatch(r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun) [A-Z][a-z]{2} \d\d \d{4} \d\d:\d\d:\d\d GMT\+0800 \(CST\)", event.pop("timestamp"))
-    assert event == {"functionname": "topic", "record": [{
-        "event_version": "1.0",
-        "smn": {"message_attributes": None, "subject": "greeting", "message_id": sent["message_id"], "topic_urn": smn.urn, "type": "notification", "message": "hello \u00e4", "timestamp": sent["timestamp"]},
-        "event_source": "smn",
-        "event_subscription_urn": "urn:fss:cn-north-1:bb8695913bb74682b9ca82a8803b60d8:function:default:topic:latest"}]}  # fmt: skip
+    assert re.fullmatch(
+        r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun) [A-Z][a-z]{2} \d\d \d{4} \d\d:\d\d:\d\d GMT\+0800 \(CST\)",
+        event.pop("timestamp"),
+    )
+    assert event == {
+        "functionname": "topic",
+        "record": [
+            {
+                "event_version": "1.0",
+                "smn": {
+                    "message_attributes": None,
+                    "subject": "greeting",
+                    "message_id": sent["message_id"],
+                    "topic_urn": smn.urn,
+                    "type": "notification",
+                    "message": "hello \u00e4",
+                    "timestamp": sent["timestamp"],
+                },
+                "event_source": "smn",
+                "event_subscription_urn": "urn:fss:cn-north-1:bb8695913bb74682b9ca82a8803b60d8:function:default:topic:latest",
+            }
+        ],
+    }
     assert g.send(message) == 200 and len(sink.all()) == 1  # once delivered, not again
     assert smn.asked.count(smn.path) == 1
     assert g.run.stop() == 0
@@ -178,12 +199,19 @@ def test_what_is_refused_and_how_it_is_said(listener, smn, sink):
     missing = f"/smn/SMN_{smn.path.split('_')[1]}_{'0' * 32}.pem"
     assert [g.send((json.dumps(changed).encode(), headers)) for _ in range(2)] == [403, 403]
     for change, status in (
-        ({"topic_urn": smn.urn + "x"}, 403), ({"timestamp": "2017-11-15T04:02:24Z"}, 403), ({"signature_version": "v2"}, 403), ({"type": "Other"}, 400), ({"message": None}, 400),
-        ({"signing_cert_url": "https://smn.cn-north-1.myhuaweicloud.com.evil.test" + smn.path}, 403), ({"signing_cert_url": f"http://{smn.host}{smn.path}"}, 403),
-        ({"signing_cert_url": f"https://a@{smn.host}{smn.path}"}, 403), ({"signing_cert_url": "https://smn.cn-north-1.myhuaweicloud.com/other.pem"}, 403),
-        ({"signing_cert_url": f"https://{smn.host}/other"}, 403), ({"signing_cert_url": f"https://{smn.host}{smn.path}?a=b"}, 403),
+        ({"topic_urn": smn.urn + "x"}, 403),
+        ({"timestamp": "2017-11-15T04:02:24Z"}, 403),
+        ({"signature_version": "v2"}, 403),
+        ({"type": "Other"}, 400),
+        ({"message": None}, 400),
+        ({"signing_cert_url": "https://smn.cn-north-1.myhuaweicloud.com.evil.test" + smn.path}, 403),
+        ({"signing_cert_url": f"http://{smn.host}{smn.path}"}, 403),
+        ({"signing_cert_url": f"https://a@{smn.host}{smn.path}"}, 403),
+        ({"signing_cert_url": "https://smn.cn-north-1.myhuaweicloud.com/other.pem"}, 403),
+        ({"signing_cert_url": f"https://{smn.host}/other"}, 403),
+        ({"signing_cert_url": f"https://{smn.host}{smn.path}?a=b"}, 403),
         ({"signing_cert_url": f"https://{smn.host}{missing}"}, 503),
-    ):  # fmt: skip
+    ):
         other = {**json.loads(body), **change}
         assert g.send((json.dumps(other).encode(), smn.headers(other))) == status, change
     assert g.send((b"x" * 400_000, headers)) == 413
@@ -204,17 +232,42 @@ def test_the_current_dialect(runner, smn, sink):
     g = Listener(runner, smn, trigger("topic", {"smn": smn.source}, sink.uri, event={"dialect": "Current"}))
     assert g.send(smn.notification("m", subject="")) == 200
     event = sink.taken()[0].json
-    assert set(event) == {"record"} and event["record"][0]["smn"]["subject"] == "" and event["record"][0]["smn"]["message_attributes"] is None
+    assert (
+        set(event) == {"record"}
+        and event["record"][0]["smn"]["subject"] == ""
+        and event["record"][0]["smn"]["message_attributes"] is None
+    )
 
 
 def test_alarms_of_cloud_eye(listener, smn, sink):
-    g = listener(source="cloudEye", spec={"alarms": ["cpu"], "states": ["alarm"], "severities": ["Critical", "Major"]})
+    g = listener(
+        source="cloudEye", spec={"alarms": ["cpu"], "states": ["alarm"], "severities": ["Critical", "Major"]}
+    )
 
     def alarm(**change):
-        return smn.notification(json.dumps({"message_type": "alarm", "alarm_id": "al1", "alarm_name": "cpu", "alarm_status": "alarm", "alarm_level": 2, **change}))
+        return smn.notification(
+            json.dumps(
+                {
+                    "message_type": "alarm",
+                    "alarm_id": "al1",
+                    "alarm_name": "cpu",
+                    "alarm_status": "alarm",
+                    "alarm_level": 2,
+                    **change,
+                }
+            )
+        )
 
     assert g.send(alarm()) == 200 and len(sink.all()) == 1
-    assert [g.send(m) for m in (alarm(alarm_status="ok"), alarm(alarm_name="disk"), alarm(alarm_level=3), smn.notification("no alarm"))] == [200] * 4
+    assert [
+        g.send(m)
+        for m in (
+            alarm(alarm_status="ok"),
+            alarm(alarm_name="disk"),
+            alarm(alarm_level=3),
+            smn.notification("no alarm"),
+        )
+    ] == [200] * 4
     assert len(sink.all()) == 1
     assert json.loads(sink.taken()[0].json["record"][0]["smn"]["message"])["alarm_id"] == "al1"
     # The level as SMN's templates spell it, and as a number in words.

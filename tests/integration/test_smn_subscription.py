@@ -1,4 +1,5 @@
 """Subscriptions that a worker makes by SMN's API. The service is an emulator, which the official client drives first, and which checks signatures with its code."""
+
 import json
 import time
 
@@ -11,14 +12,23 @@ from harness.smn import CONFIRMED, PROJECT, UNCONFIRMED, Refused
 from huaweicloudsdkcore.auth.credentials import BasicCredentials
 from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
 from huaweicloudsdksmn.v2 import (
-    AddSubscriptionRequest, AddSubscriptionRequestBody, CancelSubscriptionRequest, ListSubscriptionsByTopicRequest, SmnClient,
-)  # fmt: skip
+    AddSubscriptionRequest,
+    AddSubscriptionRequestBody,
+    CancelSubscriptionRequest,
+    ListSubscriptionsByTopicRequest,
+    SmnClient,
+)
 
 
 def client(smn, secret=None):
     access, right = next(iter(smn.keys.items()))
     project = smn.urn.split(":")[3]
-    return SmnClient.new_builder().with_credentials(BasicCredentials(access, secret or right, project)).with_endpoint(smn.endpoint).build()
+    return (
+        SmnClient.new_builder()
+        .with_credentials(BasicCredentials(access, secret or right, project))
+        .with_endpoint(smn.endpoint)
+        .build()
+    )
 
 
 def test_the_emulator_as_the_official_client_drives_it(smn):
@@ -28,11 +38,26 @@ def test_the_emulator_as_the_official_client_drives_it(smn):
         urn = c.add_subscription(AddSubscriptionRequest(topic_urn=smn.urn, body=body)).subscription_urn
         (request,) = wait_until("the confirmation", lambda: endpoint.taken() or None, 10)
         messages.append(request)
-        (listed,) = c.list_subscriptions_by_topic(ListSubscriptionsByTopicRequest(topic_urn=smn.urn, offset=0, limit=10)).subscriptions
-        assert (listed.subscription_urn, listed.endpoint, listed.protocol, listed.remark, listed.status) == (urn, endpoint.uri, "http", "by hand", UNCONFIRMED)
-        assert c.add_subscription(AddSubscriptionRequest(topic_urn=smn.urn, body=body)).subscription_urn == urn
+        (listed,) = c.list_subscriptions_by_topic(
+            ListSubscriptionsByTopicRequest(topic_urn=smn.urn, offset=0, limit=10)
+        ).subscriptions
+        assert (listed.subscription_urn, listed.endpoint, listed.protocol, listed.remark, listed.status) == (
+            urn,
+            endpoint.uri,
+            "http",
+            "by hand",
+            UNCONFIRMED,
+        )
+        assert (
+            c.add_subscription(AddSubscriptionRequest(topic_urn=smn.urn, body=body)).subscription_urn == urn
+        )
         smn.confirm(json.loads(request.body)["subscribe_url"].partition(smn.host)[2])
-        assert c.list_subscriptions_by_topic(ListSubscriptionsByTopicRequest(topic_urn=smn.urn)).subscriptions[0].status == CONFIRMED
+        assert (
+            c.list_subscriptions_by_topic(ListSubscriptionsByTopicRequest(topic_urn=smn.urn))
+            .subscriptions[0]
+            .status
+            == CONFIRMED
+        )
         c.cancel_subscription(CancelSubscriptionRequest(subscription_urn=urn))
         found = c.list_subscriptions_by_topic(ListSubscriptionsByTopicRequest(topic_urn=smn.urn))
         assert (found.subscription_count, found.subscriptions) == (0, [])
@@ -40,7 +65,9 @@ def test_the_emulator_as_the_official_client_drives_it(smn):
             c.add_subscription(AddSubscriptionRequest(topic_urn=smn.urn + "x", body=body))
         assert (no_topic.value.status_code, no_topic.value.error_code) == (404, "SMN.00010021")
         with pytest.raises(ClientRequestException) as wrong_key:
-            client(smn, "wrong").list_subscriptions_by_topic(ListSubscriptionsByTopicRequest(topic_urn=smn.urn))
+            client(smn, "wrong").list_subscriptions_by_topic(
+                ListSubscriptionsByTopicRequest(topic_urn=smn.urn)
+            )
         assert (wrong_key.value.status_code, wrong_key.value.error_code) == (401, "APIGW.0301")
 
 
@@ -52,8 +79,18 @@ class Managed:
 
     def __init__(self, runner, smn, sink, port, source=None, **how):
         self.endpoint = f"http://127.0.0.1:{port}/test/topic"
-        self.source = source or {"smn": {**smn.source, "subscription": {"manage": True, "endpoint": self.endpoint}, "cloud": smn.cloud}}
-        self.run = runner.start(trigger("topic", self.source, sink.uri), options=[f"--listen=127.0.0.1:{port}", *smn.options], **how)
+        self.source = source or {
+            "smn": {
+                **smn.source,
+                "subscription": {"manage": True, "endpoint": self.endpoint},
+                "cloud": smn.cloud,
+            }
+        }
+        self.run = runner.start(
+            trigger("topic", self.source, sink.uri),
+            options=[f"--listen=127.0.0.1:{port}", *smn.options],
+            **how,
+        )
 
 
 def made(smn, method="POST"):
@@ -65,7 +102,12 @@ def test_a_worker_subscribes_itself_once(runner, smn, sink):
     first = Managed(runner, smn, sink, port)
     first.run.wait_for_output(r"source.*state=Connected", 20)
     (found,) = smn.subscriptions.values()
-    assert (found["endpoint"], found["protocol"], found["remark"], found["status"]) == (first.endpoint, "http", "Sluice test/topic", CONFIRMED)
+    assert (found["endpoint"], found["protocol"], found["remark"], found["status"]) == (
+        first.endpoint,
+        "http",
+        "Sluice test/topic",
+        CONFIRMED,
+    )
     assert [status for _, status in smn.publish("hello")] == [200]
     assert json.loads(sink.taken()[0].body)["record"][0]["smn"]["message"] == "hello"
     assert first.run.stop() == 0
@@ -94,8 +136,18 @@ def test_an_unconfirmed_subscription_is_confirmed_anew(runner, smn, sink):
 def test_it_is_found_among_many(runner, smn, sink):
     port = free_port()
     for n in range(250):
-        smn.subscriptions[f"{smn.urn}:{n}"] = {"topic_urn": smn.urn, "subscription_urn": f"{smn.urn}:{n}", "endpoint": f"http://127.0.0.1/{n}", "status": CONFIRMED}
-    smn.subscriptions["ours"] = {"topic_urn": smn.urn, "subscription_urn": "ours", "endpoint": f"http://127.0.0.1:{port}/test/topic", "status": CONFIRMED}
+        smn.subscriptions[f"{smn.urn}:{n}"] = {
+            "topic_urn": smn.urn,
+            "subscription_urn": f"{smn.urn}:{n}",
+            "endpoint": f"http://127.0.0.1/{n}",
+            "status": CONFIRMED,
+        }
+    smn.subscriptions["ours"] = {
+        "topic_urn": smn.urn,
+        "subscription_urn": "ours",
+        "endpoint": f"http://127.0.0.1:{port}/test/topic",
+        "status": CONFIRMED,
+    }
     managed = Managed(runner, smn, sink, port)
     managed.run.wait_for_output(r"source.*state=Connected", 20)
     assert len(smn.subscriptions) == 251 and not made(smn) and len(made(smn, "GET")) >= 3
@@ -104,17 +156,27 @@ def test_it_is_found_among_many(runner, smn, sink):
 @pytest.mark.parametrize("kind", ["obs", "cloudEye"])
 def test_the_other_sources_of_a_topic(runner, smn, sink, kind):
     port = free_port()
-    common = {**smn.source, "subscription": {"manage": True, "endpoint": f"http://127.0.0.1:{port}/test/topic"}, "cloud": smn.cloud}
-    managed = Managed(runner, smn, sink, port, {kind: {**common, **({"bucket": "pictures"} if kind == "obs" else {})}})
+    common = {
+        **smn.source,
+        "subscription": {"manage": True, "endpoint": f"http://127.0.0.1:{port}/test/topic"},
+        "cloud": smn.cloud,
+    }
+    managed = Managed(
+        runner, smn, sink, port, {kind: {**common, **({"bucket": "pictures"} if kind == "obs" else {})}}
+    )
     managed.run.wait_for_output(r"source.*state=Connected", 20)
     assert len(smn.subscriptions) == 1
 
 
 def test_what_the_service_refuses_is_told_in_its_words_and_tried_again(runner, smn, sink):
     port = free_port()
-    smn.refuse = lambda method, path: Refused(403, "SMN.00010002", "The account is frozen.") if method == "POST" else None
+    smn.refuse = lambda method, path: (
+        Refused(403, "SMN.00010002", "The account is frozen.") if method == "POST" else None
+    )
     managed = Managed(runner, smn, sink, port)
-    managed.run.wait_for_output(rf'state=Disconnected reason="subscribe to {smn.urn}: 403 SMN.00010002: The account is frozen."', 20)
+    managed.run.wait_for_output(
+        rf'state=Disconnected reason="subscribe to {smn.urn}: 403 SMN.00010002: The account is frozen."', 20
+    )
     smn.refuse = lambda method, path: None
     managed.run.wait_for_output(r"source.*state=Connected", 30)
     assert len(smn.subscriptions) == 1
@@ -137,9 +199,14 @@ def test_wrong_keys_and_missing_ones(runner, smn, sink):
     port, secret = free_port(), smn.folder / "secrets" / "cloud" / "sk"
     secret.write_text("wrong")
     managed = Managed(runner, smn, sink, port)
-    managed.run.wait_for_output(rf'state=Disconnected reason="list subscriptions of {smn.urn}: 401 APIGW.0301: Incorrect IAM', 20)
+    managed.run.wait_for_output(
+        rf'state=Disconnected reason="list subscriptions of {smn.urn}: 401 APIGW.0301: Incorrect IAM', 20
+    )
     secret.unlink()
-    managed.run.wait_for_output(r'state=Disconnected reason="cloud.credentials.secretKeySecretRef: Secret cloud, key sk: open .*No such file', 60)
+    managed.run.wait_for_output(
+        r'state=Disconnected reason="cloud.credentials.secretKeySecretRef: Secret cloud, key sk: open .*No such file',
+        60,
+    )
     secret.write_text(smn.keys["AKEXAMPLE"])
     managed.run.wait_for_output(r"source.*state=Connected", 60)
 
@@ -148,7 +215,10 @@ def test_a_topic_that_does_not_exist(runner, smn, sink):
     port = free_port()
     smn.topics.clear()
     managed = Managed(runner, smn, sink, port)
-    managed.run.wait_for_output(rf'state=Disconnected reason="list subscriptions of {smn.urn}: 404 SMN.00010021: The topic {smn.urn} does not exist."', 20)
+    managed.run.wait_for_output(
+        rf'state=Disconnected reason="list subscriptions of {smn.urn}: 404 SMN.00010021: The topic {smn.urn} does not exist."',
+        20,
+    )
 
 
 def test_an_edit_leaves_nothing_behind(runner, smn, sink):
@@ -161,7 +231,9 @@ def test_an_edit_leaves_nothing_behind(runner, smn, sink):
     was, smn.urn = smn.urn, smn.urn.replace(PROJECT, "0" * 32) + "-new"  # of another project, too
     smn.topics.add(smn.urn)
     second = Managed(runner, smn, sink, port, name="second")
-    wait_until("the old one is cancelled", lambda: old not in smn.subscriptions, 20, explain=second.run.describe)
+    wait_until(
+        "the old one is cancelled", lambda: old not in smn.subscriptions, 20, explain=second.run.describe
+    )
     ((_, found),) = smn.subscriptions.items()
     assert (found["topic_urn"], found["status"]) == (smn.urn, CONFIRMED) and was != smn.urn
     order = [m for m, _ in smn.calls if m != "GET"]
@@ -169,7 +241,12 @@ def test_an_edit_leaves_nothing_behind(runner, smn, sink):
     second.run.wait_for_output(r"source.*state=Connected", 20)
     assert second.run.stop() == 0
     third = Managed(runner, smn, sink, free_port(), name="third")
-    wait_until("the old one is cancelled", lambda: [s["endpoint"] for s in smn.subscriptions.values()] == [third.endpoint], 20, explain=third.run.describe)
+    wait_until(
+        "the old one is cancelled",
+        lambda: [s["endpoint"] for s in smn.subscriptions.values()] == [third.endpoint],
+        20,
+        explain=third.run.describe,
+    )
 
 
 def test_a_confirmed_subscription_is_remembered(runner, smn, sink):
@@ -189,9 +266,15 @@ def test_a_confirmed_subscription_is_remembered(runner, smn, sink):
 
 
 def test_tls_from_a_secret_needs_a_cluster(runner, smn, sink):
-    run = runner.start(trigger("topic", {"smn": {**smn.source, "listener": {"tls": {"secretName": "served"}}}}, sink.uri), options=["--listen=127.0.0.1:0", *smn.options])
+    run = runner.start(
+        trigger("topic", {"smn": {**smn.source, "listener": {"tls": {"secretName": "served"}}}}, sink.uri),
+        options=["--listen=127.0.0.1:0", *smn.options],
+    )
     assert run.wait(20) == 1
-    assert "test/topic: spec.source.smn.listener.tls names a Secret of a cluster; without one say --tls-cert=FILE and --tls-key=FILE" in run.err
+    assert (
+        "test/topic: spec.source.smn.listener.tls names a Secret of a cluster; without one say --tls-cert=FILE and --tls-key=FILE"
+        in run.err
+    )
 
 
 @pytest.mark.parametrize("made_it", [True, False])

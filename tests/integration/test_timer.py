@@ -1,4 +1,5 @@
 """Timers, from the schedule to the function."""
+
 import datetime
 import json
 import re
@@ -13,7 +14,11 @@ def ticks(name, uri, schedule="@every 200ms", **timer):
 def due(event):
     """The scheduled time that its id names, in seconds since 1970."""
     text = re.fullmatch(r"test/[a-z]+/(.+)Z", event["id"]).group(1)
-    return datetime.datetime.fromisoformat(text + ("0" * (26 - len(text)) if "." in text else "")).replace(tzinfo=datetime.timezone.utc).timestamp()
+    return (
+        datetime.datetime.fromisoformat(text + ("0" * (26 - len(text)) if "." in text else ""))
+        .replace(tzinfo=datetime.timezone.utc)
+        .timestamp()
+    )
 
 
 def test_ticks_arrive_in_functiongraphs_shape_and_on_time(function, runner):
@@ -21,7 +26,13 @@ def test_ticks_arrive_in_functiongraphs_shape_and_on_time(function, runner):
     events = function.wait_for(10)
     bodies = [json.loads(e["body"]) for e in events]
     assert all(set(b) == {"version", "time", "trigger_type", "trigger_name", "user_event"} for b in bodies)
-    assert bodies[0] | {"time": ""} == {"version": "v1.0", "time": "", "trigger_type": "TIMER", "trigger_name": "clock", "user_event": "hello"}
+    assert bodies[0] | {"time": ""} == {
+        "version": "v1.0",
+        "time": "",
+        "trigger_type": "TIMER",
+        "trigger_name": "clock",
+        "user_event": "hello",
+    }
     assert all(b["time"].endswith("+05:30") for b in bodies)
     ids = [e["id"] for e in events]
     assert len(set(ids)) == len(ids), "each tick has an id of its own"
@@ -39,10 +50,14 @@ def test_a_tick_that_was_claimed_is_sent_again_after_a_kill(function, runner):
     first = function.events()[0]
     second.kill()
     function.behave(status=200)
-    runner.start(ticks("fast", function.uri, misfirePolicy="CatchUp"), name="third")  # whatever its own time-out is
+    runner.start(
+        ticks("fast", function.uri, misfirePolicy="CatchUp"), name="third"
+    )  # whatever its own time-out is
     events = function.wait_for(6)[1:]
     assert events[0]["id"] == first["id"], "the claimed tick comes first, with the same id"
-    assert events[0]["timeMicros"] - first["timeMicros"] > 3_000_000, "and not while the first request may be under way"
+    assert events[0]["timeMicros"] - first["timeMicros"] > 3_000_000, (
+        "and not while the first request may be under way"
+    )
     times = [due(e) for e in events]
     assert times == sorted(times) and len(set(times)) == len(times)
 

@@ -1,4 +1,5 @@
 """What `sluice validate` says of files and folders."""
+
 import subprocess
 
 import pytest
@@ -14,7 +15,9 @@ OTHER = "apiVersion: v1\nkind: Service\nmetadata: {name: s}\n"
 
 
 def validate(*paths, stdin=None):
-    done = subprocess.run([SLUICE, "validate", *map(str, paths)], input=stdin, capture_output=True, text=True, timeout=20)
+    done = subprocess.run(
+        [SLUICE, "validate", *map(str, paths)], input=stdin, capture_output=True, text=True, timeout=20
+    )
     return done.returncode, done.stdout + done.stderr
 
 
@@ -31,18 +34,43 @@ def test_folders_are_walked(tmp_path):
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / ".hidden").mkdir()
     (tmp_path / "a" / "b" / "one.yaml").write_text(TIMER % "one")
-    (tmp_path / "a" / "two.json").write_text('{"apiVersion":"sluice.dev/v1alpha1","kind":"Trigger","metadata":{"name":"two"},"spec":{"source":{"timer":{"schedule":"1m"}},"sink":{"uri":"http://f/"}}}')
+    (tmp_path / "a" / "two.json").write_text(
+        '{"apiVersion":"sluice.dev/v1alpha1","kind":"Trigger","metadata":{"name":"two"},"spec":{"source":{"timer":{"schedule":"1m"}},"sink":{"uri":"http://f/"}}}'
+    )
     (tmp_path / "a" / ".hidden" / "three.yaml").write_text("neither: read: nor\n")
     (tmp_path / "a" / "notes.txt").write_text("no: yaml: at all")
     (tmp_path / "a" / "b" / "up").symlink_to(tmp_path)
     assert validate(tmp_path) == (0, f"{tmp_path}: 2 triggers are valid\n")
     (tmp_path / "a" / "b" / "bad.yml").write_text(TIMER % "y")
     code, said = validate(tmp_path)
-    assert code == 1 and said == f"{tmp_path}/a/b/bad.yml:3:18: metadata.name: expected a string, found the boolean y: put it in quotes\n"
+    assert (
+        code == 1
+        and said
+        == f"{tmp_path}/a/b/bad.yml:3:18: metadata.name: expected a string, found the boolean y: put it in quotes\n"
+    )
 
 
-@pytest.mark.parametrize("number", ["0." + "0" * 900_000 + "1", "9" * 900_000, "1e" + "9" * 900_000, "0x" + "f" * 900_000, "1_" * 400_000 + "1", "-" + "8" * 900_000])
-@pytest.mark.parametrize("member", ["delivery: {maxInFlight: %s}", "delivery: {timeout: %s}", "suspend: %s", "function: {version: %s}", '"delivery": {"maxInFlight": %s}'])
+@pytest.mark.parametrize(
+    "number",
+    [
+        "0." + "0" * 900_000 + "1",
+        "9" * 900_000,
+        "1e" + "9" * 900_000,
+        "0x" + "f" * 900_000,
+        "1_" * 400_000 + "1",
+        "-" + "8" * 900_000,
+    ],
+)
+@pytest.mark.parametrize(
+    "member",
+    [
+        "delivery: {maxInFlight: %s}",
+        "delivery: {timeout: %s}",
+        "suspend: %s",
+        "function: {version: %s}",
+        '"delivery": {"maxInFlight": %s}',
+    ],
+)
 def test_a_long_number_is_wrong_in_one_short_line(tmp_path, number, member):
     file = tmp_path / "long.yaml"
     head = 'apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: long}\nspec:\n  source: {timer: {schedule: 1m}}\n  sink: {uri: "http://f/"}\n  '
@@ -55,8 +83,19 @@ def test_a_long_number_is_wrong_in_one_short_line(tmp_path, number, member):
 def test_what_jq_says_is_told_where_the_program_stands(tmp_path):
     file = tmp_path / "jq.yaml"
     two = "  transform:\n    timeout: 2s\n    jq: |\n      .a\n      | [\n"
-    file.write_text(OTHER + "---\n" + TIMER % "one" + "---\n" + (TIMER % "two").replace("spec: {source", "spec:\n  source").replace(", sink", "\n  sink").replace('/"}}', '/"}') + two
-                    + "---\n" + (TIMER % "three").replace('/"}}', '/"}, transform: {jq: ".a | foo(1)"}}'))
+    file.write_text(
+        OTHER
+        + "---\n"
+        + TIMER % "one"
+        + "---\n"
+        + (TIMER % "two")
+        .replace("spec: {source", "spec:\n  source")
+        .replace(", sink", "\n  sink")
+        .replace('/"}}', '/"}')
+        + two
+        + "---\n"
+        + (TIMER % "three").replace('/"}}', '/"}, transform: {jq: ".a | foo(1)"}}')
+    )
     lines = file.read_text().split("\n")
     block = next(i for i, line in enumerate(lines, 1) if "jq: |" in line)
     flow = next(i for i, line in enumerate(lines, 1) if "foo(1)" in line)
@@ -86,7 +125,9 @@ def test_what_kafka_takes_for_no_topic_is_refused(tmp_path, name):
         assert code == 1 and f".{path}" in said
 
 
-@pytest.mark.parametrize("name", ["a", "_", "-", "a.", ".a", "-.", "...", "a..b", "..a", "x" * 249, "." * 249])
+@pytest.mark.parametrize(
+    "name", ["a", "_", "-", "a.", ".a", "-.", "...", "a..b", "..a", "x" * 249, "." * 249]
+)
 def test_what_kafka_takes_for_a_topic_is_valid(tmp_path, name):
     file = tmp_path / "t.yaml"
     file.write_text(KAFKA % (name, name))

@@ -1,4 +1,5 @@
 """Functions in bad weather, and the ledger of what was sent and what came."""
+
 import collections
 import contextlib
 import http.client
@@ -21,10 +22,12 @@ class Ledger:
 
     def __init__(self):
         self.lock = threading.Lock()
-        self.sent = collections.defaultdict(dict)      # sink → {number: what the sender was told}
-        self.accepted = collections.defaultdict(collections.Counter)  # sink → {number or id: how often it said 2xx}
-        self.seen = collections.defaultdict(collections.Counter)      # the same, whatever the answer
-        self.order = collections.defaultdict(list)     # sink → numbers, as they came first
+        self.sent = collections.defaultdict(dict)  # sink → {number: what the sender was told}
+        self.accepted = collections.defaultdict(
+            collections.Counter
+        )  # sink → {number or id: how often it said 2xx}
+        self.seen = collections.defaultdict(collections.Counter)  # the same, whatever the answer
+        self.order = collections.defaultdict(list)  # sink → numbers, as they came first
         self.astray = []
 
     def send(self, sink, told=None):
@@ -44,7 +47,9 @@ class Ledger:
         marks = set(MARK.findall(body))
         with self.lock:
             if named != {sink} or any(name.decode() != sink for name, _ in marks):
-                self.astray.append(f"{sink} got {handler.command} {handler.path} for {sorted(map(str, named))}: {body[:200]!r}")
+                self.astray.append(
+                    f"{sink} got {handler.command} {handler.path} for {sorted(map(str, named))}: {body[:200]!r}"
+                )
             keys = [int(n) for _, n in marks] or [handler.headers.get("X-Sluice-Event-Id", "")]
             for key in keys:
                 if not self.seen[sink][key]:
@@ -55,7 +60,9 @@ class Ledger:
     def missing(self, sink):
         """Numbers that a sender was told to be taken, and that the sink never accepted."""
         with self.lock:
-            return [n for n, told in self.sent[sink].items() if told == "taken" and not self.accepted[sink][n]]
+            return [
+                n for n, told in self.sent[sink].items() if told == "taken" and not self.accepted[sink][n]
+            ]
 
 
 class Sink:
@@ -63,7 +70,14 @@ class Sink:
 
     def __init__(self, name, ledger, address="127.0.0.1", tls=None, tokens=None):
         """tokens(): the bearer tokens that are good now; None: nobody needs one."""
-        self.name, self.ledger, self.address, self.port, self.tls, self.tokens = name, ledger, address, 0, tls, tokens
+        self.name, self.ledger, self.address, self.port, self.tls, self.tokens = (
+            name,
+            ledger,
+            address,
+            0,
+            tls,
+            tokens,
+        )
         self.status, self.refused = 200, 0
         self.released = threading.Event()
         self.released.set()
@@ -82,7 +96,9 @@ class Sink:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 sink.released.wait()
                 status = sink.status
-                if sink.tokens and self.headers.get("Authorization") not in [f"Bearer {t}" for t in sink.tokens()]:
+                if sink.tokens and self.headers.get("Authorization") not in [
+                    f"Bearer {t}" for t in sink.tokens()
+                ]:
                     status, sink.refused = 401, sink.refused + 1
                 sink.ledger.came(sink.name, self, body, status)
                 self.send_response(status)
@@ -110,8 +126,12 @@ class Sink:
         self.server = Listening((self.address, self.port), Handler)
         self.port = self.server.server_address[1]
         if self.tls:
-            self.server.socket = self.tls.wrap_socket(self.server.socket, server_side=True, do_handshake_on_connect=False)
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+            self.server.socket = self.tls.wrap_socket(
+                self.server.socket, server_side=True, do_handshake_on_connect=False
+            )
+        threading.Thread(
+            target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+        ).start()
 
     def fall(self, reset=False):
         """It ends at once: nobody listens any more, and each connection is closed, or reset, whatever it carries."""

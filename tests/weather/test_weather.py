@@ -5,6 +5,7 @@ another's function, and no probe may have been wrong.
 
 Usage: "$(tools/venv)/bin/pytest" -q tests/weather          WEATHER_SECONDS: how long (90); WEATHER_SEED: another course of it
 """
+
 import collections
 import contextlib
 import http.client
@@ -34,7 +35,10 @@ CALM = 130.0  # no library keeps an idle connection longer
 TOPICS = {"orders": 2, "audit": 1, "secure": 1, "moving": 1, "again": 1, "stock": 1}
 TOKEN_GRACE = 35.0
 
-pytestmark = [pytest.mark.skipif(bool(os.environ.get("KUBECONFIG")), reason="needs an API server of its own"), pytest.mark.timeout(SECONDS + 240)]
+pytestmark = [
+    pytest.mark.skipif(bool(os.environ.get("KUBECONFIG")), reason="needs an API server of its own"),
+    pytest.mark.timeout(SECONDS + 240),
+]
 
 
 def trigger(name, source, sink, uri=None, delivery=None, **spec):
@@ -88,11 +92,40 @@ class World:
         for topic, partitions in TOPICS.items():
             self.kafka.create_topic(topic, partitions)
         # In this network namespace, as all that its threads open.
-        self.producer = Producer({"bootstrap.servers": self.kafka.bootstrap, "acks": "all", "linger.ms": 0, "enable.idempotence": True, "message.timeout.ms": 60000, "log_level": 0})
+        self.producer = Producer(
+            {
+                "bootstrap.servers": self.kafka.bootstrap,
+                "acks": "all",
+                "linger.ms": 0,
+                "enable.idempotence": True,
+                "message.timeout.ms": 60000,
+                "log_level": 0,
+            }
+        )
         tls = self.smn_tls()
         self.sinks = {
-            name: Sink(name, self.ledger, tls=tls if name == "secure" else None, tokens=(lambda: self.good_tokens("audit")) if name == "audit" else None)
-            for name in ("clock", "slow-clock", "orders", "audit", "secure", "moving", "again", "api", "rare", "topic", "alarm", "photos", "beat", "stock")
+            name: Sink(
+                name,
+                self.ledger,
+                tls=tls if name == "secure" else None,
+                tokens=(lambda: self.good_tokens("audit")) if name == "audit" else None,
+            )
+            for name in (
+                "clock",
+                "slow-clock",
+                "orders",
+                "audit",
+                "secure",
+                "moving",
+                "again",
+                "api",
+                "rare",
+                "topic",
+                "alarm",
+                "photos",
+                "beat",
+                "stock",
+            )
         }
         for s in self.sinks.values():
             self.stack.callback(s.close)
@@ -113,30 +146,87 @@ class World:
         s, bootstrap = self.sinks, [self.kafka.bootstrap]
 
         def topic(name, **more):
-            return {"kafka": {"bootstrapServers": bootstrap, "topics": [name], "consumerGroup": name, "startPosition": "Earliest", **more}}
+            return {
+                "kafka": {
+                    "bootstrapServers": bootstrap,
+                    "topics": [name],
+                    "consumerGroup": name,
+                    "startPosition": "Earliest",
+                    **more,
+                }
+            }
 
         return [
             trigger("clock", {"timer": {"schedule": "@every 2s", "misfirePolicy": "CatchUp"}}, s["clock"]),
-            trigger("slow-clock", {"timer": {"schedule": "@every 41s", "misfirePolicy": "CatchUp"}}, s["slow-clock"]),
+            trigger(
+                "slow-clock",
+                {"timer": {"schedule": "@every 41s", "misfirePolicy": "CatchUp"}},
+                s["slow-clock"],
+            ),
             trigger("orders", topic("orders"), s["orders"], delivery={"ordering": "Partition"}),
-            trigger("audit", topic("audit"), s["audit"], delivery={"ordering": "None", "authentication": {"bearer": {"tokenSecretRef": {"name": "audit", "key": "token"}}}}),
-            trigger("secure", topic("secure"), s["secure"], delivery={"ordering": "Key", "httpVersion": "Auto", "tls": {"caSecretRef": {"name": "smn-ca", "key": "ca.pem"}}}),
+            trigger(
+                "audit",
+                topic("audit"),
+                s["audit"],
+                delivery={
+                    "ordering": "None",
+                    "authentication": {"bearer": {"tokenSecretRef": {"name": "audit", "key": "token"}}},
+                },
+            ),
+            trigger(
+                "secure",
+                topic("secure"),
+                s["secure"],
+                delivery={
+                    "ordering": "Key",
+                    "httpVersion": "Auto",
+                    "tls": {"caSecretRef": {"name": "smn-ca", "key": "ca.pem"}},
+                },
+            ),
             trigger("moving", topic("moving"), s["moving"], uri=s["moving"].uri("moving.weather.test")),
             trigger("again", topic("again"), s["again"]),
             trigger("api", {"apig": {"path": "/api", "match": "Prefix"}}, s["api"]),
             trigger("rare", {"apig": {"path": "/rare"}}, s["rare"]),
             trigger("topic", {"smn": self.smn.source}, s["topic"]),
             trigger("alarm", {"cloudEye": self.smn.source}, s["alarm"]),
-            trigger("photos", {"obs": {"bucket": "photos", "from": "Webhook", "tokenSecretRef": {"name": "photos", "key": "token"}}}, s["photos"]),
-        ]  # fmt: skip
+            trigger(
+                "photos",
+                {
+                    "obs": {
+                        "bucket": "photos",
+                        "from": "Webhook",
+                        "tokenSecretRef": {"name": "photos", "key": "token"},
+                    }
+                },
+                s["photos"],
+            ),
+        ]
 
     def start_run(self):
         path = self.folder / "run.yaml"
         path.write_text("---\n".join(yaml.safe_dump(t) for t in self.triggers()))
         self.port, admin = free_port(), free_port()
-        command = [SLUICE, "run", "-f", path, f"--state={self.folder / 'state'}", f"--admin=127.0.0.1:{admin}", f"--listen=127.0.0.1:{self.port}", "--log-level=info", *self.smn.options]
+        command = [
+            SLUICE,
+            "run",
+            "-f",
+            path,
+            f"--state={self.folder / 'state'}",
+            f"--admin=127.0.0.1:{admin}",
+            f"--listen=127.0.0.1:{self.port}",
+            "--log-level=info",
+            *self.smn.options,
+        ]
         # Its own /etc/hosts, which can be written while it runs.
-        inside = ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"', str(self.hosts), *map(str, command)]
+        inside = [
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            'mount --bind "$0" /etc/hosts && exec "$@"',
+            str(self.hosts),
+            *map(str, command),
+        ]
         self.run = self.stack.enter_context(Process(inside, name="run", directory=self.folder / "run"))
         self.run.wait_for_output(r"listening on port \d+", 20)
         self.admin = {"run": admin}
@@ -147,12 +237,30 @@ class World:
         c.wait("crd/triggers.sluice.dev", "Established")
         c.kubectl("create", "namespace", "weather")
         self.stack.enter_context(start_controller(c)).wait_for_output("the controller knows the cluster", 20)
-        kafka = {"kafka": {"bootstrapServers": [self.kafka.bootstrap], "topics": ["stock"], "consumerGroup": "stock", "startPosition": "Earliest"}}
-        c.apply(trigger("beat", {"timer": {"schedule": "@every 3s", "misfirePolicy": "CatchUp"}}, self.sinks["beat"]), trigger("stock", kafka, self.sinks["stock"]))
+        kafka = {
+            "kafka": {
+                "bootstrapServers": [self.kafka.bootstrap],
+                "topics": ["stock"],
+                "consumerGroup": "stock",
+                "startPosition": "Earliest",
+            }
+        }
+        c.apply(
+            trigger(
+                "beat", {"timer": {"schedule": "@every 3s", "misfirePolicy": "CatchUp"}}, self.sinks["beat"]
+            ),
+            trigger("stock", kafka, self.sinks["stock"]),
+        )
         for name in ("beat", "stock"):
-            wait_until("its Deployment", lambda n=name: c.get("deployment", f"{n}-sluice", namespace="weather"), 20)
+            wait_until(
+                "its Deployment", lambda n=name: c.get("deployment", f"{n}-sluice", namespace="weather"), 20
+            )
             self.admin[name] = free_port()
-            worker = self.stack.enter_context(Worker(c, "weather", name, f"{name}-a", self.folder, [f"--admin=127.0.0.1:{self.admin[name]}"]))
+            worker = self.stack.enter_context(
+                Worker(
+                    c, "weather", name, f"{name}-a", self.folder, [f"--admin=127.0.0.1:{self.admin[name]}"]
+                )
+            )
             worker.process.wait_for_http(f"http://127.0.0.1:{self.admin[name]}/readyz", timeout=30)
 
     # ---- the load: low and irregular
@@ -174,7 +282,12 @@ class World:
                 return
             number, mark = self.ledger.send(sink)
             value = json.dumps({"mark": mark, "fill": "x" * rng.randrange(2000)})
-            self.producer.produce(topic, value=value, key=str(rng.randrange(5)), on_delivery=lambda e, m: self.ledger.told(sink, number, f"not sent: {e}" if e else "taken"))
+            self.producer.produce(
+                topic,
+                value=value,
+                key=str(rng.randrange(5)),
+                on_delivery=lambda e, m: self.ledger.told(sink, number, f"not sent: {e}" if e else "taken"),
+            )
             self.producer.poll(0)
 
         return act
@@ -212,13 +325,40 @@ class World:
 
     def photo(self, mark):
         o = {"key": mark, "size": 1, "eTag": "e", "sequencer": mark}
-        record = {"eventVersion": "2.0", "eventSource": "aws:s3", "awsRegion": "", "eventTime": "2026-11-24T10:00:00.000Z", "eventName": "ObjectCreated:Put", "userIdentity": {"principalId": "u"},
-                  "requestParameters": {"sourceIPAddress": "127.0.0.1"}, "responseElements": {"x-amz-request-id": "1", "x-amz-id-2": "2"},
-                  "s3": {"s3SchemaVersion": "1.0", "configurationId": "c", "bucket": {"name": "photos", "ownerIdentity": {"PrincipalId": "u"}, "arn": "arn:aws:s3:::photos"}, "object": o}}  # fmt: skip
+        record = {
+            "eventVersion": "2.0",
+            "eventSource": "aws:s3",
+            "awsRegion": "",
+            "eventTime": "2026-11-24T10:00:00.000Z",
+            "eventName": "ObjectCreated:Put",
+            "userIdentity": {"principalId": "u"},
+            "requestParameters": {"sourceIPAddress": "127.0.0.1"},
+            "responseElements": {"x-amz-request-id": "1", "x-amz-id-2": "2"},
+            "s3": {
+                "s3SchemaVersion": "1.0",
+                "configurationId": "c",
+                "bucket": {
+                    "name": "photos",
+                    "ownerIdentity": {"PrincipalId": "u"},
+                    "arn": "arn:aws:s3:::photos",
+                },
+                "object": o,
+            },
+        }
         return json.dumps({"Records": [record]}), {"Content-Type": "application/json"}
 
     def alarm(self, mark):
-        return self.smn.notification(json.dumps({"message_type": "alarm", "alarm_id": mark, "alarm_name": "cpu", "alarm_status": "alarm", "alarm_level": 2}))
+        return self.smn.notification(
+            json.dumps(
+                {
+                    "message_type": "alarm",
+                    "alarm_id": mark,
+                    "alarm_name": "cpu",
+                    "alarm_status": "alarm",
+                    "alarm_level": 2,
+                }
+            )
+        )
 
     def load(self):
         for topic in ("orders", "audit", "secure", "moving", "again", "stock"):
@@ -226,9 +366,21 @@ class World:
         self.now_and_then(self.call("/api/x", "api"), 0.7)
         self.now_and_then(self.call("/rare", "rare"), min(40.0, SECONDS / 6))
         # As their senders do; each signature takes openssl a moment.
-        self.now_and_then(self.call("/weather/topic", "topic", lambda mark: self.smn.notification(mark), until_taken=True), 4.0)
+        self.now_and_then(
+            self.call("/weather/topic", "topic", lambda mark: self.smn.notification(mark), until_taken=True),
+            4.0,
+        )
         self.now_and_then(self.call("/weather/alarm", "alarm", self.alarm, until_taken=True), 6.0)
-        self.now_and_then(self.call("/weather/photos", "photos", self.photo, lambda: {"Authorization": f"Bearer {self.tokens['photos'][-1][0]}"}, until_taken=True), 2.0)
+        self.now_and_then(
+            self.call(
+                "/weather/photos",
+                "photos",
+                self.photo,
+                lambda: {"Authorization": f"Bearer {self.tokens['photos'][-1][0]}"},
+                until_taken=True,
+            ),
+            2.0,
+        )
         for t in self.threads:
             t.start()
 
@@ -355,13 +507,33 @@ def watch_memory(world, samples):
 
 def check(world, samples):
     ledger, probes = world.ledger, world.probes
-    for topic in ("orders", "audit", "secure", "moving", "again", "stock", "topic", "alarm", "photos", "api", "rare"):
-        wait_until(f"all of {topic} is delivered", lambda t=topic: not ledger.missing(t), 60, poll=0.2, explain=lambda t=topic: f"missing: {ledger.missing(t)[:20]} of {len(ledger.sent[t])}")
+    for topic in (
+        "orders",
+        "audit",
+        "secure",
+        "moving",
+        "again",
+        "stock",
+        "topic",
+        "alarm",
+        "photos",
+        "api",
+        "rare",
+    ):
+        wait_until(
+            f"all of {topic} is delivered",
+            lambda t=topic: not ledger.missing(t),
+            60,
+            poll=0.2,
+            explain=lambda t=topic: f"missing: {ledger.missing(t)[:20]} of {len(ledger.sent[t])}",
+        )
     assert not ledger.astray, ledger.astray[:5]
     for name in ("api", "rare"):
         twice = {n: c for n, c in ledger.seen[name].items() if c > 1}
         assert not twice, f"{name}: a call came more than once: {twice}"
-        assert "taken" in ledger.sent[name].values(), f"{name}: {collections.Counter(ledger.sent[name].values())}"
+        assert "taken" in ledger.sent[name].values(), (
+            f"{name}: {collections.Counter(ledger.sent[name].values())}"
+        )
     for name, told in ledger.sent.items():
         lost = [t for t in told.values() if t and t.startswith("not sent")]
         assert not lost, f"{name}: the broker did not take {lost[:3]}"
@@ -370,12 +542,20 @@ def check(world, samples):
         assert not gaps, f"{name}: ticks are missing: {gaps}"
     dead = [a for a in probes.answers if a[2] == "/livez" and a[3] != 200]
     assert not dead, f"/livez: {[(round(a[0] - world.began, 1), a[1], *a[3:]) for a in dead[:5]]}"
-    not_ready = [a for a in probes.answers if a[2] == "/readyz" and a[3] != 200 and not any(began <= a[0] <= end for began, end in world.windows)]
-    assert not not_ready, f"/readyz while the sources were there: {[(round(a[0] - world.began, 1), a[1], *a[3:]) for a in not_ready[:5]]}"
+    not_ready = [
+        a
+        for a in probes.answers
+        if a[2] == "/readyz" and a[3] != 200 and not any(began <= a[0] <= end for began, end in world.windows)
+    ]
+    assert not not_ready, (
+        f"/readyz while the sources were there: {[(round(a[0] - world.began, 1), a[1], *a[3:]) for a in not_ready[:5]]}"
+    )
     assert world.run.alive()
     quarter = len(samples) // 4
     early, late = statistics.median(samples[quarter : 2 * quarter]), statistics.median(samples[-quarter:])
-    assert late < early * 1.2 + 4096, f"memory grows: {early:.0f} KiB in the second quarter, {late:.0f} in the last"
+    assert late < early * 1.2 + 4096, (
+        f"memory grows: {early:.0f} KiB in the second quarter, {late:.0f} in the last"
+    )
 
 
 def tick_gaps(ids, every):
@@ -384,7 +564,11 @@ def tick_gaps(ids, every):
 
     def at(text):
         stamp = text.rsplit("/", 1)[-1]
-        return int(stamp) / 1000 if stamp.isdigit() else datetime.datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp()
+        return (
+            int(stamp) / 1000
+            if stamp.isdigit()
+            else datetime.datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp()
+        )
 
     times = sorted({at(i) for i in ids})
     return [(a, b) for a, b in zip(times, times[1:]) if b - a > every + 0.5]
@@ -409,6 +593,8 @@ def test_nothing_is_lost_in_bad_weather(tmp_path):
                     world.ended.set()
                 sent = {name: len(numbers) for name, numbers in world.ledger.sent.items()}
                 came = {name: sum(c.values()) for name, c in world.ledger.seen.items()}
-                print(f"sent {sent}\nreceived {came}\nprobes {len(world.probes.answers)}, memory {min(samples)} to {max(samples)} KiB")
+                print(
+                    f"sent {sent}\nreceived {came}\nprobes {len(world.probes.answers)}, memory {min(samples)} to {max(samples)} KiB"
+                )
 
         in_netns(cluster.netns, live)
