@@ -260,8 +260,9 @@ lint: $(BUILD)/generate ## generated files are fresh, layers hold, shell and C a
 	@+$(MAKE) --no-print-directory -j$(JOBS) analyze
 	tools/lint $(BUILD)/generate
 
-format: ## lay out the C sources with clang-format
-	clang-format -i $(shell find pkg cmd tests bench tools fuzz -name '*.[ch]')
+format: ## lay out the C sources with clang-format 14, the Python sources with ruff
+	clang-format-14 -i $(shell find pkg cmd tests bench tools fuzz -name '*.[ch]')
+	"$$(tools/venv)/bin/ruff" format --quiet .
 
 image: ## make the OCI archive build/image/sluice.oci.tar and print its size
 	@tools/deps test

@@ -1,10 +1,12 @@
-/* The bench's caller: requests over kept connections at a constant rate, whatever becomes of them (an open loop), or each as soon as the one before it
- * is answered (rate 0). A latency counts from when its request was due, not from when it could be sent, so that a server that stops for a moment is
- * charged for all that came due meanwhile. HTTP/1.1, plain or TLS, one thread. It trusts its peer.
+/* The bench's caller: requests over kept connections at a constant rate, whatever becomes of them (an open
+ * loop), or each as soon as the one before it is answered (rate 0). A latency counts from when its request
+ * was due, not from when it could be sent, so that a server that stops for a moment is charged for all that
+ * came due meanwhile. HTTP/1.1, plain or TLS, one thread. It trusts its peer.
  *
  * Usage: load --port=N [--connections=64] [--rate=N] [--seconds=5] [--size=1024] [--path=/] [--tls] [--hold]
  * Prints its results as one line of JSON.
- *   --hold    opens the connections, prints "open N" and waits for SIGUSR1; then each makes one request, at most --rate of them at once (64) */
+ *   --hold    opens the connections, prints "open N" and waits for SIGUSR1; then each makes one request, at
+ * most --rate of them at once (64) */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -85,7 +87,9 @@ static void make_idle(struct connection *c)
 
 static void connect_one(struct connection *c)
 {
-        struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons((uint16_t)options.port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+        struct sockaddr_in to = { .sin_family = AF_INET,
+                                  .sin_port = htons((uint16_t)options.port),
+                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
         int on = 1;
 
         c->fd = socket(AF_INET, SOCK_STREAM, 0);
@@ -101,7 +105,8 @@ static void connect_one(struct connection *c)
                 }
         }
         (void)fcntl(c->fd, F_SETFL, O_NONBLOCK);
-        (void)epoll_ctl(poller, EPOLL_CTL_ADD, c->fd, &(struct epoll_event){ .events = EPOLLIN, .data.ptr = c });
+        (void)epoll_ctl(poller, EPOLL_CTL_ADD, c->fd,
+                        &(struct epoll_event){ .events = EPOLLIN, .data.ptr = c });
         make_idle(c);
 }
 
@@ -138,14 +143,17 @@ static void send_one(uint64_t due)
         idle_n--;
         c->due = due;
         sent++;
-        n = c->ssl ? SSL_write(c->ssl, request, (int)request_n) : send(c->fd, request, request_n, MSG_NOSIGNAL);
+        n = c->ssl ? SSL_write(c->ssl, request, (int)request_n)
+                   : send(c->fd, request, request_n, MSG_NOSIGNAL);
         if (n != (ssize_t)request_n)
                 lose(c);
 }
 
 static void count(struct connection *c, int status, uint64_t now)
 {
-        struct latencies *l = status >= 200 && status < 300 ? &good : status == 429 || status == 503 ? &refused : NULL;
+        struct latencies *l = status >= 200 && status < 300    ? &good
+                              : status == 429 || status == 503 ? &refused
+                                                               : NULL;
 
         answered++;
         statuses[status > 0 && status < STATUS_MOST ? status : 0]++;
@@ -206,7 +214,8 @@ static void receive(struct connection *c)
         do {
                 ssize_t n = c->ssl ? SSL_read(c->ssl, space, READ_SPACE) : recv(c->fd, space, READ_SPACE, 0);
 
-                if (n < 0 && (c->ssl ? SSL_get_error(c->ssl, (int)n) == SSL_ERROR_WANT_READ : errno == EAGAIN))
+                if (n < 0 &&
+                    (c->ssl ? SSL_get_error(c->ssl, (int)n) == SSL_ERROR_WANT_READ : errno == EAGAIN))
                         return;
                 if (n <= 0) {
                         lose(c);
@@ -241,7 +250,8 @@ static void closed_loop(uint64_t start)
 
 static void open_loop(uint64_t start)
 {
-        uint64_t all = (uint64_t)(options.rate * options.seconds), end = start + (uint64_t)(options.seconds * 1e9);
+        uint64_t all = (uint64_t)(options.rate * options.seconds),
+                 end = start + (uint64_t)(options.seconds * 1e9);
 
         for (uint64_t now = start; now < end && sent < all; now = now_ns()) {
                 uint64_t due = start + (uint64_t)((double)sent / options.rate * 1e9);
@@ -257,7 +267,8 @@ static void open_loop(uint64_t start)
 
 static void finish(uint64_t patience)
 {
-        for (uint64_t now = now_ns(), end = now + patience; now < end && answered + lost < sent; now = now_ns())
+        for (uint64_t now = now_ns(), end = now + patience; now < end && answered + lost < sent;
+             now = now_ns())
                 wait_and_receive(end - now);
 }
 
@@ -297,7 +308,8 @@ static void print_latencies(const char *name, struct latencies *l)
         qsort(l->us, l->n, sizeof(*l->us), by_size);
         (void)printf(",\"%s\":{\"n\":%zu", name, l->n);
         for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]) && l->n; i++)
-                (void)printf(",\"%s\":%u", parts[i].name, l->us[(size_t)((double)(l->n - 1) * parts[i].share)]);
+                (void)printf(",\"%s\":%u", parts[i].name,
+                             l->us[(size_t)((double)(l->n - 1) * parts[i].share)]);
         (void)printf("}");
 }
 
@@ -307,9 +319,11 @@ static void print_results(double seconds)
         const char *comma = "";
 
         (void)getrusage(RUSAGE_SELF, &used);
-        (void)printf("{\"seconds\":%.3f,\"sent\":%lu,\"answered\":%lu,\"lost\":%lu,\"unanswered\":%lu,\"reconnected\":%lu,\"cpuSeconds\":%.3f,\"statuses\":{",
+        (void)printf("{\"seconds\":%.3f,\"sent\":%lu,\"answered\":%lu,\"lost\":%lu,\"unanswered\":%lu,"
+                     "\"reconnected\":%lu,\"cpuSeconds\":%.3f,\"statuses\":{",
                      seconds, sent, answered, lost, sent - answered - lost, reconnected,
-                     (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) + (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6);
+                     (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
+                             (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6);
         for (int i = 0; i < STATUS_MOST; i++)
                 if (statuses[i]) {
                         (void)printf("%s\"%d\":%lu", comma, i, statuses[i]);
@@ -373,9 +387,10 @@ static void set_up(void)
         good.us = must(malloc(LATENCIES_MOST * sizeof(uint32_t)));
         refused.us = must(malloc(LATENCIES_MOST * sizeof(uint32_t)));
         request = must(malloc((size_t)options.size + 512 + strlen(options.path)));
-        request_n = (size_t)sprintf(
-                request, "POST %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUser-Agent: load\r\nAccept: */*\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n",
-                options.path, options.port, options.size);
+        request_n = (size_t)sprintf(request,
+                                    "POST %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUser-Agent: load\r\nAccept: "
+                                    "*/*\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n",
+                                    options.path, options.port, options.size);
         memset(request + request_n, 'x', (size_t)options.size);
         request_n += (size_t)options.size;
 }
@@ -385,7 +400,8 @@ int main(int argc, char **argv)
         uint64_t start;
 
         if (!parse_options(argc, argv)) {
-                (void)fprintf(stderr, "usage: load --port=N [--connections=64] [--rate=N] [--seconds=5] [--size=1024] [--path=/] [--tls] [--hold]\n");
+                (void)fprintf(stderr, "usage: load --port=N [--connections=64] [--rate=N] [--seconds=5] "
+                                      "[--size=1024] [--path=/] [--tls] [--hold]\n");
                 return 2;
         }
         set_up();

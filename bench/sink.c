@@ -1,17 +1,20 @@
-/* The bench's function: takes POSTs and answers them with as little work as there can be, so that the sender's cost is what is seen; and it knows
- * what it was sent. HTTP/1.1 (kept connections, pipelined requests), HTTP/2 by prior knowledge or ALPN, TLS 1.3. One thread. It trusts its peer: not a
- * server for anything else.
+/* The bench's function: takes POSTs and answers them with as little work as there can be, so that the
+ * sender's cost is what is seen; and it knows what it was sent. HTTP/1.1 (kept connections, pipelined
+ * requests), HTTP/2 by prior knowledge or ALPN, TLS 1.3. One thread. It trusts its peer: not a server for
+ * anything else.
  *
  * Usage: sink [--delay=MS] [--fail=PERCENT[:STATUS]] [--answer=BYTES] [--stop] [--tls=CERT,KEY] [--h2]
  * Prints "port N" and "control N", and at SIGTERM its statistics as one line of JSON.
  *   --delay   each answer this many milliseconds (a fraction is fine) after its request
  *   --fail    that share of requests is answered by STATUS (503): every n-th, by count
- *   --answer  over HTTP/1.1, what FunctionGraph functions answer to an API gateway: {"statusCode":200,…}, with a body of so many bytes
+ *   --answer  over HTTP/1.1, what FunctionGraph functions answer to an API gateway: {"statusCode":200,…},
+ * with a body of so many bytes
  *   --stop    nothing is answered until SIGUSR1
  * On the control port: GET /-/stats; GET /-/mark, from where "afterMark" counts.
  *
- * An event is known by "#" and ten digits, its number, "@" and 19 digits, when it was produced (CLOCK_MONOTONIC, ns; 0: not told), anywhere in a body:
- * whatever the envelope, and several of a batch. Those of requests that were accepted are counted, the second of a number as a repetition. */
+ * An event is known by "#" and ten digits, its number, "@" and 19 digits, when it was produced
+ * (CLOCK_MONOTONIC, ns; 0: not told), anywhere in a body: whatever the envelope, and several of a batch.
+ * Those of requests that were accepted are counted, the second of a number as a repetition. */
 #include <errno.h>
 #include <getopt.h>
 #include <netinet/in.h>
@@ -33,42 +36,55 @@
 
 enum { READ_SPACE = 65536, EVENTS_MOST = 64 << 20, LATENCIES_MOST = 4 << 20, STREAMS_MOST = 4096 };
 
-struct bytes { char *p; size_t n, cap; };
+struct bytes {
+        char *p;
+        size_t n, cap;
+};
 
 struct connection {
         int fd;
         bool open, control, reading, writing_waits, preface_seen;
-        uint32_t generation;             /* tells a delayed answer that its connection is another's now */
+        uint32_t generation; /* tells a delayed answer that its connection is another's now */
         struct bytes in, out;
-        size_t need;                     /* of a request that is not whole yet; 0: unknown */
+        size_t need; /* of a request that is not whole yet; 0: unknown */
         SSL *ssl;
         nghttp2_session *h2;
 };
 
 /* HTTP/2: a request that is coming in */
-struct stream { struct bytes body; struct stream *next; };
+struct stream {
+        struct bytes body;
+        struct stream *next;
+};
 
-struct late { uint64_t due; struct connection *connection; uint32_t generation; int32_t stream; bool fails; };
+struct late {
+        uint64_t due;
+        struct connection *connection;
+        uint32_t generation;
+        int32_t stream;
+        bool fails;
+};
 
 static struct {
-        uint64_t delay;                  /* ns */
-        double fail;                     /* share of requests */
+        uint64_t delay; /* ns */
+        double fail;    /* share of requests */
         int status;
         bool h2;
         SSL_CTX *tls;
-        struct bytes answer;             /* n 0: an empty one */
+        struct bytes answer; /* n 0: an empty one */
 } options = { .status = 503 };
 
 static struct {
-        uint64_t requests, accepted, failed, events, distinct, repeated, after_mark, first, last, first_after_mark, connections, bytes;
+        uint64_t requests, accepted, failed, events, distinct, repeated, after_mark, first, last,
+                first_after_mark, connections, bytes;
 } stats;
 static unsigned char seen[EVENTS_MOST / 8];
-static uint32_t *latencies;              /* µs */
+static uint32_t *latencies; /* µs */
 static size_t latencies_n;
 static double fail_debt;
 static bool stopped;
 static volatile sig_atomic_t ending, resumed, asked;
-static struct connection **connections;  /* by descriptor */
+static struct connection **connections; /* by descriptor */
 static int connections_cap, poller;
 /* a ring: the delay is the same for all, so what came first is due first */
 static struct late *late;
@@ -161,7 +177,8 @@ static void count_events(const char *p, size_t n)
         while ((p = memchr(p, '#', (size_t)(end - p)))) {
                 if (end - p < WHOLE)
                         return;
-                if (number_at(p + 1, NUMBER, &number) && p[1 + NUMBER] == '@' && number_at(p + 2 + NUMBER, TIME, &produced)) {
+                if (number_at(p + 1, NUMBER, &number) && p[1 + NUMBER] == '@' &&
+                    number_at(p + 2 + NUMBER, TIME, &produced)) {
                         count_event(number, produced, now);
                         p += WHOLE;
                 } else
@@ -176,7 +193,10 @@ static int by_size(const void *a, const void *b)
         return x < y ? -1 : x > y;
 }
 
-static unsigned latency(double share) { return latencies_n ? latencies[(size_t)((double)(latencies_n - 1) * share)] : 0; }
+static unsigned latency(double share)
+{
+        return latencies_n ? latencies[(size_t)((double)(latencies_n - 1) * share)] : 0;
+}
 
 static void show(struct bytes *b)
 {
@@ -187,12 +207,18 @@ static void show(struct bytes *b)
         (void)getrusage(RUSAGE_SELF, &used);
         qsort(latencies, latencies_n, sizeof(*latencies), by_size);
         n = snprintf(text, sizeof(text),
-                     "{\"requests\":%lu,\"accepted\":%lu,\"failed\":%lu,\"events\":%lu,\"distinct\":%lu,\"repeated\":%lu,\"bytes\":%lu,\"connections\":%lu,"
-                     "\"first\":%lu,\"last\":%lu,\"firstAfterMark\":%lu,\"afterMark\":%lu,\"waiting\":%zu,\"latencies\":%zu,\"p50\":%u,\"p99\":%u,\"max\":%u,"
+                     "{\"requests\":%lu,\"accepted\":%lu,\"failed\":%lu,\"events\":%lu,\"distinct\":%lu,"
+                     "\"repeated\":%lu,\"bytes\":%lu,\"connections\":%lu,"
+                     "\"first\":%lu,\"last\":%lu,\"firstAfterMark\":%lu,\"afterMark\":%lu,\"waiting\":%zu,"
+                     "\"latencies\":%zu,\"p50\":%u,\"p99\":%u,\"max\":%u,"
                      "\"cpuSeconds\":%.3f}\n",
-                     stats.requests, stats.accepted, stats.failed, stats.events, stats.distinct, stats.repeated, stats.bytes, stats.connections, stats.first, stats.last,
-                     stats.first_after_mark == UINT64_MAX ? 0 : stats.first_after_mark, stats.events - stats.after_mark, late_n, latencies_n, latency(0.5), latency(0.99),
-                     latency(1), (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) + (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6);
+                     stats.requests, stats.accepted, stats.failed, stats.events, stats.distinct,
+                     stats.repeated, stats.bytes, stats.connections, stats.first, stats.last,
+                     stats.first_after_mark == UINT64_MAX ? 0 : stats.first_after_mark,
+                     stats.events - stats.after_mark, late_n, latencies_n, latency(0.5), latency(0.99),
+                     latency(1),
+                     (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
+                             (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6);
         append(b, text, (size_t)n);
 }
 
@@ -259,7 +285,9 @@ static void flush(struct connection *c)
         if (!c->open || waits == c->writing_waits)
                 return;
         c->writing_waits = waits;
-        (void)epoll_ctl(poller, EPOLL_CTL_MOD, c->fd, &(struct epoll_event){ .events = EPOLLIN | (waits ? EPOLLOUT : 0u), .data.fd = c->fd });
+        (void)epoll_ctl(
+                poller, EPOLL_CTL_MOD, c->fd,
+                &(struct epoll_event){ .events = EPOLLIN | (waits ? EPOLLOUT : 0u), .data.fd = c->fd });
 }
 
 static void pump(struct connection *c)
@@ -280,11 +308,14 @@ static void answer(struct connection *c, int32_t stream, bool fails)
 
         if (c->h2) {
                 int n = snprintf(text, sizeof(text), "%d", fails ? options.status : 200);
-                nghttp2_nv status = { (uint8_t *)(uintptr_t)":status", (uint8_t *)text, 7, (size_t)n, NGHTTP2_NV_FLAG_NO_COPY_NAME };
+                nghttp2_nv status = { (uint8_t *)(uintptr_t) ":status", (uint8_t *)text, 7, (size_t)n,
+                                      NGHTTP2_NV_FLAG_NO_COPY_NAME };
 
                 (void)nghttp2_submit_response(c->h2, stream, &status, 1, NULL);
         } else if (fails)
-                append(&c->out, text, (size_t)snprintf(text, sizeof(text), "HTTP/1.1 %d No\r\nContent-Length: 0\r\n\r\n", options.status));
+                append(&c->out, text,
+                       (size_t)snprintf(text, sizeof(text), "HTTP/1.1 %d No\r\nContent-Length: 0\r\n\r\n",
+                                        options.status));
         else if (options.answer.n)
                 append(&c->out, options.answer.p, options.answer.n);
         else
@@ -304,7 +335,9 @@ static void put_off(struct connection *c, int32_t stream, bool fails, uint64_t d
                 late_cap = cap;
                 late_from = 0;
         }
-        late[(late_from + late_n++) % late_cap] = (struct late){ .due = due, .connection = c, .generation = c->generation, .stream = stream, .fails = fails };
+        late[(late_from + late_n++) % late_cap] = (struct late){
+                .due = due, .connection = c, .generation = c->generation, .stream = stream, .fails = fails
+        };
 }
 
 static void take(struct connection *c, int32_t stream, const char *body, size_t n)
@@ -355,7 +388,9 @@ static void control(struct connection *c, const char *path)
                 stats.after_mark = stats.events;
         }
         show(&body);
-        append(&c->out, head, (size_t)snprintf(head, sizeof(head), "HTTP/1.1 200 OK\r\nContent-Length: %zu\r\n\r\n", body.n));
+        append(&c->out, head,
+               (size_t)snprintf(head, sizeof(head), "HTTP/1.1 200 OK\r\nContent-Length: %zu\r\n\r\n",
+                                body.n));
         append(&c->out, body.p, body.n);
         free(body.p);
 }
@@ -423,7 +458,8 @@ static int on_frame(nghttp2_session *h2, const nghttp2_frame *frame, void *cooki
 {
         struct stream *s;
 
-        if ((frame->hd.type != NGHTTP2_DATA && frame->hd.type != NGHTTP2_HEADERS) || !(frame->hd.flags & NGHTTP2_FLAG_END_STREAM))
+        if ((frame->hd.type != NGHTTP2_DATA && frame->hd.type != NGHTTP2_HEADERS) ||
+            !(frame->hd.flags & NGHTTP2_FLAG_END_STREAM))
                 return 0;
         s = nghttp2_session_get_stream_user_data(h2, frame->hd.stream_id);
         if (s)
@@ -447,7 +483,8 @@ static int on_stream_close(nghttp2_session *h2, int32_t id, uint32_t code, void 
 static void begin_http2(struct connection *c)
 {
         static nghttp2_session_callbacks *callbacks;
-        const nghttp2_settings_entry settings[] = { { NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, STREAMS_MOST }, { NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 16 << 20 } };
+        const nghttp2_settings_entry settings[] = { { NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, STREAMS_MOST },
+                                                    { NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 16 << 20 } };
 
         if (!callbacks && nghttp2_session_callbacks_new(&callbacks) == 0) {
                 nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, on_begin);
@@ -527,7 +564,8 @@ static struct connection *connection_at(int fd)
                 int cap = fd * 2 + 64;
 
                 connections = must(realloc(connections, (size_t)cap * sizeof(*connections)));
-                memset(connections + connections_cap, 0, (size_t)(cap - connections_cap) * sizeof(*connections));
+                memset(connections + connections_cap, 0,
+                       (size_t)(cap - connections_cap) * sizeof(*connections));
                 connections_cap = cap;
         }
         if (!connections[fd])
@@ -554,19 +592,22 @@ static void accept_all(int listener, bool is_control)
                         (void)SSL_set_fd(c->ssl, fd);
                         SSL_set_accept_state(c->ssl);
                 }
-                (void)epoll_ctl(poller, EPOLL_CTL_ADD, fd, &(struct epoll_event){ .events = EPOLLIN, .data.fd = fd });
+                (void)epoll_ctl(poller, EPOLL_CTL_ADD, fd,
+                                &(struct epoll_event){ .events = EPOLLIN, .data.fd = fd });
         }
 }
 
 /* ---- start -------------------------------------------------------------- */
 
-static int choose_protocol(SSL *ssl, const unsigned char **out, unsigned char *out_n, const unsigned char *offered, unsigned offered_n, void *cookie)
+static int choose_protocol(SSL *ssl, const unsigned char **out, unsigned char *out_n,
+                           const unsigned char *offered, unsigned offered_n, void *cookie)
 {
         static const unsigned char h2[] = "\2h2", h1[] = "\10http/1.1";
 
         (void)ssl;
         (void)cookie;
-        if (SSL_select_next_proto((unsigned char **)(uintptr_t)out, out_n, options.h2 ? h2 : h1, options.h2 ? 3 : 9, offered, offered_n) != OPENSSL_NPN_NEGOTIATED)
+        if (SSL_select_next_proto((unsigned char **)(uintptr_t)out, out_n, options.h2 ? h2 : h1,
+                                  options.h2 ? 3 : 9, offered, offered_n) != OPENSSL_NPN_NEGOTIATED)
                 return SSL_TLSEXT_ERR_ALERT_FATAL;
         return SSL_TLSEXT_ERR_OK;
 }
@@ -576,7 +617,8 @@ static SSL_CTX *tls_new(char *names)
         char *certificate = strsep(&names, ",");
         SSL_CTX *tls = must(SSL_CTX_new(TLS_server_method()));
 
-        if (SSL_CTX_use_certificate_chain_file(tls, certificate) != 1 || !names || SSL_CTX_use_PrivateKey_file(tls, names, SSL_FILETYPE_PEM) != 1) {
+        if (SSL_CTX_use_certificate_chain_file(tls, certificate) != 1 || !names ||
+            SSL_CTX_use_PrivateKey_file(tls, names, SSL_FILETYPE_PEM) != 1) {
                 ERR_print_errors_fp(stderr);
                 exit(1);
         }
@@ -593,7 +635,8 @@ static int listen_somewhere(const char *name)
         socklen_t size = sizeof(address);
         int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
 
-        if (fd < 0 || bind(fd, (struct sockaddr *)&address, size) < 0 || listen(fd, 4096) < 0 || getsockname(fd, (struct sockaddr *)&address, &size) < 0) {
+        if (fd < 0 || bind(fd, (struct sockaddr *)&address, size) < 0 || listen(fd, 4096) < 0 ||
+            getsockname(fd, (struct sockaddr *)&address, &size) < 0) {
                 perror("sink");
                 exit(1);
         }
@@ -604,11 +647,15 @@ static int listen_somewhere(const char *name)
 
 static void make_answer(size_t size)
 {
-        static const char before[] = "{\"statusCode\":200,\"headers\":{},\"body\":\"", behind[] = "\",\"isBase64Encoded\":false}";
+        static const char before[] = "{\"statusCode\":200,\"headers\":{},\"body\":\"",
+                          behind[] = "\",\"isBase64Encoded\":false}";
         char head[128];
 
         append(&options.answer, head,
-               (size_t)snprintf(head, sizeof(head), "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n", sizeof(before) + sizeof(behind) - 2 + size));
+               (size_t)snprintf(
+                       head, sizeof(head),
+                       "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n",
+                       sizeof(before) + sizeof(behind) - 2 + size));
         append(&options.answer, before, sizeof(before) - 1);
         reserve(&options.answer, size);
         memset(options.answer.p + options.answer.n, 'y', size);
@@ -656,7 +703,8 @@ static int wait_for_events(struct epoll_event *events, int max)
         if (timed) {
                 uint64_t now = now_ns(), due = late[late_from].due, left = due > now ? due - now : 0;
 
-                t = (struct timespec){ .tv_sec = (time_t)(left / 1000000000), .tv_nsec = (long)(left % 1000000000) };
+                t = (struct timespec){ .tv_sec = (time_t)(left / 1000000000),
+                                       .tv_nsec = (long)(left % 1000000000) };
         }
         return epoll_pwait2(poller, events, max, timed ? &t : NULL, NULL);
 }
@@ -668,7 +716,8 @@ int main(int argc, char **argv)
 
         poller = epoll_create1(0);
         if (!parse_options(argc, argv)) {
-                (void)fprintf(stderr, "usage: sink [--delay=MS] [--fail=PERCENT[:STATUS]] [--answer=BYTES] [--stop] [--tls=CERT,KEY] [--h2]\n");
+                (void)fprintf(stderr, "usage: sink [--delay=MS] [--fail=PERCENT[:STATUS]] [--answer=BYTES] "
+                                      "[--stop] [--tls=CERT,KEY] [--h2]\n");
                 return 2;
         }
         for (size_t i = 0; i < 4; i++)

@@ -1,4 +1,5 @@
-/* What the targets of the API gateway share: one API, which the driver's own table decodes, and calls as the listener takes them. */
+/* What the targets of the API gateway share: one API, which the driver's own table decodes, and calls as the
+ * listener takes them. */
 #pragma once
 
 #include <jansson.h>
@@ -11,7 +12,14 @@
 static inline usec still(void *cookie UNUSED) { return NOW; }
 static const struct clock still_clock = { .monotonic = still, .wall = still };
 
-struct api { struct loop *loop; struct trigger *trigger; const struct driver *driver; struct services services; struct source *source; struct task wake; };
+struct api {
+        struct loop *loop;
+        struct trigger *trigger;
+        const struct driver *driver;
+        struct services services;
+        struct source *source;
+        struct task wake;
+};
 
 static inline struct api *api_new(const char *text, const char *secrets)
 {
@@ -26,7 +34,9 @@ static inline struct api *api_new(const char *text, const char *secrets)
         documents_done(&docs);
         problems_done(&problems);
         a->driver = trigger_driver(a->trigger);
-        a->services = (struct services){ .loop = a->loop, .clock = &still_clock, .trigger = a->trigger, .secrets = secrets };
+        a->services = (struct services){
+                .loop = a->loop, .clock = &still_clock, .trigger = a->trigger, .secrets = secrets
+        };
         if (a->driver->open(&a->source, a->trigger->source_spec, &a->services, &a->wake, &err) < 0) {
                 (void)fprintf(stderr, "%s\n", err.text);
                 abort();
@@ -36,9 +46,13 @@ static inline struct api *api_new(const char *text, const char *secrets)
 
 /* ---- calls -------------------------------------------------------------- */
 
-static inline struct str call_header(const struct push_request *q, const char *name) { return http_message_header(q->head, str_of(name)); }
+static inline struct str call_header(const struct push_request *q, const char *name)
+{
+        return http_message_header(q->head, str_of(name));
+}
 
-static inline void call_each_header(const struct push_request *q, void (*each)(void *, struct str, struct str), void *cookie)
+static inline void call_each_header(const struct push_request *q,
+                                    void (*each)(void *, struct str, struct str), void *cookie)
 {
         const struct http_message *m = q->head;
 
@@ -52,8 +66,14 @@ static inline void call_each_header(const struct push_request *q, void (*each)(v
 
 static inline struct push_request call_of(const struct http_message *m)
 {
-        struct push_request q = { .method = str_of(http_method_name(m)), .query = buf_view(&m->target), .body = buf_view(&m->body), .client = STR("192.0.2.1"),
-                                  .id = STR("0123456789abcdef0123456789abcdef"), .head = m, .header = call_header, .each_header = call_each_header };
+        struct push_request q = { .method = str_of(http_method_name(m)),
+                                  .query = buf_view(&m->target),
+                                  .body = buf_view(&m->body),
+                                  .client = STR("192.0.2.1"),
+                                  .id = STR("0123456789abcdef0123456789abcdef"),
+                                  .head = m,
+                                  .header = call_header,
+                                  .each_header = call_each_header };
 
         q.path = str_cut(&q.query, '?');
         return q;
@@ -62,7 +82,11 @@ static inline struct push_request call_of(const struct http_message *m)
 /* The first request of the bytes; false: they begin with none that is served. */
 static inline bool call_take(struct http_intake *k, struct str bytes)
 {
-        static const struct http_limits limits = { .target_max = 32768, .header_max = 32768, .head_max = 131072, .body_max = 65536, .headers_max = 256 };
+        static const struct http_limits limits = { .target_max = 32768,
+                                                   .header_max = 32768,
+                                                   .head_max = 131072,
+                                                   .body_max = 65536,
+                                                   .headers_max = 256 };
         size_t used = 1;
 
         http_intake_init(k, &limits);
@@ -74,10 +98,13 @@ static inline bool call_take(struct http_intake *k, struct str bytes)
         return http_intake_complete(k);
 }
 
-/* The reply as a listener could send it: a final status, and lines of a name and a value that say nothing of the connection or the body's length. */
+/* The reply as a listener could send it: a final status, and lines of a name and a value that say nothing of
+ * the connection or the body's length. */
 static inline void reply_check(const struct push_reply *r)
 {
-        static const char *const ours[] = { "Connection", "Content-Length", "Transfer-Encoding", "Keep-Alive", "Upgrade", "Trailer", "TE", "Proxy-Connection", "Date" };
+        static const char *const ours[] = { "Connection", "Content-Length",   "Transfer-Encoding",
+                                            "Keep-Alive", "Upgrade",          "Trailer",
+                                            "TE",         "Proxy-Connection", "Date" };
         struct str rest = buf_view(&r->headers);
 
         DEMAND(r->status >= 200 && r->status <= 599);
@@ -92,7 +119,8 @@ static inline void reply_check(const struct push_reply *r)
                 name = str_cut(&value, ':');
                 DEMAND(name.n && value.n && value.p[0] == ' ');
                 for (size_t i = 0; i < name.n; i++)
-                        DEMAND(name.p[i] > ' ' && name.p[i] < 0x7f && !strchr("\"(),/:;<=>?@[\\]{}", name.p[i]));
+                        DEMAND(name.p[i] > ' ' && name.p[i] < 0x7f &&
+                               !strchr("\"(),/:;<=>?@[\\]{}", name.p[i]));
                 for (size_t i = 0; i < value.n; i++)
                         DEMAND((unsigned char)value.p[i] >= ' ' || value.p[i] == '\t');
                 for (size_t i = 0; i < COUNT_OF(ours); i++)

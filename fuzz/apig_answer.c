@@ -1,5 +1,6 @@
-/* What functions answer, made into responses: whatever they say, no header breaks out of its line or speaks of the connection, and the status is
- * one. A parser judges which answers are well-formed, and what their bodies are. */
+/* What functions answer, made into responses: whatever they say, no header breaks out of its line or speaks
+ * of the connection, and the status is one. A parser judges which answers are well-formed, and what their
+ * bodies are. */
 #include "api.h"
 #include "json/check.h"
 
@@ -27,16 +28,26 @@ static json_t *well_formed(struct str answer, bool *unknown)
         body = member(root, "body");
         base64 = member(root, "isBase64Encoded");
         headers = member(root, "headers");
-        *unknown = !root && (json_error_code(&error) == json_error_null_byte_in_key || json_error_code(&error) == json_error_numeric_overflow || strstr(error.text, "invalid Unicode"));
-        if (json_is_object(root) && json_is_value(answer) && json_is_integer(status) && json_integer_value(status) >= 200 && json_integer_value(status) <= 599 && (!body || json_is_string(body)) &&
-            (!base64 || json_is_boolean(base64)) && (!headers || json_is_object(headers)))
+        *unknown = !root && (json_error_code(&error) == json_error_null_byte_in_key ||
+                             json_error_code(&error) == json_error_numeric_overflow ||
+                             strstr(error.text, "invalid Unicode"));
+        if (json_is_object(root) && json_is_value(answer) && json_is_integer(status) &&
+            json_integer_value(status) >= 200 && json_integer_value(status) <= 599 &&
+            (!body || json_is_string(body)) && (!base64 || json_is_boolean(base64)) &&
+            (!headers || json_is_object(headers)))
                 return root;
         json_decref(root);
         return NULL;
 }
 
-static bool has(const struct push_reply *r, const char *text) { return r->headers.n && memmem(r->headers.p, r->headers.n, text, strlen(text)); }
-static bool is_error(const struct push_reply *r) { return r->status == 500 && r->body.n && memmem(r->body.p, r->body.n, "\"APIG.0201\"", 11); }
+static bool has(const struct push_reply *r, const char *text)
+{
+        return r->headers.n && memmem(r->headers.p, r->headers.n, text, strlen(text));
+}
+static bool is_error(const struct push_reply *r)
+{
+        return r->status == 500 && r->body.n && memmem(r->body.p, r->body.n, "\"APIG.0201\"", 11);
+}
 
 static void check_answer(const json_t *root, const struct push_reply *r)
 {
@@ -66,9 +77,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         size_t n = 1;
 
         if (!a)
-                a = api_new("apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: api, namespace: shop, uid: u}\nspec: {source: {apig: {path: /}}, sink: {uri: 'http://f/'}}", NULL);
+                a = api_new(
+                        "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: api, namespace: "
+                        "shop, uid: u}\nspec: {source: {apig: {path: /}}, sink: {uri: 'http://f/'}}",
+                        NULL);
         DEMAND(a->driver->push->receive(a->source, 1, &q, &record, &n, &reply) == PUSH_DELIVER && n == 1);
-        a->driver->push->finish(a->source, 1, &record, 1, &(struct push_outcome){ .result = PUSH_ACCEPTED, .status = 200, .body = answer }, &reply);
+        a->driver->push->finish(
+                a->source, 1, &record, 1,
+                &(struct push_outcome){ .result = PUSH_ACCEPTED, .status = 200, .body = answer }, &reply);
         reply_check(&reply);
         DEMAND(has(&reply, "X-Request-Id: 0123456789abcdef0123456789abcdef\r\n"));
         /* A parser knows nothing of headers and Base64: what it takes may be refused for these. */
@@ -77,7 +93,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         else if (!is_error(&reply))
                 check_answer(root, &reply);
         else
-                DEMAND(json_object_size(json_object_get(root, "headers")) || json_is_true(json_object_get(root, "isBase64Encoded")));
+                DEMAND(json_object_size(json_object_get(root, "headers")) ||
+                       json_is_true(json_object_get(root, "isBase64Encoded")));
         json_decref(root);
         buf_done(&reply.headers);
         buf_done(&reply.body);

@@ -1,13 +1,17 @@
-/* Requests as they come from anyone, made into FunctionGraph's event in both dialects and into what a filter sees: each is JSON that a parser takes,
- * has exactly the members it should, and says what was sent. */
+/* Requests as they come from anyone, made into FunctionGraph's event in both dialects and into what a filter
+ * sees: each is JSON that a parser takes, has exactly the members it should, and says what was sent. */
 #include "api.h"
 #include "base/uri.h"
 #include "json/check.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static const char *const classic[] = { "httpMethod", "path", "pathParameters", "queryStringParameters", "headers", "body", "isBase64Encoded", "requestContext", NULL };
-static const char *const current[] = { "httpMethod", "path", "pathParameters", "queryStringParameters", "headers", "body", "isBase64Encoded", "requestContext", "user_data", NULL };
+static const char *const classic[] = { "httpMethod", "path", "pathParameters",  "queryStringParameters",
+                                       "headers",    "body", "isBase64Encoded", "requestContext",
+                                       NULL };
+static const char *const current[] = { "httpMethod", "path", "pathParameters",  "queryStringParameters",
+                                       "headers",    "body", "isBase64Encoded", "requestContext",
+                                       "user_data",  NULL };
 static const char *const described[] = { "method", "path", "query", "headers", "body", NULL };
 
 static struct str text_of(const json_t *object, const char *name)
@@ -26,10 +30,11 @@ static void check_map(const json_t *object, const char *name, bool lists, bool l
         size_t i;
 
         DEMAND(json_is_object(map));
-        json_object_foreach(map, key, value) {
-                DEMAND(json_is_string(value) || (lists && json_is_array(value) && json_array_size(value) >= 2));
-                json_array_foreach(value, i, item)
-                        DEMAND(json_is_string(item));
+        json_object_foreach(map, key, value)
+        {
+                DEMAND(json_is_string(value) ||
+                       (lists && json_is_array(value) && json_array_size(value) >= 2));
+                json_array_foreach(value, i, item) DEMAND(json_is_string(item));
                 for (const char *p = key; lower && strlen(key) <= 256 && *p; p++)
                         DEMAND(*p < 'A' || *p > 'Z');
         }
@@ -68,7 +73,8 @@ static void check_body(const json_t *event, struct str body, bool always_base64)
         DEMAND(str_equal(text, body));
 }
 
-static void check_event(struct api *a, struct record *record, const struct push_request *q, enum dialect dialect)
+static void check_event(struct api *a, struct record *record, const struct push_request *q,
+                        enum dialect dialect)
 {
         BUF_AT_END struct buf text = BUF_INIT((size_t)16 << 20);
         bool is_current = dialect == DIALECT_CURRENT;
@@ -81,14 +87,17 @@ static void check_event(struct api *a, struct record *record, const struct push_
         if (!event)
                 return;
         context = json_object_get(event, "requestContext");
-        DEMAND(str_equal(text_of(event, "httpMethod"), q->method) && str_equal(text_of(event, "path"), q->path));
+        DEMAND(str_equal(text_of(event, "httpMethod"), q->method) &&
+               str_equal(text_of(event, "path"), q->path));
         check_map(event, "pathParameters", false, false);
         DEMAND(json_object_size(json_object_get(event, "pathParameters")) == 2);
         check_map(event, "queryStringParameters", !is_current, false);
         check_map(event, "headers", !is_current, is_current);
         check_body(event, q->body, is_current);
-        DEMAND(str_equal(text_of(context, "requestId"), q->id) && text_of(context, "stage").n && text_of(context, "apiId").n);
-        DEMAND(json_object_size(context) == (is_current ? 4 : 3) && (!is_current || str_equal(text_of(context, "sourceIp"), q->client)));
+        DEMAND(str_equal(text_of(context, "requestId"), q->id) && text_of(context, "stage").n &&
+               text_of(context, "apiId").n);
+        DEMAND(json_object_size(context) == (is_current ? 4 : 3) &&
+               (!is_current || str_equal(text_of(context, "sourceIp"), q->client)));
         json_decref(event);
 }
 
@@ -103,7 +112,8 @@ static void check_described(struct api *a, const struct record *record, const st
         document = parsed(&text, described);
         if (!document)
                 return;
-        DEMAND(str_equal(text_of(document, "method"), q->method) && str_equal(text_of(document, "path"), q->path));
+        DEMAND(str_equal(text_of(document, "method"), q->method) &&
+               str_equal(text_of(document, "path"), q->path));
         check_map(document, "query", true, false);
         check_map(document, "headers", true, true);
         json_decref(document);
@@ -120,15 +130,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         size_t n = 1;
 
         if (!a)
-                a = api_new("apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: api, namespace: shop, uid: u}\nspec: {source: {apig: {path: '/{first}/{rest+}'}}, sink: {uri: 'http://f/'}}", NULL);
+                a = api_new("apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: api, "
+                            "namespace: shop, uid: u}\nspec: {source: {apig: {path: '/{first}/{rest+}'}}, "
+                            "sink: {uri: 'http://f/'}}",
+                            NULL);
         if (call_take(&k, (struct str){ (const char *)data, size })) {
                 q = call_of(&k.codec.message);
-                if (a->driver->push->route(a->source, &q, uri_path(q.path, &path)) > 0 && a->driver->push->receive(a->source, 1, &q, &record, &n, &reply) == PUSH_DELIVER) {
+                if (a->driver->push->route(a->source, &q, uri_path(q.path, &path)) > 0 &&
+                    a->driver->push->receive(a->source, 1, &q, &record, &n, &reply) == PUSH_DELIVER) {
                         DEMAND(n == 1);
                         check_event(a, record, &q, DIALECT_CLASSIC);
                         check_event(a, record, &q, DIALECT_CURRENT);
                         check_described(a, record, &q);
-                        a->driver->push->finish(a->source, 1, &record, 1, &(struct push_outcome){ .result = PUSH_TIMEOUT }, &reply);
+                        a->driver->push->finish(a->source, 1, &record, 1,
+                                                &(struct push_outcome){ .result = PUSH_TIMEOUT }, &reply);
                         reply_check(&reply);
                 }
         }

@@ -1,5 +1,6 @@
-/* Requests that are signed by SDK-HMAC-SHA256: one that we sign is let in, one in which anything is changed that the signature covers is not, and
- * neither is any that brings a signature of its own making. The first bytes say what is changed; the rest is a request. */
+/* Requests that are signed by SDK-HMAC-SHA256: one that we sign is let in, one in which anything is changed
+ * that the signature covers is not, and neither is any that brings a signature of its own making. The first
+ * bytes say what is changed; the rest is a request. */
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -15,7 +16,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 enum { SIGNED_MOST = 60 };
 
 /* The request with the headers of its signature, put together again. */
-struct signed_call { struct buf target, head, body; struct str method; struct sign_header headers[SIGNED_MOST]; size_t n; };
+struct signed_call {
+        struct buf target, head, body;
+        struct str method;
+        struct sign_header headers[SIGNED_MOST];
+        size_t n;
+};
 
 static void add_header(struct buf *head, struct str name, struct str value)
 {
@@ -25,7 +31,8 @@ static void add_header(struct buf *head, struct str name, struct str value)
         buf_char(head, 0);
 }
 
-static bool let_in(struct api *a, struct str method, const struct buf *target, const struct buf *head, const struct buf *body)
+static bool let_in(struct api *a, struct str method, const struct buf *target, const struct buf *head,
+                   const struct buf *body)
 {
         struct push_reply reply = { .headers = BUF_INIT(1 << 20), .body = BUF_INIT(1 << 20) };
         const struct http_message m = { .target = *target, .head = *head, .body = *body };
@@ -38,7 +45,8 @@ static bool let_in(struct api *a, struct str method, const struct buf *target, c
         in = a->driver->push->receive(a->source, 1, &q, &record, &n, &reply) == PUSH_DELIVER;
         if (in) {
                 DEMAND(n == 1);
-                a->driver->push->finish(a->source, 1, &record, 1, &(struct push_outcome){ .result = PUSH_TIMEOUT }, &reply);
+                a->driver->push->finish(a->source, 1, &record, 1,
+                                        &(struct push_outcome){ .result = PUSH_TIMEOUT }, &reply);
         } else
                 DEMAND(reply.status == 401);
         reply_check(&reply);
@@ -55,7 +63,8 @@ static void note(void *cookie, struct str name, struct str value)
         for (size_t i = 0; i < c->n; i++)
                 if (str_equal_nocase(c->headers[i].name, name))
                         return;
-        if (c->n + 2 < SIGNED_MOST && name.n < 200 && !str_equal_nocase(name, STR("Authorization")) && !str_equal_nocase(name, STR("X-Sdk-Date")) && !str_equal_nocase(name, STR("Host")) &&
+        if (c->n + 2 < SIGNED_MOST && name.n < 200 && !str_equal_nocase(name, STR("Authorization")) &&
+            !str_equal_nocase(name, STR("X-Sdk-Date")) && !str_equal_nocase(name, STR("Host")) &&
             !str_equal_nocase(name, STR("X-Apig-AppCode")))
                 c->headers[c->n++] = (struct sign_header){ name, value };
 }
@@ -63,7 +72,12 @@ static void note(void *cookie, struct str name, struct str value)
 static void sign(struct signed_call *c)
 {
         struct str query = buf_view(&c->target), path = str_cut(&query, '?');
-        const struct sign_request r = { .method = c->method, .path = path, .query = query, .headers = c->headers, .headers_n = c->n, .body = buf_view(&c->body) };
+        const struct sign_request r = { .method = c->method,
+                                        .path = path,
+                                        .query = query,
+                                        .headers = c->headers,
+                                        .headers_n = c->n,
+                                        .body = buf_view(&c->body) };
         BUF_AT_END struct buf authorization = BUF_INIT(65536);
         char signature[65];
 
@@ -80,8 +94,11 @@ static void sign(struct signed_call *c)
 
 /* ---- what is changed ---------------------------------------------------- */
 
-/* The meaning of a target, as the signature sees it: the path decoded, its end without /; the query's pairs decoded, in order. */
-struct pair { struct str name, value; };
+/* The meaning of a target, as the signature sees it: the path decoded, its end without /; the query's pairs
+ * decoded, in order. */
+struct pair {
+        struct str name, value;
+};
 
 static int by_text(const void *a, const void *b)
 {
@@ -117,7 +134,8 @@ static void meaning(struct str target, struct buf *out)
                 buf_unpercent(&space, name, true);
                 middle = space.n;
                 buf_unpercent(&space, value, true);
-                pairs[n++] = (struct pair){ { space.p + from, middle - from }, { space.p + middle, space.n - middle } };
+                pairs[n++] = (struct pair){ { space.p + from, middle - from },
+                                            { space.p + middle, space.n - middle } };
         }
         qsort(pairs, n, sizeof(pairs[0]), by_text);
         for (size_t i = 0; i < n; i++) {
@@ -167,15 +185,20 @@ static void check_changes(struct api *a, struct signed_call *c, const uint8_t ho
         bool unsigned_body = false;
 
         for (size_t i = 0; i < c->n; i++)
-                unsigned_body = unsigned_body || (str_equal_nocase(c->headers[i].name, STR("X-Sdk-Content-Sha256")) && str_is(c->headers[i].value, "UNSIGNED-PAYLOAD"));
+                unsigned_body = unsigned_body ||
+                                (str_equal_nocase(c->headers[i].name, STR("X-Sdk-Content-Sha256")) &&
+                                 str_is(c->headers[i].value, "UNSIGNED-PAYLOAD"));
         switch (how[0] % 6) {
         case 0: /* another method */
-                DEMAND(!let_in(a, str_is(c->method, "PUT") ? STR("POST") : STR("PUT"), &c->target, &c->head, &c->body));
+                DEMAND(!let_in(a, str_is(c->method, "PUT") ? STR("POST") : STR("PUT"), &c->target, &c->head,
+                               &c->body));
                 return;
         case 1: /* a byte of the target */
                 buf_str(&changed, buf_view(&c->target));
                 change_byte(&changed, place, how[3]);
-                if (is_target(buf_view(&changed)) && (holds_slash(buf_view(&changed)) || !same_meaning(buf_view(&changed), buf_view(&c->target))))
+                if (is_target(buf_view(&changed)) &&
+                    (holds_slash(buf_view(&changed)) ||
+                     !same_meaning(buf_view(&changed), buf_view(&c->target))))
                         DEMAND(!let_in(a, c->method, &changed, &c->head, &c->body));
                 return;
         case 2: /* a byte of the body, or one more */
@@ -216,7 +239,9 @@ static struct api *open_api(void)
 {
         static char folder[] = "/tmp/fuzz-signature-XXXXXX";
         char path[sizeof(folder) + 32];
-        static const struct { const char *name, *value; } files[] = { { "access", ACCESS }, { "secret", SECRET } };
+        static const struct {
+                const char *name, *value;
+        } files[] = { { "access", ACCESS }, { "secret", SECRET } };
         struct api *a;
 
         DEMAND(mkdtemp(folder));
@@ -229,8 +254,12 @@ static struct api *open_api(void)
                 f = fopen(path, "w");
                 DEMAND(f && fputs(files[i].value, f) >= 0 && fclose(f) == 0);
         }
-        a = api_new("apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: api, namespace: shop, uid: u}\nspec:\n  source: {apig: {path: /, match: Prefix, authentication: {type: App, keys: "
-                    "[{accessKeySecretRef: {name: callers, key: access}, secretKeySecretRef: {name: callers, key: secret}}]}}}\n  sink: {uri: 'http://f/'}\n", folder);
+        a = api_new(
+                "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: api, namespace: shop, uid: "
+                "u}\nspec:\n  source: {apig: {path: /, match: Prefix, authentication: {type: App, keys: "
+                "[{accessKeySecretRef: {name: callers, key: access}, secretKeySecretRef: {name: callers, "
+                "key: secret}}]}}}\n  sink: {uri: 'http://f/'}\n",
+                folder);
         for (size_t i = 0; i < COUNT_OF(files); i++) {
                 (void)snprintf(path, sizeof(path), "%s/callers/%s", folder, files[i].name);
                 (void)unlink(path);
@@ -244,7 +273,9 @@ static struct api *open_api(void)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
         static struct api *a;
-        struct signed_call c = { .target = BUF_INIT(1 << 20), .head = BUF_INIT(1 << 20), .body = BUF_INIT(1 << 20) };
+        struct signed_call c = { .target = BUF_INIT(1 << 20),
+                                 .head = BUF_INIT(1 << 20),
+                                 .body = BUF_INIT(1 << 20) };
         struct http_intake k;
 
         if (size < 4)

@@ -1,4 +1,5 @@
-/* What an authorizer or IAM answers: it is allowed with a context that is a JSON object, refused, or nothing to go by with a reason. */
+/* What an authorizer or IAM answers: it is allowed with a context that is a JSON object, refused, or nothing
+ * to go by with a reason. */
 #include "json/check.h"
 #include "source/apig/apig.h"
 
@@ -24,7 +25,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                 return 0;
         c.body = (struct str){ (const char *)data + 1, size - 1 };
         v = kind->read(&asker, &c, at, &why);
-        if (v ? v->holders != 1 || !v->lasting || v->until <= at || v->allowed != !v->refusal.status : why.n == 0)
+        if (v ? v->holders != 1 || !v->lasting || v->until <= at || v->allowed != !v->refusal.status
+              : why.n == 0)
                 abort();
         if (v && v->context_n && !json_is_value((struct str){ v->context, v->context_n }))
                 abort();

@@ -1,5 +1,5 @@
-/* What a byte from strangers may cost: steps for each byte of the input, in all that takes such bytes apart. A cost that grows faster than the input
- * shows as an input that is too dear. */
+/* What a byte from strangers may cost: steps for each byte of the input, in all that takes such bytes apart.
+ * A cost that grows faster than the input shows as an input that is too dear. */
 #include "api.h"
 #include "base/pairs.h"
 #include "base/uri.h"
@@ -29,7 +29,10 @@ static void request(struct str bytes)
         size_t n = 1;
 
         if (!a)
-                a = api_new("apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: api, namespace: shop, uid: u}\nspec: {source: {apig: {path: '/{first}/{rest+}'}}, sink: {uri: 'http://f/'}}", NULL);
+                a = api_new("apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: api, "
+                            "namespace: shop, uid: u}\nspec: {source: {apig: {path: '/{first}/{rest+}'}}, "
+                            "sink: {uri: 'http://f/'}}",
+                            NULL);
         if (call_take(&k, bytes)) {
                 q = call_of(&k.codec.message);
                 if (a->driver->push->receive(a->source, 1, &q, &record, &n, &reply) == PUSH_DELIVER) {
@@ -38,7 +41,8 @@ static void request(struct str bytes)
                         buf_reset(&text);
                         writer_init(&w, &text);
                         a->driver->describe(record, &w);
-                        a->driver->push->finish(a->source, 1, &record, 1, &(struct push_outcome){ .result = PUSH_TIMEOUT }, &reply);
+                        a->driver->push->finish(a->source, 1, &record, 1,
+                                                &(struct push_outcome){ .result = PUSH_TIMEOUT }, &reply);
                 }
         }
         http_intake_done(&k);
@@ -62,7 +66,10 @@ static void judged(struct str bytes)
         bool matches;
 
         if (!f)
-                DEMAND(filter_new(&f, STR("{\"a\":{\"x\":[1],\"y\":[{\"wildcard\":\"*a*b\"}]},\"b\":[{\"exists\":false}]}"), &err) == 0);
+                DEMAND(filter_new(&f,
+                                  STR("{\"a\":{\"x\":[1],\"y\":[{\"wildcard\":\"*a*b\"}]},\"b\":[{\"exists\":"
+                                      "false}]}"),
+                                  &err) == 0);
         (void)filter_match(f, bytes, &matches, &err);
 }
 
@@ -112,7 +119,8 @@ static void picked(struct str bytes)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-        static void (*const all[])(struct str) = { request, pairs, judged, notification, records, path, text, picked };
+        static void (*const all[])(struct str) = { request, pairs, judged, notification,
+                                                   records, path,  text,   picked };
         struct str bytes = { (const char *)data + 1, size - 1 };
         uint64_t before;
 
@@ -122,7 +130,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         before = steps;
         all[data[0] % COUNT_OF(all)](bytes);
         if (getenv("FUZZ_COST"))
-                (void)fprintf(stderr, "%d: %zu bytes, %.1f steps a byte\n", data[0] % (int)COUNT_OF(all), size, (double)(steps - before) / (double)size);
+                (void)fprintf(stderr, "%d: %zu bytes, %.1f steps a byte\n", data[0] % (int)COUNT_OF(all),
+                              size, (double)(steps - before) / (double)size);
         DEMAND(steps - before <= FIXED + (uint64_t)EACH_BYTE * size);
         return 0;
 }

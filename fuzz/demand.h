@@ -4,10 +4,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define DEMAND(condition)                                                                                                                                           \
-        do {                                                                                                                                                        \
-                if (!(condition)) {                                                                                                                                 \
-                        (void)fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                                                                       \
-                        abort();                                                                                                                                    \
-                }                                                                                                                                                   \
+#define DEMAND(condition)                                                                                    \
+        do {                                                                                                 \
+                if (!(condition)) {                                                                          \
+                        (void)fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                \
+                        abort();                                                                             \
+                }                                                                                            \
         } while (0)

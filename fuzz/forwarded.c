@@ -1,4 +1,5 @@
-/* X-Forwarded-For as anyone may write it: the walk ends at an address, which prints as one that parses to itself. */
+/* X-Forwarded-For as anyone may write it: the walk ends at an address, which prints as one that parses to
+ * itself. */
 #include <stdio.h>
 
 #include "http/codec.h"
@@ -6,7 +7,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static const struct network trusted[] = { { .address = { [10] = 0xff, 0xff, 10 }, .bits = 104 }, { .address = { 0xfd }, .bits = 8 } };
+static const struct network trusted[] = { { .address = { [10] = 0xff, 0xff, 10 }, .bits = 104 },
+                                          { .address = { 0xfd }, .bits = 8 } };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {

@@ -1,11 +1,13 @@
-/* Requests, whole and in pieces: what comes of bytes must not depend on how they were cut, what is served must be what it says, and behind a refusal
- * nothing is. */
+/* Requests, whole and in pieces: what comes of bytes must not depend on how they were cut, what is served
+ * must be what it says, and behind a refusal nothing is. */
 #include "fuzz/demand.h"
 #include "http/intake.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static const struct http_limits limits = { .target_max = 1000, .header_max = 1000, .head_max = 4096, .body_max = 1000, .headers_max = 20 };
+static const struct http_limits limits = {
+        .target_max = 1000, .header_max = 1000, .head_max = 4096, .body_max = 1000, .headers_max = 20
+};
 
 static void check(const struct http_message *m, bool version_1_0)
 {
@@ -14,7 +16,8 @@ static void check(const struct http_message *m, bool version_1_0)
         DEMAND(target.n && (target.p[0] == '/' || (str_is(target, "*") && m->method == HTTP_OPTIONS)));
         DEMAND(version_1_0 || host.n);
         DEMAND(m->body.n <= limits.body_max && !m->body_cut && m->complete);
-        DEMAND(!http_message_header(m, STR("transfer-encoding")).n || !http_message_header(m, STR("content-length")).n);
+        DEMAND(!http_message_header(m, STR("transfer-encoding")).n ||
+               !http_message_header(m, STR("content-length")).n);
         for (size_t i = 0; i < target.n; i++)
                 DEMAND(target.p[i] > ' ' && target.p[i] < 0x7f);
 }

@@ -1,4 +1,5 @@
-/* Notifications of object stores from anyone: what becomes a record is one JSON value with a name, a bucket and a key. */
+/* Notifications of object stores from anyone: what becomes a record is one JSON value with a name, a bucket
+ * and a key. */
 #include "json/check.h"
 #include "source/obs/records.h"
 
@@ -20,7 +21,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         for (size_t i = 0; i < all.n; i++) {
                 const struct obs_record *r = &all.list[i];
 
-                if (strlen(r->id) != 32 || !r->event || !r->bucket || !r->key || !json_is_value((struct str){ r->json, r->json_n }))
+                if (strlen(r->id) != 32 || !r->event || !r->bucket || !r->key ||
+                    !json_is_value((struct str){ r->json, r->json_n }))
                         abort();
         }
         obs_records_done(&all);

@@ -1,16 +1,21 @@
-/* SMN's messages, made into FunctionGraph's event in both dialects and into what a filter sees, and looked at as alarms: each is JSON with exactly its
- * members, and the message arrives as it was sent. */
+/* SMN's messages, made into FunctionGraph's event in both dialects and into what a filter sees, and looked at
+ * as alarms: each is JSON with exactly its members, and the message arrives as it was sent. */
 #include "api.h"
 #include "json/check.h"
 #include "source/cloudeye/cloudeye.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static char urn[] = "urn:smn:xx-xxxxx-x:bb8695913bb74682b9ca82a8803b60d8:topic", name[] = "topic", namespace_[] = "shop";
+static char urn[] = "urn:smn:xx-xxxxx-x:bb8695913bb74682b9ca82a8803b60d8:topic", name[] = "topic",
+            namespace_[] = "shop";
 static struct function_spec function;
 static struct event_spec event_spec;
 static struct smn_spec spec = { .topic_urn = urn };
-static struct trigger trigger_ = { .name = name, .namespace_ = namespace_, .source_spec = &spec, .function = &function, .event = &event_spec };
+static struct trigger trigger_ = { .name = name,
+                                   .namespace_ = namespace_,
+                                   .source_spec = &spec,
+                                   .function = &function,
+                                   .event = &event_spec };
 static const struct services services = { .clock = &still_clock, .trigger = &trigger_ };
 
 static json_t *parsed(const struct buf *text, size_t members)
@@ -21,17 +26,26 @@ static json_t *parsed(const struct buf *text, size_t members)
         return root;
 }
 
-static bool is(const json_t *value, struct str s) { return json_is_string(value) && str_equal((struct str){ json_string_value(value), json_string_length(value) }, s); }
+static bool is(const json_t *value, struct str s)
+{
+        return json_is_string(value) &&
+               str_equal((struct str){ json_string_value(value), json_string_length(value) }, s);
+}
 
 static void check_record(const json_t *record, const struct notification *n, bool message_too)
 {
         const json_t *smn = json_object_get(record, "smn");
 
         DEMAND(json_object_size(record) == 4 && json_object_size(smn) == 7);
-        DEMAND(json_is_string(json_object_get(record, "event_subscription_urn")) && json_is_null(json_object_get(smn, "message_attributes")));
-        DEMAND(is(json_object_get(smn, "message_id"), n->message_id) && is(json_object_get(smn, "topic_urn"), n->topic_urn) && is(json_object_get(smn, "timestamp"), n->timestamp));
-        DEMAND(n->subject.p ? is(json_object_get(smn, "subject"), n->subject) : json_is_null(json_object_get(smn, "subject")));
-        DEMAND(json_object_get(smn, "message") && (!message_too || is(json_object_get(smn, "message"), n->message)));
+        DEMAND(json_is_string(json_object_get(record, "event_subscription_urn")) &&
+               json_is_null(json_object_get(smn, "message_attributes")));
+        DEMAND(is(json_object_get(smn, "message_id"), n->message_id) &&
+               is(json_object_get(smn, "topic_urn"), n->topic_urn) &&
+               is(json_object_get(smn, "timestamp"), n->timestamp));
+        DEMAND(n->subject.p ? is(json_object_get(smn, "subject"), n->subject)
+                            : json_is_null(json_object_get(smn, "subject")));
+        DEMAND(json_object_get(smn, "message") &&
+               (!message_too || is(json_object_get(smn, "message"), n->message)));
 }
 
 static void check(struct smn_message *m)
@@ -66,7 +80,9 @@ static void check_alarm(struct str message)
 {
         static char alarm[] = "a", raised[] = "alarm", major[] = "Major";
         static char *alarms[] = { alarm }, *states[] = { raised }, *severities[] = { major };
-        struct cloudeye_spec any = { 0 }, some = { .alarms = { alarms, 1 }, .severities = { severities, 1 }, .states = { states, 1 } };
+        struct cloudeye_spec any = { 0 }, some = { .alarms = { alarms, 1 },
+                                                   .severities = { severities, 1 },
+                                                   .states = { states, 1 } };
         struct str text = message;
         json_t *root;
 

@@ -9,12 +9,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         const char *why;
         struct str region, project, name;
 
-        if (size > NOTIFICATION_BODY_MOST || notification_parse((struct str){ (const char *)data, size }, &n, &why) < 0)
+        if (size > NOTIFICATION_BODY_MOST ||
+            notification_parse((struct str){ (const char *)data, size }, &n, &why) < 0)
                 return 0;
         BUF_AT_END struct buf text = BUF_INIT(2 * NOTIFICATION_BODY_MOST), signature = BUF_INIT(4096);
 
         notification_signed(&n, &text);
-        /* What is signed ends in a line feed, and the last line that says message_id is the name of the id. */
+        /* What is signed ends in a line feed, and the last line that says message_id is the name of the id.
+         */
         if (text.failed || !text.n || text.p[text.n - 1] != '\n' || n.subject.n > 512)
                 abort();
         const char *id = NULL;

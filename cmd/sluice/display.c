@@ -11,10 +11,24 @@
 #include "options.h"
 
 /* How the function behaves; changed by POST /-/behave. */
-struct behaviour { int64_t status, percent; usec delay, until, retry_after; };
+struct behaviour {
+        int64_t status, percent;
+        usec delay, until, retry_after;
+};
 
-struct kept { char *id; struct buf body, head; /* head: "name\0value\0" pairs */ usec time; int status; };
-struct waiting { struct waiting *next; struct task task; struct display *display; struct http_call *call; int status; };
+struct kept {
+        char *id;
+        struct buf body, head; /* head: "name\0value\0" pairs */
+        usec time;
+        int status;
+};
+struct waiting {
+        struct waiting *next;
+        struct task task;
+        struct display *display;
+        struct http_call *call;
+        int status;
+};
 
 struct display {
         struct loop *loop;
@@ -22,9 +36,9 @@ struct display {
         struct random random;
         struct behaviour behaviour;
         bool quiet, headers;
-        const char *answer;      /* the body of a 200 */
+        const char *answer; /* the body of a 200 */
         uint64_t received, accepted;
-        struct kept *kept;       /* a ring of the last keep accepted events */
+        struct kept *kept; /* a ring of the last keep accepted events */
         int64_t keep, most;
         struct buf scratch;
         bool ending;
@@ -89,7 +103,8 @@ static void answer_event(struct display *d, struct http_call *call, int status)
         BUF_AT_END struct buf headers = BUF_INIT(256);
 
         if (status != 200 && d->behaviour.retry_after)
-                buf_printf(&headers, "Retry-After: %lld\r\n", (long long)(d->behaviour.retry_after / USEC_SEC));
+                buf_printf(&headers, "Retry-After: %lld\r\n",
+                           (long long)(d->behaviour.retry_after / USEC_SEC));
         if (status == 200)
                 http_call_reply(call, 200, STR("application/json"), buf_view(&headers), str_of(d->answer));
         else
@@ -150,7 +165,9 @@ static void on_event(struct display *d, struct http_call *call)
                 answer_event(d, call, status);
                 return;
         }
-        *w = (struct waiting){ .next = d->waiting, .task = { .turn = on_delay }, .display = d, .call = call, .status = status };
+        *w = (struct waiting){
+                .next = d->waiting, .task = { .turn = on_delay }, .display = d, .call = call, .status = status
+        };
         d->waiting = w;
         http_call_set(call, w);
         loop_arm(d->loop, &w->task, loop_now(d->loop) + b->delay);
@@ -182,7 +199,10 @@ static void on_behave(struct display *d, struct http_call *call, struct str quer
         http_call_set(call, NULL);
         if (!fine) {
                 http_call_reply(call, 400, STR("text/plain"), (struct str){ 0 },
-                                STR("expected /-/behave?status=200-599&percent=0-100&delay=DURATION&for=DURATION&retry-after=DURATION\n"));
+                                STR("expected "
+                                    "/-/"
+                                    "behave?status=200-599&percent=0-100&delay=DURATION&for=DURATION&retry-"
+                                    "after=DURATION\n"));
                 return;
         }
         b.until = span ? loop_now(d->loop) + span : 0;
@@ -257,17 +277,25 @@ static void handle(void *cookie, struct http_call *call)
         else if (m->method == HTTP_POST || m->method == HTTP_PUT)
                 on_event(d, call);
         else
-                http_call_reply(call, 405, STR("text/plain"), STR("Allow: POST, PUT\r\n"), STR("send an event by POST\n"));
+                http_call_reply(call, 405, STR("text/plain"), STR("Allow: POST, PUT\r\n"),
+                                STR("send an event by POST\n"));
 }
 
 static void on_signal(void *cookie, int number UNUSED) { loop_stop(((struct display *)cookie)->loop); }
 
 static int serve(struct display *d)
 {
-        struct http_server_config config = { .address = d->listen, .head_max = 65536, .body_max = (size_t)8 << 20, .max_connections = 20000, .handle = handle, .gone = on_gone, .cookie = d };
+        struct http_server_config config = { .address = d->listen,
+                                             .head_max = 65536,
+                                             .body_max = (size_t)8 << 20,
+                                             .max_connections = 20000,
+                                             .handle = handle,
+                                             .gone = on_gone,
+                                             .cookie = d };
         struct error err;
 
-        if (loop_new(&d->loop, &err) < 0 || http_server_new(&d->server, d->loop, &config, &err) < 0 || loop_signal(d->loop, SIGTERM, on_signal, d, &err) < 0 ||
+        if (loop_new(&d->loop, &err) < 0 || http_server_new(&d->server, d->loop, &config, &err) < 0 ||
+            loop_signal(d->loop, SIGTERM, on_signal, d, &err) < 0 ||
             loop_signal(d->loop, SIGINT, on_signal, d, &err) < 0) {
                 (void)fprintf(stderr, "sluice display: %s\n", err.text);
                 return 1;
@@ -284,23 +312,44 @@ static int serve(struct display *d)
 }
 
 static const struct option_spec options[] = {
-        OPTION(TEXT, "listen", struct display, listen, .value = "ADDRESS:PORT", .help = "Where to listen; port 0 picks a free one. Default: :8080."),
-        OPTION(TEXT, "port-file", struct display, port_file, .value = "FILE", .help = "Write the port to this file (or named pipe), instead of showing it."),
-        OPTION(INT, "status", struct display, behaviour.status, .value = "CODE", .min = 200, .max = 599, .help = "Answer events with this status. Default: 200."),
-        OPTION(INT, "percent", struct display, behaviour.percent, .value = "N", .min = 0, .max = 100, .help = "Answer only so many in a hundred with --status. Default: 100."),
-        OPTION(DURATION, "delay", struct display, behaviour.delay, .value = "DURATION", .help = "Take so long for each event. Default: 0."),
-        OPTION(DURATION, "retry-after", struct display, behaviour.retry_after, .value = "DURATION", .help = "Send Retry-After with failures. Default: none."),
-        OPTION(INT, "events", struct display, most, .value = "N", .min = 1, .max = INT64_MAX, .help = "End after so many accepted events. Default: go on."),
-        OPTION(INT, "keep", struct display, keep, .value = "N", .min = 0, .max = 10000000, .help = "Keep the last N events for GET /-/events. Default: 1000."),
-        OPTION(TEXT, "answer", struct display, answer, .value = "TEXT", .help = "The body of accepted answers, in the shape that an API wants. Default: {\"statusCode\":200,\"body\":\"\"}."),
+        OPTION(TEXT, "listen", struct display, listen, .value = "ADDRESS:PORT",
+               .help = "Where to listen; port 0 picks a free one. Default: :8080."),
+        OPTION(TEXT, "port-file", struct display, port_file, .value = "FILE",
+               .help = "Write the port to this file (or named pipe), instead of showing it."),
+        OPTION(INT, "status", struct display, behaviour.status, .value = "CODE", .min = 200, .max = 599,
+               .help = "Answer events with this status. Default: 200."),
+        OPTION(INT, "percent", struct display, behaviour.percent, .value = "N", .min = 0, .max = 100,
+               .help = "Answer only so many in a hundred with --status. Default: 100."),
+        OPTION(DURATION, "delay", struct display, behaviour.delay, .value = "DURATION",
+               .help = "Take so long for each event. Default: 0."),
+        OPTION(DURATION, "retry-after", struct display, behaviour.retry_after, .value = "DURATION",
+               .help = "Send Retry-After with failures. Default: none."),
+        OPTION(INT, "events", struct display, most, .value = "N", .min = 1, .max = INT64_MAX,
+               .help = "End after so many accepted events. Default: go on."),
+        OPTION(INT, "keep", struct display, keep, .value = "N", .min = 0, .max = 10000000,
+               .help = "Keep the last N events for GET /-/events. Default: 1000."),
+        OPTION(TEXT, "answer", struct display, answer, .value = "TEXT",
+               .help = "The body of accepted answers, in the shape that an API wants. Default: "
+                       "{\"statusCode\":200,\"body\":\"\"}."),
         OPTION(FLAG, "headers", struct display, headers, .help = "Keep headers too, for GET /-/events."),
         OPTION(FLAG, "quiet", struct display, quiet, .letter = 'q', .help = "Print no events."),
 };
-static const struct usage usage = { .name = "display", .text = "An example function: accepts every event that comes by POST and prints it. It can be told to fail, delay or throttle, at start or by POST " "/-/behave?status=503&percent=100&delay=5ms&for=20s&retry-after=2s; GET /-/events shows what came.", .options = options, .options_n = COUNT_OF(options) };
+static const struct usage usage = {
+        .name = "display",
+        .text = "An example function: accepts every event that comes by POST and prints it. It can be told "
+                "to fail, delay or throttle, at start or by POST "
+                "/-/behave?status=503&percent=100&delay=5ms&for=20s&retry-after=2s; GET /-/events shows what "
+                "came.",
+        .options = options,
+        .options_n = COUNT_OF(options)
+};
 
 int cmd_display(int argc, char **argv)
 {
-        struct display d = { .behaviour = { .status = 200, .percent = 100 }, .keep = 1000, .listen = ":8080", .answer = "{\"statusCode\":200,\"body\":\"\"}" };
+        struct display d = { .behaviour = { .status = 200, .percent = 100 },
+                             .keep = 1000,
+                             .listen = ":8080",
+                             .answer = "{\"statusCode\":200,\"body\":\"\"}" };
         struct strings rest;
         int r = options_parse(&usage, argc, argv, &d, &rest);
 

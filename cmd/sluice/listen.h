@@ -4,17 +4,31 @@
 #include "options.h"
 #include "worker/gate.h"
 
-struct listen_options { const char *address, *cert, *key, *client_ca; struct strings trusted; };
+struct listen_options {
+        const char *address, *cert, *key, *client_ca;
+        struct strings trusted;
+};
 
-#define LISTEN_OPTIONS(object_, member) \
-        OPTION(TEXT, "tls-cert", object_, member.cert, .value = "FILE", .help = "Serve --listen with TLS: the certificate with its chain, PEM. Read again when it changes."), \
-        OPTION(TEXT, "tls-key", object_, member.key, .value = "FILE", .help = "The certificate's key, PEM."), \
-        OPTION(TEXT, "tls-client-ca", object_, member.client_ca, .value = "FILE", .help = "Clients of --listen must show a certificate of one of these authorities, PEM."), \
-        OPTION(LIST, "trusted-proxy", object_, member.trusted, .value = "CIDR", .help = "Believe X-Forwarded-For and -Proto of these peers of --listen. May be given more than once.")
+#define LISTEN_OPTIONS(object_, member)                                                                      \
+        OPTION(TEXT, "tls-cert", object_, member.cert, .value = "FILE",                                      \
+               .help = "Serve --listen with TLS: the certificate with its chain, PEM. Read again when it "   \
+                       "changes."),                                                                          \
+                OPTION(TEXT, "tls-key", object_, member.key, .value = "FILE",                                \
+                       .help = "The certificate's key, PEM."),                                               \
+                OPTION(TEXT, "tls-client-ca", object_, member.client_ca, .value = "FILE",                    \
+                       .help = "Clients of --listen must show a certificate of one of these authorities, "   \
+                               "PEM."),                                                                      \
+                OPTION(LIST, "trusted-proxy", object_, member.trusted, .value = "CIDR",                      \
+                       .help = "Believe X-Forwarded-For and -Proto of these peers of --listen. May be "      \
+                               "given more than once.")
 
 static inline struct gate_host_config listen_config(const struct listen_options *o)
 {
-        return (struct gate_host_config){ .address = o->address, .cert = o->cert, .key = o->key ? o->key : o->cert, .client_ca = o->client_ca, .trusted = (const char *const *)o->trusted.list,
+        return (struct gate_host_config){ .address = o->address,
+                                          .cert = o->cert,
+                                          .key = o->key ? o->key : o->cert,
+                                          .client_ca = o->client_ca,
+                                          .trusted = (const char *const *)o->trusted.list,
                                           .trusted_n = o->trusted.n };
 }
 

@@ -7,7 +7,10 @@
 
 #include "options.h"
 
-static const struct { const char *name, *summary; int (*run)(int, char **); } commands[] = {
+static const struct {
+        const char *name, *summary;
+        int (*run)(int, char **);
+} commands[] = {
         { "run", "Run Triggers from files in this process, without a cluster.", cmd_run },
         { "preview", "Show the request a function would get for a sample record.", cmd_preview },
         { "replay", "Send dead letters again.", cmd_replay },
@@ -21,14 +24,16 @@ static const struct { const char *name, *summary; int (*run)(int, char **); } co
 
 static void print_help(FILE *out)
 {
-        (void)fprintf(out, "Sluice brings events to functions.\n\nUsage: sluice COMMAND [OPTION]…\n\nCommands:\n");
+        (void)fprintf(out,
+                      "Sluice brings events to functions.\n\nUsage: sluice COMMAND [OPTION]…\n\nCommands:\n");
         for (size_t i = 0; i < COUNT_OF(commands); i++)
                 if (commands[i].summary)
                         (void)fprintf(out, "  %-12s %s\n", commands[i].name, commands[i].summary);
         (void)fprintf(out, "\nsluice COMMAND --help shows a command's options.\n");
 }
 
-/* Shells and systemd leave 1,024 for the sake of select(), which nothing here calls: each connection takes one. */
+/* Shells and systemd leave 1,024 for the sake of select(), which nothing here calls: each connection takes
+ * one. */
 static void raise_descriptors(void)
 {
         struct rlimit files;
@@ -39,7 +44,8 @@ static void raise_descriptors(void)
         (void)setrlimit(RLIMIT_NOFILE, &files);
 }
 
-/* A core would hold the values of Secrets: it is written only where someone asks for it. A pipe that takes cores heeds no limit, hence both. */
+/* A core would hold the values of Secrets: it is written only where someone asks for it. A pipe that takes
+ * cores heeds no limit, hence both. */
 static void forbid_cores(void)
 {
         static const struct rlimit none = { 0, 0 };
@@ -51,7 +57,8 @@ static void forbid_cores(void)
         (void)prctl(PR_SET_DUMPABLE, 0);
 }
 
-/* What a large request needed goes back to the system when it is freed: the thresholds would grow with it otherwise. */
+/* What a large request needed goes back to the system when it is freed: the thresholds would grow with it
+ * otherwise. */
 static void return_memory(void)
 {
         (void)mallopt(M_MMAP_THRESHOLD, 4 << 20);
@@ -83,6 +90,7 @@ int main(int argc, char **argv)
                         names[names_n++] = commands[i].name;
         }
         near = nearest_name(str_of(argv[1]), names, names_n);
-        (void)fprintf(stderr, "sluice: unknown command \"%s\"%s%s%s\nTry: sluice --help\n", argv[1], near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
+        (void)fprintf(stderr, "sluice: unknown command \"%s\"%s%s%s\nTry: sluice --help\n", argv[1],
+                      near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
         return EXIT_USAGE;
 }

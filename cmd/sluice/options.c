@@ -7,15 +7,24 @@
 #include "base/clock.h"
 
 /* What every command knows. */
-struct common { const char *log_level, *log_format; bool help; };
+struct common {
+        const char *log_level, *log_format;
+        bool help;
+};
 static const struct option_spec common[] = {
-        OPTION(TEXT, "log-level", struct common, log_level, .value = "LEVEL", .help = "Least important messages to log: debug, info, warn or error. Default: info."),
-        OPTION(TEXT, "log-format", struct common, log_format, .value = "FORMAT", .help = "How log lines look: logfmt or json. Default: logfmt."),
+        OPTION(TEXT, "log-level", struct common, log_level, .value = "LEVEL",
+               .help = "Least important messages to log: debug, info, warn or error. Default: info."),
+        OPTION(TEXT, "log-format", struct common, log_format, .value = "FORMAT",
+               .help = "How log lines look: logfmt or json. Default: logfmt."),
         OPTION(FLAG, "help", struct common, help, .letter = 'h', .help = "Show this help."),
 };
 
 /* One command line. */
-struct parse { const struct usage *usage; void *object; struct common common; };
+struct parse {
+        const struct usage *usage;
+        void *object;
+        struct common common;
+};
 
 int usage_error(const char *command, const char *format, ...)
 {
@@ -60,7 +69,8 @@ static void print_option(const struct option_spec *o)
 
         if (o->letter)
                 (void)snprintf(letter, sizeof(letter), "-%c, ", o->letter);
-        (void)snprintf(left, sizeof(left), "  %s--%s%s%s", letter, o->name, o->value ? "=" : "", o->value ? o->value : "");
+        (void)snprintf(left, sizeof(left), "  %s--%s%s%s", letter, o->name, o->value ? "=" : "",
+                       o->value ? o->value : "");
         (void)printf("%-*s", HELP_COLUMN, left);
         if (strlen(left) >= HELP_COLUMN)
                 (void)printf("\n%*s", HELP_COLUMN, "");
@@ -69,7 +79,8 @@ static void print_option(const struct option_spec *o)
 
 static void print_help(const struct usage *u)
 {
-        (void)printf("Usage: sluice %s [OPTION]…%s%s\n\n", u->name, u->arguments ? " " : "", u->arguments ? u->arguments : "");
+        (void)printf("Usage: sluice %s [OPTION]…%s%s\n\n", u->name, u->arguments ? " " : "",
+                     u->arguments ? u->arguments : "");
         print_wrapped(u->text, 0);
         (void)printf("\nOptions:\n");
         for (size_t i = 0; i < u->options_n; i++)
@@ -123,13 +134,16 @@ static int store(struct parse *p, const struct option_spec *o, const char *value
         case OPTION_TEXT: *(const char **)into = value; return -1;
         case OPTION_LIST: store_in_list(into, value); return -1;
         case OPTION_INT:
-                if (!str_to_int64(str_of(value), &number) || ((o->min || o->max) && (number < o->min || number > o->max)))
-                        return usage_error(command, "--%s: \"%s\" is no whole number from %lld to %lld", o->name, value, (long long)o->min, (long long)o->max);
+                if (!str_to_int64(str_of(value), &number) ||
+                    ((o->min || o->max) && (number < o->min || number > o->max)))
+                        return usage_error(command, "--%s: \"%s\" is no whole number from %lld to %lld",
+                                           o->name, value, (long long)o->min, (long long)o->max);
                 *(int64_t *)into = number;
                 return -1;
         case OPTION_DURATION:
                 if (!duration_parse(str_of(value), (usec *)into) || *(usec *)into < 0)
-                        return usage_error(command, "--%s: \"%s\" is no duration such as 500ms, 20s or 1h30m", o->name, value);
+                        return usage_error(command, "--%s: \"%s\" is no duration such as 500ms, 20s or 1h30m",
+                                           o->name, value);
                 return -1;
         }
         return -1;
@@ -145,7 +159,8 @@ static int unknown(const struct usage *u, const char *argument, struct str name)
         for (size_t i = 0; i < COUNT_OF(common); i++)
                 names[n++] = common[i].name;
         near = nearest_name(name, names, n);
-        return near ? usage_error(u->name, "unknown option %s; did you mean --%s?", argument, near) : usage_error(u->name, "unknown option %s", argument);
+        return near ? usage_error(u->name, "unknown option %s; did you mean --%s?", argument, near)
+                    : usage_error(u->name, "unknown option %s", argument);
 }
 
 static int set_up_log(const char *command, const struct common *c)
@@ -153,7 +168,8 @@ static int set_up_log(const char *command, const struct common *c)
         enum log_level level = LOG_INFO;
 
         if (c->log_level && !log_level_parse(str_of(c->log_level), &level))
-                return usage_error(command, "--log-level: \"%s\" is none of debug, info, warn, error", c->log_level);
+                return usage_error(command, "--log-level: \"%s\" is none of debug, info, warn, error",
+                                   c->log_level);
         if (c->log_format && strcmp(c->log_format, "logfmt") != 0 && strcmp(c->log_format, "json") != 0)
                 return usage_error(command, "--log-format: \"%s\" is neither logfmt nor json", c->log_format);
         log_setup(level, c->log_format && strcmp(c->log_format, "json") == 0 ? LOG_JSON : LOG_LOGFMT);
@@ -184,7 +200,8 @@ static int parse_one(struct parse *p, int argc, char **argv, int *i)
                 return value ? usage_error(u->name, "--%s takes no value", o->name) : store(p, o, NULL);
         if (!value && *i + 1 < argc)
                 value = argv[++*i];
-        return value ? store(p, o, value) : usage_error(u->name, "--%s needs a value: --%s=%s", o->name, o->name, o->value);
+        return value ? store(p, o, value)
+                     : usage_error(u->name, "--%s needs a value: --%s=%s", o->name, o->name, o->value);
 }
 
 int options_parse(const struct usage *u, int argc, char **argv, void *object, struct strings *rest)

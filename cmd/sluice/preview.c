@@ -71,7 +71,8 @@ static int read_record(struct preview *p, const struct node **document, struct e
         problems_format(&problems, p->record, &report);
         problems_done(&problems);
         if (result < 0 || p->documents.n != 1 || p->documents.roots[0]->kind != NODE_MAP)
-                return error_set(err, ERROR_INVALID, "%s%s", report.n ? report.p : p->record, report.n ? "" : " must hold one record, as a JSON object");
+                return error_set(err, ERROR_INVALID, "%s%s", report.n ? report.p : p->record,
+                                 report.n ? "" : " must hold one record, as a JSON object");
         *document = p->documents.roots[0];
         return 0;
 }
@@ -88,19 +89,27 @@ static int filtered(const struct preview *p, const struct record *r, bool *out, 
                 return 0;
         writer_init(&w, &document);
         p->driver->describe(r, &w);
-        if (filter_new(&f, str_of(p->trigger->filter->pattern), err) < 0 || filter_match(f, buf_view(&document), &matches, err) < 0)
+        if (filter_new(&f, str_of(p->trigger->filter->pattern), err) < 0 ||
+            filter_match(f, buf_view(&document), &matches, err) < 0)
                 return -1;
         if (matches)
                 return 0;
         filter_explain(f, buf_view(&document), &why);
-        (void)fprintf(stderr, "filtered: %s\nthe filter sees: %s\n", why.p ? why.p : "", document.p ? document.p : "");
+        (void)fprintf(stderr, "filtered: %s\nthe filter sees: %s\n", why.p ? why.p : "",
+                      document.p ? document.p : "");
         *out = true;
         return 0;
 }
 
 /* ---- the transform ------------------------------------------------------ */
 
-struct waiting { struct task task; struct loop *loop; struct transform *transform; struct transform_result result; struct buf *out; };
+struct waiting {
+        struct task task;
+        struct loop *loop;
+        struct transform *transform;
+        struct transform_result result;
+        struct buf *out;
+};
 
 static void on_result(struct task *t, usec now UNUSED)
 {
@@ -118,7 +127,9 @@ static int transformed(const struct preview *p, struct buf *body, struct error *
 {
         const struct transform_spec *spec = p->trigger->transform;
         struct waiting w = { .task = { .turn = on_result }, .out = body };
-        struct transform_config config = { .program = spec ? spec->jq : NULL, .timeout = spec ? spec->timeout : 0, .output_max = BUF_DEFAULT_MAX };
+        struct transform_config config = { .program = spec ? spec->jq : NULL,
+                                           .timeout = spec ? spec->timeout : 0,
+                                           .output_max = BUF_DEFAULT_MAX };
         int result = -1;
 
         if (!spec)
@@ -141,7 +152,8 @@ static int transformed(const struct preview *p, struct buf *body, struct error *
 
 /* ---- the request -------------------------------------------------------- */
 
-static int print_request(const struct preview *p, struct request_maker *m, struct record *r, struct error *err)
+static int print_request(const struct preview *p, struct request_maker *m, struct record *r,
+                         struct error *err)
 {
         BUF_AT_END struct buf body = BUF_INIT(BUF_DEFAULT_MAX), headers = BUF_INIT(1 << 20);
         const struct delivery_spec *d = p->trigger->delivery;
@@ -159,7 +171,8 @@ static int print_request(const struct preview *p, struct request_maker *m, struc
         if (url_parse(str_of(m->sink), &url, err) < 0)
                 return -1;
         if (!p->body_only)
-                (void)printf("%s %s\nHost: " STR_FMT "\nUser-Agent: sluice\n", delivery_methods[d->method], m->sink, STR_ARG(url.authority));
+                (void)printf("%s %s\nHost: " STR_FMT "\nUser-Agent: sluice\n", delivery_methods[d->method],
+                             m->sink, STR_ARG(url.authority));
         for (struct str rest = p->body_only ? (struct str){ 0 } : buf_view(&headers); rest.n;) {
                 struct str line = str_cut(&rest, '\n');
 
@@ -244,14 +257,30 @@ static int run(struct preview *p)
 
 static const struct option_spec options[] = {
         OPTION(TEXT, "file", struct preview, file, .letter = 'f', .value = "FILE", .help = "The Trigger."),
-        OPTION(TEXT, "name", struct preview, name, .value = "NAME", .help = "Which one, where the file holds several."),
-        OPTION(TEXT, "record", struct preview, record, .value = "FILE", .help = "A sample record, -: standard input: the JSON object that a filter sees (docs/filter.md). What is left out gets likely values."),
+        OPTION(TEXT, "name", struct preview, name, .value = "NAME",
+               .help = "Which one, where the file holds several."),
+        OPTION(TEXT, "record", struct preview, record, .value = "FILE",
+               .help = "A sample record, -: standard input: the JSON object that a filter sees "
+                       "(docs/filter.md). What is left out gets likely values."),
         OPTION(FLAG, "body", struct preview, body_only, .help = "Print the body alone."),
-        OPTION(TEXT, "secrets", struct preview, secrets, .value = "DIR", .help = "Where the Secrets are that the Trigger names: files DIR/NAME/KEY. Without it their places are shown."),
-        OPTION(INT, "count", struct preview, count, .value = "N", .min = 1, .max = 10000, .help = "Timers without a record: how many runs to show. Default: 5."),
-        OPTION(TEXT, "after", struct preview, after, .value = "TIME", .help = "Timers without a record: show runs after that time (RFC 3339). Default: now."),
+        OPTION(TEXT, "secrets", struct preview, secrets, .value = "DIR",
+               .help = "Where the Secrets are that the Trigger names: files DIR/NAME/KEY. Without it their "
+                       "places are shown."),
+        OPTION(INT, "count", struct preview, count, .value = "N", .min = 1, .max = 10000,
+               .help = "Timers without a record: how many runs to show. Default: 5."),
+        OPTION(TEXT, "after", struct preview, after, .value = "TIME",
+               .help = "Timers without a record: show runs after that time (RFC 3339). Default: now."),
 };
-static const struct usage usage = { .name = "preview", .text = "Shows the request that a function would get for a sample record: method, URL, headers and body, exactly as it would be sent. Nothing is " "sent. For a timer without a record it shows the next runs. Exit code 0: shown; 1: it would fail; 2: wrong usage; 3: the filter leaves the " "record out, and why stands on standard error.", .options = options, .options_n = COUNT_OF(options) };
+static const struct usage usage = {
+        .name = "preview",
+        .text = "Shows the request that a function would get for a sample record: method, URL, headers and "
+                "body, exactly as it would be sent. Nothing is "
+                "sent. For a timer without a record it shows the next runs. Exit code 0: shown; 1: it would "
+                "fail; 2: wrong usage; 3: the filter leaves the "
+                "record out, and why stands on standard error.",
+        .options = options,
+        .options_n = COUNT_OF(options)
+};
 
 int cmd_preview(int argc, char **argv)
 {

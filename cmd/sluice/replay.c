@@ -28,7 +28,7 @@ struct replay {
         char group_name[300];
         bool terminal, stopping, interrupted, complete;
         usec started, next_show;
-        int64_t most_lag;                /* letters there were, as far as known */
+        int64_t most_lag; /* letters there were, as far as known */
 };
 
 /* ---- progress ----------------------------------------------------------- */
@@ -42,19 +42,22 @@ static void show(struct replay *r, const struct pipeline_status *s, usec now)
         if (s->lag >= 0)
                 r->most_lag = MAX_OF(r->most_lag, s->lag + (int64_t)done);
         if (r->terminal && r->most_lag > 0) {
-                size_t filled = (size_t)((int64_t)(sizeof(bar) - 1) * MIN_OF((int64_t)done, r->most_lag) / r->most_lag);
+                size_t filled = (size_t)((int64_t)(sizeof(bar) - 1) * MIN_OF((int64_t)done, r->most_lag) /
+                                         r->most_lag);
 
                 memset(bar, '.', sizeof(bar) - 1);
                 memset(bar, '#', filled);
         }
-        (void)fprintf(stderr, "%s%s%s%" PRIu64 " sent", r->terminal ? "\r\033[K" : "", bar, *bar ? " " : "", s->stats.accepted);
+        (void)fprintf(stderr, "%s%s%s%" PRIu64 " sent", r->terminal ? "\r\033[K" : "", bar, *bar ? " " : "",
+                      s->stats.accepted);
         if (r->most_lag > 0)
                 (void)fprintf(stderr, " of %" PRId64, r->most_lag);
         (void)fprintf(stderr, ", %.0f/s", (double)done / seconds);
         if (s->stats.filtered)
                 (void)fprintf(stderr, ", %" PRIu64 " filtered", s->stats.filtered);
         if (s->stats.dead_lettered + s->stats.dropped)
-                (void)fprintf(stderr, ", %" PRIu64 " given up again", s->stats.dead_lettered + s->stats.dropped);
+                (void)fprintf(stderr, ", %" PRIu64 " given up again",
+                              s->stats.dead_lettered + s->stats.dropped);
         if (s->delivery != DELIVERY_IDLE)
                 (void)fprintf(stderr, "  %s: %.100s", delivery_state_name(s->delivery), s->delivery_text);
         else if (s->source != SOURCE_CONNECTED && s->source_text[0])
@@ -62,8 +65,14 @@ static void show(struct replay *r, const struct pipeline_status *s, usec now)
         (void)fprintf(stderr, r->terminal && !r->stopping ? "" : "\n");
 }
 
-static void on_refused(void *cookie UNUSED, const char *text) { (void)fprintf(stderr, "sluice replay: refused: %s\n", text); }
-static void on_note(void *cookie UNUSED, const char *text) { (void)fprintf(stderr, "sluice replay: %s\n", text); }
+static void on_refused(void *cookie UNUSED, const char *text)
+{
+        (void)fprintf(stderr, "sluice replay: refused: %s\n", text);
+}
+static void on_note(void *cookie UNUSED, const char *text)
+{
+        (void)fprintf(stderr, "sluice replay: %s\n", text);
+}
 
 /* The last line: what became of all of them. */
 static void sum_up(struct replay *r, const struct pipeline_status *s)
@@ -78,7 +87,8 @@ static void sum_up(struct replay *r, const struct pipeline_status *s)
                 (void)fprintf(stderr, ", given up again %" PRIu64, s->stats.dead_lettered + s->stats.dropped);
         (void)fprintf(stderr, ", refused %" PRIu64, r->report.refusals);
         if (r->letters || there > 0)
-                (void)fprintf(stderr, ", left %" PRId64, MAX_OF(there - (int64_t)(done + r->report.refusals), (int64_t)0));
+                (void)fprintf(stderr, ", left %" PRId64,
+                              MAX_OF(there - (int64_t)(done + r->report.refusals), (int64_t)0));
         (void)fprintf(stderr, "\n");
 }
 
@@ -128,10 +138,13 @@ static void observe(struct task *t, usec now)
 
 /* Neither a file nor a topic keeps positions in a store. */
 static void no_get(void *cookie UNUSED, uint64_t tag UNUSED, struct str key UNUSED) {}
-static void no_put(void *cookie UNUSED, uint64_t tag UNUSED, struct str key UNUSED, struct str value UNUSED) {}
+static void no_put(void *cookie UNUSED, uint64_t tag UNUSED, struct str key UNUSED, struct str value UNUSED)
+{
+}
 static bool no_take(void *cookie UNUSED, struct store_result *result UNUSED) { return false; }
 
-static int open_store(void *cookie UNUSED, struct task *wake UNUSED, struct store *out, struct error *err UNUSED)
+static int open_store(void *cookie UNUSED, struct task *wake UNUSED, struct store *out,
+                      struct error *err UNUSED)
 {
         static const struct store_ops none = { no_get, no_put, no_take };
 
@@ -168,13 +181,19 @@ static int choose_letters(struct replay *r, struct pipeline_config *c, struct er
                 return 0;
         }
         if (!dead || !dead->kafka)
-                return error_set(err, ERROR_INVALID, "the Trigger has no deadLetter.kafka: say where the letters are with --letters=FILE");
+                return error_set(
+                        err, ERROR_INVALID,
+                        "the Trigger has no deadLetter.kafka: say where the letters are with --letters=FILE");
         (void)snprintf(r->group_name, sizeof(r->group_name), "%.250s", r->group ? r->group : "");
         if (!r->group)
-                (void)snprintf(r->group_name, sizeof(r->group_name), "sluice.%s.%s.replay", r->trigger->namespace_, r->trigger->name);
+                (void)snprintf(r->group_name, sizeof(r->group_name), "sluice.%s.%s.replay",
+                               r->trigger->namespace_, r->trigger->name);
         r->topic.report = &r->report;
-        r->topic.kafka = (struct kafka_spec){ .bootstrap_servers = dead->kafka->bootstrap_servers, .topics = { &dead->kafka->topic, 1 }, .consumer_group = r->group_name,
-                                        .start_position = KAFKA_EARLIEST, .fetch_bytes = (int64_t)8 << 20 };
+        r->topic.kafka = (struct kafka_spec){ .bootstrap_servers = dead->kafka->bootstrap_servers,
+                                              .topics = { &dead->kafka->topic, 1 },
+                                              .consumer_group = r->group_name,
+                                              .start_position = KAFKA_EARLIEST,
+                                              .fetch_bytes = (int64_t)8 << 20 };
         c->driver = replay_topic_driver();
         c->source_spec = &r->topic;
         return 0;
@@ -182,13 +201,22 @@ static int choose_letters(struct replay *r, struct pipeline_config *c, struct er
 
 static int start(struct replay *r, struct error *err)
 {
-        struct pipeline_config config = { .clock = &system_clock, .trigger = r->trigger, .secrets = r->secrets, .observer = &r->task, .open_store = open_store, .close_store = close_store };
+        struct pipeline_config config = { .clock = &system_clock,
+                                          .trigger = r->trigger,
+                                          .secrets = r->secrets,
+                                          .observer = &r->task,
+                                          .open_store = open_store,
+                                          .close_store = close_store };
 
         config.sink = r->sink ? r->sink : r->trigger->sink->ref ? NULL : r->trigger->sink->uri;
         if (!config.sink)
-                return error_set(err, ERROR_INVALID, "spec.sink.ref names a Service of a cluster: say where it is with --sink=URL");
-        if (choose_letters(r, &config, err) < 0 || loop_new(&r->loop, err) < 0 || http_client_new(&r->http, r->loop, err) < 0 ||
-            loop_signal(r->loop, SIGTERM, on_signal, r, err) < 0 || loop_signal(r->loop, SIGINT, on_signal, r, err) < 0)
+                return error_set(
+                        err, ERROR_INVALID,
+                        "spec.sink.ref names a Service of a cluster: say where it is with --sink=URL");
+        if (choose_letters(r, &config, err) < 0 || loop_new(&r->loop, err) < 0 ||
+            http_client_new(&r->http, r->loop, err) < 0 ||
+            loop_signal(r->loop, SIGTERM, on_signal, r, err) < 0 ||
+            loop_signal(r->loop, SIGINT, on_signal, r, err) < 0)
                 return -1;
         config.loop = r->loop;
         config.http = r->http;
@@ -236,7 +264,8 @@ static int load(struct replay *r)
         int result = 1;
 
         if (triggers_load(&all, r->file, source_types(), source_drivers_n, &report, &err) < 0)
-                (void)fprintf(stderr, report.n ? "%s" : "sluice replay: %s\n", report.n ? report.p : err.text);
+                (void)fprintf(stderr, report.n ? "%s" : "sluice replay: %s\n",
+                              report.n ? report.p : err.text);
         else if ((r->trigger = triggers_find(&all, r->name, &err)))
                 result = run(r);
         else
@@ -246,20 +275,44 @@ static int load(struct replay *r)
 }
 
 static const struct option_spec options[] = {
-        OPTION(TEXT, "file", struct replay, file, .letter = 'f', .value = "FILE", .help = "The Trigger whose events these were: its sink, format, transform and delivery are used."),
-        OPTION(TEXT, "name", struct replay, name, .value = "NAME", .help = "Which one, where the file holds several."),
-        OPTION(TEXT, "letters", struct replay, letters, .value = "FILE", .help = "Dead letters, one JSON object a line; -: standard input. Default: the topic of the Trigger's deadLetter.kafka."),
-        OPTION(TEXT, "group", struct replay, group, .value = "NAME", .help = "The consumer group that keeps how far a topic was replayed. Default: sluice.NAMESPACE.NAME.replay."),
-        OPTION(INT, "rate", struct replay, rate, .value = "N", .min = 1, .max = 1000000, .help = "Letters a second at most. Default: the Trigger's rateLimit."),
-        OPTION(TEXT, "filter", struct replay, pattern, .value = "PATTERN", .help = "Only letters that match this event pattern (docs/filter.md), over the letter itself. The others are passed over."),
-        OPTION(TEXT, "sink", struct replay, sink, .value = "URL", .help = "Where they go. Default: the Trigger's sink."),
-        OPTION(TEXT, "secrets", struct replay, secrets, .value = "DIR", .help = "Where the Secrets are that the Trigger names: files DIR/NAME/KEY."),
+        OPTION(TEXT, "file", struct replay, file, .letter = 'f', .value = "FILE",
+               .help = "The Trigger whose events these were: its sink, format, transform and delivery are "
+                       "used."),
+        OPTION(TEXT, "name", struct replay, name, .value = "NAME",
+               .help = "Which one, where the file holds several."),
+        OPTION(TEXT, "letters", struct replay, letters, .value = "FILE",
+               .help = "Dead letters, one JSON object a line; -: standard input. Default: the topic of the "
+                       "Trigger's deadLetter.kafka."),
+        OPTION(TEXT, "group", struct replay, group, .value = "NAME",
+               .help = "The consumer group that keeps how far a topic was replayed. Default: "
+                       "sluice.NAMESPACE.NAME.replay."),
+        OPTION(INT, "rate", struct replay, rate, .value = "N", .min = 1, .max = 1000000,
+               .help = "Letters a second at most. Default: the Trigger's rateLimit."),
+        OPTION(TEXT, "filter", struct replay, pattern, .value = "PATTERN",
+               .help = "Only letters that match this event pattern (docs/filter.md), over the letter itself. "
+                       "The others are passed over."),
+        OPTION(TEXT, "sink", struct replay, sink, .value = "URL",
+               .help = "Where they go. Default: the Trigger's sink."),
+        OPTION(TEXT, "secrets", struct replay, secrets, .value = "DIR",
+               .help = "Where the Secrets are that the Trigger names: files DIR/NAME/KEY."),
 };
-static const struct usage usage = { .name = "replay", .text = "Sends dead letters again, once, until there are no more. What the function does not accept is met as the Trigger says. How far it went in a " "topic is kept in a consumer group, of a file in FILE.replayed, so that it can be interrupted. What can't be sent as it was is refused: of a file nothing " "is sent then, of a topic the others are, and the group's place stays before it. Exit code 0: all were sent, passed over or given up again as the " "Trigger asks; 1: it failed, or some were refused; 2: wrong usage.", .options = options, .options_n = COUNT_OF(options) };
+static const struct usage usage = {
+        .name = "replay",
+        .text = "Sends dead letters again, once, until there are no more. What the function does not accept "
+                "is met as the Trigger says. How far it went in a "
+                "topic is kept in a consumer group, of a file in FILE.replayed, so that it can be "
+                "interrupted. What can't be sent as it was is refused: of a file nothing "
+                "is sent then, of a topic the others are, and the group's place stays before it. Exit code "
+                "0: all were sent, passed over or given up again as the "
+                "Trigger asks; 1: it failed, or some were refused; 2: wrong usage.",
+        .options = options,
+        .options_n = COUNT_OF(options)
+};
 
 int cmd_replay(int argc, char **argv)
 {
-        struct replay r = { .task = { .turn = observe }, .report = { .refused = on_refused, .note = on_note } };
+        struct replay r = { .task = { .turn = observe },
+                            .report = { .refused = on_refused, .note = on_note } };
         struct strings rest;
         int result = options_parse(&usage, argc, argv, &r, &rest);
 

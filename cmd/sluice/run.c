@@ -13,14 +13,14 @@
 
 static const usec GRACE = 20 * USEC_SEC, REFRESH = 500 * USEC_MSEC;
 
-struct job {                     /* one Trigger that runs */
+struct job { /* one Trigger that runs */
         struct trigger *trigger;
         struct pipeline *pipeline;
         struct file_store_end *end;
         struct run *run;
-        uint64_t seen;           /* changes that were printed */
+        uint64_t seen; /* changes that were printed */
         bool shown;
-        char *failure;           /* why it could not be started; the others run */
+        char *failure; /* why it could not be started; the others run */
 };
 
 struct run {
@@ -28,21 +28,21 @@ struct run {
         struct http_client *http;
         struct file_store *store;
         struct admin *admin;
-        struct gate_host *host;  /* NULL: no Trigger is reached by requests */
-        struct task task;        /* observes the pipelines */
+        struct gate_host *host; /* NULL: no Trigger is reached by requests */
+        struct task task;       /* observes the pipelines */
         struct triggers triggers;
         struct job *jobs;
         size_t n;
         bool terminal, stopping, stopped;
         usec grace, give_up_at;
-        bool failed;             /* a Trigger could not be started */
+        bool failed; /* a Trigger could not be started */
         usec next_draw;
-        int64_t most;            /* events to deliver before it ends; 0: no end */
+        int64_t most; /* events to deliver before it ends; 0: no end */
         struct table_row *rows;
-        const char *secrets;     /* a folder; NULL: none */
+        const char *secrets; /* a folder; NULL: none */
         struct listen_options listen;
         const char *port_file;
-        struct strings files;    /* with Triggers */
+        struct strings files; /* with Triggers */
         const char *state, *admin_address;
 };
 
@@ -65,21 +65,41 @@ static void close_store(void *cookie)
 
 static int start_job(struct run *r, struct job *j, struct trigger *t, struct error *err)
 {
-        struct pipeline_config config = { .loop = r->loop, .http = r->http, .clock = &system_clock, .trigger = t, .sink = t->sink->uri, .secrets = r->secrets, .host = r->host, .observer = &r->task,
-                                          .open_store = open_store, .close_store = close_store, .store_cookie = j };
+        struct pipeline_config config = { .loop = r->loop,
+                                          .http = r->http,
+                                          .clock = &system_clock,
+                                          .trigger = t,
+                                          .sink = t->sink->uri,
+                                          .secrets = r->secrets,
+                                          .host = r->host,
+                                          .observer = &r->task,
+                                          .open_store = open_store,
+                                          .close_store = close_store,
+                                          .store_cookie = j };
 
         j->run = r;
         j->trigger = t;
         if (t->delivery->dead_letter && t->delivery->dead_letter->ref)
-                return error_set(err, ERROR_INVALID, "%s/%s: spec.delivery.deadLetter.ref names a Service of a cluster; without one write uri", t->namespace_, t->name);
+                return error_set(err, ERROR_INVALID,
+                                 "%s/%s: spec.delivery.deadLetter.ref names a Service of a cluster; without "
+                                 "one write uri",
+                                 t->namespace_, t->name);
         if (t->sink->ref)
-                return error_set(err, ERROR_INVALID, "%s/%s: spec.sink.ref names a Service of a cluster; without one write spec.sink.uri", t->namespace_, t->name);
+                return error_set(
+                        err, ERROR_INVALID,
+                        "%s/%s: spec.sink.ref names a Service of a cluster; without one write spec.sink.uri",
+                        t->namespace_, t->name);
         if (trigger_listener(t) && trigger_listener(t)->tls && !r->listen.cert)
-                return error_set(err, ERROR_INVALID, "%s/%s: spec.source.%s.listener.tls names a Secret of a cluster; without one say --tls-cert=FILE and --tls-key=FILE", t->namespace_, t->name,
-                                 trigger_driver(t)->name);
+                return error_set(err, ERROR_INVALID,
+                                 "%s/%s: spec.source.%s.listener.tls names a Secret of a cluster; without "
+                                 "one say --tls-cert=FILE and --tls-key=FILE",
+                                 t->namespace_, t->name, trigger_driver(t)->name);
         if (t->suspend)
                 return 0;
-        return pipeline_new(&j->pipeline, &config, err) < 0 || (r->admin && admin_add(r->admin, j->pipeline, err) < 0) ? -1 : 0;
+        return pipeline_new(&j->pipeline, &config, err) < 0 ||
+                               (r->admin && admin_add(r->admin, j->pipeline, err) < 0)
+                       ? -1
+                       : 0;
 }
 
 static void stop(struct run *r)
@@ -165,7 +185,8 @@ static void observe(struct task *t, usec now)
         if (r->stopping && all_stopped && !r->stopped) {
                 r->stopped = true;
                 if (now >= r->give_up_at)
-                        log_warn("requests in flight were given up: give --grace more time for a function that takes long");
+                        log_warn("requests in flight were given up: give --grace more time for a function "
+                                 "that takes long");
                 loop_stop(r->loop);
                 return;
         }
@@ -179,7 +200,8 @@ static int load(struct run *r)
 
         for (size_t i = 0; i < r->files.n; i++) {
                 BUF_AT_END struct buf report = BUF_INIT((size_t)16 << 20);
-                int result = triggers_load(&r->triggers, r->files.list[i], source_types(), source_drivers_n, &report, &err);
+                int result = triggers_load(&r->triggers, r->files.list[i], source_types(), source_drivers_n,
+                                           &report, &err);
 
                 if (report.n)
                         (void)fwrite(report.p, 1, report.n, stderr);
@@ -239,7 +261,8 @@ static int start_jobs(struct run *r, struct error *err)
                 r->failed = true;
                 if (r->triggers.n == 1)
                         break;
-                log_error("a Trigger can't be started", LOG_S("namespace", j->trigger->namespace_), LOG_S("trigger", j->trigger->name), LOG_S("error", err->text));
+                log_error("a Trigger can't be started", LOG_S("namespace", j->trigger->namespace_),
+                          LOG_S("trigger", j->trigger->name), LOG_S("error", err->text));
                 j->failure = str_dup(str_of(err->text));
                 if (!j->failure)
                         return error_memory(err);
@@ -247,13 +270,17 @@ static int start_jobs(struct run *r, struct error *err)
         r->n = MIN_OF(r->n + 1, r->triggers.n);
         if (started)
                 return 0;
-        return r->triggers.n == 1 ? -1 : error_set(err, ERROR_INVALID, "none of the %zu Triggers can be started", r->triggers.n);
+        return r->triggers.n == 1 ? -1
+                                  : error_set(err, ERROR_INVALID, "none of the %zu Triggers can be started",
+                                              r->triggers.n);
 }
 
 static int start(struct run *r, struct error *err)
 {
-        if (loop_new(&r->loop, err) < 0 || http_client_new(&r->http, r->loop, err) < 0 || file_store_new(&r->store, r->loop, r->state, err) < 0 ||
-            (r->admin_address && admin_new(&r->admin, r->loop, r->admin_address, err) < 0) || loop_signal(r->loop, SIGTERM, on_signal, r, err) < 0 ||
+        if (loop_new(&r->loop, err) < 0 || http_client_new(&r->http, r->loop, err) < 0 ||
+            file_store_new(&r->store, r->loop, r->state, err) < 0 ||
+            (r->admin_address && admin_new(&r->admin, r->loop, r->admin_address, err) < 0) ||
+            loop_signal(r->loop, SIGTERM, on_signal, r, err) < 0 ||
             loop_signal(r->loop, SIGINT, on_signal, r, err) < 0)
                 return -1;
         if (open_host(r, err) < 0)
@@ -285,21 +312,43 @@ static void clean_up(struct run *r)
 }
 
 static const struct option_spec options[] = {
-        OPTION(LIST, "file", struct run, files, .letter = 'f', .value = "FILE|DIR", .help = "Triggers to run: a file, or a folder's *.yaml, *.yml and *.json, with the folders in it. May be given more than once."),
-        OPTION(TEXT, "state", struct run, state, .value = "DIR", .help = "Where positions are kept that no broker keeps. Default: $XDG_STATE_HOME/sluice, else ~/.local/state/sluice."),
-        OPTION(TEXT, "secrets", struct run, secrets, .value = "DIR", .help = "Where the Secrets are that Triggers name: files DIR/NAME/KEY, whatever the Triggers' namespaces: each may name all of them. Default: nowhere."),
-        OPTION(TEXT, "admin", struct run, admin_address, .value = "ADDRESS:PORT", .help = "Serve /livez, /readyz, /metrics and /status there. Default: nowhere."),
-        OPTION(TEXT, "listen", struct run, listen.address, .value = "ADDRESS:PORT", .help = "Where sources that are reached by requests listen: an API at its own path, others at /NAMESPACE/NAME. Default: 127.0.0.1:8080."),
+        OPTION(LIST, "file", struct run, files, .letter = 'f', .value = "FILE|DIR",
+               .help = "Triggers to run: a file, or a folder's *.yaml, *.yml and *.json, with the folders in "
+                       "it. May be given more than once."),
+        OPTION(TEXT, "state", struct run, state, .value = "DIR",
+               .help = "Where positions are kept that no broker keeps. Default: $XDG_STATE_HOME/sluice, else "
+                       "~/.local/state/sluice."),
+        OPTION(TEXT, "secrets", struct run, secrets, .value = "DIR",
+               .help = "Where the Secrets are that Triggers name: files DIR/NAME/KEY, whatever the Triggers' "
+                       "namespaces: each may name all of them. Default: nowhere."),
+        OPTION(TEXT, "admin", struct run, admin_address, .value = "ADDRESS:PORT",
+               .help = "Serve /livez, /readyz, /metrics and /status there. Default: nowhere."),
+        OPTION(TEXT, "listen", struct run, listen.address, .value = "ADDRESS:PORT",
+               .help = "Where sources that are reached by requests listen: an API at its own path, others at "
+                       "/NAMESPACE/NAME. Default: 127.0.0.1:8080."),
         LISTEN_OPTIONS(struct run, listen),
-        OPTION(TEXT, "port-file", struct run, port_file, .value = "FILE", .help = "Write the port of --listen to this file (or named pipe), instead of showing it."),
-        OPTION(DURATION, "grace", struct run, grace, .value = "DURATION", .help = "How long what is in flight may take at SIGTERM or SIGINT. Default: 20s."),
-        OPTION(INT, "events", struct run, most, .value = "N", .min = 1, .max = INT64_MAX, .help = "End after so many delivered events. Default: go on."),
+        OPTION(TEXT, "port-file", struct run, port_file, .value = "FILE",
+               .help = "Write the port of --listen to this file (or named pipe), instead of showing it."),
+        OPTION(DURATION, "grace", struct run, grace, .value = "DURATION",
+               .help = "How long what is in flight may take at SIGTERM or SIGINT. Default: 20s."),
+        OPTION(INT, "events", struct run, most, .value = "N", .min = 1, .max = INT64_MAX,
+               .help = "End after so many delivered events. Default: go on."),
 };
-static const struct usage usage = { .name = "run", .text = "Runs the Triggers of files in this process, without a cluster, until SIGINT or SIGTERM: what is in flight then may finish (--grace), and " "positions are kept. On a terminal it shows a live table, elsewhere a line per Trigger whenever its state changes.", .options = options, .options_n = COUNT_OF(options) };
+static const struct usage usage = {
+        .name = "run",
+        .text = "Runs the Triggers of files in this process, without a cluster, until SIGINT or SIGTERM: "
+                "what is in flight then may finish (--grace), and "
+                "positions are kept. On a terminal it shows a live table, elsewhere a line per Trigger "
+                "whenever its state changes.",
+        .options = options,
+        .options_n = COUNT_OF(options)
+};
 
 int cmd_run(int argc, char **argv)
 {
-        struct run r = { .task = { .turn = observe }, .grace = GRACE, .listen = { .address = "127.0.0.1:8080" } };
+        struct run r = { .task = { .turn = observe },
+                         .grace = GRACE,
+                         .listen = { .address = "127.0.0.1:8080" } };
         struct strings rest;
         BUF_AT_END struct buf folder = BUF_INIT(PATH_MAX);
         struct error err;

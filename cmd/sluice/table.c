@@ -15,12 +15,16 @@ bool table_is_terminal(void)
 
 static const char *state_of(const struct pipeline_status *s)
 {
-        if (s->source == SOURCE_FAILED || s->source == SOURCE_DISCONNECTED || s->source == SOURCE_CONNECTING || s->source == SOURCE_STANDBY)
+        if (s->source == SOURCE_FAILED || s->source == SOURCE_DISCONNECTED ||
+            s->source == SOURCE_CONNECTING || s->source == SOURCE_STANDBY)
                 return source_state_name(s->source);
         return delivery_state_name(s->delivery);
 }
 
-static const char *reason_of(const struct pipeline_status *s) { return s->source_text[0] ? s->source_text : s->delivery_text; }
+static const char *reason_of(const struct pipeline_status *s)
+{
+        return s->source_text[0] ? s->source_text : s->delivery_text;
+}
 
 static void age(struct buf *b, usec wall)
 {
@@ -67,10 +71,12 @@ static void cell(struct buf *b, struct str text, size_t width)
 }
 
 enum { STATE = 12, COUNT = 9, LAG = 7, LAST = 13 };
-struct widths { size_t name, source, reason; };
+struct widths {
+        size_t name, source, reason;
+};
 
-/* The last column of the terminal stays empty, so that no row wraps. What is left of a narrow one is shared out; where there is no room for both, a reason
- * takes the place of the source. */
+/* The last column of the terminal stays empty, so that no row wraps. What is left of a narrow one is shared
+ * out; where there is no room for both, a reason takes the place of the source. */
 static struct widths widths_for(size_t columns)
 {
         const size_t fixed = STATE + COUNT + LAG + LAST + 4;
@@ -98,7 +104,8 @@ static void header(struct buf *b, const struct widths *w)
 
 void table_row(struct buf *b, const struct table_row *r, size_t columns)
 {
-        BUF_AT_END struct buf name = BUF_INIT(1024), source = BUF_INIT(4096), lag = BUF_INIT(32), last = BUF_INIT(64), count = BUF_INIT(32);
+        BUF_AT_END struct buf name = BUF_INIT(1024), source = BUF_INIT(4096), lag = BUF_INIT(32),
+                              last = BUF_INIT(64), count = BUF_INIT(32);
         struct widths w = widths_for(columns);
         struct str reason = str_of(reason_of(&r->status));
 
@@ -137,7 +144,8 @@ static void put(const struct buf *b)
 
 static struct winsize window;
 
-/* Other lines scroll beneath the table alone, whatever size the window has by now. true: it has another one than before. */
+/* Other lines scroll beneath the table alone, whatever size the window has by now. true: it has another one
+ * than before. */
 static bool reserve(size_t rows, struct buf *b)
 {
         struct winsize size = { .ws_row = 24, .ws_col = 80 };
@@ -187,7 +195,8 @@ void table_line(const struct table_row *r, usec now UNUSED)
         BUF_AT_END struct buf b = BUF_INIT(65536), source = BUF_INIT(4096);
 
         source_of(&source, r->trigger);
-        buf_printf(&b, "%s/%s  " STR_FMT "  %s  events %llu", r->trigger->namespace_, r->trigger->name, STR_ARG(buf_view(&source)), state_of(&r->status),
+        buf_printf(&b, "%s/%s  " STR_FMT "  %s  events %llu", r->trigger->namespace_, r->trigger->name,
+                   STR_ARG(buf_view(&source)), state_of(&r->status),
                    (unsigned long long)r->status.stats.accepted);
         if (r->status.lag >= 0)
                 buf_printf(&b, "  lag %lld", (long long)r->status.lag);

@@ -1,15 +1,20 @@
-/* The live table of `sluice run`: the triggers, their sources, states and counts. On a terminal it stays at the top while other lines scroll
- * beneath it; elsewhere it is a plain line per trigger whenever one changes. */
+/* The live table of `sluice run`: the triggers, their sources, states and counts. On a terminal it stays at
+ * the top while other lines scroll beneath it; elsewhere it is a plain line per trigger whenever one changes.
+ */
 #pragma once
 
 #include "worker/pipeline.h"
 
-struct table_row { const struct trigger *trigger; const char *sink; struct pipeline_status status; };
+struct table_row {
+        const struct trigger *trigger;
+        const char *sink;
+        struct pipeline_status status;
+};
 
 bool table_is_terminal(void);
-void table_begin(size_t rows);                            /* reserves the top lines; terminal only */
+void table_begin(size_t rows); /* reserves the top lines; terminal only */
 void table_draw(const struct table_row *, size_t n, usec now);
-void table_line(const struct table_row *, usec now);      /* one plain line */
+void table_line(const struct table_row *, usec now); /* one plain line */
 void table_end(void);
 /* as it is drawn: one line, which fits */
 void table_row(struct buf *, const struct table_row *, size_t columns);

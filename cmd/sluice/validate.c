@@ -16,7 +16,8 @@ static bool check_transforms(const struct triggers *all, struct buf *report)
                 if (!t->transform || transform_check(t->transform->jq, &err) == 0)
                         continue;
                 fine = false;
-                buf_printf(report, "%s:%u:%u: spec.transform.jq: %s\n", t->file ? t->file : "<stdin>", t->jq_line, t->jq_column, err.text);
+                buf_printf(report, "%s:%u:%u: spec.transform.jq: %s\n", t->file ? t->file : "<stdin>",
+                           t->jq_line, t->jq_column, err.text);
         }
         return fine;
 }
@@ -27,7 +28,8 @@ static bool check(const char *path)
         BUF_AT_END struct buf report = BUF_INIT((size_t)64 << 20);
         struct triggers all = { 0 };
         struct error err;
-        bool valid = triggers_load(&all, path, source_types(), source_drivers_n, &report, &err) == 0 && check_transforms(&all, &report);
+        bool valid = triggers_load(&all, path, source_types(), source_drivers_n, &report, &err) == 0 &&
+                     check_transforms(&all, &report);
 
         path = strcmp(path, "-") == 0 ? "<stdin>" : path;
         if (valid && all.n == 0) { /* a file that is lost or misnamed passes nothing */
@@ -46,10 +48,16 @@ static bool check(const char *path)
 
 int cmd_validate(int argc, char **argv)
 {
-        static const struct usage usage = { .name = "validate", .arguments = "FILE|DIR…",
-                                            .text = "Checks the Triggers of files, of the *.yaml, *.yml and *.json in folders and in what lies in them, or of standard input (-), without a cluster. "
-                                                    "Exit code 0: all are valid; 1: not, and every error is shown as FILE:LINE:COLUMN: PATH: what is wrong; 2: wrong usage. "
-                                                    "Documents of other kinds are skipped; where no Trigger is, that is an error. YAML is read as kubectl reads it: y, yes and on are booleans, too." };
+        static const struct usage usage = {
+                .name = "validate",
+                .arguments = "FILE|DIR…",
+                .text = "Checks the Triggers of files, of the *.yaml, *.yml and *.json in folders and in "
+                        "what lies in them, or of standard input (-), without a cluster. "
+                        "Exit code 0: all are valid; 1: not, and every error is shown as FILE:LINE:COLUMN: "
+                        "PATH: what is wrong; 2: wrong usage. "
+                        "Documents of other kinds are skipped; where no Trigger is, that is an error. YAML "
+                        "is read as kubectl reads it: y, yes and on are booleans, too."
+        };
         struct strings files;
         int result = options_parse(&usage, argc, argv, NULL, &files);
         bool valid = true;

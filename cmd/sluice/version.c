@@ -6,7 +6,9 @@
 
 #include "options.h"
 
-static const struct usage usage = { .name = "version", .text = "Shows the version of sluice and of the libraries it runs with." };
+static const struct usage usage = {
+        .name = "version", .text = "Shows the version of sluice and of the libraries it runs with."
+};
 
 int cmd_version(int argc, char **argv)
 {
@@ -16,6 +18,7 @@ int cmd_version(int argc, char **argv)
         free(rest.list);
         if (r >= 0)
                 return r;
-        (void)printf("sluice %s\nlibrdkafka %s, %s, libuv %s, c-ares %s\n", SLUICE_VERSION, rd_kafka_version_str(), curl_version(), uv_version_string(), ares_version(NULL));
+        (void)printf("sluice %s\nlibrdkafka %s, %s, libuv %s, c-ares %s\n", SLUICE_VERSION,
+                     rd_kafka_version_str(), curl_version(), uv_version_string(), ares_version(NULL));
         return 0;
 }

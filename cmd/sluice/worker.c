@@ -25,18 +25,18 @@ struct worker {
         struct triggers triggers;
         struct trigger *trigger;
         struct pipeline *pipeline;
-        struct gate_host *host;          /* NULL: the source is polled */
-        struct task task;                /* observes the pipeline */
-        struct file_store *files;        /* checkpoints in a folder; NULL: in the cluster */
+        struct gate_host *host;   /* NULL: the source is polled */
+        struct task task;         /* observes the pipeline */
+        struct file_store *files; /* checkpoints in a folder; NULL: in the cluster */
         struct file_store_end *files_end;
         struct kube_config kube_config;
         struct kube_client *kube;
         struct kube_checkpoint *checkpoint;
         struct kube_report *report;
-        enum delivery_state delivery;    /* as reported */
+        enum delivery_state delivery; /* as reported */
         /* when it began to differ from what was reported; 0: it does not */
         usec delivery_since;
-        struct task ending;              /* a push source stops when it has lingered */
+        struct task ending; /* a push source stops when it has lingered */
         bool stopping;
         usec grace;
 };
@@ -57,7 +57,10 @@ static int open_store(void *cookie, struct task *wake, struct store *out, struct
                 if (name.failed)
                         return error_memory(err);
                 (void)snprintf(writer, sizeof(writer), "%016" PRIx64, random_seed());
-                config = (struct kube_checkpoint_config){ .namespace_ = w->trigger->namespace_, .name = name.p, .owner = uid_of(w->trigger), .writer = writer };
+                config = (struct kube_checkpoint_config){ .namespace_ = w->trigger->namespace_,
+                                                          .name = name.p,
+                                                          .owner = uid_of(w->trigger),
+                                                          .writer = writer };
                 if (kube_checkpoint_new(&w->checkpoint, w->kube, &config, wake, err) < 0)
                         return -1;
                 *out = kube_checkpoint_port(w->checkpoint);
@@ -96,7 +99,11 @@ static usec settle_state(struct worker *w, const struct pipeline_status *s, usec
 static void tell(struct worker *w, const struct pipeline_status *s)
 {
         char source[256], delivery[256], text[256], name[32], lost[sizeof(s->lost_text)];
-        struct worker_status status = { .observed_generation = w->trigger->generation, .last_event_time = s->last_event, .last_delivery_time = s->last_delivery, .lag = s->lag, .lost = pipeline_lost(s) };
+        struct worker_status status = { .observed_generation = w->trigger->generation,
+                                        .last_event_time = s->last_event,
+                                        .last_delivery_time = s->last_delivery,
+                                        .lag = s->lag,
+                                        .lost = pipeline_lost(s) };
 
         (void)snprintf(source, sizeof(source), "%s", source_state_name(s->source));
         (void)snprintf(text, sizeof(text), "%s", s->source_text);
@@ -164,12 +171,14 @@ static int load(struct worker *w, const char *path)
                 return -1;
         }
         if (w->triggers.n != 1) {
-                (void)fprintf(stderr, "sluice worker: %s holds %zu Triggers, a worker runs exactly one\n", path, w->triggers.n);
+                (void)fprintf(stderr, "sluice worker: %s holds %zu Triggers, a worker runs exactly one\n",
+                              path, w->triggers.n);
                 return -1;
         }
         w->trigger = w->triggers.list[0];
         if (w->triggers.unknown)
-                log_warn("the Trigger has members of another version, which are ignored", LOG_S("namespace", w->trigger->namespace_), LOG_S("trigger", w->trigger->name),
+                log_warn("the Trigger has members of another version, which are ignored",
+                         LOG_S("namespace", w->trigger->namespace_), LOG_S("trigger", w->trigger->name),
                          LOG_S("first", w->triggers.first_unknown), LOG_I("members", w->triggers.unknown));
         return 0;
 }
@@ -180,26 +189,46 @@ static int join_cluster(struct worker *w, const char *kubeconfig, struct error *
         const char *pod = getenv("POD_NAME");
 
         if (!pod || !*pod)
-                return error_set(err, ERROR_INVALID, "POD_NAME is not set: outside a cluster say where positions are kept with --checkpoint=DIR");
-        if (kube_config_load(&w->kube_config, kubeconfig, err) < 0 || kube_client_new(&w->kube, w->loop, &w->kube_config, err) < 0)
+                return error_set(err, ERROR_INVALID,
+                                 "POD_NAME is not set: outside a cluster say where positions are kept with "
+                                 "--checkpoint=DIR");
+        if (kube_config_load(&w->kube_config, kubeconfig, err) < 0 ||
+            kube_client_new(&w->kube, w->loop, &w->kube_config, err) < 0)
                 return -1;
-        return kube_report_new(&w->report, w->kube, w->trigger->namespace_, w->trigger->name, uid_of(w->trigger), pod, err);
+        return kube_report_new(&w->report, w->kube, w->trigger->namespace_, w->trigger->name,
+                               uid_of(w->trigger), pod, err);
 }
 
-struct places { bool ending; usec grace; const char *trigger, *sink, *dead_letter, *secrets, *admin, *checkpoint, *instance, *kubeconfig; struct listen_options listen; };
+struct places {
+        bool ending;
+        usec grace;
+        const char *trigger, *sink, *dead_letter, *secrets, *admin, *checkpoint, *instance, *kubeconfig;
+        struct listen_options listen;
+};
 
 static int start(struct worker *w, const struct places *p, struct error *err)
 {
         struct gate_host_config host = listen_config(&p->listen);
-        struct pipeline_config config = { .trigger = w->trigger, .sink = p->sink ? p->sink : w->trigger->sink->uri, .instance = p->instance, .clock = &system_clock,
-                                          .dead_letter = p->dead_letter, .secrets = p->secrets, .ending = p->ending,
-                                          .observer = &w->task, .open_store = open_store, .close_store = close_store, .store_cookie = w };
+        struct pipeline_config config = { .trigger = w->trigger,
+                                          .sink = p->sink ? p->sink : w->trigger->sink->uri,
+                                          .instance = p->instance,
+                                          .clock = &system_clock,
+                                          .dead_letter = p->dead_letter,
+                                          .secrets = p->secrets,
+                                          .ending = p->ending,
+                                          .observer = &w->task,
+                                          .open_store = open_store,
+                                          .close_store = close_store,
+                                          .store_cookie = w };
 
         if (!config.sink || (w->trigger->sink->ref && !p->sink))
-                return error_set(err, ERROR_INVALID, "the Trigger's sink is a reference: --sink must give its URL");
-        if (loop_new(&w->loop, err) < 0 || loop_signal(w->loop, SIGTERM, on_signal, w, err) < 0 || loop_signal(w->loop, SIGINT, on_signal, w, err) < 0 ||
+                return error_set(err, ERROR_INVALID,
+                                 "the Trigger's sink is a reference: --sink must give its URL");
+        if (loop_new(&w->loop, err) < 0 || loop_signal(w->loop, SIGTERM, on_signal, w, err) < 0 ||
+            loop_signal(w->loop, SIGINT, on_signal, w, err) < 0 ||
             http_client_new(&w->http, w->loop, err) < 0 || admin_new(&w->admin, w->loop, p->admin, err) < 0 ||
-            (p->checkpoint ? file_store_new(&w->files, w->loop, p->checkpoint, err) : join_cluster(w, p->kubeconfig, err)) < 0)
+            (p->checkpoint ? file_store_new(&w->files, w->loop, p->checkpoint, err)
+                           : join_cluster(w, p->kubeconfig, err)) < 0)
                 return -1;
         host.http = w->http;
         if (trigger_driver(w->trigger)->push && gate_host_new(&w->host, w->loop, &host, err) < 0)
@@ -229,24 +258,45 @@ static void clean_up(struct worker *w)
 }
 
 static const struct option_spec options[] = {
-        OPTION(TEXT, "trigger", struct places, trigger, .value = "FILE", .help = "The Trigger to run: YAML or JSON with exactly one."),
-        OPTION(TEXT, "sink", struct places, sink, .value = "URL", .help = "Where events go, instead of the Trigger's own sink: what the controller resolved it to."),
-        OPTION(TEXT, "dead-letter", struct places, dead_letter, .value = "URL", .help = "Where dead letters go: what the controller resolved deadLetter to."),
-        OPTION(TEXT, "secrets", struct places, secrets, .value = "DIR", .help = "Where the Secrets are that the Trigger names: files DIR/NAME/KEY."),
-        OPTION(TEXT, "listen", struct places, listen.address, .value = "ADDRESS:PORT", .help = "Where a source that is reached by requests listens. Default: :8080."),
+        OPTION(TEXT, "trigger", struct places, trigger, .value = "FILE",
+               .help = "The Trigger to run: YAML or JSON with exactly one."),
+        OPTION(TEXT, "sink", struct places, sink, .value = "URL",
+               .help = "Where events go, instead of the Trigger's own sink: what the controller resolved it "
+                       "to."),
+        OPTION(TEXT, "dead-letter", struct places, dead_letter, .value = "URL",
+               .help = "Where dead letters go: what the controller resolved deadLetter to."),
+        OPTION(TEXT, "secrets", struct places, secrets, .value = "DIR",
+               .help = "Where the Secrets are that the Trigger names: files DIR/NAME/KEY."),
+        OPTION(TEXT, "listen", struct places, listen.address, .value = "ADDRESS:PORT",
+               .help = "Where a source that is reached by requests listens. Default: :8080."),
         LISTEN_OPTIONS(struct places, listen),
-        OPTION(TEXT, "admin", struct places, admin, .value = "ADDRESS:PORT", .help = "Serve /livez, /readyz, /metrics and /status there. Default: :8081."),
-        OPTION(TEXT, "checkpoint", struct places, checkpoint, .value = "DIR", .help = "Keep positions in this folder instead of the cluster."),
-        OPTION(FLAG, "ending", struct places, ending, .help = "The Trigger is being deleted: take back what was made for it outside the cluster, such as a subscription, and say so in its status."),
-        OPTION(TEXT, "instance", struct places, instance, .value = "NAME", .help = "A name that stays the same over restarts: the broker then gives the partitions back at once."),
-        OPTION(TEXT, "kubeconfig", struct places, kubeconfig, .value = "FILE", .help = "Which cluster status and positions go to. Default: $KUBECONFIG, in a pod its service account."),
-        OPTION(DURATION, "grace", struct places, grace, .value = "DURATION", .help = "How long what is in flight may take at SIGTERM. Default: 20s."),
+        OPTION(TEXT, "admin", struct places, admin, .value = "ADDRESS:PORT",
+               .help = "Serve /livez, /readyz, /metrics and /status there. Default: :8081."),
+        OPTION(TEXT, "checkpoint", struct places, checkpoint, .value = "DIR",
+               .help = "Keep positions in this folder instead of the cluster."),
+        OPTION(FLAG, "ending", struct places, ending,
+               .help = "The Trigger is being deleted: take back what was made for it outside the cluster, "
+                       "such as a subscription, and say so in its status."),
+        OPTION(TEXT, "instance", struct places, instance, .value = "NAME",
+               .help = "A name that stays the same over restarts: the broker then gives the partitions back "
+                       "at once."),
+        OPTION(TEXT, "kubeconfig", struct places, kubeconfig, .value = "FILE",
+               .help = "Which cluster status and positions go to. Default: $KUBECONFIG, in a pod its service "
+                       "account."),
+        OPTION(DURATION, "grace", struct places, grace, .value = "DURATION",
+               .help = "How long what is in flight may take at SIGTERM. Default: 20s."),
 };
-static const struct usage usage = { .name = "worker", .text = "Delivers one Trigger's events until SIGTERM. The controller starts it; it needs no API server to deliver.", .options = options, .options_n = COUNT_OF(options) };
+static const struct usage usage = { .name = "worker",
+                                    .text = "Delivers one Trigger's events until SIGTERM. The controller "
+                                            "starts it; it needs no API server to deliver.",
+                                    .options = options,
+                                    .options_n = COUNT_OF(options) };
 
 int cmd_worker(int argc, char **argv)
 {
-        struct worker w = { .triggers.pass_unknown = true, .task = { .turn = observe }, .ending = { .turn = on_ending } };
+        struct worker w = { .triggers.pass_unknown = true,
+                            .task = { .turn = observe },
+                            .ending = { .turn = on_ending } };
         struct places p = { .admin = ":8081", .grace = GRACE, .listen = { .address = ":8080" } };
         struct strings rest;
         struct error err;

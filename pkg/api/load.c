@@ -53,7 +53,8 @@ static int add(struct triggers *all, struct trigger *t)
 static const struct trigger *find(const struct triggers *all, const struct trigger *t)
 {
         for (size_t i = 0; i < all->n; i++)
-                if (strcmp(all->list[i]->name, t->name) == 0 && strcmp(all->list[i]->namespace_, t->namespace_) == 0)
+                if (strcmp(all->list[i]->name, t->name) == 0 &&
+                    strcmp(all->list[i]->namespace_, t->namespace_) == 0)
                         return all->list[i];
         return NULL;
 }
@@ -82,7 +83,8 @@ static bool is_list(const struct node *n)
 {
         const struct node *kind = word(n, "kind"), *items = node_member(n, "items");
 
-        return kind && (str_is(kind->text, "List") || str_is(kind->text, "TriggerList")) && items && items->kind == NODE_LIST;
+        return kind && (str_is(kind->text, "List") || str_is(kind->text, "TriggerList")) && items &&
+               items->kind == NODE_LIST;
 }
 
 struct loading {
@@ -102,8 +104,9 @@ static void load_trigger(struct loading *l, const struct node *n)
         if (!t)
                 return;
         if (other)
-                problem_add(&l->problems, name->line, name->column, "metadata.name", "the Trigger %s/%s is there already, at %s:%u: rename one of them", t->namespace_, t->name,
-                            other->file, other->line);
+                problem_add(&l->problems, name->line, name->column, "metadata.name",
+                            "the Trigger %s/%s is there already, at %s:%u: rename one of them", t->namespace_,
+                            t->name, other->file, other->line);
         else if (!(t->file = str_dup(str_of(l->file))) || add(l->all, t) < 0)
                 problem_add(&l->problems, t->line, t->column, "", "out of memory");
         else
@@ -122,9 +125,12 @@ static void load_document(struct loading *l, const struct node *n)
                 load_trigger(l, n);
 }
 
-static int load_file(struct triggers *all, const char *path, const struct source_type *types, size_t n, struct buf *report, struct error *err)
+static int load_file(struct triggers *all, const char *path, const struct source_type *types, size_t n,
+                     struct buf *report, struct error *err)
 {
-        struct loading l = { .all = all, .file = strcmp(path, "-") == 0 ? "<stdin>" : path, .types = types, .types_n = n };
+        struct loading l = {
+                .all = all, .file = strcmp(path, "-") == 0 ? "<stdin>" : path, .types = types, .types_n = n
+        };
         BUF_AT_END struct buf text = BUF_INIT(READ_MOST + 2);
         struct documents docs;
         bool fine;
@@ -144,7 +150,8 @@ static int load_file(struct triggers *all, const char *path, const struct source
         if (l.problems.n == 0)
                 return fine ? 0 : error_memory(err);
         problems_format(&l.problems, l.file, report);
-        (void)error_set(err, ERROR_INVALID, "%s: %zu problem%s", l.file, l.problems.n, l.problems.n == 1 ? "" : "s");
+        (void)error_set(err, ERROR_INVALID, "%s: %zu problem%s", l.file, l.problems.n,
+                        l.problems.n == 1 ? "" : "s");
         problems_done(&l.problems);
         return -1;
 }
@@ -157,12 +164,17 @@ static bool is_manifest(const char *name)
 }
 
 static int is_shown(const struct dirent *entry) { return entry->d_name[0] != '.'; }
-static int by_bytes(const struct dirent **a, const struct dirent **b) { return strcmp((*a)->d_name, (*b)->d_name); }
+static int by_bytes(const struct dirent **a, const struct dirent **b)
+{
+        return strcmp((*a)->d_name, (*b)->d_name);
+}
 
-static int load_folder(struct triggers *all, const char *path, const struct source_type *types, size_t n, struct buf *report, struct error *err);
+static int load_folder(struct triggers *all, const char *path, const struct source_type *types, size_t n,
+                       struct buf *report, struct error *err);
 
 /* What a folder holds. Folders behind links are not gone into: a link may lead back. */
-static int load_entry(struct triggers *all, const char *path, const struct source_type *types, size_t n, struct buf *report, struct error *err)
+static int load_entry(struct triggers *all, const char *path, const struct source_type *types, size_t n,
+                      struct buf *report, struct error *err)
 {
         struct stat own, info;
 
@@ -177,7 +189,8 @@ static int load_entry(struct triggers *all, const char *path, const struct sourc
 }
 
 /* Every file is read, so that all problems come at once. */
-static int load_folder(struct triggers *all, const char *path, const struct source_type *types, size_t n, struct buf *report, struct error *err)
+static int load_folder(struct triggers *all, const char *path, const struct source_type *types, size_t n,
+                       struct buf *report, struct error *err)
 {
         struct dirent **entries;
         int count = scandir(path, &entries, is_shown, by_bytes), result = 0;
@@ -187,7 +200,8 @@ static int load_folder(struct triggers *all, const char *path, const struct sour
         for (int i = 0; i < count; i++) {
                 BUF_AT_END struct buf file = BUF_INIT(65536);
 
-                buf_printf(&file, "%s%s%s", path, path[strlen(path) - 1] == '/' ? "" : "/", entries[i]->d_name);
+                buf_printf(&file, "%s%s%s", path, path[strlen(path) - 1] == '/' ? "" : "/",
+                           entries[i]->d_name);
                 if (file.failed)
                         result = error_memory(err);
                 else if (load_entry(all, file.p, types, n, report, err) < 0)
@@ -198,7 +212,8 @@ static int load_folder(struct triggers *all, const char *path, const struct sour
         return result;
 }
 
-int triggers_load(struct triggers *all, const char *path, const struct source_type *types, size_t n, struct buf *report, struct error *err)
+int triggers_load(struct triggers *all, const char *path, const struct source_type *types, size_t n,
+                  struct buf *report, struct error *err)
 {
         struct stat info;
 
@@ -225,6 +240,7 @@ struct trigger *triggers_find(const struct triggers *all, const char *name, stru
         if (name)
                 (void)error_set(err, ERROR_NOT_FOUND, "holds no Trigger named %s", name);
         else
-                (void)error_set(err, ERROR_INVALID, "holds %zu Triggers: say which one with --name=NAME", all->n);
+                (void)error_set(err, ERROR_INVALID, "holds %zu Triggers: say which one with --name=NAME",
+                                all->n);
         return NULL;
 }

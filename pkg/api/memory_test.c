@@ -1,4 +1,5 @@
-/* Reading a Trigger survives the failure of any allocation: nothing crashes or leaks, and what is taken for valid is complete. */
+/* Reading a Trigger survives the failure of any allocation: nothing crashes or leaks, and what is taken for
+ * valid is complete. */
 #include <dlfcn.h>
 #include <regex.h>
 #include <setjmp.h>
@@ -77,7 +78,11 @@ void free(void *p)
 }
 #endif
 
-struct made { char *name; struct strings tags; int64_t size; };
+struct made {
+        char *name;
+        struct strings tags;
+        int64_t size;
+};
 
 static const struct field made_fields[] = {
         FIELD(STRING, "name", struct made, name, .required = true, .min = 1, .max = 9, .pattern = "^[a-z]+$"),
@@ -87,11 +92,16 @@ static const struct field made_fields[] = {
 static const struct type made_type = TYPE("Made", struct made, made_fields, "A source.");
 static const struct source_type types[] = { { "made", &made_type } };
 
-static const char valid[] = "{\"apiVersion\": \"sluice.dev/v1alpha1\", \"kind\": \"Trigger\", \"metadata\": {\"name\": \"a\", \"labels\": {\"a\": \"\\ud83d\\ude00\"}},\n"
-                            " \"spec\": {\"source\": {\"made\": {\"name\": \"x\", \"tags\": [a, b]}}, \"sink\": {\"uri\": \"http://f/\"},\n"
-                            "  \"delivery\": {\"timeout\": \"5s\"}, \"worker\": {\"labels\": {\"a\": \"b\"}, \"resources\": {\"a\": [1, 2]}}}}\n";
-static const char broken[] = "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: A, lables: 1}\nspec:\n  source: {made: {name: 5, name: 6}}\n"
-                             "  sink: &x {}\n  delivery: {maxInFlight: 0, timeout: 5, ordering: no}\n  worker: [\n";
+static const char valid[] = "{\"apiVersion\": \"sluice.dev/v1alpha1\", \"kind\": \"Trigger\", \"metadata\": "
+                            "{\"name\": \"a\", \"labels\": {\"a\": \"\\ud83d\\ude00\"}},\n"
+                            " \"spec\": {\"source\": {\"made\": {\"name\": \"x\", \"tags\": [a, b]}}, "
+                            "\"sink\": {\"uri\": \"http://f/\"},\n"
+                            "  \"delivery\": {\"timeout\": \"5s\"}, \"worker\": {\"labels\": {\"a\": \"b\"}, "
+                            "\"resources\": {\"a\": [1, 2]}}}}\n";
+static const char broken[] =
+        "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: A, lables: 1}\nspec:\n  source: "
+        "{made: {name: 5, name: 6}}\n"
+        "  sink: &x {}\n  delivery: {maxInFlight: 0, timeout: 5, ordering: no}\n  worker: [\n";
 
 /* The Trigger written again; NULL: it was not taken for valid. */
 static char *read_and_write(const char *text)

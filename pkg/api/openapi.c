@@ -154,7 +154,8 @@ static void write_shape(const struct field *f, struct writer *w)
         }
 }
 
-/* Written out, since the API server checks a default by the object's rules before it fills in the members' own. */
+/* Written out, since the API server checks a default by the object's rules before it fills in the members'
+ * own. */
 static void write_object_default(const struct type *t, struct writer *w)
 {
         void *object = calloc(1, t->size ? t->size : 1);

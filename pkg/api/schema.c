@@ -97,7 +97,9 @@ void schema_expected(const struct field *f, struct buf *b)
         case FIELD_OBJECTS: buf_text(b, "a list of maps"); break;
         case FIELD_STRINGS: buf_text(b, "a list of strings"); break;
         case FIELD_MAP: buf_text(b, "a map of strings"); break;
-        case FIELD_RAW: buf_text(b, f->shape == RAW_MAP ? "a map" : f->shape == RAW_LIST ? "a list" : "a value"); break;
+        case FIELD_RAW:
+                buf_text(b, f->shape == RAW_MAP ? "a map" : f->shape == RAW_LIST ? "a list" : "a value");
+                break;
         }
 }
 
@@ -125,7 +127,8 @@ static void complain(struct decoder *d, unsigned line, unsigned column, const st
         if (text->failed || d->path.failed)
                 d->memory = true;
         else
-                problem_add(d->problems, line, column, d->path.p ? d->path.p : "", "%s", text->p ? text->p : "");
+                problem_add(d->problems, line, column, d->path.p ? d->path.p : "", "%s",
+                            text->p ? text->p : "");
 }
 
 static bool wrong(struct decoder *d, const struct node *n, const char *format, ...) PRINTF(3, 4);
@@ -174,7 +177,8 @@ static bool wrong_field(struct decoder *d, const struct field *f, const struct n
         return wrong_kind(d, n, expected.p ? expected.p : "");
 }
 
-static bool wrong_range(struct decoder *d, const struct field *f, const struct node *n, const char *unit, struct str given)
+static bool wrong_range(struct decoder *d, const struct field *f, const struct node *n, const char *unit,
+                        struct str given)
 {
         BUF_AT_END struct buf text = BUF_INIT(4096);
         struct str shown = text_clip(given, SHOWN);
@@ -186,7 +190,8 @@ static bool wrong_range(struct decoder *d, const struct field *f, const struct n
         return false;
 }
 
-static bool wrong_count(struct decoder *d, const struct field *f, const struct node *n, const char *unit, size_t count)
+static bool wrong_count(struct decoder *d, const struct field *f, const struct node *n, const char *unit,
+                        size_t count)
 {
         char number[32];
 
@@ -280,9 +285,11 @@ static char *take_string(struct decoder *d, const struct node *n, const char *pa
                 const char *more = shown.n < n->text.n ? "…" : "";
 
                 if (format)
-                        (void)wrong(d, n, "expected %s, found \"" STR_FMT "%s\"", format, STR_ARG(shown), more);
+                        (void)wrong(d, n, "expected %s, found \"" STR_FMT "%s\"", format, STR_ARG(shown),
+                                    more);
                 else
-                        (void)wrong(d, n, "\"" STR_FMT "%s\" does not match the pattern %s", STR_ARG(shown), more, pattern);
+                        (void)wrong(d, n, "\"" STR_FMT "%s\" does not match the pattern %s", STR_ARG(shown),
+                                    more, pattern);
                 free(copy);
                 return NULL;
         }
@@ -313,7 +320,8 @@ static bool is_zero(struct str text)
 static bool decode_int(struct decoder *d, const struct field *f, const struct node *n, int64_t *out)
 {
         /* 8080.0 and 1e3 are integers, as in JSON Schema, as far as a double tells them apart. */
-        bool whole = n->kind == NODE_FLOAT && fabs(n->real) < 0x1p53 && n->real == trunc(n->real) && (n->real != 0 || is_zero(n->text));
+        bool whole = n->kind == NODE_FLOAT && fabs(n->real) < 0x1p53 && n->real == trunc(n->real) &&
+                     (n->real != 0 || is_zero(n->text));
         int64_t value = whole ? (int64_t)n->real : n->integer;
 
         if (n->kind != NODE_INT && !whole)
@@ -336,11 +344,16 @@ static bool decode_duration(struct decoder *d, const struct field *f, const stru
                 d->memory = true;
                 return false;
         }
-        if (strlen(text) != n->text.n || characters(n->text) > DURATION_LONGEST || !schema_matches(DURATION_PATTERN, text) || !duration_parse(n->text, &value)) {
+        if (strlen(text) != n->text.n || characters(n->text) > DURATION_LONGEST ||
+            !schema_matches(DURATION_PATTERN, text) || !duration_parse(n->text, &value)) {
                 size_t count = n->text.n;
 
-                if (count > 1 && count <= SHOWN && n->text.p[count - 1] == 'd' && strspn(text, "0123456789") == count - 1)
-                        return wrong(d, n, "expected a duration such as 30s or 1m30s, found the string \"%s\": days are not known, write hours", text);
+                if (count > 1 && count <= SHOWN && n->text.p[count - 1] == 'd' &&
+                    strspn(text, "0123456789") == count - 1)
+                        return wrong(d, n,
+                                     "expected a duration such as 30s or 1m30s, found the string \"%s\": "
+                                     "days are not known, write hours",
+                                     text);
                 return wrong_field(d, f, n);
         }
         if (!within(f, value))
@@ -384,11 +397,15 @@ static bool decode_new(struct decoder *d, const struct strings *list, size_t i, 
 {
         for (size_t k = 0; list->list[i] && k < i; k++)
                 if (list->list[k] && strcmp(list->list[k], list->list[i]) == 0)
-                        return wrong(d, n, "expected each item once, found \"" STR_FMT "\" again, which is [%zu] already", STR_ARG(text_clip(n->text, SHOWN)), k);
+                        return wrong(d, n,
+                                     "expected each item once, found \"" STR_FMT
+                                     "\" again, which is [%zu] already",
+                                     STR_ARG(text_clip(n->text, SHOWN)), k);
         return true;
 }
 
-static bool decode_strings(struct decoder *d, const struct field *f, const struct node *n, struct strings *out)
+static bool decode_strings(struct decoder *d, const struct field *f, const struct node *n,
+                           struct strings *out)
 {
         bool fine = true;
 
@@ -408,13 +425,15 @@ static bool decode_strings(struct decoder *d, const struct field *f, const struc
 
                 (void)snprintf(index, sizeof(index), "[%zu]", i);
                 before = path_push(d, str_of(index));
-                fine = decode_item(d, f, n->items[i], &out->list[i]) && (!f->set || decode_new(d, out, i, n->items[i])) && fine;
+                fine = decode_item(d, f, n->items[i], &out->list[i]) &&
+                       (!f->set || decode_new(d, out, i, n->items[i])) && fine;
                 path_pop(d, before);
         }
         return fine;
 }
 
-static bool decode_entry(struct decoder *d, const struct field *f, const struct member *m, char **key, char **value)
+static bool decode_entry(struct decoder *d, const struct field *f, const struct member *m, char **key,
+                         char **value)
 {
         struct node key_node = { .kind = NODE_STRING, .line = m->line, .column = m->column, .text = m->key };
 
@@ -476,7 +495,8 @@ static bool decode_raw(struct decoder *d, const struct field *f, const struct no
 
 static void decode_object(struct decoder *d, const struct type *t, const struct node *n, void *object);
 
-static bool decode_objects(struct decoder *d, const struct field *f, const struct node *n, struct objects *out)
+static bool decode_objects(struct decoder *d, const struct field *f, const struct node *n,
+                           struct objects *out)
 {
         if (n->kind != NODE_LIST)
                 return wrong_field(d, f, n);
@@ -503,7 +523,10 @@ static bool decode_objects(struct decoder *d, const struct field *f, const struc
 }
 
 static void *member_of(const struct field *f, void *object) { return (char *)object + f->offset; }
-static const void *const_member_of(const struct field *f, const void *object) { return (const char *)object + f->offset; }
+static const void *const_member_of(const struct field *f, const void *object)
+{
+        return (const char *)object + f->offset;
+}
 
 /* false: a problem of the object's own; what is wrong inside a nested object is not. */
 static bool decode_field(struct decoder *d, const struct field *f, const struct node *n, void *object)
@@ -593,7 +616,8 @@ static const char *unknown_member(struct decoder *d, const struct type *t, const
 
         if (d->problems->pass_unknown) {
                 if (d->problems->unknown++ == 0)
-                        (void)snprintf(d->problems->first_unknown, sizeof(d->problems->first_unknown), "%s%s" STR_FMT, d->path.p ? d->path.p : "", d->path.n ? "." : "",
+                        (void)snprintf(d->problems->first_unknown, sizeof(d->problems->first_unknown),
+                                       "%s%s" STR_FMT, d->path.p ? d->path.p : "", d->path.n ? "." : "",
                                        STR_ARG(text_clip(m->key, SHOWN)));
                 return NULL;
         }
@@ -634,7 +658,8 @@ static void check_rule(struct decoder *d, const struct rule *r, const struct nod
         path_pop(d, before);
 }
 
-static bool decode_member(struct decoder *d, const struct field *f, const struct node *parent, bool mistyped, void *object)
+static bool decode_member(struct decoder *d, const struct field *f, const struct node *parent, bool mistyped,
+                          void *object)
 {
         const struct node *n = node_member(parent, f->name);
         size_t before = path_push(d, str_of(f->name));
@@ -685,7 +710,8 @@ static int finish(struct decoder *d, const struct node *n)
         return d->failed ? -1 : 0;
 }
 
-int schema_decode(const struct type *t, const struct node *n, void *object, const char *prefix, struct problems *problems)
+int schema_decode(const struct type *t, const struct node *n, void *object, const char *prefix,
+                  struct problems *problems)
 {
         struct decoder d = { .problems = problems, .path = BUF_INIT(BUF_DEFAULT_MAX) };
 
@@ -700,7 +726,9 @@ int schema_decode(const struct type *t, const struct node *n, void *object, cons
 int schema_defaults(const struct type *t, void *object)
 {
         struct problems problems = { 0 };
-        struct decoder d = { .problems = &problems, .path = BUF_INIT(BUF_DEFAULT_MAX), .defaults_only = true };
+        struct decoder d = { .problems = &problems,
+                             .path = BUF_INIT(BUF_DEFAULT_MAX),
+                             .defaults_only = true };
         static const struct node empty = { .kind = NODE_MAP, .line = 1, .column = 1 };
         int result;
 
@@ -866,7 +894,8 @@ void schema_write(const struct type *t, const void *object, struct writer *w)
         writer_object_end(w);
 }
 
-void schema_each(const struct type *t, const void *object, const struct type *wanted, void (*each)(void *, const void *), void *cookie)
+void schema_each(const struct type *t, const void *object, const struct type *wanted,
+                 void (*each)(void *, const void *), void *cookie)
 {
         if (t == wanted)
                 each(cookie, object);

@@ -1,22 +1,39 @@
 #include "api/status.h"
 
 static const struct field worker_fields[] = {
-        FIELD(STRING, "pod", struct worker_status, pod, .required = true, .min = 1, .max = 253, .help = "The pod that says so."),
-        FIELD(STRING, "triggerUID", struct worker_status, trigger_uid, .help = "The UID of the Trigger that the worker runs: one of an earlier Trigger of this name says nothing about this one."),
-        FIELD(INT, "observedGeneration", struct worker_status, observed_generation, .min = 1, .max = INT64_MAX, .help = "The generation of the Trigger that the worker runs."),
-        FIELD(STRING, "sourceState", struct worker_status, source_state, .help = "How the source is: Connecting, Connected, Idle, Standby, Disconnected or Failed."),
-        FIELD(STRING, "sourceMessage", struct worker_status, source_message, .help = "What the broker said, in its own words."),
-        FIELD(STRING, "deliveryState", struct worker_status, delivery_state, .help = "How delivery is: Delivering, Retrying, Throttled, Failing or Blocked."),
-        FIELD(STRING, "deliveryMessage", struct worker_status, delivery_message, .help = "What the function said, in its own words."),
-        FIELD(TIME, "lastEventTime", struct worker_status, last_event_time, .help = "When the last event came from the source."),
-        FIELD(TIME, "lastDeliveryTime", struct worker_status, last_delivery_time, .help = "When the function last accepted an event."),
-        FIELD(INT, "lag", struct worker_status, lag, .max = INT64_MAX, .help = "How many records wait at the source; absent when unknown."),
-        FIELD(INT, "lost", struct worker_status, lost, .min = 1, .max = INT64_MAX, .help = "How many records the source had no more before they could be delivered, since the worker started; absent while there are none."),
-        FIELD(STRING, "lostMessage", struct worker_status, lost_message, .help = "Which records the source had no more, and why."),
+        FIELD(STRING, "pod", struct worker_status, pod, .required = true, .min = 1, .max = 253,
+              .help = "The pod that says so."),
+        FIELD(STRING, "triggerUID", struct worker_status, trigger_uid,
+              .help = "The UID of the Trigger that the worker runs: one of an earlier Trigger of this name "
+                      "says nothing about this one."),
+        FIELD(INT, "observedGeneration", struct worker_status, observed_generation, .min = 1,
+              .max = INT64_MAX, .help = "The generation of the Trigger that the worker runs."),
+        FIELD(STRING, "sourceState", struct worker_status, source_state,
+              .help = "How the source is: Connecting, Connected, Idle, Standby, Disconnected or Failed."),
+        FIELD(STRING, "sourceMessage", struct worker_status, source_message,
+              .help = "What the broker said, in its own words."),
+        FIELD(STRING, "deliveryState", struct worker_status, delivery_state,
+              .help = "How delivery is: Delivering, Retrying, Throttled, Failing or Blocked."),
+        FIELD(STRING, "deliveryMessage", struct worker_status, delivery_message,
+              .help = "What the function said, in its own words."),
+        FIELD(TIME, "lastEventTime", struct worker_status, last_event_time,
+              .help = "When the last event came from the source."),
+        FIELD(TIME, "lastDeliveryTime", struct worker_status, last_delivery_time,
+              .help = "When the function last accepted an event."),
+        FIELD(INT, "lag", struct worker_status, lag, .max = INT64_MAX,
+              .help = "How many records wait at the source; absent when unknown."),
+        FIELD(INT, "lost", struct worker_status, lost, .min = 1, .max = INT64_MAX,
+              .help = "How many records the source had no more before they could be delivered, since the "
+                      "worker started; absent while there are none."),
+        FIELD(STRING, "lostMessage", struct worker_status, lost_message,
+              .help = "Which records the source had no more, and why."),
 };
-const struct type worker_status_type = TYPE("WorkerStatus", struct worker_status, worker_fields, "What one worker says of itself.");
+const struct type worker_status_type = TYPE("WorkerStatus", struct worker_status, worker_fields,
+                                            "What one worker says of itself.");
 
-struct member_schema { const char *name, *type, *format, *help; };
+struct member_schema {
+        const char *name, *type, *format, *help;
+};
 
 static void simple(struct writer *w, const struct member_schema *m)
 {
@@ -35,12 +52,16 @@ static void condition(struct writer *w)
         static const char *const required[] = { "type", "status", "reason", "message", "lastTransitionTime" };
         static const char *const statuses[] = { "True", "False", "Unknown" };
         static const struct member_schema members[] = {
-                ROW("type", "string", NULL, "Ready, SinkResolved, WorkersAvailable, SourceConnected, Delivering; Throttled, Suspended, Reconciling and Stalled where they are true."),
+                ROW("type", "string", NULL,
+                    "Ready, SinkResolved, WorkersAvailable, SourceConnected, Delivering; Throttled, "
+                    "Suspended, Reconciling and Stalled where they are true."),
                 ROW("reason", "string", NULL, "One word, for programs."),
                 ROW("message", "string", NULL, "What it is about, for people."),
                 ROW("lastTransitionTime", "string", "date-time", "When the status last changed."),
-                ROW("observedGeneration", "integer", "int64", "The generation of the Trigger that this is about."),
-                ROW("severity", "string", NULL, "Empty, or Info for what does not make the Trigger unready (Knative)."),
+                ROW("observedGeneration", "integer", "int64",
+                    "The generation of the Trigger that this is about."),
+                ROW("severity", "string", NULL,
+                    "Empty, or Info for what does not make the Trigger unready (Knative)."),
         };
 
         writer_object(w);
@@ -68,7 +89,8 @@ static void condition(struct writer *w)
         writer_object_end(w);
 }
 
-static void list_map(struct writer *w, const char *name, const char *help, const char *key, void (*item)(struct writer *))
+static void list_map(struct writer *w, const char *name, const char *help, const char *key,
+                     void (*item)(struct writer *))
 {
         writer_key(w, str_of(name));
         writer_object(w);
@@ -89,7 +111,8 @@ static void worker(struct writer *w) { schema_openapi(&worker_status_type, w); }
 void status_openapi(struct writer *w)
 {
         static const struct member_schema members[] = {
-                ROW("observedGeneration", "integer", "int64", "The generation of the Trigger that this status is about."),
+                ROW("observedGeneration", "integer", "int64",
+                    "The generation of the Trigger that this status is about."),
                 ROW("source", "string", NULL, "The source by its kind, such as kafka."),
                 ROW("sinkUri", "string", NULL, "Where events go: spec.sink, resolved."),
                 ROW("replicas", "integer", "int64", "How many workers there are."),
@@ -100,7 +123,8 @@ void status_openapi(struct writer *w)
         };
 
         writer_object(w);
-        writer_member_text(w, "description", "What is known of the Trigger. Written by the controller and the workers.");
+        writer_member_text(w, "description",
+                           "What is known of the Trigger. Written by the controller and the workers.");
         writer_member_text(w, "type", "object");
         writer_key(w, STR("properties"));
         writer_object(w);
@@ -108,11 +132,14 @@ void status_openapi(struct writer *w)
                 simple(w, &members[i]);
         writer_key(w, STR("address"));
         writer_object(w);
-        writer_member_text(w, "description", "Where requests reach it (Addressable); only for sources that requests reach.");
+        writer_member_text(w, "description",
+                           "Where requests reach it (Addressable); only for sources that requests reach.");
         writer_member_text(w, "type", "object");
         writer_key(w, STR("properties"));
         writer_object(w);
-        simple(w, &(struct member_schema){ "url", "string", NULL, "The URL: outside the cluster where it is exposed, otherwise inside." });
+        simple(w, &(struct member_schema){
+                          "url", "string", NULL,
+                          "The URL: outside the cluster where it is exposed, otherwise inside." });
         writer_object_end(w);
         writer_object_end(w);
         list_map(w, "conditions", "What holds and what does not; Ready sums it up.", "type", condition);

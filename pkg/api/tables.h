@@ -1,11 +1,12 @@
-/* pkg/api's own: the tables of spec for the source types at hand. They borrow the types and point into themselves: never copied. */
+/* pkg/api's own: the tables of spec for the source types at hand. They borrow the types and point into
+ * themselves: never copied. */
 #pragma once
 
 #include "api/trigger.h"
 
 struct spec_tables {
         struct type spec, source;
-        struct field spec_fields[12], source_fields[SOURCE_TYPES_MAX];
+        struct field spec_fields[10], source_fields[SOURCE_TYPES_MAX];
         struct rule one_source;
         char cel[1024], message[1024];
 };
@@ -14,7 +15,8 @@ extern const struct type delivery_type, sink_ref_type;
 extern const struct type *const delivery_types[];
 
 #define NAME_PATTERN "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
-#define NAME_WORDS "a DNS label: lower-case letters, digits and -, beginning and ending with a letter or digit"
+#define NAME_WORDS                                                                                           \
+        "a DNS label: lower-case letters, digits and -, beginning and ending with a letter or digit"
 #define PATH_PATTERN "^/([^/#][^#]*)?$"
 #define QUOTED(pattern) "r'" pattern "'"
 /* What becomes a header's value. */

@@ -12,11 +12,17 @@
 #include <cmocka.h>
 
 /* Two small sources, so that no driver is needed. */
-struct clock_source { char *schedule; };
-struct queue_source { struct strings topics; int64_t batch; };
+struct clock_source {
+        char *schedule;
+};
+struct queue_source {
+        struct strings topics;
+        int64_t batch;
+};
 
 static const struct field clock_fields[] = {
-        FIELD(STRING, "schedule", struct clock_source, schedule, .required = true, .min = 1, .max = 99, .help = "When {{ it ticks }}."),
+        FIELD(STRING, "schedule", struct clock_source, schedule, .required = true, .min = 1, .max = 99,
+              .help = "When {{ it ticks }}."),
 };
 static const struct field queue_fields[] = {
         FIELD(STRINGS, "topics", struct queue_source, topics, .required = true, .min = 1, .max = 9),
@@ -42,7 +48,8 @@ static struct trigger *decode(const char *text, struct problems *problems)
 static void defaults_are_filled_in(void **state UNUSED)
 {
         struct problems problems = { 0 };
-        struct trigger *t = decode("\n" HEAD "spec: {source: {queue: {topics: [a]}}, sink: {uri: 'http://f'}}\n", &problems);
+        struct trigger *t = decode(
+                "\n" HEAD "spec: {source: {queue: {topics: [a]}}, sink: {uri: 'http://f'}}\n", &problems);
         const struct queue_source *queue;
 
         assert_non_null(t);
@@ -74,10 +81,15 @@ static void defaults_are_filled_in(void **state UNUSED)
 static void what_the_server_adds_is_read(void **state UNUSED)
 {
         struct problems problems = { 0 };
-        struct trigger *t = decode("{\"apiVersion\":\"sluice.dev/v1alpha1\",\"kind\":\"Trigger\",\"metadata\":{\"name\":\"a\",\"namespace\":\"b\",\"uid\":\"u-1\",\"generation\":4,"
-                                   "\"deletionTimestamp\":\"2026-01-01T00:00:00Z\",\"resourceVersion\":\"7\",\"managedFields\":[{\"manager\":\"x\"}],"
-                                   "\"creationTimestamp\":\"2026-01-01T00:00:00Z\",\"finalizers\":[],\"ownerReferences\":[],\"annotations\":{\"a\":\"b\"}},"
-                                   "\"spec\":{\"source\":{\"clock\":{\"schedule\":\"x\"}},\"sink\":{\"ref\":{\"name\":\"f\"}}},\"status\":{\"anything\":1}}",
+        struct trigger *t = decode("{\"apiVersion\":\"sluice.dev/"
+                                   "v1alpha1\",\"kind\":\"Trigger\",\"metadata\":{\"name\":\"a\","
+                                   "\"namespace\":\"b\",\"uid\":\"u-1\",\"generation\":4,"
+                                   "\"deletionTimestamp\":\"2026-01-01T00:00:00Z\",\"resourceVersion\":\"7\","
+                                   "\"managedFields\":[{\"manager\":\"x\"}],"
+                                   "\"creationTimestamp\":\"2026-01-01T00:00:00Z\",\"finalizers\":[],"
+                                   "\"ownerReferences\":[],\"annotations\":{\"a\":\"b\"}},"
+                                   "\"spec\":{\"source\":{\"clock\":{\"schedule\":\"x\"}},\"sink\":{\"ref\":{"
+                                   "\"name\":\"f\"}}},\"status\":{\"anything\":1}}",
                                    &problems);
 
         assert_non_null(t);
@@ -96,8 +108,10 @@ static void what_is_written_reads_the_same(void **state UNUSED)
         struct problems problems = { 0 };
         BUF_AT_END struct buf first = BUF_INIT(1 << 20), second = BUF_INIT(1 << 20);
         struct writer w;
-        struct trigger *t = decode(HEAD "spec:\n  source: {clock: {schedule: now}}\n  sink: {ref: {name: f, port: 80}, uri: /invoke}\n"
-                                        "  worker: {resources: {limits: {cpu: 1}}, nodeSelector: {a: b}, tolerations: [{key: k}], logLevel: Warn}\n"
+        struct trigger *t = decode(HEAD "spec:\n  source: {clock: {schedule: now}}\n  sink: {ref: {name: f, "
+                                        "port: 80}, uri: /invoke}\n"
+                                        "  worker: {resources: {limits: {cpu: 1}}, nodeSelector: {a: b}, "
+                                        "tolerations: [{key: k}], logLevel: Warn}\n"
                                         "  delivery: {timeout: 90s, ordering: None}\n  suspend: true\n",
                                    &problems);
 
@@ -105,17 +119,28 @@ static void what_is_written_reads_the_same(void **state UNUSED)
         writer_init(&w, &first);
         trigger_write(t, &w);
         (void)trigger_free(t);
-        assert_string_equal(first.p, "{\"apiVersion\":\"sluice.dev/v1alpha1\",\"kind\":\"Trigger\",\"metadata\":{\"name\":\"orders\",\"namespace\":\"default\","
-                                     "\"uid\":\"default/orders\",\"generation\":0},\"spec\":{\"source\":{\"clock\":{\"schedule\":\"now\"}},"
-                                     "\"sink\":{\"ref\":{\"apiVersion\":\"v1\",\"kind\":\"Service\",\"name\":\"f\",\"port\":80},\"uri\":\"/invoke\"},"
-                                     "\"function\":{\"name\":\"orders\",\"version\":\"latest\",\"package\":\"default\"},"
-                                     "\"event\":{\"format\":\"FunctionGraph\",\"dialect\":\"Classic\",\"region\":\"\",\"instanceId\":\"\"},"
-                                     "\"delivery\":{\"ordering\":\"None\",\"maxInFlight\":32,\"initialInFlight\":8,\"timeout\":\"1m30s\",\"connectTimeout\":\"10s\",\"method\":\"POST\","
-                                     "\"httpVersion\":\"Auto\",\"compression\":\"None\",\"batch\":{\"maxMessages\":1,\"maxBytes\":6291456,\"maxWait\":\"500ms\"},"
-                                     "\"retry\":{\"maxAttempts\":0,\"maxEventAge\":\"0s\",\"backoff\":\"Exponential\",\"initialBackoff\":\"200ms\",\"maxBackoff\":\"30s\","
-                                     "\"retryAfterMax\":\"5m\",\"onExhausted\":\"Block\",\"bisect\":false},\"partialFailures\":false},"
-                                     "\"worker\":{\"resources\":{\"limits\":{\"cpu\":1}},\"nodeSelector\":{\"a\":\"b\"},\"tolerations\":[{\"key\":\"k\"}],\"logLevel\":\"Warn\"},"
-                                     "\"suspend\":true}}");
+        assert_string_equal(
+                first.p,
+                "{\"apiVersion\":\"sluice.dev/"
+                "v1alpha1\",\"kind\":\"Trigger\",\"metadata\":{\"name\":\"orders\",\"namespace\":\"default\","
+                "\"uid\":\"default/"
+                "orders\",\"generation\":0},\"spec\":{\"source\":{\"clock\":{\"schedule\":\"now\"}},"
+                "\"sink\":{\"ref\":{\"apiVersion\":\"v1\",\"kind\":\"Service\",\"name\":\"f\",\"port\":80},"
+                "\"uri\":\"/invoke\"},"
+                "\"function\":{\"name\":\"orders\",\"version\":\"latest\",\"package\":\"default\"},"
+                "\"event\":{\"format\":\"FunctionGraph\",\"dialect\":\"Classic\",\"region\":\"\","
+                "\"instanceId\":\"\"},"
+                "\"delivery\":{\"ordering\":\"None\",\"maxInFlight\":32,\"initialInFlight\":8,\"timeout\":"
+                "\"1m30s\",\"connectTimeout\":\"10s\",\"method\":\"POST\","
+                "\"httpVersion\":\"Auto\",\"compression\":\"None\",\"batch\":{\"maxMessages\":1,\"maxBytes\":"
+                "6291456,\"maxWait\":\"500ms\"},"
+                "\"retry\":{\"maxAttempts\":0,\"maxEventAge\":\"0s\",\"backoff\":\"Exponential\","
+                "\"initialBackoff\":\"200ms\",\"maxBackoff\":\"30s\","
+                "\"retryAfterMax\":\"5m\",\"onExhausted\":\"Block\",\"bisect\":false},\"partialFailures\":"
+                "false},"
+                "\"worker\":{\"resources\":{\"limits\":{\"cpu\":1}},\"nodeSelector\":{\"a\":\"b\"},"
+                "\"tolerations\":[{\"key\":\"k\"}],\"logLevel\":\"Warn\"},"
+                "\"suspend\":true}}");
         t = decode(first.p, &problems);
         assert_non_null(t);
         writer_init(&w, &second);
@@ -126,7 +151,10 @@ static void what_is_written_reads_the_same(void **state UNUSED)
 
 static void sinks_are_told_apart(void **state UNUSED)
 {
-        static const struct { const char *sink; bool valid; } all[] = {
+        static const struct {
+                const char *sink;
+                bool valid;
+        } all[] = {
                 { "{uri: 'http://f'}", true },
                 { "{uri: 'https://f.example:8443/a/b?c=d'}", true },
                 { "{uri: 'http://[::1]:80/'}", true },
@@ -232,8 +260,13 @@ static void names_and_defaults_fit_their_bounds(void **state UNUSED)
 static void the_crd_is_yaml_and_holds_what_it_must(void **state UNUSED)
 {
         static const char *const parts[] = {
-                "name: triggers.sluice.dev\n", "duck.knative.dev/source: 'true'\n", "subresources:\n      status: {}\n", "- sltr\n",
-                "rule: '[has(self.clock), has(self.queue)].exists_one(given, given)'\n", "x-kubernetes-list-map-keys:\n", "priority: 1\n",
+                "name: triggers.sluice.dev\n",
+                "duck.knative.dev/source: 'true'\n",
+                "subresources:\n      status: {}\n",
+                "- sltr\n",
+                "rule: '[has(self.clock), has(self.queue)].exists_one(given, given)'\n",
+                "x-kubernetes-list-map-keys:\n",
+                "priority: 1\n",
         };
         BUF_AT_END struct buf plain = BUF_INIT(1 << 20), chart = BUF_INIT(1 << 20);
         struct documents docs;
@@ -256,7 +289,11 @@ static void the_crd_is_yaml_and_holds_what_it_must(void **state UNUSED)
 
 static void a_worker_tells_its_status(void **state UNUSED)
 {
-        struct worker_status s = { .pod = (char *)(uintptr_t)"p", .observed_generation = 2, .source_state = (char *)(uintptr_t)"Connected", .last_event_time = 5 * USEC_SEC, .lag = -1 },
+        struct worker_status s = { .pod = (char *)(uintptr_t) "p",
+                                   .observed_generation = 2,
+                                   .source_state = (char *)(uintptr_t) "Connected",
+                                   .last_event_time = 5 * USEC_SEC,
+                                   .lag = -1 },
                              again = { 0 };
         BUF_AT_END struct buf out = BUF_INIT(4096);
         struct documents docs;
@@ -265,7 +302,8 @@ static void a_worker_tells_its_status(void **state UNUSED)
 
         writer_init(&w, &out);
         schema_write(&worker_status_type, &s, &w);
-        assert_string_equal(out.p, "{\"pod\":\"p\",\"observedGeneration\":2,\"sourceState\":\"Connected\",\"lastEventTime\":\"1970-01-01T00:00:05Z\"}");
+        assert_string_equal(out.p, "{\"pod\":\"p\",\"observedGeneration\":2,\"sourceState\":\"Connected\","
+                                   "\"lastEventTime\":\"1970-01-01T00:00:05Z\"}");
         assert_int_equal(yaml_parse(&docs, buf_view(&out), &problems), 0);
         assert_int_equal(schema_decode(&worker_status_type, docs.roots[0], &again, "", &problems), 0);
         assert_int_equal(again.lag, -1);
@@ -277,8 +315,10 @@ static void a_worker_tells_its_status(void **state UNUSED)
 /* As a definition does that is one version newer, for who runs it; who checks a file is told. */
 static void members_of_another_version_are_passed_by(void **state UNUSED)
 {
-        static const char text[] = "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: orders}\nnewTop: 1\n"
-                                   "spec:\n  source: {clock: {schedule: now, newField: {a: [1]}}}\n  sink: {uri: 'http://f/', newer: x}\n  delivery: {retry: {newest: true}}\n  newSpec: []\n";
+        static const char text[] =
+                "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: orders}\nnewTop: 1\n"
+                "spec:\n  source: {clock: {schedule: now, newField: {a: [1]}}}\n  sink: {uri: 'http://f/', "
+                "newer: x}\n  delivery: {retry: {newest: true}}\n  newSpec: []\n";
         struct documents docs = { 0 };
         struct problems problems = { .pass_unknown = true }, strict = { 0 };
         struct trigger *t;

@@ -1,4 +1,5 @@
-/* The one back-off: exponential with full jitter (a uniform draw from 0 to min(most, initial·2^attempt)). Owns nothing. */
+/* The one back-off: exponential with full jitter (a uniform draw from 0 to min(most, initial·2^attempt)).
+ * Owns nothing. */
 #pragma once
 
 #include "base/random.h"

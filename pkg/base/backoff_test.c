@@ -16,9 +16,16 @@ static usec ceiling_of(usec initial, usec most, unsigned attempt)
 
 static void stays_within_its_bounds(void **state UNUSED)
 {
-        static const struct { usec initial, most, floor; } all[] = {
-                { USEC_SEC, USEC_MINUTE, 0 }, { USEC_SEC, USEC_MINUTE, USEC_MSEC }, { 1, 1, 0 }, { 0, 0, 5 }, { USEC_MINUTE, USEC_SEC, 0 },
-                { 3, INT64_MAX / 2, 0 }, { USEC_DAY, 30 * USEC_DAY, USEC_HOUR },
+        static const struct {
+                usec initial, most, floor;
+        } all[] = {
+                { USEC_SEC, USEC_MINUTE, 0 },
+                { USEC_SEC, USEC_MINUTE, USEC_MSEC },
+                { 1, 1, 0 },
+                { 0, 0, 5 },
+                { USEC_MINUTE, USEC_SEC, 0 },
+                { 3, INT64_MAX / 2, 0 },
+                { USEC_DAY, 30 * USEC_DAY, USEC_HOUR },
         };
         struct random r;
 
@@ -28,7 +35,8 @@ static void stays_within_its_bounds(void **state UNUSED)
                         usec ceiling = ceiling_of(all[i].initial, all[i].most, attempt);
 
                         for (int n = 0; n < 50; n++) {
-                                usec wait = backoff_full_jitter(&r, all[i].initial, all[i].most, attempt, all[i].floor);
+                                usec wait = backoff_full_jitter(&r, all[i].initial, all[i].most, attempt,
+                                                                all[i].floor);
 
                                 assert_true(wait >= all[i].floor);
                                 assert_true(wait <= MAX_OF(ceiling, all[i].floor));

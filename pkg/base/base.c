@@ -3,7 +3,10 @@
 #include <ctype.h>
 #include <stdio.h>
 
-bool str_starts(struct str s, struct str prefix) { return s.n >= prefix.n && (prefix.n == 0 || memcmp(s.p, prefix.p, prefix.n) == 0); }
+bool str_starts(struct str s, struct str prefix)
+{
+        return s.n >= prefix.n && (prefix.n == 0 || memcmp(s.p, prefix.p, prefix.n) == 0);
+}
 
 bool str_equal_nocase(struct str a, struct str b)
 {
@@ -64,7 +67,8 @@ bool str_to_int64(struct str s, int64_t *out)
                 if (s.p[i] < '0' || s.p[i] > '9')
                         return false;
                 /* Built below zero, where the range is one wider. */
-                if (__builtin_mul_overflow(value, 10, &value) || __builtin_sub_overflow(value, s.p[i] - '0', &value))
+                if (__builtin_mul_overflow(value, 10, &value) ||
+                    __builtin_sub_overflow(value, s.p[i] - '0', &value))
                         return false;
         }
         if (!negative && value == INT64_MIN)
@@ -77,14 +81,19 @@ size_t utf8_sequence(const char *text, size_t n)
 {
         const unsigned char *p = (const unsigned char *)text;
         unsigned char c = p[0];
-        size_t length = c < 0x80 ? 1 : c >= 0xc2 && c <= 0xdf ? 2 : (c & 0xf0) == 0xe0 ? 3 : c >= 0xf0 && c <= 0xf4 ? 4 : 0;
+        size_t length = c < 0x80                 ? 1
+                        : c >= 0xc2 && c <= 0xdf ? 2
+                        : (c & 0xf0) == 0xe0     ? 3
+                        : c >= 0xf0 && c <= 0xf4 ? 4
+                                                 : 0;
 
         if (length == 0 || length > n)
                 return 0;
         for (size_t i = 1; i < length; i++)
                 if ((p[i] & 0xc0) != 0x80)
                         return 0;
-        if ((c == 0xe0 && p[1] < 0xa0) || (c == 0xed && p[1] > 0x9f) || (c == 0xf0 && p[1] < 0x90) || (c == 0xf4 && p[1] > 0x8f))
+        if ((c == 0xe0 && p[1] < 0xa0) || (c == 0xed && p[1] > 0x9f) || (c == 0xf0 && p[1] < 0x90) ||
+            (c == 0xf4 && p[1] > 0x8f))
                 return 0;
         return length;
 }
@@ -96,7 +105,9 @@ bool str_is_utf8(struct str s)
         while (i < s.n) {
                 uint64_t words[4];
 
-                if (i + 32 <= s.n && (memcpy(words, s.p + i, 32), ((words[0] | words[1] | words[2] | words[3]) & 0x8080808080808080u) == 0)) {
+                if (i + 32 <= s.n &&
+                    (memcpy(words, s.p + i, 32),
+                     ((words[0] | words[1] | words[2] | words[3]) & 0x8080808080808080u) == 0)) {
                         i += 32;
                         continue;
                 }

@@ -1,4 +1,5 @@
-/* Language helpers every module may use: attributes, cleanup by scope, views, sizes. Owns nothing; any thread. */
+/* Language helpers every module may use: attributes, cleanup by scope, views, sizes. Owns nothing; any
+ * thread. */
 #pragma once
 
 #include <stdbool.h>
@@ -13,38 +14,42 @@
 #define CLEANUP(function) __attribute__((cleanup(function)))
 #define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
 /* A row of a table, which the formatter keeps together. */
-#define ROW(...) { __VA_ARGS__ }
-#define CONTAINER_OF(pointer, type, member) ((type *)(void *)((char *)(pointer) - offsetof(type, member)))
+#define ROW(...)                                                                                             \
+        {                                                                                                    \
+                __VA_ARGS__                                                                                  \
+        }
+#define CONTAINER_OF(pointer, type, member) ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 
 /* DEFINE_CLEANUP(struct x *, x_free) lets a local say CLEANUP(x_freep). */
-#define DEFINE_CLEANUP(type, function)                  \
-        static inline void function##p(type *pointer) { \
-                if (*pointer)                           \
-                        (void)function(*pointer);       \
+#define DEFINE_CLEANUP(type, function)                                                                       \
+        static inline void function##p(type *pointer)                                                        \
+        {                                                                                                    \
+                if (*pointer)                                                                                \
+                        (void)function(*pointer);                                                            \
         }
 
 static inline void cleanup_free(void *pointer) { free(*(void **)pointer); }
 #define FREE_AT_END CLEANUP(cleanup_free)
 
 /* Hands over what a scope-cleaned pointer owns. */
-#define TAKE(pointer)                                  \
-        __extension__({                                \
-                __typeof__(pointer) taken_ = (pointer); \
-                (pointer) = NULL;                      \
-                taken_;                                \
+#define TAKE(pointer)                                                                                        \
+        __extension__({                                                                                      \
+                __typeof__(pointer) taken_ = (pointer);                                                      \
+                (pointer) = NULL;                                                                            \
+                taken_;                                                                                      \
         })
 
-#define MIN_OF(a, b)                                                  \
-        __extension__({                                               \
-                __typeof__(a) min_a_ = (a);                           \
-                __typeof__(b) min_b_ = (b);                           \
-                min_a_ < min_b_ ? min_a_ : min_b_;                    \
+#define MIN_OF(a, b)                                                                                         \
+        __extension__({                                                                                      \
+                __typeof__(a) min_a_ = (a);                                                                  \
+                __typeof__(b) min_b_ = (b);                                                                  \
+                min_a_ < min_b_ ? min_a_ : min_b_;                                                           \
         })
-#define MAX_OF(a, b)                                                  \
-        __extension__({                                               \
-                __typeof__(a) max_a_ = (a);                           \
-                __typeof__(b) max_b_ = (b);                           \
-                max_a_ > max_b_ ? max_a_ : max_b_;                    \
+#define MAX_OF(a, b)                                                                                         \
+        __extension__({                                                                                      \
+                __typeof__(a) max_a_ = (a);                                                                  \
+                __typeof__(b) max_b_ = (b);                                                                  \
+                max_a_ > max_b_ ? max_a_ : max_b_;                                                           \
         })
 
 /* The one unit of time: microseconds. Monotonic unless a comment says wall clock (since 1970, UTC). */
@@ -67,23 +72,31 @@ struct str {
 #define STR_ARG(s) (int)(s).n, (s).p
 
 static inline struct str str_of(const char *text) { return (struct str){ text, text ? strlen(text) : 0 }; }
-static inline bool str_equal(struct str a, struct str b) { return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0); }
+static inline bool str_equal(struct str a, struct str b)
+{
+        return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
+}
 static inline bool str_is(struct str a, const char *text) { return str_equal(a, str_of(text)); }
 bool str_starts(struct str s, struct str prefix);
 bool str_equal_nocase(struct str a, struct str b);
 struct str str_trim(struct str s); /* without ASCII white space at both ends */
-/* Cuts s at the first c: returns what stands before, leaves the rest after it in *s; without a c, all of it. */
+/* Cuts s at the first c: returns what stands before, leaves the rest after it in *s; without a c, all of it.
+ */
 struct str str_cut(struct str *s, char c);
 /* A terminated heap copy, NULL when memory is out. */
 char *str_dup(struct str s) MUST_CHECK;
-static inline bool string_equal(const char *a, const char *b) { return a == b || (a && b && strcmp(a, b) == 0); }
+static inline bool string_equal(const char *a, const char *b)
+{
+        return a == b || (a && b && strcmp(a, b) == 0);
+}
 
 /* Parses a whole decimal; false when it is anything else or out of range. */
 bool str_to_int64(struct str s, int64_t *out) MUST_CHECK;
 bool str_is_utf8(struct str s);
 /* UTF-8 without control characters but tab, line feed and carriage return */
 bool str_is_text(struct str s);
-/* May it stand as the value of an HTTP header (RFC 9110, 5.5): visible characters, spaces, tabs and bytes above 127; neither empty nor padded? */
+/* May it stand as the value of an HTTP header (RFC 9110, 5.5): visible characters, spaces, tabs and bytes
+ * above 127; neither empty nor padded? */
 bool str_is_header_value(struct str s);
 /* the length of the well-formed sequence at p (RFC 3629), 0: there is none */
 size_t utf8_sequence(const char *p, size_t n);
@@ -91,7 +104,10 @@ size_t utf8_sequence(const char *p, size_t n);
 /* The value of a hexadecimal digit; -1: none. */
 static inline int hex_digit(char c)
 {
-        return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+        return c >= '0' && c <= '9'   ? c - '0'
+               : c >= 'a' && c <= 'f' ? c - 'a' + 10
+               : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                      : -1;
 }
 
 /* Of the candidates the one that a mistyped name most likely meant; NULL when none is near. */

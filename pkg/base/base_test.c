@@ -65,7 +65,8 @@ static void cuts_at_the_first(void **state UNUSED)
 
 static void duplicates_with_a_terminator(void **state UNUSED)
 {
-        FREE_AT_END char *middle = str_dup((struct str){ &"abcdef"[2], 3 }), *empty = str_dup((struct str){ 0 });
+        FREE_AT_END char *middle = str_dup((struct str){ &"abcdef"[2], 3 }),
+                         *empty = str_dup((struct str){ 0 });
 
         assert_string_equal(middle, "cde");
         assert_string_equal(empty, "");
@@ -77,12 +78,33 @@ static void duplicates_with_a_terminator(void **state UNUSED)
 
 static void integers_end_at_their_limits(void **state UNUSED)
 {
-        static const struct { const char *text; int64_t value; } good[] = {
-                { "0", 0 }, { "-0", 0 }, { "007", 7 }, { "9223372036854775807", INT64_MAX }, { "-9223372036854775808", INT64_MIN },
-                { "-1", -1 }, { "00000000000000000000000000012", 12 },
+        static const struct {
+                const char *text;
+                int64_t value;
+        } good[] = {
+                { "0", 0 },
+                { "-0", 0 },
+                { "007", 7 },
+                { "9223372036854775807", INT64_MAX },
+                { "-9223372036854775808", INT64_MIN },
+                { "-1", -1 },
+                { "00000000000000000000000000012", 12 },
         };
-        static const char *const bad[] = { "", "-", "+1", " 1", "1 ", "1.0", "0x1", "1e3", "--1", "9223372036854775808", "-9223372036854775809",
-                                           "18446744073709551616", "99999999999999999999999999", "1a", "\xd9\xa1" };
+        static const char *const bad[] = { "",
+                                           "-",
+                                           "+1",
+                                           " 1",
+                                           "1 ",
+                                           "1.0",
+                                           "0x1",
+                                           "1e3",
+                                           "--1",
+                                           "9223372036854775808",
+                                           "-9223372036854775809",
+                                           "18446744073709551616",
+                                           "99999999999999999999999999",
+                                           "1a",
+                                           "\xd9\xa1" };
         int64_t v;
 
         for (size_t i = 0; i < COUNT_OF(good); i++) {
@@ -101,17 +123,50 @@ static void integers_end_at_their_limits(void **state UNUSED)
 static void utf8_is_strict(void **state UNUSED)
 {
         static const char *const good[] = {
-                "", "plain ASCII of more than eight bytes", "\x7f", "\xc2\x80", "\xdf\xbf", "\xe0\xa0\x80", "\xed\x9f\xbf", "\xee\x80\x80", "\xef\xbf\xbf",
-                "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf", "1234567\xc3\xa4", "12345678\xe2\x82\xacxxxxxxxx",
+                "",
+                "plain ASCII of more than eight bytes",
+                "\x7f",
+                "\xc2\x80",
+                "\xdf\xbf",
+                "\xe0\xa0\x80",
+                "\xed\x9f\xbf",
+                "\xee\x80\x80",
+                "\xef\xbf\xbf",
+                "\xf0\x90\x80\x80",
+                "\xf4\x8f\xbf\xbf",
+                "1234567\xc3\xa4",
+                "12345678\xe2\x82\xacxxxxxxxx",
         };
         static const char *const bad[] = {
                 /* overlong */
-                "\x80", "\xbf", "\xc0\x80", "\xc1\xbf", "\xe0\x80\x80", "\xe0\x9f\xbf", "\xf0\x80\x80\x80", "\xf0\x8f\xbf\xbf",
-                "\xed\xa0\x80", "\xed\xbf\xbf", "\xed\xa0\xbd\xed\xb8\x80",             /* surrogates */
+                "\x80",
+                "\xbf",
+                "\xc0\x80",
+                "\xc1\xbf",
+                "\xe0\x80\x80",
+                "\xe0\x9f\xbf",
+                "\xf0\x80\x80\x80",
+                "\xf0\x8f\xbf\xbf",
+                "\xed\xa0\x80",
+                "\xed\xbf\xbf",
+                "\xed\xa0\xbd\xed\xb8\x80", /* surrogates */
                 /* above U+10FFFF */
-                "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xf8\x88\x80\x80\x80", "\xff", "\xfe",
-                "\xc3", "\xe2\x82", "\xf0\x9f\x98", "12345678\xc3", "1234567\xc3",      /* cut short */
-                "\xc3(", "\xe2(\xa1", "\xe2\x82(", "\xf0(\x8c\xbc", "\xf0\x90\x8c(", "12345678\xffxxxxxxxx",
+                "\xf4\x90\x80\x80",
+                "\xf5\x80\x80\x80",
+                "\xf8\x88\x80\x80\x80",
+                "\xff",
+                "\xfe",
+                "\xc3",
+                "\xe2\x82",
+                "\xf0\x9f\x98",
+                "12345678\xc3",
+                "1234567\xc3", /* cut short */
+                "\xc3(",
+                "\xe2(\xa1",
+                "\xe2\x82(",
+                "\xf0(\x8c\xbc",
+                "\xf0\x90\x8c(",
+                "12345678\xffxxxxxxxx",
         };
 
         for (size_t i = 0; i < COUNT_OF(good); i++)
@@ -150,11 +205,16 @@ static void utf8_knows_every_code_point(void **state UNUSED)
 
 static void nearest_name_guesses_well(void **state UNUSED)
 {
-        static const char *const names[] = { "bootstrapServers", "topics", "consumerGroup", "startPosition", "uri" };
-        static const char *const two[] = { "xy", "a-very-long-name-of-more-than-sixty-three-bytes-that-the-table-has-no-room-for" };
+        static const char *const names[] = { "bootstrapServers", "topics", "consumerGroup", "startPosition",
+                                             "uri" };
+        static const char *const two[] = {
+                "xy", "a-very-long-name-of-more-than-sixty-three-bytes-that-the-table-has-no-room-for"
+        };
 
-        assert_string_equal(nearest_name(STR("bootstrapservers"), names, COUNT_OF(names)), "bootstrapServers");
-        assert_string_equal(nearest_name(STR("bootstrap_servers"), names, COUNT_OF(names)), "bootstrapServers");
+        assert_string_equal(nearest_name(STR("bootstrapservers"), names, COUNT_OF(names)),
+                            "bootstrapServers");
+        assert_string_equal(nearest_name(STR("bootstrap_servers"), names, COUNT_OF(names)),
+                            "bootstrapServers");
         assert_string_equal(nearest_name(STR("topic"), names, COUNT_OF(names)), "topics");
         assert_string_equal(nearest_name(STR("tpoics"), names, COUNT_OF(names)), "topics");
         assert_string_equal(nearest_name(STR("url"), names, COUNT_OF(names)), "uri");
@@ -167,7 +227,10 @@ static void nearest_name_guesses_well(void **state UNUSED)
 
 static void errors_are_cut_not_overrun(void **state UNUSED)
 {
-        struct { struct error err; char guard[8]; } e = { .guard = "guarded" };
+        struct {
+                struct error err;
+                char guard[8];
+        } e = { .guard = "guarded" };
         char big[2000];
 
         memset(big, 'x', sizeof(big) - 1);
@@ -200,7 +263,8 @@ static void every_error_kind_has_a_name(void **state UNUSED)
         for (int k = 0; k < ERROR_KIND_MAX; k++) {
                 assert_non_null(error_kind_name((enum error_kind)k));
                 for (int other = 0; other < k; other++)
-                        assert_string_not_equal(error_kind_name((enum error_kind)k), error_kind_name((enum error_kind)other));
+                        assert_string_not_equal(error_kind_name((enum error_kind)k),
+                                                error_kind_name((enum error_kind)other));
         }
         assert_string_equal(error_kind_name(ERROR_KIND_MAX), "Unknown");
 }

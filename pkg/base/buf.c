@@ -110,7 +110,8 @@ void buf_percent(struct buf *b, struct str s, const char *keep)
         for (size_t i = 0; i < s.n; i++) {
                 char c = s.p[i];
 
-                if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || (c && strchr(keep, c)))
+                if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                    (c && strchr(keep, c)))
                         buf_char(b, c);
                 else
                         buf_printf(b, "%%%02X", (unsigned char)c);
@@ -120,7 +121,8 @@ void buf_percent(struct buf *b, struct str s, const char *keep)
 void buf_unpercent(struct buf *b, struct str s, bool plus)
 {
         for (size_t i = 0; i < s.n; i++) {
-                int high = i + 2 < s.n ? hex_digit(s.p[i + 1]) : -1, low = i + 2 < s.n ? hex_digit(s.p[i + 2]) : -1;
+                int high = i + 2 < s.n ? hex_digit(s.p[i + 1]) : -1,
+                    low = i + 2 < s.n ? hex_digit(s.p[i + 2]) : -1;
 
                 if (s.p[i] == '%' && high >= 0 && low >= 0) {
                         buf_char(b, (char)(high << 4 | low));

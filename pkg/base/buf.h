@@ -1,5 +1,6 @@
-/* A growing byte buffer with a maximum set at creation. Failure (out of memory, over the maximum) sticks: append as you like and
- * check buf.failed once at the end. The text is kept terminated. Owned by the caller; one thread at a time. */
+/* A growing byte buffer with a maximum set at creation. Failure (out of memory, over the maximum) sticks:
+ * append as you like and check buf.failed once at the end. The text is kept terminated. Owned by the caller;
+ * one thread at a time. */
 #pragma once
 
 #include <stdarg.h>
@@ -8,7 +9,7 @@
 #include "base/error.h"
 
 struct buf {
-        char *p;        /* NULL until the first append; p[n] is 0 */
+        char *p; /* NULL until the first append; p[n] is 0 */
         size_t n, cap, max;
         bool failed;
 };
@@ -16,9 +17,13 @@ struct buf {
 #define BUF_INIT(maximum) ((struct buf){ .max = (maximum) })
 #define BUF_DEFAULT_MAX ((size_t)64 << 20)
 
-void buf_done(struct buf *);                    /* frees; the buffer may be used again */
-static inline void buf_reset(struct buf *b) { b->n = 0; b->failed = false; }
-bool buf_reserve(struct buf *, size_t more);    /* room for more bytes behind n; false once failed */
+void buf_done(struct buf *); /* frees; the buffer may be used again */
+static inline void buf_reset(struct buf *b)
+{
+        b->n = 0;
+        b->failed = false;
+}
+bool buf_reserve(struct buf *, size_t more); /* room for more bytes behind n; false once failed */
 void buf_add(struct buf *, const void *, size_t);
 static inline void buf_str(struct buf *b, struct str s) { buf_add(b, s.p, s.n); }
 static inline void buf_text(struct buf *b, const char *text) { buf_add(b, text, strlen(text)); }

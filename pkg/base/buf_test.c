@@ -115,8 +115,16 @@ static void integers_at_both_ends(void **state UNUSED)
         assert_string_equal(b.p, "-9223372036854775808 9223372036854775807 0 -10");
 }
 
-static const struct { const char *plain, *coded; } rfc4648[] = {
-        { "", "" }, { "f", "Zg==" }, { "fo", "Zm8=" }, { "foo", "Zm9v" }, { "foob", "Zm9vYg==" }, { "fooba", "Zm9vYmE=" }, { "foobar", "Zm9vYmFy" },
+static const struct {
+        const char *plain, *coded;
+} rfc4648[] = {
+        { "", "" },
+        { "f", "Zg==" },
+        { "fo", "Zm8=" },
+        { "foo", "Zm9v" },
+        { "foob", "Zm9vYg==" },
+        { "fooba", "Zm9vYmE=" },
+        { "foobar", "Zm9vYmFy" },
 };
 
 static void base64_has_the_vectors_of_its_document(void **state UNUSED)
@@ -149,7 +157,9 @@ static void base64_goes_both_ways(void **state UNUSED)
 
 static void base64_refuses_what_is_none(void **state UNUSED)
 {
-        static const char *const bad[] = { "Zg", "Zg=", "Zm9vYg", "====", "=Zg=", "Z===", "Zg==Zm9v", "Zm9=Zm9v", "Zm9-", "Zm9_", "Zm 9", "Zm9\n", "Zm9v\n", "Z\xc3\xa4=" };
+        static const char *const bad[] = { "Zg",   "Zg=",      "Zm9vYg",   "====",      "=Zg=",
+                                           "Z===", "Zg==Zm9v", "Zm9=Zm9v", "Zm9-",      "Zm9_",
+                                           "Zm 9", "Zm9\n",    "Zm9v\n",   "Z\xc3\xa4=" };
 
         for (size_t i = 0; i < COUNT_OF(bad); i++) {
                 BUF_AT_END struct buf b = BUF_INIT(100);
@@ -205,7 +215,8 @@ static void files_are_read_whole_up_to_the_maximum(void **state UNUSED)
         for (size_t i = 0; i < 100000; i++)
                 bytes[i] = (char)(i * 31);
         for (size_t i = 0; i < COUNT_OF(sizes); i++) {
-                BUF_AT_END struct buf roomy = BUF_INIT(0), tight = BUF_INIT(MAX_OF(sizes[i], (size_t)1)), small = BUF_INIT(sizes[i] - 1);
+                BUF_AT_END struct buf roomy = BUF_INIT(0), tight = BUF_INIT(MAX_OF(sizes[i], (size_t)1)),
+                                      small = BUF_INIT(sizes[i] - 1);
                 struct error err = { 0 };
 
                 assert_int_equal(ftruncate(fd, 0), 0);

@@ -14,10 +14,14 @@ static usec system_monotonic(void *cookie UNUSED) { return read_clock(CLOCK_MONO
 static usec system_wall(void *cookie UNUSED) { return read_clock(CLOCK_REALTIME); }
 const struct clock system_clock = { system_monotonic, system_wall, NULL };
 
-static const struct { struct str name; double usecs; } units[] = {
+static const struct {
+        struct str name;
+        double usecs;
+} units[] = {
         /* Longer names first where one is the start of another. */
-        { { "ns", 2 }, 1e-3 }, { { "us", 2 }, 1 },   { { "\xc2\xb5s", 3 }, 1 }, { { "\xce\xbcs", 3 }, 1 }, { { "ms", 2 }, 1e3 },
-        { { "s", 1 }, 1e6 },   { { "m", 1 }, 60e6 }, { { "h", 1 }, 3600e6 },    { { "d", 1 }, 86400e6 },
+        { { "ns", 2 }, 1e-3 },     { { "us", 2 }, 1 },     { { "\xc2\xb5s", 3 }, 1 },
+        { { "\xce\xbcs", 3 }, 1 }, { { "ms", 2 }, 1e3 },   { { "s", 1 }, 1e6 },
+        { { "m", 1 }, 60e6 },      { { "h", 1 }, 3600e6 }, { { "d", 1 }, 86400e6 },
 };
 
 bool duration_parse(struct str s, usec *out)
@@ -38,7 +42,8 @@ bool duration_parse(struct str s, usec *out)
                 size_t digits = 0, u;
                 bool fraction = false;
 
-                for (; s.n && ((s.p[0] >= '0' && s.p[0] <= '9') || (s.p[0] == '.' && !fraction)); s.p++, s.n--) {
+                for (; s.n && ((s.p[0] >= '0' && s.p[0] <= '9') || (s.p[0] == '.' && !fraction));
+                     s.p++, s.n--) {
                         if (s.p[0] == '.') {
                                 fraction = true;
                                 continue;
@@ -117,7 +122,8 @@ void duration_short(struct buf *b, usec d)
                 buf_printf(b, "%lldd", (long long)(s / 86400));
 }
 
-/* Days since 1970-01-01, by Howard Hinnant's public-domain algorithms (chrono-compatible low-level date algorithms). */
+/* Days since 1970-01-01, by Howard Hinnant's public-domain algorithms (chrono-compatible low-level date
+ * algorithms). */
 int64_t days_from_civil(int64_t year, int month, int day)
 {
         int64_t y = year - (month <= 2), era = (y >= 0 ? y : y - 399) / 400, in_era = y - era * 400;
@@ -176,8 +182,8 @@ static bool take_offset(struct str *s, int *seconds)
         *seconds = 0;
         if (take_char(s, 'Z') || take_char(s, 'z'))
                 return true;
-        if (!(take_char(s, '+') || take_char(s, '-')) || !take_number(s, 2, &hours) || !take_char(s, ':') || !take_number(s, 2, &minutes) ||
-            hours > 23 || minutes > 59)
+        if (!(take_char(s, '+') || take_char(s, '-')) || !take_number(s, 2, &hours) || !take_char(s, ':') ||
+            !take_number(s, 2, &minutes) || hours > 23 || minutes > 59)
                 return false;
         *seconds = sign * (hours * 3600 + minutes * 60);
         return true;
@@ -189,11 +195,13 @@ bool time_parse(struct str s, usec *out)
         int year, month, day, hour, minute, second, offset;
         usec fraction = 0, unit = USEC_SEC, wall;
 
-        if (!take_number(&s, 4, &year) || !take_char(&s, '-') || !take_number(&s, 2, &month) || !take_char(&s, '-') || !take_number(&s, 2, &day))
+        if (!take_number(&s, 4, &year) || !take_char(&s, '-') || !take_number(&s, 2, &month) ||
+            !take_char(&s, '-') || !take_number(&s, 2, &day))
                 return false;
         if (!take_char(&s, 'T') && !take_char(&s, 't') && !take_char(&s, ' '))
                 return false;
-        if (!take_number(&s, 2, &hour) || !take_char(&s, ':') || !take_number(&s, 2, &minute) || !take_char(&s, ':') || !take_number(&s, 2, &second))
+        if (!take_number(&s, 2, &hour) || !take_char(&s, ':') || !take_number(&s, 2, &minute) ||
+            !take_char(&s, ':') || !take_number(&s, 2, &second))
                 return false;
         if (take_char(&s, '.')) {
                 int digit;
@@ -205,11 +213,14 @@ bool time_parse(struct str s, usec *out)
                         fraction += digit * unit;
                 }
         }
-        if (!take_offset(&s, &offset) || s.n || month < 1 || month > 12 || day < 1 || day > month_days[month - 1] || hour > 23 || minute > 59 || second > 60)
+        if (!take_offset(&s, &offset) || s.n || month < 1 || month > 12 || day < 1 ||
+            day > month_days[month - 1] || hour > 23 || minute > 59 || second > 60)
                 return false;
         if (month == 2 && day == 29 && !(year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)))
                 return false;
-        wall = (days_from_civil(year, month, day) * 86400 + hour * 3600 + minute * 60 + second - offset) * USEC_SEC + fraction;
+        wall = (days_from_civil(year, month, day) * 86400 + hour * 3600 + minute * 60 + second - offset) *
+                       USEC_SEC +
+               fraction;
         /* by its offset */
         if (wall < days_from_civil(0, 1, 1) * USEC_DAY || wall >= days_from_civil(10000, 1, 1) * USEC_DAY)
                 return false;
@@ -234,7 +245,8 @@ static usec format_seconds(struct buf *b, usec wall)
                 days--;
         }
         civil_from_days(days, &year, &month, &day);
-        buf_printf(b, "%04lld-%02d-%02dT%02d:%02d:%02d", (long long)year, month, day, (int)(seconds / 3600), (int)(seconds / 60 % 60), (int)(seconds % 60));
+        buf_printf(b, "%04lld-%02d-%02dT%02d:%02d:%02d", (long long)year, month, day, (int)(seconds / 3600),
+                   (int)(seconds / 60 % 60), (int)(seconds % 60));
         return fraction;
 }
 

@@ -5,7 +5,8 @@
 
 static bool kind_retries(enum error_kind kind)
 {
-        return kind == ERROR_UNREACHABLE || kind == ERROR_TIMEOUT || kind == ERROR_CONFLICT || kind == ERROR_MEMORY;
+        return kind == ERROR_UNREACHABLE || kind == ERROR_TIMEOUT || kind == ERROR_CONFLICT ||
+               kind == ERROR_MEMORY;
 }
 
 int error_set(struct error *err, enum error_kind kind, const char *format, ...)
@@ -63,10 +64,13 @@ int error_memory(struct error *err) { return error_set(err, ERROR_MEMORY, "out o
 const char *error_kind_name(enum error_kind kind)
 {
         static const char *const names[ERROR_KIND_MAX] = {
-                [ERROR_NONE] = "None", [ERROR_INVALID] = "Invalid", [ERROR_NOT_FOUND] = "NotFound", [ERROR_CONFLICT] = "Conflict",
-                [ERROR_FORBIDDEN] = "Forbidden", [ERROR_UNAUTHORIZED] = "Unauthorized", [ERROR_GONE] = "Gone",
-                [ERROR_UNREACHABLE] = "Unreachable", [ERROR_TIMEOUT] = "Timeout", [ERROR_PROTOCOL] = "Protocol",
-                [ERROR_REFUSED] = "Refused", [ERROR_EXISTS] = "Exists", [ERROR_MEMORY] = "Memory", [ERROR_SYSTEM] = "System",
+                [ERROR_NONE] = "None",           [ERROR_INVALID] = "Invalid",
+                [ERROR_NOT_FOUND] = "NotFound",  [ERROR_CONFLICT] = "Conflict",
+                [ERROR_FORBIDDEN] = "Forbidden", [ERROR_UNAUTHORIZED] = "Unauthorized",
+                [ERROR_GONE] = "Gone",           [ERROR_UNREACHABLE] = "Unreachable",
+                [ERROR_TIMEOUT] = "Timeout",     [ERROR_PROTOCOL] = "Protocol",
+                [ERROR_REFUSED] = "Refused",     [ERROR_EXISTS] = "Exists",
+                [ERROR_MEMORY] = "Memory",       [ERROR_SYSTEM] = "System",
                 [ERROR_CANCELLED] = "Cancelled", [ERROR_INTERNAL] = "Internal",
         };
         return kind >= 0 && kind < ERROR_KIND_MAX ? names[kind] : "Unknown";

@@ -5,7 +5,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* O_NONBLOCK means nothing to regular files; a pipe is opened without waiting for its other end, and closed again. */
+/* O_NONBLOCK means nothing to regular files; a pipe is opened without waiting for its other end, and closed
+ * again. */
 int file_open(const char *path, int flags, struct error *err)
 {
         int fd = open(path, flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0600);

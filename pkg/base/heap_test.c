@@ -64,7 +64,8 @@ static void agrees_with_a_sorted_array(void **state UNUSED)
                                         heap_remove(&h, heap_first(&h));
                                 break;
                         default: /* inserts, or moves; few distinct times, so that many are equal */
-                                assert_true(heap_insert(&h, n, (usec)random_below(&r, seed % 2 ? 20 : 1000000) - 10));
+                                assert_true(heap_insert(
+                                        &h, n, (usec)random_below(&r, seed % 2 ? 20 : 1000000) - 10));
                         }
                         if (i % 50 == 0)
                                 check_shape(&h);

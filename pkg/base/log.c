@@ -7,7 +7,10 @@
 #include "json/writer.h"
 
 /* Set once before threads start; read by all. */
-static struct { enum log_level least; enum log_format format; } log_config = { LOG_INFO, LOG_LOGFMT };
+static struct {
+        enum log_level least;
+        enum log_format format;
+} log_config = { LOG_INFO, LOG_LOGFMT };
 
 static const char *const level_names[LOG_LEVEL_MAX] = { "debug", "info", "warn", "error" };
 
@@ -35,7 +38,8 @@ static void logfmt_value(struct buf *b, struct str s)
         bool plain = s.n > 0;
 
         for (size_t i = 0; i < s.n && plain; i++)
-                plain = (unsigned char)s.p[i] > ' ' && s.p[i] != '"' && s.p[i] != '=' && s.p[i] != '\\' && s.p[i] != 0x7f;
+                plain = (unsigned char)s.p[i] > ' ' && s.p[i] != '"' && s.p[i] != '=' && s.p[i] != '\\' &&
+                        s.p[i] != 0x7f;
         if (plain) {
                 buf_str(b, s);
                 return;
@@ -55,7 +59,8 @@ static void field_text(struct buf *b, const struct log_field *f)
                 duration_format(b, f->number);
 }
 
-static void format_logfmt(struct buf *b, struct str time, enum log_level level, const char *message, const struct log_field *fields, size_t n)
+static void format_logfmt(struct buf *b, struct str time, enum log_level level, const char *message,
+                          const struct log_field *fields, size_t n)
 {
         buf_printf(b, "time=" STR_FMT " level=%s msg=", STR_ARG(time), level_names[level]);
         logfmt_value(b, str_of(message));
@@ -69,7 +74,8 @@ static void format_logfmt(struct buf *b, struct str time, enum log_level level, 
         buf_char(b, '\n');
 }
 
-static void format_json(struct buf *b, struct str time, enum log_level level, const char *message, const struct log_field *fields, size_t n)
+static void format_json(struct buf *b, struct str time, enum log_level level, const char *message,
+                        const struct log_field *fields, size_t n)
 {
         struct writer w;
 

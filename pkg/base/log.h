@@ -1,5 +1,5 @@
-/* The log: one line a message on stderr, logfmt or JSON. Set once at start by cmd/, before threads; writing is safe on any thread
- * (one write(2) a line). An error is returned or logged, never both. */
+/* The log: one line a message on stderr, logfmt or JSON. Set once at start by cmd/, before threads; writing
+ * is safe on any thread (one write(2) a line). An error is returned or logged, never both. */
 #pragma once
 
 #include "base/base.h"
@@ -25,11 +25,12 @@ const char *log_level_name(enum log_level);
 void log_write(enum log_level, const char *message, const struct log_field *fields, size_t n);
 
 /* log_at(LOG_INFO, "trigger started", LOG_S("trigger", name)); at least one field. */
-#define log_at(level, message, ...)                                                                               \
-        do {                                                                                                      \
-                if (log_enabled(level))                                                                           \
-                        log_write((level), (message), (const struct log_field[]){ __VA_ARGS__ },                  \
-                                  sizeof((const struct log_field[]){ __VA_ARGS__ }) / sizeof(struct log_field)); \
+#define log_at(level, message, ...)                                                                          \
+        do {                                                                                                 \
+                if (log_enabled(level))                                                                      \
+                        log_write((level), (message), (const struct log_field[]){ __VA_ARGS__ },             \
+                                  sizeof((const struct log_field[]){ __VA_ARGS__ }) /                        \
+                                          sizeof(struct log_field));                                         \
         } while (0)
 #define log_debug(...) log_at(LOG_DEBUG, __VA_ARGS__)
 #define log_info(...) log_at(LOG_INFO, __VA_ARGS__)

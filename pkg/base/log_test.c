@@ -11,7 +11,10 @@
 
 #include "base/clock.h"
 
-static struct { int pipe[2], stderr_copy; char text[200000]; } capture;
+static struct {
+        int pipe[2], stderr_copy;
+        char text[200000];
+} capture;
 
 static void capture_begin(void)
 {
@@ -54,12 +57,16 @@ static void logfmt_quotes_what_needs_it(void **state UNUSED)
 {
         log_setup(LOG_INFO, LOG_LOGFMT);
         capture_begin();
-        log_info("started", LOG_S("plain", "a/b:c,d"), LOG_S("empty", ""), LOG_S("space", "a b"), LOG_S("equals", "a=b"), LOG_S("quote", "say \"x\""),
-                 LOG_S("slash", "a\\b"), LOG_S("line", "a\nb"), LOG_S("del", "\x7f"), LOG_S("umlaut", "\xc3\xa4"), LOG_S("broken", "\xff x"), LOG_S("null", NULL),
-                 LOG_V("view", ((struct str){ "abcdef", 3 })), LOG_I("int", INT64_MIN), LOG_D("took", 1500 * USEC_MSEC));
+        log_info("started", LOG_S("plain", "a/b:c,d"), LOG_S("empty", ""), LOG_S("space", "a b"),
+                 LOG_S("equals", "a=b"), LOG_S("quote", "say \"x\""), LOG_S("slash", "a\\b"),
+                 LOG_S("line", "a\nb"), LOG_S("del", "\x7f"), LOG_S("umlaut", "\xc3\xa4"),
+                 LOG_S("broken", "\xff x"), LOG_S("null", NULL), LOG_V("view", ((struct str){ "abcdef", 3 })),
+                 LOG_I("int", INT64_MIN), LOG_D("took", 1500 * USEC_MSEC));
         assert_string_equal(after_time(capture_end()),
-                            "level=info msg=started plain=a/b:c,d empty=\"\" space=\"a b\" equals=\"a=b\" quote=\"say \\\"x\\\"\" slash=\"a\\\\b\" line=\"a\\nb\" "
-                            "del=\"\x7f\" umlaut=\xc3\xa4 broken=\"\xef\xbf\xbd x\" null=\"\" view=abc int=-9223372036854775808 took=1.5s\n");
+                            "level=info msg=started plain=a/b:c,d empty=\"\" space=\"a b\" equals=\"a=b\" "
+                            "quote=\"say \\\"x\\\"\" slash=\"a\\\\b\" line=\"a\\nb\" "
+                            "del=\"\x7f\" umlaut=\xc3\xa4 broken=\"\xef\xbf\xbd x\" null=\"\" view=abc "
+                            "int=-9223372036854775808 took=1.5s\n");
 }
 
 static void a_message_is_one_line(void **state UNUSED)
@@ -84,7 +91,8 @@ static void json_is_json(void **state UNUSED)
         every[255] = 0;
         log_setup(LOG_DEBUG, LOG_JSON);
         capture_begin();
-        log_debug("a \"message\"\n", LOG_S("every", every), LOG_I("big", INT64_MAX), LOG_D("took", 1500 * USEC_MSEC), LOG_S("k\"ey", "v"));
+        log_debug("a \"message\"\n", LOG_S("every", every), LOG_I("big", INT64_MAX),
+                  LOG_D("took", 1500 * USEC_MSEC), LOG_S("k\"ey", "v"));
         line = json_loads(capture_end(), 0, &why);
         if (!line)
                 fail_msg("%s: %s", why.text, capture.text);

@@ -26,7 +26,7 @@ struct loop {
         uv_prepare_t prepare; /* turns tasks before each poll */
         uv_idle_t idle;       /* active: the poll does not block, tasks are ready */
         uv_timer_t timer;
-        usec armed;           /* what the timer is set to; USEC_NEVER: not set */
+        usec armed; /* what the timer is set to; USEC_NEVER: not set */
         usec now;
         const struct clock *clock;
         struct task *first, **last;
@@ -184,7 +184,8 @@ void waker_ring(struct waker *w, struct waker_slot *slot)
         if (__atomic_exchange_n(&slot->rung, 1, __ATOMIC_SEQ_CST))
                 return;
         slot->next = atomic_load_explicit(&w->rung, memory_order_relaxed);
-        while (!atomic_compare_exchange_weak_explicit(&w->rung, &slot->next, slot, memory_order_release, memory_order_relaxed))
+        while (!atomic_compare_exchange_weak_explicit(&w->rung, &slot->next, slot, memory_order_release,
+                                                      memory_order_relaxed))
                 ;
         (void)uv_async_send(&w->async);
 }
@@ -273,7 +274,8 @@ static struct loop_io set_io(struct loop_crowd *crowd, int fd, void (*event)(voi
         return (struct loop_io){ .event = event, .cookie = cookie, .crowd = crowd, .fd = fd };
 }
 
-int loop_io_open(struct loop *l, int fd, void (*event)(void *, int), void *cookie, struct loop_io **out, struct error *err)
+int loop_io_open(struct loop *l, int fd, void (*event)(void *, int), void *cookie, struct loop_io **out,
+                 struct error *err)
 {
         struct polled *p = calloc(1, sizeof(*p));
         int r = UV_ENOMEM;
@@ -293,7 +295,10 @@ int loop_io_open(struct loop *l, int fd, void (*event)(void *, int), void *cooki
 static void want_of_uv(struct polled *p, int events)
 {
         if (events)
-                (void)uv_poll_start(&p->poll, (events & LOOP_READABLE ? UV_READABLE : 0) | (events & LOOP_WRITABLE ? UV_WRITABLE : 0), on_poll);
+                (void)uv_poll_start(&p->poll,
+                                    (events & LOOP_READABLE ? UV_READABLE : 0) |
+                                            (events & LOOP_WRITABLE ? UV_WRITABLE : 0),
+                                    on_poll);
         else
                 (void)uv_poll_stop(&p->poll);
 }
@@ -301,9 +306,15 @@ static void want_of_uv(struct polled *p, int events)
 /* Without any event it would still be told of errors, again and again: it leaves. */
 static void want_of_crowd(struct loop_io *io, int events)
 {
-        struct epoll_event e = { .events = (events & LOOP_READABLE ? EPOLLIN : 0u) | (events & LOOP_WRITABLE ? EPOLLOUT : 0u), .data.ptr = io };
+        struct epoll_event e = { .events = (events & LOOP_READABLE ? EPOLLIN : 0u) |
+                                           (events & LOOP_WRITABLE ? EPOLLOUT : 0u),
+                                 .data.ptr = io };
 
-        (void)epoll_ctl(io->crowd->fd, !events ? EPOLL_CTL_DEL : io->want ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, io->fd, &e);
+        (void)epoll_ctl(io->crowd->fd,
+                        !events    ? EPOLL_CTL_DEL
+                        : io->want ? EPOLL_CTL_MOD
+                                   : EPOLL_CTL_ADD,
+                        io->fd, &e);
 }
 
 void loop_io_want(struct loop_io *io, int events)
@@ -354,7 +365,8 @@ static void on_crowd(void *cookie, int events UNUSED)
                 if (!io)
                         continue;
                 seen = (e->events & EPOLLIN ? LOOP_READABLE : 0) | (e->events & EPOLLOUT ? LOOP_WRITABLE : 0);
-                /* An error is found by the owner's next read or write. What it wanted may have changed meanwhile. */
+                /* An error is found by the owner's next read or write. What it wanted may have changed
+                 * meanwhile. */
                 seen = e->events & (EPOLLERR | EPOLLHUP) ? io->want : seen & io->want;
                 refresh(c->loop);
                 if (seen)
@@ -396,7 +408,8 @@ struct loop_crowd *loop_crowd_free(struct loop_crowd *c)
         return NULL;
 }
 
-int loop_crowd_open(struct loop_crowd *c, int fd, void (*event)(void *, int), void *cookie, struct loop_io **out, struct error *err)
+int loop_crowd_open(struct loop_crowd *c, int fd, void (*event)(void *, int), void *cookie,
+                    struct loop_io **out, struct error *err)
 {
         struct loop_io *io = malloc(sizeof(*io));
 

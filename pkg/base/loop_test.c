@@ -47,9 +47,19 @@ static void run(void)
 
 static char order[64];
 static size_t order_n;
-static void note(char c) { order[order_n++] = c; order[order_n] = 0; }
+static void note(char c)
+{
+        order[order_n++] = c;
+        order[order_n] = 0;
+}
 
-struct letter { struct task task; char name; int again; struct letter *wakes, *forgets; bool stops; };
+struct letter {
+        struct task task;
+        char name;
+        int again;
+        struct letter *wakes, *forgets;
+        bool stops;
+};
 static void letter_turn(struct task *t, usec now)
 {
         struct letter *l = CONTAINER_OF(t, struct letter, task);
@@ -114,7 +124,8 @@ static void on_readable(void *cookie UNUSED, int events)
         loop_stop(loop);
 }
 
-/* A task that is always ready must not starve the descriptors, even when the last task of the pass is forgotten while the pass runs. */
+/* A task that is always ready must not starve the descriptors, even when the last task of the pass is
+ * forgotten while the pass runs. */
 static void descriptors_get_their_turn(void **state UNUSED)
 {
         struct letter b = { .task = { .turn = letter_turn }, .name = 'b' };
@@ -144,7 +155,10 @@ static void descriptors_get_their_turn(void **state UNUSED)
 /* ---- deadlines ---------------------------------------------------------- */
 
 enum { DEADLINES = 100 };
-struct deadline { struct task task; usec at; };
+struct deadline {
+        struct task task;
+        usec at;
+};
 static usec last_deadline;
 static int deadlines_left;
 
@@ -167,7 +181,8 @@ static void deadlines_come_in_order_and_not_early(void **state UNUSED)
         last_deadline = 0;
         deadlines_left = DEADLINES - 2;
         for (int i = 0; i < DEADLINES; i++) {
-                all[i] = (struct deadline){ .task = { .turn = deadline_turn }, .at = now + i * 37 % DEADLINES * 500 };
+                all[i] = (struct deadline){ .task = { .turn = deadline_turn },
+                                            .at = now + i * 37 % DEADLINES * 500 };
                 loop_arm(loop, &all[i].task, now + USEC_HOUR);
                 loop_arm(loop, &all[i].task, all[i].at); /* replaces */
         }
@@ -227,14 +242,20 @@ static void deadlines_are_kept_by_the_clock_that_was_given(void **state UNUSED)
 /* ---- the waker ---------------------------------------------------------- */
 
 enum { THREADS = 4, RINGS = 25000 };
-struct ringer { struct waker_slot slot; struct task task; pthread_t thread; _Atomic int rung, seen; };
+struct ringer {
+        struct waker_slot slot;
+        struct task task;
+        pthread_t thread;
+        _Atomic int rung, seen;
+};
 static struct ringer ringers[THREADS];
 
 static void *ring(void *argument)
 {
         struct ringer *r = argument;
 
-        /* Each ring is waited for in one of the rings to come: what is counted before a ring must be seen after it. */
+        /* Each ring is waited for in one of the rings to come: what is counted before a ring must be seen
+         * after it. */
         for (int i = 0; i < RINGS; i++) {
                 atomic_fetch_add(&r->rung, 1);
                 waker_ring(loop_waker(loop), &r->slot);
@@ -279,7 +300,10 @@ static void no_ring_is_lost(void **state UNUSED)
 
 /* ---- descriptors and signals -------------------------------------------- */
 
-struct reader { struct loop_io *io; int fd, got; };
+struct reader {
+        struct loop_io *io;
+        int fd, got;
+};
 static void read_and_close(void *cookie, int events UNUSED)
 {
         struct reader *r = cookie;
@@ -315,7 +339,11 @@ static void a_watch_may_close_itself(void **state UNUSED)
 /* ---- crowds ------------------------------------------------------------- */
 
 enum { MEMBERS = 100, IN_A_PASS = 8 };
-static struct member { struct loop_io *io; int fd[2]; unsigned told; } members[MEMBERS];
+static struct member {
+        struct loop_io *io;
+        int fd[2];
+        unsigned told;
+} members[MEMBERS];
 static struct loop_crowd *crowd;
 static int own[2];
 static unsigned told_in_all, told_when_own;
@@ -465,10 +493,12 @@ int main(void)
                 cmocka_unit_test_setup_teardown(deadlines_come_in_order_and_not_early, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_deadline_in_the_past_comes_at_once, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_deadline_may_be_set_while_turning, setup, teardown),
-                cmocka_unit_test_setup_teardown(deadlines_are_kept_by_the_clock_that_was_given, setup, teardown),
+                cmocka_unit_test_setup_teardown(deadlines_are_kept_by_the_clock_that_was_given, setup,
+                                                teardown),
                 cmocka_unit_test_setup_teardown(no_ring_is_lost, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_watch_may_close_itself, setup, teardown),
-                cmocka_unit_test_setup_teardown(a_crowd_holds_up_nobody_and_all_have_their_turn, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_crowd_holds_up_nobody_and_all_have_their_turn, setup,
+                                                teardown),
                 cmocka_unit_test_setup_teardown(a_member_that_was_closed_is_not_told, setup, teardown),
                 cmocka_unit_test_setup_teardown(an_end_is_told_to_who_wants_something, setup, teardown),
                 cmocka_unit_test_setup_teardown(signals_come_on_the_loop, setup, teardown),

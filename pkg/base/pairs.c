@@ -2,7 +2,7 @@
 
 #include "base/random.h"
 
-enum { FEW = 16 };               /* so many are compared with each other */
+enum { FEW = 16 }; /* so many are compared with each other */
 
 void pairs_add(struct pairs *p, struct str name, struct str value)
 {
@@ -20,7 +20,10 @@ void pairs_add(struct pairs *p, struct str name, struct str value)
                 p->list[p->n++] = (struct pair){ .name = name, .value = value, .next = PAIRS_END };
 }
 
-static bool same(const struct pairs *p, struct str a, struct str b) { return p->nocase ? str_equal_nocase(a, b) : str_equal(a, b); }
+static bool same(const struct pairs *p, struct str a, struct str b)
+{
+        return p->nocase ? str_equal_nocase(a, b) : str_equal(a, b);
+}
 
 /* The last of the name so far, which gets a follower. */
 static void follow(struct pairs *p, uint32_t last, uint32_t i)
@@ -55,8 +58,12 @@ static uint64_t hash_nocase(uint64_t seed, struct str s)
         return h;
 }
 
-/* The last one of each name, by its hash; the seed is nobody's to foresee, so that names can't be chosen to meet in one place. */
-struct place { uint64_t hash; uint32_t last; };
+/* The last one of each name, by its hash; the seed is nobody's to foresee, so that names can't be chosen to
+ * meet in one place. */
+struct place {
+        uint64_t hash;
+        uint32_t last;
+};
 
 static void hash_all(struct pairs *p, struct place *places, size_t mask)
 {
@@ -67,7 +74,8 @@ static void hash_all(struct pairs *p, struct place *places, size_t mask)
                 uint64_t hash = p->nocase ? hash_nocase(seed, name) : hash_bytes(seed, name);
                 size_t at = (size_t)hash & mask;
 
-                while (places[at].last != PAIRS_END && (places[at].hash != hash || !same(p, p->list[places[at].last].name, name)))
+                while (places[at].last != PAIRS_END &&
+                       (places[at].hash != hash || !same(p, p->list[places[at].last].name, name)))
                         at = (at + 1) & mask;
                 if (places[at].last != PAIRS_END)
                         follow(p, places[at].last, i);

@@ -18,7 +18,8 @@ static void check(struct pairs *p)
                 bool again = false;
 
                 for (size_t k = 0; k < p->n; k++) {
-                        bool equal = p->nocase ? str_equal_nocase(p->list[i].name, p->list[k].name) : str_equal(p->list[i].name, p->list[k].name);
+                        bool equal = p->nocase ? str_equal_nocase(p->list[i].name, p->list[k].name)
+                                               : str_equal(p->list[i].name, p->list[k].name);
 
                         again = again || (k < i && equal);
                         if (k > i && equal && next == PAIRS_END)
@@ -31,7 +32,12 @@ static void check(struct pairs *p)
 
 static void those_of_one_name_are_linked(void **state UNUSED)
 {
-        static const char *const names[] = { "a", "A", "b", "", "a-very-long-name-of-which-only-the-end-differs-1", "a-very-long-name-of-which-only-the-end-differs-2",
+        static const char *const names[] = { "a",
+                                             "A",
+                                             "b",
+                                             "",
+                                             "a-very-long-name-of-which-only-the-end-differs-1",
+                                             "a-very-long-name-of-which-only-the-end-differs-2",
                                              "A-very-long-name-of-which-only-the-end-differs-2" };
         struct random r;
 
@@ -62,7 +68,8 @@ static void names_longer_than_any_buffer_are_told_apart(void **state UNUSED)
 
 int main(void)
 {
-        const struct CMUnitTest tests[] = { cmocka_unit_test(those_of_one_name_are_linked), cmocka_unit_test(names_longer_than_any_buffer_are_told_apart) };
+        const struct CMUnitTest tests[] = { cmocka_unit_test(those_of_one_name_are_linked),
+                                            cmocka_unit_test(names_longer_than_any_buffer_are_told_apart) };
 
         return cmocka_run_group_tests_name("pairs", tests, NULL, NULL);
 }

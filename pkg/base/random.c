@@ -31,7 +31,10 @@ uint64_t random_next(struct random *r)
         return result;
 }
 
-uint64_t random_below(struct random *r, uint64_t bound) { return bound ? (uint64_t)((unsigned __int128)random_next(r) * bound >> 64) : 0; }
+uint64_t random_below(struct random *r, uint64_t bound)
+{
+        return bound ? (uint64_t)((unsigned __int128)random_next(r) * bound >> 64) : 0;
+}
 
 uint64_t random_seed(void)
 {
@@ -54,24 +57,25 @@ uint64_t table_seed(void)
         return seed;
 }
 
-#define SIP_ROUND                                      \
-        do {                                           \
-                v0 += v1;                              \
-                v1 = rotate(v1, 13) ^ v0;              \
-                v0 = rotate(v0, 32);                   \
-                v2 += v3;                              \
-                v3 = rotate(v3, 16) ^ v2;              \
-                v0 += v3;                              \
-                v3 = rotate(v3, 21) ^ v0;              \
-                v2 += v1;                              \
-                v1 = rotate(v1, 17) ^ v2;              \
-                v2 = rotate(v2, 32);                   \
+#define SIP_ROUND                                                                                            \
+        do {                                                                                                 \
+                v0 += v1;                                                                                    \
+                v1 = rotate(v1, 13) ^ v0;                                                                    \
+                v0 = rotate(v0, 32);                                                                         \
+                v2 += v3;                                                                                    \
+                v3 = rotate(v3, 16) ^ v2;                                                                    \
+                v0 += v3;                                                                                    \
+                v3 = rotate(v3, 21) ^ v0;                                                                    \
+                v2 += v1;                                                                                    \
+                v1 = rotate(v1, 17) ^ v2;                                                                    \
+                v2 = rotate(v2, 32);                                                                         \
         } while (0)
 
 uint64_t hash_bytes(uint64_t seed, struct str s)
 {
         uint64_t k0 = seed, k1 = ~seed;
-        uint64_t v0 = k0 ^ 0x736f6d6570736575u, v1 = k1 ^ 0x646f72616e646f6du, v2 = k0 ^ 0x6c7967656e657261u, v3 = k1 ^ 0x7465646279746573u;
+        uint64_t v0 = k0 ^ 0x736f6d6570736575u, v1 = k1 ^ 0x646f72616e646f6du, v2 = k0 ^ 0x6c7967656e657261u,
+                 v3 = k1 ^ 0x7465646279746573u;
         uint64_t word;
         size_t i = 0;
 

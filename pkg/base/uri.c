@@ -2,7 +2,8 @@
 
 static bool unreserved(char c)
 {
-        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_' || c == '~';
+        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+               c == '.' || c == '_' || c == '~';
 }
 
 /* pchar without its escapes (RFC 3986, 3.3). */
@@ -11,7 +12,8 @@ static bool of_segment(char c) { return unreserved(c) || (c && strchr("!$&'()*+,
 void uri_segment(struct buf *b, struct str s)
 {
         for (size_t i = 0; i < s.n; i++) {
-                int high = s.p[i] == '%' && i + 2 < s.n ? hex_digit(s.p[i + 1]) : -1, low = high >= 0 ? hex_digit(s.p[i + 2]) : -1;
+                int high = s.p[i] == '%' && i + 2 < s.n ? hex_digit(s.p[i + 1]) : -1,
+                    low = high >= 0 ? hex_digit(s.p[i + 2]) : -1;
                 char c = low >= 0 ? (char)(high << 4 | low) : s.p[i];
 
                 i += low >= 0 ? 2 : 0;
@@ -69,5 +71,11 @@ static struct str normal(struct str path, bool merge, struct buf *space)
         return space->failed ? (struct str){ 0 } : (struct str){ space->p, space->n };
 }
 
-struct str uri_path(struct str path, struct buf *space) { return path.n == 0 || path.p[0] != '/' || is_plain(path) ? path : normal(path, false, space); }
-struct str uri_path_merged(struct str path, struct buf *space) { return path.n == 0 || path.p[0] != '/' ? path : normal(path, true, space); }
+struct str uri_path(struct str path, struct buf *space)
+{
+        return path.n == 0 || path.p[0] != '/' || is_plain(path) ? path : normal(path, false, space);
+}
+struct str uri_path_merged(struct str path, struct buf *space)
+{
+        return path.n == 0 || path.p[0] != '/' ? path : normal(path, true, space);
+}

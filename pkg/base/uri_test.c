@@ -58,7 +58,14 @@ static void what_is_equivalent_is_equal(void **state UNUSED)
 static void slashes_are_merged(void **state UNUSED)
 {
         static const char *const table[][2] = {
-                { "//a", "/a" }, { "/a//b///c", "/a/b/c" }, { "/a//", "/a/" }, { "//", "/" }, { "/a//../b", "/b" }, { "/a/.//b", "/a/b" }, { "/a/%2F//b", "/a/%2F/b" }, { "/a/b", "/a/b" },
+                { "//a", "/a" },
+                { "/a//b///c", "/a/b/c" },
+                { "/a//", "/a/" },
+                { "//", "/" },
+                { "/a//../b", "/b" },
+                { "/a/.//b", "/a/b" },
+                { "/a/%2F//b", "/a/%2F/b" },
+                { "/a/b", "/a/b" },
         };
 
         for (size_t i = 0; i < COUNT_OF(table); i++)

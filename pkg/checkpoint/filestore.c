@@ -17,18 +17,28 @@
 static const char MAGIC[4] = { 'S', 'L', 'C', '1' };
 enum { FRAME_HEAD = 16, FRAME_MAX = 1 << 20, REWRITE_AT = 1 << 20 };
 
-struct entry { UT_hash_handle hh; char *key; size_t key_n; struct buf value; };
-struct request { struct request *next; struct file_store_end *end; struct store_result result; char *key; };
+struct entry {
+        UT_hash_handle hh;
+        char *key;
+        size_t key_n;
+        struct buf value;
+};
+struct request {
+        struct request *next;
+        struct file_store_end *end;
+        struct store_result result;
+        char *key;
+};
 
 struct file_store {
         struct loop *loop;
         char *folder;
         int fd, lock;
         struct entry *entries;
-        size_t size, live;               /* bytes in the journal; of frames that still count */
-        struct buf pending;              /* frames not yet written */
+        size_t size, live;                       /* bytes in the journal; of frames that still count */
+        struct buf pending;                      /* frames not yet written */
         struct request *waiting, **waiting_last; /* puts in pending */
-        struct request *syncing;         /* puts written, being synced */
+        struct request *syncing;                 /* puts written, being synced */
         bool sync_running, broken;
         struct error why;
         uv_fs_t sync;
@@ -117,7 +127,8 @@ static size_t get_frame(struct str bytes, struct str *key, struct str *value)
         value_n = get_u32(bytes.p + 12);
         if (key_n > FRAME_MAX || value_n > FRAME_MAX || bytes.n < frame_size(key_n, value_n))
                 return 0;
-        if (crc32(0, (const Bytef *)bytes.p + 8, (uInt)(frame_size(key_n, value_n) - 8)) != get_u32(bytes.p + 4))
+        if (crc32(0, (const Bytef *)bytes.p + 8, (uInt)(frame_size(key_n, value_n) - 8)) !=
+            get_u32(bytes.p + 4))
                 return 0;
         *key = (struct str){ bytes.p + FRAME_HEAD, key_n };
         *value = (struct str){ bytes.p + FRAME_HEAD + key_n, value_n };
@@ -170,7 +181,8 @@ static void complete_list(struct request *list, const struct error *why)
 
 static int rewrite(struct file_store *s, struct error *err)
 {
-        BUF_AT_END struct buf all = BUF_INIT((size_t)1 << 30), path = BUF_INIT(PATH_MAX), fresh = BUF_INIT(PATH_MAX);
+        BUF_AT_END struct buf all = BUF_INIT((size_t)1 << 30), path = BUF_INIT(PATH_MAX),
+                              fresh = BUF_INIT(PATH_MAX);
         int fd, folder;
 
         buf_printf(&path, "%s/checkpoints.journal", s->folder);
@@ -210,7 +222,8 @@ static void on_sync(uv_fs_t *request)
         s->sync_running = false;
         s->syncing = NULL;
         if (request->result < 0) {
-                (void)error_set(&err, ERROR_SYSTEM, "sync %s/checkpoints.journal: %s", s->folder, uv_strerror((int)request->result));
+                (void)error_set(&err, ERROR_SYSTEM, "sync %s/checkpoints.journal: %s", s->folder,
+                                uv_strerror((int)request->result));
                 complete_list(list, &err);
         } else
                 complete_list(list, NULL);
@@ -275,7 +288,8 @@ static int keep_aside(const struct file_store *s, struct str bytes, struct buf *
         return 0;
 }
 
-/* Where the next whole frame begins; the end, if there is none. Frames hold text, in which no frame can hide, so that few places look like one. */
+/* Where the next whole frame begins; the end, if there is none. Frames hold text, in which no frame can hide,
+ * so that few places look like one. */
 static const char *next_frame(const char *p, const char *end)
 {
         struct str key, value;
@@ -288,7 +302,10 @@ static const char *next_frame(const char *p, const char *end)
         return end;
 }
 
-struct damage { size_t stretches, bytes; bool within; /* something whole comes after it */ };
+struct damage {
+        size_t stretches, bytes;
+        bool within; /* something whole comes after it */
+};
 
 /* Every frame that is whole counts, whatever lies between. */
 static int read_frames(struct file_store *s, struct str file, struct damage *d, struct error *err)
@@ -319,7 +336,8 @@ static int read_frames(struct file_store *s, struct str file, struct damage *d, 
 
 static int load(struct file_store *s, struct error *err)
 {
-        BUF_AT_END struct buf file = BUF_INIT((size_t)1 << 30), path = BUF_INIT(PATH_MAX), aside = BUF_INIT(PATH_MAX);
+        BUF_AT_END struct buf file = BUF_INIT((size_t)1 << 30), path = BUF_INIT(PATH_MAX),
+                              aside = BUF_INIT(PATH_MAX);
         struct damage d = { 0 };
 
         buf_printf(&path, "%s/checkpoints.journal", s->folder);
@@ -335,13 +353,16 @@ static int load(struct file_store *s, struct error *err)
         if (d.within) {
                 if (keep_aside(s, buf_view(&file), &aside, err) < 0)
                         return -1;
-                log_warn("the checkpoint journal is damaged: what can't be read is skipped, so that a Trigger may go on from an older position or afresh", LOG_S("file", path.p),
-                         LOG_I("places", d.stretches), LOG_I("bytes", d.bytes), LOG_S("kept", aside.p));
+                log_warn("the checkpoint journal is damaged: what can't be read is skipped, so that a "
+                         "Trigger may go on from an older position or afresh",
+                         LOG_S("file", path.p), LOG_I("places", d.stretches), LOG_I("bytes", d.bytes),
+                         LOG_S("kept", aside.p));
                 return rewrite(s, err);
         }
         if (keep_aside(s, (struct str){ file.p + s->size, file.n - s->size }, &aside, err) < 0)
                 return -1;
-        log_warn("the checkpoint journal ends in a broken frame, which is cut off", LOG_S("file", path.p), LOG_I("bytes", d.bytes), LOG_S("kept", aside.p));
+        log_warn("the checkpoint journal ends in a broken frame, which is cut off", LOG_S("file", path.p),
+                 LOG_I("bytes", d.bytes), LOG_S("kept", aside.p));
         if (ftruncate(s->fd, (off_t)s->size) < 0)
                 return error_errno(err, errno, "cut %s", path.p);
         return 0;
@@ -358,7 +379,8 @@ static int take_lock(struct file_store *s, struct error *err)
         if (s->lock < 0)
                 return -1;
         if (flock(s->lock, LOCK_EX | LOCK_NB) < 0)
-                return error_set(err, ERROR_CONFLICT, "%s is in use by another process; give each its own --state", s->folder);
+                return error_set(err, ERROR_CONFLICT,
+                                 "%s is in use by another process; give each its own --state", s->folder);
         return 0;
 }
 
@@ -429,7 +451,8 @@ static char *full_key(struct file_store_end *end, struct str key)
 {
         struct buf b = BUF_INIT(FRAME_MAX);
 
-        /* A line end parts them: it stands in no prefix and in no key, so that "a" with "b/c" is not "a/b" with "c". */
+        /* A line end parts them: it stands in no prefix and in no key, so that "a" with "b/c" is not "a/b"
+         * with "c". */
         buf_printf(&b, "%s\n", end->prefix);
         buf_str(&b, key);
         return buf_take(&b);
@@ -471,7 +494,8 @@ static void put(void *cookie, uint64_t tag, struct str key, struct str value)
                 abort();
         r->key = full_key(end, key);
         if (value.n > FRAME_MAX) { /* before anything of the old value is touched */
-                (void)error_set(&err, ERROR_INVALID, "checkpoint of %zu bytes: at most %d are kept", value.n, FRAME_MAX);
+                (void)error_set(&err, ERROR_INVALID, "checkpoint of %zu bytes: at most %d are kept", value.n,
+                                FRAME_MAX);
                 complete(r, &err);
                 return;
         }
@@ -522,7 +546,8 @@ static bool take(void *cookie, struct store_result *out)
 static const struct store_ops ops = { get, put, take };
 struct store file_store_port(struct file_store_end *end) { return (struct store){ &ops, end }; }
 
-int file_store_end_new(struct file_store_end **out, struct file_store *s, struct str prefix, struct task *wake, struct error *err)
+int file_store_end_new(struct file_store_end **out, struct file_store *s, struct str prefix,
+                       struct task *wake, struct error *err)
 {
         struct file_store_end *end = calloc(1, sizeof(*end));
 

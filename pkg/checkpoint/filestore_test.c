@@ -13,7 +13,14 @@
 
 /* ---- a store on a real loop, in a folder of its own --------------------- */
 
-struct user { struct task wake; struct file_store_end *end; struct store store; struct store_result results[4096]; size_t results_n, wanted; char value[4096]; };
+struct user {
+        struct task wake;
+        struct file_store_end *end;
+        struct store store;
+        struct store_result results[4096];
+        size_t results_n, wanted;
+        char value[4096];
+};
 
 static struct loop *loop;
 static char folder[64], journal[128];
@@ -110,7 +117,10 @@ static int setup(void **state UNUSED)
         return loop_new(&loop, &err);
 }
 
-static int remove_one(const char *path, const struct stat *s UNUSED, int kind UNUSED, struct FTW *w UNUSED) { return remove(path); }
+static int remove_one(const char *path, const struct stat *s UNUSED, int kind UNUSED, struct FTW *w UNUSED)
+{
+        return remove(path);
+}
 
 static int teardown(void **state UNUSED)
 {
@@ -328,7 +338,8 @@ static void write_journal(const char *bytes, size_t n, size_t at, size_t span, i
         (void)close(fd);
 }
 
-/* The first of three frames, each byte of it with each bit turned over: the others hold, before and after the next start. */
+/* The first of three frames, each byte of it with each bit turned over: the others hold, before and after the
+ * next start. */
 static void a_spoilt_frame_takes_no_other_with_it(void **state UNUSED)
 {
         char bytes[512];
@@ -476,10 +487,13 @@ static void a_second_process_is_refused(void **state UNUSED)
                 char path[128];
                 int fd;
 
-                /* What a process of its own would see: it has inherited no lock by the store's descriptor, which is closed on exec. */
+                /* What a process of its own would see: it has inherited no lock by the store's descriptor,
+                 * which is closed on exec. */
                 (void)snprintf(path, sizeof(path), "%s/lock", folder);
                 fd = open(path, O_RDWR);
-                _exit(fd >= 0 && file_store_new(&second, loop, folder, &err) < 0 && err.kind == ERROR_CONFLICT ? 0 : 1);
+                _exit(fd >= 0 && file_store_new(&second, loop, folder, &err) < 0 && err.kind == ERROR_CONFLICT
+                              ? 0
+                              : 1);
         }
         assert_int_equal(waitpid(child, &status, 0), child);
         assert_int_equal(status, 0);
@@ -541,7 +555,8 @@ int main(void)
                 cmocka_unit_test_setup_teardown(a_spoilt_frame_takes_no_other_with_it, setup, teardown),
                 cmocka_unit_test_setup_teardown(zeros_in_the_middle_are_skipped, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_stale_journal_is_rewritten, setup, teardown),
-                cmocka_unit_test_setup_teardown(a_value_too_large_is_refused_and_harms_nothing, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_value_too_large_is_refused_and_harms_nothing, setup,
+                                                teardown),
                 cmocka_unit_test_setup_teardown(a_second_process_is_refused, setup, teardown),
                 cmocka_unit_test_setup_teardown(folders_are_made, setup, teardown),
                 cmocka_unit_test_setup_teardown(only_files_are_a_journal, setup, teardown),

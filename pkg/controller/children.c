@@ -11,20 +11,29 @@
 enum { SECRETS_MOST = 128, LISTEN_PORT = 8080 };
 enum { ADMIN_PORT = 8081, GRACE_SECONDS = 30 };
 
-static const struct { const char *kind, *api_version, *path, *suffix; } kinds[CHILD_MAX] = {
-        [CHILD_SERVICE_ACCOUNT] = ROW("ServiceAccount", "v1", "/api/v1/namespaces/%s/serviceaccounts/", "-sluice"),
-        [CHILD_ROLE] = ROW("Role", "rbac.authorization.k8s.io/v1", "/apis/rbac.authorization.k8s.io/v1/namespaces/%s/roles/", "-sluice"),
-        [CHILD_ROLE_BINDING] = ROW("RoleBinding", "rbac.authorization.k8s.io/v1", "/apis/rbac.authorization.k8s.io/v1/namespaces/%s/rolebindings/", "-sluice"),
+static const struct {
+        const char *kind, *api_version, *path, *suffix;
+} kinds[CHILD_MAX] = {
+        [CHILD_SERVICE_ACCOUNT] = ROW("ServiceAccount", "v1", "/api/v1/namespaces/%s/serviceaccounts/",
+                                      "-sluice"),
+        [CHILD_ROLE] = ROW("Role", "rbac.authorization.k8s.io/v1",
+                           "/apis/rbac.authorization.k8s.io/v1/namespaces/%s/roles/", "-sluice"),
+        [CHILD_ROLE_BINDING] = ROW("RoleBinding", "rbac.authorization.k8s.io/v1",
+                                   "/apis/rbac.authorization.k8s.io/v1/namespaces/%s/rolebindings/",
+                                   "-sluice"),
         [CHILD_CONFIG_MAP] = ROW("ConfigMap", "v1", "/api/v1/namespaces/%s/configmaps/", "-sluice"),
         [CHILD_CHECKPOINT] = ROW("ConfigMap", "v1", "/api/v1/namespaces/%s/configmaps/", "-checkpoint"),
         [CHILD_SERVICE] = ROW("Service", "v1", "/api/v1/namespaces/%s/services/", "-sluice"),
-        [CHILD_INGRESS] = ROW("Ingress", "networking.k8s.io/v1", "/apis/networking.k8s.io/v1/namespaces/%s/ingresses/", "-sluice"),
-        [CHILD_DEPLOYMENT] = ROW("Deployment", "apps/v1", "/apis/apps/v1/namespaces/%s/deployments/", "-sluice"),
+        [CHILD_INGRESS] = ROW("Ingress", "networking.k8s.io/v1",
+                              "/apis/networking.k8s.io/v1/namespaces/%s/ingresses/", "-sluice"),
+        [CHILD_DEPLOYMENT] = ROW("Deployment", "apps/v1", "/apis/apps/v1/namespaces/%s/deployments/",
+                                 "-sluice"),
 };
 
 const char *child_kind(enum child c) { return kinds[c].kind; }
 
-/* A Service's name begins with a letter (RFC 1035), a Trigger's may begin with a digit. The other form is no other Trigger's: it ends otherwise. */
+/* A Service's name begins with a letter (RFC 1035), a Trigger's may begin with a digit. The other form is no
+ * other Trigger's: it ends otherwise. */
 void child_name(enum child c, const char *trigger, struct buf *out)
 {
         if (c == CHILD_SERVICE && *trigger >= '0' && *trigger <= '9')
@@ -98,7 +107,10 @@ static void map_members(struct writer *w, const struct string_map *m)
                 text(w, m->keys[i], m->values[i]);
 }
 
-static bool is_ours(const char *label) { return strncmp(label, "app.kubernetes.io/", 18) == 0 || strncmp(label, "sluice.dev/", 11) == 0; }
+static bool is_ours(const char *label)
+{
+        return strncmp(label, "app.kubernetes.io/", 18) == 0 || strncmp(label, "sluice.dev/", 11) == 0;
+}
 
 static void labels(struct writer *w, const struct trigger *t, const struct string_map *more)
 {
@@ -148,7 +160,8 @@ static void begin(struct writer *w, enum child c, const struct trigger *t, const
 
 /* ---- rights ------------------------------------------------------------- */
 
-static void rule(struct writer *w, const char *group, const char *resource, const char *only, const char *const *verbs)
+static void rule(struct writer *w, const char *group, const char *resource, const char *only,
+                 const char *const *verbs)
 {
         writer_object(w);
         strings(w, "apiGroups", (const char *const[]){ group, NULL });
@@ -205,7 +218,10 @@ static void config_map(struct writer *w, const struct trigger *t)
 
 /* ---- the Service and the Ingress ---------------------------------------- */
 
-bool child_needed(enum child c, const struct trigger *t) { return c == CHILD_SERVICE ? trigger_driver(t)->push != NULL : c != CHILD_INGRESS || trigger_expose(t); }
+bool child_needed(enum child c, const struct trigger *t)
+{
+        return c == CHILD_SERVICE ? trigger_driver(t)->push != NULL : c != CHILD_INGRESS || trigger_expose(t);
+}
 
 static bool serves_tls(const struct trigger *t)
 {
@@ -214,7 +230,10 @@ static bool serves_tls(const struct trigger *t)
         return listener && listener->tls;
 }
 
-static bool serves_with(const struct trigger *t, const char *secret) { return serves_tls(t) && strcmp(trigger_listener(t)->tls->secret_name, secret) == 0; }
+static bool serves_with(const struct trigger *t, const char *secret)
+{
+        return serves_tls(t) && strcmp(trigger_listener(t)->tls->secret_name, secret) == 0;
+}
 
 static const char *port_name(const struct trigger *t) { return serves_tls(t) ? "https" : "http"; }
 
@@ -372,7 +391,8 @@ static void arguments(struct writer *w, const struct child_context *c)
 
         BUF_AT_END struct buf instance = BUF_INIT(1024);
 
-        /* A name that stays over restarts: the broker gives the partitions back at once. No other cluster on the same broker may have it. */
+        /* A name that stays over restarts: the broker gives the partitions back at once. No other cluster on
+         * the same broker may have it. */
         buf_printf(&instance, "sluice.%s.%s.%s.0", c->trigger->namespace_, c->trigger->name, c->trigger->uid);
         if (instance.n > INSTANCE_MOST) {
                 buf_reset(&instance);
@@ -398,12 +418,17 @@ static void arguments(struct writer *w, const struct child_context *c)
 static void resources(struct writer *w, const struct worker_spec *worker)
 {
         writer_key(w, STR("resources"));
-        writer_raw(w, worker->resources ? str_of(worker->resources) : STR("{\"requests\":{\"cpu\":\"10m\",\"memory\":\"16Mi\"},\"limits\":{\"memory\":\"128Mi\"}}"));
+        writer_raw(w, worker->resources ? str_of(worker->resources)
+                                        : STR("{\"requests\":{\"cpu\":\"10m\",\"memory\":\"16Mi\"},"
+                                              "\"limits\":{\"memory\":\"128Mi\"}}"));
 }
 
-/* The Secrets a Trigger refers to, each once, in the order of their first mention. They are mounted whole, never by subPath, so that a changed
- * one reaches the worker without a restart. */
-struct secrets { const char *names[SECRETS_MOST]; size_t n; };
+/* The Secrets a Trigger refers to, each once, in the order of their first mention. They are mounted whole,
+ * never by subPath, so that a changed one reaches the worker without a restart. */
+struct secrets {
+        const char *names[SECRETS_MOST];
+        size_t n;
+};
 
 static void add_secret(struct secrets *s, const char *name)
 {
@@ -516,7 +541,8 @@ static void tolerations(struct writer *w, const char *own, const char *common)
 
         if (!own && !all.n)
                 return;
-        buf_printf(&both, "[" STR_FMT "%s" STR_FMT "]", STR_ARG(mine), mine.n && all.n ? "," : "", STR_ARG(all));
+        buf_printf(&both, "[" STR_FMT "%s" STR_FMT "]", STR_ARG(mine), mine.n && all.n ? "," : "",
+                   STR_ARG(all));
         writer_key(w, STR("tolerations"));
         writer_raw(w, buf_view(&both));
 }
@@ -573,9 +599,11 @@ static void pod_spec(struct writer *w, const struct child_context *c)
                 secret_volume_name(w, i);
                 object(w, "secret");
                 text(w, "secretName", secrets.names[i]);
-                /* When a Trigger ends some went with it: what can be done without them is done. And of one that is not optional the kubelet keeps the
-                 * files when it is deleted: what callers show would stay valid. */
-                if (c->ending || (trigger_driver(c->trigger)->push && !serves_with(c->trigger, secrets.names[i])))
+                /* When a Trigger ends some went with it: what can be done without them is done. And of one
+                 * that is not optional the kubelet keeps the files when it is deleted: what callers show
+                 * would stay valid. */
+                if (c->ending ||
+                    (trigger_driver(c->trigger)->push && !serves_with(c->trigger, secrets.names[i])))
                         boolean(w, "optional", true);
                 writer_object_end(w);
                 writer_object_end(w);
@@ -600,7 +628,8 @@ static void deployment(struct writer *w, const struct child_context *c, const ch
                 number(w, "maxUnavailable", 0);
                 number(w, "maxSurge", 1);
                 writer_object_end(w);
-        } else /* never two at once: a timer fires once, a partition has one reader, what is taken back is not made again */
+        } else /* never two at once: a timer fires once, a partition has one reader, what is taken back is not
+                  made again */
                 text(w, "type", "Recreate");
         writer_object_end(w);
         object(w, "selector");

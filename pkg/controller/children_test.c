@@ -26,25 +26,48 @@ static struct trigger *decode(const char *text)
         return t;
 }
 
-#define METADATA "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: orders, namespace: shop, uid: 42825e8a, generation: 3}\n"
-#define KAFKA METADATA "spec:\n  source: {kafka: {bootstrapServers: ['k:9092'], topics: [orders]}}\n  sink: {uri: 'http://f/'}\n"
-#define TIMER METADATA "spec:\n  source: {timer: {schedule: 1m}}\n  sink: {uri: 'http://f/'}\n  suspend: true\n" \
-                       "  worker: {resources: {limits: {memory: 1Gi}}, nodeSelector: {disk: ssd}, tolerations: [{key: a, operator: Exists}], labels: {team: x, app.kubernetes.io/name: \"no\"}, annotations: {note: \"y\"}, logLevel: Debug}\n"
+#define METADATA                                                                                             \
+        "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: orders, namespace: shop, uid: "    \
+        "42825e8a, generation: 3}\n"
+#define KAFKA                                                                                                \
+        METADATA "spec:\n  source: {kafka: {bootstrapServers: ['k:9092'], topics: [orders]}}\n  sink: "      \
+                 "{uri: 'http://f/'}\n"
+#define TIMER                                                                                                \
+        METADATA "spec:\n  source: {timer: {schedule: 1m}}\n  sink: {uri: 'http://f/'}\n  suspend: true\n"   \
+                 "  worker: {resources: {limits: {memory: 1Gi}}, nodeSelector: {disk: ssd}, tolerations: "   \
+                 "[{key: a, operator: Exists}], labels: {team: x, app.kubernetes.io/name: \"no\"}, "         \
+                 "annotations: {note: \"y\"}, logLevel: Debug}\n"
 
-#define API METADATA "spec:\n  source: {apig: {path: '/orders/{id}'}}\n  sink: {uri: 'http://f/'}\n" \
-                     "  delivery: {headers: [{name: A, secretRef: {name: one, key: a}}, {name: B, secretRef: {name: two, key: b}}], authentication: {bearer: {tokenSecretRef: {name: one, key: c}}}}\n"
+#define API                                                                                                  \
+        METADATA "spec:\n  source: {apig: {path: '/orders/{id}'}}\n  sink: {uri: 'http://f/'}\n"             \
+                 "  delivery: {headers: [{name: A, secretRef: {name: one, key: a}}, {name: B, secretRef: "   \
+                 "{name: two, key: b}}], authentication: {bearer: {tokenSecretRef: {name: one, key: c}}}}\n"
 
-#define EXPOSED METADATA "spec:\n  source: {apig: {path: '/orders/{id}', expose: {host: api.example.com, ingressClassName: nginx, tlsSecretName: api-cert, annotations: {a/b: c}}}}\n  sink: {uri: 'http://f/'}\n"
-#define SERVED METADATA "spec:\n  source: {smn: {topicUrn: 'urn:smn:eu-west-101:p:orders', expose: {host: smn.example.com},\n" \
-                        "    listener: {tls: {secretName: cert, clientCASecretRef: {name: ca, key: ca.pem}}, trustedProxies: [10.0.0.0/8, 'fd00::/8']}}}\n  sink: {uri: 'http://f/'}\n"
-#define MANAGED METADATA "spec:\n  source: {smn: {topicUrn: 'urn:smn:eu-west-101:p:orders', expose: {host: smn.example.com}, listener: {tls: {secretName: cert}}, subscription: {manage: true},\n" \
-                         "    cloud: {credentials: {accessKeySecretRef: {name: cloud, key: ak}, secretKeySecretRef: {name: cloud, key: sk}}}}}\n  sink: {uri: 'http://f/'}\n  suspend: true\n"
+#define EXPOSED                                                                                              \
+        METADATA "spec:\n  source: {apig: {path: '/orders/{id}', expose: {host: api.example.com, "           \
+                 "ingressClassName: nginx, tlsSecretName: api-cert, annotations: {a/b: c}}}}\n  sink: "      \
+                 "{uri: 'http://f/'}\n"
+#define SERVED                                                                                               \
+        METADATA "spec:\n  source: {smn: {topicUrn: 'urn:smn:eu-west-101:p:orders', expose: {host: "         \
+                 "smn.example.com},\n"                                                                       \
+                 "    listener: {tls: {secretName: cert, clientCASecretRef: {name: ca, key: ca.pem}}, "      \
+                 "trustedProxies: [10.0.0.0/8, 'fd00::/8']}}}\n  sink: {uri: 'http://f/'}\n"
+#define MANAGED                                                                                              \
+        METADATA                                                                                             \
+        "spec:\n  source: {smn: {topicUrn: 'urn:smn:eu-west-101:p:orders', expose: {host: "                  \
+        "smn.example.com}, listener: {tls: {secretName: cert}}, subscription: {manage: true},\n"             \
+        "    cloud: {credentials: {accessKeySecretRef: {name: cloud, key: ak}, secretKeySecretRef: "         \
+        "{name: cloud, key: sk}}}}}\n  sink: {uri: 'http://f/'}\n  suspend: true\n"
 
 /* All children of a Trigger as one JSON array, laid out for people. */
 static char *all_children(const char *text, bool ending)
 {
         struct trigger *t = decode(text);
-        struct child_context c = { .trigger = t, .sink = "http://f.shop.svc/", .image = "registry/sluice:1", .pull_policy = "Never", .ending = ending };
+        struct child_context c = { .trigger = t,
+                                   .sink = "http://f.shop.svc/",
+                                   .image = "registry/sluice:1",
+                                   .pull_policy = "Never",
+                                   .ending = ending };
         json_t *all = json_array();
         char *dump;
 
@@ -58,7 +81,8 @@ static char *all_children(const char *text, bool ending)
                 child_path((enum child)child, t, &path);
                 one = json_loadb(b.p, b.n, 0, NULL);
                 assert_non_null(one);
-                assert_int_equal(json_array_append_new(all, json_pack("{ss so}", "path", path.p, "object", one)), 0);
+                assert_int_equal(
+                        json_array_append_new(all, json_pack("{ss so}", "path", path.p, "object", one)), 0);
         }
         dump = json_dumps(all, JSON_INDENT(1));
         json_decref(all);
@@ -109,7 +133,10 @@ static void hash_of(const char *text, const char *sink, const char *image, char 
 
 static void the_hash_follows_what_matters(void **state UNUSED)
 {
-        static const struct { const char *metadata, *spec, *sink, *image; bool same; } cases[] = {
+        static const struct {
+                const char *metadata, *spec, *sink, *image;
+                bool same;
+        } cases[] = {
                 { "", "", "http://a/", "i", true },
                 { ", labels: {team: a}", "", "http://a/", "i", true },
                 { ", annotations: {note: b}", "", "http://a/", "i", true },
@@ -130,8 +157,11 @@ static void the_hash_follows_what_matters(void **state UNUSED)
         for (size_t i = 0; i < COUNT_OF(cases); i++) {
                 char text[1024];
 
-                (void)snprintf(text, sizeof(text), "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: orders, namespace: shop, uid: u, generation: 3%s}\n"
-                               "spec: {source: {timer: {schedule: 1m}}, sink: {uri: 'http://f/'}%s}\n", cases[i].metadata, cases[i].spec);
+                (void)snprintf(text, sizeof(text),
+                               "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: orders, "
+                               "namespace: shop, uid: u, generation: 3%s}\n"
+                               "spec: {source: {timer: {schedule: 1m}}, sink: {uri: 'http://f/'}%s}\n",
+                               cases[i].metadata, cases[i].spec);
                 hash_of(text, cases[i].sink, cases[i].image, hashes[i]);
                 assert_int_equal(strlen(hashes[i]), 16);
                 if ((strcmp(hashes[i], hashes[0]) == 0) != cases[i].same)
@@ -144,27 +174,39 @@ static void the_hash_follows_what_matters(void **state UNUSED)
 
 static void where_it_is_reached_and_how_the_ingress_finds_it(void **state UNUSED)
 {
-        static const struct { const char *source, *address, *path, *type, *port; } cases[] = {
+        static const struct {
+                const char *source, *address, *path, *type, *port;
+        } cases[] = {
                 ROW("apig: {path: /a}", "http://orders-sluice.shop.svc/a", NULL, NULL, NULL),
-                ROW("apig: {path: /a, listener: {tls: {secretName: c}}}", "https://orders-sluice.shop.svc/a", NULL, NULL, NULL),
-                ROW("apig: {path: /a, listener: {trustedProxies: [10.0.0.1]}}", "http://orders-sluice.shop.svc/a", NULL, NULL, NULL),
+                ROW("apig: {path: /a, listener: {tls: {secretName: c}}}", "https://orders-sluice.shop.svc/a",
+                    NULL, NULL, NULL),
+                ROW("apig: {path: /a, listener: {trustedProxies: [10.0.0.1]}}",
+                    "http://orders-sluice.shop.svc/a", NULL, NULL, NULL),
                 ROW("apig: {path: /a/b, expose: {host: h}}", "http://h/a/b", "/a/b", "Exact", "http"),
-                ROW("apig: {path: /a/b, match: Prefix, expose: {host: h}}", "http://h/a/b", "/a/b", "Prefix", "http"),
-                ROW("apig: {path: '/a/{b}/c', expose: {host: h, tlsSecretName: s}}", "https://h/a/{b}/c", "/a", "Prefix", "http"),
+                ROW("apig: {path: /a/b, match: Prefix, expose: {host: h}}", "http://h/a/b", "/a/b", "Prefix",
+                    "http"),
+                ROW("apig: {path: '/a/{b}/c', expose: {host: h, tlsSecretName: s}}", "https://h/a/{b}/c",
+                    "/a", "Prefix", "http"),
                 ROW("apig: {path: '/{all+}', expose: {host: h}}", "http://h/{all+}", "/", "Prefix", "http"),
-                ROW("apig: {path: /, expose: {host: h}, listener: {tls: {secretName: c}}}", "http://h/", "/", "Exact", "https"),
-                ROW("obs: {bucket: pictures, from: Webhook, tokenSecretRef: {name: a, key: b}, expose: {host: h}}", "http://h/shop/orders", "/shop/orders", "Exact", "http"),
-                ROW("cloudEye: {topicUrn: 'urn:smn:r:p:n', expose: {host: h}}", "http://h/shop/orders", "/shop/orders", "Exact", "http"),
+                ROW("apig: {path: /, expose: {host: h}, listener: {tls: {secretName: c}}}", "http://h/", "/",
+                    "Exact", "https"),
+                ROW("obs: {bucket: pictures, from: Webhook, tokenSecretRef: {name: a, key: b}, expose: "
+                    "{host: h}}",
+                    "http://h/shop/orders", "/shop/orders", "Exact", "http"),
+                ROW("cloudEye: {topicUrn: 'urn:smn:r:p:n', expose: {host: h}}", "http://h/shop/orders",
+                    "/shop/orders", "Exact", "http"),
                 ROW("timer: {schedule: 1m}", "", NULL, NULL, NULL),
         };
 
         for (size_t i = 0; i < COUNT_OF(cases); i++) {
-                BUF_AT_END struct buf spec = BUF_INIT(4096), address = BUF_INIT(4096), body = BUF_INIT(1 << 20);
+                BUF_AT_END struct buf spec = BUF_INIT(4096), address = BUF_INIT(4096),
+                                      body = BUF_INIT(1 << 20);
                 json_t *ingress, *rule, *path;
                 struct child_context c;
                 struct trigger *t;
 
-                buf_printf(&spec, METADATA "spec:\n  source: {%s}\n  sink: {uri: 'http://f/'}\n", cases[i].source);
+                buf_printf(&spec, METADATA "spec:\n  source: {%s}\n  sink: {uri: 'http://f/'}\n",
+                           cases[i].source);
                 t = decode(spec.p);
                 child_address(t, &address);
                 assert_string_equal(address.n ? address.p : "", cases[i].address);
@@ -178,8 +220,15 @@ static void where_it_is_reached_and_how_the_ingress_finds_it(void **state UNUSED
                         path = json_array_get(json_object_get(json_object_get(rule, "http"), "paths"), 0);
                         assert_string_equal(json_string_value(json_object_get(rule, "host")), "h");
                         assert_string_equal(json_string_value(json_object_get(path, "path")), cases[i].path);
-                        assert_string_equal(json_string_value(json_object_get(path, "pathType")), cases[i].type);
-                        assert_string_equal(json_string_value(json_object_get(json_object_get(json_object_get(json_object_get(path, "backend"), "service"), "port"), "name")), cases[i].port);
+                        assert_string_equal(json_string_value(json_object_get(path, "pathType")),
+                                            cases[i].type);
+                        assert_string_equal(
+                                json_string_value(json_object_get(
+                                        json_object_get(
+                                                json_object_get(json_object_get(path, "backend"), "service"),
+                                                "port"),
+                                        "name")),
+                                cases[i].port);
                         json_decref(ingress);
                 }
                 (void)trigger_free(t);
@@ -189,9 +238,12 @@ static void where_it_is_reached_and_how_the_ingress_finds_it(void **state UNUSED
 /* A Service's name begins with a letter. */
 static void a_name_may_begin_with_a_digit(void **state UNUSED)
 {
-        struct trigger *t = decode("apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: 7up, namespace: shop, uid: u}\n"
-                                   "spec:\n  source: {apig: {path: /a, expose: {host: h}}}\n  sink: {uri: 'http://f/'}\n");
-        BUF_AT_END struct buf name = BUF_INIT(1024), path = BUF_INIT(1024), body = BUF_INIT(1 << 20), longest = BUF_INIT(1024);
+        struct trigger *t = decode(
+                "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: 7up, namespace: shop, uid: "
+                "u}\n"
+                "spec:\n  source: {apig: {path: /a, expose: {host: h}}}\n  sink: {uri: 'http://f/'}\n");
+        BUF_AT_END struct buf name = BUF_INIT(1024), path = BUF_INIT(1024), body = BUF_INIT(1 << 20),
+                              longest = BUF_INIT(1024);
         struct child_context c = { .trigger = t, .sink = "http://f/", .image = "i" };
 
         child_name(CHILD_SERVICE, "7up", &name);

@@ -23,9 +23,9 @@ enum { TRIGGERS, DEPLOYMENTS, PODS, SERVICES, COLLECTIONS };
 /* What is remembered of a Trigger between two reconciles. */
 struct memory {
         UT_hash_handle hh;
-        char *applied;           /* hash of the children that were applied; NULL: not known */
-        char *status_at;         /* resourceVersion of the Trigger the last status was made for */
-        json_t *status;          /* the last status written */
+        char *applied;   /* hash of the children that were applied; NULL: not known */
+        char *status_at; /* resourceVersion of the Trigger the last status was made for */
+        json_t *status;  /* the last status written */
         /* its worker's last run has begun: what its checkpoint says no longer counts */
         bool ending;
         json_int_t unknown_told; /* the generation whose unknown members were told */
@@ -35,7 +35,7 @@ struct memory {
 /* The pods of a Trigger's workers. */
 struct crew {
         UT_hash_handle hh;
-        json_t *pods;            /* array of trimmed pods */
+        json_t *pods; /* array of trimmed pods */
         char key[];
 };
 
@@ -50,16 +50,16 @@ struct work {
         json_t *object;          /* the Trigger as it was */
         struct trigger *trigger; /* NULL: it can't be decoded */
         struct buf invalid, sink, dead_letter, sink_message, hash, failed;
-        struct buf stuck;        /* what keeps a worker's pod from starting, as its events say */
-        bool look_again;         /* that may change without anything we watch */
-        bool ending;             /* it is deleted, and held by our finalizer */
-        struct buf outside;      /* what it has outside the cluster; empty: nothing */
-        usec look_at;            /* when its end may wait no longer; 0: it does not end */
+        struct buf stuck;   /* what keeps a worker's pod from starting, as its events say */
+        bool look_again;    /* that may change without anything we watch */
+        bool ending;        /* it is deleted, and held by our finalizer */
+        struct buf outside; /* what it has outside the cluster; empty: nothing */
+        usec look_at;       /* when its end may wait no longer; 0: it does not end */
         const char *sink_reason;
-        usec retry_after;        /* what the API server asked for; 0: nothing */
-        int child;               /* the next to be applied */
+        usec retry_after; /* what the API server asked for; 0: nothing */
+        int child;        /* the next to be applied */
         json_t *status;
-        char *vanished;          /* a pod that may be gone, whose entry is then removed */
+        char *vanished; /* a pod that may be gone, whose entry is then removed */
 };
 
 struct controller {
@@ -128,11 +128,11 @@ static void crew_remove(struct controller *c, const char *key, const char *pod)
 
         if (!w)
                 return;
-        json_array_foreach(w->pods, i, p)
-                if (strcmp(json_cstring(metadata_of(p), "name"), pod) == 0) {
-                        (void)json_array_remove(w->pods, i);
-                        break;
-                }
+        json_array_foreach(w->pods, i, p) if (strcmp(json_cstring(metadata_of(p), "name"), pod) == 0)
+        {
+                (void)json_array_remove(w->pods, i);
+                break;
+        }
         if (json_array_size(w->pods) == 0)
                 crew_free(c, w);
 }
@@ -211,12 +211,17 @@ static void finish(struct work *w, bool again)
 
 static void record(struct work *w, const char *type, const char *reason, const char *note)
 {
-        const struct event_object o = { .api_version = API_GROUP_VERSION, .kind = "Trigger", .namespace_ = w->namespace_, .name = w->name, .uid = json_cstring(metadata_of(w->object), "uid") };
+        const struct event_object o = { .api_version = API_GROUP_VERSION,
+                                        .kind = "Trigger",
+                                        .namespace_ = w->namespace_,
+                                        .name = w->name,
+                                        .uid = json_cstring(metadata_of(w->object), "uid") };
 
         recorder_event(w->controller->recorder, &o, type, reason, "Reconcile", *note ? note : reason);
 }
 
-/* The definition in the cluster may be newer than this program: what it does not know it passes by, and says so once a generation. */
+/* The definition in the cluster may be newer than this program: what it does not know it passes by, and says
+ * so once a generation. */
 static void say_unknown(struct work *w, const struct problems *problems)
 {
         json_int_t generation = json_integer_value(json_object_get(metadata_of(w->object), "generation"));
@@ -228,7 +233,8 @@ static void say_unknown(struct work *w, const struct problems *problems)
         if (m->unknown_told == generation)
                 return;
         m->unknown_told = generation;
-        log_warn("the Trigger has members of another version, which are ignored", LOG_S("trigger", w->key), LOG_S("first", problems->first_unknown), LOG_I("members", problems->unknown));
+        log_warn("the Trigger has members of another version, which are ignored", LOG_S("trigger", w->key),
+                 LOG_S("first", problems->first_unknown), LOG_I("members", problems->unknown));
 }
 
 /* Decodes what the API server gave through the one decoder. */
@@ -239,9 +245,11 @@ static void decode(struct work *w)
         char *json = json_dumps(w->object, JSON_COMPACT);
 
         if (json && yaml_parse(&docs, str_of(json), &problems) == 0 && docs.n == 1)
-                w->trigger = trigger_decode(docs.roots[0], w->controller->config.types, w->controller->config.types_n, &problems);
+                w->trigger = trigger_decode(docs.roots[0], w->controller->config.types,
+                                            w->controller->config.types_n, &problems);
         if (!w->trigger && problems.n)
-                buf_printf(&w->invalid, "%s%s%s", problems.list[0].path ? problems.list[0].path : "", problems.list[0].path && *problems.list[0].path ? ": " : "",
+                buf_printf(&w->invalid, "%s%s%s", problems.list[0].path ? problems.list[0].path : "",
+                           problems.list[0].path && *problems.list[0].path ? ": " : "",
                            problems.list[0].text);
         else if (!w->trigger)
                 buf_text(&w->invalid, "can't be read");
@@ -259,18 +267,23 @@ static void record_changes(struct work *w, json_t *before)
         json_t *list = json_object_get(w->status, "conditions"), *c;
         size_t i;
 
-        json_array_foreach(list, i, c) {
+        json_array_foreach(list, i, c)
+        {
                 json_t *old = status_condition(before, json_cstring(c, "type"));
                 const char *status = json_cstring(c, "status"), *reason = json_cstring(c, "reason");
                 char note[640];
 
-                if ((old && strcmp(json_cstring(old, "status"), status) == 0 && strcmp(json_cstring(old, "reason"), reason) == 0) || (!old && strcmp(status, "Unknown") == 0))
+                if ((old && strcmp(json_cstring(old, "status"), status) == 0 &&
+                     strcmp(json_cstring(old, "reason"), reason) == 0) ||
+                    (!old && strcmp(status, "Unknown") == 0))
                         continue;
-                if (strcmp(json_cstring(c, "type"), "Ready") == 0 && strcmp(status, "True") != 0 && strcmp(reason, "InvalidSpec") != 0)
+                if (strcmp(json_cstring(c, "type"), "Ready") == 0 && strcmp(status, "True") != 0 &&
+                    strcmp(reason, "InvalidSpec") != 0)
                         continue; /* the condition that keeps it from being ready has an event of its own */
                 if (strcmp(status, "Unknown") == 0)
                         continue;
-                (void)snprintf(note, sizeof(note), "%s is %s: %s%s%s", json_cstring(c, "type"), status, reason, *json_cstring(c, "message") ? ": " : "", json_cstring(c, "message"));
+                (void)snprintf(note, sizeof(note), "%s is %s: %s%s%s", json_cstring(c, "type"), status,
+                               reason, *json_cstring(c, "message") ? ": " : "", json_cstring(c, "message"));
                 record(w, strcmp(status, "False") == 0 ? "Warning" : "Normal", reason, note);
         }
 }
@@ -283,7 +296,8 @@ static void status_written(void *cookie, const struct kube_answer *a)
         w->call = NULL;
         if (a->failed) {
                 if (a->error.kind != ERROR_NOT_FOUND)
-                        log_warn("the status was not written", LOG_S("trigger", w->key), LOG_S("error", a->error.text));
+                        log_warn("the status was not written", LOG_S("trigger", w->key),
+                                 LOG_S("error", a->error.text));
                 w->retry_after = a->error.retry_after;
                 finish(w, a->error.kind != ERROR_NOT_FOUND);
                 return;
@@ -308,12 +322,16 @@ static json_t *live_status(struct work *w)
 static void apply_status(struct work *w)
 {
         BUF_AT_END struct buf path = BUF_INIT(4096), what = BUF_INIT(4096);
-        json_t *body = json_pack("{ss ss s{ss ss} sO}", "apiVersion", API_GROUP_VERSION, "kind", "Trigger", "metadata", "name", w->name, "namespace", w->namespace_, "status", w->status);
+        json_t *body = json_pack("{ss ss s{ss ss} sO}", "apiVersion", API_GROUP_VERSION, "kind", "Trigger",
+                                 "metadata", "name", w->name, "namespace", w->namespace_, "status",
+                                 w->status);
         char *dump = body ? json_dumps(body, JSON_COMPACT) : NULL;
 
-        buf_printf(&path, "/apis/" API_GROUP_VERSION "/namespaces/%s/triggers/%s/status", w->namespace_, w->name);
+        buf_printf(&path, "/apis/" API_GROUP_VERSION "/namespaces/%s/triggers/%s/status", w->namespace_,
+                   w->name);
         buf_printf(&what, "apply status of Trigger %s", w->key);
-        w->call = kube_apply(w->controller->config.client, path.p, MANAGER, true, str_of(dump ? dump : "{}"), what.p, status_written, w);
+        w->call = kube_apply(w->controller->config.client, path.p, MANAGER, true, str_of(dump ? dump : "{}"),
+                             what.p, status_written, w);
         free(dump);
         json_decref(body);
 }
@@ -326,7 +344,8 @@ static void write_status(struct work *w)
         struct crew *crew = crew_of(c, w->key);
         BUF_AT_END struct buf name = BUF_INIT(1024), selector = BUF_INIT(1024), address = BUF_INIT(4096);
         /* While the copy has not seen the last write, that is what the status is compared with. */
-        bool lags = m->status && string_equal(m->status_at, json_cstring(metadata_of(w->object), "resourceVersion"));
+        bool lags = m->status &&
+                    string_equal(m->status_at, json_cstring(metadata_of(w->object), "resourceVersion"));
         json_t *previous;
         struct status_facts facts = {
                 .generation = json_integer_value(json_object_get(metadata_of(w->object), "generation")),
@@ -374,18 +393,25 @@ static void entry_removed(void *cookie, const struct kube_answer *a)
         w->call = NULL;
         /* Seen again by the watch: the status is folded then. */
         if (a->failed && a->error.kind != ERROR_NOT_FOUND && a->error.kind != ERROR_CONFLICT)
-                log_warn("a worker's entry was not removed", LOG_S("trigger", w->key), LOG_S("error", a->error.text));
+                log_warn("a worker's entry was not removed", LOG_S("trigger", w->key),
+                         LOG_S("error", a->error.text));
         finish(w, a->failed && a->error.kind != ERROR_NOT_FOUND);
 }
 
 /* Takes the body. */
-static void patch_trigger(struct work *w, const char *subresource, json_t *body, const char *what, void (*done)(void *, const struct kube_answer *))
+static void patch_trigger(struct work *w, const char *subresource, json_t *body, const char *what,
+                          void (*done)(void *, const struct kube_answer *))
 {
         BUF_AT_END struct buf path = BUF_INIT(4096);
-        struct kube_request q = { .method = "PATCH", .content_type = "application/merge-patch+json", .what = what, .done = done, .cookie = w };
+        struct kube_request q = { .method = "PATCH",
+                                  .content_type = "application/merge-patch+json",
+                                  .what = what,
+                                  .done = done,
+                                  .cookie = w };
         FREE_AT_END char *dump = body ? json_dumps(body, JSON_COMPACT) : NULL;
 
-        buf_printf(&path, "/apis/" API_GROUP_VERSION "/namespaces/%s/triggers/%s%s", w->namespace_, w->name, subresource);
+        buf_printf(&path, "/apis/" API_GROUP_VERSION "/namespaces/%s/triggers/%s%s", w->namespace_, w->name,
+                   subresource);
         q.path = path.p;
         q.body = str_of(dump ? dump : "{}");
         w->call = kube_send(w->controller->config.client, &q);
@@ -398,13 +424,16 @@ static void remove_entry(struct work *w)
         json_t *rest = json_array(), *entry;
         size_t i;
 
-        json_array_foreach(json_object_get(json_object_get(w->object, "status"), "workers"), i, entry)
-                if (strcmp(json_cstring(entry, "pod"), w->vanished) != 0)
-                        (void)json_array_append(rest, entry);
+        json_array_foreach(json_object_get(json_object_get(w->object, "status"), "workers"), i,
+                           entry) if (strcmp(json_cstring(entry, "pod"), w->vanished) != 0)(void)
+                json_array_append(rest, entry);
         buf_printf(&what, "remove the entry of pod %s from Trigger %s", w->vanished, w->key);
         /* The version keeps an entry that another worker wrote meanwhile. */
-        patch_trigger(w, "/status", json_pack("{s{ss} s{so}}", "metadata", "resourceVersion", json_cstring(metadata_of(w->object), "resourceVersion"), "status", "workers", rest), what.p,
-                      entry_removed);
+        patch_trigger(w, "/status",
+                      json_pack("{s{ss} s{so}}", "metadata", "resourceVersion",
+                                json_cstring(metadata_of(w->object), "resourceVersion"), "status", "workers",
+                                rest),
+                      what.p, entry_removed);
 }
 
 static void pod_asked(void *cookie, const struct kube_answer *a)
@@ -418,18 +447,23 @@ static void pod_asked(void *cookie, const struct kube_answer *a)
                 write_status(w); /* it is there: the watch will tell */
 }
 
-/* An entry whose pod the copy does not know: gone, or so new that the copy has not seen it. Only the API server can tell. */
+/* An entry whose pod the copy does not know: gone, or so new that the copy has not seen it. Only the API
+ * server can tell. */
 static bool look_for_vanished(struct work *w)
 {
         BUF_AT_END struct buf path = BUF_INIT(4096);
-        struct kube_request q = { .method = "GET", .what = "look for a worker's pod", .done = pod_asked, .cookie = w };
+        struct kube_request q = {
+                .method = "GET", .what = "look for a worker's pod", .done = pod_asked, .cookie = w
+        };
         json_t *entry;
         size_t i;
 
-        json_array_foreach(json_object_get(json_object_get(w->object, "status"), "workers"), i, entry) {
+        json_array_foreach(json_object_get(json_object_get(w->object, "status"), "workers"), i, entry)
+        {
                 bool stale = status_is_stale(entry, uid_of(w));
 
-                if (!stale && reflector_get(w->controller->collections[PODS], w->namespace_, json_cstring(entry, "pod")))
+                if (!stale && reflector_get(w->controller->collections[PODS], w->namespace_,
+                                            json_cstring(entry, "pod")))
                         continue;
                 w->vanished = str_dup(str_of(json_cstring(entry, "pod")));
                 if (!w->vanished)
@@ -449,19 +483,24 @@ static bool look_for_vanished(struct work *w)
 
 /* ---- pods that do not start --------------------------------------------- */
 
-/* A pod of the present worker whose container is being made: only its events tell what it waits for. NULL: none. */
+/* A pod of the present worker whose container is being made: only its events tell what it waits for. NULL:
+ * none. */
 static json_t *unstarted_pod(const struct work *w)
 {
         struct crew *crew = crew_of(w->controller, w->key);
         json_t *pod, *status;
         size_t i, j;
 
-        json_array_foreach(crew ? crew->pods : NULL, i, pod) {
+        json_array_foreach(crew ? crew->pods : NULL, i, pod)
+        {
                 if (json_object_get(metadata_of(pod), "deletionTimestamp"))
                         continue;
-                json_array_foreach(json_object_get(json_object_get(pod, "status"), "containerStatuses"), j, status)
-                        if (strcmp(json_cstring(json_object_get(json_object_get(status, "state"), "waiting"), "reason"), "ContainerCreating") == 0)
-                                return pod;
+                json_array_foreach(
+                        json_object_get(json_object_get(pod, "status"), "containerStatuses"), j,
+                        status) if (strcmp(json_cstring(json_object_get(json_object_get(status, "state"),
+                                                                        "waiting"),
+                                                        "reason"),
+                                           "ContainerCreating") == 0) return pod;
         }
         return NULL;
 }
@@ -473,11 +512,12 @@ static void events_seen(void *cookie, const struct kube_answer *a)
         size_t i;
 
         w->call = NULL;
-        json_array_foreach(json_object_get(root, "items"), i, event)
-                if (strcmp(json_cstring(event, "reason"), "FailedMount") == 0) {
-                        buf_reset(&w->stuck);
-                        buf_text(&w->stuck, json_cstring(event, "message"));
-                }
+        json_array_foreach(json_object_get(root, "items"), i,
+                           event) if (strcmp(json_cstring(event, "reason"), "FailedMount") == 0)
+        {
+                buf_reset(&w->stuck);
+                buf_text(&w->stuck, json_cstring(event, "message"));
+        }
         json_decref(root);
         write_status(w);
 }
@@ -489,11 +529,16 @@ static bool ask_why_unstarted(struct work *w)
         struct kube_request q = { .method = "GET", .done = events_seen, .cookie = w };
         json_t *pod;
 
-        if (!w->trigger || (w->trigger->suspend && !w->ending) || !child_mounts_secrets(w->trigger) || !(pod = unstarted_pod(w)))
+        if (!w->trigger || (w->trigger->suspend && !w->ending) || !child_mounts_secrets(w->trigger) ||
+            !(pod = unstarted_pod(w)))
                 return false;
         w->look_again = true;
-        buf_printf(&path, "/api/v1/namespaces/%s/events?fieldSelector=involvedObject.name%%3D%s%%2Ctype%%3DWarning&limit=50", w->namespace_, json_cstring(metadata_of(pod), "name"));
-        buf_printf(&what, "look at the events of pod %s/%s", w->namespace_, json_cstring(metadata_of(pod), "name"));
+        buf_printf(&path,
+                   "/api/v1/namespaces/%s/"
+                   "events?fieldSelector=involvedObject.name%%3D%s%%2Ctype%%3DWarning&limit=50",
+                   w->namespace_, json_cstring(metadata_of(pod), "name"));
+        buf_printf(&what, "look at the events of pod %s/%s", w->namespace_,
+                   json_cstring(metadata_of(pod), "name"));
         q.path = path.p;
         q.what = what.p;
         w->call = kube_send(w->controller->config.client, &q);
@@ -545,8 +590,14 @@ static struct child_context context_of(const struct work *w)
 {
         const struct controller *c = w->controller;
 
-        return (struct child_context){ .trigger = w->trigger, .sink = w->sink.p, .dead_letter = w->dead_letter.n ? w->dead_letter.p : NULL, .image = c->config.worker_image,
-                                       .pull_policy = c->config.pull_policy, .pull_secrets = c->config.pull_secrets, .priority_class = c->config.priority_class, .tolerations = c->config.tolerations,
+        return (struct child_context){ .trigger = w->trigger,
+                                       .sink = w->sink.p,
+                                       .dead_letter = w->dead_letter.n ? w->dead_letter.p : NULL,
+                                       .image = c->config.worker_image,
+                                       .pull_policy = c->config.pull_policy,
+                                       .pull_secrets = c->config.pull_secrets,
+                                       .priority_class = c->config.priority_class,
+                                       .tolerations = c->config.tolerations,
                                        .ending = w->ending };
 }
 
@@ -554,17 +605,20 @@ static void apply_child(struct work *w)
 {
         struct controller *c = w->controller;
         struct child_context context = context_of(w);
-        BUF_AT_END struct buf body = BUF_INIT((size_t)4 << 20), path = BUF_INIT(4096), what = BUF_INIT(4096), name = BUF_INIT(1024);
+        BUF_AT_END struct buf body = BUF_INIT((size_t)4 << 20), path = BUF_INIT(4096), what = BUF_INIT(4096),
+                              name = BUF_INIT(1024);
 
         child_write((enum child)w->child, &context, w->hash.p, &body);
         child_path((enum child)w->child, w->trigger, &path);
         child_name((enum child)w->child, w->name, &name);
-        buf_printf(&what, "apply %s %s/%s", child_kind((enum child)w->child), w->namespace_, name.p ? name.p : "");
+        buf_printf(&what, "apply %s %s/%s", child_kind((enum child)w->child), w->namespace_,
+                   name.p ? name.p : "");
         if (body.failed || path.failed || what.failed) {
                 finish(w, true);
                 return;
         }
-        w->call = kube_apply(c->config.client, path.p, MANAGER, true, buf_view(&body), what.p, child_applied, w);
+        w->call = kube_apply(c->config.client, path.p, MANAGER, true, buf_view(&body), what.p, child_applied,
+                             w);
 }
 
 /* Whose an object is that has the name of one of ours. Labels prove nothing, anybody may write them. */
@@ -572,7 +626,7 @@ enum owner {
         OWNER_US,
         /* the Trigger that had this name before: the garbage collector is about to remove it */
         OWNER_BEFORE,
-        OWNER_OTHER,             /* somebody else: it is neither changed nor deleted with the Trigger */
+        OWNER_OTHER, /* somebody else: it is neither changed nor deleted with the Trigger */
 };
 
 static enum owner owner_of(const struct work *w, json_t *object)
@@ -581,8 +635,10 @@ static enum owner owner_of(const struct work *w, json_t *object)
         bool before = false, theirs = false;
         size_t i;
 
-        json_array_foreach(list, i, o) {
-                bool trigger = strcmp(json_cstring(o, "kind"), "Trigger") == 0 && strncmp(json_cstring(o, "apiVersion"), API_GROUP "/", sizeof(API_GROUP)) == 0;
+        json_array_foreach(list, i, o)
+        {
+                bool trigger = strcmp(json_cstring(o, "kind"), "Trigger") == 0 &&
+                               strncmp(json_cstring(o, "apiVersion"), API_GROUP "/", sizeof(API_GROUP)) == 0;
 
                 if (trigger && string_equal(json_cstring(o, "uid"), uid_of(w)))
                         return OWNER_US;
@@ -592,9 +648,8 @@ static enum owner owner_of(const struct work *w, json_t *object)
         if (theirs)
                 return before ? OWNER_BEFORE : OWNER_OTHER;
         /* Left behind when a Trigger was deleted without its dependents: what we applied says so. */
-        json_array_foreach(json_object_get(metadata, "managedFields"), i, o)
-                if (strcmp(json_cstring(o, "manager"), MANAGER) == 0)
-                        return OWNER_US;
+        json_array_foreach(json_object_get(metadata, "managedFields"), i,
+                           o) if (strcmp(json_cstring(o, "manager"), MANAGER) == 0) return OWNER_US;
         return OWNER_OTHER;
 }
 
@@ -621,8 +676,11 @@ static void child_seen(void *cookie, const struct kube_answer *a)
         owner = a->failed ? OWNER_US : owner_in(w, a->body);
         if (owner != OWNER_US) {
                 child_name((enum child)w->child, w->name, &name);
-                buf_printf(&why, owner == OWNER_OTHER ? "%s %s/%s exists, and is not Sluice's: remove it, or give the Trigger another name"
-                                                      : "%s %s/%s is still that of the Trigger of this name that was deleted: it is waited for until it is gone",
+                buf_printf(&why,
+                           owner == OWNER_OTHER ? "%s %s/%s exists, and is not Sluice's: remove it, or give "
+                                                  "the Trigger another name"
+                                                : "%s %s/%s is still that of the Trigger of this name that "
+                                                  "was deleted: it is waited for until it is gone",
                            child_kind((enum child)w->child), w->namespace_, name.p ? name.p : "");
                 give_up(w, why.p ? why.p : "");
                 return;
@@ -645,7 +703,8 @@ static void child_removed(void *cookie, const struct kube_answer *a)
 }
 
 /* what: "look for the", and name, "Service", for the words of an error. */
-static void ask_child(struct work *w, enum child child, const char *method, struct str body, const char *what, const char *name, void (*done)(void *, const struct kube_answer *))
+static void ask_child(struct work *w, enum child child, const char *method, struct str body, const char *what,
+                      const char *name, void (*done)(void *, const struct kube_answer *))
 {
         BUF_AT_END struct buf path = BUF_INIT(4096), words = BUF_INIT(4096);
         struct kube_request q = { .method = method, .body = body, .done = done, .cookie = w };
@@ -666,7 +725,8 @@ static void unneeded_seen(void *cookie, const struct kube_answer *a)
         if (a->failed || owner_in(w, a->body) != OWNER_US)
                 child_removed(cookie, a);
         else
-                ask_child(w, child, "DELETE", (struct str){ 0 }, "remove the", child_kind(child), child_removed);
+                ask_child(w, child, "DELETE", (struct str){ 0 }, "remove the", child_kind(child),
+                          child_removed);
 }
 
 static void look_at_child(struct work *w, void (*seen)(void *, const struct kube_answer *))
@@ -681,27 +741,33 @@ static void apply_next(struct work *w)
         struct controller *c = w->controller;
 
         /* A spec that was never changed left nothing behind. */
-        while (w->child < CHILD_MAX && !child_needed((enum child)w->child, w->trigger) && w->trigger->generation <= 1)
+        while (w->child < CHILD_MAX && !child_needed((enum child)w->child, w->trigger) &&
+               w->trigger->generation <= 1)
                 w->child++;
         if (w->child == CHILD_MAX) {
                 keep(&memory_of(c, w->key, true)->applied, w->hash.p);
-                record(w, "Normal", w->ending ? "Ending" : "Applied", w->ending ? w->outside.p : w->trigger->suspend ? "the worker is suspended" : "the worker's objects are applied");
+                record(w, "Normal", w->ending ? "Ending" : "Applied",
+                       w->ending             ? w->outside.p
+                       : w->trigger->suspend ? "the worker is suspended"
+                                             : "the worker's objects are applied");
                 conclude(w);
                 return;
         }
         look_at_child(w, child_needed((enum child)w->child, w->trigger) ? child_seen : unneeded_seen);
 }
 
-/* A worker whose checkpoint somebody deleted can't make another: it says so, and that is all that is seen of it here. */
+/* A worker whose checkpoint somebody deleted can't make another: it says so, and that is all that is seen of
+ * it here. */
 static bool checkpoint_is_gone(const struct work *w)
 {
         json_t *entry;
         size_t i;
 
-        json_array_foreach(json_object_get(json_object_get(w->object, "status"), "workers"), i, entry)
-                if (strcmp(json_cstring(entry, "sourceState"), "Disconnected") == 0 && strncmp(json_cstring(entry, "sourceMessage"), "checkpoint ConfigMap ", 21) == 0 &&
-                    strstr(json_cstring(entry, "sourceMessage"), ": 404 "))
-                        return true;
+        json_array_foreach(
+                json_object_get(json_object_get(w->object, "status"), "workers"), i,
+                entry) if (strcmp(json_cstring(entry, "sourceState"), "Disconnected") == 0 &&
+                           strncmp(json_cstring(entry, "sourceMessage"), "checkpoint ConfigMap ", 21) == 0 &&
+                           strstr(json_cstring(entry, "sourceMessage"), ": 404 ")) return true;
         return false;
 }
 
@@ -718,17 +784,23 @@ static bool children_fresh(struct work *w)
                 return false;
         child_name(CHILD_DEPLOYMENT, w->name, &name);
         live = reflector_get(c->collections[DEPLOYMENTS], w->namespace_, name.p ? name.p : "");
-        if (live && strcmp(json_cstring(json_object_get(metadata_of(live), "annotations"), ANNOTATION_HASH), w->hash.p) == 0 &&
-            json_integer_value(json_object_get(json_object_get(live, "spec"), "replicas")) == child_replicas(&context))
+        if (live &&
+            strcmp(json_cstring(json_object_get(metadata_of(live), "annotations"), ANNOTATION_HASH),
+                   w->hash.p) == 0 &&
+            json_integer_value(json_object_get(json_object_get(live, "spec"), "replicas")) ==
+                    child_replicas(&context))
                 return true;
-        /* Applied already, and the copy has not seen it yet. A Deployment that is deleted or changed makes its memory be forgotten. */
+        /* Applied already, and the copy has not seen it yet. A Deployment that is deleted or changed makes
+         * its memory be forgotten. */
         return m && m->applied && strcmp(m->applied, w->hash.p) == 0;
 }
 
 static int resolve(struct work *w, const struct destination *d, struct buf *out)
 {
         const struct sink_ref *ref = d->ref;
-        json_t *service = ref ? reflector_get(w->controller->collections[SERVICES], ref->namespace_ ? ref->namespace_ : w->namespace_, ref->name) : NULL;
+        json_t *service = ref ? reflector_get(w->controller->collections[SERVICES],
+                                              ref->namespace_ ? ref->namespace_ : w->namespace_, ref->name)
+                              : NULL;
 
         return sink_resolve(d, service, out, &w->sink_reason, &w->sink_message);
 }
@@ -739,7 +811,8 @@ static void resolve_sink(struct work *w)
         struct destination sink, dead;
 
         sink_destination(w->trigger, &sink);
-        if (resolve(w, &sink, &w->sink) < 0 || (dead_letter_destination(w->trigger, &dead) && resolve(w, &dead, &w->dead_letter) < 0))
+        if (resolve(w, &sink, &w->sink) < 0 ||
+            (dead_letter_destination(w->trigger, &dead) && resolve(w, &dead, &w->dead_letter) < 0))
                 buf_reset(&w->sink);
 }
 
@@ -762,7 +835,8 @@ static void finalizers_written(void *cookie, const struct kube_answer *a)
 
         w->call = NULL;
         if (a->failed && a->error.kind != ERROR_NOT_FOUND && a->error.kind != ERROR_CONFLICT)
-                log_warn("the finalizers were not written", LOG_S("trigger", w->key), LOG_S("error", a->error.text));
+                log_warn("the finalizers were not written", LOG_S("trigger", w->key),
+                         LOG_S("error", a->error.text));
         w->retry_after = a->failed ? a->error.retry_after : 0;
         finish(w, a->failed && a->error.kind != ERROR_NOT_FOUND); /* otherwise the watch tells */
 }
@@ -782,8 +856,10 @@ static void leave_behind(struct work *w, const char *why)
 {
         BUF_AT_END struct buf note = BUF_INIT(8192);
 
-        buf_printf(&note, "%s remains outside the cluster: %s", w->outside.n ? w->outside.p : "what this Trigger made", why);
-        log_warn("something remains outside the cluster", LOG_S("trigger", w->key), LOG_S("what", note.p ? note.p : ""));
+        buf_printf(&note, "%s remains outside the cluster: %s",
+                   w->outside.n ? w->outside.p : "what this Trigger made", why);
+        log_warn("something remains outside the cluster", LOG_S("trigger", w->key),
+                 LOG_S("what", note.p ? note.p : ""));
         record(w, "Warning", "OutsideRemains", note.p ? note.p : "");
         let_go(w);
 }
@@ -795,9 +871,11 @@ static bool all_is_taken_back(const struct work *w)
         json_int_t generation = json_integer_value(json_object_get(metadata_of(w->object), "generation"));
         size_t i;
 
-        json_array_foreach(json_object_get(status, "workers"), i, entry)
-                if (strcmp(json_cstring(entry, "sourceState"), "Removed") == 0 && !status_is_stale(entry, uid_of(w)) && json_integer_value(json_object_get(entry, "observedGeneration")) == generation)
-                        return true;
+        json_array_foreach(json_object_get(status, "workers"), i,
+                           entry) if (strcmp(json_cstring(entry, "sourceState"), "Removed") == 0 &&
+                                      !status_is_stale(entry, uid_of(w)) &&
+                                      json_integer_value(json_object_get(entry, "observedGeneration")) ==
+                                              generation) return true;
         return false;
 }
 
@@ -813,11 +891,13 @@ static void checkpoint_deleted(void *cookie, const struct kube_answer *a)
                 let_go(w);
 }
 
-/* Deletes the checkpoint as it was seen. A worker that is only about to start can't write into it any more, and so makes nothing outside. */
+/* Deletes the checkpoint as it was seen. A worker that is only about to start can't write into it any more,
+ * and so makes nothing outside. */
 static void close_checkpoint(struct work *w, json_t *seen)
 {
         json_t *metadata = metadata_of(seen),
-               *body = json_pack("{ss ss s{ss ss}}", "kind", "DeleteOptions", "apiVersion", "v1", "preconditions", "uid", json_cstring(metadata, "uid"), "resourceVersion",
+               *body = json_pack("{ss ss s{ss ss}}", "kind", "DeleteOptions", "apiVersion", "v1",
+                                 "preconditions", "uid", json_cstring(metadata, "uid"), "resourceVersion",
                                  json_cstring(metadata, "resourceVersion"));
         FREE_AT_END char *dump = body ? json_dumps(body, JSON_COMPACT) : NULL;
 
@@ -825,10 +905,12 @@ static void close_checkpoint(struct work *w, json_t *seen)
         if (!dump)
                 finish(w, true); /* out of memory, and without the conditions it may not be deleted */
         else
-                ask_child(w, CHILD_CHECKPOINT, "DELETE", str_of(dump), "delete the", "checkpoint", checkpoint_deleted);
+                ask_child(w, CHILD_CHECKPOINT, "DELETE", str_of(dump), "delete the", "checkpoint",
+                          checkpoint_deleted);
 }
 
-/* A worker writes down what it will make outside before it makes it. Of a checkpoint that is gone, with its namespace or by somebody's hand, nothing is known. */
+/* A worker writes down what it will make outside before it makes it. Of a checkpoint that is gone, with its
+ * namespace or by somebody's hand, nothing is known. */
 static void checkpoint_seen(void *cookie, const struct kube_answer *a)
 {
         struct work *w = cookie;
@@ -852,7 +934,9 @@ static bool ends_already(const struct work *w)
 {
         const struct memory *m = memory_of(w->controller, w->key, false);
 
-        return (m && m->ending) || strcmp(json_cstring(status_condition(json_object_get(w->object, "status"), "Ready"), "reason"), "Ending") == 0;
+        return (m && m->ending) ||
+               strcmp(json_cstring(status_condition(json_object_get(w->object, "status"), "Ready"), "reason"),
+                      "Ending") == 0;
 }
 
 static void end_trigger(struct work *w)
@@ -873,8 +957,10 @@ static void end_trigger(struct work *w)
         else if (wall >= deadline) {
                 json_t *connected = status_condition(json_object_get(w->object, "status"), "SourceConnected");
 
-                (void)snprintf(why, sizeof(why), "not taken back within %" PRId64 " s", w->controller->config.ending_deadline / USEC_SEC);
-                leave_behind(w, *json_cstring(connected, "message") ? json_cstring(connected, "message") : why);
+                (void)snprintf(why, sizeof(why), "not taken back within %" PRId64 " s",
+                               w->controller->config.ending_deadline / USEC_SEC);
+                leave_behind(w,
+                             *json_cstring(connected, "message") ? json_cstring(connected, "message") : why);
         } else if (finalizers_have(w->object, "foregroundDeletion")) {
                 /* its checkpoint may be gone already */
                 memory_of(w->controller, w->key, true)->ending = true;
@@ -888,7 +974,8 @@ static void end_trigger(struct work *w)
                 if (ends_already(w))
                         apply_what_differs(w);
                 else
-                        ask_child(w, CHILD_CHECKPOINT, "GET", (struct str){ 0 }, "look at the", "checkpoint", checkpoint_seen);
+                        ask_child(w, CHILD_CHECKPOINT, "GET", (struct str){ 0 }, "look at the", "checkpoint",
+                                  checkpoint_seen);
         }
 }
 
@@ -900,10 +987,12 @@ static void reconcile(struct controller *c, const char *key)
         struct work *w = calloc(1, sizeof(*w));
         bool deleted, outside, held;
 
-        if (!w || !(w->key = str_dup(str_of(key))) || !(w->namespace_ = str_dup(namespace_)) || !(w->name = str_dup(rest)))
+        if (!w || !(w->key = str_dup(str_of(key))) || !(w->namespace_ = str_dup(namespace_)) ||
+            !(w->name = str_dup(rest)))
                 abort();
         w->controller = c;
-        w->invalid.max = w->sink.max = w->dead_letter.max = w->sink_message.max = w->hash.max = w->failed.max = w->stuck.max = w->outside.max = 65536;
+        w->invalid.max = w->sink.max = w->dead_letter.max = w->sink_message.max = w->hash.max =
+                w->failed.max = w->stuck.max = w->outside.max = 65536;
         w->next = c->works;
         c->works = w;
         c->busy++;
@@ -958,11 +1047,19 @@ static void enqueue(struct controller *c, const char *namespace_, const char *na
         loop_ready(c->loop, &c->task);
 }
 
-static void trigger_changed(void *cookie, const char *namespace_, const char *name, json_t *before UNUSED, json_t *object UNUSED) { enqueue(cookie, namespace_, name); }
+static void trigger_changed(void *cookie, const char *namespace_, const char *name, json_t *before UNUSED,
+                            json_t *object UNUSED)
+{
+        enqueue(cookie, namespace_, name);
+}
 
-static const char *instance_of(json_t *before, json_t *object) { return json_cstring(json_object_get(metadata_of(object ? object : before), "labels"), LABEL_INSTANCE); }
+static const char *instance_of(json_t *before, json_t *object)
+{
+        return json_cstring(json_object_get(metadata_of(object ? object : before), "labels"), LABEL_INSTANCE);
+}
 
-static void deployment_changed(void *cookie, const char *namespace_, const char *name UNUSED, json_t *before, json_t *object)
+static void deployment_changed(void *cookie, const char *namespace_, const char *name UNUSED, json_t *before,
+                               json_t *object)
 {
         struct controller *c = cookie;
         const char *instance = instance_of(before, object);
@@ -977,10 +1074,12 @@ static void deployment_changed(void *cookie, const char *namespace_, const char 
                 enqueue(c, namespace_, instance);
 }
 
-static void pod_changed(void *cookie, const char *namespace_, const char *name, json_t *before, json_t *object)
+static void pod_changed(void *cookie, const char *namespace_, const char *name, json_t *before,
+                        json_t *object)
 {
         struct controller *c = cookie;
-        const char *was = before ? instance_of(before, NULL) : "", *instance = object ? instance_of(NULL, object) : "";
+        const char *was = before ? instance_of(before, NULL) : "",
+                   *instance = object ? instance_of(NULL, object) : "";
         char key[600];
 
         if (*was) {
@@ -995,7 +1094,10 @@ static void pod_changed(void *cookie, const char *namespace_, const char *name, 
         }
 }
 
-struct service_search { struct controller *controller; const char *namespace_, *name; };
+struct service_search {
+        struct controller *controller;
+        const char *namespace_, *name;
+};
 
 static bool refers_to(const struct service_search *s, const char *namespace_, json_t *destination)
 {
@@ -1010,11 +1112,13 @@ static void find_user(void *cookie, const char *namespace_, const char *name, js
         struct service_search *s = cookie;
         json_t *spec = json_object_get(trigger, "spec");
 
-        if (refers_to(s, namespace_, json_object_get(spec, "sink")) || refers_to(s, namespace_, json_object_get(json_object_get(spec, "delivery"), "deadLetter")))
+        if (refers_to(s, namespace_, json_object_get(spec, "sink")) ||
+            refers_to(s, namespace_, json_object_get(json_object_get(spec, "delivery"), "deadLetter")))
                 enqueue(s->controller, namespace_, name);
 }
 
-static void service_changed(void *cookie, const char *namespace_, const char *name, json_t *before UNUSED, json_t *object UNUSED)
+static void service_changed(void *cookie, const char *namespace_, const char *name, json_t *before UNUSED,
+                            json_t *object UNUSED)
 {
         struct controller *c = cookie;
         struct service_search s = { c, namespace_, name };
@@ -1028,7 +1132,8 @@ static void synced(void *cookie)
         struct controller *c = cookie;
 
         if (controller_synced(c)) {
-                log_info("the controller knows the cluster", LOG_I("triggers", reflector_count(c->collections[TRIGGERS])));
+                log_info("the controller knows the cluster",
+                         LOG_I("triggers", reflector_count(c->collections[TRIGGERS])));
                 loop_ready(c->loop, &c->task);
         }
 }
@@ -1050,7 +1155,8 @@ static void only(json_t *object, const char *const *names)
         json_t *value;
         void *next;
 
-        json_object_foreach_safe(object, next, key, value) {
+        json_object_foreach_safe(object, next, key, value)
+        {
                 bool wanted = false;
 
                 for (size_t i = 0; names[i]; i++)
@@ -1063,7 +1169,9 @@ static void only(json_t *object, const char *const *names)
 /* Of labels only whose it is, of annotations only what was applied, of conditions only those of a type. */
 static void trim_metadata(json_t *metadata)
 {
-        static const char *const labels[] = { LABEL_INSTANCE, NULL }, *const annotations[] = { ANNOTATION_HASH, NULL };
+        static const char *const labels[] = { LABEL_INSTANCE, NULL }, *const annotations[] = {
+                ANNOTATION_HASH, NULL
+        };
 
         only(json_object_get(metadata, "labels"), labels);
         only(json_object_get(metadata, "annotations"), annotations);
@@ -1078,7 +1186,9 @@ static void only_conditions(json_t *status, const char *type)
                         (void)json_array_remove(list, i);
 }
 
-static const char *const basic_metadata[] = { "name", "namespace", "uid", "resourceVersion", "generation", "labels", "deletionTimestamp", NULL };
+static const char *const basic_metadata[] = {
+        "name", "namespace", "uid", "resourceVersion", "generation", "labels", "deletionTimestamp", NULL
+};
 
 static void trim_trigger(json_t *o)
 {
@@ -1089,9 +1199,15 @@ static void trim_trigger(json_t *o)
 
 static void trim_deployment(json_t *o)
 {
-        static const char *const top[] = { "metadata", "spec", "status", NULL }, *const spec[] = { "replicas", NULL },
-                                 *const status[] = { "availableReplicas", "replicas", "conditions", "observedGeneration", NULL },
-                                 *const metadata[] = { "name", "namespace", "uid", "resourceVersion", "generation", "labels", "annotations", "deletionTimestamp", NULL };
+        static const char *const top[] = { "metadata", "spec", "status", NULL },
+                                 *const spec[] = { "replicas", NULL },
+                                 *const status[] = { "availableReplicas", "replicas", "conditions",
+                                                     "observedGeneration", NULL },
+                                 *const metadata[] = { "name",        "namespace",
+                                                       "uid",         "resourceVersion",
+                                                       "generation",  "labels",
+                                                       "annotations", "deletionTimestamp",
+                                                       NULL };
 
         only(o, top);
         only(metadata_of(o), metadata);
@@ -1103,7 +1219,9 @@ static void trim_deployment(json_t *o)
 
 static void trim_pod(json_t *o)
 {
-        static const char *const top[] = { "metadata", "status", NULL }, *const status[] = { "phase", "conditions", "containerStatuses", NULL };
+        static const char *const top[] = { "metadata", "status", NULL }, *const status[] = {
+                "phase", "conditions", "containerStatuses", NULL
+        };
         static const char *const container[] = { "state", "lastState", "ready", NULL };
         json_t *c;
         size_t i;
@@ -1119,7 +1237,9 @@ static void trim_pod(json_t *o)
 
 static void trim_service(json_t *o)
 {
-        static const char *const top[] = { "metadata", "spec", NULL }, *const spec[] = { "ports", "type", NULL }, *const port[] = { "name", "port", NULL };
+        static const char *const top[] = { "metadata", "spec", NULL },
+                                 *const spec[] = { "ports", "type", NULL },
+                                 *const port[] = { "name", "port", NULL };
         static const char *const metadata[] = { "name", "namespace", "resourceVersion", NULL };
         json_t *p;
         size_t i;
@@ -1127,20 +1247,21 @@ static void trim_service(json_t *o)
         only(o, top);
         only(metadata_of(o), metadata);
         only(json_object_get(o, "spec"), spec);
-        json_array_foreach(json_object_get(json_object_get(o, "spec"), "ports"), i, p)
-                only(p, port);
+        json_array_foreach(json_object_get(json_object_get(o, "spec"), "ports"), i, p) only(p, port);
 }
 
 /* ---- life --------------------------------------------------------------- */
 
 static const struct {
         const char *group, *resource, *what, *selector;
-        bool everywhere;         /* also when only one namespace is watched: sinks may be elsewhere */
+        bool everywhere; /* also when only one namespace is watched: sinks may be elsewhere */
         void (*trim)(json_t *);
         void (*changed)(void *, const char *, const char *, json_t *, json_t *);
 } collections[COLLECTIONS] = {
-        [TRIGGERS] = ROW("/apis/" API_GROUP_VERSION, "triggers", "Triggers", NULL, false, trim_trigger, trigger_changed),
-        [DEPLOYMENTS] = ROW("/apis/apps/v1", "deployments", "Deployments", WORKERS, false, trim_deployment, deployment_changed),
+        [TRIGGERS] = ROW("/apis/" API_GROUP_VERSION, "triggers", "Triggers", NULL, false, trim_trigger,
+                         trigger_changed),
+        [DEPLOYMENTS] = ROW("/apis/apps/v1", "deployments", "Deployments", WORKERS, false, trim_deployment,
+                            deployment_changed),
         [PODS] = ROW("/api/v1", "pods", "Pods", WORKERS, false, trim_pod, pod_changed),
         [SERVICES] = ROW("/api/v1", "services", "Services", NULL, true, trim_service, service_changed),
 };
@@ -1148,8 +1269,13 @@ static const struct {
 static int open_collection(struct controller *c, size_t i, struct error *err)
 {
         struct buf path = BUF_INIT(4096);
-        struct reflector_config config = { .client = c->config.client, .selector = collections[i].selector, .what = collections[i].what, .trim = collections[i].trim,
-                                           .changed = collections[i].changed, .synced = synced, .cookie = c };
+        struct reflector_config config = { .client = c->config.client,
+                                           .selector = collections[i].selector,
+                                           .what = collections[i].what,
+                                           .trim = collections[i].trim,
+                                           .changed = collections[i].changed,
+                                           .synced = synced,
+                                           .cookie = c };
 
         buf_text(&path, collections[i].group);
         if (c->config.namespace_ && !collections[i].everywhere)
@@ -1171,7 +1297,8 @@ int controller_new(struct controller **out, const struct controller_config *conf
         c->config = *config;
         c->loop = kube_client_loop(config->client);
         c->task.turn = turn;
-        if (queue_new(&c->queue, err) < 0 || recorder_new(&c->recorder, config->client, "sluice.dev/controller", config->pod, err) < 0) {
+        if (queue_new(&c->queue, err) < 0 ||
+            recorder_new(&c->recorder, config->client, "sluice.dev/controller", config->pod, err) < 0) {
                 (void)controller_free(c);
                 return -1;
         }
@@ -1198,9 +1325,9 @@ struct controller *controller_free(struct controller *c)
                 free(c->paths[i]);
         }
         HASH_ITER(hh, c->memories, m, next)
-                memory_free(c, m);
+        memory_free(c, m);
         HASH_ITER(hh, c->crews, crew, next_crew)
-                crew_free(c, crew);
+        crew_free(c, crew);
         (void)recorder_free(c->recorder);
         (void)queue_free(c->queue);
         loop_forget(c->loop, &c->task);

@@ -1,4 +1,5 @@
-/* Reconciling, against an API server in memory: it lists what a test put there, answers for objects by their path, and writes down what is asked of it. */
+/* Reconciling, against an API server in memory: it lists what a test put there, answers for objects by their
+ * path, and writes down what is asked of it. */
 #include "controller/controller.h"
 
 #include <setjmp.h>
@@ -14,8 +15,16 @@
 
 enum { OBJECTS = 32, CALLS = 256, WATCHES = 16 };
 
-struct object { char path[256]; const char *collection; json_t *body; int status; /* what a GET or PATCH of it answers; 0: 200 */ };
-struct seen { char method[8], path[256]; json_t *body; };
+struct object {
+        char path[256];
+        const char *collection;
+        json_t *body;
+        int status; /* what a GET or PATCH of it answers; 0: 200 */
+};
+struct seen {
+        char method[8], path[256];
+        json_t *body;
+};
 
 static struct bench {
         struct loop *loop;
@@ -73,12 +82,15 @@ static void reply_json(struct http_call *call, int status, json_t *body)
 
 static void refuse(struct http_call *call, int status, const char *reason)
 {
-        reply_json(call, status, json_pack("{ss ss ss}", "kind", "Status", "reason", reason, "message", "the test says so"));
+        reply_json(
+                call, status,
+                json_pack("{ss ss ss}", "kind", "Status", "reason", reason, "message", "the test says so"));
 }
 
 static bool is_collection(const char *path)
 {
-        static const char *const all[] = { "/apis/sluice.dev/v1alpha1/triggers", "/apis/apps/v1/deployments", "/api/v1/pods", "/api/v1/services" };
+        static const char *const all[] = { "/apis/sluice.dev/v1alpha1/triggers", "/apis/apps/v1/deployments",
+                                           "/api/v1/pods", "/api/v1/services" };
 
         for (size_t i = 0; i < COUNT_OF(all); i++)
                 if (strcmp(path, all[i]) == 0)
@@ -91,7 +103,8 @@ static void list(struct http_call *call, const char *path)
         json_t *items = json_array();
 
         for (size_t i = 0; i < b.objects_n; i++)
-                if (b.objects[i].collection && strcmp(b.objects[i].collection, path) == 0 && b.objects[i].body)
+                if (b.objects[i].collection && strcmp(b.objects[i].collection, path) == 0 &&
+                    b.objects[i].body)
                         (void)json_array_append(items, b.objects[i].body);
         reply_json(call, 200, json_pack("{s{ss} so}", "metadata", "resourceVersion", "1", "items", items));
 }
@@ -180,7 +193,10 @@ static void tell(const char *collection, const char *type, json_t *object)
 #define DEPLOYMENT "/apis/apps/v1/namespaces/n/deployments/clock-sluice"
 #define CONFIG "/api/v1/namespaces/n/configmaps/clock-sluice"
 #define SERVICE "/api/v1/namespaces/n/services/clock-sluice"
-#define METADATA "\"apiVersion\":\"sluice.dev/v1alpha1\",\"kind\":\"Trigger\",\"metadata\":{\"name\":\"clock\",\"namespace\":\"n\",\"uid\":\"u\",\"generation\":%d,\"resourceVersion\":\"%d\"%s}"
+#define METADATA                                                                                             \
+        "\"apiVersion\":\"sluice.dev/"                                                                       \
+        "v1alpha1\",\"kind\":\"Trigger\",\"metadata\":{\"name\":\"clock\",\"namespace\":\"n\",\"uid\":"      \
+        "\"u\",\"generation\":%d,\"resourceVersion\":\"%d\"%s}"
 #define TIMER "{\"timer\":{\"schedule\":\"1h\"}}"
 
 static json_t *trigger(int generation, const char *more, const char *source)
@@ -188,7 +204,9 @@ static json_t *trigger(int generation, const char *more, const char *source)
         char text[4096];
         json_t *t;
 
-        (void)snprintf(text, sizeof(text), "{" METADATA ",\"spec\":{\"source\":%s,\"sink\":{\"uri\":\"http://f/\"}}}", generation, 10 + generation, more, source);
+        (void)snprintf(text, sizeof(text),
+                       "{" METADATA ",\"spec\":{\"source\":%s,\"sink\":{\"uri\":\"http://f/\"}}}", generation,
+                       10 + generation, more, source);
         t = json_loads(text, 0, NULL);
         assert_non_null(t);
         return t;
@@ -204,7 +222,11 @@ static void put_trigger(json_t *t)
 
 static int setup(void **state UNUSED)
 {
-        struct http_server_config config = { .address = "127.0.0.1:0", .head_max = 65536, .body_max = 4 << 20, .handle = handle, .gone = on_gone };
+        struct http_server_config config = { .address = "127.0.0.1:0",
+                                             .head_max = 65536,
+                                             .body_max = 4 << 20,
+                                             .handle = handle,
+                                             .gone = on_gone };
         struct error err;
 
         memset(&b, 0, sizeof(b));
@@ -233,7 +255,13 @@ static int teardown(void **state UNUSED)
 
 static void start(void)
 {
-        const struct controller_config config = { .client = b.client, .worker_image = "i", .pod = "c", .workers = 2, .ending_deadline = USEC_MINUTE, .types = source_types(), .types_n = source_drivers_n };
+        const struct controller_config config = { .client = b.client,
+                                                  .worker_image = "i",
+                                                  .pod = "c",
+                                                  .workers = 2,
+                                                  .ending_deadline = USEC_MINUTE,
+                                                  .types = source_types(),
+                                                  .types_n = source_drivers_n };
         struct error err;
 
         assert_int_equal(controller_new(&b.controller, &config, &err), 0);
@@ -269,12 +297,13 @@ static bool status_written(void) { return count("PATCH", TRIGGER "/status") > 0;
 
 static const char *condition(const char *type, const char *member)
 {
-        json_t *all = json_object_get(json_object_get(last("PATCH", TRIGGER "/status")->body, "status"), "conditions"), *c;
+        json_t *all = json_object_get(json_object_get(last("PATCH", TRIGGER "/status")->body, "status"),
+                                      "conditions"),
+               *c;
         size_t i;
 
-        json_array_foreach(all, i, c)
-                if (strcmp(json_string_value(json_object_get(c, "type")), type) == 0)
-                        return json_string_value(json_object_get(c, member));
+        json_array_foreach(all, i, c) if (strcmp(json_string_value(json_object_get(c, "type")), type) ==
+                                          0) return json_string_value(json_object_get(c, member));
         return "";
 }
 
@@ -290,8 +319,12 @@ static void forget_calls(void)
 static void each_child_is_looked_at_and_applied_in_order(void **state UNUSED)
 {
         static const char *const paths[] = {
-                "/api/v1/namespaces/n/serviceaccounts/clock-sluice", "/apis/rbac.authorization.k8s.io/v1/namespaces/n/roles/clock-sluice",
-                "/apis/rbac.authorization.k8s.io/v1/namespaces/n/rolebindings/clock-sluice", CONFIG, "/api/v1/namespaces/n/configmaps/clock-checkpoint", DEPLOYMENT,
+                "/api/v1/namespaces/n/serviceaccounts/clock-sluice",
+                "/apis/rbac.authorization.k8s.io/v1/namespaces/n/roles/clock-sluice",
+                "/apis/rbac.authorization.k8s.io/v1/namespaces/n/rolebindings/clock-sluice",
+                CONFIG,
+                "/api/v1/namespaces/n/configmaps/clock-checkpoint",
+                DEPLOYMENT,
         };
         size_t at = 0;
 
@@ -310,22 +343,44 @@ static void each_child_is_looked_at_and_applied_in_order(void **state UNUSED)
 
 static void what_is_somebody_elses_is_never_written(void **state UNUSED)
 {
-        static const struct { const char *what, *metadata, *says; } cases[] = {
-                ROW("labels", "\"labels\":{\"app.kubernetes.io/managed-by\":\"sluice\",\"app.kubernetes.io/instance\":\"clock\"}", "is not Sluice's"),
-                ROW("another owner", "\"ownerReferences\":[{\"apiVersion\":\"apps/v1\",\"kind\":\"Deployment\",\"name\":\"clock\",\"uid\":\"x\",\"controller\":true}]", "is not Sluice's"),
-                ROW("another Trigger", "\"ownerReferences\":[{\"apiVersion\":\"sluice.dev/v1alpha1\",\"kind\":\"Trigger\",\"name\":\"other\",\"uid\":\"x\"}]", "is not Sluice's"),
-                ROW("another's kind of Trigger", "\"ownerReferences\":[{\"apiVersion\":\"eventing.knative.dev/v1\",\"kind\":\"Trigger\",\"name\":\"clock\",\"uid\":\"u\"}]", "is not Sluice's"),
-                ROW("the one before", "\"ownerReferences\":[{\"apiVersion\":\"sluice.dev/v1alpha1\",\"kind\":\"Trigger\",\"name\":\"clock\",\"uid\":\"x\"}]", "is still that of the Trigger of this name"),
+        static const struct {
+                const char *what, *metadata, *says;
+        } cases[] = {
+                ROW("labels",
+                    "\"labels\":{\"app.kubernetes.io/managed-by\":\"sluice\",\"app.kubernetes.io/"
+                    "instance\":\"clock\"}",
+                    "is not Sluice's"),
+                ROW("another owner",
+                    "\"ownerReferences\":[{\"apiVersion\":\"apps/"
+                    "v1\",\"kind\":\"Deployment\",\"name\":\"clock\",\"uid\":\"x\",\"controller\":true}]",
+                    "is not Sluice's"),
+                ROW("another Trigger",
+                    "\"ownerReferences\":[{\"apiVersion\":\"sluice.dev/"
+                    "v1alpha1\",\"kind\":\"Trigger\",\"name\":\"other\",\"uid\":\"x\"}]",
+                    "is not Sluice's"),
+                ROW("another's kind of Trigger",
+                    "\"ownerReferences\":[{\"apiVersion\":\"eventing.knative.dev/"
+                    "v1\",\"kind\":\"Trigger\",\"name\":\"clock\",\"uid\":\"u\"}]",
+                    "is not Sluice's"),
+                ROW("the one before",
+                    "\"ownerReferences\":[{\"apiVersion\":\"sluice.dev/"
+                    "v1alpha1\",\"kind\":\"Trigger\",\"name\":\"clock\",\"uid\":\"x\"}]",
+                    "is still that of the Trigger of this name"),
         };
 
         for (size_t i = 0; i < COUNT_OF(cases); i++) {
                 char text[1024];
 
                 put_trigger(trigger(1, "", TIMER));
-                (void)snprintf(text, sizeof(text), "{\"metadata\":{\"name\":\"clock-sluice\",\"namespace\":\"n\",%s}}", cases[i].metadata);
+                (void)snprintf(text, sizeof(text),
+                               "{\"metadata\":{\"name\":\"clock-sluice\",\"namespace\":\"n\",%s}}",
+                               cases[i].metadata);
                 (void)put(NULL, CONFIG, text, 0);
                 /* Even where a Deployment of that name is there. */
-                (void)put(DEPLOYMENTS, DEPLOYMENT, "{\"metadata\":{\"name\":\"clock-sluice\",\"namespace\":\"n\",\"labels\":{\"app.kubernetes.io/instance\":\"clock\"}},\"spec\":{\"replicas\":1}}", 0);
+                (void)put(DEPLOYMENTS, DEPLOYMENT,
+                          "{\"metadata\":{\"name\":\"clock-sluice\",\"namespace\":\"n\",\"labels\":{\"app."
+                          "kubernetes.io/instance\":\"clock\"}},\"spec\":{\"replicas\":1}}",
+                          0);
                 start();
                 run_until(status_written);
                 if (count("PATCH", CONFIG) || count("PATCH", DEPLOYMENT))
@@ -341,7 +396,10 @@ static void what_is_somebody_elses_is_never_written(void **state UNUSED)
 static void what_was_left_behind_is_taken_up(void **state UNUSED)
 {
         put_trigger(trigger(1, "", TIMER));
-        (void)put(NULL, CONFIG, "{\"metadata\":{\"name\":\"clock-sluice\",\"managedFields\":[{\"manager\":\"sluice-controller\",\"operation\":\"Apply\"}]}}", 0);
+        (void)put(NULL, CONFIG,
+                  "{\"metadata\":{\"name\":\"clock-sluice\",\"managedFields\":[{\"manager\":\"sluice-"
+                  "controller\",\"operation\":\"Apply\"}]}}",
+                  0);
         start();
         run_until(status_written);
         assert_int_equal(count("PATCH", CONFIG), 1);
@@ -357,10 +415,15 @@ static void nothing_is_written_while_nothing_changes(void **state UNUSED)
         put_trigger(trigger(1, "", TIMER));
         start();
         run_until(status_written);
-        hash = json_string_value(json_object_get(json_object_get(json_object_get(last("PATCH", DEPLOYMENT)->body, "metadata"), "annotations"), ANNOTATION_HASH));
+        hash = json_string_value(json_object_get(
+                json_object_get(json_object_get(last("PATCH", DEPLOYMENT)->body, "metadata"), "annotations"),
+                ANNOTATION_HASH));
         assert_non_null(hash);
-        (void)snprintf(text, sizeof(text), "{\"metadata\":{\"name\":\"clock-sluice\",\"namespace\":\"n\",\"labels\":{\"app.kubernetes.io/instance\":\"clock\"},\"annotations\":{\"%s\":\"%s\"}},\"spec\":{\"replicas\":1}}",
-                       ANNOTATION_HASH, hash);
+        (void)snprintf(
+                text, sizeof(text),
+                "{\"metadata\":{\"name\":\"clock-sluice\",\"namespace\":\"n\",\"labels\":{\"app.kubernetes."
+                "io/instance\":\"clock\"},\"annotations\":{\"%s\":\"%s\"}},\"spec\":{\"replicas\":1}}",
+                ANNOTATION_HASH, hash);
         b.controller = controller_free(b.controller);
         forget_calls();
         (void)put(DEPLOYMENTS, DEPLOYMENT, text, 0);
@@ -374,16 +437,25 @@ static bool config_applied(void) { return count("PATCH", CONFIG) > 0 && status_w
 
 static void a_service_goes_with_its_source_if_it_is_ours(void **state UNUSED)
 {
-        static const struct { const char *metadata; size_t deletes; } cases[] = {
-                ROW("\"ownerReferences\":[{\"apiVersion\":\"sluice.dev/v1alpha1\",\"kind\":\"Trigger\",\"name\":\"clock\",\"uid\":\"u\"}]", 1),
-                ROW("\"labels\":{\"app.kubernetes.io/managed-by\":\"sluice\",\"app.kubernetes.io/instance\":\"clock\"}", 0),
+        static const struct {
+                const char *metadata;
+                size_t deletes;
+        } cases[] = {
+                ROW("\"ownerReferences\":[{\"apiVersion\":\"sluice.dev/"
+                    "v1alpha1\",\"kind\":\"Trigger\",\"name\":\"clock\",\"uid\":\"u\"}]",
+                    1),
+                ROW("\"labels\":{\"app.kubernetes.io/managed-by\":\"sluice\",\"app.kubernetes.io/"
+                    "instance\":\"clock\"}",
+                    0),
         };
 
         for (size_t i = 0; i < COUNT_OF(cases); i++) {
                 char text[1024];
 
                 put_trigger(trigger(2, "", TIMER));
-                (void)snprintf(text, sizeof(text), "{\"metadata\":{\"name\":\"clock-sluice\",\"namespace\":\"n\",%s}}", cases[i].metadata);
+                (void)snprintf(text, sizeof(text),
+                               "{\"metadata\":{\"name\":\"clock-sluice\",\"namespace\":\"n\",%s}}",
+                               cases[i].metadata);
                 (void)put(NULL, SERVICE, text, 0);
                 start();
                 run_until(config_applied);
@@ -400,7 +472,10 @@ static void what_fails_is_told_and_tried_again(void **state UNUSED)
         put_trigger(trigger(1, "", TIMER));
         (void)put(NULL, CONFIG, NULL, 403);
         start();
-        (void)put(NULL, CONFIG, "{\"metadata\":{\"ownerReferences\":[{\"apiVersion\":\"sluice.dev/v1alpha1\",\"kind\":\"Trigger\",\"name\":\"clock\",\"uid\":\"u\"}]}}", 403);
+        (void)put(NULL, CONFIG,
+                  "{\"metadata\":{\"ownerReferences\":[{\"apiVersion\":\"sluice.dev/"
+                  "v1alpha1\",\"kind\":\"Trigger\",\"name\":\"clock\",\"uid\":\"u\"}]}}",
+                  403);
         run_until(status_written);
         assert_string_equal(condition("Ready", "reason"), "ApplyFailed");
         assert_non_null(strstr(condition("Ready", "message"), "403 Forbidden: the test says so"));
@@ -435,7 +510,8 @@ static bool patched(void) { return count("PATCH", TRIGGER) > 0; }
 static void a_finalizer_goes_when_nothing_is_outside(void **state UNUSED)
 {
         static const char *const cases[] = { ",\"finalizers\":[\"other/one\",\"sluice.dev/outside\"]",
-                                             ",\"finalizers\":[\"other/one\",\"sluice.dev/outside\"],\"deletionTimestamp\":\"2026-01-01T00:00:00Z\"" };
+                                             ",\"finalizers\":[\"other/one\",\"sluice.dev/"
+                                             "outside\"],\"deletionTimestamp\":\"2026-01-01T00:00:00Z\"" };
 
         for (size_t i = 0; i < COUNT_OF(cases); i++) {
                 json_t *left;
@@ -443,33 +519,53 @@ static void a_finalizer_goes_when_nothing_is_outside(void **state UNUSED)
                 put_trigger(trigger(1, cases[i], TIMER));
                 start();
                 run_until(patched);
-                left = json_object_get(json_object_get(last("PATCH", TRIGGER)->body, "metadata"), "finalizers");
+                left = json_object_get(json_object_get(last("PATCH", TRIGGER)->body, "metadata"),
+                                       "finalizers");
                 assert_int_equal(json_array_size(left), 1);
                 assert_string_equal(json_string_value(json_array_get(left, 0)), "other/one");
-                assert_string_equal(json_string_value(json_object_get(json_object_get(last("PATCH", TRIGGER)->body, "metadata"), "resourceVersion")), "11");
+                assert_string_equal(json_string_value(json_object_get(
+                                            json_object_get(last("PATCH", TRIGGER)->body, "metadata"),
+                                            "resourceVersion")),
+                                    "11");
                 assert_int_equal(b.seen_n, 1);
                 (void)teardown(NULL);
                 (void)setup(NULL);
         }
 }
 
-static bool entry_removed(void) { return last("PATCH", TRIGGER "/status") && json_object_get(json_object_get(last("PATCH", TRIGGER "/status")->body, "status"), "workers"); }
+static bool entry_removed(void)
+{
+        return last("PATCH", TRIGGER "/status") &&
+               json_object_get(json_object_get(last("PATCH", TRIGGER "/status")->body, "status"), "workers");
+}
 
 static void an_earlier_triggers_worker_is_removed_from_the_status(void **state UNUSED)
 {
         json_t *t = trigger(1, "", TIMER);
 
-        (void)json_object_set_new(t, "status", json_loads("{\"workers\":[{\"pod\":\"p\",\"triggerUID\":\"before\",\"observedGeneration\":1,\"sourceState\":\"Connected\"}]}", 0, NULL));
+        (void)json_object_set_new(t, "status",
+                                  json_loads("{\"workers\":[{\"pod\":\"p\",\"triggerUID\":\"before\","
+                                             "\"observedGeneration\":1,\"sourceState\":\"Connected\"}]}",
+                                             0, NULL));
         put_trigger(t);
-        (void)put("/api/v1/pods", "/api/v1/namespaces/n/pods/p", "{\"metadata\":{\"name\":\"p\",\"namespace\":\"n\",\"labels\":{\"app.kubernetes.io/instance\":\"clock\"}}}", 0);
+        (void)put("/api/v1/pods", "/api/v1/namespaces/n/pods/p",
+                  "{\"metadata\":{\"name\":\"p\",\"namespace\":\"n\",\"labels\":{\"app.kubernetes.io/"
+                  "instance\":\"clock\"}}}",
+                  0);
         start();
         run_until(status_written);
         assert_true(entry_removed());
-        assert_int_equal(json_array_size(json_object_get(json_object_get(last("PATCH", TRIGGER "/status")->body, "status"), "workers")), 0);
+        assert_int_equal(
+                json_array_size(json_object_get(
+                        json_object_get(last("PATCH", TRIGGER "/status")->body, "status"), "workers")),
+                0);
         assert_int_equal(count("GET", "/api/v1/namespaces/n/pods/p"), 0); /* its pod may well be there */
 }
 
-static bool checkpoint_applied(void) { return count("PATCH", "/api/v1/namespaces/n/configmaps/clock-checkpoint") > 0; }
+static bool checkpoint_applied(void)
+{
+        return count("PATCH", "/api/v1/namespaces/n/configmaps/clock-checkpoint") > 0;
+}
 
 static void a_checkpoint_that_its_worker_misses_is_made_again(void **state UNUSED)
 {
@@ -481,8 +577,13 @@ static void a_checkpoint_that_its_worker_misses_is_made_again(void **state UNUSE
         forget_calls();
         t = trigger(1, "", TIMER);
         (void)json_object_set_new(json_object_get(t, "metadata"), "resourceVersion", json_string("99"));
-        (void)json_object_set_new(t, "status", json_loads("{\"workers\":[{\"pod\":\"p\",\"triggerUID\":\"u\",\"observedGeneration\":1,\"sourceState\":\"Disconnected\","
-                                                          "\"sourceMessage\":\"checkpoint ConfigMap n/clock-checkpoint: 404 NotFound: no\"}]}", 0, NULL));
+        (void)json_object_set_new(
+                t, "status",
+                json_loads(
+                        "{\"workers\":[{\"pod\":\"p\",\"triggerUID\":\"u\",\"observedGeneration\":1,"
+                        "\"sourceState\":\"Disconnected\","
+                        "\"sourceMessage\":\"checkpoint ConfigMap n/clock-checkpoint: 404 NotFound: no\"}]}",
+                        0, NULL));
         tell(TRIGGERS, "MODIFIED", t);
         json_decref(t);
         run_until(checkpoint_applied);
@@ -491,17 +592,22 @@ static void a_checkpoint_that_its_worker_misses_is_made_again(void **state UNUSE
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test_setup_teardown(each_child_is_looked_at_and_applied_in_order, setup, teardown),
+                cmocka_unit_test_setup_teardown(each_child_is_looked_at_and_applied_in_order, setup,
+                                                teardown),
                 cmocka_unit_test_setup_teardown(what_is_somebody_elses_is_never_written, setup, teardown),
                 cmocka_unit_test_setup_teardown(what_was_left_behind_is_taken_up, setup, teardown),
                 cmocka_unit_test_setup_teardown(nothing_is_written_while_nothing_changes, setup, teardown),
-                cmocka_unit_test_setup_teardown(a_service_goes_with_its_source_if_it_is_ours, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_service_goes_with_its_source_if_it_is_ours, setup,
+                                                teardown),
                 cmocka_unit_test_setup_teardown(what_fails_is_told_and_tried_again, setup, teardown),
-                cmocka_unit_test_setup_teardown(a_spec_that_is_wrong_says_where_and_changes_nothing, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_spec_that_is_wrong_says_where_and_changes_nothing, setup,
+                                                teardown),
                 cmocka_unit_test_setup_teardown(members_of_another_version_are_no_matter, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_finalizer_goes_when_nothing_is_outside, setup, teardown),
-                cmocka_unit_test_setup_teardown(an_earlier_triggers_worker_is_removed_from_the_status, setup, teardown),
-                cmocka_unit_test_setup_teardown(a_checkpoint_that_its_worker_misses_is_made_again, setup, teardown),
+                cmocka_unit_test_setup_teardown(an_earlier_triggers_worker_is_removed_from_the_status, setup,
+                                                teardown),
+                cmocka_unit_test_setup_teardown(a_checkpoint_that_its_worker_misses_is_made_again, setup,
+                                                teardown),
         };
         signals_block();
         return cmocka_run_group_tests_name("reconcile", tests, NULL, NULL);

@@ -7,7 +7,8 @@ static json_int_t choose_port(const struct sink_ref *ref, json_t *ports)
         json_t *p;
         size_t i;
 
-        json_array_foreach(ports, i, p) {
+        json_array_foreach(ports, i, p)
+        {
                 json_int_t number = json_integer_value(json_object_get(p, "port"));
                 const char *name = json_string_value(json_object_get(p, "name"));
 
@@ -18,10 +19,14 @@ static json_int_t choose_port(const struct sink_ref *ref, json_t *ports)
         }
         if (ref->port > 0)
                 return 0;
-        return http ? http : json_array_size(ports) == 1 ? json_integer_value(json_object_get(json_array_get(ports, 0), "port")) : 0;
+        return http ? http
+               : json_array_size(ports) == 1
+                       ? json_integer_value(json_object_get(json_array_get(ports, 0), "port"))
+                       : 0;
 }
 
-int sink_resolve(const struct destination *d, json_t *service, struct buf *out, const char **reason, struct buf *message)
+int sink_resolve(const struct destination *d, json_t *service, struct buf *out, const char **reason,
+                 struct buf *message)
 {
         const struct sink_ref *ref = d->ref;
         const char *namespace_, *external;
@@ -34,7 +39,8 @@ int sink_resolve(const struct destination *d, json_t *service, struct buf *out, 
         namespace_ = ref->namespace_ ? ref->namespace_ : d->namespace_;
         if (!service) {
                 *reason = "ServiceNotFound";
-                buf_printf(message, "Service %s/%s does not exist: create it, or correct %s.ref", namespace_, ref->name, d->path);
+                buf_printf(message, "Service %s/%s does not exist: create it, or correct %s.ref", namespace_,
+                           ref->name, d->path);
                 return -1;
         }
         external = json_string_value(json_object_get(json_object_get(service, "spec"), "type"));
@@ -44,11 +50,15 @@ int sink_resolve(const struct destination *d, json_t *service, struct buf *out, 
         if (!port) {
                 *reason = "PortNotFound";
                 if (json_array_size(json_object_get(json_object_get(service, "spec"), "ports")) == 0)
-                        buf_printf(message, "Service %s/%s has no port: give it one, or correct %s.ref", namespace_, ref->name, d->path);
+                        buf_printf(message, "Service %s/%s has no port: give it one, or correct %s.ref",
+                                   namespace_, ref->name, d->path);
                 else if (ref->port > 0)
-                        buf_printf(message, "Service %s/%s has no port %lld: correct %s.ref.port", namespace_, ref->name, (long long)ref->port, d->path);
+                        buf_printf(message, "Service %s/%s has no port %lld: correct %s.ref.port", namespace_,
+                                   ref->name, (long long)ref->port, d->path);
                 else
-                        buf_printf(message, "Service %s/%s has several ports and none named http: write %s.ref.port", namespace_, ref->name, d->path);
+                        buf_printf(message,
+                                   "Service %s/%s has several ports and none named http: write %s.ref.port",
+                                   namespace_, ref->name, d->path);
                 return -1;
         }
         buf_printf(out, "http://%s.%s.svc", ref->name, namespace_);

@@ -5,7 +5,10 @@
 #include "base/buf.h"
 #include "json/value.h"
 
-struct verdict { const char *status, *reason; char message[512]; };
+struct verdict {
+        const char *status, *reason;
+        char message[512];
+};
 
 static void judge(struct verdict *v, const char *status, const char *reason, const char *message)
 {
@@ -22,9 +25,7 @@ json_t *status_condition(json_t *status, const char *type)
         json_t *list = json_object_get(status, "conditions"), *c;
         size_t i;
 
-        json_array_foreach(list, i, c)
-                if (strcmp(json_cstring(c, "type"), type) == 0)
-                        return c;
+        json_array_foreach(list, i, c) if (strcmp(json_cstring(c, "type"), type) == 0) return c;
         return NULL;
 }
 
@@ -33,9 +34,10 @@ static bool pod_exists(json_t *pods, const char *name)
         json_t *p;
         size_t i;
 
-        json_array_foreach(pods, i, p)
-                if (strcmp(json_cstring(json_object_get(p, "metadata"), "name"), name) == 0 && !json_object_get(json_object_get(p, "metadata"), "deletionTimestamp"))
-                        return true;
+        json_array_foreach(
+                pods, i,
+                p) if (strcmp(json_cstring(json_object_get(p, "metadata"), "name"), name) == 0 &&
+                       !json_object_get(json_object_get(p, "metadata"), "deletionTimestamp")) return true;
         return false;
 }
 
@@ -52,9 +54,10 @@ static json_t *speaker(const struct status_facts *f)
         json_t *w;
         size_t i;
 
-        json_array_foreach(f->workers, i, w)
-                if (!status_is_stale(w, f->uid) && pod_exists(f->pods, json_cstring(w, "pod")) && json_integer_value(json_object_get(w, "observedGeneration")) == f->generation)
-                        return w;
+        json_array_foreach(f->workers, i, w) if (!status_is_stale(w, f->uid) &&
+                                                 pod_exists(f->pods, json_cstring(w, "pod")) &&
+                                                 json_integer_value(json_object_get(
+                                                         w, "observedGeneration")) == f->generation) return w;
         return NULL;
 }
 
@@ -72,7 +75,8 @@ static void sink_resolved(const struct status_facts *f, struct verdict *v)
 
 static void source_connected(const struct status_facts *f, json_t *worker, struct verdict *v)
 {
-        const char *state = json_cstring(worker, "sourceState"), *message = json_cstring(worker, "sourceMessage");
+        const char *state = json_cstring(worker, "sourceState"),
+                   *message = json_cstring(worker, "sourceMessage");
 
         if (!worker)
                 judge(v, "Unknown", "WorkerStarting", "no worker has reported yet");
@@ -81,7 +85,8 @@ static void source_connected(const struct status_facts *f, json_t *worker, struc
         else if (strcmp(state, "Failed") == 0)
                 judge(v, "False", "SourceFailed", message);
         else if (strcmp(state, "Connecting") == 0)
-                judge(v, "Unknown", "Connecting", *message ? message : "the worker is connecting to the source");
+                judge(v, "Unknown", "Connecting",
+                      *message ? message : "the worker is connecting to the source");
         else
                 judge(v, "True", *state ? state : "Connected", message);
         (void)f;
@@ -89,7 +94,8 @@ static void source_connected(const struct status_facts *f, json_t *worker, struc
 
 static void delivering(json_t *worker, struct verdict *v)
 {
-        const char *state = json_cstring(worker, "deliveryState"), *message = json_cstring(worker, "deliveryMessage");
+        const char *state = json_cstring(worker, "deliveryState"),
+                   *message = json_cstring(worker, "deliveryMessage");
 
         if (!worker)
                 judge(v, "Unknown", "WorkerStarting", "no worker has reported yet");
@@ -119,13 +125,15 @@ static void last_words(json_t *terminated, char *out, size_t size)
                 while (words.n && ((unsigned char)*words.p & 0xc0) == 0x80)
                         words.p++, words.n--;
         }
-        (void)snprintf(out, size, "%s, exit code %lld%s" STR_FMT, json_cstring(terminated, "reason"), (long long)json_integer_value(json_object_get(terminated, "exitCode")),
+        (void)snprintf(out, size, "%s, exit code %lld%s" STR_FMT, json_cstring(terminated, "reason"),
+                       (long long)json_integer_value(json_object_get(terminated, "exitCode")),
                        words.n ? ": " : "", STR_ARG(words));
 }
 
 static bool container_trouble(json_t *status, struct verdict *v)
 {
-        json_t *waiting = json_object_get(json_object_get(status, "state"), "waiting"), *ended = json_object_get(json_object_get(status, "state"), "terminated");
+        json_t *waiting = json_object_get(json_object_get(status, "state"), "waiting"),
+               *ended = json_object_get(json_object_get(status, "state"), "terminated");
         json_t *before = json_object_get(json_object_get(status, "lastState"), "terminated");
         const char *reason = json_cstring(waiting, "reason");
         char words[512];
@@ -141,7 +149,8 @@ static bool container_trouble(json_t *status, struct verdict *v)
         }
         if (!ended || json_integer_value(json_object_get(ended, "exitCode")) == 0)
                 return false;
-        /* It will be started again: what follows has the same name, so that the condition does not flicker. */
+        /* It will be started again: what follows has the same name, so that the condition does not flicker.
+         */
         last_words(ended, words, sizeof(words));
         judge(v, "False", "CrashLoopBackOff", words);
         return true;
@@ -153,24 +162,32 @@ static bool pod_trouble(json_t *pods, struct verdict *v)
         json_t *pod, *status;
         size_t i, j;
 
-        json_array_foreach(pods, i, pod) {
+        json_array_foreach(pods, i, pod)
+        {
                 json_t *condition;
 
                 if (json_object_get(json_object_get(pod, "metadata"), "deletionTimestamp"))
                         continue; /* it is meant to end */
-                json_array_foreach(json_object_get(json_object_get(pod, "status"), "containerStatuses"), j, status)
-                        if (container_trouble(status, v))
-                                return true;
-                json_array_foreach(json_object_get(json_object_get(pod, "status"), "conditions"), j, condition)
-                        if (strcmp(json_cstring(condition, "type"), "PodScheduled") == 0 && strcmp(json_cstring(condition, "status"), "False") == 0) {
-                                judge(v, "False", json_cstring(condition, "reason"), json_cstring(condition, "message"));
-                                return true;
-                        }
+                json_array_foreach(json_object_get(json_object_get(pod, "status"), "containerStatuses"), j,
+                                   status) if (container_trouble(status, v)) return true;
+                json_array_foreach(json_object_get(json_object_get(pod, "status"), "conditions"), j,
+                                   condition) if (strcmp(json_cstring(condition, "type"), "PodScheduled") ==
+                                                          0 &&
+                                                  strcmp(json_cstring(condition, "status"), "False") == 0)
+                {
+                        judge(v, "False", json_cstring(condition, "reason"),
+                              json_cstring(condition, "message"));
+                        return true;
+                }
         }
         return false;
 }
 
-static int64_t available_replicas(json_t *deployment) { return json_integer_value(json_object_get(json_object_get(deployment, "status"), "availableReplicas")); }
+static int64_t available_replicas(json_t *deployment)
+{
+        return json_integer_value(
+                json_object_get(json_object_get(deployment, "status"), "availableReplicas"));
+}
 
 static void workers_available(const struct status_facts *f, json_t *worker, struct verdict *v)
 {
@@ -191,12 +208,15 @@ static void workers_available(const struct status_facts *f, json_t *worker, stru
                 judge(v, "False", "FailedMount", f->stuck);
                 return;
         }
-        json_array_foreach(json_object_get(json_object_get(f->deployment, "status"), "conditions"), i, condition)
-                if (strcmp(json_cstring(condition, "type"), "ReplicaFailure") == 0 && strcmp(json_cstring(condition, "status"), "True") == 0) {
-                        judge(v, "False", json_cstring(condition, "reason"), json_cstring(condition, "message"));
-                        return;
-                }
-        if (worker && (strcmp(json_cstring(worker, "sourceState"), "Disconnected") == 0 || strcmp(json_cstring(worker, "sourceState"), "Failed") == 0))
+        json_array_foreach(json_object_get(json_object_get(f->deployment, "status"), "conditions"), i,
+                           condition) if (strcmp(json_cstring(condition, "type"), "ReplicaFailure") == 0 &&
+                                          strcmp(json_cstring(condition, "status"), "True") == 0)
+        {
+                judge(v, "False", json_cstring(condition, "reason"), json_cstring(condition, "message"));
+                return;
+        }
+        if (worker && (strcmp(json_cstring(worker, "sourceState"), "Disconnected") == 0 ||
+                       strcmp(json_cstring(worker, "sourceState"), "Failed") == 0))
                 judge(v, "False", "WorkerNotReady", "the worker runs, but is not ready: see SourceConnected");
         else if (worker)
                 judge(v, "Unknown", "WorkerStarting", "the worker runs, and is not ready yet");
@@ -204,7 +224,8 @@ static void workers_available(const struct status_facts *f, json_t *worker, stru
                 judge(v, "Unknown", "WorkerStarting", "the worker has not started yet");
 }
 
-static void ready(const struct status_facts *f, const struct verdict *const *parts, size_t n, struct verdict *v)
+static void ready(const struct status_facts *f, const struct verdict *const *parts, size_t n,
+                  struct verdict *v)
 {
         if (f->invalid) {
                 judge(v, "False", "InvalidSpec", f->invalid);
@@ -213,7 +234,8 @@ static void ready(const struct status_facts *f, const struct verdict *const *par
         for (size_t pass = 0; pass < 2; pass++)
                 for (size_t i = 0; i < n; i++)
                         /* Throttled, events flow, as fast as the function wants them. */
-                        if (strcmp(parts[i]->status, pass == 0 ? "False" : "Unknown") == 0 && strcmp(parts[i]->reason, "Throttled") != 0) {
+                        if (strcmp(parts[i]->status, pass == 0 ? "False" : "Unknown") == 0 &&
+                            strcmp(parts[i]->reason, "Throttled") != 0) {
                                 *v = *parts[i];
                                 return;
                         }
@@ -227,12 +249,15 @@ static void add(json_t *list, const struct status_facts *f, const char *type, co
         json_t *before = status_condition(f->previous, type);
         BUF_AT_END struct buf time = BUF_INIT(64);
 
-        if (before && strcmp(json_cstring(before, "status"), v->status) == 0 && *json_cstring(before, "lastTransitionTime"))
+        if (before && strcmp(json_cstring(before, "status"), v->status) == 0 &&
+            *json_cstring(before, "lastTransitionTime"))
                 buf_text(&time, json_cstring(before, "lastTransitionTime"));
         else
                 time_format(&time, f->now - f->now % USEC_SEC);
-        (void)json_array_append_new(list, json_pack("{ss ss ss ss ss sI}", "type", type, "status", v->status, "reason", v->reason, "message", v->message,
-                                                    "lastTransitionTime", time.p ? time.p : "", "observedGeneration", (json_int_t)f->generation));
+        (void)json_array_append_new(list, json_pack("{ss ss ss ss ss sI}", "type", type, "status", v->status,
+                                                    "reason", v->reason, "message", v->message,
+                                                    "lastTransitionTime", time.p ? time.p : "",
+                                                    "observedGeneration", (json_int_t)f->generation));
 }
 
 /* The latest of a time, the sum of the lags. */
@@ -247,11 +272,13 @@ static void fold_workers(const struct status_facts *f, json_t *status)
                 usec best = 0, at;
                 const char *found = NULL;
 
-                json_array_foreach(f->workers, i, w)
-                        if (!status_is_stale(w, f->uid) && time_parse(str_of(json_cstring(w, times[t])), &at) && at > best) {
-                                best = at;
-                                found = json_cstring(w, times[t]);
-                        }
+                json_array_foreach(f->workers, i, w) if (!status_is_stale(w, f->uid) &&
+                                                         time_parse(str_of(json_cstring(w, times[t])), &at) &&
+                                                         at > best)
+                {
+                        best = at;
+                        found = json_cstring(w, times[t]);
+                }
                 /* A worker that starts anew knows nothing of the past: what was known stays. */
                 if (time_parse(str_of(json_cstring(f->previous, times[t])), &at) && at > best)
                         found = json_cstring(f->previous, times[t]);
@@ -260,7 +287,8 @@ static void fold_workers(const struct status_facts *f, json_t *status)
         }
         json_array_foreach(f->workers, i, w)
                 /* what a worker that is gone was behind is nobody's lag */
-                if (json_object_get(w, "lag") && !status_is_stale(w, f->uid) && pod_exists(f->pods, json_cstring(w, "pod")))
+                if (json_object_get(w, "lag") && !status_is_stale(w, f->uid) &&
+                    pod_exists(f->pods, json_cstring(w, "pod")))
                         lag = MAX_OF(lag, (json_int_t)0) + json_integer_value(json_object_get(w, "lag"));
         if (lag >= 0)
                 (void)json_object_set_new(status, "lag", json_integer(lag));
@@ -268,7 +296,8 @@ static void fold_workers(const struct status_facts *f, json_t *status)
 
 json_t *status_fold(const struct status_facts *f)
 {
-        json_t *status = json_object(), *conditions = json_array(), *worker = f->suspended ? NULL : speaker(f);
+        json_t *status = json_object(), *conditions = json_array(),
+               *worker = f->suspended ? NULL : speaker(f);
         struct verdict sink, source, delivery, workers, all, throttled;
         const struct verdict *const parts[] = { &sink, &source, &delivery, &workers };
 
@@ -311,7 +340,9 @@ json_t *status_fold(const struct status_facts *f)
                 (void)json_object_set_new(status, "sinkUri", json_string(f->sink));
         if (f->address)
                 (void)json_object_set_new(status, "address", json_pack("{s:s}", "url", f->address));
-        (void)json_object_set_new(status, "replicas", json_integer(json_integer_value(json_object_get(json_object_get(f->deployment, "status"), "replicas"))));
+        (void)json_object_set_new(status, "replicas",
+                                  json_integer(json_integer_value(json_object_get(
+                                          json_object_get(f->deployment, "status"), "replicas"))));
         (void)json_object_set_new(status, "selector", json_string(f->selector));
         (void)json_object_set_new(status, "conditions", conditions);
         fold_workers(f, status);

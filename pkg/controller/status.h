@@ -7,29 +7,29 @@
 
 struct status_facts {
         int64_t generation;
-        const char *uid;                 /* of the Trigger; NULL: not known */
-        const char *source;              /* "kafka"; NULL: not known (invalid) */
-        const char *invalid;             /* why the spec can't be used; NULL: it can */
-        const char *sink;                /* resolved; NULL: not */
-        const char *sink_reason, *sink_message;  /* why not */
-        const char *failed;              /* why the children could not be applied; NULL: they were */
+        const char *uid;                        /* of the Trigger; NULL: not known */
+        const char *source;                     /* "kafka"; NULL: not known (invalid) */
+        const char *invalid;                    /* why the spec can't be used; NULL: it can */
+        const char *sink;                       /* resolved; NULL: not */
+        const char *sink_reason, *sink_message; /* why not */
+        const char *failed;                     /* why the children could not be applied; NULL: they were */
         /* what a worker's pod waits for, in the kubelet's words; NULL: not known */
         const char *stuck;
         /* it is deleted, and this is still outside; NULL: it is not deleted */
         const char *ending;
         bool suspended;
-        json_t *deployment;              /* trimmed; NULL: there is none */
-        json_t *pods;                    /* array of trimmed pods of it */
-        json_t *workers;                 /* status.workers as it is; NULL: none */
+        json_t *deployment; /* trimmed; NULL: there is none */
+        json_t *pods;       /* array of trimmed pods of it */
+        json_t *workers;    /* status.workers as it is; NULL: none */
         /* the status before: transition times are kept while a condition's status is */
         json_t *previous;
         const char *selector;
-        const char *address;             /* where requests reach it; NULL: no request does */
-        usec now;                        /* wall */
+        const char *address; /* where requests reach it; NULL: no request does */
+        usec now;            /* wall */
 };
 
 /* Is an entry of status.workers that of a Trigger which had the name before? */
 bool status_is_stale(json_t *entry, const char *uid);
 /* The status that the controller owns: all but workers. Owned by the caller; NULL: out of memory. */
 json_t *status_fold(const struct status_facts *);
-json_t *status_condition(json_t *status, const char *type);    /* borrowed; NULL: none */
+json_t *status_condition(json_t *status, const char *type); /* borrowed; NULL: none */

@@ -9,11 +9,14 @@
 #include "base/buf.h"
 
 #define POD "[{\"metadata\":{\"name\":\"p\"}}]"
-#define WORKER(source, message, delivery) "[{\"pod\":\"p\",\"observedGeneration\":3,\"sourceState\":\"" source "\"" message ",\"deliveryState\":\"" delivery "\",\"lastDeliveryTime\":\"2026-01-02T03:04:05Z\",\"lag\":7}]"
+#define WORKER(source, message, delivery)                                                                    \
+        "[{\"pod\":\"p\",\"observedGeneration\":3,\"sourceState\":\"" source "\"" message                    \
+        ",\"deliveryState\":\"" delivery "\",\"lastDeliveryTime\":\"2026-01-02T03:04:05Z\",\"lag\":7}]"
 #define AVAILABLE "{\"status\":{\"availableReplicas\":1,\"replicas\":1}}"
 #define STARTING "{\"status\":{\"replicas\":1}}"
 
-/* What is known, and the status and reason of Ready, SinkResolved, WorkersAvailable, SourceConnected, Delivering. */
+/* What is known, and the status and reason of Ready, SinkResolved, WorkersAvailable, SourceConnected,
+ * Delivering. */
 static const struct {
         const char *name, *invalid, *sink_reason, *failed;
         bool suspended;
@@ -21,66 +24,115 @@ static const struct {
         const char *expected[5];
 } cases[] = {
         ROW("all is well", NULL, NULL, NULL, false, AVAILABLE, POD, WORKER("Connected", "", "Delivering"),
-          { "True Ready", "True SinkResolved", "True WorkerAvailable", "True Connected", "True Delivering" }),
-        ROW("invalid", "spec.x: no", NULL, NULL, false, NULL, "[]", NULL, { "False InvalidSpec", "True SinkResolved", "Unknown WorkerStarting", "Unknown WorkerStarting", "Unknown WorkerStarting" }),
+            { "True Ready", "True SinkResolved", "True WorkerAvailable", "True Connected",
+              "True Delivering" }),
+        ROW("invalid", "spec.x: no", NULL, NULL, false, NULL, "[]", NULL,
+            { "False InvalidSpec", "True SinkResolved", "Unknown WorkerStarting", "Unknown WorkerStarting",
+              "Unknown WorkerStarting" }),
         ROW("no service", NULL, "ServiceNotFound", NULL, false, NULL, "[]", NULL,
-          { "False ServiceNotFound", "False ServiceNotFound", "Unknown WorkerStarting", "Unknown WorkerStarting", "Unknown WorkerStarting" }),
+            { "False ServiceNotFound", "False ServiceNotFound", "Unknown WorkerStarting",
+              "Unknown WorkerStarting", "Unknown WorkerStarting" }),
         ROW("just begun", NULL, NULL, NULL, false, STARTING, POD, NULL,
-          { "Unknown WorkerStarting", "True SinkResolved", "Unknown WorkerStarting", "Unknown WorkerStarting", "Unknown WorkerStarting" }),
+            { "Unknown WorkerStarting", "True SinkResolved", "Unknown WorkerStarting",
+              "Unknown WorkerStarting", "Unknown WorkerStarting" }),
         ROW("connecting", NULL, NULL, NULL, false, STARTING, POD, WORKER("Connecting", "", "Delivering"),
-          { "Unknown Connecting", "True SinkResolved", "Unknown WorkerStarting", "Unknown Connecting", "True Delivering" }),
-        ROW("disconnected", NULL, NULL, NULL, false, STARTING, POD, WORKER("Disconnected", ",\"sourceMessage\":\"refused\"", "Delivering"),
-          { "False SourceDisconnected", "True SinkResolved", "False WorkerNotReady", "False SourceDisconnected", "True Delivering" }),
-        ROW("the function fails", NULL, NULL, NULL, false, AVAILABLE, POD, WORKER("Connected", ",\"deliveryMessage\":\"503\"", "Retrying"),
-          { "False Retrying", "True SinkResolved", "True WorkerAvailable", "True Connected", "False Retrying" }),
-        ROW("blocked", NULL, NULL, NULL, false, AVAILABLE, POD, WORKER("Connected", ",\"deliveryMessage\":\"400\"", "Blocked"),
-          { "False Blocked", "True SinkResolved", "True WorkerAvailable", "True Connected", "False Blocked" }),
-        ROW("throttled", NULL, NULL, NULL, false, AVAILABLE, POD, WORKER("Connected", ",\"deliveryMessage\":\"503\"", "Throttled"),
-          { "True Ready", "True SinkResolved", "True WorkerAvailable", "True Connected", "False Throttled" }),
-        ROW("an entry of another generation", NULL, NULL, NULL, false, AVAILABLE, POD, "[{\"pod\":\"p\",\"observedGeneration\":2,\"sourceState\":\"Connected\"}]",
-          { "Unknown WorkerStarting", "True SinkResolved", "True WorkerAvailable", "Unknown WorkerStarting", "Unknown WorkerStarting" }),
-        ROW("a pod that is gone", NULL, NULL, NULL, false, STARTING, "[]", WORKER("Connected", "", "Delivering"),
-          { "Unknown WorkerStarting", "True SinkResolved", "Unknown WorkerStarting", "Unknown WorkerStarting", "Unknown WorkerStarting" }),
+            { "Unknown Connecting", "True SinkResolved", "Unknown WorkerStarting", "Unknown Connecting",
+              "True Delivering" }),
+        ROW("disconnected", NULL, NULL, NULL, false, STARTING, POD,
+            WORKER("Disconnected", ",\"sourceMessage\":\"refused\"", "Delivering"),
+            { "False SourceDisconnected", "True SinkResolved", "False WorkerNotReady",
+              "False SourceDisconnected", "True Delivering" }),
+        ROW("the function fails", NULL, NULL, NULL, false, AVAILABLE, POD,
+            WORKER("Connected", ",\"deliveryMessage\":\"503\"", "Retrying"),
+            { "False Retrying", "True SinkResolved", "True WorkerAvailable", "True Connected",
+              "False Retrying" }),
+        ROW("blocked", NULL, NULL, NULL, false, AVAILABLE, POD,
+            WORKER("Connected", ",\"deliveryMessage\":\"400\"", "Blocked"),
+            { "False Blocked", "True SinkResolved", "True WorkerAvailable", "True Connected",
+              "False Blocked" }),
+        ROW("throttled", NULL, NULL, NULL, false, AVAILABLE, POD,
+            WORKER("Connected", ",\"deliveryMessage\":\"503\"", "Throttled"),
+            { "True Ready", "True SinkResolved", "True WorkerAvailable", "True Connected",
+              "False Throttled" }),
+        ROW("an entry of another generation", NULL, NULL, NULL, false, AVAILABLE, POD,
+            "[{\"pod\":\"p\",\"observedGeneration\":2,\"sourceState\":\"Connected\"}]",
+            { "Unknown WorkerStarting", "True SinkResolved", "True WorkerAvailable", "Unknown WorkerStarting",
+              "Unknown WorkerStarting" }),
+        ROW("a pod that is gone", NULL, NULL, NULL, false, STARTING, "[]",
+            WORKER("Connected", "", "Delivering"),
+            { "Unknown WorkerStarting", "True SinkResolved", "Unknown WorkerStarting",
+              "Unknown WorkerStarting", "Unknown WorkerStarting" }),
         ROW("no image", NULL, NULL, NULL, false, STARTING,
-          "[{\"metadata\":{\"name\":\"p\"},\"status\":{\"containerStatuses\":[{\"state\":{\"waiting\":{\"reason\":\"ImagePullBackOff\",\"message\":\"no such image\"}}}]}}]", NULL,
-          { "False ImagePullBackOff", "True SinkResolved", "False ImagePullBackOff", "Unknown WorkerStarting", "Unknown WorkerStarting" }),
+            "[{\"metadata\":{\"name\":\"p\"},\"status\":{\"containerStatuses\":[{\"state\":{\"waiting\":{"
+            "\"reason\":\"ImagePullBackOff\",\"message\":\"no such image\"}}}]}}]",
+            NULL,
+            { "False ImagePullBackOff", "True SinkResolved", "False ImagePullBackOff",
+              "Unknown WorkerStarting", "Unknown WorkerStarting" }),
         ROW("it crashes", NULL, NULL, NULL, false, STARTING,
-          "[{\"metadata\":{\"name\":\"p\"},\"status\":{\"containerStatuses\":[{\"state\":{\"terminated\":{\"reason\":\"Error\",\"exitCode\":1,\"message\":\"no\"}}}]}}]", NULL,
-          { "False CrashLoopBackOff", "True SinkResolved", "False CrashLoopBackOff", "Unknown WorkerStarting", "Unknown WorkerStarting" }),
+            "[{\"metadata\":{\"name\":\"p\"},\"status\":{\"containerStatuses\":[{\"state\":{\"terminated\":{"
+            "\"reason\":\"Error\",\"exitCode\":1,\"message\":\"no\"}}}]}}]",
+            NULL,
+            { "False CrashLoopBackOff", "True SinkResolved", "False CrashLoopBackOff",
+              "Unknown WorkerStarting", "Unknown WorkerStarting" }),
         ROW("it ended as it should", NULL, NULL, NULL, false, STARTING,
-          "[{\"metadata\":{\"name\":\"p\"},\"status\":{\"containerStatuses\":[{\"state\":{\"terminated\":{\"reason\":\"Completed\",\"exitCode\":0}}}]}}]", NULL,
-          { "Unknown WorkerStarting", "True SinkResolved", "Unknown WorkerStarting", "Unknown WorkerStarting", "Unknown WorkerStarting" }),
+            "[{\"metadata\":{\"name\":\"p\"},\"status\":{\"containerStatuses\":[{\"state\":{\"terminated\":{"
+            "\"reason\":\"Completed\",\"exitCode\":0}}}]}}]",
+            NULL,
+            { "Unknown WorkerStarting", "True SinkResolved", "Unknown WorkerStarting",
+              "Unknown WorkerStarting", "Unknown WorkerStarting" }),
         ROW("a pod that is being deleted has no trouble to tell", NULL, NULL, NULL, false, STARTING,
-          "[{\"metadata\":{\"name\":\"p\",\"deletionTimestamp\":\"2026-01-01T00:00:00Z\"},\"status\":{\"containerStatuses\":[{\"state\":{\"terminated\":{\"reason\":\"Error\",\"exitCode\":137}}}]}}]", NULL,
-          { "Unknown WorkerStarting", "True SinkResolved", "Unknown WorkerStarting", "Unknown WorkerStarting", "Unknown WorkerStarting" }),
+            "[{\"metadata\":{\"name\":\"p\",\"deletionTimestamp\":\"2026-01-01T00:00:00Z\"},\"status\":{"
+            "\"containerStatuses\":[{\"state\":{\"terminated\":{\"reason\":\"Error\",\"exitCode\":137}}}]}}]",
+            NULL,
+            { "Unknown WorkerStarting", "True SinkResolved", "Unknown WorkerStarting",
+              "Unknown WorkerStarting", "Unknown WorkerStarting" }),
         ROW("unschedulable", NULL, NULL, NULL, false, STARTING,
-          "[{\"metadata\":{\"name\":\"p\"},\"status\":{\"conditions\":[{\"type\":\"PodScheduled\",\"status\":\"False\",\"reason\":\"Unschedulable\",\"message\":\"0/1 nodes\"}]}}]", NULL,
-          { "False Unschedulable", "True SinkResolved", "False Unschedulable", "Unknown WorkerStarting", "Unknown WorkerStarting" }),
+            "[{\"metadata\":{\"name\":\"p\"},\"status\":{\"conditions\":[{\"type\":\"PodScheduled\","
+            "\"status\":\"False\",\"reason\":\"Unschedulable\",\"message\":\"0/1 nodes\"}]}}]",
+            NULL,
+            { "False Unschedulable", "True SinkResolved", "False Unschedulable", "Unknown WorkerStarting",
+              "Unknown WorkerStarting" }),
         ROW("forbidden", NULL, NULL, "403", false, NULL, "[]", NULL,
-          { "False ApplyFailed", "True SinkResolved", "False ApplyFailed", "Unknown WorkerStarting", "Unknown WorkerStarting" }),
+            { "False ApplyFailed", "True SinkResolved", "False ApplyFailed", "Unknown WorkerStarting",
+              "Unknown WorkerStarting" }),
         ROW("suspended", NULL, NULL, NULL, true, "{\"status\":{}}", "[]", NULL,
-          { "True Suspended", "True SinkResolved", "Unknown Suspended", "Unknown Suspended", "Unknown Suspended" }),
+            { "True Suspended", "True SinkResolved", "Unknown Suspended", "Unknown Suspended",
+              "Unknown Suspended" }),
 };
 
 static json_t *load(const char *text) { return text ? json_loads(text, 0, NULL) : NULL; }
 
 static void conditions_follow_from_the_facts(void **state UNUSED)
 {
-        static const char *const types[] = { "Ready", "SinkResolved", "WorkersAvailable", "SourceConnected", "Delivering" };
+        static const char *const types[] = { "Ready", "SinkResolved", "WorkersAvailable", "SourceConnected",
+                                             "Delivering" };
 
         for (size_t i = 0; i < COUNT_OF(cases); i++) {
-                struct status_facts f = { .generation = 3, .source = "kafka", .invalid = cases[i].invalid, .sink = cases[i].sink_reason ? NULL : "http://f/",
-                                          .sink_reason = cases[i].sink_reason, .sink_message = "why", .failed = cases[i].failed, .suspended = cases[i].suspended,
-                                          .deployment = load(cases[i].deployment), .pods = load(cases[i].pods), .workers = load(cases[i].workers), .selector = "a=b", .now = USEC_SEC };
+                struct status_facts f = { .generation = 3,
+                                          .source = "kafka",
+                                          .invalid = cases[i].invalid,
+                                          .sink = cases[i].sink_reason ? NULL : "http://f/",
+                                          .sink_reason = cases[i].sink_reason,
+                                          .sink_message = "why",
+                                          .failed = cases[i].failed,
+                                          .suspended = cases[i].suspended,
+                                          .deployment = load(cases[i].deployment),
+                                          .pods = load(cases[i].pods),
+                                          .workers = load(cases[i].workers),
+                                          .selector = "a=b",
+                                          .now = USEC_SEC };
                 json_t *status = status_fold(&f);
 
                 for (size_t t = 0; t < COUNT_OF(types); t++) {
                         json_t *c = status_condition(status, types[t]);
                         char found[128];
 
-                        (void)snprintf(found, sizeof(found), "%s %s", json_string_value(json_object_get(c, "status")), json_string_value(json_object_get(c, "reason")));
+                        (void)snprintf(found, sizeof(found), "%s %s",
+                                       json_string_value(json_object_get(c, "status")),
+                                       json_string_value(json_object_get(c, "reason")));
                         if (strcmp(found, cases[i].expected[t]) != 0)
-                                fail_msg("%s: %s is %s, not %s", cases[i].name, types[t], found, cases[i].expected[t]);
+                                fail_msg("%s: %s is %s, not %s", cases[i].name, types[t], found,
+                                         cases[i].expected[t]);
                         assert_int_equal(json_integer_value(json_object_get(c, "observedGeneration")), 3);
                 }
                 assert_int_equal(status_condition(status, "Suspended") != NULL, cases[i].suspended);
@@ -93,17 +145,32 @@ static void conditions_follow_from_the_facts(void **state UNUSED)
 
 static void an_earlier_triggers_worker_is_not_heard(void **state UNUSED)
 {
-        struct status_facts f = { .generation = 3, .uid = "now", .source = "kafka", .sink = "http://f/", .deployment = load(AVAILABLE), .pods = load(POD), .selector = "a=b", .now = USEC_SEC,
-                                  .workers = load("[{\"pod\":\"p\",\"triggerUID\":\"before\",\"observedGeneration\":3,\"sourceState\":\"Connected\",\"lag\":5,\"lastEventTime\":\"2026-01-01T00:00:00Z\"}]") };
+        struct status_facts f = {
+                .generation = 3,
+                .uid = "now",
+                .source = "kafka",
+                .sink = "http://f/",
+                .deployment = load(AVAILABLE),
+                .pods = load(POD),
+                .selector = "a=b",
+                .now = USEC_SEC,
+                .workers = load(
+                        "[{\"pod\":\"p\",\"triggerUID\":\"before\",\"observedGeneration\":3,\"sourceState\":"
+                        "\"Connected\",\"lag\":5,\"lastEventTime\":\"2026-01-01T00:00:00Z\"}]")
+        };
         json_t *status = status_fold(&f);
 
-        assert_string_equal(json_string_value(json_object_get(status_condition(status, "SourceConnected"), "status")), "Unknown");
+        assert_string_equal(
+                json_string_value(json_object_get(status_condition(status, "SourceConnected"), "status")),
+                "Unknown");
         assert_null(json_object_get(status, "lag"));
         assert_null(json_object_get(status, "lastEventTime"));
         json_decref(status);
         (void)json_object_set_new(json_array_get(f.workers, 0), "triggerUID", json_string("now"));
         status = status_fold(&f);
-        assert_string_equal(json_string_value(json_object_get(status_condition(status, "SourceConnected"), "status")), "True");
+        assert_string_equal(
+                json_string_value(json_object_get(status_condition(status, "SourceConnected"), "status")),
+                "True");
         json_decref(status);
         json_decref(f.deployment);
         json_decref(f.pods);
@@ -112,13 +179,23 @@ static void an_earlier_triggers_worker_is_not_heard(void **state UNUSED)
 
 static void a_deleted_one_says_what_it_waits_for(void **state UNUSED)
 {
-        struct status_facts f = { .generation = 3, .source = "smn", .sink = "http://f/", .ending = "the subscription of a to b", .deployment = load(AVAILABLE), .pods = load(POD),
-                                  .workers = load(WORKER("Disconnected", ",\"sourceMessage\":\"refused\"", "Delivering")), .selector = "a=b", .now = USEC_SEC };
-        json_t *status = status_fold(&f), *ready = status_condition(status, "Ready"), *connected = status_condition(status, "SourceConnected");
+        struct status_facts f = { .generation = 3,
+                                  .source = "smn",
+                                  .sink = "http://f/",
+                                  .ending = "the subscription of a to b",
+                                  .deployment = load(AVAILABLE),
+                                  .pods = load(POD),
+                                  .workers = load(WORKER("Disconnected", ",\"sourceMessage\":\"refused\"",
+                                                         "Delivering")),
+                                  .selector = "a=b",
+                                  .now = USEC_SEC };
+        json_t *status = status_fold(&f), *ready = status_condition(status, "Ready"),
+               *connected = status_condition(status, "SourceConnected");
 
         assert_string_equal(json_string_value(json_object_get(ready, "status")), "False");
         assert_string_equal(json_string_value(json_object_get(ready, "reason")), "Ending");
-        assert_string_equal(json_string_value(json_object_get(ready, "message")), "the subscription of a to b");
+        assert_string_equal(json_string_value(json_object_get(ready, "message")),
+                            "the subscription of a to b");
         assert_string_equal(json_string_value(json_object_get(connected, "message")), "refused");
         json_decref(status);
         json_decref(f.deployment);
@@ -128,14 +205,25 @@ static void a_deleted_one_says_what_it_waits_for(void **state UNUSED)
 
 static void words_times_and_lag_are_kept(void **state UNUSED)
 {
-        struct status_facts f = { .generation = 3, .source = "kafka", .sink = "http://f/", .deployment = load(AVAILABLE), .pods = load(POD),
-                                  .workers = load(WORKER("Disconnected", ",\"sourceMessage\":\"refused\"", "Delivering")), .selector = "a=b", .now = 100 * USEC_SEC };
+        struct status_facts f = { .generation = 3,
+                                  .source = "kafka",
+                                  .sink = "http://f/",
+                                  .deployment = load(AVAILABLE),
+                                  .pods = load(POD),
+                                  .workers = load(WORKER("Disconnected", ",\"sourceMessage\":\"refused\"",
+                                                         "Delivering")),
+                                  .selector = "a=b",
+                                  .now = 100 * USEC_SEC };
         json_t *first = status_fold(&f), *second, *third;
 
-        assert_string_equal(json_string_value(json_object_get(status_condition(first, "SourceConnected"), "message")), "refused");
-        assert_string_equal(json_string_value(json_object_get(status_condition(first, "Ready"), "message")), "refused");
+        assert_string_equal(
+                json_string_value(json_object_get(status_condition(first, "SourceConnected"), "message")),
+                "refused");
+        assert_string_equal(json_string_value(json_object_get(status_condition(first, "Ready"), "message")),
+                            "refused");
         assert_int_equal(json_integer_value(json_object_get(first, "lag")), 7);
-        assert_string_equal(json_string_value(json_object_get(first, "lastDeliveryTime")), "2026-01-02T03:04:05Z");
+        assert_string_equal(json_string_value(json_object_get(first, "lastDeliveryTime")),
+                            "2026-01-02T03:04:05Z");
         f.previous = first;
         f.now = 200 * USEC_SEC;
         second = status_fold(&f);
@@ -143,15 +231,20 @@ static void words_times_and_lag_are_kept(void **state UNUSED)
         json_decref(f.workers);
         f.workers = load(WORKER("Connected", "", "Delivering"));
         third = status_fold(&f);
-        assert_string_equal(json_string_value(json_object_get(status_condition(third, "SourceConnected"), "lastTransitionTime")), "1970-01-01T00:03:20Z");
-        assert_string_equal(json_string_value(json_object_get(status_condition(third, "SinkResolved"), "lastTransitionTime")), "1970-01-01T00:01:40Z");
+        assert_string_equal(json_string_value(json_object_get(status_condition(third, "SourceConnected"),
+                                                              "lastTransitionTime")),
+                            "1970-01-01T00:03:20Z");
+        assert_string_equal(json_string_value(json_object_get(status_condition(third, "SinkResolved"),
+                                                              "lastTransitionTime")),
+                            "1970-01-01T00:01:40Z");
         /* A worker that knows nothing of the past does not undo it. */
         json_decref(f.workers);
         f.workers = NULL;
         f.previous = third;
         json_decref(second);
         second = status_fold(&f);
-        assert_string_equal(json_string_value(json_object_get(second, "lastDeliveryTime")), "2026-01-02T03:04:05Z");
+        assert_string_equal(json_string_value(json_object_get(second, "lastDeliveryTime")),
+                            "2026-01-02T03:04:05Z");
         assert_null(json_object_get(second, "lag"));
         json_decref(first);
         json_decref(second);
@@ -163,7 +256,9 @@ static void words_times_and_lag_are_kept(void **state UNUSED)
 static void long_words_are_cut_between_characters(void **state UNUSED)
 {
         static char words[1000];
-        struct status_facts f = { .generation = 3, .selector = "a=b", .invalid = words, .now = USEC_SEC, .pods = load("[]") };
+        struct status_facts f = {
+                .generation = 3, .selector = "a=b", .invalid = words, .now = USEC_SEC, .pods = load("[]")
+        };
 
         for (size_t shift = 0; shift < 4; shift++) {
                 json_t *status;
@@ -184,14 +279,24 @@ static void long_words_are_cut_between_characters(void **state UNUSED)
 
 static void the_lag_is_the_sum_of_workers_that_exist(void **state UNUSED)
 {
-        struct status_facts f = { .generation = 3, .source = "kafka", .sink = "http://f/", .selector = "a=b", .now = USEC_SEC,
-                                  .pods = load("[{\"metadata\":{\"name\":\"p\"}},{\"metadata\":{\"name\":\"q\"}},{\"metadata\":{\"name\":\"ends\",\"deletionTimestamp\":\"2026-01-01T00:00:00Z\"}}]"),
-                                  .workers = load("[{\"pod\":\"p\",\"lag\":7},{\"pod\":\"q\",\"lag\":5},{\"pod\":\"r\"},{\"pod\":\"gone\",\"lag\":100,\"lastEventTime\":\"2026-01-02T00:00:00Z\"},{\"pod\":\"ends\",\"lag\":1000}]") };
+        struct status_facts f = {
+                .generation = 3,
+                .source = "kafka",
+                .sink = "http://f/",
+                .selector = "a=b",
+                .now = USEC_SEC,
+                .pods = load("[{\"metadata\":{\"name\":\"p\"}},{\"metadata\":{\"name\":\"q\"}},{\"metadata\":"
+                             "{\"name\":\"ends\",\"deletionTimestamp\":\"2026-01-01T00:00:00Z\"}}]"),
+                .workers = load("[{\"pod\":\"p\",\"lag\":7},{\"pod\":\"q\",\"lag\":5},{\"pod\":\"r\"},{"
+                                "\"pod\":\"gone\",\"lag\":100,\"lastEventTime\":\"2026-01-02T00:00:00Z\"},{"
+                                "\"pod\":\"ends\",\"lag\":1000}]")
+        };
         json_t *status = status_fold(&f);
 
         assert_int_equal(json_integer_value(json_object_get(status, "lag")), 12);
         /* that was so, whoever saw it */
-        assert_string_equal(json_string_value(json_object_get(status, "lastEventTime")), "2026-01-02T00:00:00Z");
+        assert_string_equal(json_string_value(json_object_get(status, "lastEventTime")),
+                            "2026-01-02T00:00:00Z");
         json_decref(status);
         json_decref(f.workers);
         f.workers = load("[{\"pod\":\"gone\",\"lag\":100}]");
@@ -204,12 +309,18 @@ static void the_lag_is_the_sum_of_workers_that_exist(void **state UNUSED)
 
 static void a_crash_is_told_with_its_last_words(void **state UNUSED)
 {
-        struct status_facts f = { .generation = 3, .source = "kafka", .sink = "http://f/", .deployment = load(STARTING), .selector = "a=b", .now = USEC_SEC };
+        struct status_facts f = { .generation = 3,
+                                  .source = "kafka",
+                                  .sink = "http://f/",
+                                  .deployment = load(STARTING),
+                                  .selector = "a=b",
+                                  .now = USEC_SEC };
         BUF_AT_END struct buf pods = BUF_INIT(65536);
         const char *message;
         json_t *status;
 
-        buf_text(&pods, "[{\"metadata\":{\"name\":\"p\"},\"status\":{\"containerStatuses\":[{\"state\":{\"waiting\":{\"reason\":\"CrashLoopBackOff\",\"message\":\"back-off 10s\"}},"
+        buf_text(&pods, "[{\"metadata\":{\"name\":\"p\"},\"status\":{\"containerStatuses\":[{\"state\":{"
+                        "\"waiting\":{\"reason\":\"CrashLoopBackOff\",\"message\":\"back-off 10s\"}},"
                         "\"lastState\":{\"terminated\":{\"reason\":\"Error\",\"exitCode\":2,\"message\":\"");
         for (int i = 0; i < 1000; i++)
                 buf_text(&pods, "\xc3\xa4");

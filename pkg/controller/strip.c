@@ -7,7 +7,7 @@
 #include "kube/events.h"
 #include "source/driver.h"
 
-static const usec TOLD = 2 * USEC_SEC;   /* events are written meanwhile */
+static const usec TOLD = 2 * USEC_SEC; /* events are written meanwhile */
 
 struct strip {
         struct strip_config config;
@@ -25,7 +25,8 @@ static void end(struct strip *s, const struct error *why)
         if (why)
                 s->config.done(s->config.cookie, why);
         else
-                loop_arm(kube_client_loop(s->config.client), &s->task, loop_now(kube_client_loop(s->config.client)) + TOLD);
+                loop_arm(kube_client_loop(s->config.client), &s->task,
+                         loop_now(kube_client_loop(s->config.client)) + TOLD);
 }
 
 static void on_told(struct task *t, usec now UNUSED)
@@ -55,11 +56,17 @@ static void describe(const struct strip *s, json_t *object, struct buf *what)
 static void tell(struct strip *s, json_t *object)
 {
         json_t *m = metadata_of(object);
-        const struct event_object o = { .api_version = API_GROUP_VERSION, .kind = "Trigger", .namespace_ = json_cstring(m, "namespace"), .name = json_cstring(m, "name"), .uid = json_cstring(m, "uid") };
+        const struct event_object o = { .api_version = API_GROUP_VERSION,
+                                        .kind = "Trigger",
+                                        .namespace_ = json_cstring(m, "namespace"),
+                                        .name = json_cstring(m, "name"),
+                                        .uid = json_cstring(m, "uid") };
         BUF_AT_END struct buf what = BUF_INIT(8192), note = BUF_INIT(8192);
 
         describe(s, object, &what);
-        buf_printf(&note, "%s remains outside the cluster when this Trigger is deleted: Sluice is being removed", what.p ? what.p : "");
+        buf_printf(&note,
+                   "%s remains outside the cluster when this Trigger is deleted: Sluice is being removed",
+                   what.p ? what.p : "");
         recorder_event(s->recorder, &o, "Warning", "OutsideRemains", "Remove", note.p ? note.p : "");
         s->config.remains(s->config.cookie, o.namespace_, o.name, what.p ? what.p : "");
 }
@@ -67,13 +74,20 @@ static void tell(struct strip *s, json_t *object)
 static void next(struct strip *s);
 static void seen(void *cookie, const struct kube_answer *a);
 
-static struct kube_call *ask(struct strip *s, json_t *object, const char *method, struct str body, void (*done)(void *, const struct kube_answer *))
+static struct kube_call *ask(struct strip *s, json_t *object, const char *method, struct str body,
+                             void (*done)(void *, const struct kube_answer *))
 {
         BUF_AT_END struct buf path = BUF_INIT(4096), what = BUF_INIT(4096);
-        struct kube_request q = { .method = method, .content_type = "application/merge-patch+json", .body = body, .done = done, .cookie = s };
+        struct kube_request q = { .method = method,
+                                  .content_type = "application/merge-patch+json",
+                                  .body = body,
+                                  .done = done,
+                                  .cookie = s };
 
-        buf_printf(&path, "/apis/" API_GROUP_VERSION "/namespaces/%s/triggers/%s", json_cstring(metadata_of(object), "namespace"), json_cstring(metadata_of(object), "name"));
-        buf_printf(&what, "take the finalizer off Trigger %s/%s", json_cstring(metadata_of(object), "namespace"), json_cstring(metadata_of(object), "name"));
+        buf_printf(&path, "/apis/" API_GROUP_VERSION "/namespaces/%s/triggers/%s",
+                   json_cstring(metadata_of(object), "namespace"), json_cstring(metadata_of(object), "name"));
+        buf_printf(&what, "take the finalizer off Trigger %s/%s",
+                   json_cstring(metadata_of(object), "namespace"), json_cstring(metadata_of(object), "name"));
         q.path = path.p;
         q.what = what.p;
         return kube_send(s->config.client, &q);
@@ -151,7 +165,9 @@ static void listed(void *cookie, const struct kube_answer *a)
 static void list_triggers(struct strip *s)
 {
         BUF_AT_END struct buf path = BUF_INIT(4096);
-        struct kube_request q = { .method = "GET", .what = "list Triggers", .timeout = USEC_MINUTE, .done = listed, .cookie = s };
+        struct kube_request q = {
+                .method = "GET", .what = "list Triggers", .timeout = USEC_MINUTE, .done = listed, .cookie = s
+        };
 
         buf_text(&path, "/apis/" API_GROUP_VERSION);
         if (s->config.namespace_)
@@ -170,7 +186,8 @@ static void deployment_seen(void *cookie, const struct kube_answer *a)
         if (a->failed && a->error.kind != ERROR_NOT_FOUND)
                 end(s, &a->error);
         else if (!a->failed && !json_object_get(metadata_of(root), "deletionTimestamp")) {
-                log_info("the controller is there: its Triggers are left alone", LOG_S("deployment", s->config.unless));
+                log_info("the controller is there: its Triggers are left alone",
+                         LOG_S("deployment", s->config.unless));
                 end(s, NULL);
         } else
                 list_triggers(s);
@@ -180,7 +197,10 @@ static void deployment_seen(void *cookie, const struct kube_answer *a)
 static void ask_for_deployment(struct strip *s)
 {
         BUF_AT_END struct buf path = BUF_INIT(4096);
-        struct kube_request q = { .method = "GET", .what = "look for the controller's Deployment", .done = deployment_seen, .cookie = s };
+        struct kube_request q = { .method = "GET",
+                                  .what = "look for the controller's Deployment",
+                                  .done = deployment_seen,
+                                  .cookie = s };
         struct str name = str_of(s->config.unless), namespace_ = str_cut(&name, '/');
 
         buf_text(&path, "/apis/apps/v1/namespaces/");

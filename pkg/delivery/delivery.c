@@ -13,51 +13,58 @@
 static const usec STARVED = 10 * USEC_MSEC; /* after which memory is asked for again */
 
 enum timer_kind { TIMER_BATCH, TIMER_LANE, TIMER_AGE, TIMER_COMMIT, TIMER_GIVE_UP };
-struct timer { struct heap_node node; enum timer_kind kind; };
+struct timer {
+        struct heap_node node;
+        enum timer_kind kind;
+};
 
 /* A first-in first-out of things linked by their first member. */
-struct link { struct link *next; };
-struct queue { struct link *first, **last; };
+struct link {
+        struct link *next;
+};
+struct queue {
+        struct link *first, **last;
+};
 
 struct track;
 struct lane {
         struct link ready_link;
-        bool ready;                      /* stands in the ready queue */
+        bool ready; /* stands in the ready queue */
         struct track *track;
-        struct record *first, **last;    /* not yet in a batch */
+        struct record *first, **last; /* not yet in a batch */
         uint32_t queued;
         size_t queued_bytes;
-        uint32_t active;                 /* batches made and not finished */
-        struct timer wait;               /* for a batch to fill up */
-        struct timer age;                /* the first record that may be sent is too old then */
+        uint32_t active;   /* batches made and not finished */
+        struct timer wait; /* for a batch to fill up */
+        struct timer age;  /* the first record that may be sent is too old then */
 };
 
 enum batch_state { BATCH_READY, BATCH_SENT, BATCH_WAITING };
 struct batch {
-        struct link link;                /* in the ready queue, the detach queue or the free list */
-        struct batch *next, *previous;   /* of the track's batches */
-        struct batch *later, *earlier;   /* of those sent, by time */
+        struct link link;              /* in the ready queue, the detach queue or the free list */
+        struct batch *next, *previous; /* of the track's batches */
+        struct batch *later, *earlier; /* of those sent, by time */
         enum batch_state state;
         struct lane *lane;
         struct record *first;
         uint32_t n;
-        uint32_t send;                   /* how many of the first are sent at once */
+        uint32_t send; /* how many of the first are sent at once */
         /* of the first, those that the last attempt failed on: reason is of them */
         uint32_t tried;
-        uint32_t suspect;                /* the failing record is among these first ones; 0: not known */
-        uint32_t most;                   /* more were too large; 0: not known */
-        uint32_t dead;                   /* these first ones go to the dead letter, one at a time */
-        unsigned number;                 /* attempts made with what is sent now */
-        unsigned attempts;               /* dead > 0: those that failed before */
-        int status;                      /* of the last answer, for the dead letter */
-        char *reason, *body;             /* the same; owned; NULL where memory was out */
+        uint32_t suspect;    /* the failing record is among these first ones; 0: not known */
+        uint32_t most;       /* more were too large; 0: not known */
+        uint32_t dead;       /* these first ones go to the dead letter, one at a time */
+        unsigned number;     /* attempts made with what is sent now */
+        unsigned attempts;   /* dead > 0: those that failed before */
+        int status;          /* of the last answer, for the dead letter */
+        char *reason, *body; /* the same; owned; NULL where memory was out */
         size_t body_n;
-        uint32_t slot;                   /* while sent */
+        uint32_t slot; /* while sent */
         usec sent_at, since;
-        struct timer due;                /* waiting: to be sent again, or too old; ready: too old */
-        struct record *to_detach;        /* the next to be detached; NULL: not in the detach queue */
+        struct timer due;         /* waiting: to be sent again, or too old; ready: too old */
+        struct record *to_detach; /* the next to be detached; NULL: not in the detach queue */
         bool detached, failing, final;
-        bool named;                      /* a partial answer named the first record */
+        bool named; /* a partial answer named the first record */
 };
 
 struct track {
@@ -74,7 +81,10 @@ struct track {
         struct lane lanes[];
 };
 
-struct slot { struct batch *batch; uint32_t generation; };
+struct slot {
+        struct batch *batch;
+        uint32_t generation;
+};
 
 struct delivery {
         struct delivery_config config;
@@ -86,26 +96,26 @@ struct delivery {
         struct budget records, bytes;
         struct flow flow;
         struct queue ready_lanes, ready_batches, detaches, commits, credits, ends;
-        struct queue ready_dead;         /* batches whose first record goes to the dead letter */
-        struct queue hungry;             /* tracks that wait for shared budget */
+        struct queue ready_dead; /* batches whose first record goes to the dead letter */
+        struct queue hungry;     /* tracks that wait for shared budget */
         struct record *settled, **settled_last;
-        uint32_t *cancels, cancels_n;    /* tickets */
-        size_t timer_places;             /* how many timers there can be at once */
-        usec now;                        /* of the last delivery_next */
+        uint32_t *cancels, cancels_n; /* tickets */
+        size_t timer_places;          /* how many timers there can be at once */
+        usec now;                     /* of the last delivery_next */
         /* there was no memory for a batch or a window: try again then; 0: no */
         usec starved_until;
         struct batch *sent_first, *sent_last;
         struct link *free_batches;
         struct slot *slots;
         uint32_t *free_slots, free_slots_n;
-        struct record **scratch;         /* the records of the last SEND */
+        struct record **scratch; /* the records of the last SEND */
         uint64_t seed;
-        uint32_t failing, final;         /* batches */
-        uint32_t dead_in_flight;         /* requests to the dead letter */
-        bool dead_last, again_last;      /* whose turn it was */
+        uint32_t failing, final;    /* batches */
+        uint32_t dead_in_flight;    /* requests to the dead letter */
+        bool dead_last, again_last; /* whose turn it was */
         enum delivery_state told_state;
         bool text_changed, on_hold;
-        bool text_past;                  /* text tells of a failure that is over */
+        bool text_past; /* text tells of a failure that is over */
         char text[256];
         struct delivery_stats stats;
 };
@@ -141,7 +151,8 @@ static void queue_remove(struct queue *q, struct link *l)
 
 /* ---- life --------------------------------------------------------------- */
 
-int delivery_new(struct delivery **out, const struct delivery_config *config, uint64_t seed, struct error *err)
+int delivery_new(struct delivery **out, const struct delivery_config *config, uint64_t seed,
+                 struct error *err)
 {
         struct delivery *d = calloc(1, sizeof(*d));
 
@@ -161,9 +172,15 @@ int delivery_new(struct delivery **out, const struct delivery_config *config, ui
         queue_init(&d->ends);
         queue_init(&d->hungry);
         d->settled_last = &d->settled;
-        flow_init(&d->flow, &(struct flow_config){ .initial = config->initial_in_flight ? config->initial_in_flight : config->max_in_flight,
-                                                   .most = config->max_in_flight, .pause_initial = config->initial_backoff, .pause_most = config->max_backoff,
-                                                   .rate = config->rate, .burst = MAX_OF(config->burst, (int64_t)1) }, 0);
+        flow_init(&d->flow,
+                  &(struct flow_config){ .initial = config->initial_in_flight ? config->initial_in_flight
+                                                                              : config->max_in_flight,
+                                         .most = config->max_in_flight,
+                                         .pause_initial = config->initial_backoff,
+                                         .pause_most = config->max_backoff,
+                                         .rate = config->rate,
+                                         .burst = MAX_OF(config->burst, (int64_t)1) },
+                  0);
         d->records.total = d->config.max_records;
         d->bytes.total = (int64_t)config->max_bytes;
         d->slots = calloc(config->max_in_flight, sizeof(*d->slots));
@@ -249,7 +266,8 @@ static void share_out(struct delivery *d, struct budget *b, size_t account, int6
         b->reserve = d->tracks_n ? MAX_OF(b->total / (2 * (int64_t)d->tracks_n), least) : 0;
         b->shared_used = b->used = 0;
         for (uint32_t i = 0; i < d->tracks_n; i++) {
-                const struct account *a = (const struct account *)(const void *)((const char *)d->tracks[i] + account);
+                const struct account *a = (const struct account *)(const void *)((const char *)d->tracks[i] +
+                                                                                 account);
 
                 b->shared_used += MAX_OF(account_use(a) - b->reserve, (int64_t)0);
                 b->used += account_use(a);
@@ -267,7 +285,8 @@ static void rebalance_budgets(struct delivery *d)
 
 int delivery_assign(struct delivery *d, uint32_t id, usec now UNUSED, struct error *err)
 {
-        uint32_t at = track_place(d, id), lanes = d->config.ordering == ORDERING_KEY ? MAX_OF(d->config.key_lanes, 1u) : 1;
+        uint32_t at = track_place(d, id),
+                 lanes = d->config.ordering == ORDERING_KEY ? MAX_OF(d->config.key_lanes, 1u) : 1;
         struct track *t;
 
         if (at < d->tracks_n && d->tracks[at]->id == id)
@@ -294,7 +313,8 @@ int delivery_assign(struct delivery *d, uint32_t id, usec now UNUSED, struct err
                 t->lanes[i].wait.kind = TIMER_LANE;
                 t->lanes[i].age.kind = TIMER_AGE;
         }
-        /* Room for this track's timers, so that arming one can't fail later; batches reserve their own when they are made. */
+        /* Room for this track's timers, so that arming one can't fail later; batches reserve their own when
+         * they are made. */
         if (!heap_reserve(&d->timers, d->timer_places + (size_t)lanes * 2 + 2)) {
                 free(t);
                 return error_memory(err);
@@ -336,7 +356,8 @@ static void commit_now(struct delivery *d, struct track *t)
         queue_add(&d->commits, &t->commit_link);
 }
 
-/* Other tracks that wait to be committed go along once so many of their records are settled: a source asks its broker once for all that comes in one turn. */
+/* Other tracks that wait to be committed go along once so many of their records are settled: a source asks
+ * its broker once for all that comes in one turn. */
 static void commit_along(struct delivery *d, uint32_t settled)
 {
         for (uint32_t i = 0; i < d->tracks_n; i++)
@@ -353,7 +374,8 @@ static void commit_soon(struct delivery *d, struct track *t, usec now)
         } else if (t->since_commit >= d->config.commit_count) {
                 commit_now(d, t);
                 commit_along(d, d->config.commit_count / 2);
-        } else if (!heap_has(&t->commit_timer.node) && !heap_insert(&d->timers, &t->commit_timer.node, now + d->config.commit_interval)) {
+        } else if (!heap_has(&t->commit_timer.node) &&
+                   !heap_insert(&d->timers, &t->commit_timer.node, now + d->config.commit_interval)) {
                 commit_now(d, t); /* no memory for the timer: now rather than never */
         }
 }
@@ -393,12 +415,23 @@ static void end_if_done(struct delivery *d, struct track *t)
         queue_add(&d->ends, &t->end_link);
 }
 
-/* Is an event given up for its age alone, whether it could be sent or not? One that blocks is tried for ever. */
-static bool ages(const struct delivery *d) { return d->config.max_event_age && d->config.on_exhausted != EXHAUSTED_BLOCK; }
-static usec old_at(const struct delivery *d, const struct record *r) { return r->since + d->config.max_event_age; }
+/* Is an event given up for its age alone, whether it could be sent or not? One that blocks is tried for ever.
+ */
+static bool ages(const struct delivery *d)
+{
+        return d->config.max_event_age && d->config.on_exhausted != EXHAUSTED_BLOCK;
+}
+static usec old_at(const struct delivery *d, const struct record *r)
+{
+        return r->since + d->config.max_event_age;
+}
 
-/* One of these records is at fault, and it is not known which: the others are not given up with it, however old they are. */
-static bool batch_searches(const struct delivery *d, const struct batch *b) { return d->config.bisect && b->suspect > 1; }
+/* One of these records is at fault, and it is not known which: the others are not given up with it, however
+ * old they are. */
+static bool batch_searches(const struct delivery *d, const struct batch *b)
+{
+        return d->config.bisect && b->suspect > 1;
+}
 
 static void arm(struct delivery *d, struct timer *t, usec at)
 {
@@ -459,7 +492,8 @@ static void batch_end(struct delivery *d, struct batch *b)
 }
 
 /* The first records of a batch that is not under way are done; without further ones it ends: false. */
-static bool batch_settle_first(struct delivery *d, struct batch *b, uint32_t n, enum outcome outcome, usec now)
+static bool batch_settle_first(struct delivery *d, struct batch *b, uint32_t n, enum outcome outcome,
+                               usec now)
 {
         b->tried -= MIN_OF(b->tried, n);
         for (; n > 0; n--, b->n--) {
@@ -476,7 +510,10 @@ static bool batch_settle_first(struct delivery *d, struct batch *b, uint32_t n, 
         return true;
 }
 
-static void batch_settle(struct delivery *d, struct batch *b, enum outcome outcome, usec now) { (void)batch_settle_first(d, b, b->n, outcome, now); }
+static void batch_settle(struct delivery *d, struct batch *b, enum outcome outcome, usec now)
+{
+        (void)batch_settle_first(d, b, b->n, outcome, now);
+}
 
 static void batch_ready(struct delivery *d, struct batch *b)
 {
@@ -493,7 +530,10 @@ static void slot_free(struct delivery *d, uint32_t slot)
         d->free_slots[d->free_slots_n++] = slot;
 }
 
-static uint32_t slot_ticket(const struct delivery *d, uint32_t slot) { return d->slots[slot].generation << 16 | slot; }
+static uint32_t slot_ticket(const struct delivery *d, uint32_t slot)
+{
+        return d->slots[slot].generation << 16 | slot;
+}
 
 /* The attempt is over, whatever came of it. */
 static void batch_landed(struct delivery *d, struct batch *b)
@@ -521,7 +561,8 @@ static void remember_as_past(struct delivery *d)
         if (!d->text[0] || d->text_past || d->flow.failed)
                 return;
         memcpy(text, d->text, sizeof(text));
-        (void)snprintf(d->text, sizeof(d->text), "accepts again, fewer requests at once since: %.*s", (int)sizeof(d->text) - 48, text);
+        (void)snprintf(d->text, sizeof(d->text), "accepts again, fewer requests at once since: %.*s",
+                       (int)sizeof(d->text) - 48, text);
         d->text_past = d->text_changed = true;
 }
 
@@ -536,7 +577,8 @@ static void remember(struct delivery *d, const char *text)
 
 static void batch_wait(struct delivery *d, struct batch *b, usec until)
 {
-        arm(d, &b->due, ages(d) && !b->dead && !batch_searches(d, b) ? MIN_OF(until, old_at(d, b->first)) : until);
+        arm(d, &b->due,
+            ages(d) && !b->dead && !batch_searches(d, b) ? MIN_OF(until, old_at(d, b->first)) : until);
         b->state = BATCH_WAITING;
         if (!b->detached) {
                 b->detached = true;
@@ -547,7 +589,8 @@ static void batch_wait(struct delivery *d, struct batch *b, usec until)
 
 static bool batch_spent(const struct delivery *d, const struct batch *b, const struct answer *a)
 {
-        return a->kind == ANSWER_FINAL || a->kind == ANSWER_TOO_LARGE || (d->config.max_attempts && b->number >= d->config.max_attempts);
+        return a->kind == ANSWER_FINAL || a->kind == ANSWER_TOO_LARGE ||
+               (d->config.max_attempts && b->number >= d->config.max_attempts);
 }
 
 static bool batch_exhausted(const struct delivery *d, const struct batch *b, const struct answer *a, usec now)
@@ -555,7 +598,8 @@ static bool batch_exhausted(const struct delivery *d, const struct batch *b, con
         return batch_spent(d, b, a) || (d->config.max_event_age && now - b->since >= d->config.max_event_age);
 }
 
-/* How many of those sent have come to their end. What is old stands first; its age is no reason to give up what came after it. */
+/* How many of those sent have come to their end. What is old stands first; its age is no reason to give up
+ * what came after it. */
 static uint32_t batch_ended(const struct delivery *d, const struct batch *b, const struct answer *a, usec now)
 {
         uint32_t n = 0;
@@ -564,7 +608,8 @@ static uint32_t batch_ended(const struct delivery *d, const struct batch *b, con
                 return 1;
         if (batch_spent(d, b, a))
                 return b->send;
-        for (const struct record *r = b->first; n < b->send && now - r->since >= d->config.max_event_age; r = r->next)
+        for (const struct record *r = b->first; n < b->send && now - r->since >= d->config.max_event_age;
+             r = r->next)
                 n++;
         return n;
 }
@@ -572,7 +617,8 @@ static uint32_t batch_ended(const struct delivery *d, const struct batch *b, con
 /* Did the function itself fail, so that one of the records may be the reason? */
 static bool answer_blames(const struct answer *a)
 {
-        return a->kind == ANSWER_FINAL || (a->kind == ANSWER_RETRY && a->status >= 500 && !answer_is_overload(a->status));
+        return a->kind == ANSWER_FINAL ||
+               (a->kind == ANSWER_RETRY && a->status >= 500 && !answer_is_overload(a->status));
 }
 
 static void batch_failing(struct delivery *d, struct batch *b, bool final)
@@ -589,10 +635,15 @@ static usec batch_backoff(struct delivery *d, const struct batch *b)
         int64_t steps = MIN_OF((int64_t)b->number, c->max_backoff / MAX_OF(c->initial_backoff, (usec)1) + 1);
 
         if (b->final && !b->dead)
-                return MAX_OF(c->max_backoff / 2 + backoff_full_jitter(&d->random, c->max_backoff / 2, c->max_backoff / 2, 0, 0), USEC_MSEC);
+                return MAX_OF(c->max_backoff / 2 + backoff_full_jitter(&d->random, c->max_backoff / 2,
+                                                                       c->max_backoff / 2, 0, 0),
+                              USEC_MSEC);
         if (c->linear_backoff)
-                return backoff_full_jitter(&d->random, MIN_OF(c->initial_backoff * MAX_OF(steps, (int64_t)1), c->max_backoff), c->max_backoff, 0, USEC_MSEC);
-        return backoff_full_jitter(&d->random, c->initial_backoff, c->max_backoff, MAX_OF(b->number, 1u) - 1, USEC_MSEC);
+                return backoff_full_jitter(
+                        &d->random, MIN_OF(c->initial_backoff * MAX_OF(steps, (int64_t)1), c->max_backoff),
+                        c->max_backoff, 0, USEC_MSEC);
+        return backoff_full_jitter(&d->random, c->initial_backoff, c->max_backoff, MAX_OF(b->number, 1u) - 1,
+                                   USEC_MSEC);
 }
 
 /* For the dead letter. */
@@ -611,7 +662,8 @@ static void batch_pause(struct delivery *d, struct batch *b, const struct answer
 {
         if (ages(d) && !b->dead)
                 batch_keep_answer(b, a);
-        batch_wait(d, b, now + MAX_OF(batch_backoff(d, b), MIN_OF(a->retry_after, d->config.retry_after_max)));
+        batch_wait(d, b,
+                   now + MAX_OF(batch_backoff(d, b), MIN_OF(a->retry_after, d->config.retry_after_max)));
 }
 
 /* What was sent is at fault as a whole, and its first half is sent by itself. */
@@ -639,7 +691,8 @@ static void batch_go_on(struct delivery *d, struct batch *b)
                 batch_forget_reason(b);
         b->number = 0;
         b->named = false;
-        b->send = b->dead ? 1 : MIN_OF(b->suspect ? MAX_OF(b->suspect / 2, 1u) : b->n, b->most ? b->most : b->n);
+        b->send = b->dead ? 1
+                          : MIN_OF(b->suspect ? MAX_OF(b->suspect / 2, 1u) : b->n, b->most ? b->most : b->n);
         batch_ready(d, b);
 }
 
@@ -677,15 +730,21 @@ static void batch_give_up(struct delivery *d, struct batch *b, uint32_t n, const
 
 static void batch_give_up_old(struct delivery *d, struct batch *b, usec now)
 {
-        const struct answer a = { .kind = ANSWER_FINAL, .status = b->status, .body = { b->body, b->body ? b->body_n : 0 },
-                                  .text = b->reason ? b->reason : "maxEventAge passed before it could be sent" };
+        const struct answer a = { .kind = ANSWER_FINAL,
+                                  .status = b->status,
+                                  .body = { b->body, b->body ? b->body_n : 0 },
+                                  .text = b->reason ? b->reason
+                                                    : "maxEventAge passed before it could be sent" };
         uint32_t n = 0;
 
         if (b->state == BATCH_READY)
                 queue_remove(&d->ready_batches, &b->link);
         heap_remove(&d->timers, &b->due.node);
-        /* Those behind what was sent last have other attempts behind them, or none; their turn comes at once. */
-        for (const struct record *r = b->first; n < (b->reason ? MAX_OF(MIN_OF(b->send, b->tried), 1u) : b->send) && now >= old_at(d, r); r = r->next)
+        /* Those behind what was sent last have other attempts behind them, or none; their turn comes at once.
+         */
+        for (const struct record *r = b->first;
+             n < (b->reason ? MAX_OF(MIN_OF(b->send, b->tried), 1u) : b->send) && now >= old_at(d, r);
+             r = r->next)
                 n++;
         batch_give_up(d, b, n, &a, now);
 }
@@ -705,8 +764,11 @@ static void batch_failed(struct delivery *d, struct batch *b, const struct answe
                 return;
         }
         if (a->overload)
-                flow_refused(&d->flow, &d->random, b->sent_at, MIN_OF(a->retry_after, d->config.retry_after_max), now);
-        if (b->send > 1 && (a->kind == ANSWER_TOO_LARGE || (d->config.bisect && !b->named && (answer_blames(a) || batch_exhausted(d, b, a, now))))) {
+                flow_refused(&d->flow, &d->random, b->sent_at,
+                             MIN_OF(a->retry_after, d->config.retry_after_max), now);
+        if (b->send > 1 &&
+            (a->kind == ANSWER_TOO_LARGE ||
+             (d->config.bisect && !b->named && (answer_blames(a) || batch_exhausted(d, b, a, now))))) {
                 batch_halve(d, b, a, now);
                 return;
         }
@@ -736,7 +798,8 @@ static void batch_accepted(struct delivery *d, struct batch *b, usec now)
         batch_go_on(d, b);
 }
 
-/* Takes out what a partial answer accepted. In an ordered lane that is what stands before the first failure. */
+/* Takes out what a partial answer accepted. In an ordered lane that is what stands before the first failure.
+ */
 static void batch_keep_failed(struct delivery *d, struct batch *b, const struct answer *a, usec now)
 {
         struct record *kept = NULL, **last = &kept, *r = b->first;
@@ -792,14 +855,15 @@ static void batch_expire(struct delivery *d, struct batch *b, usec now)
 {
         char text[64];
 
-        (void)snprintf(text, sizeof(text), "no answer within %lld ms", (long long)(d->config.timeout / USEC_MSEC));
+        (void)snprintf(text, sizeof(text), "no answer within %lld ms",
+                       (long long)(d->config.timeout / USEC_MSEC));
         batch_cancel(d, b);
         batch_failed(d, b, &(struct answer){ .kind = ANSWER_RETRY, .overload = true, .text = text }, now);
 }
 
 void delivery_answer(struct delivery *d, uint32_t ticket, const struct answer *a, usec now)
 {
-        struct answer all_failed = *a;   /* a partial answer that names no record of the batch */
+        struct answer all_failed = *a; /* a partial answer that names no record of the batch */
         uint32_t slot = ticket & 0xffff;
         struct batch *b;
 
@@ -810,7 +874,8 @@ void delivery_answer(struct delivery *d, uint32_t ticket, const struct answer *a
         slot_free(d, slot);
         if (a->kind == ANSWER_ACCEPTED)
                 batch_accepted(d, b, now);
-        else if (a->kind == ANSWER_PARTIAL && !b->dead && a->failed_n > 0 && a->failed[a->failed_n - 1] < b->send)
+        else if (a->kind == ANSWER_PARTIAL && !b->dead && a->failed_n > 0 &&
+                 a->failed[a->failed_n - 1] < b->send)
                 batch_partly_accepted(d, b, a, now);
         else
                 batch_failed(d, b, a->kind == ANSWER_PARTIAL ? &all_failed : a, now);
@@ -1009,12 +1074,16 @@ static void batch_fill(struct delivery *d, struct batch *b)
 }
 
 /* The source may not lend any more of it until something is settled. */
-static bool track_dry(const struct track *t) { return t->hungry && (t->records.granted <= 0 || t->bytes.granted <= 0); }
+static bool track_dry(const struct track *t)
+{
+        return t->hungry && (t->records.granted <= 0 || t->bytes.granted <= 0);
+}
 
 /* The first records of a lane are too old to be sent: they go at once, though others may have to wait. */
 static void lane_give_up_old(struct delivery *d, struct lane *l, usec now)
 {
-        const struct answer a = { .kind = ANSWER_FINAL, .text = "maxEventAge passed before it could be sent" };
+        const struct answer a = { .kind = ANSWER_FINAL,
+                                  .text = "maxEventAge passed before it could be sent" };
         struct batch *b;
         uint32_t n = 0;
 
@@ -1041,7 +1110,8 @@ static bool lane_fills(struct delivery *d, struct lane *l, usec now)
 
         if (track_dry(l->track)) /* nothing comes to fill it up */
                 return false;
-        if (l->queued >= d->config.batch_records || (d->config.batch_bytes && l->queued_bytes >= d->config.batch_bytes) || now >= until)
+        if (l->queued >= d->config.batch_records ||
+            (d->config.batch_bytes && l->queued_bytes >= d->config.batch_bytes) || now >= until)
                 return false;
         return heap_insert(&d->timers, &l->wait.node, until);
 }
@@ -1096,7 +1166,9 @@ static struct batch *next_batch(struct delivery *d, usec now)
 /* Dead letters have half of the requests at most, and take turns with the rest, for the same reason. */
 static struct batch *next_dead(struct delivery *d)
 {
-        struct link *link = d->dead_in_flight < MAX_OF(d->config.max_in_flight / 2, 1u) ? queue_take(&d->ready_dead) : NULL;
+        struct link *link = d->dead_in_flight < MAX_OF(d->config.max_in_flight / 2, 1u)
+                                    ? queue_take(&d->ready_dead)
+                                    : NULL;
 
         return link ? CONTAINER_OF(link, struct batch, link) : NULL;
 }
@@ -1133,8 +1205,12 @@ static bool send_next(struct delivery *d, usec now, struct action *a)
         d->stats.attempts++;
         for (struct record *r = b->first; n < b->send; r = r->next)
                 d->scratch[n++] = r;
-        *a = (struct action){ .kind = b->dead ? ACTION_DEAD_LETTER : ACTION_SEND, .track = b->lane->track->id, .attempt = slot_ticket(d, b->slot),
-                              .number = b->dead ? b->attempts : b->number, .records = d->scratch, .n = n };
+        *a = (struct action){ .kind = b->dead ? ACTION_DEAD_LETTER : ACTION_SEND,
+                              .track = b->lane->track->id,
+                              .attempt = slot_ticket(d, b->slot),
+                              .number = b->dead ? b->attempts : b->number,
+                              .records = d->scratch,
+                              .n = n };
         if (b->dead) {
                 a->status = b->status;
                 a->reason = str_of(b->reason);
@@ -1153,7 +1229,9 @@ static bool settle_next(struct delivery *d, struct action *a)
         if (!d->settled)
                 d->settled_last = &d->settled;
         r->next = NULL;
-        *a = (struct action){ .kind = ACTION_SETTLE, .track = r->track, .record = r, .outcome = (enum outcome)r->outcome };
+        *a = (struct action){
+                .kind = ACTION_SETTLE, .track = r->track, .record = r, .outcome = (enum outcome)r->outcome
+        };
         return true;
 }
 
@@ -1202,20 +1280,26 @@ static bool end_next(struct delivery *d, struct action *a)
         return true;
 }
 
-/* Something waits for the sink to be trusted with more. A request that is at the sink waits for nobody, however few may go with it. Once told it
- * holds as long as anything is left, so that it does not come and go with each answer. */
+/* Something waits for the sink to be trusted with more. A request that is at the sink waits for nobody,
+ * however few may go with it. Once told it holds as long as anything is left, so that it does not come and go
+ * with each answer. */
 static bool held_back(const struct delivery *d, usec now)
 {
         bool ready = d->ready_lanes.first || d->ready_batches.first;
 
         if (!d->stats.held || !flow_throttles(&d->flow, now))
                 return false;
-        return flow_paused(&d->flow, now) || (ready && (d->told_state == DELIVERY_THROTTLED || d->stats.in_flight - d->dead_in_flight >= (uint32_t)d->flow.limit));
+        return flow_paused(&d->flow, now) ||
+               (ready && (d->told_state == DELIVERY_THROTTLED ||
+                          d->stats.in_flight - d->dead_in_flight >= (uint32_t)d->flow.limit));
 }
 
 static enum delivery_state current_state(const struct delivery *d, usec now)
 {
-        return d->final ? DELIVERY_BLOCKED : held_back(d, now) ? DELIVERY_THROTTLED : d->failing ? DELIVERY_RETRYING : DELIVERY_IDLE;
+        return d->final            ? DELIVERY_BLOCKED
+               : held_back(d, now) ? DELIVERY_THROTTLED
+               : d->failing        ? DELIVERY_RETRYING
+                                   : DELIVERY_IDLE;
 }
 
 static bool state_next(struct delivery *d, usec now, struct action *a)
@@ -1228,14 +1312,17 @@ static bool state_next(struct delivery *d, usec now, struct action *a)
                 return false;
         d->told_state = state;
         d->text_changed = false;
-        *a = (struct action){ .kind = ACTION_STATE, .state = state, .text = state == DELIVERY_IDLE ? "" : d->text };
+        *a = (struct action){ .kind = ACTION_STATE,
+                              .state = state,
+                              .text = state == DELIVERY_IDLE ? "" : d->text };
         /* the next record may find the sink still refusing */
         if (state == DELIVERY_IDLE && !flow_throttles(&d->flow, now))
                 d->text[0] = d->text_past = 0;
         return true;
 }
 
-/* How much of one resource to grant now, in steps of at least half a reserve, so that credit does not trickle. */
+/* How much of one resource to grant now, in steps of at least half a reserve, so that credit does not
+ * trickle. */
 static int64_t grant(const struct budget *b, const struct account *a, uint32_t tracks)
 {
         int64_t step = MAX_OF(b->reserve / 2, (int64_t)1);
@@ -1262,7 +1349,8 @@ static bool credit_next(struct delivery *d, usec now, struct action *a)
 
         while ((l = queue_take(&d->credits))) {
                 struct track *t = CONTAINER_OF(l, struct track, credit_link);
-                int64_t records = grant(&d->records, &t->records, d->tracks_n), bytes = grant(&d->bytes, &t->bytes, d->tracks_n);
+                int64_t records = grant(&d->records, &t->records, d->tracks_n),
+                        bytes = grant(&d->bytes, &t->bytes, d->tracks_n);
                 uint32_t room = most_span - MIN_OF(window_span(&t->window), most_span);
 
                 t->wants_credit = false;
@@ -1280,7 +1368,10 @@ static bool credit_next(struct delivery *d, usec now, struct action *a)
                 }
                 budget_move(&d->records, &t->records, records, 0);
                 budget_move(&d->bytes, &t->bytes, bytes, 0);
-                *a = (struct action){ .kind = ACTION_CREDIT, .track = t->id, .credit = (uint32_t)records, .bytes = (size_t)bytes };
+                *a = (struct action){ .kind = ACTION_CREDIT,
+                                      .track = t->id,
+                                      .credit = (uint32_t)records,
+                                      .bytes = (size_t)bytes };
                 /* the grant may have been smaller than the need, or have paid a debt only */
                 want_credit(d, t);
                 return true;
@@ -1334,8 +1425,9 @@ static void turn_timers(struct delivery *d, usec now)
 
 bool delivery_next(struct delivery *d, usec now, struct action *a)
 {
-        /* What gives back comes before what takes on; a cancellation before its records are handed back, for whoever sends still borrows
-         * them; a track's settlements before its commit, and both before its end. */
+        /* What gives back comes before what takes on; a cancellation before its records are handed back, for
+         * whoever sends still borrows them; a track's settlements before its commit, and both before its end.
+         */
         if (d->cancels_n) {
                 *a = (struct action){ .kind = ACTION_CANCEL, .attempt = d->cancels[--d->cancels_n] };
                 return true;
@@ -1346,7 +1438,8 @@ bool delivery_next(struct delivery *d, usec now, struct action *a)
         turn_timers(d, now);
         if (d->cancels_n || d->settled || d->detaches.first)
                 return delivery_next(d, now, a);
-        return commit_next(d, a) || end_next(d, a) || state_next(d, now, a) || send_next(d, now, a) || credit_next(d, now, a) ||
+        return commit_next(d, a) || end_next(d, a) || state_next(d, now, a) || send_next(d, now, a) ||
+               credit_next(d, now, a) ||
                send_next(d, now, a); /* lanes that need not wait any longer, since there is no credit */
 }
 
@@ -1359,7 +1452,8 @@ usec delivery_deadline(const struct delivery *d)
                 at = MIN_OF(at, d->sent_first->sent_at + d->config.timeout);
         if (d->starved_until)
                 at = MIN_OF(at, d->starved_until);
-        if ((!d->on_hold && (d->ready_lanes.first || d->ready_batches.first)) || d->told_state == DELIVERY_THROTTLED)
+        if ((!d->on_hold && (d->ready_lanes.first || d->ready_batches.first)) ||
+            d->told_state == DELIVERY_THROTTLED)
                 at = MIN_OF(at, flow_deadline(&d->flow, d->now));
         return at;
 }

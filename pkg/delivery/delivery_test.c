@@ -11,7 +11,15 @@
 /* ---- the engine on a virtual clock -------------------------------------- */
 
 enum { MOST = 4096, TRACKS = 8 };
-struct sent { uint32_t ticket; uint32_t track; unsigned number; bool dead_letter; size_t n; uint64_t positions[64]; usec at; };
+struct sent {
+        uint32_t ticket;
+        uint32_t track;
+        unsigned number;
+        bool dead_letter;
+        size_t n;
+        uint64_t positions[64];
+        usec at;
+};
 
 static struct bench {
         struct delivery *d;
@@ -19,7 +27,7 @@ static struct bench {
         usec now;
         struct record records[MOST];
         size_t records_n;
-        struct sent sent[MOST];          /* every SEND and DEAD_LETTER, in order */
+        struct sent sent[MOST]; /* every SEND and DEAD_LETTER, in order */
         size_t sent_n;
         uint32_t cancelled[MOST];
         size_t cancelled_n;
@@ -28,10 +36,10 @@ static struct bench {
         int64_t credit[TRACKS], bytes[TRACKS];
         uint64_t settled[OUTCOME_MAX];
         uint64_t detached;
-        enum outcome outcome_of[MOST];   /* by the record's index; OUTCOME_MAX: not yet */
+        enum outcome outcome_of[MOST]; /* by the record's index; OUTCOME_MAX: not yet */
         enum delivery_state state;
         char text[256];
-        size_t pulled;                   /* all actions */
+        size_t pulled; /* all actions */
 } b;
 
 static void begin(struct delivery_config config)
@@ -78,7 +86,8 @@ static void check_bounds(void)
         for (int i = 0; i < TRACKS; i++)
                 credit += MAX_OF(b.credit[i], (int64_t)0);
         assert_true(s.in_flight <= b.config.max_in_flight);
-        assert_true(s.held + credit <= (int64_t)MAX_OF(b.config.max_records, b.config.max_in_flight) + s.tracks);
+        assert_true(s.held + credit <=
+                    (int64_t)MAX_OF(b.config.max_records, b.config.max_in_flight) + s.tracks);
 }
 
 static void take_action(const struct action *a)
@@ -89,7 +98,12 @@ static void take_action(const struct action *a)
         case ACTION_DEAD_LETTER: {
                 struct sent *s = &b.sent[b.sent_n++];
 
-                *s = (struct sent){ .ticket = a->attempt, .track = a->track, .number = a->number, .dead_letter = a->kind == ACTION_DEAD_LETTER, .n = a->n, .at = b.now };
+                *s = (struct sent){ .ticket = a->attempt,
+                                    .track = a->track,
+                                    .number = a->number,
+                                    .dead_letter = a->kind == ACTION_DEAD_LETTER,
+                                    .n = a->n,
+                                    .at = b.now };
                 for (size_t i = 0; i < a->n && i < COUNT_OF(s->positions); i++)
                         s->positions[i] = a->records[i]->position;
                 return;
@@ -145,7 +159,11 @@ static struct record *offer_sized(uint32_t track, uint64_t position, const char 
 {
         struct record *r = &b.records[b.records_n++];
 
-        *r = (struct record){ .track = track, .position = position, .pinned = pinned, .key = str_of(key), .has_key = key != NULL };
+        *r = (struct record){ .track = track,
+                              .position = position,
+                              .pinned = pinned,
+                              .key = str_of(key),
+                              .has_key = key != NULL };
         b.credit[track]--;
         b.bytes[track] -= pinned;
         delivery_offer(b.d, r, b.now);
@@ -166,8 +184,14 @@ static void answer_with(size_t which, struct answer a)
         delivery_answer(b.d, b.sent[which].ticket, &a, b.now);
         pull();
 }
-static void accept(size_t which) { answer_with(which, (struct answer){ .kind = ANSWER_ACCEPTED, .status = 200 }); }
-static void fail_with(size_t which, enum answer_kind kind, const char *text) { answer_with(which, (struct answer){ .kind = kind, .status = 500, .text = text }); }
+static void accept(size_t which)
+{
+        answer_with(which, (struct answer){ .kind = ANSWER_ACCEPTED, .status = 200 });
+}
+static void fail_with(size_t which, enum answer_kind kind, const char *text)
+{
+        answer_with(which, (struct answer){ .kind = kind, .status = 500, .text = text });
+}
 
 /* To the engine's next deadline. */
 static void next_deadline(void)
@@ -257,7 +281,8 @@ static void without_order_all_go_at_once(void **state UNUSED)
 
 static void a_batch_fills_or_waits(void **state UNUSED)
 {
-        begin((struct delivery_config){ .batch_records = 3, .batch_wait = 100 * USEC_MSEC, .max_records = 64 });
+        begin((struct delivery_config){
+                .batch_records = 3, .batch_wait = 100 * USEC_MSEC, .max_records = 64 });
         assign(0);
         (void)offer(0, 0, NULL);
         (void)offer(0, 1, NULL);
@@ -284,7 +309,8 @@ static void a_batch_does_not_wait_for_what_has_no_credit(void **state UNUSED)
         uint64_t position[TRACKS] = { 0 };
         usec start;
 
-        begin((struct delivery_config){ .batch_records = 10, .batch_wait = USEC_SEC, .max_in_flight = 1, .max_records = 20 });
+        begin((struct delivery_config){
+                .batch_records = 10, .batch_wait = USEC_SEC, .max_in_flight = 1, .max_records = 20 });
         for (uint32_t t = 0; t < TRACKS; t++)
                 assign(t);
         start = b.now;
@@ -348,7 +374,9 @@ static void retry_after_is_honoured_and_bounded(void **state UNUSED)
 {
         usec failed_at;
 
-        begin((struct delivery_config){ .initial_backoff = USEC_MSEC, .max_backoff = 2 * USEC_MSEC, .retry_after_max = 20 * USEC_SEC });
+        begin((struct delivery_config){ .initial_backoff = USEC_MSEC,
+                                        .max_backoff = 2 * USEC_MSEC,
+                                        .retry_after_max = 20 * USEC_SEC });
         assign(0);
         (void)offer(0, 0, NULL);
         failed_at = b.now;
@@ -432,10 +460,16 @@ static void age_is_limited(void **state UNUSED)
 
 static void age_counts_through_what_the_sink_asks_for(void **state UNUSED)
 {
-        begin((struct delivery_config){ .on_exhausted = EXHAUSTED_DEAD_LETTER, .max_event_age = 3 * USEC_SEC, .ordering = ORDERING_NONE });
+        begin((struct delivery_config){ .on_exhausted = EXHAUSTED_DEAD_LETTER,
+                                        .max_event_age = 3 * USEC_SEC,
+                                        .ordering = ORDERING_NONE });
         assign(0);
         (void)offer(0, 0, NULL);
-        answer_with(0, (struct answer){ .kind = ANSWER_RETRY, .status = 503, .overload = true, .retry_after = 40 * USEC_SEC, .text = "busy" });
+        answer_with(0, (struct answer){ .kind = ANSWER_RETRY,
+                                        .status = 503,
+                                        .overload = true,
+                                        .retry_after = 40 * USEC_SEC,
+                                        .text = "busy" });
         (void)offer(0, 1, NULL); /* not sent: the sink is left alone */
         assert_int_equal(b.sent_n, 1);
         b.now += 3 * USEC_SEC - 1;
@@ -456,12 +490,20 @@ static void age_counts_through_what_the_sink_asks_for(void **state UNUSED)
 static void a_backlog_that_is_too_old_leaves_at_once(void **state UNUSED)
 {
         for (int ordering = ORDERING_PARTITION; ordering <= ORDERING_NONE; ordering++) {
-                begin((struct delivery_config){ .on_exhausted = EXHAUSTED_DROP, .max_event_age = 5 * USEC_SEC, .ordering = (enum ordering)ordering, .max_in_flight = 8, .batch_records = 2 });
+                begin((struct delivery_config){ .on_exhausted = EXHAUSTED_DROP,
+                                                .max_event_age = 5 * USEC_SEC,
+                                                .ordering = (enum ordering)ordering,
+                                                .max_in_flight = 8,
+                                                .batch_records = 2 });
                 assign(0);
                 for (uint64_t i = 0; i < 32; i++)
                         (void)offer(0, i, NULL);
                 for (size_t i = 0; i < b.sent_n; i++)
-                        answer_with(i, (struct answer){ .kind = ANSWER_RETRY, .status = 503, .overload = true, .retry_after = USEC_MINUTE, .text = "busy" });
+                        answer_with(i, (struct answer){ .kind = ANSWER_RETRY,
+                                                        .status = 503,
+                                                        .overload = true,
+                                                        .retry_after = USEC_MINUTE,
+                                                        .text = "busy" });
                 b.now += 5 * USEC_SEC;
                 pull();
                 assert_int_equal(b.settled[OUTCOME_DROPPED], 32);
@@ -472,7 +514,11 @@ static void a_backlog_that_is_too_old_leaves_at_once(void **state UNUSED)
 /* Of a batch only what is old itself is given up for its age. */
 static void age_is_each_records_own(void **state UNUSED)
 {
-        begin((struct delivery_config){ .on_exhausted = EXHAUSTED_DROP, .max_event_age = 8 * USEC_SEC, .batch_records = 3, .batch_wait = 4 * USEC_SEC, .timeout = USEC_MINUTE });
+        begin((struct delivery_config){ .on_exhausted = EXHAUSTED_DROP,
+                                        .max_event_age = 8 * USEC_SEC,
+                                        .batch_records = 3,
+                                        .batch_wait = 4 * USEC_SEC,
+                                        .timeout = USEC_MINUTE });
         assign(0);
         (void)offer(0, 0, NULL);
         (void)offer(0, 1, NULL);
@@ -705,7 +751,8 @@ static void a_failure_in_grace_releases(void **state UNUSED)
 
 static void lost_commits_nothing(void **state UNUSED)
 {
-        begin((struct delivery_config){ .ordering = ORDERING_NONE, .commit_count = 1000, .commit_interval = USEC_HOUR });
+        begin((struct delivery_config){
+                .ordering = ORDERING_NONE, .commit_count = 1000, .commit_interval = USEC_HOUR });
         assign(0);
         (void)offer(0, 0, NULL);
         (void)offer(0, 1, NULL);
@@ -832,8 +879,10 @@ static void credit_never_exceeds(void **state UNUSED)
                 size_t answered = 0;
 
                 random_init(&r, seed);
-                begin((struct delivery_config){ .ordering = (enum ordering)random_below(&r, 3), .max_records = 1 + (uint32_t)random_below(&r, 40),
-                                                .max_bytes = 200 + random_below(&r, 3000), .batch_records = 1 + (uint32_t)random_below(&r, 4) });
+                begin((struct delivery_config){ .ordering = (enum ordering)random_below(&r, 3),
+                                                .max_records = 1 + (uint32_t)random_below(&r, 40),
+                                                .max_bytes = 200 + random_below(&r, 3000),
+                                                .batch_records = 1 + (uint32_t)random_below(&r, 4) });
                 for (uint32_t t = 0; t < TRACKS; t++)
                         assign(t);
                 while (b.records_n < 1500) {
@@ -844,7 +893,8 @@ static void credit_never_exceeds(void **state UNUSED)
                                         struct delivery_stats s;
                                         int64_t lent;
 
-                                        (void)offer_sized(t, next[t]++, "k", 1 + (uint32_t)random_below(&r, 100));
+                                        (void)offer_sized(t, next[t]++, "k",
+                                                          1 + (uint32_t)random_below(&r, 100));
                                         delivery_stats(b.d, &s);
                                         lent = (int64_t)s.held_bytes;
                                         assert_true(lent <= (int64_t)b.config.max_bytes + 100 * TRACKS);
@@ -891,7 +941,11 @@ static void offer_all(uint32_t n)
 
 static void fail_some(size_t which, const uint32_t *failed, size_t n)
 {
-        answer_with(which, (struct answer){ .kind = ANSWER_PARTIAL, .status = 200, .text = "some failed", .failed = failed, .failed_n = n });
+        answer_with(which, (struct answer){ .kind = ANSWER_PARTIAL,
+                                            .status = 200,
+                                            .text = "some failed",
+                                            .failed = failed,
+                                            .failed_n = n });
 }
 
 static void in_order_all_from_the_first_failure_is_sent_again(void **state UNUSED)
@@ -931,7 +985,8 @@ static void without_order_only_the_failed_are_sent_again(void **state UNUSED)
 
 static void only_the_named_record_is_given_up(void **state UNUSED)
 {
-        begin((struct delivery_config){ .batch_records = 4, .max_attempts = 2, .on_exhausted = EXHAUSTED_DROP });
+        begin((struct delivery_config){
+                .batch_records = 4, .max_attempts = 2, .on_exhausted = EXHAUSTED_DROP });
         assign(0);
         offer_all(4);
         fail_some(0, (const uint32_t[]){ 1 }, 1);
@@ -953,7 +1008,10 @@ static void a_partial_answer_that_names_none_fails_all(void **state UNUSED)
         const uint32_t beyond[] = { 2 };
 
         for (size_t n = 0; n < 2; n++) {
-                begin((struct delivery_config){ .batch_records = 2, .max_attempts = 1, .on_exhausted = EXHAUSTED_DROP, .bisect = true });
+                begin((struct delivery_config){ .batch_records = 2,
+                                                .max_attempts = 1,
+                                                .on_exhausted = EXHAUSTED_DROP,
+                                                .bisect = true });
                 assign(0);
                 offer_all(2);
                 fail_some(0, beyond, n);
@@ -970,7 +1028,10 @@ static void a_poison_record_is_found_by_halving(void **state UNUSED)
                 for (int final = 0; final < 2; final++) {
                         size_t at = 0;
 
-                        begin((struct delivery_config){ .batch_records = 32, .bisect = true, .max_attempts = 1, .on_exhausted = EXHAUSTED_DEAD_LETTER });
+                        begin((struct delivery_config){ .batch_records = 32,
+                                                        .bisect = true,
+                                                        .max_attempts = 1,
+                                                        .on_exhausted = EXHAUSTED_DEAD_LETTER });
                         assign(0);
                         offer_all(32);
                         while (!b.sent[b.sent_n - 1].dead_letter) {
@@ -978,7 +1039,10 @@ static void a_poison_record_is_found_by_halving(void **state UNUSED)
 
                                 assert_int_equal(at + 1, b.sent_n);
                                 if (s->positions[0] <= poison && s->positions[s->n - 1] >= poison)
-                                        answer_with(at, (struct answer){ .kind = final ? ANSWER_FINAL : ANSWER_RETRY, .status = final ? 400 : 500, .text = "poison" });
+                                        answer_with(at, (struct answer){ .kind = final ? ANSWER_FINAL
+                                                                                       : ANSWER_RETRY,
+                                                                         .status = final ? 400 : 500,
+                                                                         .text = "poison" });
                                 else
                                         accept(at);
                                 at++;
@@ -1006,7 +1070,8 @@ static void an_overloaded_sink_halves_no_batch(void **state UNUSED)
         begin((struct delivery_config){ .batch_records = 8, .bisect = true });
         assign(0);
         offer_all(8);
-        answer_with(0, (struct answer){ .kind = ANSWER_RETRY, .status = 503, .overload = true, .text = "busy" });
+        answer_with(0,
+                    (struct answer){ .kind = ANSWER_RETRY, .status = 503, .overload = true, .text = "busy" });
         next_deadline();
         assert_int_equal(b.sent[1].n, 8);
         end();
@@ -1032,7 +1097,8 @@ static void what_fits_is_known_after_a_partial_answer(void **state UNUSED)
 {
         const uint32_t first[] = { 0 };
 
-        begin((struct delivery_config){ .batch_records = 4, .max_attempts = 2, .on_exhausted = EXHAUSTED_DROP });
+        begin((struct delivery_config){
+                .batch_records = 4, .max_attempts = 2, .on_exhausted = EXHAUSTED_DROP });
         assign(0);
         offer_all(4);
         fail_with(0, ANSWER_TOO_LARGE, "413");
@@ -1077,12 +1143,17 @@ static void dead_letters_go_one_by_one_and_say_why(void **state UNUSED)
         struct action a;
         size_t dead = 0;
 
-        begin((struct delivery_config){ .batch_records = 3, .max_attempts = 2, .on_exhausted = EXHAUSTED_DEAD_LETTER });
+        begin((struct delivery_config){
+                .batch_records = 3, .max_attempts = 2, .on_exhausted = EXHAUSTED_DEAD_LETTER });
         assign(0);
         offer_all(5);
         fail_with(0, ANSWER_RETRY, "first");
         next_deadline();
-        delivery_answer(b.d, b.sent[1].ticket, &(struct answer){ .kind = ANSWER_FINAL, .status = 422, .text = "no good", .body = STR("{\"why\":1}") }, b.now);
+        delivery_answer(
+                b.d, b.sent[1].ticket,
+                &(struct answer){
+                        .kind = ANSWER_FINAL, .status = 422, .text = "no good", .body = STR("{\"why\":1}") },
+                b.now);
         while (delivery_next(b.d, b.now, &a)) {
                 take_action(&a);
                 if (a.kind != ACTION_DEAD_LETTER)
@@ -1093,7 +1164,8 @@ static void dead_letters_go_one_by_one_and_say_why(void **state UNUSED)
                 assert_int_equal(a.status, 422);
                 assert_true(str_equal(a.reason, STR("no good")));
                 assert_true(str_equal(a.body, STR("{\"why\":1}")));
-                delivery_answer(b.d, a.attempt, &(struct answer){ .kind = ANSWER_ACCEPTED, .status = 202 }, b.now);
+                delivery_answer(b.d, a.attempt, &(struct answer){ .kind = ANSWER_ACCEPTED, .status = 202 },
+                                b.now);
         }
         assert_int_equal(dead, 3);
         assert_int_equal(b.settled[OUTCOME_DEAD_LETTERED], 3);
@@ -1110,7 +1182,10 @@ static void lanes_that_hang_leave_room_to_others(void **state UNUSED)
 {
         size_t of_third = 0;
 
-        begin((struct delivery_config){ .max_in_flight = 1, .timeout = 10 * USEC_SEC, .initial_backoff = USEC_MSEC, .max_backoff = USEC_SEC });
+        begin((struct delivery_config){ .max_in_flight = 1,
+                                        .timeout = 10 * USEC_SEC,
+                                        .initial_backoff = USEC_MSEC,
+                                        .max_backoff = USEC_SEC });
         for (uint32_t t = 0; t < 3; t++) {
                 assign(t);
                 (void)offer_sized(t, 0, NULL, 1);
@@ -1134,7 +1209,10 @@ static void dead_letters_that_hang_leave_room_to_others(void **state UNUSED)
         size_t accepted = 0;
 
         for (uint32_t slots = 1; slots <= 4; slots *= 4) {
-                begin((struct delivery_config){ .max_in_flight = slots, .timeout = 10 * USEC_SEC, .initial_backoff = USEC_MSEC, .max_backoff = USEC_SEC,
+                begin((struct delivery_config){ .max_in_flight = slots,
+                                                .timeout = 10 * USEC_SEC,
+                                                .initial_backoff = USEC_MSEC,
+                                                .max_backoff = USEC_SEC,
                                                 .on_exhausted = EXHAUSTED_DEAD_LETTER });
                 for (uint32_t t = 0; t < 8; t++) {
                         assign(t);
@@ -1147,7 +1225,8 @@ static void dead_letters_that_hang_leave_room_to_others(void **state UNUSED)
                         if (b.sent[i].dead_letter)
                                 continue;
                         if (b.sent[i].track < 7) {
-                                answer_with(i, (struct answer){ .kind = ANSWER_FINAL, .status = 400, .text = "no" });
+                                answer_with(i, (struct answer){
+                                                       .kind = ANSWER_FINAL, .status = 400, .text = "no" });
                                 continue;
                         }
                         accept(i);
@@ -1164,7 +1243,8 @@ static void dead_letters_that_hang_leave_room_to_others(void **state UNUSED)
 
 static void the_rate_is_kept(void **state UNUSED)
 {
-        begin((struct delivery_config){ .ordering = ORDERING_NONE, .max_in_flight = 64, .rate = 100, .burst = 5 });
+        begin((struct delivery_config){
+                .ordering = ORDERING_NONE, .max_in_flight = 64, .rate = 100, .burst = 5 });
         assign(0);
         offer_all(40);
         assert_int_equal(b.sent_n, 5);
@@ -1183,7 +1263,11 @@ static void the_rate_is_kept(void **state UNUSED)
 /* A rate that does not divide a second must not be exceeded by what is lost in rounding. */
 static void an_odd_rate_is_kept(void **state UNUSED)
 {
-        begin((struct delivery_config){ .ordering = ORDERING_NONE, .max_in_flight = 64, .max_records = 4096, .rate = 700001, .burst = 1 });
+        begin((struct delivery_config){ .ordering = ORDERING_NONE,
+                                        .max_in_flight = 64,
+                                        .max_records = 4096,
+                                        .rate = 700001,
+                                        .burst = 1 });
         assign(0);
         offer_all(MOST - 1);
         while (b.sent_n < MOST - 1) {
@@ -1201,7 +1285,11 @@ static void what_throttles_says_why_each_time(void **state UNUSED)
         begin((struct delivery_config){ .max_in_flight = 1 });
         assign(0);
         (void)offer(0, 0, NULL);
-        answer_with(0, (struct answer){ .kind = ANSWER_RETRY, .status = 429, .overload = true, .retry_after = USEC_MINUTE, .text = "slow down" });
+        answer_with(0, (struct answer){ .kind = ANSWER_RETRY,
+                                        .status = 429,
+                                        .overload = true,
+                                        .retry_after = USEC_MINUTE,
+                                        .text = "slow down" });
         assert_int_equal(b.state, DELIVERY_THROTTLED);
         delivery_revoke(b.d, 0, 0);
         pull();
@@ -1213,17 +1301,23 @@ static void what_throttles_says_why_each_time(void **state UNUSED)
         end();
 }
 
-/* After an outage one request at a time is trusted. One that is at the sink waits for nobody, so nothing is throttled, and old words are not news. */
+/* After an outage one request at a time is trusted. One that is at the sink waits for nobody, so nothing is
+ * throttled, and old words are not news. */
 static void what_is_over_is_not_told_of_the_next_request(void **state UNUSED)
 {
-        begin((struct delivery_config){ .ordering = ORDERING_NONE, .max_in_flight = 64, .initial_backoff = USEC_MSEC, .max_backoff = 10 * USEC_MSEC });
+        begin((struct delivery_config){ .ordering = ORDERING_NONE,
+                                        .max_in_flight = 64,
+                                        .initial_backoff = USEC_MSEC,
+                                        .max_backoff = 10 * USEC_MSEC });
         assign(0);
         offer_all(64);
         for (size_t i = 0; i < 200; i++) {
                 while (i == b.sent_n)
                         next_deadline();
                 b.now += USEC_MSEC;
-                answer_with(i, (struct answer){ .kind = ANSWER_RETRY, .overload = true, .text = "connection refused" });
+                answer_with(i, (struct answer){ .kind = ANSWER_RETRY,
+                                                .overload = true,
+                                                .text = "connection refused" });
         }
         assert_int_equal(b.state, DELIVERY_THROTTLED);
         assert_string_equal(b.text, "connection refused");
@@ -1232,7 +1326,8 @@ static void what_is_over_is_not_told_of_the_next_request(void **state UNUSED)
                         next_deadline();
                 b.now += USEC_MSEC;
                 accept(i);
-                if (b.state == DELIVERY_THROTTLED && b.settled[OUTCOME_ACCEPTED] > 1 && !strstr(b.text, "connection refused"))
+                if (b.state == DELIVERY_THROTTLED && b.settled[OUTCOME_ACCEPTED] > 1 &&
+                    !strstr(b.text, "connection refused"))
                         fail_msg("throttled for no reason: %s", b.text);
         }
         assert_int_equal(b.state, DELIVERY_IDLE);
@@ -1254,14 +1349,19 @@ static void what_waits_is_told_that_the_sink_accepts_again(void **state UNUSED)
 {
         size_t i;
 
-        begin((struct delivery_config){ .ordering = ORDERING_NONE, .max_in_flight = 64, .initial_backoff = USEC_MSEC, .max_backoff = 10 * USEC_MSEC });
+        begin((struct delivery_config){ .ordering = ORDERING_NONE,
+                                        .max_in_flight = 64,
+                                        .initial_backoff = USEC_MSEC,
+                                        .max_backoff = 10 * USEC_MSEC });
         assign(0);
         offer_all(64);
         for (i = 0; i < 200; i++) {
                 while (i == b.sent_n)
                         next_deadline();
                 b.now += USEC_MSEC;
-                answer_with(i, (struct answer){ .kind = ANSWER_RETRY, .overload = true, .text = "connection refused" });
+                answer_with(i, (struct answer){ .kind = ANSWER_RETRY,
+                                                .overload = true,
+                                                .text = "connection refused" });
         }
         while (i == b.sent_n)
                 next_deadline();
@@ -1279,19 +1379,24 @@ static void an_overloaded_sink_gets_less_and_then_a_pause(void **state UNUSED)
 {
         struct delivery_stats s;
 
-        begin((struct delivery_config){ .ordering = ORDERING_NONE, .max_in_flight = 32, .initial_backoff = 100 * USEC_MSEC });
+        begin((struct delivery_config){
+                .ordering = ORDERING_NONE, .max_in_flight = 32, .initial_backoff = 100 * USEC_MSEC });
         assign(0);
         offer_all(32);
         assert_int_equal(b.sent_n, 32);
         for (size_t i = 0; i < 32; i++)
-                answer_with(i, (struct answer){ .kind = ANSWER_RETRY, .status = 503, .overload = true, .text = "busy" });
+                answer_with(i,
+                            (struct answer){
+                                    .kind = ANSWER_RETRY, .status = 503, .overload = true, .text = "busy" });
         delivery_stats(b.d, &s);
         assert_int_equal(s.limit, 22); /* one round trip, one decrease */
         for (size_t i = 32; s.limit > 1; i++) {
                 while (i == b.sent_n)
                         next_deadline();
                 b.now += USEC_MSEC;
-                answer_with(i, (struct answer){ .kind = ANSWER_RETRY, .status = 503, .overload = true, .text = "busy" });
+                answer_with(i,
+                            (struct answer){
+                                    .kind = ANSWER_RETRY, .status = 503, .overload = true, .text = "busy" });
                 delivery_stats(b.d, &s);
         }
         assert_int_equal(b.state, DELIVERY_THROTTLED);
@@ -1303,7 +1408,9 @@ static void an_overloaded_sink_gets_less_and_then_a_pause(void **state UNUSED)
                         next_deadline();
                 assert_int_equal(b.sent_n, before + 1);
                 b.now += USEC_MSEC;
-                answer_with(before, (struct answer){ .kind = ANSWER_RETRY, .status = 503, .overload = true, .text = "busy" });
+                answer_with(before,
+                            (struct answer){
+                                    .kind = ANSWER_RETRY, .status = 503, .overload = true, .text = "busy" });
         }
         end();
 }
@@ -1313,7 +1420,11 @@ static void one_of_the_sinks_words_pauses_all(void **state UNUSED)
         begin((struct delivery_config){ .ordering = ORDERING_NONE, .max_in_flight = 8 });
         assign(0);
         offer_all(2);
-        answer_with(0, (struct answer){ .kind = ANSWER_RETRY, .status = 429, .overload = true, .retry_after = 5 * USEC_SEC, .text = "slow down" });
+        answer_with(0, (struct answer){ .kind = ANSWER_RETRY,
+                                        .status = 429,
+                                        .overload = true,
+                                        .retry_after = 5 * USEC_SEC,
+                                        .text = "slow down" });
         offer_sized(0, 2, NULL, 1);
         pull();
         assert_int_equal(b.sent_n, 2);
@@ -1326,7 +1437,8 @@ static void one_of_the_sinks_words_pauses_all(void **state UNUSED)
 
 static void statuses_have_their_class(void **state UNUSED)
 {
-        static const int retried[] = { 404, 408, 409, 425, 429, 500, 502, 503, 504, 599 }, final[] = { 0, 100, 199, 300, 301, 304, 400, 401, 403, 405, 410, 422, 499, 600 };
+        static const int retried[] = { 404, 408, 409, 425, 429, 500, 502, 503, 504, 599 },
+                         final[] = { 0, 100, 199, 300, 301, 304, 400, 401, 403, 405, 410, 422, 499, 600 };
 
         for (int s = 200; s < 300; s++)
                 assert_int_equal(answer_kind_of(s), ANSWER_ACCEPTED);

@@ -6,7 +6,8 @@
 enum { OPENS_AT_LEAST = 4 };
 static const usec RAMP_STEP = USEC_SEC / 2;
 static const usec BASELINE_SPAN = USEC_MINUTE;
-/* Slower than this is no question of taste: four times what it was, and by more than a network's or a scheduler's whims. */
+/* Slower than this is no question of taste: four times what it was, and by more than a network's or a
+ * scheduler's whims. */
 static const usec LATENCY_FACTOR = 4, LATENCY_SLACK = 100 * USEC_MSEC;
 
 void flow_init(struct flow *f, const struct flow_config *config, usec now)
@@ -18,7 +19,10 @@ void flow_init(struct flow *f, const struct flow_config *config, usec now)
         f->paid_until = BUCKET_FULL;
 }
 
-static struct bucket_rate rate(const struct flow *f) { return bucket_rate(f->config.rate, USEC_SEC, f->config.burst); }
+static struct bucket_rate rate(const struct flow *f)
+{
+        return bucket_rate(f->config.rate, USEC_SEC, f->config.burst);
+}
 
 static bool affordable(const struct flow *f, usec now)
 {
@@ -52,7 +56,8 @@ static void lower(struct flow *f, double factor, usec now)
         f->epoch = now;
 }
 
-/* Follows the lowest latency of the last one to two minutes, so that a function which became slower for good is accepted in the end. */
+/* Follows the lowest latency of the last one to two minutes, so that a function which became slower for good
+ * is accepted in the end. */
 static void watch_latency(struct flow *f, usec sent_at, usec now)
 {
         usec took = MAX_OF(now - sent_at, (usec)1);
@@ -120,7 +125,9 @@ void flow_refused(struct flow *f, struct random *random, usec sent_at, usec retr
         f->limit = 1;
         f->ramp = 0;
         f->threshold = MAX_OF(f->threshold, (double)f->config.most / 2);
-        f->paused_until = MAX_OF(f->paused_until, now + backoff_full_jitter(random, f->config.pause_initial, f->config.pause_most, f->opened, USEC_MSEC));
+        f->paused_until = MAX_OF(f->paused_until,
+                                 now + backoff_full_jitter(random, f->config.pause_initial,
+                                                           f->config.pause_most, f->opened, USEC_MSEC));
         f->opened = MIN_OF(f->opened + 1, 30u);
 }
 

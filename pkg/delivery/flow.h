@@ -1,18 +1,19 @@
-/* Inside pkg/delivery: how many requests a sink is trusted with, and how fast. One per sink, shared by all its lanes. No I/O, no clock; owned by
- * the engine.
+/* Inside pkg/delivery: how many requests a sink is trusted with, and how fast. One per sink, shared by all
+ * its lanes. No I/O, no clock; owned by the engine.
  *
- * The limit starts at `initial`, rises with what is accepted (by one each until the threshold, then by two a window: additive increase) and
- * falls to seven tenths when the sink says it has too much, at most once per round trip (multiplicative decrease). Answers that take much
- * longer than they used to lower it by a tenth. When nothing is accepted any more the circuit opens: one request at a time, after a pause that
- * doubles; what follows the outage may double twice a second, so that a thousand lanes come back over seconds. */
+ * The limit starts at `initial`, rises with what is accepted (by one each until the threshold, then by two a
+ * window: additive increase) and falls to seven tenths when the sink says it has too much, at most once per
+ * round trip (multiplicative decrease). Answers that take much longer than they used to lower it by a tenth.
+ * When nothing is accepted any more the circuit opens: one request at a time, after a pause that doubles;
+ * what follows the outage may double twice a second, so that a thousand lanes come back over seconds. */
 #pragma once
 
 #include "base/bucket.h"
 #include "base/random.h"
 
 struct flow_config {
-        uint32_t initial, most;          /* requests at once */
-        usec pause_initial, pause_most;  /* of an open circuit */
+        uint32_t initial, most;         /* requests at once */
+        usec pause_initial, pause_most; /* of an open circuit */
         /* events a second, and how many at once after a rest; rate 0: no limit */
         int64_t rate, burst;
 };
@@ -20,16 +21,16 @@ struct flow_config {
 struct flow {
         struct flow_config config;
         double limit, threshold;
-        double before;                   /* the limit when the sink began to refuse */
-        double ramp;                     /* after an outage no limit above it; 0: no outage */
-        usec ramp_at;                    /* it doubles then */
-        usec epoch;                      /* the last decrease: requests sent before it don't count again */
+        double before; /* the limit when the sink began to refuse */
+        double ramp;   /* after an outage no limit above it; 0: no outage */
+        usec ramp_at;  /* it doubles then */
+        usec epoch;    /* the last decrease: requests sent before it don't count again */
         usec paused_until;
-        unsigned failed, opened;         /* refusals since the last acceptance; pauses in a row */
+        unsigned failed, opened; /* refusals since the last acceptance; pauses in a row */
         bool overloaded;
-        usec latency, baseline;          /* smoothed; the lowest of late. 0: not known */
-        usec lowest, lowest_until;       /* of the present span of a minute */
-        int64_t paid_until;              /* the rate's bucket */
+        usec latency, baseline;    /* smoothed; the lowest of late. 0: not known */
+        usec lowest, lowest_until; /* of the present span of a minute */
+        int64_t paid_until;        /* the rate's bucket */
 };
 
 void flow_init(struct flow *, const struct flow_config *, usec now);

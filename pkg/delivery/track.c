@@ -49,7 +49,10 @@ bool window_finish(struct window *w, uint32_t ordinal)
         return moved;
 }
 
-static int64_t above(const struct budget *b, const struct account *a) { return MAX_OF(account_use(a) - b->reserve, (int64_t)0); }
+static int64_t above(const struct budget *b, const struct account *a)
+{
+        return MAX_OF(account_use(a) - b->reserve, (int64_t)0);
+}
 
 void budget_move(struct budget *b, struct account *a, int64_t granted, int64_t held)
 {
@@ -64,7 +67,8 @@ int64_t budget_allowed(const struct budget *b, const struct account *a, uint32_t
 {
         int64_t shared = MAX_OF(b->total - b->reserve * (int64_t)tracks - b->shared_used, (int64_t)0);
 
-        int64_t allowed = MIN_OF(MAX_OF(b->reserve - account_use(a), (int64_t)0) + shared, b->total - b->used);
+        int64_t allowed = MIN_OF(MAX_OF(b->reserve - account_use(a), (int64_t)0) + shared,
+                                 b->total - b->used);
 
         /* What a track owes is paid in full, or it could never lend again. */
         return MAX_OF(allowed, account_use(a) <= 0 ? 1 - account_use(a) : 0);

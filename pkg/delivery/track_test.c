@@ -37,7 +37,11 @@ static void the_window_agrees_with_an_array(void **state UNUSED)
 
         for (uint64_t seed = 0; seed < 200; seed++) {
                 struct window w = { .head = UINT32_MAX - 30, .tail = UINT32_MAX - 30 };
-                struct { uint64_t position; uint32_t ordinal; bool done; } all[2000];
+                struct {
+                        uint64_t position;
+                        uint32_t ordinal;
+                        bool done;
+                } all[2000];
                 size_t n = 0, first = 0;
                 uint64_t position = 0, next = 0;
                 struct random r;

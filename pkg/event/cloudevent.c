@@ -33,7 +33,8 @@ static void optional(each_fn each, void *cookie, struct str name, struct str val
 }
 
 /* Calls for each attribute but datacontenttype, in a fixed order. */
-static void each_attribute(const struct cloud_event *e, const struct cloud_extension *more, size_t n, each_fn each, void *cookie)
+static void each_attribute(const struct cloud_event *e, const struct cloud_extension *more, size_t n,
+                           each_fn each, void *cookie)
 {
         BUF_AT_END struct buf time = BUF_INIT(64);
         const char *own;
@@ -58,8 +59,10 @@ static void each_attribute(const struct cloud_event *e, const struct cloud_exten
                         each(cookie, e->own[i].name, e->own[i].value, e->own[i].raw);
         }
         for (size_t i = 0; e->overrides && i < e->overrides->n; i++)
-                if (strcmp(e->overrides->keys[i], "subject") != 0 && strcmp(e->overrides->keys[i], "time") != 0)
-                        optional(each, cookie, str_of(e->overrides->keys[i]), str_of(e->overrides->values[i]));
+                if (strcmp(e->overrides->keys[i], "subject") != 0 &&
+                    strcmp(e->overrides->keys[i], "time") != 0)
+                        optional(each, cookie, str_of(e->overrides->keys[i]),
+                                 str_of(e->overrides->values[i]));
         for (size_t i = 0; i < n; i++)
                 each(cookie, str_of(more[i].name), more[i].value, false);
 }
@@ -94,7 +97,8 @@ static void write_header(void *cookie, struct str name, struct str value, bool r
         buf_text(b, "\r\n");
 }
 
-void cloudevent_headers(const struct cloud_event *e, const struct cloud_extension *more, size_t n, struct buf *b)
+void cloudevent_headers(const struct cloud_event *e, const struct cloud_extension *more, size_t n,
+                        struct buf *b)
 {
         each_attribute(e, more, n, write_header, b);
         if (e->data.p) {
@@ -117,7 +121,8 @@ static void write_member(void *cookie, struct str name, struct str value, bool r
                 writer_string(w, value);
 }
 
-void cloudevent_write(const struct cloud_event *e, const struct cloud_extension *more, size_t n, struct writer *w)
+void cloudevent_write(const struct cloud_event *e, const struct cloud_extension *more, size_t n,
+                      struct writer *w)
 {
         if (e->whole.p && n == 0 && (!e->overrides || e->overrides->n == 0)) {
                 writer_raw(w, e->whole);
@@ -142,7 +147,8 @@ void cloudevent_write(const struct cloud_event *e, const struct cloud_extension 
 
 void cloudevent_source(const struct trigger *t, const char *part, struct buf *b)
 {
-        buf_printf(b, "/apis/" API_GROUP_VERSION "/namespaces/%s/triggers/%s%s%s", t->namespace_, t->name, part ? "#" : "", part ? part : "");
+        buf_printf(b, "/apis/" API_GROUP_VERSION "/namespaces/%s/triggers/%s%s%s", t->namespace_, t->name,
+                   part ? "#" : "", part ? part : "");
 }
 
 /* ---- data --------------------------------------------------------------- */
@@ -155,7 +161,10 @@ static struct str media_type(struct str type)
         return str_trim(str_cut(&rest, ';'));
 }
 
-static bool ends_nocase(struct str s, struct str end) { return s.n >= end.n && str_equal_nocase((struct str){ s.p + s.n - end.n, end.n }, end); }
+static bool ends_nocase(struct str s, struct str end)
+{
+        return s.n >= end.n && str_equal_nocase((struct str){ s.p + s.n - end.n, end.n }, end);
+}
 
 static bool is_json_type(struct str type)
 {
@@ -181,7 +190,8 @@ static bool other_charset(struct str type, struct str data)
         }
         if (name.n > 1 && name.p[0] == '"')
                 name = (struct str){ name.p + 1, name.n - 2 };
-        if (name.n == 0 || str_equal_nocase(name, STR("utf-8")) || str_equal_nocase(name, STR("utf8")) || str_equal_nocase(name, STR("us-ascii")))
+        if (name.n == 0 || str_equal_nocase(name, STR("utf-8")) || str_equal_nocase(name, STR("utf8")) ||
+            str_equal_nocase(name, STR("us-ascii")))
                 return false;
         return !ascii || (name.n > 4 && str_equal_nocase((struct str){ name.p, 4 }, STR("utf-")));
 }
@@ -191,7 +201,8 @@ static bool is_event_type(struct str type)
 {
         static const char start[] = "application/cloudevents";
 
-        return type.n >= sizeof(start) - 1 && str_equal_nocase((struct str){ type.p, sizeof(start) - 1 }, str_of(start));
+        return type.n >= sizeof(start) - 1 &&
+               str_equal_nocase((struct str){ type.p, sizeof(start) - 1 }, str_of(start));
 }
 
 void cloudevent_data(struct cloud_event *e, struct str data, struct str declared)
@@ -199,9 +210,12 @@ void cloudevent_data(struct cloud_event *e, struct str data, struct str declared
         bool json = json_is_value(data);
 
         e->data = data.p ? data : STR("");
-        if (declared.n >= 256 || !str_is_header_value(declared) || !str_is_utf8(declared) || is_event_type(declared)) {
+        if (declared.n >= 256 || !str_is_header_value(declared) || !str_is_utf8(declared) ||
+            is_event_type(declared)) {
                 e->json = json;
-                e->content_type = json ? STR("application/json") : str_is_utf8(data) ? STR("text/plain; charset=utf-8") : STR("application/octet-stream");
+                e->content_type = json                ? STR("application/json")
+                                  : str_is_utf8(data) ? STR("text/plain; charset=utf-8")
+                                                      : STR("application/octet-stream");
                 return;
         }
         e->content_type = declared;
@@ -219,7 +233,8 @@ bool cloudevent_name(struct str s)
         return s.n > 0 && s.n < 64;
 }
 
-/* At a character above U+007F of valid UTF-8: U+0080 to U+009F, U+FDD0 to U+FDEF, and the last two of each plane. */
+/* At a character above U+007F of valid UTF-8: U+0080 to U+009F, U+FDD0 to U+FDEF, and the last two of each
+ * plane. */
 static bool no_character(const unsigned char *c)
 {
         if (c[0] == 0xc2)
@@ -252,7 +267,13 @@ struct cloud_attribute *cloudevent_attributes(struct buf *space, size_t bytes)
         return (struct cloud_attribute *)(void *)space->p;
 }
 
-struct reading { struct cloud_event *e; struct cloud_attribute *list; struct buf *space; bool versioned, has_data, base64; struct str data; };
+struct reading {
+        struct cloud_event *e;
+        struct cloud_attribute *list;
+        struct buf *space;
+        bool versioned, has_data, base64;
+        struct str data;
+};
 
 static int decoded(struct reading *r, struct str raw, bool escaped, struct str *out, struct error *err)
 {
@@ -270,20 +291,24 @@ static int decoded(struct reading *r, struct str raw, bool escaped, struct str *
 static int read_attribute(struct reading *r, struct str name, struct str value, bool raw, struct error *err)
 {
         struct cloud_event *e = r->e;
-        struct str *const known = str_is(name, "id")       ? &e->id
-                                  : str_is(name, "source") ? &e->source
-                                  : str_is(name, "type")   ? &e->type
+        struct str *const known = str_is(name, "id")                ? &e->id
+                                  : str_is(name, "source")          ? &e->source
+                                  : str_is(name, "type")            ? &e->type
                                   : str_is(name, "datacontenttype") ? &e->content_type
                                                                     : NULL;
 
         if (!cloudevent_name(name))
-                return error_set(err, ERROR_INVALID, "%.*s: no name of an attribute: lower-case letters and digits are expected", (int)MIN_OF(name.n, (size_t)60), name.p);
+                return error_set(err, ERROR_INVALID,
+                                 "%.*s: no name of an attribute: lower-case letters and digits are expected",
+                                 (int)MIN_OF(name.n, (size_t)60), name.p);
         if (str_is(name, "specversion")) {
                 r->versioned = str_is(value, "1.0");
                 return r->versioned ? 0 : error_set(err, ERROR_INVALID, "specversion: must be \"1.0\"");
         }
         if ((known && raw) || (!raw && !cloudevent_string(value)))
-                return error_set(err, ERROR_INVALID, STR_FMT ": must be a text without control characters, and not empty", STR_ARG(name));
+                return error_set(err, ERROR_INVALID,
+                                 STR_FMT ": must be a text without control characters, and not empty",
+                                 STR_ARG(name));
         if (known) {
                 *known = value;
                 return 0;
@@ -317,7 +342,9 @@ static int read_value(struct reading *r, struct scan *s, struct str name, struct
                 if (first == 'n' && base64)
                         return 0;
                 if (r->has_data || (base64 && first != '"'))
-                        return error_set(err, ERROR_INVALID, "data and data_base64: one of them is expected, the second as a string");
+                        return error_set(
+                                err, ERROR_INVALID,
+                                "data and data_base64: one of them is expected, the second as a string");
                 r->has_data = true;
                 r->base64 = base64;
                 r->data = raw;
@@ -326,7 +353,8 @@ static int read_value(struct reading *r, struct scan *s, struct str name, struct
         if (first == 'n')
                 return 0; /* null: it is not set */
         if (first == '{' || first == '[')
-                return error_set(err, ERROR_INVALID, STR_FMT ": an attribute is a string, a number or a boolean", STR_ARG(name));
+                return error_set(err, ERROR_INVALID,
+                                 STR_FMT ": an attribute is a string, a number or a boolean", STR_ARG(name));
         return read_attribute(r, name, raw, true, err);
 }
 
@@ -352,16 +380,19 @@ static int read_members(struct reading *r, struct str text, struct error *err)
                         bool escaped;
 
                         if (n == COUNT_OF(names))
-                                return error_set(err, ERROR_INVALID, "more than %d attributes", CLOUDEVENT_ATTRIBUTES_MOST);
+                                return error_set(err, ERROR_INVALID, "more than %d attributes",
+                                                 CLOUDEVENT_ATTRIBUTES_MOST);
                         if (!scan_name(&s, &names[n], &escaped))
                                 return error_set(err, ERROR_INVALID, "%s", s.fault);
-                        if (decoded(r, names[n], escaped, &names[n], err) < 0 || read_value(r, &s, names[n], err) < 0)
+                        if (decoded(r, names[n], escaped, &names[n], err) < 0 ||
+                            read_value(r, &s, names[n], err) < 0)
                                 return -1;
                         n++;
                 } while (scan_more(&s, '}'));
         }
         if (s.fault || scan_peek(&s) != '\0' || s.p != s.end)
-                return error_set(err, ERROR_INVALID, "%s", s.fault ? s.fault : "something follows the object");
+                return error_set(err, ERROR_INVALID, "%s",
+                                 s.fault ? s.fault : "something follows the object");
         qsort(names, n, sizeof(names[0]), compare_names);
         for (size_t i = 1; i < n; i++)
                 if (str_equal(names[i - 1], names[i]))
@@ -414,6 +445,10 @@ int cloudevent_read(struct str text, struct buf *space, struct cloud_event *e, s
         if (read_members(&r, text, err) < 0)
                 return -1;
         if (!r.versioned || !e->id.n || !e->source.n || !e->type.n)
-                return error_set(err, ERROR_INVALID, "%s: is missing", !r.versioned ? "specversion" : !e->id.n ? "id" : !e->source.n ? "source" : "type");
+                return error_set(err, ERROR_INVALID, "%s: is missing",
+                                 !r.versioned   ? "specversion"
+                                 : !e->id.n     ? "id"
+                                 : !e->source.n ? "source"
+                                                : "type");
         return read_data(&r, err);
 }

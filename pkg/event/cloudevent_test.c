@@ -7,22 +7,38 @@
 
 static void data_is_written_as_its_type_says(void **state UNUSED)
 {
-        static const struct { const char *type; struct str data; const char *json; } cases[] = {
+        static const struct {
+                const char *type;
+                struct str data;
+                const char *json;
+        } cases[] = {
                 ROW("text/plain", STR("123"), "\"datacontenttype\":\"text/plain\",\"data\":\"123\""),
-                ROW("text/plain; charset=ISO-8859-1", STR("abc"), "\"datacontenttype\":\"text/plain; charset=ISO-8859-1\",\"data\":\"abc\""),
-                ROW("text/plain; charset=ISO-8859-1", STR("\xc3\xa4"), "\"datacontenttype\":\"text/plain; charset=ISO-8859-1\",\"data_base64\":\"w6Q=\""),
-                ROW("text/plain;charset=\"utf-16\"", STR("ab"), "\"datacontenttype\":\"text/plain;charset=\\\"utf-16\\\"\",\"data_base64\":\"YWI=\""),
-                ROW("application/xml", STR("null"), "\"datacontenttype\":\"application/xml\",\"data\":\"null\""),
-                ROW("application/json", STR("{\"a\": 1.10}"), "\"datacontenttype\":\"application/json\",\"data\":{\"a\": 1.10}"),
-                ROW("Application/Vnd.x+JSON;v=1", STR("[1]"), "\"datacontenttype\":\"Application/Vnd.x+JSON;v=1\",\"data\":[1]"),
-                ROW("application/json", STR("{\"a\":"), "\"datacontenttype\":\"application/json\",\"data_base64\":\"eyJhIjo=\""),
-                ROW("application/json", STR(""), "\"datacontenttype\":\"application/json\",\"data_base64\":\"\""),
-                ROW("application/jsonx", STR("1"), "\"datacontenttype\":\"application/jsonx\",\"data\":\"1\""),
-                ROW("image/png", STR("\xff\x00"), "\"datacontenttype\":\"image/png\",\"data_base64\":\"/wA=\""),
+                ROW("text/plain; charset=ISO-8859-1", STR("abc"),
+                    "\"datacontenttype\":\"text/plain; charset=ISO-8859-1\",\"data\":\"abc\""),
+                ROW("text/plain; charset=ISO-8859-1", STR("\xc3\xa4"),
+                    "\"datacontenttype\":\"text/plain; charset=ISO-8859-1\",\"data_base64\":\"w6Q=\""),
+                ROW("text/plain;charset=\"utf-16\"", STR("ab"),
+                    "\"datacontenttype\":\"text/plain;charset=\\\"utf-16\\\"\",\"data_base64\":\"YWI=\""),
+                ROW("application/xml", STR("null"),
+                    "\"datacontenttype\":\"application/xml\",\"data\":\"null\""),
+                ROW("application/json", STR("{\"a\": 1.10}"),
+                    "\"datacontenttype\":\"application/json\",\"data\":{\"a\": 1.10}"),
+                ROW("Application/Vnd.x+JSON;v=1", STR("[1]"),
+                    "\"datacontenttype\":\"Application/Vnd.x+JSON;v=1\",\"data\":[1]"),
+                ROW("application/json", STR("{\"a\":"),
+                    "\"datacontenttype\":\"application/json\",\"data_base64\":\"eyJhIjo=\""),
+                ROW("application/json", STR(""),
+                    "\"datacontenttype\":\"application/json\",\"data_base64\":\"\""),
+                ROW("application/jsonx", STR("1"),
+                    "\"datacontenttype\":\"application/jsonx\",\"data\":\"1\""),
+                ROW("image/png", STR("\xff\x00"),
+                    "\"datacontenttype\":\"image/png\",\"data_base64\":\"/wA=\""),
                 ROW("", STR("{}"), "\"datacontenttype\":\"application/json\",\"data\":{}"),
                 ROW("", STR("{"), "\"datacontenttype\":\"text/plain; charset=utf-8\",\"data\":\"{\""),
-                ROW("", STR("\xff"), "\"datacontenttype\":\"application/octet-stream\",\"data_base64\":\"/w==\""),
-                ROW("application/cloudevents-batch+json", STR("[]"), "\"datacontenttype\":\"application/json\",\"data\":[]"),
+                ROW("", STR("\xff"),
+                    "\"datacontenttype\":\"application/octet-stream\",\"data_base64\":\"/w==\""),
+                ROW("application/cloudevents-batch+json", STR("[]"),
+                    "\"datacontenttype\":\"application/json\",\"data\":[]"),
                 /* No header could hold these: as if none had been given. */
                 ROW("text/\x10plain", STR("1"), "\"datacontenttype\":\"application/json\",\"data\":1"),
                 ROW("text/plain\r\nx: y", STR("1"), "\"datacontenttype\":\"application/json\",\"data\":1"),
@@ -37,21 +53,41 @@ static void data_is_written_as_its_type_says(void **state UNUSED)
                 cloudevent_data(&e, cases[i].data, str_of(cases[i].type));
                 writer_init(&w, &out);
                 cloudevent_write(&e, NULL, 0, &w);
-                buf_printf(&expected, "{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\",%s}", cases[i].json);
+                buf_printf(&expected,
+                           "{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\",%s}",
+                           cases[i].json);
                 assert_string_equal(out.p, expected.p);
         }
 }
 
 static void attributes_that_are_no_strings_are_left_out(void **state UNUSED)
 {
-        static const struct { struct str key; bool kept; } cases[] = {
-                { STR(""), false },           { STR("k"), true },                { STR("\x00\x01"), false },        { STR("a\x1f"), false },          { STR("\x7f"), false },
-                { STR("\xc2\x80"), false },   { STR("\xc2\x9f"), false },        { STR("\xc2\xa0"), true },         { STR("\xff"), false },           { STR("\xef\xb7\x90"), false },
-                { STR("\xef\xbf\xbe"), false }, { STR("\xf0\x9f\xbf\xbf"), false }, { STR("\xf0\x9f\x98\x80"), true }, { STR("\xed\xa0\x80"), false },
+        static const struct {
+                struct str key;
+                bool kept;
+        } cases[] = {
+                { STR(""), false },
+                { STR("k"), true },
+                { STR("\x00\x01"), false },
+                { STR("a\x1f"), false },
+                { STR("\x7f"), false },
+                { STR("\xc2\x80"), false },
+                { STR("\xc2\x9f"), false },
+                { STR("\xc2\xa0"), true },
+                { STR("\xff"), false },
+                { STR("\xef\xb7\x90"), false },
+                { STR("\xef\xbf\xbe"), false },
+                { STR("\xf0\x9f\xbf\xbf"), false },
+                { STR("\xf0\x9f\x98\x80"), true },
+                { STR("\xed\xa0\x80"), false },
         };
 
         for (size_t i = 0; i < COUNT_OF(cases); i++) {
-                const struct cloud_event e = { .id = STR("1"), .source = STR("s"), .type = STR("t"), .key = cases[i].key, .subject = cases[i].key };
+                const struct cloud_event e = { .id = STR("1"),
+                                               .source = STR("s"),
+                                               .type = STR("t"),
+                                               .key = cases[i].key,
+                                               .subject = cases[i].key };
                 BUF_AT_END struct buf headers = BUF_INIT(4096), out = BUF_INIT(4096);
                 struct writer w;
 
@@ -68,16 +104,30 @@ static void attributes_that_are_no_strings_are_left_out(void **state UNUSED)
 /* What a header receives of an event that was one already, and its data. */
 static void an_event_is_read_byte_for_byte(void **state UNUSED)
 {
-        static const struct { const char *json, *headers; struct str data; } cases[] = {
-                ROW(" {\"specversion\":\"1.0\",\"id\":\"a\\u0041\",\"source\":\"/s\",\"type\":\"t\",\"time\":\"2020-01-02T03:04:05.123456789Z\",\"dataschema\":\"x:y\",\"n\":7,\"b\":true,\"gone\":null,"
-                  "\"data\":{\"v\":1.10,\"v\":1e999}}\n",
-                  "ce-specversion: 1.0\r\nce-id: aA\r\nce-source: /s\r\nce-type: t\r\nce-time: 2020-01-02T03:04:05.123456789Z\r\nce-dataschema: x:y\r\nce-n: 7\r\nce-b: true\r\n"
-                  "Content-Type: application/json\r\n", STR("{\"v\":1.10,\"v\":1e999}")),
-                ROW("{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\",\"datacontenttype\":\"image/png\",\"data_base64\":\"/wA=\"}",
-                  "ce-specversion: 1.0\r\nce-id: 1\r\nce-source: s\r\nce-type: t\r\nContent-Type: image/png\r\n", STR("\xff\x00")),
-                ROW("{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\",\"datacontenttype\":\"text/plain\",\"data\":\"x\\u0000y\"}",
-                  "ce-specversion: 1.0\r\nce-id: 1\r\nce-source: s\r\nce-type: t\r\nContent-Type: text/plain\r\n", STR("x\x00y")),
-                ROW("{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\"}", "ce-specversion: 1.0\r\nce-id: 1\r\nce-source: s\r\nce-type: t\r\n", { NULL, 0 }),
+        static const struct {
+                const char *json, *headers;
+                struct str data;
+        } cases[] = {
+                ROW(" {\"specversion\":\"1.0\",\"id\":\"a\\u0041\",\"source\":\"/"
+                    "s\",\"type\":\"t\",\"time\":\"2020-01-02T03:04:05.123456789Z\",\"dataschema\":\"x:y\","
+                    "\"n\":7,\"b\":true,\"gone\":null,"
+                    "\"data\":{\"v\":1.10,\"v\":1e999}}\n",
+                    "ce-specversion: 1.0\r\nce-id: aA\r\nce-source: /s\r\nce-type: t\r\nce-time: "
+                    "2020-01-02T03:04:05.123456789Z\r\nce-dataschema: x:y\r\nce-n: 7\r\nce-b: true\r\n"
+                    "Content-Type: application/json\r\n",
+                    STR("{\"v\":1.10,\"v\":1e999}")),
+                ROW("{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\","
+                    "\"datacontenttype\":\"image/png\",\"data_base64\":\"/wA=\"}",
+                    "ce-specversion: 1.0\r\nce-id: 1\r\nce-source: s\r\nce-type: t\r\nContent-Type: "
+                    "image/png\r\n",
+                    STR("\xff\x00")),
+                ROW("{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\","
+                    "\"datacontenttype\":\"text/plain\",\"data\":\"x\\u0000y\"}",
+                    "ce-specversion: 1.0\r\nce-id: 1\r\nce-source: s\r\nce-type: t\r\nContent-Type: "
+                    "text/plain\r\n",
+                    STR("x\x00y")),
+                ROW("{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\"}",
+                    "ce-specversion: 1.0\r\nce-id: 1\r\nce-source: s\r\nce-type: t\r\n", { NULL, 0 }),
         };
 
         for (size_t i = 0; i < COUNT_OF(cases); i++) {
@@ -106,10 +156,17 @@ static void an_event_that_was_read_takes_further_attributes(void **state UNUSED)
         struct error err;
         struct writer w;
 
-        assert_int_equal(cloudevent_read(STR("{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\",\"n\":7,\"knativeerrorcode\":\"1\",\"data\":1.10}"), &space, &e, &err), 0);
+        assert_int_equal(
+                cloudevent_read(STR("{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\","
+                                    "\"n\":7,\"knativeerrorcode\":\"1\",\"data\":1.10}"),
+                                &space, &e, &err),
+                0);
         writer_init(&w, &out);
         cloudevent_write(&e, more, 1, &w);
-        assert_string_equal(out.p, "{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\",\"n\":7,\"knativeerrorcode\":\"500\",\"datacontenttype\":\"application/json\",\"data\":1.10}");
+        assert_string_equal(
+                out.p,
+                "{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\",\"n\":7,"
+                "\"knativeerrorcode\":\"500\",\"datacontenttype\":\"application/json\",\"data\":1.10}");
 }
 
 #define REQUIRED "\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\""
@@ -117,10 +174,26 @@ static void an_event_that_was_read_takes_further_attributes(void **state UNUSED)
 static void what_is_no_event_is_refused(void **state UNUSED)
 {
         static const char *const texts[] = {
-                "", "[]", "null", "{", "{}", "{" REQUIRED, "{" REQUIRED "} x", "{\"specversion\":\"0.3\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\"}",
-                "{\"specversion\":\"1.0\",\"id\":\"\",\"source\":\"s\",\"type\":\"t\"}", "{\"specversion\":\"1.0\",\"id\":1,\"source\":\"s\",\"type\":\"t\"}", "{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\"}",
-                "{" REQUIRED ",\"id\":\"2\"}", "{" REQUIRED ",\"Upper\":\"2\"}", "{" REQUIRED ",\"x\":{}}", "{" REQUIRED ",\"x\":\"\\u0007\"}", "{" REQUIRED ",\"x\":\"\\ud800\"}",
-                "{" REQUIRED ",\"data\":1,\"data_base64\":\"\"}", "{" REQUIRED ",\"data_base64\":\"?\"}", "{" REQUIRED ",\"data_base64\":7}", "{" REQUIRED ",\"datacontenttype\":\"a\\u0000\",\"data\":7}",
+                "",
+                "[]",
+                "null",
+                "{",
+                "{}",
+                "{" REQUIRED,
+                "{" REQUIRED "} x",
+                "{\"specversion\":\"0.3\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\"}",
+                "{\"specversion\":\"1.0\",\"id\":\"\",\"source\":\"s\",\"type\":\"t\"}",
+                "{\"specversion\":\"1.0\",\"id\":1,\"source\":\"s\",\"type\":\"t\"}",
+                "{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\"}",
+                "{" REQUIRED ",\"id\":\"2\"}",
+                "{" REQUIRED ",\"Upper\":\"2\"}",
+                "{" REQUIRED ",\"x\":{}}",
+                "{" REQUIRED ",\"x\":\"\\u0007\"}",
+                "{" REQUIRED ",\"x\":\"\\ud800\"}",
+                "{" REQUIRED ",\"data\":1,\"data_base64\":\"\"}",
+                "{" REQUIRED ",\"data_base64\":\"?\"}",
+                "{" REQUIRED ",\"data_base64\":7}",
+                "{" REQUIRED ",\"datacontenttype\":\"a\\u0000\",\"data\":7}",
                 "{" REQUIRED ",\"x\":\"\xff\"}",
         };
 

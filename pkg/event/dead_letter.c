@@ -37,7 +37,8 @@ void dead_letter_write(const struct dead_letter *d, struct writer *w)
         writer_object_end(w);
 }
 
-size_t dead_letter_extensions(const struct dead_letter *d, struct buf *space, struct cloud_extension out[DEAD_LETTER_EXTENSIONS])
+size_t dead_letter_extensions(const struct dead_letter *d, struct buf *space,
+                              struct cloud_extension out[DEAD_LETTER_EXTENSIONS])
 {
         struct str data = d->answer.n ? d->answer : d->reason;
         size_t n = 0, code;
@@ -49,7 +50,8 @@ size_t dead_letter_extensions(const struct dead_letter *d, struct buf *space, st
         out[n++] = (struct cloud_extension){ "knativeerrordest", d->sink };
         out[n++] = (struct cloud_extension){ "knativeerrorcode", { space->p + code, space->n - code } };
         if (data.n)
-                out[n++] = (struct cloud_extension){ "knativeerrordata", text_clip(data, DEAD_LETTER_DATA_MAX) };
+                out[n++] = (struct cloud_extension){ "knativeerrordata",
+                                                     text_clip(data, DEAD_LETTER_DATA_MAX) };
         if (d->truncated) {
                 size_t size = space->n;
 

@@ -6,7 +6,9 @@
 
 #include "json/yaml.h" /* text_clip */
 
-struct chunk { struct chunk *next; };
+struct chunk {
+        struct chunk *next;
+};
 
 void *arena_get(struct arena *a, size_t bytes)
 {
@@ -40,8 +42,14 @@ void arena_done(struct arena *a)
 }
 
 /* A combination while the pattern is read: lists in the order of the pattern, one for each path. */
-struct draft { struct list **lists; size_t n; };
-struct drafts { struct draft *list; size_t n; };
+struct draft {
+        struct list **lists;
+        size_t n;
+};
+struct drafts {
+        struct draft *list;
+        size_t n;
+};
 
 struct compiler {
         struct scan scan;
@@ -51,10 +59,10 @@ struct compiler {
         struct buf place; /* where in the pattern: "detail.$or[1].state[0].numeric" */
         struct buf scratch;
         struct error *err;
-        unsigned depth;   /* objects around the place */
-        unsigned names;   /* in path */
+        unsigned depth; /* objects around the place */
+        unsigned names; /* in path */
         bool in_or;
-        bool or_is_name;  /* "$or" is the name of a field, as any other */
+        bool or_is_name; /* "$or" is the name of a field, as any other */
         bool has_or;
         /* what stands behind a "$or" does not look like alternatives: that it is a name is likelier */
         bool is_no_or;
@@ -83,11 +91,13 @@ static void complain(struct compiler *c, const char *format, ...)
                 text.p[i] = (unsigned char)text.p[i] < 0x20 ? ' ' : text.p[i];
         (void)error_set(c->err, ERROR_INVALID, "%s", text.p ? text.p : "");
 }
-#define refuse(c, ...) (complain(c, __VA_ARGS__), false) /* the analyzer does not follow functions of many arguments */
+#define refuse(c, ...)                                                                                       \
+        (complain(c, __VA_ARGS__), false) /* the analyzer does not follow functions of many arguments */
 
 static bool syntax(struct compiler *c)
 {
-        return refuse(c, "no valid JSON at byte %zu: %s", (size_t)(c->scan.p - c->scan.begin), c->scan.fault ? c->scan.fault : "expected a value");
+        return refuse(c, "no valid JSON at byte %zu: %s", (size_t)(c->scan.p - c->scan.begin),
+                      c->scan.fault ? c->scan.fault : "expected a value");
 }
 
 static bool expected(struct compiler *c, const char *what)
@@ -117,7 +127,6 @@ static bool keep(struct compiler *c, struct str s, struct str *out)
         return true;
 }
 
-
 /* At the opening quote: the text that the string stands for, kept. */
 static bool take_string(struct compiler *c, struct str *out)
 {
@@ -128,7 +137,8 @@ static bool take_string(struct compiler *c, struct str *out)
                 return syntax(c);
         buf_reset(&c->scratch);
         if (!scan_decode(raw, &c->scratch))
-                return refuse(c, "half of a surrogate pair in \"" STR_FMT "\": write the character itself", STR_ARG(text_clip(raw, 80)));
+                return refuse(c, "half of a surrogate pair in \"" STR_FMT "\": write the character itself",
+                              STR_ARG(text_clip(raw, 80)));
         return c->scratch.failed ? out_of_memory(c) : keep(c, buf_view(&c->scratch), out);
 }
 
@@ -172,7 +182,10 @@ static bool is_digit(char c) { return c == '-' || (c >= '0' && c <= '9'); }
 
 /* ---- operators. Each stands at its operand and fills the test. */
 
-struct tests { struct test *list; size_t n, cap; };
+struct tests {
+        struct test *list;
+        size_t n, cap;
+};
 static void cleanup_tests(struct tests *t) { free(t->list); }
 
 static bool tests_add(struct compiler *c, struct tests *tests, struct test t)
@@ -221,7 +234,10 @@ static bool caseless(struct compiler *c, struct test *t, enum test_kind kind)
                 return out_of_memory(c);
         for (size_t i = 0, length; i < s.n; i += length) { /* the pattern is valid UTF-8 */
                 unsigned char lead = (unsigned char)s.p[i];
-                uint32_t character = lead < 0x80 ? lead : lead < 0xe0 ? lead & 0x1f : lead < 0xf0 ? lead & 0x0f : lead & 0x07;
+                uint32_t character = lead < 0x80   ? lead
+                                     : lead < 0xe0 ? lead & 0x1f
+                                     : lead < 0xf0 ? lead & 0x0f
+                                                   : lead & 0x07;
 
                 length = lead < 0x80 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
                 for (size_t k = 1; k < length; k++)
@@ -257,7 +273,8 @@ static bool affix(struct compiler *c, struct test *t, enum test_kind exact, enum
         if (!take_name(c, &name))
                 return false;
         if (!str_is(name, "equals-ignore-case"))
-                return refuse(c, "expected \"equals-ignore-case\", not \"" STR_FMT "\"", STR_ARG(text_clip(name, 40)));
+                return refuse(c, "expected \"equals-ignore-case\", not \"" STR_FMT "\"",
+                              STR_ARG(text_clip(name, 40)));
         place = place_enter(c, name);
         if (!caseless(c, t, without_case) || !close_operator(c))
                 return false;
@@ -265,8 +282,14 @@ static bool affix(struct compiler *c, struct test *t, enum test_kind exact, enum
         return true;
 }
 
-static bool op_prefix(struct compiler *c, struct test *t) { return affix(c, t, TEST_PREFIX, TEST_CASELESS_PREFIX); }
-static bool op_suffix(struct compiler *c, struct test *t) { return affix(c, t, TEST_SUFFIX, TEST_CASELESS_SUFFIX); }
+static bool op_prefix(struct compiler *c, struct test *t)
+{
+        return affix(c, t, TEST_PREFIX, TEST_CASELESS_PREFIX);
+}
+static bool op_suffix(struct compiler *c, struct test *t)
+{
+        return affix(c, t, TEST_SUFFIX, TEST_CASELESS_SUFFIX);
+}
 
 /* Cuts the text at its stars and removes the escapes. */
 static bool op_wildcard(struct compiler *c, struct test *t)
@@ -296,7 +319,8 @@ static bool op_wildcard(struct compiler *c, struct test *t)
                         continue;
                 }
                 if (s.p[i] == '\\' && (++i == s.n || (s.p[i] != '*' && s.p[i] != '\\')))
-                        return refuse(c, "a backslash must stand before a star or a backslash (in JSON: \"\\\\*\", \"\\\\\\\\\")");
+                        return refuse(c, "a backslash must stand before a star or a backslash (in JSON: "
+                                         "\"\\\\*\", \"\\\\\\\\\")");
                 *p++ = s.p[i];
                 t->pieces[t->pieces_n - 1].n++;
         }
@@ -332,12 +356,14 @@ static bool take_comparable(struct compiler *c, struct test *t)
                 return syntax(c);
         t->number = number_of(t->text);
         return t->number.comparable ||
-                refuse(c, STR_FMT " has more digits or a larger exponent than a double: it cannot be compared", STR_ARG(text_clip(t->text, 60)));
+               refuse(c, STR_FMT " has more digits or a larger exponent than a double: it cannot be compared",
+                      STR_ARG(text_clip(t->text, 60)));
 }
 
 static bool take_operator(struct compiler *c, struct str *out)
 {
-        return scan_peek(&c->scan) == '"' ? take_string(c, out) : expected(c, "one of \"=\", \"<\", \"<=\", \">\", \">=\"");
+        return scan_peek(&c->scan) == '"' ? take_string(c, out)
+                                          : expected(c, "one of \"=\", \"<\", \"<=\", \">\", \">=\"");
 }
 
 /* Between two items of a list: true when one more follows; *ok false on a fault. */
@@ -357,14 +383,18 @@ static bool upper_bound(struct compiler *c, struct test *t)
         if (!take_operator(c, &op))
                 return false;
         if (!str_is(op, "<") && !str_is(op, "<="))
-                return refuse(c, "a range is written [\">\", low, \"<\", high], with \">=\" and \"<=\" too; not \"" STR_FMT "\"", STR_ARG(text_clip(op, 40)));
+                return refuse(c,
+                              "a range is written [\">\", low, \"<\", high], with \">=\" and \"<=\" too; not "
+                              "\"" STR_FMT "\"",
+                              STR_ARG(text_clip(op, 40)));
         if (!scan_take(&c->scan, ','))
                 return refuse(c, "expected a number after \"" STR_FMT "\"", STR_ARG(op));
         if (!take_comparable(c, &bound))
                 return false;
         t->range.high = bound.number.value;
         t->range.high_open = str_is(op, "<");
-        return t->range.low < t->range.high || refuse(c, "the lower bound of a range must be less than the upper");
+        return t->range.low < t->range.high ||
+               refuse(c, "the lower bound of a range must be less than the upper");
 }
 
 static bool op_numeric(struct compiler *c, struct test *t)
@@ -377,8 +407,10 @@ static bool op_numeric(struct compiler *c, struct test *t)
                 return expected(c, "a list such as [\">=\", 0, \"<\", 10]");
         if (!take_operator(c, &op))
                 return false;
-        if (!str_is(op, "=") && !str_is(op, "<") && !str_is(op, "<=") && !str_is(op, ">") && !str_is(op, ">="))
-                return refuse(c, "expected one of \"=\", \"<\", \"<=\", \">\", \">=\", not \"" STR_FMT "\"", STR_ARG(text_clip(op, 40)));
+        if (!str_is(op, "=") && !str_is(op, "<") && !str_is(op, "<=") && !str_is(op, ">") &&
+            !str_is(op, ">="))
+                return refuse(c, "expected one of \"=\", \"<\", \"<=\", \">\", \">=\", not \"" STR_FMT "\"",
+                              STR_ARG(text_clip(op, 40)));
         if (!scan_take(&c->scan, ','))
                 return refuse(c, "expected a number after \"" STR_FMT "\"", STR_ARG(op));
         if (!take_comparable(c, &bound))
@@ -398,7 +430,10 @@ static bool op_numeric(struct compiler *c, struct test *t)
         if (!more)
                 return true;
         if (op.p[0] != '>')
-                return refuse(c, "nothing may follow \"" STR_FMT "\" and its number; a range begins with \">\" or \">=\"", STR_ARG(op));
+                return refuse(c,
+                              "nothing may follow \"" STR_FMT
+                              "\" and its number; a range begins with \">\" or \">=\"",
+                              STR_ARG(op));
         if (!upper_bound(c, t))
                 return false;
         more = more_items(c, &ok);
@@ -444,7 +479,9 @@ static bool but_value(struct compiler *c, struct test *t)
 {
         char first = scan_peek(&c->scan);
 
-        return first == '"' ? op_exactly(c, t) : is_digit(first) ? take_comparable(c, t) : expected(c, "a string or a number");
+        return first == '"'      ? op_exactly(c, t)
+               : is_digit(first) ? take_comparable(c, t)
+                                 : expected(c, "a string or a number");
 }
 
 static bool but_affix(struct compiler *c, struct test *t, enum test_kind kind)
@@ -458,11 +495,19 @@ static bool but_affix(struct compiler *c, struct test *t, enum test_kind kind)
 static bool but_prefix(struct compiler *c, struct test *t) { return but_affix(c, t, TEST_PREFIX); }
 static bool but_suffix(struct compiler *c, struct test *t) { return but_affix(c, t, TEST_SUFFIX); }
 
-static const struct operator { const char *name; operator_function *take; } but_operators[] = {
-        { "prefix", but_prefix }, { "suffix", but_suffix }, { "equals-ignore-case", op_caseless }, { "wildcard", op_wildcard },
+static const struct operator
+{
+        const char *name;
+        operator_function *take;
+}
+but_operators[] = {
+        { "prefix", but_prefix },
+        { "suffix", but_suffix },
+        { "equals-ignore-case", op_caseless },
+        { "wildcard", op_wildcard },
 };
 
-static const struct operator *operator_find(const struct operator *all, size_t n, struct str name)
+static const struct operator* operator_find(const struct operator* all, size_t n, struct str name)
 {
         for (size_t i = 0; i < n; i++)
                 if (str_is(name, all[i].name))
@@ -470,7 +515,7 @@ static const struct operator *operator_find(const struct operator *all, size_t n
         return NULL;
 }
 
-static bool refuse_operator(struct compiler *c, const struct operator *all, size_t n, struct str name)
+static bool refuse_operator(struct compiler *c, const struct operator* all, size_t n, struct str name)
 {
         const char *names[16], *nearest;
         BUF_AT_END struct buf list = BUF_INIT(512);
@@ -481,13 +526,15 @@ static bool refuse_operator(struct compiler *c, const struct operator *all, size
         }
         nearest = nearest_name(name, names, n);
         if (nearest)
-                return refuse(c, "no operator is called \"" STR_FMT "\"; did you mean \"%s\"?", STR_ARG(text_clip(name, 40)), nearest);
-        return refuse(c, "no operator is called \"" STR_FMT "\" here; there are %s", STR_ARG(text_clip(name, 40)), list.p ? list.p : "");
+                return refuse(c, "no operator is called \"" STR_FMT "\"; did you mean \"%s\"?",
+                              STR_ARG(text_clip(name, 40)), nearest);
+        return refuse(c, "no operator is called \"" STR_FMT "\" here; there are %s",
+                      STR_ARG(text_clip(name, 40)), list.p ? list.p : "");
 }
 
 static bool but_operator(struct compiler *c, struct tests *tests)
 {
-        const struct operator *op;
+        const struct operator* op;
         struct str name = { 0 };
         size_t place;
 
@@ -506,7 +553,8 @@ static bool but_operator(struct compiler *c, struct tests *tests)
 static bool op_anything_but(struct compiler *c, struct test *t)
 {
         CLEANUP(cleanup_tests) struct tests tests = { 0 };
-        bool ok = scan_take(&c->scan, '{') ? but_operator(c, &tests) : one_or_more(c, &tests, but_value, "strings or numbers");
+        bool ok = scan_take(&c->scan, '{') ? but_operator(c, &tests)
+                                           : one_or_more(c, &tests, but_value, "strings or numbers");
 
         if (!ok)
                 return false;
@@ -531,15 +579,22 @@ static bool op_exists(struct compiler *c, struct test *t)
 }
 
 static const struct operator operators[] = {
-        { "prefix", op_prefix }, { "suffix", op_suffix }, { "equals-ignore-case", op_caseless }, { "wildcard", op_wildcard },
-        { "anything-but", op_anything_but }, { "numeric", op_numeric }, { "exists", op_exists }, { "cidr", op_cidr }, { "exactly", op_exactly },
+        { "prefix", op_prefix },
+        { "suffix", op_suffix },
+        { "equals-ignore-case", op_caseless },
+        { "wildcard", op_wildcard },
+        { "anything-but", op_anything_but },
+        { "numeric", op_numeric },
+        { "exists", op_exists },
+        { "cidr", op_cidr },
+        { "exactly", op_exactly },
 };
 
 /* ---- value lists */
 
 static bool take_operator_object(struct compiler *c, struct test *t, bool *absent)
 {
-        const struct operator *op;
+        const struct operator* op;
         struct str name = { 0 };
         size_t place;
 
@@ -585,7 +640,8 @@ static bool take_value(struct compiler *c, struct test *t, bool *absent)
                 return scan_word(s, first == 't' ? "true" : first == 'f' ? "false" : "null") || syntax(c);
         default:
                 if (!is_digit(first))
-                        return expected(c, "a string, number, true, false, null or an operator such as {\"prefix\": \"a\"}");
+                        return expected(c, "a string, number, true, false, null or an operator such as "
+                                           "{\"prefix\": \"a\"}");
                 t->kind = TEST_NUMBER;
                 if (!scan_number(s, &t->text))
                         return syntax(c);
@@ -602,7 +658,8 @@ static bool take_list(struct compiler *c, struct list *list)
         struct test t;
 
         if (scan_take(&c->scan, ']'))
-                return refuse(c, "the list is empty: name the values that match, or [{\"exists\": true}] for any");
+                return refuse(
+                        c, "the list is empty: name the values that match, or [{\"exists\": true}] for any");
         for (size_t i = 0; more; i++) {
                 size_t place = place_item(c, i);
 
@@ -636,7 +693,10 @@ static bool drafts_add(struct compiler *c, struct drafts *d, struct draft one)
         struct draft *list;
 
         if (d->n == PATTERN_RULES_MAX)
-                return refuse(c, "the \"$or\" lists multiply to more than %d combinations: split the Trigger, or list values instead", PATTERN_RULES_MAX);
+                return refuse(c,
+                              "the \"$or\" lists multiply to more than %d combinations: split the Trigger, "
+                              "or list values instead",
+                              PATTERN_RULES_MAX);
         list = reallocarray(d->list, d->n + 1, sizeof(*list));
         if (!list)
                 return out_of_memory(c);
@@ -665,7 +725,8 @@ static bool drafts_copy(struct compiler *c, const struct drafts *from, struct dr
         return true;
 }
 
-/* All of them demand this list too. What one demanded at the same path before is forgotten, as the reference does. */
+/* All of them demand this list too. What one demanded at the same path before is forgotten, as the reference
+ * does. */
 static bool drafts_demand(struct compiler *c, struct drafts *d, struct list *list)
 {
         if (d->n == 0 && !drafts_add(c, d, (struct draft){ 0 }))
@@ -678,7 +739,8 @@ static bool drafts_demand(struct compiler *c, struct drafts *d, struct list *lis
                 while (k < one->n && one->lists[k]->step != list->step)
                         k++;
                 if (k == PATTERN_FIELDS_MAX)
-                        return refuse(c, "more than %d members must match: split the Trigger", PATTERN_FIELDS_MAX);
+                        return refuse(c, "more than %d members must match: split the Trigger",
+                                      PATTERN_FIELDS_MAX);
                 if (k == one->n) {
                         lists = reallocarray(one->lists, one->n + 1, sizeof(struct list *));
                         if (!lists)
@@ -745,9 +807,30 @@ static bool take_field(struct compiler *c, struct drafts *drafts)
 static bool is_reserved(struct str name)
 {
         static const char *const reserved[] = {
-                "exactly", "equals-ignore-case", "prefix", "suffix", "anything-but", "exists", "wildcard", "numeric", "cidr", "=", "<", "<=", ">", ">=",
-                "regex", "not-wildcard", "not-equals-ignore-case", "date-after", "date-on-or-after", "date-before", "date-on-or-before", "in-date-range",
-                "ip-address-in-range", "ip-address-not-in-range",
+                "exactly",
+                "equals-ignore-case",
+                "prefix",
+                "suffix",
+                "anything-but",
+                "exists",
+                "wildcard",
+                "numeric",
+                "cidr",
+                "=",
+                "<",
+                "<=",
+                ">",
+                ">=",
+                "regex",
+                "not-wildcard",
+                "not-equals-ignore-case",
+                "date-after",
+                "date-on-or-after",
+                "date-before",
+                "date-on-or-before",
+                "in-date-range",
+                "ip-address-in-range",
+                "ip-address-not-in-range",
         };
 
         for (size_t i = 0; i < COUNT_OF(reserved); i++)
@@ -758,7 +841,8 @@ static bool is_reserved(struct str name)
 
 static bool take_object(struct compiler *c, struct drafts *drafts);
 
-/* Behind "$or": and its colon: each of the combinations so far goes on in as many ways as the list has objects. */
+/* Behind "$or": and its colon: each of the combinations so far goes on in as many ways as the list has
+ * objects. */
 static bool take_or(struct compiler *c, struct drafts *drafts)
 {
         CLEANUP(drafts_done) struct drafts all = { 0 };
@@ -819,12 +903,15 @@ static bool take_member(struct compiler *c, struct drafts *drafts)
                 return ok;
         }
         if (c->in_or && is_reserved(name))
-                return refuse(c, "an operator's name cannot be a member's inside \"$or\": \"$or\" holds objects of members, each with a list of values");
+                return refuse(c, "an operator's name cannot be a member's inside \"$or\": \"$or\" holds "
+                                 "objects of members, each with a list of values");
         if (c->names++)
                 buf_char(&c->path, '.');
         buf_str(&c->path, name);
         first = scan_peek(&c->scan);
-        ok = first == '{' ? take_object(c, drafts) : first == '[' ? take_field(c, drafts) : expected(c, "an object, or a list of values: put it into [ ]");
+        ok = first == '{'   ? take_object(c, drafts)
+             : first == '[' ? take_field(c, drafts)
+                            : expected(c, "an object, or a list of values: put it into [ ]");
         c->path.n = path;
         c->names--;
         place_leave(c, place);
@@ -839,7 +926,8 @@ static bool take_object(struct compiler *c, struct drafts *drafts)
         c->scan.p++;
         c->depth++;
         if (scan_take(&c->scan, '}'))
-                return refuse(c, "an empty object matches nothing: name a member, such as {\"state\": [\"open\"]}");
+                return refuse(
+                        c, "an empty object matches nothing: name a member, such as {\"state\": [\"open\"]}");
         do {
                 if (!take_member(c, drafts))
                         return false;
@@ -894,7 +982,8 @@ static bool sort_children(struct compiler *c, struct step *n)
         return true;
 }
 
-/* Java's order of strings, by UTF-16 units: characters from U+10000 stand before U+E000. It shows where an absence is asked for. */
+/* Java's order of strings, by UTF-16 units: characters from U+10000 stand before U+E000. It shows where an
+ * absence is asked for. */
 static int by_path(const void *a, const void *b)
 {
         struct str x = ((const struct field *)a)->list->path, y = ((const struct field *)b)->list->path;
@@ -903,7 +992,9 @@ static int by_path(const void *a, const void *b)
                 unsigned char p = (unsigned char)x.p[i], q = (unsigned char)y.p[i];
 
                 if (p != q)
-                        return p >= 0xee && q >= 0xee && (p >= 0xf0) != (q >= 0xf0) ? (p >= 0xf0 ? -1 : 1) : p < q ? -1 : 1;
+                        return p >= 0xee && q >= 0xee && (p >= 0xf0) != (q >= 0xf0) ? (p >= 0xf0 ? -1 : 1)
+                               : p < q                                              ? -1
+                                                                                    : 1;
         }
         return x.n < y.n ? -1 : x.n > y.n;
 }
@@ -938,7 +1029,9 @@ static bool make_rule(struct compiler *c, const struct draft *draft, struct rule
         qsort(rule->fields, rule->n, sizeof(*rule->fields), by_path);
         for (size_t i = 0; i < rule->n; i++)
                 for (size_t k = i + 1; k < rule->n; k++)
-                        rule->fields[i].shared = MAX_OF(rule->fields[i].shared, common_depth(rule->fields[i].list->step, rule->fields[k].list->step));
+                        rule->fields[i].shared = MAX_OF(
+                                rule->fields[i].shared,
+                                common_depth(rule->fields[i].list->step, rule->fields[k].list->step));
         return true;
 }
 
@@ -962,7 +1055,8 @@ static bool compile(struct compiler *c, struct str json)
         if (!take_object(c, &drafts))
                 return false;
         if (scan_peek(&c->scan) || c->scan.p != c->scan.end)
-                return refuse(c, "something follows the pattern's object at byte %zu", (size_t)(c->scan.p - c->scan.begin));
+                return refuse(c, "something follows the pattern's object at byte %zu",
+                              (size_t)(c->scan.p - c->scan.begin));
         c->pattern->rules = arena_get(c->arena, drafts.n * sizeof(*c->pattern->rules));
         if (!c->pattern->rules)
                 return out_of_memory(c);
@@ -972,10 +1066,17 @@ static bool compile(struct compiler *c, struct str json)
         return sort_children(c, c->pattern->root);
 }
 
-static bool compile_as(struct pattern *pattern, struct str json, bool or_is_name, bool *has_or, bool *is_no_or, struct error *err)
+static bool compile_as(struct pattern *pattern, struct str json, bool or_is_name, bool *has_or,
+                       bool *is_no_or, struct error *err)
 {
         struct compiler c = {
-                .pattern = pattern, .arena = &pattern->arena, .err = err, .path = BUF_INIT(PATTERN_MAX), .place = BUF_INIT(PATTERN_MAX * 2), .scratch = BUF_INIT(PATTERN_MAX), .or_is_name = or_is_name,
+                .pattern = pattern,
+                .arena = &pattern->arena,
+                .err = err,
+                .path = BUF_INIT(PATTERN_MAX),
+                .place = BUF_INIT(PATTERN_MAX * 2),
+                .scratch = BUF_INIT(PATTERN_MAX),
+                .or_is_name = or_is_name,
         };
         bool ok = compile(&c, json);
 
@@ -989,7 +1090,8 @@ static bool compile_as(struct pattern *pattern, struct str json, bool or_is_name
         return ok;
 }
 
-/* As the reference does it: where one "$or" of a pattern holds no alternatives, all of them are names of fields, if that makes a pattern. */
+/* As the reference does it: where one "$or" of a pattern holds no alternatives, all of them are names of
+ * fields, if that makes a pattern. */
 int pattern_compile(struct pattern *pattern, struct str json, struct error *err)
 {
         struct error as_names;

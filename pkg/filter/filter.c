@@ -6,18 +6,24 @@
 
 /* An array of the record and an element of one, noted once a value in it counts. Number 0 stands for none. */
 /* chosen: the element that the values picked so far stand in */
-struct array { const struct step *step; uint32_t start, end, chosen; };
-struct element { uint32_t array, parent, start, end; uint64_t failed; };
+struct array {
+        const struct step *step;
+        uint32_t start, end, chosen;
+};
+struct element {
+        uint32_t array, parent, start, end;
+        uint64_t failed;
+};
 
 struct filter {
         struct pattern pattern;
         struct array *arrays;
         struct element *elements;
-        struct place *places;           /* the objects and arrays that the scan is in */
+        struct place *places; /* the objects and arrays that the scan is in */
         size_t arrays_n, arrays_cap, elements_n, elements_cap, places_n, places_cap;
-        uint32_t *trail;                /* arrays in which an element was chosen, the latest last */
+        uint32_t *trail; /* arrays in which an element was chosen, the latest last */
         size_t trail_n, trail_cap;
-        uint64_t search;                /* one number for each search through a list, never used again */
+        uint64_t search; /* one number for each search through a list, never used again */
         uint64_t tries;
         bool out_of_memory;
         struct scan scan;
@@ -74,14 +80,15 @@ static bool room(struct filter *f, void **list, size_t *cap, size_t n, size_t si
 
 /* ---- the scan: which values are there, and in which array elements */
 
-/* An object or array that the scan is in, and that fields of the pattern may lie in. Of an array: the element that the scan is in, while it is an object
- * or array itself. Numbers are given once a value counts. */
+/* An object or array that the scan is in, and that fields of the pattern may lie in. Of an array: the element
+ * that the scan is in, while it is an object or array itself. Numbers are given once a value counts. */
 struct place {
         struct step *step;
-        /* the innermost array around it that the scan is in an element of: a number in places, NOWHERE: none */
+        /* the innermost array around it that the scan is in an element of: a number in places, NOWHERE: none
+         */
         uint32_t scope;
         uint32_t array_id, array_start, element_id, element_start;
-        uint32_t below;          /* while numbers are given */
+        uint32_t below; /* while numbers are given */
         bool is_array, begun, in_element;
 };
 enum { NOWHERE = UINT32_MAX };
@@ -90,14 +97,17 @@ static uint32_t position(const struct filter *f) { return (uint32_t)(f->scan.p -
 
 static bool give_number(struct filter *f, struct place *p, uint32_t parent)
 {
-        if (!ROOM(f, f->arrays, f->arrays_cap, f->arrays_n) || !ROOM(f, f->elements, f->elements_cap, f->elements_n))
+        if (!ROOM(f, f->arrays, f->arrays_cap, f->arrays_n) ||
+            !ROOM(f, f->elements, f->elements_cap, f->elements_n))
                 return false;
         if (!p->array_id) {
                 p->array_id = (uint32_t)f->arrays_n++;
                 f->arrays[p->array_id] = (struct array){ .step = p->step, .start = p->array_start };
         }
         p->element_id = (uint32_t)f->elements_n++;
-        f->elements[p->element_id] = (struct element){ .array = p->array_id, .parent = parent, .start = p->element_start };
+        f->elements[p->element_id] = (struct element){ .array = p->array_id,
+                                                       .parent = parent,
+                                                       .start = p->element_start };
         return true;
 }
 
@@ -195,7 +205,8 @@ static bool scan_plain(struct filter *f, struct step *step, uint32_t scope)
         default:
                 v.kind = VALUE_NUMBER;
                 if (first != '-' && (first < '0' || first > '9'))
-                        return scan_fail(s, s->p == s->end ? "the text ends where a value is expected" : "expected a value");
+                        return scan_fail(s, s->p == s->end ? "the text ends where a value is expected"
+                                                           : "expected a value");
                 if (!scan_number(s, &v.raw))
                         return false;
         }
@@ -212,7 +223,9 @@ static bool enter(struct filter *f, struct step *step, uint32_t scope, bool is_a
                 return scan_fail(s, "nested too deep where the pattern looks");
         if (!ROOM(f, f->places, f->places_cap, f->places_n))
                 return scan_fail(s, "out of memory");
-        f->places[f->places_n++] = (struct place){ .step = step, .scope = scope, .is_array = is_array, .array_start = position(f) };
+        f->places[f->places_n++] = (struct place){
+                .step = step, .scope = scope, .is_array = is_array, .array_start = position(f)
+        };
         s->p++;
         return true;
 }
@@ -269,7 +282,8 @@ static bool goes_on(struct filter *f, struct place *p)
         return !scan_take(&f->scan, close);
 }
 
-/* The whole of it, from the object's opening bracket. What is nested lies on a list and not on the stack: the depth is the sender's. */
+/* The whole of it, from the object's opening bracket. What is nested lies on a list and not on the stack: the
+ * depth is the sender's. */
 static bool scan_all(struct filter *f)
 {
         struct scan *s = &f->scan;
@@ -308,7 +322,8 @@ static int scan_record(struct filter *f, struct str json, struct error *err)
         struct scan *s = &f->scan;
 
         if (json.n > RECORD_MAX)
-                return error_set(err, ERROR_INVALID, "the record has %zu bytes; a filter reads up to %zu", json.n, RECORD_MAX);
+                return error_set(err, ERROR_INVALID, "the record has %zu bytes; a filter reads up to %zu",
+                                 json.n, RECORD_MAX);
         scan_init(s, json);
         forget(f->pattern.root);
         f->arrays_n = f->elements_n = 1;
@@ -318,9 +333,12 @@ static int scan_record(struct filter *f, struct str json, struct error *err)
         if (scan_peek(s) != '{')
                 return error_set(err, ERROR_INVALID, "the record is no JSON object");
         if (!scan_all(f))
-                return error_set(err, ERROR_INVALID, "the record is no valid JSON: byte %u: %s", position(f), s->fault);
+                return error_set(err, ERROR_INVALID, "the record is no valid JSON: byte %u: %s", position(f),
+                                 s->fault);
         if (scan_peek(s) || s->p != s->end)
-                return error_set(err, ERROR_INVALID, "the record is no valid JSON: byte %u: something follows the object", position(f));
+                return error_set(err, ERROR_INVALID,
+                                 "the record is no valid JSON: byte %u: something follows the object",
+                                 position(f));
         return f->out_of_memory || f->scratch.failed ? error_memory(err) : 0;
 }
 
@@ -391,7 +409,8 @@ static void unchoose(struct filter *f, size_t mark)
                 f->arrays[f->trail[--f->trail_n]].chosen = 0;
 }
 
-/* The innermost element that matters to a later field: two values that agree in it are as good as each other. */
+/* The innermost element that matters to a later field: two values that agree in it are as good as each other.
+ */
 static uint32_t what_matters(struct filter *f, uint32_t element, unsigned shared)
 {
         for (; element && f->arrays[f->elements[element].array].step->depth > shared; f->tries++)
@@ -410,10 +429,13 @@ static bool search(struct filter *f, const struct rule *rule, size_t i)
         if (i == rule->n)
                 return true;
         h = &field->list->hits;
-        if (field->list->absent && next_consistent(f, &field->list->step->present, 0) == field->list->step->present.n && search(f, rule, i + 1))
+        if (field->list->absent &&
+            next_consistent(f, &field->list->step->present, 0) == field->list->step->present.n &&
+            search(f, rule, i + 1))
                 return true;
         number = ++f->search;
-        for (size_t k = next_consistent(f, h, 0); k < h->n && !exhausted(f); k = next_consistent(f, h, k + 1)) {
+        for (size_t k = next_consistent(f, h, 0); k < h->n && !exhausted(f);
+             k = next_consistent(f, h, k + 1)) {
                 struct element *matters = &f->elements[what_matters(f, h->list[k].element, field->shared)];
                 size_t mark = f->trail_n;
                 bool found;
@@ -451,7 +473,9 @@ int filter_match(struct filter *f, struct str json, bool *matches, struct error 
         if (f->out_of_memory)
                 return error_memory(err);
         if (!found && f->tries > TRIES_MAX)
-                return error_set(err, ERROR_INVALID, "the record's arrays hold too many values that match apart but not together: the search was given up");
+                return error_set(err, ERROR_INVALID,
+                                 "the record's arrays hold too many values that match apart but not "
+                                 "together: the search was given up");
         *matches = found;
         return 0;
 }
@@ -485,7 +509,9 @@ static void explain_apart(const struct rule *rule, struct buf *why)
                 first = l->order < first->order ? l : first;
                 last = l->order > last->order ? l : last;
         }
-        buf_printf(why, STR_FMT " … " STR_FMT ": each is matched, but not within the same element of an array", STR_ARG(first->path), STR_ARG(last->path));
+        buf_printf(why,
+                   STR_FMT " … " STR_FMT ": each is matched, but not within the same element of an array",
+                   STR_ARG(first->path), STR_ARG(last->path));
 }
 
 static void explain_rules(const struct pattern *p, struct buf *why)
@@ -509,7 +535,8 @@ static void explain_rules(const struct pattern *p, struct buf *why)
         else {
                 struct str text = text_clip(missing->text, 200);
 
-                buf_printf(why, STR_FMT ": no value matches " STR_FMT "%s", STR_ARG(missing->path), STR_ARG(text), text.n < missing->text.n ? "…" : "");
+                buf_printf(why, STR_FMT ": no value matches " STR_FMT "%s", STR_ARG(missing->path),
+                           STR_ARG(text), text.n < missing->text.n ? "…" : "");
         }
         if (p->rules_n > 1)
                 buf_printf(why, " (the nearest of %zu combinations)", p->rules_n);

@@ -48,7 +48,8 @@ static size_t examples(struct filter *f, struct str block, bool expected)
                 struct str line = str_cut(&block, '\n');
 
                 if (matches_text(f, line) != expected)
-                        fail_msg("docs/filter.md: " STR_FMT " should %smatch", STR_ARG(line), expected ? "" : "not ");
+                        fail_msg("docs/filter.md: " STR_FMT " should %smatch", STR_ARG(line),
+                                 expected ? "" : "not ");
                 n++;
         }
         return n;
@@ -94,7 +95,10 @@ static void the_documents_examples_are_true(void **state UNUSED)
 
 static void values_are_tested(void **state UNUSED)
 {
-        static const struct { const char *pattern, *record; bool expected; } all[] = {
+        static const struct {
+                const char *pattern, *record;
+                bool expected;
+        } all[] = {
                 ROW("{\"a\":[\"\"]}", "{\"a\":\"\"}", true),
                 ROW("{\"a\":[true]}", "{\"a\":true}", true),
                 ROW("{\"a\":[true]}", "{\"a\":\"true\"}", false),
@@ -125,7 +129,8 @@ static void values_are_tested(void **state UNUSED)
                 ROW("{\"a\":[{\"equals-ignore-case\":\"stra\303\237e\"}]}", "{\"a\":\"STRASSE\"}", true),
                 ROW("{\"a\":[{\"equals-ignore-case\":\"STRASSE\"}]}", "{\"a\":\"stra\303\237e\"}", false),
                 ROW("{\"a\":[{\"suffix\":{\"equals-ignore-case\":\"\303\237\"}}]}", "{\"a\":\"PASS\"}", true),
-                ROW("{\"a\":[{\"prefix\":{\"equals-ignore-case\":\"\303\204\"}}]}", "{\"a\":\"\303\244h\"}", true),
+                ROW("{\"a\":[{\"prefix\":{\"equals-ignore-case\":\"\303\204\"}}]}", "{\"a\":\"\303\244h\"}",
+                    true),
                 ROW("{\"a\":[{\"wildcard\":\"*\"}]}", "{\"a\":\"\"}", true),
                 ROW("{\"a\":[{\"wildcard\":\"*\"}]}", "{\"a\":1}", false),
                 ROW("{\"a\":[{\"wildcard\":\"\"}]}", "{\"a\":\"x\"}", false),
@@ -160,11 +165,13 @@ static void values_are_tested(void **state UNUSED)
                 ROW("{\"$or\":[{\"prefix\":\"a\"},{\"suffix\":\"b\"}]}", "{\"$or\":\"cb\"}", true),
                 ROW("{\"$or\":[{\"exists\":false}]}", "{\"a\":1}", true),
                 ROW("{\"$or\":{\"a\":[1]}}", "{\"$or\":{\"a\":1}}", true),
-                ROW("{\"a\":{\"$or\":[1]},\"$or\":{\"$or\":[2]}}", "{\"a\":{\"$or\":1},\"$or\":{\"$or\":2}}", true),
+                ROW("{\"a\":{\"$or\":[1]},\"$or\":{\"$or\":[2]}}", "{\"a\":{\"$or\":1},\"$or\":{\"$or\":2}}",
+                    true),
                 ROW("{\"$\\u006fr\":[\"x\"]}", "{\"$or\":\"x\"}", true),
                 ROW("{\"a\":[1],\"$or\":[{\"a\":[2]},{\"b\":[2]}]}", "{\"a\":2}", true),
                 ROW("{\"$or\":[{\"a\":[2]},{\"b\":[2]}],\"a\":[1]}", "{\"a\":2}", false),
-                ROW("{\"$or\":[{\"a\":[1]},{\"b\":[1],\"$or\":[{\"c\":[1]},{\"d\":[1]}]}]}", "{\"b\":1,\"d\":1}", true),
+                ROW("{\"$or\":[{\"a\":[1]},{\"b\":[1],\"$or\":[{\"c\":[1]},{\"d\":[1]}]}]}",
+                    "{\"b\":1,\"d\":1}", true),
                 ROW("{\"\":{\"\":[1]}}", "{\"\":{\"\":1}}", true),
         };
 
@@ -174,9 +181,13 @@ static void values_are_tested(void **state UNUSED)
 
 static void fields_match_in_one_element(void **state UNUSED)
 {
-        static const char xy[] = "{\"a\":{\"x\":[1],\"y\":[1]}}", two[] = "{\"a\":{\"x\":[1]},\"b\":{\"x\":[1]}}";
+        static const char xy[] = "{\"a\":{\"x\":[1],\"y\":[1]}}",
+                          two[] = "{\"a\":{\"x\":[1]},\"b\":{\"x\":[1]}}";
         static const char deep[] = "{\"a\":{\"b\":{\"x\":[1],\"y\":[1]},\"z\":[1]}}";
-        static const struct { const char *pattern, *record; bool expected; } all[] = {
+        static const struct {
+                const char *pattern, *record;
+                bool expected;
+        } all[] = {
                 ROW(xy, "{\"a\":[{\"x\":1},{\"y\":1}]}", false),
                 ROW(xy, "{\"a\":[{\"x\":2},{\"x\":1,\"y\":1}]}", true),
                 ROW(xy, "{\"a\":[{\"x\":1,\"y\":2},{\"x\":[2,1],\"y\":[3,1]}]}", true),
@@ -186,13 +197,18 @@ static void fields_match_in_one_element(void **state UNUSED)
                 ROW(xy, "{\"a\":[{\"x\":1}],\"a.y\":1}", true),
                 ROW(two, "{\"a\":[{\"x\":2},{\"x\":1}],\"b\":[{\"x\":1}]}", true),
                 ROW(deep, "{\"a\":[{\"b\":[{\"x\":1},{\"y\":1}],\"z\":1}]}", false),
-                ROW(deep, "{\"a\":[{\"b\":[{\"x\":1,\"y\":1}],\"z\":2},{\"b\":[{\"x\":1},{\"y\":1}],\"z\":1}]}", false),
-                ROW(deep, "{\"a\":[{\"b\":[{\"x\":1,\"y\":1}],\"z\":2},{\"b\":[{},{\"y\":1,\"x\":1}],\"z\":1}]}", true),
+                ROW(deep,
+                    "{\"a\":[{\"b\":[{\"x\":1,\"y\":1}],\"z\":2},{\"b\":[{\"x\":1},{\"y\":1}],\"z\":1}]}",
+                    false),
+                ROW(deep,
+                    "{\"a\":[{\"b\":[{\"x\":1,\"y\":1}],\"z\":2},{\"b\":[{},{\"y\":1,\"x\":1}],\"z\":1}]}",
+                    true),
                 ROW("{\"a\":[1],\"b\":[2]}", "{\"a\":[0,1],\"b\":[1,2]}", true),
                 /* absence is judged by what was matched before it, in the order of the paths */
                 ROW("{\"a\":{\"x\":[1],\"y\":[{\"exists\":false}]}}", "{\"a\":[{\"x\":1},{\"y\":1}]}", true),
                 ROW("{\"a\":{\"y\":[1],\"x\":[{\"exists\":false}]}}", "{\"a\":[{\"x\":1},{\"y\":1}]}", false),
-                ROW("{\"a\":{\"x\":[1],\"y\":[{\"exists\":false}]}}", "{\"a\":[{\"x\":1,\"y\":1},{\"x\":1,\"y\":1}]}", false),
+                ROW("{\"a\":{\"x\":[1],\"y\":[{\"exists\":false}]}}",
+                    "{\"a\":[{\"x\":1,\"y\":1},{\"x\":1,\"y\":1}]}", false),
         };
 
         for (size_t i = 0; i < COUNT_OF(all); i++)
@@ -203,41 +219,73 @@ static void fields_match_in_one_element(void **state UNUSED)
 
 static void a_bad_pattern_is_refused_with_its_place(void **state UNUSED)
 {
-        static const struct { const char *pattern, *text; } all[] = {
+        static const struct {
+                const char *pattern, *text;
+        } all[] = {
                 ROW("", "a pattern is a JSON object, such as {\"state\": [\"open\"]}"),
                 ROW("[1]", "a pattern is a JSON object, such as {\"state\": [\"open\"]}"),
                 ROW("{}", "an empty object matches nothing: name a member, such as {\"state\": [\"open\"]}"),
-                ROW("{\"a\":{}}", "a: an empty object matches nothing: name a member, such as {\"state\": [\"open\"]}"),
-                ROW("{\"a\":\"open\"}", "a: expected an object, or a list of values: put it into [ ], not \"open\""),
-                ROW("{\"a\":{\"b\":[]}}", "a.b: the list is empty: name the values that match, or [{\"exists\": true}] for any"),
-                ROW("{\"a\":[[1]]}", "a[0]: expected a string, number, true, false, null or an operator such as {\"prefix\": \"a\"}, not [1]"),
-                ROW("{\"a\":[1,{}]}", "a[1]: expected an operator, such as {\"prefix\": \"a\"}: the object is empty"),
-                ROW("{\"a\":[{\"prefx\":\"a\"}]}", "a[0]: no operator is called \"prefx\"; did you mean \"prefix\"?"),
-                ROW("{\"a\":[{\"\":\"a\"}]}", "a[0]: no operator is called \"\" here; there are prefix, suffix, equals-ignore-case, wildcard, anything-but, numeric, exists, cidr, exactly"),
-                ROW("{\"a\":[{\"prefix\":\"a\",\"suffix\":\"b\"}]}", "a[0].prefix: only one operator may stand in an object: put the second in an object of its own"),
-                ROW("{\"a\":[{\"prefix\":1}]}", "a[0].prefix: expected a string or {\"equals-ignore-case\": \"…\"}, not 1"),
-                ROW("{\"a\":[{\"suffix\":{\"x\":\"b\"}}]}", "a[0].suffix: expected \"equals-ignore-case\", not \"x\""),
+                ROW("{\"a\":{}}",
+                    "a: an empty object matches nothing: name a member, such as {\"state\": [\"open\"]}"),
+                ROW("{\"a\":\"open\"}",
+                    "a: expected an object, or a list of values: put it into [ ], not \"open\""),
+                ROW("{\"a\":{\"b\":[]}}",
+                    "a.b: the list is empty: name the values that match, or [{\"exists\": true}] for any"),
+                ROW("{\"a\":[[1]]}", "a[0]: expected a string, number, true, false, null or an operator such "
+                                     "as {\"prefix\": \"a\"}, not [1]"),
+                ROW("{\"a\":[1,{}]}",
+                    "a[1]: expected an operator, such as {\"prefix\": \"a\"}: the object is empty"),
+                ROW("{\"a\":[{\"prefx\":\"a\"}]}",
+                    "a[0]: no operator is called \"prefx\"; did you mean \"prefix\"?"),
+                ROW("{\"a\":[{\"\":\"a\"}]}",
+                    "a[0]: no operator is called \"\" here; there are prefix, suffix, equals-ignore-case, "
+                    "wildcard, anything-but, numeric, exists, cidr, exactly"),
+                ROW("{\"a\":[{\"prefix\":\"a\",\"suffix\":\"b\"}]}",
+                    "a[0].prefix: only one operator may stand in an object: put the second in an object of "
+                    "its own"),
+                ROW("{\"a\":[{\"prefix\":1}]}",
+                    "a[0].prefix: expected a string or {\"equals-ignore-case\": \"…\"}, not 1"),
+                ROW("{\"a\":[{\"suffix\":{\"x\":\"b\"}}]}",
+                    "a[0].suffix: expected \"equals-ignore-case\", not \"x\""),
                 ROW("{\"a\":[{\"exists\":\"yes\"}]}", "a[0].exists: expected true or false, not \"yes\""),
-                ROW("{\"a\":[{\"wildcard\":\"a**\"}]}", "a[0].wildcard: two stars in a row: one says the same"),
-                ROW("{\"a\":[{\"wildcard\":\"\\\\x\"}]}", "a[0].wildcard: a backslash must stand before a star or a backslash (in JSON: \"\\\\*\", \"\\\\\\\\\")"),
-                ROW("{\"a\":[{\"numeric\":[\">\",2,\"<\",1]}]}", "a[0].numeric: the lower bound of a range must be less than the upper"),
-                ROW("{\"a\":[{\"numeric\":[\"!\",2]}]}", "a[0].numeric: expected one of \"=\", \"<\", \"<=\", \">\", \">=\", not \"!\""),
+                ROW("{\"a\":[{\"wildcard\":\"a**\"}]}",
+                    "a[0].wildcard: two stars in a row: one says the same"),
+                ROW("{\"a\":[{\"wildcard\":\"\\\\x\"}]}",
+                    "a[0].wildcard: a backslash must stand before a star or a backslash (in JSON: \"\\\\*\", "
+                    "\"\\\\\\\\\")"),
+                ROW("{\"a\":[{\"numeric\":[\">\",2,\"<\",1]}]}",
+                    "a[0].numeric: the lower bound of a range must be less than the upper"),
+                ROW("{\"a\":[{\"numeric\":[\"!\",2]}]}",
+                    "a[0].numeric: expected one of \"=\", \"<\", \"<=\", \">\", \">=\", not \"!\""),
                 ROW("{\"a\":[{\"numeric\":[\"=\",\"2\"]}]}", "a[0].numeric: expected a number, not \"2\""),
-                ROW("{\"a\":[{\"numeric\":[\"<\",1,\">\",0]}]}", "a[0].numeric: nothing may follow \"<\" and its number; a range begins with \">\" or \">=\""),
-                ROW("{\"a\":[{\"numeric\":[\"=\",1e999]}]}", "a[0].numeric: 1e999 has more digits or a larger exponent than a double: it cannot be compared"),
-                ROW("{\"a\":[{\"anything-but\":[\"x\",1]}]}", "a[0].anything-but[1]: expected all strings or all numbers in one list"),
-                ROW("{\"a\":[{\"anything-but\":[]}]}", "a[0].anything-but: expected strings or numbers: the list is empty"),
+                ROW("{\"a\":[{\"numeric\":[\"<\",1,\">\",0]}]}",
+                    "a[0].numeric: nothing may follow \"<\" and its number; a range begins with \">\" or "
+                    "\">=\""),
+                ROW("{\"a\":[{\"numeric\":[\"=\",1e999]}]}",
+                    "a[0].numeric: 1e999 has more digits or a larger exponent than a double: it cannot be "
+                    "compared"),
+                ROW("{\"a\":[{\"anything-but\":[\"x\",1]}]}",
+                    "a[0].anything-but[1]: expected all strings or all numbers in one list"),
+                ROW("{\"a\":[{\"anything-but\":[]}]}",
+                    "a[0].anything-but: expected strings or numbers: the list is empty"),
                 ROW("{\"a\":[{\"anything-but\":{\"prefix\":[\"x\",\"\"]}}]}",
-                  "a[0].anything-but.prefix[1]: the empty string begins and ends every string: nothing would match"),
-                ROW("{\"a\":[{\"cidr\":\"10.0.0.0/32\"}]}", "a[0].cidr: expected a length from 0 to 31 after the slash"),
-                ROW("{\"a\":[{\"cidr\":\"10.0.0/8\"}]}", "a[0].cidr: expected an IPv4 or IPv6 address and a length, such as \"10.0.0.0/8\""),
-                ROW("{\"a\":{\"$or\":[{\"b\":[1]}]}}", "a.$or: expected two objects or more, of which one must match"),
-                ROW("{\"$or\":[{\"b\":[1]},{\"c\":[{\"exists\":1}]}]}", "$or[1].c[0].exists: expected true or false, not 1"),
+                    "a[0].anything-but.prefix[1]: the empty string begins and ends every string: nothing "
+                    "would match"),
+                ROW("{\"a\":[{\"cidr\":\"10.0.0.0/32\"}]}",
+                    "a[0].cidr: expected a length from 0 to 31 after the slash"),
+                ROW("{\"a\":[{\"cidr\":\"10.0.0/8\"}]}",
+                    "a[0].cidr: expected an IPv4 or IPv6 address and a length, such as \"10.0.0.0/8\""),
+                ROW("{\"a\":{\"$or\":[{\"b\":[1]}]}}",
+                    "a.$or: expected two objects or more, of which one must match"),
+                ROW("{\"$or\":[{\"b\":[1]},{\"c\":[{\"exists\":1}]}]}",
+                    "$or[1].c[0].exists: expected true or false, not 1"),
                 ROW("{\"$or\":[{\"prefix\":[\"a\"]},{\"c\":[1]}]}",
-                  "$or[0].prefix: an operator's name cannot be a member's inside \"$or\": \"$or\" holds objects of members, each with a list of values"),
+                    "$or[0].prefix: an operator's name cannot be a member's inside \"$or\": \"$or\" holds "
+                    "objects of members, each with a list of values"),
                 ROW("{\"a\":[1]} {", "something follows the pattern's object at byte 10"),
                 ROW("{\"a\":[1}", "a: no valid JSON at byte 7: expected ',' or ']'"),
-                ROW("{\"a\":[\"\\ud800\"]}", "a[0]: half of a surrogate pair in \"\\ud800\": write the character itself"),
+                ROW("{\"a\":[\"\\ud800\"]}",
+                    "a[0]: half of a surrogate pair in \"\\ud800\": write the character itself"),
                 ROW("{\"a\":[\"\377\"]}", "the pattern is not valid UTF-8"),
                 ROW("{\"a\\nb\":1}", "a b: expected an object, or a list of values: put it into [ ], not 1"),
         };
@@ -256,7 +304,9 @@ static void a_bad_pattern_is_refused_with_its_place(void **state UNUSED)
 
 static void what_is_no_object_is_an_error(void **state UNUSED)
 {
-        static const struct { const char *record, *text; } all[] = {
+        static const struct {
+                const char *record, *text;
+        } all[] = {
                 { "", "the record is no JSON object" },
                 { "[1]", "the record is no JSON object" },
                 { "{\"a\":1", "the record is no valid JSON: byte 6: expected ',' or '}'" },
@@ -284,12 +334,17 @@ static void what_is_no_object_is_an_error(void **state UNUSED)
 
 static void the_reason_is_told(void **state UNUSED)
 {
-        static const struct { const char *pattern, *record, *why; } all[] = {
+        static const struct {
+                const char *pattern, *record, *why;
+        } all[] = {
                 ROW("{\"value\":{\"state\":[\"open\"]}}", "{}", "value.state: no value matches [\"open\"]"),
                 ROW("{\"b\":[1],\"a\":[ {\"exists\": false} ]}", "{\"a\":1}", "b: no value matches [1]"),
-                ROW("{\"b\":[1],\"a\":[ {\"exists\": false} ]}", "{\"a\":1,\"b\":1}", "a: no value matches [ {\"exists\": false} ]"),
-                ROW("{\"a\":{\"x\":[1],\"y\":[1]}}", "{\"a\":[{\"x\":1},{\"y\":1}]}", "a.x … a.y: each is matched, but not within the same element of an array"),
-                ROW("{\"$or\":[{\"a\":[1]},{\"b\":[1],\"c\":[2]}]}", "{\"b\":1}", "c: no value matches [2] (the nearest of 2 combinations)"),
+                ROW("{\"b\":[1],\"a\":[ {\"exists\": false} ]}", "{\"a\":1,\"b\":1}",
+                    "a: no value matches [ {\"exists\": false} ]"),
+                ROW("{\"a\":{\"x\":[1],\"y\":[1]}}", "{\"a\":[{\"x\":1},{\"y\":1}]}",
+                    "a.x … a.y: each is matched, but not within the same element of an array"),
+                ROW("{\"$or\":[{\"a\":[1]},{\"b\":[1],\"c\":[2]}]}", "{\"b\":1}",
+                    "c: no value matches [2] (the nearest of 2 combinations)"),
                 ROW("{\"a\":[1]}", "{\"a\":1}", "it matches"),
                 ROW("{\"a\":[1]}", "1", "the record is no JSON object"),
         };
@@ -308,33 +363,83 @@ static void the_reason_is_told(void **state UNUSED)
 
 static void numbers_are_what_doubles_print(void **state UNUSED)
 {
-        static const struct { const char *text; bool comparable; double value; } all[] = {
-                { "0", true, 0 }, { "-0.00e5", true, 0 }, { "1", true, 1 }, { "-1.50", true, -1.5 }, { "3.0e2", true, 300 }, { "0.1", true, 0.1 },
-                { "1000000000000000000000", true, 1e21 }, { "1e23", true, 1e23 }, { "8.41e21", true, 8.41e21 }, { "1e308", true, 1e308 }, { "1e309", false, 0 },
-                { "1e-400", false, 0 }, { "4.9e-324", true, 4.9e-324 }, { "5e-324", false, 0 }, { "2.2250738585072014e-308", true, 2.2250738585072014e-308 },
-                { "9007199254740992", true, 9007199254740992 }, { "9007199254740993", false, 0 }, { "0.30000000000000004", true, 0.30000000000000004 },
-                { "0.30000000000000001", false, 0 }, { "123456789012345678", false, 0 }, { "1.7976931348623157e308", true, 1.7976931348623157e308 },
-                { "1e99999999999999999999", false, 0 }, { "0e99999999999999999999", false, 0 }, { "0e-5", true, 0 }, { "100e-2", true, 1 },
-                { "0.000000000000000000000000000001", true, 1e-30 }, { "100000000000000000000000000000000000000000000000000e-50", true, 1 },
+        static const struct {
+                const char *text;
+                bool comparable;
+                double value;
+        } all[] = {
+                { "0", true, 0 },
+                { "-0.00e5", true, 0 },
+                { "1", true, 1 },
+                { "-1.50", true, -1.5 },
+                { "3.0e2", true, 300 },
+                { "0.1", true, 0.1 },
+                { "1000000000000000000000", true, 1e21 },
+                { "1e23", true, 1e23 },
+                { "8.41e21", true, 8.41e21 },
+                { "1e308", true, 1e308 },
+                { "1e309", false, 0 },
+                { "1e-400", false, 0 },
+                { "4.9e-324", true, 4.9e-324 },
+                { "5e-324", false, 0 },
+                { "2.2250738585072014e-308", true, 2.2250738585072014e-308 },
+                { "9007199254740992", true, 9007199254740992 },
+                { "9007199254740993", false, 0 },
+                { "0.30000000000000004", true, 0.30000000000000004 },
+                { "0.30000000000000001", false, 0 },
+                { "123456789012345678", false, 0 },
+                { "1.7976931348623157e308", true, 1.7976931348623157e308 },
+                { "1e99999999999999999999", false, 0 },
+                { "0e99999999999999999999", false, 0 },
+                { "0e-5", true, 0 },
+                { "100e-2", true, 1 },
+                { "0.000000000000000000000000000001", true, 1e-30 },
+                { "100000000000000000000000000000000000000000000000000e-50", true, 1 },
         };
 
         for (size_t i = 0; i < COUNT_OF(all); i++) {
                 struct number n = number_of(str_of(all[i].text));
 
-                if (n.comparable != all[i].comparable || (n.comparable && (n.value < all[i].value || n.value > all[i].value)))
+                if (n.comparable != all[i].comparable ||
+                    (n.comparable && (n.value < all[i].value || n.value > all[i].value)))
                         fail_msg("%s: comparable %d, %.17g", all[i].text, n.comparable, n.value);
         }
 }
 
 static void addresses_are_read(void **state UNUSED)
 {
-        static const struct { const char *text; unsigned bits; unsigned char bytes[16]; } all[] = {
-                ROW("1.2.3.4", 32, { 1, 2, 3, 4 }), ROW("001.002.003.004", 32, { 1, 2, 3, 4 }), ROW("255.255.255.255", 32, { 255, 255, 255, 255 }),
-                ROW("256.1.1.1", 0, { 0 }), ROW("1.2.3", 0, { 0 }), ROW("1.2.3.4.5", 0, { 0 }), ROW("1..3.4", 0, { 0 }), ROW("1.2.3.4 ", 0, { 0 }), ROW("", 0, { 0 }),
-                ROW("0000001.2.3.0004", 0, { 0 }), ROW("::", 128, { 0 }), ROW("::1", 128, { [15] = 1 }), ROW("1::", 128, { 0, 1 }), ROW("1:2:3:4:5:6:7:8", 128, { 0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0, 7, 0, 8 }),
-                ROW("1:2:3:4:5:6:7", 0, { 0 }), ROW("1:2:3:4:5:6:7:8:9", 0, { 0 }), ROW("1::2::3", 0, { 0 }), ROW(":1:2:3:4:5:6:7", 0, { 0 }), ROW("1:2:3:4:5:6:7:", 0, { 0 }),
-                ROW("1:2:3:4::5:6:7:8", 0, { 0 }), ROW("FE80::aBcD", 128, { 0xfe, 0x80, [14] = 0xab, [15] = 0xcd }), ROW("10000::", 0, { 0 }), ROW("g::", 0, { 0 }), ROW(":::", 0, { 0 }),
-                ROW("::ffff:102:304", 32, { 1, 2, 3, 4 }), ROW("::ffff:1.2.3.4", 0, { 0 }), ROW(":", 0, { 0 }),
+        static const struct {
+                const char *text;
+                unsigned bits;
+                unsigned char bytes[16];
+        } all[] = {
+                ROW("1.2.3.4", 32, { 1, 2, 3, 4 }),
+                ROW("001.002.003.004", 32, { 1, 2, 3, 4 }),
+                ROW("255.255.255.255", 32, { 255, 255, 255, 255 }),
+                ROW("256.1.1.1", 0, { 0 }),
+                ROW("1.2.3", 0, { 0 }),
+                ROW("1.2.3.4.5", 0, { 0 }),
+                ROW("1..3.4", 0, { 0 }),
+                ROW("1.2.3.4 ", 0, { 0 }),
+                ROW("", 0, { 0 }),
+                ROW("0000001.2.3.0004", 0, { 0 }),
+                ROW("::", 128, { 0 }),
+                ROW("::1", 128, { [15] = 1 }),
+                ROW("1::", 128, { 0, 1 }),
+                ROW("1:2:3:4:5:6:7:8", 128, { 0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0, 7, 0, 8 }),
+                ROW("1:2:3:4:5:6:7", 0, { 0 }),
+                ROW("1:2:3:4:5:6:7:8:9", 0, { 0 }),
+                ROW("1::2::3", 0, { 0 }),
+                ROW(":1:2:3:4:5:6:7", 0, { 0 }),
+                ROW("1:2:3:4:5:6:7:", 0, { 0 }),
+                ROW("1:2:3:4::5:6:7:8", 0, { 0 }),
+                ROW("FE80::aBcD", 128, { 0xfe, 0x80, [14] = 0xab, [15] = 0xcd }),
+                ROW("10000::", 0, { 0 }),
+                ROW("g::", 0, { 0 }),
+                ROW(":::", 0, { 0 }),
+                ROW("::ffff:102:304", 32, { 1, 2, 3, 4 }),
+                ROW("::ffff:1.2.3.4", 0, { 0 }),
+                ROW(":", 0, { 0 }),
         };
 
         for (size_t i = 0; i < COUNT_OF(all); i++) {
@@ -379,7 +484,10 @@ static void records_of_any_depth_are_judged(void **state UNUSED)
                         struct error err;
                         bool matches;
 
-                        buf_text(&record, where == 0 ? "{\"a\":" : where == 1 ? "{\"a\":1,\"b\":" : where == 2 ? "{\"a\":2,\"b\":" : "{\"a\":1,\"b\":{\"x\":");
+                        buf_text(&record, where == 0   ? "{\"a\":"
+                                          : where == 1 ? "{\"a\":1,\"b\":"
+                                          : where == 2 ? "{\"a\":2,\"b\":"
+                                                       : "{\"a\":1,\"b\":{\"x\":");
                         repeat(&record, where == 3 ? "{\"x\":" : "[", depths[i] - 1);
                         buf_char(&record, '1');
                         repeat(&record, where == 3 ? "}" : "]", depths[i] - 1);
@@ -448,9 +556,15 @@ static void combinations_and_sizes_are_bounded(void **state UNUSED)
 /* A search or a wildcard that went back for each choice would not end in a lifetime. */
 static void nothing_explodes(void **state UNUSED)
 {
-        CLEANUP(filter_freep) struct filter *f = compiled("{\"a\":{\"x\":[1],\"y\":[1]},\"b\":{\"x\":[1],\"y\":[1]},\"c\":{\"x\":[1],\"y\":[1]},\"d\":{\"x\":[1],\"y\":[1]},\"z\":[1]}");
-        CLEANUP(filter_freep) struct filter *stars = compiled("{\"a\":[{\"wildcard\":\"*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*b*a\"}]}");
-        CLEANUP(filter_freep) struct filter *apart = compiled("{\"a\":[1],\"a!\":[1],\"a!!\":[1],\"a!!!\":[1],\"a.x\":[1],\"a!.x\":[1],\"a!!.x\":[1],\"a!!!.x\":[1]}");
+        CLEANUP(filter_freep)
+        struct filter *f = compiled("{\"a\":{\"x\":[1],\"y\":[1]},\"b\":{\"x\":[1],\"y\":[1]},\"c\":{\"x\":["
+                                    "1],\"y\":[1]},\"d\":{\"x\":[1],\"y\":[1]},\"z\":[1]}");
+        CLEANUP(filter_freep)
+        struct filter *stars = compiled(
+                "{\"a\":[{\"wildcard\":\"*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*b*a\"}]}");
+        CLEANUP(filter_freep)
+        struct filter *apart = compiled("{\"a\":[1],\"a!\":[1],\"a!!\":[1],\"a!!!\":[1],\"a.x\":[1],\"a!.x\":"
+                                        "[1],\"a!!.x\":[1],\"a!!!.x\":[1]}");
         BUF_AT_END struct buf record = BUF_INIT(16 << 20);
         struct error err;
         bool matches;
@@ -487,8 +601,11 @@ static void nothing_explodes(void **state UNUSED)
 
 static void memory_stays_what_it_is(void **state UNUSED)
 {
-        static const char record[] = "{\"a\":[{\"x\":\"\\u00e9\",\"y\":[1,2,{\"z\":1}]},{\"x\":\"\\u00e9\"}],\"b\":12345.678}";
-        CLEANUP(filter_freep) struct filter *f = compiled("{\"a\":{\"x\":[\"\303\251\"],\"y\":{\"z\":[1]}},\"b\":[{\"numeric\":[\">\",1]}],\"c\":[{\"exists\":false}]}");
+        static const char record[] =
+                "{\"a\":[{\"x\":\"\\u00e9\",\"y\":[1,2,{\"z\":1}]},{\"x\":\"\\u00e9\"}],\"b\":12345.678}";
+        CLEANUP(filter_freep)
+        struct filter *f = compiled("{\"a\":{\"x\":[\"\303\251\"],\"y\":{\"z\":[1]}},\"b\":[{\"numeric\":[\">"
+                                    "\",1]}],\"c\":[{\"exists\":false}]}");
         struct mallinfo2 before, after;
 
         assert_true(matches_text(f, str_of(record)));
@@ -535,7 +652,9 @@ static void mutate(struct random *random, struct buf *b, struct str text)
         buf_reset(b);
         buf_str(b, text);
         for (uint64_t n = random_below(random, 4); n > 0 && b->n; n--) {
-                size_t at = random_below(random, b->n), length = 1 + random_below(random, MIN_OF(b->n - at, (size_t)8)), from = random_below(random, b->n);
+                size_t at = random_below(random, b->n),
+                       length = 1 + random_below(random, MIN_OF(b->n - at, (size_t)8)),
+                       from = random_below(random, b->n);
 
                 switch (random_below(random, 4)) {
                 case 0: b->p[at] = likely[random_below(random, sizeof(likely) - 1)]; break;
@@ -552,15 +671,22 @@ static void mutate(struct random *random, struct buf *b, struct str text)
 static void any_bytes_are_survived(void **state UNUSED)
 {
         static const char *const patterns[] = {
-                "{\"a\":[1,\"x\",{\"prefix\":\"ab\"},{\"suffix\":{\"equals-ignore-case\":\"\303\237\"}},true,null],\"b.c\":[{\"anything-but\":[\"x\",\"y\"]}]}",
-                "{\"a\":{\"x\":[{\"numeric\":[\">=\",-1.5e3,\"<\",100]}],\"y\":[{\"exists\":false},{\"cidr\":\"10.0.0.0/8\"}]}}",
-                "{\"$or\":[{\"a\":[{\"wildcard\":\"*a\\\\*b*c\"}]},{\"b\":{\"$or\":[{\"c\":[\"::1\"]},{\"d\":[{\"anything-but\":{\"wildcard\":[\"*x\",\"y*\"]}}]}]}}]}",
-                "{\"a\":[{\"anything-but\":{\"prefix\":\"a\"}},{\"exactly\":\"\\u00e9\\ud83d\\ude00\"},{\"equals-ignore-case\":\"\304\260K\"}],\"\":[12345678901234567890]}",
+                "{\"a\":[1,\"x\",{\"prefix\":\"ab\"},{\"suffix\":{\"equals-ignore-case\":\"\303\237\"}},true,"
+                "null],\"b.c\":[{\"anything-but\":[\"x\",\"y\"]}]}",
+                "{\"a\":{\"x\":[{\"numeric\":[\">=\",-1.5e3,\"<\",100]}],\"y\":[{\"exists\":false},{\"cidr\":"
+                "\"10.0.0.0/8\"}]}}",
+                "{\"$or\":[{\"a\":[{\"wildcard\":\"*a\\\\*b*c\"}]},{\"b\":{\"$or\":[{\"c\":[\"::1\"]},{\"d\":"
+                "[{\"anything-but\":{\"wildcard\":[\"*x\",\"y*\"]}}]}]}}]}",
+                "{\"a\":[{\"anything-but\":{\"prefix\":\"a\"}},{\"exactly\":\"\\u00e9\\ud83d\\ude00\"},{"
+                "\"equals-ignore-case\":\"\304\260K\"}],\"\":[12345678901234567890]}",
         };
         static const char *const records[] = {
-                "{\"a\":[1,\"abc\",{\"x\":-3.25e2,\"y\":\"10.1.2.3\"},[{\"x\":1},{\"y\":null}]],\"b\":{\"c\":\"\\u00e9\\ud83d\\ude00\",\"d\":[true,false]},\"n\":{\"m\":[[],{}]}}",
-                "{\"a\":\"xa*b__c\",\"b.c\":\"::1\",\"b\":{\"d\":\"1:2:3:4:5:6:7:8\"},\"\":12345678901234567890,\"z\":\"\\\"\\\\\\/\\b\\f\\n\\r\\t\"}",
-                "{\"a\":[{\"x\":9007199254740993,\"y\":[]},{\"x\":0.30000000000000004}],\"b\":[{\"c\":\"stra\303\237e\"},{\"d\":\"\377\376\"}],\"a\":\"\\udc00\\ud800\"}",
+                "{\"a\":[1,\"abc\",{\"x\":-3.25e2,\"y\":\"10.1.2.3\"},[{\"x\":1},{\"y\":null}]],\"b\":{\"c\":"
+                "\"\\u00e9\\ud83d\\ude00\",\"d\":[true,false]},\"n\":{\"m\":[[],{}]}}",
+                "{\"a\":\"xa*b__c\",\"b.c\":\"::1\",\"b\":{\"d\":\"1:2:3:4:5:6:7:8\"},\"\":"
+                "12345678901234567890,\"z\":\"\\\"\\\\\\/\\b\\f\\n\\r\\t\"}",
+                "{\"a\":[{\"x\":9007199254740993,\"y\":[]},{\"x\":0.30000000000000004}],\"b\":[{\"c\":"
+                "\"stra\303\237e\"},{\"d\":\"\377\376\"}],\"a\":\"\\udc00\\ud800\"}",
         };
         BUF_AT_END struct buf pattern = BUF_INIT(1 << 16), record = BUF_INIT(1 << 16);
         size_t outcomes[4] = { 0 };
@@ -568,7 +694,8 @@ static void any_bytes_are_survived(void **state UNUSED)
 
         random_init(&random, 7);
         for (int i = 0; i < 30000; i++) {
-                struct str p = str_of(patterns[random_below(&random, COUNT_OF(patterns))]), r = str_of(records[random_below(&random, COUNT_OF(records))]);
+                struct str p = str_of(patterns[random_below(&random, COUNT_OF(patterns))]),
+                           r = str_of(records[random_below(&random, COUNT_OF(records))]);
 
                 mutate(&random, &pattern, p);
                 mutate(&random, &record, r);

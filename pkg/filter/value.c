@@ -70,7 +70,8 @@ static bool decimal_of(struct str text, struct decimal *d)
         return true;
 }
 
-/* Does the shortest text that means this double say the same as d? (As in Java, a text has two digits at least: 4.9e-324.) */
+/* Does the shortest text that means this double say the same as d? (As in Java, a text has two digits at
+ * least: 4.9e-324.) */
 static bool is_shortest(const struct decimal *d, double value)
 {
         char text[40];
@@ -81,14 +82,17 @@ static bool is_shortest(const struct decimal *d, double value)
                 int length = snprintf(text, sizeof(text), "%.*e", n - 1, value);
 
                 if (n == DIGITS_MAX || strtod(text, NULL) == value)
-                        return decimal_of((struct str){ text, (size_t)length }, &shortest) && shortest.digits == d->digits && shortest.exponent == d->exponent;
+                        return decimal_of((struct str){ text, (size_t)length }, &shortest) &&
+                               shortest.digits == d->digits && shortest.exponent == d->exponent;
         }
         return false;
 }
 
 struct number number_of(struct str text)
 {
-        static const double powers[] = { 1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22 };
+        static const double powers[] = { 1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
+                                         1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+                                         1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22 };
         struct decimal d;
         double value;
         char copy[64];
@@ -99,7 +103,8 @@ struct number number_of(struct str text)
                 return (struct number){ true, 0 };
         /* both are exact, so the result is the nearest double */
         if (d.n <= 15 && d.exponent >= -22 && d.exponent <= 22) {
-                value = d.exponent < 0 ? (double)d.digits / powers[-d.exponent] : (double)d.digits * powers[d.exponent];
+                value = d.exponent < 0 ? (double)d.digits / powers[-d.exponent]
+                                       : (double)d.digits * powers[d.exponent];
                 return (struct number){ true, d.negative ? -value : value };
         }
         if (d.exponent > 400 || d.exponent < -400)
@@ -217,7 +222,10 @@ static bool in_network(const struct test *t, const struct address *a)
 
 /* ---- strings */
 
-static bool ends(struct str s, struct str suffix) { return s.n >= suffix.n && memcmp(s.p + s.n - suffix.n, suffix.p, suffix.n) == 0; }
+static bool ends(struct str s, struct str suffix)
+{
+        return s.n >= suffix.n && memcmp(s.p + s.n - suffix.n, suffix.p, suffix.n) == 0;
+}
 
 /* No case of a character is the beginning of its other case, so the first that fits is the one. */
 static bool caseless_prefix(struct str s, const struct test *t, size_t *used)
@@ -253,7 +261,8 @@ static bool caseless_suffix(struct str s, const struct test *t)
         return true;
 }
 
-/* The first and the last piece stand at the ends; each between is taken where it first occurs, which leaves most to the others. */
+/* The first and the last piece stand at the ends; each between is taken where it first occurs, which leaves
+ * most to the others. */
 static bool wildcard(struct str s, const struct test *t)
 {
         struct str first = t->pieces[0], last = t->pieces[t->pieces_n - 1];
@@ -337,13 +346,14 @@ static bool number_matches(const struct test *t, struct value *v)
 
         if (t->kind == TEST_NUMBER) {
                 n = number(v);
-                return n->comparable && t->number.comparable ? n->value == t->number.value : !n->comparable && str_equal(v->raw, t->text);
+                return n->comparable && t->number.comparable ? n->value == t->number.value
+                                                             : !n->comparable && str_equal(v->raw, t->text);
         }
         if (t->kind != TEST_RANGE)
                 return false;
         n = number(v);
         return n->comparable && (t->range.low_open ? n->value > t->range.low : n->value >= t->range.low) &&
-                (t->range.high_open ? n->value < t->range.high : n->value <= t->range.high);
+               (t->range.high_open ? n->value < t->range.high : n->value <= t->range.high);
 }
 
 bool test_matches(const struct test *t, struct value *v)
@@ -358,5 +368,6 @@ bool test_matches(const struct test *t, struct value *v)
         }
         if (t->kind == TEST_WORD)
                 return v->kind == t->word;
-        return v->kind == VALUE_STRING ? string_matches(t, v) : v->kind == VALUE_NUMBER && number_matches(t, v);
+        return v->kind == VALUE_STRING ? string_matches(t, v)
+                                       : v->kind == VALUE_NUMBER && number_matches(t, v);
 }

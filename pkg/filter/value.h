@@ -3,7 +3,8 @@
 
 #include "base/buf.h"
 
-/* A number is comparable when it is what the shortest text of some double says: up to 15 digits always, up to 17 sometimes. */
+/* A number is comparable when it is what the shortest text of some double says: up to 15 digits always, up to
+ * 17 sometimes. */
 struct number {
         bool comparable;
         double value;
@@ -27,7 +28,7 @@ enum value_kind { VALUE_STRING, VALUE_NUMBER, VALUE_TRUE, VALUE_FALSE, VALUE_NUL
 
 enum test_kind {
         TEST_EXISTS,
-        TEST_WORD,          /* true, false, null */
+        TEST_WORD, /* true, false, null */
         TEST_NUMBER,
         TEST_RANGE,
         TEST_EXACT,
@@ -46,20 +47,38 @@ struct test {
         union {
                 enum value_kind word;
                 /* NUMBER; text alone: EXACT, PREFIX, SUFFIX */
-                struct { struct str text; struct number number; };
-                struct { double low, high; bool low_open, high_open; } range;
-                struct { struct cases *cases; size_t cases_n; };
+                struct {
+                        struct str text;
+                        struct number number;
+                };
+                struct {
+                        double low, high;
+                        bool low_open, high_open;
+                } range;
+                struct {
+                        struct cases *cases;
+                        size_t cases_n;
+                };
                 /* WILDCARD: what stands between the stars */
-                struct { struct str *pieces; size_t pieces_n; };
-                struct { struct address network; unsigned network_bits; };
-                struct { struct test *buts; size_t buts_n; };
+                struct {
+                        struct str *pieces;
+                        size_t pieces_n;
+                };
+                struct {
+                        struct address network;
+                        unsigned network_bits;
+                };
+                struct {
+                        struct test *buts;
+                        size_t buts_n;
+                };
         };
 };
 
 /* A value of the record. What tests derive from it is worked out once, when first asked for. */
 struct value {
         enum value_kind kind;
-        struct str raw;      /* as written; a string's without its quotes */
+        struct str raw; /* as written; a string's without its quotes */
         bool escaped;
         struct buf *scratch; /* where the text goes when it holds escapes */
         bool has_text, has_number, has_address;

@@ -1,11 +1,12 @@
-/* Where a target's name points: asked again before the answer runs out while the target is in use. An address that refused is passed over for a
- * while; connections go to the address that has the fewest. */
+/* Where a target's name points: asked again before the answer runs out while the target is in use. An address
+ * that refused is passed over for a while; connections go to the address that has the fewest. */
 #include <stdio.h>
 #include <utlist.h>
 
 #include "http/connection.h"
 
-static const usec TTL_LEAST = USEC_SEC, TTL_MOST = 60 * USEC_SEC, AVOID_LEAST = 500 * USEC_MSEC, AVOID_MOST = 10 * USEC_SEC;
+static const usec TTL_LEAST = USEC_SEC, TTL_MOST = 60 * USEC_SEC, AVOID_LEAST = 500 * USEC_MSEC,
+                  AVOID_MOST = 10 * USEC_SEC;
 
 static void drop_if_unused(struct http_target *t, struct address *a)
 {
@@ -109,14 +110,17 @@ struct address *addresses_pick(struct http_target *t)
         uint64_t ties = 1;
 
         for (struct address *a = t->addresses; a; a = a->next) {
-                usec avoid = MAX_OF(a->avoid_until - now, (usec)0), best_avoid = best ? MAX_OF(best->avoid_until - now, (usec)0) : 0;
+                usec avoid = MAX_OF(a->avoid_until - now, (usec)0),
+                     best_avoid = best ? MAX_OF(best->avoid_until - now, (usec)0) : 0;
 
                 if (!a->listed)
                         continue;
-                if (!best || avoid < best_avoid || (avoid == best_avoid && a->connections < best->connections)) {
+                if (!best || avoid < best_avoid ||
+                    (avoid == best_avoid && a->connections < best->connections)) {
                         best = a;
                         ties = 1;
-                } else if (avoid == best_avoid && a->connections == best->connections && random_below(&t->client->random, ++ties) == 0)
+                } else if (avoid == best_avoid && a->connections == best->connections &&
+                           random_below(&t->client->random, ++ties) == 0)
                         best = a;
         }
         return best;

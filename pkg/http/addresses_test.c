@@ -1,4 +1,5 @@
-/* Names: asked again in time, spread over, given up; with a name server of our own on loopback. All of 127/8 is this machine. */
+/* Names: asked again in time, spread over, given up; with a name server of our own on loopback. All of 127/8
+ * is this machine. */
 #include <curl/curl.h>
 
 #include "http/testing.h"
@@ -8,11 +9,11 @@ static struct {
         uint16_t port;
         struct loop_io *io, *listener_io, *stream_io;
         int listener, stream;
-        const char *addresses[4];        /* the answer */
+        const char *addresses[4]; /* the answer */
         unsigned ttl;
         bool silent, missing;
-        unsigned crowd;                  /* instead: so many of 127.0.0.0/8, in another order each time */
-        size_t questions;                /* for A */
+        unsigned crowd;   /* instead: so many of 127.0.0.0/8, in another order each time */
+        size_t questions; /* for A */
 } dns;
 static struct server servers[3];
 
@@ -34,7 +35,8 @@ static void answer_to(const unsigned char *q, bool truncated, struct buf *a)
         ipv4 = q[after - 3] == 1;
         if (ipv4 && !truncated)
                 answers = dns.crowd;
-        for (size_t i = 0; ipv4 && !dns.missing && !dns.crowd && i < COUNT_OF(dns.addresses) && dns.addresses[i]; i++)
+        for (size_t i = 0;
+             ipv4 && !dns.missing && !dns.crowd && i < COUNT_OF(dns.addresses) && dns.addresses[i]; i++)
                 answers++;
         dns.questions += ipv4 && !truncated;
         buf_add(a, q, 2);
@@ -54,7 +56,8 @@ static void answer_to(const unsigned char *q, bool truncated, struct buf *a)
                 put16(a, dns.ttl);
                 put16(a, 4);
                 if (dns.crowd)
-                        address.s_addr = htonl(0x7f000101 + (i + (unsigned)dns.questions * dns.crowd / 2) % dns.crowd);
+                        address.s_addr = htonl(0x7f000101 +
+                                               (i + (unsigned)dns.questions * dns.crowd / 2) % dns.crowd);
                 else
                         assert_int_equal(inet_pton(AF_INET, dns.addresses[i], &address), 1);
                 buf_add(a, &address, 4);
@@ -120,7 +123,8 @@ static bool name_server_open(struct sockaddr_in *at)
                 at->sin_port = 0;
                 dns.listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
                 dns.fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-                if (bind(dns.listener, (struct sockaddr *)at, size) == 0 && listen(dns.listener, 4) == 0 && getsockname(dns.listener, (struct sockaddr *)at, &size) == 0 &&
+                if (bind(dns.listener, (struct sockaddr *)at, size) == 0 && listen(dns.listener, 4) == 0 &&
+                    getsockname(dns.listener, (struct sockaddr *)at, &size) == 0 &&
                     bind(dns.fd, (struct sockaddr *)at, size) == 0)
                         return true;
                 (void)close(dns.listener);
@@ -336,7 +340,8 @@ static void a_silent_name_server_blocks_nothing(void **state UNUSED)
         assert_int_equal(http_target_connections(target), 0);
 }
 
-/* A headless Service of many pods: each answer has them in another order, and no connection is replaced for that. */
+/* A headless Service of many pods: each answer has them in another order, and no connection is replaced for
+ * that. */
 static void many_addresses_stay(void **state UNUSED)
 {
         dns.crowd = 150;

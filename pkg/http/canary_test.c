@@ -1,7 +1,8 @@
-/* What libcurl does to a connection of CURLOPT_CONNECT_ONLY that lies in its multi handle while its socket is used without it: when any other connection
- * opens, it closes those that are older than CURLOPT_MAXAGE_CONN and those whose peer has ended, later versions also those with unread bytes. The number
- * of the descriptor is then somebody else's. That is why pkg/http keeps a duplicate and frees the handle. Should this test fail with another version,
- * libcurl has changed its mind: read connect.c again. */
+/* What libcurl does to a connection of CURLOPT_CONNECT_ONLY that lies in its multi handle while its socket is
+ * used without it: when any other connection opens, it closes those that are older than CURLOPT_MAXAGE_CONN
+ * and those whose peer has ended, later versions also those with unread bytes. The number of the descriptor
+ * is then somebody else's. That is why pkg/http keeps a duplicate and frees the handle. Should this test fail
+ * with another version, libcurl has changed its mind: read connect.c again. */
 #include <curl/curl.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -22,7 +23,12 @@ static int listener;
 static char url[64];
 static long age_max;
 
-struct connection { CURL *easy; curl_socket_t fd; int own, peer; ino_t inode; };
+struct connection {
+        CURL *easy;
+        curl_socket_t fd;
+        int own, peer;
+        ino_t inode;
+};
 
 static int setup(void **state UNUSED)
 {
@@ -137,7 +143,8 @@ static void an_old_connection_is_closed(void **state UNUSED) { assert_true(taken
 static void an_ended_connection_is_closed(void **state UNUSED) { assert_true(taken_away(end, 118)); }
 static void a_readable_connection_may_be_closed(void **state UNUSED)
 {
-        bool gone = taken_away(speak, 118), later = curl_version_info(CURLVERSION_NOW)->version_num >= 0x080000;
+        bool gone = taken_away(speak, 118),
+             later = curl_version_info(CURLVERSION_NOW)->version_num >= 0x080000;
 
         assert_int_equal(gone, later);
 }

@@ -8,8 +8,14 @@
 #include "http/connection.h"
 #include "http/proxy.h"
 
-enum { PACK_LEAST = 1024, BODY_KEPT = 65536, BODY_FREE = 256 * 1024, STREAMS_DEFAULT = 100, MEMBER_MAX = 8 << 20 };
-static const int64_t RETRY_AFTER_MAX = 86400;  /* seconds */
+enum {
+        PACK_LEAST = 1024,
+        BODY_KEPT = 65536,
+        BODY_FREE = 256 * 1024,
+        STREAMS_DEFAULT = 100,
+        MEMBER_MAX = 8 << 20
+};
+static const int64_t RETRY_AFTER_MAX = 86400; /* seconds */
 static const usec PING_AFTER = 10 * USEC_SEC;
 
 /* ---- exchanges ---------------------------------------------------------- */
@@ -93,7 +99,8 @@ static usec parse_retry_after(struct str value)
         time_t at;
 
         if (value.n && strspn(value.p, "0123456789") >= value.n)
-                return str_to_int64(value, &seconds) ? MIN_OF(seconds, RETRY_AFTER_MAX) * USEC_SEC : RETRY_AFTER_MAX * USEC_SEC;
+                return str_to_int64(value, &seconds) ? MIN_OF(seconds, RETRY_AFTER_MAX) * USEC_SEC
+                                                     : RETRY_AFTER_MAX * USEC_SEC;
         if (value.n == 0 || value.n >= sizeof(date))
                 return 0;
         memcpy(date, value.p, value.n);
@@ -101,18 +108,25 @@ static usec parse_retry_after(struct str value)
         at = curl_getdate(date, NULL);
         if (at <= 0)
                 return 0;
-        return MIN_OF(MAX_OF((int64_t)at - clock_wall(&system_clock) / USEC_SEC, (int64_t)0), RETRY_AFTER_MAX) * USEC_SEC;
+        return MIN_OF(MAX_OF((int64_t)at - clock_wall(&system_clock) / USEC_SEC, (int64_t)0),
+                      RETRY_AFTER_MAX) *
+               USEC_SEC;
 }
 
 void exchange_answer(struct exchange *x, int status)
 {
         x->completion.status = status;
         x->completion.head = buf_view(&x->head);
-        x->completion.retry_after = status >= 300 ? parse_retry_after(http_completion_header(&x->completion, STR("Retry-After"))) : 0;
+        x->completion.retry_after = status >= 300 ? parse_retry_after(http_completion_header(
+                                                            &x->completion, STR("Retry-After")))
+                                                  : 0;
         complete(x);
 }
 
-struct str http_completion_header(const struct http_completion *c, struct str name) { return http_head_find(c->head, name); }
+struct str http_completion_header(const struct http_completion *c, struct str name)
+{
+        return http_head_find(c->head, name);
+}
 
 /* ---- targets ------------------------------------------------------------ */
 
@@ -164,11 +178,14 @@ static int copy_config(struct http_target *t, const struct http_target_config *c
         own->once = config->once;
         own->answer_member = config->answer_member;
         own->tls.any_host = tls->any_host;
-        if (copy_view(tls->ca_pem, &own->tls.ca_pem, err) < 0 || copy(tls->ca_file, &own->tls.ca_file, err) < 0 ||
-            copy(tls->client_cert_file, &own->tls.client_cert_file, err) < 0 || copy(tls->client_key_file, &own->tls.client_key_file, err) < 0 ||
+        if (copy_view(tls->ca_pem, &own->tls.ca_pem, err) < 0 ||
+            copy(tls->ca_file, &own->tls.ca_file, err) < 0 ||
+            copy(tls->client_cert_file, &own->tls.client_cert_file, err) < 0 ||
+            copy(tls->client_key_file, &own->tls.client_key_file, err) < 0 ||
             copy(tls->server_name, &own->tls.server_name, err) < 0)
                 return -1;
-        if (copy_view(proxy->url, &own->proxy.url, err) < 0 || copy(proxy->user_file, &own->proxy.user_file, err) < 0 ||
+        if (copy_view(proxy->url, &own->proxy.url, err) < 0 ||
+            copy(proxy->user_file, &own->proxy.user_file, err) < 0 ||
             copy(proxy->password_file, &own->proxy.password_file, err) < 0)
                 return -1;
         t->url_text = str_dup(config->url);
@@ -178,8 +195,9 @@ static int copy_config(struct http_target *t, const struct http_target_config *c
 
 static void free_config(struct http_target_config *own)
 {
-        const void *texts[] = { own->tls.ca_pem.p, own->tls.ca_file, own->tls.client_cert_file, own->tls.client_key_file, own->tls.server_name,
-                                own->proxy.url.p, own->proxy.user_file, own->proxy.password_file };
+        const void *texts[] = { own->tls.ca_pem.p,        own->tls.ca_file,        own->tls.client_cert_file,
+                                own->tls.client_key_file, own->tls.server_name,    own->proxy.url.p,
+                                own->proxy.user_file,     own->proxy.password_file };
 
         for (size_t i = 0; i < COUNT_OF(texts); i++)
                 free((void *)(uintptr_t)texts[i]);
@@ -194,14 +212,17 @@ static int set_route(struct http_target *t, struct str no_proxy, struct error *e
                 if (url_parse(t->config.proxy.url, &t->proxy_url, err) < 0)
                         return error_wrap(err, "proxy");
                 if (t->proxy_url.tls)
-                        return error_set(err, ERROR_INVALID, "proxy " STR_FMT ": proxies are spoken to over http://", STR_ARG(t->config.proxy.url));
+                        return error_set(err, ERROR_INVALID,
+                                         "proxy " STR_FMT ": proxies are spoken to over http://",
+                                         STR_ARG(t->config.proxy.url));
                 t->proxied = !http_no_proxy(no_proxy, t->url.host);
         }
         t->host = str_dup(t->proxied ? t->proxy_url.host : t->url.host);
         t->port = t->proxied ? t->proxy_url.port : t->url.port;
         if (t->url.tls && t->config.tls.server_name)
                 name = str_of(t->config.tls.server_name);
-        buf_printf(&url, memchr(name.p, ':', name.n) ? "http://[" STR_FMT "]:%u/" : "http://" STR_FMT ":%u/", STR_ARG(name), t->url.port);
+        buf_printf(&url, memchr(name.p, ':', name.n) ? "http://[" STR_FMT "]:%u/" : "http://" STR_FMT ":%u/",
+                   STR_ARG(name), t->url.port);
         t->connect_url = buf_take(&url);
         t->tls_name = t->url.tls ? str_dup(name) : NULL;
         if (!t->host || !t->connect_url || (t->url.tls && !t->tls_name))
@@ -216,11 +237,13 @@ static int set_head(struct http_target *t, struct str headers, struct error *err
         buf_printf(&t->head, "Host: " STR_FMT "\r\nUser-Agent: sluice\r\n", STR_ARG(t->url.authority));
         buf_str(&t->head, headers);
         if (t->head.failed || t->head.n > HTTP_HEADROOM / 2)
-                return error_set(err, ERROR_INVALID, "the sink's URL and headers take more than %d bytes", HTTP_HEADROOM / 2);
+                return error_set(err, ERROR_INVALID, "the sink's URL and headers take more than %d bytes",
+                                 HTTP_HEADROOM / 2);
         return t->config.http_version == HTTP_1_1 ? 0 : http2_fields(t, err);
 }
 
-int http_target_new(struct http_target **out, struct http_client *client, const struct http_target_config *config, struct error *err)
+int http_target_new(struct http_target **out, struct http_client *client,
+                    const struct http_target_config *config, struct error *err)
 {
         struct http_target *t = calloc(1, sizeof(*t));
 
@@ -229,13 +252,14 @@ int http_target_new(struct http_target **out, struct http_client *client, const 
         t->client = client;
         t->waiting_last = &t->waiting;
         t->head.max = 65536;
-        t->streams = MIN_OF(config->max_streams ? config->max_streams : STREAMS_DEFAULT, (uint32_t)STREAMS_DEFAULT);
+        t->streams = MIN_OF(config->max_streams ? config->max_streams : STREAMS_DEFAULT,
+                            (uint32_t)STREAMS_DEFAULT);
         t->replace_at = t->ask_at = USEC_NEVER;
         t->asked_at = -USEC_MINUTE;
         t->timer.turn = target_turn;
         t->answer_timer.turn = target_answers_turn;
-        if (copy_config(t, config, err) < 0 || url_parse(str_of(t->url_text), &t->url, err) < 0 || set_route(t, config->proxy.no_proxy, err) < 0 ||
-            set_head(t, config->headers, err) < 0) {
+        if (copy_config(t, config, err) < 0 || url_parse(str_of(t->url_text), &t->url, err) < 0 ||
+            set_route(t, config->proxy.no_proxy, err) < 0 || set_head(t, config->headers, err) < 0) {
                 (void)http_target_free(t);
                 return -1;
         }
@@ -315,20 +339,33 @@ static bool pack(struct http_client *client, const struct buf *message, struct b
         return true;
 }
 
-struct head { struct str method, path, constant, own; const char *encoding; char length[64]; };
+struct head {
+        struct str method, path, constant, own;
+        const char *encoding;
+        char length[64];
+};
 
-/* Writes the head in front of the body, so that both leave as one piece: request line, constant lines, the request's own, the length. */
+/* Writes the head in front of the body, so that both leave as one piece: request line, constant lines, the
+ * request's own, the length. */
 static int write_head(struct exchange *x, const struct head *h, struct error *err)
 {
         static const char version[] = " HTTP/1.1\r\n";
-        struct str pieces[] = { h->method, STR(" "), h->path, { version, sizeof(version) - 1 }, h->constant, h->own, str_of(h->encoding), str_of(h->length) };
+        struct str pieces[] = { h->method,
+                                STR(" "),
+                                h->path,
+                                { version, sizeof(version) - 1 },
+                                h->constant,
+                                h->own,
+                                str_of(h->encoding),
+                                str_of(h->length) };
         size_t size = 0, i;
         char *at;
 
         for (i = 0; i < COUNT_OF(pieces); i++)
                 size += pieces[i].n;
         if (size > HTTP_HEADROOM)
-                return error_set(err, ERROR_INVALID, "the request's headers take more than %d bytes", HTTP_HEADROOM);
+                return error_set(err, ERROR_INVALID, "the request's headers take more than %d bytes",
+                                 HTTP_HEADROOM);
         x->start = HTTP_HEADROOM - size;
         at = x->message->p + x->start;
         for (i = 0; i < COUNT_OF(pieces); i++)
@@ -357,8 +394,11 @@ static void put_length(char out[64], size_t n)
 static int put_head(struct exchange *x, const struct http_request *q, struct error *err)
 {
         struct http_target *t = q->target;
-        struct head h = { .method = str_of(q->method ? q->method : t->method), .path = q->path.n ? q->path : t->url.target,
-                          .constant = { t->head.p + t->line_n, t->head.n - t->line_n }, .own = q->headers, .encoding = "" };
+        struct head h = { .method = str_of(q->method ? q->method : t->method),
+                          .path = q->path.n ? q->path : t->url.target,
+                          .constant = { t->head.p + t->line_n, t->head.n - t->line_n },
+                          .own = q->headers,
+                          .encoding = "" };
         size_t body;
 
         if (q->message->failed || q->message->n < HTTP_HEADROOM)
@@ -367,7 +407,8 @@ static int put_head(struct exchange *x, const struct http_request *q, struct err
                 return error_set(err, ERROR_INVALID, "\"%s\" is no HTTP method", q->method);
         if (q->path.n && !is_path(q->path))
                 return error_set(err, ERROR_INVALID, "the path must begin with / and have no white space");
-        if (t->config.compress && q->message->n > HTTP_HEADROOM + PACK_LEAST && pack(t->client, q->message, &x->packed)) {
+        if (t->config.compress && q->message->n > HTTP_HEADROOM + PACK_LEAST &&
+            pack(t->client, q->message, &x->packed)) {
                 x->message = &x->packed;
                 h.encoding = "Content-Encoding: gzip\r\n";
         }
@@ -402,7 +443,9 @@ static struct exchange *exchange_new(struct http_end *end)
         if (!x)
                 return calloc(1, sizeof(*x));
         end->spare = x->next;
-        *x = (struct exchange){ .head = x->head, .body = x->body, .packed = x->packed, .pick.out = x->pick.out };
+        *x = (struct exchange){
+                .head = x->head, .body = x->body, .packed = x->packed, .pick.out = x->pick.out
+        };
         if (x->pick.out.cap > BODY_KEPT)
                 buf_done(&x->pick.out);
         buf_reset(&x->head);
@@ -550,7 +593,8 @@ int http_client_new(struct http_client **out, struct loop *loop, struct error *e
         client->loop = loop;
         random_init(&client->random, random_seed());
         client->space = malloc(READ_SIZE);
-        if (!client->space || http_multi_new(&client->multi, loop, on_connected, client, err) < 0 || resolver_new(&client->resolver, loop, err) < 0) {
+        if (!client->space || http_multi_new(&client->multi, loop, on_connected, client, err) < 0 ||
+            resolver_new(&client->resolver, loop, err) < 0) {
                 bool memory = !client->space;
 
                 (void)http_client_free(client);
@@ -573,4 +617,7 @@ struct http_client *http_client_free(struct http_client *client)
         return NULL;
 }
 
-int http_client_use_servers(struct http_client *client, const char *servers, struct error *err) { return resolver_use_servers(client->resolver, servers, err); }
+int http_client_use_servers(struct http_client *client, const char *servers, struct error *err)
+{
+        return resolver_use_servers(client->resolver, servers, err);
+}

@@ -16,7 +16,12 @@
 /* ---- a scripted server -------------------------------------------------- */
 
 enum { CONNECTIONS = 128, MOST = 512 };
-struct peer { int fd; struct loop_io *io; struct buf in; unsigned served; };
+struct peer {
+        int fd;
+        struct loop_io *io;
+        struct buf in;
+        unsigned served;
+};
 
 static struct loop *loop;
 static struct http_client *client;
@@ -32,13 +37,16 @@ static struct {
         struct loop_io *io;
         struct peer peers[CONNECTIONS];
         size_t peers_n;
-        const char *answer;              /* NULL: none */
-        unsigned close_after;            /* requests of a connection; 0: never */
-        bool hang_up;                    /* right behind the answer, or in its place */
-        void (*served)(struct peer *);   /* a request has come; NULL: nothing more is done */
+        const char *answer;            /* NULL: none */
+        unsigned close_after;          /* requests of a connection; 0: never */
+        bool hang_up;                  /* right behind the answer, or in its place */
+        void (*served)(struct peer *); /* a request has come; NULL: nothing more is done */
         size_t requests;
 } script;
-static struct { struct http_completion c; char body[4096]; } done[MOST];
+static struct {
+        struct http_completion c;
+        char body[4096];
+} done[MOST];
 static size_t done_n, wanted;
 
 static void too_late(struct task *t UNUSED, usec now UNUSED)
@@ -141,7 +149,10 @@ static void submit(uint64_t tag)
                 m->n = HTTP_HEADROOM;
                 buf_text(m, "body");
         }
-        if (port.ops->submit(port.cookie, tag, &(struct http_request){ .target = target, .message = m, .headers = STR("X-Id: 1\r\n") }, &err) < 0)
+        if (port.ops->submit(
+                    port.cookie, tag,
+                    &(struct http_request){ .target = target, .message = m, .headers = STR("X-Id: 1\r\n") },
+                    &err) < 0)
                 fail_msg("%s", err.text);
 }
 
@@ -182,11 +193,13 @@ static int setup(void **state UNUSED)
         memset(&script, 0, sizeof(script));
         watchdog = (struct task){ .turn = too_late };
         wake = (struct task){ .turn = on_wake };
-        if (loop_new(&loop, &err) < 0 || http_client_new(&client, loop, &err) < 0 || http_end_new(&end, client, &wake, &err) < 0)
+        if (loop_new(&loop, &err) < 0 || http_client_new(&client, loop, &err) < 0 ||
+            http_end_new(&end, client, &wake, &err) < 0)
                 return -1;
         port = http_end_port(end);
         script.fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-        if (bind(script.fd, (struct sockaddr *)&at, size) < 0 || listen(script.fd, 128) < 0 || getsockname(script.fd, (struct sockaddr *)&at, &size) < 0 ||
+        if (bind(script.fd, (struct sockaddr *)&at, size) < 0 || listen(script.fd, 128) < 0 ||
+            getsockname(script.fd, (struct sockaddr *)&at, &size) < 0 ||
             loop_io_open(loop, script.fd, on_accept, NULL, &script.io, &err) < 0)
                 return -1;
         loop_io_want(script.io, LOOP_READABLE);
@@ -247,10 +260,14 @@ static void a_body_may_end_with_the_connection(void **state UNUSED)
         assert_string_equal(done[0].body, "until the end");
 }
 
-/* The server closes an idle connection with a word: whatever it says is no answer to the request that leaves next. */
+/* The server closes an idle connection with a word: whatever it says is no answer to the request that leaves
+ * next. */
 static void what_an_idle_connection_says_is_no_answer(void **state UNUSED)
 {
-        static const char *const words[] = { "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "x" };
+        static const char *const words[] = {
+                "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+                "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "x"
+        };
 
         aim((struct http_target_config){ .max_connections = 1, .once = true });
         assert_int_equal(request()->status, 200);
@@ -269,7 +286,8 @@ static void what_an_idle_connection_says_is_no_answer(void **state UNUSED)
 /* A 408 that crosses the request: nothing of it was acknowledged, so it goes out again. */
 static void a_408_that_crosses_the_request_is_no_answer(void **state UNUSED)
 {
-        static const char late[] = "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        static const char late[] =
+                "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
         aim((struct http_target_config){ .max_connections = 1 });
         assert_int_equal(request()->status, 200);
@@ -289,8 +307,8 @@ static void reset_from_the_second_on(struct peer *p)
                 (void)setsockopt(p->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
 }
 
-/* A reset that follows the request so soon that its acknowledgement never left looks like the race of an idle connection: a target that must never
- * repeat does not, and one that may does it once. */
+/* A reset that follows the request so soon that its acknowledgement never left looks like the race of an idle
+ * connection: a target that must never repeat does not, and one that may does it once. */
 static void a_target_may_forbid_to_send_again(void **state UNUSED)
 {
         aim((struct http_target_config){ .max_connections = 1, .once = true });
@@ -340,7 +358,9 @@ static void a_fresh_connection_that_closes_is_a_failure(void **state UNUSED)
 
 static void half_an_answer_is_a_failure(void **state UNUSED)
 {
-        static const char *const halves[] = { "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", "HTTP/1.1 2" };
+        static const char *const halves[] = { "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf",
+                                              "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
+                                              "HTTP/1.1 2" };
 
         aim((struct http_target_config){ 0 });
         for (size_t i = 0; i < COUNT_OF(halves); i++) {
@@ -392,7 +412,7 @@ static void a_cancelled_request_has_no_completion(void **state UNUSED)
         aim((struct http_target_config){ .max_connections = 1 });
         script.answer = NULL;
         submit(1);
-        submit(2);       /* waits for the connection */
+        submit(2); /* waits for the connection */
         while (script.requests == 0)
                 run();
         port.ops->cancel(port.cookie, 2);
@@ -424,10 +444,21 @@ static void a_long_answer_is_cut(void **state UNUSED)
 
 static void retry_after_is_read(void **state UNUSED)
 {
-        static const struct { const char *value; usec least, most; } all[] = {
-                { "7", 7 * USEC_SEC, 7 * USEC_SEC }, { "  7  ", 7 * USEC_SEC, 7 * USEC_SEC }, { "0", 0, 0 }, { "-5", 0, 0 }, { "soon", 0, 0 }, { "", 0, 0 },
-                { "99999999999", USEC_DAY, USEC_DAY }, { "99999999999999999999999999", USEC_DAY, USEC_DAY }, { "Fri, 01 Jan 9999 00:00:00 GMT", USEC_DAY, USEC_DAY },
-                { "9223372036854775807", USEC_DAY, USEC_DAY }, { "Mon, 01 Jan 2001 00:00:00 GMT", 0, 0 },
+        static const struct {
+                const char *value;
+                usec least, most;
+        } all[] = {
+                { "7", 7 * USEC_SEC, 7 * USEC_SEC },
+                { "  7  ", 7 * USEC_SEC, 7 * USEC_SEC },
+                { "0", 0, 0 },
+                { "-5", 0, 0 },
+                { "soon", 0, 0 },
+                { "", 0, 0 },
+                { "99999999999", USEC_DAY, USEC_DAY },
+                { "99999999999999999999999999", USEC_DAY, USEC_DAY },
+                { "Fri, 01 Jan 9999 00:00:00 GMT", USEC_DAY, USEC_DAY },
+                { "9223372036854775807", USEC_DAY, USEC_DAY },
+                { "Mon, 01 Jan 2001 00:00:00 GMT", 0, 0 },
         };
         time_t soon = time(NULL) + 100;
         char text[256], date[64];
@@ -436,11 +467,14 @@ static void retry_after_is_read(void **state UNUSED)
         aim((struct http_target_config){ 0 });
         script.answer = text;
         for (size_t i = 0; i < COUNT_OF(all); i++) {
-                (void)snprintf(text, sizeof(text), "HTTP/1.1 429 Slow\r\nRetry-After: %s\r\nContent-Length: 0\r\n\r\n", all[i].value);
+                (void)snprintf(text, sizeof(text),
+                               "HTTP/1.1 429 Slow\r\nRetry-After: %s\r\nContent-Length: 0\r\n\r\n",
+                               all[i].value);
                 assert_in_range(request()->retry_after, all[i].least, all[i].most);
         }
         (void)strftime(date, sizeof(date), "%a, %d %b %Y %H:%M:%S GMT", gmtime_r(&soon, &tm));
-        (void)snprintf(text, sizeof(text), "HTTP/1.1 503 Slow\r\nretry-after: %s\r\nContent-Length: 0\r\n\r\n", date);
+        (void)snprintf(text, sizeof(text),
+                       "HTTP/1.1 503 Slow\r\nretry-after: %s\r\nContent-Length: 0\r\n\r\n", date);
         assert_in_range(request()->retry_after, 70 * USEC_SEC, 100 * USEC_SEC);
         (void)snprintf(text, sizeof(text), "HTTP/1.1 200 OK\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n");
         assert_int_equal(request()->retry_after, 0);
@@ -449,7 +483,8 @@ static void retry_after_is_read(void **state UNUSED)
 static void two_answers_to_one_request_are_not_trusted(void **state UNUSED)
 {
         aim((struct http_target_config){ 0 });
-        script.answer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nHTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n";
+        script.answer =
+                "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nHTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n";
         assert_int_equal(request()->status, 200);
         assert_int_equal(request()->status, 200);
         assert_int_equal(script.peers_n, 2);
@@ -500,7 +535,8 @@ int main(void)
                 cmocka_unit_test_setup_teardown(what_an_idle_connection_says_is_no_answer, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_408_that_crosses_the_request_is_no_answer, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_target_may_forbid_to_send_again, setup, teardown),
-                cmocka_unit_test_setup_teardown(one_targets_connections_are_nothing_to_another, setup, teardown),
+                cmocka_unit_test_setup_teardown(one_targets_connections_are_nothing_to_another, setup,
+                                                teardown),
                 cmocka_unit_test_setup_teardown(a_fresh_connection_that_closes_is_a_failure, setup, teardown),
                 cmocka_unit_test_setup_teardown(half_an_answer_is_a_failure, setup, teardown),
                 cmocka_unit_test_setup_teardown(what_is_no_http_is_a_failure, setup, teardown),

@@ -2,7 +2,8 @@
 
 #include <inttypes.h>
 
-/* What may stand around a body: so many heads (1xx answers, a status line, trailers), and so many bytes for each of the body's (chunks). */
+/* What may stand around a body: so many heads (1xx answers, a status line, trailers), and so many bytes for
+ * each of the body's (chunks). */
 enum { AROUND_HEADS = 4, AROUND_BYTE = 16 };
 
 static struct http_codec *of(llhttp_t *parser) { return CONTAINER_OF(parser, struct http_codec, parser); }
@@ -55,7 +56,8 @@ static int on_value(llhttp_t *p, const char *at, size_t n)
 
         if (memchr(at, 0, n))
                 return fault(c, 400, "NUL in a header");
-        /* The parser joins what a folded line continues; a piece that ended before the bytes did, ended its line. */
+        /* The parser joins what a folded line continues; a piece that ended before the bytes did, ended its
+         * line. */
         if (c->value_ended)
                 return fault(c, 400, "a folded header");
         c->value_ended = at + n < c->end;
@@ -99,7 +101,10 @@ static int on_headers_complete(llhttp_t *p)
         if (c->refuse_large_body && p->content_length != UINT64_MAX && p->content_length > c->body_max)
                 return fault(c, 413, "body too large");
         /* Only an answer's status and the request's method tell whether a body follows; 1 means none. */
-        return c->head_answer || (p->type == HTTP_RESPONSE && (p->status_code == 204 || p->status_code == 304)) ? 1 : 0;
+        return c->head_answer ||
+                               (p->type == HTTP_RESPONSE && (p->status_code == 204 || p->status_code == 304))
+                       ? 1
+                       : 0;
 }
 
 static int on_body(llhttp_t *p, const char *at, size_t n)
@@ -122,7 +127,8 @@ static int on_message_complete(llhttp_t *p)
         struct http_codec *c = of(p);
 
         /* 1xx (but 101) is not the answer: the next message is. */
-        if (p->type == HTTP_RESPONSE && p->status_code >= 100 && p->status_code <= 199 && p->status_code != 101) {
+        if (p->type == HTTP_RESPONSE && p->status_code >= 100 && p->status_code <= 199 &&
+            p->status_code != 101) {
                 buf_reset(&c->message.head);
                 c->head_size = 0;
                 c->head_done = false;
@@ -188,7 +194,10 @@ int http_codec_feed(struct http_codec *c, struct str bytes, size_t *used, struct
         e = llhttp_execute(&c->parser, bytes.p, bytes.n);
         c->around += bytes.n - (c->body_n - body);
         if (e == HPE_OK && c->around > AROUND_HEADS * (uint64_t)c->head_max + AROUND_BYTE * c->body_n)
-                return error_set(err, ERROR_PROTOCOL, "the message is nearly all framing: more than %" PRIu64 " bytes beside %" PRIu64 " of a body", c->around, c->body_n);
+                return error_set(err, ERROR_PROTOCOL,
+                                 "the message is nearly all framing: more than %" PRIu64
+                                 " bytes beside %" PRIu64 " of a body",
+                                 c->around, c->body_n);
         if (e == HPE_PAUSED && c->message.complete) {
                 *used = (size_t)(llhttp_get_error_pos(&c->parser) - bytes.p);
                 llhttp_resume(&c->parser);
@@ -202,7 +211,10 @@ int http_codec_feed(struct http_codec *c, struct str bytes, size_t *used, struct
                 if (!c->refuse_status)
                         c->refuse_status = 400;
                 /* The parser has words of its own for what a callback refused, which say nothing. */
-                return error_set(err, ERROR_PROTOCOL, "broken HTTP: %s", c->fault ? c->fault : llhttp_get_error_reason(&c->parser) ? llhttp_get_error_reason(&c->parser) : "unknown");
+                return error_set(err, ERROR_PROTOCOL, "broken HTTP: %s",
+                                 c->fault                              ? c->fault
+                                 : llhttp_get_error_reason(&c->parser) ? llhttp_get_error_reason(&c->parser)
+                                                                       : "unknown");
         }
         return 0;
 }
@@ -226,6 +238,12 @@ struct str http_head_find(struct str head, struct str name)
         return (struct str){ 0 };
 }
 
-struct str http_message_header(const struct http_message *m, struct str name) { return http_head_find(http_head(m), name); }
+struct str http_message_header(const struct http_message *m, struct str name)
+{
+        return http_head_find(http_head(m), name);
+}
 
-const char *http_method_name(const struct http_message *m) { return llhttp_method_name((llhttp_method_t)m->method); }
+const char *http_method_name(const struct http_message *m)
+{
+        return llhttp_method_name((llhttp_method_t)m->method);
+}

@@ -1,5 +1,5 @@
-/* The HTTP/1.1 codec of client and server: llhttp (strict) with bounds and a place to put things. One message at a time; sans-I/O. Owned by
- * its connection; one thread. */
+/* The HTTP/1.1 codec of client and server: llhttp (strict) with bounds and a place to put things. One message
+ * at a time; sans-I/O. Owned by its connection; one thread. */
 #pragma once
 
 #include <llhttp.h>
@@ -9,13 +9,13 @@
 #include "json/pick.h"
 
 struct http_message {
-        uint8_t method;          /* enum llhttp_method; requests */
-        int status;              /* answers */
-        struct buf target;       /* requests: as sent */
-        struct buf head;         /* "name\0value\0" pairs, names as sent */
-        struct buf body;         /* cut at body_max */
+        uint8_t method;    /* enum llhttp_method; requests */
+        int status;        /* answers */
+        struct buf target; /* requests: as sent */
+        struct buf head;   /* "name\0value\0" pairs, names as sent */
+        struct buf body;   /* cut at body_max */
         bool body_cut;
-        bool keep_alive;         /* the connection may carry another message */
+        bool keep_alive; /* the connection may carry another message */
         bool complete;
 };
 
@@ -37,8 +37,9 @@ struct http_codec {
 
 void http_codec_init(struct http_codec *, bool request, size_t head_max, size_t body_max);
 void http_codec_done(struct http_codec *);
-void http_codec_next(struct http_codec *);       /* ready for the next message on the connection */
-/* Feeds bytes; *used tells how many were taken: after a complete message the rest belongs to the next one. -1: the peer broke HTTP. */
+void http_codec_next(struct http_codec *); /* ready for the next message on the connection */
+/* Feeds bytes; *used tells how many were taken: after a complete message the rest belongs to the next one.
+ * -1: the peer broke HTTP. */
 int http_codec_feed(struct http_codec *, struct str, size_t *used, struct error *) MUST_CHECK;
 /* the peer closed: the end of a close-delimited body, or a fault */
 int http_codec_eof(struct http_codec *, struct error *) MUST_CHECK;
@@ -52,8 +53,11 @@ static inline bool http_head_next(struct str *rest, struct str *name, struct str
         *rest = (struct str){ value->p + value->n + 1, rest->n - name->n - value->n - 2 };
         return true;
 }
-static inline struct str http_head(const struct http_message *m) { return (struct str){ m->head.p, m->head.n }; }
-struct str http_head_find(struct str head, struct str name);    /* the first of that name; n 0: absent */
+static inline struct str http_head(const struct http_message *m)
+{
+        return (struct str){ m->head.p, m->head.n };
+}
+struct str http_head_find(struct str head, struct str name); /* the first of that name; n 0: absent */
 /* the first of that name, n 0: absent */
 struct str http_message_header(const struct http_message *, struct str name);
 const char *http_method_name(const struct http_message *);

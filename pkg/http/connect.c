@@ -1,6 +1,7 @@
-/* Makes connections. libcurl connects to an address that we chose, through a proxy's tunnel where there is one, and gives up the socket at once: a
- * duplicate is ours, and its handle is freed. What libcurl does to connections that it takes for idle (CURLOPT_MAXAGE_CONN, a peer that has ended)
- * can't reach it. TLS, reading and writing are done on that socket. */
+/* Makes connections. libcurl connects to an address that we chose, through a proxy's tunnel where there is
+ * one, and gives up the socket at once: a duplicate is ours, and its handle is freed. What libcurl does to
+ * connections that it takes for idle (CURLOPT_MAXAGE_CONN, a peer that has ended) can't reach it. TLS,
+ * reading and writing are done on that socket. */
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -40,7 +41,10 @@ bool files_changed(struct http_target *t)
 
 /* ---- what went wrong ---------------------------------------------------- */
 
-static const char *words(const struct connection *c, const char *otherwise) { return c->reason[0] ? c->reason : otherwise; }
+static const char *words(const struct connection *c, const char *otherwise)
+{
+        return c->reason[0] ? c->reason : otherwise;
+}
 
 static void connect_error(const struct connection *c, CURLcode r, struct error *err)
 {
@@ -53,16 +57,21 @@ static void connect_error(const struct connection *c, CURLcode r, struct error *
         if (!t->proxied)
                 (void)error_set(err, kind, "connect to %s: %s", t->url_text, why);
         else if (code == 407)
-                (void)error_set(err, kind, "connect to %s: the proxy %s:%u answered 407: give its user and password", t->url_text, t->host, t->port);
+                (void)error_set(err, kind,
+                                "connect to %s: the proxy %s:%u answered 407: give its user and password",
+                                t->url_text, t->host, t->port);
         else if (code && code / 100 != 2)
-                (void)error_set(err, kind, "connect to %s: the proxy %s:%u answered %ld to CONNECT", t->url_text, t->host, t->port, code);
+                (void)error_set(err, kind, "connect to %s: the proxy %s:%u answered %ld to CONNECT",
+                                t->url_text, t->host, t->port, code);
         else
-                (void)error_set(err, kind, "connect to %s: the proxy %s:%u: %s", t->url_text, t->host, t->port, why);
+                (void)error_set(err, kind, "connect to %s: the proxy %s:%u: %s", t->url_text, t->host,
+                                t->port, why);
 }
 
 void connection_error(struct connection *c, struct error *err)
 {
-        (void)error_set(err, ERROR_UNREACHABLE, "%s %s: %s", c->target->method, c->target->url_text, words(c, "the connection broke"));
+        (void)error_set(err, ERROR_UNREACHABLE, "%s %s: %s", c->target->method, c->target->url_text,
+                        words(c, "the connection broke"));
 }
 
 /* ---- bytes -------------------------------------------------------------- */
@@ -89,7 +98,8 @@ static ssize_t plain_result(struct connection *c, const char *what, ssize_t r)
 
 ssize_t connection_read(struct connection *c, char *space, size_t size)
 {
-        ssize_t r = c->ssl ? tls_read(c->ssl, space, size) : plain_result(c, "receive", recv(c->fd, space, size, 0));
+        ssize_t r = c->ssl ? tls_read(c->ssl, space, size)
+                           : plain_result(c, "receive", recv(c->fd, space, size, 0));
 
         if (r == IO_BROKEN && c->ssl)
                 note_tls(c);
@@ -98,7 +108,8 @@ ssize_t connection_read(struct connection *c, char *space, size_t size)
 
 ssize_t connection_write(struct connection *c, const char *p, size_t size)
 {
-        ssize_t r = c->ssl ? tls_write(c->ssl, p, size) : plain_result(c, "send", send(c->fd, p, size, MSG_NOSIGNAL));
+        ssize_t r = c->ssl ? tls_write(c->ssl, p, size)
+                           : plain_result(c, "send", send(c->fd, p, size, MSG_NOSIGNAL));
 
         if (r == IO_BROKEN && c->ssl)
                 note_tls(c);
@@ -107,13 +118,17 @@ ssize_t connection_write(struct connection *c, const char *p, size_t size)
         return r;
 }
 
-uint64_t connection_sent(const struct connection *c) { return c->ssl ? BIO_number_written(SSL_get_wbio(c->ssl)) : c->sent; }
+uint64_t connection_sent(const struct connection *c)
+{
+        return c->ssl ? BIO_number_written(SSL_get_wbio(c->ssl)) : c->sent;
+}
 
 bool connection_unseen(const struct connection *c, uint64_t since)
 {
         int held = 0;
 
-        return c->fd >= 0 && !c->target->proxied && ioctl(c->fd, SIOCOUTQ, &held) == 0 && held > 0 && (uint64_t)held >= connection_sent(c) - since;
+        return c->fd >= 0 && !c->target->proxied && ioctl(c->fd, SIOCOUTQ, &held) == 0 && held > 0 &&
+               (uint64_t)held >= connection_sent(c) - since;
 }
 
 bool connection_had_enough(struct connection *c, struct turn *turn, size_t n)
@@ -184,7 +199,8 @@ static void stand(struct connection *c)
         }
         c->framing = framing;
         if (max_age)
-                c->expires = loop_now(client->loop) + max_age - (usec)random_below(&client->random, (uint64_t)max_age / 4 + 1);
+                c->expires = loop_now(client->loop) + max_age -
+                             (usec)random_below(&client->random, (uint64_t)max_age / 4 + 1);
         loop_io_want(c->io, LOOP_READABLE);
         pool_connected(c);
 }
@@ -211,7 +227,8 @@ void connection_too_late(struct connection *c)
 {
         struct error err;
 
-        (void)error_set(&err, ERROR_TIMEOUT, "connect to %s: no TLS session within %" PRId64 " ms", c->target->url_text, c->target->config.connect_timeout / USEC_MSEC);
+        (void)error_set(&err, ERROR_TIMEOUT, "connect to %s: no TLS session within %" PRId64 " ms",
+                        c->target->url_text, c->target->config.connect_timeout / USEC_MSEC);
         refuse(c, &err);
 }
 
@@ -221,7 +238,9 @@ static int make_tls(struct http_target *t, struct error *err)
 
         if (!t->tls_name || t->tls)
                 return 0;
-        return tls_client_new(&t->tls, &t->client->authorities, &config, err) < 0 ? error_wrap(err, "connect to %s", t->url_text) : 0;
+        return tls_client_new(&t->tls, &t->client->authorities, &config, err) < 0
+                       ? error_wrap(err, "connect to %s", t->url_text)
+                       : 0;
 }
 
 /* A failure of this process, not of the peer: worth another try. */
@@ -240,7 +259,9 @@ static int adopt(struct connection *c, struct error *err)
         unsigned limit = UNACKNOWLEDGED_MS;
 
         if (curl_easy_getinfo(c->easy, CURLINFO_ACTIVESOCKET, &fd) != CURLE_OK || fd == CURL_SOCKET_BAD)
-                return error_set(err, ERROR_UNREACHABLE, "connect to %s: the peer closed the connection at once", c->target->url_text);
+                return error_set(err, ERROR_UNREACHABLE,
+                                 "connect to %s: the peer closed the connection at once",
+                                 c->target->url_text);
         c->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
         if (c->fd < 0) {
                 (void)error_errno(err, errno, "keep the socket");
@@ -279,7 +300,8 @@ void on_connected(void *cookie UNUSED, CURL *easy, CURLcode result)
                 stand(c);
 }
 
-/* The value of a Secret's file, without the white space that editors leave at its end. One that is gone leaves what was read last. */
+/* The value of a Secret's file, without the white space that editors leave at its end. One that is gone
+ * leaves what was read last. */
 static int read_login(const char *path, const char *what, struct buf *value, struct error *err)
 {
         struct error ignored;
@@ -294,7 +316,9 @@ static int read_login(const char *path, const char *what, struct buf *value, str
                 n = fread(text, 1, sizeof(text), f);
                 (void)fclose(f);
                 if (n > LOGIN_MAX)
-                        return error_set(err, ERROR_UNREACHABLE, "the proxy's %s in %s is longer than %d bytes", what, path, LOGIN_MAX);
+                        return error_set(err, ERROR_UNREACHABLE,
+                                         "the proxy's %s in %s is longer than %d bytes", what, path,
+                                         LOGIN_MAX);
                 while (n && isspace((unsigned char)text[n - 1]))
                         n--;
                 if (n) {
@@ -306,7 +330,11 @@ static int read_login(const char *path, const char *what, struct buf *value, str
         }
         if (value->failed)
                 return error_memory(err);
-        return !path || value->n ? 0 : error_set(err, ERROR_UNREACHABLE, "the proxy's %s can't be read from %s, or is empty: see delivery.proxy", what, path);
+        return !path || value->n
+                       ? 0
+                       : error_set(err, ERROR_UNREACHABLE,
+                                   "the proxy's %s can't be read from %s, or is empty: see delivery.proxy",
+                                   what, path);
 }
 
 /* Where curl connects to: our address, or through the proxy at our address the name. */
@@ -322,7 +350,8 @@ static int set_route(struct connection *c, const char *to, const char *proxy, st
         (void)curl_easy_setopt(c->easy, CURLOPT_NOPROXY, "");
         if (!t->proxied)
                 return 0;
-        if (read_login(t->config.proxy.user_file, "user", &t->proxy_user, err) < 0 || read_login(t->config.proxy.password_file, "password", &t->proxy_password, err) < 0)
+        if (read_login(t->config.proxy.user_file, "user", &t->proxy_user, err) < 0 ||
+            read_login(t->config.proxy.password_file, "password", &t->proxy_password, err) < 0)
                 return error_wrap(err, "connect to %s", t->url_text);
         (void)curl_easy_setopt(c->easy, CURLOPT_HTTPPROXYTUNNEL, 1L);
         if (t->proxy_user.n)
@@ -339,10 +368,12 @@ static int set_all(struct connection *c, struct error *err)
         bool v6 = strchr(c->address->text, ':') != NULL;
 
         c->easy = curl_easy_init();
-        buf_printf(&at, v6 ? "%s[%s]:%u" : "%s%s:%u", t->proxied ? "http://" : "::", c->address->text, t->port);
+        buf_printf(&at, v6 ? "%s[%s]:%u" : "%s%s:%u", t->proxied ? "http://" : "::", c->address->text,
+                   t->port);
         if (t->proxied && t->tls_name && !str_is(t->url.host, t->tls_name)) {
                 v6 = memchr(t->url.host.p, ':', t->url.host.n) != NULL;
-                buf_printf(&to, v6 ? "::[" STR_FMT "]:%u" : "::" STR_FMT ":%u", STR_ARG(t->url.host), t->url.port);
+                buf_printf(&to, v6 ? "::[" STR_FMT "]:%u" : "::" STR_FMT ":%u", STR_ARG(t->url.host),
+                           t->url.port);
         }
         if (!c->easy || at.failed || to.failed)
                 return error_memory(err);
@@ -356,7 +387,8 @@ static int set_all(struct connection *c, struct error *err)
         (void)curl_easy_setopt(c->easy, CURLOPT_TCP_KEEPALIVE, 1L);
         (void)curl_easy_setopt(c->easy, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
         (void)curl_easy_setopt(c->easy, CURLOPT_FRESH_CONNECT, 1L);
-        (void)curl_easy_setopt(c->easy, CURLOPT_CONNECTTIMEOUT_MS, (long)(t->config.connect_timeout / USEC_MSEC));
+        (void)curl_easy_setopt(c->easy, CURLOPT_CONNECTTIMEOUT_MS,
+                               (long)(t->config.connect_timeout / USEC_MSEC));
         (void)curl_easy_setopt(c->easy, CURLOPT_ERRORBUFFER, c->reason);
         (void)curl_easy_setopt(c->easy, CURLOPT_PRIVATE, c);
         return http_multi_add(t->client->multi, c->easy, err);

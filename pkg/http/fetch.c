@@ -13,7 +13,7 @@ enum { ADDRESSES_MOST = 16, URL_MOST = 8192 };
 struct call {
         struct call *next;
         struct fetch_end *end;
-        char *addresses[ADDRESSES_MOST];         /* that may be called, in turn */
+        char *addresses[ADDRESSES_MOST]; /* that may be called, in turn */
         size_t addresses_n, tried;
         uint64_t tag;
         char *url_text, *host, *method, *ca_file;
@@ -28,18 +28,27 @@ struct call {
         bool too_long;
 };
 
-struct fetch_end { struct loop *loop; struct task *wake; struct task timer; struct http_multi *multi; struct resolver *resolver; struct call *calls, *taken; };
+struct fetch_end {
+        struct loop *loop;
+        struct task *wake;
+        struct task timer;
+        struct http_multi *multi;
+        struct resolver *resolver;
+        struct call *calls, *taken;
+};
 
 /* ---- where calls may go ------------------------------------------------- */
 
 static bool label_matches(struct str pattern, struct str host)
 {
         while (pattern.n && host.n) {
-                bool more_of_pattern = memchr(pattern.p, '.', pattern.n), more_of_host = memchr(host.p, '.', host.n);
+                bool more_of_pattern = memchr(pattern.p, '.', pattern.n),
+                     more_of_host = memchr(host.p, '.', host.n);
                 struct str p = str_cut(&pattern, '.'), h = str_cut(&host, '.');
 
                 /* A dot at the end of one alone is a difference, too. */
-                if (h.n == 0 || more_of_pattern != more_of_host || (!str_is(p, "*") && !str_equal_nocase(p, h)))
+                if (h.n == 0 || more_of_pattern != more_of_host ||
+                    (!str_is(p, "*") && !str_equal_nocase(p, h)))
                         return false;
         }
         return pattern.n == 0 && host.n == 0;
@@ -50,7 +59,8 @@ static bool is_host_name(struct str host)
         for (size_t i = 0; i < host.n; i++) {
                 char c = host.p[i];
 
-                if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '-'))
+                if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                      c == '.' || c == '-'))
                         return false;
         }
         return host.n > 0;
@@ -72,19 +82,28 @@ bool fetch_host_allowed(struct str authority, bool tls, const char *const *hosts
                 allowed = str_cut(&wanted_port, ':');
                 if (plain != !tls || !label_matches(allowed, host))
                         continue;
-                if (str_equal(wanted_port, port) || (tls && ((wanted_port.n == 0 && str_is(port, "443")) || (port.n == 0 && str_is(wanted_port, "443")))))
+                if (str_equal(wanted_port, port) || (tls && ((wanted_port.n == 0 && str_is(port, "443")) ||
+                                                             (port.n == 0 && str_is(wanted_port, "443")))))
                         return true;
         }
         return false;
 }
 
-static bool in_network(uint32_t address, uint32_t network, int bits) { return address >> (32 - bits) == network >> (32 - bits); }
+static bool in_network(uint32_t address, uint32_t network, int bits)
+{
+        return address >> (32 - bits) == network >> (32 - bits);
+}
 
 static bool public_v4(uint32_t a)
 {
-        static const struct { uint32_t network; int bits; } special[] = {
-                { 0x00000000, 8 }, { 0x0a000000, 8 }, { 0x64400000, 10 }, { 0x7f000000, 8 }, { 0xa9fe0000, 16 }, { 0xac100000, 12 }, { 0xc0000000, 24 }, { 0xc0000200, 24 }, { 0xc0586300, 24 },
-                { 0xc0a80000, 16 }, { 0xc6120000, 15 }, { 0xc6336400, 24 }, { 0xcb007100, 24 }, { 0xe0000000, 3 },
+        static const struct {
+                uint32_t network;
+                int bits;
+        } special[] = {
+                { 0x00000000, 8 },  { 0x0a000000, 8 },  { 0x64400000, 10 }, { 0x7f000000, 8 },
+                { 0xa9fe0000, 16 }, { 0xac100000, 12 }, { 0xc0000000, 24 }, { 0xc0000200, 24 },
+                { 0xc0586300, 24 }, { 0xc0a80000, 16 }, { 0xc6120000, 15 }, { 0xc6336400, 24 },
+                { 0xcb007100, 24 }, { 0xe0000000, 3 },
         };
 
         for (size_t i = 0; i < COUNT_OF(special); i++)
@@ -101,8 +120,8 @@ bool fetch_address_public(const char *address)
                 return public_v4((uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3]);
         if (inet_pton(AF_INET6, address, b) != 1)
                 return false;
-        /* Only global unicast, 2000::/3, without those that carry an IPv4 address of any kind (6to4, Teredo), serve protocols (2001::/23) or are for
-         * documentation. */
+        /* Only global unicast, 2000::/3, without those that carry an IPv4 address of any kind (6to4, Teredo),
+         * serve protocols (2001::/23) or are for documentation. */
         if (b[0] >> 5 != 1)
                 return false;
         if (b[0] == 0x20 && (b[1] == 0x02 || (b[1] == 0x01 && (b[2] < 2 || (b[2] == 0x0d && b[3] == 0xb8)))))
@@ -185,7 +204,9 @@ static void on_done(void *cookie UNUSED, CURL *easy, CURLcode result)
         }
         if (result != CURLE_OK) {
                 fail(c, result == CURLE_OPERATION_TIMEDOUT ? ERROR_TIMEOUT : ERROR_UNREACHABLE,
-                     c->too_long ? "the answer is longer than it may be" : c->reason[0] ? c->reason : curl_easy_strerror(result));
+                     c->too_long    ? "the answer is longer than it may be"
+                     : c->reason[0] ? c->reason
+                                    : curl_easy_strerror(result));
                 return;
         }
         c->completion.status = (int)status;
@@ -219,7 +240,8 @@ static void start(struct call *c)
         (void)curl_easy_setopt(c->easy, CURLOPT_NOSIGNAL, 1L);
         (void)curl_easy_setopt(c->easy, CURLOPT_FRESH_CONNECT, 1L);
         (void)curl_easy_setopt(c->easy, CURLOPT_FORBID_REUSE, 1L);
-        (void)curl_easy_setopt(c->easy, CURLOPT_TIMEOUT_MS, (long)(MAX_OF(c->deadline - loop_now(c->end->loop), USEC_MSEC) / USEC_MSEC));
+        (void)curl_easy_setopt(c->easy, CURLOPT_TIMEOUT_MS,
+                               (long)(MAX_OF(c->deadline - loop_now(c->end->loop), USEC_MSEC) / USEC_MSEC));
         (void)curl_easy_setopt(c->easy, CURLOPT_WRITEFUNCTION, on_bytes);
         (void)curl_easy_setopt(c->easy, CURLOPT_WRITEDATA, c);
         (void)curl_easy_setopt(c->easy, CURLOPT_ERRORBUFFER, c->reason);
@@ -308,7 +330,8 @@ static int submit(void *cookie, uint64_t tag, const struct fetch_request *q, str
         if (url_parse(q->url, &url, err) < 0)
                 return -1;
         if (!fetch_host_allowed(url.authority, url.tls, q->hosts))
-                return error_set(err, ERROR_FORBIDDEN, "URL \"" STR_FMT "\": its host may not be called", (int)MIN_OF(q->url.n, (size_t)200), q->url.p);
+                return error_set(err, ERROR_FORBIDDEN, "URL \"" STR_FMT "\": its host may not be called",
+                                 (int)MIN_OF(q->url.n, (size_t)200), q->url.p);
         if (file_is_other(q->ca_file)) /* curl would wait for what comes */
                 return error_set(err, ERROR_INVALID, "read the CA %s: it is no regular file", q->ca_file);
         c = calloc(1, sizeof(*c));
@@ -327,7 +350,8 @@ static int submit(void *cookie, uint64_t tag, const struct fetch_request *q, str
         c->url_text = str_dup(q->url);
         c->method = str_dup(str_of(q->method ? q->method : "GET"));
         c->ca_file = q->ca_file ? str_dup(str_of(q->ca_file)) : NULL;
-        if (!c->url_text || !c->method || (q->ca_file && !c->ca_file) || url_parse(str_of(c->url_text), &c->url, err) < 0 || !(c->host = str_dup(c->url.host)) ||
+        if (!c->url_text || !c->method || (q->ca_file && !c->ca_file) ||
+            url_parse(str_of(c->url_text), &c->url, err) < 0 || !(c->host = str_dup(c->url.host)) ||
             copy_headers(c, q->headers) < 0 || c->request_body.failed) {
                 call_free(c);
                 return error_memory(err);
@@ -377,7 +401,10 @@ struct fetch fetch_end_port(struct fetch_end *e)
         return (struct fetch){ &ops, e };
 }
 
-int fetch_end_use_servers(struct fetch_end *e, const char *servers, struct error *err) { return resolver_use_servers(e->resolver, servers, err); }
+int fetch_end_use_servers(struct fetch_end *e, const char *servers, struct error *err)
+{
+        return resolver_use_servers(e->resolver, servers, err);
+}
 
 int fetch_end_new(struct fetch_end **out, struct loop *loop, struct task *wake, struct error *err)
 {
@@ -388,7 +415,8 @@ int fetch_end_new(struct fetch_end **out, struct loop *loop, struct task *wake, 
         e->loop = loop;
         e->wake = wake;
         e->timer.turn = on_timer;
-        if (http_multi_new(&e->multi, loop, on_done, e, err) < 0 || resolver_new(&e->resolver, loop, err) < 0) {
+        if (http_multi_new(&e->multi, loop, on_done, e, err) < 0 ||
+            resolver_new(&e->resolver, loop, err) < 0) {
                 (void)fetch_end_free(e);
                 return -1;
         }

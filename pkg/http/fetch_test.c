@@ -1,4 +1,5 @@
-/* Calls to URLs that come from outside: what may be called is, and nothing else, however it is written and whatever the names lead to. */
+/* Calls to URLs that come from outside: what may be called is, and nothing else, however it is written and
+ * whatever the names lead to. */
 #include <curl/curl.h>
 
 #include "http/fetch.h"
@@ -7,9 +8,9 @@
 static struct {
         int fd;
         struct loop_io *io;
-        const char *a[4], *aaaa[4];      /* the answers */
-        const char *then;                /* of A, from the second question on */
-        size_t questions;                /* for A */
+        const char *a[4], *aaaa[4]; /* the answers */
+        const char *then;           /* of A, from the second question on */
+        size_t questions;           /* for A */
         bool silent;
 } dns;
 static struct fetch_end *fetches;
@@ -34,7 +35,7 @@ static void on_question(void *cookie UNUSED, int events UNUSED)
 
         while ((n = recvfrom(dns.fd, q, sizeof(q), 0, (struct sockaddr *)&from, &size)) > 12) {
                 BUF_AT_END struct buf answer = BUF_INIT(4096);
-                const char *then[2] = { dns.then, NULL }, *const *list;
+                const char *then[2] = { dns.then, NULL }, *const * list;
                 size_t after = 12;
                 unsigned count = 0;
                 bool ipv4;
@@ -68,7 +69,8 @@ static void on_question(void *cookie UNUSED, int events UNUSED)
                         assert_int_equal(inet_pton(ipv4 ? AF_INET : AF_INET6, list[i], address), 1);
                         buf_add(&answer, address, ipv4 ? 4 : 16);
                 }
-                assert_int_equal(sendto(dns.fd, answer.p, answer.n, 0, (struct sockaddr *)&from, size), (ssize_t)answer.n);
+                assert_int_equal(sendto(dns.fd, answer.p, answer.n, 0, (struct sockaddr *)&from, size),
+                                 (ssize_t)answer.n);
         }
 }
 
@@ -95,14 +97,16 @@ static int setup(void **state UNUSED)
         memset(&dns, 0, sizeof(dns));
         completions = 0;
         dns.fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-        if (bind(dns.fd, (struct sockaddr *)&at, size) < 0 || getsockname(dns.fd, (struct sockaddr *)&at, &size) < 0 ||
+        if (bind(dns.fd, (struct sockaddr *)&at, size) < 0 ||
+            getsockname(dns.fd, (struct sockaddr *)&at, &size) < 0 ||
             loop_io_open(loop, dns.fd, on_question, NULL, &dns.io, &err) < 0)
                 return -1;
         loop_io_want(dns.io, LOOP_READABLE);
         (void)snprintf(name, sizeof(name), "127.0.0.1:%u", ntohs(at.sin_port));
         server_listen(&server, "127.0.0.1", 0);
         fetch_wake = (struct task){ .turn = on_fetched };
-        if (fetch_end_new(&fetches, loop, &fetch_wake, &err) < 0 || fetch_end_use_servers(fetches, name, &err) < 0)
+        if (fetch_end_new(&fetches, loop, &fetch_wake, &err) < 0 ||
+            fetch_end_use_servers(fetches, name, &err) < 0)
                 return -1;
         fetch = fetch_end_port(fetches);
         return 0;
@@ -133,7 +137,7 @@ static const char *call(const struct fetch_request *q)
         return last.failed ? last.error.text : "";
 }
 
-static char here[64];            /* HOST:PORT of the server, by a name */
+static char here[64]; /* HOST:PORT of the server, by a name */
 static const char *const *hosts(const char *scheme)
 {
         static const char *list[2];
@@ -149,7 +153,9 @@ static void a_host_that_is_allowed_is_called(void **state UNUSED)
 {
         const char *const *allowed = hosts("http://");
         char text[128];
-        struct fetch_request q = { .hosts = allowed, .inside = allowed, .timeout = 5 * USEC_SEC, .answer_max = 10 };
+        struct fetch_request q = {
+                .hosts = allowed, .inside = allowed, .timeout = 5 * USEC_SEC, .answer_max = 10
+        };
 
         (void)snprintf(text, sizeof(text), "http://%s/a?b", here);
         q.url = str_of(text);
@@ -169,7 +175,9 @@ static void redirects_are_not_followed(void **state UNUSED)
 {
         const char *const *allowed = hosts("http://");
         char text[128];
-        struct fetch_request q = { .hosts = allowed, .inside = allowed, .timeout = 5 * USEC_SEC, .answer_max = 10 };
+        struct fetch_request q = {
+                .hosts = allowed, .inside = allowed, .timeout = 5 * USEC_SEC, .answer_max = 10
+        };
 
         (void)snprintf(text, sizeof(text), "http://%s/", here);
         q.url = str_of(text);
@@ -183,7 +191,8 @@ static void redirects_are_not_followed(void **state UNUSED)
 /* Each must be refused without a question, let alone a call. */
 static void forbidden_urls_are_refused(void **state UNUSED)
 {
-        static const char *const allowed[] = { "smn.cn-north-1.myhuaweicloud.com", "*.wild.test", "other.test:8443", NULL };
+        static const char *const allowed[] = { "smn.cn-north-1.myhuaweicloud.com", "*.wild.test",
+                                               "other.test:8443", NULL };
         static const char *const urls[] = {
                 "http://smn.cn-north-1.myhuaweicloud.com/a.pem",
                 "HTTPS://smn.cn-north-1.myhuaweicloud.com/a.pem",
@@ -244,7 +253,11 @@ static void forbidden_urls_are_refused(void **state UNUSED)
         static char long_url[10000];
 
         for (size_t i = 0; i < COUNT_OF(urls); i++) {
-                struct fetch_request q = { .url = str_of(urls[i]), .hosts = allowed, .inside = allowed, .timeout = USEC_SEC, .answer_max = 10 };
+                struct fetch_request q = { .url = str_of(urls[i]),
+                                           .hosts = allowed,
+                                           .inside = allowed,
+                                           .timeout = USEC_SEC,
+                                           .answer_max = 10 };
                 struct error err;
 
                 if (fetch.ops->submit(fetch.cookie, 1, &q, &err) == 0)
@@ -253,7 +266,9 @@ static void forbidden_urls_are_refused(void **state UNUSED)
         memset(long_url, 'a', sizeof(long_url) - 1);
         memcpy(long_url, "https://a.wild.test/", 20);
         {
-                struct fetch_request q = { .url = str_of(long_url), .hosts = allowed, .timeout = USEC_SEC, .answer_max = 10 };
+                struct fetch_request q = {
+                        .url = str_of(long_url), .hosts = allowed, .timeout = USEC_SEC, .answer_max = 10
+                };
                 struct error err;
 
                 assert_int_equal(fetch.ops->submit(fetch.cookie, 1, &q, &err), -1);
@@ -264,7 +279,8 @@ static void forbidden_urls_are_refused(void **state UNUSED)
 /* Names are compared without regard to case; that is how names are. */
 static void what_is_allowed_is_found(void **state UNUSED)
 {
-        static const char *const allowed[] = { "smn.cn-north-1.myhuaweicloud.com", "*.wild.test", "other.test:8443", "http://plain.test:80", NULL };
+        static const char *const allowed[] = { "smn.cn-north-1.myhuaweicloud.com", "*.wild.test",
+                                               "other.test:8443", "http://plain.test:80", NULL };
 
         assert_true(fetch_host_allowed(STR("smn.cn-north-1.myhuaweicloud.com"), true, allowed));
         assert_true(fetch_host_allowed(STR("SMN.cn-north-1.MyHuaweiCloud.com:443"), true, allowed));
@@ -278,19 +294,46 @@ static void what_is_allowed_is_found(void **state UNUSED)
 
 static void inside_addresses_are_not_called(void **state UNUSED)
 {
-        static const char *const inside4[] = { "127.0.0.1", "127.1.2.3", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1", "169.254.169.254", "100.64.0.1", "100.100.100.200", "0.0.0.0",
-                                               "224.0.0.1", "255.255.255.255", "192.0.0.1", "198.18.0.1", "192.0.2.1", "198.51.100.1", "203.0.113.1", "240.0.0.1" };
-        static const char *const inside6[] = { "::", "::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::127.0.0.1", "64:ff9b::127.0.0.1", "64:ff9b:1::a00:1", "fe80::1", "fc00::1", "fd12::1", "fec0::1",
-                                               "ff02::1", "2002:7f00:1::1", "2001:0:7f00:1::1", "2001:db8::1", "3fff::1", "100::1", "5f00::1" };
+        static const char *const inside4[] = { "127.0.0.1",       "127.1.2.3",      "10.0.0.1",
+                                               "172.16.0.1",      "172.31.255.255", "192.168.1.1",
+                                               "169.254.169.254", "100.64.0.1",     "100.100.100.200",
+                                               "0.0.0.0",         "224.0.0.1",      "255.255.255.255",
+                                               "192.0.0.1",       "198.18.0.1",     "192.0.2.1",
+                                               "198.51.100.1",    "203.0.113.1",    "240.0.0.1" };
+        static const char *const inside6[] = { "::",
+                                               "::1",
+                                               "::ffff:127.0.0.1",
+                                               "::ffff:10.0.0.1",
+                                               "::127.0.0.1",
+                                               "64:ff9b::127.0.0.1",
+                                               "64:ff9b:1::a00:1",
+                                               "fe80::1",
+                                               "fc00::1",
+                                               "fd12::1",
+                                               "fec0::1",
+                                               "ff02::1",
+                                               "2002:7f00:1::1",
+                                               "2001:0:7f00:1::1",
+                                               "2001:db8::1",
+                                               "3fff::1",
+                                               "100::1",
+                                               "5f00::1" };
         static const char *const allowed[] = { "inside.test", NULL };
-        struct fetch_request q = { .url = STR("https://inside.test/"), .hosts = allowed, .timeout = 5 * USEC_SEC, .answer_max = 10 };
+        struct fetch_request q = { .url = STR("https://inside.test/"),
+                                   .hosts = allowed,
+                                   .timeout = 5 * USEC_SEC,
+                                   .answer_max = 10 };
 
         for (size_t i = 0; i < COUNT_OF(inside4) + COUNT_OF(inside6); i++) {
                 memset(dns.a, 0, sizeof(dns.a));
                 memset(dns.aaaa, 0, sizeof(dns.aaaa));
-                *(i < COUNT_OF(inside4) ? &dns.a[0] : &dns.aaaa[0]) = i < COUNT_OF(inside4) ? inside4[i] : inside6[i - COUNT_OF(inside4)];
+                *(i < COUNT_OF(inside4) ? &dns.a[0]
+                                        : &dns.aaaa[0]) = i < COUNT_OF(inside4)
+                                                                  ? inside4[i]
+                                                                  : inside6[i - COUNT_OF(inside4)];
                 if (!strstr(call(&q), "may not be called"))
-                        fail_msg("%s: %s", dns.a[0] ? dns.a[0] : dns.aaaa[0], last.failed ? last.error.text : "was called");
+                        fail_msg("%s: %s", dns.a[0] ? dns.a[0] : dns.aaaa[0],
+                                 last.failed ? last.error.text : "was called");
         }
         assert_int_equal(server.peers_n, 0);
         assert_true(fetch_address_public("93.184.216.34"));
@@ -305,7 +348,9 @@ static void a_name_that_changes_gains_nothing(void **state UNUSED)
 {
         static const char *list[2], *none[1];
         char text[128];
-        struct fetch_request q = { .hosts = list, .inside = none, .timeout = 300 * USEC_MSEC, .answer_max = 10 };
+        struct fetch_request q = {
+                .hosts = list, .inside = none, .timeout = 300 * USEC_MSEC, .answer_max = 10
+        };
 
         list[0] = hosts("http://")[0];
         (void)snprintf(text, sizeof(text), "http://%s/", here);
@@ -322,7 +367,10 @@ static void a_name_that_changes_gains_nothing(void **state UNUSED)
 static void a_silent_name_server_does_not_hold_it_up(void **state UNUSED)
 {
         static const char *const allowed[] = { "silent.test", NULL };
-        struct fetch_request q = { .url = STR("https://silent.test/"), .hosts = allowed, .timeout = 200 * USEC_MSEC, .answer_max = 10 };
+        struct fetch_request q = { .url = STR("https://silent.test/"),
+                                   .hosts = allowed,
+                                   .timeout = 200 * USEC_MSEC,
+                                   .answer_max = 10 };
         usec began = clock_monotonic(&system_clock);
 
         dns.silent = true;
@@ -335,7 +383,9 @@ static void an_address_is_asked_of_no_name_server(void **state UNUSED)
 {
         char text[80], host[64];
         const char *allowed[] = { host, NULL }, *nowhere[] = { NULL };
-        struct fetch_request q = { .hosts = allowed, .inside = allowed, .timeout = 5 * USEC_SEC, .answer_max = 10 };
+        struct fetch_request q = {
+                .hosts = allowed, .inside = allowed, .timeout = 5 * USEC_SEC, .answer_max = 10
+        };
 
         (void)snprintf(host, sizeof(host), "http://127.0.0.1:%u", server.port);
         (void)snprintf(text, sizeof(text), "%s/", host);
@@ -352,7 +402,9 @@ static void an_address_is_asked_of_no_name_server(void **state UNUSED)
 static void a_call_can_be_cancelled(void **state UNUSED)
 {
         static const char *const allowed[] = { "silent.test", NULL };
-        struct fetch_request q = { .url = STR("https://silent.test/"), .hosts = allowed, .timeout = USEC_SEC, .answer_max = 10 };
+        struct fetch_request q = {
+                .url = STR("https://silent.test/"), .hosts = allowed, .timeout = USEC_SEC, .answer_max = 10
+        };
         struct error err;
 
         dns.silent = true;

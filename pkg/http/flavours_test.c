@@ -16,7 +16,10 @@ static bool tls(void) { return flavour == TLS_1 || flavour == TLS_2; }
 
 static struct http_target_config config(void)
 {
-        return (struct http_target_config){ .http_version = tls() ? HTTP_AUTO : http2() ? HTTP_2_PRIOR_KNOWLEDGE : HTTP_1_1, .tls.ca_pem = buf_view(&authority_pem) };
+        return (struct http_target_config){ .http_version = tls()     ? HTTP_AUTO
+                                                            : http2() ? HTTP_2_PRIOR_KNOWLEDGE
+                                                                      : HTTP_1_1,
+                                            .tls.ca_pem = buf_view(&authority_pem) };
 }
 
 static int setup(void **state)
@@ -92,7 +95,9 @@ static void a_request_has_a_method_and_a_path(void **state UNUSED)
                 assert_true(str_is(http_completion_header(&done[i].c, STR("Content-Length")), "2"));
         }
         for (size_t i = 0; i < 3; i++) {
-                const struct http_request bad[] = { { .method = "G T" }, { .path = STR("x") }, { .path = STR("/a b") } };
+                const struct http_request bad[] = { { .method = "G T" },
+                                                    { .path = STR("x") },
+                                                    { .path = STR("/a b") } };
                 struct http_request q = bad[i];
 
                 q.target = target;
@@ -235,7 +240,8 @@ static void hang_up_on_the_used(struct call *c)
                 answer_ok(c);
 }
 
-/* The race of an idle connection: it closes as the request leaves. The request goes out on a fresh one, once. */
+/* The race of an idle connection: it closes as the request leaves. The request goes out on a fresh one, once.
+ */
 static void a_stale_connection_is_replaced(void **state UNUSED)
 {
         aim(config());
@@ -352,7 +358,8 @@ static void compression_is_undone_by_gzip(void **state UNUSED)
                 submit_request(0, (struct http_request){ .message = &messages[0] });
                 await(done_n + 1);
         }
-        assert_true(str_equal((struct str){ messages[0].p + HTTP_HEADROOM, messages[0].n - HTTP_HEADROOM }, buf_view(&body)));
+        assert_true(str_equal((struct str){ messages[0].p + HTTP_HEADROOM, messages[0].n - HTTP_HEADROOM },
+                              buf_view(&body)));
         for (size_t i = 0; i < 2; i++) {
                 struct call *call = &server.calls[i];
                 struct http_message m = { .head = call->head };
@@ -462,7 +469,10 @@ static int group_teardown(void **state UNUSED)
 
 int main(void)
 {
-        static const struct { const char *name; CMUnitTestFunction run; } all[] = {
+        static const struct {
+                const char *name;
+                CMUnitTestFunction run;
+        } all[] = {
                 { "requests_share_a_connection", requests_share_a_connection },
                 { "a_request_has_a_method_and_a_path", a_request_has_a_method_and_a_path },
                 { "a_long_answer_is_cut_and_its_head_is_there", a_long_answer_is_cut_and_its_head_is_there },
@@ -488,8 +498,10 @@ int main(void)
         for (size_t i = 0; i < COUNT_OF(tests); i++) {
                 enum flavour f = (enum flavour)(i / COUNT_OF(all));
 
-                (void)snprintf(names[i], sizeof(names[i]), "%s over %s", all[i % COUNT_OF(all)].name, flavour_names[f]);
-                tests[i] = (struct CMUnitTest){ names[i], all[i % COUNT_OF(all)].run, setup, teardown, (void *)(uintptr_t)f };
+                (void)snprintf(names[i], sizeof(names[i]), "%s over %s", all[i % COUNT_OF(all)].name,
+                               flavour_names[f]);
+                tests[i] = (struct CMUnitTest){ names[i], all[i % COUNT_OF(all)].run, setup, teardown,
+                                                (void *)(uintptr_t)f };
         }
         filter_tests();
         result = cmocka_run_group_tests_name("flavours", tests, group_setup, group_teardown);

@@ -37,9 +37,11 @@ bool address_parse(struct str s, uint8_t address[16])
         if (s.p[0] == '[') {
                 rest = (struct str){ s.p + 1, s.n - 1 };
                 host = str_cut(&rest, ']');
-                if (host.n + 2 > s.n || !memchr(host.p, ':', host.n) || (rest.n && (rest.p[0] != ':' || !is_port((struct str){ rest.p + 1, rest.n - 1 }))))
+                if (host.n + 2 > s.n || !memchr(host.p, ':', host.n) ||
+                    (rest.n && (rest.p[0] != ':' || !is_port((struct str){ rest.p + 1, rest.n - 1 }))))
                         return false;
-        } else if (memchr(s.p, '.', s.n) && memchr(s.p, ':', s.n) == memrchr(s.p, ':', s.n) && memchr(s.p, ':', s.n)) {
+        } else if (memchr(s.p, '.', s.n) && memchr(s.p, ':', s.n) == memrchr(s.p, ':', s.n) &&
+                   memchr(s.p, ':', s.n)) {
                 rest = s;
                 host = str_cut(&rest, ':');
                 if (!is_port(rest))
@@ -56,7 +58,10 @@ void address_format(struct buf *out, const uint8_t address[16])
         char text[INET6_ADDRSTRLEN];
         bool v4 = memcmp(address, mapped, sizeof(mapped)) == 0;
 
-        buf_text(out, inet_ntop(v4 ? AF_INET : AF_INET6, v4 ? address + sizeof(mapped) : address, text, sizeof(text)) ? text : "?");
+        buf_text(out, inet_ntop(v4 ? AF_INET : AF_INET6, v4 ? address + sizeof(mapped) : address, text,
+                                sizeof(text))
+                              ? text
+                              : "?");
 }
 
 int network_parse(struct str s, struct network *out, struct error *err)
@@ -67,11 +72,14 @@ int network_parse(struct str s, struct network *out, struct error *err)
         int most;
 
         if (!parse_plain(address, n.address))
-                return error_set(err, ERROR_INVALID, "\"" STR_FMT "\" is no network: expected ADDRESS or ADDRESS/BITS", STR_ARG(s));
+                return error_set(err, ERROR_INVALID,
+                                 "\"" STR_FMT "\" is no network: expected ADDRESS or ADDRESS/BITS",
+                                 STR_ARG(s));
         most = memchr(address.p, ':', address.n) ? 128 : 32;
         bits = most;
         if (address.n < s.n && (!str_to_int64(rest, &bits) || bits < 0 || bits > most))
-                return error_set(err, ERROR_INVALID, "\"" STR_FMT "\" is no network: expected 0 to %d bits", STR_ARG(s), most);
+                return error_set(err, ERROR_INVALID, "\"" STR_FMT "\" is no network: expected 0 to %d bits",
+                                 STR_ARG(s), most);
         n.bits = (uint8_t)(bits + 128 - most);
         *out = n;
         return 0;
@@ -81,7 +89,8 @@ bool network_has(const struct network *n, const uint8_t address[16])
 {
         size_t whole = n->bits / 8u, rest = n->bits % 8u;
 
-        return memcmp(n->address, address, whole) == 0 && (!rest || ((n->address[whole] ^ address[whole]) >> (8 - rest)) == 0);
+        return memcmp(n->address, address, whole) == 0 &&
+               (!rest || ((n->address[whole] ^ address[whole]) >> (8 - rest)) == 0);
 }
 
 bool networks_have(const struct network *trusted, size_t n, const uint8_t address[16])
@@ -121,14 +130,17 @@ static bool header_before(const struct http_message *m, struct str name, size_t 
         return at != SIZE_MAX;
 }
 
-void forwarded_client(const struct http_message *m, const struct network *trusted, size_t n, uint8_t address[16])
+void forwarded_client(const struct http_message *m, const struct network *trusted, size_t n,
+                      uint8_t address[16])
 {
         size_t pairs = SIZE_MAX;
         struct str entries;
 
-        while (networks_have(trusted, n, address) && header_before(m, STR("X-Forwarded-For"), &pairs, &entries))
+        while (networks_have(trusted, n, address) &&
+               header_before(m, STR("X-Forwarded-For"), &pairs, &entries))
                 do {
-                        if (!address_parse(cut_last(&entries), address) || !networks_have(trusted, n, address))
+                        if (!address_parse(cut_last(&entries), address) ||
+                            !networks_have(trusted, n, address))
                                 return;
                 } while (entries.n);
 }
@@ -138,5 +150,6 @@ bool forwarded_https(const struct http_message *m)
         size_t pairs = SIZE_MAX;
         struct str entries;
 
-        return header_before(m, STR("X-Forwarded-Proto"), &pairs, &entries) && str_equal_nocase(cut_last(&entries), STR("https"));
+        return header_before(m, STR("X-Forwarded-Proto"), &pairs, &entries) &&
+               str_equal_nocase(cut_last(&entries), STR("https"));
 }

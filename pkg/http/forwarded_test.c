@@ -10,12 +10,39 @@
 
 static void addresses(void **state UNUSED)
 {
-        static const struct { const char *text, *address; } all[] = {
-                { "192.0.2.1", "192.0.2.1" }, { "192.0.2.1:80", "192.0.2.1" }, { "192.0.2.1:0", "192.0.2.1" }, { "2001:DB8::1", "2001:db8::1" }, { "[2001:db8::1]", "2001:db8::1" },
-                { "[2001:db8::1]:443", "2001:db8::1" }, { "::1", "::1" }, { "::ffff:192.0.2.1", "192.0.2.1" }, { "[::ffff:192.0.2.1]:1", "192.0.2.1" },
-                { "", NULL }, { "unknown", NULL }, { "_hidden", NULL }, { "192.0.2", NULL }, { "192.0.2.256", NULL }, { "192.0.2.1:", NULL }, { "192.0.2.1:x", NULL },
-                { "192.0.2.1:65536", NULL }, { "192.0.2.1:-1", NULL }, { "[192.0.2.1]", NULL }, { "[::1", NULL }, { "[::1]x", NULL }, { "[::1]:", NULL }, { "[]", NULL }, { "[", NULL },
-                { ":", NULL }, { "::1:2:3:4:5:6:7:8:9", NULL }, { "\"192.0.2.1\"", NULL }, { "192.0.2.1 ", NULL }, { "fe80::1%eth0", NULL }, { "0192.0.2.1", NULL },
+        static const struct {
+                const char *text, *address;
+        } all[] = {
+                { "192.0.2.1", "192.0.2.1" },
+                { "192.0.2.1:80", "192.0.2.1" },
+                { "192.0.2.1:0", "192.0.2.1" },
+                { "2001:DB8::1", "2001:db8::1" },
+                { "[2001:db8::1]", "2001:db8::1" },
+                { "[2001:db8::1]:443", "2001:db8::1" },
+                { "::1", "::1" },
+                { "::ffff:192.0.2.1", "192.0.2.1" },
+                { "[::ffff:192.0.2.1]:1", "192.0.2.1" },
+                { "", NULL },
+                { "unknown", NULL },
+                { "_hidden", NULL },
+                { "192.0.2", NULL },
+                { "192.0.2.256", NULL },
+                { "192.0.2.1:", NULL },
+                { "192.0.2.1:x", NULL },
+                { "192.0.2.1:65536", NULL },
+                { "192.0.2.1:-1", NULL },
+                { "[192.0.2.1]", NULL },
+                { "[::1", NULL },
+                { "[::1]x", NULL },
+                { "[::1]:", NULL },
+                { "[]", NULL },
+                { "[", NULL },
+                { ":", NULL },
+                { "::1:2:3:4:5:6:7:8:9", NULL },
+                { "\"192.0.2.1\"", NULL },
+                { "192.0.2.1 ", NULL },
+                { "fe80::1%eth0", NULL },
+                { "0192.0.2.1", NULL },
         };
 
         for (size_t i = 0; i < COUNT_OF(all); i++) {
@@ -32,13 +59,31 @@ static void addresses(void **state UNUSED)
 
 static void networks(void **state UNUSED)
 {
-        static const struct { const char *network, *address; bool has; } all[] = {
-                { "10.0.0.0/8", "10.255.0.1", true }, { "10.0.0.0/8", "11.0.0.1", false }, { "10.0.0.0/8", "::ffff:10.1.1.1", true }, { "0.0.0.0/0", "192.0.2.1", true },
-                { "0.0.0.0/0", "::1", false }, { "192.0.2.1", "192.0.2.1", true }, { "192.0.2.1", "192.0.2.2", false }, { "192.0.2.0/31", "192.0.2.1", true },
-                { "192.0.2.0/31", "192.0.2.2", false }, { "fd00::/8", "fd12::1", true }, { "fd00::/8", "fc12::1", false }, { "::/0", "192.0.2.1", true }, { "::1", "::1", true },
-                { "100.64.0.0/10", "100.127.255.255", true }, { "100.64.0.0/10", "100.128.0.0", false }, { "::ffff:10.0.0.0/104", "10.1.1.1", true },
+        static const struct {
+                const char *network, *address;
+                bool has;
+        } all[] = {
+                { "10.0.0.0/8", "10.255.0.1", true },
+                { "10.0.0.0/8", "11.0.0.1", false },
+                { "10.0.0.0/8", "::ffff:10.1.1.1", true },
+                { "0.0.0.0/0", "192.0.2.1", true },
+                { "0.0.0.0/0", "::1", false },
+                { "192.0.2.1", "192.0.2.1", true },
+                { "192.0.2.1", "192.0.2.2", false },
+                { "192.0.2.0/31", "192.0.2.1", true },
+                { "192.0.2.0/31", "192.0.2.2", false },
+                { "fd00::/8", "fd12::1", true },
+                { "fd00::/8", "fc12::1", false },
+                { "::/0", "192.0.2.1", true },
+                { "::1", "::1", true },
+                { "100.64.0.0/10", "100.127.255.255", true },
+                { "100.64.0.0/10", "100.128.0.0", false },
+                { "::ffff:10.0.0.0/104", "10.1.1.1", true },
         };
-        static const char *const bad[] = { "", "x", "10.0.0.0/", "10.0.0.0/33", "10.0.0.0/-1", "10.0.0.0/8/8", "::/129", "10.0.0/8", "[::1]/8" };
+        static const char *const bad[] = {
+                "",       "x",        "10.0.0.0/", "10.0.0.0/33", "10.0.0.0/-1", "10.0.0.0/8/8",
+                "::/129", "10.0.0/8", "[::1]/8"
+        };
         struct network n;
         struct error err;
 
@@ -57,7 +102,9 @@ static void networks(void **state UNUSED)
 
 static void the_walk(void **state UNUSED)
 {
-        static const struct { const char *peer, *entries, *more, *client; } all[] = {
+        static const struct {
+                const char *peer, *entries, *more, *client;
+        } all[] = {
                 /* who is not trusted may say what he wants */
                 { "192.0.2.9", "198.51.100.1", NULL, "192.0.2.9" },
                 { "10.0.0.1", NULL, NULL, "10.0.0.1" },
@@ -91,7 +138,8 @@ static void the_walk(void **state UNUSED)
                 for (int j = 0; j < 2; j++)
                         if (j ? all[i].more : all[i].entries) {
                                 buf_add(&head, "X-Forwarded-For", 16);
-                                buf_add(&head, j ? all[i].more : all[i].entries, strlen(j ? all[i].more : all[i].entries) + 1);
+                                buf_add(&head, j ? all[i].more : all[i].entries,
+                                        strlen(j ? all[i].more : all[i].entries) + 1);
                         }
                 m.head = head;
                 assert_true(address_parse(str_of(all[i].peer), address));
@@ -104,9 +152,18 @@ static void the_walk(void **state UNUSED)
 
 static void protocols(void **state UNUSED)
 {
-        static const struct { const char *head; size_t n; bool https; } all[] = {
-                { "", 0, false }, { "X-Forwarded-Proto\0https", 24, true }, { "x-forwarded-proto\0HTTPS", 24, true }, { "X-Forwarded-Proto\0http", 23, false },
-                { "X-Forwarded-Proto\0http, https", 30, true }, { "X-Forwarded-Proto\0https, http", 30, false }, { "X-Forwarded-Proto\0https\0X-Forwarded-Proto\0http", 47, false },
+        static const struct {
+                const char *head;
+                size_t n;
+                bool https;
+        } all[] = {
+                { "", 0, false },
+                { "X-Forwarded-Proto\0https", 24, true },
+                { "x-forwarded-proto\0HTTPS", 24, true },
+                { "X-Forwarded-Proto\0http", 23, false },
+                { "X-Forwarded-Proto\0http, https", 30, true },
+                { "X-Forwarded-Proto\0https, http", 30, false },
+                { "X-Forwarded-Proto\0https\0X-Forwarded-Proto\0http", 47, false },
         };
 
         for (size_t i = 0; i < COUNT_OF(all); i++) {

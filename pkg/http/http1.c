@@ -6,7 +6,8 @@ static void want(struct connection *c)
 {
         const struct exchange *x = c->exchanges;
 
-        loop_io_want(c->io, (x && x->stalled ? 0 : LOOP_READABLE) | (x && x->sent < x->message->n ? LOOP_WRITABLE : 0));
+        loop_io_want(c->io, (x && x->stalled ? 0 : LOOP_READABLE) |
+                                    (x && x->sent < x->message->n ? LOOP_WRITABLE : 0));
 }
 
 static int http1_open(struct connection *c, struct error *err)
@@ -74,7 +75,8 @@ static void ended(struct connection *c)
         unreachable(c, "the peer closed the connection before its answer was whole");
 }
 
-/* The peer closes an idle connection with a word (RFC 9110, 15.5.9): it has not seen our request, which crossed it. */
+/* The peer closes an idle connection with a word (RFC 9110, 15.5.9): it has not seen our request, which
+ * crossed it. */
 static bool crossed(const struct connection *c)
 {
         const struct exchange *x = c->exchanges;
@@ -139,7 +141,8 @@ static bool http1_read(struct connection *c)
                         want(c);
                         return true;
                 }
-                if ((n < READ_SIZE && !c->drain && !connection_buffers(c)) || connection_had_enough(c, &turn, (size_t)n))
+                if ((n < READ_SIZE && !c->drain && !connection_buffers(c)) ||
+                    connection_had_enough(c, &turn, (size_t)n))
                         return true;
         }
 }
@@ -198,4 +201,5 @@ static void http1_resume(struct connection *c, struct exchange *x UNUSED)
         loop_ready(c->target->client->loop, &c->more); /* TLS may hold what the socket does not show */
 }
 
-const struct framing http1_framing = { http1_open, http1_close, http1_start, http1_cancel, http1_event, http1_resume };
+const struct framing http1_framing = { http1_open,   http1_close, http1_start,
+                                       http1_cancel, http1_event, http1_resume };

@@ -1,24 +1,32 @@
-/* HTTP/2 on a connection: many exchanges at a time, each a stream, framed by nghttp2. What a pass submits leaves with one write at the end of the
- * pass. */
+/* HTTP/2 on a connection: many exchanges at a time, each a stream, framed by nghttp2. What a pass submits
+ * leaves with one write at the end of the pass. */
 #include <ctype.h>
 #include <stdio.h>
 
 #include "http/connection.h"
 
-enum { OUT_MAX = 262144, STREAM_WINDOW = 1 << 18, CONNECTION_WINDOW = 16 << 20, FIELDS_MAX = 128, FIRST_FIELDS = 4, FIELDS_SIZE_MAX = 8192, EMPTY_MAX = 4 << 20 };
+enum {
+        OUT_MAX = 262144,
+        STREAM_WINDOW = 1 << 18,
+        CONNECTION_WINDOW = 16 << 20,
+        FIELDS_MAX = 128,
+        FIRST_FIELDS = 4,
+        FIELDS_SIZE_MAX = 8192,
+        EMPTY_MAX = 4 << 20
+};
 static const usec SILENT = USEC_SEC;
 
 struct http2 {
         struct connection *connection;
         nghttp2_session *session;
-        struct buf out;                  /* frames on their way */
-        size_t written;                  /* of them */
+        struct buf out; /* frames on their way */
+        size_t written; /* of them */
         struct task flush, silence;
-        uint64_t empty;                  /* bytes read since anything of an answer came */
-        bool asked;                      /* a PING is out, and nothing was heard since */
+        uint64_t empty; /* bytes read since anything of an answer came */
+        bool asked;     /* a PING is out, and nothing was heard since */
         /* a request has left, and nothing was heard since: whatever became of it */
         bool unheard;
-        char fault[160];                 /* what nghttp2 disliked last */
+        char fault[160]; /* what nghttp2 disliked last */
 };
 
 static struct http_client *client_of(const struct connection *c) { return c->target->client; }
@@ -26,7 +34,10 @@ static void write_soon(struct connection *c) { loop_ready(client_of(c)->loop, &c
 
 /* ---- ends of exchanges -------------------------------------------------- */
 
-static struct exchange *exchange_of(nghttp2_session *s, int32_t stream) { return nghttp2_session_get_stream_user_data(s, stream); }
+static struct exchange *exchange_of(nghttp2_session *s, int32_t stream)
+{
+        return nghttp2_session_get_stream_user_data(s, stream);
+}
 
 /* From here on nghttp2 knows the stream without an exchange. */
 static void detach(struct connection *c, struct exchange *x)
@@ -39,9 +50,12 @@ static void answered(struct connection *c, struct exchange *x)
 {
         detach(c, x);
         c->used = true;
-        /* The answer came before all of the request had gone: the rest is not wanted, and its memory is not ours any more. */
-        if (x->sent < x->message->n && nghttp2_session_get_stream_local_close(c->http2->session, x->stream) == 0)
-                (void)nghttp2_submit_rst_stream(c->http2->session, NGHTTP2_FLAG_NONE, x->stream, NGHTTP2_NO_ERROR);
+        /* The answer came before all of the request had gone: the rest is not wanted, and its memory is not
+         * ours any more. */
+        if (x->sent < x->message->n &&
+            nghttp2_session_get_stream_local_close(c->http2->session, x->stream) == 0)
+                (void)nghttp2_submit_rst_stream(c->http2->session, NGHTTP2_FLAG_NONE, x->stream,
+                                                NGHTTP2_NO_ERROR);
         exchange_answer(x, x->completion.status);
 }
 
@@ -58,18 +72,21 @@ static void ended(struct connection *c, struct exchange *x, uint32_t code)
         }
         x->written = !unseen;
         if (x->fault)
-                (void)error_set(&err, ERROR_PROTOCOL, "%s %s: %s", c->target->method, c->target->url_text, x->fault);
+                (void)error_set(&err, ERROR_PROTOCOL, "%s %s: %s", c->target->method, c->target->url_text,
+                                x->fault);
         else
-                (void)error_set(&err, code == NGHTTP2_PROTOCOL_ERROR ? ERROR_PROTOCOL : ERROR_UNREACHABLE, "%s %s: the stream was reset: %s%s%s", c->target->method,
-                                c->target->url_text, nghttp2_http2_strerror(code), c->http2->fault[0] ? ": " : "", c->http2->fault);
+                (void)error_set(&err, code == NGHTTP2_PROTOCOL_ERROR ? ERROR_PROTOCOL : ERROR_UNREACHABLE,
+                                "%s %s: the stream was reset: %s%s%s", c->target->method, c->target->url_text,
+                                nghttp2_http2_strerror(code), c->http2->fault[0] ? ": " : "",
+                                c->http2->fault);
         err.retry = true;
         exchange_fail(x, &err);
 }
 
 /* ---- what nghttp2 tells ------------------------------------------------- */
 
-static int on_header(nghttp2_session *s, const nghttp2_frame *frame, const uint8_t *name, size_t name_n, const uint8_t *value, size_t value_n, uint8_t flags UNUSED,
-                     void *cookie UNUSED)
+static int on_header(nghttp2_session *s, const nghttp2_frame *frame, const uint8_t *name, size_t name_n,
+                     const uint8_t *value, size_t value_n, uint8_t flags UNUSED, void *cookie UNUSED)
 {
         struct exchange *x = frame->hd.type == NGHTTP2_HEADERS ? exchange_of(s, frame->hd.stream_id) : NULL;
 
@@ -90,8 +107,10 @@ static int on_header(nghttp2_session *s, const nghttp2_frame *frame, const uint8
         return 0;
 }
 
-/* The windows open again as bytes are taken: the connection's at once, a stream's only while its answer may go on. */
-static int on_data(nghttp2_session *s, uint8_t flags UNUSED, int32_t stream, const uint8_t *data, size_t n, void *cookie)
+/* The windows open again as bytes are taken: the connection's at once, a stream's only while its answer may
+ * go on. */
+static int on_data(nghttp2_session *s, uint8_t flags UNUSED, int32_t stream, const uint8_t *data, size_t n,
+                   void *cookie)
 {
         struct exchange *x = exchange_of(s, stream);
 
@@ -116,7 +135,9 @@ static int on_data(nghttp2_session *s, uint8_t flags UNUSED, int32_t stream, con
 
 static uint32_t peer_streams(const struct connection *c)
 {
-        return MIN_OF(nghttp2_session_get_remote_settings(c->http2->session, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS), c->target->config.max_streams);
+        return MIN_OF(nghttp2_session_get_remote_settings(c->http2->session,
+                                                          NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS),
+                      c->target->config.max_streams);
 }
 
 /* Requests that the peer does not allow yet look for another connection. */
@@ -130,7 +151,8 @@ static void take_back(struct connection *c)
                 if (x->written)
                         return;
                 detach(c, x);
-                (void)nghttp2_submit_rst_stream(c->http2->session, NGHTTP2_FLAG_NONE, x->stream, NGHTTP2_CANCEL);
+                (void)nghttp2_submit_rst_stream(c->http2->session, NGHTTP2_FLAG_NONE, x->stream,
+                                                NGHTTP2_CANCEL);
                 pool_wait(x, true);
         }
 }
@@ -144,8 +166,7 @@ static void on_frame_headers(struct connection *c, const nghttp2_frame *frame)
         if (x->completion.status >= 200) {
                 x->answering = true;
                 c->http2->empty = 0;
-        }
-        else {
+        } else {
                 /* 1xx is not the answer: the next head is. */
                 buf_reset(&x->head);
                 x->completion.status = 0;
@@ -158,9 +179,7 @@ static int on_frame(nghttp2_session *s, const nghttp2_frame *frame, void *cookie
         struct exchange *x;
 
         switch (frame->hd.type) {
-        case NGHTTP2_HEADERS:
-                on_frame_headers(c, frame);
-                break;
+        case NGHTTP2_HEADERS: on_frame_headers(c, frame); break;
         case NGHTTP2_SETTINGS:
                 if (!(frame->hd.flags & NGHTTP2_FLAG_ACK)) {
                         c->room = c->target->streams = peer_streams(c);
@@ -168,15 +187,18 @@ static int on_frame(nghttp2_session *s, const nghttp2_frame *frame, void *cookie
                 }
                 return 0;
         case NGHTTP2_GOAWAY:
-                /* Streams above its last are closed as refused by nghttp2; the others go on to their end. Why it goes is told where it matters. */
+                /* Streams above its last are closed as refused by nghttp2; the others go on to their end. Why
+                 * it goes is told where it matters. */
                 if (frame->goaway.error_code != NGHTTP2_NO_ERROR)
-                        (void)snprintf(c->http2->fault, sizeof(c->http2->fault), "the server goes away: %s", nghttp2_http2_strerror(frame->goaway.error_code));
+                        (void)snprintf(c->http2->fault, sizeof(c->http2->fault), "the server goes away: %s",
+                                       nghttp2_http2_strerror(frame->goaway.error_code));
                 connection_stop(c);
                 return 0;
         default: break;
         }
-        if ((frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA) && (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) &&
-            (x = exchange_of(s, frame->hd.stream_id)) && x->answering)
+        if ((frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA) &&
+            (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) && (x = exchange_of(s, frame->hd.stream_id)) &&
+            x->answering)
                 answered(c, x);
         return 0;
 }
@@ -219,8 +241,8 @@ static ssize_t on_bytes(nghttp2_session *s UNUSED, const uint8_t *p, size_t n, i
         return h->out.failed ? NGHTTP2_ERR_CALLBACK_FAILURE : (ssize_t)n;
 }
 
-static ssize_t on_body_wanted(nghttp2_session *s, int32_t stream, uint8_t *space UNUSED, size_t most, uint32_t *flags, nghttp2_data_source *source UNUSED,
-                              void *cookie UNUSED)
+static ssize_t on_body_wanted(nghttp2_session *s, int32_t stream, uint8_t *space UNUSED, size_t most,
+                              uint32_t *flags, nghttp2_data_source *source UNUSED, void *cookie UNUSED)
 {
         struct exchange *x = exchange_of(s, stream);
         size_t n;
@@ -234,7 +256,8 @@ static ssize_t on_body_wanted(nghttp2_session *s, int32_t stream, uint8_t *space
         return (ssize_t)n;
 }
 
-static int on_body_sent(nghttp2_session *s, nghttp2_frame *frame, const uint8_t *head, size_t n, nghttp2_data_source *source UNUSED, void *cookie)
+static int on_body_sent(nghttp2_session *s, nghttp2_frame *frame, const uint8_t *head, size_t n,
+                        nghttp2_data_source *source UNUSED, void *cookie)
 {
         struct http2 *h = ((struct connection *)cookie)->http2;
         struct exchange *x = exchange_of(s, frame->hd.stream_id);
@@ -258,7 +281,8 @@ static void broken(struct connection *c, enum error_kind kind, const char *why)
         struct error err;
         const char *more = c->http2->fault;
 
-        (void)error_set(&err, kind, "%s %s: %s%s%s", c->target->method, c->target->url_text, why, more[0] ? ": " : "", more);
+        (void)error_set(&err, kind, "%s %s: %s%s%s", c->target->method, c->target->url_text, why,
+                        more[0] ? ": " : "", more);
         err.retry = true;
         connection_break(c, &err);
 }
@@ -295,7 +319,9 @@ static bool http2_write(struct connection *c)
                 }
         }
         if (!nghttp2_session_want_read(h->session) && !nghttp2_session_want_write(h->session)) {
-                broken(c, ERROR_PROTOCOL, c->retiring ? "the peer went away before its answer was whole" : "the peer broke HTTP/2");
+                broken(c, ERROR_PROTOCOL,
+                       c->retiring ? "the peer went away before its answer was whole"
+                                   : "the peer broke HTTP/2");
                 return false;
         }
         loop_io_want(c->io, LOOP_READABLE);
@@ -320,7 +346,8 @@ static bool http2_read(struct connection *c)
                         return false;
                 }
                 if (n == 0) {
-                        broken(c, ERROR_UNREACHABLE, "the peer closed the connection before its answer was whole");
+                        broken(c, ERROR_UNREACHABLE,
+                               "the peer closed the connection before its answer was whole");
                         return false;
                 }
                 c->heard += (size_t)n;
@@ -336,12 +363,14 @@ static bool http2_read(struct connection *c)
                         broken(c, ERROR_PROTOCOL, "the peer sends frames that carry nothing");
                         return false;
                 }
-                if ((n < READ_SIZE && !c->drain && !connection_buffers(c)) || connection_had_enough(c, &turn, (size_t)n))
+                if ((n < READ_SIZE && !c->drain && !connection_buffers(c)) ||
+                    connection_had_enough(c, &turn, (size_t)n))
                         return true;
         }
 }
 
-/* A path that swallows what is sent, without an end: each request would wait for its own time-out, and the next ones follow it. */
+/* A path that swallows what is sent, without an end: each request would wait for its own time-out, and the
+ * next ones follow it. */
 static void on_silence(struct task *task, usec now)
 {
         struct http2 *h = CONTAINER_OF(task, struct http2, silence);
@@ -403,7 +432,9 @@ static void http2_event(struct connection *c, int events)
 
 static bool hop_by_hop(struct str name)
 {
-        static const char *const all[] = { "connection", "host", "transfer-encoding", "keep-alive", "proxy-connection", "upgrade", "te" };
+        static const char *const all[] = {
+                "connection", "host", "transfer-encoding", "keep-alive", "proxy-connection", "upgrade", "te"
+        };
 
         for (size_t i = 0; i < COUNT_OF(all); i++)
                 if (str_is(name, all[i]))
@@ -413,7 +444,8 @@ static bool hop_by_hop(struct str name)
 
 static nghttp2_nv field(struct str name, struct str value, uint8_t flags)
 {
-        return (nghttp2_nv){ (uint8_t *)(uintptr_t)name.p, (uint8_t *)(uintptr_t)value.p, name.n, value.n, flags };
+        return (nghttp2_nv){ (uint8_t *)(uintptr_t)name.p, (uint8_t *)(uintptr_t)value.p, name.n, value.n,
+                             flags };
 }
 
 /* "Name: value\r\n" lines to fields; the names are made small where they are. */
@@ -449,7 +481,8 @@ int http2_fields(struct http_target *t, struct error *err)
         t->fields[1] = field(STR(":scheme"), t->url.tls ? STR("https") : STR("http"), keep);
         t->fields[2] = field(STR(":authority"), t->url.authority, keep);
         t->fields[3] = field(STR(":path"), t->url.target, keep);
-        t->fields_n = FIRST_FIELDS + parse_lines(t->field_text.p, t->field_text.n, t->fields + FIRST_FIELDS, FIELDS_MAX - FIRST_FIELDS, keep);
+        t->fields_n = FIRST_FIELDS + parse_lines(t->field_text.p, t->field_text.n, t->fields + FIRST_FIELDS,
+                                                 FIELDS_MAX - FIRST_FIELDS, keep);
         return 0;
 }
 
@@ -463,10 +496,14 @@ static void http2_start(struct connection *c, struct exchange *x)
         char *head = x->message->p + x->start;
 
         memcpy(fields, t->fields, n * sizeof(*fields));
-        fields[0] = field((struct str){ (char *)fields[0].name, fields[0].namelen }, (struct str){ head, x->method_n }, NGHTTP2_NV_FLAG_NONE);
-        fields[3] = field((struct str){ (char *)fields[3].name, fields[3].namelen }, (struct str){ head + x->method_n + 1, x->path_n }, NGHTTP2_NV_FLAG_NONE);
-        n += parse_lines(x->message->p + x->own, HTTP_HEADROOM - x->own, fields + n, FIELDS_MAX - n, NGHTTP2_NV_FLAG_NO_INDEX);
-        /* Silence counts from the first request that leaves into it, though that one may be given up and others follow. */
+        fields[0] = field((struct str){ (char *)fields[0].name, fields[0].namelen },
+                          (struct str){ head, x->method_n }, NGHTTP2_NV_FLAG_NONE);
+        fields[3] = field((struct str){ (char *)fields[3].name, fields[3].namelen },
+                          (struct str){ head + x->method_n + 1, x->path_n }, NGHTTP2_NV_FLAG_NONE);
+        n += parse_lines(x->message->p + x->own, HTTP_HEADROOM - x->own, fields + n, FIELDS_MAX - n,
+                         NGHTTP2_NV_FLAG_NO_INDEX);
+        /* Silence counts from the first request that leaves into it, though that one may be given up and
+         * others follow. */
         if (c->carried == 1 && !c->http2->unheard) {
                 c->heard_at = loop_now(client_of(c)->loop);
                 c->http2->asked = false;
@@ -480,7 +517,8 @@ static void http2_start(struct connection *c, struct exchange *x)
         buf_reset(&x->head);
         buf_reset(&x->body);
         x->completion.status = 0;
-        x->stream = nghttp2_submit_request(c->http2->session, NULL, fields, n, x->message->n > HTTP_HEADROOM ? &body : NULL, x);
+        x->stream = nghttp2_submit_request(c->http2->session, NULL, fields, n,
+                                           x->message->n > HTTP_HEADROOM ? &body : NULL, x);
         if (x->stream > 0) {
                 write_soon(c);
                 return;
@@ -537,8 +575,11 @@ static int start_session(struct connection *c)
                 nghttp2_option_del(option);
         }
         nghttp2_session_callbacks_del(calls);
-        if (r != 0 || nghttp2_submit_settings(c->http2->session, NGHTTP2_FLAG_NONE, settings, COUNT_OF(settings)) != 0 ||
-            nghttp2_session_set_local_window_size(c->http2->session, NGHTTP2_FLAG_NONE, 0, CONNECTION_WINDOW) != 0)
+        if (r != 0 ||
+            nghttp2_submit_settings(c->http2->session, NGHTTP2_FLAG_NONE, settings, COUNT_OF(settings)) !=
+                    0 ||
+            nghttp2_session_set_local_window_size(c->http2->session, NGHTTP2_FLAG_NONE, 0,
+                                                  CONNECTION_WINDOW) != 0)
                 return -1;
         return 0;
 }
@@ -581,4 +622,5 @@ static void http2_resume(struct connection *c, struct exchange *x)
         write_soon(c);
 }
 
-const struct framing http2_framing = { http2_open, http2_close, http2_start, http2_cancel, http2_event, http2_resume };
+const struct framing http2_framing = { http2_open,   http2_close, http2_start,
+                                       http2_cancel, http2_event, http2_resume };

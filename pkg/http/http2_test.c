@@ -1,4 +1,5 @@
-/* Streams: how many a connection carries, and what becomes of them when the peer says no, goes away or changes its mind. */
+/* Streams: how many a connection carries, and what becomes of them when the peer says no, goes away or
+ * changes its mind. */
 #include <curl/curl.h>
 
 #include "http/testing.h"
@@ -17,7 +18,9 @@ static void open_target(uint32_t connections, uint32_t streams)
 {
         server_listen(&server, "127.0.0.1", 0);
         (void)snprintf(url, sizeof(url), "http://127.0.0.1:%u/f", server.port);
-        aim((struct http_target_config){ .http_version = HTTP_2_PRIOR_KNOWLEDGE, .max_connections = connections, .max_streams = streams });
+        aim((struct http_target_config){ .http_version = HTTP_2_PRIOR_KNOWLEDGE,
+                                         .max_connections = connections,
+                                         .max_streams = streams });
 }
 
 static void submit_many(uint64_t from, uint64_t to)
@@ -104,7 +107,8 @@ static void goaway(struct peer *p, int32_t last)
         h2_flush(p);
 }
 
-/* What lies above the last stream goes to another connection at once, the rest is answered on this one, which is closed then. */
+/* What lies above the last stream goes to another connection at once, the rest is answered on this one, which
+ * is closed then. */
 static void going_away_loses_nothing(void **state UNUSED)
 {
         held_n = 0;
@@ -227,7 +231,10 @@ static void an_oversized_head_fails_alone(void **state UNUSED)
         assert_false(request()->failed);
 }
 
-static void send_away(struct call *c) { (void)nghttp2_submit_goaway(c->peer->h2, NGHTTP2_FLAG_NONE, 0, NGHTTP2_ENHANCE_YOUR_CALM, NULL, 0); }
+static void send_away(struct call *c)
+{
+        (void)nghttp2_submit_goaway(c->peer->h2, NGHTTP2_FLAG_NONE, 0, NGHTTP2_ENHANCE_YOUR_CALM, NULL, 0);
+}
 
 /* The server's own reason is what people need. */
 static void why_the_server_goes_away_is_told(void **state UNUSED)
@@ -250,7 +257,8 @@ static void open_silent(usec ping_after)
         server.raw = first_is_deaf;
         server_listen(&server, "127.0.0.1", 0);
         (void)snprintf(url, sizeof(url), "http://127.0.0.1:%u/f", server.port);
-        aim((struct http_target_config){ .http_version = HTTP_2_PRIOR_KNOWLEDGE, .max_connections = 2, .ping_after = ping_after });
+        aim((struct http_target_config){
+                .http_version = HTTP_2_PRIOR_KNOWLEDGE, .max_connections = 2, .ping_after = ping_after });
         assert_false(request()->failed);
         deaf = true;
 }
@@ -279,7 +287,8 @@ static void pause_for(usec time)
         run_until(paused);
 }
 
-/* Each is given up before the silence has lasted long enough to be asked: the silence is the connection's all the same. */
+/* Each is given up before the silence has lasted long enough to be asked: the silence is the connection's all
+ * the same. */
 static void attempts_that_are_shorter_than_the_silence(void **state UNUSED)
 {
         open_silent(200 * USEC_MSEC);

@@ -1,8 +1,10 @@
 #include "http/intake.h"
 
 static const int statuses[HTTP_REFUSAL_MAX] = {
-        [HTTP_MALFORMED] = 400, [HTTP_URI_TOO_LONG] = 414,    [HTTP_HEADER_TOO_LARGE] = 431, [HTTP_HEAD_TOO_LARGE] = 431, [HTTP_BODY_TOO_LARGE] = 413,
-        [HTTP_TIMED_OUT] = 408, [HTTP_NOT_IMPLEMENTED] = 501, [HTTP_VERSION_UNKNOWN] = 505,  [HTTP_EXPECTATION] = 417,    [HTTP_OVERLOADED] = 503,
+        [HTTP_MALFORMED] = 400,       [HTTP_URI_TOO_LONG] = 414,    [HTTP_HEADER_TOO_LARGE] = 431,
+        [HTTP_HEAD_TOO_LARGE] = 431,  [HTTP_BODY_TOO_LARGE] = 413,  [HTTP_TIMED_OUT] = 408,
+        [HTTP_NOT_IMPLEMENTED] = 501, [HTTP_VERSION_UNKNOWN] = 505, [HTTP_EXPECTATION] = 417,
+        [HTTP_OVERLOADED] = 503,
 };
 
 int http_refusal_status(enum http_refusal r) { return statuses[r]; }
@@ -80,8 +82,9 @@ static const struct {
         uint8_t method;
 } methods[] = {
 #define METHOD(number, name, string) { { #string, sizeof(#string) - 1 }, HTTP_##name },
-        METHOD(0, POST, POST) METHOD(0, GET, GET) METHOD(0, PUT, PUT) METHOD(0, HEAD, HEAD) METHOD(0, OPTIONS, OPTIONS) METHOD(0, PATCH, PATCH)
-                METHOD(0, DELETE, DELETE) HTTP_METHOD_MAP(METHOD)
+        METHOD(0, POST, POST) METHOD(0, GET, GET) METHOD(0, PUT, PUT) METHOD(0, HEAD, HEAD)
+                METHOD(0, OPTIONS, OPTIONS) METHOD(0, PATCH, PATCH) METHOD(0, DELETE, DELETE)
+                        HTTP_METHOD_MAP(METHOD)
 #undef METHOD
 };
 
@@ -126,12 +129,17 @@ static bool is_host(struct str s)
         return name.n && all_are(name, HOST) && is_port(s);
 }
 
-/* The authority of a target in absolute form, what is behind it in *rest; false: it is in no absolute form. */
+/* The authority of a target in absolute form, what is behind it in *rest; false: it is in no absolute form.
+ */
 static bool absolute(struct str target, struct str *authority, struct str *rest)
 {
-        size_t scheme = str_equal_nocase((struct str){ target.p, MIN_OF(target.n, (size_t)7) }, STR("http://"))    ? 7
-                        : str_equal_nocase((struct str){ target.p, MIN_OF(target.n, (size_t)8) }, STR("https://")) ? 8
-                                                                                                                   : 0;
+        size_t scheme = str_equal_nocase((struct str){ target.p, MIN_OF(target.n, (size_t)7) },
+                                         STR("http://"))
+                                ? 7
+                        : str_equal_nocase((struct str){ target.p, MIN_OF(target.n, (size_t)8) },
+                                           STR("https://"))
+                                ? 8
+                                : 0;
         size_t n = 0;
 
         if (!scheme)
@@ -165,7 +173,8 @@ static int take_request_line(struct http_intake *k, const char *block, struct st
 
         if (!name.n || !all_are(name, TOKEN) || !target.n)
                 return malformed(k, "the request line is not METHOD TARGET HTTP/1.1");
-        if (version.n != 8 || memcmp(version.p, "HTTP/", 5) != 0 || !is(version.p[5], DIGIT) || version.p[6] != '.' || !is(version.p[7], DIGIT))
+        if (version.n != 8 || memcmp(version.p, "HTTP/", 5) != 0 || !is(version.p[5], DIGIT) ||
+            version.p[6] != '.' || !is(version.p[7], DIGIT))
                 return malformed(k, "the request line is not METHOD TARGET HTTP/1.1");
         if (version.p[5] != '1' || version.p[7] > '1')
                 return refuse(k, HTTP_VERSION_UNKNOWN, "HTTP/1.0 and HTTP/1.1 are spoken here");
@@ -206,7 +215,8 @@ static int take_coding(struct http_intake *k, struct str value)
                 if (chunked && rest.n)
                         return malformed(k, "chunked is not the last transfer coding");
         }
-        return value.n ? refuse(k, HTTP_NOT_IMPLEMENTED, "chunked is the one transfer coding here") : malformed(k, "an empty Transfer-Encoding");
+        return value.n ? refuse(k, HTTP_NOT_IMPLEMENTED, "chunked is the one transfer coding here")
+                       : malformed(k, "an empty Transfer-Encoding");
 }
 
 static int take_host(struct http_intake *k, struct str value)
@@ -279,7 +289,8 @@ static int pass(struct http_intake *k, const char *from, const char *to)
 
         if (from == to)
                 return 0;
-        if (http_codec_feed(&k->codec, (struct str){ from, (size_t)(to - from) }, &used, &err) < 0 || used != (size_t)(to - from))
+        if (http_codec_feed(&k->codec, (struct str){ from, (size_t)(to - from) }, &used, &err) < 0 ||
+            used != (size_t)(to - from))
                 return malformed(k, "not HTTP");
         return 0;
 }
@@ -335,7 +346,8 @@ static int take_head(struct http_intake *k, struct str block)
         if (k->left > k->limits.body_max)
                 return refuse(k, HTTP_BODY_TOO_LARGE, "the body is too large");
         k->wants_continue = k->wants_continue && !k->version_1_0 && (k->codings || k->left);
-        if (pass(k, block.p, block.p + block.n) < 0 || to_origin_form(k, (struct str){ block.p + k->target_at, k->target_n }) < 0)
+        if (pass(k, block.p, block.p + block.n) < 0 ||
+            to_origin_form(k, (struct str){ block.p + k->target_at, k->target_n }) < 0)
                 return -1;
         if (k->codec.message.complete != (!k->codings && !k->left))
                 return malformed(k, "not HTTP");
@@ -355,7 +367,8 @@ static int check_head_size(struct http_intake *k, size_t n)
         if (!first && k->limits.header_max && n - k->line > k->limits.header_max + 2)
                 return refuse(k, HTTP_HEADER_TOO_LARGE, "a header is too large");
         if (n > k->limits.head_max)
-                return first ? refuse(k, HTTP_URI_TOO_LONG, "the target is too long") : refuse(k, HTTP_HEAD_TOO_LARGE, "the headers are too large");
+                return first ? refuse(k, HTTP_URI_TOO_LONG, "the target is too long")
+                             : refuse(k, HTTP_HEAD_TOO_LARGE, "the headers are too large");
         return 0;
 }
 
@@ -378,7 +391,9 @@ static int take_lines(struct http_intake *k, struct str bytes, size_t *used)
                 if (*p != '\r' || p[1] != '\n')
                         return check_head_size(k, k->scanned) < 0
                                        ? -1
-                                       : malformed(k, *p == '\n' || *p == '\r' ? "a line that does not end in CRLF" : "a control character");
+                                       : malformed(k, *p == '\n' || *p == '\r'
+                                                              ? "a line that does not end in CRLF"
+                                                              : "a control character");
                 if (check_head_size(k, k->scanned + 2) < 0)
                         return -1;
                 k->scanned += 2;
@@ -434,7 +449,9 @@ static int take_digit(struct http_intake *k, char c)
                 return malformed(k, "a chunk size that is too long");
         k->left = k->left << 4 | digit;
         /* A size that has overflowed was over the maximum before. */
-        return k->left > k->limits.body_max || k->size + k->left > k->limits.body_max ? refuse(k, HTTP_BODY_TOO_LARGE, "the body is too large") : 0;
+        return k->left > k->limits.body_max || k->size + k->left > k->limits.body_max
+                       ? refuse(k, HTTP_BODY_TOO_LARGE, "the body is too large")
+                       : 0;
 }
 
 static int to(struct http_intake *k, enum http_intake_state state)
@@ -459,9 +476,15 @@ static int take_chunk_byte(struct http_intake *k, char c)
                 if (++k->extensions > HTTP_EXTENSIONS_MAX)
                         return malformed(k, "too many chunk extensions");
                 return to(k, c == '\r' ? INTAKE_SIZE_LF : INTAKE_EXTENSION);
-        case INTAKE_SIZE_LF: return c == '\n' ? to(k, k->left ? INTAKE_DATA : INTAKE_TRAILER) : malformed(k, "a chunk size that does not end in CRLF");
-        case INTAKE_DATA_CR: return c == '\r' ? to(k, INTAKE_DATA_LF) : malformed(k, "a chunk that is longer than its size");
-        case INTAKE_DATA_LF: k->digits = 0; return c == '\n' ? to(k, INTAKE_SIZE) : malformed(k, "a chunk that does not end in CRLF");
+        case INTAKE_SIZE_LF:
+                return c == '\n' ? to(k, k->left ? INTAKE_DATA : INTAKE_TRAILER)
+                                 : malformed(k, "a chunk size that does not end in CRLF");
+        case INTAKE_DATA_CR:
+                return c == '\r' ? to(k, INTAKE_DATA_LF)
+                                 : malformed(k, "a chunk that is longer than its size");
+        case INTAKE_DATA_LF:
+                k->digits = 0;
+                return c == '\n' ? to(k, INTAKE_SIZE) : malformed(k, "a chunk that does not end in CRLF");
         case INTAKE_BEFORE:
         case INTAKE_HEAD:
         case INTAKE_LENGTH:
@@ -496,7 +519,9 @@ static int take_trailer_byte(struct http_intake *k, char c)
 /* The parser gets neither extensions nor trailers: only the end of the line that they stand in, or before. */
 static bool is_skipped(const struct http_intake *k)
 {
-        return k->state == INTAKE_EXTENSION || (k->state >= INTAKE_TRAILER_NAME && k->state <= INTAKE_TRAILER_LF) || (k->state == INTAKE_TRAILER && k->trailers);
+        return k->state == INTAKE_EXTENSION ||
+               (k->state >= INTAKE_TRAILER_NAME && k->state <= INTAKE_TRAILER_LF) ||
+               (k->state == INTAKE_TRAILER && k->trailers);
 }
 
 static void take_data(struct http_intake *k, size_t n)
@@ -568,10 +593,12 @@ int http_intake_feed(struct http_intake *k, struct str bytes, size_t *used)
                 return -1;
         if (k->state == INTAKE_BEFORE && take_empty_lines(k, bytes, used) < 0)
                 return -1;
-        /* The empty lines and the head behind them are taken one after the other: offsets count from what is offered. */
+        /* The empty lines and the head behind them are taken one after the other: offsets count from what is
+         * offered. */
         if (k->state == INTAKE_HEAD && *used == 0 && take_lines(k, bytes, used) < 0)
                 return -1;
-        if (*used || !bytes.n || k->state == INTAKE_BEFORE || k->state == INTAKE_HEAD || k->state == INTAKE_COMPLETE)
+        if (*used || !bytes.n || k->state == INTAKE_BEFORE || k->state == INTAKE_HEAD ||
+            k->state == INTAKE_COMPLETE)
                 return 0;
         return k->state == INTAKE_LENGTH ? take_of_length(k, bytes, used) : take_chunks(k, bytes, used);
 }

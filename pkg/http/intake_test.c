@@ -23,7 +23,10 @@ static void describe(struct str bytes, size_t piece, struct buf *out, struct buf
 
                         memcpy(exact, in.p, in.n);
                         if (http_intake_feed(&k, (struct str){ exact, in.n }, &used) < 0) {
-                                buf_printf(out, "%d ", k.refusal == HTTP_HEADER_TOO_LARGE ? 494 : http_refusal_status(k.refusal));
+                                buf_printf(out, "%d ",
+                                           k.refusal == HTTP_HEADER_TOO_LARGE
+                                                   ? 494
+                                                   : http_refusal_status(k.refusal));
                                 assert_non_null(k.why);
                                 *open = false;
                                 break;
@@ -45,7 +48,8 @@ static void cases_in_pieces_of_every_size(void **state UNUSED)
 {
         for (size_t i = 0; i < cases_n; i++) {
                 const struct http_case *c = &cases[i];
-                BUF_AT_END struct buf expected = BUF_INIT(1000), found = BUF_INIT(1000), answers = BUF_INIT(65536);
+                BUF_AT_END struct buf expected = BUF_INIT(1000), found = BUF_INIT(1000),
+                                      answers = BUF_INIT(65536);
                 size_t most = MIN_OF(c->bytes.n, (size_t)200);
 
                 buf_text(&expected, "");
@@ -58,12 +62,16 @@ static void cases_in_pieces_of_every_size(void **state UNUSED)
                         buf_reset(&answers);
                         buf_add(&found, "", 0);
                         buf_add(&answers, "", 0);
-                        describe(buf_view(&c->bytes), piece > most ? SIZE_MAX : piece, &found, &answers, &open);
+                        describe(buf_view(&c->bytes), piece > most ? SIZE_MAX : piece, &found, &answers,
+                                 &open);
                         if (strcmp(expected.p, found.p) != 0 || open != (c->end == CASE_OPEN))
-                                fail_msg("%s, in pieces of %zu: \"%s\" %s instead of \"%s\"", c->name, piece, found.p, open ? "open" : "not open", expected.p);
+                                fail_msg("%s, in pieces of %zu: \"%s\" %s instead of \"%s\"", c->name, piece,
+                                         found.p, open ? "open" : "not open", expected.p);
                         for (size_t j = 0; j < c->contains_n; j++)
-                                if (strncmp(c->contains[j], "Connection", 10) != 0 && !strstr(answers.p, c->contains[j]))
-                                        fail_msg("%s: \"%s\" is not in \"%s\"", c->name, c->contains[j], answers.p);
+                                if (strncmp(c->contains[j], "Connection", 10) != 0 &&
+                                    !strstr(answers.p, c->contains[j]))
+                                        fail_msg("%s: \"%s\" is not in \"%s\"", c->name, c->contains[j],
+                                                 answers.p);
                 }
         }
 }

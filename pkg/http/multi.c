@@ -7,7 +7,7 @@ enum { UNWATCHED_MAX = 64 };
 struct http_multi {
         struct loop *loop;
         CURLM *multi;
-        struct task timer;               /* curl's time-outs */
+        struct task timer; /* curl's time-outs */
         void (*done)(void *, CURL *, CURLcode);
         void *cookie;
         /* transfers whose socket can't be watched: they fail at the end of the pass */
@@ -15,14 +15,20 @@ struct http_multi {
         size_t unwatched_n;
 };
 
-struct watch { struct http_multi *owner; struct loop_io *io; curl_socket_t fd; };
+struct watch {
+        struct http_multi *owner;
+        struct loop_io *io;
+        curl_socket_t fd;
+};
 
-/* A multi handle that has failed once refuses everything from then on, without a word: only a new process helps. */
+/* A multi handle that has failed once refuses everything from then on, without a word: only a new process
+ * helps. */
 static void check(CURLMcode r)
 {
         if (r == CURLM_OK || r == CURLM_BAD_SOCKET)
                 return;
-        log_error("libcurl's multi handle failed: this process ends, so that another one takes its place", LOG_S("error", curl_multi_strerror(r)));
+        log_error("libcurl's multi handle failed: this process ends, so that another one takes its place",
+                  LOG_S("error", curl_multi_strerror(r)));
         abort();
 }
 
@@ -66,7 +72,10 @@ static void on_socket(void *cookie, int events)
         int running;
 
         /* The watch may be gone afterwards. */
-        check(curl_multi_socket_action(m->multi, w->fd, (events & LOOP_READABLE ? CURL_CSELECT_IN : 0) | (events & LOOP_WRITABLE ? CURL_CSELECT_OUT : 0), &running));
+        check(curl_multi_socket_action(m->multi, w->fd,
+                                       (events & LOOP_READABLE ? CURL_CSELECT_IN : 0) |
+                                               (events & LOOP_WRITABLE ? CURL_CSELECT_OUT : 0),
+                                       &running));
         take_done(m);
 }
 
@@ -100,7 +109,8 @@ static int wants_socket(CURL *easy, curl_socket_t fd, int what, void *cookie, vo
                 }
                 (void)curl_multi_assign(m->multi, fd, w);
         }
-        loop_io_want(w->io, (what & CURL_POLL_IN ? LOOP_READABLE : 0) | (what & CURL_POLL_OUT ? LOOP_WRITABLE : 0));
+        loop_io_want(w->io,
+                     (what & CURL_POLL_IN ? LOOP_READABLE : 0) | (what & CURL_POLL_OUT ? LOOP_WRITABLE : 0));
         return 0;
 }
 
@@ -122,7 +132,8 @@ static void on_timer(struct task *t, usec now UNUSED)
         take_done(m);
 }
 
-int http_multi_new(struct http_multi **out, struct loop *loop, void (*done)(void *, CURL *, CURLcode), void *cookie, struct error *err)
+int http_multi_new(struct http_multi **out, struct loop *loop, void (*done)(void *, CURL *, CURLcode),
+                   void *cookie, struct error *err)
 {
         struct http_multi *m = calloc(1, sizeof(*m));
 

@@ -81,7 +81,8 @@ bool connection_place(struct connection *c)
         else if (!c->ready) {
                 c->ready = true;
                 c->idle_since = loop_now(c->target->client->loop);
-                /* The one used last is used first, so that the rest can age; among those that multiplex the turn goes round. */
+                /* The one used last is used first, so that the rest can age; among those that multiplex the
+                 * turn goes round. */
                 if (c->http1)
                         DL_PREPEND2(c->target->ready, c, previous_ready, next_ready);
                 else
@@ -90,8 +91,9 @@ bool connection_place(struct connection *c)
         return true;
 }
 
-/* What an idle connection has to say is no answer to the next request: its end, or a 408. Only before a request leaves can that be told for sure. One
- * that was in use a moment ago is asked only where nothing may be sent twice: under load that is a call per request. */
+/* What an idle connection has to say is no answer to the next request: its end, or a 408. Only before a
+ * request leaves can that be told for sure. One that was in use a moment ago is asked only where nothing may
+ * be sent twice: under load that is a call per request. */
 static bool has_spoken(struct connection *c)
 {
         usec now = loop_now(c->target->client->loop);
@@ -197,7 +199,8 @@ static bool worth_again(const struct connection *c, const struct exchange *x)
 {
         if (!x->written)
                 return x->again < SENT_AGAIN_MAX;
-        return x->reused && !c->target->config.once && c->heard == x->heard && x->again == 0 && connection_unseen(c, x->sent_before);
+        return x->reused && !c->target->config.once && c->heard == x->heard && x->again == 0 &&
+               connection_unseen(c, x->sent_before);
 }
 
 void connection_break(struct connection *c, const struct error *err)
@@ -324,7 +327,8 @@ void pool_refused(struct http_target *t, struct address *a, const struct error *
         addresses_leave(t, a);
         if (t->old_n)
                 t->replace_at = now + REPLACE_AGAIN;
-        /* While another address may do, the request waits for it. Else one failure to connect fails one request: the others try for themselves. */
+        /* While another address may do, the request waits for it. Else one failure to connect fails one
+         * request: the others try for themselves. */
         if (t->failures >= 2 * t->addresses_n || !addresses_others(t))
                 pool_fail_waiting(t, err, true);
         if (!t->numeric && now - t->asked_at >= USEC_SEC)
@@ -398,7 +402,8 @@ void target_answers_turn(struct task *task, usec now)
                 struct exchange *x = t->awaiting;
                 struct connection *c = x->connection;
 
-                (void)error_set(&err, ERROR_TIMEOUT, "%s %s: no answer within %" PRId64 " ms of the request", t->method, t->url_text, t->config.answer_timeout / USEC_MSEC);
+                (void)error_set(&err, ERROR_TIMEOUT, "%s %s: no answer within %" PRId64 " ms of the request",
+                                t->method, t->url_text, t->config.answer_timeout / USEC_MSEC);
                 err.retry = true;
                 connection_drop(c, x);
                 c->framing->cancel(c, x);

@@ -28,14 +28,16 @@ static bool in_network(struct str item, const unsigned char *host, size_t host_n
                 return false;
         whole = (size_t)bits / 8;
         mask = bits % 8 ? 0xffU << (8 - bits % 8) & 0xff : 0;
-        return memcmp(network, host, whole) == 0 && (!mask || (network[whole] & mask) == (host[whole] & mask));
+        return memcmp(network, host, whole) == 0 &&
+               (!mask || (network[whole] & mask) == (host[whole] & mask));
 }
 
 static bool in_domain(struct str item, struct str host)
 {
         if (item.n && item.p[0] == '.')
                 item = (struct str){ item.p + 1, item.n - 1 };
-        if (!item.n || host.n < item.n || !str_equal_nocase((struct str){ host.p + host.n - item.n, item.n }, item))
+        if (!item.n || host.n < item.n ||
+            !str_equal_nocase((struct str){ host.p + host.n - item.n, item.n }, item))
                 return false;
         return host.n == item.n || host.p[host.n - item.n - 1] == '.';
 }

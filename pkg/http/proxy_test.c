@@ -5,11 +5,21 @@
 #include "http/proxy.h"
 #include "http/testing.h"
 
-/* A proxy that connects nowhere: after CONNECT it speaks for the server itself, so that names need no address. */
-static struct { char asked[256], credentials[128]; int status; bool silent; size_t tunnels; } proxy;
+/* A proxy that connects nowhere: after CONNECT it speaks for the server itself, so that names need no
+ * address. */
+static struct {
+        char asked[256], credentials[128];
+        int status;
+        bool silent;
+        size_t tunnels;
+} proxy;
 /* the proxy; its tunnel's bytes are handed on to a server by a socket pair */
 static struct server gate;
-static struct { int fd; struct loop_io *io; struct peer *outer; } pipes[16];
+static struct {
+        int fd;
+        struct loop_io *io;
+        struct peer *outer;
+} pipes[16];
 static size_t pipes_n;
 static struct identity authority, leaf;
 static struct buf authority_pem;
@@ -30,7 +40,9 @@ static void from_server(void *cookie, int events UNUSED)
 
 static void open_tunnel(struct peer *p)
 {
-        struct sockaddr_in at = { .sin_family = AF_INET, .sin_port = htons(server.port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+        struct sockaddr_in at = { .sin_family = AF_INET,
+                                  .sin_port = htons(server.port),
+                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
         struct error err;
         size_t i = pipes_n++;
 
@@ -40,7 +52,8 @@ static void open_tunnel(struct peer *p)
         pipes[i].fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
         assert_int_equal(connect(pipes[i].fd, (struct sockaddr *)&at, sizeof(at)), 0);
         (void)fcntl(pipes[i].fd, F_SETFL, O_NONBLOCK);
-        assert_int_equal(loop_io_open(loop, pipes[i].fd, from_server, (void *)(uintptr_t)i, &pipes[i].io, &err), 0);
+        assert_int_equal(
+                loop_io_open(loop, pipes[i].fd, from_server, (void *)(uintptr_t)i, &pipes[i].io, &err), 0);
         loop_io_want(pipes[i].io, LOOP_READABLE);
         p->served = (unsigned)i + 1;
 }
@@ -63,14 +76,16 @@ static bool at_gate(struct peer *p, struct str bytes)
         char text[128];
 
         if (p->served) {
-                assert_int_equal(send(pipes[p->served - 1].fd, bytes.p, bytes.n, MSG_NOSIGNAL), (ssize_t)bytes.n);
+                assert_int_equal(send(pipes[p->served - 1].fd, bytes.p, bytes.n, MSG_NOSIGNAL),
+                                 (ssize_t)bytes.n);
                 return true;
         }
         take_line(bytes, "CONNECT ", proxy.asked, sizeof(proxy.asked));
         take_line(bytes, "Proxy-Authorization: ", proxy.credentials, sizeof(proxy.credentials));
         if (proxy.silent)
                 return true;
-        (void)snprintf(text, sizeof(text), "HTTP/1.1 %d X\r\n%s\r\n", proxy.status, proxy.status == 200 ? "" : "Content-Length: 0\r\n");
+        (void)snprintf(text, sizeof(text), "HTTP/1.1 %d X\r\n%s\r\n", proxy.status,
+                       proxy.status == 200 ? "" : "Content-Length: 0\r\n");
         if (proxy.status == 200)
                 open_tunnel(p);
         else
@@ -111,10 +126,15 @@ static void open_target(bool tls, bool http2, struct http_proxy more)
                 server.tls = server_tls(&server, &leaf);
         server_listen(&server, "127.0.0.1", 0);
         /* Nobody knows the name but the proxy. */
-        (void)snprintf(url, sizeof(url), "%s://only.the.proxy.knows.invalid:%u/f", tls ? "https" : "http", server.port);
+        (void)snprintf(url, sizeof(url), "%s://only.the.proxy.knows.invalid:%u/f", tls ? "https" : "http",
+                       server.port);
         (void)snprintf(at, sizeof(at), "http://127.0.0.1:%u", gate.port);
         more.url = str_of(at);
-        aim((struct http_target_config){ .proxy = more, .http_version = !http2 ? HTTP_1_1 : tls ? HTTP_AUTO : HTTP_2_PRIOR_KNOWLEDGE, .tls.ca_pem = buf_view(&authority_pem),
+        aim((struct http_target_config){ .proxy = more,
+                                         .http_version = !http2 ? HTTP_1_1
+                                                         : tls  ? HTTP_AUTO
+                                                                : HTTP_2_PRIOR_KNOWLEDGE,
+                                         .tls.ca_pem = buf_view(&authority_pem),
                                          .connect_timeout = proxy.silent ? 300 * USEC_MSEC : 5 * USEC_SEC });
 }
 
@@ -171,7 +191,8 @@ static void a_password_is_given_and_may_change(void **state UNUSED)
         (void)snprintf(user_file, sizeof(user_file), "%s/user", login_folder);
         (void)snprintf(password_file, sizeof(password_file), "%s/password", login_folder);
         write_login(user_file, "us:er\n");
-        open_target(false, false, (struct http_proxy){ .user_file = user_file, .password_file = password_file });
+        open_target(false, false,
+                    (struct http_proxy){ .user_file = user_file, .password_file = password_file });
         expect_failure("the proxy's password can't be read from");
         write_login(password_file, "p@ss word\n");
         server.handle = close_after;
@@ -228,14 +249,17 @@ static void some_are_reached_without_it(void **state UNUSED)
 {
         server_listen(&server, "127.0.0.1", 0);
         (void)snprintf(url, sizeof(url), "http://127.0.0.1:%u/f", server.port);
-        aim((struct http_target_config){ .proxy = { .url = STR("http://127.0.0.1:1"), .no_proxy = STR("example.com, 127.0.0.0/8") } });
+        aim((struct http_target_config){
+                .proxy = { .url = STR("http://127.0.0.1:1"), .no_proxy = STR("example.com, 127.0.0.0/8") } });
         assert_false(request()->failed);
         assert_int_equal(gate.peers_n, 0);
 }
 
 static void only_plain_proxies_are_spoken_to(void **state UNUSED)
 {
-        struct http_target_config c = { .url = STR("http://a/"), .proxy.url = STR("https://proxy:3128"), .max_connections = 1 };
+        struct http_target_config c = { .url = STR("http://a/"),
+                                        .proxy.url = STR("https://proxy:3128"),
+                                        .max_connections = 1 };
         struct error err;
 
         assert_int_equal(http_target_new(&target, client, &c, &err), -1);
@@ -245,13 +269,36 @@ static void only_plain_proxies_are_spoken_to(void **state UNUSED)
 
 static void the_list_of_exceptions(void **state UNUSED)
 {
-        static const struct { const char *list, *host; bool without; } all[] = {
-                { "", "a", false }, { "*", "a", true }, { "a", "a", true }, { "a", "b", false }, { "A.Example", "a.example", true }, { "example", "a.example", true },
-                { ".example", "a.example", true }, { ".example", "example", true }, { "example", "anexample", false }, { "x, y ,z", "y", true }, { "a", "a.", true },
-                { "10.0.0.1", "10.0.0.1", true }, { "10.0.0.0/8", "10.200.3.4", true }, { "10.0.0.0/8", "11.0.0.1", false }, { "10.128.0.0/9", "10.128.0.1", true },
-                { "10.128.0.0/9", "10.127.0.1", false }, { "10.0.0.0/33", "10.0.0.1", false }, { "10.0.0.0/x", "10.0.0.1", false }, { "0.0.0.0/0", "1.2.3.4", true },
-                { "fd00::/8", "fd12::1", true }, { "fd00::/8", "fe12::1", false }, { "[::1]", "::1", true }, { "::/0", "1.2.3.4", false }, { "1", "1.2.3.4", false },
-                { ",,", "a", false }, { "10.0.0.1", "x10.0.0.1", false },
+        static const struct {
+                const char *list, *host;
+                bool without;
+        } all[] = {
+                { "", "a", false },
+                { "*", "a", true },
+                { "a", "a", true },
+                { "a", "b", false },
+                { "A.Example", "a.example", true },
+                { "example", "a.example", true },
+                { ".example", "a.example", true },
+                { ".example", "example", true },
+                { "example", "anexample", false },
+                { "x, y ,z", "y", true },
+                { "a", "a.", true },
+                { "10.0.0.1", "10.0.0.1", true },
+                { "10.0.0.0/8", "10.200.3.4", true },
+                { "10.0.0.0/8", "11.0.0.1", false },
+                { "10.128.0.0/9", "10.128.0.1", true },
+                { "10.128.0.0/9", "10.127.0.1", false },
+                { "10.0.0.0/33", "10.0.0.1", false },
+                { "10.0.0.0/x", "10.0.0.1", false },
+                { "0.0.0.0/0", "1.2.3.4", true },
+                { "fd00::/8", "fd12::1", true },
+                { "fd00::/8", "fe12::1", false },
+                { "[::1]", "::1", true },
+                { "::/0", "1.2.3.4", false },
+                { "1", "1.2.3.4", false },
+                { ",,", "a", false },
+                { "10.0.0.1", "x10.0.0.1", false },
         };
 
         for (size_t i = 0; i < COUNT_OF(all); i++)
@@ -278,10 +325,14 @@ static int group_teardown(void **state UNUSED)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                ROW("the_proxy_resolves_the_name over HTTP/1.1", the_proxy_resolves_the_name, setup_flavour, teardown, (void *)0),
-                ROW("the_proxy_resolves_the_name over TLS and HTTP/1.1", the_proxy_resolves_the_name, setup_flavour, teardown, (void *)1),
-                ROW("the_proxy_resolves_the_name over h2c", the_proxy_resolves_the_name, setup_flavour, teardown, (void *)2),
-                ROW("the_proxy_resolves_the_name over TLS and h2", the_proxy_resolves_the_name, setup_flavour, teardown, (void *)3),
+                ROW("the_proxy_resolves_the_name over HTTP/1.1", the_proxy_resolves_the_name, setup_flavour,
+                    teardown, (void *)0),
+                ROW("the_proxy_resolves_the_name over TLS and HTTP/1.1", the_proxy_resolves_the_name,
+                    setup_flavour, teardown, (void *)1),
+                ROW("the_proxy_resolves_the_name over h2c", the_proxy_resolves_the_name, setup_flavour,
+                    teardown, (void *)2),
+                ROW("the_proxy_resolves_the_name over TLS and h2", the_proxy_resolves_the_name, setup_flavour,
+                    teardown, (void *)3),
                 cmocka_unit_test_setup_teardown(a_password_is_given_and_may_change, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_demand_for_a_password_is_named, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_refusal_is_named, setup, teardown),

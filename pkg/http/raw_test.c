@@ -1,11 +1,17 @@
-/* Strange answers: raw bytes from a server, in pieces of every kind, over HTTP/1.1 and HTTP/2; then the same bytes, mutated. Whatever comes, each
- * request completes once and the next good one is served. */
+/* Strange answers: raw bytes from a server, in pieces of every kind, over HTTP/1.1 and HTTP/2; then the same
+ * bytes, mutated. Whatever comes, each request completes once and the next good one is served. */
 #include <curl/curl.h>
 
 #include "base/random.h"
 #include "http/testing.h"
 
-static struct { struct str bytes; size_t piece, at; bool hang_up, armed, good, begun; struct peer *peer; struct task feeder; } script;
+static struct {
+        struct str bytes;
+        size_t piece, at;
+        bool hang_up, armed, good, begun;
+        struct peer *peer;
+        struct task feeder;
+} script;
 
 static int setup(void **state UNUSED)
 {
@@ -53,7 +59,8 @@ static bool raw_1(struct peer *p, struct str bytes)
         if (!script.armed)
                 return false;
         buf_str(&p->codec.message.body, bytes); /* kept until the body has come */
-        if (p->codec.message.body.n >= 4 && memcmp(p->codec.message.body.p + p->codec.message.body.n - 4, "body", 4) == 0) {
+        if (p->codec.message.body.n >= 4 &&
+            memcmp(p->codec.message.body.p + p->codec.message.body.n - 4, "body", 4) == 0) {
                 buf_reset(&p->codec.message.body);
                 begin(p);
         }
@@ -62,7 +69,8 @@ static bool raw_1(struct peer *p, struct str bytes)
 
 static void open_raw(bool http2)
 {
-        struct http_target_config c = { .max_connections = 2, .http_version = http2 ? HTTP_2_PRIOR_KNOWLEDGE : HTTP_1_1 };
+        struct http_target_config c = { .max_connections = 2,
+                                        .http_version = http2 ? HTTP_2_PRIOR_KNOWLEDGE : HTTP_1_1 };
 
         script.feeder.turn = feed;
         server_listen(&server, "127.0.0.1", 0);
@@ -82,9 +90,21 @@ static void close_all(void)
 /* ---- HTTP/1.1 ----------------------------------------------------------- */
 
 /* outcome: a status, or 0 for a failure. reuse: the connection carries another request afterwards. */
-struct answer_1 { const char *bytes; size_t n; int outcome; const char *body; bool reuse, hang_up; };
-#define A(text, outcome, body, reuse) { text, sizeof(text) - 1, outcome, body, reuse, false }
-#define E(text, outcome, body) { text, sizeof(text) - 1, outcome, body, false, true } /* then the peer hangs up */
+struct answer_1 {
+        const char *bytes;
+        size_t n;
+        int outcome;
+        const char *body;
+        bool reuse, hang_up;
+};
+#define A(text, outcome, body, reuse)                                                                        \
+        {                                                                                                    \
+                text, sizeof(text) - 1, outcome, body, reuse, false                                          \
+        }
+#define E(text, outcome, body)                                                                               \
+        {                                                                                                    \
+                text, sizeof(text) - 1, outcome, body, false, true                                           \
+        } /* then the peer hangs up */
 #define OK "HTTP/1.1 200 OK\r\n"
 static const struct answer_1 answers[] = {
         A(OK "Content-Length: 2\r\n\r\nok", 200, "ok", true),
@@ -104,8 +124,10 @@ static const struct answer_1 answers[] = {
         A(OK "Transfer-Encoding: chunked\r\n\r\n2;a=b\r\nok\r\n0\r\n\r\n", 200, "ok", true),
         A(OK "Transfer-Encoding: chunked\r\n\r\n00002\r\nok\r\n0\r\n\r\n", 200, "ok", true),
         A(OK "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 200, "", true),
-        A(OK "Transfer-Encoding: chunked\r\nTrailer: X\r\n\r\n2\r\nok\r\n0\r\nX: trailer\r\n\r\n", 200, "ok", true),
-        A("HTTP/1.1 429 Slow\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nRetry-After: 9\r\n\r\n", 429, "", true),
+        A(OK "Transfer-Encoding: chunked\r\nTrailer: X\r\n\r\n2\r\nok\r\n0\r\nX: trailer\r\n\r\n", 200, "ok",
+          true),
+        A("HTTP/1.1 429 Slow\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nRetry-After: 9\r\n\r\n", 429, "",
+          true),
         A("HTTP/1.1 100 Continue\r\n\r\n" OK "Content-Length: 2\r\n\r\nok", 200, "ok", true),
         A("HTTP/1.1 103 Early\r\nX: early\r\n\r\n" OK "Content-Length: 2\r\n\r\nok", 200, "ok", true),
         A("HTTP/1.1 102 P\r\n\r\nHTTP/1.1 100 C\r\n\r\n" OK "Content-Length: 0\r\n\r\n", 200, "", true),
@@ -165,7 +187,9 @@ static const struct answer_1 answers[] = {
         A("HTTP/1.1 abc OK\r\nContent-Length: 0\r\n\r\n", 0, NULL, false),
         A("HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", 0, NULL, false),
         A("POST / HTTP/1.1\r\nHost: a\r\n\r\n", 0, NULL, false),
-        A(OK "Content-Length: 2\r\nX: 000000000000000000000000000000000000000000000000000000000000000\r\n\r\nok", 200, "ok", true),
+        A(OK
+          "Content-Length: 2\r\nX: 000000000000000000000000000000000000000000000000000000000000000\r\n\r\nok",
+          200, "ok", true),
 };
 
 static bool peer_of_script_gone(void) { return !script.peer || script.peer->fd < 0; }
@@ -193,7 +217,8 @@ static void ask_1(const struct answer_1 *a, size_t piece)
         script.armed = true;
         c = request();
         if (a->outcome ? c->failed || c->status != a->outcome : !c->failed)
-                fail_msg("in pieces of %zu: %d %s; answer: %s", piece, c->status, c->failed ? c->error.text : "was taken", a->bytes);
+                fail_msg("in pieces of %zu: %d %s; answer: %s", piece, c->status,
+                         c->failed ? c->error.text : "was taken", a->bytes);
         if (a->outcome)
                 assert_string_equal(done[done_n - 1].body, a->body);
         else
@@ -203,14 +228,19 @@ static void ask_1(const struct answer_1 *a, size_t piece)
                 run_until(peer_of_script_gone);
         serves_still();
         if ((server.peers_n == peers) != a->reuse)
-                fail_msg("in pieces of %zu: the connection was %s; answer: %s", piece, a->reuse ? "closed" : "used again", a->bytes);
+                fail_msg("in pieces of %zu: the connection was %s; answer: %s", piece,
+                         a->reuse ? "closed" : "used again", a->bytes);
 }
 
 /* Framing without end around little or nothing is given up. */
 static void endless_framing(void **state UNUSED)
 {
-        static const struct { const char *start, *again; } all[] = {
-                { "", "HTTP/1.1 103 Early\r\n\r\n" }, { "HTTP/1.1 200 ", "OK" }, { OK "Transfer-Encoding: chunked\r\n\r\n1", ";a=b" },
+        static const struct {
+                const char *start, *again;
+        } all[] = {
+                { "", "HTTP/1.1 103 Early\r\n\r\n" },
+                { "HTTP/1.1 200 ", "OK" },
+                { OK "Transfer-Encoding: chunked\r\n\r\n1", ";a=b" },
                 { OK "Transfer-Encoding: chunked\r\n\r\n", "0" },
         };
 
@@ -231,7 +261,8 @@ static void endless_framing(void **state UNUSED)
                 script.armed = true;
                 c = request();
                 if (!c->failed || c->error.kind != ERROR_PROTOCOL)
-                        fail_msg("%s%s...: %d %s", all[i].start, all[i].again, c->status, c->failed ? c->error.text : "was taken");
+                        fail_msg("%s%s...: %d %s", all[i].start, all[i].again, c->status,
+                                 c->failed ? c->error.text : "was taken");
                 close_all();
         }
 }
@@ -245,8 +276,11 @@ static void strange_answers(void **state UNUSED)
         open_raw(false);
         for (size_t i = 0; i < COUNT_OF(answers); i++)
                 for (size_t k = 0; k < COUNT_OF(pieces); k++) {
-                        /* In pieces the rest may come when the request is done already, as an answer to nobody. */
-                        if (pieces[k] < 100000 && answers[i].outcome && !answers[i].reuse && !answers[i].hang_up && !strstr(answers[i].bytes, "close") && !strstr(answers[i].bytes, "1.0"))
+                        /* In pieces the rest may come when the request is done already, as an answer to
+                         * nobody. */
+                        if (pieces[k] < 100000 && answers[i].outcome && !answers[i].reuse &&
+                            !answers[i].hang_up && !strstr(answers[i].bytes, "close") &&
+                            !strstr(answers[i].bytes, "1.0"))
                                 continue;
                         ask_1(&answers[i], pieces[k]);
                         close_all();
@@ -266,8 +300,13 @@ static void an_oversized_head_fails(void **state UNUSED)
         ask_1(&(struct answer_1){ text.p, text.n, 0, NULL, false, false }, 4096);
 }
 
-/* The answer comes while the body is still being written: it is taken, and the connection is not used again. */
-static void refuse_early(struct peer *p) { peer_say(p, STR("HTTP/1.1 413 Large\r\nContent-Length: 2\r\n\r\nno")); loop_io_want(p->io, 0); }
+/* The answer comes while the body is still being written: it is taken, and the connection is not used again.
+ */
+static void refuse_early(struct peer *p)
+{
+        peer_say(p, STR("HTTP/1.1 413 Large\r\nContent-Length: 2\r\n\r\nno"));
+        loop_io_want(p->io, 0);
+}
 
 static void an_early_answer_is_taken(void **state UNUSED)
 {
@@ -289,8 +328,15 @@ static void an_early_answer_is_taken(void **state UNUSED)
 
 static void frame(struct buf *b, uint8_t type, uint8_t flags, uint32_t stream, struct str payload)
 {
-        const char head[9] = { (char)(payload.n >> 16), (char)(payload.n >> 8), (char)payload.n, (char)type, (char)flags,
-                               (char)(stream >> 24), (char)(stream >> 16), (char)(stream >> 8), (char)stream };
+        const char head[9] = { (char)(payload.n >> 16),
+                               (char)(payload.n >> 8),
+                               (char)payload.n,
+                               (char)type,
+                               (char)flags,
+                               (char)(stream >> 24),
+                               (char)(stream >> 16),
+                               (char)(stream >> 8),
+                               (char)stream };
 
         buf_add(b, head, sizeof(head));
         buf_str(b, payload);
@@ -298,42 +344,97 @@ static void frame(struct buf *b, uint8_t type, uint8_t flags, uint32_t stream, s
 
 enum { DATA, HEADERS, PRIORITY, RST, SETTINGS, PUSH, PING, GOAWAY, WINDOW, CONTINUATION };
 enum { END = 1, HEADS_END = 4, PADDED = 8 };
-#define P(literal) { literal, sizeof(literal) - 1 }
-struct piece { uint8_t type, flags; uint32_t stream; struct str payload; };
-/* outcome: the status, 0 a failure that may have been processed, -1 one that surely was not (after it was sent again in vain) */
-struct answer_2 { const char *name; int outcome; bool hang_up; struct piece frames[8]; };
-#define SET { SETTINGS, 0, 0, P("") }
-#define S200 "\x88"                     /* :status 200 of the static table */
-#define S103 "\x08\x03" "103"           /* :status, literal */
+#define P(literal)                                                                                           \
+        {                                                                                                    \
+                literal, sizeof(literal) - 1                                                                 \
+        }
+struct piece {
+        uint8_t type, flags;
+        uint32_t stream;
+        struct str payload;
+};
+/* outcome: the status, 0 a failure that may have been processed, -1 one that surely was not (after it was
+ * sent again in vain) */
+struct answer_2 {
+        const char *name;
+        int outcome;
+        bool hang_up;
+        struct piece frames[8];
+};
+#define SET                                                                                                  \
+        {                                                                                                    \
+                SETTINGS, 0, 0, P("")                                                                        \
+        }
+#define S200 "\x88" /* :status 200 of the static table */
+#define S103                                                                                                 \
+        "\x08\x03"                                                                                           \
+        "103" /* :status, literal */
 static const struct answer_2 answers_2[] = {
         ROW("an answer without a body", 200, false, { SET, { HEADERS, HEADS_END | END, 1, P(S200) } }),
-        ROW("an answer with a body", 200, false, { SET, { HEADERS, HEADS_END, 1, P(S200) }, { DATA, END, 1, P("ok") } }),
-        ROW("a padded body", 200, false, { SET, { HEADERS, HEADS_END, 1, P(S200) }, { DATA, END | PADDED, 1, P("\x03ok\0\0\0") } }),
-        ROW("early hints first", 200, false, { SET, { HEADERS, HEADS_END, 1, P(S103) }, { HEADERS, HEADS_END | END, 1, P(S200) } }),
-        ROW("a continued head", 200, false, { SET, { HEADERS, END, 1, P(S200) }, { CONTINUATION, HEADS_END, 1, P("\x0f\x0d\x01" "0") } }),
-        ROW("trailers", 200, false, { SET, { HEADERS, HEADS_END, 1, P(S200) }, { DATA, 0, 1, P("ok") }, { HEADERS, HEADS_END | END, 1, P("\x00\x01x\x01y") } }),
-        ROW("a ping", 200, false, { SET, { PING, 0, 0, P("12345678") }, { HEADERS, HEADS_END | END, 1, P(S200) } }),
-        ROW("an unknown frame", 200, false, { SET, { 99, 7, 0, P("what") }, { HEADERS, HEADS_END | END, 1, P(S200) } }),
-        ROW("an unknown setting", 200, false, { { SETTINGS, 0, 0, P("\x99\x99\0\0\0\1") }, { HEADERS, HEADS_END | END, 1, P(S200) } }),
-        ROW("a goaway that includes us", 200, false, { SET, { GOAWAY, 0, 0, P("\0\0\0\1\0\0\0\0") }, { HEADERS, HEADS_END | END, 1, P(S200) } }),
-        ROW("an early answer, then a reset", 200, false, { SET, { HEADERS, HEADS_END | END, 1, P(S200) }, { RST, 0, 1, P("\0\0\0\0") } }),
-        ROW("settings twice", 200, false, { SET, { SETTINGS, 0, 0, P("\0\3\0\0\0\5") }, { HEADERS, HEADS_END | END, 1, P(S200) } }),
+        ROW("an answer with a body", 200, false,
+            { SET, { HEADERS, HEADS_END, 1, P(S200) }, { DATA, END, 1, P("ok") } }),
+        ROW("a padded body", 200, false,
+            { SET, { HEADERS, HEADS_END, 1, P(S200) }, { DATA, END | PADDED, 1, P("\x03ok\0\0\0") } }),
+        ROW("early hints first", 200, false,
+            { SET, { HEADERS, HEADS_END, 1, P(S103) }, { HEADERS, HEADS_END | END, 1, P(S200) } }),
+        ROW("a continued head", 200, false,
+            { SET,
+              { HEADERS, END, 1, P(S200) },
+              { CONTINUATION, HEADS_END, 1,
+                P("\x0f\x0d\x01"
+                  "0") } }),
+        ROW("trailers", 200, false,
+            { SET,
+              { HEADERS, HEADS_END, 1, P(S200) },
+              { DATA, 0, 1, P("ok") },
+              { HEADERS, HEADS_END | END, 1, P("\x00\x01x\x01y") } }),
+        ROW("a ping", 200, false,
+            { SET, { PING, 0, 0, P("12345678") }, { HEADERS, HEADS_END | END, 1, P(S200) } }),
+        ROW("an unknown frame", 200, false,
+            { SET, { 99, 7, 0, P("what") }, { HEADERS, HEADS_END | END, 1, P(S200) } }),
+        ROW("an unknown setting", 200, false,
+            { { SETTINGS, 0, 0, P("\x99\x99\0\0\0\1") }, { HEADERS, HEADS_END | END, 1, P(S200) } }),
+        ROW("a goaway that includes us", 200, false,
+            { SET, { GOAWAY, 0, 0, P("\0\0\0\1\0\0\0\0") }, { HEADERS, HEADS_END | END, 1, P(S200) } }),
+        ROW("an early answer, then a reset", 200, false,
+            { SET, { HEADERS, HEADS_END | END, 1, P(S200) }, { RST, 0, 1, P("\0\0\0\0") } }),
+        ROW("settings twice", 200, false,
+            { SET, { SETTINGS, 0, 0, P("\0\3\0\0\0\5") }, { HEADERS, HEADS_END | END, 1, P(S200) } }),
         ROW("a reset", 0, false, { SET, { RST, 0, 1, P("\0\0\0\2") } }),
-        ROW("half an answer, then a reset", 0, false, { SET, { HEADERS, HEADS_END, 1, P(S200) }, { DATA, 0, 1, P("h") }, { RST, 0, 1, P("\0\0\0\2") } }),
+        ROW("half an answer, then a reset", 0, false,
+            { SET,
+              { HEADERS, HEADS_END, 1, P(S200) },
+              { DATA, 0, 1, P("h") },
+              { RST, 0, 1, P("\0\0\0\2") } }),
         ROW("refused", -1, false, { SET, { RST, 0, 1, P("\0\0\0\7") } }),
         ROW("a goaway that excludes us", -1, true, { SET, { GOAWAY, 0, 0, P("\0\0\0\0\0\0\0\0") } }),
         ROW("nothing, then the end", 0, true, { SET }),
         ROW("half a head, then the end", 0, true, { SET, { HEADERS, 0, 1, P(S200) } }),
-        ROW("half a body, then the end", 0, true, { SET, { HEADERS, HEADS_END, 1, P(S200) }, { DATA, 0, 1, P("h") } }),
-        ROW("a length that is not kept", 0, false, { SET, { HEADERS, HEADS_END, 1, P(S200 "\x0f\x0d\x01" "5") }, { DATA, END, 1, P("ok") } }),
-        ROW("no status", 0, false, { SET, { HEADERS, HEADS_END | END, 1, P("\x0f\x0d\x01" "0") } }),
+        ROW("half a body, then the end", 0, true,
+            { SET, { HEADERS, HEADS_END, 1, P(S200) }, { DATA, 0, 1, P("h") } }),
+        ROW("a length that is not kept", 0, false,
+            { SET,
+              { HEADERS, HEADS_END, 1,
+                P(S200 "\x0f\x0d\x01"
+                       "5") },
+              { DATA, END, 1, P("ok") } }),
+        ROW("no status", 0, false,
+            { SET,
+              { HEADERS, HEADS_END | END, 1,
+                P("\x0f\x0d\x01"
+                  "0") } }),
         ROW("a status twice", 0, false, { SET, { HEADERS, HEADS_END | END, 1, P(S200 S200) } }),
-        ROW("status 101", 0, false, { SET, { HEADERS, HEADS_END, 1, P("\x08\x03" "101") } }),
+        ROW("status 101", 0, false,
+            { SET,
+              { HEADERS, HEADS_END, 1,
+                P("\x08\x03"
+                  "101") } }),
         ROW("early hints that end", 0, false, { SET, { HEADERS, HEADS_END | END, 1, P(S103) } }),
         ROW("a body before the head", 0, false, { SET, { DATA, END, 1, P("ok") } }),
         ROW("a head on stream 0", 0, false, { SET, { HEADERS, HEADS_END | END, 0, P(S200) } }),
         ROW("a body on stream 0", 0, false, { SET, { DATA, END, 0, P("ok") } }),
-        ROW("a broken table index", 0, false, { SET, { HEADERS, HEADS_END | END, 1, P("\xff\xff\xff\x7f") } }),
+        ROW("a broken table index", 0, false,
+            { SET, { HEADERS, HEADS_END | END, 1, P("\xff\xff\xff\x7f") } }),
         ROW("settings of a strange size", 0, false, { { SETTINGS, 0, 0, P("\0\3\0") } }),
         ROW("settings on a stream", 0, false, { { SETTINGS, 0, 1, P("") } }),
         ROW("a ping of a strange size", 0, false, { SET, { PING, 0, 0, P("123") } }),
@@ -341,18 +442,29 @@ static const struct answer_2 answers_2[] = {
         ROW("a reset of a strange size", 0, false, { SET, { RST, 0, 1, P("\0") } }),
         ROW("a window of nothing", 0, false, { SET, { WINDOW, 0, 0, P("\0\0\0\0") } }),
         ROW("a window that overflows", 0, false, { SET, { WINDOW, 0, 0, P("\x7f\xff\xff\xff") } }),
-        ROW("a push", 0, false, { SET, { SETTINGS, 1, 0, P("") }, { PUSH, HEADS_END, 1, P("\0\0\0\2" "\x82\x86\x84") } }),
+        ROW("a push", 0, false,
+            { SET,
+              { SETTINGS, 1, 0, P("") },
+              { PUSH, HEADS_END, 1,
+                P("\0\0\0\2"
+                  "\x82\x86\x84") } }),
         ROW("a continuation of nothing", 0, false, { SET, { CONTINUATION, HEADS_END, 1, P(S200) } }),
-        ROW("another frame within a head", 0, false, { SET, { HEADERS, 0, 1, P(S200) }, { PING, 0, 0, P("12345678") } }),
-        ROW("a head on a stream that is not ours", 0, false, { SET, { HEADERS, HEADS_END | END, 2, P(S200) } }),
+        ROW("another frame within a head", 0, false,
+            { SET, { HEADERS, 0, 1, P(S200) }, { PING, 0, 0, P("12345678") } }),
+        ROW("a head on a stream that is not ours", 0, false,
+            { SET, { HEADERS, HEADS_END | END, 2, P(S200) } }),
         ROW("a frame that is too large", 0, false, { SET, { DATA, 0, 1, { NULL, 20000 } } }),
-        ROW("padding that is too long", 0, false, { SET, { HEADERS, HEADS_END, 1, P(S200) }, { DATA, END | PADDED, 1, P("\x09ok") } }),
-        ROW("HTTP/1.1", 0, false, { { 0xff, 0, 0, P("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n") } }),
+        ROW("padding that is too long", 0, false,
+            { SET, { HEADERS, HEADS_END, 1, P(S200) }, { DATA, END | PADDED, 1, P("\x09ok") } }),
+        ROW("HTTP/1.1", 0, false,
+            { { 0xff, 0, 0, P("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n") } }),
 };
 
 static void put_frames(const struct answer_2 *a, struct buf *b)
 {
-        for (size_t i = 0; i < COUNT_OF(a->frames) && (a->frames[i].type || a->frames[i].stream || a->frames[i].payload.n || a->frames[i].flags); i++) {
+        for (size_t i = 0; i < COUNT_OF(a->frames) && (a->frames[i].type || a->frames[i].stream ||
+                                                       a->frames[i].payload.n || a->frames[i].flags);
+             i++) {
                 const struct piece *f = &a->frames[i];
 
                 if (f->type == 0xff)
@@ -377,12 +489,15 @@ static bool raw_2(struct peer *p, struct str bytes)
                 return false;
         }
         buf_str(&p->codec.message.body, bytes);
-        if (p->codec.message.body.n >= 4 && memmem(p->codec.message.body.p, p->codec.message.body.n, "body", 4)) {
+        if (p->codec.message.body.n >= 4 &&
+            memmem(p->codec.message.body.p, p->codec.message.body.n, "body", 4)) {
                 buf_reset(&p->codec.message.body);
                 if (p->served++ == 0)
                         begin(p);
                 else { /* what was refused comes again: so it is refused again */
-                        const char reset[] = { 0, 0, 4, RST, 0, 0, 0, 0, (char)(p->served * 2 - 1), 0, 0, 0, 7 };
+                        const char reset[] = {
+                                0, 0, 4, RST, 0, 0, 0, 0, (char)(p->served * 2 - 1), 0, 0, 0, 7
+                        };
 
                         peer_say(p, (struct str){ reset, sizeof(reset) });
                 }
@@ -418,12 +533,15 @@ static void strange_frames(void **state UNUSED)
                         script.piece = pieces[k];
                         script.hang_up = a->hang_up;
                         done_n = 0;
-                        (void)snprintf(under_way, sizeof(under_way), "%s, in pieces of %zu", a->name, pieces[k]);
+                        (void)snprintf(under_way, sizeof(under_way), "%s, in pieces of %zu", a->name,
+                                       pieces[k]);
                         c = request();
                         if (a->outcome > 0 ? c->failed || c->status != a->outcome : !c->failed)
-                                fail_msg("%s, in pieces of %zu: %d %s", a->name, pieces[k], c->status, c->failed ? c->error.text : "was taken");
+                                fail_msg("%s, in pieces of %zu: %d %s", a->name, pieces[k], c->status,
+                                         c->failed ? c->error.text : "was taken");
                         if (a->outcome <= 0 && c->maybe_processed != (a->outcome == 0))
-                                fail_msg("%s, in pieces of %zu: maybe_processed is wrong: %s", a->name, pieces[k], c->error.text);
+                                fail_msg("%s, in pieces of %zu: maybe_processed is wrong: %s", a->name,
+                                         pieces[k], c->error.text);
                         assert_int_equal(done_n, 1);
                         assert_int_equal(c->retry_after, 0);
                         close_all();
@@ -437,7 +555,10 @@ static void strange_frames(void **state UNUSED)
 /* ---- both, mutated ------------------------------------------------------ */
 
 static unsigned passes;
-static bool settled(void) { return done_n >= 1 || (script.begun && script.at >= script.bytes.n && ++passes > 20); }
+static bool settled(void)
+{
+        return done_n >= 1 || (script.begun && script.at >= script.bytes.n && ++passes > 20);
+}
 
 /* A mutant that is a valid beginning leaves the client waiting: cancelled as the engine would. */
 static void one_mutant(struct random *r, struct str bytes)

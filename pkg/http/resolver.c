@@ -4,7 +4,12 @@
 #include <ares.h>
 #include <netdb.h>
 
-struct watch { struct watch *next; struct resolver *resolver; struct loop_io *io; ares_socket_t fd; };
+struct watch {
+        struct watch *next;
+        struct resolver *resolver;
+        struct loop_io *io;
+        ares_socket_t fd;
+};
 
 struct resolver {
         struct loop *loop;
@@ -15,13 +20,20 @@ struct resolver {
         bool freeing;
 };
 
-struct question { struct question *next; struct resolver *resolver; void (*done)(void *, const struct resolved *, const struct error *); void *cookie; char host[256]; };
+struct question {
+        struct question *next;
+        struct resolver *resolver;
+        void (*done)(void *, const struct resolved *, const struct error *);
+        void *cookie;
+        char host[256];
+};
 
 static void arm(struct resolver *r)
 {
         struct timeval space, *wait = ares_timeout(r->channel, NULL, &space);
 
-        loop_arm(r->loop, &r->timer, wait ? loop_now(r->loop) + (usec)wait->tv_sec * USEC_SEC + wait->tv_usec + 1 : USEC_NEVER);
+        loop_arm(r->loop, &r->timer,
+                 wait ? loop_now(r->loop) + (usec)wait->tv_sec * USEC_SEC + wait->tv_usec + 1 : USEC_NEVER);
 }
 
 static void on_event(void *cookie, int events)
@@ -31,7 +43,8 @@ static void on_event(void *cookie, int events)
         ares_socket_t fd = w->fd;
 
         /* The watch may be gone after the call. */
-        ares_process_fd(r->channel, events & LOOP_READABLE ? fd : ARES_SOCKET_BAD, events & LOOP_WRITABLE ? fd : ARES_SOCKET_BAD);
+        ares_process_fd(r->channel, events & LOOP_READABLE ? fd : ARES_SOCKET_BAD,
+                        events & LOOP_WRITABLE ? fd : ARES_SOCKET_BAD);
         arm(r);
 }
 
@@ -86,7 +99,9 @@ enum { OPTIONS = ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB };
 int resolver_new(struct resolver **out, struct loop *loop, struct error *err)
 {
         struct resolver *r = calloc(1, sizeof(*r));
-        struct ares_options options = { .timeout = 2000, .tries = 3, .sock_state_cb = on_socket, .sock_state_cb_data = r };
+        struct ares_options options = {
+                .timeout = 2000, .tries = 3, .sock_state_cb = on_socket, .sock_state_cb_data = r
+        };
         int status;
 
         if (!r)
@@ -108,7 +123,9 @@ int resolver_use_servers(struct resolver *r, const char *servers, struct error *
 {
         int status = ares_set_servers_ports_csv(r->channel, servers);
 
-        return status == ARES_SUCCESS ? 0 : error_set(err, ERROR_INVALID, "name servers \"%s\": %s", servers, ares_strerror(status));
+        return status == ARES_SUCCESS ? 0
+                                      : error_set(err, ERROR_INVALID, "name servers \"%s\": %s", servers,
+                                                  ares_strerror(status));
 }
 
 struct resolver *resolver_free(struct resolver *r)
@@ -123,12 +140,18 @@ struct resolver *resolver_free(struct resolver *r)
         return NULL;
 }
 
-/* Beyond so many the rest is left out, the same rest each time: an answer in another order must not look like another one. */
+/* Beyond so many the rest is left out, the same rest each time: an answer in another order must not look like
+ * another one. */
 enum { ADDRESSES_MAX = 4096 };
 
-struct found { char text[INET6_ADDRSTRLEN]; };
+struct found {
+        char text[INET6_ADDRSTRLEN];
+};
 
-static int compare(const void *a, const void *b) { return strcmp(((const struct found *)a)->text, ((const struct found *)b)->text); }
+static int compare(const void *a, const void *b)
+{
+        return strcmp(((const struct found *)a)->text, ((const struct found *)b)->text);
+}
 
 static size_t count(const struct ares_addrinfo *info)
 {
@@ -145,8 +168,13 @@ static size_t collect(const struct ares_addrinfo *info, struct found *out, usec 
         size_t n = 0, kept = 0;
 
         for (const struct ares_addrinfo_node *a = info->nodes; a; a = a->ai_next) {
-                const void *address = a->ai_family == AF_INET ? (const void *)&((const struct sockaddr_in *)(const void *)a->ai_addr)->sin_addr
-                                                              : (const void *)&((const struct sockaddr_in6 *)(const void *)a->ai_addr)->sin6_addr;
+                const void *address = a->ai_family == AF_INET
+                                              ? (const void *)&(
+                                                        (const struct sockaddr_in *)(const void *)a->ai_addr)
+                                                        ->sin_addr
+                                              : (const void *)&(
+                                                        (const struct sockaddr_in6 *)(const void *)a->ai_addr)
+                                                        ->sin6_addr;
 
                 if (!inet_ntop(a->ai_family, address, out[n].text, INET6_ADDRSTRLEN))
                         continue;
@@ -176,7 +204,9 @@ static void tell(struct question *q, int status, const struct ares_addrinfo *inf
                 q->done(q->cookie, &resolved, NULL);
         else {
                 (void)error_set(&err, ERROR_UNREACHABLE, "resolve %s: %s", q->host,
-                                status != ARES_SUCCESS ? ares_strerror(status) : most ? "out of memory" : "no address");
+                                status != ARES_SUCCESS ? ares_strerror(status)
+                                : most                 ? "out of memory"
+                                                       : "no address");
                 q->done(q->cookie, NULL, &err);
         }
         free(resolved.addresses);
@@ -198,9 +228,12 @@ static void on_answer(void *cookie, int status, int timeouts UNUSED, struct ares
         free(q);
 }
 
-void resolver_ask(struct resolver *r, const char *host, void (*done)(void *, const struct resolved *, const struct error *), void *cookie)
+void resolver_ask(struct resolver *r, const char *host,
+                  void (*done)(void *, const struct resolved *, const struct error *), void *cookie)
 {
-        struct ares_addrinfo_hints hints = { .ai_family = AF_UNSPEC, .ai_flags = ARES_AI_NOSORT, .ai_socktype = SOCK_STREAM };
+        struct ares_addrinfo_hints hints = { .ai_family = AF_UNSPEC,
+                                             .ai_flags = ARES_AI_NOSORT,
+                                             .ai_socktype = SOCK_STREAM };
         struct question *q = calloc(1, sizeof(*q));
         struct error err;
 

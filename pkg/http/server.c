@@ -118,7 +118,9 @@ static int listen_on(const char *address, uint16_t *port, struct error *err)
 {
         struct str host = str_of(address);
         const char *colon = strrchr(address, ':');
-        struct addrinfo hints = { .ai_flags = AI_PASSIVE | AI_NUMERICHOST | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM }, *found = NULL;
+        struct addrinfo hints = { .ai_flags = AI_PASSIVE | AI_NUMERICHOST | AI_NUMERICSERV,
+                                  .ai_socktype = SOCK_STREAM },
+                        *found = NULL;
         FREE_AT_END char *name = NULL;
         int fd = -1, on = 1, off = 0, r;
         union {
@@ -155,7 +157,8 @@ static int listen_on(const char *address, uint16_t *port, struct error *err)
                 if (found->ai_family == AF_INET6)
                         (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
         }
-        if (fd < 0 || bind(fd, found->ai_addr, found->ai_addrlen) < 0 || listen(fd, 4096) < 0 || getsockname(fd, &bound.any, &size) < 0) {
+        if (fd < 0 || bind(fd, found->ai_addr, found->ai_addrlen) < 0 || listen(fd, 4096) < 0 ||
+            getsockname(fd, &bound.any, &size) < 0) {
                 (void)error_errno(err, errno, "listen on \"%s\"", address);
                 if (fd >= 0)
                         (void)close(fd);
@@ -169,7 +172,10 @@ static int listen_on(const char *address, uint16_t *port, struct error *err)
 
 /* ---- the server --------------------------------------------------------- */
 
-static void on_linger_end(struct task *t, usec now UNUSED) { http_server_drain(CONTAINER_OF(t, struct http_server, linger_end)); }
+static void on_linger_end(struct task *t, usec now UNUSED)
+{
+        http_server_drain(CONTAINER_OF(t, struct http_server, linger_end));
+}
 
 static void set_defaults(struct http_server_config *c)
 {
@@ -212,7 +218,8 @@ static int start(struct http_server *s, const char *address, struct error *err)
         return 0;
 }
 
-int http_server_new(struct http_server **out, struct loop *loop, const struct http_server_config *config, struct error *err)
+int http_server_new(struct http_server **out, struct loop *loop, const struct http_server_config *config,
+                    struct error *err)
 {
         struct http_server *s = calloc(1, sizeof(*s));
 

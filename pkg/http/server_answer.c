@@ -66,7 +66,9 @@ static const char *const texts[600] = {
 
 static const char *text_of(int status)
 {
-        static const char *const classes[] = { "", "", "Success", "Redirection", "Client Error", "Server Error" };
+        static const char *const classes[] = {
+                "", "", "Success", "Redirection", "Client Error", "Server Error"
+        };
 
         return status < 600 ? (texts[status] ? texts[status] : classes[status / 100]) : "Status";
 }
@@ -90,7 +92,8 @@ static void put_date(struct http_server *s, struct buf *out)
 
 bool answer_has_body(const struct http_call *c, int status)
 {
-        return status != 204 && status != 205 && status != 304 && (!http_intake_complete(&c->work->intake) || c->work->intake.codec.message.method != HTTP_HEAD);
+        return status != 204 && status != 205 && status != 304 &&
+               (!http_intake_complete(&c->work->intake) || c->work->intake.codec.message.method != HTTP_HEAD);
 }
 
 static bool says_length(struct str headers)
@@ -104,10 +107,13 @@ static bool says_length(struct str headers)
         return false;
 }
 
-/* RFC 9110, 8.6: of an answer without content it is what a GET would have had, which only the handler knows, unless it gave that body. */
-static void put_length(const struct http_call *c, int status, struct str headers, size_t body, struct buf *out)
+/* RFC 9110, 8.6: of an answer without content it is what a GET would have had, which only the handler knows,
+ * unless it gave that body. */
+static void put_length(const struct http_call *c, int status, struct str headers, size_t body,
+                       struct buf *out)
 {
-        bool head = http_intake_complete(&c->work->intake) && c->work->intake.codec.message.method == HTTP_HEAD;
+        bool head = http_intake_complete(&c->work->intake) &&
+                    c->work->intake.codec.message.method == HTTP_HEAD;
 
         if (status == 204 || status == 304 || (head && (!body || says_length(headers)) && status != 205))
                 return;
@@ -116,7 +122,8 @@ static void put_length(const struct http_call *c, int status, struct str headers
         buf_str(out, STR("\r\n"));
 }
 
-void answer_head(struct http_call *c, int status, struct str content_type, struct str headers, size_t body, bool keep)
+void answer_head(struct http_call *c, int status, struct str content_type, struct str headers, size_t body,
+                 bool keep)
 {
         struct buf *out = &c->work->out;
 

@@ -6,7 +6,10 @@
 
 static const usec LINGER = USEC_SEC;
 
-const struct http_message *http_call_message(const struct http_call *c) { return &c->work->intake.codec.message; }
+const struct http_message *http_call_message(const struct http_call *c)
+{
+        return &c->work->intake.codec.message;
+}
 void http_call_set(struct http_call *c, void *user) { c->user = user; }
 void *http_call_get(const struct http_call *c) { return c->user; }
 void http_call_last(struct http_call *c) { c->closing = true; }
@@ -22,10 +25,14 @@ void http_call_client(const struct http_call *c, struct buf *out)
 
 bool http_call_tls(const struct http_call *c)
 {
-        return c->tls || (networks_have(c->server->trusted, c->server->config.trusted_n, c->peer) && forwarded_https(http_call_message(c)));
+        return c->tls || (networks_have(c->server->trusted, c->server->config.trusted_n, c->peer) &&
+                          forwarded_https(http_call_message(c)));
 }
 
-bool http_call_certificate(const struct http_call *c, struct buf *subject, struct buf *names) { return c->tls && tls_certificate(c->tls, subject, names); }
+bool http_call_certificate(const struct http_call *c, struct buf *subject, struct buf *names)
+{
+        return c->tls && tls_certificate(c->tls, subject, names);
+}
 
 /* ---- what a connection holds while it is at work ------------------------ */
 
@@ -92,7 +99,8 @@ static void work_count(struct http_call *c)
 {
         struct work *w = c->work;
         const struct http_message *m = &w->intake.codec.message;
-        size_t size = sizeof(*w) + m->target.cap + m->head.cap + m->body.cap + w->in.cap + w->out.cap + w->body.cap + w->held;
+        size_t size = sizeof(*w) + m->target.cap + m->head.cap + m->body.cap + w->in.cap + w->out.cap +
+                      w->body.cap + w->held;
 
         room_count(c, w->size, size);
         w->size = size;
@@ -118,7 +126,9 @@ static usec due(const struct http_call *c)
 
         switch (c->phase) {
         case PHASE_HANDSHAKE: return c->since + tls_server_handshake_timeout(c->server->tls);
-        case PHASE_IDLE: return c->since + (c->server->draining ? MIN_OF(LINGER, config->idle_timeout) : config->idle_timeout);
+        case PHASE_IDLE:
+                return c->since +
+                       (c->server->draining ? MIN_OF(LINGER, config->idle_timeout) : config->idle_timeout);
         case PHASE_HEAD: return c->since + config->head_timeout;
         case PHASE_BODY: return c->since + config->body_grace + bought(c->moved, config->body_rate);
         case PHASE_HANDLING: return USEC_NEVER;
@@ -207,7 +217,8 @@ static ssize_t send_piece(struct http_call *c, struct str more)
         if (c->tls)
                 return tls_write(c->tls, pieces[0].iov_base, pieces[0].iov_len);
         do
-                n = message.msg_iovlen == 1 ? send(c->fd, pieces[0].iov_base, pieces[0].iov_len, MSG_NOSIGNAL) : sendmsg(c->fd, &message, MSG_NOSIGNAL);
+                n = message.msg_iovlen == 1 ? send(c->fd, pieces[0].iov_base, pieces[0].iov_len, MSG_NOSIGNAL)
+                                            : sendmsg(c->fd, &message, MSG_NOSIGNAL);
         while (n < 0 && errno == EINTR);
         return n >= 0 ? n : errno == EAGAIN ? AGAIN : BROKEN;
 }
@@ -247,7 +258,8 @@ static void put_refusal(struct http_call *c, enum http_refusal kind, const char 
 {
         struct http_server *s = c->server;
         BUF_AT_END struct buf headers = BUF_INIT(65536), body = BUF_INIT((size_t)1 << 20);
-        struct http_refused refused = { kind, why, http_refusal_status(kind), STR("text/plain"), &headers, &body };
+        struct http_refused refused = { kind,     why,  http_refusal_status(kind), STR("text/plain"),
+                                        &headers, &body };
 
         s->stats.refused[kind]++;
         buf_text(&body, why);
@@ -310,7 +322,9 @@ static void maybe_continue(struct http_call *c, bool body_is_coming)
 static void follow(struct http_call *c, size_t fed)
 {
         const struct http_intake *k = &c->work->intake;
-        enum phase phase = http_intake_in_body(k) ? PHASE_BODY : k->state == INTAKE_HEAD ? PHASE_HEAD : PHASE_IDLE;
+        enum phase phase = http_intake_in_body(k)    ? PHASE_BODY
+                           : k->state == INTAKE_HEAD ? PHASE_HEAD
+                                                     : PHASE_IDLE;
 
         if (c->phase != phase)
                 call_phase(c, phase);
@@ -385,21 +399,27 @@ static bool call_rest(struct http_call *c)
         loop_io_want(c->io, want);
         if (c->again || c->yields)
                 loop_ready(c->server->loop, &c->timer);
-        if (c->phase == PHASE_IDLE && !unsent(w) && !waiting(w) && w->intake.state == INTAKE_BEFORE && !w->intake.empty_lines) {
+        if (c->phase == PHASE_IDLE && !unsent(w) && !waiting(w) && w->intake.state == INTAKE_BEFORE &&
+            !w->intake.empty_lines) {
                 work_release(c);
         } else
                 work_count(c);
         return true;
 }
 
-/* Answers stay in order and in bounds: a request waits while a handler works, and while the client does not take what is there. */
+/* Answers stay in order and in bounds: a request waits while a handler works, and while the client does not
+ * take what is there. */
 static bool can_step(const struct http_call *c)
 {
-        return !c->closing && !c->broken && c->phase != PHASE_HANDLING && unsent(c->work) < UNSENT_MAX && !c->work->body.n;
+        return !c->closing && !c->broken && c->phase != PHASE_HANDLING && unsent(c->work) < UNSENT_MAX &&
+               !c->work->body.n;
 }
 
 static void turn_begin(struct http_call *c) { c->turn_from = c->requests; }
-static bool turn_is_over(const struct http_call *c) { return c->requests - c->turn_from >= REQUESTS_IN_A_TURN; }
+static bool turn_is_over(const struct http_call *c)
+{
+        return c->requests - c->turn_from >= REQUESTS_IN_A_TURN;
+}
 
 /* The next request is there already, so that it is no idle connection, to be closed for another. */
 static void maybe_yield(struct http_call *c, bool more)
@@ -409,7 +429,8 @@ static void maybe_yield(struct http_call *c, bool more)
                 call_phase(c, PHASE_HEAD);
 }
 
-/* Feeds, answers and sends as far as it goes. bytes: just read, or those that wait. False: the connection is closed. */
+/* Feeds, answers and sends as far as it goes. bytes: just read, or those that wait. False: the connection is
+ * closed. */
 static bool call_work(struct http_call *c, struct str bytes, bool own)
 {
         struct work *w = c->work;
@@ -447,7 +468,8 @@ static bool call_go_on(struct http_call *c)
 {
         const struct work *w = c->work;
 
-        return call_work(c, waiting(w) ? (struct str){ w->in.p + w->fed, waiting(w) } : (struct str){ 0 }, true);
+        return call_work(c, waiting(w) ? (struct str){ w->in.p + w->fed, waiting(w) } : (struct str){ 0 },
+                         true);
 }
 
 /* ---- answers ------------------------------------------------------------ */
@@ -471,7 +493,8 @@ static void send_borrowed(struct http_call *c, struct str body)
                 buf_add(&c->work->out, body.p + n, body.n - (size_t)n);
 }
 
-static void reply(struct http_call *c, int status, struct str content_type, struct str headers, struct str body, struct buf *taken)
+static void reply(struct http_call *c, int status, struct str content_type, struct str headers,
+                  struct str body, struct buf *taken)
 {
         struct work *w = c->work;
         bool keep_it = keeps(c), with_body = answer_has_body(c, status) && body.n;
@@ -497,12 +520,14 @@ static void reply(struct http_call *c, int status, struct str content_type, stru
         (void)call_go_on(c);
 }
 
-void http_call_reply(struct http_call *c, int status, struct str content_type, struct str headers, struct str body)
+void http_call_reply(struct http_call *c, int status, struct str content_type, struct str headers,
+                     struct str body)
 {
         reply(c, status, content_type, headers, body, NULL);
 }
 
-void http_call_reply_take(struct http_call *c, int status, struct str content_type, struct str headers, struct buf *body)
+void http_call_reply_take(struct http_call *c, int status, struct str content_type, struct str headers,
+                          struct buf *body)
 {
         reply(c, status, content_type, headers, buf_view(body), body);
         buf_done(body);
@@ -537,7 +562,8 @@ static bool call_ended(struct http_call *c)
 {
         usec worked = loop_now(c->server->loop) - c->since;
 
-        if (c->phase != PHASE_ANSWERING && !(c->phase == PHASE_HANDLING && worked <= c->server->config.half_close)) {
+        if (c->phase != PHASE_ANSWERING &&
+            !(c->phase == PHASE_HANDLING && worked <= c->server->config.half_close)) {
                 call_lost(c);
                 return false;
         }

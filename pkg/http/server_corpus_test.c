@@ -86,7 +86,8 @@ static void run_case(const struct http_case *c, size_t piece)
         size_t n, answered = c->statuses_n + (c->end == CASE_OPEN);
         struct peer p;
 
-        (void)snprintf(under_way, sizeof(under_way), "%s, in pieces of %zu%s", c->name, piece, over_tls ? ", TLS" : "");
+        (void)snprintf(under_way, sizeof(under_way), "%s, in pieces of %zu%s", c->name, piece,
+                       over_tls ? ", TLS" : "");
         app.handled = 0;
         app.smuggled = false;
         peer_connect(&p);
@@ -101,8 +102,8 @@ static void run_case(const struct http_case *c, size_t piece)
                 (void)peer_await(&p, NULL, 0);
         n = statuses_of(&p.in, found, COUNT_OF(found));
         if (n != answered || app.smuggled || p.closed != (c->end != CASE_OPEN))
-                fail_msg("%s: %zu answers instead of %zu%s, %s: %s", under_way, n, answered, app.smuggled ? ", smuggled" : "", p.closed ? "closed" : "open",
-                         buf_view(&p.in).p);
+                fail_msg("%s: %zu answers instead of %zu%s, %s: %s", under_way, n, answered,
+                         app.smuggled ? ", smuggled" : "", p.closed ? "closed" : "open", buf_view(&p.in).p);
         for (size_t i = 0; i < c->statuses_n; i++)
                 if (found[i] != c->statuses[i])
                         fail_msg("%s: %d instead of %d", under_way, found[i], c->statuses[i]);
@@ -149,7 +150,8 @@ static const char *const bits[] = { "\r\n",
 static void mutate(struct random *r, struct buf *b)
 {
         BUF_AT_END struct buf tail = BUF_INIT(1 << 20);
-        size_t at = b->n ? (size_t)(random_next(r) % b->n) : 0, n = MIN_OF((size_t)(random_next(r) % 16), b->n - at);
+        size_t at = b->n ? (size_t)(random_next(r) % b->n) : 0,
+               n = MIN_OF((size_t)(random_next(r) % 16), b->n - at);
 
         buf_add(&tail, b->p + at, b->n - at);
         switch (random_next(r) % 5) {
@@ -201,7 +203,8 @@ static void run_mutant(struct random *r, uint64_t number)
                 good++;
         /* Behind a refusal is nothing, and what was handled was answered. */
         if (n > good + 1 || (n < COUNT_OF(found) && app.handled != good))
-                fail_msg("%s: %zu handled, %zu answers, %zu of them good: %s", under_way, app.handled, n, good, p.in.p);
+                fail_msg("%s: %zu handled, %zu answers, %zu of them good: %s", under_way, app.handled, n,
+                         good, p.in.p);
         peer_done(&p);
 }
 

@@ -1,7 +1,8 @@
 #include "http/server_inside.h"
 
-/* Where connections or memory run short those give way who are quiet, not those who come: of connections the one heard of longest ago, of memory what
- * the peer that holds most has begun and not finished. A few of the oldest are looked at each time, so that it costs the same however many there are. */
+/* Where connections or memory run short those give way who are quiet, not those who come: of connections the
+ * one heard of longest ago, of memory what the peer that holds most has begun and not finished. A few of the
+ * oldest are looked at each time, so that it costs the same however many there are. */
 enum { LOOKED_AT = 32 };
 /* within one peer: a request that has not moved for so long gives way to a new one */
 static const usec STALLED = USEC_SEC;
@@ -49,7 +50,8 @@ void room_heard(struct http_call *c)
 {
         usec taken = loop_now(c->server->loop) - c->since;
 
-        if (c->phase != PHASE_BODY || c->quiet == NOT_QUIET || c->moved / c->server->config.body_rate < (size_t)(taken / USEC_SEC))
+        if (c->phase != PHASE_BODY || c->quiet == NOT_QUIET ||
+            c->moved / c->server->config.body_rate < (size_t)(taken / USEC_SEC))
                 return;
         unlink_quiet(c);
         link_quiet(c, QUIET_UNFINISHED);
@@ -99,7 +101,8 @@ static size_t share_of(const struct http_call *c) { return c->share ? c->share->
 
 /* ---- giving way --------------------------------------------------------- */
 
-/* The longest-quiet one of the list that has nothing in its socket, and has not yielded its turn: what a client has sent is not thrown away unread. */
+/* The longest-quiet one of the list that has nothing in its socket, and has not yielded its turn: what a
+ * client has sent is not thrown away unread. */
 static struct http_call *quietest(const struct quiet_list *l)
 {
         int looked = 0;
@@ -112,7 +115,8 @@ static struct http_call *quietest(const struct quiet_list *l)
 
 bool room_for_connection(struct http_server *s)
 {
-        struct http_call *idle = quietest(&s->quiet[QUIET_IDLE]), *unfinished = quietest(&s->quiet[QUIET_UNFINISHED]);
+        struct http_call *idle = quietest(&s->quiet[QUIET_IDLE]),
+                         *unfinished = quietest(&s->quiet[QUIET_UNFINISHED]);
         struct http_call *c = !idle || (unfinished && unfinished->heard < idle->heard) ? unfinished : idle;
 
         if (!c)
@@ -122,7 +126,11 @@ bool room_for_connection(struct http_server *s)
         return true;
 }
 
-bool room_may_come(const struct http_server *s) { return s->quiet[QUIET_IDLE].first && !quietest(&s->quiet[QUIET_IDLE]) && !quietest(&s->quiet[QUIET_UNFINISHED]); }
+bool room_may_come(const struct http_server *s)
+{
+        return s->quiet[QUIET_IDLE].first && !quietest(&s->quiet[QUIET_IDLE]) &&
+               !quietest(&s->quiet[QUIET_UNFINISHED]);
+}
 
 /* Of the oldest unfinished requests the one whose peer holds most. */
 static struct http_call *heaviest(const struct http_server *s, const struct http_call *but)
@@ -130,8 +138,10 @@ static struct http_call *heaviest(const struct http_server *s, const struct http
         struct http_call *found = NULL;
         int looked = 0;
 
-        for (struct http_call *c = s->quiet[QUIET_UNFINISHED].first; c && looked < LOOKED_AT; c = c->louder, looked++)
-                if (c != but && !c->in_loop && c->work && !c->closing && (!found || share_of(c) > share_of(found)))
+        for (struct http_call *c = s->quiet[QUIET_UNFINISHED].first; c && looked < LOOKED_AT;
+             c = c->louder, looked++)
+                if (c != but && !c->in_loop && c->work && !c->closing &&
+                    (!found || share_of(c) > share_of(found)))
                         found = c;
         return found;
 }
@@ -144,9 +154,11 @@ bool room_for_bytes(struct http_call *c, size_t most)
         while (s->stats.buffered > most) {
                 struct http_call *other = heaviest(s, c);
 
-                if (!other || (other->share == c->share ? now - other->heard < STALLED : share_of(other) <= share_of(c)))
+                if (!other || (other->share == c->share ? now - other->heard < STALLED
+                                                        : share_of(other) <= share_of(c)))
                         return false;
-                call_refuse(other, HTTP_OVERLOADED, "too many bytes wait in memory, and this request makes no progress");
+                call_refuse(other, HTTP_OVERLOADED,
+                            "too many bytes wait in memory, and this request makes no progress");
         }
         return true;
 }

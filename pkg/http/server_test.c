@@ -8,7 +8,8 @@ static struct {
         struct buf *take;
 } app;
 
-/* Echoes the body; /hold is answered later, /large with 16 MiB, /large-taken with the same without a copy, /who notes who asks. */
+/* Echoes the body; /hold is answered later, /large with 16 MiB, /large-taken with the same without a copy,
+ * /who notes who asks. */
 static void handle(void *cookie UNUSED, struct http_call *c)
 {
         const struct http_message *m = http_call_message(c);
@@ -42,7 +43,8 @@ static void handle(void *cookie UNUSED, struct http_call *c)
                         buf_text(&app.subject, "none");
                 if (str_is(target, "/last"))
                         http_call_last(c);
-                http_call_reply(c, 200, STR("text/plain"), STR("X-Path: yes\r\n"), m->body.n ? buf_view(&m->body) : target);
+                http_call_reply(c, 200, STR("text/plain"), STR("X-Path: yes\r\n"),
+                                m->body.n ? buf_view(&m->body) : target);
         }
 }
 
@@ -106,7 +108,10 @@ static struct http_call *held(size_t n)
         return app.held[n - 1];
 }
 
-static void answer(struct http_call *c, const char *text) { http_call_reply(c, 200, (struct str){ 0 }, (struct str){ 0 }, str_of(text)); }
+static void answer(struct http_call *c, const char *text)
+{
+        http_call_reply(c, 200, (struct str){ 0 }, (struct str){ 0 }, str_of(text));
+}
 
 /* What a connection says to a text and then closes. */
 static void refused_with(const char *text, const char *status)
@@ -143,7 +148,8 @@ static void a_connection_carries_many_requests(void **state UNUSED)
 
 static void a_request_may_come_byte_by_byte(void **state UNUSED)
 {
-        static const char text[] = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+        static const char text[] =
+                "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
         struct peer p;
 
         serve((struct http_server_config){ 0 });
@@ -336,7 +342,8 @@ static void too_many_connections_are_turned_away(void **state UNUSED)
         (void)peer_await(&all[2], NULL, 0);
         (void)peer_await(&all[3], NULL, 0);
         /* One is answered, with TLS none; the others are closed. */
-        assert_int_equal(count_of(&all[2].in, "HTTP/1.1 503 ") + count_of(&all[3].in, "HTTP/1.1 503 "), over_tls ? 0 : 1);
+        assert_int_equal(count_of(&all[2].in, "HTTP/1.1 503 ") + count_of(&all[3].in, "HTTP/1.1 503 "),
+                         over_tls ? 0 : 1);
         for (size_t i = 0; i < 2; i++) {
                 answer(app.held[i], "kept");
                 (void)peer_await(&all[i], "kept", 1);
@@ -346,10 +353,13 @@ static void too_many_connections_are_turned_away(void **state UNUSED)
                 peer_done(&all[i]);
 }
 
-/* Idle, or in the middle of a head or a body: the one that was heard of longest ago; who is worked for stays. */
+/* Idle, or in the middle of a head or a body: the one that was heard of longest ago; who is worked for stays.
+ */
 static void who_is_quiet_gives_way_to_who_comes(void **state UNUSED)
 {
-        static const char *const said[] = { "GET /hold HTTP/1.1\r\nHost: h\r\n\r\n", "", "GET / HTTP/1.1\r\nHo", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n1" };
+        static const char *const said[] = { "GET /hold HTTP/1.1\r\nHost: h\r\n\r\n", "",
+                                            "GET / HTTP/1.1\r\nHo",
+                                            "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n1" };
         struct peer all[4], comes;
 
         serve((struct http_server_config){ .max_connections = 4, .gone = gone });
@@ -387,7 +397,8 @@ static void a_half_closed_client_gets_its_answers(void **state UNUSED)
         serve((struct http_server_config){ .gone = gone, .half_close = 20 * USEC_SEC });
         peer_connect(&p);
         p.shut = true;
-        peer_say(&p, "GET /hold HTTP/1.1\r\nHost: h\r\n\r\nGET /hold2 HTTP/1.1\r\nHost: h\r\n\r\nGET /a HTTP/1.1\r\nHost: h\r\n\r\nGET /rest");
+        peer_say(&p, "GET /hold HTTP/1.1\r\nHost: h\r\n\r\nGET /hold2 HTTP/1.1\r\nHost: h\r\n\r\nGET /a "
+                     "HTTP/1.1\r\nHost: h\r\n\r\nGET /rest");
         (void)held(1);
         peer_turn(&p.task, 0);
         answer(app.held[0], "first");
@@ -511,7 +522,8 @@ static void a_connection_carries_so_many_requests(void **state UNUSED)
 
         serve((struct http_server_config){ .max_requests = 2 });
         peer_connect(&p);
-        peer_say(&p, "GET /1 HTTP/1.1\r\nHost: h\r\n\r\nGET /2 HTTP/1.1\r\nHost: h\r\n\r\nGET /3 HTTP/1.1\r\nHost: h\r\n\r\n");
+        peer_say(&p, "GET /1 HTTP/1.1\r\nHost: h\r\n\r\nGET /2 HTTP/1.1\r\nHost: h\r\n\r\nGET /3 "
+                     "HTTP/1.1\r\nHost: h\r\n\r\n");
         (void)peer_await(&p, NULL, 0);
         assert_int_equal(app.handled, 2);
         assert_int_equal(count_of(&p.in, "Connection: close\r\n\r\n/2"), 1);
@@ -550,7 +562,8 @@ static void slow_clients_are_given_up(void **state UNUSED)
                 { "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n", "1\r\nx\r\n" },
         };
 
-        serve((struct http_server_config){ .head_timeout = 60 * USEC_MSEC, .body_grace = 60 * USEC_MSEC, .body_rate = 1 << 20 });
+        serve((struct http_server_config){
+                .head_timeout = 60 * USEC_MSEC, .body_grace = 60 * USEC_MSEC, .body_rate = 1 << 20 });
         for (size_t i = 0; i < COUNT_OF(all); i++) {
                 struct task dripping = { .turn = drip_on };
                 struct peer p;
@@ -653,8 +666,10 @@ static void what_a_handler_holds_counts(void **state UNUSED)
 
 static void large_answers_arrive_whole(void **state UNUSED)
 {
-        static const char *const all[] = { "GET /large HTTP/1.1\r\nHost: h\r\n\r\nGET /next HTTP/1.1\r\nHost: h\r\n\r\n",
-                                           "GET /large-taken HTTP/1.1\r\nHost: h\r\n\r\nGET /next HTTP/1.1\r\nHost: h\r\n\r\n" };
+        static const char *const all[] = {
+                "GET /large HTTP/1.1\r\nHost: h\r\n\r\nGET /next HTTP/1.1\r\nHost: h\r\n\r\n",
+                "GET /large-taken HTTP/1.1\r\nHost: h\r\n\r\nGET /next HTTP/1.1\r\nHost: h\r\n\r\n"
+        };
 
         serve((struct http_server_config){ 0 });
         for (size_t i = 0; i < COUNT_OF(all); i++) {
@@ -737,14 +752,16 @@ static void statuses_have_their_texts(void **state UNUSED)
 
 static void a_trusted_proxy_names_the_client(void **state UNUSED)
 {
-        static const char *const nobody[] = { "10.0.0.0/8" }, *const trusted[] = { "127.0.0.0/8", "10.0.0.0/8" };
+        static const char *const nobody[] = { "10.0.0.0/8" }, *const trusted[] = { "127.0.0.0/8",
+                                                                                   "10.0.0.0/8" };
         static const struct {
                 const char *headers, *client;
                 bool tls;
         } all[] = {
                 ROW("", "127.0.0.1", false),
                 ROW("X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\n", "192.0.2.1", true),
-                ROW("X-Forwarded-For: 198.51.100.1, 192.0.2.1:99 , 10.1.2.3\r\nX-Forwarded-Proto: http\r\n", "192.0.2.1", false),
+                ROW("X-Forwarded-For: 198.51.100.1, 192.0.2.1:99 , 10.1.2.3\r\nX-Forwarded-Proto: http\r\n",
+                    "192.0.2.1", false),
         };
 
         for (size_t t = 0; t < 2; t++) {
@@ -754,7 +771,8 @@ static void a_trusted_proxy_names_the_client(void **state UNUSED)
                         struct peer p;
 
                         peer_connect(&p);
-                        (void)snprintf(text, sizeof(text), "GET /who HTTP/1.1\r\nHost: h\r\n%s\r\n", all[i].headers);
+                        (void)snprintf(text, sizeof(text), "GET /who HTTP/1.1\r\nHost: h\r\n%s\r\n",
+                                       all[i].headers);
                         peer_say(&p, text);
                         (void)peer_await(&p, "/who", 1);
                         assert_string_equal(app.client.p, t ? all[i].client : "127.0.0.1");
@@ -784,11 +802,13 @@ static void lingering_accepts_and_says_close(void **state UNUSED)
         (void)peer_await(&idle, NULL, 0); /* the time is over */
         assert_int_equal(app.handled, 2);
         after.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        assert_int_equal(connect(after.fd,
-                                 (struct sockaddr *)&(struct sockaddr_in){
-                                         .sin_family = AF_INET, .sin_port = htons(http_server_port(server)), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) },
-                                 sizeof(struct sockaddr_in)),
-                         -1);
+        assert_int_equal(
+                connect(after.fd,
+                        (struct sockaddr *)&(struct sockaddr_in){ .sin_family = AF_INET,
+                                                                  .sin_port = htons(http_server_port(server)),
+                                                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) },
+                        sizeof(struct sockaddr_in)),
+                -1);
         (void)close(after.fd);
         peer_done(&idle);
         peer_done(&late_one);
@@ -815,10 +835,13 @@ static void draining_loses_no_request(void **state UNUSED)
 
 static void an_address_that_cannot_be_had_is_named(void **state UNUSED)
 {
-        static const char *const bad[] = { "nonsense", "300.1.1.1:80", "127.0.0.1:x", "localhost:80", "192.0.2.1:0" };
+        static const char *const bad[] = { "nonsense", "300.1.1.1:80", "127.0.0.1:x", "localhost:80",
+                                           "192.0.2.1:0" };
 
         for (size_t i = 0; i < COUNT_OF(bad); i++) {
-                struct http_server_config config = { .address = bad[i], .head_max = 1000, .body_max = 1000, .handle = handle };
+                struct http_server_config config = {
+                        .address = bad[i], .head_max = 1000, .body_max = 1000, .handle = handle
+                };
                 struct error err = { 0 };
 
                 assert_int_equal(http_server_new(&server, loop, &config, &err), -1);

@@ -1,4 +1,5 @@
-/* For the server's tests alone: a server and clients of bare bytes on one loop, plain or over TLS, and the cases of testdata/requests.txt. */
+/* For the server's tests alone: a server and clients of bare bytes on one loop, plain or over TLS, and the
+ * cases of testdata/requests.txt. */
 #pragma once
 
 #include <arpa/inet.h>
@@ -25,7 +26,7 @@ static struct loop *loop;
 static struct http_server *server;
 static bool overdue;
 static struct task watchdog;
-static char under_way[256];      /* what is being tried, for the message when it does not end */
+static char under_way[256]; /* what is being tried, for the message when it does not end */
 
 UNUSED static void too_late(struct task *t UNUSED, usec now UNUSED)
 {
@@ -44,11 +45,14 @@ UNUSED static void run(void)
 
 /* ---- certificates ------------------------------------------------------- */
 
-static bool over_tls;            /* the flavour */
+static bool over_tls; /* the flavour */
 static char tls_folder[] = "/tmp/sluice-server-XXXXXX", tls_cert[64], tls_key[64], tls_ca[64];
 static SSL_CTX *peer_tls;
 
-struct identity { EVP_PKEY *key; X509 *cert; };
+struct identity {
+        EVP_PKEY *key;
+        X509 *cert;
+};
 
 static void extend(X509 *cert, X509 *issuer, int nid, const char *value)
 {
@@ -62,7 +66,8 @@ static void extend(X509 *cert, X509 *issuer, int nid, const char *value)
         X509_EXTENSION_free(e);
 }
 
-UNUSED static struct identity identity_new(const struct identity *issuer, const char *name, const char *alternatives)
+UNUSED static struct identity identity_new(const struct identity *issuer, const char *name,
+                                           const char *alternatives)
 {
         static long serial = 1;
         struct identity i = { EVP_EC_gen("P-256"), X509_new() };
@@ -72,7 +77,8 @@ UNUSED static struct identity identity_new(const struct identity *issuer, const 
         (void)ASN1_INTEGER_set(X509_get_serialNumber(i.cert), serial++);
         (void)X509_gmtime_adj(X509_getm_notBefore(i.cert), -86400L);
         (void)X509_gmtime_adj(X509_getm_notAfter(i.cert), 86400L);
-        (void)X509_NAME_add_entry_by_txt(subject, "O", MBSTRING_ASC, (const unsigned char *)"Sluice", -1, -1, 0);
+        (void)X509_NAME_add_entry_by_txt(subject, "O", MBSTRING_ASC, (const unsigned char *)"Sluice", -1, -1,
+                                         0);
         (void)X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC, (const unsigned char *)name, -1, -1, 0);
         (void)X509_set_issuer_name(i.cert, issuer ? X509_get_subject_name(issuer->cert) : subject);
         (void)X509_set_pubkey(i.cert, i.key);
@@ -99,7 +105,9 @@ UNUSED static void identity_write(const struct identity *i, bool key, const char
         (void)snprintf(next, sizeof(next), "%s.next", path);
         f = fopen(next, "w");
         assert_non_null(f);
-        assert_int_equal(key ? PEM_write_PrivateKey(f, i->key, NULL, NULL, 0, NULL, NULL) : PEM_write_X509(f, i->cert), 1);
+        assert_int_equal(key ? PEM_write_PrivateKey(f, i->key, NULL, NULL, 0, NULL, NULL)
+                             : PEM_write_X509(f, i->cert),
+                         1);
         assert_int_equal(fclose(f), 0);
         assert_int_equal(rename(next, path), 0);
 }
@@ -146,9 +154,9 @@ struct peer {
         int fd;
         SSL *tls;
         struct loop_io *io;
-        struct buf in, say;      /* said in pieces, one a pass */
+        struct buf in, say; /* said in pieces, one a pass */
         size_t said, piece;
-        bool shut;               /* ends its sending behind all that is said */
+        bool shut; /* ends its sending behind all that is said */
         struct task task;
         const char *until;
         size_t times;
@@ -250,15 +258,21 @@ static void peer_event(void *cookie, int events UNUSED)
                 loop_stop(loop);
 }
 
-static uint8_t peer_from = 1;    /* the last byte of the peer's own address, 127.0.0.x */
+static uint8_t peer_from = 1; /* the last byte of the peer's own address, 127.0.0.x */
 UNUSED static void peer_start(struct peer *p)
 {
-        const struct sockaddr_in from = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK - 1 + peer_from) };
-        struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(http_server_port(server)), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+        const struct sockaddr_in from = { .sin_family = AF_INET,
+                                          .sin_addr.s_addr = htonl(INADDR_LOOPBACK - 1 + peer_from) };
+        struct sockaddr_in to = { .sin_family = AF_INET,
+                                  .sin_port = htons(http_server_port(server)),
+                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
         struct error err;
         int on = 1;
 
-        *p = (struct peer){ .fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), .in = BUF_INIT((size_t)64 << 20), .say = BUF_INIT((size_t)64 << 20), .piece = SIZE_MAX,
+        *p = (struct peer){ .fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0),
+                            .in = BUF_INIT((size_t)64 << 20),
+                            .say = BUF_INIT((size_t)64 << 20),
+                            .piece = SIZE_MAX,
                             .task = { .turn = peer_turn } };
         assert_int_equal(bind(p->fd, (const struct sockaddr *)&from, sizeof(from)), 0);
         assert_int_equal(connect(p->fd, (struct sockaddr *)&to, sizeof(to)), 0);
@@ -268,7 +282,8 @@ UNUSED static void peer_start(struct peer *p)
         p->connected = !over_tls;
         if (over_tls) {
                 p->tls = SSL_new(peer_tls);
-                (void)SSL_set_mode(p->tls, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+                (void)SSL_set_mode(p->tls,
+                                   SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
                 assert_int_equal(SSL_set_fd(p->tls, p->fd), 1);
         }
         loop_io_want(p->io, over_tls ? LOOP_WRITABLE : LOOP_READABLE);
@@ -328,7 +343,9 @@ static size_t cases_n;
 /* A further request, which is served where a case leaves the connection open. */
 #define FURTHER "GET /further HTTP/1.1\r\nHost: h\r\n\r\n"
 
-UNUSED static const struct http_limits case_limits = { .target_max = 1000, .header_max = 1000, .head_max = 4096, .body_max = 1000, .headers_max = 20 };
+UNUSED static const struct http_limits case_limits = {
+        .target_max = 1000, .header_max = 1000, .head_max = 4096, .body_max = 1000, .headers_max = 20
+};
 
 static void add_escaped(struct buf *out, struct str s)
 {
@@ -342,7 +359,10 @@ static void add_escaped(struct buf *out, struct str s)
                         if (s.p[1] == 'x' && sscanf(s.p + 2, "%2x", &byte) == 1)
                                 used = 4;
                         else
-                                byte = (unsigned char)(s.p[1] == 'r' ? '\r' : s.p[1] == 'n' ? '\n' : s.p[1] == 't' ? '\t' : s.p[1]);
+                                byte = (unsigned char)(s.p[1] == 'r'   ? '\r'
+                                                       : s.p[1] == 'n' ? '\n'
+                                                       : s.p[1] == 't' ? '\t'
+                                                                       : s.p[1]);
                         buf_char(out, (char)byte);
                         s.p += used;
                         s.n -= used;
@@ -367,7 +387,9 @@ static void case_outcome(struct http_case *c, struct str rest)
                 if (str_to_int64(word, &status))
                         c->statuses[c->statuses_n++] = (int)status;
                 else
-                        c->end = str_is(word, "open") ? CASE_OPEN : str_is(word, "closed") ? CASE_CLOSED : CASE_WAITS;
+                        c->end = str_is(word, "open")     ? CASE_OPEN
+                                 : str_is(word, "closed") ? CASE_CLOSED
+                                                          : CASE_WAITS;
         }
 }
 
@@ -383,7 +405,8 @@ UNUSED static int cases_load(void **state UNUSED)
         rest = buf_view(&file);
         cases = calloc(1000, sizeof(*cases));
         while (rest.n) {
-                struct str line = str_cut(&rest, '\n'), text = line.n > 2 ? (struct str){ line.p + 2, line.n - 2 } : (struct str){ 0 };
+                struct str line = str_cut(&rest, '\n'),
+                           text = line.n > 2 ? (struct str){ line.p + 2, line.n - 2 } : (struct str){ 0 };
 
                 if (line.n >= 2 && line.p[0] == '=') {
                         c = &cases[cases_n++];
@@ -419,7 +442,8 @@ UNUSED static void case_answer(const struct http_message *m, struct buf *out)
 {
         struct str host = http_message_header(m, STR("host"));
 
-        buf_printf(out, "%s " STR_FMT " host=" STR_FMT " body=", http_method_name(m), STR_ARG(buf_view(&m->target)), STR_ARG(host));
+        buf_printf(out, "%s " STR_FMT " host=" STR_FMT " body=", http_method_name(m),
+                   STR_ARG(buf_view(&m->target)), STR_ARG(host));
         for (size_t i = 0; i < m->body.n; i++)
                 buf_char(out, m->body.p[i] > ' ' && m->body.p[i] < 0x7f ? m->body.p[i] : '_');
         buf_char(out, '\n');

@@ -32,7 +32,11 @@ static void handle(void *cookie UNUSED, struct http_call *c)
 
 static int setup(void **state UNUSED)
 {
-        struct http_server_config config = { .address = "127.0.0.1:0", .head_max = 32768, .body_max = 1 << 20, .handle = handle, .max_connections = 20000 };
+        struct http_server_config config = { .address = "127.0.0.1:0",
+                                             .head_max = 32768,
+                                             .body_max = 1 << 20,
+                                             .handle = handle,
+                                             .max_connections = 20000 };
         struct error err;
 
         overdue = false;
@@ -50,7 +54,9 @@ static int teardown(void **state UNUSED)
 
 static int client(void)
 {
-        struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(http_server_port(server)), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+        struct sockaddr_in to = { .sin_family = AF_INET,
+                                  .sin_port = htons(http_server_port(server)),
+                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
         int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
         assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof(to)), 0);
@@ -61,8 +67,10 @@ static int client(void)
 static void ask(int fd, size_t body)
 {
         static char text[65536], answer[65536];
-        int n = snprintf(text, sizeof(text), "POST /a/path?query HTTP/1.1\r\nHost: h\r\nAccept: */*\r\nUser-Agent: test\r\nContent-Length: %zu\r\n\r\n%0*d", body,
-                         (int)body, 0);
+        int n = snprintf(text, sizeof(text),
+                         "POST /a/path?query HTTP/1.1\r\nHost: h\r\nAccept: */*\r\nUser-Agent: "
+                         "test\r\nContent-Length: %zu\r\n\r\n%0*d",
+                         body, (int)body, 0);
         size_t got = 0;
 
         assert_int_equal(send(fd, text, (size_t)n, MSG_NOSIGNAL), n);

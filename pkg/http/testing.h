@@ -1,5 +1,6 @@
-/* For the client's tests alone: a loop with a client, and a server beside it that speaks HTTP/1.1 or HTTP/2, with and without TLS, on the same loop
- * and thread. The test's handler answers when it likes. Included once by a test. */
+/* For the client's tests alone: a loop with a client, and a server beside it that speaks HTTP/1.1 or HTTP/2,
+ * with and without TLS, on the same loop and thread. The test's handler answers when it likes. Included once
+ * by a test. */
 #pragma once
 
 #include <arpa/inet.h>
@@ -26,7 +27,8 @@
 
 enum { PEERS = 512, MOST = 512, CALLS = 1024 };
 enum flavour { PLAIN_1, TLS_1, PLAIN_2, TLS_2, FLAVOURS };
-static const char *const flavour_names[FLAVOURS] UNUSED = { "HTTP/1.1", "TLS and HTTP/1.1", "h2c", "TLS and h2" };
+static const char *const flavour_names[FLAVOURS] UNUSED = { "HTTP/1.1", "TLS and HTTP/1.1", "h2c",
+                                                            "TLS and h2" };
 
 struct peer {
         struct server *server;
@@ -41,12 +43,12 @@ struct peer {
         char alpn[16];
 };
 
-struct call {                    /* a request as the server saw it */
+struct call { /* a request as the server saw it */
         struct peer *peer;
         int32_t stream;
         bool whole, head_only;
         char method[16], path[256];
-        struct buf head, body;   /* head: name\0value\0 */
+        struct buf head, body; /* head: name\0value\0 */
 };
 
 struct server {
@@ -57,11 +59,11 @@ struct server {
         SSL_CTX *tls;
         struct peer peers[PEERS];
         size_t peers_n, requests;
-        size_t calls_n;                                  /* of all servers; kept in the one named server */
+        size_t calls_n; /* of all servers; kept in the one named server */
         struct call calls[CALLS];
         void (*handle)(struct call *);
-        void (*accepted)(struct peer *);                 /* before it reads; may be NULL */
-        bool (*raw)(struct peer *, struct str bytes);    /* takes the bytes instead; may be NULL */
+        void (*accepted)(struct peer *);              /* before it reads; may be NULL */
+        bool (*raw)(struct peer *, struct str bytes); /* takes the bytes instead; may be NULL */
         unsigned max_streams;
 };
 
@@ -73,7 +75,10 @@ static struct http port;
 static struct task wake, watchdog;
 static bool overdue;
 static struct server server;
-static struct { struct http_completion c; char head[4096], body[4096]; } done[MOST];
+static struct {
+        struct http_completion c;
+        char head[4096], body[4096];
+} done[MOST];
 static size_t done_n, wanted;
 static bool (*until)(void);
 static struct buf messages[MOST];
@@ -105,7 +110,8 @@ UNUSED static void peer_close(struct peer *p)
 UNUSED static void peer_flush(struct peer *p)
 {
         while (p->fd >= 0 && p->out.n && (!p->ssl || p->accepted)) {
-                ssize_t n = p->ssl ? SSL_write(p->ssl, p->out.p, (int)p->out.n) : send(p->fd, p->out.p, p->out.n, MSG_NOSIGNAL);
+                ssize_t n = p->ssl ? SSL_write(p->ssl, p->out.p, (int)p->out.n)
+                                   : send(p->fd, p->out.p, p->out.n, MSG_NOSIGNAL);
 
                 if (n <= 0) {
                         if (p->ssl ? SSL_get_error(p->ssl, (int)n) == SSL_ERROR_WANT_WRITE : errno == EAGAIN)
@@ -158,7 +164,9 @@ static struct call *call_new(struct peer *p, int32_t stream)
         struct call *c = &server.calls[server.calls_n++];
 
         assert_true(server.calls_n < CALLS);
-        *c = (struct call){ .peer = p, .stream = stream, .head = BUF_INIT(1 << 20), .body = BUF_INIT(1 << 26) };
+        *c = (struct call){
+                .peer = p, .stream = stream, .head = BUF_INIT(1 << 20), .body = BUF_INIT(1 << 26)
+        };
         return c;
 }
 
@@ -168,8 +176,8 @@ static int h2_begin(nghttp2_session *s UNUSED, const nghttp2_frame *f, void *coo
         return 0;
 }
 
-static int h2_header(nghttp2_session *s UNUSED, const nghttp2_frame *f, const uint8_t *name, size_t name_n, const uint8_t *value, size_t value_n, uint8_t flags UNUSED,
-                     void *cookie)
+static int h2_header(nghttp2_session *s UNUSED, const nghttp2_frame *f, const uint8_t *name, size_t name_n,
+                     const uint8_t *value, size_t value_n, uint8_t flags UNUSED, void *cookie)
 {
         struct call *c = call_of(cookie, f->hd.stream_id);
 
@@ -184,7 +192,8 @@ static int h2_header(nghttp2_session *s UNUSED, const nghttp2_frame *f, const ui
         return 0;
 }
 
-static int h2_data(nghttp2_session *s UNUSED, uint8_t flags UNUSED, int32_t stream, const uint8_t *data, size_t n, void *cookie)
+static int h2_data(nghttp2_session *s UNUSED, uint8_t flags UNUSED, int32_t stream, const uint8_t *data,
+                   size_t n, void *cookie)
 {
         buf_add(&call_of(cookie, stream)->body, data, n);
         return 0;
@@ -201,7 +210,8 @@ static void call_whole(struct call *c)
 
 static int h2_frame(nghttp2_session *s UNUSED, const nghttp2_frame *f, void *cookie)
 {
-        if ((f->hd.type == NGHTTP2_HEADERS || f->hd.type == NGHTTP2_DATA) && (f->hd.flags & NGHTTP2_FLAG_END_STREAM))
+        if ((f->hd.type == NGHTTP2_HEADERS || f->hd.type == NGHTTP2_DATA) &&
+            (f->hd.flags & NGHTTP2_FLAG_END_STREAM))
                 call_whole(call_of(cookie, f->hd.stream_id));
         return 0;
 }
@@ -209,7 +219,8 @@ static int h2_frame(nghttp2_session *s UNUSED, const nghttp2_frame *f, void *coo
 static struct buf reply_bodies[CALLS];
 static size_t reply_bodies_n;
 
-static ssize_t h2_body(nghttp2_session *s UNUSED, int32_t stream UNUSED, uint8_t *out, size_t most, uint32_t *flags, nghttp2_data_source *source, void *cookie UNUSED)
+static ssize_t h2_body(nghttp2_session *s UNUSED, int32_t stream UNUSED, uint8_t *out, size_t most,
+                       uint32_t *flags, nghttp2_data_source *source, void *cookie UNUSED)
 {
         struct buf *b = source->ptr;
         size_t n = MIN_OF(most, b->n);
@@ -235,7 +246,8 @@ UNUSED static void reply(struct call *c, int status, const char *headers, struct
         if (p->fd < 0)
                 return;
         if (!p->h2) {
-                buf_printf(&p->out, "HTTP/1.1 %d X\r\n%sContent-Length: %zu\r\n\r\n", status, headers, body.n);
+                buf_printf(&p->out, "HTTP/1.1 %d X\r\n%sContent-Length: %zu\r\n\r\n", status, headers,
+                           body.n);
                 if (!c->head_only)
                         buf_str(&p->out, body);
                 peer_flush(p);
@@ -247,18 +259,21 @@ UNUSED static void reply(struct call *c, int status, const char *headers, struct
         buf_str(own, body);
         (void)snprintf(text, sizeof(text), "%d", status);
         (void)snprintf(length, sizeof(length), "%zu", body.n);
-        nv[n++] = (nghttp2_nv){ (uint8_t *)(uintptr_t)":status", (uint8_t *)text, 7, strlen(text), 0 };
+        nv[n++] = (nghttp2_nv){ (uint8_t *)(uintptr_t) ":status", (uint8_t *)text, 7, strlen(text), 0 };
         while (rest.n) {
                 struct str line = str_trim(str_cut(&rest, '\n')), name = str_cut(&line, ':');
 
                 line = str_trim(line);
                 for (size_t i = 0; i < name.n; i++)
-                        names[used + i] = (char)(name.p[i] >= 'A' && name.p[i] <= 'Z' ? name.p[i] + 32 : name.p[i]);
+                        names[used + i] = (char)(name.p[i] >= 'A' && name.p[i] <= 'Z' ? name.p[i] + 32
+                                                                                      : name.p[i]);
                 if (strncmp(names + used, "connection", 10) != 0)
-                        nv[n++] = (nghttp2_nv){ (uint8_t *)names + used, (uint8_t *)(uintptr_t)line.p, name.n, line.n, 0 };
+                        nv[n++] = (nghttp2_nv){ (uint8_t *)names + used, (uint8_t *)(uintptr_t)line.p, name.n,
+                                                line.n, 0 };
                 used += name.n;
         }
-        nv[n++] = (nghttp2_nv){ (uint8_t *)(uintptr_t)"content-length", (uint8_t *)length, 14, strlen(length), 0 };
+        nv[n++] = (nghttp2_nv){ (uint8_t *)(uintptr_t) "content-length", (uint8_t *)length, 14,
+                                strlen(length), 0 };
         (void)nghttp2_submit_response(p->h2, c->stream, nv, n, body.n && !c->head_only ? &data : NULL);
         h2_flush(p);
 }
@@ -267,7 +282,8 @@ static void h2_start(struct peer *p)
 {
         nghttp2_session_callbacks *calls;
         nghttp2_option *option;
-        nghttp2_settings_entry settings[] = { ROW(NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, p->server->max_streams ? p->server->max_streams : 100) };
+        nghttp2_settings_entry settings[] = { ROW(NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS,
+                                                  p->server->max_streams ? p->server->max_streams : 100) };
 
         assert_int_equal(nghttp2_session_callbacks_new(&calls), 0);
         nghttp2_session_callbacks_set_send_callback(calls, h2_out);
@@ -309,8 +325,10 @@ static void peer_fed(struct peer *p, struct str bytes)
                 if (p->codec.message.complete) {
                         struct call *c = call_new(p, 0);
 
-                        (void)snprintf(c->method, sizeof(c->method), "%s", http_method_name(&p->codec.message));
-                        (void)snprintf(c->path, sizeof(c->path), STR_FMT, STR_ARG(buf_view(&p->codec.message.target)));
+                        (void)snprintf(c->method, sizeof(c->method), "%s",
+                                       http_method_name(&p->codec.message));
+                        (void)snprintf(c->path, sizeof(c->path), STR_FMT,
+                                       STR_ARG(buf_view(&p->codec.message.target)));
                         buf_str(&c->head, buf_view(&p->codec.message.head));
                         buf_str(&c->body, buf_view(&p->codec.message.body));
                         http_codec_next(&p->codec);
@@ -346,13 +364,15 @@ static void peer_event(void *cookie, int events)
         if (events & LOOP_WRITABLE)
                 peer_flush(p);
         while (p->fd >= 0) {
-                ssize_t n = p->ssl ? SSL_read(p->ssl, space, sizeof(space)) : recv(p->fd, space, sizeof(space), 0);
+                ssize_t n = p->ssl ? SSL_read(p->ssl, space, sizeof(space))
+                                   : recv(p->fd, space, sizeof(space), 0);
 
                 if (n > 0) {
                         peer_fed(p, (struct str){ space, (size_t)n });
                         continue;
                 }
-                if (!(p->ssl ? SSL_get_error(p->ssl, (int)n) == SSL_ERROR_WANT_READ : n < 0 && errno == EAGAIN))
+                if (!(p->ssl ? SSL_get_error(p->ssl, (int)n) == SSL_ERROR_WANT_READ
+                             : n < 0 && errno == EAGAIN))
                         peer_close(p);
                 ERR_clear_error();
                 return;
@@ -375,7 +395,8 @@ static void on_accept(void *cookie, int events UNUSED)
                 if (s->tls) {
                         p->ssl = SSL_new(s->tls);
                         SSL_set_fd(p->ssl, fd);
-                        SSL_set_mode(p->ssl, SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_ENABLE_PARTIAL_WRITE);
+                        SSL_set_mode(p->ssl,
+                                     SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_ENABLE_PARTIAL_WRITE);
                         SSL_set_accept_state(p->ssl);
                 }
                 assert_int_equal(loop_io_open(loop, fd, peer_event, p, &p->io, &err), 0);
@@ -448,7 +469,10 @@ UNUSED static void server_done(struct server *s)
 
 /* ---- certificates ------------------------------------------------------- */
 
-struct identity { EVP_PKEY *key; X509 *cert; };
+struct identity {
+        EVP_PKEY *key;
+        X509 *cert;
+};
 
 static void extend(X509 *cert, X509 *issuer, int nid, const char *value)
 {
@@ -463,7 +487,8 @@ static void extend(X509 *cert, X509 *issuer, int nid, const char *value)
 }
 
 /* Signed by issuer, or by itself. days: how long it still is valid, negative: it has ended. */
-UNUSED static struct identity identity_new(const struct identity *issuer, const char *name, const char *alternatives, int days)
+UNUSED static struct identity identity_new(const struct identity *issuer, const char *name,
+                                           const char *alternatives, int days)
 {
         static long serial = 1;
         struct identity i = { EVP_EC_gen("P-256"), X509_new() };
@@ -499,19 +524,25 @@ UNUSED static void identity_pem(const struct identity *i, bool key, struct buf *
         char *p;
         long n;
 
-        assert_int_equal(key ? PEM_write_bio_PrivateKey(bio, i->key, NULL, NULL, 0, NULL, NULL) : PEM_write_bio_X509(bio, i->cert), 1);
+        assert_int_equal(key ? PEM_write_bio_PrivateKey(bio, i->key, NULL, NULL, 0, NULL, NULL)
+                             : PEM_write_bio_X509(bio, i->cert),
+                         1);
         n = BIO_get_mem_data(bio, &p);
         out->max = 65536;
         buf_add(out, p, (size_t)n);
         BIO_free(bio);
 }
 
-static int choose_alpn(SSL *ssl UNUSED, const unsigned char **out, unsigned char *out_n, const unsigned char *in, unsigned in_n, void *cookie)
+static int choose_alpn(SSL *ssl UNUSED, const unsigned char **out, unsigned char *out_n,
+                       const unsigned char *in, unsigned in_n, void *cookie)
 {
         const struct server *s = cookie;
         const unsigned char *own = (const unsigned char *)(s->http2 ? "\x02h2" : "\x08http/1.1");
 
-        return SSL_select_next_proto((unsigned char **)(uintptr_t)out, out_n, own, own[0] + 1U, in, in_n) == OPENSSL_NPN_NEGOTIATED ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_NOACK;
+        return SSL_select_next_proto((unsigned char **)(uintptr_t)out, out_n, own, own[0] + 1U, in, in_n) ==
+                               OPENSSL_NPN_NEGOTIATED
+                       ? SSL_TLSEXT_ERR_OK
+                       : SSL_TLSEXT_ERR_NOACK;
 }
 
 UNUSED static SSL_CTX *server_tls(struct server *s, const struct identity *i)
@@ -610,7 +641,10 @@ UNUSED static void submit_request(uint64_t tag, struct http_request q)
                 fail_msg("%s", err.text);
 }
 
-UNUSED static void submit(uint64_t tag) { submit_request(tag, (struct http_request){ .headers = STR("X-Id: 1\r\n") }); }
+UNUSED static void submit(uint64_t tag)
+{
+        submit_request(tag, (struct http_request){ .headers = STR("X-Id: 1\r\n") });
+}
 
 UNUSED static const struct http_completion *request(void)
 {
@@ -636,7 +670,8 @@ UNUSED static int client_setup(void)
         watchdog = (struct task){ .turn = too_late };
         asker = (struct task){ .turn = on_ask };
         wake = (struct task){ .turn = on_wake };
-        if (loop_new(&loop, &err) < 0 || http_client_new(&client, loop, &err) < 0 || http_end_new(&end, client, &wake, &err) < 0)
+        if (loop_new(&loop, &err) < 0 || http_client_new(&client, loop, &err) < 0 ||
+            http_end_new(&end, client, &wake, &err) < 0)
                 return -1;
         port = http_end_port(end);
         return 0;

@@ -11,7 +11,7 @@
 struct tls_trust {
         struct tls_trust *next;
         uint32_t users;
-        char *file;                      /* NULL: the system's, or pem */
+        char *file; /* NULL: the system's, or pem */
         struct file_stamp stamp;
         struct buf pem;
         X509_STORE *store;
@@ -21,7 +21,7 @@ struct tls_client {
         struct tls_authorities *authorities;
         struct tls_trust *trust;
         SSL_CTX *context;
-        SSL_SESSION *session;            /* the last one that the peer gave; NULL: none */
+        SSL_SESSION *session; /* the last one that the peer gave; NULL: none */
         const char *name;
         bool any_host;
 };
@@ -49,10 +49,14 @@ static int fill(struct tls_trust *a, struct error *err)
         a->store = X509_STORE_new();
         if (!a->store)
                 return error_memory(err);
-        if (a->pem.n ? add_pem(a->store, buf_view(&a->pem)) < 0 : a->file && (file_is_other(a->file) || X509_STORE_load_file(a->store, a->file) != 1))
-                return error_set(err, ERROR_UNREACHABLE, "the CA%s%s can't be read: see tls.caSecretRef and sink.CACerts", a->file ? " in " : "", a->file ? a->file : "");
+        if (a->pem.n ? add_pem(a->store, buf_view(&a->pem)) < 0
+                     : a->file && (file_is_other(a->file) || X509_STORE_load_file(a->store, a->file) != 1))
+                return error_set(err, ERROR_UNREACHABLE,
+                                 "the CA%s%s can't be read: see tls.caSecretRef and sink.CACerts",
+                                 a->file ? " in " : "", a->file ? a->file : "");
         if (!a->pem.n && !a->file && X509_STORE_set_default_paths(a->store) != 1)
-                return error_set(err, ERROR_UNREACHABLE, "the system's authorities can't be read: give the CA in tls.caSecretRef");
+                return error_set(err, ERROR_UNREACHABLE,
+                                 "the system's authorities can't be read: give the CA in tls.caSecretRef");
         return 0;
 }
 
@@ -73,7 +77,8 @@ static bool same(const struct tls_trust *a, const struct http_tls *tls, const st
         return !a->file && !a->pem.n;
 }
 
-static int trust_take(struct tls_authorities *all, const struct http_tls *tls, struct tls_trust **out, struct error *err)
+static int trust_take(struct tls_authorities *all, const struct http_tls *tls, struct tls_trust **out,
+                      struct error *err)
 {
         struct file_stamp stamp = stamp_of(tls->ca_pem.n ? NULL : tls->ca_file);
         struct tls_trust *a;
@@ -116,7 +121,10 @@ static void trust_drop(struct tls_authorities *all, struct tls_trust *a)
 
 /* ---- the context -------------------------------------------------------- */
 
-static int no_password(char *space UNUSED, int size UNUSED, int writing UNUSED, void *cookie UNUSED) { return 0; }
+static int no_password(char *space UNUSED, int size UNUSED, int writing UNUSED, void *cookie UNUSED)
+{
+        return 0;
+}
 
 static int on_session(SSL *ssl, SSL_SESSION *session)
 {
@@ -147,10 +155,13 @@ static int load_certificate(SSL_CTX *x, const struct http_tls *tls, struct error
 
         if (!tls->client_cert_file)
                 return 0;
-        if (!file_is_other(tls->client_cert_file) && !file_is_other(key) && SSL_CTX_use_certificate_chain_file(x, tls->client_cert_file) == 1 && SSL_CTX_use_PrivateKey_file(x, key, SSL_FILETYPE_PEM) == 1 &&
-            SSL_CTX_check_private_key(x) == 1)
+        if (!file_is_other(tls->client_cert_file) && !file_is_other(key) &&
+            SSL_CTX_use_certificate_chain_file(x, tls->client_cert_file) == 1 &&
+            SSL_CTX_use_PrivateKey_file(x, key, SSL_FILETYPE_PEM) == 1 && SSL_CTX_check_private_key(x) == 1)
                 return 0;
-        (void)error_set(err, ERROR_UNREACHABLE, "the client certificate %s or its key can't be used: see tls.certSecretRef (%s)", tls->client_cert_file, tls_reason("not the PEM file that was expected"));
+        (void)error_set(err, ERROR_UNREACHABLE,
+                        "the client certificate %s or its key can't be used: see tls.certSecretRef (%s)",
+                        tls->client_cert_file, tls_reason("not the PEM file that was expected"));
         return -1;
 }
 
@@ -162,7 +173,8 @@ static int set_up(struct tls_client *t, const struct tls_client_config *c, struc
                 return error_memory(err);
         (void)SSL_CTX_set_options(x, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
         /* An idle connection keeps no record buffers; a record takes one read, not two. */
-        (void)SSL_CTX_set_mode(x, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+        (void)SSL_CTX_set_mode(x, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
+                                          SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
         SSL_CTX_set_read_ahead(x, 1);
         SSL_CTX_set_verify(x, SSL_VERIFY_PEER, NULL);
         SSL_CTX_set_default_passwd_cb(x, no_password); /* never asks a terminal */
@@ -175,7 +187,8 @@ static int set_up(struct tls_client *t, const struct tls_client_config *c, struc
         return load_certificate(x, c->tls, err);
 }
 
-int tls_client_new(struct tls_client **out, struct tls_authorities *authorities, const struct tls_client_config *c, struct error *err)
+int tls_client_new(struct tls_client **out, struct tls_authorities *authorities,
+                   const struct tls_client_config *c, struct error *err)
 {
         struct tls_client *t = calloc(1, sizeof(*t));
 
@@ -213,14 +226,16 @@ static bool expect_name(const struct tls_client *t, SSL *ssl)
         if (host_is_address(t->name))
                 return t->any_host || X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), t->name) == 1;
         SSL_set_hostflags(ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
-        return SSL_set_tlsext_host_name(ssl, t->name) == 1 && (t->any_host || SSL_set1_host(ssl, t->name) == 1);
+        return SSL_set_tlsext_host_name(ssl, t->name) == 1 &&
+               (t->any_host || SSL_set1_host(ssl, t->name) == 1);
 }
 
 SSL *tls_client_open(struct tls_client *t, int fd)
 {
         SSL *ssl = SSL_new(t->context);
 
-        if (!ssl || SSL_set_fd(ssl, fd) != 1 || !expect_name(t, ssl) || (t->session && SSL_set_session(ssl, t->session) != 1)) {
+        if (!ssl || SSL_set_fd(ssl, fd) != 1 || !expect_name(t, ssl) ||
+            (t->session && SSL_set_session(ssl, t->session) != 1)) {
                 SSL_free(ssl);
                 ERR_clear_error();
                 return NULL;
@@ -245,7 +260,8 @@ static const char *certificate_advice(long verified)
         case X509_V_ERR_CERT_HAS_EXPIRED: return "its certificate has expired: renew it";
         case X509_V_ERR_CERT_NOT_YET_VALID: return "its certificate is not valid yet: compare the clocks";
         case X509_V_ERR_HOSTNAME_MISMATCH:
-        case X509_V_ERR_IP_ADDRESS_MISMATCH: return "its certificate is for another name: say tls.verifyHostname: false if that is meant";
+        case X509_V_ERR_IP_ADDRESS_MISMATCH:
+                return "its certificate is for another name: say tls.verifyHostname: false if that is meant";
         default: return "its certificate is not trusted: give its CA in tls.caSecretRef or sink.CACerts";
         }
 }
@@ -253,12 +269,17 @@ static const char *certificate_advice(long verified)
 void tls_client_why(const SSL *ssl, bool own_certificate, struct buf *out)
 {
         long verified = SSL_get_verify_result(ssl);
-        const char *advice = certificate_advice(verified), *why = tls_reason("the peer closed the connection before TLS was agreed on");
+        const char *advice = certificate_advice(verified),
+                   *why = tls_reason("the peer closed the connection before TLS was agreed on");
 
         if (verified != X509_V_OK)
                 why = X509_verify_cert_error_string(verified);
-        else if (strstr(why, "certificate required") || strstr(why, "handshake failure") || strstr(why, "bad certificate"))
-                advice = own_certificate ? "the server refuses our client certificate: give one that it trusts in tls.certSecretRef"
-                                            : "the server may demand a client certificate: give one in tls.certSecretRef";
+        else if (strstr(why, "certificate required") || strstr(why, "handshake failure") ||
+                 strstr(why, "bad certificate"))
+                advice =
+                        own_certificate
+                                ? "the server refuses our client certificate: give one that it trusts in "
+                                  "tls.certSecretRef"
+                                : "the server may demand a client certificate: give one in tls.certSecretRef";
         buf_printf(out, advice ? "%s (%s)" : "%s%s", advice ? advice : "", why);
 }

@@ -1,5 +1,6 @@
-/* TLS towards a peer, by OpenSSL on a socket of ours: whom a target trusts, which certificate it shows, and the last session for resumption. Made
- * anew when the files change; sessions that are open keep theirs. Loop's thread. */
+/* TLS towards a peer, by OpenSSL on a socket of ours: whom a target trusts, which certificate it shows, and
+ * the last session for resumption. Made anew when the files change; sessions that are open keep theirs.
+ * Loop's thread. */
 #pragma once
 
 #include "http/client.h"
@@ -8,22 +9,27 @@
 struct tls_client;
 struct tls_trust;
 
-/* Authorities that were read, shared by all targets that name the same ones: a system's bundle takes a megabyte. Zeroed before first use. */
-struct tls_authorities { struct tls_trust *first; };
+/* Authorities that were read, shared by all targets that name the same ones: a system's bundle takes a
+ * megabyte. Zeroed before first use. */
+struct tls_authorities {
+        struct tls_trust *first;
+};
 
 struct tls_client_config {
         const struct http_tls *tls;
         /* that is asked for and that the certificate must bear; borrowed until the end */
         const char *name;
-        enum http_version version;       /* what is offered by ALPN */
+        enum http_version version; /* what is offered by ALPN */
 };
-/* The error says which file can't be used and where it is named; ERROR_UNREACHABLE, since the file may come. */
-int tls_client_new(struct tls_client **, struct tls_authorities *, const struct tls_client_config *, struct error *) MUST_CHECK;
-struct tls_client *tls_client_free(struct tls_client *);       /* its sessions may go on; NULL is fine */
+/* The error says which file can't be used and where it is named; ERROR_UNREACHABLE, since the file may come.
+ */
+int tls_client_new(struct tls_client **, struct tls_authorities *, const struct tls_client_config *,
+                   struct error *) MUST_CHECK;
+struct tls_client *tls_client_free(struct tls_client *); /* its sessions may go on; NULL is fine */
 
 /* A session on a connected socket, which stays the caller's; NULL: no memory. Next: tls_handshake. */
 SSL *tls_client_open(struct tls_client *, int fd) MUST_CHECK;
 bool tls_client_agreed_http2(const SSL *);
-/* Why the handshake, or a read or write after it, failed: the last call of OpenSSL on this thread was of this session. What to do about it, where
- * that is known, stands first. own_certificate: we showed one. */
+/* Why the handshake, or a read or write after it, failed: the last call of OpenSSL on this thread was of this
+ * session. What to do about it, where that is known, stands first. own_certificate: we showed one. */
 void tls_client_why(const SSL *, bool own_certificate, struct buf *out);

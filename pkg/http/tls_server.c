@@ -68,11 +68,13 @@ static long bio_ctrl(BIO *b, int command, long number UNUSED, void *p UNUSED)
 
 /* ---- the context -------------------------------------------------------- */
 
-static int choose_alpn(SSL *ssl UNUSED, const unsigned char **out, unsigned char *out_n, const unsigned char *in, unsigned in_n, void *cookie UNUSED)
+static int choose_alpn(SSL *ssl UNUSED, const unsigned char **out, unsigned char *out_n,
+                       const unsigned char *in, unsigned in_n, void *cookie UNUSED)
 {
         static const unsigned char ours[] = "\x08http/1.1";
 
-        return SSL_select_next_proto((unsigned char **)(uintptr_t)out, out_n, ours, sizeof(ours) - 1, in, in_n) == OPENSSL_NPN_NEGOTIATED
+        return SSL_select_next_proto((unsigned char **)(uintptr_t)out, out_n, ours, sizeof(ours) - 1, in,
+                                     in_n) == OPENSSL_NPN_NEGOTIATED
                        ? SSL_TLSEXT_ERR_OK
                        : SSL_TLSEXT_ERR_ALERT_FATAL;
 }
@@ -80,9 +82,11 @@ static int choose_alpn(SSL *ssl UNUSED, const unsigned char **out, unsigned char
 static void set_up(SSL_CTX *x)
 {
         (void)SSL_CTX_set_min_proto_version(x, TLS1_2_VERSION);
-        (void)SSL_CTX_set_options(x, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_IGNORE_UNEXPECTED_EOF | SSL_OP_CIPHER_SERVER_PREFERENCE);
+        (void)SSL_CTX_set_options(x, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
+                                             SSL_OP_IGNORE_UNEXPECTED_EOF | SSL_OP_CIPHER_SERVER_PREFERENCE);
         /* An idle connection keeps no record buffers; a record takes one read, not two. */
-        (void)SSL_CTX_set_mode(x, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+        (void)SSL_CTX_set_mode(x, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
+                                          SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
         SSL_CTX_set_read_ahead(x, 1);
         (void)SSL_CTX_set_session_cache_mode(x, SSL_SESS_CACHE_OFF);
         (void)SSL_CTX_set_session_id_context(x, (const unsigned char *)"sluice", 6);
@@ -90,24 +94,33 @@ static void set_up(SSL_CTX *x)
         SSL_CTX_set_alpn_select_cb(x, choose_alpn, NULL);
 }
 
-static int never_asks(char *space UNUSED, int size UNUSED, int writing UNUSED, void *cookie UNUSED) { return 0; }
+static int never_asks(char *space UNUSED, int size UNUSED, int writing UNUSED, void *cookie UNUSED)
+{
+        return 0;
+}
 
 static int load(const struct tls_server *t, SSL_CTX *x, struct error *err)
 {
         /* a key with a password can't be used: nobody is at the terminal */
         SSL_CTX_set_default_passwd_cb(x, never_asks);
         if (file_is_other(t->cert.path) || SSL_CTX_use_certificate_chain_file(x, t->cert.path) != 1)
-                return error_set(err, ERROR_INVALID, "read the certificate %s: %s", t->cert.path, tls_reason("not the PEM file that was expected"));
+                return error_set(err, ERROR_INVALID, "read the certificate %s: %s", t->cert.path,
+                                 tls_reason("not the PEM file that was expected"));
         if (file_is_other(t->key.path) || SSL_CTX_use_PrivateKey_file(x, t->key.path, SSL_FILETYPE_PEM) != 1)
-                return error_set(err, ERROR_INVALID, "read the key %s: %s", t->key.path, tls_reason("not the PEM file that was expected"));
+                return error_set(err, ERROR_INVALID, "read the key %s: %s", t->key.path,
+                                 tls_reason("not the PEM file that was expected"));
         if (SSL_CTX_check_private_key(x) != 1)
-                return error_set(err, ERROR_INVALID, "the key %s is not that of the certificate %s: %s", t->key.path, t->cert.path, tls_reason("not the PEM file that was expected"));
+                return error_set(err, ERROR_INVALID, "the key %s is not that of the certificate %s: %s",
+                                 t->key.path, t->cert.path, tls_reason("not the PEM file that was expected"));
         if (!t->client_ca.path)
                 return 0;
-        if (file_is_other(t->client_ca.path) || SSL_CTX_load_verify_locations(x, t->client_ca.path, NULL) != 1)
-                return error_set(err, ERROR_INVALID, "read the clients' CA %s: %s", t->client_ca.path, tls_reason("not the PEM file that was expected"));
+        if (file_is_other(t->client_ca.path) ||
+            SSL_CTX_load_verify_locations(x, t->client_ca.path, NULL) != 1)
+                return error_set(err, ERROR_INVALID, "read the clients' CA %s: %s", t->client_ca.path,
+                                 tls_reason("not the PEM file that was expected"));
         SSL_CTX_set_client_CA_list(x, SSL_load_client_CA_file(t->client_ca.path));
-        SSL_CTX_set_verify(x, SSL_VERIFY_PEER | (t->client_required ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0), NULL);
+        SSL_CTX_set_verify(x, SSL_VERIFY_PEER | (t->client_required ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0),
+                           NULL);
         return 0;
 }
 
@@ -142,7 +155,8 @@ static bool has_changed(struct file *f)
                         return false;
                 memset(&s, 0, sizeof(s)); /* it is gone, which is a change, too */
         }
-        changed = s.st_ino != f->inode || s.st_size != f->size || s.st_mtim.tv_sec != f->changed.tv_sec || s.st_mtim.tv_nsec != f->changed.tv_nsec;
+        changed = s.st_ino != f->inode || s.st_size != f->size || s.st_mtim.tv_sec != f->changed.tv_sec ||
+                  s.st_mtim.tv_nsec != f->changed.tv_nsec;
         f->inode = s.st_ino;
         f->size = s.st_size;
         f->changed = s.st_mtim;
@@ -157,7 +171,8 @@ static bool have_changed(struct tls_server *t, bool *ca)
         return cert || key || *ca;
 }
 
-/* The old certificate is still shown, but the clients' authorities are those of now: none, where their file is gone or no good. */
+/* The old certificate is still shown, but the clients' authorities are those of now: none, where their file
+ * is gone or no good. */
 static void trust_anew(struct tls_server *t)
 {
         X509_STORE *store = X509_STORE_new();
@@ -173,7 +188,8 @@ static void trust_anew(struct tls_server *t)
         SSL_CTX_set_cert_store(t->context, store);
         SSL_CTX_set_client_CA_list(t->context, names ? names : sk_X509_NAME_new_null());
         /* A session that is resumed is not verified again. */
-        if (n <= 0 || n > (long)sizeof(keys) || RAND_bytes(keys, (int)n) != 1 || SSL_CTX_set_tlsext_ticket_keys(t->context, keys, n) != 1)
+        if (n <= 0 || n > (long)sizeof(keys) || RAND_bytes(keys, (int)n) != 1 ||
+            SSL_CTX_set_tlsext_ticket_keys(t->context, keys, n) != 1)
                 (void)SSL_CTX_set_options(t->context, SSL_OP_NO_TICKET);
         ERR_clear_error();
 }
@@ -196,7 +212,9 @@ static void look_after(struct tls_server *t, usec now)
         if (!t->reload_failed)
                 log_info("TLS certificate read again", LOG_S("file", t->cert.path));
         else if (!t->told || now - t->told >= TELL_AGAIN) {
-                log_warn("the changed TLS files cannot be used; the old certificate is, and of clients those whom the CA vouches for now", LOG_S("error", err.text));
+                log_warn("the changed TLS files cannot be used; the old certificate is, and of clients those "
+                         "whom the CA vouches for now",
+                         LOG_S("error", err.text));
                 t->told = now;
         }
 }
@@ -226,8 +244,9 @@ int tls_server_new(struct tls_server **out, const struct http_server_tls *config
         t->key.path = str_dup(str_of(config->key));
         t->client_ca.path = config->client_ca ? str_dup(str_of(config->client_ca)) : NULL;
         t->socket = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "sluice socket");
-        if (!t->cert.path || !t->key.path || (config->client_ca && !t->client_ca.path) || !t->socket || BIO_meth_set_write(t->socket, bio_write) != 1 ||
-            BIO_meth_set_read(t->socket, bio_read) != 1 || BIO_meth_set_ctrl(t->socket, bio_ctrl) != 1) {
+        if (!t->cert.path || !t->key.path || (config->client_ca && !t->client_ca.path) || !t->socket ||
+            BIO_meth_set_write(t->socket, bio_write) != 1 || BIO_meth_set_read(t->socket, bio_read) != 1 ||
+            BIO_meth_set_ctrl(t->socket, bio_ctrl) != 1) {
                 (void)tls_server_free(t);
                 return error_memory(err);
         }
@@ -279,8 +298,10 @@ SSL *tls_server_accept(struct tls_server *t, int fd, usec now)
 static bool vouched_for(const struct tls_server *t, SSL *ssl, X509 *certificate)
 {
         X509_STORE_CTX *x = X509_STORE_CTX_new();
-        bool good = x && X509_STORE_CTX_init(x, SSL_CTX_get_cert_store(t->context), certificate, SSL_get_peer_cert_chain(ssl)) == 1 && X509_STORE_CTX_set_default(x, "ssl_client") == 1 &&
-                    X509_verify_cert(x) == 1;
+        bool good = x &&
+                    X509_STORE_CTX_init(x, SSL_CTX_get_cert_store(t->context), certificate,
+                                        SSL_get_peer_cert_chain(ssl)) == 1 &&
+                    X509_STORE_CTX_set_default(x, "ssl_client") == 1 && X509_verify_cert(x) == 1;
 
         X509_STORE_CTX_free(x);
         ERR_clear_error();
@@ -319,13 +340,18 @@ static void add_names(struct buf *out, const X509 *certificate)
 
         for (int i = 0; i < sk_GENERAL_NAME_num(all); i++) {
                 const GENERAL_NAME *name = sk_GENERAL_NAME_value(all, i);
-                const char *kind = name->type == GEN_DNS ? "DNS:" : name->type == GEN_URI ? "URI:" : name->type == GEN_EMAIL ? "email:" : NULL;
+                const char *kind = name->type == GEN_DNS     ? "DNS:"
+                                   : name->type == GEN_URI   ? "URI:"
+                                   : name->type == GEN_EMAIL ? "email:"
+                                                             : NULL;
                 char text[INET6_ADDRSTRLEN];
 
                 if (kind)
-                        add_name(out, kind, ASN1_STRING_get0_data(name->d.ia5), ASN1_STRING_length(name->d.ia5));
+                        add_name(out, kind, ASN1_STRING_get0_data(name->d.ia5),
+                                 ASN1_STRING_length(name->d.ia5));
                 else if (name->type == GEN_IPADD && (name->d.ip->length == 4 || name->d.ip->length == 16) &&
-                         inet_ntop(name->d.ip->length == 4 ? AF_INET : AF_INET6, name->d.ip->data, text, sizeof(text)))
+                         inet_ntop(name->d.ip->length == 4 ? AF_INET : AF_INET6, name->d.ip->data, text,
+                                   sizeof(text)))
                         add_name(out, "IP:", (const unsigned char *)text, (int)strlen(text));
         }
         GENERAL_NAMES_free(all);
@@ -338,7 +364,9 @@ bool tls_certificate(SSL *ssl, struct buf *subject, struct buf *names)
         char *p;
         long n;
 
-        if (text && X509_NAME_print_ex(text, X509_get_subject_name(certificate), 0, XN_FLAG_RFC2253 & ~(unsigned long)ASN1_STRFLGS_ESC_MSB) >= 0 &&
+        if (text &&
+            X509_NAME_print_ex(text, X509_get_subject_name(certificate), 0,
+                               XN_FLAG_RFC2253 & ~(unsigned long)ASN1_STRFLGS_ESC_MSB) >= 0 &&
             (n = BIO_get_mem_data(text, &p)) > 0)
                 buf_add(subject, p, (size_t)n);
         if (certificate)

@@ -1,6 +1,6 @@
-/* TLS for the server's sockets, by OpenSSL: one context, made again when its files change; sessions that are open keep theirs, as
- * long as the authorities of now vouch for their clients. Failures are counted
- * and told once a minute. Loop's thread. */
+/* TLS for the server's sockets, by OpenSSL: one context, made again when its files change; sessions that are
+ * open keep theirs, as long as the authorities of now vouch for their clients. Failures are counted and told
+ * once a minute. Loop's thread. */
 #pragma once
 
 #include <openssl/ssl.h>
@@ -11,7 +11,7 @@
 struct tls_server;
 
 int tls_server_new(struct tls_server **, const struct http_server_tls *, struct error *) MUST_CHECK;
-struct tls_server *tls_server_free(struct tls_server *);       /* NULL is fine */
+struct tls_server *tls_server_free(struct tls_server *); /* NULL is fine */
 /* A session on a socket, which stays the caller's; NULL: no memory. Looks after the files. */
 SSL *tls_server_accept(struct tls_server *, int fd, usec now) MUST_CHECK;
 /* Is the client still one whom our authorities vouch for? Looks after the files, once a second. */

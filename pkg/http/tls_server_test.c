@@ -19,7 +19,9 @@ static void handle(void *cookie UNUSED, struct http_call *c)
 
 static void serve(struct http_server_tls tls)
 {
-        struct http_server_config config = { .address = "127.0.0.1:0", .head_max = 4096, .body_max = 1000, .handle = handle, .tls = &tls };
+        struct http_server_config config = {
+                .address = "127.0.0.1:0", .head_max = 4096, .body_max = 1000, .handle = handle, .tls = &tls
+        };
         struct error err;
 
         tls.cert = tls.cert ? tls.cert : tls_cert;
@@ -96,7 +98,8 @@ static void alpn(void **state UNUSED)
 
         serve((struct http_server_tls){ 0 });
         for (size_t i = 0; i < COUNT_OF(all); i++) {
-                (void)SSL_CTX_set_alpn_protos(peer_tls, (const unsigned char *)all[i].offered, (unsigned)strlen(all[i].offered));
+                (void)SSL_CTX_set_alpn_protos(peer_tls, (const unsigned char *)all[i].offered,
+                                              (unsigned)strlen(all[i].offered));
                 assert_int_equal(is_served(), all[i].served);
         }
 }
@@ -134,9 +137,12 @@ static void a_handshake_has_its_time(void **state UNUSED)
 
 static void clients_show_certificates(void **state UNUSED)
 {
-        struct identity ca = identity_new(NULL, "ca", NULL),
-                        client = identity_new(&ca, "client, one", "DNS:client.example,URI:spiffe://x/y,IP:192.0.2.1,IP:2001:db8::1,email:a@b.c"),
-                        stranger = identity_new(NULL, "stranger", "DNS:client.example");
+        struct identity
+                ca = identity_new(NULL, "ca", NULL),
+                client = identity_new(
+                        &ca, "client, one",
+                        "DNS:client.example,URI:spiffe://x/y,IP:192.0.2.1,IP:2001:db8::1,email:a@b.c"),
+                stranger = identity_new(NULL, "stranger", "DNS:client.example");
 
         identity_write(&ca, false, tls_ca);
         for (int required = 0; required < 2; required++) {
@@ -144,12 +150,18 @@ static void clients_show_certificates(void **state UNUSED)
                 app.certificate = false;
                 assert_int_equal(is_served(), !required);
                 assert_false(app.certificate);
-                assert_int_equal(SSL_CTX_use_certificate(peer_tls, client.cert) + SSL_CTX_use_PrivateKey(peer_tls, client.key), 2);
+                assert_int_equal(SSL_CTX_use_certificate(peer_tls, client.cert) +
+                                         SSL_CTX_use_PrivateKey(peer_tls, client.key),
+                                 2);
                 assert_true(is_served());
                 assert_true(app.certificate);
                 assert_string_equal(app.subject.p, "CN=client\\, one,O=Sluice");
-                assert_string_equal(app.names.p, "DNS:client.example\nURI:spiffe://x/y\nIP:192.0.2.1\nIP:2001:db8::1\nemail:a@b.c\n");
-                assert_int_equal(SSL_CTX_use_certificate(peer_tls, stranger.cert) + SSL_CTX_use_PrivateKey(peer_tls, stranger.key), 2);
+                assert_string_equal(
+                        app.names.p,
+                        "DNS:client.example\nURI:spiffe://x/y\nIP:192.0.2.1\nIP:2001:db8::1\nemail:a@b.c\n");
+                assert_int_equal(SSL_CTX_use_certificate(peer_tls, stranger.cert) +
+                                         SSL_CTX_use_PrivateKey(peer_tls, stranger.key),
+                                 2);
                 assert_false(is_served());
                 SSL_CTX_free(peer_tls);
                 peer_tls = SSL_CTX_new(TLS_client_method());
@@ -215,18 +227,22 @@ static bool is_answered(struct peer *p, size_t times)
         return count_of(&p->in, "served") == times;
 }
 
-/* The authorities vouch for those they vouch for now: connections that are open included, and whatever becomes of their file. */
+/* The authorities vouch for those they vouch for now: connections that are open included, and whatever
+ * becomes of their file. */
 static void who_was_vouched_for_is_not_for_ever(void **state UNUSED)
 {
         static const char *const ends[] = { "rm", "truncate -s 0", "sed -i s/CERTIFICATE/BROKEN/" };
-        struct identity ca = identity_new(NULL, "ca", NULL), other = identity_new(NULL, "other ca", NULL), client = identity_new(&ca, "client", NULL);
+        struct identity ca = identity_new(NULL, "ca", NULL), other = identity_new(NULL, "other ca", NULL),
+                        client = identity_new(&ca, "client", NULL);
         struct peer p;
         char command[160];
 
         for (size_t i = 0; i < COUNT_OF(ends); i++) {
                 identity_write(&ca, false, tls_ca);
                 serve((struct http_server_tls){ .client_ca = tls_ca, .client_required = true });
-                assert_int_equal(SSL_CTX_use_certificate(peer_tls, client.cert) + SSL_CTX_use_PrivateKey(peer_tls, client.key), 2);
+                assert_int_equal(SSL_CTX_use_certificate(peer_tls, client.cert) +
+                                         SSL_CTX_use_PrivateKey(peer_tls, client.key),
+                                 2);
                 peer_connect(&p);
                 assert_true(is_answered(&p, 1));
                 (void)snprintf(command, sizeof(command), "%s %s", ends[i], tls_ca);
@@ -255,7 +271,8 @@ static void who_was_vouched_for_is_not_for_ever(void **state UNUSED)
 /* One more authority beside the old one: nobody's connection ends for that. */
 static void an_authority_that_is_added_ends_no_connection(void **state UNUSED)
 {
-        struct identity ca = identity_new(NULL, "ca", NULL), other = identity_new(NULL, "other ca", NULL), client = identity_new(&ca, "client", NULL);
+        struct identity ca = identity_new(NULL, "ca", NULL), other = identity_new(NULL, "other ca", NULL),
+                        client = identity_new(&ca, "client", NULL);
         char command[320], path[80];
         struct peer p;
 
@@ -263,7 +280,9 @@ static void an_authority_that_is_added_ends_no_connection(void **state UNUSED)
         identity_write(&ca, false, tls_ca);
         identity_write(&other, false, path);
         serve((struct http_server_tls){ .client_ca = tls_ca, .client_required = true });
-        assert_int_equal(SSL_CTX_use_certificate(peer_tls, client.cert) + SSL_CTX_use_PrivateKey(peer_tls, client.key), 2);
+        assert_int_equal(SSL_CTX_use_certificate(peer_tls, client.cert) +
+                                 SSL_CTX_use_PrivateKey(peer_tls, client.key),
+                         2);
         peer_connect(&p);
         assert_true(is_answered(&p, 1));
         (void)snprintf(command, sizeof(command), "cat %s >>%s && rm %s", path, tls_ca, path);
@@ -288,7 +307,8 @@ static void files_that_cannot_be_used_are_named(void **state UNUSED)
                 struct http_server_tls tls;
                 const char *said;
         } all[] = {
-                ROW({ .cert = "/nowhere/tls.crt", .key = tls_key }, "read the certificate /nowhere/tls.crt: "),
+                ROW({ .cert = "/nowhere/tls.crt", .key = tls_key },
+                    "read the certificate /nowhere/tls.crt: "),
                 ROW({ .cert = tls_cert, .key = "/nowhere/tls.key" }, "read the key /nowhere/tls.key: "),
                 ROW({ .cert = tls_key, .key = tls_key }, "read the certificate "),
                 ROW({ .cert = tls_cert, .key = path }, "read the key "),
@@ -296,7 +316,11 @@ static void files_that_cannot_be_used_are_named(void **state UNUSED)
         };
 
         for (size_t i = 0; i < COUNT_OF(all); i++) {
-                struct http_server_config config = { .address = "127.0.0.1:0", .head_max = 4096, .body_max = 1000, .handle = handle, .tls = &all[i].tls };
+                struct http_server_config config = { .address = "127.0.0.1:0",
+                                                     .head_max = 4096,
+                                                     .body_max = 1000,
+                                                     .handle = handle,
+                                                     .tls = &all[i].tls };
                 struct error err;
 
                 assert_int_equal(http_server_new(&server, loop, &config, &err), -1);
@@ -317,7 +341,8 @@ int main(void)
                 cmocka_unit_test_setup_teardown(clients_show_certificates, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_changed_certificate_is_read, setup, teardown),
                 cmocka_unit_test_setup_teardown(who_was_vouched_for_is_not_for_ever, setup, teardown),
-                cmocka_unit_test_setup_teardown(an_authority_that_is_added_ends_no_connection, setup, teardown),
+                cmocka_unit_test_setup_teardown(an_authority_that_is_added_ends_no_connection, setup,
+                                                teardown),
                 cmocka_unit_test_setup_teardown(files_that_cannot_be_used_are_named, setup, teardown),
         };
 

@@ -1,4 +1,5 @@
-/* Certificates: who is trusted, who asks for one, what is said when it goes wrong, and that files that change are read again. */
+/* Certificates: who is trusted, who asks for one, what is said when it goes wrong, and that files that change
+ * are read again. */
 #include <curl/curl.h>
 #include <sys/stat.h>
 
@@ -186,10 +187,7 @@ static void both_versions_are_spoken(void **state UNUSED)
         }
 }
 
-static void close_after(struct call *c)
-{
-        reply(c, 200, "Connection: close\r\n", STR("ok"));
-}
+static void close_after(struct call *c) { reply(c, 200, "Connection: close\r\n", STR("ok")); }
 
 static void sessions_are_resumed(void **state UNUSED)
 {
@@ -221,7 +219,10 @@ static void common_name(const struct peer *p, char *out, int n)
         X509_free(cert);
 }
 
-static bool one_is_open(void) { return server.peers_n >= 2 && server_open(&server) == 1 && http_target_connections(target) == 1; }
+static bool one_is_open(void)
+{
+        return server.peers_n >= 2 && server_open(&server) == 1 && http_target_connections(target) == 1;
+}
 
 /* No old identity is resumed, and there always is a connection. */
 static void a_renewed_certificate_is_used(void **state UNUSED)
@@ -275,12 +276,14 @@ static void a_changed_file_is_noticed(void **state UNUSED)
 /* Two answers in one TLS record, or the second close behind: nothing is taken for the next request's. */
 static void two_answers_in_one_record(struct call *c)
 {
-        peer_say(c->peer, STR("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"));
+        peer_say(c->peer, STR("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 500 "
+                              "No\r\nContent-Length: 0\r\n\r\n"));
 }
 
 static void two_answers_in_two_records(struct call *c)
 {
-        static const char one[] = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", two[] = "HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n";
+        static const char one[] = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+                          two[] = "HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n";
 
         assert_true(SSL_write(c->peer->ssl, one, sizeof(one) - 1) > 0);
         assert_true(SSL_write(c->peer->ssl, two, sizeof(two) - 1) > 0);

@@ -5,10 +5,10 @@
 
 struct url {
         bool tls;
-        struct str host;         /* IPv6 without its brackets */
-        uint16_t port;           /* the scheme's when none was written */
-        struct str target;       /* path and query, at least "/" */
-        struct str authority;    /* as written, for Host */
+        struct str host;      /* IPv6 without its brackets */
+        uint16_t port;        /* the scheme's when none was written */
+        struct str target;    /* path and query, at least "/" */
+        struct str authority; /* as written, for Host */
 };
 /* Is a host an address, and no name? */
 bool host_is_address(const char *host);

@@ -7,11 +7,18 @@
 
 static void urls_are_taken_apart(void **state UNUSED)
 {
-        static const struct { const char *text; bool tls; const char *host; unsigned port; const char *target, *authority; } all[] = {
+        static const struct {
+                const char *text;
+                bool tls;
+                const char *host;
+                unsigned port;
+                const char *target, *authority;
+        } all[] = {
                 ROW("http://a", false, "a", 80, "/", "a"),
                 ROW("https://a/", true, "a", 443, "/", "a"),
                 ROW("http://a:8080/x?y=1:2@3", false, "a", 8080, "/x?y=1:2@3", "a:8080"),
-                ROW("https://orders.shop.svc:65535//x", true, "orders.shop.svc", 65535, "//x", "orders.shop.svc:65535"),
+                ROW("https://orders.shop.svc:65535//x", true, "orders.shop.svc", 65535, "//x",
+                    "orders.shop.svc:65535"),
                 ROW("http://[::1]", false, "::1", 80, "/", "[::1]"),
                 ROW("http://[fe80::1]:1/p", false, "fe80::1", 1, "/p", "[fe80::1]:1"),
                 ROW("http://127.0.0.1:80/?", false, "127.0.0.1", 80, "/?", "127.0.0.1:80"),
@@ -35,9 +42,30 @@ static void urls_are_taken_apart(void **state UNUSED)
 static void what_is_no_url_is_refused(void **state UNUSED)
 {
         static const char *const all[] = {
-                "", "a", "http:/a", "http://", "http:///x", "ftp://a", "HTTP://a", "http://a b", "http://a/\n", "http://a/\x7f", "http://user@a", "http://user:pw@a/",
-                "http://a:0", "http://a:65536", "http://a:x", "http://a:80:80", "http://a:-1", "http://[::1", "http://[::1]x", "http://[]", "http://:80", "http://a?x",
-                "http://a/x#y", "http://a#y",
+                "",
+                "a",
+                "http:/a",
+                "http://",
+                "http:///x",
+                "ftp://a",
+                "HTTP://a",
+                "http://a b",
+                "http://a/\n",
+                "http://a/\x7f",
+                "http://user@a",
+                "http://user:pw@a/",
+                "http://a:0",
+                "http://a:65536",
+                "http://a:x",
+                "http://a:80:80",
+                "http://a:-1",
+                "http://[::1",
+                "http://[::1]x",
+                "http://[]",
+                "http://:80",
+                "http://a?x",
+                "http://a/x#y",
+                "http://a#y",
         };
 
         for (size_t i = 0; i < COUNT_OF(all); i++) {

@@ -9,7 +9,8 @@
 static const usec TIMEOUT = 10 * USEC_SEC;
 enum { WORDS_MOST = 240 };
 
-/* What of "https://HOST:PORT" stands in Host, and how the port names it as allowed: with its scheme unless that is https. */
+/* What of "https://HOST:PORT" stands in Host, and how the port names it as allowed: with its scheme unless
+ * that is https. */
 static struct str authority_of(struct str endpoint, struct str *allowed)
 {
         struct str tls = STR("https://"), plain = STR("http://");
@@ -20,18 +21,28 @@ static struct str authority_of(struct str endpoint, struct str *allowed)
         return authority;
 }
 
-int service_submit(const struct fetch *f, uint64_t tag, const struct service_call *c, const struct service_keys *k, usec wall, struct error *err)
+int service_submit(const struct fetch *f, uint64_t tag, const struct service_call *c,
+                   const struct service_keys *k, usec wall, struct error *err)
 {
         BUF_AT_END struct buf url = BUF_INIT(8192), headers = BUF_INIT(65536), allowed_text = BUF_INIT(1024);
         struct str allowed, authority = authority_of(c->endpoint, &allowed);
         struct sign_header signed_headers[5];
-        struct sign_request sign = { .method = str_of(c->method), .path = c->path, .query = c->query, .headers = signed_headers, .body = c->body };
-        struct fetch_request q = { .method = c->method, .ca_file = c->ca_file, .body = c->body, .timeout = c->timeout ? c->timeout : TIMEOUT, .answer_max = SERVICE_ANSWER_MOST };
+        struct sign_request sign = { .method = str_of(c->method),
+                                     .path = c->path,
+                                     .query = c->query,
+                                     .headers = signed_headers,
+                                     .body = c->body };
+        struct fetch_request q = { .method = c->method,
+                                   .ca_file = c->ca_file,
+                                   .body = c->body,
+                                   .timeout = c->timeout ? c->timeout : TIMEOUT,
+                                   .answer_max = SERVICE_ANSWER_MOST };
         const char *hosts[2] = { NULL, NULL };
         char date[17];
 
         sign_time(wall, date);
-        signed_headers[sign.headers_n++] = (struct sign_header){ STR("Content-Type"), STR("application/json") };
+        signed_headers[sign.headers_n++] = (struct sign_header){ STR("Content-Type"),
+                                                                 STR("application/json") };
         signed_headers[sign.headers_n++] = (struct sign_header){ STR("Host"), authority };
         signed_headers[sign.headers_n++] = (struct sign_header){ STR("X-Project-Id"), c->project };
         signed_headers[sign.headers_n++] = (struct sign_header){ STR("X-Sdk-Date"), str_of(date) };
@@ -72,10 +83,13 @@ static bool member(const json_t *o, const char *const *names, char *out, size_t 
         return false;
 }
 
-/* Each service has a shape of its own: error_code and error_msg, errorCode and errorMsg, code and message, or those one level deeper. */
+/* Each service has a shape of its own: error_code and error_msg, errorCode and errorMsg, code and message, or
+ * those one level deeper. */
 static bool words_of(struct str body, char *code, size_t code_size, char *words, size_t words_size)
 {
-        static const char *const codes[] = { "error_code", "errorCode", "code", NULL }, *const texts[] = { "error_msg", "errorMsg", "message", "details", "error_message", NULL };
+        static const char *const codes[] = { "error_code", "errorCode", "code", NULL }, *const texts[] = {
+                "error_msg", "errorMsg", "message", "details", "error_message", NULL
+        };
         static const char *const deeper[] = { "message", "error" };
         json_t *root = json_tree(body, 0, JSON_VALUES_MOST, NULL);
         const json_t *o = root;
@@ -132,7 +146,8 @@ int service_judge(const struct fetch_completion *c, const char *what, struct err
         (void)words_of(c->body, code, sizeof(code), words, sizeof(words));
         tidy(code);
         tidy(words);
-        (void)error_set(err, kind_of(c->status), "%s: %d%s%s%s%s", what, c->status, *code ? " " : "", code, *words ? ": " : "", words);
+        (void)error_set(err, kind_of(c->status), "%s: %d%s%s%s%s", what, c->status, *code ? " " : "", code,
+                        *words ? ": " : "", words);
         err->retry = c->status == 408 || c->status == 429 || c->status >= 500;
         err->retry_after = c->retry_after;
         return -1;

@@ -35,7 +35,9 @@ static void canonical_path(struct buf *out, struct str path)
         out->failed = out->failed || plain.failed;
 }
 
-struct pair { struct str name, value; };
+struct pair {
+        struct str name, value;
+};
 
 static int by_name(const void *a, const void *b)
 {
@@ -102,7 +104,11 @@ static struct str header_of(const struct sign_request *r, const char *name)
 }
 
 /* Names in lower case and in order; false: out of memory, or too many. */
-struct sorted_headers { struct pair pairs[HEADERS_MOST]; size_t n; struct buf space; };
+struct sorted_headers {
+        struct pair pairs[HEADERS_MOST];
+        size_t n;
+        struct buf space;
+};
 static bool sort_headers(struct sorted_headers *s, const struct sign_request *r)
 {
         s->n = 0;
@@ -177,7 +183,8 @@ void sign_request(const struct sign_request *r, struct str date, struct str secr
         }
         hash(buf_view(&canonical), hashed);
         buf_printf(&text, "SDK-HMAC-SHA256\n" STR_FMT "\n%s", STR_ARG(date), hashed);
-        (void)HMAC(EVP_sha256(), secret.p, (int)secret.n, (const unsigned char *)text.p, text.n, digest, &size);
+        (void)HMAC(EVP_sha256(), secret.p, (int)secret.n, (const unsigned char *)text.p, text.n, digest,
+                   &size);
         hex(digest, 32, out);
         if (canonical.failed || text.failed)
                 memset(out, 0, 65); /* equal to no signature */
@@ -191,7 +198,8 @@ void sign_headers(const struct sign_request *r, struct str access, struct str se
         sign_request(r, header_of(r, "X-Sdk-Date"), secret, signature);
         for (size_t i = 0; i < r->headers_n; i++)
                 if (!str_equal_nocase(r->headers[i].name, STR("Host")))
-                        buf_printf(out, STR_FMT ": " STR_FMT "\r\n", STR_ARG(r->headers[i].name), STR_ARG(r->headers[i].value));
+                        buf_printf(out, STR_FMT ": " STR_FMT "\r\n", STR_ARG(r->headers[i].name),
+                                   STR_ARG(r->headers[i].value));
         buf_printf(out, "Authorization: SDK-HMAC-SHA256 Access=" STR_FMT ", SignedHeaders=", STR_ARG(access));
         out->failed = !sort_headers(&s, r) || out->failed;
         put_names(out, &s);

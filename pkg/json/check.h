@@ -5,7 +5,8 @@
 
 /* Valid UTF-8 throughout, however deep it is nested, white space around it allowed. */
 bool json_is_value(struct str);
-/* The text without a byte order mark of UTF-8 at its start, which some writers put there and a reader may ignore (RFC 8259, 8.1). */
+/* The text without a byte order mark of UTF-8 at its start, which some writers put there and a reader may
+ * ignore (RFC 8259, 8.1). */
 static inline struct str json_without_mark(struct str text)
 {
         return str_starts(text, STR("\xef\xbb\xbf")) ? (struct str){ text.p + 3, text.n - 3 } : text;

@@ -12,10 +12,49 @@
 
 static void what_is_json_is_told(void **state UNUSED)
 {
-        static const char *const good[] = { "0", "-0", "1.5e+10", " true ", "null\n", "\"\"", "\"\\u00e9\\n\"", "[]", "{}", "[[],{}]", "{\"a\":{\"b\":[1,2,{\"c\":null}]},\"d\":\"x\"}",
-                                            "\"\xc3\xa9\"", "[1 , 2 ]", "{ \"a\" : 1 }" };
-        static const char *const bad[] = { "", " ", "01", "+1", "1.", ".5", "1e", "tru", "nul", "\"", "\"\\x\"", "\"\\u12\"", "\"\t\"", "[", "]", "[1,]", "[,1]", "{\"a\"}",
-                                           "{\"a\":}", "{\"a\":1,}", "{a:1}", "1 2", "[1]]", "{\"a\":1]", "'a'", "\"\xff\"", "[1}", "NaN", "{\"a\":1 \"b\":2}" };
+        static const char *const good[] = { "0",
+                                            "-0",
+                                            "1.5e+10",
+                                            " true ",
+                                            "null\n",
+                                            "\"\"",
+                                            "\"\\u00e9\\n\"",
+                                            "[]",
+                                            "{}",
+                                            "[[],{}]",
+                                            "{\"a\":{\"b\":[1,2,{\"c\":null}]},\"d\":\"x\"}",
+                                            "\"\xc3\xa9\"",
+                                            "[1 , 2 ]",
+                                            "{ \"a\" : 1 }" };
+        static const char *const bad[] = { "",
+                                           " ",
+                                           "01",
+                                           "+1",
+                                           "1.",
+                                           ".5",
+                                           "1e",
+                                           "tru",
+                                           "nul",
+                                           "\"",
+                                           "\"\\x\"",
+                                           "\"\\u12\"",
+                                           "\"\t\"",
+                                           "[",
+                                           "]",
+                                           "[1,]",
+                                           "[,1]",
+                                           "{\"a\"}",
+                                           "{\"a\":}",
+                                           "{\"a\":1,}",
+                                           "{a:1}",
+                                           "1 2",
+                                           "[1]]",
+                                           "{\"a\":1]",
+                                           "'a'",
+                                           "\"\xff\"",
+                                           "[1}",
+                                           "NaN",
+                                           "{\"a\":1 \"b\":2}" };
 
         for (size_t i = 0; i < COUNT_OF(good); i++)
                 if (!json_is_value(str_of(good[i])))
@@ -75,7 +114,8 @@ static void levels_of_both_kinds(void **state UNUSED)
 /* Texts that were changed in one place: the parser of jansson judges. */
 static void a_parser_agrees(void **state UNUSED)
 {
-        static const char seed_text[] = "{\"a\":[1,-2.5e3,true,false,null,\"x\\\"y\\u0041\"],\"b\":{\"c\":[[],{}]}, \"d\" : 0 }";
+        static const char seed_text[] =
+                "{\"a\":[1,-2.5e3,true,false,null,\"x\\\"y\\u0041\"],\"b\":{\"c\":[[],{}]}, \"d\" : 0 }";
         static const char letters[] = "{}[]:,\"\\0123e+-.tfn u\x01";
         struct random r;
         unsigned good = 0;
@@ -87,7 +127,8 @@ static void a_parser_agrees(void **state UNUSED)
 
                 memcpy(text, seed_text, sizeof(text));
                 for (uint64_t k = random_below(&r, 3); k < 3; k++)
-                        text[random_below(&r, sizeof(text) - 1)] = letters[random_below(&r, sizeof(letters) - 1)];
+                        text[random_below(&r, sizeof(text) - 1)] =
+                                letters[random_below(&r, sizeof(letters) - 1)];
                 parsed = json_loadb(text, sizeof(text) - 1, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
                 if (json_is_value((struct str){ text, sizeof(text) - 1 }) != (parsed != NULL))
                         fail_msg("%s: the parser says %s", text, parsed ? "yes" : "no");
@@ -99,7 +140,10 @@ static void a_parser_agrees(void **state UNUSED)
 
 int main(void)
 {
-        const struct CMUnitTest tests[] = { cmocka_unit_test(what_is_json_is_told), cmocka_unit_test(depth_is_not_bounded), cmocka_unit_test(levels_of_both_kinds), cmocka_unit_test(a_parser_agrees) };
+        const struct CMUnitTest tests[] = { cmocka_unit_test(what_is_json_is_told),
+                                            cmocka_unit_test(depth_is_not_bounded),
+                                            cmocka_unit_test(levels_of_both_kinds),
+                                            cmocka_unit_test(a_parser_agrees) };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,16 +5,43 @@
 
 #include <cmocka.h>
 
-static const struct { const char *text, *picked; } cases[] = { /* picked NULL: no JSON object */
-        ROW("", ""), ROW(" \n", ""), ROW("null", ""), ROW(" null ", ""), ROW("nul", NULL), ROW("nulls", NULL), ROW("null null", NULL),
-        ROW("{}", "{}"), ROW(" { } ", "{}"), ROW("{\"a\": 1}", "{}"), ROW("{\"list\": []}", "{\"list\":[]}"), ROW("{\"list\":null}", "{\"list\":null}"), ROW("{\"list\" : 12 }", "{\"list\":12}"),
+static const struct {
+        const char *text, *picked;
+} cases[] = {
+        /* picked NULL: no JSON object */
+        ROW("", ""),
+        ROW(" \n", ""),
+        ROW("null", ""),
+        ROW(" null ", ""),
+        ROW("nul", NULL),
+        ROW("nulls", NULL),
+        ROW("null null", NULL),
+        ROW("{}", "{}"),
+        ROW(" { } ", "{}"),
+        ROW("{\"a\": 1}", "{}"),
+        ROW("{\"list\": []}", "{\"list\":[]}"),
+        ROW("{\"list\":null}", "{\"list\":null}"),
+        ROW("{\"list\" : 12 }", "{\"list\":12}"),
         ROW("{\"list\": \"a\\\"]}\", \"b\": {\"list\": 1}}", "{\"list\":\"a\\\"]}\"}"),
-        ROW("{\"x\": {\"list\": [1]}, \"list\": [{\"itemIdentifier\": \"a/[0\"}], \"z\": \"}\"}", "{\"list\":[{\"itemIdentifier\": \"a/[0\"}]}"),
+        ROW("{\"x\": {\"list\": [1]}, \"list\": [{\"itemIdentifier\": \"a/[0\"}], \"z\": \"}\"}",
+            "{\"list\":[{\"itemIdentifier\": \"a/[0\"}]}"),
         ROW("{\"list\": [1], \"list\": [2]}", "{\"list\":[1],\"list\":[2]}"),
         ROW("{\"lis\": 1, \"listt\": 2, \"\\u006cist\": 3, \"li\\\"st\": 4}", "{}"),
         ROW("{\"a\\\\\": 1, \"list\": 2}", "{\"list\":2}"),
-        ROW("[]", NULL), ROW("1", NULL), ROW("{", NULL), ROW("{\"a\"", NULL), ROW("{\"a\": ", NULL), ROW("{\"a\": 1", NULL), ROW("{\"a\": [1}", NULL), ROW("{\"list\": [", NULL), ROW("{\"a\" 1}", NULL), ROW("{,}", NULL),
-        ROW("{\"a\": 1,}", NULL), ROW("{} {}", NULL), ROW("{\"a\": 1]", NULL), ROW("x", NULL),
+        ROW("[]", NULL),
+        ROW("1", NULL),
+        ROW("{", NULL),
+        ROW("{\"a\"", NULL),
+        ROW("{\"a\": ", NULL),
+        ROW("{\"a\": 1", NULL),
+        ROW("{\"a\": [1}", NULL),
+        ROW("{\"list\": [", NULL),
+        ROW("{\"a\" 1}", NULL),
+        ROW("{,}", NULL),
+        ROW("{\"a\": 1,}", NULL),
+        ROW("{} {}", NULL),
+        ROW("{\"a\": 1]", NULL),
+        ROW("x", NULL),
 };
 
 static void it_is_the_same_in_whatever_pieces(void **state UNUSED)
@@ -34,7 +61,8 @@ static void it_is_the_same_in_whatever_pieces(void **state UNUSED)
                         }
                         found = json_pick_end(&p);
                         if (cases[i].picked ? !found.p || !str_is(found, cases[i].picked) : found.p != NULL)
-                                fail_msg("%s in pieces of %zu: %.*s", cases[i].text, piece, (int)found.n, found.p ? found.p : "broken");
+                                fail_msg("%s in pieces of %zu: %.*s", cases[i].text, piece, (int)found.n,
+                                         found.p ? found.p : "broken");
                 }
         buf_done(&p.out);
 }

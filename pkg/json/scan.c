@@ -13,7 +13,8 @@ static const char *special(const char *p, const char *end)
         for (; end - p >= 16; p += 16) {
                 __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
                 __m128i low = _mm_cmpeq_epi8(_mm_min_epu8(v, control), v);
-                int mask = _mm_movemask_epi8(_mm_or_si128(low, _mm_or_si128(_mm_cmpeq_epi8(v, quote), _mm_cmpeq_epi8(v, slash))));
+                int mask = _mm_movemask_epi8(
+                        _mm_or_si128(low, _mm_or_si128(_mm_cmpeq_epi8(v, quote), _mm_cmpeq_epi8(v, slash))));
 
                 if (mask)
                         return p + __builtin_ctz((unsigned)mask);
@@ -26,7 +27,8 @@ static const char *special(const char *p, const char *end)
 
 /* What stands behind a backslash, and what it means; u: four digits follow. 0: there is no such escape. */
 static const char unescaped[256] = {
-        ['"'] = '"', ['\\'] = '\\', ['/'] = '/', ['b'] = '\b', ['f'] = '\f', ['n'] = '\n', ['r'] = '\r', ['t'] = '\t', ['u'] = 'u',
+        ['"'] = '"',  ['\\'] = '\\', ['/'] = '/',  ['b'] = '\b', ['f'] = '\f',
+        ['n'] = '\n', ['r'] = '\r',  ['t'] = '\t', ['u'] = 'u',
 };
 
 /* Past the backslash. */
@@ -115,7 +117,8 @@ bool scan_more(struct scan *s, char close)
 {
         if (scan_take(s, close))
                 return false;
-        return scan_take(s, ',') || scan_fail(s, close == '}' ? "expected ',' or '}'" : "expected ',' or ']'");
+        return scan_take(s, ',') ||
+               scan_fail(s, close == '}' ? "expected ',' or '}'" : "expected ',' or ']'");
 }
 
 bool scan_name(struct scan *s, struct str *raw, bool *escaped)
@@ -129,7 +132,10 @@ bool scan_name(struct scan *s, struct str *raw, bool *escaped)
 
 /* Which of the levels that are open are objects, a bit each: of a few in place, of more on the heap. */
 enum { FEW_LEVELS = 512 };
-struct levels { uint64_t few[FEW_LEVELS / 64], *bits; size_t n, room; };
+struct levels {
+        uint64_t few[FEW_LEVELS / 64], *bits;
+        size_t n, room;
+};
 
 static void levels_done(struct levels *l)
 {
@@ -142,7 +148,8 @@ static bool level_open(struct levels *l, bool object)
         uint64_t bit = (uint64_t)1 << l->n % 64, *word;
 
         if (l->n == l->room) {
-                uint64_t *more = realloc(l->bits == l->few ? NULL : l->bits, l->room / 64 * 2 * sizeof(*more));
+                uint64_t *more = realloc(l->bits == l->few ? NULL : l->bits,
+                                         l->room / 64 * 2 * sizeof(*more));
 
                 if (!more)
                         return false;
@@ -183,11 +190,13 @@ static bool skip_plain(struct scan *s)
         default:
                 if (c == '-' || (c >= '0' && c <= '9'))
                         return scan_number(s, &ignored);
-                return scan_fail(s, s->p == s->end ? "the text ends where a value is expected" : "expected a value");
+                return scan_fail(s, s->p == s->end ? "the text ends where a value is expected"
+                                                   : "expected a value");
         }
 }
 
-/* A value that is not empty begins: the next thing is its first member's value, or its first item. *whole: it is empty, and passed. */
+/* A value that is not empty begins: the next thing is its first member's value, or its first item. *whole: it
+ * is empty, and passed. */
 static bool skip_begin(struct scan *s, struct levels *l, unsigned depth, bool *whole)
 {
         bool object = scan_peek(s) == '{';
@@ -201,7 +210,8 @@ static bool skip_begin(struct scan *s, struct levels *l, unsigned depth, bool *w
         return level_open(l, object) ? !object || skip_name(s) : scan_fail(s, "out of memory");
 }
 
-/* Behind a value: closes what ends there, up to where one more value follows. *end: nothing is open any more. */
+/* Behind a value: closes what ends there, up to where one more value follows. *end: nothing is open any more.
+ */
 static bool skip_on(struct scan *s, struct levels *l, bool *end)
 {
         for (; l->n; l->n--) {
@@ -315,7 +325,8 @@ bool scan_decode(struct str raw, struct buf *out)
                 buf_add(out, p, (size_t)((slash ? slash : end) - p));
                 if (!slash)
                         break;
-                p = slash[1] == 'u' ? decode_unicode(slash + 2, end, out, &whole) : decode_run(slash, end, out);
+                p = slash[1] == 'u' ? decode_unicode(slash + 2, end, out, &whole)
+                                    : decode_run(slash, end, out);
         }
         return whole;
 }

@@ -1,6 +1,6 @@
-/* A scanner over JSON text (RFC 8259): it checks the grammar and hands out slices and builds nothing; a bit for each level beyond 512 is all that is
- * ever allocated. Of what lies
- * outside strings every byte is judged; inside strings, escapes and control characters are, UTF-8 is not. Owned by the caller. */
+/* A scanner over JSON text (RFC 8259): it checks the grammar and hands out slices and builds nothing; a bit
+ * for each level beyond 512 is all that is ever allocated. Of what lies outside strings every byte is judged;
+ * inside strings, escapes and control characters are, UTF-8 is not. Owned by the caller. */
 #pragma once
 
 #include "base/buf.h"
@@ -10,7 +10,10 @@ struct scan {
         const char *fault; /* what is wrong at p, once a function has returned false */
 };
 
-static inline void scan_init(struct scan *s, struct str text) { *s = (struct scan){ text.p, text.p, text.p + text.n, NULL }; }
+static inline void scan_init(struct scan *s, struct str text)
+{
+        *s = (struct scan){ text.p, text.p, text.p + text.n, NULL };
+}
 static inline bool scan_fail(struct scan *s, const char *fault)
 {
         s->fault = s->fault ? s->fault : fault;
@@ -38,7 +41,7 @@ unsigned utf8_put(char out[4], uint32_t character); /* returns the length */
 
 /* At the opening quote: what stands between the quotes, as written, and whether it holds escapes. */
 bool scan_string(struct scan *, struct str *raw, bool *escaped) MUST_CHECK;
-bool scan_number(struct scan *, struct str *text) MUST_CHECK;  /* at a digit or minus */
+bool scan_number(struct scan *, struct str *text) MUST_CHECK; /* at a digit or minus */
 /* true, false or null, whichever is asked for */
 bool scan_word(struct scan *, const char *word) MUST_CHECK;
 #define SCAN_ANY_DEPTH UINT32_MAX
@@ -48,5 +51,6 @@ bool scan_skip(struct scan *, unsigned depth) MUST_CHECK;
 bool scan_more(struct scan *, char close) MUST_CHECK;
 /* A member's name and its colon. */
 bool scan_name(struct scan *, struct str *raw, bool *escaped) MUST_CHECK;
-/* Appends the text that a checked string stands for. false: half of a surrogate pair stood alone, and became U+FFFD. */
+/* Appends the text that a checked string stands for. false: half of a surrogate pair stood alone, and became
+ * U+FFFD. */
 bool scan_decode(struct str raw, struct buf *out);

@@ -11,11 +11,23 @@
 static void strings_and_what_they_stand_for(void **state UNUSED)
 {
         /* meaning NULL: half of a pair stood alone */
-        static const struct { const char *text, *meaning; } good[] = {
-                { "\"\"", "" }, { "\"a\"", "a" }, { "\"\\\"\"", "\"" }, { "\"\\\\\\/\\b\\f\\n\\r\\t\\\"\"", "\\/\b\f\n\r\t\"" }, { "\"a\\\\\\\\b\\\\\"", "a\\\\b\\" },
-                { "\"\\u0041\\u00fc\\n\\u20AC\"", "A\xc3\xbc\n\xe2\x82\xac" }, { "\"\\ud83d\\ude00\\\\\"", "\xf0\x9f\x98\x80\\" }, { "\"\\\\u0041\"", "\\u0041" }, { "\"\\ud83d\"", NULL }, { "\"\\n\\ude00\"", NULL },
+        static const struct {
+                const char *text, *meaning;
+        } good[] = {
+                { "\"\"", "" },
+                { "\"a\"", "a" },
+                { "\"\\\"\"", "\"" },
+                { "\"\\\\\\/\\b\\f\\n\\r\\t\\\"\"", "\\/\b\f\n\r\t\"" },
+                { "\"a\\\\\\\\b\\\\\"", "a\\\\b\\" },
+                { "\"\\u0041\\u00fc\\n\\u20AC\"", "A\xc3\xbc\n\xe2\x82\xac" },
+                { "\"\\ud83d\\ude00\\\\\"", "\xf0\x9f\x98\x80\\" },
+                { "\"\\\\u0041\"", "\\u0041" },
+                { "\"\\ud83d\"", NULL },
+                { "\"\\n\\ude00\"", NULL },
         };
-        static const char *const bad[] = { "\"", "\"\\\"", "\"\\", "\"\\\\\\", "\"\\x\"", "\"\\n\\x\"", "\"\\u12\"", "\"\\u123g\"", "\"\\n\\u", "\"a\nb\"", "\"\\\\\n\"", "\"\\n\\" };
+        static const char *const bad[] = { "\"",       "\"\\\"",     "\"\\",       "\"\\\\\\",
+                                           "\"\\x\"",  "\"\\n\\x\"", "\"\\u12\"",  "\"\\u123g\"",
+                                           "\"\\n\\u", "\"a\nb\"",   "\"\\\\\n\"", "\"\\n\\" };
 
         for (size_t i = 0; i < COUNT_OF(good); i++) {
                 BUF_AT_END struct buf out = BUF_INIT(256);

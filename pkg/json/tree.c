@@ -4,8 +4,8 @@
 
 #include "json/scan.h"
 
-/* Each value but the first stands behind a comma or as the first of what was opened. What is no JSON is not found here: the parser builds no more of it
- * than what was counted up to there. */
+/* Each value but the first stands behind a comma or as the first of what was opened. What is no JSON is not
+ * found here: the parser builds no more of it than what was counted up to there. */
 static bool few_values(struct str text, size_t most)
 {
         struct scan s;

@@ -42,8 +42,11 @@ static void repeat(struct buf *out, const char *open, const char *piece, size_t 
 }
 
 /* Pieces that are all small, and differ in what a parser makes of them. */
-static const struct { const char *open, *piece, *close; } shapes[] = {
-        { "[", "1", "]" }, { "[", "\"\"", "]" }, { "[", "[]", "]" }, { "[", "{}", "]" }, { "[", "1.5", "]" }, { "{\"a\":[", "null", "]}" }, { "[", "{\"\":[]}", "]" }, { "[", "[[[]]]", "]" },
+static const struct {
+        const char *open, *piece, *close;
+} shapes[] = {
+        { "[", "1", "]" },   { "[", "\"\"", "]" },         { "[", "[]", "]" },        { "[", "{}", "]" },
+        { "[", "1.5", "]" }, { "{\"a\":[", "null", "]}" }, { "[", "{\"\":[]}", "]" }, { "[", "[[[]]]", "]" },
 };
 
 static void many_small_values_take_no_memory(void **state UNUSED)
@@ -86,8 +89,16 @@ static void what_is_just_allowed_takes_little(void **state UNUSED)
 
 static void values_are_counted_outside_strings(void **state UNUSED)
 {
-        static const struct { const char *text; size_t values; } table[] = {
-                { "[]", 2 }, { "[1]", 2 }, { "[1,2]", 3 }, { "{\"a\":1,\"b\":[2,3]}", 5 }, { "{\"[,{\\\",[\":\",,[[{{\"}", 2 }, { " { \"a\" : { } } ", 3 },
+        static const struct {
+                const char *text;
+                size_t values;
+        } table[] = {
+                { "[]", 2 },
+                { "[1]", 2 },
+                { "[1,2]", 3 },
+                { "{\"a\":1,\"b\":[2,3]}", 5 },
+                { "{\"[,{\\\",[\":\",,[[{{\"}", 2 },
+                { " { \"a\" : { } } ", 3 },
         };
 
         for (size_t i = 0; i < COUNT_OF(table); i++) {
@@ -101,7 +112,8 @@ static void values_are_counted_outside_strings(void **state UNUSED)
 
 static void what_is_no_json_is_none(void **state UNUSED)
 {
-        static const char *const bad[] = { "", "{", "[1,", "[\"", "[\"\\x\"]", "[\"\n\"]", "]", "{\"a\"}", "[1]]" };
+        static const char *const bad[] = { "",         "{", "[1,",     "[\"", "[\"\\x\"]",
+                                           "[\"\n\"]", "]", "{\"a\"}", "[1]]" };
         json_error_t at;
 
         for (size_t i = 0; i < COUNT_OF(bad); i++)

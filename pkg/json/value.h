@@ -6,7 +6,10 @@
 #include "base/base.h"
 
 /* A view of a string; p NULL: it is none, or is not there. */
-static inline struct str json_text(const json_t *value) { return (struct str){ json_string_value(value), json_string_length(value) }; }
+static inline struct str json_text(const json_t *value)
+{
+        return (struct str){ json_string_value(value), json_string_length(value) };
+}
 /* As a C string, for what is kept or compared as one; "": it is none, or is not there. */
 static inline const char *json_cstring(const json_t *object, const char *name)
 {
@@ -14,4 +17,7 @@ static inline const char *json_cstring(const json_t *object, const char *name)
 
         return s ? s : "";
 }
-static inline struct str json_member(const json_t *object, const char *name) { return json_text(json_object_get(object, name)); }
+static inline struct str json_member(const json_t *object, const char *name)
+{
+        return json_text(json_object_get(object, name));
+}

@@ -21,7 +21,9 @@ static size_t plain_run(const char *p, size_t n)
 
         for (; i + 16 <= n; i += 16) {
                 __m128i v = _mm_loadu_si128((const __m128i *)(const void *)(p + i));
-                __m128i special = _mm_or_si128(_mm_cmplt_epi8(v, space), _mm_or_si128(_mm_cmpeq_epi8(v, quote), _mm_cmpeq_epi8(v, slash)));
+                __m128i special = _mm_or_si128(
+                        _mm_cmplt_epi8(v, space),
+                        _mm_or_si128(_mm_cmpeq_epi8(v, quote), _mm_cmpeq_epi8(v, slash)));
                 int mask = _mm_movemask_epi8(special);
 
                 if (mask)
@@ -34,16 +36,56 @@ static size_t plain_run(const char *p, size_t n)
 }
 
 /* What stands for a control character, a quote or a backslash. n 0: the character itself. */
-struct escape { char text[7]; uint8_t n; };
-#define U(c) { "\\u00" c, 6 }
+struct escape {
+        char text[7];
+        uint8_t n;
+};
+#define U(c)                                                                                                 \
+        {                                                                                                    \
+                "\\u00" c, 6                                                                                 \
+        }
 static const struct escape escapes[128] = {
-        U("00"), U("01"), U("02"), U("03"), U("04"), U("05"), U("06"), U("07"), { "\\b", 2 }, { "\\t", 2 }, { "\\n", 2 }, U("0b"), { "\\f", 2 }, { "\\r", 2 }, U("0e"), U("0f"),
-        U("10"), U("11"), U("12"), U("13"), U("14"), U("15"), U("16"), U("17"), U("18"), U("19"), U("1a"), U("1b"), U("1c"), U("1d"), U("1e"), U("1f"),
-        ['"'] = { "\\\"", 2 }, ['\\'] = { "\\\\", 2 },
+        U("00"),
+        U("01"),
+        U("02"),
+        U("03"),
+        U("04"),
+        U("05"),
+        U("06"),
+        U("07"),
+        { "\\b", 2 },
+        { "\\t", 2 },
+        { "\\n", 2 },
+        U("0b"),
+        { "\\f", 2 },
+        { "\\r", 2 },
+        U("0e"),
+        U("0f"),
+        U("10"),
+        U("11"),
+        U("12"),
+        U("13"),
+        U("14"),
+        U("15"),
+        U("16"),
+        U("17"),
+        U("18"),
+        U("19"),
+        U("1a"),
+        U("1b"),
+        U("1c"),
+        U("1d"),
+        U("1e"),
+        U("1f"),
+        ['"'] = { "\\\"", 2 },
+        ['\\'] = { "\\\\", 2 },
 };
 static const struct escape no_escape;
 
-static const struct escape *escape_of(char c) { return (unsigned char)c < 128 ? &escapes[(unsigned char)c] : &no_escape; }
+static const struct escape *escape_of(char c)
+{
+        return (unsigned char)c < 128 ? &escapes[(unsigned char)c] : &no_escape;
+}
 
 /* One after the other, as long as there is one. Returns how many bytes were taken. */
 static size_t escape_run(struct buf *b, struct str s)
@@ -78,7 +120,8 @@ size_t writer_escaped(struct str s)
                 if (!s.n)
                         break;
                 if (escape_of(s.p[0])->n)
-                        for (total += escape_of(s.p[0])->n; length < s.n && escape_of(s.p[length])->n; length++)
+                        for (total += escape_of(s.p[0])->n; length < s.n && escape_of(s.p[length])->n;
+                             length++)
                                 total += escape_of(s.p[length])->n;
                 else {
                         length = utf8_sequence(s.p, s.n);
@@ -154,7 +197,8 @@ void writer_key(struct writer *w, struct str key)
 void writer_string(struct writer *w, struct str s)
 {
         before_value(w);
-        /* One reservation: of what is long, and would be copied while it grows, for the very size and a little that follows. */
+        /* One reservation: of what is long, and would be copied while it grows, for the very size and a
+         * little that follows. */
         (void)buf_reserve(w->out, s.n < LONG ? s.n + 2 : writer_escaped(s) + FOLLOWS);
         buf_char(w->out, '"');
         writer_escape(w->out, s);

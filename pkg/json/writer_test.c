@@ -13,13 +13,18 @@
 /* RFC 8259 one byte at a time, and RFC 3629 by its table: what the vectorised scan must agree with. */
 static size_t naive_sequence(const unsigned char *p, size_t n)
 {
-        static const struct { unsigned char first_low, first_high, second_low, second_high; size_t n; } table[] = {
-                { 0xc2, 0xdf, 0x80, 0xbf, 2 }, { 0xe0, 0xe0, 0xa0, 0xbf, 3 }, { 0xe1, 0xec, 0x80, 0xbf, 3 }, { 0xed, 0xed, 0x80, 0x9f, 3 },
-                { 0xee, 0xef, 0x80, 0xbf, 3 }, { 0xf0, 0xf0, 0x90, 0xbf, 4 }, { 0xf1, 0xf3, 0x80, 0xbf, 4 }, { 0xf4, 0xf4, 0x80, 0x8f, 4 },
+        static const struct {
+                unsigned char first_low, first_high, second_low, second_high;
+                size_t n;
+        } table[] = {
+                { 0xc2, 0xdf, 0x80, 0xbf, 2 }, { 0xe0, 0xe0, 0xa0, 0xbf, 3 }, { 0xe1, 0xec, 0x80, 0xbf, 3 },
+                { 0xed, 0xed, 0x80, 0x9f, 3 }, { 0xee, 0xef, 0x80, 0xbf, 3 }, { 0xf0, 0xf0, 0x90, 0xbf, 4 },
+                { 0xf1, 0xf3, 0x80, 0xbf, 4 }, { 0xf4, 0xf4, 0x80, 0x8f, 4 },
         };
 
         for (size_t i = 0; i < COUNT_OF(table); i++) {
-                bool good = p[0] >= table[i].first_low && p[0] <= table[i].first_high && n >= table[i].n && p[1] >= table[i].second_low && p[1] <= table[i].second_high;
+                bool good = p[0] >= table[i].first_low && p[0] <= table[i].first_high && n >= table[i].n &&
+                            p[1] >= table[i].second_low && p[1] <= table[i].second_high;
 
                 for (size_t j = 2; good && j < table[i].n; j++)
                         good = p[j] >= 0x80 && p[j] <= 0xbf;
@@ -57,7 +62,8 @@ static void compare(const unsigned char *p, size_t n)
         writer_escape(&found, (struct str){ (const char *)p, n });
         assert_int_equal(writer_escaped((struct str){ (const char *)p, n }), expected.n);
         if (!str_equal(buf_view(&expected), buf_view(&found)))
-                fail_msg("of %zu bytes: \"%s\" instead of \"%s\"", n, buf_view(&found).p, buf_view(&expected).p);
+                fail_msg("of %zu bytes: \"%s\" instead of \"%s\"", n, buf_view(&found).p,
+                         buf_view(&expected).p);
         assert_true(str_is_utf8(buf_view(&found)));
 }
 
@@ -80,7 +86,9 @@ static void every_byte_at_each_place(void **state UNUSED)
 
 static void random_bytes(void **state UNUSED)
 {
-        static const unsigned char likely[] = { 'a', '"', '\\', '\n', 0, 0x1f, 0x7f, 0xc3, 0xa4, 0xe2, 0x82, 0xac, 0xed, 0xa0, 0xf0, 0x9f, 0x98, 0x80, 0xf4, 0x8f, 0xbf };
+        static const unsigned char likely[] = { 'a',  '"',  '\\', '\n', 0,    0x1f, 0x7f,
+                                                0xc3, 0xa4, 0xe2, 0x82, 0xac, 0xed, 0xa0,
+                                                0xf0, 0x9f, 0x98, 0x80, 0xf4, 0x8f, 0xbf };
         struct random r;
 
         random_init(&r, 1);
@@ -90,7 +98,8 @@ static void random_bytes(void **state UNUSED)
 
                 assert_non_null(space);
                 for (size_t j = 0; j < n; j++)
-                        space[j] = random_below(&r, 4) ? likely[random_below(&r, sizeof(likely))] : (unsigned char)random_next(&r);
+                        space[j] = random_below(&r, 4) ? likely[random_below(&r, sizeof(likely))]
+                                                       : (unsigned char)random_next(&r);
                 compare(space, n);
                 free(space);
         }
@@ -139,7 +148,8 @@ static void commas_and_nesting(void **state UNUSED)
         writer_key(&w, STR("nan"));
         writer_double(&w, NAN);
         writer_object_end(&w);
-        assert_string_equal(b.p, "{\"empty\":{},\"list\":[[],-9223372036854775808,null,true,{\"raw\":[1,2]},[\"\",false],{\"a\":1,\"b\":\"x\"}],"
+        assert_string_equal(b.p, "{\"empty\":{},\"list\":[[],-9223372036854775808,null,true,{\"raw\":[1,2]},["
+                                 "\"\",false],{\"a\":1,\"b\":\"x\"}],"
                                  "\"a \\\"key\\\"\\n\":\"//4=\",\"nan\":null}");
         json_decref(parse(&b));
 }
@@ -192,7 +202,18 @@ static double double_of(uint64_t bits)
 
 static void doubles_come_back(void **state UNUSED)
 {
-        static const double all[] = { 0, -0.0, 0.1, 1.0 / 3, 5e-324, 2.2250738585072014e-308, 1.7976931348623157e308, 9007199254740993.0, 123456789012345680.0, 1e21, 1e-7, -1.5 };
+        static const double all[] = { 0,
+                                      -0.0,
+                                      0.1,
+                                      1.0 / 3,
+                                      5e-324,
+                                      2.2250738585072014e-308,
+                                      1.7976931348623157e308,
+                                      9007199254740993.0,
+                                      123456789012345680.0,
+                                      1e21,
+                                      1e-7,
+                                      -1.5 };
         struct random r;
 
         random_init(&r, 1);

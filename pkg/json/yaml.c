@@ -28,7 +28,8 @@ struct str text_clip(struct str s, size_t most)
         return s;
 }
 
-void problem_add(struct problems *all, unsigned line, unsigned column, const char *path, const char *format, ...)
+void problem_add(struct problems *all, unsigned line, unsigned column, const char *path, const char *format,
+                 ...)
 {
         char text[1024];
         va_list args;
@@ -46,7 +47,10 @@ void problem_add(struct problems *all, unsigned line, unsigned column, const cha
         (void)vsnprintf(text, sizeof(text), format, args);
         va_end(args);
         /* A text that could not be made stays NULL: the place is told, and that memory ran out. */
-        all->list[all->n++] = (struct problem){ .line = line, .column = column, .path = str_dup(str_of(path ? path : "")), .text = str_dup(text_clip(str_of(text), sizeof(text))) };
+        all->list[all->n++] = (struct problem){ .line = line,
+                                                .column = column,
+                                                .path = str_dup(str_of(path ? path : "")),
+                                                .text = str_dup(text_clip(str_of(text), sizeof(text))) };
 }
 
 void problems_done(struct problems *all)
@@ -59,7 +63,10 @@ void problems_done(struct problems *all)
         *all = (struct problems){ 0 };
 }
 
-struct place { unsigned line, column; size_t index; };
+struct place {
+        unsigned line, column;
+        size_t index;
+};
 
 static int by_place(const void *a, const void *b)
 {
@@ -95,7 +102,11 @@ void problems_format(const struct problems *all, const char *file, struct buf *o
 
 /* ---- arena -------------------------------------------------------------- */
 
-struct block { struct block *next; size_t used, size; _Alignas(max_align_t) char bytes[]; };
+struct block {
+        struct block *next;
+        size_t used, size;
+        _Alignas(max_align_t) char bytes[];
+};
 
 static void *arena_get(struct documents *docs, size_t n)
 {
@@ -154,7 +165,10 @@ void documents_done(struct documents *docs)
 
 /* ---- scalars: the core schema of YAML 1.2 ------------------------------- */
 
-static bool one_of(struct str s, const char *a, const char *b, const char *c) { return str_is(s, a) || str_is(s, b) || str_is(s, c); }
+static bool one_of(struct str s, const char *a, const char *b, const char *c)
+{
+        return str_is(s, a) || str_is(s, b) || str_is(s, c);
+}
 
 static size_t digits(struct str s, size_t i)
 {
@@ -190,7 +204,8 @@ static bool is_number(struct str s, bool *whole)
         return i == s.n;
 }
 
-/* Based and with underscores, as YAML 1.1 and kubectl have it: 0x1f, 0o17, 017, 0b101, 1_000, each with a sign. */
+/* Based and with underscores, as YAML 1.1 and kubectl have it: 0x1f, 0o17, 017, 0b101, 1_000, each with a
+ * sign. */
 static bool resolve_based(struct node *n)
 {
         struct str s = n->text;
@@ -205,7 +220,8 @@ static bool resolve_based(struct node *n)
                 char kind = s.p[1];
 
                 base = kind == 'x' || kind == 'X' ? 16 : kind == 'b' || kind == 'B' ? 2 : 8;
-                s = kind >= '0' && kind <= '9' ? (struct str){ s.p + 1, s.n - 1 } : (struct str){ s.p + 2, s.n - 2 };
+                s = kind >= '0' && kind <= '9' ? (struct str){ s.p + 1, s.n - 1 }
+                                               : (struct str){ s.p + 2, s.n - 2 };
                 if (base == 8 && !(kind >= '0' && kind <= '9') && kind != 'o' && kind != 'O' && kind != '_')
                         return false;
         } else if (!s.n || !memchr(s.p, '_', s.n) || s.p[0] == '_')
@@ -234,8 +250,16 @@ static bool resolve_based(struct node *n)
 }
 
 /* YAML 1.1's, which kubectl reads: the core schema of 1.2 has the first of each alone. */
-static bool is_true(struct str s) { return one_of(s, "true", "True", "TRUE") || one_of(s, "yes", "Yes", "YES") || one_of(s, "on", "On", "ON") || str_is(s, "y") || str_is(s, "Y"); }
-static bool is_false(struct str s) { return one_of(s, "false", "False", "FALSE") || one_of(s, "no", "No", "NO") || one_of(s, "off", "Off", "OFF") || str_is(s, "n") || str_is(s, "N"); }
+static bool is_true(struct str s)
+{
+        return one_of(s, "true", "True", "TRUE") || one_of(s, "yes", "Yes", "YES") ||
+               one_of(s, "on", "On", "ON") || str_is(s, "y") || str_is(s, "Y");
+}
+static bool is_false(struct str s)
+{
+        return one_of(s, "false", "False", "FALSE") || one_of(s, "no", "No", "NO") ||
+               one_of(s, "off", "Off", "OFF") || str_is(s, "n") || str_is(s, "N");
+}
 
 static void resolve(struct node *n)
 {
@@ -298,8 +322,8 @@ static uint32_t code_point(const char *text, size_t n)
 
 static bool printable(uint32_t c)
 {
-        return c == '\t' || c == '\n' || c == '\r' || (c >= 0x20 && c <= 0x7e) || c == 0x85 || (c >= 0xa0 && c <= 0xd7ff) || (c >= 0xe000 && c <= 0xfffd) ||
-               c >= 0x10000;
+        return c == '\t' || c == '\n' || c == '\r' || (c >= 0x20 && c <= 0x7e) || c == 0x85 ||
+               (c >= 0xa0 && c <= 0xd7ff) || (c >= 0xe000 && c <= 0xfffd) || c >= 0x10000;
 }
 
 /* libyaml tells no place for these, so they are looked for first. */
@@ -312,11 +336,16 @@ static bool characters_fine(struct str text, struct problems *problems)
                 uint32_t c = n ? code_point(s.p, n) : 0;
 
                 if (!n) {
-                        problem_add(problems, line, column, "", "the byte 0x%02x is not valid UTF-8: save the file in UTF-8", (unsigned char)s.p[0]);
+                        problem_add(problems, line, column, "",
+                                    "the byte 0x%02x is not valid UTF-8: save the file in UTF-8",
+                                    (unsigned char)s.p[0]);
                         return false;
                 }
                 if (!printable(c)) {
-                        problem_add(problems, line, column, "", "the control character U+%04X is not allowed: write it as an escape in double quotes, or remove it", c);
+                        problem_add(problems, line, column, "",
+                                    "the control character U+%04X is not allowed: write it as an escape in "
+                                    "double quotes, or remove it",
+                                    c);
                         return false;
                 }
                 column++;
@@ -335,8 +364,10 @@ static bool hex4(const char *p, unsigned *out)
         *out = 0;
         for (int i = 0; i < 4; i++) {
                 char c = p[i];
-                unsigned d = c >= '0' && c <= '9' ? (unsigned)(c - '0') : c >= 'a' && c <= 'f' ? (unsigned)(c - 'a') + 10
-                           : c >= 'A' && c <= 'F' ? (unsigned)(c - 'A') + 10 : 16;
+                unsigned d = c >= '0' && c <= '9'   ? (unsigned)(c - '0')
+                             : c >= 'a' && c <= 'f' ? (unsigned)(c - 'a') + 10
+                             : c >= 'A' && c <= 'F' ? (unsigned)(c - 'A') + 10
+                                                    : 16;
 
                 if (d > 15)
                         return false;
@@ -345,7 +376,8 @@ static bool hex4(const char *p, unsigned *out)
         return true;
 }
 
-/* JSON writes characters above U+FFFF as two escapes, which YAML does not know: they become its own \UXXXXXXXX. */
+/* JSON writes characters above U+FFFF as two escapes, which YAML does not know: they become its own
+ * \UXXXXXXXX. */
 static char *join_surrogates(struct str text, size_t *n)
 {
         char *copy = str_dup(text);
@@ -357,11 +389,13 @@ static char *join_surrogates(struct str text, size_t *n)
 
                 if (text.p[i] == '"')
                         quoted = !quoted;
-                if (quoted && text.p[i] == '\\' && i + 12 <= text.n && text.p[i + 1] == 'u' && text.p[i + 6] == '\\' && text.p[i + 7] == 'u' &&
-                    hex4(text.p + i + 2, &high) && hex4(text.p + i + 8, &low) && (high & 0xfc00) == 0xd800 && (low & 0xfc00) == 0xdc00) {
+                if (quoted && text.p[i] == '\\' && i + 12 <= text.n && text.p[i + 1] == 'u' &&
+                    text.p[i + 6] == '\\' && text.p[i + 7] == 'u' && hex4(text.p + i + 2, &high) &&
+                    hex4(text.p + i + 8, &low) && (high & 0xfc00) == 0xd800 && (low & 0xfc00) == 0xdc00) {
                         char escape[11];
 
-                        (void)snprintf(escape, sizeof(escape), "\\U%08X", 0x10000 + ((high & 0x3ff) << 10 | (low & 0x3ff)));
+                        (void)snprintf(escape, sizeof(escape), "\\U%08X",
+                                       0x10000 + ((high & 0x3ff) << 10 | (low & 0x3ff)));
                         memcpy(copy + to, escape, 10);
                         to += 10;
                         i += 12;
@@ -377,28 +411,45 @@ static char *join_surrogates(struct str text, size_t *n)
 
 /* ---- syntax errors in plain words --------------------------------------- */
 
-static const struct { const char *context, *problem, *words; } plain_words[] = {
-        ROW("scanning a quoted scalar", "unexpected end of stream", "the quoted text that begins on line %zu is never closed: add the closing quote"),
-        ROW("scanning a quoted scalar", "unexpected document indicator", "the quoted text that begins on line %zu is never closed: add the closing quote"),
-        ROW("", "unknown escape character", "unknown escape in double quotes: write \\\\ for a backslash, or use single quotes"),
-        ROW("", "did not find expected hexdecimal number", "the escape needs hexadecimal digits: \\xXX, \\uXXXX or \\UXXXXXXXX"),
-        ROW("", "invalid Unicode character escape code", "the escape names no character: a surrogate stands alone"),
-        ROW("", "mapping values are not allowed", "a colon can't stand here: quote the text it is part of, or check the indentation"),
+static const struct {
+        const char *context, *problem, *words;
+} plain_words[] = {
+        ROW("scanning a quoted scalar", "unexpected end of stream",
+            "the quoted text that begins on line %zu is never closed: add the closing quote"),
+        ROW("scanning a quoted scalar", "unexpected document indicator",
+            "the quoted text that begins on line %zu is never closed: add the closing quote"),
+        ROW("", "unknown escape character",
+            "unknown escape in double quotes: write \\\\ for a backslash, or use single quotes"),
+        ROW("", "did not find expected hexdecimal number",
+            "the escape needs hexadecimal digits: \\xXX, \\uXXXX or \\UXXXXXXXX"),
+        ROW("", "invalid Unicode character escape code",
+            "the escape names no character: a surrogate stands alone"),
+        ROW("", "mapping values are not allowed",
+            "a colon can't stand here: quote the text it is part of, or check the indentation"),
         ROW("", "mapping keys are not allowed", "a question mark can't stand here: quote the text it begins"),
-        ROW("", "block sequence entries are not allowed", "a list item can't stand here: put it on a line of its own"),
+        ROW("", "block sequence entries are not allowed",
+            "a list item can't stand here: put it on a line of its own"),
         ROW("", "could not find expected ':'", "a colon and a space are missing after the key on line %zu"),
-        ROW("block mapping", "did not find expected key", "expected a member of the map that begins on line %zu: check the indentation"),
-        ROW("block collection", "did not find expected '-'", "expected another item of the list that begins on line %zu: check the indentation"),
-        ROW("flow sequence", "did not find expected ',' or ']'", "expected \",\" or \"]\" in the list that begins on line %zu"),
-        ROW("flow mapping", "did not find expected ',' or '}'", "expected \",\" or \"}\" in the map that begins on line %zu"),
-        ROW("", "did not find expected <document start>", "only one value can stand here: separate documents by a line \"---\""),
+        ROW("block mapping", "did not find expected key",
+            "expected a member of the map that begins on line %zu: check the indentation"),
+        ROW("block collection", "did not find expected '-'",
+            "expected another item of the list that begins on line %zu: check the indentation"),
+        ROW("flow sequence", "did not find expected ',' or ']'",
+            "expected \",\" or \"]\" in the list that begins on line %zu"),
+        ROW("flow mapping", "did not find expected ',' or '}'",
+            "expected \",\" or \"}\" in the map that begins on line %zu"),
+        ROW("", "did not find expected <document start>",
+            "only one value can stand here: separate documents by a line \"---\""),
         ROW("", "tab character", "a tab can't indent: use spaces"),
-        ROW("", "character that cannot start any token", "a value can't begin with this character: quote it; and a tab can't indent: use spaces"),
+        ROW("", "character that cannot start any token",
+            "a value can't begin with this character: quote it; and a tab can't indent: use spaces"),
         ROW("anchor", "", "anchors and aliases are not allowed: write the value out"),
         ROW("alias", "", "anchors and aliases are not allowed: write the value out"),
         ROW("tag", "", "tags are not allowed: remove it, and quote what is to be a string"),
         ROW("", "undefined tag handle", "tags are not allowed: remove it, and quote what is to be a string"),
-        ROW("block scalar", "", "the block of text is not well-formed: after | or > only a chomping or indentation indicator may stand, and its lines are indented by spaces"),
+        ROW("block scalar", "",
+            "the block of text is not well-formed: after | or > only a chomping or indentation indicator may "
+            "stand, and its lines are indented by spaces"),
         ROW("", "did not find expected node content", "a value is missing here"),
         ROW("", "incompatible YAML document", "only YAML 1.1 and 1.2 are understood: remove the %%YAML line"),
         ROW("directive", "", "unknown directive: a line can't begin with %% here"),
@@ -406,7 +457,8 @@ static const struct { const char *context, *problem, *words; } plain_words[] = {
 
 static void tell_syntax_error(const yaml_parser_t *p, struct problems *problems)
 {
-        const char *context = p->context ? p->context : "", *problem = p->problem ? p->problem : "not well-formed";
+        const char *context = p->context ? p->context : "",
+                   *problem = p->problem ? p->problem : "not well-formed";
         unsigned line = (unsigned)p->problem_mark.line + 1, column = (unsigned)p->problem_mark.column + 1;
 
         for (size_t i = 0; i < COUNT_OF(plain_words); i++) {
@@ -418,7 +470,8 @@ static void tell_syntax_error(const yaml_parser_t *p, struct problems *problems)
 #pragma GCC diagnostic pop
                 return;
         }
-        problem_add(problems, line, column, "", "not well-formed YAML: %s%s%s", context, *context ? ": " : "", problem);
+        problem_add(problems, line, column, "", "not well-formed YAML: %s%s%s", context, *context ? ": " : "",
+                    problem);
 }
 
 /* ---- the tree ----------------------------------------------------------- */
@@ -451,16 +504,24 @@ static struct node *out_of_memory(struct reader *r)
 
 static void complain(struct reader *r, const yaml_mark_t *at, const char *text, const char *name)
 {
-        problem_add(r->problems, (unsigned)at->line + 1, (unsigned)at->column + 1, "", "%s%s%s", text, name ? name : "", name ? "\"" : "");
+        problem_add(r->problems, (unsigned)at->line + 1, (unsigned)at->column + 1, "", "%s%s%s", text,
+                    name ? name : "", name ? "\"" : "");
         r->complained = true;
 }
 
-static void refuse_properties(struct reader *r, const yaml_event_t *event, const yaml_char_t *anchor, const yaml_char_t *tag)
+static void refuse_properties(struct reader *r, const yaml_event_t *event, const yaml_char_t *anchor,
+                              const yaml_char_t *tag)
 {
         if (anchor)
-                complain(r, &event->start_mark, "anchors and aliases are not allowed: write the value out where it is used; remove the anchor \"&", (const char *)anchor);
+                complain(r, &event->start_mark,
+                         "anchors and aliases are not allowed: write the value out where it is used; remove "
+                         "the anchor \"&",
+                         (const char *)anchor);
         if (tag)
-                complain(r, &event->start_mark, "tags are not allowed: remove it, and quote what is to be a string; found the tag \"", (const char *)tag);
+                complain(
+                        r, &event->start_mark,
+                        "tags are not allowed: remove it, and quote what is to be a string; found the tag \"",
+                        (const char *)tag);
 }
 
 static struct node *new_node(struct reader *r, const yaml_event_t *event, unsigned depth)
@@ -468,8 +529,10 @@ static struct node *new_node(struct reader *r, const yaml_event_t *event, unsign
         struct node *n;
 
         if (++r->nodes > NODES_MOST || depth > DEPTH_MOST) {
-                problem_add(r->problems, (unsigned)event->start_mark.line + 1, (unsigned)event->start_mark.column + 1, "",
-                            r->nodes > NODES_MOST ? "more than %d values: split the file" : "more than %d levels deep: nest less",
+                problem_add(r->problems, (unsigned)event->start_mark.line + 1,
+                            (unsigned)event->start_mark.column + 1, "",
+                            r->nodes > NODES_MOST ? "more than %d values: split the file"
+                                                  : "more than %d levels deep: nest less",
                             r->nodes > NODES_MOST ? NODES_MOST : DEPTH_MOST);
                 r->stop = true;
                 return NULL;
@@ -510,7 +573,9 @@ static struct node *read_alias(struct reader *r, yaml_event_t *event, unsigned d
 
         if (!n)
                 return NULL;
-        complain(r, &event->start_mark, "anchors and aliases are not allowed: write the value out in place of \"*", (const char *)event->data.alias.anchor);
+        complain(r, &event->start_mark,
+                 "anchors and aliases are not allowed: write the value out in place of \"*",
+                 (const char *)event->data.alias.anchor);
         n->text = STR("*");
         return n;
 }
@@ -543,7 +608,10 @@ static struct node *read_list(struct reader *r, yaml_event_t *event, unsigned de
         }
 }
 
-struct key_order { const struct member *member; size_t index; };
+struct key_order {
+        const struct member *member;
+        size_t index;
+};
 
 static int by_key(const void *a, const void *b)
 {
@@ -558,7 +626,8 @@ static int by_key(const void *a, const void *b)
         return p->index < q->index ? -1 : 1;
 }
 
-/* Tells of the keys that come twice and keeps the first of each. Sorted, so that a hostile file costs no square. */
+/* Tells of the keys that come twice and keeps the first of each. Sorted, so that a hostile file costs no
+ * square. */
 static bool drop_duplicates(struct reader *r, struct node *map)
 {
         FREE_AT_END struct key_order *order = calloc(map->n ? map->n : 1, sizeof(*order));
@@ -577,7 +646,10 @@ static bool drop_duplicates(struct reader *r, struct node *map)
                         first = m;
                         continue;
                 }
-                problem_add(r->problems, m->line, m->column, "", "\"" STR_FMT "\" is given twice in this map, first on line %u: remove one of them", STR_ARG(text_clip(m->key, NAME_SHOWN)), first->line);
+                problem_add(r->problems, m->line, m->column, "",
+                            "\"" STR_FMT
+                            "\" is given twice in this map, first on line %u: remove one of them",
+                            STR_ARG(text_clip(m->key, NAME_SHOWN)), first->line);
                 r->complained = true;
                 map->members[order[i].index].line = 0;
         }
@@ -596,13 +668,15 @@ static bool read_key(struct reader *r, yaml_event_t *event, struct member *m, bo
         m->column = (unsigned)event->start_mark.column + 1;
         if (!*keep) {
                 if (event->type != YAML_ALIAS_EVENT)
-                        complain(r, &event->start_mark, "a key must be a text: a list or map can't be one", NULL);
+                        complain(r, &event->start_mark, "a key must be a text: a list or map can't be one",
+                                 NULL);
                 return read_node(r, event, depth) != NULL;
         }
         refuse_properties(r, event, event->data.scalar.anchor, event->data.scalar.tag);
         m->key = arena_copy(r->docs, (const char *)event->data.scalar.value, event->data.scalar.length);
         if (m->key.p && str_is(m->key, "<<") && event->data.scalar.style == YAML_PLAIN_SCALAR_STYLE) {
-                complain(r, &event->start_mark, "merging maps is not allowed: write the members out in place of \"<<", "");
+                complain(r, &event->start_mark,
+                         "merging maps is not allowed: write the members out in place of \"<<", "");
                 *keep = false;
         }
         yaml_event_delete(event);
@@ -673,7 +747,8 @@ static void read_documents(struct reader *r)
                 if (!next_event(r, &event))
                         return;
                 end = event.type == YAML_STREAM_END_EVENT;
-                if (end || event.type == YAML_STREAM_START_EVENT || event.type == YAML_DOCUMENT_START_EVENT || event.type == YAML_DOCUMENT_END_EVENT) {
+                if (end || event.type == YAML_STREAM_START_EVENT || event.type == YAML_DOCUMENT_START_EVENT ||
+                    event.type == YAML_DOCUMENT_END_EVENT) {
                         yaml_event_delete(&event);
                         if (end)
                                 return;

@@ -54,11 +54,14 @@ static void scalars_follow_the_core_schema(void **state UNUSED)
         /* As kubectl reads it, which is YAML 1.1. */
         expect("[yes, Yes, YES, on, On, ON, y, Y]", "[true,true,true,true,true,true,true,true]\n");
         expect("[no, No, NO, off, Off, OFF, n, N]", "[false,false,false,false,false,false,false,false]\n");
-        expect("[yEs, oN, nil, tRUE, 12:30, 2026-01-31]", "[\"yEs\",\"oN\",\"nil\",\"tRUE\",\"12:30\",\"2026-01-31\"]\n");
-        expect("[0, 12, -12, +12, 010, 08, 0x1F, -0x10, 0o17, 0b101, 1_000, 0x]", "[0,12,-12,12,8,8,31,-16,15,5,1000,\"0x\"]\n");
+        expect("[yEs, oN, nil, tRUE, 12:30, 2026-01-31]",
+               "[\"yEs\",\"oN\",\"nil\",\"tRUE\",\"12:30\",\"2026-01-31\"]\n");
+        expect("[0, 12, -12, +12, 010, 08, 0x1F, -0x10, 0o17, 0b101, 1_000, 0x]",
+               "[0,12,-12,12,8,8,31,-16,15,5,1000,\"0x\"]\n");
         expect("[0o8, _1, 1__0, 0b2, 0xg]", "[\"0o8\",\"_1\",10,\"0b2\",\"0xg\"]\n");
         expect("[1.5, -1.5e3, .5, 5., 1e3, 1e, e3, .]", "[1.5,-1.5e3,0.5,5,1e3,\"1e\",\"e3\",\".\"]\n");
-        expect("[9223372036854775807, -9223372036854775808, 9223372036854775808]", "[9223372036854775807,-9223372036854775808,9223372036854775808]\n");
+        expect("[9223372036854775807, -9223372036854775808, 9223372036854775808]",
+               "[9223372036854775807,-9223372036854775808,9223372036854775808]\n");
         expect("[.inf, -.INF, .nan, .NaN, 0xFFFFFFFFFFFFFFFFFFFF]", "[null,null,null,null,null]\n");
         expect("['5', \"true\", 'null', '~', '']", "[\"5\",\"true\",\"null\",\"~\",\"\"]\n");
         expect("a: |\n  5\nb: >-\n  true\n", "{\"a\":\"5\\n\",\"b\":\"true\"}\n");
@@ -68,19 +71,25 @@ static void scalars_follow_the_core_schema(void **state UNUSED)
 
 static void a_byte_order_mark_is_none_of_the_text(void **state UNUSED)
 {
-        expect("\xef\xbb\xbf" "a: 1\nb: {c: 2}\n", "{\"a\":1,\"b\":{\"c\":2}}\n");
+        expect("\xef\xbb\xbf"
+               "a: 1\nb: {c: 2}\n",
+               "{\"a\":1,\"b\":{\"c\":2}}\n");
         expect("\xef\xbb\xbf---\na: 1\n---\na: 2\n", "{\"a\":1}\n{\"a\":2}\n");
         expect("\xef\xbb\xbf# words\na: 1\n", "{\"a\":1}\n");
         expect("\xef\xbb\xbf", "");
         expect("a: \"\xef\xbb\xbf\"\n", "{\"a\":\"\xef\xbb\xbf\"}\n");
-        expect_starts("\xef\xbb\xbf" "a: [\n", "f:2:1: ");
+        expect_starts("\xef\xbb\xbf"
+                      "a: [\n",
+                      "f:2:1: ");
 }
 
 static void json_is_understood(void **state UNUSED)
 {
         expect("\xef\xbb\xbf{\"a\": \"\\ud83d\\ude00\"}", "{\"a\":\"\xf0\x9f\x98\x80\"}\n");
-        expect("{\"a\":[1,2.50,{\"b\":null}],\"c\":\"x\\/y\\u0041\\n\",\"d\":{}}", "{\"a\":[1,2.50,{\"b\":null}],\"c\":\"x/yA\\n\",\"d\":{}}\n");
-        expect("{\n\t\"a\" : \"\\ud83d\\ude00\",\n\t\"b\" : \"\\\\ud83d\\ude00\"\n}", "f:3:18: the escape names no character: a surrogate stands alone\n");
+        expect("{\"a\":[1,2.50,{\"b\":null}],\"c\":\"x\\/y\\u0041\\n\",\"d\":{}}",
+               "{\"a\":[1,2.50,{\"b\":null}],\"c\":\"x/yA\\n\",\"d\":{}}\n");
+        expect("{\n\t\"a\" : \"\\ud83d\\ude00\",\n\t\"b\" : \"\\\\ud83d\\ude00\"\n}",
+               "f:3:18: the escape names no character: a surrogate stands alone\n");
         expect("{\"a\":\"\\ud83d\\ude00!\"}", "{\"a\":\"\xf0\x9f\x98\x80!\"}\n");
         expect("{\"a\":\"\\\\ud83d\\\\ude00\"}", "{\"a\":\"\\\\ud83d\\\\ude00\"}\n");
 }
@@ -91,7 +100,9 @@ static void documents_come_one_by_one(void **state UNUSED)
         expect("# nothing\n", "");
         expect("a: 1\n---\nb: 2\n", "{\"a\":1}\n{\"b\":2}\n");
         expect("---\n---\nb: 2\n...\n", "null\n{\"b\":2}\n");
-        expect("\xef\xbb\xbf" "a: 1\n", "{\"a\":1}\n");
+        expect("\xef\xbb\xbf"
+               "a: 1\n",
+               "{\"a\":1}\n");
         expect("%YAML 1.2\n---\na: 1\n", "{\"a\":1}\n");
 }
 
@@ -101,7 +112,8 @@ static void places_are_kept(void **state UNUSED)
         struct problems problems = { 0 };
         const struct node *n;
 
-        assert_int_equal(yaml_parse(&docs, STR("# a comment\nspec:\n  \xc3\xbc: {x: [1, two]}\n"), &problems), 0);
+        assert_int_equal(yaml_parse(&docs, STR("# a comment\nspec:\n  \xc3\xbc: {x: [1, two]}\n"), &problems),
+                         0);
         assert_int_equal(docs.n, 1);
         assert_int_equal(docs.roots[0]->line, 2);
         assert_int_equal(docs.roots[0]->column, 1);
@@ -121,33 +133,45 @@ static void places_are_kept(void **state UNUSED)
 static void what_is_refused_is_told_at_once(void **state UNUSED)
 {
         expect("a: 1\nb: &x 2\na: 3\nc: *x\n? [1]\n: 2\nd: !!str 5\n<<: {}\n",
-               "f:2:4: anchors and aliases are not allowed: write the value out where it is used; remove the anchor \"&x\"\n"
+               "f:2:4: anchors and aliases are not allowed: write the value out where it is used; remove the "
+               "anchor \"&x\"\n"
                "f:3:1: \"a\" is given twice in this map, first on line 1: remove one of them\n"
                "f:4:4: anchors and aliases are not allowed: write the value out in place of \"*x\"\n"
                "f:5:3: a key must be a text: a list or map can't be one\n"
-               "f:7:4: tags are not allowed: remove it, and quote what is to be a string; found the tag \"tag:yaml.org,2002:str\"\n"
+               "f:7:4: tags are not allowed: remove it, and quote what is to be a string; found the tag "
+               "\"tag:yaml.org,2002:str\"\n"
                "f:8:1: merging maps is not allowed: write the members out in place of \"<<\"\n");
-        expect("a: {b: 1, c: 2, b: 3, b: 4}\n", "f:1:17: \"b\" is given twice in this map, first on line 1: remove one of them\n"
-                                                "f:1:23: \"b\" is given twice in this map, first on line 1: remove one of them\n");
+        expect("a: {b: 1, c: 2, b: 3, b: 4}\n",
+               "f:1:17: \"b\" is given twice in this map, first on line 1: remove one of them\n"
+               "f:1:23: \"b\" is given twice in this map, first on line 1: remove one of them\n");
         expect_starts("*b : 1\n", "f:1:1: anchors and aliases are not allowed");
 }
 
 static void syntax_errors_speak_plainly(void **state UNUSED)
 {
-        expect("a: b: c\n", "f:1:5: a colon can't stand here: quote the text it is part of, or check the indentation\n");
-        expect("a: \"open\nb: 1\n", "f:3:1: the quoted text that begins on line 1 is never closed: add the closing quote\n");
-        expect("a:\n\tb: 1\n", "f:2:1: a value can't begin with this character: quote it; and a tab can't indent: use spaces\n");
-        expect("a: @b\n", "f:1:4: a value can't begin with this character: quote it; and a tab can't indent: use spaces\n");
+        expect("a: b: c\n",
+               "f:1:5: a colon can't stand here: quote the text it is part of, or check the indentation\n");
+        expect("a: \"open\nb: 1\n",
+               "f:3:1: the quoted text that begins on line 1 is never closed: add the closing quote\n");
+        expect("a:\n\tb: 1\n", "f:2:1: a value can't begin with this character: quote it; and a tab can't "
+                               "indent: use spaces\n");
+        expect("a: @b\n", "f:1:4: a value can't begin with this character: quote it; and a tab can't indent: "
+                          "use spaces\n");
         expect("a: [1, 2\nb: 3\n", "f:2:2: expected \",\" or \"]\" in the list that begins on line 1\n");
         expect("a: {b: 1\nc: 3\n", "f:2:2: expected \",\" or \"}\" in the map that begins on line 1\n");
-        expect("a: 1\n b: 2\n", "f:2:3: a colon can't stand here: quote the text it is part of, or check the indentation\n");
-        expect("a:\n  b: 1\n c: 2\n", "f:3:2: expected a member of the map that begins on line 1: check the indentation\n");
-        expect("a: 1\n- b\n", "f:2:1: expected a member of the map that begins on line 1: check the indentation\n");
+        expect("a: 1\n b: 2\n",
+               "f:2:3: a colon can't stand here: quote the text it is part of, or check the indentation\n");
+        expect("a:\n  b: 1\n c: 2\n",
+               "f:3:2: expected a member of the map that begins on line 1: check the indentation\n");
+        expect("a: 1\n- b\n",
+               "f:2:1: expected a member of the map that begins on line 1: check the indentation\n");
         expect("a: 1\nb\nc: 2\n", "f:3:1: a colon and a space are missing after the key on line 2\n");
-        expect("a: \"\\q\"\n", "f:1:5: unknown escape in double quotes: write \\\\ for a backslash, or use single quotes\n");
+        expect("a: \"\\q\"\n",
+               "f:1:5: unknown escape in double quotes: write \\\\ for a backslash, or use single quotes\n");
         expect("{a: 1} b\n", "f:1:8: only one value can stand here: separate documents by a line \"---\"\n");
         expect("%FOO 1\n---\na: 1\n", "f:1:5: unknown directive: a line can't begin with % here\n");
-        expect_starts("%YAML 3.0\n---\na: 1\n", "f:1:1: only YAML 1.1 and 1.2 are understood: remove the %YAML line\n");
+        expect_starts("%YAML 3.0\n---\na: 1\n",
+                      "f:1:1: only YAML 1.1 and 1.2 are understood: remove the %YAML line\n");
         expect_starts("a: !x!y z\n", "f:1:4: tags are not allowed");
 }
 
@@ -173,12 +197,17 @@ static void characters_are_checked(void **state UNUSED)
 {
         FREE_AT_END char *nul = outcome_of(STR("a: \0"));
 
-        assert_string_equal(nul, "f:1:4: the control character U+0000 is not allowed: write it as an escape in double quotes, or remove it\n");
-        expect("a: 1\nb: \xc3\xbc\xff\n", "f:2:5: the byte 0xff is not valid UTF-8: save the file in UTF-8\n");
+        assert_string_equal(nul, "f:1:4: the control character U+0000 is not allowed: write it as an escape "
+                                 "in double quotes, or remove it\n");
+        expect("a: 1\nb: \xc3\xbc\xff\n",
+               "f:2:5: the byte 0xff is not valid UTF-8: save the file in UTF-8\n");
         expect("a: \xed\xa0\x80\n", "f:1:4: the byte 0xed is not valid UTF-8: save the file in UTF-8\n");
         expect("a: \xc3", "f:1:4: the byte 0xc3 is not valid UTF-8: save the file in UTF-8\n");
-        expect("a: \x07\n", "f:1:4: the control character U+0007 is not allowed: write it as an escape in double quotes, or remove it\n");
-        expect("\xff\xfe" "a\n", "f:1:1: the byte 0xff is not valid UTF-8: save the file in UTF-8\n");
+        expect("a: \x07\n", "f:1:4: the control character U+0007 is not allowed: write it as an escape in "
+                            "double quotes, or remove it\n");
+        expect("\xff\xfe"
+               "a\n",
+               "f:1:1: the byte 0xff is not valid UTF-8: save the file in UTF-8\n");
 }
 
 static void limits_hold(void **state UNUSED)
@@ -262,7 +291,8 @@ static void problems_are_in_order_of_place(void **state UNUSED)
         problem_add(&problems, 1, 2, "a", "first %d", 1);
         problem_add(&problems, 3, 1, "spec.a", "fourth");
         problems_format(&problems, "x.yaml", &out);
-        assert_string_equal(out.p, "x.yaml:1:2: a: first 1\nx.yaml:1:9: second\nx.yaml:3:1: spec.x: third\nx.yaml:3:1: spec.a: fourth\n");
+        assert_string_equal(out.p, "x.yaml:1:2: a: first 1\nx.yaml:1:9: second\nx.yaml:3:1: spec.x: "
+                                   "third\nx.yaml:3:1: spec.a: fourth\n");
         problems_done(&problems);
 }
 

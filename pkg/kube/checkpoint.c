@@ -6,22 +6,32 @@
 #include "base/table.h"
 #include "json/writer.h"
 
-struct request { struct request *next; struct store_result result; char *key, *value; };
-struct list { struct request *first, **last; };
+struct request {
+        struct request *next;
+        struct store_result result;
+        char *key, *value;
+};
+struct list {
+        struct request *first, **last;
+};
 
-/* What is known of a key, with its writer's name. wanted: what a write that is under way, or must be made again, is to leave there. */
-struct known { UT_hash_handle hh; char *key, *value, *wanted; };
+/* What is known of a key, with its writer's name. wanted: what a write that is under way, or must be made
+ * again, is to leave there. */
+struct known {
+        UT_hash_handle hh;
+        char *key, *value, *wanted;
+};
 
 struct kube_checkpoint {
         struct kube_client *client;
         struct task *wake;
         char *path, *what, *owner, *writer;
         struct known *keys;
-        char *version;                   /* NULL: not read, or to be read again */
+        char *version; /* NULL: not read, or to be read again */
         struct kube_call *call;
         struct list gets, puts, writing, done;
         struct request *taken;
-        struct buf given;                /* the value that was taken last */
+        struct buf given; /* the value that was taken last */
 };
 
 static void list_init(struct list *l) { l->first = NULL, l->last = &l->first; }
@@ -93,7 +103,8 @@ static void advance(struct kube_checkpoint *c);
 
 /* ---- who wrote it ------------------------------------------------------- */
 
-/* Values are JSON objects; the writer's name is their last member. Values alone can't tell writers apart: two workers make the same claim of the same tick. */
+/* Values are JSON objects; the writer's name is their last member. Values alone can't tell writers apart: two
+ * workers make the same claim of the same tick. */
 static const struct str SIGNATURE = { "\"writer\":\"", 10 };
 
 static struct str signature_of(struct str value)
@@ -146,14 +157,15 @@ static bool is_theirs(const struct kube_checkpoint *c, json_t *metadata)
         json_t *owners = json_object_get(metadata, "ownerReferences"), *owner;
         size_t i;
 
-        json_array_foreach(owners, i, owner)
-                if (string_equal(json_string_value(json_object_get(owner, "uid")), c->owner))
-                        return false;
+        json_array_foreach(owners, i,
+                           owner) if (string_equal(json_string_value(json_object_get(owner, "uid")),
+                                                   c->owner)) return false;
         return c->owner && json_array_size(owners) > 0;
 }
 
-/* Takes over what the ConfigMap says. false: another writer changed a key of ours. What bears our name is ours, whenever it was written. What is gone nobody
- * wrote: the ConfigMap was made again, and what is known goes back into it. */
+/* Takes over what the ConfigMap says. false: another writer changed a key of ours. What bears our name is
+ * ours, whenever it was written. What is gone nobody wrote: the ConfigMap was made again, and what is known
+ * goes back into it. */
 static bool take_over(struct kube_checkpoint *c, json_t *root)
 {
         json_t *data = json_object_get(root, "data"), *value;
@@ -161,7 +173,8 @@ static bool take_over(struct kube_checkpoint *c, json_t *root)
         struct known *k, *next;
         const char *key;
 
-        HASH_ITER(hh, c->keys, k, next) {
+        HASH_ITER(hh, c->keys, k, next)
+        {
                 const char *now = json_string_value(json_object_get(data, k->key));
 
                 if (!now && k->value) {
@@ -173,10 +186,10 @@ static bool take_over(struct kube_checkpoint *c, json_t *root)
                 replace(&k->value, now);
                 replace(&k->wanted, NULL);
         }
-        json_object_foreach(data, key, value)
-                if (first && json_is_string(value))
-                        replace(&known_get(c, key)->value, json_string_value(value));
-        replace(&c->version, json_string_value(json_object_get(json_object_get(root, "metadata"), "resourceVersion")));
+        json_object_foreach(data, key, value) if (first && json_is_string(value))
+                replace(&known_get(c, key)->value, json_string_value(value));
+        replace(&c->version,
+                json_string_value(json_object_get(json_object_get(root, "metadata"), "resourceVersion")));
         return ours;
 }
 
@@ -194,11 +207,13 @@ static void was_read(void *cookie, const struct kube_answer *a)
         }
         root = json_loadb(a->body.p, a->body.n, 0, NULL);
         if (is_theirs(c, json_object_get(root, "metadata"))) {
-                (void)error_set(&err, ERROR_CONFLICT, "%s belongs to another Trigger of this name: it is left alone", c->what);
+                (void)error_set(&err, ERROR_CONFLICT,
+                                "%s belongs to another Trigger of this name: it is left alone", c->what);
                 complete_all(c, &c->gets, &err);
                 complete_all(c, &c->puts, &err);
         } else if (!take_over(c, root)) {
-                (void)error_set(&err, ERROR_CONFLICT, "%s: another worker writes this checkpoint: this one waits", c->what);
+                (void)error_set(&err, ERROR_CONFLICT,
+                                "%s: another worker writes this checkpoint: this one waits", c->what);
                 complete_all(c, &c->puts, &err);
         }
         json_decref(root);
@@ -209,7 +224,12 @@ static void was_read(void *cookie, const struct kube_answer *a)
 
 static void read_again(struct kube_checkpoint *c)
 {
-        struct kube_request q = { .method = "GET", .path = c->path, .what = c->what, .done = was_read, .cookie = c, .timeout = 10 * USEC_SEC };
+        struct kube_request q = { .method = "GET",
+                                  .path = c->path,
+                                  .what = c->what,
+                                  .done = was_read,
+                                  .cookie = c,
+                                  .timeout = 10 * USEC_SEC };
 
         c->call = kube_send(c->client, &q);
 }
@@ -224,7 +244,8 @@ static void was_written(void *cookie, const struct kube_answer *a)
 
         c->call = NULL;
         if (a->failed && a->error.kind == ERROR_CONFLICT) {
-                /* Somebody wrote; whether it matters is seen by reading. These are written again, before what came later. */
+                /* Somebody wrote; whether it matters is seen by reading. These are written again, before what
+                 * came later. */
                 replace(&c->version, NULL);
                 *c->writing.last = c->puts.first;
                 if (c->puts.first)
@@ -243,14 +264,15 @@ static void was_written(void *cookie, const struct kube_answer *a)
                 return;
         }
         root = json_loadb(a->body.p, a->body.n, 0, NULL);
-        replace(&c->version, json_string_value(json_object_get(json_object_get(root, "metadata"), "resourceVersion")));
+        replace(&c->version,
+                json_string_value(json_object_get(json_object_get(root, "metadata"), "resourceVersion")));
         json_decref(root);
         HASH_ITER(hh, c->keys, k, next)
-                if (k->wanted) {
-                        free(k->value);
-                        k->value = k->wanted;
-                        k->wanted = NULL;
-                }
+        if (k->wanted) {
+                free(k->value);
+                k->value = k->wanted;
+                k->wanted = NULL;
+        }
         complete_all(c, &c->writing, NULL);
         advance(c);
 }
@@ -258,8 +280,13 @@ static void was_written(void *cookie, const struct kube_answer *a)
 static void write_pending(struct kube_checkpoint *c)
 {
         BUF_AT_END struct buf body = BUF_INIT((size_t)2 << 20);
-        struct kube_request q = { .method = "PATCH", .content_type = "application/merge-patch+json", .path = c->path, .what = c->what, .done = was_written,
-                                  .cookie = c, .timeout = 10 * USEC_SEC };
+        struct kube_request q = { .method = "PATCH",
+                                  .content_type = "application/merge-patch+json",
+                                  .path = c->path,
+                                  .what = c->what,
+                                  .done = was_written,
+                                  .cookie = c,
+                                  .timeout = 10 * USEC_SEC };
         struct known *k, *next;
         struct writer w;
 
@@ -276,10 +303,10 @@ static void write_pending(struct kube_checkpoint *c)
         writer_key(&w, STR("data"));
         writer_object(&w);
         HASH_ITER(hh, c->keys, k, next)
-                if (k->wanted) {
-                        writer_key(&w, str_of(k->key));
-                        writer_string(&w, str_of(k->wanted));
-                }
+        if (k->wanted) {
+                writer_key(&w, str_of(k->key));
+                writer_string(&w, str_of(k->wanted));
+        }
         writer_object_end(&w);
         writer_object_end(&w);
         q.body = buf_view(&body);
@@ -306,7 +333,8 @@ static char *encode_key(struct str key)
         for (size_t i = 0; i < key.n; i++) {
                 char c = key.p[i];
 
-                if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '.')
+                if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+                    c == '.')
                         buf_char(&b, c);
                 else
                         buf_printf(&b, "_%02X", (unsigned)(unsigned char)c);
@@ -368,7 +396,8 @@ static bool take(void *cookie, struct store_result *out)
 static const struct store_ops ops = { get, put, take };
 struct store kube_checkpoint_port(struct kube_checkpoint *c) { return (struct store){ &ops, c }; }
 
-int kube_checkpoint_new(struct kube_checkpoint **out, struct kube_client *client, const struct kube_checkpoint_config *config, struct task *wake, struct error *err)
+int kube_checkpoint_new(struct kube_checkpoint **out, struct kube_client *client,
+                        const struct kube_checkpoint_config *config, struct task *wake, struct error *err)
 {
         struct kube_checkpoint *c = calloc(1, sizeof(*c));
         BUF_AT_END struct buf path = BUF_INIT(4096), what = BUF_INIT(4096);
@@ -415,7 +444,8 @@ struct kube_checkpoint *kube_checkpoint_free(struct kube_checkpoint *c)
         list_free(&c->writing);
         list_free(&c->done);
         request_free(c->taken);
-        HASH_ITER(hh, c->keys, k, next) {
+        HASH_ITER(hh, c->keys, k, next)
+        {
                 HASH_DEL(c->keys, k);
                 free(k->key);
                 free(k->value);

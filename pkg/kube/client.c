@@ -6,7 +6,8 @@
 
 #include "http/multi.h"
 
-/* A server tells a watch each minute that it is there (bookmarks). A proxy in between keeps TCP alive when the server is long gone. */
+/* A server tells a watch each minute that it is there (bookmarks). A proxy in between keeps TCP alive when
+ * the server is long gone. */
 static const usec SILENCE = 90 * USEC_SEC;
 enum { BODY_LIMIT = 256 << 20, LINE_LIMIT = 16 << 20 };
 
@@ -19,8 +20,8 @@ struct kube_call {
         struct curl_slist *headers, *connect_to;
         struct buf body, sent;
         bool too_long, unsent;
-        usec heard;                      /* when the last byte came */
-        struct error why;                /* unsent */
+        usec heard;       /* when the last byte came */
+        struct error why; /* unsent */
         char reason[CURL_ERROR_SIZE];
 };
 
@@ -29,10 +30,10 @@ struct kube_client {
         const struct kube_config *config;
         struct http_multi *multi;
         struct kube_call *calls;
-        struct task failures;            /* ends calls that could not be sent */
-        struct task silences;            /* ends watches that hear nothing */
+        struct task failures; /* ends calls that could not be sent */
+        struct task silences; /* ends watches that hear nothing */
         char *token, *ca;
-        usec fresh_until;                /* token and CA are read again then */
+        usec fresh_until; /* token and CA are read again then */
 };
 
 struct loop *kube_client_loop(const struct kube_client *c) { return c->loop; }
@@ -84,11 +85,14 @@ static enum error_kind kind_of(int status, const char *reason)
 static void explain(struct kube_call *call, int status, struct error *err)
 {
         json_t *root = json_loadb(call->body.p ? call->body.p : "", call->body.n, 0, NULL);
-        const char *reason = json_string_value(json_object_get(root, "reason")), *message = json_string_value(json_object_get(root, "message"));
-        json_int_t seconds = json_integer_value(json_object_get(json_object_get(root, "details"), "retryAfterSeconds"));
+        const char *reason = json_string_value(json_object_get(root, "reason")),
+                   *message = json_string_value(json_object_get(root, "message"));
+        json_int_t seconds = json_integer_value(
+                json_object_get(json_object_get(root, "details"), "retryAfterSeconds"));
         curl_off_t header = 0;
 
-        (void)error_set(err, kind_of(status, reason), "%s: %d %s: %.300s", call->what, status, reason ? reason : "", message ? message : "no message");
+        (void)error_set(err, kind_of(status, reason), "%s: %d %s: %.300s", call->what, status,
+                        reason ? reason : "", message ? message : "no message");
         err->retry = status == 408 || status == 409 || status == 410 || status == 429 || status >= 500;
         (void)curl_easy_getinfo(call->easy, CURLINFO_RETRY_AFTER, &header);
         seconds = MAX_OF((json_int_t)header, seconds);
@@ -108,8 +112,12 @@ static void finish(struct kube_call *call, CURLcode result)
                 answer.error = call->why;
         } else if (result != CURLE_OK) {
                 answer.failed = true;
-                (void)error_set(&answer.error, result == CURLE_OPERATION_TIMEDOUT ? ERROR_TIMEOUT : ERROR_UNREACHABLE, "%s: %s", call->what,
-                                call->too_long ? "the answer is larger than it may be" : call->reason[0] ? call->reason : curl_easy_strerror(result));
+                (void)error_set(&answer.error,
+                                result == CURLE_OPERATION_TIMEDOUT ? ERROR_TIMEOUT : ERROR_UNREACHABLE,
+                                "%s: %s", call->what,
+                                call->too_long    ? "the answer is larger than it may be"
+                                : call->reason[0] ? call->reason
+                                                  : curl_easy_strerror(result));
                 answer.error.retry = true;
         } else {
                 (void)curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &status);
@@ -225,7 +233,8 @@ static void refresh(struct kube_client *c)
         read_again(c->config->ca_file, &c->ca);
 }
 
-static struct curl_slist *add_header(struct curl_slist *list, const char *name, const char *value, bool *failed)
+static struct curl_slist *add_header(struct curl_slist *list, const char *name, const char *value,
+                                     bool *failed)
 {
         BUF_AT_END struct buf b = BUF_INIT(65536);
         struct curl_slist *longer;
@@ -257,7 +266,8 @@ static void set_identity(struct kube_call *call)
         }
 }
 
-/* Another name for TLS than the one that is connected to: the URL has the first, and curl is told the second. */
+/* Another name for TLS than the one that is connected to: the URL has the first, and curl is told the second.
+ */
 static void make_url(struct kube_call *call, struct buf *url, bool *failed)
 {
         const struct kube_config *config = call->client->config;
@@ -284,7 +294,8 @@ static void make_url(struct kube_call *call, struct buf *url, bool *failed)
         *failed = *failed || !call->connect_to;
 }
 
-/* A connection whose peer is gone without a word fails after half a minute, also while only a watch listens on it. */
+/* A connection whose peer is gone without a word fails after half a minute, also while only a watch listens
+ * on it. */
 static int socket_made(void *cookie UNUSED, curl_socket_t fd, curlsocktype purpose UNUSED)
 {
         unsigned milliseconds = 30000;
@@ -305,7 +316,8 @@ static int prepare(struct kube_call *call, struct error *err)
         call->easy = curl_easy_init();
         make_url(call, &url, &failed);
         buf_printf(&bearer, "Bearer %s", c->token ? c->token : "");
-        call->headers = add_header(call->headers, "Content-Type", q->content_type ? q->content_type : "application/json", &failed);
+        call->headers = add_header(call->headers, "Content-Type",
+                                   q->content_type ? q->content_type : "application/json", &failed);
         call->headers = add_header(call->headers, "Accept", "application/json", &failed);
         if (c->token)
                 call->headers = add_header(call->headers, "Authorization", bearer.p, &failed);
@@ -367,11 +379,17 @@ struct kube_call *kube_send(struct kube_client *c, const struct kube_request *q)
         return call;
 }
 
-struct kube_call *kube_apply(struct kube_client *c, const char *path, const char *manager, bool force, struct str body, const char *what,
+struct kube_call *kube_apply(struct kube_client *c, const char *path, const char *manager, bool force,
+                             struct str body, const char *what,
                              void (*done)(void *, const struct kube_answer *), void *cookie)
 {
         BUF_AT_END struct buf full = BUF_INIT(65536);
-        struct kube_request q = { .method = "PATCH", .content_type = "application/apply-patch+yaml", .body = body, .what = what, .done = done, .cookie = cookie };
+        struct kube_request q = { .method = "PATCH",
+                                  .content_type = "application/apply-patch+yaml",
+                                  .body = body,
+                                  .what = what,
+                                  .done = done,
+                                  .cookie = cookie };
 
         buf_printf(&full, "%s?fieldManager=", path);
         kube_escape(&full, str_of(manager));
@@ -383,7 +401,8 @@ struct kube_call *kube_apply(struct kube_client *c, const char *path, const char
 
 void kube_escape(struct buf *b, struct str s) { buf_percent(b, s, "-_.~"); }
 
-int kube_client_new(struct kube_client **out, struct loop *loop, const struct kube_config *config, struct error *err)
+int kube_client_new(struct kube_client **out, struct loop *loop, const struct kube_config *config,
+                    struct error *err)
 {
         struct kube_client *c = calloc(1, sizeof(*c));
 
@@ -393,7 +412,8 @@ int kube_client_new(struct kube_client **out, struct loop *loop, const struct ku
         c->config = config;
         c->failures.turn = end_unsent;
         c->silences.turn = end_silent;
-        if ((config->token && !(c->token = str_dup(str_of(config->token)))) || (config->ca && !(c->ca = str_dup(str_of(config->ca))))) {
+        if ((config->token && !(c->token = str_dup(str_of(config->token)))) ||
+            (config->ca && !(c->ca = str_dup(str_of(config->ca))))) {
                 (void)kube_client_free(c);
                 return error_memory(err);
         }

@@ -15,7 +15,11 @@
 
 enum { STEPS = 24 };
 /* path: what it must contain */
-struct step { const char *method, *path; int status; const char *body; };
+struct step {
+        const char *method, *path;
+        int status;
+        const char *body;
+};
 
 static struct {
         struct loop *loop;
@@ -25,7 +29,7 @@ static struct {
         char url[64];
         const struct step *script;
         size_t steps, at;
-        struct buf requests[STEPS];      /* bodies */
+        struct buf requests[STEPS]; /* bodies */
         struct task watchdog;
         bool overdue;
 } e;
@@ -37,10 +41,12 @@ static void handle(void *cookie UNUSED, struct http_call *call)
         BUF_AT_END struct buf target = BUF_INIT(65536);
 
         if (e.at == e.steps)
-                fail_msg("an unexpected request: %s " STR_FMT, http_method_name(m), STR_ARG(buf_view(&m->target)));
+                fail_msg("an unexpected request: %s " STR_FMT, http_method_name(m),
+                         STR_ARG(buf_view(&m->target)));
         buf_str(&target, buf_view(&m->target));
         if (strcmp(http_method_name(m), s->method) != 0 || !strstr(target.p, s->path))
-                fail_msg("step %zu: %s %s instead of %s %s", e.at, http_method_name(m), target.p, s->method, s->path);
+                fail_msg("step %zu: %s %s instead of %s %s", e.at, http_method_name(m), target.p, s->method,
+                         s->path);
         buf_reset(&e.requests[e.at]);
         buf_str(&e.requests[e.at], buf_view(&m->body));
         e.at++;
@@ -64,7 +70,9 @@ static void run(void)
 
 static void open_script(const struct step *script, size_t steps)
 {
-        struct http_server_config config = { .address = "127.0.0.1:0", .head_max = 65536, .body_max = 1 << 20, .handle = handle };
+        struct http_server_config config = {
+                .address = "127.0.0.1:0", .head_max = 65536, .body_max = 1 << 20, .handle = handle
+        };
         struct error err;
 
         memset(&e, 0, sizeof(e));
@@ -105,20 +113,32 @@ static void on_answer(void *cookie UNUSED, const struct kube_answer *a)
 
 static void failures_have_kinds_and_words(void **state UNUSED)
 {
-        static const struct { struct step step; enum error_kind kind; bool retry; const char *words; } cases[] = {
-                ROW({ "GET", "/x", 403, "{\"kind\":\"Status\",\"reason\":\"Forbidden\",\"message\":\"no\"}" }, ERROR_FORBIDDEN, false, "get x: 403 Forbidden: no"),
-                ROW({ "GET", "/x", 404, "{\"reason\":\"NotFound\",\"message\":\"gone\"}" }, ERROR_NOT_FOUND, false, "404 NotFound: gone"),
-                ROW({ "GET", "/x", 409, "{\"reason\":\"AlreadyExists\"}" }, ERROR_EXISTS, true, "409 AlreadyExists"),
+        static const struct {
+                struct step step;
+                enum error_kind kind;
+                bool retry;
+                const char *words;
+        } cases[] = {
+                ROW({ "GET", "/x", 403, "{\"kind\":\"Status\",\"reason\":\"Forbidden\",\"message\":\"no\"}" },
+                    ERROR_FORBIDDEN, false, "get x: 403 Forbidden: no"),
+                ROW({ "GET", "/x", 404, "{\"reason\":\"NotFound\",\"message\":\"gone\"}" }, ERROR_NOT_FOUND,
+                    false, "404 NotFound: gone"),
+                ROW({ "GET", "/x", 409, "{\"reason\":\"AlreadyExists\"}" }, ERROR_EXISTS, true,
+                    "409 AlreadyExists"),
                 ROW({ "GET", "/x", 409, "{\"reason\":\"Conflict\"}" }, ERROR_CONFLICT, true, "409 Conflict"),
                 ROW({ "GET", "/x", 410, "{\"reason\":\"Expired\"}" }, ERROR_GONE, true, "410 Expired"),
                 ROW({ "GET", "/x", 422, "{\"reason\":\"Invalid\"}" }, ERROR_INVALID, false, "422 Invalid"),
                 ROW({ "GET", "/x", 500, "not JSON" }, ERROR_REFUSED, true, "get x: 500"),
-                ROW({ "GET", "/x", 429, "{\"reason\":\"TooManyRequests\",\"details\":{\"retryAfterSeconds\":7}}" }, ERROR_REFUSED, true, "429"),
+                ROW({ "GET", "/x", 429,
+                      "{\"reason\":\"TooManyRequests\",\"details\":{\"retryAfterSeconds\":7}}" },
+                    ERROR_REFUSED, true, "429"),
         };
 
         for (size_t i = 0; i < COUNT_OF(cases); i++) {
                 open_script(&cases[i].step, 1);
-                (void)kube_send(e.client, &(struct kube_request){ .method = "GET", .path = "/x", .what = "get x", .done = on_answer });
+                (void)kube_send(e.client,
+                                &(struct kube_request){
+                                        .method = "GET", .path = "/x", .what = "get x", .done = on_answer });
                 run();
                 assert_true(seen_failed);
                 assert_int_equal(seen_error.kind, cases[i].kind);
@@ -133,7 +153,9 @@ static void no_server_is_unreachable(void **state UNUSED)
 {
         open_script(NULL, 0);
         e.server = http_server_free(e.server);
-        (void)kube_send(e.client, &(struct kube_request){ .method = "GET", .path = "/x", .what = "get x", .done = on_answer });
+        (void)kube_send(
+                e.client,
+                &(struct kube_request){ .method = "GET", .path = "/x", .what = "get x", .done = on_answer });
         run();
         assert_true(seen_failed && seen_error.retry);
         assert_int_equal(seen_error.kind, ERROR_UNREACHABLE);
@@ -142,19 +164,25 @@ static void no_server_is_unreachable(void **state UNUSED)
 
 /* ---- the reflector ------------------------------------------------------ */
 
-#define OBJECT(name, version) "{\"metadata\":{\"namespace\":\"n\",\"name\":\"" name "\",\"resourceVersion\":\"" version "\",\"managedFields\":[1]}}"
+#define OBJECT(name, version)                                                                                \
+        "{\"metadata\":{\"namespace\":\"n\",\"name\":\"" name "\",\"resourceVersion\":\"" version            \
+        "\",\"managedFields\":[1]}}"
 #define EVENT(type, object) "{\"type\":\"" type "\",\"object\":" object "}\n"
 
 static struct buf told;
-static struct { const char *until; } wanted;
+static struct {
+        const char *until;
+} wanted;
 
-static void on_change(void *cookie UNUSED, const char *namespace_, const char *name, json_t *before, json_t *object)
+static void on_change(void *cookie UNUSED, const char *namespace_, const char *name, json_t *before,
+                      json_t *object)
 {
         json_t *metadata = json_object_get(object ? object : before, "metadata");
 
         assert_string_equal(namespace_, "n");
         assert_null(json_object_get(metadata, "managedFields"));
-        buf_printf(&told, "%s%s@%s ", object ? before ? "~" : "+" : "-", name, json_string_value(json_object_get(metadata, "resourceVersion")));
+        buf_printf(&told, "%s%s@%s ", object ? before ? "~" : "+" : "-", name,
+                   json_string_value(json_object_get(metadata, "resourceVersion")));
         if (strstr(told.p, wanted.until))
                 loop_stop(e.loop);
 }
@@ -163,7 +191,9 @@ static void reflect(const struct step *script, size_t n, const char *until)
 {
         struct reflector *r;
         struct error err;
-        struct reflector_config config = { .path = "/things", .selector = "a=b", .what = "things", .changed = on_change };
+        struct reflector_config config = {
+                .path = "/things", .selector = "a=b", .what = "things", .changed = on_change
+        };
 
         told = BUF_INIT(65536);
         wanted.until = until;
@@ -179,9 +209,13 @@ static void reflect(const struct step *script, size_t n, const char *until)
 static void lists_watches_and_resumes(void **state UNUSED)
 {
         static const struct step script[] = {
-                ROW("GET", "/things?resourceVersion=0&labelSelector=a%3Db", 200, "{\"metadata\":{\"resourceVersion\":\"10\"},\"items\":[" OBJECT("a", "5") "," OBJECT("b", "6") "]}"),
+                ROW("GET", "/things?resourceVersion=0&labelSelector=a%3Db", 200,
+                    "{\"metadata\":{\"resourceVersion\":\"10\"},\"items\":[" OBJECT("a", "5") "," OBJECT(
+                            "b", "6") "]}"),
                 ROW("GET", "watch=true&allowWatchBookmarks=true", 200,
-                  EVENT("ADDED", OBJECT("c", "11")) EVENT("MODIFIED", OBJECT("a", "12")) EVENT("DELETED", OBJECT("b", "13")) EVENT("BOOKMARK", "{\"metadata\":{\"resourceVersion\":\"20\"}}")),
+                    EVENT("ADDED", OBJECT("c", "11")) EVENT("MODIFIED", OBJECT("a", "12"))
+                            EVENT("DELETED", OBJECT("b", "13"))
+                                    EVENT("BOOKMARK", "{\"metadata\":{\"resourceVersion\":\"20\"}}")),
                 ROW("GET", "resourceVersion=20", 200, EVENT("ADDED", OBJECT("d", "21"))),
         };
 
@@ -193,9 +227,14 @@ static void lists_watches_and_resumes(void **state UNUSED)
 static void a_version_too_old_means_a_new_list_and_deletes_are_told(void **state UNUSED)
 {
         static const struct step script[] = {
-                ROW("GET", "/things?resourceVersion=0", 200, "{\"metadata\":{\"resourceVersion\":\"10\"},\"items\":[" OBJECT("a", "5") "," OBJECT("b", "6") "]}"),
-                ROW("GET", "watch=true", 200, EVENT("ERROR", "{\"kind\":\"Status\",\"code\":410}") EVENT("ADDED", OBJECT("z", "99"))),
-                ROW("GET", "/things?resourceVersion=&", 200, "{\"metadata\":{\"resourceVersion\":\"30\"},\"items\":[" OBJECT("a", "5") "," OBJECT("c", "29") "]}"),
+                ROW("GET", "/things?resourceVersion=0", 200,
+                    "{\"metadata\":{\"resourceVersion\":\"10\"},\"items\":[" OBJECT("a", "5") "," OBJECT(
+                            "b", "6") "]}"),
+                ROW("GET", "watch=true", 200,
+                    EVENT("ERROR", "{\"kind\":\"Status\",\"code\":410}") EVENT("ADDED", OBJECT("z", "99"))),
+                ROW("GET", "/things?resourceVersion=&", 200,
+                    "{\"metadata\":{\"resourceVersion\":\"30\"},\"items\":[" OBJECT("a", "5") "," OBJECT(
+                            "c", "29") "]}"),
         };
 
         reflect(script, COUNT_OF(script), "-b@6");
@@ -208,7 +247,8 @@ static void a_failing_list_is_tried_again(void **state UNUSED)
         static const struct step script[] = {
                 ROW("GET", "/things?resourceVersion=0", 500, ""),
                 ROW("GET", "/things?resourceVersion=0", 200, "{\"items\":7}"),
-                ROW("GET", "/things?resourceVersion=0", 200, "{\"metadata\":{\"resourceVersion\":\"1\"},\"items\":[" OBJECT("a", "1") "]}"),
+                ROW("GET", "/things?resourceVersion=0", 200,
+                    "{\"metadata\":{\"resourceVersion\":\"1\"},\"items\":[" OBJECT("a", "1") "]}"),
         };
 
         told = BUF_INIT(1024);
@@ -220,10 +260,14 @@ static void a_failing_list_is_tried_again(void **state UNUSED)
 static void lists_come_in_many_shapes(void **state UNUSED)
 {
         static const struct step script[] = {
-                ROW("GET", "/things?resourceVersion=0", 200, "{\"metadata\":{\"resourceVersion\":\"9\"},\"items\":[" OBJECT("a", "5") ", 7]}"),
-                ROW("GET", "/things?resourceVersion=0", 200, " { \"items\" : [ " OBJECT("a", "5") " , " OBJECT("b", "6") " ] , \"kind\":\"List\", \"metadata\":{\"resourceVersion\":\"10\"}}\n"),
+                ROW("GET", "/things?resourceVersion=0", 200,
+                    "{\"metadata\":{\"resourceVersion\":\"9\"},\"items\":[" OBJECT("a", "5") ", 7]}"),
+                ROW("GET", "/things?resourceVersion=0", 200,
+                    " { \"items\" : [ " OBJECT("a", "5") " , " OBJECT(
+                            "b", "6") " ] , \"kind\":\"List\", \"metadata\":{\"resourceVersion\":\"10\"}}\n"),
                 ROW("GET", "watch=true", 200, EVENT("ERROR", "{\"kind\":\"Status\",\"code\":410}")),
-                ROW("GET", "/things?resourceVersion=&", 200, "{\"metadata\":{\"resourceVersion\":\"30\"},\"items\":null}"),
+                ROW("GET", "/things?resourceVersion=&", 200,
+                    "{\"metadata\":{\"resourceVersion\":\"30\"},\"items\":null}"),
         };
 
         reflect(script, COUNT_OF(script), "-b@6");
@@ -254,7 +298,8 @@ static void on_store(struct task *t UNUSED, usec now UNUSED)
                 if (r.failed)
                         buf_printf(&outcome, "%d!%s ", (int)r.tag, error_kind_name(r.error.kind));
                 else if (r.is_get)
-                        buf_printf(&outcome, "%d=" STR_FMT " ", (int)r.tag, STR_ARG(r.found ? r.value : STR("none")));
+                        buf_printf(&outcome, "%d=" STR_FMT " ", (int)r.tag,
+                                   STR_ARG(r.found ? r.value : STR("none")));
                 else
                         buf_printf(&outcome, "%d ", (int)r.tag);
                 outcomes++;
@@ -274,7 +319,13 @@ static struct kube_checkpoint *open_checkpoint(const struct step *script, size_t
         outcome = BUF_INIT(4096);
         outcomes = 0;
         open_script(script, n);
-        assert_int_equal(kube_checkpoint_new(&c, e.client, &(struct kube_checkpoint_config){ .namespace_ = "n", .name = "t-checkpoint", .owner = "u", .writer = WRITER }, wake, &err), 0);
+        assert_int_equal(kube_checkpoint_new(&c, e.client,
+                                             &(struct kube_checkpoint_config){ .namespace_ = "n",
+                                                                               .name = "t-checkpoint",
+                                                                               .owner = "u",
+                                                                               .writer = WRITER },
+                                             wake, &err),
+                         0);
         store = kube_checkpoint_port(c);
         return c;
 }
@@ -290,7 +341,8 @@ static void close_checkpoint(struct kube_checkpoint *c, struct task *wake)
 static void positions_are_read_and_written_with_their_version(void **state UNUSED)
 {
         static const struct step script[] = {
-                ROW("GET", "/api/v1/namespaces/n/configmaps/t-checkpoint", 200, MAP("1", "{\"timer\":" BEFORE("0") "}")),
+                ROW("GET", "/api/v1/namespaces/n/configmaps/t-checkpoint", 200,
+                    MAP("1", "{\"timer\":" BEFORE("0") "}")),
                 ROW("PATCH", "t-checkpoint", 200, MAP("2", "{}")),
                 /* a label was changed */
                 ROW("PATCH", "t-checkpoint", 409, "{\"reason\":\"Conflict\"}"),
@@ -308,13 +360,15 @@ static void positions_are_read_and_written_with_their_version(void **state UNUSE
         expected_outcomes = 3;
         store_put(&store, 3, STR("timer"), STR(VALUE("1")));
         run();
-        assert_string_equal(e.requests[1].p, "{\"metadata\":{\"resourceVersion\":\"1\"},\"data\":{\"timer\":" OURS("1") "}}");
+        assert_string_equal(e.requests[1].p,
+                            "{\"metadata\":{\"resourceVersion\":\"1\"},\"data\":{\"timer\":" OURS("1") "}}");
         expected_outcomes = 5;
         store_put(&store, 4, STR("timer"), STR(VALUE("2")));
         store_put(&store, 5, STR("timer"), STR(VALUE("3")));
         run();
         assert_string_equal(outcome.p, "1=" VALUE("0") " 2=none 3 4 5 ");
-        assert_non_null(strstr(e.requests[4].p, "{\"resourceVersion\":\"7\"},\"data\":{\"timer\":" OURS("3") "}"));
+        assert_non_null(
+                strstr(e.requests[4].p, "{\"resourceVersion\":\"7\"},\"data\":{\"timer\":" OURS("3") "}"));
         close_checkpoint(c, &wake);
 }
 
@@ -422,8 +476,12 @@ static void one_that_was_made_again_gets_back_what_is_known(void **state UNUSED)
 static void that_of_another_trigger_is_left_alone(void **state UNUSED)
 {
         static const struct step script[] = {
-                ROW("GET", "t-checkpoint", 200, "{\"metadata\":{\"resourceVersion\":\"1\",\"ownerReferences\":[{\"kind\":\"Trigger\",\"name\":\"t\",\"uid\":\"successor\"}]}}"),
-                ROW("GET", "t-checkpoint", 200, "{\"metadata\":{\"resourceVersion\":\"2\",\"ownerReferences\":[{\"kind\":\"Trigger\",\"name\":\"t\",\"uid\":\"u\"}]}}"),
+                ROW("GET", "t-checkpoint", 200,
+                    "{\"metadata\":{\"resourceVersion\":\"1\",\"ownerReferences\":[{\"kind\":\"Trigger\","
+                    "\"name\":\"t\",\"uid\":\"successor\"}]}}"),
+                ROW("GET", "t-checkpoint", 200,
+                    "{\"metadata\":{\"resourceVersion\":\"2\",\"ownerReferences\":[{\"kind\":\"Trigger\","
+                    "\"name\":\"t\",\"uid\":\"u\"}]}}"),
                 ROW("PATCH", "t-checkpoint", 200, MAP("3", "{}")),
         };
         struct task wake;
@@ -484,14 +542,19 @@ static void writes_that_wait_become_one_and_end_in_order(void **state UNUSED)
         expected_outcomes = 5;
         run();
         assert_string_equal(outcome.p, "1=none 2 3 4 5 ");
-        assert_string_equal(e.requests[1].p, "{\"metadata\":{\"resourceVersion\":\"1\"},\"data\":{\"a\":" OURS("1") "}}");
-        assert_string_equal(e.requests[2].p, "{\"metadata\":{\"resourceVersion\":\"2\"},\"data\":{\"a\":" OURS("3") ",\"b\":" OURS("\\\"q\\\"") "}}");
+        assert_string_equal(e.requests[1].p,
+                            "{\"metadata\":{\"resourceVersion\":\"1\"},\"data\":{\"a\":" OURS("1") "}}");
+        assert_string_equal(e.requests[2].p,
+                            "{\"metadata\":{\"resourceVersion\":\"2\"},\"data\":{\"a\":" OURS(
+                                    "3") ",\"b\":" OURS("\\\"q\\\"") "}}");
         close_checkpoint(c, &wake);
 }
 
 static void a_checkpoint_that_is_missing_is_named(void **state UNUSED)
 {
-        static const struct step script[] = { ROW("GET", "t-checkpoint", 404, "{\"reason\":\"NotFound\",\"message\":\"configmaps \\\"t-checkpoint\\\" not found\"}") };
+        static const struct step script[] = { ROW(
+                "GET", "t-checkpoint", 404,
+                "{\"reason\":\"NotFound\",\"message\":\"configmaps \\\"t-checkpoint\\\" not found\"}") };
         struct task wake;
         struct kube_checkpoint *c = open_checkpoint(script, COUNT_OF(script), &wake);
 
@@ -510,7 +573,10 @@ static void on_quiet(struct task *t UNUSED, usec now UNUSED) { loop_stop(e.loop)
 static void a_state_is_told_once_and_times_wait(void **state UNUSED)
 {
         static const struct step script[] = {
-                ROW("PATCH", "/apis/sluice.dev/v1alpha1/namespaces/n/triggers/t/status?fieldManager=sluice-worker-p&force=true", 500, ""),
+                ROW("PATCH",
+                    "/apis/sluice.dev/v1alpha1/namespaces/n/triggers/t/"
+                    "status?fieldManager=sluice-worker-p&force=true",
+                    500, ""),
                 ROW("PATCH", "/status", 200, "{}"),
                 ROW("PATCH", "/status", 200, "{}"),
         };
@@ -529,7 +595,8 @@ static void a_state_is_told_once_and_times_wait(void **state UNUSED)
         loop_arm(e.loop, &quiet, clock_monotonic(&system_clock) + 3 * USEC_SEC);
         run();
         assert_int_equal(e.at, 2);
-        assert_non_null(strstr(e.requests[1].p, "\"workers\":[{\"pod\":\"p\",\"triggerUID\":\"u\",\"observedGeneration\":3,\"sourceState\":\"Connecting\""));
+        assert_non_null(strstr(e.requests[1].p, "\"workers\":[{\"pod\":\"p\",\"triggerUID\":\"u\","
+                                                "\"observedGeneration\":3,\"sourceState\":\"Connecting\""));
         kube_report_set(r, &s);
         s.last_event_time += 30 * USEC_SEC; /* a time alone waits for its minute */
         kube_report_set(r, &s);
@@ -548,7 +615,8 @@ static void a_state_is_told_once_and_times_wait(void **state UNUSED)
 
 static void many_changes_are_few_writes(void **state UNUSED)
 {
-        static const struct step script[] = { { "PATCH", "/status", 200, "{}" }, { "PATCH", "/status", 200, "{}" } };
+        static const struct step script[] = { { "PATCH", "/status", 200, "{}" },
+                                              { "PATCH", "/status", 200, "{}" } };
         struct worker_status s = { .observed_generation = 1, .lag = -1 };
         char state_name[] = "Connected", delivery[] = "Retrying", message[32];
         struct task quiet = { .turn = on_quiet };
@@ -605,7 +673,11 @@ static void an_event_that_comes_again_is_not_written_again(void **state UNUSED)
                 { "POST", "/apis/events.k8s.io/v1/namespaces/n/events", 201, "{}" },
                 { "POST", "/apis/events.k8s.io/v1/namespaces/n/events", 201, "{}" },
         };
-        struct event_object o = { .api_version = "sluice.dev/v1alpha1", .kind = "Trigger", .namespace_ = "n", .name = "t", .uid = "u" };
+        struct event_object o = { .api_version = "sluice.dev/v1alpha1",
+                                  .kind = "Trigger",
+                                  .namespace_ = "n",
+                                  .name = "t",
+                                  .uid = "u" };
         struct task quiet = { .turn = on_quiet };
         char note[2001];
         struct recorder *r;
@@ -634,12 +706,14 @@ static void an_event_that_comes_again_is_not_written_again(void **state UNUSED)
                 assert_non_null(bodies[i]);
                 names[i] = json_string_value(json_object_get(json_object_get(bodies[i], "metadata"), "name"));
                 assert_non_null(names[i]);
-                assert_string_equal(json_string_value(json_object_get(bodies[i], "reportingInstance")), "pod");
+                assert_string_equal(json_string_value(json_object_get(bodies[i], "reportingInstance")),
+                                    "pod");
         }
         assert_string_not_equal(names[0], names[1]);
         assert_memory_equal(names[2], "t2.", 3);
         assert_string_equal(json_string_value(json_object_get(bodies[0], "note")), "no f");
-        assert_string_equal(json_string_value(json_object_get(json_object_get(bodies[2], "regarding"), "uid")), "u2");
+        assert_string_equal(
+                json_string_value(json_object_get(json_object_get(bodies[2], "regarding"), "uid")), "u2");
         /* what the API server takes */
         assert_true(strlen(json_string_value(json_object_get(bodies[3], "note"))) <= 1024);
         for (size_t i = 0; i < COUNT_OF(bodies); i++)

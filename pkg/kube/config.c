@@ -24,30 +24,37 @@ static int load_in_cluster(struct kube_config *c, const char *host, const char *
 {
         BUF_AT_END struct buf server = BUF_INIT(1024);
 
-        buf_printf(&server, strchr(host, ':') ? "https://[%s]:%s" : "https://%s:%s", host, port ? port : "443");
+        buf_printf(&server, strchr(host, ':') ? "https://[%s]:%s" : "https://%s:%s", host,
+                   port ? port : "443");
         c->server = buf_take(&server);
         c->token_file = str_dup(STR(ACCOUNT "/token"));
         c->ca_file = str_dup(STR(ACCOUNT "/ca.crt"));
         if (!c->server || !c->token_file || !c->ca_file)
                 return error_memory(err);
-        if (!(c->ca = read_text(c->ca_file, err)) || !(c->token = read_text(c->token_file, err)) || !(c->namespace_ = read_text(ACCOUNT "/namespace", err)))
+        if (!(c->ca = read_text(c->ca_file, err)) || !(c->token = read_text(c->token_file, err)) ||
+            !(c->namespace_ = read_text(ACCOUNT "/namespace", err)))
                 return error_wrap(err, "service account");
         return 0;
 }
 
 /* ---- kubeconfig --------------------------------------------------------- */
 
-struct loader { const char *path; struct error *err; };
+struct loader {
+        const char *path;
+        struct error *err;
+};
 
 static const struct node *text_member(const struct node *n, const char *name)
 {
         const struct node *m = n ? node_member(n, name) : NULL;
 
-        return m && m->kind != NODE_MAP && m->kind != NODE_LIST && m->kind != NODE_NULL && m->text.n ? m : NULL;
+        return m && m->kind != NODE_MAP && m->kind != NODE_LIST && m->kind != NODE_NULL && m->text.n ? m
+                                                                                                     : NULL;
 }
 
 /* The entry of a list of {name, KIND: {…}}. */
-static const struct node *named(const struct loader *l, const struct node *root, const char *list, const char *kind, struct str name)
+static const struct node *named(const struct loader *l, const struct node *root, const char *list,
+                                const char *kind, struct str name)
 {
         const struct node *entries = node_member(root, list);
 
@@ -57,7 +64,8 @@ static const struct node *named(const struct loader *l, const struct node *root,
                 if (n && str_equal(n->text, name))
                         return node_member(entries->items[i], kind);
         }
-        (void)error_set(l->err, ERROR_INVALID, "%s: %s has no entry named \"" STR_FMT "\"", l->path, list, STR_ARG(name));
+        (void)error_set(l->err, ERROR_INVALID, "%s: %s has no entry named \"" STR_FMT "\"", l->path, list,
+                        STR_ARG(name));
         return NULL;
 }
 
@@ -72,7 +80,8 @@ static int copy_text(const struct node *n, const char *name, char **out, struct 
 }
 
 /* NAME-data holds Base64, NAME a path, relative to the kubeconfig's folder. */
-static int data_or_file(const struct loader *l, const struct node *n, const char *name, char **out, char **file)
+static int data_or_file(const struct loader *l, const struct node *n, const char *name, char **out,
+                        char **file)
 {
         char data_name[64];
         const struct node *data, *path = text_member(n, name);
@@ -83,7 +92,8 @@ static int data_or_file(const struct loader *l, const struct node *n, const char
         data = text_member(n, data_name);
         if (data) {
                 if (!buf_unbase64(&text, data->text))
-                        return error_set(l->err, ERROR_INVALID, "%s:%u:%u: %s is no Base64", l->path, data->line, data->column, data_name);
+                        return error_set(l->err, ERROR_INVALID, "%s:%u:%u: %s is no Base64", l->path,
+                                         data->line, data->column, data_name);
                 *out = buf_take(&text);
                 return *out ? 0 : error_memory(l->err);
         }
@@ -105,9 +115,14 @@ static int load_user(const struct loader *l, struct kube_config *c, const struct
 
         for (size_t i = 0; i < COUNT_OF(refused); i++)
                 if (node_member(user, refused[i]))
-                        return error_set(l->err, ERROR_INVALID, "%s: users: %s is not supported; use a client certificate, token or tokenFile", l->path, refused[i]);
-        if (data_or_file(l, user, "client-certificate", &c->certificate, NULL) < 0 || data_or_file(l, user, "client-key", &c->key, NULL) < 0 ||
-            copy_text(user, "token", &c->token, l->err) < 0 || copy_text(user, "tokenFile", &c->token_file, l->err) < 0)
+                        return error_set(l->err, ERROR_INVALID,
+                                         "%s: users: %s is not supported; use a client certificate, token or "
+                                         "tokenFile",
+                                         l->path, refused[i]);
+        if (data_or_file(l, user, "client-certificate", &c->certificate, NULL) < 0 ||
+            data_or_file(l, user, "client-key", &c->key, NULL) < 0 ||
+            copy_text(user, "token", &c->token, l->err) < 0 ||
+            copy_text(user, "tokenFile", &c->token_file, l->err) < 0)
                 return -1;
         if (c->token_file && !(c->token || (c->token = read_text(c->token_file, l->err))))
                 return -1;
@@ -119,7 +134,8 @@ static int load_cluster(const struct loader *l, struct kube_config *c, const str
         const struct node *insecure = node_member(cluster, "insecure-skip-tls-verify");
         size_t n;
 
-        if (copy_text(cluster, "server", &c->server, l->err) < 0 || copy_text(cluster, "tls-server-name", &c->tls_server_name, l->err) < 0 ||
+        if (copy_text(cluster, "server", &c->server, l->err) < 0 ||
+            copy_text(cluster, "tls-server-name", &c->tls_server_name, l->err) < 0 ||
             data_or_file(l, cluster, "certificate-authority", &c->ca, &c->ca_file) < 0)
                 return -1;
         if (!c->server)
@@ -132,7 +148,8 @@ static int load_cluster(const struct loader *l, struct kube_config *c, const str
 
 static int load_tree(const struct loader *l, struct kube_config *c, const struct node *root)
 {
-        const struct node *current = text_member(root, "current-context"), *context, *cluster_name, *user_name, *part;
+        const struct node *current = text_member(root, "current-context"), *context, *cluster_name,
+                          *user_name, *part;
 
         if (!current)
                 return error_set(l->err, ERROR_INVALID, "%s: current-context is not set", l->path);
@@ -142,8 +159,11 @@ static int load_tree(const struct loader *l, struct kube_config *c, const struct
         cluster_name = text_member(context, "cluster");
         user_name = text_member(context, "user");
         if (!cluster_name || !user_name)
-                return error_set(l->err, ERROR_INVALID, "%s: context \"" STR_FMT "\" names no cluster or no user", l->path, STR_ARG(current->text));
-        if (!(part = named(l, root, "clusters", "cluster", cluster_name->text)) || load_cluster(l, c, part) < 0)
+                return error_set(l->err, ERROR_INVALID,
+                                 "%s: context \"" STR_FMT "\" names no cluster or no user", l->path,
+                                 STR_ARG(current->text));
+        if (!(part = named(l, root, "clusters", "cluster", cluster_name->text)) ||
+            load_cluster(l, c, part) < 0)
                 return -1;
         if (!(part = named(l, root, "users", "user", user_name->text)) || load_user(l, c, part) < 0)
                 return -1;
@@ -162,7 +182,8 @@ static int load_file(struct kube_config *c, const char *path, struct error *err)
                 return error_wrap(err, "kubeconfig");
         if (yaml_parse(&docs, buf_view(&file), &problems) < 0 || docs.n != 1) {
                 problems_format(&problems, path, &report);
-                (void)error_set(err, ERROR_INVALID, "kubeconfig: " STR_FMT, STR_ARG(str_trim(buf_view(&report))));
+                (void)error_set(err, ERROR_INVALID, "kubeconfig: " STR_FMT,
+                                STR_ARG(str_trim(buf_view(&report))));
         } else
                 r = load_tree(&l, c, docs.roots[0]);
         documents_done(&docs);
@@ -172,7 +193,8 @@ static int load_file(struct kube_config *c, const char *path, struct error *err)
 
 int kube_config_load(struct kube_config *c, const char *path, struct error *err)
 {
-        const char *variable = getenv("KUBECONFIG"), *host = getenv("KUBERNETES_SERVICE_HOST"), *home = getenv("HOME");
+        const char *variable = getenv("KUBECONFIG"), *host = getenv("KUBERNETES_SERVICE_HOST"),
+                   *home = getenv("HOME");
         BUF_AT_END struct buf chosen = BUF_INIT(PATH_MAX);
         int r;
 
@@ -187,7 +209,8 @@ int kube_config_load(struct kube_config *c, const char *path, struct error *err)
                 buf_printf(&chosen, "%s/.kube/config", home ? home : "/root");
         if (chosen.failed)
                 return error_memory(err);
-        r = chosen.n || !host ? load_file(c, chosen.p, err) : load_in_cluster(c, host, getenv("KUBERNETES_SERVICE_PORT"), err);
+        r = chosen.n || !host ? load_file(c, chosen.p, err)
+                              : load_in_cluster(c, host, getenv("KUBERNETES_SERVICE_PORT"), err);
         if (r == 0 && !c->namespace_ && !(c->namespace_ = str_dup(STR("default"))))
                 r = error_memory(err);
         if (r < 0)

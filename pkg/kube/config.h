@@ -1,4 +1,5 @@
-/* Where the API server is and who we are there: in a pod from the service account, else from a kubeconfig. Owned by the caller; loop's thread. */
+/* Where the API server is and who we are there: in a pod from the service account, else from a kubeconfig.
+ * Owned by the caller; loop's thread. */
 #pragma once
 
 #include "base/error.h"
@@ -13,9 +14,10 @@ struct kube_config {
         char *ca_file;           /* read again each minute: CAs rotate */
         char *tls_server_name;
         bool insecure;
-        char *namespace_;        /* of the service account or context; "default" otherwise */
+        char *namespace_; /* of the service account or context; "default" otherwise */
 };
 
-/* path NULL: $KUBECONFIG (its first file), else in a pod the service account, else ~/.kube/config. Errors name the file and member. */
+/* path NULL: $KUBECONFIG (its first file), else in a pod the service account, else ~/.kube/config. Errors
+ * name the file and member. */
 int kube_config_load(struct kube_config *, const char *path, struct error *) MUST_CHECK;
 void kube_config_done(struct kube_config *);

@@ -21,15 +21,22 @@ static int load(const char *text, struct kube_config *c, struct error *err)
         return kube_config_load(c, path, err);
 }
 
-#define HEAD "apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts:\n- {name: c, context: {cluster: k, user: u, namespace: shop}}\n"
-#define CLUSTER "clusters:\n- {name: k, cluster: {server: \"https://127.0.0.1:6443/\", certificate-authority-data: Q0E=}}\n"
+#define HEAD                                                                                                 \
+        "apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts:\n- {name: c, context: {cluster: k, "    \
+        "user: u, namespace: shop}}\n"
+#define CLUSTER                                                                                              \
+        "clusters:\n- {name: k, cluster: {server: \"https://127.0.0.1:6443/\", certificate-authority-data: " \
+        "Q0E=}}\n"
 
 static void token_and_certificate(void **state UNUSED)
 {
         struct kube_config c;
         struct error err;
 
-        assert_int_equal(load(HEAD CLUSTER "users:\n- {name: u, user: {token: t0k, client-certificate-data: Q0VSVA==, client-key-data: S0VZ}}\n", &c, &err), 0);
+        assert_int_equal(load(HEAD CLUSTER "users:\n- {name: u, user: {token: t0k, client-certificate-data: "
+                                           "Q0VSVA==, client-key-data: S0VZ}}\n",
+                              &c, &err),
+                         0);
         assert_string_equal(c.server, "https://127.0.0.1:6443");
         assert_string_equal(c.ca, "CA");
         assert_string_equal(c.token, "t0k");
@@ -47,7 +54,11 @@ static void files_are_relative_to_the_kubeconfig(void **state UNUSED)
         const char *name = strrchr(path, '/') + 1;
         char text[1024];
 
-        (void)snprintf(text, sizeof(text), HEAD "clusters:\n- {name: k, cluster: {server: \"https://h\", certificate-authority: %s, insecure-skip-tls-verify: true}}\nusers:\n- {name: u, user: {tokenFile: %s}}\n", name, path);
+        (void)snprintf(text, sizeof(text),
+                       HEAD
+                       "clusters:\n- {name: k, cluster: {server: \"https://h\", certificate-authority: %s, "
+                       "insecure-skip-tls-verify: true}}\nusers:\n- {name: u, user: {tokenFile: %s}}\n",
+                       name, path);
         assert_int_equal(load(text, &c, &err), 0);
         assert_non_null(strstr(c.ca, "kind: Config"));
         assert_non_null(strstr(c.token, "kind: Config"));
@@ -59,8 +70,10 @@ static void files_are_relative_to_the_kubeconfig(void **state UNUSED)
 /* In a folder of its own: the kubeconfig names files beside and below itself. */
 static void a_folder_with_files_works_from_anywhere(void **state UNUSED)
 {
-        static const char config[] = HEAD "clusters:\n- {name: k, cluster: {server: \"https://h:1/\", certificate-authority: pki/ca.crt, tls-server-name: kubernetes}}\n"
-                                          "users:\n- {name: u, user: {client-certificate: pki/cert, client-certificate-data: REFUQQ==, client-key: pki/ca.crt}}\n";
+        static const char config[] = HEAD "clusters:\n- {name: k, cluster: {server: \"https://h:1/\", "
+                                          "certificate-authority: pki/ca.crt, tls-server-name: kubernetes}}\n"
+                                          "users:\n- {name: u, user: {client-certificate: pki/cert, "
+                                          "client-certificate-data: REFUQQ==, client-key: pki/ca.crt}}\n";
         char folder[] = "/tmp/kubeconfig-folder-XXXXXX", name[64], pki[64], ca[64];
         struct kube_config c;
         struct error err;
@@ -98,7 +111,11 @@ static void the_environment_names_the_file(void **state UNUSED)
         struct error err;
         char list[128];
 
-        assert_int_equal(load("current-context: c\ncontexts:\n- {name: c, context: {cluster: k, user: u}}\n" CLUSTER "users:\n- {name: u, user: {token: t}}\n", &c, &err), 0);
+        assert_int_equal(
+                load("current-context: c\ncontexts:\n- {name: c, context: {cluster: k, user: u}}\n" CLUSTER
+                     "users:\n- {name: u, user: {token: t}}\n",
+                     &c, &err),
+                0);
         kube_config_done(&c);
         (void)snprintf(list, sizeof(list), "%s:/nowhere", path);
         assert_int_equal(setenv("KUBECONFIG", list, 1), 0);
@@ -115,19 +132,27 @@ static void the_environment_names_the_file(void **state UNUSED)
 
 static void what_is_missing_is_named(void **state UNUSED)
 {
-        static const struct { const char *text, *words; } cases[] = {
+        static const struct {
+                const char *text, *words;
+        } cases[] = {
                 ROW("apiVersion: v1\n", "current-context is not set"),
                 ROW("current-context: x\ncontexts: []\n", "contexts has no entry named \"x\""),
-                ROW("current-context: c\ncontexts:\n- {name: c, context: {cluster: k}}\n", "context \"c\" names no cluster or no user"),
-                ROW(HEAD CLUSTER "users:\n- {name: u, user: {auth-provider: {name: gcp}}}\n", "auth-provider is not supported"),
+                ROW("current-context: c\ncontexts:\n- {name: c, context: {cluster: k}}\n",
+                    "context \"c\" names no cluster or no user"),
+                ROW(HEAD CLUSTER "users:\n- {name: u, user: {auth-provider: {name: gcp}}}\n",
+                    "auth-provider is not supported"),
                 ROW(HEAD CLUSTER "users:\n- {name: u, user: {as: root}}\n", "as is not supported"),
                 ROW(HEAD "users:\n- {name: u, user: {}}\n", "clusters has no entry named \"k\""),
                 ROW(HEAD CLUSTER, "users has no entry named \"u\""),
                 ROW(HEAD "clusters:\n- {name: k, cluster: {}}\n", "the entry has no server"),
-                ROW(HEAD CLUSTER "users:\n- {name: u, user: {exec: {command: aws}}}\n", "exec is not supported"),
-                ROW(HEAD CLUSTER "users:\n- {name: u, user: {username: a, password: b}}\n", "username is not supported"),
-                ROW(HEAD CLUSTER "users:\n- {name: u, user: {client-key-data: \"%\"}}\n", "client-key-data is no Base64"),
-                ROW(HEAD CLUSTER "users:\n- {name: u, user: {tokenFile: /nowhere/token}}\n", "/nowhere/token"),
+                ROW(HEAD CLUSTER "users:\n- {name: u, user: {exec: {command: aws}}}\n",
+                    "exec is not supported"),
+                ROW(HEAD CLUSTER "users:\n- {name: u, user: {username: a, password: b}}\n",
+                    "username is not supported"),
+                ROW(HEAD CLUSTER "users:\n- {name: u, user: {client-key-data: \"%\"}}\n",
+                    "client-key-data is no Base64"),
+                ROW(HEAD CLUSTER "users:\n- {name: u, user: {tokenFile: /nowhere/token}}\n",
+                    "/nowhere/token"),
                 ROW("a: [", "kubeconfig"),
         };
 

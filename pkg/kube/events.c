@@ -12,7 +12,7 @@ enum { MOST = 1000 };
 
 struct told {
         UT_hash_handle hh;
-        uint64_t key;            /* of object, reason and note */
+        uint64_t key; /* of object, reason and note */
         usec first, last, written;
         int64_t count;
         char *namespace_, *name; /* of the Event */
@@ -25,7 +25,8 @@ struct recorder {
         uint64_t seed;
 };
 
-int recorder_new(struct recorder **out, struct kube_client *client, const char *controller, const char *instance, struct error *err)
+int recorder_new(struct recorder **out, struct kube_client *client, const char *controller,
+                 const char *instance, struct error *err)
 {
         struct recorder *r = calloc(1, sizeof(*r));
 
@@ -58,7 +59,7 @@ struct recorder *recorder_free(struct recorder *r)
         if (!r)
                 return NULL;
         HASH_ITER(hh, r->told, t, next)
-                told_free(r, t);
+        told_free(r, t);
         free(r->controller);
         free(r->instance);
         free(r);
@@ -80,7 +81,8 @@ static void micro_time(struct writer *w, struct str name, usec wall)
         writer_string(w, buf_view(&text));
 }
 
-static void send_new(struct recorder *r, const struct told *t, const struct event_object *o, const char *type, const char *reason, const char *action, const char *note)
+static void send_new(struct recorder *r, const struct told *t, const struct event_object *o, const char *type,
+                     const char *reason, const char *action, const char *note)
 {
         BUF_AT_END struct buf body = BUF_INIT(65536), path = BUF_INIT(4096);
         struct kube_request q = { .method = "POST", .what = "create an event", .done = written };
@@ -120,7 +122,10 @@ static void send_new(struct recorder *r, const struct told *t, const struct even
 static void send_series(struct recorder *r, const struct told *t)
 {
         BUF_AT_END struct buf body = BUF_INIT(4096), path = BUF_INIT(4096);
-        struct kube_request q = { .method = "PATCH", .content_type = "application/merge-patch+json", .what = "continue an event", .done = written };
+        struct kube_request q = { .method = "PATCH",
+                                  .content_type = "application/merge-patch+json",
+                                  .what = "continue an event",
+                                  .done = written };
         struct writer w;
 
         writer_init(&w, &body);
@@ -144,11 +149,12 @@ static void forget_old(struct recorder *r, usec now)
         if (HASH_COUNT(r->told) < MOST)
                 return;
         HASH_ITER(hh, r->told, t, next)
-                if (now - t->last > SERIES || HASH_COUNT(r->told) >= MOST)
-                        told_free(r, t);
+        if (now - t->last > SERIES || HASH_COUNT(r->told) >= MOST)
+                told_free(r, t);
 }
 
-void recorder_event(struct recorder *r, const struct event_object *o, const char *type, const char *reason, const char *action, const char *note)
+void recorder_event(struct recorder *r, const struct event_object *o, const char *type, const char *reason,
+                    const char *action, const char *note)
 {
         BUF_AT_END struct buf identity = BUF_INIT(65536), name = BUF_INIT(1024);
         usec now = clock_wall(&system_clock);

@@ -1,15 +1,20 @@
-/* Kubernetes events (events.k8s.io/v1) about one kind of object: what `kubectl describe` shows. The same reason and note about an object within ten minutes
- * becomes a series, written at most once a minute; writing is best effort and never holds anything up. Loop's thread. */
+/* Kubernetes events (events.k8s.io/v1) about one kind of object: what `kubectl describe` shows. The same
+ * reason and note about an object within ten minutes becomes a series, written at most once a minute; writing
+ * is best effort and never holds anything up. Loop's thread. */
 #pragma once
 
 #include "kube/client.h"
 
 struct recorder;
 
-int recorder_new(struct recorder **, struct kube_client *, const char *controller /* "sluice.dev/controller" */, const char *instance /* the pod */,
+int recorder_new(struct recorder **, struct kube_client *,
+                 const char *controller /* "sluice.dev/controller" */, const char *instance /* the pod */,
                  struct error *) MUST_CHECK;
-struct recorder *recorder_free(struct recorder *);             /* NULL is fine */
+struct recorder *recorder_free(struct recorder *); /* NULL is fine */
 
-struct event_object { const char *api_version, *kind, *namespace_, *name, *uid; };
+struct event_object {
+        const char *api_version, *kind, *namespace_, *name, *uid;
+};
 /* type: "Normal" or "Warning"; action: what was done, e.g. "Reconcile"; note at most 1,000 bytes are kept. */
-void recorder_event(struct recorder *, const struct event_object *, const char *type, const char *reason, const char *action, const char *note);
+void recorder_event(struct recorder *, const struct event_object *, const char *type, const char *reason,
+                    const char *action, const char *note);

@@ -7,7 +7,7 @@ static const usec FIRST = 5 * USEC_MSEC, MOST = 1000 * USEC_SEC;
 
 struct item {
         UT_hash_handle hh;
-        struct item *next;       /* in the ready list */
+        struct item *next; /* in the ready list */
         struct heap_node timer;
         bool dirty, processing, listed;
         unsigned failures;
@@ -38,7 +38,8 @@ struct queue *queue_free(struct queue *q)
 
         if (!q)
                 return NULL;
-        HASH_ITER(hh, q->items, i, next) {
+        HASH_ITER(hh, q->items, i, next)
+        {
                 HASH_DEL(q->items, i);
                 free(i);
         }

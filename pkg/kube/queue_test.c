@@ -97,7 +97,10 @@ static void failures_back_off_until_they_are_forgotten(void **state UNUSED)
 static void agrees_with_a_model(void **state UNUSED)
 {
         enum { KEYS = 7 };
-        struct { bool dirty, processing; usec at; } model[KEYS];
+        struct {
+                bool dirty, processing;
+                usec at;
+        } model[KEYS];
         struct queue *q = fresh();
         struct random r;
         usec now = 0;

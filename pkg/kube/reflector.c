@@ -11,18 +11,23 @@ static const usec BACKOFF_FIRST = 800 * USEC_MSEC, BACKOFF_MOST = 30 * USEC_SEC;
 enum { GIVE_UP_WATCHING = 5 };
 
 /* NAMESPACE/NAME */
-struct object { UT_hash_handle hh; json_t *json; bool seen; char key[]; };
+struct object {
+        UT_hash_handle hh;
+        json_t *json;
+        bool seen;
+        char key[];
+};
 
 struct reflector {
         struct reflector_config config;
         struct loop *loop;
         struct object *objects;
         struct kube_call *call;
-        struct task task;                /* the next list or watch */
+        struct task task; /* the next list or watch */
         struct random random;
-        char *version;                   /* of the last list or event; NULL: none yet */
+        char *version; /* of the last list or event; NULL: none yet */
         bool synced;
-        bool listed;                     /* a watch may go on at the version */
+        bool listed; /* a watch may go on at the version */
         /* the API server does not know the version: too old, or of before it was restored */
         bool gone;
         /* the watch sent what can't be read: what it said is lost, so it begins anew at the version */
@@ -37,7 +42,8 @@ static void next_step(struct reflector *r, bool failed, usec least)
         usec wait = 0;
 
         if (failed) {
-                wait = backoff_full_jitter(&r->random, BACKOFF_FIRST, BACKOFF_MOST, r->failures, BACKOFF_FIRST / 2);
+                wait = backoff_full_jitter(&r->random, BACKOFF_FIRST, BACKOFF_MOST, r->failures,
+                                           BACKOFF_FIRST / 2);
                 r->failures = MIN_OF(r->failures + 1, 10u);
         }
         loop_arm(r->loop, &r->task, loop_now(r->loop) + MAX_OF(wait, least));
@@ -89,15 +95,18 @@ static void store_object(struct reflector *r, json_t *json)
         if (o) {
                 before = o->json;
                 o->seen = true;
-                old_version = json_string_value(json_object_get(json_object_get(before, "metadata"), "resourceVersion"));
-                new_version = json_string_value(json_object_get(json_object_get(json, "metadata"), "resourceVersion"));
+                old_version = json_string_value(
+                        json_object_get(json_object_get(before, "metadata"), "resourceVersion"));
+                new_version = json_string_value(
+                        json_object_get(json_object_get(json, "metadata"), "resourceVersion"));
                 if (old_version && new_version && strcmp(old_version, new_version) == 0)
                         return; /* a list tells what is known already */
                 o->json = json_incref(json);
         } else {
                 o = calloc(1, sizeof(*o) + key.n + 1);
                 if (!o) {
-                        log_error("out of memory for an object", LOG_S("what", r->config.what), LOG_S("key", key.p));
+                        log_error("out of memory for an object", LOG_S("what", r->config.what),
+                                  LOG_S("key", key.p));
                         return;
                 }
                 memcpy(o->key, key.p, key.n + 1);
@@ -160,7 +169,8 @@ static bool store_items(struct reflector *r, struct str *rest)
         return next_mark(rest, ']');
 }
 
-/* Reads a list item by item: as one tree it would take many times the memory of what is kept. false: it is no list; what was read of it counts. */
+/* Reads a list item by item: as one tree it would take many times the memory of what is kept. false: it is no
+ * list; what was read of it counts. */
 static bool read_list(struct reflector *r, struct str rest, json_t **metadata)
 {
         bool found = false;
@@ -169,7 +179,8 @@ static bool read_list(struct reflector *r, struct str rest, json_t **metadata)
                 return false;
         do {
                 json_t *key = next_value(&rest);
-                bool items = json_is_string(key) && strcmp(json_string_value(key), "items") == 0, known = json_is_string(key);
+                bool items = json_is_string(key) && strcmp(json_string_value(key), "items") == 0,
+                     known = json_is_string(key);
                 bool meta = known && strcmp(json_string_value(key), "metadata") == 0;
 
                 json_decref(key);
@@ -198,12 +209,12 @@ static bool replace_all(struct reflector *r, struct str list, json_t **metadata)
         struct object *o, *next;
 
         HASH_ITER(hh, r->objects, o, next)
-                o->seen = false;
+        o->seen = false;
         if (!read_list(r, list, metadata))
                 return false;
         HASH_ITER(hh, r->objects, o, next)
-                if (!o->seen)
-                        drop_object(r, o);
+        if (!o->seen)
+                drop_object(r, o);
         return true;
 }
 
@@ -253,8 +264,12 @@ static void send_list(struct reflector *r)
         BUF_AT_END struct buf path = BUF_INIT(65536);
         struct kube_request q = { .method = "GET", .what = r->what, .done = listed, .cookie = r };
 
-        /* From the API server's cache, but never older than what is known; without the cache when that is not to be had. */
-        buf_printf(&path, "%s?resourceVersion=%s", r->config.path, r->gone ? "" : r->version ? r->version : "0");
+        /* From the API server's cache, but never older than what is known; without the cache when that is not
+         * to be had. */
+        buf_printf(&path, "%s?resourceVersion=%s", r->config.path,
+                   r->gone      ? ""
+                   : r->version ? r->version
+                                : "0");
         add_selector(r, &path);
         q.path = path.p;
         r->call = kube_send(r->config.client, &q);
@@ -280,10 +295,12 @@ static void watch_line(void *cookie, struct str line)
         } else if (strcmp(type, "ERROR") == 0) {
                 r->gone = json_integer_value(json_object_get(object, "code")) == 410;
                 if (!r->gone)
-                        log_warn("a watch failed", LOG_S("what", r->config.what), LOG_S("message", json_string_value(json_object_get(object, "message"))));
+                        log_warn("a watch failed", LOG_S("what", r->config.what),
+                                 LOG_S("message", json_string_value(json_object_get(object, "message"))));
                 r->listed = false;
         } else {
-                const char *version = json_string_value(json_object_get(json_object_get(object, "metadata"), "resourceVersion"));
+                const char *version = json_string_value(
+                        json_object_get(json_object_get(object, "metadata"), "resourceVersion"));
 
                 set_version(r, version);
                 key_of(object, &namespace_, &name, &key);
@@ -314,16 +331,23 @@ static void watch_ended(void *cookie, const struct kube_answer *a)
                 log_info("a watch ended", LOG_S("what", r->config.what), LOG_S("error", a->error.text));
         if (!brief)
                 r->failures = 0;
-        next_step(r, brief || (a->failed && a->error.kind != ERROR_GONE), a->failed ? a->error.retry_after : 0);
+        next_step(r, brief || (a->failed && a->error.kind != ERROR_GONE),
+                  a->failed ? a->error.retry_after : 0);
 }
 
 static void send_watch(struct reflector *r)
 {
         BUF_AT_END struct buf path = BUF_INIT(65536);
         unsigned span = 300 + (unsigned)random_below(&r->random, 301);
-        struct kube_request q = { .method = "GET", .what = r->what, .line = watch_line, .done = watch_ended, .cookie = r, .timeout = (usec)(span + 30) * USEC_SEC };
+        struct kube_request q = { .method = "GET",
+                                  .what = r->what,
+                                  .line = watch_line,
+                                  .done = watch_ended,
+                                  .cookie = r,
+                                  .timeout = (usec)(span + 30) * USEC_SEC };
 
-        buf_printf(&path, "%s?watch=true&allowWatchBookmarks=true&timeoutSeconds=%u&resourceVersion=%s", r->config.path, span, r->version);
+        buf_printf(&path, "%s?watch=true&allowWatchBookmarks=true&timeoutSeconds=%u&resourceVersion=%s",
+                   r->config.path, span, r->version);
         add_selector(r, &path);
         q.path = path.p;
         r->watch_began = loop_now(r->loop);
@@ -375,7 +399,8 @@ struct reflector *reflector_free(struct reflector *r)
                 return NULL;
         kube_cancel(r->call);
         loop_forget(r->loop, &r->task);
-        HASH_ITER(hh, r->objects, o, next) {
+        HASH_ITER(hh, r->objects, o, next)
+        {
                 HASH_DEL(r->objects, o);
                 json_decref(o->json);
                 free(o);
@@ -398,11 +423,13 @@ json_t *reflector_get(const struct reflector *r, const char *namespace_, const c
         return o ? o->json : NULL;
 }
 
-void reflector_each(const struct reflector *r, void (*each)(void *, const char *, const char *, json_t *), void *cookie)
+void reflector_each(const struct reflector *r, void (*each)(void *, const char *, const char *, json_t *),
+                    void *cookie)
 {
         struct object *o, *next;
 
-        HASH_ITER(hh, r->objects, o, next) {
+        HASH_ITER(hh, r->objects, o, next)
+        {
                 BUF_AT_END struct buf key = BUF_INIT(1024);
                 const char *namespace_, *name;
 

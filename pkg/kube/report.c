@@ -3,7 +3,8 @@
 #include "base/backoff.h"
 #include "base/log.h"
 
-static const usec STATES_APART = USEC_SEC, TIMES_APART = USEC_MINUTE, BACKOFF_FIRST = USEC_SEC, BACKOFF_MOST = USEC_MINUTE;
+static const usec STATES_APART = USEC_SEC, TIMES_APART = USEC_MINUTE, BACKOFF_FIRST = USEC_SEC,
+                  BACKOFF_MOST = USEC_MINUTE;
 
 struct kube_report {
         struct kube_client *client;
@@ -14,8 +15,8 @@ struct kube_report {
         char *path, *what, *manager, *namespace_, *trigger, *uid, *pod;
         struct buf wanted_state, told_state, telling_state; /* the entry without times and lag, as JSON */
         struct buf wanted, told, telling;                   /* the whole entry */
-        usec told_at;            /* monotonic; 0: never */
-        usec not_before;         /* after a failure */
+        usec told_at;                                       /* monotonic; 0: never */
+        usec not_before;                                    /* after a failure */
         unsigned failures;
 };
 
@@ -34,7 +35,8 @@ static usec due(const struct kube_report *r)
 
         if (same(&r->wanted, &r->told))
                 return USEC_NEVER;
-        at = r->told_at ? r->told_at + (same(&r->wanted_state, &r->told_state) ? TIMES_APART : STATES_APART) : 0;
+        at = r->told_at ? r->told_at + (same(&r->wanted_state, &r->told_state) ? TIMES_APART : STATES_APART)
+                        : 0;
         return MAX_OF(at, r->not_before);
 }
 
@@ -47,7 +49,9 @@ static void written(void *cookie, const struct kube_answer *a)
         if (a->failed) {
                 if (r->failures == 0)
                         log_warn("the status was not written", LOG_S("error", a->error.text));
-                r->not_before = now + MAX_OF(backoff_full_jitter(&r->random, BACKOFF_FIRST, BACKOFF_MOST, r->failures, USEC_SEC / 2), a->error.retry_after);
+                r->not_before = now + MAX_OF(backoff_full_jitter(&r->random, BACKOFF_FIRST, BACKOFF_MOST,
+                                                                 r->failures, USEC_SEC / 2),
+                                             a->error.retry_after);
                 r->failures = MIN_OF(r->failures + 1, 10u);
         } else {
                 r->failures = 0;
@@ -118,7 +122,8 @@ void kube_report_set(struct kube_report *r, const struct worker_status *status)
                 loop_arm(r->loop, &r->task, due(r));
 }
 
-int kube_report_new(struct kube_report **out, struct kube_client *client, const char *namespace_, const char *trigger, const char *uid, const char *pod, struct error *err)
+int kube_report_new(struct kube_report **out, struct kube_client *client, const char *namespace_,
+                    const char *trigger, const char *uid, const char *pod, struct error *err)
 {
         struct kube_report *r = calloc(1, sizeof(*r));
         BUF_AT_END struct buf path = BUF_INIT(4096), what = BUF_INIT(4096), manager = BUF_INIT(4096);
@@ -129,7 +134,8 @@ int kube_report_new(struct kube_report **out, struct kube_client *client, const 
         r->loop = kube_client_loop(client);
         r->task.turn = turn;
         random_init(&r->random, random_seed());
-        r->wanted.max = r->told.max = r->telling.max = r->wanted_state.max = r->told_state.max = r->telling_state.max = 65536;
+        r->wanted.max = r->told.max = r->telling.max = r->wanted_state.max = r->told_state.max =
+                r->telling_state.max = 65536;
         buf_printf(&path, "/apis/sluice.dev/v1alpha1/namespaces/%s/triggers/%s/status", namespace_, trigger);
         buf_printf(&what, "apply status of Trigger %s/%s", namespace_, trigger);
         buf_printf(&manager, "sluice-worker-%s", pod);
@@ -142,7 +148,8 @@ int kube_report_new(struct kube_report **out, struct kube_client *client, const 
         r->trigger = str_dup(str_of(trigger));
         r->uid = uid ? str_dup(str_of(uid)) : NULL;
         r->pod = str_dup(str_of(pod));
-        if ((uid && !r->uid) || !r->path || !r->what || !r->manager || !r->namespace_ || !r->trigger || !r->pod) {
+        if ((uid && !r->uid) || !r->path || !r->what || !r->manager || !r->namespace_ || !r->trigger ||
+            !r->pod) {
                 (void)kube_report_free(r);
                 return error_memory(err);
         }

@@ -1,4 +1,5 @@
-/* What an API server does to its connections: streams in pieces, cuts lines and answers, goes away and comes back. A server of raw text. */
+/* What an API server does to its connections: streams in pieces, cuts lines and answers, goes away and comes
+ * back. A server of raw text. */
 #include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,15 +13,19 @@
 #include "kube/reflector.h"
 
 enum { STEPS = 16, CONNECTIONS = 16 };
-enum after { CUT, STAY };        /* the connection, once the answer is written */
+enum after { CUT, STAY }; /* the connection, once the answer is written */
 
 struct step {
-        const char *request;     /* what it must contain; NULL: anything */
-        const char *answer;      /* raw; NULL: none */
+        const char *request; /* what it must contain; NULL: anything */
+        const char *answer;  /* raw; NULL: none */
         enum after after;
 };
 
-struct connection { struct loop_io *io; int fd; struct buf in; };
+struct connection {
+        struct loop_io *io;
+        int fd;
+        struct buf in;
+};
 
 static struct {
         struct loop *loop;
@@ -34,7 +39,7 @@ static struct {
         char url[64];
         const struct step *script;
         size_t steps, at;
-        usec times[STEPS];       /* when the requests came */
+        usec times[STEPS]; /* when the requests came */
         struct task watchdog;
         bool overdue;
 } e;
@@ -58,9 +63,11 @@ static void push(struct connection *c, const char *text)
 
 static bool whole(const struct buf *in)
 {
-        const char *head = in->p ? strstr(in->p, "\r\n\r\n") : NULL, *length = in->p ? strstr(in->p, "Content-Length: ") : NULL;
+        const char *head = in->p ? strstr(in->p, "\r\n\r\n") : NULL,
+                   *length = in->p ? strstr(in->p, "Content-Length: ") : NULL;
 
-        return head && in->n >= (size_t)(head + 4 - in->p) + (length && length < head ? strtoul(length + 16, NULL, 10) : 0);
+        return head && in->n >= (size_t)(head + 4 - in->p) +
+                                        (length && length < head ? strtoul(length + 16, NULL, 10) : 0);
 }
 
 static void answer(struct connection *c)
@@ -116,7 +123,9 @@ static void on_connect(void *cookie UNUSED, int events UNUSED)
 /* Listens at the port, once one is known; nobody does between away and this. */
 static void come_back(void)
 {
-        struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons(e.port), .sin_addr = { htonl(INADDR_LOOPBACK) } };
+        struct sockaddr_in address = { .sin_family = AF_INET,
+                                       .sin_port = htons(e.port),
+                                       .sin_addr = { htonl(INADDR_LOOPBACK) } };
         socklen_t size = sizeof(address);
         struct error err;
         int on = 1;
@@ -184,20 +193,23 @@ static void close_script(void)
 /* ---- the reflector ------------------------------------------------------ */
 
 #define OK "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n"
-#define OBJECT(name, version) "{\"metadata\":{\"namespace\":\"n\",\"name\":\"" name "\",\"resourceVersion\":\"" version "\"}}"
+#define OBJECT(name, version)                                                                                \
+        "{\"metadata\":{\"namespace\":\"n\",\"name\":\"" name "\",\"resourceVersion\":\"" version "\"}}"
 #define EVENT(type, object) "{\"type\":\"" type "\",\"object\":" object "}\n"
 #define LIST(version, items) OK "{\"metadata\":{\"resourceVersion\":\"" version "\"},\"items\":[" items "]}"
 
 static struct reflector *reflector;
 static struct buf told;
 static const char *awaited;
-static void (*then)(void);       /* what the test does when it was told that */
+static void (*then)(void); /* what the test does when it was told that */
 
-static void on_change(void *cookie UNUSED, const char *namespace_ UNUSED, const char *name, json_t *before, json_t *object)
+static void on_change(void *cookie UNUSED, const char *namespace_ UNUSED, const char *name, json_t *before,
+                      json_t *object)
 {
         json_t *metadata = json_object_get(object ? object : before, "metadata");
 
-        buf_printf(&told, "%s%s@%s ", object ? before ? "~" : "+" : "-", name, json_string_value(json_object_get(metadata, "resourceVersion")));
+        buf_printf(&told, "%s%s@%s ", object ? before ? "~" : "+" : "-", name,
+                   json_string_value(json_object_get(metadata, "resourceVersion")));
         if (awaited && strstr(told.p, awaited)) {
                 awaited = NULL;
                 if (then)
@@ -237,7 +249,8 @@ static void an_event_is_told_when_its_line_is_whole(void **state UNUSED)
 {
         static const struct step script[] = {
                 { "GET /things?resourceVersion=0 ", LIST("10", OBJECT("a", "5")), CUT },
-                { "resourceVersion=10 ", OK EVENT("ADDED", OBJECT("b", "11")) "{\"type\":\"MODIFIED\",", STAY },
+                { "resourceVersion=10 ", OK EVENT("ADDED", OBJECT("b", "11")) "{\"type\":\"MODIFIED\",",
+                  STAY },
         };
 
         open_reflector(script, COUNT_OF(script));
@@ -253,7 +266,10 @@ static void a_watch_cut_in_a_line_goes_on_at_the_last_whole_one(void **state UNU
 {
         static const struct step script[] = {
                 ROW("resourceVersion=0 ", LIST("10", ""), CUT),
-                ROW("resourceVersion=10 ", OK EVENT("ADDED", OBJECT("a", "11")) "{\"type\":\"ADDED\",\"object\":{\"metadata\":{\"name\":\"lo", CUT),
+                ROW("resourceVersion=10 ",
+                    OK EVENT("ADDED",
+                             OBJECT("a", "11")) "{\"type\":\"ADDED\",\"object\":{\"metadata\":{\"name\":\"lo",
+                    CUT),
                 ROW("resourceVersion=11 ", OK EVENT("ADDED", OBJECT("lost", "12")), STAY),
         };
 
@@ -266,8 +282,12 @@ static void a_line_that_cannot_be_read_loses_nothing(void **state UNUSED)
 {
         static const struct step script[] = {
                 ROW("resourceVersion=0 ", LIST("10", ""), CUT),
-                ROW("resourceVersion=10 ", OK EVENT("ADDED", OBJECT("a", "11")) "{\"type\":\"ADDED\",\"object\":{]}\n" EVENT("ADDED", OBJECT("c", "13")), STAY),
-                ROW("resourceVersion=11 ", OK EVENT("ADDED", OBJECT("b", "12")) EVENT("ADDED", OBJECT("c", "13")), STAY),
+                ROW("resourceVersion=10 ",
+                    OK EVENT("ADDED", OBJECT("a", "11")) "{\"type\":\"ADDED\",\"object\":{]}\n" EVENT(
+                            "ADDED", OBJECT("c", "13")),
+                    STAY),
+                ROW("resourceVersion=11 ",
+                    OK EVENT("ADDED", OBJECT("b", "12")) EVENT("ADDED", OBJECT("c", "13")), STAY),
         };
 
         open_reflector(script, COUNT_OF(script));
@@ -279,7 +299,10 @@ static void an_error_lists_again_and_not_older_than_what_is_known(void **state U
 {
         static const struct step script[] = {
                 ROW("resourceVersion=0 ", LIST("10", OBJECT("a", "5")), CUT),
-                ROW("watch=true", OK EVENT("ADDED", OBJECT("b", "11")) EVENT("ERROR", "{\"kind\":\"Status\",\"code\":500,\"message\":\"etcd\"}"), CUT),
+                ROW("watch=true",
+                    OK EVENT("ADDED", OBJECT("b", "11"))
+                            EVENT("ERROR", "{\"kind\":\"Status\",\"code\":500,\"message\":\"etcd\"}"),
+                    CUT),
                 ROW("GET /things?resourceVersion=11 ", LIST("20", OBJECT("a", "5")), CUT),
                 ROW("resourceVersion=20 ", OK EVENT("ADDED", OBJECT("c", "21")), STAY),
         };
@@ -322,9 +345,11 @@ static void a_version_that_is_gone_is_not_asked_for_again(void **state UNUSED)
 static void it_waits_as_long_as_it_is_told_to(void **state UNUSED)
 {
         static const struct step script[] = {
-                ROW("resourceVersion=0 ", "HTTP/1.1 429 Slow\r\nRetry-After: 2\r\nContent-Length: 0\r\n\r\n", CUT),
+                ROW("resourceVersion=0 ", "HTTP/1.1 429 Slow\r\nRetry-After: 2\r\nContent-Length: 0\r\n\r\n",
+                    CUT),
                 ROW("resourceVersion=0 ", LIST("10", ""), CUT),
-                ROW("resourceVersion=10 ", "HTTP/1.1 429 Slow\r\nRetry-After: 2\r\nContent-Length: 0\r\n\r\n", CUT),
+                ROW("resourceVersion=10 ", "HTTP/1.1 429 Slow\r\nRetry-After: 2\r\nContent-Length: 0\r\n\r\n",
+                    CUT),
                 ROW("resourceVersion=10 ", OK EVENT("ADDED", OBJECT("a", "11")), STAY),
         };
 
@@ -380,7 +405,9 @@ static void on_answer(void *cookie UNUSED, const struct kube_answer *a)
 
 static void ask(void)
 {
-        (void)kube_send(e.client, &(struct kube_request){ .method = "GET", .path = "/x", .what = "get x", .done = on_answer });
+        (void)kube_send(
+                e.client,
+                &(struct kube_request){ .method = "GET", .path = "/x", .what = "get x", .done = on_answer });
         run();
 }
 
@@ -413,7 +440,9 @@ static void a_token_is_read_again_when_it_is_refused(void **state UNUSED)
 static void another_name_for_tls(void **state UNUSED)
 {
         static char name[] = "kubernetes.default";
-        static const struct step script[] = { { "GET /prefix/x HTTP/1.1\r\nHost: kubernetes.default:", OK "{}", CUT } };
+        static const struct step script[] = {
+                { "GET /prefix/x HTTP/1.1\r\nHost: kubernetes.default:", OK "{}", CUT }
+        };
 
         open_script(script, COUNT_OF(script), NULL);
         (void)snprintf(e.url, sizeof(e.url), "http://127.0.0.1:%u/prefix", e.port);
@@ -465,7 +494,11 @@ static void one_pass(struct task *t UNUSED, usec now UNUSED) { loop_stop(e.loop)
 static void a_watch_that_hears_nothing_ends(void **state UNUSED)
 {
         static const struct clock clock = { read_ahead, read_ahead, NULL };
-        static const struct step script[] = { ROW("GET /watched", "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n" "{\"first\":1}\n", STAY), ROW("GET /listed", NULL, STAY) };
+        static const struct step script[] = { ROW("GET /watched",
+                                                  "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n"
+                                                  "{\"first\":1}\n",
+                                                  STAY),
+                                              ROW("GET /listed", NULL, STAY) };
         struct task pass = { .turn = one_pass };
         struct kube_call *listing;
 
@@ -474,10 +507,19 @@ static void a_watch_that_hears_nothing_ends(void **state UNUSED)
         ended = false;
         open_script(script, COUNT_OF(script), NULL);
         loop_use_clock(e.loop, &clock);
-        (void)kube_send(e.client, &(struct kube_request){ .method = "GET", .path = "/watched", .what = "watch", .line = count_line, .done = note_end, .timeout = USEC_HOUR });
+        (void)kube_send(e.client, &(struct kube_request){ .method = "GET",
+                                                          .path = "/watched",
+                                                          .what = "watch",
+                                                          .line = count_line,
+                                                          .done = note_end,
+                                                          .timeout = USEC_HOUR });
         run();
         assert_int_equal(lines, 1);
-        listing = kube_send(e.client, &(struct kube_request){ .method = "GET", .path = "/listed", .what = "list", .done = note_end, .timeout = USEC_HOUR });
+        listing = kube_send(e.client, &(struct kube_request){ .method = "GET",
+                                                              .path = "/listed",
+                                                              .what = "list",
+                                                              .done = note_end,
+                                                              .timeout = USEC_HOUR });
         while (e.at < 2) {
                 loop_ready(e.loop, &pass);
                 loop_run(e.loop);
@@ -546,7 +588,12 @@ static void check_cut_write(const struct step *script, size_t n, const char *exp
         outcome = BUF_INIT(4096);
         outcomes = expected_outcomes = 0;
         open_script(script, n, NULL);
-        assert_int_equal(kube_checkpoint_new(&c, e.client, &(struct kube_checkpoint_config){ .namespace_ = "n", .name = "t", .owner = "u", .writer = WRITER }, &wake, &err), 0);
+        assert_int_equal(
+                kube_checkpoint_new(&c, e.client,
+                                    &(struct kube_checkpoint_config){
+                                            .namespace_ = "n", .name = "t", .owner = "u", .writer = WRITER },
+                                    &wake, &err),
+                0);
         store = kube_checkpoint_port(c);
         put(1, VALUE("1"));
         put(2, VALUE("2"));
@@ -591,7 +638,8 @@ static void and_one_that_is_done_late(void **state UNUSED)
                 ROW("\"data\":{\"timer\":" OURS("1") "}", MAP("2", "{}"), CUT),
                 ROW("\"data\":{\"timer\":" OURS("2") "}", NULL, CUT),
                 ROW("GET ", MAP("2", "{\"timer\":" OURS("1") "}"), CUT),
-                ROW("\"resourceVersion\":\"2\"},\"data\":{\"timer\":" OURS("3") "}", "HTTP/1.1 409 No\r\nContent-Length: 0\r\n\r\n", CUT),
+                ROW("\"resourceVersion\":\"2\"},\"data\":{\"timer\":" OURS("3") "}",
+                    "HTTP/1.1 409 No\r\nContent-Length: 0\r\n\r\n", CUT),
                 ROW("GET ", MAP("3", "{\"timer\":" OURS("2") "}"), CUT),
                 ROW("\"resourceVersion\":\"3\"},\"data\":{\"timer\":" OURS("3") "}", MAP("4", "{}"), CUT),
         };

@@ -3,14 +3,19 @@
 #include <errno.h>
 #include <unistd.h>
 
-void secret_path(const char *secrets, const struct secret_ref *ref, struct buf *b) { buf_printf(b, "%s/%s/%s", secrets, ref->name, ref->key); }
+void secret_path(const char *secrets, const struct secret_ref *ref, struct buf *b)
+{
+        buf_printf(b, "%s/%s/%s", secrets, ref->name, ref->key);
+}
 
 int secret_read(const char *secrets, const struct secret_ref *ref, struct buf *out, struct error *err)
 {
         BUF_AT_END struct buf path = BUF_INIT(4096), text = BUF_INIT(65536);
 
         if (!secrets)
-                return error_set(err, ERROR_INVALID, "Secret %s, key %s: no folder of Secrets is given: say --secrets=DIR", ref->name, ref->key);
+                return error_set(err, ERROR_INVALID,
+                                 "Secret %s, key %s: no folder of Secrets is given: say --secrets=DIR",
+                                 ref->name, ref->key);
         secret_path(secrets, ref, &path);
         if (path.failed)
                 return error_memory(err);
@@ -19,14 +24,18 @@ int secret_read(const char *secrets, const struct secret_ref *ref, struct buf *o
         while (text.n && strchr(" \t\r\n", text.p[text.n - 1]))
                 text.n--;
         if (!text.n)
-                return error_set(err, ERROR_INVALID, "Secret %s, key %s: %s is empty", ref->name, ref->key, path.p);
+                return error_set(err, ERROR_INVALID, "Secret %s, key %s: %s is empty", ref->name, ref->key,
+                                 path.p);
         buf_str(out, buf_view(&text));
-        return out->failed ? error_set(err, ERROR_INVALID, "Secret %s, key %s: %s is too long", ref->name, ref->key, path.p) : 0;
+        return out->failed ? error_set(err, ERROR_INVALID, "Secret %s, key %s: %s is too long", ref->name,
+                                       ref->key, path.p)
+                           : 0;
 }
 
 static bool same(const struct stat *now, const struct secret_stamp *last)
 {
-        return now->st_ino == last->inode && now->st_size == last->size && now->st_mtim.tv_sec == last->changed.tv_sec && now->st_mtim.tv_nsec == last->changed.tv_nsec;
+        return now->st_ino == last->inode && now->st_size == last->size &&
+               now->st_mtim.tv_sec == last->changed.tv_sec && now->st_mtim.tv_nsec == last->changed.tv_nsec;
 }
 
 bool secret_changed(const char *secrets, const struct secret_ref *ref, struct secret_stamp *last)
@@ -87,12 +96,17 @@ int secret_open(struct secret *s, const char *secrets, const struct secret_ref *
 {
         *s = (struct secret){ .ref = ref, .gone = true };
         if (!secrets)
-                return error_set(err, ERROR_INVALID, "Secret %s, key %s: no folder of Secrets is given: say --secrets=DIR", ref->name, ref->key);
+                return error_set(err, ERROR_INVALID,
+                                 "Secret %s, key %s: no folder of Secrets is given: say --secrets=DIR",
+                                 ref->name, ref->key);
         (void)secret_look(s, secrets);
         return 0;
 }
 
-void secret_tell_gone(const struct secret_ref *ref, struct buf *b) { buf_printf(b, "Secret %s, key %s, is missing or empty", ref->name, ref->key); }
+void secret_tell_gone(const struct secret_ref *ref, struct buf *b)
+{
+        buf_printf(b, "Secret %s, key %s, is missing or empty", ref->name, ref->key);
+}
 
 void secret_done(struct secret *s)
 {

@@ -8,14 +8,16 @@
 #include <cmocka.h>
 
 static char folder[] = "/tmp/secret-test-XXXXXX";
-static const struct secret_ref ref = { (char *)(uintptr_t)"keys", (char *)(uintptr_t)"token" };
+static const struct secret_ref ref = { (char *)(uintptr_t) "keys", (char *)(uintptr_t) "token" };
 
 /* As the kubelet does: a new folder, and then the link to it is renamed over the old one. */
 static void mount(const char *version, const char *value)
 {
         char text[512];
 
-        (void)snprintf(text, sizeof(text), "cd %s && mkdir -p keys keys/..%s && printf '%s' >keys/..%s/token && ln -s ..%s keys/..new && mv -T keys/..new keys/..data && ln -sfn ..data/token keys/token",
+        (void)snprintf(text, sizeof(text),
+                       "cd %s && mkdir -p keys keys/..%s && printf '%s' >keys/..%s/token && ln -s ..%s "
+                       "keys/..new && mv -T keys/..new keys/..data && ln -sfn ..data/token keys/token",
                        folder, version, value, version, version);
         assert_int_equal(system(text), 0);
 }
@@ -37,9 +39,11 @@ static void what_is_missing_is_named(void **state UNUSED)
         struct error err;
 
         assert_int_equal(secret_read(NULL, &ref, &out, &err), -1);
-        assert_string_equal(err.text, "Secret keys, key token: no folder of Secrets is given: say --secrets=DIR");
+        assert_string_equal(err.text,
+                            "Secret keys, key token: no folder of Secrets is given: say --secrets=DIR");
         assert_int_equal(secret_open(&s, NULL, &ref, &err), -1);
-        assert_string_equal(err.text, "Secret keys, key token: no folder of Secrets is given: say --secrets=DIR");
+        assert_string_equal(err.text,
+                            "Secret keys, key token: no folder of Secrets is given: say --secrets=DIR");
         assert_int_equal(secret_read(folder, &ref, &out, &err), -1);
         assert_non_null(strstr(err.text, "Secret keys, key token: open "));
         mount("empty", " \\n");

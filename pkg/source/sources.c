@@ -7,13 +7,16 @@
 #include "source/timer/timer.h"
 
 /* The one table of sources: a new one is a folder and a line here. */
-const struct driver *const source_drivers[] = { &timer_driver, &kafka_driver, &apig_driver, &smn_driver, &obs_driver, &cloudeye_driver };
+const struct driver *const source_drivers[] = { &timer_driver, &kafka_driver, &apig_driver,
+                                                &smn_driver,   &obs_driver,   &cloudeye_driver };
 const size_t source_drivers_n = COUNT_OF(source_drivers);
 
 const struct source_type *source_types(void)
 {
-        static const struct source_type types[] = { { "timer", &timer_type }, { "kafka", &kafka_type }, { "apig", &apig_type }, { "smn", &smn_type },
-                                                    { "obs", &obs_type },     { "cloudEye", &cloudeye_type } };
+        static const struct source_type types[] = {
+                { "timer", &timer_type }, { "kafka", &kafka_type }, { "apig", &apig_type },
+                { "smn", &smn_type },     { "obs", &obs_type },     { "cloudEye", &cloudeye_type }
+        };
 
         _Static_assert(COUNT_OF(types) == COUNT_OF(source_drivers), "each driver has its type");
         return types;
@@ -21,7 +24,10 @@ const struct source_type *source_types(void)
 
 const struct driver *trigger_driver(const struct trigger *t) { return source_drivers[t->source]; }
 
-bool trigger_outside(const struct trigger *t, struct buf *what) { return trigger_driver(t)->outside && trigger_driver(t)->outside(t, what); }
+bool trigger_outside(const struct trigger *t, struct buf *what)
+{
+        return trigger_driver(t)->outside && trigger_driver(t)->outside(t, what);
+}
 
 const char *lost_reason_name(enum lost_reason reason)
 {
@@ -32,7 +38,8 @@ const char *lost_reason_name(enum lost_reason reason)
 
 const char *source_state_name(enum source_state state)
 {
-        static const char *const names[SOURCE_STATE_MAX] = { "Connecting", "Connected", "Idle", "Standby", "Disconnected", "Failed", "Removed" };
+        static const char *const names[SOURCE_STATE_MAX] = { "Connecting",   "Connected", "Idle",   "Standby",
+                                                             "Disconnected", "Failed",    "Removed" };
 
         return names[state];
 }

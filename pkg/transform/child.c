@@ -12,12 +12,12 @@
 enum { READ_SIZE = 65536, KEEP = 1 << 20, FRAME_SIZE_MAX = 1 << 30 };
 
 struct child {
-        struct buf in;           /* frames not yet used, from at */
+        struct buf in; /* frames not yet used, from at */
         size_t at;
-        struct buf out;          /* one frame */
+        struct buf out; /* one frame */
         struct child_setup setup;
         jq_state *jq;
-        struct buf complaints;   /* of the compiler */
+        struct buf complaints; /* of the compiler */
 };
 
 /* ---- frames ------------------------------------------------------------- */
@@ -105,7 +105,10 @@ static void put_words(struct buf *out, struct str text)
                 buf_text(out, "…");
 }
 
-static struct str jv_view(jv string) { return (struct str){ jv_string_value(string), (size_t)jv_string_length_bytes(jv_copy(string)) }; }
+static struct str jv_view(jv string)
+{
+        return (struct str){ jv_string_value(string), (size_t)jv_string_length_bytes(jv_copy(string)) };
+}
 
 /* Takes the value. */
 static void put_value(struct buf *out, jv value)
@@ -116,10 +119,12 @@ static void put_value(struct buf *out, jv value)
         jv_free(value);
 }
 
-/* "jq: error: syntax error, unexpected '}' (Unix shell quoting issues?) at <top-level>, line 3:\n…": no shell is in sight, and there is one program. */
+/* "jq: error: syntax error, unexpected '}' (Unix shell quoting issues?) at <top-level>, line 3:\n…": no shell
+ * is in sight, and there is one program. */
 static void on_complaint(void *cookie, jv message)
 {
-        static const char *const noise[] = { "jq: error: ", " (Unix shell quoting issues?)", "<top-level>, " };
+        static const char *const noise[] = { "jq: error: ", " (Unix shell quoting issues?)",
+                                             "<top-level>, " };
         struct child *c = cookie;
         BUF_AT_END struct buf line = BUF_INIT(1 << 20);
         char *at;
@@ -146,7 +151,10 @@ static void on_complaint(void *cookie, jv message)
 
 static void on_no_memory(void *cookie UNUSED) { _exit(CHILD_EXIT_MEMORY); }
 static void on_debug(void *cookie UNUSED, jv message) { jv_free(message); }
-static jv on_input(jq_state *jq UNUSED, void *cookie UNUSED) { return jv_invalid_with_msg(jv_string("there is no further input: a transform sees one event")); }
+static jv on_input(jq_state *jq UNUSED, void *cookie UNUSED)
+{
+        return jv_invalid_with_msg(jv_string("there is no further input: a transform sees one event"));
+}
 
 /* The parent's clock is the one that counts; this one ends a child whose parent has no time to look. */
 static void bound_cpu(usec most)
@@ -182,7 +190,10 @@ static void fail(struct child *c, uint64_t sequence, const char *prefix, jv valu
         answer(c, FRAME_FAILED, sequence, buf_view(&text));
 }
 
-static void fail_text(struct child *c, uint64_t sequence, const char *text) { answer(c, FRAME_FAILED, sequence, str_of(text)); }
+static void fail_text(struct child *c, uint64_t sequence, const char *text)
+{
+        answer(c, FRAME_FAILED, sequence, str_of(text));
+}
 
 /* The one value of the text; invalid, with a message, when it is something else. */
 static jv parse(struct str text)
@@ -196,7 +207,8 @@ static jv parse(struct str text)
                 next = jv_parser_next(parser);
                 if (jv_is_valid(next) || jv_invalid_has_msg(jv_copy(next))) {
                         jv_free(value);
-                        value = jv_is_valid(next) ? jv_invalid_with_msg(jv_string("more than one JSON value")) : jv_copy(next);
+                        value = jv_is_valid(next) ? jv_invalid_with_msg(jv_string("more than one JSON value"))
+                                                  : jv_copy(next);
                 }
                 jv_free(next);
         } else if (!jv_invalid_has_msg(jv_copy(value))) {
@@ -220,7 +232,8 @@ static bool ended_well(struct child *c, uint64_t sequence, jv end)
                 if ((failed = jv_is_valid(words)))
                         fail(c, sequence, "jq: halt_error: ", jv_copy(words));
                 jv_free(words);
-                /* libjq 1.6 frees the message at each reset and never forgets it: reset once, then give it another. */
+                /* libjq 1.6 frees the message at each reset and never forgets it: reset once, then give it
+                 * another. */
                 jq_start(c->jq, jv_null(), 0);
                 jq_halt(c->jq, jv_invalid(), jv_invalid());
                 return !failed;
@@ -230,11 +243,13 @@ static bool ended_well(struct child *c, uint64_t sequence, jv end)
                 return true;
         }
         words = jv_invalid_get_msg(end);
-        fail(c, sequence, jv_get_kind(words) == JV_KIND_STRING ? "jq: " : "jq: error (not a string): ", words);
+        fail(c, sequence,
+             jv_get_kind(words) == JV_KIND_STRING ? "jq: " : "jq: error (not a string): ", words);
         return false;
 }
 
-/* Newer libjqs, and Debian's 1.6, print this in place of what is nested deeper than 256 levels: then the text is no JSON. */
+/* Newer libjqs, and Debian's 1.6, print this in place of what is nested deeper than 256 levels: then the text
+ * is no JSON. */
 static bool is_cut(struct str text)
 {
         static const char cut[] = "<skipped: too deep>";
@@ -263,7 +278,8 @@ static void send_value(struct child *c, uint64_t sequence, jv value)
         if (is_cut(text))
                 fail_text(c, sequence, "the transform's result is nested too deep: at most 256 levels");
         else if (text.n > c->setup.output_max) {
-                buf_printf(&why, "the transform's result has %zu bytes: at most %llu may be sent", text.n, (unsigned long long)c->setup.output_max);
+                buf_printf(&why, "the transform's result has %zu bytes: at most %llu may be sent", text.n,
+                           (unsigned long long)c->setup.output_max);
                 answer(c, FRAME_FAILED, sequence, buf_view(&why));
         } else
                 answer(c, FRAME_RESULT, sequence, text);
@@ -278,14 +294,18 @@ static void run(struct child *c, uint64_t sequence, jv input)
         value = jq_next(c->jq);
         if (!jv_is_valid(value)) {
                 if (ended_well(c, sequence, value))
-                        fail_text(c, sequence, "the transform produced nothing: it must produce exactly one value; use spec.filter to leave events out");
+                        fail_text(c, sequence,
+                                  "the transform produced nothing: it must produce exactly one value; use "
+                                  "spec.filter to leave events out");
                 return;
         }
         end = jq_next(c->jq);
         if (jv_is_valid(end)) {
                 jv_free(end);
                 jv_free(value);
-                fail_text(c, sequence, "the transform produced more than one value: it must produce exactly one; put them into an array: [ … ]");
+                fail_text(c, sequence,
+                          "the transform produced more than one value: it must produce exactly one; put them "
+                          "into an array: [ … ]");
                 return;
         }
         if (!ended_well(c, sequence, end)) {
@@ -314,17 +334,24 @@ static void take_record(struct child *c)
 /* Sanitizers catch these to print; the parent wants to see them. */
 static void default_signals(void)
 {
-        static const int all[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS, SIGPROF, SIGPIPE };
+        static const int all[] = {
+                SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS, SIGPROF, SIGPIPE
+        };
 
         for (size_t i = 0; i < COUNT_OF(all); i++)
                 (void)signal(all[i], SIG_DFL);
 }
 
-static void broken(struct child *c, const struct error *err) { answer(c, FRAME_BROKEN, 0, str_of(err->text)); }
+static void broken(struct child *c, const struct error *err)
+{
+        answer(c, FRAME_BROKEN, 0, str_of(err->text));
+}
 
 int transform_child_main(void)
 {
-        struct child c = { .in = BUF_INIT((size_t)FRAME_SIZE_MAX + READ_SIZE), .out = BUF_INIT((size_t)FRAME_SIZE_MAX + READ_SIZE), .complaints = BUF_INIT(4096) };
+        struct child c = { .in = BUF_INIT((size_t)FRAME_SIZE_MAX + READ_SIZE),
+                           .out = BUF_INIT((size_t)FRAME_SIZE_MAX + READ_SIZE),
+                           .complaints = BUF_INIT(4096) };
         FREE_AT_END char *program = NULL;
         struct error err;
         uint64_t sequence;

@@ -55,10 +55,12 @@ size_t frame_get(struct str bytes, struct frame *head, struct str *text)
 
 /* ---- start -------------------------------------------------------------- */
 
-/* The child gets its end of the socket as CHILD_FD, and nothing else: no environment, no descriptor, no signal blocked or ignored. */
+/* The child gets its end of the socket as CHILD_FD, and nothing else: no environment, no descriptor, no
+ * signal blocked or ignored. */
 static int spawn(pid_t *pid, const char *executable, int end)
 {
-        char *arguments[] = { (char *)(uintptr_t)CHILD_NAME, (char *)(uintptr_t)CHILD_COMMAND, NULL }, *nothing[] = { NULL };
+        char *arguments[] = { (char *)(uintptr_t)CHILD_NAME, (char *)(uintptr_t)CHILD_COMMAND, NULL },
+             *nothing[] = { NULL };
         posix_spawn_file_actions_t files;
         posix_spawnattr_t attributes;
         sigset_t none, all;
@@ -72,7 +74,8 @@ static int spawn(pid_t *pid, const char *executable, int end)
                 (void)posix_spawn_file_actions_destroy(&files);
                 return r;
         }
-        (void)posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+        (void)posix_spawnattr_setflags(&attributes,
+                                       POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
         (void)posix_spawnattr_setsigmask(&attributes, &none);
         (void)posix_spawnattr_setsigdefault(&attributes, &all);
         r = posix_spawn_file_actions_adddup2(&files, end, CHILD_FD);
@@ -82,7 +85,8 @@ static int spawn(pid_t *pid, const char *executable, int end)
         if (r == 0)
                 r = posix_spawn_file_actions_addclosefrom_np(&files, CHILD_FD + 1);
         if (r == 0)
-                r = posix_spawn(pid, executable ? executable : "/proc/self/exe", &files, &attributes, arguments, nothing);
+                r = posix_spawn(pid, executable ? executable : "/proc/self/exe", &files, &attributes,
+                                arguments, nothing);
         (void)posix_spawnattr_destroy(&attributes);
         (void)posix_spawn_file_actions_destroy(&files);
         return r;
@@ -129,24 +133,33 @@ static enum process_end explain_signal(int number, usec timeout, struct error *e
 
         switch (number) {
         case SIGSYS:
-                (void)error_set(err, ERROR_INVALID, "the transform asked the system for something it may not: killed by the sandbox");
+                (void)error_set(
+                        err, ERROR_INVALID,
+                        "the transform asked the system for something it may not: killed by the sandbox");
                 return END_RECORD;
         case SIGPROF:
                 duration_format(&time, timeout);
-                (void)error_set(err, ERROR_TIMEOUT, "the transform took longer than %s", time.p ? time.p : "");
+                (void)error_set(err, ERROR_TIMEOUT, "the transform took longer than %s",
+                                time.p ? time.p : "");
                 return END_RECORD;
         case SIGSEGV:
         case SIGBUS:
-                (void)error_set(err, ERROR_INVALID, "the transform crashed: signal %d (SIG%s); values nested too deep overflow jq's stack", number, name ? name : "?");
+                (void)error_set(err, ERROR_INVALID,
+                                "the transform crashed: signal %d (SIG%s); values nested too deep overflow "
+                                "jq's stack",
+                                number, name ? name : "?");
                 return END_RECORD;
         case SIGABRT:
         case SIGFPE:
         case SIGILL:
         case SIGTRAP:
-                (void)error_set(err, ERROR_INVALID, "the transform crashed: signal %d (SIG%s)", number, name ? name : "?");
+                (void)error_set(err, ERROR_INVALID, "the transform crashed: signal %d (SIG%s)", number,
+                                name ? name : "?");
                 return END_RECORD;
         default:
-                (void)error_set(err, ERROR_SYSTEM, "the transform's process was killed from outside: signal %d (SIG%s)", number, name ? name : "?");
+                (void)error_set(err, ERROR_SYSTEM,
+                                "the transform's process was killed from outside: signal %d (SIG%s)", number,
+                                name ? name : "?");
                 return END_OUTSIDE;
         }
 }
@@ -185,7 +198,8 @@ enum process_end process_end(struct process *p, size_t memory, usec timeout, str
                 (void)error_set(err, ERROR_MEMORY, "the transform ran out of memory (%s)", size);
                 end = END_MEMORY;
         } else
-                (void)error_set(err, ERROR_SYSTEM, "the transform's process ended: exit status %d", WEXITSTATUS(status));
+                (void)error_set(err, ERROR_SYSTEM, "the transform's process ended: exit status %d",
+                                WEXITSTATUS(status));
         err->retry = false;
         return end;
 }

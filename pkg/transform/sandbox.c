@@ -20,7 +20,8 @@
 #else
 #error "the transform's sandbox knows x86_64 and aarch64"
 #endif
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the filter reads the low half of an argument first");
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+               "the filter reads the low half of an argument first");
 
 /* ---- limits ------------------------------------------------------------- */
 
@@ -53,11 +54,13 @@ int sandbox_limit(size_t memory, struct error *err)
 {
         size_t base = 0;
 
-        if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || prctl(PR_SET_DUMPABLE, 0) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+        if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || prctl(PR_SET_DUMPABLE, 0) < 0 ||
+            prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
                 return error_errno(err, errno, "give up the child's privileges");
         if (addresses(&base, err) < 0)
                 return -1;
-        if (limit(RLIMIT_CORE, 0, "core dumps", err) < 0 || limit(RLIMIT_FSIZE, 0, "files' size", err) < 0 || limit(RLIMIT_NPROC, 0, "processes", err) < 0 ||
+        if (limit(RLIMIT_CORE, 0, "core dumps", err) < 0 || limit(RLIMIT_FSIZE, 0, "files' size", err) < 0 ||
+            limit(RLIMIT_NPROC, 0, "processes", err) < 0 ||
             limit(RLIMIT_STACK, SANDBOX_STACK, "stack", err) < 0 || limit(RLIMIT_NOFILE, 0, "files", err) < 0)
                 return -1;
         return SANDBOX_SANITIZED ? 0 : limit(RLIMIT_AS, base + memory, "memory", err);
@@ -66,30 +69,69 @@ int sandbox_limit(size_t memory, struct error *err)
 /* ---- the filter --------------------------------------------------------- */
 
 enum rule_kind { ALLOW, NO_SUCH_FILE, ONE_DESCRIPTOR, NOT_EXECUTABLE, OWN_ABORT };
-static const struct { int number; enum rule_kind kind; } rules[] = {
-        { __NR_read, ONE_DESCRIPTOR }, { __NR_write, ONE_DESCRIPTOR },
-        { __NR_setitimer, ALLOW }, { __NR_brk, ALLOW }, { __NR_mmap, NOT_EXECUTABLE }, { __NR_munmap, ALLOW }, { __NR_mremap, ALLOW },
-        { __NR_madvise, ALLOW }, { __NR_mprotect, NOT_EXECUTABLE }, { __NR_futex, ALLOW }, { __NR_clock_gettime, ALLOW }, { __NR_gettimeofday, ALLOW },
-        { __NR_getrandom, ALLOW }, { __NR_exit_group, ALLOW }, { __NR_exit, ALLOW }, { __NR_rt_sigreturn, ALLOW },
+static const struct {
+        int number;
+        enum rule_kind kind;
+} rules[] = {
+        { __NR_read, ONE_DESCRIPTOR },
+        { __NR_write, ONE_DESCRIPTOR },
+        { __NR_setitimer, ALLOW },
+        { __NR_brk, ALLOW },
+        { __NR_mmap, NOT_EXECUTABLE },
+        { __NR_munmap, ALLOW },
+        { __NR_mremap, ALLOW },
+        { __NR_madvise, ALLOW },
+        { __NR_mprotect, NOT_EXECUTABLE },
+        { __NR_futex, ALLOW },
+        { __NR_clock_gettime, ALLOW },
+        { __NR_gettimeofday, ALLOW },
+        { __NR_getrandom, ALLOW },
+        { __NR_exit_group, ALLOW },
+        { __NR_exit, ALLOW },
+        { __NR_rt_sigreturn, ALLOW },
         /* What abort() does, so that its death has its own name. */
-        { __NR_rt_sigprocmask, ALLOW }, { __NR_rt_sigaction, ALLOW }, { __NR_getpid, ALLOW }, { __NR_gettid, ALLOW }, { __NR_tgkill, OWN_ABORT },
-        /* jq looks for modules and libc for the time zone: both take "there is none" for an answer, and have better words than a kill. */
-        { __NR_openat, NO_SUCH_FILE }, { __NR_newfstatat, NO_SUCH_FILE }, { __NR_fstat, NO_SUCH_FILE }, { __NR_statx, NO_SUCH_FILE },
-        { __NR_readlinkat, NO_SUCH_FILE }, { __NR_faccessat, NO_SUCH_FILE }, { __NR_getcwd, NO_SUCH_FILE },
+        { __NR_rt_sigprocmask, ALLOW },
+        { __NR_rt_sigaction, ALLOW },
+        { __NR_getpid, ALLOW },
+        { __NR_gettid, ALLOW },
+        { __NR_tgkill, OWN_ABORT },
+        /* jq looks for modules and libc for the time zone: both take "there is none" for an answer, and have
+           better words than a kill. */
+        { __NR_openat, NO_SUCH_FILE },
+        { __NR_newfstatat, NO_SUCH_FILE },
+        { __NR_fstat, NO_SUCH_FILE },
+        { __NR_statx, NO_SUCH_FILE },
+        { __NR_readlinkat, NO_SUCH_FILE },
+        { __NR_faccessat, NO_SUCH_FILE },
+        { __NR_getcwd, NO_SUCH_FILE },
 #ifdef __NR_open
-        { __NR_open, NO_SUCH_FILE }, { __NR_stat, NO_SUCH_FILE }, { __NR_lstat, NO_SUCH_FILE }, { __NR_readlink, NO_SUCH_FILE }, { __NR_access, NO_SUCH_FILE },
+        { __NR_open, NO_SUCH_FILE },
+        { __NR_stat, NO_SUCH_FILE },
+        { __NR_lstat, NO_SUCH_FILE },
+        { __NR_readlink, NO_SUCH_FILE },
+        { __NR_access, NO_SUCH_FILE },
         { __NR_time, ALLOW },
 #endif
 #if SANDBOX_SANITIZED
-        { __NR_sched_yield, ALLOW }, { __NR_sigaltstack, ALLOW },
+        { __NR_sched_yield, ALLOW },
+        { __NR_sigaltstack, ALLOW },
 #endif
 };
 
-struct filter { struct sock_filter code[256]; unsigned short n; };
+struct filter {
+        struct sock_filter code[256];
+        unsigned short n;
+};
 
 static void emit(struct filter *f, struct sock_filter instruction) { f->code[f->n++] = instruction; }
-static void emit_return(struct filter *f, uint32_t what) { emit(f, (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, what)); }
-static void emit_load(struct filter *f, size_t offset) { emit(f, (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)offset)); }
+static void emit_return(struct filter *f, uint32_t what)
+{
+        emit(f, (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, what));
+}
+static void emit_load(struct filter *f, size_t offset)
+{
+        emit(f, (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)offset));
+}
 static size_t argument(size_t n) { return offsetof(struct seccomp_data, args) + n * sizeof(uint64_t); }
 
 /* Returns `otherwise` unless what was loaded fits. */
@@ -97,7 +139,8 @@ static void emit_unless(struct filter *f, unsigned short test, uint32_t value, u
 {
         bool set = test == BPF_JSET; /* wanted: none of these bits */
 
-        emit(f, (struct sock_filter)BPF_JUMP((unsigned short)(BPF_JMP | test | BPF_K), value, set ? 0 : 1, set ? 1 : 0));
+        emit(f, (struct sock_filter)BPF_JUMP((unsigned short)(BPF_JMP | test | BPF_K), value, set ? 0 : 1,
+                                             set ? 1 : 0));
         emit_return(f, otherwise);
 }
 
@@ -136,7 +179,8 @@ int sandbox_enter(int fd, struct error *err)
 
                 emit_load(&f, offsetof(struct seccomp_data, nr));
                 at = f.n;
-                emit(&f, (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)rules[i].number, 0, 0));
+                emit(&f, (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)rules[i].number, 0,
+                                                      0));
                 emit_rule(&f, rules[i].kind, fd);
                 f.code[at].jf = (unsigned char)(f.n - at - 1);
         }

@@ -1,5 +1,5 @@
-/* The walls around a transform's child: limits that it can't lift, and a filter of system calls that it can't leave. Changes the calling
- * process for good; called once, before anything of a user is looked at. */
+/* The walls around a transform's child: limits that it can't lift, and a filter of system calls that it can't
+ * leave. Changes the calling process for good; called once, before anything of a user is looked at. */
 #pragma once
 
 #include "base/error.h"
@@ -17,8 +17,9 @@
 #endif
 
 enum { SANDBOX_STACK = 8 << 20 };
-/* Before the filter: dies with its parent, no core, no new privileges, no files, no processes, memory at most above what it has now. */
+/* Before the filter: dies with its parent, no core, no new privileges, no files, no processes, memory at most
+ * above what it has now. */
 int sandbox_limit(size_t memory, struct error *) MUST_CHECK;
-/* From here on: reading and writing of one descriptor, memory that is not executable, time, the end. Asking for a file finds none; anything
- * else kills the process (SIGSYS). */
+/* From here on: reading and writing of one descriptor, memory that is not executable, time, the end. Asking
+ * for a file finds none; anything else kills the process (SIGSYS). */
 int sandbox_enter(int fd, struct error *) MUST_CHECK;

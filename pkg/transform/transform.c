@@ -11,27 +11,28 @@
 
 enum {
         READ_SIZE = 65536,
-        KEEP = 256 << 10,        /* a spare record's buffer that is larger is freed */
-        BATCH = 64,              /* records of one write */
+        KEEP = 256 << 10, /* a spare record's buffer that is larger is freed */
+        BATCH = 64,       /* records of one write */
         RECORD_MAX = 1 << 30,
-        STARTS = 3,              /* in vain, until what waits fails */
+        STARTS = 3, /* in vain, until what waits fails */
 };
 
 enum state {
-        STATE_IDLE,              /* no child */
-        STATE_STARTING,          /* it compiles */
+        STATE_IDLE,     /* no child */
+        STATE_STARTING, /* it compiles */
         STATE_RUNNING,
-        STATE_ENDING,            /* killed, or seen to have closed; it is waited for */
-        STATE_PAUSED,            /* no child until the deadline */
+        STATE_ENDING, /* killed, or seen to have closed; it is waited for */
+        STATE_PAUSED, /* no child until the deadline */
 };
 
-/* One frame, which becomes its result. In the queue in the order of submission, then in done, then taken, then spare. */
+/* One frame, which becomes its result. In the queue in the order of submission, then in done, then taken,
+ * then spare. */
 struct record {
         struct record *next;
         uint64_t tag, sequence;
-        struct buf data;         /* the frame to send; later the output */
-        bool cancelled;          /* what the child answers is dropped */
-        bool again;              /* sent a second time, after a death that was not known to be its fault */
+        struct buf data; /* the frame to send; later the output */
+        bool cancelled;  /* what the child answers is dropped */
+        bool again;      /* sent a second time, after a death that was not known to be its fault */
         bool failed;
         struct error error;
 };
@@ -45,18 +46,18 @@ struct transform {
         struct process process;
         struct loop_io *io, *end;
         struct buf setup, in;
-        struct record *first, **last;    /* not answered */
-        struct record *sending;          /* the first not wholly sent; NULL: all are */
-        size_t sent;                     /* bytes of it; of the setup before the child is ready */
-        bool ready;                      /* this child has compiled the program */
+        struct record *first, **last; /* not answered */
+        struct record *sending;       /* the first not wholly sent; NULL: all are */
+        size_t sent;                  /* bytes of it; of the setup before the child is ready */
+        bool ready;                   /* this child has compiled the program */
         struct record *done, **done_last, *taken, *spare;
         uint64_t sequence;
-        uint64_t answered;               /* by this child */
-        uint64_t blamed;                 /* the record for which it is killed; 0: for none */
-        struct error why;                /* it is killed */
-        usec deadline;                   /* of the start, of the first record, of the pause */
-        unsigned starts;                 /* in vain, in a row */
-        bool refused;                    /* the program does not compile, for good; the error says why */
+        uint64_t answered; /* by this child */
+        uint64_t blamed;   /* the record for which it is killed; 0: for none */
+        struct error why;  /* it is killed */
+        usec deadline;     /* of the start, of the first record, of the pause */
+        unsigned starts;   /* in vain, in a row */
+        bool refused;      /* the program does not compile, for good; the error says why */
         struct error refusal;
 };
 
@@ -153,14 +154,17 @@ static void set_deadline(struct transform *t, usec deadline)
         loop_arm(t->config.loop, &t->turn, deadline);
 }
 
-/* A start in vain: wait longer each time; in the end what waits is told. `final`: the program did it, and would again. */
+/* A start in vain: wait longer each time; in the end what waits is told. `final`: the program did it, and
+ * would again. */
 static void start_failed(struct transform *t, const struct error *why, bool final)
 {
         t->starts++;
         if (final || t->starts >= STARTS)
                 finish_all(t, why);
         t->state = STATE_PAUSED;
-        set_deadline(t, loop_now(t->config.loop) + backoff_full_jitter(&t->random, 100 * USEC_MSEC, 10 * USEC_SEC, t->starts - 1, 10 * USEC_MSEC));
+        set_deadline(t, loop_now(t->config.loop) + backoff_full_jitter(&t->random, 100 * USEC_MSEC,
+                                                                       10 * USEC_SEC, t->starts - 1,
+                                                                       10 * USEC_MSEC));
 }
 
 static void start(struct transform *t)
@@ -254,7 +258,8 @@ static bool take_answer(struct transform *t, const struct frame *head, struct st
         struct record *r = t->first;
         struct error err;
 
-        if (!r || r == t->sending || r->sequence != head->sequence || (head->kind != FRAME_RESULT && head->kind != FRAME_FAILED))
+        if (!r || r == t->sending || r->sequence != head->sequence ||
+            (head->kind != FRAME_RESULT && head->kind != FRAME_FAILED))
                 return false;
         if (head->kind == FRAME_RESULT && text.n > t->limits.output_max)
                 return false;
@@ -317,7 +322,8 @@ static bool receive(struct transform *t, unsigned times)
                         return false;
                 t->in.n += (size_t)n;
                 if (!take_frames(t)) {
-                        (void)error_set(&err, ERROR_PROTOCOL, "the transform's process answered something that makes no sense");
+                        (void)error_set(&err, ERROR_PROTOCOL,
+                                        "the transform's process answered something that makes no sense");
                         kill_for(t, &err);
                         return false;
                 }
@@ -429,7 +435,8 @@ static void on_end(void *cookie, int events UNUSED)
         loop_io_close(t->end);
         t->io = t->end = NULL;
         set_deadline(t, USEC_NEVER);
-        end = process_end(&t->process, t->config.memory, t->ready ? t->config.timeout : t->config.start_timeout, &err);
+        end = process_end(&t->process, t->config.memory,
+                          t->ready ? t->config.timeout : t->config.start_timeout, &err);
         t->state = STATE_IDLE;
         if (t->refused)
                 return;
@@ -437,7 +444,8 @@ static void on_end(void *cookie, int events UNUSED)
                 judge(t, end, &err);
                 rewind_queue(t);
         } else
-                start_failed(t, t->blamed ? &t->why : &err, t->blamed ? t->why.kind == ERROR_TIMEOUT : end != END_OUTSIDE);
+                start_failed(t, t->blamed ? &t->why : &err,
+                             t->blamed ? t->why.kind == ERROR_TIMEOUT : end != END_OUTSIDE);
         if (t->first)
                 loop_ready(t->config.loop, &t->turn);
 }
@@ -487,7 +495,8 @@ static void on_turn(struct task *task, usec now)
 
 /* ---- the interface ------------------------------------------------------ */
 
-int transform_new(struct transform **out, const struct transform_config *config, struct task *wake, struct error *err)
+int transform_new(struct transform **out, const struct transform_config *config, struct task *wake,
+                  struct error *err)
 {
         struct transform *t = calloc(1, sizeof(*t));
 
@@ -522,14 +531,16 @@ void transform_submit(struct transform *t, uint64_t tag, struct str input)
         struct record *r = fresh(t);
         struct error err;
 
-        /* there is nothing to carry the failure either: the record stays unanswered, as the engine's own memory is out */
+        /* there is nothing to carry the failure either: the record stays unanswered, as the engine's own
+         * memory is out */
         if (!r)
                 return;
         r->tag = tag;
         frame_start(&r->data, FRAME_RECORD, r->sequence);
         buf_str(&r->data, input);
         if (!frame_finish(&r->data)) {
-                (void)error_set(&err, ERROR_MEMORY, "no memory for a transform's input of %zu bytes", input.n);
+                (void)error_set(&err, ERROR_MEMORY, "no memory for a transform's input of %zu bytes",
+                                input.n);
                 finish(t, r, &err);
                 return;
         }
@@ -631,7 +642,8 @@ static bool wait_for(int fd, short events, usec deadline)
 
 enum verdict { VERDICT_FINE, VERDICT_REFUSED, VERDICT_DIED, VERDICT_LATE };
 
-static enum verdict converse(const struct process *p, struct str setup, struct buf *in, usec deadline, struct error *err)
+static enum verdict converse(const struct process *p, struct str setup, struct buf *in, usec deadline,
+                             struct error *err)
 {
         struct frame head;
         struct str text;
@@ -661,7 +673,8 @@ static enum verdict converse(const struct process *p, struct str setup, struct b
         }
         if (head.kind == FRAME_READY)
                 return VERDICT_FINE;
-        (void)error_set(err, head.kind == FRAME_REFUSED ? ERROR_INVALID : ERROR_SYSTEM, "%s" STR_FMT, head.kind == FRAME_REFUSED ? "jq: " : "", STR_ARG(text));
+        (void)error_set(err, head.kind == FRAME_REFUSED ? ERROR_INVALID : ERROR_SYSTEM, "%s" STR_FMT,
+                        head.kind == FRAME_REFUSED ? "jq: " : "", STR_ARG(text));
         return VERDICT_REFUSED;
 }
 
@@ -678,13 +691,15 @@ int transform_check(const char *program, struct error *err)
                 return error_memory(err);
         if (process_start(&p, NULL, err) < 0)
                 return -1;
-        verdict = converse(&p, buf_view(&setup), &in, clock_monotonic(&system_clock) + CHILD_START_TIMEOUT, err);
+        verdict = converse(&p, buf_view(&setup), &in, clock_monotonic(&system_clock) + CHILD_START_TIMEOUT,
+                           err);
         process_kill(&p);
         (void)process_end(&p, TRANSFORM_MEMORY, CHILD_START_TIMEOUT, &death);
         switch (verdict) {
         case VERDICT_FINE: return 0;
         case VERDICT_REFUSED: return -1;
-        case VERDICT_LATE: return error_set(err, ERROR_INVALID, "compiling the transform took longer than 10s");
+        case VERDICT_LATE:
+                return error_set(err, ERROR_INVALID, "compiling the transform took longer than 10s");
         case VERDICT_DIED: break;
         }
         *err = death;

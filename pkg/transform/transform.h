@@ -1,7 +1,8 @@
-/* A user's jq program reshapes events: one JSON text in, one JSON text out. libjq can abort, overflow the stack, exhaust memory or never
- * end, so the program runs in a sandboxed child: this program executed again as `transform-child` (child.h). One struct per Trigger; its
- * child is started at the first use, and again after it died. Owns the child, its socket and what was submitted until it is taken.
- * Loop's thread; nothing blocks but transform_check and the reaping of a killed child in transform_free. */
+/* A user's jq program reshapes events: one JSON text in, one JSON text out. libjq can abort, overflow the
+ * stack, exhaust memory or never end, so the program runs in a sandboxed child: this program executed again
+ * as `transform-child` (child.h). One struct per Trigger; its child is started at the first use, and again
+ * after it died. Owns the child, its socket and what was submitted until it is taken. Loop's thread; nothing
+ * blocks but transform_check and the reaping of a killed child in transform_free. */
 #pragma once
 
 #include <sys/types.h>
@@ -14,23 +15,25 @@ enum { TRANSFORM_MEMORY = 64 << 20, TRANSFORM_OUTPUT_MAX = 1 << 20 };
 struct transform;
 struct transform_config {
         struct loop *loop;
-        const char *program;     /* jq; borrowed until free */
-        usec timeout;            /* of one record; 0: TRANSFORM_TIMEOUT */
-        usec start_timeout;      /* of compiling the program; 0: ten seconds */
+        const char *program; /* jq; borrowed until free */
+        usec timeout;        /* of one record; 0: TRANSFORM_TIMEOUT */
+        usec start_timeout;  /* of compiling the program; 0: ten seconds */
         /* what the child may take above what it has at start; 0: TRANSFORM_MEMORY */
         size_t memory;
-        size_t output_max;       /* bytes of one result; 0: TRANSFORM_OUTPUT_MAX */
-        const char *executable;  /* borrowed until free; NULL: this program */
+        size_t output_max;      /* bytes of one result; 0: TRANSFORM_OUTPUT_MAX */
+        const char *executable; /* borrowed until free; NULL: this program */
 };
 struct transform_result {
         uint64_t tag;
-        bool failed;             /* error says why; trying again never helps, so its retry is false */
-        /* ERROR_INVALID, _TIMEOUT, _MEMORY: the program or the event; _SYSTEM, _PROTOCOL: the child could not do its work */
+        bool failed; /* error says why; trying again never helps, so its retry is false */
+        /* ERROR_INVALID, _TIMEOUT, _MEMORY: the program or the event; _SYSTEM, _PROTOCOL: the child could not
+         * do its work */
         struct error error;
-        struct str output;       /* one JSON text; borrowed until the next take */
+        struct str output; /* one JSON text; borrowed until the next take */
 };
 
-int transform_new(struct transform **, const struct transform_config *, struct task *wake, struct error *) MUST_CHECK;
+int transform_new(struct transform **, const struct transform_config *, struct task *wake,
+                  struct error *) MUST_CHECK;
 /* copies; wake is made ready when there is something to take */
 void transform_submit(struct transform *, uint64_t tag, struct str input);
 /* no result comes for it any more */

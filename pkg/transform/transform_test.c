@@ -32,9 +32,15 @@ static struct loop *loop;
 static struct transform *transform, *neighbour;
 static struct task wake, neighbour_wake, watchdog;
 static bool overdue;
-static struct { struct transform_result r; char *output; } done[MOST];
+static struct {
+        struct transform_result r;
+        char *output;
+} done[MOST];
 static size_t done_n, wanted;
-static struct { uint64_t results, failures; usec last, longest_gap; } beside;
+static struct {
+        uint64_t results, failures;
+        usec last, longest_gap;
+} beside;
 static usec patience = 30 * USEC_SEC;
 
 static usec clock_now(void) { return clock_monotonic(&system_clock); }
@@ -169,19 +175,21 @@ static const char *one(const char *program, const char *input)
 
 /* ---- what it does ------------------------------------------------------- */
 
-static void assert_within(const char *text, const char *part, const char *or)
+static void assert_within(const char *text, const char *part, const char * or)
 {
-        if (!strstr(text, part) && !(or && strstr(text, or)))
+        if (!strstr(text, part) && !(or &&strstr(text, or)))
                 fail_msg("\"%.300s\" has no \"%s\"", text, part);
 }
 
 static void a_record_is_reshaped(void **state UNUSED)
 {
-        assert_string_equal(one("{id: .a, list: [.b[] | . + 1]}", "{\"a\": \"x\", \"b\": [1, 2]}"), "{\"id\":\"x\",\"list\":[2,3]}");
+        assert_string_equal(one("{id: .a, list: [.b[] | . + 1]}", "{\"a\": \"x\", \"b\": [1, 2]}"),
+                            "{\"id\":\"x\",\"list\":[2,3]}");
         assert_string_equal(one(".", " \"\\u00e9\\ud83d\\ude00\\u0000\" "), "\"\u00e9\U0001F600\\u0000\"");
 }
 
-/* The examples of docs/transform.md, taken from there: three code blocks each, jq, then the event, then the result. */
+/* The examples of docs/transform.md, taken from there: three code blocks each, jq, then the event, then the
+ * result. */
 static const char *next_block(char **text, const char *opening)
 {
         char *start = strstr(*text, opening), *end;
@@ -237,7 +245,8 @@ static void a_failure_harms_no_other_record(void **state UNUSED)
 {
         static const char *const inputs[] = { "1", "\"x\"", "2", "{", "3", "", "4", "1 2", "5", "[]" };
 
-        aim(&(struct transform_config){ .program = "if type == \"number\" then . * 10 elif . == [] then halt_error else error(\"no number: \" + .) end" });
+        aim(&(struct transform_config){ .program = "if type == \"number\" then . * 10 elif . == [] then "
+                                                   "halt_error else error(\"no number: \" + .) end" });
         for (size_t round = 0; round < 3; round++)
                 for (size_t i = 0; i < COUNT_OF(inputs); i++)
                         transform_submit(transform, i, str_of(inputs[i]));
@@ -258,13 +267,15 @@ static void a_failure_harms_no_other_record(void **state UNUSED)
         assert_string_equal(done[1].r.error.text, "jq: no number: x");
         assert_within(done[3].r.error.text, "the event is no JSON that jq reads: ", NULL);
         assert_string_equal(done[5].r.error.text, "the event is no JSON that jq reads: no JSON value");
-        assert_string_equal(done[7].r.error.text, "the event is no JSON that jq reads: more than one JSON value");
+        assert_string_equal(done[7].r.error.text,
+                            "the event is no JSON that jq reads: more than one JSON value");
         assert_string_equal(done[9].r.error.text, "jq: halt_error: []");
 }
 
 static void a_cancelled_record_has_no_result(void **state UNUSED)
 {
-        aim(&(struct transform_config){ .program = "if . == 0 then def f: f; f else . end", .timeout = 100 * USEC_MSEC });
+        aim(&(struct transform_config){ .program = "if . == 0 then def f: f; f else . end",
+                                        .timeout = 100 * USEC_MSEC });
         transform_submit(transform, 1, STR("1"));
         transform_submit(transform, 2, STR("2"));
         transform_submit(transform, 3, STR("3"));
@@ -288,7 +299,8 @@ static void what_is_too_slow_is_ended_alone(void **state UNUSED)
 {
         usec began;
 
-        aim(&(struct transform_config){ .program = "if . == 1 then def f: f; f else . end", .timeout = 300 * USEC_MSEC });
+        aim(&(struct transform_config){ .program = "if . == 1 then def f: f; f else . end",
+                                        .timeout = 300 * USEC_MSEC });
         for (uint64_t tag = 0; tag < 64; tag++)
                 transform_submit(transform, tag, tag == 5 || tag == 20 ? STR("1") : STR("2"));
         began = clock_now();
@@ -307,7 +319,10 @@ static void what_takes_too_much_memory_is_ended_alone(void **state UNUSED)
 {
         if (SANDBOX_SANITIZED)
                 skip();
-        aim(&(struct transform_config){ .program = "if . == 1 then reduce range(40) as $i (\"x\"; . + .) else . end", .memory = 32 << 20, .timeout = 10 * USEC_SEC });
+        aim(&(struct transform_config){
+                .program = "if . == 1 then reduce range(40) as $i (\"x\"; . + .) else . end",
+                .memory = 32 << 20,
+                .timeout = 10 * USEC_SEC });
         for (uint64_t tag = 0; tag < 20; tag++)
                 transform_submit(transform, tag, tag == 5 ? STR("1") : STR("2"));
         await(20);
@@ -320,7 +335,10 @@ static void what_takes_too_much_memory_is_ended_alone(void **state UNUSED)
 
 static void what_crashes_is_ended_alone(void **state UNUSED)
 {
-        aim(&(struct transform_config){ .program = "if . == 1 then reduce range(300000) as $i (0; [.]) else . end", .timeout = 10 * USEC_SEC, .memory = 256 << 20 });
+        aim(&(struct transform_config){
+                .program = "if . == 1 then reduce range(300000) as $i (0; [.]) else . end",
+                .timeout = 10 * USEC_SEC,
+                .memory = 256 << 20 });
         for (uint64_t tag = 0; tag < 20; tag++)
                 transform_submit(transform, tag, tag == 0 || tag == 19 ? STR("1") : STR("2"));
         await(20);
@@ -331,12 +349,14 @@ static void what_crashes_is_ended_alone(void **state UNUSED)
 
 static void a_long_result_is_refused(void **state UNUSED)
 {
-        aim(&(struct transform_config){ .program = "reduce range(.) as $i (\"\"; . + \"x\")", .output_max = 100 });
+        aim(&(struct transform_config){ .program = "reduce range(.) as $i (\"\"; . + \"x\")",
+                                        .output_max = 100 });
         transform_submit(transform, 0, STR("98"));
         transform_submit(transform, 1, STR("99"));
         await(2);
         assert_int_equal(strlen(done[0].output), 100);
-        assert_string_equal(done[1].r.error.text, "the transform's result has 101 bytes: at most 100 may be sent");
+        assert_string_equal(done[1].r.error.text,
+                            "the transform's result has 101 bytes: at most 100 may be sent");
 }
 
 static char *repeated(const char *before, const char *what, size_t times, const char *after)
@@ -352,7 +372,8 @@ static char *repeated(const char *before, const char *what, size_t times, const 
 
 static void large_and_deep_inputs_end(void **state UNUSED)
 {
-        FREE_AT_END char *large = repeated("{\"s\":\"", "0123456789", 500 * 1024, "\"}"), *deep = repeated("", "[", 10000, ""), *numbers = repeated("[", "1,", 5 << 19, "1]");
+        FREE_AT_END char *large = repeated("{\"s\":\"", "0123456789", 500 * 1024, "\"}"),
+                         *deep = repeated("", "[", 10000, ""), *numbers = repeated("[", "1,", 5 << 19, "1]");
 
         /* 5 MiB in, the same out: more than a socket's buffer, in both directions. */
         aim(&(struct transform_config){ .program = ".", .output_max = 8 << 20, .timeout = 20 * USEC_SEC });
@@ -366,7 +387,8 @@ static void large_and_deep_inputs_end(void **state UNUSED)
                 assert_false(done[i].r.failed);
                 assert_string_equal(done[i].output, large);
         }
-        assert_within(done[3].r.error.text, "the event is no JSON that jq reads: Exceeds depth limit for parsing", NULL);
+        assert_within(done[3].r.error.text,
+                      "the event is no JSON that jq reads: Exceeds depth limit for parsing", NULL);
         if (!SANDBOX_SANITIZED)
                 assert_string_equal(done[4].r.error.text, "the transform ran out of memory (64 MiB)");
         assert_string_equal(done[5].output, "\"after\"");
@@ -384,7 +406,8 @@ static void a_killed_child_is_started_again(void **state UNUSED)
 {
         struct task killer = { .turn = on_kill };
 
-        aim(&(struct transform_config){ .program = "if . == 1 then last(range(1e6)) else . end", .timeout = 20 * USEC_SEC });
+        aim(&(struct transform_config){ .program = "if . == 1 then last(range(1e6)) else . end",
+                                        .timeout = 20 * USEC_SEC });
         transform_submit(transform, 0, STR("0"));
         await(1);
         on_kill(NULL, 0); /* with nothing to do */
@@ -413,12 +436,14 @@ static void a_record_is_not_tried_for_ever(void **state UNUSED)
 {
         struct task killer = { .turn = on_kill_always };
 
-        aim(&(struct transform_config){ .program = "if . == 1 then def f: f; f else . end", .timeout = 20 * USEC_SEC });
+        aim(&(struct transform_config){ .program = "if . == 1 then def f: f; f else . end",
+                                        .timeout = 20 * USEC_SEC });
         transform_submit(transform, 0, STR("1"));
         loop_arm(loop, &killer, clock_now() + 400 * USEC_MSEC);
         await(1);
         loop_forget(loop, &killer);
-        assert_string_equal(done[0].r.error.text, "the transform's process was killed from outside: signal 9 (SIGKILL)");
+        assert_string_equal(done[0].r.error.text,
+                            "the transform's process was killed from outside: signal 9 (SIGKILL)");
         assert_int_equal(done[0].r.error.kind, ERROR_SYSTEM);
         assert_false(done[0].r.error.retry);
 }
@@ -448,7 +473,8 @@ static void assert_child_says(const char *script, const char *expected)
         assert_int_equal(write(fd, text.p, text.n), text.n);
         assert_int_equal(fchmod(fd, 0700), 0);
         assert_int_equal(close(fd), 0);
-        aim(&(struct transform_config){ .program = ".", .executable = path, .start_timeout = 500 * USEC_MSEC });
+        aim(&(struct transform_config){
+                .program = ".", .executable = path, .start_timeout = 500 * USEC_MSEC });
         transform_submit(transform, 0, STR("0"));
         await(1);
         transform = transform_free(transform);
@@ -464,7 +490,8 @@ static void a_child_that_makes_no_sense_is_ended(void **state UNUSED)
         static const char nonsense[] = "the transform's process answered something that makes no sense";
 
         assert_child_says("yes >&3", nonsense);
-        assert_child_says("exec 3>&-; while :; do :; done", "the transform's process was killed from outside: signal 9 (SIGKILL)");
+        assert_child_says("exec 3>&-; while :; do :; done",
+                          "the transform's process was killed from outside: signal 9 (SIGKILL)");
         assert_child_says(READY "yes >&3", nonsense);
         assert_child_says(READY READY "while :; do :; done", nonsense);
         assert_child_says("while :; do :; done", "compiling the transform took longer than 500ms");
@@ -509,13 +536,25 @@ static void freeing_ends_what_is_under_way(void **state UNUSED)
 
 /* ---- the sandbox -------------------------------------------------------- */
 
-
 /* What a process inside the sandbox tries; what becomes of it. */
 static int try_open(void) { return open("/etc/passwd", O_RDONLY) < 0 && errno == ENOENT ? 10 : 1; }
-static int try_stat(void) { struct stat s; return stat("/etc/passwd", &s) < 0 && errno == ENOENT ? 10 : 1; }
+static int try_stat(void)
+{
+        struct stat s;
+        return stat("/etc/passwd", &s) < 0 && errno == ENOENT ? 10 : 1;
+}
 static int try_stderr(void) { return write(2, "x", 1) < 0 && errno == EBADF ? 10 : 1; }
-static int try_stdin(void) { char c; return read(0, &c, 1) < 0 && errno == EBADF ? 10 : 1; }
-static int try_memory(void) { void *p = malloc(1 << 20); free(p); return p ? 10 : 1; }
+static int try_stdin(void)
+{
+        char c;
+        return read(0, &c, 1) < 0 && errno == EBADF ? 10 : 1;
+}
+static int try_memory(void)
+{
+        void *p = malloc(1 << 20);
+        free(p);
+        return p ? 10 : 1;
+}
 static int try_fork(void) { return (int)syscall(SYS_fork) >= 0; }
 static int try_exec(void) { return execve("/bin/true", (char *[]){ NULL }, (char *[]){ NULL }); }
 static int try_socket(void) { return socket(AF_INET, SOCK_STREAM, 0); }
@@ -523,7 +562,10 @@ static int try_connect(void) { return connect(CHILD_FD, NULL, 0); }
 static int try_kill(void) { return kill(getppid(), 0); }
 static int try_signal(void) { return (int)syscall(SYS_tgkill, 1, 1, SIGKILL); }
 static int try_own_signal(void) { return (int)syscall(SYS_tgkill, getpid(), gettid(), SIGKILL); }
-static int try_code(void) { return mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != NULL; }
+static int try_code(void)
+{
+        return mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != NULL;
+}
 static int try_more_code(void) { return mprotect(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC); }
 static int try_ptrace(void) { return (int)syscall(SYS_ptrace, 0, 0, 0, 0); }
 static int try_limit(void) { return setrlimit(RLIMIT_CPU, &(struct rlimit){ 1, 1 }); }
@@ -538,13 +580,35 @@ static int try_abort(void) { abort(); }
 
 static void the_sandbox_kills_or_finds_nothing(void **state UNUSED)
 {
-        static const struct { const char *name; int (*what)(void); int signal; } all[] = {
-                { "open", try_open, 0 }, { "stat", try_stat, 0 }, { "stderr", try_stderr, 0 }, { "stdin", try_stdin, 0 }, { "memory", try_memory, 0 },
-                { "fork", try_fork, SIGSYS }, { "exec", try_exec, SIGSYS }, { "socket", try_socket, SIGSYS }, { "connect", try_connect, SIGSYS },
-                { "kill", try_kill, SIGSYS }, { "a signal", try_signal, SIGSYS }, { "another signal", try_own_signal, SIGSYS }, { "code", try_code, SIGSYS },
-                { "more code", try_more_code, SIGSYS }, { "ptrace", try_ptrace, SIGSYS }, { "a limit", try_limit, SIGSYS }, { "prctl", try_prctl, SIGSYS },
-                { "unlink", try_unlink, SIGSYS }, { "ioctl", try_ioctl, SIGSYS }, { "dup", try_dup, SIGSYS }, { "another filter", try_filter, SIGSYS },
-                { "io_uring", try_io_uring, SIGSYS }, { "users", try_users, SIGSYS }, { "abort", try_abort, SIGABRT },
+        static const struct {
+                const char *name;
+                int (*what)(void);
+                int signal;
+        } all[] = {
+                { "open", try_open, 0 },
+                { "stat", try_stat, 0 },
+                { "stderr", try_stderr, 0 },
+                { "stdin", try_stdin, 0 },
+                { "memory", try_memory, 0 },
+                { "fork", try_fork, SIGSYS },
+                { "exec", try_exec, SIGSYS },
+                { "socket", try_socket, SIGSYS },
+                { "connect", try_connect, SIGSYS },
+                { "kill", try_kill, SIGSYS },
+                { "a signal", try_signal, SIGSYS },
+                { "another signal", try_own_signal, SIGSYS },
+                { "code", try_code, SIGSYS },
+                { "more code", try_more_code, SIGSYS },
+                { "ptrace", try_ptrace, SIGSYS },
+                { "a limit", try_limit, SIGSYS },
+                { "prctl", try_prctl, SIGSYS },
+                { "unlink", try_unlink, SIGSYS },
+                { "ioctl", try_ioctl, SIGSYS },
+                { "dup", try_dup, SIGSYS },
+                { "another filter", try_filter, SIGSYS },
+                { "io_uring", try_io_uring, SIGSYS },
+                { "users", try_users, SIGSYS },
+                { "abort", try_abort, SIGABRT },
         };
 
         for (size_t i = 0; i < COUNT_OF(all); i++) {
@@ -562,7 +626,8 @@ static void the_sandbox_kills_or_finds_nothing(void **state UNUSED)
                         _exit(all[i].what());
                 }
                 assert_int_equal(waitpid(pid, &status, 0), pid);
-                if (all[i].signal ? !WIFSIGNALED(status) || WTERMSIG(status) != all[i].signal : !WIFEXITED(status) || WEXITSTATUS(status) != 10)
+                if (all[i].signal ? !WIFSIGNALED(status) || WTERMSIG(status) != all[i].signal
+                                  : !WIFEXITED(status) || WEXITSTATUS(status) != 10)
                         fail_msg("%s: status %#x", all[i].name, (unsigned)status);
         }
 }
@@ -583,7 +648,8 @@ static void the_child_has_nothing(void **state UNUSED)
                 assert_true(errno == EACCES && getuid() != 0);
         while (folder && (entry = readdir(folder)))
                 if (entry->d_name[0] != '.')
-                        assert_string_equal(entry->d_name, SANDBOX_SANITIZED && entry->d_name[0] == '2' ? "2" : "3");
+                        assert_string_equal(entry->d_name,
+                                            SANDBOX_SANITIZED && entry->d_name[0] == '2' ? "2" : "3");
         if (folder)
                 (void)closedir(folder);
         (void)close(fd);
@@ -608,7 +674,11 @@ static void assert_child_ends_when_its_parent(int signal_number)
         if (parent == 0) {
                 struct error err;
 
-                if (loop_new(&loop, &err) < 0 || transform_new(&transform, &(struct transform_config){ .loop = loop, .program = "def f: f; f", .timeout = USEC_SEC }, &wake, &err) < 0)
+                if (loop_new(&loop, &err) < 0 ||
+                    transform_new(&transform,
+                                  &(struct transform_config){
+                                          .loop = loop, .program = "def f: f; f", .timeout = USEC_SEC },
+                                  &wake, &err) < 0)
                         _exit(1);
                 transform_submit(transform, 0, STR("0"));
                 turn_for(300 * USEC_MSEC);
@@ -659,13 +729,16 @@ static void a_program_is_checked(void **state UNUSED)
 /* ---- hostile programs --------------------------------------------------- */
 
 #define GAP (1200 * USEC_MSEC) /* the neighbour's longest wait that a busy machine explains */
-static const char slow[] = "the transform took longer than 200ms", huge[] = "the transform ran out of memory (64 MiB)";
+static const char slow[] = "the transform took longer than 200ms",
+                  huge[] = "the transform ran out of memory (64 MiB)";
 #define MANY "the transform produced more than one value"
 #define NONE "the transform produced nothing"
 #define CRASH "the transform crashed: signal "
 
 /* input NULL: {"a":1}; a part of the failure or of the output; or, of another libjq or a slower machine */
-struct hostile { const char *program, *input, *expected, *or; };
+struct hostile {
+        const char *program, *input, *expected, * or ;
+};
 
 static const struct hostile hostile[] = {
         /* never ends */
@@ -680,7 +753,8 @@ static const struct hostile hostile[] = {
         ROW("last(limit(1e18; repeat(1)))", NULL, slow, NULL),
         ROW("last(range(0; 1; 0))", NULL, "null", slow),
         ROW("first(range(1e18) | select(. < 0))", NULL, slow, NULL),
-        ROW("label $out | foreach repeat(1) as $i (0; . + $i; if . < 0 then ., break $out else empty end)", NULL, slow, NULL),
+        ROW("label $out | foreach repeat(1) as $i (0; . + $i; if . < 0 then ., break $out else empty end)",
+            NULL, slow, NULL),
         ROW("isempty(repeat(empty))", NULL, slow, huge),
         ROW("., (def f: f; f)", NULL, slow, NULL),
         ROW("try (def f: f; f) catch 1", NULL, slow, NULL),
@@ -703,9 +777,12 @@ static const struct hostile hostile[] = {
         ROW("\"aXbX\" | gsub(\"\"; \"z\")", NULL, huge, ""),
         /* crashes, or could */
         ROW("reduce range(300000) as $i (0; [.])", NULL, CRASH, slow),
-        ROW("reduce range(5000) as $i (0; {a: .})", NULL, "the transform's result is nested too deep: at most 256 levels", "{\"a\":{\"a\":"),
-        ROW("reduce range(5000) as $i (0; [.]) | [., \"<\"]", NULL, "the transform's result is nested too deep: at most 256 levels", "[[["),
-        ROW("[\"\\\"<skipped: too deep>\", \"<\\\\\"]", NULL, "[\"\\\"<skipped: too deep>\",\"<\\\\\"]", NULL),
+        ROW("reduce range(5000) as $i (0; {a: .})", NULL,
+            "the transform's result is nested too deep: at most 256 levels", "{\"a\":{\"a\":"),
+        ROW("reduce range(5000) as $i (0; [.]) | [., \"<\"]", NULL,
+            "the transform's result is nested too deep: at most 256 levels", "[[["),
+        ROW("[\"\\\"<skipped: too deep>\", \"<\\\\\"]", NULL, "[\"\\\"<skipped: too deep>\",\"<\\\\\"]",
+            NULL),
         ROW("reduce range(60000) as $i (0; {a: .}) | tojson | length", NULL, "", NULL),
         ROW("1e18 | strftime(\"%Y\")", NULL, CRASH, "jq: error converting"),
         ROW("1e300 | todate", NULL, CRASH, "jq: error converting"),
@@ -723,8 +800,10 @@ static const struct hostile hostile[] = {
         ROW("import \"a\" as a; .", NULL, "jq: module not found: a", NULL),
         ROW("import \"etc/passwd\" as $p; $p", NULL, "jq: module not found: etc/passwd", NULL),
         ROW("include \"x\"; .", NULL, "jq: module not found: x", NULL),
-        ROW("import \"passwd\" as $p {search: \"/etc\", raw: true}; $p", NULL, "jq: module not found: passwd", NULL),
-        ROW("import \"a\" as a {search: \"~/x\"}; .", NULL, "killed by the sandbox", "jq: module not found: a"),
+        ROW("import \"passwd\" as $p {search: \"/etc\", raw: true}; $p", NULL, "jq: module not found: passwd",
+            NULL),
+        ROW("import \"a\" as a {search: \"~/x\"}; .", NULL, "killed by the sandbox",
+            "jq: module not found: a"),
         ROW("import \"../a\" as a; .", NULL, "jq: ", NULL),
         ROW("[env, $ENV]", NULL, "[{},{}]", NULL),
         ROW("$ENV.PATH", NULL, "null", NULL),
@@ -769,7 +848,8 @@ static const struct hostile hostile[] = {
         ROW("setpath([1e9]; 1)", NULL, "jq: Cannot index object with number", NULL),
         ROW("\"!!\" | @base64d", NULL, "jq: string (\"!!\") is not valid base64 data", NULL),
         ROW("@sh", NULL, "jq: object ({\"a\":1}) can not be escaped for shell", NULL),
-        ROW("\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!\" | test(\"^(a|a|aa)+$\")", NULL, slow, "jq: Regex failure: "),
+        ROW("\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!\" | test(\"^(a|a|aa)+$\")", NULL, slow,
+            "jq: Regex failure: "),
         ROW("\"a\" | test(\"(\")", NULL, "jq: Regex failure: end pattern with unmatched parenthesis", NULL),
         ROW("\"a\" | test(\"a\"; \"q\")", NULL, "jq: q is not a valid modifier string", NULL),
         ROW("splits(\"a\")", NULL, "cannot be matched, as it is not a string", NULL),
@@ -804,7 +884,12 @@ static void start_neighbour(void)
         neighbour_wake = (struct task){ .turn = on_neighbour };
         beside.results = beside.failures = 0;
         beside.last = beside.longest_gap = 0;
-        assert_int_equal(transform_new(&neighbour, &(struct transform_config){ .loop = loop, .program = "{n: (.n + 1)}", .timeout = 20 * USEC_SEC }, &neighbour_wake, &err), 0);
+        assert_int_equal(transform_new(&neighbour,
+                                       &(struct transform_config){ .loop = loop,
+                                                                   .program = "{n: (.n + 1)}",
+                                                                   .timeout = 20 * USEC_SEC },
+                                       &neighbour_wake, &err),
+                         0);
         transform_submit(neighbour, 0, STR("{\"n\":1}"));
         wanted = 0;
         run();
@@ -820,11 +905,13 @@ static bool endure(const struct hostile *h)
                 return true;
         beside.longest_gap = 0;
         /* A machine that is busy must not make slow what is not. */
-        aim(&(struct transform_config){ .program = h->program, .timeout = h->expected == slow || h->or == slow ? 200 * USEC_MSEC : 20 * USEC_SEC });
+        aim(&(struct transform_config){ .program = h->program,
+                                        .timeout = h->expected == slow || h->or == slow ? 200 * USEC_MSEC
+                                                                                        : 20 * USEC_SEC });
         transform_submit(transform, 7, str_of(input));
         await(1);
         text = done[0].r.failed ? done[0].r.error.text : done[0].output;
-        if (!strstr(text, h->expected) && !(h->or && strstr(text, h->or))) {
+        if (!strstr(text, h->expected) && !(h->or &&strstr(text, h->or))) {
                 print_error("%.100s: \"%.300s\" has no \"%s\"\n", h->program, text, h->expected);
                 return false;
         }
@@ -833,7 +920,8 @@ static bool endure(const struct hostile *h)
                 run();
         assert_int_equal(beside.failures, 0);
         if (beside.longest_gap > GAP)
-                print_error("%.100s: the neighbour waited for %lld ms\n", h->program, (long long)(beside.longest_gap / 1000));
+                print_error("%.100s: the neighbour waited for %lld ms\n", h->program,
+                            (long long)(beside.longest_gap / 1000));
         return beside.longest_gap <= GAP;
 }
 
@@ -864,16 +952,27 @@ static void hostile_programs_end_and_harm_nobody(void **state UNUSED)
 
 static void generated_programs_end_and_harm_nobody(void **state UNUSED)
 {
-        FREE_AT_END char *spaces = repeated("", "          ", 100 * 1024, "."), *text = repeated("\"", "0123456789", 100 * 1024, "\" | length"),
-                         *brackets = repeated("", "[", 100000, ""), *parentheses = repeated("", "(", 5000, ""), *pipes = repeated(".", "|.", 100000, ""),
-                         *functions = repeated("", "def f: f; ", 5000, "1"), *values = repeated("1", ",1", 20000, "");
+        FREE_AT_END char *spaces = repeated("", "          ", 100 * 1024, "."),
+                         *text = repeated("\"", "0123456789", 100 * 1024, "\" | length"),
+                         *brackets = repeated("", "[", 100000, ""),
+                         *parentheses = repeated("", "(", 5000, ""), *pipes = repeated(".", "|.", 100000, ""),
+                         *functions = repeated("", "def f: f; ", 5000, "1"),
+                         *values = repeated("1", ",1", 20000, "");
         FREE_AT_END char *deep = repeated("", "[", 10000, ""), *deep_whole = repeated("", "[", 200, "");
         const struct hostile all[] = {
-                { spaces, NULL, "{\"a\":1}", NULL }, { text, NULL, "1024000", NULL }, { brackets, NULL, "", NULL }, { parentheses, NULL, "", NULL },
-                { pipes, NULL, "", NULL }, { functions, NULL, "", NULL }, { values, NULL, "", NULL },
-                { ".", deep, "the event is no JSON that jq reads: Exceeds depth limit for parsing", NULL }, { ".", deep_whole, "the event is no JSON that jq reads: Unfinished JSON term", NULL },
-                { "[range(200000)]", "1", "the transform's result has ", slow }, { ".", "{\"a\":nope}", "the event is no JSON that jq reads: Invalid", NULL },
-                { ".", "\"\xff\xfe\"", "\"\uFFFD", NULL }, { ".", "9007199254740993", "900719925474099", NULL },
+                { spaces, NULL, "{\"a\":1}", NULL },
+                { text, NULL, "1024000", NULL },
+                { brackets, NULL, "", NULL },
+                { parentheses, NULL, "", NULL },
+                { pipes, NULL, "", NULL },
+                { functions, NULL, "", NULL },
+                { values, NULL, "", NULL },
+                { ".", deep, "the event is no JSON that jq reads: Exceeds depth limit for parsing", NULL },
+                { ".", deep_whole, "the event is no JSON that jq reads: Unfinished JSON term", NULL },
+                { "[range(200000)]", "1", "the transform's result has ", slow },
+                { ".", "{\"a\":nope}", "the event is no JSON that jq reads: Invalid", NULL },
+                { ".", "\"\xff\xfe\"", "\"\uFFFD", NULL },
+                { ".", "9007199254740993", "900719925474099", NULL },
         };
         size_t bad = 0;
 
@@ -886,8 +985,13 @@ static void generated_programs_end_and_harm_nobody(void **state UNUSED)
 /* `transform_test measure [EXECUTABLE]`: the whole round trip, 64 in flight. */
 static void measure(const char *executable)
 {
-        static const char *const programs[] = { ".", "{id: .id, text: .text}", ".text |= ascii_downcase", ". + {list: [.list[] | select(. > 3) | {n: ., twice: (. * 2)}]}" };
-        FREE_AT_END char *record = repeated("{\"id\": \"0123456789\", \"list\": [1, 2, 3, 4, 5, 6], \"text\": \"", "0123456789", 95, "\"}");
+        static const char *const programs[] = {
+                ".", "{id: .id, text: .text}", ".text |= ascii_downcase",
+                ". + {list: [.list[] | select(. > 3) | {n: ., twice: (. * 2)}]}"
+        };
+        FREE_AT_END char *record = repeated(
+                "{\"id\": \"0123456789\", \"list\": [1, 2, 3, 4, 5, 6], \"text\": \"", "0123456789", 95,
+                "\"}");
         enum { RECORDS = 64 * 200 };
 
         (void)setup(NULL);
@@ -910,8 +1014,9 @@ static void measure(const char *executable)
                 }
                 buf_printf(&path, "/proc/%d/status", (int)transform_process(transform));
                 rss = buf_read_file(&text, path.p, &err) < 0 ? NULL : strstr(text.p, "VmRSS:");
-                print_message("%-80s first %5.1f ms, then %5.1f us a record of %zu bytes; %.40s\n", programs[i], (double)compiled / 1000,
-                              (double)(clock_now() - began) / RECORDS, strlen(record), rss ? strtok((char *)(uintptr_t)rss, "\n") : "?");
+                print_message("%-80s first %5.1f ms, then %5.1f us a record of %zu bytes; %.40s\n",
+                              programs[i], (double)compiled / 1000, (double)(clock_now() - began) / RECORDS,
+                              strlen(record), rss ? strtok((char *)(uintptr_t)rss, "\n") : "?");
                 if (rss)
                         print_message("%80s %s\n", "", strtok(NULL, "\n"));
         }
@@ -935,7 +1040,8 @@ int main(int argc, char **argv)
                 cmocka_unit_test_setup_teardown(a_record_is_not_tried_for_ever, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_child_that_cannot_start_fails_what_waits, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_child_that_makes_no_sense_is_ended, setup, teardown),
-                cmocka_unit_test_setup_teardown(a_program_that_does_not_compile_fails_everything, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_program_that_does_not_compile_fails_everything, setup,
+                                                teardown),
                 cmocka_unit_test_setup_teardown(freeing_ends_what_is_under_way, setup, teardown),
                 cmocka_unit_test_setup_teardown(the_sandbox_kills_or_finds_nothing, setup, teardown),
                 cmocka_unit_test_setup_teardown(the_child_has_nothing, setup, teardown),

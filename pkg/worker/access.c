@@ -20,24 +20,24 @@ struct access {
         const struct delivery_spec *delivery;
         struct task task;
         struct random random;
-        struct buf headers;              /* what is sent: secrets' and the token's */
+        struct buf headers; /* what is sent: secrets' and the token's */
         struct buf secret_headers;
-        struct secret *values;           /* by the order in which the Trigger names them; NULL: a preview */
-        bool *used;                      /* for a header or a token; others are somebody else's */
+        struct secret *values; /* by the order in which the Trigger names them; NULL: a preview */
+        bool *used;            /* for a header or a token; others are somebody else's */
         size_t refs_n;
         usec next_look;
-        char why[480];                   /* what is lacking; empty: nothing */
+        char why[480]; /* what is lacking; empty: nothing */
         /* what was removed, though its last value still serves; empty: nothing */
         char gone[256];
-        bool secrets_read, refused;      /* refused: the last value of what is gone */
+        bool secrets_read, refused; /* refused: the last value of what is gone */
         /* OAuth 2.0 */
         struct http_end *end;
         struct http http;
         struct http_target *target;
         struct buf message;
         char *token;
-        usec refresh_at, give_up_at;     /* monotonic; give_up_at 0: no request under way */
-        usec token_at;                   /* when it came */
+        usec refresh_at, give_up_at; /* monotonic; give_up_at 0: no request under way */
+        usec token_at;               /* when it came */
         /* the next one was asked for since the function refused one; so was this one */
         bool renewing, renewed;
         uint32_t version;
@@ -47,7 +47,8 @@ struct access {
 /* ---- secrets ------------------------------------------------------------ */
 
 /* What was removed serves until it is refused. */
-static int last_value(const struct access *a, const struct secret_ref *ref, struct buf *out, struct error *err)
+static int last_value(const struct access *a, const struct secret_ref *ref, struct buf *out,
+                      struct error *err)
 {
         for (size_t i = 0; a->values && i < a->refs_n; i++)
                 if (a->values[i].ref == ref) {
@@ -61,7 +62,8 @@ static int last_value(const struct access *a, const struct secret_ref *ref, stru
 }
 
 /* A value that goes into a header. */
-static int read_value(const struct access *a, const struct secret_ref *ref, struct buf *out, struct error *err)
+static int read_value(const struct access *a, const struct secret_ref *ref, struct buf *out,
+                      struct error *err)
 {
         BUF_AT_END struct buf value = BUF_INIT(65536);
 
@@ -69,7 +71,9 @@ static int read_value(const struct access *a, const struct secret_ref *ref, stru
                 return -1;
         for (size_t i = 0; i < value.n; i++)
                 if ((unsigned char)value.p[i] < 0x20 || (unsigned char)value.p[i] > 0x7e)
-                        return error_set(err, ERROR_INVALID, "Secret %s, key %s: a header holds printable ASCII only", ref->name, ref->key);
+                        return error_set(err, ERROR_INVALID,
+                                         "Secret %s, key %s: a header holds printable ASCII only", ref->name,
+                                         ref->key);
         buf_str(out, buf_view(&value));
         return out->failed ? error_memory(err) : 0;
 }
@@ -82,7 +86,7 @@ static void open_ref(void *cookie, const struct secret_ref *found)
         struct secret *s = &a->values[a->refs_n++];
 
         if (secret_open(s, a->config.secrets, found, NULL) < 0)
-               /* without a folder: whoever needs it says so */
+                /* without a folder: whoever needs it says so */
                 *s = (struct secret){ .ref = found, .gone = true };
 }
 
@@ -108,7 +112,8 @@ static void note_gone(struct access *a)
                 return;
         (void)snprintf(a->gone, sizeof(a->gone), "%s", text.p ? text.p : "");
         if (a->gone[0])
-                log_warn("access", LOG_S("namespace", a->config.trigger->namespace_), LOG_S("trigger", a->config.trigger->name), LOG_S("gone", a->gone));
+                log_warn("access", LOG_S("namespace", a->config.trigger->namespace_),
+                         LOG_S("trigger", a->config.trigger->name), LOG_S("gone", a->gone));
         if (a->config.observer)
                 loop_ready(a->config.loop, a->config.observer);
 }
@@ -159,12 +164,16 @@ static void say(struct access *a, const char *why)
 
         (void)snprintf(a->why, sizeof(a->why), "%s", why);
         if (differs && *why)
-                log_warn("access", LOG_S("namespace", a->config.trigger->namespace_), LOG_S("trigger", a->config.trigger->name), LOG_S("lacks", why));
+                log_warn("access", LOG_S("namespace", a->config.trigger->namespace_),
+                         LOG_S("trigger", a->config.trigger->name), LOG_S("lacks", why));
         if (differs && a->config.observer)
                 loop_ready(a->config.loop, a->config.observer);
 }
 
-static bool needs_token(const struct access *a) { return a->delivery->authentication && a->delivery->authentication->oauth2; }
+static bool needs_token(const struct access *a)
+{
+        return a->delivery->authentication && a->delivery->authentication->oauth2;
+}
 
 static void compose(struct access *a)
 {
@@ -247,7 +256,8 @@ static void token_failed(struct access *a, const char *why, usec now)
         BUF_AT_END struct buf text = BUF_INIT(1024);
 
         a->give_up_at = 0;
-        a->refresh_at = now + backoff_full_jitter(&a->random, TOKEN_BACKOFF, TOKEN_BACKOFF_MOST, a->failures++, 100 * USEC_MSEC);
+        a->refresh_at = now + backoff_full_jitter(&a->random, TOKEN_BACKOFF, TOKEN_BACKOFF_MOST,
+                                                  a->failures++, 100 * USEC_MSEC);
         buf_printf(&text, "token: %s", why);
         if (!a->token) /* an old one may still do */
                 say(a, text.p ? text.p : why);
@@ -300,14 +310,16 @@ static void quote_refusal(const struct access *a, json_t *root, struct buf *why)
         }
 }
 
-static void token_refused(struct access *a, const struct http_completion *c, json_t *root, const char *token, usec now)
+static void token_refused(struct access *a, const struct http_completion *c, json_t *root, const char *token,
+                          usec now)
 {
         bool success = c->status >= 200 && c->status <= 299;
         BUF_AT_END struct buf why = BUF_INIT(480);
 
         buf_printf(&why, "%.160s answered %d", a->delivery->authentication->oauth2->token_url, c->status);
         if (success)
-                buf_text(&why, token && *token ? " with an access_token that no header can hold" : " without an access_token");
+                buf_text(&why, token && *token ? " with an access_token that no header can hold"
+                                               : " without an access_token");
         else
                 quote_refusal(a, root, &why);
         token_failed(a, why.p ? why.p : "out of memory", now);
@@ -339,18 +351,25 @@ static void token_answered(struct access *a, const struct http_completion *c, us
         a->give_up_at = 0;
         a->failures = 0;
         /* A fifth of its life before it ends; without a word about that, after a while. */
-        a->refresh_at = now + (lifetime > 0 ? MAX_OF(MIN_OF(lifetime, (int64_t)86400) * USEC_SEC * 4 / 5, USEC_SEC) : 5 * USEC_MINUTE);
+        a->refresh_at = now + (lifetime > 0
+                                       ? MAX_OF(MIN_OF(lifetime, (int64_t)86400) * USEC_SEC * 4 / 5, USEC_SEC)
+                                       : 5 * USEC_MINUTE);
         json_decref(root);
         compose(a);
 }
 
 /* ---- what others say ---------------------------------------------------- */
 
-enum { SECRET_SHORTEST = 4 };    /* what is shorter would be found in any text */
-enum { ESCAPES_MOST = 8 };       /* backslashes before one character: JSON within JSON within JSON */
+enum { SECRET_SHORTEST = 4 }; /* what is shorter would be found in any text */
+enum { ESCAPES_MOST = 8 };    /* backslashes before one character: JSON within JSON within JSON */
 
-/* All that is ours, and the first bytes of it, so that most of a text is passed by looking at each byte once. */
-struct hidden { struct str *list; size_t n; bool begins[256]; };
+/* All that is ours, and the first bytes of it, so that most of a text is passed by looking at each byte once.
+ */
+struct hidden {
+        struct str *list;
+        size_t n;
+        bool begins[256];
+};
 
 static void hide(struct hidden *h, struct str secret)
 {
@@ -388,7 +407,8 @@ static bool hide_all(struct hidden *h, const struct access *a, struct str shown)
 {
         struct str lines = buf_view(&a->headers);
 
-        *h = (struct hidden){ .list = calloc(a->refs_n + 2 * (lines_of(lines) + lines_of(shown)), sizeof(*h->list)) };
+        *h = (struct hidden){ .list = calloc(a->refs_n + 2 * (lines_of(lines) + lines_of(shown)),
+                                             sizeof(*h->list)) };
         if (!h->list)
                 return false;
         for (size_t i = 0; i < a->refs_n; i++)
@@ -519,13 +539,15 @@ static int open_token(struct access *a, struct error *err)
         BUF_AT_END struct buf space = BUF_INIT(1 << 20);
         struct http_target_config target;
 
-        if (sender_target(&target, a->config.trigger, a->delivery->authentication->oauth2->token_url, a->config.secrets, &space, err) < 0)
+        if (sender_target(&target, a->config.trigger, a->delivery->authentication->oauth2->token_url,
+                          a->config.secrets, &space, err) < 0)
                 return -1;
         target.max_connections = 1;
         target.answer_max = 65536;
         target.http_version = HTTP_AUTO;
         target.compress = false;
-        target.headers = STR("Content-Type: application/x-www-form-urlencoded\r\nAccept: application/json\r\n");
+        target.headers = STR(
+                "Content-Type: application/x-www-form-urlencoded\r\nAccept: application/json\r\n");
         if (http_end_new(&a->end, a->config.http, &a->task, err) < 0)
                 return -1;
         a->http = http_end_port(a->end);
@@ -556,7 +578,8 @@ int access_new(struct access **out, const struct access_config *config, struct e
         }
         trigger_secrets(config->trigger, open_ref, a);
         if (needs_token(a))
-                (void)snprintf(a->why, sizeof(a->why), "waiting for a token from %s", a->delivery->authentication->oauth2->token_url);
+                (void)snprintf(a->why, sizeof(a->why), "waiting for a token from %s",
+                               a->delivery->authentication->oauth2->token_url);
         read_secrets(a);
         loop_ready(config->loop, &a->task);
         *out = a;
@@ -580,14 +603,16 @@ bool access_refused(struct access *a, uint32_t version)
         else if (a->gone[0] && !needs_token(a)) {
                 BUF_AT_END struct buf why = BUF_INIT(sizeof(a->why) - 1);
 
-                buf_printf(&why, STR_FMT "the function refuses its last value", (int)(strchr(a->gone, ':') - a->gone + 2), a->gone);
+                buf_printf(&why, STR_FMT "the function refuses its last value",
+                           (int)(strchr(a->gone, ':') - a->gone + 2), a->gone);
                 say(a, why.p ? why.p : a->gone);
                 a->refused = true;
                 a->secrets_read = false;
                 return true;
         }
         /* Of two tokens in a row that are refused at once a third would be no better. */
-        if (!needs_token(a) || (a->token && a->renewed && loop_now(a->config.loop) - a->token_at < TOKEN_IS_FRESH && !a->give_up_at))
+        if (!needs_token(a) || (a->token && a->renewed &&
+                                loop_now(a->config.loop) - a->token_at < TOKEN_IS_FRESH && !a->give_up_at))
                 return newer;
         a->renewing = true;
         if (!a->give_up_at) {
@@ -632,12 +657,15 @@ int access_preview(const struct trigger *t, const char *secrets, struct buf *out
                 const struct header_spec *h = t->delivery->headers.list[i];
 
                 if (h->secret)
-                        buf_printf(out, "%s: <Secret %s, key %s>\r\n", h->name, h->secret->name, h->secret->key);
+                        buf_printf(out, "%s: <Secret %s, key %s>\r\n", h->name, h->secret->name,
+                                   h->secret->key);
         }
         if (auth && auth->basic)
-                buf_printf(out, "Authorization: Basic <Secret %s, key %s, and Secret %s, key %s>\r\n", auth->basic->username->name, auth->basic->username->key,
+                buf_printf(out, "Authorization: Basic <Secret %s, key %s, and Secret %s, key %s>\r\n",
+                           auth->basic->username->name, auth->basic->username->key,
                            auth->basic->password->name, auth->basic->password->key);
         if (auth && auth->bearer)
-                buf_printf(out, "Authorization: Bearer <Secret %s, key %s>\r\n", auth->bearer->token->name, auth->bearer->token->key);
+                buf_printf(out, "Authorization: Bearer <Secret %s, key %s>\r\n", auth->bearer->token->name,
+                           auth->bearer->token->key);
         return out->failed ? error_memory(err) : 0;
 }

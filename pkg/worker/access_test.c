@@ -88,7 +88,9 @@ static void prepare(void)
 /* delivery: %u becomes the port of the token's server. */
 static void begin(const char *delivery)
 {
-        struct http_server_config server = { .address = "127.0.0.1:0", .head_max = 16384, .body_max = 65536, .handle = handle };
+        struct http_server_config server = {
+                .address = "127.0.0.1:0", .head_max = 16384, .body_max = 65536, .handle = handle
+        };
         struct access_config config = { .secrets = b.folder, .observer = &b.observer };
         BUF_AT_END struct buf text = BUF_INIT(65536);
         const char *port = strstr(delivery, "PORT");
@@ -97,7 +99,9 @@ static void begin(const char *delivery)
         assert_int_equal(loop_new(&b.loop, &err), 0);
         assert_int_equal(http_server_new(&b.server, b.loop, &server, &err), 0);
         assert_int_equal(http_client_new(&b.client, b.loop, &err), 0);
-        buf_text(&text, "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: t, namespace: shop, uid: u}\nspec:\n  source: {timer: {schedule: '0 0 0 1 1'}}\n  sink: {uri: 'http://f/'}\n  delivery: ");
+        buf_text(&text, "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: t, namespace: "
+                        "shop, uid: u}\nspec:\n  source: {timer: {schedule: '0 0 0 1 1'}}\n  sink: {uri: "
+                        "'http://f/'}\n  delivery: ");
         buf_str(&text, (struct str){ delivery, port ? (size_t)(port - delivery) : strlen(delivery) });
         if (port)
                 buf_printf(&text, "%u%s", http_server_port(b.server), port + 4);
@@ -126,9 +130,13 @@ static int end(void **state UNUSED)
         return system(command);
 }
 
-#define HEADERS "{headers: [{name: X-One, secretRef: {name: fn, key: one}}, {name: X-Two, secretRef: {name: fn, key: two}}]}"
+#define HEADERS                                                                                              \
+        "{headers: [{name: X-One, secretRef: {name: fn, key: one}}, {name: X-Two, secretRef: {name: fn, "    \
+        "key: two}}]}"
 #define BEARER "{authentication: {bearer: {tokenSecretRef: {name: fn, key: one}}}}"
-#define OAUTH "{authentication: {oauth2: {tokenUrl: 'http://127.0.0.1:PORT/token', clientIdSecretRef: {name: fn, key: one}, clientSecretSecretRef: {name: fn, key: two}}}}"
+#define OAUTH                                                                                                \
+        "{authentication: {oauth2: {tokenUrl: 'http://127.0.0.1:PORT/token', clientIdSecretRef: {name: fn, " \
+        "key: one}, clientSecretSecretRef: {name: fn, key: two}}}}"
 
 static bool has_headers(const char *text) { return str_is(access_headers(b.access), text); }
 /* A refusal makes it look at once, before it is time to. */
@@ -145,12 +153,15 @@ static void what_was_removed_serves_until_it_is_refused(void **state UNUSED)
         assert_false(access_refused(b.access, access_version(b.access))); /* there is nothing newer */
         write_value("one", NULL);
         look();
-        assert_string_equal(access_notes(b.access), "Secret fn, key one, is missing or empty: its last value is used until it is refused");
+        assert_string_equal(
+                access_notes(b.access),
+                "Secret fn, key one, is missing or empty: its last value is used until it is refused");
         assert_null(access_lacks(b.access));
         assert_true(has_headers("Authorization: Bearer secret-one\r\n"));
         /* tried again once there is another */
         assert_true(access_refused(b.access, access_version(b.access)));
-        assert_string_equal(access_lacks(b.access), "Secret fn, key one, is missing or empty: the function refuses its last value");
+        assert_string_equal(access_lacks(b.access),
+                            "Secret fn, key one, is missing or empty: the function refuses its last value");
         write_value("one", "secret-two");
         look();
         assert_true(lacks_nothing());
@@ -195,16 +206,26 @@ static void what_was_never_there_is_named(void **state UNUSED)
 
 static bool said_no(void) { return access_lacks(b.access) && strstr(access_lacks(b.access), " answered "); }
 
-/* Of a token's server nothing is told but the two members that are for people, and our own secrets not even there. */
+/* Of a token's server nothing is told but the two members that are for people, and our own secrets not even
+ * there. */
 static void of_a_tokens_answer_no_secret_is_told(void **state UNUSED)
 {
-        static const struct { int status; const char *answer, *told; } table[] = {
-                ROW(400, "{\"error\":\"invalid_client\",\"error_description\":\"unknown\",\"access_token\":\"tok-en-1\"}", "answered 400: invalid_client, unknown"),
-                ROW(401, "{\"error\":\"pass-word refused\",\"error_description\":7}", "answered 401: *** refused"),
+        static const struct {
+                int status;
+                const char *answer, *told;
+        } table[] = {
+                ROW(400,
+                    "{\"error\":\"invalid_client\",\"error_description\":\"unknown\",\"access_token\":\"tok-"
+                    "en-1\"}",
+                    "answered 400: invalid_client, unknown"),
+                ROW(401, "{\"error\":\"pass-word refused\",\"error_description\":7}",
+                    "answered 401: *** refused"),
                 ROW(500, "tok-en-1 is the token", "answered 500"),
                 ROW(302, "{\"access_token\":\"tok-en-1\",\"refresh_token\":\"tok-en-2\"}", "answered 302"),
-                ROW(200, "{\"access_token\":\"tok-en-1 \"}", "answered 200 with an access_token that no header can hold"),
-                ROW(200, "{\"access_token\":[\"tok-en-1\"],\"error\":\"tok-en-2\"}", "answered 200 without an access_token"),
+                ROW(200, "{\"access_token\":\"tok-en-1 \"}",
+                    "answered 200 with an access_token that no header can hold"),
+                ROW(200, "{\"access_token\":[\"tok-en-1\"],\"error\":\"tok-en-2\"}",
+                    "answered 200 without an access_token"),
                 ROW(201, "{\"access_token\":\"tok-en-1\"", "answered 201 without an access_token"),
         };
 
@@ -219,7 +240,8 @@ static void of_a_tokens_answer_no_secret_is_told(void **state UNUSED)
                 begin(OAUTH);
                 assert_non_null(strstr(access_lacks(b.access), "waiting for a token"));
                 run(said_no);
-                (void)snprintf(told, sizeof(told), "token: http://127.0.0.1:%u/token %s", http_server_port(b.server), table[i].told);
+                (void)snprintf(told, sizeof(told), "token: http://127.0.0.1:%u/token %s",
+                               http_server_port(b.server), table[i].told);
                 assert_string_equal(access_lacks(b.access), told);
                 assert_int_equal(end(NULL), 0);
         }
@@ -242,7 +264,8 @@ static void quotes(const char *text, size_t most, bool cut, const char *quoted)
 {
         BUF_AT_END struct buf out = BUF_INIT(1024);
 
-        access_quote(b.access, &(struct access_words){ .text = str_of(text), .most = most, .cut = cut }, &out);
+        access_quote(b.access, &(struct access_words){ .text = str_of(text), .most = most, .cut = cut },
+                     &out);
         assert_string_equal(out.p, quoted);
 }
 
@@ -253,9 +276,11 @@ static void our_secrets_are_left_out_of_what_is_quoted(void **state UNUSED)
         prepare();
         write_value("one", "user");
         write_value("two", "pass-word");
-        begin("{authentication: {basic: {usernameSecretRef: {name: fn, key: one}, passwordSecretRef: {name: fn, key: two}}}}");
+        begin("{authentication: {basic: {usernameSecretRef: {name: fn, key: one}, passwordSecretRef: {name: "
+              "fn, key: two}}}}");
         assert_true(has_headers("Authorization: Basic dXNlcjpwYXNzLXdvcmQ=\r\n"));
-        quotes("got pass-word and Basic dXNlcjpwYXNzLXdvcmQ=, dXNlcjpwYXNzLXdvcmQ= of user. pass-wor", 160, false, "got *** and ***, *** of ***. pass-wor");
+        quotes("got pass-word and Basic dXNlcjpwYXNzLXdvcmQ=, dXNlcjpwYXNzLXdvcmQ= of user. pass-wor", 160,
+               false, "got *** and ***, *** of ***. pass-wor");
         quotes("0123456789pass-word", 12, false, "0123456789***"); /* not half of it either */
         quotes("it was pass-wor", SIZE_MAX, true, "it was ***");
         quotes("it was pass-wor", SIZE_MAX, false, "it was pass-wor");
@@ -272,8 +297,10 @@ static void secrets_are_found_in_json(void **state UNUSED)
         write_value("one", "ab/c+d==\\\"e");
         write_value("two", "other-one");
         begin(HEADERS);
-        quotes("{\"x\": \"ab\\/c\\u002Bd==\\\\\\\"e\", \"y\": 1}", SIZE_MAX, false, "{\"x\": \"***\", \"y\": 1}");
-        quotes("{\"b\": \"{\\\"x\\\": \\\"ab\\\\\\/c\\\\u002bd==\\\\\\\\\\\\\\\"e\\\"}\"}", SIZE_MAX, false, "{\"b\": \"{\\\"x\\\": \\\"***\\\"}\"}");
+        quotes("{\"x\": \"ab\\/c\\u002Bd==\\\\\\\"e\", \"y\": 1}", SIZE_MAX, false,
+               "{\"x\": \"***\", \"y\": 1}");
+        quotes("{\"b\": \"{\\\"x\\\": \\\"ab\\\\\\/c\\\\u002bd==\\\\\\\\\\\\\\\"e\\\"}\"}", SIZE_MAX, false,
+               "{\"b\": \"{\\\"x\\\": \\\"***\\\"}\"}");
         quotes("ab\\/c\\u002", SIZE_MAX, false, "ab\\/c\\u002");
         quotes("\\u006fther-one", SIZE_MAX, false, "***");
         quotes("\\\\\\", SIZE_MAX, true, "\\\\\\");
@@ -288,7 +315,11 @@ static void what_was_shown_is_left_out_as_well(void **state UNUSED)
         write_value("one", "new-value");
         write_value("two", "other-one");
         begin(HEADERS);
-        access_quote(b.access, &(struct access_words){ .text = STR("old-value new-value"), .most = SIZE_MAX, .shown = STR("X-One: old-value\r\nX-Two: other-one\r\n") }, &out);
+        access_quote(b.access,
+                     &(struct access_words){ .text = STR("old-value new-value"),
+                                             .most = SIZE_MAX,
+                                             .shown = STR("X-One: old-value\r\nX-Two: other-one\r\n") },
+                     &out);
         assert_string_equal(out.p, "*** ***");
 }
 

@@ -27,10 +27,12 @@ static const char *not_connected(const struct pipeline_status *s)
         return source_state_name(s->source);
 }
 
-/* Why it is not ready; NULL: it is. What is reached by requests listens, connected or not: a subscription is confirmed that way. */
+/* Why it is not ready; NULL: it is. What is reached by requests listens, connected or not: a subscription is
+ * confirmed that way. */
 static const char *not_ready(const struct pipeline *p, const struct pipeline_status *s)
 {
-        return s->source != SOURCE_FAILED && trigger_driver(pipeline_trigger(p))->push ? NULL : not_connected(s);
+        return s->source != SOURCE_FAILED && trigger_driver(pipeline_trigger(p))->push ? NULL
+                                                                                       : not_connected(s);
 }
 
 static void ready(struct admin *a, struct http_call *call)
@@ -47,7 +49,8 @@ static void ready(struct admin *a, struct http_call *call)
                 pipeline_status(a->pipelines[i], &s);
                 state = not_ready(a->pipelines[i], &s);
                 if (state)
-                        buf_printf(&why, s.source_text[0] ? "%s/%s: %s: %s\n" : "%s/%s: %s%s\n", t->namespace_, t->name, state, s.source_text);
+                        buf_printf(&why, s.source_text[0] ? "%s/%s: %s: %s\n" : "%s/%s: %s%s\n",
+                                   t->namespace_, t->name, state, s.source_text);
         }
         if (why.n)
                 http_call_reply(call, 503, TEXT, (struct str){ 0 }, buf_view(&why));
@@ -55,8 +58,8 @@ static void ready(struct admin *a, struct http_call *call)
                 http_call_reply(call, 200, TEXT, (struct str){ 0 }, STR("ok\n"));
 }
 
-/* An answer is the proof that the loop turns, and a pipeline's turn is the loop's to give. Whether there is traffic, or a peer answers, says nothing about
- * whether a restart would help. */
+/* An answer is the proof that the loop turns, and a pipeline's turn is the loop's to give. Whether there is
+ * traffic, or a peer answers, says nothing about whether a restart would help. */
 static void live(struct http_call *call) { http_call_reply(call, 200, TEXT, (struct str){ 0 }, STR("ok\n")); }
 
 /* ---- metrics ------------------------------------------------------------ */
@@ -91,17 +94,24 @@ static int64_t of_failed(const struct pipeline_status *s) { return (int64_t)s->c
 static int64_t of_last_event(const struct pipeline_status *s) { return s->last_event / USEC_SEC; }
 static int64_t of_last_delivery(const struct pipeline_status *s) { return s->last_delivery / USEC_SEC; }
 
-static const struct { const char *name, *type, *help; int64_t (*value)(const struct pipeline_status *); } metrics[] = {
+static const struct {
+        const char *name, *type, *help;
+        int64_t (*value)(const struct pipeline_status *);
+} metrics[] = {
         ROW("sluice_events_received_total", "counter", "Records the source lent.", of_offered),
         ROW("sluice_events_delivered_total", "counter", "Records the function accepted.", of_accepted),
         ROW("sluice_events_filtered_total", "counter", "Records that the filter left out.", of_filtered),
-        ROW("sluice_filter_failures_total", "counter", "Records that the filter could not judge.", of_unjudged),
-        ROW("sluice_events_dead_lettered_total", "counter", "Records the dead letter took.", of_dead_lettered),
-        ROW("sluice_events_dropped_total", "counter", "Records given up, as onExhausted: Drop asks.", of_dropped),
+        ROW("sluice_filter_failures_total", "counter", "Records that the filter could not judge.",
+            of_unjudged),
+        ROW("sluice_events_dead_lettered_total", "counter", "Records the dead letter took.",
+            of_dead_lettered),
+        ROW("sluice_events_dropped_total", "counter", "Records given up, as onExhausted: Drop asks.",
+            of_dropped),
         ROW("sluice_delivery_attempts_total", "counter", "Requests sent to the function.", of_attempts),
         ROW("sluice_delivery_failures_total", "counter", "Requests that were not accepted.", of_failures),
         ROW("sluice_requests_in_flight", "gauge", "Requests that wait for an answer.", of_in_flight),
-        ROW("sluice_requests_limit", "gauge", "Requests at once that the function is trusted with now.", of_limit),
+        ROW("sluice_requests_limit", "gauge", "Requests at once that the function is trusted with now.",
+            of_limit),
         ROW("sluice_records_held", "gauge", "Records lent and not settled.", of_held),
         ROW("sluice_records_held_bytes", "gauge", "Bytes those records pin.", of_held_bytes),
         ROW("sluice_source_lag", "gauge", "Records behind the end of the source; -1: unknown.", of_lag),
@@ -109,9 +119,12 @@ static const struct { const char *name, *type, *help; int64_t (*value)(const str
         ROW("sluice_callers_refused_total", "counter", "Requests whose caller may not.", of_refused),
         ROW("sluice_callers_limited_total", "counter", "Requests beyond callerRateLimit.", of_limited),
         ROW("sluice_authorizer_requests_total", "counter", "Requests to the authorizer or to IAM.", of_asked),
-        ROW("sluice_authorizer_failures_total", "counter", "Those of them that brought no answer to go by.", of_failed),
-        ROW("sluice_last_event_timestamp_seconds", "gauge", "When the last record came; 0: none yet.", of_last_event),
-        ROW("sluice_last_delivery_timestamp_seconds", "gauge", "When the last record was accepted; 0: none yet.", of_last_delivery),
+        ROW("sluice_authorizer_failures_total", "counter", "Those of them that brought no answer to go by.",
+            of_failed),
+        ROW("sluice_last_event_timestamp_seconds", "gauge", "When the last record came; 0: none yet.",
+            of_last_event),
+        ROW("sluice_last_delivery_timestamp_seconds", "gauge",
+            "When the last record was accepted; 0: none yet.", of_last_delivery),
 };
 
 static void metric_labels(struct buf *b, const char *name, const struct trigger *t)
@@ -128,7 +141,10 @@ static void show_lost(struct admin *a, struct buf *out)
 {
         static const char name[] = "sluice_records_lost_total";
 
-        buf_printf(out, "# HELP %s Records that were gone at the source before they could be delivered, by reason.\n# TYPE %s counter\n", name, name);
+        buf_printf(out,
+                   "# HELP %s Records that were gone at the source before they could be delivered, by "
+                   "reason.\n# TYPE %s counter\n",
+                   name, name);
         for (size_t i = 0; i < a->n; i++) {
                 const struct trigger *t = pipeline_trigger(a->pipelines[i]);
                 struct pipeline_status s;
@@ -138,7 +154,8 @@ static void show_lost(struct admin *a, struct buf *out)
                 pipeline_status(a->pipelines[i], &s);
                 for (int reason = 0; reason < LOST_REASON_MAX; reason++) {
                         metric_labels(out, name, t);
-                        buf_printf(out, ",reason=\"%s\"} %llu\n", lost_reason_name((enum lost_reason)reason), (unsigned long long)s.lost[reason]);
+                        buf_printf(out, ",reason=\"%s\"} %llu\n", lost_reason_name((enum lost_reason)reason),
+                                   (unsigned long long)s.lost[reason]);
                 }
         }
 }
@@ -148,7 +165,8 @@ static void show_metrics(struct admin *a, struct http_call *call)
         BUF_AT_END struct buf out = BUF_INIT((size_t)16 << 20);
 
         for (size_t m = 0; m < COUNT_OF(metrics); m++) {
-                buf_printf(&out, "# HELP %s %s\n# TYPE %s %s\n", metrics[m].name, metrics[m].help, metrics[m].name, metrics[m].type);
+                buf_printf(&out, "# HELP %s %s\n# TYPE %s %s\n", metrics[m].name, metrics[m].help,
+                           metrics[m].name, metrics[m].type);
                 for (size_t i = 0; i < a->n; i++) {
                         const struct trigger *t = pipeline_trigger(a->pipelines[i]);
                         struct pipeline_status s;
@@ -159,7 +177,8 @@ static void show_metrics(struct admin *a, struct http_call *call)
                 }
         }
         show_lost(a, &out);
-        http_call_reply(call, 200, STR("text/plain; version=0.0.4; charset=utf-8"), (struct str){ 0 }, buf_view(&out));
+        http_call_reply(call, 200, STR("text/plain; version=0.0.4; charset=utf-8"), (struct str){ 0 },
+                        buf_view(&out));
 }
 
 /* ---- status ------------------------------------------------------------- */
@@ -233,14 +252,23 @@ static void handle(void *cookie, struct http_call *call)
         else if (str_is(path, "/status"))
                 show_status(a, call);
         else
-                http_call_reply(call, 404, TEXT, (struct str){ 0 }, STR("known: /livez /readyz /metrics /status\n"));
+                http_call_reply(call, 404, TEXT, (struct str){ 0 },
+                                STR("known: /livez /readyz /metrics /status\n"));
 }
 
 int admin_new(struct admin **out, struct loop *loop, const char *address, struct error *err)
 {
         struct admin *a = calloc(1, sizeof(*a));
-        struct http_server_config config = { .address = address, .head_max = 16384, .body_max = 1024, .max_connections = 64, .idle_timeout = 10 * USEC_SEC, .head_timeout = 5 * USEC_SEC, .body_grace = 5 * USEC_SEC,
-                                             .write_timeout = 10 * USEC_SEC, .handle = handle, .cookie = a };
+        struct http_server_config config = { .address = address,
+                                             .head_max = 16384,
+                                             .body_max = 1024,
+                                             .max_connections = 64,
+                                             .idle_timeout = 10 * USEC_SEC,
+                                             .head_timeout = 5 * USEC_SEC,
+                                             .body_grace = 5 * USEC_SEC,
+                                             .write_timeout = 10 * USEC_SEC,
+                                             .handle = handle,
+                                             .cookie = a };
 
         if (!a)
                 return error_memory(err);

@@ -20,7 +20,13 @@ static struct loop *loop;
 static struct admin *admin;
 static struct task watchdog;
 static bool overdue;
-static struct { int fd; struct loop_io *io; char text[65536]; size_t n; bool closed; } asker;
+static struct {
+        int fd;
+        struct loop_io *io;
+        char text[65536];
+        size_t n;
+        bool closed;
+} asker;
 
 static void too_late(struct task *t UNUSED, usec now UNUSED)
 {
@@ -30,7 +36,9 @@ static void too_late(struct task *t UNUSED, usec now UNUSED)
 
 static int connect_to(void)
 {
-        const struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(admin_port(admin)), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+        const struct sockaddr_in to = { .sin_family = AF_INET,
+                                        .sin_port = htons(admin_port(admin)),
+                                        .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
         int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
         assert_true(fd >= 0);
@@ -55,7 +63,8 @@ static const char *ask(const char *method, const char *path)
 {
         char request[256];
         struct error err;
-        int n = snprintf(request, sizeof(request), "%s %s HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", method, path);
+        int n = snprintf(request, sizeof(request), "%s %s HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
+                         method, path);
 
         memset(&asker, 0, sizeof(asker));
         asker.fd = connect_to();
@@ -89,7 +98,10 @@ static int teardown(void **state UNUSED)
         return 0;
 }
 
-static bool answers(const char *method, const char *path, const char *with) { return strstr(ask(method, path), with) != NULL; }
+static bool answers(const char *method, const char *path, const char *with)
+{
+        return strstr(ask(method, path), with) != NULL;
+}
 
 static void it_answers_what_it_knows(void **state UNUSED)
 {
@@ -108,7 +120,8 @@ static void it_answers_what_it_knows(void **state UNUSED)
 /* Silent from the start, or in the middle of a request. */
 static void silent_connections_keep_no_probe_out(void **state UNUSED)
 {
-        static const char *const said[] = { "", "GET /livez HTTP/1.1\r\nHo", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n1" };
+        static const char *const said[] = { "", "GET /livez HTTP/1.1\r\nHo",
+                                            "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n1" };
         int silent[SILENT];
 
         for (size_t i = 0; i < SILENT; i++) {

@@ -1,4 +1,5 @@
-/* What the admin port tells the kubelet, over ten minutes that pass in a moment: sources without traffic, and functions that take longer than any probe waits. */
+/* What the admin port tells the kubelet, over ten minutes that pass in a moment: sources without traffic, and
+ * functions that take longer than any probe waits. */
 #include "worker/admin.h"
 
 #include <fcntl.h>
@@ -19,10 +20,13 @@ struct job {
         struct store_result results[16];
         size_t results_n;
 };
-struct held { struct http_call *call; usec until; };
+struct held {
+        struct http_call *call;
+        usec until;
+};
 
 static struct bench {
-        usec passed;             /* since the beginning */
+        usec passed; /* since the beginning */
         struct clock clock;
         struct loop *loop;
         struct http_client *client;
@@ -48,7 +52,10 @@ static struct bench {
 } b;
 
 static usec read_monotonic(void *cookie UNUSED) { return USEC_HOUR + b.passed; }
-static usec read_wall(void *cookie UNUSED) { return 1795514400 * USEC_SEC + b.passed; } /* 2026-11-24T10:00:00Z */
+static usec read_wall(void *cookie UNUSED)
+{
+        return 1795514400 * USEC_SEC + b.passed;
+} /* 2026-11-24T10:00:00Z */
 
 /* ---- a store that takes everything -------------------------------------- */
 
@@ -58,8 +65,14 @@ static void completes(struct job *j, struct store_result r)
         j->results[j->results_n++] = r;
         loop_ready(b.loop, j->wake);
 }
-static void fake_get(void *cookie, uint64_t tag, struct str key UNUSED) { completes(cookie, (struct store_result){ .tag = tag, .is_get = true }); }
-static void fake_put(void *cookie, uint64_t tag, struct str key UNUSED, struct str value UNUSED) { completes(cookie, (struct store_result){ .tag = tag }); }
+static void fake_get(void *cookie, uint64_t tag, struct str key UNUSED)
+{
+        completes(cookie, (struct store_result){ .tag = tag, .is_get = true });
+}
+static void fake_put(void *cookie, uint64_t tag, struct str key UNUSED, struct str value UNUSED)
+{
+        completes(cookie, (struct store_result){ .tag = tag });
+}
 static bool fake_take(void *cookie, struct store_result *out)
 {
         struct job *j = cookie;
@@ -100,7 +113,8 @@ static void answer_calls(void)
 {
         for (size_t i = b.held_n; i-- > 0;)
                 if (b.passed >= b.held[i].until) {
-                        http_call_reply(b.held[i].call, 200, STR("text/plain"), (struct str){ 0 }, STR("at last"));
+                        http_call_reply(b.held[i].call, 200, STR("text/plain"), (struct str){ 0 },
+                                        STR("at last"));
                         b.held[i] = b.held[--b.held_n];
                 }
 }
@@ -116,7 +130,9 @@ static void ask(uint64_t tag, struct http_target *target, const char *path)
         buf_reset(m);
         assert_true(buf_reserve(m, HTTP_HEADROOM));
         m->n = HTTP_HEADROOM;
-        if (b.port.ops->submit(b.port.cookie, tag, &(struct http_request){ .target = target, .message = m, .path = str_of(path) }, &err) < 0)
+        if (b.port.ops->submit(b.port.cookie, tag,
+                               &(struct http_request){ .target = target, .message = m, .path = str_of(path) },
+                               &err) < 0)
                 fail_msg("%s", err.text);
 }
 
@@ -160,13 +176,24 @@ static void on_wake(struct task *t UNUSED, usec now UNUSED)
 static void add(const char *name, const char *source)
 {
         struct job *j = &b.jobs[b.n++];
-        struct pipeline_config config = { .loop = b.loop, .http = b.client, .clock = &b.clock, .sink = b.sink, .host = b.host, .observer = &b.observer, .secrets = b.secrets,
-                                          .open_store = open_store, .close_store = close_store, .store_cookie = j };
+        struct pipeline_config config = { .loop = b.loop,
+                                          .http = b.client,
+                                          .clock = &b.clock,
+                                          .sink = b.sink,
+                                          .host = b.host,
+                                          .observer = &b.observer,
+                                          .secrets = b.secrets,
+                                          .open_store = open_store,
+                                          .close_store = close_store,
+                                          .store_cookie = j };
         BUF_AT_END struct buf text = BUF_INIT(4096);
         struct error err;
 
-        buf_printf(&text, "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: %s, namespace: shop, uid: %s}\nspec:\n  source: {%s}\n  sink: {uri: 'http://elsewhere/'}\n"
-                          "  delivery: {timeout: 5m}\n", name, name, source);
+        buf_printf(&text,
+                   "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: %s, namespace: shop, "
+                   "uid: %s}\nspec:\n  source: {%s}\n  sink: {uri: 'http://elsewhere/'}\n"
+                   "  delivery: {timeout: 5m}\n",
+                   name, name, source);
         j->trigger = decode_trigger(buf_view(&text));
         config.trigger = j->trigger;
         if (pipeline_new(&j->pipeline, &config, &err) < 0 || admin_add(b.admin, j->pipeline, &err) < 0)
@@ -180,7 +207,13 @@ static struct http_target *target(uint16_t port, const char *method)
         struct error err;
 
         (void)snprintf(url, sizeof(url), "http://127.0.0.1:%u/", port);
-        if (http_target_new(&t, b.client, &(struct http_target_config){ .url = str_of(url), .method = method, .max_connections = 1, .connect_timeout = 10 * USEC_SEC, .answer_max = 1024 }, &err) < 0)
+        if (http_target_new(&t, b.client,
+                            &(struct http_target_config){ .url = str_of(url),
+                                                          .method = method,
+                                                          .max_connections = 1,
+                                                          .connect_timeout = 10 * USEC_SEC,
+                                                          .answer_max = 1024 },
+                            &err) < 0)
                 fail_msg("%s", err.text);
         return t;
 }
@@ -197,7 +230,11 @@ static void observe(struct task *t UNUSED, usec now UNUSED)
 
 static int setup(void **state UNUSED)
 {
-        const struct http_server_config function = { .address = "127.0.0.1:0", .head_max = 16384, .body_max = 65536, .handle = on_call, .gone = on_gone };
+        const struct http_server_config function = { .address = "127.0.0.1:0",
+                                                     .head_max = 16384,
+                                                     .body_max = 65536,
+                                                     .handle = on_call,
+                                                     .gone = on_gone };
         const struct gate_host_config host = { .address = "127.0.0.1:0" };
         struct error err;
         int key;
@@ -209,8 +246,11 @@ static int setup(void **state UNUSED)
         if (loop_new(&b.loop, &err) < 0)
                 return -1;
         loop_use_clock(b.loop, &b.clock);
-        if (http_client_new(&b.client, b.loop, &err) < 0 || http_server_new(&b.function, b.loop, &function, &err) < 0 || gate_host_new(&b.host, b.loop, &host, &err) < 0 ||
-            admin_new(&b.admin, b.loop, "127.0.0.1:0", &err) < 0 || http_end_new(&b.end, b.client, &b.wake, &err) < 0)
+        if (http_client_new(&b.client, b.loop, &err) < 0 ||
+            http_server_new(&b.function, b.loop, &function, &err) < 0 ||
+            gate_host_new(&b.host, b.loop, &host, &err) < 0 ||
+            admin_new(&b.admin, b.loop, "127.0.0.1:0", &err) < 0 ||
+            http_end_new(&b.end, b.client, &b.wake, &err) < 0)
                 return -1;
         (void)snprintf(b.sink, sizeof(b.sink), "http://127.0.0.1:%u/", http_server_port(b.function));
         b.port = http_end_port(b.end);
@@ -311,8 +351,10 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(idle_is_neither_dead_nor_unready, setup, teardown),
-                cmocka_unit_test_setup_teardown(a_slow_function_makes_nobody_dead_or_unready, setup, teardown),
-                cmocka_unit_test_setup_teardown(a_broker_that_is_away_makes_it_unready_and_not_dead, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_slow_function_makes_nobody_dead_or_unready, setup,
+                                                teardown),
+                cmocka_unit_test_setup_teardown(a_broker_that_is_away_makes_it_unready_and_not_dead, setup,
+                                                teardown),
         };
         signals_block();
         return cmocka_run_group_tests_name("admin", tests, NULL, NULL);

@@ -12,33 +12,44 @@
 #include "worker/passes.h"
 
 /* API Gateway's own: a URI and a header of 32 KiB, headers of 128 KiB, bodies of 12 MB. */
-enum { HEAD_MOST = 128 * 1024, TARGET_MOST = 32 * 1024, HEADER_MOST = 32 * 1024, BODY_MOST = 12 << 20, CONNECTIONS_MOST = 20000, DESCRIPTORS_KEPT = 1024 };
-/* A buffer up to this is kept for the next request; room for a head and what else is written beside a body. */
+enum {
+        HEAD_MOST = 128 * 1024,
+        TARGET_MOST = 32 * 1024,
+        HEADER_MOST = 32 * 1024,
+        BODY_MOST = 12 << 20,
+        CONNECTIONS_MOST = 20000,
+        DESCRIPTORS_KEPT = 1024
+};
+/* A buffer up to this is kept for the next request; room for a head and what else is written beside a body.
+ */
 enum { KEPT_MOST = 256 * 1024, ROOM_BESIDE = 4 * HEAD_MOST };
-/* Bytes of requests, the events made of them and answers that are in memory: half of what the process may have, and no more than this. */
+/* Bytes of requests, the events made of them and answers that are in memory: half of what the process may
+ * have, and no more than this. */
 static const size_t MEMORY_MOST = (size_t)256 << 20;
 
 /* ---- the host ----------------------------------------------------------- */
 
-struct call {                    /* a request that is under way */
-        struct call *next, *previous;    /* of one of the gate's lists: timed, or all others */
+struct call {                         /* a request that is under way */
+        struct call *next, *previous; /* of one of the gate's lists: timed, or all others */
         struct gate *gate;
-        struct http_call *http;          /* NULL: the caller left */
+        struct http_call *http; /* NULL: the caller left */
         uint64_t id;
-        bool later;                      /* the driver has put it off or holds it: it stands in put_off */
-        bool timed;                      /* it has a deadline */
+        bool later; /* the driver has put it off or holds it: it stands in put_off */
+        bool timed; /* it has a deadline */
         /* the driver holds it: it counts among those, and has no place among maxInFlight yet */
         bool undecided;
-        bool offered;                    /* its records were counted */
+        bool offered; /* its records were counted */
         uint32_t ticket;
         /* bytes that the driver may keep of it, beside the request itself */
         size_t kept;
-        struct record **records, *one;   /* one: the place for a single one */
+        struct record **records, *one; /* one: the place for a single one */
         size_t n;
         usec deadline;
-        UT_hash_handle hh;               /* of put_off */
+        UT_hash_handle hh; /* of put_off */
 };
-struct calls { struct call *first, *last; };
+struct calls {
+        struct call *first, *last;
+};
 
 struct gate_host {
         struct loop *loop;
@@ -47,25 +58,28 @@ struct gate_host {
         /* the caller's address and the path in its normal form, while a request is taken in */
         struct buf client, path;
         struct random random;
-        size_t memory_most;              /* bytes of requests and events */
+        size_t memory_most; /* bytes of requests and events */
         struct log_sample log;
         bool draining;
 };
 
-struct slot_use { struct call *call; uint32_t generation; };
+struct slot_use {
+        struct call *call;
+        uint32_t generation;
+};
 
 struct gate {
         struct gate_config config;
-        struct gate *next;               /* of the host's */
+        struct gate *next; /* of the host's */
         /* the first has the earliest deadline: a Trigger's calls have the same time */
         struct calls timed;
         struct calls untimed;
-        struct call *put_off;            /* by id */
+        struct call *put_off; /* by id */
         uint64_t next_id;
         struct slot_use *slots;
         uint32_t *free_slots, free_slots_n;
         uint32_t undecided_n;
-        struct flow flow;                /* the rate alone */
+        struct flow flow; /* the rate alone */
         struct record **scratch;
         struct buf document;
         struct push_reply reply;
@@ -78,9 +92,13 @@ struct gate {
         usec give_up_at;
 };
 
-static struct str header_of(const struct push_request *q, const char *name) { return http_message_header(q->head, str_of(name)); }
+static struct str header_of(const struct push_request *q, const char *name)
+{
+        return http_message_header(q->head, str_of(name));
+}
 
-static void each_header(const struct push_request *q, void (*each)(void *, struct str, struct str), void *cookie)
+static void each_header(const struct push_request *q, void (*each)(void *, struct str, struct str),
+                        void *cookie)
 {
         struct str rest = http_head(q->head), name, value;
 
@@ -91,7 +109,8 @@ static void each_header(const struct push_request *q, void (*each)(void *, struc
 static void handle(void *cookie, struct http_call *http);
 static void on_gone(void *cookie, struct http_call *http);
 
-static void request_error(struct buf *headers, struct buf *body, const char *code, const char *message, struct str id)
+static void request_error(struct buf *headers, struct buf *body, const char *code, const char *message,
+                          struct str id)
 {
         struct writer w;
 
@@ -114,7 +133,8 @@ static void log_refusal(struct gate_host *h, const char *id, int status, const c
         uint64_t unsaid;
 
         if (sample_take(&h->log, loop_now(h->loop), &unsaid))
-                log_info("request", LOG_S("request", id), LOG_I("status", status), LOG_S("reason", reason), LOG_I("unsaid", unsaid));
+                log_info("request", LOG_S("request", id), LOG_I("status", status), LOG_S("reason", reason),
+                         LOG_I("unsaid", unsaid));
 }
 
 /* What is no request at all: told in the gateway's shape. */
@@ -142,7 +162,9 @@ static uint32_t connections_most(void)
                 return CONNECTIONS_MOST;
         most = files.rlim_cur > 2 * DESCRIPTORS_KEPT ? files.rlim_cur - DESCRIPTORS_KEPT : files.rlim_cur / 2;
         if (most < CONNECTIONS_MOST / 2)
-                log_info("fewer callers than usual can be connected at once: the limit of open files (ulimit -Hn) is low", LOG_I("connections", most), LOG_I("limit", files.rlim_cur));
+                log_info("fewer callers than usual can be connected at once: the limit of open files (ulimit "
+                         "-Hn) is low",
+                         LOG_I("connections", most), LOG_I("limit", files.rlim_cur));
         return (uint32_t)most;
 }
 
@@ -157,7 +179,8 @@ static bool read_limit(const char *file, size_t *most)
         return true;
 }
 
-/* The limit of a group and of those above it, as far as they are shown: containers see their own as the root. */
+/* The limit of a group and of those above it, as far as they are shown: containers see their own as the root.
+ */
 static void read_limits(const char *root, struct str group, const char *file, size_t *most)
 {
         BUF_AT_END struct buf path = BUF_INIT(65536);
@@ -174,7 +197,8 @@ static void read_limits(const char *root, struct str group, const char *file, si
         }
 }
 
-/* Of a line of /proc/self/cgroup: "0::/group" in version 2, "5:memory:/group" in version 1, whose controllers may be mounted together. */
+/* Of a line of /proc/self/cgroup: "0::/group" in version 2, "5:memory:/group" in version 1, whose controllers
+ * may be mounted together. */
 static void read_group(struct str line, size_t *most)
 {
         struct str number = str_cut(&line, ':'), controllers = str_cut(&line, ':');
@@ -202,14 +226,31 @@ static size_t memory_most(void)
         return most / 2;
 }
 
-int gate_host_new(struct gate_host **out, struct loop *loop, const struct gate_host_config *c, struct error *err)
+int gate_host_new(struct gate_host **out, struct loop *loop, const struct gate_host_config *c,
+                  struct error *err)
 {
         struct gate_host *h = calloc(1, sizeof(*h));
         const size_t most = memory_most();
-        const struct http_server_tls tls = { .cert = c->cert, .key = c->key, .client_ca = c->client_ca, .client_required = c->client_ca != NULL };
-        struct http_server_config config = { .address = c->address, .head_max = HEAD_MOST, .target_max = TARGET_MOST, .header_max = HEADER_MOST, .body_max = BODY_MOST,
-                                             .max_connections = connections_most(), .buffered_max = most / 4 * 3, .head_timeout = 20 * USEC_SEC, .body_grace = 20 * USEC_SEC, .tls = c->cert ? &tls : NULL,
-                                             .trusted = c->trusted, .trusted_n = c->trusted_n, .handle = handle, .gone = on_gone, .refused = on_refused, .cookie = h };
+        const struct http_server_tls tls = { .cert = c->cert,
+                                             .key = c->key,
+                                             .client_ca = c->client_ca,
+                                             .client_required = c->client_ca != NULL };
+        struct http_server_config config = { .address = c->address,
+                                             .head_max = HEAD_MOST,
+                                             .target_max = TARGET_MOST,
+                                             .header_max = HEADER_MOST,
+                                             .body_max = BODY_MOST,
+                                             .max_connections = connections_most(),
+                                             .buffered_max = most / 4 * 3,
+                                             .head_timeout = 20 * USEC_SEC,
+                                             .body_grace = 20 * USEC_SEC,
+                                             .tls = c->cert ? &tls : NULL,
+                                             .trusted = c->trusted,
+                                             .trusted_n = c->trusted_n,
+                                             .handle = handle,
+                                             .gone = on_gone,
+                                             .refused = on_refused,
+                                             .cookie = h };
 
         if (!h)
                 return error_memory(err);
@@ -239,7 +280,6 @@ void gate_host_drain(struct gate_host *h, usec linger)
                 http_server_drain(h->server);
 }
 
-
 struct gate_host *gate_host_free(struct gate_host *h)
 {
         if (!h)
@@ -260,12 +300,14 @@ static void send_reply(struct gate *g, struct http_call *http)
         if (!http)
                 return;
         http_call_set(http, NULL);
-        if (r->length >= 0 && (r->status == 304 || (http_call_message(http)->method == HTTP_HEAD && !r->body.n && r->status != 204 && r->status != 205)))
+        if (r->length >= 0 && (r->status == 304 || (http_call_message(http)->method == HTTP_HEAD &&
+                                                    !r->body.n && r->status != 204 && r->status != 205)))
                 buf_printf(&r->headers, "Content-Length: %" PRId64 "\r\n", r->length);
         if (r->headers.failed || r->body.failed)
                 http_call_reply(http, 500, STR("text/plain"), (struct str){ 0 }, STR("out of memory\n"));
         else
-                http_call_reply(http, r->status, (struct str){ 0 }, buf_view(&r->headers), buf_view(&r->body));
+                http_call_reply(http, r->status, (struct str){ 0 }, buf_view(&r->headers),
+                                buf_view(&r->body));
 }
 
 static void shrink(struct buf *b)
@@ -425,7 +467,8 @@ static void keep_records(struct call *c, struct record *const *records, size_t n
 }
 
 static const struct push_outcome stopping = { .result = PUSH_NOT_READY, .text = "the worker is stopping" },
-                                 busy = { .result = PUSH_BUSY, .text = "as many requests as maxInFlight allows are under way" };
+                                 busy = { .result = PUSH_BUSY,
+                                          .text = "as many requests as maxInFlight allows are under way" };
 
 static void begin_time(struct call *c, usec now)
 {
@@ -468,19 +511,24 @@ static size_t written_size(const struct gate *g, const struct record *r)
 
 static size_t document_size(const struct gate *g, const struct record *r)
 {
-        return !g->config.filter ? 0 : str_is_text(r->value) ? writer_escaped(r->value) : base64_size(r->value);
+        return !g->config.filter       ? 0
+               : str_is_text(r->value) ? writer_escaped(r->value)
+                                       : base64_size(r->value);
 }
 
-/* Room for what is made of the records: the filter's document of one, which is there for a moment, and then the event of all; a transform has it twice. */
+/* Room for what is made of the records: the filter's document of one, which is there for a moment, and then
+ * the event of all; a transform has it twice. */
 static bool has_room(const struct gate *g, struct record *const *records, size_t n)
 {
-        size_t most = g->config.host->memory_most, used = http_server_buffered(g->config.host->server), document = 0, event = 0;
+        size_t most = g->config.host->memory_most, used = http_server_buffered(g->config.host->server),
+               document = 0, event = 0;
 
         for (size_t i = 0; i < n; i++) {
                 document = MAX_OF(document, document_size(g, records[i]));
                 event += written_size(g, records[i]);
         }
-        return used < most && ROOM_BESIDE + MAX_OF(document, event * (g->config.trigger->transform ? 3 : 1)) <= most - used;
+        return used < most &&
+               ROOM_BESIDE + MAX_OF(document, event * (g->config.trigger->transform ? 3 : 1)) <= most - used;
 }
 
 /* Which of the records the filter lets pass; false: of one it can't be said. */
@@ -490,7 +538,8 @@ static bool judge(struct call *c, size_t *passed, struct error *why)
 
         *passed = 0;
         for (size_t i = 0; i < c->n; i++) {
-                enum passing p = record_passes(g->config.filter, g->config.driver, c->records[i], &g->document, why);
+                enum passing p = record_passes(g->config.filter, g->config.driver, c->records[i],
+                                               &g->document, why);
 
                 if (p == UNJUDGED) {
                         g->unjudged++;
@@ -516,7 +565,8 @@ static void deliver(struct call *c, usec now)
         g->stats.offered += c->n;
         g->last_event = clock_wall(g->config.clock);
         if (!has_room(g, c->records, c->n)) {
-                o = (struct push_outcome){ .result = PUSH_NOT_READY, .text = "too many bytes of requests are in memory" };
+                o = (struct push_outcome){ .result = PUSH_NOT_READY,
+                                           .text = "too many bytes of requests are in memory" };
                 finish(c, &o);
                 return;
         }
@@ -528,11 +578,14 @@ static void deliver(struct call *c, usec now)
         if (passed && g->stopping && !c->timed)
                 o = stopping;
         else if (passed && !sender_ready(g->config.sender, &why))
-                o = (struct push_outcome){ .result = PUSH_NOT_READY, .text = why ? why : "the function is being initialized" };
+                o = (struct push_outcome){ .result = PUSH_NOT_READY,
+                                           .text = why ? why : "the function is being initialized" };
         else if (passed && g->free_slots_n == 0)
                 o = busy;
         else if (passed && !flow_allows(&g->flow, 0, now))
-                o = (struct push_outcome){ .result = PUSH_LIMITED, .retry_after = flow_deadline(&g->flow, now) - now, .text = "more requests a second than rateLimit allows" };
+                o = (struct push_outcome){ .result = PUSH_LIMITED,
+                                           .retry_after = flow_deadline(&g->flow, now) - now,
+                                           .text = "more requests a second than rateLimit allows" };
         else if (passed && take_place(c, now)) {
                 flow_sent(&g->flow, (uint32_t)passed, now);
                 g->stats.attempts++;
@@ -547,7 +600,8 @@ static void deliver(struct call *c, usec now)
         finish(c, &o);
 }
 
-/* The driver does not know yet whether they may go. There are as many such calls as places, and they take none: strangers keep out nobody who is known. */
+/* The driver does not know yet whether they may go. There are as many such calls as places, and they take
+ * none: strangers keep out nobody who is known. */
 static void hold(struct call *c, usec now)
 {
         struct gate *g = c->gate;
@@ -566,7 +620,8 @@ static void hold(struct call *c, usec now)
 
 /* ---- requests ----------------------------------------------------------- */
 
-static void refuse(struct gate_host *h, struct http_call *http, struct str id, int status, const char *code, const char *message)
+static void refuse(struct gate_host *h, struct http_call *http, struct str id, int status, const char *code,
+                   const char *message)
 {
         BUF_AT_END struct buf body = BUF_INIT(1024), headers = BUF_INIT(256);
         char text[40];
@@ -595,7 +650,8 @@ static struct gate *gate_for(struct gate_host *h, const struct push_request *q, 
         return best;
 }
 
-/* Many a server takes // for /: behind another API, one that anyone may call, a path could go to it that this one would have guarded. */
+/* Many a server takes // for /: behind another API, one that anyone may call, a path could go to it that this
+ * one would have guarded. */
 static bool passes_guard_by(struct gate_host *h, const struct push_request *q, const struct gate *found)
 {
         BUF_AT_END struct buf space = BUF_INIT(4 * TARGET_MOST), again = BUF_INIT(4 * TARGET_MOST);
@@ -607,7 +663,8 @@ static bool passes_guard_by(struct gate_host *h, const struct push_request *q, c
                 struct str merged = uri_path_merged(i ? normal : q->path, &again);
                 const struct gate *g = merged.p ? gate_for(h, q, merged) : NULL;
 
-                if (g && g != found && g->config.driver->push->authenticates && g->config.driver->push->authenticates(g->config.source))
+                if (g && g != found && g->config.driver->push->authenticates &&
+                    g->config.driver->push->authenticates(g->config.source))
                         return true;
         }
         return false;
@@ -619,7 +676,8 @@ static void receive(struct gate *g, struct http_call *http, const struct push_re
         size_t n = PUSH_RECORDS_MOST;
 
         if (g->stopping) {
-                refuse(g->config.host, http, q->id, 503, "APIG.0202", "Backend unavailable: the worker is stopping");
+                refuse(g->config.host, http, q->id, 503, "APIG.0202",
+                       "Backend unavailable: the worker is stopping");
                 return;
         }
         c = call_new(g, http);
@@ -655,7 +713,12 @@ static void handle(void *cookie, struct http_call *http)
 {
         struct gate_host *h = cookie;
         const struct http_message *m = http_call_message(http);
-        struct push_request q = { .method = str_of(http_method_name(m)), .query = buf_view(&m->target), .body = buf_view(&m->body), .head = m, .header = header_of, .each_header = each_header };
+        struct push_request q = { .method = str_of(http_method_name(m)),
+                                  .query = buf_view(&m->target),
+                                  .body = buf_view(&m->body),
+                                  .head = m,
+                                  .header = header_of,
+                                  .each_header = each_header };
         char id[33];
         struct gate *g;
         struct str path;
@@ -672,14 +735,16 @@ static void handle(void *cookie, struct http_call *http)
         g = path.p ? gate_for(h, &q, path) : NULL;
         if (passes_guard_by(h, &q, g))
                 refuse(h, http, q.id, 400, "APIG.0201",
-                       "Bad request: the path holds slashes that follow one another; with one slash it is the path of an API that authenticates its callers");
+                       "Bad request: the path holds slashes that follow one another; with one slash it is "
+                       "the path of an API that authenticates its callers");
         else if (g)
                 receive(g, http, &q);
         /* it has stopped, and others are reached through the same address soon */
         else if (h->draining && !h->gates)
                 refuse(h, http, q.id, 503, "APIG.0202", "Backend unavailable: the worker is stopping");
         else
-                refuse(h, http, q.id, 404, "APIG.0101", "The API does not exist or has not been published in the environment");
+                refuse(h, http, q.id, 404, "APIG.0101",
+                       "The API does not exist or has not been published in the environment");
 }
 
 static void on_gone(void *cookie UNUSED, struct http_call *http)
@@ -744,7 +809,10 @@ static void expire(struct gate *g, usec now)
         for (struct call *c = g->timed.first; c && (given_up || now >= c->deadline); c = g->timed.first) {
                 if (has_place(c))
                         sender_cancel(g->config.sender, c->ticket);
-                finish(c, &(struct push_outcome){ .result = PUSH_TIMEOUT, .text = given_up ? "the worker stopped before the function answered" : "the function did not answer in time" });
+                finish(c, &(struct push_outcome){
+                                  .result = PUSH_TIMEOUT,
+                                  .text = given_up ? "the worker stopped before the function answered"
+                                                   : "the function did not answer in time" });
         }
 }
 
@@ -760,7 +828,12 @@ bool gate_take(struct gate *g, usec now)
 
                 any = true;
                 if (c && c->ticket == ticket)
-                        finish(c, &(struct push_outcome){ .result = result_of(&a), .status = a.status, .retry_after = a.retry_after, .body = a.body, .cut = sender_cut(g->config.sender), .text = a.text });
+                        finish(c, &(struct push_outcome){ .result = result_of(&a),
+                                                          .status = a.status,
+                                                          .retry_after = a.retry_after,
+                                                          .body = a.body,
+                                                          .cut = sender_cut(g->config.sender),
+                                                          .text = a.text });
         }
         expire(g, now);
         return any;
@@ -783,7 +856,12 @@ bool gate_idle(const struct gate *g) { return !g->timed.first && !g->untimed.fir
 
 void gate_facts(const struct gate *g, struct gate_facts *out)
 {
-        *out = (struct gate_facts){ .stats = g->stats, .unjudged = g->unjudged, .last_event = g->last_event, .last_delivery = g->last_delivery, .state = g->state, .text = g->text };
+        *out = (struct gate_facts){ .stats = g->stats,
+                                    .unjudged = g->unjudged,
+                                    .last_event = g->last_event,
+                                    .last_delivery = g->last_delivery,
+                                    .state = g->state,
+                                    .text = g->text };
         out->stats.limit = g->config.slots;
         out->stats.in_flight += g->undecided_n;
         if (g->config.driver->push->counts)
@@ -806,7 +884,12 @@ int gate_new(struct gate **out, const struct gate_config *config, struct error *
         g->document.max = (size_t)64 << 20;
         g->reply.headers.max = 1 << 20;
         g->reply.body.max = (size_t)16 << 20;
-        flow_init(&g->flow, &(struct flow_config){ .initial = config->slots, .most = config->slots, .rate = rate ? rate->events_per_second : 0, .burst = rate ? rate->burst : 1 }, 0);
+        flow_init(&g->flow,
+                  &(struct flow_config){ .initial = config->slots,
+                                         .most = config->slots,
+                                         .rate = rate ? rate->events_per_second : 0,
+                                         .burst = rate ? rate->burst : 1 },
+                  0);
         g->slots = calloc(config->slots, sizeof(*g->slots));
         g->free_slots = calloc(config->slots, sizeof(*g->free_slots));
         g->scratch = calloc(PUSH_RECORDS_MOST, sizeof(struct record *));

@@ -1,6 +1,7 @@
-/* The way in of push sources: one listener, the host, for all of a process, and a gate for each Trigger behind it. A request goes to the Trigger
- * that claims it, its records through filter and transform to the function, and the outcome is the answer to the caller. Nothing is queued and
- * nothing is tried again: a full window answers at once. Loop's thread. */
+/* The way in of push sources: one listener, the host, for all of a process, and a gate for each Trigger
+ * behind it. A request goes to the Trigger that claims it, its records through filter and transform to the
+ * function, and the outcome is the answer to the caller. Nothing is queued and nothing is tried again: a full
+ * window answers at once. Loop's thread. */
 #pragma once
 
 #include "http/server.h"
@@ -13,39 +14,48 @@ struct gate;
 struct gate_host_config {
         /* whose large answers share the memory; borrowed during the call */
         struct http_client *http;
-        const char *address;             /* "ADDRESS:PORT" */
-        const char *cert, *key;          /* TLS: files in PEM, read again when they change; NULL: plain */
+        const char *address;    /* "ADDRESS:PORT" */
+        const char *cert, *key; /* TLS: files in PEM, read again when they change; NULL: plain */
         /* clients must show a certificate of one of these; NULL: they need none */
         const char *client_ca;
-        const char *const *trusted;      /* proxies whose X-Forwarded-* are believed: addresses and CIDRs */
+        const char *const *trusted; /* proxies whose X-Forwarded-* are believed: addresses and CIDRs */
         size_t trusted_n;
 };
-int gate_host_new(struct gate_host **, struct loop *, const struct gate_host_config *, struct error *) MUST_CHECK;
+int gate_host_new(struct gate_host **, struct loop *, const struct gate_host_config *,
+                  struct error *) MUST_CHECK;
 uint16_t gate_host_port(const struct gate_host *);
-/* Goes on serving for that long, saying Connection: close, then accepts no more; what is under way is answered. So a rollout loses no request. */
+/* Goes on serving for that long, saying Connection: close, then accepts no more; what is under way is
+ * answered. So a rollout loses no request. */
 void gate_host_drain(struct gate_host *, usec linger);
-struct gate_host *gate_host_free(struct gate_host *);      /* after its gates; NULL is fine */
+struct gate_host *gate_host_free(struct gate_host *); /* after its gates; NULL is fine */
 
 struct gate_config {
         struct gate_host *host;
-        const struct trigger *trigger;   /* borrowed, as all here */
-        const struct driver *driver;     /* has push */
+        const struct trigger *trigger; /* borrowed, as all here */
+        const struct driver *driver;   /* has push */
         struct source *source;
         struct sender *sender;
-        struct filter *filter;           /* NULL: everything passes */
+        struct filter *filter; /* NULL: everything passes */
         const struct clock *clock;
         struct loop *loop;
-        struct task *wake;               /* the pipeline's, made ready when a request came */
+        struct task *wake; /* the pipeline's, made ready when a request came */
         uint32_t slots;
 };
 int gate_new(struct gate **, const struct gate_config *, struct error *) MUST_CHECK;
 /* The pipeline's turn: outcomes, deadlines, what the driver had put off. */
-void gate_call(struct gate *, const struct source_event *, usec now);    /* SOURCE_EVENT_CALL */
-bool gate_take(struct gate *, usec now);                                 /* false: nothing was done */
+void gate_call(struct gate *, const struct source_event *, usec now); /* SOURCE_EVENT_CALL */
+bool gate_take(struct gate *, usec now);                              /* false: nothing was done */
 usec gate_deadline(const struct gate *);
 /* refuses what comes; what is under way may finish until then */
 void gate_stop(struct gate *, usec give_up_at);
-bool gate_idle(const struct gate *);              /* nothing is under way */
-struct gate_facts { struct delivery_stats stats; struct push_counts callers; uint64_t unjudged; usec last_event, last_delivery; enum delivery_state state; const char *text; };
+bool gate_idle(const struct gate *); /* nothing is under way */
+struct gate_facts {
+        struct delivery_stats stats;
+        struct push_counts callers;
+        uint64_t unjudged;
+        usec last_event, last_delivery;
+        enum delivery_state state;
+        const char *text;
+};
 void gate_facts(const struct gate *, struct gate_facts *);
-struct gate *gate_free(struct gate *);            /* NULL is fine; returns NULL */
+struct gate *gate_free(struct gate *); /* NULL is fine; returns NULL */

@@ -1,4 +1,5 @@
-/* The way in, whole: callers over loopback, the gate with APIs behind it, and a function that answers when the test says so. */
+/* The way in, whole: callers over loopback, the gate with APIs behind it, and a function that answers when
+ * the test says so. */
 #include "worker/gate.h"
 
 #include <sys/stat.h>
@@ -23,7 +24,7 @@ static struct {
         bool (*until)(void);
         bool overdue;
         /* The function. */
-        const char *answer;      /* NULL: it waits for the test */
+        const char *answer; /* NULL: it waits for the test */
         struct http_call *held;
         size_t asked;
         /* The callers. */
@@ -31,7 +32,7 @@ static struct {
         struct http http;
         struct http_target *targets[CALLS];
         struct buf messages[CALLS];
-        int status[CALLS];       /* 0: none yet */
+        int status[CALLS]; /* 0: none yet */
         char body[CALLS][512], head[CALLS][1024];
 } b;
 
@@ -74,8 +75,10 @@ static void on_wake(struct task *t UNUSED, usec now UNUSED)
 
         while (b.http.ops->take(b.http.cookie, &c)) {
                 b.status[c.tag] = c.failed ? -1 : c.status;
-                (void)snprintf(b.body[c.tag], sizeof(b.body[0]), STR_FMT, (int)MIN_OF(c.body.n, sizeof(b.body[0]) - 1), c.body.p ? c.body.p : "");
-                (void)snprintf(b.head[c.tag], sizeof(b.head[0]), STR_FMT, STR_ARG(http_completion_header(&c, STR("Retry-After"))));
+                (void)snprintf(b.body[c.tag], sizeof(b.body[0]), STR_FMT,
+                               (int)MIN_OF(c.body.n, sizeof(b.body[0]) - 1), c.body.p ? c.body.p : "");
+                (void)snprintf(b.head[c.tag], sizeof(b.head[0]), STR_FMT,
+                               STR_ARG(http_completion_header(&c, STR("Retry-After"))));
         }
         check();
 }
@@ -93,7 +96,8 @@ static void run(bool (*until)(void))
 
 /* ---- life --------------------------------------------------------------- */
 
-static int open_store(void *cookie UNUSED, struct task *wake UNUSED, struct store *out, struct error *err UNUSED)
+static int open_store(void *cookie UNUSED, struct task *wake UNUSED, struct store *out,
+                      struct error *err UNUSED)
 {
         *out = (struct store){ 0 };
         return 0;
@@ -103,7 +107,12 @@ static void close_store(void *cookie UNUSED) {}
 
 static void begin(void)
 {
-        struct http_server_config function = { .address = "127.0.0.1:0", .head_max = 16384, .body_max = 1 << 20, .handle = on_event, .gone = on_left, .half_close = -1 };
+        struct http_server_config function = { .address = "127.0.0.1:0",
+                                               .head_max = 16384,
+                                               .body_max = 1 << 20,
+                                               .handle = on_event,
+                                               .gone = on_left,
+                                               .half_close = -1 };
         const struct gate_host_config host = { .address = "127.0.0.1:0" };
         struct error err;
 
@@ -125,11 +134,16 @@ static void begin(void)
 
 static void add(const char *name, const char *source, const char *more)
 {
-        struct pipeline_config config = { .clock = &system_clock, .open_store = open_store, .close_store = close_store };
+        struct pipeline_config config = { .clock = &system_clock,
+                                          .open_store = open_store,
+                                          .close_store = close_store };
         BUF_AT_END struct buf text = BUF_INIT(65536);
         struct error err;
 
-        buf_printf(&text, "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: %s, namespace: shop, uid: u}\nspec: {source: %s, sink: {uri: 'http://f/'}%s}\n", name, source, more);
+        buf_printf(&text,
+                   "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: %s, namespace: shop, "
+                   "uid: u}\nspec: {source: %s, sink: {uri: 'http://f/'}%s}\n",
+                   name, source, more);
         config.trigger = b.triggers[b.pipelines_n] = decode_trigger(buf_view(&text));
         config.loop = b.loop;
         config.http = b.client;
@@ -181,7 +195,9 @@ static int end(void **state UNUSED)
 static void call(size_t tag, const char *path, const char *headers, const char *body)
 {
         struct http_target_config config = { .max_connections = 1, .answer_max = 65536 };
-        struct http_request request = { .message = &b.messages[tag], .method = "POST", .headers = str_of(headers) };
+        struct http_request request = { .message = &b.messages[tag],
+                                        .method = "POST",
+                                        .headers = str_of(headers) };
         char url[256];
         struct error err;
 
@@ -268,9 +284,15 @@ static void a_doubled_slash_passes_no_guard_by(void **state UNUSED)
         (void)snprintf(path, sizeof(path), "%s/callers/code", b.folder);
         f = fopen(path, "w");
         assert_true(f && fputs("sesame", f) >= 0 && fclose(f) == 0);
-        add("guarded", "{apig: {path: '/admin/{p+}', authentication: {type: App, codes: [{secretRef: {name: callers, key: code}}]}}}", "");
+        add("guarded",
+            "{apig: {path: '/admin/{p+}', authentication: {type: App, codes: [{secretRef: {name: callers, "
+            "key: code}}]}}}",
+            "");
         add("open", "{apig: {path: '/{p+}'}}", "");
-        static const struct { const char *path, *headers; int status; } table[] = {
+        static const struct {
+                const char *path, *headers;
+                int status;
+        } table[] = {
                 { "/admin/users", "", 401 },
                 { "/%61dmin/users", "", 401 },
                 { "/x/../admin/users", "", 401 },

@@ -7,8 +7,18 @@
 #include "worker/sender.h"
 
 /* A letter on its way to a topic, which can't be called back. */
-enum sent_state { SENT_FREE, SENT_UNDER_WAY, SENT_ORPHAN /* nobody waits for it */, SENT_ARRIVED /* so, and it is there */ };
-struct sent { enum sent_state state; uint64_t tag; size_t n; char *id; };
+enum sent_state {
+        SENT_FREE,
+        SENT_UNDER_WAY,
+        SENT_ORPHAN /* nobody waits for it */,
+        SENT_ARRIVED /* so, and it is there */
+};
+struct sent {
+        enum sent_state state;
+        uint64_t tag;
+        size_t n;
+        char *id;
+};
 
 struct letters {
         const struct trigger *trigger;
@@ -18,7 +28,7 @@ struct letters {
         struct http_target *target;
         struct buf *messages, headers;
         uint32_t most;
-        size_t *sizes;                   /* of those under way over HTTP, by slot */
+        size_t *sizes; /* of those under way over HTTP, by slot */
         /* bytes of the largest letter that was taken, of the smallest that was too large; 0: none was */
         size_t taken, refused;
         struct kafka_producer *producer;
@@ -52,7 +62,8 @@ static int open_http(struct letters *l, const struct letters_config *config, str
         struct http_target_config target;
 
         if (!config->url)
-                return error_set(err, ERROR_INVALID, "the dead letter's receiver is a reference: its URL must be given");
+                return error_set(err, ERROR_INVALID,
+                                 "the dead letter's receiver is a reference: its URL must be given");
         if (!(l->url = str_dup(str_of(config->url))))
                 return error_memory(err);
         if (sender_target(&target, config->trigger, config->url, config->secrets, &space, err) < 0)
@@ -88,7 +99,8 @@ int letters_new(struct letters **out, const struct letters_config *config, struc
         l->headers.max = 16384;
         for (uint32_t i = 0; i < l->most; i++)
                 l->messages[i].max = (size_t)96 << 20;
-        if ((config->trigger->delivery->dead_letter->kafka ? open_kafka(l, config, err) : open_http(l, config, err)) < 0) {
+        if ((config->trigger->delivery->dead_letter->kafka ? open_kafka(l, config, err)
+                                                           : open_http(l, config, err)) < 0) {
                 (void)letters_free(l);
                 return error_wrap(err, "deadLetter");
         }
@@ -101,7 +113,8 @@ int letters_new(struct letters **out, const struct letters_config *config, struc
 /* What a record takes beside key and value, amply; a little less than what topics take by default. */
 enum { OVERHEAD = 512, COMMON_MOST = 1000000 };
 
-/* Nothing as large as what was refused is sent any more: it is cut to what was taken before, or to half of what was refused. */
+/* Nothing as large as what was refused is sent any more: it is cut to what was taken before, or to half of
+ * what was refused. */
 static size_t room(const struct letters *l)
 {
         size_t next = l->refused / 2;
@@ -119,14 +132,16 @@ static void was_taken(struct letters *l, size_t n)
                 l->taken = MAX_OF(l->taken, n);
 }
 
-/* false: as much was refused before, so that it could not be cut any further, or was under way meanwhile; it has to wait. */
+/* false: as much was refused before, so that it could not be cut any further, or was under way meanwhile; it
+ * has to wait. */
 static bool was_refused(struct letters *l, size_t n)
 {
         if (l->refused && n >= l->refused)
                 return false;
         l->refused = MAX_OF(n, (size_t)1);
         l->taken = MIN_OF(l->taken, l->refused - 1);
-        log_warn("a dead letter is too large for its receiver: it is cut, as all that are as large", LOG_S("namespace", l->trigger->namespace_), LOG_S("trigger", l->trigger->name),
+        log_warn("a dead letter is too large for its receiver: it is cut, as all that are as large",
+                 LOG_S("namespace", l->trigger->namespace_), LOG_S("trigger", l->trigger->name),
                  LOG_I("bytes", (int64_t)n));
         return true;
 }
@@ -154,7 +169,8 @@ static struct sent *sent_place(struct letters *l)
         return arrived;
 }
 
-/* The engine waited for this letter before, gave that up, and sends it again: it may be under way still, or have arrived. */
+/* The engine waited for this letter before, gave that up, and sends it again: it may be under way still, or
+ * have arrived. */
 static bool adopt(struct letters *l, uint64_t tag, struct str id)
 {
         for (uint32_t i = 0; l->orphans && i < l->most * SENT_PER_SLOT; i++) {
@@ -178,12 +194,19 @@ static bool adopt(struct letters *l, uint64_t tag, struct str id)
 
 /* ---- sending ------------------------------------------------------------ */
 
-static int send_kafka(struct letters *l, uint64_t tag, const struct request_maker *m, struct record *r, bool keyed, struct str body, struct error *err)
+static int send_kafka(struct letters *l, uint64_t tag, const struct request_maker *m, struct record *r,
+                      bool keyed, struct str body, struct error *err)
 {
         bool cloud = m->trigger->event->format != FORMAT_FUNCTION_GRAPH;
-        const struct kafka_pair headers[] = { ROW(STR("content-type"), cloud ? STR("application/cloudevents+json; charset=UTF-8") : STR("application/json")),
+        const struct kafka_pair headers[] = { ROW(STR("content-type"),
+                                                  cloud ? STR("application/cloudevents+json; charset=UTF-8")
+                                                        : STR("application/json")),
                                               ROW(STR("sluice-event-id"), r->id) };
-        const struct kafka_message message = { .key = keyed ? r->key : (struct str){ 0 }, .has_key = keyed, .value = body, .headers = headers, .headers_n = COUNT_OF(headers) };
+        const struct kafka_message message = { .key = keyed ? r->key : (struct str){ 0 },
+                                               .has_key = keyed,
+                                               .value = body,
+                                               .headers = headers,
+                                               .headers_n = COUNT_OF(headers) };
         struct sent *s = sent_place(l);
 
         if (!s) {
@@ -203,7 +226,8 @@ static int send_kafka(struct letters *l, uint64_t tag, const struct request_make
         return 0;
 }
 
-int letters_send(struct letters *l, uint32_t slot, uint64_t tag, struct request_maker *m, struct record *r, struct dead_letter *d, struct str payload, struct error *err)
+int letters_send(struct letters *l, uint32_t slot, uint64_t tag, struct request_maker *m, struct record *r,
+                 struct dead_letter *d, struct str payload, struct error *err)
 {
         struct buf *message = &l->messages[slot];
         struct http_request request = { .target = l->target, .message = message };
@@ -226,7 +250,8 @@ int letters_send(struct letters *l, uint32_t slot, uint64_t tag, struct request_
         l->sizes[slot] = message->n - HTTP_HEADROOM + beside;
         if (!l->producer)
                 return l->http.ops->submit(l->http.cookie, tag, &request, err);
-        result = send_kafka(l, tag, m, r, keyed, (struct str){ message->p + HTTP_HEADROOM, message->n - HTTP_HEADROOM }, err);
+        result = send_kafka(l, tag, m, r, keyed,
+                            (struct str){ message->p + HTTP_HEADROOM, message->n - HTTP_HEADROOM }, err);
         buf_done(message);
         return result;
 }
@@ -257,7 +282,10 @@ static void http_outcome(struct letters *l, const struct http_completion *c, str
         bool fine = !c->failed && c->status >= 200 && c->status <= 299;
         size_t n = l->sizes[c->tag & 0xffff];
 
-        *a = (struct answer){ .kind = fine ? ANSWER_ACCEPTED : ANSWER_RETRY, .status = c->failed ? 0 : c->status, .retry_after = c->retry_after, .text = l->text };
+        *a = (struct answer){ .kind = fine ? ANSWER_ACCEPTED : ANSWER_RETRY,
+                              .status = c->failed ? 0 : c->status,
+                              .retry_after = c->retry_after,
+                              .text = l->text };
         if (fine)
                 was_taken(l, n);
         else if (!c->failed && c->status == 413 && was_refused(l, n))
@@ -265,11 +293,13 @@ static void http_outcome(struct letters *l, const struct http_completion *c, str
         if (c->failed)
                 (void)snprintf(l->text, sizeof(l->text), "dead letter: %.300s", c->error.text);
         else
-                (void)snprintf(l->text, sizeof(l->text), "dead letter: %.200s answered %d: %.*s", l->url, c->status, (int)MIN_OF(c->body.n, (size_t)120), c->body.p ? c->body.p : "");
+                (void)snprintf(l->text, sizeof(l->text), "dead letter: %.200s answered %d: %.*s", l->url,
+                               c->status, (int)MIN_OF(c->body.n, (size_t)120), c->body.p ? c->body.p : "");
 }
 
 /* false: nobody waits for it. */
-static bool kafka_outcome(struct letters *l, const struct kafka_delivery *delivery, uint64_t *tag, struct answer *a)
+static bool kafka_outcome(struct letters *l, const struct kafka_delivery *delivery, uint64_t *tag,
+                          struct answer *a)
 {
         struct sent *s = &l->sent[delivery->tag];
         bool awaited = s->state == SENT_UNDER_WAY, cut = delivery->too_large && was_refused(l, s->n);
@@ -277,8 +307,12 @@ static bool kafka_outcome(struct letters *l, const struct kafka_delivery *delive
         if (!delivery->failed)
                 was_taken(l, s->n);
         *tag = s->tag;
-        *a = (struct answer){ .kind = !delivery->failed ? ANSWER_ACCEPTED : cut ? ANSWER_TOO_LARGE : ANSWER_RETRY, .text = l->text };
-        (void)snprintf(l->text, sizeof(l->text), "dead letter: %.380s", delivery->failed ? delivery->error.text : "");
+        *a = (struct answer){ .kind = !delivery->failed ? ANSWER_ACCEPTED
+                                      : cut             ? ANSWER_TOO_LARGE
+                                                        : ANSWER_RETRY,
+                              .text = l->text };
+        (void)snprintf(l->text, sizeof(l->text), "dead letter: %.380s",
+                       delivery->failed ? delivery->error.text : "");
         if (!awaited && !delivery->failed)
                 s->state = SENT_ARRIVED;
         else

@@ -1,4 +1,5 @@
-/* Does a record pass the Trigger's filter? Shared by the pipeline and the gate of push sources. Loop's thread. */
+/* Does a record pass the Trigger's filter? Shared by the pipeline and the gate of push sources. Loop's
+ * thread. */
 #pragma once
 
 #include "filter/filter.h"
@@ -10,7 +11,8 @@ enum passing { PASSES, LEFT_OUT, UNJUDGED };
 enum { DOCUMENT_KEPT = 1 << 20 };
 
 /* filter NULL: everything passes. document: space for what the filter sees. */
-static inline enum passing record_passes(struct filter *filter, const struct driver *driver, const struct record *r, struct buf *document, struct error *why)
+static inline enum passing record_passes(struct filter *filter, const struct driver *driver,
+                                         const struct record *r, struct buf *document, struct error *why)
 {
         bool matches = true;
         struct writer w;
@@ -21,7 +23,10 @@ static inline enum passing record_passes(struct filter *filter, const struct dri
         buf_reset(document);
         writer_init(&w, document);
         driver->describe(r, &w);
-        judged = document->failed ? error_set(why, ERROR_INVALID, "what the filter sees of it would have more than %zu bytes", document->max) : filter_match(filter, buf_view(document), &matches, why);
+        judged = document->failed ? error_set(why, ERROR_INVALID,
+                                              "what the filter sees of it would have more than %zu bytes",
+                                              document->max)
+                                  : filter_match(filter, buf_view(document), &matches, why);
         if (document->cap > DOCUMENT_KEPT)
                 buf_done(document);
         return judged < 0 ? UNJUDGED : matches ? PASSES : LEFT_OUT;

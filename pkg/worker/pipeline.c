@@ -18,13 +18,13 @@ struct pipeline {
         const struct driver *driver;
         struct services services;
         struct source *source;
-        struct delivery *engine;         /* NULL: a push source, which has a gate */
+        struct delivery *engine; /* NULL: a push source, which has a gate */
         struct gate *gate;
-        struct fetch_end *fetch;         /* a push source's, as the next */
+        struct fetch_end *fetch; /* a push source's, as the next */
         struct http_end *peers;
         struct sender *sender;
-        struct filter *filter;           /* NULL: everything is delivered */
-        struct buf document;             /* what the filter sees */
+        struct filter *filter; /* NULL: everything is delivered */
+        struct buf document;   /* what the filter sees */
         struct pipeline_status status;
         enum delivery_state engine_state;
         char engine_text[256];
@@ -45,7 +45,10 @@ static void changed(struct pipeline *p)
 }
 
 const struct trigger *pipeline_trigger(const struct pipeline *p) { return p->config.trigger; }
-bool pipeline_drained(const struct pipeline *p) { return p->driver->drained && p->driver->drained(p->source); }
+bool pipeline_drained(const struct pipeline *p)
+{
+        return p->driver->drained && p->driver->drained(p->source);
+}
 bool pipeline_stopped(const struct pipeline *p) { return p->closed; }
 
 void pipeline_status(const struct pipeline *p, struct pipeline_status *out)
@@ -73,8 +76,9 @@ static void source_said(struct pipeline *p, const struct source_event *e, usec n
         p->status.source = e->state;
         (void)snprintf(p->status.source_text, sizeof(p->status.source_text), "%s", e->text ? e->text : "");
         p->status.connected_since = up ? (p->status.connected_since ? p->status.connected_since : now) : 0;
-        log_at(e->state == SOURCE_DISCONNECTED || e->state == SOURCE_FAILED ? LOG_WARN : LOG_INFO, "source", LOG_S("namespace", p->config.trigger->namespace_),
-               LOG_S("trigger", p->config.trigger->name), LOG_S("state", source_state_name(e->state)), LOG_S("reason", p->status.source_text));
+        log_at(e->state == SOURCE_DISCONNECTED || e->state == SOURCE_FAILED ? LOG_WARN : LOG_INFO, "source",
+               LOG_S("namespace", p->config.trigger->namespace_), LOG_S("trigger", p->config.trigger->name),
+               LOG_S("state", source_state_name(e->state)), LOG_S("reason", p->status.source_text));
         changed(p);
 }
 
@@ -82,7 +86,8 @@ static void records_lost(struct pipeline *p, const struct source_event *e)
 {
         p->status.lost[e->lost_reason] += e->lost;
         (void)snprintf(p->status.lost_text, sizeof(p->status.lost_text), "%s", e->text);
-        log_warn("records are lost", LOG_S("namespace", p->config.trigger->namespace_), LOG_S("trigger", p->config.trigger->name), LOG_S("reason", lost_reason_name(e->lost_reason)),
+        log_warn("records are lost", LOG_S("namespace", p->config.trigger->namespace_),
+                 LOG_S("trigger", p->config.trigger->name), LOG_S("reason", lost_reason_name(e->lost_reason)),
                  LOG_I("records", (int64_t)e->lost), LOG_S("text", e->text));
         changed(p);
 }
@@ -92,7 +97,8 @@ static void track_assigned(struct pipeline *p, uint32_t track, usec now)
         struct error err;
 
         if (delivery_assign(p->engine, track, now, &err) < 0) {
-                log_error("a partition can't be taken", LOG_S("trigger", p->config.trigger->name), LOG_I("track", track), LOG_S("error", err.text));
+                log_error("a partition can't be taken", LOG_S("trigger", p->config.trigger->name),
+                          LOG_I("track", track), LOG_S("error", err.text));
                 p->driver->revoked(p->source, track);
         }
 }
@@ -129,7 +135,10 @@ static size_t poll_source(struct pipeline *p, usec now)
                         take_record(p, e->record, now);
                         break;
                 case SOURCE_EVENT_ASSIGNED: track_assigned(p, e->track, now); break;
-                case SOURCE_EVENT_REVOKING: delivery_revoke(p->engine, e->track, p->stopping ? MIN_OF(e->give_up_at, p->give_up_at) : e->give_up_at); break;
+                case SOURCE_EVENT_REVOKING:
+                        delivery_revoke(p->engine, e->track,
+                                        p->stopping ? MIN_OF(e->give_up_at, p->give_up_at) : e->give_up_at);
+                        break;
                 case SOURCE_EVENT_LOST: delivery_revoke(p->engine, e->track, 0); break;
                 case SOURCE_EVENT_STATE: source_said(p, e, now); break;
                 case SOURCE_EVENT_RECORDS_LOST: records_lost(p, e); break;
@@ -177,11 +186,14 @@ static void tell_state(struct pipeline *p)
                 text = why;
         } else if (ready && !*text && sender_notes(p->sender))
                 text = sender_notes(p->sender);
-        if (state == p->status.delivery && strncmp(text, p->status.delivery_text, sizeof(p->status.delivery_text) - 1) == 0)
+        if (state == p->status.delivery &&
+            strncmp(text, p->status.delivery_text, sizeof(p->status.delivery_text) - 1) == 0)
                 return;
         if (state != p->status.delivery)
-                log_at(state == DELIVERY_IDLE ? LOG_INFO : LOG_WARN, "delivery", LOG_S("namespace", p->config.trigger->namespace_),
-                       LOG_S("trigger", p->config.trigger->name), LOG_S("state", delivery_state_name(state)), LOG_S("reason", text));
+                log_at(state == DELIVERY_IDLE ? LOG_INFO : LOG_WARN, "delivery",
+                       LOG_S("namespace", p->config.trigger->namespace_),
+                       LOG_S("trigger", p->config.trigger->name), LOG_S("state", delivery_state_name(state)),
+                       LOG_S("reason", text));
         p->status.delivery = state;
         (void)snprintf(p->status.delivery_text, sizeof(p->status.delivery_text), "%s", text);
         changed(p);
@@ -318,11 +330,20 @@ static int open_filter(struct pipeline *p, struct error *err)
 
 static int open_gate(struct pipeline *p, struct error *err)
 {
-        const struct gate_config gate = { .host = p->config.host, .trigger = p->config.trigger, .driver = p->driver, .source = p->source, .sender = p->sender,
-                                          .filter = p->filter, .clock = p->config.clock, .loop = p->config.loop, .wake = &p->task, .slots = (uint32_t)p->config.trigger->delivery->max_in_flight };
+        const struct gate_config gate = { .host = p->config.host,
+                                          .trigger = p->config.trigger,
+                                          .driver = p->driver,
+                                          .source = p->source,
+                                          .sender = p->sender,
+                                          .filter = p->filter,
+                                          .clock = p->config.clock,
+                                          .loop = p->config.loop,
+                                          .wake = &p->task,
+                                          .slots = (uint32_t)p->config.trigger->delivery->max_in_flight };
 
         if (!p->config.host)
-                return error_set(err, ERROR_INVALID, "a %s source needs a listener: say --listen=ADDRESS:PORT", p->driver->name);
+                return error_set(err, ERROR_INVALID,
+                                 "a %s source needs a listener: say --listen=ADDRESS:PORT", p->driver->name);
         return gate_new(&p->gate, &gate, err);
 }
 
@@ -354,7 +375,8 @@ static int open_ways(struct pipeline *p, struct error *err)
 {
         static const struct http_peers_ops ops = { open_peer, close_peer };
 
-        if (fetch_end_new(&p->fetch, p->config.loop, &p->task, err) < 0 || http_end_new(&p->peers, p->config.http, &p->task, err) < 0)
+        if (fetch_end_new(&p->fetch, p->config.loop, &p->task, err) < 0 ||
+            http_end_new(&p->peers, p->config.http, &p->task, err) < 0)
                 return -1;
         p->services.fetch = fetch_end_port(p->fetch);
         p->services.http = http_end_port(p->peers);
@@ -367,21 +389,38 @@ static int open_all(struct pipeline *p, struct error *err)
         const struct trigger *t = p->config.trigger;
         struct delivery_config config = engine_config(t, p->driver->commit_at_once);
         const struct dead_letter_spec *dead = t->delivery->dead_letter;
-        struct sender_config sender = { .loop = p->config.loop, .http = p->config.http, .trigger = t, .driver = p->driver, .services = &p->services, .sink = p->config.sink,
-                                        .dead_letter = p->config.dead_letter ? p->config.dead_letter : dead && !dead->ref ? dead->uri : NULL,
-                                        .secrets = p->config.secrets, .wake = &p->task, .slots = config.max_in_flight, .batch_records = config.batch_records };
+        struct sender_config sender = { .loop = p->config.loop,
+                                        .http = p->config.http,
+                                        .trigger = t,
+                                        .driver = p->driver,
+                                        .services = &p->services,
+                                        .sink = p->config.sink,
+                                        .dead_letter = p->config.dead_letter ? p->config.dead_letter
+                                                       : dead && !dead->ref  ? dead->uri
+                                                                             : NULL,
+                                        .secrets = p->config.secrets,
+                                        .wake = &p->task,
+                                        .slots = config.max_in_flight,
+                                        .batch_records = config.batch_records };
 
         if (p->driver->push) {
                 sender.batch_records = PUSH_RECORDS_MOST;
                 sender.answer_max = PUSH_ANSWER_MOST;
         }
-        p->services = (struct services){ .loop = p->config.loop, .waker = loop_waker(p->config.loop), .clock = p->config.clock, .trigger = t,
-                                         .instance = p->config.instance, .secrets = p->config.secrets, .ending = p->config.ending };
+        p->services = (struct services){ .loop = p->config.loop,
+                                         .waker = loop_waker(p->config.loop),
+                                         .clock = p->config.clock,
+                                         .trigger = t,
+                                         .instance = p->config.instance,
+                                         .secrets = p->config.secrets,
+                                         .ending = p->config.ending };
         if (p->driver->push && open_ways(p, err) < 0)
                 return -1;
-        if ((!p->driver->push && delivery_new(&p->engine, &config, random_seed(), err) < 0) || open_filter(p, err) < 0 || sender_new(&p->sender, &sender, err) < 0 ||
+        if ((!p->driver->push && delivery_new(&p->engine, &config, random_seed(), err) < 0) ||
+            open_filter(p, err) < 0 || sender_new(&p->sender, &sender, err) < 0 ||
             p->config.open_store(p->config.store_cookie, &p->task, &p->services.store, err) < 0 ||
-            p->driver->open(&p->source, p->config.driver ? p->config.source_spec : t->source_spec, &p->services, &p->task, err) < 0)
+            p->driver->open(&p->source, p->config.driver ? p->config.source_spec : t->source_spec,
+                            &p->services, &p->task, err) < 0)
                 return -1;
         return p->driver->push ? open_gate(p, err) : 0;
 }

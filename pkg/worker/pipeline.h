@@ -1,5 +1,6 @@
-/* The pipeline: one Trigger's source, delivery engine and way out, glued together as a task on the loop. Polls the source, offers, takes
- * answers, performs the engine's actions. It knows the ports, not who stands behind them. Loop's thread. */
+/* The pipeline: one Trigger's source, delivery engine and way out, glued together as a task on the loop.
+ * Polls the source, offers, takes answers, performs the engine's actions. It knows the ports, not who stands
+ * behind them. Loop's thread. */
 #pragma once
 
 #include "delivery/delivery.h"
@@ -13,17 +14,17 @@ struct pipeline_config {
         struct loop *loop;
         struct http_client *http;
         const struct clock *clock;
-        const struct trigger *trigger;   /* borrowed until free */
-        const struct driver *driver;     /* NULL: the Trigger's own, with its spec */
-        const void *source_spec;         /* the driver's */
-        const char *sink;                /* the absolute URL events go to */
+        const struct trigger *trigger; /* borrowed until free */
+        const struct driver *driver;   /* NULL: the Trigger's own, with its spec */
+        const void *source_spec;       /* the driver's */
+        const char *sink;              /* the absolute URL events go to */
         /* the absolute URL dead letters go to; NULL: the Trigger's own, if any */
         const char *dead_letter;
-        const char *secrets;             /* the folder of Secrets, NAME/KEY; NULL: none */
-        const char *instance;            /* a stable name of this worker among its Trigger's; NULL: none */
-        bool ending;                     /* only take back what the source made outside */
-        struct gate_host *host;          /* where push sources are reached; NULL: nowhere */
-        struct task *observer;           /* made ready when the status changed; may be NULL */
+        const char *secrets;    /* the folder of Secrets, NAME/KEY; NULL: none */
+        const char *instance;   /* a stable name of this worker among its Trigger's; NULL: none */
+        bool ending;            /* only take back what the source made outside */
+        struct gate_host *host; /* where push sources are reached; NULL: nowhere */
+        struct task *observer;  /* made ready when the status changed; may be NULL */
         /* The store's end needs the pipeline's task; made by the caller through this. */
         int (*open_store)(void *cookie, struct task *wake, struct store *, struct error *);
         void (*close_store)(void *cookie);
@@ -35,15 +36,15 @@ struct pipeline_status {
         char source_text[256];
         enum delivery_state delivery;
         char delivery_text[256];
-        uint64_t changes;                /* counts changes of the four above */
+        uint64_t changes; /* counts changes of the four above */
         struct delivery_stats stats;
-        struct push_counts callers;      /* of a push source */
-        uint64_t lost[LOST_REASON_MAX];  /* records that were gone at the source before they were lent */
-        char lost_text[400];             /* the last such loss; empty: none */
-        uint64_t unjudged;               /* records that the filter could not judge */
-        usec last_event, last_delivery;  /* wall; 0: none yet */
-        usec connected_since;            /* monotonic; 0: not connected */
-        int64_t lag;                     /* -1: unknown */
+        struct push_counts callers;     /* of a push source */
+        uint64_t lost[LOST_REASON_MAX]; /* records that were gone at the source before they were lent */
+        char lost_text[400];            /* the last such loss; empty: none */
+        uint64_t unjudged;              /* records that the filter could not judge */
+        usec last_event, last_delivery; /* wall; 0: none yet */
+        usec connected_since;           /* monotonic; 0: not connected */
+        int64_t lag;                    /* -1: unknown */
 };
 
 /* Whatever the reason. */
@@ -64,4 +65,4 @@ void pipeline_stop(struct pipeline *, usec give_up_at);
 /* All that the source has was read and settled. */
 bool pipeline_drained(const struct pipeline *);
 bool pipeline_stopped(const struct pipeline *);
-struct pipeline *pipeline_free(struct pipeline *);             /* after it stopped; NULL is fine */
+struct pipeline *pipeline_free(struct pipeline *); /* after it stopped; NULL is fine */

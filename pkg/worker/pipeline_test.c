@@ -5,7 +5,7 @@
 #include "worker/testing.h"
 
 enum { REQUESTS = 16, WRITES = 64 };
-enum { HOLD = -1 };              /* a status: the answer waits for the test */
+enum { HOLD = -1 }; /* a status: the answer waits for the test */
 
 static struct bench {
         struct loop *loop;
@@ -23,7 +23,7 @@ static struct bench {
         struct task *wake;
         char stored[512], given[512];
         bool has_stored;
-        unsigned fail;           /* how many of the next writes */
+        unsigned fail; /* how many of the next writes */
         struct store_result results[WRITES];
         size_t results_n, writes;
         /* What run waits for. */
@@ -46,7 +46,9 @@ static void fake_get(void *cookie UNUSED, uint64_t tag, struct str key)
 {
         assert_true(str_is(key, "timer"));
         memcpy(b.given, b.stored, sizeof(b.given));
-        b.results[b.results_n++] = (struct store_result){ .tag = tag, .is_get = true, .found = b.has_stored, .value = str_of(b.given) };
+        b.results[b.results_n++] = (struct store_result){
+                .tag = tag, .is_get = true, .found = b.has_stored, .value = str_of(b.given)
+        };
         loop_ready(b.loop, b.wake);
 }
 
@@ -96,7 +98,11 @@ static void header(const struct http_message *m, const char *name, char *out, si
         (void)snprintf(out, size, STR_FMT, STR_ARG(value));
 }
 
-static void reply(struct http_call *call, int status) { http_call_reply(call, status, STR("text/plain"), (struct str){ 0 }, status == 200 ? STR("fine") : STR("told to fail")); }
+static void reply(struct http_call *call, int status)
+{
+        http_call_reply(call, status, STR("text/plain"), (struct str){ 0 },
+                        status == 200 ? STR("fine") : STR("told to fail"));
+}
 
 static void handle(void *cookie UNUSED, struct http_call *call)
 {
@@ -106,7 +112,8 @@ static void handle(void *cookie UNUSED, struct http_call *call)
         if (b.requests < REQUESTS) {
                 header(m, "X-Sluice-Event-Id", b.ids[b.requests], sizeof(b.ids[0]));
                 header(m, "X-CFF-Func-Name", b.names[b.requests], sizeof(b.names[0]));
-                (void)snprintf(b.bodies[b.requests], sizeof(b.bodies[0]), STR_FMT, STR_ARG(buf_view(&m->body)));
+                (void)snprintf(b.bodies[b.requests], sizeof(b.bodies[0]), STR_FMT,
+                               STR_ARG(buf_view(&m->body)));
                 b.requests++;
         }
         if (status == HOLD)
@@ -144,15 +151,25 @@ static void run(bool (*until)(void))
                 fail_msg("what was waited for does not come: %zu requests, %zu writes", b.requests, b.writes);
 }
 
-#define SPEC(schedule) "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: clock, namespace: shop, uid: u}\nspec:\n  source: {timer: {schedule: '" schedule "', misfirePolicy: CatchUp, userEvent: hello}}\n" \
-                       "  sink: {uri: 'http://elsewhere/'}\n  function: {name: f}\n  delivery: {retry: {initialBackoff: 10ms, maxBackoff: 100ms}}\n"
+#define SPEC(schedule)                                                                                       \
+        "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: clock, namespace: shop, uid: "     \
+        "u}\nspec:\n  source: {timer: {schedule: '" schedule                                                 \
+        "', misfirePolicy: CatchUp, userEvent: hello}}\n"                                                    \
+        "  sink: {uri: 'http://elsewhere/'}\n  function: {name: f}\n  delivery: {retry: {initialBackoff: "   \
+        "10ms, maxBackoff: 100ms}}\n"
 #define OFTEN SPEC("@every 100ms")
 #define NEVER SPEC("0 0 0 1 1")
 
 static void begin(const char *spec, const char *stored, const int *script, size_t script_n, unsigned fail)
 {
-        struct http_server_config function = { .address = "127.0.0.1:0", .head_max = 16384, .body_max = 65536, .handle = handle, .gone = on_gone };
-        struct pipeline_config config = { .clock = &system_clock, .open_store = open_store, .close_store = close_store };
+        struct http_server_config function = { .address = "127.0.0.1:0",
+                                               .head_max = 16384,
+                                               .body_max = 65536,
+                                               .handle = handle,
+                                               .gone = on_gone };
+        struct pipeline_config config = { .clock = &system_clock,
+                                          .open_store = open_store,
+                                          .close_store = close_store };
         struct error err;
 
         memset(&b, 0, sizeof(b));

@@ -10,15 +10,24 @@
 /* What a CloudEvent is built in: a record that is one itself may be as large as a request. */
 enum { RECORD_IDS_MOST = 2400, SPACE_KEPT = 65536, KEY_KEPT = 1024, SPACE_MOST = 96 << 20 };
 
-void request_maker_init(struct request_maker *m, const struct trigger *t, const struct driver *driver, const struct services *services, const char *sink)
+void request_maker_init(struct request_maker *m, const struct trigger *t, const struct driver *driver,
+                        const struct services *services, const char *sink)
 {
-        *m = (struct request_maker){ .trigger = t, .driver = driver, .services = services, .sink = sink, .seed = random_seed(), .space = BUF_INIT(SPACE_MOST) };
+        *m = (struct request_maker){ .trigger = t,
+                                     .driver = driver,
+                                     .services = services,
+                                     .sink = sink,
+                                     .seed = random_seed(),
+                                     .space = BUF_INIT(SPACE_MOST) };
         random_init(&m->random, random_seed());
 }
 
 void request_maker_done(struct request_maker *m) { buf_done(&m->space); }
 
-static bool is_functiongraph(const struct request_maker *m) { return m->trigger->event->format == FORMAT_FUNCTION_GRAPH; }
+static bool is_functiongraph(const struct request_maker *m)
+{
+        return m->trigger->event->format == FORMAT_FUNCTION_GRAPH;
+}
 
 /* ---- headers ------------------------------------------------------------ */
 
@@ -105,7 +114,10 @@ static uint64_t hash_of(uint64_t seed, struct record *const *records, size_t n)
 /* The id that goes out as X-CFF-Request-Id: the same for each attempt. */
 static void request_id(struct record *const *records, size_t n, struct buf *b)
 {
-        uint64_t high = hash_of(0x736c75696365, records, n), low = n == 1 ? hash_of(0x72657175657374, records, n) : hash_bytes(0x72657175657374, (struct str){ (const char *)&high, sizeof(high) });
+        uint64_t high = hash_of(0x736c75696365, records, n),
+                 low = n == 1 ? hash_of(0x72657175657374, records, n)
+                              : hash_bytes(0x72657175657374,
+                                           (struct str){ (const char *)&high, sizeof(high) });
 
         /* A UUID of version 8: its bits are a hash of the event's id. */
         buf_hex(b, high >> 32, 8);
@@ -136,11 +148,13 @@ static bool hex_word(struct str s, size_t from, size_t n)
 /* W3C trace context: version 00, ids that are not all zero. */
 static bool is_traceparent(struct str s)
 {
-        return s.n == 55 && memcmp(s.p, "00-", 3) == 0 && hex_word(s, 3, 32) && s.p[35] == '-' && hex_word(s, 36, 16) && s.p[52] == '-' &&
+        return s.n == 55 && memcmp(s.p, "00-", 3) == 0 && hex_word(s, 3, 32) && s.p[35] == '-' &&
+               hex_word(s, 36, 16) && s.p[52] == '-' &&
                (hex_word(s, 53, 2) || memcmp(s.p + 53, "00", 2) == 0);
 }
 
-/* The trace that the record brought goes on, with a span of ours; without one a trace begins, the same for each attempt. */
+/* The trace that the record brought goes on, with a span of ours; without one a trace begins, the same for
+ * each attempt. */
 static void trace_context(struct request_maker *m, struct record *const *records, size_t n, struct buf *b)
 {
         struct str parent = { 0 }, state = { 0 };
@@ -151,7 +165,8 @@ static void trace_context(struct request_maker *m, struct record *const *records
                 state = m->driver->header(records[0], "tracestate");
         }
         if (is_traceparent(parent)) {
-                buf_printf(b, "traceparent: 00-%.32s-%016" PRIx64 "-%.2s\r\n", parent.p + 3, span, parent.p + 53);
+                buf_printf(b, "traceparent: 00-%.32s-%016" PRIx64 "-%.2s\r\n", parent.p + 3, span,
+                           parent.p + 53);
                 if (state.n && state.n <= 512 && str_is_header_value(state)) {
                         buf_text(b, "tracestate: ");
                         buf_str(b, state);
@@ -192,8 +207,12 @@ void request_headers(struct request_maker *m, struct record *const *records, siz
                 cloudevent_headers(&e, NULL, 0, b);
                 b->failed = b->failed || m->space.failed;
                 break;
-        case FORMAT_CLOUDEVENTS_STRUCTURED: buf_text(b, "Content-Type: application/cloudevents+json; charset=UTF-8\r\n"); break;
-        case FORMAT_CLOUDEVENTS_BATCH: buf_text(b, "Content-Type: application/cloudevents-batch+json; charset=UTF-8\r\n"); break;
+        case FORMAT_CLOUDEVENTS_STRUCTURED:
+                buf_text(b, "Content-Type: application/cloudevents+json; charset=UTF-8\r\n");
+                break;
+        case FORMAT_CLOUDEVENTS_BATCH:
+                buf_text(b, "Content-Type: application/cloudevents-batch+json; charset=UTF-8\r\n");
+                break;
         }
         buf_text(b, "X-Sluice-Event-Id: ");
         event_id(records, n, b);
@@ -211,7 +230,9 @@ void request_body(struct request_maker *m, struct record *const *records, size_t
 
         writer_init(&w, body);
         switch ((enum event_format)m->trigger->event->format) {
-        case FORMAT_FUNCTION_GRAPH: m->driver->encode(m->services, (enum dialect)m->trigger->event->dialect, records, n, &w); return;
+        case FORMAT_FUNCTION_GRAPH:
+                m->driver->encode(m->services, (enum dialect)m->trigger->event->dialect, records, n, &w);
+                return;
         case FORMAT_CLOUDEVENTS_BINARY:
                 cloud_event(m, records[0], &e);
                 if (e.data.p)
@@ -236,7 +257,8 @@ void request_body(struct request_maker *m, struct record *const *records, size_t
 
 /* ---- dead letters ------------------------------------------------------- */
 
-static void write_letter(struct request_maker *m, struct record *r, const struct dead_letter *d, struct str payload, struct buf *body)
+static void write_letter(struct request_maker *m, struct record *r, const struct dead_letter *d,
+                         struct str payload, struct buf *body)
 {
         BUF_AT_END struct buf code = BUF_INIT(128);
         struct cloud_extension more[DEAD_LETTER_EXTENSIONS];
@@ -255,7 +277,9 @@ static void write_letter(struct request_maker *m, struct record *r, const struct
         n = dead_letter_extensions(d, &code, more);
         cloud_event(m, r, &e);
         if (d->truncated) { /* the start of a JSON text is none */
-                cloudevent_data(&e, (struct str){ e.data.p, MIN_OF(e.data.n, payload.n) }, str_is_utf8(text_clip(e.data, payload.n)) ? STR("text/plain; charset=utf-8") : STR("application/octet-stream"));
+                cloudevent_data(&e, (struct str){ e.data.p, MIN_OF(e.data.n, payload.n) },
+                                str_is_utf8(text_clip(e.data, payload.n)) ? STR("text/plain; charset=utf-8")
+                                                                          : STR("application/octet-stream"));
                 if (!e.bytes)
                         e.data = text_clip(e.data, payload.n);
                 if (e.key.n > KEY_KEPT)
@@ -267,8 +291,10 @@ static void write_letter(struct request_maker *m, struct record *r, const struct
         body->failed = body->failed || m->space.failed || code.failed;
 }
 
-/* Cuts what is longest to see, then what the function said, until the letter fits. Each round takes away what is too much, or half. */
-static void cut_letter(struct request_maker *m, struct record *r, struct dead_letter *d, struct str payload, size_t most, struct buf *body)
+/* Cuts what is longest to see, then what the function said, until the letter fits. Each round takes away what
+ * is too much, or half. */
+static void cut_letter(struct request_maker *m, struct record *r, struct dead_letter *d, struct str payload,
+                       size_t most, struct buf *body)
 {
         size_t from = body->n;
 
@@ -294,7 +320,8 @@ static void cut_letter(struct request_maker *m, struct record *r, struct dead_le
         }
 }
 
-void request_dead_body(struct request_maker *m, struct record *r, struct dead_letter *d, struct str payload, size_t most, struct buf *body)
+void request_dead_body(struct request_maker *m, struct record *r, struct dead_letter *d, struct str payload,
+                       size_t most, struct buf *body)
 {
         BUF_AT_END struct buf id = BUF_INIT(64);
         struct cloud_event e;
@@ -315,7 +342,8 @@ void request_dead_body(struct request_maker *m, struct record *r, struct dead_le
 
 void request_dead_headers(struct request_maker *m, struct record *r, struct buf *b)
 {
-        buf_printf(b, "Content-Type: %s\r\nX-Sluice-Event-Id: ", is_functiongraph(m) ? "application/json" : "application/cloudevents+json; charset=UTF-8");
+        buf_printf(b, "Content-Type: %s\r\nX-Sluice-Event-Id: ",
+                   is_functiongraph(m) ? "application/json" : "application/cloudevents+json; charset=UTF-8");
         header_id(b, r->id);
         buf_text(b, "\r\n");
 }
@@ -323,8 +351,17 @@ void request_dead_headers(struct request_maker *m, struct record *r, struct buf 
 /* ---- partial answers ---------------------------------------------------- */
 
 /* The batch's records by id, so that a long list is no more than n log n. */
-struct place { struct str id; uint32_t at; };
-struct failures { struct place *places; size_t n; uint32_t *failed; struct buf text; bool wrong, ended; };
+struct place {
+        struct str id;
+        uint32_t at;
+};
+struct failures {
+        struct place *places;
+        size_t n;
+        uint32_t *failed;
+        struct buf text;
+        bool wrong, ended;
+};
 
 static int compare_places(const void *a_, const void *b_)
 {
@@ -395,7 +432,8 @@ static bool read_item(struct failures *f, struct scan *s)
 
                         if (!scan_name(s, &name, &escaped))
                                 return false;
-                        if (!(str_is(name, "itemIdentifier") ? read_identifier(f, s, &named, &place) : scan_skip(s, SCAN_ANY_DEPTH)))
+                        if (!(str_is(name, "itemIdentifier") ? read_identifier(f, s, &named, &place)
+                                                             : scan_skip(s, SCAN_ANY_DEPTH)))
                                 return false;
                 } while (scan_more(s, '}'));
         }
@@ -435,7 +473,9 @@ static bool read_failures(struct failures *f, struct str answer)
                         struct str name;
                         bool escaped;
 
-                        if (!scan_name(&s, &name, &escaped) || !(str_is(name, "batchItemFailures") ? read_list(f, &s) : scan_skip(&s, SCAN_ANY_DEPTH)))
+                        if (!scan_name(&s, &name, &escaped) ||
+                            !(str_is(name, "batchItemFailures") ? read_list(f, &s)
+                                                                : scan_skip(&s, SCAN_ANY_DEPTH)))
                                 return false;
                 } while (scan_more(&s, '}'));
         }
@@ -449,9 +489,12 @@ static size_t all_failed(bool *all, struct buf *why, const char *text)
         return 0;
 }
 
-size_t request_failures(struct str answer, bool cut, struct record *const *records, size_t n, uint32_t *failed, bool *all, struct buf *why)
+size_t request_failures(struct str answer, bool cut, struct record *const *records, size_t n,
+                        uint32_t *failed, bool *all, struct buf *why)
 {
-        struct failures f = { .places = calloc(n, sizeof(struct place)), .n = n, .failed = failed, .text = BUF_INIT(1 << 20) };
+        struct failures f = {
+                .places = calloc(n, sizeof(struct place)), .n = n, .failed = failed, .text = BUF_INIT(1 << 20)
+        };
         struct str trimmed = str_trim(answer);
         size_t count = 0;
         bool whole;
@@ -471,11 +514,15 @@ size_t request_failures(struct str answer, bool cut, struct record *const *recor
         free(f.places);
         buf_done(&f.text);
         if (!whole && cut && !f.ended)
-                return all_failed(all, why, "the answer is no JSON object, or its batchItemFailures has more than 8 MiB");
+                return all_failed(
+                        all, why,
+                        "the answer is no JSON object, or its batchItemFailures has more than 8 MiB");
         if (!whole && !cut)
                 return all_failed(all, why, "the answer is no JSON object, as partialFailures wants it");
         if (f.wrong)
-                return all_failed(all, why, "batchItemFailures names no record of the batch: each item needs an itemIdentifier, a record's id or its place from 0");
+                return all_failed(all, why,
+                                  "batchItemFailures names no record of the batch: each item needs an "
+                                  "itemIdentifier, a record's id or its place from 0");
         for (size_t i = 0; i < n; i++)
                 if (failed[i])
                         failed[count++] = (uint32_t)i;

@@ -15,13 +15,19 @@ static struct bench {
 
 static void begin(const char *more)
 {
-        b = (struct bench){ .trigger = kafka_trigger(more), .body = BUF_INIT(1 << 20), .headers = BUF_INIT(1 << 20) };
+        b = (struct bench){ .trigger = kafka_trigger(more),
+                            .body = BUF_INIT(1 << 20),
+                            .headers = BUF_INIT(1 << 20) };
         b.services = (struct services){ .clock = &system_clock, .trigger = b.trigger };
-        request_maker_init(&b.maker, b.trigger, trigger_driver(b.trigger), &b.services, "http://function.shop/f");
+        request_maker_init(&b.maker, b.trigger, trigger_driver(b.trigger), &b.services,
+                           "http://function.shop/f");
         for (size_t i = 0; i < RECORDS; i++) {
                 char text[160];
 
-                (void)snprintf(text, sizeof(text), "{topic: orders, partition: 7, offset: %zu, timestamp: 1700000000000, key: k, value: {n: %zu}}", 10 + i, i);
+                (void)snprintf(text, sizeof(text),
+                               "{topic: orders, partition: 7, offset: %zu, timestamp: 1700000000000, key: k, "
+                               "value: {n: %zu}}",
+                               10 + i, i);
                 b.records[i] = sample_record(b.trigger, &b.services, text);
         }
 }
@@ -133,7 +139,10 @@ static void no_header_breaks_out_of_its_line(void **state UNUSED)
 static void a_dead_letter_is_cut_to_what_may_be_sent(void **state UNUSED)
 {
         BUF_AT_END struct buf payload = BUF_INIT(1 << 20);
-        struct dead_letter d = { .attempts = 3, .status = 500, .reason = STR("it answered 500"), .answer = STR("words of the function") };
+        struct dead_letter d = { .attempts = 3,
+                                 .status = 500,
+                                 .reason = STR("it answered 500"),
+                                 .answer = STR("words of the function") };
 
         begin("");
         for (int i = 0; i < 10000; i++)
@@ -143,7 +152,10 @@ static void a_dead_letter_is_cut_to_what_may_be_sent(void **state UNUSED)
         lacks(&b.body, "truncated");
         for (size_t most = 4096; most <= 32768; most *= 2) {
                 buf_reset(&b.body);
-                d = (struct dead_letter){ .attempts = 3, .status = 500, .reason = STR("it answered 500"), .answer = STR("words of the function") };
+                d = (struct dead_letter){ .attempts = 3,
+                                          .status = 500,
+                                          .reason = STR("it answered 500"),
+                                          .answer = STR("words of the function") };
                 request_dead_body(&b.maker, b.records[0], &d, buf_view(&payload), most, &b.body);
                 assert_true(b.body.n <= most && b.body.n > most / 2);
                 has(&b.body, "\"truncated\":true");
@@ -153,12 +165,28 @@ static void a_dead_letter_is_cut_to_what_may_be_sent(void **state UNUSED)
 
 static void answers_to_batches(void **state UNUSED)
 {
-        static const struct { const char *answer; bool all; size_t n; uint32_t first; } cases[] = {
-                ROW("", false, 0, 0), ROW("  null ", false, 0, 0), ROW("{}", false, 0, 0), ROW("{\"batchItemFailures\":[]}", false, 0, 0),
-                ROW("{\"batchItemFailures\":[{\"itemIdentifier\":\"orders/7/11\"}]}", false, 1, 1), ROW("{\"batchItemFailures\":[{\"itemIdentifier\":2}]}", false, 1, 2),
-                ROW("{\"batchItemFailures\":[{\"itemIdentifier\":\"2\"},{\"itemIdentifier\":\"orders/7/10\"},{\"itemIdentifier\":\"0\"}]}", false, 2, 0),
-                ROW("[]", true, 0, 0), ROW("oops", true, 0, 0), ROW("{\"batchItemFailures\":[{}]}", true, 0, 0), ROW("{\"batchItemFailures\":[{\"itemIdentifier\":3}]}", true, 0, 0),
-                ROW("{\"batchItemFailures\":[{\"itemIdentifier\":-1}]}", true, 0, 0), ROW("{\"batchItemFailures\":{}}", true, 0, 0), ROW("{\"batchItemFailures\":[{\"itemIdentifier\":\"\"}]}", true, 0, 0),
+        static const struct {
+                const char *answer;
+                bool all;
+                size_t n;
+                uint32_t first;
+        } cases[] = {
+                ROW("", false, 0, 0),
+                ROW("  null ", false, 0, 0),
+                ROW("{}", false, 0, 0),
+                ROW("{\"batchItemFailures\":[]}", false, 0, 0),
+                ROW("{\"batchItemFailures\":[{\"itemIdentifier\":\"orders/7/11\"}]}", false, 1, 1),
+                ROW("{\"batchItemFailures\":[{\"itemIdentifier\":2}]}", false, 1, 2),
+                ROW("{\"batchItemFailures\":[{\"itemIdentifier\":\"2\"},{\"itemIdentifier\":\"orders/7/"
+                    "10\"},{\"itemIdentifier\":\"0\"}]}",
+                    false, 2, 0),
+                ROW("[]", true, 0, 0),
+                ROW("oops", true, 0, 0),
+                ROW("{\"batchItemFailures\":[{}]}", true, 0, 0),
+                ROW("{\"batchItemFailures\":[{\"itemIdentifier\":3}]}", true, 0, 0),
+                ROW("{\"batchItemFailures\":[{\"itemIdentifier\":-1}]}", true, 0, 0),
+                ROW("{\"batchItemFailures\":{}}", true, 0, 0),
+                ROW("{\"batchItemFailures\":[{\"itemIdentifier\":\"\"}]}", true, 0, 0),
         };
         BUF_AT_END struct buf why = BUF_INIT(4096);
 

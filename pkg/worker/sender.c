@@ -6,21 +6,27 @@
 #include "secret/secret.h"
 #include "transform/transform.h"
 
-enum { MESSAGE_KEPT = 256 * 1024, MESSAGE_MOST = 64 << 20, TARGET_SPACE = 256 * 1024, ANSWER_KEPT = 4096, PARTIAL_ANSWER_KEPT = 64 * 1024 };
+enum {
+        MESSAGE_KEPT = 256 * 1024,
+        MESSAGE_MOST = 64 << 20,
+        TARGET_SPACE = 256 * 1024,
+        ANSWER_KEPT = 4096,
+        PARTIAL_ANSWER_KEPT = 64 * 1024
+};
 #define TAG_INIT ((uint64_t)1 << 32)
 
 enum slot_state { SLOT_FREE, SLOT_TRANSFORMING, SLOT_SENT, SLOT_LETTER, SLOT_FAILED };
 struct slot {
         enum slot_state state;
         uint32_t ticket, n;
-        uint32_t shown;                  /* of access: its version */
+        uint32_t shown; /* of access: its version */
         struct buf message, headers;
-        size_t secrets_at;               /* in headers: those of access, which stand at the end */
-        struct record **records;         /* those sent; kept only where an answer may name them */
-        char *failure;                   /* it could not be sent: the reason; waits to be taken */
+        size_t secrets_at;       /* in headers: those of access, which stand at the end */
+        struct record **records; /* those sent; kept only where an answer may name them */
+        char *failure;           /* it could not be sent: the reason; waits to be taken */
         enum answer_kind failed_as;
         struct slot *next_failed;
-        struct record *letter;           /* of a dead letter: what it is made of, until it is answered */
+        struct record *letter; /* of a dead letter: what it is made of, until it is answered */
         struct dead_letter dead;
 };
 
@@ -33,19 +39,19 @@ struct sender {
         struct http_end *end;
         struct http http;
         struct http_target *target;
-        struct access *access;           /* NULL: nothing is needed */
+        struct access *access; /* NULL: nothing is needed */
         struct letters *letters;
         struct transform *transform;
         struct slot *slots;
         struct slot *failed, **failed_last;
-        uint32_t *places;                /* of records that a partial answer names */
+        uint32_t *places; /* of records that a partial answer names */
         struct buf words, init_message, payload, answer;
         char text[400];
-        bool cut;                        /* of the last answer: its body was longer than what is kept */
+        bool cut; /* of the last answer: its body was longer than what is kept */
         enum init_state init;
         unsigned init_failures;
         uint32_t init_shown;
-        usec init_at;                    /* the next attempt, or the end of the present one */
+        usec init_at; /* the next attempt, or the end of the present one */
         char init_why[400];
         struct random random;
 };
@@ -64,12 +70,15 @@ static const char *keep_file(struct buf *space, const char *secrets, const struc
         return space->p + from;
 }
 
-static int set_proxy(struct http_target_config *c, const struct proxy_spec *p, const char *secrets, struct buf *space, struct error *err)
+static int set_proxy(struct http_target_config *c, const struct proxy_spec *p, const char *secrets,
+                     struct buf *space, struct error *err)
 {
         size_t from;
 
         if (!secrets && (p->username || p->password))
-                return error_set(err, ERROR_INVALID, "spec.delivery.proxy names Secrets, and no folder of Secrets is given: say --secrets=DIR");
+                return error_set(err, ERROR_INVALID,
+                                 "spec.delivery.proxy names Secrets, and no folder of Secrets is given: say "
+                                 "--secrets=DIR");
         c->proxy.url = str_of(p->url);
         c->proxy.user_file = keep_file(space, secrets, p->username);
         c->proxy.password_file = keep_file(space, secrets, p->password);
@@ -79,18 +88,28 @@ static int set_proxy(struct http_target_config *c, const struct proxy_spec *p, c
         return 0;
 }
 
-int sender_target(struct http_target_config *c, const struct trigger *t, const char *url, const char *secrets, struct buf *space, struct error *err)
+int sender_target(struct http_target_config *c, const struct trigger *t, const char *url, const char *secrets,
+                  struct buf *space, struct error *err)
 {
-        static const enum http_version versions[] = { [WIRE_AUTO] = HTTP_AUTO, [WIRE_HTTP_1_1] = HTTP_1_1, [WIRE_HTTP_2] = HTTP_2_PRIOR_KNOWLEDGE };
+        static const enum http_version versions[] = {
+                [WIRE_AUTO] = HTTP_AUTO, [WIRE_HTTP_1_1] = HTTP_1_1, [WIRE_HTTP_2] = HTTP_2_PRIOR_KNOWLEDGE
+        };
         const struct delivery_spec *d = t->delivery;
 
-        *c = (struct http_target_config){ .url = str_of(url), .connect_timeout = MIN_OF(d->timeout, d->connect_timeout), .answer_timeout = d->answer_timeout, .max_age = 5 * USEC_MINUTE,
-                                          .http_version = versions[d->http_version], .compress = d->compression == COMPRESSION_GZIP,
-                                          .once = trigger_driver(t)->push != NULL /* the caller decides whether to repeat */ };
+        *c = (struct http_target_config){ .url = str_of(url),
+                                          .connect_timeout = MIN_OF(d->timeout, d->connect_timeout),
+                                          .answer_timeout = d->answer_timeout,
+                                          .max_age = 5 * USEC_MINUTE,
+                                          .http_version = versions[d->http_version],
+                                          .compress = d->compression == COMPRESSION_GZIP,
+                                          .once = trigger_driver(t)->push !=
+                                                  NULL /* the caller decides whether to repeat */ };
         if (!buf_reserve(space, TARGET_SPACE))
                 return error_memory(err);
         if (d->tls && !secrets && (d->tls->ca || d->tls->cert))
-                return error_set(err, ERROR_INVALID, "spec.delivery.tls names Secrets, and no folder of Secrets is given: say --secrets=DIR");
+                return error_set(err, ERROR_INVALID,
+                                 "spec.delivery.tls names Secrets, and no folder of Secrets is given: say "
+                                 "--secrets=DIR");
         if (d->tls) {
                 c->tls.ca_file = keep_file(space, secrets, d->tls->ca);
                 c->tls.client_cert_file = keep_file(space, secrets, d->tls->cert);
@@ -148,7 +167,10 @@ static void begin_message(struct buf *message)
                 message->n = HTTP_HEADROOM;
 }
 
-static struct str body_of(const struct buf *message) { return (struct str){ message->p + HTTP_HEADROOM, message->n - HTTP_HEADROOM }; }
+static struct str body_of(const struct buf *message)
+{
+        return (struct str){ message->p + HTTP_HEADROOM, message->n - HTTP_HEADROOM };
+}
 
 static bool any_unjudged(const struct action *a)
 {
@@ -167,8 +189,11 @@ static void send_records(struct sender *s, struct slot *slot, const struct actio
         if (slot->records)
                 memcpy(slot->records, a->records, a->n * sizeof(struct record *));
         if (any_unjudged(a)) /* halved until it is alone; then it is final */
-                fail_slot(s, slot, a->n > 1 ? ANSWER_TOO_LARGE : ANSWER_FINAL, "the filter can't say whether the record is wanted: it is nested too deep, or its arrays hold too much");
-        else if (!slot->message.failed && a->n > 1 && body_of(&slot->message).n > (size_t)s->delivery->batch->max_bytes)
+                fail_slot(s, slot, a->n > 1 ? ANSWER_TOO_LARGE : ANSWER_FINAL,
+                          "the filter can't say whether the record is wanted: it is nested too deep, or its "
+                          "arrays hold too much");
+        else if (!slot->message.failed && a->n > 1 &&
+                 body_of(&slot->message).n > (size_t)s->delivery->batch->max_bytes)
                 fail_slot(s, slot, ANSWER_TOO_LARGE, "the batch is larger than batch.maxBytes");
         else if (s->transform && !slot->message.failed) {
                 slot->state = SLOT_TRANSFORMING;
@@ -185,7 +210,8 @@ static void send_letter(struct sender *s, struct slot *slot)
         buf_reset(&s->payload);
         if (s->config.trigger->event->format == FORMAT_FUNCTION_GRAPH)
                 request_body(&s->maker, &slot->letter, 1, &s->payload);
-        if (letters_send(s->letters, slot->ticket & 0xffff, slot->ticket, &s->maker, slot->letter, &d, buf_view(&s->payload), &err) < 0)
+        if (letters_send(s->letters, slot->ticket & 0xffff, slot->ticket, &s->maker, slot->letter, &d,
+                         buf_view(&s->payload), &err) < 0)
                 fail_slot(s, slot, ANSWER_RETRY, err.text);
         else
                 slot->state = SLOT_LETTER;
@@ -201,7 +227,9 @@ void sender_send(struct sender *s, const struct action *a)
         slot->n = (uint32_t)a->n;
         if (a->kind == ACTION_DEAD_LETTER) {
                 slot->letter = a->records[0];
-                slot->dead = (struct dead_letter){ .attempts = a->number, .status = a->status, .reason = a->reason, .answer = a->body };
+                slot->dead = (struct dead_letter){
+                        .attempts = a->number, .status = a->status, .reason = a->reason, .answer = a->body
+                };
                 send_letter(s, slot);
         } else
                 send_records(s, slot, a);
@@ -252,25 +280,33 @@ void sender_cancel(struct sender *s, uint32_t ticket)
 
 /* ---- answers ------------------------------------------------------------ */
 
-static struct str secrets_of(const struct slot *slot) { return (struct str){ slot->headers.p + slot->secrets_at, slot->headers.n - slot->secrets_at }; }
+static struct str secrets_of(const struct slot *slot)
+{
+        return (struct str){ slot->headers.p + slot->secrets_at, slot->headers.n - slot->secrets_at };
+}
 
-static void partial(struct sender *s, const struct slot *slot, const struct http_completion *c, struct answer *a)
+static void partial(struct sender *s, const struct slot *slot, const struct http_completion *c,
+                    struct answer *a)
 {
         bool all;
         size_t n;
 
         buf_reset(&s->words);
         /* What is not kept whole is known by its list. */
-        n = request_failures(c->body_cut && c->member.p ? c->member : c->body, c->body_cut && !c->member.p, slot->records, slot->n, s->places, &all, &s->words);
+        n = request_failures(c->body_cut && c->member.p ? c->member : c->body, c->body_cut && !c->member.p,
+                             slot->records, slot->n, s->places, &all, &s->words);
         if (all) {
                 a->kind = ANSWER_RETRY;
-                (void)snprintf(s->text, sizeof(s->text), "%.120s: %s", s->config.sink, s->words.p ? s->words.p : "");
+                (void)snprintf(s->text, sizeof(s->text), "%.120s: %s", s->config.sink,
+                               s->words.p ? s->words.p : "");
         } else if (n) {
                 a->kind = n == slot->n && slot->n == 1 ? ANSWER_RETRY : ANSWER_PARTIAL;
                 a->failed = s->places;
                 a->failed_n = n;
-                (void)snprintf(s->text, sizeof(s->text), "%.120s: %zu of %u records failed, the first is %.*s", s->config.sink, n, slot->n,
-                               (int)MIN_OF(slot->records[s->places[0]]->id.n, (size_t)160), slot->records[s->places[0]]->id.p);
+                (void)snprintf(s->text, sizeof(s->text),
+                               "%.120s: %zu of %u records failed, the first is %.*s", s->config.sink, n,
+                               slot->n, (int)MIN_OF(slot->records[s->places[0]]->id.n, (size_t)160),
+                               slot->records[s->places[0]]->id.p);
         }
 }
 
@@ -280,18 +316,23 @@ static void clean(struct sender *s, const struct slot *slot, struct answer *a)
         if (!s->access || !s->letters || a->kind == ANSWER_ACCEPTED || !a->body.n)
                 return;
         buf_reset(&s->answer);
-        access_quote(s->access, &(struct access_words){ .text = a->body, .most = SIZE_MAX, .cut = s->cut, .shown = secrets_of(slot) }, &s->answer);
+        access_quote(s->access,
+                     &(struct access_words){
+                             .text = a->body, .most = SIZE_MAX, .cut = s->cut, .shown = secrets_of(slot) },
+                     &s->answer);
         a->body = s->answer.failed ? (struct str){ 0 } : buf_view(&s->answer);
 }
 
-static void answered(struct sender *s, const struct slot *slot, const struct http_completion *c, struct answer *a)
+static void answered(struct sender *s, const struct slot *slot, const struct http_completion *c,
+                     struct answer *a)
 {
         struct str words = str_trim(c->body);
 
         *a = (struct answer){ .kind = ANSWER_RETRY, .text = s->text };
         s->cut = !c->failed && c->body_cut;
         if (c->failed) {
-                /* Whatever went wrong here or between, the function has refused nothing. Only what the request itself makes impossible stays so. */
+                /* Whatever went wrong here or between, the function has refused nothing. Only what the
+                 * request itself makes impossible stays so. */
                 a->kind = c->error.kind == ERROR_INVALID ? ANSWER_FINAL : ANSWER_RETRY;
                 a->overload = c->error.kind == ERROR_UNREACHABLE || c->error.kind == ERROR_TIMEOUT;
                 (void)snprintf(s->text, sizeof(s->text), "%.390s", c->error.text);
@@ -306,8 +347,13 @@ static void answered(struct sender *s, const struct slot *slot, const struct htt
         if (a->kind != ANSWER_ACCEPTED) {
                 BUF_AT_END struct buf quoted = BUF_INIT(1024);
 
-                access_quote(s->access, &(struct access_words){ .text = words, .most = 160, .cut = s->cut, .shown = secrets_of(slot) }, &quoted);
-                (void)snprintf(s->text, sizeof(s->text), quoted.n ? "%.160s answered %d: %.160s" : "%.160s answered %d", s->config.sink, c->status, quoted.p ? quoted.p : "");
+                access_quote(s->access,
+                             &(struct access_words){
+                                     .text = words, .most = 160, .cut = s->cut, .shown = secrets_of(slot) },
+                             &quoted);
+                (void)snprintf(s->text, sizeof(s->text),
+                               quoted.n ? "%.160s answered %d: %.160s" : "%.160s answered %d", s->config.sink,
+                               c->status, quoted.p ? quoted.p : "");
         }
         if (c->status == 401 && s->access && access_refused(s->access, slot->shown))
                 a->kind = ANSWER_RETRY;
@@ -326,9 +372,12 @@ static void init_answered(struct sender *s, const struct http_completion *c)
                 return;
         }
         s->init = INIT_WAITS;
-        s->init_at = now + backoff_full_jitter(&s->random, s->delivery->retry->initial_backoff, s->delivery->retry->max_backoff, s->init_failures++, 10 * USEC_MSEC);
+        s->init_at = now + backoff_full_jitter(&s->random, s->delivery->retry->initial_backoff,
+                                               s->delivery->retry->max_backoff, s->init_failures++,
+                                               10 * USEC_MSEC);
         if (!c->failed)
-                s->init_at = MAX_OF(s->init_at, now + MIN_OF(c->retry_after, s->delivery->retry->retry_after_max));
+                s->init_at = MAX_OF(s->init_at,
+                                    now + MIN_OF(c->retry_after, s->delivery->retry->retry_after_max));
         if (!c->failed && c->status == 401 && s->access)
                 /* until there is something newer it is tried again as it is */
                 (void)access_refused(s->access, s->init_shown);
@@ -337,8 +386,11 @@ static void init_answered(struct sender *s, const struct http_completion *c)
         else {
                 BUF_AT_END struct buf quoted = BUF_INIT(1024);
 
-                access_quote(s->access, &(struct access_words){ .text = c->body, .most = 160, .cut = c->body_cut }, &quoted);
-                (void)snprintf(s->init_why, sizeof(s->init_why), "initialization: %.100s answered %d: %.160s", s->config.trigger->function->init_path, c->status, quoted.p ? quoted.p : "");
+                access_quote(s->access,
+                             &(struct access_words){ .text = c->body, .most = 160, .cut = c->body_cut },
+                             &quoted);
+                (void)snprintf(s->init_why, sizeof(s->init_why), "initialization: %.100s answered %d: %.160s",
+                               s->config.trigger->function->init_path, c->status, quoted.p ? quoted.p : "");
         }
 }
 
@@ -352,7 +404,8 @@ static bool take_failure(struct sender *s, uint32_t *ticket, struct answer *a)
                 s->failed_last = &s->failed;
         *ticket = slot->ticket;
         free_slot(slot);
-        *a = (struct answer){ .kind = slot->failed_as, .text = slot->failure ? slot->failure : "out of memory" };
+        *a = (struct answer){ .kind = slot->failed_as,
+                              .text = slot->failure ? slot->failure : "out of memory" };
         return true;
 }
 
@@ -366,7 +419,11 @@ static void take_transformed(struct sender *s)
                 if (slot->state != SLOT_TRANSFORMING || slot->ticket != (uint32_t)r.tag)
                         continue;
                 if (r.failed) {
-                        fail_slot(s, slot, r.error.kind == ERROR_SYSTEM || r.error.kind == ERROR_PROTOCOL ? ANSWER_RETRY : ANSWER_FINAL, r.error.text);
+                        fail_slot(s, slot,
+                                  r.error.kind == ERROR_SYSTEM || r.error.kind == ERROR_PROTOCOL
+                                          ? ANSWER_RETRY
+                                          : ANSWER_FINAL,
+                                  r.error.text);
                         continue;
                 }
                 begin_message(&slot->message);
@@ -428,7 +485,10 @@ const char *sender_notes(const struct sender *s) { return s->access ? access_not
 static void send_init(struct sender *s, usec now)
 {
         BUF_AT_END struct buf headers = BUF_INIT(65536);
-        struct http_request request = { .target = s->target, .message = &s->init_message, .method = "POST", .path = str_of(s->config.trigger->function->init_path) };
+        struct http_request request = { .target = s->target,
+                                        .message = &s->init_message,
+                                        .method = "POST",
+                                        .path = str_of(s->config.trigger->function->init_path) };
         struct error err;
 
         begin_message(&s->init_message);
@@ -461,7 +521,10 @@ void sender_turn(struct sender *s, usec now)
         }
 }
 
-usec sender_deadline(const struct sender *s) { return s->init == INIT_DONE || (s->access && access_lacks(s->access)) ? USEC_NEVER : s->init_at; }
+usec sender_deadline(const struct sender *s)
+{
+        return s->init == INIT_DONE || (s->access && access_lacks(s->access)) ? USEC_NEVER : s->init_at;
+}
 
 /* ---- life --------------------------------------------------------------- */
 
@@ -489,7 +552,9 @@ static int open_target(struct sender *s, struct error *err)
         c.method = delivery_methods[s->delivery->method];
         c.max_connections = s->config.slots;
         c.answer_member = s->delivery->partial_failures ? "batchItemFailures" : NULL;
-        c.answer_max = s->config.answer_max ? s->config.answer_max : s->delivery->partial_failures ? PARTIAL_ANSWER_KEPT : ANSWER_KEPT;
+        c.answer_max = s->config.answer_max            ? s->config.answer_max
+                       : s->delivery->partial_failures ? PARTIAL_ANSWER_KEPT
+                                                       : ANSWER_KEPT;
         return http_target_new(&s->target, s->config.http, &c, err);
 }
 
@@ -505,7 +570,8 @@ static int make_slots(struct sender *s, struct error *err)
                 slot->message.max = MESSAGE_MOST;
                 slot->headers.max = 65536;
                 slot->ticket = UINT32_MAX;
-                if (s->delivery->partial_failures && !(slot->records = calloc(s->config.batch_records, sizeof(struct record *))))
+                if (s->delivery->partial_failures &&
+                    !(slot->records = calloc(s->config.batch_records, sizeof(struct record *))))
                         return error_memory(err);
         }
         return 0;
@@ -514,18 +580,33 @@ static int make_slots(struct sender *s, struct error *err)
 static int open_all(struct sender *s, struct error *err)
 {
         const struct sender_config *c = &s->config;
-        const struct access_config access = { .trigger = c->trigger, .secrets = c->secrets, .loop = c->loop, .http = c->http, .observer = c->wake };
-        const struct letters_config letters = { .trigger = c->trigger, .url = c->dead_letter, .secrets = c->secrets, .loop = c->loop, .http = c->http, .wake = c->wake, .most = c->slots };
+        const struct access_config access = { .trigger = c->trigger,
+                                              .secrets = c->secrets,
+                                              .loop = c->loop,
+                                              .http = c->http,
+                                              .observer = c->wake };
+        const struct letters_config letters = { .trigger = c->trigger,
+                                                .url = c->dead_letter,
+                                                .secrets = c->secrets,
+                                                .loop = c->loop,
+                                                .http = c->http,
+                                                .wake = c->wake,
+                                                .most = c->slots };
         const struct transform_spec *t = c->trigger->transform;
 
         if (make_slots(s, err) < 0 || http_end_new(&s->end, c->http, c->wake, err) < 0)
                 return -1;
         s->http = http_end_port(s->end);
-        if (open_target(s, err) < 0 || (needs_access(s->delivery) && access_new(&s->access, &access, err) < 0) ||
+        if (open_target(s, err) < 0 ||
+            (needs_access(s->delivery) && access_new(&s->access, &access, err) < 0) ||
             (s->delivery->dead_letter && letters_new(&s->letters, &letters, err) < 0))
                 return -1;
         if (t) {
-                const struct transform_config transform = { .loop = c->loop, .program = t->jq, .timeout = t->timeout, .memory = (size_t)64 << 20, .output_max = MESSAGE_MOST / 2 };
+                const struct transform_config transform = { .loop = c->loop,
+                                                            .program = t->jq,
+                                                            .timeout = t->timeout,
+                                                            .memory = (size_t)64 << 20,
+                                                            .output_max = MESSAGE_MOST / 2 };
 
                 return transform_new(&s->transform, &transform, c->wake, err);
         }

@@ -1,5 +1,6 @@
-/* The way of a request: made of records, transformed, sent to the function, or to the dead letter; and what came of it. It also keeps what must
- * be there before the first request: secrets, a token, the function's initialization. One a pipeline, whose task it wakes. Loop's thread. */
+/* The way of a request: made of records, transformed, sent to the function, or to the dead letter; and what
+ * came of it. It also keeps what must be there before the first request: secrets, a token, the function's
+ * initialization. One a pipeline, whose task it wakes. Loop's thread. */
 #pragma once
 
 #include "delivery/delivery.h"
@@ -12,22 +13,22 @@ struct sender;
 struct sender_config {
         struct loop *loop;
         struct http_client *http;
-        const struct trigger *trigger;   /* borrowed, as all here */
+        const struct trigger *trigger; /* borrowed, as all here */
         const struct driver *driver;
         const struct services *services;
-        const char *sink;                /* the absolute URL */
+        const char *sink; /* the absolute URL */
         /* what the dead letter's ref or uri means; NULL where none is needed */
         const char *dead_letter;
-        const char *secrets;             /* the folder; NULL: there is none */
+        const char *secrets; /* the folder; NULL: there is none */
         struct task *wake;
-        uint32_t slots;                  /* requests at once: slots of the engine's tickets */
+        uint32_t slots; /* requests at once: slots of the engine's tickets */
         uint32_t batch_records;
-        size_t answer_max;               /* bytes of an answer that are kept; 0: enough for words */
-        usec timeout;                    /* of the function; 0: the delivery's */
+        size_t answer_max; /* bytes of an answer that are kept; 0: enough for words */
+        usec timeout;      /* of the function; 0: the delivery's */
 };
 int sender_new(struct sender **, const struct sender_config *, struct error *) MUST_CHECK;
-void sender_send(struct sender *, const struct action *);          /* ACTION_SEND, ACTION_DEAD_LETTER */
-size_t sender_held(const struct sender *, uint32_t ticket);      /* bytes of the request under way */
+void sender_send(struct sender *, const struct action *);   /* ACTION_SEND, ACTION_DEAD_LETTER */
+size_t sender_held(const struct sender *, uint32_t ticket); /* bytes of the request under way */
 void sender_cancel(struct sender *, uint32_t ticket);
 /* Moves what does not depend on requests: secrets, tokens, the initialization. */
 void sender_turn(struct sender *, usec now);
@@ -36,11 +37,14 @@ usec sender_deadline(const struct sender *);
 bool sender_take(struct sender *, uint32_t *ticket, struct answer *);
 /* was the body of the answer that was taken last longer than what is kept of it? */
 bool sender_cut(const struct sender *);
-/* NULL: requests may go. Otherwise they would be in vain; *why: the reason for people, NULL while nothing went wrong yet. */
+/* NULL: requests may go. Otherwise they would be in vain; *why: the reason for people, NULL while nothing
+ * went wrong yet. */
 bool sender_ready(const struct sender *, const char **why);
 /* what people should know though it is ready; NULL: nothing */
 const char *sender_notes(const struct sender *);
-struct sender *sender_free(struct sender *);                       /* NULL is fine; returns NULL */
+struct sender *sender_free(struct sender *); /* NULL is fine; returns NULL */
 
-/* What a Trigger's delivery says about connections, for targets of whatever URL. Views borrow from the Trigger and from the buffer. */
-int sender_target(struct http_target_config *, const struct trigger *, const char *url, const char *secrets, struct buf *, struct error *) MUST_CHECK;
+/* What a Trigger's delivery says about connections, for targets of whatever URL. Views borrow from the
+ * Trigger and from the buffer. */
+int sender_target(struct http_target_config *, const struct trigger *, const char *url, const char *secrets,
+                  struct buf *, struct error *) MUST_CHECK;

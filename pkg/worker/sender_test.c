@@ -1,4 +1,5 @@
-/* The sender: records of a Kafka Trigger to a function over loopback that follows a script, and what it makes of each answer. */
+/* The sender: records of a Kafka Trigger to a function over loopback that follows a script, and what it makes
+ * of each answer. */
 #include "worker/sender.h"
 
 #include <sys/resource.h>
@@ -8,7 +9,7 @@
 #include "worker/testing.h"
 
 enum { RECORDS = 3, SLOTS = 4 };
-enum { HOLD = -1 };              /* a status: no answer comes */
+enum { HOLD = -1 }; /* a status: no answer comes */
 
 static struct bench {
         struct loop *loop;
@@ -34,7 +35,8 @@ static void handle(void *cookie UNUSED, struct http_call *call)
 
         b.requests++;
         (void)snprintf(b.path, sizeof(b.path), STR_FMT, STR_ARG(buf_view(&m->target)));
-        (void)snprintf(b.id, sizeof(b.id), STR_FMT, STR_ARG(http_message_header(m, STR("X-Sluice-Event-Id"))));
+        (void)snprintf(b.id, sizeof(b.id), STR_FMT,
+                       STR_ARG(http_message_header(m, STR("X-Sluice-Event-Id"))));
         (void)snprintf(b.body, sizeof(b.body), STR_FMT, STR_ARG(buf_view(&m->body)));
         if (b.status == HOLD)
                 b.held = call;
@@ -62,15 +64,24 @@ static void make_records(void)
         for (size_t i = 0; i < RECORDS; i++) {
                 char text[128];
 
-                (void)snprintf(text, sizeof(text), "{topic: orders, partition: 0, offset: %zu, value: {n: %zu}}", i, i);
+                (void)snprintf(text, sizeof(text),
+                               "{topic: orders, partition: 0, offset: %zu, value: {n: %zu}}", i, i);
                 b.records[i] = sample_record(b.trigger, &b.services, text);
         }
 }
 
 static void begin(const char *more)
 {
-        struct http_server_config function = { .address = "127.0.0.1:0", .head_max = 65536, .body_max = 65536, .handle = handle, .gone = on_gone };
-        struct sender_config config = { .slots = SLOTS, .batch_records = RECORDS, .wake = &b.wake, .services = &b.services, .sink = b.sink };
+        struct http_server_config function = { .address = "127.0.0.1:0",
+                                               .head_max = 65536,
+                                               .body_max = 65536,
+                                               .handle = handle,
+                                               .gone = on_gone };
+        struct sender_config config = { .slots = SLOTS,
+                                        .batch_records = RECORDS,
+                                        .wake = &b.wake,
+                                        .services = &b.services,
+                                        .sink = b.sink };
         struct error err;
 
         memset(&b, 0, sizeof(b));
@@ -116,7 +127,13 @@ static void turn(void)
         assert_false(b.overdue);
 }
 
-static void send(uint32_t ticket, size_t n) { sender_send(b.sender, &(struct action){ .kind = ACTION_SEND, .attempt = ticket, .number = 1, .records = b.records, .n = n }); }
+static void send(uint32_t ticket, size_t n)
+{
+        sender_send(
+                b.sender,
+                &(struct action){
+                        .kind = ACTION_SEND, .attempt = ticket, .number = 1, .records = b.records, .n = n });
+}
 
 static struct answer await(uint32_t ticket)
 {
@@ -152,10 +169,17 @@ static void a_record_is_sent_and_accepted(void **state UNUSED)
 
 static void each_status_means_what_it_says(void **state UNUSED)
 {
-        static const struct { int status; enum answer_kind kind; bool overload; } all[] = {
-                { 200, ANSWER_ACCEPTED, false }, { 204, ANSWER_ACCEPTED, false }, { 301, ANSWER_FINAL, false }, { 400, ANSWER_FINAL, false }, { 401, ANSWER_FINAL, false },
-                { 404, ANSWER_RETRY, false }, { 408, ANSWER_RETRY, false }, { 409, ANSWER_RETRY, false }, { 425, ANSWER_RETRY, false }, { 429, ANSWER_RETRY, true },
-                { 500, ANSWER_RETRY, false }, { 503, ANSWER_RETRY, true },
+        static const struct {
+                int status;
+                enum answer_kind kind;
+                bool overload;
+        } all[] = {
+                { 200, ANSWER_ACCEPTED, false }, { 204, ANSWER_ACCEPTED, false },
+                { 301, ANSWER_FINAL, false },    { 400, ANSWER_FINAL, false },
+                { 401, ANSWER_FINAL, false },    { 404, ANSWER_RETRY, false },
+                { 408, ANSWER_RETRY, false },    { 409, ANSWER_RETRY, false },
+                { 425, ANSWER_RETRY, false },    { 429, ANSWER_RETRY, true },
+                { 500, ANSWER_RETRY, false },    { 503, ANSWER_RETRY, true },
         };
 
         begin("");
@@ -217,13 +241,19 @@ static void a_lack_of_descriptors_is_no_refusal(void **state UNUSED)
 
 static void a_partial_answer_names_its_records(void **state UNUSED)
 {
-        static const struct { const char *answer; enum answer_kind kind; size_t n; uint32_t first; } all[] = {
+        static const struct {
+                const char *answer;
+                enum answer_kind kind;
+                size_t n;
+                uint32_t first;
+        } all[] = {
                 ROW("", ANSWER_ACCEPTED, 0, 0),
                 ROW("{}", ANSWER_ACCEPTED, 0, 0),
                 ROW("{\"batchItemFailures\": []}", ANSWER_ACCEPTED, 0, 0),
                 ROW("{\"batchItemFailures\": null}", ANSWER_ACCEPTED, 0, 0),
                 ROW("{\"batchItemFailures\": [{\"itemIdentifier\": \"orders/0/1\"}]}", ANSWER_PARTIAL, 1, 1),
-                ROW("{\"batchItemFailures\": [{\"itemIdentifier\": \"2\"}, {\"itemIdentifier\": \"0\"}]}", ANSWER_PARTIAL, 2, 0),
+                ROW("{\"batchItemFailures\": [{\"itemIdentifier\": \"2\"}, {\"itemIdentifier\": \"0\"}]}",
+                    ANSWER_PARTIAL, 2, 0),
                 ROW("{\"batchItemFailures\": [{\"itemIdentifier\": \"orders/0/9\"}]}", ANSWER_RETRY, 0, 0),
                 ROW("{\"batchItemFailures\": [{}]}", ANSWER_RETRY, 0, 0),
         };
@@ -235,7 +265,8 @@ static void a_partial_answer_names_its_records(void **state UNUSED)
                 b.answer = all[i].answer;
                 a = outcome(RECORDS);
                 if (a.kind != all[i].kind)
-                        fail_msg("%s: %d instead of %d: %s", all[i].answer, (int)a.kind, (int)all[i].kind, a.text);
+                        fail_msg("%s: %d instead of %d: %s", all[i].answer, (int)a.kind, (int)all[i].kind,
+                                 a.text);
                 if (a.kind != ANSWER_PARTIAL)
                         continue;
                 assert_int_equal(a.failed_n, all[i].n);
@@ -265,12 +296,16 @@ static void what_the_transform_refuses_is_final(void **state UNUSED)
 {
         struct answer a;
 
-        begin("  event: {format: CloudEventsBinary}\n  transform: {jq: 'if .n == 0 then error(\"no\") else {m: .n} end'}");
+        begin("  event: {format: CloudEventsBinary}\n  transform: {jq: 'if .n == 0 then error(\"no\") else "
+              "{m: .n} end'}");
         a = outcome(1);
         assert_int_equal(a.kind, ANSWER_FINAL);
         assert_non_null(strstr(a.text, "no"));
         assert_int_equal(b.requests, 0);
-        sender_send(b.sender, &(struct action){ .kind = ACTION_SEND, .attempt = 2, .number = 1, .records = b.records + 1, .n = 1 });
+        sender_send(
+                b.sender,
+                &(struct action){
+                        .kind = ACTION_SEND, .attempt = 2, .number = 1, .records = b.records + 1, .n = 1 });
         a = await(2);
         assert_int_equal(a.kind, ANSWER_ACCEPTED);
         assert_string_equal(b.body, "{\"m\":1}");
@@ -280,7 +315,8 @@ static void nothing_goes_before_the_initialization(void **state UNUSED)
 {
         const char *why = NULL;
 
-        begin("  function: {name: f, initPath: /init}\n  delivery: {retry: {initialBackoff: 10ms, maxBackoff: 100ms}}");
+        begin("  function: {name: f, initPath: /init}\n  delivery: {retry: {initialBackoff: 10ms, "
+              "maxBackoff: 100ms}}");
         b.status = 503;
         b.answer = "not yet";
         assert_false(sender_ready(b.sender, &why));

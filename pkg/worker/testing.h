@@ -1,4 +1,5 @@
-/* What tests of the worker's parts begin with: a Trigger from YAML, and Kafka records as previews make them. */
+/* What tests of the worker's parts begin with: a Trigger from YAML, and Kafka records as previews make them.
+ */
 #pragma once
 
 #include <setjmp.h>
@@ -24,7 +25,8 @@ UNUSED static struct trigger *decode_trigger(struct str text)
 {
         struct documents docs = { 0 };
         struct problems problems = { 0 };
-        struct trigger *t = trigger_decode(parse_yaml(text, &docs), source_types(), source_drivers_n, &problems);
+        struct trigger *t = trigger_decode(parse_yaml(text, &docs), source_types(), source_drivers_n,
+                                           &problems);
 
         if (!t)
                 fail_msg("%s: %s", problems.list[0].path, problems.list[0].text);
@@ -38,19 +40,25 @@ UNUSED static struct trigger *kafka_trigger(const char *more)
 {
         BUF_AT_END struct buf text = BUF_INIT(65536);
 
-        buf_printf(&text, "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: orders, namespace: shop, uid: u}\nspec:\n"
-                          "  source: {kafka: {bootstrapServers: ['k:1'], topics: [orders]}}\n  sink: {uri: 'http://elsewhere/f'}\n%s\n", more);
+        buf_printf(&text,
+                   "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: orders, namespace: "
+                   "shop, uid: u}\nspec:\n"
+                   "  source: {kafka: {bootstrapServers: ['k:1'], topics: [orders]}}\n  sink: {uri: "
+                   "'http://elsewhere/f'}\n%s\n",
+                   more);
         return decode_trigger(buf_view(&text));
 }
 
 /* Of the Trigger's own source; freed by its driver's sample_free. */
-UNUSED static struct record *sample_record(const struct trigger *t, const struct services *services, const char *document)
+UNUSED static struct record *sample_record(const struct trigger *t, const struct services *services,
+                                           const char *document)
 {
         struct documents docs = { 0 };
         struct record *r;
         struct error err;
 
-        if (trigger_driver(t)->sample(t->source_spec, services, parse_yaml(str_of(document), &docs), &r, &err) < 0)
+        if (trigger_driver(t)->sample(t->source_spec, services, parse_yaml(str_of(document), &docs), &r,
+                                      &err) < 0)
                 fail_msg("%s", err.text);
         documents_done(&docs);
         return r;

@@ -1,5 +1,6 @@
-/* The filter, asked as tests/filter/Reference.java asks Amazon's engine: reads lines "pattern TAB event", answers each with true, false,
- * "refused: why" (the pattern) or "error: why" (the event). With --explain, false is followed by the reason. */
+/* The filter, asked as tests/filter/Reference.java asks Amazon's engine: reads lines "pattern TAB event",
+ * answers each with true, false, "refused: why" (the pattern) or "error: why" (the event). With --explain,
+ * false is followed by the reason. */
 #include <stdio.h>
 
 #include "filter/filter.h"
@@ -30,7 +31,8 @@ int main(int argc, char **argv)
         size_t cap = 0;
 
         for (ssize_t n = getline(&line, &cap, stdin); n > 0; n = getline(&line, &cap, stdin)) {
-                struct str event = { line, (size_t)n - (line[n - 1] == '\n') }, pattern = str_cut(&event, '\t');
+                struct str event = { line, (size_t)n - (line[n - 1] == '\n') },
+                           pattern = str_cut(&event, '\t');
 
                 answer(pattern, event, explain);
         }

@@ -3,7 +3,10 @@
 /* The promises, each held against the facts in the log and the model of what this engine was told. */
 
 static bool ordered(const struct world *w) { return w->config.ordering != ORDERING_NONE; }
-static usec bounded(const struct world *w, usec retry_after) { return later(earlier(retry_after, w->config.retry_after_max), 0); }
+static usec bounded(const struct world *w, usec retry_after)
+{
+        return later(earlier(retry_after, w->config.retry_after_max), 0);
+}
 
 /* ---- sending ------------------------------------------------------------ */
 
@@ -15,7 +18,8 @@ static void check_rate(struct worker *k, const struct flight *f)
 
         if (!w->config.rate)
                 return;
-        k->bucket = MAX_OF(k->bucket - (double)w->config.rate * (double)(w->now - k->bucket_at) / 1e6, 0.0) + f->n;
+        k->bucket = MAX_OF(k->bucket - (double)w->config.rate * (double)(w->now - k->bucket_at) / 1e6, 0.0) +
+                    f->n;
         k->bucket_at = w->now;
         if (k->bucket > burst - 1 + f->n + 0.01)
                 world_fail(w, "more than the rate allows", f->track, f->items[0]->record.position);
@@ -36,7 +40,8 @@ static void check_limits(struct worker *k, const struct flight *f)
         if (k->flights - k->dead_flights > stats.limit)
                 world_fail(w, "more requests at once than the sink is trusted with", f->track, stats.limit);
         if (w->now < k->paused_until)
-                world_fail(w, "sent before the sink's Retry-After was over", f->track, f->items[0]->record.position);
+                world_fail(w, "sent before the sink's Retry-After was over", f->track,
+                           f->items[0]->record.position);
         check_rate(k, f);
 }
 
@@ -47,10 +52,12 @@ static void check_lane(struct worker *k, struct flight *f)
         struct item *i = lane->first;
 
         if (lane->flight)
-                world_fail(k->world, "two batches of a lane under way", f->track, f->items[0]->record.position);
+                world_fail(k->world, "two batches of a lane under way", f->track,
+                           f->items[0]->record.position);
         for (uint32_t n = 0; n < f->n; n++, i = i->next)
                 if (i != f->items[n])
-                        world_fail(k->world, "sent before an earlier record of its lane was settled", f->track, f->items[n]->record.position);
+                        world_fail(k->world, "sent before an earlier record of its lane was settled",
+                                   f->track, f->items[n]->record.position);
         lane->flight = f;
 }
 
@@ -66,10 +73,12 @@ static void check_batch(struct worker *k, const struct flight *f)
                 bytes += f->items[n]->record.pinned;
         if (f->n > c->batch_records || (f->n > 1 && c->batch_bytes && bytes > c->batch_bytes))
                 world_fail(w, "a batch larger than it may be", f->track, f->n);
-        if (ordered(w) && !last->tried && !last->next && f->n < c->batch_records && (!c->batch_bytes || bytes < c->batch_bytes) &&
-            w->now < f->items[0]->lent_at + c->batch_wait && h->credit > 0 && h->bytes > 0 && h->dry_at < f->items[0]->lent_at)
+        if (ordered(w) && !last->tried && !last->next && f->n < c->batch_records &&
+            (!c->batch_bytes || bytes < c->batch_bytes) && w->now < f->items[0]->lent_at + c->batch_wait &&
+            h->credit > 0 && h->bytes > 0 && h->dry_at < f->items[0]->lent_at)
                 world_fail(w, "a batch that did not wait to fill up", f->track, f->items[0]->record.position);
-        if (f->number < 1 || f->number > f->items[0]->failures + 1 || (c->batch_records == 1 && f->number != f->items[0]->failures + 1))
+        if (f->number < 1 || f->number > f->items[0]->failures + 1 ||
+            (c->batch_records == 1 && f->number != f->items[0]->failures + 1))
                 world_fail(w, "the attempts are counted wrongly", f->track, f->number);
         if (c->max_attempts && c->on_exhausted != EXHAUSTED_BLOCK && f->number > c->max_attempts)
                 world_fail(w, "more attempts than allowed", f->track, f->number);
@@ -92,14 +101,18 @@ static void check_item(struct worker *k, struct flight *f, struct item *i)
         i->flight = f;
 }
 
-static bool too_old(const struct world *w, const struct item *i) { return w->config.max_event_age && w->now - i->lent_at >= w->config.max_event_age; }
+static bool too_old(const struct world *w, const struct item *i)
+{
+        return w->config.max_event_age && w->now - i->lent_at >= w->config.max_event_age;
+}
 
 /* Did attempts, age or a final answer bring this record, and no other one, to its end? */
 static bool justified(const struct world *w, const struct item *i)
 {
         const struct delivery_config *c = &w->config;
 
-        return too_old(w, i) || (i->at_fault && (i->final || (c->max_attempts && i->failures >= c->max_attempts)));
+        return too_old(w, i) ||
+               (i->at_fault && (i->final || (c->max_attempts && i->failures >= c->max_attempts)));
 }
 
 /* Those that failed with it need not wait any more. */
@@ -110,7 +123,8 @@ static void give_up(struct worker *k, struct item *i)
         if (!justified(w, i))
                 world_fail(w, "given up without a reason", i->record.track, i->record.position);
         if (w->config.bisect && !i->at_fault && !too_old(w, i))
-                world_fail(w, "given up, but another record of the batch may be at fault", i->record.track, i->record.position);
+                world_fail(w, "given up, but another record of the batch may be at fault", i->record.track,
+                           i->record.position);
         w->attempts[i->wait].not_before = 0;
 }
 
@@ -132,7 +146,10 @@ static void check_dead_letter(struct worker *k, const struct flight *f, const st
                 /* else they are the batch's, in which others may have come before */
                 if (w->config.batch_records == 1 && a->number > i->failures)
                         world_fail(w, "a dead letter with wrong attempts", f->track, i->record.position);
-                if (!a->reason.p ? !w->no_memory_percent : !str_starts(a->reason, STR("maxEventAge")) && !str_starts(a->reason, STR("no answer within")) && !(i->last_text && str_is(a->reason, i->last_text)))
+                if (!a->reason.p ? !w->no_memory_percent
+                                 : !str_starts(a->reason, STR("maxEventAge")) &&
+                                           !str_starts(a->reason, STR("no answer within")) &&
+                                           !(i->last_text && str_is(a->reason, i->last_text)))
                         world_fail(w, "a dead letter with a wrong reason", f->track, i->record.position);
                 return;
         }
@@ -140,7 +157,8 @@ static void check_dead_letter(struct worker *k, const struct flight *f, const st
                 world_fail(w, "a dead letter with wrong attempts or status", f->track, i->record.position);
         if (!a->reason.p && w->no_memory_percent)
                 return;
-        if (!a->reason.p || (i->last_text ? !str_is(a->reason, i->last_text) : !str_starts(a->reason, STR("no answer within"))))
+        if (!a->reason.p || (i->last_text ? !str_is(a->reason, i->last_text)
+                                          : !str_starts(a->reason, STR("no answer within"))))
                 world_fail(w, "a dead letter with a wrong reason", f->track, i->record.position);
 }
 
@@ -149,7 +167,8 @@ void check_sent(struct worker *k, struct flight *f, const struct action *a)
         const struct holding *h = &k->holdings[f->track];
 
         if (!h->assigned || h->leaving)
-                world_fail(k->world, "sent for a track that is given up", f->track, f->items[0]->record.position);
+                world_fail(k->world, "sent for a track that is given up", f->track,
+                           f->items[0]->record.position);
         check_limits(k, f);
         if (ordered(k->world))
                 check_lane(k, f);
@@ -187,7 +206,8 @@ static void now_failing(struct worker *k, struct item *i, bool blocked)
 }
 
 /* What is left of a batch after an answer: how it counts, and how long it waits at least. */
-static void fail_item(struct worker *k, const struct flight *f, struct item *i, const struct answer *a, uint32_t left)
+static void fail_item(struct worker *k, const struct flight *f, struct item *i, const struct answer *a,
+                      uint32_t left)
 {
         struct world *w = k->world;
         const struct delivery_config *c = &w->config;
@@ -221,7 +241,8 @@ static void count_refusal(struct worker *k, const struct flight *f, const struct
 static void check_failed(struct worker *k, const struct flight *f, const struct answer *a)
 {
         struct world *w = k->world;
-        uint32_t first = names_records(f, a) ? a->failed[0] : 0, next = 0, left = names_records(f, a) && !ordered(w) ? (uint32_t)a->failed_n : f->n;
+        uint32_t first = names_records(f, a) ? a->failed[0] : 0, next = 0,
+                 left = names_records(f, a) && !ordered(w) ? (uint32_t)a->failed_n : f->n;
         usec pause = later(USEC_MSEC, bounded(w, a->retry_after));
 
         if (w->config.on_exhausted == EXHAUSTED_BLOCK && a->kind == ANSWER_FINAL && f->n == 1)
@@ -309,32 +330,37 @@ static void check_outcome(struct worker *k, struct item *i, enum outcome outcome
         case OUTCOME_ACCEPTED:
                 k->accepted++;
                 if (!i->accepted || !i->entry->accepted)
-                        world_fail(w, "settled as accepted, but the function did not accept it", i->record.track, i->record.position);
+                        world_fail(w, "settled as accepted, but the function did not accept it",
+                                   i->record.track, i->record.position);
                 k->must_settle--;
                 return;
         case OUTCOME_DEAD_LETTERED:
                 k->dead_lettered++;
                 if (!i->taken || !i->entry->dead)
-                        world_fail(w, "settled as a dead letter, but nobody took it", i->record.track, i->record.position);
+                        world_fail(w, "settled as a dead letter, but nobody took it", i->record.track,
+                                   i->record.position);
                 k->must_settle--;
                 return;
         case OUTCOME_DROPPED:
                 k->dropped++;
                 if (w->config.on_exhausted != EXHAUSTED_DROP)
-                        world_fail(w, "dropped, but the user did not ask for it", i->record.track, i->record.position);
+                        world_fail(w, "dropped, but the user did not ask for it", i->record.track,
+                                   i->record.position);
                 give_up(k, i);
                 i->entry->dropped = true;
                 return;
         case OUTCOME_FILTERED:
                 k->filtered++;
                 if (!i->entry->skip)
-                        world_fail(w, "settled as filtered, but it was not", i->record.track, i->record.position);
+                        world_fail(w, "settled as filtered, but it was not", i->record.track,
+                                   i->record.position);
                 i->entry->skipped = true;
                 return;
         case OUTCOME_RELEASED:
                 k->released++;
                 if (!h->leaving)
-                        world_fail(w, "released, but its track was not revoked", i->record.track, i->record.position);
+                        world_fail(w, "released, but its track was not revoked", i->record.track,
+                                   i->record.position);
                 if (i->accepted || i->taken)
                         world_fail(w, "released after it was accepted", i->record.track, i->record.position);
                 return;
@@ -359,7 +385,8 @@ static void model_done(struct worker *k, struct item *i)
                 return;
         if (before == h->committed_low)
                 h->moved_at = w->now;
-        h->must_commit = h->must_commit || h->since_commit >= w->config.commit_count || w->config.commit_interval == 0 || h->leaving;
+        h->must_commit = h->must_commit || h->since_commit >= w->config.commit_count ||
+                         w->config.commit_interval == 0 || h->leaving;
 }
 
 void check_settled(struct worker *k, struct item *i, enum outcome outcome)
@@ -378,7 +405,8 @@ void check_settled(struct worker *k, struct item *i, enum outcome outcome)
         check_outcome(k, i, outcome);
         if (outcome != OUTCOME_RELEASED) {
                 if (i->lane && i->lane->first != i)
-                        world_fail(w, "settled before an earlier record of its lane", i->record.track, i->record.position);
+                        world_fail(w, "settled before an earlier record of its lane", i->record.track,
+                                   i->record.position);
                 model_done(k, i);
         }
         k->failing -= i->failing;
@@ -444,7 +472,8 @@ static void check_told(struct worker *k, const struct delivery_stats *stats)
                 world_fail(w, "the state was not told", 0, stats->state);
         if (k->state == DELIVERY_BLOCKED ? k->blocked == 0 : exact && k->blocked > 0)
                 world_fail(w, "blocked or not: the state is wrong", 0, k->blocked);
-        if (k->state == DELIVERY_RETRYING ? k->failing == 0 : k->state == DELIVERY_IDLE && exact && k->failing > 0)
+        if (k->state == DELIVERY_RETRYING ? k->failing == 0
+                                          : k->state == DELIVERY_IDLE && exact && k->failing > 0)
                 world_fail(w, "retrying or not: the state is wrong", 0, k->failing);
         if (k->held == 0 && k->state != DELIVERY_IDLE)
                 world_fail(w, "nothing is held, but not all is well", 0, k->state);
@@ -461,7 +490,8 @@ static void check_holding(struct worker *k, uint32_t track, int64_t *credit, int
                 return;
         if (h->leaving && w->now >= h->give_up_at)
                 world_fail(w, "not given back in time", track, h->lent);
-        if (h->must_commit || (h->low != h->committed_low && w->now >= h->moved_at + w->config.commit_interval))
+        if (h->must_commit ||
+            (h->low != h->committed_low && w->now >= h->moved_at + w->config.commit_interval))
                 world_fail(w, "a commit is overdue", track, h->low);
         if (h->leaving)
                 return;
@@ -484,7 +514,8 @@ static void check_dry(struct worker *k, uint32_t tracks, int64_t credit, int64_t
 
                 if (!(k->dry >> i & 1) || h->next - h->low >= c->max_records * 8)
                         continue;
-                if (h->credit <= 0 ? k->held + credit <= c->max_records / 4 : k->held_bytes + bytes <= (int64_t)c->max_bytes / 4)
+                if (h->credit <= 0 ? k->held + credit <= c->max_records / 4
+                                   : k->held_bytes + bytes <= (int64_t)c->max_bytes / 4)
                         world_fail(w, "the window is nearly empty, and a source may not lend", i, h->next);
         }
 }
@@ -493,8 +524,8 @@ static void check_counts(struct worker *k, const struct delivery_stats *s)
 {
         if (s->held != k->held || (int64_t)s->held_bytes != k->held_bytes || s->in_flight != k->flights)
                 world_fail(k->world, "the engine counts what it holds wrongly", 0, s->held);
-        if (s->offered != k->offered || s->accepted != k->accepted || s->dropped != k->dropped || s->dead_lettered != k->dead_lettered ||
-            s->filtered != k->filtered || s->released != k->released)
+        if (s->offered != k->offered || s->accepted != k->accepted || s->dropped != k->dropped ||
+            s->dead_lettered != k->dead_lettered || s->filtered != k->filtered || s->released != k->released)
                 world_fail(k->world, "the engine counts outcomes wrongly", 0, 0);
 }
 
@@ -516,13 +547,16 @@ void check_quiet(struct worker *k)
         check_counts(k, &stats);
         check_told(k, &stats);
         if (k->held + credit > (int64_t)c->max_records + stats.tracks)
-                world_fail(w, "more records lent and credited than the window", 0, (uint64_t)(k->held + credit));
+                world_fail(w, "more records lent and credited than the window", 0,
+                           (uint64_t)(k->held + credit));
         if (k->held_bytes + bytes > (int64_t)c->max_bytes + (int64_t)stats.tracks * w->largest)
-                world_fail(w, "more bytes lent and credited than the budget", 0, (uint64_t)(k->held_bytes + bytes));
+                world_fail(w, "more bytes lent and credited than the budget", 0,
+                           (uint64_t)(k->held_bytes + bytes));
         if (k->to_bury && k->flights < c->max_in_flight && k->dead_flights < MAX_OF(c->max_in_flight / 2, 1u))
                 world_fail(w, "a dead letter is due, and not sent", 0, k->to_bury);
         if (k->oldest && w->now - k->oldest->sent_at >= c->timeout)
-                world_fail(w, "an attempt is out of time and not cancelled", k->oldest->track, k->oldest->items[0]->record.position);
+                world_fail(w, "an attempt is out of time and not cancelled", k->oldest->track,
+                           k->oldest->items[0]->record.position);
         if (k->refused >= 25 && stats.limit > 1)
                 world_fail(w, "the sink refuses all, and is not spared", 0, stats.limit);
         if (delivery_deadline(k->engine) <= w->now)

@@ -1,6 +1,9 @@
 #include "tests/sim/world.h"
 
-static uint32_t pick(struct world *w, const uint32_t *from, size_t n) { return from[random_below(&w->random, n)]; }
+static uint32_t pick(struct world *w, const uint32_t *from, size_t n)
+{
+        return from[random_below(&w->random, n)];
+}
 #define PICK(w, ...) pick(w, (const uint32_t[]){ __VA_ARGS__ }, COUNT_OF(((const uint32_t[]){ __VA_ARGS__ })))
 
 static void configure_engine(struct world *w)
@@ -26,14 +29,16 @@ static void configure_engine(struct world *w)
         c->retry_after_max = chance(w, 10) ? 0 : within(w, 2 * USEC_SEC);
         c->linear_backoff = chance(w, 30);
         c->bisect = chance(w, 40);
-        c->on_exhausted = (enum on_exhausted)PICK(w, EXHAUSTED_BLOCK, EXHAUSTED_BLOCK, EXHAUSTED_DEAD_LETTER, EXHAUSTED_DEAD_LETTER, EXHAUSTED_DROP);
+        c->on_exhausted = (enum on_exhausted)PICK(w, EXHAUSTED_BLOCK, EXHAUSTED_BLOCK, EXHAUSTED_DEAD_LETTER,
+                                                  EXHAUSTED_DEAD_LETTER, EXHAUSTED_DROP);
         c->commit_interval = chance(w, 20) ? 0 : within(w, USEC_SEC);
         c->commit_count = PICK(w, 1, 10, 100, 1000);
 }
 
 static void configure_log(struct world *w, struct partition *p, uint32_t records)
 {
-        unsigned gaps = PICK(w, 0, 0, 10, 60), skips = PICK(w, 0, 0, 10, 95), huge = PICK(w, 0, 0, 1), hot = PICK(w, 0, 50, 95);
+        unsigned gaps = PICK(w, 0, 0, 10, 60), skips = PICK(w, 0, 0, 10, 95), huge = PICK(w, 0, 0, 1),
+                 hot = PICK(w, 0, 50, 95);
         uint32_t usual = PICK(w, 1, 300, 4096);
         uint64_t position = chance(w, 50) ? 0 : random_below(&w->random, 1 << 20);
 
@@ -48,7 +53,9 @@ static void configure_log(struct world *w, struct partition *p, uint32_t records
         for (uint32_t i = 0; i < p->n; i++) {
                 struct entry *e = &p->log[i];
 
-                *e = (struct entry){ .position = position, .size = 1 + (uint32_t)random_below(&w->random, usual), .skip = chance(w, skips) };
+                *e = (struct entry){ .position = position,
+                                     .size = 1 + (uint32_t)random_below(&w->random, usual),
+                                     .skip = chance(w, skips) };
                 e->key = (uint16_t)(chance(w, hot) ? 0 : random_below(&w->random, w->keys));
                 if (chance(w, huge)) /* larger than the byte budget now and then */
                         e->size = 1 + (uint32_t)random_below(&w->random, MOST_RECORD);
@@ -57,10 +64,12 @@ static void configure_log(struct world *w, struct partition *p, uint32_t records
         }
 }
 
-/* A few records that no attempt helps. The first partition has none, so that there is always one that must finish. */
+/* A few records that no attempt helps. The first partition has none, so that there is always one that must
+ * finish. */
 static void poison_logs(struct world *w)
 {
-        enum poison kind = (enum poison)PICK(w, POISON_FINAL, POISON_FAILS, POISON_FINAL, POISON_FAILS, POISON_HANGS);
+        enum poison kind = (enum poison)PICK(w, POISON_FINAL, POISON_FAILS, POISON_FINAL, POISON_FAILS,
+                                             POISON_HANGS);
 
         for (uint32_t n = 1 + (uint32_t)random_below(&w->random, 6); n > 0; n--) {
                 struct partition *p = &w->partitions[random_below(&w->random, w->partitions_n)];
@@ -108,7 +117,8 @@ static bool can_exhaust(const struct world *w, enum poison kind)
 {
         const struct delivery_config *c = &w->config;
 
-        return c->on_exhausted != EXHAUSTED_BLOCK && (kind == POISON_FINAL || c->max_attempts || c->max_event_age);
+        return c->on_exhausted != EXHAUSTED_BLOCK &&
+               (kind == POISON_FINAL || c->max_attempts || c->max_event_age);
 }
 
 bool entry_hopeless(const struct world *w, const struct entry *e)
@@ -123,7 +133,8 @@ static void find_blocks(struct world *w)
         w->may_block = w->dead_broken;
         for (uint32_t i = 0; i < w->partitions_n; i++)
                 for (uint32_t o = 0; o < w->partitions[i].n && !w->may_block; o++)
-                        w->may_block = !w->partitions[i].log[o].skip && entry_hopeless(w, &w->partitions[i].log[o]);
+                        w->may_block = !w->partitions[i].log[o].skip &&
+                                       entry_hopeless(w, &w->partitions[i].log[o]);
 }
 
 void world_configure(struct world *w)

@@ -2,7 +2,10 @@
 
 /* ---- what is under way -------------------------------------------------- */
 
-static struct flight **bucket(struct worker *k, uint32_t ticket) { return &k->buckets[(ticket * 2654435761u) >> 22]; }
+static struct flight **bucket(struct worker *k, uint32_t ticket)
+{
+        return &k->buckets[(ticket * 2654435761u) >> 22];
+}
 
 static struct flight *flight_find(struct worker *k, uint32_t ticket)
 {
@@ -94,14 +97,16 @@ static void function_works(struct flight *f, bool unheard)
                         f->items[0]->entry->dead = true;
                 return;
         }
-        if (a->kind != ANSWER_ACCEPTED && (a->kind != ANSWER_PARTIAL || a->failed_n == 0 || a->failed[a->failed_n - 1] >= f->n))
+        if (a->kind != ANSWER_ACCEPTED &&
+            (a->kind != ANSWER_PARTIAL || a->failed_n == 0 || a->failed[a->failed_n - 1] >= f->n))
                 return;
         for (uint32_t i = 0; i < f->n; i++) {
                 if (next < a->failed_n && a->failed[next] == i) {
                         next++;
                         continue;
                 }
-                take_one(w, f->track, f->items[i]->entry, unheard || (next > 0 && w->config.ordering != ORDERING_NONE));
+                take_one(w, f->track, f->items[i]->entry,
+                         unheard || (next > 0 && w->config.ordering != ORDERING_NONE));
         }
 }
 
@@ -118,9 +123,17 @@ static usec retry_after(struct world *w)
 
 static struct answer refusal(struct world *w, int status)
 {
-        struct answer a = { .kind = answer_kind_of(status), .status = status, .overload = answer_is_overload(status), .retry_after = retry_after(w) };
+        struct answer a = { .kind = answer_kind_of(status),
+                            .status = status,
+                            .overload = answer_is_overload(status),
+                            .retry_after = retry_after(w) };
 
-        a.text = status == 429 ? "429" : status == 503 ? "503" : status == 404 ? "404" : status == 400 ? "400" : status == 413 ? "413" : "500";
+        a.text = status == 429   ? "429"
+                 : status == 503 ? "503"
+                 : status == 404 ? "404"
+                 : status == 400 ? "400"
+                 : status == 413 ? "413"
+                                 : "500";
         return a;
 }
 
@@ -142,9 +155,12 @@ static void answer_partly(struct world *w, struct flight *f, bool poisoned)
                         f->failed[n++] = i;
         if (n == 0)
                 f->failed[n++] = (uint32_t)random_below(&w->random, f->n);
-        f->answer = (struct answer){
-                .kind = ANSWER_PARTIAL, .status = 200, .text = "some failed", .failed = f->failed, .failed_n = n, .retry_after = retry_after(w)
-        };
+        f->answer = (struct answer){ .kind = ANSWER_PARTIAL,
+                                     .status = 200,
+                                     .text = "some failed",
+                                     .failed = f->failed,
+                                     .failed_n = n,
+                                     .retry_after = retry_after(w) };
         w->partials++;
         if (!poisoned && faulty(w) && chance(w, w->function.malformed_percent)) {
                 if (chance(w, 50))
@@ -211,7 +227,8 @@ static usec decide(struct world *w, struct flight *f)
 static usec decide_dead(struct world *w, struct flight *f)
 {
         usec at = w->now + 100 + within(w, 20 * USEC_MSEC);
-        bool hangs = (faulty(w) && chance(w, w->dead_hang_percent)) || (w->dead_broken && (w->dead_hangs || chance(w, 70)));
+        bool hangs = (faulty(w) && chance(w, w->dead_hang_percent)) ||
+                     (w->dead_broken && (w->dead_hangs || chance(w, 70)));
 
         if (w->dead_broken || (faulty(w) && chance(w, w->dead_fail_percent)))
                 f->answer = refusal(w, chance(w, 50) ? 503 : 400);
@@ -230,8 +247,9 @@ void function_take(struct worker *k, const struct action *a)
         f = flight_new(k, a);
         for (uint32_t i = 0; i < f->n; i++)
                 f->items[i] = CONTAINER_OF(a->records[i], struct item, record);
-        say(w, "worker %d: %s %u/%" PRIu64 "+%u attempt %u ticket %x\n", k->number, f->dead ? "dead letter" : "send", f->track, f->items[0]->record.position, f->n,
-            f->number, f->ticket);
+        say(w, "worker %d: %s %u/%" PRIu64 "+%u attempt %u ticket %x\n", k->number,
+            f->dead ? "dead letter" : "send", f->track, f->items[0]->record.position, f->n, f->number,
+            f->ticket);
         check_sent(k, f, a);
         if (w->scenario && w->scenario->sent)
                 w->scenario->sent(w, k, f);
@@ -271,7 +289,8 @@ void function_crash(struct worker *k)
 /* An answer for an attempt that is over means nothing. */
 static void answer_stale(struct worker *k)
 {
-        static const struct answer lies[] = { { .kind = ANSWER_ACCEPTED, .status = 200 }, { .kind = ANSWER_FINAL, .status = 400, .text = "stale" } };
+        static const struct answer lies[] = { { .kind = ANSWER_ACCEPTED, .status = 200 },
+                                              { .kind = ANSWER_FINAL, .status = 400, .text = "stale" } };
         struct delivery_stats before, after;
         uint32_t ticket = k->stale[random_below(&k->world->random, STALE)];
 

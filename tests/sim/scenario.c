@@ -1,6 +1,7 @@
 #include "tests/sim/world.h"
 
-/* Worlds made for one question. Those with `every` are played by each so many seeds of a long run, the rest of which is left to chance. */
+/* Worlds made for one question. Those with `every` are played by each so many seeds of a long run, the rest
+ * of which is left to chance. */
 
 /* ---- herd: what a thousand lanes do to a function that comes back ------- */
 
@@ -16,7 +17,9 @@ static void herd_log(struct world *w)
         if (!(p->log = calloc(p->cap, sizeof(*p->log))))
                 abort();
         for (uint32_t i = 0; i < p->n; i++)
-                p->log[i] = (struct entry){ .position = i, .size = 100, .key = (uint16_t)random_below(&w->random, 1000) };
+                p->log[i] = (struct entry){ .position = i,
+                                            .size = 100,
+                                            .key = (uint16_t)random_below(&w->random, 1000) };
 }
 
 static void herd_configure(struct world *w)
@@ -29,7 +32,8 @@ static void herd_configure(struct world *w)
         w->largest = 100;
         w->faults_end = HERD_UP;
         w->stuck_after = 10 * USEC_MINUTE;
-        w->function = (struct function){ .fastest = 5 * USEC_MSEC + within(w, 45 * USEC_MSEC), .down_status = chance(w, 50) ? 503 : 429 };
+        w->function = (struct function){ .fastest = 5 * USEC_MSEC + within(w, 45 * USEC_MSEC),
+                                         .down_status = chance(w, 50) ? 503 : 429 };
         w->function.slowest = w->function.fastest;
         w->config = (struct delivery_config){ .ordering = ORDERING_KEY,
                                               .max_in_flight = HERD_MOST,
@@ -52,12 +56,15 @@ static void herd_sent(struct world *w, struct worker *k, const struct flight *f)
         struct herd *h = &w->herd;
 
         if (w->now > HERD_DOWN + 5 * USEC_SEC && w->now < HERD_UP && ++h->while_down > 200)
-                world_fail(w, "the circuit does not open: the function is not spared while it is down", f->track, h->while_down);
+                world_fail(w, "the circuit does not open: the function is not spared while it is down",
+                           f->track, h->while_down);
         if (w->now < HERD_UP || !h->accepted_at || w->now > h->accepted_at + USEC_SEC)
                 return;
         h->first_second++;
-        if (k->flights > 4 || (usec)h->first_second > 4 + (USEC_SEC / 2 * 1 + USEC_SEC / 2 * 2) / w->function.fastest)
-                world_fail(w, "the herd falls on a function that has just come back", f->track, h->first_second);
+        if (k->flights > 4 ||
+            (usec)h->first_second > 4 + (USEC_SEC / 2 * 1 + USEC_SEC / 2 * 2) / w->function.fastest)
+                world_fail(w, "the herd falls on a function that has just come back", f->track,
+                           h->first_second);
 }
 
 static void herd_turn(struct world *w)
@@ -74,7 +81,8 @@ static void herd_turn(struct world *w)
                 w->herd.accepted_at = w->now;
         if (w->now >= HERD_UP && stats.limit == HERD_MOST)
                 w->herd.recovered = true;
-        if (w->herd.accepted_at && w->now > w->herd.accepted_at + 20 * USEC_SEC && stats.held && (!w->herd.recovered || stats.state == DELIVERY_THROTTLED))
+        if (w->herd.accepted_at && w->now > w->herd.accepted_at + 20 * USEC_SEC && stats.held &&
+            (!w->herd.recovered || stats.state == DELIVERY_THROTTLED))
                 world_fail(w, "still throttled long after the function came back", 0, stats.limit);
 }
 
@@ -111,7 +119,8 @@ static void stuck_configure(struct world *w)
                                               .initial_backoff = 10 * USEC_MSEC,
                                               .max_backoff = USEC_SEC,
                                               .retry_after_max = USEC_SEC,
-                                              .on_exhausted = letters ? EXHAUSTED_DEAD_LETTER : EXHAUSTED_BLOCK,
+                                              .on_exhausted = letters ? EXHAUSTED_DEAD_LETTER
+                                                                      : EXHAUSTED_BLOCK,
                                               .commit_interval = USEC_SEC,
                                               .commit_count = 1000 };
         for (uint32_t i = 0; i < w->partitions_n; i++) {
@@ -121,7 +130,9 @@ static void stuck_configure(struct world *w)
                 for (uint32_t o = 0; o < p->n; o++) {
                         p->log[o].size = 1 + p->log[o].size % 100;
                         p->log[o].skip = false;
-                        p->log[o].poison = (uint8_t)(i == 0 || o > 0 ? POISON_NONE : letters ? POISON_FINAL : POISON_HANGS);
+                        p->log[o].poison = (uint8_t)(i == 0 || o > 0 ? POISON_NONE
+                                                     : letters       ? POISON_FINAL
+                                                                     : POISON_HANGS);
                 }
         }
 }
@@ -149,7 +160,8 @@ static void narrow_configure(struct world *w)
 
 static const struct scenario scenarios[] = {
         ROW(.name = "any"),
-        ROW(.name = "herd", .every = 500, .configure = herd_configure, .sent = herd_sent, .turn = herd_turn, .end = herd_end),
+        ROW(.name = "herd", .every = 500, .configure = herd_configure, .sent = herd_sent, .turn = herd_turn,
+            .end = herd_end),
         ROW(.name = "stuck", .every = 199, .configure = stuck_configure),
         ROW(.name = "narrow", .every = 97, .configure = narrow_configure),
 };

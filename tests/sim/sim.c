@@ -1,5 +1,5 @@
-/* The delivery engine's simulator: the real engine on a virtual clock in a simulated world (world.h), everything from one seed. A failing
- * seed is printed and replays exactly: sim --seed=N --verbose. */
+/* The delivery engine's simulator: the real engine on a virtual clock in a simulated world (world.h),
+ * everything from one seed. A failing seed is printed and replays exactly: sim --seed=N --verbose. */
 #include <signal.h>
 #include <sys/time.h>
 #include <time.h>
@@ -11,8 +11,10 @@ void world_fail(const struct world *w, const char *what, uint32_t track, uint64_
 {
         (void)fflush(stdout);
         (void)fprintf(stderr,
-                      "seed %" PRIu64 " step %" PRIu64 " at %" PRId64 " us: %s (track %u position %" PRIu64 ")\nreplay: sim --seed=%" PRIu64 "%s%s --verbose\n",
-                      w->seed, w->steps, w->now, what, track, position, w->seed, w->scenario ? " --scenario=" : "", w->scenario ? w->scenario->name : "");
+                      "seed %" PRIu64 " step %" PRIu64 " at %" PRId64 " us: %s (track %u position %" PRIu64
+                      ")\nreplay: sim --seed=%" PRIu64 "%s%s --verbose\n",
+                      w->seed, w->steps, w->now, what, track, position, w->seed,
+                      w->scenario ? " --scenario=" : "", w->scenario ? w->scenario->name : "");
         exit(1);
 }
 
@@ -176,8 +178,10 @@ static uint64_t running;
 static void on_signal(int number)
 {
         char text[160];
-        int n = snprintf(text, sizeof(text), "seed %" PRIu64 " step ? at ? us: %s ()\nreplay: sim --seed=%" PRIu64 " --verbose\n", running,
-                         number == SIGPROF ? "stuck: the engine does not come back" : "the engine crashed", running);
+        int n = snprintf(
+                text, sizeof(text),
+                "seed %" PRIu64 " step ? at ? us: %s ()\nreplay: sim --seed=%" PRIu64 " --verbose\n", running,
+                number == SIGPROF ? "stuck: the engine does not come back" : "the engine crashed", running);
         ssize_t written = write(STDERR_FILENO, text, (size_t)n);
 
         _exit(written == n ? 1 : 2);
@@ -204,7 +208,8 @@ static void watch(void)
                 (void)signal(numbers[i], on_signal);
 }
 
-/* An engine that does not come back computes, so it is time of the processor that counts, however busy the machine is. */
+/* An engine that does not come back computes, so it is time of the processor that counts, however busy the
+ * machine is. */
 static void be_patient(uint64_t seconds)
 {
         const struct itimerval left = { .it_value = { .tv_sec = (time_t)seconds } };
@@ -215,7 +220,8 @@ static void be_patient(uint64_t seconds)
 /* ---- many runs ---------------------------------------------------------- */
 
 struct totals {
-        uint64_t seeds, events, requests, steps, crashes, rebalances, losses, overlaps, conflicts, duplicates, dead_letters, cancels, filtered, partials, stales;
+        uint64_t seeds, events, requests, steps, crashes, rebalances, losses, overlaps, conflicts, duplicates,
+                dead_letters, cancels, filtered, partials, stales;
 };
 
 static void add(struct totals *t, const struct world *w)
@@ -239,13 +245,16 @@ static void add(struct totals *t, const struct world *w)
 
 static void report(const struct totals *t, uint64_t first, usec took)
 {
-        (void)printf("simulator: seeds %" PRIu64 "..%" PRIu64 ": %" PRIu64 " deliveries in %" PRIu64 " requests, %" PRIu64 " actions; %.0f deliveries a second\n",
-                     first, first + t->seeds - 1, t->events, t->requests, t->steps, (double)t->events * 1e6 / (double)MAX_OF(took, (usec)1));
-        (void)printf("  %" PRIu64 " crashes, %" PRIu64 " rebalances, %" PRIu64 " losses, %" PRIu64 " overlaps, %" PRIu64 " conflicts, %" PRIu64
-                     " time-outs and cancels, %" PRIu64 " partial answers, %" PRIu64 " stale ones, %" PRIu64 " dead letters, %" PRIu64 " filtered, %" PRIu64
-                     " duplicates\n%" PRIu64 " passed, 0 failed\n",
-                     t->crashes, t->rebalances, t->losses, t->overlaps, t->conflicts, t->cancels, t->partials, t->stales, t->dead_letters, t->filtered,
-                     t->duplicates, t->seeds);
+        (void)printf("simulator: seeds %" PRIu64 "..%" PRIu64 ": %" PRIu64 " deliveries in %" PRIu64
+                     " requests, %" PRIu64 " actions; %.0f deliveries a second\n",
+                     first, first + t->seeds - 1, t->events, t->requests, t->steps,
+                     (double)t->events * 1e6 / (double)MAX_OF(took, (usec)1));
+        (void)printf("  %" PRIu64 " crashes, %" PRIu64 " rebalances, %" PRIu64 " losses, %" PRIu64
+                     " overlaps, %" PRIu64 " conflicts, %" PRIu64 " time-outs and cancels, %" PRIu64
+                     " partial answers, %" PRIu64 " stale ones, %" PRIu64 " dead letters, %" PRIu64
+                     " filtered, %" PRIu64 " duplicates\n%" PRIu64 " passed, 0 failed\n",
+                     t->crashes, t->rebalances, t->losses, t->overlaps, t->conflicts, t->cancels, t->partials,
+                     t->stales, t->dead_letters, t->filtered, t->duplicates, t->seeds);
 }
 
 static bool option(const char *arg, const char *name, uint64_t *value)
@@ -261,8 +270,10 @@ static bool option(const char *arg, const char *name, uint64_t *value)
 
 static int usage(void)
 {
-        (void)fprintf(stderr, "usage: sim [--seed=N | --first=N] [--seeds=N] [--seconds=N] [--scenario=NAME] [--patience=SECONDS] [--verbose]\n"
-                              "  --seconds goes on from a random seed, unless --first is given; --patience is for one seed, in seconds of the processor\n");
+        (void)fprintf(stderr, "usage: sim [--seed=N | --first=N] [--seeds=N] [--seconds=N] [--scenario=NAME] "
+                              "[--patience=SECONDS] [--verbose]\n"
+                              "  --seconds goes on from a random seed, unless --first is given; --patience "
+                              "is for one seed, in seconds of the processor\n");
         return 2;
 }
 
@@ -289,8 +300,11 @@ int main(int argc, char **argv)
                         verbose = true;
                 else if (strncmp(argv[i], "--scenario=", 11) == 0
                                  ? !(scenario = scenario_find(argv[i] + 11))
-                                 : !option(argv[i], "--seed=", &seed) && !option(argv[i], "--seeds=", &seeds) && !option(argv[i], "--first=", &first) &&
-                                           !option(argv[i], "--seconds=", &seconds) && !option(argv[i], "--patience=", &patience))
+                                 : !option(argv[i], "--seed=", &seed) &&
+                                           !option(argv[i], "--seeds=", &seeds) &&
+                                           !option(argv[i], "--first=", &first) &&
+                                           !option(argv[i], "--seconds=", &seconds) &&
+                                           !option(argv[i], "--patience=", &patience))
                         return usage();
         }
         watch();
@@ -305,7 +319,8 @@ int main(int argc, char **argv)
                 seeds = seconds ? UINT64_MAX : 300;
         if (seconds)
                 (void)printf("simulator: from seed %" PRIu64 "\n", first);
-        for (uint64_t i = first; i - first < seeds && (!seconds || real_time() - began < (usec)seconds * USEC_SEC); i++) {
+        for (uint64_t i = first;
+             i - first < seeds && (!seconds || real_time() - began < (usec)seconds * USEC_SEC); i++) {
                 clear(&w);
                 w.seed = running = i;
                 be_patient(patience);

@@ -42,7 +42,11 @@ static void lend(struct worker *k, uint32_t track)
         i->entry = e;
         i->index = h->next++;
         i->lent_at = w->now;
-        i->record = (struct record){ .position = e->position, .track = track, .pinned = e->size, .key = str_of(key_text(w, e->key)), .has_key = true };
+        i->record = (struct record){ .position = e->position,
+                                     .track = track,
+                                     .pinned = e->size,
+                                     .key = str_of(key_text(w, e->key)),
+                                     .has_key = true };
         h->credit--;
         h->bytes -= e->size;
         if (h->credit <= 0 || h->bytes <= 0)
@@ -104,7 +108,8 @@ static void put(struct worker *k, uint32_t track)
                 return;
         h->busy = true;
         h->putting = h->wanted;
-        store_put(&k->store, track, (struct str){ (const char *)&track, sizeof(track) }, (struct str){ (const char *)&h->putting, sizeof(h->putting) });
+        store_put(&k->store, track, (struct str){ (const char *)&track, sizeof(track) },
+                  (struct str){ (const char *)&h->putting, sizeof(h->putting) });
 }
 
 void source_commit(struct worker *k, uint32_t track, uint64_t position)
@@ -219,7 +224,8 @@ static void revoke(struct worker *k, uint32_t track, usec give_up_at)
         h->lost = h->lost || give_up_at == 0;
         h->give_up_at = give_up_at;
         h->lost_at = USEC_NEVER;
-        say(k->world, "worker %d: %s %u until %" PRId64 "\n", k->number, h->lost ? "lost" : "revoking", track, give_up_at);
+        say(k->world, "worker %d: %s %u until %" PRId64 "\n", k->number, h->lost ? "lost" : "revoking", track,
+            give_up_at);
         delivery_revoke(k->engine, track, give_up_at);
         worker_drain(k);
 }
@@ -350,7 +356,8 @@ usec source_deadline(const struct world *w)
                         if (!h->assigned)
                                 continue;
                         at = MIN_OF(at, h->lost_at);
-                        if (w->lend_most && p->lend_at > w->now && h->credit > 0 && h->bytes > 0 && h->next < p->end)
+                        if (w->lend_most && p->lend_at > w->now && h->credit > 0 && h->bytes > 0 &&
+                            h->next < p->end)
                                 at = MIN_OF(at, p->lend_at);
                         if (w->stored && !h->busy && h->wanted > h->putting)
                                 at = earlier(at, later(h->put_at, w->now + 1));
@@ -361,7 +368,10 @@ usec source_deadline(const struct world *w)
 
 /* ---- the end ------------------------------------------------------------ */
 
-static bool item_stuck(const struct world *w, const struct item *i) { return entry_hopeless(w, i->entry) || (w->dead_broken && i->dying); }
+static bool item_stuck(const struct world *w, const struct item *i)
+{
+        return entry_hopeless(w, i->entry) || (w->dead_broken && i->dying);
+}
 
 /* All that a stuck record does not hold up is done: other lanes, when there are any. */
 static bool holding_finished(const struct world *w, const struct holding *h)

@@ -1,7 +1,8 @@
 #include "tests/sim/world.h"
 
-/* The checkpoint store, through its port. The key is the partition's number, the value a position. A put by a generation that is not the
- * key's any more is a conflict; who loads a key fences out all before. A put that failed may have been written all the same. */
+/* The checkpoint store, through its port. The key is the partition's number, the value a position. A put by a
+ * generation that is not the key's any more is a conflict; who loads a key fences out all before. A put that
+ * failed may have been written all the same. */
 
 static uint32_t key_number(struct str key)
 {
@@ -74,7 +75,11 @@ static bool take(void *cookie, struct store_result *r)
 
                 if (!op->used || !op->done)
                         continue;
-                *r = (struct store_result){ .tag = i, .is_get = op->is_get, .found = op->is_get && !op->fails, .failed = op->fails, .error = op->error };
+                *r = (struct store_result){ .tag = i,
+                                            .is_get = op->is_get,
+                                            .found = op->is_get && !op->fails,
+                                            .failed = op->fails,
+                                            .error = op->error };
                 r->value = (struct str){ (const char *)&op->value, sizeof(op->value) };
                 op->used = false;
                 return true;

@@ -22,7 +22,9 @@ void worker_start(struct worker *k)
                 char text[8];
 
                 (void)snprintf(text, sizeof(text), "k%u", i);
-                k->lane_of_key[i] = (uint32_t)(w->config.key_lanes > 1 ? hash_bytes(k->seed, str_of(text)) % w->config.key_lanes : 0);
+                k->lane_of_key[i] = (uint32_t)(w->config.key_lanes > 1 ? hash_bytes(k->seed, str_of(text)) %
+                                                                                 w->config.key_lanes
+                                                                       : 0);
         }
         if (w->stored)
                 store_open(k);

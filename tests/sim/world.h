@@ -1,6 +1,7 @@
-/* The simulated world round the real delivery engine: partitions with growing logs, workers that come, go and overlap, a function, a
- * dead-letter store, a checkpoint store, one virtual clock, one seed. What happened is kept as facts per log entry; what each engine was told is
- * kept as a model per worker, and every action is held against both (checks.c). One thread; nothing here reads a clock.
+/* The simulated world round the real delivery engine: partitions with growing logs, workers that come, go and
+ * overlap, a function, a dead-letter store, a checkpoint store, one virtual clock, one seed. What happened is
+ * kept as facts per log entry; what each engine was told is kept as a model per worker, and every action is
+ * held against both (checks.c). One thread; nothing here reads a clock.
  *
  *   sim.c       options, seeds, a run            source.c    logs, rebalances, credit, commits
  *   config.c    the space of configurations      function.c  answers, dead letters, time-outs
@@ -17,7 +18,15 @@
 #include "delivery/delivery.h"
 #include "port/store.h"
 
-enum { MOST_PARTITIONS = 10, MOST_KEYS = 1024, MOST_WORKERS = 2, MOST_BATCH = 64, MOST_RECORD = 1 << 16, STALE = 16, TICKETS = 1024 };
+enum {
+        MOST_PARTITIONS = 10,
+        MOST_KEYS = 1024,
+        MOST_WORKERS = 2,
+        MOST_BATCH = 64,
+        MOST_RECORD = 1 << 16,
+        STALE = 16,
+        TICKETS = 1024
+};
 
 enum poison { POISON_NONE, POISON_FINAL, POISON_FAILS, POISON_HANGS };
 
@@ -29,7 +38,7 @@ struct entry {
         uint8_t poison; /* enum poison */
         bool skip;      /* the filter does not want it */
         bool accepted, dead, dropped, skipped;
-        uint16_t times;    /* taken by the function */
+        uint16_t times; /* taken by the function */
         /* how often it may: each lending, each answer that was lost, each partial answer in order */
         uint16_t licences;
 };
@@ -72,7 +81,7 @@ struct holding {
         bool loading, assigned, leaving, lost;
         uint32_t generation;
         usec give_up_at;
-        usec lost_at;                            /* it hears then that another has it */
+        usec lost_at; /* it hears then that another has it */
         /* indices of the log: to be lent; the lowest not done; committed */
         uint32_t next, low, committed_low, lent;
         int64_t credit, bytes;
@@ -132,7 +141,7 @@ struct worker {
         int64_t held, held_bytes;
         uint64_t accepted, dropped, dead_lettered, filtered, released, offered;
         bool on_hold, crashing;
-        bool stirred;            /* it was given something since it was last drained */
+        bool stirred; /* it was given something since it was last drained */
         usec hold_until;
         usec paused_until; /* the sink asked for that */
         double bucket;     /* what the rate has let through, leaking */
@@ -150,7 +159,8 @@ struct worker {
 };
 
 struct function {
-        unsigned fail_percent, final_percent, hang_percent, partial_percent, malformed_percent, overload_percent;
+        unsigned fail_percent, final_percent, hang_percent, partial_percent, malformed_percent,
+                overload_percent;
         usec fastest, slowest;
         uint32_t capacity; /* requests at once; beyond: 429 or 503; 0: any */
         size_t size;       /* of a request; 0: any */
@@ -196,22 +206,29 @@ struct world {
         struct flight *free_flights;
         struct attempt *attempts; /* by serial */
         uint32_t attempts_n, attempts_cap;
-        uint64_t steps, same_moment, events, requests, crashes, rebalances, losses, overlaps, conflicts, duplicates, dead_letters, cancels, filtered, partials,
-                halves, stales;
+        uint64_t steps, same_moment, events, requests, crashes, rebalances, losses, overlaps, conflicts,
+                duplicates, dead_letters, cancels, filtered, partials, halves, stales;
         struct herd herd; /* of that scenario */
         bool verbose;
 };
 
-void world_fail(const struct world *, const char *what, uint32_t track, uint64_t position) __attribute__((noreturn));
-#define say(w, ...)                                                                                                                                                 \
-        do {                                                                                                                                                        \
-                if ((w)->verbose) {                                                                                                                                 \
-                        (void)printf("%11" PRId64 " ", (w)->now);                                                                                                   \
-                        (void)printf(__VA_ARGS__);                                                                                                                  \
-                }                                                                                                                                                   \
+void world_fail(const struct world *, const char *what, uint32_t track, uint64_t position)
+        __attribute__((noreturn));
+#define say(w, ...)                                                                                          \
+        do {                                                                                                 \
+                if ((w)->verbose) {                                                                          \
+                        (void)printf("%11" PRId64 " ", (w)->now);                                            \
+                        (void)printf(__VA_ARGS__);                                                           \
+                }                                                                                            \
         } while (0)
-static inline bool chance(struct world *w, unsigned percent) { return random_below(&w->random, 100) < percent; }
-static inline usec within(struct world *w, usec most) { return (usec)random_below(&w->random, (uint64_t)most + 1); }
+static inline bool chance(struct world *w, unsigned percent)
+{
+        return random_below(&w->random, 100) < percent;
+}
+static inline usec within(struct world *w, usec most)
+{
+        return (usec)random_below(&w->random, (uint64_t)most + 1);
+}
 static inline usec earlier(usec a, usec b) { return a < b ? a : b; }
 static inline usec later(usec a, usec b) { return a > b ? a : b; }
 static inline bool faulty(const struct world *w) { return w->now < w->faults_end; }

@@ -1,5 +1,6 @@
-/* Every NAME.yaml here is read as `sluice validate` reads it; NAME.expected holds what is said, exactly, after a first line that tells what
- * an API server that has the CRD makes of it (refuses, accepts, n/a), which e2e checks. UPDATE_EXPECTED=1 writes them anew. */
+/* Every NAME.yaml here is read as `sluice validate` reads it; NAME.expected holds what is said, exactly,
+ * after a first line that tells what an API server that has the CRD makes of it (refuses, accepts, n/a),
+ * which e2e checks. UPDATE_EXPECTED=1 writes them anew. */
 #include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -53,7 +54,8 @@ static bool run_case(const char *file)
                 fail_msg("%s", err.text);
         rest = buf_view(&expected);
         first = str_cut(&rest, '\n');
-        if (!str_is(first, "# server: refuses") && !str_is(first, "# server: accepts") && !str_is(first, "# server: n/a"))
+        if (!str_is(first, "# server: refuses") && !str_is(first, "# server: accepts") &&
+            !str_is(first, "# server: n/a"))
                 fail_msg("%s must begin with \"# server: refuses\", accepts or n/a", name.p);
         report_of(file, &report, &n);
         if (getenv("UPDATE_EXPECTED")) {
@@ -65,7 +67,8 @@ static bool run_case(const char *file)
         assert_true(report.n > 0 || n > 0);
         if (str_equal(buf_view(&report), rest))
                 return true;
-        print_error("%s: expected\n" STR_FMT "found\n" STR_FMT, file, STR_ARG(rest), STR_ARG(buf_view(&report)));
+        print_error("%s: expected\n" STR_FMT "found\n" STR_FMT, file, STR_ARG(rest),
+                    STR_ARG(buf_view(&report)));
         return false;
 }
 
@@ -112,7 +115,8 @@ static void a_folder_is_read_in_order_and_all_of_it(void **state UNUSED)
         assert_int_equal(triggers_load(&all, ".", source_types(), source_drivers_n, &report, &err), -1);
         assert_non_null(strstr(report.p, "./anchors.yaml:"));
         assert_non_null(strstr(report.p, "./version-unknown.yaml:"));
-        assert_non_null(strstr(report.p, "metadata.name: the Trigger default/orders is there already, at ./"));
+        assert_non_null(
+                strstr(report.p, "metadata.name: the Trigger default/orders is there already, at ./"));
         triggers_done(&all);
         assert_int_equal(triggers_load(&all, "absent", source_types(), source_drivers_n, &report, &err), -1);
         assert_string_equal(err.text, "open absent: No such file or directory");

@@ -1,14 +1,20 @@
-/* For ThreadSanitizer alone: librdkafka uses C11 threads, which it does not intercept. These map them to pthreads, which it does. Linked into the
- * tests of a SANITIZE=thread build; the types of glibc's threads.h hold those of pthreads (sizes are checked). */
+/* For ThreadSanitizer alone: librdkafka uses C11 threads, which it does not intercept. These map them to
+ * pthreads, which it does. Linked into the tests of a SANITIZE=thread build; the types of glibc's threads.h
+ * hold those of pthreads (sizes are checked). */
 #include <errno.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <threads.h>
 
-_Static_assert(sizeof(mtx_t) >= sizeof(pthread_mutex_t) && sizeof(cnd_t) >= sizeof(pthread_cond_t) && sizeof(thrd_t) == sizeof(pthread_t), "glibc's own layout");
+_Static_assert(sizeof(mtx_t) >= sizeof(pthread_mutex_t) && sizeof(cnd_t) >= sizeof(pthread_cond_t) &&
+                       sizeof(thrd_t) == sizeof(pthread_t),
+               "glibc's own layout");
 
-struct start { thrd_start_t run; void *argument; };
+struct start {
+        thrd_start_t run;
+        void *argument;
+};
 
 static void *run(void *cookie)
 {
@@ -18,7 +24,14 @@ static void *run(void *cookie)
         return (void *)(intptr_t)s.run(s.argument);
 }
 
-static int result(int r) { return r == 0 ? thrd_success : r == EBUSY ? thrd_busy : r == ETIMEDOUT ? thrd_timedout : r == ENOMEM ? thrd_nomem : thrd_error; }
+static int result(int r)
+{
+        return r == 0           ? thrd_success
+               : r == EBUSY     ? thrd_busy
+               : r == ETIMEDOUT ? thrd_timedout
+               : r == ENOMEM    ? thrd_nomem
+                                : thrd_error;
+}
 static pthread_mutex_t *m(mtx_t *x) { return (pthread_mutex_t *)(void *)x; }
 static pthread_cond_t *c(cnd_t *x) { return (pthread_cond_t *)(void *)x; }
 
@@ -68,4 +81,7 @@ void cnd_destroy(cnd_t *x) { (void)pthread_cond_destroy(c(x)); }
 int cnd_signal(cnd_t *x) { return result(pthread_cond_signal(c(x))); }
 int cnd_broadcast(cnd_t *x) { return result(pthread_cond_broadcast(c(x))); }
 int cnd_wait(cnd_t *x, mtx_t *y) { return result(pthread_cond_wait(c(x), m(y))); }
-int cnd_timedwait(cnd_t *restrict x, mtx_t *restrict y, const struct timespec *restrict until) { return result(pthread_cond_timedwait(c(x), m(y), until)); }
+int cnd_timedwait(cnd_t *restrict x, mtx_t *restrict y, const struct timespec *restrict until)
+{
+        return result(pthread_cond_timedwait(c(x), m(y), until));
+}

@@ -7,7 +7,7 @@
 #include "json/writer.h"
 #include "source/apig/apig.h"
 
-enum { HEADER_VALUES_MOST = 4096 };     /* nulls and arrays counted: far more than any client takes */
+enum { HEADER_VALUES_MOST = 4096 }; /* nulls and arrays counted: far more than any client takes */
 
 static bool malformed(struct buf *why, const char *what)
 {
@@ -18,7 +18,8 @@ static bool malformed(struct buf *why, const char *what)
 static bool token(const char *s)
 {
         for (; *s; s++)
-                if (!strchr("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ", *s))
+                if (!strchr("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ",
+                            *s))
                         return false;
         return true;
 }
@@ -31,10 +32,14 @@ static bool field_value(const char *s)
         return true;
 }
 
-/* What belongs to the connection is not the function's to say, nor are the Date, which the listener gives, and the request's id, which is ours. */
+/* What belongs to the connection is not the function's to say, nor are the Date, which the listener gives,
+ * and the request's id, which is ours. */
 static bool of_connection(const char *name)
 {
-        static const char *const names[] = { "Connection", "Content-Length", "Transfer-Encoding", "Keep-Alive", "Upgrade", "Trailer", "TE", "Proxy-Connection", "Date", "X-Request-Id" };
+        static const char *const names[] = { "Connection",  "Content-Length",   "Transfer-Encoding",
+                                             "Keep-Alive",  "Upgrade",          "Trailer",
+                                             "TE",          "Proxy-Connection", "Date",
+                                             "X-Request-Id" };
 
         for (size_t i = 0; i < COUNT_OF(names); i++)
                 if (str_equal_nocase(str_of(name), str_of(names[i])))
@@ -47,7 +52,8 @@ static void note_length(int64_t *length, const char *text)
 {
         int64_t n;
 
-        if (str_to_int64(str_trim(str_of(text)), &n) && n >= 0 && (*length == PUSH_LENGTH_UNKNOWN || *length == n))
+        if (str_to_int64(str_trim(str_of(text)), &n) && n >= 0 &&
+            (*length == PUSH_LENGTH_UNKNOWN || *length == n))
                 *length = n;
         else
                 *length = -2;
@@ -62,10 +68,15 @@ static bool add_header(struct push_reply *r, const char *name, json_t *value)
         if (json_is_null(value))
                 return *name && token(name);
         if (json_is_integer(value) || json_is_boolean(value)) {
-                (void)snprintf(number, sizeof(number), json_is_true(value) ? "true" : json_is_false(value) ? "false" : "%lld", (long long)json_integer_value(value));
+                (void)snprintf(number, sizeof(number),
+                               json_is_true(value)    ? "true"
+                               : json_is_false(value) ? "false"
+                                                      : "%lld",
+                               (long long)json_integer_value(value));
                 text = number;
         }
-        if (!text || (text != number && json_string_length(value) != strlen(text)) || !*name || !token(name) || !field_value(text))
+        if (!text || (text != number && json_string_length(value) != strlen(text)) || !*name ||
+            !token(name) || !field_value(text))
                 return false;
         if (str_equal_nocase(str_of(name), STR("Content-Length")))
                 note_length(&r->length, text);
@@ -80,27 +91,35 @@ static bool add_headers(struct push_reply *r, json_t *headers, bool *typed)
         json_t *value, *item;
         size_t i;
 
-        json_object_foreach(headers, name, value) {
-                *typed = *typed || (!json_is_null(value) && str_equal_nocase(str_of(name), STR("Content-Type")));
+        json_object_foreach(headers, name, value)
+        {
+                *typed = *typed ||
+                         (!json_is_null(value) && str_equal_nocase(str_of(name), STR("Content-Type")));
                 if (!json_is_array(value)) {
                         if (!add_header(r, name, value))
                                 return false;
                         continue;
                 }
-                json_array_foreach(value, i, item)
-                        if (!add_header(r, name, item))
-                                return false;
+                json_array_foreach(value, i, item) if (!add_header(r, name, item)) return false;
         }
         return true;
 }
 
 /* The text of a member's value, as written; n 0: it is absent, or null. The last of a name counts. */
-struct members { struct str status, headers, body, base64; };
+struct members {
+        struct str status, headers, body, base64;
+};
 
 static struct str *member_of(struct members *m, struct str raw, bool escaped)
 {
         BUF_AT_END struct buf name = BUF_INIT(65536);
-        const struct { const char *name; struct str *value; } known[] = { { "statusCode", &m->status }, { "headers", &m->headers }, { "body", &m->body }, { "isBase64Encoded", &m->base64 } };
+        const struct {
+                const char *name;
+                struct str *value;
+        } known[] = { { "statusCode", &m->status },
+                      { "headers", &m->headers },
+                      { "body", &m->body },
+                      { "isBase64Encoded", &m->base64 } };
 
         if (escaped) {
                 (void)scan_decode(raw, &name);
@@ -132,7 +151,8 @@ static bool find_members(struct str answer, struct members *m)
                         if (!scan_skip(&s, SCAN_ANY_DEPTH))
                                 return false;
                         if ((value = member_of(m, name, escaped)))
-                                *value = *from == 'n' ? (struct str){ 0 } : (struct str){ from, (size_t)(s.p - from) };
+                                *value = *from == 'n' ? (struct str){ 0 }
+                                                      : (struct str){ from, (size_t)(s.p - from) };
                 } while (scan_more(&s, '}'));
         return !s.fault && scan_peek(&s) == 0 && s.p == s.end && str_is_utf8(answer);
 }
@@ -179,7 +199,8 @@ bool apig_answer(struct str answer, struct push_reply *r, struct buf *why)
         r->status = (int)status;
         r->length = PUSH_LENGTH_UNKNOWN;
         if (m.headers.n && !take_headers(m.headers, r, &typed))
-                return malformed(why, "headers must map names to values that a header can hold, 4096 at most");
+                return malformed(why,
+                                 "headers must map names to values that a header can hold, 4096 at most");
         if (m.body.n && !take_body(m.body, m.base64.n && m.base64.p[0] == 't', &r->body, why))
                 return false;
         if (!typed && r->body.n)
@@ -187,14 +208,16 @@ bool apig_answer(struct str answer, struct push_reply *r, struct buf *why)
         return true;
 }
 
-void apig_error(struct push_reply *r, int status, const char *code, const char *message, struct str request_id)
+void apig_error(struct push_reply *r, int status, const char *code, const char *message,
+                struct str request_id)
 {
         struct writer w;
 
         r->status = status;
         buf_reset(&r->headers);
         buf_reset(&r->body);
-        buf_printf(&r->headers, "Content-Type: application/json\r\nX-Request-Id: " STR_FMT "\r\n", STR_ARG(request_id));
+        buf_printf(&r->headers, "Content-Type: application/json\r\nX-Request-Id: " STR_FMT "\r\n",
+                   STR_ARG(request_id));
         writer_init(&w, &r->body);
         writer_object(&w);
         writer_member_text(&w, "error_code", code);

@@ -35,33 +35,64 @@ static bool path_is_clear(const void *object)
 }
 
 static const char *const match_names[] = { [APIG_EXACT] = "Exact", [APIG_PREFIX] = "Prefix", NULL };
-static const char *const by_names[] = { [APIG_BY_IDENTITY] = "Identity", [APIG_BY_ADDRESS] = "Address", NULL };
-static const struct field limit_fields[] = {
-        FIELD(INT, "requests", struct apig_caller_limit, requests, .required = true, .min = 1, .max = 1000000, .help = "Requests in a period."),
-        FIELD(DURATION, "period", struct apig_caller_limit, period, .fallback = "1s", .min = USEC_SEC, .max = USEC_DAY, .help = "The period, over which the requests are spread evenly."),
-        FIELD(INT, "burst", struct apig_caller_limit, burst, .min = 1, .max = 1000000, .help = "Requests that may come at once after a rest; by default as many as requests says."),
-        FIELD(ENUM, "by", struct apig_caller_limit, by, .fallback = "Identity", .values = by_names, .help = "What tells callers apart. Identity: what authentication found out, which is the access key, the AppCode, the token's user or the authorizer's principal; without "
-                  "authentication the address. Address: the client's address, looked at before authentication; of IPv6 the first 64 bits."),
+static const char *const by_names[] = {
+        [APIG_BY_IDENTITY] = "Identity", [APIG_BY_ADDRESS] = "Address", NULL
 };
-static const struct type limit_type = TYPE("CallerRateLimit", struct apig_caller_limit, limit_fields, "How fast each caller may go.");
+static const struct field limit_fields[] = {
+        FIELD(INT, "requests", struct apig_caller_limit, requests, .required = true, .min = 1, .max = 1000000,
+              .help = "Requests in a period."),
+        FIELD(DURATION, "period", struct apig_caller_limit, period, .fallback = "1s", .min = USEC_SEC,
+              .max = USEC_DAY, .help = "The period, over which the requests are spread evenly."),
+        FIELD(INT, "burst", struct apig_caller_limit, burst, .min = 1, .max = 1000000,
+              .help = "Requests that may come at once after a rest; by default as many as requests says."),
+        FIELD(ENUM, "by", struct apig_caller_limit, by, .fallback = "Identity", .values = by_names,
+              .help = "What tells callers apart. Identity: what authentication found out, which is the "
+                      "access key, the AppCode, the token's user or the authorizer's principal; without "
+                      "authentication the address. Address: the client's address, looked at before "
+                      "authentication; of IPv6 the first 64 bits."),
+};
+static const struct type limit_type = TYPE("CallerRateLimit", struct apig_caller_limit, limit_fields,
+                                           "How fast each caller may go.");
 
 static const struct field apig_fields[] = {
-        FIELD(STRING, "path", struct apig_spec, path, .required = true, .min = 1, .max = 512, .pattern = "^/[!-~]*$", .format = "a path that begins with /, of printable ASCII", .cloud = "path", .help = "The API's path. A segment {name} takes any one segment, a last one {name+} all that is left. Literal segments win over parameters."),
-        FIELD(STRINGS, "methods", struct apig_spec, methods, .max = 16, .pattern = "^(GET|POST|PUT|DELETE|HEAD|PATCH|OPTIONS)$", .format = "GET, POST, PUT, DELETE, HEAD, PATCH or OPTIONS", .cloud = "req_method", .help = "The methods that are served; by default any."),
-        FIELD(ENUM, "match", struct apig_spec, match, .fallback = "Exact", .values = match_names, .cloud = "match_mode", .help = "Whether the whole path must match, or its start is enough."),
-        FIELD(STRING, "stage", struct apig_spec, stage, .fallback = "RELEASE", .min = 1, .max = 64, .pattern = "^[A-Za-z][A-Za-z0-9_]*$", .format = "letters, digits and _", .help = "The environment that events name as requestContext.stage."),
-        FIELD(STRING, "apiId", struct apig_spec, api_id, .min = 1, .max = 128, .pattern = "^[!-~]+$", .format = "printable ASCII", .help = "The API's id that events name as requestContext.apiId; by default the Trigger's uid; without a cluster a UUID made of NAMESPACE/NAME."),
-        FIELD(DURATION, "timeout", struct apig_spec, timeout, .fallback = "5s", .min = USEC_MSEC, .max = USEC_MINUTE, .help = "How long the function may take; then the caller gets 504."),
-        FIELD(OBJECT, "authentication", struct apig_spec, authentication, .object = &apig_authentication_type, .cloud = "auth", .help = "Who may call; by default anyone."),
-        FIELD(OBJECT, "callerRateLimit", struct apig_spec, caller_limit, .object = &limit_type, .help = "How fast each caller may go; beyond it gets 429 with Retry-After. Ten thousand callers are told apart, by each replica for itself."),
+        FIELD(STRING, "path", struct apig_spec, path, .required = true, .min = 1, .max = 512,
+              .pattern = "^/[!-~]*$", .format = "a path that begins with /, of printable ASCII",
+              .cloud = "path",
+              .help = "The API's path. A segment {name} takes any one segment, a last one {name+} all that "
+                      "is left. Literal segments win over parameters."),
+        FIELD(STRINGS, "methods", struct apig_spec, methods, .max = 16,
+              .pattern = "^(GET|POST|PUT|DELETE|HEAD|PATCH|OPTIONS)$",
+              .format = "GET, POST, PUT, DELETE, HEAD, PATCH or OPTIONS", .cloud = "req_method",
+              .help = "The methods that are served; by default any."),
+        FIELD(ENUM, "match", struct apig_spec, match, .fallback = "Exact", .values = match_names,
+              .cloud = "match_mode", .help = "Whether the whole path must match, or its start is enough."),
+        FIELD(STRING, "stage", struct apig_spec, stage, .fallback = "RELEASE", .min = 1, .max = 64,
+              .pattern = "^[A-Za-z][A-Za-z0-9_]*$", .format = "letters, digits and _",
+              .help = "The environment that events name as requestContext.stage."),
+        FIELD(STRING, "apiId", struct apig_spec, api_id, .min = 1, .max = 128, .pattern = "^[!-~]+$",
+              .format = "printable ASCII",
+              .help = "The API's id that events name as requestContext.apiId; by default the Trigger's uid; "
+                      "without a cluster a UUID made of NAMESPACE/NAME."),
+        FIELD(DURATION, "timeout", struct apig_spec, timeout, .fallback = "5s", .min = USEC_MSEC,
+              .max = USEC_MINUTE, .help = "How long the function may take; then the caller gets 504."),
+        FIELD(OBJECT, "authentication", struct apig_spec, authentication, .object = &apig_authentication_type,
+              .cloud = "auth", .help = "Who may call; by default anyone."),
+        FIELD(OBJECT, "callerRateLimit", struct apig_spec, caller_limit, .object = &limit_type,
+              .help = "How fast each caller may go; beyond it gets 429 with Retry-After. Ten thousand "
+                      "callers are told apart, by each replica for itself."),
         REACH_FIELDS(apig_spec, ),
 };
 static const struct rule apig_rules[] = {
-        RULE(.cel = "self.path.matches('^(/([^{}?#/]*|[{][A-Za-z0-9_-]+[}]))*(/[{][A-Za-z0-9_-]+[+][}]/?)?$')", .path = "path", .message = "the path must be of literal segments and parameters",
-          .explain = path_parses),
-        RULE(.cel = "!has(self.expose) || !self.path.matches('" UNCLEAR_PATTERN "')", .path = "path", .message = "with expose the path must be without //, /., /.. and %2F", .check = path_is_clear),
+        RULE(.cel = "self.path.matches('^(/([^{}?#/]*|[{][A-Za-z0-9_-]+[}]))*(/[{][A-Za-z0-9_-]+[+][}]/"
+                    "?)?$')",
+             .path = "path", .message = "the path must be of literal segments and parameters",
+             .explain = path_parses),
+        RULE(.cel = "!has(self.expose) || !self.path.matches('" UNCLEAR_PATTERN "')", .path = "path",
+             .message = "with expose the path must be without //, /., /.. and %2F", .check = path_is_clear),
 };
-const struct type apig_type = TYPE("ApigSource", struct apig_spec, apig_fields, "HTTP requests, answered with what the function answers.", RULES(apig_rules));
+const struct type apig_type = TYPE("ApigSource", struct apig_spec, apig_fields,
+                                   "HTTP requests, answered with what the function answers.",
+                                   RULES(apig_rules));
 
 /* ---- the source --------------------------------------------------------- */
 
@@ -69,13 +100,13 @@ struct source {
         const struct apig_spec *spec;
         const struct services *services;
         struct apig_path *path;
-        struct apig_gate_keeper *keeper;         /* NULL: anyone may call */
-        struct callers *callers;                 /* NULL: as fast as they like */
-        uint64_t seed;                           /* of hashes of callers */
+        struct apig_gate_keeper *keeper; /* NULL: anyone may call */
+        struct callers *callers;         /* NULL: as fast as they like */
+        uint64_t seed;                   /* of hashes of callers */
         struct push_counts counts;
         struct log_sample log;
         bool told, stopping, told_closed;
-        char said[512], trouble[256];    /* the state's text as it was told, and as it is */
+        char said[512], trouble[256]; /* the state's text as it was told, and as it is */
 };
 
 static struct source *apig_free(struct source *s)
@@ -89,7 +120,10 @@ static struct source *apig_free(struct source *s)
         return NULL;
 }
 
-static struct judge *judge_of(const struct source *s) { return s->keeper ? apig_keeper_judge(s->keeper) : NULL; }
+static struct judge *judge_of(const struct source *s)
+{
+        return s->keeper ? apig_keeper_judge(s->keeper) : NULL;
+}
 
 /* ---- callers ------------------------------------------------------------ */
 
@@ -98,11 +132,13 @@ static uint64_t address_hash(const struct source *s, struct str client)
         struct in6_addr a;
         char text[80];
 
-        (void)snprintf(text, sizeof(text), memchr(client.p, ':', client.n) ? STR_FMT : "::ffff:" STR_FMT, STR_ARG(client));
+        (void)snprintf(text, sizeof(text), memchr(client.p, ':', client.n) ? STR_FMT : "::ffff:" STR_FMT,
+                       STR_ARG(client));
         if (inet_pton(AF_INET6, text, &a) != 1)
                 return hash_bytes(s->seed, client);
         /* One customer of IPv6 has at least a /64. */
-        return hash_bytes(s->seed, IN6_IS_ADDR_V4MAPPED(&a) ? (struct str){ (const char *)&a, 16 } : (struct str){ (const char *)&a, 8 });
+        return hash_bytes(s->seed, IN6_IS_ADDR_V4MAPPED(&a) ? (struct str){ (const char *)&a, 16 }
+                                                            : (struct str){ (const char *)&a, 8 });
 }
 
 static bool within_limit(struct source *s, uint64_t who, struct apig_refusal *refusal, usec now)
@@ -112,13 +148,19 @@ static bool within_limit(struct source *s, uint64_t who, struct apig_refusal *re
         if (!after)
                 return true;
         s->counts.limited++;
-        *refusal = (struct apig_refusal){ .status = 429, .code = "APIG.0308", .message = "The throttling threshold has been reached: policy user over ratelimit", .retry_after = after };
+        *refusal = (struct apig_refusal){
+                .status = 429,
+                .code = "APIG.0308",
+                .message = "The throttling threshold has been reached: policy user over ratelimit",
+                .retry_after = after
+        };
         return false;
 }
 
 static bool limits_by(const struct source *s, enum apig_limit_by by)
 {
-        return s->callers && (s->spec->caller_limit->by == APIG_BY_ADDRESS || !s->keeper) == (by == APIG_BY_ADDRESS);
+        return s->callers &&
+               (s->spec->caller_limit->by == APIG_BY_ADDRESS || !s->keeper) == (by == APIG_BY_ADDRESS);
 }
 
 /* Someone has said whether it may: does it go to the function? */
@@ -131,7 +173,8 @@ static bool goes(struct source *s, struct apig_request *r, usec now)
                 r->refusal = v->refusal;
                 return false;
         }
-        return !limits_by(s, APIG_BY_IDENTITY) || within_limit(s, v->caller ? v->caller : r->who, &r->refusal, now);
+        return !limits_by(s, APIG_BY_IDENTITY) ||
+               within_limit(s, v->caller ? v->caller : r->who, &r->refusal, now);
 }
 
 /* ---- life and state ----------------------------------------------------- */
@@ -143,18 +186,21 @@ static int open_all(struct source *s, struct error *err)
 
         if (apig_path_new(&s->path, spec->path, spec->match == APIG_PREFIX, &why) < 0)
                 return error_set(err, ERROR_INVALID, "path: %s", why.p ? why.p : "");
-        if (spec->authentication && spec->authentication->type != APIG_NONE && apig_keeper_new(&s->keeper, spec->authentication, s->services, err) < 0)
+        if (spec->authentication && spec->authentication->type != APIG_NONE &&
+            apig_keeper_new(&s->keeper, spec->authentication, s->services, err) < 0)
                 return -1;
         if (spec->caller_limit) {
                 const struct apig_caller_limit *l = spec->caller_limit;
-                const struct bucket_rate rate = bucket_rate(l->requests, l->period, l->burst ? l->burst : l->requests);
+                const struct bucket_rate rate = bucket_rate(l->requests, l->period,
+                                                            l->burst ? l->burst : l->requests);
 
                 return callers_new(&s->callers, &rate, CALLERS_MOST, err);
         }
         return 0;
 }
 
-static int apig_open(struct source **out, const void *spec, const struct services *services, struct task *wake UNUSED, struct error *err)
+static int apig_open(struct source **out, const void *spec, const struct services *services,
+                     struct task *wake UNUSED, struct error *err)
 {
         struct source *s = calloc(1, sizeof(*s));
 
@@ -171,17 +217,20 @@ static int apig_open(struct source **out, const void *spec, const struct service
         return 0;
 }
 
-/* The judge's last failure is told when it begins and when it is over, not each time that it reads otherwise. */
+/* The judge's last failure is told when it begins and when it is over, not each time that it reads otherwise.
+ */
 static bool state_changed(struct source *s)
 {
-        const char *lacks = s->keeper ? apig_keeper_lacks(s->keeper) : NULL, *trouble = judge_of(s) ? judge_trouble(judge_of(s)) : NULL;
+        const char *lacks = s->keeper ? apig_keeper_lacks(s->keeper) : NULL,
+                   *trouble = judge_of(s) ? judge_trouble(judge_of(s)) : NULL;
         char text[sizeof(s->said)];
 
         if (!trouble)
                 s->trouble[0] = 0;
         else if (!s->trouble[0])
                 (void)snprintf(s->trouble, sizeof(s->trouble), "%s", trouble);
-        (void)snprintf(text, sizeof(text), "%.250s%s%s", lacks ? lacks : "", lacks && s->trouble[0] ? "; " : "", s->trouble);
+        (void)snprintf(text, sizeof(text), "%.250s%s%s", lacks ? lacks : "",
+                       lacks && s->trouble[0] ? "; " : "", s->trouble);
         if (s->told && strcmp(text, s->said) == 0)
                 return false;
         s->told = true;
@@ -200,12 +249,16 @@ static size_t apig_poll(struct source *s, struct source_event *events, size_t ma
         if (s->keeper)
                 apig_keeper_look(s->keeper, now);
         if (n < max && state_changed(s))
-                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_STATE, .state = SOURCE_CONNECTED, .text = s->said[0] ? s->said : NULL };
+                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_STATE,
+                                                     .state = SOURCE_CONNECTED,
+                                                     .text = s->said[0] ? s->said : NULL };
         while (judge && n < max && (w = judge_take(judge))) {
                 struct apig_request *r = CONTAINER_OF(w, struct apig_request, wait);
 
                 r->verdict = TAKE(w->verdict);
-                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_CALL, .call = r->call, .verdict = goes(s, r, now) ? PUSH_DELIVER : PUSH_REPLY };
+                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_CALL,
+                                                     .call = r->call,
+                                                     .verdict = goes(s, r, now) ? PUSH_DELIVER : PUSH_REPLY };
         }
         if (s->stopping && !s->told_closed && n < max) {
                 s->told_closed = true;
@@ -218,7 +271,8 @@ static usec apig_deadline(const struct source *s)
 {
         const struct judge *judge = judge_of(s);
 
-        return MIN_OF(judge ? judge_deadline(judge) : USEC_NEVER, s->keeper ? apig_keeper_deadline(s->keeper) : USEC_NEVER);
+        return MIN_OF(judge ? judge_deadline(judge) : USEC_NEVER,
+                      s->keeper ? apig_keeper_deadline(s->keeper) : USEC_NEVER);
 }
 
 static void apig_stop(struct source *s) { s->stopping = true; }
@@ -246,7 +300,8 @@ static unsigned apig_route(struct source *s, const struct push_request *q, struc
 static void retry_header(struct push_reply *reply, usec after)
 {
         if (after > 0)
-                buf_printf(&reply->headers, "Retry-After: %lld\r\n", (long long)((after + USEC_SEC - 1) / USEC_SEC));
+                buf_printf(&reply->headers, "Retry-After: %lld\r\n",
+                           (long long)((after + USEC_SEC - 1) / USEC_SEC));
 }
 
 static struct apig_request *request_new(struct source *s, uint64_t call, const struct push_request *q)
@@ -263,7 +318,9 @@ static struct apig_request *request_new(struct source *s, uint64_t call, const s
         r->request.id = str_of(r->id);
         (void)snprintf(r->client, sizeof(r->client), STR_FMT, STR_ARG(q->client));
         r->request.client = str_of(r->client);
-        r->record = (struct record){ .id = r->request.id, .value = q->body, .native = r, .time = clock_wall(s->services->clock) };
+        r->record = (struct record){
+                .id = r->request.id, .value = q->body, .native = r, .time = clock_wall(s->services->clock)
+        };
         return r;
 }
 
@@ -283,10 +340,13 @@ static void log_request(struct source *s, struct str id, int status, const char 
         if (!sample_take(&s->log, loop_now(s->services->loop), &unsaid))
                 return;
         (void)snprintf(text, sizeof(text), STR_FMT, STR_ARG(id));
-        log_info("request", LOG_S("namespace", t->namespace_), LOG_S("trigger", t->name), LOG_S("request", text), LOG_I("status", status), LOG_S("reason", reason ? reason : ""), LOG_I("unsaid", unsaid));
+        log_info("request", LOG_S("namespace", t->namespace_), LOG_S("trigger", t->name),
+                 LOG_S("request", text), LOG_I("status", status), LOG_S("reason", reason ? reason : ""),
+                 LOG_I("unsaid", unsaid));
 }
 
-static enum push_verdict refuse(struct source *s, const struct apig_refusal *refusal, const struct push_request *q, struct push_reply *reply)
+static enum push_verdict refuse(struct source *s, const struct apig_refusal *refusal,
+                                const struct push_request *q, struct push_reply *reply)
 {
         log_request(s, q->id, refusal->status, refusal->message);
         apig_error(reply, refusal->status, refusal->code, refusal->message, q->id);
@@ -295,7 +355,8 @@ static enum push_verdict refuse(struct source *s, const struct apig_refusal *ref
 }
 
 /* What is known decides at once; otherwise the call waits until the judge has said. */
-static enum push_verdict ask(struct source *s, struct apig_request *r, const struct apig_caller *caller, struct push_reply *reply)
+static enum push_verdict ask(struct source *s, struct apig_request *r, const struct apig_caller *caller,
+                             struct push_reply *reply)
 {
         struct judge *judge = judge_of(s);
         enum push_verdict verdict = PUSH_DELIVER;
@@ -313,14 +374,16 @@ static enum push_verdict ask(struct source *s, struct apig_request *r, const str
         return verdict;
 }
 
-static enum push_verdict apig_receive(struct source *s, uint64_t call, const struct push_request *q, struct record **records, size_t *n, struct push_reply *reply)
+static enum push_verdict apig_receive(struct source *s, uint64_t call, const struct push_request *q,
+                                      struct record **records, size_t *n, struct push_reply *reply)
 {
         enum apig_admission admission = APIG_ADMITTED;
         struct apig_caller caller;
         struct apig_refusal refusal;
         struct apig_request *r;
 
-        if (limits_by(s, APIG_BY_ADDRESS) && !within_limit(s, address_hash(s, q->client), &refusal, loop_now(s->services->loop)))
+        if (limits_by(s, APIG_BY_ADDRESS) &&
+            !within_limit(s, address_hash(s, q->client), &refusal, loop_now(s->services->loop)))
                 return refuse(s, &refusal, q, reply);
         if (s->keeper) {
                 admission = apig_keeper_check(s->keeper, q, &caller);
@@ -328,7 +391,8 @@ static enum push_verdict apig_receive(struct source *s, uint64_t call, const str
                         s->counts.refused++;
                         return refuse(s, &caller.refusal, q, reply);
                 }
-                if (admission == APIG_ADMITTED && limits_by(s, APIG_BY_IDENTITY) && !within_limit(s, caller.who, &refusal, loop_now(s->services->loop)))
+                if (admission == APIG_ADMITTED && limits_by(s, APIG_BY_IDENTITY) &&
+                    !within_limit(s, caller.who, &refusal, loop_now(s->services->loop)))
                         return refuse(s, &refusal, q, reply);
         }
         r = request_new(s, call, q);
@@ -337,7 +401,8 @@ static enum push_verdict apig_receive(struct source *s, uint64_t call, const str
         return admission == APIG_ASK ? ask(s, r, &caller, reply) : PUSH_DELIVER;
 }
 
-static void apig_finish(struct source *s, uint64_t call UNUSED, struct record *const *records, size_t n UNUSED, const struct push_outcome *o, struct push_reply *reply)
+static void apig_finish(struct source *s, uint64_t call UNUSED, struct record *const *records,
+                        size_t n UNUSED, const struct push_outcome *o, struct push_reply *reply)
 {
         struct apig_request *r = CONTAINER_OF(records[0], struct apig_request, record);
         struct judge *judge = judge_of(s);
@@ -352,13 +417,24 @@ static void apig_finish(struct source *s, uint64_t call UNUSED, struct record *c
                         buf_printf(&reply->headers, "X-Request-Id: " STR_FMT "\r\n", STR_ARG(id));
                         break;
                 }
-                apig_error(reply, 500, "APIG.0201", o->cut ? "Backend unavailable: the function's answer is larger than 8 MiB" : "Backend unavailable: the function's answer is malformed", id);
+                apig_error(reply, 500, "APIG.0201",
+                           o->cut ? "Backend unavailable: the function's answer is larger than 8 MiB"
+                                  : "Backend unavailable: the function's answer is malformed",
+                           id);
                 log_request(s, id, 500, why.p);
                 break;
-        case PUSH_FILTERED: apig_error(reply, 404, "APIG.0101", "The API does not exist or has not been published in the environment", id); break;
-        case PUSH_FAILED: apig_error(reply, 502, "APIG.0202", "Backend unavailable: the function failed", id); break;
+        case PUSH_FILTERED:
+                apig_error(reply, 404, "APIG.0101",
+                           "The API does not exist or has not been published in the environment", id);
+                break;
+        case PUSH_FAILED:
+                apig_error(reply, 502, "APIG.0202", "Backend unavailable: the function failed", id);
+                break;
         case PUSH_UNREACHABLE: apig_error(reply, 502, "APIG.0202", "Backend unavailable", id); break;
-        case PUSH_TIMEOUT: apig_error(reply, 504, "APIG.0203", r->wait.question ? "Authorizer timeout" : "Backend timeout", id); break;
+        case PUSH_TIMEOUT:
+                apig_error(reply, 504, "APIG.0203",
+                           r->wait.question ? "Authorizer timeout" : "Backend timeout", id);
+                break;
         case PUSH_BUSY:
         case PUSH_LIMITED:
                 apig_error(reply, 429, "APIG.0308", "The throttling threshold has been reached", id);
@@ -412,7 +488,8 @@ static bool apig_literal(const struct trigger *t, struct buf *b)
 
 /* ---- shapes ------------------------------------------------------------- */
 
-static void apig_encode(const struct services *services, enum dialect dialect, struct record *const *records, size_t n UNUSED, struct writer *w)
+static void apig_encode(const struct services *services, enum dialect dialect, struct record *const *records,
+                        size_t n UNUSED, struct writer *w)
 {
         apig_write_event(services, dialect, records[0]->native, w);
 }
@@ -424,13 +501,16 @@ static struct str apig_header(const struct record *record, const char *name)
         return r->request.header(&r->request, name);
 }
 
-static void apig_event(const struct services *services, const struct record *record, struct buf *space, struct cloud_event *e)
+static void apig_event(const struct services *services, const struct record *record, struct buf *space,
+                       struct cloud_event *e)
 {
         const struct apig_request *r = record->native;
         struct str type = apig_header(record, "Content-Type");
 
         cloudevent_source(services->trigger, NULL, space);
-        *e = (struct cloud_event){ .id = record->id, .source = buf_view(space), .subject = r->request.path, .time = record->time };
+        *e = (struct cloud_event){
+                .id = record->id, .source = buf_view(space), .subject = r->request.path, .time = record->time
+        };
         if (r->request.body.n == 0)
                 return;
         cloudevent_data(e, r->request.body, type);
@@ -439,7 +519,13 @@ static void apig_event(const struct services *services, const struct record *rec
 /* ---- previews ----------------------------------------------------------- */
 
 /* A request made of the document that describe writes; its headers are the document's. */
-struct sample { struct apig_request request; struct apig_path *path; struct buf target, query, body; char *method; const struct node *headers; };
+struct sample {
+        struct apig_request request;
+        struct apig_path *path;
+        struct buf target, query, body;
+        char *method;
+        const struct node *headers;
+};
 
 static struct str sample_header(const struct push_request *q, const char *name)
 {
@@ -451,7 +537,8 @@ static struct str sample_header(const struct push_request *q, const char *name)
         return (struct str){ 0 };
 }
 
-static void sample_each_header(const struct push_request *q, void (*each)(void *, struct str, struct str), void *cookie)
+static void sample_each_header(const struct push_request *q, void (*each)(void *, struct str, struct str),
+                               void *cookie)
 {
         const struct sample *s = q->head;
 
@@ -465,7 +552,9 @@ static void sample_query(struct buf *out, const struct node *query)
                 const struct node *v = query->members[i].value;
 
                 for (size_t k = 0; k < (v->kind == NODE_LIST ? v->n : 1); k++)
-                        buf_printf(out, "%s" STR_FMT "=" STR_FMT, out->n ? "&" : "", STR_ARG(query->members[i].key), STR_ARG(v->kind == NODE_LIST ? v->items[k]->text : v->text));
+                        buf_printf(out, "%s" STR_FMT "=" STR_FMT, out->n ? "&" : "",
+                                   STR_ARG(query->members[i].key),
+                                   STR_ARG(v->kind == NODE_LIST ? v->items[k]->text : v->text));
         }
 }
 
@@ -484,10 +573,12 @@ static void apig_sample_free(struct record *record)
         free(s);
 }
 
-static int apig_sample(const void *spec_, const struct services *services, const struct node *document, struct record **out, struct error *err)
+static int apig_sample(const void *spec_, const struct services *services, const struct node *document,
+                       struct record **out, struct error *err)
 {
         const struct apig_spec *spec = spec_;
-        const struct node *method = node_member(document, "method"), *path = node_member(document, "path"), *body = node_member(document, "body");
+        const struct node *method = node_member(document, "method"), *path = node_member(document, "path"),
+                          *body = node_member(document, "body");
         BUF_AT_END struct buf why = BUF_INIT(1024);
         struct sample *s = calloc(1, sizeof(*s));
         struct apig_request *r;
@@ -498,7 +589,9 @@ static int apig_sample(const void *spec_, const struct services *services, const
         r = &s->request;
         s->target.max = s->query.max = s->body.max = BUF_DEFAULT_MAX;
         s->headers = node_member(document, "headers");
-        s->method = method && method->kind == NODE_STRING ? str_dup(method->text) : str_dup(str_of(spec->methods.n ? spec->methods.list[0] : "GET"));
+        s->method = method && method->kind == NODE_STRING
+                            ? str_dup(method->text)
+                            : str_dup(str_of(spec->methods.n ? spec->methods.list[0] : "GET"));
         buf_str(&s->target, path && path->kind == NODE_STRING ? path->text : str_of(spec->path));
         sample_query(&s->query, node_member(document, "query"));
         writer_init(&w, &s->body);
@@ -506,7 +599,8 @@ static int apig_sample(const void *spec_, const struct services *services, const
                 buf_str(&s->body, body->text);
         else if (body && body->kind != NODE_NULL)
                 node_write(body, &w);
-        if (!s->method || s->target.failed || s->query.failed || s->body.failed || apig_path_new(&s->path, spec->path, spec->match == APIG_PREFIX, &why) < 0) {
+        if (!s->method || s->target.failed || s->query.failed || s->body.failed ||
+            apig_path_new(&s->path, spec->path, spec->match == APIG_PREFIX, &why) < 0) {
                 apig_sample_free(&r->record);
                 return error_set(err, ERROR_INVALID, "path: %s", why.p ? why.p : "out of memory");
         }
@@ -514,18 +608,49 @@ static int apig_sample(const void *spec_, const struct services *services, const
         r->path = s->path;
         (void)snprintf(r->id, sizeof(r->id), "%032d", 0);
         (void)snprintf(r->client, sizeof(r->client), "127.0.0.1");
-        r->request = (struct push_request){ .method = str_of(s->method), .path = buf_view(&s->target), .query = buf_view(&s->query), .body = buf_view(&s->body), .client = str_of(r->client),
-                                            .id = str_of(r->id), .head = s, .header = sample_header, .each_header = sample_each_header };
-        r->record = (struct record){ .id = r->request.id, .value = r->request.body, .native = r, .time = clock_wall(services->clock) };
+        r->request = (struct push_request){ .method = str_of(s->method),
+                                            .path = buf_view(&s->target),
+                                            .query = buf_view(&s->query),
+                                            .body = buf_view(&s->body),
+                                            .client = str_of(r->client),
+                                            .id = str_of(r->id),
+                                            .head = s,
+                                            .header = sample_header,
+                                            .each_header = sample_each_header };
+        r->record = (struct record){ .id = r->request.id,
+                                     .value = r->request.body,
+                                     .native = r,
+                                     .time = clock_wall(services->clock) };
         *out = &r->record;
         return 0;
 }
 
 static void apig_origin(const struct trigger *t, struct buf *b) { apig_where(t, b); }
 
-static const struct push_driver push = { .route = apig_route, .authenticates = apig_authenticates, .receive = apig_receive, .finish = apig_finish, .timeout = apig_timeout, .path = apig_where, .literal = apig_literal, .counts = apig_counts };
+static const struct push_driver push = { .route = apig_route,
+                                         .authenticates = apig_authenticates,
+                                         .receive = apig_receive,
+                                         .finish = apig_finish,
+                                         .timeout = apig_timeout,
+                                         .path = apig_where,
+                                         .literal = apig_literal,
+                                         .counts = apig_counts };
 
 const struct driver apig_driver = {
-        .name = "apig", .ce_type = "dev.sluice.apig.request", .push = &push, .type = &apig_type, .open = apig_open, .poll = apig_poll, .deadline = apig_deadline, .stop = apig_stop,
-        .free = apig_free, .describe = apig_describe, .encode = apig_encode, .event = apig_event, .header = apig_header, .sample = apig_sample, .sample_free = apig_sample_free, .origin = apig_origin,
+        .name = "apig",
+        .ce_type = "dev.sluice.apig.request",
+        .push = &push,
+        .type = &apig_type,
+        .open = apig_open,
+        .poll = apig_poll,
+        .deadline = apig_deadline,
+        .stop = apig_stop,
+        .free = apig_free,
+        .describe = apig_describe,
+        .encode = apig_encode,
+        .event = apig_event,
+        .header = apig_header,
+        .sample = apig_sample,
+        .sample_free = apig_sample_free,
+        .origin = apig_origin,
 };

@@ -33,7 +33,10 @@ static void open_api(const char *source, const char *secrets)
         struct problems problems = { 0 };
         struct error err;
 
-        buf_printf(&text, "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: api, namespace: shop, uid: u}\nspec: {source: {apig: %s}, sink: {uri: 'http://f/'}}\n", source);
+        buf_printf(&text,
+                   "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: api, namespace: shop, "
+                   "uid: u}\nspec: {source: {apig: %s}, sink: {uri: 'http://f/'}}\n",
+                   source);
         assert_int_equal(loop_new(&api.loop, &err), 0);
         assert_int_equal(yaml_parse(&docs, buf_view(&text), &problems), 0);
         api.trigger = trigger_decode(docs.roots[0], source_types(), source_drivers_n, &problems);
@@ -41,7 +44,9 @@ static void open_api(const char *source, const char *secrets)
                 fail_msg("%s: %s", problems.list[0].path, problems.list[0].text);
         documents_done(&docs);
         problems_done(&problems);
-        api.services = (struct services){ .loop = api.loop, .clock = &still_clock, .trigger = api.trigger, .secrets = secrets };
+        api.services = (struct services){
+                .loop = api.loop, .clock = &still_clock, .trigger = api.trigger, .secrets = secrets
+        };
         if (apig_driver.open(&api.source, api.trigger->source_spec, &api.services, &api.wake, &err) < 0)
                 fail_msg("%s", err.text);
 }
@@ -70,7 +75,8 @@ static struct str header(const struct push_request *q, const char *name)
         return (struct str){ 0 };
 }
 
-static void each_header(const struct push_request *q, void (*each)(void *, struct str, struct str), void *cookie)
+static void each_header(const struct push_request *q, void (*each)(void *, struct str, struct str),
+                        void *cookie)
 {
         const struct str *head = q->head;
 
@@ -84,11 +90,20 @@ static void each_header(const struct push_request *q, void (*each)(void *, struc
 
 static struct push_request request(const char *path, const char *query, const struct str *head)
 {
-        return (struct push_request){ .method = STR("GET"), .path = str_of(path), .query = str_of(query), .client = STR("192.0.2.1"), .id = STR("0123456789abcdef0123456789abcdef"), .head = head,
-                                      .header = header, .each_header = each_header };
+        return (struct push_request){ .method = STR("GET"),
+                                      .path = str_of(path),
+                                      .query = str_of(query),
+                                      .client = STR("192.0.2.1"),
+                                      .id = STR("0123456789abcdef0123456789abcdef"),
+                                      .head = head,
+                                      .header = header,
+                                      .each_header = each_header };
 }
 
-static struct push_reply new_reply(void) { return (struct push_reply){ .headers = BUF_INIT(1 << 20), .body = BUF_INIT(1 << 20) }; }
+static struct push_reply new_reply(void)
+{
+        return (struct push_reply){ .headers = BUF_INIT(1 << 20), .body = BUF_INIT(1 << 20) };
+}
 
 static void reply_done(struct push_reply *r)
 {
@@ -117,7 +132,8 @@ static void names_that_a_reader_takes_for_one_are_one(void **state UNUSED)
         assert_int_equal(json_array_size(json_object_get(query, "\xef\xbf\xbd")), 3);
         assert_string_equal(json_string_value(json_object_get(query, "\xc3\xbc")), "4");
         json_decref(event);
-        apig_driver.push->finish(api.source, 1, &record, 1, &(struct push_outcome){ .result = PUSH_TIMEOUT }, &reply);
+        apig_driver.push->finish(api.source, 1, &record, 1, &(struct push_outcome){ .result = PUSH_TIMEOUT },
+                                 &reply);
         reply_done(&reply);
 }
 
@@ -138,7 +154,10 @@ static unsigned score(const char *pattern, bool prefix, const char *path, struct
 
 static void equivalent_spellings_match(void **state UNUSED)
 {
-        static const struct { const char *pattern, *path; bool prefix, matches; } table[] = {
+        static const struct {
+                const char *pattern, *path;
+                bool prefix, matches;
+        } table[] = {
                 { "/admin/{p+}", "/%61dmin/users", false, true },
                 { "/admin/{p+}", "/x/%2e%2E/admin/users", false, true },
                 { "/admin/{p+}", "/./admin/users", false, true },
@@ -165,7 +184,8 @@ static void equivalent_spellings_match(void **state UNUSED)
 
 static void what_is_no_path_is_refused(void **state UNUSED)
 {
-        static const char *const bad[] = { "/a?b", "/a#b", "/{a", "/a}", "/{a}b", "/{}", "/{+}", "/{a b}", "/{a+}/b", "/{a}/{a}", "a" };
+        static const char *const bad[] = { "/a?b", "/a#b",   "/{a",     "/a}",      "/{a}b", "/{}",
+                                           "/{+}", "/{a b}", "/{a+}/b", "/{a}/{a}", "a" };
 
         for (size_t i = 0; i < COUNT_OF(bad); i++) {
                 BUF_AT_END struct buf why = BUF_INIT(1024);
@@ -193,14 +213,17 @@ static json_t *event_of(const struct push_request *q, enum dialect dialect)
         assert_false(text.failed);
         event = json_loadb(text.p, text.n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
         assert_non_null(event);
-        apig_driver.push->finish(api.source, 1, &record, 1, &(struct push_outcome){ .result = PUSH_TIMEOUT }, &reply);
+        apig_driver.push->finish(api.source, 1, &record, 1, &(struct push_outcome){ .result = PUSH_TIMEOUT },
+                                 &reply);
         reply_done(&reply);
         return event;
 }
 
 static void a_path_comes_as_it_was_sent_and_its_parameters_decoded_once(void **state UNUSED)
 {
-        static const struct { const char *path, *a, *rest; } table[] = {
+        static const struct {
+                const char *path, *a, *rest;
+        } table[] = {
                 { "/%78/1/b/c", "1", "b/c" },
                 { "/x/%2541/%2fd%2F/./e", "%41", "/d//e" },
                 { "/x/%%341/%61%zz", "%41", "a%zz" },
@@ -211,7 +234,8 @@ static void a_path_comes_as_it_was_sent_and_its_parameters_decoded_once(void **s
         open_api("{path: '/x/{a}/{rest+}'}", NULL);
         for (size_t i = 0; i < COUNT_OF(table); i++) {
                 const struct push_request q = request(table[i].path, "", &none);
-                json_t *event = event_of(&q, DIALECT_CLASSIC), *parameters = json_object_get(event, "pathParameters");
+                json_t *event = event_of(&q, DIALECT_CLASSIC),
+                       *parameters = json_object_get(event, "pathParameters");
 
                 assert_string_equal(json_string_value(json_object_get(event, "path")), table[i].path);
                 assert_string_equal(json_string_value(json_object_get(parameters, "a")), table[i].a);
@@ -261,7 +285,9 @@ static void lines_of_a_header_are_joined_as_its_grammar_says(void **state UNUSED
         assert_string_equal(json_string_value(json_object_get(map, "cookie")), "a=1; b=2; c=3; d=4");
         assert_string_equal(json_string_value(json_object_get(map, "accept")), "x,y");
         assert_int_equal(json_object_size(map), 2);
-        assert_string_equal(json_string_value(json_object_get(json_object_get(event, "queryStringParameters"), "cookie")), "1,2");
+        assert_string_equal(
+                json_string_value(json_object_get(json_object_get(event, "queryStringParameters"), "cookie")),
+                "1,2");
         json_decref(event);
         event = event_of(&q, DIALECT_CLASSIC);
         assert_int_equal(json_array_size(json_object_get(json_object_get(event, "headers"), "Cookie")), 3);
@@ -272,24 +298,57 @@ static void lines_of_a_header_are_joined_as_its_grammar_says(void **state UNUSED
 
 static void answers_become_responses(void **state UNUSED)
 {
-        static const struct { const char *answer, *body, *headers; int status; } good[] = {
+        static const struct {
+                const char *answer, *body, *headers;
+                int status;
+        } good[] = {
                 ROW("{\"statusCode\":204}", "", "", 204),
-                ROW(" { \"body\" : \"a\\u00fc\\ud83d\\ude00\\n\" , \"statusCode\" : 200 } ", "a\xc3\xbc\xf0\x9f\x98\x80\n", "Content-Type: text/plain; charset=utf-8\r\n", 200),
-                ROW("{\"statusCode\":201,\"isBase64Encoded\":true,\"body\":\"YW\\/\\u002f\"}", "ao\xff", "Content-Type: text/plain; charset=utf-8\r\n", 201),
-                ROW("{\"statusCode\":200,\"headers\":{\"A\":\"b\",\"C\":[\"d\",\"e\"],\"F\":1,\"G\":true},\"body\":\"\"}", "", "A: b\r\nC: d\r\nC: e\r\nF: 1\r\nG: true\r\n", 200),
-                ROW("{\"statusCode\":200,\"headers\":{\"connection\":\"close\",\"Content-Length\":\"9\",\"TRANSFER-ENCODING\":\"chunked\",\"Date\":\"x\",\"X\":\"y\"}}", "", "X: y\r\n", 200),
-                ROW("{\"statusCode\":200,\"headers\":null,\"other\":{\"body\":[{}]},\"body\":\"1\",\"body\":\"2\",\"headers\":{\"content-type\":\"a\"}}", "2", "content-type: a\r\n", 200),
+                ROW(" { \"body\" : \"a\\u00fc\\ud83d\\ude00\\n\" , \"statusCode\" : 200 } ",
+                    "a\xc3\xbc\xf0\x9f\x98\x80\n", "Content-Type: text/plain; charset=utf-8\r\n", 200),
+                ROW("{\"statusCode\":201,\"isBase64Encoded\":true,\"body\":\"YW\\/\\u002f\"}", "ao\xff",
+                    "Content-Type: text/plain; charset=utf-8\r\n", 201),
+                ROW("{\"statusCode\":200,\"headers\":{\"A\":\"b\",\"C\":[\"d\",\"e\"],\"F\":1,\"G\":true},"
+                    "\"body\":\"\"}",
+                    "", "A: b\r\nC: d\r\nC: e\r\nF: 1\r\nG: true\r\n", 200),
+                ROW("{\"statusCode\":200,\"headers\":{\"connection\":\"close\",\"Content-Length\":\"9\","
+                    "\"TRANSFER-ENCODING\":\"chunked\",\"Date\":\"x\",\"X\":\"y\"}}",
+                    "", "X: y\r\n", 200),
+                ROW("{\"statusCode\":200,\"headers\":null,\"other\":{\"body\":[{}]},\"body\":\"1\",\"body\":"
+                    "\"2\",\"headers\":{\"content-type\":\"a\"}}",
+                    "2", "content-type: a\r\n", 200),
                 ROW("{\"st\\u0061tusCode\":200}", "", "", 200),
                 ROW("\xef\xbb\xbf{\"statusCode\":200}", "", "", 200),
-                ROW("{\"statusCode\":200,\"body\":null,\"isBase64Encoded\":null,\"headers\":null,\"other\":null}", "", "", 200),
-                ROW("{\"statusCode\":200,\"body\":\"x\",\"headers\":{\"A\":null,\"B\":[null,\"c\",null],\"Content-Type\":null}}", "x", "B: c\r\nContent-Type: text/plain; charset=utf-8\r\n", 200),
+                ROW("{\"statusCode\":200,\"body\":null,\"isBase64Encoded\":null,\"headers\":null,\"other\":"
+                    "null}",
+                    "", "", 200),
+                ROW("{\"statusCode\":200,\"body\":\"x\",\"headers\":{\"A\":null,\"B\":[null,\"c\",null],"
+                    "\"Content-Type\":null}}",
+                    "x", "B: c\r\nContent-Type: text/plain; charset=utf-8\r\n", 200),
                 ROW("{\"statusCode\":200,\"body\":\"x\",\"body\":null}", "", "", 200),
         };
         static const char *const bad[] = {
-                "", "[]", "{}", "{\"statusCode\":200", "{\"statusCode\":200}}", "{\"statusCode\":200,}", "{\"statusCode\":\"200\"}", "{\"statusCode\":2e2}", "{\"statusCode\":199}", "{\"statusCode\":600}",
-                "{\"statusCode\":null}", "{\"statusCode\":200,\"headers\":{\"a b\":null}}", "{\"statusCode\":200,\"body\":\"\\ud83d\"}", "{\"statusCode\":200,\"body\":\"\xff\"}", "{\"statusCode\":200,\"body\":\"%\",\"isBase64Encoded\":true}",
-                "{\"statusCode\":200,\"isBase64Encoded\":1}", "{\"statusCode\":200,\"headers\":[]}", "{\"statusCode\":200,\"headers\":{\"a b\":\"c\"}}", "{\"statusCode\":200,\"headers\":{\"a\":{}}}",
-                "{\"statusCode\":200,\"headers\":{\"\":\"c\"}}", "{\"statusCode\":200,\"headers\":{\"a\":\"b\\r\\nc: d\"}}", "{\"statusCode\":200,\"headers\":{\"a\":\"b\\u0000c\"}}",
+                "",
+                "[]",
+                "{}",
+                "{\"statusCode\":200",
+                "{\"statusCode\":200}}",
+                "{\"statusCode\":200,}",
+                "{\"statusCode\":\"200\"}",
+                "{\"statusCode\":2e2}",
+                "{\"statusCode\":199}",
+                "{\"statusCode\":600}",
+                "{\"statusCode\":null}",
+                "{\"statusCode\":200,\"headers\":{\"a b\":null}}",
+                "{\"statusCode\":200,\"body\":\"\\ud83d\"}",
+                "{\"statusCode\":200,\"body\":\"\xff\"}",
+                "{\"statusCode\":200,\"body\":\"%\",\"isBase64Encoded\":true}",
+                "{\"statusCode\":200,\"isBase64Encoded\":1}",
+                "{\"statusCode\":200,\"headers\":[]}",
+                "{\"statusCode\":200,\"headers\":{\"a b\":\"c\"}}",
+                "{\"statusCode\":200,\"headers\":{\"a\":{}}}",
+                "{\"statusCode\":200,\"headers\":{\"\":\"c\"}}",
+                "{\"statusCode\":200,\"headers\":{\"a\":\"b\\r\\nc: d\"}}",
+                "{\"statusCode\":200,\"headers\":{\"a\":\"b\\u0000c\"}}",
         };
 
         for (size_t i = 0; i < COUNT_OF(good); i++) {
@@ -317,8 +376,15 @@ static void answers_become_responses(void **state UNUSED)
 /* A tree of them would take a hundred times their bytes. */
 static void headers_of_very_many_values_are_refused(void **state UNUSED)
 {
-        static const struct { const char *open, *piece, *close; bool numbered; } shapes[] = {
-                { "", "", "", true }, { "\"a\":[", "\"\"", "]", false }, { "\"a\":[", "1", "]", false }, { "\"a\":[", "null", "]", false }, { "\"a\":1,\"b\":[", "[]", "]", false },
+        static const struct {
+                const char *open, *piece, *close;
+                bool numbered;
+        } shapes[] = {
+                { "", "", "", true },
+                { "\"a\":[", "\"\"", "]", false },
+                { "\"a\":[", "1", "]", false },
+                { "\"a\":[", "null", "]", false },
+                { "\"a\":1,\"b\":[", "[]", "]", false },
         };
 
         for (size_t i = 0; i < COUNT_OF(shapes); i++) {
@@ -342,9 +408,20 @@ static void headers_of_very_many_values_are_refused(void **state UNUSED)
 
 static void a_length_is_heard_and_not_sent(void **state UNUSED)
 {
-        static const struct { const char *headers; int64_t length; } table[] = {
-                { "{}", -1 }, { "{\"content-LENGTH\":\"5\"}", 5 }, { "{\"Content-Length\":5}", 5 }, { "{\"Content-Length\":[\"5\"]}", 5 }, { "{\"Content-Length\":[\"5\",5],\"content-length\":\" 5\"}", 5 },
-                { "{\"Content-Length\":[\"5\",\"6\"]}", -2 }, { "{\"Content-Length\":\"-5\"}", -2 }, { "{\"Content-Length\":\"5, 5\"}", -2 }, { "{\"Content-Length\":\"x\"}", -2 }, { "{\"Content-Length\":null}", -1 },
+        static const struct {
+                const char *headers;
+                int64_t length;
+        } table[] = {
+                { "{}", -1 },
+                { "{\"content-LENGTH\":\"5\"}", 5 },
+                { "{\"Content-Length\":5}", 5 },
+                { "{\"Content-Length\":[\"5\"]}", 5 },
+                { "{\"Content-Length\":[\"5\",5],\"content-length\":\" 5\"}", 5 },
+                { "{\"Content-Length\":[\"5\",\"6\"]}", -2 },
+                { "{\"Content-Length\":\"-5\"}", -2 },
+                { "{\"Content-Length\":\"5, 5\"}", -2 },
+                { "{\"Content-Length\":\"x\"}", -2 },
+                { "{\"Content-Length\":null}", -1 },
         };
 
         for (size_t i = 0; i < COUNT_OF(table); i++) {
@@ -359,7 +436,8 @@ static void a_length_is_heard_and_not_sent(void **state UNUSED)
         }
 }
 
-/* Without a cluster; what Python's uuid.uuid5(uuid.uuid5(uuid.NAMESPACE_DNS, "sluice.dev"), "shop/api") says. */
+/* Without a cluster; what Python's uuid.uuid5(uuid.uuid5(uuid.NAMESPACE_DNS, "sluice.dev"), "shop/api") says.
+ */
 static void an_api_has_an_id_of_its_own(void **state UNUSED)
 {
         static char without[] = "shop/api", given[] = "1c5b2f6a-9c1e-4a56-8f7a-0a4f3f1d2b3c";
@@ -374,7 +452,9 @@ static void an_api_has_an_id_of_its_own(void **state UNUSED)
 
                         api.trigger->uid = own ? without : given;
                         event = event_of(&q, dialect ? DIALECT_CURRENT : DIALECT_CLASSIC);
-                        assert_string_equal(json_string_value(json_object_get(json_object_get(event, "requestContext"), "apiId")), own ? "f8d8b6b9-632a-5649-81ca-d9ed250ba3c4" : given);
+                        assert_string_equal(json_string_value(json_object_get(
+                                                    json_object_get(event, "requestContext"), "apiId")),
+                                            own ? "f8d8b6b9-632a-5649-81ca-d9ed250ba3c4" : given);
                         api.trigger->uid = uid;
                         json_decref(event);
                 }
@@ -402,7 +482,9 @@ static void open_signed(void)
         assert_int_equal(mkdir(path, 0700), 0);
         write_secret("access", "AK");
         write_secret("secret", "SK");
-        open_api("{path: /a, match: Prefix, authentication: {type: App, keys: [{accessKeySecretRef: {name: callers, key: access}, secretKeySecretRef: {name: callers, key: secret}}]}}", api.folder);
+        open_api("{path: /a, match: Prefix, authentication: {type: App, keys: [{accessKeySecretRef: {name: "
+                 "callers, key: access}, secretKeySecretRef: {name: callers, key: secret}}]}}",
+                 api.folder);
 }
 
 static int close_signed(void **state)
@@ -417,12 +499,20 @@ static int close_signed(void **state)
         return close_api(state);
 }
 
-static struct { const char *signed_path, *path; } paths = { "/a", "/a" };
+static struct {
+        const char *signed_path, *path;
+} paths = { "/a", "/a" };
 
 /* Signed with these headers; then these come. */
-static bool let_in(const char *query, const struct sign_header *headers, size_t n, const char *more, size_t more_n, struct str body, struct str sent_body)
+static bool let_in(const char *query, const struct sign_header *headers, size_t n, const char *more,
+                   size_t more_n, struct str body, struct str sent_body)
 {
-        const struct sign_request r = { .method = STR("GET"), .path = str_of(paths.signed_path), .query = str_of(query), .headers = headers, .headers_n = n, .body = body };
+        const struct sign_request r = { .method = STR("GET"),
+                                        .path = str_of(paths.signed_path),
+                                        .query = str_of(query),
+                                        .headers = headers,
+                                        .headers_n = n,
+                                        .body = body };
         BUF_AT_END struct buf head = BUF_INIT(65536), authorization = BUF_INIT(65536);
         struct push_reply reply = new_reply();
         struct record *record;
@@ -437,7 +527,8 @@ static bool let_in(const char *query, const struct sign_header *headers, size_t 
         for (size_t i = 0; i < n; i++) {
                 buf_printf(&authorization, "%s" STR_FMT, i ? ";" : "", STR_ARG(headers[i].name));
                 if (headers[i].value.n)
-                        buf_printf(&head, STR_FMT "%c" STR_FMT "%c", STR_ARG(headers[i].name), 0, STR_ARG(headers[i].value), 0);
+                        buf_printf(&head, STR_FMT "%c" STR_FMT "%c", STR_ARG(headers[i].name), 0,
+                                   STR_ARG(headers[i].value), 0);
         }
         buf_printf(&authorization, ", Signature=%s", signature);
         buf_printf(&head, "Authorization%c" STR_FMT "%c", 0, STR_ARG(buf_view(&authorization)), 0);
@@ -447,7 +538,8 @@ static bool let_in(const char *query, const struct sign_header *headers, size_t 
         q.body = sent_body;
         in = apig_driver.push->receive(api.source, 1, &q, &record, &records, &reply) == PUSH_DELIVER;
         if (in)
-                apig_driver.push->finish(api.source, 1, &record, 1, &(struct push_outcome){ .result = PUSH_TIMEOUT }, &reply);
+                apig_driver.push->finish(api.source, 1, &record, 1,
+                                         &(struct push_outcome){ .result = PUSH_TIMEOUT }, &reply);
         else
                 assert_int_equal(reply.status, 401);
         reply_done(&reply);
@@ -456,11 +548,19 @@ static bool let_in(const char *query, const struct sign_header *headers, size_t 
 
 static void what_is_signed_is_what_comes(void **state UNUSED)
 {
-        static const struct sign_header plain[] = { { STR("Host"), STR("h") }, { STR("X-Sdk-Date"), STR(DATE) }, { STR("X-One"), STR("1") } },
-                                        missing[] = { { STR("Host"), STR("h") }, { STR("X-Sdk-Date"), STR(DATE) }, { STR("X-None"), { 0 } } },
-                                        unsigned_body[] = { { STR("Host"), STR("h") }, { STR("X-Sdk-Date"), STR(DATE) }, { STR("X-Sdk-Content-Sha256"), STR("UNSIGNED-PAYLOAD") } },
-                                        stated[] = { ROW(STR("Host"), STR("h")), ROW(STR("X-Sdk-Date"), STR(DATE)),
-                                                     ROW(STR("X-Sdk-Content-Sha256"), STR("ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb")) };
+        static const struct sign_header
+                plain[] = { { STR("Host"), STR("h") },
+                            { STR("X-Sdk-Date"), STR(DATE) },
+                            { STR("X-One"), STR("1") } },
+                missing[] = { { STR("Host"), STR("h") },
+                              { STR("X-Sdk-Date"), STR(DATE) },
+                              { STR("X-None"), { 0 } } },
+                unsigned_body[] = { { STR("Host"), STR("h") },
+                                    { STR("X-Sdk-Date"), STR(DATE) },
+                                    { STR("X-Sdk-Content-Sha256"), STR("UNSIGNED-PAYLOAD") } },
+                stated[] = { ROW(STR("Host"), STR("h")), ROW(STR("X-Sdk-Date"), STR(DATE)),
+                             ROW(STR("X-Sdk-Content-Sha256"),
+                                 STR("ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb")) };
         BUF_AT_END struct buf query = BUF_INIT(65536);
         const struct str a = STR("a"), b = STR("b");
 
@@ -483,12 +583,25 @@ static void what_is_signed_is_what_comes(void **state UNUSED)
 
 static void the_signature_of_a_path_lets_no_other_in(void **state UNUSED)
 {
-        static const struct { const char *signed_path, *path; bool in; } table[] = {
-                { "/a/o/7/note", "/a/o/7/note", true }, { "/a/o/7%20note", "/a/o/7%20note", true }, { "/a/%6F/7", "/a/o/7", true }, { "/a/o/7%252Fnote", "/a/o/7%252Fnote", true },
-                { "/a/o/7/note", "/a/o/7%2Fnote", false }, { "/a/o/7/note", "/a/o/7%2fnote", false }, { "/a/o/7%2Fnote", "/a/o/7/note", true }, { "/a/o/7%2Fnote", "/a/o/7%2Fnote", false },
-                { "/a/o/7/note", "/a%2Fo/7/note", false }, { "/a/o/7/note", "/a/o/7%252Fnote", false }, { "/a/o/7%5Cnote", "/a/o/7/note", false }, { "/a/o/7/note", "/a/o/7%5Cnote", false },
+        static const struct {
+                const char *signed_path, *path;
+                bool in;
+        } table[] = {
+                { "/a/o/7/note", "/a/o/7/note", true },
+                { "/a/o/7%20note", "/a/o/7%20note", true },
+                { "/a/%6F/7", "/a/o/7", true },
+                { "/a/o/7%252Fnote", "/a/o/7%252Fnote", true },
+                { "/a/o/7/note", "/a/o/7%2Fnote", false },
+                { "/a/o/7/note", "/a/o/7%2fnote", false },
+                { "/a/o/7%2Fnote", "/a/o/7/note", true },
+                { "/a/o/7%2Fnote", "/a/o/7%2Fnote", false },
+                { "/a/o/7/note", "/a%2Fo/7/note", false },
+                { "/a/o/7/note", "/a/o/7%252Fnote", false },
+                { "/a/o/7%5Cnote", "/a/o/7/note", false },
+                { "/a/o/7/note", "/a/o/7%5Cnote", false },
         };
-        static const struct sign_header plain[] = { { STR("Host"), STR("h") }, { STR("X-Sdk-Date"), STR(DATE) } };
+        static const struct sign_header plain[] = { { STR("Host"), STR("h") },
+                                                    { STR("X-Sdk-Date"), STR(DATE) } };
 
         open_signed();
         for (size_t i = 0; i < COUNT_OF(table); i++) {
@@ -506,7 +619,8 @@ int main(void)
                 cmocka_unit_test_teardown(names_that_a_reader_takes_for_one_are_one, close_api),
                 cmocka_unit_test(equivalent_spellings_match),
                 cmocka_unit_test(what_is_no_path_is_refused),
-                cmocka_unit_test_teardown(a_path_comes_as_it_was_sent_and_its_parameters_decoded_once, close_api),
+                cmocka_unit_test_teardown(a_path_comes_as_it_was_sent_and_its_parameters_decoded_once,
+                                          close_api),
                 cmocka_unit_test_teardown(all_parameters_come, close_api),
                 cmocka_unit_test_teardown(lines_of_a_header_are_joined_as_its_grammar_says, close_api),
                 cmocka_unit_test(answers_become_responses),

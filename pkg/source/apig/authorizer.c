@@ -12,19 +12,43 @@ enum { CONTEXT_MOST = 16 * 1024, KEY_TEXT_MOST = 1 << 20 };
 
 static const char *const location_names[] = { [APIG_HEADER] = "Header", [APIG_QUERY] = "Query", NULL };
 static const struct field identity_fields[] = {
-        FIELD(STRING, "name", struct apig_identity, name, .required = true, .min = 1, .max = 128, .pattern = "^[!-~]+$", .format = "printable ASCII", .help = "The header's or the query parameter's name."),
-        FIELD(ENUM, "location", struct apig_identity, location, .fallback = "Header", .values = location_names, .help = "Where it stands in a request."),
+        FIELD(STRING, "name", struct apig_identity, name, .required = true, .min = 1, .max = 128,
+              .pattern = "^[!-~]+$", .format = "printable ASCII",
+              .help = "The header's or the query parameter's name."),
+        FIELD(ENUM, "location", struct apig_identity, location, .fallback = "Header",
+              .values = location_names, .help = "Where it stands in a request."),
 };
-static const struct type identity_type = TYPE("AuthorizerIdentity", struct apig_identity, identity_fields, "Something in a request that tells who calls.");
+static const struct type identity_type = TYPE("AuthorizerIdentity", struct apig_identity, identity_fields,
+                                              "Something in a request that tells who calls.");
 
 static const struct field authorizer_fields[] = {
-        FIELD(STRING, "uri", struct apig_authorizer, uri, .required = true, .min = 1, .max = 2048, .pattern = URI_PATTERN, .format = "an absolute http or https URL without user name and fragment", .cloud = "authorizer_uri", .help = "The function, POSTed to with the request's event, without the body and with user_data."),
-        FIELD(OBJECTS, "identity", struct apig_authorizer, identity, .object = &identity_type, .max = 16, .cloud = "identities", .help = "What tells who calls. A request that lacks one of them is refused at once; an answer holds for all requests in which they say the same."),
-        FIELD(STRING, "userData", struct apig_authorizer, user_data, .min = 1, .max = 4096, .cloud = "user_data", .help = "What the function gets as user_data."),
-        FIELD(STRING, "principal", struct apig_authorizer, principal, .fallback = "user", .min = 1, .max = 128, .help = "The member of the answer's context that names the caller, for callerRateLimit; where it is missing, callers are told apart by identity."),
-        FIELD(DURATION, "cacheTtl", struct apig_authorizer, cache_ttl, .fallback = "0s", .max = USEC_HOUR, .cloud = "ttl", .help = "How long an answer, allow or deny, holds; meanwhile, and while it is awaited, the function is not asked again. 0s: it is asked about each request."),
-        FIELD(DURATION, "timeout", struct apig_authorizer, timeout, .fallback = "5s", .min = USEC_MSEC, .max = USEC_MINUTE, .help = "How long the function may take; it is part of the time that the source's timeout allows for all."),
-        FIELD(OBJECT, "caSecretRef", struct apig_authorizer, ca, .object = &secret_ref_type, .help = "The authorities (PEM) that vouch for the function; by default delivery.tls holds for it, too."),
+        FIELD(STRING, "uri", struct apig_authorizer, uri, .required = true, .min = 1, .max = 2048,
+              .pattern = URI_PATTERN,
+              .format = "an absolute http or https URL without user name and fragment",
+              .cloud = "authorizer_uri",
+              .help = "The function, POSTed to with the request's event, without the body and with "
+                      "user_data."),
+        FIELD(OBJECTS, "identity", struct apig_authorizer, identity, .object = &identity_type, .max = 16,
+              .cloud = "identities",
+              .help = "What tells who calls. A request that lacks one of them is refused at once; an answer "
+                      "holds for all requests in which they say the same."),
+        FIELD(STRING, "userData", struct apig_authorizer, user_data, .min = 1, .max = 4096,
+              .cloud = "user_data", .help = "What the function gets as user_data."),
+        FIELD(STRING, "principal", struct apig_authorizer, principal, .fallback = "user", .min = 1,
+              .max = 128,
+              .help = "The member of the answer's context that names the caller, for callerRateLimit; where "
+                      "it is missing, callers are told apart by identity."),
+        FIELD(DURATION, "cacheTtl", struct apig_authorizer, cache_ttl, .fallback = "0s", .max = USEC_HOUR,
+              .cloud = "ttl",
+              .help = "How long an answer, allow or deny, holds; meanwhile, and while it is awaited, the "
+                      "function is not asked again. 0s: it is asked about each request."),
+        FIELD(DURATION, "timeout", struct apig_authorizer, timeout, .fallback = "5s", .min = USEC_MSEC,
+              .max = USEC_MINUTE,
+              .help = "How long the function may take; it is part of the time that the source's timeout "
+                      "allows for all."),
+        FIELD(OBJECT, "caSecretRef", struct apig_authorizer, ca, .object = &secret_ref_type,
+              .help = "The authorities (PEM) that vouch for the function; by default delivery.tls holds for "
+                      "it, too."),
 };
 
 static bool identity_for_cache(const void *object)
@@ -35,10 +59,15 @@ static bool identity_for_cache(const void *object)
 }
 
 static const struct rule authorizer_rules[] = {
-        RULE(.cel = "duration(self.cacheTtl) == duration('0s') || (has(self.identity) && size(self.identity) > 0)", .path = "cacheTtl", .check = identity_for_cache,
-          .message = "an answer that is kept needs identity: otherwise it would hold for everybody"),
+        RULE(.cel = "duration(self.cacheTtl) == duration('0s') || (has(self.identity) && size(self.identity) "
+                    "> 0)",
+             .path = "cacheTtl", .check = identity_for_cache,
+             .message = "an answer that is kept needs identity: otherwise it would hold for everybody"),
 };
-const struct type apig_authorizer_type = TYPE("Authorizer", struct apig_authorizer, authorizer_fields, "A function that says who may call, as API Gateway's custom authorizers do.", RULES(authorizer_rules));
+const struct type apig_authorizer_type = TYPE(
+        "Authorizer", struct apig_authorizer, authorizer_fields,
+        "A function that says who may call, as API Gateway's custom authorizers do.",
+        RULES(authorizer_rules));
 
 /* ---- who calls ---------------------------------------------------------- */
 
@@ -59,7 +88,12 @@ void apig_secret_key(struct str salt, struct str secret, unsigned char key[VERDI
 }
 
 /* Each value that comes under the name: an authorizer sees them all. */
-struct gathered { struct buf *text; struct str name; uint64_t n; bool said; };
+struct gathered {
+        struct buf *text;
+        struct str name;
+        uint64_t n;
+        bool said;
+};
 
 static void gather(struct gathered *g, struct str value)
 {
@@ -96,7 +130,8 @@ static void gather_query(struct gathered *g, struct str query)
         g->text->failed = g->text->failed || name.failed || value.failed;
 }
 
-/* Their number stands before the values, the length before each, so that no two requests that say something else have one text. */
+/* Their number stands before the values, the length before each, so that no two requests that say something
+ * else have one text. */
 static bool add_identity(const struct apig_identity *identity, const struct push_request *q, struct buf *text)
 {
         uint64_t none = 0;
@@ -113,7 +148,8 @@ static bool add_identity(const struct apig_identity *identity, const struct push
         return g.said;
 }
 
-bool apig_authorizer_key(const struct apig_authorizer *a, struct str salt, const struct push_request *q, unsigned char key[VERDICT_KEY])
+bool apig_authorizer_key(const struct apig_authorizer *a, struct str salt, const struct push_request *q,
+                         unsigned char key[VERDICT_KEY])
 {
         BUF_AT_END struct buf text = BUF_INIT(KEY_TEXT_MOST);
 
@@ -127,13 +163,16 @@ bool apig_authorizer_key(const struct apig_authorizer *a, struct str salt, const
 
 /* ---- the question and the answer ---------------------------------------- */
 
-static void write_question(void *cookie, const struct judge_wait *w, struct buf *headers UNUSED, struct buf *body)
+static void write_question(void *cookie, const struct judge_wait *w, struct buf *headers UNUSED,
+                           struct buf *body)
 {
         const struct apig_asker *a = cookie;
         struct writer writer;
 
         writer_init(&writer, body);
-        apig_write_authorizer_event(a->services, (enum dialect)a->services->trigger->event->dialect, CONTAINER_OF(w, struct apig_request, wait), a->authorizer->user_data, &writer);
+        apig_write_authorizer_event(a->services, (enum dialect)a->services->trigger->event->dialect,
+                                    CONTAINER_OF(w, struct apig_request, wait), a->authorizer->user_data,
+                                    &writer);
 }
 
 static struct verdict *malformed(json_t *one, json_t *other, struct buf *why, const char *what)
@@ -153,7 +192,8 @@ static bool write_context(json_t *context, struct buf *out)
 
         writer_init(&w, out);
         writer_object(&w);
-        json_object_foreach(context, name, value) {
+        json_object_foreach(context, name, value)
+        {
                 char number[64];
 
                 if (json_is_null(value))
@@ -188,9 +228,11 @@ static struct verdict *read_body(const struct apig_asker *a, json_t *root, json_
         if (context && !json_is_null(context) && !json_is_object(context))
                 return malformed(root, body, why, "its body's context must be a map");
         if (json_is_object(context) && !write_context(context, &text))
-                return malformed(root, body, why, "its body's context must map names to strings, of 16 KiB in all");
+                return malformed(root, body, why,
+                                 "its body's context must map names to strings, of 16 KiB in all");
         if (strcmp(status, "deny") == 0)
-                v = verdict_refuse(401, "APIG.0305", "Incorrect authentication information: frontend authorizer");
+                v = verdict_refuse(401, "APIG.0305",
+                                   "Incorrect authentication information: frontend authorizer");
         else {
                 v = verdict_new(json_object_size(context) ? buf_view(&text) : (struct str){ 0 });
                 v->allowed = true;
@@ -204,7 +246,8 @@ static struct verdict *read_body(const struct apig_asker *a, json_t *root, json_
         return v;
 }
 
-static struct verdict *read_answer(void *cookie, const struct http_completion *c, usec now UNUSED, struct buf *why)
+static struct verdict *read_answer(void *cookie, const struct http_completion *c, usec now UNUSED,
+                                   struct buf *why)
 {
         BUF_AT_END struct buf plain = BUF_INIT(1 << 20);
         json_t *root, *status, *body, *base64;
@@ -225,11 +268,16 @@ static struct verdict *read_answer(void *cookie, const struct http_completion *c
         if (!json_is_true(base64))
                 buf_str(&plain, json_text(body));
         else if (!buf_unbase64(&plain, json_text(body)))
-                return malformed(root, NULL, why, "isBase64Encoded is true, but its answer's body is no Base64");
+                return malformed(root, NULL, why,
+                                 "isBase64Encoded is true, but its answer's body is no Base64");
         body = json_tree(buf_view(&plain), JSON_REJECT_DUPLICATES, JSON_VALUES_MOST, NULL);
         if (!json_is_object(body))
                 return malformed(root, body, why, "its answer's body must hold a JSON object");
         return read_body(cookie, root, body, why);
 }
 
-const struct judge_kind apig_authorizer_kind = { .name = "authorizer", .code = "APIG.0305", .write = write_question, .read = read_answer, .quote = apig_quote };
+const struct judge_kind apig_authorizer_kind = { .name = "authorizer",
+                                                 .code = "APIG.0305",
+                                                 .write = write_question,
+                                                 .read = read_answer,
+                                                 .quote = apig_quote };

@@ -4,8 +4,16 @@ enum { LOOKED_AT = 8 };
 #define NONE UINT32_MAX
 
 /* next: of the same place in heads */
-struct caller { uint64_t who; int64_t paid_until; uint32_t newer, older, next; };
-struct callers { struct bucket_rate rate; struct caller *all; uint32_t *heads, mask, n, most, newest, oldest; };
+struct caller {
+        uint64_t who;
+        int64_t paid_until;
+        uint32_t newer, older, next;
+};
+struct callers {
+        struct bucket_rate rate;
+        struct caller *all;
+        uint32_t *heads, mask, n, most, newest, oldest;
+};
 
 int callers_new(struct callers **out, const struct bucket_rate *rate, uint32_t most, struct error *err)
 {
@@ -14,7 +22,8 @@ int callers_new(struct callers **out, const struct bucket_rate *rate, uint32_t m
 
         while (heads < most)
                 heads *= 2;
-        if (!c || !(c->all = calloc(most, sizeof(*c->all))) || !(c->heads = calloc(heads, sizeof(*c->heads)))) {
+        if (!c || !(c->all = calloc(most, sizeof(*c->all))) ||
+            !(c->heads = calloc(heads, sizeof(*c->heads)))) {
                 (void)callers_free(c);
                 return error_memory(err);
         }

@@ -28,7 +28,7 @@ static void a_burst_then_the_rate(void **state UNUSED)
         /* being refused costs nothing */
         assert_int_equal(callers_take(c, 1, now + USEC_SEC / 4 - 1), 1);
         assert_int_equal(callers_take(c, 1, now + USEC_SEC / 4), 0);
-        assert_int_equal(callers_take(c, 2, now), 0);                            /* others have their own */
+        assert_int_equal(callers_take(c, 2, now), 0); /* others have their own */
         after = callers_take(c, 1, now + USEC_SEC / 4);
         assert_int_equal(after, USEC_SEC / 4);
         /* a rest gives no more than a burst */
@@ -42,8 +42,16 @@ static void a_burst_then_the_rate(void **state UNUSED)
 /* What it asks for is true and the least: a moment before, it may not. */
 static void the_time_to_wait_is_exact(void **state UNUSED)
 {
-        static const struct { int64_t requests; usec period; int64_t burst; } rates[] = { { 1, USEC_DAY, 1 }, { 7, USEC_SEC, 2 }, { 1000000, USEC_SEC, 1000000 }, { 3, USEC_MINUTE, 1 },
-                                                                                           { 1000000, USEC_DAY, 1000000 }, { 1, USEC_DAY, 20000 } };
+        static const struct {
+                int64_t requests;
+                usec period;
+                int64_t burst;
+        } rates[] = { { 1, USEC_DAY, 1 },
+                      { 7, USEC_SEC, 2 },
+                      { 1000000, USEC_SEC, 1000000 },
+                      { 3, USEC_MINUTE, 1 },
+                      { 1000000, USEC_DAY, 1000000 },
+                      { 1, USEC_DAY, 20000 } };
 
         for (size_t i = 0; i < COUNT_OF(rates); i++) {
                 usec now = 12345, after = 0;
@@ -60,7 +68,8 @@ static void the_time_to_wait_is_exact(void **state UNUSED)
         }
 }
 
-/* No caller gets more than burst plus rate, whatever the others do; while all have their places nobody gets less, either. */
+/* No caller gets more than burst plus rate, whatever the others do; while all have their places nobody gets
+ * less, either. */
 static void many_callers_each_by_itself(void **state UNUSED)
 {
         enum { CALLERS = 64 };
@@ -91,8 +100,8 @@ static void the_table_is_bounded_and_debts_are_kept_longest(void **state UNUSED)
         begin(1, USEC_MINUTE, 1, 100);
         for (uint64_t who = 0; who < 100; who++)
                 assert_int_equal(callers_take(c, who, now), 0);
-        now += USEC_MINUTE + 1;                           /* all are full again, */
-        assert_int_equal(callers_take(c, 0, now), 0);     /* but for the first two */
+        now += USEC_MINUTE + 1;                       /* all are full again, */
+        assert_int_equal(callers_take(c, 0, now), 0); /* but for the first two */
         assert_int_equal(callers_take(c, 1, now), 0);
         for (uint64_t who = 1000; who < 1098; who++)
                 assert_int_equal(callers_take(c, who, now), 0);

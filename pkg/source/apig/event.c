@@ -5,7 +5,10 @@
 #include "source/apig/apig.h"
 
 /* Headers and the query; space: what of the query had to be decoded. */
-struct request_pairs { struct pairs headers, query; struct buf space; };
+struct request_pairs {
+        struct pairs headers, query;
+        struct buf space;
+};
 
 static void write_name(struct writer *w, struct str name, bool lower)
 {
@@ -50,7 +53,8 @@ static void write_list(const struct pairs *p, const struct pair *first, struct w
         writer_array_end(w);
 }
 
-/* name → value, with a list where a name comes more than once (Classic), or all of them joined (Current, whose values are single strings). */
+/* name → value, with a list where a name comes more than once (Classic), or all of them joined (Current,
+ * whose values are single strings). */
 static void write_pairs(const struct pairs *p, bool lists, bool lower, struct writer *w)
 {
         writer_object(w);
@@ -136,13 +140,17 @@ static void path_parameters(const struct apig_request *r, struct writer *w)
         writer_object_end(w);
 }
 
-static struct str context_of(const struct apig_request *r) { return r->verdict ? (struct str){ r->verdict->context, r->verdict->context_n } : (struct str){ 0 }; }
+static struct str context_of(const struct apig_request *r)
+{
+        return r->verdict ? (struct str){ r->verdict->context, r->verdict->context_n } : (struct str){ 0 };
+}
 
-/* Namespace and name of a Trigger that no cluster knows, as a UUID of version 5 (RFC 9562, 5.5); its namespace is itself one, of "sluice.dev" as a name
- * of DNS. */
+/* Namespace and name of a Trigger that no cluster knows, as a UUID of version 5 (RFC 9562, 5.5); its
+ * namespace is itself one, of "sluice.dev" as a name of DNS. */
 static void write_own_id(struct writer *w, struct str name)
 {
-        static const unsigned char space[16] = { 0x05, 0x7a, 0x88, 0xa6, 0xe5, 0x85, 0x58, 0xc3, 0x9c, 0x63, 0x98, 0xf2, 0xef, 0x2b, 0x5e, 0x2f };
+        static const unsigned char space[16] = { 0x05, 0x7a, 0x88, 0xa6, 0xe5, 0x85, 0x58, 0xc3,
+                                                 0x9c, 0x63, 0x98, 0xf2, 0xef, 0x2b, 0x5e, 0x2f };
         unsigned char hash[SHA_DIGEST_LENGTH];
         BUF_AT_END struct buf text = BUF_INIT(4096), id = BUF_INIT(64);
 
@@ -166,7 +174,8 @@ static void write_api_id(struct writer *w, const struct apig_spec *spec, const s
                 write_own_id(w, str_of(t->uid));
 }
 
-static void context(const struct services *services, const struct apig_request *r, bool current, struct writer *w)
+static void context(const struct services *services, const struct apig_request *r, bool current,
+                    struct writer *w)
 {
         writer_key(w, STR("requestContext"));
         writer_object(w);
@@ -182,8 +191,10 @@ static void context(const struct services *services, const struct apig_request *
         writer_object_end(w);
 }
 
-/* The published types know no further member of requestContext: there user_data carries what an authorizer said. user_data p NULL: none is written. */
-static void write_event(const struct services *services, bool current, const struct apig_request *r, struct str body, struct str user_data, struct writer *w)
+/* The published types know no further member of requestContext: there user_data carries what an authorizer
+ * said. user_data p NULL: none is written. */
+static void write_event(const struct services *services, bool current, const struct apig_request *r,
+                        struct str body, struct str user_data, struct writer *w)
 {
         struct request_pairs pairs;
         bool base64 = current || !str_is_text(body);
@@ -211,15 +222,18 @@ static void write_event(const struct services *services, bool current, const str
         request_pairs_done(&pairs);
 }
 
-void apig_write_event(const struct services *services, enum dialect dialect, const struct apig_request *r, struct writer *w)
+void apig_write_event(const struct services *services, enum dialect dialect, const struct apig_request *r,
+                      struct writer *w)
 {
         bool current = dialect == DIALECT_CURRENT;
         struct str context = context_of(r);
 
-        write_event(services, current, r, r->request.body, current ? (context.n ? context : STR("")) : (struct str){ 0 }, w);
+        write_event(services, current, r, r->request.body,
+                    current ? (context.n ? context : STR("")) : (struct str){ 0 }, w);
 }
 
-void apig_write_authorizer_event(const struct services *services, enum dialect dialect, const struct apig_request *r, const char *user_data, struct writer *w)
+void apig_write_authorizer_event(const struct services *services, enum dialect dialect,
+                                 const struct apig_request *r, const char *user_data, struct writer *w)
 {
         write_event(services, dialect == DIALECT_CURRENT, r, STR(""), str_of(user_data ? user_data : ""), w);
 }
@@ -245,4 +259,3 @@ void apig_describe(const struct record *record, struct writer *w)
         writer_object_end(w);
         request_pairs_done(&pairs);
 }
-

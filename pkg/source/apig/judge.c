@@ -8,9 +8,9 @@
 enum { MESSAGE_MOST = 8 << 20, HEADERS_MOST = HTTP_HEADROOM };
 static const usec TROUBLE_LASTS = 10 * USEC_SEC; /* so that one that fails now and then does not flap */
 
-struct judge_question {          /* its address is the request's tag */
-        struct judge_question *next, *previous;  /* by deadline: all have the same time */
-        UT_hash_handle hh;       /* of those that are shared */
+struct judge_question {                         /* its address is the request's tag */
+        struct judge_question *next, *previous; /* by deadline: all have the same time */
+        UT_hash_handle hh;                      /* of those that are shared */
         unsigned char key[VERDICT_KEY];
         bool shared, sent;
         usec deadline;
@@ -21,12 +21,12 @@ struct judge_question {          /* its address is the request's tag */
 struct judge {
         struct judge_config config;
         struct http_target *target;
-        struct verdicts *verdicts;       /* NULL: nothing is remembered */
+        struct verdicts *verdicts; /* NULL: nothing is remembered */
         struct judge_question *first, *last, *shared;
-        struct judge_question *unsent;   /* from this one on */
+        struct judge_question *unsent; /* from this one on */
         struct judge_wait *decided, **decided_last;
         struct judge_counts counts;
-        usec failed_at, said_at;         /* the last failure, the last line about one */
+        usec failed_at, said_at; /* the last failure, the last line about one */
         uint64_t unsaid;
         char trouble[256];
 };
@@ -136,19 +136,25 @@ static void say(struct judge *j, const char *why)
                 j->unsaid++;
                 return;
         }
-        log_warn(j->config.kind->name, LOG_S("namespace", t->namespace_), LOG_S("trigger", t->name), LOG_S("reason", why), LOG_I("unsaid", j->unsaid));
+        log_warn(j->config.kind->name, LOG_S("namespace", t->namespace_), LOG_S("trigger", t->name),
+                 LOG_S("reason", why), LOG_I("unsaid", j->unsaid));
         j->said_at = now;
         j->unsaid = 0;
 }
 
-static struct verdict *unreachable(void) { return verdict_refuse(502, "APIG.0202", "Authorizer unavailable"); }
+static struct verdict *unreachable(void)
+{
+        return verdict_refuse(502, "APIG.0202", "Authorizer unavailable");
+}
 static struct verdict *too_late(void) { return verdict_refuse(504, "APIG.0203", "Authorizer timeout"); }
 
 /* ---- questions ---------------------------------------------------------- */
 
 struct verdict *judge_recall(struct judge *j, const unsigned char key[VERDICT_KEY])
 {
-        struct verdict *v = j->verdicts ? verdicts_find(j->verdicts, key, clock_monotonic(j->config.services->clock)) : NULL;
+        struct verdict *v = j->verdicts ? verdicts_find(j->verdicts, key,
+                                                        clock_monotonic(j->config.services->clock))
+                                        : NULL;
 
         return v ? verdict_hold(v) : NULL;
 }
@@ -207,7 +213,11 @@ static void send_questions(struct judge *j)
                 if (q->sent)
                         continue;
                 say(j, err.text);
-                decide(j, q, err.kind == ERROR_INVALID ? verdict_refuse(401, j->config.kind->code, "Incorrect authentication information: it is too long") : unreachable());
+                decide(j, q,
+                       err.kind == ERROR_INVALID
+                               ? verdict_refuse(401, j->config.kind->code,
+                                                "Incorrect authentication information: it is too long")
+                               : unreachable());
         }
 }
 
@@ -225,12 +235,16 @@ static void answered(struct judge *j, const struct http_completion *c, usec now)
         }
         v = j->config.kind->read(j->config.cookie, c, now, &why);
         if (!v) {
-                if ((c->status < 200 || c->status > 299) && c->body.n && q->waiting && j->config.kind->quote && will_say(j, now)) {
+                if ((c->status < 200 || c->status > 299) && c->body.n && q->waiting &&
+                    j->config.kind->quote && will_say(j, now)) {
                         buf_text(&why, ": ");
                         j->config.kind->quote(q->waiting, c->body, &why);
                 }
                 say(j, why.p ? why.p : "out of memory");
-                v = c->status >= 200 && c->status <= 299 ? verdict_refuse(500, "APIG.0201", "Authorizer unavailable: its answer is malformed") : unreachable();
+                v = c->status >= 200 && c->status <= 299
+                            ? verdict_refuse(500, "APIG.0201",
+                                             "Authorizer unavailable: its answer is malformed")
+                            : unreachable();
         }
         if (v->lasting && now - j->failed_at >= TROUBLE_LASTS)
                 j->trouble[0] = 0;
@@ -257,7 +271,10 @@ void judge_turn(struct judge *j, usec now)
         }
 }
 
-usec judge_deadline(const struct judge *j) { return j->decided || j->unsent ? 0 : j->first ? j->first->deadline : USEC_NEVER; }
+usec judge_deadline(const struct judge *j)
+{
+        return j->decided || j->unsent ? 0 : j->first ? j->first->deadline : USEC_NEVER;
+}
 const char *judge_trouble(const struct judge *j) { return j->trouble[0] ? j->trouble : NULL; }
 void judge_counts(const struct judge *j, struct judge_counts *out) { *out = j->counts; }
 
@@ -272,7 +289,8 @@ int judge_new(struct judge **out, const struct judge_config *config, struct erro
                 return error_memory(err);
         j->config = *config;
         j->decided_last = &j->decided;
-        if ((config->remember > 0 && verdicts_new(&j->verdicts, config->most, config->bytes_most, err) < 0) || peers->ops->open(peers->cookie, &j->target, &config->peer, err) < 0) {
+        if ((config->remember > 0 && verdicts_new(&j->verdicts, config->most, config->bytes_most, err) < 0) ||
+            peers->ops->open(peers->cookie, &j->target, &config->peer, err) < 0) {
                 (void)verdicts_free(j->verdicts);
                 free(j);
                 return error_wrap(err, "%s %s", config->kind->name, config->peer.url);

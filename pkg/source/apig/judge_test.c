@@ -1,4 +1,5 @@
-/* Whoever is asked is the test's own: requests are taken down, answers come when told. Who is asked in earnest stands in tests/integration. */
+/* Whoever is asked is the test's own: requests are taken down, answers come when told. Who is asked in
+ * earnest stands in tests/integration. */
 #include "source/apig/judge.h"
 
 #include <setjmp.h>
@@ -24,7 +25,13 @@ static const struct clock test_clock = { .wall = test_wall, .monotonic = test_mo
 /* ---- the way out -------------------------------------------------------- */
 
 enum { ASKED_MOST = 4096 };
-static struct { uint64_t tag; char body[64]; bool answered, cancelled, taken, fails; const char *answer; int status; } asked[ASKED_MOST];
+static struct {
+        uint64_t tag;
+        char body[64];
+        bool answered, cancelled, taken, fails;
+        const char *answer;
+        int status;
+} asked[ASKED_MOST];
 static size_t asked_n, targets;
 static bool refuse_submit;
 
@@ -35,7 +42,8 @@ static int submit(void *cookie UNUSED, uint64_t tag, const struct http_request *
         assert_true(asked_n < ASKED_MOST && q->message->n >= HTTP_HEADROOM);
         memset(&asked[asked_n], 0, sizeof(asked[0]));
         asked[asked_n].tag = tag;
-        (void)snprintf(asked[asked_n++].body, sizeof(asked[0].body), "%.*s", (int)(q->message->n - HTTP_HEADROOM), q->message->p + HTTP_HEADROOM);
+        (void)snprintf(asked[asked_n++].body, sizeof(asked[0].body), "%.*s",
+                       (int)(q->message->n - HTTP_HEADROOM), q->message->p + HTTP_HEADROOM);
         return 0;
 }
 
@@ -55,14 +63,18 @@ static bool take(void *cookie UNUSED, struct http_completion *out)
                 if (!asked[i].answered || asked[i].taken || asked[i].cancelled)
                         continue;
                 asked[i].taken = true;
-                *out = (struct http_completion){ .tag = asked[i].tag, .failed = asked[i].fails, .status = asked[i].status, .body = str_of(asked[i].answer) };
+                *out = (struct http_completion){ .tag = asked[i].tag,
+                                                 .failed = asked[i].fails,
+                                                 .status = asked[i].status,
+                                                 .body = str_of(asked[i].answer) };
                 (void)snprintf(out->error.text, sizeof(out->error.text), "nobody there");
                 return true;
         }
         return false;
 }
 
-static int open_peer(void *cookie UNUSED, struct http_target **out, const struct http_peer *peer, struct error *err UNUSED)
+static int open_peer(void *cookie UNUSED, struct http_target **out, const struct http_peer *peer,
+                     struct error *err UNUSED)
 {
         assert_string_equal(peer->url, "http://judge/");
         *out = NULL;
@@ -85,12 +97,20 @@ static void answer(size_t i, int status, const char *text)
 
 /* ---- a judge ------------------------------------------------------------ */
 
-struct someone { struct judge_wait wait; unsigned n; };
+struct someone {
+        struct judge_wait wait;
+        unsigned n;
+};
 
-static void write_question(void *cookie UNUSED, const struct judge_wait *w, struct buf *headers UNUSED, struct buf *body) { buf_printf(body, "%u", CONTAINER_OF(w, const struct someone, wait)->n); }
+static void write_question(void *cookie UNUSED, const struct judge_wait *w, struct buf *headers UNUSED,
+                           struct buf *body)
+{
+        buf_printf(body, "%u", CONTAINER_OF(w, const struct someone, wait)->n);
+}
 
 /* "allow", "deny", "short" (an allow of 10 s), or nothing to go by. */
-static struct verdict *read_answer(void *cookie UNUSED, const struct http_completion *c, usec now, struct buf *why)
+static struct verdict *read_answer(void *cookie UNUSED, const struct http_completion *c, usec now,
+                                   struct buf *why)
 {
         struct verdict *v;
 
@@ -98,7 +118,8 @@ static struct verdict *read_answer(void *cookie UNUSED, const struct http_comple
                 buf_text(why, "what?");
                 return NULL;
         }
-        v = str_is(c->body, "deny") ? verdict_refuse(401, "APIG.0305", "denied") : verdict_new((struct str){ 0 });
+        v = str_is(c->body, "deny") ? verdict_refuse(401, "APIG.0305", "denied")
+                                    : verdict_new((struct str){ 0 });
         v->allowed = !str_is(c->body, "deny");
         v->lasting = true;
         if (str_is(c->body, "short"))
@@ -106,14 +127,25 @@ static struct verdict *read_answer(void *cookie UNUSED, const struct http_comple
         return v;
 }
 
-static const struct judge_kind kind = { .name = "judge", .code = "APIG.0305", .write = write_question, .read = read_answer };
+static const struct judge_kind kind = {
+        .name = "judge", .code = "APIG.0305", .write = write_question, .read = read_answer
+};
 
 static void begin(usec remember)
 {
-        struct judge_config c = { .services = &services, .kind = &kind, .peer = { .url = "http://judge/" }, .remember = remember, .timeout = 5 * USEC_SEC, .most = 100, .bytes_most = 1 << 20 };
+        struct judge_config c = { .services = &services,
+                                  .kind = &kind,
+                                  .peer = { .url = "http://judge/" },
+                                  .remember = remember,
+                                  .timeout = 5 * USEC_SEC,
+                                  .most = 100,
+                                  .bytes_most = 1 << 20 };
         struct error err;
 
-        services = (struct services){ .clock = &test_clock, .trigger = &trigger_, .http = { &http_ops, NULL }, .peers = { &peers_ops, NULL } };
+        services = (struct services){ .clock = &test_clock,
+                                      .trigger = &trigger_,
+                                      .http = { &http_ops, NULL },
+                                      .peers = { &peers_ops, NULL } };
         asked_n = 0;
         refuse_submit = false;
         monotonic_now = USEC_HOUR;
@@ -165,14 +197,17 @@ static bool known(unsigned n)
 
 static void an_answer_decides_and_is_remembered(void **state UNUSED)
 {
-        static const struct { const char *text; int status; } answers[] = { { "allow", 200 }, { "deny", 401 } };
+        static const struct {
+                const char *text;
+                int status;
+        } answers[] = { { "allow", 200 }, { "deny", 401 } };
         struct someone s;
 
         begin(USEC_MINUTE);
         for (unsigned i = 0; i < COUNT_OF(answers); i++) {
                 ask(&s, i, true);
                 assert_int_equal(asked_n, i);
-                assert_int_equal(judge_deadline(judge), 0);       /* it is asked at once */
+                assert_int_equal(judge_deadline(judge), 0); /* it is asked at once */
                 turn();
                 assert_int_equal(asked_n, i + 1);
                 assert_string_equal(asked[i].body, i ? "1" : "0");
@@ -335,7 +370,8 @@ static void who_left_is_not_asked_about(void **state UNUSED)
         end();
 }
 
-/* Callers come, wait, leave, are answered or not, in any order: each that stays hears once, what it hears is what was said. */
+/* Callers come, wait, leave, are answered or not, in any order: each that stays hears once, what it hears is
+ * what was said. */
 static void whatever_happens_each_hears_once(void **state UNUSED)
 {
         enum { PEOPLE = 40 };
@@ -370,7 +406,8 @@ static void whatever_happens_each_hears_once(void **state UNUSED)
                 default: monotonic_now += (usec)random_below(&r, 2 * USEC_SEC);
                 }
                 turn();
-                for (struct judge_wait *w = random_below(&r, 3) ? judge_take(judge) : NULL; w; w = judge_take(judge)) {
+                for (struct judge_wait *w = random_below(&r, 3) ? judge_take(judge) : NULL; w;
+                     w = judge_take(judge)) {
                         struct someone *s = CONTAINER_OF(w, struct someone, wait);
 
                         assert_true(waits[s - people]);
@@ -390,9 +427,12 @@ static void whatever_happens_each_hears_once(void **state UNUSED)
 
 /* ---- the key of an authorizer's callers --------------------------------- */
 
-struct pair { const char *name, *value; };
+struct pair {
+        const char *name, *value;
+};
 
-static void each_header(const struct push_request *q, void (*each)(void *, struct str, struct str), void *cookie)
+static void each_header(const struct push_request *q, void (*each)(void *, struct str, struct str),
+                        void *cookie)
 {
         for (const struct pair *p = q->head; p && p->name; p++)
                 each(cookie, str_of(p->name), str_of(p->value));
@@ -401,7 +441,8 @@ static void each_header(const struct push_request *q, void (*each)(void *, struc
 static bool key_of(const struct pair *headers, const char *query, unsigned char out[VERDICT_KEY])
 {
         static char token[] = "X-Token", parameter[] = "key";
-        static struct apig_identity identities[] = { { .name = token }, { .name = parameter, .location = APIG_QUERY } };
+        static struct apig_identity identities[] = { { .name = token },
+                                                     { .name = parameter, .location = APIG_QUERY } };
         static void *list[] = { &identities[0], &identities[1] };
         static const struct apig_authorizer a = { .identity = { list, 2 } };
         const struct push_request q = { .query = str_of(query), .head = headers, .each_header = each_header };
@@ -411,17 +452,32 @@ static bool key_of(const struct pair *headers, const char *query, unsigned char 
 
 static void keys_differ_when_anything_does(void **state UNUSED)
 {
-        static const struct { struct pair headers[4]; const char *query; } cases[] = {
-                { { { "X-Token", "a" } }, "key=b" },   { { { "X-Token", "b" } }, "key=a" },       { { { "X-Token", "ab" } }, "key=c" },      { { { "X-Token", "a" } }, "key=bc" },
-                { { { "X-Token", "A" } }, "key=b" },   { { { "X-Token", "a" }, { "X-Token", "a" } }, "key=b" }, { { { "X-Token", "a" } }, "key=b&key=b" },
-                { { { "X-Token", "a" }, { "X-Token", "" } }, "key=b" }, { { { "X-Token", "a" } }, "key=b&key=" }, { { { "X-Token", "a,a" } }, "key=b" },
+        static const struct {
+                struct pair headers[4];
+                const char *query;
+        } cases[] = {
+                { { { "X-Token", "a" } }, "key=b" },
+                { { { "X-Token", "b" } }, "key=a" },
+                { { { "X-Token", "ab" } }, "key=c" },
+                { { { "X-Token", "a" } }, "key=bc" },
+                { { { "X-Token", "A" } }, "key=b" },
+                { { { "X-Token", "a" }, { "X-Token", "a" } }, "key=b" },
+                { { { "X-Token", "a" } }, "key=b&key=b" },
+                { { { "X-Token", "a" }, { "X-Token", "" } }, "key=b" },
+                { { { "X-Token", "a" } }, "key=b&key=" },
+                { { { "X-Token", "a,a" } }, "key=b" },
                 /* What stands for the second identity could be one more value of the first. */
-                { { { "X-Token", "a" }, { "X-Token", "b" } }, "key=c" }, { { { "X-Token", "a" } }, "key=b&key=c" }, { { { "X-Token", "" }, { "X-Token", "a" } }, "key=b" },
-                { { { "X-Token", "a" } }, "key=&key=b" }, { { { "X-Token", "a" } }, "key=%01%01%00%00%00%00%00%00%00b" },
+                { { { "X-Token", "a" }, { "X-Token", "b" } }, "key=c" },
+                { { { "X-Token", "a" } }, "key=b&key=c" },
+                { { { "X-Token", "" }, { "X-Token", "a" } }, "key=b" },
+                { { { "X-Token", "a" } }, "key=&key=b" },
+                { { { "X-Token", "a" } }, "key=%01%01%00%00%00%00%00%00%00b" },
                 { { { "X-Token", "a" }, { "X-Token", "\x01\x01" } }, "key=b" },
         };
         unsigned char keys[COUNT_OF(cases)][VERDICT_KEY], again[VERDICT_KEY];
-        const struct pair other[] = { { "X-Other", "1" }, { "x-tOKEN", "a" }, { NULL, NULL } }, none[] = { { "X-Tokens", "a" }, { NULL, NULL } }, empty[] = { { "X-Token", "" }, { NULL, NULL } };
+        const struct pair other[] = { { "X-Other", "1" }, { "x-tOKEN", "a" }, { NULL, NULL } },
+                          none[] = { { "X-Tokens", "a" }, { NULL, NULL } },
+                          empty[] = { { "X-Token", "" }, { NULL, NULL } };
 
         for (size_t i = 0; i < COUNT_OF(cases); i++) {
                 assert_true(key_of(cases[i].headers, cases[i].query, keys[i]));

@@ -11,51 +11,81 @@ enum { REMEMBERED_MOST = 10000, REMEMBERED_BYTES = 16 << 20, IAM_CONNECTIONS = 1
 /* ---- the spec ----------------------------------------------------------- */
 
 static const struct field key_fields[] = {
-        FIELD(OBJECT, "accessKeySecretRef", struct apig_key, access, .required = true, .object = &secret_ref_type, .help = "The key that callers name (AppKey, AK)."),
-        FIELD(OBJECT, "secretKeySecretRef", struct apig_key, secret, .required = true, .object = &secret_ref_type, .help = "The secret they sign with (AppSecret, SK)."),
+        FIELD(OBJECT, "accessKeySecretRef", struct apig_key, access, .required = true,
+              .object = &secret_ref_type, .help = "The key that callers name (AppKey, AK)."),
+        FIELD(OBJECT, "secretKeySecretRef", struct apig_key, secret, .required = true,
+              .object = &secret_ref_type, .help = "The secret they sign with (AppSecret, SK)."),
 };
 static const struct type key_type = TYPE("SigningKey", struct apig_key, key_fields, "A caller's key.");
 static const struct field value_fields[] = {
-        FIELD(OBJECT, "secretRef", struct apig_secret, value, .required = true, .object = &secret_ref_type, .help = "Where the value is kept."),
+        FIELD(OBJECT, "secretRef", struct apig_secret, value, .required = true, .object = &secret_ref_type,
+              .help = "Where the value is kept."),
 };
-static const struct type value_type = TYPE("SecretValue", struct apig_secret, value_fields, "A value in a Secret.");
+static const struct type value_type = TYPE("SecretValue", struct apig_secret, value_fields,
+                                           "A value in a Secret.");
 
-static const char *const auth_names[] = { [APIG_NONE] = "None", [APIG_APP] = "App", [APIG_IAM] = "IAM", [APIG_CUSTOM] = "Custom", NULL };
+static const char *const auth_names[] = {
+        [APIG_NONE] = "None", [APIG_APP] = "App", [APIG_IAM] = "IAM", [APIG_CUSTOM] = "Custom", NULL
+};
 static const struct field authentication_fields[] = {
-        FIELD(ENUM, "type", struct apig_authentication, type, .fallback = "None", .values = auth_names, .help = "None: anyone may call. App: callers sign with an application's key, or send its AppCode. IAM: callers sign with AK and SK, or send a token. "
-                  "Custom: a function says who may call."),
-        FIELD(OBJECTS, "keys", struct apig_authentication, keys, .object = &key_type, .max = 16, .help = "Keys that requests may be signed with (SDK-HMAC-SHA256); several at once, so that one can be replaced by the next."),
-        FIELD(OBJECTS, "codes", struct apig_authentication, codes, .object = &value_type, .max = 16, .help = "AppCodes that requests may carry in X-Apig-AppCode; App only."),
-        FIELD(OBJECTS, "tokens", struct apig_authentication, tokens, .object = &value_type, .max = 16, .help = "Tokens that requests may carry in X-Auth-Token; IAM only."),
-        FIELD(OBJECT, "iam", struct apig_authentication, iam, .object = &apig_iam_type, .help = "Tokens in X-Auth-Token that IAM itself says are valid; IAM only."),
-        FIELD(OBJECT, "authorizer", struct apig_authentication, authorizer, .object = &apig_authorizer_type, .help = "The function that says who may call; Custom only."),
-        FIELD(DURATION, "window", struct apig_authentication, window, .fallback = "15m", .min = USEC_SEC, .max = USEC_HOUR, .help = "How far a signed request's X-Sdk-Date may be from now; an older one may be a replay."),
+        FIELD(ENUM, "type", struct apig_authentication, type, .fallback = "None", .values = auth_names,
+              .help = "None: anyone may call. App: callers sign with an application's key, or send its "
+                      "AppCode. IAM: callers sign with AK and SK, or send a token. "
+                      "Custom: a function says who may call."),
+        FIELD(OBJECTS, "keys", struct apig_authentication, keys, .object = &key_type, .max = 16,
+              .help = "Keys that requests may be signed with (SDK-HMAC-SHA256); several at once, so that one "
+                      "can be replaced by the next."),
+        FIELD(OBJECTS, "codes", struct apig_authentication, codes, .object = &value_type, .max = 16,
+              .help = "AppCodes that requests may carry in X-Apig-AppCode; App only."),
+        FIELD(OBJECTS, "tokens", struct apig_authentication, tokens, .object = &value_type, .max = 16,
+              .help = "Tokens that requests may carry in X-Auth-Token; IAM only."),
+        FIELD(OBJECT, "iam", struct apig_authentication, iam, .object = &apig_iam_type,
+              .help = "Tokens in X-Auth-Token that IAM itself says are valid; IAM only."),
+        FIELD(OBJECT, "authorizer", struct apig_authentication, authorizer, .object = &apig_authorizer_type,
+              .help = "The function that says who may call; Custom only."),
+        FIELD(DURATION, "window", struct apig_authentication, window, .fallback = "15m", .min = USEC_SEC,
+              .max = USEC_HOUR,
+              .help = "How far a signed request's X-Sdk-Date may be from now; an older one may be a replay."),
 };
 
 static bool some_key(const void *object)
 {
         const struct apig_authentication *a = object;
 
-        return a->type == APIG_NONE || a->keys.n || (a->type == APIG_APP ? a->codes.n > 0 : a->type == APIG_IAM ? a->tokens.n || a->iam : a->authorizer != NULL);
+        return a->type == APIG_NONE || a->keys.n ||
+               (a->type == APIG_APP   ? a->codes.n > 0
+                : a->type == APIG_IAM ? a->tokens.n || a->iam
+                                      : a->authorizer != NULL);
 }
 
 static bool of_its_type(const void *object)
 {
         const struct apig_authentication *a = object;
 
-        return (!a->codes.n || a->type == APIG_APP) && ((!a->tokens.n && !a->iam) || a->type == APIG_IAM) && (!a->keys.n || a->type == APIG_APP || a->type == APIG_IAM) &&
+        return (!a->codes.n || a->type == APIG_APP) && ((!a->tokens.n && !a->iam) || a->type == APIG_IAM) &&
+               (!a->keys.n || a->type == APIG_APP || a->type == APIG_IAM) &&
                (!a->authorizer || a->type == APIG_CUSTOM);
 }
 
 static const struct rule authentication_rules[] = {
-        RULE(.cel = "self.type == 'None' || (has(self.keys) && size(self.keys) > 0) || (self.type == 'App' ? has(self.codes) && size(self.codes) > 0 : self.type == 'IAM' ? "
-                 "(has(self.tokens) && size(self.tokens) > 0) || has(self.iam) : has(self.authorizer))",
-          .message = "nobody could call: give keys, or codes (App), tokens or iam (IAM), or an authorizer (Custom)", .check = some_key),
-        RULE(.cel = "(!has(self.codes) || size(self.codes) == 0 || self.type == 'App') && (((!has(self.tokens) || size(self.tokens) == 0) && !has(self.iam)) || self.type == 'IAM') && "
-                 "(!has(self.keys) || size(self.keys) == 0 || self.type == 'App' || self.type == 'IAM') && (!has(self.authorizer) || self.type == 'Custom')",
-          .message = "codes need type App, tokens and iam type IAM, keys one of both, authorizer type Custom", .check = of_its_type),
+        RULE(.cel = "self.type == 'None' || (has(self.keys) && size(self.keys) > 0) || (self.type == 'App' ? "
+                    "has(self.codes) && size(self.codes) > 0 : self.type == 'IAM' ? "
+                    "(has(self.tokens) && size(self.tokens) > 0) || has(self.iam) : has(self.authorizer))",
+             .message = "nobody could call: give keys, or codes (App), tokens or iam (IAM), or an authorizer "
+                        "(Custom)",
+             .check = some_key),
+        RULE(.cel = "(!has(self.codes) || size(self.codes) == 0 || self.type == 'App') && "
+                    "(((!has(self.tokens) || size(self.tokens) == 0) && !has(self.iam)) || self.type == "
+                    "'IAM') && "
+                    "(!has(self.keys) || size(self.keys) == 0 || self.type == 'App' || self.type == 'IAM') "
+                    "&& (!has(self.authorizer) || self.type == 'Custom')",
+             .message =
+                     "codes need type App, tokens and iam type IAM, keys one of both, authorizer type Custom",
+             .check = of_its_type),
 };
-const struct type apig_authentication_type = TYPE("ApigAuthentication", struct apig_authentication, authentication_fields, "Who may call.", RULES(authentication_rules));
+const struct type apig_authentication_type = TYPE("ApigAuthentication", struct apig_authentication,
+                                                  authentication_fields, "Who may call.",
+                                                  RULES(authentication_rules));
 
 /* ---- values in Secrets -------------------------------------------------- */
 
@@ -69,10 +99,10 @@ struct apig_gate_keeper {
         struct secret values[REFS_MOST];
         size_t n;
         usec looked_at;
-        struct buf gone;                 /* which values are missing, in words */
-        uint64_t salt[2], seed;          /* so that nobody can foresee a key or a hash */
+        struct buf gone;        /* which values are missing, in words */
+        uint64_t salt[2], seed; /* so that nobody can foresee a key or a hash */
         struct apig_asker asker;
-        struct judge *judge;             /* NULL: nobody is asked */
+        struct judge *judge; /* NULL: nobody is asked */
 };
 
 static int add_value(struct apig_gate_keeper *k, const struct secret_ref *ref, struct error *err)
@@ -103,7 +133,10 @@ static int add_values(struct apig_gate_keeper *k, struct error *err)
                         return -1;
         if (!spec->iam || !spec->iam->credentials)
                 return 0;
-        return add_value(k, spec->iam->credentials->access, err) < 0 || add_value(k, spec->iam->credentials->secret, err) < 0 ? -1 : 0;
+        return add_value(k, spec->iam->credentials->access, err) < 0 ||
+                               add_value(k, spec->iam->credentials->secret, err) < 0
+                       ? -1
+                       : 0;
 }
 
 static void lend_keys(struct apig_gate_keeper *k)
@@ -127,10 +160,13 @@ static void tell_gone(struct apig_gate_keeper *k)
                         continue;
                 buf_text(&k->gone, k->gone.n ? "; " : "");
                 secret_tell_gone(s->ref, &k->gone);
-                buf_text(&k->gone, i + ours < k->n ? ": nobody can call with it" : s->text ? ": IAM is asked with the last value" : ": IAM can't be asked");
+                buf_text(&k->gone, i + ours < k->n ? ": nobody can call with it"
+                                   : s->text       ? ": IAM is asked with the last value"
+                                                   : ": IAM can't be asked");
         }
         if (k->gone.n > 0)
-                log_warn("authentication", LOG_S("namespace", k->services->trigger->namespace_), LOG_S("trigger", k->services->trigger->name), LOG_S("lacks", k->gone.p));
+                log_warn("authentication", LOG_S("namespace", k->services->trigger->namespace_),
+                         LOG_S("trigger", k->services->trigger->name), LOG_S("lacks", k->gone.p));
 }
 
 void apig_keeper_look(struct apig_gate_keeper *k, usec now)
@@ -148,7 +184,10 @@ void apig_keeper_look(struct apig_gate_keeper *k, usec now)
         tell_gone(k);
 }
 
-usec apig_keeper_deadline(const struct apig_gate_keeper *k) { return k->n ? k->looked_at + LOOK_EVERY : USEC_NEVER; }
+usec apig_keeper_deadline(const struct apig_gate_keeper *k)
+{
+        return k->n ? k->looked_at + LOOK_EVERY : USEC_NEVER;
+}
 const char *apig_keeper_lacks(const struct apig_gate_keeper *k) { return k->gone.n ? k->gone.p : NULL; }
 
 /* ---- whom it asks ------------------------------------------------------- */
@@ -160,15 +199,22 @@ static int open_judge(struct apig_gate_keeper *k, struct error *err)
         const struct secret_ref *ca = authorizer ? authorizer->ca : iam->ca;
         uint32_t connections = (uint32_t)k->services->trigger->delivery->max_in_flight;
         BUF_AT_END struct buf url = BUF_INIT(4096), file = BUF_INIT(4096);
-        struct judge_config c = { .services = k->services, .cookie = &k->asker, .most = REMEMBERED_MOST, .bytes_most = REMEMBERED_BYTES,
-                                  .peer = { .connections = connections, .answer_max = ANSWER_MOST, .own_tls = ca || iam } };
+        struct judge_config c = {
+                .services = k->services,
+                .cookie = &k->asker,
+                .most = REMEMBERED_MOST,
+                .bytes_most = REMEMBERED_BYTES,
+                .peer = { .connections = connections, .answer_max = ANSWER_MOST, .own_tls = ca || iam }
+        };
 
         k->asker.services = k->services;
         k->asker.authorizer = authorizer;
         k->asker.iam = iam;
         k->asker.seed = k->seed;
         if (ca && !k->services->secrets)
-                return error_set(err, ERROR_INVALID, "authentication: Secret %s can't be read from nowhere: say --secrets=DIR", ca->name);
+                return error_set(err, ERROR_INVALID,
+                                 "authentication: Secret %s can't be read from nowhere: say --secrets=DIR",
+                                 ca->name);
         if (ca)
                 secret_path(k->services->secrets, ca, &file);
         c.peer.ca_file = ca ? file.p : NULL;
@@ -195,9 +241,13 @@ static int open_judge(struct apig_gate_keeper *k, struct error *err)
 }
 
 struct judge *apig_keeper_judge(const struct apig_gate_keeper *k) { return k->judge; }
-static struct str salt_of(const struct apig_gate_keeper *k) { return (struct str){ (const char *)k->salt, sizeof(k->salt) }; }
+static struct str salt_of(const struct apig_gate_keeper *k)
+{
+        return (struct str){ (const char *)k->salt, sizeof(k->salt) };
+}
 
-int apig_keeper_new(struct apig_gate_keeper **out, const struct apig_authentication *spec, const struct services *services, struct error *err)
+int apig_keeper_new(struct apig_gate_keeper **out, const struct apig_authentication *spec,
+                    const struct services *services, struct error *err)
 {
         struct apig_gate_keeper *k = calloc(1, sizeof(*k));
 
@@ -259,20 +309,27 @@ static struct str secret_of(const struct apig_gate_keeper *k, struct str access)
 enum { SIGNED_MOST = 64 };
 
 /* Each name that is signed must stand for one header: a second one of the name would be nobody's. */
-struct signed_names { const struct sign_request *request; uint8_t times[SIGNED_MOST]; };
+struct signed_names {
+        const struct sign_request *request;
+        uint8_t times[SIGNED_MOST];
+};
 
 static void count_signed(void *cookie, struct str name, struct str value UNUSED)
 {
         struct signed_names *s = cookie;
 
         for (size_t i = 0; i < s->request->headers_n; i++)
-                s->times[i] = (uint8_t)MIN_OF(s->times[i] + str_equal_nocase(s->request->headers[i].name, name), 2);
+                s->times[i] = (uint8_t)MIN_OF(
+                        s->times[i] + str_equal_nocase(s->request->headers[i].name, name), 2);
 }
 
-static const char *check_signature(const struct apig_gate_keeper *k, const struct push_request *q, struct str authorization, struct str *access)
+static const char *check_signature(const struct apig_gate_keeper *k, const struct push_request *q,
+                                   struct str authorization, struct str *access)
 {
         struct sign_header headers[SIGNED_MOST];
-        struct sign_request r = { .method = q->method, .path = q->path, .query = q->query, .headers = headers, .body = q->body };
+        struct sign_request r = {
+                .method = q->method, .path = q->path, .query = q->query, .headers = headers, .body = q->body
+        };
         struct signed_names names = { .request = &r };
         struct sign_authorization a;
         struct str date = q->header(q, "X-Sdk-Date"), rest;
@@ -308,11 +365,14 @@ static const char *check_signature(const struct apig_gate_keeper *k, const struc
         q->each_header(q, count_signed, &names);
         for (size_t i = 0; i < r.headers_n; i++)
                 if (names.times[i] != 1)
-                        return "Incorrect authentication information: a signed header is missing or comes twice";
+                        return "Incorrect authentication information: a signed header is missing or comes "
+                               "twice";
         if (!date_signed || !host_signed)
                 return "Incorrect authentication information: Host and X-Sdk-Date must be signed";
         sign_request(&r, date, secret, expected);
-        return sign_equal(str_of(expected), a.signature) ? NULL : "Incorrect authentication information: verify signature failed";
+        return sign_equal(str_of(expected), a.signature)
+                       ? NULL
+                       : "Incorrect authentication information: verify signature failed";
 }
 
 static enum apig_admission refuse(struct apig_caller *c, const char *code, const char *message)
@@ -323,7 +383,8 @@ static enum apig_admission refuse(struct apig_caller *c, const char *code, const
 
 /* What it is belongs to who it is: an access key may read like an AppCode. */
 enum credential { ACCESS_KEY, APP_CODE, TOKEN };
-static enum apig_admission admit(const struct apig_gate_keeper *k, struct apig_caller *c, enum credential credential, struct str who)
+static enum apig_admission admit(const struct apig_gate_keeper *k, struct apig_caller *c,
+                                 enum credential credential, struct str who)
 {
         c->who = hash_bytes(k->seed + credential, who) | 1;
         return APIG_ADMITTED;
@@ -338,16 +399,19 @@ static enum apig_admission ask(struct apig_caller *c, bool shared)
         return APIG_ASK;
 }
 
-static enum apig_admission check_custom(const struct apig_gate_keeper *k, const struct push_request *q, struct apig_caller *c)
+static enum apig_admission check_custom(const struct apig_gate_keeper *k, const struct push_request *q,
+                                        struct apig_caller *c)
 {
         const struct apig_authorizer *a = k->spec->authorizer;
 
         if (!apig_authorizer_key(a, salt_of(k), q, c->key))
-                return refuse(c, "APIG.0305", "Incorrect authentication information: what tells who calls is missing");
+                return refuse(c, "APIG.0305",
+                              "Incorrect authentication information: what tells who calls is missing");
         return ask(c, a->identity.n > 0);
 }
 
-static enum apig_admission check_token(const struct apig_gate_keeper *k, struct str token, struct apig_caller *c)
+static enum apig_admission check_token(const struct apig_gate_keeper *k, struct str token,
+                                       struct apig_caller *c)
 {
         if (one_of(k, 2 * k->spec->keys.n + k->spec->codes.n, k->spec->tokens.n, token))
                 return admit(k, c, TOKEN, token);
@@ -357,9 +421,11 @@ static enum apig_admission check_token(const struct apig_gate_keeper *k, struct 
         return ask(c, true);
 }
 
-enum apig_admission apig_keeper_check(struct apig_gate_keeper *k, const struct push_request *q, struct apig_caller *c)
+enum apig_admission apig_keeper_check(struct apig_gate_keeper *k, const struct push_request *q,
+                                      struct apig_caller *c)
 {
-        struct str authorization = q->header(q, "Authorization"), app_code = q->header(q, "X-Apig-AppCode"), token = q->header(q, "X-Auth-Token"), access;
+        struct str authorization = q->header(q, "Authorization"), app_code = q->header(q, "X-Apig-AppCode"),
+                   token = q->header(q, "X-Auth-Token"), access;
         const struct apig_authentication *spec = k->spec;
         const char *code = spec->type == APIG_APP ? "APIG.0303" : "APIG.0301", *wrong;
 
@@ -367,11 +433,16 @@ enum apig_admission apig_keeper_check(struct apig_gate_keeper *k, const struct p
         if (spec->type == APIG_CUSTOM)
                 return check_custom(k, q, c);
         if (spec->type == APIG_APP && app_code.n)
-                return one_of(k, 2 * spec->keys.n, spec->codes.n, app_code) ? admit(k, c, APP_CODE, app_code) : refuse(c, code, "Incorrect app authentication information: unknown AppCode");
+                return one_of(k, 2 * spec->keys.n, spec->codes.n, app_code)
+                               ? admit(k, c, APP_CODE, app_code)
+                               : refuse(c, code, "Incorrect app authentication information: unknown AppCode");
         if (spec->type == APIG_IAM && token.n)
                 return check_token(k, token, c);
         if (!authorization.n)
-                return refuse(c, code, spec->type == APIG_APP ? "Incorrect app authentication information: no credentials" : "Incorrect IAM authentication information: no credentials");
+                return refuse(c, code,
+                              spec->type == APIG_APP
+                                      ? "Incorrect app authentication information: no credentials"
+                                      : "Incorrect IAM authentication information: no credentials");
         wrong = check_signature(k, q, authorization, &access);
         return wrong ? refuse(c, code, wrong) : admit(k, c, ACCESS_KEY, access);
 }

@@ -3,9 +3,17 @@
 
 enum { SEGMENTS_MOST = 64, SCORE_LITERAL = 4, SCORE_NAMED = 2 };
 
-struct segment { struct str text; bool named; };
+struct segment {
+        struct str text;
+        bool named;
+};
 /* text: what segments are views of */
-struct apig_path { struct buf text; struct segment segments[SEGMENTS_MOST]; size_t n, names; bool rest, prefix; /* rest: the last one takes all that is left */ };
+struct apig_path {
+        struct buf text;
+        struct segment segments[SEGMENTS_MOST];
+        size_t n, names;
+        bool rest, prefix; /* rest: the last one takes all that is left */
+};
 
 static int refuse(struct buf *why, struct str segment, const char *what)
 {
@@ -18,7 +26,8 @@ static bool is_name(struct str s)
         for (size_t i = 0; i < s.n; i++) {
                 char c = s.p[i];
 
-                if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-'))
+                if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                      c == '_' || c == '-'))
                         return false;
         }
         return s.n > 0;
@@ -33,7 +42,8 @@ static int add_parameter(struct apig_path *p, struct str s, bool last, struct bu
                 return refuse(why, s, "takes all that is left: put it last");
         name.n -= rest;
         if (!is_name(name))
-                return refuse(why, s, "is no parameter: write {name} or {name+}, of letters, digits, _ and -");
+                return refuse(why, s,
+                              "is no parameter: write {name} or {name+}, of letters, digits, _ and -");
         for (size_t i = 0; i < p->n; i++)
                 if (p->segments[i].named && str_equal(p->segments[i].text, name))
                         return refuse(why, s, "comes twice");
@@ -65,9 +75,13 @@ static int add_segment(struct apig_path *p, struct str s, bool last, struct buf 
         if (p->n == SEGMENTS_MOST)
                 return refuse(why, s, "is one segment too many: at most 64");
         if (p->rest)
-                return refuse(why, s, "stands behind a parameter with +, which takes all that is left: put that one last");
+                return refuse(
+                        why, s,
+                        "stands behind a parameter with +, which takes all that is left: put that one last");
         if (memchr(s.p, '?', s.n) || memchr(s.p, '#', s.n))
-                return refuse(why, s, "holds ? or #, which end a path: percent-encode it, %3F or %23, where it is part of the path");
+                return refuse(why, s,
+                              "holds ? or #, which end a path: percent-encode it, %3F or %23, where it is "
+                              "part of the path");
         if (s.n >= 2 && s.p[0] == '{' && s.p[s.n - 1] == '}')
                 return add_parameter(p, s, last, why);
         if (memchr(s.p, '{', s.n) || memchr(s.p, '}', s.n))

@@ -1,14 +1,19 @@
-/* What an authorizer or IAM said, for people: it was shown the caller's request, and may repeat what lets the caller in. */
+/* What an authorizer or IAM said, for people: it was shown the caller's request, and may repeat what lets the
+ * caller in. */
 #include "source/apig/apig.h"
 
 enum { QUOTED_MOST = 160, SECRET_SHORTEST = 3 };
 
-struct search { struct str words; size_t at, longest; };
+struct search {
+        struct str words;
+        size_t at, longest;
+};
 
 static void look_for(struct search *s, struct str value)
 {
         value = str_trim(value);
-        if (value.n >= SECRET_SHORTEST && value.n > s->longest && value.n <= s->words.n - s->at && memcmp(s->words.p + s->at, value.p, value.n) == 0)
+        if (value.n >= SECRET_SHORTEST && value.n > s->longest && value.n <= s->words.n - s->at &&
+            memcmp(s->words.p + s->at, value.p, value.n) == 0)
                 s->longest = value.n;
 }
 

@@ -49,7 +49,10 @@ struct entry {
         size_t bytes;
 };
 /* The table keeps the order of use: the first was not used for longest. */
-struct verdicts { struct entry *entries; size_t n, bytes, most, bytes_most; };
+struct verdicts {
+        struct entry *entries;
+        size_t n, bytes, most, bytes_most;
+};
 
 int verdicts_new(struct verdicts **out, size_t most, size_t bytes_most, struct error *err)
 {
@@ -111,7 +114,8 @@ struct verdict *verdicts_find(struct verdicts *v, const unsigned char key[VERDIC
         return e->verdict;
 }
 
-void verdicts_keep(struct verdicts *v, const unsigned char key[VERDICT_KEY], struct verdict *verdict, usec until)
+void verdicts_keep(struct verdicts *v, const unsigned char key[VERDICT_KEY], struct verdict *verdict,
+                   usec until)
 {
         struct entry *e = entry_of(v, key);
         size_t bytes = sizeof(*e) + sizeof(*verdict) + verdict->context_n;

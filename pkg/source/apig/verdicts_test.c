@@ -99,7 +99,11 @@ static void one_larger_than_all_is_not_kept(void **state UNUSED)
 static void the_one_not_used_for_longest_goes_first(void **state UNUSED)
 {
         enum { MOST = 20, KEYS = 40 };
-        struct { unsigned n; usec until; size_t bytes; } model[MOST + 1];
+        struct {
+                unsigned n;
+                usec until;
+                size_t bytes;
+        } model[MOST + 1];
         static char text[400];
         size_t n = 0, bytes = 0, one, bytes_most;
         struct random r;
@@ -155,8 +159,11 @@ static void the_one_not_used_for_longest_goes_first(void **state UNUSED)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(a_verdict_holds_until_it_expires), cmocka_unit_test(a_newer_one_takes_its_place),         cmocka_unit_test(a_verdict_lives_while_it_is_held),
-                cmocka_unit_test(one_larger_than_all_is_not_kept),  cmocka_unit_test(the_one_not_used_for_longest_goes_first),
+                cmocka_unit_test(a_verdict_holds_until_it_expires),
+                cmocka_unit_test(a_newer_one_takes_its_place),
+                cmocka_unit_test(a_verdict_lives_while_it_is_held),
+                cmocka_unit_test(one_larger_than_all_is_not_kept),
+                cmocka_unit_test(the_one_not_used_for_longest_goes_first),
         };
 
         return cmocka_run_group_tests_name("verdicts", tests, NULL, NULL);

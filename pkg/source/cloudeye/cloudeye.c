@@ -6,12 +6,21 @@
 
 static const struct field cloudeye_fields[] = {
         SMN_FIELDS,
-        FIELD(STRINGS, "alarms", struct cloudeye_spec, alarms, .max = 100, .item_min_one = true, .help = "The alarms that are delivered, by name or id; by default all."),
-        FIELD(STRINGS, "severities", struct cloudeye_spec, severities, .max = 4, .pattern = "^(Critical|Major|Minor|Informational)$", .format = "Critical, Major, Minor or Informational", .help = "The levels of alarms that are delivered; by default all."),
-        FIELD(STRINGS, "states", struct cloudeye_spec, states, .max = 2, .pattern = "^(alarm|ok)$", .format = "alarm or ok", .help = "Whether an alarm is delivered when it is raised, when it is over, or both; by default both."),
+        FIELD(STRINGS, "alarms", struct cloudeye_spec, alarms, .max = 100, .item_min_one = true,
+              .help = "The alarms that are delivered, by name or id; by default all."),
+        FIELD(STRINGS, "severities", struct cloudeye_spec, severities, .max = 4,
+              .pattern = "^(Critical|Major|Minor|Informational)$",
+              .format = "Critical, Major, Minor or Informational",
+              .help = "The levels of alarms that are delivered; by default all."),
+        FIELD(STRINGS, "states", struct cloudeye_spec, states, .max = 2, .pattern = "^(alarm|ok)$",
+              .format = "alarm or ok",
+              .help = "Whether an alarm is delivered when it is raised, when it is over, or both; by default "
+                      "both."),
 };
 static const struct rule cloudeye_rules[] = { TOPIC_RULES };
-const struct type cloudeye_type = TYPE("CloudEyeSource", struct cloudeye_spec, cloudeye_fields, "Alarms of Cloud Eye, which come by a topic of Simple Message Notification.", RULES(cloudeye_rules));
+const struct type cloudeye_type = TYPE(
+        "CloudEyeSource", struct cloudeye_spec, cloudeye_fields,
+        "Alarms of Cloud Eye, which come by a topic of Simple Message Notification.", RULES(cloudeye_rules));
 
 static bool among(const struct strings *list, struct str value)
 {
@@ -45,21 +54,40 @@ bool cloudeye_wants(const void *spec, struct str message)
         const struct cloudeye_spec *s = spec;
         const struct str text = json_without_mark(message);
         json_t *alarm = json_tree(text, 0, JSON_VALUES_MOST, NULL);
-        /* What does not read like an alarm, such as one in plain text, is wanted where nothing is chosen: an alarm must not vanish. */
-        bool wants = !(s->states.n || s->alarms.n || s->severities.n) || (json_is_object(alarm) && (!s->states.n || among(&s->states, json_member(alarm, "alarm_status"))) &&
-                     (!s->alarms.n || among(&s->alarms, json_member(alarm, "alarm_name")) || among(&s->alarms, json_member(alarm, "alarm_id"))) &&
-                     (!s->severities.n || among(&s->severities, level_of(alarm))));
+        /* What does not read like an alarm, such as one in plain text, is wanted where nothing is chosen: an
+         * alarm must not vanish. */
+        bool wants = !(s->states.n || s->alarms.n || s->severities.n) ||
+                     (json_is_object(alarm) &&
+                      (!s->states.n || among(&s->states, json_member(alarm, "alarm_status"))) &&
+                      (!s->alarms.n || among(&s->alarms, json_member(alarm, "alarm_name")) ||
+                       among(&s->alarms, json_member(alarm, "alarm_id"))) &&
+                      (!s->severities.n || among(&s->severities, level_of(alarm))));
 
         json_decref(alarm);
         return wants;
 }
 
-static int cloudeye_open(struct source **out, const void *spec, const struct services *services, struct task *wake, struct error *err)
+static int cloudeye_open(struct source **out, const void *spec, const struct services *services,
+                         struct task *wake, struct error *err)
 {
         return smn_open_for(out, spec, cloudeye_wants, services, wake, err);
 }
 
 const struct driver cloudeye_driver = {
-        .name = "cloudEye", .ce_type = "dev.sluice.cloudeye.alarm", .push = &smn_push, .type = &cloudeye_type, .open = cloudeye_open, .poll = smn_poll, .deadline = smn_deadline, .stop = smn_stop,
-        .free = smn_free, .describe = smn_describe, .encode = smn_encode, .event = smn_event, .sample = smn_sample, .sample_free = smn_sample_free, .outside = smn_outside, .origin = smn_origin,
+        .name = "cloudEye",
+        .ce_type = "dev.sluice.cloudeye.alarm",
+        .push = &smn_push,
+        .type = &cloudeye_type,
+        .open = cloudeye_open,
+        .poll = smn_poll,
+        .deadline = smn_deadline,
+        .stop = smn_stop,
+        .free = smn_free,
+        .describe = smn_describe,
+        .encode = smn_encode,
+        .event = smn_event,
+        .sample = smn_sample,
+        .sample_free = smn_sample_free,
+        .outside = smn_outside,
+        .origin = smn_origin,
 };

@@ -4,7 +4,7 @@
 #include "source/smn/smn.h"
 
 struct cloudeye_spec {
-        struct smn_spec smn;     /* stands first: what smn_sample reads */
+        struct smn_spec smn; /* stands first: what smn_sample reads */
         struct strings alarms, severities, states;
 };
 extern const struct type cloudeye_type;

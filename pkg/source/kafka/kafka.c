@@ -20,30 +20,46 @@ static const usec POLL_INTERVAL = 20 * USEC_SEC;
 static const usec COMMIT_PATIENCE = 2 * USEC_SEC;
 /* After which a commit that failed, or a question about positions, is tried again. */
 static const usec AGAIN = USEC_SEC;
-/* How old the ends of partitions may be that are not fetched, since nothing of them is wanted: lag comes from them. */
+/* How old the ends of partitions may be that are not fetched, since nothing of them is wanted: lag comes from
+ * them. */
 static const usec LOOK_INTERVAL = 10 * USEC_SEC;
 /* With one question about positions. */
 enum { LOOK_PATIENCE_MS = 5000 };
-/* After which the group's position is looked at before it is committed anew: a topic that was deleted has taken it along, and another one of the same
- * name would go on in its middle. */
+/* After which the group's position is looked at before it is committed anew: a topic that was deleted has
+ * taken it along, and another one of the same name would go on in its middle. */
 static const usec TRUSTED = 500 * USEC_MSEC;
-/* A consumer that another one of its name has fenced off waits as long, or twice, before it joins again: a worker that was replaced is stopped by then. */
+/* A consumer that another one of its name has fenced off waits as long, or twice, before it joins again: a
+ * worker that was replaced is stopped by then. */
 static const usec REJOIN = 30 * USEC_SEC;
 
 /* ---- the spec ----------------------------------------------------------- */
 
 static const char *const start_names[] = { "Earliest", "Latest", NULL };
 static const struct field kafka_fields[] = {
-        FIELD(STRINGS, "bootstrapServers", struct kafka_spec, bootstrap_servers, .required = true, .min = 1, .max = 32, .pattern = "^([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\]):" PORT_PATTERN "$", .format = "HOST:PORT", .cloud = "kafka_connect_address", .help = "Brokers to begin with, each HOST:PORT; the others are learned from them."),
-        FIELD(STRINGS, "topics", struct kafka_spec, topics, .required = true, .min = 1, .max = 100, .set = true, .pattern = KAFKA_TOPIC_PATTERN, .format = KAFKA_TOPIC_FORMAT, .cloud = "topic_ids", .help = "Topics to read."),
-        FIELD(STRING, "consumerGroup", struct kafka_spec, consumer_group, .min = 1, .max = 255, .help = "The consumer group that holds the positions; by default sluice.NAMESPACE.NAME."),
-        FIELD(ENUM, "startPosition", struct kafka_spec, start_position, .fallback = "Latest", .values = start_names, .help = "Where the consumer group begins at its first start: Earliest reads all there is, Latest only what comes from then on. Partitions and topics that appear later are "
-                  "read from their beginning."),
-        FIELD(INT, "fetchBytes", struct kafka_spec, fetch_bytes, .fallback = "8388608", .min = 2097152, .max = 1073741824, .help = "What fetching ahead may take in memory over about four partitions, in bytes; half of it is for records, half for what librdkafka keeps beside "
-                  "them. With librdkafka before 2.2 (Debian 12) the highest throughput grows with it."),
+        FIELD(STRINGS, "bootstrapServers", struct kafka_spec, bootstrap_servers, .required = true, .min = 1,
+              .max = 32, .pattern = "^([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\]):" PORT_PATTERN "$",
+              .format = "HOST:PORT", .cloud = "kafka_connect_address",
+              .help = "Brokers to begin with, each HOST:PORT; the others are learned from them."),
+        FIELD(STRINGS, "topics", struct kafka_spec, topics, .required = true, .min = 1, .max = 100,
+              .set = true, .pattern = KAFKA_TOPIC_PATTERN, .format = KAFKA_TOPIC_FORMAT, .cloud = "topic_ids",
+              .help = "Topics to read."),
+        FIELD(STRING, "consumerGroup", struct kafka_spec, consumer_group, .min = 1, .max = 255,
+              .help = "The consumer group that holds the positions; by default sluice.NAMESPACE.NAME."),
+        FIELD(ENUM, "startPosition", struct kafka_spec, start_position, .fallback = "Latest",
+              .values = start_names,
+              .help = "Where the consumer group begins at its first start: Earliest reads all there is, "
+                      "Latest only what comes from then on. Partitions and topics that appear later are "
+                      "read from their beginning."),
+        FIELD(INT, "fetchBytes", struct kafka_spec, fetch_bytes, .fallback = "8388608", .min = 2097152,
+              .max = 1073741824,
+              .help = "What fetching ahead may take in memory over about four partitions, in bytes; half of "
+                      "it is for records, half for what librdkafka keeps beside "
+                      "them. With librdkafka before 2.2 (Debian 12) the highest throughput grows with it."),
 };
-const struct type kafka_type = TYPE("KafkaSource", struct kafka_spec, kafka_fields, "Messages of Kafka topics, at least once, in order within a partition. A null value reaches the function as JSON null, "
-                                                                "a value that is not valid UTF-8 as its Base64.");
+const struct type kafka_type = TYPE("KafkaSource", struct kafka_spec, kafka_fields,
+                                    "Messages of Kafka topics, at least once, in order within a partition. A "
+                                    "null value reaches the function as JSON null, "
+                                    "a value that is not valid UTF-8 as its Base64.");
 
 void kafka_group(const struct kafka_spec *spec, const struct trigger *t, struct buf *b)
 {
@@ -55,13 +71,13 @@ void kafka_group(const struct kafka_spec *spec, const struct trigger *t, struct 
 
 /* ---- the source --------------------------------------------------------- */
 
-struct message {                 /* a record of ours */
+struct message { /* a record of ours */
         struct record record;
         struct message *free_next;
         struct partition *partition;
-        rd_kafka_message_t *native; /* NULL once detached */
+        rd_kafka_message_t *native;  /* NULL once detached */
         rd_kafka_headers_t *headers; /* of a detached message; NULL: none */
-        int64_t timestamp;       /* the broker's, in milliseconds, whatever the producer wrote */
+        int64_t timestamp;           /* the broker's, in milliseconds, whatever the producer wrote */
         char *copy;
         char id[];
 };
@@ -76,21 +92,21 @@ struct partition {
         bool more;               /* the last read stopped for lack of credit, not of messages */
         bool at_end;             /* all there was has been read */
         bool tell_assigned, tell_leaving, leaving, lost, left;
-        bool unplaced;           /* where to go on is being asked */
-        bool ready;              /* that is known, and reading has yet to begin there */
-        bool told;               /* the pipeline was told of it, and may have records of it */
-        bool again;              /* it begins anew once the pipeline let it go: its offsets went back */
+        bool unplaced; /* where to go on is being asked */
+        bool ready;    /* that is known, and reading has yet to begin there */
+        bool told;     /* the pipeline was told of it, and may have records of it */
+        bool again;    /* it begins anew once the pipeline let it go: its offsets went back */
         /* its topic is said not to exist: what is committed would count for another one of the same name */
         bool gone;
-        bool released;           /* not all that was lent was settled: the end may not be committed */
+        bool released; /* not all that was lent was settled: the end may not be committed */
         int64_t credit, bytes;
         uint32_t lent;
-        int64_t position;        /* the next offset to be read; -1: unknown */
+        int64_t position; /* the next offset to be read; -1: unknown */
         /* behind the last record that was lent; the engine commits up to there. -1: none was */
         int64_t lent_to;
-        int64_t end;             /* as it was last asked for; -1: unknown */
-        int64_t committed;       /* as far as we know; -1: unknown */
-        int64_t wanted;          /* to be committed; -1: nothing was yet */
+        int64_t end;       /* as it was last asked for; -1: unknown */
+        int64_t committed; /* as far as we know; -1: unknown */
+        int64_t wanted;    /* to be committed; -1: nothing was yet */
         bool committing;
         /* is what was committed still there? Nothing is committed until that is known */
         bool doubted;
@@ -109,30 +125,30 @@ struct source {
         struct task *wake;
         struct waker_slot slot;
         rd_kafka_t *rk;
-        rd_kafka_queue_t *queue; /* of the consumer: rebalances, errors, commits */
+        rd_kafka_queue_t *queue;       /* of the consumer: rebalances, errors, commits */
         struct partition **partitions; /* by track; never freed before the source */
         uint32_t partitions_n, next_partition;
         size_t id_size;
         struct message *spare;
-        bool *missing;           /* by topic: it did not exist yet, so that what is in it came after us */
-        bool established;        /* the group has begun before: startPosition is for others */
+        bool *missing;    /* by topic: it did not exist yet, so that what is in it came after us */
+        bool established; /* the group has begun before: startPosition is for others */
         bool subscribed;
-        uint32_t asked;          /* questions about the group that are under way */
-        usec ask_at;             /* ask again then; 0: no */
-        struct lookup *lookup;   /* about partitions; NULL: none is under way */
-        bool looking;            /* it is about the ends only */
-        uint32_t assignment;     /* counts them, so that answers about an earlier one are known */
+        uint32_t asked;        /* questions about the group that are under way */
+        usec ask_at;           /* ask again then; 0: no */
+        struct lookup *lookup; /* about partitions; NULL: none is under way */
+        bool looking;          /* it is about the ends only */
+        uint32_t assignment;   /* counts them, so that answers about an earlier one are known */
         uint32_t lookup_assignment;
         usec lookup_at, look_at; /* not before; for lag alone */
         bool unassign;           /* once every leaving partition has left and its commits are answered */
         bool commit_failed;      /* the last one; so that it is said once */
         uint32_t commits_under_way;
-        usec commit_at;          /* not before */
-        usec commit_deadline;    /* while unassigning; 0: not all have left yet */
-        bool fatal;              /* this consumer is done for: another one is made */
-        usec reopen_at;          /* 0: not yet */
+        usec commit_at;       /* not before */
+        usec commit_deadline; /* while unassigning; 0: not all have left yet */
+        bool fatal;           /* this consumer is done for: another one is made */
+        usec reopen_at;       /* 0: not yet */
         struct random random;
-        char trouble[480];       /* what a broker connection said; counts only if partitions lie there */
+        char trouble[480]; /* what a broker connection said; counts only if partitions lie there */
         bool stopping, close_asked, closing, closed, told_closed;
         pthread_t closer;
         _Atomic bool destroyed;
@@ -191,11 +207,13 @@ static int set_number(rd_kafka_conf_t *conf, const char *name, size_t value, str
         return set(conf, name, text, err);
 }
 
-static int configure(rd_kafka_conf_t *conf, const struct kafka_spec *spec, const struct services *services, struct error *err)
+static int configure(rd_kafka_conf_t *conf, const struct kafka_spec *spec, const struct services *services,
+                     struct error *err)
 {
         BUF_AT_END struct buf servers = BUF_INIT(65536), group = BUF_INIT(1024);
-        /* The budget is for a handful of partitions: librdkafka counts what waits for each by itself when its queue is read directly. It counts
-         * only the records' bytes: its structures, half as much again for records of 1 KiB, and the fetch that overfills a queue are the other half. */
+        /* The budget is for a handful of partitions: librdkafka counts what waits for each by itself when its
+         * queue is read directly. It counts only the records' bytes: its structures, half as much again for
+         * records of 1 KiB, and the fetch that overfills a queue are the other half. */
         size_t kilobytes = MAX_OF((size_t)spec->fetch_bytes / 1024 / 8, (size_t)256);
 
         strings_join(&spec->bootstrap_servers, &servers);
@@ -203,18 +221,26 @@ static int configure(rd_kafka_conf_t *conf, const struct kafka_spec *spec, const
         if (servers.failed || group.failed)
                 return error_memory(err);
         rd_kafka_conf_set_log_cb(conf, on_log);
-        rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_REBALANCE | RD_KAFKA_EVENT_OFFSET_COMMIT | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_STATS |
-                                      RD_KAFKA_EVENT_DESCRIBECONSUMERGROUPS_RESULT | RD_KAFKA_EVENT_LISTCONSUMERGROUPOFFSETS_RESULT);
-        if (set(conf, "bootstrap.servers", servers.p, err) < 0 || set(conf, "group.id", group.p, err) < 0 || set(conf, "client.id", "sluice", err) < 0 ||
-            set(conf, "enable.auto.commit", "false", err) < 0 || set(conf, "enable.auto.offset.store", "false", err) < 0 ||
-            set(conf, "enable.partition.eof", "true", err) < 0 || set(conf, "allow.auto.create.topics", "false", err) < 0 ||
+        rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_REBALANCE | RD_KAFKA_EVENT_OFFSET_COMMIT |
+                                               RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_STATS |
+                                               RD_KAFKA_EVENT_DESCRIBECONSUMERGROUPS_RESULT |
+                                               RD_KAFKA_EVENT_LISTCONSUMERGROUPOFFSETS_RESULT);
+        if (set(conf, "bootstrap.servers", servers.p, err) < 0 || set(conf, "group.id", group.p, err) < 0 ||
+            set(conf, "client.id", "sluice", err) < 0 || set(conf, "enable.auto.commit", "false", err) < 0 ||
+            set(conf, "enable.auto.offset.store", "false", err) < 0 ||
+            set(conf, "enable.partition.eof", "true", err) < 0 ||
+            set(conf, "allow.auto.create.topics", "false", err) < 0 ||
             /* It would act whenever a position is missing or out of range: where to begin is decided here. */
-            set(conf, "auto.offset.reset", "error", err) < 0 || set(conf, "topic.metadata.refresh.interval.ms", "30000", err) < 0 ||
-            set(conf, "partition.assignment.strategy", "range", err) < 0 || set(conf, "socket.keepalive.enable", "true", err) < 0 ||
-            set(conf, "statistics.interval.ms", "5000", err) < 0 || set(conf, "reconnect.backoff.max.ms", "5000", err) < 0 ||
+            set(conf, "auto.offset.reset", "error", err) < 0 ||
+            set(conf, "topic.metadata.refresh.interval.ms", "30000", err) < 0 ||
+            set(conf, "partition.assignment.strategy", "range", err) < 0 ||
+            set(conf, "socket.keepalive.enable", "true", err) < 0 ||
+            set(conf, "statistics.interval.ms", "5000", err) < 0 ||
+            set(conf, "reconnect.backoff.max.ms", "5000", err) < 0 ||
             set(conf, "socket.connection.setup.timeout.ms", "8000", err) < 0 ||
             set_number(conf, "queued.max.messages.kbytes", kilobytes, err) < 0 ||
-            set_number(conf, "fetch.message.max.bytes", MIN_OF(MAX_OF(kilobytes / 4, (size_t)256), (size_t)1024) * 1024, err) < 0 ||
+            set_number(conf, "fetch.message.max.bytes",
+                       MIN_OF(MAX_OF(kilobytes / 4, (size_t)256), (size_t)1024) * 1024, err) < 0 ||
             set_number(conf, "fetch.max.bytes", MAX_OF(kilobytes / 2, (size_t)1024) * 1024, err) < 0)
                 return -1;
         /* Since 2.2; before, a full queue is looked at again after up to a second. */
@@ -227,8 +253,9 @@ static int configure(rd_kafka_conf_t *conf, const struct kafka_spec *spec, const
 
 /* ---- has the group begun before? ---------------------------------------- */
 
-/* Two questions, whose answers are events: the positions it has, and whether it exists, for a topic that is deleted takes its positions along. A broker
- * that can't say leaves the positions of the partitions that we get. */
+/* Two questions, whose answers are events: the positions it has, and whether it exists, for a topic that is
+ * deleted takes its positions along. A broker that can't say leaves the positions of the partitions that we
+ * get. */
 static void ask_group(struct source *s)
 {
         BUF_AT_END struct buf group = BUF_INIT(1024);
@@ -252,7 +279,8 @@ static void ask_group(struct source *s)
 /* Is another try of any use? What a broker does not know, or forbids, it will not say next time either. */
 static bool passes(rd_kafka_resp_err_t r)
 {
-        return r != RD_KAFKA_RESP_ERR__UNSUPPORTED_FEATURE && r != RD_KAFKA_RESP_ERR_UNSUPPORTED_VERSION && r != RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED &&
+        return r != RD_KAFKA_RESP_ERR__UNSUPPORTED_FEATURE && r != RD_KAFKA_RESP_ERR_UNSUPPORTED_VERSION &&
+               r != RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED &&
                r != RD_KAFKA_RESP_ERR_GROUP_ID_NOT_FOUND && r != RD_KAFKA_RESP_ERR__INVALID_ARG;
 }
 
@@ -267,7 +295,8 @@ static rd_kafka_resp_err_t group_offsets(struct source *s, rd_kafka_event_t *eve
 
         if (r)
                 return r;
-        groups = rd_kafka_ListConsumerGroupOffsets_result_groups(rd_kafka_event_ListConsumerGroupOffsets_result(event), &n);
+        groups = rd_kafka_ListConsumerGroupOffsets_result_groups(
+                rd_kafka_event_ListConsumerGroupOffsets_result(event), &n);
         if (n && rd_kafka_group_result_error(groups[0]))
                 return rd_kafka_error_code(rd_kafka_group_result_error(groups[0]));
         list = n ? rd_kafka_group_result_partitions(groups[0]) : NULL;
@@ -285,15 +314,18 @@ static rd_kafka_resp_err_t group_exists(struct source *s, rd_kafka_event_t *even
 
         if (r)
                 return r;
-        groups = rd_kafka_DescribeConsumerGroups_result_groups(rd_kafka_event_DescribeConsumerGroups_result(event), &n);
+        groups = rd_kafka_DescribeConsumerGroups_result_groups(
+                rd_kafka_event_DescribeConsumerGroups_result(event), &n);
         if (!n)
                 return RD_KAFKA_RESP_ERR_NO_ERROR;
         if (rd_kafka_ConsumerGroupDescription_error(groups[0]))
                 return rd_kafka_error_code(rd_kafka_ConsumerGroupDescription_error(groups[0]));
         if (rd_kafka_ConsumerGroupDescription_state(groups[0]) == RD_KAFKA_CONSUMER_GROUP_STATE_EMPTY)
                 s->established = true;
-        for (size_t i = 0; s->services->instance && i < rd_kafka_ConsumerGroupDescription_member_count(groups[0]); i++) {
-                const char *name = rd_kafka_MemberDescription_group_instance_id(rd_kafka_ConsumerGroupDescription_member(groups[0], i));
+        for (size_t i = 0;
+             s->services->instance && i < rd_kafka_ConsumerGroupDescription_member_count(groups[0]); i++) {
+                const char *name = rd_kafka_MemberDescription_group_instance_id(
+                        rd_kafka_ConsumerGroupDescription_member(groups[0], i));
 
                 s->established = s->established || (name && strcmp(name, s->services->instance) == 0);
         }
@@ -307,7 +339,8 @@ static void group_told(struct source *s, rd_kafka_event_t *event)
         struct error err;
 
         if (r)
-                log_debug("the consumer group is not known", LOG_S("trigger", s->services->trigger->name), LOG_S("error", rd_kafka_err2str(r)));
+                log_debug("the consumer group is not known", LOG_S("trigger", s->services->trigger->name),
+                          LOG_S("error", rd_kafka_err2str(r)));
         if (r && passes(r))
                 s->ask_at = s->now + AGAIN;
         if (--s->asked || s->stopping || s->fatal || s->subscribed || (s->ask_at && !s->established))
@@ -325,7 +358,8 @@ static int subscribe(struct source *s, struct error *err)
         rd_kafka_resp_err_t r;
 
         for (size_t i = 0; i < s->spec->topics.n; i++)
-                (void)rd_kafka_topic_partition_list_add(topics, s->spec->topics.list[i], RD_KAFKA_PARTITION_UA);
+                (void)rd_kafka_topic_partition_list_add(topics, s->spec->topics.list[i],
+                                                        RD_KAFKA_PARTITION_UA);
         r = rd_kafka_subscribe(s->rk, topics);
         rd_kafka_topic_partition_list_destroy(topics);
         s->subscribed = r == RD_KAFKA_RESP_ERR_NO_ERROR;
@@ -341,7 +375,8 @@ static int open_consumer(struct source *s, struct error *err)
                 rd_kafka_conf_destroy(conf);
                 return -1;
         }
-        /* Its threads inherit this: they wait whole milliseconds for a timer and turn for the rest of the last one, all their time when idle. */
+        /* Its threads inherit this: they wait whole milliseconds for a timer and turn for the rest of the
+         * last one, all their time when idle. */
         (void)prctl(PR_SET_TIMERSLACK, 2000000UL);
         s->rk = rd_kafka_new(RD_KAFKA_CONSUMER, conf, why, sizeof(why));
         (void)prctl(PR_SET_TIMERSLACK, 0UL); /* the thread's own again */
@@ -359,7 +394,8 @@ static int open_consumer(struct source *s, struct error *err)
         return 0;
 }
 
-static int kafka_open(struct source **out, const void *spec, const struct services *services, struct task *wake, struct error *err)
+static int kafka_open(struct source **out, const void *spec, const struct services *services,
+                      struct task *wake, struct error *err)
 {
         struct source *s = calloc(1, sizeof(*s));
 
@@ -432,7 +468,8 @@ static bool partition_take(struct source *s, const rd_kafka_topic_partition_t *t
         p->position = p->committed = p->wanted = p->lent_to = p->end = -1;
         p->more = true;
         p->at_end = p->committing = p->released = p->gone = false;
-        p->leaving = p->lost = p->left = p->tell_leaving = p->tell_assigned = p->told = p->again = p->ready = false;
+        p->leaving = p->lost = p->left = p->tell_leaving = p->tell_assigned = p->told = p->again = p->ready =
+                false;
         p->doubted = false;
         p->ask_at = p->commit_at = 0;
         p->why = RD_KAFKA_RESP_ERR_NO_ERROR;
@@ -469,7 +506,9 @@ static void assigned(struct source *s, rd_kafka_topic_partition_list_t *list)
         if (r)
                 set_state(s, SOURCE_FAILED, rd_kafka_err2str(r));
         else
-                set_state(s, SOURCE_STANDBY, "no partition is assigned: the group has more members than the topics have partitions");
+                set_state(s, SOURCE_STANDBY,
+                          "no partition is assigned: the group has more members than the topics have "
+                          "partitions");
 }
 
 static void revoking(struct source *s, bool lost)
@@ -492,11 +531,13 @@ static void revoking(struct source *s, bool lost)
         }
 }
 
-/* A broker does not know it, or its topic: deleted, most likely. It is set aside until a broker says otherwise: nothing of it is committed, for that would count
- * for another topic of the same name, and what is left in it is no lag. */
+/* A broker does not know it, or its topic: deleted, most likely. It is set aside until a broker says
+ * otherwise: nothing of it is committed, for that would count for another topic of the same name, and what is
+ * left in it is no lag. */
 static bool is_unknown(rd_kafka_resp_err_t r)
 {
-        return r == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART || r == RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION || r == RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC;
+        return r == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART || r == RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION ||
+               r == RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC;
 }
 
 static bool set_aside(const struct partition *p) { return p->gone || is_unknown(p->why); }
@@ -537,12 +578,14 @@ static void set_reading(struct source *s)
                 return;
         text[0] = 0;
         if (p)
-                (void)snprintf(text, sizeof(text), "topic %s, partition %d: positions are not known: %s%s", p->topic, p->number, rd_kafka_err2str(p->why),
+                (void)snprintf(text, sizeof(text), "topic %s, partition %d: positions are not known: %s%s",
+                               p->topic, p->number, rd_kafka_err2str(p->why),
                                set_aside(p) ? "; it is set aside: was the topic deleted?" : "");
         set_state(s, reading ? SOURCE_CONNECTED : SOURCE_CONNECTING, text);
 }
 
-/* A broker says that it does not know the partition. Asked about again until one does, or its topic is given up. */
+/* A broker says that it does not know the partition. Asked about again until one does, or its topic is given
+ * up. */
 static void put_aside(struct source *s, struct partition *p, rd_kafka_resp_err_t why)
 {
         p->why = why;
@@ -559,7 +602,10 @@ static void put_aside(struct source *s, struct partition *p, rd_kafka_resp_err_t
 
 /* ---- committing --------------------------------------------------------- */
 
-static bool commit_wanted(const struct partition *p) { return p->queue && !p->lost && !set_aside(p) && p->wanted >= 0 && p->wanted != p->committed; }
+static bool commit_wanted(const struct partition *p)
+{
+        return p->queue && !p->lost && !set_aside(p) && p->wanted >= 0 && p->wanted != p->committed;
+}
 
 /* All that is wanted goes in one request. Its answer is an event on the consumer's queue. */
 static void send_commits(struct source *s)
@@ -574,7 +620,8 @@ static void send_commits(struct source *s)
 
                 if (!commit_wanted(p) || p->committing || s->now < p->commit_at)
                         continue;
-                p->doubted = !s->unassign && !s->stopping && p->committed >= 0 && (p->doubted || s->now - p->trusted_at > TRUSTED);
+                p->doubted = !s->unassign && !s->stopping && p->committed >= 0 &&
+                             (p->doubted || s->now - p->trusted_at > TRUSTED);
                 if (p->doubted)
                         continue;
                 if (!list)
@@ -603,7 +650,10 @@ static void commit_up_to(struct source *s, struct partition *p, int64_t next)
         loop_ready(s->services->loop, s->wake);
 }
 
-static void kafka_commit(struct source *s, uint32_t track, uint64_t next) { commit_up_to(s, s->partitions[track], (int64_t)next); }
+static void kafka_commit(struct source *s, uint32_t track, uint64_t next)
+{
+        commit_up_to(s, s->partitions[track], (int64_t)next);
+}
 
 /* Of one partition, or of all: NULL. */
 static void commit_failed(struct source *s, struct partition *p, rd_kafka_resp_err_t r)
@@ -612,8 +662,10 @@ static void commit_failed(struct source *s, struct partition *p, rd_kafka_resp_e
         if (p && is_unknown(r))
                 put_aside(s, p, r);
         if (!s->commit_failed)
-                log_warn("commit failed and is tried again; what it covers is delivered again if the worker ends before", LOG_S("trigger", s->services->trigger->name),
-                         LOG_S("topic", p ? p->topic : ""), LOG_S("error", rd_kafka_err2str(r)));
+                log_warn("commit failed and is tried again; what it covers is delivered again if the worker "
+                         "ends before",
+                         LOG_S("trigger", s->services->trigger->name), LOG_S("topic", p ? p->topic : ""),
+                         LOG_S("error", rd_kafka_err2str(r)));
         s->commit_failed = true;
 }
 
@@ -654,15 +706,17 @@ static void committed(struct source *s, rd_kafka_event_t *event)
         }
 }
 
-/* With nothing in flight at the end of a partition the end is committed, so that control records and gaps leave no lag. */
+/* With nothing in flight at the end of a partition the end is committed, so that control records and gaps
+ * leave no lag. */
 static void commit_end(struct source *s, struct partition *p)
 {
         if (p->at_end && p->lent == 0 && !p->released && p->position > p->lent_to)
                 commit_up_to(s, p, p->position);
 }
 
-/* Gives the partitions back once nothing of them is out any more and what was settled is committed. The first positions of a group are decided and
- * committed by the member that was asked first: another one would take it for no first start. */
+/* Gives the partitions back once nothing of them is out any more and what was settled is committed. The first
+ * positions of a group are decided and committed by the member that was asked first: another one would take
+ * it for no first start. */
 static void finish_revoking(struct source *s)
 {
         bool waits = false;
@@ -674,7 +728,8 @@ static void finish_revoking(struct source *s)
 
                 if (p->queue && p->leaving && !p->left)
                         return;
-                waits = waits || commit_wanted(p) || (p->queue && !p->lost && p->unplaced && s->lookup && !s->looking && !s->established);
+                waits = waits || commit_wanted(p) ||
+                        (p->queue && !p->lost && p->unplaced && s->lookup && !s->looking && !s->established);
         }
         if (!s->commit_deadline)
                 s->commit_deadline = s->now + COMMIT_PATIENCE;
@@ -699,18 +754,25 @@ static bool topic_missing(const struct source *s, const char *topic)
         return false;
 }
 
-static void say_lost(struct source *s, struct partition *p, enum lost_reason reason, int64_t from, int64_t to, uint64_t n)
+static void say_lost(struct source *s, struct partition *p, enum lost_reason reason, int64_t from, int64_t to,
+                     uint64_t n)
 {
         p->lost_reason = reason;
         p->lost_n = n;
         p->tell_lost = true;
         if (reason == LOST_RETENTION)
-                (void)snprintf(p->lost_text, sizeof(p->lost_text), "topic %s, partition %d: %llu records are gone before they were delivered, offsets %lld to %lld: retention or a deletion took them",
-                               p->topic, p->number, (unsigned long long)n, (long long)from, (long long)to - 1);
-        else
                 (void)snprintf(p->lost_text, sizeof(p->lost_text),
-                               "topic %s, partition %d: the position %lld is no more: the topic was made again, or a broker lost records; reading begins anew at %lld, the first record there is, "
-                               "and %llu records that were there are gone", p->topic, p->number, (long long)from, (long long)to, (unsigned long long)n);
+                               "topic %s, partition %d: %llu records are gone before they were delivered, "
+                               "offsets %lld to %lld: retention or a deletion took them",
+                               p->topic, p->number, (unsigned long long)n, (long long)from,
+                               (long long)to - 1);
+        else
+                (void)snprintf(
+                        p->lost_text, sizeof(p->lost_text),
+                        "topic %s, partition %d: the position %lld is no more: the topic was made again, or "
+                        "a broker lost records; reading begins anew at %lld, the first record there is, "
+                        "and %llu records that were there are gone",
+                        p->topic, p->number, (long long)from, (long long)to, (unsigned long long)n);
         loop_ready(s->services->loop, s->wake);
 }
 
@@ -746,7 +808,8 @@ static void settle_doubt(struct source *s, struct partition *p, const struct whe
         p->trusted_at = s->now;
         if (w->reached >= 0)
                 return;
-        say_lost(s, p, LOST_RECREATED, p->committed, w->low, (uint64_t)MAX_OF(p->end - p->position, (int64_t)0));
+        say_lost(s, p, LOST_RECREATED, p->committed, w->low,
+                 (uint64_t)MAX_OF(p->end - p->position, (int64_t)0));
         begin_anew(s, p, w->low);
 }
 
@@ -764,14 +827,14 @@ static void place(struct source *s, struct partition *p, const struct whereabout
                 p->committed = p->wanted = w.reached, p->trusted_at = s->now;
         if (p->position >= 0)
                 w.reached = p->position;
-        b = begin_of(&w, !s->established && !topic_missing(s, p->topic), s->spec->start_position == KAFKA_LATEST);
+        b = begin_of(&w, !s->established && !topic_missing(s, p->topic),
+                     s->spec->start_position == KAFKA_LATEST);
         p->end = w.high >= 0 ? w.high : -1;
         switch (b.reason) {
-        case BEGIN_RETENTION:
-                say_lost(s, p, LOST_RETENTION, w.reached, b.at, b.lost);
-                break;
+        case BEGIN_RETENTION: say_lost(s, p, LOST_RETENTION, w.reached, b.at, b.lost); break;
         case BEGIN_RECREATED:
-                say_lost(s, p, LOST_RECREATED, w.reached, b.at, (uint64_t)MAX_OF(known - w.reached, (int64_t)0));
+                say_lost(s, p, LOST_RECREATED, w.reached, b.at,
+                         (uint64_t)MAX_OF(known - w.reached, (int64_t)0));
                 begin_anew(s, p, b.at);
                 return;
         case BEGIN_REACHED:
@@ -781,7 +844,10 @@ static void place(struct source *s, struct partition *p, const struct whereabout
         place_at(s, p, b.at);
 }
 
-static bool to_be_asked(const struct source *s, const struct partition *p) { return (p->unplaced || p->doubted) && s->now >= p->ask_at; }
+static bool to_be_asked(const struct source *s, const struct partition *p)
+{
+        return (p->unplaced || p->doubted) && s->now >= p->ask_at;
+}
 
 static void look_for_places(struct source *s, int what)
 {
@@ -795,14 +861,16 @@ static void look_for_places(struct source *s, int what)
                         (void)rd_kafka_topic_partition_list_add(list, p->topic, p->number);
         }
         s->lookup_assignment = s->assignment;
-        if (lookup_begin(&s->lookup, s->rk, list, what, LOOK_PATIENCE_MS, s->services->waker, &s->slot, &err) < 0) {
+        if (lookup_begin(&s->lookup, s->rk, list, what, LOOK_PATIENCE_MS, s->services->waker, &s->slot,
+                         &err) < 0) {
                 s->lookup_at = s->now + AGAIN;
                 set_state(s, SOURCE_DISCONNECTED, err.text);
         }
         rd_kafka_topic_partition_list_destroy(list);
 }
 
-static void take_place(struct source *s, struct partition *p, const struct whereabouts *w, rd_kafka_resp_err_t why)
+static void take_place(struct source *s, struct partition *p, const struct whereabouts *w,
+                       rd_kafka_resp_err_t why)
 {
         if (s->looking) {
                 p->end = why ? p->end : w->high;
@@ -923,22 +991,28 @@ static void rebalance(struct source *s, rd_kafka_event_t *event)
 
 /* ---- state -------------------------------------------------------------- */
 
-/* The words that say most stay: "connection refused" is not replaced by another broker's, nor by "all brokers are down", but replaces the guess
- * that librdkafka makes when an established connection ends. How long it had lasted is of no use, and would make each a new message. */
+/* The words that say most stay: "connection refused" is not replaced by another broker's, nor by "all brokers
+ * are down", but replaces the guess that librdkafka makes when an established connection ends. How long it
+ * had lasted is of no use, and would make each a new message. */
 static void remember_trouble(struct source *s, rd_kafka_resp_err_t code, const char *text)
 {
         const char *span = strstr(text, " (after ");
 
-        if (s->trouble[0] && (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN || !strstr(s->trouble, "Disconnected")))
+        if (s->trouble[0] &&
+            (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN || !strstr(s->trouble, "Disconnected")))
                 return;
-        (void)snprintf(s->trouble, sizeof(s->trouble), "%.*s", (int)MIN_OF(span ? (size_t)(span - text) : strlen(text), sizeof(s->trouble) - 1), text);
+        (void)snprintf(s->trouble, sizeof(s->trouble), "%.*s",
+                       (int)MIN_OF(span ? (size_t)(span - text) : strlen(text), sizeof(s->trouble) - 1),
+                       text);
 }
 
-/* Which of several brokers it is about does not matter yet: statistics tell whether a partition of ours lies there. */
+/* Which of several brokers it is about does not matter yet: statistics tell whether a partition of ours lies
+ * there. */
 static void disconnected(struct source *s, rd_kafka_resp_err_t code, const char *text)
 {
         remember_trouble(s, code, text);
-        if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN || s->state == SOURCE_CONNECTING || s->state == SOURCE_DISCONNECTED)
+        if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN || s->state == SOURCE_CONNECTING ||
+            s->state == SOURCE_DISCONNECTED)
                 set_state(s, SOURCE_DISCONNECTED, s->trouble);
 }
 
@@ -992,13 +1066,9 @@ static void on_error(struct source *s, rd_kafka_event_t *event)
         case RD_KAFKA_RESP_ERR__RESOLVE:
         case RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN:
         case RD_KAFKA_RESP_ERR__AUTHENTICATION:
-        case RD_KAFKA_RESP_ERR__SSL:
-                disconnected(s, code, text);
-                break;
+        case RD_KAFKA_RESP_ERR__SSL: disconnected(s, code, text); break;
         case RD_KAFKA_RESP_ERR__MAX_POLL_EXCEEDED: set_state(s, SOURCE_DISCONNECTED, text); break;
-        case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:
-                topic_unknown(s, text);
-                break;
+        case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART: topic_unknown(s, text); break;
         case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
         case RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED: set_state(s, SOURCE_FAILED, text); break;
         default: log_warn("kafka", LOG_S("trigger", s->services->trigger->name), LOG_S("error", text)); break;
@@ -1012,7 +1082,8 @@ static bool brokers_up(const struct source *s, json_t *root)
         const char *name;
         bool any = false;
 
-        json_object_foreach(brokers, name, broker) {
+        json_object_foreach(brokers, name, broker)
+        {
                 const char *state = json_string_value(json_object_get(broker, "state"));
                 json_int_t id = json_integer_value(json_object_get(broker, "nodeid"));
                 bool up = state && strcmp(state, "UP") == 0, leads = false;
@@ -1024,8 +1095,12 @@ static bool brokers_up(const struct source *s, json_t *root)
                         json_t *partition;
 
                         (void)snprintf(number, sizeof(number), "%d", p->number);
-                        partition = json_object_get(json_object_get(json_object_get(json_object_get(root, "topics"), p->topic), "partitions"), number);
-                        leads = leads || (p->queue && partition && json_integer_value(json_object_get(partition, "leader")) == id);
+                        partition = json_object_get(
+                                json_object_get(json_object_get(json_object_get(root, "topics"), p->topic),
+                                                "partitions"),
+                                number);
+                        leads = leads || (p->queue && partition &&
+                                          json_integer_value(json_object_get(partition, "leader")) == id);
                 }
                 if (leads)
                         return false;
@@ -1045,7 +1120,8 @@ static void on_statistics(struct source *s, const char *text)
         up = brokers_up(s, root);
         json_decref(root);
         for (uint32_t i = 0; i < s->partitions_n; i++)
-                reading = reading || (s->partitions[i]->queue && !s->partitions[i]->unplaced && !s->partitions[i]->ready);
+                reading = reading || (s->partitions[i]->queue && !s->partitions[i]->unplaced &&
+                                      !s->partitions[i]->ready);
         if (!up && s->trouble[0] && s->state != SOURCE_FAILED)
                 set_state(s, SOURCE_DISCONNECTED, s->trouble);
         if (!up)
@@ -1155,7 +1231,9 @@ static void end_of_partition(struct source *s, struct partition *p, int64_t end)
 /* Not skipped: the whole assignment is read again from where each partition is. */
 static void read_again(struct source *s, struct partition *p)
 {
-        log_error("out of memory for a record, which is read again", LOG_S("trigger", s->services->trigger->name), LOG_S("topic", p->topic), LOG_I("partition", p->number));
+        log_error("out of memory for a record, which is read again",
+                  LOG_S("trigger", s->services->trigger->name), LOG_S("topic", p->topic),
+                  LOG_I("partition", p->number));
         p->unplaced = true;
         p->ask_at = s->now + AGAIN;
 }
@@ -1168,7 +1246,8 @@ static void read_failed(struct source *s, struct partition *p, const rd_kafka_me
                 put_aside(s, p, m->err);
                 return;
         }
-        (void)snprintf(text, sizeof(text), "topic %s, partition %d: %s", p->topic, p->number, rd_kafka_message_errstr(m));
+        (void)snprintf(text, sizeof(text), "topic %s, partition %d: %s", p->topic, p->number,
+                       rd_kafka_message_errstr(m));
         set_state(s, SOURCE_FAILED, text);
 }
 
@@ -1237,25 +1316,38 @@ static size_t tell_changes(struct source *s, struct source_event *events, size_t
 
         if (s->state_changed && n < max) {
                 s->state_changed = false;
-                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_STATE, .state = s->state, .text = s->text };
+                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_STATE,
+                                                     .state = s->state,
+                                                     .text = s->text };
         }
         for (uint32_t i = 0; i < s->partitions_n && n < max; i++) {
                 struct partition *p = s->partitions[i];
 
                 if (p->tell_lost) {
                         p->tell_lost = false;
-                        events[n++] = (struct source_event){ .kind = SOURCE_EVENT_RECORDS_LOST, .track = p->track, .lost = p->lost_n, .lost_reason = p->lost_reason, .text = p->lost_text };
+                        events[n++] = (struct source_event){ .kind = SOURCE_EVENT_RECORDS_LOST,
+                                                             .track = p->track,
+                                                             .lost = p->lost_n,
+                                                             .lost_reason = p->lost_reason,
+                                                             .text = p->lost_text };
                         if (n == max)
                                 break;
                 }
                 if (p->tell_assigned) {
                         p->tell_assigned = false;
                         p->told = true;
-                        events[n++] = (struct source_event){ .kind = SOURCE_EVENT_ASSIGNED, .track = p->track };
+                        events[n++] = (struct source_event){ .kind = SOURCE_EVENT_ASSIGNED,
+                                                             .track = p->track };
                 } else if (p->tell_leaving) {
                         p->tell_leaving = false;
-                        events[n++] = p->lost ? (struct source_event){ .kind = SOURCE_EVENT_LOST, .track = p->track }
-                                              : (struct source_event){ .kind = SOURCE_EVENT_REVOKING, .track = p->track, .give_up_at = s->stopping ? USEC_NEVER : s->now + REVOKE_GRACE };
+                        events[n++] = p->lost ? (struct source_event){ .kind = SOURCE_EVENT_LOST,
+                                                                       .track = p->track }
+                                              : (struct source_event){
+                                                        .kind = SOURCE_EVENT_REVOKING,
+                                                        .track = p->track,
+                                                        .give_up_at = s->stopping ? USEC_NEVER
+                                                                                  : s->now + REVOKE_GRACE
+                                                };
                 }
         }
         return n;
@@ -1513,7 +1605,8 @@ static int64_t kafka_lag(const struct source *s)
                 if (high < 0)
                         continue;
                 if (p->committed >= 0 || p->position >= 0) {
-                        lag += MAX_OF(high - (p->committed >= 0 ? p->committed : p->position - p->lent), (int64_t)0);
+                        lag += MAX_OF(high - (p->committed >= 0 ? p->committed : p->position - p->lent),
+                                      (int64_t)0);
                         known = true;
                 }
         }
@@ -1561,7 +1654,8 @@ static struct str kafka_header(const struct record *r, const char *name)
         const void *value = NULL;
         size_t n = 0;
 
-        if (!headers || rd_kafka_header_get_last(headers, name, &value, &n) != RD_KAFKA_RESP_ERR_NO_ERROR || !value)
+        if (!headers || rd_kafka_header_get_last(headers, name, &value, &n) != RD_KAFKA_RESP_ERR_NO_ERROR ||
+            !value)
                 return (struct str){ 0 };
         return (struct str){ value, n };
 }
@@ -1582,7 +1676,9 @@ static void describe_headers(const rd_kafka_headers_t *headers, struct writer *w
         const void *value;
         size_t n;
 
-        for (size_t i = 0; headers && rd_kafka_header_get_all(headers, i, &name, &value, &n) == RD_KAFKA_RESP_ERR_NO_ERROR; i++)
+        for (size_t i = 0;
+             headers && rd_kafka_header_get_all(headers, i, &name, &value, &n) == RD_KAFKA_RESP_ERR_NO_ERROR;
+             i++)
                 pairs_add(&p, str_of(name), (struct str){ value, value ? n : 0 });
         pairs_group(&p);
         writer_object(w);
@@ -1638,8 +1734,10 @@ static bool is_structured(struct str type)
         return str_equal_nocase(str_trim(str_cut(&rest, ';')), STR("application/cloudevents+json"));
 }
 
-/* Binary mode: attributes are headers that begin with ce_, the value is the data. false: it is no valid event, and a record like any other. */
-static bool read_binary(const struct message *m, const struct record *r, struct str type, struct buf *space, struct cloud_event *e)
+/* Binary mode: attributes are headers that begin with ce_, the value is the data. false: it is no valid
+ * event, and a record like any other. */
+static bool read_binary(const struct message *m, const struct record *r, struct str type, struct buf *space,
+                        struct cloud_event *e)
 {
         const rd_kafka_headers_t *headers = headers_of(m);
         struct cloud_attribute *list = headers ? cloudevent_attributes(space, 0) : NULL;
@@ -1651,7 +1749,8 @@ static bool read_binary(const struct message *m, const struct record *r, struct 
         if (!list)
                 return false;
         *e = (struct cloud_event){ .own = list };
-        for (size_t i = 0; rd_kafka_header_get_all(headers, i, &header, &value, &n) == RD_KAFKA_RESP_ERR_NO_ERROR; i++) {
+        for (size_t i = 0;
+             rd_kafka_header_get_all(headers, i, &header, &value, &n) == RD_KAFKA_RESP_ERR_NO_ERROR; i++) {
                 struct cloud_attribute a = { .value = { value, value ? n : 0 } };
 
                 if (strncmp(header, "ce_", 3) != 0)
@@ -1667,7 +1766,10 @@ static bool read_binary(const struct message *m, const struct record *r, struct 
                 list[e->own_n++] = a;
         }
         for (size_t i = 0; i < e->own_n;) {
-                struct str *const known = str_is(list[i].name, "id") ? &e->id : str_is(list[i].name, "source") ? &e->source : str_is(list[i].name, "type") ? &e->type : NULL;
+                struct str *const known = str_is(list[i].name, "id")       ? &e->id
+                                          : str_is(list[i].name, "source") ? &e->source
+                                          : str_is(list[i].name, "type")   ? &e->type
+                                                                           : NULL;
 
                 if (known)
                         *known = list[i].value;
@@ -1688,14 +1790,16 @@ static bool own_event(const struct record *r, struct str type, struct buf *space
 {
         struct error err;
 
-        if (is_structured(type) ? !r->null_value && cloudevent_read(r->value, space, e, &err) == 0
-                                : kafka_header(r, "ce_specversion").n && read_binary(r->native, r, type, space, e))
+        if (is_structured(type)
+                    ? !r->null_value && cloudevent_read(r->value, space, e, &err) == 0
+                    : kafka_header(r, "ce_specversion").n && read_binary(r->native, r, type, space, e))
                 return true;
         buf_reset(space);
         return false;
 }
 
-static void kafka_event(const struct services *services, const struct record *r, struct buf *space, struct cloud_event *e)
+static void kafka_event(const struct services *services, const struct record *r, struct buf *space,
+                        struct cloud_event *e)
 {
         const struct message *m = r->native;
         struct str type = kafka_header(r, "content-type");
@@ -1706,7 +1810,10 @@ static void kafka_event(const struct services *services, const struct record *r,
         cloudevent_source(services->trigger, m->partition->topic, space);
         subject = space->n;
         buf_printf(space, "partition:%d#%lld", m->partition->number, (long long)r->position);
-        *e = (struct cloud_event){ .id = r->id, .source = { space->p, subject }, .subject = { space->p + subject, space->n - subject }, .time = r->time };
+        *e = (struct cloud_event){ .id = r->id,
+                                   .source = { space->p, subject },
+                                   .subject = { space->p + subject, space->n - subject },
+                                   .time = r->time };
         if (r->has_key)
                 e->key = r->key;
         if (!r->null_value)
@@ -1722,7 +1829,8 @@ static void messages(struct writer *w, struct record *const *records, size_t n)
         writer_array_end(w);
 }
 
-static void kafka_encode(const struct services *services, enum dialect dialect, struct record *const *records, size_t n, struct writer *w)
+static void kafka_encode(const struct services *services, enum dialect dialect, struct record *const *records,
+                         size_t n, struct writer *w)
 {
         const struct message *m = records[0]->native;
         const struct event_spec *event = services->trigger->event;
@@ -1752,7 +1860,10 @@ static void kafka_encode(const struct services *services, enum dialect dialect, 
 
 /* ---- previews ----------------------------------------------------------- */
 
-struct sample { struct partition partition; struct buf key, value; };
+struct sample {
+        struct partition partition;
+        struct buf key, value;
+};
 
 static void sample_bytes(const struct node *n, struct buf *b)
 {
@@ -1777,8 +1888,9 @@ static void sample_headers(struct message *m, const struct node *headers)
         if (!headers || headers->kind != NODE_MAP || !(m->headers = rd_kafka_headers_new(headers->n)))
                 return;
         for (size_t i = 0; i < headers->n; i++)
-                (void)rd_kafka_header_add(m->headers, headers->members[i].key.p, (ssize_t)headers->members[i].key.n, headers->members[i].value->text.p,
-                                          (ssize_t)headers->members[i].value->text.n);
+                (void)rd_kafka_header_add(
+                        m->headers, headers->members[i].key.p, (ssize_t)headers->members[i].key.n,
+                        headers->members[i].value->text.p, (ssize_t)headers->members[i].value->text.n);
 }
 
 static void kafka_sample_free(struct record *r)
@@ -1799,13 +1911,16 @@ static void kafka_sample_free(struct record *r)
         free(m);
 }
 
-static int kafka_sample(const void *spec_, const struct services *services, const struct node *document, struct record **out, struct error *err)
+static int kafka_sample(const void *spec_, const struct services *services, const struct node *document,
+                        struct record **out, struct error *err)
 {
         const struct kafka_spec *spec = spec_;
-        const struct node *topic = node_member(document, "topic"), *key = node_member(document, "key"), *value = node_member(document, "value");
+        const struct node *topic = node_member(document, "topic"), *key = node_member(document, "key"),
+                          *value = node_member(document, "value");
         struct sample *s = calloc(1, sizeof(*s));
         struct message *m = s ? calloc(1, sizeof(*m) + 512) : NULL;
-        int64_t offset = sample_int(document, "offset", 0), time = sample_int(document, "timestamp", clock_wall(services->clock) / USEC_MSEC);
+        int64_t offset = sample_int(document, "offset", 0),
+                time = sample_int(document, "timestamp", clock_wall(services->clock) / USEC_MSEC);
 
         if (!m) {
                 free(s);
@@ -1813,7 +1928,8 @@ static int kafka_sample(const void *spec_, const struct services *services, cons
         }
         m->partition = &s->partition;
         s->key.max = s->value.max = BUF_DEFAULT_MAX;
-        s->partition.topic = topic && topic->kind == NODE_STRING ? str_dup(topic->text) : str_dup(str_of(spec->topics.list[0]));
+        s->partition.topic = topic && topic->kind == NODE_STRING ? str_dup(topic->text)
+                                                                 : str_dup(str_of(spec->topics.list[0]));
         s->partition.number = (int32_t)sample_int(document, "partition", 0);
         sample_headers(m, node_member(document, "headers"));
         if (value)
@@ -1825,18 +1941,45 @@ static int kafka_sample(const void *spec_, const struct services *services, cons
                 return error_memory(err);
         }
         m->timestamp = time;
-        m->record = (struct record){ .position = (uint64_t)offset, .time = time_of(time), .key = buf_view(&s->key), .has_key = key && key->kind != NODE_NULL,
-                                     .value = buf_view(&s->value), .null_value = !value || value->kind == NODE_NULL, .native = m };
-        m->record.id = (struct str){ m->id, (size_t)snprintf(m->id, 512, "%s/%d/%lld", s->partition.topic, s->partition.number, (long long)offset) };
+        m->record = (struct record){ .position = (uint64_t)offset,
+                                     .time = time_of(time),
+                                     .key = buf_view(&s->key),
+                                     .has_key = key && key->kind != NODE_NULL,
+                                     .value = buf_view(&s->value),
+                                     .null_value = !value || value->kind == NODE_NULL,
+                                     .native = m };
+        m->record.id = (struct str){ m->id, (size_t)snprintf(m->id, 512, "%s/%d/%lld", s->partition.topic,
+                                                             s->partition.number, (long long)offset) };
         *out = &m->record;
         return 0;
 }
 
-static void kafka_origin(const struct trigger *t, struct buf *b) { strings_join(&((const struct kafka_spec *)t->source_spec)->topics, b); }
+static void kafka_origin(const struct trigger *t, struct buf *b)
+{
+        strings_join(&((const struct kafka_spec *)t->source_spec)->topics, b);
+}
 
 const struct driver kafka_driver = {
-        .name = "kafka", .ce_type = "dev.sluice.kafka.message", .type = &kafka_type,
-        .open = kafka_open, .credit = kafka_credit, .poll = kafka_poll, .deadline = kafka_deadline, .settle = kafka_settle, .detach = kafka_detach,
-        .commit = kafka_commit, .revoked = kafka_revoked, .stop = kafka_stop, .free = kafka_free, .lag = kafka_lag, .drained = kafka_drained, .describe = kafka_describe,
-        .encode = kafka_encode, .event = kafka_event, .header = kafka_header, .sample = kafka_sample, .sample_free = kafka_sample_free, .origin = kafka_origin,
+        .name = "kafka",
+        .ce_type = "dev.sluice.kafka.message",
+        .type = &kafka_type,
+        .open = kafka_open,
+        .credit = kafka_credit,
+        .poll = kafka_poll,
+        .deadline = kafka_deadline,
+        .settle = kafka_settle,
+        .detach = kafka_detach,
+        .commit = kafka_commit,
+        .revoked = kafka_revoked,
+        .stop = kafka_stop,
+        .free = kafka_free,
+        .lag = kafka_lag,
+        .drained = kafka_drained,
+        .describe = kafka_describe,
+        .encode = kafka_encode,
+        .event = kafka_event,
+        .header = kafka_header,
+        .sample = kafka_sample,
+        .sample_free = kafka_sample_free,
+        .origin = kafka_origin,
 };

@@ -1,11 +1,17 @@
-/* The Kafka source, on librdkafka. A track is a partition; positions are offsets and live in the consumer group. librdkafka's threads only ring
- * the waker; everything else happens on the loop's thread, but asking about positions and destroying, which block, on a helper thread. */
+/* The Kafka source, on librdkafka. A track is a partition; positions are offsets and live in the consumer
+ * group. librdkafka's threads only ring the waker; everything else happens on the loop's thread, but asking
+ * about positions and destroying, which block, on a helper thread. */
 #pragma once
 
 #include "source/driver.h"
 
 enum kafka_start { KAFKA_EARLIEST, KAFKA_LATEST };
-struct kafka_spec { struct strings bootstrap_servers, topics; char *consumer_group; int start_position; int64_t fetch_bytes; };
+struct kafka_spec {
+        struct strings bootstrap_servers, topics;
+        char *consumer_group;
+        int start_position;
+        int64_t fetch_bytes;
+};
 
 extern const struct type kafka_type;
 extern const struct driver kafka_driver;

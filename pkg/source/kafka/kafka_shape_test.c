@@ -9,17 +9,28 @@
 
 /* ---- shapes ------------------------------------------------------------- */
 
-static char topic_name[] = "orders", trigger_name[] = "t", namespace_name[] = "shop", region[] = "eu-west-1", instance[] = "81335d56";
+static char topic_name[] = "orders", trigger_name[] = "t", namespace_name[] = "shop", region[] = "eu-west-1",
+            instance[] = "81335d56";
 static struct event_spec event_of_trigger = { .region = region, .instance_id = instance };
 
 static void the_events_are_the_golden_ones(void **state UNUSED)
 {
-        static const char *const golden[] = { "pkg/source/kafka/testdata/classic.json", "pkg/source/kafka/testdata/current.json" };
-        static const struct { struct str value; bool null_value; } values[] = {
-                { { "text \"quoted\" \xc3\xa4", 16 }, false }, { { NULL, 0 }, true }, { { "\xff\xfe\x00", 3 }, false }, { { "", 0 }, false },
+        static const char *const golden[] = { "pkg/source/kafka/testdata/classic.json",
+                                              "pkg/source/kafka/testdata/current.json" };
+        static const struct {
+                struct str value;
+                bool null_value;
+        } values[] = {
+                { { "text \"quoted\" \xc3\xa4", 16 }, false },
+                { { NULL, 0 }, true },
+                { { "\xff\xfe\x00", 3 }, false },
+                { { "", 0 }, false },
         };
         struct kafka_spec spec = { 0 };
-        struct trigger trigger = { .name = trigger_name, .namespace_ = namespace_name, .source_spec = &spec, .event = &event_of_trigger };
+        struct trigger trigger = { .name = trigger_name,
+                                   .namespace_ = namespace_name,
+                                   .source_spec = &spec,
+                                   .event = &event_of_trigger };
         struct services services = { .trigger = &trigger, .clock = &system_clock };
         struct source source = { .services = &services, .spec = &spec };
         struct partition partition = { .source = &source, .topic = topic_name, .number = 3 };
@@ -29,8 +40,12 @@ static void the_events_are_the_golden_ones(void **state UNUSED)
         memset(all, 0, sizeof(all));
         for (size_t i = 0; i < COUNT_OF(values); i++) {
                 all[i].partition = &partition;
-                all[i].record = (struct record){ .value = values[i].value, .null_value = values[i].null_value, .native = &all[i], .position = 40 + i,
-                                                 .time = (1576737962 + (usec)i) * USEC_SEC + 999 * USEC_MSEC };
+                all[i].record = (struct record){ .value = values[i].value,
+                                                 .null_value = values[i].null_value,
+                                                 .native = &all[i],
+                                                 .position = 40 + i,
+                                                 .time = (1576737962 + (usec)i) * USEC_SEC +
+                                                         999 * USEC_MSEC };
                 all[i].timestamp = all[i].record.time / USEC_MSEC;
                 records[i] = &all[i].record;
         }
@@ -49,7 +64,8 @@ static void the_events_are_the_golden_ones(void **state UNUSED)
         struct writer w;
         writer_init(&w, &described);
         kafka_driver.describe(records[2], &w);
-        assert_string_equal(described.p, "{\"topic\":\"orders\",\"partition\":3,\"offset\":42,\"timestamp\":1576737964999,\"key\":null,\"headers\":{},\"value\":\"//4A\"}");
+        assert_string_equal(described.p, "{\"topic\":\"orders\",\"partition\":3,\"offset\":42,\"timestamp\":"
+                                         "1576737964999,\"key\":null,\"headers\":{},\"value\":\"//4A\"}");
         /* A byte order mark hides nothing. */
         records[0]->value = STR("\xef\xbb\xbf{\"state\":\"open\"}");
         buf_reset(&described);
@@ -65,7 +81,10 @@ static void the_events_are_the_golden_ones(void **state UNUSED)
 static void event_of(const char *const *headers, struct str value, struct buf *out)
 {
         struct kafka_spec spec = { 0 };
-        struct trigger trigger = { .name = trigger_name, .namespace_ = namespace_name, .source_spec = &spec, .event = &event_of_trigger };
+        struct trigger trigger = { .name = trigger_name,
+                                   .namespace_ = namespace_name,
+                                   .source_spec = &spec,
+                                   .event = &event_of_trigger };
         struct services services = { .trigger = &trigger, .clock = &system_clock };
         struct source source = { .services = &services, .spec = &spec };
         struct partition partition = { .source = &source, .topic = topic_name, .number = 3 };
@@ -75,7 +94,12 @@ static void event_of(const char *const *headers, struct str value, struct buf *o
 
         for (; headers[0]; headers += 2)
                 (void)rd_kafka_header_add(m.headers, headers[0], -1, headers[1], (ssize_t)strlen(headers[1]));
-        m.record = (struct record){ .id = STR("orders/3/42"), .position = 42, .value = value, .key = STR("k"), .has_key = true, .native = &m };
+        m.record = (struct record){ .id = STR("orders/3/42"),
+                                    .position = 42,
+                                    .value = value,
+                                    .key = STR("k"),
+                                    .has_key = true,
+                                    .native = &m };
         kafka_driver.event(&services, &m.record, &space, &e);
         cloudevent_headers(&e, NULL, 0, out);
         buf_text(out, "\r\n");
@@ -83,26 +107,42 @@ static void event_of(const char *const *headers, struct str value, struct buf *o
         rd_kafka_headers_destroy(m.headers);
 }
 
-#define WRAPPED "ce-specversion: 1.0\r\nce-id: orders/3/42\r\nce-source: /apis/sluice.dev/v1alpha1/namespaces/shop/triggers/t#orders\r\nce-type: \r\nce-subject: partition:3#42\r\n" \
-                "ce-partitionkey: k\r\n"
+#define WRAPPED                                                                                              \
+        "ce-specversion: 1.0\r\nce-id: orders/3/42\r\nce-source: "                                           \
+        "/apis/sluice.dev/v1alpha1/namespaces/shop/triggers/t#orders\r\nce-type: \r\nce-subject: "           \
+        "partition:3#42\r\n"                                                                                 \
+        "ce-partitionkey: k\r\n"
 #define OWN "ce-specversion: 1.0\r\nce-id: 7\r\nce-source: /other\r\nce-type: made.there\r\n"
 #define BINARY "ce_specversion", "1.0", "ce_id", "7", "ce_source", "/other", "ce_type", "made.there"
 
 /* A producer writes any number as the time: what no clock shows is none, in every shape. */
 static void a_time_that_none_can_write_is_left_out(void **state UNUSED)
 {
-        static const struct { const char *timestamp, *time; int64_t event_time; } cases[] = {
-                { "1576737962999", "\"time\":\"2019-12-19T06:46:02.999Z\"", 1576737962 }, { "-1000", "\"time\":\"1969-12-31T23:59:59Z\"", -1 },
-                { "253402300799999", "\"time\":\"9999-12-31T23:59:59.999Z\"", 253402300799 }, { "253402300800000", NULL, 253402300800 },
-                { "-62135596800000", "\"time\":\"0001-01-01T00:00:00Z\"", -62135596800 }, { "-62135596800001", NULL, -62135596800 },
-                { "1796000000000000", NULL, 1796000000000 }, { "9223372036854775806", NULL, 0 }, { "-9223372036854775807", NULL, 0 }, { "-1", NULL, 0 },
+        static const struct {
+                const char *timestamp, *time;
+                int64_t event_time;
+        } cases[] = {
+                { "1576737962999", "\"time\":\"2019-12-19T06:46:02.999Z\"", 1576737962 },
+                { "-1000", "\"time\":\"1969-12-31T23:59:59Z\"", -1 },
+                { "253402300799999", "\"time\":\"9999-12-31T23:59:59.999Z\"", 253402300799 },
+                { "253402300800000", NULL, 253402300800 },
+                { "-62135596800000", "\"time\":\"0001-01-01T00:00:00Z\"", -62135596800 },
+                { "-62135596800001", NULL, -62135596800 },
+                { "1796000000000000", NULL, 1796000000000 },
+                { "9223372036854775806", NULL, 0 },
+                { "-9223372036854775807", NULL, 0 },
+                { "-1", NULL, 0 },
         };
         struct kafka_spec spec = { .topics = { (char *[]){ topic_name }, 1 } };
-        struct trigger trigger = { .name = trigger_name, .namespace_ = namespace_name, .source_spec = &spec, .event = &event_of_trigger };
+        struct trigger trigger = { .name = trigger_name,
+                                   .namespace_ = namespace_name,
+                                   .source_spec = &spec,
+                                   .event = &event_of_trigger };
         struct services services = { .trigger = &trigger, .clock = &system_clock };
 
         for (size_t i = 0; i < COUNT_OF(cases); i++) {
-                BUF_AT_END struct buf text = BUF_INIT(256), space = BUF_INIT(4096), out = BUF_INIT(4096), encoded = BUF_INIT(4096);
+                BUF_AT_END struct buf text = BUF_INIT(256), space = BUF_INIT(4096), out = BUF_INIT(4096),
+                                      encoded = BUF_INIT(4096);
                 struct cloud_event event = { 0 };
                 struct problems problems = { 0 };
                 struct documents documents;
@@ -123,7 +163,8 @@ static void a_time_that_none_can_write_is_left_out(void **state UNUSED)
                         fail_msg("%s: %s", cases[i].timestamp, out.p);
                 writer_init(&w, &encoded);
                 kafka_driver.encode(&services, DIALECT_CLASSIC, &r, 1, &w);
-                (void)snprintf(wanted, sizeof(wanted), "\"event_time\":%lld,", (long long)cases[i].event_time);
+                (void)snprintf(wanted, sizeof(wanted), "\"event_time\":%lld,",
+                               (long long)cases[i].event_time);
                 if (cases[i].event_time && !strstr(encoded.p, wanted))
                         fail_msg("%s: %s", cases[i].timestamp, encoded.p);
                 kafka_driver.sample_free(r);
@@ -133,16 +174,25 @@ static void a_time_that_none_can_write_is_left_out(void **state UNUSED)
 
 static void records_that_are_cloud_events_pass_as_such(void **state UNUSED)
 {
-        static const char structured[] = "{\"specversion\":\"1.0\",\"id\":\"7\",\"source\":\"/other\",\"type\":\"made.there\",\"data\":1.10}";
-        const struct { const char *headers[16]; const char *value, *event; } cases[] = {
-                ROW({ BINARY, "content-type", "text/plain", "other", "x", "ce_ext", "e" }, "{}", OWN "ce-ext: e\r\nContent-Type: text/plain\r\n\r\n{}"),
-                ROW({ "content-type", "application/cloudevents+json; charset=UTF-8" }, structured, OWN "Content-Type: application/json\r\n\r\n1.10"),
-                ROW({ "content-type", "Application/CloudEvents+JSON" }, structured, OWN "Content-Type: application/json\r\n\r\n1.10"),
+        static const char structured[] = "{\"specversion\":\"1.0\",\"id\":\"7\",\"source\":\"/"
+                                         "other\",\"type\":\"made.there\",\"data\":1.10}";
+        const struct {
+                const char *headers[16];
+                const char *value, *event;
+        } cases[] = {
+                ROW({ BINARY, "content-type", "text/plain", "other", "x", "ce_ext", "e" }, "{}",
+                    OWN "ce-ext: e\r\nContent-Type: text/plain\r\n\r\n{}"),
+                ROW({ "content-type", "application/cloudevents+json; charset=UTF-8" }, structured,
+                    OWN "Content-Type: application/json\r\n\r\n1.10"),
+                ROW({ "content-type", "Application/CloudEvents+JSON" }, structured,
+                    OWN "Content-Type: application/json\r\n\r\n1.10"),
                 /* What is no valid event is a record like any other. */
-                ROW({ "ce_specversion", "1.0", "ce_id", "7", "ce_type", "t" }, "{}", WRAPPED "Content-Type: application/json\r\n\r\n{}"),
+                ROW({ "ce_specversion", "1.0", "ce_id", "7", "ce_type", "t" }, "{}",
+                    WRAPPED "Content-Type: application/json\r\n\r\n{}"),
                 ROW({ BINARY, "ce_bad", "\x01" }, "{}", WRAPPED "Content-Type: application/json\r\n\r\n{}"),
                 ROW({ BINARY, "ce_id", "8" }, "{}", WRAPPED "Content-Type: application/json\r\n\r\n{}"),
-                ROW({ "content-type", "application/cloudevents+json" }, "{}", WRAPPED "Content-Type: application/json\r\n\r\n{}"),
+                ROW({ "content-type", "application/cloudevents+json" }, "{}",
+                    WRAPPED "Content-Type: application/json\r\n\r\n{}"),
         };
 
         for (size_t i = 0; i < COUNT_OF(cases); i++) {
@@ -170,7 +220,7 @@ static struct {
         int number_of_track[64];
         int64_t first[PARTITIONS];
         bool stopping, closed, overdue;
-        struct record *kept[64];         /* lent a while, as by a function that works */
+        struct record *kept[64]; /* lent a while, as by a function that works */
         size_t kept_n;
 } e;
 
@@ -231,7 +281,9 @@ static void e_turn(struct task *t UNUSED, usec now)
                                         while (e.kept_n)
                                                 e_settle(e.kept[--e.kept_n]);
                                 break;
-                        case SOURCE_EVENT_ASSIGNED: kafka_driver.credit(e.source, events[i].track, 3, 1000); break;
+                        case SOURCE_EVENT_ASSIGNED:
+                                kafka_driver.credit(e.source, events[i].track, 3, 1000);
+                                break;
                         case SOURCE_EVENT_REVOKING:
                         case SOURCE_EVENT_LOST: kafka_driver.revoked(e.source, events[i].track); break;
                         case SOURCE_EVENT_CLOSED: e.closed = true; break;
@@ -258,7 +310,9 @@ static void e_produce(int from, int until)
                 char value[64];
                 int n = snprintf(value, sizeof(value), "%d/%d", i % PARTITIONS, i / PARTITIONS);
 
-                assert_int_equal(rd_kafka_producev(e.producer, RD_KAFKA_V_TOPIC("orders"), RD_KAFKA_V_PARTITION(i % PARTITIONS), RD_KAFKA_V_VALUE(value, (size_t)n),
+                assert_int_equal(rd_kafka_producev(e.producer, RD_KAFKA_V_TOPIC("orders"),
+                                                   RD_KAFKA_V_PARTITION(i % PARTITIONS),
+                                                   RD_KAFKA_V_VALUE(value, (size_t)n),
                                                    RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_END),
                                  RD_KAFKA_RESP_ERR_NO_ERROR);
         }
@@ -294,8 +348,10 @@ static void e_check_committed(void)
         rd_kafka_t *rk;
         char why[256];
 
-        assert_int_equal(rd_kafka_conf_set(conf, "bootstrap.servers", e.servers, why, sizeof(why)), RD_KAFKA_CONF_OK);
-        assert_int_equal(rd_kafka_conf_set(conf, "group.id", "sluice.shop.t", why, sizeof(why)), RD_KAFKA_CONF_OK);
+        assert_int_equal(rd_kafka_conf_set(conf, "bootstrap.servers", e.servers, why, sizeof(why)),
+                         RD_KAFKA_CONF_OK);
+        assert_int_equal(rd_kafka_conf_set(conf, "group.id", "sluice.shop.t", why, sizeof(why)),
+                         RD_KAFKA_CONF_OK);
         rk = rd_kafka_new(RD_KAFKA_CONSUMER, conf, why, sizeof(why));
         assert_non_null(rk);
         for (int i = 0; i < PARTITIONS; i++)
@@ -319,14 +375,22 @@ static void messages_arrive_in_order_and_are_committed(void **state UNUSED)
         assert_non_null(e.producer);
         e.cluster = rd_kafka_mock_cluster_new(e.producer, 1);
         (void)snprintf(e.servers, sizeof(e.servers), "%s", rd_kafka_mock_cluster_bootstraps(e.cluster));
-        assert_int_equal(rd_kafka_mock_topic_create(e.cluster, "orders", PARTITIONS, 1), RD_KAFKA_RESP_ERR_NO_ERROR);
+        assert_int_equal(rd_kafka_mock_topic_create(e.cluster, "orders", PARTITIONS, 1),
+                         RD_KAFKA_RESP_ERR_NO_ERROR);
         assert_true(rd_kafka_brokers_add(e.producer, e.servers) > 0);
         assert_int_equal(loop_new(&e.loop, &err), 0);
         e.server_list[0] = e.servers;
         e.topic_list[0] = topic_name;
-        e.spec = (struct kafka_spec){ .bootstrap_servers = { e.server_list, 1 }, .topics = { e.topic_list, 1 }, .start_position = KAFKA_EARLIEST };
-        e.trigger = (struct trigger){ .name = trigger_name, .namespace_ = namespace_name, .source_spec = &e.spec, .event = &event_of_trigger };
-        e.services = (struct services){ .loop = e.loop, .waker = loop_waker(e.loop), .clock = &system_clock, .trigger = &e.trigger };
+        e.spec = (struct kafka_spec){ .bootstrap_servers = { e.server_list, 1 },
+                                      .topics = { e.topic_list, 1 },
+                                      .start_position = KAFKA_EARLIEST };
+        e.trigger = (struct trigger){ .name = trigger_name,
+                                      .namespace_ = namespace_name,
+                                      .source_spec = &e.spec,
+                                      .event = &event_of_trigger };
+        e.services = (struct services){
+                .loop = e.loop, .waker = loop_waker(e.loop), .clock = &system_clock, .trigger = &e.trigger
+        };
 
         e_produce(0, MESSAGES);
         e_consume(MESSAGES);

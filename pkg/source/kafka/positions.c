@@ -8,9 +8,12 @@
 struct begin begin_of(const struct whereabouts *w, bool first, bool latest)
 {
         if (w->reached < 0)
-                return (struct begin){ .reason = first ? BEGIN_FIRST : BEGIN_NEW, .at = first && latest ? w->high : w->low };
+                return (struct begin){ .reason = first ? BEGIN_FIRST : BEGIN_NEW,
+                                       .at = first && latest ? w->high : w->low };
         if (w->low >= 0 && w->reached < w->low)
-                return (struct begin){ .reason = BEGIN_RETENTION, .at = w->low, .lost = (uint64_t)(w->low - w->reached) };
+                return (struct begin){ .reason = BEGIN_RETENTION,
+                                       .at = w->low,
+                                       .lost = (uint64_t)(w->low - w->reached) };
         if (w->high >= 0 && w->reached > w->high)
                 return (struct begin){ .reason = BEGIN_RECREATED, .at = w->low };
         return (struct begin){ .reason = BEGIN_REACHED, .at = w->reached };
@@ -23,8 +26,8 @@ struct lookup {
         /* low and high: of those that are asked about, in another order perhaps */
         rd_kafka_topic_partition_list_t *committed, *low, *high;
         int what;
-        int patience_ms;         /* with one question */
-        usec until;              /* with all of them */
+        int patience_ms; /* with one question */
+        usec until;      /* with all of them */
         rd_kafka_resp_err_t error;
         struct waker *waker;
         struct waker_slot *slot;
@@ -33,8 +36,8 @@ struct lookup {
         _Atomic bool done;
 };
 
-/* An error that may be one partition's alone, though librdkafka gives it for the whole list. Of a broker that does not answer nothing is learnt by asking
- * it about fewer. */
+/* An error that may be one partition's alone, though librdkafka gives it for the whole list. Of a broker that
+ * does not answer nothing is learnt by asking it about fewer. */
 static bool may_be_of_one(rd_kafka_resp_err_t r)
 {
         switch ((int)r) {
@@ -43,7 +46,8 @@ static bool may_be_of_one(rd_kafka_resp_err_t r)
         case RD_KAFKA_RESP_ERR__INVALID_ARG:
         case RD_KAFKA_RESP_ERR__NOENT:
         case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:
-        case 100: /* UNKNOWN_TOPIC_ID and INCONSISTENT_TOPIC_ID, which older releases of librdkafka have no names for */
+        case 100: /* UNKNOWN_TOPIC_ID and INCONSISTENT_TOPIC_ID, which older releases of librdkafka have no
+                     names for */
         case 103:
         case RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION:
         case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
@@ -67,24 +71,33 @@ static int patience(const struct lookup *l, int questions)
         return (int)MAX_OF(MIN_OF(left, (usec)l->patience_ms), (usec)1);
 }
 
-typedef rd_kafka_resp_err_t question(rd_kafka_t *, rd_kafka_topic_partition_list_t *, int64_t mark, int patience_ms);
+typedef rd_kafka_resp_err_t question(rd_kafka_t *, rd_kafka_topic_partition_list_t *, int64_t mark,
+                                     int patience_ms);
 
-static rd_kafka_resp_err_t ask_committed(rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list, int64_t mark UNUSED, int patience_ms)
+static rd_kafka_resp_err_t ask_committed(rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list,
+                                         int64_t mark UNUSED, int patience_ms)
 {
         return rd_kafka_committed(rk, list, patience_ms);
 }
 
-/* The protocol's own marks for the first offset and the end stand for themselves where a time is asked about: one request a broker. */
-static rd_kafka_resp_err_t ask_bound(rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list, int64_t mark, int patience_ms)
+/* The protocol's own marks for the first offset and the end stand for themselves where a time is asked about:
+ * one request a broker. */
+static rd_kafka_resp_err_t ask_bound(rd_kafka_t *rk, rd_kafka_topic_partition_list_t *list, int64_t mark,
+                                     int patience_ms)
 {
         for (int i = 0; i < list->cnt; i++)
                 list->elems[i].offset = mark;
         return rd_kafka_offsets_for_times(rk, list, patience_ms);
 }
 
-struct asked { rd_kafka_topic_partition_list_t *list; int64_t mark; question *question; };
+struct asked {
+        rd_kafka_topic_partition_list_t *list;
+        int64_t mark;
+        question *question;
+};
 
-static rd_kafka_resp_err_t ask_each(const struct lookup *, const struct asked *, int from, int to, int patience_ms);
+static rd_kafka_resp_err_t ask_each(const struct lookup *, const struct asked *, int from, int to,
+                                    int patience_ms);
 
 /* One that is wrong is found in few questions. */
 static rd_kafka_resp_err_t ask_halves(const struct lookup *l, const struct asked *a, int from, int to)
@@ -96,7 +109,8 @@ static rd_kafka_resp_err_t ask_halves(const struct lookup *l, const struct asked
 }
 
 /* What one partition is wrong about is told of it alone; the error is one of all. */
-static rd_kafka_resp_err_t ask_each(const struct lookup *l, const struct asked *a, int from, int to, int patience_ms)
+static rd_kafka_resp_err_t ask_each(const struct lookup *l, const struct asked *a, int from, int to,
+                                    int patience_ms)
 {
         rd_kafka_topic_partition_list_t *const list = a->list, *some;
         rd_kafka_resp_err_t r;
@@ -105,10 +119,12 @@ static rd_kafka_resp_err_t ask_each(const struct lookup *l, const struct asked *
                 return RD_KAFKA_RESP_ERR_NO_ERROR;
         some = rd_kafka_topic_partition_list_new(to - from);
         for (int i = from; i < to; i++)
-                rd_kafka_topic_partition_list_add(some, list->elems[i].topic, list->elems[i].partition)->offset = RD_KAFKA_OFFSET_INVALID;
+                rd_kafka_topic_partition_list_add(some, list->elems[i].topic, list->elems[i].partition)
+                        ->offset = RD_KAFKA_OFFSET_INVALID;
         r = a->question(l->rk, some, a->mark, patience_ms);
         for (int i = from; !r && i < to; i++) {
-                const rd_kafka_topic_partition_t *found = rd_kafka_topic_partition_list_find(some, list->elems[i].topic, list->elems[i].partition);
+                const rd_kafka_topic_partition_t *found = rd_kafka_topic_partition_list_find(
+                        some, list->elems[i].topic, list->elems[i].partition);
 
                 list->elems[i].err = found ? found->err : RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION;
                 list->elems[i].offset = found ? found->offset : RD_KAFKA_OFFSET_INVALID;
@@ -126,7 +142,8 @@ static rd_kafka_resp_err_t ask_each(const struct lookup *l, const struct asked *
 static int32_t leader_of(const struct rd_kafka_metadata *m, const rd_kafka_topic_partition_t *p)
 {
         for (int t = 0; t < m->topic_cnt; t++)
-                for (int i = 0; strcmp(m->topics[t].topic, p->topic) == 0 && i < m->topics[t].partition_cnt; i++)
+                for (int i = 0; strcmp(m->topics[t].topic, p->topic) == 0 && i < m->topics[t].partition_cnt;
+                     i++)
                         if (m->topics[t].partitions[i].id == p->partition)
                                 return m->topics[t].partitions[i].leader;
         return -1;
@@ -187,7 +204,8 @@ static void ask_leaders(const struct lookup *l, const struct asked *a)
         }
 }
 
-/* Bounds are asked of the partitions' leaders, of which one may be down: that leaves the partitions of the others known. */
+/* Bounds are asked of the partitions' leaders, of which one may be down: that leaves the partitions of the
+ * others known. */
 static void ask_bounds(const struct lookup *l, rd_kafka_topic_partition_list_t *list, int64_t bound)
 {
         const struct asked a = { .list = list, .mark = bound, .question = ask_bound };
@@ -199,7 +217,10 @@ static void ask_bounds(const struct lookup *l, rd_kafka_topic_partition_list_t *
                 mark(list, 0, list->cnt, r);
 }
 
-static bool wants_bounds(const struct lookup *l, const rd_kafka_topic_partition_t *p) { return l->what & LOOKUP_BOUNDS || (!p->err && p->offset < 0); }
+static bool wants_bounds(const struct lookup *l, const rd_kafka_topic_partition_t *p)
+{
+        return l->what & LOOKUP_BOUNDS || (!p->err && p->offset < 0);
+}
 
 static void ask(struct lookup *l)
 {
@@ -219,7 +240,8 @@ static void ask(struct lookup *l)
         ask_bounds(l, l->low, RD_KAFKA_OFFSET_BEGINNING);
         for (int i = 0; i < l->low->cnt; i++)
                 if (!l->low->elems[i].err)
-                        (void)rd_kafka_topic_partition_list_add(l->high, l->low->elems[i].topic, l->low->elems[i].partition);
+                        (void)rd_kafka_topic_partition_list_add(l->high, l->low->elems[i].topic,
+                                                                l->low->elems[i].partition);
         ask_bounds(l, l->high, RD_KAFKA_OFFSET_END);
 }
 
@@ -233,13 +255,19 @@ static void *help(void *argument)
         return NULL;
 }
 
-int lookup_begin(struct lookup **out, rd_kafka_t *rk, const rd_kafka_topic_partition_list_t *list, int what, int patience_ms, struct waker *waker, struct waker_slot *slot, struct error *err)
+int lookup_begin(struct lookup **out, rd_kafka_t *rk, const rd_kafka_topic_partition_list_t *list, int what,
+                 int patience_ms, struct waker *waker, struct waker_slot *slot, struct error *err)
 {
         struct lookup *l = calloc(1, sizeof(*l));
 
         if (!l)
                 return error_memory(err);
-        *l = (struct lookup){ .rk = rk, .what = what, .patience_ms = patience_ms, .until = clock_monotonic(&system_clock) + 3 * patience_ms * USEC_MSEC, .waker = waker, .slot = slot };
+        *l = (struct lookup){ .rk = rk,
+                              .what = what,
+                              .patience_ms = patience_ms,
+                              .until = clock_monotonic(&system_clock) + 3 * patience_ms * USEC_MSEC,
+                              .waker = waker,
+                              .slot = slot };
         l->committed = rd_kafka_topic_partition_list_copy(list);
         l->low = rd_kafka_topic_partition_list_new(list->cnt);
         l->high = rd_kafka_topic_partition_list_new(list->cnt);
@@ -260,15 +288,20 @@ bool lookup_done(const struct lookup *l) { return atomic_load(&l->done); }
 const char *lookup_error(const struct lookup *l) { return l->error ? rd_kafka_err2str(l->error) : NULL; }
 size_t lookup_count(const struct lookup *l) { return (size_t)l->committed->cnt; }
 
-static rd_kafka_resp_err_t bound_of(rd_kafka_topic_partition_list_t *list, const rd_kafka_topic_partition_t *p, int64_t *bound)
+static rd_kafka_resp_err_t bound_of(rd_kafka_topic_partition_list_t *list,
+                                    const rd_kafka_topic_partition_t *p, int64_t *bound)
 {
-        const rd_kafka_topic_partition_t *found = rd_kafka_topic_partition_list_find(list, p->topic, p->partition);
+        const rd_kafka_topic_partition_t *found = rd_kafka_topic_partition_list_find(list, p->topic,
+                                                                                     p->partition);
 
         *bound = found && !found->err && found->offset >= 0 ? found->offset : -1;
-        return !found || *bound >= 0 ? RD_KAFKA_RESP_ERR_NO_ERROR : found->err ? found->err : RD_KAFKA_RESP_ERR__NO_OFFSET;
+        return !found || *bound >= 0 ? RD_KAFKA_RESP_ERR_NO_ERROR
+               : found->err          ? found->err
+                                     : RD_KAFKA_RESP_ERR__NO_OFFSET;
 }
 
-rd_kafka_resp_err_t lookup_take(const struct lookup *l, size_t i, const char **topic, int32_t *partition, struct whereabouts *w)
+rd_kafka_resp_err_t lookup_take(const struct lookup *l, size_t i, const char **topic, int32_t *partition,
+                                struct whereabouts *w)
 {
         const rd_kafka_topic_partition_t *p = &l->committed->elems[i];
         rd_kafka_resp_err_t low, high;

@@ -1,5 +1,6 @@
-/* Inside pkg/source/kafka: where reading goes on. What the group has committed and what the broker still has is asked on a helper thread, because
- * librdkafka's calls for it block; what follows from the answers is decided here, for the source to carry out. Loop's thread, but for the helper. */
+/* Inside pkg/source/kafka: where reading goes on. What the group has committed and what the broker still has
+ * is asked on a helper thread, because librdkafka's calls for it block; what follows from the answers is
+ * decided here, for the source to carry out. Loop's thread, but for the helper. */
 #pragma once
 
 #include <librdkafka/rdkafka.h>
@@ -10,32 +11,42 @@
 struct whereabouts {
         /* the next record to be read: as far as this process read, else what the group committed */
         int64_t reached;
-        int64_t low, high;       /* the first record there is; the end */
+        int64_t low, high; /* the first record there is; the end */
 };
 
 enum begin_reason {
-        BEGIN_REACHED,           /* where the group was */
-        BEGIN_FIRST,             /* the group's first start: startPosition */
-        /* a partition that came after the group's first start, or whose positions went with its topic: its beginning */
+        BEGIN_REACHED, /* where the group was */
+        BEGIN_FIRST,   /* the group's first start: startPosition */
+        /* a partition that came after the group's first start, or whose positions went with its topic: its
+           beginning */
         BEGIN_NEW,
-        BEGIN_RETENTION,         /* the position lies before the first record there is */
+        BEGIN_RETENTION, /* the position lies before the first record there is */
         /* the position lies behind the end: the topic was made again, or a broker lost records */
         BEGIN_RECREATED,
 };
-struct begin { enum begin_reason reason; int64_t at; uint64_t lost; /* records that are gone without having been read */ };
+struct begin {
+        enum begin_reason reason;
+        int64_t at;
+        uint64_t lost; /* records that are gone without having been read */
+};
 
-/* first: this is the group's first start, which `latest` is about. Needs low and high unless the position was reached and nothing contradicts it. */
+/* first: this is the group's first start, which `latest` is about. Needs low and high unless the position was
+ * reached and nothing contradicts it. */
 struct begin begin_of(const struct whereabouts *, bool first, bool latest);
 
 struct lookup;
 enum { LOOKUP_COMMITTED = 1, LOOKUP_BOUNDS = 2 };
-/* Asks about the partitions, of which the list is copied. COMMITTED alone asks for the bounds of those that have no position, too. Rings when it is done, which
- * takes three times the patience with one question at most. */
-int lookup_begin(struct lookup **, rd_kafka_t *, const rd_kafka_topic_partition_list_t *, int what, int patience_ms, struct waker *, struct waker_slot *, struct error *) MUST_CHECK;
+/* Asks about the partitions, of which the list is copied. COMMITTED alone asks for the bounds of those that
+ * have no position, too. Rings when it is done, which takes three times the patience with one question at
+ * most. */
+int lookup_begin(struct lookup **, rd_kafka_t *, const rd_kafka_topic_partition_list_t *, int what,
+                 int patience_ms, struct waker *, struct waker_slot *, struct error *) MUST_CHECK;
 bool lookup_done(const struct lookup *);
 /* Once done: why nothing is known of any; NULL: no error. */
 const char *lookup_error(const struct lookup *);
 size_t lookup_count(const struct lookup *);
-/* Why nothing is known of this one, which says nothing of the others; 0: it is. reached is what the group committed. */
-rd_kafka_resp_err_t lookup_take(const struct lookup *, size_t i, const char **topic, int32_t *partition, struct whereabouts *);
-struct lookup *lookup_free(struct lookup *);     /* waits for the helper; NULL is fine; returns NULL */
+/* Why nothing is known of this one, which says nothing of the others; 0: it is. reached is what the group
+ * committed. */
+rd_kafka_resp_err_t lookup_take(const struct lookup *, size_t i, const char **topic, int32_t *partition,
+                                struct whereabouts *);
+struct lookup *lookup_free(struct lookup *); /* waits for the helper; NULL is fine; returns NULL */

@@ -8,7 +8,13 @@
 
 static void reading_goes_on_where_nothing_is_skipped(void **state UNUSED)
 {
-        static const struct { struct whereabouts w; bool first, latest; enum begin_reason reason; int64_t at; uint64_t lost; } cases[] = {
+        static const struct {
+                struct whereabouts w;
+                bool first, latest;
+                enum begin_reason reason;
+                int64_t at;
+                uint64_t lost;
+        } cases[] = {
                 { { -1, 10, 20 }, true, true, BEGIN_FIRST, 20, 0 },
                 { { -1, 10, 20 }, true, false, BEGIN_FIRST, 10, 0 },
                 { { -1, 10, 20 }, false, true, BEGIN_NEW, 10, 0 },
@@ -57,20 +63,38 @@ static rd_kafka_t *e_client(rd_kafka_type_t type, const char *servers)
         return rk;
 }
 
-struct e_asking { struct loop *loop; struct task done; };
+struct e_asking {
+        struct loop *loop;
+        struct task done;
+};
 
-static void e_ring(struct task *t, usec now UNUSED) { loop_stop(CONTAINER_OF(t, struct e_asking, done)->loop); }
+static void e_ring(struct task *t, usec now UNUSED)
+{
+        loop_stop(CONTAINER_OF(t, struct e_asking, done)->loop);
+}
 
 static void of_the_others_is_told_what_one_partition_is_not_known_of(void **state UNUSED)
 {
-        static const struct { const char *topic; int32_t number; bool known; } all[] = {
-                { "here", 0, true }, { "gone", 0, false }, { "here", 1, true }, { "here", 7, false }, { "gone", 1, false }, { "too", 0, true },
+        static const struct {
+                const char *topic;
+                int32_t number;
+                bool known;
+        } all[] = {
+                { "here", 0, true },  { "gone", 0, false }, { "here", 1, true },
+                { "here", 7, false }, { "gone", 1, false }, { "too", 0, true },
         };
         /* Once those that are known have positions, only what is not known is asked about its bounds. */
-        static const struct { int what; bool committed; } rounds[] = { { LOOKUP_COMMITTED, false }, { LOOKUP_BOUNDS, false }, { LOOKUP_COMMITTED, true }, { LOOKUP_COMMITTED | LOOKUP_BOUNDS, true } };
+        static const struct {
+                int what;
+                bool committed;
+        } rounds[] = { { LOOKUP_COMMITTED, false },
+                       { LOOKUP_BOUNDS, false },
+                       { LOOKUP_COMMITTED, true },
+                       { LOOKUP_COMMITTED | LOOKUP_BOUNDS, true } };
         rd_kafka_t *producer = e_client(RD_KAFKA_PRODUCER, NULL), *rk;
         rd_kafka_mock_cluster_t *cluster = rd_kafka_mock_cluster_new(producer, 1);
-        rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(COUNT_OF(all)), *known = rd_kafka_topic_partition_list_new(COUNT_OF(all));
+        rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(COUNT_OF(all)),
+                                        *known = rd_kafka_topic_partition_list_new(COUNT_OF(all));
         struct e_asking e = { .done = { .turn = e_ring } };
         struct waker_slot slot = { .task = &e.done };
         struct error err;
@@ -87,11 +111,13 @@ static void of_the_others_is_told_what_one_partition_is_not_known_of(void **stat
         }
         for (size_t k = 0; k < COUNT_OF(rounds); k++) {
                 struct lookup *l;
-                int64_t reached = rounds[k].committed ? 5 : -1, bound = rounds[k].what == LOOKUP_COMMITTED && rounds[k].committed ? -1 : 0;
+                int64_t reached = rounds[k].committed ? 5 : -1,
+                        bound = rounds[k].what == LOOKUP_COMMITTED && rounds[k].committed ? -1 : 0;
 
                 if (rounds[k].committed)
                         assert_int_equal(rd_kafka_commit(rk, known, 0), RD_KAFKA_RESP_ERR_NO_ERROR);
-                assert_int_equal(lookup_begin(&l, rk, list, rounds[k].what, 5000, loop_waker(e.loop), &slot, &err), 0);
+                assert_int_equal(
+                        lookup_begin(&l, rk, list, rounds[k].what, 5000, loop_waker(e.loop), &slot, &err), 0);
                 loop_run(e.loop);
                 assert_true(lookup_done(l));
                 if (lookup_error(l))
@@ -137,7 +163,8 @@ static void a_leader_that_is_down_hides_its_own_partitions_alone(void **state UN
 
         assert_int_equal(rd_kafka_mock_topic_create(cluster, "here", 6, 1), RD_KAFKA_RESP_ERR_NO_ERROR);
         for (int i = 0; i < 6; i++)
-                assert_int_equal(rd_kafka_mock_partition_set_leader(cluster, "here", i, i % 3 + 1), RD_KAFKA_RESP_ERR_NO_ERROR);
+                assert_int_equal(rd_kafka_mock_partition_set_leader(cluster, "here", i, i % 3 + 1),
+                                 RD_KAFKA_RESP_ERR_NO_ERROR);
         assert_int_equal(rd_kafka_mock_coordinator_set(cluster, "group", "g", 1), RD_KAFKA_RESP_ERR_NO_ERROR);
         rk = e_client(RD_KAFKA_CONSUMER, rd_kafka_mock_cluster_bootstraps(cluster));
         assert_int_equal(loop_new(&e.loop, &err), 0);
@@ -146,7 +173,8 @@ static void a_leader_that_is_down_hides_its_own_partitions_alone(void **state UN
         /* the coordinator is found */
         assert_int_equal(rd_kafka_committed(rk, list, 20000), RD_KAFKA_RESP_ERR_NO_ERROR);
         assert_int_equal(rd_kafka_mock_broker_set_down(cluster, 2), RD_KAFKA_RESP_ERR_NO_ERROR);
-        assert_int_equal(lookup_begin(&l, rk, list, LOOKUP_COMMITTED, 2000, loop_waker(e.loop), &slot, &err), 0);
+        assert_int_equal(lookup_begin(&l, rk, list, LOOKUP_COMMITTED, 2000, loop_waker(e.loop), &slot, &err),
+                         0);
         loop_run(e.loop);
         if (lookup_error(l))
                 fail_msg("nothing is known: %s", lookup_error(l));

@@ -11,7 +11,7 @@ struct kafka_producer {
         char *topic_name;
         struct loop *loop;
         struct waker_slot slot;
-        rd_kafka_event_t *event;         /* whose messages are being taken */
+        rd_kafka_event_t *event; /* whose messages are being taken */
         /* the last trouble with the brokers, which says more than a time-out */
         char why[256];
 };
@@ -27,22 +27,31 @@ static void on_queue(rd_kafka_t *rk UNUSED, void *opaque)
 static int configure(rd_kafka_conf_t *conf, const char *servers, struct error *err)
 {
         const char *const options[][2] = {
-                { "bootstrap.servers", servers }, { "client.id", "sluice" }, { "enable.idempotence", "true" }, { "message.timeout.ms", "30000" },
-                { "socket.keepalive.enable", "true" }, { "linger.ms", "5" }, { "queue.buffering.max.kbytes", "65536" }, { "reconnect.backoff.max.ms", "5000" },
+                { "bootstrap.servers", servers },
+                { "client.id", "sluice" },
+                { "enable.idempotence", "true" },
+                { "message.timeout.ms", "30000" },
+                { "socket.keepalive.enable", "true" },
+                { "linger.ms", "5" },
+                { "queue.buffering.max.kbytes", "65536" },
+                { "reconnect.backoff.max.ms", "5000" },
                 { "message.max.bytes", "34603008" },
                 /* A batch that is too large for the topic takes all that is in it along. */
-                { "batch.num.messages", "1" }, { "log.queue", "false" },
+                { "batch.num.messages", "1" },
+                { "log.queue", "false" },
         };
         char why[256];
 
         for (size_t i = 0; i < COUNT_OF(options); i++)
-                if (rd_kafka_conf_set(conf, options[i][0], options[i][1], why, sizeof(why)) != RD_KAFKA_CONF_OK)
+                if (rd_kafka_conf_set(conf, options[i][0], options[i][1], why, sizeof(why)) !=
+                    RD_KAFKA_CONF_OK)
                         return error_set(err, ERROR_INVALID, "kafka option %s: %s", options[i][0], why);
         rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR);
         return 0;
 }
 
-int kafka_producer_new(struct kafka_producer **out, const char *servers, const char *topic, struct loop *loop, struct task *wake, struct error *err)
+int kafka_producer_new(struct kafka_producer **out, const char *servers, const char *topic, struct loop *loop,
+                       struct task *wake, struct error *err)
 {
         struct kafka_producer *p = calloc(1, sizeof(*p));
         rd_kafka_conf_t *conf = rd_kafka_conf_new();
@@ -77,20 +86,24 @@ static rd_kafka_headers_t *headers_of(const struct kafka_message *m)
         rd_kafka_headers_t *headers = m->headers_n ? rd_kafka_headers_new(m->headers_n) : NULL;
 
         for (size_t i = 0; headers && i < m->headers_n; i++)
-                (void)rd_kafka_header_add(headers, m->headers[i].name.p, (ssize_t)m->headers[i].name.n, m->headers[i].value.p, (ssize_t)m->headers[i].value.n);
+                (void)rd_kafka_header_add(headers, m->headers[i].name.p, (ssize_t)m->headers[i].name.n,
+                                          m->headers[i].value.p, (ssize_t)m->headers[i].value.n);
         return headers;
 }
 
-int kafka_producer_send(struct kafka_producer *p, uint64_t tag, const struct kafka_message *m, struct error *err)
+int kafka_producer_send(struct kafka_producer *p, uint64_t tag, const struct kafka_message *m,
+                        struct error *err)
 {
         rd_kafka_headers_t *headers = headers_of(m);
         rd_kafka_resp_err_t r;
 
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wcast-qual"
-        r = rd_kafka_producev(p->rk, RD_KAFKA_V_TOPIC(p->topic_name), RD_KAFKA_V_VALUE((void *)m->value.p, m->value.n),
-                              RD_KAFKA_V_KEY(m->has_key ? (const void *)m->key.p : NULL, m->has_key ? m->key.n : 0), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
-                              RD_KAFKA_V_HEADERS(headers), RD_KAFKA_V_OPAQUE((void *)(uintptr_t)tag), RD_KAFKA_V_END);
+        r = rd_kafka_producev(
+                p->rk, RD_KAFKA_V_TOPIC(p->topic_name), RD_KAFKA_V_VALUE((void *)m->value.p, m->value.n),
+                RD_KAFKA_V_KEY(m->has_key ? (const void *)m->key.p : NULL, m->has_key ? m->key.n : 0),
+                RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_HEADERS(headers),
+                RD_KAFKA_V_OPAQUE((void *)(uintptr_t)tag), RD_KAFKA_V_END);
 #pragma GCC diagnostic pop
         if (r == RD_KAFKA_RESP_ERR_NO_ERROR)
                 return 0;
@@ -103,13 +116,17 @@ int kafka_producer_send(struct kafka_producer *p, uint64_t tag, const struct kaf
 
 static void delivered(struct kafka_producer *p, const rd_kafka_message_t *m, struct kafka_delivery *out)
 {
-        *out = (struct kafka_delivery){ .tag = (uint64_t)(uintptr_t)m->_private, .failed = m->err != RD_KAFKA_RESP_ERR_NO_ERROR,
-                                        .too_large = m->err == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, .partition = m->partition, .offset = m->offset };
+        *out = (struct kafka_delivery){ .tag = (uint64_t)(uintptr_t)m->_private,
+                                        .failed = m->err != RD_KAFKA_RESP_ERR_NO_ERROR,
+                                        .too_large = m->err == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE,
+                                        .partition = m->partition,
+                                        .offset = m->offset };
         if (!out->failed) {
                 p->why[0] = 0;
                 return;
         }
-        (void)error_set(&out->error, ERROR_REFUSED, "topic %s: %s%s%s", p->topic_name, rd_kafka_err2str(m->err), p->why[0] ? ": " : "", p->why);
+        (void)error_set(&out->error, ERROR_REFUSED, "topic %s: %s%s%s", p->topic_name,
+                        rd_kafka_err2str(m->err), p->why[0] ? ": " : "", p->why);
         out->error.retry = true;
 }
 
@@ -127,7 +144,8 @@ bool kafka_producer_take(struct kafka_producer *p, struct kafka_delivery *out)
                 p->event = rd_kafka_queue_poll(p->queue, 0);
                 if (!p->event)
                         return false;
-                if (rd_kafka_event_type(p->event) == RD_KAFKA_EVENT_ERROR && rd_kafka_event_error(p->event) != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
+                if (rd_kafka_event_type(p->event) == RD_KAFKA_EVENT_ERROR &&
+                    rd_kafka_event_error(p->event) != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
                         (void)snprintf(p->why, sizeof(p->why), "%s", rd_kafka_event_error_string(p->event));
         }
 }
@@ -144,7 +162,8 @@ struct kafka_producer *kafka_producer_free(struct kafka_producer *p)
                 waker_forget(loop_waker(p->loop), &p->slot);
         }
         if (p->rk) {
-                (void)rd_kafka_purge(p->rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT | RD_KAFKA_PURGE_F_NON_BLOCKING);
+                (void)rd_kafka_purge(p->rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT |
+                                                    RD_KAFKA_PURGE_F_NON_BLOCKING);
                 rd_kafka_destroy(p->rk);
         }
         free(p->topic_name);

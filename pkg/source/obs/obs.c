@@ -7,42 +7,64 @@
 
 static const char *const from_names[] = { [OBS_FROM_SMN] = "SMN", [OBS_FROM_WEBHOOK] = "Webhook", NULL };
 static const struct field obs_fields[] = {
-        FIELD(STRING, "bucket", struct obs_spec, bucket, .required = true, .min = 3, .max = 63, .pattern = "^[a-z0-9][a-z0-9.-]*$", .format = "a bucket's name", .cloud = "bucket", .help = "The bucket. Notifications of others are refused."),
-        FIELD(STRINGS, "events", struct obs_spec, events, .max = 16, .pattern = "^Object(Created|Removed):([A-Za-z]+|[*])$", .format = "ObjectCreated:* or ObjectRemoved:*, or one of theirs such as ObjectCreated:Put", .cloud = "events", .help = "What is delivered; by default ObjectCreated:* and ObjectRemoved:*."),
-        FIELD(STRING, "prefix", struct obs_spec, prefix, .max = 1024, .cloud = "prefix", .help = "How an object's key must begin."),
-        FIELD(STRING, "suffix", struct obs_spec, suffix, .max = 1024, .cloud = "suffix", .help = "How an object's key must end."),
-        FIELD(ENUM, "from", struct obs_spec, from, .fallback = "SMN", .values = from_names, .help = "How notifications come. SMN: the bucket publishes to a topic, which is subscribed to the Trigger's path, /NAMESPACE/NAME. Webhook: an S3-compatible store posts them there."),
-        FIELD(STRING, "topicUrn", struct obs_spec, smn.topic_urn, .pattern = TOPIC_URN_PATTERN, .format = TOPIC_URN_FORMAT, .help = "The topic; SMN only."),
+        FIELD(STRING, "bucket", struct obs_spec, bucket, .required = true, .min = 3, .max = 63,
+              .pattern = "^[a-z0-9][a-z0-9.-]*$", .format = "a bucket's name", .cloud = "bucket",
+              .help = "The bucket. Notifications of others are refused."),
+        FIELD(STRINGS, "events", struct obs_spec, events, .max = 16,
+              .pattern = "^Object(Created|Removed):([A-Za-z]+|[*])$",
+              .format = "ObjectCreated:* or ObjectRemoved:*, or one of theirs such as ObjectCreated:Put",
+              .cloud = "events",
+              .help = "What is delivered; by default ObjectCreated:* and ObjectRemoved:*."),
+        FIELD(STRING, "prefix", struct obs_spec, prefix, .max = 1024, .cloud = "prefix",
+              .help = "How an object's key must begin."),
+        FIELD(STRING, "suffix", struct obs_spec, suffix, .max = 1024, .cloud = "suffix",
+              .help = "How an object's key must end."),
+        FIELD(ENUM, "from", struct obs_spec, from, .fallback = "SMN", .values = from_names,
+              .help = "How notifications come. SMN: the bucket publishes to a topic, which is subscribed to "
+                      "the Trigger's path, /NAMESPACE/NAME. Webhook: an S3-compatible store posts them "
+                      "there."),
+        FIELD(STRING, "topicUrn", struct obs_spec, smn.topic_urn, .pattern = TOPIC_URN_PATTERN,
+              .format = TOPIC_URN_FORMAT, .help = "The topic; SMN only."),
         TOPIC_FIELDS(obs_spec, smn.),
-        FIELD(OBJECT, "tokenSecretRef", struct obs_spec, token, .object = &secret_ref_type, .help = "The token that the store sends as Authorization: Bearer TOKEN; Webhook only. It may change at any time."),
-        FIELD(DURATION, "timeout", struct obs_spec, smn.timeout, .fallback = "4s", .min = 100 * USEC_MSEC, .max = 4 * USEC_SEC, .help = "How long the function may take. The sender waits about 5 seconds, then tries again."),
+        FIELD(OBJECT, "tokenSecretRef", struct obs_spec, token, .object = &secret_ref_type,
+              .help = "The token that the store sends as Authorization: Bearer TOKEN; Webhook only. It may "
+                      "change at any time."),
+        FIELD(DURATION, "timeout", struct obs_spec, smn.timeout, .fallback = "4s", .min = 100 * USEC_MSEC,
+              .max = 4 * USEC_SEC,
+              .help = "How long the function may take. The sender waits about 5 seconds, then tries again."),
 };
 
 static bool needs_are_met(const void *object)
 {
         const struct obs_spec *s = object;
 
-        return s->from == OBS_FROM_SMN ? s->smn.topic_urn != NULL && !s->token : s->token != NULL && !s->smn.topic_urn && !s->smn.trusted && !s->smn.subscription && !s->smn.cloud;
+        return s->from == OBS_FROM_SMN ? s->smn.topic_urn != NULL && !s->token
+                                       : s->token != NULL && !s->smn.topic_urn && !s->smn.trusted &&
+                                                 !s->smn.subscription && !s->smn.cloud;
 }
 
 static const struct rule obs_rules[] = {
-        RULE(.cel = "self.from == 'SMN' ? has(self.topicUrn) && !has(self.tokenSecretRef) : has(self.tokenSecretRef) && !has(self.topicUrn) && !has(self.trusted) && "
-                 "!has(self.subscription) && !has(self.cloud)",
-          .message = "from: SMN needs topicUrn and no tokenSecretRef; from: Webhook needs tokenSecretRef, and none of topicUrn, trusted, subscription and cloud", .check = needs_are_met),
+        RULE(.cel = "self.from == 'SMN' ? has(self.topicUrn) && !has(self.tokenSecretRef) : "
+                    "has(self.tokenSecretRef) && !has(self.topicUrn) && !has(self.trusted) && "
+                    "!has(self.subscription) && !has(self.cloud)",
+             .message = "from: SMN needs topicUrn and no tokenSecretRef; from: Webhook needs tokenSecretRef, "
+                        "and none of topicUrn, trusted, subscription and cloud",
+             .check = needs_are_met),
         TOPIC_RULES,
 };
-const struct type obs_type = TYPE("ObsSource", struct obs_spec, obs_fields, "What happens to the objects of a bucket.", RULES(obs_rules));
+const struct type obs_type = TYPE("ObsSource", struct obs_spec, obs_fields,
+                                  "What happens to the objects of a bucket.", RULES(obs_rules));
 
 /* ---- records ------------------------------------------------------------ */
 
-struct change {                  /* a record of ours */
+struct change { /* a record of ours */
         struct record record;
         struct message *message;
-        struct obs_record of;    /* the first, where it stands for several */
-        char *list;              /* {"Records":[…]}, where it stands for several */
+        struct obs_record of; /* the first, where it stands for several */
+        char *list;           /* {"Records":[…]}, where it stands for several */
 };
 
-struct message {                 /* a notification */
+struct message { /* a notification */
         struct inbox_item item;
         size_t n;
         struct change changes[];
@@ -71,7 +93,12 @@ static void set_record(struct message *m, size_t i)
         struct change *c = &m->changes[i];
 
         c->message = m;
-        c->record = (struct record){ .id = str_of(c->of.id), .value = { c->of.json, c->of.json_n }, .key = str_of(c->of.key), .has_key = true, .time = c->of.time, .native = c };
+        c->record = (struct record){ .id = str_of(c->of.id),
+                                     .value = { c->of.json, c->of.json_n },
+                                     .key = str_of(c->of.key),
+                                     .has_key = true,
+                                     .time = c->of.time,
+                                     .native = c };
 }
 
 /* CloudEvents of a kind that holds one record: several become one, whose data is their list. */
@@ -112,16 +139,23 @@ static size_t records_of(void *cookie, struct inbox_item *item, struct record **
         return n;
 }
 
-static void drop_message(void *cookie UNUSED, struct inbox_item *item) { message_free(CONTAINER_OF(item, struct message, item)); }
+static void drop_message(void *cookie UNUSED, struct inbox_item *item)
+{
+        message_free(CONTAINER_OF(item, struct message, item));
+}
 
 static bool wants(const struct obs_spec *spec, const struct obs_record *r)
 {
         static char created[] = "ObjectCreated:*", removed[] = "ObjectRemoved:*";
         static char *const all[] = { created, removed };
-        size_t prefix = spec->prefix ? strlen(spec->prefix) : 0, suffix = spec->suffix ? strlen(spec->suffix) : 0, n = strlen(r->key);
+        size_t prefix = spec->prefix ? strlen(spec->prefix) : 0,
+               suffix = spec->suffix ? strlen(spec->suffix) : 0, n = strlen(r->key);
 
-        return strcmp(r->bucket, spec->bucket) == 0 && (spec->events.n ? obs_event_matches(r->event, spec->events.list, spec->events.n) : obs_event_matches(r->event, all, 2)) &&
-               n >= prefix && n >= suffix && (!prefix || memcmp(r->key, spec->prefix, prefix) == 0) && (!suffix || memcmp(r->key + n - suffix, spec->suffix, suffix) == 0);
+        return strcmp(r->bucket, spec->bucket) == 0 &&
+               (spec->events.n ? obs_event_matches(r->event, spec->events.list, spec->events.n)
+                               : obs_event_matches(r->event, all, 2)) &&
+               n >= prefix && n >= suffix && (!prefix || memcmp(r->key, spec->prefix, prefix) == 0) &&
+               (!suffix || memcmp(r->key + n - suffix, spec->suffix, suffix) == 0);
 }
 
 /* The message of those that are wanted. NULL: memory is out. */
@@ -144,7 +178,11 @@ static struct message *message_of(const struct obs_spec *spec, struct obs_record
 /* ---- notifications ------------------------------------------------------ */
 
 /* status 0: it is in the inbox, or refused */
-struct verdict { int status; const char *text; enum refusal refusal; };
+struct verdict {
+        int status;
+        const char *text;
+        enum refusal refusal;
+};
 
 static void enqueue(struct source *s, uint64_t call, struct message *m)
 {
@@ -214,7 +252,8 @@ static void look(struct source *s, usec now)
                 tell_token(s);
 }
 
-static enum push_verdict receive(struct source *s, uint64_t call, const struct push_request *q, struct record **records UNUSED, size_t *n UNUSED, struct push_reply *reply)
+static enum push_verdict receive(struct source *s, uint64_t call, const struct push_request *q,
+                                 struct record **records UNUSED, size_t *n UNUSED, struct push_reply *reply)
 {
         struct verdict v;
 
@@ -238,7 +277,8 @@ static enum push_verdict receive(struct source *s, uint64_t call, const struct p
         return PUSH_REPLY;
 }
 
-static void finish(struct source *s, uint64_t call UNUSED, struct record *const *records, size_t n UNUSED, const struct push_outcome *o, struct push_reply *reply)
+static void finish(struct source *s, uint64_t call UNUSED, struct record *const *records, size_t n UNUSED,
+                   const struct push_outcome *o, struct push_reply *reply)
 {
         inbox_finish(s->inbox, &CONTAINER_OF(records[0], struct change, record)->message->item, o, reply);
 }
@@ -249,7 +289,10 @@ static void gone(struct source *s, uint64_t call)
                 (void)inbox_gone(s->inbox, call);
 }
 
-static unsigned route(struct source *s, const struct push_request *q UNUSED, struct str path) { return smn_route(s->services->trigger, path); }
+static unsigned route(struct source *s, const struct push_request *q UNUSED, struct str path)
+{
+        return smn_route(s->services->trigger, path);
+}
 static usec timeout(const struct source *s) { return s->spec->smn.timeout; }
 
 /* ---- life --------------------------------------------------------------- */
@@ -267,23 +310,35 @@ static struct source *obs_free(struct source *s)
 
 static int open_from(struct source *s, struct task *wake, struct error *err)
 {
-        struct topic_config topic = { .spec = &s->spec->smn, .services = s->services, .wake = wake, .inbox = s->inbox, .cookie = s,
+        struct topic_config topic = { .spec = &s->spec->smn,
+                                      .services = s->services,
+                                      .wake = wake,
+                                      .inbox = s->inbox,
+                                      .cookie = s,
                                       .admit = admit };
 
-        return s->spec->from == OBS_FROM_SMN ? topic_new(&s->topic, &topic, err) : obs_token_new(&s->token, s->spec->token, s->services, err);
+        return s->spec->from == OBS_FROM_SMN ? topic_new(&s->topic, &topic, err)
+                                             : obs_token_new(&s->token, s->spec->token, s->services, err);
 }
 
-static int obs_open(struct source **out, const void *spec, const struct services *services, struct task *wake, struct error *err)
+static int obs_open(struct source **out, const void *spec, const struct services *services, struct task *wake,
+                    struct error *err)
 {
         struct source *s = calloc(1, sizeof(*s));
-        struct inbox_config inbox = { .services = services, .wake = wake, .remember_most = 16384, .cookie = s, .records = records_of, .drop = drop_message };
+        struct inbox_config inbox = { .services = services,
+                                      .wake = wake,
+                                      .remember_most = 16384,
+                                      .cookie = s,
+                                      .records = records_of,
+                                      .drop = drop_message };
 
         if (!s)
                 return error_memory(err);
         s->spec = spec;
         s->services = services;
         inbox.patience = s->spec->smn.timeout;
-        inbox.waiting_for = s->spec->from == OBS_FROM_SMN ? "waiting for the subscription's confirmation" : NULL;
+        inbox.waiting_for = s->spec->from == OBS_FROM_SMN ? "waiting for the subscription's confirmation"
+                                                          : NULL;
         if (inbox_new(&s->inbox, &inbox, err) < 0 || open_from(s, wake, err) < 0) {
                 (void)obs_free(s);
                 return -1;
@@ -302,14 +357,19 @@ static size_t obs_poll(struct source *s, struct source_event *events, size_t max
         return inbox_poll(s->inbox, events, max, now);
 }
 
-static usec obs_deadline(const struct source *s) { return MIN_OF(s->topic ? topic_deadline(s->topic) : obs_token_deadline(s->token), inbox_deadline(s->inbox)); }
+static usec obs_deadline(const struct source *s)
+{
+        return MIN_OF(s->topic ? topic_deadline(s->topic) : obs_token_deadline(s->token),
+                      inbox_deadline(s->inbox));
+}
 static void obs_stop(struct source *s) { inbox_stop(s->inbox); }
 
 /* ---- shapes ------------------------------------------------------------- */
 
 static void obs_describe(const struct record *r, struct writer *w) { writer_raw(w, r->value); }
 
-static void obs_encode(const struct services *services UNUSED, enum dialect dialect UNUSED, struct record *const *records, size_t n, struct writer *w)
+static void obs_encode(const struct services *services UNUSED, enum dialect dialect UNUSED,
+                       struct record *const *records, size_t n, struct writer *w)
 {
         writer_object(w);
         writer_key(w, STR("Records"));
@@ -320,12 +380,19 @@ static void obs_encode(const struct services *services UNUSED, enum dialect dial
         writer_object_end(w);
 }
 
-static void obs_event(const struct services *services, const struct record *r, struct buf *space, struct cloud_event *e)
+static void obs_event(const struct services *services, const struct record *r, struct buf *space,
+                      struct cloud_event *e)
 {
         const struct change *c = r->native;
 
         cloudevent_source(services->trigger, NULL, space);
-        *e = (struct cloud_event){ .id = r->id, .source = buf_view(space), .subject = c->list ? (struct str){ 0 } : r->key, .key = r->key, .time = r->time, .data = r->value, .json = true,
+        *e = (struct cloud_event){ .id = r->id,
+                                   .source = buf_view(space),
+                                   .subject = c->list ? (struct str){ 0 } : r->key,
+                                   .key = r->key,
+                                   .time = r->time,
+                                   .data = r->value,
+                                   .json = true,
                                    .content_type = STR("application/json") };
 }
 
@@ -337,7 +404,9 @@ static int sample_of(struct str body, struct record **out, struct error *err)
         struct message *m;
 
         if (obs_parse(body, &all) != OBS_RECORDS)
-                return error_set(err, ERROR_INVALID, "Records: expected at least one record with eventName, and s3 or obs with bucket.name and object.key");
+                return error_set(err, ERROR_INVALID,
+                                 "Records: expected at least one record with eventName, and s3 or obs with "
+                                 "bucket.name and object.key");
         m = calloc(1, sizeof(*m) + sizeof(m->changes[0]));
         if (!m) {
                 obs_records_done(&all);
@@ -352,7 +421,8 @@ static int sample_of(struct str body, struct record **out, struct error *err)
         return 0;
 }
 
-static int obs_sample(const void *spec, const struct services *services, const struct node *document, struct record **out, struct error *err)
+static int obs_sample(const void *spec, const struct services *services, const struct node *document,
+                      struct record **out, struct error *err)
 {
         const struct obs_spec *s = spec;
         BUF_AT_END struct buf text = BUF_INIT(1 << 20), now = BUF_INIT(64);
@@ -367,11 +437,18 @@ static int obs_sample(const void *spec, const struct services *services, const s
                 buf_text(&text, "]}");
         } else {
                 time_format(&now, clock_wall(services->clock));
-                buf_printf(&text, "{\"Records\":[{\"eventVersion\":\"2.0\",\"eventSource\":\"aws:s3\",\"awsRegion\":\"\",\"eventTime\":\"%s\",\"eventName\":\"ObjectCreated:Put\","
-                                  "\"userIdentity\":{\"principalId\":\"sample\"},\"requestParameters\":{\"sourceIPAddress\":\"127.0.0.1\"},\"responseElements\":{\"x-amz-request-id\":\"0\","
-                                  "\"x-amz-id-2\":\"0\"},\"s3\":{\"s3SchemaVersion\":\"1.0\",\"configurationId\":\"sample\",\"bucket\":{\"name\":\"%s\",\"ownerIdentity\":{\"PrincipalId\":\"sample\"},"
-                                  "\"arn\":\"arn:aws:s3:::%s\"},\"object\":{\"key\":\"sample\",\"eTag\":\"d41d8cd98f00b204e9800998ecf8427e\",\"size\":0,\"sequencer\":\"0\"}}}]}",
-                           now.p, s->bucket, s->bucket);
+                buf_printf(
+                        &text,
+                        "{\"Records\":[{\"eventVersion\":\"2.0\",\"eventSource\":\"aws:s3\",\"awsRegion\":"
+                        "\"\",\"eventTime\":\"%s\",\"eventName\":\"ObjectCreated:Put\","
+                        "\"userIdentity\":{\"principalId\":\"sample\"},\"requestParameters\":{"
+                        "\"sourceIPAddress\":\"127.0.0.1\"},\"responseElements\":{\"x-amz-request-id\":\"0\","
+                        "\"x-amz-id-2\":\"0\"},\"s3\":{\"s3SchemaVersion\":\"1.0\",\"configurationId\":"
+                        "\"sample\",\"bucket\":{\"name\":\"%s\",\"ownerIdentity\":{\"PrincipalId\":"
+                        "\"sample\"},"
+                        "\"arn\":\"arn:aws:s3:::%s\"},\"object\":{\"key\":\"sample\",\"eTag\":"
+                        "\"d41d8cd98f00b204e9800998ecf8427e\",\"size\":0,\"sequencer\":\"0\"}}}]}",
+                        now.p, s->bucket, s->bucket);
         }
         return text.failed ? error_memory(err) : sample_of(buf_view(&text), out, err);
 }
@@ -382,13 +459,39 @@ static void obs_sample_free(struct record *r)
                 message_free(CONTAINER_OF(r, struct change, record)->message);
 }
 
-static void origin(const struct trigger *t, struct buf *b) { buf_text(b, ((const struct obs_spec *)t->source_spec)->bucket); }
+static void origin(const struct trigger *t, struct buf *b)
+{
+        buf_text(b, ((const struct obs_spec *)t->source_spec)->bucket);
+}
 
-static void counts(const struct source *s, struct push_counts *out) { *out = (struct push_counts){ .unwanted = s->unwanted }; }
+static void counts(const struct source *s, struct push_counts *out)
+{
+        *out = (struct push_counts){ .unwanted = s->unwanted };
+}
 
-static const struct push_driver push = { .counts = counts, .route = route, .receive = receive, .finish = finish, .gone = gone, .timeout = timeout, .path = smn_path };
+static const struct push_driver push = { .counts = counts,
+                                         .route = route,
+                                         .receive = receive,
+                                         .finish = finish,
+                                         .gone = gone,
+                                         .timeout = timeout,
+                                         .path = smn_path };
 
 const struct driver obs_driver = {
-        .name = "obs", .ce_type = "dev.sluice.obs.change", .push = &push, .type = &obs_type, .open = obs_open, .poll = obs_poll, .deadline = obs_deadline, .stop = obs_stop, .free = obs_free,
-        .describe = obs_describe, .encode = obs_encode, .event = obs_event, .sample = obs_sample, .sample_free = obs_sample_free, .outside = smn_outside, .origin = origin,
+        .name = "obs",
+        .ce_type = "dev.sluice.obs.change",
+        .push = &push,
+        .type = &obs_type,
+        .open = obs_open,
+        .poll = obs_poll,
+        .deadline = obs_deadline,
+        .stop = obs_stop,
+        .free = obs_free,
+        .describe = obs_describe,
+        .encode = obs_encode,
+        .event = obs_event,
+        .sample = obs_sample,
+        .sample_free = obs_sample_free,
+        .outside = smn_outside,
+        .origin = origin,
 };

@@ -1,12 +1,12 @@
-/* The object storage source: what happens to a bucket's objects, as OBS publishes it to a topic of SMN, or as an S3-compatible store posts it to a webhook.
- * Events of one object keep their order. */
+/* The object storage source: what happens to a bucket's objects, as OBS publishes it to a topic of SMN, or as
+ * an S3-compatible store posts it to a webhook. Events of one object keep their order. */
 #pragma once
 
 #include "source/smn/topic.h"
 
 enum obs_from { OBS_FROM_SMN, OBS_FROM_WEBHOOK };
 struct obs_spec {
-        struct smn_spec smn;     /* stands first */
+        struct smn_spec smn; /* stands first */
         char *bucket;
         struct strings events;
         char *prefix, *suffix;
@@ -18,8 +18,9 @@ extern const struct driver obs_driver;
 
 /* The token that a webhook's sender shows; read again when it changes. */
 struct obs_token;
-int obs_token_new(struct obs_token **, const struct secret_ref *, const struct services *, struct error *) MUST_CHECK;
-struct obs_token *obs_token_free(struct obs_token *);    /* NULL is fine */
+int obs_token_new(struct obs_token **, const struct secret_ref *, const struct services *,
+                  struct error *) MUST_CHECK;
+struct obs_token *obs_token_free(struct obs_token *); /* NULL is fine */
 /* Looks at it again when it is time to; true: it changed. */
 bool obs_token_look(struct obs_token *, usec now);
 usec obs_token_deadline(const struct obs_token *);

@@ -4,9 +4,14 @@
 
 static const usec LOOK_EVERY = 5 * USEC_SEC;
 
-struct obs_token { const struct services *services; struct secret value; usec looked_at; };
+struct obs_token {
+        const struct services *services;
+        struct secret value;
+        usec looked_at;
+};
 
-int obs_token_new(struct obs_token **out, const struct secret_ref *ref, const struct services *services, struct error *err)
+int obs_token_new(struct obs_token **out, const struct secret_ref *ref, const struct services *services,
+                  struct error *err)
 {
         struct obs_token *t = calloc(1, sizeof(*t));
 
@@ -54,5 +59,6 @@ bool obs_token_shown(const struct obs_token *t, struct str authorization)
 {
         struct str scheme = str_cut(&authorization, ' '), value = secret_value(&t->value);
 
-        return value.n && str_equal_nocase(scheme, STR("Bearer")) && sign_equal(str_trim(authorization), value);
+        return value.n && str_equal_nocase(scheme, STR("Bearer")) &&
+               sign_equal(str_trim(authorization), value);
 }

@@ -3,9 +3,15 @@
 #include "json/check.h"
 #include "json/scan.h"
 
-struct reading { struct letter_view *view; bool payload, truncated; };
+struct reading {
+        struct letter_view *view;
+        bool payload, truncated;
+};
 
-static int is_twice(struct error *err, const char *name) { return error_set(err, ERROR_INVALID, "%s is there twice", name); }
+static int is_twice(struct error *err, const char *name)
+{
+        return error_set(err, ERROR_INVALID, "%s is there twice", name);
+}
 
 static int read_text(struct scan *s, struct str *raw, const char *name, struct error *err)
 {
@@ -14,14 +20,18 @@ static int read_text(struct scan *s, struct str *raw, const char *name, struct e
         if (raw->p)
                 return is_twice(err, name);
         if (scan_peek(s) != '"')
-                return scan_skip(s, SCAN_ANY_DEPTH) ? 0 : error_set(err, ERROR_INVALID, "%s", s->fault ? s->fault : "no JSON");
+                return scan_skip(s, SCAN_ANY_DEPTH)
+                               ? 0
+                               : error_set(err, ERROR_INVALID, "%s", s->fault ? s->fault : "no JSON");
         return scan_string(s, raw, &escaped) ? 0 : error_set(err, ERROR_INVALID, "%s", s->fault);
 }
 
 static int read_context(struct scan *s, struct letter_view *v, struct error *err)
 {
         if (!scan_take(s, '{'))
-                return scan_skip(s, SCAN_ANY_DEPTH) ? 0 : error_set(err, ERROR_INVALID, "%s", s->fault ? s->fault : "no JSON");
+                return scan_skip(s, SCAN_ANY_DEPTH)
+                               ? 0
+                               : error_set(err, ERROR_INVALID, "%s", s->fault ? s->fault : "no JSON");
         if (scan_take(s, '}'))
                 return 0;
         do {
@@ -56,8 +66,11 @@ static int read_member(struct scan *s, struct reading *r, struct error *err)
         if (str_is(name, "request_context"))
                 return read_context(s, v, err);
         v->cloud = v->cloud || str_is(name, "specversion");
-        r->truncated = r->truncated || str_is(name, "sluicetruncated") || (str_is(name, "truncated") && scan_peek(s) == 't');
-        return scan_skip(s, SCAN_ANY_DEPTH) ? 0 : error_set(err, ERROR_INVALID, "%s", s->fault ? s->fault : "no JSON");
+        r->truncated = r->truncated || str_is(name, "sluicetruncated") ||
+                       (str_is(name, "truncated") && scan_peek(s) == 't');
+        return scan_skip(s, SCAN_ANY_DEPTH)
+                       ? 0
+                       : error_set(err, ERROR_INVALID, "%s", s->fault ? s->fault : "no JSON");
 }
 
 static int read_members(struct str text, struct reading *r, struct error *err)
@@ -74,7 +87,8 @@ static int read_members(struct str text, struct reading *r, struct error *err)
                 } while (scan_more(&s, '}'));
         }
         if (s.fault || scan_peek(&s) != '\0' || s.p != s.end)
-                return error_set(err, ERROR_INVALID, "no JSON: %s", s.fault ? s.fault : "something follows the object");
+                return error_set(err, ERROR_INVALID, "no JSON: %s",
+                                 s.fault ? s.fault : "something follows the object");
         return 0;
 }
 
@@ -83,11 +97,13 @@ static int check_envelope(const struct letter_view *v, struct error *err)
         BUF_AT_END struct buf decoded = BUF_INIT(BUF_DEFAULT_MAX * 2);
 
         if (!v->payload.p)
-                return error_set(err, ERROR_INVALID, "no dead letter: it has neither request_payload nor specversion");
+                return error_set(err, ERROR_INVALID,
+                                 "no dead letter: it has neither request_payload nor specversion");
         if (v->payload.n == 0)
                 return error_set(err, ERROR_INVALID, "request_payload is empty: there is no event in it");
         if (!scan_decode(v->payload, &decoded))
-                return error_set(err, ERROR_INVALID, "request_payload: half of a surrogate pair, which no text can hold");
+                return error_set(err, ERROR_INVALID,
+                                 "request_payload: half of a surrogate pair, which no text can hold");
         return decoded.failed ? error_memory(err) : 0;
 }
 
@@ -99,9 +115,13 @@ static int check_cloud_event(struct str text, enum event_format format, struct e
         if (cloudevent_read(text, &space, &e, err) < 0)
                 return error_wrap(err, "no CloudEvent");
         if (format == FORMAT_FUNCTION_GRAPH && !e.data.p)
-                return error_set(err, ERROR_INVALID, "the CloudEvent has no data, and FunctionGraph's format carries nothing else");
+                return error_set(
+                        err, ERROR_INVALID,
+                        "the CloudEvent has no data, and FunctionGraph's format carries nothing else");
         if (format == FORMAT_FUNCTION_GRAPH && !e.json && (e.bytes || !str_is_utf8(e.data)))
-                return error_set(err, ERROR_INVALID, "the CloudEvent's data is neither JSON nor text, which FunctionGraph's format can't carry as it is");
+                return error_set(err, ERROR_INVALID,
+                                 "the CloudEvent's data is neither JSON nor text, which FunctionGraph's "
+                                 "format can't carry as it is");
         return 0;
 }
 
@@ -115,7 +135,8 @@ int letter_read(struct str text, enum event_format format, struct letter_view *v
         if (read_members(text, &r, err) < 0)
                 return -1;
         if (r.truncated)
-                return error_set(err, ERROR_INVALID, "the letter was cut to fit its receiver: the event is not there as a whole");
+                return error_set(err, ERROR_INVALID,
+                                 "the letter was cut to fit its receiver: the event is not there as a whole");
         return v->cloud ? check_cloud_event(text, format, err) : check_envelope(v, err);
 }
 
@@ -130,7 +151,8 @@ static bool view_of(const struct record *r, struct letter_view *v)
         return read_members(r->value, &reading, &err) == 0;
 }
 
-void letter_encode(const struct services *services UNUSED, enum dialect dialect UNUSED, struct record *const *records, size_t n UNUSED, struct writer *w)
+void letter_encode(const struct services *services UNUSED, enum dialect dialect UNUSED,
+                   struct record *const *records, size_t n UNUSED, struct writer *w)
 {
         BUF_AT_END struct buf space = BUF_INIT(BUF_DEFAULT_MAX * 2);
         struct letter_view v;
@@ -148,7 +170,11 @@ void letter_encode(const struct services *services UNUSED, enum dialect dialect 
 }
 
 /* What the dead letter told of it is no part of the event. */
-static bool is_told(struct str name) { return str_starts(name, STR("knativeerror")) || str_is(name, "sluicetruncated") || str_is(name, "sluicedatasize"); }
+static bool is_told(struct str name)
+{
+        return str_starts(name, STR("knativeerror")) || str_is(name, "sluicetruncated") ||
+               str_is(name, "sluicedatasize");
+}
 
 static void drop_told(struct cloud_event *e, struct cloud_attribute *own)
 {
@@ -162,7 +188,8 @@ static void drop_told(struct cloud_event *e, struct cloud_attribute *own)
         e->own_n = kept;
 }
 
-void letter_event(const struct services *services, const struct record *r, struct buf *space, struct cloud_event *e)
+void letter_event(const struct services *services, const struct record *r, struct buf *space,
+                  struct cloud_event *e)
 {
         struct letter_view v;
         struct error err;

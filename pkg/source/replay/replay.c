@@ -12,12 +12,16 @@
 
 enum { LINE_MOST = 96 << 20 };
 
-struct letter { struct record record; char *text; char id[]; };
+struct letter {
+        struct record record;
+        char *text;
+        char id[];
+};
 
 struct source {
         FILE *file;
         const char *path;
-        char *place;                     /* the file that keeps how far it went; NULL: none */
+        char *place; /* the file that keeps how far it went; NULL: none */
         const struct services *services;
         struct task *wake;
         struct replay_report *report;
@@ -27,7 +31,7 @@ struct source {
         uint64_t *sums;
         size_t sums_cap;
         int64_t credit, bytes;
-        bool released;                   /* not all that was lent was sent */
+        bool released; /* not all that was lent was sent */
         bool told_state, told_track, ended, failed, stopping, revoking, revoked, told_closed;
         char text[480];
 };
@@ -50,7 +54,9 @@ static void keep_place(struct source *s)
                 if (fclose(f) == 0 && written && rename(next.p, s->place) == 0)
                         return;
         }
-        log_warn("how far the file was replayed is not kept: started again, it is replayed from its beginning", LOG_S("file", s->place), LOG_S("error", strerror(errno)));
+        log_warn(
+                "how far the file was replayed is not kept: started again, it is replayed from its beginning",
+                LOG_S("file", s->place), LOG_S("error", strerror(errno)));
         free(TAKE(s->place));
 }
 
@@ -62,9 +68,13 @@ static void find_place(struct source *s)
 
         if (!f)
                 return;
-        if (fscanf(f, "%" SCNu64 " %" SCNx64, &line, &sum) == 2 && line > 0 && line <= s->lines && s->sums[line - 1] == sum) {
+        if (fscanf(f, "%" SCNu64 " %" SCNx64, &line, &sum) == 2 && line > 0 && line <= s->lines &&
+            s->sums[line - 1] == sum) {
                 s->done = line;
-                (void)snprintf(text, sizeof(text), "goes on behind line %" PRIu64 ", as %.300s says; without that file all are sent", line, s->place);
+                (void)snprintf(text, sizeof(text),
+                               "goes on behind line %" PRIu64
+                               ", as %.300s says; without that file all are sent",
+                               line, s->place);
         } else
                 (void)snprintf(text, sizeof(text), "%.300s is of another file: all are sent", s->place);
         (void)fclose(f);
@@ -129,7 +139,9 @@ static int judge(struct source *s, struct error *err)
         rewind(s->file);
         if (s->report->refusals) {
                 s->failed = true;
-                (void)snprintf(s->text, sizeof(s->text), "%.300s: %" PRIu64 " lines can't be sent again as they are: nothing was sent", s->path, s->report->refusals);
+                (void)snprintf(s->text, sizeof(s->text),
+                               "%.300s: %" PRIu64 " lines can't be sent again as they are: nothing was sent",
+                               s->path, s->report->refusals);
         }
         return 0;
 }
@@ -194,7 +206,8 @@ static struct source *file_free(struct source *s)
         return NULL;
 }
 
-static int file_open(struct source **out, const void *spec, const struct services *services, struct task *wake, struct error *err)
+static int file_open(struct source **out, const void *spec, const struct services *services,
+                     struct task *wake, struct error *err)
 {
         struct source *s = calloc(1, sizeof(*s));
 
@@ -229,7 +242,10 @@ static struct letter *letter_new(struct source *s, char *text, size_t n, const s
                 return NULL;
         memcpy(l->id, id.p, id.n + 1);
         l->text = text;
-        l->record = (struct record){ .position = s->line, .pinned = (uint32_t)MIN_OF(n, (size_t)UINT32_MAX), .id = { l->id, id.n }, .value = { text, n } };
+        l->record = (struct record){ .position = s->line,
+                                     .pinned = (uint32_t)MIN_OF(n, (size_t)UINT32_MAX),
+                                     .id = { l->id, id.n },
+                                     .value = { text, n } };
         return l;
 }
 
@@ -270,7 +286,8 @@ static struct letter *read_letter(struct source *s)
                 }
                 if (s->line <= s->done || str_trim((struct str){ line, (size_t)n }).n == 0)
                         continue;
-                if (letter_read((struct str){ line, (size_t)n }, (enum event_format)s->services->trigger->event->format, &v, &err) < 0)
+                if (letter_read((struct str){ line, (size_t)n },
+                                (enum event_format)s->services->trigger->event->format, &v, &err) < 0)
                         return stop_reading(s, line, err.text);
                 if (!(l = letter_new(s, line, (size_t)n, &v)))
                         return stop_reading(s, line, "out of memory");
@@ -284,7 +301,9 @@ static size_t file_poll(struct source *s, struct source_event *events, size_t ma
 
         if (!s->told_state && n < max) {
                 s->told_state = true;
-                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_STATE, .state = s->failed ? SOURCE_FAILED : SOURCE_CONNECTED, .text = s->text };
+                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_STATE,
+                                                     .state = s->failed ? SOURCE_FAILED : SOURCE_CONNECTED,
+                                                     .text = s->text };
         }
         if (!s->told_track && n < max) {
                 s->told_track = true;
@@ -304,7 +323,8 @@ static size_t file_poll(struct source *s, struct source_event *events, size_t ma
                 loop_ready(s->services->loop, s->wake);
         if (s->stopping && !s->revoking && n < max) {
                 s->revoking = true;
-                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_REVOKING, .give_up_at = USEC_NEVER };
+                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_REVOKING,
+                                                     .give_up_at = USEC_NEVER };
         }
         if (s->revoked && !s->told_closed && n < max) {
                 s->told_closed = true;
@@ -358,7 +378,22 @@ static bool file_drained(const struct source *s) { return (s->ended || s->failed
 static void file_origin(const struct trigger *t UNUSED, struct buf *b) { buf_text(b, "dead letters"); }
 
 const struct driver replay_file_driver = {
-        .name = "replay", .ce_type = "dev.sluice.replay", .open = file_open, .credit = file_credit, .poll = file_poll, .deadline = file_deadline, .settle = file_settle,
-        .detach = file_detach, .commit = file_commit, .revoked = file_revoked, .stop = file_stop, .free = file_free, .lag = file_lag, .drained = file_drained,
-        .describe = letter_describe, .encode = letter_encode, .event = letter_event, .origin = file_origin,
+        .name = "replay",
+        .ce_type = "dev.sluice.replay",
+        .open = file_open,
+        .credit = file_credit,
+        .poll = file_poll,
+        .deadline = file_deadline,
+        .settle = file_settle,
+        .detach = file_detach,
+        .commit = file_commit,
+        .revoked = file_revoked,
+        .stop = file_stop,
+        .free = file_free,
+        .lag = file_lag,
+        .drained = file_drained,
+        .describe = letter_describe,
+        .encode = letter_encode,
+        .event = letter_event,
+        .origin = file_origin,
 };

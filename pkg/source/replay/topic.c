@@ -14,7 +14,8 @@ struct source {
         bool hold_all;
 };
 
-static int topic_open(struct source **out, const void *spec_, const struct services *services, struct task *wake, struct error *err)
+static int topic_open(struct source **out, const void *spec_, const struct services *services,
+                      struct task *wake, struct error *err)
 {
         const struct replay_topic_spec *spec = spec_;
         struct source *s = calloc(1, sizeof(*s));
@@ -54,7 +55,8 @@ static void refuse(struct source *s, struct record *r, const struct error *why)
         uint32_t track = r->track, pinned = r->pinned;
 
         s->report->refusals++;
-        (void)snprintf(text, sizeof(text), STR_FMT " (TOPIC/PARTITION/OFFSET): %s", STR_ARG(r->id), why->text);
+        (void)snprintf(text, sizeof(text), STR_FMT " (TOPIC/PARTITION/OFFSET): %s", STR_ARG(r->id),
+                       why->text);
         s->report->refused(s->report->cookie, text);
         kafka_driver.settle(s->inner, r, OUTCOME_RELEASED);
         kafka_driver.credit(s->inner, track, 1, pinned); /* the engine never hears of it */
@@ -77,7 +79,9 @@ static size_t topic_poll(struct source *s, struct source_event *events, size_t m
                         continue;
                 if (r->null_value)
                         (void)error_set(&why, ERROR_INVALID, "no dead letter: a null value");
-                if (r->null_value || letter_read(r->value, (enum event_format)s->services->trigger->event->format, &v, &why) < 0) {
+                if (r->null_value ||
+                    letter_read(r->value, (enum event_format)s->services->trigger->event->format, &v, &why) <
+                            0) {
                         kept--;
                         hold(s, r->track, r->position);
                         refuse(s, r, &why);
@@ -99,9 +103,15 @@ static void topic_commit(struct source *s, uint32_t track, uint64_t next)
                 kafka_driver.commit(s->inner, track, MIN_OF(next, held));
 }
 
-static void topic_credit(struct source *s, uint32_t track, uint32_t records, size_t bytes) { kafka_driver.credit(s->inner, track, records, bytes); }
+static void topic_credit(struct source *s, uint32_t track, uint32_t records, size_t bytes)
+{
+        kafka_driver.credit(s->inner, track, records, bytes);
+}
 static usec topic_deadline(const struct source *s) { return kafka_driver.deadline(s->inner); }
-static void topic_settle(struct source *s, struct record *r, enum outcome outcome) { kafka_driver.settle(s->inner, r, outcome); }
+static void topic_settle(struct source *s, struct record *r, enum outcome outcome)
+{
+        kafka_driver.settle(s->inner, r, outcome);
+}
 static bool topic_detach(struct source *s, struct record *r) { return kafka_driver.detach(s->inner, r); }
 static void topic_revoked(struct source *s, uint32_t track) { kafka_driver.revoked(s->inner, track); }
 static void topic_stop(struct source *s) { kafka_driver.stop(s->inner); }
@@ -121,9 +131,23 @@ static struct source *topic_free(struct source *s)
 const struct driver *replay_topic_driver(void)
 {
         static const struct driver driver = {
-                .name = "replay", .ce_type = "dev.sluice.replay", .open = topic_open, .credit = topic_credit, .poll = topic_poll, .deadline = topic_deadline,
-                .settle = topic_settle, .detach = topic_detach, .commit = topic_commit, .revoked = topic_revoked, .stop = topic_stop, .free = topic_free,
-                .lag = topic_lag, .drained = topic_drained, .describe = letter_describe, .encode = letter_encode, .event = letter_event,
+                .name = "replay",
+                .ce_type = "dev.sluice.replay",
+                .open = topic_open,
+                .credit = topic_credit,
+                .poll = topic_poll,
+                .deadline = topic_deadline,
+                .settle = topic_settle,
+                .detach = topic_detach,
+                .commit = topic_commit,
+                .revoked = topic_revoked,
+                .stop = topic_stop,
+                .free = topic_free,
+                .lag = topic_lag,
+                .drained = topic_drained,
+                .describe = letter_describe,
+                .encode = letter_encode,
+                .event = letter_event,
         };
 
         return &driver;

@@ -8,12 +8,33 @@
 enum { EVENTS_MOST = 16 };
 static const usec REMEMBERED = USEC_HOUR, TOLD_AGAIN = USEC_MINUTE;
 
-struct inbox_place { struct lane *lane; struct inbox_place *next; struct inbox_item *item; };
-struct lane { UT_hash_handle hh; struct inbox_place *first, *last; char key[]; };
+struct inbox_place {
+        struct lane *lane;
+        struct inbox_place *next;
+        struct inbox_item *item;
+};
+struct lane {
+        UT_hash_handle hh;
+        struct inbox_place *first, *last;
+        char key[];
+};
 /* found by what */
-struct leader { UT_hash_handle hh; struct inbox_item *item; };
-struct memory { UT_hash_handle hh; usec until; char id[]; };
-struct answer { struct answer *next; uint64_t call; int status; const char *text; usec retry_after; };
+struct leader {
+        UT_hash_handle hh;
+        struct inbox_item *item;
+};
+struct memory {
+        UT_hash_handle hh;
+        usec until;
+        char id[];
+};
+struct answer {
+        struct answer *next;
+        uint64_t call;
+        int status;
+        const char *text;
+        usec retry_after;
+};
 
 struct inbox {
         struct inbox_config config;
@@ -23,19 +44,26 @@ struct inbox {
         struct memory *memories;
         struct answer *answers, **answers_end;
         struct push_reply replies[EVENTS_MOST];
-        struct record **records[EVENTS_MOST];    /* PUSH_RECORDS_MOST each; made when needed */
+        struct record **records[EVENTS_MOST]; /* PUSH_RECORDS_MOST each; made when needed */
         uint64_t refused[REFUSAL_MAX];
-        enum source_state state;         /* while it is not connected */
+        enum source_state state; /* while it is not connected */
         char said[256], trouble[200], text[512];
         bool connected, say, counted, stopping, closed;
         usec told_at;
 };
 
-static const struct { const char *text; int status; } refusals[REFUSAL_MAX] = {
-        [REFUSED_MALFORMED] = { "malformed", 400 },         [REFUSED_TOO_LARGE] = { "too large", 413 },
-        [REFUSED_TOPIC] = { "of another topic", 403 },      [REFUSED_STALE] = { "too old, or of the future", 403 },
-        [REFUSED_SIGNATURE] = { "bad signature", 403 },     [REFUSED_URL] = { "an address that may not be called", 403 },
-        [REFUSED_TOKEN] = { "no or a wrong token", 401 },   [REFUSED_BUCKET] = { "of another bucket", 403 },
+static const struct {
+        const char *text;
+        int status;
+} refusals[REFUSAL_MAX] = {
+        [REFUSED_MALFORMED] = { "malformed", 400 },
+        [REFUSED_TOO_LARGE] = { "too large", 413 },
+        [REFUSED_TOPIC] = { "of another topic", 403 },
+        [REFUSED_STALE] = { "too old, or of the future", 403 },
+        [REFUSED_SIGNATURE] = { "bad signature", 403 },
+        [REFUSED_URL] = { "an address that may not be called", 403 },
+        [REFUSED_TOKEN] = { "no or a wrong token", 401 },
+        [REFUSED_BUCKET] = { "of another bucket", 403 },
 };
 
 static usec now_of(const struct inbox *b) { return clock_monotonic(b->config.services->clock); }
@@ -185,7 +213,8 @@ static void end(struct inbox *b, struct inbox_item *i)
         drop(b, i);
 }
 
-static void answer_joined(struct inbox *b, struct inbox_item *leader, int status, const char *text, usec retry_after)
+static void answer_joined(struct inbox *b, struct inbox_item *leader, int status, const char *text,
+                          usec retry_after)
 {
         for (struct inbox_item *j = leader->joined, *next; j; j = next) {
                 next = j->next_joined;
@@ -274,7 +303,8 @@ static bool lead(struct inbox *b, struct inbox_item *i, const struct str *keys, 
         return true;
 }
 
-void inbox_add(struct inbox *b, struct inbox_item *i, uint64_t call, const struct str *ids, const struct str *keys, size_t n)
+void inbox_add(struct inbox *b, struct inbox_item *i, uint64_t call, const struct str *ids,
+               const struct str *keys, size_t n)
 {
         struct leader *l = NULL;
 
@@ -342,7 +372,8 @@ void inbox_reply(struct push_reply *r, int status, const char *text, usec retry_
         r->status = status;
         buf_text(&r->headers, "Content-Type: text/plain\r\n");
         if (retry_after > 0)
-                buf_printf(&r->headers, "Retry-After: %" PRId64 "\r\n", (retry_after + USEC_SEC - 1) / USEC_SEC);
+                buf_printf(&r->headers, "Retry-After: %" PRId64 "\r\n",
+                           (retry_after + USEC_SEC - 1) / USEC_SEC);
         buf_printf(&r->body, "%s\n", text);
 }
 
@@ -370,7 +401,9 @@ static int status_of(const struct push_outcome *o, const char **text, usec *retr
         case PUSH_BUSY:
         case PUSH_LIMITED:
         case PUSH_NOT_READY:
-                *text = o->result == PUSH_BUSY ? "too many messages are under way" : o->result == PUSH_LIMITED ? "too many messages a second" : "not ready";
+                *text = o->result == PUSH_BUSY      ? "too many messages are under way"
+                        : o->result == PUSH_LIMITED ? "too many messages a second"
+                                                    : "not ready";
                 *retry_after = MAX_OF(o->retry_after, USEC_SEC);
                 return 503;
         case PUSH_GONE:
@@ -380,7 +413,8 @@ static int status_of(const struct push_outcome *o, const char **text, usec *retr
         return 499;
 }
 
-void inbox_finish(struct inbox *b, struct inbox_item *i, const struct push_outcome *o, struct push_reply *reply)
+void inbox_finish(struct inbox *b, struct inbox_item *i, const struct push_outcome *o,
+                  struct push_reply *reply)
 {
         const char *text;
         usec retry_after;
@@ -471,7 +505,8 @@ static void write_text(struct inbox *b)
         }
         for (size_t k = 0; k < REFUSAL_MAX; k++)
                 if (b->refused[k]) {
-                        buf_printf(&text, "%s%" PRIu64 " message%s refused: %s", between, b->refused[k], b->refused[k] == 1 ? "" : "s", refusals[k].text);
+                        buf_printf(&text, "%s%" PRIu64 " message%s refused: %s", between, b->refused[k],
+                                   b->refused[k] == 1 ? "" : "s", refusals[k].text);
                         between = "; ";
                 }
         (void)snprintf(b->text, sizeof(b->text), "%s", text.p ? text.p : "");
@@ -516,7 +551,9 @@ static bool next_answer(struct inbox *b, size_t k, struct source_event *e)
                 b->answers_end = &b->answers;
         r = reply_at(b, k);
         inbox_reply(r, a->status, a->text, a->retry_after);
-        *e = (struct source_event){ .kind = SOURCE_EVENT_CALL, .call = a->call, .verdict = PUSH_REPLY, .reply = r };
+        *e = (struct source_event){
+                .kind = SOURCE_EVENT_CALL, .call = a->call, .verdict = PUSH_REPLY, .reply = r
+        };
         free(a);
         return true;
 }
@@ -537,7 +574,11 @@ static bool next_message(struct inbox *b, size_t k, struct source_event *e)
                 b->ready_end = &b->ready;
         i->state = INBOX_DELIVERING;
         n = b->config.records(b->config.cookie, i, b->records[k], PUSH_RECORDS_MOST);
-        *e = (struct source_event){ .kind = SOURCE_EVENT_CALL, .call = i->call, .verdict = PUSH_DELIVER, .records = b->records[k], .n = n };
+        *e = (struct source_event){ .kind = SOURCE_EVENT_CALL,
+                                    .call = i->call,
+                                    .verdict = PUSH_DELIVER,
+                                    .records = b->records[k],
+                                    .n = n };
         if (n)
                 return true;
         e->verdict = PUSH_REPLY;
@@ -555,7 +596,10 @@ static bool next_state(struct inbox *b, usec now, struct source_event *e)
         b->say = b->counted = false;
         b->told_at = now;
         write_text(b);
-        *e = (struct source_event){ .kind = SOURCE_EVENT_STATE, .state = b->connected && b->state != SOURCE_REMOVED ? SOURCE_CONNECTED : b->state, .text = b->text };
+        *e = (struct source_event){ .kind = SOURCE_EVENT_STATE,
+                                    .state = b->connected && b->state != SOURCE_REMOVED ? SOURCE_CONNECTED
+                                                                                        : b->state,
+                                    .text = b->text };
         return true;
 }
 

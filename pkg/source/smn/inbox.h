@@ -1,25 +1,34 @@
-/* What push sources whose senders try again have in common: a message is delivered once. One that comes a second time while the first is under way
- * gets the same outcome; one that was delivered is answered at once for a while; messages that share a key take turns in the order they came. Counts
- * what was refused, and says how the source is. Loop's thread. */
+/* What push sources whose senders try again have in common: a message is delivered once. One that comes a
+ * second time while the first is under way gets the same outcome; one that was delivered is answered at once
+ * for a while; messages that share a key take turns in the order they came. Counts what was refused, and says
+ * how the source is. Loop's thread. */
 #pragma once
 
 #include "source/driver.h"
 
 enum refusal {
-        REFUSED_MALFORMED, REFUSED_TOO_LARGE, REFUSED_TOPIC, REFUSED_STALE, REFUSED_SIGNATURE, REFUSED_URL, REFUSED_TOKEN, REFUSED_BUCKET, REFUSAL_MAX,
+        REFUSED_MALFORMED,
+        REFUSED_TOO_LARGE,
+        REFUSED_TOPIC,
+        REFUSED_STALE,
+        REFUSED_SIGNATURE,
+        REFUSED_URL,
+        REFUSED_TOKEN,
+        REFUSED_BUCKET,
+        REFUSAL_MAX,
 };
 
 struct inbox;
 struct inbox_place;
-struct inbox_item {              /* embedded in a source's message, zeroed; all is the inbox's */
+struct inbox_item { /* embedded in a source's message, zeroed; all is the inbox's */
         uint64_t call;
         enum { INBOX_WAITING, INBOX_READY, INBOX_DELIVERING, INBOX_JOINED } state;
-        char *what;              /* all its ids */
+        char *what; /* all its ids */
         char **ids;
         size_t ids_n;
-        struct inbox_place *places;      /* in the lines of its keys */
+        struct inbox_place *places; /* in the lines of its keys */
         size_t places_n;
-        struct inbox_item *next, *previous;      /* of all */
+        struct inbox_item *next, *previous; /* of all */
         struct inbox_item *next_ready;
         struct inbox_item *joined, *next_joined; /* those that get this one's outcome */
         struct inbox_item *leader;
@@ -29,8 +38,8 @@ struct inbox_item {              /* embedded in a source's message, zeroed; all 
 struct inbox_config {
         const struct services *services; /* borrowed */
         struct task *wake;
-        usec patience;                   /* how long a message may wait for its turn */
-        size_t remember_most;            /* ids of delivered messages */
+        usec patience;        /* how long a message may wait for its turn */
+        size_t remember_most; /* ids of delivered messages */
         /* what is said until inbox_connected; NULL: it is connected from the start */
         const char *waiting_for;
         void *cookie;
@@ -39,14 +48,16 @@ struct inbox_config {
         void (*drop)(void *cookie, struct inbox_item *);
 };
 int inbox_new(struct inbox **, const struct inbox_config *, struct error *) MUST_CHECK;
-struct inbox *inbox_free(struct inbox *);        /* NULL is fine */
+struct inbox *inbox_free(struct inbox *); /* NULL is fine */
 
-/* Takes a message. Its outcome comes by inbox_poll. ids: n of them, at least one; keys: as many, or NULL where the ids are the keys. */
-void inbox_add(struct inbox *, struct inbox_item *, uint64_t call, const struct str *ids, const struct str *keys, size_t n);
+/* Takes a message. Its outcome comes by inbox_poll. ids: n of them, at least one; keys: as many, or NULL
+ * where the ids are the keys. */
+void inbox_add(struct inbox *, struct inbox_item *, uint64_t call, const struct str *ids,
+               const struct str *keys, size_t n);
 bool inbox_knows(struct inbox *, struct str id); /* was it delivered lately? */
 /* Answers a call that was put off, without a message. retry_after 0: none. text: static. */
 void inbox_answer(struct inbox *, uint64_t call, int status, const char *text, usec retry_after);
-bool inbox_gone(struct inbox *, uint64_t call);  /* false: it is not here */
+bool inbox_gone(struct inbox *, uint64_t call); /* false: it is not here */
 void inbox_finish(struct inbox *, struct inbox_item *, const struct push_outcome *, struct push_reply *);
 
 /* Counts a refusal, and answers: now, or a call that was put off. */
@@ -54,11 +65,12 @@ enum push_verdict inbox_refuse(struct inbox *, enum refusal, struct push_reply *
 void inbox_refuse_later(struct inbox *, enum refusal, uint64_t call);
 uint64_t inbox_refused(const struct inbox *, enum refusal);
 void inbox_connected(struct inbox *);
-void inbox_disconnected(struct inbox *);                 /* it waits again */
-/* How it is while it is not connected, and why, instead of what it waits for ("": that). SOURCE_REMOVED is said whether it is connected or not. */
+void inbox_disconnected(struct inbox *); /* it waits again */
+/* How it is while it is not connected, and why, instead of what it waits for ("": that). SOURCE_REMOVED is
+ * said whether it is connected or not. */
 void inbox_say(struct inbox *, enum source_state, const char *text);
-void inbox_trouble(struct inbox *, const char *text);    /* said with the state; NULL: it is over */
-void inbox_stop(struct inbox *);                         /* ends in CLOSED */
+void inbox_trouble(struct inbox *, const char *text); /* said with the state; NULL: it is over */
+void inbox_stop(struct inbox *);                      /* ends in CLOSED */
 
 size_t inbox_poll(struct inbox *, struct source_event *, size_t max, usec now);
 usec inbox_deadline(const struct inbox *);

@@ -1,5 +1,6 @@
-/* The inbox against a model: senders that repeat, leave and try again, messages of one or several keys, a function that accepts and fails by chance. Each
- * call is answered once; what is under way shares no key with anything else under way; what was accepted does not come again. */
+/* The inbox against a model: senders that repeat, leave and try again, messages of one or several keys, a
+ * function that accepts and fails by chance. Each call is answered once; what is under way shares no key with
+ * anything else under way; what was accepted does not come again. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -11,9 +12,21 @@
 
 enum { CALLS = 4000, IDS = 400, KEYS = 5, PARTS_MOST = 3 };
 
-struct test_message { struct inbox_item item; struct record record; size_t n; unsigned ids[PARTS_MOST]; uint64_t call; };
-static struct { enum { NONE, OPEN, ANSWERED, LEFT } state; int status; bool lent; } calls[CALLS + 1];
-static struct { bool accepted; } ids[IDS];  /* the key of an id is id % KEYS */
+struct test_message {
+        struct inbox_item item;
+        struct record record;
+        size_t n;
+        unsigned ids[PARTS_MOST];
+        uint64_t call;
+};
+static struct {
+        enum { NONE, OPEN, ANSWERED, LEFT } state;
+        int status;
+        bool lent;
+} calls[CALLS + 1];
+static struct {
+        bool accepted;
+} ids[IDS]; /* the key of an id is id % KEYS */
 static struct test_message *lent[CALLS];
 static size_t lent_n, alive, deliveries;
 static struct random r;
@@ -27,7 +40,8 @@ static usec test_time(void *cookie UNUSED) { return now; }
 static const struct clock test_clock = { .wall = test_time, .monotonic = test_time };
 static struct services services = { .clock = &test_clock };
 
-static size_t records_of(void *cookie UNUSED, struct inbox_item *i, struct record **records, size_t most UNUSED)
+static size_t records_of(void *cookie UNUSED, struct inbox_item *i, struct record **records,
+                         size_t most UNUSED)
 {
         struct test_message *m = CONTAINER_OF(i, struct test_message, item);
         bool something = false;
@@ -142,7 +156,12 @@ static void leave(uint64_t call)
 
 static void run(uint64_t seed)
 {
-        struct inbox_config config = { .services = &services, .wake = &wake, .patience = USEC_SEC, .remember_most = IDS, .records = records_of, .drop = drop_message };
+        struct inbox_config config = { .services = &services,
+                                       .wake = &wake,
+                                       .patience = USEC_SEC,
+                                       .remember_most = IDS,
+                                       .records = records_of,
+                                       .drop = drop_message };
         struct error err;
         uint64_t call = 0;
 
@@ -154,18 +173,23 @@ static void run(uint64_t seed)
         assert_int_equal(inbox_new(&inbox, &config, &err), 0);
         while (call < CALLS) {
                 switch (random_below(&r, 8)) {
-                case 0: case 1: case 2: {
+                case 0:
+                case 1:
+                case 2: {
                         unsigned which[PARTS_MOST];
                         size_t n = random_below(&r, 4) ? 1 : 1 + random_below(&r, PARTS_MOST);
 
                         for (size_t k = 0; k < n; k++)
-                                which[k] = (unsigned)MIN_OF(random_below(&r, 20) + call / 12, (uint64_t)IDS - 1);
+                                which[k] = (unsigned)MIN_OF(random_below(&r, 20) + call / 12,
+                                                            (uint64_t)IDS - 1);
                         add(++call, which, n);
                         break;
                 }
-                case 3: case 4:
+                case 3:
+                case 4:
                         if (lent_n)
-                                end_one(random_below(&r, lent_n), random_below(&r, 4) ? PUSH_ACCEPTED : PUSH_FAILED);
+                                end_one(random_below(&r, lent_n),
+                                        random_below(&r, 4) ? PUSH_ACCEPTED : PUSH_FAILED);
                         break;
                 case 5:
                         if (call && random_below(&r, 4) == 0)
@@ -199,7 +223,12 @@ static void every_call_is_answered_once(void **state UNUSED)
 /* What was accepted is not lent again, as long as it is remembered. */
 static void what_was_accepted_stays_so(void **state UNUSED)
 {
-        struct inbox_config config = { .services = &services, .wake = &wake, .patience = USEC_SEC, .remember_most = 3, .records = records_of, .drop = drop_message };
+        struct inbox_config config = { .services = &services,
+                                       .wake = &wake,
+                                       .patience = USEC_SEC,
+                                       .remember_most = 3,
+                                       .records = records_of,
+                                       .drop = drop_message };
         struct error err;
         unsigned id;
 
@@ -254,7 +283,12 @@ static void expect_state(enum source_state state, const char *text)
 
 static void how_it_is_said_to_be(void **state UNUSED)
 {
-        struct inbox_config config = { .services = &services, .wake = &wake, .remember_most = 3, .waiting_for = "waiting", .records = records_of, .drop = drop_message };
+        struct inbox_config config = { .services = &services,
+                                       .wake = &wake,
+                                       .remember_most = 3,
+                                       .waiting_for = "waiting",
+                                       .records = records_of,
+                                       .drop = drop_message };
         struct source_event e;
         struct error err;
 
@@ -281,7 +315,9 @@ static void how_it_is_said_to_be(void **state UNUSED)
 
 int main(void)
 {
-        const struct CMUnitTest tests[] = { cmocka_unit_test(every_call_is_answered_once), cmocka_unit_test(what_was_accepted_stays_so), cmocka_unit_test(how_it_is_said_to_be) };
+        const struct CMUnitTest tests[] = { cmocka_unit_test(every_call_is_answered_once),
+                                            cmocka_unit_test(what_was_accepted_stays_so),
+                                            cmocka_unit_test(how_it_is_said_to_be) };
         struct error err;
         int result;
 

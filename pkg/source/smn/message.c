@@ -1,4 +1,5 @@
-/* SMN's event, as FunctionGraph gives it to functions (FunctionGraph user guide, "Supported Event Sources"). */
+/* SMN's event, as FunctionGraph gives it to functions (FunctionGraph user guide, "Supported Event Sources").
+ */
 #include <inttypes.h>
 #include <jansson.h>
 #include <openssl/sha.h>
@@ -21,7 +22,10 @@ struct smn_message *smn_message_new(const struct services *services, struct noti
         m->notification = *n;
         *n = (struct notification){ 0 };
         m->received = clock_wall(services->clock);
-        m->record = (struct record){ .id = m->notification.message_id, .value = m->notification.message, .time = m->notification.time, .native = m };
+        m->record = (struct record){ .id = m->notification.message_id,
+                                     .value = m->notification.message,
+                                     .time = m->notification.time,
+                                     .native = m };
         return m;
 }
 
@@ -60,7 +64,8 @@ static void function_urn(const struct smn_message *m, struct buf *b)
                 region = str_of(t->event->region);
         if (f && f->project)
                 project = str_of(f->project);
-        buf_printf(b, "urn:fss:" STR_FMT ":" STR_FMT ":function:%s:%s:%s", STR_ARG(region), STR_ARG(project), f && f->package ? f->package : "default", f && f->name ? f->name : t->name,
+        buf_printf(b, "urn:fss:" STR_FMT ":" STR_FMT ":function:%s:%s:%s", STR_ARG(region), STR_ARG(project),
+                   f && f->package ? f->package : "default", f && f->name ? f->name : t->name,
                    f && f->version ? f->version : "latest");
 }
 
@@ -115,10 +120,13 @@ static void date_text(usec wall, char *out, size_t size)
         int month, of_month, rest = (int)(seconds % 86400);
 
         civil_from_days(day, &year, &month, &of_month);
-        (void)snprintf(out, size, "%.3s %.3s %02d %" PRId64 " %02d:%02d:%02d GMT+0800 (CST)", days + 3 * (day % 7), months + 3 * (month - 1), of_month, year, rest / 3600, rest / 60 % 60, rest % 60);
+        (void)snprintf(out, size, "%.3s %.3s %02d %" PRId64 " %02d:%02d:%02d GMT+0800 (CST)",
+                       days + 3 * (day % 7), months + 3 * (month - 1), of_month, year, rest / 3600,
+                       rest / 60 % 60, rest % 60);
 }
 
-void smn_encode(const struct services *services, enum dialect dialect, struct record *const *records, size_t n, struct writer *w)
+void smn_encode(const struct services *services, enum dialect dialect, struct record *const *records,
+                size_t n, struct writer *w)
 {
         const struct smn_message *first = records[0]->native;
         const struct trigger *t = services->trigger;
@@ -133,7 +141,8 @@ void smn_encode(const struct services *services, enum dialect dialect, struct re
         if (dialect == DIALECT_CLASSIC) {
                 request_id(first->notification.message_id, id);
                 date_text(first->received, date, sizeof(date));
-                writer_member_text(w, "functionname", t->function && t->function->name ? t->function->name : t->name);
+                writer_member_text(w, "functionname",
+                                   t->function && t->function->name ? t->function->name : t->name);
                 writer_member_text(w, "requestId", id);
                 writer_member_text(w, "timestamp", date);
         }
@@ -142,12 +151,15 @@ void smn_encode(const struct services *services, enum dialect dialect, struct re
 
 void smn_describe(const struct record *r, struct writer *w) { write_record(r->native, true, w); }
 
-void smn_event(const struct services *services, const struct record *r, struct buf *space, struct cloud_event *e)
+void smn_event(const struct services *services, const struct record *r, struct buf *space,
+               struct cloud_event *e)
 {
         const struct smn_message *m = r->native;
 
         cloudevent_source(services->trigger, NULL, space);
-        *e = (struct cloud_event){ .id = r->id, .source = buf_view(space), .subject = m->notification.subject, .time = r->time };
+        *e = (struct cloud_event){
+                .id = r->id, .source = buf_view(space), .subject = m->notification.subject, .time = r->time
+        };
         if (r->value.n == 0)
                 return;
         cloudevent_data(e, r->value, (struct str){ 0 });
@@ -155,7 +167,8 @@ void smn_event(const struct services *services, const struct record *r, struct b
 
 /* ---- samples ------------------------------------------------------------ */
 
-static json_t *sample_body(const struct services *services, const char *topic_urn, const struct node *document)
+static json_t *sample_body(const struct services *services, const char *topic_urn,
+                           const struct node *document)
 {
         static const char *const names[] = { "message_id", "topic_urn", "subject", "message", "timestamp" };
         json_t *body = json_object();
@@ -186,11 +199,15 @@ static json_t *sample_body(const struct services *services, const char *topic_ur
         return body;
 }
 
-int smn_sample(const void *spec, const struct services *services, const struct node *document, struct record **out, struct error *err)
+int smn_sample(const void *spec, const struct services *services, const struct node *document,
+               struct record **out, struct error *err)
 {
         const struct smn_spec *s = spec; /* topicUrn stands first in the specs of all that use this */
-        const struct node *record = node_member(document, "record"), *inner = record && record->kind == NODE_LIST && record->n ? record->items[0] : document;
-        json_t *body = sample_body(services, s->topic_urn, node_member(inner, "smn") ? node_member(inner, "smn") : inner);
+        const struct node *record = node_member(document, "record"),
+                          *inner = record && record->kind == NODE_LIST && record->n ? record->items[0]
+                                                                                    : document;
+        json_t *body = sample_body(services, s->topic_urn,
+                                   node_member(inner, "smn") ? node_member(inner, "smn") : inner);
         FREE_AT_END char *text = json_dumps(body, 0);
         struct notification n;
         struct smn_message *m;

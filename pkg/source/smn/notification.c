@@ -6,7 +6,11 @@
 
 bool notification_kind_of(struct str type, enum notification_kind *kind, bool *newer)
 {
-        static const struct { const char *type; enum notification_kind kind; bool newer; } types[] = {
+        static const struct {
+                const char *type;
+                enum notification_kind kind;
+                bool newer;
+        } types[] = {
                 { "Notification", NOTIFICATION_MESSAGE, false },
                 { "SubscriptionConfirmation", NOTIFICATION_CONFIRM, false },
                 { "UnsubscribeConfirmation", NOTIFICATION_UNSUBSCRIBED, false },
@@ -31,13 +35,17 @@ bool notification_urn(struct str urn, struct str *region, struct str *project, s
         *region = str_cut(&rest, ':');
         *project = str_cut(&rest, ':');
         *name = rest;
-        return str_is(scheme, "urn") && str_is(service, "smn") && region->n && project->n && name->n && !memchr(name->p, ':', name->n);
+        return str_is(scheme, "urn") && str_is(service, "smn") && region->n && project->n && name->n &&
+               !memchr(name->p, ':', name->n);
 }
 
 /* ---- the body ----------------------------------------------------------- */
 
 /* "2017-11-15T04:02:24Z", nothing else. */
-static bool parse_time(struct str s, usec *out) { return s.n == 20 && s.p[10] == 'T' && s.p[19] == 'Z' && time_parse(s, out); }
+static bool parse_time(struct str s, usec *out)
+{
+        return s.n == 20 && s.p[10] == 'T' && s.p[19] == 'Z' && time_parse(s, out);
+}
 
 /* One line of printable ASCII without spaces: nothing that could pass for another line of what is signed. */
 static bool is_word(struct str s, size_t most)
@@ -48,8 +56,9 @@ static bool is_word(struct str s, size_t most)
         return s.n > 0 && s.n <= most;
 }
 
-/* What is signed holds each name and value on lines of its own, and values may have several. That can be read in one way only as long as the last line
- * that says message_id is the name: then what stands before is the message, and what follows is the id and the subject. */
+/* What is signed holds each name and value on lines of its own, and values may have several. That can be read
+ * in one way only as long as the last line that says message_id is the name: then what stands before is the
+ * message, and what follows is the id and the subject. */
 static bool has_line(struct str text, const char *line)
 {
         while (text.n)
@@ -82,7 +91,11 @@ static const char *check_members(struct notification *n)
 }
 
 /* A member that is kept: as it is written, and where its text belongs. */
-struct member { const char *name; struct str *value, raw; bool written, escaped; };
+struct member {
+        const char *name;
+        struct str *value, raw;
+        bool written, escaped;
+};
 
 static struct member *member_of(struct member *list, size_t n, struct str raw, bool escaped)
 {
@@ -98,7 +111,8 @@ static struct member *member_of(struct member *list, size_t n, struct str raw, b
         return NULL;
 }
 
-/* Finds the members without building anything of what else the body holds. What is no string counts as absent. */
+/* Finds the members without building anything of what else the body holds. What is no string counts as
+ * absent. */
 static const char *find_members(struct str body, struct member *list, size_t n)
 {
         struct scan s;
@@ -119,7 +133,8 @@ static const char *find_members(struct str body, struct member *list, size_t n)
                                 return "the body says one thing twice";
                         if (m)
                                 m->written = true;
-                        if (m && scan_peek(&s) == '"' ? !scan_string(&s, &m->raw, &m->escaped) : !scan_skip(&s, SCAN_ANY_DEPTH))
+                        if (m && scan_peek(&s) == '"' ? !scan_string(&s, &m->raw, &m->escaped)
+                                                      : !scan_skip(&s, SCAN_ANY_DEPTH))
                                 return "the body is no JSON object";
                 } while (scan_more(&s, '}'));
         return s.fault || scan_peek(&s) || s.p != s.end ? "the body is no JSON object" : NULL;
@@ -210,12 +225,15 @@ bool notification_verify(const struct notification *n, EVP_PKEY *key)
         EVP_MD_CTX *context;
         bool right;
 
-        if (!str_is(n->signature_version, "v1") || EVP_PKEY_get_base_id(key) != EVP_PKEY_RSA || !buf_unbase64(&signature, n->signature))
+        if (!str_is(n->signature_version, "v1") || EVP_PKEY_get_base_id(key) != EVP_PKEY_RSA ||
+            !buf_unbase64(&signature, n->signature))
                 return false;
         notification_signed(n, &text);
         context = EVP_MD_CTX_new();
-        right = context && !text.failed && !signature.failed && EVP_DigestVerifyInit(context, NULL, EVP_sha256(), NULL, key) == 1 &&
-                EVP_DigestVerify(context, (const unsigned char *)signature.p, signature.n, (const unsigned char *)text.p, text.n) == 1;
+        right = context && !text.failed && !signature.failed &&
+                EVP_DigestVerifyInit(context, NULL, EVP_sha256(), NULL, key) == 1 &&
+                EVP_DigestVerify(context, (const unsigned char *)signature.p, signature.n,
+                                 (const unsigned char *)text.p, text.n) == 1;
         EVP_MD_CTX_free(context);
         return right;
 }

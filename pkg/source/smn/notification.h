@@ -1,5 +1,6 @@
-/* Messages of Huawei Cloud's Simple Message Notification as they arrive by HTTPS (SMN user guide, "HTTP/HTTPS Messages" and "Verifying Message
- * Signatures"): taken apart, what was signed, and whether the signature is right. Pure; any thread. */
+/* Messages of Huawei Cloud's Simple Message Notification as they arrive by HTTPS (SMN user guide, "HTTP/HTTPS
+ * Messages" and "Verifying Message Signatures"): taken apart, what was signed, and whether the signature is
+ * right. Pure; any thread. */
 #pragma once
 
 #include <openssl/evp.h>
@@ -12,17 +13,20 @@ enum notification_kind { NOTIFICATION_MESSAGE, NOTIFICATION_CONFIRM, NOTIFICATIO
 struct notification {
         enum notification_kind kind;
         /* p NULL: absent */
-        struct str type, message_id, topic_urn, message, subject, timestamp, subscribe_url, signing_cert_url, signature, signature_version;
-        usec time;               /* timestamp; wall */
-        /* what the views borrow from: these members and nothing else, so that it is never larger than the body */
+        struct str type, message_id, topic_urn, message, subject, timestamp, subscribe_url, signing_cert_url,
+                signature, signature_version;
+        usec time; /* timestamp; wall */
+        /* what the views borrow from: these members and nothing else, so that it is never larger than the
+         * body */
         struct buf text;
 };
 
-/* Which kind a type names, in the old or the newer spelling. newer: which one it is; may be NULL. false: neither. */
+/* Which kind a type names, in the old or the newer spelling. newer: which one it is; may be NULL. false:
+ * neither. */
 bool notification_kind_of(struct str type, enum notification_kind *, bool *newer) MUST_CHECK;
 /* 0, or -1 with the reason in words. Copies what it keeps. The caller frees it with notification_done. */
 int notification_parse(struct str body, struct notification *, const char **why) MUST_CHECK;
-void notification_done(struct notification *);           /* a zeroed one is fine */
+void notification_done(struct notification *); /* a zeroed one is fine */
 /* What the signature is made of. */
 void notification_signed(const struct notification *, struct buf *);
 /* Is it signed by that key (RSA, PKCS #1 v1.5, SHA-256)? */

@@ -4,24 +4,29 @@
 
 static const struct field smn_fields[] = { SMN_FIELDS };
 static const struct rule smn_rules[] = { TOPIC_RULES };
-const struct type smn_type = TYPE("SmnSource", struct smn_spec, smn_fields, "Messages of a topic of Simple Message Notification.", RULES(smn_rules));
+const struct type smn_type = TYPE("SmnSource", struct smn_spec, smn_fields,
+                                  "Messages of a topic of Simple Message Notification.", RULES(smn_rules));
 
 struct source {
         const struct smn_spec *spec;
-        bool (*wanted)(const void *spec, struct str message);    /* NULL: each is */
+        bool (*wanted)(const void *spec, struct str message); /* NULL: each is */
         const struct services *services;
         struct inbox *inbox;
         struct topic *topic;
         uint64_t unwanted;
 };
 
-static size_t records_of(void *cookie UNUSED, struct inbox_item *i, struct record **records, size_t most UNUSED)
+static size_t records_of(void *cookie UNUSED, struct inbox_item *i, struct record **records,
+                         size_t most UNUSED)
 {
         records[0] = &CONTAINER_OF(i, struct smn_message, item)->record;
         return 1;
 }
 
-static void drop_message(void *cookie UNUSED, struct inbox_item *i) { smn_message_free(CONTAINER_OF(i, struct smn_message, item)); }
+static void drop_message(void *cookie UNUSED, struct inbox_item *i)
+{
+        smn_message_free(CONTAINER_OF(i, struct smn_message, item));
+}
 
 static void admit(void *cookie, uint64_t call, struct notification *n)
 {
@@ -52,12 +57,20 @@ struct source *smn_free(struct source *s)
         return NULL;
 }
 
-int smn_open_for(struct source **out, const struct smn_spec *spec, bool (*wanted)(const void *, struct str), const struct services *services, struct task *wake, struct error *err)
+int smn_open_for(struct source **out, const struct smn_spec *spec, bool (*wanted)(const void *, struct str),
+                 const struct services *services, struct task *wake, struct error *err)
 {
         struct source *s = calloc(1, sizeof(*s));
-        struct inbox_config inbox = { .services = services, .wake = wake, .remember_most = 4096, .waiting_for = "waiting for the subscription's confirmation", .cookie = s, .records = records_of,
+        struct inbox_config inbox = { .services = services,
+                                      .wake = wake,
+                                      .remember_most = 4096,
+                                      .waiting_for = "waiting for the subscription's confirmation",
+                                      .cookie = s,
+                                      .records = records_of,
                                       .drop = drop_message };
-        struct topic_config topic = { .spec = spec, .services = services, .wake = wake, .cookie = s, .admit = admit };
+        struct topic_config topic = {
+                .spec = spec, .services = services, .wake = wake, .cookie = s, .admit = admit
+        };
 
         if (!s)
                 return error_memory(err);
@@ -78,7 +91,8 @@ int smn_open_for(struct source **out, const struct smn_spec *spec, bool (*wanted
         return 0;
 }
 
-static int smn_open(struct source **out, const void *spec, const struct services *services, struct task *wake, struct error *err)
+static int smn_open(struct source **out, const void *spec, const struct services *services, struct task *wake,
+                    struct error *err)
 {
         return smn_open_for(out, spec, NULL, services, wake, err);
 }
@@ -89,17 +103,25 @@ size_t smn_poll(struct source *s, struct source_event *events, size_t max, usec 
         return inbox_poll(s->inbox, events, max, now);
 }
 
-usec smn_deadline(const struct source *s) { return MIN_OF(topic_deadline(s->topic), inbox_deadline(s->inbox)); }
+usec smn_deadline(const struct source *s)
+{
+        return MIN_OF(topic_deadline(s->topic), inbox_deadline(s->inbox));
+}
 void smn_stop(struct source *s) { inbox_stop(s->inbox); }
 
-static unsigned route(struct source *s, const struct push_request *q UNUSED, struct str path) { return smn_route(s->services->trigger, path); }
+static unsigned route(struct source *s, const struct push_request *q UNUSED, struct str path)
+{
+        return smn_route(s->services->trigger, path);
+}
 
-static enum push_verdict receive(struct source *s, uint64_t call, const struct push_request *q, struct record **records UNUSED, size_t *n UNUSED, struct push_reply *reply)
+static enum push_verdict receive(struct source *s, uint64_t call, const struct push_request *q,
+                                 struct record **records UNUSED, size_t *n UNUSED, struct push_reply *reply)
 {
         return topic_receive(s->topic, call, q, reply);
 }
 
-static void finish(struct source *s, uint64_t call UNUSED, struct record *const *records, size_t n UNUSED, const struct push_outcome *o, struct push_reply *reply)
+static void finish(struct source *s, uint64_t call UNUSED, struct record *const *records, size_t n UNUSED,
+                   const struct push_outcome *o, struct push_reply *reply)
 {
         inbox_finish(s->inbox, &CONTAINER_OF(records[0], struct smn_message, record)->item, o, reply);
 }
@@ -111,7 +133,10 @@ static void gone(struct source *s, uint64_t call)
 }
 
 static usec timeout(const struct source *s) { return s->spec->timeout; }
-void smn_origin(const struct trigger *t, struct buf *b) { buf_text(b, ((const struct smn_spec *)t->source_spec)->topic_urn); }
+void smn_origin(const struct trigger *t, struct buf *b)
+{
+        buf_text(b, ((const struct smn_spec *)t->source_spec)->topic_urn);
+}
 
 bool smn_outside(const struct trigger *t, struct buf *what)
 {
@@ -124,11 +149,34 @@ bool smn_outside(const struct trigger *t, struct buf *what)
         return true;
 }
 
-static void counts(const struct source *s, struct push_counts *out) { *out = (struct push_counts){ .unwanted = s->unwanted }; }
+static void counts(const struct source *s, struct push_counts *out)
+{
+        *out = (struct push_counts){ .unwanted = s->unwanted };
+}
 
-const struct push_driver smn_push = { .counts = counts, .route = route, .receive = receive, .finish = finish, .gone = gone, .timeout = timeout, .path = smn_path };
+const struct push_driver smn_push = { .counts = counts,
+                                      .route = route,
+                                      .receive = receive,
+                                      .finish = finish,
+                                      .gone = gone,
+                                      .timeout = timeout,
+                                      .path = smn_path };
 
 const struct driver smn_driver = {
-        .name = "smn", .ce_type = "dev.sluice.smn.notification", .push = &smn_push, .type = &smn_type, .open = smn_open, .poll = smn_poll, .deadline = smn_deadline, .stop = smn_stop,
-        .free = smn_free, .describe = smn_describe, .encode = smn_encode, .event = smn_event, .sample = smn_sample, .sample_free = smn_sample_free, .outside = smn_outside, .origin = smn_origin,
+        .name = "smn",
+        .ce_type = "dev.sluice.smn.notification",
+        .push = &smn_push,
+        .type = &smn_type,
+        .open = smn_open,
+        .poll = smn_poll,
+        .deadline = smn_deadline,
+        .stop = smn_stop,
+        .free = smn_free,
+        .describe = smn_describe,
+        .encode = smn_encode,
+        .event = smn_event,
+        .sample = smn_sample,
+        .sample_free = smn_sample_free,
+        .outside = smn_outside,
+        .origin = smn_origin,
 };

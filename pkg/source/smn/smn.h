@@ -1,5 +1,6 @@
-/* The Simple Message Notification source: messages of a topic, as its HTTPS subscription brings them. Each is delivered within the call that brought
- * it, and answered with what became of it: SMN tries again what was not. */
+/* The Simple Message Notification source: messages of a topic, as its HTTPS subscription brings them. Each is
+ * delivered within the call that brought it, and answered with what became of it: SMN tries again what was
+ * not. */
 #pragma once
 
 #include "source/smn/topic.h"
@@ -8,37 +9,44 @@ extern const struct type smn_type;
 extern const struct driver smn_driver;
 
 /* ---- for the sources whose events are SMN's ----------------------------- */
-#define SMN_FIELDS \
-        FIELD(STRING, "topicUrn", struct smn_spec, topic_urn, .required = true, .pattern = TOPIC_URN_PATTERN, .format = TOPIC_URN_FORMAT, .cloud = "topic_urn", \
-              .help = "The topic. It is subscribed by HTTP(S) to the Trigger's path, /NAMESPACE/NAME; the subscription is confirmed by itself."), \
-        TOPIC_FIELDS(smn_spec, ), \
-        FIELD(DURATION, "timeout", struct smn_spec, timeout, .fallback = "4s", .min = 100 * USEC_MSEC, .max = 4 * USEC_SEC, \
-              .help = "How long the function may take. SMN itself waits 5 seconds, then tries again.")
+#define SMN_FIELDS                                                                                           \
+        FIELD(STRING, "topicUrn", struct smn_spec, topic_urn, .required = true,                              \
+              .pattern = TOPIC_URN_PATTERN, .format = TOPIC_URN_FORMAT, .cloud = "topic_urn",                \
+              .help = "The topic. It is subscribed by HTTP(S) to the Trigger's path, /NAMESPACE/NAME; the "  \
+                      "subscription is confirmed by itself."),                                               \
+                TOPIC_FIELDS(smn_spec, ),                                                                    \
+                FIELD(DURATION, "timeout", struct smn_spec, timeout, .fallback = "4s",                       \
+                      .min = 100 * USEC_MSEC, .max = 4 * USEC_SEC,                                           \
+                      .help = "How long the function may take. SMN itself waits 5 seconds, then tries "      \
+                              "again.")
 /* wanted: is the message delivered? NULL: each is. */
-int smn_open_for(struct source **, const struct smn_spec *, bool (*wanted)(const void *spec, struct str message), const struct services *, struct task *wake, struct error *) MUST_CHECK;
+int smn_open_for(struct source **, const struct smn_spec *,
+                 bool (*wanted)(const void *spec, struct str message), const struct services *,
+                 struct task *wake, struct error *) MUST_CHECK;
 extern const struct push_driver smn_push;
 size_t smn_poll(struct source *, struct source_event *, size_t max, usec now);
 usec smn_deadline(const struct source *);
 void smn_stop(struct source *);
 struct source *smn_free(struct source *);
 void smn_origin(const struct trigger *, struct buf *);
-bool smn_outside(const struct trigger *, struct buf *);  /* of all whose specs begin with struct smn_spec */
+bool smn_outside(const struct trigger *, struct buf *); /* of all whose specs begin with struct smn_spec */
 
 struct smn_message {
         struct inbox_item item;
         struct record record;
         const struct services *services;
         struct notification notification;
-        usec received;           /* wall */
+        usec received; /* wall */
 };
 /* Takes the notification; NULL when memory is out. */
 struct smn_message *smn_message_new(const struct services *, struct notification *);
-void smn_message_free(struct smn_message *);             /* NULL is fine */
+void smn_message_free(struct smn_message *); /* NULL is fine */
 /* The driver's functions for such records. */
 void smn_describe(const struct record *, struct writer *);
 void smn_encode(const struct services *, enum dialect, struct record *const *, size_t n, struct writer *);
 void smn_event(const struct services *, const struct record *, struct buf *, struct cloud_event *);
-int smn_sample(const void *spec, const struct services *, const struct node *document, struct record **, struct error *) MUST_CHECK;
+int smn_sample(const void *spec, const struct services *, const struct node *document, struct record **,
+               struct error *) MUST_CHECK;
 void smn_sample_free(struct record *);
 /* "/NAMESPACE/NAME": is it the Trigger's? Above any API's. */
 unsigned smn_route(const struct trigger *, struct str path);

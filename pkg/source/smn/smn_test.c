@@ -1,4 +1,5 @@
-/* The source as a worker drives it, with keys and certificates of the test's own: what is accepted, what is refused, once each, and FunctionGraph's event. */
+/* The source as a worker drives it, with keys and certificates of the test's own: what is accepted, what is
+ * refused, once each, and FunctionGraph's event. */
 #include <jansson.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
@@ -19,13 +20,18 @@
 #define ELLIPTIC HOST PATH "0123456789abcdef0123456789abcde1.pem"
 #define MISSING HOST PATH "0123456789abcdef0123456789abcde2.pem"
 #define PROJECT "bb8695913bb74682b9ca82a8803b60d8"
-static char urn[] = "urn:smn:" REGION ":" PROJECT ":serverless_Test", name[] = "topic", namespace_[] = "shop", function_name[] = "test";
+static char urn[] = "urn:smn:" REGION ":" PROJECT ":serverless_Test", name[] = "topic", namespace_[] = "shop",
+            function_name[] = "test";
 static char function_urn[] = "urn:fss:xx-xxxxx-xxx:" PROJECT ":function:default:obsTrigger-Test1:latest";
 
 static struct function_spec function = { .name = function_name };
 static struct event_spec event_of_trigger;
 static struct smn_spec spec = { .topic_urn = urn, .timeout = 4 * USEC_SEC };
-static struct trigger trigger_ = { .name = name, .namespace_ = namespace_, .source_spec = &spec, .function = &function, .event = &event_of_trigger };
+static struct trigger trigger_ = { .name = name,
+                                   .namespace_ = namespace_,
+                                   .source_spec = &spec,
+                                   .function = &function,
+                                   .event = &event_of_trigger };
 static struct services services;
 static struct loop *loop;
 static struct task wake;
@@ -43,12 +49,17 @@ static const struct clock test_clock = { .wall = test_wall, .monotonic = test_mo
 
 /* ---- what is fetched ---------------------------------------------------- */
 
-static struct { uint64_t tag; char url[4096]; bool taken; } asked[256];
+static struct {
+        uint64_t tag;
+        char url[4096];
+        bool taken;
+} asked[256];
 static size_t asked_n;
 static bool hold_answers;
 static int confirm_status = 200;
 
-static int test_submit(void *cookie UNUSED, uint64_t tag, const struct fetch_request *q, struct error *err UNUSED)
+static int test_submit(void *cookie UNUSED, uint64_t tag, const struct fetch_request *q,
+                       struct error *err UNUSED)
 {
         assert_true(asked_n < COUNT_OF(asked));
         asked[asked_n].tag = tag;
@@ -149,7 +160,9 @@ static int setup(void **state UNUSED)
         wall_now = 1510718400 * USEC_SEC; /* 2017-11-15T04:00:00Z */
         monotonic_now = USEC_HOUR;
         wake = (struct task){ .turn = no_turn };
-        services = (struct services){ .loop = loop, .clock = &test_clock, .trigger = &trigger_, .fetch = { &test_fetch, NULL } };
+        services = (struct services){
+                .loop = loop, .clock = &test_clock, .trigger = &trigger_, .fetch = { &test_fetch, NULL }
+        };
         random_init(&r, 1);
         return smn_driver.open(&source, &spec, &services, &wake, &err);
 }
@@ -186,7 +199,8 @@ static void sign_text(json_t *body, EVP_PKEY *by, struct str text)
 /* As SMN does it, written down once more: not by the code under test. */
 static void sign(json_t *body, EVP_PKEY *by, bool with_subject)
 {
-        static const char *const names[] = { "message", "message_id", "subject", "subscribe_url", "timestamp", "topic_urn", "type" };
+        static const char *const names[] = { "message",   "message_id", "subject", "subscribe_url",
+                                             "timestamp", "topic_urn",  "type" };
         bool message = strcmp(json_string_value(json_object_get(body, "type")), "Notification") == 0;
         BUF_AT_END struct buf text = BUF_INIT(1 << 20);
 
@@ -232,21 +246,26 @@ static json_t *message(const char *text, const char *subject)
 
 /* ---- calls -------------------------------------------------------------- */
 
-static struct { const char *type, *id, *topic; } headers;
+static struct {
+        const char *type, *id, *topic;
+} headers;
 static struct str test_header(const struct push_request *q UNUSED, const char *header)
 {
         return str_equal_nocase(str_of(header), STR("X-SMN-Message-Type")) ? str_of(headers.type)
-             : str_equal_nocase(str_of(header), STR("X-SMN-Message-Id")) ? str_of(headers.id)
-             : str_equal_nocase(str_of(header), STR("X-SMN-Topic-Urn")) ? str_of(headers.topic)
-                                                                         : (struct str){ 0 };
+               : str_equal_nocase(str_of(header), STR("X-SMN-Message-Id")) ? str_of(headers.id)
+               : str_equal_nocase(str_of(header), STR("X-SMN-Topic-Urn"))  ? str_of(headers.topic)
+                                                                           : (struct str){ 0 };
 }
 
 static struct push_reply reply_space;
 static uint64_t next_call;
 static size_t delivered;
-static struct { uint64_t call; struct record *record; } lent[64];
+static struct {
+        uint64_t call;
+        struct record *record;
+} lent[64];
 static size_t lent_n;
-static int statuses[4096];       /* of calls, by number; 0: none yet */
+static int statuses[4096]; /* of calls, by number; 0: none yet */
 static char state_text[512];
 static enum source_state state;
 static struct buf event_text, document_text;
@@ -305,10 +324,14 @@ static void poll_all(void)
 }
 
 /* Sends and polls; the status so far. */
-static struct str client;        /* whose call it is */
+static struct str client; /* whose call it is */
 static uint64_t send_text(struct str body)
 {
-        struct push_request q = { .method = STR("POST"), .path = STR("/shop/topic"), .body = body, .client = client, .header = test_header };
+        struct push_request q = { .method = STR("POST"),
+                                  .path = STR("/shop/topic"),
+                                  .body = body,
+                                  .client = client,
+                                  .header = test_header };
         struct record *records[PUSH_RECORDS_MOST];
         uint64_t call = ++next_call;
         size_t n = COUNT_OF(records);
@@ -336,11 +359,24 @@ static uint64_t send(const json_t *body)
 
 static const char *random_text(char *out, size_t most, bool lines)
 {
-        static const char *const pieces[] = { "a", "Z", " ", "\"", "\\", "\xc3\xa4", "\xe6\xb6\x88\xe6\x81\xaf", "\xf0\x9f\x98\x80", "message", "{\"a\":1}", "\t", "subject" };
+        static const char *const pieces[] = { "a",
+                                              "Z",
+                                              " ",
+                                              "\"",
+                                              "\\",
+                                              "\xc3\xa4",
+                                              "\xe6\xb6\x88\xe6\x81\xaf",
+                                              "\xf0\x9f\x98\x80",
+                                              "message",
+                                              "{\"a\":1}",
+                                              "\t",
+                                              "subject" };
         size_t n = random_below(&r, most), used = 0;
 
         for (size_t i = 0; i < n; i++) {
-                const char *piece = lines && random_below(&r, 6) == 0 ? "\n" : pieces[random_below(&r, COUNT_OF(pieces))];
+                const char *piece = lines && random_below(&r, 6) == 0
+                                            ? "\n"
+                                            : pieces[random_below(&r, COUNT_OF(pieces))];
 
                 memcpy(out + used, piece, strlen(piece));
                 used += strlen(piece);
@@ -351,7 +387,10 @@ static const char *random_text(char *out, size_t most, bool lines)
 
 static json_t *reordered(json_t *body)
 {
-        static const char *const order[] = { "type", "timestamp", "signing_cert_url", "message", "message_id", "subject", "topic_urn", "signature", "signature_version", "unsubscribe_url" };
+        static const char *const order[] = { "type",           "timestamp",  "signing_cert_url",
+                                             "message",        "message_id", "subject",
+                                             "topic_urn",      "signature",  "signature_version",
+                                             "unsubscribe_url" };
         json_t *other = json_object();
 
         for (size_t i = 0; i < COUNT_OF(order); i++)
@@ -372,14 +411,52 @@ static void flip(json_t *body)
         set(body, "signature", text);
 }
 
-enum { AS_IT_IS, FORGED, OTHER_KEY, SHORT_SIGNATURE, NO_BASE64, REORDERED, DUPLICATED, REPLAYED, FUTURE, BARELY, OTHER_TOPIC, OTHER_TYPE, UNKNOWN_TYPE, NO_SUBJECT, EMPTY_SUBJECT, EMPTY_SIGNED,
-       LINES_IN_SUBJECT, SUBJECT_ADDED, SUBJECT_TAKEN, SUBJECT_CHANGED, OTHERS_SIGNATURE, VERSION_2, NO_VERSION, MESSAGE_CHANGED, ID_CHANGED, TIME_CHANGED, CUT_SHORT, MEMBER_TWICE,
-       MESSAGE_A_NUMBER, HEADER_TYPE, HEADER_ID, HEADER_TOPIC, NO_HEADERS, MORE_MEMBERS, MUTATIONS };
+enum {
+        AS_IT_IS,
+        FORGED,
+        OTHER_KEY,
+        SHORT_SIGNATURE,
+        NO_BASE64,
+        REORDERED,
+        DUPLICATED,
+        REPLAYED,
+        FUTURE,
+        BARELY,
+        OTHER_TOPIC,
+        OTHER_TYPE,
+        UNKNOWN_TYPE,
+        NO_SUBJECT,
+        EMPTY_SUBJECT,
+        EMPTY_SIGNED,
+        LINES_IN_SUBJECT,
+        SUBJECT_ADDED,
+        SUBJECT_TAKEN,
+        SUBJECT_CHANGED,
+        OTHERS_SIGNATURE,
+        VERSION_2,
+        NO_VERSION,
+        MESSAGE_CHANGED,
+        ID_CHANGED,
+        TIME_CHANGED,
+        CUT_SHORT,
+        MEMBER_TWICE,
+        MESSAGE_A_NUMBER,
+        HEADER_TYPE,
+        HEADER_ID,
+        HEADER_TOPIC,
+        NO_HEADERS,
+        MORE_MEMBERS,
+        MUTATIONS
+};
 
 static void mutated(unsigned mutation)
 {
         char text[2048], subject[512], at[32];
-        json_t *body = message(random_text(text, 60, true), mutation == NO_SUBJECT ? NULL : mutation == EMPTY_SUBJECT || mutation == EMPTY_SIGNED ? "" : random_text(subject, 30, false));
+        json_t *body = message(random_text(text, 60, true),
+                               mutation == NO_SUBJECT ? NULL
+                               : mutation == EMPTY_SUBJECT || mutation == EMPTY_SIGNED
+                                       ? ""
+                                       : random_text(subject, 30, false));
         const char *subject_value = json_string_value(json_object_get(body, "subject"));
         FREE_AT_END char *whole = NULL;
         int status = 403;
@@ -409,12 +486,19 @@ static void mutated(unsigned mutation)
         case REPLAYED:
         case FUTURE:
         case BARELY:
-                time_of(wall_now + (mutation == REPLAYED ? -USEC_HOUR - USEC_SEC : mutation == FUTURE ? 15 * USEC_MINUTE + USEC_SEC : -USEC_HOUR), at);
+                time_of(wall_now + (mutation == REPLAYED ? -USEC_HOUR - USEC_SEC
+                                    : mutation == FUTURE ? 15 * USEC_MINUTE + USEC_SEC
+                                                         : -USEC_HOUR),
+                        at);
                 sign(set(body, "timestamp", at), key, true);
                 status = mutation == BARELY ? 200 : 403;
                 break;
-        case OTHER_TOPIC: sign(set(body, "topic_urn", "urn:smn:" REGION ":" PROJECT ":other"), key, true); break;
-        case OTHER_TYPE: set(set(body, "type", "SubscriptionConfirmation"), "subscribe_url", HOST "/confirm?token=1"); break;
+        case OTHER_TOPIC:
+                sign(set(body, "topic_urn", "urn:smn:" REGION ":" PROJECT ":other"), key, true);
+                break;
+        case OTHER_TYPE:
+                set(set(body, "type", "SubscriptionConfirmation"), "subscribe_url", HOST "/confirm?token=1");
+                break;
         case UNKNOWN_TYPE:
                 sign(set(body, "type", "Other"), key, true);
                 status = 400;
@@ -426,9 +510,7 @@ static void mutated(unsigned mutation)
                 sign(set(body, "subject", "two\nlines"), key, true);
                 status = 200;
                 break;
-        case SUBJECT_ADDED:
-                sign(body, key, false);
-                break;
+        case SUBJECT_ADDED: sign(body, key, false); break;
         case SUBJECT_TAKEN: (void)json_object_del(body, "subject"); break;
         case SUBJECT_CHANGED: set(body, "subject", "another"); break;
         case OTHERS_SIGNATURE: {
@@ -510,18 +592,30 @@ static void what_is_right_is_accepted_and_nothing_else(void **unused UNUSED)
 
 static void certificates_come_from_smn_alone(void **unused UNUSED)
 {
-        static const struct { const char *url; int status; } urls[] = {
+        static const struct {
+                const char *url;
+                int status;
+        } urls[] = {
                 ROW(GOOD, 200),
                 ROW(EXPIRED, 403),
                 ROW(ELLIPTIC, 503),
                 ROW(MISSING, 503),
-                ROW("http://smn." REGION ".myhuaweicloud.com" PATH "0123456789abcdef0123456789abcdef.pem", 403),
+                ROW("http://smn." REGION ".myhuaweicloud.com" PATH "0123456789abcdef0123456789abcdef.pem",
+                    403),
                 ROW("https://smn.other.myhuaweicloud.com" PATH "0123456789abcdef0123456789abcdef.pem", 403),
-                ROW("https://smn." REGION ".myhuaweicloud.com.evil.test" PATH "0123456789abcdef0123456789abcdef.pem", 403),
-                ROW("https://smn." REGION ".myhuaweicloud.com:8443" PATH "0123456789abcdef0123456789abcdef.pem", 403),
-                ROW("https://smn." REGION ".myhuaweicloud.com." PATH "0123456789abcdef0123456789abcdef.pem", 403),
-                ROW("https://a@smn." REGION ".myhuaweicloud.com" PATH "0123456789abcdef0123456789abcdef.pem", 403),
-                ROW("https://smn." REGION ".myhuaweicloud.com@evil.test" PATH "0123456789abcdef0123456789abcdef.pem", 403),
+                ROW("https://smn." REGION ".myhuaweicloud.com.evil.test" PATH
+                    "0123456789abcdef0123456789abcdef.pem",
+                    403),
+                ROW("https://smn." REGION ".myhuaweicloud.com:8443" PATH
+                    "0123456789abcdef0123456789abcdef.pem",
+                    403),
+                ROW("https://smn." REGION ".myhuaweicloud.com." PATH "0123456789abcdef0123456789abcdef.pem",
+                    403),
+                ROW("https://a@smn." REGION ".myhuaweicloud.com" PATH "0123456789abcdef0123456789abcdef.pem",
+                    403),
+                ROW("https://smn." REGION ".myhuaweicloud.com@evil.test" PATH
+                    "0123456789abcdef0123456789abcdef.pem",
+                    403),
                 ROW(HOST "/smn/SMN_other_0123456789abcdef0123456789abcdef.pem", 403),
                 ROW(HOST PATH "0123456789abcdef0123456789abcde.pem", 403),
                 ROW(HOST PATH "0123456789abcdef0123456789abcdefa.pem", 403),
@@ -566,7 +660,10 @@ static void at_a_trusted_host_too_nothing_but_a_certificate_is_asked_for(void **
         static char *hosts[] = { host };
         static struct trusted_spec trusted = { .hosts = { .list = hosts, .n = 1 } };
         struct smn_spec private = spec;
-        static const struct { const char *url; int status; } urls[] = {
+        static const struct {
+                const char *url;
+                int status;
+        } urls[] = {
                 { "https://cloud.example.test:8443/", 403 },
                 { "https://cloud.example.test:8443/restart?now=1", 403 },
                 { "https://cloud.example.test:8443/logout", 403 },
@@ -589,7 +686,8 @@ static void at_a_trusted_host_too_nothing_but_a_certificate_is_asked_for(void **
         assert_int_equal(smn_driver.open(&source, &private, &services, &wake, &err), 0);
         for (size_t i = 0; i < COUNT_OF(urls); i++) {
                 json_t *body = message("m", "s");
-                uint64_t call = send(set(set(body, "signature", "bm9uZQ=="), "signing_cert_url", urls[i].url));
+                uint64_t call = send(
+                        set(set(body, "signature", "bm9uZQ=="), "signing_cert_url", urls[i].url));
 
                 if (statuses[call] != urls[i].status)
                         fail_msg("%s: %d", urls[i].url, statuses[call]);
@@ -706,7 +804,8 @@ static size_t under_way(void)
         return n;
 }
 
-/* One address has two fetches at most, strangers together four; those whose messages were signed always find one. */
+/* One address has two fetches at most, strangers together four; those whose messages were signed always find
+ * one. */
 static void strangers_use_up_a_part_of_the_fetches(void **unused UNUSED)
 {
         assert_int_equal(statuses[signed_one(STR("192.0.2.1"))], 200);
@@ -736,11 +835,14 @@ static void what_waits_is_no_larger_than_what_came(void **unused UNUSED)
                 buf_printf(&body, "{\"x\":[%s", fillers[i]);
                 for (int k = 0; k < 10000; k++)
                         buf_printf(&body, ",%s", fillers[i]);
-                buf_printf(&body, "],\"type\":\"Notification\",\"message_\\u0069d\":\"m\",\"topic_urn\":\"u\",\"message\":\"\\u00e4\\n\",\"timestamp\":\"2017-11-15T04:02:24Z\",\"signing_cert_url\":\"c\","
+                buf_printf(&body, "],\"type\":\"Notification\",\"message_\\u0069d\":\"m\",\"topic_urn\":"
+                                  "\"u\",\"message\":\"\\u00e4\\n\",\"timestamp\":\"2017-11-15T04:02:24Z\","
+                                  "\"signing_cert_url\":\"c\","
                                   "\"signature\":\"AAAA\",\"signature_version\":\"v1\",\"subject\":null}");
                 if (notification_parse(buf_view(&body), &n, &why) < 0)
                         fail_msg("%s", why);
-                assert_true(str_is(n.message_id, "m") && str_is(n.message, "\xc3\xa4\n") && !n.subject.p && str_is(n.signature_version, "v1"));
+                assert_true(str_is(n.message_id, "m") && str_is(n.message, "\xc3\xa4\n") && !n.subject.p &&
+                            str_is(n.signature_version, "v1"));
                 assert_true(n.text.cap < 512);
                 notification_done(&n);
         }
@@ -791,8 +893,13 @@ static void calls_of_one_message_share_its_outcome(void **unused UNUSED)
 
 static void outcomes_become_answers(void **unused UNUSED)
 {
-        static const struct { enum push_result result; int status; } table[] = {
-                { PUSH_ACCEPTED, 200 }, { PUSH_FILTERED, 200 }, { PUSH_FAILED, 500 }, { PUSH_UNREACHABLE, 502 }, { PUSH_TIMEOUT, 504 }, { PUSH_BUSY, 503 }, { PUSH_LIMITED, 503 }, { PUSH_NOT_READY, 503 },
+        static const struct {
+                enum push_result result;
+                int status;
+        } table[] = {
+                { PUSH_ACCEPTED, 200 },    { PUSH_FILTERED, 200 },  { PUSH_FAILED, 500 },
+                { PUSH_UNREACHABLE, 502 }, { PUSH_TIMEOUT, 504 },   { PUSH_BUSY, 503 },
+                { PUSH_LIMITED, 503 },     { PUSH_NOT_READY, 503 },
         };
 
         for (size_t i = 0; i < COUNT_OF(table); i++) {
@@ -801,7 +908,8 @@ static void outcomes_become_answers(void **unused UNUSED)
                 sign(body, key, true);
                 outcome = table[i].result;
                 assert_int_equal(statuses[send(body)], table[i].status);
-                assert_int_equal(strstr(reply_space.headers.p, "Retry-After: 1\r\n") != NULL, table[i].status == 503);
+                assert_int_equal(strstr(reply_space.headers.p, "Retry-After: 1\r\n") != NULL,
+                                 table[i].status == 503);
                 json_decref(body);
         }
         outcome = PUSH_ACCEPTED;
@@ -818,13 +926,18 @@ static json_t *confirmation(const char *type, const char *url)
 
 static void subscriptions_are_confirmed(void **unused UNUSED)
 {
-        static const struct { const char *type, *url; int status; size_t asks; } table[] = {
+        static const struct {
+                const char *type, *url;
+                int status;
+                size_t asks;
+        } table[] = {
                 ROW("SubscriptionConfirmation", HOST "/confirm?token=1", 200, 1),
                 ROW("HttpSubscriptionUserConfirm", HOST "/confirm?token=1", 200, 1),
                 ROW("UnsubscribeConfirmation", HOST "/confirm?token=1", 200, 0),
                 ROW("HttpSubscriptionUserUnsubscribe", HOST "/confirm?token=1", 200, 0),
                 ROW("SubscriptionConfirmation", "https://evil.test/confirm?token=1", 403, 0),
-                ROW("SubscriptionConfirmation", "http://smn." REGION ".myhuaweicloud.com/confirm?token=1", 403, 0),
+                ROW("SubscriptionConfirmation", "http://smn." REGION ".myhuaweicloud.com/confirm?token=1",
+                    403, 0),
                 ROW("SubscriptionConfirmation", HOST ":80/confirm?token=1", 403, 0),
                 ROW("SubscriptionConfirmation", HOST "/missing", 502, 1),
         };
@@ -863,7 +976,9 @@ static void subscriptions_are_confirmed(void **unused UNUSED)
 static void the_event_is_the_golden_one(void **unused UNUSED)
 {
         json_error_t at;
-        json_t *golden = json_load_file("pkg/source/smn/testdata/classic.json", 0, &at), *found, *body = message("This is the message body of smn trigger", "This is the message title of smn trigger");
+        json_t *golden = json_load_file("pkg/source/smn/testdata/classic.json", 0, &at), *found,
+               *body = message("This is the message body of smn trigger",
+                               "This is the message title of smn trigger");
 
         assert_non_null(golden);
         function.urn = function_urn;
@@ -893,14 +1008,16 @@ static void the_document_and_the_current_dialect(void **unused UNUSED)
         event_of_trigger.region = NULL;
         assert_non_null(strstr(document_text.p, "\"message\":{\"a\":[1,2]}"));
         assert_non_null(strstr(document_text.p, "\"subject\":null"));
-        assert_non_null(strstr(document_text.p, "\"event_subscription_urn\":\"urn:fss:eu-west-0:" PROJECT ":function:default:test:latest\""));
+        assert_non_null(strstr(document_text.p, "\"event_subscription_urn\":\"urn:fss:eu-west-0:" PROJECT
+                                                ":function:default:test:latest\""));
         assert_non_null(strstr(event_text.p, "\"message\":\"\xef\xbb\xbf{\\\"a\\\":[1,2]}\""));
         json_decref(body);
 }
 
 static void a_saved_message_is_a_sample(void **unused UNUSED)
 {
-        static const char text[] = "{\"type\": \"Notification\", \"message\": \"saved\", \"subject\": \"s\", \"message_id\": \"1\"}";
+        static const char text[] = "{\"type\": \"Notification\", \"message\": \"saved\", \"subject\": \"s\", "
+                                   "\"message_id\": \"1\"}";
         struct documents documents = { 0 };
         struct problems problems = { 0 };
         struct record *record;
@@ -921,7 +1038,11 @@ static void a_saved_message_is_a_sample(void **unused UNUSED)
 
 static void it_is_found_at_its_path(void **unused UNUSED)
 {
-        static const struct { const char *path; bool ours; } table[] = { { "/shop/topic", true }, { "/shop/topic/", false }, { "/shop/topics", false }, { "/shop", false }, { "//shop/topic", false }, { "shop/topic", false } };
+        static const struct {
+                const char *path;
+                bool ours;
+        } table[] = { { "/shop/topic", true }, { "/shop/topic/", false }, { "/shop/topics", false },
+                      { "/shop", false },      { "//shop/topic", false }, { "shop/topic", false } };
 
         for (size_t i = 0; i < COUNT_OF(table); i++) {
                 struct push_request q = { .path = str_of(table[i].path) };
@@ -935,11 +1056,14 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(what_is_right_is_accepted_and_nothing_else, setup, teardown),
                 cmocka_unit_test_setup_teardown(certificates_come_from_smn_alone, setup, teardown),
-                cmocka_unit_test_setup_teardown(at_a_trusted_host_too_nothing_but_a_certificate_is_asked_for, setup, teardown),
+                cmocka_unit_test_setup_teardown(at_a_trusted_host_too_nothing_but_a_certificate_is_asked_for,
+                                                setup, teardown),
                 cmocka_unit_test_setup_teardown(what_is_signed_is_read_in_one_way, setup, teardown),
                 cmocka_unit_test_setup_teardown(several_wait_for_one_certificate, setup, teardown),
-                cmocka_unit_test_setup_teardown(a_certificate_that_never_comes_is_not_waited_for, setup, teardown),
-                cmocka_unit_test_setup_teardown(strangers_crowd_out_no_certificate_that_was_good, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_certificate_that_never_comes_is_not_waited_for, setup,
+                                                teardown),
+                cmocka_unit_test_setup_teardown(strangers_crowd_out_no_certificate_that_was_good, setup,
+                                                teardown),
                 cmocka_unit_test_setup_teardown(strangers_use_up_a_part_of_the_fetches, setup, teardown),
                 cmocka_unit_test_setup_teardown(what_waits_is_no_larger_than_what_came, setup, teardown),
                 cmocka_unit_test_setup_teardown(calls_of_one_message_share_its_outcome, setup, teardown),

@@ -12,38 +12,42 @@
 #include "source/smn/smn.h"
 
 enum { PAGE = 100, FORMER_MOST = 16, UNCONFIRMED = 0, CONFIRMED = 1 };
-static const usec BACKOFF_FIRST = USEC_SEC, BACKOFF_MOST = 5 * USEC_MINUTE, ASK_AGAIN_FIRST = 5 * USEC_SEC, ASK_AGAIN_MOST = USEC_HOUR, LOOK_AGAIN = 30 * USEC_MINUTE;
+static const usec BACKOFF_FIRST = USEC_SEC, BACKOFF_MOST = 5 * USEC_MINUTE, ASK_AGAIN_FIRST = 5 * USEC_SEC,
+                  ASK_AGAIN_MOST = USEC_HOUR, LOOK_AGAIN = 30 * USEC_MINUTE;
 
 enum phase {
-        PHASE_LOAD,      /* what is known of it */
+        PHASE_LOAD, /* what is known of it */
         PHASE_LOADING,
-        PHASE_SAVE,      /* write down what is known */
+        PHASE_SAVE, /* write down what is known */
         PHASE_SAVING,
-        PHASE_LIST,      /* is the subscription there? */
+        PHASE_LIST, /* is the subscription there? */
         PHASE_SUBSCRIBE,
         PHASE_CANCEL,
         PHASE_CALLING,
-        PHASE_REST,      /* until something happens, or look_at */
-        PHASE_REMOVED,   /* nothing of it is outside any more */
+        PHASE_REST,    /* until something happens, or look_at */
+        PHASE_REMOVED, /* nothing of it is outside any more */
 };
 
 struct subscription {
         struct subscription_config config;
         bool managed, ending, connected;
-        char *endpoint, *protocol;       /* NULL: it is not managed */
+        char *endpoint, *protocol; /* NULL: it is not managed */
         struct random random;
-        enum phase phase, call;          /* call: what is under way */
-        json_t *record;                  /* as it is kept */
-        const char *topic, *at;          /* what is listed: views into record or spec */
-        bool remove;                     /* it is cancelled, not made */
+        enum phase phase, call; /* call: what is under way */
+        json_t *record;         /* as it is kept */
+        const char *topic, *at; /* what is listed: views into record or spec */
+        bool remove;            /* it is cancelled, not made */
         size_t offset;
-        char *urn;                       /* to be cancelled */
+        char *urn; /* to be cancelled */
         uint64_t tag;
         unsigned failures, asked;
         usec not_before, look_at;
 };
 
-static void say(struct subscription *s, enum source_state state, const char *text) { inbox_say(s->config.inbox, state, text); }
+static void say(struct subscription *s, enum source_state state, const char *text)
+{
+        inbox_say(s->config.inbox, state, text);
+}
 static void say_nothing(struct subscription *s) { say(s, SOURCE_CONNECTING, ""); }
 
 /* ---- what is kept ------------------------------------------------------- */
@@ -57,7 +61,8 @@ static json_t *must(json_t *o)
 
 static bool is_this(const struct subscription *s, const json_t *o)
 {
-        return strcmp(json_cstring(o, "topic"), s->config.spec->topic_urn) == 0 && strcmp(json_cstring(o, "endpoint"), s->endpoint ? s->endpoint : "") == 0;
+        return strcmp(json_cstring(o, "topic"), s->config.spec->topic_urn) == 0 &&
+               strcmp(json_cstring(o, "endpoint"), s->endpoint ? s->endpoint : "") == 0;
 }
 
 static json_t *former_of(json_t *record)
@@ -71,7 +76,10 @@ static json_t *former_of(json_t *record)
         return list;
 }
 
-static json_t *place(const char *topic, const char *endpoint) { return must(json_pack("{ss ss}", "topic", topic, "endpoint", endpoint)); }
+static json_t *place(const char *topic, const char *endpoint)
+{
+        return must(json_pack("{ss ss}", "topic", topic, "endpoint", endpoint));
+}
 
 /* The record of what the Trigger says now; what the one before says of elsewhere is kept as former. */
 static void renew(struct subscription *s)
@@ -82,17 +90,21 @@ static void renew(struct subscription *s)
         (void)json_object_set_new(fresh, "topic", json_string(s->config.spec->topic_urn));
         if (s->endpoint)
                 (void)json_object_set_new(fresh, "endpoint", json_string(s->endpoint));
-        json_array_foreach(json_object_get(before, "former"), i, old)
-                if (!is_this(s, old))
-                        (void)json_array_append(former_of(fresh), old);
+        json_array_foreach(json_object_get(before, "former"), i, old) if (!is_this(s, old))(void)
+                json_array_append(former_of(fresh), old);
         /* A subscription that is no longer managed is its user's. */
-        if (s->endpoint && *json_cstring(before, "endpoint") && json_array_size(former_of(fresh)) < FORMER_MOST)
-                (void)json_array_append_new(former_of(fresh), place(json_cstring(before, "topic"), json_cstring(before, "endpoint")));
+        if (s->endpoint && *json_cstring(before, "endpoint") &&
+            json_array_size(former_of(fresh)) < FORMER_MOST)
+                (void)json_array_append_new(former_of(fresh), place(json_cstring(before, "topic"),
+                                                                    json_cstring(before, "endpoint")));
         json_decref(before);
         s->record = fresh;
 }
 
-static void set_confirmed(struct subscription *s) { (void)json_object_set_new(s->record, "confirmed", json_true()); }
+static void set_confirmed(struct subscription *s)
+{
+        (void)json_object_set_new(s->record, "confirmed", json_true());
+}
 
 /* ---- going on ----------------------------------------------------------- */
 
@@ -149,9 +161,11 @@ static void go_on_removing(struct subscription *s)
 static void turn_to_the_end(struct subscription *s)
 {
         if (*json_cstring(s->record, "endpoint") && !is_this(s, s->record))
-                (void)json_array_append_new(former_of(s->record), place(json_cstring(s->record, "topic"), json_cstring(s->record, "endpoint")));
+                (void)json_array_append_new(former_of(s->record), place(json_cstring(s->record, "topic"),
+                                                                        json_cstring(s->record, "endpoint")));
         if (s->managed) /* first: one elsewhere may be out of reach */
-                (void)json_array_insert_new(former_of(s->record), 0, place(s->config.spec->topic_urn, s->endpoint));
+                (void)json_array_insert_new(former_of(s->record), 0,
+                                            place(s->config.spec->topic_urn, s->endpoint));
         (void)json_object_del(s->record, "endpoint");
         (void)json_object_del(s->record, "confirmed");
         s->phase = PHASE_SAVE;
@@ -169,14 +183,17 @@ static void failed(struct subscription *s, const struct error *why, enum phase a
 {
         s->phase = again;
         s->offset = 0;
-        s->not_before = now + MAX_OF(backoff_full_jitter(&s->random, BACKOFF_FIRST, BACKOFF_MOST, s->failures, USEC_SEC / 2), MIN_OF(why->retry_after, USEC_HOUR));
+        s->not_before = now + MAX_OF(backoff_full_jitter(&s->random, BACKOFF_FIRST, BACKOFF_MOST, s->failures,
+                                                         USEC_SEC / 2),
+                                     MIN_OF(why->retry_after, USEC_HOUR));
         s->failures = MIN_OF(s->failures + 1, 12u);
         say(s, SOURCE_DISCONNECTED, why->text);
 }
 
 /* ---- SMN's API ---------------------------------------------------------- */
 
-static int read_key(const struct subscription *s, const struct secret_ref *ref, const char *what, struct buf *out, struct error *err)
+static int read_key(const struct subscription *s, const struct secret_ref *ref, const char *what,
+                    struct buf *out, struct error *err)
 {
         if (!ref)
                 return 0;
@@ -184,7 +201,10 @@ static int read_key(const struct subscription *s, const struct secret_ref *ref, 
                 return error_wrap(err, "cloud.credentials.%s", what);
         for (size_t i = 0; i < out->n; i++)
                 if (out->p[i] < '!' || out->p[i] > '~')
-                        return error_set(err, ERROR_INVALID, "cloud.credentials.%s: Secret %s, key %s: a key is printable ASCII without spaces", what, ref->name, ref->key);
+                        return error_set(err, ERROR_INVALID,
+                                         "cloud.credentials.%s: Secret %s, key %s: a key is printable ASCII "
+                                         "without spaces",
+                                         what, ref->name, ref->key);
         return 0;
 }
 
@@ -213,12 +233,14 @@ static int call(struct subscription *s, struct service_call *c, struct error *er
         BUF_AT_END struct buf access = BUF_INIT(4096), secret = BUF_INIT(4096), token = BUF_INIT(16384);
         struct service_keys keys;
 
-        if (read_key(s, from->access_key, "accessKeySecretRef", &access, err) < 0 || read_key(s, from->secret_key, "secretKeySecretRef", &secret, err) < 0 ||
+        if (read_key(s, from->access_key, "accessKeySecretRef", &access, err) < 0 ||
+            read_key(s, from->secret_key, "secretKeySecretRef", &secret, err) < 0 ||
             read_key(s, from->security_token, "securityTokenSecretRef", &token, err) < 0)
                 return -1;
         keys = (struct service_keys){ buf_view(&access), buf_view(&secret), buf_view(&token) };
         c->ca_file = s->config.ca_file;
-        return service_submit(&s->config.services->fetch, s->tag + 1, c, &keys, clock_wall(s->config.services->clock), err);
+        return service_submit(&s->config.services->fetch, s->tag + 1, c, &keys,
+                              clock_wall(s->config.services->clock), err);
 }
 
 static void write_request(const struct subscription *s, struct buf *body)
@@ -226,7 +248,8 @@ static void write_request(const struct subscription *s, struct buf *body)
         BUF_AT_END struct buf remark = BUF_INIT(1024);
         struct writer w;
 
-        buf_printf(&remark, "Sluice %s/%s", s->config.services->trigger->namespace_, s->config.services->trigger->name);
+        buf_printf(&remark, "Sluice %s/%s", s->config.services->trigger->namespace_,
+                   s->config.services->trigger->name);
         writer_init(&w, body);
         writer_object(&w);
         writer_member_text(&w, "protocol", s->protocol);
@@ -237,8 +260,11 @@ static void write_request(const struct subscription *s, struct buf *body)
 
 static void start_call(struct subscription *s, usec now)
 {
-        BUF_AT_END struct buf service = BUF_INIT(1024), path = BUF_INIT(4096), query = BUF_INIT(256), body = BUF_INIT(8192);
-        struct service_call c = { .method = s->phase == PHASE_LIST ? "GET" : s->phase == PHASE_SUBSCRIBE ? "POST" : "DELETE" };
+        BUF_AT_END struct buf service = BUF_INIT(1024), path = BUF_INIT(4096), query = BUF_INIT(256),
+                              body = BUF_INIT(8192);
+        struct service_call c = { .method = s->phase == PHASE_LIST        ? "GET"
+                                            : s->phase == PHASE_SUBSCRIBE ? "POST"
+                                                                          : "DELETE" };
         enum phase phase = s->phase;
         struct error err;
 
@@ -277,9 +303,8 @@ static json_t *ours_on(const struct subscription *s, json_t *page)
         json_t *found;
         size_t i;
 
-        json_array_foreach(json_object_get(page, "subscriptions"), i, found)
-                if (strcmp(json_cstring(found, "endpoint"), s->at) == 0)
-                        return found;
+        json_array_foreach(json_object_get(page, "subscriptions"), i,
+                           found) if (strcmp(json_cstring(found, "endpoint"), s->at) == 0) return found;
         return NULL;
 }
 
@@ -289,7 +314,8 @@ static void listed(struct subscription *s, const struct fetch_completion *done, 
         struct error err;
 
         if (!json_is_array(json_object_get(page, "subscriptions"))) {
-                (void)error_set(&err, ERROR_PROTOCOL, "list subscriptions of %s: the answer holds no subscriptions", s->topic);
+                (void)error_set(&err, ERROR_PROTOCOL,
+                                "list subscriptions of %s: the answer holds no subscriptions", s->topic);
                 failed(s, &err, PHASE_LIST, now);
         } else if (!found && json_array_size(json_object_get(page, "subscriptions")) >= PAGE) {
                 s->offset += PAGE;
@@ -305,7 +331,8 @@ static void listed(struct subscription *s, const struct fetch_completion *done, 
                 s->connected = true;
                 settle(s, now);
         } else {
-                /* Not there, never confirmed, or cancelled: subscribing again makes SMN ask for a confirmation. */
+                /* Not there, never confirmed, or cancelled: subscribing again makes SMN ask for a
+                 * confirmation. */
                 (void)json_object_del(s->record, "confirmed");
                 inbox_disconnected(s->config.inbox);
                 s->connected = false;
@@ -322,7 +349,8 @@ static void subscribed(struct subscription *s, usec now)
                 settle(s, now);
                 return;
         }
-        (void)snprintf(text, sizeof(text), "subscribed, waiting for the subscription's confirmation at %.180s", s->endpoint);
+        (void)snprintf(text, sizeof(text),
+                       "subscribed, waiting for the subscription's confirmation at %.180s", s->endpoint);
         say(s, SOURCE_CONNECTING, text);
         log_info("subscribed", LOG_S("topic", s->topic), LOG_S("endpoint", s->endpoint));
         rest(s, now + MIN_OF(ASK_AGAIN_FIRST << s->asked, ASK_AGAIN_MOST));
@@ -336,7 +364,11 @@ void subscription_took(struct subscription *s, const struct fetch_completion *do
 
         if (done->tag != s->tag || s->phase != PHASE_CALLING)
                 return;
-        buf_printf(&what, s->call == PHASE_LIST ? "list subscriptions of %s" : s->call == PHASE_SUBSCRIBE ? "subscribe to %s" : "cancel subscription %s", s->call == PHASE_CANCEL ? s->urn : s->topic);
+        buf_printf(&what,
+                   s->call == PHASE_LIST        ? "list subscriptions of %s"
+                   : s->call == PHASE_SUBSCRIBE ? "subscribe to %s"
+                                                : "cancel subscription %s",
+                   s->call == PHASE_CANCEL ? s->urn : s->topic);
         if (service_judge(done, what.p ? what.p : "SMN", &err) < 0) {
                 if (err.kind == ERROR_NOT_FOUND && s->call == PHASE_LIST && s->remove)
                         removed(s); /* with its topic */
@@ -393,7 +425,8 @@ static void saved(struct subscription *s, const struct store_result *r, usec now
 {
         if (r->failed) {
                 /* Whoever else writes it is of the same Trigger: it is read again. */
-                failed(s, &r->error, r->error.kind == ERROR_CONFLICT && !s->ending ? PHASE_LOAD : PHASE_SAVE, now);
+                failed(s, &r->error, r->error.kind == ERROR_CONFLICT && !s->ending ? PHASE_LOAD : PHASE_SAVE,
+                       now);
                 return;
         }
         s->failures = 0;
@@ -519,7 +552,8 @@ static int set_endpoint(struct subscription *s, struct error *err)
 
         subscription_endpoint(s->config.services->trigger, s->config.spec, &endpoint);
         s->endpoint = buf_take(&endpoint);
-        s->protocol = str_dup(s->endpoint && str_starts(str_of(s->endpoint), STR("https:")) ? STR("https") : STR("http"));
+        s->protocol = str_dup(s->endpoint && str_starts(str_of(s->endpoint), STR("https:")) ? STR("https")
+                                                                                            : STR("http"));
         return s->endpoint && s->protocol ? 0 : error_memory(err);
 }
 

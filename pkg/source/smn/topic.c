@@ -9,23 +9,46 @@
 #include "base/random.h"
 #include "secret/secret.h"
 
-/* Of the places for certificates some are for those that a message was signed by, and some fetches for senders of such messages: anyone may name certificates. */
-enum { CERTIFICATES_MOST = 32, PROVEN_MOST = 16, FETCHES_MOST = 4, FETCHES_OF_ONE = 2, FETCHES_KEPT = 4, SENDERS_MOST = 64, PENDING_MOST = 1000, CERTIFICATE_BYTES_MOST = 64 * 1024, HOSTS_MOST = 32 };
-static const usec OLDEST = USEC_HOUR, AHEAD = 15 * USEC_MINUTE, FAILURE_KEPT = 3 * USEC_SEC, TROUBLE_AGAIN = USEC_MINUTE;
+/* Of the places for certificates some are for those that a message was signed by, and some fetches for
+ * senders of such messages: anyone may name certificates. */
+enum {
+        CERTIFICATES_MOST = 32,
+        PROVEN_MOST = 16,
+        FETCHES_MOST = 4,
+        FETCHES_OF_ONE = 2,
+        FETCHES_KEPT = 4,
+        SENDERS_MOST = 64,
+        PENDING_MOST = 1000,
+        CERTIFICATE_BYTES_MOST = 64 * 1024,
+        HOSTS_MOST = 32
+};
+static const usec OLDEST = USEC_HOUR, AHEAD = 15 * USEC_MINUTE, FAILURE_KEPT = 3 * USEC_SEC,
+                  TROUBLE_AGAIN = USEC_MINUTE;
 
 /* ---- the spec ----------------------------------------------------------- */
 
 static const struct field trusted_fields[] = {
-        FIELD(STRINGS, "hosts", struct trusted_spec, hosts, .required = true, .min = 1, .max = 16, .pattern = "^[A-Za-z0-9.-]{1,253}(:" PORT_PATTERN ")?$", .format = "HOST or HOST:PORT", .help = "The hosts, called by HTTPS; they may have private addresses."),
-        FIELD(OBJECT, "caSecretRef", struct trusted_spec, ca, .object = &secret_ref_type, .help = "The authorities (PEM) that vouch for these hosts; by default the system's."),
+        FIELD(STRINGS, "hosts", struct trusted_spec, hosts, .required = true, .min = 1, .max = 16,
+              .pattern = "^[A-Za-z0-9.-]{1,253}(:" PORT_PATTERN ")?$", .format = "HOST or HOST:PORT",
+              .help = "The hosts, called by HTTPS; they may have private addresses."),
+        FIELD(OBJECT, "caSecretRef", struct trusted_spec, ca, .object = &secret_ref_type,
+              .help = "The authorities (PEM) that vouch for these hosts; by default the system's."),
 };
-const struct type trusted_type = TYPE("TrustedHosts", struct trusted_spec, trusted_fields, "Further hosts that certificates and confirmations may be fetched from: of a private cloud, or of tests.");
+const struct type trusted_type = TYPE("TrustedHosts", struct trusted_spec, trusted_fields,
+                                      "Further hosts that certificates and confirmations may be fetched "
+                                      "from: of a private cloud, or of tests.");
 
 static const struct field subscription_fields[] = {
-        FIELD(BOOL, "manage", struct subscription_spec, manage, .fallback = "false", .help = "true: the worker subscribes the Trigger to its topic, and the subscription is cancelled when the Trigger is deleted."),
-        FIELD(STRING, "endpoint", struct subscription_spec, endpoint, .max = 2048, .pattern = "^https?://[A-Za-z0-9.-]{1,253}(:" PORT_PATTERN ")?/[!-~]*$", .format = "an absolute URL with a path", .cloud = "endpoint", .help = "Where SMN reaches the Trigger; by default its path at the host that expose gives."),
+        FIELD(BOOL, "manage", struct subscription_spec, manage, .fallback = "false",
+              .help = "true: the worker subscribes the Trigger to its topic, and the subscription is "
+                      "cancelled when the Trigger is deleted."),
+        FIELD(STRING, "endpoint", struct subscription_spec, endpoint, .max = 2048,
+              .pattern = "^https?://[A-Za-z0-9.-]{1,253}(:" PORT_PATTERN ")?/[!-~]*$",
+              .format = "an absolute URL with a path", .cloud = "endpoint",
+              .help = "Where SMN reaches the Trigger; by default its path at the host that expose gives."),
 };
-const struct type subscription_type = TYPE("Subscription", struct subscription_spec, subscription_fields, "The topic's subscription.");
+const struct type subscription_type = TYPE("Subscription", struct subscription_spec, subscription_fields,
+                                           "The topic's subscription.");
 
 static bool managed(const struct smn_spec *s) { return s->subscription && s->subscription->manage; }
 bool topic_has_cloud(const void *spec) { return !managed(spec) || ((const struct smn_spec *)spec)->cloud; }
@@ -39,13 +62,13 @@ bool topic_has_endpoint(const void *spec)
 /* ---- state -------------------------------------------------------------- */
 
 struct certificate {
-        char *url;               /* NULL: the place is free */
-        uint64_t tag;            /* of the fetch; 0: none is under way */
-        EVP_PKEY *key;           /* NULL: not there */
+        char *url;     /* NULL: the place is free */
+        uint64_t tag;  /* of the fetch; 0: none is under way */
+        EVP_PKEY *key; /* NULL: not there */
         /* wall: when it is valid; or, without a key, monotonic: asked again then */
         usec from, until;
         usec used;
-        uint64_t sender;         /* a hash of who named it first */
+        uint64_t sender; /* a hash of who named it first */
         /* a message was signed by it: it gives way to none that nobody has vouched for */
         bool proven;
 };
@@ -53,10 +76,10 @@ struct certificate {
 /* a message that waits for its certificate, or a confirmation for its answer */
 struct pending {
         struct pending *next;
-        uint64_t call;           /* 0: the caller left */
+        uint64_t call; /* 0: the caller left */
         struct notification notification;
         struct certificate *certificate;
-        uint64_t tag;            /* of the confirmation's fetch */
+        uint64_t tag; /* of the confirmation's fetch */
         uint64_t sender;
         usec deadline;
 };
@@ -64,10 +87,10 @@ struct pending {
 struct topic {
         struct topic_config config;
         struct subscription *subscription;
-        char *host;              /* SMN's in the region */
+        char *host; /* SMN's in the region */
         char *region;
         char *ca_file;
-        const char *hosts[HOSTS_MOST], *inside[HOSTS_MOST];      /* end in NULL */
+        const char *hosts[HOSTS_MOST], *inside[HOSTS_MOST]; /* end in NULL */
         struct certificate certificates[CERTIFICATES_MOST];
         struct pending *pending;
         size_t pending_n, fetches;
@@ -75,7 +98,7 @@ struct topic {
         uint64_t seed, senders[SENDERS_MOST];
         size_t senders_n;
         usec told_trouble;
-        bool cancelled;          /* the subscription, by someone else */
+        bool cancelled; /* the subscription, by someone else */
         uint64_t last_tag;
 };
 
@@ -88,26 +111,30 @@ static bool is_certificate_path(const struct topic *t, struct str path)
         char head[160];
         int n = snprintf(head, sizeof(head), "/smn/SMN_%s_", t->region);
 
-        if (path.n != (size_t)n + 32 + 4 || memcmp(path.p, head, (size_t)n) != 0 || memcmp(path.p + n + 32, ".pem", 4) != 0)
+        if (path.n != (size_t)n + 32 + 4 || memcmp(path.p, head, (size_t)n) != 0 ||
+            memcmp(path.p + n + 32, ".pem", 4) != 0)
                 return false;
         for (size_t i = (size_t)n; i < (size_t)n + 32; i++)
-                if (!((path.p[i] >= '0' && path.p[i] <= '9') || (path.p[i] >= 'a' && path.p[i] <= 'f') || (path.p[i] >= 'A' && path.p[i] <= 'F')))
+                if (!((path.p[i] >= '0' && path.p[i] <= '9') || (path.p[i] >= 'a' && path.p[i] <= 'f') ||
+                      (path.p[i] >= 'A' && path.p[i] <= 'F')))
                         return false;
         return true;
 }
 
-/* At a private cloud's host certificates may lie elsewhere. It is asked for before anything is known to be signed, so the path may not say much: no query,
- * nothing encoded, no way up. */
+/* At a private cloud's host certificates may lie elsewhere. It is asked for before anything is known to be
+ * signed, so the path may not say much: no query, nothing encoded, no way up. */
 static bool is_plain_pem(struct str path)
 {
         static const char suffix[] = ".pem";
 
-        if (path.n > 256 || path.n < sizeof(suffix) || memcmp(path.p + path.n - (sizeof(suffix) - 1), suffix, sizeof(suffix) - 1) != 0)
+        if (path.n > 256 || path.n < sizeof(suffix) ||
+            memcmp(path.p + path.n - (sizeof(suffix) - 1), suffix, sizeof(suffix) - 1) != 0)
                 return false;
         for (size_t i = 0; i < path.n; i++) {
                 char c = path.p[i];
 
-                if (!((c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '/' || c == '.' || c == '_' || c == '-'))
+                if (!((c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+                      c == '/' || c == '.' || c == '_' || c == '-'))
                         return false;
                 if (c == '.' && i + 1 < path.n && path.p[i + 1] == '.')
                         return false;
@@ -143,7 +170,11 @@ static bool may_call(const struct topic *t, struct str url, bool certificate, bo
 static int fetch(struct topic *t, struct str url, bool trusted, uint64_t *tag, struct error *err)
 {
         const struct fetch *f = &t->config.services->fetch;
-        struct fetch_request q = { .url = url, .hosts = t->hosts, .inside = t->inside, .ca_file = trusted ? t->ca_file : NULL, .timeout = t->config.spec->timeout,
+        struct fetch_request q = { .url = url,
+                                   .hosts = t->hosts,
+                                   .inside = t->inside,
+                                   .ca_file = trusted ? t->ca_file : NULL,
+                                   .timeout = t->config.spec->timeout,
                                    .answer_max = CERTIFICATE_BYTES_MOST };
 
         if (f->ops->submit(f->cookie, t->last_tag + 1, &q, err) < 0)
@@ -168,7 +199,9 @@ static bool wall_time(const ASN1_TIME *at, usec *out)
 
         if (ASN1_TIME_to_tm(at, &parts) != 1)
                 return false;
-        *out = (days_from_civil(parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday) * 86400 + parts.tm_hour * 3600 + parts.tm_min * 60 + parts.tm_sec) * USEC_SEC;
+        *out = (days_from_civil(parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday) * 86400 +
+                parts.tm_hour * 3600 + parts.tm_min * 60 + parts.tm_sec) *
+               USEC_SEC;
         return true;
 }
 
@@ -178,7 +211,8 @@ static bool read_certificate(struct certificate *c, struct str pem)
         BIO *bio = BIO_new_mem_buf(pem.p, (int)pem.n);
         X509 *x = bio ? PEM_read_bio_X509(bio, NULL, NULL, NULL) : NULL;
         EVP_PKEY *key = x ? X509_get_pubkey(x) : NULL;
-        bool good = key && EVP_PKEY_get_base_id(key) == EVP_PKEY_RSA && EVP_PKEY_get_bits(key) >= 2048 && wall_time(X509_get0_notBefore(x), &c->from) &&
+        bool good = key && EVP_PKEY_get_base_id(key) == EVP_PKEY_RSA && EVP_PKEY_get_bits(key) >= 2048 &&
+                    wall_time(X509_get0_notBefore(x), &c->from) &&
                     wall_time(X509_get0_notAfter(x), &c->until);
 
         if (good)
@@ -205,7 +239,8 @@ static struct certificate *known(struct topic *t, struct str url)
         return NULL;
 }
 
-/* A free place, or that of the one not used for longest, among those that a message was signed by, or among those that are only said to be good. */
+/* A free place, or that of the one not used for longest, among those that a message was signed by, or among
+ * those that are only said to be good. */
 static struct certificate *place(struct topic *t, bool proven)
 {
         struct certificate *oldest = NULL;
@@ -215,7 +250,8 @@ static struct certificate *place(struct topic *t, bool proven)
 
                 if (!c->url && !proven)
                         return c;
-                if (c->url && c->proven == proven && !c->tag && !wanted(t, c) && (!oldest || c->used < oldest->used))
+                if (c->url && c->proven == proven && !c->tag && !wanted(t, c) &&
+                    (!oldest || c->used < oldest->used))
                         oldest = c;
         }
         return oldest;
@@ -276,7 +312,8 @@ static void tell_trouble(struct topic *t, const char *text)
 /* Is it there, or is it under way, or is it known not to be had? */
 static bool is_fresh(const struct topic *t, const struct certificate *c)
 {
-        return c->tag || (c->key ? clock_wall(t->config.services->clock) <= c->until : c->until > monotonic(t));
+        return c->tag ||
+               (c->key ? clock_wall(t->config.services->clock) <= c->until : c->until > monotonic(t));
 }
 
 /* Starts to fetch it where it is not there. NULL: not now. */
@@ -329,7 +366,8 @@ static void confirm(struct topic *t, struct pending *p)
         if (!may_call(t, p->notification.subscribe_url, false, &trusted)) {
                 inbox_refuse_later(t->config.inbox, REFUSED_URL, p->call);
                 pending_free(t, p);
-        } else if (t->fetches >= 2 * FETCHES_MOST || fetch(t, p->notification.subscribe_url, trusted, &p->tag, &err) < 0) {
+        } else if (t->fetches >= 2 * FETCHES_MOST ||
+                   fetch(t, p->notification.subscribe_url, trusted, &p->tag, &err) < 0) {
                 inbox_answer(t->config.inbox, p->call, 503, "can't confirm now", USEC_SEC);
                 pending_free(t, p);
         } else
@@ -359,7 +397,8 @@ static void proceed(struct topic *t, struct pending *p)
         struct notification taken;
 
         if (!c->key)
-                inbox_answer(t->config.inbox, p->call, 503, "the signing certificate can't be had", FAILURE_KEPT);
+                inbox_answer(t->config.inbox, p->call, 503, "the signing certificate can't be had",
+                             FAILURE_KEPT);
         else if (wall < c->from || wall > c->until || !notification_verify(&p->notification, c->key))
                 inbox_refuse_later(t->config.inbox, REFUSED_SIGNATURE, p->call);
         else if (p->notification.kind == NOTIFICATION_CONFIRM) {
@@ -387,7 +426,8 @@ static void proceed(struct topic *t, struct pending *p)
 /* Headers and body say the same. In the newer spelling headers may be missing. */
 static bool headers_agree(const struct push_request *q, const struct notification *n)
 {
-        struct str type = q->header(q, "X-SMN-MESSAGE-TYPE"), id = q->header(q, "X-SMN-MESSAGE-ID"), urn = q->header(q, "X-SMN-TOPIC-URN");
+        struct str type = q->header(q, "X-SMN-MESSAGE-TYPE"), id = q->header(q, "X-SMN-MESSAGE-ID"),
+                   urn = q->header(q, "X-SMN-TOPIC-URN");
         enum notification_kind kind, body;
         bool newer;
 
@@ -398,13 +438,19 @@ static bool headers_agree(const struct push_request *q, const struct notificatio
         return (!id.p || str_equal(id, n->message_id)) && (!urn.p || str_equal(urn, n->topic_urn));
 }
 
-static enum push_verdict hold(struct topic *t, uint64_t call, struct notification *n, struct certificate *c, uint64_t who)
+static enum push_verdict hold(struct topic *t, uint64_t call, struct notification *n, struct certificate *c,
+                              uint64_t who)
 {
         struct pending *p = calloc(1, sizeof(*p));
 
         if (!p)
                 abort(); /* out of memory: a caller that retries is better off with another worker */
-        *p = (struct pending){ .next = t->pending, .call = call, .notification = *n, .certificate = c, .sender = who, .deadline = monotonic(t) + t->config.spec->timeout };
+        *p = (struct pending){ .next = t->pending,
+                               .call = call,
+                               .notification = *n,
+                               .certificate = c,
+                               .sender = who,
+                               .deadline = monotonic(t) + t->config.spec->timeout };
         t->pending = p;
         t->pending_n++;
         if (!c->tag)
@@ -412,7 +458,8 @@ static enum push_verdict hold(struct topic *t, uint64_t call, struct notificatio
         return PUSH_LATER;
 }
 
-enum push_verdict topic_receive(struct topic *t, uint64_t call, const struct push_request *q, struct push_reply *reply)
+enum push_verdict topic_receive(struct topic *t, uint64_t call, const struct push_request *q,
+                                struct push_reply *reply)
 {
         struct inbox *inbox = t->config.inbox;
         usec wall = clock_wall(t->config.services->clock);
@@ -465,10 +512,12 @@ static void certificate_came(struct topic *t, struct certificate *c, const struc
         if (done->failed)
                 tell_trouble(t, done->error.text);
         else if (done->status != 200) {
-                (void)snprintf(text, sizeof(text), "signing certificate %.120s: answered %d", c->url, done->status);
+                (void)snprintf(text, sizeof(text), "signing certificate %.120s: answered %d", c->url,
+                               done->status);
                 tell_trouble(t, text);
         } else if (!read_certificate(c, done->body)) {
-                (void)snprintf(text, sizeof(text), "signing certificate %.120s: is no certificate of an RSA key", c->url);
+                (void)snprintf(text, sizeof(text),
+                               "signing certificate %.120s: is no certificate of an RSA key", c->url);
                 tell_trouble(t, text);
         }
         if (!c->key)
@@ -491,7 +540,8 @@ static void confirmation_came(struct topic *t, struct pending *p, const struct f
                         inbox_answer(t->config.inbox, p->call, 200, "confirmed", 0);
         } else {
                 if (!done->failed)
-                        (void)snprintf(text, sizeof(text), "the subscription's confirmation was answered %d", done->status);
+                        (void)snprintf(text, sizeof(text), "the subscription's confirmation was answered %d",
+                                       done->status);
                 inbox_trouble(t->config.inbox, done->failed ? done->error.text : text);
                 if (p->call)
                         inbox_answer(t->config.inbox, p->call, 502, "the confirmation failed", 0);
@@ -530,7 +580,8 @@ void topic_poll(struct topic *t, usec now)
                 next = p->next;
                 if (p->deadline > now || !p->certificate)
                         continue;
-                inbox_answer(t->config.inbox, p->call, 503, "the signing certificate did not come in time", USEC_SEC);
+                inbox_answer(t->config.inbox, p->call, 503, "the signing certificate did not come in time",
+                             USEC_SEC);
                 pending_free(t, p);
         }
 }
@@ -565,12 +616,15 @@ int topic_new(struct topic **out, const struct topic_config *config, struct erro
 {
         const struct trusted_spec *trusted = config->spec->trusted;
         BUF_AT_END struct buf host = BUF_INIT(1024), ca = BUF_INIT(4096);
-        struct subscription_config subscription = { .spec = config->spec, .services = config->services, .inbox = config->inbox };
+        struct subscription_config subscription = { .spec = config->spec,
+                                                    .services = config->services,
+                                                    .inbox = config->inbox };
         struct str region, project, name;
         struct topic *t;
 
         if (!notification_urn(str_of(config->spec->topic_urn), &region, &project, &name))
-                return error_set(err, ERROR_INVALID, "topicUrn: \"%s\" is not " TOPIC_URN_FORMAT, config->spec->topic_urn);
+                return error_set(err, ERROR_INVALID, "topicUrn: \"%s\" is not " TOPIC_URN_FORMAT,
+                                 config->spec->topic_urn);
         t = calloc(1, sizeof(*t));
         if (!t)
                 return error_memory(err);
@@ -588,7 +642,10 @@ int topic_new(struct topic **out, const struct topic_config *config, struct erro
         }
         if (trusted && trusted->ca && !t->ca_file) {
                 (void)topic_free(t);
-                return error_set(err, ERROR_INVALID, "trusted.caSecretRef: Secret %s can't be read from nowhere: say --secrets=DIR", trusted->ca->name);
+                return error_set(
+                        err, ERROR_INVALID,
+                        "trusted.caSecretRef: Secret %s can't be read from nowhere: say --secrets=DIR",
+                        trusted->ca->name);
         }
         t->hosts[0] = t->host;
         for (size_t i = 0; trusted && i < trusted->hosts.n && i < HOSTS_MOST - 2; i++)

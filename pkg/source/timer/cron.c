@@ -1,6 +1,7 @@
 #include "source/timer/cron.h"
 
-static const char *const month_names[] = { "JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC", NULL };
+static const char *const month_names[] = { "JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL",
+                                           "AUG", "SEP", "OCT", "NOV", "DEC", NULL };
 static const char *const day_names[] = { "SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT", NULL };
 
 struct field {
@@ -8,9 +9,9 @@ struct field {
         int min, max;
         const char *const *names;
         bool question;
-        bool kubernetes;         /* numbers and steps of any length, as robfig/cron takes them */
-        bool day;                /* of Kubernetes' form: a star with a step restricts the day */
-        int last;                /* where * and N/step end, if not at max; 0: there */
+        bool kubernetes; /* numbers and steps of any length, as robfig/cron takes them */
+        bool day;        /* of Kubernetes' form: a star with a step restricts the day */
+        int last;        /* where * and N/step end, if not at max; 0: there */
 };
 static const struct field fields[] = {
         { .name = "second", .max = 59 },
@@ -27,7 +28,8 @@ static const struct field cron_fields[] = {
         ROW(.name = "hour", .max = 23, .question = true, .kubernetes = true),
         ROW(.name = "day of month", .min = 1, .max = 31, .question = true, .kubernetes = true, .day = true),
         ROW(.name = "month", .min = 1, .max = 12, .names = month_names, .question = true, .kubernetes = true),
-        ROW(.name = "day of week", .max = 7, .names = day_names, .question = true, .kubernetes = true, .day = true, .last = 6),
+        ROW(.name = "day of week", .max = 7, .names = day_names, .question = true, .kubernetes = true,
+            .day = true, .last = 6),
 };
 
 static bool parse_value(const struct field *f, struct str s, int *out)
@@ -85,8 +87,12 @@ static int parse_field(const struct field *f, struct str text, uint64_t *bits, b
                 struct str item = str_cut(&rest, ',');
 
                 if (!parse_item(f, item, bits, any) || (ends_open && rest.n == 0)) {
-                        buf_printf(why, "\"" STR_FMT "\" is no %s: expected %d-%d%s, *,%s a list, a range or a step such as */5", STR_ARG(item), f->name, f->min,
-                                   f->max, f->names ? " or a name" : "", f->question ? " ?," : "");
+                        buf_printf(
+                                why,
+                                "\"" STR_FMT
+                                "\" is no %s: expected %d-%d%s, *,%s a list, a range or a step such as */5",
+                                STR_ARG(item), f->name, f->min, f->max, f->names ? " or a name" : "",
+                                f->question ? " ?," : "");
                         return -1;
                 }
         }
@@ -98,7 +104,10 @@ static int parse_rate(struct str s, struct cron *c, struct buf *why)
         usec period;
 
         if (!duration_parse(s, &period) || period <= 0) {
-                buf_printf(why, "\"" STR_FMT "\" is no duration: expected a number and a unit such as 30s, 3m, 1h30m or 1d", STR_ARG(s));
+                buf_printf(why,
+                           "\"" STR_FMT
+                           "\" is no duration: expected a number and a unit such as 30s, 3m, 1h30m or 1d",
+                           STR_ARG(s));
                 return -1;
         }
         if (period < 100 * USEC_MSEC) {
@@ -125,12 +134,22 @@ static size_t split(struct str s, struct str parts[7])
         return n;
 }
 
-struct parsed { uint64_t bits[6]; bool any[6]; };
+struct parsed {
+        uint64_t bits[6];
+        bool any[6];
+};
 
 static struct cron cron_of(const struct parsed *p)
 {
-        return (struct cron){ .seconds = p->bits[0], .minutes = p->bits[1], .hours = (uint32_t)p->bits[2], .days = (uint32_t)p->bits[3], .months = (uint32_t)p->bits[4],
-                              .weekdays = (uint8_t)p->bits[5], .any_hour = p->any[2], .any_day = p->any[3], .any_weekday = p->any[5] };
+        return (struct cron){ .seconds = p->bits[0],
+                              .minutes = p->bits[1],
+                              .hours = (uint32_t)p->bits[2],
+                              .days = (uint32_t)p->bits[3],
+                              .months = (uint32_t)p->bits[4],
+                              .weekdays = (uint8_t)p->bits[5],
+                              .any_hour = p->any[2],
+                              .any_day = p->any[3],
+                              .any_weekday = p->any[5] };
 }
 
 /* Kubernetes' five fields, whose second is 0. */
@@ -148,19 +167,24 @@ static int parse_five(const struct str parts[5], struct cron *c, struct buf *why
 
 static bool has(struct str s, char c) { return memchr(s.p, c, s.n) != NULL; }
 
-/* Five fields of which the first alone has a step mean every few seconds here, and every few minutes to who learnt cron elsewhere. */
+/* Five fields of which the first alone has a step mean every few seconds here, and every few minutes to who
+ * learnt cron elsewhere. */
 static bool reads_otherwise(const struct str parts[5])
 {
         BUF_AT_END struct buf why = BUF_INIT(1024);
         struct cron c;
 
-        return has(parts[0], '/') && !has(parts[1], '/') && !has(parts[2], '/') && !has(parts[3], '/') && !has(parts[4], '/') && parse_five(parts, &c, &why) == 0;
+        return has(parts[0], '/') && !has(parts[1], '/') && !has(parts[2], '/') && !has(parts[3], '/') &&
+               !has(parts[4], '/') && parse_five(parts, &c, &why) == 0;
 }
 
 static void both_readings(struct str s, struct buf *why)
 {
-        buf_printf(why, "five fields are second minute hour day-of-month month here, as in FunctionGraph, and minute hour day-of-month month day-of-week in Kubernetes: for this one write "
-                        "six, \"" STR_FMT " *\"; for that one \"0 " STR_FMT "\", or put it into cron", STR_ARG(s), STR_ARG(s));
+        buf_printf(why,
+                   "five fields are second minute hour day-of-month month here, as in FunctionGraph, and "
+                   "minute hour day-of-month month day-of-week in Kubernetes: for this one write "
+                   "six, \"" STR_FMT " *\"; for that one \"0 " STR_FMT "\", or put it into cron",
+                   STR_ARG(s), STR_ARG(s));
 }
 
 static int parse_cron(struct str s, struct cron *c, struct buf *why)
@@ -170,7 +194,10 @@ static int parse_cron(struct str s, struct cron *c, struct buf *why)
         size_t n = split(s, parts);
 
         if (n != 5 && n != 6) {
-                buf_printf(why, "a cron schedule has 5 or 6 fields (second minute hour day-of-month month [day-of-week]), this one has %zu%s", n, n > 6 ? " or more" : "");
+                buf_printf(why,
+                           "a cron schedule has 5 or 6 fields (second minute hour day-of-month month "
+                           "[day-of-week]), this one has %zu%s",
+                           n, n > 6 ? " or more" : "");
                 return -1;
         }
         for (size_t i = 0; i < n; i++)
@@ -192,9 +219,13 @@ static int parse_cron(struct str s, struct cron *c, struct buf *why)
 
 int cron_parse_kubernetes(struct str s, struct cron *out, struct buf *why)
 {
-        static const struct { struct str name, means; } words[] = {
-                { { "@yearly", 7 }, { "0 0 1 1 *", 9 } },  { { "@annually", 9 }, { "0 0 1 1 *", 9 } }, { { "@monthly", 8 }, { "0 0 1 * *", 9 } }, { { "@weekly", 7 }, { "0 0 * * 0", 9 } },
-                { { "@daily", 6 }, { "0 0 * * *", 9 } },   { { "@midnight", 9 }, { "0 0 * * *", 9 } }, { { "@hourly", 7 }, { "0 * * * *", 9 } },
+        static const struct {
+                struct str name, means;
+        } words[] = {
+                { { "@yearly", 7 }, { "0 0 1 1 *", 9 } },  { { "@annually", 9 }, { "0 0 1 1 *", 9 } },
+                { { "@monthly", 8 }, { "0 0 1 * *", 9 } }, { { "@weekly", 7 }, { "0 0 * * 0", 9 } },
+                { { "@daily", 6 }, { "0 0 * * *", 9 } },   { { "@midnight", 9 }, { "0 0 * * *", 9 } },
+                { { "@hourly", 7 }, { "0 * * * *", 9 } },
         };
         struct str parts[7];
         struct cron c;
@@ -210,7 +241,10 @@ int cron_parse_kubernetes(struct str s, struct cron *out, struct buf *why)
         }
         n = split(s, parts);
         if (n != 5) {
-                buf_printf(why, "has %zu%s fields: expected five, minute hour day-of-month month day-of-week, or @hourly, @daily, @weekly, @monthly or @yearly", n, n > 6 ? " or more" : "");
+                buf_printf(why,
+                           "has %zu%s fields: expected five, minute hour day-of-month month day-of-week, or "
+                           "@hourly, @daily, @weekly, @monthly or @yearly",
+                           n, n > 6 ? " or more" : "");
                 return -1;
         }
         if (parse_five(parts, &c, why) < 0)
@@ -266,12 +300,14 @@ static bool day_matches(const struct cron *c, int64_t day)
         return c->any_day || c->any_weekday ? by_date && by_weekday : by_date || by_weekday;
 }
 
-/* The first instant after `after` at which the zone's clock shows local or, in a gap, the instant at which the gap ends; -1: none. */
+/* The first instant after `after` at which the zone's clock shows local or, in a gap, the instant at which
+ * the gap ends; -1: none. */
 static int64_t instant(const struct cron *c, const struct zone *z, int64_t local, int64_t after)
 {
         int64_t earlier = zone_offset(z, local - 86400 * 2), later = zone_offset(z, local + 86400 * 2);
         int64_t first = local - MAX_OF(earlier, later), second = local - MIN_OF(earlier, later);
-        bool at_first = zone_offset(z, first) == local - first, at_second = zone_offset(z, second) == local - second;
+        bool at_first = zone_offset(z, first) == local - first,
+             at_second = zone_offset(z, second) == local - second;
 
         if (!at_first && !at_second) {
                 /* Nothing shows it: the clock jumps over it between the two. */
@@ -289,15 +325,18 @@ static int64_t instant(const struct cron *c, const struct zone *z, int64_t local
         }
         if (at_first && first > after)
                 return first;
-        /* The second time a clock shows it counts only for schedules that are intervals, or where there was no first. */
+        /* The second time a clock shows it counts only for schedules that are intervals, or where there was
+         * no first. */
         return at_second && second > after && (!at_first || second == first || c->any_hour) ? second : -1;
 }
 
 /* The best run on a local day, or INT64_MAX. */
 static int64_t on_day(const struct cron *c, const struct zone *z, int64_t day, int64_t after)
 {
-        int64_t earlier = zone_offset(z, day * 86400 - 172800), later = zone_offset(z, day * 86400 + 259200), best = INT64_MAX;
-        /* A local time comes no earlier than with the one offset and no later than with the other, which spares most days most of their seconds. */
+        int64_t earlier = zone_offset(z, day * 86400 - 172800), later = zone_offset(z, day * 86400 + 259200),
+                best = INT64_MAX;
+        /* A local time comes no earlier than with the one offset and no later than with the other, which
+         * spares most days most of their seconds. */
         int64_t least = MIN_OF(earlier, later), most = MAX_OF(earlier, later);
 
         for (int h = 0; h < 24; h++) {
@@ -341,8 +380,10 @@ usec cron_next(const struct cron *c, const struct zone *z, usec after)
 
                 if (best == INT64_MAX)
                         continue;
-                /* A candidate of the next day is later, but where the clock goes back over midnight and hours of two days come twice. */
-                if (zone_offset(z, d * 86400 - 172800) != zone_offset(z, d * 86400 + 259200) && day_matches(c, d + 1)) {
+                /* A candidate of the next day is later, but where the clock goes back over midnight and hours
+                 * of two days come twice. */
+                if (zone_offset(z, d * 86400 - 172800) != zone_offset(z, d * 86400 + 259200) &&
+                    day_matches(c, d + 1)) {
                         int64_t other = on_day(c, z, d + 1, seconds);
 
                         best = MIN_OF(best, other);
@@ -354,7 +395,8 @@ usec cron_next(const struct cron *c, const struct zone *z, usec after)
 
 usec cron_latest(const struct cron *c, const struct zone *z, usec after, usec until)
 {
-        static const usec spans[] = { USEC_MINUTE, USEC_HOUR, USEC_DAY, 32 * USEC_DAY, 366 * USEC_DAY, 3290 * USEC_DAY };
+        static const usec spans[] = { USEC_MINUTE,   USEC_HOUR,      USEC_DAY,
+                                      32 * USEC_DAY, 366 * USEC_DAY, 3290 * USEC_DAY };
         usec found = USEC_NEVER;
 
         for (size_t i = 0; i < COUNT_OF(spans) && found == USEC_NEVER; i++) {

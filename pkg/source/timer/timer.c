@@ -8,7 +8,8 @@
 
 /* A tick that is sent no later than this after its time is on time, whatever the policy. */
 static const usec GRACE = 5 * USEC_SEC;
-/* The wall clock may be set, or the machine have slept: so often it is looked at, so that the first tick by the new time comes within a second. */
+/* The wall clock may be set, or the machine have slept: so often it is looked at, so that the first tick by
+ * the new time comes within a second. */
 static const usec LOOK = 500 * USEC_MSEC;
 /* A clock that was put back by less is waited for: its ticks are not sent twice. */
 static const usec SET_BACK = USEC_SEC;
@@ -20,24 +21,40 @@ static const struct str CHECKPOINT = { "timer", 5 };
 
 static const char *const misfire_names[] = { "Skip", "FireOnce", "CatchUp", NULL };
 static const struct field timer_fields[] = {
-        FIELD(STRING, "schedule", struct timer_spec, schedule, .min = 1, .max = 256, .cloud = "schedule", .help = "When it ticks: a rate such as 3m, 2h or 1d, \"@every 1h30m\", or a cron schedule of five or six fields: second minute hour day-of-month "
-                  "month [day-of-week], 0 being Sunday, with names, lists, ranges, steps and ? in the two day fields; \"CRON_TZ=Europe/Berlin \" may stand "
-                  "before it. Five fields of which the first alone has a step, such as */5 * * * *, are refused: write six, or cron. Rates tick at whole multiples of "
-                  "their period since 1970 UTC."),
-        FIELD(STRING, "cron", struct timer_spec, cron, .min = 1, .max = 256, .help = "When it ticks, as a CronJob of Kubernetes says it, instead of schedule: minute hour day-of-month month day-of-week, 0 and 7 being Sunday, or @hourly, "
-                  "@daily, @weekly, @monthly or @yearly. If both day fields are restricted, either suffices; * and ? alone do not restrict, a step such as */2 does. N/STEP goes "
-                  "on to the field's end, Saturday for the day of week."),
-        FIELD(STRING, "timeZone", struct timer_spec, time_zone, .fallback = "UTC", .min = 1, .max = 100, .pattern = "^[A-Za-z][A-Za-z0-9_+/-]*$", .help = "The time zone of the schedule and of the event's time, a name of the IANA database. CRON_TZ in the schedule wins. A run that falls into the "
-                  "hour that a clock change skips is made when that hour ends; one in the hour that comes twice is made once, unless every hour matches."),
-        FIELD(STRING, "userEvent", struct timer_spec, user_event, .fallback = "\"\"", .max = 2048, .cloud = "user_event", .help = "Any text, given to the function as user_event."),
-        FIELD(ENUM, "misfirePolicy", struct timer_spec, misfire_policy, .fallback = "FireOnce", .values = misfire_names, .help = "What becomes of ticks that could not be claimed in time (nothing ran, or an earlier tick was still being delivered): Skip drops them, FireOnce sends "
-                  "the latest one, CatchUp sends each, oldest first."),
+        FIELD(STRING, "schedule", struct timer_spec, schedule, .min = 1, .max = 256, .cloud = "schedule",
+              .help = "When it ticks: a rate such as 3m, 2h or 1d, \"@every 1h30m\", or a cron schedule of "
+                      "five or six fields: second minute hour day-of-month "
+                      "month [day-of-week], 0 being Sunday, with names, lists, ranges, steps and ? in the "
+                      "two day fields; \"CRON_TZ=Europe/Berlin \" may stand "
+                      "before it. Five fields of which the first alone has a step, such as */5 * * * *, are "
+                      "refused: write six, or cron. Rates tick at whole multiples of "
+                      "their period since 1970 UTC."),
+        FIELD(STRING, "cron", struct timer_spec, cron, .min = 1, .max = 256,
+              .help = "When it ticks, as a CronJob of Kubernetes says it, instead of schedule: minute hour "
+                      "day-of-month month day-of-week, 0 and 7 being Sunday, or @hourly, "
+                      "@daily, @weekly, @monthly or @yearly. If both day fields are restricted, either "
+                      "suffices; * and ? alone do not restrict, a step such as */2 does. N/STEP goes "
+                      "on to the field's end, Saturday for the day of week."),
+        FIELD(STRING, "timeZone", struct timer_spec, time_zone, .fallback = "UTC", .min = 1, .max = 100,
+              .pattern = "^[A-Za-z][A-Za-z0-9_+/-]*$",
+              .help = "The time zone of the schedule and of the event's time, a name of the IANA database. "
+                      "CRON_TZ in the schedule wins. A run that falls into the "
+                      "hour that a clock change skips is made when that hour ends; one in the hour that "
+                      "comes twice is made once, unless every hour matches."),
+        FIELD(STRING, "userEvent", struct timer_spec, user_event, .fallback = "\"\"", .max = 2048,
+              .cloud = "user_event", .help = "Any text, given to the function as user_event."),
+        FIELD(ENUM, "misfirePolicy", struct timer_spec, misfire_policy, .fallback = "FireOnce",
+              .values = misfire_names,
+              .help = "What becomes of ticks that could not be claimed in time (nothing ran, or an earlier "
+                      "tick was still being delivered): Skip drops them, FireOnce sends "
+                      "the latest one, CatchUp sends each, oldest first."),
 };
 
 static int parse_schedule(const struct timer_spec *spec, struct cron *cron, struct str *zone, struct buf *why)
 {
         *zone = (struct str){ 0 };
-        return spec->cron ? cron_parse_kubernetes(str_of(spec->cron), cron, why) : cron_parse(str_of(spec->schedule), cron, zone, why);
+        return spec->cron ? cron_parse_kubernetes(str_of(spec->cron), cron, why)
+                          : cron_parse(str_of(spec->schedule), cron, zone, why);
 }
 
 int timer_schedule(const struct timer_spec *spec, struct cron *cron, struct zone **zone, struct error *err)
@@ -46,7 +63,8 @@ int timer_schedule(const struct timer_spec *spec, struct cron *cron, struct zone
         struct str named;
 
         if (parse_schedule(spec, cron, &named, &why) < 0)
-                return error_set(err, ERROR_INVALID, "%s: %s", spec->cron ? "cron" : "schedule", why.p ? why.p : "out of memory");
+                return error_set(err, ERROR_INVALID, "%s: %s", spec->cron ? "cron" : "schedule",
+                                 why.p ? why.p : "out of memory");
         return zone_load(zone, named.n ? named : str_of(spec->time_zone), err);
 }
 
@@ -78,8 +96,16 @@ static bool comes(const struct timer_spec *spec, struct buf *why)
         return !never;
 }
 
-static bool schedule_valid(const void *object, struct buf *why) { return !((const struct timer_spec *)object)->schedule || ((const struct timer_spec *)object)->cron || comes(object, why); }
-static bool cron_valid(const void *object, struct buf *why) { return !((const struct timer_spec *)object)->cron || ((const struct timer_spec *)object)->schedule || comes(object, why); }
+static bool schedule_valid(const void *object, struct buf *why)
+{
+        return !((const struct timer_spec *)object)->schedule || ((const struct timer_spec *)object)->cron ||
+               comes(object, why);
+}
+static bool cron_valid(const void *object, struct buf *why)
+{
+        return !((const struct timer_spec *)object)->cron || ((const struct timer_spec *)object)->schedule ||
+               comes(object, why);
+}
 
 static bool zone_valid(const void *object, struct buf *why)
 {
@@ -100,32 +126,37 @@ static const struct rule timer_rules[] = {
         RULE(.path = "schedule", .message = "is no schedule", .explain = schedule_valid),
         RULE(.path = "cron", .message = "is no cron schedule", .explain = cron_valid),
         RULE(.path = "timeZone", .message = "is no time zone", .explain = zone_valid),
-        RULE(.cel = "has(self.schedule) != has(self.cron)", .message = "give schedule or cron, one of them", .check = one_schedule),
+        RULE(.cel = "has(self.schedule) != has(self.cron)", .message = "give schedule or cron, one of them",
+             .check = one_schedule),
 };
-const struct type timer_type = TYPE("TimerSource", struct timer_spec, timer_fields, "Ticks by a schedule.", RULES(timer_rules));
+const struct type timer_type = TYPE("TimerSource", struct timer_spec, timer_fields, "Ticks by a schedule.",
+                                    RULES(timer_rules));
 
 /* ---- the source --------------------------------------------------------- */
 
-struct tick { struct record record; char id[320]; };
+struct tick {
+        struct record record;
+        char id[320];
+};
 
 enum { TAG_LOAD = 1, TAG_CLAIM, TAG_SETTLE };
 enum phase {
         PHASE_LOADING,
         /* a claim was found: whoever made it may be at work on it for as long as a request may take */
         PHASE_WAITING,
-        PHASE_IDLE,              /* the next tick is known */
-        PHASE_CLAIMING,          /* the claim is being written */
-        PHASE_CLAIMED,           /* it is durable: lend when there is credit */
+        PHASE_IDLE,     /* the next tick is known */
+        PHASE_CLAIMING, /* the claim is being written */
+        PHASE_CLAIMED,  /* it is durable: lend when there is credit */
         PHASE_LENT,
 };
 
 /* What the checkpoint says. */
 struct position {
-        usec settled;            /* every tick up to it is done; wall */
+        usec settled; /* every tick up to it is done; wall */
         /* up to here they were done before the clock was set back; 0: it was not */
         usec before;
-        usec claimed;            /* may be under way; 0: none is */
-        usec timeout;            /* how long an attempt of it may take; 0: it was given back */
+        usec claimed; /* may be under way; 0: none is */
+        usec timeout; /* how long an attempt of it may take; 0: it was given back */
 };
 
 struct source {
@@ -133,20 +164,20 @@ struct source {
         const struct services *services;
         struct cron cron;
         struct zone *zone;
-        char *what;              /* names the schedule in the checkpoint */
+        char *what; /* names the schedule in the checkpoint */
         enum phase phase;
-        usec now;                /* of the last turn: what comes next is counted from there */
-        usec settled, before;    /* as in the position */
-        usec due;                /* the tick that is claimed, or the next one; wall */
-        usec found, wait_until;  /* the claim that is waited for; monotonic */
-        usec not_before;         /* monotonic: after a failed write */
+        usec now;               /* of the last turn: what comes next is counted from there */
+        usec settled, before;   /* as in the position */
+        usec due;               /* the tick that is claimed, or the next one; wall */
+        usec found, wait_until; /* the claim that is waited for; monotonic */
+        usec not_before;        /* monotonic: after a failed write */
         uint64_t last_position;
         bool told_assigned, told_revoking, stopping, revoked, told_closed, state_changed;
-        bool asked;              /* the checkpoint is being read */
-        bool standby;            /* another worker writes the checkpoint */
-        bool unsaved;            /* a settlement that could not be written */
-        bool given_back;         /* the claim, at the end */
-        uint32_t writing;        /* puts under way */
+        bool asked;       /* the checkpoint is being read */
+        bool standby;     /* another worker writes the checkpoint */
+        bool unsaved;     /* a settlement that could not be written */
+        bool given_back;  /* the claim, at the end */
+        uint32_t writing; /* puts under way */
         int64_t credit;
         struct tick tick;
         enum source_state state;
@@ -190,10 +221,15 @@ static void write_checkpoint(struct source *s, uint64_t tag, struct position p)
 static void claim(struct source *s)
 {
         s->phase = PHASE_CLAIMING;
-        write_checkpoint(s, TAG_CLAIM, (struct position){ s->settled, s->before, s->due, s->services->trigger->delivery->timeout });
+        write_checkpoint(
+                s, TAG_CLAIM,
+                (struct position){ s->settled, s->before, s->due, s->services->trigger->delivery->timeout });
 }
 
-static void save(struct source *s) { write_checkpoint(s, TAG_SETTLE, (struct position){ .settled = s->settled, .before = s->before }); }
+static void save(struct source *s)
+{
+        write_checkpoint(s, TAG_SETTLE, (struct position){ .settled = s->settled, .before = s->before });
+}
 
 static usec number_of(const struct node *object, const char *name, usec otherwise)
 {
@@ -202,7 +238,8 @@ static usec number_of(const struct node *object, const char *name, usec otherwis
         return n && n->kind == NODE_INT && n->integer >= 0 ? n->integer : otherwise;
 }
 
-/* What a checkpoint says, read by the one parser for text that comes from outside. false: it is not of this schedule. */
+/* What a checkpoint says, read by the one parser for text that comes from outside. false: it is not of this
+ * schedule. */
 static bool read_checkpoint(const struct source *s, struct str value, struct position *out)
 {
         struct documents docs = { 0 };
@@ -210,12 +247,16 @@ static bool read_checkpoint(const struct source *s, struct str value, struct pos
         bool ours = false;
 
         if (yaml_parse(&docs, value, &problems) == 0 && docs.n == 1) {
-                const struct node *root = docs.roots[0], *what = node_member(root, "source"), *settled = node_member(root, "settled");
+                const struct node *root = docs.roots[0], *what = node_member(root, "source"),
+                                  *settled = node_member(root, "settled");
 
-                ours = what && what->kind == NODE_STRING && str_is(what->text, s->what) && settled && settled->kind == NODE_INT;
+                ours = what && what->kind == NODE_STRING && str_is(what->text, s->what) && settled &&
+                       settled->kind == NODE_INT;
                 if (ours)
-                        *out = (struct position){ settled->integer, number_of(root, "before", 0), number_of(root, "claimed", 0),
-                                                  number_of(root, "timeout", s->services->trigger->delivery->timeout) };
+                        *out = (struct position){
+                                settled->integer, number_of(root, "before", 0), number_of(root, "claimed", 0),
+                                number_of(root, "timeout", s->services->trigger->delivery->timeout)
+                        };
         }
         documents_done(&docs);
         problems_done(&problems);
@@ -229,8 +270,9 @@ static void load(struct source *s)
         store_get(&s->services->store, TAG_LOAD, CHECKPOINT);
 }
 
-/* A claim that nobody settled is sent again with the same id, for the function may have taken it or not; but not while whoever made it may be at work on
- * it. Then it is claimed anew, which fails when the other is still there. */
+/* A claim that nobody settled is sent again with the same id, for the function may have taken it or not; but
+ * not while whoever made it may be at work on it. Then it is claimed anew, which fails when the other is
+ * still there. */
 static void found_claim(struct source *s, const struct position *p, usec now)
 {
         s->due = p->claimed;
@@ -252,7 +294,10 @@ static void set_connected(struct source *s, usec now)
         char text[160] = "";
 
         if (s->phase == PHASE_WAITING)
-                (void)snprintf(text, sizeof(text), "ticks wait up to %" PRId64 " s for a tick that an earlier worker claimed and may still be delivering", MAX_OF((s->wait_until - now + USEC_SEC - 1) / USEC_SEC, (usec)0));
+                (void)snprintf(text, sizeof(text),
+                               "ticks wait up to %" PRId64
+                               " s for a tick that an earlier worker claimed and may still be delivering",
+                               MAX_OF((s->wait_until - now + USEC_SEC - 1) / USEC_SEC, (usec)0));
         set_state(s, SOURCE_CONNECTED, text);
 }
 
@@ -321,12 +366,14 @@ static void take_stored(struct source *s, usec now)
         }
 }
 
-/* The wall clock was put back: ticks follow the new time, or they would be silent until the old one comes again. Put forward again, what was done before is
- * not made up for. */
+/* The wall clock was put back: ticks follow the new time, or they would be silent until the old one comes
+ * again. Put forward again, what was done before is not made up for. */
 static void follow_clock(struct source *s, usec at)
 {
         if (s->settled > at + SET_BACK) {
-                log_warn("the clock was set back: ticks follow the new time", LOG_S("namespace", s->services->trigger->namespace_), LOG_S("trigger", s->services->trigger->name),
+                log_warn("the clock was set back: ticks follow the new time",
+                         LOG_S("namespace", s->services->trigger->namespace_),
+                         LOG_S("trigger", s->services->trigger->name),
                          LOG_I("seconds", (s->settled - at) / USEC_SEC));
                 s->before = MAX_OF(s->before, s->settled);
                 s->settled = at;
@@ -400,7 +447,8 @@ static void give_back(struct source *s)
         if (s->phase != PHASE_CLAIMED || s->given_back)
                 return;
         s->given_back = true;
-        write_checkpoint(s, TAG_SETTLE, (struct position){ .settled = s->settled, .before = s->before, .claimed = s->due });
+        write_checkpoint(s, TAG_SETTLE,
+                         (struct position){ .settled = s->settled, .before = s->before, .claimed = s->due });
 }
 
 static void tick_id(const struct trigger *trigger, struct tick *t)
@@ -417,7 +465,10 @@ static struct record *lend(struct source *s)
 {
         struct tick *t = &s->tick;
 
-        *t = (struct tick){ .record = { .position = MAX_OF((uint64_t)s->due, s->last_position + 1), .pinned = 1, .time = s->due, .native = s->zone } };
+        *t = (struct tick){ .record = { .position = MAX_OF((uint64_t)s->due, s->last_position + 1),
+                                        .pinned = 1,
+                                        .time = s->due,
+                                        .native = s->zone } };
         s->last_position = t->record.position;
         tick_id(s->services->trigger, t);
         t->record.value = str_of(s->spec->user_event);
@@ -434,7 +485,9 @@ static size_t timer_poll(struct source *s, struct source_event *events, size_t m
         take_stored(s, now);
         if (s->state_changed && n < max) {
                 s->state_changed = false;
-                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_STATE, .state = s->state, .text = s->text };
+                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_STATE,
+                                                     .state = s->state,
+                                                     .text = s->text };
         }
         if (s->phase != PHASE_LOADING && !s->told_assigned && !s->stopping && n < max) {
                 s->told_assigned = true;
@@ -447,7 +500,8 @@ static size_t timer_poll(struct source *s, struct source_event *events, size_t m
                 give_back(s);
         if (s->stopping && s->told_assigned && !s->told_revoking && n < max) {
                 s->told_revoking = true;
-                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_REVOKING, .give_up_at = USEC_NEVER };
+                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_REVOKING,
+                                                     .give_up_at = USEC_NEVER };
         }
         if (s->stopping && !s->told_closed && !s->writing && (s->revoked || !s->told_assigned) && n < max) {
                 s->told_closed = true;
@@ -456,7 +510,8 @@ static size_t timer_poll(struct source *s, struct source_event *events, size_t m
         return n;
 }
 
-/* Counted from the turn that decided, not from a clock that has moved on since: what came due in between would never be seen to. */
+/* Counted from the turn that decided, not from a clock that has moved on since: what came due in between
+ * would never be seen to. */
 static usec timer_deadline(const struct source *s)
 {
         usec due = s->due;
@@ -474,7 +529,8 @@ static usec timer_deadline(const struct source *s)
         return s->now + MIN_OF(MAX_OF(due - wall(s), (usec)0), LOOK);
 }
 
-static int timer_open(struct source **out, const void *spec, const struct services *services, struct task *wake UNUSED, struct error *err)
+static int timer_open(struct source **out, const void *spec, const struct services *services,
+                      struct task *wake UNUSED, struct error *err)
 {
         struct source *s = calloc(1, sizeof(*s));
         BUF_AT_END struct buf what = BUF_INIT(1024);
@@ -487,7 +543,8 @@ static int timer_open(struct source **out, const void *spec, const struct servic
                 free(s);
                 return -1;
         }
-        buf_printf(&what, "%s%s %s", s->spec->cron ? "cron " : "", s->spec->cron ? s->spec->cron : s->spec->schedule, s->spec->time_zone);
+        buf_printf(&what, "%s%s %s", s->spec->cron ? "cron " : "",
+                   s->spec->cron ? s->spec->cron : s->spec->schedule, s->spec->time_zone);
         s->what = buf_take(&what);
         if (!s->what) {
                 (void)zone_free(s->zone);
@@ -563,7 +620,8 @@ static void local_time(struct buf *b, const struct zone *z, usec at)
 }
 
 /* A tick's native view is the schedule's zone. */
-static void timer_encode(const struct services *services, enum dialect dialect UNUSED, struct record *const *records, size_t n UNUSED, struct writer *w)
+static void timer_encode(const struct services *services, enum dialect dialect UNUSED,
+                         struct record *const *records, size_t n UNUSED, struct writer *w)
 {
         BUF_AT_END struct buf time = BUF_INIT(64);
 
@@ -577,7 +635,8 @@ static void timer_encode(const struct services *services, enum dialect dialect U
         writer_object_end(w);
 }
 
-static void timer_event(const struct services *services, const struct record *r, struct buf *space, struct cloud_event *e)
+static void timer_event(const struct services *services, const struct record *r, struct buf *space,
+                        struct cloud_event *e)
 {
         cloudevent_source(services->trigger, NULL, space);
         *e = (struct cloud_event){ .id = r->id, .source = buf_view(space), .time = r->time };
@@ -586,7 +645,11 @@ static void timer_event(const struct services *services, const struct record *r,
         cloudevent_data(e, r->value, (struct str){ 0 });
 }
 
-struct sample { struct tick tick; struct zone *zone; char *user_event; };
+struct sample {
+        struct tick tick;
+        struct zone *zone;
+        char *user_event;
+};
 
 static void timer_sample_free(struct record *r)
 {
@@ -600,10 +663,12 @@ static void timer_sample_free(struct record *r)
         free(s);
 }
 
-static int timer_sample(const void *spec_, const struct services *services, const struct node *document, struct record **out, struct error *err)
+static int timer_sample(const void *spec_, const struct services *services, const struct node *document,
+                        struct record **out, struct error *err)
 {
         const struct timer_spec *spec = spec_;
-        const struct node *user_event = node_member(document, "userEvent"), *time = node_member(document, "time");
+        const struct node *user_event = node_member(document, "userEvent"),
+                          *time = node_member(document, "time");
         struct sample *s = calloc(1, sizeof(*s));
         struct record *r;
         struct cron cron;
@@ -617,11 +682,15 @@ static int timer_sample(const void *spec_, const struct services *services, cons
         }
         if (!time)
                 r->time = cron_next(&cron, s->zone, clock_wall(services->clock));
-        else if (time->kind != NODE_STRING || !time_parse(time->text, &r->time) || !time_is_writable(r->time - USEC_DAY) || !time_is_writable(r->time + USEC_DAY)) {
+        else if (time->kind != NODE_STRING || !time_parse(time->text, &r->time) ||
+                 !time_is_writable(r->time - USEC_DAY) || !time_is_writable(r->time + USEC_DAY)) {
                 timer_sample_free(r);
-                return error_set(err, ERROR_INVALID, "time: expected a time such as 2026-01-31T08:00:00Z, of a year from 1 to 9999 in every zone");
+                return error_set(err, ERROR_INVALID,
+                                 "time: expected a time such as 2026-01-31T08:00:00Z, of a year from 1 to "
+                                 "9999 in every zone");
         }
-        s->user_event = user_event && user_event->kind == NODE_STRING ? str_dup(user_event->text) : str_dup(str_of(spec->user_event));
+        s->user_event = user_event && user_event->kind == NODE_STRING ? str_dup(user_event->text)
+                                                                      : str_dup(str_of(spec->user_event));
         if (!s->user_event) {
                 timer_sample_free(r);
                 return error_memory(err);
@@ -642,8 +711,25 @@ static void timer_origin(const struct trigger *t, struct buf *b)
 }
 
 const struct driver timer_driver = {
-        .name = "timer", .ce_type = "dev.sluice.timer.tick", .commit_at_once = true, .type = &timer_type,
-        .open = timer_open, .credit = timer_credit, .poll = timer_poll, .deadline = timer_deadline, .settle = timer_settle, .detach = timer_detach,
-        .commit = timer_commit, .revoked = timer_revoked, .stop = timer_stop, .free = timer_free, .lag = timer_lag, .describe = timer_describe,
-        .encode = timer_encode, .event = timer_event, .sample = timer_sample, .sample_free = timer_sample_free, .origin = timer_origin,
+        .name = "timer",
+        .ce_type = "dev.sluice.timer.tick",
+        .commit_at_once = true,
+        .type = &timer_type,
+        .open = timer_open,
+        .credit = timer_credit,
+        .poll = timer_poll,
+        .deadline = timer_deadline,
+        .settle = timer_settle,
+        .detach = timer_detach,
+        .commit = timer_commit,
+        .revoked = timer_revoked,
+        .stop = timer_stop,
+        .free = timer_free,
+        .lag = timer_lag,
+        .describe = timer_describe,
+        .encode = timer_encode,
+        .event = timer_event,
+        .sample = timer_sample,
+        .sample_free = timer_sample_free,
+        .origin = timer_origin,
 };

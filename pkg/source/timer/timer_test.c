@@ -11,7 +11,11 @@ static const usec LOOK = 500 * USEC_MSEC;
 
 /* ---- a clock that stands still, a scripted store ------------------------ */
 
-struct pending { uint64_t tag; bool is_get; char value[512]; };
+struct pending {
+        uint64_t tag;
+        bool is_get;
+        char value[512];
+};
 
 static struct bench {
         usec wall, monotonic;
@@ -144,7 +148,8 @@ static void pass(usec time)
 /* Opens at a wall time; what is stored stays from before. */
 static void open_at(const char *wall, const char *schedule, enum misfire_policy policy)
 {
-        static char text[100], zone[] = "Asia/Shanghai", event[] = "say \"hi\"", name[] = "nightly", uid[] = "uid-1", space[] = "shop";
+        static char text[100], zone[] = "Asia/Shanghai", event[] = "say \"hi\"", name[] = "nightly",
+                               uid[] = "uid-1", space[] = "shop";
         struct error err = { 0 };
         bool has_stored = b.has_stored;
         char stored[sizeof(b.stored)];
@@ -157,10 +162,19 @@ static void open_at(const char *wall, const char *schedule, enum misfire_policy 
         b.wall = at(wall);
         b.monotonic = USEC_HOUR;
         b.clock = (struct clock){ read_monotonic, read_wall, NULL };
-        b.spec = (struct timer_spec){ .schedule = text, .time_zone = zone, .user_event = event, .misfire_policy = (int)policy };
-        b.trigger = (struct trigger){ .name = name, .namespace_ = space, .uid = uid, .source_spec = &b.spec, .event = &b.event, .delivery = &b.delivery };
+        b.spec = (struct timer_spec){
+                .schedule = text, .time_zone = zone, .user_event = event, .misfire_policy = (int)policy
+        };
+        b.trigger = (struct trigger){ .name = name,
+                                      .namespace_ = space,
+                                      .uid = uid,
+                                      .source_spec = &b.spec,
+                                      .event = &b.event,
+                                      .delivery = &b.delivery };
         b.delivery.timeout = USEC_MINUTE;
-        b.services = (struct services){ .clock = &b.clock, .store = { &fake_ops, NULL }, .trigger = &b.trigger };
+        b.services = (struct services){ .clock = &b.clock,
+                                        .store = { &fake_ops, NULL },
+                                        .trigger = &b.trigger };
         if (timer_driver.open(&b.source, &b.spec, &b.services, NULL, &err) < 0)
                 fail_msg("%s", err.text);
 }
@@ -318,7 +332,8 @@ static void a_claim_that_was_settled_meanwhile_is_not_sent_again(void **state UN
         poll_and_answer();
         close_source();
         start("2026-11-24T10:00:10Z", "1m", MISFIRE_SKIP);
-        (void)snprintf(b.stored, sizeof(b.stored), "{\"source\":\"1m Asia/Shanghai\",\"settled\":%lld}", (long long)at("2026-11-24T10:00:00Z"));
+        (void)snprintf(b.stored, sizeof(b.stored), "{\"source\":\"1m Asia/Shanghai\",\"settled\":%lld}",
+                       (long long)at("2026-11-24T10:00:00Z"));
         pass(USEC_MINUTE);
         poll_and_answer();
         assert_null(b.lent);
@@ -335,8 +350,10 @@ static void a_claim_that_another_took_is_waited_for_anew(void **state UNUSED)
         poll_and_answer();
         close_source();
         start("2026-11-24T10:00:10Z", "1m", MISFIRE_SKIP);
-        (void)snprintf(b.stored, sizeof(b.stored), "{\"source\":\"1m Asia/Shanghai\",\"settled\":%lld,\"claimed\":%lld,\"timeout\":20000000}", (long long)at("2026-11-24T10:00:00Z"),
-                       (long long)at("2026-11-24T10:01:00Z"));
+        (void)snprintf(
+                b.stored, sizeof(b.stored),
+                "{\"source\":\"1m Asia/Shanghai\",\"settled\":%lld,\"claimed\":%lld,\"timeout\":20000000}",
+                (long long)at("2026-11-24T10:00:00Z"), (long long)at("2026-11-24T10:01:00Z"));
         pass(USEC_MINUTE);
         poll_and_answer();
         assert_null(b.lent);
@@ -407,7 +424,8 @@ static void the_latest_missed_tick_is_fired_once(void **state UNUSED)
 
 static void missed_ticks_are_caught_up_oldest_first(void **state UNUSED)
 {
-        static const char *const all[] = { "2026-11-24T10:01:00Z", "2026-11-24T10:02:00Z", "2026-11-24T10:03:00Z" };
+        static const char *const all[] = { "2026-11-24T10:01:00Z", "2026-11-24T10:02:00Z",
+                                           "2026-11-24T10:03:00Z" };
 
         prepare_misfire(MISFIRE_CATCH_UP, "2026-11-24T10:03:30Z");
         for (size_t i = 0; i < COUNT_OF(all); i++) {
@@ -485,7 +503,9 @@ static void who_loses_the_checkpoint_stands_by(void **state UNUSED)
         assert_int_equal(timer_driver.deadline(b.source), b.monotonic + USEC_SEC);
         /* The other one sends it, and the next ones. */
         for (int i = 0; i < 5; i++) {
-                (void)snprintf(b.stored, sizeof(b.stored), "{\"source\":\"1m Asia/Shanghai\",\"settled\":%lld}", (long long)(at("2026-11-24T10:00:00Z") + i * USEC_MINUTE));
+                (void)snprintf(b.stored, sizeof(b.stored),
+                               "{\"source\":\"1m Asia/Shanghai\",\"settled\":%lld}",
+                               (long long)(at("2026-11-24T10:00:00Z") + i * USEC_MINUTE));
                 b.has_stored = true;
                 for (int half_seconds = 0; half_seconds < 120; half_seconds++) {
                         pass(LOOK);
@@ -514,8 +534,10 @@ static void a_standby_takes_over_what_was_left_claimed(void **state UNUSED)
         poll_once();
         store_answers(ERROR_CONFLICT);
         poll_once();
-        (void)snprintf(b.stored, sizeof(b.stored), "{\"source\":\"1m Asia/Shanghai\",\"settled\":%lld,\"claimed\":%lld,\"timeout\":60000000}", (long long)at("2026-11-24T09:59:00Z"),
-                       (long long)at("2026-11-24T10:00:00Z"));
+        (void)snprintf(
+                b.stored, sizeof(b.stored),
+                "{\"source\":\"1m Asia/Shanghai\",\"settled\":%lld,\"claimed\":%lld,\"timeout\":60000000}",
+                (long long)at("2026-11-24T09:59:00Z"), (long long)at("2026-11-24T10:00:00Z"));
         b.has_stored = true;
         pass(USEC_SEC);
         poll_and_answer();
@@ -563,7 +585,12 @@ static void settled_at_ten(enum misfire_policy policy)
 
 static void a_clock_that_is_put_forward_brings_what_was_missed(void **state UNUSED)
 {
-        static const struct { enum misfire_policy policy; usec step; const char *first; usec within; } cases[] = {
+        static const struct {
+                enum misfire_policy policy;
+                usec step;
+                const char *first;
+                usec within;
+        } cases[] = {
                 { MISFIRE_FIRE_ONCE, USEC_HOUR, "2026-11-24T11:00:00Z", USEC_SEC },
                 { MISFIRE_CATCH_UP, USEC_HOUR, "2026-11-24T10:01:00Z", USEC_SEC },
                 { MISFIRE_SKIP, USEC_HOUR - 20 * USEC_SEC, "2026-11-24T11:00:00Z", 20 * USEC_SEC },
@@ -589,7 +616,7 @@ static void a_machine_that_slept_fires_within_a_second(void **state UNUSED)
         settled_at_ten(MISFIRE_SKIP);
         pass(40 * USEC_SEC);
         poll_and_answer();
-        b.wall += 30 * USEC_SEC; /* monotonic clocks stand still meanwhile */
+        b.wall += 30 * USEC_SEC;                               /* monotonic clocks stand still meanwhile */
         assert_true(until_lent(USEC_MINUTE) == 50 * USEC_SEC); /* 10:01 came 10 s ago: skipped */
         lent_is("2026-11-24T10:02:00Z");
         close_source();
@@ -650,7 +677,8 @@ static void ten_years_ahead_and_back(void **state UNUSED)
 
 static void a_position_in_the_future_found_at_start_does_not_silence_it(void **state UNUSED)
 {
-        (void)snprintf(b.stored, sizeof(b.stored), "{\"source\":\"1m Asia/Shanghai\",\"settled\":%lld}", (long long)at("2036-11-24T10:00:00Z"));
+        (void)snprintf(b.stored, sizeof(b.stored), "{\"source\":\"1m Asia/Shanghai\",\"settled\":%lld}",
+                       (long long)at("2036-11-24T10:00:00Z"));
         b.has_stored = true;
         start("2026-11-24T09:59:30Z", "1m", MISFIRE_FIRE_ONCE);
         assert_int_equal(until_lent(USEC_MINUTE), 30 * USEC_SEC);
@@ -712,7 +740,13 @@ static void another_schedule_starts_afresh(void **state UNUSED)
 
 static void a_broken_checkpoint_starts_afresh(void **state UNUSED)
 {
-        static const char *const all[] = { "", "{", "[]", "null", "{\"source\":1}", "{\"source\":\"1m Asia/Shanghai\"}", "{\"source\":\"1m Asia/Shanghai\",\"settled\":\"x\"}" };
+        static const char *const all[] = { "",
+                                           "{",
+                                           "[]",
+                                           "null",
+                                           "{\"source\":1}",
+                                           "{\"source\":\"1m Asia/Shanghai\"}",
+                                           "{\"source\":\"1m Asia/Shanghai\",\"settled\":\"x\"}" };
 
         for (size_t i = 0; i < COUNT_OF(all); i++) {
                 (void)snprintf(b.stored, sizeof(b.stored), "%s", all[i]);
@@ -783,7 +817,8 @@ static void the_event_is_the_golden_one(void **state UNUSED)
         }
         writer_init(&w, &described);
         timer_driver.describe(b.lent, &w);
-        assert_string_equal(described.p, "{\"time\":\"2026-11-24T10:00:00Z\",\"userEvent\":\"say \\\"hi\\\"\"}");
+        assert_string_equal(described.p,
+                            "{\"time\":\"2026-11-24T10:00:00Z\",\"userEvent\":\"say \\\"hi\\\"\"}");
         close_source();
 }
 
@@ -794,9 +829,13 @@ static void a_bad_spec_does_not_open(void **state UNUSED)
         struct error err = { 0 };
 
         open_at("2026-11-24T09:59:30Z", "1m", MISFIRE_SKIP);
-        assert_int_equal(timer_driver.open(&s, &(struct timer_spec){ .schedule = schedule, .time_zone = utc }, &b.services, NULL, &err), -1);
+        assert_int_equal(timer_driver.open(&s, &(struct timer_spec){ .schedule = schedule, .time_zone = utc },
+                                           &b.services, NULL, &err),
+                         -1);
         assert_non_null(strstr(err.text, "is no hour"));
-        assert_int_equal(timer_driver.open(&s, &(struct timer_spec){ .schedule = good, .time_zone = zone }, &b.services, NULL, &err), -1);
+        assert_int_equal(timer_driver.open(&s, &(struct timer_spec){ .schedule = good, .time_zone = zone },
+                                           &b.services, NULL, &err),
+                         -1);
         assert_non_null(strstr(err.text, "Mars/Olympus"));
         assert_null(s);
         assert_null(timer_driver.free(NULL));

@@ -6,12 +6,16 @@
 #include "base/clock.h"
 
 /* A change of the POSIX rule in the file's footer: Mm.w.d, Jn or n, at a local time. */
-struct change { char kind; int month, week, day; int64_t time; };
+struct change {
+        char kind;
+        int month, week, day;
+        int64_t time;
+};
 
 struct zone {
         int64_t *transitions, *offsets; /* from transitions[i] on, offsets[i] */
         size_t n;
-        int64_t first_offset;           /* before the first transition */
+        int64_t first_offset; /* before the first transition */
         bool has_rule, has_summer;
         int64_t standard, summer;
         struct change begin, end;
@@ -82,8 +86,9 @@ static bool parse_change(const char **p, struct change *c)
         if (**p == 'M') {
                 c->kind = 'M';
                 (*p)++;
-                if (!number(p, &c->month) || *(*p)++ != '.' || !number(p, &c->week) || *(*p)++ != '.' || !number(p, &c->day) || c->month < 1 ||
-                    c->month > 12 || c->week < 1 || c->week > 5 || c->day > 6)
+                if (!number(p, &c->month) || *(*p)++ != '.' || !number(p, &c->week) || *(*p)++ != '.' ||
+                    !number(p, &c->day) || c->month < 1 || c->month > 12 || c->week < 1 || c->week > 5 ||
+                    c->day > 6)
                         return false;
         } else {
                 c->kind = **p == 'J' ? 'J' : 'n';
@@ -129,14 +134,17 @@ static int64_t change_in(const struct change *c, int64_t year)
         int64_t day;
 
         if (c->kind == 'M') {
-                int64_t first = days_from_civil(year, c->month, 1), next = c->month == 12 ? days_from_civil(year + 1, 1, 1) : days_from_civil(year, c->month + 1, 1);
+                int64_t first = days_from_civil(year, c->month, 1),
+                        next = c->month == 12 ? days_from_civil(year + 1, 1, 1)
+                                              : days_from_civil(year, c->month + 1, 1);
                 int64_t weekday = ((first + 4) % 7 + 7) % 7;
 
                 day = first + ((c->day - weekday) % 7 + 7) % 7 + (c->week - 1) * 7;
                 while (day >= next)
                         day -= 7;
         } else
-                day = days_from_civil(year, 1, 1) + (c->kind == 'J' ? c->day - 1 + (is_leap(year) && c->day >= 60) : c->day);
+                day = days_from_civil(year, 1, 1) +
+                      (c->kind == 'J' ? c->day - 1 + (is_leap(year) && c->day >= 60) : c->day);
         return day * 86400 + c->time;
 }
 
@@ -194,7 +202,10 @@ static bool header(struct str file, size_t at, size_t counts[6])
         return true;
 }
 
-static size_t body_size(const size_t c[6], size_t time_size) { return c[3] * (time_size + 1) + c[4] * 6 + c[5] + c[2] * (time_size + 4) + c[1] + c[0]; }
+static size_t body_size(const size_t c[6], size_t time_size)
+{
+        return c[3] * (time_size + 1) + c[4] * 6 + c[5] + c[2] * (time_size + 4) + c[1] + c[0];
+}
 
 static bool parse_file(struct zone *z, struct str file)
 {
@@ -265,9 +276,13 @@ int zone_load(struct zone **out, struct str name, struct error *err)
                 return 0;
         }
         buf_printf(&path, "%s/" STR_FMT, folder ? folder : "/usr/share/zoneinfo", STR_ARG(name));
-        if (!safe_name(name) || path.failed || buf_read_file(&file, path.p, NULL) < 0 || !parse_file(z, buf_view(&file))) {
+        if (!safe_name(name) || path.failed || buf_read_file(&file, path.p, NULL) < 0 ||
+            !parse_file(z, buf_view(&file))) {
                 (void)zone_free(z);
-                return error_set(err, ERROR_INVALID, "time zone \"" STR_FMT "\" is not known; use a name of the IANA database such as Europe/Berlin", STR_ARG(name));
+                return error_set(err, ERROR_INVALID,
+                                 "time zone \"" STR_FMT
+                                 "\" is not known; use a name of the IANA database such as Europe/Berlin",
+                                 STR_ARG(name));
         }
         *out = z;
         return 0;

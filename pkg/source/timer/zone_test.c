@@ -9,9 +9,12 @@
 #include "base/clock.h"
 
 static const char *const names[] = {
-        "Europe/Berlin", "Europe/London", "Europe/Dublin", "Europe/Moscow", "America/New_York", "America/Los_Angeles", "America/Sao_Paulo", "America/St_Johns",
-        "America/Santiago", "America/Nuuk", "Australia/Lord_Howe", "Australia/Sydney", "Pacific/Apia", "Pacific/Chatham", "Pacific/Kiritimati", "Asia/Shanghai",
-        "Asia/Kathmandu", "Asia/Tehran", "Africa/Casablanca", "Africa/Cairo", "Antarctica/Troll", "Antarctica/Casey",
+        "Europe/Berlin",    "Europe/London",       "Europe/Dublin",       "Europe/Moscow",
+        "America/New_York", "America/Los_Angeles", "America/Sao_Paulo",   "America/St_Johns",
+        "America/Santiago", "America/Nuuk",        "Australia/Lord_Howe", "Australia/Sydney",
+        "Pacific/Apia",     "Pacific/Chatham",     "Pacific/Kiritimati",  "Asia/Shanghai",
+        "Asia/Kathmandu",   "Asia/Tehran",         "Africa/Casablanca",   "Africa/Cairo",
+        "Antarctica/Troll", "Antarctica/Casey",
 };
 
 static struct zone *load(const char *name)
@@ -40,7 +43,8 @@ static void agrees_with_libc(void **state UNUSED)
 
                         assert_non_null(localtime_r(&t, &tm));
                         if (zone_offset(z, at) != tm.tm_gmtoff)
-                                fail_msg("%s at %lld: %lld, libc says %ld", names[i], (long long)at, (long long)zone_offset(z, at), tm.tm_gmtoff);
+                                fail_msg("%s at %lld: %lld, libc says %ld", names[i], (long long)at,
+                                         (long long)zone_offset(z, at), tm.tm_gmtoff);
                 }
                 z = zone_free(z);
         }
@@ -56,7 +60,8 @@ static void changes_come_to_the_second(void **state UNUSED)
 
                 assert_int_equal(setenv("TZ", names[i], 1), 0);
                 tzset();
-                for (int64_t at = days_from_civil(1970, 1, 1) * 86400; at < days_from_civil(2060, 1, 1) * 86400; at += 86400) {
+                for (int64_t at = days_from_civil(1970, 1, 1) * 86400;
+                     at < days_from_civil(2060, 1, 1) * 86400; at += 86400) {
                         int64_t low = at, high = at + 86400;
 
                         if (zone_offset(z, low) == zone_offset(z, high))
@@ -110,8 +115,18 @@ static void the_far_future_follows_the_rule(void **state UNUSED)
 
 static void unknown_names_are_refused(void **state UNUSED)
 {
-        static const char *const bad[] = { "Europe/Berlinn", "Mars/Olympus", "../../../etc/passwd", "/etc/passwd", "./UTC", "Europe/../UTC", "Europe", "tzdata.zi", "zone.tab",
-                                           "europe berlin", " ", "Europe/Berlin\n" };
+        static const char *const bad[] = { "Europe/Berlinn",
+                                           "Mars/Olympus",
+                                           "../../../etc/passwd",
+                                           "/etc/passwd",
+                                           "./UTC",
+                                           "Europe/../UTC",
+                                           "Europe",
+                                           "tzdata.zi",
+                                           "zone.tab",
+                                           "europe berlin",
+                                           " ",
+                                           "Europe/Berlin\n" };
 
         for (size_t i = 0; i < COUNT_OF(bad); i++) {
                 struct zone *z = NULL;
