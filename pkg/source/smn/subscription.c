@@ -4,7 +4,7 @@
 #include <stdio.h>
 
 #include "base/backoff.h"
-#include "base/log.h"
+#include "log/log.h"
 #include "huawei/service.h"
 #include "json/tree.h"
 #include "json/value.h"
