@@ -62,7 +62,7 @@ struct http_target_config {
         uint32_t max_connections; /* while they are replaced there may be more for a moment */
         usec connect_timeout;
         /* from the end of the request to the end of its answer; 0: no limit */
-        usec answer_timeout;
+        usec response_timeout;
         /* of a connection, less up to a quarter of jitter: new pods get their share; 0: no limit */
         usec max_age;
         size_t answer_max; /* bytes of an answer's body that are kept */

@@ -363,7 +363,7 @@ static int open_peer(void *cookie, struct http_target **out, const struct http_p
         target.headers = peer->headers;
         target.http_version = HTTP_AUTO;
         target.compress = false;
-        target.answer_timeout = 0; /* whoever asks has a time-out of its own */
+        target.response_timeout = 0; /* whoever asks has a time-out of its own */
         target.max_connections = peer->connections;
         target.answer_max = peer->answer_max;
         return http_target_new(out, p->config.http, &target, err);

@@ -98,7 +98,7 @@ int sender_target(struct http_target_config *c, const struct trigger *t, const c
 
         *c = (struct http_target_config){ .url = str_of(url),
                                           .connect_timeout = MIN_OF(d->timeout, d->connect_timeout),
-                                          .answer_timeout = d->answer_timeout,
+                                          .response_timeout = d->response_timeout,
                                           .max_age = 5 * USEC_MINUTE,
                                           .http_version = versions[d->http_version],
                                           .compress = d->compression == COMPRESSION_GZIP,

@@ -202,7 +202,7 @@ static json_t *sample_body(const struct services *services, const char *topic_ur
 int smn_sample(const void *spec, const struct services *services, const struct node *document,
                struct record **out, struct error *err)
 {
-        const struct smn_spec *s = spec; /* topicUrn stands first in the specs of all that use this */
+        const struct smn_spec *s = spec; /* topicURN stands first in the specs of all that use this */
         const struct node *record = node_member(document, "record"),
                           *inner = record && record->kind == NODE_LIST && record->n ? record->items[0]
                                                                                     : document;

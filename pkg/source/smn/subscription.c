@@ -215,7 +215,7 @@ static int place_of(const struct subscription *s, struct buf *service, struct st
         struct str region, name;
 
         if (!notification_urn(str_of(s->topic), &region, project, &name))
-                return error_set(err, ERROR_INVALID, "topicUrn: \"%s\" is not " TOPIC_URN_FORMAT, s->topic);
+                return error_set(err, ERROR_INVALID, "topicURN: \"%s\" is not " TOPIC_URN_FORMAT, s->topic);
         if (cloud->region)
                 region = str_of(cloud->region);
         if (cloud->project_id)
