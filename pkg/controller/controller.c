@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "api/worker.h"
 #include "base/log.h"
 #include "base/table.h"
 #include "controller/children.h"
@@ -882,7 +883,8 @@ static bool all_is_taken_back(const struct work *w)
         size_t i;
 
         json_array_foreach(json_object_get(status, "workers"), i,
-                           entry) if (strcmp(json_cstring(entry, "sourceState"), "Removed") == 0 &&
+                           entry) if (strcmp(json_cstring(entry, "sourceState"), WORKER_SOURCE_REMOVED) ==
+                                              0 &&
                                       !status_is_stale(entry, uid_of(w)) &&
                                       json_integer_value(json_object_get(entry, "observedGeneration")) ==
                                               generation) return true;
@@ -930,7 +932,7 @@ static void checkpoint_seen(void *cookie, const struct kube_answer *a)
         if (a->failed && a->error.kind != ERROR_NOT_FOUND) {
                 w->retry_after = a->error.retry_after;
                 finish(w, true);
-        } else if (root && !*json_cstring(json_object_get(root, "data"), "subscription"))
+        } else if (root && !*json_cstring(json_object_get(root, "data"), WORKER_CHECKPOINT_SUBSCRIPTION))
                 close_checkpoint(w, root);
         else {
                 memory_of(w->controller, w->key, true)->ending = true;

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <stdio.h>
 
+#include "api/worker.h"
 #include "base/log.h"
 #include "base/random.h"
 #include "filter/filter.h"
@@ -192,8 +193,8 @@ static void tell_state(struct pipeline *p)
         if (state != p->status.delivery)
                 log_at(state == DELIVERY_IDLE ? LOG_INFO : LOG_WARN, "delivery",
                        LOG_S("namespace", p->config.trigger->namespace_),
-                       LOG_S("trigger", p->config.trigger->name), LOG_S("state", delivery_state_name(state)),
-                       LOG_S("reason", text));
+                       LOG_S("trigger", p->config.trigger->name),
+                       LOG_S("state", pipeline_delivery_name(state)), LOG_S("reason", text));
         p->status.delivery = state;
         (void)snprintf(p->status.delivery_text, sizeof(p->status.delivery_text), "%s", text);
         changed(p);
@@ -480,4 +481,17 @@ struct pipeline *pipeline_free(struct pipeline *p)
         loop_forget(p->config.loop, &p->task);
         free(p);
         return NULL;
+}
+
+const char *pipeline_delivery_name(enum delivery_state state)
+{
+        static const char *const names[DELIVERY_STATE_MAX] = {
+                [DELIVERY_IDLE] = WORKER_DELIVERY_DELIVERING,
+                [DELIVERY_RETRYING] = WORKER_DELIVERY_RETRYING,
+                [DELIVERY_THROTTLED] = WORKER_DELIVERY_THROTTLED,
+                [DELIVERY_FAILING] = WORKER_DELIVERY_FAILING,
+                [DELIVERY_BLOCKED] = WORKER_DELIVERY_BLOCKED,
+        };
+
+        return names[state];
 }

@@ -3,6 +3,7 @@
 #include <jansson.h>
 #include <stdio.h>
 
+#include "api/worker.h"
 #include "base/backoff.h"
 #include "base/log.h"
 #include "huawei/service.h"
@@ -487,7 +488,7 @@ void subscription_turn(struct subscription *s, usec now)
                 switch (s->phase) {
                 case PHASE_LOAD:
                         s->phase = PHASE_LOADING;
-                        store_get(store, TAG_LOAD, STR(SUBSCRIPTION_KEY));
+                        store_get(store, TAG_LOAD, STR(WORKER_CHECKPOINT_SUBSCRIPTION));
                         break;
                 case PHASE_SAVE: {
                         FREE_AT_END char *text = json_dumps(s->record, JSON_COMPACT);
@@ -495,7 +496,7 @@ void subscription_turn(struct subscription *s, usec now)
                         if (!text)
                                 abort();
                         s->phase = PHASE_SAVING;
-                        store_put(store, TAG_SAVE, STR(SUBSCRIPTION_KEY), str_of(text));
+                        store_put(store, TAG_SAVE, STR(WORKER_CHECKPOINT_SUBSCRIPTION), str_of(text));
                         break;
                 }
                 case PHASE_REST:
