@@ -60,6 +60,7 @@ static int open_store(void *cookie, struct task *wake, struct store *out, struct
                 config = (struct kube_checkpoint_config){ .namespace_ = w->trigger->namespace_,
                                                           .name = name.p,
                                                           .owner = uid_of(w->trigger),
+                                                          .owner_kind = "Trigger",
                                                           .writer = writer };
                 if (kube_checkpoint_new(&w->checkpoint, w->kube, &config, wake, err) < 0)
                         return -1;
@@ -186,6 +187,7 @@ static int load(struct worker *w, const char *path)
 /* In a cluster: who we are, and where status and positions go. */
 static int join_cluster(struct worker *w, const char *kubeconfig, struct error *err)
 {
+        BUF_AT_END struct buf manager = BUF_INIT(4096);
         const char *pod = getenv(WORKER_ENV_POD);
 
         if (!pod || !*pod)
@@ -196,8 +198,19 @@ static int join_cluster(struct worker *w, const char *kubeconfig, struct error *
         if (kube_config_load(&w->kube_config, kubeconfig, err) < 0 ||
             kube_client_new(&w->kube, w->loop, &w->kube_config, err) < 0)
                 return -1;
-        return kube_report_new(&w->report, w->kube, w->trigger->namespace_, w->trigger->name,
-                               uid_of(w->trigger), pod, err);
+        buf_printf(&manager, WORKER_FIELD_MANAGER "%s", pod);
+        if (manager.failed)
+                return error_memory(err);
+        return kube_report_new(&w->report, w->kube,
+                               &(struct kube_report_config){ .api_version = API_GROUP_VERSION,
+                                                             .kind = "Trigger",
+                                                             .resource = "triggers",
+                                                             .namespace_ = w->trigger->namespace_,
+                                                             .name = w->trigger->name,
+                                                             .uid = uid_of(w->trigger),
+                                                             .pod = pod,
+                                                             .manager = manager.p },
+                               err);
 }
 
 struct places {

@@ -177,6 +177,7 @@ static int copy_config(struct http_target *t, const struct http_target_config *c
         own->compress = config->compress;
         own->once = config->once;
         own->answer_member = config->answer_member;
+        own->settings = config->settings;
         own->tls.any_host = tls->any_host;
         if (copy_view(tls->ca_pem, &own->tls.ca_pem, err) < 0 ||
             copy(tls->ca_file, &own->tls.ca_file, err) < 0 ||

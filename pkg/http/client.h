@@ -44,6 +44,12 @@ struct http_tls {
         bool any_host; /* do not compare names: verify_host is on by default */
 };
 
+/* What the user calls the settings that a target was made of, so that its errors can say which to look at:
+ * constants, borrowed. NULL members: nothing is said. */
+struct http_settings {
+        const char *ca, *client_cert, *any_host, *proxy; /* any_host: with the value that sets it */
+};
+
 /* Requests go through a tunnel that the proxy opens (CONNECT), with and without TLS; it also resolves the
  * name. */
 struct http_proxy {
@@ -79,6 +85,7 @@ struct http_target_config {
         bool compress; /* bodies above 1 KiB leave as gzip when that makes them smaller */
         struct http_tls tls;
         struct http_proxy proxy;
+        const struct http_settings *settings; /* NULL: nothing is said of any */
 };
 int http_target_new(struct http_target **, struct http_client *, const struct http_target_config *,
                     struct error *) MUST_CHECK;

@@ -353,13 +353,16 @@ static int open_gate(struct pipeline *p, struct error *err)
 static int open_peer(void *cookie, struct http_target **out, const struct http_peer *peer, struct error *err)
 {
         struct pipeline *p = cookie;
+        static const struct http_settings own = { .ca = "its caSecretRef", .proxy = "delivery.proxy" };
         BUF_AT_END struct buf space = BUF_INIT(1 << 20);
         struct http_target_config target;
 
         if (sender_target(&target, p->config.trigger, peer->url, p->config.secrets, &space, err) < 0)
                 return -1;
-        if (peer->own_tls)
+        if (peer->own_tls) {
                 target.tls = (struct http_tls){ .ca_file = peer->ca_file };
+                target.settings = &own;
+        }
         target.method = peer->method;
         target.headers = peer->headers;
         target.http_version = HTTP_AUTO;
