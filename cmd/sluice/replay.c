@@ -59,7 +59,7 @@ static void show(struct replay *r, const struct pipeline_status *s, usec now)
                 (void)fprintf(stderr, ", %" PRIu64 " given up again",
                               s->stats.dead_lettered + s->stats.dropped);
         if (s->delivery != DELIVERY_IDLE)
-                (void)fprintf(stderr, "  %s: %.100s", delivery_state_name(s->delivery), s->delivery_text);
+                (void)fprintf(stderr, "  %s: %.100s", pipeline_delivery_name(s->delivery), s->delivery_text);
         else if (s->source != SOURCE_CONNECTED && s->source_text[0])
                 (void)fprintf(stderr, "  %s: %.100s", source_state_name(s->source), s->source_text);
         (void)fprintf(stderr, r->terminal && !r->stopping ? "" : "\n");

@@ -114,10 +114,10 @@ enum compression { COMPRESSION_NONE, COMPRESSION_GZIP };
 struct delivery_spec {
         int ordering;
         int64_t max_in_flight, initial_in_flight;
-        struct rate_spec *rate_limit;                  /* NULL: none */
-        usec timeout, connect_timeout, answer_timeout; /* answer_timeout 0: what timeout leaves */
-        int method;                                    /* of delivery_methods */
-        struct objects headers;                        /* struct header_spec */
+        struct rate_spec *rate_limit;                    /* NULL: none */
+        usec timeout, connect_timeout, response_timeout; /* response_timeout 0: what timeout leaves */
+        int method;                                      /* of delivery_methods */
+        struct objects headers;                          /* struct header_spec */
         struct authentication_spec *authentication;
         struct tls_spec *tls;
         struct proxy_spec *proxy;

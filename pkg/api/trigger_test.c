@@ -129,7 +129,7 @@ static void what_is_written_reads_the_same(void **state UNUSED)
                 "\"uri\":\"/invoke\"},"
                 "\"function\":{\"name\":\"orders\",\"version\":\"latest\",\"package\":\"default\"},"
                 "\"event\":{\"format\":\"FunctionGraph\",\"dialect\":\"Classic\",\"region\":\"\","
-                "\"instanceId\":\"\"},"
+                "\"instanceID\":\"\"},"
                 "\"delivery\":{\"ordering\":\"None\",\"maxInFlight\":32,\"initialInFlight\":8,\"timeout\":"
                 "\"1m30s\",\"connectTimeout\":\"10s\",\"method\":\"POST\","
                 "\"httpVersion\":\"Auto\",\"compression\":\"None\",\"batch\":{\"maxMessages\":1,\"maxBytes\":"

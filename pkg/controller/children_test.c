@@ -48,13 +48,13 @@ static struct trigger *decode(const char *text)
                  "ingressClassName: nginx, tlsSecretName: api-cert, annotations: {a/b: c}}}}\n  sink: "      \
                  "{uri: 'http://f/'}\n"
 #define SERVED                                                                                               \
-        METADATA "spec:\n  source: {smn: {topicUrn: 'urn:smn:eu-west-101:p:orders', expose: {host: "         \
+        METADATA "spec:\n  source: {smn: {topicURN: 'urn:smn:eu-west-101:p:orders', expose: {host: "         \
                  "smn.example.com},\n"                                                                       \
                  "    listener: {tls: {secretName: cert, clientCASecretRef: {name: ca, key: ca.pem}}, "      \
                  "trustedProxies: [10.0.0.0/8, 'fd00::/8']}}}\n  sink: {uri: 'http://f/'}\n"
 #define MANAGED                                                                                              \
         METADATA                                                                                             \
-        "spec:\n  source: {smn: {topicUrn: 'urn:smn:eu-west-101:p:orders', expose: {host: "                  \
+        "spec:\n  source: {smn: {topicURN: 'urn:smn:eu-west-101:p:orders', expose: {host: "                  \
         "smn.example.com}, listener: {tls: {secretName: cert}}, subscription: {manage: true},\n"             \
         "    cloud: {credentials: {accessKeySecretRef: {name: cloud, key: ak}, secretKeySecretRef: "         \
         "{name: cloud, key: sk}}}}}\n  sink: {uri: 'http://f/'}\n  suspend: true\n"
@@ -193,7 +193,7 @@ static void where_it_is_reached_and_how_the_ingress_finds_it(void **state UNUSED
                 ROW("obs: {bucket: pictures, from: Webhook, tokenSecretRef: {name: a, key: b}, expose: "
                     "{host: h}}",
                     "http://h/shop/orders", "/shop/orders", "Exact", "http"),
-                ROW("cloudEye: {topicUrn: 'urn:smn:r:p:n', expose: {host: h}}", "http://h/shop/orders",
+                ROW("cloudEye: {topicURN: 'urn:smn:r:p:n', expose: {host: h}}", "http://h/shop/orders",
                     "/shop/orders", "Exact", "http"),
                 ROW("timer: {schedule: 1m}", "", NULL, NULL, NULL),
         };

@@ -113,7 +113,7 @@ static void written(void *cookie, const struct kube_answer *a)
 
 static void take_off(struct strip *s, json_t *object)
 {
-        json_t *body = finalizers_patch(object, NULL, FINALIZER);
+        json_t *body = finalizers_patch(object, NULL, finalizers_ours);
         FREE_AT_END char *dump = body ? json_dumps(body, JSON_COMPACT) : NULL;
 
         s->call = ask(s, object, "PATCH", str_of(dump ? dump : "{}"), written);
@@ -137,7 +137,7 @@ static void next(struct strip *s)
 {
         json_t *object;
 
-        while ((object = json_array_get(s->list, s->at)) && !finalizers_have(object, FINALIZER))
+        while ((object = json_array_get(s->list, s->at)) && !finalizers_have(object, finalizers_ours))
                 s->at++;
         if (!object) {
                 end(s, NULL);

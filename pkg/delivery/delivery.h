@@ -80,7 +80,6 @@ enum delivery_state {
         DELIVERY_BLOCKED,
         DELIVERY_STATE_MAX,
 };
-const char *delivery_state_name(enum delivery_state);
 
 enum action_kind {
         ACTION_SEND,

@@ -1,3 +1,4 @@
+#include "api/worker.h"
 #include "source/apig/apig.h"
 #include "source/cloudeye/cloudeye.h"
 #include "source/source.h"
@@ -38,8 +39,15 @@ const char *lost_reason_name(enum lost_reason reason)
 
 const char *source_state_name(enum source_state state)
 {
-        static const char *const names[SOURCE_STATE_MAX] = { "Connecting",   "Connected", "Idle",   "Standby",
-                                                             "Disconnected", "Failed",    "Removed" };
+        static const char *const names[SOURCE_STATE_MAX] = {
+                [SOURCE_CONNECTING] = WORKER_SOURCE_CONNECTING,
+                [SOURCE_CONNECTED] = WORKER_SOURCE_CONNECTED,
+                [SOURCE_IDLE] = WORKER_SOURCE_IDLE,
+                [SOURCE_STANDBY] = WORKER_SOURCE_STANDBY,
+                [SOURCE_DISCONNECTED] = WORKER_SOURCE_DISCONNECTED,
+                [SOURCE_FAILED] = WORKER_SOURCE_FAILED,
+                [SOURCE_REMOVED] = WORKER_SOURCE_REMOVED,
+        };
 
         return names[state];
 }

@@ -1,5 +1,6 @@
 #include "worker/admin.h"
 
+#include "api/worker.h"
 #include "json/writer.h"
 
 struct admin {
@@ -214,7 +215,7 @@ static void show_status(struct admin *a, struct http_call *call)
                 writer_member_text(&w, "source", trigger_source(t)->name);
                 writer_member_text(&w, "sourceState", source_state_name(s.source));
                 writer_member_text(&w, "sourceReason", s.source_text);
-                writer_member_text(&w, "deliveryState", delivery_state_name(s.delivery));
+                writer_member_text(&w, "deliveryState", pipeline_delivery_name(s.delivery));
                 writer_member_text(&w, "deliveryReason", s.delivery_text);
                 writer_member_int(&w, "received", (int64_t)s.stats.offered);
                 writer_member_int(&w, "delivered", (int64_t)s.stats.accepted);
@@ -243,9 +244,9 @@ static void handle(void *cookie, struct http_call *call)
 
         if (m->method != HTTP_GET && m->method != HTTP_HEAD)
                 http_call_reply(call, 405, TEXT, STR("Allow: GET, HEAD\r\n"), STR("only GET\n"));
-        else if (str_is(path, "/livez"))
+        else if (str_is(path, WORKER_PATH_LIVE))
                 live(call);
-        else if (str_is(path, "/readyz"))
+        else if (str_is(path, WORKER_PATH_READY))
                 ready(a, call);
         else if (str_is(path, "/metrics"))
                 show_metrics(a, call);

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <stdio.h>
 
+#include "api/worker.h"
 #include "log/log.h"
 #include "filter/filter.h"
 #include "http/fetch.h"
@@ -57,8 +58,8 @@ static void tell_state(struct pipeline *p)
         if (state != p->delivery)
                 log_at(state == DELIVERY_IDLE ? LOG_INFO : LOG_WARN, "delivery",
                        LOG_S("namespace", p->config.trigger->namespace_),
-                       LOG_S("trigger", p->config.trigger->name), LOG_S("state", delivery_state_name(state)),
-                       LOG_S("reason", text));
+                       LOG_S("trigger", p->config.trigger->name),
+                       LOG_S("state", pipeline_delivery_name(state)), LOG_S("reason", text));
         p->delivery = state;
         (void)snprintf(p->delivery_text, sizeof(p->delivery_text), "%s", text);
         p->changes++;
@@ -147,18 +148,21 @@ static int open_filter(struct pipeline *p, struct error *err)
 static int open_peer(void *cookie, struct http_target **out, const struct http_peer *peer, struct error *err)
 {
         struct pipeline *p = cookie;
+        static const struct http_settings own = { .ca = "its caSecretRef", .proxy = "delivery.proxy" };
         BUF_AT_END struct buf space = BUF_INIT(1 << 20);
         struct http_target_config target;
 
         if (target_config(&target, p->config.trigger, peer->url, p->config.secrets, &space, err) < 0)
                 return -1;
-        if (peer->own_tls)
+        if (peer->own_tls) {
                 target.tls = (struct http_tls){ .ca_file = peer->ca_file };
+                target.settings = &own;
+        }
         target.method = peer->method;
         target.headers = peer->headers;
         target.http_version = HTTP_AUTO;
         target.compress = false;
-        target.answer_timeout = 0; /* whoever asks has a time-out of its own */
+        target.response_timeout = 0; /* whoever asks has a time-out of its own */
         target.max_connections = peer->connections;
         target.answer_max = peer->answer_max;
         return http_target_new(out, p->config.http, &target, err);
@@ -286,4 +290,17 @@ struct pipeline *pipeline_free(struct pipeline *p)
         loop_forget(p->config.loop, &p->task);
         free(p);
         return NULL;
+}
+
+const char *pipeline_delivery_name(enum delivery_state state)
+{
+        static const char *const names[DELIVERY_STATE_MAX] = {
+                [DELIVERY_IDLE] = WORKER_DELIVERY_DELIVERING,
+                [DELIVERY_RETRYING] = WORKER_DELIVERY_RETRYING,
+                [DELIVERY_THROTTLED] = WORKER_DELIVERY_THROTTLED,
+                [DELIVERY_FAILING] = WORKER_DELIVERY_FAILING,
+                [DELIVERY_BLOCKED] = WORKER_DELIVERY_BLOCKED,
+        };
+
+        return names[state];
 }

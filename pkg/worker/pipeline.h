@@ -41,6 +41,7 @@ static inline int64_t pipeline_lost(const struct pipeline_status *s)
 
 int pipeline_new(struct pipeline **, const struct pipeline_config *, struct error *) MUST_CHECK;
 void pipeline_status(const struct pipeline *, struct pipeline_status *);
+const char *pipeline_delivery_name(enum delivery_state); /* as the status says it */
 const struct trigger *pipeline_trigger(const struct pipeline *);
 /* Stops reading, lets what is in flight finish until the deadline (monotonic), commits. */
 void pipeline_stop(struct pipeline *, usec give_up_at);

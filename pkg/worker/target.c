@@ -41,11 +41,18 @@ int target_config(struct http_target_config *c, const struct trigger *t, const c
         static const enum http_version versions[] = {
                 [WIRE_AUTO] = HTTP_AUTO, [WIRE_HTTP_1_1] = HTTP_1_1, [WIRE_HTTP_2] = HTTP_2_PRIOR_KNOWLEDGE
         };
+        static const struct http_settings settings = {
+                .ca = "delivery.tls.caSecretRef or sink.CACerts",
+                .client_cert = "delivery.tls.certSecretRef",
+                .any_host = "delivery.tls.verifyHostname: false",
+                .proxy = "delivery.proxy",
+        };
         const struct delivery_spec *d = t->delivery;
 
-        *c = (struct http_target_config){ .url = str_of(url),
+        *c = (struct http_target_config){ .settings = &settings,
+                                          .url = str_of(url),
                                           .connect_timeout = MIN_OF(d->timeout, d->connect_timeout),
-                                          .answer_timeout = d->answer_timeout,
+                                          .response_timeout = d->response_timeout,
                                           .max_age = 5 * USEC_MINUTE,
                                           .http_version = versions[d->http_version],
                                           .compress = d->compression == COMPRESSION_GZIP,

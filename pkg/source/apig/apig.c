@@ -69,8 +69,8 @@ static const struct field apig_fields[] = {
         FIELD(STRING, "stage", struct apig_spec, stage, .fallback = "RELEASE", .min = 1, .max = 64,
               .pattern = "^[A-Za-z][A-Za-z0-9_]*$", .format = "letters, digits and _",
               .help = "The environment that events name as requestContext.stage."),
-        FIELD(STRING, "apiId", struct apig_spec, api_id, .min = 1, .max = 128, .pattern = "^[!-~]+$",
-              .format = "printable ASCII",
+        FIELD(STRING, "apiID", struct apig_spec, api_id, .former = "apiId", .min = 1, .max = 128,
+              .pattern = "^[!-~]+$", .format = "printable ASCII",
               .help = "The API's id that events name as requestContext.apiId; by default the Trigger's uid; "
                       "without a cluster a UUID made of NAMESPACE/NAME."),
         FIELD(DURATION, "timeout", struct apig_spec, timeout, .fallback = "5s", .min = USEC_MSEC,

@@ -23,8 +23,8 @@ static const struct field obs_fields[] = {
               .help = "How notifications come. SMN: the bucket publishes to a topic, which is subscribed to "
                       "the Trigger's path, /NAMESPACE/NAME. Webhook: an S3-compatible store posts them "
                       "there."),
-        FIELD(STRING, "topicUrn", struct obs_spec, smn.topic_urn, .pattern = TOPIC_URN_PATTERN,
-              .format = TOPIC_URN_FORMAT, .help = "The topic; SMN only."),
+        FIELD(STRING, "topicURN", struct obs_spec, smn.topic_urn, .former = "topicUrn",
+              .pattern = TOPIC_URN_PATTERN, .format = TOPIC_URN_FORMAT, .help = "The topic; SMN only."),
         TOPIC_FIELDS(obs_spec, smn.),
         FIELD(OBJECT, "tokenSecretRef", struct obs_spec, token, .object = &secret_ref_type,
               .help = "The token that the store sends as Authorization: Bearer TOKEN; Webhook only. It may "
@@ -44,11 +44,11 @@ static bool needs_are_met(const void *object)
 }
 
 static const struct rule obs_rules[] = {
-        RULE(.cel = "self.from == 'SMN' ? has(self.topicUrn) && !has(self.tokenSecretRef) : "
-                    "has(self.tokenSecretRef) && !has(self.topicUrn) && !has(self.trusted) && "
+        RULE(.cel = "self.from == 'SMN' ? has(self.topicURN) && !has(self.tokenSecretRef) : "
+                    "has(self.tokenSecretRef) && !has(self.topicURN) && !has(self.trusted) && "
                     "!has(self.subscription) && !has(self.cloud)",
-             .message = "from: SMN needs topicUrn and no tokenSecretRef; from: Webhook needs tokenSecretRef, "
-                        "and none of topicUrn, trusted, subscription and cloud",
+             .message = "from: SMN needs topicURN and no tokenSecretRef; from: Webhook needs tokenSecretRef, "
+                        "and none of topicURN, trusted, subscription and cloud",
              .check = needs_are_met),
         TOPIC_RULES,
 };

@@ -10,7 +10,7 @@ extern const struct source_kind smn_source;
 
 /* ---- for the sources whose events are SMN's ----------------------------- */
 #define SMN_FIELDS                                                                                           \
-        FIELD(STRING, "topicUrn", struct smn_spec, topic_urn, .required = true,                              \
+        FIELD(STRING, "topicURN", struct smn_spec, topic_urn, .former = "topicUrn", .required = true,        \
               .pattern = TOPIC_URN_PATTERN, .format = TOPIC_URN_FORMAT, .cloud = "topic_urn",                \
               .help = "The topic. It is subscribed by HTTP(S) to the Trigger's path, /NAMESPACE/NAME; the "  \
                       "subscription is confirmed by itself."),                                               \
