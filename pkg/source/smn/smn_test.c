@@ -677,11 +677,11 @@ static void certificates_and_confirmations_come_from_the_region_s_own_host(void 
                 struct smn_spec regional = spec;
                 json_t *body = message("m", "s");
 
-                source = smn_driver.free(source);
+                source = smn_source.push->free(source);
                 asked_n = 0;
                 (void)snprintf(topic, sizeof(topic), "urn:smn:%s:" PROJECT ":topic", table[i].region);
                 regional.topic_urn = topic;
-                assert_int_equal(smn_driver.open(&source, &regional, &services, &wake, &err), 0);
+                assert_int_equal(smn_source.open(&source, &regional, &services, &err), 0);
                 (void)snprintf(url, sizeof(url), "https://%s/smn/SMN_%s_0123456789abcdef0123456789abcdef.pem",
                                table[i].host, table[i].region);
                 set(set(body, "topic_urn", topic), "signing_cert_url", url);
@@ -690,7 +690,7 @@ static void certificates_and_confirmations_come_from_the_region_s_own_host(void 
                 assert_int_equal(statuses[send(body)], table[i].status);
                 assert_int_equal(asked_n, table[i].status == 503);
                 json_decref(body);
-                source = smn_driver.free(source); /* before its spec */
+                source = smn_source.push->free(source); /* before its spec */
         }
 }
 
