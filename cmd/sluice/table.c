@@ -38,7 +38,7 @@ static void age(struct buf *b, usec wall)
 
 static void source_of(struct buf *b, const struct trigger *t)
 {
-        const struct driver *d = trigger_driver(t);
+        const struct source_kind *d = trigger_source(t);
 
         buf_printf(b, "%s ", d->name);
         d->origin(t, b);

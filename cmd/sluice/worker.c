@@ -4,7 +4,7 @@
 #include <unistd.h>
 
 #include "api/worker.h"
-#include "base/log.h"
+#include "log/log.h"
 #include "base/random.h"
 #include "checkpoint/filestore.h"
 #include "kube/checkpoint.h"
@@ -165,7 +165,7 @@ static int load(struct worker *w, const char *path)
         BUF_AT_END struct buf report = BUF_INIT((size_t)1 << 20);
         struct error err;
 
-        if (triggers_load(&w->triggers, path, source_types(), source_drivers_n, &report, &err) < 0) {
+        if (triggers_load(&w->triggers, path, source_types(), source_kinds_n, &report, &err) < 0) {
                 (void)fprintf(stderr, "%s", report.n ? report.p : err.text);
                 if (!report.n)
                         (void)fprintf(stderr, "\n");
@@ -245,7 +245,7 @@ static int start(struct worker *w, const struct places *p, struct error *err)
                            : join_cluster(w, p->kubeconfig, err)) < 0)
                 return -1;
         host.http = w->http;
-        if (trigger_driver(w->trigger)->push && gate_host_new(&w->host, w->loop, &host, err) < 0)
+        if (trigger_source(w->trigger)->push && gate_host_new(&w->host, w->loop, &host, err) < 0)
                 return -1;
         config.loop = w->loop;
         config.http = w->http;

@@ -2,7 +2,7 @@
 
 #include <stdio.h>
 
-#include "base/log.h"
+#include "log/log.h"
 #include "filter/filter.h"
 
 /* ---- sink --------------------------------------------------------------- */

@@ -7,11 +7,11 @@
 
 #include "api/status.h"
 #include "api/tables.h"
-#include "base/log.h"
+#include "log/log.h"
 
 #include <cmocka.h>
 
-/* Two small sources, so that no driver is needed. */
+/* Two small sources, so that none of pkg/source is needed. */
 struct clock_source {
         char *schedule;
 };

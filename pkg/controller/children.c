@@ -4,9 +4,9 @@
 #include <stdio.h>
 
 #include "api/worker.h"
-#include "base/log.h"
+#include "log/log.h"
 #include "base/random.h"
-#include "source/driver.h"
+#include "source/source.h"
 
 enum { SECRETS_MOST = 128 };
 
@@ -221,7 +221,7 @@ static void config_map(struct writer *w, const struct trigger *t)
 
 bool child_needed(enum child c, const struct trigger *t)
 {
-        return c == CHILD_SERVICE ? trigger_driver(t)->push != NULL : c != CHILD_INGRESS || trigger_expose(t);
+        return c == CHILD_SERVICE ? trigger_source(t)->push != NULL : c != CHILD_INGRESS || trigger_expose(t);
 }
 
 static bool serves_tls(const struct trigger *t)
@@ -242,7 +242,7 @@ void child_address(const struct trigger *t, struct buf *b)
 {
         const struct expose_spec *expose = trigger_expose(t);
 
-        if (!trigger_driver(t)->push)
+        if (!trigger_source(t)->push)
                 return;
         buf_text(b, (expose ? expose->tls_secret_name != NULL : serves_tls(t)) ? "https://" : "http://");
         if (expose)
@@ -251,7 +251,7 @@ void child_address(const struct trigger *t, struct buf *b)
                 child_name(CHILD_SERVICE, t->name, b);
                 buf_printf(b, ".%s.svc", t->namespace_);
         }
-        trigger_driver(t)->push->path(t, b);
+        trigger_source(t)->push->path(t, b);
 }
 
 static void worker_labels(struct writer *w, const struct trigger *t)
@@ -281,7 +281,7 @@ static void service(struct writer *w, const struct trigger *t)
 
 static void ingress_path(struct writer *w, const struct trigger *t)
 {
-        const struct push_driver *push = trigger_driver(t)->push;
+        const struct push_ops *push = trigger_source(t)->push;
         BUF_AT_END struct buf path = BUF_INIT(4096);
         bool exact = true;
 
@@ -487,7 +487,7 @@ static void container(struct writer *w, const struct child_context *c)
         text(w, "name", "admin");
         number(w, "containerPort", WORKER_ADMIN_PORT);
         writer_object_end(w);
-        if (trigger_driver(c->trigger)->push) {
+        if (trigger_source(c->trigger)->push) {
                 writer_object(w);
                 text(w, "name", port_name(c->trigger));
                 number(w, "containerPort", WORKER_LISTEN_PORT);
@@ -605,7 +605,7 @@ static void pod_spec(struct writer *w, const struct child_context *c)
                  * that is not optional the kubelet keeps the files when it is deleted: what callers show
                  * would stay valid. */
                 if (c->ending ||
-                    (trigger_driver(c->trigger)->push && !serves_with(c->trigger, secrets.names[i])))
+                    (trigger_source(c->trigger)->push && !serves_with(c->trigger, secrets.names[i])))
                         boolean(w, "optional", true);
                 writer_object_end(w);
                 writer_object_end(w);
@@ -624,7 +624,7 @@ static void deployment(struct writer *w, const struct child_context *c, const ch
         number(w, "replicas", child_replicas(c));
         number(w, "revisionHistoryLimit", 2);
         object(w, "strategy");
-        if (trigger_driver(t)->push && !c->ending) { /* requests find a worker at every moment */
+        if (trigger_source(t)->push && !c->ending) { /* requests find a worker at every moment */
                 text(w, "type", "RollingUpdate");
                 object(w, "rollingUpdate");
                 number(w, "maxUnavailable", 0);

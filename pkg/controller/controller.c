@@ -4,7 +4,7 @@
 #include <stdio.h>
 
 #include "api/worker.h"
-#include "base/log.h"
+#include "log/log.h"
 #include "base/table.h"
 #include "controller/children.h"
 #include "controller/finalizers.h"
@@ -14,7 +14,7 @@
 #include "kube/events.h"
 #include "kube/queue.h"
 #include "kube/reflector.h"
-#include "source/driver.h"
+#include "source/source.h"
 
 static const char MANAGER[] = "sluice-controller";
 static const char WORKERS[] = LABEL_MANAGED_BY "=sluice," LABEL_COMPONENT "=worker";
@@ -959,7 +959,7 @@ static void end_trigger(struct work *w)
         if (!time_parse(str_of(json_cstring(metadata_of(w->object), "deletionTimestamp")), &deleted))
                 deleted = wall;
         deadline = deleted + w->controller->config.ending_deadline;
-        if (w->trigger && !trigger_outside(w->trigger, &w->outside))
+        if (w->trigger && !trigger_external(w->trigger, &w->outside))
                 let_go(w); /* it is no longer its own to take back */
         else if (all_is_taken_back(w)) {
                 record(w, "Normal", "Ended", "nothing of it is left outside the cluster");
@@ -1022,7 +1022,7 @@ static void reconcile(struct controller *c, const char *key)
         decode(w);
         if (w->trigger)
                 resolve_sink(w);
-        outside = !deleted && w->trigger && trigger_outside(w->trigger, &w->outside);
+        outside = !deleted && w->trigger && trigger_external(w->trigger, &w->outside);
         if (deleted)
                 end_trigger(w);
         else if (w->trigger && finalizers_differ(w, outside))

@@ -11,7 +11,7 @@
 
 #include "controller/children.h"
 #include "http/server.h"
-#include "source/driver.h"
+#include "source/source.h"
 
 enum { OBJECTS = 32, CALLS = 256, WATCHES = 16 };
 
@@ -261,7 +261,7 @@ static void start(void)
                                                   .workers = 2,
                                                   .ending_deadline = USEC_MINUTE,
                                                   .types = source_types(),
-                                                  .types_n = source_drivers_n };
+                                                  .types_n = source_kinds_n };
         struct error err;
 
         assert_int_equal(controller_new(&b.controller, &config, &err), 0);

@@ -1,11 +1,11 @@
 #include "controller/strip.h"
 
-#include "base/log.h"
+#include "log/log.h"
 #include "controller/children.h"
 #include "controller/finalizers.h"
 #include "json/value.h"
 #include "kube/events.h"
-#include "source/driver.h"
+#include "source/source.h"
 
 static const usec TOLD = 2 * USEC_SEC; /* events are written meanwhile */
 
@@ -46,7 +46,7 @@ static void describe(const struct strip *s, json_t *object, struct buf *what)
 
         if (json && yaml_parse(&docs, str_of(json), &problems) == 0 && docs.n == 1)
                 t = trigger_decode(docs.roots[0], s->config.types, s->config.types_n, &problems);
-        if (!t || !trigger_outside(t, what))
+        if (!t || !trigger_external(t, what))
                 buf_text(what, "what it made outside the cluster");
         (void)trigger_free(t);
         documents_done(&docs);

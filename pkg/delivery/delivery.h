@@ -13,7 +13,8 @@
 
 #include "base/clock.h"
 #include "base/error.h"
-#include "source/driver.h"
+#include "record/policy.h"
+#include "record/record.h"
 
 struct delivery;
 

@@ -1,7 +1,7 @@
 #include "kube/report.h"
 
 #include "base/backoff.h"
-#include "base/log.h"
+#include "log/log.h"
 
 static const usec STATES_APART = USEC_SEC, TIMES_APART = USEC_MINUTE, BACKOFF_FIRST = USEC_SEC,
                   BACKOFF_MOST = USEC_MINUTE;

@@ -4,7 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/log.h"
+#include "log/log.h"
 #include "http/server.h"
 #include "worker/testing.h"
 

@@ -32,7 +32,7 @@ static const char *not_connected(const struct pipeline_status *s)
  * confirmed that way. */
 static const char *not_ready(const struct pipeline *p, const struct pipeline_status *s)
 {
-        return s->source != SOURCE_FAILED && trigger_driver(pipeline_trigger(p))->push ? NULL
+        return s->source != SOURCE_FAILED && trigger_source(pipeline_trigger(p))->push ? NULL
                                                                                        : not_connected(s);
 }
 
@@ -134,7 +134,7 @@ static void metric_labels(struct buf *b, const char *name, const struct trigger 
         label_value(b, t->namespace_);
         buf_text(b, "\",trigger=\"");
         label_value(b, t->name);
-        buf_printf(b, "\",source=\"%s\"", trigger_driver(t)->name);
+        buf_printf(b, "\",source=\"%s\"", trigger_source(t)->name);
 }
 
 /* Of sources that can lose any. */
@@ -150,7 +150,7 @@ static void show_lost(struct admin *a, struct buf *out)
                 const struct trigger *t = pipeline_trigger(a->pipelines[i]);
                 struct pipeline_status s;
 
-                if (!trigger_driver(t)->lag)
+                if (!trigger_source(t)->pull || !trigger_source(t)->pull->lag)
                         continue;
                 pipeline_status(a->pipelines[i], &s);
                 for (int reason = 0; reason < LOST_REASON_MAX; reason++) {
@@ -212,7 +212,7 @@ static void show_status(struct admin *a, struct http_call *call)
                 writer_object(&w);
                 writer_member_text(&w, "namespace", t->namespace_);
                 writer_member_text(&w, "name", t->name);
-                writer_member_text(&w, "source", trigger_driver(t)->name);
+                writer_member_text(&w, "source", trigger_source(t)->name);
                 writer_member_text(&w, "sourceState", source_state_name(s.source));
                 writer_member_text(&w, "sourceReason", s.source_text);
                 writer_member_text(&w, "deliveryState", pipeline_delivery_name(s.delivery));

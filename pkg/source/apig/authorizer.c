@@ -170,9 +170,8 @@ static void write_question(void *cookie, const struct judge_wait *w, struct buf 
         struct writer writer;
 
         writer_init(&writer, body);
-        apig_write_authorizer_event(a->services, (enum dialect)a->services->trigger->event->dialect,
-                                    CONTAINER_OF(w, struct apig_request, wait), a->authorizer->user_data,
-                                    &writer);
+        apig_write_authorizer_event(a->services->trigger, CONTAINER_OF(w, struct apig_request, wait),
+                                    a->authorizer->user_data, &writer);
 }
 
 static struct verdict *malformed(json_t *one, json_t *other, struct buf *why, const char *what)

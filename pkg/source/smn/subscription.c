@@ -5,7 +5,7 @@
 
 #include "api/worker.h"
 #include "base/backoff.h"
-#include "base/log.h"
+#include "log/log.h"
 #include "huawei/service.h"
 #include "json/tree.h"
 #include "json/value.h"
