@@ -224,6 +224,7 @@ static void stand(struct connection *c)
 static void handshake(struct connection *c)
 {
         ssize_t r = tls_handshake(c->ssl);
+        bool disagreed = tls_disagreed();
         struct error err;
 
         if (r == IO_AGAIN) {
@@ -236,6 +237,7 @@ static void handshake(struct connection *c)
         }
         note_tls(c);
         (void)error_set(&err, ERROR_UNREACHABLE, "connect to %s: %s", c->target->url_text, c->reason);
+        err.elsewhere = disagreed;
         refuse(c, &err);
 }
 

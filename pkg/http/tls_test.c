@@ -159,6 +159,7 @@ static void an_expired_certificate_is_named(void **state UNUSED)
         serve(&expired);
         trust((struct http_tls){ 0 });
         expect_failure("has expired: renew it");
+        assert_true(done[0].c.error.elsewhere);
 }
 
 static void demand_client(const struct identity *ca)

@@ -198,8 +198,8 @@ static json_t *sample_body(usec wall, const char *topic_urn, const struct node *
 int smn_sample(const struct trigger *t, const struct node *document, usec wall, struct record **out,
                struct error *err)
 {
-        const struct smn_spec
-                *s = t->source_spec; /* topicURN stands first in the specs of all that use this */
+        /* topicURN stands first in the specs of all that use this */
+        const struct smn_spec *s = t->source_spec;
         const struct node *record = node_member(document, "record"),
                           *inner = record && record->kind == NODE_LIST && record->n ? record->items[0]
                                                                                     : document;

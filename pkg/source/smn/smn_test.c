@@ -656,6 +656,44 @@ static void certificates_come_from_smn_alone(void **unused UNUSED)
         assert_int_equal(asked_n, 5);
 }
 
+/* Not every region's SMN is below myhuaweicloud.com. */
+static void certificates_and_confirmations_come_from_the_region_s_own_host(void **unused UNUSED)
+{
+        static const struct {
+                const char *region, *host;
+                int status;
+        } table[] = {
+                ROW("eu-west-101", "smn.eu-west-101.myhuaweicloud.eu", 503),
+                ROW("eu-west-101", "smn.eu-west-101.myhuaweicloud.com", 403),
+                ROW("cn-north-2", "smn.cn-north-2.myhuaweicloud.cn", 503),
+                ROW("cn-north-2", "smn.cn-north-2.myhuaweicloud.com", 403),
+                ROW("cn-north-4", "smn.cn-north-4.myhuaweicloud.com", 503),
+                ROW("cn-north-4", "smn.cn-north-4.myhuaweicloud.eu", 403),
+        };
+        struct error err;
+
+        for (size_t i = 0; i < COUNT_OF(table); i++) {
+                char topic[128], url[256];
+                struct smn_spec regional = spec;
+                json_t *body = message("m", "s");
+
+                source = smn_source.push->free(source);
+                asked_n = 0;
+                (void)snprintf(topic, sizeof(topic), "urn:smn:%s:" PROJECT ":topic", table[i].region);
+                regional.topic_urn = topic;
+                assert_int_equal(smn_source.open(&source, &regional, &services, &err), 0);
+                (void)snprintf(url, sizeof(url), "https://%s/smn/SMN_%s_0123456789abcdef0123456789abcdef.pem",
+                               table[i].host, table[i].region);
+                set(set(body, "topic_urn", topic), "signing_cert_url", url);
+                set(body, "signature", "bm9uZQ==");
+                /* asked for, though not there; or not even asked for */
+                assert_int_equal(statuses[send(body)], table[i].status);
+                assert_int_equal(asked_n, table[i].status == 503);
+                json_decref(body);
+                source = smn_source.push->free(source); /* before its spec */
+        }
+}
+
 /* Nobody has signed anything yet when it is asked for. */
 static void at_a_trusted_host_too_nothing_but_a_certificate_is_asked_for(void **unused UNUSED)
 {
@@ -1062,6 +1100,8 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(what_is_right_is_accepted_and_nothing_else, setup, teardown),
                 cmocka_unit_test_setup_teardown(certificates_come_from_smn_alone, setup, teardown),
+                cmocka_unit_test_setup_teardown(
+                        certificates_and_confirmations_come_from_the_region_s_own_host, setup, teardown),
                 cmocka_unit_test_setup_teardown(at_a_trusted_host_too_nothing_but_a_certificate_is_asked_for,
                                                 setup, teardown),
                 cmocka_unit_test_setup_teardown(what_is_signed_is_read_in_one_way, setup, teardown),
