@@ -83,8 +83,8 @@ $(BUILD)/generate: $(BUILD)/tools/generate.o $(archive)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(all_ldflags) -o $@ $^ $(package_libs) -lm
 
-# So that an engine can run out of memory (tests/sim/memory.c).
-simulator_ldflags := $(foreach name,malloc calloc realloc,-Wl,--wrap=$(name))
+# So that an engine can run out of memory, and a seed replays exactly (tests/sim/memory.c).
+simulator_ldflags := $(foreach name,malloc calloc realloc table_seed,-Wl,--wrap=$(name))
 $(BUILD)/sim: $(call objects,$(simulator_sources)) $(archive)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(all_ldflags) $(simulator_ldflags) -o $@ $^ $(package_libs) -lm
