@@ -1079,10 +1079,12 @@ static void lend(struct reader *r, struct track *t, struct source_event *e)
         *e = (struct source_event){ .kind = SOURCE_EVENT_RECORD, .track = t->id, .record = &l->record };
 }
 
-static size_t track_events(struct reader *r, struct track *t, struct source_event *events, size_t max)
+static size_t track_events(struct reader *r, struct track *t, struct source_event *events, size_t max,
+                           usec now)
 {
         size_t n = 0;
 
+        track_turn(r, t, now); /* nothing is lent that there is no time for any more */
         if (t->state == TRACK_OFFER) {
                 enter(r, t, TRACK_OPEN);
                 t->credit = t->credit_bytes = 0;
@@ -1117,7 +1119,7 @@ static void say_lost(struct reader *r, struct source_event *e)
 
 static bool can_lend(const struct track *t) { return t->unread && t->credit > 0 && t->credit_bytes > 0; }
 
-size_t reader_poll(struct reader *r, struct source_event *events, size_t max, usec now UNUSED)
+size_t reader_poll(struct reader *r, struct source_event *events, size_t max, usec now)
 {
         size_t n = 0;
 
@@ -1128,7 +1130,7 @@ size_t reader_poll(struct reader *r, struct source_event *events, size_t max, us
         while (n < max && !ring_empty(&r->talking)) {
                 struct track *t = CONTAINER_OF(r->talking.next, struct track, talking);
 
-                n += track_events(r, t, events + n, max - n);
+                n += track_events(r, t, events + n, max - n, now);
                 ring_remove(&t->talking);
                 if (can_lend(t) || t->tell)
                         talk(r, t);

@@ -16,7 +16,10 @@ static struct hold *hold_of(struct shop *s, uint32_t track)
 }
 
 /* With no memory some things come later than they should, or again. */
-static bool starving(const struct shop *s) { return s->no_memory_percent && shop_faulty(s); }
+static bool starving(const struct shop *s)
+{
+        return s->no_memory_percent && s->now < s->faults_end + 100 * USEC_MSEC;
+}
 
 /* ---- what the reader should do ------------------------------------------ */
 
@@ -615,7 +618,7 @@ void check_shop_quiet(struct shop *s)
                 out += h->out;
                 unread += h->assigned && !letting_go(h) ? h->n - h->lent : 0;
                 pages = pages || h->n > h->saved || h->front;
-                failing = failing || h->save_failures || (h->failures && !h->standby);
+                failing = failing || h->save_failures || (h->failures && !h->standby && !letting_go(h));
         }
         if (stats.tracks != holds || stats.out != out || stats.unread != unread)
                 shop_fail(s, "tracks, records out or records not read are counted wrongly", stats.tracks,
