@@ -409,6 +409,12 @@ static void log_add(struct shop *s, struct log *l)
         shop_say(s, "log %u: added as track %u\n", l->number, h->track);
 }
 
+/* Its last entry was read. */
+static bool may_end(const struct shop *s, const struct log *l)
+{
+        return l->hold && !l->hold->ended && l->hold->assigned && !s->queues && l->end == l->n;
+}
+
 static void log_turn(struct shop *s, struct log *l)
 {
         struct hold *h = l->hold;
@@ -429,14 +435,13 @@ static void log_turn(struct shop *s, struct log *l)
                 reader_withdraw(s->reader, h->track, 0);
                 s->stirred = true;
         }
-        if (!h->ended &&
-            (s->queues ? log_finished(s, l) : l->end == l->n && h->assigned && s->now >= h->end_at)) {
+        if (may_end(s, l) && h->end_at == USEC_NEVER && h->resume[0] &&
+            (uint32_t)strtoul(h->resume + 1, NULL, 10) == l->n)
+                h->end_at = s->now + shop_within(s, 100 * USEC_MSEC);
+        if (may_end(s, l) ? s->now >= h->end_at : s->queues && !h->ended && log_finished(s, l)) {
                 h->ended = true;
                 reader_end(s->reader, h->track);
                 s->stirred = true;
-        } else if (!h->ended && h->end_at == USEC_NEVER && !strcmp(h->resume, "") == 0 &&
-                   (uint32_t)strtoul(h->resume + 1, NULL, 10) == l->n) {
-                h->end_at = s->now + shop_within(s, 100 * USEC_MSEC);
         }
 }
 
@@ -465,8 +470,8 @@ usec service_deadline(const struct shop *s)
                         at = MIN_OF(at, MAX_OF(l->add_at, s->now + 1));
                 if (l->hold && l->hold->fenced)
                         at = MIN_OF(at, l->hold->lost_at);
-                if (l->hold && !l->hold->ended)
-                        at = MIN_OF(at, MAX_OF(l->hold->end_at, s->now + 1));
+                if (may_end(s, l))
+                        at = MIN_OF(at, l->hold->end_at);
         }
         return at;
 }
