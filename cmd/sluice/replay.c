@@ -59,7 +59,7 @@ static void show(struct replay *r, const struct pipeline_status *s, usec now)
                 (void)fprintf(stderr, ", %" PRIu64 " given up again",
                               s->stats.dead_lettered + s->stats.dropped);
         if (s->delivery != DELIVERY_IDLE)
-                (void)fprintf(stderr, "  %s: %.100s", delivery_state_name(s->delivery), s->delivery_text);
+                (void)fprintf(stderr, "  %s: %.100s", pipeline_delivery_name(s->delivery), s->delivery_text);
         else if (s->source != SOURCE_CONNECTED && s->source_text[0])
                 (void)fprintf(stderr, "  %s: %.100s", source_state_name(s->source), s->source_text);
         (void)fprintf(stderr, r->terminal && !r->stopping ? "" : "\n");
@@ -176,7 +176,7 @@ static int choose_letters(struct replay *r, struct pipeline_config *c, struct er
         if (r->letters) {
                 r->letters_file.path = r->letters;
                 r->letters_file.report = &r->report;
-                c->driver = &replay_file_driver;
+                c->kind = &replay_file_source;
                 c->source_spec = &r->letters_file;
                 return 0;
         }
@@ -194,7 +194,7 @@ static int choose_letters(struct replay *r, struct pipeline_config *c, struct er
                                               .consumer_group = r->group_name,
                                               .start_position = KAFKA_EARLIEST,
                                               .fetch_bytes = (int64_t)8 << 20 };
-        c->driver = replay_topic_driver();
+        c->kind = &replay_topic_source;
         c->source_spec = &r->topic;
         return 0;
 }
@@ -263,7 +263,7 @@ static int load(struct replay *r)
         struct error err;
         int result = 1;
 
-        if (triggers_load(&all, r->file, source_types(), source_drivers_n, &report, &err) < 0)
+        if (triggers_load(&all, r->file, source_types(), source_kinds_n, &report, &err) < 0)
                 (void)fprintf(stderr, report.n ? "%s" : "sluice replay: %s\n",
                               report.n ? report.p : err.text);
         else if ((r->trigger = triggers_find(&all, r->name, &err)))

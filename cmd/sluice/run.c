@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "base/log.h"
+#include "log/log.h"
 #include "checkpoint/filestore.h"
 #include "listen.h"
 #include "options.h"
@@ -93,7 +93,7 @@ static int start_job(struct run *r, struct job *j, struct trigger *t, struct err
                 return error_set(err, ERROR_INVALID,
                                  "%s/%s: spec.source.%s.listener.tls names a Secret of a cluster; without "
                                  "one say --tls-cert=FILE and --tls-key=FILE",
-                                 t->namespace_, t->name, trigger_driver(t)->name);
+                                 t->namespace_, t->name, trigger_source(t)->name);
         if (t->suspend)
                 return 0;
         return pipeline_new(&j->pipeline, &config, err) < 0 ||
@@ -200,7 +200,7 @@ static int load(struct run *r)
 
         for (size_t i = 0; i < r->files.n; i++) {
                 BUF_AT_END struct buf report = BUF_INIT((size_t)16 << 20);
-                int result = triggers_load(&r->triggers, r->files.list[i], source_types(), source_drivers_n,
+                int result = triggers_load(&r->triggers, r->files.list[i], source_types(), source_kinds_n,
                                            &report, &err);
 
                 if (report.n)
@@ -235,7 +235,7 @@ static int open_host(struct run *r, struct error *err)
         struct gate_host_config host = listen_config(&r->listen);
         host.http = r->http;
         for (size_t i = 0; i < r->triggers.n; i++)
-                if (trigger_driver(r->triggers.list[i])->push && !r->triggers.list[i]->suspend) {
+                if (trigger_source(r->triggers.list[i])->push && !r->triggers.list[i]->suspend) {
                         if (gate_host_new(&r->host, r->loop, &host, err) < 0)
                                 return -1;
                         if (r->port_file)

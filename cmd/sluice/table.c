@@ -18,7 +18,7 @@ static const char *state_of(const struct pipeline_status *s)
         if (s->source == SOURCE_FAILED || s->source == SOURCE_DISCONNECTED ||
             s->source == SOURCE_CONNECTING || s->source == SOURCE_STANDBY)
                 return source_state_name(s->source);
-        return delivery_state_name(s->delivery);
+        return pipeline_delivery_name(s->delivery);
 }
 
 static const char *reason_of(const struct pipeline_status *s)
@@ -38,7 +38,7 @@ static void age(struct buf *b, usec wall)
 
 static void source_of(struct buf *b, const struct trigger *t)
 {
-        const struct driver *d = trigger_driver(t);
+        const struct source_kind *d = trigger_source(t);
 
         buf_printf(b, "%s ", d->name);
         d->origin(t, b);

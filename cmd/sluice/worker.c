@@ -3,10 +3,10 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "base/log.h"
+#include "api/worker.h"
+#include "log/log.h"
 #include "base/random.h"
 #include "checkpoint/filestore.h"
-#include "controller/children.h"
 #include "kube/checkpoint.h"
 #include "kube/report.h"
 #include "listen.h"
@@ -14,7 +14,7 @@
 #include "worker/admin.h"
 #include "worker/gate.h"
 
-static const usec LINGER = 8 * USEC_SEC, GRACE = 20 * USEC_SEC, REFRESH = 15 * USEC_SEC;
+static const usec REFRESH = 15 * USEC_SEC;
 /* A failure that is over sooner is not worth a write to the API server. */
 static const usec SETTLING = USEC_SEC;
 
@@ -53,13 +53,14 @@ static int open_store(void *cookie, struct task *wake, struct store *out, struct
                 struct kube_checkpoint_config config;
                 char writer[17];
 
-                child_name(CHILD_CHECKPOINT, w->trigger->name, &name);
+                buf_printf(&name, "%s" WORKER_CHECKPOINT_SUFFIX, w->trigger->name);
                 if (name.failed)
                         return error_memory(err);
                 (void)snprintf(writer, sizeof(writer), "%016" PRIx64, random_seed());
                 config = (struct kube_checkpoint_config){ .namespace_ = w->trigger->namespace_,
                                                           .name = name.p,
                                                           .owner = uid_of(w->trigger),
+                                                          .owner_kind = "Trigger",
                                                           .writer = writer };
                 if (kube_checkpoint_new(&w->checkpoint, w->kube, &config, wake, err) < 0)
                         return -1;
@@ -107,7 +108,7 @@ static void tell(struct worker *w, const struct pipeline_status *s)
 
         (void)snprintf(source, sizeof(source), "%s", source_state_name(s->source));
         (void)snprintf(text, sizeof(text), "%s", s->source_text);
-        (void)snprintf(name, sizeof(name), "%s", delivery_state_name(w->delivery));
+        (void)snprintf(name, sizeof(name), "%s", pipeline_delivery_name(w->delivery));
         (void)snprintf(delivery, sizeof(delivery), "%s", s->delivery_text);
         status.source_state = source;
         status.source_message = *text ? text : NULL;
@@ -146,8 +147,8 @@ static void on_signal(void *cookie, int number UNUSED)
         admin_drain(w->admin);
         if (w->host) { /* for a while others still know this pod's address */
                 /* then who comes hears 503, until it has stopped */
-                gate_host_drain(w->host, LINGER + w->grace);
-                loop_arm(w->loop, &w->ending, loop_now(w->loop) + LINGER);
+                gate_host_drain(w->host, WORKER_LINGER + w->grace);
+                loop_arm(w->loop, &w->ending, loop_now(w->loop) + WORKER_LINGER);
         } else
                 pipeline_stop(w->pipeline, loop_now(w->loop) + w->grace);
 }
@@ -164,7 +165,7 @@ static int load(struct worker *w, const char *path)
         BUF_AT_END struct buf report = BUF_INIT((size_t)1 << 20);
         struct error err;
 
-        if (triggers_load(&w->triggers, path, source_types(), source_drivers_n, &report, &err) < 0) {
+        if (triggers_load(&w->triggers, path, source_types(), source_kinds_n, &report, &err) < 0) {
                 (void)fprintf(stderr, "%s", report.n ? report.p : err.text);
                 if (!report.n)
                         (void)fprintf(stderr, "\n");
@@ -186,17 +187,30 @@ static int load(struct worker *w, const char *path)
 /* In a cluster: who we are, and where status and positions go. */
 static int join_cluster(struct worker *w, const char *kubeconfig, struct error *err)
 {
-        const char *pod = getenv("POD_NAME");
+        BUF_AT_END struct buf manager = BUF_INIT(4096);
+        const char *pod = getenv(WORKER_ENV_POD);
 
         if (!pod || !*pod)
                 return error_set(err, ERROR_INVALID,
-                                 "POD_NAME is not set: outside a cluster say where positions are kept with "
+                                 WORKER_ENV_POD
+                                 " is not set: outside a cluster say where positions are kept with "
                                  "--checkpoint=DIR");
         if (kube_config_load(&w->kube_config, kubeconfig, err) < 0 ||
             kube_client_new(&w->kube, w->loop, &w->kube_config, err) < 0)
                 return -1;
-        return kube_report_new(&w->report, w->kube, w->trigger->namespace_, w->trigger->name,
-                               uid_of(w->trigger), pod, err);
+        buf_printf(&manager, WORKER_FIELD_MANAGER "%s", pod);
+        if (manager.failed)
+                return error_memory(err);
+        return kube_report_new(&w->report, w->kube,
+                               &(struct kube_report_config){ .api_version = API_GROUP_VERSION,
+                                                             .kind = "Trigger",
+                                                             .resource = "triggers",
+                                                             .namespace_ = w->trigger->namespace_,
+                                                             .name = w->trigger->name,
+                                                             .uid = uid_of(w->trigger),
+                                                             .pod = pod,
+                                                             .manager = manager.p },
+                               err);
 }
 
 struct places {
@@ -231,7 +245,7 @@ static int start(struct worker *w, const struct places *p, struct error *err)
                            : join_cluster(w, p->kubeconfig, err)) < 0)
                 return -1;
         host.http = w->http;
-        if (trigger_driver(w->trigger)->push && gate_host_new(&w->host, w->loop, &host, err) < 0)
+        if (trigger_source(w->trigger)->push && gate_host_new(&w->host, w->loop, &host, err) < 0)
                 return -1;
         config.loop = w->loop;
         config.http = w->http;
@@ -258,26 +272,28 @@ static void clean_up(struct worker *w)
 }
 
 static const struct option_spec options[] = {
-        OPTION(TEXT, "trigger", struct places, trigger, .value = "FILE",
+        OPTION(TEXT, WORKER_OPTION_TRIGGER, struct places, trigger, .value = "FILE",
                .help = "The Trigger to run: YAML or JSON with exactly one."),
-        OPTION(TEXT, "sink", struct places, sink, .value = "URL",
+        OPTION(TEXT, WORKER_OPTION_SINK, struct places, sink, .value = "URL",
                .help = "Where events go, instead of the Trigger's own sink: what the controller resolved it "
                        "to."),
-        OPTION(TEXT, "dead-letter", struct places, dead_letter, .value = "URL",
+        OPTION(TEXT, WORKER_OPTION_DEAD_LETTER, struct places, dead_letter, .value = "URL",
                .help = "Where dead letters go: what the controller resolved deadLetter to."),
-        OPTION(TEXT, "secrets", struct places, secrets, .value = "DIR",
+        OPTION(TEXT, WORKER_OPTION_SECRETS, struct places, secrets, .value = "DIR",
                .help = "Where the Secrets are that the Trigger names: files DIR/NAME/KEY."),
-        OPTION(TEXT, "listen", struct places, listen.address, .value = "ADDRESS:PORT",
-               .help = "Where a source that is reached by requests listens. Default: :8080."),
+        OPTION(TEXT, WORKER_OPTION_LISTEN, struct places, listen.address, .value = "ADDRESS:PORT",
+               .help = "Where a source that is reached by requests listens. Default: " WORKER_LISTEN_ADDRESS
+                       "."),
         LISTEN_OPTIONS(struct places, listen),
-        OPTION(TEXT, "admin", struct places, admin, .value = "ADDRESS:PORT",
-               .help = "Serve /livez, /readyz, /metrics and /status there. Default: :8081."),
+        OPTION(TEXT, WORKER_OPTION_ADMIN, struct places, admin, .value = "ADDRESS:PORT",
+               .help = "Serve " WORKER_PATH_LIVE ", " WORKER_PATH_READY
+                       ", /metrics and /status there. Default: " WORKER_ADMIN_ADDRESS "."),
         OPTION(TEXT, "checkpoint", struct places, checkpoint, .value = "DIR",
                .help = "Keep positions in this folder instead of the cluster."),
-        OPTION(FLAG, "ending", struct places, ending,
+        OPTION(FLAG, WORKER_OPTION_ENDING, struct places, ending,
                .help = "The Trigger is being deleted: take back what was made for it outside the cluster, "
                        "such as a subscription, and say so in its status."),
-        OPTION(TEXT, "instance", struct places, instance, .value = "NAME",
+        OPTION(TEXT, WORKER_OPTION_INSTANCE, struct places, instance, .value = "NAME",
                .help = "A name that stays the same over restarts: the broker then gives the partitions back "
                        "at once."),
         OPTION(TEXT, "kubeconfig", struct places, kubeconfig, .value = "FILE",
@@ -286,7 +302,7 @@ static const struct option_spec options[] = {
         OPTION(DURATION, "grace", struct places, grace, .value = "DURATION",
                .help = "How long what is in flight may take at SIGTERM. Default: 20s."),
 };
-static const struct usage usage = { .name = "worker",
+static const struct usage usage = { .name = WORKER_COMMAND,
                                     .text = "Delivers one Trigger's events until SIGTERM. The controller "
                                             "starts it; it needs no API server to deliver.",
                                     .options = options,
@@ -297,14 +313,16 @@ int cmd_worker(int argc, char **argv)
         struct worker w = { .triggers.pass_unknown = true,
                             .task = { .turn = observe },
                             .ending = { .turn = on_ending } };
-        struct places p = { .admin = ":8081", .grace = GRACE, .listen = { .address = ":8080" } };
+        struct places p = { .admin = WORKER_ADMIN_ADDRESS,
+                            .grace = WORKER_GRACE,
+                            .listen = { .address = WORKER_LISTEN_ADDRESS } };
         struct strings rest;
         struct error err;
         int result = options_parse(&usage, argc, argv, &p, &rest);
 
         free(rest.list);
         if (result < 0 && !p.trigger)
-                result = usage_error("worker", "needs --trigger=FILE");
+                result = usage_error(WORKER_COMMAND, "needs --" WORKER_OPTION_TRIGGER "=FILE");
         if (result >= 0)
                 return result;
         w.grace = p.grace;

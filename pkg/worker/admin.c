@@ -1,5 +1,6 @@
 #include "worker/admin.h"
 
+#include "api/worker.h"
 #include "json/writer.h"
 
 struct admin {
@@ -31,7 +32,7 @@ static const char *not_connected(const struct pipeline_status *s)
  * confirmed that way. */
 static const char *not_ready(const struct pipeline *p, const struct pipeline_status *s)
 {
-        return s->source != SOURCE_FAILED && trigger_driver(pipeline_trigger(p))->push ? NULL
+        return s->source != SOURCE_FAILED && trigger_source(pipeline_trigger(p))->push ? NULL
                                                                                        : not_connected(s);
 }
 
@@ -133,7 +134,7 @@ static void metric_labels(struct buf *b, const char *name, const struct trigger 
         label_value(b, t->namespace_);
         buf_text(b, "\",trigger=\"");
         label_value(b, t->name);
-        buf_printf(b, "\",source=\"%s\"", trigger_driver(t)->name);
+        buf_printf(b, "\",source=\"%s\"", trigger_source(t)->name);
 }
 
 /* Of sources that can lose any. */
@@ -149,7 +150,7 @@ static void show_lost(struct admin *a, struct buf *out)
                 const struct trigger *t = pipeline_trigger(a->pipelines[i]);
                 struct pipeline_status s;
 
-                if (!trigger_driver(t)->lag)
+                if (!trigger_source(t)->pull || !trigger_source(t)->pull->lag)
                         continue;
                 pipeline_status(a->pipelines[i], &s);
                 for (int reason = 0; reason < LOST_REASON_MAX; reason++) {
@@ -211,10 +212,10 @@ static void show_status(struct admin *a, struct http_call *call)
                 writer_object(&w);
                 writer_member_text(&w, "namespace", t->namespace_);
                 writer_member_text(&w, "name", t->name);
-                writer_member_text(&w, "source", trigger_driver(t)->name);
+                writer_member_text(&w, "source", trigger_source(t)->name);
                 writer_member_text(&w, "sourceState", source_state_name(s.source));
                 writer_member_text(&w, "sourceReason", s.source_text);
-                writer_member_text(&w, "deliveryState", delivery_state_name(s.delivery));
+                writer_member_text(&w, "deliveryState", pipeline_delivery_name(s.delivery));
                 writer_member_text(&w, "deliveryReason", s.delivery_text);
                 writer_member_int(&w, "received", (int64_t)s.stats.offered);
                 writer_member_int(&w, "delivered", (int64_t)s.stats.accepted);
@@ -243,9 +244,9 @@ static void handle(void *cookie, struct http_call *call)
 
         if (m->method != HTTP_GET && m->method != HTTP_HEAD)
                 http_call_reply(call, 405, TEXT, STR("Allow: GET, HEAD\r\n"), STR("only GET\n"));
-        else if (str_is(path, "/livez"))
+        else if (str_is(path, WORKER_PATH_LIVE))
                 live(call);
-        else if (str_is(path, "/readyz"))
+        else if (str_is(path, WORKER_PATH_READY))
                 ready(a, call);
         else if (str_is(path, "/metrics"))
                 show_metrics(a, call);

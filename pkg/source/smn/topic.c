@@ -625,7 +625,7 @@ int topic_new(struct topic **out, const struct topic_config *config, struct erro
         struct topic *t;
 
         if (!notification_urn(str_of(config->spec->topic_urn), &region, &project, &name))
-                return error_set(err, ERROR_INVALID, "topicUrn: \"%s\" is not " TOPIC_URN_FORMAT,
+                return error_set(err, ERROR_INVALID, "topicURN: \"%s\" is not " TOPIC_URN_FORMAT,
                                  config->spec->topic_urn);
         if (endpoint_find(&endpoint, "smn", region, err) < 0)
                 return error_wrap(err, "topicUrn");

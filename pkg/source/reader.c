@@ -1,0 +1,1199 @@
+#include "source/reader.h"
+
+#include <assert.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "base/backoff.h"
+#include "base/heap.h"
+#include "source/page.h"
+
+/* A table that can't grow says so instead of ending the process. */
+#define HASH_NONFATAL_OOM 1
+#define uthash_nonfatal_oom(element) ((void)(element))
+#include "base/table.h"
+
+/* ---- what the reader keeps ---------------------------------------------- */
+
+static const usec STARVED = 10 * USEC_MSEC; /* after which memory is asked for again */
+static const usec RETRY_AFTER_MOST = USEC_HOUR;
+enum { MARK_MOST = 64 << 10, NOTICES = 16 };
+
+struct link {
+        struct link *next, *previous;
+};
+
+enum track_state {
+        TRACK_CLAIM,
+        TRACK_LOAD,
+        TRACK_OFFER, /* the engine is about to be told */
+        TRACK_OPEN,
+        TRACK_CLOSING, /* the engine lets go of it */
+        TRACK_LEAVING, /* nothing of it is out; what is left to be saved is saved */
+};
+
+struct track {
+        struct link ready, talking; /* it may have a job, or an event */
+        struct heap_node due;
+        UT_hash_handle hh; /* by name */
+        char *name;
+        size_t name_n;
+        uint32_t id;
+        void *own;
+        enum track_state state;
+
+        /* the job that reads */
+        enum reader_job_kind front;
+        bool busy, cancel_due, cancelled;
+        struct page *filling;
+        usec front_at; /* not before */
+        bool asked;    /* because the peer said so */
+        unsigned front_failures;
+        usec pause; /* the last one after an empty page; 0: it brought something */
+
+        /* the job that saves */
+        bool saving, saving_fresh;
+        uint64_t saving_to;
+        usec save_at, saved_at; /* not before; when the last one began */
+        unsigned save_failures;
+        struct buf save_mark, save_state;
+        struct str *marks;
+        size_t marks_cap;
+
+        /* the end */
+        bool ended, withdrawn, lost, again;
+        bool refused; /* the engine had no memory for it */
+        bool tell;    /* the engine, that it is to let go */
+        usec give_up_at, leave_by;
+
+        /* its records, in order: those below saved are gone; committed: all below are done; unread from */
+        uint64_t next, committed, saved;
+        struct page *pages, *pages_last;
+        struct lent *unread, *walk, *unsaved; /* the first that is not lent, not committed, not saved */
+        uint32_t unread_n;
+        uint64_t reach; /* below it everything is done, up to a mark */
+        struct str reach_mark;
+        struct buf resume, kept; /* the mark of the last page; the one that is saved */
+        bool fresh;              /* the mark moved without a record */
+        struct remember remember;
+        int64_t credit, credit_bytes;
+        int64_t behind;
+        bool failing, final, standby, open; /* counted in the reader */
+};
+
+struct notice {
+        const char *reason;
+        uint32_t track;
+        enum lost_reason lost;
+        uint64_t n;
+        char text[256];
+};
+
+struct reader {
+        struct reader_config config;
+        struct random random;
+        struct link ready, talking; /* rings of tracks */
+        struct heap timers;
+        struct track **slots; /* by number; NULL: free */
+        uint32_t *free_slots, free_n, slots_n, slots_cap;
+        struct track *names;
+        uint32_t failing, final, standby, open;
+        bool stopping, closed, reached, had_tracks;
+        struct error trouble; /* kind ERROR_NONE: none */
+        enum source_state told_state;
+        bool text_changed;
+        char text[256], told_text[256];
+        struct notice lost[NOTICES], warnings[NOTICES], taken;
+        uint32_t lost_n, warnings_n;
+        struct reader_stats stats;
+};
+
+static bool linked(const struct link *l) { return l->next != NULL; }
+
+static void ring_init(struct link *ring) { ring->next = ring->previous = ring; }
+
+static bool ring_empty(const struct link *ring) { return ring->next == ring; }
+
+static void ring_add(struct link *ring, struct link *l)
+{
+        if (linked(l))
+                return;
+        *l = (struct link){ .next = ring, .previous = ring->previous };
+        ring->previous->next = l;
+        ring->previous = l;
+}
+
+static void ring_remove(struct link *l)
+{
+        if (!linked(l))
+                return;
+        l->previous->next = l->next;
+        l->next->previous = l->previous;
+        *l = (struct link){ 0 };
+}
+
+static void stir(struct reader *r, struct track *t) { ring_add(&r->ready, &t->ready); }
+static void talk(struct reader *r, struct track *t) { ring_add(&r->talking, &t->talking); }
+static struct str text_of(const struct buf *b) { return (struct str){ b->p, b->n }; }
+
+static bool put_text(struct buf *b, struct str s)
+{
+        buf_reset(b);
+        b->max = MARK_MOST;
+        buf_str(b, s);
+        return !b->failed;
+}
+
+static struct track *find(const struct reader *r, uint32_t id)
+{
+        return id < r->slots_n ? r->slots[id] : NULL;
+}
+
+const char *reader_job_name(enum reader_job_kind kind)
+{
+        static const char *const names[] = { "claim", "load", "fetch", "save", "cancel", "leave" };
+
+        return (size_t)kind < COUNT_OF(names) ? names[kind] : "";
+}
+
+/* ---- life --------------------------------------------------------------- */
+
+int reader_new(struct reader **out, const struct reader_config *config, uint64_t seed, struct error *err)
+{
+        struct reader *r;
+
+        if (config->lease && config->remember)
+                return error_set(err, ERROR_INTERNAL, "a reader with a lease remembers no ids");
+        if (!(r = calloc(1, sizeof(*r))))
+                return error_memory(err);
+        r->config = *config;
+        r->config.page_most = config->page_most ? config->page_most : 4 * config->page_bytes;
+        r->config.unsaved_most = config->unsaved_most ? config->unsaved_most : 100000;
+        r->config.poll_min = MAX_OF(config->poll_min, USEC_MSEC);
+        r->config.poll_max = MAX_OF(config->poll_max, r->config.poll_min);
+        r->config.backoff_min = MAX_OF(config->backoff_min, USEC_MSEC);
+        r->config.backoff_max = MAX_OF(config->backoff_max, r->config.backoff_min);
+        r->config.leave_timeout = config->leave_timeout ? config->leave_timeout : 5 * USEC_SEC;
+        random_init(&r->random, seed);
+        ring_init(&r->ready);
+        ring_init(&r->talking);
+        r->told_state = SOURCE_STATE_MAX;
+        *out = r;
+        return 0;
+}
+
+static void pages_free(struct reader *r, struct track *t)
+{
+        for (struct page *p = t->pages, *next; p; p = next) {
+                next = p->next;
+                r->stats.out -= p->out;
+                (void)page_free(p);
+        }
+        r->stats.unread -= t->unread_n;
+        t->pages = t->pages_last = NULL;
+        t->unread = t->walk = t->unsaved = NULL;
+        t->unread_n = 0;
+}
+
+static void track_done(struct reader *r, struct track *t)
+{
+        if (t->filling)
+                page_reject(t->filling);
+        pages_free(r, t);
+        remember_clear(&t->remember);
+        buf_done(&t->save_mark);
+        buf_done(&t->save_state);
+        buf_done(&t->resume);
+        buf_done(&t->kept);
+        free(t->marks);
+        free(t->name);
+        free(t);
+}
+
+struct reader *reader_free(struct reader *r)
+{
+        if (!r)
+                return NULL;
+        HASH_CLEAR(hh, r->names);
+        for (uint32_t i = 0; i < r->slots_n; i++)
+                if (r->slots[i])
+                        track_done(r, r->slots[i]);
+        heap_done(&r->timers);
+        free(r->slots);
+        free(r->free_slots);
+        free(r);
+        return NULL;
+}
+
+/* Room for one more track and its timer, so that nothing about it can fail later. */
+static bool reserve_slot(struct reader *r)
+{
+        uint32_t cap = MAX_OF(r->slots_cap * 2, 8u);
+        struct track **slots;
+        uint32_t *free_slots;
+
+        if (r->free_n)
+                return true;
+        if (!heap_reserve(&r->timers, (size_t)r->slots_n + 1))
+                return false;
+        if (r->slots_n < r->slots_cap)
+                return true;
+        if (!(free_slots = realloc(r->free_slots, cap * sizeof(*free_slots))))
+                return false;
+        r->free_slots = free_slots;
+        if (!(slots = realloc(r->slots, cap * sizeof(struct track *))))
+                return false;
+        r->slots = slots;
+        r->slots_cap = cap;
+        return true;
+}
+
+static struct track *track_new(struct reader *r, struct str name)
+{
+        struct track *t = calloc(1, sizeof(*t));
+
+        if (!t)
+                return NULL;
+        t->name = str_dup(name);
+        t->name_n = name.n;
+        if (t->name)
+                HASH_ADD_KEYPTR(hh, r->names, t->name, t->name_n, t);
+        if (t->name && t->hh.tbl)
+                return t;
+        free(t->name);
+        free(t);
+        return NULL;
+}
+
+static enum track_state first_state(const struct reader *r)
+{
+        return r->config.claims ? TRACK_CLAIM : r->config.loads ? TRACK_LOAD : TRACK_OFFER;
+}
+
+int reader_add(struct reader *r, struct str name, void *own, uint32_t *track, struct error *err)
+{
+        struct track *t;
+
+        if (r->stopping)
+                return error_set(err, ERROR_CANCELLED, "the source is stopping");
+        HASH_FIND(hh, r->names, name.p, name.n, t);
+        if (t)
+                return error_set(err, ERROR_EXISTS, "track " STR_FMT " is there already", STR_ARG(name));
+        if (!reserve_slot(r) || !(t = track_new(r, name)))
+                return error_memory(err);
+        t->id = r->free_n ? r->free_slots[--r->free_n] : r->slots_n++;
+        r->slots[t->id] = t;
+        t->own = own;
+        t->state = first_state(r);
+        t->next = t->committed = t->saved = 1;
+        t->behind = -1;
+        t->remember.most = r->config.remember;
+        r->stats.tracks++;
+        r->had_tracks = true;
+        stir(r, t);
+        *track = t->id;
+        return 0;
+}
+
+/* ---- what is told about the whole --------------------------------------- */
+
+static void count(uint32_t *n, bool *counted, bool now)
+{
+        *n += now && !*counted;
+        *n -= !now && *counted;
+        *counted = now;
+}
+
+static void say_failure(struct reader *r, const char *text)
+{
+        if (strncmp(r->text, text, sizeof(r->text) - 1) == 0)
+                return;
+        (void)snprintf(r->text, sizeof(r->text), "%.*s", (int)sizeof(r->text) - 1, text);
+        r->text_changed = true;
+}
+
+static void track_well(struct reader *r, struct track *t)
+{
+        bool failing = t->front_failures || t->save_failures;
+
+        count(&r->failing, &t->failing, failing);
+        if (!failing)
+                count(&r->final, &t->final, false);
+}
+
+static void track_failing(struct reader *r, struct track *t, const struct error *err)
+{
+        say_failure(r, err->text);
+        count(&r->failing, &t->failing, true);
+        count(&r->final, &t->final, !err->retry);
+}
+
+void reader_trouble(struct reader *r, const struct error *err)
+{
+        r->trouble.kind = ERROR_NONE;
+        if (!err)
+                return;
+        r->trouble = *err;
+        say_failure(r, err->text);
+}
+
+static enum source_state state_now(const struct reader *r)
+{
+        if (r->final || (r->trouble.kind && !r->trouble.retry))
+                return SOURCE_FAILED;
+        if (r->failing || r->trouble.kind)
+                return SOURCE_DISCONNECTED;
+        if (r->open && r->reached)
+                return SOURCE_CONNECTED;
+        return r->stats.tracks && r->standby == r->stats.tracks ? SOURCE_STANDBY : SOURCE_CONNECTING;
+}
+
+static bool state_has_text(enum source_state state)
+{
+        return state == SOURCE_FAILED || state == SOURCE_DISCONNECTED || state == SOURCE_STANDBY;
+}
+
+static bool state_changed(const struct reader *r)
+{
+        enum source_state state = state_now(r);
+
+        return state != r->told_state || (r->text_changed && state_has_text(state));
+}
+
+static void say_state(struct reader *r, struct pull_event *e)
+{
+        enum source_state state = state_now(r);
+
+        (void)snprintf(r->told_text, sizeof(r->told_text), "%s", state_has_text(state) ? r->text : "");
+        r->told_state = state;
+        r->text_changed = false;
+        *e = (struct pull_event){ .kind = PULL_STATE, .state = state, .text = r->told_text };
+}
+
+/* ---- warnings, and what is gone ----------------------------------------- */
+
+/* The one of the same kind, or a new one; the last one once there is no room. NULL: there is no room. */
+static struct notice *notice(struct notice *list, uint32_t *n, const char *reason, uint32_t track)
+{
+        for (uint32_t i = 0; i < *n; i++)
+                if (strcmp(list[i].reason, reason) == 0 && list[i].track == track)
+                        return &list[i];
+        if (*n == NOTICES)
+                return NULL;
+        list[*n] = (struct notice){ .reason = reason, .track = track };
+        return &list[(*n)++];
+}
+
+void reader_gone(struct reader *r, uint32_t track, uint64_t records, enum lost_reason reason,
+                 const char *format, ...)
+{
+        struct notice *l = notice(r->lost, &r->lost_n, lost_reason_name(reason), track);
+        va_list args;
+
+        if (!l)
+                l = &r->lost[NOTICES - 1]; /* none is left out of the count */
+        l->lost = reason;
+        l->n += records;
+        va_start(args, format);
+        (void)vsnprintf(l->text, sizeof(l->text), format, args);
+        va_end(args);
+}
+
+void reader_warn(struct reader *r, const char *reason, const char *format, ...)
+{
+        struct notice *w = notice(r->warnings, &r->warnings_n, reason, 0);
+        va_list args;
+
+        if (!w)
+                return;
+        if (w->n++)
+                return;
+        va_start(args, format);
+        (void)vsnprintf(w->text, sizeof(w->text), format, args);
+        va_end(args);
+}
+
+static void shift(struct notice *list, uint32_t *n) { memmove(list, list + 1, --*n * sizeof(*list)); }
+
+bool reader_warned(struct reader *r, struct reader_warning *w)
+{
+        if (!r->warnings_n)
+                return false;
+        r->taken = r->warnings[0];
+        shift(r->warnings, &r->warnings_n);
+        *w = (struct reader_warning){ .reason = r->taken.reason, .text = r->taken.text, .times = r->taken.n };
+        return true;
+}
+
+void reader_behind(struct reader *r, uint32_t track, int64_t records)
+{
+        struct track *t = find(r, track);
+
+        if (t)
+                t->behind = records;
+}
+
+int64_t reader_lag(const struct reader *r)
+{
+        int64_t lag = 0;
+
+        for (uint32_t i = 0; i < r->slots_n; i++) {
+                const struct track *t = r->slots[i];
+
+                if (!t)
+                        continue;
+                if (t->behind < 0)
+                        return -1;
+                lag += t->behind + (int64_t)(t->next - t->committed);
+        }
+        return lag;
+}
+
+bool reader_drained(const struct reader *r) { return r->had_tracks && r->stats.tracks == 0; }
+
+void reader_stats(const struct reader *r, struct reader_stats *out) { *out = r->stats; }
+
+/* ---- letting go --------------------------------------------------------- */
+
+static void enter(struct reader *r, struct track *t, enum track_state state)
+{
+        count(&r->open, &t->open, state == TRACK_OPEN);
+        t->state = state;
+        stir(r, t);
+}
+
+static void front_unwanted(struct track *t)
+{
+        if (t->busy && !t->cancelled && t->front != READER_LEAVE)
+                t->cancel_due = t->cancelled = true;
+}
+
+/* Nothing more of it is lent; the engine is told, once it knows of the track. */
+static void let_go(struct reader *r, struct track *t)
+{
+        if (t->state == TRACK_LEAVING) {
+                stir(r, t);
+                return;
+        }
+        count(&r->standby, &t->standby, false);
+        front_unwanted(t);
+        r->stats.unread -= t->unread_n;
+        t->unread_n = 0;
+        t->unread = NULL;
+        if (t->state < TRACK_OPEN) {
+                ring_remove(&t->talking);
+                enter(r, t, TRACK_LEAVING);
+                return;
+        }
+        t->tell = true;
+        talk(r, t);
+        enter(r, t, TRACK_CLOSING);
+}
+
+void reader_end(struct reader *r, uint32_t track)
+{
+        struct track *t = find(r, track);
+
+        if (!t)
+                return;
+        t->ended = true;
+        stir(r, t);
+}
+
+static void withdraw(struct reader *r, struct track *t, usec give_up_at)
+{
+        bool known = t->withdrawn || t->again;
+
+        t->again = false;
+        t->withdrawn = true;
+        t->lost = t->lost || give_up_at == 0;
+        if (known && t->state == TRACK_CLOSING && give_up_at >= t->give_up_at)
+                return;
+        t->give_up_at = give_up_at;
+        let_go(r, t);
+}
+
+void reader_withdraw(struct reader *r, uint32_t track, usec give_up_at)
+{
+        struct track *t = find(r, track);
+
+        if (t)
+                withdraw(r, t, give_up_at);
+}
+
+void reader_stop(struct reader *r)
+{
+        r->stopping = true;
+        for (uint32_t i = 0; i < r->slots_n; i++)
+                if (r->slots[i] && !r->slots[i]->withdrawn)
+                        withdraw(r, r->slots[i], USEC_NEVER);
+}
+
+void reader_hurry(struct reader *r, uint32_t track)
+{
+        struct track *t = find(r, track);
+
+        if (!t || t->asked)
+                return;
+        t->front_at = 0;
+        t->pause = 0;
+        stir(r, t);
+}
+
+/* The last trace of a track. */
+static void track_remove(struct reader *r, struct track *t)
+{
+        heap_remove(&r->timers, &t->due);
+        ring_remove(&t->ready);
+        ring_remove(&t->talking);
+        t->front_failures = t->save_failures = 0;
+        track_well(r, t);
+        count(&r->standby, &t->standby, false);
+        HASH_DEL(r->names, t);
+        r->slots[t->id] = NULL;
+        r->free_slots[r->free_n++] = t->id;
+        r->stats.tracks--;
+        track_done(r, t);
+}
+
+/* ---- jobs: saving ------------------------------------------------------- */
+
+/* When what waits to be saved stops to be ours. */
+static usec lease_end(const struct reader *r, const struct track *t)
+{
+        return r->config.lease && t->unsaved ? t->unsaved->page->since + r->config.lease : USEC_NEVER;
+}
+
+static bool all_done(const struct track *t) { return t->committed == t->next; }
+
+/* Below it everything may be saved. */
+static uint64_t save_point(const struct track *t) { return all_done(t) ? t->next : t->reach; }
+
+static bool save_wanted(const struct reader *r, const struct track *t)
+{
+        if (t->saving || t->lost || t->state < TRACK_OPEN)
+                return false;
+        return save_point(t) > t->saved || (t->fresh && all_done(t) && r->config.idle_save_interval);
+}
+
+static usec save_when(const struct reader *r, const struct track *t)
+{
+        usec interval = save_point(t) > t->saved ? r->config.save_interval : r->config.idle_save_interval;
+
+        if (t->state > TRACK_OPEN || !t->saved_at)
+                interval = 0;
+        return MAX_OF(t->save_at, t->saved_at + interval);
+}
+
+/* The marks of all records from the first unsaved one up to a position; false: out of memory. */
+static bool collect_marks(const struct reader *r, struct track *t, uint64_t *to, size_t *n)
+{
+        size_t most = (size_t)MIN_OF(*to - t->saved, (uint64_t)r->config.marks_most);
+        const struct lent *l = t->unsaved;
+
+        if (most > t->marks_cap) {
+                struct str *grown = realloc(t->marks, most * sizeof(*grown));
+
+                if (!grown)
+                        return false;
+                t->marks = grown;
+                t->marks_cap = most;
+        }
+        for (*n = 0; *n < most; l = l->next)
+                t->marks[(*n)++] = l->mark;
+        *to = t->saved + most;
+        return true;
+}
+
+static bool save_prepare(struct reader *r, struct track *t, uint64_t *to, size_t *marks_n)
+{
+        struct str mark;
+
+        *marks_n = 0;
+        *to = save_point(t);
+        if (r->config.marks_most && !collect_marks(r, t, to, marks_n))
+                return false;
+        mark = *to == t->next    ? text_of(&t->resume)
+               : *to == t->reach ? t->reach_mark
+               : *marks_n        ? t->marks[*marks_n - 1]
+                                 : (struct str){ 0 };
+        if (!put_text(&t->save_mark, mark))
+                return false;
+        if (!r->config.remember)
+                return true;
+        buf_reset(&t->save_state);
+        t->save_state.max = READER_STATE_MOST + MARK_MOST;
+        remember_write(&t->remember, text_of(&t->save_mark), *to, &t->save_state);
+        return !t->save_state.failed;
+}
+
+static bool save_next(struct reader *r, struct track *t, usec now, struct reader_job *job)
+{
+        uint64_t to;
+        size_t marks_n;
+
+        if (!save_wanted(r, t) || now < save_when(r, t) || now >= lease_end(r, t) ||
+            (t->leave_by && now >= t->leave_by))
+                return false;
+        if (!save_prepare(r, t, &to, &marks_n)) {
+                t->save_at = now + STARVED;
+                return false;
+        }
+        t->saving = true;
+        t->saving_to = to;
+        t->saving_fresh = t->fresh && to == t->next;
+        t->fresh = t->fresh && !t->saving_fresh;
+        t->saved_at = now;
+        *job = (struct reader_job){ .kind = READER_SAVE,
+                                    .mark = text_of(&t->save_mark),
+                                    .state = text_of(r->config.remember ? &t->save_state : &t->save_mark),
+                                    .marks = t->marks,
+                                    .marks_n = marks_n,
+                                    .give_up_at = MIN_OF(lease_end(r, t),
+                                                         t->leave_by ? t->leave_by : USEC_NEVER) };
+        return true;
+}
+
+/* Pages whose records are all saved and given back. */
+static void free_front(struct track *t)
+{
+        while (t->pages && t->pages->position + t->pages->n <= t->saved && !t->pages->out) {
+                struct page *p = t->pages;
+
+                t->pages = p->next;
+                if (!t->pages)
+                        t->pages_last = NULL;
+                (void)page_free(p);
+        }
+}
+
+static void save_done(struct reader *r, struct track *t)
+{
+        struct buf last = t->kept;
+
+        t->kept = t->save_mark;
+        t->save_mark = last;
+        t->saved = t->saving_to;
+        while (t->unsaved && t->unsaved->record.position < t->saved)
+                t->unsaved = t->unsaved->next;
+        free_front(t);
+        t->save_failures = 0;
+        track_well(r, t);
+}
+
+/* ---- jobs: reading ------------------------------------------------------ */
+
+static bool fetch_wanted(const struct reader *r, const struct track *t)
+{
+        return t->state == TRACK_OPEN && !t->ended && !t->unread && t->credit > 0 && t->credit_bytes > 0 &&
+               t->next - t->saved < r->config.unsaved_most;
+}
+
+static bool front_wanted(const struct reader *r, const struct track *t)
+{
+        return !t->busy && (t->state <= TRACK_LOAD || fetch_wanted(r, t));
+}
+
+static bool front_next(struct reader *r, struct track *t, usec now, struct reader_job *job)
+{
+        if (t->cancel_due) {
+                t->cancel_due = false;
+                *job = (struct reader_job){ .kind = READER_CANCEL };
+                return true;
+        }
+        if (!front_wanted(r, t) || now < t->front_at)
+                return false;
+        *job = (struct reader_job){ .kind = t->state == TRACK_CLAIM ? READER_CLAIM : READER_LOAD };
+        if (t->state == TRACK_OPEN) {
+                t->filling = page_new(&t->remember, &r->stats, r->config.page_most);
+                if (!t->filling) {
+                        t->front_at = now + STARVED;
+                        return false;
+                }
+                *job = (struct reader_job){ .kind = READER_FETCH,
+                                            .records = (uint32_t)MIN_OF(t->credit, (int64_t)UINT32_MAX),
+                                            .bytes = r->config.page_bytes,
+                                            .mark = text_of(&t->resume),
+                                            .page = t->filling };
+        }
+        t->front = job->kind;
+        t->busy = true;
+        return true;
+}
+
+/* Everything that it let go of comes again. */
+static void begin_again(struct reader *r, struct track *t, usec now)
+{
+        if (!put_text(&t->resume, text_of(&t->kept))) {
+                t->front_at = now + STARVED;
+                return;
+        }
+        r->stats.let_go += t->next - t->saved;
+        pages_free(r, t);
+        t->saved = t->committed = t->reach = t->next;
+        t->again = t->ended = t->fresh = false;
+        t->leave_by = t->front_at = 0;
+        enter(r, t, first_state(r));
+}
+
+/* Nothing of it is out or under way, and what can be saved is. */
+static bool may_leave(const struct reader *r, const struct track *t, usec now)
+{
+        if (t->state != TRACK_LEAVING || t->busy || t->saving)
+                return false;
+        return !save_wanted(r, t) || now >= lease_end(r, t) || (t->leave_by && now >= t->leave_by);
+}
+
+static bool leave_next(struct reader *r, struct track *t, usec now, struct reader_job *job)
+{
+        if (!may_leave(r, t, now) || t->again)
+                return false;
+        t->front = READER_LEAVE;
+        t->busy = true;
+        *job = (struct reader_job){ .kind = READER_LEAVE, .lost = t->lost };
+        return true;
+}
+
+static bool is_drained(const struct track *t) { return t->ended && !t->busy && !t->unread && all_done(t); }
+
+/* What time alone changes. */
+static void track_turn(struct reader *r, struct track *t, usec now)
+{
+        if (t->state == TRACK_OPEN && now >= lease_end(r, t) - r->config.attempt) {
+                t->again = true;
+                t->give_up_at = lease_end(r, t);
+                let_go(r, t);
+        } else if (t->state == TRACK_OPEN && is_drained(t)) {
+                t->give_up_at = USEC_NEVER;
+                let_go(r, t);
+        }
+        if (t->state == TRACK_LEAVING && t->withdrawn && !t->leave_by)
+                t->leave_by = now + r->config.leave_timeout;
+        if (t->again && may_leave(r, t, now) && now >= t->front_at)
+                begin_again(r, t, now);
+        if (t->refused)
+                t->front_at = now + STARVED;
+        t->refused = false;
+        if (t->state == TRACK_OFFER && now >= t->front_at)
+                talk(r, t);
+}
+
+static bool track_next(struct reader *r, struct track *t, usec now, struct reader_job *job)
+{
+        track_turn(r, t, now);
+        if (!save_next(r, t, now, job) && !front_next(r, t, now, job) && !leave_next(r, t, now, job))
+                return false;
+        job->track = t->id;
+        job->own = t->own;
+        job->name = (struct str){ t->name, t->name_n };
+        r->stats.jobs[job->kind]++;
+        return true;
+}
+
+static usec track_due(const struct reader *r, const struct track *t)
+{
+        usec at = USEC_NEVER;
+
+        if (save_wanted(r, t)) {
+                at = MIN_OF(save_when(r, t), lease_end(r, t));
+                if (t->leave_by)
+                        at = MIN_OF(at, t->leave_by);
+        }
+        if (front_wanted(r, t) || (t->state == TRACK_OFFER && !linked(&t->talking)) ||
+            (t->state == TRACK_LEAVING && t->again && !t->busy && !t->saving && !save_wanted(r, t)))
+                at = MIN_OF(at, t->front_at);
+        if (t->state == TRACK_OPEN && t->unsaved && r->config.lease)
+                at = MIN_OF(at, lease_end(r, t) - r->config.attempt);
+        return at;
+}
+
+bool reader_next(struct reader *r, usec now, struct reader_job *job)
+{
+        struct heap_node *first;
+
+        while ((first = heap_first(&r->timers)) && first->at <= now) {
+                heap_remove(&r->timers, first);
+                stir(r, CONTAINER_OF(first, struct track, due));
+        }
+        while (!ring_empty(&r->ready)) {
+                struct track *t = CONTAINER_OF(r->ready.next, struct track, ready);
+                usec due;
+
+                if (track_next(r, t, now, job))
+                        return true;
+                ring_remove(&t->ready);
+                due = track_due(r, t);
+                heap_remove(&r->timers, &t->due);
+                if (due != USEC_NEVER) {
+                        bool inserted = heap_insert(&r->timers, &t->due, due);
+
+                        assert(inserted); /* its place was reserved with the track's number */
+                        (void)inserted;
+                }
+        }
+        return false;
+}
+
+/* ---- how jobs end ------------------------------------------------------- */
+
+static usec pause_after(struct reader *r, const struct error *err, unsigned failures)
+{
+        const struct reader_config *c = &r->config;
+
+        if (err->retry_after > 0)
+                return MIN_OF(err->retry_after, RETRY_AFTER_MOST);
+        if (!err->retry)
+                return c->backoff_max / 2 +
+                       backoff_full_jitter(&r->random, c->backoff_max / 2, c->backoff_max / 2, 0, USEC_MSEC);
+        return backoff_full_jitter(&r->random, c->backoff_min, c->backoff_max, failures - 1, USEC_MSEC);
+}
+
+static void save_failed(struct reader *r, struct track *t, const struct error *err, usec now)
+{
+        t->fresh = t->fresh || t->saving_fresh;
+        if (err->kind == ERROR_CONFLICT) {
+                say_failure(r, err->text);
+                withdraw(r, t, 0);
+                return;
+        }
+        t->save_failures++;
+        t->save_at = now + pause_after(r, err, t->save_failures);
+        track_failing(r, t, err);
+}
+
+static void front_failed(struct reader *r, struct track *t, const struct error *err, usec now)
+{
+        bool held_elsewhere = t->front == READER_CLAIM && err->kind == ERROR_CONFLICT;
+
+        if (t->cancelled)
+                return;
+        t->front_failures++;
+        t->front_at = now + pause_after(r, err, t->front_failures);
+        t->asked = err->retry_after > 0;
+        if (held_elsewhere) {
+                count(&r->standby, &t->standby, true);
+                say_failure(r, err->text);
+                r->reached = true;
+                return;
+        }
+        track_failing(r, t, err);
+}
+
+static void front_well(struct reader *r, struct track *t)
+{
+        t->front_failures = 0;
+        t->front_at = 0;
+        t->asked = false;
+        r->reached = true;
+        count(&r->standby, &t->standby, false);
+        track_well(r, t);
+}
+
+static void page_pause(struct reader *r, struct track *t, bool empty, usec now)
+{
+        if (!empty) {
+                t->pause = 0;
+                return;
+        }
+        t->pause = t->pause ? MIN_OF(t->pause * 2, r->config.poll_max) : r->config.poll_min;
+        t->front_at = now + t->pause;
+}
+
+static void page_append(struct reader *r, struct track *t, struct page *p, usec now)
+{
+        struct lent *before = t->pages_last ? t->pages_last->last : NULL;
+
+        page_number(p, t->id, t->next, now);
+        if (before)
+                before->next = p->first;
+        *(t->pages_last ? &t->pages_last->next : &t->pages) = p;
+        t->pages_last = p;
+        t->unread = p->first;
+        t->unread_n = p->n;
+        if (!t->walk)
+                t->walk = p->first;
+        if (!t->unsaved)
+                t->unsaved = p->first;
+        t->next += p->n;
+        r->stats.unread += p->n;
+        r->stats.records += p->n;
+        talk(r, t);
+}
+
+/* The mark behind the page; false: out of memory. */
+static bool take_mark(struct track *t, struct page *p, struct str mark)
+{
+        if (!mark.n && p->last)
+                mark = p->last->mark;
+        if (!mark.n || str_equal(mark, text_of(&t->resume)))
+                return true;
+        p->too_large = mark.n > MARK_MOST;
+        if (p->too_large || !buf_reserve(&t->resume, MAX_OF(mark.n, t->resume.n) - t->resume.n))
+                return false;
+        t->fresh = t->fresh || p->n == 0;
+        return put_text(&t->resume, mark);
+}
+
+static void fetched(struct reader *r, struct track *t, struct page *p, struct str mark, usec now)
+{
+        struct error err;
+
+        if (t->state != TRACK_OPEN) {
+                page_reject(p);
+                return;
+        }
+        t->resume.max = MARK_MOST;
+        if (page_failed(p) || !take_mark(t, p, mark)) {
+                if (p->too_large)
+                        (void)error_set(&err, ERROR_PROTOCOL,
+                                        "a response takes more than %zu bytes: ask for fewer at once",
+                                        r->config.page_most);
+                else
+                        (void)error_memory(&err);
+                page_reject(p);
+                front_failed(r, t, &err, now);
+                return;
+        }
+        front_well(r, t);
+        page_pause(r, t, p->n == 0, now);
+        if (p->n)
+                page_append(r, t, p, now);
+        else
+                (void)page_free(p);
+}
+
+static void loaded(struct reader *r, struct track *t, struct str state, usec now)
+{
+        struct error err;
+        struct str mark;
+
+        remember_clear(&t->remember);
+        if (remember_read(&t->remember, state, &mark, &err) < 0) {
+                (void)error_wrap(&err, "%s", t->name);
+                front_failed(r, t, &err, now);
+                return;
+        }
+        if (!put_text(&t->resume, mark) || !put_text(&t->kept, mark)) {
+                (void)error_memory(&err);
+                front_failed(r, t, &err, now);
+                return;
+        }
+        front_well(r, t);
+        if (t->state == TRACK_LOAD)
+                enter(r, t, TRACK_OFFER);
+}
+
+static void claimed(struct reader *r, struct track *t)
+{
+        front_well(r, t);
+        if (t->state == TRACK_CLAIM)
+                enter(r, t, r->config.loads ? TRACK_LOAD : TRACK_OFFER);
+}
+
+static struct page *front_over(struct track *t)
+{
+        t->busy = t->cancel_due = false;
+        return TAKE(t->filling);
+}
+
+void reader_done(struct reader *r, const struct reader_job *job, struct str mark, usec now)
+{
+        struct track *t = find(r, job->track);
+        struct page *p;
+
+        if (!t || job->kind == READER_CANCEL)
+                return;
+        stir(r, t);
+        if (job->kind == READER_SAVE) {
+                t->saving = false;
+                save_done(r, t);
+                return;
+        }
+        p = front_over(t);
+        switch (t->front) {
+        case READER_CLAIM: claimed(r, t); break;
+        case READER_LOAD: loaded(r, t, mark, now); break;
+        case READER_FETCH: fetched(r, t, p, mark, now); break;
+        case READER_LEAVE: track_remove(r, t); return;
+        case READER_SAVE:
+        case READER_CANCEL:
+        case READER_JOB_MAX: break;
+        }
+        t->cancelled = false;
+}
+
+void reader_failed(struct reader *r, const struct reader_job *job, const struct error *err, usec now)
+{
+        struct track *t = find(r, job->track);
+        struct page *p;
+
+        if (!t || job->kind == READER_CANCEL)
+                return;
+        r->stats.failed[job->kind]++;
+        stir(r, t);
+        if (job->kind == READER_SAVE) {
+                t->saving = false;
+                save_failed(r, t, err, now);
+                return;
+        }
+        p = front_over(t);
+        if (p)
+                page_reject(p);
+        if (t->front == READER_LEAVE) {
+                track_remove(r, t);
+                return;
+        }
+        front_failed(r, t, err, now);
+        t->cancelled = false;
+}
+
+/* ---- what the pipeline asks --------------------------------------------- */
+
+static void lend(struct reader *r, struct track *t, struct pull_event *e)
+{
+        struct lent *l = t->unread;
+
+        t->unread = l->next;
+        t->unread_n--;
+        l->out = true;
+        l->page->out++;
+        t->credit--;
+        t->credit_bytes -= l->record.pinned;
+        r->stats.unread--;
+        r->stats.out++;
+        *e = (struct pull_event){ .kind = PULL_RECORD, .track = t->id, .record = &l->record };
+}
+
+static size_t track_events(struct reader *r, struct track *t, struct pull_event *events, size_t max)
+{
+        size_t n = 0;
+
+        if (t->state == TRACK_OFFER) {
+                enter(r, t, TRACK_OPEN);
+                t->credit = t->credit_bytes = 0;
+                events[n++] = (struct pull_event){ .kind = PULL_ASSIGNED, .track = t->id };
+                return n;
+        }
+        if (t->tell) {
+                t->tell = false;
+                events[n++] = (struct pull_event){ .kind = t->lost ? PULL_LOST : PULL_REVOKING,
+                                                   .track = t->id,
+                                                   .give_up_at = t->give_up_at };
+                return n;
+        }
+        while (n < max && t->unread && t->credit > 0 && t->credit_bytes > 0)
+                lend(r, t, &events[n++]);
+        if (!t->unread && n)
+                stir(r, t);
+        return n;
+}
+
+static void say_lost(struct reader *r, struct pull_event *e)
+{
+        r->taken = r->lost[0];
+        shift(r->lost, &r->lost_n);
+        *e = (struct pull_event){ .kind = PULL_RECORDS_LOST,
+                                  .track = r->taken.track,
+                                  .lost = r->taken.n,
+                                  .lost_reason = r->taken.lost,
+                                  .text = r->taken.text };
+}
+
+static bool can_lend(const struct track *t) { return t->unread && t->credit > 0 && t->credit_bytes > 0; }
+
+size_t reader_poll(struct reader *r, struct pull_event *events, size_t max, usec now UNUSED)
+{
+        size_t n = 0;
+
+        if (n < max && state_changed(r) && !r->closed)
+                say_state(r, &events[n++]);
+        if (n < max && r->lost_n) /* one a poll: its text lives until the next */
+                say_lost(r, &events[n++]);
+        while (n < max && !ring_empty(&r->talking)) {
+                struct track *t = CONTAINER_OF(r->talking.next, struct track, talking);
+
+                n += track_events(r, t, events + n, max - n);
+                ring_remove(&t->talking);
+                if (can_lend(t) || t->tell)
+                        talk(r, t);
+        }
+        if (n < max && r->stopping && !r->closed && !r->stats.tracks && !r->lost_n) {
+                r->closed = true;
+                events[n++] = (struct pull_event){ .kind = PULL_CLOSED };
+        }
+        return n;
+}
+
+usec reader_deadline(const struct reader *r)
+{
+        const struct heap_node *first = heap_first(&r->timers);
+
+        if (!r->closed && (!ring_empty(&r->ready) || !ring_empty(&r->talking) || r->lost_n ||
+                           state_changed(r) || (r->stopping && !r->stats.tracks)))
+                return 0;
+        return first ? first->at : USEC_NEVER;
+}
+
+void reader_credit(struct reader *r, uint32_t track, uint32_t records, size_t bytes)
+{
+        struct track *t = find(r, track);
+
+        if (!t || t->state != TRACK_OPEN)
+                return;
+        t->credit += records;
+        t->credit_bytes += (int64_t)bytes;
+        if (can_lend(t))
+                talk(r, t);
+        stir(r, t);
+}
+
+void reader_release(struct reader *r, struct record *record)
+{
+        struct lent *l = CONTAINER_OF(record, struct lent, record);
+        struct track *t = find(r, record->track);
+
+        r->stats.out--;
+        page_released(l->page, l);
+        free_front(t);
+}
+
+bool reader_detach(struct reader *r UNUSED, struct record *record)
+{
+        struct lent *l = CONTAINER_OF(record, struct lent, record);
+
+        return page_detach(l->page, l);
+}
+
+void reader_commit(struct reader *r, uint32_t track, uint64_t next)
+{
+        struct track *t = find(r, track);
+
+        if (!t || t->lost || next <= t->committed)
+                return;
+        assert(next <= t->next);
+        t->committed = next;
+        for (struct lent *l; (l = t->walk) && l->record.position < next; t->walk = l->next) {
+                if (l->mark.n) {
+                        t->reach = l->record.position + 1;
+                        t->reach_mark = l->mark;
+                }
+                if (l->seen)
+                        remember_settle(&t->remember);
+        }
+        stir(r, t);
+}
+
+void reader_revoked(struct reader *r, uint32_t track)
+{
+        struct track *t = find(r, track);
+
+        if (!t || (t->state != TRACK_CLOSING && t->state != TRACK_OPEN))
+                return;
+        if (t->state == TRACK_OPEN) { /* there was no memory for it: it is offered again */
+                t->refused = true;
+                enter(r, t, TRACK_OFFER);
+                return;
+        }
+        t->tell = false;
+        enter(r, t, TRACK_LEAVING);
+}
