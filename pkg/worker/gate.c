@@ -10,6 +10,7 @@
 #include "base/table.h"
 #include "base/uri.h"
 #include "worker/passes.h"
+#include "worker/routes.h"
 
 /* API Gateway's own: a URI and a header of 32 KiB, headers of 128 KiB, bodies of 12 MB. */
 enum {
@@ -55,7 +56,7 @@ struct calls {
 struct gate_host {
         struct loop *loop;
         struct http_server *server;
-        struct gate *gates;
+        struct routes routes; /* of its gates */
         /* the caller's address and the path in its normal form, while a request is taken in */
         struct buf client, path;
         struct random random;
@@ -72,7 +73,7 @@ struct slot_use {
 struct gate {
         struct feed feed;
         const struct push_ops *ops; /* of the source */
-        struct gate *next;          /* of the host's */
+        struct route route;         /* of the host's */
         /* the first has the earliest deadline: a Trigger's calls have the same time */
         struct calls timed;
         struct calls untimed;
@@ -631,20 +632,32 @@ static void refuse(struct gate_host *h, struct http_call *http, struct str id, i
         http_call_reply(http, status, (struct str){ 0 }, buf_view(&headers), buf_view(&body));
 }
 
+struct search {
+        const struct push_request *request;
+        struct str path;
+        struct gate *best;
+        unsigned most;
+};
+
+static bool ask(void *cookie, struct route *route)
+{
+        struct search *s = cookie;
+        struct gate *g = CONTAINER_OF(route, struct gate, route);
+        unsigned score = g->ops->route(g->feed.source, s->request, s->path);
+
+        if (score > s->most) {
+                s->most = score;
+                s->best = g;
+        }
+        return true;
+}
+
 static struct gate *gate_for(struct gate_host *h, const struct push_request *q, struct str path)
 {
-        struct gate *best = NULL;
-        unsigned most = 0;
+        struct search s = { .request = q, .path = path };
 
-        for (struct gate *g = h->gates; g; g = g->next) {
-                unsigned score = g->ops->route(g->feed.source, q, path);
-
-                if (score > most) {
-                        most = score;
-                        best = g;
-                }
-        }
-        return best;
+        routes_each(&h->routes, path, ask, &s);
+        return s.best;
 }
 
 /* Many a server takes // for /: behind another API, one that anyone may call, a path could go to it that this
@@ -736,7 +749,7 @@ static void handle(void *cookie, struct http_call *http)
         else if (g)
                 receive(g, http, &q);
         /* it has stopped, and others are reached through the same address soon */
-        else if (h->draining && !h->gates)
+        else if (h->draining && !h->routes.n)
                 refuse(h, http, q.id, 503, "APIG.0202", "Backend unavailable: the worker is stopping");
         else
                 refuse(h, http, q.id, 404, "APIG.0101",
@@ -915,11 +928,7 @@ static void gate_free(struct feed *f)
 {
         struct gate *g = gate_of(f);
 
-        for (struct gate **at = &f->config.host->gates; *at; at = &(*at)->next)
-                if (*at == g) {
-                        *at = g->next;
-                        break;
-                }
+        routes_remove(&f->config.host->routes, &g->route);
         for (struct call *c = g->untimed.first; c; c = g->untimed.first)
                 call_free(c);
         for (struct call *c = g->timed.first; c; c = g->timed.first)
@@ -933,6 +942,20 @@ static void gate_free(struct feed *f)
         buf_done(&g->reply.headers);
         buf_done(&g->reply.body);
         free(g);
+}
+
+static int open_route(struct gate *g, struct error *err)
+{
+        BUF_AT_END struct buf literal = BUF_INIT(65536);
+        const struct trigger *t = g->feed.config.trigger;
+
+        if (g->ops->literal)
+                (void)g->ops->literal(t, &literal);
+        else
+                g->ops->path(t, &literal);
+        if (literal.failed)
+                return error_memory(err);
+        return routes_add(&g->feed.config.host->routes, &g->route, buf_view(&literal), err);
 }
 
 int gate_new(struct feed **out, const struct feed_config *config, struct error *err)
@@ -975,8 +998,10 @@ int gate_new(struct feed **out, const struct feed_config *config, struct error *
         }
         for (uint32_t i = 0; i < slots; i++)
                 g->free_slots[g->free_slots_n++] = slots - 1 - i;
-        g->next = config->host->gates;
-        config->host->gates = g;
+        if (open_route(g, err) < 0) {
+                gate_free(&g->feed);
+                return -1;
+        }
         *out = &g->feed;
         return 0;
 }
