@@ -8,6 +8,7 @@
 #include "listen.h"
 #include "options.h"
 #include "table.h"
+#include "worker/cloud_client.h"
 #include "worker/admin.h"
 #include "worker/gate.h"
 
@@ -26,6 +27,7 @@ struct job { /* one Trigger that runs */
 struct run {
         struct loop *loop;
         struct http_client *http;
+        struct cloud_client *cloud;
         struct file_store *store;
         struct admin *admin;
         struct gate_host *host; /* NULL: no Trigger is reached by requests */
@@ -67,6 +69,7 @@ static int start_job(struct run *r, struct job *j, struct trigger *t, struct err
 {
         struct pipeline_config config = { .loop = r->loop,
                                           .http = r->http,
+                                          .cloud = cloud_client_cloud(r->cloud),
                                           .clock = &system_clock,
                                           .trigger = t,
                                           .sink = t->sink->uri,
@@ -278,6 +281,7 @@ static int start_jobs(struct run *r, struct error *err)
 static int start(struct run *r, struct error *err)
 {
         if (loop_new(&r->loop, err) < 0 || http_client_new(&r->http, r->loop, err) < 0 ||
+            cloud_client_new(&r->cloud, r->loop, r->http, &system_clock, err) < 0 ||
             file_store_new(&r->store, r->loop, r->state, err) < 0 ||
             (r->admin_address && admin_new(&r->admin, r->loop, r->admin_address, err) < 0) ||
             loop_signal(r->loop, SIGTERM, on_signal, r, err) < 0 ||
@@ -300,6 +304,7 @@ static void clean_up(struct run *r)
                         (void)pipeline_free(r->jobs[i].pipeline);
         (void)gate_host_free(r->host);
         (void)file_store_free(r->store);
+        (void)cloud_client_free(r->cloud);
         (void)http_client_free(r->http);
         if (r->loop)
                 loop_forget(r->loop, &r->task);

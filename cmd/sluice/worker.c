@@ -11,6 +11,7 @@
 #include "kube/report.h"
 #include "listen.h"
 #include "options.h"
+#include "worker/cloud_client.h"
 #include "worker/admin.h"
 #include "worker/gate.h"
 
@@ -21,6 +22,7 @@ static const usec SETTLING = USEC_SEC;
 struct worker {
         struct loop *loop;
         struct http_client *http;
+        struct cloud_client *cloud;
         struct admin *admin;
         struct triggers triggers;
         struct trigger *trigger;
@@ -240,7 +242,9 @@ static int start(struct worker *w, const struct places *p, struct error *err)
                                  "the Trigger's sink is a reference: --sink must give its URL");
         if (loop_new(&w->loop, err) < 0 || loop_signal(w->loop, SIGTERM, on_signal, w, err) < 0 ||
             loop_signal(w->loop, SIGINT, on_signal, w, err) < 0 ||
-            http_client_new(&w->http, w->loop, err) < 0 || admin_new(&w->admin, w->loop, p->admin, err) < 0 ||
+            http_client_new(&w->http, w->loop, err) < 0 ||
+            cloud_client_new(&w->cloud, w->loop, w->http, &system_clock, err) < 0 ||
+            admin_new(&w->admin, w->loop, p->admin, err) < 0 ||
             (p->checkpoint ? file_store_new(&w->files, w->loop, p->checkpoint, err)
                            : join_cluster(w, p->kubeconfig, err)) < 0)
                 return -1;
@@ -249,6 +253,7 @@ static int start(struct worker *w, const struct places *p, struct error *err)
                 return -1;
         config.loop = w->loop;
         config.http = w->http;
+        config.cloud = cloud_client_cloud(w->cloud);
         config.host = w->host;
         if (pipeline_new(&w->pipeline, &config, err) < 0 || admin_add(w->admin, w->pipeline, err) < 0)
                 return -1;
@@ -264,6 +269,7 @@ static void clean_up(struct worker *w)
         (void)kube_client_free(w->kube);
         kube_config_done(&w->kube_config);
         (void)file_store_free(w->files);
+        (void)cloud_client_free(w->cloud);
         (void)http_client_free(w->http);
         if (w->loop)
                 loop_forget(w->loop, &w->task), loop_forget(w->loop, &w->ending);

@@ -69,8 +69,10 @@ static const struct type service_account_type = TYPE(
         "HUAWEICLOUD_OIDC_PROVIDER_URN and HUAWEICLOUD_OIDC_AGENCY_URN say in the environment.");
 static const struct field credentials_fields[] = {
         FIELD(ENUM, "type", struct cloud_credentials, type, .fallback = "Secret", .values = credentials_names,
-              .help = "Where the keys come from. Secret: the three below. Environment: HUAWEICLOUD_SDK_AK, _SK "
-                      "and _SECURITY_TOKEN. Metadata: the agency of the machine. ServiceAccount: an agency, by "
+              .help = "Where the keys come from. Secret: the three below. Environment: HUAWEICLOUD_SDK_AK, "
+                      "_SK "
+                      "and _SECURITY_TOKEN. Metadata: the agency of the machine. ServiceAccount: an agency, "
+                      "by "
                       "the token of the worker's ServiceAccount. PodIdentity: what CCE gives the pod."),
         FIELD(OBJECT, "accessKeySecretRef", struct cloud_credentials, access_key, .object = &secret_ref_type,
               .cloud = "ak", .help = "The access key (AK)."),
@@ -109,14 +111,17 @@ static bool service_account_fits(const void *object)
 
 #define TYPE_OF_KEYS "(has(self.type) ? self.type : 'Secret')"
 static const struct rule credentials_rules[] = {
-        RULE(.cel = TYPE_OF_KEYS " == 'Secret' ? has(self.accessKeySecretRef) && has(self.secretKeySecretRef) : "
-                                 "!has(self.accessKeySecretRef) && !has(self.secretKeySecretRef) && "
-                                 "!has(self.securityTokenSecretRef)",
+        RULE(.cel = TYPE_OF_KEYS
+             " == 'Secret' ? has(self.accessKeySecretRef) && has(self.secretKeySecretRef) : "
+             "!has(self.accessKeySecretRef) && !has(self.secretKeySecretRef) && "
+             "!has(self.securityTokenSecretRef)",
              .check = keys_fit,
-             .message = "type Secret, the default, needs accessKeySecretRef and secretKeySecretRef; other types "
-                        "have none"),
+             .message =
+                     "type Secret, the default, needs accessKeySecretRef and secretKeySecretRef; other types "
+                     "have none"),
         RULE(.cel = "!has(self.agency) || " TYPE_OF_KEYS " in ['Secret', 'Environment']", .path = "agency",
-             .check = agency_fits, .message = "an agency is assumed with keys: of type Secret or Environment"),
+             .check = agency_fits,
+             .message = "an agency is assumed with keys: of type Secret or Environment"),
         RULE(.cel = "!has(self.serviceAccount) || " TYPE_OF_KEYS " == 'ServiceAccount'",
              .path = "serviceAccount", .check = service_account_fits,
              .message = "is for type ServiceAccount alone"),

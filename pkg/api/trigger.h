@@ -173,7 +173,7 @@ struct cloud_service_account {
         char *provider_urn, *agency_urn;
 };
 struct cloud_credentials {
-        int type; /* enum cloud_credentials_type */
+        int type;                                                    /* enum cloud_credentials_type */
         struct secret_ref *access_key, *secret_key, *security_token; /* of a Secret; else NULL */
         struct cloud_agency *agency;                                 /* NULL: none */
         struct cloud_service_account *service_account;               /* NULL: by the environment */

@@ -137,7 +137,7 @@ static void on_keys(struct cloud_call *call, usec now)
                 credentials_failed(k->credentials, &call->request.error, now);
         if (call->answer.p)
                 explicit_bzero(call->answer.p, call->answer.n);
-        call_resume(&k->waiting);
+        cloud_call_resume(&k->waiting);
         loop_ready(k->cloud->config.loop, &k->cloud->task);
 }
 
@@ -147,7 +147,7 @@ void keyring_turn(struct keyring *k, usec now)
 
         if (!credentials_next(k->credentials, now, cloud_wall(k->cloud), &k->request)) {
                 if (call->request.state != REQUEST_BUSY)
-                        call_resume(&k->waiting); /* a token can't be read: they hear why */
+                        cloud_call_resume(&k->waiting); /* a token can't be read: they hear why */
                 return;
         }
         call->raw = &k->request;
@@ -156,7 +156,7 @@ void keyring_turn(struct keyring *k, usec now)
         call->service = k->request.service;
         call->body = k->request.body;
         call->timeout = k->request.timeout;
-        call_begin(k->cloud, call);
+        cloud_call_begin(k->cloud, call);
 }
 
 static char *copy(const char *text, bool *failed)
@@ -302,7 +302,7 @@ static void on_project(struct cloud_call *call, usec now)
                                             MIN_OF(err->retry_after, USEC_HOUR));
                 a->failures = MIN_OF(a->failures + 1, 12u);
         }
-        call_resume(&a->waiting);
+        cloud_call_resume(&a->waiting);
 }
 
 bool account_ready(struct cloud_account *a, struct cloud_call *call, usec now)
@@ -312,7 +312,7 @@ bool account_ready(struct cloud_account *a, struct cloud_call *call, usec now)
         if (a->project || !memmem(call->path.p, call->path.n, "{project_id}", strlen("{project_id}")))
                 return true;
         if (a->lookup.request.state == REQUEST_BUSY) {
-                call_wait(call, &a->waiting);
+                cloud_call_wait(call, &a->waiting);
                 return false;
         }
         if (!a->region || now < a->lookup_at) {
@@ -323,7 +323,7 @@ bool account_ready(struct cloud_account *a, struct cloud_call *call, usec now)
                                 "neither a project's id nor a region is given, by which IAM knows it");
                 else
                         err.retry_after = a->lookup_at - now;
-                call_fail(call, &err, now);
+                cloud_call_fail(call, &err, now);
                 return false;
         }
         buf_reset(&a->lookup_query);
@@ -335,7 +335,7 @@ bool account_ready(struct cloud_account *a, struct cloud_call *call, usec now)
         a->lookup.path = STR("/v3/projects");
         a->lookup.query = buf_view(&a->lookup_query);
         a->lookup.own = on_project;
-        call_wait(call, &a->waiting);
+        cloud_call_wait(call, &a->waiting);
         cloud_start(&a->lookup);
         return false;
 }

@@ -4,7 +4,7 @@
 #include <time.h>
 #include <utlist.h>
 
-#include "base/log.h"
+#include "log/log.h"
 #include "huawei/inside.h"
 #include "huawei/sign.h"
 
@@ -33,7 +33,7 @@ static struct limit *limit_of(struct cloud *c, const char *service)
         return &c->limits[0];
 }
 
-void call_wait(struct cloud_call *call, struct cloud_call **queue)
+void cloud_call_wait(struct cloud_call *call, struct cloud_call **queue)
 {
         call->queue = queue;
         DL_APPEND(*queue, call);
@@ -55,11 +55,11 @@ static void line_up(struct cloud_call *call)
 {
         struct cloud *c = cloud_of(call);
 
-        call_wait(call, &limit_of(c, call->service)->first);
+        cloud_call_wait(call, &limit_of(c, call->service)->first);
         loop_ready(c->config.loop, &c->task);
 }
 
-void call_resume(struct cloud_call **queue)
+void cloud_call_resume(struct cloud_call **queue)
 {
         while (*queue) {
                 struct cloud_call *call = *queue;
@@ -71,7 +71,7 @@ void call_resume(struct cloud_call **queue)
 
 /* ---- the end of a call -------------------------------------------------- */
 
-void call_finish(struct cloud_call *call, usec now)
+void cloud_call_finish(struct cloud_call *call, usec now)
 {
         struct cloud *c = cloud_of(call);
 
@@ -86,12 +86,18 @@ void call_finish(struct cloud_call *call, usec now)
                 loop_ready(c->config.loop, call->request.wake);
 }
 
-void call_fail(struct cloud_call *call, const struct error *why, usec now)
+void cloud_call_fail(struct cloud_call *call, const struct error *why, usec now)
 {
         call->request.error = *why;
+        cloud_call_finish(call, now);
+}
+
+/* What is wrong with keys speaks for itself; the rest says what was called. */
+static void fail_called(struct cloud_call *call, struct error *why, usec now)
+{
         if (call->what)
-                (void)error_wrap(&call->request.error, "%s", call->what);
-        call_finish(call, now);
+                (void)error_wrap(why, "%s", call->what);
+        cloud_call_fail(call, why, now);
 }
 
 static void take_off_wire(struct cloud *c, struct cloud_call *call)
@@ -205,9 +211,9 @@ static bool find_keys(struct cloud *c, struct cloud_call *call, struct outgoing 
         if (credentials_keys(call->account->keyring->credentials, now, cloud_wall(c), &o->keys, &err) == 0)
                 return true;
         if (err.kind == ERROR_CANCELLED)
-                call_wait(call, &call->account->keyring->waiting);
+                cloud_call_wait(call, &call->account->keyring->waiting);
         else
-                call_fail(call, &err, now);
+                cloud_call_fail(call, &err, now);
         return false;
 }
 
@@ -236,7 +242,7 @@ static bool try_to_send(struct cloud *c, struct cloud_call *call, usec now)
         buf_done(&o.target);
         buf_done(&o.path);
         if (r < 0)
-                call_fail(call, &err, now);
+                fail_called(call, &err, now);
         return r == 0;
 }
 
@@ -347,7 +353,7 @@ static void on_answer(struct cloud *c, struct cloud_call *call, const struct htt
         fill(call, done);
         if (call->refusal.verdict != CLOUD_DONE)
                 (void)refusal_error(&call->refusal, call->what ? call->what : "call", &call->request.error);
-        call_finish(call, now);
+        cloud_call_finish(call, now);
 }
 
 /* Another host is tried where this one cannot be it, and is kept; after the last one the first is next. */
@@ -382,7 +388,7 @@ static void on_done(struct cloud *c, const struct http_completion *done, usec no
         if (call->what && str_starts(str_of(err.text), str_of(call->method)) && why)
                 (void)error_set(&err, done->error.kind, "%s", why + 2);
         err.retry = true;
-        call_fail(call, &err, now);
+        fail_called(call, &err, now);
 }
 
 /* ---- its turn ----------------------------------------------------------- */
@@ -400,7 +406,7 @@ static void time_out(struct cloud *c, usec now)
                                 call->on_wire ? "no answer" : "it could not be sent",
                                 (long long)((call->timeout ? call->timeout : TIMEOUT) / USEC_MSEC));
                 take_off_wire(c, call);
-                call_fail(call, &err, now);
+                fail_called(call, &err, now);
         }
 }
 
@@ -431,7 +437,7 @@ static void turn(struct task *task, usec now)
         loop_arm(c->config.loop, &c->task, at);
 }
 
-void call_begin(struct cloud *c, struct cloud_call *call)
+void cloud_call_begin(struct cloud *c, struct cloud_call *call)
 {
         usec now = clock_monotonic(c->config.clock);
 
@@ -445,13 +451,13 @@ void call_begin(struct cloud *c, struct cloud_call *call)
                 struct error err;
 
                 (void)error_memory(&err);
-                call_fail(call, &err, now);
+                cloud_call_fail(call, &err, now);
                 return;
         }
         line_up(call);
 }
 
-void cloud_start(struct cloud_call *call) { call_begin(call->account->cloud, call); }
+void cloud_start(struct cloud_call *call) { cloud_call_begin(call->account->cloud, call); }
 
 void cloud_cancel(struct cloud_call *call)
 {

@@ -286,7 +286,7 @@ static void keys_that_changed_are_used_within_the_call(void **state UNUSED)
         access_now = NULL;
         start();
         assert_int_equal(sent_n, 2);
-        assert_string_equal(call.request.error.text, "consume: Secret cloud is missing");
+        assert_string_equal(call.request.error.text, "Secret cloud is missing");
 }
 
 #define KEYS(n)                                                                                              \
@@ -365,8 +365,7 @@ static void keys_that_cannot_be_had_fail_the_call_in_words(void **state UNUSED)
         assert_non_null(strstr(last()->headers, "Access=AKEXAMPLE"));
         answer(403, "{\"error\":{\"code\":403,\"message\":\"not yours\"}}");
         assert_int_equal(call.request.state, REQUEST_DONE);
-        assert_string_equal(call.request.error.text,
-                            "consume: ask IAM for an agency's keys: 403 403: not yours");
+        assert_string_equal(call.request.error.text, "ask IAM for an agency's keys: 403 403: not yours");
         assert_int_equal(call.request.error.kind, ERROR_FORBIDDEN);
         /* The next one waits for no more than is told, and asks for nothing itself. */
         start();
@@ -406,7 +405,7 @@ static void the_project_is_looked_up_once(void **state UNUSED)
         start();
         answer(200, "{\"projects\":[]}");
         assert_string_equal(call.request.error.text,
-                            "consume: IAM knows no project of the name cn-north-4: give the project id");
+                            "IAM knows no project of the name cn-north-4: give the project id");
 }
 
 static void a_second_host_is_tried_for_names_and_tls_alone(void **state UNUSED)

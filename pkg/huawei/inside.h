@@ -82,8 +82,8 @@ void keyring_turn(struct keyring *, usec now);
 bool account_ready(struct cloud_account *, struct cloud_call *, usec now);
 
 /* cloud.c */
-void call_wait(struct cloud_call *, struct cloud_call **queue);
-void call_resume(struct cloud_call **queue); /* all that wait there are sent */
-void call_finish(struct cloud_call *, usec now);
-void call_fail(struct cloud_call *, const struct error *, usec now);
-void call_begin(struct cloud *, struct cloud_call *);
+void cloud_call_wait(struct cloud_call *, struct cloud_call **queue);
+void cloud_call_resume(struct cloud_call **queue); /* all that wait there are sent */
+void cloud_call_finish(struct cloud_call *, usec now);
+void cloud_call_fail(struct cloud_call *, const struct error *, usec now);
+void cloud_call_begin(struct cloud *, struct cloud_call *);

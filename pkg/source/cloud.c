@@ -1,7 +1,7 @@
 #include "source/cloud.h"
 
 #include "base/file.h"
-#include "base/log.h"
+#include "log/log.h"
 #include "secret/secret.h"
 
 /* Where a cluster mounts the token of the worker's ServiceAccount (children of a Trigger). */

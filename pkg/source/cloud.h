@@ -2,7 +2,7 @@
 #pragma once
 
 #include "huawei/cloud.h"
-#include "source/driver.h"
+#include "source/services.h"
 
 struct source_account;
 struct source_account_config {

@@ -11,6 +11,7 @@ static const usec CONNECT_TIMEOUT = 5 * USEC_SEC, MAX_AGE = 30 * USEC_MINUTE;
 static int open_target(void *cookie, struct http_target **out, const struct http_peer *peer,
                        struct error *err)
 {
+        static const struct http_settings own = { .ca = "its caSecretRef" };
         struct cloud_client *c = cookie;
         struct http_target_config target = { .url = str_of(peer->url),
                                              .method = peer->method,
@@ -20,7 +21,8 @@ static int open_target(void *cookie, struct http_target **out, const struct http
                                              .max_age = MAX_AGE,
                                              .answer_max = peer->answer_max,
                                              .http_version = HTTP_AUTO,
-                                             .tls = { .ca_file = peer->ca_file } };
+                                             .tls = { .ca_file = peer->ca_file },
+                                             .settings = &own };
 
         return http_target_new(out, c->http, &target, err);
 }

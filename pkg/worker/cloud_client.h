@@ -1,5 +1,5 @@
-/* The process's way to the cloud: its calls on the HTTP client. SLUICE_CLOUD in the environment is one address
- * for all services, for tests. One per process; loop's thread. */
+/* The process's way to the cloud: its calls on the HTTP client. SLUICE_CLOUD in the environment is one
+ * address for all services, for tests. One per process; loop's thread. */
 #pragma once
 
 #include "http/client.h"
