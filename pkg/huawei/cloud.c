@@ -295,7 +295,7 @@ static bool correct_clock(struct cloud *c, const struct http_completion *done)
 
         if (!http_date(header_of(done->head, "Date"), &date))
                 return false;
-        skew = date - local;
+        skew = (date - local) / USEC_SEC * USEC_SEC; /* dates say no less */
         if (llabs(skew) < SKEW_NONE)
                 skew = 0;
         if (llabs(skew - c->skew) < SKEW_LEAST)

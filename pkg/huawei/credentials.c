@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "base/backoff.h"
+#include "base/bucket.h"
 #include "base/clock.h"
 #include "json/tree.h"
 #include "json/value.h"
@@ -12,7 +13,7 @@
 enum { KEY_MOST = 1024, TOKEN_MOST = 32768, BODY_MOST = 256 << 10 };
 static const usec BACKOFF_FIRST = USEC_SEC, BACKOFF_MOST = USEC_MINUTE, RENEW_BEFORE = 40 * USEC_MINUTE,
                   METADATA_TIMEOUT = 3 * USEC_SEC, POD_TIMEOUT = 5 * USEC_SEC, TIMEOUT = 10 * USEC_SEC,
-                  METADATA_TOKEN_LIFE = 6 * USEC_HOUR, FRESH = USEC_MINUTE;
+                  METADATA_TOKEN_LIFE = 6 * USEC_HOUR;
 
 /* How a metadata service is asked. */
 enum metadata_step { METADATA_TOKEN, METADATA_KEYS };
@@ -24,8 +25,9 @@ struct credentials {
         usec expires, renew_at;           /* wall; of temporary keys */
         bool asking;                      /* a request is under way */
         bool refused;                     /* a service did not take them: they are renewed at once */
-        unsigned failures, rejections;    /* rejections: of keys that were fresh */
-        usec given_at, not_before;        /* monotonic; not_before: after a failure */
+        unsigned failures;
+        int64_t replaced; /* a bucket: of keys that a service did not take */
+        usec not_before;  /* monotonic; after a failure */
         struct error error;
         enum metadata_step step;
         struct buf shown; /* the metadata service's token, or what a pod shows */
@@ -402,7 +404,6 @@ void credentials_answered(struct credentials *c, int status, struct str body, us
         else {
                 c->refused = false;
                 c->failures = 0;
-                c->given_at = now;
                 c->not_before = 0;
                 c->error = (struct error){ 0 };
                 return;
@@ -432,6 +433,7 @@ int credentials_keys(struct credentials *c, usec now, usec wall, struct cloud_ke
 
 bool credentials_refused(struct credentials *c, struct str access, usec now)
 {
+        const struct bucket_rate replaced = bucket_rate(3, USEC_MINUTE, 3); /* at once; more wait */
         struct error err;
 
         if (c->config.kind == CREDENTIALS_FIXED)
@@ -442,14 +444,14 @@ bool credentials_refused(struct credentials *c, struct str access, usec now)
         if (c->refused)
                 return c->asking || c->not_before <= now;
         c->refused = true;
-        /* Whoever refuses fresh keys refuses the next ones, too. */
-        c->rejections = now - c->given_at < FRESH ? MIN_OF(c->rejections + 1, 12u) : 0;
-        if (!c->rejections)
+        /* Whoever refuses one after the other refuses the next ones, too. */
+        if (bucket_gives(&replaced, c->replaced, now)) {
+                c->replaced = bucket_take(&replaced, c->replaced, 1, now);
                 return true;
+        }
         (void)error_set(&c->error, ERROR_UNAUTHORIZED, "%s: the keys that were given are not taken", what(c));
         c->error.retry = true;
-        c->not_before = now + backoff_full_jitter(&c->random, BACKOFF_FIRST, BACKOFF_MOST, c->rejections,
-                                                  USEC_SEC / 2);
+        c->not_before = MAX_OF(c->not_before, bucket_at(&replaced, c->replaced, now));
         return false;
 }
 
@@ -462,6 +464,7 @@ int credentials_new(struct credentials **out, const struct credentials_config *c
         if (!c)
                 return error_memory(err);
         c->config = *config;
+        c->replaced = BUCKET_FULL;
         random_init(&c->random, config->seed);
         *out = c;
         return 0;
