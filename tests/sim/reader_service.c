@@ -262,7 +262,7 @@ static void fill(struct shop *s, struct log *l, struct page *p, uint32_t i, cons
         *native = i;
         r->value = (struct str){ value, f->size };
         r->key = (struct str){ value, MIN_OF(f->size, 4u) };
-        r->native = native;
+        r->origin = native;
         check_fetched(s, l, i, mark);
 }
 
