@@ -244,10 +244,11 @@ bench: build ## measure beside Benthos and nginx: events per second and CPU-seco
 	@+$(MAKE) --no-print-directory bench-programs
 	"$$(tools/venv)/bin/python" bench/bench.py $(BENCH)
 
-generate: $(BUILD)/generate ## write the CRD, the chart's copy and the reference from the field tables
+generate: $(BUILD)/generate ## write the CRD, the chart's copy and the reference from the field tables, and the table of the cloud's endpoints
 	$(BUILD)/generate crd >crds/triggers.sluice.dev.yaml
 	$(BUILD)/generate chart-crd >charts/sluice/templates/crd.yaml
 	$(BUILD)/generate reference >docs/reference.md
+	tools/endpoints >pkg/huawei/endpoints_table.c
 
 # The analyzer follows each path of a file; its idea of lists that free their first element is wrong, and ASan watches those.
 $(BUILD)/%.analyzed: %.c $(BUILD)/%.o

@@ -405,7 +405,7 @@ def test_the_end(cluster, namespace, function, release):
         "topic",
         {
             "smn": {
-                "topicUrn": "urn:smn:eu-west-101:p:orders",
+                "topicURN": "urn:smn:eu-west-101:p:orders",
                 "subscription": {"manage": True, "endpoint": "https://shop.example.com/orders"},
                 "cloud": {
                     "endpoint": "http://127.0.0.1:9",
@@ -422,7 +422,8 @@ def test_the_end(cluster, namespace, function, release):
     wait_until(
         "the finalizer",
         lambda: (
-            get_trigger(cluster, namespace, "topic")["metadata"].get("finalizers") == ["sluice.dev/outside"]
+            get_trigger(cluster, namespace, "topic")["metadata"].get("finalizers")
+            == ["sluice.dev/external-resources"]
         ),
         20,
     )

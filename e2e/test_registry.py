@@ -96,11 +96,11 @@ def test_what_helm_template_applies_strips_no_finalizer(cluster, namespace, imag
     held = {
         "apiVersion": "sluice.dev/v1alpha1",
         "kind": "Trigger",
-        "metadata": {"name": "held", "finalizers": ["sluice.dev/outside"]},
+        "metadata": {"name": "held", "finalizers": ["sluice.dev/external-resources"]},
         "spec": {
             "source": {
                 "smn": {
-                    "topicUrn": "urn:smn:eu-west-101:p:t",
+                    "topicURN": "urn:smn:eu-west-101:p:t",
                     "subscription": {"manage": True, "endpoint": "http://127.0.0.1:9/"},
                     "cloud": {
                         "credentials": {
@@ -129,7 +129,7 @@ def test_what_helm_template_applies_strips_no_finalizer(cluster, namespace, imag
         cluster.apply(rendered)
         cluster.wait("job/sluice-uninstall", "Complete", namespace=SYSTEM, timeout=60)
         assert cluster.get("triggers.sluice.dev", "held", namespace=namespace)["metadata"]["finalizers"] == [
-            "sluice.dev/outside"
+            "sluice.dev/external-resources"
         ]
     finally:
         cluster.run("kubectl", "delete", "--ignore-not-found", "-f", "-", input=rendered, check=False)

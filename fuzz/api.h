@@ -1,4 +1,4 @@
-/* What the targets of the API gateway share: one API, which the driver's own table decodes, and calls as the
+/* What the targets of the API gateway share: one API, which the source's own table decodes, and calls as the
  * listener takes them. */
 #pragma once
 
@@ -6,7 +6,7 @@
 
 #include "fuzz/demand.h"
 #include "http/intake.h"
-#include "source/driver.h"
+#include "source/source.h"
 
 #define NOW ((usec)1704164645 * USEC_SEC) /* 20240102T030405Z */
 static inline usec still(void *cookie UNUSED) { return NOW; }
@@ -15,7 +15,7 @@ static const struct clock still_clock = { .monotonic = still, .wall = still };
 struct api {
         struct loop *loop;
         struct trigger *trigger;
-        const struct driver *driver;
+        const struct source_kind *kind;
         struct services services;
         struct source *source;
         struct task wake;
@@ -29,15 +29,17 @@ static inline struct api *api_new(const char *text, const char *secrets)
         struct error err;
 
         DEMAND(a && loop_new(&a->loop, &err) == 0 && yaml_parse(&docs, str_of(text), &problems) == 0);
-        a->trigger = trigger_decode(docs.roots[0], source_types(), source_drivers_n, &problems);
+        a->trigger = trigger_decode(docs.roots[0], source_types(), source_kinds_n, &problems);
         DEMAND(a->trigger);
         documents_done(&docs);
         problems_done(&problems);
-        a->driver = trigger_driver(a->trigger);
-        a->services = (struct services){
-                .loop = a->loop, .clock = &still_clock, .trigger = a->trigger, .secrets = secrets
-        };
-        if (a->driver->open(&a->source, a->trigger->source_spec, &a->services, &a->wake, &err) < 0) {
+        a->kind = trigger_source(a->trigger);
+        a->services = (struct services){ .loop = a->loop,
+                                         .clock = &still_clock,
+                                         .trigger = a->trigger,
+                                         .secrets = secrets,
+                                         .wake = &a->wake };
+        if (a->kind->open(&a->source, a->trigger->source_spec, &a->services, &err) < 0) {
                 (void)fprintf(stderr, "%s\n", err.text);
                 abort();
         }

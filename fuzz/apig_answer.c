@@ -81,8 +81,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                         "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: api, namespace: "
                         "shop, uid: u}\nspec: {source: {apig: {path: /}}, sink: {uri: 'http://f/'}}",
                         NULL);
-        DEMAND(a->driver->push->receive(a->source, 1, &q, &record, &n, &reply) == PUSH_DELIVER && n == 1);
-        a->driver->push->finish(
+        DEMAND(a->kind->push->receive(a->source, 1, &q, &record, &n, &reply) == PUSH_DELIVER && n == 1);
+        a->kind->push->finish(
                 a->source, 1, &record, 1,
                 &(struct push_outcome){ .result = PUSH_ACCEPTED, .status = 200, .body = answer }, &reply);
         reply_check(&reply);

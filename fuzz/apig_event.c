@@ -82,7 +82,8 @@ static void check_event(struct api *a, struct record *record, const struct push_
         struct writer w;
 
         writer_init(&w, &text);
-        a->driver->encode(&a->services, dialect, &record, 1, &w);
+        a->trigger->event->dialect = (int)dialect;
+        a->kind->shape->encode(a->trigger, &record, 1, &w);
         event = parsed(&text, is_current ? current : classic);
         if (!event)
                 return;
@@ -108,7 +109,7 @@ static void check_described(struct api *a, const struct record *record, const st
         json_t *document;
 
         writer_init(&w, &text);
-        a->driver->describe(record, &w);
+        a->kind->shape->describe(record, &w);
         document = parsed(&text, described);
         if (!document)
                 return;
@@ -136,14 +137,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                             NULL);
         if (call_take(&k, (struct str){ (const char *)data, size })) {
                 q = call_of(&k.codec.message);
-                if (a->driver->push->route(a->source, &q, uri_path(q.path, &path)) > 0 &&
-                    a->driver->push->receive(a->source, 1, &q, &record, &n, &reply) == PUSH_DELIVER) {
+                if (a->kind->push->route(a->source, &q, uri_path(q.path, &path)) > 0 &&
+                    a->kind->push->receive(a->source, 1, &q, &record, &n, &reply) == PUSH_DELIVER) {
                         DEMAND(n == 1);
                         check_event(a, record, &q, DIALECT_CLASSIC);
                         check_event(a, record, &q, DIALECT_CURRENT);
                         check_described(a, record, &q);
-                        a->driver->push->finish(a->source, 1, &record, 1,
-                                                &(struct push_outcome){ .result = PUSH_TIMEOUT }, &reply);
+                        a->kind->push->finish(a->source, 1, &record, 1,
+                                              &(struct push_outcome){ .result = PUSH_TIMEOUT }, &reply);
                         reply_check(&reply);
                 }
         }

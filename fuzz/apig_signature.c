@@ -42,11 +42,11 @@ static bool let_in(struct api *a, struct str method, const struct buf *target, c
         bool in;
 
         q.method = method;
-        in = a->driver->push->receive(a->source, 1, &q, &record, &n, &reply) == PUSH_DELIVER;
+        in = a->kind->push->receive(a->source, 1, &q, &record, &n, &reply) == PUSH_DELIVER;
         if (in) {
                 DEMAND(n == 1);
-                a->driver->push->finish(a->source, 1, &record, 1,
-                                        &(struct push_outcome){ .result = PUSH_TIMEOUT }, &reply);
+                a->kind->push->finish(a->source, 1, &record, 1,
+                                      &(struct push_outcome){ .result = PUSH_TIMEOUT }, &reply);
         } else
                 DEMAND(reply.status == 401);
         reply_check(&reply);

@@ -35,14 +35,15 @@ static void request(struct str bytes)
                             NULL);
         if (call_take(&k, bytes)) {
                 q = call_of(&k.codec.message);
-                if (a->driver->push->receive(a->source, 1, &q, &record, &n, &reply) == PUSH_DELIVER) {
+                if (a->kind->push->receive(a->source, 1, &q, &record, &n, &reply) == PUSH_DELIVER) {
                         writer_init(&w, &text);
-                        a->driver->encode(&a->services, DIALECT_CURRENT, &record, 1, &w);
+                        a->trigger->event->dialect = DIALECT_CURRENT;
+                        a->kind->shape->encode(a->trigger, &record, 1, &w);
                         buf_reset(&text);
                         writer_init(&w, &text);
-                        a->driver->describe(record, &w);
-                        a->driver->push->finish(a->source, 1, &record, 1,
-                                                &(struct push_outcome){ .result = PUSH_TIMEOUT }, &reply);
+                        a->kind->shape->describe(record, &w);
+                        a->kind->push->finish(a->source, 1, &record, 1,
+                                              &(struct push_outcome){ .result = PUSH_TIMEOUT }, &reply);
                 }
         }
         http_intake_done(&k);

@@ -16,7 +16,6 @@ static struct trigger trigger_ = { .name = name,
                                    .source_spec = &spec,
                                    .function = &function,
                                    .event = &event_spec };
-static const struct services services = { .clock = &still_clock, .trigger = &trigger_ };
 
 static json_t *parsed(const struct buf *text, size_t members)
 {
@@ -59,7 +58,8 @@ static void check(struct smn_message *m)
         for (size_t i = 0; i < COUNT_OF(dialects); i++) {
                 buf_reset(&text);
                 writer_init(&w, &text);
-                smn_driver.encode(&services, dialects[i], &record, 1, &w);
+                event_spec.dialect = (int)dialects[i];
+                smn_source.shape->encode(&trigger_, &record, 1, &w);
                 root = parsed(&text, dialects[i] == DIALECT_CLASSIC ? 4 : 1);
                 DEMAND(json_array_size(json_object_get(root, "record")) == 1);
                 check_record(json_array_get(json_object_get(root, "record"), 0), &m->notification, true);
@@ -67,7 +67,7 @@ static void check(struct smn_message *m)
         }
         buf_reset(&text);
         writer_init(&w, &text);
-        smn_driver.describe(record, &w);
+        smn_source.shape->describe(record, &w);
         /* What the message holds as JSON stands there as it is, and may be more than the parser takes. */
         DEMAND(!text.failed && json_is_value(buf_view(&text)));
         root = json_loadb(text.p, text.n, JSON_ALLOW_NUL, NULL);
@@ -109,7 +109,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                 notification_done(&n);
                 return 0;
         }
-        m = smn_message_new(&services, &n);
+        m = smn_message_new(&trigger_, clock_wall(&still_clock), &n);
         DEMAND(m);
         check_alarm(m->notification.message);
         check(m);

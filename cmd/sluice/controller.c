@@ -5,7 +5,7 @@
 #include "controller/strip.h"
 #include "http/server.h"
 #include "options.h"
-#include "source/driver.h"
+#include "source/source.h"
 
 struct state {
         struct loop *loop;
@@ -161,7 +161,7 @@ int cmd_controller(int argc, char **argv)
         struct options o = { .config = { .workers = 4,
                                          .ending_deadline = 5 * USEC_MINUTE,
                                          .types = source_types(),
-                                         .types_n = source_drivers_n },
+                                         .types_n = source_kinds_n },
                              .admin = ":8081" };
         struct strings rest;
         struct error err;

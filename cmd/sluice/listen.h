@@ -1,6 +1,7 @@
 /* How a listener of push sources is told on the command line: the same for run and worker. */
 #pragma once
 
+#include "api/worker.h"
 #include "options.h"
 #include "worker/gate.h"
 
@@ -10,15 +11,15 @@ struct listen_options {
 };
 
 #define LISTEN_OPTIONS(object_, member)                                                                      \
-        OPTION(TEXT, "tls-cert", object_, member.cert, .value = "FILE",                                      \
+        OPTION(TEXT, WORKER_OPTION_TLS_CERT, object_, member.cert, .value = "FILE",                          \
                .help = "Serve --listen with TLS: the certificate with its chain, PEM. Read again when it "   \
                        "changes."),                                                                          \
-                OPTION(TEXT, "tls-key", object_, member.key, .value = "FILE",                                \
+                OPTION(TEXT, WORKER_OPTION_TLS_KEY, object_, member.key, .value = "FILE",                    \
                        .help = "The certificate's key, PEM."),                                               \
-                OPTION(TEXT, "tls-client-ca", object_, member.client_ca, .value = "FILE",                    \
+                OPTION(TEXT, WORKER_OPTION_TLS_CLIENT_CA, object_, member.client_ca, .value = "FILE",        \
                        .help = "Clients of --listen must show a certificate of one of these authorities, "   \
                                "PEM."),                                                                      \
-                OPTION(LIST, "trusted-proxy", object_, member.trusted, .value = "CIDR",                      \
+                OPTION(LIST, WORKER_OPTION_TRUSTED_PROXY, object_, member.trusted, .value = "CIDR",          \
                        .help = "Believe X-Forwarded-For and -Proto of these peers of --listen. May be "      \
                                "given more than once.")
 

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "api/worker.h"
 #include "base/clock.h"
 
 /* What every command knows. */
@@ -12,7 +13,7 @@ struct common {
         bool help;
 };
 static const struct option_spec common[] = {
-        OPTION(TEXT, "log-level", struct common, log_level, .value = "LEVEL",
+        OPTION(TEXT, WORKER_OPTION_LOG_LEVEL, struct common, log_level, .value = "LEVEL",
                .help = "Least important messages to log: debug, info, warn or error. Default: info."),
         OPTION(TEXT, "log-format", struct common, log_format, .value = "FORMAT",
                .help = "How log lines look: logfmt or json. Default: logfmt."),

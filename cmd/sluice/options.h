@@ -3,7 +3,7 @@
 #pragma once
 
 #include "api/schema.h"
-#include "base/log.h"
+#include "log/log.h"
 
 enum option_kind { OPTION_FLAG, OPTION_TEXT, OPTION_LIST, OPTION_INT, OPTION_DURATION };
 struct option_spec {

@@ -19,8 +19,7 @@ struct preview {
         int64_t count;
         bool body_only;
         const struct trigger *trigger;
-        const struct driver *driver;
-        struct services services;
+        const struct source_kind *kind;
         struct documents documents;
 };
 
@@ -88,7 +87,7 @@ static int filtered(const struct preview *p, const struct record *r, bool *out, 
         if (!p->trigger->filter)
                 return 0;
         writer_init(&w, &document);
-        p->driver->describe(r, &w);
+        p->kind->shape->describe(r, &w);
         if (filter_new(&f, str_of(p->trigger->filter->pattern), err) < 0 ||
             filter_match(f, buf_view(&document), &matches, err) < 0)
                 return -1;
@@ -215,18 +214,18 @@ static int show(struct preview *p)
         sink_url(p->trigger, &url);
         if (url.failed || (p->record && read_record(p, &document, &err) < 0))
                 return url.failed ? 1 : complain(&err);
-        if (!p->driver->sample) {
-                (void)error_set(&err, ERROR_INVALID, "a %s source has no sample records", p->driver->name);
+        if (!p->kind->shape->sample) {
+                (void)error_set(&err, ERROR_INVALID, "a %s source has no sample records", p->kind->name);
                 return complain(&err);
         }
-        if (p->driver->sample(p->trigger->source_spec, &p->services, document, &r, &err) < 0)
+        if (p->kind->shape->sample(p->trigger, document, clock_wall(&system_clock), &r, &err) < 0)
                 return complain(&err);
-        request_maker_init(&m, p->trigger, p->driver, &p->services, url.p);
+        request_maker_init(&m, p->trigger, p->kind->shape, &system_clock, url.p);
         result = filtered(p, r, &out, &err);
         if (result == 0 && !out)
                 result = print_request(p, &m, r, &err);
         request_maker_done(&m);
-        p->driver->sample_free(r);
+        p->kind->shape->sample_free(r);
         return result < 0 ? complain(&err) : out ? EXIT_FILTERED : 0;
 }
 
@@ -237,7 +236,7 @@ static int run(struct preview *p)
         struct error err;
         int result = 1;
 
-        if (triggers_load(&all, p->file, source_types(), source_drivers_n, &report, &err) < 0) {
+        if (triggers_load(&all, p->file, source_types(), source_kinds_n, &report, &err) < 0) {
                 if (report.n)
                         (void)fwrite(report.p, 1, report.n, stderr);
                 else
@@ -246,9 +245,8 @@ static int run(struct preview *p)
                 (void)error_wrap(&err, "%s", p->file);
                 (void)complain(&err);
         } else {
-                p->driver = trigger_driver(p->trigger);
-                p->services = (struct services){ .clock = &system_clock, .trigger = p->trigger };
-                result = p->driver == &timer_driver && !p->record ? print_runs(p) : show(p);
+                p->kind = trigger_source(p->trigger);
+                result = p->kind == &timer_source && !p->record ? print_runs(p) : show(p);
         }
         documents_done(&p->documents);
         triggers_done(&all);

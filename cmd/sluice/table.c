@@ -18,7 +18,7 @@ static const char *state_of(const struct pipeline_status *s)
         if (s->source == SOURCE_FAILED || s->source == SOURCE_DISCONNECTED ||
             s->source == SOURCE_CONNECTING || s->source == SOURCE_STANDBY)
                 return source_state_name(s->source);
-        return delivery_state_name(s->delivery);
+        return pipeline_delivery_name(s->delivery);
 }
 
 static const char *reason_of(const struct pipeline_status *s)
@@ -38,7 +38,7 @@ static void age(struct buf *b, usec wall)
 
 static void source_of(struct buf *b, const struct trigger *t)
 {
-        const struct driver *d = trigger_driver(t);
+        const struct source_kind *d = trigger_source(t);
 
         buf_printf(b, "%s ", d->name);
         d->origin(t, b);
@@ -143,6 +143,7 @@ static void put(const struct buf *b)
 }
 
 static struct winsize window;
+static size_t reserved_for; /* rows */
 
 /* Other lines scroll beneath the table alone, whatever size the window has by now. true: it has another one
  * than before. */
@@ -153,9 +154,10 @@ static bool reserve(size_t rows, struct buf *b)
         (void)ioctl(STDOUT_FILENO, TIOCGWINSZ, &size);
         if (!size.ws_row || !size.ws_col)
                 size = (struct winsize){ .ws_row = 24, .ws_col = 80 };
-        if (reserved && size.ws_row == window.ws_row && size.ws_col == window.ws_col)
+        if (reserved && rows == reserved_for && size.ws_row == window.ws_row && size.ws_col == window.ws_col)
                 return false;
         window = size;
+        reserved_for = rows;
         reserved = rows + 2;
         if (reserved + 4 > size.ws_row)
                 reserved = size.ws_row > 8 ? (size_t)size.ws_row - 4 : 4;
@@ -163,11 +165,11 @@ static bool reserve(size_t rows, struct buf *b)
         return true;
 }
 
-void table_begin(size_t rows)
+void table_begin(void)
 {
         BUF_AT_END struct buf b = BUF_INIT(1024);
 
-        (void)reserve(rows, &b);
+        (void)reserve(0, &b);
         put(&b);
 }
 

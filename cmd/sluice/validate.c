@@ -1,7 +1,7 @@
 #include <stdio.h>
 
 #include "options.h"
-#include "source/driver.h"
+#include "source/source.h"
 #include "transform/transform.h"
 
 /* What only jq can tell. */
@@ -28,7 +28,7 @@ static bool check(const char *path)
         BUF_AT_END struct buf report = BUF_INIT((size_t)64 << 20);
         struct triggers all = { 0 };
         struct error err;
-        bool valid = triggers_load(&all, path, source_types(), source_drivers_n, &report, &err) == 0 &&
+        bool valid = triggers_load(&all, path, source_types(), source_kinds_n, &report, &err) == 0 &&
                      check_transforms(&all, &report);
 
         path = strcmp(path, "-") == 0 ? "<stdin>" : path;

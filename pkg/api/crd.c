@@ -284,16 +284,23 @@ void reference_write(const struct source_type *types, size_t n, struct buf *out)
         spec_tables_build(&tables, types, n);
         buf_text(out, "# Reference: triggers." API_GROUP "\n\n"
                       "Made from the field tables in pkg/api and pkg/source by `make generate`.\n\n");
-        docs_prose(out, "",
-                   "`apiVersion: " API_GROUP_VERSION "`, `kind: Trigger`, namespaced, `kubectl get sltr`. "
-                   "Another project's `triggers` may exist in a cluster: `kubectl get triggers." API_GROUP
-                   "` "
-                   "always means these. A name is a DNS label of at most 52 characters. Durations are Go's, "
-                   "in whole microseconds: `200ms`, `30s`, `1h30m`. A member that is not listed here is "
-                   "refused, and so is a value outside its bounds, by `sluice validate` and by the cluster "
-                   "alike.");
+        docs_prose(
+                out, "",
+                "`apiVersion: " API_GROUP_VERSION "`, `kind: Trigger`, namespaced, `kubectl get sltr`. "
+                "Another project's `triggers` may exist in a cluster: `kubectl get triggers." API_GROUP "` "
+                "always means these. A name is a DNS label of at most 52 characters. Durations are Go's, "
+                "in whole microseconds: `200ms`, `30s`, `1h30m`. A value outside its bounds is refused by "
+                "`sluice validate` and by the cluster alike, and so is a member that is not listed here, by "
+                "`kubectl` at least: a client that does not ask for `fieldValidation=Strict`, and "
+                "`kubectl --validate=ignore`, has the API server drop it.");
         buf_text(out, "\n## Defaults\n\n| Member | Default |\n|---|---|\n");
         schema_reference_defaults(&tables.spec, "spec", out);
+        buf_text(out, "\n## Former names\n\n");
+        docs_prose(out, "",
+                   "No longer taken; the message says the new name. When the definition is replaced the API "
+                   "server drops them from Triggers that were stored before: apply those anew.");
+        buf_text(out, "\n| Member | Its former name |\n|---|---|\n");
+        schema_reference_former(&tables.spec, "spec", out);
         buf_char(out, '\n');
         schema_reference(&tables.spec, "spec", out);
         /* One line break at the end. */

@@ -89,12 +89,12 @@ static const struct type bearer_type = TYPE("BearerAuthentication", struct beare
                                             "A token (RFC 6750).");
 
 static const struct field oauth2_fields[] = {
-        FIELD(STRING, "tokenUrl", struct oauth2_spec, token_url, .required = true, .min = 1, .max = 2048,
-              .pattern = URI_PATTERN,
+        FIELD(STRING, "tokenURL", struct oauth2_spec, token_url, .former = "tokenUrl", .required = true,
+              .min = 1, .max = 2048, .pattern = URI_PATTERN,
               .format = "an absolute http or https URL without user name and fragment",
               .help = "Where tokens are asked for."),
-        SECRET_FIELD("clientIdSecretRef", struct oauth2_spec, client_id, "The client's id.",
-                     .required = true),
+        SECRET_FIELD("clientIDSecretRef", struct oauth2_spec, client_id, "The client's id.",
+                     .former = "clientIdSecretRef", .required = true),
         SECRET_FIELD("clientSecretSecretRef", struct oauth2_spec, client_secret, "The client's secret.",
                      .required = true),
         FIELD(STRINGS, "scopes", struct oauth2_spec, scopes, .max = 32, .pattern = "^[!-~]+$",
@@ -340,8 +340,8 @@ static const struct field delivery_fields[] = {
         FIELD(DURATION, "connectTimeout", struct delivery_spec, connect_timeout, .fallback = "10s",
               .min = 100 * USEC_MSEC, .max = USEC_MINUTE,
               .help = "How long connecting may take, TLS included."),
-        FIELD(DURATION, "answerTimeout", struct delivery_spec, answer_timeout, .min = 10 * USEC_MSEC,
-              .max = 15 * USEC_MINUTE,
+        FIELD(DURATION, "responseTimeout", struct delivery_spec, response_timeout, .former = "answerTimeout",
+              .min = 10 * USEC_MSEC, .max = 15 * USEC_MINUTE,
               .help = "How long the function may take from the end of the request to the end of its answer; "
                       "by default what timeout leaves."),
         FIELD(ENUM, "method", struct delivery_spec, method, .fallback = "POST", .values = delivery_methods,
@@ -391,7 +391,7 @@ static bool answer_within(const void *object)
 {
         const struct delivery_spec *d = object;
 
-        return d->answer_timeout <= d->timeout;
+        return d->response_timeout <= d->timeout;
 }
 
 static bool one_authorization(const void *object)
@@ -412,9 +412,9 @@ static const struct rule delivery_rules[] = {
                     "h.name.matches(r'(?i)^authorization$'))",
              .path = "headers", .check = one_authorization,
              .message = "Authorization is what authentication writes: give one of them"),
-        RULE(.cel = "!has(self.answerTimeout) || duration(self.answerTimeout) <= duration(self.timeout)",
-             .path = "answerTimeout", .check = answer_within,
-             .message = "answerTimeout must not be above timeout, which bounds the whole attempt"),
+        RULE(.cel = "!has(self.responseTimeout) || duration(self.responseTimeout) <= duration(self.timeout)",
+             .path = "responseTimeout", .check = answer_within,
+             .message = "responseTimeout must not be above timeout, which bounds the whole attempt"),
         RULE(.cel = "(self.retry.onExhausted == 'DeadLetter') == has(self.deadLetter)", .path = "deadLetter",
              .check = dead_letter_there,
              .message = "deadLetter and retry.onExhausted: DeadLetter go together: give both or none"),

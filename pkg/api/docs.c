@@ -209,19 +209,31 @@ void schema_reference(const struct type *t, const char *path, struct buf *b)
         }
 }
 
-void schema_reference_defaults(const struct type *t, const char *path, struct buf *b)
+/* A row for each member, at any depth, that has what is asked for: its default or its former name. */
+static void rows_of(const struct type *t, const char *path, bool former, struct buf *b)
 {
         for (size_t i = 0; i < t->fields_n; i++) {
                 const struct field *f = &t->fields[i];
+                const char *cell = former ? f->former : f->type == FIELD_OBJECT ? NULL : f->fallback;
                 BUF_AT_END struct buf inner = BUF_INIT(4096);
 
                 buf_printf(&inner, "%s.%s", path, f->name);
                 b->failed = b->failed || inner.failed;
                 if (inner.failed)
                         continue;
+                if (cell)
+                        buf_printf(b, "| `%s` | `%s` |\n", inner.p, cell);
                 if (f->type == FIELD_OBJECT)
-                        schema_reference_defaults(f->object, inner.p, b);
-                else if (f->fallback)
-                        buf_printf(b, "| `%s` | `%s` |\n", inner.p, f->fallback);
+                        rows_of(f->object, inner.p, former, b);
         }
+}
+
+void schema_reference_defaults(const struct type *t, const char *path, struct buf *b)
+{
+        rows_of(t, path, false, b);
+}
+
+void schema_reference_former(const struct type *t, const char *path, struct buf *b)
+{
+        rows_of(t, path, true, b);
 }

@@ -596,7 +596,9 @@ static bool missing(struct decoder *d, const struct field *f, const struct node 
         BUF_AT_END struct buf expected = BUF_INIT(65536);
 
         schema_expected(f, &expected);
-        return wrong(d, parent, "is missing: give %s", expected.p ? expected.p : "");
+        /* The API server may have dropped what was given under its former name. */
+        return wrong(d, parent, "is missing: give %s%s%s", expected.p ? expected.p : "",
+                     f->former ? "; it was called " : "", f->former ? f->former : "");
 }
 
 static const struct field *field_named(const struct type *t, struct str name)
@@ -604,6 +606,25 @@ static const struct field *field_named(const struct type *t, struct str name)
         for (size_t i = 0; i < t->fields_n; i++)
                 if (str_is(name, t->fields[i].name))
                         return &t->fields[i];
+        return NULL;
+}
+
+/* Also for those who pass unknown members by: it would be lost. Returns today's name; NULL: it never was one.
+ */
+static const char *former_member(struct decoder *d, const struct type *t, const struct member *m)
+{
+        for (size_t i = 0; i < t->fields_n; i++) {
+                BUF_AT_END struct buf text = BUF_INIT(4096);
+                size_t before;
+
+                if (!t->fields[i].former || !str_is(m->key, t->fields[i].former))
+                        continue;
+                buf_printf(&text, "is now called %s", t->fields[i].name);
+                before = path_push(d, m->key);
+                complain(d, m->line, m->column, &text);
+                path_pop(d, before);
+                return t->fields[i].name;
+        }
         return NULL;
 }
 
@@ -691,7 +712,9 @@ static void decode_object(struct decoder *d, const struct type *t, const struct 
                 if (field_named(t, n->members[i].key))
                         continue;
                 fine = false;
-                meant = unknown_member(d, t, &n->members[i]);
+                meant = former_member(d, t, &n->members[i]);
+                if (!meant)
+                        meant = unknown_member(d, t, &n->members[i]);
                 if (meant)
                         mistyped |= (uint64_t)1 << ((size_t)(field_named(t, str_of(meant)) - t->fields) % 64);
         }

@@ -39,6 +39,8 @@ struct string_map {
 struct type;
 struct field {
         const char *name; /* as in YAML */
+        /* what earlier versions called it: no longer taken, and said so wherever it stands; NULL */
+        const char *former;
         enum field_type type;
         size_t offset; /* in the type's struct */
         /* one or two full sentences; units and defaults are added by the generators */
@@ -104,8 +106,8 @@ bool schema_matches(const char *pattern, const char *text);
 
 /* null is absent. Absent and without default: pointers are NULL, lists empty, times 0, integers 0, or min - 1
  * where 0 is within the bounds. Decodes node into the zeroed object of type->size: defaults are filled in,
- * unknown members are named with the nearest known one, every problem is collected with its path under
- * prefix. What was allocated is freed by schema_done even after failure. 0 or -1. */
+ * unknown members are named with the nearest known one, former names with today's, every problem is collected
+ * with its path under prefix. What was allocated is freed by schema_done even after failure. 0 or -1. */
 int schema_decode(const struct type *, const struct node *, void *object, const char *prefix,
                   struct problems *) MUST_CHECK;
 /* An object made of the defaults alone. */
@@ -121,6 +123,7 @@ void schema_each(const struct type *, const void *object, const struct type *wan
 void schema_reference(const struct type *, const char *path, struct buf *);
 /* Markdown rows: member, default */
 void schema_reference_defaults(const struct type *, const char *path, struct buf *);
+void schema_reference_former(const struct type *, const char *path, struct buf *); /* member, former name */
 
 /* For the files that read the tables. */
 void docs_prose(struct buf *, const char *indent,

@@ -41,7 +41,7 @@ static bool no_x(const void *object, struct buf *why)
 }
 
 static const struct field inner_fields[] = {
-        FIELD(INT, "low", struct inner, low, .fallback = "1", .min = 0, .max = 10),
+        FIELD(INT, "low", struct inner, low, .former = "lowest", .fallback = "1", .min = 0, .max = 10),
         FIELD(INT, "high", struct inner, high, .fallback = "5", .min = 0, .max = INT64_MAX),
 };
 static const struct rule inner_rules[] = { RULE(.cel = "self.low <= self.high",
@@ -192,6 +192,43 @@ static void unknown_members_are_named(void **state UNUSED)
                "f:2:9: o.inner: unknown member \"middle\"; known are low, high\n");
 }
 
+static void former_names_are_told_even_where_unknown_ones_pass(void **state UNUSED)
+{
+        struct problems problems = { .pass_unknown = true };
+        struct documents docs = { 0 };
+        struct outer o = { 0 };
+
+        expect("text: a\ninner: {lowest: 1, high: 2}", "f:2:9: o.inner.lowest: is now called low\n");
+        assert_int_equal(yaml_parse(&docs, STR("text: a\ninner: {lowest: 1, newer: 2}"), &problems), 0);
+        assert_int_equal(schema_decode(&outer_type, docs.roots[0], &o, "o", &problems), -1);
+        assert_int_equal(problems.n, 1);
+        assert_string_equal(problems.list[0].path, "o.inner.lowest");
+        assert_string_equal(problems.list[0].text, "is now called low");
+        assert_int_equal(problems.unknown, 1);
+        schema_done(&outer_type, &o);
+        problems_done(&problems);
+        documents_done(&docs);
+}
+
+/* As when the API server dropped it. */
+static void what_is_missing_is_told_with_its_former_name(void **state UNUSED)
+{
+        static const struct field fields[] = { FIELD(STRING, "textURN", struct outer, text,
+                                                     .former = "textUrn", .required = true) };
+        static const struct type type = TYPE("Renamed", struct outer, fields, "One field.");
+        struct problems problems = { 0 };
+        struct documents docs = { 0 };
+        struct outer o = { 0 };
+
+        assert_int_equal(yaml_parse(&docs, STR("{}"), &problems), 0);
+        assert_int_equal(schema_decode(&type, docs.roots[0], &o, "o", &problems), -1);
+        assert_int_equal(problems.n, 1);
+        assert_string_equal(problems.list[0].text, "is missing: give a string; it was called textUrn");
+        schema_done(&type, &o);
+        problems_done(&problems);
+        documents_done(&docs);
+}
+
 static void an_object_is_made_of_its_defaults(void **state UNUSED)
 {
         struct outer o = { 0 };
@@ -277,6 +314,9 @@ static void the_reference_tells_defaults_and_bounds(void **state UNUSED)
         buf_reset(&out);
         schema_reference_defaults(&outer_type, "o", &out);
         assert_non_null(strstr(out.p, "| `o.made.low` | `1` |\n"));
+        buf_reset(&out);
+        schema_reference_former(&outer_type, "o", &out);
+        assert_string_equal(out.p, "| `o.inner.low` | `lowest` |\n| `o.made.low` | `lowest` |\n");
 }
 
 static void durations_read_as_people_write_them(void **state UNUSED)
@@ -313,6 +353,8 @@ int main(void)
                 cmocka_unit_test(what_is_wrong_is_told_with_its_place),
                 cmocka_unit_test(rules_run_where_they_can),
                 cmocka_unit_test(unknown_members_are_named),
+                cmocka_unit_test(former_names_are_told_even_where_unknown_ones_pass),
+                cmocka_unit_test(what_is_missing_is_told_with_its_former_name),
                 cmocka_unit_test(an_object_is_made_of_its_defaults),
                 cmocka_unit_test(the_schema_is_structural),
                 cmocka_unit_test(the_reference_tells_defaults_and_bounds),

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "api/trigger.h"
+#include "api/worker.h"
 
 struct spec_tables {
         struct type spec, source;
@@ -27,3 +28,4 @@ void spec_tables_build(struct spec_tables *, const struct source_type *, size_t 
 
 /* Names of children are made of a Trigger's name and must fit into 63 characters. */
 enum { TRIGGER_NAME_LONGEST = 52 };
+_Static_assert(TRIGGER_NAME_LONGEST + sizeof(WORKER_CHECKPOINT_SUFFIX) - 1 <= 63, "a label's length");

@@ -2,7 +2,7 @@
 
 #include <stdio.h>
 
-#include "base/log.h"
+#include "log/log.h"
 #include "filter/filter.h"
 
 /* ---- sink --------------------------------------------------------------- */
@@ -119,8 +119,9 @@ static const struct field event_fields[] = {
         FIELD(STRING, "region", struct event_spec, region, .fallback = "\"\"", .max = 256,
               .pattern = HEADER_OR_EMPTY_PATTERN, .format = HEADER_WORDS,
               .help = "The region that events and X-CFF-Region name."),
-        FIELD(STRING, "instanceId", struct event_spec, instance_id, .fallback = "\"\"", .max = 256,
-              .pattern = HEADER_OR_EMPTY_PATTERN, .format = HEADER_WORDS, .cloud = "instance_id",
+        FIELD(STRING, "instanceID", struct event_spec, instance_id, .former = "instanceId",
+              .fallback = "\"\"", .max = 256, .pattern = HEADER_OR_EMPTY_PATTERN, .format = HEADER_WORDS,
+              .cloud = "instance_id",
               .help = "The source's instance id that events name, where they have one."),
 };
 static const struct type event_type = TYPE("Event", struct event_spec, event_fields,

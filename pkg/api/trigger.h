@@ -3,15 +3,14 @@
  * trigger owns all it points to; immutable once decoded; any thread. */
 #pragma once
 
+#include "record/policy.h"
 #include "api/schema.h"
 
 #define API_GROUP "sluice.dev"
 #define API_VERSION "v1alpha1"
 #define API_GROUP_VERSION API_GROUP "/" API_VERSION
 
-enum ordering { ORDERING_PARTITION, ORDERING_KEY, ORDERING_NONE };
 enum dialect { DIALECT_CLASSIC, DIALECT_CURRENT };
-enum on_exhausted { EXHAUSTED_BLOCK, EXHAUSTED_DEAD_LETTER, EXHAUSTED_DROP };
 
 struct sink_ref {
         char *api_version, *kind, *name, *namespace_;
@@ -115,10 +114,10 @@ enum compression { COMPRESSION_NONE, COMPRESSION_GZIP };
 struct delivery_spec {
         int ordering;
         int64_t max_in_flight, initial_in_flight;
-        struct rate_spec *rate_limit;                  /* NULL: none */
-        usec timeout, connect_timeout, answer_timeout; /* answer_timeout 0: what timeout leaves */
-        int method;                                    /* of delivery_methods */
-        struct objects headers;                        /* struct header_spec */
+        struct rate_spec *rate_limit;                    /* NULL: none */
+        usec timeout, connect_timeout, response_timeout; /* response_timeout 0: what timeout leaves */
+        int method;                                      /* of delivery_methods */
+        struct objects headers;                          /* struct header_spec */
         struct authentication_spec *authentication;
         struct tls_spec *tls;
         struct proxy_spec *proxy;
@@ -169,7 +168,7 @@ struct cloud_spec {
 };
 extern const struct type cloud_type;
 
-/* The sources that can be written in spec.source: given by whoever knows the drivers (pkg/source), so that
+/* The sources that can be written in spec.source: given by whoever knows the sources (pkg/source), so that
  * the API names none. */
 struct source_type {
         const char *name;
@@ -186,7 +185,7 @@ struct trigger {
         unsigned jq_line, jq_column; /* where transform.jq does, if there is one */
 
         size_t source;     /* index into the source types */
-        void *source_spec; /* the driver's own struct */
+        void *source_spec; /* the source's own struct */
         struct sink *sink;
         struct function_spec *function;    /* never NULL after decode */
         struct event_spec *event;          /* never NULL after decode */

@@ -7,11 +7,11 @@
 
 #include "api/status.h"
 #include "api/tables.h"
-#include "base/log.h"
+#include "log/log.h"
 
 #include <cmocka.h>
 
-/* Two small sources, so that no driver is needed. */
+/* Two small sources, so that none of pkg/source is needed. */
 struct clock_source {
         char *schedule;
 };
@@ -129,7 +129,7 @@ static void what_is_written_reads_the_same(void **state UNUSED)
                 "\"uri\":\"/invoke\"},"
                 "\"function\":{\"name\":\"orders\",\"version\":\"latest\",\"package\":\"default\"},"
                 "\"event\":{\"format\":\"FunctionGraph\",\"dialect\":\"Classic\",\"region\":\"\","
-                "\"instanceId\":\"\"},"
+                "\"instanceID\":\"\"},"
                 "\"delivery\":{\"ordering\":\"None\",\"maxInFlight\":32,\"initialInFlight\":8,\"timeout\":"
                 "\"1m30s\",\"connectTimeout\":\"10s\",\"method\":\"POST\","
                 "\"httpVersion\":\"Auto\",\"compression\":\"None\",\"batch\":{\"maxMessages\":1,\"maxBytes\":"

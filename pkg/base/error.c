@@ -17,6 +17,7 @@ int error_set(struct error *err, enum error_kind kind, const char *format, ...)
                 return -1;
         err->kind = kind;
         err->retry = kind_retries(kind);
+        err->elsewhere = false;
         err->retry_after = 0;
         va_start(args, format);
         (void)vsnprintf(err->text, sizeof(err->text), format, args);
@@ -33,6 +34,7 @@ int error_errno(struct error *err, int number, const char *format, ...)
                 return -1;
         err->kind = ERROR_SYSTEM;
         err->retry = false;
+        err->elsewhere = false;
         err->retry_after = 0;
         va_start(args, format);
         (void)vsnprintf(err->text, sizeof(err->text), format, args);

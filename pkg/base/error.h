@@ -27,13 +27,15 @@ enum error_kind {
 
 struct error {
         enum error_kind kind;
-        bool retry;       /* trying the same again can help */
+        bool retry; /* trying the same again can help */
+        /* the peer's name is not known, or it could not prove who it is: another address may do */
+        bool elsewhere;
         usec retry_after; /* what the peer asked for; 0: nothing */
         char text[480];   /* cut at the end, never overrun */
 };
 
-/* Sets kind and text; retry follows the kind (UNREACHABLE, TIMEOUT, CONFLICT, MEMORY: true). Always -1. err
- * may be NULL. */
+/* Sets kind and text; retry follows the kind (UNREACHABLE, TIMEOUT, CONFLICT, MEMORY: true), the rest is
+ * zeroed. Always -1. err may be NULL. */
 int error_set(struct error *err, enum error_kind kind, const char *format, ...) PRINTF(3, 4);
 /* The same with ": " and strerror(number) behind it; kind ERROR_SYSTEM. Always -1. */
 int error_errno(struct error *err, int number, const char *format, ...) PRINTF(3, 4);

@@ -11,7 +11,7 @@
 #include <zlib.h>
 
 #include "base/file.h"
-#include "base/log.h"
+#include "log/log.h"
 #include "base/table.h"
 
 static const char MAGIC[4] = { 'S', 'L', 'C', '1' };

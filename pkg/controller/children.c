@@ -3,31 +3,31 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#include "base/log.h"
+#include "api/worker.h"
+#include "log/log.h"
 #include "base/random.h"
-#include "source/driver.h"
+#include "source/source.h"
 
-#define SECRETS "/etc/sluice-secrets"
-enum { SECRETS_MOST = 128, LISTEN_PORT = 8080 };
-enum { ADMIN_PORT = 8081, GRACE_SECONDS = 30 };
+enum { SECRETS_MOST = 128 };
 
 static const struct {
         const char *kind, *api_version, *path, *suffix;
 } kinds[CHILD_MAX] = {
         [CHILD_SERVICE_ACCOUNT] = ROW("ServiceAccount", "v1", "/api/v1/namespaces/%s/serviceaccounts/",
-                                      "-sluice"),
+                                      WORKER_SUFFIX),
         [CHILD_ROLE] = ROW("Role", "rbac.authorization.k8s.io/v1",
-                           "/apis/rbac.authorization.k8s.io/v1/namespaces/%s/roles/", "-sluice"),
+                           "/apis/rbac.authorization.k8s.io/v1/namespaces/%s/roles/", WORKER_SUFFIX),
         [CHILD_ROLE_BINDING] = ROW("RoleBinding", "rbac.authorization.k8s.io/v1",
                                    "/apis/rbac.authorization.k8s.io/v1/namespaces/%s/rolebindings/",
-                                   "-sluice"),
-        [CHILD_CONFIG_MAP] = ROW("ConfigMap", "v1", "/api/v1/namespaces/%s/configmaps/", "-sluice"),
-        [CHILD_CHECKPOINT] = ROW("ConfigMap", "v1", "/api/v1/namespaces/%s/configmaps/", "-checkpoint"),
-        [CHILD_SERVICE] = ROW("Service", "v1", "/api/v1/namespaces/%s/services/", "-sluice"),
+                                   WORKER_SUFFIX),
+        [CHILD_CONFIG_MAP] = ROW("ConfigMap", "v1", "/api/v1/namespaces/%s/configmaps/", WORKER_SUFFIX),
+        [CHILD_CHECKPOINT] = ROW("ConfigMap", "v1", "/api/v1/namespaces/%s/configmaps/",
+                                 WORKER_CHECKPOINT_SUFFIX),
+        [CHILD_SERVICE] = ROW("Service", "v1", "/api/v1/namespaces/%s/services/", WORKER_SUFFIX),
         [CHILD_INGRESS] = ROW("Ingress", "networking.k8s.io/v1",
-                              "/apis/networking.k8s.io/v1/namespaces/%s/ingresses/", "-sluice"),
+                              "/apis/networking.k8s.io/v1/namespaces/%s/ingresses/", WORKER_SUFFIX),
         [CHILD_DEPLOYMENT] = ROW("Deployment", "apps/v1", "/apis/apps/v1/namespaces/%s/deployments/",
-                                 "-sluice"),
+                                 WORKER_SUFFIX),
 };
 
 const char *child_kind(enum child c) { return kinds[c].kind; }
@@ -109,7 +109,8 @@ static void map_members(struct writer *w, const struct string_map *m)
 
 static bool is_ours(const char *label)
 {
-        return strncmp(label, "app.kubernetes.io/", 18) == 0 || strncmp(label, "sluice.dev/", 11) == 0;
+        return strncmp(label, "app.kubernetes.io/", 18) == 0 ||
+               strncmp(label, API_GROUP "/", sizeof(API_GROUP)) == 0;
 }
 
 static void labels(struct writer *w, const struct trigger *t, const struct string_map *more)
@@ -211,7 +212,7 @@ static void config_map(struct writer *w, const struct trigger *t)
         writer_init(&inner, &json);
         trigger_write(t, &inner);
         object(w, "data");
-        writer_key(w, STR("trigger.json"));
+        writer_key(w, STR(WORKER_TRIGGER_FILE));
         writer_string(w, buf_view(&json));
         writer_object_end(w);
 }
@@ -220,7 +221,7 @@ static void config_map(struct writer *w, const struct trigger *t)
 
 bool child_needed(enum child c, const struct trigger *t)
 {
-        return c == CHILD_SERVICE ? trigger_driver(t)->push != NULL : c != CHILD_INGRESS || trigger_expose(t);
+        return c == CHILD_SERVICE ? trigger_source(t)->push != NULL : c != CHILD_INGRESS || trigger_expose(t);
 }
 
 static bool serves_tls(const struct trigger *t)
@@ -241,7 +242,7 @@ void child_address(const struct trigger *t, struct buf *b)
 {
         const struct expose_spec *expose = trigger_expose(t);
 
-        if (!trigger_driver(t)->push)
+        if (!trigger_source(t)->push)
                 return;
         buf_text(b, (expose ? expose->tls_secret_name != NULL : serves_tls(t)) ? "https://" : "http://");
         if (expose)
@@ -250,7 +251,7 @@ void child_address(const struct trigger *t, struct buf *b)
                 child_name(CHILD_SERVICE, t->name, b);
                 buf_printf(b, ".%s.svc", t->namespace_);
         }
-        trigger_driver(t)->push->path(t, b);
+        trigger_source(t)->push->path(t, b);
 }
 
 static void worker_labels(struct writer *w, const struct trigger *t)
@@ -272,7 +273,7 @@ static void service(struct writer *w, const struct trigger *t)
         if (serves_tls(t))
                 text(w, "appProtocol", "https"); /* what an Ingress speaks to it */
         number(w, "port", serves_tls(t) ? 443 : 80);
-        number(w, "targetPort", LISTEN_PORT);
+        number(w, "targetPort", WORKER_LISTEN_PORT);
         writer_object_end(w);
         writer_array_end(w);
         writer_object_end(w);
@@ -280,7 +281,7 @@ static void service(struct writer *w, const struct trigger *t)
 
 static void ingress_path(struct writer *w, const struct trigger *t)
 {
-        const struct push_driver *push = trigger_driver(t)->push;
+        const struct push_ops *push = trigger_source(t)->push;
         BUF_AT_END struct buf path = BUF_INIT(4096);
         bool exact = true;
 
@@ -337,7 +338,7 @@ static void probe(struct writer *w, const char *name, const char *path, int64_t 
         object(w, name);
         object(w, "httpGet");
         text(w, "path", path);
-        number(w, "port", ADMIN_PORT);
+        number(w, "port", WORKER_ADMIN_PORT);
         writer_object_end(w);
         number(w, "periodSeconds", period);
         number(w, "timeoutSeconds", 5);
@@ -370,17 +371,18 @@ static void listener_arguments(struct writer *w, const struct listener_spec *lis
         BUF_AT_END struct buf ca = BUF_INIT(1024), cert = BUF_INIT(1024), key = BUF_INIT(1024);
 
         for (size_t i = 0; i < listener->trusted_proxies.n; i++)
-                argument(w, "trusted-proxy", listener->trusted_proxies.list[i]);
+                argument(w, WORKER_OPTION_TRUSTED_PROXY, listener->trusted_proxies.list[i]);
         if (!listener->tls)
                 return;
-        buf_printf(&cert, SECRETS "/%s/tls.crt", listener->tls->secret_name);
-        buf_printf(&key, SECRETS "/%s/tls.key", listener->tls->secret_name);
-        argument(w, "tls-cert", cert.p ? cert.p : "");
-        argument(w, "tls-key", key.p ? key.p : "");
+        buf_printf(&cert, WORKER_SECRETS "/%s/tls.crt", listener->tls->secret_name);
+        buf_printf(&key, WORKER_SECRETS "/%s/tls.key", listener->tls->secret_name);
+        argument(w, WORKER_OPTION_TLS_CERT, cert.p ? cert.p : "");
+        argument(w, WORKER_OPTION_TLS_KEY, key.p ? key.p : "");
         if (!listener->tls->client_ca)
                 return;
-        buf_printf(&ca, SECRETS "/%s/%s", listener->tls->client_ca->name, listener->tls->client_ca->key);
-        argument(w, "tls-client-ca", ca.p ? ca.p : "");
+        buf_printf(&ca, WORKER_SECRETS "/%s/%s", listener->tls->client_ca->name,
+                   listener->tls->client_ca->key);
+        argument(w, WORKER_OPTION_TLS_CLIENT_CA, ca.p ? ca.p : "");
 }
 
 enum { INSTANCE_MOST = 249 }; /* what Kafka takes */
@@ -399,19 +401,19 @@ static void arguments(struct writer *w, const struct child_context *c)
                 buf_printf(&instance, "sluice.%s.0", c->trigger->uid);
         }
         array(w, "args");
-        writer_string(w, STR("worker"));
-        argument(w, "trigger", "/etc/sluice/trigger.json");
-        argument(w, "sink", c->sink);
+        writer_string(w, STR(WORKER_COMMAND));
+        argument(w, WORKER_OPTION_TRIGGER, WORKER_FOLDER "/" WORKER_TRIGGER_FILE);
+        argument(w, WORKER_OPTION_SINK, c->sink);
         if (c->dead_letter)
-                argument(w, "dead-letter", c->dead_letter);
-        argument(w, "instance", instance.p ? instance.p : "");
-        argument(w, "admin", ":8081");
-        argument(w, "secrets", SECRETS);
+                argument(w, WORKER_OPTION_DEAD_LETTER, c->dead_letter);
+        argument(w, WORKER_OPTION_INSTANCE, instance.p ? instance.p : "");
+        argument(w, WORKER_OPTION_ADMIN, WORKER_ADMIN_ADDRESS);
+        argument(w, WORKER_OPTION_SECRETS, WORKER_SECRETS);
         if (c->ending)
-                writer_string(w, STR("--ending"));
+                writer_string(w, STR("--" WORKER_OPTION_ENDING));
         else if (listener)
                 listener_arguments(w, listener);
-        argument(w, "log-level", log_level_name((enum log_level)c->trigger->worker->log_level));
+        argument(w, WORKER_OPTION_LOG_LEVEL, log_level_name((enum log_level)c->trigger->worker->log_level));
         writer_array_end(w);
 }
 
@@ -477,26 +479,26 @@ static void container(struct writer *w, const struct child_context *c)
                 text(w, "imagePullPolicy", c->pull_policy);
         arguments(w, c);
         array(w, "env");
-        environment(w, "POD_NAME", "metadata.name");
-        environment(w, "POD_NAMESPACE", "metadata.namespace");
+        environment(w, WORKER_ENV_POD, "metadata.name");
+        environment(w, WORKER_ENV_NAMESPACE, "metadata.namespace");
         writer_array_end(w);
         array(w, "ports");
         writer_object(w);
         text(w, "name", "admin");
-        number(w, "containerPort", ADMIN_PORT);
+        number(w, "containerPort", WORKER_ADMIN_PORT);
         writer_object_end(w);
-        if (trigger_driver(c->trigger)->push) {
+        if (trigger_source(c->trigger)->push) {
                 writer_object(w);
                 text(w, "name", port_name(c->trigger));
-                number(w, "containerPort", LISTEN_PORT);
+                number(w, "containerPort", WORKER_LISTEN_PORT);
                 writer_object_end(w);
         }
         writer_array_end(w);
         /* why it ended stands in the Trigger's status */
         text(w, "terminationMessagePolicy", "FallbackToLogsOnError");
-        probe(w, "startupProbe", "/livez", 1, 60);
-        probe(w, "livenessProbe", "/livez", 10, 3);
-        probe(w, "readinessProbe", "/readyz", 5, 2);
+        probe(w, "startupProbe", WORKER_PATH_LIVE, 1, 60);
+        probe(w, "livenessProbe", WORKER_PATH_LIVE, 10, 3);
+        probe(w, "readinessProbe", WORKER_PATH_READY, 5, 2);
         resources(w, c->trigger->worker);
         object(w, "securityContext");
         boolean(w, "allowPrivilegeEscalation", false);
@@ -508,7 +510,7 @@ static void container(struct writer *w, const struct child_context *c)
         array(w, "volumeMounts");
         writer_object(w);
         text(w, "name", "trigger");
-        text(w, "mountPath", "/etc/sluice");
+        text(w, "mountPath", WORKER_FOLDER);
         boolean(w, "readOnly", true);
         writer_object_end(w);
         for (size_t i = 0; i < secrets.n; i++) {
@@ -516,7 +518,7 @@ static void container(struct writer *w, const struct child_context *c)
 
                 writer_object(w);
                 secret_volume_name(w, i);
-                buf_printf(&path, SECRETS "/%s", secrets.names[i]);
+                buf_printf(&path, WORKER_SECRETS "/%s", secrets.names[i]);
                 text(w, "mountPath", path.p ? path.p : "");
                 boolean(w, "readOnly", true);
                 writer_object_end(w);
@@ -555,7 +557,7 @@ static void pod_spec(struct writer *w, const struct child_context *c)
         list_secrets(t, &secrets);
         object(w, "spec");
         own_name(w, "serviceAccountName", CHILD_SERVICE_ACCOUNT, t);
-        number(w, "terminationGracePeriodSeconds", GRACE_SECONDS);
+        number(w, "terminationGracePeriodSeconds", WORKER_TERMINATION / USEC_SEC);
         boolean(w, "enableServiceLinks", false);
         object(w, "securityContext");
         boolean(w, "runAsNonRoot", true); /* the image names the user, unless the cluster picks one */
@@ -603,7 +605,7 @@ static void pod_spec(struct writer *w, const struct child_context *c)
                  * that is not optional the kubelet keeps the files when it is deleted: what callers show
                  * would stay valid. */
                 if (c->ending ||
-                    (trigger_driver(c->trigger)->push && !serves_with(c->trigger, secrets.names[i])))
+                    (trigger_source(c->trigger)->push && !serves_with(c->trigger, secrets.names[i])))
                         boolean(w, "optional", true);
                 writer_object_end(w);
                 writer_object_end(w);
@@ -622,7 +624,7 @@ static void deployment(struct writer *w, const struct child_context *c, const ch
         number(w, "replicas", child_replicas(c));
         number(w, "revisionHistoryLimit", 2);
         object(w, "strategy");
-        if (trigger_driver(t)->push && !c->ending) { /* requests find a worker at every moment */
+        if (trigger_source(t)->push && !c->ending) { /* requests find a worker at every moment */
                 text(w, "type", "RollingUpdate");
                 object(w, "rollingUpdate");
                 number(w, "maxUnavailable", 0);

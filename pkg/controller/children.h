@@ -38,8 +38,6 @@ int child_replicas(const struct child_context *);
 #define LABEL_INSTANCE "app.kubernetes.io/instance"
 #define LABEL_COMPONENT "app.kubernetes.io/component"
 #define ANNOTATION_HASH "sluice.dev/hash"
-/* On Triggers that make something outside the cluster. */
-#define FINALIZER "sluice.dev/outside"
 
 const char *child_kind(enum child);
 /* orders-sluice, orders-checkpoint; of the Service of 7up: sluice-7up-svc */

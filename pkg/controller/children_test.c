@@ -7,7 +7,7 @@
 #include <cmocka.h>
 #include <jansson.h>
 
-#include "source/driver.h"
+#include "source/source.h"
 
 #define DATA "pkg/controller/testdata/"
 
@@ -18,7 +18,7 @@ static struct trigger *decode(const char *text)
         struct trigger *t;
 
         assert_int_equal(yaml_parse(&docs, str_of(text), &problems), 0);
-        t = trigger_decode(docs.roots[0], source_types(), source_drivers_n, &problems);
+        t = trigger_decode(docs.roots[0], source_types(), source_kinds_n, &problems);
         if (!t)
                 fail_msg("%s: %s", problems.list[0].path, problems.list[0].text);
         documents_done(&docs);
@@ -48,13 +48,13 @@ static struct trigger *decode(const char *text)
                  "ingressClassName: nginx, tlsSecretName: api-cert, annotations: {a/b: c}}}}\n  sink: "      \
                  "{uri: 'http://f/'}\n"
 #define SERVED                                                                                               \
-        METADATA "spec:\n  source: {smn: {topicUrn: 'urn:smn:eu-west-101:p:orders', expose: {host: "         \
+        METADATA "spec:\n  source: {smn: {topicURN: 'urn:smn:eu-west-101:p:orders', expose: {host: "         \
                  "smn.example.com},\n"                                                                       \
                  "    listener: {tls: {secretName: cert, clientCASecretRef: {name: ca, key: ca.pem}}, "      \
                  "trustedProxies: [10.0.0.0/8, 'fd00::/8']}}}\n  sink: {uri: 'http://f/'}\n"
 #define MANAGED                                                                                              \
         METADATA                                                                                             \
-        "spec:\n  source: {smn: {topicUrn: 'urn:smn:eu-west-101:p:orders', expose: {host: "                  \
+        "spec:\n  source: {smn: {topicURN: 'urn:smn:eu-west-101:p:orders', expose: {host: "                  \
         "smn.example.com}, listener: {tls: {secretName: cert}}, subscription: {manage: true},\n"             \
         "    cloud: {credentials: {accessKeySecretRef: {name: cloud, key: ak}, secretKeySecretRef: "         \
         "{name: cloud, key: sk}}}}}\n  sink: {uri: 'http://f/'}\n  suspend: true\n"
@@ -193,7 +193,7 @@ static void where_it_is_reached_and_how_the_ingress_finds_it(void **state UNUSED
                 ROW("obs: {bucket: pictures, from: Webhook, tokenSecretRef: {name: a, key: b}, expose: "
                     "{host: h}}",
                     "http://h/shop/orders", "/shop/orders", "Exact", "http"),
-                ROW("cloudEye: {topicUrn: 'urn:smn:r:p:n', expose: {host: h}}", "http://h/shop/orders",
+                ROW("cloudEye: {topicURN: 'urn:smn:r:p:n', expose: {host: h}}", "http://h/shop/orders",
                     "/shop/orders", "Exact", "http"),
                 ROW("timer: {schedule: 1m}", "", NULL, NULL, NULL),
         };

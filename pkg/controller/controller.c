@@ -3,7 +3,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#include "base/log.h"
+#include "api/worker.h"
+#include "log/log.h"
 #include "base/table.h"
 #include "controller/children.h"
 #include "controller/finalizers.h"
@@ -13,7 +14,7 @@
 #include "kube/events.h"
 #include "kube/queue.h"
 #include "kube/reflector.h"
-#include "source/driver.h"
+#include "source/source.h"
 
 static const char MANAGER[] = "sluice-controller";
 static const char WORKERS[] = LABEL_MANAGED_BY "=sluice," LABEL_COMPONENT "=worker";
@@ -841,7 +842,7 @@ static void finalizers_written(void *cookie, const struct kube_answer *a)
         finish(w, a->failed && a->error.kind != ERROR_NOT_FOUND); /* otherwise the watch tells */
 }
 
-static void write_finalizers(struct work *w, const char *with, const char *without)
+static void write_finalizers(struct work *w, const char *with, const char *const *without)
 {
         BUF_AT_END struct buf what = BUF_INIT(4096);
 
@@ -849,7 +850,17 @@ static void write_finalizers(struct work *w, const char *with, const char *witho
         patch_trigger(w, "", finalizers_patch(w->object, with, without), what.p, finalizers_written);
 }
 
-static void let_go(struct work *w) { write_finalizers(w, NULL, FINALIZER); }
+/* Must they be written for a Trigger that has something outside, or has not? One that can't be delivered to
+ * makes nothing yet. */
+static bool finalizers_differ(const struct work *w, bool outside)
+{
+        bool held = finalizers_have(w->object, finalizers_ours),
+             former = finalizers_have(w->object, finalizers_former);
+
+        return outside ? former || (!held && w->sink.n > 0) : held;
+}
+
+static void let_go(struct work *w) { write_finalizers(w, NULL, finalizers_ours); }
 
 /* It goes, and something stays. */
 static void leave_behind(struct work *w, const char *why)
@@ -872,7 +883,8 @@ static bool all_is_taken_back(const struct work *w)
         size_t i;
 
         json_array_foreach(json_object_get(status, "workers"), i,
-                           entry) if (strcmp(json_cstring(entry, "sourceState"), "Removed") == 0 &&
+                           entry) if (strcmp(json_cstring(entry, "sourceState"), WORKER_SOURCE_REMOVED) ==
+                                              0 &&
                                       !status_is_stale(entry, uid_of(w)) &&
                                       json_integer_value(json_object_get(entry, "observedGeneration")) ==
                                               generation) return true;
@@ -920,7 +932,7 @@ static void checkpoint_seen(void *cookie, const struct kube_answer *a)
         if (a->failed && a->error.kind != ERROR_NOT_FOUND) {
                 w->retry_after = a->error.retry_after;
                 finish(w, true);
-        } else if (root && !*json_cstring(json_object_get(root, "data"), "subscription"))
+        } else if (root && !*json_cstring(json_object_get(root, "data"), WORKER_CHECKPOINT_SUBSCRIPTION))
                 close_checkpoint(w, root);
         else {
                 memory_of(w->controller, w->key, true)->ending = true;
@@ -947,7 +959,7 @@ static void end_trigger(struct work *w)
         if (!time_parse(str_of(json_cstring(metadata_of(w->object), "deletionTimestamp")), &deleted))
                 deleted = wall;
         deadline = deleted + w->controller->config.ending_deadline;
-        if (w->trigger && !trigger_outside(w->trigger, &w->outside))
+        if (w->trigger && !trigger_external(w->trigger, &w->outside))
                 let_go(w); /* it is no longer its own to take back */
         else if (all_is_taken_back(w)) {
                 record(w, "Normal", "Ended", "nothing of it is left outside the cluster");
@@ -961,11 +973,11 @@ static void end_trigger(struct work *w)
                                w->controller->config.ending_deadline / USEC_SEC);
                 leave_behind(w,
                              *json_cstring(connected, "message") ? json_cstring(connected, "message") : why);
-        } else if (finalizers_have(w->object, "foregroundDeletion")) {
+        } else if (finalizers_have(w->object, finalizers_foreground)) {
                 /* its checkpoint may be gone already */
                 memory_of(w->controller, w->key, true)->ending = true;
                 /* its children are still needed: they go when it went */
-                write_finalizers(w, NULL, "foregroundDeletion");
+                write_finalizers(w, NULL, finalizers_foreground);
         } else {
                 w->ending = true;
                 w->look_at = loop_now(w->controller->loop) + deadline - wall;
@@ -985,7 +997,7 @@ static void reconcile(struct controller *c, const char *key)
 {
         struct str rest = str_of(key), namespace_ = str_cut(&rest, '/');
         struct work *w = calloc(1, sizeof(*w));
-        bool deleted, outside, held;
+        bool deleted, outside;
 
         if (!w || !(w->key = str_dup(str_of(key))) || !(w->namespace_ = str_dup(namespace_)) ||
             !(w->name = str_dup(rest)))
@@ -998,7 +1010,7 @@ static void reconcile(struct controller *c, const char *key)
         c->busy++;
         w->object = json_incref(reflector_get(c->collections[TRIGGERS], w->namespace_, w->name));
         deleted = json_object_get(metadata_of(w->object), "deletionTimestamp") != NULL;
-        if (!w->object || (deleted && !finalizers_have(w->object, FINALIZER))) {
+        if (!w->object || (deleted && !finalizers_have(w->object, finalizers_ours))) {
                 struct memory *m = memory_of(c, key, false);
 
                 /* Its children are the garbage collector's. */
@@ -1010,13 +1022,12 @@ static void reconcile(struct controller *c, const char *key)
         decode(w);
         if (w->trigger)
                 resolve_sink(w);
-        outside = !deleted && w->trigger && trigger_outside(w->trigger, &w->outside);
-        held = finalizers_have(w->object, FINALIZER);
+        outside = !deleted && w->trigger && trigger_external(w->trigger, &w->outside);
         if (deleted)
                 end_trigger(w);
-        else if (w->trigger && (outside ? !held && w->sink.n > 0 : held))
+        else if (w->trigger && finalizers_differ(w, outside))
                 /* before there is a worker, and so anything outside */
-                write_finalizers(w, outside ? FINALIZER : NULL, FINALIZER);
+                write_finalizers(w, outside ? FINALIZER : NULL, finalizers_ours);
         else if (!w->trigger || !w->sink.n)
                 conclude(w); /* the children stay as they were */
         else

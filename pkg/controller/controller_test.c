@@ -11,7 +11,7 @@
 
 #include "controller/children.h"
 #include "http/server.h"
-#include "source/driver.h"
+#include "source/source.h"
 
 enum { OBJECTS = 32, CALLS = 256, WATCHES = 16 };
 
@@ -261,7 +261,7 @@ static void start(void)
                                                   .workers = 2,
                                                   .ending_deadline = USEC_MINUTE,
                                                   .types = source_types(),
-                                                  .types_n = source_drivers_n };
+                                                  .types_n = source_kinds_n };
         struct error err;
 
         assert_int_equal(controller_new(&b.controller, &config, &err), 0);
@@ -509,9 +509,13 @@ static bool patched(void) { return count("PATCH", TRIGGER) > 0; }
 /* A finalizer that is no longer needed, and one at the end of a Trigger that has nothing outside. */
 static void a_finalizer_goes_when_nothing_is_outside(void **state UNUSED)
 {
-        static const char *const cases[] = { ",\"finalizers\":[\"other/one\",\"sluice.dev/outside\"]",
-                                             ",\"finalizers\":[\"other/one\",\"sluice.dev/"
-                                             "outside\"],\"deletionTimestamp\":\"2026-01-01T00:00:00Z\"" };
+#define DELETED ",\"deletionTimestamp\":\"2026-01-01T00:00:00Z\""
+        static const char *const cases[] = {
+                ",\"finalizers\":[\"other/one\",\"sluice.dev/external-resources\"]",
+                ",\"finalizers\":[\"other/one\",\"sluice.dev/external-resources\"]" DELETED,
+                ",\"finalizers\":[\"other/one\",\"sluice.dev/outside\"]", /* an earlier controller's */
+                ",\"finalizers\":[\"sluice.dev/outside\",\"other/one\"]" DELETED,
+        };
 
         for (size_t i = 0; i < COUNT_OF(cases); i++) {
                 json_t *left;
@@ -531,6 +535,25 @@ static void a_finalizer_goes_when_nothing_is_outside(void **state UNUSED)
                 (void)teardown(NULL);
                 (void)setup(NULL);
         }
+}
+
+/* That of an earlier controller gives way to today's in one write, so that nothing is lost in between. */
+static void a_former_finalizer_is_replaced(void **state UNUSED)
+{
+        json_t *left;
+
+        put_trigger(trigger(1, ",\"finalizers\":[\"sluice.dev/outside\",\"other/one\"]",
+                            "{\"smn\":{\"topicURN\":\"urn:smn:eu-west-101:p:orders\",\"subscription\":{"
+                            "\"manage\":true,\"endpoint\":\"https://e.test/\"},\"cloud\":{\"credentials\":{"
+                            "\"accessKeySecretRef\":{\"name\":\"c\",\"key\":\"a\"},\"secretKeySecretRef\":{"
+                            "\"name\":\"c\",\"key\":\"s\"}}}}}"));
+        start();
+        run_until(patched);
+        left = json_object_get(json_object_get(last("PATCH", TRIGGER)->body, "metadata"), "finalizers");
+        assert_int_equal(json_array_size(left), 2);
+        assert_string_equal(json_string_value(json_array_get(left, 0)), "other/one");
+        assert_string_equal(json_string_value(json_array_get(left, 1)), "sluice.dev/external-resources");
+        assert_int_equal(b.seen_n, 1);
 }
 
 static bool entry_removed(void)
@@ -604,6 +627,7 @@ int main(void)
                                                 teardown),
                 cmocka_unit_test_setup_teardown(members_of_another_version_are_no_matter, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_finalizer_goes_when_nothing_is_outside, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_former_finalizer_is_replaced, setup, teardown),
                 cmocka_unit_test_setup_teardown(an_earlier_triggers_worker_is_removed_from_the_status, setup,
                                                 teardown),
                 cmocka_unit_test_setup_teardown(a_checkpoint_that_its_worker_misses_is_made_again, setup,

@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-#include "source/driver.h"
+#include "source/source.h"
 
 static struct trigger *decode(const char *text)
 {
@@ -15,7 +15,7 @@ static struct trigger *decode(const char *text)
         struct trigger *t;
 
         assert_int_equal(yaml_parse(&docs, str_of(text), &problems), 0);
-        t = trigger_decode(docs.roots[0], source_types(), source_drivers_n, &problems);
+        t = trigger_decode(docs.roots[0], source_types(), source_kinds_n, &problems);
         if (!t)
                 fail_msg("%s: %s", problems.list[0].path, problems.list[0].text);
         documents_done(&docs);

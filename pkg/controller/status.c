@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 
+#include "api/worker.h"
 #include "base/buf.h"
 #include "json/value.h"
 
@@ -80,15 +81,15 @@ static void source_connected(const struct status_facts *f, json_t *worker, struc
 
         if (!worker)
                 judge(v, "Unknown", "WorkerStarting", "no worker has reported yet");
-        else if (strcmp(state, "Disconnected") == 0)
+        else if (strcmp(state, WORKER_SOURCE_DISCONNECTED) == 0)
                 judge(v, "False", "SourceDisconnected", message);
-        else if (strcmp(state, "Failed") == 0)
+        else if (strcmp(state, WORKER_SOURCE_FAILED) == 0)
                 judge(v, "False", "SourceFailed", message);
-        else if (strcmp(state, "Connecting") == 0)
-                judge(v, "Unknown", "Connecting",
+        else if (strcmp(state, WORKER_SOURCE_CONNECTING) == 0)
+                judge(v, "Unknown", WORKER_SOURCE_CONNECTING,
                       *message ? message : "the worker is connecting to the source");
         else
-                judge(v, "True", *state ? state : "Connected", message);
+                judge(v, "True", *state ? state : WORKER_SOURCE_CONNECTED, message);
         (void)f;
 }
 
@@ -99,18 +100,18 @@ static void delivering(json_t *worker, struct verdict *v)
 
         if (!worker)
                 judge(v, "Unknown", "WorkerStarting", "no worker has reported yet");
-        else if (strcmp(state, "Retrying") == 0)
-                judge(v, "False", "Retrying", message);
-        else if (strcmp(state, "Failing") == 0)
-                judge(v, "False", "Failing", message);
-        else if (strcmp(state, "Throttled") == 0)
-                judge(v, "False", "Throttled", message);
-        else if (strcmp(state, "Blocked") == 0)
-                judge(v, "False", "Blocked", message);
+        else if (strcmp(state, WORKER_DELIVERY_RETRYING) == 0)
+                judge(v, "False", WORKER_DELIVERY_RETRYING, message);
+        else if (strcmp(state, WORKER_DELIVERY_FAILING) == 0)
+                judge(v, "False", WORKER_DELIVERY_FAILING, message);
+        else if (strcmp(state, WORKER_DELIVERY_THROTTLED) == 0)
+                judge(v, "False", WORKER_DELIVERY_THROTTLED, message);
+        else if (strcmp(state, WORKER_DELIVERY_BLOCKED) == 0)
+                judge(v, "False", WORKER_DELIVERY_BLOCKED, message);
         else if (!json_object_get(worker, "lastDeliveryTime"))
                 judge(v, "True", "Idle", "no event has been delivered by this worker yet");
         else
-                judge(v, "True", "Delivering", "");
+                judge(v, "True", WORKER_DELIVERY_DELIVERING, "");
 }
 
 /* How a container ended: "exit code 1: …", with the end of its log where the kubelet kept it. */
@@ -215,8 +216,8 @@ static void workers_available(const struct status_facts *f, json_t *worker, stru
                 judge(v, "False", json_cstring(condition, "reason"), json_cstring(condition, "message"));
                 return;
         }
-        if (worker && (strcmp(json_cstring(worker, "sourceState"), "Disconnected") == 0 ||
-                       strcmp(json_cstring(worker, "sourceState"), "Failed") == 0))
+        if (worker && (strcmp(json_cstring(worker, "sourceState"), WORKER_SOURCE_DISCONNECTED) == 0 ||
+                       strcmp(json_cstring(worker, "sourceState"), WORKER_SOURCE_FAILED) == 0))
                 judge(v, "False", "WorkerNotReady", "the worker runs, but is not ready: see SourceConnected");
         else if (worker)
                 judge(v, "Unknown", "WorkerStarting", "the worker runs, and is not ready yet");
@@ -235,7 +236,7 @@ static void ready(const struct status_facts *f, const struct verdict *const *par
                 for (size_t i = 0; i < n; i++)
                         /* Throttled, events flow, as fast as the function wants them. */
                         if (strcmp(parts[i]->status, pass == 0 ? "False" : "Unknown") == 0 &&
-                            strcmp(parts[i]->reason, "Throttled") != 0) {
+                            strcmp(parts[i]->reason, WORKER_DELIVERY_THROTTLED) != 0) {
                                 *v = *parts[i];
                                 return;
                         }
@@ -327,7 +328,7 @@ json_t *status_fold(const struct status_facts *f)
         add(conditions, f, "WorkersAvailable", &workers);
         add(conditions, f, "SourceConnected", &source);
         add(conditions, f, "Delivering", &delivery);
-        if (strcmp(delivery.reason, "Throttled") == 0) {
+        if (strcmp(delivery.reason, WORKER_DELIVERY_THROTTLED) == 0) {
                 judge(&throttled, "True", "Throttled", delivery.message);
                 add(conditions, f, "Throttled", &throttled);
         }

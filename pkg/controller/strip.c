@@ -1,11 +1,11 @@
 #include "controller/strip.h"
 
-#include "base/log.h"
+#include "log/log.h"
 #include "controller/children.h"
 #include "controller/finalizers.h"
 #include "json/value.h"
 #include "kube/events.h"
-#include "source/driver.h"
+#include "source/source.h"
 
 static const usec TOLD = 2 * USEC_SEC; /* events are written meanwhile */
 
@@ -46,7 +46,7 @@ static void describe(const struct strip *s, json_t *object, struct buf *what)
 
         if (json && yaml_parse(&docs, str_of(json), &problems) == 0 && docs.n == 1)
                 t = trigger_decode(docs.roots[0], s->config.types, s->config.types_n, &problems);
-        if (!t || !trigger_outside(t, what))
+        if (!t || !trigger_external(t, what))
                 buf_text(what, "what it made outside the cluster");
         (void)trigger_free(t);
         documents_done(&docs);
@@ -113,7 +113,7 @@ static void written(void *cookie, const struct kube_answer *a)
 
 static void take_off(struct strip *s, json_t *object)
 {
-        json_t *body = finalizers_patch(object, NULL, FINALIZER);
+        json_t *body = finalizers_patch(object, NULL, finalizers_ours);
         FREE_AT_END char *dump = body ? json_dumps(body, JSON_COMPACT) : NULL;
 
         s->call = ask(s, object, "PATCH", str_of(dump ? dump : "{}"), written);
@@ -137,7 +137,7 @@ static void next(struct strip *s)
 {
         json_t *object;
 
-        while ((object = json_array_get(s->list, s->at)) && !finalizers_have(object, FINALIZER))
+        while ((object = json_array_get(s->list, s->at)) && !finalizers_have(object, finalizers_ours))
                 s->at++;
         if (!object) {
                 end(s, NULL);

@@ -29,14 +29,3 @@ bool answer_is_overload(int status)
         default: return false;
         }
 }
-
-const char *delivery_state_name(enum delivery_state state)
-{
-        static const char *const names[DELIVERY_STATE_MAX] = {
-                [DELIVERY_IDLE] = "Delivering",     [DELIVERY_RETRYING] = "Retrying",
-                [DELIVERY_THROTTLED] = "Throttled", [DELIVERY_FAILING] = "Failing",
-                [DELIVERY_BLOCKED] = "Blocked",
-        };
-
-        return names[state];
-}

@@ -343,10 +343,10 @@ static void feed_hungry(struct delivery *d)
 
 static void hand_back(struct delivery *d, struct record *r, enum outcome outcome)
 {
-        r->outcome = (uint32_t)outcome;
-        r->next = NULL;
+        r->engine.outcome = (uint32_t)outcome;
+        r->engine.next = NULL;
         *d->settled_last = r;
-        d->settled_last = &r->next;
+        d->settled_last = &r->engine.next;
 }
 
 static void commit_now(struct delivery *d, struct track *t)
@@ -397,7 +397,7 @@ static void settle(struct delivery *d, struct track *t, struct record *r, enum o
         }
         if (outcome != OUTCOME_RELEASED) {
                 t->since_commit++;
-                if (window_finish(&t->window, r->order))
+                if (window_finish(&t->window, r->engine.order))
                         commit_soon(d, t, now);
         }
         hand_back(d, r, outcome);
@@ -423,7 +423,7 @@ static bool ages(const struct delivery *d)
 }
 static usec old_at(const struct delivery *d, const struct record *r)
 {
-        return r->since + d->config.max_event_age;
+        return r->engine.since + d->config.max_event_age;
 }
 
 /* One of these records is at fault, and it is not known which: the others are not given up with it, however
@@ -499,14 +499,14 @@ static bool batch_settle_first(struct delivery *d, struct batch *b, uint32_t n, 
         for (; n > 0; n--, b->n--) {
                 struct record *r = b->first;
 
-                b->first = r->next;
+                b->first = r->engine.next;
                 settle(d, b->lane->track, r, outcome, now);
         }
         if (b->n == 0) {
                 batch_end(d, b);
                 return false;
         }
-        b->since = b->first->since;
+        b->since = b->first->engine.since;
         return true;
 }
 
@@ -608,8 +608,8 @@ static uint32_t batch_ended(const struct delivery *d, const struct batch *b, con
                 return 1;
         if (batch_spent(d, b, a))
                 return b->send;
-        for (const struct record *r = b->first; n < b->send && now - r->since >= d->config.max_event_age;
-             r = r->next)
+        for (const struct record *r = b->first;
+             n < b->send && now - r->engine.since >= d->config.max_event_age; r = r->engine.next)
                 n++;
         return n;
 }
@@ -744,7 +744,7 @@ static void batch_give_up_old(struct delivery *d, struct batch *b, usec now)
          */
         for (const struct record *r = b->first;
              n < (b->reason ? MAX_OF(MIN_OF(b->send, b->tried), 1u) : b->send) && now >= old_at(d, r);
-             r = r->next)
+             r = r->engine.next)
                 n++;
         batch_give_up(d, b, n, &a, now);
 }
@@ -813,11 +813,11 @@ static void batch_keep_failed(struct delivery *d, struct batch *b, const struct 
                 return;
         }
         for (struct record *next; r; r = next, place++) {
-                next = r->next;
+                next = r->engine.next;
                 if (place >= b->send || (i < a->failed_n && a->failed[i] == place)) {
                         i += place < b->send;
                         *last = r;
-                        last = &r->next;
+                        last = &r->engine.next;
                         continue;
                 }
                 b->n--;
@@ -826,7 +826,7 @@ static void batch_keep_failed(struct delivery *d, struct batch *b, const struct 
         *last = NULL;
         b->first = kept;
         assert(kept); /* an answer is partial only when it names a record */
-        b->since = kept->since;
+        b->since = kept->engine.since;
         b->send = b->tried = i;
 }
 
@@ -895,7 +895,7 @@ static void release_unsent(struct delivery *d, struct track *t)
                 heap_remove(&d->timers, &l->wait.node);
                 heap_remove(&d->timers, &l->age.node);
                 for (struct record *r = l->first, *next; r; r = next) {
-                        next = r->next;
+                        next = r->engine.next;
                         settle(d, t, r, OUTCOME_RELEASED, 0);
                 }
                 l->first = NULL;
@@ -987,9 +987,9 @@ static struct track *take_in(struct delivery *d, struct record *r, usec now)
         room = window_reserve(&t->window, 1); /* reserved with the credit */
         assert(room);
         (void)room;
-        r->order = window_push(&t->window, r->position);
-        r->since = now;
-        r->next = NULL;
+        r->engine.order = window_push(&t->window, r->position);
+        r->engine.since = now;
+        r->engine.next = NULL;
         budget_move(&d->records, &t->records, -1, 1);
         budget_move(&d->bytes, &t->bytes, -(int64_t)r->pinned, (int64_t)r->pinned);
         d->stats.held++;
@@ -1015,9 +1015,9 @@ void delivery_offer(struct delivery *d, struct record *r, usec now)
         if (!t)
                 return;
         l = &t->lanes[t->lanes_n > 1 ? hash_bytes(d->seed, r->key) % t->lanes_n : 0];
-        r->lane = l;
+        r->engine.lane = l;
         *l->last = r;
-        l->last = &r->next;
+        l->last = &r->engine.next;
         l->queued++;
         l->queued_bytes += r->pinned;
         lane_ready(d, l);
@@ -1056,8 +1056,8 @@ static void batch_fill(struct delivery *d, struct batch *b)
         size_t bytes = 0;
 
         b->first = l->first;
-        b->since = l->first->since;
-        for (struct record *r = l->first; r && b->n < d->config.batch_records; last = r, r = r->next) {
+        b->since = l->first->engine.since;
+        for (struct record *r = l->first; r && b->n < d->config.batch_records; last = r, r = r->engine.next) {
                 if (b->n > 0 && d->config.batch_bytes && bytes + r->pinned > d->config.batch_bytes)
                         break;
                 bytes += r->pinned;
@@ -1065,10 +1065,10 @@ static void batch_fill(struct delivery *d, struct batch *b)
         }
         b->send = b->n;
         assert(last); /* a lane that is ready has a record */
-        l->first = last->next;
+        l->first = last->engine.next;
         if (!l->first)
                 l->last = &l->first;
-        last->next = NULL;
+        last->engine.next = NULL;
         l->queued -= b->n;
         l->queued_bytes -= bytes;
 }
@@ -1098,7 +1098,7 @@ static void lane_give_up_old(struct delivery *d, struct lane *l, usec now)
         l->ready = false;
         heap_remove(&d->timers, &l->wait.node);
         batch_fill(d, b);
-        for (const struct record *r = b->first; n < b->n && now >= old_at(d, r); r = r->next)
+        for (const struct record *r = b->first; n < b->n && now >= old_at(d, r); r = r->engine.next)
                 n++;
         batch_give_up(d, b, n, &a, now);
         lane_ready(d, l);
@@ -1106,7 +1106,7 @@ static void lane_give_up_old(struct delivery *d, struct lane *l, usec now)
 
 static bool lane_fills(struct delivery *d, struct lane *l, usec now)
 {
-        usec until = l->first->since + d->config.batch_wait;
+        usec until = l->first->engine.since + d->config.batch_wait;
 
         if (track_dry(l->track)) /* nothing comes to fill it up */
                 return false;
@@ -1203,7 +1203,7 @@ static bool send_next(struct delivery *d, usec now, struct action *a)
         b->number++;
         d->stats.in_flight++;
         d->stats.attempts++;
-        for (struct record *r = b->first; n < b->send; r = r->next)
+        for (struct record *r = b->first; n < b->send; r = r->engine.next)
                 d->scratch[n++] = r;
         *a = (struct action){ .kind = b->dead ? ACTION_DEAD_LETTER : ACTION_SEND,
                               .track = b->lane->track->id,
@@ -1225,13 +1225,14 @@ static bool settle_next(struct delivery *d, struct action *a)
 
         if (!r)
                 return false;
-        d->settled = r->next;
+        d->settled = r->engine.next;
         if (!d->settled)
                 d->settled_last = &d->settled;
-        r->next = NULL;
-        *a = (struct action){
-                .kind = ACTION_SETTLE, .track = r->track, .record = r, .outcome = (enum outcome)r->outcome
-        };
+        r->engine.next = NULL;
+        *a = (struct action){ .kind = ACTION_SETTLE,
+                              .track = r->track,
+                              .record = r,
+                              .outcome = (enum outcome)r->engine.outcome };
         return true;
 }
 
@@ -1243,7 +1244,7 @@ static bool detach_next(struct delivery *d, struct action *a)
                 return false;
         b = CONTAINER_OF(d->detaches.first, struct batch, link);
         *a = (struct action){ .kind = ACTION_DETACH, .track = b->lane->track->id, .record = b->to_detach };
-        b->to_detach = b->to_detach->next;
+        b->to_detach = b->to_detach->engine.next;
         if (!b->to_detach)
                 (void)queue_take(&d->detaches);
         return true;

@@ -13,7 +13,8 @@
 
 #include "base/clock.h"
 #include "base/error.h"
-#include "source/driver.h"
+#include "record/policy.h"
+#include "record/record.h"
 
 struct delivery;
 
@@ -79,7 +80,6 @@ enum delivery_state {
         DELIVERY_BLOCKED,
         DELIVERY_STATE_MAX,
 };
-const char *delivery_state_name(enum delivery_state);
 
 enum action_kind {
         ACTION_SEND,

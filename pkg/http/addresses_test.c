@@ -196,6 +196,7 @@ static void a_name_that_is_unknown_fails(void **state UNUSED)
         assert_true(request()->failed);
         assert_false(done[0].c.maybe_processed);
         assert_int_equal(done[0].c.error.kind, ERROR_UNREACHABLE);
+        assert_true(done[0].c.error.elsewhere);
         assert_non_null(strstr(done[0].c.error.text, "function.shop.test"));
         dns.missing = false;
         assert_false(request()->failed);

@@ -168,7 +168,7 @@ static int copy_config(struct http_target *t, const struct http_target_config *c
 
         own->max_connections = MAX_OF(config->max_connections, (uint32_t)1);
         own->connect_timeout = config->connect_timeout;
-        own->answer_timeout = config->answer_timeout;
+        own->response_timeout = config->response_timeout;
         own->max_age = config->max_age;
         own->answer_max = config->answer_max;
         own->http_version = config->http_version;
@@ -177,6 +177,7 @@ static int copy_config(struct http_target *t, const struct http_target_config *c
         own->compress = config->compress;
         own->once = config->once;
         own->answer_member = config->answer_member;
+        own->settings = config->settings;
         own->tls.any_host = tls->any_host;
         if (copy_view(tls->ca_pem, &own->tls.ca_pem, err) < 0 ||
             copy(tls->ca_file, &own->tls.ca_file, err) < 0 ||

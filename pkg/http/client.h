@@ -44,6 +44,12 @@ struct http_tls {
         bool any_host; /* do not compare names: verify_host is on by default */
 };
 
+/* What the user calls the settings that a target was made of, so that its errors can say which to look at:
+ * constants, borrowed. NULL members: nothing is said. */
+struct http_settings {
+        const char *ca, *client_cert, *any_host, *proxy; /* any_host: with the value that sets it */
+};
+
 /* Requests go through a tunnel that the proxy opens (CONNECT), with and without TLS; it also resolves the
  * name. */
 struct http_proxy {
@@ -62,7 +68,7 @@ struct http_target_config {
         uint32_t max_connections; /* while they are replaced there may be more for a moment */
         usec connect_timeout;
         /* from the end of the request to the end of its answer; 0: no limit */
-        usec answer_timeout;
+        usec response_timeout;
         /* of a connection, less up to a quarter of jitter: new pods get their share; 0: no limit */
         usec max_age;
         size_t answer_max; /* bytes of an answer's body that are kept */
@@ -79,6 +85,7 @@ struct http_target_config {
         bool compress; /* bodies above 1 KiB leave as gzip when that makes them smaller */
         struct http_tls tls;
         struct http_proxy proxy;
+        const struct http_settings *settings; /* NULL: nothing is said of any */
 };
 int http_target_new(struct http_target **, struct http_client *, const struct http_target_config *,
                     struct error *) MUST_CHECK;

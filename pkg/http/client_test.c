@@ -404,6 +404,7 @@ static void a_refused_connection_names_the_url(void **state UNUSED)
         c = request();
         assert_true(c->failed && c->error.retry);
         assert_int_equal(c->error.kind, ERROR_UNREACHABLE);
+        assert_false(c->error.elsewhere);
         assert_non_null(strstr(c->error.text, url));
 }
 

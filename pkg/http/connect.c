@@ -81,7 +81,8 @@ static void note_tls(struct connection *c)
         BUF_AT_END struct buf why = BUF_INIT(sizeof(c->reason));
 
         c->tls_broken = true;
-        tls_client_why(c->ssl, c->target->config.tls.client_cert_file != NULL, &why);
+        tls_client_why(c->ssl, c->target->config.settings, c->target->config.tls.client_cert_file != NULL,
+                       &why);
         (void)snprintf(c->reason, sizeof(c->reason), "%s", why.p ? why.p : "TLS broke");
 }
 
@@ -208,6 +209,7 @@ static void stand(struct connection *c)
 static void handshake(struct connection *c)
 {
         ssize_t r = tls_handshake(c->ssl);
+        bool disagreed = tls_disagreed();
         struct error err;
 
         if (r == IO_AGAIN) {
@@ -220,6 +222,7 @@ static void handshake(struct connection *c)
         }
         note_tls(c);
         (void)error_set(&err, ERROR_UNREACHABLE, "connect to %s: %s", c->target->url_text, c->reason);
+        err.elsewhere = disagreed;
         refuse(c, &err);
 }
 
@@ -234,7 +237,8 @@ void connection_too_late(struct connection *c)
 
 static int make_tls(struct http_target *t, struct error *err)
 {
-        struct tls_client_config config = { &t->config.tls, t->tls_name, t->config.http_version };
+        struct tls_client_config config = { &t->config.tls, t->tls_name, t->config.http_version,
+                                            t->config.settings };
 
         if (!t->tls_name || t->tls)
                 return 0;
@@ -302,8 +306,10 @@ void on_connected(void *cookie UNUSED, CURL *easy, CURLcode result)
 
 /* The value of a Secret's file, without the white space that editors leave at its end. One that is gone
  * leaves what was read last. */
-static int read_login(const char *path, const char *what, struct buf *value, struct error *err)
+static int read_login(const char *path, const char *what, const struct http_settings *settings,
+                      struct buf *value, struct error *err)
 {
+        const char *setting = settings ? settings->proxy : NULL;
         struct error ignored;
         int fd = path ? file_open(path, O_RDONLY, &ignored) : -1;
         FILE *f = fd >= 0 ? fdopen(fd, "r") : NULL;
@@ -330,11 +336,10 @@ static int read_login(const char *path, const char *what, struct buf *value, str
         }
         if (value->failed)
                 return error_memory(err);
-        return !path || value->n
-                       ? 0
-                       : error_set(err, ERROR_UNREACHABLE,
-                                   "the proxy's %s can't be read from %s, or is empty: see delivery.proxy",
-                                   what, path);
+        return !path || value->n ? 0
+                                 : error_set(err, ERROR_UNREACHABLE,
+                                             "the proxy's %s can't be read from %s, or is empty%s%s", what,
+                                             path, setting ? ": see " : "", setting ? setting : "");
 }
 
 /* Where curl connects to: our address, or through the proxy at our address the name. */
@@ -350,8 +355,9 @@ static int set_route(struct connection *c, const char *to, const char *proxy, st
         (void)curl_easy_setopt(c->easy, CURLOPT_NOPROXY, "");
         if (!t->proxied)
                 return 0;
-        if (read_login(t->config.proxy.user_file, "user", &t->proxy_user, err) < 0 ||
-            read_login(t->config.proxy.password_file, "password", &t->proxy_password, err) < 0)
+        if (read_login(t->config.proxy.user_file, "user", t->config.settings, &t->proxy_user, err) < 0 ||
+            read_login(t->config.proxy.password_file, "password", t->config.settings, &t->proxy_password,
+                       err) < 0)
                 return error_wrap(err, "connect to %s", t->url_text);
         (void)curl_easy_setopt(c->easy, CURLOPT_HTTPPROXYTUNNEL, 1L);
         if (t->proxy_user.n)

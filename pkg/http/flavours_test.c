@@ -197,7 +197,7 @@ static void an_answer_has_a_time_of_its_own(void **state UNUSED)
 {
         struct http_target_config c = config();
 
-        c.answer_timeout = 300 * USEC_MSEC;
+        c.response_timeout = 300 * USEC_MSEC;
         c.max_connections = 2;
         aim(c);
         server.handle = answer_the_second;

@@ -1,6 +1,6 @@
 #include "http/multi.h"
 
-#include "base/log.h"
+#include "log/log.h"
 
 enum { UNWATCHED_MAX = 64 };
 

@@ -384,9 +384,9 @@ void pool_sent(struct exchange *x)
 {
         struct http_target *t = x->target;
 
-        if (!t->config.answer_timeout || x->answer_by)
+        if (!t->config.response_timeout || x->answer_by)
                 return;
-        x->answer_by = loop_now(t->client->loop) + t->config.answer_timeout;
+        x->answer_by = loop_now(t->client->loop) + t->config.response_timeout;
         DL_APPEND2(t->awaiting, x, awaits_before, awaits);
         if (!t->answer_armed)
                 loop_arm(t->client->loop, &t->answer_timer, x->answer_by);
@@ -403,7 +403,7 @@ void target_answers_turn(struct task *task, usec now)
                 struct connection *c = x->connection;
 
                 (void)error_set(&err, ERROR_TIMEOUT, "%s %s: no answer within %" PRId64 " ms of the request",
-                                t->method, t->url_text, t->config.answer_timeout / USEC_MSEC);
+                                t->method, t->url_text, t->config.response_timeout / USEC_MSEC);
                 err.retry = true;
                 connection_drop(c, x);
                 c->framing->cancel(c, x);

@@ -207,6 +207,7 @@ static void tell(struct question *q, int status, const struct ares_addrinfo *inf
                                 status != ARES_SUCCESS ? ares_strerror(status)
                                 : most                 ? "out of memory"
                                                        : "no address");
+                err.elsewhere = true;
                 q->done(q->cookie, NULL, &err);
         }
         free(resolved.addresses);

@@ -14,6 +14,13 @@ const char *tls_reason(const char *otherwise)
         return text ? text : otherwise;
 }
 
+bool tls_disagreed(void)
+{
+        unsigned long e = ERR_peek_error();
+
+        return e && !ERR_SYSTEM_ERROR(e) && ERR_GET_REASON(e) != SSL_R_UNEXPECTED_EOF_WHILE_READING;
+}
+
 static ssize_t outcome(SSL *ssl, int r)
 {
         int number = errno;

@@ -8,6 +8,9 @@
 /* beside a number of bytes; 0: the peer's end. Broken: tls_reason says why */
 enum { TLS_AGAIN = -1, TLS_BROKEN = -2 };
 ssize_t tls_handshake(SSL *); /* of either side; 1: done */
+/* After a broken handshake, before tls_reason: did the two not agree, as over a certificate? false: the
+ * connection broke under them. */
+bool tls_disagreed(void);
 ssize_t tls_read(SSL *, void *, size_t);
 ssize_t tls_write(SSL *, const void *, size_t);
 void tls_end(SSL *); /* says that nothing more comes; not after it broke */

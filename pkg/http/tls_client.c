@@ -44,19 +44,32 @@ static int add_pem(X509_STORE *store, struct str pem)
         return added ? 0 : -1;
 }
 
-static int fill(struct tls_trust *a, struct error *err)
+/* What is said of a setting, where the user has a name for it; otherwise nothing. */
+static void say(struct buf *out, const char *before, const char *setting)
 {
+        if (setting)
+                buf_printf(out, "%s%s", before, setting);
+}
+
+static int fill(struct tls_trust *a, const struct http_settings *settings, struct error *err)
+{
+        const char *setting = settings ? settings->ca : NULL;
+        BUF_AT_END struct buf advice = BUF_INIT(1024);
+
         a->store = X509_STORE_new();
         if (!a->store)
                 return error_memory(err);
         if (a->pem.n ? add_pem(a->store, buf_view(&a->pem)) < 0
-                     : a->file && (file_is_other(a->file) || X509_STORE_load_file(a->store, a->file) != 1))
-                return error_set(err, ERROR_UNREACHABLE,
-                                 "the CA%s%s can't be read: see tls.caSecretRef and sink.CACerts",
-                                 a->file ? " in " : "", a->file ? a->file : "");
-        if (!a->pem.n && !a->file && X509_STORE_set_default_paths(a->store) != 1)
-                return error_set(err, ERROR_UNREACHABLE,
-                                 "the system's authorities can't be read: give the CA in tls.caSecretRef");
+                     : a->file && (file_is_other(a->file) || X509_STORE_load_file(a->store, a->file) != 1)) {
+                say(&advice, ": see ", setting);
+                return error_set(err, ERROR_UNREACHABLE, "the CA%s%s can't be read%s", a->file ? " in " : "",
+                                 a->file ? a->file : "", advice.p ? advice.p : "");
+        }
+        if (!a->pem.n && !a->file && X509_STORE_set_default_paths(a->store) != 1) {
+                say(&advice, ": give the CA in ", setting);
+                return error_set(err, ERROR_UNREACHABLE, "the system's authorities can't be read%s",
+                                 advice.p ? advice.p : "");
+        }
         return 0;
 }
 
@@ -77,9 +90,10 @@ static bool same(const struct tls_trust *a, const struct http_tls *tls, const st
         return !a->file && !a->pem.n;
 }
 
-static int trust_take(struct tls_authorities *all, const struct http_tls *tls, struct tls_trust **out,
+static int trust_take(struct tls_authorities *all, const struct tls_client_config *c, struct tls_trust **out,
                       struct error *err)
 {
+        const struct http_tls *tls = c->tls;
         struct file_stamp stamp = stamp_of(tls->ca_pem.n ? NULL : tls->ca_file);
         struct tls_trust *a;
 
@@ -101,7 +115,7 @@ static int trust_take(struct tls_authorities *all, const struct http_tls *tls, s
                 trust_free(a);
                 return error_memory(err);
         }
-        if (fill(a, err) < 0) {
+        if (fill(a, c->settings, err) < 0) {
                 trust_free(a);
                 ERR_clear_error();
                 return -1;
@@ -149,9 +163,12 @@ static int offer(SSL_CTX *x, enum http_version version)
         return -1;
 }
 
-static int load_certificate(SSL_CTX *x, const struct http_tls *tls, struct error *err)
+static int load_certificate(SSL_CTX *x, const struct tls_client_config *c, struct error *err)
 {
+        const struct http_tls *tls = c->tls;
         const char *key = tls->client_key_file ? tls->client_key_file : tls->client_cert_file;
+
+        BUF_AT_END struct buf advice = BUF_INIT(1024);
 
         if (!tls->client_cert_file)
                 return 0;
@@ -159,9 +176,10 @@ static int load_certificate(SSL_CTX *x, const struct http_tls *tls, struct error
             SSL_CTX_use_certificate_chain_file(x, tls->client_cert_file) == 1 &&
             SSL_CTX_use_PrivateKey_file(x, key, SSL_FILETYPE_PEM) == 1 && SSL_CTX_check_private_key(x) == 1)
                 return 0;
-        (void)error_set(err, ERROR_UNREACHABLE,
-                        "the client certificate %s or its key can't be used: see tls.certSecretRef (%s)",
-                        tls->client_cert_file, tls_reason("not the PEM file that was expected"));
+        say(&advice, ": see ", c->settings ? c->settings->client_cert : NULL);
+        (void)error_set(err, ERROR_UNREACHABLE, "the client certificate %s or its key can't be used%s (%s)",
+                        tls->client_cert_file, advice.p ? advice.p : "",
+                        tls_reason("not the PEM file that was expected"));
         return -1;
 }
 
@@ -181,10 +199,10 @@ static int set_up(struct tls_client *t, const struct tls_client_config *c, struc
         (void)SSL_CTX_set_session_cache_mode(x, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
         SSL_CTX_sess_set_new_cb(x, on_session);
         SSL_CTX_set_app_data(x, t);
-        if (trust_take(t->authorities, c->tls, &t->trust, err) < 0)
+        if (trust_take(t->authorities, c, &t->trust, err) < 0)
                 return -1;
         SSL_CTX_set1_cert_store(x, t->trust->store);
-        return load_certificate(x, c->tls, err);
+        return load_certificate(x, c, err);
 }
 
 int tls_client_new(struct tls_client **out, struct tls_authorities *authorities,
@@ -253,33 +271,42 @@ bool tls_client_agreed_http2(const SSL *ssl)
         return n == 2 && memcmp(agreed, "h2", 2) == 0;
 }
 
-static const char *certificate_advice(long verified)
+/* What to do about a certificate, and by which setting, if any. */
+static void advise(long verified, const struct http_settings *settings, struct buf *out)
 {
         switch (verified) {
-        case X509_V_OK: return NULL;
-        case X509_V_ERR_CERT_HAS_EXPIRED: return "its certificate has expired: renew it";
-        case X509_V_ERR_CERT_NOT_YET_VALID: return "its certificate is not valid yet: compare the clocks";
+        case X509_V_ERR_CERT_HAS_EXPIRED: buf_text(out, "its certificate has expired: renew it"); break;
+        case X509_V_ERR_CERT_NOT_YET_VALID:
+                buf_text(out, "its certificate is not valid yet: compare the clocks");
+                break;
         case X509_V_ERR_HOSTNAME_MISMATCH:
         case X509_V_ERR_IP_ADDRESS_MISMATCH:
-                return "its certificate is for another name: say tls.verifyHostname: false if that is meant";
-        default: return "its certificate is not trusted: give its CA in tls.caSecretRef or sink.CACerts";
+                buf_text(out, "its certificate is for another name");
+                if (settings && settings->any_host)
+                        buf_printf(out, ": say %s if that is meant", settings->any_host);
+                break;
+        default:
+                buf_text(out, "its certificate is not trusted");
+                say(out, ": give its CA in ", settings ? settings->ca : NULL);
         }
 }
 
-void tls_client_why(const SSL *ssl, bool own_certificate, struct buf *out)
+void tls_client_why(const SSL *ssl, const struct http_settings *settings, bool own_certificate,
+                    struct buf *out)
 {
-        long verified = SSL_get_verify_result(ssl);
-        const char *advice = certificate_advice(verified),
+        BUF_AT_END struct buf advice = BUF_INIT(4096);
+        const char *setting = settings ? settings->client_cert : NULL,
                    *why = tls_reason("the peer closed the connection before TLS was agreed on");
+        long verified = SSL_get_verify_result(ssl);
 
-        if (verified != X509_V_OK)
+        if (verified != X509_V_OK) {
                 why = X509_verify_cert_error_string(verified);
-        else if (strstr(why, "certificate required") || strstr(why, "handshake failure") ||
-                 strstr(why, "bad certificate"))
-                advice =
-                        own_certificate
-                                ? "the server refuses our client certificate: give one that it trusts in "
-                                  "tls.certSecretRef"
-                                : "the server may demand a client certificate: give one in tls.certSecretRef";
-        buf_printf(out, advice ? "%s (%s)" : "%s%s", advice ? advice : "", why);
+                advise(verified, settings, &advice);
+        } else if (strstr(why, "certificate required") || strstr(why, "handshake failure") ||
+                   strstr(why, "bad certificate")) {
+                buf_text(&advice, own_certificate ? "the server refuses our client certificate"
+                                                  : "the server may demand a client certificate");
+                say(&advice, own_certificate ? ": give one that it trusts in " : ": give one in ", setting);
+        }
+        buf_printf(out, advice.n ? "%s (%s)" : "%s%s", advice.n ? advice.p : "", why);
 }

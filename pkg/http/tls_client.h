@@ -19,9 +19,11 @@ struct tls_client_config {
         const struct http_tls *tls;
         /* that is asked for and that the certificate must bear; borrowed until the end */
         const char *name;
-        enum http_version version; /* what is offered by ALPN */
+        enum http_version version;            /* what is offered by ALPN */
+        const struct http_settings *settings; /* for advice; NULL: none */
 };
-/* The error says which file can't be used and where it is named; ERROR_UNREACHABLE, since the file may come.
+/* The error says which file can't be used and which setting names it; ERROR_UNREACHABLE, since the file may
+ * come.
  */
 int tls_client_new(struct tls_client **, struct tls_authorities *, const struct tls_client_config *,
                    struct error *) MUST_CHECK;
@@ -31,5 +33,6 @@ struct tls_client *tls_client_free(struct tls_client *); /* its sessions may go 
 SSL *tls_client_open(struct tls_client *, int fd) MUST_CHECK;
 bool tls_client_agreed_http2(const SSL *);
 /* Why the handshake, or a read or write after it, failed: the last call of OpenSSL on this thread was of this
- * session. What to do about it, where that is known, stands first. own_certificate: we showed one. */
-void tls_client_why(const SSL *, bool own_certificate, struct buf *out);
+ * session. What to do about it, where that is known, stands first. own_certificate: we showed one. settings
+ * may be NULL. */
+void tls_client_why(const SSL *, const struct http_settings *settings, bool own_certificate, struct buf *out);

@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 
 #include "base/file.h"
-#include "base/log.h"
+#include "log/log.h"
 
 static const usec LOOK_AGAIN = USEC_SEC, TELL_AGAIN = USEC_MINUTE;
 

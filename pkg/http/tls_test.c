@@ -68,11 +68,15 @@ static void serve(const struct identity *i)
         (void)snprintf(url, sizeof(url), "https://127.0.0.1:%u/f", server.port);
 }
 
+static const struct http_settings settings = { .ca = "the setting of the CA",
+                                               .client_cert = "the setting of the certificate",
+                                               .any_host = "any: true" };
+
 static void trust(struct http_tls tls)
 {
         if (!tls.ca_file && !tls.ca_pem.n)
                 tls.ca_pem = buf_view(&authority_pem);
-        aim((struct http_target_config){ .tls = tls });
+        aim((struct http_target_config){ .tls = tls, .settings = &settings });
 }
 
 static void expect_answer(void)
@@ -109,11 +113,11 @@ static void an_unknown_authority_is_not_trusted(void **state UNUSED)
         serve(&leaf);
         identity_pem(&other, false, &pem);
         trust((struct http_tls){ .ca_pem = buf_view(&pem) });
-        expect_failure("not trusted: give its CA in tls.caSecretRef");
+        expect_failure("not trusted: give its CA in the setting of the CA");
         assert_false(done[0].c.maybe_processed);
         target = http_target_free(target);
-        aim((struct http_target_config){ 0 }); /* the system's */
-        expect_failure("not trusted: give its CA in tls.caSecretRef");
+        aim((struct http_target_config){ .settings = &settings }); /* the system's authorities */
+        expect_failure("not trusted: give its CA in the setting of the CA");
         assert_int_equal(server.requests, 0);
 }
 
@@ -121,14 +125,27 @@ static void a_missing_ca_file_is_named(void **state UNUSED)
 {
         serve(&leaf);
         trust((struct http_tls){ .ca_file = "/nonexistent/ca.pem" });
-        expect_failure("tls.caSecretRef");
+        expect_failure("see the setting of the CA");
+}
+
+/* Whoever has no names for its settings hears what is wrong alone. */
+static void without_settings_none_is_named(void **state UNUSED)
+{
+        serve(&leaf);
+        aim((struct http_target_config){ .tls.ca_file = "/nonexistent/ca.pem" });
+        assert_true(request()->failed);
+        assert_string_equal(strstr(done[done_n - 1].c.error.text, "the CA"),
+                            "the CA in /nonexistent/ca.pem can't be read");
+        target = http_target_free(target);
+        aim((struct http_target_config){ 0 });
+        expect_failure("its certificate is not trusted (");
 }
 
 static void another_name_is_refused(void **state UNUSED)
 {
         serve(&stranger);
         trust((struct http_tls){ 0 });
-        expect_failure("for another name");
+        expect_failure("for another name: say any: true if that is meant");
         target = http_target_free(target);
         trust((struct http_tls){ .server_name = "elsewhere.example" });
         expect_answer();
@@ -142,6 +159,7 @@ static void an_expired_certificate_is_named(void **state UNUSED)
         serve(&expired);
         trust((struct http_tls){ 0 });
         expect_failure("has expired: renew it");
+        assert_true(done[0].c.error.elsewhere);
 }
 
 static void demand_client(const struct identity *ca)
@@ -161,14 +179,14 @@ static void a_client_certificate_is_demanded(void **state UNUSED)
         for (size_t i = 0; i < COUNT_OF(versions); i++) {
                 (void)SSL_CTX_set_max_proto_version(server.tls, versions[i]);
                 trust((struct http_tls){ 0 });
-                expect_failure("client certificate: give one in tls.certSecretRef");
+                expect_failure("client certificate: give one in the setting of the certificate");
                 target = http_target_free(target);
                 trust((struct http_tls){ .client_cert_file = cert_file, .client_key_file = key_file });
                 expect_answer();
                 target = http_target_free(target);
         }
         trust((struct http_tls){ .client_cert_file = "/nonexistent/cert.pem", .client_key_file = key_file });
-        expect_failure("see tls.certSecretRef");
+        expect_failure("see the setting of the certificate");
 }
 
 static void both_versions_are_spoken(void **state UNUSED)
@@ -315,6 +333,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(an_authority_may_be_bytes_or_a_file, setup, teardown),
                 cmocka_unit_test_setup_teardown(an_unknown_authority_is_not_trusted, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_missing_ca_file_is_named, setup, teardown),
+                cmocka_unit_test_setup_teardown(without_settings_none_is_named, setup, teardown),
                 cmocka_unit_test_setup_teardown(another_name_is_refused, setup, teardown),
                 cmocka_unit_test_setup_teardown(an_expired_certificate_is_named, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_client_certificate_is_demanded, setup, teardown),

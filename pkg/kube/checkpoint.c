@@ -26,6 +26,7 @@ struct kube_checkpoint {
         struct kube_client *client;
         struct task *wake;
         char *path, *what, *owner, *writer;
+        const char *owner_kind;
         struct known *keys;
         char *version; /* NULL: not read, or to be read again */
         struct kube_call *call;
@@ -208,7 +209,8 @@ static void was_read(void *cookie, const struct kube_answer *a)
         root = json_loadb(a->body.p, a->body.n, 0, NULL);
         if (is_theirs(c, json_object_get(root, "metadata"))) {
                 (void)error_set(&err, ERROR_CONFLICT,
-                                "%s belongs to another Trigger of this name: it is left alone", c->what);
+                                "%s belongs to another %s of this name: it is left alone", c->what,
+                                c->owner_kind);
                 complete_all(c, &c->gets, &err);
                 complete_all(c, &c->puts, &err);
         } else if (!take_over(c, root)) {
@@ -417,6 +419,7 @@ int kube_checkpoint_new(struct kube_checkpoint **out, struct kube_client *client
         c->path = buf_take(&path);
         c->what = buf_take(&what);
         c->writer = str_dup(str_of(config->writer));
+        c->owner_kind = config->owner_kind ? config->owner_kind : "owner";
         c->owner = config->owner ? str_dup(str_of(config->owner)) : NULL;
         if (!c->path || !c->what || !c->writer || (config->owner && !c->owner)) {
                 (void)kube_checkpoint_free(c);

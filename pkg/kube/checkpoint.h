@@ -13,9 +13,9 @@ struct kube_checkpoint;
 enum { KUBE_CHECKPOINT_WRITER = 16 }; /* characters of a writer's name */
 struct kube_checkpoint_config {       /* copied */
         const char *namespace_, *name;
-        /* the Trigger's UID: a ConfigMap that has owners, and this not among them, is left alone. NULL: any
-         */
+        /* the owner's UID: a ConfigMap that has owners, and this not among them, is left alone. NULL: any */
         const char *owner;
+        const char *owner_kind; /* for errors; a constant, borrowed */
         /* letters and digits: no other process has this name, not even this one after a restart */
         const char *writer;
 };

@@ -568,14 +568,22 @@ static void a_checkpoint_that_is_missing_is_named(void **state UNUSED)
 
 /* ---- the report --------------------------------------------------------- */
 
+static const struct kube_report_config reporter = { .api_version = "example.com/v1",
+                                                    .kind = "Thing",
+                                                    .resource = "things",
+                                                    .namespace_ = "n",
+                                                    .name = "t",
+                                                    .uid = "u",
+                                                    .pod = "p",
+                                                    .manager = "manager-p" };
+
 static void on_quiet(struct task *t UNUSED, usec now UNUSED) { loop_stop(e.loop); }
 
 static void a_state_is_told_once_and_times_wait(void **state UNUSED)
 {
         static const struct step script[] = {
                 ROW("PATCH",
-                    "/apis/sluice.dev/v1alpha1/namespaces/n/triggers/t/"
-                    "status?fieldManager=sluice-worker-p&force=true",
+                    "/apis/example.com/v1/namespaces/n/things/t/status?fieldManager=manager-p&force=true",
                     500, ""),
                 ROW("PATCH", "/status", 200, "{}"),
                 ROW("PATCH", "/status", 200, "{}"),
@@ -587,7 +595,7 @@ static void a_state_is_told_once_and_times_wait(void **state UNUSED)
         struct error err;
 
         open_script(script, COUNT_OF(script));
-        assert_int_equal(kube_report_new(&r, e.client, "n", "t", "u", "p", &err), 0);
+        assert_int_equal(kube_report_new(&r, e.client, &reporter, &err), 0);
         s.source_state = connecting;
         s.delivery_state = delivering;
         kube_report_set(r, &s);
@@ -624,7 +632,7 @@ static void many_changes_are_few_writes(void **state UNUSED)
         struct error err;
 
         open_script(script, COUNT_OF(script));
-        assert_int_equal(kube_report_new(&r, e.client, "n", "t", "u", "p", &err), 0);
+        assert_int_equal(kube_report_new(&r, e.client, &reporter, &err), 0);
         s.source_state = state_name;
         s.delivery_state = delivery;
         s.delivery_message = message;

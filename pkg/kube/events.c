@@ -2,7 +2,7 @@
 
 #include <inttypes.h>
 
-#include "base/log.h"
+#include "log/log.h"
 #include "base/random.h"
 #include "base/table.h"
 #include "json/writer.h"

@@ -8,7 +8,7 @@
 struct recorder;
 
 int recorder_new(struct recorder **, struct kube_client *,
-                 const char *controller /* "sluice.dev/controller" */, const char *instance /* the pod */,
+                 const char *controller /* "example.com/controller" */, const char *instance /* the pod */,
                  struct error *) MUST_CHECK;
 struct recorder *recorder_free(struct recorder *); /* NULL is fine */
 

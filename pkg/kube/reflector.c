@@ -4,7 +4,7 @@
 #include <stdio.h>
 
 #include "base/backoff.h"
-#include "base/log.h"
+#include "log/log.h"
 #include "base/table.h"
 
 static const usec BACKOFF_FIRST = 800 * USEC_MSEC, BACKOFF_MOST = 30 * USEC_SEC;

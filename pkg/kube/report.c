@@ -1,10 +1,12 @@
 #include "kube/report.h"
 
 #include "base/backoff.h"
-#include "base/log.h"
+#include "log/log.h"
 
 static const usec STATES_APART = USEC_SEC, TIMES_APART = USEC_MINUTE, BACKOFF_FIRST = USEC_SEC,
                   BACKOFF_MOST = USEC_MINUTE;
+
+enum { MANAGER_MOST = 128 }; /* what the API server takes */
 
 struct kube_report {
         struct kube_client *client;
@@ -12,7 +14,7 @@ struct kube_report {
         struct task task;
         struct kube_call *call;
         struct random random;
-        char *path, *what, *manager, *namespace_, *trigger, *uid, *pod;
+        char *path, *what, *manager, *api_version, *kind, *namespace_, *name, *uid, *pod;
         struct buf wanted_state, told_state, telling_state; /* the entry without times and lag, as JSON */
         struct buf wanted, told, telling;                   /* the whole entry */
         usec told_at;                                       /* monotonic; 0: never */
@@ -80,11 +82,11 @@ static void turn(struct task *t, usec now)
         copy(&r->telling_state, &r->wanted_state);
         writer_init(&w, &body);
         writer_object(&w);
-        writer_member_text(&w, "apiVersion", "sluice.dev/v1alpha1");
-        writer_member_text(&w, "kind", "Trigger");
+        writer_member_text(&w, "apiVersion", r->api_version);
+        writer_member_text(&w, "kind", r->kind);
         writer_key(&w, STR("metadata"));
         writer_object(&w);
-        writer_member_text(&w, "name", r->trigger);
+        writer_member_text(&w, "name", r->name);
         writer_member_text(&w, "namespace", r->namespace_);
         writer_object_end(&w);
         writer_key(&w, STR("status"));
@@ -122,11 +124,21 @@ void kube_report_set(struct kube_report *r, const struct worker_status *status)
                 loop_arm(r->loop, &r->task, due(r));
 }
 
-int kube_report_new(struct kube_report **out, struct kube_client *client, const char *namespace_,
-                    const char *trigger, const char *uid, const char *pod, struct error *err)
+/* NULL stays NULL; memory: set when there is none. */
+static char *copied(const char *text, bool *memory)
+{
+        char *own = text ? str_dup(str_of(text)) : NULL;
+
+        *memory = *memory || (text && !own);
+        return own;
+}
+
+int kube_report_new(struct kube_report **out, struct kube_client *client,
+                    const struct kube_report_config *config, struct error *err)
 {
         struct kube_report *r = calloc(1, sizeof(*r));
-        BUF_AT_END struct buf path = BUF_INIT(4096), what = BUF_INIT(4096), manager = BUF_INIT(4096);
+        BUF_AT_END struct buf path = BUF_INIT(4096), what = BUF_INIT(4096);
+        bool memory = false;
 
         if (!r)
                 return error_memory(err);
@@ -136,20 +148,20 @@ int kube_report_new(struct kube_report **out, struct kube_client *client, const 
         random_init(&r->random, random_seed());
         r->wanted.max = r->told.max = r->telling.max = r->wanted_state.max = r->told_state.max =
                 r->telling_state.max = 65536;
-        buf_printf(&path, "/apis/sluice.dev/v1alpha1/namespaces/%s/triggers/%s/status", namespace_, trigger);
-        buf_printf(&what, "apply status of Trigger %s/%s", namespace_, trigger);
-        buf_printf(&manager, "sluice-worker-%s", pod);
-        if (manager.n > 128)
-                manager.n = 128; /* what the API server takes */
+        buf_printf(&path, "/apis/%s/namespaces/%s/%s/%s/status", config->api_version, config->namespace_,
+                   config->resource, config->name);
+        buf_printf(&what, "apply status of %s %s/%s", config->kind, config->namespace_, config->name);
         r->path = buf_take(&path);
         r->what = buf_take(&what);
-        r->manager = str_dup(buf_view(&manager));
-        r->namespace_ = str_dup(str_of(namespace_));
-        r->trigger = str_dup(str_of(trigger));
-        r->uid = uid ? str_dup(str_of(uid)) : NULL;
-        r->pod = str_dup(str_of(pod));
-        if ((uid && !r->uid) || !r->path || !r->what || !r->manager || !r->namespace_ || !r->trigger ||
-            !r->pod) {
+        r->api_version = copied(config->api_version, &memory);
+        r->kind = copied(config->kind, &memory);
+        r->namespace_ = copied(config->namespace_, &memory);
+        r->name = copied(config->name, &memory);
+        r->uid = copied(config->uid, &memory);
+        r->pod = copied(config->pod, &memory);
+        r->manager = str_dup(
+                (struct str){ config->manager, MIN_OF(strlen(config->manager), (size_t)MANAGER_MOST) });
+        if (memory || !r->path || !r->what || !r->manager) {
                 (void)kube_report_free(r);
                 return error_memory(err);
         }
@@ -173,7 +185,9 @@ struct kube_report *kube_report_free(struct kube_report *r)
         free(r->what);
         free(r->manager);
         free(r->namespace_);
-        free(r->trigger);
+        free(r->api_version);
+        free(r->kind);
+        free(r->name);
         free(r->uid);
         free(r->pod);
         free(r);

@@ -362,14 +362,14 @@ static bool state_changed(const struct reader *r)
         return state != r->told_state || (r->text_changed && state_has_text(state));
 }
 
-static void say_state(struct reader *r, struct source_event *e)
+static void say_state(struct reader *r, struct pull_event *e)
 {
         enum source_state state = state_now(r);
 
         (void)snprintf(r->told_text, sizeof(r->told_text), "%s", state_has_text(state) ? r->text : "");
         r->told_state = state;
         r->text_changed = false;
-        *e = (struct source_event){ .kind = SOURCE_EVENT_STATE, .state = state, .text = r->told_text };
+        *e = (struct pull_event){ .kind = PULL_STATE, .state = state, .text = r->told_text };
 }
 
 /* ---- warnings, and what is gone ----------------------------------------- */
@@ -1064,7 +1064,7 @@ void reader_failed(struct reader *r, const struct reader_job *job, const struct 
 
 /* ---- what the pipeline asks --------------------------------------------- */
 
-static void lend(struct reader *r, struct track *t, struct source_event *e)
+static void lend(struct reader *r, struct track *t, struct pull_event *e)
 {
         struct lent *l = t->unread;
 
@@ -1076,11 +1076,10 @@ static void lend(struct reader *r, struct track *t, struct source_event *e)
         t->credit_bytes -= l->record.pinned;
         r->stats.unread--;
         r->stats.out++;
-        *e = (struct source_event){ .kind = SOURCE_EVENT_RECORD, .track = t->id, .record = &l->record };
+        *e = (struct pull_event){ .kind = PULL_RECORD, .track = t->id, .record = &l->record };
 }
 
-static size_t track_events(struct reader *r, struct track *t, struct source_event *events, size_t max,
-                           usec now)
+static size_t track_events(struct reader *r, struct track *t, struct pull_event *events, size_t max, usec now)
 {
         size_t n = 0;
 
@@ -1088,15 +1087,14 @@ static size_t track_events(struct reader *r, struct track *t, struct source_even
         if (t->state == TRACK_OFFER) {
                 enter(r, t, TRACK_OPEN);
                 t->credit = t->credit_bytes = 0;
-                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_ASSIGNED, .track = t->id };
+                events[n++] = (struct pull_event){ .kind = PULL_ASSIGNED, .track = t->id };
                 return n;
         }
         if (t->tell) {
                 t->tell = false;
-                events[n++] = (struct source_event){ .kind = t->lost ? SOURCE_EVENT_LOST
-                                                                     : SOURCE_EVENT_REVOKING,
-                                                     .track = t->id,
-                                                     .give_up_at = t->give_up_at };
+                events[n++] = (struct pull_event){ .kind = t->lost ? PULL_LOST : PULL_REVOKING,
+                                                   .track = t->id,
+                                                   .give_up_at = t->give_up_at };
                 return n;
         }
         while (n < max && t->unread && t->credit > 0 && t->credit_bytes > 0)
@@ -1106,20 +1104,20 @@ static size_t track_events(struct reader *r, struct track *t, struct source_even
         return n;
 }
 
-static void say_lost(struct reader *r, struct source_event *e)
+static void say_lost(struct reader *r, struct pull_event *e)
 {
         r->taken = r->lost[0];
         shift(r->lost, &r->lost_n);
-        *e = (struct source_event){ .kind = SOURCE_EVENT_RECORDS_LOST,
-                                    .track = r->taken.track,
-                                    .lost = r->taken.n,
-                                    .lost_reason = r->taken.lost,
-                                    .text = r->taken.text };
+        *e = (struct pull_event){ .kind = PULL_RECORDS_LOST,
+                                  .track = r->taken.track,
+                                  .lost = r->taken.n,
+                                  .lost_reason = r->taken.lost,
+                                  .text = r->taken.text };
 }
 
 static bool can_lend(const struct track *t) { return t->unread && t->credit > 0 && t->credit_bytes > 0; }
 
-size_t reader_poll(struct reader *r, struct source_event *events, size_t max, usec now)
+size_t reader_poll(struct reader *r, struct pull_event *events, size_t max, usec now)
 {
         size_t n = 0;
 
@@ -1137,7 +1135,7 @@ size_t reader_poll(struct reader *r, struct source_event *events, size_t max, us
         }
         if (n < max && r->stopping && !r->closed && !r->stats.tracks && !r->lost_n) {
                 r->closed = true;
-                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_CLOSED };
+                events[n++] = (struct pull_event){ .kind = PULL_CLOSED };
         }
         return n;
 }

@@ -18,7 +18,7 @@
 #pragma once
 
 #include "base/error.h"
-#include "source/driver.h"
+#include "source/pull.h"
 
 struct reader;
 struct page;
@@ -97,7 +97,7 @@ struct reader_job {
 int reader_new(struct reader **, const struct reader_config *, uint64_t seed, struct error *) MUST_CHECK;
 /* Every record must have been released; jobs under way end nowhere any more. NULL is fine; returns NULL. */
 struct reader *reader_free(struct reader *);
-/* Every track is withdrawn; SOURCE_EVENT_CLOSED when the last one has left. */
+/* Every track is withdrawn; PULL_CLOSED when the last one has left. */
 void reader_stop(struct reader *);
 
 /* A track; the name is copied, own stays the source's until LEAVE. ERROR_EXISTS: there is one of this name,
@@ -122,12 +122,12 @@ void reader_failed(struct reader *, const struct reader_job *, const struct erro
 
 /* The next record of a page, in order; id and mark are copied (mark n 0: nobody can
  * go on right after this one). The
- * source fills in time, key, value and native; pinned may be left 0. NULL: nothing to fill in: the id was
+ * source fills in time, key, value and origin; pinned may be left 0. NULL: nothing to fill in: the id was
  * delivered before, or the page has failed, as for want of memory: go on, reader_done sees it. */
 struct record *page_record(struct page *, struct str id, struct str mark);
 /* Room for keys and values: until the record is released, or detached. NULL: the page has failed. */
 char *page_bytes(struct page *, size_t) MUST_CHECK;
-/* Room for what native points to, and only that: until the record is released. Aligned for any type. */
+/* Room for what origin points to, and only that: until the record is released. Aligned for any type. */
 void *page_keep(struct page *, size_t) MUST_CHECK;
 bool page_failed(const struct page *);
 
@@ -135,7 +135,7 @@ bool page_failed(const struct page *);
 
 /* How many records stand behind the last page, as the peer says; negative: unknown. */
 void reader_behind(struct reader *, uint32_t track, int64_t records);
-/* Records that the peer had are gone, and were never fetched: SOURCE_EVENT_RECORDS_LOST. */
+/* Records that the peer had are gone, and were never fetched: PULL_RECORDS_LOST. */
 void reader_gone(struct reader *, uint32_t track, uint64_t records, enum lost_reason, const char *format, ...)
         PRINTF(5, 6);
 /* What is wrong with all of it, such as that the list of its tracks can't be read. NULL: nothing any more. */
@@ -151,9 +151,9 @@ struct reader_warning {
 };
 bool reader_warned(struct reader *, struct reader_warning *); /* takes one; false: none */
 
-/* ---- what the pipeline asks of a source (struct driver) ----------------- */
+/* ---- what the pipeline asks of a source (pull.h) ----------------- */
 
-size_t reader_poll(struct reader *, struct source_event *, size_t max, usec now);
+size_t reader_poll(struct reader *, struct pull_event *, size_t max, usec now);
 /* Poll and ask for jobs then; in the past when either has something now; USEC_NEVER. */
 usec reader_deadline(const struct reader *);
 void reader_credit(struct reader *, uint32_t track, uint32_t records, size_t bytes);

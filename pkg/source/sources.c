@@ -1,15 +1,16 @@
+#include "api/worker.h"
 #include "source/apig/apig.h"
 #include "source/cloudeye/cloudeye.h"
-#include "source/driver.h"
+#include "source/source.h"
 #include "source/kafka/kafka.h"
 #include "source/obs/obs.h"
 #include "source/smn/smn.h"
 #include "source/timer/timer.h"
 
 /* The one table of sources: a new one is a folder and a line here. */
-const struct driver *const source_drivers[] = { &timer_driver, &kafka_driver, &apig_driver,
-                                                &smn_driver,   &obs_driver,   &cloudeye_driver };
-const size_t source_drivers_n = COUNT_OF(source_drivers);
+const struct source_kind *const source_kinds[] = { &timer_source, &kafka_source, &apig_source,
+                                                   &smn_source,   &obs_source,   &cloudeye_source };
+const size_t source_kinds_n = COUNT_OF(source_kinds);
 
 const struct source_type *source_types(void)
 {
@@ -18,15 +19,15 @@ const struct source_type *source_types(void)
                 { "smn", &smn_type },     { "obs", &obs_type },     { "cloudEye", &cloudeye_type }
         };
 
-        _Static_assert(COUNT_OF(types) == COUNT_OF(source_drivers), "each driver has its type");
+        _Static_assert(COUNT_OF(types) == COUNT_OF(source_kinds), "each kind has its type");
         return types;
 }
 
-const struct driver *trigger_driver(const struct trigger *t) { return source_drivers[t->source]; }
+const struct source_kind *trigger_source(const struct trigger *t) { return source_kinds[t->source]; }
 
-bool trigger_outside(const struct trigger *t, struct buf *what)
+bool trigger_external(const struct trigger *t, struct buf *what)
 {
-        return trigger_driver(t)->outside && trigger_driver(t)->outside(t, what);
+        return trigger_source(t)->external && trigger_source(t)->external(t, what);
 }
 
 const char *lost_reason_name(enum lost_reason reason)
@@ -38,8 +39,15 @@ const char *lost_reason_name(enum lost_reason reason)
 
 const char *source_state_name(enum source_state state)
 {
-        static const char *const names[SOURCE_STATE_MAX] = { "Connecting",   "Connected", "Idle",   "Standby",
-                                                             "Disconnected", "Failed",    "Removed" };
+        static const char *const names[SOURCE_STATE_MAX] = {
+                [SOURCE_CONNECTING] = WORKER_SOURCE_CONNECTING,
+                [SOURCE_CONNECTED] = WORKER_SOURCE_CONNECTED,
+                [SOURCE_IDLE] = WORKER_SOURCE_IDLE,
+                [SOURCE_STANDBY] = WORKER_SOURCE_STANDBY,
+                [SOURCE_DISCONNECTED] = WORKER_SOURCE_DISCONNECTED,
+                [SOURCE_FAILED] = WORKER_SOURCE_FAILED,
+                [SOURCE_REMOVED] = WORKER_SOURCE_REMOVED,
+        };
 
         return names[state];
 }

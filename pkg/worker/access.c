@@ -4,10 +4,11 @@
 #include <stdio.h>
 
 #include "base/backoff.h"
-#include "base/log.h"
+#include "log/log.h"
 #include "json/tree.h"
 #include "secret/secret.h"
 #include "worker/sender.h"
+#include "worker/target.h"
 
 /* The kubelet brings a changed Secret within about a minute; a few seconds more don't matter. */
 static const usec LOOK_EVERY = 5 * USEC_SEC;
@@ -539,7 +540,7 @@ static int open_token(struct access *a, struct error *err)
         BUF_AT_END struct buf space = BUF_INIT(1 << 20);
         struct http_target_config target;
 
-        if (sender_target(&target, a->config.trigger, a->delivery->authentication->oauth2->token_url,
+        if (target_config(&target, a->config.trigger, a->delivery->authentication->oauth2->token_url,
                           a->config.secrets, &space, err) < 0)
                 return -1;
         target.max_connections = 1;

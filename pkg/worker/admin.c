@@ -1,5 +1,6 @@
 #include "worker/admin.h"
 
+#include "api/worker.h"
 #include "json/writer.h"
 
 struct admin {
@@ -31,7 +32,7 @@ static const char *not_connected(const struct pipeline_status *s)
  * confirmed that way. */
 static const char *not_ready(const struct pipeline *p, const struct pipeline_status *s)
 {
-        return s->source != SOURCE_FAILED && trigger_driver(pipeline_trigger(p))->push ? NULL
+        return s->source != SOURCE_FAILED && trigger_source(pipeline_trigger(p))->push ? NULL
                                                                                        : not_connected(s);
 }
 
@@ -133,11 +134,26 @@ static void metric_labels(struct buf *b, const char *name, const struct trigger 
         label_value(b, t->namespace_);
         buf_text(b, "\",trigger=\"");
         label_value(b, t->name);
-        buf_printf(b, "\",source=\"%s\"", trigger_driver(t)->name);
+        buf_printf(b, "\",source=\"%s\"", trigger_source(t)->name);
+}
+
+/* A pipeline is asked once, whatever there is to show of it. */
+static struct pipeline_status *ask_all(const struct admin *a)
+{
+        struct pipeline_status *all = calloc(MAX_OF(a->n, (size_t)1), sizeof(*all));
+
+        for (size_t i = 0; all && i < a->n; i++)
+                pipeline_status(a->pipelines[i], &all[i]);
+        return all;
+}
+
+static void no_memory(struct http_call *call)
+{
+        http_call_reply(call, 503, TEXT, (struct str){ 0 }, STR("out of memory\n"));
 }
 
 /* Of sources that can lose any. */
-static void show_lost(struct admin *a, struct buf *out)
+static void show_lost(const struct admin *a, const struct pipeline_status *all, struct buf *out)
 {
         static const char name[] = "sluice_records_lost_total";
 
@@ -147,38 +163,40 @@ static void show_lost(struct admin *a, struct buf *out)
                    name, name);
         for (size_t i = 0; i < a->n; i++) {
                 const struct trigger *t = pipeline_trigger(a->pipelines[i]);
-                struct pipeline_status s;
 
-                if (!trigger_driver(t)->lag)
+                if (!trigger_source(t)->pull || !trigger_source(t)->pull->lag)
                         continue;
-                pipeline_status(a->pipelines[i], &s);
                 for (int reason = 0; reason < LOST_REASON_MAX; reason++) {
                         metric_labels(out, name, t);
                         buf_printf(out, ",reason=\"%s\"} %llu\n", lost_reason_name((enum lost_reason)reason),
-                                   (unsigned long long)s.lost[reason]);
+                                   (unsigned long long)all[i].lost[reason]);
                 }
         }
 }
 
 static void show_metrics(struct admin *a, struct http_call *call)
 {
-        BUF_AT_END struct buf out = BUF_INIT((size_t)16 << 20);
+        BUF_AT_END struct buf out = BUF_INIT((size_t)64 << 20);
+        FREE_AT_END struct pipeline_status *all = ask_all(a);
 
+        if (!all) {
+                no_memory(call);
+                return;
+        }
         for (size_t m = 0; m < COUNT_OF(metrics); m++) {
                 buf_printf(&out, "# HELP %s %s\n# TYPE %s %s\n", metrics[m].name, metrics[m].help,
                            metrics[m].name, metrics[m].type);
                 for (size_t i = 0; i < a->n; i++) {
-                        const struct trigger *t = pipeline_trigger(a->pipelines[i]);
-                        struct pipeline_status s;
-
-                        pipeline_status(a->pipelines[i], &s);
-                        metric_labels(&out, metrics[m].name, t);
-                        buf_printf(&out, "} %lld\n", (long long)metrics[m].value(&s));
+                        metric_labels(&out, metrics[m].name, pipeline_trigger(a->pipelines[i]));
+                        buf_printf(&out, "} %lld\n", (long long)metrics[m].value(&all[i]));
                 }
         }
-        show_lost(a, &out);
-        http_call_reply(call, 200, STR("text/plain; version=0.0.4; charset=utf-8"), (struct str){ 0 },
-                        buf_view(&out));
+        show_lost(a, all, &out);
+        if (out.failed)
+                no_memory(call);
+        else
+                http_call_reply(call, 200, STR("text/plain; version=0.0.4; charset=utf-8"), (struct str){ 0 },
+                                buf_view(&out));
 }
 
 /* ---- status ------------------------------------------------------------- */
@@ -211,10 +229,10 @@ static void show_status(struct admin *a, struct http_call *call)
                 writer_object(&w);
                 writer_member_text(&w, "namespace", t->namespace_);
                 writer_member_text(&w, "name", t->name);
-                writer_member_text(&w, "source", trigger_driver(t)->name);
+                writer_member_text(&w, "source", trigger_source(t)->name);
                 writer_member_text(&w, "sourceState", source_state_name(s.source));
                 writer_member_text(&w, "sourceReason", s.source_text);
-                writer_member_text(&w, "deliveryState", delivery_state_name(s.delivery));
+                writer_member_text(&w, "deliveryState", pipeline_delivery_name(s.delivery));
                 writer_member_text(&w, "deliveryReason", s.delivery_text);
                 writer_member_int(&w, "received", (int64_t)s.stats.offered);
                 writer_member_int(&w, "delivered", (int64_t)s.stats.accepted);
@@ -243,9 +261,9 @@ static void handle(void *cookie, struct http_call *call)
 
         if (m->method != HTTP_GET && m->method != HTTP_HEAD)
                 http_call_reply(call, 405, TEXT, STR("Allow: GET, HEAD\r\n"), STR("only GET\n"));
-        else if (str_is(path, "/livez"))
+        else if (str_is(path, WORKER_PATH_LIVE))
                 live(call);
-        else if (str_is(path, "/readyz"))
+        else if (str_is(path, WORKER_PATH_READY))
                 ready(a, call);
         else if (str_is(path, "/metrics"))
                 show_metrics(a, call);

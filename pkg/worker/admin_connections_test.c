@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#include "base/log.h"
+#include "log/log.h"
 
 enum { SILENT = 100 };
 

@@ -307,7 +307,7 @@ static void ten_minutes(void)
 
 /* ---- tests -------------------------------------------------------------- */
 
-#define TOPIC "topicUrn: 'urn:smn:cn-north-4:p:t', trusted: {hosts: ['a.test']}"
+#define TOPIC "topicURN: 'urn:smn:cn-north-4:p:t', trusted: {hosts: ['a.test']}"
 
 static void idle_is_neither_dead_nor_unready(void **state UNUSED)
 {

@@ -4,12 +4,13 @@
 #include <stdio.h>
 #include <sys/resource.h>
 
-#include "base/log.h"
+#include "log/log.h"
+#include "base/bucket.h"
 #include "base/sample.h"
 #include "base/table.h"
 #include "base/uri.h"
-#include "delivery/flow.h"
 #include "worker/passes.h"
+#include "worker/routes.h"
 
 /* API Gateway's own: a URI and a header of 32 KiB, headers of 128 KiB, bodies of 12 MB. */
 enum {
@@ -18,7 +19,8 @@ enum {
         HEADER_MOST = 32 * 1024,
         BODY_MOST = 12 << 20,
         CONNECTIONS_MOST = 20000,
-        DESCRIPTORS_KEPT = 1024
+        DESCRIPTORS_KEPT = 1024,
+        EVENTS_AT_ONCE = 64
 };
 /* A buffer up to this is kept for the next request; room for a head and what else is written beside a body.
  */
@@ -34,13 +36,13 @@ struct call {                         /* a request that is under way */
         struct gate *gate;
         struct http_call *http; /* NULL: the caller left */
         uint64_t id;
-        bool later; /* the driver has put it off or holds it: it stands in put_off */
+        bool later; /* the source has put it off or holds it: it stands in put_off */
         bool timed; /* it has a deadline */
-        /* the driver holds it: it counts among those, and has no place among maxInFlight yet */
+        /* the source holds it: it counts among those, and has no place among maxInFlight yet */
         bool undecided;
         bool offered; /* its records were counted */
         uint32_t ticket;
-        /* bytes that the driver may keep of it, beside the request itself */
+        /* bytes that the source may keep of it, beside the request itself */
         size_t kept;
         struct record **records, *one; /* one: the place for a single one */
         size_t n;
@@ -54,7 +56,7 @@ struct calls {
 struct gate_host {
         struct loop *loop;
         struct http_server *server;
-        struct gate *gates;
+        struct routes routes; /* of its gates */
         /* the caller's address and the path in its normal form, while a request is taken in */
         struct buf client, path;
         struct random random;
@@ -69,8 +71,9 @@ struct slot_use {
 };
 
 struct gate {
-        struct gate_config config;
-        struct gate *next; /* of the host's */
+        struct feed feed;
+        const struct push_ops *ops; /* of the source */
+        struct route route;         /* of the host's */
         /* the first has the earliest deadline: a Trigger's calls have the same time */
         struct calls timed;
         struct calls untimed;
@@ -79,16 +82,15 @@ struct gate {
         struct slot_use *slots;
         uint32_t *free_slots, free_slots_n;
         uint32_t undecided_n;
-        struct flow flow; /* the rate alone */
+        bool limited; /* rateLimit */
+        struct bucket_rate rate;
+        int64_t paid_until; /* of the rate */
         struct record **scratch;
         struct buf document;
         struct push_reply reply;
         struct delivery_stats stats;
-        usec last_event, last_delivery;
-        uint64_t unjudged;
-        enum delivery_state state;
-        char text[256];
-        bool stopping;
+        uint32_t slots_n;
+        bool stopping, source_stopped;
         usec give_up_at;
 };
 
@@ -413,26 +415,20 @@ static void call_free(struct call *c)
         free(c);
 }
 
-static void tell(struct gate *g, enum delivery_state state, const char *text)
-{
-        g->state = state;
-        (void)snprintf(g->text, sizeof(g->text), "%s", text ? text : "");
-}
-
 static void note_outcome(struct gate *g, size_t n, const struct push_outcome *o)
 {
         switch (o->result) {
         case PUSH_ACCEPTED:
                 g->stats.accepted += n;
-                g->last_delivery = clock_wall(g->config.clock);
-                tell(g, DELIVERY_IDLE, "");
+                g->feed.status.last_delivery = clock_wall(g->feed.config.clock);
+                feed_delivery_said(&g->feed, DELIVERY_IDLE, "");
                 break;
         case PUSH_FILTERED: g->stats.filtered += n; break;
         case PUSH_FAILED:
         case PUSH_UNREACHABLE:
         case PUSH_TIMEOUT:
                 g->stats.failures++;
-                tell(g, DELIVERY_FAILING, o->text);
+                feed_delivery_said(&g->feed, DELIVERY_FAILING, o->text);
                 break;
         case PUSH_BUSY:
         case PUSH_LIMITED:
@@ -450,7 +446,7 @@ static void finish(struct call *c, const struct push_outcome *o)
         if (c->offered)
                 note_outcome(g, c->n, o);
         reply_reset(&g->reply);
-        g->config.driver->push->finish(g->config.source, c->id, c->records, c->n, o, &g->reply);
+        g->ops->finish(g->feed.source, c->id, c->records, c->n, o, &g->reply);
         send_reply(g, c->http);
         call_free(c);
 }
@@ -474,8 +470,8 @@ static void begin_time(struct call *c, usec now)
 {
         struct gate *g = c->gate;
 
-        set_deadline(c, now + g->config.driver->push->timeout(g->config.source));
-        loop_ready(g->config.loop, g->config.wake); /* its deadline counts from now on */
+        set_deadline(c, now + g->ops->timeout(g->feed.source));
+        loop_ready(g->feed.config.loop, g->feed.config.wake); /* its deadline counts from now on */
 }
 
 static bool take_place(struct call *c, usec now)
@@ -499,7 +495,7 @@ static size_t base64_size(struct str s) { return s.n / 3 * 4 + 4; }
 /* A record as it is written: as text, whose escapes are counted, or as Base64. */
 static size_t written_size(const struct gate *g, const struct record *r)
 {
-        enum event_format format = (enum event_format)g->config.trigger->event->format;
+        enum event_format format = (enum event_format)g->feed.config.trigger->event->format;
 
         if (format == FORMAT_CLOUDEVENTS_BINARY)
                 return r->value.n;
@@ -511,7 +507,7 @@ static size_t written_size(const struct gate *g, const struct record *r)
 
 static size_t document_size(const struct gate *g, const struct record *r)
 {
-        return !g->config.filter       ? 0
+        return !g->feed.config.filter  ? 0
                : str_is_text(r->value) ? writer_escaped(r->value)
                                        : base64_size(r->value);
 }
@@ -520,15 +516,16 @@ static size_t document_size(const struct gate *g, const struct record *r)
  * the event of all; a transform has it twice. */
 static bool has_room(const struct gate *g, struct record *const *records, size_t n)
 {
-        size_t most = g->config.host->memory_most, used = http_server_buffered(g->config.host->server),
-               document = 0, event = 0;
+        size_t most = g->feed.config.host->memory_most,
+               used = http_server_buffered(g->feed.config.host->server), document = 0, event = 0;
 
         for (size_t i = 0; i < n; i++) {
                 document = MAX_OF(document, document_size(g, records[i]));
                 event += written_size(g, records[i]);
         }
         return used < most &&
-               ROOM_BESIDE + MAX_OF(document, event * (g->config.trigger->transform ? 3 : 1)) <= most - used;
+               ROOM_BESIDE + MAX_OF(document, event * (g->feed.config.trigger->transform ? 3 : 1)) <=
+                       most - used;
 }
 
 /* Which of the records the filter lets pass; false: of one it can't be said. */
@@ -538,11 +535,11 @@ static bool judge(struct call *c, size_t *passed, struct error *why)
 
         *passed = 0;
         for (size_t i = 0; i < c->n; i++) {
-                enum passing p = record_passes(g->config.filter, g->config.driver, c->records[i],
-                                               &g->document, why);
+                enum passing p = record_passes(g->feed.config.filter, g->feed.config.kind->shape,
+                                               c->records[i], &g->document, why);
 
                 if (p == UNJUDGED) {
-                        g->unjudged++;
+                        g->feed.status.unjudged++;
                         (void)error_wrap(why, "filter");
                         return false;
                 }
@@ -563,7 +560,7 @@ static void deliver(struct call *c, usec now)
 
         c->offered = true;
         g->stats.offered += c->n;
-        g->last_event = clock_wall(g->config.clock);
+        g->feed.status.last_event = clock_wall(g->feed.config.clock);
         if (!has_room(g, c->records, c->n)) {
                 o = (struct push_outcome){ .result = PUSH_NOT_READY,
                                            .text = "too many bytes of requests are in memory" };
@@ -577,30 +574,31 @@ static void deliver(struct call *c, usec now)
         }
         if (passed && g->stopping && !c->timed)
                 o = stopping;
-        else if (passed && !sender_ready(g->config.sender, &why))
+        else if (passed && !sender_ready(g->feed.config.sender, &why))
                 o = (struct push_outcome){ .result = PUSH_NOT_READY,
                                            .text = why ? why : "the function is being initialized" };
         else if (passed && g->free_slots_n == 0)
                 o = busy;
-        else if (passed && !flow_allows(&g->flow, 0, now))
+        else if (passed && g->limited && !bucket_gives(&g->rate, g->paid_until, now))
                 o = (struct push_outcome){ .result = PUSH_LIMITED,
-                                           .retry_after = flow_deadline(&g->flow, now) - now,
+                                           .retry_after = bucket_at(&g->rate, g->paid_until, now) - now,
                                            .text = "more requests a second than rateLimit allows" };
         else if (passed && take_place(c, now)) {
-                flow_sent(&g->flow, (uint32_t)passed, now);
+                if (g->limited)
+                        g->paid_until = bucket_take(&g->rate, g->paid_until, (int64_t)passed, now);
                 g->stats.attempts++;
                 a.attempt = c->ticket;
                 a.records = g->scratch;
                 a.n = passed;
-                sender_send(g->config.sender, &a);
+                sender_send(g->feed.config.sender, &a);
                 if (c->http)
-                        http_call_hold(c->http, c->kept + sender_held(g->config.sender, c->ticket));
+                        http_call_hold(c->http, c->kept + sender_held(g->feed.config.sender, c->ticket));
                 return;
         }
         finish(c, &o);
 }
 
-/* The driver does not know yet whether they may go. There are as many such calls as places, and they take
+/* The source does not know yet whether they may go. There are as many such calls as places, and they take
  * none: strangers keep out nobody who is known. */
 static void hold(struct call *c, usec now)
 {
@@ -608,7 +606,7 @@ static void hold(struct call *c, usec now)
 
         if (g->stopping)
                 finish(c, &stopping);
-        else if (g->undecided_n == g->config.slots)
+        else if (g->undecided_n == g->slots_n)
                 finish(c, &busy);
         else {
                 c->undecided = true;
@@ -634,20 +632,32 @@ static void refuse(struct gate_host *h, struct http_call *http, struct str id, i
         http_call_reply(http, status, (struct str){ 0 }, buf_view(&headers), buf_view(&body));
 }
 
+struct search {
+        const struct push_request *request;
+        struct str path;
+        struct gate *best;
+        unsigned most;
+};
+
+static bool ask(void *cookie, struct route *route)
+{
+        struct search *s = cookie;
+        struct gate *g = CONTAINER_OF(route, struct gate, route);
+        unsigned score = g->ops->route(g->feed.source, s->request, s->path);
+
+        if (score > s->most) {
+                s->most = score;
+                s->best = g;
+        }
+        return true;
+}
+
 static struct gate *gate_for(struct gate_host *h, const struct push_request *q, struct str path)
 {
-        struct gate *best = NULL;
-        unsigned most = 0;
+        struct search s = { .request = q, .path = path };
 
-        for (struct gate *g = h->gates; g; g = g->next) {
-                unsigned score = g->config.driver->push->route(g->config.source, q, path);
-
-                if (score > most) {
-                        most = score;
-                        best = g;
-                }
-        }
-        return best;
+        routes_each(&h->routes, path, ask, &s);
+        return s.best;
 }
 
 /* Many a server takes // for /: behind another API, one that anyone may call, a path could go to it that this
@@ -663,8 +673,7 @@ static bool passes_guard_by(struct gate_host *h, const struct push_request *q, c
                 struct str merged = uri_path_merged(i ? normal : q->path, &again);
                 const struct gate *g = merged.p ? gate_for(h, q, merged) : NULL;
 
-                if (g && g != found && g->config.driver->push->authenticates &&
-                    g->config.driver->push->authenticates(g->config.source))
+                if (g && g != found && g->ops->authenticates && g->ops->authenticates(g->feed.source))
                         return true;
         }
         return false;
@@ -676,7 +685,7 @@ static void receive(struct gate *g, struct http_call *http, const struct push_re
         size_t n = PUSH_RECORDS_MOST;
 
         if (g->stopping) {
-                refuse(g->config.host, http, q->id, 503, "APIG.0202",
+                refuse(g->feed.config.host, http, q->id, 503, "APIG.0202",
                        "Backend unavailable: the worker is stopping");
                 return;
         }
@@ -686,7 +695,7 @@ static void receive(struct gate *g, struct http_call *http, const struct push_re
                 return;
         }
         reply_reset(&g->reply);
-        switch (g->config.driver->push->receive(g->config.source, c->id, q, g->scratch, &n, &g->reply)) {
+        switch (g->ops->receive(g->feed.source, c->id, q, g->scratch, &n, &g->reply)) {
         case PUSH_REPLY:
                 send_reply(g, http);
                 call_free(c);
@@ -696,15 +705,15 @@ static void receive(struct gate *g, struct http_call *http, const struct push_re
                 c->kept = q->body.n;
                 http_call_hold(http, c->kept);
                 put_off(c);
-                loop_ready(g->config.loop, g->config.wake);
+                loop_ready(g->feed.config.loop, g->feed.config.wake);
                 return;
         case PUSH_DELIVER:
                 keep_records(c, g->scratch, n);
-                deliver(c, loop_now(g->config.loop));
+                deliver(c, loop_now(g->feed.config.loop));
                 return;
         case PUSH_HOLD:
                 keep_records(c, g->scratch, n);
-                hold(c, loop_now(g->config.loop));
+                hold(c, loop_now(g->feed.config.loop));
                 return;
         }
 }
@@ -740,7 +749,7 @@ static void handle(void *cookie, struct http_call *http)
         else if (g)
                 receive(g, http, &q);
         /* it has stopped, and others are reached through the same address soon */
-        else if (h->draining && !h->gates)
+        else if (h->draining && !h->routes.n)
                 refuse(h, http, q.id, 503, "APIG.0202", "Backend unavailable: the worker is stopping");
         else
                 refuse(h, http, q.id, 404, "APIG.0101",
@@ -757,16 +766,17 @@ static void on_gone(void *cookie UNUSED, struct http_call *http)
         g = c->gate;
         c->http = NULL;
         if (c->later && !c->timed) {
-                g->config.driver->push->gone(g->config.source, c->id);
+                g->ops->gone(g->feed.source, c->id);
                 call_free(c);
                 return;
         }
         if (has_place(c))
-                sender_cancel(g->config.sender, c->ticket);
+                sender_cancel(g->feed.config.sender, c->ticket);
         finish(c, &(struct push_outcome){ .result = PUSH_GONE, .text = "the caller left" });
 }
 
-void gate_call(struct gate *g, const struct source_event *e, usec now)
+/* What receive had put off or held is decided. */
+static void decide(struct gate *g, const struct push_event *e, usec now)
 {
         struct call *c;
 
@@ -808,7 +818,7 @@ static void expire(struct gate *g, usec now)
 
         for (struct call *c = g->timed.first; c && (given_up || now >= c->deadline); c = g->timed.first) {
                 if (has_place(c))
-                        sender_cancel(g->config.sender, c->ticket);
+                        sender_cancel(g->feed.config.sender, c->ticket);
                 finish(c, &(struct push_outcome){
                                   .result = PUSH_TIMEOUT,
                                   .text = given_up ? "the worker stopped before the function answered"
@@ -816,15 +826,15 @@ static void expire(struct gate *g, usec now)
         }
 }
 
-bool gate_take(struct gate *g, usec now)
+static bool take_answers(struct gate *g, usec now)
 {
         struct answer a;
         uint32_t ticket;
         bool any = false;
 
-        while (sender_take(g->config.sender, &ticket, &a)) {
+        while (sender_take(g->feed.config.sender, &ticket, &a)) {
                 uint32_t slot = ticket & 0xffff;
-                struct call *c = slot < g->config.slots ? g->slots[slot].call : NULL;
+                struct call *c = slot < g->slots_n ? g->slots[slot].call : NULL;
 
                 any = true;
                 if (c && c->ticket == ticket)
@@ -832,95 +842,99 @@ bool gate_take(struct gate *g, usec now)
                                                           .status = a.status,
                                                           .retry_after = a.retry_after,
                                                           .body = a.body,
-                                                          .cut = sender_cut(g->config.sender),
+                                                          .cut = sender_cut(g->feed.config.sender),
                                                           .text = a.text });
         }
         expire(g, now);
         return any;
 }
 
-usec gate_deadline(const struct gate *g)
-{
-        usec at = g->timed.first ? g->timed.first->deadline : USEC_NEVER;
+static bool is_idle(const struct gate *g) { return !g->timed.first && !g->untimed.first; }
 
-        return g->stopping && !gate_idle(g) ? MIN_OF(at, g->give_up_at) : at;
+static bool poll_source(struct gate *g, usec now)
+{
+        struct push_event events[EVENTS_AT_ONCE];
+        size_t n = g->ops->poll(g->feed.source, events, COUNT_OF(events), now);
+
+        for (size_t i = 0; i < n; i++) {
+                const struct push_event *e = &events[i];
+
+                switch (e->kind) {
+                case PUSH_EVENT_STATE: feed_source_said(&g->feed, e->state, e->text, now); break;
+                case PUSH_EVENT_CALL: decide(g, e, now); break;
+                case PUSH_EVENT_CLOSED:
+                        g->feed.closed = true;
+                        g->feed.status.changes++;
+                        break;
+                }
+        }
+        return n > 0;
 }
 
-void gate_stop(struct gate *g, usec give_up_at)
+/* ---- the feed ----------------------------------------------------------- */
+
+static struct gate *gate_of(const struct feed *f) { return CONTAINER_OF(f, struct gate, feed); }
+
+static bool gate_turn(struct feed *f, usec now)
 {
+        struct gate *g = gate_of(f);
+        bool more = poll_source(g, now);
+
+        more = take_answers(g, now) || more;
+        if (g->stopping && !g->source_stopped && is_idle(g)) {
+                g->source_stopped = true;
+                g->ops->stop(f->source);
+                more = true;
+        }
+        return more;
+}
+
+static usec gate_deadline(const struct feed *f)
+{
+        const struct gate *g = gate_of(f);
+        usec at = g->timed.first ? g->timed.first->deadline : USEC_NEVER;
+
+        if (g->stopping && !is_idle(g))
+                at = MIN_OF(at, g->give_up_at);
+        return MIN_OF(at, g->ops->deadline(f->source));
+}
+
+static void gate_stop(struct feed *f, usec give_up_at)
+{
+        struct gate *g = gate_of(f);
+
         g->stopping = true;
         g->give_up_at = give_up_at;
 }
 
-bool gate_idle(const struct gate *g) { return !g->timed.first && !g->untimed.first; }
+static bool gate_drained(const struct feed *f UNUSED) { return false; }
 
-void gate_facts(const struct gate *g, struct gate_facts *out)
+static void gate_count(const struct feed *f, struct pipeline_status *out)
 {
-        *out = (struct gate_facts){ .stats = g->stats,
-                                    .unjudged = g->unjudged,
-                                    .last_event = g->last_event,
-                                    .last_delivery = g->last_delivery,
-                                    .state = g->state,
-                                    .text = g->text };
-        out->stats.limit = g->config.slots;
+        const struct gate *g = gate_of(f);
+
+        out->stats = g->stats;
+        out->stats.limit = g->slots_n;
         out->stats.in_flight += g->undecided_n;
-        if (g->config.driver->push->counts)
-                g->config.driver->push->counts(g->config.source, &out->callers);
+        if (g->ops->counts)
+                g->ops->counts(f->source, &out->callers);
         out->stats.offered += out->callers.unwanted;
         out->stats.filtered += out->callers.unwanted;
-        out->stats.state = g->state;
+        out->stats.state = f->status.delivery;
+        out->lag = -1;
 }
 
-/* ---- life --------------------------------------------------------------- */
-
-int gate_new(struct gate **out, const struct gate_config *config, struct error *err)
+static void gate_free(struct feed *f)
 {
-        const struct rate_spec *rate = config->trigger->delivery->rate_limit;
-        struct gate *g = calloc(1, sizeof(*g));
+        struct gate *g = gate_of(f);
 
-        if (!g)
-                return error_memory(err);
-        g->config = *config;
-        g->document.max = (size_t)64 << 20;
-        g->reply.headers.max = 1 << 20;
-        g->reply.body.max = (size_t)16 << 20;
-        flow_init(&g->flow,
-                  &(struct flow_config){ .initial = config->slots,
-                                         .most = config->slots,
-                                         .rate = rate ? rate->events_per_second : 0,
-                                         .burst = rate ? rate->burst : 1 },
-                  0);
-        g->slots = calloc(config->slots, sizeof(*g->slots));
-        g->free_slots = calloc(config->slots, sizeof(*g->free_slots));
-        g->scratch = calloc(PUSH_RECORDS_MOST, sizeof(struct record *));
-        if (!g->slots || !g->free_slots || !g->scratch) {
-                free(g->slots);
-                free(g->free_slots);
-                free(g->scratch);
-                free(g);
-                return error_memory(err);
-        }
-        for (uint32_t i = 0; i < config->slots; i++)
-                g->free_slots[g->free_slots_n++] = config->slots - 1 - i;
-        g->next = config->host->gates;
-        config->host->gates = g;
-        *out = g;
-        return 0;
-}
-
-struct gate *gate_free(struct gate *g)
-{
-        if (!g)
-                return NULL;
-        for (struct gate **at = &g->config.host->gates; *at; at = &(*at)->next)
-                if (*at == g) {
-                        *at = g->next;
-                        break;
-                }
+        routes_remove(&f->config.host->routes, &g->route);
         for (struct call *c = g->untimed.first; c; c = g->untimed.first)
                 call_free(c);
         for (struct call *c = g->timed.first; c; c = g->timed.first)
                 finish(c, &(struct push_outcome){ .result = PUSH_NOT_READY, .text = "the worker stopped" });
+        if (f->source)
+                (void)g->ops->free(f->source);
         free(g->slots);
         free(g->free_slots);
         free(g->scratch);
@@ -928,5 +942,66 @@ struct gate *gate_free(struct gate *g)
         buf_done(&g->reply.headers);
         buf_done(&g->reply.body);
         free(g);
-        return NULL;
+}
+
+static int open_route(struct gate *g, struct error *err)
+{
+        BUF_AT_END struct buf literal = BUF_INIT(65536);
+        const struct trigger *t = g->feed.config.trigger;
+
+        if (g->ops->literal)
+                (void)g->ops->literal(t, &literal);
+        else
+                g->ops->path(t, &literal);
+        if (literal.failed)
+                return error_memory(err);
+        return routes_add(&g->feed.config.host->routes, &g->route, buf_view(&literal), err);
+}
+
+int gate_new(struct feed **out, const struct feed_config *config, struct error *err)
+{
+        static const struct feed_ops ops = { .turn = gate_turn,
+                                             .deadline = gate_deadline,
+                                             .stop = gate_stop,
+                                             .drained = gate_drained,
+                                             .count = gate_count,
+                                             .free = gate_free };
+        const struct rate_spec *rate = config->trigger->delivery->rate_limit;
+        const uint32_t slots = (uint32_t)config->trigger->delivery->max_in_flight;
+        struct gate *g;
+
+        if (!config->host)
+                return error_set(err, ERROR_INVALID,
+                                 "a %s source needs a listener: say --listen=ADDRESS:PORT",
+                                 config->kind->name);
+        g = calloc(1, sizeof(*g));
+        if (!g)
+                return error_memory(err);
+        g->feed = (struct feed){ .ops = &ops, .config = *config };
+        g->ops = config->kind->push;
+        g->slots_n = slots;
+        g->document.max = (size_t)64 << 20;
+        g->reply.headers.max = 1 << 20;
+        g->reply.body.max = (size_t)16 << 20;
+        g->limited = rate != NULL;
+        g->paid_until = BUCKET_FULL;
+        if (rate)
+                g->rate = bucket_rate(rate->events_per_second, USEC_SEC, rate->burst);
+        g->slots = calloc(slots, sizeof(*g->slots));
+        g->free_slots = calloc(slots, sizeof(*g->free_slots));
+        g->scratch = calloc(PUSH_RECORDS_MOST, sizeof(struct record *));
+        if (!g->slots || !g->free_slots || !g->scratch || feed_open_source(&g->feed, err) < 0) {
+                bool memory = !g->slots || !g->free_slots || !g->scratch;
+
+                gate_free(&g->feed);
+                return memory ? error_memory(err) : -1;
+        }
+        for (uint32_t i = 0; i < slots; i++)
+                g->free_slots[g->free_slots_n++] = slots - 1 - i;
+        if (open_route(g, err) < 0) {
+                gate_free(&g->feed);
+                return -1;
+        }
+        *out = &g->feed;
+        return 0;
 }

@@ -5,11 +5,9 @@
 #pragma once
 
 #include "http/server.h"
-#include "worker/sender.h"
+#include "worker/feed.h"
 
-struct filter;
 struct gate_host;
-struct gate;
 
 struct gate_host_config {
         /* whose large answers share the memory; borrowed during the call */
@@ -28,34 +26,3 @@ uint16_t gate_host_port(const struct gate_host *);
  * answered. So a rollout loses no request. */
 void gate_host_drain(struct gate_host *, usec linger);
 struct gate_host *gate_host_free(struct gate_host *); /* after its gates; NULL is fine */
-
-struct gate_config {
-        struct gate_host *host;
-        const struct trigger *trigger; /* borrowed, as all here */
-        const struct driver *driver;   /* has push */
-        struct source *source;
-        struct sender *sender;
-        struct filter *filter; /* NULL: everything passes */
-        const struct clock *clock;
-        struct loop *loop;
-        struct task *wake; /* the pipeline's, made ready when a request came */
-        uint32_t slots;
-};
-int gate_new(struct gate **, const struct gate_config *, struct error *) MUST_CHECK;
-/* The pipeline's turn: outcomes, deadlines, what the driver had put off. */
-void gate_call(struct gate *, const struct source_event *, usec now); /* SOURCE_EVENT_CALL */
-bool gate_take(struct gate *, usec now);                              /* false: nothing was done */
-usec gate_deadline(const struct gate *);
-/* refuses what comes; what is under way may finish until then */
-void gate_stop(struct gate *, usec give_up_at);
-bool gate_idle(const struct gate *); /* nothing is under way */
-struct gate_facts {
-        struct delivery_stats stats;
-        struct push_counts callers;
-        uint64_t unjudged;
-        usec last_event, last_delivery;
-        enum delivery_state state;
-        const char *text;
-};
-void gate_facts(const struct gate *, struct gate_facts *);
-struct gate *gate_free(struct gate *); /* NULL is fine; returns NULL */

@@ -5,7 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/log.h"
+#include "log/log.h"
 #include "worker/pipeline.h"
 #include "worker/testing.h"
 

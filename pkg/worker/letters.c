@@ -2,9 +2,10 @@
 
 #include <stdio.h>
 
-#include "base/log.h"
+#include "log/log.h"
 #include "source/kafka/producer.h"
 #include "worker/sender.h"
+#include "worker/target.h"
 
 /* A letter on its way to a topic, which can't be called back. */
 enum sent_state {
@@ -66,7 +67,7 @@ static int open_http(struct letters *l, const struct letters_config *config, str
                                  "the dead letter's receiver is a reference: its URL must be given");
         if (!(l->url = str_dup(str_of(config->url))))
                 return error_memory(err);
-        if (sender_target(&target, config->trigger, config->url, config->secrets, &space, err) < 0)
+        if (target_config(&target, config->trigger, config->url, config->secrets, &space, err) < 0)
                 return -1;
         target.http_version = HTTP_AUTO;
         target.compress = false;

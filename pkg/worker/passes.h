@@ -3,7 +3,7 @@
 #pragma once
 
 #include "filter/filter.h"
-#include "source/driver.h"
+#include "source/shape.h"
 
 /* UNJUDGED: the record is one that can't be judged, or memory is out; why says so. */
 enum passing { PASSES, LEFT_OUT, UNJUDGED };
@@ -11,7 +11,7 @@ enum passing { PASSES, LEFT_OUT, UNJUDGED };
 enum { DOCUMENT_KEPT = 1 << 20 };
 
 /* filter NULL: everything passes. document: space for what the filter sees. */
-static inline enum passing record_passes(struct filter *filter, const struct driver *driver,
+static inline enum passing record_passes(struct filter *filter, const struct shape *shape,
                                          const struct record *r, struct buf *document, struct error *why)
 {
         bool matches = true;
@@ -22,7 +22,7 @@ static inline enum passing record_passes(struct filter *filter, const struct dri
                 return PASSES;
         buf_reset(document);
         writer_init(&w, document);
-        driver->describe(r, &w);
+        shape->describe(r, &w);
         judged = document->failed ? error_set(why, ERROR_INVALID,
                                               "what the filter sees of it would have more than %zu bytes",
                                               document->max)

@@ -3,21 +3,19 @@
  * behind them. Loop's thread. */
 #pragma once
 
-#include "delivery/delivery.h"
 #include "http/client.h"
-#include "source/driver.h"
+#include "worker/feed.h"
 
 struct pipeline;
-struct gate_host;
 
 struct pipeline_config {
         struct loop *loop;
         struct http_client *http;
         const struct clock *clock;
-        const struct trigger *trigger; /* borrowed until free */
-        const struct driver *driver;   /* NULL: the Trigger's own, with its spec */
-        const void *source_spec;       /* the driver's */
-        const char *sink;              /* the absolute URL events go to */
+        const struct trigger *trigger;  /* borrowed until free */
+        const struct source_kind *kind; /* NULL: the Trigger's own, with its spec */
+        const void *source_spec;        /* the kind's */
+        const char *sink;               /* the absolute URL events go to */
         /* the absolute URL dead letters go to; NULL: the Trigger's own, if any */
         const char *dead_letter;
         const char *secrets;    /* the folder of Secrets, NAME/KEY; NULL: none */
@@ -29,22 +27,6 @@ struct pipeline_config {
         int (*open_store)(void *cookie, struct task *wake, struct store *, struct error *);
         void (*close_store)(void *cookie);
         void *store_cookie;
-};
-
-struct pipeline_status {
-        enum source_state source;
-        char source_text[256];
-        enum delivery_state delivery;
-        char delivery_text[256];
-        uint64_t changes; /* counts changes of the four above */
-        struct delivery_stats stats;
-        struct push_counts callers;     /* of a push source */
-        uint64_t lost[LOST_REASON_MAX]; /* records that were gone at the source before they were lent */
-        char lost_text[400];            /* the last such loss; empty: none */
-        uint64_t unjudged;              /* records that the filter could not judge */
-        usec last_event, last_delivery; /* wall; 0: none yet */
-        usec connected_since;           /* monotonic; 0: not connected */
-        int64_t lag;                    /* -1: unknown */
 };
 
 /* Whatever the reason. */
@@ -59,6 +41,7 @@ static inline int64_t pipeline_lost(const struct pipeline_status *s)
 
 int pipeline_new(struct pipeline **, const struct pipeline_config *, struct error *) MUST_CHECK;
 void pipeline_status(const struct pipeline *, struct pipeline_status *);
+const char *pipeline_delivery_name(enum delivery_state); /* as the status says it */
 const struct trigger *pipeline_trigger(const struct pipeline *);
 /* Stops reading, lets what is in flight finish until the deadline (monotonic), commits. */
 void pipeline_stop(struct pipeline *, usec give_up_at);

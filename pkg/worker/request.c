@@ -10,12 +10,12 @@
 /* What a CloudEvent is built in: a record that is one itself may be as large as a request. */
 enum { RECORD_IDS_MOST = 2400, SPACE_KEPT = 65536, KEY_KEPT = 1024, SPACE_MOST = 96 << 20 };
 
-void request_maker_init(struct request_maker *m, const struct trigger *t, const struct driver *driver,
-                        const struct services *services, const char *sink)
+void request_maker_init(struct request_maker *m, const struct trigger *t, const struct shape *shape,
+                        const struct clock *clock, const char *sink)
 {
         *m = (struct request_maker){ .trigger = t,
-                                     .driver = driver,
-                                     .services = services,
+                                     .shape = shape,
+                                     .clock = clock,
                                      .sink = sink,
                                      .seed = random_seed(),
                                      .space = BUF_INIT(SPACE_MOST) };
@@ -160,9 +160,9 @@ static void trace_context(struct request_maker *m, struct record *const *records
         struct str parent = { 0 }, state = { 0 };
         uint64_t span = random_next(&m->random) | 1;
 
-        if (n == 1 && m->driver->header) {
-                parent = m->driver->header(records[0], "traceparent");
-                state = m->driver->header(records[0], "tracestate");
+        if (n == 1 && m->shape->header) {
+                parent = m->shape->header(records[0], "traceparent");
+                state = m->shape->header(records[0], "tracestate");
         }
         if (is_traceparent(parent)) {
                 buf_printf(b, "traceparent: 00-%.32s-%016" PRIx64 "-%.2s\r\n", parent.p + 3, span,
@@ -187,8 +187,8 @@ static void cloud_event(struct request_maker *m, const struct record *r, struct 
         if (m->space.cap > SPACE_KEPT)
                 buf_done(&m->space);
         buf_reset(&m->space);
-        m->driver->event(m->services, r, &m->space, e);
-        e->type = e->type.n ? e->type : str_of(m->driver->ce_type);
+        m->shape->event(m->trigger, r, &m->space, e);
+        e->type = e->type.n ? e->type : str_of(m->shape->ce_type);
         e->overrides = m->trigger->ce_overrides ? &m->trigger->ce_overrides->extensions : NULL;
 }
 
@@ -230,9 +230,7 @@ void request_body(struct request_maker *m, struct record *const *records, size_t
 
         writer_init(&w, body);
         switch ((enum event_format)m->trigger->event->format) {
-        case FORMAT_FUNCTION_GRAPH:
-                m->driver->encode(m->services, (enum dialect)m->trigger->event->dialect, records, n, &w);
-                return;
+        case FORMAT_FUNCTION_GRAPH: m->shape->encode(m->trigger, records, n, &w); return;
         case FORMAT_CLOUDEVENTS_BINARY:
                 cloud_event(m, records[0], &e);
                 if (e.data.p)
@@ -327,7 +325,7 @@ void request_dead_body(struct request_maker *m, struct record *r, struct dead_le
         struct cloud_event e;
 
         request_id(&r, 1, &id);
-        d->time = clock_wall(m->services->clock);
+        d->time = clock_wall(m->clock);
         d->id = r->id;
         d->request_id = buf_view(&id);
         d->urn = str_of(m->trigger->function->urn);

@@ -4,20 +4,20 @@
 
 #include "base/random.h"
 #include "event/dead_letter.h"
-#include "source/driver.h"
+#include "source/shape.h"
 
 struct request_maker {
         const struct trigger *trigger; /* borrowed, as all here */
-        const struct driver *driver;
-        const struct services *services;
+        const struct shape *shape;
+        const struct clock *clock;
         const char *sink;     /* the absolute URL */
         struct random random; /* of span ids */
         uint64_t seed;        /* of trace ids that begin here */
         struct buf space;     /* what a CloudEvent borrows */
 };
 
-void request_maker_init(struct request_maker *, const struct trigger *, const struct driver *,
-                        const struct services *, const char *sink);
+void request_maker_init(struct request_maker *, const struct trigger *, const struct shape *,
+                        const struct clock *, const char *sink);
 void request_maker_done(struct request_maker *);
 
 /* The header lines that all requests have, but for secrets: what the function is told about itself, the

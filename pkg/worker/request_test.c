@@ -7,7 +7,6 @@ enum { RECORDS = 3 };
 
 static struct bench {
         struct trigger *trigger;
-        struct services services;
         struct request_maker maker;
         struct record *records[RECORDS];
         struct buf body, headers;
@@ -18,8 +17,7 @@ static void begin(const char *more)
         b = (struct bench){ .trigger = kafka_trigger(more),
                             .body = BUF_INIT(1 << 20),
                             .headers = BUF_INIT(1 << 20) };
-        b.services = (struct services){ .clock = &system_clock, .trigger = b.trigger };
-        request_maker_init(&b.maker, b.trigger, trigger_driver(b.trigger), &b.services,
+        request_maker_init(&b.maker, b.trigger, trigger_source(b.trigger)->shape, &system_clock,
                            "http://function.shop/f");
         for (size_t i = 0; i < RECORDS; i++) {
                 char text[160];
@@ -28,14 +26,14 @@ static void begin(const char *more)
                                "{topic: orders, partition: 7, offset: %zu, timestamp: 1700000000000, key: k, "
                                "value: {n: %zu}}",
                                10 + i, i);
-                b.records[i] = sample_record(b.trigger, &b.services, text);
+                b.records[i] = sample_record(b.trigger, text);
         }
 }
 
 static int end(void **state UNUSED)
 {
         for (size_t i = 0; i < RECORDS; i++)
-                trigger_driver(b.trigger)->sample_free(b.records[i]);
+                trigger_source(b.trigger)->shape->sample_free(b.records[i]);
         request_maker_done(&b.maker);
         buf_done(&b.body);
         buf_done(&b.headers);

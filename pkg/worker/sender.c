@@ -5,11 +5,11 @@
 #include "base/backoff.h"
 #include "secret/secret.h"
 #include "transform/transform.h"
+#include "worker/target.h"
 
 enum {
         MESSAGE_KEPT = 256 * 1024,
         MESSAGE_MOST = 64 << 20,
-        TARGET_SPACE = 256 * 1024,
         ANSWER_KEPT = 4096,
         PARTIAL_ANSWER_KEPT = 64 * 1024
 };
@@ -55,73 +55,6 @@ struct sender {
         char init_why[400];
         struct random random;
 };
-
-/* ---- targets ------------------------------------------------------------ */
-
-/* Each text is kept behind the last one in a buffer that does not move. */
-static const char *keep_file(struct buf *space, const char *secrets, const struct secret_ref *ref)
-{
-        size_t from = space->n;
-
-        if (!ref)
-                return NULL;
-        secret_path(secrets, ref, space);
-        buf_char(space, 0);
-        return space->p + from;
-}
-
-static int set_proxy(struct http_target_config *c, const struct proxy_spec *p, const char *secrets,
-                     struct buf *space, struct error *err)
-{
-        size_t from;
-
-        if (!secrets && (p->username || p->password))
-                return error_set(err, ERROR_INVALID,
-                                 "spec.delivery.proxy names Secrets, and no folder of Secrets is given: say "
-                                 "--secrets=DIR");
-        c->proxy.url = str_of(p->url);
-        c->proxy.user_file = keep_file(space, secrets, p->username);
-        c->proxy.password_file = keep_file(space, secrets, p->password);
-        from = space->n;
-        strings_join(&p->no_proxy, space);
-        c->proxy.no_proxy = (struct str){ space->p + from, space->n - from };
-        return 0;
-}
-
-int sender_target(struct http_target_config *c, const struct trigger *t, const char *url, const char *secrets,
-                  struct buf *space, struct error *err)
-{
-        static const enum http_version versions[] = {
-                [WIRE_AUTO] = HTTP_AUTO, [WIRE_HTTP_1_1] = HTTP_1_1, [WIRE_HTTP_2] = HTTP_2_PRIOR_KNOWLEDGE
-        };
-        const struct delivery_spec *d = t->delivery;
-
-        *c = (struct http_target_config){ .url = str_of(url),
-                                          .connect_timeout = MIN_OF(d->timeout, d->connect_timeout),
-                                          .answer_timeout = d->answer_timeout,
-                                          .max_age = 5 * USEC_MINUTE,
-                                          .http_version = versions[d->http_version],
-                                          .compress = d->compression == COMPRESSION_GZIP,
-                                          .once = trigger_driver(t)->push !=
-                                                  NULL /* the caller decides whether to repeat */ };
-        if (!buf_reserve(space, TARGET_SPACE))
-                return error_memory(err);
-        if (d->tls && !secrets && (d->tls->ca || d->tls->cert))
-                return error_set(err, ERROR_INVALID,
-                                 "spec.delivery.tls names Secrets, and no folder of Secrets is given: say "
-                                 "--secrets=DIR");
-        if (d->tls) {
-                c->tls.ca_file = keep_file(space, secrets, d->tls->ca);
-                c->tls.client_cert_file = keep_file(space, secrets, d->tls->cert);
-                c->tls.client_key_file = keep_file(space, secrets, d->tls->key);
-                c->tls.any_host = !d->tls->verify_hostname;
-        }
-        if (t->sink->ca_certs)
-                c->tls.ca_pem = str_of(t->sink->ca_certs);
-        if (d->proxy && set_proxy(c, d->proxy, secrets, space, err) < 0)
-                return -1;
-        return space->failed ? error_memory(err) : 0;
-}
 
 /* ---- sending ------------------------------------------------------------ */
 
@@ -543,7 +476,7 @@ static int open_target(struct sender *s, struct error *err)
         BUF_AT_END struct buf space = BUF_INIT(1 << 20), headers = BUF_INIT(65536);
         struct http_target_config c;
 
-        if (sender_target(&c, t, s->config.sink, s->config.secrets, &space, err) < 0)
+        if (target_config(&c, t, s->config.sink, s->config.secrets, &space, err) < 0)
                 return -1;
         request_constant_headers(&s->maker, &headers);
         if (headers.failed)
@@ -629,7 +562,7 @@ int sender_new(struct sender **out, const struct sender_config *config, struct e
         s->init = config->trigger->function->init_path ? INIT_WAITS : INIT_DONE;
         s->init_message.max = HTTP_HEADROOM + 1024;
         random_init(&s->random, random_seed());
-        request_maker_init(&s->maker, config->trigger, config->driver, config->services, config->sink);
+        request_maker_init(&s->maker, config->trigger, config->shape, config->clock, config->sink);
         if (open_all(s, err) < 0) {
                 (void)sender_free(s);
                 return -1;

@@ -14,8 +14,8 @@ struct sender_config {
         struct loop *loop;
         struct http_client *http;
         const struct trigger *trigger; /* borrowed, as all here */
-        const struct driver *driver;
-        const struct services *services;
+        const struct shape *shape;
+        const struct clock *clock;
         const char *sink; /* the absolute URL */
         /* what the dead letter's ref or uri means; NULL where none is needed */
         const char *dead_letter;
@@ -43,8 +43,3 @@ bool sender_ready(const struct sender *, const char **why);
 /* what people should know though it is ready; NULL: nothing */
 const char *sender_notes(const struct sender *);
 struct sender *sender_free(struct sender *); /* NULL is fine; returns NULL */
-
-/* What a Trigger's delivery says about connections, for targets of whatever URL. Views borrow from the
- * Trigger and from the buffer. */
-int sender_target(struct http_target_config *, const struct trigger *, const char *url, const char *secrets,
-                  struct buf *, struct error *) MUST_CHECK;

@@ -17,7 +17,6 @@ static struct bench {
         struct http_client *client;
         struct trigger *trigger;
         struct sender *sender;
-        struct services services;
         struct record *records[RECORDS];
         char sink[64];
         int status;
@@ -66,7 +65,7 @@ static void make_records(void)
 
                 (void)snprintf(text, sizeof(text),
                                "{topic: orders, partition: 0, offset: %zu, value: {n: %zu}}", i, i);
-                b.records[i] = sample_record(b.trigger, &b.services, text);
+                b.records[i] = sample_record(b.trigger, text);
         }
 }
 
@@ -80,7 +79,7 @@ static void begin(const char *more)
         struct sender_config config = { .slots = SLOTS,
                                         .batch_records = RECORDS,
                                         .wake = &b.wake,
-                                        .services = &b.services,
+                                        .clock = &system_clock,
                                         .sink = b.sink };
         struct error err;
 
@@ -94,22 +93,21 @@ static void begin(const char *more)
         assert_int_equal(http_server_new(&b.server, b.loop, &function, &err), 0);
         assert_int_equal(http_client_new(&b.client, b.loop, &err), 0);
         (void)snprintf(b.sink, sizeof(b.sink), "http://127.0.0.1:%u/f", http_server_port(b.server));
-        b.services = (struct services){ .loop = b.loop, .clock = &system_clock, .trigger = b.trigger };
         make_records();
         config.loop = b.loop;
         config.http = b.client;
         config.trigger = b.trigger;
-        config.driver = trigger_driver(b.trigger);
+        config.shape = trigger_source(b.trigger)->shape;
         if (sender_new(&b.sender, &config, &err) < 0)
                 fail_msg("%s", err.text);
 }
 
 static int end(void **state UNUSED)
 {
-        const struct driver *d = trigger_driver(b.trigger);
+        const struct shape *shape = trigger_source(b.trigger)->shape;
 
         for (size_t i = 0; i < RECORDS; i++)
-                d->sample_free(b.records[i]);
+                shape->sample_free(b.records[i]);
         b.sender = sender_free(b.sender);
         b.client = http_client_free(b.client);
         b.server = http_server_free(b.server);

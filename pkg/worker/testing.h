@@ -9,7 +9,7 @@
 #include <cmocka.h>
 
 #include "json/yaml.h"
-#include "source/driver.h"
+#include "source/source.h"
 
 UNUSED static struct node *parse_yaml(struct str text, struct documents *docs)
 {
@@ -25,7 +25,7 @@ UNUSED static struct trigger *decode_trigger(struct str text)
 {
         struct documents docs = { 0 };
         struct problems problems = { 0 };
-        struct trigger *t = trigger_decode(parse_yaml(text, &docs), source_types(), source_drivers_n,
+        struct trigger *t = trigger_decode(parse_yaml(text, &docs), source_types(), source_kinds_n,
                                            &problems);
 
         if (!t)
@@ -49,16 +49,15 @@ UNUSED static struct trigger *kafka_trigger(const char *more)
         return decode_trigger(buf_view(&text));
 }
 
-/* Of the Trigger's own source; freed by its driver's sample_free. */
-UNUSED static struct record *sample_record(const struct trigger *t, const struct services *services,
-                                           const char *document)
+/* Of the Trigger's own source; freed by its shape's sample_free. */
+UNUSED static struct record *sample_record(const struct trigger *t, const char *document)
 {
         struct documents docs = { 0 };
         struct record *r;
         struct error err;
 
-        if (trigger_driver(t)->sample(t->source_spec, services, parse_yaml(str_of(document), &docs), &r,
-                                      &err) < 0)
+        if (trigger_source(t)->shape->sample(t, parse_yaml(str_of(document), &docs),
+                                             clock_wall(&system_clock), &r, &err) < 0)
                 fail_msg("%s", err.text);
         documents_done(&docs);
         return r;

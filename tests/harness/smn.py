@@ -360,7 +360,7 @@ class Smn:
     @property
     def source(self):
         return {
-            "topicUrn": self.urn,
+            "topicURN": self.urn,
             "trusted": {"hosts": [self.host], "caSecretRef": {"name": "smn-ca", "key": "ca.pem"}},
         }
 

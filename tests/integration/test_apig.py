@@ -80,7 +80,7 @@ def code(reply):
 
 
 def test_the_classic_event_and_the_answer(gateway, sink):
-    g = gateway(api("/orders/{id}/{rest+}", sink, stage="test", apiId="api-1"))
+    g = gateway(api("/orders/{id}/{rest+}", sink, stage="test", apiID="api-1"))
     sink.answer = lambda request: answer(
         201, {"X-Made": "yes", "Set-Cookie": ["a=1", "b=2"], "Content-Type": "text/html"}, "<p>\u00fc"
     )
@@ -691,7 +691,7 @@ def test_an_authorizer_denies(gateway, sink, authorizer):
     ],
 )
 def test_a_malformed_answer_of_an_authorizer_lets_nobody_through(gateway, sink, authorizer, body):
-    g = gateway(api("/f", sink, authentication=custom(authorizer, "X-Token", cacheTtl="1h")))
+    g = gateway(api("/f", sink, authentication=custom(authorizer, "X-Token", cacheTTL="1h")))
     authorizer.answer = lambda request: (200, {}, body)
     assert [code(g.call("GET", "/f", headers={"X-Token": "t"})) for _ in range(2)] == [(500, "APIG.0201")] * 2
     assert len(authorizer.all()) == 2 and sink.all() == []  # nothing of it was kept
@@ -745,8 +745,8 @@ def test_what_an_authorizer_repeats_of_its_caller_is_not_told(gateway, sink, aut
 def test_an_authorizers_answers_are_kept_for_a_while(gateway, sink, authorizer):
     query = {"name": "key", "location": "Query"}
     g = gateway(
-        api("/f", sink, authentication=custom(authorizer, "X-Token", query, cacheTtl="1h")),
-        api("/brief", sink, "brief", authentication=custom(authorizer, "X-Token", cacheTtl="300ms")),
+        api("/f", sink, authentication=custom(authorizer, "X-Token", query, cacheTTL="1h")),
+        api("/brief", sink, "brief", authentication=custom(authorizer, "X-Token", cacheTTL="300ms")),
     )
     authorizer.answer = lambda request: says(
         "deny" if request.json["headers"]["X-Token"] == "bad" else "allow",
@@ -786,7 +786,7 @@ def test_what_tells_who_calls_must_be_there_and_is_all_of_it(gateway, sink, auth
         api(
             "/f",
             sink,
-            authentication=custom(authorizer, "X-Token", {"name": "key", "location": "Query"}, cacheTtl="1h"),
+            authentication=custom(authorizer, "X-Token", {"name": "key", "location": "Query"}, cacheTTL="1h"),
         )
     )
     for path, headers in [
@@ -817,7 +817,7 @@ def test_what_tells_who_calls_must_be_there_and_is_all_of_it(gateway, sink, auth
 
 def test_callers_who_are_the_same_share_one_question(gateway, sink, authorizer):
     release = threading.Event()
-    g = gateway(api("/f", sink, authentication=custom(authorizer, "X-Token", cacheTtl="1h"), timeout="20s"))
+    g = gateway(api("/f", sink, authentication=custom(authorizer, "X-Token", cacheTTL="1h"), timeout="20s"))
     authorizer.answer = lambda request: (release.wait(20), says("allow"))[1]
     callers = [Caller(g, "GET", "/f", headers={"X-Token": "ab"[i % 2]}) for i in range(10)]
     wait_until("all wait", lambda: metric(g, "sluice_requests_in_flight") == 10)
@@ -849,7 +849,7 @@ def test_a_caller_that_waits_for_the_authorizer_has_a_place_and_may_leave(gatewa
             "/f",
             sink,
             delivery={"maxInFlight": 2},
-            authentication=custom(authorizer, "X-Token", cacheTtl="1h"),
+            authentication=custom(authorizer, "X-Token", cacheTTL="1h"),
             timeout="20s",
         )
     )
@@ -891,11 +891,11 @@ def test_callers_who_are_not_known_yet_keep_out_nobody_who_is(gateway, sink, aut
             sink,
             "custom",
             {"maxInFlight": 1},
-            authentication=custom(authorizer, key, cacheTtl="1h"),
+            authentication=custom(authorizer, key, cacheTTL="1h"),
             timeout="20s",
         ),
         api(
-            "/iam", sink, "iam", {"maxInFlight": 1}, authentication=by_iam(iam, cacheTtl="1h"), timeout="20s"
+            "/iam", sink, "iam", {"maxInFlight": 1}, authentication=by_iam(iam, cacheTTL="1h"), timeout="20s"
         ),
     )
     known = iam.token(project="p1")
@@ -1110,8 +1110,8 @@ def test_tokens_that_iam_knows(gateway, sink, iam):
 
 def test_a_token_is_accepted_until_it_expires_and_not_longer(gateway, sink, iam):
     g = gateway(
-        api("/f", sink, authentication=by_iam(iam, cacheTtl="1h")),
-        api("/brief", sink, "brief", authentication=by_iam(iam, cacheTtl="300ms")),
+        api("/f", sink, authentication=by_iam(iam, cacheTTL="1h")),
+        api("/brief", sink, "brief", authentication=by_iam(iam, cacheTTL="300ms")),
     )
     short, revoked = iam.token(project="p1", lifetime=3), iam.token(project="p1")
 
@@ -1192,7 +1192,7 @@ def test_requests_to_iam_are_signed(gateway, sink, iam, secrets):
     (secrets / "iam-sk").write_text("not yet")
     keys = {"accessKeySecretRef": ref("iam-ak"), "secretKeySecretRef": ref("iam-sk")}
     g = gateway(
-        api("/f", sink, authentication=by_iam(iam, cacheTtl="0s", credentials={**keys, "domainId": "d7"})),
+        api("/f", sink, authentication=by_iam(iam, cacheTTL="0s", credentials={**keys, "domainID": "d7"})),
         api("/g", sink, "g", authentication=by_iam(iam, credentials=keys)),
         api("/self", sink, "self", authentication=by_iam(iam)),
         options=[f"--secrets={secrets.parent}"],
@@ -1308,7 +1308,7 @@ def test_callers_are_who_the_authorizer_or_iam_says(gateway, sink, authorizer, i
             "/kept",
             sink,
             "kept",
-            authentication=custom(authorizer, "X-Token", cacheTtl="1h"),
+            authentication=custom(authorizer, "X-Token", cacheTTL="1h"),
             callerRateLimit=limit,
         ),
         api("/asked", sink, "asked", authentication=custom(authorizer, "X-Token"), callerRateLimit=limit),

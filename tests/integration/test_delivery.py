@@ -965,13 +965,13 @@ def test_tokens_by_client_credentials(kafka, topic, sink, runner, tmp_path):
 
     with Sink(token) as server:
         ref = {
-            "clientIdSecretRef": {"name": "client", "key": "id"},
+            "clientIDSecretRef": {"name": "client", "key": "id"},
             "clientSecretSecretRef": {"name": "client", "key": "secret"},
         }
         delivery = {
             "authentication": {
                 "oauth2": {
-                    "tokenUrl": server.uri + "token",
+                    "tokenURL": server.uri + "token",
                     **ref,
                     "scopes": ["events", "write"],
                     "audience": "https://f",
@@ -993,10 +993,10 @@ def oauth2(server, tmp_path):
     (tmp_path / "client" / "id").write_text("me")
     (tmp_path / "client" / "secret").write_text("s3cret-of-mine")
     ref = {
-        "clientIdSecretRef": {"name": "client", "key": "id"},
+        "clientIDSecretRef": {"name": "client", "key": "id"},
         "clientSecretSecretRef": {"name": "client", "key": "secret"},
     }
-    return {"authentication": {"oauth2": {"tokenUrl": server.uri + "token", **ref}}}
+    return {"authentication": {"oauth2": {"tokenURL": server.uri + "token", **ref}}}
 
 
 @pytest.fixture
@@ -1091,7 +1091,7 @@ def test_an_overloaded_function_is_throttled_and_recovers(kafka, topic, sink, ru
 def test_a_function_that_takes_too_long_is_asked_again(kafka, topic, sink, runner):
     late, calls = threading.Event(), itertools.count()
     sink.answer = lambda request: 200 if next(calls) else (late.wait(30) and 500)
-    run = runner.start(make(kafka, topic, sink.uri, {"answerTimeout": "200ms"}))
+    run = runner.start(make(kafka, topic, sink.uri, {"responseTimeout": "200ms"}))
     kafka.produce(topic, ["slow"])
     sink.wait_for(1)
     late.set()
@@ -1293,7 +1293,7 @@ def test_bodies_are_compressed(kafka, topic, sink, runner):
     ],
 )
 def test_events_decode_strictly_with_the_published_types(tmp_path, source, shape):
-    t = trigger("t", source, "http://f/", event={"dialect": "Current", "region": "r", "instanceId": "i"})
+    t = trigger("t", source, "http://f/", event={"dialect": "Current", "region": "r", "instanceID": "i"})
     (tmp_path / "t.json").write_text(json.dumps(t))
     done = subprocess.run(
         [SLUICE, "preview", "-f", tmp_path / "t.json", "--record=-", "--body"],

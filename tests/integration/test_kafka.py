@@ -93,7 +93,7 @@ def test_the_current_dialect_null_and_binary_values(kafka, topic, function, runn
         ],
     )
     t = kafka_trigger(kafka, topic, function.uri)
-    t["spec"]["event"] = {"dialect": "Current", "region": "eu-1", "instanceId": "i-1"}
+    t["spec"]["event"] = {"dialect": "Current", "region": "eu-1", "instanceID": "i-1"}
     runner.start(t)
     bodies = [json.loads(e["body"]) for e in function.wait_for(3)]
     assert [b["records"][0]["messages"][0] for b in bodies] == [

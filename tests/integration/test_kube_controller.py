@@ -1026,7 +1026,7 @@ def test_a_deleted_trigger_waits_for_its_subscription_to_be_cancelled(cluster, n
     t, options = subscribed(cluster, smn, namespace)
     cluster.apply(t, namespace=namespace)
     before = wait_deployment(cluster, namespace, "topic", replicas=1)
-    assert finalizers(cluster, namespace) == ["sluice.dev/outside"]
+    assert finalizers(cluster, namespace) == ["sluice.dev/external-resources"]
     with Worker(cluster, namespace, "topic", "topic-a", tmp_path, options):
         wait_condition(cluster, namespace, "topic", "SourceConnected", "True", "Connected")
         (urn,) = smn.subscriptions
@@ -1066,7 +1066,7 @@ def test_a_deleted_trigger_waits_for_its_subscription_to_be_cancelled(cluster, n
             "SourceDisconnected",
             "403 SMN.00010002: The account is frozen.",
         )
-        assert finalizers(cluster, namespace) == ["sluice.dev/outside"]
+        assert finalizers(cluster, namespace) == ["sluice.dev/external-resources"]
         smn.refuse = lambda method, path: None
         wait_gone(cluster, namespace, 30)
     assert smn.subscriptions == {}
@@ -1131,7 +1131,7 @@ def test_a_lost_checkpoint_and_a_lost_sink_do_not_hide_a_subscription(cluster, n
     )
     ending = wait_deployment(cluster, namespace, "topic")
     assert "--ending" in ending["spec"]["template"]["spec"]["containers"][0]["args"]
-    assert finalizers(cluster, namespace) == ["sluice.dev/outside"]
+    assert finalizers(cluster, namespace) == ["sluice.dev/external-resources"]
     cluster.kubectl(
         "patch",
         "triggers.sluice.dev/topic",
@@ -1201,14 +1201,14 @@ def test_the_last_job_leaves_triggers_alone_while_there_is_a_controller(cluster,
     t, _ = subscribed(cluster, smn, namespace)
     cluster.apply(t, namespace=namespace)
     wait_deployment(cluster, namespace, "topic")
-    assert finalizers(cluster, namespace) == ["sluice.dev/outside"]
+    assert finalizers(cluster, namespace) == ["sluice.dev/external-resources"]
     strip = [SLUICE, "controller", "--strip-finalizers", f"--namespace={namespace}", "--log-level=info"]
     kept = cluster.run(*strip, f"--unless-deployment={namespace}/topic-sluice")
     assert (
         "its Triggers are left alone" in kept.stdout + kept.stderr
         and "remains outside" not in kept.stdout + kept.stderr
     )
-    assert finalizers(cluster, namespace) == ["sluice.dev/outside"]
+    assert finalizers(cluster, namespace) == ["sluice.dev/external-resources"]
     done = cluster.run(*strip, f"--unless-deployment={namespace}/nobody")
     assert (
         f"Trigger {namespace}/topic: the subscription of {smn.urn}" in done.stdout
@@ -1239,7 +1239,9 @@ def test_a_deletion_in_the_foreground_does_not_take_the_worker_away(cluster, nam
         "delete", "triggers.sluice.dev/topic", "--cascade=foreground", "--wait=false", namespace=namespace
     )
     wait_until(
-        "it is held by ours alone", lambda: finalizers(cluster, namespace) == ["sluice.dev/outside"], 15
+        "it is held by ours alone",
+        lambda: finalizers(cluster, namespace) == ["sluice.dev/external-resources"],
+        15,
     )
     wait_condition(cluster, namespace, "topic", "Ready", "False", "Ending")
     # The garbage collector may have been faster with what the worker wrote down, and with the Deployment.
@@ -1268,7 +1270,7 @@ def test_a_deletion_in_the_foreground_does_not_take_the_worker_away(cluster, nam
     )
     cluster.kubectl("label", "triggers.sluice.dev/topic", "a=b", namespace=namespace)  # looked at once more
     wait_quiet(cluster)
-    assert finalizers(cluster, namespace) == ["sluice.dev/outside"]
+    assert finalizers(cluster, namespace) == ["sluice.dev/external-resources"]
     cluster.kubectl(
         "patch",
         "triggers.sluice.dev/topic",

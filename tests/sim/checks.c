@@ -457,7 +457,10 @@ void check_revoked(struct worker *k, uint32_t track)
 
 void check_state(struct worker *k, const struct action *a)
 {
-        say(k->world, "worker %d: %s %s\n", k->number, delivery_state_name(a->state), a->text);
+        static const char *const names[DELIVERY_STATE_MAX] = { "idle", "retrying", "throttled", "failing",
+                                                               "blocked" };
+
+        say(k->world, "worker %d: %s %s\n", k->number, names[a->state], a->text);
         if (a->state != DELIVERY_IDLE && !a->text[0])
                 world_fail(k->world, "a state without a reason", 0, a->state);
         k->state = a->state;

@@ -426,13 +426,13 @@ void check_ended(struct shop *s, struct log *l, const struct errand *e, const ch
 
 /* ---- events and records ------------------------------------------------- */
 
-static void check_told(struct shop *s, struct hold *h, const struct source_event *e)
+static void check_told(struct shop *s, struct hold *h, const struct pull_event *e)
 {
         bool lease = no_time(s, h);
 
         if (!h->assigned || h->revoked)
                 shop_fail(s, "lets go of what the engine does not have", h->track, 0);
-        if ((e->kind == SOURCE_EVENT_LOST) != h->lost)
+        if ((e->kind == PULL_LOST) != h->lost)
                 shop_fail(s, "lost or not is told wrongly", h->track, 0);
         if (!h->withdrawn && !lease && !drained(h))
                 shop_fail(s, "lets go without a reason", h->track, 0);
@@ -449,15 +449,15 @@ static void check_told(struct shop *s, struct hold *h, const struct source_event
         h->told = true;
 }
 
-void check_event(struct shop *s, const struct source_event *e)
+void check_event(struct shop *s, const struct pull_event *e)
 {
         struct hold *h;
 
-        if (e->kind == SOURCE_EVENT_STATE) {
+        if (e->kind == PULL_STATE) {
                 s->told = e->state;
                 return;
         }
-        if (e->kind == SOURCE_EVENT_CLOSED) {
+        if (e->kind == PULL_CLOSED) {
                 if (!s->stopping || s->closed)
                         shop_fail(s, "closed without a reason", 0, 0);
                 for (uint32_t i = 0; i < s->logs_n; i++)
@@ -467,7 +467,7 @@ void check_event(struct shop *s, const struct source_event *e)
                 return;
         }
         h = hold_of(s, e->track);
-        if (e->kind != SOURCE_EVENT_ASSIGNED) {
+        if (e->kind != PULL_ASSIGNED) {
                 check_told(s, h, e);
                 return;
         }
@@ -488,7 +488,7 @@ void check_record(const struct shop *s, const struct record *r)
         char id[16];
 
         (void)snprintf(id, sizeof(id), "%u-%u", l->number, c->entry);
-        if (!str_is(r->id, id) || *(const uint32_t *)r->native != c->entry || r->value.n != f->size ||
+        if (!str_is(r->id, id) || *(const uint32_t *)r->origin != c->entry || r->value.n != f->size ||
             r->key.n != MIN_OF(f->size, 4u))
                 shop_fail(s, "a record is not what was fetched", r->track, r->position);
         for (size_t i = 0; i < r->value.n; i++)

@@ -162,9 +162,9 @@ static void assigned(struct shop *s, uint32_t track)
         reader_revoked(s->reader, track);
 }
 
-static void heard(struct shop *s, const struct source_event *e)
+static void heard(struct shop *s, const struct pull_event *e)
 {
-        if (e->kind == SOURCE_EVENT_RECORD) {
+        if (e->kind == PULL_RECORD) {
                 const struct log *l = service_log(s, e->record->track);
 
                 check_lent(s, e->record);
@@ -176,12 +176,12 @@ static void heard(struct shop *s, const struct source_event *e)
         }
         check_event(s, e);
         shop_say(s, "event %d of track %u\n", (int)e->kind, e->track);
-        if (e->kind == SOURCE_EVENT_ASSIGNED)
+        if (e->kind == PULL_ASSIGNED)
                 assigned(s, e->track);
-        else if (e->kind == SOURCE_EVENT_REVOKING)
+        else if (e->kind == PULL_REVOKING)
                 delivery_revoke(s->engine, e->track,
                                 s->stopping ? MIN_OF(e->give_up_at, s->stop_by) : e->give_up_at);
-        else if (e->kind == SOURCE_EVENT_LOST)
+        else if (e->kind == PULL_LOST)
                 delivery_revoke(s->engine, e->track, 0);
 }
 
@@ -218,7 +218,7 @@ static void perform(struct shop *s, const struct action *a)
 
 static bool round_of(struct shop *s)
 {
-        struct source_event events[8];
+        struct pull_event events[8];
         struct reader_job job;
         struct action a;
         bool any = false;

@@ -166,7 +166,7 @@ void check_wanted(struct shop *, struct log *, const struct page *, uint32_t ent
 void check_ended(struct shop *, struct log *, const struct errand *, const char *mark);
 void check_commit(struct shop *, uint32_t track, uint64_t next);
 void check_track_revoked(struct shop *, uint32_t track);
-void check_event(struct shop *, const struct source_event *); /* all but records */
+void check_event(struct shop *, const struct pull_event *); /* all but records */
 void check_lent(struct shop *, const struct record *);
 void check_record(const struct shop *, const struct record *);
 void check_back(struct shop *, const struct record *, enum outcome);

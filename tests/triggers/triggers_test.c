@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "source/driver.h"
+#include "source/source.h"
 
 #include <cmocka.h>
 
@@ -24,7 +24,7 @@ static void report_of(const char *file, struct buf *report, size_t *n)
 {
         struct triggers all = { 0 };
         struct error err;
-        int result = triggers_load(&all, file, source_types(), source_drivers_n, report, &err);
+        int result = triggers_load(&all, file, source_types(), source_kinds_n, report, &err);
 
         assert_false(report->failed);
         if ((result == 0) != (report->n == 0))
@@ -112,13 +112,13 @@ static void a_folder_is_read_in_order_and_all_of_it(void **state UNUSED)
         struct triggers all = { 0 };
         struct error err;
 
-        assert_int_equal(triggers_load(&all, ".", source_types(), source_drivers_n, &report, &err), -1);
+        assert_int_equal(triggers_load(&all, ".", source_types(), source_kinds_n, &report, &err), -1);
         assert_non_null(strstr(report.p, "./anchors.yaml:"));
         assert_non_null(strstr(report.p, "./version-unknown.yaml:"));
         assert_non_null(
                 strstr(report.p, "metadata.name: the Trigger default/orders is there already, at ./"));
         triggers_done(&all);
-        assert_int_equal(triggers_load(&all, "absent", source_types(), source_drivers_n, &report, &err), -1);
+        assert_int_equal(triggers_load(&all, "absent", source_types(), source_kinds_n, &report, &err), -1);
         assert_string_equal(err.text, "open absent: No such file or directory");
 }
 

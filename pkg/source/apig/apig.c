@@ -3,7 +3,7 @@
 #include <arpa/inet.h>
 #include <stdio.h>
 
-#include "base/log.h"
+#include "log/log.h"
 #include "base/random.h"
 #include "base/sample.h"
 #include "source/apig/callers.h"
@@ -69,8 +69,8 @@ static const struct field apig_fields[] = {
         FIELD(STRING, "stage", struct apig_spec, stage, .fallback = "RELEASE", .min = 1, .max = 64,
               .pattern = "^[A-Za-z][A-Za-z0-9_]*$", .format = "letters, digits and _",
               .help = "The environment that events name as requestContext.stage."),
-        FIELD(STRING, "apiId", struct apig_spec, api_id, .min = 1, .max = 128, .pattern = "^[!-~]+$",
-              .format = "printable ASCII",
+        FIELD(STRING, "apiID", struct apig_spec, api_id, .former = "apiId", .min = 1, .max = 128,
+              .pattern = "^[!-~]+$", .format = "printable ASCII",
               .help = "The API's id that events name as requestContext.apiId; by default the Trigger's uid; "
                       "without a cluster a UUID made of NAMESPACE/NAME."),
         FIELD(DURATION, "timeout", struct apig_spec, timeout, .fallback = "5s", .min = USEC_MSEC,
@@ -96,7 +96,8 @@ const struct type apig_type = TYPE("ApigSource", struct apig_spec, apig_fields,
 
 /* ---- the source --------------------------------------------------------- */
 
-struct source {
+struct apig {
+        struct source source;
         const struct apig_spec *spec;
         const struct services *services;
         struct apig_path *path;
@@ -109,8 +110,12 @@ struct source {
         char said[512], trouble[256]; /* the state's text as it was told, and as it is */
 };
 
-static struct source *apig_free(struct source *s)
+static struct apig *apig_of(const struct source *s) { return CONTAINER_OF(s, struct apig, source); }
+
+static struct source *apig_free(struct source *source)
 {
+        struct apig *s = apig_of(source);
+
         if (!s)
                 return NULL;
         (void)apig_path_free(s->path);
@@ -120,14 +125,14 @@ static struct source *apig_free(struct source *s)
         return NULL;
 }
 
-static struct judge *judge_of(const struct source *s)
+static struct judge *judge_of(const struct apig *s)
 {
         return s->keeper ? apig_keeper_judge(s->keeper) : NULL;
 }
 
 /* ---- callers ------------------------------------------------------------ */
 
-static uint64_t address_hash(const struct source *s, struct str client)
+static uint64_t address_hash(const struct apig *s, struct str client)
 {
         struct in6_addr a;
         char text[80];
@@ -141,7 +146,7 @@ static uint64_t address_hash(const struct source *s, struct str client)
                                                             : (struct str){ (const char *)&a, 8 });
 }
 
-static bool within_limit(struct source *s, uint64_t who, struct apig_refusal *refusal, usec now)
+static bool within_limit(struct apig *s, uint64_t who, struct apig_refusal *refusal, usec now)
 {
         usec after = s->callers ? callers_take(s->callers, who, now) : 0;
 
@@ -157,14 +162,14 @@ static bool within_limit(struct source *s, uint64_t who, struct apig_refusal *re
         return false;
 }
 
-static bool limits_by(const struct source *s, enum apig_limit_by by)
+static bool limits_by(const struct apig *s, enum apig_limit_by by)
 {
         return s->callers &&
                (s->spec->caller_limit->by == APIG_BY_ADDRESS || !s->keeper) == (by == APIG_BY_ADDRESS);
 }
 
 /* Someone has said whether it may: does it go to the function? */
-static bool goes(struct source *s, struct apig_request *r, usec now)
+static bool goes(struct apig *s, struct apig_request *r, usec now)
 {
         const struct verdict *v = r->verdict;
 
@@ -179,7 +184,7 @@ static bool goes(struct source *s, struct apig_request *r, usec now)
 
 /* ---- life and state ----------------------------------------------------- */
 
-static int open_all(struct source *s, struct error *err)
+static int open_all(struct apig *s, struct error *err)
 {
         const struct apig_spec *spec = s->spec;
         BUF_AT_END struct buf why = BUF_INIT(1024);
@@ -200,9 +205,9 @@ static int open_all(struct source *s, struct error *err)
 }
 
 static int apig_open(struct source **out, const void *spec, const struct services *services,
-                     struct task *wake UNUSED, struct error *err)
+                     struct error *err)
 {
-        struct source *s = calloc(1, sizeof(*s));
+        struct apig *s = calloc(1, sizeof(*s));
 
         if (!s)
                 return error_memory(err);
@@ -210,16 +215,16 @@ static int apig_open(struct source **out, const void *spec, const struct service
         s->services = services;
         s->seed = random_seed();
         if (open_all(s, err) < 0) {
-                (void)apig_free(s);
+                (void)apig_free(&s->source);
                 return -1;
         }
-        *out = s;
+        *out = &s->source;
         return 0;
 }
 
 /* The judge's last failure is told when it begins and when it is over, not each time that it reads otherwise.
  */
-static bool state_changed(struct source *s)
+static bool state_changed(struct apig *s)
 {
         const char *lacks = s->keeper ? apig_keeper_lacks(s->keeper) : NULL,
                    *trouble = judge_of(s) ? judge_trouble(judge_of(s)) : NULL;
@@ -238,8 +243,9 @@ static bool state_changed(struct source *s)
         return true;
 }
 
-static size_t apig_poll(struct source *s, struct source_event *events, size_t max, usec now)
+static size_t apig_poll(struct source *source, struct push_event *events, size_t max, usec now)
 {
+        struct apig *s = apig_of(source);
         struct judge *judge = judge_of(s);
         struct judge_wait *w;
         size_t n = 0;
@@ -249,33 +255,39 @@ static size_t apig_poll(struct source *s, struct source_event *events, size_t ma
         if (s->keeper)
                 apig_keeper_look(s->keeper, now);
         if (n < max && state_changed(s))
-                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_STATE,
-                                                     .state = SOURCE_CONNECTED,
-                                                     .text = s->said[0] ? s->said : NULL };
+                events[n++] = (struct push_event){ .kind = PUSH_EVENT_STATE,
+                                                   .state = SOURCE_CONNECTED,
+                                                   .text = s->said[0] ? s->said : NULL };
         while (judge && n < max && (w = judge_take(judge))) {
                 struct apig_request *r = CONTAINER_OF(w, struct apig_request, wait);
 
                 r->verdict = TAKE(w->verdict);
-                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_CALL,
-                                                     .call = r->call,
-                                                     .verdict = goes(s, r, now) ? PUSH_DELIVER : PUSH_REPLY };
+                events[n++] = (struct push_event){ .kind = PUSH_EVENT_CALL,
+                                                   .call = r->call,
+                                                   .verdict = goes(s, r, now) ? PUSH_DELIVER : PUSH_REPLY };
         }
         if (s->stopping && !s->told_closed && n < max) {
                 s->told_closed = true;
-                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_CLOSED };
+                events[n++] = (struct push_event){ .kind = PUSH_EVENT_CLOSED };
         }
         return n;
 }
 
-static usec apig_deadline(const struct source *s)
+static usec apig_deadline(const struct source *source)
 {
+        const struct apig *s = apig_of(source);
         const struct judge *judge = judge_of(s);
 
         return MIN_OF(judge ? judge_deadline(judge) : USEC_NEVER,
                       s->keeper ? apig_keeper_deadline(s->keeper) : USEC_NEVER);
 }
 
-static void apig_stop(struct source *s) { s->stopping = true; }
+static void apig_stop(struct source *source)
+{
+        struct apig *s = apig_of(source);
+
+        s->stopping = true;
+}
 
 /* ---- requests ----------------------------------------------------------- */
 
@@ -287,10 +299,17 @@ static bool serves(const struct apig_spec *spec, struct str method)
         return spec->methods.n == 0;
 }
 
-static bool apig_authenticates(const struct source *s) { return s->keeper != NULL; }
-
-static unsigned apig_route(struct source *s, const struct push_request *q, struct str path)
+static bool apig_authenticates(const struct source *source)
 {
+        const struct apig *s = apig_of(source);
+
+        return s->keeper != NULL;
+}
+
+static unsigned apig_route(struct source *source, const struct push_request *q, struct str path)
+{
+        struct apig *s = apig_of(source);
+
         unsigned score = apig_path_match(s->path, path, NULL);
 
         /* A listed method wins over any. */
@@ -304,7 +323,7 @@ static void retry_header(struct push_reply *reply, usec after)
                            (long long)((after + USEC_SEC - 1) / USEC_SEC));
 }
 
-static struct apig_request *request_new(struct source *s, uint64_t call, const struct push_request *q)
+static struct apig_request *request_new(struct apig *s, uint64_t call, const struct push_request *q)
 {
         struct apig_request *r = calloc(1, sizeof(*r));
 
@@ -319,7 +338,7 @@ static struct apig_request *request_new(struct source *s, uint64_t call, const s
         (void)snprintf(r->client, sizeof(r->client), STR_FMT, STR_ARG(q->client));
         r->request.client = str_of(r->client);
         r->record = (struct record){
-                .id = r->request.id, .value = q->body, .native = r, .time = clock_wall(s->services->clock)
+                .id = r->request.id, .value = q->body, .origin = r, .time = clock_wall(s->services->clock)
         };
         return r;
 }
@@ -331,7 +350,7 @@ static void request_free(struct apig_request *r)
 }
 
 /* Whoever asks about a request has the id that its answer bore. */
-static void log_request(struct source *s, struct str id, int status, const char *reason)
+static void log_request(struct apig *s, struct str id, int status, const char *reason)
 {
         const struct trigger *t = s->services->trigger;
         uint64_t unsaid;
@@ -345,7 +364,7 @@ static void log_request(struct source *s, struct str id, int status, const char 
                  LOG_I("unsaid", unsaid));
 }
 
-static enum push_verdict refuse(struct source *s, const struct apig_refusal *refusal,
+static enum push_verdict refuse(struct apig *s, const struct apig_refusal *refusal,
                                 const struct push_request *q, struct push_reply *reply)
 {
         log_request(s, q->id, refusal->status, refusal->message);
@@ -355,7 +374,7 @@ static enum push_verdict refuse(struct source *s, const struct apig_refusal *ref
 }
 
 /* What is known decides at once; otherwise the call waits until the judge has said. */
-static enum push_verdict ask(struct source *s, struct apig_request *r, const struct apig_caller *caller,
+static enum push_verdict ask(struct apig *s, struct apig_request *r, const struct apig_caller *caller,
                              struct push_reply *reply)
 {
         struct judge *judge = judge_of(s);
@@ -374,9 +393,10 @@ static enum push_verdict ask(struct source *s, struct apig_request *r, const str
         return verdict;
 }
 
-static enum push_verdict apig_receive(struct source *s, uint64_t call, const struct push_request *q,
+static enum push_verdict apig_receive(struct source *source, uint64_t call, const struct push_request *q,
                                       struct record **records, size_t *n, struct push_reply *reply)
 {
+        struct apig *s = apig_of(source);
         enum apig_admission admission = APIG_ADMITTED;
         struct apig_caller caller;
         struct apig_refusal refusal;
@@ -401,9 +421,10 @@ static enum push_verdict apig_receive(struct source *s, uint64_t call, const str
         return admission == APIG_ASK ? ask(s, r, &caller, reply) : PUSH_DELIVER;
 }
 
-static void apig_finish(struct source *s, uint64_t call UNUSED, struct record *const *records,
+static void apig_finish(struct source *source, uint64_t call UNUSED, struct record *const *records,
                         size_t n UNUSED, const struct push_outcome *o, struct push_reply *reply)
 {
+        struct apig *s = apig_of(source);
         struct apig_request *r = CONTAINER_OF(records[0], struct apig_request, record);
         struct judge *judge = judge_of(s);
         BUF_AT_END struct buf why = BUF_INIT(1024);
@@ -455,8 +476,9 @@ static void apig_finish(struct source *s, uint64_t call UNUSED, struct record *c
         request_free(r);
 }
 
-static void apig_counts(const struct source *s, struct push_counts *out)
+static void apig_counts(const struct source *source, struct push_counts *out)
 {
+        const struct apig *s = apig_of(source);
         const struct judge *judge = judge_of(s);
         struct judge_counts asked = { 0 };
 
@@ -467,7 +489,12 @@ static void apig_counts(const struct source *s, struct push_counts *out)
         out->failed = asked.failed;
 }
 
-static usec apig_timeout(const struct source *s) { return s->spec->timeout; }
+static usec apig_timeout(const struct source *source)
+{
+        const struct apig *s = apig_of(source);
+
+        return s->spec->timeout;
+}
 
 static void apig_where(const struct trigger *t, struct buf *b)
 {
@@ -488,26 +515,26 @@ static bool apig_literal(const struct trigger *t, struct buf *b)
 
 /* ---- shapes ------------------------------------------------------------- */
 
-static void apig_encode(const struct services *services, enum dialect dialect, struct record *const *records,
-                        size_t n UNUSED, struct writer *w)
+static void apig_encode(const struct trigger *t, struct record *const *records, size_t n UNUSED,
+                        struct writer *w)
 {
-        apig_write_event(services, dialect, records[0]->native, w);
+        apig_write_event(t, records[0]->origin, w);
 }
 
 static struct str apig_header(const struct record *record, const char *name)
 {
-        const struct apig_request *r = record->native;
+        const struct apig_request *r = record->origin;
 
         return r->request.header(&r->request, name);
 }
 
-static void apig_event(const struct services *services, const struct record *record, struct buf *space,
+static void apig_event(const struct trigger *t, const struct record *record, struct buf *space,
                        struct cloud_event *e)
 {
-        const struct apig_request *r = record->native;
+        const struct apig_request *r = record->origin;
         struct str type = apig_header(record, "Content-Type");
 
-        cloudevent_source(services->trigger, NULL, space);
+        cloudevent_source(t, NULL, space);
         *e = (struct cloud_event){
                 .id = record->id, .source = buf_view(space), .subject = r->request.path, .time = record->time
         };
@@ -573,10 +600,10 @@ static void apig_sample_free(struct record *record)
         free(s);
 }
 
-static int apig_sample(const void *spec_, const struct services *services, const struct node *document,
-                       struct record **out, struct error *err)
+static int apig_sample(const struct trigger *t, const struct node *document, usec wall, struct record **out,
+                       struct error *err)
 {
-        const struct apig_spec *spec = spec_;
+        const struct apig_spec *spec = t->source_spec;
         const struct node *method = node_member(document, "method"), *path = node_member(document, "path"),
                           *body = node_member(document, "body");
         BUF_AT_END struct buf why = BUF_INIT(1024);
@@ -617,40 +644,43 @@ static int apig_sample(const void *spec_, const struct services *services, const
                                             .head = s,
                                             .header = sample_header,
                                             .each_header = sample_each_header };
-        r->record = (struct record){ .id = r->request.id,
-                                     .value = r->request.body,
-                                     .native = r,
-                                     .time = clock_wall(services->clock) };
+        r->record = (struct record){
+                .id = r->request.id, .value = r->request.body, .origin = r, .time = wall
+        };
         *out = &r->record;
         return 0;
 }
 
 static void apig_origin(const struct trigger *t, struct buf *b) { apig_where(t, b); }
 
-static const struct push_driver push = { .route = apig_route,
-                                         .authenticates = apig_authenticates,
-                                         .receive = apig_receive,
-                                         .finish = apig_finish,
-                                         .timeout = apig_timeout,
-                                         .path = apig_where,
-                                         .literal = apig_literal,
-                                         .counts = apig_counts };
-
-const struct driver apig_driver = {
-        .name = "apig",
+const struct shape apig_shape = {
         .ce_type = "dev.sluice.apig.request",
-        .push = &push,
-        .type = &apig_type,
-        .open = apig_open,
-        .poll = apig_poll,
-        .deadline = apig_deadline,
-        .stop = apig_stop,
-        .free = apig_free,
         .describe = apig_describe,
         .encode = apig_encode,
         .event = apig_event,
         .header = apig_header,
         .sample = apig_sample,
         .sample_free = apig_sample_free,
+};
+static const struct push_ops push = {
+        .route = apig_route,
+        .authenticates = apig_authenticates,
+        .receive = apig_receive,
+        .finish = apig_finish,
+        .timeout = apig_timeout,
+        .path = apig_where,
+        .literal = apig_literal,
+        .counts = apig_counts,
+        .poll = apig_poll,
+        .deadline = apig_deadline,
+        .stop = apig_stop,
+        .free = apig_free,
+};
+const struct source_kind apig_source = {
+        .name = "apig",
+        .type = &apig_type,
+        .shape = &apig_shape,
+        .push = &push,
+        .open = apig_open,
         .origin = apig_origin,
 };

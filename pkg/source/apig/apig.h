@@ -4,7 +4,7 @@
 #pragma once
 
 #include "source/apig/judge.h"
-#include "source/driver.h"
+#include "source/source.h"
 
 enum apig_match { APIG_EXACT, APIG_PREFIX };
 enum apig_auth { APIG_NONE, APIG_APP, APIG_IAM, APIG_CUSTOM };
@@ -67,7 +67,7 @@ struct apig_spec {
 };
 
 extern const struct type apig_type;
-extern const struct driver apig_driver;
+extern const struct source_kind apig_source;
 
 struct apig_request { /* a record of ours */
         struct record record;
@@ -137,10 +137,10 @@ void apig_secret_key(struct str salt, struct str secret, unsigned char key[VERDI
 void apig_quote(const struct judge_wait *, struct str words, struct buf *);
 
 /* ---- shapes ------------------------------------------------------------- */
-void apig_write_event(const struct services *, enum dialect, const struct apig_request *, struct writer *);
+void apig_write_event(const struct trigger *, const struct apig_request *, struct writer *);
 /* The same for an authorizer: without the body, with its user_data. */
-void apig_write_authorizer_event(const struct services *, enum dialect, const struct apig_request *,
-                                 const char *user_data, struct writer *);
+void apig_write_authorizer_event(const struct trigger *, const struct apig_request *, const char *user_data,
+                                 struct writer *);
 void apig_describe(const struct record *, struct writer *);
 /* The function's answer as the response. false: it is malformed, and why says how. */
 bool apig_answer(struct str answer, struct push_reply *, struct buf *why) MUST_CHECK;

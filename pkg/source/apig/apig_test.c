@@ -39,21 +39,23 @@ static void open_api(const char *source, const char *secrets)
                    source);
         assert_int_equal(loop_new(&api.loop, &err), 0);
         assert_int_equal(yaml_parse(&docs, buf_view(&text), &problems), 0);
-        api.trigger = trigger_decode(docs.roots[0], source_types(), source_drivers_n, &problems);
+        api.trigger = trigger_decode(docs.roots[0], source_types(), source_kinds_n, &problems);
         if (!api.trigger)
                 fail_msg("%s: %s", problems.list[0].path, problems.list[0].text);
         documents_done(&docs);
         problems_done(&problems);
-        api.services = (struct services){
-                .loop = api.loop, .clock = &still_clock, .trigger = api.trigger, .secrets = secrets
-        };
-        if (apig_driver.open(&api.source, api.trigger->source_spec, &api.services, &api.wake, &err) < 0)
+        api.services = (struct services){ .loop = api.loop,
+                                          .clock = &still_clock,
+                                          .trigger = api.trigger,
+                                          .secrets = secrets,
+                                          .wake = &api.wake };
+        if (apig_source.open(&api.source, api.trigger->source_spec, &api.services, &err) < 0)
                 fail_msg("%s", err.text);
 }
 
 static int close_api(void **state UNUSED)
 {
-        api.source = apig_driver.free(api.source);
+        api.source = apig_source.push->free(api.source);
         api.trigger = trigger_free(api.trigger);
         api.loop = loop_free(api.loop);
         return 0;
@@ -123,16 +125,17 @@ static void names_that_a_reader_takes_for_one_are_one(void **state UNUSED)
         size_t n = 1;
 
         open_api("{path: /a}", NULL);
-        assert_int_equal(apig_driver.push->receive(api.source, 1, &q, &record, &n, &reply), PUSH_DELIVER);
+        assert_int_equal(apig_source.push->receive(api.source, 1, &q, &record, &n, &reply), PUSH_DELIVER);
         writer_init(&w, &text);
-        apig_driver.encode(&api.services, DIALECT_CLASSIC, &record, 1, &w);
+        api.trigger->event->dialect = DIALECT_CLASSIC;
+        apig_source.shape->encode(api.trigger, &record, 1, &w);
         event = json_loadb(text.p, text.n, JSON_REJECT_DUPLICATES, NULL);
         query = json_object_get(event, "queryStringParameters");
         assert_int_equal(json_object_size(query), 3);
         assert_int_equal(json_array_size(json_object_get(query, "\xef\xbf\xbd")), 3);
         assert_string_equal(json_string_value(json_object_get(query, "\xc3\xbc")), "4");
         json_decref(event);
-        apig_driver.push->finish(api.source, 1, &record, 1, &(struct push_outcome){ .result = PUSH_TIMEOUT },
+        apig_source.push->finish(api.source, 1, &record, 1, &(struct push_outcome){ .result = PUSH_TIMEOUT },
                                  &reply);
         reply_done(&reply);
 }
@@ -207,13 +210,14 @@ static json_t *event_of(const struct push_request *q, enum dialect dialect)
         json_t *event;
         size_t n = 1;
 
-        assert_int_equal(apig_driver.push->receive(api.source, 1, q, &record, &n, &reply), PUSH_DELIVER);
+        assert_int_equal(apig_source.push->receive(api.source, 1, q, &record, &n, &reply), PUSH_DELIVER);
         writer_init(&w, &text);
-        apig_driver.encode(&api.services, dialect, &record, 1, &w);
+        api.trigger->event->dialect = dialect;
+        apig_source.shape->encode(api.trigger, &record, 1, &w);
         assert_false(text.failed);
         event = json_loadb(text.p, text.n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
         assert_non_null(event);
-        apig_driver.push->finish(api.source, 1, &record, 1, &(struct push_outcome){ .result = PUSH_TIMEOUT },
+        apig_source.push->finish(api.source, 1, &record, 1, &(struct push_outcome){ .result = PUSH_TIMEOUT },
                                  &reply);
         reply_done(&reply);
         return event;
@@ -265,7 +269,7 @@ static void all_parameters_come(void **state UNUSED)
         assert_string_equal(json_string_value(json_array_get(json_object_get(map, "same"), 4999)), "4999");
         assert_string_equal(json_string_value(json_object_get(map, "p4999")), "4999");
         json_decref(event);
-        r = (struct apig_request){ .record.native = &r, .spec = api.trigger->source_spec, .request = q };
+        r = (struct apig_request){ .record.origin = &r, .spec = api.trigger->source_spec, .request = q };
         writer_init(&w, &text);
         apig_describe(&r.record, &w);
         event = json_loadb(text.p, text.n, JSON_REJECT_DUPLICATES, NULL);
@@ -536,9 +540,9 @@ static bool let_in(const char *query, const struct sign_header *headers, size_t 
         view = buf_view(&head);
         q = request(paths.path, query, &view);
         q.body = sent_body;
-        in = apig_driver.push->receive(api.source, 1, &q, &record, &records, &reply) == PUSH_DELIVER;
+        in = apig_source.push->receive(api.source, 1, &q, &record, &records, &reply) == PUSH_DELIVER;
         if (in)
-                apig_driver.push->finish(api.source, 1, &record, 1,
+                apig_source.push->finish(api.source, 1, &record, 1,
                                          &(struct push_outcome){ .result = PUSH_TIMEOUT }, &reply);
         else
                 assert_int_equal(reply.status, 401);

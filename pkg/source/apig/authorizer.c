@@ -38,8 +38,8 @@ static const struct field authorizer_fields[] = {
               .max = 128,
               .help = "The member of the answer's context that names the caller, for callerRateLimit; where "
                       "it is missing, callers are told apart by identity."),
-        FIELD(DURATION, "cacheTtl", struct apig_authorizer, cache_ttl, .fallback = "0s", .max = USEC_HOUR,
-              .cloud = "ttl",
+        FIELD(DURATION, "cacheTTL", struct apig_authorizer, cache_ttl, .former = "cacheTtl", .fallback = "0s",
+              .max = USEC_HOUR, .cloud = "ttl",
               .help = "How long an answer, allow or deny, holds; meanwhile, and while it is awaited, the "
                       "function is not asked again. 0s: it is asked about each request."),
         FIELD(DURATION, "timeout", struct apig_authorizer, timeout, .fallback = "5s", .min = USEC_MSEC,
@@ -59,9 +59,9 @@ static bool identity_for_cache(const void *object)
 }
 
 static const struct rule authorizer_rules[] = {
-        RULE(.cel = "duration(self.cacheTtl) == duration('0s') || (has(self.identity) && size(self.identity) "
+        RULE(.cel = "duration(self.cacheTTL) == duration('0s') || (has(self.identity) && size(self.identity) "
                     "> 0)",
-             .path = "cacheTtl", .check = identity_for_cache,
+             .path = "cacheTTL", .check = identity_for_cache,
              .message = "an answer that is kept needs identity: otherwise it would hold for everybody"),
 };
 const struct type apig_authorizer_type = TYPE(
@@ -170,9 +170,8 @@ static void write_question(void *cookie, const struct judge_wait *w, struct buf 
         struct writer writer;
 
         writer_init(&writer, body);
-        apig_write_authorizer_event(a->services, (enum dialect)a->services->trigger->event->dialect,
-                                    CONTAINER_OF(w, struct apig_request, wait), a->authorizer->user_data,
-                                    &writer);
+        apig_write_authorizer_event(a->services->trigger, CONTAINER_OF(w, struct apig_request, wait),
+                                    a->authorizer->user_data, &writer);
 }
 
 static struct verdict *malformed(json_t *one, json_t *other, struct buf *why, const char *what)

@@ -174,8 +174,7 @@ static void write_api_id(struct writer *w, const struct apig_spec *spec, const s
                 write_own_id(w, str_of(t->uid));
 }
 
-static void context(const struct services *services, const struct apig_request *r, bool current,
-                    struct writer *w)
+static void context(const struct trigger *t, const struct apig_request *r, bool current, struct writer *w)
 {
         writer_key(w, STR("requestContext"));
         writer_object(w);
@@ -183,7 +182,7 @@ static void context(const struct services *services, const struct apig_request *
         if (current)
                 writer_member_string(w, "sourceIp", r->request.client);
         writer_member_string(w, "requestId", r->request.id);
-        write_api_id(w, r->spec, services->trigger);
+        write_api_id(w, r->spec, t);
         if (!current && r->verdict && r->verdict->context_n) {
                 writer_key(w, STR("authorizer"));
                 writer_raw(w, context_of(r));
@@ -193,8 +192,8 @@ static void context(const struct services *services, const struct apig_request *
 
 /* The published types know no further member of requestContext: there user_data carries what an authorizer
  * said. user_data p NULL: none is written. */
-static void write_event(const struct services *services, bool current, const struct apig_request *r,
-                        struct str body, struct str user_data, struct writer *w)
+static void write_event(const struct trigger *t, bool current, const struct apig_request *r, struct str body,
+                        struct str user_data, struct writer *w)
 {
         struct request_pairs pairs;
         bool base64 = current || !str_is_text(body);
@@ -215,32 +214,32 @@ static void write_event(const struct services *services, bool current, const str
         else
                 writer_string(w, body);
         writer_member_bool(w, "isBase64Encoded", base64);
-        context(services, r, current, w);
+        context(t, r, current, w);
         if (user_data.p)
                 writer_member_string(w, "user_data", user_data);
         writer_object_end(w);
         request_pairs_done(&pairs);
 }
 
-void apig_write_event(const struct services *services, enum dialect dialect, const struct apig_request *r,
-                      struct writer *w)
+void apig_write_event(const struct trigger *t, const struct apig_request *r, struct writer *w)
 {
-        bool current = dialect == DIALECT_CURRENT;
+        bool current = t->event->dialect == DIALECT_CURRENT;
         struct str context = context_of(r);
 
-        write_event(services, current, r, r->request.body,
+        write_event(t, current, r, r->request.body,
                     current ? (context.n ? context : STR("")) : (struct str){ 0 }, w);
 }
 
-void apig_write_authorizer_event(const struct services *services, enum dialect dialect,
-                                 const struct apig_request *r, const char *user_data, struct writer *w)
+void apig_write_authorizer_event(const struct trigger *t, const struct apig_request *r, const char *user_data,
+                                 struct writer *w)
 {
-        write_event(services, dialect == DIALECT_CURRENT, r, STR(""), str_of(user_data ? user_data : ""), w);
+        write_event(t, t->event->dialect == DIALECT_CURRENT, r, STR(""), str_of(user_data ? user_data : ""),
+                    w);
 }
 
 void apig_describe(const struct record *record, struct writer *w)
 {
-        const struct apig_request *r = record->native;
+        const struct apig_request *r = record->origin;
         struct request_pairs pairs;
 
         pairs_of(&r->request, &pairs);

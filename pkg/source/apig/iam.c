@@ -13,8 +13,8 @@ static const struct field credentials_fields[] = {
               .object = &secret_ref_type, .help = "The access key (AK)."),
         FIELD(OBJECT, "secretKeySecretRef", struct apig_iam_credentials, secret, .required = true,
               .object = &secret_ref_type, .help = "The secret key (SK)."),
-        FIELD(STRING, "domainId", struct apig_iam_credentials, domain_id, .min = 1, .max = 64,
-              .pattern = "^[A-Za-z0-9_-]+$", .format = "a domain's id",
+        FIELD(STRING, "domainID", struct apig_iam_credentials, domain_id, .former = "domainId", .min = 1,
+              .max = 64, .pattern = "^[A-Za-z0-9_-]+$", .format = "a domain's id",
               .help = "The domain (account) of the key, sent as X-Domain-Id."),
 };
 static const struct type credentials_type = TYPE("IAMCredentials", struct apig_iam_credentials,
@@ -36,7 +36,8 @@ static const struct field iam_fields[] = {
               .format = "a domain's id",
               .help = "The ids of the domains (accounts) whose tokens are accepted: those for the domain, "
                       "and those for any of its projects."),
-        FIELD(DURATION, "cacheTtl", struct apig_iam, cache_ttl, .fallback = "5m", .max = USEC_HOUR,
+        FIELD(DURATION, "cacheTTL", struct apig_iam, cache_ttl, .former = "cacheTtl", .fallback = "5m",
+              .max = USEC_HOUR,
               .help = "How long what IAM said about a token holds, at most until it expires; a token that is "
                       "revoked is accepted for as long. 0s: IAM is asked about each request."),
         FIELD(DURATION, "timeout", struct apig_iam, timeout, .fallback = "5s", .min = USEC_MSEC,

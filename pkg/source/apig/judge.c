@@ -2,7 +2,7 @@
 
 #include <stdio.h>
 
-#include "base/log.h"
+#include "log/log.h"
 #include "base/table.h"
 
 enum { MESSAGE_MOST = 8 << 20, HEADERS_MOST = HTTP_HEADROOM };

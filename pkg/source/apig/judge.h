@@ -4,7 +4,7 @@
 #pragma once
 
 #include "source/apig/verdicts.h"
-#include "source/driver.h"
+#include "source/source.h"
 
 struct judge;
 struct judge_question;

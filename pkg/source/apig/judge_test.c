@@ -6,7 +6,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#include "base/log.h"
+#include "log/log.h"
 #include "base/random.h"
 #include "source/apig/apig.h"
 

@@ -1,6 +1,6 @@
 #include <stdio.h>
 
-#include "base/log.h"
+#include "log/log.h"
 #include "base/random.h"
 #include "huawei/sign.h"
 #include "secret/secret.h"

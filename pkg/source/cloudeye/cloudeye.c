@@ -68,26 +68,25 @@ bool cloudeye_wants(const void *spec, struct str message)
 }
 
 static int cloudeye_open(struct source **out, const void *spec, const struct services *services,
-                         struct task *wake, struct error *err)
+                         struct error *err)
 {
-        return smn_open_for(out, spec, cloudeye_wants, services, wake, err);
+        return smn_open_for(out, spec, cloudeye_wants, services, err);
 }
 
-const struct driver cloudeye_driver = {
-        .name = "cloudEye",
+const struct shape cloudeye_shape = {
         .ce_type = "dev.sluice.cloudeye.alarm",
-        .push = &smn_push,
-        .type = &cloudeye_type,
-        .open = cloudeye_open,
-        .poll = smn_poll,
-        .deadline = smn_deadline,
-        .stop = smn_stop,
-        .free = smn_free,
         .describe = smn_describe,
         .encode = smn_encode,
         .event = smn_event,
         .sample = smn_sample,
         .sample_free = smn_sample_free,
-        .outside = smn_outside,
+};
+const struct source_kind cloudeye_source = {
+        .name = "cloudEye",
+        .type = &cloudeye_type,
+        .shape = &cloudeye_shape,
+        .push = &smn_push,
+        .open = cloudeye_open,
         .origin = smn_origin,
+        .external = smn_outside,
 };

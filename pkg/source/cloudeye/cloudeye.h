@@ -8,6 +8,6 @@ struct cloudeye_spec {
         struct strings alarms, severities, states;
 };
 extern const struct type cloudeye_type;
-extern const struct driver cloudeye_driver;
+extern const struct source_kind cloudeye_source;
 /* Is a message an alarm that the spec wants? What is no alarm's JSON is not one. */
 bool cloudeye_wants(const void *spec, struct str message);

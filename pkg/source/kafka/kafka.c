@@ -8,7 +8,7 @@
 #include <sys/prctl.h>
 
 #include "base/backoff.h"
-#include "base/log.h"
+#include "log/log.h"
 #include "base/pairs.h"
 #include "json/check.h"
 #include "source/kafka/positions.h"
@@ -78,12 +78,13 @@ struct message { /* a record of ours */
         rd_kafka_message_t *native;  /* NULL once detached */
         rd_kafka_headers_t *headers; /* of a detached message; NULL: none */
         int64_t timestamp;           /* the broker's, in milliseconds, whatever the producer wrote */
+        usec lent_at;                /* wall; where the broker has no time for it */
         char *copy;
         char id[];
 };
 
 struct partition {
-        struct source *source;
+        struct kafka *source;
         uint32_t track;
         char *topic;
         int32_t number;
@@ -119,10 +120,10 @@ struct partition {
         char lost_text[360];
 };
 
-struct source {
+struct kafka {
+        struct source source;
         const struct kafka_spec *spec;
         const struct services *services;
-        struct task *wake;
         struct waker_slot slot;
         rd_kafka_t *rk;
         rd_kafka_queue_t *queue;       /* of the consumer: rebalances, errors, commits */
@@ -158,7 +159,9 @@ struct source {
         char text[480];
 };
 
-static void set_state(struct source *s, enum source_state state, const char *text)
+static struct kafka *kafka_of(const struct source *s) { return CONTAINER_OF(s, struct kafka, source); }
+
+static void set_state(struct kafka *s, enum source_state state, const char *text)
 {
         if (s->state == state && strcmp(s->text, text) == 0)
                 return;
@@ -170,7 +173,7 @@ static void set_state(struct source *s, enum source_state state, const char *tex
 /* Any thread. */
 static void on_queue(rd_kafka_t *rk UNUSED, void *opaque)
 {
-        struct source *s = opaque;
+        struct kafka *s = opaque;
 
         waker_ring(s->services->waker, &s->slot);
 }
@@ -256,7 +259,7 @@ static int configure(rd_kafka_conf_t *conf, const struct kafka_spec *spec, const
 /* Two questions, whose answers are events: the positions it has, and whether it exists, for a topic that is
  * deleted takes its positions along. A broker that can't say leaves the positions of the partitions that we
  * get. */
-static void ask_group(struct source *s)
+static void ask_group(struct kafka *s)
 {
         BUF_AT_END struct buf group = BUF_INIT(1024);
         rd_kafka_ListConsumerGroupOffsets_t *offsets;
@@ -284,9 +287,9 @@ static bool passes(rd_kafka_resp_err_t r)
                r != RD_KAFKA_RESP_ERR_GROUP_ID_NOT_FOUND && r != RD_KAFKA_RESP_ERR__INVALID_ARG;
 }
 
-static int subscribe(struct source *, struct error *);
+static int subscribe(struct kafka *, struct error *);
 
-static rd_kafka_resp_err_t group_offsets(struct source *s, rd_kafka_event_t *event)
+static rd_kafka_resp_err_t group_offsets(struct kafka *s, rd_kafka_event_t *event)
 {
         const rd_kafka_group_result_t **groups;
         const rd_kafka_topic_partition_list_t *list;
@@ -306,7 +309,7 @@ static rd_kafka_resp_err_t group_offsets(struct source *s, rd_kafka_event_t *eve
 }
 
 /* Members of other names may be starting for the first time just as we are. */
-static rd_kafka_resp_err_t group_exists(struct source *s, rd_kafka_event_t *event)
+static rd_kafka_resp_err_t group_exists(struct kafka *s, rd_kafka_event_t *event)
 {
         const rd_kafka_ConsumerGroupDescription_t **groups;
         rd_kafka_resp_err_t r = rd_kafka_event_error(event);
@@ -332,7 +335,7 @@ static rd_kafka_resp_err_t group_exists(struct source *s, rd_kafka_event_t *even
         return RD_KAFKA_RESP_ERR_NO_ERROR;
 }
 
-static void group_told(struct source *s, rd_kafka_event_t *event)
+static void group_told(struct kafka *s, rd_kafka_event_t *event)
 {
         bool offsets = rd_kafka_event_type(event) == RD_KAFKA_EVENT_LISTCONSUMERGROUPOFFSETS_RESULT;
         rd_kafka_resp_err_t r = offsets ? group_offsets(s, event) : group_exists(s, event);
@@ -352,7 +355,7 @@ static void group_told(struct source *s, rd_kafka_event_t *event)
 
 /* ---- the consumer ------------------------------------------------------- */
 
-static int subscribe(struct source *s, struct error *err)
+static int subscribe(struct kafka *s, struct error *err)
 {
         rd_kafka_topic_partition_list_t *topics = rd_kafka_topic_partition_list_new((int)s->spec->topics.n);
         rd_kafka_resp_err_t r;
@@ -366,7 +369,7 @@ static int subscribe(struct source *s, struct error *err)
         return r ? error_set(err, ERROR_INVALID, "subscribe: %s", rd_kafka_err2str(r)) : 0;
 }
 
-static int open_consumer(struct source *s, struct error *err)
+static int open_consumer(struct kafka *s, struct error *err)
 {
         rd_kafka_conf_t *conf = rd_kafka_conf_new();
         char why[256];
@@ -395,16 +398,15 @@ static int open_consumer(struct source *s, struct error *err)
 }
 
 static int kafka_open(struct source **out, const void *spec, const struct services *services,
-                      struct task *wake, struct error *err)
+                      struct error *err)
 {
-        struct source *s = calloc(1, sizeof(*s));
+        struct kafka *s = calloc(1, sizeof(*s));
 
         if (!s)
                 return error_memory(err);
         s->spec = spec;
         s->services = services;
-        s->wake = wake;
-        s->slot.task = wake;
+        s->slot.task = services->wake;
         s->state = SOURCE_CONNECTING;
         random_init(&s->random, random_seed());
         for (size_t i = 0; i < s->spec->topics.n; i++)
@@ -422,13 +424,13 @@ static int kafka_open(struct source **out, const void *spec, const struct servic
                 free(s);
                 return -1;
         }
-        *out = s;
+        *out = &s->source;
         return 0;
 }
 
 /* ---- partitions --------------------------------------------------------- */
 
-static struct partition *partition_get(struct source *s, const char *topic, int32_t number)
+static struct partition *partition_get(struct kafka *s, const char *topic, int32_t number)
 {
         struct partition *p, **grown;
 
@@ -451,7 +453,7 @@ static struct partition *partition_get(struct source *s, const char *topic, int3
         return p;
 }
 
-static bool partition_take(struct source *s, const rd_kafka_topic_partition_t *tp)
+static bool partition_take(struct kafka *s, const rd_kafka_topic_partition_t *tp)
 {
         struct partition *p = partition_get(s, tp->topic, tp->partition);
 
@@ -487,7 +489,7 @@ static void partition_drop(struct partition *p)
         p->tell_assigned = p->unplaced = p->ready = p->told = false;
 }
 
-static void assigned(struct source *s, rd_kafka_topic_partition_list_t *list)
+static void assigned(struct kafka *s, rd_kafka_topic_partition_list_t *list)
 {
         rd_kafka_resp_err_t r;
 
@@ -511,7 +513,7 @@ static void assigned(struct source *s, rd_kafka_topic_partition_list_t *list)
                           "partitions");
 }
 
-static void revoking(struct source *s, bool lost)
+static void revoking(struct kafka *s, bool lost)
 {
         s->unassign = true;
         s->commit_deadline = 0;
@@ -544,7 +546,7 @@ static bool set_aside(const struct partition *p) { return p->gone || is_unknown(
 
 static bool is_read(const struct partition *p) { return p->queue && !p->why && !p->unplaced && !p->ready; }
 
-static bool reads_any(const struct source *s)
+static bool reads_any(const struct kafka *s)
 {
         for (uint32_t i = 0; i < s->partitions_n; i++)
                 if (is_read(s->partitions[i]))
@@ -553,7 +555,7 @@ static bool reads_any(const struct source *s)
 }
 
 /* The first, by name, whose positions are not known; NULL: none. */
-static const struct partition *troubled(const struct source *s)
+static const struct partition *troubled(const struct kafka *s)
 {
         const struct partition *first = NULL;
 
@@ -568,7 +570,7 @@ static const struct partition *troubled(const struct source *s)
 }
 
 /* One partition's trouble is told, and keeps nothing else from being read. */
-static void set_reading(struct source *s)
+static void set_reading(struct kafka *s)
 {
         const struct partition *p = troubled(s);
         char text[sizeof(s->text)];
@@ -586,7 +588,7 @@ static void set_reading(struct source *s)
 
 /* A broker says that it does not know the partition. Asked about again until one does, or its topic is given
  * up. */
-static void put_aside(struct source *s, struct partition *p, rd_kafka_resp_err_t why)
+static void put_aside(struct kafka *s, struct partition *p, rd_kafka_resp_err_t why)
 {
         p->why = why;
         p->ask_at = s->now + AGAIN;
@@ -608,7 +610,7 @@ static bool commit_wanted(const struct partition *p)
 }
 
 /* All that is wanted goes in one request. Its answer is an event on the consumer's queue. */
-static void send_commits(struct source *s)
+static void send_commits(struct kafka *s)
 {
         rd_kafka_topic_partition_list_t *list = NULL;
         bool sent;
@@ -642,21 +644,23 @@ static void send_commits(struct source *s)
         rd_kafka_topic_partition_list_destroy(list);
 }
 
-static void commit_up_to(struct source *s, struct partition *p, int64_t next)
+static void commit_up_to(struct kafka *s, struct partition *p, int64_t next)
 {
         if (!p->queue || p->lost || p->gone || next <= p->wanted)
                 return;
         p->wanted = next;
-        loop_ready(s->services->loop, s->wake);
+        loop_ready(s->services->loop, s->services->wake);
 }
 
-static void kafka_commit(struct source *s, uint32_t track, uint64_t next)
+static void kafka_commit(struct source *source, uint32_t track, uint64_t next)
 {
+        struct kafka *s = kafka_of(source);
+
         commit_up_to(s, s->partitions[track], (int64_t)next);
 }
 
 /* Of one partition, or of all: NULL. */
-static void commit_failed(struct source *s, struct partition *p, rd_kafka_resp_err_t r)
+static void commit_failed(struct kafka *s, struct partition *p, rd_kafka_resp_err_t r)
 {
         *(p ? &p->commit_at : &s->commit_at) = s->now + AGAIN;
         if (p && is_unknown(r))
@@ -677,7 +681,7 @@ static bool refused_one_by_one(const rd_kafka_topic_partition_list_t *list)
         return list && list->cnt > 0;
 }
 
-static void committed(struct source *s, rd_kafka_event_t *event)
+static void committed(struct kafka *s, rd_kafka_event_t *event)
 {
         const rd_kafka_topic_partition_list_t *list = rd_kafka_event_topic_partition_list(event);
         rd_kafka_resp_err_t r = rd_kafka_event_error(event);
@@ -708,7 +712,7 @@ static void committed(struct source *s, rd_kafka_event_t *event)
 
 /* With nothing in flight at the end of a partition the end is committed, so that control records and gaps
  * leave no lag. */
-static void commit_end(struct source *s, struct partition *p)
+static void commit_end(struct kafka *s, struct partition *p)
 {
         if (p->at_end && p->lent == 0 && !p->released && p->position > p->lent_to)
                 commit_up_to(s, p, p->position);
@@ -717,7 +721,7 @@ static void commit_end(struct source *s, struct partition *p)
 /* Gives the partitions back once nothing of them is out any more and what was settled is committed. The first
  * positions of a group are decided and committed by the member that was asked first: another one would take
  * it for no first start. */
-static void finish_revoking(struct source *s)
+static void finish_revoking(struct kafka *s)
 {
         bool waits = false;
 
@@ -746,7 +750,7 @@ static void finish_revoking(struct source *s)
 
 /* ---- where to go on ----------------------------------------------------- */
 
-static bool topic_missing(const struct source *s, const char *topic)
+static bool topic_missing(const struct kafka *s, const char *topic)
 {
         for (size_t i = 0; i < s->spec->topics.n; i++)
                 if (strcmp(s->spec->topics.list[i], topic) == 0)
@@ -754,7 +758,7 @@ static bool topic_missing(const struct source *s, const char *topic)
         return false;
 }
 
-static void say_lost(struct source *s, struct partition *p, enum lost_reason reason, int64_t from, int64_t to,
+static void say_lost(struct kafka *s, struct partition *p, enum lost_reason reason, int64_t from, int64_t to,
                      uint64_t n)
 {
         p->lost_reason = reason;
@@ -773,10 +777,10 @@ static void say_lost(struct source *s, struct partition *p, enum lost_reason rea
                         "a broker lost records; reading begins anew at %lld, the first record there is, "
                         "and %llu records that were there are gone",
                         p->topic, p->number, (long long)from, (long long)to, (unsigned long long)n);
-        loop_ready(s->services->loop, s->wake);
+        loop_ready(s->services->loop, s->services->wake);
 }
 
-static void place_at(struct source *s, struct partition *p, int64_t at)
+static void place_at(struct kafka *s, struct partition *p, int64_t at)
 {
         p->unplaced = false;
         p->ready = true;
@@ -787,7 +791,7 @@ static void place_at(struct source *s, struct partition *p, int64_t at)
 }
 
 /* Offsets that went back are another log: what the pipeline has of the old one means nothing for it. */
-static void begin_anew(struct source *s, struct partition *p, int64_t at)
+static void begin_anew(struct kafka *s, struct partition *p, int64_t at)
 {
         p->committed = p->wanted = p->lent_to = p->end = -1;
         p->released = false;
@@ -802,7 +806,7 @@ static void begin_anew(struct source *s, struct partition *p, int64_t at)
 }
 
 /* What the group had committed is asked for again. Gone with its topic: this is another one. */
-static void settle_doubt(struct source *s, struct partition *p, const struct whereabouts *w)
+static void settle_doubt(struct kafka *s, struct partition *p, const struct whereabouts *w)
 {
         p->doubted = false;
         p->trusted_at = s->now;
@@ -813,7 +817,7 @@ static void settle_doubt(struct source *s, struct partition *p, const struct whe
         begin_anew(s, p, w->low);
 }
 
-static void place(struct source *s, struct partition *p, const struct whereabouts *found)
+static void place(struct kafka *s, struct partition *p, const struct whereabouts *found)
 {
         struct whereabouts w = *found;
         struct begin b;
@@ -844,12 +848,12 @@ static void place(struct source *s, struct partition *p, const struct whereabout
         place_at(s, p, b.at);
 }
 
-static bool to_be_asked(const struct source *s, const struct partition *p)
+static bool to_be_asked(const struct kafka *s, const struct partition *p)
 {
         return (p->unplaced || p->doubted) && s->now >= p->ask_at;
 }
 
-static void look_for_places(struct source *s, int what)
+static void look_for_places(struct kafka *s, int what)
 {
         rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(8);
         struct error err;
@@ -869,7 +873,7 @@ static void look_for_places(struct source *s, int what)
         rd_kafka_topic_partition_list_destroy(list);
 }
 
-static void take_place(struct source *s, struct partition *p, const struct whereabouts *w,
+static void take_place(struct kafka *s, struct partition *p, const struct whereabouts *w,
                        rd_kafka_resp_err_t why)
 {
         if (s->looking) {
@@ -889,7 +893,7 @@ static void take_place(struct source *s, struct partition *p, const struct where
                 settle_doubt(s, p, w);
 }
 
-static void take_places(struct source *s)
+static void take_places(struct kafka *s)
 {
         struct lookup *l = s->lookup;
         const char *why = lookup_error(l);
@@ -924,7 +928,7 @@ static void take_places(struct source *s)
 }
 
 /* Reading begins, anew for all: librdkafka takes no less than the whole assignment. */
-static void begin_reading(struct source *s)
+static void begin_reading(struct kafka *s)
 {
         rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(8);
         rd_kafka_resp_err_t r;
@@ -951,7 +955,7 @@ static void begin_reading(struct source *s)
                 set_reading(s);
 }
 
-static void advance_places(struct source *s)
+static void advance_places(struct kafka *s)
 {
         bool due = false, ready = false, waits = false, behind = false, known = true;
 
@@ -981,7 +985,7 @@ static void advance_places(struct source *s)
                 look_for_places(s, LOOKUP_BOUNDS);
 }
 
-static void rebalance(struct source *s, rd_kafka_event_t *event)
+static void rebalance(struct kafka *s, rd_kafka_event_t *event)
 {
         if (rd_kafka_event_error(event) == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS && !s->stopping)
                 assigned(s, rd_kafka_event_topic_partition_list(event));
@@ -994,7 +998,7 @@ static void rebalance(struct source *s, rd_kafka_event_t *event)
 /* The words that say most stay: "connection refused" is not replaced by another broker's, nor by "all brokers
  * are down", but replaces the guess that librdkafka makes when an established connection ends. How long it
  * had lasted is of no use, and would make each a new message. */
-static void remember_trouble(struct source *s, rd_kafka_resp_err_t code, const char *text)
+static void remember_trouble(struct kafka *s, rd_kafka_resp_err_t code, const char *text)
 {
         const char *span = strstr(text, " (after ");
 
@@ -1008,7 +1012,7 @@ static void remember_trouble(struct source *s, rd_kafka_resp_err_t code, const c
 
 /* Which of several brokers it is about does not matter yet: statistics tell whether a partition of ours lies
  * there. */
-static void disconnected(struct source *s, rd_kafka_resp_err_t code, const char *text)
+static void disconnected(struct kafka *s, rd_kafka_resp_err_t code, const char *text)
 {
         remember_trouble(s, code, text);
         if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN || s->state == SOURCE_CONNECTING ||
@@ -1017,7 +1021,7 @@ static void disconnected(struct source *s, rd_kafka_resp_err_t code, const char 
 }
 
 /* Its topic may be made again while what it has given is under way. */
-static void topic_unknown(struct source *s, const char *text)
+static void topic_unknown(struct kafka *s, const char *text)
 {
         for (size_t i = 0; i < s->spec->topics.n; i++) {
                 const char *name = s->spec->topics.list[i], *at = strstr(text, name);
@@ -1039,7 +1043,7 @@ static void topic_unknown(struct source *s, const char *text)
 }
 
 /* This consumer is done for; the partitions are someone else's. */
-static void on_fatal(struct source *s, const char *text)
+static void on_fatal(struct kafka *s, const char *text)
 {
         char why[sizeof(s->text)];
         rd_kafka_resp_err_t code = rd_kafka_fatal_error(s->rk, why, sizeof(why));
@@ -1052,7 +1056,7 @@ static void on_fatal(struct source *s, const char *text)
         s->unassign = false;
 }
 
-static void on_error(struct source *s, rd_kafka_event_t *event)
+static void on_error(struct kafka *s, rd_kafka_event_t *event)
 {
         rd_kafka_resp_err_t code = rd_kafka_event_error(event);
         const char *text = rd_kafka_event_error_string(event);
@@ -1076,7 +1080,7 @@ static void on_error(struct source *s, rd_kafka_event_t *event)
 }
 
 /* Are all brokers up that lead a partition of ours? Without a partition, is any? */
-static bool brokers_up(const struct source *s, json_t *root)
+static bool brokers_up(const struct kafka *s, json_t *root)
 {
         json_t *brokers = json_object_get(root, "brokers"), *broker;
         const char *name;
@@ -1109,7 +1113,7 @@ static bool brokers_up(const struct source *s, json_t *root)
 }
 
 /* Statistics tell that a broker is there again, which no event does. */
-static void on_statistics(struct source *s, const char *text)
+static void on_statistics(struct kafka *s, const char *text)
 {
         bool up, reading = false;
         json_t *root;
@@ -1135,7 +1139,7 @@ static void on_statistics(struct source *s, const char *text)
                 set_state(s, SOURCE_CONNECTING, "joining the consumer group");
 }
 
-static void serve_queue(struct source *s)
+static void serve_queue(struct kafka *s)
 {
         rd_kafka_event_t *event;
 
@@ -1155,7 +1159,7 @@ static void serve_queue(struct source *s)
 
 /* ---- lending ------------------------------------------------------------ */
 
-static void message_free(struct source *s, struct message *m)
+static void message_free(struct kafka *s, struct message *m)
 {
         if (m->native)
                 rd_kafka_message_destroy(m->native);
@@ -1177,7 +1181,7 @@ static usec time_of(int64_t timestamp)
         return timestamp == -1 || __builtin_mul_overflow(timestamp, USEC_MSEC, &time) ? 0 : time;
 }
 
-static struct record *lend(struct source *s, struct partition *p, rd_kafka_message_t *native)
+static struct record *lend(struct kafka *s, struct partition *p, rd_kafka_message_t *native)
 {
         struct message *m = s->spare;
         struct buf id = BUF_INIT(0);
@@ -1201,6 +1205,7 @@ static struct record *lend(struct source *s, struct partition *p, rd_kafka_messa
         m->timestamp = rd_kafka_message_timestamp(native, &kind);
         if (kind == RD_KAFKA_TIMESTAMP_NOT_AVAILABLE || m->timestamp == -1)
                 m->timestamp = 0;
+        m->lent_at = m->timestamp ? 0 : clock_wall(s->services->clock);
         m->record = (struct record){
                 .position = (uint64_t)native->offset,
                 .track = p->track,
@@ -1211,7 +1216,7 @@ static struct record *lend(struct source *s, struct partition *p, rd_kafka_messa
                 .value = { native->payload, native->len },
                 .null_value = native->payload == NULL,
                 .has_key = native->key != NULL,
-                .native = m,
+                .origin = m,
         };
         p->credit--;
         p->bytes -= m->record.pinned;
@@ -1221,7 +1226,7 @@ static struct record *lend(struct source *s, struct partition *p, rd_kafka_messa
         return &m->record;
 }
 
-static void end_of_partition(struct source *s, struct partition *p, int64_t end)
+static void end_of_partition(struct kafka *s, struct partition *p, int64_t end)
 {
         p->position = p->end = end;
         p->at_end = true;
@@ -1229,7 +1234,7 @@ static void end_of_partition(struct source *s, struct partition *p, int64_t end)
 }
 
 /* Not skipped: the whole assignment is read again from where each partition is. */
-static void read_again(struct source *s, struct partition *p)
+static void read_again(struct kafka *s, struct partition *p)
 {
         log_error("out of memory for a record, which is read again",
                   LOG_S("trigger", s->services->trigger->name), LOG_S("topic", p->topic),
@@ -1238,7 +1243,7 @@ static void read_again(struct source *s, struct partition *p)
         p->ask_at = s->now + AGAIN;
 }
 
-static void read_failed(struct source *s, struct partition *p, const rd_kafka_message_t *m)
+static void read_failed(struct kafka *s, struct partition *p, const rd_kafka_message_t *m)
 {
         char text[sizeof(s->text)];
 
@@ -1252,7 +1257,7 @@ static void read_failed(struct source *s, struct partition *p, const rd_kafka_me
 }
 
 /* Reads one message of a partition; false: none, or reading stops. */
-static bool read_one(struct source *s, struct partition *p, struct source_event *event, bool *got)
+static bool read_one(struct kafka *s, struct partition *p, struct pull_event *event, bool *got)
 {
         rd_kafka_message_t *m = rd_kafka_consume_queue(p->queue, 0);
 
@@ -1269,7 +1274,7 @@ static bool read_one(struct source *s, struct partition *p, struct source_event 
                         read_again(s, p);
                         return false;
                 }
-                *event = (struct source_event){ .kind = SOURCE_EVENT_RECORD, .track = p->track, .record = r };
+                *event = (struct pull_event){ .kind = PULL_RECORD, .track = p->track, .record = r };
                 *got = true;
                 if (s->state != SOURCE_CONNECTED && s->state != SOURCE_DISCONNECTED)
                         set_reading(s);
@@ -1286,7 +1291,7 @@ static bool read_one(struct source *s, struct partition *p, struct source_event 
         return !p->unplaced;
 }
 
-static size_t lend_some(struct source *s, struct source_event *events, size_t max)
+static size_t lend_some(struct kafka *s, struct pull_event *events, size_t max)
 {
         size_t n = 0;
 
@@ -1310,40 +1315,36 @@ static size_t lend_some(struct source *s, struct source_event *events, size_t ma
         return n;
 }
 
-static size_t tell_changes(struct source *s, struct source_event *events, size_t max)
+static size_t tell_changes(struct kafka *s, struct pull_event *events, size_t max)
 {
         size_t n = 0;
 
         if (s->state_changed && n < max) {
                 s->state_changed = false;
-                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_STATE,
-                                                     .state = s->state,
-                                                     .text = s->text };
+                events[n++] = (struct pull_event){ .kind = PULL_STATE, .state = s->state, .text = s->text };
         }
         for (uint32_t i = 0; i < s->partitions_n && n < max; i++) {
                 struct partition *p = s->partitions[i];
 
                 if (p->tell_lost) {
                         p->tell_lost = false;
-                        events[n++] = (struct source_event){ .kind = SOURCE_EVENT_RECORDS_LOST,
-                                                             .track = p->track,
-                                                             .lost = p->lost_n,
-                                                             .lost_reason = p->lost_reason,
-                                                             .text = p->lost_text };
+                        events[n++] = (struct pull_event){ .kind = PULL_RECORDS_LOST,
+                                                           .track = p->track,
+                                                           .lost = p->lost_n,
+                                                           .lost_reason = p->lost_reason,
+                                                           .text = p->lost_text };
                         if (n == max)
                                 break;
                 }
                 if (p->tell_assigned) {
                         p->tell_assigned = false;
                         p->told = true;
-                        events[n++] = (struct source_event){ .kind = SOURCE_EVENT_ASSIGNED,
-                                                             .track = p->track };
+                        events[n++] = (struct pull_event){ .kind = PULL_ASSIGNED, .track = p->track };
                 } else if (p->tell_leaving) {
                         p->tell_leaving = false;
-                        events[n++] = p->lost ? (struct source_event){ .kind = SOURCE_EVENT_LOST,
-                                                                       .track = p->track }
-                                              : (struct source_event){
-                                                        .kind = SOURCE_EVENT_REVOKING,
+                        events[n++] = p->lost ? (struct pull_event){ .kind = PULL_LOST, .track = p->track }
+                                              : (struct pull_event){
+                                                        .kind = PULL_REVOKING,
                                                         .track = p->track,
                                                         .give_up_at = s->stopping ? USEC_NEVER
                                                                                   : s->now + REVOKE_GRACE
@@ -1357,7 +1358,7 @@ static size_t tell_changes(struct source *s, struct source_event *events, size_t
 
 static void *destroy(void *argument)
 {
-        struct source *s = argument;
+        struct kafka *s = argument;
 
         rd_kafka_destroy_flags(s->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
         atomic_store(&s->destroyed, true);
@@ -1365,7 +1366,7 @@ static void *destroy(void *argument)
         return NULL;
 }
 
-static bool all_left(const struct source *s)
+static bool all_left(const struct kafka *s)
 {
         for (uint32_t i = 0; i < s->partitions_n; i++)
                 if (s->partitions[i]->queue && !s->partitions[i]->left)
@@ -1374,7 +1375,7 @@ static bool all_left(const struct source *s)
 }
 
 /* A consumer that is fenced off, or never joined, has nothing to say goodbye for. */
-static void advance_closing(struct source *s)
+static void advance_closing(struct kafka *s)
 {
         if (s->closing || s->lookup || (s->fatal ? !all_left(s) : !rd_kafka_consumer_closed(s->rk)))
                 return;
@@ -1395,7 +1396,7 @@ static void advance_closing(struct source *s)
         }
 }
 
-static void finish_closing(struct source *s)
+static void finish_closing(struct kafka *s)
 {
         if (s->closing && atomic_load(&s->destroyed)) {
                 (void)pthread_join(s->closer, NULL);
@@ -1410,7 +1411,7 @@ static void finish_closing(struct source *s)
 }
 
 /* Another consumer in the place of one that came to a fatal end. */
-static void reopen(struct source *s)
+static void reopen(struct kafka *s)
 {
         struct error err;
 
@@ -1426,7 +1427,7 @@ static void reopen(struct source *s)
                 s->reopen_at = s->now + REJOIN;
 }
 
-static void close_consumer(struct source *s)
+static void close_consumer(struct kafka *s)
 {
         rd_kafka_error_t *e;
 
@@ -1441,8 +1442,9 @@ static void close_consumer(struct source *s)
         }
 }
 
-static size_t kafka_poll(struct source *s, struct source_event *events, size_t max, usec now)
+static size_t kafka_poll(struct source *source, struct pull_event *events, size_t max, usec now)
 {
+        struct kafka *s = kafka_of(source);
         size_t n;
 
         s->now = now;
@@ -1465,13 +1467,14 @@ static size_t kafka_poll(struct source *s, struct source_event *events, size_t m
                 reopen(s);
         if (s->closed && !s->told_closed && n < max) {
                 s->told_closed = true;
-                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_CLOSED };
+                events[n++] = (struct pull_event){ .kind = PULL_CLOSED };
         }
         return n;
 }
 
-static usec kafka_deadline(const struct source *s)
+static usec kafka_deadline(const struct source *source)
 {
+        const struct kafka *s = kafka_of(source);
         usec at = s->now + POLL_INTERVAL;
         bool behind = false;
 
@@ -1500,18 +1503,20 @@ static usec kafka_deadline(const struct source *s)
         return s->reopen_at ? MIN_OF(at, s->reopen_at) : at;
 }
 
-static void kafka_credit(struct source *s, uint32_t track, uint32_t records, size_t bytes)
+static void kafka_credit(struct source *source, uint32_t track, uint32_t records, size_t bytes)
 {
+        struct kafka *s = kafka_of(source);
         struct partition *p = s->partitions[track];
 
         p->credit += records;
         p->bytes += (int64_t)bytes;
         if (p->more && p->credit > 0 && p->bytes > 0)
-                loop_ready(s->services->loop, s->wake);
+                loop_ready(s->services->loop, s->services->wake);
 }
 
-static void kafka_settle(struct source *s, struct record *r, enum outcome outcome)
+static void kafka_settle(struct source *source, struct record *r, enum outcome outcome)
 {
+        struct kafka *s = kafka_of(source);
         struct message *m = CONTAINER_OF(r, struct message, record);
         struct partition *p = m->partition;
 
@@ -1543,8 +1548,9 @@ static bool kafka_detach(struct source *s UNUSED, struct record *r)
         return true;
 }
 
-static void kafka_revoked(struct source *s, uint32_t track)
+static void kafka_revoked(struct source *source, uint32_t track)
 {
+        struct kafka *s = kafka_of(source);
         struct partition *p = s->partitions[track];
 
         if (p->again) {
@@ -1555,21 +1561,25 @@ static void kafka_revoked(struct source *s, uint32_t track)
                 p->left = true;
                 p->told = false;
         }
-        loop_ready(s->services->loop, s->wake);
+        loop_ready(s->services->loop, s->services->wake);
 }
 
-static void kafka_stop(struct source *s)
+static void kafka_stop(struct source *source)
 {
+        struct kafka *s = kafka_of(source);
+
         if (s->stopping)
                 return;
         s->stopping = true;
         if (s->queue)
                 close_consumer(s);
-        loop_ready(s->services->loop, s->wake);
+        loop_ready(s->services->loop, s->services->wake);
 }
 
-static struct source *kafka_free(struct source *s)
+static struct source *kafka_free(struct source *source)
 {
+        struct kafka *s = kafka_of(source);
+
         if (!s)
                 return NULL;
         waker_forget(s->services->waker, &s->slot);
@@ -1587,8 +1597,9 @@ static struct source *kafka_free(struct source *s)
         return NULL;
 }
 
-static int64_t kafka_lag(const struct source *s)
+static int64_t kafka_lag(const struct source *source)
 {
+        const struct kafka *s = kafka_of(source);
         int64_t lag = 0;
         bool known = false;
 
@@ -1613,8 +1624,9 @@ static int64_t kafka_lag(const struct source *s)
         return known ? lag : -1;
 }
 
-static bool kafka_drained(const struct source *s)
+static bool kafka_drained(const struct source *source)
 {
+        const struct kafka *s = kafka_of(source);
         bool any = false;
 
         for (uint32_t i = 0; i < s->partitions_n && s->queue; i++) {
@@ -1650,7 +1662,7 @@ static const rd_kafka_headers_t *headers_of(const struct message *m)
 
 static struct str kafka_header(const struct record *r, const char *name)
 {
-        const rd_kafka_headers_t *headers = headers_of(r->native);
+        const rd_kafka_headers_t *headers = headers_of(r->origin);
         const void *value = NULL;
         size_t n = 0;
 
@@ -1703,7 +1715,7 @@ static void describe_headers(const rd_kafka_headers_t *headers, struct writer *w
 
 static void kafka_describe(const struct record *r, struct writer *w)
 {
-        const struct message *m = r->native;
+        const struct message *m = r->origin;
 
         writer_object(w);
         writer_member_text(w, "topic", m->partition->topic);
@@ -1792,22 +1804,22 @@ static bool own_event(const struct record *r, struct str type, struct buf *space
 
         if (is_structured(type)
                     ? !r->null_value && cloudevent_read(r->value, space, e, &err) == 0
-                    : kafka_header(r, "ce_specversion").n && read_binary(r->native, r, type, space, e))
+                    : kafka_header(r, "ce_specversion").n && read_binary(r->origin, r, type, space, e))
                 return true;
         buf_reset(space);
         return false;
 }
 
-static void kafka_event(const struct services *services, const struct record *r, struct buf *space,
+static void kafka_event(const struct trigger *t, const struct record *r, struct buf *space,
                         struct cloud_event *e)
 {
-        const struct message *m = r->native;
+        const struct message *m = r->origin;
         struct str type = kafka_header(r, "content-type");
         size_t subject;
 
         if (own_event(r, type, space, e) || !buf_reserve(space, 1024))
                 return;
-        cloudevent_source(services->trigger, m->partition->topic, space);
+        cloudevent_source(t, m->partition->topic, space);
         subject = space->n;
         buf_printf(space, "partition:%d#%lld", m->partition->number, (long long)r->position);
         *e = (struct cloud_event){ .id = r->id,
@@ -1829,19 +1841,18 @@ static void messages(struct writer *w, struct record *const *records, size_t n)
         writer_array_end(w);
 }
 
-static void kafka_encode(const struct services *services, enum dialect dialect, struct record *const *records,
-                         size_t n, struct writer *w)
+static void kafka_encode(const struct trigger *t, struct record *const *records, size_t n, struct writer *w)
 {
-        const struct message *m = records[0]->native;
-        const struct event_spec *event = services->trigger->event;
-        usec time = records[0]->time ? records[0]->time : clock_wall(services->clock);
+        const struct message *m = records[0]->origin;
+        const struct event_spec *event = t->event;
+        usec time = records[0]->time ? records[0]->time : m->lent_at;
 
         writer_object(w);
         writer_member_text(w, "event_version", "v1.0");
         writer_member_int(w, "event_time", time / USEC_SEC);
         writer_member_text(w, "trigger_type", "KAFKA");
         writer_member_text(w, "region", event->region ? event->region : "");
-        if (dialect == DIALECT_CLASSIC)
+        if (event->dialect == DIALECT_CLASSIC)
                 messages(w, records, n);
         else {
                 writer_key(w, STR("records"));
@@ -1853,7 +1864,7 @@ static void kafka_encode(const struct services *services, enum dialect dialect, 
                 writer_array_end(w);
         }
         writer_member_text(w, "instance_id", event->instance_id ? event->instance_id : "");
-        if (dialect == DIALECT_CLASSIC)
+        if (event->dialect == DIALECT_CLASSIC)
                 writer_member_text(w, "topic_id", m->partition->topic);
         writer_object_end(w);
 }
@@ -1911,22 +1922,23 @@ static void kafka_sample_free(struct record *r)
         free(m);
 }
 
-static int kafka_sample(const void *spec_, const struct services *services, const struct node *document,
-                        struct record **out, struct error *err)
+static int kafka_sample(const struct trigger *t, const struct node *document, usec wall, struct record **out,
+                        struct error *err)
 {
-        const struct kafka_spec *spec = spec_;
+        const struct kafka_spec *spec = t->source_spec;
         const struct node *topic = node_member(document, "topic"), *key = node_member(document, "key"),
                           *value = node_member(document, "value");
         struct sample *s = calloc(1, sizeof(*s));
         struct message *m = s ? calloc(1, sizeof(*m) + 512) : NULL;
         int64_t offset = sample_int(document, "offset", 0),
-                time = sample_int(document, "timestamp", clock_wall(services->clock) / USEC_MSEC);
+                time = sample_int(document, "timestamp", wall / USEC_MSEC);
 
         if (!m) {
                 free(s);
                 return error_memory(err);
         }
         m->partition = &s->partition;
+        m->lent_at = wall;
         s->key.max = s->value.max = BUF_DEFAULT_MAX;
         s->partition.topic = topic && topic->kind == NODE_STRING ? str_dup(topic->text)
                                                                  : str_dup(str_of(spec->topics.list[0]));
@@ -1947,7 +1959,7 @@ static int kafka_sample(const void *spec_, const struct services *services, cons
                                      .has_key = key && key->kind != NODE_NULL,
                                      .value = buf_view(&s->value),
                                      .null_value = !value || value->kind == NODE_NULL,
-                                     .native = m };
+                                     .origin = m };
         m->record.id = (struct str){ m->id, (size_t)snprintf(m->id, 512, "%s/%d/%lld", s->partition.topic,
                                                              s->partition.number, (long long)offset) };
         *out = &m->record;
@@ -1959,27 +1971,33 @@ static void kafka_origin(const struct trigger *t, struct buf *b)
         strings_join(&((const struct kafka_spec *)t->source_spec)->topics, b);
 }
 
-const struct driver kafka_driver = {
-        .name = "kafka",
+const struct shape kafka_shape = {
         .ce_type = "dev.sluice.kafka.message",
-        .type = &kafka_type,
-        .open = kafka_open,
-        .credit = kafka_credit,
-        .poll = kafka_poll,
-        .deadline = kafka_deadline,
-        .settle = kafka_settle,
-        .detach = kafka_detach,
-        .commit = kafka_commit,
-        .revoked = kafka_revoked,
-        .stop = kafka_stop,
-        .free = kafka_free,
-        .lag = kafka_lag,
-        .drained = kafka_drained,
         .describe = kafka_describe,
         .encode = kafka_encode,
         .event = kafka_event,
         .header = kafka_header,
         .sample = kafka_sample,
         .sample_free = kafka_sample_free,
+};
+static const struct pull_ops pull = {
+        .poll = kafka_poll,
+        .deadline = kafka_deadline,
+        .credit = kafka_credit,
+        .release = kafka_settle,
+        .detach = kafka_detach,
+        .commit = kafka_commit,
+        .revoked = kafka_revoked,
+        .lag = kafka_lag,
+        .drained = kafka_drained,
+        .stop = kafka_stop,
+        .free = kafka_free,
+};
+const struct source_kind kafka_source = {
+        .name = "kafka",
+        .type = &kafka_type,
+        .shape = &kafka_shape,
+        .pull = &pull,
+        .open = kafka_open,
         .origin = kafka_origin,
 };

@@ -3,7 +3,7 @@
  * about positions and destroying, which block, on a helper thread. */
 #pragma once
 
-#include "source/driver.h"
+#include "source/source.h"
 
 enum kafka_start { KAFKA_EARLIEST, KAFKA_LATEST };
 struct kafka_spec {
@@ -14,7 +14,7 @@ struct kafka_spec {
 };
 
 extern const struct type kafka_type;
-extern const struct driver kafka_driver;
+extern const struct source_kind kafka_source;
 
 /* The group in use: the spec's, or sluice.NAMESPACE.NAME. */
 void kafka_group(const struct kafka_spec *, const struct trigger *, struct buf *);

@@ -1,4 +1,4 @@
-/* The driver itself, so that its messages can be made by hand. */
+/* The source itself, so that its messages can be made by hand. */
 #include "source/kafka/kafka.c"
 
 #include <librdkafka/rdkafka_mock.h>
@@ -32,7 +32,7 @@ static void the_events_are_the_golden_ones(void **state UNUSED)
                                    .source_spec = &spec,
                                    .event = &event_of_trigger };
         struct services services = { .trigger = &trigger, .clock = &system_clock };
-        struct source source = { .services = &services, .spec = &spec };
+        struct kafka source = { .services = &services, .spec = &spec };
         struct partition partition = { .source = &source, .topic = topic_name, .number = 3 };
         struct message all[COUNT_OF(values)];
         struct record *records[COUNT_OF(values)];
@@ -42,7 +42,7 @@ static void the_events_are_the_golden_ones(void **state UNUSED)
                 all[i].partition = &partition;
                 all[i].record = (struct record){ .value = values[i].value,
                                                  .null_value = values[i].null_value,
-                                                 .native = &all[i],
+                                                 .origin = &all[i],
                                                  .position = 40 + i,
                                                  .time = (1576737962 + (usec)i) * USEC_SEC +
                                                          999 * USEC_MSEC };
@@ -57,20 +57,21 @@ static void the_events_are_the_golden_ones(void **state UNUSED)
                 if (buf_read_file(&wanted, golden[dialect], &err) < 0)
                         fail_msg("%s", err.text);
                 writer_init(&w, &found);
-                kafka_driver.encode(&services, (enum dialect)dialect, records, COUNT_OF(values), &w);
+                trigger.event->dialect = (enum dialect)dialect;
+                kafka_source.shape->encode(&trigger, records, COUNT_OF(values), &w);
                 assert_string_equal(found.p, wanted.p);
         }
         BUF_AT_END struct buf described = BUF_INIT(4096);
         struct writer w;
         writer_init(&w, &described);
-        kafka_driver.describe(records[2], &w);
+        kafka_source.shape->describe(records[2], &w);
         assert_string_equal(described.p, "{\"topic\":\"orders\",\"partition\":3,\"offset\":42,\"timestamp\":"
                                          "1576737964999,\"key\":null,\"headers\":{},\"value\":\"//4A\"}");
         /* A byte order mark hides nothing. */
         records[0]->value = STR("\xef\xbb\xbf{\"state\":\"open\"}");
         buf_reset(&described);
         writer_init(&w, &described);
-        kafka_driver.describe(records[0], &w);
+        kafka_source.shape->describe(records[0], &w);
         assert_non_null(strstr(described.p, ",\"value\":{\"state\":\"open\"}}"));
         BUF_AT_END struct buf group = BUF_INIT(100);
         kafka_group(&spec, &trigger, &group);
@@ -86,7 +87,7 @@ static void event_of(const char *const *headers, struct str value, struct buf *o
                                    .source_spec = &spec,
                                    .event = &event_of_trigger };
         struct services services = { .trigger = &trigger, .clock = &system_clock };
-        struct source source = { .services = &services, .spec = &spec };
+        struct kafka source = { .services = &services, .spec = &spec };
         struct partition partition = { .source = &source, .topic = topic_name, .number = 3 };
         BUF_AT_END struct buf space = BUF_INIT(1 << 20);
         struct message m = { .partition = &partition, .headers = rd_kafka_headers_new(8) };
@@ -99,8 +100,8 @@ static void event_of(const char *const *headers, struct str value, struct buf *o
                                     .value = value,
                                     .key = STR("k"),
                                     .has_key = true,
-                                    .native = &m };
-        kafka_driver.event(&services, &m.record, &space, &e);
+                                    .origin = &m };
+        kafka_source.shape->event(&trigger, &m.record, &space, &e);
         cloudevent_headers(&e, NULL, 0, out);
         buf_text(out, "\r\n");
         buf_str(out, e.data);
@@ -138,7 +139,6 @@ static void a_time_that_none_can_write_is_left_out(void **state UNUSED)
                                    .namespace_ = namespace_name,
                                    .source_spec = &spec,
                                    .event = &event_of_trigger };
-        struct services services = { .trigger = &trigger, .clock = &system_clock };
 
         for (size_t i = 0; i < COUNT_OF(cases); i++) {
                 BUF_AT_END struct buf text = BUF_INIT(256), space = BUF_INIT(4096), out = BUF_INIT(4096),
@@ -153,21 +153,23 @@ static void a_time_that_none_can_write_is_left_out(void **state UNUSED)
 
                 buf_printf(&text, "{\"timestamp\": %s, \"value\": \"x\"}", cases[i].timestamp);
                 assert_int_equal(yaml_parse(&documents, buf_view(&text), &problems), 0);
-                if (kafka_driver.sample(&spec, &services, documents.roots[0], &r, &err) < 0)
+                if (kafka_source.shape->sample(&trigger, documents.roots[0], clock_wall(&system_clock), &r,
+                                               &err) < 0)
                         fail_msg("%s: %s", text.p, err.text);
-                kafka_driver.event(&services, r, &space, &event);
+                kafka_source.shape->event(&trigger, r, &space, &event);
                 event.type = STR("t");
                 writer_init(&w, &out);
                 cloudevent_write(&event, NULL, 0, &w);
                 if (cases[i].time ? !strstr(out.p, cases[i].time) : strstr(out.p, "\"time\"") != NULL)
                         fail_msg("%s: %s", cases[i].timestamp, out.p);
                 writer_init(&w, &encoded);
-                kafka_driver.encode(&services, DIALECT_CLASSIC, &r, 1, &w);
+                trigger.event->dialect = DIALECT_CLASSIC;
+                kafka_source.shape->encode(&trigger, &r, 1, &w);
                 (void)snprintf(wanted, sizeof(wanted), "\"event_time\":%lld,",
                                (long long)cases[i].event_time);
                 if (cases[i].event_time && !strstr(encoded.p, wanted))
                         fail_msg("%s: %s", cases[i].timestamp, encoded.p);
-                kafka_driver.sample_free(r);
+                kafka_source.shape->sample_free(r);
                 documents_done(&documents);
         }
 }
@@ -232,7 +234,7 @@ static void e_too_late(struct task *t UNUSED, usec now UNUSED)
 
 static void e_record(struct record *r)
 {
-        const struct message *m = r->native;
+        const struct message *m = r->origin;
         int32_t number = m->partition->number;
         char expected[64];
 
@@ -248,8 +250,8 @@ static void e_record(struct record *r)
         e.got[number]++;
         e.total++;
         if (r->position % 7 == 0) {
-                assert_true(kafka_driver.detach(e.source, r));
-                assert_true(kafka_driver.detach(e.source, r));
+                assert_true(kafka_source.pull->detach(e.source, r));
+                assert_true(kafka_source.pull->detach(e.source, r));
                 (void)snprintf(expected, sizeof(expected), "%d/%lld", number, (long long)r->position);
                 assert_true(str_is(r->value, expected));
         }
@@ -260,36 +262,35 @@ static void e_settle(struct record *r)
         uint32_t track = r->track;
         uint64_t next = r->position + 1;
 
-        kafka_driver.settle(e.source, r, OUTCOME_ACCEPTED);
+        kafka_source.pull->release(e.source, r, OUTCOME_ACCEPTED);
         if (next % 10 == 0 || next == MESSAGES / PARTITIONS || e.total >= e.stop_at)
-                kafka_driver.commit(e.source, track, next);
-        kafka_driver.credit(e.source, track, 1, 300);
+                kafka_source.pull->commit(e.source, track, next);
+        kafka_source.pull->credit(e.source, track, 1, 300);
 }
 
 static void e_turn(struct task *t UNUSED, usec now)
 {
-        struct source_event events[16];
+        struct pull_event events[16];
         size_t n;
 
-        while ((n = kafka_driver.poll(e.source, events, COUNT_OF(events), now)))
+        while ((n = kafka_source.pull->poll(e.source, events, COUNT_OF(events), now)))
                 for (size_t i = 0; i < n; i++)
                         switch (events[i].kind) {
-                        case SOURCE_EVENT_RECORD:
+                        case PULL_RECORD:
                                 e_record(events[i].record);
                                 e.kept[e.kept_n++] = events[i].record;
                                 if (e.kept_n >= 8)
                                         while (e.kept_n)
                                                 e_settle(e.kept[--e.kept_n]);
                                 break;
-                        case SOURCE_EVENT_ASSIGNED:
-                                kafka_driver.credit(e.source, events[i].track, 3, 1000);
+                        case PULL_ASSIGNED:
+                                kafka_source.pull->credit(e.source, events[i].track, 3, 1000);
                                 break;
-                        case SOURCE_EVENT_REVOKING:
-                        case SOURCE_EVENT_LOST: kafka_driver.revoked(e.source, events[i].track); break;
-                        case SOURCE_EVENT_CLOSED: e.closed = true; break;
-                        case SOURCE_EVENT_CALL:
-                        case SOURCE_EVENT_RECORDS_LOST:
-                        case SOURCE_EVENT_STATE: break;
+                        case PULL_REVOKING:
+                        case PULL_LOST: kafka_source.pull->revoked(e.source, events[i].track); break;
+                        case PULL_CLOSED: e.closed = true; break;
+                        case PULL_RECORDS_LOST:
+                        case PULL_STATE: break;
                         }
         /* What is kept is settled oldest first, so that commits only go on. */
         for (size_t i = 0; i < e.kept_n; i++)
@@ -299,9 +300,9 @@ static void e_turn(struct task *t UNUSED, usec now)
                 loop_stop(e.loop);
         else if (e.total >= e.stop_at && !e.stopping) {
                 e.stopping = true;
-                kafka_driver.stop(e.source);
+                kafka_source.pull->stop(e.source);
         }
-        loop_arm(e.loop, &e.wake, kafka_driver.deadline(e.source));
+        loop_arm(e.loop, &e.wake, kafka_source.pull->deadline(e.source));
 }
 
 static void e_produce(int from, int until)
@@ -319,7 +320,7 @@ static void e_produce(int from, int until)
         assert_int_equal(rd_kafka_flush(e.producer, 20000), RD_KAFKA_RESP_ERR_NO_ERROR);
 }
 
-/* Opens the driver, reads until so many messages came in all, commits, stops and frees. */
+/* Opens the source, reads until so many messages came in all, commits, stops and frees. */
 static void e_consume(size_t until)
 {
         struct error err;
@@ -327,8 +328,9 @@ static void e_consume(size_t until)
         e.stop_at = until;
         e.stopping = e.closed = false;
         e.wake = (struct task){ .turn = e_turn };
+        e.services.wake = &e.wake;
         e.watchdog = (struct task){ .turn = e_too_late };
-        if (kafka_driver.open(&e.source, &e.spec, &e.services, &e.wake, &err) < 0)
+        if (kafka_source.open(&e.source, &e.spec, &e.services, &err) < 0)
                 fail_msg("%s", err.text);
         loop_ready(e.loop, &e.wake);
         loop_arm(e.loop, &e.watchdog, clock_monotonic(&system_clock) + 60 * USEC_SEC);
@@ -336,7 +338,7 @@ static void e_consume(size_t until)
         loop_forget(e.loop, &e.watchdog);
         if (e.overdue)
                 fail_msg("%zu messages of %zu came", e.total, until);
-        e.source = kafka_driver.free(e.source);
+        e.source = kafka_source.pull->free(e.source);
         loop_forget(e.loop, &e.wake);
 }
 

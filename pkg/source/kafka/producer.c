@@ -3,7 +3,7 @@
 #include <librdkafka/rdkafka.h>
 #include <stdio.h>
 
-#include "base/log.h"
+#include "log/log.h"
 
 struct kafka_producer {
         rd_kafka_t *rk;

@@ -23,8 +23,8 @@ static const struct field obs_fields[] = {
               .help = "How notifications come. SMN: the bucket publishes to a topic, which is subscribed to "
                       "the Trigger's path, /NAMESPACE/NAME. Webhook: an S3-compatible store posts them "
                       "there."),
-        FIELD(STRING, "topicUrn", struct obs_spec, smn.topic_urn, .pattern = TOPIC_URN_PATTERN,
-              .format = TOPIC_URN_FORMAT, .help = "The topic; SMN only."),
+        FIELD(STRING, "topicURN", struct obs_spec, smn.topic_urn, .former = "topicUrn",
+              .pattern = TOPIC_URN_PATTERN, .format = TOPIC_URN_FORMAT, .help = "The topic; SMN only."),
         TOPIC_FIELDS(obs_spec, smn.),
         FIELD(OBJECT, "tokenSecretRef", struct obs_spec, token, .object = &secret_ref_type,
               .help = "The token that the store sends as Authorization: Bearer TOKEN; Webhook only. It may "
@@ -44,11 +44,11 @@ static bool needs_are_met(const void *object)
 }
 
 static const struct rule obs_rules[] = {
-        RULE(.cel = "self.from == 'SMN' ? has(self.topicUrn) && !has(self.tokenSecretRef) : "
-                    "has(self.tokenSecretRef) && !has(self.topicUrn) && !has(self.trusted) && "
+        RULE(.cel = "self.from == 'SMN' ? has(self.topicURN) && !has(self.tokenSecretRef) : "
+                    "has(self.tokenSecretRef) && !has(self.topicURN) && !has(self.trusted) && "
                     "!has(self.subscription) && !has(self.cloud)",
-             .message = "from: SMN needs topicUrn and no tokenSecretRef; from: Webhook needs tokenSecretRef, "
-                        "and none of topicUrn, trusted, subscription and cloud",
+             .message = "from: SMN needs topicURN and no tokenSecretRef; from: Webhook needs tokenSecretRef, "
+                        "and none of topicURN, trusted, subscription and cloud",
              .check = needs_are_met),
         TOPIC_RULES,
 };
@@ -70,7 +70,8 @@ struct message { /* a notification */
         struct change changes[];
 };
 
-struct source {
+struct obs {
+        struct source source;
         const struct obs_spec *spec;
         const struct services *services;
         struct inbox *inbox;
@@ -78,6 +79,8 @@ struct source {
         struct obs_token *token; /* Webhook */
         uint64_t unwanted;
 };
+
+static struct obs *obs_of(const struct source *s) { return CONTAINER_OF(s, struct obs, source); }
 
 static void message_free(struct message *m)
 {
@@ -98,7 +101,7 @@ static void set_record(struct message *m, size_t i)
                                      .key = str_of(c->of.key),
                                      .has_key = true,
                                      .time = c->of.time,
-                                     .native = c };
+                                     .origin = c };
 }
 
 /* CloudEvents of a kind that holds one record: several become one, whose data is their list. */
@@ -126,7 +129,7 @@ static void join(struct message *m, struct record **records, size_t *n)
 /* What was delivered meanwhile is left out. */
 static size_t records_of(void *cookie, struct inbox_item *item, struct record **records, size_t most)
 {
-        struct source *s = cookie;
+        struct obs *s = cookie;
         struct message *m = CONTAINER_OF(item, struct message, item);
         int format = s->services->trigger->event->format;
         size_t n = 0;
@@ -184,7 +187,7 @@ struct verdict {
         enum refusal refusal;
 };
 
-static void enqueue(struct source *s, uint64_t call, struct message *m)
+static void enqueue(struct obs *s, uint64_t call, struct message *m)
 {
         struct str ids[OBS_RECORDS_MOST], keys[OBS_RECORDS_MOST];
 
@@ -195,7 +198,7 @@ static void enqueue(struct source *s, uint64_t call, struct message *m)
         inbox_add(s->inbox, &m->item, call, ids, keys, m->n);
 }
 
-static struct verdict take(struct source *s, uint64_t call, struct str body)
+static struct verdict take(struct obs *s, uint64_t call, struct str body)
 {
         struct obs_records all = { 0 };
         struct message *m;
@@ -229,7 +232,7 @@ static struct verdict take(struct source *s, uint64_t call, struct str body)
 
 static void admit(void *cookie, uint64_t call, struct notification *n)
 {
-        struct source *s = cookie;
+        struct obs *s = cookie;
         struct verdict v = take(s, call, n->message);
 
         if (v.status)
@@ -239,22 +242,23 @@ static void admit(void *cookie, uint64_t call, struct notification *n)
         notification_done(n);
 }
 
-static void tell_token(struct source *s)
+static void tell_token(struct obs *s)
 {
         BUF_AT_END struct buf why = BUF_INIT(1024);
 
         inbox_trouble(s->inbox, obs_token_lacks(s->token, &why) ? why.p : NULL);
 }
 
-static void look(struct source *s, usec now)
+static void look(struct obs *s, usec now)
 {
         if (s->token && obs_token_look(s->token, now))
                 tell_token(s);
 }
 
-static enum push_verdict receive(struct source *s, uint64_t call, const struct push_request *q,
+static enum push_verdict receive(struct source *source, uint64_t call, const struct push_request *q,
                                  struct record **records UNUSED, size_t *n UNUSED, struct push_reply *reply)
 {
+        struct obs *s = obs_of(source);
         struct verdict v;
 
         if (s->topic)
@@ -277,28 +281,41 @@ static enum push_verdict receive(struct source *s, uint64_t call, const struct p
         return PUSH_REPLY;
 }
 
-static void finish(struct source *s, uint64_t call UNUSED, struct record *const *records, size_t n UNUSED,
-                   const struct push_outcome *o, struct push_reply *reply)
+static void finish(struct source *source, uint64_t call UNUSED, struct record *const *records,
+                   size_t n UNUSED, const struct push_outcome *o, struct push_reply *reply)
 {
+        struct obs *s = obs_of(source);
+
         inbox_finish(s->inbox, &CONTAINER_OF(records[0], struct change, record)->message->item, o, reply);
 }
 
-static void gone(struct source *s, uint64_t call)
+static void gone(struct source *source, uint64_t call)
 {
+        struct obs *s = obs_of(source);
+
         if (!s->topic || !topic_gone(s->topic, call))
                 (void)inbox_gone(s->inbox, call);
 }
 
-static unsigned route(struct source *s, const struct push_request *q UNUSED, struct str path)
+static unsigned route(struct source *source, const struct push_request *q UNUSED, struct str path)
 {
+        struct obs *s = obs_of(source);
+
         return smn_route(s->services->trigger, path);
 }
-static usec timeout(const struct source *s) { return s->spec->smn.timeout; }
+static usec timeout(const struct source *source)
+{
+        const struct obs *s = obs_of(source);
+
+        return s->spec->smn.timeout;
+}
 
 /* ---- life --------------------------------------------------------------- */
 
-static struct source *obs_free(struct source *s)
+static struct source *obs_free(struct source *source)
 {
+        struct obs *s = obs_of(source);
+
         if (!s)
                 return NULL;
         (void)topic_free(s->topic);
@@ -308,11 +325,11 @@ static struct source *obs_free(struct source *s)
         return NULL;
 }
 
-static int open_from(struct source *s, struct task *wake, struct error *err)
+static int open_from(struct obs *s, struct error *err)
 {
         struct topic_config topic = { .spec = &s->spec->smn,
                                       .services = s->services,
-                                      .wake = wake,
+                                      .wake = s->services->wake,
                                       .inbox = s->inbox,
                                       .cookie = s,
                                       .admit = admit };
@@ -321,12 +338,11 @@ static int open_from(struct source *s, struct task *wake, struct error *err)
                                              : obs_token_new(&s->token, s->spec->token, s->services, err);
 }
 
-static int obs_open(struct source **out, const void *spec, const struct services *services, struct task *wake,
-                    struct error *err)
+static int obs_open(struct source **out, const void *spec, const struct services *services, struct error *err)
 {
-        struct source *s = calloc(1, sizeof(*s));
+        struct obs *s = calloc(1, sizeof(*s));
         struct inbox_config inbox = { .services = services,
-                                      .wake = wake,
+                                      .wake = services->wake,
                                       .remember_most = 16384,
                                       .cookie = s,
                                       .records = records_of,
@@ -339,37 +355,46 @@ static int obs_open(struct source **out, const void *spec, const struct services
         inbox.patience = s->spec->smn.timeout;
         inbox.waiting_for = s->spec->from == OBS_FROM_SMN ? "waiting for the subscription's confirmation"
                                                           : NULL;
-        if (inbox_new(&s->inbox, &inbox, err) < 0 || open_from(s, wake, err) < 0) {
-                (void)obs_free(s);
+        if (inbox_new(&s->inbox, &inbox, err) < 0 || open_from(s, err) < 0) {
+                (void)obs_free(&s->source);
                 return -1;
         }
         if (s->token)
                 tell_token(s);
-        *out = s;
+        *out = &s->source;
         return 0;
 }
 
-static size_t obs_poll(struct source *s, struct source_event *events, size_t max, usec now)
+static size_t obs_poll(struct source *source, struct push_event *events, size_t max, usec now)
 {
+        struct obs *s = obs_of(source);
+
         if (s->topic)
                 topic_poll(s->topic, now);
         look(s, now);
         return inbox_poll(s->inbox, events, max, now);
 }
 
-static usec obs_deadline(const struct source *s)
+static usec obs_deadline(const struct source *source)
 {
+        const struct obs *s = obs_of(source);
+
         return MIN_OF(s->topic ? topic_deadline(s->topic) : obs_token_deadline(s->token),
                       inbox_deadline(s->inbox));
 }
-static void obs_stop(struct source *s) { inbox_stop(s->inbox); }
+static void obs_stop(struct source *source)
+{
+        struct obs *s = obs_of(source);
+
+        inbox_stop(s->inbox);
+}
 
 /* ---- shapes ------------------------------------------------------------- */
 
 static void obs_describe(const struct record *r, struct writer *w) { writer_raw(w, r->value); }
 
-static void obs_encode(const struct services *services UNUSED, enum dialect dialect UNUSED,
-                       struct record *const *records, size_t n, struct writer *w)
+static void obs_encode(const struct trigger *t UNUSED, struct record *const *records, size_t n,
+                       struct writer *w)
 {
         writer_object(w);
         writer_key(w, STR("Records"));
@@ -380,12 +405,12 @@ static void obs_encode(const struct services *services UNUSED, enum dialect dial
         writer_object_end(w);
 }
 
-static void obs_event(const struct services *services, const struct record *r, struct buf *space,
+static void obs_event(const struct trigger *t, const struct record *r, struct buf *space,
                       struct cloud_event *e)
 {
-        const struct change *c = r->native;
+        const struct change *c = r->origin;
 
-        cloudevent_source(services->trigger, NULL, space);
+        cloudevent_source(t, NULL, space);
         *e = (struct cloud_event){ .id = r->id,
                                    .source = buf_view(space),
                                    .subject = c->list ? (struct str){ 0 } : r->key,
@@ -421,10 +446,10 @@ static int sample_of(struct str body, struct record **out, struct error *err)
         return 0;
 }
 
-static int obs_sample(const void *spec, const struct services *services, const struct node *document,
-                      struct record **out, struct error *err)
+static int obs_sample(const struct trigger *t, const struct node *document, usec wall, struct record **out,
+                      struct error *err)
 {
-        const struct obs_spec *s = spec;
+        const struct obs_spec *s = t->source_spec;
         BUF_AT_END struct buf text = BUF_INIT(1 << 20), now = BUF_INIT(64);
         struct writer w;
 
@@ -436,7 +461,7 @@ static int obs_sample(const void *spec, const struct services *services, const s
                 node_write(document, &w);
                 buf_text(&text, "]}");
         } else {
-                time_format(&now, clock_wall(services->clock));
+                time_format(&now, wall);
                 buf_printf(
                         &text,
                         "{\"Records\":[{\"eventVersion\":\"2.0\",\"eventSource\":\"aws:s3\",\"awsRegion\":"
@@ -464,34 +489,40 @@ static void origin(const struct trigger *t, struct buf *b)
         buf_text(b, ((const struct obs_spec *)t->source_spec)->bucket);
 }
 
-static void counts(const struct source *s, struct push_counts *out)
+static void counts(const struct source *source, struct push_counts *out)
 {
+        const struct obs *s = obs_of(source);
+
         *out = (struct push_counts){ .unwanted = s->unwanted };
 }
 
-static const struct push_driver push = { .counts = counts,
-                                         .route = route,
-                                         .receive = receive,
-                                         .finish = finish,
-                                         .gone = gone,
-                                         .timeout = timeout,
-                                         .path = smn_path };
-
-const struct driver obs_driver = {
-        .name = "obs",
+const struct shape obs_shape = {
         .ce_type = "dev.sluice.obs.change",
-        .push = &push,
-        .type = &obs_type,
-        .open = obs_open,
-        .poll = obs_poll,
-        .deadline = obs_deadline,
-        .stop = obs_stop,
-        .free = obs_free,
         .describe = obs_describe,
         .encode = obs_encode,
         .event = obs_event,
         .sample = obs_sample,
         .sample_free = obs_sample_free,
-        .outside = smn_outside,
+};
+static const struct push_ops push = {
+        .counts = counts,
+        .route = route,
+        .receive = receive,
+        .finish = finish,
+        .gone = gone,
+        .timeout = timeout,
+        .path = smn_path,
+        .poll = obs_poll,
+        .deadline = obs_deadline,
+        .stop = obs_stop,
+        .free = obs_free,
+};
+const struct source_kind obs_source = {
+        .name = "obs",
+        .type = &obs_type,
+        .shape = &obs_shape,
+        .push = &push,
+        .open = obs_open,
         .origin = origin,
+        .external = smn_outside,
 };

@@ -14,7 +14,7 @@ struct obs_spec {
         struct secret_ref *token;
 };
 extern const struct type obs_type;
-extern const struct driver obs_driver;
+extern const struct source_kind obs_source;
 
 /* The token that a webhook's sender shows; read again when it changes. */
 struct obs_token;

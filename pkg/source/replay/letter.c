@@ -140,7 +140,7 @@ int letter_read(struct str text, enum event_format format, struct letter_view *v
         return v->cloud ? check_cloud_event(text, format, err) : check_envelope(v, err);
 }
 
-void letter_describe(const struct record *r, struct writer *w) { writer_raw(w, r->value); }
+static void letter_describe(const struct record *r, struct writer *w) { writer_raw(w, r->value); }
 
 static bool view_of(const struct record *r, struct letter_view *v)
 {
@@ -151,8 +151,8 @@ static bool view_of(const struct record *r, struct letter_view *v)
         return read_members(r->value, &reading, &err) == 0;
 }
 
-void letter_encode(const struct services *services UNUSED, enum dialect dialect UNUSED,
-                   struct record *const *records, size_t n UNUSED, struct writer *w)
+static void letter_encode(const struct trigger *t UNUSED, struct record *const *records, size_t n UNUSED,
+                          struct writer *w)
 {
         BUF_AT_END struct buf space = BUF_INIT(BUF_DEFAULT_MAX * 2);
         struct letter_view v;
@@ -188,8 +188,8 @@ static void drop_told(struct cloud_event *e, struct cloud_attribute *own)
         e->own_n = kept;
 }
 
-void letter_event(const struct services *services, const struct record *r, struct buf *space,
-                  struct cloud_event *e)
+static void letter_event(const struct trigger *t, const struct record *r, struct buf *space,
+                         struct cloud_event *e)
 {
         struct letter_view v;
         struct error err;
@@ -205,9 +205,16 @@ void letter_event(const struct services *services, const struct record *r, struc
         }
         if (!buf_reserve(space, v.payload.n + 1024)) /* views into it stay */
                 return;
-        cloudevent_source(services->trigger, "replay", space);
+        cloudevent_source(t, "replay", space);
         e->source = buf_view(space);
         from = space->n;
         (void)scan_decode(v.payload, space);
         cloudevent_data(e, (struct str){ space->p + from, space->n - from }, (struct str){ 0 });
 }
+
+const struct shape letter_shape = {
+        .ce_type = "dev.sluice.replay",
+        .describe = letter_describe,
+        .encode = letter_encode,
+        .event = letter_event,
+};

@@ -2,7 +2,7 @@
  * sent again is byte for byte what it holds. Any thread. */
 #pragma once
 
-#include "source/driver.h"
+#include "source/source.h"
 
 struct letter_view {
         bool cloud;                          /* a CloudEvent; otherwise FunctionGraph's envelope */
@@ -13,7 +13,5 @@ struct letter_view {
  */
 int letter_read(struct str text, enum event_format, struct letter_view *, struct error *) MUST_CHECK;
 
-/* The driver's functions over records whose value is a letter that was read. */
-void letter_describe(const struct record *, struct writer *);
-void letter_encode(const struct services *, enum dialect, struct record *const *, size_t n, struct writer *);
-void letter_event(const struct services *, const struct record *, struct buf *, struct cloud_event *);
+/* Of records whose value is a letter that was read. */
+extern const struct shape letter_shape;

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "base/log.h"
+#include "log/log.h"
 #include "base/random.h"
 #include "json/scan.h"
 #include "source/replay/letter.h"
@@ -18,12 +18,12 @@ struct letter {
         char id[];
 };
 
-struct source {
+struct letters_file {
+        struct source source;
         FILE *file;
         const char *path;
         char *place; /* the file that keeps how far it went; NULL: none */
         const struct services *services;
-        struct task *wake;
         struct replay_report *report;
         /* read; there are; out now; settled without a gap, from the file's start */
         uint64_t line, lines, lent, done;
@@ -36,9 +36,14 @@ struct source {
         char text[480];
 };
 
+static struct letters_file *letters_file_of(const struct source *s)
+{
+        return CONTAINER_OF(s, struct letters_file, source);
+}
+
 /* ---- how far it went ---------------------------------------------------- */
 
-static void keep_place(struct source *s)
+static void keep_place(struct letters_file *s)
 {
         BUF_AT_END struct buf next = BUF_INIT(8192), text = BUF_INIT(64);
         FILE *f;
@@ -60,7 +65,7 @@ static void keep_place(struct source *s)
         free(TAKE(s->place));
 }
 
-static void find_place(struct source *s)
+static void find_place(struct letters_file *s)
 {
         uint64_t line = 0, sum = 0;
         char text[600];
@@ -83,7 +88,7 @@ static void find_place(struct source *s)
 
 /* ---- judging ------------------------------------------------------------ */
 
-static bool add_sum(struct source *s, struct str line)
+static bool add_sum(struct letters_file *s, struct str line)
 {
         if (s->lines == s->sums_cap) {
                 size_t cap = MAX_OF(s->sums_cap * 2, (size_t)1024);
@@ -99,7 +104,7 @@ static bool add_sum(struct source *s, struct str line)
         return true;
 }
 
-static void judge_line(struct source *s, struct str line)
+static void judge_line(struct letters_file *s, struct str line)
 {
         struct letter_view v;
         struct error why;
@@ -115,7 +120,7 @@ static void judge_line(struct source *s, struct str line)
 }
 
 /* Before anything is sent. */
-static int judge(struct source *s, struct error *err)
+static int judge(struct letters_file *s, struct error *err)
 {
         char *line = NULL;
         size_t cap = 0;
@@ -147,7 +152,7 @@ static int judge(struct source *s, struct error *err)
 }
 
 /* What can't be read twice is copied. */
-static int copy_input(struct source *s, struct error *err)
+static int copy_input(struct letters_file *s, struct error *err)
 {
         FILE *copy = tmpfile();
         char block[65536];
@@ -168,7 +173,7 @@ static int copy_input(struct source *s, struct error *err)
         return 0;
 }
 
-static int open_letters(struct source *s, const struct replay_file_spec *spec, struct error *err)
+static int open_letters(struct letters_file *s, const struct replay_file_spec *spec, struct error *err)
 {
         BUF_AT_END struct buf place = BUF_INIT(8192);
         bool input = strcmp(spec->path, "-") == 0;
@@ -192,8 +197,10 @@ static int open_letters(struct source *s, const struct replay_file_spec *spec, s
         return 0;
 }
 
-static struct source *file_free(struct source *s)
+static struct source *file_free(struct source *source)
 {
+        struct letters_file *s = letters_file_of(source);
+
         if (!s)
                 return NULL;
         if (s->place && s->ended && s->done == s->lines)
@@ -207,27 +214,26 @@ static struct source *file_free(struct source *s)
 }
 
 static int file_open(struct source **out, const void *spec, const struct services *services,
-                     struct task *wake, struct error *err)
+                     struct error *err)
 {
-        struct source *s = calloc(1, sizeof(*s));
+        struct letters_file *s = calloc(1, sizeof(*s));
 
         if (!s)
                 return error_memory(err);
         s->services = services;
-        s->wake = wake;
         s->report = ((const struct replay_file_spec *)spec)->report;
         if (open_letters(s, spec, err) < 0) {
-                (void)file_free(s);
+                (void)file_free(&s->source);
                 return -1;
         }
-        *out = s;
+        *out = &s->source;
         return 0;
 }
 
 /* ---- lending ------------------------------------------------------------ */
 
 /* An id given with the letter, else the event's own, else the request's, else the line. */
-static struct letter *letter_new(struct source *s, char *text, size_t n, const struct letter_view *v)
+static struct letter *letter_new(struct letters_file *s, char *text, size_t n, const struct letter_view *v)
 {
         BUF_AT_END struct buf id = BUF_INIT(65536);
         struct str raw = v->event_id.n ? v->event_id : v->cloud && v->id.n ? v->id : v->request_id;
@@ -249,7 +255,7 @@ static struct letter *letter_new(struct source *s, char *text, size_t n, const s
         return l;
 }
 
-static struct letter *stop_reading(struct source *s, char *line, const char *why)
+static struct letter *stop_reading(struct letters_file *s, char *line, const char *why)
 {
         (void)snprintf(s->text, sizeof(s->text), "%.200s:%" PRIu64 ": %.200s", s->path, s->line, why);
         s->failed = true;
@@ -259,7 +265,7 @@ static struct letter *stop_reading(struct source *s, char *line, const char *why
 }
 
 /* The next letter; NULL: none more, or the file is not what it was. */
-static struct letter *read_letter(struct source *s)
+static struct letter *read_letter(struct letters_file *s)
 {
         char *line = NULL;
         size_t cap = 0;
@@ -295,19 +301,20 @@ static struct letter *read_letter(struct source *s)
         }
 }
 
-static size_t file_poll(struct source *s, struct source_event *events, size_t max, usec now UNUSED)
+static size_t file_poll(struct source *source, struct pull_event *events, size_t max, usec now UNUSED)
 {
+        struct letters_file *s = letters_file_of(source);
         size_t n = 0;
 
         if (!s->told_state && n < max) {
                 s->told_state = true;
-                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_STATE,
-                                                     .state = s->failed ? SOURCE_FAILED : SOURCE_CONNECTED,
-                                                     .text = s->text };
+                events[n++] = (struct pull_event){ .kind = PULL_STATE,
+                                                   .state = s->failed ? SOURCE_FAILED : SOURCE_CONNECTED,
+                                                   .text = s->text };
         }
         if (!s->told_track && n < max) {
                 s->told_track = true;
-                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_ASSIGNED };
+                events[n++] = (struct pull_event){ .kind = PULL_ASSIGNED };
         }
         while (!s->stopping && !s->ended && !s->failed && s->credit > 0 && s->bytes > 0 && n < max) {
                 struct letter *l = read_letter(s);
@@ -317,31 +324,33 @@ static size_t file_poll(struct source *s, struct source_event *events, size_t ma
                 s->lent++;
                 s->credit--;
                 s->bytes -= l->record.pinned;
-                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_RECORD, .record = &l->record };
+                events[n++] = (struct pull_event){ .kind = PULL_RECORD, .record = &l->record };
         }
         if (s->failed && !s->told_state && n < max)
-                loop_ready(s->services->loop, s->wake);
+                loop_ready(s->services->loop, s->services->wake);
         if (s->stopping && !s->revoking && n < max) {
                 s->revoking = true;
-                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_REVOKING,
-                                                     .give_up_at = USEC_NEVER };
+                events[n++] = (struct pull_event){ .kind = PULL_REVOKING, .give_up_at = USEC_NEVER };
         }
         if (s->revoked && !s->told_closed && n < max) {
                 s->told_closed = true;
-                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_CLOSED };
+                events[n++] = (struct pull_event){ .kind = PULL_CLOSED };
         }
         return n;
 }
 
-static void file_credit(struct source *s, uint32_t track UNUSED, uint32_t records, size_t bytes)
+static void file_credit(struct source *source, uint32_t track UNUSED, uint32_t records, size_t bytes)
 {
+        struct letters_file *s = letters_file_of(source);
+
         s->credit += records;
         s->bytes += (int64_t)bytes;
-        loop_ready(s->services->loop, s->wake);
+        loop_ready(s->services->loop, s->services->wake);
 }
 
-static void file_settle(struct source *s, struct record *r, enum outcome outcome)
+static void file_settle(struct source *source, struct record *r, enum outcome outcome)
 {
+        struct letters_file *s = letters_file_of(source);
         struct letter *l = CONTAINER_OF(r, struct letter, record);
 
         s->released = s->released || outcome == OUTCOME_RELEASED;
@@ -351,49 +360,60 @@ static void file_settle(struct source *s, struct record *r, enum outcome outcome
 }
 
 /* Positions are lines, counted from one. */
-static void file_commit(struct source *s, uint32_t track UNUSED, uint64_t next)
+static void file_commit(struct source *source, uint32_t track UNUSED, uint64_t next)
 {
+        struct letters_file *s = letters_file_of(source);
+
         s->done = next - 1;
         if (s->ended && s->lent == 0 && !s->released)
                 s->done = s->lines; /* only empty lines can follow */
         keep_place(s);
 }
 
-static void file_stop(struct source *s)
+static void file_stop(struct source *source)
 {
+        struct letters_file *s = letters_file_of(source);
+
         s->stopping = true;
-        loop_ready(s->services->loop, s->wake);
+        loop_ready(s->services->loop, s->services->wake);
 }
 
-static void file_revoked(struct source *s, uint32_t track UNUSED)
+static void file_revoked(struct source *source, uint32_t track UNUSED)
 {
+        struct letters_file *s = letters_file_of(source);
+
         s->revoked = true;
-        loop_ready(s->services->loop, s->wake);
+        loop_ready(s->services->loop, s->services->wake);
 }
 
 static usec file_deadline(const struct source *s UNUSED) { return USEC_NEVER; }
 static bool file_detach(struct source *s UNUSED, struct record *r UNUSED) { return true; }
 static int64_t file_lag(const struct source *s UNUSED) { return -1; }
-static bool file_drained(const struct source *s) { return (s->ended || s->failed) && s->lent == 0; }
+static bool file_drained(const struct source *source)
+{
+        const struct letters_file *s = letters_file_of(source);
+
+        return (s->ended || s->failed) && s->lent == 0;
+}
 static void file_origin(const struct trigger *t UNUSED, struct buf *b) { buf_text(b, "dead letters"); }
 
-const struct driver replay_file_driver = {
-        .name = "replay",
-        .ce_type = "dev.sluice.replay",
-        .open = file_open,
-        .credit = file_credit,
+static const struct pull_ops pull = {
         .poll = file_poll,
         .deadline = file_deadline,
-        .settle = file_settle,
+        .credit = file_credit,
+        .release = file_settle,
         .detach = file_detach,
         .commit = file_commit,
         .revoked = file_revoked,
-        .stop = file_stop,
-        .free = file_free,
         .lag = file_lag,
         .drained = file_drained,
-        .describe = letter_describe,
-        .encode = letter_encode,
-        .event = letter_event,
+        .stop = file_stop,
+        .free = file_free,
+};
+const struct source_kind replay_file_source = {
+        .name = "replay",
+        .shape = &letter_shape,
+        .pull = &pull,
+        .open = file_open,
         .origin = file_origin,
 };

@@ -1,5 +1,5 @@
 /* Dead letters as a source, so that they go the same way as events: from a file (one JSON object a line), or
- * from a Kafka topic. They are no source that a Trigger can name: `sluice replay` hands the driver to the
+ * from a Kafka topic. They are no source that a Trigger can name: `sluice replay` hands the kind to the
  * pipeline. A letter is FunctionGraph's envelope (event/dead_letter.h), whose request_payload is sent again,
  * or a CloudEvent, whose error attributes are left out; both byte for byte, or not at all. A filter sees the
  * letter itself.
@@ -9,10 +9,10 @@
  * the group's position stays in front of the first that was refused. */
 #pragma once
 
-#include "source/driver.h"
+#include "source/source.h"
 #include "source/kafka/kafka.h"
 
-/* What the driver has to say, for whoever started it; both outlive it. */
+/* What the source has to say, for whoever started it; both outlive it. */
 struct replay_report {
         /* "FILE:LINE: why" or "topic T, partition P, offset O: why" */
         void (*refused)(void *cookie, const char *text);
@@ -32,5 +32,5 @@ struct replay_topic_spec {
         struct replay_report *report;
 };
 
-extern const struct driver replay_file_driver;
-const struct driver *replay_topic_driver(void);
+extern const struct source_kind replay_file_source;
+extern const struct source_kind replay_topic_source;

@@ -539,7 +539,7 @@ static struct push_reply *reply_at(struct inbox *b, size_t k)
         return r;
 }
 
-static bool next_answer(struct inbox *b, size_t k, struct source_event *e)
+static bool next_answer(struct inbox *b, size_t k, struct push_event *e)
 {
         struct answer *a = b->answers;
         struct push_reply *r;
@@ -551,14 +551,14 @@ static bool next_answer(struct inbox *b, size_t k, struct source_event *e)
                 b->answers_end = &b->answers;
         r = reply_at(b, k);
         inbox_reply(r, a->status, a->text, a->retry_after);
-        *e = (struct source_event){
-                .kind = SOURCE_EVENT_CALL, .call = a->call, .verdict = PUSH_REPLY, .reply = r
+        *e = (struct push_event){
+                .kind = PUSH_EVENT_CALL, .call = a->call, .verdict = PUSH_REPLY, .reply = r
         };
         free(a);
         return true;
 }
 
-static bool next_message(struct inbox *b, size_t k, struct source_event *e)
+static bool next_message(struct inbox *b, size_t k, struct push_event *e)
 {
         struct inbox_item *i = b->ready;
         size_t n;
@@ -574,11 +574,11 @@ static bool next_message(struct inbox *b, size_t k, struct source_event *e)
                 b->ready_end = &b->ready;
         i->state = INBOX_DELIVERING;
         n = b->config.records(b->config.cookie, i, b->records[k], PUSH_RECORDS_MOST);
-        *e = (struct source_event){ .kind = SOURCE_EVENT_CALL,
-                                    .call = i->call,
-                                    .verdict = PUSH_DELIVER,
-                                    .records = b->records[k],
-                                    .n = n };
+        *e = (struct push_event){ .kind = PUSH_EVENT_CALL,
+                                  .call = i->call,
+                                  .verdict = PUSH_DELIVER,
+                                  .records = b->records[k],
+                                  .n = n };
         if (n)
                 return true;
         e->verdict = PUSH_REPLY;
@@ -589,21 +589,21 @@ static bool next_message(struct inbox *b, size_t k, struct source_event *e)
         return true;
 }
 
-static bool next_state(struct inbox *b, usec now, struct source_event *e)
+static bool next_state(struct inbox *b, usec now, struct push_event *e)
 {
         if (!b->say && (!b->counted || now < b->told_at + TOLD_AGAIN))
                 return false;
         b->say = b->counted = false;
         b->told_at = now;
         write_text(b);
-        *e = (struct source_event){ .kind = SOURCE_EVENT_STATE,
-                                    .state = b->connected && b->state != SOURCE_REMOVED ? SOURCE_CONNECTED
-                                                                                        : b->state,
-                                    .text = b->text };
+        *e = (struct push_event){ .kind = PUSH_EVENT_STATE,
+                                  .state = b->connected && b->state != SOURCE_REMOVED ? SOURCE_CONNECTED
+                                                                                      : b->state,
+                                  .text = b->text };
         return true;
 }
 
-size_t inbox_poll(struct inbox *b, struct source_event *events, size_t max, usec now)
+size_t inbox_poll(struct inbox *b, struct push_event *events, size_t max, usec now)
 {
         size_t n = 0;
 
@@ -615,7 +615,7 @@ size_t inbox_poll(struct inbox *b, struct source_event *events, size_t max, usec
                 n++;
         if (b->stopping && !b->closed && !b->items && !b->answers && n < max) {
                 b->closed = true;
-                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_CLOSED };
+                events[n++] = (struct push_event){ .kind = PUSH_EVENT_CLOSED };
         }
         return n;
 }

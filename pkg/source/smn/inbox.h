@@ -4,7 +4,7 @@
  * how the source is. Loop's thread. */
 #pragma once
 
-#include "source/driver.h"
+#include "source/source.h"
 
 enum refusal {
         REFUSED_MALFORMED,
@@ -72,7 +72,7 @@ void inbox_say(struct inbox *, enum source_state, const char *text);
 void inbox_trouble(struct inbox *, const char *text); /* said with the state; NULL: it is over */
 void inbox_stop(struct inbox *);                      /* ends in CLOSED */
 
-size_t inbox_poll(struct inbox *, struct source_event *, size_t max, usec now);
+size_t inbox_poll(struct inbox *, struct push_event *, size_t max, usec now);
 usec inbox_deadline(const struct inbox *);
 
 /* "text\n" as text/plain. retry_after 0: none. */

@@ -51,7 +51,7 @@ static size_t records_of(void *cookie UNUSED, struct inbox_item *i, struct recor
                 (void)snprintf(text, sizeof(text), "id%u", m->ids[k]);
                 something = something || !inbox_knows(inbox, str_of(text));
         }
-        m->record.native = m;
+        m->record.origin = m;
         records[0] = &m->record;
         return something;
 }
@@ -101,14 +101,14 @@ static void take_lent(struct test_message *m)
 
 static void poll_all(void)
 {
-        struct source_event events[16];
+        struct push_event events[16];
         size_t n;
 
         while ((n = inbox_poll(inbox, events, COUNT_OF(events), now)))
                 for (size_t i = 0; i < n; i++) {
-                        const struct source_event *e = &events[i];
+                        const struct push_event *e = &events[i];
 
-                        if (e->kind != SOURCE_EVENT_CALL)
+                        if (e->kind != PUSH_EVENT_CALL)
                                 continue;
                         if (e->verdict == PUSH_REPLY)
                                 answered(e->call, e->reply->status);
@@ -272,10 +272,10 @@ static void what_was_accepted_stays_so(void **state UNUSED)
 
 static void expect_state(enum source_state state, const char *text)
 {
-        struct source_event e = { .kind = SOURCE_EVENT_CLOSED };
+        struct push_event e = { .kind = PUSH_EVENT_CLOSED };
 
         assert_int_equal(inbox_poll(inbox, &e, 1, now), 1);
-        assert_int_equal(e.kind, SOURCE_EVENT_STATE);
+        assert_int_equal(e.kind, PUSH_EVENT_STATE);
         assert_int_equal(e.state, state);
         assert_string_equal(e.text, text);
         assert_int_equal(inbox_poll(inbox, &e, 1, now), 0);
@@ -289,7 +289,7 @@ static void how_it_is_said_to_be(void **state UNUSED)
                                        .waiting_for = "waiting",
                                        .records = records_of,
                                        .drop = drop_message };
-        struct source_event e;
+        struct push_event e;
         struct error err;
 
         assert_int_equal(inbox_new(&inbox, &config, &err), 0);

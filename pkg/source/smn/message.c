@@ -10,7 +10,7 @@
 
 enum { ROUTE_EXACT = 1U << 30 };
 
-struct smn_message *smn_message_new(const struct services *services, struct notification *n)
+struct smn_message *smn_message_new(const struct trigger *t, usec received, struct notification *n)
 {
         struct smn_message *m = calloc(1, sizeof(*m));
 
@@ -18,14 +18,14 @@ struct smn_message *smn_message_new(const struct services *services, struct noti
                 notification_done(n);
                 return NULL;
         }
-        m->services = services;
+        m->trigger = t;
         m->notification = *n;
         *n = (struct notification){ 0 };
-        m->received = clock_wall(services->clock);
+        m->received = received;
         m->record = (struct record){ .id = m->notification.message_id,
                                      .value = m->notification.message,
                                      .time = m->notification.time,
-                                     .native = m };
+                                     .origin = m };
         return m;
 }
 
@@ -50,7 +50,7 @@ static void write_text(struct writer *w, struct str s)
 /* The function's name in FunctionGraph's own notation, made up where the Trigger does not give it. */
 static void function_urn(const struct smn_message *m, struct buf *b)
 {
-        const struct trigger *t = m->services->trigger;
+        const struct trigger *t = m->trigger;
         const struct function_spec *f = t->function;
         struct str region, project, name;
 
@@ -125,20 +125,18 @@ static void date_text(usec wall, char *out, size_t size)
                        rest / 60 % 60, rest % 60);
 }
 
-void smn_encode(const struct services *services, enum dialect dialect, struct record *const *records,
-                size_t n, struct writer *w)
+void smn_encode(const struct trigger *t, struct record *const *records, size_t n, struct writer *w)
 {
-        const struct smn_message *first = records[0]->native;
-        const struct trigger *t = services->trigger;
+        const struct smn_message *first = records[0]->origin;
         char id[37], date[80];
 
         writer_object(w);
         writer_key(w, STR("record"));
         writer_array(w);
         for (size_t i = 0; i < n; i++)
-                write_record(records[i]->native, false, w);
+                write_record(records[i]->origin, false, w);
         writer_array_end(w);
-        if (dialect == DIALECT_CLASSIC) {
+        if (t->event->dialect == DIALECT_CLASSIC) {
                 request_id(first->notification.message_id, id);
                 date_text(first->received, date, sizeof(date));
                 writer_member_text(w, "functionname",
@@ -149,14 +147,13 @@ void smn_encode(const struct services *services, enum dialect dialect, struct re
         writer_object_end(w);
 }
 
-void smn_describe(const struct record *r, struct writer *w) { write_record(r->native, true, w); }
+void smn_describe(const struct record *r, struct writer *w) { write_record(r->origin, true, w); }
 
-void smn_event(const struct services *services, const struct record *r, struct buf *space,
-               struct cloud_event *e)
+void smn_event(const struct trigger *t, const struct record *r, struct buf *space, struct cloud_event *e)
 {
-        const struct smn_message *m = r->native;
+        const struct smn_message *m = r->origin;
 
-        cloudevent_source(services->trigger, NULL, space);
+        cloudevent_source(t, NULL, space);
         *e = (struct cloud_event){
                 .id = r->id, .source = buf_view(space), .subject = m->notification.subject, .time = r->time
         };
@@ -167,14 +164,13 @@ void smn_event(const struct services *services, const struct record *r, struct b
 
 /* ---- samples ------------------------------------------------------------ */
 
-static json_t *sample_body(const struct services *services, const char *topic_urn,
-                           const struct node *document)
+static json_t *sample_body(usec wall, const char *topic_urn, const struct node *document)
 {
         static const char *const names[] = { "message_id", "topic_urn", "subject", "message", "timestamp" };
         json_t *body = json_object();
         BUF_AT_END struct buf now = BUF_INIT(64);
 
-        time_format(&now, clock_wall(services->clock) / USEC_SEC * USEC_SEC);
+        time_format(&now, wall / USEC_SEC * USEC_SEC);
         (void)json_object_set_new(body, "type", json_string("Notification"));
         (void)json_object_set_new(body, "message_id", json_string("a5dbd701d70d4ac2a153e7dd6dd9b601"));
         (void)json_object_set_new(body, "topic_urn", json_string(topic_urn));
@@ -199,14 +195,15 @@ static json_t *sample_body(const struct services *services, const char *topic_ur
         return body;
 }
 
-int smn_sample(const void *spec, const struct services *services, const struct node *document,
-               struct record **out, struct error *err)
+int smn_sample(const struct trigger *t, const struct node *document, usec wall, struct record **out,
+               struct error *err)
 {
-        const struct smn_spec *s = spec; /* topicUrn stands first in the specs of all that use this */
+        /* topicURN stands first in the specs of all that use this */
+        const struct smn_spec *s = t->source_spec;
         const struct node *record = node_member(document, "record"),
                           *inner = record && record->kind == NODE_LIST && record->n ? record->items[0]
                                                                                     : document;
-        json_t *body = sample_body(services, s->topic_urn,
+        json_t *body = sample_body(wall, s->topic_urn,
                                    node_member(inner, "smn") ? node_member(inner, "smn") : inner);
         FREE_AT_END char *text = json_dumps(body, 0);
         struct notification n;
@@ -218,7 +215,7 @@ int smn_sample(const void *spec, const struct services *services, const struct n
                 return error_memory(err);
         if (notification_parse(str_of(text), &n, &why) < 0)
                 return error_set(err, ERROR_INVALID, "%s", why);
-        m = smn_message_new(services, &n);
+        m = smn_message_new(t, wall, &n);
         if (!m)
                 return error_memory(err);
         *out = &m->record;

@@ -6,11 +6,11 @@
 #include "source/smn/topic.h"
 
 extern const struct type smn_type;
-extern const struct driver smn_driver;
+extern const struct source_kind smn_source;
 
 /* ---- for the sources whose events are SMN's ----------------------------- */
 #define SMN_FIELDS                                                                                           \
-        FIELD(STRING, "topicUrn", struct smn_spec, topic_urn, .required = true,                              \
+        FIELD(STRING, "topicURN", struct smn_spec, topic_urn, .former = "topicUrn", .required = true,        \
               .pattern = TOPIC_URN_PATTERN, .format = TOPIC_URN_FORMAT, .cloud = "topic_urn",                \
               .help = "The topic. It is subscribed by HTTP(S) to the Trigger's path, /NAMESPACE/NAME; the "  \
                       "subscription is confirmed by itself."),                                               \
@@ -22,9 +22,9 @@ extern const struct driver smn_driver;
 /* wanted: is the message delivered? NULL: each is. */
 int smn_open_for(struct source **, const struct smn_spec *,
                  bool (*wanted)(const void *spec, struct str message), const struct services *,
-                 struct task *wake, struct error *) MUST_CHECK;
-extern const struct push_driver smn_push;
-size_t smn_poll(struct source *, struct source_event *, size_t max, usec now);
+                 struct error *) MUST_CHECK;
+extern const struct push_ops smn_push;
+size_t smn_poll(struct source *, struct push_event *, size_t max, usec now);
 usec smn_deadline(const struct source *);
 void smn_stop(struct source *);
 struct source *smn_free(struct source *);
@@ -34,18 +34,18 @@ bool smn_outside(const struct trigger *, struct buf *); /* of all whose specs be
 struct smn_message {
         struct inbox_item item;
         struct record record;
-        const struct services *services;
+        const struct trigger *trigger;
         struct notification notification;
         usec received; /* wall */
 };
 /* Takes the notification; NULL when memory is out. */
-struct smn_message *smn_message_new(const struct services *, struct notification *);
+struct smn_message *smn_message_new(const struct trigger *, usec received, struct notification *);
 void smn_message_free(struct smn_message *); /* NULL is fine */
-/* The driver's functions for such records. */
+/* The shape's functions for such records. */
 void smn_describe(const struct record *, struct writer *);
-void smn_encode(const struct services *, enum dialect, struct record *const *, size_t n, struct writer *);
-void smn_event(const struct services *, const struct record *, struct buf *, struct cloud_event *);
-int smn_sample(const void *spec, const struct services *, const struct node *document, struct record **,
+void smn_encode(const struct trigger *, struct record *const *, size_t n, struct writer *);
+void smn_event(const struct trigger *, const struct record *, struct buf *, struct cloud_event *);
+int smn_sample(const struct trigger *t, const struct node *document, usec wall, struct record **,
                struct error *) MUST_CHECK;
 void smn_sample_free(struct record *);
 /* "/NAMESPACE/NAME": is it the Trigger's? Above any API's. */

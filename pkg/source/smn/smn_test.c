@@ -160,16 +160,18 @@ static int setup(void **state UNUSED)
         wall_now = 1510718400 * USEC_SEC; /* 2017-11-15T04:00:00Z */
         monotonic_now = USEC_HOUR;
         wake = (struct task){ .turn = no_turn };
-        services = (struct services){
-                .loop = loop, .clock = &test_clock, .trigger = &trigger_, .fetch = { &test_fetch, NULL }
-        };
+        services = (struct services){ .loop = loop,
+                                      .clock = &test_clock,
+                                      .trigger = &trigger_,
+                                      .fetch = { &test_fetch, NULL },
+                                      .wake = &wake };
         random_init(&r, 1);
-        return smn_driver.open(&source, &spec, &services, &wake, &err);
+        return smn_source.open(&source, &spec, &services, &err);
 }
 
 static int teardown(void **state UNUSED)
 {
-        source = smn_driver.free(source);
+        source = smn_source.push->free(source);
         loop_forget(loop, &wake);
         return 0;
 }
@@ -285,25 +287,25 @@ static void finish_as(uint64_t call, struct record *record, enum push_result res
         struct push_outcome o = { .result = result };
 
         reset_reply();
-        smn_driver.push->finish(source, call, &record, 1, &o, &reply_space);
+        smn_source.push->finish(source, call, &record, 1, &o, &reply_space);
         statuses[call] = reply_space.status;
 }
 
 static void poll_all(void)
 {
-        struct source_event events[64];
+        struct push_event events[64];
         size_t n;
 
-        while ((n = smn_driver.poll(source, events, COUNT_OF(events), monotonic_now)))
+        while ((n = smn_source.push->poll(source, events, COUNT_OF(events), monotonic_now)))
                 for (size_t i = 0; i < n; i++) {
-                        const struct source_event *e = &events[i];
+                        const struct push_event *e = &events[i];
 
-                        if (e->kind == SOURCE_EVENT_STATE) {
+                        if (e->kind == PUSH_EVENT_STATE) {
                                 state = e->state;
                                 (void)snprintf(state_text, sizeof(state_text), "%s", e->text);
-                        } else if (e->kind == SOURCE_EVENT_CALL && e->verdict == PUSH_REPLY)
+                        } else if (e->kind == PUSH_EVENT_CALL && e->verdict == PUSH_REPLY)
                                 statuses[e->call] = e->reply->status;
-                        else if (e->kind == SOURCE_EVENT_CALL) {
+                        else if (e->kind == PUSH_EVENT_CALL) {
                                 struct writer w;
 
                                 delivered++;
@@ -311,9 +313,10 @@ static void poll_all(void)
                                 buf_reset(&event_text);
                                 buf_reset(&document_text);
                                 writer_init(&w, &event_text);
-                                smn_driver.encode(&services, DIALECT_CLASSIC, e->records, e->n, &w);
+                                trigger_.event->dialect = DIALECT_CLASSIC;
+                                smn_source.shape->encode(&trigger_, e->records, e->n, &w);
                                 writer_init(&w, &document_text);
-                                smn_driver.describe(e->records[0], &w);
+                                smn_source.shape->describe(e->records[0], &w);
                                 if (keep) {
                                         lent[lent_n].call = e->call;
                                         lent[lent_n++].record = e->records[0];
@@ -339,7 +342,7 @@ static uint64_t send_text(struct str body)
         assert_true(call < COUNT_OF(statuses));
         statuses[call] = 0;
         reset_reply();
-        if (smn_driver.push->receive(source, call, &q, records, &n, &reply_space) == PUSH_REPLY)
+        if (smn_source.push->receive(source, call, &q, records, &n, &reply_space) == PUSH_REPLY)
                 statuses[call] = reply_space.status;
         poll_all();
         return call;
@@ -653,6 +656,44 @@ static void certificates_come_from_smn_alone(void **unused UNUSED)
         assert_int_equal(asked_n, 5);
 }
 
+/* Not every region's SMN is below myhuaweicloud.com. */
+static void certificates_and_confirmations_come_from_the_region_s_own_host(void **unused UNUSED)
+{
+        static const struct {
+                const char *region, *host;
+                int status;
+        } table[] = {
+                ROW("eu-west-101", "smn.eu-west-101.myhuaweicloud.eu", 503),
+                ROW("eu-west-101", "smn.eu-west-101.myhuaweicloud.com", 403),
+                ROW("cn-north-2", "smn.cn-north-2.myhuaweicloud.cn", 503),
+                ROW("cn-north-2", "smn.cn-north-2.myhuaweicloud.com", 403),
+                ROW("cn-north-4", "smn.cn-north-4.myhuaweicloud.com", 503),
+                ROW("cn-north-4", "smn.cn-north-4.myhuaweicloud.eu", 403),
+        };
+        struct error err;
+
+        for (size_t i = 0; i < COUNT_OF(table); i++) {
+                char topic[128], url[256];
+                struct smn_spec regional = spec;
+                json_t *body = message("m", "s");
+
+                source = smn_source.push->free(source);
+                asked_n = 0;
+                (void)snprintf(topic, sizeof(topic), "urn:smn:%s:" PROJECT ":topic", table[i].region);
+                regional.topic_urn = topic;
+                assert_int_equal(smn_source.open(&source, &regional, &services, &err), 0);
+                (void)snprintf(url, sizeof(url), "https://%s/smn/SMN_%s_0123456789abcdef0123456789abcdef.pem",
+                               table[i].host, table[i].region);
+                set(set(body, "topic_urn", topic), "signing_cert_url", url);
+                set(body, "signature", "bm9uZQ==");
+                /* asked for, though not there; or not even asked for */
+                assert_int_equal(statuses[send(body)], table[i].status);
+                assert_int_equal(asked_n, table[i].status == 503);
+                json_decref(body);
+                source = smn_source.push->free(source); /* before its spec */
+        }
+}
+
 /* Nobody has signed anything yet when it is asked for. */
 static void at_a_trusted_host_too_nothing_but_a_certificate_is_asked_for(void **unused UNUSED)
 {
@@ -681,9 +722,9 @@ static void at_a_trusted_host_too_nothing_but_a_certificate_is_asked_for(void **
         };
         struct error err;
 
-        source = smn_driver.free(source);
+        source = smn_source.push->free(source);
         private.trusted = &trusted;
-        assert_int_equal(smn_driver.open(&source, &private, &services, &wake, &err), 0);
+        assert_int_equal(smn_source.open(&source, &private, &services, &err), 0);
         for (size_t i = 0; i < COUNT_OF(urls); i++) {
                 json_t *body = message("m", "s");
                 uint64_t call = send(
@@ -694,7 +735,7 @@ static void at_a_trusted_host_too_nothing_but_a_certificate_is_asked_for(void **
                 json_decref(body);
         }
         assert_int_equal(asked_n, 2);
-        source = smn_driver.free(source); /* before its spec */
+        source = smn_source.push->free(source); /* before its spec */
 }
 
 /* "message_id" within a text could make two messages of one signature. */
@@ -725,7 +766,7 @@ static void several_wait_for_one_certificate(void **unused UNUSED)
                 assert_int_equal(statuses[calls[i]], 0);
         }
         assert_int_equal(asked_n, 1);
-        smn_driver.push->gone(source, calls[4]);
+        smn_source.push->gone(source, calls[4]);
         hold_answers = false;
         poll_all();
         for (size_t i = 0; i < 4; i++)
@@ -743,7 +784,7 @@ static void a_certificate_that_never_comes_is_not_waited_for(void **unused UNUSE
         hold_answers = true;
         sign(body, key, true);
         call = send(body);
-        assert_int_equal(smn_driver.deadline(source), monotonic_now + spec.timeout);
+        assert_int_equal(smn_source.push->deadline(source), monotonic_now + spec.timeout);
         monotonic_now += spec.timeout;
         poll_all();
         assert_int_equal(statuses[call], 503);
@@ -865,7 +906,7 @@ static void calls_of_one_message_share_its_outcome(void **unused UNUSED)
         (void)send(another);
         assert_int_equal(lent_n, 2);
         finish_as(lent[1].call, lent[1].record, PUSH_ACCEPTED);
-        smn_driver.push->gone(source, third);
+        smn_source.push->gone(source, third);
         /* It fails: both hear it, and it may come again. */
         finish_as(first, lent[0].record, PUSH_TIMEOUT);
         poll_all();
@@ -1026,12 +1067,15 @@ static void a_saved_message_is_a_sample(void **unused UNUSED)
         struct writer w;
 
         assert_int_equal(yaml_parse(&documents, str_of(text), &problems), 0);
-        assert_int_equal(smn_driver.sample(&spec, &services, documents.roots[0], &record, &err), 0);
+        assert_int_equal(smn_source.shape->sample(&trigger_, documents.roots[0], clock_wall(services.clock),
+                                                  &record, &err),
+                         0);
         writer_init(&w, &out);
-        smn_driver.encode(&services, DIALECT_CURRENT, &record, 1, &w);
+        trigger_.event->dialect = DIALECT_CURRENT;
+        smn_source.shape->encode(&trigger_, &record, 1, &w);
         assert_non_null(strstr(out.p, "\"message\":\"saved\",\"timestamp\":\"2017-11-15T04:00:00Z\""));
         assert_null(strstr(out.p, "requestId"));
-        smn_driver.sample_free(record);
+        smn_source.shape->sample_free(record);
         documents_done(&documents);
         problems_done(&problems);
 }
@@ -1047,7 +1091,7 @@ static void it_is_found_at_its_path(void **unused UNUSED)
         for (size_t i = 0; i < COUNT_OF(table); i++) {
                 struct push_request q = { .path = str_of(table[i].path) };
 
-                assert_int_equal(smn_driver.push->route(source, &q, q.path) > 0, table[i].ours);
+                assert_int_equal(smn_source.push->route(source, &q, q.path) > 0, table[i].ours);
         }
 }
 
@@ -1056,6 +1100,8 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(what_is_right_is_accepted_and_nothing_else, setup, teardown),
                 cmocka_unit_test_setup_teardown(certificates_come_from_smn_alone, setup, teardown),
+                cmocka_unit_test_setup_teardown(
+                        certificates_and_confirmations_come_from_the_region_s_own_host, setup, teardown),
                 cmocka_unit_test_setup_teardown(at_a_trusted_host_too_nothing_but_a_certificate_is_asked_for,
                                                 setup, teardown),
                 cmocka_unit_test_setup_teardown(what_is_signed_is_read_in_one_way, setup, teardown),

@@ -3,8 +3,9 @@
 #include <jansson.h>
 #include <stdio.h>
 
+#include "api/worker.h"
 #include "base/backoff.h"
-#include "base/log.h"
+#include "log/log.h"
 #include "huawei/service.h"
 #include "json/tree.h"
 #include "json/value.h"
@@ -215,7 +216,7 @@ static int place_of(const struct subscription *s, struct buf *service, struct st
         struct str region, name;
 
         if (!notification_urn(str_of(s->topic), &region, project, &name))
-                return error_set(err, ERROR_INVALID, "topicUrn: \"%s\" is not " TOPIC_URN_FORMAT, s->topic);
+                return error_set(err, ERROR_INVALID, "topicURN: \"%s\" is not " TOPIC_URN_FORMAT, s->topic);
         if (cloud->region)
                 region = str_of(cloud->region);
         if (cloud->project_id)
@@ -487,7 +488,7 @@ void subscription_turn(struct subscription *s, usec now)
                 switch (s->phase) {
                 case PHASE_LOAD:
                         s->phase = PHASE_LOADING;
-                        store_get(store, TAG_LOAD, STR(SUBSCRIPTION_KEY));
+                        store_get(store, TAG_LOAD, STR(WORKER_CHECKPOINT_SUBSCRIPTION));
                         break;
                 case PHASE_SAVE: {
                         FREE_AT_END char *text = json_dumps(s->record, JSON_COMPACT);
@@ -495,7 +496,7 @@ void subscription_turn(struct subscription *s, usec now)
                         if (!text)
                                 abort();
                         s->phase = PHASE_SAVING;
-                        store_put(store, TAG_SAVE, STR(SUBSCRIPTION_KEY), str_of(text));
+                        store_put(store, TAG_SAVE, STR(WORKER_CHECKPOINT_SUBSCRIPTION), str_of(text));
                         break;
                 }
                 case PHASE_REST:

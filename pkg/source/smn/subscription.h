@@ -16,7 +16,6 @@ struct subscription_config {
 };
 /* Under this key of the store, {"topic", "endpoint", "confirmed", "former": [{"topic", "endpoint"}]}: with an
  * endpoint there may be something outside. */
-#define SUBSCRIPTION_KEY "subscription"
 /* Tags of its calls have this bit, those of others don't. */
 #define SUBSCRIPTION_TAG ((uint64_t)1 << 63)
 

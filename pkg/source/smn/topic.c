@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "base/random.h"
+#include "huawei/endpoints.h"
 #include "secret/secret.h"
 
 /* Of the places for certificates some are for those that a message was signed by, and some fetches for
@@ -615,7 +616,8 @@ bool topic_gone(struct topic *t, uint64_t call)
 int topic_new(struct topic **out, const struct topic_config *config, struct error *err)
 {
         const struct trusted_spec *trusted = config->spec->trusted;
-        BUF_AT_END struct buf host = BUF_INIT(1024), ca = BUF_INIT(4096);
+        BUF_AT_END struct buf ca = BUF_INIT(4096);
+        struct endpoint endpoint;
         struct subscription_config subscription = { .spec = config->spec,
                                                     .services = config->services,
                                                     .inbox = config->inbox };
@@ -623,15 +625,16 @@ int topic_new(struct topic **out, const struct topic_config *config, struct erro
         struct topic *t;
 
         if (!notification_urn(str_of(config->spec->topic_urn), &region, &project, &name))
-                return error_set(err, ERROR_INVALID, "topicUrn: \"%s\" is not " TOPIC_URN_FORMAT,
+                return error_set(err, ERROR_INVALID, "topicURN: \"%s\" is not " TOPIC_URN_FORMAT,
                                  config->spec->topic_urn);
+        if (endpoint_find(&endpoint, "smn", region, err) < 0)
+                return error_wrap(err, "topicUrn");
         t = calloc(1, sizeof(*t));
         if (!t)
                 return error_memory(err);
         t->config = *config;
         t->seed = random_seed();
-        buf_printf(&host, "smn." STR_FMT ".myhuaweicloud.com", STR_ARG(region));
-        t->host = buf_take(&host);
+        t->host = str_dup(str_of(endpoint.hosts[0]));
         t->region = str_dup(region);
         if (trusted && trusted->ca && config->services->secrets)
                 secret_path(config->services->secrets, trusted->ca, &ca);

@@ -3,7 +3,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#include "base/log.h"
+#include "log/log.h"
 #include "source/timer/cron.h"
 
 /* A tick that is sent no later than this after its time is on time, whatever the policy. */
@@ -159,7 +159,8 @@ struct position {
         usec timeout; /* how long an attempt of it may take; 0: it was given back */
 };
 
-struct source {
+struct timer {
+        struct source source;
         const struct timer_spec *spec;
         const struct services *services;
         struct cron cron;
@@ -184,9 +185,11 @@ struct source {
         char text[480];
 };
 
-static usec wall(const struct source *s) { return clock_wall(s->services->clock); }
+static struct timer *timer_of(const struct source *s) { return CONTAINER_OF(s, struct timer, source); }
 
-static void set_state(struct source *s, enum source_state state, const char *text)
+static usec wall(const struct timer *s) { return clock_wall(s->services->clock); }
+
+static void set_state(struct timer *s, enum source_state state, const char *text)
 {
         if (s->state == state && strcmp(s->text, text) == 0)
                 return;
@@ -195,7 +198,7 @@ static void set_state(struct source *s, enum source_state state, const char *tex
         s->state_changed = true;
 }
 
-static void write_checkpoint(struct source *s, uint64_t tag, struct position p)
+static void write_checkpoint(struct timer *s, uint64_t tag, struct position p)
 {
         BUF_AT_END struct buf text = BUF_INIT(4096);
         struct writer w;
@@ -218,7 +221,7 @@ static void write_checkpoint(struct source *s, uint64_t tag, struct position p)
         store_put(&s->services->store, tag, CHECKPOINT, buf_view(&text));
 }
 
-static void claim(struct source *s)
+static void claim(struct timer *s)
 {
         s->phase = PHASE_CLAIMING;
         write_checkpoint(
@@ -226,7 +229,7 @@ static void claim(struct source *s)
                 (struct position){ s->settled, s->before, s->due, s->services->trigger->delivery->timeout });
 }
 
-static void save(struct source *s)
+static void save(struct timer *s)
 {
         write_checkpoint(s, TAG_SETTLE, (struct position){ .settled = s->settled, .before = s->before });
 }
@@ -240,7 +243,7 @@ static usec number_of(const struct node *object, const char *name, usec otherwis
 
 /* What a checkpoint says, read by the one parser for text that comes from outside. false: it is not of this
  * schedule. */
-static bool read_checkpoint(const struct source *s, struct str value, struct position *out)
+static bool read_checkpoint(const struct timer *s, struct str value, struct position *out)
 {
         struct documents docs = { 0 };
         struct problems problems = { 0 };
@@ -263,7 +266,7 @@ static bool read_checkpoint(const struct source *s, struct str value, struct pos
         return ours;
 }
 
-static void load(struct source *s)
+static void load(struct timer *s)
 {
         s->phase = PHASE_LOADING;
         s->asked = true;
@@ -273,7 +276,7 @@ static void load(struct source *s)
 /* A claim that nobody settled is sent again with the same id, for the function may have taken it or not; but
  * not while whoever made it may be at work on it. Then it is claimed anew, which fails when the other is
  * still there. */
-static void found_claim(struct source *s, const struct position *p, usec now)
+static void found_claim(struct timer *s, const struct position *p, usec now)
 {
         s->due = p->claimed;
         if (p->timeout == 0 || (s->found == p->claimed && now >= s->wait_until)) {
@@ -289,7 +292,7 @@ static void found_claim(struct source *s, const struct position *p, usec now)
 }
 
 /* What is waited for is said: nothing else shows why no tick comes. */
-static void set_connected(struct source *s, usec now)
+static void set_connected(struct timer *s, usec now)
 {
         char text[160] = "";
 
@@ -301,7 +304,7 @@ static void set_connected(struct source *s, usec now)
         set_state(s, SOURCE_CONNECTED, text);
 }
 
-static void loaded(struct source *s, const struct store_result *r, usec now)
+static void loaded(struct timer *s, const struct store_result *r, usec now)
 {
         struct position p = { 0 };
 
@@ -328,7 +331,7 @@ static void loaded(struct source *s, const struct store_result *r, usec now)
                 set_connected(s, now);
 }
 
-static void stored(struct source *s, const struct store_result *r, usec now)
+static void stored(struct timer *s, const struct store_result *r, usec now)
 {
         s->writing--;
         if (r->failed && r->error.kind == ERROR_CONFLICT) {
@@ -354,7 +357,7 @@ static void stored(struct source *s, const struct store_result *r, usec now)
                 s->phase = PHASE_CLAIMED;
 }
 
-static void take_stored(struct source *s, usec now)
+static void take_stored(struct timer *s, usec now)
 {
         struct store_result r;
 
@@ -368,7 +371,7 @@ static void take_stored(struct source *s, usec now)
 
 /* The wall clock was put back: ticks follow the new time, or they would be silent until the old one comes
  * again. Put forward again, what was done before is not made up for. */
-static void follow_clock(struct source *s, usec at)
+static void follow_clock(struct timer *s, usec at)
 {
         if (s->settled > at + SET_BACK) {
                 log_warn("the clock was set back: ticks follow the new time",
@@ -386,7 +389,7 @@ static void follow_clock(struct source *s, usec at)
 }
 
 /* Which of the ticks up to now is to be sent; s->due is the earliest. USEC_NEVER: none of them. */
-static usec choose(struct source *s, usec at)
+static usec choose(struct timer *s, usec at)
 {
         usec latest = cron_latest(&s->cron, s->zone, s->due - 1, at);
 
@@ -398,7 +401,7 @@ static usec choose(struct source *s, usec at)
         return latest;
 }
 
-static void claim_next(struct source *s)
+static void claim_next(struct timer *s)
 {
         usec at = wall(s), tick;
 
@@ -421,7 +424,7 @@ static void claim_next(struct source *s)
         claim(s);
 }
 
-static void advance(struct source *s, usec now)
+static void advance(struct timer *s, usec now)
 {
         if (now < s->not_before || s->stopping)
                 return;
@@ -442,7 +445,7 @@ static void advance(struct source *s, usec now)
 }
 
 /* What is claimed and not under way need not be waited for by who comes next. */
-static void give_back(struct source *s)
+static void give_back(struct timer *s)
 {
         if (s->phase != PHASE_CLAIMED || s->given_back)
                 return;
@@ -461,14 +464,14 @@ static void tick_id(const struct trigger *trigger, struct tick *t)
         t->record.id = str_of(t->id);
 }
 
-static struct record *lend(struct source *s)
+static struct record *lend(struct timer *s)
 {
         struct tick *t = &s->tick;
 
         *t = (struct tick){ .record = { .position = MAX_OF((uint64_t)s->due, s->last_position + 1),
                                         .pinned = 1,
                                         .time = s->due,
-                                        .native = s->zone } };
+                                        .origin = s->zone } };
         s->last_position = t->record.position;
         tick_id(s->services->trigger, t);
         t->record.value = str_of(s->spec->user_event);
@@ -477,43 +480,42 @@ static struct record *lend(struct source *s)
         return &t->record;
 }
 
-static size_t timer_poll(struct source *s, struct source_event *events, size_t max, usec now)
+static size_t timer_poll(struct source *source, struct pull_event *events, size_t max, usec now)
 {
+        struct timer *s = timer_of(source);
         size_t n = 0;
 
         s->now = now;
         take_stored(s, now);
         if (s->state_changed && n < max) {
                 s->state_changed = false;
-                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_STATE,
-                                                     .state = s->state,
-                                                     .text = s->text };
+                events[n++] = (struct pull_event){ .kind = PULL_STATE, .state = s->state, .text = s->text };
         }
         if (s->phase != PHASE_LOADING && !s->told_assigned && !s->stopping && n < max) {
                 s->told_assigned = true;
-                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_ASSIGNED };
+                events[n++] = (struct pull_event){ .kind = PULL_ASSIGNED };
         }
         advance(s, now);
         if (s->phase == PHASE_CLAIMED && s->credit > 0 && !s->stopping && n < max)
-                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_RECORD, .record = lend(s) };
+                events[n++] = (struct pull_event){ .kind = PULL_RECORD, .record = lend(s) };
         if (s->stopping)
                 give_back(s);
         if (s->stopping && s->told_assigned && !s->told_revoking && n < max) {
                 s->told_revoking = true;
-                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_REVOKING,
-                                                     .give_up_at = USEC_NEVER };
+                events[n++] = (struct pull_event){ .kind = PULL_REVOKING, .give_up_at = USEC_NEVER };
         }
         if (s->stopping && !s->told_closed && !s->writing && (s->revoked || !s->told_assigned) && n < max) {
                 s->told_closed = true;
-                events[n++] = (struct source_event){ .kind = SOURCE_EVENT_CLOSED };
+                events[n++] = (struct pull_event){ .kind = PULL_CLOSED };
         }
         return n;
 }
 
 /* Counted from the turn that decided, not from a clock that has moved on since: what came due in between
  * would never be seen to. */
-static usec timer_deadline(const struct source *s)
+static usec timer_deadline(const struct source *source)
 {
+        const struct timer *s = timer_of(source);
         usec due = s->due;
 
         if (s->stopping)
@@ -530,9 +532,9 @@ static usec timer_deadline(const struct source *s)
 }
 
 static int timer_open(struct source **out, const void *spec, const struct services *services,
-                      struct task *wake UNUSED, struct error *err)
+                      struct error *err)
 {
-        struct source *s = calloc(1, sizeof(*s));
+        struct timer *s = calloc(1, sizeof(*s));
         BUF_AT_END struct buf what = BUF_INIT(1024);
 
         if (!s)
@@ -553,18 +555,22 @@ static int timer_open(struct source **out, const void *spec, const struct servic
         }
         s->state = SOURCE_CONNECTING;
         load(s);
-        *out = s;
+        *out = &s->source;
         return 0;
 }
 
-static void timer_credit(struct source *s, uint32_t track UNUSED, uint32_t records, size_t bytes UNUSED)
+static void timer_credit(struct source *source, uint32_t track UNUSED, uint32_t records, size_t bytes UNUSED)
 {
+        struct timer *s = timer_of(source);
+
         if (!s->stopping)
                 s->credit += records;
 }
 
-static void timer_settle(struct source *s, struct record *r UNUSED, enum outcome outcome)
+static void timer_settle(struct source *source, struct record *r UNUSED, enum outcome outcome)
 {
+        struct timer *s = timer_of(source);
+
         if (s->phase != PHASE_LENT)
                 return;
         if (outcome == OUTCOME_RELEASED) {
@@ -577,18 +583,32 @@ static void timer_settle(struct source *s, struct record *r UNUSED, enum outcome
 }
 
 static bool timer_detach(struct source *s UNUSED, struct record *r UNUSED) { return true; }
-static void timer_commit(struct source *s, uint32_t track UNUSED, uint64_t next UNUSED)
+static void timer_commit(struct source *source, uint32_t track UNUSED, uint64_t next UNUSED)
 {
+        struct timer *s = timer_of(source);
+
         /* The next claim says so too, when it comes at once. */
         if (s->phase == PHASE_IDLE)
                 save(s);
 }
-static void timer_revoked(struct source *s, uint32_t track UNUSED) { s->revoked = true; }
-static void timer_stop(struct source *s) { s->stopping = true; }
+static void timer_revoked(struct source *source, uint32_t track UNUSED)
+{
+        struct timer *s = timer_of(source);
+
+        s->revoked = true;
+}
+static void timer_stop(struct source *source)
+{
+        struct timer *s = timer_of(source);
+
+        s->stopping = true;
+}
 static int64_t timer_lag(const struct source *s UNUSED) { return -1; }
 
-static struct source *timer_free(struct source *s)
+static struct source *timer_free(struct source *source)
 {
+        struct timer *s = timer_of(source);
+
         if (!s)
                 return NULL;
         (void)zone_free(s->zone);
@@ -619,26 +639,26 @@ static void local_time(struct buf *b, const struct zone *z, usec at)
         buf_printf(b, "%c%02d:%02d", offset < 0 ? '-' : '+', (int)(minutes / 60), (int)(minutes % 60));
 }
 
-/* A tick's native view is the schedule's zone. */
-static void timer_encode(const struct services *services, enum dialect dialect UNUSED,
-                         struct record *const *records, size_t n UNUSED, struct writer *w)
+/* A tick's origin is the schedule's zone. */
+static void timer_encode(const struct trigger *t, struct record *const *records, size_t n UNUSED,
+                         struct writer *w)
 {
         BUF_AT_END struct buf time = BUF_INIT(64);
 
-        local_time(&time, records[0]->native, records[0]->time);
+        local_time(&time, records[0]->origin, records[0]->time);
         writer_object(w);
         writer_member_text(w, "version", "v1.0");
         writer_member_string(w, "time", buf_view(&time));
         writer_member_text(w, "trigger_type", "TIMER");
-        writer_member_text(w, "trigger_name", services->trigger->name);
+        writer_member_text(w, "trigger_name", t->name);
         writer_member_string(w, "user_event", records[0]->value);
         writer_object_end(w);
 }
 
-static void timer_event(const struct services *services, const struct record *r, struct buf *space,
+static void timer_event(const struct trigger *t, const struct record *r, struct buf *space,
                         struct cloud_event *e)
 {
-        cloudevent_source(services->trigger, NULL, space);
+        cloudevent_source(t, NULL, space);
         *e = (struct cloud_event){ .id = r->id, .source = buf_view(space), .time = r->time };
         if (r->value.n == 0)
                 return;
@@ -663,10 +683,10 @@ static void timer_sample_free(struct record *r)
         free(s);
 }
 
-static int timer_sample(const void *spec_, const struct services *services, const struct node *document,
-                        struct record **out, struct error *err)
+static int timer_sample(const struct trigger *t, const struct node *document, usec wall, struct record **out,
+                        struct error *err)
 {
-        const struct timer_spec *spec = spec_;
+        const struct timer_spec *spec = t->source_spec;
         const struct node *user_event = node_member(document, "userEvent"),
                           *time = node_member(document, "time");
         struct sample *s = calloc(1, sizeof(*s));
@@ -681,7 +701,7 @@ static int timer_sample(const void *spec_, const struct services *services, cons
                 return -1;
         }
         if (!time)
-                r->time = cron_next(&cron, s->zone, clock_wall(services->clock));
+                r->time = cron_next(&cron, s->zone, wall);
         else if (time->kind != NODE_STRING || !time_parse(time->text, &r->time) ||
                  !time_is_writable(r->time - USEC_DAY) || !time_is_writable(r->time + USEC_DAY)) {
                 timer_sample_free(r);
@@ -696,9 +716,9 @@ static int timer_sample(const void *spec_, const struct services *services, cons
                 return error_memory(err);
         }
         r->position = (uint64_t)r->time;
-        r->native = s->zone;
+        r->origin = s->zone;
         r->value = str_of(s->user_event);
-        tick_id(services->trigger, &s->tick);
+        tick_id(t, &s->tick);
         *out = r;
         return 0;
 }
@@ -710,26 +730,32 @@ static void timer_origin(const struct trigger *t, struct buf *b)
         buf_text(b, spec->cron ? spec->cron : spec->schedule);
 }
 
-const struct driver timer_driver = {
-        .name = "timer",
+const struct shape timer_shape = {
         .ce_type = "dev.sluice.timer.tick",
-        .commit_at_once = true,
-        .type = &timer_type,
-        .open = timer_open,
-        .credit = timer_credit,
-        .poll = timer_poll,
-        .deadline = timer_deadline,
-        .settle = timer_settle,
-        .detach = timer_detach,
-        .commit = timer_commit,
-        .revoked = timer_revoked,
-        .stop = timer_stop,
-        .free = timer_free,
-        .lag = timer_lag,
         .describe = timer_describe,
         .encode = timer_encode,
         .event = timer_event,
         .sample = timer_sample,
         .sample_free = timer_sample_free,
+};
+static const struct pull_ops pull = {
+        .commit_at_once = true,
+        .poll = timer_poll,
+        .deadline = timer_deadline,
+        .credit = timer_credit,
+        .release = timer_settle,
+        .detach = timer_detach,
+        .commit = timer_commit,
+        .revoked = timer_revoked,
+        .lag = timer_lag,
+        .stop = timer_stop,
+        .free = timer_free,
+};
+const struct source_kind timer_source = {
+        .name = "timer",
+        .type = &timer_type,
+        .shape = &timer_shape,
+        .pull = &pull,
+        .open = timer_open,
         .origin = timer_origin,
 };

@@ -3,7 +3,7 @@
  * tick's position is its scheduled time in usec since 1970. */
 #pragma once
 
-#include "source/driver.h"
+#include "source/source.h"
 #include "source/timer/zone.h"
 
 enum misfire_policy { MISFIRE_SKIP, MISFIRE_FIRE_ONCE, MISFIRE_CATCH_UP };
@@ -17,4 +17,4 @@ struct cron;
 int timer_schedule(const struct timer_spec *, struct cron *, struct zone **, struct error *) MUST_CHECK;
 
 extern const struct type timer_type;
-extern const struct driver timer_driver;
+extern const struct source_kind timer_source;

@@ -103,13 +103,13 @@ static usec at(const char *text)
 
 static void poll_once(void)
 {
-        struct source_event events[8];
+        struct pull_event events[8];
         size_t n;
 
-        while ((n = timer_driver.poll(b.source, events, COUNT_OF(events), b.monotonic)))
+        while ((n = timer_source.pull->poll(b.source, events, COUNT_OF(events), b.monotonic)))
                 for (size_t i = 0; i < n; i++)
                         switch (events[i].kind) {
-                        case SOURCE_EVENT_RECORD:
+                        case PULL_RECORD:
                                 assert_null(b.lent);
                                 b.lent = events[i].record;
                                 b.lent_at = events[i].record->time;
@@ -117,16 +117,15 @@ static void poll_once(void)
                                 assert_true(events[i].record->position >= (uint64_t)b.lent_at);
                                 (void)snprintf(b.id, sizeof(b.id), STR_FMT, STR_ARG(events[i].record->id));
                                 break;
-                        case SOURCE_EVENT_ASSIGNED: b.assigned = true; break;
-                        case SOURCE_EVENT_REVOKING: b.revoking = true; break;
-                        case SOURCE_EVENT_STATE:
+                        case PULL_ASSIGNED: b.assigned = true; break;
+                        case PULL_REVOKING: b.revoking = true; break;
+                        case PULL_STATE:
                                 b.state = events[i].state;
                                 (void)snprintf(b.text, sizeof(b.text), "%s", events[i].text);
                                 break;
-                        case SOURCE_EVENT_CLOSED: b.closed = true; break;
-                        case SOURCE_EVENT_CALL:
-                        case SOURCE_EVENT_RECORDS_LOST:
-                        case SOURCE_EVENT_LOST: fail_msg("lost"); break;
+                        case PULL_CLOSED: b.closed = true; break;
+                        case PULL_RECORDS_LOST:
+                        case PULL_LOST: fail_msg("lost"); break;
                         }
 }
 
@@ -175,7 +174,7 @@ static void open_at(const char *wall, const char *schedule, enum misfire_policy 
         b.services = (struct services){ .clock = &b.clock,
                                         .store = { &fake_ops, NULL },
                                         .trigger = &b.trigger };
-        if (timer_driver.open(&b.source, &b.spec, &b.services, NULL, &err) < 0)
+        if (timer_source.open(&b.source, &b.spec, &b.services, &err) < 0)
                 fail_msg("%s", err.text);
 }
 
@@ -187,14 +186,14 @@ static void settle(enum outcome outcome)
         assert_non_null(r);
         position = r->position;
         b.lent = NULL;
-        timer_driver.settle(b.source, r, outcome);
+        timer_source.pull->release(b.source, r, outcome);
         if (outcome != OUTCOME_RELEASED)
-                timer_driver.commit(b.source, 0, position + 1);
+                timer_source.pull->commit(b.source, 0, position + 1);
 }
 
 static void close_source(void)
 {
-        b.source = timer_driver.free(b.source);
+        b.source = timer_source.pull->free(b.source);
         assert_null(b.source);
 }
 
@@ -209,7 +208,7 @@ static void start(const char *wall, const char *schedule, enum misfire_policy po
         open_at(wall, schedule, policy);
         poll_and_answer();
         assert_true(b.assigned);
-        timer_driver.credit(b.source, 0, 1, 1000);
+        timer_source.pull->credit(b.source, 0, 1, 1000);
         poll_and_answer();
 }
 
@@ -236,14 +235,14 @@ static void the_first_tick_is_the_next_one(void **state UNUSED)
         poll_once();
         assert_true(b.assigned);
         assert_int_equal(b.state, SOURCE_CONNECTED);
-        assert_true(timer_driver.deadline(b.source) == USEC_NEVER); /* no credit */
-        timer_driver.credit(b.source, 0, 1, 1000);
+        assert_true(timer_source.pull->deadline(b.source) == USEC_NEVER); /* no credit */
+        timer_source.pull->credit(b.source, 0, 1, 1000);
         poll_and_answer();
-        assert_int_equal(timer_driver.deadline(b.source), b.monotonic + LOOK);
+        assert_int_equal(timer_source.pull->deadline(b.source), b.monotonic + LOOK);
         pass(30 * USEC_SEC - 1);
         poll_and_answer();
         assert_null(b.lent);
-        assert_int_equal(timer_driver.deadline(b.source), b.monotonic + 1);
+        assert_int_equal(timer_source.pull->deadline(b.source), b.monotonic + 1);
         pass(1);
         poll_and_answer();
         lent_is("2026-11-24T10:00:00Z");
@@ -290,7 +289,7 @@ static void a_claim_found_at_start_is_sent_again_with_its_id(void **state UNUSED
                 start("2026-11-24T12:34:56Z", "1m", all[i]);
                 assert_null(b.lent);
                 assert_int_equal(b.state, SOURCE_CONNECTED);
-                assert_int_equal(timer_driver.deadline(b.source), b.monotonic + USEC_MINUTE);
+                assert_int_equal(timer_source.pull->deadline(b.source), b.monotonic + USEC_MINUTE);
                 b.wall += USEC_HOUR; /* the wall clock has no part in it */
                 pass(USEC_MINUTE - 1);
                 poll_and_answer();
@@ -310,7 +309,7 @@ static void it_waits_as_long_as_the_first_worker_may_take(void **state UNUSED)
         open_at("2026-11-24T09:59:30Z", "1m", MISFIRE_FIRE_ONCE);
         b.delivery.timeout = 10 * USEC_MINUTE;
         poll_and_answer();
-        timer_driver.credit(b.source, 0, 1, 1000);
+        timer_source.pull->credit(b.source, 0, 1, 1000);
         pass(USEC_MINUTE);
         poll_and_answer();
         lent_is("2026-11-24T10:00:00Z");
@@ -357,7 +356,7 @@ static void a_claim_that_another_took_is_waited_for_anew(void **state UNUSED)
         pass(USEC_MINUTE);
         poll_and_answer();
         assert_null(b.lent);
-        assert_int_equal(timer_driver.deadline(b.source), b.monotonic + 20 * USEC_SEC);
+        assert_int_equal(timer_source.pull->deadline(b.source), b.monotonic + 20 * USEC_SEC);
         pass(20 * USEC_SEC);
         poll_and_answer();
         lent_is("2026-11-24T10:01:00Z");
@@ -413,7 +412,7 @@ static void the_latest_missed_tick_is_fired_once(void **state UNUSED)
         prepare_misfire(MISFIRE_FIRE_ONCE, "2026-11-24T10:05:30Z");
         lent_is("2026-11-24T10:05:00Z");
         settle(OUTCOME_ACCEPTED);
-        timer_driver.credit(b.source, 0, 1, 1000);
+        timer_source.pull->credit(b.source, 0, 1, 1000);
         poll_and_answer();
         assert_null(b.lent);
         pass(30 * USEC_SEC);
@@ -431,7 +430,7 @@ static void missed_ticks_are_caught_up_oldest_first(void **state UNUSED)
         for (size_t i = 0; i < COUNT_OF(all); i++) {
                 lent_is(all[i]);
                 settle(OUTCOME_ACCEPTED);
-                timer_driver.credit(b.source, 0, 1, 1000);
+                timer_source.pull->credit(b.source, 0, 1, 1000);
                 poll_and_answer();
         }
         assert_null(b.lent);
@@ -451,7 +450,7 @@ static void without_a_checkpoint_nothing_fires(void **state UNUSED)
                 assert_int_equal(b.state, SOURCE_DISCONNECTED);
                 assert_string_equal(b.text, "the store said no");
                 assert_int_equal(b.pending_n, 0); /* not at once again */
-                assert_int_equal(timer_driver.deadline(b.source), b.monotonic + USEC_SEC);
+                assert_int_equal(timer_source.pull->deadline(b.source), b.monotonic + USEC_SEC);
                 pass(USEC_SEC);
                 poll_once();
                 assert_true(b.pending_n > 0);
@@ -479,7 +478,7 @@ static void a_store_that_cannot_be_read_is_asked_again(void **state UNUSED)
         poll_once();
         assert_false(b.assigned);
         assert_int_equal(b.state, SOURCE_DISCONNECTED);
-        assert_int_equal(timer_driver.deadline(b.source), b.monotonic + USEC_SEC);
+        assert_int_equal(timer_source.pull->deadline(b.source), b.monotonic + USEC_SEC);
         pass(USEC_SEC);
         poll_once();
         assert_int_equal(b.pending_n, 1);
@@ -500,7 +499,7 @@ static void who_loses_the_checkpoint_stands_by(void **state UNUSED)
         poll_once();
         assert_int_equal(b.state, SOURCE_STANDBY);
         assert_null(b.lent);
-        assert_int_equal(timer_driver.deadline(b.source), b.monotonic + USEC_SEC);
+        assert_int_equal(timer_source.pull->deadline(b.source), b.monotonic + USEC_SEC);
         /* The other one sends it, and the next ones. */
         for (int i = 0; i < 5; i++) {
                 (void)snprintf(b.stored, sizeof(b.stored),
@@ -512,7 +511,7 @@ static void who_loses_the_checkpoint_stands_by(void **state UNUSED)
                         poll_and_answer();
                         assert_null(b.lent);
                         assert_int_equal(b.state, SOURCE_STANDBY);
-                        assert_true(timer_driver.deadline(b.source) <= b.monotonic + USEC_SEC);
+                        assert_true(timer_source.pull->deadline(b.source) <= b.monotonic + USEC_SEC);
                 }
         }
         assert_int_equal(b.puts, 1);
@@ -559,10 +558,10 @@ static usec until_lent(usec most)
 {
         usec began = b.monotonic;
 
-        timer_driver.credit(b.source, 0, 1, 1000);
+        timer_source.pull->credit(b.source, 0, 1, 1000);
         poll_and_answer();
         while (!b.lent && b.monotonic - began < most) {
-                usec deadline = timer_driver.deadline(b.source);
+                usec deadline = timer_source.pull->deadline(b.source);
 
                 assert_true(deadline > b.monotonic);
                 pass(MIN_OF(deadline - b.monotonic, began + most - b.monotonic));
@@ -579,7 +578,7 @@ static void settled_at_ten(enum misfire_policy policy)
         lent_is("2026-11-24T10:00:00Z");
         settle(OUTCOME_ACCEPTED);
         poll_and_answer();
-        timer_driver.credit(b.source, 0, 1, 1000);
+        timer_source.pull->credit(b.source, 0, 1, 1000);
         poll_and_answer();
 }
 
@@ -711,14 +710,14 @@ static void what_comes_due_behind_a_turn_is_seen_to(void **state UNUSED)
         pass(USEC_SEC - 1);
         poll_once();
         pass(1);
-        assert_int_equal(timer_driver.deadline(b.source), retry);
+        assert_int_equal(timer_source.pull->deadline(b.source), retry);
         poll_and_answer();
-        timer_driver.credit(b.source, 0, 1, 1000);
+        timer_source.pull->credit(b.source, 0, 1, 1000);
         pass(29 * USEC_SEC - 1);
         poll_and_answer();
         assert_null(b.lent);
         pass(2);
-        assert_true(timer_driver.deadline(b.source) <= b.monotonic);
+        assert_true(timer_source.pull->deadline(b.source) <= b.monotonic);
         poll_and_answer();
         lent_is("2026-11-24T10:00:00Z");
         close_source();
@@ -765,12 +764,12 @@ static void a_released_tick_is_sent_after_the_restart(void **state UNUSED)
         start("2026-11-24T09:59:30Z", "1m", MISFIRE_SKIP);
         pass(30 * USEC_SEC);
         poll_and_answer();
-        timer_driver.stop(b.source);
+        timer_source.pull->stop(b.source);
         poll_and_answer();
         assert_true(b.revoking);
         assert_false(b.closed);
         settle(OUTCOME_RELEASED);
-        timer_driver.revoked(b.source, 0);
+        timer_source.pull->revoked(b.source, 0);
         poll_and_answer();
         assert_true(b.closed);
         assert_int_equal(b.lent_n, 1);
@@ -785,10 +784,10 @@ static void stop_waits_for_the_last_write(void **state UNUSED)
         start("2026-11-24T09:59:30Z", "1m", MISFIRE_FIRE_ONCE);
         pass(USEC_MINUTE);
         poll_and_answer();
-        timer_driver.stop(b.source);
+        timer_source.pull->stop(b.source);
         poll_once();
         settle(OUTCOME_ACCEPTED);
-        timer_driver.revoked(b.source, 0);
+        timer_source.pull->revoked(b.source, 0);
         poll_once();
         assert_false(b.closed);
         store_answers(ERROR_NONE);
@@ -812,11 +811,12 @@ static void the_event_is_the_golden_one(void **state UNUSED)
         for (int dialect = DIALECT_CLASSIC; dialect <= DIALECT_CURRENT; dialect++) {
                 buf_reset(&event);
                 writer_init(&w, &event);
-                timer_driver.encode(&b.services, (enum dialect)dialect, &b.lent, 1, &w);
+                b.trigger.event->dialect = (enum dialect)dialect;
+                timer_source.shape->encode(&b.trigger, &b.lent, 1, &w);
                 assert_string_equal(event.p, golden.p);
         }
         writer_init(&w, &described);
-        timer_driver.describe(b.lent, &w);
+        timer_source.shape->describe(b.lent, &w);
         assert_string_equal(described.p,
                             "{\"time\":\"2026-11-24T10:00:00Z\",\"userEvent\":\"say \\\"hi\\\"\"}");
         close_source();
@@ -829,16 +829,16 @@ static void a_bad_spec_does_not_open(void **state UNUSED)
         struct error err = { 0 };
 
         open_at("2026-11-24T09:59:30Z", "1m", MISFIRE_SKIP);
-        assert_int_equal(timer_driver.open(&s, &(struct timer_spec){ .schedule = schedule, .time_zone = utc },
-                                           &b.services, NULL, &err),
+        assert_int_equal(timer_source.open(&s, &(struct timer_spec){ .schedule = schedule, .time_zone = utc },
+                                           &b.services, &err),
                          -1);
         assert_non_null(strstr(err.text, "is no hour"));
-        assert_int_equal(timer_driver.open(&s, &(struct timer_spec){ .schedule = good, .time_zone = zone },
-                                           &b.services, NULL, &err),
+        assert_int_equal(timer_source.open(&s, &(struct timer_spec){ .schedule = good, .time_zone = zone },
+                                           &b.services, &err),
                          -1);
         assert_non_null(strstr(err.text, "Mars/Olympus"));
         assert_null(s);
-        assert_null(timer_driver.free(NULL));
+        assert_null(timer_source.pull->free(NULL));
         close_source();
 }
 

@@ -1,4 +1,4 @@
-#include "base/log.h"
+#include "log/log.h"
 
 #include <fcntl.h>
 #include <jansson.h>

@@ -1,0 +1,77 @@
+/* What the controller and its workers agree on, and a change of which reaches pods that run already: names of
+ * the children both know, the worker's arguments, where its files are mounted, ports, paths and times of its
+ * end, the words of its status, keys of its checkpoint. Both sides take them from here. Constants only. */
+#pragma once
+
+#include "base/clock.h"
+
+/* ---- children ----------------------------------------------------------- */
+
+/* Behind the Trigger's name. */
+#define WORKER_SUFFIX "-sluice" /* the Deployment, its rights and its configuration */
+#define WORKER_CHECKPOINT_SUFFIX "-checkpoint"
+
+/* ---- the command line --------------------------------------------------- */
+
+#define WORKER_COMMAND "worker"
+#define WORKER_OPTION_TRIGGER "trigger"
+#define WORKER_OPTION_SINK "sink"
+#define WORKER_OPTION_DEAD_LETTER "dead-letter"
+#define WORKER_OPTION_INSTANCE "instance"
+#define WORKER_OPTION_ADMIN "admin"
+#define WORKER_OPTION_LISTEN "listen"
+#define WORKER_OPTION_SECRETS "secrets"
+#define WORKER_OPTION_ENDING "ending"
+#define WORKER_OPTION_TLS_CERT "tls-cert"
+#define WORKER_OPTION_TLS_KEY "tls-key"
+#define WORKER_OPTION_TLS_CLIENT_CA "tls-client-ca"
+#define WORKER_OPTION_TRUSTED_PROXY "trusted-proxy"
+#define WORKER_OPTION_LOG_LEVEL "log-level"
+
+/* ---- the container ------------------------------------------------------ */
+
+#define WORKER_FOLDER "/etc/sluice"          /* the ConfigMap */
+#define WORKER_TRIGGER_FILE "trigger.json"   /* its key */
+#define WORKER_SECRETS "/etc/sluice-secrets" /* WORKER_SECRETS/SECRET/KEY */
+#define WORKER_ENV_POD "POD_NAME"
+#define WORKER_ENV_NAMESPACE "POD_NAMESPACE"
+
+/* Numbers that stand in texts, too. */
+#define WORKER_TEXT_OF(number) #number
+#define WORKER_TEXT(number) WORKER_TEXT_OF(number)
+#define WORKER_LISTEN_PORT 8080
+#define WORKER_ADMIN_PORT 8081
+#define WORKER_LISTEN_ADDRESS ":" WORKER_TEXT(WORKER_LISTEN_PORT)
+#define WORKER_ADMIN_ADDRESS ":" WORKER_TEXT(WORKER_ADMIN_PORT)
+#define WORKER_PATH_LIVE "/livez"
+#define WORKER_PATH_READY "/readyz"
+
+/* At SIGTERM: a push source goes on for WORKER_LINGER, while others still know the pod's address; what is in
+ * flight may take WORKER_GRACE; then the kubelet kills, WORKER_TERMINATION after the signal. */
+#define WORKER_LINGER (8 * USEC_SEC)
+#define WORKER_GRACE (20 * USEC_SEC)
+#define WORKER_TERMINATION (30 * USEC_SEC)
+_Static_assert(WORKER_LINGER + WORKER_GRACE < WORKER_TERMINATION, "a worker ends before it is killed");
+
+/* ---- its entry of status.workers[] -------------------------------------- */
+
+#define WORKER_FIELD_MANAGER "sluice-worker-" /* before the pod's name */
+
+#define WORKER_SOURCE_CONNECTING "Connecting"
+#define WORKER_SOURCE_CONNECTED "Connected"
+#define WORKER_SOURCE_IDLE "Idle"
+#define WORKER_SOURCE_STANDBY "Standby"
+#define WORKER_SOURCE_DISCONNECTED "Disconnected"
+#define WORKER_SOURCE_FAILED "Failed"
+#define WORKER_SOURCE_REMOVED "Removed" /* what it had outside the cluster is gone */
+
+#define WORKER_DELIVERY_DELIVERING "Delivering"
+#define WORKER_DELIVERY_RETRYING "Retrying"
+#define WORKER_DELIVERY_THROTTLED "Throttled"
+#define WORKER_DELIVERY_FAILING "Failing"
+#define WORKER_DELIVERY_BLOCKED "Blocked"
+
+/* ---- the checkpoint ----------------------------------------------------- */
+
+/* Written before anything is made outside the cluster: while it is not there, nothing was. */
+#define WORKER_CHECKPOINT_SUBSCRIPTION "subscription"

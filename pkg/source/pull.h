@@ -1,0 +1,56 @@
+/* A pull source lends records, is given credit, and hears how each ended. Its records stand in tracks, the
+ * units of commit. Nothing blocks, nothing calls back: what it has to say is polled. Loop's thread. */
+#pragma once
+
+#include "record/record.h"
+#include "source/state.h"
+
+struct source;
+
+enum lost_reason { LOST_RETENTION, LOST_RECREATED /* the log is another one */, LOST_REASON_MAX };
+const char *lost_reason_name(enum lost_reason); /* as a metric's label: retention */
+
+enum pull_event_kind {
+        PULL_RECORD,   /* record: lent */
+        PULL_ASSIGNED, /* track: may be given credit now */
+        /* track: finish what is in flight by give_up_at (monotonic), then `revoked` is called */
+        PULL_REVOKING,
+        /* track: someone else has it already: commit nothing; then `revoked` is called */
+        PULL_LOST,
+        PULL_STATE, /* state, text: changed */
+        /* track, lost, lost_reason, text: records that the source had are gone, and were never lent */
+        PULL_RECORDS_LOST,
+        PULL_CLOSED, /* after stop: everything is given back; free may be called */
+};
+struct pull_event {
+        enum pull_event_kind kind;
+        uint32_t track;
+        struct record *record;
+        usec give_up_at;
+        enum source_state state;
+        const char *text; /* the peer's own words; borrowed until the next poll; NULL: none */
+        uint64_t lost;
+        enum lost_reason lost_reason;
+};
+
+struct pull_ops {
+        bool commit_at_once; /* positions are so few that each is worth a write */
+        size_t (*poll)(struct source *, struct pull_event *, size_t max, usec now);
+        usec (*deadline)(const struct source *); /* poll again then; USEC_NEVER */
+        /* Lend up to records more of the track, and go on while the bytes lent stay under bytes more. Both
+         * add to what is left; the last record may cross the line, what it takes too much is owed. */
+        void (*credit)(struct source *, uint32_t track, uint32_t records, size_t bytes);
+        void (*release)(struct source *, struct record *, enum outcome); /* every record comes back once */
+        /* Copies what the record borrows from a bigger fetch; false: out of memory. Optional: nothing is
+         * borrowed. */
+        bool (*detach)(struct source *, struct record *);
+        void (*commit)(struct source *, uint32_t track,
+                       uint64_t next); /* every position below next is done */
+        /* Answers PULL_REVOKING and PULL_LOST: nothing of the track is lent any more. */
+        void (*revoked)(struct source *, uint32_t track);
+        int64_t (*lag)(const struct source *); /* records behind; -1: unknown. Optional: never known */
+        /* All there is was lent and released. Optional: there is no such end. */
+        bool (*drained)(const struct source *);
+        void (*stop)(struct source *);           /* ends in PULL_CLOSED */
+        struct source *(*free)(struct source *); /* takes NULL, returns NULL */
+};

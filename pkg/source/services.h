@@ -1,0 +1,27 @@
+/* What a source is opened with: the ports it may use, and who it is. It knows nothing of Kubernetes, nor of
+ * what stands behind a port. All borrowed until the source is freed; loop's thread. */
+#pragma once
+
+#include "api/trigger.h"
+#include "base/loop.h"
+#include "port/fetch.h"
+#include "port/http.h"
+#include "port/store.h"
+
+struct services {
+        struct loop *loop;
+        struct waker *waker;
+        struct task *wake; /* made ready when the source has something to say: the pipeline's */
+        const struct clock *clock;
+        struct store store; /* this Trigger's own keys */
+        /* for push sources: what messages refer to; completions wake the source. ops NULL: none */
+        struct fetch fetch;
+        /* for push sources: requests to peers; completions wake the source. ops NULL: none */
+        struct http http;
+        struct http_peers peers;
+        const struct trigger *trigger;
+        const char *secrets;  /* the folder of Secrets, NAME/KEY; NULL: none */
+        const char *instance; /* stable name of this worker's slot; NULL: none */
+        /* the Trigger is deleted: what was made outside is taken back, which ends in SOURCE_REMOVED */
+        bool ending;
+};

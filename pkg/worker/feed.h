@@ -1,0 +1,73 @@
+/* How a Trigger's records come and go: pulled from their source through the delivery engine (pull.c), or
+ * pushed through a gate to the function and back (gate.c). The pipeline turns either by the same few calls. A
+ * feed owns its source. Loop's thread. */
+#pragma once
+
+#include "delivery/delivery.h"
+#include "source/source.h"
+#include "worker/sender.h"
+
+struct filter;
+struct gate_host;
+
+/* What a pipeline says of itself. */
+struct pipeline_status {
+        enum source_state source;
+        char source_text[256];
+        enum delivery_state delivery;
+        char delivery_text[256];
+        uint64_t changes; /* counts changes of the four above */
+        struct delivery_stats stats;
+        struct push_counts callers;     /* of a push source */
+        uint64_t lost[LOST_REASON_MAX]; /* records that were gone at the source before they were lent */
+        char lost_text[400];            /* the last such loss; empty: none */
+        uint64_t unjudged;              /* records that the filter could not judge */
+        usec last_event, last_delivery; /* wall; 0: none yet */
+        usec connected_since;           /* monotonic; 0: not connected */
+        int64_t lag;                    /* -1: unknown */
+};
+
+struct feed;
+struct feed_ops {
+        /* A round: takes what came and sends what may go. false: there was nothing to do. */
+        bool (*turn)(struct feed *, usec now);
+        usec (*deadline)(const struct feed *);
+        /* No more is taken; what is in flight may finish until then (monotonic). Ends in closed. */
+        void (*stop)(struct feed *, usec give_up_at);
+        bool (*drained)(const struct feed *); /* all that the source has was read and settled */
+        /* Fills in what is counted: stats, callers, lag, unjudged. */
+        void (*count)(const struct feed *, struct pipeline_status *);
+        void (*free)(struct feed *);
+};
+
+struct feed_config {
+        struct loop *loop;
+        struct task *wake; /* the pipeline's, made ready when there is something to do */
+        const struct clock *clock;
+        const struct trigger *trigger; /* borrowed, as all here */
+        const struct source_kind *kind;
+        const void *spec; /* the source's */
+        const struct services *services;
+        struct sender *sender;
+        struct filter *filter;  /* NULL: everything passes */
+        struct gate_host *host; /* where push sources are reached; NULL: nowhere */
+};
+
+/* The first member of both. */
+struct feed {
+        const struct feed_ops *ops;
+        struct feed_config config;
+        struct source *source;
+        /* delivery is what the engine, or the last outcome, makes of it. */
+        struct pipeline_status status;
+        bool closed; /* the source has given everything back: free may be called */
+};
+
+int feed_open_source(struct feed *, struct error *) MUST_CHECK;
+/* The source has another state: kept, logged and counted among the changes. text NULL: none. */
+void feed_source_said(struct feed *, enum source_state, const char *text, usec now);
+void feed_delivery_said(struct feed *, enum delivery_state, const char *text);
+
+int pull_new(struct feed **, const struct feed_config *, const struct delivery_config *,
+             struct error *) MUST_CHECK;
+int gate_new(struct feed **, const struct feed_config *, struct error *) MUST_CHECK;

@@ -1,0 +1,215 @@
+#include "log/log.h"
+#include "base/random.h"
+#include "filter/filter.h"
+#include "worker/feed.h"
+#include "worker/passes.h"
+
+#include <stdio.h>
+
+enum { EVENTS_AT_ONCE = 64 };
+
+struct pull {
+        struct feed feed;
+        const struct pull_ops *ops; /* of the source */
+        struct delivery *engine;
+        struct buf document; /* what the filter sees */
+        bool stopping;
+        usec give_up_at;
+};
+
+static struct pull *pull_of(const struct feed *f) { return CONTAINER_OF(f, struct pull, feed); }
+
+/* ---- from the source ---------------------------------------------------- */
+
+static void records_lost(struct pull *p, const struct pull_event *e)
+{
+        struct pipeline_status *s = &p->feed.status;
+        const struct trigger *t = p->feed.config.trigger;
+
+        s->lost[e->lost_reason] += e->lost;
+        (void)snprintf(s->lost_text, sizeof(s->lost_text), "%s", e->text);
+        log_warn("records are lost", LOG_S("namespace", t->namespace_), LOG_S("trigger", t->name),
+                 LOG_S("reason", lost_reason_name(e->lost_reason)), LOG_I("records", (int64_t)e->lost),
+                 LOG_S("text", e->text));
+        s->changes++;
+}
+
+static void track_assigned(struct pull *p, uint32_t track, usec now)
+{
+        struct error err;
+
+        if (delivery_assign(p->engine, track, now, &err) < 0) {
+                log_error("a partition can't be taken", LOG_S("trigger", p->feed.config.trigger->name),
+                          LOG_I("track", track), LOG_S("error", err.text));
+                p->ops->revoked(p->feed.source, track);
+        }
+}
+
+static void take_record(struct pull *p, struct record *r, usec now)
+{
+        const struct feed_config *c = &p->feed.config;
+        struct error why;
+
+        p->feed.status.last_event = clock_wall(c->clock);
+        switch (record_passes(c->filter, c->kind->shape, r, &p->document, &why)) {
+        case UNJUDGED:
+                p->feed.status.unjudged++;
+                r->unjudged = true;
+                delivery_offer(p->engine, r, now);
+                break;
+        case PASSES:
+                r->unjudged = false;
+                delivery_offer(p->engine, r, now);
+                break;
+        case LEFT_OUT: delivery_skip(p->engine, r, now); break;
+        }
+}
+
+static bool poll_source(struct pull *p, usec now)
+{
+        struct pull_event events[EVENTS_AT_ONCE];
+        size_t n = p->ops->poll(p->feed.source, events, COUNT_OF(events), now);
+
+        for (size_t i = 0; i < n; i++) {
+                const struct pull_event *e = &events[i];
+
+                switch (e->kind) {
+                case PULL_RECORD: take_record(p, e->record, now); break;
+                case PULL_ASSIGNED: track_assigned(p, e->track, now); break;
+                case PULL_REVOKING:
+                        delivery_revoke(p->engine, e->track,
+                                        p->stopping ? MIN_OF(e->give_up_at, p->give_up_at) : e->give_up_at);
+                        break;
+                case PULL_LOST: delivery_revoke(p->engine, e->track, 0); break;
+                case PULL_STATE: feed_source_said(&p->feed, e->state, e->text, now); break;
+                case PULL_RECORDS_LOST: records_lost(p, e); break;
+                case PULL_CLOSED:
+                        p->feed.closed = true;
+                        p->feed.status.changes++;
+                        break;
+                }
+        }
+        return n > 0;
+}
+
+/* ---- to the function ---------------------------------------------------- */
+
+static bool take_answers(struct pull *p, usec now)
+{
+        uint32_t ticket;
+        struct answer a;
+        bool any = false;
+
+        while (sender_take(p->feed.config.sender, &ticket, &a)) {
+                if (a.kind == ANSWER_ACCEPTED || a.kind == ANSWER_PARTIAL)
+                        p->feed.status.last_delivery = clock_wall(p->feed.config.clock);
+                delivery_answer(p->engine, ticket, &a, now);
+                any = true;
+        }
+        return any;
+}
+
+static void perform(struct pull *p, const struct action *a)
+{
+        struct source *s = p->feed.source;
+
+        switch (a->kind) {
+        case ACTION_SEND:
+        case ACTION_DEAD_LETTER: sender_send(p->feed.config.sender, a); break;
+        case ACTION_CANCEL: sender_cancel(p->feed.config.sender, a->attempt); break;
+        case ACTION_DETACH:
+                if (p->ops->detach)
+                        (void)p->ops->detach(s, a->record);
+                break;
+        case ACTION_SETTLE: p->ops->release(s, a->record, a->outcome); break;
+        case ACTION_CREDIT: p->ops->credit(s, a->track, a->credit, a->bytes); break;
+        case ACTION_COMMIT: p->ops->commit(s, a->track, a->position); break;
+        case ACTION_REVOKED: p->ops->revoked(s, a->track); break;
+        case ACTION_STATE: feed_delivery_said(&p->feed, a->state, a->text); break;
+        }
+}
+
+static bool pull_turn(struct feed *f, usec now)
+{
+        struct pull *p = pull_of(f);
+        struct action a;
+        const char *why;
+        bool more = poll_source(p, now);
+
+        more = take_answers(p, now) || more;
+        delivery_hold(p->engine, !sender_ready(f->config.sender, &why));
+        while (delivery_next(p->engine, now, &a)) {
+                perform(p, &a);
+                more = true;
+        }
+        return more;
+}
+
+static usec pull_deadline(const struct feed *f)
+{
+        const struct pull *p = pull_of(f);
+
+        return MIN_OF(delivery_deadline(p->engine), p->ops->deadline(f->source));
+}
+
+/* ---- life --------------------------------------------------------------- */
+
+static void pull_stop(struct feed *f, usec give_up_at)
+{
+        struct pull *p = pull_of(f);
+
+        p->stopping = true;
+        p->give_up_at = give_up_at;
+        p->ops->stop(f->source);
+}
+
+static bool pull_drained(const struct feed *f)
+{
+        const struct pull *p = pull_of(f);
+
+        return p->ops->drained && p->ops->drained(f->source);
+}
+
+static void pull_count(const struct feed *f, struct pipeline_status *out)
+{
+        const struct pull *p = pull_of(f);
+
+        delivery_stats(p->engine, &out->stats);
+        out->lag = p->ops->lag ? p->ops->lag(f->source) : -1;
+}
+
+static void pull_free(struct feed *f)
+{
+        struct pull *p = pull_of(f);
+
+        if (f->source)
+                (void)p->ops->free(f->source);
+        (void)delivery_free(p->engine);
+        buf_done(&p->document);
+        free(p);
+}
+
+int pull_new(struct feed **out, const struct feed_config *config, const struct delivery_config *delivery,
+             struct error *err)
+{
+        static const struct feed_ops ops = { .turn = pull_turn,
+                                             .deadline = pull_deadline,
+                                             .stop = pull_stop,
+                                             .drained = pull_drained,
+                                             .count = pull_count,
+                                             .free = pull_free };
+        struct pull *p = calloc(1, sizeof(*p));
+
+        if (!p)
+                return error_memory(err);
+        p->feed = (struct feed){ .ops = &ops, .config = *config };
+        p->ops = config->kind->pull;
+        p->document.max = (size_t)64 << 20;
+        if (delivery_new(&p->engine, delivery, random_seed(), err) < 0 ||
+            feed_open_source(&p->feed, err) < 0) {
+                pull_free(&p->feed);
+                return -1;
+        }
+        *out = &p->feed;
+        return 0;
+}

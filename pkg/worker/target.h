@@ -1,0 +1,10 @@
+/* What a Trigger's delivery says about connections, for targets of whatever URL: the one place that turns one
+ * into the other. Loop's thread. */
+#pragma once
+
+#include "api/trigger.h"
+#include "http/client.h"
+
+/* Views borrow from the Trigger and from the buffer. secrets: the folder of Secrets; NULL: there is none. */
+int target_config(struct http_target_config *, const struct trigger *, const char *url, const char *secrets,
+                  struct buf *, struct error *) MUST_CHECK;
