@@ -282,11 +282,26 @@ static void errand_store(struct poller *p, struct errand *e)
                 store_put(&p->services->store, tag, e->job.name, e->job.state);
 }
 
+/* No call is needed for it. */
+static void track_claim(struct poller *p, const struct reader_job *job, usec now)
+{
+        struct error err;
+
+        if (p->ops->claim(p, job, &err) < 0)
+                reader_failed(p->reader, job, &err, now);
+        else
+                reader_done(p->reader, job, STR(""), now);
+}
+
 static void begin(struct poller *p, const struct reader_job *job, usec now)
 {
         struct errand *e;
         struct error err;
 
+        if (job->kind == READER_CLAIM && p->ops->claim) {
+                track_claim(p, job, now);
+                return;
+        }
         if (job->kind == READER_CANCEL) {
                 front_cancel(p, job->track, now);
                 return;
@@ -399,12 +414,14 @@ static void discovered(struct poller *p, usec now)
 /* The only track, when there is no list. */
 static void add_track(struct poller *p, usec now)
 {
+        struct reader_stats stats;
         uint32_t track;
         struct error err;
 
         p->discover_at = USEC_NEVER;
         reader_trouble(p->reader, NULL);
-        if (reader_add(p->reader, str_of(p->ops->service), NULL, &track, &err) < 0 &&
+        reader_stats(p->reader, &stats);
+        if (!stats.tracks && reader_add(p->reader, str_of(p->ops->service), NULL, &track, &err) < 0 &&
             err.kind != ERROR_EXISTS)
                 discover_failed(p, &err, now);
 }

@@ -61,10 +61,14 @@ struct poller_ops {
         const char *service; /* "dis": its endpoint, limit and codes */
         /* LOAD and SAVE are the store's, under the track's name; otherwise ask makes calls of them. */
         bool stored;
-        /* Asks for the list of tracks, or its next part. Optional: there is one track, named by service. */
+        /* Asks for the list of tracks, or its next part. Optional: there is one track, named by service,
+         * or those that the source added itself when it was opened. */
         void (*discover)(struct poller *, struct cloud_request *);
         /* reader_add for each that is new (ERROR_EXISTS is none), reader_end for those that end. */
         enum poller_step (*discovered)(struct poller *, struct str body, struct error *);
+        /* Does this worker hold what the track needs? -1 with ERROR_CONFLICT: another does. Optional: ask
+         * makes a call of CLAIM. Whoever knows of a change says reader_hurry or reader_withdraw. */
+        int (*claim)(struct poller *, const struct reader_job *, struct error *);
         /* CLAIM, LOAD, FETCH, SAVE, as far as the configuration has them. */
         void (*ask)(struct poller *, const struct reader_job *, struct cloud_request *);
         /* FETCH: page_record for each; FETCH and LOAD: poller_mark before POLLER_DONE. */

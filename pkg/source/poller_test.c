@@ -15,7 +15,7 @@ struct toy {
         unsigned parts;       /* of a page that comes in several answers */
         unsigned cursors;     /* renewed */
         unsigned left;
-        bool closed;
+        bool closed, elsewhere; /* somebody else has the tracks */
 };
 
 static void discover(struct poller *p, struct cloud_request *q)
@@ -102,9 +102,18 @@ static struct source *close_toy(struct poller *p)
         return NULL;
 }
 
+static int claim(struct poller *p, const struct reader_job *job, struct error *err)
+{
+        struct toy *toy = CONTAINER_OF(p, struct toy, poller);
+
+        (void)job;
+        return toy->elsewhere ? error_set(err, ERROR_CONFLICT, "worker-1 has it") : 0;
+}
+
 static const struct poller_ops listed = { .service = "dis",
                                           .discover = discover,
                                           .discovered = discovered,
+                                          .claim = claim,
                                           .ask = ask,
                                           .answered = answered,
                                           .refused = refused,
@@ -229,7 +238,8 @@ static void open_toy(const struct poller_ops *ops)
 {
         static const struct store_ops store = { get, put, take_result };
         const struct poller_config config = {
-                .reader = { .loads = true,
+                .reader = { .claims = ops->claim != NULL,
+                            .loads = true,
                             .page_bytes = 1 << 16,
                             .poll_min = USEC_SEC,
                             .poll_max = USEC_SEC,
@@ -424,6 +434,30 @@ static void test_the_end_cancels_what_is_under_way(void **unused)
         assert_int_equal(poller_pull.deadline(&toy.poller.source), USEC_NEVER);
 }
 
+static void test_a_track_that_another_worker_has(void **unused)
+{
+        (void)unused;
+        open_toy(&listed);
+        toy.elsewhere = true;
+        turn();
+        answer("/v2", 200, "p0");
+        turn();
+        assert_int_equal(state, SOURCE_STANDBY);
+        assert_string_equal(text, "worker-1 has it");
+        assert_int_equal(script.n, 0);
+        toy.elsewhere = false;
+        reader_hurry(toy.poller.reader, 0);
+        turn();
+        answer("/load/p0", 200, "");
+        turn();
+        (void)take("/fetch/p0");
+        toy.elsewhere = true;
+        reader_withdraw(toy.poller.reader, 0, 0);
+        turn();
+        assert_int_equal(revoking, 1);
+        assert_int_equal(toy.left, 1);
+}
+
 static void test_positions_may_live_in_the_store(void **unused)
 {
         (void)unused;
@@ -468,6 +502,7 @@ int main(void)
                 cmocka_unit_test_teardown(test_a_refusal_that_is_none, close_all),
                 cmocka_unit_test_teardown(test_a_refusal_pauses_and_is_told, close_all),
                 cmocka_unit_test_teardown(test_the_end_cancels_what_is_under_way, close_all),
+                cmocka_unit_test_teardown(test_a_track_that_another_worker_has, close_all),
                 cmocka_unit_test_teardown(test_positions_may_live_in_the_store, close_all),
                 cmocka_unit_test(test_one_answer_by_itself),
         };
