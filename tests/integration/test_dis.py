@@ -2,7 +2,7 @@
 
 import base64
 import json
-import re
+import signal
 
 import pytest
 from cloud import Cloud, faults
@@ -105,3 +105,149 @@ def test_records_arrive_once_and_in_order(stream, delivery):
     stream.wait_saved()
     assert len(stream.arrived()) == 200
     stream.check_order()
+
+
+def test_the_event_is_the_classic_one(stream, cloud, function):
+    with cloud.changed:
+        stream.stream.partitions[0].put(None, b"<Buffer></Buffer>", cloud.now())
+        stream.stream.partitions[0].put("a key", b"\x00\xff", cloud.now())
+    stream.start({"batch": {"maxMessages": 2, "maxWait": "5s"}})
+    (e,) = function.wait_for(1)
+    event = json.loads(e["body"])
+    assert list(event) == ["ShardID", "Message", "Tag", "StreamName"]
+    assert (event["ShardID"], event["Tag"]) == ("shardId-0000000000", "latest")
+    assert event["StreamName"] == "orders"
+    message = event["Message"]
+    assert list(message) == ["next_partition_cursor", "records", "millis_behind_latest"]
+    assert message["next_partition_cursor"] and message["millis_behind_latest"] == ""
+    assert message["records"] == [
+        {"data": base64.b64encode(b"<Buffer></Buffer>").decode(), "sequence_number": "0"},
+        {"partition_key": "a key", "data": "AP8=", "sequence_number": "1"},
+    ]
+    assert e["id"] == "orders/shardId-0000000000/0..orders/shardId-0000000000/1"
+
+
+def test_after_a_kill_it_goes_on_where_it_was(stream, function):
+    run = stream.start()
+    stream.put(200)
+    stream.wait_arrived()
+    stream.wait_saved()
+    stream.put(200)
+    function.wait_for(250)
+    run.kill()
+    before = len(stream.arrived())
+    stream.put(50)
+    stream.start()
+    stream.wait_arrived()
+    stream.wait_saved()
+    stream.check_order()
+    assert len(stream.arrived()) - len(stream.sent) <= before - 200
+
+
+@pytest.mark.parametrize("said", ["DIS.4375", "-1", ""])
+def test_latest_is_what_comes_after_the_first_start(stream, cloud, said):
+    cloud.dis.no_checkpoint = said
+    stream.put(40)
+    missed, stream.sent = stream.sent, []
+    run = stream.start(startPosition="Latest")
+    wait_until("the start is saved", lambda: len(cloud.dis.checkpoints) == 2)
+    run.signal(signal.SIGTERM)
+    run.wait()
+    stream.put(40)  # while nothing runs
+    stream.start(startPosition="Latest")
+    stream.wait_arrived()
+    assert not set(stream.arrived()) & set(missed)
+
+
+def test_a_checkpoint_is_the_next_number(stream, cloud):
+    """As the official Kafka adapter leaves it: nothing is lost, nothing repeated."""
+    stream.put(40)
+    cloud.dis.apps["billing"] = {"app_name": "billing", "app_id": "1", "create_time": 0}
+    for partition in stream.stream.partitions:
+        cloud.dis.checkpoints["billing", "orders", partition.id] = (3, "")
+    stream.sent = [(p, n) for p, n in stream.sent if n >= 3]
+    stream.start(appName="billing", startPosition="Latest")
+    stream.wait_arrived()
+    assert sorted(stream.arrived()) == sorted(stream.sent)
+
+
+def test_partitions_come_and_go(stream, cloud):
+    """One that appears is read from its beginning, one that goes to its end, and one that comes back goes on."""
+    run = stream.start(startPosition="Latest")
+    wait_until("the start is saved", lambda: len(cloud.dis.checkpoints) == 2)
+    for count in (4, 3, 5):
+        stream.put(30)
+        with cloud.changed:
+            stream.stream.rescale(count, cloud.now())
+        stream.put(30)
+    stream.wait_arrived(40)
+    assert run.alive()
+    stream.wait_saved()
+    stream.check_order()
+    assert len(stream.arrived()) == len(stream.sent) == 180
+
+
+def test_cursors_are_renewed(stream, cloud):
+    stream.start()
+    stream.put(20)
+    stream.wait_arrived()
+    for _ in range(3):
+        cloud.advance(301)
+        stream.put(20)
+        stream.wait_arrived()
+    assert len([c for c in cloud.made("dis.get_records") if c[1] == 400]) >= 3
+    assert len(stream.arrived()) == 80
+    stream.check_order()
+
+
+def test_throttling_and_failures_lose_nothing(stream, cloud):
+    for number in range(6):
+        cloud.fault("dis.get_records", faults.refuse("DIS.4303"), skip=3 * number)
+        cloud.fault("dis.get_cursor", faults.refuse("DIS.4305"), times=2)
+        cloud.fault("dis.get_records", faults.truncate(), when="after", skip=4 * number)
+        cloud.fault("dis.commit_checkpoint", faults.reset(), when="after")
+    stream.start()
+    for _ in range(5):
+        stream.put(40)
+        stream.wait_arrived(60)
+    stream.wait_saved()
+    stream.check_order()
+    assert len(stream.arrived()) == 200
+
+
+def test_a_position_out_of_range_goes_to_the_oldest(stream, cloud):
+    run = stream.start()
+    stream.put(20)
+    stream.wait_arrived()
+    stream.wait_saved()
+    run.kill()
+    stream.put(20)
+    with cloud.changed:
+        for partition in stream.stream.partitions:
+            partition.drop_before(cloud.now() + 1)
+    gone = set(stream.sent[20:])
+    stream.sent = stream.sent[:20]
+    partitions = {p.id: p.next for p in stream.stream.partitions}
+    stream.put(20)
+    assert all(n >= partitions[p] for p, n in stream.sent[20:])
+    run = stream.start()
+    stream.wait_arrived()
+    run.wait_for_output("PositionOutOfRange")
+    assert not set(stream.arrived()) & gone
+
+
+def test_a_record_above_max_fetch_bytes_is_named(stream):
+    run = stream.start(maxFetchBytes=1024)
+    stream.put(1)
+    stream.wait_arrived()
+    stream.put(1, size=3000)
+    run.wait_for_output("maxFetchBytes", 60)
+
+
+def test_serial_waits_for_what_was_fetched(stream, function, cloud):
+    function.behave(delay="300ms")
+    stream.put(60)
+    stream.start(serial=True, maxFetchBytes=1024)
+    stream.wait_arrived()
+    stream.check_order()
+    assert len(stream.arrived()) == 60

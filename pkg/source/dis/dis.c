@@ -14,7 +14,7 @@
 
 enum { NAME_MOST = 64, PARTITIONS_MOST = 10000, LIST_MOST = 500, STATES_MOST = 1000, PAGE_MOST = 64 << 20 };
 enum { EMPTY_MOST = 3 }; /* answers without records where there are some, before that is a failure */
-/* A cursor is good for 300 s; other consumers are asked again within 30 s of a change. */
+/* A cursor is good for 300 s; a new partition is to be found within 30 s. */
 static const usec CURSOR_LIFE = 270 * USEC_SEC, DISCOVERY = 20 * USEC_SEC;
 
 /* ---- the spec ----------------------------------------------------------- */
@@ -112,7 +112,7 @@ struct partition {
         /* FETCH */
         bool by_time;      /* without a position it begins at startTimestamp, otherwise at the oldest */
         bool reset;        /* its position is out of range: at the oldest, until a record comes */
-        bool for_records;  /* what was asked for: records, or a cursor */
+        bool for_records;  /* what was asked for: records, not a cursor */
         struct buf cursor; /* n 0: none */
         int64_t at;        /* where it stands; -1: no position yet */
         usec since;
@@ -402,7 +402,8 @@ static enum poller_step records_got(struct dis *d, struct partition *at, const s
         if (got.last >= 0)
                 at->at = got.last + 1;
         buf_reset(&at->cursor);
-        buf_str(&at->cursor, got.cursor);
+        if (!got.repeated) /* an answer that stands elsewhere has a cursor from there */
+                buf_str(&at->cursor, got.cursor);
         at->since = now_of(&d->poller);
         tell_lag(d, at);
         if (stuck) {
@@ -413,7 +414,7 @@ static enum poller_step records_got(struct dis *d, struct partition *at, const s
                 err->retry = true;
                 return POLLER_FAILED;
         }
-        if (!got.cursor.p) { /* until it is described again */
+        if (!got.cursor.p && !got.repeated) { /* until it is described again */
                 at->end = at->at >= 0 ? at->at : at->newest;
                 reader_end(d->poller.reader, at->track);
         }

@@ -93,8 +93,10 @@ static bool add_record(struct reading *g, struct scan *s, const struct item *ite
         char mark[24];
 
         g->out->n++;
-        if (item->sequence < g->from)
+        if (item->sequence < g->from) {
+                g->out->repeated = true;
                 return true;
+        }
         g->from = item->sequence + 1;
         buf_reset(&g->text);
         buf_reset(&g->data);

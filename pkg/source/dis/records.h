@@ -16,6 +16,7 @@ extern const struct shape dis_shape;
 
 struct dis_records {
         uint32_t n;          /* of the answer, those that were known included */
+        bool repeated;       /* it brought some that were known */
         int64_t first, last; /* sequence numbers of those that were new; -1: there are none */
         struct str cursor;   /* the next one, as written in the answer; p NULL: the partition ends here */
 };
