@@ -24,7 +24,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         for (size_t i = 0; i < COUNT_OF(kinds); i++)
                 (void)poller_answer(&d.poller, &dis_ops, kinds[i], &at,
                                     (struct str){ (const char *)data + 1, size - 1 }, &err);
-        (void)discovered(&d.poller, (struct str){ (const char *)data + 1, size - 1 }, &err);
+        (void)dis_discovered(&d.poller, (struct str){ (const char *)data + 1, size - 1 }, &err);
         (void)reader_free(d.poller.reader);
         HASH_ITER(hh, d.partitions, p, next)
         {

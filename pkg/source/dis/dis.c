@@ -1,155 +1,14 @@
-#include "source/dis/dis.h"
+#include "source/dis/stream.h"
 
-#include <jansson.h>
 #include <stdio.h>
 
-/* A table that can't grow says so instead of ending the process. */
-#define HASH_NONFATAL_OOM 1
-#define uthash_nonfatal_oom(element) ((void)(element))
-#include "base/table.h"
-#include "json/tree.h"
 #include "source/calls.h"
 #include "source/dis/records.h"
-#include "source/poller.h"
 
-enum { NAME_MOST = 64, PARTITIONS_MOST = 10000, LIST_MOST = 500, STATES_MOST = 1000, PAGE_MOST = 64 << 20 };
+enum { STATES_MOST = 1000, PAGE_MOST = 64 << 20 };
 enum { EMPTY_MOST = 3 }; /* answers without records where there are some, before that is a failure */
 /* A cursor is good for 300 s; a new partition is to be found within 30 s. */
 static const usec CURSOR_LIFE = 270 * USEC_SEC, DISCOVERY = 20 * USEC_SEC;
-
-/* ---- the spec ----------------------------------------------------------- */
-
-static const char *const start_names[] = { [DIS_TRIM_HORIZON] = "TrimHorizon",
-                                           [DIS_LATEST] = "Latest",
-                                           [DIS_AT_TIMESTAMP] = "AtTimestamp",
-                                           [DIS_AT_SEQUENCE_NUMBER] = "AtSequenceNumber",
-                                           NULL };
-static const struct field dis_fields[] = {
-        FIELD(STRING, "streamName", struct dis_spec, stream, .required = true, .min = 1, .max = 64,
-              .pattern = "^[A-Za-z0-9_-]+$", .format = "a stream's name", .cloud = "stream_name",
-              .help = "The stream's name."),
-        FIELD(STRING, "appName", struct dis_spec, app, .min = 1, .max = 200, .pattern = "^[A-Za-z0-9_-]+$",
-              .format = "1 to 200 letters, digits, _ and -",
-              .help = "The app that holds the checkpoints, made when there is none; by default "
-                      "sluice_NAMESPACE_NAME."),
-        FIELD(ENUM, "startPosition", struct dis_spec, start, .fallback = "Latest", .values = start_names,
-              .cloud = "sharditerator_type",
-              .help = "Where the app begins at its first start: TrimHorizon reads all there is, Latest only "
-                      "what comes from then on. Partitions that appear later are read from their beginning."),
-        FIELD(TIME, "startTimestamp", struct dis_spec, start_timestamp,
-              .help = "With AtTimestamp: records since then are read."),
-        FIELD(INT, "startSequenceNumber", struct dis_spec, start_sequence, .min = 0, .max = INT64_MAX,
-              .help = "With AtSequenceNumber: where each partition begins."),
-        FIELD(BOOL, "serial", struct dis_spec, serial, .fallback = "false", .cloud = "is_serial",
-              .help = "true: of a partition nothing is fetched until all that was fetched before is done."),
-        FIELD(INT, "maxFetchBytes", struct dis_spec, max_fetch_bytes, .fallback = "1048576", .min = 1024,
-              .max = 4194304, .cloud = "max_fetch_bytes",
-              .help = "What one request may bring, in bytes. A record that is larger is never brought: it "
-                      "holds its partition up, and the status says so."),
-        FIELD(DURATION, "pollingInterval", struct dis_spec, polling_interval, .fallback = "1s",
-              .min = 2 * USEC_MSEC, .max = USEC_MINUTE, .cloud = "polling_interval",
-              .help = "The pause after a request that found nothing; while there are records nothing "
-                      "waits."),
-        FIELD(OBJECT, "cloud", struct dis_spec, cloud, .object = &cloud_type,
-              .help = "Where the stream is, and as whom it is read."),
-};
-static bool has_timestamp(const void *object)
-{
-        const struct dis_spec *spec = object;
-
-        return (spec->start == DIS_AT_TIMESTAMP) == (spec->start_timestamp != 0);
-}
-static bool has_sequence(const void *object)
-{
-        const struct dis_spec *spec = object;
-
-        return (spec->start == DIS_AT_SEQUENCE_NUMBER) == (spec->start_sequence >= 0);
-}
-static const struct rule dis_rules[] = {
-        RULE(.cel = "(self.startPosition == 'AtTimestamp') == has(self.startTimestamp)",
-             .message = "startTimestamp goes with startPosition AtTimestamp, and only with it",
-             .path = "startTimestamp", .check = has_timestamp),
-        RULE(.cel = "(self.startPosition == 'AtSequenceNumber') == has(self.startSequenceNumber)",
-             .message = "startSequenceNumber goes with startPosition AtSequenceNumber, and only with it",
-             .path = "startSequenceNumber", .check = has_sequence),
-};
-const struct type dis_type = TYPE(
-        "DisSource", struct dis_spec, dis_fields,
-        "Records of a stream of the Data Ingestion Service, in order within a partition.", RULES(dis_rules));
-
-void dis_app(const struct dis_spec *spec, const struct trigger *t, struct buf *b)
-{
-        if (spec->app)
-                buf_text(b, spec->app);
-        else
-                buf_printf(b, "sluice_%s_%s", t->namespace_, t->name);
-}
-
-static void dis_origin(const struct trigger *t, struct buf *b)
-{
-        const struct dis_spec *spec = t->source_spec;
-
-        buf_printf(b, "%s/", spec->stream);
-        dis_app(spec, t, b);
-}
-
-/* ---- partitions --------------------------------------------------------- */
-
-enum load_step { LOAD_CHECKPOINT, LOAD_APP, LOAD_STATE, LOAD_START };
-
-/* Known until the source is closed, whether it is a track now or not. */
-struct partition {
-        UT_hash_handle hh;
-        char name[NAME_MOST + 1];
-        uint32_t track;
-        bool added;                  /* it is a track, and own of it */
-        bool late;                   /* it appeared when others were read already */
-        int64_t oldest, newest, end; /* as described; where it ended in a null cursor, -1: it did not */
-        /* LOAD and SAVE: the next call */
-        enum load_step load;
-        bool make_app;
-        int64_t start; /* LOAD_START: the first checkpoint */
-        /* FETCH */
-        bool by_time;      /* without a position it begins at startTimestamp, otherwise at the oldest */
-        bool reset;        /* its position is out of range: at the oldest, until a record comes */
-        bool for_records;  /* what was asked for: records, not a cursor */
-        struct buf cursor; /* n 0: none */
-        int64_t at;        /* where it stands; -1: no position yet */
-        usec since;
-        unsigned empty; /* answers without records in a row, though there are some */
-};
-
-/* Does the app have checkpoints of this stream? Asked once, before the first one is written. */
-enum app_state { APP_UNKNOWN, APP_FRESH, APP_USED };
-struct dis {
-        struct poller poller; /* the first member */
-        const struct dis_spec *spec;
-        struct calls *calls;
-        struct partition *partitions; /* a table, by name */
-        struct buf app;
-        enum app_state app_state;
-        char after[NAME_MOST + 1]; /* the last partition of the list so far */
-        bool listed;               /* the whole list was seen once */
-        bool unsettled;            /* a partition had no range, while the stream is rescaled */
-};
-
-static struct dis *dis_of(const struct poller *p) { return CONTAINER_OF(p, struct dis, poller); }
-static usec now_of(const struct poller *p) { return clock_monotonic(p->services->clock); }
-static int64_t number_of(struct str mark)
-{
-        int64_t n;
-
-        return mark.n && str_to_int64(mark, &n) ? n : -1;
-}
-
-static void cursor_drop(struct partition *at) { buf_reset(&at->cursor); }
-static void tell_lag(const struct dis *d, const struct partition *at)
-{
-        int64_t from = at->at < 0 ? at->oldest : at->at;
-
-        if (at->added)
-                reader_behind(d->poller.reader, at->track, MAX_OF(at->newest - from, (int64_t)0));
-}
 
 /* ---- requests ----------------------------------------------------------- */
 
@@ -264,20 +123,6 @@ static void ask(struct poller *p, const struct reader_job *job, struct cloud_req
 }
 
 /* ---- answers ------------------------------------------------------------ */
-
-static void cleanup_json(json_t **j) { json_decref(*j); }
-#define JSON_AT_END CLEANUP(cleanup_json)
-
-static json_t *read_object(struct str body, struct error *err)
-{
-        json_t *root = json_tree(body, 0, JSON_VALUES_MOST, NULL);
-
-        if (json_is_object(root))
-                return root;
-        json_decref(root);
-        (void)error_set(err, ERROR_PROTOCOL, "an answer that can't be read: it is no JSON object");
-        return NULL;
-}
 
 /* As text or as a number; -1: there is none. */
 static int64_t sequence_of(const json_t *object, const char *name)
@@ -530,156 +375,6 @@ static enum poller_step refused(struct poller *p, const struct reader_job *job,
                                            : save_refused(d, job->own, refusal);
 }
 
-/* ---- the list of partitions --------------------------------------------- */
-
-static void discover(struct poller *p, struct cloud_request *q)
-{
-        struct dis *d = dis_of(p);
-
-        buf_printf(&q->path, "/v2/{project_id}/streams/%s", d->spec->stream);
-        buf_printf(&q->what, "stream %s", d->spec->stream);
-        if (*d->after)
-                poller_query(q, "start_partitionId", str_of(d->after));
-        else
-                d->unsettled = false;
-        poller_query_int(q, "limit_partitions", LIST_MOST);
-}
-
-/* "3" and "shardId-0000000003" are the same one: it is called by the long name. false: it is no name. */
-static bool read_name(const json_t *id, char out[NAME_MOST + 1])
-{
-        const char *text = json_string_value(id);
-        int64_t number = json_is_integer(id) ? (int64_t)json_integer_value(id) : -1;
-
-        if (number < 0 && (!text || !*text || strlen(text) > NAME_MOST || strchr(text, '/')))
-                return false;
-        if (number < 0 && (!str_to_int64(str_of(text), &number) || number < 0))
-                (void)snprintf(out, NAME_MOST + 1, "%s", text);
-        else
-                (void)snprintf(out, NAME_MOST + 1, "shardId-%010lld", (long long)number);
-        return true;
-}
-
-/* "[289911 : 289927]": the oldest and the next; null is 0, and so is a range that is not there. false: there
- * is none yet, since the stream is being rescaled. */
-static bool read_range(const json_t *range, int64_t *oldest, int64_t *newest)
-{
-        struct str text = str_of(json_is_string(range) ? json_string_value(range) : "[0 : 0]"), first;
-
-        if (!str_starts(text, STR("[")) || text.p[text.n - 1] != ']')
-                return false;
-        text = (struct str){ text.p + 1, text.n - 2 };
-        first = str_trim(str_cut(&text, ':'));
-        *oldest = MAX_OF(number_of(first), (int64_t)0);
-        *newest = MAX_OF(number_of(str_trim(text)), *oldest);
-        return true;
-}
-
-static struct partition *partition_get(struct dis *d, const char *name, struct error *err)
-{
-        struct partition *at;
-
-        HASH_FIND_STR(d->partitions, name, at);
-        if (at)
-                return at;
-        if (HASH_COUNT(d->partitions) >= PARTITIONS_MOST) {
-                (void)error_set(err, ERROR_PROTOCOL, "stream %s has more than %d partitions", d->spec->stream,
-                                (int)PARTITIONS_MOST);
-                return NULL;
-        }
-        if (!(at = calloc(1, sizeof(*at)))) {
-                (void)error_memory(err);
-                return NULL;
-        }
-        (void)snprintf(at->name, sizeof(at->name), "%s", name);
-        at->late = d->listed;
-        at->end = -1;
-        at->cursor.max = 64 << 10;
-        HASH_ADD_STR(d->partitions, name, at);
-        if (at->hh.tbl)
-                return at;
-        free(at);
-        (void)error_memory(err);
-        return NULL;
-}
-
-static int partition_add(struct dis *d, struct partition *at, struct error *err)
-{
-        struct error why;
-
-        at->at = -1;
-        at->load = LOAD_CHECKPOINT;
-        at->make_app = at->by_time = at->reset = false;
-        at->empty = 0;
-        cursor_drop(at);
-        if (reader_add(d->poller.reader, str_of(at->name), at, &at->track, &why) == 0) {
-                at->added = true;
-                at->end = -1;
-                return 0;
-        }
-        if (why.kind == ERROR_EXISTS)
-                return 0;
-        if (err)
-                *err = why;
-        return -1;
-}
-
-static int take_partition(struct dis *d, const json_t *told, struct error *err)
-{
-        const char *status = json_string_value(json_object_get(told, "status"));
-        bool active = status && strcmp(status, "ACTIVE") == 0;
-        char name[NAME_MOST + 1];
-        struct partition *at;
-
-        if (!status || !read_name(json_object_get(told, "partition_id"), name))
-                return error_set(err, ERROR_PROTOCOL, "a partition of stream %s has no id or no status",
-                                 d->spec->stream);
-        (void)snprintf(d->after, sizeof(d->after), "%s", name);
-        if (!(at = partition_get(d, name, err)))
-                return -1;
-        if (strcmp(status, "EXPIRED") == 0) {
-                if (at->added)
-                        reader_end(d->poller.reader, at->track);
-                return 0;
-        }
-        if (!read_range(json_object_get(told, "sequence_number_range"), &at->oldest, &at->newest)) {
-                d->unsettled = true;
-                return 0;
-        }
-        tell_lag(d, at);
-        /* One that takes nothing more is read to its end, once. */
-        if (at->added || (!active && (at->end >= at->newest || at->oldest == at->newest)))
-                return 0;
-        return partition_add(d, at, err);
-}
-
-static enum poller_step discovered(struct poller *p, struct str body, struct error *err)
-{
-        struct dis *d = dis_of(p);
-        JSON_AT_END json_t *root = read_object(body, err);
-        const json_t *list = json_object_get(root, "partitions"), *told;
-        bool more = json_is_true(json_object_get(root, "has_more_partitions"));
-        char before[NAME_MOST + 1];
-        size_t i;
-
-        if (!root)
-                return POLLER_FAILED;
-        (void)snprintf(before, sizeof(before), "%s", d->after);
-        json_array_foreach(list, i, told) if (take_partition(d, told, err) < 0) return POLLER_FAILED;
-        if (more && strcmp(before, d->after) != 0)
-                return POLLER_AGAIN;
-        *d->after = 0;
-        if (more || !json_is_array(list))
-                return (enum poller_step)error_set(err, ERROR_PROTOCOL, "the list of partitions has no end");
-        if (d->unsettled) {
-                (void)error_set(err, ERROR_REFUSED, "stream %s is being rescaled", d->spec->stream);
-                err->retry = true;
-                return POLLER_FAILED;
-        }
-        d->listed = true;
-        return POLLER_DONE;
-}
-
 /* ---- life --------------------------------------------------------------- */
 
 static void left(struct poller *p UNUSED, void *own)
@@ -710,8 +405,8 @@ static struct source *dis_close(struct poller *p)
 }
 
 const struct poller_ops dis_ops = { .service = "dis",
-                                    .discover = discover,
-                                    .discovered = discovered,
+                                    .discover = dis_discover,
+                                    .discovered = dis_discovered,
                                     .ask = ask,
                                     .answered = answered,
                                     .refused = refused,

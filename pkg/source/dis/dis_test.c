@@ -1,5 +1,6 @@
 /* The source itself, so that its partitions can be made by hand. */
 #include "source/dis/dis.c"
+#include "source/dis/list.c"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -128,7 +129,7 @@ static void ranges_and_names_are_read_as_they_come(void **state UNUSED)
                 { "[", false, 0, 0 },
                 { "[]", true, 0, 0 },
         };
-        char name[NAME_MOST + 1];
+        char name[DIS_NAME_MOST + 1];
 
         for (size_t i = 0; i < COUNT_OF(ranges); i++) {
                 JSON_AT_END json_t *range = ranges[i].text ? json_string(ranges[i].text) : NULL;

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "base/error.h"
-#include "source/page.h"
+#include "source/reader.h"
 #include "source/shape.h"
 
 /* What a record is besides its data and its key, kept with its page. */

@@ -1,0 +1,75 @@
+#include "source/dis/stream.h"
+
+static const char *const start_names[] = { [DIS_TRIM_HORIZON] = "TrimHorizon",
+                                           [DIS_LATEST] = "Latest",
+                                           [DIS_AT_TIMESTAMP] = "AtTimestamp",
+                                           [DIS_AT_SEQUENCE_NUMBER] = "AtSequenceNumber",
+                                           NULL };
+static const struct field dis_fields[] = {
+        FIELD(STRING, "streamName", struct dis_spec, stream, .required = true, .min = 1, .max = 64,
+              .pattern = "^[A-Za-z0-9_-]+$", .format = "a stream's name", .cloud = "stream_name",
+              .help = "The stream's name."),
+        FIELD(STRING, "appName", struct dis_spec, app, .min = 1, .max = 200, .pattern = "^[A-Za-z0-9_-]+$",
+              .format = "1 to 200 letters, digits, _ and -",
+              .help = "The app that holds the checkpoints, made when there is none; by default "
+                      "sluice_NAMESPACE_NAME."),
+        FIELD(ENUM, "startPosition", struct dis_spec, start, .fallback = "Latest", .values = start_names,
+              .cloud = "sharditerator_type",
+              .help = "Where the app begins at its first start: TrimHorizon reads all there is, Latest only "
+                      "what comes from then on. Partitions that appear later are read from their beginning."),
+        FIELD(TIME, "startTimestamp", struct dis_spec, start_timestamp,
+              .help = "With AtTimestamp: records since then are read."),
+        FIELD(INT, "startSequenceNumber", struct dis_spec, start_sequence, .min = 0, .max = INT64_MAX,
+              .help = "With AtSequenceNumber: where each partition begins."),
+        FIELD(BOOL, "serial", struct dis_spec, serial, .fallback = "false", .cloud = "is_serial",
+              .help = "true: of a partition nothing is fetched until all that was fetched before is done."),
+        FIELD(INT, "maxFetchBytes", struct dis_spec, max_fetch_bytes, .fallback = "1048576", .min = 1024,
+              .max = 4194304, .cloud = "max_fetch_bytes",
+              .help = "What one request may bring, in bytes. A record that is larger is never brought: it "
+                      "holds its partition up, and the status says so."),
+        FIELD(DURATION, "pollingInterval", struct dis_spec, polling_interval, .fallback = "1s",
+              .min = 2 * USEC_MSEC, .max = USEC_MINUTE, .cloud = "polling_interval",
+              .help = "The pause after a request that found nothing; while there are records nothing "
+                      "waits."),
+        FIELD(OBJECT, "cloud", struct dis_spec, cloud, .object = &cloud_type,
+              .help = "Where the stream is, and as whom it is read."),
+};
+static bool has_timestamp(const void *object)
+{
+        const struct dis_spec *spec = object;
+
+        return (spec->start == DIS_AT_TIMESTAMP) == (spec->start_timestamp != 0);
+}
+static bool has_sequence(const void *object)
+{
+        const struct dis_spec *spec = object;
+
+        return (spec->start == DIS_AT_SEQUENCE_NUMBER) == (spec->start_sequence >= 0);
+}
+static const struct rule dis_rules[] = {
+        RULE(.cel = "(self.startPosition == 'AtTimestamp') == has(self.startTimestamp)",
+             .message = "startTimestamp goes with startPosition AtTimestamp, and only with it",
+             .path = "startTimestamp", .check = has_timestamp),
+        RULE(.cel = "(self.startPosition == 'AtSequenceNumber') == has(self.startSequenceNumber)",
+             .message = "startSequenceNumber goes with startPosition AtSequenceNumber, and only with it",
+             .path = "startSequenceNumber", .check = has_sequence),
+};
+const struct type dis_type = TYPE(
+        "DisSource", struct dis_spec, dis_fields,
+        "Records of a stream of the Data Ingestion Service, in order within a partition.", RULES(dis_rules));
+
+void dis_app(const struct dis_spec *spec, const struct trigger *t, struct buf *b)
+{
+        if (spec->app)
+                buf_text(b, spec->app);
+        else
+                buf_printf(b, "sluice_%s_%s", t->namespace_, t->name);
+}
+
+void dis_origin(const struct trigger *t, struct buf *b)
+{
+        const struct dis_spec *spec = t->source_spec;
+
+        buf_printf(b, "%s/", spec->stream);
+        dis_app(spec, t, b);
+}

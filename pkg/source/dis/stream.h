@@ -1,0 +1,89 @@
+/* Inside the source: a stream and its partitions, as the list of them and their jobs share them. */
+#pragma once
+
+#include <jansson.h>
+
+/* A table that can't grow says so instead of ending the process. */
+#define HASH_NONFATAL_OOM 1
+#define uthash_nonfatal_oom(element) ((void)(element))
+#include "base/table.h"
+#include "json/tree.h"
+#include "source/dis/dis.h"
+#include "source/poller.h"
+
+enum { DIS_NAME_MOST = 64 };
+
+enum load_step { LOAD_CHECKPOINT, LOAD_APP, LOAD_STATE, LOAD_START };
+
+/* Known until the source is closed, whether it is a track now or not. */
+struct partition {
+        UT_hash_handle hh;
+        char name[DIS_NAME_MOST + 1];
+        uint32_t track;
+        bool added;                  /* it is a track, and own of it */
+        bool late;                   /* it appeared when others were read already */
+        int64_t oldest, newest, end; /* as described; where it ended in a null cursor, -1: it did not */
+        /* LOAD and SAVE: the next call */
+        enum load_step load;
+        bool make_app;
+        int64_t start; /* LOAD_START: the first checkpoint */
+        /* FETCH */
+        bool by_time;      /* without a position it begins at startTimestamp, otherwise at the oldest */
+        bool reset;        /* its position is out of range: at the oldest, until a record comes */
+        bool for_records;  /* what was asked for: records, not a cursor */
+        struct buf cursor; /* n 0: none */
+        int64_t at;        /* where it stands; -1: no position yet */
+        usec since;
+        unsigned empty; /* answers without records in a row, though there are some */
+};
+
+/* Does the app have checkpoints of this stream? Asked once, before the first one is written. */
+enum app_state { APP_UNKNOWN, APP_FRESH, APP_USED };
+struct dis {
+        struct poller poller; /* the first member */
+        const struct dis_spec *spec;
+        struct calls *calls;
+        struct partition *partitions; /* a table, by name */
+        struct buf app;
+        enum app_state app_state;
+        char after[DIS_NAME_MOST + 1]; /* the last partition of the list so far */
+        bool listed;                   /* the whole list was seen once */
+        bool unsettled;                /* a partition had no range, while the stream is rescaled */
+};
+
+static inline struct dis *dis_of(const struct poller *p) { return CONTAINER_OF(p, struct dis, poller); }
+static inline usec now_of(const struct poller *p) { return clock_monotonic(p->services->clock); }
+static inline int64_t number_of(struct str mark)
+{
+        int64_t n;
+
+        return mark.n && str_to_int64(mark, &n) ? n : -1;
+}
+
+static inline void cursor_drop(struct partition *at) { buf_reset(&at->cursor); }
+static inline void tell_lag(const struct dis *d, const struct partition *at)
+{
+        int64_t from = at->at < 0 ? at->oldest : at->at;
+
+        if (at->added)
+                reader_behind(d->poller.reader, at->track, MAX_OF(at->newest - from, (int64_t)0));
+}
+
+static inline void cleanup_json(json_t **j) { json_decref(*j); }
+#define JSON_AT_END CLEANUP(cleanup_json)
+
+static inline json_t *read_object(struct str body, struct error *err)
+{
+        json_t *root = json_tree(body, 0, JSON_VALUES_MOST, NULL);
+
+        if (json_is_object(root))
+                return root;
+        json_decref(root);
+        (void)error_set(err, ERROR_PROTOCOL, "an answer that can't be read: it is no JSON object");
+        return NULL;
+}
+
+/* Of the poller's operations: the list of partitions. */
+void dis_discover(struct poller *, struct cloud_request *);
+enum poller_step dis_discovered(struct poller *, struct str body, struct error *);
+void dis_origin(const struct trigger *, struct buf *);
