@@ -25,6 +25,8 @@ static bool read_number(struct scan *s, int64_t *out)
 
         if (c == 'n')
                 return scan_word(s, "null");
+        if (c != '"' && c != '-' && (c < '0' || c > '9'))
+                return scan_fail(s, "a sequence number or a time is no number");
         if (!(c == '"' ? scan_string(s, &text, &escaped) : scan_number(s, &text)))
                 return false;
         return str_to_int64(text, out) || scan_fail(s, "a sequence number or a time is no whole number");
@@ -32,8 +34,10 @@ static bool read_number(struct scan *s, int64_t *out)
 
 static bool read_text(struct scan *s, struct str *out, bool *escaped, bool *there)
 {
-        *there = scan_peek(s) != 'n';
-        return *there ? scan_string(s, out, escaped) : scan_word(s, "null");
+        *there = scan_peek(s) == '"';
+        if (*there)
+                return scan_string(s, out, escaped);
+        return scan_peek(s) == 'n' ? scan_word(s, "null") : scan_fail(s, "a text is no string");
 }
 
 static bool read_member(struct scan *s, struct str name, struct item *item)
