@@ -3,12 +3,11 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "checkpoint/filestore.h"
+#include "host/host.h"
 #include "options.h"
 #include "source/kafka/kafka.h"
 #include "source/replay/replay.h"
 #include "table.h"
-#include "worker/pipeline.h"
 
 static const usec DRAIN = 10 * USEC_SEC, DRAW = 250 * USEC_MSEC, REPORT = 10 * USEC_SEC;
 
@@ -16,10 +15,10 @@ struct replay {
         const char *file, *name, *letters, *pattern, *sink, *secrets, *group;
         int64_t rate;
         struct loop *loop;
-        struct http_client *http;
+        struct host *host;
+        struct pipeline_status status; /* as it was last looked at */
         struct task task;
-        struct trigger *trigger;
-        struct pipeline *pipeline;
+        struct trigger *trigger, **place; /* place: where it stands among those loaded */
         struct replay_topic_spec topic;
         struct replay_report report;
         struct replay_file_spec letters_file;
@@ -97,7 +96,7 @@ static void stop(struct replay *r)
         if (r->stopping)
                 return;
         r->stopping = true;
-        pipeline_stop(r->pipeline, loop_now(r->loop) + DRAIN);
+        host_stop(r->host, 0, DRAIN);
 }
 
 static void on_signal(void *cookie, int number UNUSED)
@@ -110,19 +109,22 @@ static void on_signal(void *cookie, int number UNUSED)
         stop(r);
 }
 
+static void look(void *cookie, const struct host_entry *e) { ((struct replay *)cookie)->status = e->status; }
+
 static void observe(struct task *t, usec now)
 {
         struct replay *r = CONTAINER_OF(t, struct replay, task);
         struct pipeline_status s;
 
-        pipeline_status(r->pipeline, &s);
-        if (pipeline_stopped(r->pipeline)) {
+        host_each(r->host, look, r);
+        s = r->status;
+        if (host_stopped(r->host)) {
                 show(r, &s, now);
                 sum_up(r, &s);
                 loop_stop(r->loop);
                 return;
         }
-        if (!r->stopping && (pipeline_drained(r->pipeline) || s.source == SOURCE_FAILED)) {
+        if (!r->stopping && (host_drained(r->host) || s.source == SOURCE_FAILED)) {
                 r->complete = s.source != SOURCE_FAILED;
                 if (s.source == SOURCE_FAILED)
                         (void)fprintf(stderr, "sluice replay: %s\n", s.source_text);
@@ -135,24 +137,6 @@ static void observe(struct task *t, usec now)
 }
 
 /* ---- the pipeline ------------------------------------------------------- */
-
-/* Neither a file nor a topic keeps positions in a store. */
-static void no_get(void *cookie UNUSED, uint64_t tag UNUSED, struct str key UNUSED) {}
-static void no_put(void *cookie UNUSED, uint64_t tag UNUSED, struct str key UNUSED, struct str value UNUSED)
-{
-}
-static bool no_take(void *cookie UNUSED, struct store_result *result UNUSED) { return false; }
-
-static int open_store(void *cookie UNUSED, struct task *wake UNUSED, struct store *out,
-                      struct error *err UNUSED)
-{
-        static const struct store_ops none = { no_get, no_put, no_take };
-
-        *out = (struct store){ &none, NULL };
-        return 0;
-}
-
-static void close_store(void *cookie UNUSED) {}
 
 /* Letters go one by one, and not through the Trigger's filter: they passed it once. */
 static void adapt(struct replay *r)
@@ -169,7 +153,7 @@ static void adapt(struct replay *r)
                 r->limit = *t->delivery->rate_limit;
 }
 
-static int choose_letters(struct replay *r, struct pipeline_config *c, struct error *err)
+static int choose_letters(struct replay *r, struct host_options *c, struct error *err)
 {
         const struct dead_letter_spec *dead = r->trigger->delivery->dead_letter;
 
@@ -201,27 +185,24 @@ static int choose_letters(struct replay *r, struct pipeline_config *c, struct er
 
 static int start(struct replay *r, struct error *err)
 {
-        struct pipeline_config config = { .clock = &system_clock,
-                                          .trigger = r->trigger,
-                                          .secrets = r->secrets,
-                                          .observer = &r->task,
-                                          .open_store = open_store,
-                                          .close_store = close_store };
+        const struct host_config config = { .clock = &system_clock,
+                                            .secrets = r->secrets,
+                                            .observer = &r->task };
+        struct host_options options = { .sink = r->sink                 ? r->sink
+                                                : r->trigger->sink->ref ? NULL
+                                                                        : r->trigger->sink->uri };
 
-        config.sink = r->sink ? r->sink : r->trigger->sink->ref ? NULL : r->trigger->sink->uri;
-        if (!config.sink)
+        if (!options.sink)
                 return error_set(
                         err, ERROR_INVALID,
                         "spec.sink.ref names a Service of a cluster: say where it is with --sink=URL");
-        if (choose_letters(r, &config, err) < 0 || loop_new(&r->loop, err) < 0 ||
-            http_client_new(&r->http, r->loop, err) < 0 ||
+        if (choose_letters(r, &options, err) < 0 || loop_new(&r->loop, err) < 0 ||
+            host_new(&r->host, r->loop, &config, err) < 0 ||
             loop_signal(r->loop, SIGTERM, on_signal, r, err) < 0 ||
             loop_signal(r->loop, SIGINT, on_signal, r, err) < 0)
                 return -1;
-        config.loop = r->loop;
-        config.http = r->http;
         r->started = loop_now(r->loop);
-        return pipeline_new(&r->pipeline, &config, err);
+        return host_set(r->host, TAKE(*r->place), &options, 0, err);
 }
 
 static int run(struct replay *r)
@@ -245,14 +226,13 @@ static int run(struct replay *r)
                 loop_run(r->loop);
                 result = r->interrupted ? 130 : r->complete && r->report.refusals == 0 ? 0 : 1;
         }
-        (void)pipeline_free(r->pipeline);
-        (void)http_client_free(r->http);
+        r->trigger->delivery->rate_limit = own_rate;
+        r->trigger->filter = own_filter;
+        (void)host_free(r->host);
         if (r->loop)
                 loop_forget(r->loop, &r->task);
         (void)loop_free(r->loop);
         free(r->filter.pattern);
-        r->trigger->delivery->rate_limit = own_rate;
-        r->trigger->filter = own_filter;
         return result;
 }
 
@@ -266,9 +246,11 @@ static int load(struct replay *r)
         if (triggers_load(&all, r->file, source_types(), source_kinds_n, &report, &err) < 0)
                 (void)fprintf(stderr, report.n ? "%s" : "sluice replay: %s\n",
                               report.n ? report.p : err.text);
-        else if ((r->trigger = triggers_find(&all, r->name, &err)))
+        else if ((r->trigger = triggers_find(&all, r->name, &err))) {
+                for (r->place = all.list; *r->place != r->trigger; r->place++)
+                        ;
                 result = run(r);
-        else
+        } else
                 (void)fprintf(stderr, "sluice replay: %s: %s\n", r->file, err.text);
         triggers_done(&all);
         return result;

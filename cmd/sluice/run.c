@@ -3,82 +3,184 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "log/log.h"
-#include "checkpoint/filestore.h"
+#include "base/table.h"
+#include "host/host.h"
 #include "listen.h"
+#include "log/log.h"
 #include "options.h"
 #include "table.h"
-#include "worker/admin.h"
-#include "worker/gate.h"
 
 static const usec GRACE = 20 * USEC_SEC, REFRESH = 500 * USEC_MSEC;
 
-struct job { /* one Trigger that runs */
-        struct trigger *trigger;
-        struct pipeline *pipeline;
-        struct file_store_end *end;
-        struct run *run;
-        uint64_t seen; /* changes that were printed */
-        bool shown;
-        char *failure; /* why it could not be started; the others run */
+struct seen { /* what was printed of a Trigger */
+        uint64_t changes;
+        UT_hash_handle hh;
+        char key[];
 };
 
 struct run {
         struct loop *loop;
-        struct http_client *http;
-        struct file_store *store;
-        struct admin *admin;
-        struct gate_host *host; /* NULL: no Trigger is reached by requests */
-        struct task task;       /* observes the pipelines */
-        struct triggers triggers;
-        struct job *jobs;
-        size_t n;
+        struct host *host;
+        struct task task; /* observes the host */
         bool terminal, stopping, stopped;
         usec grace, give_up_at;
         bool failed; /* a Trigger could not be started */
         usec next_draw;
         int64_t most; /* events to deliver before it ends; 0: no end */
         struct table_row *rows;
+        size_t rows_n, rows_cap;
+        struct seen *seen;
+        uint64_t delivered;
+        usec now;
         const char *secrets; /* a folder; NULL: none */
         struct listen_options listen;
         const char *port_file;
         struct strings files; /* with Triggers */
         const char *state, *admin_address;
+        bool listening; /* and that was said */
 };
 
-static int open_store(void *cookie, struct task *wake, struct store *out, struct error *err)
+static void stop(struct run *r)
 {
-        struct job *j = cookie;
+        if (r->stopping)
+                return;
+        r->stopping = true;
+        r->give_up_at = loop_now(r->loop) + r->grace;
+        log_info("stopping: what is in flight may finish", LOG_I("graceSeconds", r->grace / USEC_SEC));
+        host_stop(r->host, 0, r->grace);
+        loop_ready(r->loop, &r->task);
+}
 
-        if (file_store_end_new(&j->end, j->run->store, str_of(j->trigger->uid), wake, err) < 0)
+static void on_signal(void *cookie, int number UNUSED)
+{
+        struct run *r = cookie;
+
+        if (r->stopping)
+                _exit(130); /* the second time: at once */
+        stop(r);
+}
+
+/* ---- what is shown ------------------------------------------------------ */
+
+static bool is_news(struct run *r, const struct host_entry *e)
+{
+        BUF_AT_END struct buf key = BUF_INIT(1024);
+        struct seen *s;
+
+        buf_printf(&key, "%s/%s", e->trigger->namespace_, e->trigger->name);
+        if (key.failed)
+                return false;
+        HASH_FIND(hh, r->seen, key.p, key.n, s);
+        if (s && s->changes == e->changes)
+                return false;
+        if (!s) {
+                s = calloc(1, sizeof(*s) + key.n + 1);
+                if (!s)
+                        return false;
+                memcpy(s->key, key.p, key.n);
+                HASH_ADD(hh, r->seen, key, key.n, s);
+        }
+        s->changes = e->changes;
+        return true;
+}
+
+static void forget_seen(struct run *r)
+{
+        struct seen *s, *next;
+
+        HASH_ITER(hh, r->seen, s, next)
+        {
+                HASH_DEL(r->seen, s);
+                free(s);
+        }
+}
+
+static void show_one(void *cookie, const struct host_entry *e)
+{
+        struct run *r = cookie;
+        struct table_row row = { .trigger = e->trigger, .status = e->status };
+
+        r->delivered += e->status.stats.accepted;
+        if (!e->runs && !e->failure)
+                return;
+        if (!r->terminal && is_news(r, e))
+                table_line(&row, r->now);
+        if (!r->terminal)
+                return;
+        if (r->rows_n == r->rows_cap) {
+                size_t cap = MAX_OF(2 * r->rows_cap, (size_t)16);
+                struct table_row *grown = realloc(r->rows, cap * sizeof(*grown));
+
+                if (!grown)
+                        return;
+                r->rows = grown;
+                r->rows_cap = cap;
+        }
+        r->rows[r->rows_n++] = row;
+}
+
+static void show(struct run *r, usec now)
+{
+        r->rows_n = 0;
+        r->delivered = 0;
+        r->now = now;
+        host_each(r->host, show_one, r);
+        if (now < r->next_draw)
+                return;
+        if (r->terminal)
+                table_draw(r->rows, r->rows_n, now);
+        r->next_draw = r->terminal ? now + REFRESH : USEC_NEVER;
+}
+
+static void observe(struct task *t, usec now)
+{
+        struct run *r = CONTAINER_OF(t, struct run, task);
+
+        if (!r->stopping || !host_stopped(r->host))
+                show(r, now);
+        if (r->most && r->delivered >= (uint64_t)r->most)
+                stop(r);
+        if (r->stopping && host_stopped(r->host) && !r->stopped) {
+                r->stopped = true;
+                if (now >= r->give_up_at)
+                        log_warn("requests in flight were given up: give --grace more time for a function "
+                                 "that takes long");
+                loop_stop(r->loop);
+                return;
+        }
+        /* With an end in sight it looks more often than it prints. */
+        loop_arm(r->loop, t, r->most ? MIN_OF(r->next_draw, now + 50 * USEC_MSEC) : r->next_draw);
+}
+
+/* ---- Triggers ----------------------------------------------------------- */
+
+static int load(struct run *r, struct triggers *all)
+{
+        struct error err;
+
+        for (size_t i = 0; i < r->files.n; i++) {
+                BUF_AT_END struct buf report = BUF_INIT((size_t)16 << 20);
+                int result = triggers_load(all, r->files.list[i], source_types(), source_kinds_n, &report,
+                                           &err);
+
+                if (report.n)
+                        (void)fwrite(report.p, 1, report.n, stderr);
+                if (result < 0) {
+                        if (!report.n)
+                                (void)fprintf(stderr, "sluice run: %s\n", err.text);
+                        return -1;
+                }
+        }
+        if (all->n == 0) {
+                (void)fprintf(stderr, "sluice run: no Trigger was found in the files given\n");
                 return -1;
-        *out = file_store_port(j->end);
+        }
         return 0;
 }
 
-static void close_store(void *cookie)
+/* What only a cluster has. */
+static int runs_alone(const struct run *r, const struct trigger *t, struct error *err)
 {
-        struct job *j = cookie;
-
-        j->end = file_store_end_free(j->end);
-}
-
-static int start_job(struct run *r, struct job *j, struct trigger *t, struct error *err)
-{
-        struct pipeline_config config = { .loop = r->loop,
-                                          .http = r->http,
-                                          .clock = &system_clock,
-                                          .trigger = t,
-                                          .sink = t->sink->uri,
-                                          .secrets = r->secrets,
-                                          .host = r->host,
-                                          .observer = &r->task,
-                                          .open_store = open_store,
-                                          .close_store = close_store,
-                                          .store_cookie = j };
-
-        j->run = r;
-        j->trigger = t;
         if (t->delivery->dead_letter && t->delivery->dead_letter->ref)
                 return error_set(err, ERROR_INVALID,
                                  "%s/%s: spec.delivery.deadLetter.ref names a Service of a cluster; without "
@@ -94,129 +196,155 @@ static int start_job(struct run *r, struct job *j, struct trigger *t, struct err
                                  "%s/%s: spec.source.%s.listener.tls names a Secret of a cluster; without "
                                  "one say --tls-cert=FILE and --tls-key=FILE",
                                  t->namespace_, t->name, trigger_source(t)->name);
-        if (t->suspend)
-                return 0;
-        return pipeline_new(&j->pipeline, &config, err) < 0 ||
-                               (r->admin && admin_add(r->admin, j->pipeline, err) < 0)
-                       ? -1
-                       : 0;
+        return 0;
 }
 
-static void stop(struct run *r)
+/* Takes the Trigger. */
+static int set_trigger(struct run *r, struct trigger *t, struct error *err)
 {
+        const struct host_options options = { .sink = t->sink->uri };
+        struct error memory;
+
+        if (runs_alone(r, t, err) == 0)
+                return host_set(r->host, t, &options, loop_now(r->loop) + r->grace, err);
+        return host_refuse(r->host, t, err->text, &memory) < 0 ? error_wrap(err, "%s", memory.text) : -1;
+}
+
+static bool is_same(const struct trigger *a, const struct trigger *b)
+{
+        BUF_AT_END struct buf one = BUF_INIT((size_t)16 << 20), other = BUF_INIT((size_t)16 << 20);
+        struct writer w;
+
+        writer_init(&w, &one);
+        trigger_write(a, &w);
+        writer_init(&w, &other);
+        trigger_write(b, &w);
+        return !one.failed && !other.failed && str_equal(buf_view(&one), buf_view(&other));
+}
+
+/* One that can't start is told, and does not end the others. */
+static int start_all(struct run *r, struct triggers *all, struct error *err)
+{
+        size_t started = 0;
+
+        for (size_t i = 0; i < all->n; i++) {
+                struct trigger *t = TAKE(all->list[i]);
+                BUF_AT_END struct buf name = BUF_INIT(1024);
+
+                buf_printf(&name, "%s/%s", t->namespace_, t->name);
+                if (set_trigger(r, t, err) == 0) {
+                        started++;
+                        continue;
+                }
+                r->failed = true;
+                if (all->n == 1)
+                        return -1;
+                log_error("a Trigger can't be started", LOG_S("trigger", name.failed ? "" : name.p),
+                          LOG_S("error", err->text));
+        }
+        return started ? 0 : error_set(err, ERROR_INVALID, "none of the %zu Triggers can be started", all->n);
+}
+
+/* A listener is there only where a Trigger needs one. */
+static void say_listening(struct run *r)
+{
+        uint16_t port = host_listen_port(r->host);
+        struct error err;
+
+        if (!port || r->listening)
+                return;
+        r->listening = true;
+        if (!r->port_file)
+                (void)printf("listening on port %u\n", port);
+        else if (write_port(r->port_file, port, &err) < 0)
+                (void)fprintf(stderr, "sluice run: %s\n", err.text);
+}
+
+/* ---- files that changed -------------------------------------------------- */
+
+struct leaving {
+        const struct triggers *now;
+        struct trigger **list;
+        size_t n, cap;
+        bool failed;
+};
+
+static void add_leaving(void *cookie, const struct host_entry *e)
+{
+        struct leaving *l = cookie;
+
+        for (size_t i = 0; i < l->now->n; i++)
+                if (string_equal(l->now->list[i]->name, e->trigger->name) &&
+                    string_equal(l->now->list[i]->namespace_, e->trigger->namespace_))
+                        return;
+        if (l->n == l->cap) {
+                size_t cap = MAX_OF(2 * l->cap, (size_t)16);
+                struct trigger **grown = realloc(l->list, cap * sizeof(*grown));
+
+                l->failed = l->failed || !grown;
+                if (!grown)
+                        return;
+                l->list = grown;
+                l->cap = cap;
+        }
+        l->list[l->n++] = (struct trigger *)e->trigger;
+}
+
+/* Those that are in no file any more. */
+static size_t remove_missing(struct run *r, const struct triggers *now)
+{
+        struct leaving l = { .now = now };
+        size_t n;
+
+        host_each(r->host, add_leaving, &l);
+        for (size_t i = 0; i < l.n; i++)
+                host_remove(r->host, l.list[i]->namespace_, l.list[i]->name, loop_now(r->loop) + r->grace);
+        n = l.n;
+        free(l.list);
+        return n;
+}
+
+/* Added or replaced; a Trigger that is as it was goes on undisturbed. false: neither. */
+static bool apply(struct run *r, struct trigger **new)
+{
+        const struct trigger *known = host_find(r->host, (*new)->namespace_, (*new)->name);
+        struct trigger *t;
+        BUF_AT_END struct buf name = BUF_INIT(1024);
+        struct error err;
+
+        if (known && is_same(known, *new))
+                return false;
+        t = TAKE(*new);
+        buf_printf(&name, "%s/%s", t->namespace_, t->name);
+        if (set_trigger(r, t, &err) < 0)
+                log_error("a Trigger can't be started", LOG_S("trigger", name.failed ? "" : name.p),
+                          LOG_S("error", err.text));
+        return true;
+}
+
+static void reload(struct run *r)
+{
+        struct triggers now = { 0 };
+        size_t removed, applied = 0;
+
         if (r->stopping)
                 return;
-        r->stopping = true;
-        r->give_up_at = loop_now(r->loop) + r->grace;
-        log_info("stopping: what is in flight may finish", LOG_I("graceSeconds", r->grace / USEC_SEC));
-        if (r->admin)
-                admin_drain(r->admin);
-        if (r->host)
-                gate_host_drain(r->host, r->grace); /* who comes meanwhile hears 503 */
-        for (size_t i = 0; i < r->n; i++)
-                if (r->jobs[i].pipeline)
-                        pipeline_stop(r->jobs[i].pipeline, r->give_up_at);
+        if (load(r, &now) < 0) {
+                log_error("the files can't be used as they are now: what ran before goes on");
+                triggers_done(&now);
+                return;
+        }
+        removed = remove_missing(r, &now);
+        for (size_t i = 0; i < now.n; i++)
+                applied += apply(r, &now.list[i]);
+        if (removed || applied)
+                log_info("the files changed", LOG_I("applied", applied), LOG_I("removed", removed));
+        triggers_done(&now);
+        say_listening(r);
         loop_ready(r->loop, &r->task);
 }
 
-static void on_signal(void *cookie, int number UNUSED)
-{
-        struct run *r = cookie;
-
-        if (r->stopping)
-                _exit(130); /* the second time: at once */
-        stop(r);
-}
-
-static void job_status(const struct job *j, struct pipeline_status *out)
-{
-        if (j->pipeline) {
-                pipeline_status(j->pipeline, out);
-                return;
-        }
-        *out = (struct pipeline_status){ .source = SOURCE_FAILED, .lag = -1 };
-        (void)snprintf(out->source_text, sizeof(out->source_text), "%s", j->failure);
-}
-
-static void show(struct run *r, usec now)
-{
-        bool due = now >= r->next_draw;
-        size_t n = 0;
-
-        for (size_t i = 0; i < r->n; i++) {
-                struct job *j = &r->jobs[i];
-                struct table_row *row = &r->rows[n];
-
-                if (!j->pipeline && !j->failure)
-                        continue;
-                row->trigger = j->trigger;
-                job_status(j, &row->status);
-                if (!r->terminal && (row->status.changes != j->seen || !j->shown))
-                        table_line(row, now);
-                j->shown = true;
-                j->seen = row->status.changes;
-                n++;
-        }
-        if (r->terminal && due)
-                table_draw(r->rows, n, now);
-        if (due)
-                r->next_draw = r->terminal ? now + REFRESH : USEC_NEVER;
-}
-
-static void observe(struct task *t, usec now)
-{
-        struct run *r = CONTAINER_OF(t, struct run, task);
-        uint64_t delivered = 0;
-        bool all_stopped = true;
-
-        for (size_t i = 0; i < r->n; i++) {
-                struct pipeline_status s;
-
-                if (!r->jobs[i].pipeline)
-                        continue;
-                pipeline_status(r->jobs[i].pipeline, &s);
-                delivered += s.stats.accepted;
-                all_stopped = all_stopped && pipeline_stopped(r->jobs[i].pipeline);
-        }
-        if (!r->stopping || !all_stopped)
-                show(r, now);
-        if (r->most && delivered >= (uint64_t)r->most)
-                stop(r);
-        if (r->stopping && all_stopped && !r->stopped) {
-                r->stopped = true;
-                if (now >= r->give_up_at)
-                        log_warn("requests in flight were given up: give --grace more time for a function "
-                                 "that takes long");
-                loop_stop(r->loop);
-                return;
-        }
-        /* With an end in sight it looks more often than it prints. */
-        loop_arm(r->loop, t, r->most ? MIN_OF(r->next_draw, now + 50 * USEC_MSEC) : r->next_draw);
-}
-
-static int load(struct run *r)
-{
-        struct error err;
-
-        for (size_t i = 0; i < r->files.n; i++) {
-                BUF_AT_END struct buf report = BUF_INIT((size_t)16 << 20);
-                int result = triggers_load(&r->triggers, r->files.list[i], source_types(), source_kinds_n,
-                                           &report, &err);
-
-                if (report.n)
-                        (void)fwrite(report.p, 1, report.n, stderr);
-                if (result < 0) {
-                        if (!report.n)
-                                (void)fprintf(stderr, "sluice run: %s\n", err.text);
-                        return 1;
-                }
-        }
-        if (r->triggers.n == 0) {
-                (void)fprintf(stderr, "sluice run: no Trigger was found in the files given\n");
-                return 1;
-        }
-        return 0;
-}
+static void on_hangup(void *cookie, int number UNUSED) { reload(cookie); }
 
 static int default_state(struct buf *b)
 {
@@ -229,86 +357,50 @@ static int default_state(struct buf *b)
         return b->failed ? -1 : 0;
 }
 
-/* A listener only where a Trigger needs one. */
-static int open_host(struct run *r, struct error *err)
+/* ---- life --------------------------------------------------------------- */
+
+static int start(struct run *r, struct triggers *all, struct error *err)
 {
-        struct gate_host_config host = listen_config(&r->listen);
-        host.http = r->http;
-        for (size_t i = 0; i < r->triggers.n; i++)
-                if (trigger_source(r->triggers.list[i])->push && !r->triggers.list[i]->suspend) {
-                        if (gate_host_new(&r->host, r->loop, &host, err) < 0)
-                                return -1;
-                        if (r->port_file)
-                                return write_port(r->port_file, gate_host_port(r->host), err);
-                        (void)printf("listening on port %u\n", gate_host_port(r->host));
-                        return 0;
-                }
+        const struct gate_host_config listen = listen_config(&r->listen);
+        const struct host_config config = { .clock = &system_clock,
+                                            .secrets = r->secrets,
+                                            .admin = r->admin_address,
+                                            .state = r->state,
+                                            .listen = &listen,
+                                            .observer = &r->task };
+
+        if (loop_new(&r->loop, err) < 0 || host_new(&r->host, r->loop, &config, err) < 0 ||
+            loop_signal(r->loop, SIGTERM, on_signal, r, err) < 0 ||
+            loop_signal(r->loop, SIGINT, on_signal, r, err) < 0 ||
+            loop_signal(r->loop, SIGHUP, on_hangup, r, err) < 0 || start_all(r, all, err) < 0)
+                return -1;
+        say_listening(r);
         return 0;
 }
 
-/* One that can't start is told, and does not end the others. */
-static int start_jobs(struct run *r, struct error *err)
+static void turn_loop(struct run *r)
 {
-        size_t started = 0;
-
-        for (; r->n < r->triggers.n; r->n++) {
-                struct job *j = &r->jobs[r->n];
-
-                if (start_job(r, j, r->triggers.list[r->n], err) == 0) {
-                        started++;
-                        continue;
-                }
-                r->failed = true;
-                if (r->triggers.n == 1)
-                        break;
-                log_error("a Trigger can't be started", LOG_S("namespace", j->trigger->namespace_),
-                          LOG_S("trigger", j->trigger->name), LOG_S("error", err->text));
-                j->failure = str_dup(str_of(err->text));
-                if (!j->failure)
-                        return error_memory(err);
-        }
-        r->n = MIN_OF(r->n + 1, r->triggers.n);
-        if (started)
-                return 0;
-        return r->triggers.n == 1 ? -1
-                                  : error_set(err, ERROR_INVALID, "none of the %zu Triggers can be started",
-                                              r->triggers.n);
-}
-
-static int start(struct run *r, struct error *err)
-{
-        if (loop_new(&r->loop, err) < 0 || http_client_new(&r->http, r->loop, err) < 0 ||
-            file_store_new(&r->store, r->loop, r->state, err) < 0 ||
-            (r->admin_address && admin_new(&r->admin, r->loop, r->admin_address, err) < 0) ||
-            loop_signal(r->loop, SIGTERM, on_signal, r, err) < 0 ||
-            loop_signal(r->loop, SIGINT, on_signal, r, err) < 0)
-                return -1;
-        if (open_host(r, err) < 0)
-                return -1;
-        r->jobs = calloc(r->triggers.n, sizeof(*r->jobs));
-        r->rows = calloc(r->triggers.n, sizeof(*r->rows));
-        if (!r->jobs || !r->rows)
-                return error_memory(err);
-        return start_jobs(r, err);
+        r->terminal = table_is_terminal();
+        if (r->terminal)
+                table_begin();
+        loop_ready(r->loop, &r->task);
+        loop_run(r->loop);
+        if (r->terminal)
+                table_end();
 }
 
 static void clean_up(struct run *r)
 {
-        (void)admin_free(r->admin);
-        for (size_t i = 0; i < r->n; i++)
-                if (r->jobs[i].pipeline)
-                        (void)pipeline_free(r->jobs[i].pipeline);
-        (void)gate_host_free(r->host);
-        (void)file_store_free(r->store);
-        (void)http_client_free(r->http);
+        (void)host_free(r->host);
         if (r->loop)
                 loop_forget(r->loop, &r->task);
         (void)loop_free(r->loop);
-        triggers_done(&r->triggers);
-        for (size_t i = 0; i < r->n; i++)
-                free(r->jobs[i].failure);
-        free(r->jobs);
+        forget_seen(r);
         free(r->rows);
+        for (size_t i = 0; i < r->files.n; i++)
+                free(r->files.list[i]);
+        free(r->files.list);
+        listen_done(&r->listen);
 }
 
 static const struct option_spec options[] = {
@@ -349,8 +441,9 @@ int cmd_run(int argc, char **argv)
         struct run r = { .task = { .turn = observe },
                          .grace = GRACE,
                          .listen = { .address = "127.0.0.1:8080" } };
-        struct strings rest;
         BUF_AT_END struct buf folder = BUF_INIT(PATH_MAX);
+        struct triggers all = { 0 };
+        struct strings rest;
         struct error err;
         int result = options_parse(&usage, argc, argv, &r, &rest);
 
@@ -359,31 +452,22 @@ int cmd_run(int argc, char **argv)
                 result = usage_error("run", "needs -f FILE or DIR");
         if (result < 0 && !r.state && default_state(&folder) == 0)
                 r.state = folder.p;
-        if (result < 0)
-                result = load(&r) ? 1 : -1;
+        if (result < 0 && load(&r, &all) < 0)
+                result = 1;
         if (result < 0) {
                 signals_block();
-                if (start(&r, &err) < 0) {
+                if (start(&r, &all, &err) < 0) {
                         (void)fprintf(stderr, "sluice run: %s\n", err.text);
                         result = 1;
-                        if (r.loop)
+                        if (r.host)
                                 stop(&r);
                 }
-                r.terminal = result < 0 && table_is_terminal();
-                if (r.terminal)
-                        table_begin(r.n);
-                if (r.loop) {
-                        loop_ready(r.loop, &r.task);
-                        loop_run(r.loop);
-                }
-                if (r.terminal)
-                        table_end();
+                triggers_done(&all);
+                if (r.host && (result < 0 || !host_stopped(r.host)))
+                        turn_loop(&r);
                 result = result < 0 ? r.failed : result;
-        }
+        } else
+                triggers_done(&all);
         clean_up(&r);
-        for (size_t i = 0; i < r.files.n; i++)
-                free(r.files.list[i]);
-        free(r.files.list);
-        listen_done(&r.listen);
         return result;
 }

@@ -143,6 +143,7 @@ static void put(const struct buf *b)
 }
 
 static struct winsize window;
+static size_t reserved_for; /* rows */
 
 /* Other lines scroll beneath the table alone, whatever size the window has by now. true: it has another one
  * than before. */
@@ -153,9 +154,10 @@ static bool reserve(size_t rows, struct buf *b)
         (void)ioctl(STDOUT_FILENO, TIOCGWINSZ, &size);
         if (!size.ws_row || !size.ws_col)
                 size = (struct winsize){ .ws_row = 24, .ws_col = 80 };
-        if (reserved && size.ws_row == window.ws_row && size.ws_col == window.ws_col)
+        if (reserved && rows == reserved_for && size.ws_row == window.ws_row && size.ws_col == window.ws_col)
                 return false;
         window = size;
+        reserved_for = rows;
         reserved = rows + 2;
         if (reserved + 4 > size.ws_row)
                 reserved = size.ws_row > 8 ? (size_t)size.ws_row - 4 : 4;
@@ -163,11 +165,11 @@ static bool reserve(size_t rows, struct buf *b)
         return true;
 }
 
-void table_begin(size_t rows)
+void table_begin(void)
 {
         BUF_AT_END struct buf b = BUF_INIT(1024);
 
-        (void)reserve(rows, &b);
+        (void)reserve(0, &b);
         put(&b);
 }
 

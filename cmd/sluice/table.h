@@ -12,7 +12,7 @@ struct table_row {
 };
 
 bool table_is_terminal(void);
-void table_begin(size_t rows); /* reserves the top lines; terminal only */
+void table_begin(void); /* reserves the top lines; terminal only, as the next */
 void table_draw(const struct table_row *, size_t n, usec now);
 void table_line(const struct table_row *, usec now); /* one plain line */
 void table_end(void);

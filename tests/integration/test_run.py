@@ -1,18 +1,24 @@
 """`sluice run`: what it shows, and what one Trigger's trouble means to the others."""
 
 import fcntl
+import json
 import os
 import pty
 import re
+import signal
 import struct
 import subprocess
 import termios
 import time
+import urllib.error
+import urllib.request
 
 import pytest
 import yaml
 
 from conftest import SLUICE, trigger
+from harness.ports import free_port
+from harness.process import Process
 
 
 def ticks(name, uri):
@@ -90,3 +96,80 @@ def test_the_live_table_fits_its_terminal(function, tmp_path, columns):
         assert "time=" not in drawing, "no line of the log within"
         rows = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", row) for row in re.split(r"\x1b\[\d+;1H", drawing)]
         assert len(rows) == 5 and all(len(row) < columns for row in rows), rows
+
+
+def texts(function):
+    return [json.loads(e["body"])["user_event"] for e in function.events()]
+
+
+def test_changed_files_are_taken_without_a_restart(function, tmp_path):
+    """At SIGHUP: what is new begins, what changed is replaced, what is gone ends, and the rest goes on undisturbed."""
+
+    def tick(name, text, **spec):
+        return trigger(name, {"timer": {"schedule": "@every 200ms", "userEvent": text}}, function.uri, **spec)
+
+    def write(*triggers):
+        files.write_text(yaml.safe_dump_all(triggers))
+
+    def status():
+        with urllib.request.urlopen(f"http://127.0.0.1:{admin}/status", timeout=5) as answer:
+            return {t["name"]: t for t in json.load(answer)["triggers"]}
+
+    def comes(*wanted):
+        before = len(texts(function))
+        run.wait_until(f"{wanted} come", lambda: set(wanted) <= set(texts(function)[before:]), 20)
+
+    files, admin = tmp_path / "triggers.yaml", free_port()
+    write(tick("stays", "stays"), tick("changes", "old"), tick("goes", "goes"))
+    command = [SLUICE, "run", "-f", files, f"--state={tmp_path}/state", f"--admin=127.0.0.1:{admin}"]
+    with Process(command, name="run") as run:
+        comes("stays", "old", "goes")
+        write(tick("stays", "stays"), tick("changes", "new"), tick("comes", "comes"))
+        run.signal(signal.SIGHUP)
+        comes("stays", "new", "comes")
+        received = status()["stays"]["received"]
+        files.write_text("kind: Trigger\nspec: [")
+        run.signal(signal.SIGHUP)
+        run.wait_for_output("what ran before goes on")
+        before = len(texts(function))
+        comes("stays", "new", "comes")
+        assert not {"old", "goes"} & set(texts(function)[before:])
+        now = status()
+        assert sorted(now) == ["changes", "comes", "stays"]
+        assert now["stays"]["received"] > received > 0, "it was not begun anew"
+        write(tick("stays", "stays", suspend=True))
+        run.signal(signal.SIGHUP)
+        run.wait_until("all are gone", lambda: status() == {})
+        write(tick("stays", "stays"))
+        run.signal(signal.SIGHUP)
+        run.wait_until("it runs again", lambda: list(status()) == ["stays"])
+        assert run.stop() == 0
+
+
+def test_an_api_that_changes_is_replaced(function, runner, tmp_path):
+    """Calls find the new one at the same port; the old path is nobody's any more."""
+
+    def api(path):
+        return trigger("api", {"apig": {"path": path}}, function.uri)
+
+    def call(path):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+                return answer.status
+        except urllib.error.HTTPError as e:
+            return e.code
+
+    files = tmp_path / "api.yaml"
+    files.write_text(yaml.safe_dump(ticks("clock", function.uri)))
+    command = [SLUICE, "run", "-f", files, f"--state={tmp_path}/state", "--listen=127.0.0.1:0"]
+    with Process(command, name="run") as run:
+        run.wait_until("it runs", lambda: texts(function))
+        files.write_text(yaml.safe_dump_all([ticks("clock", function.uri), api("/one")]))
+        run.signal(signal.SIGHUP)
+        port = int(run.wait_for_output(r"listening on port (\d+)").group(1))
+        run.wait_until("the API answers", lambda: call("/one") == 200)
+        files.write_text(yaml.safe_dump_all([ticks("clock", function.uri), api("/two")]))
+        run.signal(signal.SIGHUP)
+        run.wait_until("the new one answers", lambda: call("/two") == 200)
+        assert call("/one") == 404
+        assert run.stop() == 0

@@ -1,0 +1,455 @@
+#include "host/host.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "api/worker.h"
+#include "base/random.h"
+#include "base/table.h"
+#include "checkpoint/filestore.h"
+#include "host/report.h"
+#include "kube/checkpoint.h"
+#include "log/log.h"
+#include "worker/admin.h"
+#include "worker/cloud_client.h"
+
+struct entry { /* a Trigger */
+        struct entry *next;
+        struct host *host;
+        struct task task; /* observes the pipeline */
+        struct trigger *trigger;
+        struct host_options options;
+        struct pipeline *pipeline; /* NULL: suspended, failed, or between two */
+        struct file_store_end *file;
+        struct kube_checkpoint *checkpoint;
+        struct report *report; /* NULL: outside a cluster */
+        char *failure;
+        uint64_t changes; /* of its earlier pipelines */
+        /* What becomes of it once the pipeline has stopped: */
+        struct trigger *successor;
+        struct host_options successor_options;
+        bool removed, stopping;
+        char *key; /* namespace/name */
+        UT_hash_handle hh;
+};
+
+struct host {
+        struct loop *loop;
+        struct host_config config;
+        struct http_client *http;
+        struct cloud_client *cloud;
+        struct admin *admin;
+        struct file_store *files;
+        struct gate_host_config listen;
+        struct gate_host *gates;
+        struct entry *first, **last, *by_key;
+        struct task lingered;
+        usec grace, give_up_at;
+        bool stopping;
+};
+
+static void wake_observer(struct host *h)
+{
+        if (h->config.observer)
+                loop_ready(h->loop, h->config.observer);
+}
+
+/* ---- where positions are kept ------------------------------------------- */
+
+static void no_get(void *cookie UNUSED, uint64_t tag UNUSED, struct str key UNUSED) {}
+static void no_put(void *cookie UNUSED, uint64_t tag UNUSED, struct str key UNUSED, struct str value UNUSED)
+{
+}
+static bool no_take(void *cookie UNUSED, struct store_result *result UNUSED) { return false; }
+
+static int open_in_cluster(struct entry *e, struct task *wake, struct store *out, struct error *err)
+{
+        BUF_AT_END struct buf name = BUF_INIT(1024);
+        struct kube_checkpoint_config config;
+        char writer[17];
+
+        buf_printf(&name, "%s" WORKER_CHECKPOINT_SUFFIX, e->trigger->name);
+        if (name.failed)
+                return error_memory(err);
+        (void)snprintf(writer, sizeof(writer), "%016" PRIx64, random_seed());
+        config = (struct kube_checkpoint_config){ .namespace_ = e->trigger->namespace_,
+                                                  .name = name.p,
+                                                  .owner = report_uid(e->trigger),
+                                                  .owner_kind = "Trigger",
+                                                  .writer = writer };
+        if (kube_checkpoint_new(&e->checkpoint, e->host->config.kube, &config, wake, err) < 0)
+                return -1;
+        *out = kube_checkpoint_port(e->checkpoint);
+        return 0;
+}
+
+static int open_store(void *cookie, struct task *wake, struct store *out, struct error *err)
+{
+        static const struct store_ops none = { no_get, no_put, no_take };
+        struct entry *e = cookie;
+        struct host *h = e->host;
+
+        if (h->files) {
+                if (file_store_end_new(&e->file, h->files, str_of(e->trigger->uid), wake, err) < 0)
+                        return -1;
+                *out = file_store_port(e->file);
+        } else if (h->config.kube) {
+                if (open_in_cluster(e, wake, out, err) < 0)
+                        return -1;
+        } else
+                *out = (struct store){ &none, NULL };
+        return 0;
+}
+
+static void close_store(void *cookie)
+{
+        struct entry *e = cookie;
+
+        e->file = file_store_end_free(e->file);
+        e->checkpoint = kube_checkpoint_free(e->checkpoint);
+}
+
+/* ---- one Trigger -------------------------------------------------------- */
+
+static bool is_push(const struct entry *e)
+{
+        const struct source_kind *kind = e->options.kind ? e->options.kind : trigger_source(e->trigger);
+
+        return kind->push != NULL;
+}
+
+static int open_gates(struct host *h, struct error *err)
+{
+        if (h->gates || !h->config.listen)
+                return 0;
+        h->listen.http = h->http;
+        return gate_host_new(&h->gates, h->loop, &h->listen, err);
+}
+
+static int start_pipeline(struct entry *e, struct error *err)
+{
+        struct host *h = e->host;
+        struct pipeline_config config = { .loop = h->loop,
+                                          .http = h->http,
+                                          .cloud = cloud_client_cloud(h->cloud),
+                                          .clock = h->config.clock,
+                                          .trigger = e->trigger,
+                                          .kind = e->options.kind,
+                                          .source_spec = e->options.source_spec,
+                                          .sink = e->options.sink,
+                                          .dead_letter = e->options.dead_letter,
+                                          .secrets = h->config.secrets,
+                                          .instance = e->options.instance,
+                                          .ending = e->options.ending,
+                                          .observer = &e->task,
+                                          .open_store = open_store,
+                                          .close_store = close_store,
+                                          .store_cookie = e };
+
+        if (is_push(e) && open_gates(h, err) < 0)
+                return -1;
+        config.host = h->gates;
+        if (pipeline_new(&e->pipeline, &config, err) < 0)
+                return -1;
+        if ((h->config.kube && report_new(&e->report, h->config.kube, h->config.pod, e->trigger, err) < 0) ||
+            (h->admin && admin_add(h->admin, e->pipeline, err) < 0)) {
+                e->stopping = true;
+                pipeline_stop(e->pipeline, 0);
+                return -1;
+        }
+        loop_ready(h->loop, &e->task);
+        return 0;
+}
+
+static int start_entry(struct entry *e, struct error *err)
+{
+        free(e->failure);
+        e->failure = NULL;
+        e->stopping = false;
+        if (e->trigger->suspend || start_pipeline(e, err) == 0)
+                return 0;
+        e->failure = str_dup(str_of(err->text));
+        return -1;
+}
+
+static void end_pipeline(struct entry *e)
+{
+        if (e->host->admin && e->pipeline)
+                admin_remove(e->host->admin, e->pipeline);
+        e->report = report_free(e->report);
+        e->pipeline = pipeline_free(e->pipeline);
+}
+
+static void entry_free(struct entry *e)
+{
+        struct entry **at = &e->host->first;
+
+        end_pipeline(e);
+        while (*at != e)
+                at = &(*at)->next;
+        *at = e->next;
+        if (e->host->last == &e->next)
+                e->host->last = at;
+        HASH_DEL(e->host->by_key, e);
+        loop_forget(e->host->loop, &e->task);
+        (void)trigger_free(e->successor);
+        (void)trigger_free(e->trigger);
+        free(e->failure);
+        free(e->key);
+        free(e);
+}
+
+/* The pipeline has stopped, or there was none: who comes now? */
+static void go_on(struct entry *e)
+{
+        struct host *h = e->host;
+        struct pipeline_status s;
+        struct error err;
+
+        if (e->removed && !h->stopping) {
+                entry_free(e);
+        } else if (e->successor && !h->stopping) {
+                pipeline_status(e->pipeline, &s);
+                e->changes += s.changes + 1;
+                end_pipeline(e);
+                (void)trigger_free(e->trigger);
+                e->trigger = e->successor;
+                e->successor = NULL;
+                e->options = e->successor_options;
+                if (start_entry(e, &err) < 0)
+                        log_error("a Trigger can't be started", LOG_S("namespace", e->trigger->namespace_),
+                                  LOG_S("trigger", e->trigger->name), LOG_S("error", err.text));
+        }
+        wake_observer(h);
+}
+
+static void observe(struct task *t, usec now)
+{
+        struct entry *e = CONTAINER_OF(t, struct entry, task);
+        struct pipeline_status s;
+
+        if (!e->pipeline)
+                return;
+        if (pipeline_stopped(e->pipeline)) {
+                go_on(e);
+                return;
+        }
+        if (e->report) {
+                pipeline_status(e->pipeline, &s);
+                loop_arm(e->host->loop, t, report_tell(e->report, &s, now));
+        }
+        wake_observer(e->host);
+}
+
+static void stop_entry(struct entry *e, usec give_up_at)
+{
+        if (!e->pipeline || e->stopping)
+                return;
+        e->stopping = true;
+        pipeline_stop(e->pipeline, give_up_at);
+        loop_ready(e->host->loop, &e->task);
+}
+
+static struct entry *find(const struct host *h, const char *namespace_, const char *name)
+{
+        BUF_AT_END struct buf key = BUF_INIT(1024);
+        struct entry *e = NULL;
+
+        buf_printf(&key, "%s/%s", namespace_, name);
+        if (!key.failed)
+                HASH_FIND(hh, h->by_key, key.p, key.n, e);
+        return e;
+}
+
+static struct entry *entry_new(struct host *h, struct trigger *t)
+{
+        BUF_AT_END struct buf key = BUF_INIT(1024);
+        struct entry *e = calloc(1, sizeof(*e));
+
+        buf_printf(&key, "%s/%s", t->namespace_, t->name);
+        if (!e || key.failed) {
+                free(e);
+                return NULL;
+        }
+        e->host = h;
+        e->task.turn = observe;
+        e->key = buf_take(&key);
+        *h->last = e;
+        h->last = &e->next;
+        HASH_ADD_KEYPTR(hh, h->by_key, e->key, strlen(e->key), e);
+        return e;
+}
+
+int host_set(struct host *h, struct trigger *t, const struct host_options *options, usec give_up_at,
+             struct error *err)
+{
+        struct entry *e = find(h, t->namespace_, t->name);
+
+        if (!e && !(e = entry_new(h, t))) {
+                (void)trigger_free(t);
+                return error_memory(err);
+        }
+        e->removed = false;
+        if (e->pipeline) {
+                (void)trigger_free(e->successor);
+                e->successor = t;
+                e->successor_options = *options;
+                stop_entry(e, give_up_at);
+                return 0;
+        }
+        (void)trigger_free(e->trigger);
+        e->trigger = t;
+        e->options = *options;
+        wake_observer(h);
+        return start_entry(e, err);
+}
+
+int host_refuse(struct host *h, struct trigger *t, const char *why, struct error *err)
+{
+        struct entry *e = find(h, t->namespace_, t->name);
+
+        if ((e && e->pipeline) || (!e && !(e = entry_new(h, t)))) {
+                (void)trigger_free(t);
+                return e ? 0 : error_memory(err);
+        }
+        (void)trigger_free(e->trigger);
+        e->trigger = t;
+        free(e->failure);
+        e->failure = str_dup(str_of(why));
+        e->changes++;
+        wake_observer(h);
+        return 0;
+}
+
+void host_remove(struct host *h, const char *namespace_, const char *name, usec give_up_at)
+{
+        struct entry *e = find(h, namespace_, name);
+
+        if (!e)
+                return;
+        e->removed = true;
+        e->successor = trigger_free(e->successor);
+        if (e->pipeline)
+                stop_entry(e, give_up_at);
+        else
+                go_on(e);
+}
+
+const struct trigger *host_find(const struct host *h, const char *namespace_, const char *name)
+{
+        const struct entry *e = find(h, namespace_, name);
+
+        return !e || e->removed ? NULL : e->successor ? e->successor : e->trigger;
+}
+
+/* ---- all of them -------------------------------------------------------- */
+
+static void on_lingered(struct task *t, usec now UNUSED)
+{
+        struct host *h = CONTAINER_OF(t, struct host, lingered);
+
+        for (struct entry *e = h->first; e; e = e->next)
+                stop_entry(e, h->give_up_at);
+}
+
+void host_stop(struct host *h, usec linger, usec grace)
+{
+        usec now = loop_now(h->loop);
+
+        if (h->stopping)
+                return;
+        h->stopping = true;
+        if (!h->gates)
+                linger = 0;
+        h->give_up_at = now + linger + grace;
+        if (h->admin)
+                admin_drain(h->admin);
+        if (h->gates) /* who comes after that hears 503, until it has stopped */
+                gate_host_drain(h->gates, linger + grace);
+        for (struct entry *e = h->first; e; e = e->next)
+                if (!linger || !e->pipeline || !is_push(e))
+                        stop_entry(e, now + grace);
+        loop_arm(h->loop, &h->lingered, linger ? now + linger : USEC_NEVER);
+        wake_observer(h);
+}
+
+bool host_stopped(const struct host *h)
+{
+        for (const struct entry *e = h->first; e; e = e->next)
+                if (e->pipeline && !pipeline_stopped(e->pipeline))
+                        return false;
+        return true;
+}
+
+bool host_drained(const struct host *h)
+{
+        for (const struct entry *e = h->first; e; e = e->next)
+                if (e->pipeline && !pipeline_drained(e->pipeline))
+                        return false;
+        return true;
+}
+
+void host_each(const struct host *h, void (*each)(void *cookie, const struct host_entry *), void *cookie)
+{
+        for (const struct entry *e = h->first; e; e = e->next) {
+                struct host_entry out = { .trigger = e->trigger,
+                                          .runs = e->pipeline || e->successor,
+                                          .failure = e->failure };
+
+                if (e->pipeline)
+                        pipeline_status(e->pipeline, &out.status);
+                else {
+                        out.status = (struct pipeline_status){ .source = SOURCE_FAILED, .lag = -1 };
+                        (void)snprintf(out.status.source_text, sizeof(out.status.source_text), "%s",
+                                       e->failure ? e->failure : "");
+                }
+                out.changes = e->changes + out.status.changes;
+                each(cookie, &out);
+        }
+}
+
+/* ---- life --------------------------------------------------------------- */
+
+int host_new(struct host **out, struct loop *loop, const struct host_config *config, struct error *err)
+{
+        struct host *h = calloc(1, sizeof(*h));
+
+        if (!h)
+                return error_memory(err);
+        h->loop = loop;
+        h->config = *config;
+        if (config->listen)
+                h->listen = *config->listen;
+        h->last = &h->first;
+        h->lingered.turn = on_lingered;
+        if (http_client_new(&h->http, loop, err) < 0 ||
+            cloud_client_new(&h->cloud, loop, h->http, config->clock, err) < 0 ||
+            (config->state && file_store_new(&h->files, loop, config->state, err) < 0) ||
+            (config->admin && admin_new(&h->admin, loop, config->admin, err) < 0)) {
+                (void)host_free(h);
+                return -1;
+        }
+        *out = h;
+        return 0;
+}
+
+struct host *host_free(struct host *h)
+{
+        if (!h)
+                return NULL;
+        assert(host_stopped(h));
+        while (h->first)
+                entry_free(h->first);
+        (void)admin_free(h->admin);
+        (void)gate_host_free(h->gates);
+        (void)file_store_free(h->files);
+        (void)cloud_client_free(h->cloud);
+        (void)http_client_free(h->http);
+        loop_forget(h->loop, &h->lingered);
+        free(h);
+        return NULL;
+}
+
+uint16_t host_admin_port(const struct host *h) { return h->admin ? admin_port(h->admin) : 0; }
+uint16_t host_listen_port(const struct host *h) { return h->gates ? gate_host_port(h->gates) : 0; }

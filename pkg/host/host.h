@@ -1,0 +1,70 @@
+/* The host of a process: what `run`, `worker` and `replay` assemble once, and any number of pipelines in it
+ * that are added, replaced and removed while it runs. It owns the HTTP client, the listener, the admin
+ * server, the places where positions are kept, and its Triggers; in a cluster it says in each Trigger's
+ * status what becomes of it. Loop's thread. */
+#pragma once
+
+#include "worker/gate.h"
+#include "worker/pipeline.h"
+
+struct host;
+struct kube_client;
+
+struct host_config {
+        const struct clock *clock;
+        const char *secrets; /* the folder of Secrets, NAME/KEY; NULL: none */
+        const char *admin;   /* ADDRESS:PORT; NULL: nowhere */
+        /* Where positions are kept that no broker keeps: a folder, or the cluster. Neither: nowhere, for
+         * sources that keep none. */
+        const char *state;
+        struct kube_client *kube;
+        const char *pod;                       /* our name in the cluster; with kube */
+        const struct gate_host_config *listen; /* opened with the first that needs it; NULL: nowhere */
+        struct task *observer;                 /* made ready when something changed; NULL: nobody looks */
+};
+
+/* How a Trigger is run; borrowed while it is. */
+struct host_options {
+        const char *sink;        /* the absolute URL events go to */
+        const char *dead_letter; /* the absolute URL of dead letters; NULL: the Trigger's own, if any */
+        const char *instance;    /* a stable name of this worker among its Trigger's; NULL: none */
+        bool ending;             /* only take back what the source made outside */
+        const struct source_kind *kind; /* NULL: the Trigger's own, with its spec */
+        const void *source_spec;        /* the kind's */
+};
+
+/* What there is to know of one. */
+struct host_entry {
+        const struct trigger *trigger;
+        bool runs;           /* there is a pipeline, or there will be one once its predecessor ended */
+        const char *failure; /* why it could not be started; NULL: it could */
+        uint64_t changes;    /* counts what the status shows, over all pipelines that it had */
+        struct pipeline_status status; /* of the pipeline; a failed source without one */
+};
+
+int host_new(struct host **, struct loop *, const struct host_config *, struct error *) MUST_CHECK;
+/* Once host_stopped, or before anything was set. NULL is fine. */
+struct host *host_free(struct host *);
+
+/* Adds a Trigger, or replaces the one of its namespace and name: that one's requests may finish by give_up_at
+ * (monotonic), then the new one starts. Takes the Trigger, whatever comes. One that is suspended is known,
+ * and does nothing. After a failure it is known too, with the reason, and the others run. */
+int host_set(struct host *, struct trigger *, const struct host_options *, usec give_up_at,
+             struct error *) MUST_CHECK;
+/* One that can't be run here, and why: known, and shown as failed. Takes the Trigger. One of its name that
+ * runs goes on instead. */
+int host_refuse(struct host *, struct trigger *, const char *why, struct error *) MUST_CHECK;
+/* One that is unknown is fine. */
+void host_remove(struct host *, const char *namespace_, const char *name, usec give_up_at);
+const struct trigger *host_find(const struct host *, const char *namespace_, const char *name);
+
+/* Reading stops at once. Those that are reached by requests go on for linger, while others still know our
+ * address; what is in flight then may take grace. */
+void host_stop(struct host *, usec linger, usec grace);
+bool host_stopped(const struct host *); /* nothing runs any more */
+bool host_drained(const struct host *); /* what runs has read and settled all that there is */
+/* In the order in which they were set first. */
+void host_each(const struct host *, void (*)(void *cookie, const struct host_entry *), void *cookie);
+
+uint16_t host_admin_port(const struct host *);
+uint16_t host_listen_port(const struct host *); /* 0: it does not listen */
