@@ -1079,8 +1079,7 @@ static void lend(struct reader *r, struct track *t, struct pull_event *e)
         *e = (struct pull_event){ .kind = PULL_RECORD, .track = t->id, .record = &l->record };
 }
 
-static size_t track_events(struct reader *r, struct track *t, struct pull_event *events, size_t max,
-                           usec now)
+static size_t track_events(struct reader *r, struct track *t, struct pull_event *events, size_t max, usec now)
 {
         size_t n = 0;
 

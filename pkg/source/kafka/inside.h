@@ -7,6 +7,7 @@
 #include <librdkafka/rdkafka.h>
 
 #include "base/random.h"
+#include "kafka/client.h"
 #include "source/kafka/kafka.h"
 #include "source/kafka/positions.h"
 

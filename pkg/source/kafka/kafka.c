@@ -2,7 +2,6 @@
 
 #include <stdatomic.h>
 #include <stdio.h>
-#include <sys/prctl.h>
 
 #include "base/backoff.h"
 #include "log/log.h"
@@ -72,72 +71,53 @@ static void on_queue(rd_kafka_t *rk UNUSED, void *opaque)
         waker_ring(s->services->waker, &s->slot);
 }
 
-static void on_log(const rd_kafka_t *rk UNUSED, int level, const char *facility, const char *text)
-{
-        log_debug("librdkafka", LOG_I("severity", level), LOG_S("facility", facility), LOG_S("text", text));
-}
-
 /* ---- configuration ------------------------------------------------------ */
 
-static int set(rd_kafka_conf_t *conf, const char *name, const char *value, struct error *err)
-{
-        char why[256];
+enum { NUMBER = 24 };
 
-        if (rd_kafka_conf_set(conf, name, value, why, sizeof(why)) != RD_KAFKA_CONF_OK)
-                return error_set(err, ERROR_INVALID, "kafka option %s: %s", name, why);
-        return 0;
+static const char *number(char text[NUMBER], size_t value)
+{
+        (void)snprintf(text, NUMBER, "%zu", value);
+        return text;
 }
 
-static int set_number(rd_kafka_conf_t *conf, const char *name, size_t value, struct error *err)
-{
-        char text[32];
-
-        (void)snprintf(text, sizeof(text), "%zu", value);
-        return set(conf, name, text, err);
-}
-
-static int configure(rd_kafka_conf_t *conf, const struct kafka_spec *spec, const struct services *services,
+static int configure(rd_kafka_conf_t **out, const struct kafka_spec *spec, const struct services *services,
                      struct error *err)
 {
         BUF_AT_END struct buf servers = BUF_INIT(65536), group = BUF_INIT(1024);
         /* The budget is for a handful of partitions: librdkafka counts what waits for each by itself when its
          * queue is read directly. It counts only the records' bytes: its structures, half as much again for
          * records of 1 KiB, and the fetch that overfills a queue are the other half. */
-        size_t kilobytes = MAX_OF((size_t)spec->fetch_bytes / 1024 / 8, (size_t)256);
+        size_t kilobytes = MAX_OF((size_t)spec->fetch_bytes / 1024 / 8, (size_t)256),
+               message = MIN_OF(MAX_OF(kilobytes / 4, (size_t)256), (size_t)1024);
+        char queued[NUMBER], of_message[NUMBER], of_fetch[NUMBER];
 
         strings_join(&spec->bootstrap_servers, &servers);
         kafka_group(spec, services->trigger, &group);
         if (servers.failed || group.failed)
                 return error_memory(err);
-        rd_kafka_conf_set_log_cb(conf, on_log);
-        rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_REBALANCE | RD_KAFKA_EVENT_OFFSET_COMMIT |
-                                               RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_STATS |
-                                               RD_KAFKA_EVENT_DESCRIBECONSUMERGROUPS_RESULT |
-                                               RD_KAFKA_EVENT_LISTCONSUMERGROUPOFFSETS_RESULT);
-        if (set(conf, "bootstrap.servers", servers.p, err) < 0 || set(conf, "group.id", group.p, err) < 0 ||
-            set(conf, "client.id", "sluice", err) < 0 || set(conf, "enable.auto.commit", "false", err) < 0 ||
-            set(conf, "enable.auto.offset.store", "false", err) < 0 ||
-            set(conf, "enable.partition.eof", "true", err) < 0 ||
-            set(conf, "allow.auto.create.topics", "false", err) < 0 ||
-            /* It would act whenever a position is missing or out of range: where to begin is decided here. */
-            set(conf, "auto.offset.reset", "error", err) < 0 ||
-            set(conf, "topic.metadata.refresh.interval.ms", "30000", err) < 0 ||
-            set(conf, "partition.assignment.strategy", "range", err) < 0 ||
-            set(conf, "socket.keepalive.enable", "true", err) < 0 ||
-            set(conf, "statistics.interval.ms", "5000", err) < 0 ||
-            set(conf, "reconnect.backoff.max.ms", "5000", err) < 0 ||
-            set(conf, "socket.connection.setup.timeout.ms", "8000", err) < 0 ||
-            set_number(conf, "queued.max.messages.kbytes", kilobytes, err) < 0 ||
-            set_number(conf, "fetch.message.max.bytes",
-                       MIN_OF(MAX_OF(kilobytes / 4, (size_t)256), (size_t)1024) * 1024, err) < 0 ||
-            set_number(conf, "fetch.max.bytes", MAX_OF(kilobytes / 2, (size_t)1024) * 1024, err) < 0)
-                return -1;
-        /* Since 2.2; before, a full queue is looked at again after up to a second. */
-        if (rd_kafka_version() >= 0x02020000 && set(conf, "fetch.queue.backoff.ms", "5", err) < 0)
-                return -1;
-        if (services->instance && set(conf, "group.instance.id", services->instance, err) < 0)
-                return -1;
-        return 0;
+        const struct kafka_client_config client = { .bootstrap_servers = servers.p };
+        const struct kafka_option options[] = {
+                { "group.id", group.p },
+                { "group.instance.id", services->instance },
+                { "enable.auto.commit", "false" },
+                { "enable.auto.offset.store", "false" },
+                { "enable.partition.eof", "true" },
+                { "allow.auto.create.topics", "false" },
+                /* It would act whenever a position is missing or out of range: where to begin is decided
+                 * here. */
+                { "auto.offset.reset", "error" },
+                { "topic.metadata.refresh.interval.ms", "30000" },
+                { "partition.assignment.strategy", "range" },
+                { "statistics.interval.ms", "5000" },
+                { "queued.max.messages.kbytes", number(queued, kilobytes) },
+                { "fetch.message.max.bytes", number(of_message, message * 1024) },
+                { "fetch.max.bytes", number(of_fetch, MAX_OF(kilobytes / 2, (size_t)1024) * 1024) },
+                /* Since 2.2; before, a full queue is looked at again after up to a second. */
+                { "fetch.queue.backoff.ms", rd_kafka_version() >= 0x02020000 ? "5" : NULL },
+        };
+
+        return kafka_configure(out, &client, options, COUNT_OF(options), err);
 }
 
 /* ---- the consumer ------------------------------------------------------- */
@@ -158,22 +138,16 @@ int kafka_subscribe(struct kafka *s, struct error *err)
 
 static int open_consumer(struct kafka *s, struct error *err)
 {
-        rd_kafka_conf_t *conf = rd_kafka_conf_new();
-        char why[256];
+        rd_kafka_conf_t *conf;
 
-        if (configure(conf, s->spec, s->services, err) < 0) {
-                rd_kafka_conf_destroy(conf);
+        if (configure(&conf, s->spec, s->services, err) < 0)
                 return -1;
-        }
-        /* Its threads inherit this: they wait whole milliseconds for a timer and turn for the rest of the
-         * last one, all their time when idle. */
-        (void)prctl(PR_SET_TIMERSLACK, 2000000UL);
-        s->rk = rd_kafka_new(RD_KAFKA_CONSUMER, conf, why, sizeof(why));
-        (void)prctl(PR_SET_TIMERSLACK, 0UL); /* the thread's own again */
-        if (!s->rk) {
-                rd_kafka_conf_destroy(conf);
-                return error_set(err, ERROR_INVALID, "kafka: %s", why);
-        }
+        rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_REBALANCE | RD_KAFKA_EVENT_OFFSET_COMMIT |
+                                               RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_STATS |
+                                               RD_KAFKA_EVENT_DESCRIBECONSUMERGROUPS_RESULT |
+                                               RD_KAFKA_EVENT_LISTCONSUMERGROUPOFFSETS_RESULT);
+        if (kafka_start(&s->rk, RD_KAFKA_CONSUMER, conf, err) < 0)
+                return -1;
         (void)rd_kafka_poll_set_consumer(s->rk);
         s->queue = rd_kafka_queue_get_consumer(s->rk);
         rd_kafka_queue_cb_event_enable(s->queue, on_queue, s);

@@ -12,13 +12,14 @@
 static void remember_trouble(struct kafka *s, rd_kafka_resp_err_t code, const char *text)
 {
         const char *span = strstr(text, " (after ");
+        BUF_AT_END struct buf words = BUF_INIT(1024), whole = BUF_INIT(2048);
 
         if (s->trouble[0] &&
             (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN || !strstr(s->trouble, "Disconnected")))
                 return;
-        (void)snprintf(s->trouble, sizeof(s->trouble), "%.*s",
-                       (int)MIN_OF(span ? (size_t)(span - text) : strlen(text), sizeof(s->trouble) - 1),
-                       text);
+        buf_add(&words, text, MIN_OF(span ? (size_t)(span - text) : strlen(text), sizeof(s->trouble) - 1));
+        kafka_explain(&whole, code, words.p);
+        (void)snprintf(s->trouble, sizeof(s->trouble), "%s", whole.p ? whole.p : text);
 }
 
 /* Which of several brokers it is about does not matter yet: statistics tell whether a partition of ours lies
@@ -29,6 +30,14 @@ static void disconnected(struct kafka *s, rd_kafka_resp_err_t code, const char *
         if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN || s->state == SOURCE_CONNECTING ||
             s->state == SOURCE_DISCONNECTED)
                 kafka_set_state(s, SOURCE_DISCONNECTED, s->trouble);
+}
+
+static void failed(struct kafka *s, rd_kafka_resp_err_t code, const char *text)
+{
+        BUF_AT_END struct buf whole = BUF_INIT(2048);
+
+        kafka_explain(&whole, code, text);
+        kafka_set_state(s, SOURCE_FAILED, whole.p ? whole.p : text);
 }
 
 /* Its topic may be made again while what it has given is under way. */
@@ -50,7 +59,7 @@ static void topic_unknown(struct kafka *s, const char *text)
         if (s->state == SOURCE_CONNECTED && kafka_troubled(s) && kafka_reads_any(s))
                 kafka_set_reading(s);
         else
-                kafka_set_state(s, SOURCE_FAILED, text);
+                failed(s, RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART, text);
 }
 
 /* This consumer is done for; the partitions are someone else's. */
@@ -85,7 +94,7 @@ static void on_error(struct kafka *s, rd_kafka_event_t *event)
         case RD_KAFKA_RESP_ERR__MAX_POLL_EXCEEDED: kafka_set_state(s, SOURCE_DISCONNECTED, text); break;
         case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART: topic_unknown(s, text); break;
         case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
-        case RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED: kafka_set_state(s, SOURCE_FAILED, text); break;
+        case RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED: failed(s, code, text); break;
         default: log_warn("kafka", LOG_S("trigger", s->services->trigger->name), LOG_S("error", text)); break;
         }
 }
