@@ -201,7 +201,8 @@ static void on_time(struct task *t, usec now)
 
 static struct watcher *watcher_of(struct loop *loop)
 {
-        struct watcher **slot = loop_watcher(loop), *r = *slot;
+        void **place = loop_place(loop, LOOP_WATCHER);
+        struct watcher *r = *place;
         struct error ignored;
 
         if (r || !(r = calloc(1, sizeof(*r))))
@@ -215,13 +216,13 @@ static struct watcher *watcher_of(struct loop *loop)
         }
         if (r->io)
                 loop_io_want(r->io, LOOP_READABLE);
-        *slot = r;
+        *place = r;
         return r;
 }
 
 static void watcher_free(struct watcher *r)
 {
-        *loop_watcher(r->loop) = NULL;
+        *loop_place(r->loop, LOOP_WATCHER) = NULL;
         loop_forget(r->loop, &r->task);
         loop_io_close(r->io);
         if (r->fd >= 0)
@@ -257,7 +258,7 @@ uint64_t watch_look(struct watch *w)
 {
         if (!w->loop)
                 return 0;
-        drain(*loop_watcher(w->loop));
+        drain(*loop_place(w->loop, LOOP_WATCHER));
         compare(w, false);
         return w->version;
 }
@@ -268,7 +269,7 @@ void watch_close(struct watch *w)
 
         if (!w->loop)
                 return;
-        r = *loop_watcher(w->loop);
+        r = *loop_place(w->loop, LOOP_WATCHER);
         detach(r, w);
         list_remove(&w->node);
         free(w->path);
