@@ -84,8 +84,7 @@ static void compare(struct watch *w, bool sure)
 /* Nothing more is told of it: whose files were in it are looked at often. */
 static void folder_free(struct watcher *r, struct watch_folder *f)
 {
-        LIST_EACH(struct watch, w, &f->watches, in_folder)
-        {
+        LIST_EACH (struct watch, w, &f->watches, in_folder) {
                 list_remove(&w->in_folder);
                 w->folder = NULL;
         }
@@ -97,9 +96,9 @@ static void folder_free(struct watcher *r, struct watch_folder *f)
 
 static struct watch_folder *folder_numbered(const struct watcher *r, int number)
 {
-        LIST_EACH(struct watch_folder, f, &r->folders, node)
-        if (f->number == number)
-                return f;
+        LIST_EACH (struct watch_folder, f, &r->folders, node)
+                if (f->number == number)
+                        return f;
         return NULL;
 }
 
@@ -150,14 +149,14 @@ static void told(struct watcher *r, const struct inotify_event *e)
         struct watch_folder *f = folder_numbered(r, e->wd);
 
         if (e->mask & IN_Q_OVERFLOW) {
-                LIST_EACH(struct watch, w, &r->watches, node)
-                compare(w, false);
+                LIST_EACH (struct watch, w, &r->watches, node)
+                        compare(w, false);
                 return;
         }
         if (!f)
                 return;
-        LIST_EACH(struct watch, w, &f->watches, in_folder)
-        compare(w, e->len && (e->mask & REPLACED) && strcmp(e->name, w->name) == 0);
+        LIST_EACH (struct watch, w, &f->watches, in_folder)
+                compare(w, e->len && (e->mask & REPLACED) && strcmp(e->name, w->name) == 0);
         if (e->mask & (IN_IGNORED | IN_DELETE_SELF | IN_MOVE_SELF)) {
                 if (e->mask & IN_IGNORED)
                         f->number = -1; /* it is taken off already */
@@ -188,8 +187,7 @@ static void on_time(struct task *t, usec now)
         struct watcher *r = CONTAINER_OF(t, struct watcher, task);
         bool often = false;
 
-        LIST_EACH(struct watch, w, &r->watches, node)
-        {
+        LIST_EACH (struct watch, w, &r->watches, node) {
                 attach(r, w);
                 compare(w, false);
                 often = often || !w->folder;

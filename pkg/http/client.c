@@ -499,11 +499,11 @@ static void cancel(void *cookie, uint64_t tag)
 {
         struct http_end *end = cookie;
 
-        LIST_EACH(struct exchange, x, &end->exchanges, node)
-        if (x->tag == tag && x != end->taken) {
-                abandon(x);
-                return;
-        }
+        LIST_EACH (struct exchange, x, &end->exchanges, node)
+                if (x->tag == tag && x != end->taken) {
+                        abandon(x);
+                        return;
+                }
 }
 
 static bool take(void *cookie, struct http_completion *out)

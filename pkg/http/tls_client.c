@@ -96,12 +96,12 @@ static int trust_take(struct tls_authorities *all, const struct tls_client_confi
         struct file_stamp stamp = stamp_of(tls->ca_pem.n ? NULL : tls->ca_file);
         struct tls_trust *a;
 
-        LIST_EACH(struct tls_trust, known, &all->trusts, node)
-        if (same(known, tls, &stamp)) {
-                known->users++;
-                *out = known;
-                return 0;
-        }
+        LIST_EACH (struct tls_trust, known, &all->trusts, node)
+                if (same(known, tls, &stamp)) {
+                        known->users++;
+                        *out = known;
+                        return 0;
+                }
         a = calloc(1, sizeof(*a));
         if (!a)
                 return error_memory(err);

@@ -83,9 +83,9 @@ static void refresh(struct secret_entry *e)
         }
         e->read = version;
         e->version++;
-        LIST_EACH(struct secret, s, &e->users, node)
-        if (s->wake)
-                loop_ready(e->service->loop, s->wake);
+        LIST_EACH (struct secret, s, &e->users, node)
+                if (s->wake)
+                        loop_ready(e->service->loop, s->wake);
 }
 
 static void on_change(struct task *t, usec now UNUSED)
@@ -192,9 +192,9 @@ int secret_open(struct secret *s, struct loop *loop, const char *secrets, const 
         service = service_of(loop, secrets);
         if (!service)
                 return error_memory(err);
-        LIST_EACH(struct secret_entry, e, &service->entries, node)
-        if (strcmp(e->ref.name, ref->name) == 0 && strcmp(e->ref.key, ref->key) == 0)
-                found = e;
+        LIST_EACH (struct secret_entry, e, &service->entries, node)
+                if (strcmp(e->ref.name, ref->name) == 0 && strcmp(e->ref.key, ref->key) == 0)
+                        found = e;
         if (!found && !(found = entry_new(service, ref, err)))
                 return -1;
         s->entry = found;
