@@ -611,6 +611,7 @@ int64_t poller_answer(struct poller *p, const struct poller_ops *ops, enum reade
         step = ops->answered(p, &job, body, err);
         for (const struct lent *l = page->first; l; l = l->next)
                 sum += touch(l->record.id) + touch(l->record.key) + touch(l->record.value) + touch(l->mark);
+        (void)sum;
         if (step != POLLER_FAILED && page_failed(page))
                 step = (enum poller_step)error_set(err, ERROR_PROTOCOL, "the page has failed");
         n = step == POLLER_FAILED ? -1 : (int64_t)page->n;
