@@ -47,17 +47,90 @@ const struct type listener_type = TYPE("Listener", struct listener_spec, listene
 
 /* ---- the cloud ---------------------------------------------------------- */
 
+static const char *const credentials_names[] = { "Secret",         "Environment", "Metadata",
+                                                 "ServiceAccount", "PodIdentity", NULL };
+static const struct field agency_fields[] = {
+        FIELD(STRING, "name", struct cloud_agency, name, .required = true, .min = 1, .max = 64,
+              .help = "The agency's name."),
+        FIELD(STRING, "domain", struct cloud_agency, domain, .required = true, .min = 1, .max = 64,
+              .help = "The name of the account that made it."),
+};
+static const struct type agency_type = TYPE("CloudAgency", struct cloud_agency, agency_fields,
+                                            "An agency whose rights are used instead of the keys' own.");
+static const struct field service_account_fields[] = {
+        FIELD(STRING, "providerURN", struct cloud_service_account, provider_urn, .required = true, .min = 1,
+              .max = 512, .help = "The URN of the identity provider that trusts the cluster's tokens."),
+        FIELD(STRING, "agencyURN", struct cloud_service_account, agency_urn, .required = true, .min = 1,
+              .max = 512, .help = "The URN of the agency that the ServiceAccount may assume."),
+};
+static const struct type service_account_type = TYPE(
+        "CloudServiceAccount", struct cloud_service_account, service_account_fields,
+        "An agency that the token of the worker's ServiceAccount stands for. By default what "
+        "HUAWEICLOUD_OIDC_PROVIDER_URN and HUAWEICLOUD_OIDC_AGENCY_URN say in the environment.");
 static const struct field credentials_fields[] = {
-        FIELD(OBJECT, "accessKeySecretRef", struct cloud_credentials, access_key, .required = true,
-              .object = &secret_ref_type, .cloud = "ak", .help = "The access key (AK)."),
-        FIELD(OBJECT, "secretKeySecretRef", struct cloud_credentials, secret_key, .required = true,
-              .object = &secret_ref_type, .cloud = "sk", .help = "The secret key (SK)."),
+        FIELD(ENUM, "type", struct cloud_credentials, type, .fallback = "Secret", .values = credentials_names,
+              .help = "Where the keys come from. Secret: the three below. Environment: HUAWEICLOUD_SDK_AK, "
+                      "_SK "
+                      "and _SECURITY_TOKEN. Metadata: the agency of the machine. ServiceAccount: an agency, "
+                      "by "
+                      "the token of the worker's ServiceAccount. PodIdentity: what CCE gives the pod."),
+        FIELD(OBJECT, "accessKeySecretRef", struct cloud_credentials, access_key, .object = &secret_ref_type,
+              .cloud = "ak", .help = "The access key (AK)."),
+        FIELD(OBJECT, "secretKeySecretRef", struct cloud_credentials, secret_key, .object = &secret_ref_type,
+              .cloud = "sk", .help = "The secret key (SK)."),
         FIELD(OBJECT, "securityTokenSecretRef", struct cloud_credentials, security_token,
               .object = &secret_ref_type, .help = "The security token of temporary keys."),
+        FIELD(OBJECT, "agency", struct cloud_credentials, agency, .object = &agency_type,
+              .help = "With keys of a Secret or the environment: the agency that they assume."),
+        FIELD(OBJECT, "serviceAccount", struct cloud_credentials, service_account,
+              .object = &service_account_type,
+              .help = "With type ServiceAccount: what its token stands for."),
+};
+
+static bool keys_fit(const void *object)
+{
+        const struct cloud_credentials *c = object;
+
+        return c->type == CLOUD_CREDENTIALS_SECRET ? c->access_key && c->secret_key
+                                                   : !c->access_key && !c->secret_key && !c->security_token;
+}
+
+static bool agency_fits(const void *object)
+{
+        const struct cloud_credentials *c = object;
+
+        return !c->agency || c->type == CLOUD_CREDENTIALS_SECRET || c->type == CLOUD_CREDENTIALS_ENVIRONMENT;
+}
+
+static bool service_account_fits(const void *object)
+{
+        const struct cloud_credentials *c = object;
+
+        return !c->service_account || c->type == CLOUD_CREDENTIALS_SERVICE_ACCOUNT;
+}
+
+#define TYPE_OF_KEYS "(has(self.type) ? self.type : 'Secret')"
+static const struct rule credentials_rules[] = {
+        RULE(.cel = TYPE_OF_KEYS
+             " == 'Secret' ? has(self.accessKeySecretRef) && has(self.secretKeySecretRef) : "
+             "!has(self.accessKeySecretRef) && !has(self.secretKeySecretRef) && "
+             "!has(self.securityTokenSecretRef)",
+             .check = keys_fit,
+             .message =
+                     "type Secret, the default, needs accessKeySecretRef and secretKeySecretRef; other types "
+                     "have none"),
+        RULE(.cel = "!has(self.agency) || " TYPE_OF_KEYS " in ['Secret', 'Environment']", .path = "agency",
+             .check = agency_fits,
+             .message = "an agency is assumed with keys: of type Secret or Environment"),
+        RULE(.cel = "!has(self.serviceAccount) || " TYPE_OF_KEYS " == 'ServiceAccount'",
+             .path = "serviceAccount", .check = service_account_fits,
+             .message = "is for type ServiceAccount alone"),
 };
 static const struct type credentials_type = TYPE(
         "CloudCredentials", struct cloud_credentials, credentials_fields,
-        "Keys that requests are signed with. They may change at any time.");
+        "Keys that requests are signed with. They may change at any time; temporary ones are renewed before "
+        "they expire.",
+        RULES(credentials_rules));
 static const struct field cloud_fields[] = {
         FIELD(STRING, "region", struct cloud_spec, region, .pattern = "^[a-z0-9-]{1,64}$",
               .format = "a region such as eu-west-101",
@@ -68,7 +141,7 @@ static const struct field cloud_fields[] = {
         FIELD(STRING, "endpoint", struct cloud_spec, endpoint, .max = 512,
               .pattern = "^https?://[A-Za-z0-9.-]{1,253}(:" PORT_PATTERN ")?$",
               .format = "http://HOST[:PORT] or https://…",
-              .help = "The service's address; by default https://SERVICE.REGION.myhuaweicloud.com."),
+              .help = "The service's address; by default the region's, from the table of the official SDKs."),
         FIELD(OBJECT, "credentials", struct cloud_spec, credentials, .required = true,
               .object = &credentials_type, .help = "Keys that requests are signed with."),
 };

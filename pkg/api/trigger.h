@@ -159,8 +159,24 @@ extern const struct type expose_type, listener_type;
                       .help = "How the worker's pod listens; by default without TLS.")
 
 /* A member of the specs of sources that call the cloud. */
+enum cloud_credentials_type {
+        CLOUD_CREDENTIALS_SECRET,
+        CLOUD_CREDENTIALS_ENVIRONMENT,
+        CLOUD_CREDENTIALS_METADATA,
+        CLOUD_CREDENTIALS_SERVICE_ACCOUNT,
+        CLOUD_CREDENTIALS_POD_IDENTITY,
+};
+struct cloud_agency {
+        char *name, *domain;
+};
+struct cloud_service_account {
+        char *provider_urn, *agency_urn;
+};
 struct cloud_credentials {
-        struct secret_ref *access_key, *secret_key, *security_token;
+        int type;                                                    /* enum cloud_credentials_type */
+        struct secret_ref *access_key, *secret_key, *security_token; /* of a Secret; else NULL */
+        struct cloud_agency *agency;                                 /* NULL: none */
+        struct cloud_service_account *service_account;               /* NULL: by the environment */
 };
 struct cloud_spec {
         char *region, *project_id, *endpoint;

@@ -12,6 +12,7 @@
 #include "kube/checkpoint.h"
 #include "log/log.h"
 #include "worker/admin.h"
+#include "worker/cloud_client.h"
 
 struct entry { /* a Trigger */
         struct entry *next;
@@ -37,6 +38,7 @@ struct host {
         struct loop *loop;
         struct host_config config;
         struct http_client *http;
+        struct cloud_client *cloud;
         struct admin *admin;
         struct file_store *files;
         struct gate_host_config listen;
@@ -130,6 +132,7 @@ static int start_pipeline(struct entry *e, struct error *err)
         struct host *h = e->host;
         struct pipeline_config config = { .loop = h->loop,
                                           .http = h->http,
+                                          .cloud = cloud_client_cloud(h->cloud),
                                           .clock = h->config.clock,
                                           .trigger = e->trigger,
                                           .kind = e->options.kind,
@@ -421,6 +424,7 @@ int host_new(struct host **out, struct loop *loop, const struct host_config *con
         h->last = &h->first;
         h->lingered.turn = on_lingered;
         if (http_client_new(&h->http, loop, err) < 0 ||
+            cloud_client_new(&h->cloud, loop, h->http, config->clock, err) < 0 ||
             (config->state && file_store_new(&h->files, loop, config->state, err) < 0) ||
             (config->admin && admin_new(&h->admin, loop, config->admin, err) < 0)) {
                 (void)host_free(h);
@@ -440,6 +444,7 @@ struct host *host_free(struct host *h)
         (void)admin_free(h->admin);
         (void)gate_host_free(h->gates);
         (void)file_store_free(h->files);
+        (void)cloud_client_free(h->cloud);
         (void)http_client_free(h->http);
         loop_forget(h->loop, &h->lingered);
         free(h);

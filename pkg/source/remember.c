@@ -30,6 +30,8 @@ bool remember_has(const struct remember *r, struct str id)
 {
         struct seen *s;
 
+        if (!id.p)
+                return false;
         HASH_FIND(hh, r->table, id.p, id.n, s);
         return s != NULL;
 }

@@ -8,6 +8,8 @@
 #include "port/http.h"
 #include "port/store.h"
 
+struct cloud;
+
 struct services {
         struct loop *loop;
         struct waker *waker;
@@ -19,6 +21,7 @@ struct services {
         /* for push sources: requests to peers; completions wake the source. ops NULL: none */
         struct http http;
         struct http_peers peers;
+        struct cloud *cloud; /* the process's; NULL: the cloud is not called */
         const struct trigger *trigger;
         const char *secrets;  /* the folder of Secrets, NAME/KEY; NULL: none */
         const char *instance; /* stable name of this worker's slot; NULL: none */

@@ -234,6 +234,7 @@ static int open_all(struct pipeline *p, struct error *err)
                                          .waker = loop_waker(p->config.loop),
                                          .wake = &p->task,
                                          .clock = p->config.clock,
+                                         .cloud = p->config.cloud,
                                          .trigger = t,
                                          .instance = p->config.instance,
                                          .secrets = p->config.secrets,

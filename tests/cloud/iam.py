@@ -71,6 +71,7 @@ class Iam:
         self.user = {"id": "u1", "name": "worker", "password": "a-password", "domain": "example"}
         self.projects = {REGION: PROJECT, "cn-north-1": "c3" * 16}
         self.keys = {}
+        self.everything = []  # each key that ever was
         self.tokens = {}  # token → {"project", "expires", "user"}
         self.agencies = {}  # id → agency
         self.idps = {"pods": "provider"}
@@ -90,6 +91,7 @@ class Iam:
             expires=lifetime and self.cloud.wall() + lifetime,
             **more,
         )
+        self.everything.append(key)
         return key
 
     def temporary(self, lifetime, **more):
@@ -127,8 +129,9 @@ class Iam:
         asked = call.arguments.get("project_id")
         if any(fnmatch.fnmatch(call.operation, d) for d in denied) or (asked and asked != project):
             raise forbidden(call.service)
-        if self.cloud.arrears and call.service in ("dms", "dis"):
-            raise Refused(call.service, {"dms": 10240306, "dis": "DIS.4116"}[call.service])
+        arrears = {"dms": 10240306, "dis": "DIS.4116", "smn": "SMN.00010002"}
+        if self.cloud.arrears and call.service in arrears:
+            raise Refused(call.service, arrears[call.service])
 
     def of_token(self, token):
         found = self.tokens.get(token)
@@ -454,5 +457,6 @@ def forbidden(service):
     return {
         "dms": lambda: Refused("dms", 10240311),
         "dis": lambda: Refused("dis", "DIS.4116"),
+        "smn": lambda: Refused("gateway", "APIGW.0302", 403, "The key has no right to do this."),
         "sts": lambda: Refused("sts", "STS5.1003"),
     }.get(service, lambda: Refused("iam", "Forbidden"))()

@@ -40,6 +40,8 @@ def refusal(service, code, status=None, message=None):
     status, message = status or known[0], message or known[1]
     if service == "dms":
         body = {"code": code, "message": message}
+    elif service == "smn":
+        body = {"code": code, "message": message, "request_id": uuid.uuid4().hex}
     elif service == "dis":
         body = {"errorCode": code, "message": message}
     elif service == "iam":
@@ -130,13 +132,14 @@ class Cloud:
     """port 0: any that is free."""
 
     def __init__(self, port=0, host="127.0.0.1"):
-        from . import dis, dms, iam, metadata
+        from . import dis, dms, iam, metadata, smn
 
         self.host, self.port = host, port
         self.changed = threading.Condition(threading.RLock())
         self.advanced = 0.0  # seconds that windows, cursors and retention are ahead of the system's clock
         self.skew = 0.0  # seconds that Date, and what is signed, are judged ahead of it
         self.faults, self.calls, self.last_answers = [], [], {}
+        self.signed = []  # (access key, operation) of the services' calls that were let in
         self.arrears = False
         self.waiting = 0  # calls that wait for something to happen
         self.open = True
@@ -144,9 +147,10 @@ class Cloud:
         self.metadata = metadata.Metadata(self)
         self.dms = dms.Dms(self)
         self.dis = dis.Dis(self)
+        self.smn = smn.Smn(self)
         self.routes = [
             (*marked, function)
-            for service in (self.iam, self.metadata, self.dms, self.dis)
+            for service in (self.iam, self.metadata, self.dms, self.dis, self.smn)
             for function in (getattr(service, n) for n in dir(service) if not n.startswith("_"))
             for marked in getattr(function, "operations", [])
         ]
@@ -232,6 +236,7 @@ class Cloud:
                 return self.note(call, effect(call, None))
             if signed:
                 self.iam.authorize(call)
+                self.signed.append((call.principal and call.principal.access, call.operation))
             with self.changed:
                 answer = call.function(call, **call.arguments)
                 self.changed.notify_all()

@@ -98,7 +98,7 @@ class Runner:
         self.directory = pathlib.Path(directory)
         self.processes = []
 
-    def start(self, *triggers, name="run", state="state", options=()):
+    def start(self, *triggers, name="run", state="state", options=(), env=None):
         path = self.directory / f"{name}.yaml"
         path.write_text("---\n".join(yaml.safe_dump(t) for t in triggers))
         command = [
@@ -111,7 +111,7 @@ class Runner:
             "--log-level=info",
             *options,
         ]
-        p = Process(command, name=name, directory=self.directory / f"{name}-output")
+        p = Process(command, name=name, directory=self.directory / f"{name}-output", env=env)
         self.processes.append(p)
         return p.start()
 

@@ -36,6 +36,7 @@ from huaweicloudsdkcore.signer.signer import Signer
 from huaweicloudsdkdis import v2 as dis
 from huaweicloudsdkdms import v2 as dms
 from huaweicloudsdkiam import v3 as iam
+from huaweicloudsdksmn import v2 as smn
 
 
 @pytest.fixture
@@ -630,6 +631,17 @@ def drive_providers(cloud, monkeypatch, tmp_path):
         assert DOMAIN in http.do_request_sync(signed).text
 
 
+def drive_notifications(cloud):
+    c, topic = client(smn.SmnClient, cloud), cloud.smn.urn
+    body = smn.AddSubscriptionRequestBody(protocol="http", endpoint="http://127.0.0.1/", remark="by hand")
+    urn = c.add_subscription(smn.AddSubscriptionRequest(topic_urn=topic, body=body)).subscription_urn
+    assert c.add_subscription(smn.AddSubscriptionRequest(topic_urn=topic, body=body)).subscription_urn == urn
+    listed = c.list_subscriptions_by_topic(smn.ListSubscriptionsByTopicRequest(topic_urn=topic))
+    assert [s.remark for s in listed.subscriptions] == ["by hand"]
+    c.cancel_subscription(smn.CancelSubscriptionRequest(subscription_urn=urn))
+    assert not cloud.smn.subscriptions
+
+
 def as_key(found):
     class Key:
         access, secret, securitytoken = found.access, found.secret, found.security_token
@@ -641,6 +653,7 @@ def test_the_official_clients_drive_every_operation(cloud, monkeypatch, tmp_path
     drive_queues(cloud)
     drive_streams(cloud)
     drive_identities(cloud)
+    drive_notifications(cloud)
     drive_providers(cloud, monkeypatch, tmp_path)
     driven = {name for name, status, _ in cloud.calls if status < 300}
     assert driven == {route[0] for route in cloud.routes}

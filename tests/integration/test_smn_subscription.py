@@ -175,7 +175,8 @@ def test_what_the_service_refuses_is_told_in_its_words_and_tried_again(runner, s
     )
     managed = Managed(runner, smn, sink, port)
     managed.run.wait_for_output(
-        rf'state=Disconnected reason="subscribe to {smn.urn}: 403 SMN.00010002: The account is frozen."', 20
+        rf'state=Disconnected reason="subscribe to {smn.urn}: 403 SMN.00010002: The account is frozen. \(the account is',
+        20,
     )
     smn.refuse = lambda method, path: None
     managed.run.wait_for_output(r"source.*state=Connected", 30)

@@ -6,10 +6,9 @@
 #include "api/worker.h"
 #include "base/backoff.h"
 #include "log/log.h"
-#include "huawei/service.h"
 #include "json/tree.h"
 #include "json/value.h"
-#include "secret/secret.h"
+#include "source/cloud.h"
 #include "source/smn/smn.h"
 
 enum { PAGE = 100, FORMER_MOST = 16, UNCONFIRMED = 0, CONFIRMED = 1 };
@@ -39,8 +38,11 @@ struct subscription {
         const char *topic, *at; /* what is listed: views into record or spec */
         bool remove;            /* it is cancelled, not made */
         size_t offset;
-        char *urn; /* to be cancelled */
-        uint64_t tag;
+        char *urn;                      /* to be cancelled */
+        struct source_account *account; /* of the topic that was called for last */
+        char *account_topic;
+        struct cloud_call request;
+        struct buf what, path, query, body;
         unsigned failures, asked;
         usec not_before, look_at;
 };
@@ -193,55 +195,25 @@ static void failed(struct subscription *s, const struct error *why, enum phase a
 
 /* ---- SMN's API ---------------------------------------------------------- */
 
-static int read_key(const struct subscription *s, const struct secret_ref *ref, const char *what,
-                    struct buf *out, struct error *err)
-{
-        if (!ref)
-                return 0;
-        if (secret_read(s->config.services->secrets, ref, out, err) < 0)
-                return error_wrap(err, "cloud.credentials.%s", what);
-        for (size_t i = 0; i < out->n; i++)
-                if (out->p[i] < '!' || out->p[i] > '~')
-                        return error_set(err, ERROR_INVALID,
-                                         "cloud.credentials.%s: Secret %s, key %s: a key is printable ASCII "
-                                         "without spaces",
-                                         what, ref->name, ref->key);
-        return 0;
-}
-
 /* A topic lives in a region and a project of its own. */
-static int place_of(const struct subscription *s, struct buf *service, struct str *project, struct error *err)
+static int set_account(struct subscription *s, struct error *err)
 {
-        const struct cloud_spec *cloud = s->config.spec->cloud;
-        struct str region, name;
+        struct source_account_config config = { .services = s->config.services,
+                                                .cloud = s->config.spec->cloud,
+                                                .ca_file = s->config.ca_file,
+                                                .service = "smn" };
+        struct str name;
 
-        if (!notification_urn(str_of(s->topic), &region, project, &name))
+        if (s->account && string_equal(s->account_topic, s->topic))
+                return 0;
+        s->account = source_account_free(s->account);
+        free(s->account_topic);
+        s->account_topic = str_dup(str_of(s->topic));
+        if (!s->account_topic)
+                return error_memory(err);
+        if (!notification_urn(str_of(s->topic), &config.region, &config.project, &name))
                 return error_set(err, ERROR_INVALID, "topicURN: \"%s\" is not " TOPIC_URN_FORMAT, s->topic);
-        if (cloud->region)
-                region = str_of(cloud->region);
-        if (cloud->project_id)
-                *project = str_of(cloud->project_id);
-        if (cloud->endpoint)
-                buf_text(service, cloud->endpoint);
-        else
-                buf_printf(service, "https://smn." STR_FMT ".myhuaweicloud.com", STR_ARG(region));
-        return service->failed ? error_memory(err) : 0;
-}
-
-static int call(struct subscription *s, struct service_call *c, struct error *err)
-{
-        const struct cloud_credentials *from = s->config.spec->cloud->credentials;
-        BUF_AT_END struct buf access = BUF_INIT(4096), secret = BUF_INIT(4096), token = BUF_INIT(16384);
-        struct service_keys keys;
-
-        if (read_key(s, from->access_key, "accessKeySecretRef", &access, err) < 0 ||
-            read_key(s, from->secret_key, "secretKeySecretRef", &secret, err) < 0 ||
-            read_key(s, from->security_token, "securityTokenSecretRef", &token, err) < 0)
-                return -1;
-        keys = (struct service_keys){ buf_view(&access), buf_view(&secret), buf_view(&token) };
-        c->ca_file = s->config.ca_file;
-        return service_submit(&s->config.services->fetch, s->tag + 1, c, &keys,
-                              clock_wall(s->config.services->clock), err);
+        return source_account_new(&s->account, &config, err);
 }
 
 static void write_request(const struct subscription *s, struct buf *body)
@@ -259,43 +231,55 @@ static void write_request(const struct subscription *s, struct buf *body)
         writer_object_end(&w);
 }
 
+static void write_call(struct subscription *s)
+{
+        struct buf *all[] = { &s->what, &s->path, &s->query, &s->body };
+
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                buf_reset(all[i]);
+                all[i]->max = 8192;
+        }
+        buf_text(&s->path, "/v2/{project_id}/notifications/");
+        if (s->phase == PHASE_CANCEL) {
+                buf_text(&s->path, "subscriptions/");
+                buf_percent(&s->path, str_of(s->urn), ":-_.~");
+        } else
+                buf_printf(&s->path, "topics/%s/subscriptions", s->topic);
+        if (s->phase == PHASE_LIST)
+                buf_printf(&s->query, "limit=%d&offset=%zu", PAGE, s->offset);
+        if (s->phase == PHASE_SUBSCRIBE)
+                write_request(s, &s->body);
+        buf_printf(&s->what,
+                   s->phase == PHASE_LIST        ? "list subscriptions of %s"
+                   : s->phase == PHASE_SUBSCRIBE ? "subscribe to %s"
+                                                 : "cancel subscription %s",
+                   s->phase == PHASE_CANCEL ? s->urn : s->topic);
+}
+
 static void start_call(struct subscription *s, usec now)
 {
-        BUF_AT_END struct buf service = BUF_INIT(1024), path = BUF_INIT(4096), query = BUF_INIT(256),
-                              body = BUF_INIT(8192);
-        struct service_call c = { .method = s->phase == PHASE_LIST        ? "GET"
-                                            : s->phase == PHASE_SUBSCRIBE ? "POST"
-                                                                          : "DELETE" };
+        struct cloud_call *c = &s->request;
         enum phase phase = s->phase;
         struct error err;
 
-        if (place_of(s, &service, &c.project, &err) < 0) {
-                failed(s, &err, phase, now);
+        write_call(s);
+        if (s->path.failed || s->body.failed || s->query.failed || s->what.failed)
+                (void)error_memory(&err);
+        else if (set_account(s, &err) == 0) {
+                c->request.wake = s->config.services->wake;
+                c->account = source_account(s->account);
+                c->service = "smn";
+                c->what = s->what.p;
+                c->method = phase == PHASE_LIST ? "GET" : phase == PHASE_SUBSCRIBE ? "POST" : "DELETE";
+                c->path = buf_view(&s->path);
+                c->query = buf_view(&s->query);
+                c->body = buf_view(&s->body);
+                s->call = phase;
+                s->phase = PHASE_CALLING;
+                cloud_start(c);
                 return;
         }
-        c.endpoint = buf_view(&service);
-        buf_printf(&path, "/v2/" STR_FMT "/notifications/", STR_ARG(c.project));
-        if (phase == PHASE_CANCEL) {
-                buf_text(&path, "subscriptions/");
-                buf_percent(&path, str_of(s->urn), ":-_.~");
-        } else
-                buf_printf(&path, "topics/%s/subscriptions", s->topic);
-        if (phase == PHASE_LIST)
-                buf_printf(&query, "limit=%d&offset=%zu", PAGE, s->offset);
-        if (phase == PHASE_SUBSCRIBE)
-                write_request(s, &body);
-        c.path = buf_view(&path);
-        c.query = buf_view(&query);
-        c.body = buf_view(&body);
-        if (path.failed || body.failed || call(s, &c, &err) < 0) {
-                if (path.failed || body.failed)
-                        (void)error_memory(&err);
-                failed(s, &err, phase, now);
-                return;
-        }
-        s->tag++;
-        s->call = phase;
-        s->phase = PHASE_CALLING;
+        failed(s, &err, phase, now);
 }
 
 /* The page's subscription of ours; NULL: none on this page. */
@@ -309,9 +293,10 @@ static json_t *ours_on(const struct subscription *s, json_t *page)
         return NULL;
 }
 
-static void listed(struct subscription *s, const struct fetch_completion *done, usec now)
+static void listed(struct subscription *s, usec now)
 {
-        json_t *page = json_tree(done->body, 0, JSON_VALUES_MOST, NULL), *found = ours_on(s, page);
+        json_t *page = json_tree(buf_view(&s->request.answer), 0, JSON_VALUES_MOST, NULL),
+               *found = ours_on(s, page);
         struct error err;
 
         if (!json_is_array(json_object_get(page, "subscriptions"))) {
@@ -358,28 +343,20 @@ static void subscribed(struct subscription *s, usec now)
         s->asked = MIN_OF(s->asked + 1, 10u);
 }
 
-void subscription_took(struct subscription *s, const struct fetch_completion *done, usec now)
+static void called(struct subscription *s, usec now)
 {
-        BUF_AT_END struct buf what = BUF_INIT(1024);
-        struct error err;
+        const struct request *r = &s->request.request;
 
-        if (done->tag != s->tag || s->phase != PHASE_CALLING)
-                return;
-        buf_printf(&what,
-                   s->call == PHASE_LIST        ? "list subscriptions of %s"
-                   : s->call == PHASE_SUBSCRIBE ? "subscribe to %s"
-                                                : "cancel subscription %s",
-                   s->call == PHASE_CANCEL ? s->urn : s->topic);
-        if (service_judge(done, what.p ? what.p : "SMN", &err) < 0) {
-                if (err.kind == ERROR_NOT_FOUND && s->call == PHASE_LIST && s->remove)
+        if (request_failed(r)) {
+                if (s->request.status == 404 && s->call == PHASE_LIST && s->remove)
                         removed(s); /* with its topic */
                 else
-                        failed(s, &err, PHASE_LIST, now);
+                        failed(s, &r->error, PHASE_LIST, now);
                 return;
         }
         s->failures = 0;
         if (s->call == PHASE_LIST)
-                listed(s, done, now);
+                listed(s, now);
         else if (s->call == PHASE_SUBSCRIBE)
                 subscribed(s, now);
         else {
@@ -388,8 +365,6 @@ void subscription_took(struct subscription *s, const struct fetch_completion *do
                 s->phase = PHASE_LIST; /* until none is left */
         }
 }
-
-bool subscription_calling(const struct subscription *s) { return s->phase == PHASE_CALLING; }
 
 /* ---- the store ---------------------------------------------------------- */
 
@@ -481,6 +456,8 @@ void subscription_turn(struct subscription *s, usec now)
         const struct store *store = &s->config.services->store;
 
         take_stored(s, now);
+        if (request_take(&s->request.request))
+                called(s, now);
         if (now < s->not_before)
                 return;
         for (enum phase before = PHASE_REMOVED; s->phase != before;) {
@@ -567,7 +544,6 @@ int subscription_new(struct subscription **out, const struct subscription_config
         s->config = *config;
         s->managed = config->spec->subscription && config->spec->subscription->manage;
         s->ending = config->services->ending;
-        s->tag = SUBSCRIPTION_TAG;
         random_init(&s->random, random_seed());
         if (s->managed && set_endpoint(s, err) < 0)
                 return (void)subscription_free(s), -1;
@@ -580,13 +556,15 @@ int subscription_new(struct subscription **out, const struct subscription_config
 
 struct subscription *subscription_free(struct subscription *s)
 {
-        const struct fetch *f;
-
         if (!s)
                 return NULL;
-        f = &s->config.services->fetch;
-        if (s->phase == PHASE_CALLING)
-                f->ops->cancel(f->cookie, s->tag);
+        cloud_call_done(&s->request);
+        (void)source_account_free(s->account);
+        free(s->account_topic);
+        buf_done(&s->what);
+        buf_done(&s->path);
+        buf_done(&s->query);
+        buf_done(&s->body);
         json_decref(s->record);
         free(s->endpoint);
         free(s->protocol);

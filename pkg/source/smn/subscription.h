@@ -16,8 +16,6 @@ struct subscription_config {
 };
 /* Under this key of the store, {"topic", "endpoint", "confirmed", "former": [{"topic", "endpoint"}]}: with an
  * endpoint there may be something outside. */
-/* Tags of its calls have this bit, those of others don't. */
-#define SUBSCRIPTION_TAG ((uint64_t)1 << 63)
 
 /* Where SMN reaches the Trigger whose subscription is managed. Appends. */
 void subscription_endpoint(const struct trigger *, const struct smn_spec *, struct buf *);
@@ -25,7 +23,5 @@ void subscription_endpoint(const struct trigger *, const struct smn_spec *, stru
 int subscription_new(struct subscription **, const struct subscription_config *, struct error *) MUST_CHECK;
 struct subscription *subscription_free(struct subscription *); /* NULL is fine */
 void subscription_connected(struct subscription *);            /* a message or a confirmation came */
-void subscription_took(struct subscription *, const struct fetch_completion *, usec now);
-bool subscription_calling(const struct subscription *);
 void subscription_turn(struct subscription *, usec now);
 usec subscription_deadline(const struct subscription *);

@@ -570,12 +570,8 @@ void topic_poll(struct topic *t, usec now)
         const struct fetch *f = &t->config.services->fetch;
         struct fetch_completion done;
 
-        while ((t->fetches || subscription_calling(t->subscription)) && f->ops->take(f->cookie, &done)) {
-                if (done.tag & SUBSCRIPTION_TAG)
-                        subscription_took(t->subscription, &done, now);
-                else
-                        fetched(t, &done);
-        }
+        while (t->fetches && f->ops->take(f->cookie, &done))
+                fetched(t, &done);
         subscription_turn(t->subscription, now);
         for (struct pending *p = t->pending, *next; p; p = next) {
                 next = p->next;

@@ -1,0 +1,520 @@
+#include "huawei/cloud.h"
+
+#include <stdio.h>
+#include <time.h>
+#include <utlist.h>
+
+#include "log/log.h"
+#include "huawei/inside.h"
+#include "huawei/sign.h"
+
+enum { HEADERS_MOST = HTTP_HEADROOM - 1024, MESSAGE_MOST = 8 << 20 };
+/* A signature's date may be off by 15 minutes. */
+static const usec TIMEOUT = 10 * USEC_SEC, SKEW_LEAST = 2 * USEC_MINUTE, SKEW_NONE = USEC_MINUTE;
+
+/* So many calls a second, so many at once after a rest. Of LTS 1,000 reads a minute are an account's; the
+ * others promise nothing, and are kept from being flooded. */
+static const struct {
+        const char *service;
+        int64_t a_second, burst;
+} rates[] = {
+        ROW("lts", 15, 60),      ROW("cts", 20, 40), ROW("ces", 20, 40), ROW("dms", 1000, 1000),
+        ROW("dis", 1000, 1000),  ROW("smn", 50, 50), ROW("iam", 20, 40), ROW("sts", 20, 40),
+        ROW("metadata", 20, 40), ROW("pod", 20, 40),
+};
+
+/* ---- queues ------------------------------------------------------------- */
+
+static struct limit *limit_of(struct cloud *c, const char *service)
+{
+        for (size_t i = 0; i < c->limits_n; i++)
+                if (strcmp(c->limits[i].service, service) == 0)
+                        return &c->limits[i];
+        return &c->limits[0];
+}
+
+void cloud_call_wait(struct cloud_call *call, struct cloud_call **queue)
+{
+        call->queue = queue;
+        DL_APPEND(*queue, call);
+}
+
+static void leave_queue(struct cloud_call *call)
+{
+        if (call->queue)
+                DL_DELETE(*call->queue, call);
+        call->queue = NULL;
+}
+
+static struct cloud *cloud_of(const struct cloud_call *call)
+{
+        return call->account ? call->account->cloud : CONTAINER_OF(call, struct keyring, call)->cloud;
+}
+
+static void line_up(struct cloud_call *call)
+{
+        struct cloud *c = cloud_of(call);
+
+        cloud_call_wait(call, &limit_of(c, call->service)->first);
+        loop_ready(c->config.loop, &c->task);
+}
+
+void cloud_call_resume(struct cloud_call **queue)
+{
+        while (*queue) {
+                struct cloud_call *call = *queue;
+
+                leave_queue(call);
+                line_up(call);
+        }
+}
+
+/* ---- the end of a call -------------------------------------------------- */
+
+void cloud_call_finish(struct cloud_call *call, usec now)
+{
+        struct cloud *c = cloud_of(call);
+
+        leave_queue(call);
+        heap_remove(&c->deadlines, &call->deadline);
+        if (call->message.p) /* a token may stand in it */
+                explicit_bzero(call->message.p, call->message.n);
+        call->request.state = REQUEST_DONE;
+        if (call->own)
+                call->own(call, now);
+        else if (call->request.wake)
+                loop_ready(c->config.loop, call->request.wake);
+}
+
+void cloud_call_fail(struct cloud_call *call, const struct error *why, usec now)
+{
+        call->request.error = *why;
+        cloud_call_finish(call, now);
+}
+
+/* What is wrong with keys speaks for itself; the rest says what was called. */
+static void fail_called(struct cloud_call *call, struct error *why, usec now)
+{
+        if (call->what)
+                (void)error_wrap(why, "%s", call->what);
+        cloud_call_fail(call, why, now);
+}
+
+static void take_off_wire(struct cloud *c, struct cloud_call *call)
+{
+        if (call->on_wire)
+                c->http.ops->cancel(c->http.cookie, (uintptr_t)call);
+        call->on_wire = false;
+}
+
+/* ---- sending ------------------------------------------------------------ */
+
+static struct str authority_of(const char *url)
+{
+        const char *after = strstr(url, "://");
+
+        return str_of(after ? after + 3 : url);
+}
+
+static void write_path(const struct cloud_call *call, struct str project, struct buf *out)
+{
+        struct str rest = call->raw ? call->raw->path : call->path, mark = STR("{project_id}");
+        const char *at;
+
+        while (!call->raw && (at = memmem(rest.p, rest.n, mark.p, mark.n))) {
+                buf_add(out, rest.p, (size_t)(at - rest.p));
+                buf_str(out, project);
+                rest = (struct str){ at + mark.n, rest.n - (size_t)(at - rest.p) - mark.n };
+        }
+        buf_str(out, rest);
+}
+
+struct outgoing {
+        struct buf path, target, headers;
+        struct cloud_keys keys;
+        struct str project;
+        bool is_signed;
+};
+
+static void write_headers(struct cloud *c, const struct cloud_call *call, struct outgoing *o)
+{
+        struct sign_header signed_headers[5];
+        struct sign_request sign = { .method = str_of(call->method),
+                                     .path = buf_view(&o->path),
+                                     .query = call->query,
+                                     .headers = signed_headers,
+                                     .body = call->body };
+        char date[17];
+
+        if (call->raw)
+                buf_str(&o->headers, call->raw->headers);
+        if (!o->is_signed)
+                return;
+        sign_time(cloud_wall(c), date);
+        signed_headers[sign.headers_n++] = (struct sign_header){ STR("Content-Type"),
+                                                                 STR("application/json") };
+        signed_headers[sign.headers_n++] = (struct sign_header){
+                STR("Host"), authority_of(call->place->urls[call->place->at])
+        };
+        if (o->project.n)
+                signed_headers[sign.headers_n++] = (struct sign_header){ STR("X-Project-Id"), o->project };
+        signed_headers[sign.headers_n++] = (struct sign_header){ STR("X-Sdk-Date"), str_of(date) };
+        if (o->keys.token.n)
+                signed_headers[sign.headers_n++] = (struct sign_header){ STR("X-Security-Token"),
+                                                                         o->keys.token };
+        sign_headers(&sign, o->keys.access, o->keys.secret, &o->headers);
+}
+
+static int put_on_wire(struct cloud *c, struct cloud_call *call, struct outgoing *o, struct error *err)
+{
+        struct http_request q = { .method = call->method, .message = &call->message };
+
+        write_path(call, o->project, &o->path);
+        write_headers(c, call, o);
+        buf_str(&o->target, buf_view(&o->path));
+        if (call->query.n)
+                buf_printf(&o->target, "?" STR_FMT, STR_ARG(call->query));
+        call->message.max = HTTP_HEADROOM + MESSAGE_MOST;
+        buf_reset(&call->message);
+        if (buf_reserve(&call->message, HTTP_HEADROOM))
+                call->message.n = HTTP_HEADROOM;
+        buf_str(&call->message, call->body);
+        call->access.max = HEADERS_MOST;
+        buf_reset(&call->access);
+        buf_str(&call->access, o->keys.access);
+        if (o->path.failed || o->target.failed || o->headers.failed || call->message.failed ||
+            call->access.failed)
+                return error_memory(err);
+        q.target = call->place->targets[call->place->at];
+        q.path = buf_view(&o->target);
+        q.headers = buf_view(&o->headers);
+        if (c->http.ops->submit(c->http.cookie, (uintptr_t)call, &q, err) < 0)
+                return -1;
+        call->on_wire = true;
+        return 0;
+}
+
+/* The keys, for what is signed. false: the call waits for them, or has failed. */
+static bool find_keys(struct cloud *c, struct cloud_call *call, struct outgoing *o, usec now)
+{
+        struct error err;
+
+        if (call->raw) {
+                o->is_signed = call->raw->is_signed;
+                o->keys = call->raw->keys;
+                return true;
+        }
+        if (call != &call->account->lookup && !account_ready(call->account, call, now))
+                return false;
+        o->is_signed = true;
+        o->project = str_of(call->account->project);
+        if (credentials_keys(call->account->keyring->credentials, now, cloud_wall(c), &o->keys, &err) == 0)
+                return true;
+        if (err.kind == ERROR_CANCELLED)
+                cloud_call_wait(call, &call->account->keyring->waiting);
+        else
+                cloud_call_fail(call, &err, now);
+        return false;
+}
+
+/* true: it has gone out, and counts. */
+static bool try_to_send(struct cloud *c, struct cloud_call *call, usec now)
+{
+        struct outgoing o = { .path = BUF_INIT(8192),
+                              .target = BUF_INIT(16384),
+                              .headers = BUF_INIT(HEADERS_MOST) };
+        struct error err;
+        int r = -1;
+
+        if (!find_keys(c, call, &o, now))
+                return false;
+        if (call->raw)
+                call->place = CONTAINER_OF(call, struct keyring, call)->place;
+        else
+                r = place_of(call->account, call->service, &call->place, &err);
+        if (call->raw || r == 0)
+                r = place_open(c, call->place, &err);
+        if (r == 0)
+                r = put_on_wire(c, call, &o, &err);
+        if (o.headers.p)
+                explicit_bzero(o.headers.p, o.headers.n);
+        buf_done(&o.headers);
+        buf_done(&o.target);
+        buf_done(&o.path);
+        if (r < 0)
+                fail_called(call, &err, now);
+        return r == 0;
+}
+
+static void send_waiting(struct cloud *c, struct limit *l, usec now)
+{
+        while (l->first && bucket_gives(&l->rate, l->paid_until, now)) {
+                struct cloud_call *call = l->first;
+
+                leave_queue(call);
+                if (try_to_send(c, call, now))
+                        l->paid_until = bucket_take(&l->rate, l->paid_until, 1, now);
+        }
+}
+
+/* ---- answers ------------------------------------------------------------ */
+
+/* "Sun, 06 Nov 1994 08:49:37 GMT" (RFC 9110, 5.6.7). */
+static bool http_date(struct str text, usec *out)
+{
+        struct tm tm = { 0 };
+        char copy[40];
+        const char *end;
+
+        if (text.n >= sizeof(copy))
+                return false;
+        memcpy(copy, text.p, text.n);
+        copy[text.n] = 0;
+        end = strptime(copy, "%a, %d %b %Y %H:%M:%S GMT", &tm);
+        if (!end || *end)
+                return false;
+        *out = (usec)timegm(&tm) * USEC_SEC;
+        return true;
+}
+
+static struct str header_of(struct str head, const char *name)
+{
+        while (head.n) {
+                struct str key = str_cut(&head, 0), value = str_cut(&head, 0);
+
+                if (str_equal_nocase(key, str_of(name)))
+                        return value;
+        }
+        return (struct str){ 0 };
+}
+
+/* By the service's own date: was it the local clock that the call was refused for? */
+static bool correct_clock(struct cloud *c, const struct http_completion *done)
+{
+        usec date, local = clock_wall(c->config.clock), skew;
+
+        if (!http_date(header_of(done->head, "Date"), &date))
+                return false;
+        skew = (date - local) / USEC_SEC * USEC_SEC; /* dates say no less */
+        if (llabs(skew) < SKEW_NONE)
+                skew = 0;
+        if (llabs(skew - c->skew) < SKEW_LEAST)
+                return false;
+        c->skew = skew;
+        if (skew)
+                log_warn("the local clock differs from the cloud's, whose time is used for signatures",
+                         LOG_D("by", skew));
+        else
+                log_info("the local clock agrees with the cloud's again", LOG_D("by", skew));
+        return true;
+}
+
+/* Again, with what was wrong put right; once for each reason. */
+static bool put_right(struct cloud *c, struct cloud_call *call, const struct http_completion *done, usec now)
+{
+        if (call->refusal.verdict != CLOUD_RENEW_CREDENTIALS || !(call->raw ? call->raw->is_signed : true))
+                return false;
+        if (!call->corrected && correct_clock(c, done)) {
+                call->corrected = true;
+                return true;
+        }
+        if (!call->raw && !call->renewed &&
+            credentials_refused(call->account->keyring->credentials, buf_view(&call->access), now)) {
+                call->renewed = true;
+                return true;
+        }
+        return false;
+}
+
+static void fill(struct cloud_call *call, const struct http_completion *done)
+{
+        call->answer.max = CLOUD_ANSWER_MOST + 1;
+        buf_reset(&call->answer);
+        if (done->body_cut)
+                (void)error_set(&call->request.error, ERROR_PROTOCOL,
+                                "%s: %d, and an answer of more than %d MiB", call->what ? call->what : "call",
+                                done->status, CLOUD_ANSWER_MOST >> 20);
+        else
+                buf_str(&call->answer, done->body);
+        if (call->answer.failed) {
+                buf_done(&call->answer);
+                (void)error_memory(&call->request.error);
+        }
+}
+
+static void on_answer(struct cloud *c, struct cloud_call *call, const struct http_completion *done, usec now)
+{
+        call->status = done->status;
+        refusal_read(&call->refusal, call->service, done->status, done->body, done->retry_after);
+        if (put_right(c, call, done, now)) {
+                line_up(call);
+                return;
+        }
+        fill(call, done);
+        if (call->refusal.verdict != CLOUD_DONE)
+                (void)refusal_error(&call->refusal, call->what ? call->what : "call", &call->request.error);
+        cloud_call_finish(call, now);
+}
+
+/* Another host is tried where this one cannot be it, and is kept; after the last one the first is next. */
+static bool next_host(struct cloud_call *call, const struct error *why)
+{
+        struct cloud_place *p = call->place;
+
+        if (!why->elsewhere || !p->urls[1])
+                return false;
+        call->hosts_tried++;
+        p->at = p->at ? 0 : 1;
+        return call->hosts_tried < 2;
+}
+
+static void on_done(struct cloud *c, const struct http_completion *done, usec now)
+{
+        struct cloud_call *call = (struct cloud_call *)(uintptr_t)done->tag;
+        const char *why = strstr(done->error.text, ": ");
+        struct error err;
+
+        call->on_wire = false;
+        if (!done->failed) {
+                on_answer(c, call, done, now);
+                return;
+        }
+        if (next_host(call, &done->error)) {
+                line_up(call);
+                return;
+        }
+        /* "POST URL: why": the URL is long and says no more than what. */
+        err = done->error;
+        if (call->what && str_starts(str_of(err.text), str_of(call->method)) && why)
+                (void)error_set(&err, done->error.kind, "%s", why + 2);
+        err.retry = true;
+        fail_called(call, &err, now);
+}
+
+/* ---- its turn ----------------------------------------------------------- */
+
+static void time_out(struct cloud *c, usec now)
+{
+        struct heap_node *n;
+
+        while ((n = heap_first(&c->deadlines)) && n->at <= now) {
+                struct cloud_call *call = CONTAINER_OF(n, struct cloud_call, deadline);
+                struct error err;
+
+                heap_remove(&c->deadlines, n);
+                (void)error_set(&err, ERROR_TIMEOUT, "%s within %lld ms",
+                                call->on_wire ? "no answer" : "it could not be sent",
+                                (long long)((call->timeout ? call->timeout : TIMEOUT) / USEC_MSEC));
+                take_off_wire(c, call);
+                fail_called(call, &err, now);
+        }
+}
+
+static void turn(struct task *task, usec now)
+{
+        struct cloud *c = CONTAINER_OF(task, struct cloud, task);
+        struct http_completion done;
+        const struct heap_node *first;
+        usec at = USEC_NEVER;
+
+        while (c->http.ops->take(c->http.cookie, &done))
+                on_done(c, &done, now);
+        time_out(c, now);
+        for (struct keyring *k = c->keyrings; k; k = k->next)
+                if (k->temporary)
+                        keyring_turn(k, now);
+        for (size_t i = 0; i < c->limits_n; i++)
+                send_waiting(c, &c->limits[i], now);
+        for (size_t i = 0; i < c->limits_n; i++)
+                if (c->limits[i].first)
+                        at = MIN_OF(at, bucket_at(&c->limits[i].rate, c->limits[i].paid_until, now));
+        for (const struct keyring *k = c->keyrings; k; k = k->next)
+                if (k->temporary)
+                        at = MIN_OF(at, credentials_deadline(k->credentials, now, cloud_wall(c)));
+        first = heap_first(&c->deadlines);
+        if (first)
+                at = MIN_OF(at, first->at);
+        loop_arm(c->config.loop, &c->task, at);
+}
+
+void cloud_call_begin(struct cloud *c, struct cloud_call *call)
+{
+        usec now = clock_monotonic(c->config.clock);
+
+        call->request.state = REQUEST_BUSY;
+        call->request.error = (struct error){ 0 };
+        call->refusal = (struct cloud_error){ 0 };
+        call->status = 0;
+        call->hosts_tried = 0;
+        call->renewed = call->corrected = false;
+        if (!heap_insert(&c->deadlines, &call->deadline, now + (call->timeout ? call->timeout : TIMEOUT))) {
+                struct error err;
+
+                (void)error_memory(&err);
+                cloud_call_fail(call, &err, now);
+                return;
+        }
+        line_up(call);
+}
+
+void cloud_start(struct cloud_call *call) { cloud_call_begin(call->account->cloud, call); }
+
+void cloud_cancel(struct cloud_call *call)
+{
+        if (call->request.state == REQUEST_BUSY) {
+                struct cloud *c = cloud_of(call);
+
+                leave_queue(call);
+                take_off_wire(c, call);
+                heap_remove(&c->deadlines, &call->deadline);
+        }
+        call->request.state = REQUEST_IDLE;
+}
+
+void cloud_call_done(struct cloud_call *call)
+{
+        cloud_cancel(call);
+        buf_done(&call->message);
+        buf_done(&call->access);
+        buf_done(&call->answer);
+}
+
+/* ---- life --------------------------------------------------------------- */
+
+int cloud_new(struct cloud **out, const struct cloud_config *config, struct error *err)
+{
+        struct cloud *c = calloc(1, sizeof(*c));
+
+        if (!c)
+                return error_memory(err);
+        c->config = *config;
+        c->task.turn = turn;
+        random_init(&c->random, config->seed);
+        for (size_t i = 0; i < COUNT_OF(rates); i++)
+                c->limits[c->limits_n++] = (struct limit){ .service = rates[i].service,
+                                                           .rate = bucket_rate(rates[i].a_second, USEC_SEC,
+                                                                               rates[i].burst),
+                                                           .paid_until = BUCKET_FULL };
+        *out = c;
+        return 0;
+}
+
+struct task *cloud_task(struct cloud *c) { return &c->task; }
+
+void cloud_use(struct cloud *c, const struct http *http, const struct http_peers *peers)
+{
+        c->http = *http;
+        c->peers = *peers;
+}
+
+usec cloud_skew(const struct cloud *c) { return c->skew; }
+
+struct cloud *cloud_free(struct cloud *c)
+{
+        if (!c)
+                return NULL;
+        loop_forget(c->config.loop, &c->task);
+        heap_done(&c->deadlines);
+        free(c);
+        return NULL;
+}

@@ -1,0 +1,533 @@
+#include "huawei/cloud.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+/* 2026-01-01T00:00:00Z */
+static const usec NEW_YEAR = 1767225600 * USEC_SEC;
+static usec now, wall;
+static usec test_wall(void *cookie UNUSED) { return wall; }
+static usec test_monotonic(void *cookie UNUSED) { return now; }
+static const struct clock test_clock = { .wall = test_wall, .monotonic = test_monotonic };
+
+/* ---- the wire ----------------------------------------------------------- */
+
+static struct sent {
+        uint64_t tag;
+        char url[256], method[8], path[512], headers[8192], body[1024];
+        bool over;
+} sent[64];
+static size_t sent_n;
+static struct http_completion done[64];
+static size_t done_n, done_at, cancelled;
+static char places[8][256];
+static size_t places_n, places_closed;
+
+static int test_submit(void *cookie UNUSED, uint64_t tag, const struct http_request *q,
+                       struct error *err UNUSED)
+{
+        struct sent *s = &sent[sent_n++];
+
+        assert_true(sent_n < COUNT_OF(sent));
+        *s = (struct sent){ .tag = tag };
+        (void)snprintf(s->url, sizeof(s->url), "%s", (const char *)(void *)q->target);
+        (void)snprintf(s->method, sizeof(s->method), "%s", q->method);
+        (void)snprintf(s->path, sizeof(s->path), STR_FMT, STR_ARG(q->path));
+        (void)snprintf(s->headers, sizeof(s->headers), STR_FMT, STR_ARG(q->headers));
+        (void)snprintf(s->body, sizeof(s->body), "%.*s", (int)(q->message->n - HTTP_HEADROOM),
+                       q->message->p + HTTP_HEADROOM);
+        return 0;
+}
+
+static void test_cancel(void *cookie UNUSED, uint64_t tag)
+{
+        for (size_t i = 0; i < sent_n; i++)
+                if (sent[i].tag == tag && !sent[i].over)
+                        sent[i].over = true, cancelled++;
+}
+
+static bool test_take(void *cookie UNUSED, struct http_completion *out)
+{
+        if (done_at == done_n)
+                return false;
+        *out = done[done_at++];
+        return true;
+}
+
+static const struct http_ops http_ops = { test_submit, test_cancel, test_take };
+
+static int test_open(void *cookie UNUSED, struct http_target **out, const struct http_peer *peer,
+                     struct error *err UNUSED)
+{
+        assert_true(peer->own_tls);
+        assert_int_equal(peer->answer_max, 16 << 20);
+        (void)snprintf(places[places_n], sizeof(places[0]), "%s", peer->url);
+        *out = (struct http_target *)(void *)places[places_n++];
+        return 0;
+}
+static void test_close(void *cookie UNUSED, struct http_target *t UNUSED) { places_closed++; }
+static const struct http_peers_ops peers_ops = { test_open, test_close };
+
+/* ---- a world ------------------------------------------------------------ */
+
+static struct loop *loop;
+static struct cloud *cloud;
+static struct cloud_account *account;
+static struct cloud_call call;
+static const char *access_now, *secret_now;
+
+static int read_keys(void *cookie UNUSED, struct buf *access, struct buf *secret, struct buf *token UNUSED,
+                     struct error *err)
+{
+        if (!access_now)
+                return error_set(err, ERROR_NOT_FOUND, "Secret cloud is missing");
+        buf_text(access, access_now);
+        buf_text(secret, secret_now);
+        return 0;
+}
+
+static struct cloud_account_config fixed(void)
+{
+        return (struct cloud_account_config){ .region = "cn-north-4",
+                                              .project = "p1",
+                                              .credentials = { .kind = CREDENTIALS_FIXED,
+                                                               .read = read_keys } };
+}
+
+static void turn(void) { cloud_task(cloud)->turn(cloud_task(cloud), now); }
+
+static int begin(const struct cloud_account_config *config, const char *endpoint)
+{
+        struct cloud_config c = { .clock = &test_clock, .endpoint = endpoint, .seed = 1 };
+        struct http http = { &http_ops, NULL };
+        struct http_peers peers = { &peers_ops, NULL };
+        struct error err;
+
+        now = USEC_HOUR;
+        wall = NEW_YEAR;
+        access_now = "AKEXAMPLE";
+        secret_now = "SKEXAMPLE";
+        sent_n = done_n = done_at = cancelled = places_n = places_closed = 0;
+        call = (struct cloud_call){ .service = "dms",
+                                    .method = "GET",
+                                    .what = "consume",
+                                    .path = STR("/v2/{project_id}/queues"),
+                                    .query = STR("a=1") };
+        assert_int_equal(loop_new(&loop, &err), 0);
+        c.loop = loop;
+        assert_int_equal(cloud_new(&cloud, &c, &err), 0);
+        cloud_use(cloud, &http, &peers);
+        assert_int_equal(cloud_account_new(&account, cloud, config, &err), 0);
+        call.account = account;
+        return 0;
+}
+
+static int teardown(void **state UNUSED)
+{
+        cloud_call_done(&call);
+        account = cloud_account_free(account);
+        assert_int_equal(places_closed, places_n);
+        cloud = cloud_free(cloud);
+        loop = loop_free(loop);
+        return 0;
+}
+
+static struct sent *last(void) { return &sent[sent_n - 1]; }
+
+static void answer_to(struct sent *s, int status, const char *head, size_t head_n, const char *body)
+{
+        assert_false(s->over);
+        s->over = true;
+        done[done_n++] = (struct http_completion){
+                .tag = s->tag, .status = status, .head = { head, head_n }, .body = str_of(body)
+        };
+        turn();
+}
+static void answer(int status, const char *body) { answer_to(last(), status, "", 0, body); }
+
+static void fail_wire(bool elsewhere)
+{
+        struct http_completion *c = &done[done_n++];
+
+        last()->over = true;
+        *c = (struct http_completion){ .tag = last()->tag, .failed = true };
+        (void)error_set(&c->error, ERROR_UNREACHABLE, "GET https://a/: the connection broke");
+        c->error.elsewhere = elsewhere;
+        turn();
+}
+
+static void start(void)
+{
+        cloud_start(&call);
+        turn();
+}
+
+/* ---- tests -------------------------------------------------------------- */
+
+static void a_call_is_signed_and_its_answer_kept(void **state UNUSED)
+{
+        struct cloud_account_config config = fixed();
+
+        begin(&config, NULL);
+        start();
+        assert_int_equal(sent_n, 1);
+        assert_string_equal(last()->url, "https://dms.cn-north-4.myhuaweicloud.com");
+        assert_string_equal(last()->method, "GET");
+        assert_string_equal(last()->path, "/v2/p1/queues?a=1");
+        assert_non_null(strstr(last()->headers, "X-Project-Id: p1\r\n"));
+        assert_non_null(strstr(last()->headers, "X-Sdk-Date: 20260101T000000Z\r\n"));
+        assert_non_null(strstr(last()->headers,
+                               "Authorization: SDK-HMAC-SHA256 Access=AKEXAMPLE, "
+                               "SignedHeaders=content-type;host;x-project-id;x-sdk-date, Signature="));
+        assert_null(strstr(last()->headers, "SKEXAMPLE"));
+        assert_int_equal(call.request.state, REQUEST_BUSY);
+        answer(200, "[1]");
+        assert_int_equal(call.request.state, REQUEST_DONE);
+        assert_false(request_failed(&call.request));
+        assert_true(str_is(buf_view(&call.answer), "[1]"));
+        assert_true(request_take(&call.request));
+        assert_false(request_take(&call.request));
+        /* and once more, over the same place */
+        call.method = "POST";
+        call.body = STR("{}");
+        start();
+        assert_string_equal(last()->body, "{}");
+        answer(201, "");
+        assert_int_equal(call.answer.n, 0);
+        assert_int_equal(places_n, 1);
+}
+
+static void refusals_are_read(void **state UNUSED)
+{
+        struct cloud_account_config config = fixed();
+
+        begin(&config, NULL);
+        start();
+        answer(404, "{\"code\":10240407,\"message\":\"too frequent\"}");
+        assert_int_equal(call.refusal.verdict, CLOUD_THROTTLE);
+        assert_int_equal(call.status, 404);
+        assert_string_equal(call.request.error.text, "consume: 404 10240407: too frequent");
+        assert_true(call.request.error.retry);
+        start();
+        fail_wire(false);
+        assert_string_equal(call.request.error.text, "consume: the connection broke");
+        assert_true(call.request.error.retry);
+        assert_int_equal(call.status, 0);
+        start();
+        done[done_n++] = (struct http_completion){ .tag = last()->tag, .status = 200, .body_cut = true };
+        turn();
+        assert_string_equal(call.request.error.text, "consume: 200, and an answer of more than 16 MiB");
+}
+
+static void a_clock_that_is_off_costs_one_call(void **state UNUSED)
+{
+        static const struct {
+                usec skew;
+                char head[48];
+        } cases[] = {
+                ROW(20 * USEC_MINUTE, "Date\0Thu, 01 Jan 2026 00:20:00 GMT\0"),
+                ROW(-20 * USEC_MINUTE, "Date\0Wed, 31 Dec 2025 23:40:00 GMT\0"),
+        };
+
+        for (size_t i = 0; i < COUNT_OF(cases); i++) {
+                struct cloud_account_config config = fixed();
+
+                begin(&config, NULL);
+                assert_int_equal(cloud_skew(cloud), 0);
+                start();
+                answer_to(last(), 401, cases[i].head, 36, "{\"error_code\":\"APIGW.0301\"}");
+                assert_int_equal(sent_n, 2);
+                assert_int_equal(cloud_skew(cloud), cases[i].skew);
+                assert_non_null(strstr(last()->headers,
+                                       i ? "X-Sdk-Date: 20251231T234000Z" : "X-Sdk-Date: 20260101T002000Z"));
+                answer(200, "[]");
+                assert_false(request_failed(&call.request));
+                start(); /* from now on none is refused */
+                assert_int_equal(sent_n, 3);
+                answer(200, "[]");
+                /* The local clock is put right: one more, and nothing is off any more. */
+                wall += cases[i].skew;
+                start();
+                answer_to(last(), 401, cases[i].head, 36, "{\"error_code\":\"APIGW.0301\"}");
+                assert_int_equal(cloud_skew(cloud), 0);
+                answer(200, "[]");
+                teardown(NULL);
+        }
+        struct cloud_account_config config = fixed();
+        begin(&config, NULL);
+        start();
+        /* The date is right: it is the key. */
+        answer_to(last(), 401, "Date\0Thu, 01 Jan 2026 00:00:40 GMT\0", 36,
+                  "{\"error_code\":\"APIGW.0301\"}");
+        assert_int_equal(sent_n, 1);
+        assert_int_equal(call.request.error.kind, ERROR_UNAUTHORIZED);
+        assert_int_equal(cloud_skew(cloud), 0);
+}
+
+static void keys_that_changed_are_used_within_the_call(void **state UNUSED)
+{
+        struct cloud_account_config config = fixed();
+
+        begin(&config, NULL);
+        start();
+        access_now = "AKROTATED";
+        answer(401, "{\"error_code\":\"APIGW.0301\"}");
+        assert_int_equal(sent_n, 2);
+        assert_non_null(strstr(last()->headers, "Access=AKROTATED, "));
+        answer(401, "{\"error_code\":\"APIGW.0301\",\"error_msg\":\"no\"}");
+        assert_int_equal(call.request.state, REQUEST_DONE);
+        assert_string_equal(
+                call.request.error.text,
+                "consume: 401 APIGW.0301: no (the access key is unknown, revoked, expired or does "
+                "not fit the secret key)");
+        access_now = NULL;
+        start();
+        assert_int_equal(sent_n, 2);
+        assert_string_equal(call.request.error.text, "Secret cloud is missing");
+}
+
+#define KEYS(n)                                                                                              \
+        "{\"credential\":{\"access\":\"AK" n "\",\"secret\":\"SK" n "\",\"securitytoken\":\"T" n             \
+        "\",\"expires_at\":\"2026-01-02T00:00:00.000000Z\"}}"
+
+static void temporary_keys_are_there_before_the_call_and_renewed(void **state UNUSED)
+{
+        struct cloud_account_config config = { .region = "cn-north-4",
+                                               .project = "p1",
+                                               .shared = "metadata",
+                                               .credentials = { .kind = CREDENTIALS_METADATA } };
+        struct cloud_account *another;
+        struct cloud_call other;
+        struct error err;
+
+        begin(&config, NULL);
+        call.timeout = USEC_HOUR;
+        start();
+        assert_int_equal(sent_n, 1);
+        assert_string_equal(last()->url, "http://169.254.169.254");
+        assert_null(strstr(last()->headers, "Authorization"));
+        answer(404, "");
+        assert_string_equal(last()->path, "/openstack/latest/securitykey");
+        answer(200, KEYS("1"));
+        assert_int_equal(sent_n, 3);
+        assert_non_null(strstr(last()->headers, "X-Security-Token: T1\r\n"));
+        answer(200, "[]");
+        /* Another account has the same keys. */
+        assert_int_equal(cloud_account_new(&another, cloud, &config, &err), 0);
+        other = (struct cloud_call){
+                .account = another, .service = "dis", .method = "GET", .path = STR("/"), .timeout = USEC_HOUR
+        };
+        cloud_start(&other);
+        turn();
+        assert_int_equal(sent_n, 4);
+        assert_non_null(strstr(last()->headers, "Access=AK1, "));
+        /* They are revoked: both calls that hear of it wait for new ones, asked for once. */
+        start();
+        now += 2 * USEC_MINUTE;
+        answer_to(&sent[3], 401, "", 0, "{\"error_code\":\"APIGW.0301\"}");
+        assert_int_equal(sent_n, 6);
+        assert_string_equal(last()->path, "/openstack/latest/securitykey");
+        answer_to(&sent[4], 401, "", 0, "{\"error_code\":\"APIGW.0301\"}");
+        assert_int_equal(sent_n, 6);
+        answer(200, KEYS("2"));
+        assert_int_equal(sent_n, 8);
+        for (size_t at = 6; at < 8; at++) {
+                assert_non_null(strstr(sent[at].headers, "Access=AK2, "));
+                answer_to(&sent[at], 200, "", 0, "[]");
+        }
+        assert_false(request_failed(&call.request) || request_failed(&other.request));
+        /* 40 minutes before they expire others are asked for, without any call. */
+        now += 23 * USEC_HOUR + 20 * USEC_MINUTE;
+        wall += 23 * USEC_HOUR + 20 * USEC_MINUTE;
+        turn();
+        assert_int_equal(sent_n, 9);
+        assert_string_equal(last()->path, "/openstack/latest/securitykey");
+        cloud_call_done(&other);
+        another = cloud_account_free(another);
+}
+
+static void keys_that_cannot_be_had_fail_the_call_in_words(void **state UNUSED)
+{
+        struct cloud_account_config config = { .region = "cn-north-4",
+                                               .project = "p1",
+                                               .credentials = { .kind = CREDENTIALS_AGENCY,
+                                                                .read = read_keys,
+                                                                .agency = "reader",
+                                                                .domain = "example" } };
+
+        begin(&config, NULL);
+        start();
+        assert_string_equal(last()->url, "https://iam.cn-north-4.myhuaweicloud.com");
+        assert_string_equal(last()->path, "/v3.0/OS-CREDENTIAL/securitytokens");
+        assert_non_null(strstr(last()->headers, "Access=AKEXAMPLE"));
+        answer(403, "{\"error\":{\"code\":403,\"message\":\"not yours\"}}");
+        assert_int_equal(call.request.state, REQUEST_DONE);
+        assert_string_equal(call.request.error.text, "ask IAM for an agency's keys: 403 403: not yours");
+        assert_int_equal(call.request.error.kind, ERROR_FORBIDDEN);
+        /* The next one waits for no more than is told, and asks for nothing itself. */
+        start();
+        assert_int_equal(sent_n, 1);
+        assert_int_equal(call.request.state, REQUEST_DONE);
+        assert_in_range(call.request.error.retry_after, 1, 2 * USEC_SEC);
+        now += 2 * USEC_SEC;
+        start();
+        assert_int_equal(sent_n, 2);
+        answer(201, KEYS("1"));
+        assert_int_equal(sent_n, 3);
+        assert_non_null(strstr(last()->headers, "Access=AK1, "));
+        answer(200, "[]");
+}
+
+static void the_project_is_looked_up_once(void **state UNUSED)
+{
+        struct cloud_account_config config = fixed();
+
+        config.project = NULL;
+        config.endpoint = "http://127.0.0.1:81";
+        begin(&config, NULL);
+        start();
+        assert_string_equal(last()->url, "https://iam.cn-north-4.myhuaweicloud.com");
+        assert_string_equal(last()->path, "/v3/projects?name=cn-north-4");
+        answer(200, "{\"projects\":[{\"id\":\"other\",\"name\":\"cn-north-4_team\"},"
+                    "{\"id\":\"p7\",\"name\":\"cn-north-4\"}]}");
+        assert_int_equal(sent_n, 2);
+        assert_string_equal(last()->url, "http://127.0.0.1:81");
+        assert_string_equal(last()->path, "/v2/p7/queues?a=1");
+        answer(200, "[]");
+        start();
+        assert_int_equal(sent_n, 3);
+        answer(200, "[]");
+        teardown(NULL);
+        begin(&config, NULL);
+        start();
+        answer(200, "{\"projects\":[]}");
+        assert_string_equal(call.request.error.text,
+                            "IAM knows no project of the name cn-north-4: give the project id");
+}
+
+static void a_second_host_is_tried_for_names_and_tls_alone(void **state UNUSED)
+{
+        struct cloud_account_config config = fixed();
+
+        begin(&config, NULL);
+        call.service = "cts";
+        start();
+        assert_string_equal(last()->url, "https://cts.cn-north-4.myhuaweicloud.com");
+        fail_wire(false); /* refused, reset */
+        assert_int_equal(call.request.state, REQUEST_DONE);
+        start();
+        fail_wire(true);
+        assert_int_equal(sent_n, 3);
+        assert_string_equal(last()->url, "https://cts.cn-north-4.myhuaweicloud.cn");
+        assert_non_null(strstr(last()->headers, "Authorization"));
+        answer(503, "");
+        assert_int_equal(call.request.state, REQUEST_DONE);
+        start(); /* it stays there */
+        assert_string_equal(last()->url, "https://cts.cn-north-4.myhuaweicloud.cn");
+        fail_wire(true);
+        assert_string_equal(last()->url, "https://cts.cn-north-4.myhuaweicloud.com");
+        fail_wire(true);
+        assert_int_equal(call.request.state, REQUEST_DONE);
+        assert_true(request_failed(&call.request));
+}
+
+static void where_all_services_are_at_one_address(void **state UNUSED)
+{
+        struct cloud_account_config config = fixed();
+        BUF_AT_END struct buf doubt = BUF_INIT(1024);
+
+        config.region = "xx-nowhere-1";
+        begin(&config, "http://127.0.0.1:8080");
+        start();
+        assert_string_equal(last()->url, "http://127.0.0.1:8080");
+        answer(200, "[]");
+        cloud_account_doubt(account, "dms", &doubt);
+        assert_int_equal(doubt.n, 0);
+        teardown(NULL);
+        begin(&config, NULL);
+        cloud_account_doubt(account, "dms", &doubt);
+        assert_non_null(strstr(doubt.p, "region xx-nowhere-1 is not among those known of dms"));
+}
+
+static void calls_beyond_the_service_s_limit_wait(void **state UNUSED)
+{
+        static struct cloud_call calls[100];
+        struct cloud_account_config config = fixed();
+        size_t before;
+
+        begin(&config, NULL);
+        for (size_t i = 0; i < COUNT_OF(calls); i++) {
+                calls[i] = (struct cloud_call){ .account = account,
+                                                .service = i == 99 ? "smn" : "iam",
+                                                .method = "GET",
+                                                .path = STR("/") };
+                calls[i].timeout = USEC_MINUTE;
+                cloud_start(&calls[i]);
+        }
+        turn();
+        assert_int_equal(sent_n, 41); /* a burst of IAM, and another service's beside it */
+        before = sent_n;
+        for (int i = 0; i < 10; i++) {
+                now += USEC_SEC / 20;
+                turn();
+        }
+        assert_int_equal(sent_n, before + 10);
+        cloud_cancel(&calls[98]); /* still waits */
+        for (size_t i = 0; i < COUNT_OF(calls); i++)
+                cloud_call_done(&calls[i]);
+        assert_int_equal(cancelled, sent_n);
+}
+
+static void a_call_takes_no_longer_than_its_time(void **state UNUSED)
+{
+        struct cloud_account_config config = fixed();
+
+        begin(&config, NULL);
+        call.timeout = 5 * USEC_SEC;
+        start();
+        now += 5 * USEC_SEC - 1;
+        turn();
+        assert_int_equal(call.request.state, REQUEST_BUSY);
+        now += 1;
+        turn();
+        assert_int_equal(call.request.state, REQUEST_DONE);
+        assert_int_equal(call.request.error.kind, ERROR_TIMEOUT);
+        assert_string_equal(call.request.error.text, "consume: no answer within 5000 ms");
+        assert_int_equal(cancelled, 1);
+}
+
+static void what_was_cancelled_is_not_heard_of(void **state UNUSED)
+{
+        struct cloud_account_config config = fixed();
+
+        begin(&config, NULL);
+        start();
+        cloud_cancel(&call);
+        assert_int_equal(cancelled, 1);
+        assert_int_equal(call.request.state, REQUEST_IDLE);
+        now += USEC_HOUR;
+        turn();
+        assert_int_equal(call.request.state, REQUEST_IDLE);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test_teardown(a_call_is_signed_and_its_answer_kept, teardown),
+                cmocka_unit_test_teardown(refusals_are_read, teardown),
+                cmocka_unit_test_teardown(a_clock_that_is_off_costs_one_call, teardown),
+                cmocka_unit_test_teardown(keys_that_changed_are_used_within_the_call, teardown),
+                cmocka_unit_test_teardown(temporary_keys_are_there_before_the_call_and_renewed, teardown),
+                cmocka_unit_test_teardown(keys_that_cannot_be_had_fail_the_call_in_words, teardown),
+                cmocka_unit_test_teardown(the_project_is_looked_up_once, teardown),
+                cmocka_unit_test_teardown(a_second_host_is_tried_for_names_and_tls_alone, teardown),
+                cmocka_unit_test_teardown(where_all_services_are_at_one_address, teardown),
+                cmocka_unit_test_teardown(calls_beyond_the_service_s_limit_wait, teardown),
+                cmocka_unit_test_teardown(a_call_takes_no_longer_than_its_time, teardown),
+                cmocka_unit_test_teardown(what_was_cancelled_is_not_heard_of, teardown),
+        };
+        return cmocka_run_group_tests_name("cloud", tests, NULL, NULL);
+}

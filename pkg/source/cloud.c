@@ -1,0 +1,205 @@
+#include "source/cloud.h"
+
+#include "base/file.h"
+#include "log/log.h"
+#include "secret/secret.h"
+
+/* Where a cluster mounts the token of the worker's ServiceAccount (children of a Trigger). */
+#define TOKEN_FILE "/run/sluice/cloud/token"
+
+struct source_account {
+        struct source_account_config config;
+        struct cloud_account *account;
+};
+
+/* ---- keys --------------------------------------------------------------- */
+
+static int read_secret(const struct source_account *a, const struct secret_ref *ref, const char *what,
+                       struct buf *out, struct error *err)
+{
+        if (!ref)
+                return 0;
+        if (secret_read(a->config.services->secrets, ref, out, err) < 0)
+                return error_wrap(err, "cloud.credentials.%s", what);
+        return 0;
+}
+
+static int read_secrets(void *cookie, struct buf *access, struct buf *secret, struct buf *token,
+                        struct error *err)
+{
+        const struct source_account *a = cookie;
+        const struct cloud_credentials *from = a->config.cloud->credentials;
+
+        return read_secret(a, from->access_key, "accessKeySecretRef", access, err) < 0 ||
+                               read_secret(a, from->secret_key, "secretKeySecretRef", secret, err) < 0 ||
+                               read_secret(a, from->security_token, "securityTokenSecretRef", token, err) < 0
+                       ? -1
+                       : 0;
+}
+
+static const char *variable(const char *name)
+{
+        const char *value = getenv(name);
+
+        return value && *value ? value : NULL;
+}
+
+static int read_environment(void *cookie UNUSED, struct buf *access, struct buf *secret, struct buf *token,
+                            struct error *err)
+{
+        const char *ak = variable("HUAWEICLOUD_SDK_AK"), *sk = variable("HUAWEICLOUD_SDK_SK"),
+                   *security_token = variable("HUAWEICLOUD_SDK_SECURITY_TOKEN");
+
+        if (!ak || !sk)
+                return error_set(err, ERROR_INVALID,
+                                 "HUAWEICLOUD_SDK_AK and HUAWEICLOUD_SDK_SK must be set in the environment");
+        buf_text(access, ak);
+        buf_text(secret, sk);
+        if (security_token)
+                buf_text(token, security_token);
+        return 0;
+}
+
+/* The kubelet writes these files anew. */
+static int read_id_token(void *cookie UNUSED, struct buf *token, struct buf *none UNUSED,
+                         struct buf *nothing UNUSED, struct error *err)
+{
+        const char *text = variable("HUAWEICLOUD_OIDC_ID_TOKEN"),
+                   *file = variable("HUAWEICLOUD_OIDC_TOKEN_FILE");
+
+        if (text) {
+                buf_text(token, text);
+                return 0;
+        }
+        return buf_read_file(token, file ? file : TOKEN_FILE, err);
+}
+
+static int read_pod_token(void *cookie UNUSED, struct buf *token, struct buf *none UNUSED,
+                          struct buf *nothing UNUSED, struct error *err)
+{
+        const char *file = variable("HC_CONTAINER_AUTHORIZATION_TOKEN_FILE");
+
+        if (!file)
+                return error_set(err, ERROR_INVALID,
+                                 "HC_CONTAINER_AUTHORIZATION_TOKEN_FILE must be set in the environment");
+        return buf_read_file(token, file, err);
+}
+
+/* ---- as whom ------------------------------------------------------------ */
+
+static int of_service_account(const struct cloud_credentials *from, struct credentials_config *c,
+                              struct error *err)
+{
+        const struct cloud_service_account *sa = from->service_account;
+
+        c->kind = CREDENTIALS_OIDC;
+        c->read = read_id_token;
+        c->endpoint = variable("HUAWEICLOUD_SDK_STS_ENDPOINT");
+        c->provider_urn = sa ? sa->provider_urn : variable("HUAWEICLOUD_OIDC_PROVIDER_URN");
+        c->agency_urn = sa ? sa->agency_urn : variable("HUAWEICLOUD_OIDC_AGENCY_URN");
+        c->session = variable("HUAWEICLOUD_OIDC_SESSION_NAME");
+        c->policy = variable("HUAWEICLOUD_OIDC_POLICY");
+        c->policy_ids = variable("HUAWEICLOUD_OIDC_POLICY_IDS");
+        return c->provider_urn && c->agency_urn
+                       ? 0
+                       : error_set(err, ERROR_INVALID,
+                                   "cloud.credentials.serviceAccount: give providerURN and agencyURN, or set "
+                                   "HUAWEICLOUD_OIDC_PROVIDER_URN and HUAWEICLOUD_OIDC_AGENCY_URN in the "
+                                   "environment");
+}
+
+static int of_pod(struct credentials_config *c, struct error *err)
+{
+        c->kind = CREDENTIALS_POD;
+        c->read = read_pod_token;
+        c->endpoint = variable("HC_CONTAINER_CREDENTIALS_FULL_URI");
+        return c->endpoint ? 0
+                           : error_set(err, ERROR_INVALID,
+                                       "cloud.credentials.type PodIdentity: "
+                                       "HC_CONTAINER_CREDENTIALS_FULL_URI is not set in the environment: is "
+                                       "the pod associated with an agency?");
+}
+
+/* What is the process's own its accounts share: the machine's keys, the pod's. */
+static int whom(struct source_account *a, struct cloud_account_config *config, struct error *err)
+{
+        const struct cloud_credentials *from = a->config.cloud ? a->config.cloud->credentials : NULL;
+        struct credentials_config *c = &config->credentials;
+        enum cloud_credentials_type type = from ? (enum cloud_credentials_type)from->type
+                                                : CLOUD_CREDENTIALS_ENVIRONMENT;
+
+        switch (type) {
+        case CLOUD_CREDENTIALS_METADATA:
+                c->kind = CREDENTIALS_METADATA;
+                c->endpoint = variable("HUAWEICLOUD_SDK_METADATA_ENDPOINT");
+                config->shared = "metadata";
+                return 0;
+        case CLOUD_CREDENTIALS_SERVICE_ACCOUNT:
+                if (!from->service_account)
+                        config->shared = "service account";
+                return of_service_account(from, c, err);
+        case CLOUD_CREDENTIALS_POD_IDENTITY: config->shared = "pod identity"; return of_pod(c, err);
+        case CLOUD_CREDENTIALS_SECRET: c->read = read_secrets; break;
+        case CLOUD_CREDENTIALS_ENVIRONMENT: c->read = read_environment; break;
+        }
+        c->kind = CREDENTIALS_FIXED;
+        c->cookie = a;
+        if (from && from->agency) {
+                c->kind = CREDENTIALS_AGENCY;
+                c->endpoint = variable("HUAWEICLOUD_SDK_IAM_ENDPOINT");
+                c->agency = from->agency->name;
+                c->domain = from->agency->domain;
+        }
+        return 0;
+}
+
+/* ---- life --------------------------------------------------------------- */
+
+static void say_doubt(const struct source_account *a)
+{
+        const struct trigger *t = a->config.services->trigger;
+        BUF_AT_END struct buf doubt = BUF_INIT(1024), name = BUF_INIT(1024);
+
+        cloud_account_doubt(a->account, a->config.service, &doubt);
+        buf_printf(&name, "%s/%s", t->namespace_, t->name);
+        if (doubt.n && !doubt.failed && !name.failed)
+                log_warn(doubt.p, LOG_V("trigger", buf_view(&name)));
+}
+
+int source_account_new(struct source_account **out, const struct source_account_config *config,
+                       struct error *err)
+{
+        struct source_account *a = calloc(1, sizeof(*a));
+        const struct cloud_spec *cloud = config->cloud;
+        BUF_AT_END struct buf region = BUF_INIT(1024), project = BUF_INIT(1024);
+        struct cloud_account_config c = { .endpoint = cloud ? cloud->endpoint : NULL,
+                                          .ca_file = config->ca_file };
+
+        if (!a)
+                return error_memory(err);
+        a->config = *config;
+        buf_str(&region, cloud && cloud->region ? str_of(cloud->region) : config->region);
+        buf_str(&project, cloud && cloud->project_id ? str_of(cloud->project_id) : config->project);
+        c.region = region.n ? region.p : variable("HUAWEICLOUD_SDK_REGION");
+        c.project = project.n ? project.p : variable("HUAWEICLOUD_SDK_PROJECT_ID");
+        if (!config->services->cloud)
+                (void)error_set(err, ERROR_INVALID, "the cloud is not called from here");
+        else if (whom(a, &c, err) == 0 &&
+                 cloud_account_new(&a->account, config->services->cloud, &c, err) == 0) {
+                say_doubt(a);
+                *out = a;
+                return 0;
+        }
+        free(a);
+        return -1;
+}
+
+struct source_account *source_account_free(struct source_account *a)
+{
+        if (a)
+                (void)cloud_account_free(a->account);
+        free(a);
+        return NULL;
+}
+
+struct cloud_account *source_account(struct source_account *a) { return a->account; }
