@@ -6,6 +6,7 @@
 
 #include "base/backoff.h"
 #include "base/heap.h"
+#include "base/list.h"
 #include "source/page.h"
 
 /* A table that can't grow says so instead of ending the process. */
@@ -19,10 +20,6 @@ static const usec STARVED = 10 * USEC_MSEC; /* after which memory is asked for a
 static const usec RETRY_AFTER_MOST = USEC_HOUR;
 enum { MARK_MOST = 64 << 10, NOTICES = 16 };
 
-struct link {
-        struct link *next, *previous;
-};
-
 enum track_state {
         TRACK_CLAIM,
         TRACK_LOAD,
@@ -33,7 +30,7 @@ enum track_state {
 };
 
 struct track {
-        struct link ready, talking; /* it may have a job, or an event */
+        struct list_node ready, talking; /* it may have a job, or an event */
         struct heap_node due;
         UT_hash_handle hh; /* by name */
         char *name;
@@ -93,7 +90,7 @@ struct notice {
 struct reader {
         struct reader_config config;
         struct random random;
-        struct link ready, talking; /* rings of tracks */
+        struct list ready, talking; /* tracks */
         struct heap timers;
         struct track **slots; /* by number; NULL: free */
         uint32_t *free_slots, free_n, slots_n, slots_cap;
@@ -109,32 +106,14 @@ struct reader {
         struct reader_stats stats;
 };
 
-static bool linked(const struct link *l) { return l->next != NULL; }
-
-static void ring_init(struct link *ring) { ring->next = ring->previous = ring; }
-
-static bool ring_empty(const struct link *ring) { return ring->next == ring; }
-
-static void ring_add(struct link *ring, struct link *l)
+static void list_once(struct list *list, struct list_node *node)
 {
-        if (linked(l))
-                return;
-        *l = (struct link){ .next = ring, .previous = ring->previous };
-        ring->previous->next = l;
-        ring->previous = l;
+        if (!list_has(node))
+                list_append(list, node);
 }
 
-static void ring_remove(struct link *l)
-{
-        if (!linked(l))
-                return;
-        l->previous->next = l->next;
-        l->next->previous = l->previous;
-        *l = (struct link){ 0 };
-}
-
-static void stir(struct reader *r, struct track *t) { ring_add(&r->ready, &t->ready); }
-static void talk(struct reader *r, struct track *t) { ring_add(&r->talking, &t->talking); }
+static void stir(struct reader *r, struct track *t) { list_once(&r->ready, &t->ready); }
+static void talk(struct reader *r, struct track *t) { list_once(&r->talking, &t->talking); }
 static void count(uint32_t *n, bool *counted, bool now)
 {
         *n += now && !*counted;
@@ -190,8 +169,6 @@ int reader_new(struct reader **out, const struct reader_config *config, uint64_t
         r->config.backoff_max = MAX_OF(config->backoff_max, r->config.backoff_min);
         r->config.leave_timeout = config->leave_timeout ? config->leave_timeout : 5 * USEC_SEC;
         random_init(&r->random, seed);
-        ring_init(&r->ready);
-        ring_init(&r->talking);
         r->told_state = SOURCE_STATE_MAX;
         *out = r;
         return 0;
@@ -482,7 +459,7 @@ static void let_go(struct reader *r, struct track *t)
         t->unread_n = 0;
         t->unread = NULL;
         if (t->state < TRACK_OPEN) {
-                ring_remove(&t->talking);
+                list_remove(&t->talking);
                 enter(r, t, TRACK_LEAVING);
                 return;
         }
@@ -545,8 +522,8 @@ void reader_hurry(struct reader *r, uint32_t track)
 static void track_remove(struct reader *r, struct track *t)
 {
         heap_remove(&r->timers, &t->due);
-        ring_remove(&t->ready);
-        ring_remove(&t->talking);
+        list_remove(&t->ready);
+        list_remove(&t->talking);
         t->front_failures = t->save_failures = 0;
         track_well(r, t);
         count(&r->standby, &t->standby, false);
@@ -809,7 +786,7 @@ static usec track_due(const struct reader *r, const struct track *t, usec now)
         }
         if (front_wanted(r, t))
                 at = MIN_OF(at, t->front_at);
-        if ((t->again && may_leave(r, t, now)) || (t->state == TRACK_OFFER && !linked(&t->talking)))
+        if ((t->again && may_leave(r, t, now)) || (t->state == TRACK_OFFER && !list_has(&t->talking)))
                 at = MIN_OF(at, t->again_at);
         if (t->state == TRACK_OPEN && t->unsaved && r->config.lease)
                 at = MIN_OF(at, lease_end(r, t) - r->config.attempt);
@@ -824,13 +801,13 @@ bool reader_next(struct reader *r, usec now, struct reader_job *job)
                 heap_remove(&r->timers, first);
                 stir(r, CONTAINER_OF(first, struct track, due));
         }
-        while (!ring_empty(&r->ready)) {
-                struct track *t = CONTAINER_OF(r->ready.next, struct track, ready);
+        while (r->ready.first) {
+                struct track *t = CONTAINER_OF(r->ready.first, struct track, ready);
                 usec due;
 
                 if (track_next(r, t, now, job))
                         return true;
-                ring_remove(&t->ready);
+                list_remove(&t->ready);
                 due = track_due(r, t, now);
                 heap_remove(&r->timers, &t->due);
                 if (due != USEC_NEVER) {
@@ -1125,11 +1102,11 @@ size_t reader_poll(struct reader *r, struct pull_event *events, size_t max, usec
                 say_state(r, &events[n++]);
         if (n < max && r->lost_n) /* one a poll: its text lives until the next */
                 say_lost(r, &events[n++]);
-        while (n < max && !ring_empty(&r->talking)) {
-                struct track *t = CONTAINER_OF(r->talking.next, struct track, talking);
+        while (n < max && r->talking.first) {
+                struct track *t = CONTAINER_OF(r->talking.first, struct track, talking);
 
                 n += track_events(r, t, events + n, max - n, now);
-                ring_remove(&t->talking);
+                list_remove(&t->talking);
                 if (can_lend(t) || t->tell)
                         talk(r, t);
         }
@@ -1144,8 +1121,8 @@ usec reader_deadline(const struct reader *r)
 {
         const struct heap_node *first = heap_first(&r->timers);
 
-        if (!r->closed && (!ring_empty(&r->ready) || !ring_empty(&r->talking) || r->lost_n ||
-                           state_changed(r) || (r->stopping && !r->stats.tracks)))
+        if (!r->closed && (r->ready.first || r->talking.first || r->lost_n || state_changed(r) ||
+                           (r->stopping && !r->stats.tracks)))
                 return 0;
         return first ? first->at : USEC_NEVER;
 }
