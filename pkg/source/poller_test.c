@@ -127,8 +127,8 @@ static const struct poller_ops single = {
 
 enum { CALLS = 32 };
 static struct script {
-        struct poller_call *calls[CALLS]; /* under way */
-        unsigned n, started, cancelled;
+        struct poller_call *calls[CALLS], *done[CALLS]; /* under way; to be said at the next turn */
+        unsigned n, done_n, started, cancelled, forgotten;
 } script;
 
 static void start(void *cookie, struct poller_call *c)
@@ -174,7 +174,21 @@ static void answer(const char *path, int status, const char *body)
         c->answer.max = 1 << 20;
         buf_text(&c->answer, body);
         refusal_read(&c->refusal, c->service, status, str_of(body), 0);
-        poller_call_ended(c);
+        script.done[script.done_n++] = c;
+}
+
+static void say_done(void *cookie)
+{
+        (void)cookie;
+        while (script.done_n)
+                poller_call_ended(script.done[--script.done_n]);
+}
+
+static void forget(void *cookie, struct poller_call *c)
+{
+        (void)cookie;
+        assert_false(c->busy);
+        script.forgotten++;
 }
 
 /* ---- a store ------------------------------------------------------------ */
@@ -247,7 +261,7 @@ static void open_toy(const struct poller_ops *ops)
                             .backoff_max = 10 * USEC_SEC,
                             .remember = ops->stored ? 10 : 0 },
                 .discover_interval = 30 * USEC_SEC,
-                .port = { start, cancel, NULL },
+                .port = { say_done, start, cancel, forget, NULL },
                 .seed = 1,
         };
         struct error err;
@@ -313,6 +327,7 @@ static int close_all(void **unused)
                 poller_pull.release(&toy.poller.source, lent[i], OUTCOME_RELEASED);
         (void)poller_pull.free(&toy.poller.source);
         assert_true(toy.closed);
+        assert_true(script.forgotten > 0);
         loop_forget(loop, &task);
         loop = loop_free(loop);
         kept.n = 0;
