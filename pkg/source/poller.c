@@ -106,17 +106,20 @@ static void call_cancel(struct poller *p, struct poller_call *c)
         p->config.port.cancel(p->config.port.cookie, c);
 }
 
-static bool succeeded(const struct poller_call *c) { return c->status >= 200 && c->status < 300; }
+static bool succeeded(const struct poller_call *c)
+{
+        return c->status >= 200 && c->status < 300 && c->error.kind == ERROR_NONE;
+}
 
 /* What is wrong, as an error; the source may know better. */
 static void why(const struct poller_call *c, struct error *err)
 {
         const char *what = c->request.what.p ? c->request.what.p : c->service;
 
-        if (c->status)
-                (void)refusal_error(&c->refusal, what, err);
-        else
+        if (c->error.kind != ERROR_NONE)
                 *err = c->error;
+        else
+                (void)refusal_error(&c->refusal, what, err);
 }
 
 /* ---- jobs --------------------------------------------------------------- */
@@ -201,7 +204,8 @@ static void errand_ended(struct poller *p, struct errand *e, usec now)
                 step = p->ops->answered(p, &e->job, buf_view(&e->call.answer), &err);
         } else {
                 why(&e->call, &err);
-                if (e->call.status && p->ops->refused && ++e->refusals <= REFUSALS_MOST)
+                if (e->call.refusal.verdict != CLOUD_DONE && p->ops->refused &&
+                    ++e->refusals <= REFUSALS_MOST)
                         step = p->ops->refused(p, &e->job, &e->call.refusal, &err);
         }
         if (step == POLLER_AGAIN) {

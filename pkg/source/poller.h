@@ -34,7 +34,7 @@ struct poller_call {
         /* What came of it: */
         int status;                 /* 0: there was no answer, and error says why */
         struct buf answer;          /* the body; may be swapped in */
-        struct cloud_error refusal; /* where status is no 2xx */
+        struct cloud_error refusal; /* where status is no 2xx; otherwise CLOUD_DONE */
         struct error error;
         void *port; /* the port's own */
         struct poller *poller;
