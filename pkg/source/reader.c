@@ -31,6 +31,7 @@ enum track_state {
 
 struct track {
         struct list_node ready, talking; /* it may have a job, or an event */
+        struct list_node waiting;        /* for its turn, or for a pause to end */
         struct heap_node due;
         UT_hash_handle hh; /* by name */
         char *name;
@@ -91,6 +92,10 @@ struct reader {
         struct reader_config config;
         struct random random;
         struct list ready, talking; /* tracks */
+        /* those that wait for their turn or for a pause to end; shared: when the next one may; its pause */
+        struct list waiting;
+        bool fetching;
+        usec fetch_from, pause;
         struct heap timers;
         struct track **slots; /* by number; NULL: free */
         uint32_t *free_slots, free_n, slots_n, slots_cap;
@@ -507,6 +512,15 @@ void reader_stop(struct reader *r)
                         withdraw(r, r->slots[i], USEC_NEVER);
 }
 
+/* Whoever waits for a turn looks again. */
+static void wake_waiting(struct reader *r)
+{
+        for (struct list_node *n; (n = r->waiting.first);) {
+                list_remove(n);
+                stir(r, CONTAINER_OF(n, struct track, waiting));
+        }
+}
+
 void reader_hurry(struct reader *r, uint32_t track)
 {
         struct track *t = find(r, track);
@@ -514,8 +528,11 @@ void reader_hurry(struct reader *r, uint32_t track)
         if (!t || t->asked)
                 return;
         t->front_at = 0;
-        t->pause = 0;
+        t->pause = r->pause = 0;
+        r->fetch_from = 0;
         stir(r, t);
+        if (r->config.shared)
+                wake_waiting(r);
 }
 
 /* The last trace of a track. */
@@ -524,6 +541,7 @@ static void track_remove(struct reader *r, struct track *t)
         heap_remove(&r->timers, &t->due);
         list_remove(&t->ready);
         list_remove(&t->talking);
+        list_remove(&t->waiting);
         t->front_failures = t->save_failures = 0;
         track_well(r, t);
         count(&r->standby, &t->standby, false);
@@ -679,6 +697,17 @@ static bool front_wanted(const struct reader *r, const struct track *t)
         return !t->busy && (t->state <= TRACK_LOAD || fetch_wanted(r, t));
 }
 
+/* Another one has the turn. */
+static bool fetch_waits(const struct reader *r, const struct track *t)
+{
+        return t->state == TRACK_OPEN && r->config.shared && r->fetching;
+}
+
+static usec front_when(const struct reader *r, const struct track *t)
+{
+        return t->state == TRACK_OPEN && r->config.shared ? MAX_OF(t->front_at, r->fetch_from) : t->front_at;
+}
+
 static bool front_next(struct reader *r, struct track *t, usec now, struct reader_job *job)
 {
         if (t->cancel_due) {
@@ -686,8 +715,13 @@ static bool front_next(struct reader *r, struct track *t, usec now, struct reade
                 *job = (struct reader_job){ .kind = READER_CANCEL };
                 return true;
         }
-        if (!front_wanted(r, t) || now < t->front_at)
+        if (!front_wanted(r, t))
                 return false;
+        if (fetch_waits(r, t) || now < front_when(r, t)) {
+                list_once(&r->waiting, &t->waiting);
+                return false;
+        }
+        list_remove(&t->waiting);
         *job = (struct reader_job){ .kind = t->state == TRACK_CLAIM ? READER_CLAIM : READER_LOAD };
         if (t->state == TRACK_OPEN) {
                 t->filling = page_new(&t->remember, &r->stats, r->config.page_most);
@@ -700,6 +734,7 @@ static bool front_next(struct reader *r, struct track *t, usec now, struct reade
                                             .bytes = r->config.page_bytes,
                                             .mark = text_of(&t->resume),
                                             .page = t->filling };
+                r->fetching = true;
         }
         t->front = job->kind;
         t->busy = true;
@@ -784,8 +819,8 @@ static usec track_due(const struct reader *r, const struct track *t, usec now)
                 if (t->leave_by)
                         at = MIN_OF(at, t->leave_by);
         }
-        if (front_wanted(r, t))
-                at = MIN_OF(at, t->front_at);
+        if (front_wanted(r, t) && !fetch_waits(r, t))
+                at = MIN_OF(at, front_when(r, t));
         if ((t->again && may_leave(r, t, now)) || (t->state == TRACK_OFFER && !list_has(&t->talking)))
                 at = MIN_OF(at, t->again_at);
         if (t->state == TRACK_OPEN && t->unsaved && r->config.lease)
@@ -877,12 +912,14 @@ static void front_well(struct reader *r, struct track *t)
 
 static void page_pause(struct reader *r, struct track *t, bool empty, usec now)
 {
+        usec *pause = r->config.shared ? &r->pause : &t->pause;
+
         if (!empty) {
-                t->pause = 0;
+                *pause = 0;
                 return;
         }
-        t->pause = t->pause ? MIN_OF(t->pause * 2, r->config.poll_max) : r->config.poll_min;
-        t->front_at = now + t->pause;
+        *pause = *pause ? MIN_OF(*pause * 2, r->config.poll_max) : r->config.poll_min;
+        t->front_at = now + *pause;
 }
 
 static void page_append(struct reader *r, struct track *t, struct page *p, usec now)
@@ -988,6 +1025,16 @@ static struct page *front_over(struct track *t)
         return TAKE(t->filling);
 }
 
+/* The turn is the next one's, once the pause is over that this one brought. */
+static void fetch_over(struct reader *r, const struct track *t)
+{
+        r->fetching = false;
+        if (!t->cancelled)
+                r->fetch_from = t->front_at;
+        if (r->config.shared)
+                wake_waiting(r);
+}
+
 void reader_done(struct reader *r, const struct reader_job *job, struct str mark, usec now)
 {
         struct track *t = find(r, job->track);
@@ -1005,7 +1052,10 @@ void reader_done(struct reader *r, const struct reader_job *job, struct str mark
         switch (t->front) {
         case READER_CLAIM: claimed(r, t); break;
         case READER_LOAD: loaded(r, t, mark, now); break;
-        case READER_FETCH: fetched(r, t, p, mark, now); break;
+        case READER_FETCH:
+                fetched(r, t, p, mark, now);
+                fetch_over(r, t);
+                break;
         case READER_LEAVE: track_remove(r, t); return;
         case READER_SAVE:
         case READER_CANCEL:
@@ -1036,6 +1086,8 @@ void reader_failed(struct reader *r, const struct reader_job *job, const struct 
                 return;
         }
         front_failed(r, t, err, now);
+        if (t->front == READER_FETCH)
+                fetch_over(r, t);
         t->cancelled = false;
 }
 
