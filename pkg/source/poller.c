@@ -262,13 +262,15 @@ static void track_left(struct poller *p, const struct reader_job *job, usec now)
 
         if (p->ops->left)
                 p->ops->left(p, job->own);
-        if (job->lost && !p->ops->discover) {
+        if (job->lost && p->ops->discover) {
+                /* it is asked for again soon, to stand by */
+                p->discover_at = MIN_OF(p->discover_at, now + USEC_SEC);
+        } else if (job->lost) {
                 (void)error_set(&err, ERROR_CONFLICT,
                                 "somebody else saves the position of this Trigger: is it running twice?");
                 reader_trouble(p->reader, &err);
+                p->discover_at = now + LOST_PAUSE;
         }
-        if (job->lost)
-                p->discover_at = MAX_OF(p->discover_at, now + LOST_PAUSE);
         reader_done(p->reader, job, STR(""), now);
 }
 
@@ -434,7 +436,7 @@ static void add_track(struct poller *p, usec now)
 
 static void discover(struct poller *p, usec now)
 {
-        if (p->stopping || now < p->discover_at)
+        if (p->stopping || p->discovery.busy || now < p->discover_at)
                 return;
         if (p->ops->discover)
                 discover_next(p, now);
@@ -499,7 +501,7 @@ static usec deadline(const struct source *s)
 
         if (p->ended)
                 return 0;
-        return p->stopping ? at : MIN_OF(at, p->discover_at);
+        return p->stopping || p->discovery.busy ? at : MIN_OF(at, p->discover_at);
 }
 
 static void credit(struct source *s, uint32_t track, uint32_t records, size_t bytes)
@@ -589,7 +591,7 @@ void poller_mark(struct poller *p, struct str mark)
         buf_str(&p->mark, mark);
 }
 
-usec poller_wall(const struct poller *p) { return clock_wall(p->services->clock); }
+usec poller_wall(const struct poller *p) { return p->services ? clock_wall(p->services->clock) : 0; }
 
 /* ---- one answer --------------------------------------------------------- */
 
@@ -602,28 +604,48 @@ static uint64_t touch(struct str s)
         return sum;
 }
 
+/* A reader of one track, so that answered may say what it likes. */
+static int stand_in(struct poller *p, void *own, uint32_t *track, struct error *err)
+{
+        const struct reader_config config = { .page_bytes = 1 << 20 };
+
+        if (reader_new(&p->reader, &config, 1, err) < 0)
+                return -1;
+        if (reader_add(p->reader, STR("0"), own, track, err) == 0)
+                return 0;
+        p->reader = reader_free(p->reader);
+        return -1;
+}
+
 int64_t poller_answer(struct poller *p, const struct poller_ops *ops, enum reader_job_kind kind, void *own,
                       struct str body, struct error *err)
 {
         struct remember remember = { 0 };
         struct reader_stats stats = { 0 };
-        struct page *page = page_new(&remember, &stats, (size_t)64 << 20);
-        struct reader_job job = { .kind = kind, .own = own, .records = 100, .bytes = 1 << 20, .page = page };
+        struct reader_job job = {
+                .kind = kind, .own = own, .name = STR("0"), .records = 100, .bytes = 1 << 20
+        };
         volatile uint64_t sum = 0;
         enum poller_step step;
         int64_t n;
 
-        if (!page)
+        if (stand_in(p, own, &job.track, err) < 0)
+                return -1;
+        job.page = page_new(&remember, &stats, (size_t)64 << 20);
+        if (!job.page) {
+                p->reader = reader_free(p->reader);
                 return error_memory(err);
+        }
         p->ops = ops;
         step = ops->answered(p, &job, body, err);
-        for (const struct lent *l = page->first; l; l = l->next)
+        for (const struct lent *l = job.page->first; l; l = l->next)
                 sum += touch(l->record.id) + touch(l->record.key) + touch(l->record.value) + touch(l->mark);
         (void)sum;
-        if (step != POLLER_FAILED && page_failed(page))
+        if (step != POLLER_FAILED && page_failed(job.page))
                 step = (enum poller_step)error_set(err, ERROR_PROTOCOL, "the page has failed");
-        n = step == POLLER_FAILED ? -1 : (int64_t)page->n;
-        page_reject(page);
+        n = step == POLLER_FAILED ? -1 : (int64_t)job.page->n;
+        page_reject(job.page);
         buf_done(&p->mark);
+        p->reader = reader_free(p->reader);
         return n;
 }

@@ -118,12 +118,12 @@ int poller_open(struct poller *, const struct poller_ops *, const struct poller_
 void poller_done(struct poller *);
 /* The mark behind the page (FETCH), or the state (LOAD); copied. */
 void poller_mark(struct poller *, struct str);
-usec poller_wall(const struct poller *); /* for questions about a time */
+usec poller_wall(const struct poller *); /* for questions about a time; 0 in poller_answer */
 
 /* The pull side of every source that polls. */
 extern const struct pull_ops poller_pull;
 
-/* For tests and fuzz targets: one answer to a job of this kind, without a reader or services; each record's
- * bytes are read. p: zeroed, or with what answered needs. How many records it had; negative: it failed. */
+/* For tests and fuzz targets: one answer to a job of this kind, without services; each record's bytes are
+ * read. p: zeroed, or with what answered needs. How many records it had; negative: it failed. */
 int64_t poller_answer(struct poller *, const struct poller_ops *, enum reader_job_kind, void *own,
                       struct str body, struct error *);
