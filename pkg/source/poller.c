@@ -124,6 +124,12 @@ static void why(const struct poller_call *c, struct error *err)
 
 /* ---- jobs --------------------------------------------------------------- */
 
+/* Where its errand is found; the store's tag, too: the track, and whether it reads. */
+static uint64_t place_of(const struct reader_job *job)
+{
+        return (uint64_t)job->track << 1 | (job->kind != READER_SAVE);
+}
+
 static struct errand *errand_new(struct poller *p, const struct reader_job *job)
 {
         struct errand *e = p->free_errands;
@@ -145,8 +151,8 @@ static struct errand *errand_new(struct poller *p, const struct reader_job *job)
 
 static void errand_end(struct poller *p, struct errand *e)
 {
-        if (e->job.kind != READER_SAVE && e->job.track < p->fronts_n)
-                p->fronts[e->job.track] = NULL;
+        if (place_of(&e->job) < p->places_n)
+                p->places[place_of(&e->job)] = NULL;
         if (e->previous)
                 e->previous->next = e->next;
         else
@@ -222,31 +228,30 @@ static void errand_ended(struct poller *p, struct errand *e, usec now)
                 job_failed(p, e, &err, now);
 }
 
-/* Room to find a track's errand by its number. */
-static bool front_put(struct poller *p, struct errand *e)
+static bool errand_place(struct poller *p, struct errand *e)
 {
-        uint32_t n = MAX_OF(p->fronts_n * 2, e->job.track + 1);
+        uint64_t place = place_of(&e->job), n = MAX_OF(p->places_n * 2, (place | 1) + 1);
         struct errand **grown;
 
-        if (e->job.track >= p->fronts_n) {
-                if (!(grown = realloc(p->fronts, n * sizeof(struct errand *))))
+        if (place >= p->places_n) {
+                if (!(grown = realloc(p->places, n * sizeof(struct errand *))))
                         return false;
-                memset(grown + p->fronts_n, 0, (n - p->fronts_n) * sizeof(struct errand *));
-                p->fronts = grown;
-                p->fronts_n = n;
+                memset(grown + p->places_n, 0, (n - p->places_n) * sizeof(struct errand *));
+                p->places = grown;
+                p->places_n = n;
         }
-        p->fronts[e->job.track] = e;
+        p->places[place] = e;
         return true;
 }
 
-static struct errand *front_of(const struct poller *p, uint32_t track)
+static struct errand *errand_at(const struct poller *p, uint64_t place)
 {
-        return track < p->fronts_n ? p->fronts[track] : NULL;
+        return place < p->places_n ? p->places[place] : NULL;
 }
 
 static void front_cancel(struct poller *p, uint32_t track, usec now)
 {
-        struct errand *e = front_of(p, track);
+        struct errand *e = errand_at(p, (uint64_t)track << 1 | 1);
         struct error err;
 
         if (!e || !e->call.busy) /* the store's answers are waited for */
@@ -279,10 +284,9 @@ static bool is_stored(const struct poller *p, const struct reader_job *job)
         return p->ops->stored && (job->kind == READER_LOAD || job->kind == READER_SAVE);
 }
 
-/* Tags of the store: the track, and whether it was a LOAD. */
 static void errand_store(struct poller *p, struct errand *e)
 {
-        uint64_t tag = (uint64_t)e->job.track << 1 | (e->job.kind == READER_LOAD);
+        uint64_t tag = place_of(&e->job);
 
         if (e->job.kind == READER_LOAD)
                 store_get(&p->services->store, tag, e->job.name);
@@ -318,7 +322,7 @@ static void begin(struct poller *p, const struct reader_job *job, usec now)
                 track_left(p, job, now);
                 return;
         }
-        if (!(e = errand_new(p, job)) || (job->kind != READER_SAVE && !front_put(p, e))) {
+        if (!(e = errand_new(p, job)) || !errand_place(p, e)) {
                 (void)error_memory(&err);
                 if (e)
                         job_failed(p, e, &err, now);
@@ -334,16 +338,6 @@ static void begin(struct poller *p, const struct reader_job *job, usec now)
 
 /* ---- the store ---------------------------------------------------------- */
 
-static struct errand *errand_of_tag(struct poller *p, uint64_t tag)
-{
-        if (tag & 1)
-                return front_of(p, (uint32_t)(tag >> 1));
-        for (struct errand *e = p->busy; e; e = e->next)
-                if (e->job.kind == READER_SAVE && e->job.track == (uint32_t)(tag >> 1))
-                        return e;
-        return NULL;
-}
-
 static void take_stored(struct poller *p, usec now)
 {
         struct store_result result;
@@ -351,7 +345,7 @@ static void take_stored(struct poller *p, usec now)
         if (!p->ops->stored || !p->services->store.ops)
                 return;
         while (store_take(&p->services->store, &result)) {
-                struct errand *e = errand_of_tag(p, result.tag);
+                struct errand *e = errand_at(p, result.tag);
 
                 if (!e)
                         continue;
@@ -580,7 +574,7 @@ void poller_done(struct poller *p)
         errands_free(p, TAKE(p->free_errands));
         call_done(p, &p->discovery);
         buf_done(&p->mark);
-        free(TAKE(p->fronts));
+        free(TAKE(p->places));
         p->reader = reader_free(p->reader);
 }
 

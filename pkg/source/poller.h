@@ -100,8 +100,8 @@ struct poller {
         const struct services *services;
         struct reader *reader;
         struct poller_config config;
-        struct errand *free_errands, **fronts; /* by track: the one that reads */
-        uint32_t fronts_n;
+        struct errand *free_errands, **places; /* by track: the one that saves, and the one that reads */
+        uint64_t places_n;
         struct poller_call discovery, *ended, **ended_last;
         struct errand *busy;
         struct buf mark;
