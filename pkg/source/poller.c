@@ -45,10 +45,8 @@ static void call_init(struct poller *p, struct poller_call *c)
         c->request.body.max = BODY_MOST;
 }
 
-static void call_done(struct poller *p, struct poller_call *c)
+static void call_done(struct poller_call *c)
 {
-        if (p->config.port.forget)
-                p->config.port.forget(p->config.port.cookie, c);
         buf_done(&c->request.path);
         buf_done(&c->request.query);
         buf_done(&c->request.body);
@@ -450,8 +448,6 @@ static void take_calls(struct poller *p, usec now)
 {
         struct poller_call *c;
 
-        if (p->config.port.turn)
-                p->config.port.turn(p->config.port.cookie);
         while ((c = p->ended)) {
                 if (!(p->ended = c->next))
                         p->ended_last = &p->ended;
@@ -550,11 +546,11 @@ int poller_open(struct poller *p, const struct poller_ops *ops, const struct pol
         return reader_new(&p->reader, &config->reader, config->seed, err);
 }
 
-static void errands_free(struct poller *p, struct errand *e)
+static void errands_free(struct errand *e)
 {
         for (struct errand *next; e; e = next) {
                 next = e->next;
-                call_done(p, &e->call);
+                call_done(&e->call);
                 free(e);
         }
 }
@@ -565,9 +561,9 @@ void poller_done(struct poller *p)
                 call_cancel(p, &e->call);
         if (p->discovery.poller)
                 call_cancel(p, &p->discovery);
-        errands_free(p, TAKE(p->busy));
-        errands_free(p, TAKE(p->free_errands));
-        call_done(p, &p->discovery);
+        errands_free(TAKE(p->busy));
+        errands_free(TAKE(p->free_errands));
+        call_done(&p->discovery);
         buf_done(&p->mark);
         free(TAKE(p->places));
         p->reader = reader_free(p->reader);

@@ -43,12 +43,8 @@ struct poller_call {
 };
 /* How calls are made: pkg/huawei's, or a script. */
 struct poller_port {
-        /* At the beginning of each turn of the poller: poller_call_ended for each call that is done.
-         * Optional: it is said when it happens. */
-        void (*turn)(void *cookie);
         void (*start)(void *cookie, struct poller_call *);
         void (*cancel)(void *cookie, struct poller_call *); /* it does not end any more */
-        void (*forget)(void *cookie, struct poller_call *); /* optional: frees what is the port's own */
         void *cookie;
 };
 /* The port: what came of the call is filled in. Wakes the poller; never calls it back. */

@@ -127,8 +127,8 @@ static const struct poller_ops single = {
 
 enum { CALLS = 32 };
 static struct script {
-        struct poller_call *calls[CALLS], *done[CALLS]; /* under way; to be said at the next turn */
-        unsigned n, done_n, started, cancelled, forgotten;
+        struct poller_call *calls[CALLS]; /* under way */
+        unsigned n, started, cancelled;
 } script;
 
 static void start(void *cookie, struct poller_call *c)
@@ -174,21 +174,7 @@ static void answer(const char *path, int status, const char *body)
         c->answer.max = 1 << 20;
         buf_text(&c->answer, body);
         refusal_read(&c->refusal, c->service, status, str_of(body), 0);
-        script.done[script.done_n++] = c;
-}
-
-static void say_done(void *cookie)
-{
-        (void)cookie;
-        while (script.done_n)
-                poller_call_ended(script.done[--script.done_n]);
-}
-
-static void forget(void *cookie, struct poller_call *c)
-{
-        (void)cookie;
-        assert_false(c->busy);
-        script.forgotten++;
+        poller_call_ended(c);
 }
 
 /* ---- a store ------------------------------------------------------------ */
@@ -264,7 +250,7 @@ static void open_toy(const struct poller_ops *ops)
                             .backoff_max = 10 * USEC_SEC,
                             .remember = ops->stored ? 10 : 0 },
                 .discover_interval = 30 * USEC_SEC,
-                .port = { say_done, start, cancel, forget, NULL },
+                .port = { start, cancel, NULL },
                 .seed = 1,
         };
         struct error err;
@@ -330,7 +316,6 @@ static int close_all(void **unused)
                 poller_pull.release(&toy.poller.source, lent[i], OUTCOME_RELEASED);
         (void)poller_pull.free(&toy.poller.source);
         assert_true(toy.closed);
-        assert_true(script.forgotten > 0);
         loop_forget(loop, &task);
         loop = loop_free(loop);
         kept.n = 0;
@@ -393,11 +378,11 @@ static void test_a_refusal_that_is_none(void **unused)
         answer("/fetch/p0", 400, "{\"errorCode\":\"DIS.4225\",\"message\":\"expired\"}");
         turn();
         assert_int_equal(toy.cursors, 1);
-        for (int i = 0; i < 8; i++) { /* but not for ever */
+        for (int i = 0; i < 16; i++) { /* but not for ever */
                 answer("/fetch/p0", 400, "{\"errorCode\":\"DIS.4225\",\"message\":\"expired\"}");
                 turn();
         }
-        assert_int_equal(toy.cursors, 8);
+        assert_int_equal(toy.cursors, 16);
         assert_int_equal(script.n, 0);
         assert_non_null(strstr(text, "fetch of p0: 400 DIS.4225: expired"));
 }
