@@ -1,11 +1,8 @@
 #include "source/cloud.h"
 
-#include "base/file.h"
+#include "api/worker.h"
 #include "log/log.h"
 #include "secret/secret.h"
-
-/* Where a cluster mounts the token of the worker's ServiceAccount (children of a Trigger). */
-#define TOKEN_FILE "/run/sluice/cloud/token"
 
 struct source_account {
         struct source_account_config config;
@@ -71,7 +68,7 @@ static int read_id_token(void *cookie UNUSED, struct buf *token, struct buf *non
                 buf_text(token, text);
                 return 0;
         }
-        return buf_read_file(token, file ? file : TOKEN_FILE, err);
+        return buf_read_file(token, file ? file : WORKER_CLOUD_FOLDER "/" WORKER_CLOUD_TOKEN_FILE, err);
 }
 
 static int read_pod_token(void *cookie UNUSED, struct buf *token, struct buf *none UNUSED,
