@@ -83,8 +83,8 @@ $(BUILD)/generate: $(BUILD)/tools/generate.o $(archive)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(all_ldflags) -o $@ $^ $(package_libs) -lm
 
-# So that an engine can run out of memory (tests/sim/memory.c).
-simulator_ldflags := $(foreach name,malloc calloc realloc,-Wl,--wrap=$(name))
+# So that an engine can run out of memory, and a seed replays exactly (tests/sim/memory.c).
+simulator_ldflags := $(foreach name,malloc calloc realloc table_seed,-Wl,--wrap=$(name))
 $(BUILD)/sim: $(call objects,$(simulator_sources)) $(archive)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(all_ldflags) $(simulator_ldflags) -o $@ $^ $(package_libs) -lm
@@ -149,14 +149,16 @@ test: prepare ## everything: unit tests, the same under sanitizers and clang, in
 unit: $(tests) ## the unit tests (cmocka)
 	tools/run-tests $(tests)
 
-simulate: $(BUILD)/sim ## the delivery engine's simulator over many seeds
+simulate: $(BUILD)/sim ## the simulator of the delivery engine and of the reader over many seeds
 	$(BUILD)/sim --seeds=$(or $(SEEDS),5000)
+	$(BUILD)/sim --reader --seeds=$(or $(SEEDS),5000)
 
 soak: $(BUILD)/sim ## the simulator from a random seed on, then bad weather, for SECONDS= (600) each
 	$(BUILD)/sim --seconds=$(or $(filter-out 0,$(SECONDS)),600)
+	$(BUILD)/sim --reader --seconds=$(or $(filter-out 0,$(SECONDS)),600)
 	@+$(MAKE) --no-print-directory weather SECONDS=$(or $(filter-out 0,$(SECONDS)),600)
 
-test-mutants: $(BUILD)/sim ## does the simulator notice when the engine is wrong? MUTANT= picks some
+test-mutants: $(BUILD)/sim ## does the simulator notice when the engine or the reader is wrong? MUTANT= picks some
 	@CC="$(CC)" CFLAGS="$(all_cflags)" LDFLAGS="$(all_ldflags) $(simulator_ldflags)" LIBRARIES="$(package_libs) -lm" JOBS=$(JOBS) tools/mutants $(BUILD)
 
 sanitized: ## unit tests and simulator under AddressSanitizer and UBSan, built by clang; the threads' tests under TSan
@@ -166,7 +168,7 @@ sanitized: ## unit tests and simulator under AddressSanitizer and UBSan, built b
 	@TSAN_OPTIONS="suppressions=tests/tsan/suppressions halt_on_error=1 ignore_noninstrumented_modules=1" $(MAKE) --no-print-directory CC=clang SANITIZE=thread threads
 
 # The tests in which more than one thread is at work.
-threaded := $(BUILD)/pkg/base/loop_test $(BUILD)/pkg/source/kafka/kafka_shape_test $(BUILD)/pkg/checkpoint/filestore_test
+threaded := $(BUILD)/pkg/base/loop_test $(BUILD)/pkg/base/helper_test $(BUILD)/pkg/source/kafka/kafka_shape_test $(BUILD)/pkg/checkpoint/filestore_test
 .PHONY: threads threads-programs
 threads-programs: $(threaded)
 threads: threads-programs

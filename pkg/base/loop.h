@@ -27,7 +27,9 @@ usec loop_now(const struct loop *); /* monotonic, as of this pass */
 /* Deadlines are kept by this clock instead of the system's: for tests, which let hours pass in a moment.
  * Before anything is armed; borrowed. */
 void loop_use_clock(struct loop *, const struct clock *);
-void *loop_uv(struct loop *); /* the uv_loop_t, for pkg/http, pkg/kube and pkg/base alone */
+struct watcher;
+struct watcher **loop_watcher(struct loop *); /* where base/watch keeps what it has for this loop */
+void *loop_uv(struct loop *);                 /* the uv_loop_t, for pkg/http, pkg/kube and pkg/base alone */
 
 /* turn it at the end of this pass; again while turning: next pass */
 void loop_ready(struct loop *, struct task *);

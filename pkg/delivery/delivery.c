@@ -1,153 +1,9 @@
-#include "delivery/delivery.h"
+#include "delivery/inside.h"
 
 #include <assert.h>
 #include <stdio.h>
 
 #include "base/backoff.h"
-#include "base/heap.h"
-#include "delivery/flow.h"
-#include "delivery/track.h"
-
-/* ---- what the engine keeps ---------------------------------------------- */
-
-static const usec STARVED = 10 * USEC_MSEC; /* after which memory is asked for again */
-
-enum timer_kind { TIMER_BATCH, TIMER_LANE, TIMER_AGE, TIMER_COMMIT, TIMER_GIVE_UP };
-struct timer {
-        struct heap_node node;
-        enum timer_kind kind;
-};
-
-/* A first-in first-out of things linked by their first member. */
-struct link {
-        struct link *next;
-};
-struct queue {
-        struct link *first, **last;
-};
-
-struct track;
-struct lane {
-        struct link ready_link;
-        bool ready; /* stands in the ready queue */
-        struct track *track;
-        struct record *first, **last; /* not yet in a batch */
-        uint32_t queued;
-        size_t queued_bytes;
-        uint32_t active;   /* batches made and not finished */
-        struct timer wait; /* for a batch to fill up */
-        struct timer age;  /* the first record that may be sent is too old then */
-};
-
-enum batch_state { BATCH_READY, BATCH_SENT, BATCH_WAITING };
-struct batch {
-        struct link link;              /* in the ready queue, the detach queue or the free list */
-        struct batch *next, *previous; /* of the track's batches */
-        struct batch *later, *earlier; /* of those sent, by time */
-        enum batch_state state;
-        struct lane *lane;
-        struct record *first;
-        uint32_t n;
-        uint32_t send; /* how many of the first are sent at once */
-        /* of the first, those that the last attempt failed on: reason is of them */
-        uint32_t tried;
-        uint32_t suspect;    /* the failing record is among these first ones; 0: not known */
-        uint32_t most;       /* more were too large; 0: not known */
-        uint32_t dead;       /* these first ones go to the dead letter, one at a time */
-        unsigned number;     /* attempts made with what is sent now */
-        unsigned attempts;   /* dead > 0: those that failed before */
-        int status;          /* of the last answer, for the dead letter */
-        char *reason, *body; /* the same; owned; NULL where memory was out */
-        size_t body_n;
-        uint32_t slot; /* while sent */
-        usec sent_at, since;
-        struct timer due;         /* waiting: to be sent again, or too old; ready: too old */
-        struct record *to_detach; /* the next to be detached; NULL: not in the detach queue */
-        bool detached, failing, final;
-        bool named; /* a partial answer named the first record */
-};
-
-struct track {
-        uint32_t id;
-        struct window window;
-        struct account records, bytes;
-        struct batch *batches;
-        uint64_t committed;
-        uint32_t since_commit;
-        struct timer commit_timer, give_up_timer;
-        struct link commit_link, credit_link, end_link;
-        bool commit_due, wants_credit, hungry, revoking, lost, ended;
-        uint32_t lanes_n;
-        struct lane lanes[];
-};
-
-struct slot {
-        struct batch *batch;
-        uint32_t generation;
-};
-
-struct delivery {
-        struct delivery_config config;
-        struct random random;
-        struct heap timers;
-        struct track **tracks; /* sorted by id */
-        uint32_t tracks_n, tracks_cap;
-        struct track *last_track;
-        struct budget records, bytes;
-        struct flow flow;
-        struct queue ready_lanes, ready_batches, detaches, commits, credits, ends;
-        struct queue ready_dead; /* batches whose first record goes to the dead letter */
-        struct queue hungry;     /* tracks that wait for shared budget */
-        struct record *settled, **settled_last;
-        uint32_t *cancels, cancels_n; /* tickets */
-        size_t timer_places;          /* how many timers there can be at once */
-        usec now;                     /* of the last delivery_next */
-        /* there was no memory for a batch or a window: try again then; 0: no */
-        usec starved_until;
-        struct batch *sent_first, *sent_last;
-        struct link *free_batches;
-        struct slot *slots;
-        uint32_t *free_slots, free_slots_n;
-        struct record **scratch; /* the records of the last SEND */
-        uint64_t seed;
-        uint32_t failing, final;    /* batches */
-        uint32_t dead_in_flight;    /* requests to the dead letter */
-        bool dead_last, again_last; /* whose turn it was */
-        enum delivery_state told_state;
-        bool text_changed, on_hold;
-        bool text_past; /* text tells of a failure that is over */
-        char text[256];
-        struct delivery_stats stats;
-};
-
-static void queue_init(struct queue *q) { q->first = NULL, q->last = &q->first; }
-
-static void queue_add(struct queue *q, struct link *l)
-{
-        l->next = NULL;
-        *q->last = l;
-        q->last = &l->next;
-}
-
-static struct link *queue_take(struct queue *q)
-{
-        struct link *l = q->first;
-
-        if (l && !(q->first = l->next))
-                q->last = &q->first;
-        return l;
-}
-
-static void queue_remove(struct queue *q, struct link *l)
-{
-        for (struct link **at = &q->first; *at; at = &(*at)->next)
-                if (*at == l) {
-                        *at = l->next;
-                        if (q->last == &l->next)
-                                q->last = at;
-                        return;
-                }
-}
 
 /* ---- life --------------------------------------------------------------- */
 
@@ -381,7 +237,7 @@ static void commit_soon(struct delivery *d, struct track *t, usec now)
 }
 
 /* A record leaves the engine. */
-static void settle(struct delivery *d, struct track *t, struct record *r, enum outcome outcome, usec now)
+void record_settle(struct delivery *d, struct track *t, struct record *r, enum outcome outcome, usec now)
 {
         budget_move(&d->records, &t->records, 0, -1);
         budget_move(&d->bytes, &t->bytes, 0, -(int64_t)r->pinned);
@@ -417,23 +273,23 @@ static void end_if_done(struct delivery *d, struct track *t)
 
 /* Is an event given up for its age alone, whether it could be sent or not? One that blocks is tried for ever.
  */
-static bool ages(const struct delivery *d)
+bool records_age(const struct delivery *d)
 {
         return d->config.max_event_age && d->config.on_exhausted != EXHAUSTED_BLOCK;
 }
-static usec old_at(const struct delivery *d, const struct record *r)
+usec record_old_at(const struct delivery *d, const struct record *r)
 {
         return r->engine.since + d->config.max_event_age;
 }
 
 /* One of these records is at fault, and it is not known which: the others are not given up with it, however
  * old they are. */
-static bool batch_searches(const struct delivery *d, const struct batch *b)
+bool batch_searches(const struct delivery *d, const struct batch *b)
 {
         return d->config.bisect && b->suspect > 1;
 }
 
-static void arm(struct delivery *d, struct timer *t, usec at)
+void timer_arm(struct delivery *d, struct timer *t, usec at)
 {
         bool inserted = heap_insert(&d->timers, &t->node, at);
 
@@ -445,23 +301,23 @@ static void lane_ready(struct delivery *d, struct lane *l)
 {
         if (!l->first || l->track->revoking || (d->config.ordering != ORDERING_NONE && l->active > 0))
                 return;
-        if (ages(d))
+        if (records_age(d))
                 /* without memory for a batch nothing can be given up, either */
-                arm(d, &l->age, MAX_OF(old_at(d, l->first), d->starved_until));
+                timer_arm(d, &l->age, MAX_OF(record_old_at(d, l->first), d->starved_until));
         if (l->ready)
                 return;
         l->ready = true;
         queue_add(&d->ready_lanes, &l->ready_link);
 }
 
-static void batch_settled_state(struct delivery *d, struct batch *b)
+void batch_settled_state(struct delivery *d, struct batch *b)
 {
         d->failing -= b->failing;
         d->final -= b->final;
         b->failing = b->final = false;
 }
 
-static void batch_forget_reason(struct batch *b)
+void batch_forget_reason(struct batch *b)
 {
         free(TAKE(b->reason));
         free(TAKE(b->body));
@@ -492,15 +348,14 @@ static void batch_end(struct delivery *d, struct batch *b)
 }
 
 /* The first records of a batch that is not under way are done; without further ones it ends: false. */
-static bool batch_settle_first(struct delivery *d, struct batch *b, uint32_t n, enum outcome outcome,
-                               usec now)
+bool batch_settle_first(struct delivery *d, struct batch *b, uint32_t n, enum outcome outcome, usec now)
 {
         b->tried -= MIN_OF(b->tried, n);
         for (; n > 0; n--, b->n--) {
                 struct record *r = b->first;
 
                 b->first = r->engine.next;
-                settle(d, b->lane->track, r, outcome, now);
+                record_settle(d, b->lane->track, r, outcome, now);
         }
         if (b->n == 0) {
                 batch_end(d, b);
@@ -510,33 +365,33 @@ static bool batch_settle_first(struct delivery *d, struct batch *b, uint32_t n, 
         return true;
 }
 
-static void batch_settle(struct delivery *d, struct batch *b, enum outcome outcome, usec now)
+void batch_settle(struct delivery *d, struct batch *b, enum outcome outcome, usec now)
 {
         (void)batch_settle_first(d, b, b->n, outcome, now);
 }
 
-static void batch_ready(struct delivery *d, struct batch *b)
+void batch_ready(struct delivery *d, struct batch *b)
 {
         b->state = BATCH_READY;
-        if (ages(d) && !b->dead && !batch_searches(d, b))
-                arm(d, &b->due, old_at(d, b->first));
+        if (records_age(d) && !b->dead && !batch_searches(d, b))
+                timer_arm(d, &b->due, record_old_at(d, b->first));
         queue_add(b->dead ? &d->ready_dead : &d->ready_batches, &b->link);
 }
 
-static void slot_free(struct delivery *d, uint32_t slot)
+void slot_free(struct delivery *d, uint32_t slot)
 {
         d->slots[slot].batch = NULL;
         d->slots[slot].generation++;
         d->free_slots[d->free_slots_n++] = slot;
 }
 
-static uint32_t slot_ticket(const struct delivery *d, uint32_t slot)
+uint32_t slot_ticket(const struct delivery *d, uint32_t slot)
 {
         return d->slots[slot].generation << 16 | slot;
 }
 
 /* The attempt is over, whatever came of it. */
-static void batch_landed(struct delivery *d, struct batch *b)
+void batch_landed(struct delivery *d, struct batch *b)
 {
         if (b->earlier)
                 b->earlier->later = b->later;
@@ -549,336 +404,6 @@ static void batch_landed(struct delivery *d, struct batch *b)
         b->earlier = b->later = NULL;
         d->stats.in_flight--;
         d->dead_in_flight -= b->dead > 0;
-}
-
-/* ---- failing ------------------------------------------------------------ */
-
-/* The sink accepts again: what it said stays the reason for fewer requests, but it is past. */
-static void remember_as_past(struct delivery *d)
-{
-        char text[sizeof(d->text)];
-
-        if (!d->text[0] || d->text_past || d->flow.failed)
-                return;
-        memcpy(text, d->text, sizeof(text));
-        (void)snprintf(d->text, sizeof(d->text), "accepts again, fewer requests at once since: %.*s",
-                       (int)sizeof(d->text) - 48, text);
-        d->text_past = d->text_changed = true;
-}
-
-static void remember(struct delivery *d, const char *text)
-{
-        if (!text || (!d->text_past && strncmp(d->text, text, sizeof(d->text) - 1) == 0))
-                return;
-        d->text_past = false;
-        (void)snprintf(d->text, sizeof(d->text), "%s", text);
-        d->text_changed = true;
-}
-
-static void batch_wait(struct delivery *d, struct batch *b, usec until)
-{
-        arm(d, &b->due,
-            ages(d) && !b->dead && !batch_searches(d, b) ? MIN_OF(until, old_at(d, b->first)) : until);
-        b->state = BATCH_WAITING;
-        if (!b->detached) {
-                b->detached = true;
-                b->to_detach = b->first;
-                queue_add(&d->detaches, &b->link);
-        }
-}
-
-static bool batch_spent(const struct delivery *d, const struct batch *b, const struct answer *a)
-{
-        return a->kind == ANSWER_FINAL || a->kind == ANSWER_TOO_LARGE ||
-               (d->config.max_attempts && b->number >= d->config.max_attempts);
-}
-
-static bool batch_exhausted(const struct delivery *d, const struct batch *b, const struct answer *a, usec now)
-{
-        return batch_spent(d, b, a) || (d->config.max_event_age && now - b->since >= d->config.max_event_age);
-}
-
-/* How many of those sent have come to their end. What is old stands first; its age is no reason to give up
- * what came after it. */
-static uint32_t batch_ended(const struct delivery *d, const struct batch *b, const struct answer *a, usec now)
-{
-        uint32_t n = 0;
-
-        if (b->named)
-                return 1;
-        if (batch_spent(d, b, a))
-                return b->send;
-        for (const struct record *r = b->first;
-             n < b->send && now - r->engine.since >= d->config.max_event_age; r = r->engine.next)
-                n++;
-        return n;
-}
-
-/* Did the function itself fail, so that one of the records may be the reason? */
-static bool answer_blames(const struct answer *a)
-{
-        return a->kind == ANSWER_FINAL ||
-               (a->kind == ANSWER_RETRY && a->status >= 500 && !answer_is_overload(a->status));
-}
-
-static void batch_failing(struct delivery *d, struct batch *b, bool final)
-{
-        d->failing += !b->failing;
-        b->failing = true;
-        d->final += final && !b->final;
-        b->final = b->final || final;
-}
-
-static usec batch_backoff(struct delivery *d, const struct batch *b)
-{
-        const struct delivery_config *c = &d->config;
-        int64_t steps = MIN_OF((int64_t)b->number, c->max_backoff / MAX_OF(c->initial_backoff, (usec)1) + 1);
-
-        if (b->final && !b->dead)
-                return MAX_OF(c->max_backoff / 2 + backoff_full_jitter(&d->random, c->max_backoff / 2,
-                                                                       c->max_backoff / 2, 0, 0),
-                              USEC_MSEC);
-        if (c->linear_backoff)
-                return backoff_full_jitter(
-                        &d->random, MIN_OF(c->initial_backoff * MAX_OF(steps, (int64_t)1), c->max_backoff),
-                        c->max_backoff, 0, USEC_MSEC);
-        return backoff_full_jitter(&d->random, c->initial_backoff, c->max_backoff, MAX_OF(b->number, 1u) - 1,
-                                   USEC_MSEC);
-}
-
-/* For the dead letter. */
-static void batch_keep_answer(struct batch *b, const struct answer *a)
-{
-        if (a->text && a->text == b->reason)
-                return;
-        batch_forget_reason(b);
-        b->status = a->status;
-        b->reason = a->text ? strdup(a->text) : NULL;
-        b->body_n = a->body.n;
-        b->body = a->body.n ? str_dup(a->body) : NULL;
-}
-
-static void batch_pause(struct delivery *d, struct batch *b, const struct answer *a, usec now)
-{
-        if (ages(d) && !b->dead)
-                batch_keep_answer(b, a);
-        batch_wait(d, b,
-                   now + MAX_OF(batch_backoff(d, b), MIN_OF(a->retry_after, d->config.retry_after_max)));
-}
-
-/* What was sent is at fault as a whole, and its first half is sent by itself. */
-static void batch_halve(struct delivery *d, struct batch *b, const struct answer *a, usec now)
-{
-        uint32_t sent = b->send;
-
-        b->send /= 2;
-        b->number = 0;
-        if (a->kind == ANSWER_TOO_LARGE) {
-                b->most = b->send;
-                batch_ready(d, b);
-                return;
-        }
-        b->suspect = sent;
-        batch_failing(d, b, false);
-        batch_pause(d, b, a, now);
-}
-
-/* The records behind those that are done have their own chance. */
-static void batch_go_on(struct delivery *d, struct batch *b)
-{
-        batch_settled_state(d, b);
-        if (!b->dead)
-                batch_forget_reason(b);
-        b->number = 0;
-        b->named = false;
-        b->send = b->dead ? 1
-                          : MIN_OF(b->suspect ? MAX_OF(b->suspect / 2, 1u) : b->n, b->most ? b->most : b->n);
-        batch_ready(d, b);
-}
-
-static void batch_bury(struct delivery *d, struct batch *b, uint32_t n, const struct answer *a)
-{
-        b->attempts = b->number;
-        batch_keep_answer(b, a);
-        b->dead = n;
-        b->send = 1;
-        b->suspect = 0;
-        b->number = 0;
-        if (b->attempts) /* what was never tried says nothing about the function */
-                batch_failing(d, b, false);
-        batch_ready(d, b);
-}
-
-/* No further attempt for the first n records: the user said what happens to them. */
-static void batch_give_up(struct delivery *d, struct batch *b, uint32_t n, const struct answer *a, usec now)
-{
-        switch (d->config.on_exhausted) {
-        case EXHAUSTED_DROP:
-                b->suspect = 0;
-                if (batch_settle_first(d, b, n, OUTCOME_DROPPED, now))
-                        batch_go_on(d, b);
-                return;
-        case EXHAUSTED_DEAD_LETTER: batch_bury(d, b, n, a); return;
-        case EXHAUSTED_BLOCK:
-                batch_failing(d, b, true);
-                batch_pause(d, b, a, now);
-                return;
-        }
-}
-
-/* ---- age, decided as soon as it is reached ------------------------------ */
-
-static void batch_give_up_old(struct delivery *d, struct batch *b, usec now)
-{
-        const struct answer a = { .kind = ANSWER_FINAL,
-                                  .status = b->status,
-                                  .body = { b->body, b->body ? b->body_n : 0 },
-                                  .text = b->reason ? b->reason
-                                                    : "maxEventAge passed before it could be sent" };
-        uint32_t n = 0;
-
-        if (b->state == BATCH_READY)
-                queue_remove(&d->ready_batches, &b->link);
-        heap_remove(&d->timers, &b->due.node);
-        /* Those behind what was sent last have other attempts behind them, or none; their turn comes at once.
-         */
-        for (const struct record *r = b->first;
-             n < (b->reason ? MAX_OF(MIN_OF(b->send, b->tried), 1u) : b->send) && now >= old_at(d, r);
-             r = r->engine.next)
-                n++;
-        batch_give_up(d, b, n, &a, now);
-}
-
-static void batch_failed(struct delivery *d, struct batch *b, const struct answer *a, usec now)
-{
-        d->stats.failures++;
-        b->named = a->kind == ANSWER_PARTIAL && d->config.ordering != ORDERING_NONE;
-        remember(d, a->text);
-        if (b->lane->track->revoking) {
-                batch_settle(d, b, OUTCOME_RELEASED, now);
-                return;
-        }
-        if (b->dead) { /* never lost: the lane waits until the dead letter is taken */
-                batch_failing(d, b, true);
-                batch_pause(d, b, a, now);
-                return;
-        }
-        if (a->overload)
-                flow_refused(&d->flow, &d->random, b->sent_at,
-                             MIN_OF(a->retry_after, d->config.retry_after_max), now);
-        if (b->send > 1 &&
-            (a->kind == ANSWER_TOO_LARGE ||
-             (d->config.bisect && !b->named && (answer_blames(a) || batch_exhausted(d, b, a, now))))) {
-                batch_halve(d, b, a, now);
-                return;
-        }
-        if (batch_exhausted(d, b, a, now)) {
-                batch_give_up(d, b, batch_ended(d, b, a, now), a, now);
-                return;
-        }
-        batch_failing(d, b, false);
-        batch_pause(d, b, a, now);
-}
-
-static void batch_accepted(struct delivery *d, struct batch *b, usec now)
-{
-        uint32_t n = b->send;
-
-        if (!b->dead)
-                flow_accepted(&d->flow, d->stats.in_flight - d->dead_in_flight, b->sent_at, now);
-        b->suspect -= MIN_OF(b->suspect, n);
-        if (!batch_settle_first(d, b, n, b->dead ? OUTCOME_DEAD_LETTERED : OUTCOME_ACCEPTED, now))
-                return;
-        if (b->lane->track->revoking) {
-                batch_settle(d, b, OUTCOME_RELEASED, now);
-                return;
-        }
-        if (b->dead && --b->dead == 0)
-                batch_forget_reason(b);
-        batch_go_on(d, b);
-}
-
-/* Takes out what a partial answer accepted. In an ordered lane that is what stands before the first failure.
- */
-static void batch_keep_failed(struct delivery *d, struct batch *b, const struct answer *a, usec now)
-{
-        struct record *kept = NULL, **last = &kept, *r = b->first;
-        uint32_t place = 0, i = 0;
-
-        if (d->config.ordering != ORDERING_NONE) {
-                if (a->failed[0] > 0) { /* the first record is another one now */
-                        b->number = 1;
-                        (void)batch_settle_first(d, b, a->failed[0], OUTCOME_ACCEPTED, now);
-                }
-                return;
-        }
-        for (struct record *next; r; r = next, place++) {
-                next = r->engine.next;
-                if (place >= b->send || (i < a->failed_n && a->failed[i] == place)) {
-                        i += place < b->send;
-                        *last = r;
-                        last = &r->engine.next;
-                        continue;
-                }
-                b->n--;
-                settle(d, b->lane->track, r, OUTCOME_ACCEPTED, now);
-        }
-        *last = NULL;
-        b->first = kept;
-        assert(kept); /* an answer is partial only when it names a record */
-        b->since = kept->engine.since;
-        b->send = b->tried = i;
-}
-
-static void batch_partly_accepted(struct delivery *d, struct batch *b, const struct answer *a, usec now)
-{
-        flow_accepted(&d->flow, d->stats.in_flight - d->dead_in_flight, b->sent_at, now);
-        batch_keep_failed(d, b, a, now);
-        if (a->failed[0] > 0) /* what blocked may be among those accepted */
-                batch_settled_state(d, b);
-        b->suspect = 0;
-        /* no more than fits, or the attempts would be counted from the start each time */
-        if (d->config.ordering != ORDERING_NONE)
-                b->send = b->most ? MIN_OF(b->most, b->n) : b->n;
-        batch_failed(d, b, a, now);
-}
-
-/* Ends an attempt that has no answer, and says so to whoever sends. */
-static void batch_cancel(struct delivery *d, struct batch *b)
-{
-        d->cancels[d->cancels_n++] = slot_ticket(d, b->slot);
-        batch_landed(d, b);
-        slot_free(d, b->slot);
-}
-
-static void batch_expire(struct delivery *d, struct batch *b, usec now)
-{
-        char text[64];
-
-        (void)snprintf(text, sizeof(text), "no answer within %lld ms",
-                       (long long)(d->config.timeout / USEC_MSEC));
-        batch_cancel(d, b);
-        batch_failed(d, b, &(struct answer){ .kind = ANSWER_RETRY, .overload = true, .text = text }, now);
-}
-
-void delivery_answer(struct delivery *d, uint32_t ticket, const struct answer *a, usec now)
-{
-        struct answer all_failed = *a; /* a partial answer that names no record of the batch */
-        uint32_t slot = ticket & 0xffff;
-        struct batch *b;
-
-        all_failed.kind = ANSWER_RETRY;
-        if (slot >= d->config.max_in_flight || slot_ticket(d, slot) != ticket || !(b = d->slots[slot].batch))
-                return;
-        batch_landed(d, b);
-        slot_free(d, slot);
-        if (a->kind == ANSWER_ACCEPTED)
-                batch_accepted(d, b, now);
-        else if (a->kind == ANSWER_PARTIAL && !b->dead && a->failed_n > 0 &&
-                 a->failed[a->failed_n - 1] < b->send)
-                batch_partly_accepted(d, b, a, now);
-        else
-                batch_failed(d, b, a->kind == ANSWER_PARTIAL ? &all_failed : a, now);
 }
 
 /* ---- revoking ----------------------------------------------------------- */
@@ -896,7 +421,7 @@ static void release_unsent(struct delivery *d, struct track *t)
                 heap_remove(&d->timers, &l->age.node);
                 for (struct record *r = l->first, *next; r; r = next) {
                         next = r->engine.next;
-                        settle(d, t, r, OUTCOME_RELEASED, 0);
+                        record_settle(d, t, r, OUTCOME_RELEASED, 0);
                 }
                 l->first = NULL;
                 l->last = &l->first;
@@ -1002,7 +527,7 @@ void delivery_skip(struct delivery *d, struct record *r, usec now)
         struct track *t = take_in(d, r, now);
 
         if (t)
-                settle(d, t, r, OUTCOME_FILTERED, now);
+                record_settle(d, t, r, OUTCOME_FILTERED, now);
 }
 
 void delivery_hold(struct delivery *d, bool held) { d->on_hold = held; }
@@ -1080,7 +605,7 @@ static bool track_dry(const struct track *t)
 }
 
 /* The first records of a lane are too old to be sent: they go at once, though others may have to wait. */
-static void lane_give_up_old(struct delivery *d, struct lane *l, usec now)
+void lane_give_up_old(struct delivery *d, struct lane *l, usec now)
 {
         const struct answer a = { .kind = ANSWER_FINAL,
                                   .text = "maxEventAge passed before it could be sent" };
@@ -1090,7 +615,7 @@ static void lane_give_up_old(struct delivery *d, struct lane *l, usec now)
         if (!l->first || l->track->revoking)
                 return;
         if (!(b = batch_make(d, l))) {
-                arm(d, &l->age, now + STARVED);
+                timer_arm(d, &l->age, now + STARVED);
                 return;
         }
         if (l->ready)
@@ -1098,7 +623,7 @@ static void lane_give_up_old(struct delivery *d, struct lane *l, usec now)
         l->ready = false;
         heap_remove(&d->timers, &l->wait.node);
         batch_fill(d, b);
-        for (const struct record *r = b->first; n < b->n && now >= old_at(d, r); r = r->engine.next)
+        for (const struct record *r = b->first; n < b->n && now >= record_old_at(d, r); r = r->engine.next)
                 n++;
         batch_give_up(d, b, n, &a, now);
         lane_ready(d, l);
@@ -1308,7 +833,7 @@ static bool state_next(struct delivery *d, usec now, struct action *a)
         enum delivery_state state = current_state(d, now);
 
         if (state == DELIVERY_THROTTLED && !flow_paused(&d->flow, now))
-                remember_as_past(d);
+                batch_remember_past(d);
         if (state == d->told_state && !(d->text_changed && state != DELIVERY_IDLE))
                 return false;
         d->told_state = state;
@@ -1386,7 +911,8 @@ static void timer_fired(struct delivery *d, struct timer *timer)
         case TIMER_BATCH: {
                 struct batch *b = CONTAINER_OF(timer, struct batch, due);
 
-                if (ages(d) && !b->dead && !batch_searches(d, b) && d->now >= old_at(d, b->first))
+                if (records_age(d) && !b->dead && !batch_searches(d, b) &&
+                    d->now >= record_old_at(d, b->first))
                         batch_give_up_old(d, b, d->now);
                 else
                         batch_ready(d, b);

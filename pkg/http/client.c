@@ -260,11 +260,11 @@ int http_target_new(struct http_target **out, struct http_client *client,
         t->timer.turn = target_turn;
         t->answer_timer.turn = target_answers_turn;
         if (copy_config(t, config, err) < 0 || url_parse(str_of(t->url_text), &t->url, err) < 0 ||
-            set_route(t, config->proxy.no_proxy, err) < 0 || set_head(t, config->headers, err) < 0) {
+            set_route(t, config->proxy.no_proxy, err) < 0 || set_head(t, config->headers, err) < 0 ||
+            files_watch(t, err) < 0) {
                 (void)http_target_free(t);
                 return -1;
         }
-        (void)files_changed(t);
         *out = t;
         return 0;
 }
@@ -280,6 +280,7 @@ struct http_target *http_target_free(struct http_target *t)
         loop_forget(t->client->loop, &t->timer);
         loop_forget(t->client->loop, &t->answer_timer);
         addresses_free(t);
+        files_forget(t);
         (void)tls_client_free(t->tls);
         buf_done(&t->head);
         buf_done(&t->field_text);

@@ -23,20 +23,35 @@ enum { TURN_BYTES = 2 * READ_SIZE, TURN_READS = 32 };
 
 /* ---- files -------------------------------------------------------------- */
 
-/* Notes how the files of certificates are; true when that differs from the last time. */
-bool files_changed(struct http_target *t)
+int files_watch(struct http_target *t, struct error *err)
 {
         const struct http_tls *tls = &t->config.tls;
         const char *files[] = { tls->ca_file, tls->client_cert_file, tls->client_key_file };
+
+        for (size_t i = 0; i < COUNT_OF(files); i++)
+                if (files[i] && watch_open(&t->files[i], t->client->loop, files[i], NULL, err) < 0)
+                        return -1;
+        (void)files_changed(t);
+        return 0;
+}
+
+bool files_changed(struct http_target *t)
+{
         bool changed = false;
 
-        for (size_t i = 0; i < COUNT_OF(files); i++) {
-                struct file_stamp now = stamp_of(files[i]), *last = &t->stamps[i];
+        for (size_t i = 0; i < COUNT_OF(t->files); i++) {
+                uint64_t version = watch_look(&t->files[i]);
 
-                changed = changed || !stamps_equal(&now, last);
-                *last = now;
+                changed = changed || version != t->files_seen[i];
+                t->files_seen[i] = version;
         }
         return changed;
+}
+
+void files_forget(struct http_target *t)
+{
+        for (size_t i = 0; i < COUNT_OF(t->files); i++)
+                watch_close(&t->files[i]);
 }
 
 /* ---- what went wrong ---------------------------------------------------- */

@@ -13,7 +13,7 @@
 #include "http/codec.h"
 #include "http/multi.h"
 #include "http/resolver.h"
-#include "http/stamp.h"
+#include "base/watch.h"
 #include "http/tls_client.h"
 
 enum { READ_SIZE = 65536, ANSWER_HEAD_MAX = 65536 };
@@ -145,7 +145,8 @@ struct http_target {
         uint32_t failures; /* to connect, in a row */
         bool resolving, used, numeric;
         struct tls_client *tls; /* NULL: not made yet, or its files have changed */
-        struct file_stamp stamps[3];
+        struct watch files[3];  /* of certificates: those that are named */
+        uint64_t files_seen[3];
         struct task timer;
         struct exchange *awaiting; /* the first one sent first: all are given the same time */
         struct task answer_timer;
@@ -229,7 +230,9 @@ struct turn {
 bool connection_had_enough(struct connection *, struct turn *, size_t n);
 /* TLS holds bytes that the socket does not show */
 bool connection_buffers(const struct connection *);
-bool files_changed(struct http_target *);
+int files_watch(struct http_target *, struct error *) MUST_CHECK;
+bool files_changed(struct http_target *); /* since it was last asked */
+void files_forget(struct http_target *);
 
 /* addresses.c */
 void addresses_ask(struct http_target *);

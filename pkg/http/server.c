@@ -205,7 +205,8 @@ static int set_trusted(struct http_server *s, struct error *err)
 
 static int start(struct http_server *s, const char *address, struct error *err)
 {
-        if (set_trusted(s, err) < 0 || (s->config.tls && tls_server_new(&s->tls, s->config.tls, err) < 0))
+        if (set_trusted(s, err) < 0 ||
+            (s->config.tls && tls_server_new(&s->tls, s->loop, s->config.tls, err) < 0))
                 return -1;
         if (loop_crowd_new(&s->crowd, s->loop, EVENTS_IN_A_PASS, err) < 0)
                 return -1;

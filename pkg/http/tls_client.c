@@ -6,7 +6,7 @@
 #include <utlist.h>
 
 #include "base/file.h"
-#include "http/stamp.h"
+#include "base/watch.h"
 
 struct tls_trust {
         struct tls_trust *next;

@@ -6,18 +6,17 @@
 #include <openssl/rand.h>
 #include <openssl/x509v3.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 
 #include "base/file.h"
+#include "base/watch.h"
 #include "log/log.h"
 
 static const usec LOOK_AGAIN = USEC_SEC, TELL_AGAIN = USEC_MINUTE;
 
 struct file {
-        char *path;
-        struct timespec changed;
-        ino_t inode;
-        off_t size;
+        char *path; /* NULL: none */
+        struct watch watch;
+        uint64_t seen; /* its version that was last used */
 };
 
 struct tls_server {
@@ -145,21 +144,9 @@ static int make_context(struct tls_server *t, struct error *err)
 
 static bool has_changed(struct file *f)
 {
-        struct stat s;
-        bool changed;
+        bool changed = f->watch.version != f->seen;
 
-        if (!f->path)
-                return false;
-        if (stat(f->path, &s) < 0) {
-                if (errno != ENOENT && errno != ENOTDIR)
-                        return false;
-                memset(&s, 0, sizeof(s)); /* it is gone, which is a change, too */
-        }
-        changed = s.st_ino != f->inode || s.st_size != f->size || s.st_mtim.tv_sec != f->changed.tv_sec ||
-                  s.st_mtim.tv_nsec != f->changed.tv_nsec;
-        f->inode = s.st_ino;
-        f->size = s.st_size;
-        f->changed = s.st_mtim;
+        f->seen = f->watch.version;
         return changed;
 }
 
@@ -169,6 +156,30 @@ static bool have_changed(struct tls_server *t, bool *ca)
 
         *ca = has_changed(&t->client_ca);
         return cert || key || *ca;
+}
+
+/* inotify may not be there to tell. */
+static void look_at_files(struct tls_server *t)
+{
+        (void)watch_look(&t->cert.watch);
+        (void)watch_look(&t->key.watch);
+        (void)watch_look(&t->client_ca.watch);
+}
+
+static int open_file(struct file *f, struct loop *loop, const char *path, struct error *err)
+{
+        if (!path)
+                return 0;
+        f->path = str_dup(str_of(path));
+        if (!f->path)
+                return error_memory(err);
+        return watch_open(&f->watch, loop, path, NULL, err);
+}
+
+static void close_file(struct file *f)
+{
+        watch_close(&f->watch);
+        free(f->path);
 }
 
 /* The old certificate is still shown, but the clients' authorities are those of now: none, where their file
@@ -198,12 +209,13 @@ static void trust_anew(struct tls_server *t)
 static void look_after(struct tls_server *t, usec now)
 {
         struct error err;
-        bool ca;
+        bool again = !t->looked || now - t->looked >= LOOK_AGAIN, ca;
 
-        if (t->looked && now - t->looked < LOOK_AGAIN)
-                return;
-        t->looked = now;
-        if (!have_changed(t, &ca) && !t->reload_failed)
+        if (again) {
+                t->looked = now;
+                look_at_files(t);
+        }
+        if (!have_changed(t, &ca) && !(again && t->reload_failed))
                 return;
         t->trusted += ca;
         t->reload_failed = make_context(t, &err) < 0;
@@ -231,7 +243,8 @@ void tls_server_failed(struct tls_server *t, usec now)
         t->told = now;
 }
 
-int tls_server_new(struct tls_server **out, const struct http_server_tls *config, struct error *err)
+int tls_server_new(struct tls_server **out, struct loop *loop, const struct http_server_tls *config,
+                   struct error *err)
 {
         struct tls_server *t = calloc(1, sizeof(*t));
         bool ca;
@@ -240,15 +253,17 @@ int tls_server_new(struct tls_server **out, const struct http_server_tls *config
                 return error_memory(err);
         t->handshake_timeout = config->handshake_timeout ? config->handshake_timeout : 10 * USEC_SEC;
         t->client_required = config->client_required;
-        t->cert.path = str_dup(str_of(config->cert));
-        t->key.path = str_dup(str_of(config->key));
-        t->client_ca.path = config->client_ca ? str_dup(str_of(config->client_ca)) : NULL;
         t->socket = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "sluice socket");
-        if (!t->cert.path || !t->key.path || (config->client_ca && !t->client_ca.path) || !t->socket ||
-            BIO_meth_set_write(t->socket, bio_write) != 1 || BIO_meth_set_read(t->socket, bio_read) != 1 ||
-            BIO_meth_set_ctrl(t->socket, bio_ctrl) != 1) {
+        if (!t->socket || BIO_meth_set_write(t->socket, bio_write) != 1 ||
+            BIO_meth_set_read(t->socket, bio_read) != 1 || BIO_meth_set_ctrl(t->socket, bio_ctrl) != 1) {
                 (void)tls_server_free(t);
                 return error_memory(err);
+        }
+        if (open_file(&t->cert, loop, config->cert, err) < 0 ||
+            open_file(&t->key, loop, config->key, err) < 0 ||
+            open_file(&t->client_ca, loop, config->client_ca, err) < 0) {
+                (void)tls_server_free(t);
+                return -1;
         }
         (void)have_changed(t, &ca);
         if (make_context(t, err) < 0) {
@@ -265,9 +280,9 @@ struct tls_server *tls_server_free(struct tls_server *t)
                 return NULL;
         SSL_CTX_free(t->context);
         BIO_meth_free(t->socket);
-        free(t->cert.path);
-        free(t->key.path);
-        free(t->client_ca.path);
+        close_file(&t->cert);
+        close_file(&t->key);
+        close_file(&t->client_ca);
         free(t);
         return NULL;
 }

@@ -10,7 +10,8 @@
 
 struct tls_server;
 
-int tls_server_new(struct tls_server **, const struct http_server_tls *, struct error *) MUST_CHECK;
+int tls_server_new(struct tls_server **, struct loop *, const struct http_server_tls *,
+                   struct error *) MUST_CHECK;
 struct tls_server *tls_server_free(struct tls_server *); /* NULL is fine */
 /* A session on a socket, which stays the caller's; NULL: no memory. Looks after the files. */
 SSL *tls_server_accept(struct tls_server *, int fd, usec now) MUST_CHECK;

@@ -64,7 +64,7 @@ struct track {
         bool ended, withdrawn, lost, again;
         bool refused; /* the engine had no memory for it */
         bool tell;    /* the engine, that it is to let go */
-        usec give_up_at, leave_by;
+        usec give_up_at, leave_by, again_at;
 
         /* its records, in order: those below saved are gone; committed: all below are done; unread from */
         uint64_t next, committed, saved;
@@ -74,6 +74,7 @@ struct track {
         uint64_t reach; /* below it everything is done, up to a mark */
         struct str reach_mark;
         struct buf resume, kept; /* the mark of the last page; the one that is saved */
+        struct buf reached;      /* that of the page before, once all of it was done */
         bool fresh;              /* the mark moved without a record */
         struct remember remember;
         int64_t credit, credit_bytes;
@@ -205,6 +206,7 @@ static void track_done(struct reader *r, struct track *t)
         buf_done(&t->save_state);
         buf_done(&t->resume);
         buf_done(&t->kept);
+        buf_done(&t->reached);
         free(t->marks);
         free(t->name);
         free(t);
@@ -571,7 +573,7 @@ static uint64_t save_point(const struct track *t) { return all_done(t) ? t->next
 
 static bool save_wanted(const struct reader *r, const struct track *t)
 {
-        if (t->saving || t->lost || t->state < TRACK_OPEN)
+        if (t->saving || t->lost || t->state < TRACK_OPEN || (t->busy && t->front == READER_LEAVE))
                 return false;
         return save_point(t) > t->saved || (t->fresh && all_done(t) && r->config.idle_save_interval);
 }
@@ -627,13 +629,18 @@ static bool save_prepare(struct reader *r, struct track *t, uint64_t *to, size_t
         return !t->save_state.failed;
 }
 
+/* What waits is still ours, and there is time. */
+static bool save_in_time(const struct reader *r, const struct track *t, usec now)
+{
+        return save_wanted(r, t) && now < lease_end(r, t) && (!t->leave_by || now < t->leave_by);
+}
+
 static bool save_next(struct reader *r, struct track *t, usec now, struct reader_job *job)
 {
         uint64_t to;
         size_t marks_n;
 
-        if (!save_wanted(r, t) || now < save_when(r, t) || now >= lease_end(r, t) ||
-            (t->leave_by && now >= t->leave_by))
+        if (!save_in_time(r, t, now) || now < save_when(r, t))
                 return false;
         if (!save_prepare(r, t, &to, &marks_n)) {
                 t->save_at = now + STARVED;
@@ -674,8 +681,9 @@ static void save_done(struct reader *r, struct track *t)
         t->kept = t->save_mark;
         t->save_mark = last;
         t->saved = t->saving_to;
-        while (t->unsaved && t->unsaved->record.position < t->saved)
-                t->unsaved = t->unsaved->next;
+        for (; t->unsaved && t->unsaved->record.position < t->saved; t->unsaved = t->unsaved->next)
+                if (t->unsaved->seen)
+                        remember_saved(&t->remember);
         free_front(t);
         t->save_failures = 0;
         track_well(r, t);
@@ -725,23 +733,23 @@ static bool front_next(struct reader *r, struct track *t, usec now, struct reade
 static void begin_again(struct reader *r, struct track *t, usec now)
 {
         if (!put_text(&t->resume, text_of(&t->kept))) {
-                t->front_at = now + STARVED;
+                t->again_at = now + STARVED;
                 return;
         }
         r->stats.let_go += t->next - t->saved;
         pages_free(r, t);
         t->saved = t->committed = t->reach = t->next;
         t->again = t->ended = t->fresh = false;
-        t->leave_by = t->front_at = 0;
+        t->leave_by = t->again_at = 0;
+        if (!t->front_failures) /* the pause after an empty page is no pause for the rest */
+                t->front_at = 0;
         enter(r, t, first_state(r));
 }
 
 /* Nothing of it is out or under way, and what can be saved is. */
 static bool may_leave(const struct reader *r, const struct track *t, usec now)
 {
-        if (t->state != TRACK_LEAVING || t->busy || t->saving)
-                return false;
-        return !save_wanted(r, t) || now >= lease_end(r, t) || (t->leave_by && now >= t->leave_by);
+        return t->state == TRACK_LEAVING && !t->busy && !t->saving && !save_in_time(r, t, now);
 }
 
 static bool leave_next(struct reader *r, struct track *t, usec now, struct reader_job *job)
@@ -769,12 +777,12 @@ static void track_turn(struct reader *r, struct track *t, usec now)
         }
         if (t->state == TRACK_LEAVING && t->withdrawn && !t->leave_by)
                 t->leave_by = now + r->config.leave_timeout;
-        if (t->again && may_leave(r, t, now) && now >= t->front_at)
+        if (t->again && may_leave(r, t, now) && now >= t->again_at)
                 begin_again(r, t, now);
         if (t->refused)
-                t->front_at = now + STARVED;
+                t->again_at = now + STARVED;
         t->refused = false;
-        if (t->state == TRACK_OFFER && now >= t->front_at)
+        if (t->state == TRACK_OFFER && now >= t->again_at)
                 talk(r, t);
 }
 
@@ -790,18 +798,19 @@ static bool track_next(struct reader *r, struct track *t, usec now, struct reade
         return true;
 }
 
-static usec track_due(const struct reader *r, const struct track *t)
+static usec track_due(const struct reader *r, const struct track *t, usec now)
 {
         usec at = USEC_NEVER;
 
-        if (save_wanted(r, t)) {
+        if (save_in_time(r, t, now)) {
                 at = MIN_OF(save_when(r, t), lease_end(r, t));
                 if (t->leave_by)
                         at = MIN_OF(at, t->leave_by);
         }
-        if (front_wanted(r, t) || (t->state == TRACK_OFFER && !linked(&t->talking)) ||
-            (t->state == TRACK_LEAVING && t->again && !t->busy && !t->saving && !save_wanted(r, t)))
+        if (front_wanted(r, t))
                 at = MIN_OF(at, t->front_at);
+        if ((t->again && may_leave(r, t, now)) || (t->state == TRACK_OFFER && !linked(&t->talking)))
+                at = MIN_OF(at, t->again_at);
         if (t->state == TRACK_OPEN && t->unsaved && r->config.lease)
                 at = MIN_OF(at, lease_end(r, t) - r->config.attempt);
         return at;
@@ -822,7 +831,7 @@ bool reader_next(struct reader *r, usec now, struct reader_job *job)
                 if (track_next(r, t, now, job))
                         return true;
                 ring_remove(&t->ready);
-                due = track_due(r, t);
+                due = track_due(r, t, now);
                 heap_remove(&r->timers, &t->due);
                 if (due != USEC_NEVER) {
                         bool inserted = heap_insert(&r->timers, &t->due, due);
@@ -923,6 +932,12 @@ static void page_append(struct reader *r, struct track *t, struct page *p, usec 
 /* The mark behind the page; false: out of memory. */
 static bool take_mark(struct track *t, struct page *p, struct str mark)
 {
+        if (p->n && all_done(t)) { /* what may be saved now may be saved later, too: marks never go back */
+                if (!put_text(&t->reached, text_of(&t->resume)))
+                        return false;
+                t->reach = t->next;
+                t->reach_mark = text_of(&t->reached);
+        }
         if (!mark.n && p->last)
                 mark = p->last->mark;
         if (!mark.n || str_equal(mark, text_of(&t->resume)))
@@ -1064,10 +1079,12 @@ static void lend(struct reader *r, struct track *t, struct pull_event *e)
         *e = (struct pull_event){ .kind = PULL_RECORD, .track = t->id, .record = &l->record };
 }
 
-static size_t track_events(struct reader *r, struct track *t, struct pull_event *events, size_t max)
+static size_t track_events(struct reader *r, struct track *t, struct pull_event *events, size_t max,
+                           usec now)
 {
         size_t n = 0;
 
+        track_turn(r, t, now); /* nothing is lent that there is no time for any more */
         if (t->state == TRACK_OFFER) {
                 enter(r, t, TRACK_OPEN);
                 t->credit = t->credit_bytes = 0;
@@ -1101,7 +1118,7 @@ static void say_lost(struct reader *r, struct pull_event *e)
 
 static bool can_lend(const struct track *t) { return t->unread && t->credit > 0 && t->credit_bytes > 0; }
 
-size_t reader_poll(struct reader *r, struct pull_event *events, size_t max, usec now UNUSED)
+size_t reader_poll(struct reader *r, struct pull_event *events, size_t max, usec now)
 {
         size_t n = 0;
 
@@ -1112,7 +1129,7 @@ size_t reader_poll(struct reader *r, struct pull_event *events, size_t max, usec
         while (n < max && !ring_empty(&r->talking)) {
                 struct track *t = CONTAINER_OF(r->talking.next, struct track, talking);
 
-                n += track_events(r, t, events + n, max - n);
+                n += track_events(r, t, events + n, max - n, now);
                 ring_remove(&t->talking);
                 if (can_lend(t) || t->tell)
                         talk(r, t);
@@ -1177,8 +1194,6 @@ void reader_commit(struct reader *r, uint32_t track, uint64_t next)
                         t->reach = l->record.position + 1;
                         t->reach_mark = l->mark;
                 }
-                if (l->seen)
-                        remember_settle(&t->remember);
         }
         stir(r, t);
 }

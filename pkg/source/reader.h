@@ -60,7 +60,7 @@ enum reader_job_kind {
          * SOURCE_STANDBY, and asked again after the back-off, or what retry_after says. */
         READER_CLAIM,
         READER_LOAD, /* what the last SAVE stored; done with its state, n 0: there is none */
-        /* Fills the page. Done with the mark behind it, n 0: that of its last record, or the one before. */
+        /* Fills the page. Done with the mark behind it, n 0: that of its last record. */
         READER_FETCH,
         READER_SAVE,   /* ERROR_CONFLICT: somebody else saves: the track is lost */
         READER_CANCEL, /* the track's CLAIM, LOAD or FETCH is not wanted any more: end it soon. Ends by
@@ -120,7 +120,8 @@ bool reader_next(struct reader *, usec now, struct reader_job *); /* until false
 void reader_done(struct reader *, const struct reader_job *, struct str mark, usec now);
 void reader_failed(struct reader *, const struct reader_job *, const struct error *, usec now);
 
-/* The next record of a page, in order; id and mark are copied (mark n 0: that of the record before). The
+/* The next record of a page, in order; id and mark are copied (mark n 0: nobody can
+ * go on right after this one). The
  * source fills in time, key, value and native; pinned may be left 0. NULL: nothing to fill in: the id was
  * delivered before, or the page has failed, as for want of memory: go on, reader_done sees it. */
 struct record *page_record(struct page *, struct str id, struct str mark);

@@ -72,10 +72,10 @@ static void forget_first(struct remember *r)
         remember_drop(r, s);
 }
 
-void remember_settle(struct remember *r)
+void remember_saved(struct remember *r)
 {
-        if (r->settled < r->most)
-                r->settled++;
+        if (r->saved < r->most)
+                r->saved++;
         else
                 forget_first(r);
 }
@@ -101,18 +101,17 @@ static void write_part(struct buf *out, struct str part)
 
 void remember_write(const struct remember *r, struct str mark, uint64_t below, struct buf *out)
 {
-        size_t size = written(mark.n);
-        const struct seen *s;
+        size_t size = written(mark.n), n = 0;
 
         if (!r->most) {
                 buf_str(out, mark);
                 return;
         }
         write_part(out, mark);
-        for (s = r->first; s && s->position < below; s = s->next)
+        for (const struct seen *s = r->first; s && s->position < below; s = s->next, n++)
                 size += written(s->n);
-        for (s = r->first; s && s->position < below; s = s->next) {
-                if (size <= READER_STATE_MOST)
+        for (const struct seen *s = r->first; s && s->position < below; s = s->next, n--) {
+                if (n <= r->most && size <= READER_STATE_MOST)
                         write_part(out, (struct str){ s->id, s->n });
                 else
                         size -= written(s->n);
@@ -150,7 +149,7 @@ int remember_read(struct remember *r, struct str state, struct str *mark, struct
                 if (!(s = remember_add(r, id)))
                         return error_memory(err);
                 remember_keep(r, s, 0);
-                remember_settle(r);
+                remember_saved(r);
         }
         return 0;
 }

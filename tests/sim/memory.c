@@ -1,7 +1,7 @@
-#include "tests/sim/world.h"
+#include "tests/sim/memory.h"
 
-/* The linker puts these in the place of the C library's (--wrap), so that an engine can run out of memory at
- * any step. */
+/* The linker puts these in the place of the C library's (--wrap), so that what is simulated can run out of
+ * memory at any step. */
 
 void *__real_malloc(size_t);
 void *__real_calloc(size_t, size_t);
@@ -9,17 +9,22 @@ void *__real_realloc(void *, size_t);
 void *__wrap_malloc(size_t);
 void *__wrap_calloc(size_t, size_t);
 void *__wrap_realloc(void *, size_t);
+uint64_t __wrap_table_seed(void);
 
-static struct world *world;
+static bool (*refuse)(void *);
+static void *whose;
 
-void memory_of(struct world *w) { world = w; }
-
-static bool out(void)
+void memory_of(bool (*refuses)(void *), void *cookie)
 {
-        return world && world->in_engine && world->no_memory_percent && faulty(world) &&
-               chance(world, world->no_memory_percent);
+        refuse = refuses;
+        whose = cookie;
 }
+
+static bool out(void) { return refuse && refuse(whose); }
 
 void *__wrap_malloc(size_t n) { return out() ? NULL : __real_malloc(n); }
 void *__wrap_calloc(size_t n, size_t size) { return out() ? NULL : __real_calloc(n, size); }
 void *__wrap_realloc(void *p, size_t n) { return out() ? NULL : __real_realloc(p, n); }
+
+/* Tables grow as their hashes fall, and a seed replays exactly. */
+uint64_t __wrap_table_seed(void) { return 1; }

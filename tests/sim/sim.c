@@ -5,6 +5,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "tests/sim/memory.h"
+#include "tests/sim/reader_world.h"
 #include "tests/sim/world.h"
 
 void world_fail(const struct world *w, const char *what, uint32_t track, uint64_t position)
@@ -173,6 +175,7 @@ static void release(struct world *w)
 /* ---- a run that ends badly ---------------------------------------------- */
 
 static uint64_t running;
+static bool playing_reader;
 
 /* The engine crashed or does not come back: the seed must be known all the same. */
 static void on_signal(int number)
@@ -180,8 +183,9 @@ static void on_signal(int number)
         char text[160];
         int n = snprintf(
                 text, sizeof(text),
-                "seed %" PRIu64 " step ? at ? us: %s ()\nreplay: sim --seed=%" PRIu64 " --verbose\n", running,
-                number == SIGPROF ? "stuck: the engine does not come back" : "the engine crashed", running);
+                "seed %" PRIu64 " step ? at ? us: %s ()\nreplay: sim%s --seed=%" PRIu64 " --verbose\n",
+                running, number == SIGPROF ? "stuck: the engine does not come back" : "the engine crashed",
+                playing_reader ? " --reader" : "", running);
         ssize_t written = write(STDERR_FILENO, text, (size_t)n);
 
         _exit(written == n ? 1 : 2);
@@ -216,6 +220,9 @@ static void be_patient(uint64_t seconds)
 
         (void)setitimer(ITIMER_PROF, &left, NULL);
 }
+
+static uint64_t patience = 60;
+static void be_patient_with_each(void) { be_patient(patience); }
 
 /* ---- many runs ---------------------------------------------------------- */
 
@@ -257,6 +264,13 @@ static void report(const struct totals *t, uint64_t first, usec took)
                      t->stales, t->dead_letters, t->filtered, t->duplicates, t->seeds);
 }
 
+static bool out_of_memory(void *cookie)
+{
+        struct world *w = cookie;
+
+        return w->in_engine && w->no_memory_percent && faulty(w) && chance(w, w->no_memory_percent);
+}
+
 static bool option(const char *arg, const char *name, uint64_t *value)
 {
         size_t n = strlen(name);
@@ -270,10 +284,13 @@ static bool option(const char *arg, const char *name, uint64_t *value)
 
 static int usage(void)
 {
-        (void)fprintf(stderr, "usage: sim [--seed=N | --first=N] [--seeds=N] [--seconds=N] [--scenario=NAME] "
-                              "[--patience=SECONDS] [--verbose]\n"
-                              "  --seconds goes on from a random seed, unless --first is given; --patience "
-                              "is for one seed, in seconds of the processor\n");
+        (void)fprintf(
+                stderr,
+                "usage: sim [--reader] [--seed=N | --first=N] [--seeds=N] [--seconds=N] [--scenario=NAME] "
+                "[--patience=SECONDS] [--verbose]\n"
+                "  --reader plays the world round the reader instead of the engine's; "
+                "--seconds goes on from a random seed, unless --first is given; --patience "
+                "is for one seed, in seconds of the processor\n");
         return 2;
 }
 
@@ -289,7 +306,7 @@ static usec real_time(void)
 int main(int argc, char **argv)
 {
         static struct world w;
-        uint64_t seed = 0, first = 0, seeds = 0, seconds = 0, patience = 60;
+        uint64_t seed = 0, first = 0, seeds = 0, seconds = 0;
         const struct scenario *scenario = NULL;
         bool verbose = false;
         struct totals totals = { 0 };
@@ -298,6 +315,8 @@ int main(int argc, char **argv)
         for (int i = 1; i < argc; i++) {
                 if (strcmp(argv[i], "--verbose") == 0)
                         verbose = true;
+                else if (strcmp(argv[i], "--reader") == 0)
+                        playing_reader = true;
                 else if (strncmp(argv[i], "--scenario=", 11) == 0
                                  ? !(scenario = scenario_find(argv[i] + 11))
                                  : !option(argv[i], "--seed=", &seed) &&
@@ -308,7 +327,7 @@ int main(int argc, char **argv)
                         return usage();
         }
         watch();
-        memory_of(&w);
+        memory_of(out_of_memory, &w);
         if (seed) {
                 first = seed;
                 seeds = 1;
@@ -319,11 +338,14 @@ int main(int argc, char **argv)
                 seeds = seconds ? UINT64_MAX : 300;
         if (seconds)
                 (void)printf("simulator: from seed %" PRIu64 "\n", first);
+        if (playing_reader)
+                return reader_main(first, seeds, seconds ? began + (usec)seconds * USEC_SEC : USEC_NEVER,
+                                   verbose, &running, be_patient_with_each, real_time);
         for (uint64_t i = first;
              i - first < seeds && (!seconds || real_time() - began < (usec)seconds * USEC_SEC); i++) {
                 clear(&w);
                 w.seed = running = i;
-                be_patient(patience);
+                be_patient_with_each();
                 w.verbose = verbose;
                 w.scenario = scenario ? scenario : scenario_of(i);
                 run(&w);

@@ -7,7 +7,7 @@
  *   config.c    the space of configurations      function.c  answers, dead letters, time-outs
  *   worker.c    an engine's life and its actions store.c     positions behind pkg/port/store.h
  *   checks.c    the promises                     scenario.c  worlds made for one question
- *   memory.c    allocations that fail */
+ *   memory.c    allocations that fail           reader*.c   the world round the reader (reader_world.h) */
 #pragma once
 
 #include <inttypes.h>
@@ -232,9 +232,6 @@ static inline usec within(struct world *w, usec most)
 static inline usec earlier(usec a, usec b) { return a < b ? a : b; }
 static inline usec later(usec a, usec b) { return a > b ? a : b; }
 static inline bool faulty(const struct world *w) { return w->now < w->faults_end; }
-
-/* memory.c */
-void memory_of(struct world *); /* whose engine may run out of it */
 
 /* config.c */
 void world_configure(struct world *);

@@ -2,7 +2,6 @@
 
 #include <jansson.h>
 #include <librdkafka/rdkafka.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <sys/prctl.h>
@@ -151,8 +150,9 @@ struct kafka {
         struct random random;
         char trouble[480]; /* what a broker connection said; counts only if partitions lie there */
         bool stopping, close_asked, closing, closed, told_closed;
-        pthread_t closer;
-        _Atomic bool destroyed;
+        struct helper *helper; /* for calls of librdkafka that block */
+        struct helper_job closer;
+        bool destroyed;
         enum source_state state;
         bool state_changed;
         usec now;
@@ -415,11 +415,12 @@ static int kafka_open(struct source **out, const void *spec, const struct servic
                 free(s);
                 return error_memory(err);
         }
-        if (open_consumer(s, err) < 0) {
+        if (helper_new(&s->helper, services->waker, services->wake, err) < 0 || open_consumer(s, err) < 0) {
                 if (s->queue)
                         rd_kafka_queue_destroy(s->queue);
                 if (s->rk)
                         rd_kafka_destroy(s->rk);
+                (void)helper_free(s->helper);
                 free(s->missing);
                 free(s);
                 return -1;
@@ -865,8 +866,7 @@ static void look_for_places(struct kafka *s, int what)
                         (void)rd_kafka_topic_partition_list_add(list, p->topic, p->number);
         }
         s->lookup_assignment = s->assignment;
-        if (lookup_begin(&s->lookup, s->rk, list, what, LOOK_PATIENCE_MS, s->services->waker, &s->slot,
-                         &err) < 0) {
+        if (lookup_begin(&s->lookup, s->rk, list, what, LOOK_PATIENCE_MS, s->helper, &err) < 0) {
                 s->lookup_at = s->now + AGAIN;
                 set_state(s, SOURCE_DISCONNECTED, err.text);
         }
@@ -1356,14 +1356,22 @@ static size_t tell_changes(struct kafka *s, struct pull_event *events, size_t ma
 
 /* ---- the end ------------------------------------------------------------ */
 
-static void *destroy(void *argument)
+/* The helper's thread: nothing else uses the consumer any more. */
+static void destroy(struct helper_job *job)
 {
-        struct kafka *s = argument;
+        rd_kafka_destroy_flags(CONTAINER_OF(job, struct kafka, closer)->rk,
+                               RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+}
 
-        rd_kafka_destroy_flags(s->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
-        atomic_store(&s->destroyed, true);
-        waker_ring(s->services->waker, &s->slot);
-        return NULL;
+static void take_jobs(struct kafka *s)
+{
+        struct helper_job *job;
+
+        while ((job = helper_take(s->helper)))
+                if (job == &s->closer)
+                        s->destroyed = true;
+                else
+                        lookup_taken(job);
 }
 
 static bool all_left(const struct kafka *s)
@@ -1377,6 +1385,8 @@ static bool all_left(const struct kafka *s)
 /* A consumer that is fenced off, or never joined, has nothing to say goodbye for. */
 static void advance_closing(struct kafka *s)
 {
+        struct error ignored;
+
         if (s->closing || s->lookup || (s->fatal ? !all_left(s) : !rd_kafka_consumer_closed(s->rk)))
                 return;
         s->closing = true;
@@ -1387,8 +1397,9 @@ static void advance_closing(struct kafka *s)
         rd_kafka_queue_cb_event_enable(s->queue, NULL, NULL);
         rd_kafka_queue_destroy(s->queue);
         s->queue = NULL;
-        atomic_store(&s->destroyed, false);
-        if (pthread_create(&s->closer, NULL, destroy, s) != 0) {
+        s->destroyed = false;
+        s->closer.work = destroy;
+        if (helper_submit(s->helper, &s->closer, &ignored) < 0) {
                 /* No thread to be had: block, rather than leave the group's connections behind. */
                 rd_kafka_destroy_flags(s->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
                 s->closing = false;
@@ -1398,8 +1409,7 @@ static void advance_closing(struct kafka *s)
 
 static void finish_closing(struct kafka *s)
 {
-        if (s->closing && atomic_load(&s->destroyed)) {
-                (void)pthread_join(s->closer, NULL);
+        if (s->closing && s->destroyed) {
                 s->closing = false;
                 s->rk = NULL;
         }
@@ -1448,6 +1458,7 @@ static size_t kafka_poll(struct source *source, struct pull_event *events, size_
         size_t n;
 
         s->now = now;
+        take_jobs(s);
         if (s->queue) {
                 serve_queue(s);
                 if (s->ask_at && !s->asked && now >= s->ask_at && !s->stopping)
@@ -1582,6 +1593,8 @@ static struct source *kafka_free(struct source *source)
 
         if (!s)
                 return NULL;
+        s->helper = helper_free(s->helper);
+        s->lookup = lookup_free(s->lookup);
         waker_forget(s->services->waker, &s->slot);
         for (uint32_t i = 0; i < s->partitions_n; i++) {
                 free(s->partitions[i]->topic);

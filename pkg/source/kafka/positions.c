@@ -1,8 +1,5 @@
 #include "source/kafka/positions.h"
 
-#include <pthread.h>
-#include <stdatomic.h>
-
 /* ---- deciding ----------------------------------------------------------- */
 
 struct begin begin_of(const struct whereabouts *w, bool first, bool latest)
@@ -22,6 +19,7 @@ struct begin begin_of(const struct whereabouts *w, bool first, bool latest)
 /* ---- asking ------------------------------------------------------------- */
 
 struct lookup {
+        struct helper_job job;
         rd_kafka_t *rk;
         /* low and high: of those that are asked about, in another order perhaps */
         rd_kafka_topic_partition_list_t *committed, *low, *high;
@@ -29,11 +27,7 @@ struct lookup {
         int patience_ms; /* with one question */
         usec until;      /* with all of them */
         rd_kafka_resp_err_t error;
-        struct waker *waker;
-        struct waker_slot *slot;
-        pthread_t helper;
-        bool started;
-        _Atomic bool done;
+        bool taken;
 };
 
 /* An error that may be one partition's alone, though librdkafka gives it for the whole list. Of a broker that
@@ -245,29 +239,20 @@ static void ask(struct lookup *l)
         ask_bounds(l, l->high, RD_KAFKA_OFFSET_END);
 }
 
-static void *help(void *argument)
-{
-        struct lookup *l = argument;
-
-        ask(l);
-        atomic_store(&l->done, true);
-        waker_ring(l->waker, l->slot);
-        return NULL;
-}
+static void work(struct helper_job *job) { ask(CONTAINER_OF(job, struct lookup, job)); }
 
 int lookup_begin(struct lookup **out, rd_kafka_t *rk, const rd_kafka_topic_partition_list_t *list, int what,
-                 int patience_ms, struct waker *waker, struct waker_slot *slot, struct error *err)
+                 int patience_ms, struct helper *helper, struct error *err)
 {
         struct lookup *l = calloc(1, sizeof(*l));
 
         if (!l)
                 return error_memory(err);
-        *l = (struct lookup){ .rk = rk,
+        *l = (struct lookup){ .job.work = work,
+                              .rk = rk,
                               .what = what,
                               .patience_ms = patience_ms,
-                              .until = clock_monotonic(&system_clock) + 3 * patience_ms * USEC_MSEC,
-                              .waker = waker,
-                              .slot = slot };
+                              .until = clock_monotonic(&system_clock) + 3 * patience_ms * USEC_MSEC };
         l->committed = rd_kafka_topic_partition_list_copy(list);
         l->low = rd_kafka_topic_partition_list_new(list->cnt);
         l->high = rd_kafka_topic_partition_list_new(list->cnt);
@@ -275,16 +260,16 @@ int lookup_begin(struct lookup **out, rd_kafka_t *rk, const rd_kafka_topic_parti
                 l->committed->elems[i].offset = RD_KAFKA_OFFSET_INVALID;
                 l->committed->elems[i].err = RD_KAFKA_RESP_ERR_NO_ERROR;
         }
-        if (pthread_create(&l->helper, NULL, help, l) != 0) {
+        if (helper_submit(helper, &l->job, err) < 0) {
                 (void)lookup_free(l);
-                return error_set(err, ERROR_SYSTEM, "no thread to ask the brokers about positions");
+                return error_wrap(err, "ask the brokers about positions");
         }
-        l->started = true;
         *out = l;
         return 0;
 }
 
-bool lookup_done(const struct lookup *l) { return atomic_load(&l->done); }
+void lookup_taken(struct helper_job *job) { CONTAINER_OF(job, struct lookup, job)->taken = true; }
+bool lookup_done(const struct lookup *l) { return l->taken; }
 const char *lookup_error(const struct lookup *l) { return l->error ? rd_kafka_err2str(l->error) : NULL; }
 size_t lookup_count(const struct lookup *l) { return (size_t)l->committed->cnt; }
 
@@ -318,8 +303,6 @@ struct lookup *lookup_free(struct lookup *l)
 {
         if (!l)
                 return NULL;
-        if (l->started)
-                (void)pthread_join(l->helper, NULL);
         rd_kafka_topic_partition_list_destroy(l->committed);
         rd_kafka_topic_partition_list_destroy(l->low);
         rd_kafka_topic_partition_list_destroy(l->high);

@@ -1,11 +1,11 @@
 /* Inside pkg/source/kafka: where reading goes on. What the group has committed and what the broker still has
- * is asked on a helper thread, because librdkafka's calls for it block; what follows from the answers is
+ * is asked by a helper, because librdkafka's calls for it block; what follows from the answers is
  * decided here, for the source to carry out. Loop's thread, but for the helper. */
 #pragma once
 
 #include <librdkafka/rdkafka.h>
 
-#include "base/loop.h"
+#include "base/helper.h"
 
 /* What is known of a partition when it must be decided where to go on. -1: not known, or none. */
 struct whereabouts {
@@ -37,11 +37,12 @@ struct begin begin_of(const struct whereabouts *, bool first, bool latest);
 struct lookup;
 enum { LOOKUP_COMMITTED = 1, LOOKUP_BOUNDS = 2 };
 /* Asks about the partitions, of which the list is copied. COMMITTED alone asks for the bounds of those that
- * have no position, too. Rings when it is done, which takes three times the patience with one question at
- * most. */
+ * have no position, too. A job of the helper, which takes three times the patience with one question at most:
+ * what the helper gives back is told to lookup_taken. */
 int lookup_begin(struct lookup **, rd_kafka_t *, const rd_kafka_topic_partition_list_t *, int what,
-                 int patience_ms, struct waker *, struct waker_slot *, struct error *) MUST_CHECK;
-bool lookup_done(const struct lookup *);
+                 int patience_ms, struct helper *, struct error *) MUST_CHECK;
+void lookup_taken(struct helper_job *);
+bool lookup_done(const struct lookup *); /* it was taken */
 /* Once done: why nothing is known of any; NULL: no error. */
 const char *lookup_error(const struct lookup *);
 size_t lookup_count(const struct lookup *);
@@ -49,4 +50,5 @@ size_t lookup_count(const struct lookup *);
  * committed. */
 rd_kafka_resp_err_t lookup_take(const struct lookup *, size_t i, const char **topic, int32_t *partition,
                                 struct whereabouts *);
-struct lookup *lookup_free(struct lookup *); /* waits for the helper; NULL is fine; returns NULL */
+/* once it is done, or its helper was stopped; NULL is fine; returns NULL */
+struct lookup *lookup_free(struct lookup *);

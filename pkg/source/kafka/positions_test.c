@@ -65,12 +65,19 @@ static rd_kafka_t *e_client(rd_kafka_type_t type, const char *servers)
 
 struct e_asking {
         struct loop *loop;
+        struct helper *helper;
         struct task done;
 };
 
 static void e_ring(struct task *t, usec now UNUSED)
 {
-        loop_stop(CONTAINER_OF(t, struct e_asking, done)->loop);
+        struct e_asking *e = CONTAINER_OF(t, struct e_asking, done);
+        struct helper_job *job = helper_take(e->helper);
+
+        if (!job)
+                return;
+        lookup_taken(job);
+        loop_stop(e->loop);
 }
 
 static void of_the_others_is_told_what_one_partition_is_not_known_of(void **state UNUSED)
@@ -96,7 +103,6 @@ static void of_the_others_is_told_what_one_partition_is_not_known_of(void **stat
         rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(COUNT_OF(all)),
                                         *known = rd_kafka_topic_partition_list_new(COUNT_OF(all));
         struct e_asking e = { .done = { .turn = e_ring } };
-        struct waker_slot slot = { .task = &e.done };
         struct error err;
 
         assert_int_equal(rd_kafka_mock_topic_create(cluster, "here", 2, 1), RD_KAFKA_RESP_ERR_NO_ERROR);
@@ -104,6 +110,7 @@ static void of_the_others_is_told_what_one_partition_is_not_known_of(void **stat
         rd_kafka_mock_topic_set_error(cluster, "gone", RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART);
         rk = e_client(RD_KAFKA_CONSUMER, rd_kafka_mock_cluster_bootstraps(cluster));
         assert_int_equal(loop_new(&e.loop, &err), 0);
+        assert_int_equal(helper_new(&e.helper, loop_waker(e.loop), &e.done, &err), 0);
         for (size_t i = 0; i < COUNT_OF(all); i++) {
                 (void)rd_kafka_topic_partition_list_add(list, all[i].topic, all[i].number);
                 if (all[i].known)
@@ -116,8 +123,7 @@ static void of_the_others_is_told_what_one_partition_is_not_known_of(void **stat
 
                 if (rounds[k].committed)
                         assert_int_equal(rd_kafka_commit(rk, known, 0), RD_KAFKA_RESP_ERR_NO_ERROR);
-                assert_int_equal(
-                        lookup_begin(&l, rk, list, rounds[k].what, 5000, loop_waker(e.loop), &slot, &err), 0);
+                assert_int_equal(lookup_begin(&l, rk, list, rounds[k].what, 5000, e.helper, &err), 0);
                 loop_run(e.loop);
                 assert_true(lookup_done(l));
                 if (lookup_error(l))
@@ -141,7 +147,7 @@ static void of_the_others_is_told_what_one_partition_is_not_known_of(void **stat
                 }
                 (void)lookup_free(l);
         }
-        waker_forget(loop_waker(e.loop), &slot);
+        e.helper = helper_free(e.helper);
         e.loop = loop_free(e.loop);
         rd_kafka_topic_partition_list_destroy(list);
         rd_kafka_topic_partition_list_destroy(known);
@@ -157,7 +163,6 @@ static void a_leader_that_is_down_hides_its_own_partitions_alone(void **state UN
         rd_kafka_mock_cluster_t *cluster = rd_kafka_mock_cluster_new(producer, 3);
         rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(3);
         struct e_asking e = { .done = { .turn = e_ring } };
-        struct waker_slot slot = { .task = &e.done };
         struct lookup *l;
         struct error err;
 
@@ -168,13 +173,13 @@ static void a_leader_that_is_down_hides_its_own_partitions_alone(void **state UN
         assert_int_equal(rd_kafka_mock_coordinator_set(cluster, "group", "g", 1), RD_KAFKA_RESP_ERR_NO_ERROR);
         rk = e_client(RD_KAFKA_CONSUMER, rd_kafka_mock_cluster_bootstraps(cluster));
         assert_int_equal(loop_new(&e.loop, &err), 0);
+        assert_int_equal(helper_new(&e.helper, loop_waker(e.loop), &e.done, &err), 0);
         for (int i = 0; i < 6; i++)
                 rd_kafka_topic_partition_list_add(list, "here", i)->offset = 5;
         /* the coordinator is found */
         assert_int_equal(rd_kafka_committed(rk, list, 20000), RD_KAFKA_RESP_ERR_NO_ERROR);
         assert_int_equal(rd_kafka_mock_broker_set_down(cluster, 2), RD_KAFKA_RESP_ERR_NO_ERROR);
-        assert_int_equal(lookup_begin(&l, rk, list, LOOKUP_COMMITTED, 2000, loop_waker(e.loop), &slot, &err),
-                         0);
+        assert_int_equal(lookup_begin(&l, rk, list, LOOKUP_COMMITTED, 2000, e.helper, &err), 0);
         loop_run(e.loop);
         if (lookup_error(l))
                 fail_msg("nothing is known: %s", lookup_error(l));
@@ -189,7 +194,7 @@ static void a_leader_that_is_down_hides_its_own_partitions_alone(void **state UN
                 assert_true(why || (w.low == 0 && w.high == 0));
         }
         (void)lookup_free(l);
-        waker_forget(loop_waker(e.loop), &slot);
+        e.helper = helper_free(e.helper);
         e.loop = loop_free(e.loop);
         rd_kafka_topic_partition_list_destroy(list);
         rd_kafka_destroy(rk);
