@@ -395,6 +395,7 @@ void credentials_answered(struct credentials *c, int status, struct str body, us
                 return;
         c->asked_anew = false;
         refusal_read(&refusal, c->config.kind == CREDENTIALS_OIDC ? "sts" : "iam", status, body, retry_after);
+        refusal_hide(&refusal, buf_view(&c->base_access));
         if (c->config.kind == CREDENTIALS_METADATA && status == 401)
                 refusal.hint = "the machine has no agency: give it one of ECS with the rights it needs";
         if (refusal.verdict != CLOUD_DONE)
