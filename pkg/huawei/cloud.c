@@ -266,7 +266,7 @@ static bool http_date(struct str text, usec *out)
         char copy[40];
         const char *end;
 
-        if (text.n >= sizeof(copy))
+        if (!text.n || text.n >= sizeof(copy))
                 return false;
         memcpy(copy, text.p, text.n);
         copy[text.n] = 0;
