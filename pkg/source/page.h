@@ -1,6 +1,6 @@
 /* Inside the reader: one response with its records. What the records borrow lies in two heaps of the page's
  * own: the body (keys and values), which is freed once every record is released or detached, and the heads
- * (the records, their ids, marks and what is native to them), which live until all are saved. */
+ * (the records, their ids, marks and what their origin is), which live until all are saved. */
 #pragma once
 
 #include "source/reader.h"

@@ -79,7 +79,7 @@ struct track {
         struct remember remember;
         int64_t credit, credit_bytes;
         int64_t behind;
-        bool failing, final, standby, open; /* counted in the reader */
+        bool failing, final, standby, open; /* counted in the reader; open: it may be read */
 };
 
 struct notice {
@@ -135,6 +135,20 @@ static void ring_remove(struct link *l)
 
 static void stir(struct reader *r, struct track *t) { ring_add(&r->ready, &t->ready); }
 static void talk(struct reader *r, struct track *t) { ring_add(&r->talking, &t->talking); }
+static void count(uint32_t *n, bool *counted, bool now)
+{
+        *n += now && !*counted;
+        *n -= !now && *counted;
+        *counted = now;
+}
+
+static void enter(struct reader *r, struct track *t, enum track_state state)
+{
+        count(&r->open, &t->open, state >= TRACK_OFFER);
+        t->state = state;
+        stir(r, t);
+}
+
 static struct str text_of(const struct buf *b) { return (struct str){ b->p, b->n }; }
 
 static bool put_text(struct buf *b, struct str s)
@@ -286,25 +300,17 @@ int reader_add(struct reader *r, struct str name, void *own, uint32_t *track, st
         t->id = r->free_n ? r->free_slots[--r->free_n] : r->slots_n++;
         r->slots[t->id] = t;
         t->own = own;
-        t->state = first_state(r);
         t->next = t->committed = t->saved = 1;
         t->behind = -1;
         t->remember.most = r->config.remember;
         r->stats.tracks++;
         r->had_tracks = true;
-        stir(r, t);
+        enter(r, t, first_state(r));
         *track = t->id;
         return 0;
 }
 
 /* ---- what is told about the whole --------------------------------------- */
-
-static void count(uint32_t *n, bool *counted, bool now)
-{
-        *n += now && !*counted;
-        *n -= !now && *counted;
-        *counted = now;
-}
 
 static void say_failure(struct reader *r, const char *text)
 {
@@ -457,13 +463,6 @@ void reader_stats(const struct reader *r, struct reader_stats *out) { *out = r->
 
 /* ---- letting go --------------------------------------------------------- */
 
-static void enter(struct reader *r, struct track *t, enum track_state state)
-{
-        count(&r->open, &t->open, state == TRACK_OPEN);
-        t->state = state;
-        stir(r, t);
-}
-
 static void front_unwanted(struct track *t)
 {
         if (t->busy && !t->cancelled && t->front != READER_LEAVE)
@@ -551,6 +550,7 @@ static void track_remove(struct reader *r, struct track *t)
         t->front_failures = t->save_failures = 0;
         track_well(r, t);
         count(&r->standby, &t->standby, false);
+        count(&r->open, &t->open, false);
         HASH_DEL(r->names, t);
         r->slots[t->id] = NULL;
         r->free_slots[r->free_n++] = t->id;
@@ -1079,8 +1079,7 @@ static void lend(struct reader *r, struct track *t, struct pull_event *e)
         *e = (struct pull_event){ .kind = PULL_RECORD, .track = t->id, .record = &l->record };
 }
 
-static size_t track_events(struct reader *r, struct track *t, struct pull_event *events, size_t max,
-                           usec now)
+static size_t track_events(struct reader *r, struct track *t, struct pull_event *events, size_t max, usec now)
 {
         size_t n = 0;
 

@@ -122,12 +122,12 @@ void reader_failed(struct reader *, const struct reader_job *, const struct erro
 
 /* The next record of a page, in order; id and mark are copied (mark n 0: nobody can
  * go on right after this one). The
- * source fills in time, key, value and native; pinned may be left 0. NULL: nothing to fill in: the id was
+ * source fills in time, key, value and origin; pinned may be left 0. NULL: nothing to fill in: the id was
  * delivered before, or the page has failed, as for want of memory: go on, reader_done sees it. */
 struct record *page_record(struct page *, struct str id, struct str mark);
 /* Room for keys and values: until the record is released, or detached. NULL: the page has failed. */
 char *page_bytes(struct page *, size_t) MUST_CHECK;
-/* Room for what native points to, and only that: until the record is released. Aligned for any type. */
+/* Room for what origin points to, and only that: until the record is released. Aligned for any type. */
 void *page_keep(struct page *, size_t) MUST_CHECK;
 bool page_failed(const struct page *);
 
@@ -151,7 +151,7 @@ struct reader_warning {
 };
 bool reader_warned(struct reader *, struct reader_warning *); /* takes one; false: none */
 
-/* ---- what the pipeline asks of a source (struct driver) ----------------- */
+/* ---- what the pipeline asks of a source (pull.h) ----------------- */
 
 size_t reader_poll(struct reader *, struct pull_event *, size_t max, usec now);
 /* Poll and ask for jobs then; in the past when either has something now; USEC_NEVER. */

@@ -135,7 +135,7 @@ static int end(void **state UNUSED)
         "key: two}}]}"
 #define BEARER "{authentication: {bearer: {tokenSecretRef: {name: fn, key: one}}}}"
 #define OAUTH                                                                                                \
-        "{authentication: {oauth2: {tokenURL: 'http://127.0.0.1:PORT/token', clientIDSecretRef: {name: fn, " \
+        "{authentication: {oauth2: {tokenURL: 'http://127.0.0.1:PORT/token', clientIdSecretRef: {name: fn, " \
         "key: one}, clientSecretSecretRef: {name: fn, key: two}}}}"
 
 static bool has_headers(const char *text) { return str_is(access_headers(b.access), text); }

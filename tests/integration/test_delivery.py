@@ -965,7 +965,7 @@ def test_tokens_by_client_credentials(kafka, topic, sink, runner, tmp_path):
 
     with Sink(token) as server:
         ref = {
-            "clientIDSecretRef": {"name": "client", "key": "id"},
+            "clientIdSecretRef": {"name": "client", "key": "id"},
             "clientSecretSecretRef": {"name": "client", "key": "secret"},
         }
         delivery = {
@@ -993,7 +993,7 @@ def oauth2(server, tmp_path):
     (tmp_path / "client" / "id").write_text("me")
     (tmp_path / "client" / "secret").write_text("s3cret-of-mine")
     ref = {
-        "clientIDSecretRef": {"name": "client", "key": "id"},
+        "clientIdSecretRef": {"name": "client", "key": "id"},
         "clientSecretSecretRef": {"name": "client", "key": "secret"},
     }
     return {"authentication": {"oauth2": {"tokenURL": server.uri + "token", **ref}}}

@@ -488,7 +488,7 @@ void check_record(const struct shop *s, const struct record *r)
         char id[16];
 
         (void)snprintf(id, sizeof(id), "%u-%u", l->number, c->entry);
-        if (!str_is(r->id, id) || *(const uint32_t *)r->native != c->entry || r->value.n != f->size ||
+        if (!str_is(r->id, id) || *(const uint32_t *)r->origin != c->entry || r->value.n != f->size ||
             r->key.n != MIN_OF(f->size, 4u))
                 shop_fail(s, "a record is not what was fetched", r->track, r->position);
         for (size_t i = 0; i < r->value.n; i++)

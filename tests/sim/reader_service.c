@@ -242,7 +242,7 @@ static void fill(struct shop *s, struct log *l, struct page *p, uint32_t i, cons
         struct fact *f = &l->facts[i];
         char id[16];
         struct record *r;
-        uint32_t *native;
+        uint32_t *origin;
         char *value;
 
         (void)snprintf(id, sizeof(id), "%u-%u", l->number, i);
@@ -254,15 +254,15 @@ static void fill(struct shop *s, struct log *l, struct page *p, uint32_t i, cons
                 return;
         s->in_reader = true;
         value = page_bytes(p, f->size);
-        native = page_keep(p, sizeof(*native));
+        origin = page_keep(p, sizeof(*origin));
         s->in_reader = false;
-        if (!value || !native)
+        if (!value || !origin)
                 return;
         memset(value, pattern(i), f->size);
-        *native = i;
+        *origin = i;
         r->value = (struct str){ value, f->size };
         r->key = (struct str){ value, MIN_OF(f->size, 4u) };
-        r->native = native;
+        r->origin = origin;
         check_fetched(s, l, i, mark);
 }
 

@@ -1,0 +1,125 @@
+/* A poller is a reader whose jobs are calls of a cloud service: what a source asks, how it reads the answer
+ * and what a refusal means are pure functions of its own (struct poller_ops), and all that is between them is
+ * here: one call after the other for a job, pauses, positions that the Trigger's store keeps, the list of
+ * tracks asked for again. CONTRIBUTING.md walks through a source that is written so.
+ *
+ * It owns the reader and the calls under way; the calls are made through a port. Loop's thread. */
+#pragma once
+
+#include "base/buf.h"
+#include "base/random.h"
+#include "huawei/refusal.h"
+#include "source/reader.h"
+#include "source/source.h"
+
+struct poller;
+
+/* What is asked, filled in by ask; empty before. */
+struct cloud_request {
+        const char *method; /* "GET" unless it is set */
+        struct buf path;    /* percent-encoded; "{project_id}" stands for the account's */
+        struct buf query;   /* without ?: use poller_query */
+        struct buf body;    /* JSON; empty: none */
+        struct buf what;    /* "records of partition 3": for errors */
+        usec timeout;       /* 0: the port's */
+};
+/* Appends NAME=VALUE, encoded, and an & before it where it is not the first. */
+void poller_query(struct cloud_request *, const char *name, struct str value);
+void poller_query_int(struct cloud_request *, const char *name, int64_t value);
+
+/* A call, owned by the poller. From start on the request is borrowed until poller_call_ended or cancel. */
+struct poller_call {
+        const char *service;
+        struct cloud_request request;
+        /* What came of it: */
+        int status;                 /* 0: there was no answer, and error says why */
+        struct buf answer;          /* the body; may be swapped in */
+        struct cloud_error refusal; /* where status is no 2xx */
+        struct error error;
+        void *port; /* the port's own */
+        struct poller *poller;
+        struct poller_call *next;
+        bool busy;
+};
+/* How calls are made: pkg/huawei's, or a script. */
+struct poller_port {
+        void (*start)(void *cookie, struct poller_call *);
+        void (*cancel)(void *cookie, struct poller_call *); /* it does not end any more */
+        void *cookie;
+};
+/* The port: what came of the call is filled in. Wakes the poller; never calls it back. */
+void poller_call_ended(struct poller_call *);
+
+enum poller_step {
+        POLLER_FAILED = -1, /* error says why */
+        POLLER_DONE,
+        POLLER_AGAIN, /* another call belongs to this job: ask, at once */
+};
+
+/* None does I/O or waits. p is the first member of the source's own struct. */
+struct poller_ops {
+        const char *service; /* "dis": its endpoint, limit and codes */
+        /* LOAD and SAVE are the store's, under the track's name; otherwise ask makes calls of them. */
+        bool stored;
+        /* Asks for the list of tracks, or its next part. Optional: there is one track, named by service,
+         * or those that the source added itself when it was opened. */
+        void (*discover)(struct poller *, struct cloud_request *);
+        /* reader_add for each that is new (ERROR_EXISTS is none), reader_end for those that end. */
+        enum poller_step (*discovered)(struct poller *, struct str body, struct error *);
+        /* Does this worker hold what the track needs? -1 with ERROR_CONFLICT: another does. Optional: ask
+         * makes a call of CLAIM. Whoever knows of a change says reader_hurry or reader_withdraw. */
+        int (*claim)(struct poller *, const struct reader_job *, struct error *);
+        /* CLAIM, LOAD, FETCH, SAVE, as far as the configuration has them. */
+        void (*ask)(struct poller *, const struct reader_job *, struct cloud_request *);
+        /* FETCH: page_record for each; FETCH and LOAD: poller_mark before POLLER_DONE. */
+        enum poller_step (*answered)(struct poller *, const struct reader_job *, struct str body,
+                                     struct error *);
+        /* Optional: what a refusal means when it is no failure, such as a cursor that must be renewed. The
+         * error is filled in already. */
+        enum poller_step (*refused)(struct poller *, const struct reader_job *, const struct cloud_error *,
+                                    struct error *);
+        void (*left)(struct poller *, void *own); /* optional: frees own, at the track's end */
+        struct source *(*close)(struct poller *); /* frees the source's own struct; returns NULL */
+};
+
+struct poller_config {
+        struct reader_config reader;
+        usec discover_interval; /* between two lists of tracks; after a failure backoff_max at most */
+        struct poller_port port;
+        uint64_t seed;
+};
+
+struct errand;
+struct poller {
+        struct source source; /* the first member */
+        const struct poller_ops *ops;
+        const struct services *services;
+        struct reader *reader;
+        struct poller_config config;
+        struct errand *free_errands, **fronts; /* by track: the one that reads */
+        uint32_t fronts_n;
+        struct poller_call discovery, *ended, **ended_last;
+        struct errand *busy;
+        struct buf mark;
+        struct random random;
+        usec discover_at;
+        unsigned discover_failures;
+        bool stopping;
+};
+
+/* The struct is zeroed, kind is set. services: borrowed until it is closed. */
+int poller_open(struct poller *, const struct poller_ops *, const struct poller_config *,
+                const struct services *, struct error *) MUST_CHECK;
+/* For close: cancels what is under way, and frees all but the struct. */
+void poller_done(struct poller *);
+/* The mark behind the page (FETCH), or the state (LOAD); copied. */
+void poller_mark(struct poller *, struct str);
+usec poller_wall(const struct poller *); /* for questions about a time */
+
+/* The pull side of every source that polls. */
+extern const struct pull_ops poller_pull;
+
+/* For tests and fuzz targets: one answer to a job of this kind, without a reader or services; each record's
+ * bytes are read. p: zeroed, or with what answered needs. How many records it had; negative: it failed. */
+int64_t poller_answer(struct poller *, const struct poller_ops *, enum reader_job_kind, void *own,
+                      struct str body, struct error *);
