@@ -473,13 +473,18 @@ int credentials_new(struct credentials **out, const struct credentials_config *c
 
 struct credentials *credentials_free(struct credentials *c)
 {
-        struct buf *all[] = { &c->access,      &c->secret,      &c->token,      &c->shown, &c->headers,
-                              &c->base_access, &c->base_secret, &c->base_token, &c->body,  &c->path };
-
         if (!c)
                 return NULL;
-        for (size_t i = 0; i < COUNT_OF(all); i++)
-                wipe_done(all[i]);
+        wipe_done(&c->access);
+        wipe_done(&c->secret);
+        wipe_done(&c->token);
+        wipe_done(&c->shown);
+        wipe_done(&c->headers);
+        wipe_done(&c->body);
+        wipe_done(&c->path);
+        wipe_done(&c->base_access);
+        wipe_done(&c->base_secret);
+        wipe_done(&c->base_token);
         free(c);
         return NULL;
 }
