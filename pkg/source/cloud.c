@@ -153,6 +153,7 @@ static int whom(struct source_account *a, struct cloud_account_config *config, s
 
 /* ---- a poller's calls --------------------------------------------------- */
 
+enum { ROOM_KEPT = 64 << 10 };
 struct port_call {
         struct port_call *next;
         struct source_account *account;
@@ -183,6 +184,8 @@ static void on_end(struct task *t, usec now UNUSED)
         c->status = request_failed(&e->call.request) && c->refusal.verdict == CLOUD_DONE ? 0 : e->call.status;
         c->answer = e->call.answer;
         e->call.answer = before;
+        if (before.cap > ROOM_KEPT) /* a large answer was rare enough to ask for its room again */
+                buf_done(&e->call.answer);
         retire(e);
         poller_call_ended(c);
 }
