@@ -548,6 +548,21 @@ static struct trigger *make(const struct node *root, struct metadata *metadata, 
         return adopt_metadata(t, metadata) && adopt_spec(t, spec) ? t : trigger_free(t);
 }
 
+/* What the source and the delivery say must agree. */
+static struct trigger *check_fit(struct trigger *t, const struct node *root, struct problems *problems)
+{
+        const struct source_type *type = &t->types[t->source];
+        const struct node *source = node_member(node_member(node_member(root, "spec"), "source"), type->name);
+        BUF_AT_END struct buf path = BUF_INIT(256), why = BUF_INIT(1024);
+
+        if (!type->fits || type->fits(t->source_spec, t->delivery, &why))
+                return t;
+        buf_printf(&path, "spec.source.%s", type->name);
+        problem_add(problems, source->line, source->column, path.p ? path.p : "", "%s",
+                    why.p ? why.p : "out of memory");
+        return trigger_free(t);
+}
+
 struct trigger *trigger_decode(const struct node *root, const struct source_type *types, size_t n,
                                struct problems *problems)
 {
@@ -567,6 +582,8 @@ struct trigger *trigger_decode(const struct node *root, const struct source_type
                 t = make(root, &metadata, &spec, types, MIN_OF(n, (size_t)SOURCE_TYPES_MAX));
                 if (!t)
                         problem_add(problems, root->line, root->column, "", "out of memory");
+                else
+                        t = check_fit(t, root, problems);
         }
         schema_done(&metadata_type, &metadata);
         schema_done(&tables.spec, &spec);

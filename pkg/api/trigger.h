@@ -189,6 +189,8 @@ extern const struct type cloud_type;
 struct source_type {
         const char *name;
         const struct type *type;
+        /* Does the source's spec agree with how its events are delivered? false: why not. NULL: always. */
+        bool (*fits)(const void *spec, const struct delivery_spec *, struct buf *why);
 };
 enum { SOURCE_TYPES_MAX = 32 };
 

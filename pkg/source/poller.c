@@ -5,7 +5,7 @@
 #include "source/page.h"
 
 enum { PATH_MOST = 8 << 10, BODY_MOST = 1 << 20, MARK_MOST = READER_STATE_MOST + (64 << 10) };
-enum { REFUSALS_MOST = 8 }; /* in a row, of one job: then it has failed */
+enum { REFUSALS_MOST = 16 }; /* in a row, of one job: then it has failed */
 static const usec LOST_PAUSE = USEC_MINUTE;
 
 /* A job under way. */
@@ -526,16 +526,11 @@ static struct source *close_source(struct source *s)
         return s ? poller_of(s)->ops->close(poller_of(s)) : NULL;
 }
 
-const struct pull_ops poller_pull = { .poll = poll,
-                                      .deadline = deadline,
-                                      .credit = credit,
-                                      .release = release,
-                                      .detach = detach,
-                                      .commit = commit,
-                                      .revoked = revoked,
-                                      .lag = lag,
-                                      .stop = stop,
-                                      .free = close_source };
+#define PULL_OPS                                                                                             \
+        .poll = poll, .deadline = deadline, .credit = credit, .release = release, .detach = detach,          \
+        .commit = commit, .revoked = revoked, .lag = lag, .stop = stop, .free = close_source
+const struct pull_ops poller_pull = { PULL_OPS };
+const struct pull_ops poller_pull_at_once = { .commit_at_once = true, PULL_OPS };
 
 /* ---- life --------------------------------------------------------------- */
 
@@ -611,6 +606,7 @@ int64_t poller_answer(struct poller *p, const struct poller_ops *ops, enum reade
         step = ops->answered(p, &job, body, err);
         for (const struct lent *l = page->first; l; l = l->next)
                 sum += touch(l->record.id) + touch(l->record.key) + touch(l->record.value) + touch(l->mark);
+        (void)sum;
         if (step != POLLER_FAILED && page_failed(page))
                 step = (enum poller_step)error_set(err, ERROR_PROTOCOL, "the page has failed");
         n = step == POLLER_FAILED ? -1 : (int64_t)page->n;

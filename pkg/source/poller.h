@@ -118,6 +118,8 @@ usec poller_wall(const struct poller *); /* for questions about a time */
 
 /* The pull side of every source that polls. */
 extern const struct pull_ops poller_pull;
+/* For messages that are acknowledged one by one: the reader hears of each at once. */
+extern const struct pull_ops poller_pull_at_once;
 
 /* For tests and fuzz targets: one answer to a job of this kind, without a reader or services; each record's
  * bytes are read. p: zeroed, or with what answered needs. How many records it had; negative: it failed. */

@@ -1,6 +1,7 @@
 #include "api/worker.h"
 #include "source/apig/apig.h"
 #include "source/cloudeye/cloudeye.h"
+#include "source/dms/dms.h"
 #include "source/source.h"
 #include "source/kafka/kafka.h"
 #include "source/obs/obs.h"
@@ -8,15 +9,20 @@
 #include "source/timer/timer.h"
 
 /* The one table of sources: a new one is a folder and a line here. */
-const struct source_kind *const source_kinds[] = { &timer_source, &kafka_source, &apig_source,
-                                                   &smn_source,   &obs_source,   &cloudeye_source };
+const struct source_kind *const source_kinds[] = { &timer_source, &kafka_source,    &apig_source, &smn_source,
+                                                   &obs_source,   &cloudeye_source, &dms_source };
 const size_t source_kinds_n = COUNT_OF(source_kinds);
 
 const struct source_type *source_types(void)
 {
         static const struct source_type types[] = {
-                { "timer", &timer_type }, { "kafka", &kafka_type }, { "apig", &apig_type },
-                { "smn", &smn_type },     { "obs", &obs_type },     { "cloudEye", &cloudeye_type }
+                { .name = "timer", .type = &timer_type },
+                { .name = "kafka", .type = &kafka_type },
+                { .name = "apig", .type = &apig_type },
+                { .name = "smn", .type = &smn_type },
+                { .name = "obs", .type = &obs_type },
+                { .name = "cloudEye", .type = &cloudeye_type },
+                { .name = "dms", .type = &dms_type, .fits = dms_fits },
         };
 
         _Static_assert(COUNT_OF(types) == COUNT_OF(source_kinds), "each kind has its type");

@@ -1,9 +1,8 @@
-#include "source/kafka/producer.h"
+#include "kafka/producer.h"
 
-#include <librdkafka/rdkafka.h>
 #include <stdio.h>
 
-#include "log/log.h"
+#include "kafka/client.h"
 
 struct kafka_producer {
         rd_kafka_t *rk;
@@ -13,7 +12,7 @@ struct kafka_producer {
         struct waker_slot slot;
         rd_kafka_event_t *event; /* whose messages are being taken */
         /* the last trouble with the brokers, which says more than a time-out */
-        char why[256];
+        char why[400];
 };
 
 /* Any thread. */
@@ -24,56 +23,35 @@ static void on_queue(rd_kafka_t *rk UNUSED, void *opaque)
         waker_ring(loop_waker(p->loop), &p->slot);
 }
 
-static int configure(rd_kafka_conf_t *conf, const char *servers, struct error *err)
+int kafka_producer_new(struct kafka_producer **out, const struct kafka_client_config *config,
+                       const char *topic, struct loop *loop, struct task *wake, struct error *err)
 {
-        const char *const options[][2] = {
-                { "bootstrap.servers", servers },
-                { "client.id", "sluice" },
+        static const struct kafka_option options[] = {
                 { "enable.idempotence", "true" },
                 { "message.timeout.ms", "30000" },
-                { "socket.keepalive.enable", "true" },
                 { "linger.ms", "5" },
                 { "queue.buffering.max.kbytes", "65536" },
-                { "reconnect.backoff.max.ms", "5000" },
                 { "message.max.bytes", "34603008" },
                 /* A batch that is too large for the topic takes all that is in it along. */
                 { "batch.num.messages", "1" },
-                { "log.queue", "false" },
         };
-        char why[256];
-
-        for (size_t i = 0; i < COUNT_OF(options); i++)
-                if (rd_kafka_conf_set(conf, options[i][0], options[i][1], why, sizeof(why)) !=
-                    RD_KAFKA_CONF_OK)
-                        return error_set(err, ERROR_INVALID, "kafka option %s: %s", options[i][0], why);
-        rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR);
-        return 0;
-}
-
-int kafka_producer_new(struct kafka_producer **out, const char *servers, const char *topic, struct loop *loop,
-                       struct task *wake, struct error *err)
-{
         struct kafka_producer *p = calloc(1, sizeof(*p));
-        rd_kafka_conf_t *conf = rd_kafka_conf_new();
-        char why[256];
+        rd_kafka_conf_t *conf;
 
         if (!p || !(p->topic_name = str_dup(str_of(topic)))) {
-                rd_kafka_conf_destroy(conf);
                 free(p);
                 return error_memory(err);
         }
         p->loop = loop;
         p->slot.task = wake;
-        if (configure(conf, servers, err) < 0) {
-                rd_kafka_conf_destroy(conf);
+        if (kafka_configure(&conf, config, options, COUNT_OF(options), err) < 0) {
                 (void)kafka_producer_free(p);
                 return -1;
         }
-        p->rk = rd_kafka_new(RD_KAFKA_PRODUCER, conf, why, sizeof(why));
-        if (!p->rk) {
-                rd_kafka_conf_destroy(conf);
+        rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR);
+        if (kafka_start(&p->rk, RD_KAFKA_PRODUCER, conf, err) < 0) {
                 (void)kafka_producer_free(p);
-                return error_set(err, ERROR_INVALID, "kafka: %s", why);
+                return -1;
         }
         p->queue = rd_kafka_queue_get_main(p->rk);
         rd_kafka_queue_cb_event_enable(p->queue, on_queue, p);
@@ -94,6 +72,7 @@ static rd_kafka_headers_t *headers_of(const struct kafka_message *m)
 int kafka_producer_send(struct kafka_producer *p, uint64_t tag, const struct kafka_message *m,
                         struct error *err)
 {
+        BUF_AT_END struct buf text = BUF_INIT(1024);
         rd_kafka_headers_t *headers = headers_of(m);
         rd_kafka_resp_err_t r;
 
@@ -109,13 +88,16 @@ int kafka_producer_send(struct kafka_producer *p, uint64_t tag, const struct kaf
                 return 0;
         if (headers)
                 rd_kafka_headers_destroy(headers);
-        (void)error_set(err, ERROR_REFUSED, "topic %s: %s", p->topic_name, rd_kafka_err2str(r));
+        kafka_explain(&text, r, NULL);
+        (void)error_set(err, ERROR_REFUSED, "topic %s: %s", p->topic_name, text.p ? text.p : "");
         err->retry = true;
         return -1;
 }
 
 static void delivered(struct kafka_producer *p, const rd_kafka_message_t *m, struct kafka_delivery *out)
 {
+        BUF_AT_END struct buf text = BUF_INIT(1024);
+
         *out = (struct kafka_delivery){ .tag = (uint64_t)(uintptr_t)m->_private,
                                         .failed = m->err != RD_KAFKA_RESP_ERR_NO_ERROR,
                                         .too_large = m->err == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE,
@@ -125,9 +107,22 @@ static void delivered(struct kafka_producer *p, const rd_kafka_message_t *m, str
                 p->why[0] = 0;
                 return;
         }
-        (void)error_set(&out->error, ERROR_REFUSED, "topic %s: %s%s%s", p->topic_name,
-                        rd_kafka_err2str(m->err), p->why[0] ? ": " : "", p->why);
+        kafka_explain(&text, m->err, NULL);
+        (void)error_set(&out->error, ERROR_REFUSED, "topic %s: %s%s%s", p->topic_name, text.p ? text.p : "",
+                        p->why[0] ? ": " : "", p->why);
         out->error.retry = true;
+}
+
+static void note_trouble(struct kafka_producer *p, rd_kafka_event_t *event)
+{
+        rd_kafka_resp_err_t code = rd_kafka_event_error(event);
+        BUF_AT_END struct buf text = BUF_INIT(sizeof(p->why));
+
+        if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
+                return;
+        kafka_explain(&text, code, rd_kafka_event_error_string(event));
+        (void)snprintf(p->why, sizeof(p->why), "%s",
+                       text.failed || !text.p ? rd_kafka_event_error_string(event) : text.p);
 }
 
 bool kafka_producer_take(struct kafka_producer *p, struct kafka_delivery *out)
@@ -144,9 +139,8 @@ bool kafka_producer_take(struct kafka_producer *p, struct kafka_delivery *out)
                 p->event = rd_kafka_queue_poll(p->queue, 0);
                 if (!p->event)
                         return false;
-                if (rd_kafka_event_type(p->event) == RD_KAFKA_EVENT_ERROR &&
-                    rd_kafka_event_error(p->event) != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
-                        (void)snprintf(p->why, sizeof(p->why), "%s", rd_kafka_event_error_string(p->event));
+                if (rd_kafka_event_type(p->event) == RD_KAFKA_EVENT_ERROR)
+                        note_trouble(p, p->event);
         }
 }
 

@@ -2,8 +2,8 @@
  * sync. librdkafka's threads only ring the waker. Loop's thread. */
 #pragma once
 
-#include "base/error.h"
 #include "base/loop.h"
+#include "kafka/client.h"
 
 struct kafka_producer;
 struct kafka_pair {
@@ -23,7 +23,7 @@ struct kafka_delivery {
         int64_t offset;
 };
 
-int kafka_producer_new(struct kafka_producer **, const char *bootstrap_servers, const char *topic,
+int kafka_producer_new(struct kafka_producer **, const struct kafka_client_config *, const char *topic,
                        struct loop *, struct task *wake, struct error *) MUST_CHECK;
 enum { KAFKA_MESSAGE_MOST = 32 << 20 }; /* whatever the topic takes */
 /* Copies the message, at most KAFKA_MESSAGE_MOST with its key and headers. Its delivery, or that it failed

@@ -1,0 +1,599 @@
+#include "source/dms/dms.h"
+
+#include <openssl/sha.h>
+#include <stdio.h>
+
+#include "event/outer.h"
+#include "json/check.h"
+#include "json/scan.h"
+#include "source/calls.h"
+#include "source/poller.h"
+
+/* What one request may bring: 10 messages, 512 KB; a body may grow by being unescaped, never above that. */
+enum { MESSAGES_MOST = 10, PAGE_BYTES = 512 << 10, PAGE_MOST = 4 << 20, DEPTH_MOST = 512 };
+enum { TRACKS_MOST = 8 };
+static const usec ACK_WAIT_LEAST = 15 * USEC_SEC, ACK_WAIT_MOST = 300 * USEC_SEC, MARGIN = 2 * USEC_SEC;
+
+/* ---- the spec ----------------------------------------------------------- */
+
+static const char *const tag_type_names[] = { [DMS_TAGS_OR] = "Or", [DMS_TAGS_AND] = "And", NULL };
+static const struct field dms_fields[] = {
+        FIELD(STRING, "queueID", struct dms_spec, queue_id, .required = true, .min = 1, .max = 64,
+              .pattern = "^[A-Za-z0-9-]+$", .format = "a queue's id", .cloud = "queue_id",
+              .help = "The queue's id."),
+        FIELD(STRING, "consumerGroupID", struct dms_spec, group_id, .required = true, .min = 1, .max = 64,
+              .pattern = "^[A-Za-z0-9-]+$", .format = "a consumer group's id", .cloud = "consumer_group_id",
+              .help = "The consumer group's id. All that consume from it must ask for the same tags."),
+        FIELD(STRINGS, "tags", struct dms_spec, tags, .max = 3, .pattern = "^[A-Za-z0-9_-]{1,64}$",
+              .format = "1 to 64 letters, digits, _ and -", .set = true,
+              .help = "Only messages with these tags; by default all."),
+        FIELD(ENUM, "tagType", struct dms_spec, tag_type, .fallback = "Or", .values = tag_type_names,
+              .help = "Whether a message needs one of the tags, or all of them."),
+        FIELD(DURATION, "ackWait", struct dms_spec, ack_wait, .min = 15 * USEC_SEC, .max = 300 * USEC_SEC,
+              .help = "How long a message is this Trigger's before the queue gives it out again; it can't be "
+                      "renewed, so it must exceed delivery.timeout. By default that and 30 seconds, at most "
+                      "300 seconds."),
+        FIELD(DURATION, "pollingInterval", struct dms_spec, polling_interval, .fallback = "30s",
+              .min = USEC_SEC, .max = USEC_MINUTE, .cloud = "polling_interval",
+              .help = "How long a request waits at an empty queue for messages to come."),
+        FIELD(BOOL, "deadLetters", struct dms_spec, dead_letters, .fallback = "false",
+              .help = "true: read the dead letters of the group instead, where the queue keeps them."),
+        FIELD(OBJECT, "cloud", struct dms_spec, cloud, .object = &cloud_type,
+              .help = "Where the queue is, and as whom it is read."),
+};
+const struct type dms_type = TYPE("DmsSource", struct dms_spec, dms_fields,
+                                  "Messages of a queue of the Distributed Message Service.");
+
+usec dms_ack_wait(const struct dms_spec *spec, usec timeout)
+{
+        return spec->ack_wait ? spec->ack_wait
+                              : MIN_OF(MAX_OF(timeout + 30 * USEC_SEC, ACK_WAIT_LEAST), ACK_WAIT_MOST);
+}
+
+bool dms_fits(const void *object, const struct delivery_spec *delivery, struct buf *why)
+{
+        const struct dms_spec *spec = object;
+
+        if (dms_ack_wait(spec, delivery->timeout) > delivery->timeout)
+                return true;
+        buf_text(why,
+                 spec->ack_wait
+                         ? "ackWait must exceed delivery.timeout: the queue would give a message out again "
+                           "while the function still works on it"
+                         : "delivery.timeout must be below 300s, the longest time that the queue leaves a "
+                           "message with one consumer");
+        return false;
+}
+
+/* ---- messages ----------------------------------------------------------- */
+
+/* What a record is besides its body, kept with its page. */
+struct message {
+        struct str attributes, tags; /* JSON; n 0: none */
+        bool is_json;                /* the body is no string: its JSON text */
+        usec received;               /* wall */
+};
+
+struct item { /* of an answer, as it stands there */
+        struct str body, attributes, tags, handler;
+        bool escaped, is_json;
+};
+
+static bool read_message(struct scan *s, struct item *item)
+{
+        struct str name;
+        bool escaped;
+
+        if (!scan_take(s, '{'))
+                return scan_fail(s, "a message is no object");
+        if (scan_take(s, '}'))
+                return true;
+        do {
+                struct str *into = NULL;
+                const char *from;
+
+                if (!scan_name(s, &name, &escaped))
+                        return false;
+                if (str_is(name, "body")) {
+                        item->is_json = scan_peek(s) != '"';
+                        if (!item->is_json) {
+                                if (!scan_string(s, &item->body, &item->escaped))
+                                        return false;
+                                continue;
+                        }
+                        into = &item->body;
+                } else if (str_is(name, "attributes"))
+                        into = &item->attributes;
+                else if (str_is(name, "tags"))
+                        into = &item->tags;
+                (void)scan_peek(s);
+                from = s->p;
+                if (!scan_skip(s, DEPTH_MOST))
+                        return false;
+                if (into)
+                        *into = (struct str){ from, (size_t)(s->p - from) };
+        } while (scan_more(s, '}'));
+        return !s->fault;
+}
+
+static bool read_item(struct scan *s, struct item *item)
+{
+        struct str name;
+        bool escaped;
+
+        *item = (struct item){ 0 };
+        if (!scan_take(s, '{'))
+                return scan_fail(s, "an entry is no object");
+        if (scan_take(s, '}'))
+                return scan_fail(s, "an entry has no handler");
+        do {
+                if (!scan_name(s, &name, &escaped))
+                        return false;
+                if (str_is(name, "message")) {
+                        if (!read_message(s, item))
+                                return false;
+                } else if (str_is(name, "handler") && scan_peek(s) == '"') {
+                        if (!scan_string(s, &item->handler, &escaped))
+                                return false;
+                        if (escaped)
+                                return scan_fail(s, "a handler has escapes");
+                } else if (!scan_skip(s, DEPTH_MOST))
+                        return false;
+        } while (scan_more(s, '}'));
+        if (!s->fault && !item->handler.n)
+                return scan_fail(s, "an entry has no handler");
+        return !s->fault;
+}
+
+/* A message has no id of its own, and its handler is another one each time: its id is made of what it says,
+ * so that it is the same each time, and equal messages have equal ids. */
+static void make_id(const struct dms_spec *spec, const struct item *item, char out[33])
+{
+        const struct str parts[] = { str_of(spec->queue_id), item->body, item->attributes, item->tags };
+        unsigned char hash[SHA256_DIGEST_LENGTH];
+        BUF_AT_END struct buf all = BUF_INIT((size_t)PAGE_MOST);
+
+        for (size_t i = 0; i < COUNT_OF(parts); i++) {
+                buf_int(&all, (int64_t)parts[i].n);
+                buf_char(&all, ':');
+                buf_str(&all, parts[i]);
+        }
+        SHA256((const unsigned char *)(all.p ? all.p : ""), all.n, hash);
+        for (size_t i = 0; i < 16; i++)
+                (void)snprintf(out + 2 * i, 3, "%02x", hash[i]);
+}
+
+static struct str keep(struct page *page, struct str s)
+{
+        char *p = s.n ? page_bytes(page, s.n) : NULL;
+
+        return p ? (struct str){ memcpy(p, s.p, s.n), s.n } : (struct str){ 0 };
+}
+
+static bool is_null(struct str json) { return str_is(json, "null"); }
+
+static void add_record(const struct dms_spec *spec, struct page *page, const struct item *item, usec wall)
+{
+        BUF_AT_END struct buf text = BUF_INIT((size_t)PAGE_MOST);
+        struct message *m;
+        struct record *r;
+        char id[33];
+
+        make_id(spec, item, id);
+        if (!(r = page_record(page, str_of(id), item->handler)) || !(m = page_keep(page, sizeof(*m))))
+                return;
+        if (item->escaped)
+                (void)scan_decode(item->body, &text);
+        r->value = keep(page, item->escaped ? buf_view(&text) : item->body);
+        *m = (struct message){ .attributes = is_null(item->attributes) ? (struct str){ 0 }
+                                                                       : keep(page, item->attributes),
+                               .tags = is_null(item->tags) ? (struct str){ 0 } : keep(page, item->tags),
+                               .is_json = item->is_json,
+                               .received = wall };
+        r->origin = m;
+}
+
+/* ---- shapes ------------------------------------------------------------- */
+
+static void write_json(struct writer *w, const char *name, struct str json, const char *otherwise)
+{
+        writer_key(w, str_of(name));
+        writer_raw(w, json.n ? json : str_of(otherwise));
+}
+
+static void dms_describe(const struct record *r, struct writer *w)
+{
+        const struct message *m = r->origin;
+
+        writer_object(w);
+        writer_key(w, STR("body"));
+        if (m->is_json || json_is_value(r->value))
+                writer_raw(w, r->value);
+        else
+                writer_string(w, r->value);
+        write_json(w, "attributes", m->attributes, "{}");
+        write_json(w, "tags", m->tags, "[]");
+        writer_object_end(w);
+}
+
+static void dms_encode(const struct trigger *t, struct record *const *records, size_t n, struct writer *w)
+{
+        const struct dms_spec *spec = t->source_spec;
+
+        writer_object(w);
+        writer_member_text(w, "Tag", "latest");
+        writer_member_text(w, "QueueID", spec->queue_id);
+        writer_member_text(w, "ConsumerGroupID", spec->group_id);
+        writer_key(w, STR("Messages"));
+        writer_array(w);
+        for (size_t i = 0; i < n; i++) {
+                const struct message *m = records[i]->origin;
+
+                writer_object(w);
+                writer_key(w, STR("Body"));
+                if (m->is_json)
+                        writer_raw(w, records[i]->value);
+                else
+                        writer_string(w, records[i]->value);
+                write_json(w, "Attributes", m->attributes, "{}");
+                writer_object_end(w);
+        }
+        writer_array_end(w);
+        outer_write(t, records[0]->id, ((const struct message *)records[0]->origin)->received, w);
+        writer_object_end(w);
+}
+
+static void dms_event(const struct trigger *t, const struct record *r, struct buf *space,
+                      struct cloud_event *e)
+{
+        const struct message *m = r->origin;
+
+        cloudevent_source(t, NULL, space);
+        *e = (struct cloud_event){ .id = r->id, .source = buf_view(space) };
+        if (r->value.n)
+                cloudevent_data(e, r->value, m->is_json ? STR("application/json") : (struct str){ 0 });
+}
+
+static void dms_origin(const struct trigger *t, struct buf *b)
+{
+        const struct dms_spec *spec = t->source_spec;
+
+        buf_printf(b, "%s/%s%s", spec->queue_id, spec->group_id, spec->dead_letters ? "/deadletters" : "");
+}
+
+/* ---- samples ------------------------------------------------------------ */
+
+struct sample {
+        struct record record;
+        struct message message;
+        struct buf body, attributes, tags;
+        char id[33];
+};
+
+static void dms_sample_free(struct record *r)
+{
+        struct sample *s = CONTAINER_OF(r, struct sample, record);
+
+        if (!r)
+                return;
+        buf_done(&s->body);
+        buf_done(&s->attributes);
+        buf_done(&s->tags);
+        free(s);
+}
+
+static void sample_member(const struct node *document, const char *name, struct buf *out)
+{
+        const struct node *n = node_member(document, name);
+        struct writer w;
+
+        out->max = BUF_DEFAULT_MAX;
+        writer_init(&w, out);
+        if (n && n->kind != NODE_NULL)
+                node_write(n, &w);
+}
+
+static int dms_sample(const struct trigger *t, const struct node *document, usec wall, struct record **out,
+                      struct error *err)
+{
+        const struct node *body = node_member(document, "body");
+        struct sample *s = calloc(1, sizeof(*s));
+
+        if (!s)
+                return error_memory(err);
+        s->message.is_json = body && body->kind != NODE_STRING && body->kind != NODE_NULL;
+        if (s->message.is_json)
+                sample_member(document, "body", &s->body);
+        else {
+                s->body.max = BUF_DEFAULT_MAX;
+                buf_str(&s->body, body && body->kind == NODE_STRING ? body->text : STR("a message"));
+        }
+        sample_member(document, "attributes", &s->attributes);
+        sample_member(document, "tags", &s->tags);
+        if (s->body.failed || s->attributes.failed || s->tags.failed) {
+                dms_sample_free(&s->record);
+                return error_memory(err);
+        }
+        s->message.attributes = buf_view(&s->attributes);
+        s->message.tags = buf_view(&s->tags);
+        s->message.received = wall;
+        make_id(t->source_spec,
+                &(struct item){ .body = buf_view(&s->body),
+                                .attributes = s->message.attributes,
+                                .tags = s->message.tags },
+                s->id);
+        s->record = (struct record){ .id = str_of(s->id),
+                                     .value = buf_view(&s->body),
+                                     .origin = &s->message };
+        *out = &s->record;
+        return 0;
+}
+
+const struct shape dms_shape = {
+        .ce_type = "dev.sluice.dms.message",
+        .describe = dms_describe,
+        .encode = dms_encode,
+        .event = dms_event,
+        .sample = dms_sample,
+        .sample_free = dms_sample_free,
+};
+
+/* ---- calls -------------------------------------------------------------- */
+
+struct dms {
+        struct poller poller; /* the first member */
+        const struct dms_spec *spec;
+        struct calls *calls;
+        usec ack_wait;
+};
+
+/* Of a track: its handlers are acknowledged one by one, since one of them was refused; the next. */
+struct acknowledging {
+        bool singly;
+        size_t next;
+};
+
+static struct dms *dms_of(const struct poller *p) { return CONTAINER_OF(p, struct dms, poller); }
+
+static void ask_for_messages(const struct dms *d, struct cloud_request *q)
+{
+        const struct dms_spec *spec = d->spec;
+        usec wait = spec->polling_interval;
+
+        buf_printf(&q->what, "messages of queue %s", spec->queue_id);
+        poller_query_int(q, "max_msgs", MESSAGES_MOST);
+        poller_query_int(q, "time_wait", wait / USEC_SEC);
+        poller_query_int(q, "ack_wait", d->ack_wait / USEC_SEC);
+        for (size_t i = 0; i < spec->tags.n; i++)
+                poller_query(q, "tag", str_of(spec->tags.list[i]));
+        if (spec->tags.n)
+                poller_query(q, "tag_type", spec->tag_type == DMS_TAGS_AND ? STR("and") : STR("or"));
+        q->timeout = wait + 15 * USEC_SEC;
+}
+
+static void ask_to_acknowledge(const struct reader_job *job, struct cloud_request *q)
+{
+        struct writer w;
+        const struct acknowledging *a = job->own;
+        size_t from = a->singly ? MIN_OF(a->next, job->marks_n) : 0,
+               to = a->singly ? MIN_OF(from + 1, job->marks_n) : job->marks_n;
+
+        q->method = "POST";
+        buf_printf(&q->what, "acknowledgement of %zu messages", job->marks_n);
+        writer_init(&w, &q->body);
+        writer_object(&w);
+        writer_key(&w, STR("message"));
+        writer_array(&w);
+        for (size_t i = from; i < to; i++) {
+                writer_object(&w);
+                writer_member_string(&w, "handler", job->marks[i]);
+                writer_member_text(&w, "status", "success");
+                writer_object_end(&w);
+        }
+        writer_array_end(&w);
+        writer_object_end(&w);
+}
+
+static void ask(struct poller *p, const struct reader_job *job, struct cloud_request *q)
+{
+        const struct dms *d = dms_of(p);
+        bool save = job->kind == READER_SAVE;
+
+        buf_printf(&q->path, "/v1.0/{project_id}/queues/%s/groups/%s/%s", d->spec->queue_id,
+                   d->spec->group_id,
+                   d->spec->dead_letters ? save ? "deadletters/ack" : "deadletters"
+                   : save                ? "ack"
+                                         : "messages");
+        if (save)
+                ask_to_acknowledge(job, q);
+        else
+                ask_for_messages(d, q);
+}
+
+/* What was asked for is done with. */
+static enum poller_step go_on(const struct reader_job *job)
+{
+        struct acknowledging *a = job->own;
+
+        if (a->singly && ++a->next < job->marks_n)
+                return POLLER_AGAIN;
+        *a = (struct acknowledging){ 0 };
+        return POLLER_DONE;
+}
+
+/* {"success": N, "fail": M}: the last M come again. */
+static enum poller_step acknowledged(struct poller *p, struct str body, struct error *err)
+{
+        int64_t fail = 0;
+        struct str name, number;
+        struct scan s;
+        bool escaped;
+
+        scan_init(&s, body);
+        if (!scan_take(&s, '{'))
+                (void)scan_fail(&s, "it is no object");
+        else if (!scan_take(&s, '}'))
+                do {
+                        if (!scan_name(&s, &name, &escaped))
+                                break;
+                        if (!str_is(name, "fail")) {
+                                if (!scan_skip(&s, DEPTH_MOST))
+                                        break;
+                        } else if ((void)scan_peek(&s),
+                                   scan_number(&s, &number) && !str_to_int64(number, &fail))
+                                (void)scan_fail(&s, "fail is no whole number");
+                } while (!s.fault && scan_more(&s, '}'));
+        if (s.fault)
+                return (enum poller_step)error_set(err, ERROR_PROTOCOL, "an answer that can't be read: %s",
+                                                   s.fault);
+        if (fail > 0)
+                reader_warn(p->reader, "NotAcknowledged",
+                            "the queue did not take the acknowledgement of %lld messages: they come again",
+                            (long long)fail);
+        return POLLER_DONE;
+}
+
+static enum poller_step answered(struct poller *p, const struct reader_job *job, struct str body,
+                                 struct error *err)
+{
+        const struct dms *d = dms_of(p);
+        usec wall = p->services ? poller_wall(p) : 0;
+        struct item item;
+        struct scan s;
+
+        if (job->kind == READER_SAVE)
+                return acknowledged(p, body, err) == POLLER_DONE ? go_on(job) : POLLER_FAILED;
+        scan_init(&s, body);
+        if (!scan_take(&s, '['))
+                (void)scan_fail(&s, "it is no list");
+        else if (!scan_take(&s, ']'))
+                do {
+                        if (read_item(&s, &item))
+                                add_record(d->spec, job->page, &item, wall);
+                } while (!s.fault && scan_more(&s, ']'));
+        if (s.fault)
+                return (enum poller_step)error_set(err, ERROR_PROTOCOL, "an answer that can't be read: %s",
+                                                   s.fault);
+        return POLLER_DONE;
+}
+
+/* A handler is known until it was acknowledged, or its time is over, and one that is not known fails all that
+ * stand beside it. After an answer that was lost nobody can say which were taken: each is asked for by
+ * itself, and one that is not known then is settled, or comes again. */
+static enum poller_step refused(struct poller *p UNUSED, const struct reader_job *job,
+                                const struct cloud_error *refusal, struct error *err UNUSED)
+{
+        struct acknowledging *a = job->own;
+
+        if (job->kind != READER_SAVE)
+                return POLLER_FAILED;
+        if (!string_equal(refusal->code, "10542209") && !string_equal(refusal->code, "10542205")) {
+                *a = (struct acknowledging){ 0 };
+                return POLLER_FAILED;
+        }
+        if (a->singly || job->marks_n == 1)
+                return go_on(job);
+        a->singly = true;
+        a->next = 0;
+        return POLLER_AGAIN;
+}
+
+static void left(struct poller *p UNUSED, void *own) { free(own); }
+
+static struct source *dms_close(struct poller *p)
+{
+        struct dms *d = dms_of(p);
+
+        poller_done(p);
+        (void)calls_free(d->calls);
+        free(d);
+        return NULL;
+}
+
+const struct poller_ops dms_ops = { .service = "dms",
+                                    .ask = ask,
+                                    .answered = answered,
+                                    .refused = refused,
+                                    .left = left,
+                                    .close = dms_close };
+
+/* With order there is one answer in flight; without, several. */
+static int add_tracks(struct dms *d, const struct delivery_spec *delivery, struct error *err)
+{
+        int64_t tracks = delivery->ordering == ORDERING_PARTITION
+                                 ? 1
+                                 : MIN_OF((delivery->max_in_flight + MESSAGES_MOST - 1) / MESSAGES_MOST,
+                                          (int64_t)TRACKS_MOST);
+
+        for (int64_t i = 0; i < tracks; i++) {
+                char name[32];
+                uint32_t track;
+
+                struct acknowledging *own = calloc(1, sizeof(*own));
+
+                (void)snprintf(name, sizeof(name), "%lld", (long long)i);
+                if (!own)
+                        return error_memory(err);
+                if (reader_add(d->poller.reader, str_of(name), own, &track, err) < 0) {
+                        free(own);
+                        return -1;
+                }
+        }
+        return 0;
+}
+
+static int dms_open(struct source **out, const void *spec_, const struct services *services,
+                    struct error *err)
+{
+        const struct dms_spec *spec = spec_;
+        const struct delivery_spec *delivery = services->trigger->delivery;
+        const struct source_account_config account = { .services = services,
+                                                       .cloud = spec->cloud,
+                                                       .service = "dms" };
+        usec ack_wait = dms_ack_wait(spec, delivery->timeout);
+        struct poller_config config = {
+                .reader = { .page_bytes = PAGE_BYTES,
+                            .page_most = PAGE_MOST,
+                            .poll_min = 100 * USEC_MSEC,
+                            .poll_max = USEC_SEC,
+                            .backoff_min = 200 * USEC_MSEC,
+                            .backoff_max = 30 * USEC_SEC,
+                            .save_interval = 20 * USEC_MSEC,
+                            .unsaved_most = 1,
+                            .marks_most = MESSAGES_MOST,
+                            .lease = ack_wait - MIN_OF(MARGIN, (ack_wait - delivery->timeout) / 2),
+                            .attempt = delivery->timeout },
+                .seed = random_seed(),
+        };
+        struct dms *d = calloc(1, sizeof(*d));
+
+        if (!d)
+                return error_memory(err);
+        d->spec = spec;
+        d->ack_wait = ack_wait;
+        if (calls_new(&d->calls, &account, err) < 0) {
+                free(d);
+                return -1;
+        }
+        config.port = calls_port(d->calls);
+        if (poller_open(&d->poller, &dms_ops, &config, services, err) < 0) {
+                (void)calls_free(d->calls);
+                free(d);
+                return -1;
+        }
+        if (add_tracks(d, delivery, err) < 0) {
+                (void)dms_close(&d->poller);
+                return -1;
+        }
+        *out = &d->poller.source;
+        return 0;
+}
+
+const struct source_kind dms_source = {
+        .name = "dms",
+        .type = &dms_type,
+        .shape = &dms_shape,
+        .pull = &poller_pull_at_once,
+        .open = dms_open,
+        .origin = dms_origin,
+};

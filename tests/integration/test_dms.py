@@ -1,0 +1,188 @@
+"""Queues of DMS, as the emulator has them: what arrives, in which order, and what becomes of it when something fails."""
+
+import json
+import pathlib
+import random
+import signal
+
+import pytest
+from cloud import Cloud, faults
+from cloud.service import PROJECT, REGION
+from conftest import SLUICE, trigger
+from harness.process import run, wait_until
+
+PAIR = {
+    "accessKeySecretRef": {"name": "cloud", "key": "ak"},
+    "secretKeySecretRef": {"name": "cloud", "key": "sk"},
+}
+
+
+@pytest.fixture
+def cloud():
+    with Cloud() as c:
+        yield c
+
+
+class Queue:
+    """A queue with a group, and Triggers that read it."""
+
+    def __init__(self, cloud, runner, function, tmp_path, mode="NORMAL", **how):
+        self.cloud, self.runner, self.function = cloud, runner, function
+        self.queue = cloud.dms.make_queue("orders", mode=mode, **how)
+        self.group = cloud.dms.make_group(self.queue, "sluice")
+        self.secrets = tmp_path / "secrets"
+        (self.secrets / "cloud").mkdir(parents=True)
+        self.write(cloud.iam.key)
+
+    def write(self, key):
+        for name, value in (("ak", key.access), ("sk", key.secret)):
+            fresh = self.secrets / "cloud" / f".{name}"
+            fresh.write_text(value)
+            fresh.rename(self.secrets / "cloud" / name)
+
+    def trigger(self, delivery=None, name="orders", **more):
+        source = {
+            "queueID": self.queue.id,
+            "consumerGroupID": self.group.id,
+            "pollingInterval": "1s",
+            "cloud": {"region": REGION, "projectID": PROJECT, "credentials": PAIR},
+            **more,
+        }
+        return trigger(name, {"dms": source}, self.function.uri, delivery)
+
+    def start(self, delivery=None, name="orders", **more):
+        return self.runner.start(
+            self.trigger(delivery, **more),
+            name=name,
+            state=f"{name}-state",
+            options=[f"--secrets={self.secrets}", "--grace=5s"],
+            env={"SLUICE_CLOUD": self.cloud.endpoint},
+        )
+
+    def send(self, bodies, **how):
+        return self.cloud.dms.send(self.queue, bodies, **how)
+
+    def wait_empty(self, timeout=30):
+        """All that was sent is acknowledged."""
+        wait_until(
+            "all are acknowledged",
+            lambda: not self.group.line.waiting,
+            timeout,
+            explain=lambda: f"{len(self.group.line.waiting)} wait, {self.function.accepted()} events arrived",
+        )
+
+
+@pytest.fixture
+def queue(cloud, runner, function, tmp_path):
+    return Queue(cloud, runner, function, tmp_path)
+
+
+def bodies(function):
+    return [m["Body"] for e in function.events() for m in json.loads(e["body"])["Messages"]]
+
+
+@pytest.mark.parametrize(
+    "delivery", [{}, {"ordering": "None", "maxInFlight": 64}, {"batch": {"maxMessages": 10}}]
+)
+def test_what_is_sent_arrives_once_and_is_acknowledged(queue, function, delivery):
+    queue.send([f"message {i}" for i in range(100)])
+    queue.start(delivery)
+    queue.wait_empty()
+    queue.send([f"message {i}" for i in range(100, 200)])
+    queue.wait_empty()
+    assert sorted(bodies(function)) == sorted(f"message {i}" for i in range(200))
+
+
+def test_the_event_is_the_classic_one_in_both_dialects(queue, function):
+    queue.send(['a "text" \u20ac'], attributes={"dmstrigger": "dmstrigger"}, tags=["red"])
+    queue.send([{"n": [1, None]}])
+    queue.start({"batch": {"maxMessages": 2, "maxWait": "2s"}})
+    queue.wait_empty()
+    (e,) = function.events()
+    event = json.loads(e["body"])
+    assert list(event) == [
+        "Tag",
+        "QueueID",
+        "ConsumerGroupID",
+        "Messages",
+        "functionname",
+        "requestId",
+        "timestamp",
+    ]
+    assert event["Tag"] == "latest" and event["functionname"] == "orders"
+    assert (event["QueueID"], event["ConsumerGroupID"]) == (queue.queue.id, queue.group.id)
+    assert event["Messages"] == [
+        {"Body": 'a "text" \u20ac', "Attributes": {"dmstrigger": "dmstrigger"}},
+        {"Body": {"n": [1, None]}, "Attributes": {}},
+    ]
+
+
+def test_fifo_queues_keep_their_order(cloud, runner, function, tmp_path):
+    queue = Queue(cloud, runner, function, tmp_path, mode="FIFO")
+    sent = [f"{i}" for i in range(60)]
+    queue.send(sent)
+    function.behave(status=503, percent=20)
+    queue.start({"retry": {"initialBackoff": "100ms", "maxBackoff": "100ms"}})
+    queue.wait_empty(60)
+    assert bodies(function) == sent
+
+
+def test_only_messages_with_the_tags_are_asked_for(queue, function):
+    for body, tags in (("none", []), ("red", ["red"]), ("blue", ["blue"]), ("both", ["red", "blue"])):
+        queue.send([body], tags=tags)
+    queue.start(tags=["red", "blue"], tagType="And")
+    function.wait_for(1)
+    wait_until("one is acknowledged", lambda: len(queue.group.line.waiting) == 3)
+    assert bodies(function) == ["both"]
+
+
+def test_another_tag_rule_of_the_group_is_named(queue):
+    first = queue.start(tags=["red"])
+    first.wait_for_output("state=Connected|state=Idle")
+    second = queue.start(tags=["blue"], name="other")
+    second.wait_for_output("state=Disconnected.*tag")
+
+
+def test_dead_letters_are_a_source(cloud, runner, function, tmp_path):
+    queue = Queue(cloud, runner, function, tmp_path, redrive=True, max_consume_count=1)
+    queue.send(["poison"])
+    with cloud.changed:  # consumed once, in vain
+        queue.group.line.take(cloud.now(), 1, 15, False, lambda m: True)
+    cloud.advance(16)
+    queue.start(deadLetters=True)
+    with cloud.changed:
+        queue.group.line.settle_time(cloud.now(), cloud.dms.bury(queue.queue, queue.group))
+    function.wait_for(1)
+    wait_until("it is acknowledged", lambda: not queue.group.dead.waiting)
+    assert bodies(function) == ["poison"]
+
+
+def test_a_repeated_acknowledgement_is_no_failure(queue, cloud, function):
+    """Its answer is lost, after it had its effect: the queue refuses the second one."""
+    cloud.fault("dms.ack*", faults.reset(), when="after", times=3)
+    sent = [f"{i}" for i in range(50)]
+    queue.send(sent)
+    queue.start()
+    queue.wait_empty()
+    assert sorted(bodies(function)) == sorted(sent)
+
+
+def test_an_empty_queue_is_asked_once_an_interval(queue, cloud, function):
+    run_ = queue.start(pollingInterval="3s")
+    run_.wait_for_output("state=Connected|state=Idle")
+    wait_until("it was asked 3 times", lambda: len(cloud.made("dms.consume*")) >= 3, 20)
+    times = [when for _, _, when in cloud.made("dms.consume*")]
+    assert all(b - a >= 2.9 for a, b in zip(times, times[1:]))
+
+
+def test_the_time_out_must_fit_into_the_window(tmp_path):
+    file = tmp_path / "t.yaml"
+    source = {"queueID": "q", "consumerGroupID": "g", "ackWait": "30s"}
+    file.write_text(json.dumps(trigger("t", {"dms": source}, "http://f/", {"timeout": "30s"})))
+    said = run([SLUICE, "validate", file], check=False)
+    assert said.returncode == 1
+    assert "spec.source.dms: ackWait must exceed delivery.timeout" in said.stdout + said.stderr
+    del source["ackWait"]
+    file.write_text(json.dumps(trigger("t", {"dms": source}, "http://f/", {"timeout": "5m"})))
+    said = run([SLUICE, "validate", file], check=False)
+    assert said.returncode == 1 and "delivery.timeout must be below 300s" in said.stdout + said.stderr
