@@ -170,6 +170,14 @@ static struct str keep(struct page *page, struct str s)
         return p ? (struct str){ memcpy(p, s.p, s.n), s.n } : (struct str){ 0 };
 }
 
+/* What the record's origin refers to outlives its detaching. */
+static struct str keep_for_origin(struct page *page, struct str s)
+{
+        char *p = s.n ? page_keep(page, s.n) : NULL;
+
+        return p ? (struct str){ memcpy(p, s.p, s.n), s.n } : (struct str){ 0 };
+}
+
 static bool is_null(struct str json) { return str_is(json, "null"); }
 
 static void add_record(const struct dms_spec *spec, struct page *page, const struct item *item, usec wall)
@@ -185,9 +193,11 @@ static void add_record(const struct dms_spec *spec, struct page *page, const str
         if (item->escaped)
                 (void)scan_decode(item->body, &text);
         r->value = keep(page, item->escaped ? buf_view(&text) : item->body);
-        *m = (struct message){ .attributes = is_null(item->attributes) ? (struct str){ 0 }
-                                                                       : keep(page, item->attributes),
-                               .tags = is_null(item->tags) ? (struct str){ 0 } : keep(page, item->tags),
+        *m = (struct message){ .attributes = is_null(item->attributes)
+                                                     ? (struct str){ 0 }
+                                                     : keep_for_origin(page, item->attributes),
+                               .tags = is_null(item->tags) ? (struct str){ 0 }
+                                                           : keep_for_origin(page, item->tags),
                                .is_json = item->is_json,
                                .received = wall };
         r->origin = m;
