@@ -375,11 +375,11 @@ static void test_a_refusal_that_is_none(void **unused)
         answer("/fetch/p0", 400, "{\"errorCode\":\"DIS.4225\",\"message\":\"expired\"}");
         turn();
         assert_int_equal(toy.cursors, 1);
-        for (int i = 0; i < 8; i++) { /* but not for ever */
+        for (int i = 0; i < 16; i++) { /* but not for ever */
                 answer("/fetch/p0", 400, "{\"errorCode\":\"DIS.4225\",\"message\":\"expired\"}");
                 turn();
         }
-        assert_int_equal(toy.cursors, 8);
+        assert_int_equal(toy.cursors, 16);
         assert_int_equal(script.n, 0);
         assert_non_null(strstr(text, "fetch of p0: 400 DIS.4225: expired"));
 }
