@@ -6,7 +6,7 @@
 #include "event/outer.h"
 #include "json/check.h"
 #include "json/scan.h"
-#include "source/calls.h"
+#include "source/cloud.h"
 #include "source/poller.h"
 
 /* What one request may bring: 10 messages, 512 KB; a body may grow by being unescaped, never above that. */
@@ -352,7 +352,7 @@ const struct shape dms_shape = {
 struct dms {
         struct poller poller; /* the first member */
         const struct dms_spec *spec;
-        struct calls *calls;
+        struct source_account *account;
         usec ack_wait;
 };
 
@@ -514,7 +514,7 @@ static struct source *dms_close(struct poller *p)
         struct dms *d = dms_of(p);
 
         poller_done(p);
-        (void)calls_free(d->calls);
+        (void)source_account_free(d->account);
         free(d);
         return NULL;
 }
@@ -581,13 +581,13 @@ static int dms_open(struct source **out, const void *spec_, const struct service
                 return error_memory(err);
         d->spec = spec;
         d->ack_wait = ack_wait;
-        if (calls_new(&d->calls, &account, err) < 0) {
+        if (source_account_new(&d->account, &account, err) < 0) {
                 free(d);
                 return -1;
         }
-        config.port = calls_port(d->calls);
+        config.port = source_account_port(d->account);
         if (poller_open(&d->poller, &dms_ops, &config, services, err) < 0) {
-                (void)calls_free(d->calls);
+                (void)source_account_free(d->account);
                 free(d);
                 return -1;
         }
