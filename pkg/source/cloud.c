@@ -4,20 +4,46 @@
 #include "log/log.h"
 #include "secret/secret.h"
 
+enum { KEY_ACCESS, KEY_SECRET, KEY_TOKEN, KEYS };
+
 struct source_account {
         struct source_account_config config;
         struct cloud_account *account;
-        struct port_call *idle; /* of calls that ended, for the next ones */
+        struct secret keys[KEYS]; /* of credentials in a Secret */
+        struct port_call *idle;   /* of calls that ended, for the next ones */
 };
 
 /* ---- keys --------------------------------------------------------------- */
 
-static int read_secret(const struct source_account *a, const struct secret_ref *ref, const char *what,
-                       struct buf *out, struct error *err)
+static void open_secrets(struct source_account *a)
 {
-        if (!ref)
+        const struct cloud_credentials *from = a->config.cloud->credentials;
+        const struct secret_ref *refs[KEYS] = { from->access_key, from->secret_key, from->security_token };
+        struct error later; /* what can't be had is said when it is needed */
+
+        for (size_t i = 0; i < KEYS; i++)
+                if (refs[i] && secret_open(&a->keys[i], a->config.services->loop, a->config.services->secrets,
+                                           refs[i], NULL, &later) < 0)
+                        a->keys[i].ref = refs[i];
+}
+
+static void close_secrets(struct source_account *a)
+{
+        for (size_t i = 0; i < KEYS; i++)
+                secret_done(&a->keys[i]);
+}
+
+static int read_secret(struct source_account *a, size_t key, const char *what, struct buf *out,
+                       struct error *err)
+{
+        struct secret *s = &a->keys[key];
+
+        if (!s->ref)
                 return 0;
-        if (secret_read(a->config.services->secrets, ref, out, err) < 0)
+        (void)secret_look(s);
+        if (secret_value(s).p)
+                buf_str(out, secret_value(s));
+        else if (secret_read(a->config.services->secrets, s->ref, out, err) < 0)
                 return error_wrap(err, "cloud.credentials.%s", what);
         return 0;
 }
@@ -25,12 +51,11 @@ static int read_secret(const struct source_account *a, const struct secret_ref *
 static int read_secrets(void *cookie, struct buf *access, struct buf *secret, struct buf *token,
                         struct error *err)
 {
-        const struct source_account *a = cookie;
-        const struct cloud_credentials *from = a->config.cloud->credentials;
+        struct source_account *a = cookie;
 
-        return read_secret(a, from->access_key, "accessKeySecretRef", access, err) < 0 ||
-                               read_secret(a, from->secret_key, "secretKeySecretRef", secret, err) < 0 ||
-                               read_secret(a, from->security_token, "securityTokenSecretRef", token, err) < 0
+        return read_secret(a, KEY_ACCESS, "accessKeySecretRef", access, err) < 0 ||
+                               read_secret(a, KEY_SECRET, "secretKeySecretRef", secret, err) < 0 ||
+                               read_secret(a, KEY_TOKEN, "securityTokenSecretRef", token, err) < 0
                        ? -1
                        : 0;
 }
@@ -137,7 +162,10 @@ static int whom(struct source_account *a, struct cloud_account_config *config, s
                         config->shared = "service account";
                 return of_service_account(from, c, err);
         case CLOUD_CREDENTIALS_POD_IDENTITY: config->shared = "pod identity"; return of_pod(c, err);
-        case CLOUD_CREDENTIALS_SECRET: c->read = read_secrets; break;
+        case CLOUD_CREDENTIALS_SECRET:
+                c->read = read_secrets;
+                open_secrets(a);
+                break;
         case CLOUD_CREDENTIALS_ENVIRONMENT: c->read = read_environment; break;
         }
         c->kind = CREDENTIALS_FIXED;
@@ -284,6 +312,7 @@ int source_account_new(struct source_account **out, const struct source_account_
                 *out = a;
                 return 0;
         }
+        close_secrets(a);
         free(a);
         return -1;
 }
@@ -299,6 +328,7 @@ struct source_account *source_account_free(struct source_account *a)
                 free(e);
         }
         (void)cloud_account_free(a->account);
+        close_secrets(a);
         free(a);
         return NULL;
 }

@@ -6,7 +6,7 @@
 #include "event/outer.h"
 #include "json/check.h"
 #include "json/scan.h"
-#include "source/calls.h"
+#include "source/cloud.h"
 #include "source/poller.h"
 
 /* What one request may bring: 10 messages, 512 KB; a body may grow by being unescaped, never above that. */
@@ -170,8 +170,8 @@ static struct str keep(struct page *page, struct str s)
         return p ? (struct str){ memcpy(p, s.p, s.n), s.n } : (struct str){ 0 };
 }
 
-/* What the record's origin refers to outlives its detaching. */
-static struct str keep_for_origin(struct page *page, struct str s)
+/* What the origin points to outlives the body of a record that is detached. */
+static struct str keep_beside(struct page *page, struct str s)
 {
         char *p = s.n ? page_keep(page, s.n) : NULL;
 
@@ -193,11 +193,10 @@ static void add_record(const struct dms_spec *spec, struct page *page, const str
         if (item->escaped)
                 (void)scan_decode(item->body, &text);
         r->value = keep(page, item->escaped ? buf_view(&text) : item->body);
-        *m = (struct message){ .attributes = is_null(item->attributes)
-                                                     ? (struct str){ 0 }
-                                                     : keep_for_origin(page, item->attributes),
+        *m = (struct message){ .attributes = is_null(item->attributes) ? (struct str){ 0 }
+                                                                       : keep_beside(page, item->attributes),
                                .tags = is_null(item->tags) ? (struct str){ 0 }
-                                                           : keep_for_origin(page, item->tags),
+                                                           : keep_beside(page, item->tags),
                                .is_json = item->is_json,
                                .received = wall };
         r->origin = m;
@@ -353,7 +352,7 @@ const struct shape dms_shape = {
 struct dms {
         struct poller poller; /* the first member */
         const struct dms_spec *spec;
-        struct calls *calls;
+        struct source_account *account;
         usec ack_wait;
 };
 
@@ -515,7 +514,7 @@ static struct source *dms_close(struct poller *p)
         struct dms *d = dms_of(p);
 
         poller_done(p);
-        (void)calls_free(d->calls);
+        (void)source_account_free(d->account);
         free(d);
         return NULL;
 }
@@ -566,6 +565,7 @@ static int dms_open(struct source **out, const void *spec_, const struct service
                             .page_most = PAGE_MOST,
                             .poll_min = 100 * USEC_MSEC,
                             .poll_max = USEC_SEC,
+                            .shared = true,
                             .backoff_min = 200 * USEC_MSEC,
                             .backoff_max = 30 * USEC_SEC,
                             .save_interval = 20 * USEC_MSEC,
@@ -581,13 +581,13 @@ static int dms_open(struct source **out, const void *spec_, const struct service
                 return error_memory(err);
         d->spec = spec;
         d->ack_wait = ack_wait;
-        if (calls_new(&d->calls, &account, err) < 0) {
+        if (source_account_new(&d->account, &account, err) < 0) {
                 free(d);
                 return -1;
         }
-        config.port = calls_port(d->calls);
+        config.port = source_account_port(d->account);
         if (poller_open(&d->poller, &dms_ops, &config, services, err) < 0) {
-                (void)calls_free(d->calls);
+                (void)source_account_free(d->account);
                 free(d);
                 return -1;
         }
