@@ -197,6 +197,7 @@ def test_each_option_of_the_text_exists():
         "--first",
         "--seeds",
         "--scenario",
+        "--reader",
         "--real-time",
         "--version",
         "--help",
