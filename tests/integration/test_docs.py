@@ -198,6 +198,7 @@ def test_each_option_of_the_text_exists():
         "--seeds",
         "--scenario",
         "--reader",
+        "--validate",
         "--real-time",
         "--version",
         "--help",
