@@ -16,7 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         struct partition *p, *next;
         struct error err = { 0 };
 
-        if (!size || reader_new(&d.poller.reader, &config, 1, &err) < 0)
+        if (!size)
                 return 0;
         at.load = data[0] & 3;
         at.for_records = data[0] & 4;
@@ -24,6 +24,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         for (size_t i = 0; i < COUNT_OF(kinds); i++)
                 (void)poller_answer(&d.poller, &dis_ops, kinds[i], &at,
                                     (struct str){ (const char *)data + 1, size - 1 }, &err);
+        if (reader_new(&d.poller.reader, &config, 1, &err) < 0)
+                abort();
         (void)dis_discovered(&d.poller, (struct str){ (const char *)data + 1, size - 1 }, &err);
         (void)reader_free(d.poller.reader);
         HASH_ITER(hh, d.partitions, p, next)

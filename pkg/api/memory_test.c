@@ -90,7 +90,7 @@ static const struct field made_fields[] = {
         FIELD(INT, "size", struct made, size, .fallback = "3", .min = 1, .max = 9),
 };
 static const struct type made_type = TYPE("Made", struct made, made_fields, "A source.");
-static const struct source_type types[] = { { "made", &made_type } };
+static const struct source_type types[] = { { .name = "made", .type = &made_type } };
 
 static const char valid[] = "{\"apiVersion\": \"sluice.dev/v1alpha1\", \"kind\": \"Trigger\", \"metadata\": "
                             "{\"name\": \"a\", \"labels\": {\"a\": \"\\ud83d\\ude00\"}},\n"

@@ -170,7 +170,7 @@ struct cloud_agency {
         char *name, *domain;
 };
 struct cloud_service_account {
-        char *provider_urn, *agency_urn;
+        char *provider_urn, *agency_urn, *audience; /* audience NULL: the cluster's own */
 };
 struct cloud_credentials {
         int type;                                                    /* enum cloud_credentials_type */
@@ -230,6 +230,7 @@ void trigger_write(const struct trigger *, struct writer *);
 /* NULL: it says nothing of it. */
 const struct expose_spec *trigger_expose(const struct trigger *);
 const struct listener_spec *trigger_listener(const struct trigger *);
+const struct cloud_spec *trigger_cloud(const struct trigger *);
 /* Each value in a Secret that the Trigger refers to. */
 void trigger_secrets(const struct trigger *, void (*each)(void *cookie, const struct secret_ref *),
                      void *cookie);
@@ -244,6 +245,9 @@ struct triggers {
         /* set before loading: what another version wrote is run, without the members that this one does not
          * know */
         bool pass_unknown;
+        /* set before loading: hears of each file and folder before it is read; NULL: nobody does */
+        void (*visit)(void *cookie, const char *path, bool folder);
+        void *cookie;
         size_t unknown; /* so many were passed by; the first: */
         char first_unknown[160];
 };

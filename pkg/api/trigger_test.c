@@ -30,7 +30,8 @@ static const struct field queue_fields[] = {
 };
 static const struct type clock_type = TYPE("Clock", struct clock_source, clock_fields, "Ticks.");
 static const struct type queue_type = TYPE("Queue", struct queue_source, queue_fields, "Messages.");
-static const struct source_type types[] = { { "clock", &clock_type }, { "queue", &queue_type } };
+static const struct source_type types[] = { { .name = "clock", .type = &clock_type },
+                                            { .name = "queue", .type = &queue_type } };
 
 static struct trigger *decode(const char *text, struct problems *problems)
 {

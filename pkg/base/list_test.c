@@ -15,8 +15,7 @@ static void expect(struct list *l, const int *numbers, size_t n)
         size_t i = 0;
 
         assert_int_equal(l->n, n);
-        LIST_EACH(struct thing, t, l, node)
-        {
+        LIST_EACH (struct thing, t, l, node) {
                 assert_true(i < n);
                 assert_int_equal(t->number, numbers[i++]);
                 assert_ptr_equal(t->node.list, l);
@@ -75,13 +74,13 @@ static void the_current_one_may_go_and_lists_do_not_mix(void **state UNUSED)
                 if (i % 2)
                         list_append(&odd, &things[i].other);
         }
-        LIST_EACH(struct thing, t, &all, node)
-        if (t->number % 2)
-                list_remove(&t->node);
+        LIST_EACH (struct thing, t, &all, node)
+                if (t->number % 2)
+                        list_remove(&t->node);
         expect(&all, (const int[]){ 0, 2 }, 2);
         assert_int_equal(odd.n, 2);
-        LIST_EACH(struct thing, t, &odd, other)
-        list_append(&all, &t->node);
+        LIST_EACH (struct thing, t, &odd, other)
+                list_append(&all, &t->node);
         expect(&all, (const int[]){ 0, 2, 1, 3 }, 4);
 }
 

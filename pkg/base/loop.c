@@ -34,7 +34,7 @@ struct loop {
         struct heap deadlines;
         struct waker waker;
         struct signal_watch *signals;
-        struct watcher *watcher;
+        void *places[LOOP_PLACES];
 };
 
 struct loop_io {
@@ -63,7 +63,7 @@ struct loop_crowd {
 usec loop_now(const struct loop *l) { return l->now; }
 void *loop_uv(struct loop *l) { return &l->uv; }
 struct waker *loop_waker(struct loop *l) { return &l->waker; }
-struct watcher **loop_watcher(struct loop *l) { return &l->watcher; }
+void **loop_place(struct loop *l, enum loop_place place) { return &l->places[place]; }
 
 static void refresh(struct loop *l) { l->now = clock_monotonic(l->clock); }
 

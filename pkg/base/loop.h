@@ -27,9 +27,10 @@ usec loop_now(const struct loop *); /* monotonic, as of this pass */
 /* Deadlines are kept by this clock instead of the system's: for tests, which let hours pass in a moment.
  * Before anything is armed; borrowed. */
 void loop_use_clock(struct loop *, const struct clock *);
-struct watcher;
-struct watcher **loop_watcher(struct loop *); /* where base/watch keeps what it has for this loop */
-void *loop_uv(struct loop *);                 /* the uv_loop_t, for pkg/http, pkg/kube and pkg/base alone */
+/* What there is once for each loop, kept by whoever makes it, and gone before the loop is. */
+enum loop_place { LOOP_WATCHER /* base/watch */, LOOP_SECRETS /* pkg/secret */, LOOP_PLACES };
+void **loop_place(struct loop *, enum loop_place);
+void *loop_uv(struct loop *); /* the uv_loop_t, for pkg/http, pkg/kube and pkg/base alone */
 
 /* turn it at the end of this pass; again while turning: next pass */
 void loop_ready(struct loop *, struct task *);

@@ -84,8 +84,7 @@ static void compare(struct watch *w, bool sure)
 /* Nothing more is told of it: whose files were in it are looked at often. */
 static void folder_free(struct watcher *r, struct watch_folder *f)
 {
-        LIST_EACH(struct watch, w, &f->watches, in_folder)
-        {
+        LIST_EACH (struct watch, w, &f->watches, in_folder) {
                 list_remove(&w->in_folder);
                 w->folder = NULL;
         }
@@ -97,9 +96,9 @@ static void folder_free(struct watcher *r, struct watch_folder *f)
 
 static struct watch_folder *folder_numbered(const struct watcher *r, int number)
 {
-        LIST_EACH(struct watch_folder, f, &r->folders, node)
-        if (f->number == number)
-                return f;
+        LIST_EACH (struct watch_folder, f, &r->folders, node)
+                if (f->number == number)
+                        return f;
         return NULL;
 }
 
@@ -150,14 +149,14 @@ static void told(struct watcher *r, const struct inotify_event *e)
         struct watch_folder *f = folder_numbered(r, e->wd);
 
         if (e->mask & IN_Q_OVERFLOW) {
-                LIST_EACH(struct watch, w, &r->watches, node)
-                compare(w, false);
+                LIST_EACH (struct watch, w, &r->watches, node)
+                        compare(w, false);
                 return;
         }
         if (!f)
                 return;
-        LIST_EACH(struct watch, w, &f->watches, in_folder)
-        compare(w, e->len && (e->mask & REPLACED) && strcmp(e->name, w->name) == 0);
+        LIST_EACH (struct watch, w, &f->watches, in_folder)
+                compare(w, e->len && (e->mask & REPLACED) && strcmp(e->name, w->name) == 0);
         if (e->mask & (IN_IGNORED | IN_DELETE_SELF | IN_MOVE_SELF)) {
                 if (e->mask & IN_IGNORED)
                         f->number = -1; /* it is taken off already */
@@ -188,8 +187,7 @@ static void on_time(struct task *t, usec now)
         struct watcher *r = CONTAINER_OF(t, struct watcher, task);
         bool often = false;
 
-        LIST_EACH(struct watch, w, &r->watches, node)
-        {
+        LIST_EACH (struct watch, w, &r->watches, node) {
                 attach(r, w);
                 compare(w, false);
                 often = often || !w->folder;
@@ -201,7 +199,8 @@ static void on_time(struct task *t, usec now)
 
 static struct watcher *watcher_of(struct loop *loop)
 {
-        struct watcher **slot = loop_watcher(loop), *r = *slot;
+        void **place = loop_place(loop, LOOP_WATCHER);
+        struct watcher *r = *place;
         struct error ignored;
 
         if (r || !(r = calloc(1, sizeof(*r))))
@@ -215,13 +214,13 @@ static struct watcher *watcher_of(struct loop *loop)
         }
         if (r->io)
                 loop_io_want(r->io, LOOP_READABLE);
-        *slot = r;
+        *place = r;
         return r;
 }
 
 static void watcher_free(struct watcher *r)
 {
-        *loop_watcher(r->loop) = NULL;
+        *loop_place(r->loop, LOOP_WATCHER) = NULL;
         loop_forget(r->loop, &r->task);
         loop_io_close(r->io);
         if (r->fd >= 0)
@@ -257,7 +256,7 @@ uint64_t watch_look(struct watch *w)
 {
         if (!w->loop)
                 return 0;
-        drain(*loop_watcher(w->loop));
+        drain(*loop_place(w->loop, LOOP_WATCHER));
         compare(w, false);
         return w->version;
 }
@@ -268,7 +267,7 @@ void watch_close(struct watch *w)
 
         if (!w->loop)
                 return;
-        r = *loop_watcher(w->loop);
+        r = *loop_place(w->loop, LOOP_WATCHER);
         detach(r, w);
         list_remove(&w->node);
         free(w->path);

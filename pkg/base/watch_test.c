@@ -69,7 +69,7 @@ static int teardown(void **state UNUSED)
 
         (void)alarm(0);
         watch_close(&b.watch);
-        assert_null(*loop_watcher(b.loop));
+        assert_null(*loop_place(b.loop, LOOP_WATCHER));
         loop_forget(b.loop, &b.task);
         b.loop = loop_free(b.loop);
         (void)snprintf(command, sizeof(command), "rm -rf '%s'", b.folder);

@@ -86,7 +86,7 @@ static void on_resolved(void *cookie, const struct resolved *answer, const struc
                 t->addresses_until = now + ttl;
                 t->ask_at = now + ttl - ttl / 8;
         }
-        t->used = t->waiting != NULL;
+        t->used = t->waiting.n > 0;
         for (const struct connection *c = t->connections; c && !t->used; c = c->next)
                 t->used = c->carried > 0;
         target_arm(t);

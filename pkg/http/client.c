@@ -26,9 +26,7 @@ static void complete(struct exchange *x)
 
         x->done = true;
         x->connection = NULL;
-        x->queued = NULL;
-        *end->done_last = x;
-        end->done_last = &x->queued;
+        list_append(&end->done, &x->queued);
         loop_ready(end->client->loop, end->wake);
 }
 
@@ -251,7 +249,6 @@ int http_target_new(struct http_target **out, struct http_client *client,
         if (!t)
                 return error_memory(err);
         t->client = client;
-        t->waiting_last = &t->waiting;
         t->head.max = 65536;
         t->streams = MIN_OF(config->max_streams ? config->max_streams : STREAMS_DEFAULT,
                             (uint32_t)STREAMS_DEFAULT);
@@ -425,14 +422,8 @@ static int put_head(struct exchange *x, const struct http_request *q, struct err
 
 static void unlink_exchange(struct exchange *x)
 {
-        if (x->next)
-                x->next->previous = x->previous;
-        if (x->previous)
-                x->previous->next = x->next;
-        else
-                x->end->exchanges = x->next;
-        x->next = x->end->spare;
-        x->end->spare = x;
+        list_remove(&x->node);
+        list_prepend(&x->end->spare, &x->node);
         if (x->body.cap > BODY_KEPT)
                 buf_done(&x->body);
         give_room(x);
@@ -440,11 +431,10 @@ static void unlink_exchange(struct exchange *x)
 
 static struct exchange *exchange_new(struct http_end *end)
 {
-        struct exchange *x = end->spare;
+        struct exchange *x = LIST_TAKE(&end->spare, struct exchange, node);
 
         if (!x)
                 return calloc(1, sizeof(*x));
-        end->spare = x->next;
         *x = (struct exchange){
                 .head = x->head, .body = x->body, .packed = x->packed, .pick.out = x->pick.out
         };
@@ -471,10 +461,7 @@ static int submit(void *cookie, uint64_t tag, const struct http_request *q, stru
         x->head.max = 2 * ANSWER_HEAD_MAX + 1024;
         x->body.max = t->config.answer_max + 1;
         x->pick.out.max = MEMBER_MAX;
-        x->next = end->exchanges;
-        if (x->next)
-                x->next->previous = x;
-        end->exchanges = x;
+        list_prepend(&end->exchanges, &x->node);
         if (put_head(x, q, err) < 0) {
                 unlink_exchange(x);
                 return -1;
@@ -482,7 +469,7 @@ static int submit(void *cookie, uint64_t tag, const struct http_request *q, stru
         t->used = true;
         if (t->ask_at != USEC_NEVER && loop_now(end->client->loop) >= t->ask_at)
                 addresses_ask(t);
-        if (!t->waiting && (c = pool_ready(t)))
+        if (!t->waiting.n && (c = pool_ready(t)))
                 pool_start(c, x);
         else {
                 pool_wait(x, false);
@@ -493,18 +480,11 @@ static int submit(void *cookie, uint64_t tag, const struct http_request *q, stru
 
 static void abandon(struct exchange *x)
 {
-        struct http_end *end = x->end;
         struct http_target *t = x->target;
 
-        if (x->done) {
-                for (struct exchange **at = &end->done; *at; at = &(*at)->queued)
-                        if (*at == x) {
-                                *at = x->queued;
-                                if (end->done_last == &x->queued)
-                                        end->done_last = at;
-                                break;
-                        }
-        } else if (x->connection) {
+        if (x->done)
+                list_remove(&x->queued);
+        else if (x->connection) {
                 struct connection *c = x->connection;
 
                 connection_drop(c, x);
@@ -519,7 +499,7 @@ static void cancel(void *cookie, uint64_t tag)
 {
         struct http_end *end = cookie;
 
-        for (struct exchange *x = end->exchanges; x; x = x->next)
+        LIST_EACH (struct exchange, x, &end->exchanges, node)
                 if (x->tag == tag && x != end->taken) {
                         abandon(x);
                         return;
@@ -529,16 +509,14 @@ static void cancel(void *cookie, uint64_t tag)
 static bool take(void *cookie, struct http_completion *out)
 {
         struct http_end *end = cookie;
-        struct exchange *x = end->done;
+        struct exchange *x;
 
         if (end->taken)
                 unlink_exchange(end->taken);
         end->taken = NULL;
+        x = LIST_TAKE(&end->done, struct exchange, queued);
         if (!x)
                 return false;
-        end->done = x->queued;
-        if (!end->done)
-                end->done_last = &end->done;
         x->completion.head = buf_view(&x->head);
         x->completion.body = buf_view(&x->body);
         if (x->target->config.answer_member && !x->completion.failed)
@@ -559,7 +537,6 @@ int http_end_new(struct http_end **out, struct http_client *client, struct task 
                 return error_memory(err);
         end->client = client;
         end->wake = wake;
-        end->done_last = &end->done;
         *out = end;
         return 0;
 }
@@ -570,10 +547,9 @@ struct http_end *http_end_free(struct http_end *end)
                 return NULL;
         if (end->taken)
                 unlink_exchange(end->taken);
-        while (end->exchanges)
-                abandon(end->exchanges);
-        for (struct exchange *x = end->spare, *next; x; x = next) {
-                next = x->next;
+        for (struct exchange *x; (x = LIST_FIRST(&end->exchanges, struct exchange, node));)
+                abandon(x);
+        for (struct exchange *x; (x = LIST_TAKE(&end->spare, struct exchange, node));) {
                 buf_done(&x->head);
                 buf_done(&x->body);
                 buf_done(&x->packed);

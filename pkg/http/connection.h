@@ -20,9 +20,9 @@ enum { READ_SIZE = 65536, ANSWER_HEAD_MAX = 65536 };
 
 struct connection;
 struct exchange {
-        struct exchange *next, *previous; /* of its end */
+        struct list_node node; /* of its end: under way, or spare */
         /* waits for a connection, or is done and waits to be taken */
-        struct exchange *queued;
+        struct list_node queued;
         struct exchange *beside, *beside_before; /* carried by the same connection */
         struct http_end *end;
         struct http_target *target;
@@ -134,7 +134,7 @@ struct http_target {
         bool known;       /* there was a last connection */
         /* that HTTP/2 connections carry, as the last one's peer told */
         uint32_t streams;
-        struct exchange *waiting, **waiting_last;
+        struct list waiting; /* exchanges, for a connection */
         bool serving, serve_again;
         struct address *addresses;
         size_t addresses_n;             /* that are listed */
@@ -157,7 +157,8 @@ struct http_target {
 struct http_end {
         struct http_client *client;
         struct task *wake;
-        struct exchange *exchanges, *done, **done_last, *taken, *spare;
+        struct list exchanges, done, spare; /* done: to be taken */
+        struct exchange *taken;
 };
 
 struct http_client {

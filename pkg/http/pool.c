@@ -15,38 +15,17 @@ void pool_wait(struct exchange *x, bool first)
         struct http_target *t = x->target;
 
         x->connection = NULL;
-        if (first) {
-                x->queued = t->waiting;
-                if (!t->waiting)
-                        t->waiting_last = &x->queued;
-                t->waiting = x;
-        } else {
-                x->queued = NULL;
-                *t->waiting_last = x;
-                t->waiting_last = &x->queued;
-        }
+        if (first)
+                list_prepend(&t->waiting, &x->queued);
+        else
+                list_append(&t->waiting, &x->queued);
 }
 
-void pool_forget(struct exchange *x)
-{
-        struct http_target *t = x->target;
-
-        for (struct exchange **at = &t->waiting; *at; at = &(*at)->queued)
-                if (*at == x) {
-                        *at = x->queued;
-                        if (t->waiting_last == &x->queued)
-                                t->waiting_last = at;
-                        return;
-                }
-}
+void pool_forget(struct exchange *x) { list_remove(&x->queued); }
 
 static struct exchange *next_waiting(struct http_target *t)
 {
-        struct exchange *x = t->waiting;
-
-        if (x && !(t->waiting = x->queued))
-                t->waiting_last = &t->waiting;
-        return x;
+        return LIST_TAKE(&t->waiting, struct exchange, queued);
 }
 
 void pool_fail_waiting(struct http_target *t, const struct error *err, bool one)
@@ -116,7 +95,6 @@ void pool_start(struct connection *c, struct exchange *x)
         DL_APPEND2(c->exchanges, x, beside_before, beside);
         c->carried++;
         x->connection = c;
-        x->queued = NULL;
         x->heard = c->heard;
         x->sent_before = connection_sent(c);
         x->reused = c->used;
@@ -226,17 +204,15 @@ void connection_break(struct connection *c, const struct error *err)
 
 static uint32_t wanted(const struct http_target *t)
 {
-        uint32_t waiting = 0, most = t->config.max_connections, share = 1;
+        size_t most = t->config.max_connections, share = 1;
 
         if (t->config.http_version != HTTP_1_1) {
                 /* Until a connection stands nobody knows how much it carries. */
                 if (!t->known)
-                        return t->waiting ? 1 : 0;
+                        return t->waiting.n ? 1 : 0;
                 share = t->multiplexes ? MAX_OF(t->streams, (uint32_t)1) : 1;
         }
-        for (const struct exchange *x = t->waiting; x && waiting / share < most; x = x->queued)
-                waiting++;
-        return (waiting + share - 1) / share;
+        return (uint32_t)MIN_OF((t->waiting.n + share - 1) / share, most);
 }
 
 /* Each is replaced; none resumes a session of the old ones. */
@@ -286,7 +262,7 @@ void pool_serve(struct http_target *t)
         t->serving = true;
         while (t->serve_again) {
                 t->serve_again = false;
-                for (struct connection *c; t->waiting && (c = pool_ready(t));)
+                for (struct connection *c; t->waiting.n && (c = pool_ready(t));)
                         pool_start(c, next_waiting(t));
         }
         t->serving = false;

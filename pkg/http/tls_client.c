@@ -3,13 +3,12 @@
 #include <errno.h>
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
-#include <utlist.h>
 
 #include "base/file.h"
 #include "base/watch.h"
 
 struct tls_trust {
-        struct tls_trust *next;
+        struct list_node node;
         uint32_t users;
         char *file; /* NULL: the system's, or pem */
         struct file_stamp stamp;
@@ -97,10 +96,10 @@ static int trust_take(struct tls_authorities *all, const struct tls_client_confi
         struct file_stamp stamp = stamp_of(tls->ca_pem.n ? NULL : tls->ca_file);
         struct tls_trust *a;
 
-        for (a = all->first; a; a = a->next)
-                if (same(a, tls, &stamp)) {
-                        a->users++;
-                        *out = a;
+        LIST_EACH (struct tls_trust, known, &all->trusts, node)
+                if (same(known, tls, &stamp)) {
+                        known->users++;
+                        *out = known;
                         return 0;
                 }
         a = calloc(1, sizeof(*a));
@@ -120,16 +119,16 @@ static int trust_take(struct tls_authorities *all, const struct tls_client_confi
                 ERR_clear_error();
                 return -1;
         }
-        LL_PREPEND(all->first, a);
+        list_prepend(&all->trusts, &a->node);
         *out = a;
         return 0;
 }
 
-static void trust_drop(struct tls_authorities *all, struct tls_trust *a)
+static void trust_drop(struct tls_trust *a)
 {
         if (!a || --a->users)
                 return;
-        LL_DELETE(all->first, a);
+        list_remove(&a->node);
         trust_free(a);
 }
 
@@ -232,7 +231,7 @@ struct tls_client *tls_client_free(struct tls_client *t)
                 SSL_CTX_set_app_data(t->context, NULL);
         SSL_CTX_free(t->context);
         SSL_SESSION_free(t->session);
-        trust_drop(t->authorities, t->trust);
+        trust_drop(t->trust);
         free(t);
         return NULL;
 }

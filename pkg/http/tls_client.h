@@ -3,6 +3,7 @@
  * Loop's thread. */
 #pragma once
 
+#include "base/list.h"
 #include "http/client.h"
 #include "http/tls.h"
 
@@ -12,7 +13,7 @@ struct tls_trust;
 /* Authorities that were read, shared by all targets that name the same ones: a system's bundle takes a
  * megabyte. Zeroed before first use. */
 struct tls_authorities {
-        struct tls_trust *first;
+        struct list trusts;
 };
 
 struct tls_client_config {

@@ -1,23 +1,23 @@
 #include "kube/queue.h"
 
 #include "base/heap.h"
+#include "base/list.h"
 #include "base/table.h"
 
 static const usec FIRST = 5 * USEC_MSEC, MOST = 1000 * USEC_SEC;
 
 struct item {
         UT_hash_handle hh;
-        struct item *next; /* in the ready list */
+        struct list_node node; /* of those that are ready */
         struct heap_node timer;
-        bool dirty, processing, listed;
+        bool dirty, processing;
         unsigned failures;
         char key[];
 };
 
 struct queue {
         struct item *items;
-        struct item *first, **last;
-        size_t length;
+        struct list ready;
         struct heap timers;
 };
 
@@ -27,7 +27,6 @@ int queue_new(struct queue **out, struct error *err)
 
         if (!q)
                 return error_memory(err);
-        q->last = &q->first;
         *out = q;
         return 0;
 }
@@ -74,15 +73,10 @@ static void item_drop_if_idle(struct queue *q, struct item *i)
         free(i);
 }
 
-static void list(struct queue *q, struct item *i)
+static void make_ready(struct queue *q, struct item *i)
 {
-        if (i->listed || i->processing)
-                return;
-        i->listed = true;
-        i->next = NULL;
-        *q->last = i;
-        q->last = &i->next;
-        q->length++;
+        if (!list_has(&i->node) && !i->processing)
+                list_append(&q->ready, &i->node);
 }
 
 void queue_add(struct queue *q, const char *key)
@@ -91,14 +85,14 @@ void queue_add(struct queue *q, const char *key)
 
         heap_remove(&q->timers, &i->timer);
         i->dirty = true;
-        list(q, i);
+        make_ready(q, i);
 }
 
 void queue_add_after(struct queue *q, const char *key, usec at)
 {
         struct item *i = item_get(q, key);
 
-        if (i->listed || (heap_has(&i->timer) && i->timer.at <= at))
+        if (list_has(&i->node) || (heap_has(&i->timer) && i->timer.at <= at))
                 return;
         if (!heap_insert(&q->timers, &i->timer, at))
                 abort();
@@ -130,16 +124,12 @@ const char *queue_get(struct queue *q, usec now)
                 i = CONTAINER_OF(n, struct item, timer);
                 heap_remove(&q->timers, n);
                 i->dirty = true;
-                list(q, i);
+                make_ready(q, i);
         }
-        i = q->first;
+        i = LIST_TAKE(&q->ready, struct item, node);
         if (!i)
                 return NULL;
-        q->first = i->next;
-        if (!q->first)
-                q->last = &q->first;
-        q->length--;
-        i->listed = i->dirty = false;
+        i->dirty = false;
         i->processing = true;
         return i->key;
 }
@@ -150,7 +140,7 @@ void queue_done(struct queue *q, const char *key)
 
         i->processing = false;
         if (i->dirty)
-                list(q, i);
+                make_ready(q, i);
         else
                 item_drop_if_idle(q, i);
 }
@@ -159,7 +149,7 @@ usec queue_deadline(const struct queue *q)
 {
         const struct heap_node *n = heap_first(&q->timers);
 
-        return q->first ? 0 : n ? n->at : USEC_NEVER;
+        return q->ready.n ? 0 : n ? n->at : USEC_NEVER;
 }
 
-size_t queue_length(const struct queue *q) { return q->length; }
+size_t queue_length(const struct queue *q) { return q->ready.n; }

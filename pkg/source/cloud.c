@@ -1,25 +1,49 @@
 #include "source/cloud.h"
 
-#include "base/file.h"
+#include "api/worker.h"
 #include "log/log.h"
 #include "secret/secret.h"
 
-/* Where a cluster mounts the token of the worker's ServiceAccount (children of a Trigger). */
-#define TOKEN_FILE "/run/sluice/cloud/token"
+enum { KEY_ACCESS, KEY_SECRET, KEY_TOKEN, KEYS };
 
 struct source_account {
         struct source_account_config config;
         struct cloud_account *account;
+        struct secret keys[KEYS]; /* of credentials in a Secret */
+        struct port_call *idle;   /* of calls that ended, for the next ones */
 };
 
 /* ---- keys --------------------------------------------------------------- */
 
-static int read_secret(const struct source_account *a, const struct secret_ref *ref, const char *what,
-                       struct buf *out, struct error *err)
+static void open_secrets(struct source_account *a)
 {
-        if (!ref)
+        const struct cloud_credentials *from = a->config.cloud->credentials;
+        const struct secret_ref *refs[KEYS] = { from->access_key, from->secret_key, from->security_token };
+        struct error later; /* what can't be had is said when it is needed */
+
+        for (size_t i = 0; i < KEYS; i++)
+                if (refs[i] && secret_open(&a->keys[i], a->config.services->loop, a->config.services->secrets,
+                                           refs[i], NULL, &later) < 0)
+                        a->keys[i].ref = refs[i];
+}
+
+static void close_secrets(struct source_account *a)
+{
+        for (size_t i = 0; i < KEYS; i++)
+                secret_done(&a->keys[i]);
+}
+
+static int read_secret(struct source_account *a, size_t key, const char *what, struct buf *out,
+                       struct error *err)
+{
+        struct secret *s = &a->keys[key];
+
+        if (!s->ref)
                 return 0;
-        if (secret_read(a->config.services->secrets, ref, out, err) < 0)
+        (void)secret_look(s);
+        if (secret_value(s).p)
+                buf_str(out, secret_value(s));
+        else if (secret_read(a->config.services->secrets, s->ref, out, err) < 0)
                 return error_wrap(err, "cloud.credentials.%s", what);
         return 0;
 }
@@ -27,12 +51,11 @@ static int read_secret(const struct source_account *a, const struct secret_ref *
 static int read_secrets(void *cookie, struct buf *access, struct buf *secret, struct buf *token,
                         struct error *err)
 {
-        const struct source_account *a = cookie;
-        const struct cloud_credentials *from = a->config.cloud->credentials;
+        struct source_account *a = cookie;
 
-        return read_secret(a, from->access_key, "accessKeySecretRef", access, err) < 0 ||
-                               read_secret(a, from->secret_key, "secretKeySecretRef", secret, err) < 0 ||
-                               read_secret(a, from->security_token, "securityTokenSecretRef", token, err) < 0
+        return read_secret(a, KEY_ACCESS, "accessKeySecretRef", access, err) < 0 ||
+                               read_secret(a, KEY_SECRET, "secretKeySecretRef", secret, err) < 0 ||
+                               read_secret(a, KEY_TOKEN, "securityTokenSecretRef", token, err) < 0
                        ? -1
                        : 0;
 }
@@ -71,7 +94,7 @@ static int read_id_token(void *cookie UNUSED, struct buf *token, struct buf *non
                 buf_text(token, text);
                 return 0;
         }
-        return buf_read_file(token, file ? file : TOKEN_FILE, err);
+        return buf_read_file(token, file ? file : WORKER_CLOUD_FOLDER "/" WORKER_CLOUD_TOKEN_FILE, err);
 }
 
 static int read_pod_token(void *cookie UNUSED, struct buf *token, struct buf *none UNUSED,
@@ -139,7 +162,10 @@ static int whom(struct source_account *a, struct cloud_account_config *config, s
                         config->shared = "service account";
                 return of_service_account(from, c, err);
         case CLOUD_CREDENTIALS_POD_IDENTITY: config->shared = "pod identity"; return of_pod(c, err);
-        case CLOUD_CREDENTIALS_SECRET: c->read = read_secrets; break;
+        case CLOUD_CREDENTIALS_SECRET:
+                c->read = read_secrets;
+                open_secrets(a);
+                break;
         case CLOUD_CREDENTIALS_ENVIRONMENT: c->read = read_environment; break;
         }
         c->kind = CREDENTIALS_FIXED;
@@ -151,6 +177,102 @@ static int whom(struct source_account *a, struct cloud_account_config *config, s
                 c->domain = from->agency->domain;
         }
         return 0;
+}
+
+/* ---- a poller's calls --------------------------------------------------- */
+
+enum { ROOM_KEPT = 64 << 10 };
+struct port_call {
+        struct port_call *next;
+        struct source_account *account;
+        struct cloud_call call;
+        struct task task;
+        struct poller_call *of;
+};
+
+static void retire(struct port_call *e)
+{
+        e->of->port = NULL;
+        e->of = NULL;
+        e->next = e->account->idle;
+        e->account->idle = e;
+}
+
+static void on_end(struct task *t, usec now UNUSED)
+{
+        struct port_call *e = CONTAINER_OF(t, struct port_call, task);
+        struct poller_call *c = e->of;
+        struct buf before = c->answer;
+
+        if (!request_take(&e->call.request))
+                return;
+        c->refusal = e->call.refusal;
+        c->error = e->call.request.error;
+        /* What was answered and can't be used was not answered. */
+        c->status = request_failed(&e->call.request) && c->refusal.verdict == CLOUD_DONE ? 0 : e->call.status;
+        c->answer = e->call.answer;
+        e->call.answer = before;
+        if (before.cap > ROOM_KEPT) /* a large answer was rare enough to ask for its room again */
+                buf_done(&e->call.answer);
+        retire(e);
+        poller_call_ended(c);
+}
+
+static struct port_call *port_call_new(struct source_account *a)
+{
+        struct port_call *e = a->idle;
+
+        if (e)
+                a->idle = e->next;
+        else
+                e = calloc(1, sizeof(*e));
+        if (e) {
+                e->account = a;
+                e->task.turn = on_end;
+        }
+        return e;
+}
+
+static void start(void *cookie, struct poller_call *c)
+{
+        struct source_account *a = cookie;
+        struct port_call *e = port_call_new(a);
+        struct cloud_request *q = &c->request;
+
+        if (!e) {
+                c->status = 0;
+                (void)error_memory(&c->error);
+                poller_call_ended(c);
+                return;
+        }
+        e->of = c;
+        c->port = e;
+        e->call.request.wake = &e->task;
+        e->call.account = a->account;
+        e->call.service = c->service;
+        e->call.method = q->method ? q->method : "GET";
+        e->call.path = buf_view(&q->path);
+        e->call.query = buf_view(&q->query);
+        e->call.body = buf_view(&q->body);
+        e->call.what = q->what.n ? q->what.p : NULL;
+        e->call.timeout = q->timeout;
+        cloud_start(&e->call);
+}
+
+static void cancel(void *cookie UNUSED, struct poller_call *c)
+{
+        struct port_call *e = c->port;
+
+        if (!e)
+                return;
+        cloud_cancel(&e->call);
+        loop_forget(e->account->config.services->loop, &e->task);
+        retire(e);
+}
+
+struct poller_port source_account_port(struct source_account *a)
+{
+        return (struct poller_port){ .start = start, .cancel = cancel, .cookie = a };
 }
 
 /* ---- life --------------------------------------------------------------- */
@@ -190,14 +312,23 @@ int source_account_new(struct source_account **out, const struct source_account_
                 *out = a;
                 return 0;
         }
+        close_secrets(a);
         free(a);
         return -1;
 }
 
 struct source_account *source_account_free(struct source_account *a)
 {
-        if (a)
-                (void)cloud_account_free(a->account);
+        if (!a)
+                return NULL;
+        for (struct port_call *e; (e = a->idle);) {
+                a->idle = e->next;
+                cloud_call_done(&e->call);
+                loop_forget(a->config.services->loop, &e->task);
+                free(e);
+        }
+        (void)cloud_account_free(a->account);
+        close_secrets(a);
         free(a);
         return NULL;
 }

@@ -11,7 +11,7 @@
 #include "worker/target.h"
 
 /* The kubelet brings a changed Secret within about a minute; a few seconds more don't matter. */
-static const usec LOOK_EVERY = 5 * USEC_SEC;
+static const usec READ_AGAIN = USEC_SEC;
 static const usec TOKEN_TIMEOUT = 30 * USEC_SEC, TOKEN_BACKOFF = USEC_SEC, TOKEN_BACKOFF_MOST = 30 * USEC_SEC;
 
 static const usec TOKEN_IS_FRESH = 10 * USEC_SEC;
@@ -86,17 +86,18 @@ static void open_ref(void *cookie, const struct secret_ref *found)
         struct access *a = cookie;
         struct secret *s = &a->values[a->refs_n++];
 
-        if (secret_open(s, a->config.secrets, found, NULL) < 0)
-                /* without a folder: whoever needs it says so */
-                *s = (struct secret){ .ref = found, .gone = true };
+        /* without a folder: whoever needs it says so */
+        if (secret_open(s, a->config.loop, a->config.secrets, found, &a->task, NULL) < 0)
+                s->ref = found;
 }
 
-static bool changed(struct access *a)
+/* looks: what happened before is known. Otherwise what the files' watches have told. */
+static bool changed(struct access *a, bool looks)
 {
         bool any = false;
 
         for (size_t i = 0; i < a->refs_n; i++)
-                any = secret_look(&a->values[i], a->config.secrets) || any;
+                any = (looks ? secret_look(&a->values[i]) : secret_changed(&a->values[i])) || any;
         return any;
 }
 
@@ -105,7 +106,7 @@ static void note_gone(struct access *a)
         BUF_AT_END struct buf text = BUF_INIT(sizeof(a->gone) - 1);
 
         for (size_t i = 0; i < a->refs_n && !text.n; i++)
-                if (a->used[i] && a->values[i].gone && a->values[i].text) {
+                if (a->used[i] && secret_gone(&a->values[i]) && secret_last(&a->values[i]).p) {
                         secret_tell_gone(a->values[i].ref, &text);
                         buf_text(&text, ": its last value is used until it is refused");
                 }
@@ -516,16 +517,14 @@ static void turn(struct task *t, usec now)
         struct access *a = CONTAINER_OF(t, struct access, task);
         usec at = USEC_NEVER;
 
-        if (a->refs_n && now >= a->next_look) {
-                a->next_look = now + LOOK_EVERY;
-                if (changed(a) || !a->secrets_read) {
-                        read_secrets(a);
-                        if (needs_token(a) && !a->token)
-                                a->refresh_at = MIN_OF(a->refresh_at, now);
-                }
+        if (a->refs_n && (changed(a, false) || (!a->secrets_read && now >= a->next_look))) {
+                a->next_look = now + READ_AGAIN;
+                read_secrets(a);
+                if (needs_token(a) && !a->token)
+                        a->refresh_at = MIN_OF(a->refresh_at, now);
         }
-        if (a->refs_n)
-                at = a->secrets_read ? a->next_look : MIN_OF(a->next_look, now + USEC_SEC);
+        if (a->refs_n && !a->secrets_read)
+                at = a->next_look;
         if (needs_token(a)) {
                 turn_token(a, now);
                 at = MIN_OF(at, a->give_up_at ? a->give_up_at : a->refresh_at);
@@ -595,7 +594,7 @@ uint32_t access_version(const struct access *a) { return a->version; }
 
 bool access_refused(struct access *a, uint32_t version)
 {
-        bool newer = changed(a);
+        bool newer = changed(a, true);
 
         if (version != a->version)
                 return true; /* what it was shown is out of use by now */

@@ -3,7 +3,7 @@
 #include <stdio.h>
 
 #include "log/log.h"
-#include "source/kafka/producer.h"
+#include "kafka/producer.h"
 #include "worker/sender.h"
 #include "worker/target.h"
 
@@ -54,7 +54,8 @@ static int open_kafka(struct letters *l, const struct letters_config *config, st
         strings_join(&k->bootstrap_servers, &servers);
         if (servers.failed)
                 return error_memory(err);
-        return kafka_producer_new(&l->producer, servers.p, k->topic, config->loop, config->wake, err);
+        return kafka_producer_new(&l->producer, &(struct kafka_client_config){ servers.p }, k->topic,
+                                  config->loop, config->wake, err);
 }
 
 static int open_http(struct letters *l, const struct letters_config *config, struct error *err)

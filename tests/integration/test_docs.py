@@ -22,6 +22,7 @@ PLACES = {
     "authentication": ("source", "apig"),
     "callerRateLimit": ("source", "apig"),
     "expose": ("source", "apig"),
+    "cloud": ("source", "smn"),
     "retry": ("delivery",),
     "batch": ("delivery",),
     "deadLetter": ("delivery",),
@@ -31,7 +32,7 @@ PLACES = {
     "headers": ("delivery",),
     "rateLimit": ("delivery",),
 }
-SOURCES = {"apig": {"path": "/orders"}}
+SOURCES = {"apig": {"path": "/orders"}, "smn": {"topicURN": "urn:smn:eu-west-101:p:orders"}}
 
 
 def fences(*kinds):
@@ -197,6 +198,8 @@ def test_each_option_of_the_text_exists():
         "--first",
         "--seeds",
         "--scenario",
+        "--reader",
+        "--validate",
         "--real-time",
         "--version",
         "--help",

@@ -253,7 +253,7 @@ static size_t apig_poll(struct source *source, struct push_event *events, size_t
         if (judge)
                 judge_turn(judge, now);
         if (s->keeper)
-                apig_keeper_look(s->keeper, now);
+                apig_keeper_look(s->keeper);
         if (n < max && state_changed(s))
                 events[n++] = (struct push_event){ .kind = PUSH_EVENT_STATE,
                                                    .state = SOURCE_CONNECTED,
@@ -278,8 +278,7 @@ static usec apig_deadline(const struct source *source)
         const struct apig *s = apig_of(source);
         const struct judge *judge = judge_of(s);
 
-        return MIN_OF(judge ? judge_deadline(judge) : USEC_NEVER,
-                      s->keeper ? apig_keeper_deadline(s->keeper) : USEC_NEVER);
+        return judge ? judge_deadline(judge) : USEC_NEVER;
 }
 
 static void apig_stop(struct source *source)

@@ -108,8 +108,7 @@ struct apig_caller {
 enum apig_admission apig_keeper_check(struct apig_gate_keeper *, const struct push_request *,
                                       struct apig_caller *);
 /* Looks whether its Secrets changed, when it is time to. */
-void apig_keeper_look(struct apig_gate_keeper *, usec now);
-usec apig_keeper_deadline(const struct apig_gate_keeper *);
+void apig_keeper_look(struct apig_gate_keeper *);
 /* which values of Secrets are missing; NULL: none */
 const char *apig_keeper_lacks(const struct apig_gate_keeper *);
 struct judge *apig_keeper_judge(const struct apig_gate_keeper *); /* who is asked; NULL: nobody */

@@ -212,7 +212,7 @@ static json_t *event_of(const struct push_request *q, enum dialect dialect)
 
         assert_int_equal(apig_source.push->receive(api.source, 1, q, &record, &n, &reply), PUSH_DELIVER);
         writer_init(&w, &text);
-        api.trigger->event->dialect = dialect;
+        api.trigger->event->dialect = (int)dialect;
         apig_source.shape->encode(api.trigger, &record, 1, &w);
         assert_false(text.failed);
         event = json_loadb(text.p, text.n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);

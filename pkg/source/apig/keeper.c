@@ -90,7 +90,6 @@ const struct type apig_authentication_type = TYPE("ApigAuthentication", struct a
 /* ---- values in Secrets -------------------------------------------------- */
 
 enum { REFS_MOST = 2 * 16 + 16 + 16 + 2 };
-static const usec LOOK_EVERY = 5 * USEC_SEC;
 
 struct apig_gate_keeper {
         const struct apig_authentication *spec;
@@ -98,7 +97,6 @@ struct apig_gate_keeper {
         /* keys: access, secret in turn; then codes; then tokens; then IAM's key */
         struct secret values[REFS_MOST];
         size_t n;
-        usec looked_at;
         struct buf gone;        /* which values are missing, in words */
         uint64_t salt[2], seed; /* so that nobody can foresee a key or a hash */
         struct apig_asker asker;
@@ -109,7 +107,8 @@ static int add_value(struct apig_gate_keeper *k, const struct secret_ref *ref, s
 {
         if (k->n == COUNT_OF(k->values))
                 return error_set(err, ERROR_INVALID, "authentication: more than %zu values in Secrets", k->n);
-        if (secret_open(&k->values[k->n], k->services->secrets, ref, err) < 0)
+        if (secret_open(&k->values[k->n], k->services->loop, k->services->secrets, ref, k->services->wake,
+                        err) < 0)
                 return error_wrap(err, "authentication");
         k->n++;
         return 0;
@@ -156,38 +155,31 @@ static void tell_gone(struct apig_gate_keeper *k)
         for (size_t i = 0; i < k->n; i++) {
                 const struct secret *s = &k->values[i];
 
-                if (!s->gone)
+                if (!secret_gone(s))
                         continue;
                 buf_text(&k->gone, k->gone.n ? "; " : "");
                 secret_tell_gone(s->ref, &k->gone);
-                buf_text(&k->gone, i + ours < k->n ? ": nobody can call with it"
-                                   : s->text       ? ": IAM is asked with the last value"
-                                                   : ": IAM can't be asked");
+                buf_text(&k->gone, i + ours < k->n    ? ": nobody can call with it"
+                                   : secret_last(s).p ? ": IAM is asked with the last value"
+                                                      : ": IAM can't be asked");
         }
         if (k->gone.n > 0)
                 log_warn("authentication", LOG_S("namespace", k->services->trigger->namespace_),
                          LOG_S("trigger", k->services->trigger->name), LOG_S("lacks", k->gone.p));
 }
 
-void apig_keeper_look(struct apig_gate_keeper *k, usec now)
+void apig_keeper_look(struct apig_gate_keeper *k)
 {
         bool changed = false;
 
-        if (now - k->looked_at < LOOK_EVERY)
-                return;
-        k->looked_at = now;
         for (size_t i = 0; i < k->n; i++)
-                changed = secret_look(&k->values[i], k->services->secrets) || changed;
+                changed = secret_changed(&k->values[i]) || changed;
         if (!changed)
                 return;
         lend_keys(k);
         tell_gone(k);
 }
 
-usec apig_keeper_deadline(const struct apig_gate_keeper *k)
-{
-        return k->n ? k->looked_at + LOOK_EVERY : USEC_NEVER;
-}
 const char *apig_keeper_lacks(const struct apig_gate_keeper *k) { return k->gone.n ? k->gone.p : NULL; }
 
 /* ---- whom it asks ------------------------------------------------------- */
@@ -263,7 +255,6 @@ int apig_keeper_new(struct apig_gate_keeper **out, const struct apig_authenticat
                 (void)apig_keeper_free(k);
                 return -1;
         }
-        k->looked_at = loop_now(services->loop);
         lend_keys(k);
         tell_gone(k);
         *out = k;
@@ -429,7 +420,7 @@ enum apig_admission apig_keeper_check(struct apig_gate_keeper *k, const struct p
         const struct apig_authentication *spec = k->spec;
         const char *code = spec->type == APIG_APP ? "APIG.0303" : "APIG.0301", *wrong;
 
-        apig_keeper_look(k, loop_now(k->services->loop));
+        apig_keeper_look(k);
         if (spec->type == APIG_CUSTOM)
                 return check_custom(k, q, c);
         if (spec->type == APIG_APP && app_code.n)

@@ -2,7 +2,7 @@
 
 #include <stdio.h>
 
-#include "source/calls.h"
+#include "source/cloud.h"
 #include "source/dis/records.h"
 
 enum { STATES_MOST = 1000, PAGE_MOST = 64 << 20 };
@@ -392,7 +392,7 @@ static struct source *dis_close(struct poller *p)
         struct partition *at, *next;
 
         poller_done(p);
-        (void)calls_free(d->calls);
+        (void)source_account_free(d->account);
         HASH_ITER(hh, d->partitions, at, next)
         {
                 HASH_DEL(d->partitions, at);
@@ -440,14 +440,14 @@ static int dis_open(struct source **out, const void *spec_, const struct service
         d->spec = spec;
         d->app.max = 1024;
         dis_app(spec, services->trigger, &d->app);
-        if (d->app.failed || calls_new(&d->calls, &account, err) < 0) {
+        if (d->app.failed || source_account_new(&d->account, &account, err) < 0) {
                 int failed = d->app.failed ? error_memory(err) : -1;
 
                 buf_done(&d->app);
                 free(d);
                 return failed;
         }
-        config.port = calls_port(d->calls);
+        config.port = source_account_port(d->account);
         if (poller_open(&d->poller, &dis_ops, &config, services, err) < 0) {
                 (void)dis_close(&d->poller);
                 return -1;

@@ -20,8 +20,6 @@ struct bench {
 static int setup(void **state)
 {
         struct bench *b = calloc(1, sizeof(*b));
-        const struct reader_config config = { .page_bytes = 1024, .poll_min = 1, .poll_max = 1 };
-        struct error err;
 
         assert_non_null(b);
         b->services = (struct services){ .trigger = &trigger, .clock = &system_clock };
@@ -30,7 +28,6 @@ static int setup(void **state)
         b->d.poller.services = &b->services;
         b->at.at = b->at.end = -1;
         (void)snprintf(b->at.name, sizeof(b->at.name), "shardId-0000000000");
-        assert_int_equal(reader_new(&b->d.poller.reader, &config, 1, &err), 0);
         *state = b;
         return 0;
 }
@@ -39,7 +36,6 @@ static int teardown(void **state)
 {
         struct bench *b = *state;
 
-        (void)reader_free(b->d.poller.reader);
         buf_done(&b->at.cursor);
         buf_done(&b->d.app);
         free(b);

@@ -42,7 +42,7 @@ enum app_state { APP_UNKNOWN, APP_FRESH, APP_USED };
 struct dis {
         struct poller poller; /* the first member */
         const struct dis_spec *spec;
-        struct calls *calls;
+        struct source_account *account;
         struct partition *partitions; /* a table, by name */
         struct buf app;
         enum app_state app_state;

@@ -57,7 +57,7 @@ static void the_events_are_the_golden_ones(void **state UNUSED)
                 if (buf_read_file(&wanted, golden[dialect], &err) < 0)
                         fail_msg("%s", err.text);
                 writer_init(&w, &found);
-                trigger.event->dialect = (enum dialect)dialect;
+                trigger.event->dialect = dialect;
                 kafka_source.shape->encode(&trigger, records, COUNT_OF(values), &w);
                 assert_string_equal(found.p, wanted.p);
         }

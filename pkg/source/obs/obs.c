@@ -249,9 +249,9 @@ static void tell_token(struct obs *s)
         inbox_trouble(s->inbox, obs_token_lacks(s->token, &why) ? why.p : NULL);
 }
 
-static void look(struct obs *s, usec now)
+static void look(struct obs *s)
 {
-        if (s->token && obs_token_look(s->token, now))
+        if (s->token && obs_token_changed(s->token))
                 tell_token(s);
 }
 
@@ -263,7 +263,7 @@ static enum push_verdict receive(struct source *source, uint64_t call, const str
 
         if (s->topic)
                 return topic_receive(s->topic, call, q, reply);
-        look(s, loop_now(s->services->loop));
+        look(s);
         if (!obs_token_shown(s->token, q->header(q, "Authorization")))
                 return inbox_refuse(s->inbox, REFUSED_TOKEN, reply);
         if (!str_is(q->method, "POST")) {
@@ -371,7 +371,7 @@ static size_t obs_poll(struct source *source, struct push_event *events, size_t 
 
         if (s->topic)
                 topic_poll(s->topic, now);
-        look(s, now);
+        look(s);
         return inbox_poll(s->inbox, events, max, now);
 }
 
@@ -379,8 +379,7 @@ static usec obs_deadline(const struct source *source)
 {
         const struct obs *s = obs_of(source);
 
-        return MIN_OF(s->topic ? topic_deadline(s->topic) : obs_token_deadline(s->token),
-                      inbox_deadline(s->inbox));
+        return MIN_OF(s->topic ? topic_deadline(s->topic) : USEC_NEVER, inbox_deadline(s->inbox));
 }
 static void obs_stop(struct source *source)
 {

@@ -21,9 +21,7 @@ struct obs_token;
 int obs_token_new(struct obs_token **, const struct secret_ref *, const struct services *,
                   struct error *) MUST_CHECK;
 struct obs_token *obs_token_free(struct obs_token *); /* NULL is fine */
-/* Looks at it again when it is time to; true: it changed. */
-bool obs_token_look(struct obs_token *, usec now);
-usec obs_token_deadline(const struct obs_token *);
+bool obs_token_changed(struct obs_token *);           /* since it was last asked */
 /* there is none: why is appended */
 bool obs_token_lacks(const struct obs_token *, struct buf *why);
 bool obs_token_shown(const struct obs_token *, struct str authorization);

@@ -2,12 +2,8 @@
 #include "secret/secret.h"
 #include "source/obs/obs.h"
 
-static const usec LOOK_EVERY = 5 * USEC_SEC;
-
 struct obs_token {
-        const struct services *services;
         struct secret value;
-        usec looked_at;
 };
 
 int obs_token_new(struct obs_token **out, const struct secret_ref *ref, const struct services *services,
@@ -17,9 +13,7 @@ int obs_token_new(struct obs_token **out, const struct secret_ref *ref, const st
 
         if (!t)
                 return error_memory(err);
-        t->services = services;
-        t->looked_at = loop_now(services->loop);
-        if (secret_open(&t->value, services->secrets, ref, err) < 0) {
+        if (secret_open(&t->value, services->loop, services->secrets, ref, services->wake, err) < 0) {
                 (void)obs_token_free(t);
                 return error_wrap(err, "tokenSecretRef");
         }
@@ -36,19 +30,11 @@ struct obs_token *obs_token_free(struct obs_token *t)
         return NULL;
 }
 
-bool obs_token_look(struct obs_token *t, usec now)
-{
-        if (now - t->looked_at < LOOK_EVERY)
-                return false;
-        t->looked_at = now;
-        return secret_look(&t->value, t->services->secrets);
-}
-
-usec obs_token_deadline(const struct obs_token *t) { return t->looked_at + LOOK_EVERY; }
+bool obs_token_changed(struct obs_token *t) { return secret_changed(&t->value); }
 
 bool obs_token_lacks(const struct obs_token *t, struct buf *why)
 {
-        if (!t->value.gone)
+        if (!secret_gone(&t->value))
                 return false;
         secret_tell_gone(t->value.ref, why);
         buf_text(why, ": every notification is refused");

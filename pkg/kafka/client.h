@@ -1,0 +1,29 @@
+/* What every client of Kafka here has in common, consumer and producer alike: how librdkafka is configured
+ * and started, where its log goes, and what its errors mean to a user. Users put what is their role's on top,
+ * and own the handle. Any thread. */
+#pragma once
+
+#include <librdkafka/rdkafka.h>
+
+#include "base/buf.h"
+#include "base/error.h"
+
+/* Where the cluster is, and who we are there. */
+struct kafka_client_config {
+        const char *bootstrap_servers; /* "HOST:PORT,…" */
+};
+struct kafka_option {
+        const char *name, *value; /* value NULL: librdkafka's own */
+};
+
+/* A configuration: the cluster's, ours for all clients, the role's options on top. Owned until kafka_start or
+ * rd_kafka_conf_destroy. */
+int kafka_configure(rd_kafka_conf_t **, const struct kafka_client_config *, const struct kafka_option *role,
+                    size_t n, struct error *) MUST_CHECK;
+/* Takes the configuration, whether it succeeds or not. */
+int kafka_start(rd_kafka_t **, rd_kafka_type_t, rd_kafka_conf_t *, struct error *) MUST_CHECK;
+
+/* What a user can do about an error; NULL: nothing in particular. A constant. */
+const char *kafka_next_step(rd_kafka_resp_err_t);
+/* librdkafka's own words, and behind them what to do. words NULL: those for the code. Appends. */
+void kafka_explain(struct buf *, rd_kafka_resp_err_t, const char *words);

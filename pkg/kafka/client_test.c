@@ -1,0 +1,127 @@
+#include "kafka/client.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static void what_all_clients_share_and_the_role_are_set(void **state UNUSED)
+{
+        static const struct {
+                const char *name, *value;
+        } expected[] = {
+                { "bootstrap.servers", "a:1,b:2" },
+                { "client.id", "sluice" },
+                { "socket.keepalive.enable", "true" },
+                { "reconnect.backoff.max.ms", "7" }, /* the role's own */
+                { "group.id", "g" },
+        };
+        const struct kafka_option role[] = { { "group.id", "g" },
+                                             { "group.instance.id", NULL },
+                                             { "reconnect.backoff.max.ms", "7" } };
+        rd_kafka_conf_t *conf;
+        struct error err;
+
+        assert_int_equal(kafka_configure(&conf, &(struct kafka_client_config){ "a:1,b:2" }, role,
+                                         COUNT_OF(role), &err),
+                         0);
+        for (size_t i = 0; i < COUNT_OF(expected); i++) {
+                char value[64];
+                size_t n = sizeof(value);
+
+                assert_int_equal(rd_kafka_conf_get(conf, expected[i].name, value, &n), RD_KAFKA_CONF_OK);
+                assert_string_equal(value, expected[i].value);
+        }
+        rd_kafka_conf_destroy(conf);
+}
+
+static void what_librdkafka_does_not_take_is_named(void **state UNUSED)
+{
+        const struct kafka_option wrong[] = { { "no.such.option", "1" } };
+        rd_kafka_conf_t *conf;
+        struct error err;
+
+        assert_int_equal(kafka_configure(&conf, &(struct kafka_client_config){ "a:1" }, wrong, 1, &err), -1);
+        assert_non_null(strstr(err.text, "kafka option no.such.option: "));
+}
+
+static void an_error_has_its_own_words_and_a_next_step(void **state UNUSED)
+{
+        static const struct {
+                rd_kafka_resp_err_t code;
+                const char *words, *text;
+        } cases[] = {
+                { RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART, NULL,
+                  "Broker: Unknown topic or partition: create the topic, or correct its name" },
+                { RD_KAFKA_RESP_ERR__RESOLVE, "nowhere:9092/bootstrap: Failed to resolve",
+                  "nowhere:9092/bootstrap: Failed to resolve: check the broker's name, and the DNS that is "
+                  "asked" },
+                { RD_KAFKA_RESP_ERR__TIMED_OUT, NULL, "Local: Timed out" },
+        };
+        static const rd_kafka_resp_err_t with_a_step[] = {
+                RD_KAFKA_RESP_ERR__TRANSPORT,
+                RD_KAFKA_RESP_ERR__SSL,
+                RD_KAFKA_RESP_ERR__AUTHENTICATION,
+                RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED,
+                RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
+                RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED,
+                RD_KAFKA_RESP_ERR_UNSUPPORTED_VERSION,
+        };
+
+        for (size_t i = 0; i < COUNT_OF(cases); i++) {
+                BUF_AT_END struct buf text = BUF_INIT(1024);
+
+                kafka_explain(&text, cases[i].code, cases[i].words);
+                assert_string_equal(text.p, cases[i].text);
+        }
+        for (size_t i = 0; i < COUNT_OF(with_a_step); i++)
+                assert_non_null(kafka_next_step(with_a_step[i]));
+}
+
+/* What librdkafka itself reports about a name that no DNS knows, and a port where nobody listens. */
+static rd_kafka_resp_err_t first_error(const char *servers)
+{
+        rd_kafka_resp_err_t code = RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN;
+        rd_kafka_queue_t *queue;
+        rd_kafka_conf_t *conf;
+        struct error err;
+        rd_kafka_t *rk;
+
+        assert_int_equal(kafka_configure(&conf, &(struct kafka_client_config){ servers }, NULL, 0, &err), 0);
+        rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_ERROR);
+        assert_int_equal(kafka_start(&rk, RD_KAFKA_PRODUCER, conf, &err), 0);
+        queue = rd_kafka_queue_get_main(rk);
+        while (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) {
+                rd_kafka_event_t *event = rd_kafka_queue_poll(queue, 1000);
+
+                if (event && rd_kafka_event_type(event) == RD_KAFKA_EVENT_ERROR)
+                        code = rd_kafka_event_error(event);
+                if (event)
+                        rd_kafka_event_destroy(event);
+        }
+        rd_kafka_queue_destroy(queue);
+        rd_kafka_destroy(rk);
+        return code;
+}
+
+static void librdkafka_tells_them_apart(void **state UNUSED)
+{
+        (void)alarm(60);
+        assert_int_equal(first_error("nowhere.invalid:9092"), RD_KAFKA_RESP_ERR__RESOLVE);
+        assert_int_equal(first_error("127.0.0.1:1"), RD_KAFKA_RESP_ERR__TRANSPORT);
+        (void)alarm(0);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(what_all_clients_share_and_the_role_are_set),
+                cmocka_unit_test(what_librdkafka_does_not_take_is_named),
+                cmocka_unit_test(an_error_has_its_own_words_and_a_next_step),
+                cmocka_unit_test(librdkafka_tells_them_apart),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,438 @@
+#include <stdatomic.h>
+#include <stdio.h>
+
+#include "log/log.h"
+#include "source/kafka/inside.h"
+
+/* How old the ends of partitions may be that are not fetched, since nothing of them is wanted: lag comes from
+ * them. */
+static const usec LOOK_INTERVAL = 10 * USEC_SEC;
+/* With one question about positions. */
+enum { LOOK_PATIENCE_MS = 5000 };
+
+/* ---- partitions --------------------------------------------------------- */
+
+/* Any thread. */
+static void on_partition(rd_kafka_t *rk UNUSED, void *opaque)
+{
+        struct partition *p = opaque;
+
+        atomic_store_explicit(&p->readable, true, memory_order_release);
+        waker_ring(p->source->services->waker, &p->source->slot);
+}
+
+struct partition *partition_get(struct kafka *s, const char *topic, int32_t number)
+{
+        struct partition *p, **grown;
+
+        for (uint32_t i = 0; i < s->partitions_n; i++)
+                if (s->partitions[i]->number == number && strcmp(s->partitions[i]->topic, topic) == 0)
+                        return s->partitions[i];
+        grown = realloc(s->partitions, (s->partitions_n + 1) * sizeof(struct partition *));
+        if (!grown)
+                return NULL;
+        s->partitions = grown;
+        p = calloc(1, sizeof(*p));
+        if (!p || !(p->topic = str_dup(str_of(topic)))) {
+                free(p);
+                return NULL;
+        }
+        p->source = s;
+        p->number = number;
+        p->track = s->partitions_n;
+        s->partitions[s->partitions_n++] = p;
+        return p;
+}
+
+static bool partition_take(struct kafka *s, const rd_kafka_topic_partition_t *tp)
+{
+        struct partition *p = partition_get(s, tp->topic, tp->partition);
+
+        if (!p)
+                return false;
+        p->queue = rd_kafka_queue_get_partition(s->rk, tp->topic, tp->partition);
+        if (!p->queue)
+                return false;
+        /* Before the assignment: from then on nothing of it reaches the consumer's queue. */
+        rd_kafka_queue_forward(p->queue, NULL);
+        rd_kafka_queue_cb_event_enable(p->queue, on_partition, p);
+        p->credit = p->bytes = 0;
+        p->lent = 0;
+        p->position = p->committed = p->wanted = p->lent_to = p->end = -1;
+        p->more = true;
+        p->at_end = p->committing = p->released = p->gone = false;
+        p->leaving = p->lost = p->left = p->tell_leaving = p->tell_assigned = p->told = p->again = p->ready =
+                false;
+        p->doubted = false;
+        p->ask_at = p->commit_at = 0;
+        p->why = RD_KAFKA_RESP_ERR_NO_ERROR;
+        p->unplaced = true;
+        return true;
+}
+
+void partition_drop(struct partition *p)
+{
+        if (!p->queue)
+                return;
+        rd_kafka_queue_cb_event_enable(p->queue, NULL, NULL);
+        rd_kafka_queue_destroy(p->queue);
+        p->queue = NULL;
+        p->tell_assigned = p->unplaced = p->ready = p->told = false;
+}
+
+static void assigned(struct kafka *s, rd_kafka_topic_partition_list_t *list)
+{
+        rd_kafka_resp_err_t r;
+
+        s->assignment++;
+        for (int i = 0; i < list->cnt; i++)
+                if (!partition_take(s, &list->elems[i])) {
+                        kafka_set_state(s, SOURCE_FAILED, "out of memory");
+                        return;
+                }
+        if (list->cnt) {
+                s->lookup_at = 0;
+                return;
+        }
+        s->established = true; /* what comes later came after the group's first start */
+        r = rd_kafka_assign(s->rk, list);
+        if (r)
+                kafka_set_state(s, SOURCE_FAILED, rd_kafka_err2str(r));
+        else
+                kafka_set_state(s, SOURCE_STANDBY,
+                                "no partition is assigned: the group has more members than the topics have "
+                                "partitions");
+}
+
+void assignment_revoking(struct kafka *s, bool lost)
+{
+        s->unassign = true;
+        s->commit_deadline = 0;
+        for (uint32_t i = 0; i < s->partitions_n; i++) {
+                struct partition *p = s->partitions[i];
+
+                if (!p->queue)
+                        continue;
+                if (!p->told) {
+                        p->left = true; /* the pipeline never heard of it */
+                        p->tell_assigned = false;
+                } else if (!p->leaving || lost || p->gone)
+                        p->tell_leaving = true;
+                p->leaving = true;
+                p->again = false;
+                p->lost = lost || p->gone;
+        }
+}
+
+/* A broker does not know it, or its topic: deleted, most likely. It is set aside until a broker says
+ * otherwise: nothing of it is committed, for that would count for another topic of the same name, and what is
+ * left in it is no lag. */
+bool kafka_is_unknown(rd_kafka_resp_err_t r)
+{
+        return r == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART || r == RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION ||
+               r == RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC;
+}
+
+bool partition_set_aside(const struct partition *p) { return p->gone || kafka_is_unknown(p->why); }
+
+static bool is_read(const struct partition *p) { return p->queue && !p->why && !p->unplaced && !p->ready; }
+
+bool kafka_reads_any(const struct kafka *s)
+{
+        for (uint32_t i = 0; i < s->partitions_n; i++)
+                if (is_read(s->partitions[i]))
+                        return true;
+        return false;
+}
+
+/* The first, by name, whose positions are not known; NULL: none. */
+const struct partition *kafka_troubled(const struct kafka *s)
+{
+        const struct partition *first = NULL;
+
+        for (uint32_t i = 0; i < s->partitions_n; i++) {
+                const struct partition *p = s->partitions[i];
+                int order = !p->queue || !p->why ? 1 : first ? strcmp(p->topic, first->topic) : -1;
+
+                if (order < 0 || (order == 0 && p->number < first->number))
+                        first = p;
+        }
+        return first;
+}
+
+/* One partition's trouble is told, and keeps nothing else from being read. */
+void kafka_set_reading(struct kafka *s)
+{
+        const struct partition *p = kafka_troubled(s);
+        char text[sizeof(s->text)];
+        bool reading = kafka_reads_any(s);
+
+        if (!p && !reading)
+                return;
+        text[0] = 0;
+        if (p)
+                (void)snprintf(text, sizeof(text), "topic %s, partition %d: positions are not known: %s%s",
+                               p->topic, p->number, rd_kafka_err2str(p->why),
+                               partition_set_aside(p) ? "; it is set aside: was the topic deleted?" : "");
+        kafka_set_state(s, reading ? SOURCE_CONNECTED : SOURCE_CONNECTING, text);
+}
+
+/* A broker says that it does not know the partition. Asked about again until one does, or its topic is given
+ * up. */
+void partition_put_aside(struct kafka *s, struct partition *p, rd_kafka_resp_err_t why)
+{
+        p->why = why;
+        p->ask_at = s->now + KAFKA_AGAIN;
+        p->doubted = p->committed >= 0;
+        if (p->committed < 0 && !p->told) { /* where to begin is decided anew */
+                p->unplaced = true;
+                p->ready = p->tell_assigned = false;
+                p->position = p->wanted = -1;
+        }
+        if (s->state == SOURCE_CONNECTED)
+                kafka_set_reading(s);
+}
+
+/* ---- where to go on ----------------------------------------------------- */
+
+static bool topic_missing(const struct kafka *s, const char *topic)
+{
+        for (size_t i = 0; i < s->spec->topics.n; i++)
+                if (strcmp(s->spec->topics.list[i], topic) == 0)
+                        return s->missing[i];
+        return false;
+}
+
+static void say_lost(struct kafka *s, struct partition *p, enum lost_reason reason, int64_t from, int64_t to,
+                     uint64_t n)
+{
+        p->lost_reason = reason;
+        p->lost_n = n;
+        p->tell_lost = true;
+        if (reason == LOST_RETENTION)
+                (void)snprintf(p->lost_text, sizeof(p->lost_text),
+                               "topic %s, partition %d: %llu records are gone before they were delivered, "
+                               "offsets %lld to %lld: retention or a deletion took them",
+                               p->topic, p->number, (unsigned long long)n, (long long)from,
+                               (long long)to - 1);
+        else
+                (void)snprintf(
+                        p->lost_text, sizeof(p->lost_text),
+                        "topic %s, partition %d: the position %lld is no more: the topic was made again, or "
+                        "a broker lost records; reading begins anew at %lld, the first record there is, "
+                        "and %llu records that were there are gone",
+                        p->topic, p->number, (long long)from, (long long)to, (unsigned long long)n);
+        loop_ready(s->services->loop, s->services->wake);
+}
+
+static void place_at(struct kafka *s, struct partition *p, int64_t at)
+{
+        p->unplaced = false;
+        p->ready = true;
+        p->position = at;
+        p->at_end = false;
+        if (p->committed != at)
+                commit_up_to(s, p, at);
+}
+
+/* Offsets that went back are another log: what the pipeline has of the old one means nothing for it. */
+static void begin_anew(struct kafka *s, struct partition *p, int64_t at)
+{
+        p->committed = p->wanted = p->lent_to = p->end = -1;
+        p->released = false;
+        if (p->told) {
+                p->again = p->lost = p->tell_leaving = true;
+                p->unplaced = false;
+                p->ready = true;
+                p->position = at;
+                return;
+        }
+        place_at(s, p, at);
+}
+
+/* What the group had committed is asked for again. Gone with its topic: this is another one. */
+static void settle_doubt(struct kafka *s, struct partition *p, const struct whereabouts *w)
+{
+        p->doubted = false;
+        p->trusted_at = s->now;
+        if (w->reached >= 0)
+                return;
+        say_lost(s, p, LOST_RECREATED, p->committed, w->low,
+                 (uint64_t)MAX_OF(p->end - p->position, (int64_t)0));
+        begin_anew(s, p, w->low);
+}
+
+static void place(struct kafka *s, struct partition *p, const struct whereabouts *found)
+{
+        struct whereabouts w = *found;
+        struct begin b;
+        int64_t known = p->end;
+
+        if (p->position >= 0 && p->committed >= 0 && w.reached < 0) {
+                settle_doubt(s, p, &w);
+                return;
+        }
+        if (p->committed < 0 && w.reached >= 0)
+                p->committed = p->wanted = w.reached, p->trusted_at = s->now;
+        if (p->position >= 0)
+                w.reached = p->position;
+        b = begin_of(&w, !s->established && !topic_missing(s, p->topic),
+                     s->spec->start_position == KAFKA_LATEST);
+        p->end = w.high >= 0 ? w.high : -1;
+        switch (b.reason) {
+        case BEGIN_RETENTION: say_lost(s, p, LOST_RETENTION, w.reached, b.at, b.lost); break;
+        case BEGIN_RECREATED:
+                say_lost(s, p, LOST_RECREATED, w.reached, b.at,
+                         (uint64_t)MAX_OF(known - w.reached, (int64_t)0));
+                begin_anew(s, p, b.at);
+                return;
+        case BEGIN_REACHED:
+        case BEGIN_FIRST:
+        case BEGIN_NEW: break;
+        }
+        place_at(s, p, b.at);
+}
+
+static bool to_be_asked(const struct kafka *s, const struct partition *p)
+{
+        return (p->unplaced || p->doubted) && s->now >= p->ask_at;
+}
+
+static void look_for_places(struct kafka *s, int what)
+{
+        rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(8);
+        struct error err;
+
+        for (uint32_t i = 0; i < s->partitions_n; i++) {
+                const struct partition *p = s->partitions[i];
+
+                if (p->queue && !p->lost && (to_be_asked(s, p) || s->looking))
+                        (void)rd_kafka_topic_partition_list_add(list, p->topic, p->number);
+        }
+        s->lookup_assignment = s->assignment;
+        if (lookup_begin(&s->lookup, s->rk, list, what, LOOK_PATIENCE_MS, s->helper, &err) < 0) {
+                s->lookup_at = s->now + KAFKA_AGAIN;
+                kafka_set_state(s, SOURCE_DISCONNECTED, err.text);
+        }
+        rd_kafka_topic_partition_list_destroy(list);
+}
+
+static void take_place(struct kafka *s, struct partition *p, const struct whereabouts *w,
+                       rd_kafka_resp_err_t why)
+{
+        if (s->looking) {
+                p->end = why ? p->end : w->high;
+                if (!kafka_is_unknown(why) || p->unplaced || p->committed < 0)
+                        return;
+                p->doubted = true;
+        }
+        p->why = why;
+        if (why || p->unplaced)
+                p->ask_at = s->now + KAFKA_AGAIN;
+        if (why)
+                return;
+        if (p->unplaced)
+                place(s, p, w);
+        else if (p->doubted)
+                settle_doubt(s, p, w);
+}
+
+static void take_places(struct kafka *s)
+{
+        struct lookup *l = s->lookup;
+        const char *why = lookup_error(l);
+        bool troubled = false;
+
+        for (size_t i = 0; !why && i < lookup_count(l) && s->lookup_assignment == s->assignment; i++) {
+                struct whereabouts w;
+                const char *topic;
+                int32_t number;
+                rd_kafka_resp_err_t own = lookup_take(l, i, &topic, &number, &w);
+                struct partition *p = partition_get(s, topic, number);
+
+                if (!p || !p->queue)
+                        continue;
+                troubled = troubled || p->why;
+                take_place(s, p, &w, own);
+                troubled = troubled || p->why;
+        }
+        s->lookup = lookup_free(l);
+        s->look_at = s->now + LOOK_INTERVAL;
+        if (why)
+                s->lookup_at = s->now + KAFKA_AGAIN;
+        if (s->state == SOURCE_DISCONNECTED || s->state == SOURCE_FAILED)
+                return;
+        if (why && !s->looking) {
+                char text[sizeof(s->text)];
+
+                (void)snprintf(text, sizeof(text), "positions are not known: %s", why);
+                kafka_set_state(s, SOURCE_CONNECTING, text);
+        } else if (!why && troubled)
+                kafka_set_reading(s);
+}
+
+/* Reading begins, anew for all: librdkafka takes no less than the whole assignment. */
+static void begin_reading(struct kafka *s)
+{
+        rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(8);
+        rd_kafka_resp_err_t r;
+        bool all = true;
+
+        for (uint32_t i = 0; i < s->partitions_n; i++) {
+                struct partition *p = s->partitions[i];
+
+                all = all && !p->unplaced;
+                if (!p->queue || p->unplaced)
+                        continue;
+                rd_kafka_topic_partition_list_add(list, p->topic, p->number)->offset = p->position;
+                p->ready = false;
+                p->more = true;
+                if (!p->told)
+                        p->tell_assigned = true;
+        }
+        r = rd_kafka_assign(s->rk, list);
+        rd_kafka_topic_partition_list_destroy(list);
+        s->established = s->established || all;
+        if (r)
+                kafka_set_state(s, SOURCE_FAILED, rd_kafka_err2str(r));
+        else if (s->state != SOURCE_DISCONNECTED)
+                kafka_set_reading(s);
+}
+
+void assignment_advance(struct kafka *s)
+{
+        bool due = false, ready = false, waits = false, behind = false, known = true;
+
+        if (s->lookup && lookup_done(s->lookup))
+                take_places(s);
+        if (s->unassign || s->stopping)
+                return;
+        for (uint32_t i = 0; i < s->partitions_n; i++) {
+                const struct partition *p = s->partitions[i];
+
+                if (!p->queue)
+                        continue;
+                due = due || to_be_asked(s, p);
+                known = known && (!p->unplaced || p->position < 0);
+                ready = ready || p->ready;
+                waits = waits || (p->ready && ((p->again && p->told) || commit_wanted(p)));
+                behind = behind || (!p->at_end && (p->credit <= 0 || p->bytes <= 0));
+        }
+        if (ready && !waits && (!s->lookup || s->looking))
+                begin_reading(s);
+        if (s->lookup)
+                return;
+        s->looking = !due;
+        if (due && s->now >= s->lookup_at)
+                look_for_places(s, known ? LOOKUP_COMMITTED : LOOKUP_COMMITTED | LOOKUP_BOUNDS);
+        else if (s->looking && behind && s->now >= s->look_at)
+                look_for_places(s, LOOKUP_BOUNDS);
+}
+
+void assignment_rebalance(struct kafka *s, rd_kafka_event_t *event)
+{
+        if (rd_kafka_event_error(event) == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS && !s->stopping)
+                assigned(s, rd_kafka_event_topic_partition_list(event));
+        else
+                assignment_revoking(s, rd_kafka_assignment_lost(s->rk) != 0);
+}
