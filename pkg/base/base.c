@@ -126,8 +126,15 @@ bool str_is_utf8(struct str s)
 bool str_is_text(struct str s)
 {
         for (size_t i = 0; i < s.n; i++) {
-                unsigned char c = (unsigned char)s.p[i];
+                const unsigned char c = (unsigned char)s.p[i];
+                uint64_t word;
 
+                /* eight at once, as long as none is below a space */
+                if (i + 8 <= s.n && (memcpy(&word, s.p + i, 8),
+                                     ((word - 0x2020202020202020u) & ~word & 0x8080808080808080u) == 0)) {
+                        i += 7;
+                        continue;
+                }
                 if (c < 0x20 && c != '\n' && c != '\t' && c != '\r')
                         return false;
         }

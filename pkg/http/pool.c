@@ -6,7 +6,7 @@
 #include "http/connection.h"
 
 enum { SENT_AGAIN_MAX = 2 };
-static const usec REPLACE_AGAIN = USEC_SEC, IDLE_LEAST = 10 * USEC_MSEC;
+static const usec REPLACE_AGAIN = USEC_SEC, IDLE_LEAST = 10 * USEC_MSEC, IDLE_LEAST_ONCE = USEC_MSEC;
 
 /* ---- what waits --------------------------------------------------------- */
 
@@ -71,13 +71,13 @@ bool connection_place(struct connection *c)
 }
 
 /* What an idle connection has to say is no answer to the next request: its end, or a 408. Only before a
- * request leaves can that be told for sure. One that was in use a moment ago is asked only where nothing may
- * be sent twice: under load that is a call per request. */
+ * request leaves can that be told for sure. One that was in use a moment ago is not asked: under load that is
+ * a call per request. Where nothing may be sent twice the moment is shorter. */
 static bool has_spoken(struct connection *c)
 {
         usec now = loop_now(c->target->client->loop);
 
-        if (!c->http1 || (!c->target->config.once && now - c->idle_since < IDLE_LEAST))
+        if (!c->http1 || now - c->idle_since < (c->target->config.once ? IDLE_LEAST_ONCE : IDLE_LEAST))
                 return false;
         c->idle_since = now;
         return connection_read(c, c->target->client->space, READ_SIZE) != IO_AGAIN;

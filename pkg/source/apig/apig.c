@@ -101,6 +101,8 @@ struct apig {
         const struct apig_spec *spec;
         const struct services *services;
         struct apig_path *path;
+        const char *api_id;
+        char api_id_space[APIG_ID];
         struct apig_gate_keeper *keeper; /* NULL: anyone may call */
         struct callers *callers;         /* NULL: as fast as they like */
         uint64_t seed;                   /* of hashes of callers */
@@ -213,6 +215,7 @@ static int apig_open(struct source **out, const void *spec, const struct service
                 return error_memory(err);
         s->spec = spec;
         s->services = services;
+        s->api_id = apig_id(services->trigger, s->api_id_space);
         s->seed = random_seed();
         if (open_all(s, err) < 0) {
                 (void)apig_free(&s->source);
@@ -329,6 +332,7 @@ static struct apig_request *request_new(struct apig *s, uint64_t call, const str
         if (!r)
                 abort(); /* out of memory: a caller that retries is better off with another worker */
         r->spec = s->spec;
+        r->api_id = s->api_id;
         r->path = s->path;
         r->call = call;
         r->request = *q;
@@ -548,6 +552,8 @@ static void apig_event(const struct trigger *t, const struct record *record, str
 struct sample {
         struct apig_request request;
         struct apig_path *path;
+        const char *api_id;
+        char api_id_space[APIG_ID];
         struct buf target, query, body;
         char *method;
         const struct node *headers;

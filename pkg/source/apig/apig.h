@@ -69,11 +69,17 @@ struct apig_spec {
 extern const struct type apig_type;
 extern const struct source_kind apig_source;
 
+enum { APIG_ID = 37 };
+/* What events name the API by: what the Trigger says, its uid in a cluster, else a UUID made of its name, for
+ * which there is space. */
+const char *apig_id(const struct trigger *, char space[APIG_ID]);
+
 struct apig_request { /* a record of ours */
         struct record record;
         const struct apig_spec *spec;
         struct apig_path *path;      /* borrowed */
         struct push_request request; /* its views live as long as the call */
+        const char *api_id;          /* borrowed; NULL: what apig_id says */
         char id[40], client[64];
         uint64_t call;
         struct judge_wait wait;      /* while someone else is asked about the caller */

@@ -1,4 +1,5 @@
 #include <openssl/sha.h>
+#include <stdio.h>
 
 #include "base/pairs.h"
 #include "base/uri.h"
@@ -147,12 +148,13 @@ static struct str context_of(const struct apig_request *r)
 
 /* Namespace and name of a Trigger that no cluster knows, as a UUID of version 5 (RFC 9562, 5.5); its
  * namespace is itself one, of "sluice.dev" as a name of DNS. */
-static void write_own_id(struct writer *w, struct str name)
+static void own_id(struct str name, char out[APIG_ID])
 {
         static const unsigned char space[16] = { 0x05, 0x7a, 0x88, 0xa6, 0xe5, 0x85, 0x58, 0xc3,
                                                  0x9c, 0x63, 0x98, 0xf2, 0xef, 0x2b, 0x5e, 0x2f };
         unsigned char hash[SHA_DIGEST_LENGTH];
-        BUF_AT_END struct buf text = BUF_INIT(4096), id = BUF_INIT(64);
+        BUF_AT_END struct buf text = BUF_INIT(4096);
+        size_t at = 0;
 
         buf_add(&text, space, sizeof(space));
         buf_str(&text, name);
@@ -160,18 +162,25 @@ static void write_own_id(struct writer *w, struct str name)
         hash[6] = (unsigned char)(0x50 | (hash[6] & 0x0f));
         hash[8] = (unsigned char)(0x80 | (hash[8] & 0x3f));
         for (size_t i = 0; i < 16; i++)
-                buf_printf(&id, "%s%02x", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", hash[i]);
-        writer_string(w, buf_view(&id));
-        w->out->failed = w->out->failed || text.failed || id.failed;
+                at += (size_t)snprintf(out + at, APIG_ID - at, "%s%02x",
+                                       i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", hash[i]);
 }
 
-static void write_api_id(struct writer *w, const struct apig_spec *spec, const struct trigger *t)
+const char *apig_id(const struct trigger *t, char space[APIG_ID])
 {
-        writer_key(w, STR("apiId"));
+        const struct apig_spec *spec = t->source_spec;
+
         if (spec->api_id || !strchr(t->uid, '/'))
-                writer_string(w, str_of(spec->api_id ? spec->api_id : t->uid));
-        else
-                write_own_id(w, str_of(t->uid));
+                return spec->api_id ? spec->api_id : t->uid;
+        own_id(str_of(t->uid), space);
+        return space;
+}
+
+static void write_api_id(struct writer *w, const struct apig_request *r, const struct trigger *t)
+{
+        char space[APIG_ID];
+
+        writer_member_text(w, "apiId", r->api_id ? r->api_id : apig_id(t, space));
 }
 
 static void context(const struct trigger *t, const struct apig_request *r, bool current, struct writer *w)
@@ -182,7 +191,7 @@ static void context(const struct trigger *t, const struct apig_request *r, bool 
         if (current)
                 writer_member_string(w, "sourceIp", r->request.client);
         writer_member_string(w, "requestId", r->request.id);
-        write_api_id(w, r->spec, t);
+        write_api_id(w, r, t);
         if (!current && r->verdict && r->verdict->context_n) {
                 writer_key(w, STR("authorizer"));
                 writer_raw(w, context_of(r));
