@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "base/table.h"
+#include "base/watch.h"
 #include "host/host.h"
 #include "listen.h"
 #include "log/log.h"
@@ -11,6 +12,13 @@
 #include "table.h"
 
 static const usec GRACE = 20 * USEC_SEC, REFRESH = 500 * USEC_MSEC;
+/* From the first sign of a change until the files are read: whoever writes several is done by then. */
+static const usec SETTLING = 250 * USEC_MSEC;
+
+struct watched { /* a file, or a folder of files */
+        struct watched *next;
+        struct watch watch;
+};
 
 struct seen { /* what was printed of a Trigger */
         uint64_t changes;
@@ -38,6 +46,9 @@ struct run {
         struct strings files; /* with Triggers */
         const char *state, *admin_address;
         bool listening; /* and that was said */
+        struct watched *watched;
+        struct task changed; /* by the watches */
+        usec reload_at;      /* 0: nothing changed */
 };
 
 static void stop(struct run *r)
@@ -154,10 +165,39 @@ static void observe(struct task *t, usec now)
 
 /* ---- Triggers ----------------------------------------------------------- */
 
-static int load(struct run *r, struct triggers *all)
+static void watches_free(struct watched *first)
 {
+        for (struct watched *w = first, *next; w; w = next) {
+                next = w->next;
+                watch_close(&w->watch);
+                free(w);
+        }
+}
+
+/* What is read is watched from before it is read; without, a change shows at SIGHUP. */
+static void on_visit(void *cookie, const char *path, bool folder)
+{
+        struct run *r = cookie;
+        BUF_AT_END struct buf name = BUF_INIT(65536);
+        struct watched *w = r->loop && strcmp(path, "-") != 0 ? calloc(1, sizeof(*w)) : NULL;
         struct error err;
 
+        buf_printf(&name, folder ? "%s/." : "%s", path);
+        if (!w || name.failed || watch_open(&w->watch, r->loop, name.p, &r->changed, &err) < 0) {
+                free(w);
+                return;
+        }
+        w->next = r->watched;
+        r->watched = w;
+}
+
+static int load(struct run *r, struct triggers *all)
+{
+        struct watched *before = TAKE(r->watched);
+        struct error err;
+
+        all->visit = on_visit;
+        all->cookie = r;
         for (size_t i = 0; i < r->files.n; i++) {
                 BUF_AT_END struct buf report = BUF_INIT((size_t)16 << 20);
                 int result = triggers_load(all, r->files.list[i], source_types(), source_kinds_n, &report,
@@ -168,9 +208,11 @@ static int load(struct run *r, struct triggers *all)
                 if (result < 0) {
                         if (!report.n)
                                 (void)fprintf(stderr, "sluice run: %s\n", err.text);
+                        watches_free(before);
                         return -1;
                 }
         }
+        watches_free(before);
         if (all->n == 0) {
                 (void)fprintf(stderr, "sluice run: no Trigger was found in the files given\n");
                 return -1;
@@ -329,6 +371,11 @@ static void reload(struct run *r)
 
         if (r->stopping)
                 return;
+        for (size_t i = 0; i < r->files.n; i++)
+                if (strcmp(r->files.list[i], "-") == 0) {
+                        log_warn("standard input can't be read again: what ran before goes on");
+                        return;
+                }
         if (load(r, &now) < 0) {
                 log_error("the files can't be used as they are now: what ran before goes on");
                 triggers_done(&now);
@@ -345,6 +392,20 @@ static void reload(struct run *r)
 }
 
 static void on_hangup(void *cookie, int number UNUSED) { reload(cookie); }
+
+static void on_change(struct task *t, usec now)
+{
+        struct run *r = CONTAINER_OF(t, struct run, changed);
+
+        if (!r->reload_at)
+                r->reload_at = now + SETTLING;
+        if (now < r->reload_at) {
+                loop_arm(r->loop, t, r->reload_at);
+                return;
+        }
+        r->reload_at = 0;
+        reload(r);
+}
 
 static int default_state(struct buf *b)
 {
@@ -369,7 +430,7 @@ static int start(struct run *r, struct triggers *all, struct error *err)
                                             .listen = &listen,
                                             .observer = &r->task };
 
-        if (loop_new(&r->loop, err) < 0 || host_new(&r->host, r->loop, &config, err) < 0 ||
+        if (host_new(&r->host, r->loop, &config, err) < 0 ||
             loop_signal(r->loop, SIGTERM, on_signal, r, err) < 0 ||
             loop_signal(r->loop, SIGINT, on_signal, r, err) < 0 ||
             loop_signal(r->loop, SIGHUP, on_hangup, r, err) < 0 || start_all(r, all, err) < 0)
@@ -392,8 +453,11 @@ static void turn_loop(struct run *r)
 static void clean_up(struct run *r)
 {
         (void)host_free(r->host);
-        if (r->loop)
+        watches_free(r->watched);
+        if (r->loop) {
                 loop_forget(r->loop, &r->task);
+                loop_forget(r->loop, &r->changed);
+        }
         (void)loop_free(r->loop);
         forget_seen(r);
         free(r->rows);
@@ -429,9 +493,13 @@ static const struct option_spec options[] = {
 static const struct usage usage = {
         .name = "run",
         .text = "Runs the Triggers of files in this process, without a cluster, until SIGINT or SIGTERM: "
-                "what is in flight then may finish (--grace), and "
-                "positions are kept. On a terminal it shows a live table, elsewhere a line per Trigger "
-                "whenever its state changes.",
+                "what is in "
+                "flight then may finish (--grace), and positions are kept. Files that change are taken "
+                "without "
+                "a restart (at SIGHUP, if nothing tells of it): what is new begins, what changed is "
+                "replaced, "
+                "what is gone ends; where they are wrong, what ran before goes on. On a terminal it shows a "
+                "live table, elsewhere a line per Trigger whenever its state changes.",
         .options = options,
         .options_n = COUNT_OF(options)
 };
@@ -439,6 +507,7 @@ static const struct usage usage = {
 int cmd_run(int argc, char **argv)
 {
         struct run r = { .task = { .turn = observe },
+                         .changed = { .turn = on_change },
                          .grace = GRACE,
                          .listen = { .address = "127.0.0.1:8080" } };
         BUF_AT_END struct buf folder = BUF_INIT(PATH_MAX);
@@ -452,10 +521,16 @@ int cmd_run(int argc, char **argv)
                 result = usage_error("run", "needs -f FILE or DIR");
         if (result < 0 && !r.state && default_state(&folder) == 0)
                 r.state = folder.p;
+        if (result < 0) {
+                signals_block();
+                if (loop_new(&r.loop, &err) < 0) {
+                        (void)fprintf(stderr, "sluice run: %s\n", err.text);
+                        result = 1;
+                }
+        }
         if (result < 0 && load(&r, &all) < 0)
                 result = 1;
         if (result < 0) {
-                signals_block();
                 if (start(&r, &all, &err) < 0) {
                         (void)fprintf(stderr, "sluice run: %s\n", err.text);
                         result = 1;

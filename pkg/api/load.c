@@ -135,6 +135,8 @@ static int load_file(struct triggers *all, const char *path, const struct source
         struct documents docs;
         bool fine;
 
+        if (all->visit)
+                all->visit(all->cookie, path, false);
         if (read_file(path, &text, err) < 0)
                 return -1;
         l.problems.pass_unknown = all->pass_unknown;
@@ -193,8 +195,11 @@ static int load_folder(struct triggers *all, const char *path, const struct sour
                        struct buf *report, struct error *err)
 {
         struct dirent **entries;
-        int count = scandir(path, &entries, is_shown, by_bytes), result = 0;
+        int count, result = 0;
 
+        if (all->visit)
+                all->visit(all->cookie, path, true);
+        count = scandir(path, &entries, is_shown, by_bytes);
         if (count < 0)
                 return error_errno(err, errno, "read %s", path);
         for (int i = 0; i < count; i++) {

@@ -244,6 +244,9 @@ struct triggers {
         /* set before loading: what another version wrote is run, without the members that this one does not
          * know */
         bool pass_unknown;
+        /* set before loading: hears of each file and folder before it is read; NULL: nobody does */
+        void (*visit)(void *cookie, const char *path, bool folder);
+        void *cookie;
         size_t unknown; /* so many were passed by; the first: */
         char first_unknown[160];
 };

@@ -139,7 +139,7 @@ struct record *page_record(struct page *p, struct str id, struct str mark)
         *l = (struct lent){ .page = p };
         if (!keep_text(p, id, &l->record.id) || (mark.n && !keep_text(p, mark, &l->mark)))
                 return NULL;
-        if (p->remember->most && !(l->seen = remember_add(p->remember, id))) {
+        if (p->remember->most && id.n && !(l->seen = remember_add(p->remember, id))) {
                 p->no_memory = true;
                 return NULL;
         }

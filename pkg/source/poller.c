@@ -104,20 +104,29 @@ static void call_cancel(struct poller *p, struct poller_call *c)
         p->config.port.cancel(p->config.port.cookie, c);
 }
 
-static bool succeeded(const struct poller_call *c) { return c->status >= 200 && c->status < 300; }
+static bool succeeded(const struct poller_call *c)
+{
+        return c->status >= 200 && c->status < 300 && c->error.kind == ERROR_NONE;
+}
 
 /* What is wrong, as an error; the source may know better. */
 static void why(const struct poller_call *c, struct error *err)
 {
         const char *what = c->request.what.p ? c->request.what.p : c->service;
 
-        if (c->status)
-                (void)refusal_error(&c->refusal, what, err);
-        else
+        if (c->error.kind != ERROR_NONE)
                 *err = c->error;
+        else
+                (void)refusal_error(&c->refusal, what, err);
 }
 
 /* ---- jobs --------------------------------------------------------------- */
+
+/* Where its errand is found; the store's tag, too: the track, and whether it reads. */
+static uint64_t place_of(const struct reader_job *job)
+{
+        return (uint64_t)job->track << 1 | (job->kind != READER_SAVE);
+}
 
 static struct errand *errand_new(struct poller *p, const struct reader_job *job)
 {
@@ -140,8 +149,8 @@ static struct errand *errand_new(struct poller *p, const struct reader_job *job)
 
 static void errand_end(struct poller *p, struct errand *e)
 {
-        if (e->job.kind != READER_SAVE && e->job.track < p->fronts_n)
-                p->fronts[e->job.track] = NULL;
+        if (place_of(&e->job) < p->places_n)
+                p->places[place_of(&e->job)] = NULL;
         if (e->previous)
                 e->previous->next = e->next;
         else
@@ -199,7 +208,8 @@ static void errand_ended(struct poller *p, struct errand *e, usec now)
                 step = p->ops->answered(p, &e->job, buf_view(&e->call.answer), &err);
         } else {
                 why(&e->call, &err);
-                if (e->call.status && p->ops->refused && ++e->refusals <= REFUSALS_MOST)
+                if (e->call.refusal.verdict != CLOUD_DONE && p->ops->refused &&
+                    ++e->refusals <= REFUSALS_MOST)
                         step = p->ops->refused(p, &e->job, &e->call.refusal, &err);
         }
         if (step == POLLER_AGAIN) {
@@ -216,31 +226,30 @@ static void errand_ended(struct poller *p, struct errand *e, usec now)
                 job_failed(p, e, &err, now);
 }
 
-/* Room to find a track's errand by its number. */
-static bool front_put(struct poller *p, struct errand *e)
+static bool errand_place(struct poller *p, struct errand *e)
 {
-        uint32_t n = MAX_OF(p->fronts_n * 2, e->job.track + 1);
+        uint64_t place = place_of(&e->job), n = MAX_OF(p->places_n * 2, (place | 1) + 1);
         struct errand **grown;
 
-        if (e->job.track >= p->fronts_n) {
-                if (!(grown = realloc(p->fronts, n * sizeof(struct errand *))))
+        if (place >= p->places_n) {
+                if (!(grown = realloc(p->places, n * sizeof(struct errand *))))
                         return false;
-                memset(grown + p->fronts_n, 0, (n - p->fronts_n) * sizeof(struct errand *));
-                p->fronts = grown;
-                p->fronts_n = n;
+                memset(grown + p->places_n, 0, (n - p->places_n) * sizeof(struct errand *));
+                p->places = grown;
+                p->places_n = n;
         }
-        p->fronts[e->job.track] = e;
+        p->places[place] = e;
         return true;
 }
 
-static struct errand *front_of(const struct poller *p, uint32_t track)
+static struct errand *errand_at(const struct poller *p, uint64_t place)
 {
-        return track < p->fronts_n ? p->fronts[track] : NULL;
+        return place < p->places_n ? p->places[place] : NULL;
 }
 
 static void front_cancel(struct poller *p, uint32_t track, usec now)
 {
-        struct errand *e = front_of(p, track);
+        struct errand *e = errand_at(p, (uint64_t)track << 1 | 1);
         struct error err;
 
         if (!e || !e->call.busy) /* the store's answers are waited for */
@@ -256,13 +265,15 @@ static void track_left(struct poller *p, const struct reader_job *job, usec now)
 
         if (p->ops->left)
                 p->ops->left(p, job->own);
-        if (job->lost && !p->ops->discover) {
+        if (job->lost && p->ops->discover) {
+                /* it is asked for again soon, to stand by */
+                p->discover_at = MIN_OF(p->discover_at, now + USEC_SEC);
+        } else if (job->lost) {
                 (void)error_set(&err, ERROR_CONFLICT,
                                 "somebody else saves the position of this Trigger: is it running twice?");
                 reader_trouble(p->reader, &err);
+                p->discover_at = now + LOST_PAUSE;
         }
-        if (job->lost)
-                p->discover_at = MAX_OF(p->discover_at, now + LOST_PAUSE);
         reader_done(p->reader, job, STR(""), now);
 }
 
@@ -271,10 +282,9 @@ static bool is_stored(const struct poller *p, const struct reader_job *job)
         return p->ops->stored && (job->kind == READER_LOAD || job->kind == READER_SAVE);
 }
 
-/* Tags of the store: the track, and whether it was a LOAD. */
 static void errand_store(struct poller *p, struct errand *e)
 {
-        uint64_t tag = (uint64_t)e->job.track << 1 | (e->job.kind == READER_LOAD);
+        uint64_t tag = place_of(&e->job);
 
         if (e->job.kind == READER_LOAD)
                 store_get(&p->services->store, tag, e->job.name);
@@ -310,7 +320,7 @@ static void begin(struct poller *p, const struct reader_job *job, usec now)
                 track_left(p, job, now);
                 return;
         }
-        if (!(e = errand_new(p, job)) || (job->kind != READER_SAVE && !front_put(p, e))) {
+        if (!(e = errand_new(p, job)) || !errand_place(p, e)) {
                 (void)error_memory(&err);
                 if (e)
                         job_failed(p, e, &err, now);
@@ -326,16 +336,6 @@ static void begin(struct poller *p, const struct reader_job *job, usec now)
 
 /* ---- the store ---------------------------------------------------------- */
 
-static struct errand *errand_of_tag(struct poller *p, uint64_t tag)
-{
-        if (tag & 1)
-                return front_of(p, (uint32_t)(tag >> 1));
-        for (struct errand *e = p->busy; e; e = e->next)
-                if (e->job.kind == READER_SAVE && e->job.track == (uint32_t)(tag >> 1))
-                        return e;
-        return NULL;
-}
-
 static void take_stored(struct poller *p, usec now)
 {
         struct store_result result;
@@ -343,7 +343,7 @@ static void take_stored(struct poller *p, usec now)
         if (!p->ops->stored || !p->services->store.ops)
                 return;
         while (store_take(&p->services->store, &result)) {
-                struct errand *e = errand_of_tag(p, result.tag);
+                struct errand *e = errand_at(p, result.tag);
 
                 if (!e)
                         continue;
@@ -428,7 +428,7 @@ static void add_track(struct poller *p, usec now)
 
 static void discover(struct poller *p, usec now)
 {
-        if (p->stopping || now < p->discover_at)
+        if (p->stopping || p->discovery.busy || now < p->discover_at)
                 return;
         if (p->ops->discover)
                 discover_next(p, now);
@@ -491,7 +491,7 @@ static usec deadline(const struct source *s)
 
         if (p->ended)
                 return 0;
-        return p->stopping ? at : MIN_OF(at, p->discover_at);
+        return p->stopping || p->discovery.busy ? at : MIN_OF(at, p->discover_at);
 }
 
 static void credit(struct source *s, uint32_t track, uint32_t records, size_t bytes)
@@ -565,7 +565,7 @@ void poller_done(struct poller *p)
         errands_free(TAKE(p->free_errands));
         call_done(&p->discovery);
         buf_done(&p->mark);
-        free(TAKE(p->fronts));
+        free(TAKE(p->places));
         p->reader = reader_free(p->reader);
 }
 
@@ -576,7 +576,7 @@ void poller_mark(struct poller *p, struct str mark)
         buf_str(&p->mark, mark);
 }
 
-usec poller_wall(const struct poller *p) { return clock_wall(p->services->clock); }
+usec poller_wall(const struct poller *p) { return p->services ? clock_wall(p->services->clock) : 0; }
 
 /* ---- one answer --------------------------------------------------------- */
 
@@ -589,28 +589,48 @@ static uint64_t touch(struct str s)
         return sum;
 }
 
+/* A reader of one track, so that answered may say what it likes. */
+static int stand_in(struct poller *p, void *own, uint32_t *track, struct error *err)
+{
+        const struct reader_config config = { .page_bytes = 1 << 20 };
+
+        if (reader_new(&p->reader, &config, 1, err) < 0)
+                return -1;
+        if (reader_add(p->reader, STR("0"), own, track, err) == 0)
+                return 0;
+        p->reader = reader_free(p->reader);
+        return -1;
+}
+
 int64_t poller_answer(struct poller *p, const struct poller_ops *ops, enum reader_job_kind kind, void *own,
                       struct str body, struct error *err)
 {
         struct remember remember = { 0 };
         struct reader_stats stats = { 0 };
-        struct page *page = page_new(&remember, &stats, (size_t)64 << 20);
-        struct reader_job job = { .kind = kind, .own = own, .records = 100, .bytes = 1 << 20, .page = page };
+        struct reader_job job = {
+                .kind = kind, .own = own, .name = STR("0"), .records = 100, .bytes = 1 << 20
+        };
         volatile uint64_t sum = 0;
         enum poller_step step;
         int64_t n;
 
-        if (!page)
+        if (stand_in(p, own, &job.track, err) < 0)
+                return -1;
+        job.page = page_new(&remember, &stats, (size_t)64 << 20);
+        if (!job.page) {
+                p->reader = reader_free(p->reader);
                 return error_memory(err);
+        }
         p->ops = ops;
         step = ops->answered(p, &job, body, err);
-        for (const struct lent *l = page->first; l; l = l->next)
+        for (const struct lent *l = job.page->first; l; l = l->next)
                 sum += touch(l->record.id) + touch(l->record.key) + touch(l->record.value) + touch(l->mark);
         (void)sum;
-        if (step != POLLER_FAILED && page_failed(page))
+        if (step != POLLER_FAILED && page_failed(job.page))
                 step = (enum poller_step)error_set(err, ERROR_PROTOCOL, "the page has failed");
-        n = step == POLLER_FAILED ? -1 : (int64_t)page->n;
-        page_reject(page);
+        n = step == POLLER_FAILED ? -1 : (int64_t)job.page->n;
+        page_reject(job.page);
         buf_done(&p->mark);
+        p->reader = reader_free(p->reader);
         return n;
 }

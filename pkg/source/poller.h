@@ -34,7 +34,7 @@ struct poller_call {
         /* What came of it: */
         int status;                 /* 0: there was no answer, and error says why */
         struct buf answer;          /* the body; may be swapped in */
-        struct cloud_error refusal; /* where status is no 2xx */
+        struct cloud_error refusal; /* where status is no 2xx; otherwise CLOUD_DONE */
         struct error error;
         void *port; /* the port's own */
         struct poller *poller;
@@ -96,8 +96,8 @@ struct poller {
         const struct services *services;
         struct reader *reader;
         struct poller_config config;
-        struct errand *free_errands, **fronts; /* by track: the one that reads */
-        uint32_t fronts_n;
+        struct errand *free_errands, **places; /* by track: the one that saves, and the one that reads */
+        uint64_t places_n;
         struct poller_call discovery, *ended, **ended_last;
         struct errand *busy;
         struct buf mark;
@@ -114,14 +114,14 @@ int poller_open(struct poller *, const struct poller_ops *, const struct poller_
 void poller_done(struct poller *);
 /* The mark behind the page (FETCH), or the state (LOAD); copied. */
 void poller_mark(struct poller *, struct str);
-usec poller_wall(const struct poller *); /* for questions about a time */
+usec poller_wall(const struct poller *); /* for questions about a time; 0 in poller_answer */
 
 /* The pull side of every source that polls. */
 extern const struct pull_ops poller_pull;
 /* For messages that are acknowledged one by one: the reader hears of each at once. */
 extern const struct pull_ops poller_pull_at_once;
 
-/* For tests and fuzz targets: one answer to a job of this kind, without a reader or services; each record's
- * bytes are read. p: zeroed, or with what answered needs. How many records it had; negative: it failed. */
+/* For tests and fuzz targets: one answer to a job of this kind, without services; each record's bytes are
+ * read. p: zeroed, or with what answered needs. How many records it had; negative: it failed. */
 int64_t poller_answer(struct poller *, const struct poller_ops *, enum reader_job_kind, void *own,
                       struct str body, struct error *);

@@ -183,7 +183,7 @@ static struct {
         struct store_result results[4];
         unsigned n;
         char value[256];
-        bool has;
+        bool has, elsewhere; /* somebody else writes */
 } kept;
 
 static void get(void *cookie, uint64_t tag, struct str key)
@@ -201,7 +201,10 @@ static void put(void *cookie, uint64_t tag, struct str key, struct str value)
         assert_true(str_is(key, "cts"));
         (void)snprintf(kept.value, sizeof(kept.value), STR_FMT, STR_ARG(value));
         kept.has = true;
-        kept.results[kept.n++] = (struct store_result){ .tag = tag };
+        kept.results[kept.n] = (struct store_result){ .tag = tag, .failed = kept.elsewhere };
+        if (kept.elsewhere)
+                (void)error_set(&kept.results[kept.n].error, ERROR_CONFLICT, "somebody else writes");
+        kept.n++;
 }
 
 static bool take_result(void *cookie, struct store_result *r)
@@ -316,7 +319,7 @@ static int close_all(void **unused)
         loop_forget(loop, &task);
         loop = loop_free(loop);
         kept.n = 0;
-        kept.has = false;
+        kept.has = kept.elsewhere = false;
         return 0;
 }
 
@@ -375,11 +378,11 @@ static void test_a_refusal_that_is_none(void **unused)
         answer("/fetch/p0", 400, "{\"errorCode\":\"DIS.4225\",\"message\":\"expired\"}");
         turn();
         assert_int_equal(toy.cursors, 1);
-        for (int i = 0; i < 8; i++) { /* but not for ever */
+        for (int i = 0; i < 16; i++) { /* but not for ever */
                 answer("/fetch/p0", 400, "{\"errorCode\":\"DIS.4225\",\"message\":\"expired\"}");
                 turn();
         }
-        assert_int_equal(toy.cursors, 8);
+        assert_int_equal(toy.cursors, 16);
         assert_int_equal(script.n, 0);
         assert_non_null(strstr(text, "fetch of p0: 400 DIS.4225: expired"));
 }
@@ -483,6 +486,29 @@ static void test_positions_may_live_in_the_store(void **unused)
         assert_true(str_is(lent[0]->id, "z"));
 }
 
+static void test_somebody_else_saves(void **unused)
+{
+        (void)unused;
+        open_toy(&single);
+        turn();
+        turn();
+        answer("/fetch/cts", 200, "t5;x");
+        turn();
+        kept.elsewhere = true;
+        settle_all(0);
+        turn();
+        kept.elsewhere = false;
+        assert_int_equal(revoking, 1);
+        assert_int_equal(state, SOURCE_DISCONNECTED);
+        assert_non_null(strstr(text, "is it running twice?"));
+        assert_int_equal(script.n, 0);
+        assert_int_equal(poller_pull.deadline(&toy.poller.source), now + USEC_MINUTE);
+        now += USEC_MINUTE; /* it may be over */
+        turn();
+        turn();
+        (void)take("/fetch/cts");
+}
+
 static void test_one_answer_by_itself(void **unused)
 {
         struct toy alone = { 0 };
@@ -504,6 +530,7 @@ int main(void)
                 cmocka_unit_test_teardown(test_the_end_cancels_what_is_under_way, close_all),
                 cmocka_unit_test_teardown(test_a_track_that_another_worker_has, close_all),
                 cmocka_unit_test_teardown(test_positions_may_live_in_the_store, close_all),
+                cmocka_unit_test_teardown(test_somebody_else_saves, close_all),
                 cmocka_unit_test(test_one_answer_by_itself),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);

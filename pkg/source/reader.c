@@ -6,6 +6,7 @@
 
 #include "base/backoff.h"
 #include "base/heap.h"
+#include "base/list.h"
 #include "source/page.h"
 
 /* A table that can't grow says so instead of ending the process. */
@@ -19,10 +20,6 @@ static const usec STARVED = 10 * USEC_MSEC; /* after which memory is asked for a
 static const usec RETRY_AFTER_MOST = USEC_HOUR;
 enum { MARK_MOST = 64 << 10, NOTICES = 16 };
 
-struct link {
-        struct link *next, *previous;
-};
-
 enum track_state {
         TRACK_CLAIM,
         TRACK_LOAD,
@@ -33,7 +30,8 @@ enum track_state {
 };
 
 struct track {
-        struct link ready, talking; /* it may have a job, or an event */
+        struct list_node ready, talking; /* it may have a job, or an event */
+        struct list_node waiting;        /* for its turn, or for a pause to end */
         struct heap_node due;
         UT_hash_handle hh; /* by name */
         char *name;
@@ -93,7 +91,11 @@ struct notice {
 struct reader {
         struct reader_config config;
         struct random random;
-        struct link ready, talking; /* rings of tracks */
+        struct list ready, talking; /* tracks */
+        /* those that wait for their turn or for a pause to end; shared: when the next one may; its pause */
+        struct list waiting;
+        bool fetching;
+        usec fetch_from, pause;
         struct heap timers;
         struct track **slots; /* by number; NULL: free */
         uint32_t *free_slots, free_n, slots_n, slots_cap;
@@ -109,32 +111,14 @@ struct reader {
         struct reader_stats stats;
 };
 
-static bool linked(const struct link *l) { return l->next != NULL; }
-
-static void ring_init(struct link *ring) { ring->next = ring->previous = ring; }
-
-static bool ring_empty(const struct link *ring) { return ring->next == ring; }
-
-static void ring_add(struct link *ring, struct link *l)
+static void list_once(struct list *list, struct list_node *node)
 {
-        if (linked(l))
-                return;
-        *l = (struct link){ .next = ring, .previous = ring->previous };
-        ring->previous->next = l;
-        ring->previous = l;
+        if (!list_has(node))
+                list_append(list, node);
 }
 
-static void ring_remove(struct link *l)
-{
-        if (!linked(l))
-                return;
-        l->previous->next = l->next;
-        l->next->previous = l->previous;
-        *l = (struct link){ 0 };
-}
-
-static void stir(struct reader *r, struct track *t) { ring_add(&r->ready, &t->ready); }
-static void talk(struct reader *r, struct track *t) { ring_add(&r->talking, &t->talking); }
+static void stir(struct reader *r, struct track *t) { list_once(&r->ready, &t->ready); }
+static void talk(struct reader *r, struct track *t) { list_once(&r->talking, &t->talking); }
 static void count(uint32_t *n, bool *counted, bool now)
 {
         *n += now && !*counted;
@@ -190,8 +174,6 @@ int reader_new(struct reader **out, const struct reader_config *config, uint64_t
         r->config.backoff_max = MAX_OF(config->backoff_max, r->config.backoff_min);
         r->config.leave_timeout = config->leave_timeout ? config->leave_timeout : 5 * USEC_SEC;
         random_init(&r->random, seed);
-        ring_init(&r->ready);
-        ring_init(&r->talking);
         r->told_state = SOURCE_STATE_MAX;
         *out = r;
         return 0;
@@ -482,7 +464,7 @@ static void let_go(struct reader *r, struct track *t)
         t->unread_n = 0;
         t->unread = NULL;
         if (t->state < TRACK_OPEN) {
-                ring_remove(&t->talking);
+                list_remove(&t->talking);
                 enter(r, t, TRACK_LEAVING);
                 return;
         }
@@ -530,6 +512,15 @@ void reader_stop(struct reader *r)
                         withdraw(r, r->slots[i], USEC_NEVER);
 }
 
+/* Whoever waits for a turn looks again. */
+static void wake_waiting(struct reader *r)
+{
+        for (struct list_node *n; (n = r->waiting.first);) {
+                list_remove(n);
+                stir(r, CONTAINER_OF(n, struct track, waiting));
+        }
+}
+
 void reader_hurry(struct reader *r, uint32_t track)
 {
         struct track *t = find(r, track);
@@ -537,16 +528,20 @@ void reader_hurry(struct reader *r, uint32_t track)
         if (!t || t->asked)
                 return;
         t->front_at = 0;
-        t->pause = 0;
+        t->pause = r->pause = 0;
+        r->fetch_from = 0;
         stir(r, t);
+        if (r->config.shared)
+                wake_waiting(r);
 }
 
 /* The last trace of a track. */
 static void track_remove(struct reader *r, struct track *t)
 {
         heap_remove(&r->timers, &t->due);
-        ring_remove(&t->ready);
-        ring_remove(&t->talking);
+        list_remove(&t->ready);
+        list_remove(&t->talking);
+        list_remove(&t->waiting);
         t->front_failures = t->save_failures = 0;
         track_well(r, t);
         count(&r->standby, &t->standby, false);
@@ -702,6 +697,17 @@ static bool front_wanted(const struct reader *r, const struct track *t)
         return !t->busy && (t->state <= TRACK_LOAD || fetch_wanted(r, t));
 }
 
+/* Another one has the turn. */
+static bool fetch_waits(const struct reader *r, const struct track *t)
+{
+        return t->state == TRACK_OPEN && r->config.shared && r->fetching;
+}
+
+static usec front_when(const struct reader *r, const struct track *t)
+{
+        return t->state == TRACK_OPEN && r->config.shared ? MAX_OF(t->front_at, r->fetch_from) : t->front_at;
+}
+
 static bool front_next(struct reader *r, struct track *t, usec now, struct reader_job *job)
 {
         if (t->cancel_due) {
@@ -709,8 +715,13 @@ static bool front_next(struct reader *r, struct track *t, usec now, struct reade
                 *job = (struct reader_job){ .kind = READER_CANCEL };
                 return true;
         }
-        if (!front_wanted(r, t) || now < t->front_at)
+        if (!front_wanted(r, t))
                 return false;
+        if (fetch_waits(r, t) || now < front_when(r, t)) {
+                list_once(&r->waiting, &t->waiting);
+                return false;
+        }
+        list_remove(&t->waiting);
         *job = (struct reader_job){ .kind = t->state == TRACK_CLAIM ? READER_CLAIM : READER_LOAD };
         if (t->state == TRACK_OPEN) {
                 t->filling = page_new(&t->remember, &r->stats, r->config.page_most);
@@ -723,6 +734,7 @@ static bool front_next(struct reader *r, struct track *t, usec now, struct reade
                                             .bytes = r->config.page_bytes,
                                             .mark = text_of(&t->resume),
                                             .page = t->filling };
+                r->fetching = true;
         }
         t->front = job->kind;
         t->busy = true;
@@ -807,9 +819,9 @@ static usec track_due(const struct reader *r, const struct track *t, usec now)
                 if (t->leave_by)
                         at = MIN_OF(at, t->leave_by);
         }
-        if (front_wanted(r, t))
-                at = MIN_OF(at, t->front_at);
-        if ((t->again && may_leave(r, t, now)) || (t->state == TRACK_OFFER && !linked(&t->talking)))
+        if (front_wanted(r, t) && !fetch_waits(r, t))
+                at = MIN_OF(at, front_when(r, t));
+        if ((t->again && may_leave(r, t, now)) || (t->state == TRACK_OFFER && !list_has(&t->talking)))
                 at = MIN_OF(at, t->again_at);
         if (t->state == TRACK_OPEN && t->unsaved && r->config.lease)
                 at = MIN_OF(at, lease_end(r, t) - r->config.attempt);
@@ -824,13 +836,13 @@ bool reader_next(struct reader *r, usec now, struct reader_job *job)
                 heap_remove(&r->timers, first);
                 stir(r, CONTAINER_OF(first, struct track, due));
         }
-        while (!ring_empty(&r->ready)) {
-                struct track *t = CONTAINER_OF(r->ready.next, struct track, ready);
+        while (r->ready.first) {
+                struct track *t = CONTAINER_OF(r->ready.first, struct track, ready);
                 usec due;
 
                 if (track_next(r, t, now, job))
                         return true;
-                ring_remove(&t->ready);
+                list_remove(&t->ready);
                 due = track_due(r, t, now);
                 heap_remove(&r->timers, &t->due);
                 if (due != USEC_NEVER) {
@@ -900,12 +912,14 @@ static void front_well(struct reader *r, struct track *t)
 
 static void page_pause(struct reader *r, struct track *t, bool empty, usec now)
 {
+        usec *pause = r->config.shared ? &r->pause : &t->pause;
+
         if (!empty) {
-                t->pause = 0;
+                *pause = 0;
                 return;
         }
-        t->pause = t->pause ? MIN_OF(t->pause * 2, r->config.poll_max) : r->config.poll_min;
-        t->front_at = now + t->pause;
+        *pause = *pause ? MIN_OF(*pause * 2, r->config.poll_max) : r->config.poll_min;
+        t->front_at = now + *pause;
 }
 
 static void page_append(struct reader *r, struct track *t, struct page *p, usec now)
@@ -1011,6 +1025,16 @@ static struct page *front_over(struct track *t)
         return TAKE(t->filling);
 }
 
+/* The turn is the next one's, once the pause is over that this one brought. */
+static void fetch_over(struct reader *r, const struct track *t)
+{
+        r->fetching = false;
+        if (!t->cancelled)
+                r->fetch_from = t->front_at;
+        if (r->config.shared)
+                wake_waiting(r);
+}
+
 void reader_done(struct reader *r, const struct reader_job *job, struct str mark, usec now)
 {
         struct track *t = find(r, job->track);
@@ -1028,7 +1052,10 @@ void reader_done(struct reader *r, const struct reader_job *job, struct str mark
         switch (t->front) {
         case READER_CLAIM: claimed(r, t); break;
         case READER_LOAD: loaded(r, t, mark, now); break;
-        case READER_FETCH: fetched(r, t, p, mark, now); break;
+        case READER_FETCH:
+                fetched(r, t, p, mark, now);
+                fetch_over(r, t);
+                break;
         case READER_LEAVE: track_remove(r, t); return;
         case READER_SAVE:
         case READER_CANCEL:
@@ -1059,6 +1086,8 @@ void reader_failed(struct reader *r, const struct reader_job *job, const struct 
                 return;
         }
         front_failed(r, t, err, now);
+        if (t->front == READER_FETCH)
+                fetch_over(r, t);
         t->cancelled = false;
 }
 
@@ -1125,11 +1154,11 @@ size_t reader_poll(struct reader *r, struct pull_event *events, size_t max, usec
                 say_state(r, &events[n++]);
         if (n < max && r->lost_n) /* one a poll: its text lives until the next */
                 say_lost(r, &events[n++]);
-        while (n < max && !ring_empty(&r->talking)) {
-                struct track *t = CONTAINER_OF(r->talking.next, struct track, talking);
+        while (n < max && r->talking.first) {
+                struct track *t = CONTAINER_OF(r->talking.first, struct track, talking);
 
                 n += track_events(r, t, events + n, max - n, now);
-                ring_remove(&t->talking);
+                list_remove(&t->talking);
                 if (can_lend(t) || t->tell)
                         talk(r, t);
         }
@@ -1144,8 +1173,8 @@ usec reader_deadline(const struct reader *r)
 {
         const struct heap_node *first = heap_first(&r->timers);
 
-        if (!r->closed && (!ring_empty(&r->ready) || !ring_empty(&r->talking) || r->lost_n ||
-                           state_changed(r) || (r->stopping && !r->stats.tracks)))
+        if (!r->closed && (r->ready.first || r->talking.first || r->lost_n || state_changed(r) ||
+                           (r->stopping && !r->stats.tracks)))
                 return 0;
         return first ? first->at : USEC_NEVER;
 }

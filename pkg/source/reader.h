@@ -32,6 +32,9 @@ struct reader_config {
         /* The pause after a page without records; it doubles from poll_min to poll_max while the track brings
          * none. */
         usec poll_min, poll_max;
+        /* All tracks read the same, as several hands of one queue do: one FETCH at a time, and the pause
+         * after one that was empty or failed holds for all. */
+        bool shared;
         /* The pause after a job that failed: full jitter. What the peer asked for (error.retry_after) wins,
          * up to an hour; an error that a retry can't help waits for backoff_max. */
         usec backoff_min, backoff_max;

@@ -264,6 +264,34 @@ static void test_pauses_grow_while_idle(void **state)
         assert_int_equal(reader_deadline(reader), now + USEC_SEC);
 }
 
+static void test_hands_of_one_queue_ask_no_more_often_than_one(void **state)
+{
+        struct reader_job job;
+
+        (void)state;
+        config.shared = true;
+        begin();
+        for (int i = 0; i < 5; i++)
+                (void)add((const char *[]){ "a", "b", "c", "d", "e" }[i]);
+        expect_none();
+        (void)poll();
+        for (uint32_t i = 0; i < 5; i++)
+                reader_credit(reader, i, 10, 1 << 20);
+        for (int asked = 0; asked < 4; asked++) {
+                job = expect_job(READER_FETCH);
+                expect_none();
+                reader_done(reader, &job, STR(""), now);
+                expect_none();
+                (void)poll();
+                assert_int_equal(reader_deadline(reader), now + MIN_OF(USEC_SEC << asked, 4 * USEC_SEC));
+                now = reader_deadline(reader);
+        }
+        job = expect_job(READER_FETCH);
+        fetch(&job, 2);
+        job = expect_job(READER_FETCH); /* there may be more: another hand takes it at once */
+        reader_done(reader, &job, STR(""), now);
+}
+
 static void test_a_peer_that_asks_for_a_pause_gets_it(void **state)
 {
         struct error err;
@@ -565,6 +593,8 @@ int main(void)
                                                 teardown),
                 cmocka_unit_test_setup_teardown(test_a_page_that_is_too_large_fails, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_pauses_grow_while_idle, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_hands_of_one_queue_ask_no_more_often_than_one, setup,
+                                                teardown),
                 cmocka_unit_test_setup_teardown(test_a_peer_that_asks_for_a_pause_gets_it, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_ids_come_back_with_the_state, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_a_damaged_state_is_an_error, setup, teardown),

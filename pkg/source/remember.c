@@ -30,6 +30,8 @@ bool remember_has(const struct remember *r, struct str id)
 {
         struct seen *s;
 
+        if (!id.p)
+                return false;
         HASH_FIND(hh, r->table, id.p, id.n, s);
         return s != NULL;
 }
@@ -41,7 +43,8 @@ struct seen *remember_add(struct remember *r, struct str id)
         if (!s)
                 return NULL;
         s->n = id.n;
-        memcpy(s->id, id.p, id.n);
+        if (id.p)
+                memcpy(s->id, id.p, id.n);
         HASH_ADD_KEYPTR(hh, r->table, s->id, s->n, s);
         if (s->hh.tbl)
                 return s;
@@ -120,7 +123,7 @@ void remember_write(const struct remember *r, struct str mark, uint64_t below, s
 
 static bool read_part(struct str *state, struct str *part)
 {
-        const char *colon = memchr(state->p, ':', MIN_OF(state->n, (size_t)8));
+        const char *colon = !state->p ? NULL : memchr(state->p, ':', MIN_OF(state->n, (size_t)8));
         struct str length = { state->p, colon ? (size_t)(colon - state->p) : 0 };
         int64_t n;
 

@@ -103,7 +103,7 @@ def texts(function):
 
 
 def test_changed_files_are_taken_without_a_restart(function, tmp_path):
-    """At SIGHUP: what is new begins, what changed is replaced, what is gone ends, and the rest goes on undisturbed."""
+    """What is new begins, what changed is replaced, what is gone ends, and the rest goes on undisturbed."""
 
     def tick(name, text, **spec):
         return trigger(name, {"timer": {"schedule": "@every 200ms", "userEvent": text}}, function.uri, **spec)
@@ -125,11 +125,9 @@ def test_changed_files_are_taken_without_a_restart(function, tmp_path):
     with Process(command, name="run") as run:
         comes("stays", "old", "goes")
         write(tick("stays", "stays"), tick("changes", "new"), tick("comes", "comes"))
-        run.signal(signal.SIGHUP)
         comes("stays", "new", "comes")
         received = status()["stays"]["received"]
         files.write_text("kind: Trigger\nspec: [")
-        run.signal(signal.SIGHUP)
         run.wait_for_output("what ran before goes on")
         before = len(texts(function))
         comes("stays", "new", "comes")
@@ -138,10 +136,8 @@ def test_changed_files_are_taken_without_a_restart(function, tmp_path):
         assert sorted(now) == ["changes", "comes", "stays"]
         assert now["stays"]["received"] > received > 0, "it was not begun anew"
         write(tick("stays", "stays", suspend=True))
-        run.signal(signal.SIGHUP)
         run.wait_until("all are gone", lambda: status() == {})
         write(tick("stays", "stays"))
-        run.signal(signal.SIGHUP)
         run.wait_until("it runs again", lambda: list(status()) == ["stays"])
         assert run.stop() == 0
 
@@ -165,11 +161,44 @@ def test_an_api_that_changes_is_replaced(function, runner, tmp_path):
     with Process(command, name="run") as run:
         run.wait_until("it runs", lambda: texts(function))
         files.write_text(yaml.safe_dump_all([ticks("clock", function.uri), api("/one")]))
-        run.signal(signal.SIGHUP)
         port = int(run.wait_for_output(r"listening on port (\d+)").group(1))
         run.wait_until("the API answers", lambda: call("/one") == 200)
         files.write_text(yaml.safe_dump_all([ticks("clock", function.uri), api("/two")]))
-        run.signal(signal.SIGHUP)
         run.wait_until("the new one answers", lambda: call("/two") == 200)
         assert call("/one") == 404
+        assert run.stop() == 0
+
+
+@pytest.mark.parametrize("told", ["watched", "signalled"])
+def test_a_folder_is_read_again(function, tmp_path, told):
+    """Files that come and go in a folder, and in one that comes later; at SIGHUP too, when nobody tells of changes."""
+    folder = tmp_path / "triggers"
+    folder.mkdir()
+
+    def write(path, name):
+        fresh = tmp_path / "fresh"
+        fresh.write_text(
+            yaml.safe_dump(
+                trigger(name, {"timer": {"schedule": "@every 200ms", "userEvent": name}}, function.uri)
+            )
+        )
+        path.parent.mkdir(exist_ok=True)
+        fresh.rename(path)
+        if told == "signalled":
+            run.signal(signal.SIGHUP)
+
+    (folder / "a.yaml").write_text(
+        yaml.safe_dump(trigger("a", {"timer": {"schedule": "@every 200ms", "userEvent": "a"}}, function.uri))
+    )
+    command = [SLUICE, "run", "-f", folder, f"--state={tmp_path}/state"]
+    with Process(command, name="run") as run:
+        run.wait_until("a comes", lambda: "a" in texts(function))
+        write(folder / "b.yaml", "b")
+        run.wait_until("b comes", lambda: "b" in texts(function), 20)
+        write(folder / "inner" / "c.yaml", "c")
+        run.wait_until("c comes", lambda: "c" in texts(function), 20)
+        (folder / "a.yaml").unlink()
+        if told == "signalled":
+            run.signal(signal.SIGHUP)
+        run.wait_for_output("removed=1")
         assert run.stop() == 0

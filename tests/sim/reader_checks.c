@@ -133,9 +133,25 @@ static void check_load(struct shop *s, struct hold *h, const struct reader_job *
                 shop_fail(s, "loads twice", h->track, 0);
 }
 
+/* Another track's FETCH is under way, where one at a time may be. */
+static bool waits_for_another(const struct shop *s)
+{
+        for (uint32_t i = 0; i < s->logs_n; i++) {
+                const struct hold *h = s->logs[i].hold;
+
+                if (s->config.shared && h && h->front && h->front_kind == READER_FETCH)
+                        return true;
+        }
+        return false;
+}
+
 static void check_fetch(struct shop *s, struct hold *h, const struct reader_job *job)
 {
         check_before(s, h, job);
+        if (waits_for_another(s))
+                shop_fail(s, "two fetch at once what they share", h->track, 0);
+        if (s->config.shared && s->now < s->fetch_from)
+                shop_fail(s, "fetches before the pause that is shared was over", h->track, 0);
         if (!h->assigned || h->ended)
                 shop_fail(s, "fetches from what it does not read", h->track, 0);
         if (h->lent < h->n)
@@ -320,6 +336,7 @@ static void pause_for(struct shop *s, const struct error *err, unsigned failures
 static void fetch_ended(struct shop *s, struct hold *h, const struct errand *e, const char *mark)
 {
         struct error bad = { .retry = true };
+        usec *pause = s->config.shared ? &s->fetch_pause : &h->pause;
 
         if (letting_go(h)) {
                 h->filling = 0;
@@ -345,10 +362,10 @@ static void fetch_ended(struct shop *s, struct hold *h, const struct errand *e, 
         }
         h->n += h->filling;
         if (h->filling) {
-                h->pause = 0;
+                *pause = 0;
         } else {
-                h->pause = h->pause ? MIN_OF(2 * h->pause, s->config.poll_max) : s->config.poll_min;
-                h->front_from = h->front_until = s->now + h->pause;
+                *pause = *pause ? MIN_OF(2 * *pause, s->config.poll_max) : s->config.poll_min;
+                h->front_from = h->front_until = s->now + *pause;
         }
         if (!mark[0] && h->filling)
                 mark = h->copies[h->n - 1].mark;
@@ -418,10 +435,15 @@ void check_ended(struct shop *s, struct log *l, const struct errand *e, const ch
                 return;
         }
         h->front = false;
-        if (e->job.kind == READER_FETCH)
-                fetch_ended(s, h, e, mark);
-        else
+        if (e->job.kind != READER_FETCH) {
                 front_ended(s, l, e);
+                return;
+        }
+        fetch_ended(s, h, e, mark);
+        if (letting_go(h))
+                return;
+        s->fetch_from = h->front_from;
+        s->fetch_until = h->front_until;
 }
 
 /* ---- events and records ------------------------------------------------- */
@@ -590,8 +612,9 @@ static void check_hold(const struct shop *s, const struct hold *h)
                 shop_fail(s, "keeps what there is no time for", h->track, 0);
         if (!h->assigned && !h->withdrawn && !h->front)
                 by(s, h, MAX_OF(h->front_until, h->offer_until), "a wake-up is lost: it does not begin");
-        if (fetch_due(s, h))
-                by(s, h, h->front_until, "a wake-up is lost: it does not fetch");
+        if (fetch_due(s, h) && !waits_for_another(s))
+                by(s, h, s->config.shared ? MAX_OF(h->front_until, s->fetch_until) : h->front_until,
+                   "a wake-up is lost: it does not fetch");
         if (save_in_time(s, h))
                 by(s, h, MIN_OF(MAX_OF(h->save_until, h->save_began + save_pause(s, h)), lease_over(s, h)),
                    "a wake-up is lost: it does not save");

@@ -42,6 +42,7 @@ static void configure_reader(struct shop *s)
         c->idle_save_interval = shop_chance(s, 50) ? 1 + some(s, 0, 500 * USEC_MSEC) : 0;
         c->unsaved_most = 1 + (uint32_t)random_below(&s->random, shop_chance(s, 50) ? 20 : 500);
         c->leave_timeout = 1 + some(s, 0, 300 * USEC_MSEC);
+        c->shared = shop_chance(s, 30);
         c->remember = shop_chance(s, 50) ? 1 + (uint32_t)random_below(&s->random, 30) : 0;
         if (!s->queues)
                 return;
@@ -271,6 +272,7 @@ static void start(struct shop *s)
                 shop_fail(s, err.text, 0, 0);
         s->stirred = true;
         s->stopping = s->closed = false;
+        s->fetch_pause = s->fetch_from = s->fetch_until = 0;
         s->told = SOURCE_STATE_MAX;
 }
 

@@ -516,6 +516,7 @@ void service_stir(struct shop *s)
                 if (!h->asked) {
                         h->pause = 0;
                         h->front_from = h->front_until = 0;
+                        s->fetch_pause = s->fetch_from = s->fetch_until = 0;
                 }
                 s->stirred = true;
                 return;

@@ -113,6 +113,7 @@ struct shop {
         struct errand errands[2 * SHOP_LOGS];
         struct call calls[SHOP_CALLS];
         bool stirred, stopping, closed, in_reader;
+        usec fetch_pause, fetch_from, fetch_until; /* shared: of all tracks */
         usec stop_by;
         unsigned fail_percent, final_percent, no_memory_percent, crash_percent, function_fails,
                 throttle_percent;

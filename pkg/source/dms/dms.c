@@ -170,6 +170,14 @@ static struct str keep(struct page *page, struct str s)
         return p ? (struct str){ memcpy(p, s.p, s.n), s.n } : (struct str){ 0 };
 }
 
+/* What the origin points to outlives the body of a record that is detached. */
+static struct str keep_beside(struct page *page, struct str s)
+{
+        char *p = s.n ? page_keep(page, s.n) : NULL;
+
+        return p ? (struct str){ memcpy(p, s.p, s.n), s.n } : (struct str){ 0 };
+}
+
 static bool is_null(struct str json) { return str_is(json, "null"); }
 
 static void add_record(const struct dms_spec *spec, struct page *page, const struct item *item, usec wall)
@@ -186,8 +194,9 @@ static void add_record(const struct dms_spec *spec, struct page *page, const str
                 (void)scan_decode(item->body, &text);
         r->value = keep(page, item->escaped ? buf_view(&text) : item->body);
         *m = (struct message){ .attributes = is_null(item->attributes) ? (struct str){ 0 }
-                                                                       : keep(page, item->attributes),
-                               .tags = is_null(item->tags) ? (struct str){ 0 } : keep(page, item->tags),
+                                                                       : keep_beside(page, item->attributes),
+                               .tags = is_null(item->tags) ? (struct str){ 0 }
+                                                           : keep_beside(page, item->tags),
                                .is_json = item->is_json,
                                .received = wall };
         r->origin = m;
@@ -556,6 +565,7 @@ static int dms_open(struct source **out, const void *spec_, const struct service
                             .page_most = PAGE_MOST,
                             .poll_min = 100 * USEC_MSEC,
                             .poll_max = USEC_SEC,
+                            .shared = true,
                             .backoff_min = 200 * USEC_MSEC,
                             .backoff_max = 30 * USEC_SEC,
                             .save_interval = 20 * USEC_MSEC,

@@ -1,0 +1,173 @@
+#include "source/dms/dms.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+#include <jansson.h>
+
+#include "json/yaml.h"
+#include "source/poller.h"
+
+static char queue[] = "48d11a53-e498-4964-84a2-aaa56442d5ca",
+            group[] = "g-61d9d290-7dae-4144-9ce7-00b9f159cdbe", name[] = "test", namespace_name[] = "shop";
+static struct dms_spec spec = { .queue_id = queue, .group_id = group };
+static struct event_spec event_spec;
+static struct trigger trigger_ = {
+        .name = name, .namespace_ = namespace_name, .source_spec = &spec, .event = &event_spec
+};
+
+static struct record *sample(const char *document)
+{
+        struct documents docs = { 0 };
+        struct problems problems = { 0 };
+        struct record *r;
+        struct error err;
+
+        assert_int_equal(yaml_parse(&docs, str_of(document), &problems), 0);
+        if (dms_source.shape->sample(&trigger_, docs.roots[0], 1510727170 * USEC_SEC, &r, &err) < 0)
+                fail_msg("%s", err.text);
+        documents_done(&docs);
+        return r;
+}
+
+/* requestId is a UUID of its own. */
+static void the_event_is_the_golden_one(void **state UNUSED)
+{
+        BUF_AT_END struct buf out = BUF_INIT(65536);
+        struct record *r = sample("{body: This is dms trigger body, attributes: {dmstrigger: dmstrigger, "
+                                  "dmstrigger2: dmstrigger}}");
+        struct writer w;
+        json_t *event, *golden = json_load_file("pkg/source/dms/testdata/event.json", 0, NULL);
+
+        for (int dialect = DIALECT_CLASSIC; dialect <= DIALECT_CURRENT; dialect++) {
+                buf_reset(&out);
+                event_spec.dialect = dialect;
+                writer_init(&w, &out);
+                dms_source.shape->encode(&trigger_, &r, 1, &w);
+                event = json_loadb(out.p, out.n, 0, NULL);
+                assert_non_null(golden);
+                assert_int_equal(strlen(json_string_value(json_object_get(event, "requestId"))), 36);
+                json_object_set(event, "requestId", json_object_get(golden, "requestId"));
+                if (!json_equal(event, golden))
+                        fail_msg("%s", out.p);
+                json_decref(event);
+        }
+        json_decref(golden);
+        dms_source.shape->sample_free(r);
+}
+
+static void what_a_filter_sees(void **state UNUSED)
+{
+        static const struct {
+                const char *document, *seen;
+        } all[] = {
+                { "{body: text}", "{\"body\":\"text\",\"attributes\":{},\"tags\":[]}" },
+                { "{body: '{\"n\": 1}'}", "{\"body\":{\"n\": 1},\"attributes\":{},\"tags\":[]}" },
+                { "{body: {n: [1]}, attributes: {a: b}, tags: [red]}",
+                  "{\"body\":{\"n\":[1]},\"attributes\":{\"a\":\"b\"},\"tags\":[\"red\"]}" },
+        };
+
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                BUF_AT_END struct buf out = BUF_INIT(65536);
+                struct record *r = sample(all[i].document);
+                struct writer w;
+
+                writer_init(&w, &out);
+                dms_source.shape->describe(r, &w);
+                assert_string_equal(out.p, all[i].seen);
+                dms_source.shape->sample_free(r);
+        }
+}
+
+static void equal_messages_have_equal_ids(void **state UNUSED)
+{
+        struct record *one = sample("{body: a, attributes: {b: c}}"),
+                      *same = sample("{body: a, attributes: {b: c}}"),
+                      *other = sample("{body: a, attributes: {b: d}}");
+
+        assert_true(str_equal(one->id, same->id));
+        assert_false(str_equal(one->id, other->id));
+        dms_source.shape->sample_free(one);
+        dms_source.shape->sample_free(same);
+        dms_source.shape->sample_free(other);
+}
+
+/* ---- answers ------------------------------------------------------------ */
+
+/* The source without anything else: its spec stands right behind the poller. */
+struct bare {
+        struct poller poller;
+        const struct dms_spec *spec;
+};
+
+static void answers_are_read(void **state UNUSED)
+{
+        static const struct {
+                const char *body;
+                int64_t records;
+        } all[] = {
+                { "[]", 0 },
+                { " [ ] ", 0 },
+                { "[{\"message\":{\"body\":\"b\",\"attributes\":{},\"tags\":[]},\"handler\":\"h\"}]", 1 },
+                { "[{\"handler\":\"h\",\"message\":{\"body\":{\"a\":[]}}},{\"message\":{},\"handler\":\"i\"}"
+                  "]",
+                  2 },
+                { "[{\"message\":{\"body\":\"\\u00e4\\n\",\"attributes\":null,\"new\":[1]},\"handler\":\"h\"}"
+                  "]",
+                  1 },
+                { "{}", -1 },
+                { "", -1 },
+                { "[{\"message\":{\"body\":\"b\"}}]", -1 },
+                { "[{\"message\":\"b\",\"handler\":\"h\"}]", -1 },
+                { "[{\"message\":{\"body\":\"b\"},\"handler\":\"h\"}", -1 },
+                { "[{\"message\":{\"body\":\"b\"},\"handler\":\"\"}]", -1 },
+        };
+
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                struct bare bare = { .spec = &spec };
+                struct error err = { 0 };
+                int64_t n = poller_answer(&bare.poller, &dms_ops, READER_FETCH, NULL, str_of(all[i].body),
+                                          &err);
+
+                if (all[i].records < 0 ? n >= 0 || !err.text[0] : n != all[i].records)
+                        fail_msg("%s: %lld records, %s", all[i].body, (long long)n, err.text);
+        }
+}
+
+static void the_window_must_cover_the_time_out(void **state UNUSED)
+{
+        static const struct {
+                usec ack_wait, timeout, window;
+                bool fits;
+        } all[] = {
+                { 0, USEC_SEC, 31 * USEC_SEC, true },
+                { 0, USEC_MINUTE, 90 * USEC_SEC, true },
+                { 0, 299 * USEC_SEC, 300 * USEC_SEC, true },
+                { 0, 300 * USEC_SEC, 300 * USEC_SEC, false },
+                { 15 * USEC_SEC, 14 * USEC_SEC, 15 * USEC_SEC, true },
+                { 15 * USEC_SEC, 15 * USEC_SEC, 15 * USEC_SEC, false },
+        };
+
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                BUF_AT_END struct buf why = BUF_INIT(1024);
+                struct dms_spec s = { .ack_wait = all[i].ack_wait };
+                struct delivery_spec delivery = { .timeout = all[i].timeout };
+
+                assert_int_equal(dms_ack_wait(&s, delivery.timeout), all[i].window);
+                assert_int_equal(dms_fits(&s, &delivery, &why), all[i].fits);
+                assert_int_equal(why.n > 0, !all[i].fits);
+        }
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(the_event_is_the_golden_one),        cmocka_unit_test(what_a_filter_sees),
+                cmocka_unit_test(equal_messages_have_equal_ids),      cmocka_unit_test(answers_are_read),
+                cmocka_unit_test(the_window_must_cover_the_time_out),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
