@@ -62,6 +62,10 @@ static const struct field service_account_fields[] = {
               .max = 512, .help = "The URN of the identity provider that trusts the cluster's tokens."),
         FIELD(STRING, "agencyURN", struct cloud_service_account, agency_urn, .required = true, .min = 1,
               .max = 512, .help = "The URN of the agency that the ServiceAccount may assume."),
+        FIELD(STRING, "audience", struct cloud_service_account, audience, .min = 1, .max = 256,
+              .help = "Whom the token is made for: what the identity provider takes as its client; by "
+                      "default "
+                      "the cluster's own audience. In a cluster alone."),
 };
 static const struct type service_account_type = TYPE(
         "CloudServiceAccount", struct cloud_service_account, service_account_fields,
@@ -70,10 +74,9 @@ static const struct type service_account_type = TYPE(
 static const struct field credentials_fields[] = {
         FIELD(ENUM, "type", struct cloud_credentials, type, .fallback = "Secret", .values = credentials_names,
               .help = "Where the keys come from. Secret: the three below. Environment: HUAWEICLOUD_SDK_AK, "
-                      "_SK "
-                      "and _SECURITY_TOKEN. Metadata: the agency of the machine. ServiceAccount: an agency, "
-                      "by "
-                      "the token of the worker's ServiceAccount. PodIdentity: what CCE gives the pod."),
+                      "_SK and _SECURITY_TOKEN. Metadata: the agency of the machine. ServiceAccount: an "
+                      "agency, by the token of the worker's ServiceAccount. PodIdentity: what CCE gives the "
+                      "pod."),
         FIELD(OBJECT, "accessKeySecretRef", struct cloud_credentials, access_key, .object = &secret_ref_type,
               .cloud = "ak", .help = "The access key (AK)."),
         FIELD(OBJECT, "secretKeySecretRef", struct cloud_credentials, secret_key, .object = &secret_ref_type,
@@ -157,6 +160,14 @@ const struct expose_spec *trigger_expose(const struct trigger *t)
         const void *found = NULL;
 
         schema_each(t->types[t->source].type, t->source_spec, &expose_type, note, &found);
+        return found;
+}
+
+const struct cloud_spec *trigger_cloud(const struct trigger *t)
+{
+        const void *found = NULL;
+
+        schema_each(t->types[t->source].type, t->source_spec, &cloud_type, note, &found);
         return found;
 }
 

@@ -27,6 +27,8 @@ static const struct field worker_fields[] = {
                       "worker started; absent while there are none."),
         FIELD(STRING, "lostMessage", struct worker_status, lost_message,
               .help = "Which records the source had no more, and why."),
+        FIELD(STRING, "clockMessage", struct worker_status, clock_message,
+              .help = "By how much the worker's clock differs from the cloud's; absent while it agrees."),
 };
 const struct type worker_status_type = TYPE("WorkerStatus", struct worker_status, worker_fields,
                                             "What one worker says of itself.");
@@ -54,7 +56,7 @@ static void condition(struct writer *w)
         static const struct member_schema members[] = {
                 ROW("type", "string", NULL,
                     "Ready, SinkResolved, WorkersAvailable, SourceConnected, Delivering; Throttled, "
-                    "Suspended, Reconciling and Stalled where they are true."),
+                    "ClockSkewed, Suspended, Reconciling and Stalled where they are true."),
                 ROW("reason", "string", NULL, "One word, for programs."),
                 ROW("message", "string", NULL, "What it is about, for people."),
                 ROW("lastTransitionTime", "string", "date-time", "When the status last changed."),

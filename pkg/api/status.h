@@ -17,7 +17,8 @@ struct worker_status {
         int64_t lag;                              /* -1: unknown */
         /* records that were gone before they could be delivered, since the worker started */
         int64_t lost;
-        char *lost_message; /* the last such loss in words; NULL: none */
+        char *lost_message;  /* the last such loss in words; NULL: none */
+        char *clock_message; /* how its clock differs from the cloud's; NULL: it does not */
 };
 extern const struct type worker_status_type;
 

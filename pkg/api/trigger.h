@@ -170,7 +170,7 @@ struct cloud_agency {
         char *name, *domain;
 };
 struct cloud_service_account {
-        char *provider_urn, *agency_urn;
+        char *provider_urn, *agency_urn, *audience; /* audience NULL: the cluster's own */
 };
 struct cloud_credentials {
         int type;                                                    /* enum cloud_credentials_type */
@@ -230,6 +230,7 @@ void trigger_write(const struct trigger *, struct writer *);
 /* NULL: it says nothing of it. */
 const struct expose_spec *trigger_expose(const struct trigger *);
 const struct listener_spec *trigger_listener(const struct trigger *);
+const struct cloud_spec *trigger_cloud(const struct trigger *);
 /* Each value in a Secret that the Trigger refers to. */
 void trigger_secrets(const struct trigger *, void (*each)(void *cookie, const struct secret_ref *),
                      void *cookie);

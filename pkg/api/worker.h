@@ -30,9 +30,11 @@
 
 /* ---- the container ------------------------------------------------------ */
 
-#define WORKER_FOLDER "/etc/sluice"          /* the ConfigMap */
-#define WORKER_TRIGGER_FILE "trigger.json"   /* its key */
-#define WORKER_SECRETS "/etc/sluice-secrets" /* WORKER_SECRETS/SECRET/KEY */
+#define WORKER_FOLDER "/etc/sluice"             /* the ConfigMap */
+#define WORKER_TRIGGER_FILE "trigger.json"      /* its key */
+#define WORKER_SECRETS "/etc/sluice-secrets"    /* WORKER_SECRETS/SECRET/KEY */
+#define WORKER_CLOUD_FOLDER "/etc/sluice-cloud" /* of WORKER_CLOUD_TOKEN_FILE, the ServiceAccount's token */
+#define WORKER_CLOUD_TOKEN_FILE "token"
 #define WORKER_ENV_POD "POD_NAME"
 #define WORKER_ENV_NAMESPACE "POD_NAMESPACE"
 

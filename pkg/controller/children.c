@@ -459,6 +459,43 @@ bool child_mounts_secrets(const struct trigger *t)
         return s.n > 0;
 }
 
+/* The token of the worker's ServiceAccount, by which it calls the cloud; NULL: it does not. */
+static const struct cloud_credentials *cloud_token(const struct trigger *t)
+{
+        const struct cloud_spec *cloud = trigger_cloud(t);
+
+        return cloud && cloud->credentials->type == CLOUD_CREDENTIALS_SERVICE_ACCOUNT ? cloud->credentials
+                                                                                      : NULL;
+}
+
+static void cloud_token_mount(struct writer *w)
+{
+        writer_object(w);
+        text(w, "name", "cloud-token");
+        text(w, "mountPath", WORKER_CLOUD_FOLDER);
+        boolean(w, "readOnly", true);
+        writer_object_end(w);
+}
+
+static void cloud_token_volume(struct writer *w, const struct cloud_credentials *of)
+{
+        writer_object(w);
+        text(w, "name", "cloud-token");
+        object(w, "projected");
+        array(w, "sources");
+        writer_object(w);
+        object(w, "serviceAccountToken");
+        text(w, "path", WORKER_CLOUD_TOKEN_FILE);
+        number(w, "expirationSeconds", 3600); /* the kubelet writes another before that */
+        if (of->service_account && of->service_account->audience)
+                text(w, "audience", of->service_account->audience);
+        writer_object_end(w);
+        writer_object_end(w);
+        writer_array_end(w);
+        writer_object_end(w);
+        writer_object_end(w);
+}
+
 static void secret_volume_name(struct writer *w, size_t i)
 {
         BUF_AT_END struct buf name = BUF_INIT(64);
@@ -523,6 +560,8 @@ static void container(struct writer *w, const struct child_context *c)
                 boolean(w, "readOnly", true);
                 writer_object_end(w);
         }
+        if (cloud_token(c->trigger))
+                cloud_token_mount(w);
         writer_array_end(w);
         writer_object_end(w);
 }
@@ -610,6 +649,8 @@ static void pod_spec(struct writer *w, const struct child_context *c)
                 writer_object_end(w);
                 writer_object_end(w);
         }
+        if (cloud_token(t))
+                cloud_token_volume(w, cloud_token(t));
         writer_array_end(w);
         writer_object_end(w);
 }

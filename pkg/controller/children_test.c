@@ -59,6 +59,14 @@ static struct trigger *decode(const char *text)
         "    cloud: {credentials: {accessKeySecretRef: {name: cloud, key: ak}, secretKeySecretRef: "         \
         "{name: cloud, key: sk}}}}}\n  sink: {uri: 'http://f/'}\n  suspend: true\n"
 
+#define OF_AN_AGENCY                                                                                         \
+        "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: topic, namespace: shop, uid: u}\n" \
+        "spec:\n  source: {smn: {topicURN: 'urn:smn:cn-north-4:p:t', subscription: {manage: true, "          \
+        "endpoint: "                                                                                         \
+        "'https://e/'}, cloud: {credentials: {type: ServiceAccount, serviceAccount: {providerURN: "          \
+        "'iam::d:oidcProvider:p', agencyURN: 'iam::d:agency:a', audience: sluice}}}}}\n"                     \
+        "  sink: {uri: 'http://f/'}\n"
+
 /* All children of a Trigger as one JSON array, laid out for people. */
 static char *all_children(const char *text, bool ending)
 {
@@ -118,6 +126,7 @@ static void children_are_the_golden_ones(void **state UNUSED)
         check_golden(EXPOSED, false, DATA "api-exposed.json");
         check_golden(SERVED, false, DATA "smn-tls.json");
         check_golden(MANAGED, true, DATA "smn-ending.json");
+        check_golden(OF_AN_AGENCY, false, DATA "smn-service-account.json");
 }
 
 static void hash_of(const char *text, const char *sink, const char *image, char out[32])

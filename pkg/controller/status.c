@@ -299,7 +299,7 @@ json_t *status_fold(const struct status_facts *f)
 {
         json_t *status = json_object(), *conditions = json_array(),
                *worker = f->suspended ? NULL : speaker(f);
-        struct verdict sink, source, delivery, workers, all, throttled;
+        struct verdict sink, source, delivery, workers, all, throttled, clock;
         const struct verdict *const parts[] = { &sink, &source, &delivery, &workers };
 
         if (!status || !conditions)
@@ -331,6 +331,10 @@ json_t *status_fold(const struct status_facts *f)
         if (strcmp(delivery.reason, WORKER_DELIVERY_THROTTLED) == 0) {
                 judge(&throttled, "True", "Throttled", delivery.message);
                 add(conditions, f, "Throttled", &throttled);
+        }
+        if (worker && *json_cstring(worker, "clockMessage")) {
+                judge(&clock, "True", "ClockSkewed", json_cstring(worker, "clockMessage"));
+                add(conditions, f, "ClockSkewed", &clock);
         }
         if (f->suspended && !f->invalid)
                 add(conditions, f, "Suspended", &all);

@@ -143,6 +143,41 @@ static void conditions_follow_from_the_facts(void **state UNUSED)
         }
 }
 
+static void a_clock_that_is_off_is_a_condition(void **state UNUSED)
+{
+        static const char *const workers[] = {
+                WORKER("Connected", "", "Delivering"),
+                WORKER("Connected", ",\"clockMessage\":\"the local clock is 20m0s behind the cloud's\"",
+                       "Delivering"),
+        };
+
+        for (size_t i = 0; i < COUNT_OF(workers); i++) {
+                struct status_facts f = { .generation = 3,
+                                          .source = "smn",
+                                          .sink = "http://f/",
+                                          .deployment = load(AVAILABLE),
+                                          .pods = load(POD),
+                                          .workers = load(workers[i]),
+                                          .selector = "a=b",
+                                          .now = USEC_SEC };
+                json_t *status = status_fold(&f), *c = status_condition(status, "ClockSkewed");
+
+                assert_int_equal(c != NULL, i);
+                if (c) {
+                        assert_string_equal(json_string_value(json_object_get(c, "status")), "True");
+                        assert_string_equal(json_string_value(json_object_get(c, "message")),
+                                            "the local clock is 20m0s behind the cloud's");
+                }
+                assert_string_equal(
+                        json_string_value(json_object_get(status_condition(status, "Ready"), "status")),
+                        "True");
+                json_decref(status);
+                json_decref(f.deployment);
+                json_decref(f.pods);
+                json_decref(f.workers);
+        }
+}
+
 static void an_earlier_triggers_worker_is_not_heard(void **state UNUSED)
 {
         struct status_facts f = {
@@ -343,6 +378,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(a_crash_is_told_with_its_last_words),
                 cmocka_unit_test(conditions_follow_from_the_facts),
+                cmocka_unit_test(a_clock_that_is_off_is_a_condition),
                 cmocka_unit_test(an_earlier_triggers_worker_is_not_heard),
                 cmocka_unit_test(a_deleted_one_says_what_it_waits_for),
                 cmocka_unit_test(words_times_and_lag_are_kept),

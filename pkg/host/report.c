@@ -76,6 +76,7 @@ static void write_report(struct report *r, const struct pipeline_status *s)
 {
         char source[sizeof(s->source_text)], delivery[sizeof(s->delivery_text)], lost[sizeof(s->lost_text)];
         char source_state[32], delivery_state[32];
+        BUF_AT_END struct buf clock = BUF_INIT(256);
         struct worker_status status = { .observed_generation = r->trigger->generation,
                                         .last_event_time = s->last_event,
                                         .last_delivery_time = s->last_delivery,
@@ -92,6 +93,8 @@ static void write_report(struct report *r, const struct pipeline_status *s)
         status.delivery_state = delivery_state;
         status.delivery_message = r->delivery == DELIVERY_IDLE || !*delivery ? NULL : delivery;
         status.lost_message = *lost ? lost : NULL;
+        pipeline_clock(s, &clock);
+        status.clock_message = clock.n ? clock.p : NULL;
         kube_report_set(r->kube, &status);
 }
 

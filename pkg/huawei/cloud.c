@@ -266,7 +266,7 @@ static bool http_date(struct str text, usec *out)
         char copy[40];
         const char *end;
 
-        if (text.n >= sizeof(copy))
+        if (!text.n || text.n >= sizeof(copy))
                 return false;
         memcpy(copy, text.p, text.n);
         copy[text.n] = 0;
@@ -346,6 +346,11 @@ static void on_answer(struct cloud *c, struct cloud_call *call, const struct htt
 {
         call->status = done->status;
         refusal_read(&call->refusal, call->service, done->status, done->body, done->retry_after);
+        refusal_hide(&call->refusal, buf_view(&call->access));
+        /* When keys expire is told by the same clock. */
+        if (call->raw && (strcmp(call->service, "iam") == 0 || strcmp(call->service, "sts") == 0) &&
+            call->refusal.verdict == CLOUD_DONE)
+                (void)correct_clock(c, done);
         if (put_right(c, call, done, now)) {
                 line_up(call);
                 return;

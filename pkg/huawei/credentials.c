@@ -395,6 +395,7 @@ void credentials_answered(struct credentials *c, int status, struct str body, us
                 return;
         c->asked_anew = false;
         refusal_read(&refusal, c->config.kind == CREDENTIALS_OIDC ? "sts" : "iam", status, body, retry_after);
+        refusal_hide(&refusal, buf_view(&c->base_access));
         if (c->config.kind == CREDENTIALS_METADATA && status == 401)
                 refusal.hint = "the machine has no agency: give it one of ECS with the rights it needs";
         if (refusal.verdict != CLOUD_DONE)
@@ -472,13 +473,18 @@ int credentials_new(struct credentials **out, const struct credentials_config *c
 
 struct credentials *credentials_free(struct credentials *c)
 {
-        struct buf *all[] = { &c->access,      &c->secret,      &c->token,      &c->shown, &c->headers,
-                              &c->base_access, &c->base_secret, &c->base_token, &c->body,  &c->path };
-
         if (!c)
                 return NULL;
-        for (size_t i = 0; i < COUNT_OF(all); i++)
-                wipe_done(all[i]);
+        wipe_done(&c->access);
+        wipe_done(&c->secret);
+        wipe_done(&c->token);
+        wipe_done(&c->shown);
+        wipe_done(&c->headers);
+        wipe_done(&c->body);
+        wipe_done(&c->path);
+        wipe_done(&c->base_access);
+        wipe_done(&c->base_secret);
+        wipe_done(&c->base_token);
         free(c);
         return NULL;
 }

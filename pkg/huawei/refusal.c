@@ -254,6 +254,15 @@ void refusal_read(struct cloud_error *e, const char *service, int status, struct
                 e->verdict = CLOUD_THROTTLE;
 }
 
+void refusal_hide(struct cloud_error *e, struct str access)
+{
+        char *texts[] = { e->words, e->code }, *at;
+
+        for (size_t i = 0; i < COUNT_OF(texts) && access.n; i++)
+                while ((at = memmem(texts[i], strlen(texts[i]), access.p, access.n)))
+                        memset(at, '*', access.n);
+}
+
 static enum error_kind kind_of(const struct cloud_error *e)
 {
         switch (e->verdict) {

@@ -41,5 +41,7 @@ extern const size_t refusal_rows_n;
 
 /* The answer of a service ("dms"): CLOUD_DONE where its status is 2xx. */
 void refusal_read(struct cloud_error *, const char *service, int status, struct str body, usec retry_after);
+/* Services repeat the access key that they do not take: it is no one's business who reads the status. */
+void refusal_hide(struct cloud_error *, struct str access);
 /* "WHAT: 403 CODE: the service's own words (hint)", with kind, retry and retry_after. Always -1. */
 int refusal_error(const struct cloud_error *, const char *what, struct error *);

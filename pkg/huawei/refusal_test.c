@@ -171,6 +171,17 @@ static void it_is_told_in_the_service_s_words(void **state UNUSED)
         }
 }
 
+static void the_access_key_is_not_repeated(void **state UNUSED)
+{
+        struct cloud_error e = read_one(
+                "dms", 401, "{\"error_code\":\"APIGW.0301\",\"error_msg\":\"ak:AK1234,err:ak AK1234?\"}");
+
+        refusal_hide(&e, (struct str){ 0 });
+        assert_string_equal(e.words, "ak:AK1234,err:ak AK1234?");
+        refusal_hide(&e, STR("AK1234"));
+        assert_string_equal(e.words, "ak:******,err:ak ******?");
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -178,6 +189,7 @@ int main(void)
                 cmocka_unit_test(a_code_is_its_service_s_own),
                 cmocka_unit_test(what_has_no_code_goes_by_its_status),
                 cmocka_unit_test(it_is_told_in_the_service_s_words),
+                cmocka_unit_test(the_access_key_is_not_repeated),
         };
         return cmocka_run_group_tests_name("refusal", tests, NULL, NULL);
 }

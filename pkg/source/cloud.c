@@ -1,11 +1,8 @@
 #include "source/cloud.h"
 
-#include "base/file.h"
+#include "api/worker.h"
 #include "log/log.h"
 #include "secret/secret.h"
-
-/* Where a cluster mounts the token of the worker's ServiceAccount (children of a Trigger). */
-#define TOKEN_FILE "/run/sluice/cloud/token"
 
 enum { KEY_ACCESS, KEY_SECRET, KEY_TOKEN, KEYS };
 
@@ -13,6 +10,7 @@ struct source_account {
         struct source_account_config config;
         struct cloud_account *account;
         struct secret keys[KEYS]; /* of credentials in a Secret */
+        struct port_call *idle;   /* of calls that ended, for the next ones */
 };
 
 /* ---- keys --------------------------------------------------------------- */
@@ -96,7 +94,7 @@ static int read_id_token(void *cookie UNUSED, struct buf *token, struct buf *non
                 buf_text(token, text);
                 return 0;
         }
-        return buf_read_file(token, file ? file : TOKEN_FILE, err);
+        return buf_read_file(token, file ? file : WORKER_CLOUD_FOLDER "/" WORKER_CLOUD_TOKEN_FILE, err);
 }
 
 static int read_pod_token(void *cookie UNUSED, struct buf *token, struct buf *none UNUSED,
@@ -181,6 +179,102 @@ static int whom(struct source_account *a, struct cloud_account_config *config, s
         return 0;
 }
 
+/* ---- a poller's calls --------------------------------------------------- */
+
+enum { ROOM_KEPT = 64 << 10 };
+struct port_call {
+        struct port_call *next;
+        struct source_account *account;
+        struct cloud_call call;
+        struct task task;
+        struct poller_call *of;
+};
+
+static void retire(struct port_call *e)
+{
+        e->of->port = NULL;
+        e->of = NULL;
+        e->next = e->account->idle;
+        e->account->idle = e;
+}
+
+static void on_end(struct task *t, usec now UNUSED)
+{
+        struct port_call *e = CONTAINER_OF(t, struct port_call, task);
+        struct poller_call *c = e->of;
+        struct buf before = c->answer;
+
+        if (!request_take(&e->call.request))
+                return;
+        c->refusal = e->call.refusal;
+        c->error = e->call.request.error;
+        /* What was answered and can't be used was not answered. */
+        c->status = request_failed(&e->call.request) && c->refusal.verdict == CLOUD_DONE ? 0 : e->call.status;
+        c->answer = e->call.answer;
+        e->call.answer = before;
+        if (before.cap > ROOM_KEPT) /* a large answer was rare enough to ask for its room again */
+                buf_done(&e->call.answer);
+        retire(e);
+        poller_call_ended(c);
+}
+
+static struct port_call *port_call_new(struct source_account *a)
+{
+        struct port_call *e = a->idle;
+
+        if (e)
+                a->idle = e->next;
+        else
+                e = calloc(1, sizeof(*e));
+        if (e) {
+                e->account = a;
+                e->task.turn = on_end;
+        }
+        return e;
+}
+
+static void start(void *cookie, struct poller_call *c)
+{
+        struct source_account *a = cookie;
+        struct port_call *e = port_call_new(a);
+        struct cloud_request *q = &c->request;
+
+        if (!e) {
+                c->status = 0;
+                (void)error_memory(&c->error);
+                poller_call_ended(c);
+                return;
+        }
+        e->of = c;
+        c->port = e;
+        e->call.request.wake = &e->task;
+        e->call.account = a->account;
+        e->call.service = c->service;
+        e->call.method = q->method ? q->method : "GET";
+        e->call.path = buf_view(&q->path);
+        e->call.query = buf_view(&q->query);
+        e->call.body = buf_view(&q->body);
+        e->call.what = q->what.n ? q->what.p : NULL;
+        e->call.timeout = q->timeout;
+        cloud_start(&e->call);
+}
+
+static void cancel(void *cookie UNUSED, struct poller_call *c)
+{
+        struct port_call *e = c->port;
+
+        if (!e)
+                return;
+        cloud_cancel(&e->call);
+        loop_forget(e->account->config.services->loop, &e->task);
+        retire(e);
+}
+
+struct poller_port source_account_port(struct source_account *a)
+{
+        return (struct poller_port){ .start = start, .cancel = cancel, .cookie = a };
+}
+
 /* ---- life --------------------------------------------------------------- */
 
 static void say_doubt(const struct source_account *a)
@@ -227,6 +321,12 @@ struct source_account *source_account_free(struct source_account *a)
 {
         if (!a)
                 return NULL;
+        for (struct port_call *e; (e = a->idle);) {
+                a->idle = e->next;
+                cloud_call_done(&e->call);
+                loop_forget(a->config.services->loop, &e->task);
+                free(e);
+        }
         (void)cloud_account_free(a->account);
         close_secrets(a);
         free(a);

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "huawei/cloud.h"
-#include "source/services.h"
+#include "source/poller.h"
 
 struct source_account;
 struct source_account_config {
@@ -18,3 +18,5 @@ int source_account_new(struct source_account **, const struct source_account_con
                        struct error *) MUST_CHECK;
 struct source_account *source_account_free(struct source_account *); /* without calls; NULL is fine */
 struct cloud_account *source_account(struct source_account *);
+/* A poller's calls, made as that account: the port is done before it is freed. */
+struct poller_port source_account_port(struct source_account *);

@@ -223,6 +223,7 @@ static void show_status(struct admin *a, struct http_call *call)
         writer_array(&w);
         for (size_t i = 0; i < a->n; i++) {
                 const struct trigger *t = pipeline_trigger(a->pipelines[i]);
+                BUF_AT_END struct buf clock = BUF_INIT(256);
                 struct pipeline_status s;
 
                 pipeline_status(a->pipelines[i], &s);
@@ -244,6 +245,9 @@ static void show_status(struct admin *a, struct http_call *call)
                 writer_member_int(&w, "lost", pipeline_lost(&s));
                 if (s.lost_text[0])
                         writer_member_text(&w, "lostReason", s.lost_text);
+                pipeline_clock(&s, &clock);
+                if (clock.n)
+                        writer_member_string(&w, "clock", buf_view(&clock));
                 time_member(&w, "lastEventTime", s.last_event);
                 time_member(&w, "lastDeliveryTime", s.last_delivery);
                 writer_object_end(&w);

@@ -7,6 +7,7 @@
 #include "log/log.h"
 #include "filter/filter.h"
 #include "http/fetch.h"
+#include "huawei/cloud.h"
 #include "worker/gate.h"
 #include "worker/target.h"
 
@@ -39,6 +40,17 @@ void pipeline_status(const struct pipeline *p, struct pipeline_status *out)
         (void)snprintf(out->delivery_text, sizeof(out->delivery_text), "%s", p->delivery_text);
         out->changes += p->changes;
         p->feed->ops->count(p->feed, out);
+        if (p->config.cloud && trigger_cloud(p->config.trigger))
+                out->clock_skew = cloud_skew(p->config.cloud);
+}
+
+void pipeline_clock(const struct pipeline_status *s, struct buf *out)
+{
+        if (!s->clock_skew)
+                return;
+        buf_text(out, "the local clock is ");
+        duration_format(out, s->clock_skew < 0 ? -s->clock_skew : s->clock_skew);
+        buf_text(out, s->clock_skew < 0 ? " ahead of the cloud's" : " behind the cloud's");
 }
 
 /* What is told: the feed's state, or what keeps the way out from being ready. */

@@ -40,6 +40,9 @@ static inline int64_t pipeline_lost(const struct pipeline_status *s)
         return (int64_t)n;
 }
 
+/* "the local clock is 20m0s behind the cloud's". Appends; nothing where they agree. */
+void pipeline_clock(const struct pipeline_status *, struct buf *);
+
 int pipeline_new(struct pipeline **, const struct pipeline_config *, struct error *) MUST_CHECK;
 void pipeline_status(const struct pipeline *, struct pipeline_status *);
 const char *pipeline_delivery_name(enum delivery_state); /* as the status says it */

@@ -1,5 +1,6 @@
 """Queues of the Distributed Message Service: messages, consumer groups, acknowledgement windows, dead letters (API v1.0 and v2, which are the same)."""
 
+import collections
 import dataclasses
 import json
 import re
@@ -107,11 +108,12 @@ class Message:
     size: int
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Given:
     """A message on its way through one group."""
 
     message: Message
+    since: float  # when it came into the line
     handler: str = ""
     until: float = 0  # in flight until then; 0: it is not
     deliveries: int = 0
@@ -122,26 +124,33 @@ class Line:
     """What a group has still to consume, in order; or its dead letters."""
 
     def __init__(self, retention):
-        self.waiting, self.handlers, self.retention = [], {}, retention
+        self.waiting = collections.OrderedDict()  # Given → None
+        self.handlers, self.retention = {}, retention  # handlers: those in flight
 
-    def add(self, message):
-        self.waiting.append(Given(message))
+    def add(self, message, now):
+        self.waiting[Given(message, now)] = None
 
     def settle_time(self, now, lost):
         """What has timed out is there again, what is too old is gone. lost(given): does it go elsewhere?"""
-        for given in list(self.waiting):
-            if given.until and given.until <= now:
-                self.give_back(given, lost)
-        self.waiting = [g for g in self.waiting if g.until or g.message.at > now - self.retention]
+        for given in [g for g in self.handlers.values() if g.until <= now]:
+            self.give_back(given, lost)
+        old = []
+        for given in self.waiting:
+            if given.since > now - self.retention:
+                break
+            if not given.until:
+                old.append(given)
+        for given in old:
+            del self.waiting[given]
 
     def give_back(self, given, lost):
         self.handlers.pop(given.handler, None)
         given.until = 0
         if lost(given):
-            self.waiting.remove(given)
+            del self.waiting[given]
 
     def take(self, now, most, window, ordered, wanted):
-        if ordered and any(g.until for g in self.waiting):
+        if ordered and self.handlers:
             return []
         batch, size = [], 0
         for given in self.waiting:
@@ -171,7 +180,7 @@ class Line:
                     self.give_back(given, lost)
                 continue
             del self.handlers[handler]
-            self.waiting.remove(given)
+            del self.waiting[given]
             done += 1
         return done, len(items) - done
 
@@ -233,7 +242,7 @@ class Dms:
         with self.cloud.changed:
             group = Group(name, queue)
             for message in queue.messages:
-                group.line.add(message)
+                group.line.add(message, message.at)
             queue.groups[group.id] = group
         return group
 
@@ -257,7 +266,7 @@ class Dms:
             queue.produced += len(sent)
             for group in queue.groups.values():
                 for message in sent:
-                    group.line.add(message)
+                    group.line.add(message, message.at)
             self.cloud.changed.notify_all()
         return sent
 
@@ -280,7 +289,7 @@ class Dms:
         def lost(given):
             if not queue.redrive or given.deliveries < queue.max_consume_count:
                 return False
-            group.dead.add(given.message)
+            group.dead.add(given.message, self.cloud.now())
             group.dead_produced += 1
             return True
 

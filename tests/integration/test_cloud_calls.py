@@ -1,7 +1,9 @@
 """How the program calls the cloud: as whom, with which clock, and what it does about refusals. SMN's subscriptions are what it calls for."""
 
+import json
 import pathlib
 import re
+import urllib.request
 
 import pytest
 from cloud import Cloud, faults
@@ -32,7 +34,7 @@ class Worker:
         (self.secrets / "cloud").mkdir(parents=True, exist_ok=True)
         self.write(cloud.iam.key)
         self.token.write_text(cloud.iam.id_token())
-        port = free_port()
+        port, self.admin = free_port(), free_port()
         self.endpoint = f"http://127.0.0.1:{port}/test/topic"
         source = {
             "topicURN": cloud.smn.urn,
@@ -41,7 +43,11 @@ class Worker:
         }
         self.run = runner.start(
             trigger("topic", {"smn": source}, sink.uri),
-            options=[f"--listen=127.0.0.1:{port}", f"--secrets={self.secrets}"],
+            options=[
+                f"--listen=127.0.0.1:{port}",
+                f"--secrets={self.secrets}",
+                f"--admin=127.0.0.1:{self.admin}",
+            ],
             env={"SLUICE_CLOUD": cloud.endpoint, **(env or {})},
         )
 
@@ -56,11 +62,17 @@ class Worker:
         """The keys that signed calls of the service, in order."""
         return [key for key, _ in self.cloud.signed if key]
 
+    def ask(self, path):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}{path}", timeout=10) as answer:
+            return answer.read().decode()
+
     def keep_secrets(self):
         """No secret is in what the program says of itself."""
         told = self.run.output + pathlib.Path(f"/proc/{self.run.pid}/cmdline").read_text()
+        told += self.ask("/status") + self.ask("/metrics")
         for key in self.cloud.iam.everything:
-            assert key.secret not in told and (not key.token or key.token not in told)
+            assert key.access not in told and key.secret not in told
+            assert not key.token or key.token not in told
         assert self.token.read_text() not in told
 
 
@@ -125,16 +137,22 @@ def test_keys_of_each_kind(runner, cloud, sink, tmp_path, kind):
     worker.keep_secrets()
 
 
+@pytest.mark.parametrize("kind", ["Secret", "ServiceAccount"])
 @pytest.mark.parametrize("skew", [-1200, 1200])
-def test_a_clock_that_is_off_costs_one_call(runner, cloud, sink, tmp_path, skew):
+def test_a_clock_that_is_off_costs_one_call(runner, cloud, sink, tmp_path, kind, skew):
+    """None where the keys are asked for: when they expire is told by the same clock."""
     cloud.skew = skew
-    worker = Worker(runner, cloud, sink, tmp_path, PAIR)
+    credentials, env = kinds(cloud, tmp_path)[kind]
+    worker = Worker(runner, cloud, sink, tmp_path, credentials, env)
     worker.run.wait_for_output(CONNECTED, 30)
     statuses = [status for _, status, _ in cloud.made("smn.*")]
-    assert statuses[0] == 401 and all(s < 300 for s in statuses[1:])
+    assert statuses.count(401) == (kind == "Secret") and sorted(statuses)[-1] <= 401
     by = re.search(r"the local clock differs from the cloud's.* by=(-?)(\d+)m(\d+)s", worker.run.output)
     assert (by.group(1) == "-") == (skew < 0)
     assert abs(int(by.group(2)) * 60 + int(by.group(3)) - 1200) <= 2
+    told = json.loads(worker.ask("/status"))["triggers"][0]["clock"]
+    assert re.fullmatch(r"the local clock is (20m\ds|19m5\ds) (behind|ahead of) the cloud's", told)
+    assert ("behind" in told) == (skew > 0)
 
 
 @pytest.mark.parametrize(

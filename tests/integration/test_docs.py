@@ -197,6 +197,8 @@ def test_each_option_of_the_text_exists():
         "--first",
         "--seeds",
         "--scenario",
+        "--reader",
+        "--validate",
         "--real-time",
         "--version",
         "--help",

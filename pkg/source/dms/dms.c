@@ -6,7 +6,7 @@
 #include "event/outer.h"
 #include "json/check.h"
 #include "json/scan.h"
-#include "source/calls.h"
+#include "source/cloud.h"
 #include "source/poller.h"
 
 /* What one request may bring: 10 messages, 512 KB; a body may grow by being unescaped, never above that. */
@@ -352,7 +352,7 @@ const struct shape dms_shape = {
 struct dms {
         struct poller poller; /* the first member */
         const struct dms_spec *spec;
-        struct calls *calls;
+        struct source_account *account;
         usec ack_wait;
 };
 
@@ -419,6 +419,14 @@ static void ask(struct poller *p, const struct reader_job *job, struct cloud_req
                 ask_for_messages(d, q);
 }
 
+/* It may be the network's fault: asked again, it may be whole. */
+static enum poller_step unreadable(const struct scan *s, struct error *err)
+{
+        (void)error_set(err, ERROR_PROTOCOL, "an answer that can't be read: %s", s->fault);
+        err->retry = true;
+        return POLLER_FAILED;
+}
+
 /* What was asked for is done with. */
 static enum poller_step go_on(const struct reader_job *job)
 {
@@ -453,8 +461,7 @@ static enum poller_step acknowledged(struct poller *p, struct str body, struct e
                                 (void)scan_fail(&s, "fail is no whole number");
                 } while (!s.fault && scan_more(&s, '}'));
         if (s.fault)
-                return (enum poller_step)error_set(err, ERROR_PROTOCOL, "an answer that can't be read: %s",
-                                                   s.fault);
+                return unreadable(&s, err);
         if (fail > 0)
                 reader_warn(p->reader, "NotAcknowledged",
                             "the queue did not take the acknowledgement of %lld messages: they come again",
@@ -481,8 +488,7 @@ static enum poller_step answered(struct poller *p, const struct reader_job *job,
                                 add_record(d->spec, job->page, &item, wall);
                 } while (!s.fault && scan_more(&s, ']'));
         if (s.fault)
-                return (enum poller_step)error_set(err, ERROR_PROTOCOL, "an answer that can't be read: %s",
-                                                   s.fault);
+                return unreadable(&s, err);
         return POLLER_DONE;
 }
 
@@ -514,7 +520,7 @@ static struct source *dms_close(struct poller *p)
         struct dms *d = dms_of(p);
 
         poller_done(p);
-        (void)calls_free(d->calls);
+        (void)source_account_free(d->account);
         free(d);
         return NULL;
 }
@@ -567,7 +573,7 @@ static int dms_open(struct source **out, const void *spec_, const struct service
                             .poll_max = USEC_SEC,
                             .shared = true,
                             .backoff_min = 200 * USEC_MSEC,
-                            .backoff_max = 30 * USEC_SEC,
+                            .backoff_max = 5 * USEC_SEC,
                             .save_interval = 20 * USEC_MSEC,
                             .unsaved_most = 1,
                             .marks_most = MESSAGES_MOST,
@@ -581,13 +587,13 @@ static int dms_open(struct source **out, const void *spec_, const struct service
                 return error_memory(err);
         d->spec = spec;
         d->ack_wait = ack_wait;
-        if (calls_new(&d->calls, &account, err) < 0) {
+        if (source_account_new(&d->account, &account, err) < 0) {
                 free(d);
                 return -1;
         }
-        config.port = calls_port(d->calls);
+        config.port = source_account_port(d->account);
         if (poller_open(&d->poller, &dms_ops, &config, services, err) < 0) {
-                (void)calls_free(d->calls);
+                (void)source_account_free(d->account);
                 free(d);
                 return -1;
         }

@@ -1,0 +1,220 @@
+#include "source/cloud.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+/* ---- the wire ----------------------------------------------------------- */
+
+static uint64_t sent[16];
+static char paths[16][256], bodies[16][64];
+static size_t sent_n, cancelled;
+static struct http_completion answer;
+static bool answered;
+
+static int test_submit(void *cookie UNUSED, uint64_t tag, const struct http_request *q,
+                       struct error *err UNUSED)
+{
+        assert_true(sent_n < COUNT_OF(sent));
+        (void)snprintf(paths[sent_n], sizeof(paths[0]), "%s " STR_FMT, q->method, STR_ARG(q->path));
+        (void)snprintf(bodies[sent_n], sizeof(bodies[0]), "%.*s", (int)(q->message->n - HTTP_HEADROOM),
+                       q->message->p + HTTP_HEADROOM);
+        sent[sent_n++] = tag;
+        return 0;
+}
+static void test_cancel(void *cookie UNUSED, uint64_t tag UNUSED) { cancelled++; }
+static bool test_take(void *cookie UNUSED, struct http_completion *out)
+{
+        *out = answer;
+        return answered && !(answered = false);
+}
+static const struct http_ops http_ops = { test_submit, test_cancel, test_take };
+static int test_open(void *cookie UNUSED, struct http_target **out, const struct http_peer *peer UNUSED,
+                     struct error *err UNUSED)
+{
+        *out = (struct http_target *)(void *)paths;
+        return 0;
+}
+static void test_close(void *cookie UNUSED, struct http_target *t UNUSED) {}
+static const struct http_peers_ops peers_ops = { test_open, test_close };
+
+/* ---- a world ------------------------------------------------------------ */
+
+static char name[] = "orders", namespace_[] = "shop", project[] = "p1", endpoint[] = "http://127.0.0.1:1";
+static struct trigger trigger_ = { .name = name, .namespace_ = namespace_ };
+static struct cloud_spec spec = { .project_id = project, .endpoint = endpoint };
+static struct loop *loop;
+static struct cloud *cloud;
+static struct task wake, stop_task;
+static struct services services;
+static struct source_account *account;
+static struct poller poller;
+static struct poller_call call;
+static struct poller_port port;
+
+static void no_turn(struct task *t UNUSED, usec now UNUSED) {}
+static void stop_turn(struct task *t UNUSED, usec now UNUSED) { loop_stop(loop); }
+
+/* All that is ready has its turn. */
+static void pass(void)
+{
+        for (int i = 0; i < 4; i++) {
+                loop_ready(loop, &stop_task);
+                loop_run(loop);
+        }
+}
+
+static int setup(void **state UNUSED)
+{
+        struct cloud_config config = { .clock = &system_clock, .seed = 1 };
+        struct source_account_config of = { .services = &services, .cloud = &spec, .service = "dis" };
+        struct http http = { &http_ops, NULL };
+        struct http_peers peers = { &peers_ops, NULL };
+        struct error err;
+
+        assert_int_equal(setenv("HUAWEICLOUD_SDK_AK", "AKEXAMPLE", 1), 0);
+        assert_int_equal(setenv("HUAWEICLOUD_SDK_SK", "SKEXAMPLE", 1), 0);
+        assert_int_equal(loop_new(&loop, &err), 0);
+        config.loop = loop;
+        assert_int_equal(cloud_new(&cloud, &config, &err), 0);
+        cloud_use(cloud, &http, &peers);
+        wake = (struct task){ .turn = no_turn };
+        stop_task = (struct task){ .turn = stop_turn };
+        services = (struct services){
+                .loop = loop, .clock = &system_clock, .cloud = cloud, .trigger = &trigger_, .wake = &wake
+        };
+        assert_int_equal(source_account_new(&account, &of, &err), 0);
+        port = source_account_port(account);
+        poller = (struct poller){ .services = &services, .ended_last = &poller.ended };
+        call = (struct poller_call){ .service = "dis",
+                                     .poller = &poller,
+                                     .request = { .path = BUF_INIT(1024),
+                                                  .query = BUF_INIT(1024),
+                                                  .body = BUF_INIT(1024),
+                                                  .what = BUF_INIT(1024) } };
+        buf_text(&call.request.path, "/v2/{project_id}/records");
+        buf_text(&call.request.query, "a=1");
+        buf_text(&call.request.what, "records of partition 3");
+        sent_n = cancelled = 0;
+        answered = false;
+        return 0;
+}
+
+static int teardown(void **state UNUSED)
+{
+        account = source_account_free(account);
+        cloud = cloud_free(cloud);
+        loop_forget(loop, &wake);
+        loop_forget(loop, &stop_task);
+        loop = loop_free(loop);
+        buf_done(&call.request.path);
+        buf_done(&call.request.query);
+        buf_done(&call.request.body);
+        buf_done(&call.request.what);
+        buf_done(&call.answer);
+        return 0;
+}
+
+static void begin(void)
+{
+        port.start(port.cookie, &call);
+        pass();
+        assert_null(poller.ended);
+}
+
+static void end(const struct http_completion *with)
+{
+        answer = *with;
+        answer.tag = sent[sent_n - 1];
+        answered = true;
+        loop_ready(loop, cloud_task(cloud));
+        pass();
+        assert_ptr_equal(poller.ended, &call);
+        assert_null(call.port);
+        poller.ended = NULL;
+        poller.ended_last = &poller.ended;
+}
+
+/* ---- tests -------------------------------------------------------------- */
+
+static void a_poller_s_call_is_one_of_the_cloud(void **state UNUSED)
+{
+        begin();
+        assert_string_equal(paths[0], "GET /v2/p1/records?a=1");
+        end(&(struct http_completion){ .status = 200, .body = STR("[1]") });
+        assert_int_equal(call.status, 200);
+        assert_true(str_is(buf_view(&call.answer), "[1]"));
+        /* again, with the same room */
+        call.request.method = "POST";
+        buf_text(&call.request.body, "{}");
+        begin();
+        assert_string_equal(paths[1], "POST /v2/p1/records?a=1");
+        assert_string_equal(bodies[1], "{}");
+        end(&(struct http_completion){ .status = 201 });
+        assert_int_equal(call.answer.n, 0);
+        assert_int_equal(sent[0], sent[1]);
+}
+
+static void what_went_wrong_is_told(void **state UNUSED)
+{
+        struct http_completion broken = { .failed = true };
+
+        begin();
+        end(&(struct http_completion){ .status = 400, .body = STR("{\"errorCode\":\"DIS.4303\"}") });
+        assert_int_equal(call.status, 400);
+        assert_int_equal(call.refusal.verdict, CLOUD_THROTTLE);
+        begin();
+        (void)error_set(&broken.error, ERROR_UNREACHABLE, "GET http://h/: refused");
+        end(&broken);
+        assert_int_equal(call.status, 0);
+        assert_string_equal(call.error.text, "records of partition 3: refused");
+        /* An answer that is not whole is none. */
+        begin();
+        end(&(struct http_completion){ .status = 200, .body_cut = true });
+        assert_int_equal(call.status, 0);
+        assert_string_equal(call.error.text,
+                            "records of partition 3: 200, and an answer of more than 16 MiB");
+}
+
+static void what_was_cancelled_does_not_end(void **state UNUSED)
+{
+        begin();
+        port.cancel(port.cookie, &call);
+        assert_int_equal(cancelled, 1);
+        pass();
+        assert_null(poller.ended);
+        begin();
+        end(&(struct http_completion){ .status = 200 });
+        port.cancel(port.cookie, &call); /* too late is fine */
+}
+
+static void what_a_trigger_lacks_is_named(void **state UNUSED)
+{
+        struct cloud_credentials credentials = { .type = CLOUD_CREDENTIALS_POD_IDENTITY };
+        struct cloud_spec lacking = { .credentials = &credentials };
+        struct source_account_config of = { .services = &services, .cloud = &lacking, .service = "dis" };
+        struct source_account *none = NULL;
+        struct error err;
+
+        assert_int_equal(source_account_new(&none, &of, &err), -1);
+        assert_non_null(strstr(err.text, "HC_CONTAINER_CREDENTIALS_FULL_URI is not set"));
+        credentials.type = CLOUD_CREDENTIALS_SERVICE_ACCOUNT;
+        assert_int_equal(source_account_new(&none, &of, &err), -1);
+        assert_non_null(strstr(err.text, "give providerURN and agencyURN"));
+        services.cloud = NULL;
+        assert_int_equal(source_account_new(&none, &of, &err), -1);
+        assert_null(none);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test_setup_teardown(a_poller_s_call_is_one_of_the_cloud, setup, teardown),
+                cmocka_unit_test_setup_teardown(what_went_wrong_is_told, setup, teardown),
+                cmocka_unit_test_setup_teardown(what_was_cancelled_does_not_end, setup, teardown),
+                cmocka_unit_test_setup_teardown(what_a_trigger_lacks_is_named, setup, teardown),
+        };
+        return cmocka_run_group_tests_name("source cloud", tests, NULL, NULL);
+}
