@@ -36,7 +36,7 @@ int kafka_producer_new(struct kafka_producer **out, const struct kafka_client_co
                 { "batch.num.messages", "1" },
         };
         struct kafka_producer *p = calloc(1, sizeof(*p));
-        rd_kafka_conf_t *conf;
+        rd_kafka_conf_t *conf = NULL;
 
         if (!p || !(p->topic_name = str_dup(str_of(topic)))) {
                 free(p);

@@ -138,7 +138,7 @@ int kafka_subscribe(struct kafka *s, struct error *err)
 
 static int open_consumer(struct kafka *s, struct error *err)
 {
-        rd_kafka_conf_t *conf;
+        rd_kafka_conf_t *conf = NULL;
 
         if (configure(&conf, s->spec, s->services, err) < 0)
                 return -1;
