@@ -811,7 +811,7 @@ static void the_event_is_the_golden_one(void **state UNUSED)
         for (int dialect = DIALECT_CLASSIC; dialect <= DIALECT_CURRENT; dialect++) {
                 buf_reset(&event);
                 writer_init(&w, &event);
-                b.trigger.event->dialect = (enum dialect)dialect;
+                b.trigger.event->dialect = dialect;
                 timer_source.shape->encode(&b.trigger, &b.lent, 1, &w);
                 assert_string_equal(event.p, golden.p);
         }
