@@ -438,6 +438,8 @@ static enum poller_step go_on(const struct reader_job *job)
         return POLLER_DONE;
 }
 
+static bool is_number(char first) { return first == '-' || (first >= '0' && first <= '9'); }
+
 /* {"success": N, "fail": M}: the last M come again. */
 static enum poller_step acknowledged(struct poller *p, struct str body, struct error *err)
 {
@@ -456,8 +458,8 @@ static enum poller_step acknowledged(struct poller *p, struct str body, struct e
                         if (!str_is(name, "fail")) {
                                 if (!scan_skip(&s, DEPTH_MOST))
                                         break;
-                        } else if ((void)scan_peek(&s),
-                                   scan_number(&s, &number) && !str_to_int64(number, &fail))
+                        } else if (!is_number(scan_peek(&s)) ||
+                                   (scan_number(&s, &number) && !str_to_int64(number, &fail)))
                                 (void)scan_fail(&s, "fail is no whole number");
                 } while (!s.fault && scan_more(&s, '}'));
         if (s.fault)
