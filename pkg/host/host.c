@@ -45,7 +45,7 @@ struct host {
         struct gate_host *gates;
         struct entry *first, **last, *by_key;
         struct task lingered;
-        usec grace, give_up_at;
+        usec give_up_at;
         bool stopping;
 };
 
@@ -244,11 +244,13 @@ static void observe(struct task *t, usec now)
 
 static void stop_entry(struct entry *e, usec give_up_at)
 {
-        if (!e->pipeline || e->stopping)
+        if (!e->pipeline)
+                return;
+        loop_ready(e->host->loop, &e->task); /* it may have stopped already: then it goes on from there */
+        if (e->stopping)
                 return;
         e->stopping = true;
         pipeline_stop(e->pipeline, give_up_at);
-        loop_ready(e->host->loop, &e->task);
 }
 
 static struct entry *find(const struct host *h, const char *namespace_, const char *name)
