@@ -34,6 +34,8 @@ class Minio:
             "MINIO_ROOT_PASSWORD": PASSWORD,
             "MINIO_BROWSER": "off",
             "MINIO_UPDATE": "off",
+            # It calls itself ready while its webhooks and buckets are still being set up: calls wait for that.
+            "MINIO_SYNC_BOOT": "on",
             "HOME": folder / "home",
             "MINIO_NOTIFY_WEBHOOK_ENABLE_sluice": "on",
             "MINIO_NOTIFY_WEBHOOK_ENDPOINT_sluice": webhook,
@@ -62,7 +64,7 @@ class Minio:
 
     def __enter__(self):
         self.process.start()
-        self.process.wait_for_http(f"http://127.0.0.1:{self.port}/minio/health/ready", timeout=60)
+        self.process.wait_until("lists its buckets", self.client.list_buckets, timeout=60)
         return self
 
     def __exit__(self, kind, *_):
