@@ -57,13 +57,14 @@ static void wake_observer(struct host *h)
 
 /* ---- where positions are kept ------------------------------------------- */
 
-static void no_get(void *cookie UNUSED, uint64_t tag UNUSED, struct str key UNUSED) {}
-static void no_put(void *cookie UNUSED, uint64_t tag UNUSED, struct str key UNUSED, struct str value UNUSED)
+static void no_get(void *cookie UNUSED, struct store_request *r UNUSED, struct str key UNUSED) {}
+static void no_put(void *cookie UNUSED, struct store_request *r UNUSED, struct str key UNUSED,
+                   struct str value UNUSED)
 {
 }
-static bool no_take(void *cookie UNUSED, struct store_result *result UNUSED) { return false; }
+static void no_cancel(void *cookie UNUSED, struct store_request *r UNUSED) {}
 
-static int open_in_cluster(struct entry *e, struct task *wake, struct store *out, struct error *err)
+static int open_in_cluster(struct entry *e, struct store *out, struct error *err)
 {
         BUF_AT_END struct buf name = BUF_INIT(1024);
         struct kube_checkpoint_config config;
@@ -78,24 +79,24 @@ static int open_in_cluster(struct entry *e, struct task *wake, struct store *out
                                                   .owner = report_uid(e->trigger),
                                                   .owner_kind = "Trigger",
                                                   .writer = writer };
-        if (kube_checkpoint_new(&e->checkpoint, e->host->config.kube, &config, wake, err) < 0)
+        if (kube_checkpoint_new(&e->checkpoint, e->host->config.kube, &config, err) < 0)
                 return -1;
         *out = kube_checkpoint_port(e->checkpoint);
         return 0;
 }
 
-static int open_store(void *cookie, struct task *wake, struct store *out, struct error *err)
+static int open_store(void *cookie, struct store *out, struct error *err)
 {
-        static const struct store_ops none = { no_get, no_put, no_take };
+        static const struct store_ops none = { no_get, no_put, no_cancel };
         struct entry *e = cookie;
         struct host *h = e->host;
 
         if (h->files) {
-                if (file_store_end_new(&e->file, h->files, str_of(e->trigger->uid), wake, err) < 0)
+                if (file_store_end_new(&e->file, h->files, str_of(e->trigger->uid), err) < 0)
                         return -1;
                 *out = file_store_port(e->file);
         } else if (h->config.kube) {
-                if (open_in_cluster(e, wake, out, err) < 0)
+                if (open_in_cluster(e, out, err) < 0)
                         return -1;
         } else
                 *out = (struct store){ &none, NULL };

@@ -16,9 +16,6 @@ static const usec SLOW = 150 * USEC_SEC;
 struct job {
         struct trigger *trigger;
         struct pipeline *pipeline;
-        struct task *wake;
-        struct store_result results[16];
-        size_t results_n;
 };
 struct held {
         struct http_call *call;
@@ -59,36 +56,22 @@ static usec read_wall(void *cookie UNUSED)
 
 /* ---- a store that takes everything -------------------------------------- */
 
-static void completes(struct job *j, struct store_result r)
+static void fake_get(void *cookie UNUSED, struct store_request *r, struct str key UNUSED)
 {
-        assert_true(j->results_n < COUNT_OF(j->results));
-        j->results[j->results_n++] = r;
-        loop_ready(b.loop, j->wake);
+        r->found = false;
+        request_end(&r->request, b.loop);
 }
-static void fake_get(void *cookie, uint64_t tag, struct str key UNUSED)
+static void fake_put(void *cookie UNUSED, struct store_request *r, struct str key UNUSED,
+                     struct str value UNUSED)
 {
-        completes(cookie, (struct store_result){ .tag = tag, .is_get = true });
+        request_end(&r->request, b.loop);
 }
-static void fake_put(void *cookie, uint64_t tag, struct str key UNUSED, struct str value UNUSED)
-{
-        completes(cookie, (struct store_result){ .tag = tag });
-}
-static bool fake_take(void *cookie, struct store_result *out)
-{
-        struct job *j = cookie;
+static void fake_cancel(void *cookie UNUSED, struct store_request *r UNUSED) {}
+static const struct store_ops fake_ops = { fake_get, fake_put, fake_cancel };
 
-        if (!j->results_n)
-                return false;
-        *out = j->results[0];
-        memmove(j->results, j->results + 1, --j->results_n * sizeof(j->results[0]));
-        return true;
-}
-static const struct store_ops fake_ops = { fake_get, fake_put, fake_take };
-
-static int open_store(void *cookie, struct task *wake, struct store *out, struct error *err UNUSED)
+static int open_store(void *cookie UNUSED, struct store *out, struct error *err UNUSED)
 {
-        ((struct job *)cookie)->wake = wake;
-        *out = (struct store){ &fake_ops, cookie };
+        *out = (struct store){ &fake_ops, NULL };
         return 0;
 }
 static void close_store(void *cookie UNUSED) {}

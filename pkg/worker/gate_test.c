@@ -96,8 +96,7 @@ static void run(bool (*until)(void))
 
 /* ---- life --------------------------------------------------------------- */
 
-static int open_store(void *cookie UNUSED, struct task *wake UNUSED, struct store *out,
-                      struct error *err UNUSED)
+static int open_store(void *cookie UNUSED, struct store *out, struct error *err UNUSED)
 {
         *out = (struct store){ 0 };
         return 0;

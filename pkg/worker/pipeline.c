@@ -253,7 +253,7 @@ static int open_all(struct pipeline *p, struct error *err)
                                          .ending = p->config.ending };
         if ((p->kind->push && open_ways(p, err) < 0) || open_filter(p, err) < 0 ||
             open_sender(p, &delivery, err) < 0 ||
-            p->config.open_store(p->config.store_cookie, &p->task, &p->services.store, err) < 0)
+            p->config.open_store(p->config.store_cookie, &p->services.store, err) < 0)
                 return -1;
         return open_feed(p, &delivery, err);
 }

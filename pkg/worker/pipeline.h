@@ -24,8 +24,8 @@ struct pipeline_config {
         bool ending;            /* only take back what the source made outside */
         struct gate_host *host; /* where push sources are reached; NULL: nowhere */
         struct task *observer;  /* made ready when the status changed; may be NULL */
-        /* The store's end needs the pipeline's task; made by the caller through this. */
-        int (*open_store)(void *cookie, struct task *wake, struct store *, struct error *);
+        /* where positions go, as long as there is a pipeline */
+        int (*open_store)(void *cookie, struct store *, struct error *);
         void (*close_store)(void *cookie);
         void *store_cookie;
 };
