@@ -1,3 +1,4 @@
+#include "http/fetch.h"
 #include "host/host.h"
 
 #include <assert.h>
@@ -43,6 +44,8 @@ struct host {
         struct file_store *files;
         struct gate_host_config listen;
         struct gate_host *gates;
+        struct fetch_client *fetches; /* of push sources */
+        struct fetch fetch;
         struct entry *first, **last, *by_key;
         struct task lingered;
         usec give_up_at;
@@ -124,6 +127,9 @@ static int open_gates(struct host *h, struct error *err)
 {
         if (h->gates || !h->config.listen)
                 return 0;
+        if (!h->fetches && fetch_client_new(&h->fetches, h->loop, err) < 0)
+                return -1;
+        h->fetch = fetch_client_port(h->fetches);
         h->listen.http = h->http;
         return gate_host_new(&h->gates, h->loop, &h->listen, err);
 }
@@ -151,6 +157,7 @@ static int start_pipeline(struct entry *e, struct error *err)
         if (is_push(e) && open_gates(h, err) < 0)
                 return -1;
         config.host = h->gates;
+        config.fetch = h->fetches ? &h->fetch : NULL;
         if (pipeline_new(&e->pipeline, &config, err) < 0)
                 return -1;
         if ((h->config.kube && report_new(&e->report, h->config.kube, h->config.pod, e->trigger, err) < 0) ||
@@ -446,6 +453,7 @@ struct host *host_free(struct host *h)
                 entry_free(h->first);
         (void)admin_free(h->admin);
         (void)gate_host_free(h->gates);
+        (void)fetch_client_free(h->fetches);
         (void)file_store_free(h->files);
         (void)cloud_client_free(h->cloud);
         (void)http_client_free(h->http);

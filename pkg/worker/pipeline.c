@@ -6,7 +6,6 @@
 #include "api/worker.h"
 #include "log/log.h"
 #include "filter/filter.h"
-#include "http/fetch.h"
 #include "huawei/cloud.h"
 #include "worker/gate.h"
 #include "worker/target.h"
@@ -18,8 +17,7 @@ struct pipeline {
         struct pipeline_config config;
         const struct source_kind *kind;
         struct services services;
-        struct fetch_end *fetch; /* a push source's, as the next */
-        struct http_end *peers;
+        struct http_end *peers; /* a push source's */
         struct sender *sender;
         struct filter *filter; /* NULL: everything is delivered */
         struct feed *feed;
@@ -186,10 +184,10 @@ static int open_ways(struct pipeline *p, struct error *err)
 {
         static const struct http_peers_ops ops = { open_peer, close_peer };
 
-        if (fetch_end_new(&p->fetch, p->config.loop, &p->task, err) < 0 ||
-            http_end_new(&p->peers, p->config.http, &p->task, err) < 0)
+        if (http_end_new(&p->peers, p->config.http, &p->task, err) < 0)
                 return -1;
-        p->services.fetch = fetch_end_port(p->fetch);
+        if (p->config.fetch)
+                p->services.fetch = *p->config.fetch;
         p->services.http = http_end_port(p->peers);
         p->services.peers = (struct http_peers){ &ops, p };
         return 0;
@@ -292,7 +290,6 @@ struct pipeline *pipeline_free(struct pipeline *p)
         assert(!p->feed || p->feed->closed);
         if (p->feed)
                 p->feed->ops->free(p->feed);
-        (void)fetch_end_free(p->fetch);
         if (p->peers)
                 (void)http_end_free(p->peers);
         if (p->services.store.ops)

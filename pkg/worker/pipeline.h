@@ -11,7 +11,8 @@ struct pipeline;
 struct pipeline_config {
         struct loop *loop;
         struct http_client *http;
-        struct cloud *cloud; /* of sources that call it; NULL: it is not called */
+        const struct fetch *fetch; /* what messages refer to, of push sources; NULL: it is not fetched */
+        struct cloud *cloud;       /* of sources that call it; NULL: it is not called */
         const struct clock *clock;
         const struct trigger *trigger;  /* borrowed until free */
         const struct source_kind *kind; /* NULL: the Trigger's own, with its spec */
