@@ -67,6 +67,7 @@ struct cloud {
         struct cloud_place *places;
         struct keyring *keyrings;
         struct heap deadlines;
+        struct list answered; /* requests of calls */
         struct limit limits[SERVICES_MOST];
         size_t limits_n;
         usec skew;

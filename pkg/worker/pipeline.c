@@ -17,7 +17,6 @@ struct pipeline {
         struct pipeline_config config;
         const struct source_kind *kind;
         struct services services;
-        struct http_end *peers; /* a push source's */
         struct sender *sender;
         struct filter *filter; /* NULL: everything is delivered */
         struct feed *feed;
@@ -180,17 +179,14 @@ static int open_peer(void *cookie, struct http_target **out, const struct http_p
 
 static void close_peer(void *cookie UNUSED, struct http_target *target) { (void)http_target_free(target); }
 
-static int open_ways(struct pipeline *p, struct error *err)
+static void open_ways(struct pipeline *p)
 {
         static const struct http_peers_ops ops = { open_peer, close_peer };
 
-        if (http_end_new(&p->peers, p->config.http, &p->task, err) < 0)
-                return -1;
         if (p->config.fetch)
                 p->services.fetch = *p->config.fetch;
-        p->services.http = http_end_port(p->peers);
+        p->services.http = http_client_port(p->config.http);
         p->services.peers = (struct http_peers){ &ops, p };
-        return 0;
 }
 
 static int open_sender(struct pipeline *p, const struct delivery_config *delivery, struct error *err)
@@ -249,8 +245,9 @@ static int open_all(struct pipeline *p, struct error *err)
                                          .instance = p->config.instance,
                                          .secrets = p->config.secrets,
                                          .ending = p->config.ending };
-        if ((p->kind->push && open_ways(p, err) < 0) || open_filter(p, err) < 0 ||
-            open_sender(p, &delivery, err) < 0 ||
+        if (p->kind->push)
+                open_ways(p);
+        if (open_filter(p, err) < 0 || open_sender(p, &delivery, err) < 0 ||
             p->config.open_store(p->config.store_cookie, &p->services.store, err) < 0)
                 return -1;
         return open_feed(p, &delivery, err);
@@ -290,8 +287,6 @@ struct pipeline *pipeline_free(struct pipeline *p)
         assert(!p->feed || p->feed->closed);
         if (p->feed)
                 p->feed->ops->free(p->feed);
-        if (p->peers)
-                (void)http_end_free(p->peers);
         if (p->services.store.ops)
                 p->config.close_store(p->config.store_cookie);
         (void)sender_free(p->sender);
