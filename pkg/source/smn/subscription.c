@@ -9,7 +9,7 @@
 #include "json/tree.h"
 #include "json/value.h"
 #include "source/cloud.h"
-#include "source/smn/smn.h"
+#include "source/smn/notified.h"
 
 enum { PAGE = 100, FORMER_MOST = 16, UNCONFIRMED = 0, CONFIRMED = 1 };
 static const usec BACKOFF_FIRST = USEC_SEC, BACKOFF_MOST = 5 * USEC_MINUTE, ASK_AGAIN_FIRST = 5 * USEC_SEC,
@@ -516,7 +516,7 @@ void subscription_endpoint(const struct trigger *t, const struct smn_spec *spec,
                 return;
         }
         buf_printf(out, "%s://%s", spec->expose->tls_secret_name ? "https" : "http", spec->expose->host);
-        smn_path(t, out);
+        notified_path(t, out);
 }
 
 static int set_endpoint(struct subscription *s, struct error *err)
