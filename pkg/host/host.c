@@ -1,3 +1,4 @@
+#include "http/fetch.h"
 #include "host/host.h"
 
 #include <assert.h>
@@ -43,6 +44,8 @@ struct host {
         struct file_store *files;
         struct gate_host_config listen;
         struct gate_host *gates;
+        struct fetch_client *fetches; /* of push sources */
+        struct fetch fetch;
         struct entry *first, **last, *by_key;
         struct task lingered;
         struct host_end end; /* how it stops */
@@ -58,13 +61,14 @@ static void wake_observer(struct host *h)
 
 /* ---- where positions are kept ------------------------------------------- */
 
-static void no_get(void *cookie UNUSED, uint64_t tag UNUSED, struct str key UNUSED) {}
-static void no_put(void *cookie UNUSED, uint64_t tag UNUSED, struct str key UNUSED, struct str value UNUSED)
+static void no_get(void *cookie UNUSED, struct store_request *r UNUSED, struct str key UNUSED) {}
+static void no_put(void *cookie UNUSED, struct store_request *r UNUSED, struct str key UNUSED,
+                   struct str value UNUSED)
 {
 }
-static bool no_take(void *cookie UNUSED, struct store_result *result UNUSED) { return false; }
+static void no_cancel(void *cookie UNUSED, struct store_request *r UNUSED) {}
 
-static int open_in_cluster(struct entry *e, struct task *wake, struct store *out, struct error *err)
+static int open_in_cluster(struct entry *e, struct store *out, struct error *err)
 {
         BUF_AT_END struct buf name = BUF_INIT(1024);
         struct kube_checkpoint_config config;
@@ -79,24 +83,24 @@ static int open_in_cluster(struct entry *e, struct task *wake, struct store *out
                                                   .owner = report_uid(e->trigger),
                                                   .owner_kind = "Trigger",
                                                   .writer = writer };
-        if (kube_checkpoint_new(&e->checkpoint, e->host->config.kube, &config, wake, err) < 0)
+        if (kube_checkpoint_new(&e->checkpoint, e->host->config.kube, &config, err) < 0)
                 return -1;
         *out = kube_checkpoint_port(e->checkpoint);
         return 0;
 }
 
-static int open_store(void *cookie, struct task *wake, struct store *out, struct error *err)
+static int open_store(void *cookie, struct store *out, struct error *err)
 {
-        static const struct store_ops none = { no_get, no_put, no_take };
+        static const struct store_ops none = { no_get, no_put, no_cancel };
         struct entry *e = cookie;
         struct host *h = e->host;
 
         if (h->files) {
-                if (file_store_end_new(&e->file, h->files, str_of(e->trigger->uid), wake, err) < 0)
+                if (file_store_end_new(&e->file, h->files, str_of(e->trigger->uid), err) < 0)
                         return -1;
                 *out = file_store_port(e->file);
         } else if (h->config.kube) {
-                if (open_in_cluster(e, wake, out, err) < 0)
+                if (open_in_cluster(e, out, err) < 0)
                         return -1;
         } else
                 *out = (struct store){ &none, NULL };
@@ -124,6 +128,9 @@ static int open_gates(struct host *h, struct error *err)
 {
         if (h->gates || !h->config.listen)
                 return 0;
+        if (!h->fetches && fetch_client_new(&h->fetches, h->loop, err) < 0)
+                return -1;
+        h->fetch = fetch_client_port(h->fetches);
         h->listen.http = h->http;
         return gate_host_new(&h->gates, h->loop, &h->listen, err);
 }
@@ -151,6 +158,7 @@ static int start_pipeline(struct entry *e, struct error *err)
         if (is_push(e) && open_gates(h, err) < 0)
                 return -1;
         config.host = h->gates;
+        config.fetch = h->fetches ? &h->fetch : NULL;
         if (pipeline_new(&e->pipeline, &config, err) < 0)
                 return -1;
         if ((h->config.kube && report_new(&e->report, h->config.kube, h->config.pod, e->trigger, err) < 0) ||
@@ -465,6 +473,7 @@ struct host *host_free(struct host *h)
                 entry_free(h->first);
         (void)admin_free(h->admin);
         (void)gate_host_free(h->gates);
+        (void)fetch_client_free(h->fetches);
         (void)file_store_free(h->files);
         (void)cloud_client_free(h->cloud);
         (void)http_client_free(h->http);

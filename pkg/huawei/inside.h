@@ -69,6 +69,7 @@ struct cloud {
         struct keyring *keyrings;
         size_t keyrings_n;
         struct heap deadlines, renewals; /* of calls, of keyrings */
+        struct list answered;            /* requests of calls */
         struct limit limits[SERVICES_MOST];
         size_t limits_n;
         usec skew;

@@ -111,47 +111,43 @@ static void each_header(const struct push_request *q, void (*each)(void *, struc
 static void handle(void *cookie, struct http_call *http);
 static void on_gone(void *cookie, struct http_call *http);
 
-static void request_error(struct buf *headers, struct buf *body, const char *code, const char *message,
-                          struct str id)
-{
-        struct writer w;
-
-        buf_printf(headers, "Content-Type: application/json\r\nX-Request-Id: " STR_FMT "\r\n", STR_ARG(id));
-        writer_init(&w, body);
-        writer_object(&w);
-        writer_member_text(&w, "error_code", code);
-        writer_member_text(&w, "error_msg", message);
-        writer_member_string(&w, "request_id", id);
-        writer_object_end(&w);
-}
-
 static void make_id(struct gate_host *h, char id[33])
 {
         (void)snprintf(id, 33, "%016" PRIx64 "%016" PRIx64, random_next(&h->random), random_next(&h->random));
 }
 
-static void log_refusal(struct gate_host *h, const char *id, int status, const char *reason)
+static void log_refusal(struct gate_host *h, struct str id, int status, const char *reason)
 {
         uint64_t unsaid;
+        char text[40];
 
-        if (sample_take(&h->log, loop_now(h->loop), &unsaid))
-                log_info("request", LOG_S("request", id), LOG_I("status", status), LOG_S("reason", reason),
-                         LOG_I("unsaid", unsaid));
+        if (!sample_take(&h->log, loop_now(h->loop), &unsaid))
+                return;
+        (void)snprintf(text, sizeof(text), STR_FMT, STR_ARG(id));
+        log_info("request", LOG_S("request", text), LOG_I("status", status), LOG_S("reason", reason),
+                 LOG_I("unsaid", unsaid));
 }
 
-/* What is no request at all: told in the gateway's shape. */
+/* What is no request at all. */
 static void on_refused(void *cookie, struct http_refused *r)
 {
         struct gate_host *h = cookie;
+        struct push_reply reply = { .headers = *r->headers, .body = *r->body };
+        bool head = r->kind == HTTP_HEADER_TOO_LARGE || r->kind == HTTP_HEAD_TOO_LARGE;
         char id[33];
 
         make_id(h, id);
-        if (r->kind == HTTP_HEADER_TOO_LARGE || r->kind == HTTP_HEAD_TOO_LARGE)
-                r->status = 494;
-        buf_reset(r->body);
+        buf_reset(&reply.body);
+        push_refuse(&(struct push_refused){ .why = head ? PUSH_HEAD_TOO_LONG : PUSH_NOT_HTTP,
+                                            .status = r->status,
+                                            .text = r->why,
+                                            .id = str_of(id) },
+                    &reply);
+        log_refusal(h, str_of(id), reply.status, r->why);
+        r->status = reply.status;
         r->content_type = (struct str){ 0 };
-        log_refusal(h, id, r->status, r->why);
-        request_error(r->headers, r->body, "APIG.0201", r->why, str_of(id));
+        *r->headers = reply.headers;
+        *r->body = reply.body;
 }
 
 /* What descriptors allow: callers past that are told 503 instead of hanging where nobody accepts them. */
@@ -620,18 +616,26 @@ static void hold(struct call *c, usec now)
 
 /* ---- requests ----------------------------------------------------------- */
 
-static void refuse(struct gate_host *h, struct http_call *http, struct str id, int status, const char *code,
-                   const char *message)
+/* g NULL: it is nobody's. */
+static void refuse(struct gate_host *h, const struct gate *g, struct http_call *http,
+                   const struct push_refused *r)
 {
         BUF_AT_END struct buf body = BUF_INIT(1024), headers = BUF_INIT(256);
-        char text[40];
+        struct push_reply reply = { .headers = headers, .body = body };
 
-        (void)snprintf(text, sizeof(text), STR_FMT, STR_ARG(id));
-        log_refusal(h, text, status, message);
-        request_error(&headers, &body, code, message, id);
-        if (status == 503)
-                buf_text(&headers, "Retry-After: 1\r\n");
-        http_call_reply(http, status, (struct str){ 0 }, buf_view(&headers), buf_view(&body));
+        (g && g->ops->refuse ? g->ops->refuse : push_refuse)(r, &reply);
+        log_refusal(h, r->id, reply.status, r->text);
+        http_call_reply(http, reply.status, (struct str){ 0 }, buf_view(&reply.headers),
+                        buf_view(&reply.body));
+        headers = reply.headers;
+        body = reply.body;
+}
+
+static struct push_refused stopped(struct str id)
+{
+        return (struct push_refused){
+                .why = PUSH_STOPPING, .status = 503, .text = "the worker is stopping", .id = id
+        };
 }
 
 struct search {
@@ -687,8 +691,9 @@ static void receive(struct gate *g, struct http_call *http, const struct push_re
         size_t n = PUSH_RECORDS_MOST;
 
         if (g->stopping) {
-                refuse(g->feed.config.host, http, q->id, 503, "APIG.0202",
-                       "Backend unavailable: the worker is stopping");
+                const struct push_refused r = stopped(q->id);
+
+                refuse(g->feed.config.host, g, http, &r);
                 return;
         }
         c = call_new(g, http);
@@ -730,6 +735,7 @@ static void handle(void *cookie, struct http_call *http)
                                   .head = m,
                                   .header = header_of,
                                   .each_header = each_header };
+        struct push_refused r = { .why = PUSH_NO_PATH, .status = 404, .text = "no Trigger has its path" };
         char id[33];
         struct gate *g;
         struct str path;
@@ -744,18 +750,18 @@ static void handle(void *cookie, struct http_call *http)
         buf_reset(&h->path);
         path = uri_path(q.path, &h->path);
         g = path.p ? gate_for(h, &q, path) : NULL;
-        if (passes_guard_by(h, &q, g))
-                refuse(h, http, q.id, 400, "APIG.0201",
-                       "Bad request: the path holds slashes that follow one another; with one slash it is "
-                       "the path of an API that authenticates its callers");
-        else if (g)
+        r.id = q.id;
+        if (passes_guard_by(h, &q, g)) {
+                r.why = PUSH_GUARDED_PATH;
+                r.status = 400;
+                r.text = "with one slash in place of several it is the path of an API that authenticates";
+        } else if (g) {
                 receive(g, http, &q);
-        /* it has stopped, and others are reached through the same address soon */
-        else if (h->draining && !h->routes.n)
-                refuse(h, http, q.id, 503, "APIG.0202", "Backend unavailable: the worker is stopping");
-        else
-                refuse(h, http, q.id, 404, "APIG.0101",
-                       "The API does not exist or has not been published in the environment");
+                return;
+        } else if (h->draining && !h->routes.n)
+                /* it has stopped, and others are reached through the same address soon */
+                r = stopped(q.id);
+        refuse(h, NULL, http, &r);
 }
 
 static void on_gone(void *cookie UNUSED, struct http_call *http)

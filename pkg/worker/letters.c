@@ -21,15 +21,23 @@ struct sent {
         char *id;
 };
 
+/* One over HTTP. */
+struct letter {
+        struct http_request request;
+        uint64_t tag;
+        size_t size;
+};
+
 struct letters {
         const struct trigger *trigger;
         char *url;
-        struct http_end *end;
         struct http http;
         struct http_target *target;
+        struct letter *letters; /* by slot, as the messages */
+        struct list answered;
+        struct http_request *in_use; /* its answer was taken */
         struct buf *messages, headers;
         uint32_t most;
-        size_t *sizes; /* of those under way over HTTP, by slot */
         /* bytes of the largest letter that was taken, of the smallest that was too large; 0: none was */
         size_t taken, refused;
         struct kafka_producer *producer;
@@ -74,9 +82,10 @@ static int open_http(struct letters *l, const struct letters_config *config, str
         target.compress = false;
         target.max_connections = MIN_OF(config->most, 16u);
         target.answer_max = 1024;
-        if (http_end_new(&l->end, config->http, config->wake, err) < 0)
-                return -1;
-        l->http = http_end_port(l->end);
+        l->letters = calloc(config->most, sizeof(*l->letters));
+        if (!l->letters)
+                return error_memory(err);
+        l->http = http_client_port(config->http);
         return http_target_new(&l->target, config->http, &target, err);
 }
 
@@ -87,10 +96,9 @@ int letters_new(struct letters **out, const struct letters_config *config, struc
         if (!l)
                 return error_memory(err);
         l->messages = calloc(config->most, sizeof(*l->messages));
-        l->sizes = calloc(config->most, sizeof(*l->sizes));
         l->arrived = calloc(config->most, sizeof(*l->arrived));
         l->sent = calloc((size_t)config->most * SENT_PER_SLOT, sizeof(*l->sent));
-        if (!l->messages || !l->sizes || !l->arrived || !l->sent) {
+        if (!l->messages || !l->arrived || !l->sent) {
                 (void)letters_free(l);
                 return error_memory(err);
         }
@@ -228,11 +236,26 @@ static int send_kafka(struct letters *l, uint64_t tag, const struct request_make
         return 0;
 }
 
+static int send_http(struct letters *l, uint32_t slot, uint64_t tag, size_t size, struct error *err)
+{
+        struct letter *letter = &l->letters[slot];
+
+        if (l->in_use == &letter->request)
+                l->in_use = NULL;
+        letter->tag = tag;
+        letter->size = size;
+        letter->request.request.wake = l->wake;
+        letter->request.request.done = &l->answered;
+        letter->request.target = l->target;
+        letter->request.message = &l->messages[slot];
+        letter->request.headers = buf_view(&l->headers);
+        return http_submit(&l->http, &letter->request, err);
+}
+
 int letters_send(struct letters *l, uint32_t slot, uint64_t tag, struct request_maker *m, struct record *r,
                  struct dead_letter *d, struct str payload, struct error *err)
 {
         struct buf *message = &l->messages[slot];
-        struct http_request request = { .target = l->target, .message = message };
         size_t most = room(l), beside = OVERHEAD + r->id.n;
         bool keyed = r->has_key && l->producer && r->key.n <= most / 2;
         int result;
@@ -246,12 +269,10 @@ int letters_send(struct letters *l, uint32_t slot, uint64_t tag, struct request_
         request_dead_body(m, r, d, payload, most ? MAX_OF(most, beside + 1) - beside : 0, message);
         buf_reset(&l->headers);
         request_dead_headers(m, r, &l->headers);
-        request.headers = buf_view(&l->headers);
         if (message->failed || l->headers.failed)
                 return error_memory(err);
-        l->sizes[slot] = message->n - HTTP_HEADROOM + beside;
         if (!l->producer)
-                return l->http.ops->submit(l->http.cookie, tag, &request, err);
+                return send_http(l, slot, tag, message->n - HTTP_HEADROOM + beside, err);
         result = send_kafka(l, tag, m, r, keyed,
                             (struct str){ message->p + HTTP_HEADROOM, message->n - HTTP_HEADROOM }, err);
         buf_done(message);
@@ -261,7 +282,7 @@ int letters_send(struct letters *l, uint32_t slot, uint64_t tag, struct request_
 void letters_cancel(struct letters *l, uint64_t tag)
 {
         if (!l->producer) {
-                l->http.ops->cancel(l->http.cookie, tag);
+                http_release(&l->http, &l->letters[tag & 0xffff].request);
                 return;
         }
         for (uint32_t i = 0; i < l->arrived_n; i++)
@@ -279,21 +300,22 @@ void letters_cancel(struct letters *l, uint64_t tag)
 
 /* ---- outcomes ----------------------------------------------------------- */
 
-static void http_outcome(struct letters *l, const struct http_completion *c, struct answer *a)
+static void http_outcome(struct letters *l, const struct letter *letter, struct answer *a)
 {
-        bool fine = !c->failed && c->status >= 200 && c->status <= 299;
-        size_t n = l->sizes[c->tag & 0xffff];
+        const struct http_request *c = &letter->request;
+        bool failed = request_failed(&c->request), fine = !failed && c->status >= 200 && c->status <= 299;
+        size_t n = letter->size;
 
         *a = (struct answer){ .kind = fine ? ANSWER_ACCEPTED : ANSWER_RETRY,
-                              .status = c->failed ? 0 : c->status,
+                              .status = c->status,
                               .retry_after = c->retry_after,
                               .text = l->text };
         if (fine)
                 was_taken(l, n);
-        else if (!c->failed && c->status == 413 && was_refused(l, n))
+        else if (c->status == 413 && was_refused(l, n))
                 a->kind = ANSWER_TOO_LARGE;
-        if (c->failed)
-                (void)snprintf(l->text, sizeof(l->text), "dead letter: %.300s", c->error.text);
+        if (failed)
+                (void)snprintf(l->text, sizeof(l->text), "dead letter: %.300s", c->request.error.text);
         else
                 (void)snprintf(l->text, sizeof(l->text), "dead letter: %.200s answered %d: %.*s", l->url,
                                c->status, (int)MIN_OF(c->body.n, (size_t)120), c->body.p ? c->body.p : "");
@@ -325,8 +347,11 @@ static bool kafka_outcome(struct letters *l, const struct kafka_delivery *delive
 bool letters_take(struct letters *l, uint64_t *tag, struct answer *a)
 {
         struct kafka_delivery delivery;
-        struct http_completion c;
+        struct letter *letter;
+        struct request *r;
 
+        if (l->in_use)
+                http_release(&l->http, TAKE(l->in_use));
         if (l->arrived_n) {
                 *tag = l->arrived[--l->arrived_n];
                 *a = (struct answer){ .kind = ANSWER_ACCEPTED, .text = "" };
@@ -335,10 +360,12 @@ bool letters_take(struct letters *l, uint64_t *tag, struct answer *a)
         while (l->producer && kafka_producer_take(l->producer, &delivery))
                 if (kafka_outcome(l, &delivery, tag, a))
                         return true;
-        if (l->producer || !l->http.ops->take(l->http.cookie, &c))
+        if (!(r = request_next(&l->answered)))
                 return false;
-        *tag = c.tag;
-        http_outcome(l, &c, a);
+        l->in_use = CONTAINER_OF(r, struct http_request, request);
+        letter = CONTAINER_OF(l->in_use, struct letter, request);
+        *tag = letter->tag;
+        http_outcome(l, letter, a);
         return true;
 }
 
@@ -351,9 +378,9 @@ struct letters *letters_free(struct letters *l)
                 free(l->sent[i].id);
         free(l->sent);
         free(l->arrived);
-        free(l->sizes);
-        if (l->end)
-                (void)http_end_free(l->end);
+        for (uint32_t i = 0; l->letters && i < l->most; i++)
+                http_release(&l->http, &l->letters[i].request);
+        free(l->letters);
         (void)http_target_free(l->target);
         for (uint32_t i = 0; l->messages && i < l->most; i++)
                 buf_done(&l->messages[i]);

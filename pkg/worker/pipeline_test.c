@@ -4,7 +4,7 @@
 #include "http/server.h"
 #include "worker/testing.h"
 
-enum { REQUESTS = 16, WRITES = 64 };
+enum { REQUESTS = 16 };
 enum { HOLD = -1 }; /* a status: the answer waits for the test */
 
 static struct bench {
@@ -20,12 +20,11 @@ static struct bench {
         char ids[REQUESTS][128], bodies[REQUESTS][512], names[REQUESTS][64];
         struct http_call *held;
         /* The store. */
-        struct task *wake;
-        char stored[512], given[512];
+        bool open;
+        char stored[512];
         bool has_stored;
         unsigned fail; /* how many of the next writes */
-        struct store_result results[WRITES];
-        size_t results_n, writes;
+        size_t writes;
         /* What run waits for. */
         struct task observer, watchdog;
         bool (*until)(void);
@@ -42,52 +41,44 @@ static void check(void)
 
 /* ---- the store ---------------------------------------------------------- */
 
-static void fake_get(void *cookie UNUSED, uint64_t tag, struct str key)
+static void fake_get(void *cookie UNUSED, struct store_request *r, struct str key)
 {
         assert_true(str_is(key, "timer"));
-        memcpy(b.given, b.stored, sizeof(b.given));
-        b.results[b.results_n++] = (struct store_result){
-                .tag = tag, .is_get = true, .found = b.has_stored, .value = str_of(b.given)
-        };
-        loop_ready(b.loop, b.wake);
+        r->found = b.has_stored;
+        r->value.max = sizeof(b.stored);
+        buf_reset(&r->value);
+        buf_text(&r->value, b.stored);
+        request_end(&r->request, b.loop);
 }
 
-static void fake_put(void *cookie UNUSED, uint64_t tag, struct str key, struct str value)
+static void fake_put(void *cookie UNUSED, struct store_request *r, struct str key, struct str value)
 {
-        struct store_result *r = &b.results[b.results_n++];
-
-        assert_true(str_is(key, "timer") && b.results_n < WRITES);
-        *r = (struct store_result){ .tag = tag };
+        assert_true(str_is(key, "timer"));
         b.writes++;
         if (b.fail) {
                 b.fail--;
-                r->failed = true;
-                (void)error_set(&r->error, ERROR_UNREACHABLE, "no store today");
+                (void)error_set(&r->request.error, ERROR_UNREACHABLE, "no store today");
         } else {
                 (void)snprintf(b.stored, sizeof(b.stored), STR_FMT, STR_ARG(value));
                 b.has_stored = true;
         }
-        loop_ready(b.loop, b.wake);
+        request_end(&r->request, b.loop);
 }
 
-static bool fake_take(void *cookie UNUSED, struct store_result *out)
+static void fake_cancel(void *cookie UNUSED, struct store_request *r UNUSED)
 {
-        if (!b.results_n)
-                return false;
-        *out = b.results[0];
-        memmove(b.results, b.results + 1, --b.results_n * sizeof(b.results[0]));
-        return true;
+        fail_msg("it is done at once");
 }
-static const struct store_ops fake_ops = { fake_get, fake_put, fake_take };
+static const struct store_ops fake_ops = { fake_get, fake_put, fake_cancel };
 
-static int open_store(void *cookie UNUSED, struct task *wake, struct store *out, struct error *err UNUSED)
+static int open_store(void *cookie UNUSED, struct store *out, struct error *err UNUSED)
 {
-        b.wake = wake;
+        b.open = true;
         *out = (struct store){ &fake_ops, NULL };
         return 0;
 }
 
-static void close_store(void *cookie UNUSED) { b.wake = NULL; }
+static void close_store(void *cookie UNUSED) { b.open = false; }
 
 /* ---- the function ------------------------------------------------------- */
 
@@ -201,7 +192,7 @@ static void end(void)
         pipeline_stop(b.pipeline, clock_monotonic(&system_clock) + 5 * USEC_SEC);
         run(stopped);
         assert_null(pipeline_free(b.pipeline));
-        assert_null(b.wake); /* the store was closed */
+        assert_false(b.open); /* the store was closed */
         b.client = http_client_free(b.client);
         b.server = http_server_free(b.server);
         loop_forget(b.loop, &b.observer);

@@ -13,10 +13,10 @@ enum {
         ANSWER_KEPT = 4096,
         PARTIAL_ANSWER_KEPT = 64 * 1024
 };
-#define TAG_INIT ((uint64_t)1 << 32)
 
 enum slot_state { SLOT_FREE, SLOT_TRANSFORMING, SLOT_SENT, SLOT_LETTER, SLOT_FAILED };
 struct slot {
+        struct http_request request; /* the first member */
         enum slot_state state;
         uint32_t ticket, n;
         uint32_t shown; /* of access: its version */
@@ -36,7 +36,6 @@ struct sender {
         struct sender_config config;
         const struct delivery_spec *delivery;
         struct request_maker maker;
-        struct http_end *end;
         struct http http;
         struct http_target *target;
         struct access *access; /* NULL: nothing is needed */
@@ -44,11 +43,14 @@ struct sender {
         struct transform *transform;
         struct slot *slots;
         struct slot *failed, **failed_last;
-        uint32_t *places; /* of records that a partial answer names */
+        struct list answered;
+        struct http_request *taken; /* its answer is in use */
+        uint32_t *places;           /* of records that a partial answer names */
         struct buf words, init_message, payload, answer;
         char text[400];
         bool cut; /* of the last answer: its body was longer than what is kept */
         enum init_state init;
+        struct http_request init_request;
         unsigned init_failures;
         uint32_t init_shown;
         usec init_at; /* the next attempt, or the end of the present one */
@@ -74,7 +76,6 @@ static void fail_slot(struct sender *s, struct slot *slot, enum answer_kind kind
 
 static void submit(struct sender *s, struct slot *slot)
 {
-        struct http_request request = { .target = s->target, .message = &slot->message };
         struct error err;
 
         slot->secrets_at = slot->headers.n;
@@ -82,10 +83,14 @@ static void submit(struct sender *s, struct slot *slot)
                 buf_str(&slot->headers, access_headers(s->access));
                 slot->shown = access_version(s->access);
         }
-        request.headers = buf_view(&slot->headers);
+        if (s->taken == &slot->request)
+                s->taken = NULL;
+        slot->request.target = s->target;
+        slot->request.message = &slot->message;
+        slot->request.headers = buf_view(&slot->headers);
         if (slot->message.failed || slot->headers.failed)
                 fail_slot(s, slot, ANSWER_RETRY, "out of memory, or an event above 64 MiB");
-        else if (s->http.ops->submit(s->http.cookie, slot->ticket, &request, &err) < 0)
+        else if (http_submit(&s->http, &slot->request, &err) < 0)
                 fail_slot(s, slot, err.kind == ERROR_INVALID ? ANSWER_FINAL : ANSWER_RETRY, err.text);
         else
                 slot->state = SLOT_SENT;
@@ -203,7 +208,7 @@ void sender_cancel(struct sender *s, uint32_t ticket)
         if (slot->state == SLOT_TRANSFORMING)
                 transform_cancel(s->transform, ticket);
         else if (slot->state == SLOT_SENT)
-                s->http.ops->cancel(s->http.cookie, ticket);
+                http_release(&s->http, &slot->request);
         else if (slot->state == SLOT_LETTER)
                 letters_cancel(s->letters, ticket);
         else if (slot->state == SLOT_FAILED)
@@ -218,9 +223,9 @@ static struct str secrets_of(const struct slot *slot)
         return (struct str){ slot->headers.p + slot->secrets_at, slot->headers.n - slot->secrets_at };
 }
 
-static void partial(struct sender *s, const struct slot *slot, const struct http_completion *c,
-                    struct answer *a)
+static void partial(struct sender *s, const struct slot *slot, struct answer *a)
 {
+        const struct http_request *c = &slot->request;
         bool all;
         size_t n;
 
@@ -256,19 +261,20 @@ static void clean(struct sender *s, const struct slot *slot, struct answer *a)
         a->body = s->answer.failed ? (struct str){ 0 } : buf_view(&s->answer);
 }
 
-static void answered(struct sender *s, const struct slot *slot, const struct http_completion *c,
-                     struct answer *a)
+static void answered(struct sender *s, const struct slot *slot, struct answer *a)
 {
+        const struct http_request *c = &slot->request;
+        const struct error *why = &c->request.error;
         struct str words = str_trim(c->body);
 
         *a = (struct answer){ .kind = ANSWER_RETRY, .text = s->text };
-        s->cut = !c->failed && c->body_cut;
-        if (c->failed) {
+        s->cut = c->body_cut;
+        if (request_failed(&c->request)) {
                 /* Whatever went wrong here or between, the function has refused nothing. Only what the
                  * request itself makes impossible stays so. */
-                a->kind = c->error.kind == ERROR_INVALID ? ANSWER_FINAL : ANSWER_RETRY;
-                a->overload = c->error.kind == ERROR_UNREACHABLE || c->error.kind == ERROR_TIMEOUT;
-                (void)snprintf(s->text, sizeof(s->text), "%.390s", c->error.text);
+                a->kind = why->kind == ERROR_INVALID ? ANSWER_FINAL : ANSWER_RETRY;
+                a->overload = why->kind == ERROR_UNREACHABLE || why->kind == ERROR_TIMEOUT;
+                (void)snprintf(s->text, sizeof(s->text), "%.390s", why->text);
                 return;
         }
         a->kind = answer_kind_of(c->status);
@@ -291,40 +297,45 @@ static void answered(struct sender *s, const struct slot *slot, const struct htt
         if (c->status == 401 && s->access && access_refused(s->access, slot->shown))
                 a->kind = ANSWER_RETRY;
         if (a->kind == ANSWER_ACCEPTED && slot->records)
-                partial(s, slot, c, a);
+                partial(s, slot, a);
         clean(s, slot, a);
 }
 
-static void init_answered(struct sender *s, const struct http_completion *c)
+static void init_failed(struct sender *s, usec retry_after, const char *why)
 {
         usec now = loop_now(s->config.loop);
 
-        if (!c->failed && c->status >= 200 && c->status <= 299) {
-                s->init = INIT_DONE;
-                s->init_why[0] = 0;
-                return;
-        }
         s->init = INIT_WAITS;
         s->init_at = now + backoff_full_jitter(&s->random, s->delivery->retry->initial_backoff,
                                                s->delivery->retry->max_backoff, s->init_failures++,
                                                10 * USEC_MSEC);
-        if (!c->failed)
-                s->init_at = MAX_OF(s->init_at,
-                                    now + MIN_OF(c->retry_after, s->delivery->retry->retry_after_max));
-        if (!c->failed && c->status == 401 && s->access)
+        s->init_at = MAX_OF(s->init_at, now + MIN_OF(retry_after, s->delivery->retry->retry_after_max));
+        (void)snprintf(s->init_why, sizeof(s->init_why), "initialization: %.380s", why);
+}
+
+static void init_answered(struct sender *s)
+{
+        const struct http_request *c = &s->init_request;
+        BUF_AT_END struct buf quoted = BUF_INIT(1024);
+        char why[380];
+
+        if (c->status >= 200 && c->status <= 299) {
+                s->init = INIT_DONE;
+                s->init_why[0] = 0;
+                return;
+        }
+        if (request_failed(&c->request)) {
+                init_failed(s, 0, c->request.error.text);
+                return;
+        }
+        if (c->status == 401 && s->access)
                 /* until there is something newer it is tried again as it is */
                 (void)access_refused(s->access, s->init_shown);
-        if (c->failed)
-                (void)snprintf(s->init_why, sizeof(s->init_why), "initialization: %.380s", c->error.text);
-        else {
-                BUF_AT_END struct buf quoted = BUF_INIT(1024);
-
-                access_quote(s->access,
-                             &(struct access_words){ .text = c->body, .most = 160, .cut = c->body_cut },
-                             &quoted);
-                (void)snprintf(s->init_why, sizeof(s->init_why), "initialization: %.100s answered %d: %.160s",
-                               s->config.trigger->function->init_path, c->status, quoted.p ? quoted.p : "");
-        }
+        access_quote(s->access, &(struct access_words){ .text = c->body, .most = 160, .cut = c->body_cut },
+                     &quoted);
+        (void)snprintf(why, sizeof(why), "%.100s answered %d: %.160s", s->config.trigger->function->init_path,
+                       c->status, quoted.p ? quoted.p : "");
+        init_failed(s, c->retry_after, why);
 }
 
 static bool take_failure(struct sender *s, uint32_t *ticket, struct answer *a)
@@ -365,24 +376,36 @@ static void take_transformed(struct sender *s)
         }
 }
 
+static struct slot *take_answered(struct sender *s)
+{
+        struct request *r;
+
+        if (s->taken)
+                http_release(&s->http, TAKE(s->taken));
+        if (request_take(&s->init_request.request)) {
+                init_answered(s);
+                http_release(&s->http, &s->init_request);
+        }
+        if (!(r = request_next(&s->answered)))
+                return NULL;
+        s->taken = CONTAINER_OF(r, struct http_request, request);
+        return CONTAINER_OF(s->taken, struct slot, request);
+}
+
 bool sender_cut(const struct sender *s) { return s->cut; }
 
 bool sender_take(struct sender *s, uint32_t *ticket, struct answer *a)
 {
-        struct http_completion c;
+        struct slot *done;
         uint64_t tag;
 
         take_transformed(s);
         if (take_failure(s, ticket, a))
                 return true;
-        while (s->http.ops->take(s->http.cookie, &c)) {
-                if (c.tag == TAG_INIT) {
-                        init_answered(s, &c);
-                        continue;
-                }
-                *ticket = (uint32_t)c.tag;
-                free_slot(slot_of(s, *ticket));
-                answered(s, slot_of(s, *ticket), &c, a);
+        if ((done = take_answered(s))) {
+                *ticket = done->ticket;
+                free_slot(done);
+                answered(s, done, a);
                 return true;
         }
         while (s->letters && letters_take(s->letters, &tag, a)) {
@@ -418,10 +441,7 @@ const char *sender_notes(const struct sender *s) { return s->access ? access_not
 static void send_init(struct sender *s, usec now)
 {
         BUF_AT_END struct buf headers = BUF_INIT(65536);
-        struct http_request request = { .target = s->target,
-                                        .message = &s->init_message,
-                                        .method = "POST",
-                                        .path = str_of(s->config.trigger->function->init_path) };
+        struct http_request *q = &s->init_request;
         struct error err;
 
         begin_message(&s->init_message);
@@ -430,9 +450,14 @@ static void send_init(struct sender *s, usec now)
                 buf_str(&headers, access_headers(s->access));
                 s->init_shown = access_version(s->access);
         }
-        request.headers = buf_view(&headers);
-        if (s->http.ops->submit(s->http.cookie, TAG_INIT, &request, &err) < 0) {
-                init_answered(s, &(struct http_completion){ .failed = true, .error = err });
+        q->request.wake = s->config.wake;
+        q->target = s->target;
+        q->message = &s->init_message;
+        q->method = "POST";
+        q->path = str_of(s->config.trigger->function->init_path);
+        q->headers = buf_view(&headers);
+        if (http_submit(&s->http, q, &err) < 0) {
+                init_failed(s, 0, err.text);
                 return;
         }
         s->init = INIT_SENT;
@@ -446,11 +471,8 @@ void sender_turn(struct sender *s, usec now)
         if (s->init == INIT_WAITS)
                 send_init(s, now);
         else {
-                struct http_completion late = { .failed = true };
-
-                s->http.ops->cancel(s->http.cookie, TAG_INIT);
-                (void)error_set(&late.error, ERROR_TIMEOUT, "no answer in time");
-                init_answered(s, &late);
+                http_release(&s->http, &s->init_request);
+                init_failed(s, 0, "no answer in time");
         }
 }
 
@@ -503,6 +525,8 @@ static int make_slots(struct sender *s, struct error *err)
                 slot->message.max = MESSAGE_MOST;
                 slot->headers.max = 65536;
                 slot->ticket = UINT32_MAX;
+                slot->request.request.wake = s->config.wake;
+                slot->request.request.done = &s->answered;
                 if (s->delivery->partial_failures &&
                     !(slot->records = calloc(s->config.batch_records, sizeof(struct record *))))
                         return error_memory(err);
@@ -527,9 +551,9 @@ static int open_all(struct sender *s, struct error *err)
                                                 .most = c->slots };
         const struct transform_spec *t = c->trigger->transform;
 
-        if (make_slots(s, err) < 0 || http_end_new(&s->end, c->http, c->wake, err) < 0)
+        s->http = http_client_port(c->http);
+        if (make_slots(s, err) < 0)
                 return -1;
-        s->http = http_end_port(s->end);
         if (open_target(s, err) < 0 ||
             (needs_access(s->delivery) && access_new(&s->access, &access, err) < 0) ||
             (s->delivery->dead_letter && letters_new(&s->letters, &letters, err) < 0))
@@ -578,15 +602,15 @@ struct sender *sender_free(struct sender *s)
         (void)transform_free(s->transform);
         (void)letters_free(s->letters);
         (void)access_free(s->access);
-        if (s->end)
-                (void)http_end_free(s->end);
-        (void)http_target_free(s->target);
+        http_release(&s->http, &s->init_request);
         for (uint32_t i = 0; s->slots && i < s->config.slots; i++) {
+                http_release(&s->http, &s->slots[i].request);
                 buf_done(&s->slots[i].message);
                 buf_done(&s->slots[i].headers);
                 free(s->slots[i].records);
                 free(s->slots[i].failure);
         }
+        (void)http_target_free(s->target);
         free(s->slots);
         free(s->places);
         buf_done(&s->words);
