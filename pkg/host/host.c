@@ -430,7 +430,9 @@ void host_each(const struct host *h, void (*each)(void *cookie, const struct hos
                 if (e->pipeline)
                         pipeline_status(e->pipeline, &out.status);
                 else {
-                        out.status = (struct pipeline_status){ .source = SOURCE_FAILED, .lag = -1 };
+                        out.status = (struct pipeline_status){ .source = SOURCE_FAILED,
+                                                               .lag = -1,
+                                                               .unsaved = -1 };
                         (void)snprintf(out.status.source_text, sizeof(out.status.source_text), "%s",
                                        e->failure ? e->failure : "");
                 }

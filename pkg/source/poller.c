@@ -121,6 +121,14 @@ static void why(const struct poller_call *c, struct error *err)
                 (void)refusal_error(&c->refusal, what, err);
 }
 
+/* What can't be read may be the network's fault: asked again, it may be whole. */
+static enum poller_step judged(enum poller_step step, struct error *err)
+{
+        if (step == POLLER_FAILED && err->kind == ERROR_PROTOCOL)
+                err->retry = true;
+        return step;
+}
+
 /* ---- jobs --------------------------------------------------------------- */
 
 /* Where its errand is found: the track, and whether it reads. */
@@ -207,7 +215,7 @@ static void errand_ended(struct poller *p, struct errand *e, usec now)
         buf_reset(&p->mark);
         if (succeeded(&e->call)) {
                 e->refusals = 0;
-                step = p->ops->answered(p, &e->job, buf_view(&e->call.answer), &err);
+                step = judged(p->ops->answered(p, &e->job, buf_view(&e->call.answer), &err), &err);
         } else {
                 why(&e->call, &err);
                 if (e->call.refusal.verdict != CLOUD_DONE && p->ops->refused &&
@@ -393,7 +401,7 @@ static void discovered(struct poller *p, usec now)
         enum poller_step step = POLLER_FAILED;
 
         if (succeeded(&p->discovery))
-                step = p->ops->discovered(p, buf_view(&p->discovery.answer), &err);
+                step = judged(p->ops->discovered(p, buf_view(&p->discovery.answer), &err), &err);
         else
                 why(&p->discovery, &err);
         if (step == POLLER_AGAIN) {
@@ -509,6 +517,7 @@ static void commit(struct source *s, uint32_t track, uint64_t next)
 }
 static void revoked(struct source *s, uint32_t track) { reader_revoked(poller_of(s)->reader, track); }
 static int64_t lag(const struct source *s) { return reader_lag(const_of(s)->reader); }
+static int64_t unsaved(const struct source *s) { return reader_unsaved(const_of(s)->reader); }
 
 static void stop(struct source *s)
 {
@@ -526,7 +535,8 @@ static struct source *close_source(struct source *s)
 
 #define PULL_OPS                                                                                             \
         .poll = poll, .deadline = deadline, .credit = credit, .release = release, .detach = detach,          \
-        .commit = commit, .revoked = revoked, .lag = lag, .stop = stop, .free = close_source
+        .commit = commit, .revoked = revoked, .lag = lag, .unsaved = unsaved, .stop = stop,                  \
+        .free = close_source
 const struct pull_ops poller_pull = { PULL_OPS };
 const struct pull_ops poller_pull_at_once = { .commit_at_once = true, PULL_OPS };
 

@@ -65,7 +65,7 @@ struct track {
         usec give_up_at, leave_by, again_at;
 
         /* its records, in order: those below saved are gone; committed: all below are done; unread from */
-        uint64_t next, committed, saved;
+        uint64_t next, lent, committed, saved; /* lent: below it all were */
         struct page *pages, *pages_last;
         struct lent *unread, *walk, *unsaved; /* the first that is not lent, not committed, not saved */
         uint32_t unread_n;
@@ -282,7 +282,7 @@ int reader_add(struct reader *r, struct str name, void *own, uint32_t *track, st
         t->id = r->free_n ? r->free_slots[--r->free_n] : r->slots_n++;
         r->slots[t->id] = t;
         t->own = own;
-        t->next = t->committed = t->saved = 1;
+        t->next = t->lent = t->committed = t->saved = 1;
         t->behind = -1;
         t->remember.most = r->config.remember;
         r->stats.tracks++;
@@ -437,6 +437,16 @@ int64_t reader_lag(const struct reader *r)
                 lag += t->behind + (int64_t)(t->next - t->committed);
         }
         return lag;
+}
+
+int64_t reader_unsaved(const struct reader *r)
+{
+        int64_t n = -(int64_t)r->stats.out;
+
+        for (uint32_t i = 0; i < r->slots_n; i++)
+                if (r->slots[i])
+                        n += (int64_t)(r->slots[i]->lent - r->slots[i]->saved);
+        return n;
 }
 
 bool reader_drained(const struct reader *r) { return r->had_tracks && r->stats.tracks == 0; }
@@ -750,7 +760,7 @@ static void begin_again(struct reader *r, struct track *t, usec now)
         }
         r->stats.let_go += t->next - t->saved;
         pages_free(r, t);
-        t->saved = t->committed = t->reach = t->next;
+        t->saved = t->committed = t->reach = t->lent = t->next;
         t->again = t->ended = t->fresh = false;
         t->leave_by = t->again_at = 0;
         if (!t->front_failures) /* the pause after an empty page is no pause for the rest */
@@ -1099,6 +1109,7 @@ static void lend(struct reader *r, struct track *t, struct pull_event *e)
 
         t->unread = l->next;
         t->unread_n--;
+        t->lent = l->record.position + 1;
         l->out = true;
         l->page->out++;
         t->credit--;

@@ -929,7 +929,7 @@ static void gate_count(const struct feed *f, struct pipeline_status *out)
         out->stats.offered += out->callers.unwanted;
         out->stats.filtered += out->callers.unwanted;
         out->stats.state = f->status.delivery;
-        out->lag = -1;
+        out->lag = out->unsaved = -1;
 }
 
 static void gate_free(struct feed *f)

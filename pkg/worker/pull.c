@@ -176,6 +176,7 @@ static void pull_count(const struct feed *f, struct pipeline_status *out)
 
         delivery_stats(p->engine, &out->stats);
         out->lag = p->ops->lag ? p->ops->lag(f->source) : -1;
+        out->unsaved = p->ops->unsaved ? p->ops->unsaved(f->source) : -1;
 }
 
 static void pull_free(struct feed *f)
