@@ -40,13 +40,6 @@ bool trigger_external(const struct trigger *t, struct buf *what)
         return trigger_source(t)->external && trigger_source(t)->external(t, what);
 }
 
-const char *lost_reason_name(enum lost_reason reason)
-{
-        static const char *const names[LOST_REASON_MAX] = { "retention", "recreated" };
-
-        return names[reason];
-}
-
 const char *source_state_name(enum source_state state)
 {
         static const char *const names[SOURCE_STATE_MAX] = {

@@ -130,13 +130,15 @@ static void make_id(struct gate_host *h, char id[33])
         (void)snprintf(id, 33, "%016" PRIx64 "%016" PRIx64, random_next(&h->random), random_next(&h->random));
 }
 
-static void log_refusal(struct gate_host *h, const char *id, int status, const char *reason)
+/* log: the Trigger's that it was for; NULL: for none. */
+static void log_refusal(struct gate_host *h, const struct log_scope *log, const char *id, int status,
+                        const char *reason)
 {
         uint64_t unsaid;
 
         if (sample_take(&h->log, loop_now(h->loop), &unsaid))
-                log_info("request", LOG_S("request", id), LOG_I("status", status), LOG_S("reason", reason),
-                         LOG_I("unsaid", unsaid));
+                log_info_for(log, "request", LOG_S("request", id), LOG_I("status", status),
+                             LOG_S("reason", reason), LOG_I("unsaid", unsaid));
 }
 
 /* What is no request at all: told in the gateway's shape. */
@@ -150,7 +152,7 @@ static void on_refused(void *cookie, struct http_refused *r)
                 r->status = 494;
         buf_reset(r->body);
         r->content_type = (struct str){ 0 };
-        log_refusal(h, id, r->status, r->why);
+        log_refusal(h, NULL, id, r->status, r->why);
         request_error(r->headers, r->body, "APIG.0201", r->why, str_of(id));
 }
 
@@ -618,14 +620,14 @@ static void hold(struct call *c, usec now)
 
 /* ---- requests ----------------------------------------------------------- */
 
-static void refuse(struct gate_host *h, struct http_call *http, struct str id, int status, const char *code,
-                   const char *message)
+static void refuse(struct gate_host *h, const struct log_scope *log, struct http_call *http, struct str id,
+                   int status, const char *code, const char *message)
 {
         BUF_AT_END struct buf body = BUF_INIT(1024), headers = BUF_INIT(256);
         char text[40];
 
         (void)snprintf(text, sizeof(text), STR_FMT, STR_ARG(id));
-        log_refusal(h, text, status, message);
+        log_refusal(h, log, text, status, message);
         request_error(&headers, &body, code, message, id);
         if (status == 503)
                 buf_text(&headers, "Retry-After: 1\r\n");
@@ -685,7 +687,7 @@ static void receive(struct gate *g, struct http_call *http, const struct push_re
         size_t n = PUSH_RECORDS_MOST;
 
         if (g->stopping) {
-                refuse(g->feed.config.host, http, q->id, 503, "APIG.0202",
+                refuse(g->feed.config.host, g->feed.config.services->log, http, q->id, 503, "APIG.0202",
                        "Backend unavailable: the worker is stopping");
                 return;
         }
@@ -743,16 +745,16 @@ static void handle(void *cookie, struct http_call *http)
         path = uri_path(q.path, &h->path);
         g = path.p ? gate_for(h, &q, path) : NULL;
         if (passes_guard_by(h, &q, g))
-                refuse(h, http, q.id, 400, "APIG.0201",
+                refuse(h, NULL, http, q.id, 400, "APIG.0201",
                        "Bad request: the path holds slashes that follow one another; with one slash it is "
                        "the path of an API that authenticates its callers");
         else if (g)
                 receive(g, http, &q);
         /* it has stopped, and others are reached through the same address soon */
         else if (h->draining && !h->routes.n)
-                refuse(h, http, q.id, 503, "APIG.0202", "Backend unavailable: the worker is stopping");
+                refuse(h, NULL, http, q.id, 503, "APIG.0202", "Backend unavailable: the worker is stopping");
         else
-                refuse(h, http, q.id, 404, "APIG.0101",
+                refuse(h, NULL, http, q.id, 404, "APIG.0101",
                        "The API does not exist or has not been published in the environment");
 }
 

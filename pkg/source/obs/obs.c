@@ -1,5 +1,6 @@
 #include "source/obs/obs.h"
 
+#include "source/cloud.h"
 #include "source/obs/records.h"
 #include "source/smn/smn.h"
 
@@ -524,4 +525,5 @@ const struct source_kind obs_source = {
         .open = obs_open,
         .origin = origin,
         .external = smn_outside,
+        .warnings = source_account_warnings,
 };

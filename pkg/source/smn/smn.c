@@ -1,5 +1,6 @@
 #include "source/smn/smn.h"
 
+#include "source/cloud.h"
 #include "source/smn/subscription.h"
 
 static const struct field smn_fields[] = { SMN_FIELDS };
@@ -211,4 +212,5 @@ const struct source_kind smn_source = {
         .open = smn_open,
         .origin = smn_origin,
         .external = smn_outside,
+        .warnings = source_account_warnings,
 };
