@@ -58,7 +58,7 @@ static void stop(struct run *r)
         r->stopping = true;
         r->give_up_at = loop_now(r->loop) + r->grace;
         log_info("stopping: what is in flight may finish", LOG_I("graceSeconds", r->grace / USEC_SEC));
-        host_stop(r->host, 0, r->grace);
+        host_stop(r->host, &(struct host_end){ .grace = r->grace });
         loop_ready(r->loop, &r->task);
 }
 

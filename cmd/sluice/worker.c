@@ -38,7 +38,10 @@ static void on_signal(void *cookie, int number UNUSED)
         struct worker *w = cookie;
 
         w->stopping = true;
-        host_stop(w->host, WORKER_LINGER, w->grace);
+        host_stop(w->host, &(struct host_end){ .linger = WORKER_LINGER,
+                                               .quiet = WORKER_QUIET,
+                                               .linger_most = WORKER_LINGER_MOST,
+                                               .grace = w->grace });
 }
 
 static int load(struct worker *w, const char *path)
@@ -184,7 +187,7 @@ int cmd_worker(int argc, char **argv)
                 result = 1;
                 if (w.host) {
                         w.stopping = true;
-                        host_stop(w.host, 0, 0);
+                        host_stop(w.host, &(struct host_end){ 0 });
                 }
         } else if (result < 0)
                 say_ports(&w);

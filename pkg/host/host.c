@@ -47,7 +47,8 @@ struct host {
         struct gate_host *gates;
         struct entry *first, **last, *by_key;
         struct task lingered;
-        usec give_up_at;
+        struct host_end end; /* how it stops */
+        usec stopped_at;
         bool stopping;
 };
 
@@ -366,32 +367,51 @@ const struct trigger *host_find(const struct host *h, const char *namespace_, co
 
 /* ---- all of them -------------------------------------------------------- */
 
-static void on_lingered(struct task *t, usec now UNUSED)
+/* Whoever still sends here has not heard of the end, however long ago that was: a busy node's kube-proxy can
+ * be many seconds late, and after the end of this process its connections have no route to a host. */
+static usec linger_end(const struct host *h)
+{
+        usec quiet = gate_host_last_accepted(h->gates) + h->end.quiet;
+
+        return MIN_OF(MAX_OF(h->stopped_at + h->end.linger, quiet), h->stopped_at + h->end.linger_most);
+}
+
+static void on_lingered(struct task *t, usec now)
 {
         struct host *h = CONTAINER_OF(t, struct host, lingered);
 
+        usec end = linger_end(h);
+
+        if (now < end) {
+                loop_arm(h->loop, t, end);
+                return;
+        }
         for (struct entry *e = h->first; e; e = e->next)
-                stop_entry(e, h->give_up_at);
+                stop_entry(e, now + h->end.grace);
 }
 
-void host_stop(struct host *h, usec linger, usec grace)
+void host_stop(struct host *h, const struct host_end *end)
 {
         usec now = loop_now(h->loop);
+        usec linger;
 
         if (h->stopping)
                 return;
         h->stopping = true;
+        h->stopped_at = now;
+        h->end = *end;
+        h->end.linger_most = MAX_OF(end->linger, end->linger_most);
         if (!h->gates)
-                linger = 0;
-        h->give_up_at = now + linger + grace;
+                h->end.linger = h->end.linger_most = 0;
+        linger = h->end.linger_most;
         if (h->admin)
                 admin_drain(h->admin);
         if (h->gates) /* who comes after that hears 503, until it has stopped */
-                gate_host_drain(h->gates, linger + grace);
+                gate_host_drain(h->gates, linger + end->grace);
         for (struct entry *e = h->first; e; e = e->next)
                 if (!linger || !e->pipeline || !is_push(e))
-                        stop_entry(e, now + grace);
-        loop_arm(h->loop, &h->lingered, linger ? now + linger : USEC_NEVER);
+                        stop_entry(e, now + end->grace);
+        loop_arm(h->loop, &h->lingered, linger ? linger_end(h) : USEC_NEVER);
         wake_observer(h);
 }
 

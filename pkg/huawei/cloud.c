@@ -79,6 +79,7 @@ void cloud_call_finish(struct cloud_call *call, usec now)
         heap_remove(&c->deadlines, &call->deadline);
         if (call->message.p) /* a token may stand in it */
                 explicit_bzero(call->message.p, call->message.n);
+        buf_done(&call->message); /* most of the time there is no call */
         call->request.state = REQUEST_DONE;
         if (call->own)
                 call->own(call, now);

@@ -284,6 +284,8 @@ void gate_host_drain(struct gate_host *h, usec linger)
                 http_server_drain(h->server);
 }
 
+usec gate_host_last_accepted(const struct gate_host *h) { return http_server_last_accepted(h->server); }
+
 struct gate_host *gate_host_free(struct gate_host *h)
 {
         if (!h)
