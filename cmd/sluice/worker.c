@@ -47,6 +47,7 @@ static void on_signal(void *cookie, int number UNUSED)
 static int load(struct worker *w, const char *path)
 {
         BUF_AT_END struct buf report = BUF_INIT((size_t)1 << 20);
+        struct log_scope log;
         struct error err;
 
         if (triggers_load(&w->triggers, path, source_types(), source_kinds_n, &report, &err) < 0) {
@@ -61,10 +62,11 @@ static int load(struct worker *w, const char *path)
                 return -1;
         }
         w->trigger = w->triggers.list[0];
+        log = log_scope_of(w->trigger->namespace_, w->trigger->name);
         if (w->triggers.unknown)
-                log_warn("the Trigger has members of another version, which are ignored",
-                         LOG_S("namespace", w->trigger->namespace_), LOG_S("trigger", w->trigger->name),
-                         LOG_S("first", w->triggers.first_unknown), LOG_I("members", w->triggers.unknown));
+                log_warn_for(&log, "the Trigger has members of another version, which are ignored",
+                             LOG_S("first", w->triggers.first_unknown),
+                             LOG_I("members", w->triggers.unknown));
         return 0;
 }
 

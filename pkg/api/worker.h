@@ -61,7 +61,8 @@ _Static_assert(WORKER_LINGER <= WORKER_LINGER_MOST && WORKER_LINGER_MOST + WORKE
 
 /* ---- its entry of status.workers[] -------------------------------------- */
 
-#define WORKER_FIELD_MANAGER "sluice-worker-" /* before the pod's name */
+#define WORKER_FIELD_MANAGER "sluice-worker-"     /* before the pod's name */
+#define WORKER_EVENT_REPORTER "sluice.dev/worker" /* of the Kubernetes events that it writes */
 
 #define WORKER_SOURCE_CONNECTING "Connecting"
 #define WORKER_SOURCE_CONNECTED "Connected"

@@ -11,6 +11,7 @@
 #include "checkpoint/filestore.h"
 #include "host/report.h"
 #include "kube/checkpoint.h"
+#include "kube/events.h"
 #include "log/log.h"
 #include "worker/admin.h"
 #include "worker/cloud_client.h"
@@ -40,6 +41,7 @@ struct host {
         struct host_config config;
         struct http_client *http;
         struct cloud_client *cloud;
+        struct recorder *recorder; /* NULL: outside a cluster */
         struct admin *admin;
         struct file_store *files;
         struct gate_host_config listen;
@@ -117,6 +119,20 @@ static void close_store(void *cookie)
 
 /* ---- one Trigger -------------------------------------------------------- */
 
+/* What befalls its source, for those who look at it with kubectl. */
+static void write_event(void *cookie, const struct notice *notice)
+{
+        const struct entry *e = cookie;
+        const char *uid = report_uid(e->trigger);
+        const struct event_object object = { .api_version = API_GROUP_VERSION,
+                                             .kind = "Trigger",
+                                             .namespace_ = e->trigger->namespace_,
+                                             .name = e->trigger->name,
+                                             .uid = uid ? uid : "" };
+
+        recorder_event(e->host->recorder, &object, "Warning", notice->reason, "Read", notice->text);
+}
+
 static bool is_push(const struct entry *e)
 {
         const struct source_kind *kind = e->options.kind ? e->options.kind : trigger_source(e->trigger);
@@ -155,6 +171,8 @@ static int start_pipeline(struct entry *e, struct error *err)
                                           .close_store = close_store,
                                           .store_cookie = e };
 
+        if (h->recorder)
+                config.notices = (struct notices){ write_event, e };
         if (is_push(e) && open_gates(h, err) < 0)
                 return -1;
         config.host = h->gates;
@@ -214,6 +232,7 @@ static void go_on(struct entry *e)
 {
         struct host *h = e->host;
         struct pipeline_status s;
+        struct log_scope log;
         struct error err;
 
         if (e->removed && !h->stopping) {
@@ -226,9 +245,9 @@ static void go_on(struct entry *e)
                 e->trigger = e->successor;
                 e->successor = NULL;
                 e->options = e->successor_options;
+                log = log_scope_of(e->trigger->namespace_, e->trigger->name);
                 if (start_entry(e, &err) < 0)
-                        log_error("a Trigger can't be started", LOG_S("namespace", e->trigger->namespace_),
-                                  LOG_S("trigger", e->trigger->name), LOG_S("error", err.text));
+                        log_error_for(&log, "a Trigger can't be started", LOG_S("error", err.text));
         }
         wake_observer(h);
 }
@@ -458,6 +477,8 @@ int host_new(struct host **out, struct loop *loop, const struct host_config *con
         if (http_client_new(&h->http, loop, err) < 0 ||
             cloud_client_new(&h->cloud, loop, h->http, config->clock, err) < 0 ||
             (config->state && file_store_new(&h->files, loop, config->state, err) < 0) ||
+            (config->kube &&
+             recorder_new(&h->recorder, config->kube, WORKER_EVENT_REPORTER, config->pod, err) < 0) ||
             (config->admin && admin_new(&h->admin, loop, config->admin, err) < 0)) {
                 (void)host_free(h);
                 return -1;
@@ -478,6 +499,7 @@ struct host *host_free(struct host *h)
         (void)fetch_client_free(h->fetches);
         (void)file_store_free(h->files);
         (void)cloud_client_free(h->cloud);
+        (void)recorder_free(h->recorder);
         (void)http_client_free(h->http);
         loop_forget(h->loop, &h->lingered);
         free(h);

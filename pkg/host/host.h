@@ -1,7 +1,7 @@
 /* The host of a process: what `run`, `worker` and `replay` assemble once, and any number of pipelines in it
  * that are added, replaced and removed while it runs. It owns the HTTP client, the listener, the admin
  * server, the places where positions are kept, and its Triggers; in a cluster it says in each Trigger's
- * status what becomes of it. Loop's thread. */
+ * status what becomes of it, and what befalls its source in Kubernetes events. Loop's thread. */
 #pragma once
 
 #include "worker/gate.h"

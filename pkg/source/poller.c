@@ -1,7 +1,6 @@
 #include "source/poller.h"
 
 #include "base/backoff.h"
-#include "log/log.h"
 #include "source/page.h"
 
 enum { PATH_MOST = 8 << 10, BODY_MOST = 1 << 20, MARK_MOST = READER_STATE_MOST + (64 << 10) };
@@ -467,13 +466,10 @@ static void take_calls(struct poller *p, usec now)
 
 static void say_warnings(struct poller *p)
 {
-        const struct trigger *t = p->services->trigger;
-        struct reader_warning w;
+        struct notice notice;
 
-        while (reader_warned(p->reader, &w))
-                log_warn("source", LOG_S("namespace", t ? t->namespace_ : ""),
-                         LOG_S("trigger", t ? t->name : ""), LOG_S("reason", w.reason), LOG_S("text", w.text),
-                         LOG_I("times", (int64_t)w.times));
+        while (reader_warned(p->reader, &notice))
+                source_tell(p->services, &notice);
 }
 
 static size_t poll(struct source *s, struct pull_event *events, size_t max, usec now)

@@ -116,7 +116,9 @@ static void make_id(struct gate_host *h, char id[33])
         (void)snprintf(id, 33, "%016" PRIx64 "%016" PRIx64, random_next(&h->random), random_next(&h->random));
 }
 
-static void log_refusal(struct gate_host *h, struct str id, int status, const char *reason)
+/* log: the Trigger's that it was for; NULL: for none. */
+static void log_refusal(struct gate_host *h, const struct log_scope *log, struct str id, int status,
+                        const char *reason)
 {
         uint64_t unsaid;
         char text[40];
@@ -124,8 +126,8 @@ static void log_refusal(struct gate_host *h, struct str id, int status, const ch
         if (!sample_take(&h->log, loop_now(h->loop), &unsaid))
                 return;
         (void)snprintf(text, sizeof(text), STR_FMT, STR_ARG(id));
-        log_info("request", LOG_S("request", text), LOG_I("status", status), LOG_S("reason", reason),
-                 LOG_I("unsaid", unsaid));
+        log_info_for(log, "request", LOG_S("request", text), LOG_I("status", status), LOG_S("reason", reason),
+                     LOG_I("unsaid", unsaid));
 }
 
 /* What is no request at all. */
@@ -143,7 +145,7 @@ static void on_refused(void *cookie, struct http_refused *r)
                                             .text = r->why,
                                             .id = str_of(id) },
                     &reply);
-        log_refusal(h, str_of(id), reply.status, r->why);
+        log_refusal(h, NULL, str_of(id), reply.status, r->why);
         r->status = reply.status;
         r->content_type = (struct str){ 0 };
         *r->headers = reply.headers;
@@ -624,7 +626,7 @@ static void refuse(struct gate_host *h, const struct gate *g, struct http_call *
         struct push_reply reply = { .headers = headers, .body = body };
 
         (g && g->ops->refuse ? g->ops->refuse : push_refuse)(r, &reply);
-        log_refusal(h, r->id, reply.status, r->text);
+        log_refusal(h, g ? g->feed.config.services->log : NULL, r->id, reply.status, r->text);
         http_call_reply(http, reply.status, (struct str){ 0 }, buf_view(&reply.headers),
                         buf_view(&reply.body));
         headers = reply.headers;

@@ -605,8 +605,10 @@ static int dms_open(struct source **out, const void *spec_, const struct service
         return 0;
 }
 
+static const struct warning warnings[] = { WARNING("NotAcknowledged"), SOURCE_ACCOUNT_WARNING, WARNINGS_END };
 const struct source_kind dms_source = {
         .name = "dms",
+        .warnings = warnings,
         .type = &dms_type,
         .shape = &dms_shape,
         .pull = &poller_pull_at_once,
