@@ -105,7 +105,7 @@ struct reader {
         enum source_state told_state;
         bool text_changed;
         char text[256], told_text[256];
-        struct befallen befallen[NOTICES], taken; /* not told yet; the last that was */
+        struct befallen *befallen, taken; /* not told yet, NOTICES; the last that was */
         uint32_t befallen_n;
         struct reader_stats stats;
 };
@@ -218,6 +218,7 @@ struct reader *reader_free(struct reader *r)
         heap_done(&r->timers);
         free(r->slots);
         free(r->free_slots);
+        free(r->befallen);
         free(r);
         return NULL;
 }
@@ -367,6 +368,8 @@ static struct befallen *befallen(struct reader *r, const char *reason, uint32_t 
 {
         struct befallen *same = NULL;
 
+        if (!r->befallen && !(r->befallen = calloc(NOTICES, sizeof(*r->befallen))))
+                return NULL; /* without memory it goes untold */
         for (uint32_t i = 0; i < r->befallen_n; i++) {
                 struct befallen *at = &r->befallen[i];
 
