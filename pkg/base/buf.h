@@ -48,8 +48,12 @@ void buf_unpercent(struct buf *, struct str, bool plus);
 /* Each byte that is part of no character of UTF-8 becomes U+FFFD. */
 void buf_utf8(struct buf *, struct str);
 void buf_base64(struct buf *, struct str);
-/* false when the text is not Base64 (padding demanded); what was appended before the fault stays. */
+/* false when the text is not Base64 (padding demanded), or there is no room: nothing is appended. */
 bool buf_unbase64(struct buf *, struct str) MUST_CHECK;
+/* How many bytes a text is, if it is Base64. */
+size_t base64_bytes(struct str);
+/* Into base64_bytes bytes; false: it is none, and they hold anything. */
+bool base64_decode(struct str, char *out) MUST_CHECK;
 void buf_drop(struct buf *, size_t from_start); /* removes bytes at the start */
 static inline struct str buf_view(const struct buf *b) { return (struct str){ b->p ? b->p : "", b->n }; }
 /* hands the terminated text over; NULL when failed; the buffer is empty then */

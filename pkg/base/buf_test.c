@@ -166,9 +166,30 @@ static void base64_refuses_what_is_none(void **state UNUSED)
 
                 if (buf_unbase64(&b, str_of(bad[i])))
                         fail_msg("\"%s\" was taken for Base64", bad[i]);
+                assert_int_equal(b.n, 0);
         }
         BUF_AT_END struct buf small = BUF_INIT(2);
         assert_false(buf_unbase64(&small, STR("Zm9v")));
+}
+
+/* Each byte that is none of the alphabet, at each place of three groups. */
+static void base64_refuses_each_byte_at_each_place(void **state UNUSED)
+{
+        static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+        for (int c = 0; c < 256; c++)
+                for (size_t at = 0; at < 12; at++) {
+                        char text[] = "Zm9vZm9vZm9v";
+                        BUF_AT_END struct buf b = BUF_INIT(100);
+                        bool fine = (c && strchr(alphabet, c)) || (c == '=' && at == 11);
+
+                        buf_text(&b, "x");
+                        text[at] = (char)c;
+                        if (buf_unbase64(&b, (struct str){ text, 12 }) != fine)
+                                fail_msg("byte %d at %zu", c, at);
+                        if (!fine)
+                                assert_string_equal(b.p, "x");
+                }
 }
 
 static void drop_keeps_the_rest(void **state UNUSED)
@@ -280,6 +301,7 @@ int main(void)
                 cmocka_unit_test(base64_has_the_vectors_of_its_document),
                 cmocka_unit_test(base64_goes_both_ways),
                 cmocka_unit_test(base64_refuses_what_is_none),
+                cmocka_unit_test(base64_refuses_each_byte_at_each_place),
                 cmocka_unit_test(drop_keeps_the_rest),
                 cmocka_unit_test(take_hands_over),
                 cmocka_unit_test(files_are_read_whole_up_to_the_maximum),

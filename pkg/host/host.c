@@ -11,6 +11,7 @@
 #include "checkpoint/filestore.h"
 #include "host/report.h"
 #include "kube/checkpoint.h"
+#include "kube/events.h"
 #include "log/log.h"
 #include "worker/admin.h"
 #include "worker/cloud_client.h"
@@ -40,6 +41,7 @@ struct host {
         struct host_config config;
         struct http_client *http;
         struct cloud_client *cloud;
+        struct recorder *recorder; /* NULL: outside a cluster */
         struct admin *admin;
         struct file_store *files;
         struct gate_host_config listen;
@@ -48,7 +50,8 @@ struct host {
         struct fetch fetch;
         struct entry *first, **last, *by_key;
         struct task lingered;
-        usec give_up_at;
+        struct host_end end; /* how it stops */
+        usec stopped_at;
         bool stopping;
 };
 
@@ -116,6 +119,20 @@ static void close_store(void *cookie)
 
 /* ---- one Trigger -------------------------------------------------------- */
 
+/* What befalls its source, for those who look at it with kubectl. */
+static void write_event(void *cookie, const struct notice *notice)
+{
+        const struct entry *e = cookie;
+        const char *uid = report_uid(e->trigger);
+        const struct event_object object = { .api_version = API_GROUP_VERSION,
+                                             .kind = "Trigger",
+                                             .namespace_ = e->trigger->namespace_,
+                                             .name = e->trigger->name,
+                                             .uid = uid ? uid : "" };
+
+        recorder_event(e->host->recorder, &object, "Warning", notice->reason, "Read", notice->text);
+}
+
 static bool is_push(const struct entry *e)
 {
         const struct source_kind *kind = e->options.kind ? e->options.kind : trigger_source(e->trigger);
@@ -154,6 +171,8 @@ static int start_pipeline(struct entry *e, struct error *err)
                                           .close_store = close_store,
                                           .store_cookie = e };
 
+        if (h->recorder)
+                config.notices = (struct notices){ write_event, e };
         if (is_push(e) && open_gates(h, err) < 0)
                 return -1;
         config.host = h->gates;
@@ -213,6 +232,7 @@ static void go_on(struct entry *e)
 {
         struct host *h = e->host;
         struct pipeline_status s;
+        struct log_scope log;
         struct error err;
 
         if (e->removed && !h->stopping) {
@@ -225,9 +245,9 @@ static void go_on(struct entry *e)
                 e->trigger = e->successor;
                 e->successor = NULL;
                 e->options = e->successor_options;
+                log = log_scope_of(e->trigger->namespace_, e->trigger->name);
                 if (start_entry(e, &err) < 0)
-                        log_error("a Trigger can't be started", LOG_S("namespace", e->trigger->namespace_),
-                                  LOG_S("trigger", e->trigger->name), LOG_S("error", err.text));
+                        log_error_for(&log, "a Trigger can't be started", LOG_S("error", err.text));
         }
         wake_observer(h);
 }
@@ -355,32 +375,51 @@ const struct trigger *host_find(const struct host *h, const char *namespace_, co
 
 /* ---- all of them -------------------------------------------------------- */
 
-static void on_lingered(struct task *t, usec now UNUSED)
+/* Whoever still sends here has not heard of the end, however long ago that was: a busy node's kube-proxy can
+ * be many seconds late, and after the end of this process its connections have no route to a host. */
+static usec linger_end(const struct host *h)
+{
+        usec quiet = gate_host_last_accepted(h->gates) + h->end.quiet;
+
+        return MIN_OF(MAX_OF(h->stopped_at + h->end.linger, quiet), h->stopped_at + h->end.linger_most);
+}
+
+static void on_lingered(struct task *t, usec now)
 {
         struct host *h = CONTAINER_OF(t, struct host, lingered);
 
+        usec end = linger_end(h);
+
+        if (now < end) {
+                loop_arm(h->loop, t, end);
+                return;
+        }
         for (struct entry *e = h->first; e; e = e->next)
-                stop_entry(e, h->give_up_at);
+                stop_entry(e, now + h->end.grace);
 }
 
-void host_stop(struct host *h, usec linger, usec grace)
+void host_stop(struct host *h, const struct host_end *end)
 {
         usec now = loop_now(h->loop);
+        usec linger;
 
         if (h->stopping)
                 return;
         h->stopping = true;
+        h->stopped_at = now;
+        h->end = *end;
+        h->end.linger_most = MAX_OF(end->linger, end->linger_most);
         if (!h->gates)
-                linger = 0;
-        h->give_up_at = now + linger + grace;
+                h->end.linger = h->end.linger_most = 0;
+        linger = h->end.linger_most;
         if (h->admin)
                 admin_drain(h->admin);
         if (h->gates) /* who comes after that hears 503, until it has stopped */
-                gate_host_drain(h->gates, linger + grace);
+                gate_host_drain(h->gates, linger + end->grace);
         for (struct entry *e = h->first; e; e = e->next)
                 if (!linger || !e->pipeline || !is_push(e))
-                        stop_entry(e, now + grace);
-        loop_arm(h->loop, &h->lingered, linger ? now + linger : USEC_NEVER);
+                        stop_entry(e, now + end->grace);
+        loop_arm(h->loop, &h->lingered, linger ? linger_end(h) : USEC_NEVER);
         wake_observer(h);
 }
 
@@ -410,7 +449,9 @@ void host_each(const struct host *h, void (*each)(void *cookie, const struct hos
                 if (e->pipeline)
                         pipeline_status(e->pipeline, &out.status);
                 else {
-                        out.status = (struct pipeline_status){ .source = SOURCE_FAILED, .lag = -1 };
+                        out.status = (struct pipeline_status){ .source = SOURCE_FAILED,
+                                                               .lag = -1,
+                                                               .unsaved = -1 };
                         (void)snprintf(out.status.source_text, sizeof(out.status.source_text), "%s",
                                        e->failure ? e->failure : "");
                 }
@@ -436,6 +477,8 @@ int host_new(struct host **out, struct loop *loop, const struct host_config *con
         if (http_client_new(&h->http, loop, err) < 0 ||
             cloud_client_new(&h->cloud, loop, h->http, config->clock, err) < 0 ||
             (config->state && file_store_new(&h->files, loop, config->state, err) < 0) ||
+            (config->kube &&
+             recorder_new(&h->recorder, config->kube, WORKER_EVENT_REPORTER, config->pod, err) < 0) ||
             (config->admin && admin_new(&h->admin, loop, config->admin, err) < 0)) {
                 (void)host_free(h);
                 return -1;
@@ -456,6 +499,7 @@ struct host *host_free(struct host *h)
         (void)fetch_client_free(h->fetches);
         (void)file_store_free(h->files);
         (void)cloud_client_free(h->cloud);
+        (void)recorder_free(h->recorder);
         (void)http_client_free(h->http);
         loop_forget(h->loop, &h->lingered);
         free(h);

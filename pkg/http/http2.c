@@ -472,7 +472,11 @@ int http2_fields(struct http_target *t, struct error *err)
 {
         const uint8_t keep = NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE;
 
-        t->fields = calloc(FIELDS_MAX, sizeof(*t->fields));
+        size_t most = FIRST_FIELDS;
+
+        for (size_t i = t->line_n; i < t->head.n && most < FIELDS_MAX; i++)
+                most += t->head.p[i] == '\n';
+        t->fields = calloc(most, sizeof(*t->fields));
         t->field_text.max = t->head.max;
         buf_add(&t->field_text, t->head.p + t->line_n, t->head.n - t->line_n);
         if (!t->fields || t->field_text.failed)
@@ -482,7 +486,7 @@ int http2_fields(struct http_target *t, struct error *err)
         t->fields[2] = field(STR(":authority"), t->url.authority, keep);
         t->fields[3] = field(STR(":path"), t->url.target, keep);
         t->fields_n = FIRST_FIELDS + parse_lines(t->field_text.p, t->field_text.n, t->fields + FIRST_FIELDS,
-                                                 FIELDS_MAX - FIRST_FIELDS, keep);
+                                                 most - FIRST_FIELDS, keep);
         return 0;
 }
 

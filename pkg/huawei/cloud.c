@@ -80,6 +80,7 @@ void cloud_call_finish(struct cloud_call *call, usec now)
         if (call->message.p) /* a token may stand in it */
                 explicit_bzero(call->message.p, call->message.n);
         http_release(&c->http, &call->http);
+        buf_done(&call->message); /* most of the time there is no call */
         request_end(&call->request, c->config.loop);
         if (call->own)
                 call->own(call, now);
@@ -203,9 +204,10 @@ static bool find_keys(struct cloud *c, struct cloud_call *call, struct outgoing 
         o->project = str_of(call->account->project);
         if (credentials_keys(call->account->keyring->credentials, now, cloud_wall(c), &o->keys, &err) == 0)
                 return true;
-        if (err.kind == ERROR_CANCELLED)
+        if (err.kind == ERROR_CANCELLED) {
                 cloud_call_wait(call, &call->account->keyring->waiting);
-        else
+                keyring_plan(call->account->keyring, now);
+        } else
                 cloud_call_fail(call, &err, now);
         return false;
 }
@@ -294,6 +296,8 @@ static bool correct_clock(struct cloud *c, const struct http_request *done)
         if (llabs(skew - c->skew) < SKEW_LEAST)
                 return false;
         c->skew = skew;
+        for (struct keyring *k = c->keyrings; k; k = k->next)
+                keyring_plan(k, clock_monotonic(c->config.clock)); /* when they are due is the cloud's time */
         if (skew)
                 log_warn("the local clock differs from the cloud's, whose time is used for signatures",
                          LOG_D("by", skew));
@@ -313,6 +317,7 @@ static bool put_right(struct cloud *c, struct cloud_call *call, const struct htt
         }
         if (!call->raw && !call->renewed &&
             credentials_refused(call->account->keyring->credentials, buf_view(&call->access), now)) {
+                keyring_plan(call->account->keyring, now);
                 call->renewed = true;
                 return true;
         }
@@ -407,6 +412,19 @@ static void time_out(struct cloud *c, usec now)
         }
 }
 
+static void renew_keys(struct cloud *c, usec now)
+{
+        struct heap_node *n;
+
+        while ((n = heap_first(&c->renewals)) && n->at <= now) {
+                struct keyring *k = CONTAINER_OF(n, struct keyring, renewal);
+
+                keyring_turn(k, now);
+                /* whatever came of it, not twice in one turn */
+                keyring_plan(k, MAX_OF(credentials_deadline(k->credentials, now, cloud_wall(c)), now + 1));
+        }
+}
+
 static void turn(struct task *task, usec now)
 {
         struct cloud *c = CONTAINER_OF(task, struct cloud, task);
@@ -419,19 +437,15 @@ static void turn(struct task *task, usec now)
                 on_done(c, CONTAINER_OF(q, struct cloud_call, http), now);
         }
         time_out(c, now);
-        for (struct keyring *k = c->keyrings; k; k = k->next)
-                if (k->temporary)
-                        keyring_turn(k, now);
+        renew_keys(c, now);
         for (size_t i = 0; i < c->limits_n; i++)
                 send_waiting(c, &c->limits[i], now);
         for (size_t i = 0; i < c->limits_n; i++)
                 if (c->limits[i].first)
                         at = MIN_OF(at, bucket_at(&c->limits[i].rate, c->limits[i].paid_until, now));
-        for (const struct keyring *k = c->keyrings; k; k = k->next)
-                if (k->temporary)
-                        at = MIN_OF(at, credentials_deadline(k->credentials, now, cloud_wall(c)));
-        first = heap_first(&c->deadlines);
-        if (first)
+        if ((first = heap_first(&c->renewals)))
+                at = MIN_OF(at, first->at);
+        if ((first = heap_first(&c->deadlines)))
                 at = MIN_OF(at, first->at);
         loop_arm(c->config.loop, &c->task, at);
 }
@@ -511,6 +525,7 @@ struct cloud *cloud_free(struct cloud *c)
                 return NULL;
         loop_forget(c->config.loop, &c->task);
         heap_done(&c->deadlines);
+        heap_done(&c->renewals);
         free(c);
         return NULL;
 }

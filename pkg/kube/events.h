@@ -1,6 +1,7 @@
 /* Kubernetes events (events.k8s.io/v1) about one kind of object: what `kubectl describe` shows. The same
- * reason and note about an object within ten minutes becomes a series, written at most once a minute; writing
- * is best effort and never holds anything up. Loop's thread. */
+ * reason and note about an object within ten minutes becomes a series, written at most once a minute; after
+ * ten notes of one reason the others become one series. Writing is best effort and never holds anything up.
+ * Loop's thread. */
 #pragma once
 
 #include "kube/client.h"

@@ -1,7 +1,6 @@
 #include "source/poller.h"
 
 #include "base/backoff.h"
-#include "log/log.h"
 #include "source/page.h"
 
 enum { PATH_MOST = 8 << 10, BODY_MOST = 1 << 20, MARK_MOST = READER_STATE_MOST + (64 << 10) };
@@ -121,6 +120,14 @@ static void why(const struct poller_call *c, struct error *err)
                 (void)refusal_error(&c->refusal, what, err);
 }
 
+/* What can't be read may be the network's fault: asked again, it may be whole. */
+static enum poller_step judged(enum poller_step step, struct error *err)
+{
+        if (step == POLLER_FAILED && err->kind == ERROR_PROTOCOL)
+                err->retry = true;
+        return step;
+}
+
 /* ---- jobs --------------------------------------------------------------- */
 
 /* Where its errand is found: the track, and whether it reads. */
@@ -207,7 +214,7 @@ static void errand_ended(struct poller *p, struct errand *e, usec now)
         buf_reset(&p->mark);
         if (succeeded(&e->call)) {
                 e->refusals = 0;
-                step = p->ops->answered(p, &e->job, buf_view(&e->call.answer), &err);
+                step = judged(p->ops->answered(p, &e->job, buf_view(&e->call.answer), &err), &err);
         } else {
                 why(&e->call, &err);
                 if (e->call.refusal.verdict != CLOUD_DONE && p->ops->refused &&
@@ -393,7 +400,7 @@ static void discovered(struct poller *p, usec now)
         enum poller_step step = POLLER_FAILED;
 
         if (succeeded(&p->discovery))
-                step = p->ops->discovered(p, buf_view(&p->discovery.answer), &err);
+                step = judged(p->ops->discovered(p, buf_view(&p->discovery.answer), &err), &err);
         else
                 why(&p->discovery, &err);
         if (step == POLLER_AGAIN) {
@@ -459,13 +466,10 @@ static void take_calls(struct poller *p, usec now)
 
 static void say_warnings(struct poller *p)
 {
-        const struct trigger *t = p->services->trigger;
-        struct reader_warning w;
+        struct notice notice;
 
-        while (reader_warned(p->reader, &w))
-                log_warn("source", LOG_S("namespace", t ? t->namespace_ : ""),
-                         LOG_S("trigger", t ? t->name : ""), LOG_S("reason", w.reason), LOG_S("text", w.text),
-                         LOG_I("times", (int64_t)w.times));
+        while (reader_warned(p->reader, &notice))
+                source_tell(p->services, &notice);
 }
 
 static size_t poll(struct source *s, struct pull_event *events, size_t max, usec now)
@@ -509,6 +513,7 @@ static void commit(struct source *s, uint32_t track, uint64_t next)
 }
 static void revoked(struct source *s, uint32_t track) { reader_revoked(poller_of(s)->reader, track); }
 static int64_t lag(const struct source *s) { return reader_lag(const_of(s)->reader); }
+static int64_t unsaved(const struct source *s) { return reader_unsaved(const_of(s)->reader); }
 
 static void stop(struct source *s)
 {
@@ -526,7 +531,8 @@ static struct source *close_source(struct source *s)
 
 #define PULL_OPS                                                                                             \
         .poll = poll, .deadline = deadline, .credit = credit, .release = release, .detach = detach,          \
-        .commit = commit, .revoked = revoked, .lag = lag, .stop = stop, .free = close_source
+        .commit = commit, .revoked = revoked, .lag = lag, .unsaved = unsaved, .stop = stop,                  \
+        .free = close_source
 const struct pull_ops poller_pull = { PULL_OPS };
 const struct pull_ops poller_pull_at_once = { .commit_at_once = true, PULL_OPS };
 

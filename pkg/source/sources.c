@@ -52,13 +52,6 @@ void push_refuse(const struct push_refused *r, struct push_reply *reply)
         buf_printf(&reply->body, "%s\n", r->text);
 }
 
-const char *lost_reason_name(enum lost_reason reason)
-{
-        static const char *const names[LOST_REASON_MAX] = { "retention", "recreated" };
-
-        return names[reason];
-}
-
 const char *source_state_name(enum source_state state)
 {
         static const char *const names[SOURCE_STATE_MAX] = {

@@ -114,8 +114,7 @@ static void note_gone(struct access *a)
                 return;
         (void)snprintf(a->gone, sizeof(a->gone), "%s", text.p ? text.p : "");
         if (a->gone[0])
-                log_warn("access", LOG_S("namespace", a->config.trigger->namespace_),
-                         LOG_S("trigger", a->config.trigger->name), LOG_S("gone", a->gone));
+                log_warn_for(a->config.log, "access", LOG_S("gone", a->gone));
         if (a->config.observer)
                 loop_ready(a->config.loop, a->config.observer);
 }
@@ -166,8 +165,7 @@ static void say(struct access *a, const char *why)
 
         (void)snprintf(a->why, sizeof(a->why), "%s", why);
         if (differs && *why)
-                log_warn("access", LOG_S("namespace", a->config.trigger->namespace_),
-                         LOG_S("trigger", a->config.trigger->name), LOG_S("lacks", why));
+                log_warn_for(a->config.log, "access", LOG_S("lacks", why));
         if (differs && a->config.observer)
                 loop_ready(a->config.loop, a->config.observer);
 }

@@ -109,7 +109,9 @@ static void make_id(struct gate_host *h, char id[33])
         (void)snprintf(id, 33, "%016" PRIx64 "%016" PRIx64, random_next(&h->random), random_next(&h->random));
 }
 
-static void log_refusal(struct gate_host *h, struct str id, int status, const char *reason)
+/* log: the Trigger's that it was for; NULL: for none. */
+static void log_refusal(struct gate_host *h, const struct log_scope *log, struct str id, int status,
+                        const char *reason)
 {
         uint64_t unsaid;
         char text[40];
@@ -117,8 +119,8 @@ static void log_refusal(struct gate_host *h, struct str id, int status, const ch
         if (!sample_take(&h->log, loop_now(h->loop), &unsaid))
                 return;
         (void)snprintf(text, sizeof(text), STR_FMT, STR_ARG(id));
-        log_info("request", LOG_S("request", text), LOG_I("status", status), LOG_S("reason", reason),
-                 LOG_I("unsaid", unsaid));
+        log_info_for(log, "request", LOG_S("request", text), LOG_I("status", status), LOG_S("reason", reason),
+                     LOG_I("unsaid", unsaid));
 }
 
 /* What is no request at all. */
@@ -136,7 +138,7 @@ static void on_refused(void *cookie, struct http_refused *r)
                                             .text = r->why,
                                             .id = str_of(id) },
                     &reply);
-        log_refusal(h, str_of(id), reply.status, r->why);
+        log_refusal(h, NULL, str_of(id), reply.status, r->why);
         r->status = reply.status;
         r->content_type = (struct str){ 0 };
         *r->headers = reply.headers;
@@ -270,6 +272,8 @@ void gate_host_drain(struct gate_host *h, usec linger)
         else
                 http_server_drain(h->server);
 }
+
+usec gate_host_last_accepted(const struct gate_host *h) { return http_server_last_accepted(h->server); }
 
 struct gate_host *gate_host_free(struct gate_host *h)
 {
@@ -612,7 +616,7 @@ static void refuse(struct gate_host *h, const struct gate *g, struct http_call *
         struct push_reply reply = { .headers = headers, .body = body };
 
         (g && g->ops->refuse ? g->ops->refuse : push_refuse)(r, &reply);
-        log_refusal(h, r->id, reply.status, r->text);
+        log_refusal(h, g ? g->feed.config.services->log : NULL, r->id, reply.status, r->text);
         http_call_reply(http, reply.status, (struct str){ 0 }, buf_view(&reply.headers),
                         buf_view(&reply.body));
         headers = reply.headers;
@@ -914,7 +918,7 @@ static void gate_count(const struct feed *f, struct pipeline_status *out)
         out->stats.offered += out->callers.unwanted;
         out->stats.filtered += out->callers.unwanted;
         out->stats.state = f->status.delivery;
-        out->lag = -1;
+        out->lag = out->unsaved = -1;
 }
 
 static void gate_free(struct feed *f)

@@ -30,6 +30,7 @@ struct letter {
 
 struct letters {
         const struct trigger *trigger;
+        const struct log_scope *log;
         char *url;
         struct http http;
         struct http_target *target;
@@ -62,8 +63,8 @@ static int open_kafka(struct letters *l, const struct letters_config *config, st
         strings_join(&k->bootstrap_servers, &servers);
         if (servers.failed)
                 return error_memory(err);
-        return kafka_producer_new(&l->producer, &(struct kafka_client_config){ servers.p }, k->topic,
-                                  config->loop, config->wake, err);
+        return kafka_producer_new(&l->producer, &(struct kafka_client_config){ servers.p, config->log },
+                                  k->topic, config->loop, config->wake, err);
 }
 
 static int open_http(struct letters *l, const struct letters_config *config, struct error *err)
@@ -103,6 +104,7 @@ int letters_new(struct letters **out, const struct letters_config *config, struc
                 return error_memory(err);
         }
         l->trigger = config->trigger;
+        l->log = config->log;
         l->loop = config->loop;
         l->wake = config->wake;
         l->most = config->most;
@@ -150,9 +152,9 @@ static bool was_refused(struct letters *l, size_t n)
                 return false;
         l->refused = MAX_OF(n, (size_t)1);
         l->taken = MIN_OF(l->taken, l->refused - 1);
-        log_warn("a dead letter is too large for its receiver: it is cut, as all that are as large",
-                 LOG_S("namespace", l->trigger->namespace_), LOG_S("trigger", l->trigger->name),
-                 LOG_I("bytes", (int64_t)n));
+        log_warn_for(l->log,
+                     "a dead letter is too large for its receiver: it is cut, as all that are as large",
+                     LOG_I("bytes", (int64_t)n));
         return true;
 }
 

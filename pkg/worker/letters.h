@@ -10,6 +10,7 @@ struct letters;
 
 struct letters_config {
         const struct trigger *trigger; /* has a deadLetter; borrowed */
+        const struct log_scope *log;   /* borrowed */
         const char *url;               /* what its ref or uri means; NULL with kafka */
         const char *secrets;           /* the folder; NULL: there is none */
         struct loop *loop;

@@ -25,21 +25,12 @@ struct pipeline_config {
         bool ending;            /* only take back what the source made outside */
         struct gate_host *host; /* where push sources are reached; NULL: nowhere */
         struct task *observer;  /* made ready when the status changed; may be NULL */
+        struct notices notices; /* who hears what befalls the source, besides the log and the counters */
         /* where positions go, as long as there is a pipeline */
         int (*open_store)(void *cookie, struct store *, struct error *);
         void (*close_store)(void *cookie);
         void *store_cookie;
 };
-
-/* Whatever the reason. */
-static inline int64_t pipeline_lost(const struct pipeline_status *s)
-{
-        uint64_t n = 0;
-
-        for (int reason = 0; reason < LOST_REASON_MAX; reason++)
-                n += s->lost[reason];
-        return (int64_t)n;
-}
 
 /* "the local clock is 20m0s behind the cloud's". Appends; nothing where they agree. */
 void pipeline_clock(const struct pipeline_status *, struct buf *);

@@ -28,26 +28,13 @@ static struct pull *pull_of(const struct feed *f) { return CONTAINER_OF(f, struc
 
 /* ---- from the source ---------------------------------------------------- */
 
-static void records_lost(struct pull *p, const struct pull_event *e)
-{
-        struct pipeline_status *s = &p->feed.status;
-        const struct trigger *t = p->feed.config.trigger;
-
-        s->lost[e->lost_reason] += e->lost;
-        (void)snprintf(s->lost_text, sizeof(s->lost_text), "%s", e->text);
-        log_warn("records are lost", LOG_S("namespace", t->namespace_), LOG_S("trigger", t->name),
-                 LOG_S("reason", lost_reason_name(e->lost_reason)), LOG_I("records", (int64_t)e->lost),
-                 LOG_S("text", e->text));
-        s->changes++;
-}
-
 static void track_assigned(struct pull *p, uint32_t track, usec now)
 {
         struct error err;
 
         if (delivery_assign(p->engine, track, now, &err) < 0) {
-                log_error("a partition can't be taken", LOG_S("trigger", p->feed.config.trigger->name),
-                          LOG_I("track", track), LOG_S("error", err.text));
+                log_error_for(p->feed.config.services->log, "a partition can't be taken",
+                              LOG_I("track", track), LOG_S("error", err.text));
                 p->ops->revoked(p->feed.source, track);
         }
 }
@@ -89,7 +76,6 @@ static bool poll_source(struct pull *p, usec now)
                         break;
                 case PULL_LOST: delivery_revoke(p->engine, e->track, 0); break;
                 case PULL_STATE: feed_source_said(&p->feed, e->state, e->text, now); break;
-                case PULL_RECORDS_LOST: records_lost(p, e); break;
                 case PULL_CLOSED:
                         p->feed.closed = true;
                         p->feed.status.changes++;
@@ -210,6 +196,7 @@ static void pull_count(const struct feed *f, struct pipeline_status *out)
 
         delivery_stats(p->engine, &out->stats);
         out->lag = p->ops->lag ? p->ops->lag(f->source) : -1;
+        out->unsaved = p->ops->unsaved ? p->ops->unsaved(f->source) : -1;
 }
 
 static void pull_free(struct feed *f)

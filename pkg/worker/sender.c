@@ -526,11 +526,13 @@ static int open_all(struct sender *s, struct error *err)
 {
         const struct sender_config *c = &s->config;
         const struct access_config access = { .trigger = c->trigger,
+                                              .log = c->log,
                                               .secrets = c->secrets,
                                               .loop = c->loop,
                                               .http = c->http,
                                               .observer = c->wake };
         const struct letters_config letters = { .trigger = c->trigger,
+                                                .log = c->log,
                                                 .url = c->dead_letter,
                                                 .secrets = c->secrets,
                                                 .loop = c->loop,

@@ -14,6 +14,7 @@ struct sender_config {
         struct loop *loop;
         struct http_client *http;
         const struct trigger *trigger; /* borrowed, as all here */
+        const struct log_scope *log;
         const struct shape *shape;
         const struct clock *clock;
         const char *sink; /* the absolute URL */

@@ -196,6 +196,10 @@ class Kafka:
         """messages: of {value, key, partition, headers, timestamp}, or bare values; all acknowledged on return."""
         self._client(_produce, topic, [m if isinstance(m, dict) else {"value": m} for m in messages])
 
+    def commit(self, group, topic, offsets):
+        """The group's positions, {partition: offset}, written by somebody who is no member of it."""
+        self._client(_commit, group, topic, offsets)
+
     def committed(self, group, topic, partitions):
         """{partition: committed offset, or None}"""
         return self._client(_committed, group, topic, partitions)
@@ -303,6 +307,16 @@ def _produce(bootstrap, topic, messages):
     left = producer.flush(60)
     if failed or left:
         raise AssertionError(f"{left} messages not acknowledged, {len(failed)} refused: {failed[:3]}")
+
+
+def _commit(bootstrap, group, topic, offsets):
+    from confluent_kafka import Consumer, TopicPartition
+
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False})
+    try:
+        consumer.commit(offsets=[TopicPartition(topic, p, o) for p, o in offsets.items()], asynchronous=False)
+    finally:
+        consumer.close()
 
 
 def _committed(bootstrap, group, topic, partitions):

@@ -357,16 +357,14 @@ static void request_free(struct apig_request *r)
 /* Whoever asks about a request has the id that its answer bore. */
 static void log_request(struct apig *s, struct str id, int status, const char *reason)
 {
-        const struct trigger *t = s->services->trigger;
         uint64_t unsaid;
         char text[40];
 
         if (!sample_take(&s->log, loop_now(s->services->loop), &unsaid))
                 return;
         (void)snprintf(text, sizeof(text), STR_FMT, STR_ARG(id));
-        log_info("request", LOG_S("namespace", t->namespace_), LOG_S("trigger", t->name),
-                 LOG_S("request", text), LOG_I("status", status), LOG_S("reason", reason ? reason : ""),
-                 LOG_I("unsaid", unsaid));
+        log_info_for(s->services->log, "request", LOG_S("request", text), LOG_I("status", status),
+                     LOG_S("reason", reason ? reason : ""), LOG_I("unsaid", unsaid));
 }
 
 static enum push_verdict refuse(struct apig *s, const struct apig_refusal *refusal,

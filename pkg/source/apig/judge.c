@@ -124,7 +124,6 @@ static bool will_say(const struct judge *j, usec now) { return !j->said_at || no
 
 static void say(struct judge *j, const char *why)
 {
-        const struct trigger *t = j->config.services->trigger;
         usec now = clock_monotonic(j->config.services->clock);
 
         j->counts.failed++;
@@ -134,8 +133,8 @@ static void say(struct judge *j, const char *why)
                 j->unsaid++;
                 return;
         }
-        log_warn(j->config.kind->name, LOG_S("namespace", t->namespace_), LOG_S("trigger", t->name),
-                 LOG_S("reason", why), LOG_I("unsaid", j->unsaid));
+        log_warn_for(j->config.services->log, j->config.kind->name, LOG_S("reason", why),
+                     LOG_I("unsaid", j->unsaid));
         j->said_at = now;
         j->unsaid = 0;
 }

@@ -3,6 +3,7 @@
 #include "json/check.h"
 #include "json/tree.h"
 #include "json/value.h"
+#include "source/cloud.h"
 
 static const struct field cloudeye_fields[] = {
         SMN_FIELDS,
@@ -89,4 +90,5 @@ const struct source_kind cloudeye_source = {
         .open = cloudeye_open,
         .origin = smn_origin,
         .external = notified_external,
+        .warnings = source_account_warnings,
 };

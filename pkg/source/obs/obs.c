@@ -1,5 +1,6 @@
 #include "source/obs/obs.h"
 
+#include "source/cloud.h"
 #include "source/obs/records.h"
 #include "source/smn/notified.h"
 
@@ -431,4 +432,5 @@ const struct source_kind obs_source = {
         .open = obs_open,
         .origin = origin,
         .external = notified_external,
+        .warnings = source_account_warnings,
 };

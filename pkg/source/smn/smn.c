@@ -1,5 +1,7 @@
 #include "source/smn/smn.h"
 
+#include "source/cloud.h"
+
 static const struct field smn_fields[] = { SMN_FIELDS };
 static const struct rule smn_rules[] = { TOPIC_RULES };
 const struct type smn_type = TYPE("SmnSource", struct smn_spec, smn_fields,
@@ -94,4 +96,5 @@ const struct source_kind smn_source = {
         .open = smn_open,
         .origin = smn_origin,
         .external = notified_external,
+        .warnings = source_account_warnings,
 };

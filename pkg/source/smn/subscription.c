@@ -339,7 +339,8 @@ static void subscribed(struct subscription *s, usec now)
         (void)snprintf(text, sizeof(text),
                        "subscribed, waiting for the subscription's confirmation at %.180s", s->endpoint);
         say(s, SOURCE_CONNECTING, text);
-        log_info("subscribed", LOG_S("topic", s->topic), LOG_S("endpoint", s->endpoint));
+        log_info_for(s->config.services->log, "subscribed", LOG_S("topic", s->topic),
+                     LOG_S("endpoint", s->endpoint));
         rest(s, now + MIN_OF(ASK_AGAIN_FIRST << s->asked, ASK_AGAIN_MOST));
         s->asked = MIN_OF(s->asked + 1, 10u);
 }
@@ -361,7 +362,8 @@ static void called(struct subscription *s, usec now)
         else if (s->call == PHASE_SUBSCRIBE)
                 subscribed(s, now);
         else {
-                log_info("a subscription is cancelled", LOG_S("subscription", s->urn));
+                log_info_for(s->config.services->log, "a subscription is cancelled",
+                             LOG_S("subscription", s->urn));
                 s->offset = 0;
                 s->phase = PHASE_LIST; /* until none is left */
         }

@@ -388,10 +388,9 @@ static void take_stored(struct timer *s, usec now)
 static void follow_clock(struct timer *s, usec at)
 {
         if (s->settled > at + SET_BACK) {
-                log_warn("the clock was set back: ticks follow the new time",
-                         LOG_S("namespace", s->services->trigger->namespace_),
-                         LOG_S("trigger", s->services->trigger->name),
-                         LOG_I("seconds", (s->settled - at) / USEC_SEC));
+                source_warn(s->services, "ClockSetBack", 0,
+                            "the clock was set back by %lld s: ticks follow the new time",
+                            (long long)((s->settled - at) / USEC_SEC));
                 s->before = MAX_OF(s->before, s->settled);
                 s->settled = at;
         } else if (s->before && at > s->before + GRACE) {
@@ -770,8 +769,10 @@ static const struct pull_ops pull = {
         .stop = timer_stop,
         .free = timer_free,
 };
+static const struct warning warnings[] = { WARNING("ClockSetBack"), WARNINGS_END };
 const struct source_kind timer_source = {
         .name = "timer",
+        .warnings = warnings,
         .type = &timer_type,
         .shape = &timer_shape,
         .pull = &pull,

@@ -124,7 +124,6 @@ static void poll_once(void)
                                 (void)snprintf(b.text, sizeof(b.text), "%s", events[i].text);
                                 break;
                         case PULL_CLOSED: b.closed = true; break;
-                        case PULL_RECORDS_LOST:
                         case PULL_LOST: fail_msg("lost"); break;
                         }
 }
