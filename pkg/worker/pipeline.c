@@ -248,7 +248,7 @@ static int open_sender(struct pipeline *p, const struct delivery_config *deliver
                                                                              : NULL,
                                         .secrets = p->config.secrets,
                                         .wake = &p->task,
-                                        .slots = delivery->max_in_flight,
+                                        .most = delivery->max_in_flight,
                                         .batch_records = delivery->batch_records };
 
         if (p->kind->push) {
