@@ -255,6 +255,9 @@ static int open_all(struct pipeline *p, struct error *err)
             open_sender(p, &delivery, err) < 0 ||
             p->config.open_store(p->config.store_cookie, &p->task, &p->services.store, err) < 0)
                 return -1;
+        if (p->config.open_claims &&
+            p->config.open_claims(p->config.store_cookie, &p->task, &p->services.claims, err) < 0)
+                return -1;
         return open_feed(p, &delivery, err);
 }
 
@@ -295,6 +298,8 @@ struct pipeline *pipeline_free(struct pipeline *p)
         (void)fetch_end_free(p->fetch);
         if (p->peers)
                 (void)http_end_free(p->peers);
+        if (p->services.claims.ops)
+                p->config.close_claims(p->config.store_cookie);
         if (p->services.store.ops)
                 p->config.close_store(p->config.store_cookie);
         (void)sender_free(p->sender);
