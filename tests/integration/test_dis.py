@@ -39,7 +39,7 @@ class Stream:
             fresh.write_text(value)
             fresh.rename(self.secrets / "cloud" / name)
 
-    def start(self, delivery=None, options=(), **more):
+    def start(self, delivery=None, options=(), name="run", spec=None, **more):
         source = {
             "streamName": "orders",
             "startPosition": "TrimHorizon",
@@ -48,7 +48,8 @@ class Stream:
             **more,
         }
         return self.runner.start(
-            trigger("orders", {"dis": source}, self.function.uri, delivery),
+            trigger("orders", {"dis": source}, self.function.uri, delivery, **(spec or {})),
+            name=name,
             options=[f"--secrets={self.secrets}", "--grace=5s", *options],
             env={"SLUICE_CLOUD": self.cloud.endpoint},
         )
