@@ -137,7 +137,7 @@ class Kafka:
             for m in ("SCRAM-SHA-256", "SCRAM-SHA-512")
             for a in ("--add-scram", f"{m}=[name={self.user},password={self.password}]")
         ]
-        run(self._java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", config, *scram))
+        run(self._java("kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", config, *scram))
 
     def start(self):
         if self.port is None:
