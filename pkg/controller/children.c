@@ -203,7 +203,7 @@ static void lease_rule(struct writer *w, const struct trigger *t)
 static void role(struct writer *w, const struct trigger *t)
 {
         static const char *const status[] = { "patch", NULL }, *const checkpoint[] = { "get", "patch", NULL },
-                                 *const told[] = { "create", "patch", NULL };
+                                 *const told[] = { "create", NULL };
         BUF_AT_END struct buf positions = BUF_INIT(1024);
 
         child_name(CHILD_CHECKPOINT, t->name, &positions);

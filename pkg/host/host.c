@@ -548,6 +548,8 @@ int host_new(struct host **out, struct loop *loop, const struct host_config *con
                 (void)host_free(h);
                 return -1;
         }
+        if (h->recorder)
+                recorder_only_creates(h->recorder);
         *out = h;
         return 0;
 }
