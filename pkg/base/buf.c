@@ -7,6 +7,8 @@
 
 #include "base/file.h"
 
+static const char HEX_DIGITS[] = "0123456789abcdef";
+
 void buf_done(struct buf *b)
 {
         free(b->p);
@@ -55,9 +57,29 @@ void buf_hex(struct buf *b, uint64_t value, unsigned digits)
         if (!buf_reserve(b, digits))
                 return;
         for (unsigned i = digits; i > 0; i--, value >>= 4)
-                b->p[b->n + i - 1] = "0123456789abcdef"[value & 15];
+                b->p[b->n + i - 1] = HEX_DIGITS[value & 15];
         b->n += digits;
         b->p[b->n] = 0;
+}
+
+void hex_text(const unsigned char *bytes, size_t n, char *out)
+{
+        for (size_t i = 0; i < n; i++) {
+                *out++ = HEX_DIGITS[bytes[i] >> 4];
+                *out++ = HEX_DIGITS[bytes[i] & 15];
+        }
+        *out = 0;
+}
+
+void uuid_text(const unsigned char bytes[16], char out[37])
+{
+        static const unsigned char groups[] = { 4, 2, 2, 2, 6 };
+
+        for (size_t i = 0, from = 0; i < COUNT_OF(groups); from += groups[i++]) {
+                hex_text(bytes + from, groups[i], out);
+                out += 2 * groups[i];
+                *out++ = i + 1 < COUNT_OF(groups) ? '-' : 0;
+        }
 }
 
 void buf_int(struct buf *b, int64_t value)
@@ -174,39 +196,80 @@ void buf_base64(struct buf *b, struct str s)
         b->p[b->n] = 0;
 }
 
-static int base64_value(char c)
+/* The value of each character; -1: it is none of the alphabet. */
+/* clang-format off */
+static const signed char base64_values[256] = {
+        -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
+        -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
+        -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 62, -1, -1, -1, 63,
+        52, 53, 54, 55, 56, 57, 58, 59, 60, 61, -1, -1, -1, -1, -1, -1,
+        -1,  0,  1,  2,  3,  4,  5,  6,  7,  8,  9, 10, 11, 12, 13, 14,
+        15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, -1, -1, -1, -1, -1,
+        -1, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40,
+        41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, -1, -1, -1, -1, -1,
+        -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
+        -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
+        -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
+        -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
+        -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
+        -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
+        -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
+        -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
+};
+/* clang-format on */
+
+/* Four characters; the highest bit is set when one of them is none. */
+static uint32_t base64_four(const unsigned char *in)
 {
-        return c >= 'A' && c <= 'Z'   ? c - 'A'
-               : c >= 'a' && c <= 'z' ? c - 'a' + 26
-               : c >= '0' && c <= '9' ? c - '0' + 52
-               : c == '+'             ? 62
-               : c == '/'             ? 63
-                                      : -1;
+        const signed char *v = base64_values;
+
+        return (uint32_t)v[in[0]] << 18 | (uint32_t)v[in[1]] << 12 | (uint32_t)v[in[2]] << 6 |
+               (uint32_t)v[in[3]];
+}
+
+size_t base64_bytes(struct str s)
+{
+        if (s.n % 4 || !s.n)
+                return 0;
+        return s.n / 4 * 3 - (s.p[s.n - 1] != '=' ? 0 : s.p[s.n - 2] != '=' ? 1 : 2);
+}
+
+bool base64_decode(struct str s, char *out)
+{
+        const unsigned char *in = (const unsigned char *)s.p;
+        uint32_t v, wrong = 0;
+        unsigned char last[4];
+        size_t rest = base64_bytes(s);
+
+        if (!rest)
+                return s.n == 0;
+        for (; rest > 3; in += 4, out += 3, rest -= 3) {
+                wrong |= v = base64_four(in);
+                out[0] = (char)(v >> 16);
+                out[1] = (char)(v >> 8);
+                out[2] = (char)v;
+        }
+        for (size_t i = 0; i < 4; i++) /* what is padded */
+                last[i] = i > rest ? 'A' : in[i];
+        wrong |= v = base64_four(last);
+        for (size_t i = 0; i < rest; i++)
+                out[i] = (char)(v >> (16 - 8 * i));
+        return wrong >> 31 == 0;
 }
 
 bool buf_unbase64(struct buf *b, struct str s)
 {
-        if (s.n % 4)
+        size_t n = base64_bytes(s);
+
+        if (!buf_reserve(b, n))
                 return false;
-        for (size_t i = 0; i < s.n; i += 4) {
-                bool last = i + 4 == s.n;
-                size_t pad = last && s.p[i + 3] == '=' ? (s.p[i + 2] == '=' ? 2 : 1) : 0;
-                uint32_t v = 0;
-                char bytes[3];
-
-                for (size_t j = 0; j < 4; j++) {
-                        int d = j >= 4 - pad ? 0 : base64_value(s.p[i + j]);
-
-                        if (d < 0)
-                                return false;
-                        v = v << 6 | (uint32_t)d;
-                }
-                bytes[0] = (char)(v >> 16);
-                bytes[1] = (char)(v >> 8);
-                bytes[2] = (char)v;
-                buf_add(b, bytes, 3 - pad);
+        if (!base64_decode(s, b->p + b->n)) {
+                b->p[b->n] = 0;
+                return false;
         }
-        return !b->failed;
+        b->n += n;
+        b->p[b->n] = 0;
+        return true;
 }
 
 void buf_drop(struct buf *b, size_t from_start)

@@ -39,6 +39,9 @@ static inline void buf_char(struct buf *b, char c)
 void buf_int(struct buf *, int64_t);
 /* The lowest so many hexadecimal digits, in lower case. */
 void buf_hex(struct buf *, uint64_t value, unsigned digits);
+/* n bytes as 2n digits, and as a UUID (of 16); both end in NUL. */
+void hex_text(const unsigned char *, size_t n, char *out);
+void uuid_text(const unsigned char[16], char out[37]);
 void buf_printf(struct buf *, const char *format, ...) PRINTF(2, 3);
 void buf_vprintf(struct buf *, const char *format, va_list) PRINTF(2, 0);
 /* Percent-encodes all but letters, digits and the characters of keep. */
@@ -48,8 +51,12 @@ void buf_unpercent(struct buf *, struct str, bool plus);
 /* Each byte that is part of no character of UTF-8 becomes U+FFFD. */
 void buf_utf8(struct buf *, struct str);
 void buf_base64(struct buf *, struct str);
-/* false when the text is not Base64 (padding demanded); what was appended before the fault stays. */
+/* false when the text is not Base64 (padding demanded), or there is no room: nothing is appended. */
 bool buf_unbase64(struct buf *, struct str) MUST_CHECK;
+/* How many bytes a text is, if it is Base64. */
+size_t base64_bytes(struct str);
+/* Into base64_bytes bytes; false: it is none, and they hold anything. */
+bool base64_decode(struct str, char *out) MUST_CHECK;
 void buf_drop(struct buf *, size_t from_start); /* removes bytes at the start */
 static inline struct str buf_view(const struct buf *b) { return (struct str){ b->p ? b->p : "", b->n }; }
 /* hands the terminated text over; NULL when failed; the buffer is empty then */

@@ -73,6 +73,20 @@ static void hex_is_what_printf_writes(void **state UNUSED)
         assert_int_equal(b.n, 23);
 }
 
+static void bytes_as_digits_and_as_a_uuid(void **state UNUSED)
+{
+        static const unsigned char bytes[16] = { 0x00, 0x01, 0x7f, 0x80, 0xff, 0xa5, 0x5a, 0x10,
+                                                 0x9c, 0xde, 0xf0, 0x12, 0x34, 0x56, 0x78, 0x9a };
+        char hex[33], uuid[37];
+
+        hex_text(bytes, 16, hex);
+        assert_string_equal(hex, "00017f80ffa55a109cdef0123456789a");
+        hex_text(bytes, 0, hex);
+        assert_string_equal(hex, "");
+        uuid_text(bytes, uuid);
+        assert_string_equal(uuid, "00017f80-ffa5-5a10-9cde-f0123456789a");
+}
+
 static void a_printf_that_does_not_fit_leaves_what_was_there(void **state UNUSED)
 {
         BUF_AT_END struct buf b = BUF_INIT(10);
@@ -166,9 +180,30 @@ static void base64_refuses_what_is_none(void **state UNUSED)
 
                 if (buf_unbase64(&b, str_of(bad[i])))
                         fail_msg("\"%s\" was taken for Base64", bad[i]);
+                assert_int_equal(b.n, 0);
         }
         BUF_AT_END struct buf small = BUF_INIT(2);
         assert_false(buf_unbase64(&small, STR("Zm9v")));
+}
+
+/* Each byte that is none of the alphabet, at each place of three groups. */
+static void base64_refuses_each_byte_at_each_place(void **state UNUSED)
+{
+        static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+        for (int c = 0; c < 256; c++)
+                for (size_t at = 0; at < 12; at++) {
+                        char text[] = "Zm9vZm9vZm9v";
+                        BUF_AT_END struct buf b = BUF_INIT(100);
+                        bool fine = (c && strchr(alphabet, c)) || (c == '=' && at == 11);
+
+                        buf_text(&b, "x");
+                        text[at] = (char)c;
+                        if (buf_unbase64(&b, (struct str){ text, 12 }) != fine)
+                                fail_msg("byte %d at %zu", c, at);
+                        if (!fine)
+                                assert_string_equal(b.p, "x");
+                }
 }
 
 static void drop_keeps_the_rest(void **state UNUSED)
@@ -274,12 +309,14 @@ int main(void)
                 cmocka_unit_test(a_huge_append_fails_cleanly),
                 cmocka_unit_test(printf_fills_to_the_last_byte),
                 cmocka_unit_test(hex_is_what_printf_writes),
+                cmocka_unit_test(bytes_as_digits_and_as_a_uuid),
                 cmocka_unit_test(percent_both_ways),
                 cmocka_unit_test(a_printf_that_does_not_fit_leaves_what_was_there),
                 cmocka_unit_test(integers_at_both_ends),
                 cmocka_unit_test(base64_has_the_vectors_of_its_document),
                 cmocka_unit_test(base64_goes_both_ways),
                 cmocka_unit_test(base64_refuses_what_is_none),
+                cmocka_unit_test(base64_refuses_each_byte_at_each_place),
                 cmocka_unit_test(drop_keeps_the_rest),
                 cmocka_unit_test(take_hands_over),
                 cmocka_unit_test(files_are_read_whole_up_to_the_maximum),

@@ -169,7 +169,7 @@ static int end(void **state UNUSED)
         n = pread(b.log, b.logged, sizeof(b.logged) - 1, 0);
         b.logged[MAX_OF(n, (ssize_t)0)] = 0;
         (void)close(b.log);
-        host_stop(b.host, 0, 0);
+        host_stop(b.host, &(struct host_end){ 0 });
         while (!host_stopped(b.host)) {
                 loop_arm(b.loop, &b.quiet, clock_monotonic(&system_clock) + 10 * USEC_MSEC);
                 run();

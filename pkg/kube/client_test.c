@@ -10,6 +10,7 @@
 #include "http/server.h"
 #include "kube/checkpoint.h"
 #include "kube/events.h"
+#include "kube/leases.h"
 #include "kube/reflector.h"
 #include "kube/report.h"
 
@@ -290,22 +291,52 @@ static struct store store;
 static struct buf outcome;
 static size_t outcomes, expected_outcomes;
 
+static struct list done;
+static struct store_request asked[10];
+static bool is_get[10];
+
+static struct store_request *numbered(size_t number, struct task *wake)
+{
+        asked[number].request.wake = wake;
+        asked[number].request.done = &done;
+        return &asked[number];
+}
+
 static void on_store(struct task *t UNUSED, usec now UNUSED)
 {
-        struct store_result r;
+        for (struct request *r; (r = request_next(&done));) {
+                struct store_request *q = CONTAINER_OF(r, struct store_request, request);
+                int number = (int)(q - asked);
 
-        while (store_take(&store, &r)) {
-                if (r.failed)
-                        buf_printf(&outcome, "%d!%s ", (int)r.tag, error_kind_name(r.error.kind));
-                else if (r.is_get)
-                        buf_printf(&outcome, "%d=" STR_FMT " ", (int)r.tag,
-                                   STR_ARG(r.found ? r.value : STR("none")));
+                if (request_failed(r))
+                        buf_printf(&outcome, "%d!%s ", number, error_kind_name(r->error.kind));
+                else if (is_get[number])
+                        buf_printf(&outcome, "%d=" STR_FMT " ", number,
+                                   STR_ARG(q->found ? buf_view(&q->value) : STR("none")));
                 else
-                        buf_printf(&outcome, "%d ", (int)r.tag);
+                        buf_printf(&outcome, "%d ", number);
                 outcomes++;
         }
         if (outcomes >= expected_outcomes)
                 loop_stop(e.loop);
+}
+
+static void get(size_t number, struct task *wake, struct str key)
+{
+        is_get[number] = true;
+        store_get(&store, numbered(number, wake), key);
+}
+
+static void put(size_t number, struct task *wake, struct str key, struct str value)
+{
+        is_get[number] = false;
+        store_put(&store, numbered(number, wake), key, value);
+}
+
+static void release_all(void)
+{
+        for (size_t i = 0; i < COUNT_OF(asked); i++)
+                store_release(&store, &asked[i]);
 }
 
 #define MAP(version, data) "{\"metadata\":{\"resourceVersion\":\"" version "\"},\"data\":" data "}"
@@ -324,7 +355,7 @@ static struct kube_checkpoint *open_checkpoint(const struct step *script, size_t
                                                                                .name = "t-checkpoint",
                                                                                .owner = "u",
                                                                                .writer = WRITER },
-                                             wake, &err),
+                                             &err),
                          0);
         store = kube_checkpoint_port(c);
         return c;
@@ -332,6 +363,7 @@ static struct kube_checkpoint *open_checkpoint(const struct step *script, size_t
 
 static void close_checkpoint(struct kube_checkpoint *c, struct task *wake)
 {
+        release_all();
         (void)kube_checkpoint_free(c);
         loop_forget(e.loop, wake);
         close_script();
@@ -353,18 +385,18 @@ static void positions_are_read_and_written_with_their_version(void **state UNUSE
         struct kube_checkpoint *c = open_checkpoint(script, COUNT_OF(script), &wake);
 
         expected_outcomes = 2;
-        store_get(&store, 1, STR("timer"));
-        store_get(&store, 2, STR("a/b"));
+        get(1, &wake, STR("timer"));
+        get(2, &wake, STR("a/b"));
         run();
         assert_string_equal(outcome.p, "1=" VALUE("0") " 2=none ");
         expected_outcomes = 3;
-        store_put(&store, 3, STR("timer"), STR(VALUE("1")));
+        put(3, &wake, STR("timer"), STR(VALUE("1")));
         run();
         assert_string_equal(e.requests[1].p,
                             "{\"metadata\":{\"resourceVersion\":\"1\"},\"data\":{\"timer\":" OURS("1") "}}");
         expected_outcomes = 5;
-        store_put(&store, 4, STR("timer"), STR(VALUE("2")));
-        store_put(&store, 5, STR("timer"), STR(VALUE("3")));
+        put(4, &wake, STR("timer"), STR(VALUE("2")));
+        put(5, &wake, STR("timer"), STR(VALUE("3")));
         run();
         assert_string_equal(outcome.p, "1=" VALUE("0") " 2=none 3 4 5 ");
         assert_non_null(
@@ -383,10 +415,10 @@ static void a_second_writer_loses(void **state UNUSED)
         struct kube_checkpoint *c = open_checkpoint(script, COUNT_OF(script), &wake);
 
         expected_outcomes = 1;
-        store_get(&store, 1, STR("timer"));
+        get(1, &wake, STR("timer"));
         run();
         expected_outcomes = 2;
-        store_put(&store, 2, STR("timer"), STR(VALUE("8")));
+        put(2, &wake, STR("timer"), STR(VALUE("8")));
         run();
         assert_string_equal(outcome.p, "1=" VALUE("0") " 2!Conflict ");
         close_checkpoint(c, &wake);
@@ -405,14 +437,14 @@ static void the_same_claim_of_another_writer_is_not_ours(void **state UNUSED)
         struct kube_checkpoint *c = open_checkpoint(script, COUNT_OF(script), &wake);
 
         expected_outcomes = 1;
-        store_get(&store, 1, STR("timer"));
+        get(1, &wake, STR("timer"));
         run();
         expected_outcomes = 2;
-        store_put(&store, 2, STR("timer"), STR(VALUE("7")));
+        put(2, &wake, STR("timer"), STR(VALUE("7")));
         run();
         assert_string_equal(outcome.p, "1=" VALUE("0") " 2!Conflict ");
         expected_outcomes = 3; /* what the other wrote is known now: it may be replaced */
-        store_put(&store, 3, STR("timer"), STR(VALUE("8")));
+        put(3, &wake, STR("timer"), STR(VALUE("8")));
         run();
         assert_string_equal(outcome.p, "1=" VALUE("0") " 2!Conflict 3 ");
         close_checkpoint(c, &wake);
@@ -429,10 +461,10 @@ static void the_writer_before_may_still_be_at_work(void **state UNUSED)
         struct kube_checkpoint *c = open_checkpoint(script, COUNT_OF(script), &wake);
 
         expected_outcomes = 1;
-        store_get(&store, 1, STR("timer"));
+        get(1, &wake, STR("timer"));
         run();
         expected_outcomes = 2;
-        store_put(&store, 2, STR("timer"), STR(VALUE("5")));
+        put(2, &wake, STR("timer"), STR(VALUE("5")));
         run();
         assert_string_equal(outcome.p, "1=" VALUE("0") " 2!Conflict ");
         close_checkpoint(c, &wake);
@@ -455,14 +487,14 @@ static void one_that_was_made_again_gets_back_what_is_known(void **state UNUSED)
         struct kube_checkpoint *c = open_checkpoint(script, COUNT_OF(script), &wake);
 
         expected_outcomes = 1;
-        store_get(&store, 1, STR("timer"));
+        get(1, &wake, STR("timer"));
         run();
         for (uint64_t i = 2; i <= 5; i++) {
                 char value[] = VALUE("0");
 
                 value[5] = (char)('0' + i);
                 expected_outcomes = i;
-                store_put(&store, i, STR("timer"), str_of(value));
+                put(i, &wake, STR("timer"), str_of(value));
                 run();
         }
         assert_string_equal(outcome.p, "1=" VALUE("0") " 2 3!NotFound 4 5 ");
@@ -488,10 +520,10 @@ static void that_of_another_trigger_is_left_alone(void **state UNUSED)
         struct kube_checkpoint *c = open_checkpoint(script, COUNT_OF(script), &wake);
 
         expected_outcomes = 1;
-        store_put(&store, 1, STR("timer"), STR(VALUE("6")));
+        put(1, &wake, STR("timer"), STR(VALUE("6")));
         run();
         expected_outcomes = 2;
-        store_put(&store, 2, STR("timer"), STR(VALUE("6")));
+        put(2, &wake, STR("timer"), STR(VALUE("6")));
         run();
         assert_string_equal(outcome.p, "1!Conflict 2 ");
         close_checkpoint(c, &wake);
@@ -510,13 +542,13 @@ static void a_write_whose_fate_is_unknown_is_recognised(void **state UNUSED)
         struct kube_checkpoint *c = open_checkpoint(script, COUNT_OF(script), &wake);
 
         expected_outcomes = 1;
-        store_get(&store, 1, STR("timer"));
+        get(1, &wake, STR("timer"));
         run();
         expected_outcomes = 2;
-        store_put(&store, 2, STR("timer"), STR(VALUE("1")));
+        put(2, &wake, STR("timer"), STR(VALUE("1")));
         run();
         expected_outcomes = 3;
-        store_put(&store, 3, STR("timer"), STR(VALUE("2")));
+        put(3, &wake, STR("timer"), STR(VALUE("2")));
         run();
         assert_string_equal(outcome.p, "1=none 2!Refused 3 ");
         close_checkpoint(c, &wake);
@@ -533,12 +565,12 @@ static void writes_that_wait_become_one_and_end_in_order(void **state UNUSED)
         struct kube_checkpoint *c = open_checkpoint(script, COUNT_OF(script), &wake);
 
         expected_outcomes = 1;
-        store_get(&store, 1, STR("a"));
+        get(1, &wake, STR("a"));
         run();
-        store_put(&store, 2, STR("a"), STR(VALUE("1"))); /* on its way; the others wait for it */
-        store_put(&store, 3, STR("a"), STR(VALUE("2")));
-        store_put(&store, 4, STR("b"), STR(VALUE("\"q\"")));
-        store_put(&store, 5, STR("a"), STR(VALUE("3")));
+        put(2, &wake, STR("a"), STR(VALUE("1"))); /* on its way; the others wait for it */
+        put(3, &wake, STR("a"), STR(VALUE("2")));
+        put(4, &wake, STR("b"), STR(VALUE("\"q\"")));
+        put(5, &wake, STR("a"), STR(VALUE("3")));
         expected_outcomes = 5;
         run();
         assert_string_equal(outcome.p, "1=none 2 3 4 5 ");
@@ -558,8 +590,8 @@ static void a_checkpoint_that_is_missing_is_named(void **state UNUSED)
         struct task wake;
         struct kube_checkpoint *c = open_checkpoint(script, COUNT_OF(script), &wake);
 
-        store_put(&store, 1, STR("a"), STR(VALUE("1")));
-        store_get(&store, 2, STR("a"));
+        put(1, &wake, STR("a"), STR(VALUE("1")));
+        get(2, &wake, STR("a"));
         expected_outcomes = 2;
         run();
         assert_string_equal(outcome.p, "2!NotFound 1!NotFound ");
@@ -661,6 +693,124 @@ static void many_changes_are_few_writes(void **state UNUSED)
         close_script();
 }
 
+/* ---- Leases ------------------------------------------------------------- */
+
+#define LEASES "/apis/coordination.k8s.io/v1/namespaces/n/leases/t-sluice-"
+#define LEASE(version, more) "{\"metadata\":{\"resourceVersion\":\"" version "\"" more "}"
+
+static struct claims claims;
+static enum claim_state stand;
+
+static void on_claim(struct task *t UNUSED, usec now UNUSED)
+{
+        struct claim c;
+
+        claims.ops->look(claims.cookie, 0, &c);
+        if (c.state == stand && (stand != CLAIM_WAITING || claims.ops->stopped(claims.cookie)))
+                loop_stop(e.loop);
+}
+
+static const char *at_path(size_t request, const char *object, const char *member)
+{
+        static char text[128];
+        json_t *root = json_loadb(e.requests[request].p, e.requests[request].n, 0, NULL);
+        json_t *value = json_object_get(json_object_get(root, object), member);
+
+        assert_non_null(root);
+        (void)snprintf(text, sizeof(text), "%s",
+                       json_is_integer(value)  ? "number"
+                       : json_is_string(value) ? json_string_value(value)
+                                               : "");
+        json_decref(root);
+        return text;
+}
+
+static void a_lease_is_taken_upon_its_version_and_given_back(void **state UNUSED)
+{
+        static const struct step script[] = {
+                { "GET", LEASES "0", 200, LEASE("5", "") "}" },
+                { "PATCH", LEASES "0", 409, "{\"reason\":\"Conflict\"}" },
+                { "GET", LEASES "0", 200, LEASE("6", "") "}" },
+                { "PATCH", LEASES "0", 200,
+                  LEASE("7", "") ",\"spec\":{\"holderIdentity\":\"p\",\"renewTime\":\"x\","
+                                 "\"leaseDurationSeconds\":15,\"leaseTransitions\":1}}" },
+                { "PATCH", LEASES "0", 200, LEASE("8", "") ",\"spec\":{\"holderIdentity\":\"\"}}" },
+        };
+        struct task wake = { .turn = on_claim };
+        struct kube_leases *l;
+        struct error err;
+
+        open_script(script, COUNT_OF(script));
+        assert_int_equal(kube_leases_new(&l, e.client,
+                                         &(struct kube_leases_config){ .namespace_ = "n",
+                                                                       .name = "t-sluice",
+                                                                       .me = "p",
+                                                                       .annotation = "example.com/waits",
+                                                                       .slots = 1,
+                                                                       .seed = 1,
+                                                                       .wake = &wake },
+                                         &err),
+                         0);
+        claims = kube_leases_port(l);
+        stand = CLAIM_HELD;
+        run();
+        assert_int_equal(e.at, 4);
+        assert_string_equal(at_path(1, "metadata", "resourceVersion"), "5");
+        assert_string_equal(at_path(3, "metadata", "resourceVersion"), "6");
+        assert_string_equal(at_path(3, "spec", "holderIdentity"), "p");
+        assert_string_equal(at_path(3, "spec", "leaseDurationSeconds"), "number");
+        assert_int_equal(strlen(at_path(3, "spec", "renewTime")), strlen("2026-01-02T03:04:05.000000Z"));
+        assert_int_equal(strlen(at_path(3, "spec", "acquireTime")), strlen("2026-01-02T03:04:05.000000Z"));
+        stand = CLAIM_LEAVING;
+        claims.ops->stop(claims.cookie);
+        run();
+        stand = CLAIM_WAITING;
+        claims.ops->release(claims.cookie, 0);
+        run();
+        assert_string_equal(at_path(4, "metadata", "resourceVersion"), "7");
+        assert_string_equal(at_path(4, "spec", "holderIdentity"), "");
+        assert_null(strstr(e.requests[4].p, "acquireTime"));
+        assert_non_null(strstr(e.requests[4].p, "\"example.com/waits\":null"));
+        (void)kube_leases_free(l);
+        loop_forget(e.loop, &wake);
+        close_script();
+}
+
+static void a_lease_that_is_missing_or_forbidden_is_named(void **state UNUSED)
+{
+        static const struct step script[] = {
+                { "GET", LEASES "0", 404, "{\"reason\":\"NotFound\",\"message\":\"not found\"}" },
+                { "GET", LEASES "1", 403, "{\"reason\":\"Forbidden\",\"message\":\"no\"}" },
+        };
+        struct task wake = { .turn = on_quiet }, quiet = { .turn = on_quiet };
+        struct kube_leases *l;
+        struct claim c;
+        struct error err;
+
+        open_script(script, COUNT_OF(script));
+        assert_int_equal(kube_leases_new(&l, e.client,
+                                         &(struct kube_leases_config){ .namespace_ = "n",
+                                                                       .name = "t-sluice",
+                                                                       .me = "p",
+                                                                       .annotation = "example.com/waits",
+                                                                       .slots = 2,
+                                                                       .wake = &wake },
+                                         &err),
+                         0);
+        claims = kube_leases_port(l);
+        do {
+                loop_arm(e.loop, &quiet, clock_monotonic(&system_clock) + 10 * USEC_MSEC);
+                run();
+                claims.ops->look(claims.cookie, 1, &c);
+        } while (e.at < 2 || !c.failed);
+        assert_int_equal(c.state, CLAIM_WAITING);
+        assert_non_null(strstr(c.why, "Lease n/t-sluice-"));
+        (void)kube_leases_free(l);
+        loop_forget(e.loop, &wake);
+        loop_forget(e.loop, &quiet);
+        close_script();
+}
+
 /* ---- events ------------------------------------------------------------- */
 
 /* Until so many requests came, and a moment longer. */
@@ -751,6 +901,8 @@ int main(void)
                 cmocka_unit_test(a_checkpoint_that_is_missing_is_named),
                 cmocka_unit_test(a_state_is_told_once_and_times_wait),
                 cmocka_unit_test(many_changes_are_few_writes),
+                cmocka_unit_test(a_lease_is_taken_upon_its_version_and_given_back),
+                cmocka_unit_test(a_lease_that_is_missing_or_forbidden_is_named),
                 cmocka_unit_test(an_event_that_comes_again_is_not_written_again),
         };
         signals_block();

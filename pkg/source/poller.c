@@ -10,6 +10,7 @@ static const usec LOST_PAUSE = USEC_MINUTE;
 /* A job under way. */
 struct errand {
         struct poller_call call; /* the first member */
+        struct store_request stored;
         struct reader_job job;
         struct errand *next, *previous; /* of those that are busy; next: free */
         unsigned refusals;
@@ -67,7 +68,7 @@ static void call_clear(struct poller_call *c)
         c->error.kind = ERROR_NONE;
 }
 
-static bool request_failed(const struct cloud_request *q)
+static bool is_unwritten(const struct cloud_request *q)
 {
         return q->path.failed || q->query.failed || q->body.failed || q->what.failed;
 }
@@ -119,9 +120,17 @@ static void why(const struct poller_call *c, struct error *err)
                 (void)refusal_error(&c->refusal, what, err);
 }
 
+/* What can't be read may be the network's fault: asked again, it may be whole. */
+static enum poller_step judged(enum poller_step step, struct error *err)
+{
+        if (step == POLLER_FAILED && err->kind == ERROR_PROTOCOL)
+                err->retry = true;
+        return step;
+}
+
 /* ---- jobs --------------------------------------------------------------- */
 
-/* Where its errand is found; the store's tag, too: the track, and whether it reads. */
+/* Where its errand is found: the track, and whether it reads. */
 static uint64_t place_of(const struct reader_job *job)
 {
         return (uint64_t)job->track << 1 | (job->kind != READER_SAVE);
@@ -150,6 +159,7 @@ static void errand_end(struct poller *p, struct errand *e)
 {
         if (place_of(&e->job) < p->places_n)
                 p->places[place_of(&e->job)] = NULL;
+        store_release(&p->services->store, &e->stored);
         if (e->previous)
                 e->previous->next = e->next;
         else
@@ -183,7 +193,7 @@ static void errand_ask(struct poller *p, struct errand *e, usec now)
 
         call_clear(&e->call);
         p->ops->ask(p, &e->job, q);
-        if (request_failed(q)) {
+        if (is_unwritten(q)) {
                 (void)error_memory(&err);
                 job_failed(p, e, &err, now);
                 return;
@@ -204,7 +214,7 @@ static void errand_ended(struct poller *p, struct errand *e, usec now)
         buf_reset(&p->mark);
         if (succeeded(&e->call)) {
                 e->refusals = 0;
-                step = p->ops->answered(p, &e->job, buf_view(&e->call.answer), &err);
+                step = judged(p->ops->answered(p, &e->job, buf_view(&e->call.answer), &err), &err);
         } else {
                 why(&e->call, &err);
                 if (e->call.refusal.verdict != CLOUD_DONE && p->ops->refused &&
@@ -262,9 +272,11 @@ static void track_left(struct poller *p, const struct reader_job *job, usec now)
 {
         struct error err;
 
+        bool elsewhere = share_left(&p->share, job->track);
+
         if (p->ops->left)
                 p->ops->left(p, job->own);
-        if (job->lost && p->ops->discover) {
+        if ((job->lost || elsewhere) && p->ops->discover) {
                 /* it is asked for again soon, to stand by */
                 p->discover_at = MIN_OF(p->discover_at, now + USEC_SEC);
         } else if (job->lost) {
@@ -283,12 +295,12 @@ static bool is_stored(const struct poller *p, const struct reader_job *job)
 
 static void errand_store(struct poller *p, struct errand *e)
 {
-        uint64_t tag = place_of(&e->job);
-
+        e->stored.request.wake = p->services->wake;
+        e->stored.request.done = &p->stored;
         if (e->job.kind == READER_LOAD)
-                store_get(&p->services->store, tag, e->job.name);
+                store_get(&p->services->store, &e->stored, e->job.name);
         else
-                store_put(&p->services->store, tag, e->job.name, e->job.state);
+                store_put(&p->services->store, &e->stored, e->job.name, e->job.state);
 }
 
 /* No call is needed for it. */
@@ -296,7 +308,7 @@ static void track_claim(struct poller *p, const struct reader_job *job, usec now
 {
         struct error err;
 
-        if (p->ops->claim(p, job, &err) < 0)
+        if (share_claim(&p->share, job, &err) < 0)
                 reader_failed(p->reader, job, &err, now);
         else
                 reader_done(p->reader, job, STR(""), now);
@@ -307,7 +319,7 @@ static void begin(struct poller *p, const struct reader_job *job, usec now)
         struct errand *e;
         struct error err;
 
-        if (job->kind == READER_CLAIM && p->ops->claim) {
+        if (job->kind == READER_CLAIM) {
                 track_claim(p, job, now);
                 return;
         }
@@ -337,24 +349,20 @@ static void begin(struct poller *p, const struct reader_job *job, usec now)
 
 static void take_stored(struct poller *p, usec now)
 {
-        struct store_result result;
+        for (struct request *r; (r = request_next(&p->stored));) {
+                struct store_request *stored = CONTAINER_OF(r, struct store_request, request);
+                struct errand *e = CONTAINER_OF(stored, struct errand, stored);
+                struct error err = r->error;
 
-        if (!p->ops->stored || !p->services->store.ops)
-                return;
-        while (store_take(&p->services->store, &result)) {
-                struct errand *e = errand_at(p, result.tag);
-
-                if (!e)
-                        continue;
                 buf_reset(&p->mark);
-                if (result.is_get && result.found)
-                        poller_mark(p, result.value);
-                if (result.failed)
-                        job_failed(p, e, &result.error, now);
-                else if (p->mark.failed)
-                        job_failed(p, e, &(struct error){ .kind = ERROR_MEMORY, .retry = true }, now);
-                else
+                if (e->job.kind == READER_LOAD && !request_failed(r) && stored->found)
+                        poller_mark(p, buf_view(&stored->value));
+                if (p->mark.failed)
+                        (void)error_memory(&err);
+                if (err.kind == ERROR_NONE)
                         job_done(p, e, now);
+                else
+                        job_failed(p, e, &err, now);
         }
 }
 
@@ -380,7 +388,7 @@ static void discover_next(struct poller *p, usec now)
         call_init(p, &p->discovery);
         call_clear(&p->discovery);
         p->ops->discover(p, &p->discovery.request);
-        if (!request_failed(&p->discovery.request)) {
+        if (!is_unwritten(&p->discovery.request)) {
                 call_start(p, &p->discovery);
                 return;
         }
@@ -394,7 +402,7 @@ static void discovered(struct poller *p, usec now)
         enum poller_step step = POLLER_FAILED;
 
         if (succeeded(&p->discovery))
-                step = p->ops->discovered(p, buf_view(&p->discovery.answer), &err);
+                step = judged(p->ops->discovered(p, buf_view(&p->discovery.answer), &err), &err);
         else
                 why(&p->discovery, &err);
         if (step == POLLER_AGAIN) {
@@ -466,6 +474,20 @@ static void say_warnings(struct poller *p)
                 source_tell(p->services, &notice);
 }
 
+/* It is closed once no claim is held any more, too: whoever goes on here finds them free. */
+static size_t hold_back(struct poller *p, struct pull_event *events, size_t max, size_t n)
+{
+        if (n && events[n - 1].kind == PULL_CLOSED) {
+                p->closed = true;
+                n--;
+        }
+        if (n == max || !p->closed || !share_stopped(&p->share))
+                return n;
+        p->closed = false;
+        events[n++] = (struct pull_event){ .kind = PULL_CLOSED };
+        return n;
+}
+
 static size_t poll(struct source *s, struct pull_event *events, size_t max, usec now)
 {
         struct poller *p = poller_of(s);
@@ -474,10 +496,11 @@ static size_t poll(struct source *s, struct pull_event *events, size_t max, usec
         take_calls(p, now);
         take_stored(p, now);
         discover(p, now);
+        share_turn(&p->share, p->reader);
         while (reader_next(p->reader, now, &job))
                 begin(p, &job, now);
         say_warnings(p);
-        return reader_poll(p->reader, events, max, now);
+        return hold_back(p, events, max, reader_poll(p->reader, events, max, now));
 }
 
 static usec deadline(const struct source *s)
@@ -485,7 +508,7 @@ static usec deadline(const struct source *s)
         const struct poller *p = const_of(s);
         usec at = reader_deadline(p->reader);
 
-        if (p->ended)
+        if (p->ended || (p->closed && share_stopped(&p->share)))
                 return 0;
         return p->stopping || p->discovery.busy ? at : MIN_OF(at, p->discover_at);
 }
@@ -507,6 +530,7 @@ static void commit(struct source *s, uint32_t track, uint64_t next)
 }
 static void revoked(struct source *s, uint32_t track) { reader_revoked(poller_of(s)->reader, track); }
 static int64_t lag(const struct source *s) { return reader_lag(const_of(s)->reader); }
+static int64_t unsaved(const struct source *s) { return reader_unsaved(const_of(s)->reader); }
 
 static void stop(struct source *s)
 {
@@ -515,6 +539,7 @@ static void stop(struct source *s)
         p->stopping = true;
         call_cancel(p, &p->discovery);
         reader_stop(p->reader);
+        share_stop(&p->share);
 }
 
 static struct source *close_source(struct source *s)
@@ -524,7 +549,8 @@ static struct source *close_source(struct source *s)
 
 #define PULL_OPS                                                                                             \
         .poll = poll, .deadline = deadline, .credit = credit, .release = release, .detach = detach,          \
-        .commit = commit, .revoked = revoked, .lag = lag, .stop = stop, .free = close_source
+        .commit = commit, .revoked = revoked, .lag = lag, .unsaved = unsaved, .stop = stop,                  \
+        .free = close_source
 const struct pull_ops poller_pull = { PULL_OPS };
 const struct pull_ops poller_pull_at_once = { .commit_at_once = true, PULL_OPS };
 
@@ -539,7 +565,10 @@ int poller_open(struct poller *p, const struct poller_ops *ops, const struct pol
         p->ended_last = &p->ended;
         p->mark.max = MARK_MOST;
         random_init(&p->random, config->seed);
-        return reader_new(&p->reader, &config->reader, config->seed, err);
+        if (ops->claimed && share_init(&p->share, &services->claims, err) < 0)
+                return -1;
+        p->config.reader.claims = p->share.port.ops != NULL;
+        return reader_new(&p->reader, &p->config.reader, config->seed, err);
 }
 
 static void errands_free(struct errand *e)
@@ -553,8 +582,10 @@ static void errands_free(struct errand *e)
 
 void poller_done(struct poller *p)
 {
-        for (struct errand *e = p->busy; e; e = e->next)
+        for (struct errand *e = p->busy; e; e = e->next) {
                 call_cancel(p, &e->call);
+                store_release(&p->services->store, &e->stored);
+        }
         if (p->discovery.poller)
                 call_cancel(p, &p->discovery);
         errands_free(TAKE(p->busy));
@@ -562,6 +593,7 @@ void poller_done(struct poller *p)
         call_done(&p->discovery);
         buf_done(&p->mark);
         free(TAKE(p->places));
+        share_done(&p->share);
         p->reader = reader_free(p->reader);
 }
 

@@ -42,6 +42,9 @@ struct pull_ops {
         /* Answers PULL_REVOKING and PULL_LOST: nothing of the track is lent any more. */
         void (*revoked)(struct source *, uint32_t track);
         int64_t (*lag)(const struct source *); /* records behind; -1: unknown. Optional: never known */
+        /* Records that were given back, and whose position is not kept yet: after a crash they come again,
+         * besides those that are lent. Optional: not known */
+        int64_t (*unsaved)(const struct source *);
         /* All there is was lent and released. Optional: there is no such end. */
         bool (*drained)(const struct source *);
         void (*stop)(struct source *);           /* ends in PULL_CLOSED */

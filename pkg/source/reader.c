@@ -65,7 +65,7 @@ struct track {
         usec give_up_at, leave_by, again_at;
 
         /* its records, in order: those below saved are gone; committed: all below are done; unread from */
-        uint64_t next, committed, saved;
+        uint64_t next, lent, committed, saved; /* lent: below it all were */
         struct page *pages, *pages_last;
         struct lent *unread, *walk, *unsaved; /* the first that is not lent, not committed, not saved */
         uint32_t unread_n;
@@ -105,7 +105,7 @@ struct reader {
         enum source_state told_state;
         bool text_changed;
         char text[256], told_text[256];
-        struct befallen befallen[NOTICES], taken; /* not told yet; the last that was */
+        struct befallen *befallen, taken; /* not told yet, NOTICES; the last that was */
         uint32_t befallen_n;
         struct reader_stats stats;
 };
@@ -218,6 +218,7 @@ struct reader *reader_free(struct reader *r)
         heap_done(&r->timers);
         free(r->slots);
         free(r->free_slots);
+        free(r->befallen);
         free(r);
         return NULL;
 }
@@ -281,7 +282,7 @@ int reader_add(struct reader *r, struct str name, void *own, uint32_t *track, st
         t->id = r->free_n ? r->free_slots[--r->free_n] : r->slots_n++;
         r->slots[t->id] = t;
         t->own = own;
-        t->next = t->committed = t->saved = 1;
+        t->next = t->lent = t->committed = t->saved = 1;
         t->behind = -1;
         t->remember.most = r->config.remember;
         r->stats.tracks++;
@@ -367,6 +368,8 @@ static struct befallen *befallen(struct reader *r, const char *reason, uint32_t 
 {
         struct befallen *same = NULL;
 
+        if (!r->befallen && !(r->befallen = calloc(NOTICES, sizeof(*r->befallen))))
+                return NULL; /* without memory it goes untold */
         for (uint32_t i = 0; i < r->befallen_n; i++) {
                 struct befallen *at = &r->befallen[i];
 
@@ -439,13 +442,23 @@ int64_t reader_lag(const struct reader *r)
         for (uint32_t i = 0; i < r->slots_n; i++) {
                 const struct track *t = r->slots[i];
 
-                if (!t)
+                if (!t || t->state == TRACK_CLAIM) /* what others read counts there */
                         continue;
                 if (t->behind < 0)
                         return -1;
                 lag += t->behind + (int64_t)(t->next - t->committed);
         }
         return lag;
+}
+
+int64_t reader_unsaved(const struct reader *r)
+{
+        int64_t n = -(int64_t)r->stats.out;
+
+        for (uint32_t i = 0; i < r->slots_n; i++)
+                if (r->slots[i])
+                        n += (int64_t)(r->slots[i]->lent - r->slots[i]->saved);
+        return n;
 }
 
 bool reader_drained(const struct reader *r) { return r->had_tracks && r->stats.tracks == 0; }
@@ -759,7 +772,7 @@ static void begin_again(struct reader *r, struct track *t, usec now)
         }
         r->stats.let_go += t->next - t->saved;
         pages_free(r, t);
-        t->saved = t->committed = t->reach = t->next;
+        t->saved = t->committed = t->reach = t->lent = t->next;
         t->again = t->ended = t->fresh = false;
         t->leave_by = t->again_at = 0;
         if (!t->front_failures) /* the pause after an empty page is no pause for the rest */
@@ -1108,6 +1121,7 @@ static void lend(struct reader *r, struct track *t, struct pull_event *e)
 
         t->unread = l->next;
         t->unread_n--;
+        t->lent = l->record.position + 1;
         l->out = true;
         l->page->out++;
         t->credit--;

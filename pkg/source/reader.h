@@ -160,6 +160,8 @@ bool reader_detach(struct reader *, struct record *);  /* false: out of memory *
 void reader_commit(struct reader *, uint32_t track, uint64_t next);
 void reader_revoked(struct reader *, uint32_t track);
 int64_t reader_lag(const struct reader *); /* behind the last pages, and not committed; -1: unknown */
+/* Lent, given back, and not saved. */
+int64_t reader_unsaved(const struct reader *);
 /* There were tracks, and all have ended and left. */
 bool reader_drained(const struct reader *);
 

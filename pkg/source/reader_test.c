@@ -587,6 +587,31 @@ static void test_lag_is_what_is_behind_and_not_committed(void **state)
         assert_int_equal(reader_lag(reader), 42);
 }
 
+static void test_unsaved_is_what_is_done_and_not_saved(void **state)
+{
+        struct reader_job job;
+        uint32_t track;
+
+        (void)state;
+        begin();
+        track = opened("a");
+        job = expect_job(READER_FETCH);
+        fetch(&job, 12);
+        (void)poll(); /* ten of them, for there is no more credit */
+        assert_int_equal(lent_n, 10);
+        assert_int_equal(reader_unsaved(reader), 0);
+        for (size_t i = 0; i < 4; i++)
+                release(i);
+        assert_int_equal(reader_unsaved(reader), 4);
+        reader_commit(reader, track, 4); /* three are below, one is done beyond it */
+        job = expect_job(READER_SAVE);
+        assert_int_equal(reader_unsaved(reader), 4);
+        reader_done(reader, &job, STR(""), now);
+        assert_int_equal(reader_unsaved(reader), 1);
+        reader_withdraw(reader, track, 0);
+        assert_int_equal(reader_unsaved(reader), 1);
+}
+
 static void test_ten_thousand_tracks(void **state)
 {
         struct reader_job job;
@@ -638,6 +663,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_a_thousand_losses_take_little_room, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_lag_is_what_is_behind_and_not_committed, setup,
                                                 teardown),
+                cmocka_unit_test_setup_teardown(test_unsaved_is_what_is_done_and_not_saved, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_ten_thousand_tracks, setup, teardown),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);

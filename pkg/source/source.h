@@ -52,4 +52,6 @@ extern const size_t source_kinds_n;
 /* The same as the API's decoder wants it; n is source_kinds_n. */
 const struct source_type *source_types(void);
 const struct source_kind *trigger_source(const struct trigger *);
+/* How a listener refuses what is nobody's, or what its source has no shape for. */
+void push_refuse(const struct push_refused *, struct push_reply *);
 bool trigger_external(const struct trigger *, struct buf *); /* its kind's external */

@@ -26,7 +26,7 @@ const struct source_type *source_types(void)
                 { .name = "obs", .type = &obs_type },
                 { .name = "cloudEye", .type = &cloudeye_type },
                 { .name = "dms", .type = &dms_type, .fits = dms_fits },
-                { .name = "dis", .type = &dis_type },
+                { .name = "dis", .type = &dis_type, .shared = true },
         };
 
         _Static_assert(COUNT_OF(types) == COUNT_OF(source_kinds), "each kind has its type");
@@ -38,6 +38,18 @@ const struct source_kind *trigger_source(const struct trigger *t) { return sourc
 bool trigger_external(const struct trigger *t, struct buf *what)
 {
         return trigger_source(t)->external && trigger_source(t)->external(t, what);
+}
+
+void push_refuse(const struct push_refused *r, struct push_reply *reply)
+{
+        for (size_t i = 0; i < source_kinds_n; i++)
+                if (source_kinds[i]->push && source_kinds[i]->push->refuse) {
+                        source_kinds[i]->push->refuse(r, reply);
+                        return;
+                }
+        reply->status = r->status;
+        buf_text(&reply->headers, "Content-Type: text/plain\r\n");
+        buf_printf(&reply->body, "%s\n", r->text);
 }
 
 const char *source_state_name(enum source_state state)

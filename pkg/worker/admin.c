@@ -87,6 +87,7 @@ static int64_t of_in_flight(const struct pipeline_status *s) { return s->stats.i
 static int64_t of_held(const struct pipeline_status *s) { return s->stats.held; }
 static int64_t of_held_bytes(const struct pipeline_status *s) { return (int64_t)s->stats.held_bytes; }
 static int64_t of_lag(const struct pipeline_status *s) { return s->lag; }
+static int64_t of_unsaved(const struct pipeline_status *s) { return s->unsaved; }
 static int64_t of_connected(const struct pipeline_status *s) { return not_connected(s) == NULL; }
 static int64_t of_refused(const struct pipeline_status *s) { return (int64_t)s->callers.refused; }
 static int64_t of_limited(const struct pipeline_status *s) { return (int64_t)s->callers.limited; }
@@ -116,6 +117,10 @@ static const struct {
         ROW("sluice_records_held", "gauge", "Records lent and not settled.", of_held),
         ROW("sluice_records_held_bytes", "gauge", "Bytes those records pin.", of_held_bytes),
         ROW("sluice_source_lag", "gauge", "Records behind the end of the source; -1: unknown.", of_lag),
+        ROW("sluice_records_unsaved", "gauge",
+            "Records that are done and whose position is not saved yet: with those held, what comes again "
+            "after a crash. -1: unknown.",
+            of_unsaved),
         ROW("sluice_source_connected", "gauge", "1 while the source is connected.", of_connected),
         ROW("sluice_callers_refused_total", "counter", "Requests whose caller may not.", of_refused),
         ROW("sluice_callers_limited_total", "counter", "Requests beyond callerRateLimit.", of_limited),

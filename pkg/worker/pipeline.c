@@ -6,7 +6,6 @@
 #include "api/worker.h"
 #include "log/log.h"
 #include "filter/filter.h"
-#include "http/fetch.h"
 #include "huawei/cloud.h"
 #include "worker/gate.h"
 #include "worker/target.h"
@@ -20,8 +19,6 @@ struct pipeline {
         struct services services;
         struct log_scope log;
         struct warning_counts warnings;
-        struct fetch_end *fetch; /* a push source's, as the next */
-        struct http_end *peers;
         struct sender *sender;
         struct filter *filter; /* NULL: everything is delivered */
         struct feed *feed;
@@ -225,17 +222,14 @@ static int open_peer(void *cookie, struct http_target **out, const struct http_p
 
 static void close_peer(void *cookie UNUSED, struct http_target *target) { (void)http_target_free(target); }
 
-static int open_ways(struct pipeline *p, struct error *err)
+static void open_ways(struct pipeline *p)
 {
         static const struct http_peers_ops ops = { open_peer, close_peer };
 
-        if (fetch_end_new(&p->fetch, p->config.loop, &p->task, err) < 0 ||
-            http_end_new(&p->peers, p->config.http, &p->task, err) < 0)
-                return -1;
-        p->services.fetch = fetch_end_port(p->fetch);
-        p->services.http = http_end_port(p->peers);
+        if (p->config.fetch)
+                p->services.fetch = *p->config.fetch;
+        p->services.http = http_client_port(p->config.http);
         p->services.peers = (struct http_peers){ &ops, p };
-        return 0;
 }
 
 static int open_sender(struct pipeline *p, const struct delivery_config *delivery, struct error *err)
@@ -254,7 +248,7 @@ static int open_sender(struct pipeline *p, const struct delivery_config *deliver
                                                                              : NULL,
                                         .secrets = p->config.secrets,
                                         .wake = &p->task,
-                                        .slots = delivery->max_in_flight,
+                                        .most = delivery->max_in_flight,
                                         .batch_records = delivery->batch_records };
 
         if (p->kind->push) {
@@ -297,9 +291,13 @@ static int open_all(struct pipeline *p, struct error *err)
                                          .instance = p->config.instance,
                                          .secrets = p->config.secrets,
                                          .ending = p->config.ending };
-        if ((p->kind->push && open_ways(p, err) < 0) || open_filter(p, err) < 0 ||
-            open_sender(p, &delivery, err) < 0 ||
-            p->config.open_store(p->config.store_cookie, &p->task, &p->services.store, err) < 0)
+        if (p->kind->push)
+                open_ways(p);
+        if (open_filter(p, err) < 0 || open_sender(p, &delivery, err) < 0 ||
+            p->config.open_store(p->config.store_cookie, &p->services.store, err) < 0)
+                return -1;
+        if (p->config.open_claims &&
+            p->config.open_claims(p->config.store_cookie, &p->task, &p->services.claims, err) < 0)
                 return -1;
         return open_feed(p, &delivery, err);
 }
@@ -340,9 +338,8 @@ struct pipeline *pipeline_free(struct pipeline *p)
         assert(!p->feed || p->feed->closed);
         if (p->feed)
                 p->feed->ops->free(p->feed);
-        (void)fetch_end_free(p->fetch);
-        if (p->peers)
-                (void)http_end_free(p->peers);
+        if (p->services.claims.ops)
+                p->config.close_claims(p->config.store_cookie);
         if (p->services.store.ops)
                 p->config.close_store(p->config.store_cookie);
         (void)sender_free(p->sender);

@@ -8,11 +8,18 @@
 
 enum { EVENTS_AT_ONCE = 64 };
 
+/* An attempt of the engine's that is under way. */
+struct flight {
+        struct sending *sending; /* NULL: none */
+        uint32_t attempt;
+};
+
 struct pull {
         struct feed feed;
         const struct pull_ops *ops; /* of the source */
         struct delivery *engine;
-        struct buf document; /* what the filter sees */
+        struct flight *flights; /* by the slot of the attempt */
+        struct buf document;    /* what the filter sees */
         bool stopping;
         usec give_up_at;
 };
@@ -82,27 +89,54 @@ static bool poll_source(struct pull *p, usec now)
 
 static bool take_answers(struct pull *p, usec now)
 {
-        uint32_t ticket;
         struct answer a;
         bool any = false;
+        void *owner;
 
-        while (sender_take(p->feed.config.sender, &ticket, &a)) {
+        while (sender_take(p->feed.config.sender, &owner, &a)) {
+                struct flight *f = owner;
+
+                f->sending = NULL;
                 if (a.kind == ANSWER_ACCEPTED || a.kind == ANSWER_PARTIAL)
                         p->feed.status.last_delivery = clock_wall(p->feed.config.clock);
-                delivery_answer(p->engine, ticket, &a, now);
+                delivery_answer(p->engine, f->attempt, &a, now);
                 any = true;
         }
         return any;
 }
 
-static void perform(struct pull *p, const struct action *a)
+static void send(struct pull *p, const struct action *a, usec now)
+{
+        static const struct answer no_memory = { .kind = ANSWER_RETRY, .text = "out of memory" };
+        struct flight *f = &p->flights[delivery_slot(a->attempt)];
+        struct sender *sender = p->feed.config.sender;
+        const struct dead_letter dead = {
+                .attempts = a->number, .status = a->status, .reason = a->reason, .answer = a->body
+        };
+
+        f->attempt = a->attempt;
+        f->sending = a->kind == ACTION_SEND ? sender_send(sender, a->records, a->n, f)
+                                            : sender_send_letter(sender, a->records[0], &dead, f);
+        if (!f->sending)
+                delivery_answer(p->engine, a->attempt, &no_memory, now);
+}
+
+static void cancel(struct pull *p, uint32_t attempt)
+{
+        struct flight *f = &p->flights[delivery_slot(attempt)];
+
+        if (f->sending && f->attempt == attempt)
+                sender_cancel(p->feed.config.sender, TAKE(f->sending));
+}
+
+static void perform(struct pull *p, const struct action *a, usec now)
 {
         struct source *s = p->feed.source;
 
         switch (a->kind) {
         case ACTION_SEND:
-        case ACTION_DEAD_LETTER: sender_send(p->feed.config.sender, a); break;
-        case ACTION_CANCEL: sender_cancel(p->feed.config.sender, a->attempt); break;
+        case ACTION_DEAD_LETTER: send(p, a, now); break;
+        case ACTION_CANCEL: cancel(p, a->attempt); break;
         case ACTION_DETACH:
                 if (p->ops->detach)
                         (void)p->ops->detach(s, a->record);
@@ -125,7 +159,7 @@ static bool pull_turn(struct feed *f, usec now)
         more = take_answers(p, now) || more;
         delivery_hold(p->engine, !sender_ready(f->config.sender, &why));
         while (delivery_next(p->engine, now, &a)) {
-                perform(p, &a);
+                perform(p, &a, now);
                 more = true;
         }
         return more;
@@ -162,6 +196,7 @@ static void pull_count(const struct feed *f, struct pipeline_status *out)
 
         delivery_stats(p->engine, &out->stats);
         out->lag = p->ops->lag ? p->ops->lag(f->source) : -1;
+        out->unsaved = p->ops->unsaved ? p->ops->unsaved(f->source) : -1;
 }
 
 static void pull_free(struct feed *f)
@@ -171,6 +206,7 @@ static void pull_free(struct feed *f)
         if (f->source)
                 (void)p->ops->free(f->source);
         (void)delivery_free(p->engine);
+        free(p->flights);
         buf_done(&p->document);
         free(p);
 }
@@ -191,6 +227,11 @@ int pull_new(struct feed **out, const struct feed_config *config, const struct d
         p->feed = (struct feed){ .ops = &ops, .config = *config };
         p->ops = config->kind->pull;
         p->document.max = (size_t)64 << 20;
+        p->flights = calloc(delivery->max_in_flight, sizeof(*p->flights));
+        if (!p->flights) {
+                pull_free(&p->feed);
+                return error_memory(err);
+        }
         if (delivery_new(&p->engine, delivery, random_seed(), err) < 0 ||
             feed_open_source(&p->feed, err) < 0) {
                 pull_free(&p->feed);

@@ -31,10 +31,15 @@ class Stream:
         self.sent = []  # (partition, sequence number)
         self.secrets = tmp_path / "secrets"
         (self.secrets / "cloud").mkdir(parents=True)
-        for name, value in (("ak", cloud.iam.key.access), ("sk", cloud.iam.key.secret)):
-            (self.secrets / "cloud" / name).write_text(value)
+        self.write(cloud.iam.key)
 
-    def start(self, delivery=None, **more):
+    def write(self, key):
+        for name, value in (("ak", key.access), ("sk", key.secret)):
+            fresh = self.secrets / "cloud" / f".{name}"
+            fresh.write_text(value)
+            fresh.rename(self.secrets / "cloud" / name)
+
+    def start(self, delivery=None, options=(), name="run", spec=None, **more):
         source = {
             "streamName": "orders",
             "startPosition": "TrimHorizon",
@@ -43,8 +48,9 @@ class Stream:
             **more,
         }
         return self.runner.start(
-            trigger("orders", {"dis": source}, self.function.uri, delivery),
-            options=[f"--secrets={self.secrets}", "--grace=5s"],
+            trigger("orders", {"dis": source}, self.function.uri, delivery, **(spec or {})),
+            name=name,
+            options=[f"--secrets={self.secrets}", "--grace=5s", *options],
             env={"SLUICE_CLOUD": self.cloud.endpoint},
         )
 
@@ -55,6 +61,10 @@ class Stream:
                 self.stream, f"key {number}", f"record {number}".ljust(size).encode()
             )
             self.sent.append((partition.id, sequence))
+
+    def rescale(self, count):
+        with self.cloud.changed:
+            self.stream.rescale(count, self.cloud.now())
 
     def arrived(self):
         """(partition, sequence number) of each record, as often as it arrived."""
@@ -177,8 +187,7 @@ def test_partitions_come_and_go(stream, cloud):
     wait_until("the start is saved", lambda: len(cloud.dis.checkpoints) == 2)
     for count in (4, 3, 5):
         stream.put(30)
-        with cloud.changed:
-            stream.stream.rescale(count, cloud.now())
+        stream.rescale(count)
         stream.put(30)
     stream.wait_arrived(40)
     assert run.alive()

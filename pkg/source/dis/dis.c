@@ -405,6 +405,7 @@ static struct source *dis_close(struct poller *p)
 }
 
 const struct poller_ops dis_ops = { .service = "dis",
+                                    .claimed = true,
                                     .discover = dis_discover,
                                     .discovered = dis_discovered,
                                     .ask = ask,
@@ -427,7 +428,7 @@ static int dis_open(struct source **out, const void *spec_, const struct service
                             .poll_min = spec->polling_interval,
                             .poll_max = spec->polling_interval,
                             .backoff_min = 200 * USEC_MSEC,
-                            .backoff_max = 30 * USEC_SEC,
+                            .backoff_max = 10 * USEC_SEC,
                             .save_interval = spec->serial ? 100 * USEC_MSEC : USEC_SEC,
                             .unsaved_most = spec->serial ? 1 : 0 },
                 .discover_interval = DISCOVERY,

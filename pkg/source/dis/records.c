@@ -87,13 +87,35 @@ struct reading {
         struct page *page;
         struct dis_records *out;
         struct str *cursor; /* where its records find it */
-        struct buf id, data, text;
+        struct buf id, text;
 };
+
+/* What Base64 says, into the page; false: it is none. */
+static bool keep_data(struct reading *g, const struct item *item, struct str *out)
+{
+        struct str coded = item->data;
+        char *p;
+
+        if (item->data_escaped) {
+                buf_reset(&g->text);
+                (void)scan_decode(coded, &g->text);
+                coded = buf_view(&g->text);
+        }
+        *out = (struct str){ .n = base64_bytes(coded) };
+        if (!(p = page_bytes(g->page, MAX_OF(out->n, (size_t)1))))
+                *out = (struct str){ 0 };
+        else if (!base64_decode(coded, p))
+                return false;
+        else
+                out->p = p;
+        return true;
+}
 
 static bool add_record(struct reading *g, struct scan *s, const struct item *item)
 {
         struct dis_record *origin;
         struct record *r;
+        struct str data;
         char mark[24];
 
         g->out->n++;
@@ -102,12 +124,8 @@ static bool add_record(struct reading *g, struct scan *s, const struct item *ite
                 return true;
         }
         g->from = item->sequence + 1;
-        buf_reset(&g->text);
-        buf_reset(&g->data);
         buf_reset(&g->id);
-        if (item->data_escaped)
-                (void)scan_decode(item->data, &g->text);
-        if (!buf_unbase64(&g->data, item->data_escaped ? buf_view(&g->text) : item->data))
+        if (!keep_data(g, item, &data))
                 return scan_fail(s, "the data of a record is no Base64");
         buf_printf(&g->id, "%s/" STR_FMT "/%lld", g->stream, STR_ARG(g->partition),
                    (long long)item->sequence);
@@ -121,7 +139,7 @@ static bool add_record(struct reading *g, struct scan *s, const struct item *ite
         *origin = (struct dis_record){ g->partition, item->sequence, g->cursor };
         r->origin = origin;
         r->time = item->time > 0 && item->time < INT64_MAX / USEC_MSEC ? item->time * USEC_MSEC : 0;
-        r->value = keep(g->page, buf_view(&g->data));
+        r->value = data;
         r->has_key = item->has_key;
         if (item->has_key) {
                 buf_reset(&g->text);
@@ -179,7 +197,6 @@ int dis_read_records(struct str body, const char *stream, struct str partition, 
                              .out = out,
                              .cursor = page_keep(page, sizeof(*g.cursor)),
                              .id = BUF_INIT(4096),
-                             .data = BUF_INIT((size_t)RECORD_MOST),
                              .text = BUF_INIT((size_t)RECORD_MOST) };
         struct scan s;
 
@@ -189,7 +206,6 @@ int dis_read_records(struct str body, const char *stream, struct str partition, 
                 return error_memory(err);
         (void)read_answer(&g, &s);
         buf_done(&g.id);
-        buf_done(&g.data);
         buf_done(&g.text);
         if (s.fault)
                 return error_set(err, ERROR_PROTOCOL, "an answer that can't be read: %s", s.fault);
