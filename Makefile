@@ -40,7 +40,8 @@ package_libs += -ljq
 CFLAGS ?= -g
 all_cflags = -std=gnu11 -D_GNU_SOURCE -Ipkg -Icmd -I. $(warnings) $(hardening) $(optimise) $(instrument) \
 	$(filter-out -I/usr/include,$(package_cflags)) $(CFLAGS)
-# Only one file knows the version, so that a commit does not rebuild all.
+# Only one file knows the version, so that a commit does not rebuild all; it is compiled again when that changes.
+$(BUILD)/cmd/sluice/version.o: $(BUILD)/version
 $(BUILD)/cmd/sluice/version.o: CFLAGS += -DSLUICE_VERSION='"$(VERSION)"'
 all_ldflags = -pie -Wl,-z,relro,-z,now,-z,noexecstack -Wl,--as-needed $(instrument) $(LDFLAGS)
 
@@ -65,6 +66,12 @@ $(BUILD)/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
 	$(Q)$(CC) $(all_cflags) -MMD -MP -c -o $@ $<
+
+$(BUILD)/version: always
+	@mkdir -p $(@D)
+	@echo '$(VERSION)' | cmp -s - $@ || echo '$(VERSION)' >$@
+
+.PHONY: always
 
 $(BUILD)/llhttp/%.o: $(llhttp_dir)/%.c Makefile
 	@mkdir -p $(@D)

@@ -2,6 +2,9 @@
 
 import itertools
 import json
+import os
+import signal
+import time
 
 import pytest
 from harness.process import wait_until
@@ -136,13 +139,15 @@ def test_an_api_is_reached_through_its_service(cluster, namespace, image):
 
 
 CALLER = """
-import http.client, json, sys, threading, time
-host, path, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
-end, failures, count = time.monotonic() + seconds, [], [0]
+import http.client, json, signal, sys, threading, time
+host, path = sys.argv[1:]
+failures, count, ended = [], [0], threading.Event()
+signal.signal(signal.SIGTERM, lambda *_: ended.set())
 
 def call(kept):
     connection = None
-    while (began := time.monotonic()) < end:
+    while not ended.is_set():
+        began = time.monotonic()
         try:
             connection = connection or http.client.HTTPConnection(host, 80, timeout=10)
             connection.request("GET", path)
@@ -165,7 +170,8 @@ print(json.dumps({"count": count[0], "failures": failures}))
 """
 
 
-def test_a_rollout_under_load_loses_no_request(cluster, namespace, image):
+def roll_out_under_load(cluster, namespace, image, until_gone):
+    """What six callers met while the API's only pod was replaced; until_gone(name of that pod) returns after its end."""
     answer = json.dumps({"statusCode": 200, "headers": {}, "body": "hello", "isBase64Encoded": False})
     Function(cluster, namespace, image, options=[f"--answer={answer}", "--delay=5ms"])
     t = trigger("api", {"apig": {"path": "/orders"}})
@@ -181,19 +187,45 @@ def test_a_rollout_under_load_loses_no_request(cluster, namespace, image):
         ),
         20,
     )
-    with cluster.start("python3", "-c", CALLER, address, "/orders", "20", name="caller") as caller:
+    with cluster.start("python3", "-c", CALLER, address, "/orders", name="caller") as caller:
         t["spec"]["worker"] = {"logLevel": "Debug"}
         cluster.apply(t, namespace=namespace)
-        wait_until(
-            "another pod",
-            lambda: (
-                [p["metadata"]["name"] for p in worker_pods(cluster, namespace, "api")]
-                not in ([], [before["metadata"]["name"]])
-                and before["metadata"]["name"]
-                not in [p["metadata"]["name"] for p in worker_pods(cluster, namespace, "api")]
-            ),
-            60,
-        )
-        assert caller.wait(40) == 0
+        until_gone(before["metadata"]["name"])
+        caller.signal(signal.SIGTERM)
+        assert caller.wait(20) == 0
         found = json.loads(caller.out)
+    print(*found["failures"][:3], *found["failures"][-3:], sep="\n")
     assert found["failures"] == [] and found["count"] > 500
+
+
+def wait_gone(cluster, namespace, name, timeout=60):
+    def others():
+        names = [p["metadata"]["name"] for p in worker_pods(cluster, namespace, "api")]
+        return names and name not in names
+
+    wait_until("only another pod", others, timeout)
+
+
+def test_a_rollout_under_load_loses_no_request(cluster, namespace, image):
+    roll_out_under_load(cluster, namespace, image, lambda name: wait_gone(cluster, namespace, name))
+
+
+@pytest.mark.node
+def test_a_node_that_hears_late_of_a_rollout_loses_no_request(cluster, namespace, image):
+    """kube-proxy goes on sending to the old pod for 15 s after its end was ordered, as on a busy node."""
+    proxy = int((cluster.directory / "pid" / "kube-proxy").read_text())
+
+    def until_gone(name):
+        os.kill(proxy, signal.SIGSTOP)
+        try:
+            wait_until(
+                "the pod is told to end",
+                lambda: cluster.get("pod", name, namespace=namespace)["metadata"].get("deletionTimestamp"),
+                60,
+            )
+            time.sleep(15)
+        finally:
+            os.kill(proxy, signal.SIGCONT)
+        wait_gone(cluster, namespace, name)
+
+    roll_out_under_load(cluster, namespace, image, until_gone)

@@ -128,6 +128,21 @@ def test_the_status_tells_the_truth(cluster, namespace, function, kafka, topic):
         "sluice.dev/controller",
     ):
         assert words in text, words
+    # What retention takes while nothing is read is told by the worker, with its first and last offset.
+    cluster.apply(trigger("orders", kafka_source(kafka, topic), suspend=True), namespace=namespace)
+    wait_until("no worker", lambda: not worker_pods(cluster, namespace, "orders"), 60, poll=0.5)
+    kafka.produce(topic, numbered(40))
+    kafka.purge(topic, {0: 8})
+    cluster.apply(trigger("orders", kafka_source(kafka, topic)), namespace=namespace)
+    lost = f"topic {topic}, partition 0: 7 records are gone before they were delivered, offsets 1 to 7:"
+    wait_until(
+        "the loss is told",
+        lambda: any(e.startswith(lost) for e in events_of(cluster, namespace, "orders")),
+        60,
+        poll=0.5,
+    )
+    text = cluster.kubectl("describe", "triggers.sluice.dev", "orders", namespace=namespace)
+    assert "RecordsExpired" in text and "sluice.dev/worker" in text and lost in text
 
 
 def test_pods_are_restricted(cluster, namespace, function):

@@ -17,7 +17,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         static struct apig_iam iam = { .projects = { projects, 1 } };
         static struct apig_asker asker = { .services = &services, .authorizer = &authorizer, .iam = &iam };
         const struct judge_kind *kind = size && data[0] % 2 ? &apig_authorizer_kind : &apig_iam_kind;
-        struct http_completion c = { .status = 200 };
+        struct http_request c = { .status = 200 };
         BUF_AT_END struct buf why = BUF_INIT(1024);
         struct verdict *v;
 

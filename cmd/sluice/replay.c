@@ -96,7 +96,7 @@ static void stop(struct replay *r)
         if (r->stopping)
                 return;
         r->stopping = true;
-        host_stop(r->host, 0, DRAIN);
+        host_stop(r->host, &(struct host_end){ .grace = DRAIN });
 }
 
 static void on_signal(void *cookie, int number UNUSED)

@@ -58,7 +58,7 @@ static void stop(struct run *r)
         r->stopping = true;
         r->give_up_at = loop_now(r->loop) + r->grace;
         log_info("stopping: what is in flight may finish", LOG_I("graceSeconds", r->grace / USEC_SEC));
-        host_stop(r->host, 0, r->grace);
+        host_stop(r->host, &(struct host_end){ .grace = r->grace });
         loop_ready(r->loop, &r->task);
 }
 
@@ -264,6 +264,14 @@ static bool is_same(const struct trigger *a, const struct trigger *b)
         return !one.failed && !other.failed && str_equal(buf_view(&one), buf_view(&other));
 }
 
+/* Copies of its names: the Trigger may be gone. */
+static void say_unstarted(const struct buf *namespace_, const struct buf *name, const struct error *err)
+{
+        const struct log_scope log = log_scope_of(namespace_->p, name->p);
+
+        log_error_for(&log, "a Trigger can't be started", LOG_S("error", err->text));
+}
+
 /* One that can't start is told, and does not end the others. */
 static int start_all(struct run *r, struct triggers *all, struct error *err)
 {
@@ -271,9 +279,10 @@ static int start_all(struct run *r, struct triggers *all, struct error *err)
 
         for (size_t i = 0; i < all->n; i++) {
                 struct trigger *t = TAKE(all->list[i]);
-                BUF_AT_END struct buf name = BUF_INIT(1024);
+                BUF_AT_END struct buf namespace_ = BUF_INIT(1024), name = BUF_INIT(1024);
 
-                buf_printf(&name, "%s/%s", t->namespace_, t->name);
+                buf_text(&namespace_, t->namespace_);
+                buf_text(&name, t->name);
                 if (set_trigger(r, t, err) == 0) {
                         started++;
                         continue;
@@ -281,8 +290,7 @@ static int start_all(struct run *r, struct triggers *all, struct error *err)
                 r->failed = true;
                 if (all->n == 1)
                         return -1;
-                log_error("a Trigger can't be started", LOG_S("trigger", name.failed ? "" : name.p),
-                          LOG_S("error", err->text));
+                say_unstarted(&namespace_, &name, err);
         }
         return started ? 0 : error_set(err, ERROR_INVALID, "none of the %zu Triggers can be started", all->n);
 }
@@ -351,16 +359,16 @@ static bool apply(struct run *r, struct trigger **new)
 {
         const struct trigger *known = host_find(r->host, (*new)->namespace_, (*new)->name);
         struct trigger *t;
-        BUF_AT_END struct buf name = BUF_INIT(1024);
+        BUF_AT_END struct buf namespace_ = BUF_INIT(1024), name = BUF_INIT(1024);
         struct error err;
 
         if (known && is_same(known, *new))
                 return false;
         t = TAKE(*new);
-        buf_printf(&name, "%s/%s", t->namespace_, t->name);
+        buf_text(&namespace_, t->namespace_);
+        buf_text(&name, t->name);
         if (set_trigger(r, t, &err) < 0)
-                log_error("a Trigger can't be started", LOG_S("trigger", name.failed ? "" : name.p),
-                          LOG_S("error", err.text));
+                say_unstarted(&namespace_, &name, &err);
         return true;
 }
 

@@ -38,12 +38,16 @@ static void on_signal(void *cookie, int number UNUSED)
         struct worker *w = cookie;
 
         w->stopping = true;
-        host_stop(w->host, WORKER_LINGER, w->grace);
+        host_stop(w->host, &(struct host_end){ .linger = WORKER_LINGER,
+                                               .quiet = WORKER_QUIET,
+                                               .linger_most = WORKER_LINGER_MOST,
+                                               .grace = w->grace });
 }
 
 static int load(struct worker *w, const char *path)
 {
         BUF_AT_END struct buf report = BUF_INIT((size_t)1 << 20);
+        struct log_scope log;
         struct error err;
 
         if (triggers_load(&w->triggers, path, source_types(), source_kinds_n, &report, &err) < 0) {
@@ -58,10 +62,11 @@ static int load(struct worker *w, const char *path)
                 return -1;
         }
         w->trigger = w->triggers.list[0];
+        log = log_scope_of(w->trigger->namespace_, w->trigger->name);
         if (w->triggers.unknown)
-                log_warn("the Trigger has members of another version, which are ignored",
-                         LOG_S("namespace", w->trigger->namespace_), LOG_S("trigger", w->trigger->name),
-                         LOG_S("first", w->triggers.first_unknown), LOG_I("members", w->triggers.unknown));
+                log_warn_for(&log, "the Trigger has members of another version, which are ignored",
+                             LOG_S("first", w->triggers.first_unknown),
+                             LOG_I("members", w->triggers.unknown));
         return 0;
 }
 
@@ -182,7 +187,7 @@ int cmd_worker(int argc, char **argv)
                 result = 1;
                 if (w.host) {
                         w.stopping = true;
-                        host_stop(w.host, 0, 0);
+                        host_stop(w.host, &(struct host_end){ 0 });
                 }
         } else if (result < 0)
                 say_ports(&w);

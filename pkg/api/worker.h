@@ -48,12 +48,16 @@
 #define WORKER_PATH_LIVE "/livez"
 #define WORKER_PATH_READY "/readyz"
 
-/* At SIGTERM: a push source goes on for WORKER_LINGER, while others still know the pod's address; what is in
- * flight may take WORKER_GRACE; then the kubelet kills, WORKER_TERMINATION after the signal. */
+/* At SIGTERM: a push source goes on, while others still know the pod's address: for WORKER_LINGER, and then
+ * until no new connection has come for WORKER_QUIET, WORKER_LINGER_MOST at most; what is in flight may take
+ * WORKER_GRACE; then the kubelet kills, WORKER_TERMINATION after the signal. */
 #define WORKER_LINGER (8 * USEC_SEC)
+#define WORKER_QUIET (4 * USEC_SEC)
+#define WORKER_LINGER_MOST (30 * USEC_SEC)
 #define WORKER_GRACE (20 * USEC_SEC)
-#define WORKER_TERMINATION (30 * USEC_SEC)
-_Static_assert(WORKER_LINGER + WORKER_GRACE < WORKER_TERMINATION, "a worker ends before it is killed");
+#define WORKER_TERMINATION (60 * USEC_SEC)
+_Static_assert(WORKER_LINGER <= WORKER_LINGER_MOST && WORKER_LINGER_MOST + WORKER_GRACE < WORKER_TERMINATION,
+               "a worker ends before it is killed");
 
 /* ---- its Leases --------------------------------------------------------- */
 
@@ -62,7 +66,8 @@ _Static_assert(WORKER_LINGER + WORKER_GRACE < WORKER_TERMINATION, "a worker ends
 
 /* ---- its entry of status.workers[] -------------------------------------- */
 
-#define WORKER_FIELD_MANAGER "sluice-worker-" /* before the pod's name */
+#define WORKER_FIELD_MANAGER "sluice-worker-"     /* before the pod's name */
+#define WORKER_EVENT_REPORTER "sluice.dev/worker" /* of the Kubernetes events that it writes */
 
 #define WORKER_SOURCE_CONNECTING "Connecting"
 #define WORKER_SOURCE_CONNECTED "Connected"

@@ -73,6 +73,13 @@ void loop_use_clock(struct loop *l, const struct clock *clock)
         refresh(l);
 }
 
+usec loop_next(const struct loop *l)
+{
+        const struct heap_node *first = heap_first(&l->deadlines);
+
+        return l->first || l->turning ? l->now : first ? MAX_OF(first->at, l->now) : USEC_NEVER;
+}
+
 void loop_ready(struct loop *l, struct task *t)
 {
         if (t->ready)

@@ -27,6 +27,9 @@ usec loop_now(const struct loop *); /* monotonic, as of this pass */
 /* Deadlines are kept by this clock instead of the system's: for tests, which let hours pass in a moment.
  * Before anything is armed; borrowed. */
 void loop_use_clock(struct loop *, const struct clock *);
+/* Asked in a turn: when the next one is, as far as is known. Now, where a task is ready; USEC_NEVER: there is
+ * no deadline. Such a clock may be put there. */
+usec loop_next(const struct loop *);
 /* What there is once for each loop, kept by whoever makes it, and gone before the loop is. */
 enum loop_place { LOOP_WATCHER /* base/watch */, LOOP_SECRETS /* pkg/secret */, LOOP_PLACES };
 void **loop_place(struct loop *, enum loop_place);

@@ -239,6 +239,33 @@ static void deadlines_are_kept_by_the_clock_that_was_given(void **state UNUSED)
         assert_int_equal(loop_now(loop), 12 * USEC_HOUR);
 }
 
+static usec upcoming[3];
+
+static void ask_next(struct task *t, usec now)
+{
+        upcoming[0] = loop_next(loop);
+        loop_arm(loop, t, now + 5 * USEC_HOUR);
+        upcoming[1] = loop_next(loop);
+        loop_ready(loop, t);
+        upcoming[2] = loop_next(loop);
+        loop_forget(loop, t);
+        loop_stop(loop);
+}
+
+static void when_the_next_turn_is_can_be_asked(void **state UNUSED)
+{
+        static const struct clock clock = { read_told, read_told, NULL };
+        struct task task = { .turn = ask_next };
+
+        told = USEC_HOUR;
+        loop_use_clock(loop, &clock);
+        loop_ready(loop, &task);
+        loop_run(loop);
+        assert_int_equal(upcoming[0], USEC_NEVER);
+        assert_int_equal(upcoming[1], 6 * USEC_HOUR);
+        assert_int_equal(upcoming[2], USEC_HOUR);
+}
+
 /* ---- the waker ---------------------------------------------------------- */
 
 enum { THREADS = 4, RINGS = 25000 };
@@ -495,6 +522,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(a_deadline_may_be_set_while_turning, setup, teardown),
                 cmocka_unit_test_setup_teardown(deadlines_are_kept_by_the_clock_that_was_given, setup,
                                                 teardown),
+                cmocka_unit_test_setup_teardown(when_the_next_turn_is_can_be_asked, setup, teardown),
                 cmocka_unit_test_setup_teardown(no_ring_is_lost, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_watch_may_close_itself, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_crowd_holds_up_nobody_and_all_have_their_turn, setup,

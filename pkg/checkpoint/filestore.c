@@ -23,22 +23,15 @@ struct entry {
         size_t key_n;
         struct buf value;
 };
-struct request {
-        struct request *next;
-        struct file_store_end *end;
-        struct store_result result;
-        char *key;
-};
 
 struct file_store {
         struct loop *loop;
         char *folder;
         int fd, lock;
         struct entry *entries;
-        size_t size, live;                       /* bytes in the journal; of frames that still count */
-        struct buf pending;                      /* frames not yet written */
-        struct request *waiting, **waiting_last; /* puts in pending */
-        struct request *syncing;                 /* puts written, being synced */
+        size_t size, live;            /* bytes in the journal; of frames that still count */
+        struct buf pending;           /* frames not yet written */
+        struct list waiting, syncing; /* puts in pending; written, and being synced */
         bool sync_running, broken;
         struct error why;
         uv_fs_t sync;
@@ -47,8 +40,6 @@ struct file_store {
 struct file_store_end {
         struct file_store *store;
         char *prefix;
-        struct task *wake;
-        struct request *done, **done_last, *taken;
 };
 
 /* ---- entries ------------------------------------------------------------ */
@@ -63,25 +54,33 @@ static struct entry *entry_find(struct file_store *s, struct str key)
 
 static size_t frame_size(size_t key, size_t value) { return FRAME_HEAD + key + value; }
 
+/* -1: there is no memory; the old value stays. */
 static int entry_set(struct file_store *s, struct str key, struct str value)
 {
         struct entry *e = entry_find(s, key);
+        struct buf fresh = BUF_INIT(FRAME_MAX);
+
+        buf_str(&fresh, value);
+        if (fresh.failed) {
+                buf_done(&fresh);
+                return -1;
+        }
 
         if (!e) {
                 e = calloc(1, sizeof(*e));
                 if (!e || !(e->key = str_dup(key))) {
                         free(e);
+                        buf_done(&fresh);
                         return -1;
                 }
                 e->key_n = key.n;
-                e->value.max = FRAME_MAX;
                 HASH_ADD_KEYPTR(hh, s->entries, e->key, e->key_n, e);
         } else
                 s->live -= frame_size(e->key_n, e->value.n);
-        buf_reset(&e->value);
-        buf_str(&e->value, value);
+        buf_done(&e->value);
+        e->value = fresh;
         s->live += frame_size(key.n, value.n);
-        return e->value.failed ? -1 : 0;
+        return 0;
 }
 
 static void put_u32(struct buf *b, uint32_t v)
@@ -152,31 +151,13 @@ static int write_all(int fd, struct str bytes)
         return 0;
 }
 
-static void complete(struct request *r, const struct error *why)
+static void complete_list(struct file_store *s, struct list *list, const struct error *why)
 {
-        struct file_store_end *end = r->end;
-
-        if (!end) { /* its user is gone */
-                free(r->key);
-                free(r);
-                return;
-        }
-        if (why) {
-                r->result.failed = true;
-                r->result.error = *why;
-        }
-        r->next = NULL;
-        *end->done_last = r;
-        end->done_last = &r->next;
-        loop_ready(end->store->loop, end->wake);
-}
-
-static void complete_list(struct request *list, const struct error *why)
-{
-        for (struct request *next; list; list = next) {
-                next = list->next;
-                complete(list, why);
-        }
+        for (struct request *r; (r = LIST_TAKE(list, struct request, node));)
+                if (why)
+                        request_fail(r, s->loop, why);
+                else
+                        request_end(r, s->loop);
 }
 
 static int rewrite(struct file_store *s, struct error *err)
@@ -216,17 +197,15 @@ static void start_sync(struct file_store *s);
 static void on_sync(uv_fs_t *request)
 {
         struct file_store *s = request->data;
-        struct request *list = s->syncing;
         struct error err;
 
         s->sync_running = false;
-        s->syncing = NULL;
         if (request->result < 0) {
                 (void)error_set(&err, ERROR_SYSTEM, "sync %s/checkpoints.journal: %s", s->folder,
                                 uv_strerror((int)request->result));
-                complete_list(list, &err);
+                complete_list(s, &s->syncing, &err);
         } else
-                complete_list(list, NULL);
+                complete_list(s, &s->syncing, NULL);
         uv_fs_req_cleanup(request);
         if (s->size > REWRITE_AT && s->size > 4 * s->live && rewrite(s, &err) < 0)
                 log_warn("the checkpoint journal could not be rewritten", LOG_S("error", err.text));
@@ -238,21 +217,17 @@ static void start_sync(struct file_store *s)
 {
         struct error err;
 
-        if (s->sync_running || !s->waiting)
+        if (s->sync_running || !s->pending.n)
                 return;
-        s->syncing = s->waiting;
-        s->waiting = NULL;
-        s->waiting_last = &s->waiting;
-        if (s->pending.failed || write_all(s->fd, buf_view(&s->pending)) < 0) {
-                struct request *list = s->syncing;
-
+        for (struct list_node *first; (first = list_take(&s->waiting));)
+                list_append(&s->syncing, first);
+        if (write_all(s->fd, buf_view(&s->pending)) < 0) {
                 (void)error_errno(&err, errno, "write %s/checkpoints.journal", s->folder);
-                s->syncing = NULL;
                 /* A torn frame may stand at the end: what follows it would not be read. */
                 if (ftruncate(s->fd, (off_t)s->size) < 0)
                         log_error("the checkpoint journal has a torn end", LOG_S("folder", s->folder));
                 buf_reset(&s->pending);
-                complete_list(list, &err);
+                complete_list(s, &s->syncing, &err);
                 return;
         }
         s->size += s->pending.n;
@@ -407,7 +382,6 @@ int file_store_new(struct file_store **out, struct loop *loop, const char *folde
         s->loop = loop;
         s->fd = s->lock = -1;
         s->pending.max = (size_t)64 << 20;
-        s->waiting_last = &s->waiting;
         s->folder = str_dup(str_of(folder));
         if (!s->folder || file_store_folder(folder, err) < 0 || take_lock(s, err) < 0 || load(s, err) < 0) {
                 bool memory = !s->folder;
@@ -427,7 +401,6 @@ struct file_store *file_store_free(struct file_store *s)
                 (void)uv_run(loop_uv(s->loop), UV_RUN_ONCE);
         if (s->pending.n && (write_all(s->fd, buf_view(&s->pending)) < 0 || fdatasync(s->fd) < 0))
                 log_error("the last checkpoints could not be written", LOG_S("folder", s->folder));
-        complete_list(s->waiting, NULL);
         for (struct entry *e = s->entries, *next; e; e = next) {
                 next = e->hh.next;
                 HASH_DEL(s->entries, e);
@@ -447,107 +420,74 @@ struct file_store *file_store_free(struct file_store *s)
 
 /* ---- ends --------------------------------------------------------------- */
 
-static char *full_key(struct file_store_end *end, struct str key)
+static void full_key(const struct file_store_end *end, struct str key, struct buf *out)
 {
-        struct buf b = BUF_INIT(FRAME_MAX);
-
         /* A line end parts them: it stands in no prefix and in no key, so that "a" with "b/c" is not "a/b"
          * with "c". */
-        buf_printf(&b, "%s\n", end->prefix);
-        buf_str(&b, key);
-        return buf_take(&b);
+        buf_printf(out, "%s\n", end->prefix);
+        buf_str(out, key);
 }
 
-static struct request *request_new(struct file_store_end *end, uint64_t tag, bool get)
-{
-        struct request *r = calloc(1, sizeof(*r));
-
-        if (r) {
-                r->end = end;
-                r->result.tag = tag;
-                r->result.is_get = get;
-        }
-        return r;
-}
-
-static void get(void *cookie, uint64_t tag, struct str key)
+static void get(void *cookie, struct store_request *r, struct str key)
 {
         struct file_store_end *end = cookie;
-        struct request *r = request_new(end, tag, true);
+        BUF_AT_END struct buf name = BUF_INIT(FRAME_MAX);
+        const struct entry *e;
         struct error err;
 
-        if (!r)
-                abort(); /* a completion that can't be made would be a source that hangs */
-        r->key = full_key(end, key);
-        (void)error_memory(&err);
-        complete(r, r->key ? NULL : &err);
+        full_key(end, key, &name);
+        e = name.failed ? NULL : entry_find(end->store, buf_view(&name));
+        r->found = e != NULL;
+        buf_reset(&r->value);
+        r->value.max = FRAME_MAX;
+        if (e)
+                buf_str(&r->value, buf_view(&e->value));
+        if (name.failed || r->value.failed) {
+                (void)error_memory(&err);
+                request_fail(&r->request, end->store->loop, &err);
+        } else
+                request_end(&r->request, end->store->loop);
 }
 
-static void put(void *cookie, uint64_t tag, struct str key, struct str value)
+static int add_frame(struct file_store *s, struct str key, struct str value, struct error *err)
+{
+        size_t before = s->pending.n;
+
+        if (value.n > FRAME_MAX) /* before anything of the old value is touched */
+                return error_set(err, ERROR_INVALID, "checkpoint of %zu bytes: at most %d are kept", value.n,
+                                 FRAME_MAX);
+        put_frame(&s->pending, key, value);
+        if (!s->pending.failed && entry_set(s, key, value) == 0)
+                return 0;
+        s->pending.n = before;
+        s->pending.failed = false;
+        return error_memory(err);
+}
+
+static void put(void *cookie, struct store_request *r, struct str key, struct str value)
 {
         struct file_store_end *end = cookie;
         struct file_store *s = end->store;
-        struct request *r = request_new(end, tag, false);
+        BUF_AT_END struct buf name = BUF_INIT(FRAME_MAX);
         struct error err;
 
-        if (!r)
-                abort();
-        r->key = full_key(end, key);
-        if (value.n > FRAME_MAX) { /* before anything of the old value is touched */
-                (void)error_set(&err, ERROR_INVALID, "checkpoint of %zu bytes: at most %d are kept", value.n,
-                                FRAME_MAX);
-                complete(r, &err);
+        full_key(end, key, &name);
+        if ((name.failed ? error_memory(&err) : add_frame(s, buf_view(&name), value, &err)) < 0) {
+                request_fail(&r->request, s->loop, &err);
                 return;
         }
-        if (!r->key || entry_set(s, str_of(r->key), value) < 0) {
-                (void)error_memory(&err);
-                complete(r, &err);
-                return;
-        }
-        put_frame(&s->pending, str_of(r->key), value);
-        r->next = NULL;
-        *s->waiting_last = r;
-        s->waiting_last = &r->next;
+        list_append(&s->waiting, &r->request.node);
         start_sync(s);
 }
 
-static void request_free(struct request *r)
-{
-        if (!r)
-                return;
-        free(r->key);
-        free(r);
-}
+/* What was put is written all the same. */
+static void cancel(void *cookie UNUSED, struct store_request *r) { list_remove(&r->request.node); }
 
-static bool take(void *cookie, struct store_result *out)
-{
-        struct file_store_end *end = cookie;
-        struct request *r = end->done;
-
-        request_free(end->taken);
-        end->taken = NULL;
-        if (!r)
-                return false;
-        end->done = r->next;
-        if (!end->done)
-                end->done_last = &end->done;
-        if (r->result.is_get && !r->result.failed) {
-                struct entry *e = entry_find(end->store, str_of(r->key));
-
-                r->result.found = e != NULL;
-                if (e)
-                        r->result.value = buf_view(&e->value);
-        }
-        *out = r->result;
-        end->taken = r;
-        return true;
-}
-
-static const struct store_ops ops = { get, put, take };
+static const struct store_ops ops = { get, put, cancel };
 struct store file_store_port(struct file_store_end *end) { return (struct store){ &ops, end }; }
 
 int file_store_end_new(struct file_store_end **out, struct file_store *s, struct str prefix,
-                       struct task *wake, struct error *err)
+                       struct error *err)
 {
         struct file_store_end *end = calloc(1, sizeof(*end));
 
@@ -556,30 +496,14 @@ int file_store_end_new(struct file_store_end **out, struct file_store *s, struct
                 return error_memory(err);
         }
         end->store = s;
-        end->wake = wake;
-        end->done_last = &end->done;
         *out = end;
         return 0;
-}
-
-static void orphan(struct request *list, const struct file_store_end *end)
-{
-        for (; list; list = list->next)
-                if (list->end == end)
-                        list->end = NULL;
 }
 
 struct file_store_end *file_store_end_free(struct file_store_end *end)
 {
         if (!end)
                 return NULL;
-        orphan(end->store->waiting, end);
-        orphan(end->store->syncing, end);
-        request_free(end->taken);
-        for (struct request *r = end->done, *next; r; r = next) {
-                next = r->next;
-                request_free(r);
-        }
         free(end->prefix);
         free(end);
         return NULL;

@@ -20,10 +20,9 @@ int file_store_new(struct file_store **, struct loop *, const char *folder, stru
 /* Writes what is queued before it returns. NULL is fine. */
 struct file_store *file_store_free(struct file_store *);
 
-/* One Trigger's end: its keys are kept apart by the prefix; completions make wake ready. Freed before the
- * store. */
+/* One Trigger's end: its keys are kept apart by the prefix. Freed after its requests and before the store. */
 struct file_store_end;
-int file_store_end_new(struct file_store_end **, struct file_store *, struct str prefix, struct task *wake,
+int file_store_end_new(struct file_store_end **, struct file_store *, struct str prefix,
                        struct error *) MUST_CHECK;
 struct file_store_end *file_store_end_free(struct file_store_end *);
 struct store file_store_port(struct file_store_end *);

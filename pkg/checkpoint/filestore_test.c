@@ -13,13 +13,15 @@
 
 /* ---- a store on a real loop, in a folder of its own --------------------- */
 
+enum { REQUESTS = 4096 };
 struct user {
         struct task wake;
         struct file_store_end *end;
         struct store store;
-        struct store_result results[4096];
-        size_t results_n, wanted;
-        char value[4096];
+        struct list done;
+        struct store_request requests[REQUESTS]; /* each is used once */
+        struct store_request *taken[REQUESTS];
+        size_t used, taken_n, wanted;
 };
 
 static struct loop *loop;
@@ -37,20 +39,31 @@ static void too_late(struct task *t UNUSED, usec now UNUSED)
 static void user_turn(struct task *t, usec now UNUSED)
 {
         struct user *u = CONTAINER_OF(t, struct user, wake);
-        struct store_result r;
 
-        while (store_take(&u->store, &r)) {
-                if (r.is_get && r.found)
-                        (void)snprintf(u->value, sizeof(u->value), STR_FMT, STR_ARG(r.value));
-                u->results[u->results_n++ % COUNT_OF(u->results)] = r;
-        }
-        if (u->results_n >= u->wanted)
+        for (struct request *r; (r = request_next(&u->done));)
+                u->taken[u->taken_n++] = CONTAINER_OF(r, struct store_request, request);
+        if (u->taken_n >= u->wanted)
                 loop_stop(loop);
+}
+
+static struct store_request *next_request(struct user *u)
+{
+        struct store_request *r = &u->requests[u->used++];
+
+        assert_true(u->used < REQUESTS);
+        r->request.wake = &u->wake;
+        r->request.done = &u->done;
+        return r;
+}
+
+static void begin_put(struct user *u, struct str key, struct str value)
+{
+        store_put(&u->store, next_request(u), key, value);
 }
 
 static void wait_for(struct user *u, size_t n)
 {
-        u->wanted = u->results_n + n;
+        u->wanted = u->taken_n + n;
         loop_arm(loop, &watchdog, clock_monotonic(&system_clock) + 20 * USEC_SEC);
         loop_run(loop);
         loop_forget(loop, &watchdog);
@@ -72,13 +85,15 @@ static struct user *user_new(const char *prefix)
 
         assert_non_null(u);
         u->wake.turn = user_turn;
-        assert_int_equal(file_store_end_new(&u->end, store, str_of(prefix), &u->wake, &err), 0);
+        assert_int_equal(file_store_end_new(&u->end, store, str_of(prefix), &err), 0);
         u->store = file_store_port(u->end);
         return u;
 }
 
 static void user_free(struct user *u)
 {
+        for (size_t i = 0; i < u->used; i++)
+                store_release(&u->store, &u->requests[i]);
         u->end = file_store_end_free(u->end);
         loop_forget(loop, &u->wake);
         free(u);
@@ -86,22 +101,21 @@ static void user_free(struct user *u)
 
 static void put(struct user *u, const char *key, const char *value)
 {
-        store_put(&u->store, 1, str_of(key), str_of(value));
+        begin_put(u, str_of(key), str_of(value));
         wait_for(u, 1);
-        assert_false(u->results[u->results_n - 1].failed);
-        assert_false(u->results[u->results_n - 1].is_get);
+        assert_false(request_failed(&u->taken[u->taken_n - 1]->request));
 }
 
 /* NULL: not there. */
 static const char *get(struct user *u, const char *key)
 {
-        const struct store_result *r;
+        struct store_request *r = next_request(u);
 
-        store_get(&u->store, 2, str_of(key));
+        store_get(&u->store, r, str_of(key));
         wait_for(u, 1);
-        r = &u->results[u->results_n - 1];
-        assert_true(r->is_get && !r->failed && r->tag == 2);
-        return r->found ? u->value : NULL;
+        assert_ptr_equal(u->taken[u->taken_n - 1], r);
+        assert_false(request_failed(&r->request));
+        return r->found ? buf_view(&r->value).p : NULL;
 }
 
 static int setup(void **state UNUSED)
@@ -200,12 +214,12 @@ static void completions_keep_their_order(void **state UNUSED)
                 char value[32];
 
                 (void)snprintf(value, sizeof(value), "%llu", (unsigned long long)i);
-                store_put(&u->store, i, STR("key"), str_of(value));
+                begin_put(u, STR("key"), str_of(value));
         }
         wait_for(u, PUTS);
         for (uint64_t i = 0; i < PUTS; i++) {
-                assert_int_equal(u->results[i].tag, i);
-                assert_false(u->results[i].failed);
+                assert_ptr_equal(u->taken[i], &u->requests[i]);
+                assert_false(request_failed(&u->taken[i]->request));
         }
         assert_string_equal(get(u, "key"), "1999");
         user_free(u);
@@ -218,9 +232,9 @@ static void what_was_queued_is_written_at_the_end(void **state UNUSED)
 
         open_store();
         u = user_new("a");
-        store_put(&u->store, 1, STR("x"), STR("1"));
-        store_put(&u->store, 2, STR("x"), STR("2"));
-        store_get(&u->store, 3, STR("x"));
+        begin_put(u, STR("x"), STR("1"));
+        begin_put(u, STR("x"), STR("2"));
+        store_get(&u->store, next_request(u), STR("x"));
         user_free(u); /* nobody waits any more */
         store = file_store_free(store);
         open_store();
@@ -433,7 +447,7 @@ static void a_stale_journal_is_rewritten(void **state UNUSED)
         u = user_new("a");
         put(u, "kept", "since the beginning");
         for (int i = 0; i < PUTS; i++)
-                store_put(&u->store, 1, STR("busy"), (struct str){ value, VALUE });
+                begin_put(u, STR("busy"), (struct str){ value, VALUE });
         wait_for(u, PUTS);
         put(u, "busy", "last");
         assert_true(journal_size() < 10000);
@@ -458,9 +472,9 @@ static void a_value_too_large_is_refused_and_harms_nothing(void **state UNUSED)
         open_store();
         u = user_new("a");
         put(u, "k", "old");
-        store_put(&u->store, 9, STR("k"), (struct str){ large, n });
+        begin_put(u, STR("k"), (struct str){ large, n });
         wait_for(u, 1);
-        assert_true(u->results[u->results_n - 1].failed);
+        assert_int_equal(u->taken[u->taken_n - 1]->request.error.kind, ERROR_INVALID);
         assert_string_equal(get(u, "k"), "old");
         user_free(u);
         store = file_store_free(store);

@@ -199,16 +199,19 @@ static void lease_rule(struct writer *w, const struct trigger *t)
         writer_object_end(w);
 }
 
-/* Its Trigger comes as a file, events are the controller's to record. */
+/* Its Trigger comes as a file. What befalls a source is told in events, whose names nobody knows before. */
 static void role(struct writer *w, const struct trigger *t)
 {
-        static const char *const status[] = { "patch", NULL }, *const checkpoint[] = { "get", "patch", NULL };
+        static const char *const status[] = { "patch", NULL }, *const checkpoint[] = { "get", "patch", NULL },
+                                 *const told[] = { "create", NULL };
         BUF_AT_END struct buf positions = BUF_INIT(1024);
 
         child_name(CHILD_CHECKPOINT, t->name, &positions);
         array(w, "rules");
         rule(w, API_GROUP, "triggers/status", t->name, status);
         rule(w, "", "configmaps", positions.p, checkpoint);
+        if (trigger_source(t)->warnings)
+                rule(w, "events.k8s.io", "events", NULL, told);
         if (child_needed(CHILD_LEASE, t))
                 lease_rule(w, t);
         writer_array_end(w);

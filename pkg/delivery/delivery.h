@@ -138,6 +138,8 @@ void delivery_offer(struct delivery *, struct record *, usec now); /* takes */
 void delivery_skip(struct delivery *, struct record *, usec now);
 /* While held nothing is sent but dead letters: the way out is not ready. */
 void delivery_hold(struct delivery *, bool held);
+/* Below max_in_flight, and of no other attempt that is under way. */
+static inline uint32_t delivery_slot(uint32_t attempt) { return attempt & 0xffff; }
 /* a stale attempt is ignored */
 void delivery_answer(struct delivery *, uint32_t attempt, const struct answer *, usec now);
 bool delivery_next(struct delivery *, usec now, struct action *); /* call until false */

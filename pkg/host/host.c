@@ -1,3 +1,4 @@
+#include "http/fetch.h"
 #include "host/host.h"
 
 #include <assert.h>
@@ -11,6 +12,7 @@
 #include "checkpoint/locks.h"
 #include "host/report.h"
 #include "kube/checkpoint.h"
+#include "kube/events.h"
 #include "kube/leases.h"
 #include "log/log.h"
 #include "worker/admin.h"
@@ -43,14 +45,18 @@ struct host {
         struct host_config config;
         struct http_client *http;
         struct cloud_client *cloud;
+        struct recorder *recorder; /* NULL: outside a cluster */
         struct admin *admin;
         struct file_store *files; /* opened with the first that needs it, as the next; NULL: none does */
         struct lock_file *locks;
         struct gate_host_config listen;
         struct gate_host *gates;
+        struct fetch_client *fetches; /* of push sources */
+        struct fetch fetch;
         struct entry *first, **last, *by_key;
         struct task lingered;
-        usec give_up_at;
+        struct host_end end; /* how it stops */
+        usec stopped_at;
         bool stopping;
 };
 
@@ -62,13 +68,14 @@ static void wake_observer(struct host *h)
 
 /* ---- where positions are kept ------------------------------------------- */
 
-static void no_get(void *cookie UNUSED, uint64_t tag UNUSED, struct str key UNUSED) {}
-static void no_put(void *cookie UNUSED, uint64_t tag UNUSED, struct str key UNUSED, struct str value UNUSED)
+static void no_get(void *cookie UNUSED, struct store_request *r UNUSED, struct str key UNUSED) {}
+static void no_put(void *cookie UNUSED, struct store_request *r UNUSED, struct str key UNUSED,
+                   struct str value UNUSED)
 {
 }
-static bool no_take(void *cookie UNUSED, struct store_result *result UNUSED) { return false; }
+static void no_cancel(void *cookie UNUSED, struct store_request *r UNUSED) {}
 
-static int open_in_cluster(struct entry *e, struct task *wake, struct store *out, struct error *err)
+static int open_in_cluster(struct entry *e, struct store *out, struct error *err)
 {
         BUF_AT_END struct buf name = BUF_INIT(1024);
         struct kube_checkpoint_config config;
@@ -83,7 +90,7 @@ static int open_in_cluster(struct entry *e, struct task *wake, struct store *out
                                                   .owner = report_uid(e->trigger),
                                                   .owner_kind = "Trigger",
                                                   .writer = writer };
-        if (kube_checkpoint_new(&e->checkpoint, e->host->config.kube, &config, wake, err) < 0)
+        if (kube_checkpoint_new(&e->checkpoint, e->host->config.kube, &config, err) < 0)
                 return -1;
         *out = kube_checkpoint_port(e->checkpoint);
         return 0;
@@ -95,19 +102,19 @@ static bool is_shared(const struct entry *e)
         return !e->options.kind && e->trigger->types[e->trigger->source].shared;
 }
 
-static int open_store(void *cookie, struct task *wake, struct store *out, struct error *err)
+static int open_store(void *cookie, struct store *out, struct error *err)
 {
-        static const struct store_ops none = { no_get, no_put, no_take };
+        static const struct store_ops none = { no_get, no_put, no_cancel };
         struct entry *e = cookie;
         struct host *h = e->host;
 
         if (h->config.state && !is_shared(e)) {
                 if ((!h->files && file_store_new(&h->files, h->loop, h->config.state, err) < 0) ||
-                    file_store_end_new(&e->file, h->files, str_of(e->trigger->uid), wake, err) < 0)
+                    file_store_end_new(&e->file, h->files, str_of(e->trigger->uid), err) < 0)
                         return -1;
                 *out = file_store_port(e->file);
         } else if (h->config.kube) {
-                if (open_in_cluster(e, wake, out, err) < 0)
+                if (open_in_cluster(e, out, err) < 0)
                         return -1;
         } else
                 *out = (struct store){ &none, NULL };
@@ -176,6 +183,20 @@ static void close_claims(void *cookie)
 
 /* ---- one Trigger -------------------------------------------------------- */
 
+/* What befalls its source, for those who look at it with kubectl. */
+static void write_event(void *cookie, const struct notice *notice)
+{
+        const struct entry *e = cookie;
+        const char *uid = report_uid(e->trigger);
+        const struct event_object object = { .api_version = API_GROUP_VERSION,
+                                             .kind = "Trigger",
+                                             .namespace_ = e->trigger->namespace_,
+                                             .name = e->trigger->name,
+                                             .uid = uid ? uid : "" };
+
+        recorder_event(e->host->recorder, &object, "Warning", notice->reason, "Read", notice->text);
+}
+
 static bool is_push(const struct entry *e)
 {
         const struct source_kind *kind = e->options.kind ? e->options.kind : trigger_source(e->trigger);
@@ -187,6 +208,9 @@ static int open_gates(struct host *h, struct error *err)
 {
         if (h->gates || !h->config.listen)
                 return 0;
+        if (!h->fetches && fetch_client_new(&h->fetches, h->loop, err) < 0)
+                return -1;
+        h->fetch = fetch_client_port(h->fetches);
         h->listen.http = h->http;
         return gate_host_new(&h->gates, h->loop, &h->listen, err);
 }
@@ -213,9 +237,12 @@ static int start_pipeline(struct entry *e, struct error *err)
                                           .close_claims = close_claims,
                                           .store_cookie = e };
 
+        if (h->recorder)
+                config.notices = (struct notices){ write_event, e };
         if (is_push(e) && open_gates(h, err) < 0)
                 return -1;
         config.host = h->gates;
+        config.fetch = h->fetches ? &h->fetch : NULL;
         if (pipeline_new(&e->pipeline, &config, err) < 0)
                 return -1;
         if ((h->config.kube && report_new(&e->report, h->config.kube, h->config.pod, e->trigger, err) < 0) ||
@@ -271,6 +298,7 @@ static void go_on(struct entry *e)
 {
         struct host *h = e->host;
         struct pipeline_status s;
+        struct log_scope log;
         struct error err;
 
         if (e->removed && !h->stopping) {
@@ -283,9 +311,9 @@ static void go_on(struct entry *e)
                 e->trigger = e->successor;
                 e->successor = NULL;
                 e->options = e->successor_options;
+                log = log_scope_of(e->trigger->namespace_, e->trigger->name);
                 if (start_entry(e, &err) < 0)
-                        log_error("a Trigger can't be started", LOG_S("namespace", e->trigger->namespace_),
-                                  LOG_S("trigger", e->trigger->name), LOG_S("error", err.text));
+                        log_error_for(&log, "a Trigger can't be started", LOG_S("error", err.text));
         }
         wake_observer(h);
 }
@@ -413,32 +441,51 @@ const struct trigger *host_find(const struct host *h, const char *namespace_, co
 
 /* ---- all of them -------------------------------------------------------- */
 
-static void on_lingered(struct task *t, usec now UNUSED)
+/* Whoever still sends here has not heard of the end, however long ago that was: a busy node's kube-proxy can
+ * be many seconds late, and after the end of this process its connections have no route to a host. */
+static usec linger_end(const struct host *h)
+{
+        usec quiet = gate_host_last_accepted(h->gates) + h->end.quiet;
+
+        return MIN_OF(MAX_OF(h->stopped_at + h->end.linger, quiet), h->stopped_at + h->end.linger_most);
+}
+
+static void on_lingered(struct task *t, usec now)
 {
         struct host *h = CONTAINER_OF(t, struct host, lingered);
 
+        usec end = linger_end(h);
+
+        if (now < end) {
+                loop_arm(h->loop, t, end);
+                return;
+        }
         for (struct entry *e = h->first; e; e = e->next)
-                stop_entry(e, h->give_up_at);
+                stop_entry(e, now + h->end.grace);
 }
 
-void host_stop(struct host *h, usec linger, usec grace)
+void host_stop(struct host *h, const struct host_end *end)
 {
         usec now = loop_now(h->loop);
+        usec linger;
 
         if (h->stopping)
                 return;
         h->stopping = true;
+        h->stopped_at = now;
+        h->end = *end;
+        h->end.linger_most = MAX_OF(end->linger, end->linger_most);
         if (!h->gates)
-                linger = 0;
-        h->give_up_at = now + linger + grace;
+                h->end.linger = h->end.linger_most = 0;
+        linger = h->end.linger_most;
         if (h->admin)
                 admin_drain(h->admin);
         if (h->gates) /* who comes after that hears 503, until it has stopped */
-                gate_host_drain(h->gates, linger + grace);
+                gate_host_drain(h->gates, linger + end->grace);
         for (struct entry *e = h->first; e; e = e->next)
                 if (!linger || !e->pipeline || !is_push(e))
-                        stop_entry(e, now + grace);
-        loop_arm(h->loop, &h->lingered, linger ? now + linger : USEC_NEVER);
+                        stop_entry(e, now + end->grace);
+        loop_arm(h->loop, &h->lingered, linger ? linger_end(h) : USEC_NEVER);
         wake_observer(h);
 }
 
@@ -495,10 +542,14 @@ int host_new(struct host **out, struct loop *loop, const struct host_config *con
         h->lingered.turn = on_lingered;
         if (http_client_new(&h->http, loop, err) < 0 ||
             cloud_client_new(&h->cloud, loop, h->http, config->clock, err) < 0 ||
+            (config->kube &&
+             recorder_new(&h->recorder, config->kube, WORKER_EVENT_REPORTER, config->pod, err) < 0) ||
             (config->admin && admin_new(&h->admin, loop, config->admin, err) < 0)) {
                 (void)host_free(h);
                 return -1;
         }
+        if (h->recorder)
+                recorder_only_creates(h->recorder);
         *out = h;
         return 0;
 }
@@ -512,9 +563,11 @@ struct host *host_free(struct host *h)
                 entry_free(h->first);
         (void)admin_free(h->admin);
         (void)gate_host_free(h->gates);
+        (void)fetch_client_free(h->fetches);
         (void)lock_file_free(h->locks);
         (void)file_store_free(h->files);
         (void)cloud_client_free(h->cloud);
+        (void)recorder_free(h->recorder);
         (void)http_client_free(h->http);
         loop_forget(h->loop, &h->lingered);
         free(h);

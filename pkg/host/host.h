@@ -1,7 +1,7 @@
 /* The host of a process: what `run`, `worker` and `replay` assemble once, and any number of pipelines in it
  * that are added, replaced and removed while it runs. It owns the HTTP client, the listener, the admin
  * server, the places where positions are kept, and its Triggers; in a cluster it says in each Trigger's
- * status what becomes of it. Loop's thread. */
+ * status what becomes of it, and what befalls its source in Kubernetes events. Loop's thread. */
 #pragma once
 
 #include "worker/gate.h"
@@ -58,9 +58,13 @@ int host_refuse(struct host *, struct trigger *, const char *why, struct error *
 void host_remove(struct host *, const char *namespace_, const char *name, usec give_up_at);
 const struct trigger *host_find(const struct host *, const char *namespace_, const char *name);
 
-/* Reading stops at once. Those that are reached by requests go on for linger, while others still know our
- * address; what is in flight then may take grace. */
-void host_stop(struct host *, usec linger, usec grace);
+/* Reading stops at once. Those that are reached by requests go on while others may still know our address:
+ * for linger, and then until no new connection has come for quiet, for linger_most (0: linger) at most. What
+ * is in flight then may take grace. */
+struct host_end {
+        usec linger, quiet, linger_most, grace;
+};
+void host_stop(struct host *, const struct host_end *);
 bool host_stopped(const struct host *); /* nothing runs any more */
 bool host_drained(const struct host *); /* what runs has read and settled all that there is */
 /* In the order in which they were set first. */

@@ -74,20 +74,21 @@ static usec settle_state(struct report *r, const struct pipeline_status *s, usec
 /* The report copies what the pipeline's status says, which is const: it wants texts of its own. */
 static void write_report(struct report *r, const struct pipeline_status *s)
 {
-        char source[sizeof(s->source_text)], delivery[sizeof(s->delivery_text)], lost[sizeof(s->lost_text)];
+        char source[sizeof(s->source_text)], delivery[sizeof(s->delivery_text)],
+                lost[sizeof(s->warnings.lost_text)];
         char source_state[32], delivery_state[32];
         BUF_AT_END struct buf clock = BUF_INIT(256);
         struct worker_status status = { .observed_generation = r->trigger->generation,
                                         .last_event_time = s->last_event,
                                         .last_delivery_time = s->last_delivery,
                                         .lag = s->lag,
-                                        .lost = pipeline_lost(s) };
+                                        .lost = (int64_t)s->warnings.lost };
 
         (void)snprintf(source_state, sizeof(source_state), "%s", source_state_name(s->source));
         (void)snprintf(source, sizeof(source), "%s", s->source_text);
         (void)snprintf(delivery_state, sizeof(delivery_state), "%s", pipeline_delivery_name(r->delivery));
         (void)snprintf(delivery, sizeof(delivery), "%s", s->delivery_text);
-        (void)snprintf(lost, sizeof(lost), "%s", s->lost_text);
+        (void)snprintf(lost, sizeof(lost), "%s", s->warnings.lost_text);
         status.source_state = source_state;
         status.source_message = *source ? source : NULL;
         status.delivery_state = delivery_state;

@@ -337,7 +337,7 @@ static void a_silent_name_server_blocks_nothing(void **state UNUSED)
         loop_forget(loop, &ticker);
         assert_true(now() - began < 2 * USEC_SEC);
         assert_int_equal(done_n, 0);
-        port.ops->cancel(port.cookie, 1);
+        port_cancel(1);
         assert_int_equal(http_target_connections(target), 0);
 }
 

@@ -1,4 +1,4 @@
-/* Targets, exchanges and the ends that submit and take them. */
+/* Targets and exchanges. */
 #include "http/client.h"
 
 #include <limits.h>
@@ -22,23 +22,19 @@ static const usec PING_AFTER = 10 * USEC_SEC;
 
 static void complete(struct exchange *x)
 {
-        struct http_end *end = x->end;
-
         x->done = true;
         x->connection = NULL;
-        list_append(&end->done, &x->queued);
-        loop_ready(end->client->loop, end->wake);
+        request_end(&x->request->request, x->client->loop);
 }
 
 void exchange_fail(struct exchange *x, const struct error *err)
 {
-        x->completion.failed = true;
-        x->completion.maybe_processed = x->written;
-        x->completion.status = 0;
-        x->completion.body_cut = false;
-        x->completion.error = *err;
-        buf_reset(&x->head);
-        buf_reset(&x->body);
+        struct http_request *q = x->request;
+
+        q->maybe_processed = x->written;
+        q->status = 0;
+        q->body_cut = false;
+        q->request.error = *err;
         complete(x);
 }
 
@@ -46,7 +42,7 @@ void exchange_fail(struct exchange *x, const struct error *err)
 
 static bool take_room(struct exchange *x)
 {
-        struct http_client *client = x->end->client;
+        struct http_client *client = x->client;
         size_t n = x->target->config.answer_max;
 
         if (client->large_held && client->large_held + n > client->large_max)
@@ -58,7 +54,7 @@ static bool take_room(struct exchange *x)
 
 bool exchange_takes(struct exchange *x, size_t body)
 {
-        struct http_client *client = x->end->client;
+        struct http_client *client = x->client;
 
         if (x->room || body <= BODY_FREE || !client->large_max)
                 return true;
@@ -72,7 +68,7 @@ bool exchange_takes(struct exchange *x, size_t body)
 /* The answer was used: its room is for those who wait. Its target may be gone already. */
 static void give_room(struct exchange *x)
 {
-        struct http_client *client = x->end->client;
+        struct http_client *client = x->client;
 
         if (!x->room)
                 return;
@@ -113,17 +109,21 @@ static usec parse_retry_after(struct str value)
 
 void exchange_answer(struct exchange *x, int status)
 {
-        x->completion.status = status;
-        x->completion.head = buf_view(&x->head);
-        x->completion.retry_after = status >= 300 ? parse_retry_after(http_completion_header(
-                                                            &x->completion, STR("Retry-After")))
-                                                  : 0;
+        struct http_request *q = x->request;
+
+        q->status = status;
+        q->head = buf_view(&x->head);
+        q->body = buf_view(&x->body);
+        if (x->target->config.answer_member)
+                q->member = json_pick_end(&x->pick);
+        if (status >= 300)
+                q->retry_after = parse_retry_after(http_answer_header(q, STR("Retry-After")));
         complete(x);
 }
 
-struct str http_completion_header(const struct http_completion *c, struct str name)
+struct str http_answer_header(const struct http_request *q, struct str name)
 {
-        return http_head_find(c->head, name);
+        return http_head_find(q->head, name);
 }
 
 /* ---- targets ------------------------------------------------------------ */
@@ -296,7 +296,7 @@ struct http_target *http_target_free(struct http_target *t)
 
 uint32_t http_target_connections(const struct http_target *t) { return t->connections_n; }
 
-/* ---- ends --------------------------------------------------------------- */
+/* ---- the port ----------------------------------------------------------- */
 
 static bool is_token(const char *method)
 {
@@ -420,18 +420,9 @@ static int put_head(struct exchange *x, const struct http_request *q, struct err
         return write_head(x, &h, err);
 }
 
-static void unlink_exchange(struct exchange *x)
+static struct exchange *exchange_new(struct http_client *client)
 {
-        list_remove(&x->node);
-        list_prepend(&x->end->spare, &x->node);
-        if (x->body.cap > BODY_KEPT)
-                buf_done(&x->body);
-        give_room(x);
-}
-
-static struct exchange *exchange_new(struct http_end *end)
-{
-        struct exchange *x = LIST_TAKE(&end->spare, struct exchange, node);
+        struct exchange *x = LIST_TAKE(&client->spare, struct exchange, node);
 
         if (!x)
                 return calloc(1, sizeof(*x));
@@ -445,29 +436,56 @@ static struct exchange *exchange_new(struct http_end *end)
         return x;
 }
 
-static int submit(void *cookie, uint64_t tag, const struct http_request *q, struct error *err)
+static void exchange_spare(struct exchange *x)
 {
-        struct http_end *end = cookie;
+        list_prepend(&x->client->spare, &x->node);
+        if (x->body.cap > BODY_KEPT)
+                buf_done(&x->body);
+        give_room(x);
+}
+
+static void exchange_free(struct exchange *x)
+{
+        buf_done(&x->head);
+        buf_done(&x->body);
+        buf_done(&x->packed);
+        buf_done(&x->pick.out);
+        free(x);
+}
+
+static void begin(struct http_request *q, struct exchange *x)
+{
+        request_begin(&q->request);
+        q->maybe_processed = q->body_cut = false;
+        q->status = 0;
+        q->retry_after = 0;
+        q->head = q->body = q->member = (struct str){ 0 };
+        q->own = x;
+}
+
+static int submit(void *cookie, struct http_request *q, struct error *err)
+{
+        struct http_client *client = cookie;
         struct http_target *t = q->target;
-        struct exchange *x = exchange_new(end);
+        struct exchange *x = exchange_new(client);
         struct connection *c;
 
         if (!x)
                 return error_memory(err);
-        x->end = end;
+        x->client = client;
         x->target = t;
-        x->tag = x->completion.tag = tag;
+        x->request = q;
         x->message = q->message;
         x->head.max = 2 * ANSWER_HEAD_MAX + 1024;
         x->body.max = t->config.answer_max + 1;
         x->pick.out.max = MEMBER_MAX;
-        list_prepend(&end->exchanges, &x->node);
         if (put_head(x, q, err) < 0) {
-                unlink_exchange(x);
+                exchange_spare(x);
                 return -1;
         }
+        begin(q, x);
         t->used = true;
-        if (t->ask_at != USEC_NEVER && loop_now(end->client->loop) >= t->ask_at)
+        if (t->ask_at != USEC_NEVER && loop_now(client->loop) >= t->ask_at)
                 addresses_ask(t);
         if (!t->waiting.n && (c = pool_ready(t)))
                 pool_start(c, x);
@@ -478,86 +496,27 @@ static int submit(void *cookie, uint64_t tag, const struct http_request *q, stru
         return 0;
 }
 
-static void abandon(struct exchange *x)
+static void release(void *cookie UNUSED, struct http_request *q)
 {
+        struct exchange *x = q->own;
         struct http_target *t = x->target;
 
-        if (x->done)
-                list_remove(&x->queued);
-        else if (x->connection) {
+        if (!x->done && x->connection) {
                 struct connection *c = x->connection;
 
                 connection_drop(c, x);
                 c->framing->cancel(c, x);
                 pool_serve(t);
-        } else
+        } else if (!x->done)
                 pool_forget(x);
-        unlink_exchange(x);
+        exchange_spare(x);
 }
 
-static void cancel(void *cookie, uint64_t tag)
+struct http http_client_port(struct http_client *client)
 {
-        struct http_end *end = cookie;
+        static const struct http_ops ops = { submit, release };
 
-        LIST_EACH (struct exchange, x, &end->exchanges, node)
-                if (x->tag == tag && x != end->taken) {
-                        abandon(x);
-                        return;
-                }
-}
-
-static bool take(void *cookie, struct http_completion *out)
-{
-        struct http_end *end = cookie;
-        struct exchange *x;
-
-        if (end->taken)
-                unlink_exchange(end->taken);
-        end->taken = NULL;
-        x = LIST_TAKE(&end->done, struct exchange, queued);
-        if (!x)
-                return false;
-        x->completion.head = buf_view(&x->head);
-        x->completion.body = buf_view(&x->body);
-        if (x->target->config.answer_member && !x->completion.failed)
-                x->completion.member = json_pick_end(&x->pick);
-        *out = x->completion;
-        end->taken = x;
-        return true;
-}
-
-static const struct http_ops end_ops = { submit, cancel, take };
-struct http http_end_port(struct http_end *end) { return (struct http){ &end_ops, end }; }
-
-int http_end_new(struct http_end **out, struct http_client *client, struct task *wake, struct error *err)
-{
-        struct http_end *end = calloc(1, sizeof(*end));
-
-        if (!end)
-                return error_memory(err);
-        end->client = client;
-        end->wake = wake;
-        *out = end;
-        return 0;
-}
-
-struct http_end *http_end_free(struct http_end *end)
-{
-        if (!end)
-                return NULL;
-        if (end->taken)
-                unlink_exchange(end->taken);
-        for (struct exchange *x; (x = LIST_FIRST(&end->exchanges, struct exchange, node));)
-                abandon(x);
-        for (struct exchange *x; (x = LIST_TAKE(&end->spare, struct exchange, node));) {
-                buf_done(&x->head);
-                buf_done(&x->body);
-                buf_done(&x->packed);
-                buf_done(&x->pick.out);
-                free(x);
-        }
-        free(end);
-        return NULL;
+        return (struct http){ &ops, client };
 }
 
 /* ---- the client --------------------------------------------------------- */
@@ -586,6 +545,8 @@ struct http_client *http_client_free(struct http_client *client)
 {
         if (!client)
                 return NULL;
+        for (struct exchange *x; (x = LIST_TAKE(&client->spare, struct exchange, node));)
+                exchange_free(x);
         (void)resolver_free(client->resolver);
         (void)http_multi_free(client->multi);
         if (client->packs)

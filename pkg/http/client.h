@@ -22,7 +22,7 @@ int http_client_use_servers(struct http_client *, const char *servers, struct er
 /* Answers above 256 KiB take turns: those that are read at the same time, or wait to be used, may be so large
  * together; the others' sockets are not read meanwhile. 0, as at first: no limit. */
 void http_client_limit_answers(struct http_client *, size_t bytes);
-/* after its targets and ends; NULL is fine */
+/* after its targets and requests; NULL is fine */
 struct http_client *http_client_free(struct http_client *);
 
 enum http_version {
@@ -95,11 +95,7 @@ uint32_t http_target_connections(const struct http_target *);
  * it carries nothing. Happens by itself when a new connection finds that a file was changed. */
 void http_target_refresh(struct http_target *);
 
-/* One user's end: its completions queue here and make its task ready. */
-struct http_end;
-int http_end_new(struct http_end **, struct http_client *, struct task *wake, struct error *) MUST_CHECK;
-struct http_end *http_end_free(struct http_end *); /* cancels what is under way; NULL is fine */
-struct http http_end_port(struct http_end *);
+struct http http_client_port(struct http_client *);
 
 /* The first header of that name in an answer; n 0: absent. */
-struct str http_completion_header(const struct http_completion *, struct str name);
+struct str http_answer_header(const struct http_request *, struct str name);

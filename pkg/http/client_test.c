@@ -13,6 +13,8 @@
 
 #include <cmocka.h>
 
+#include "http/testing_port.h"
+
 /* ---- a scripted server -------------------------------------------------- */
 
 enum { CONNECTIONS = 128, MOST = 512 };
@@ -26,8 +28,6 @@ struct peer {
 static struct loop *loop;
 static struct http_client *client;
 static struct http_target *target;
-static struct http_end *end;
-static struct http port;
 static struct task wake, watchdog;
 static bool overdue;
 static char url[64];
@@ -44,7 +44,7 @@ static struct {
         size_t requests;
 } script;
 static struct {
-        struct http_completion c;
+        struct completion c;
         char body[4096];
 } done[MOST];
 static size_t done_n, wanted;
@@ -115,9 +115,9 @@ static void on_accept(void *cookie UNUSED, int events UNUSED)
 
 static void on_wake(struct task *t UNUSED, usec now UNUSED)
 {
-        struct http_completion c;
+        struct completion c;
 
-        while (port.ops->take(port.cookie, &c)) {
+        while (port_take(&c)) {
                 assert_true(done_n < MOST);
                 done[done_n].c = c;
                 (void)snprintf(done[done_n].body, sizeof(done[done_n].body), STR_FMT, STR_ARG(c.body));
@@ -149,8 +149,8 @@ static void submit(uint64_t tag)
                 m->n = HTTP_HEADROOM;
                 buf_text(m, "body");
         }
-        if (port.ops->submit(
-                    port.cookie, tag,
+        if (port_submit(
+                    &wake, tag,
                     &(struct http_request){ .target = target, .message = m, .headers = STR("X-Id: 1\r\n") },
                     &err) < 0)
                 fail_msg("%s", err.text);
@@ -163,7 +163,7 @@ static void await(size_t n)
                 run();
 }
 
-static const struct http_completion *request(void)
+static const struct completion *request(void)
 {
         submit(0);
         await(done_n + 1);
@@ -193,10 +193,9 @@ static int setup(void **state UNUSED)
         memset(&script, 0, sizeof(script));
         watchdog = (struct task){ .turn = too_late };
         wake = (struct task){ .turn = on_wake };
-        if (loop_new(&loop, &err) < 0 || http_client_new(&client, loop, &err) < 0 ||
-            http_end_new(&end, client, &wake, &err) < 0)
+        if (loop_new(&loop, &err) < 0 || http_client_new(&client, loop, &err) < 0)
                 return -1;
-        port = http_end_port(end);
+        client_port = http_client_port(client);
         script.fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
         if (bind(script.fd, (struct sockaddr *)&at, size) < 0 || listen(script.fd, 128) < 0 ||
             getsockname(script.fd, (struct sockaddr *)&at, &size) < 0 ||
@@ -210,7 +209,7 @@ static int setup(void **state UNUSED)
 
 static int teardown(void **state UNUSED)
 {
-        end = http_end_free(end);
+        port_release_all();
         target = http_target_free(target);
         client = http_client_free(client);
         loop_forget(loop, &wake);
@@ -230,7 +229,7 @@ static void a_connection_is_used_again(void **state UNUSED)
 {
         aim((struct http_target_config){ 0 });
         for (int i = 0; i < 20; i++) {
-                const struct http_completion *c = request();
+                const struct completion *c = request();
 
                 assert_false(c->failed);
                 assert_int_equal(c->status, 200);
@@ -355,7 +354,7 @@ static void one_targets_connections_are_nothing_to_another(void **state UNUSED)
 
 static void a_fresh_connection_that_closes_is_a_failure(void **state UNUSED)
 {
-        const struct http_completion *c;
+        const struct completion *c;
 
         aim((struct http_target_config){ 0 });
         script.answer = NULL;
@@ -375,7 +374,7 @@ static void half_an_answer_is_a_failure(void **state UNUSED)
 
         aim((struct http_target_config){ 0 });
         for (size_t i = 0; i < COUNT_OF(halves); i++) {
-                const struct http_completion *c;
+                const struct completion *c;
 
                 /* also on a connection that was used before */
                 script.answer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
@@ -392,7 +391,7 @@ static void half_an_answer_is_a_failure(void **state UNUSED)
 
 static void what_is_no_http_is_a_failure(void **state UNUSED)
 {
-        const struct http_completion *c;
+        const struct completion *c;
 
         aim((struct http_target_config){ 0 });
         script.answer = "SSH-2.0-OpenSSH_9.2\r\n";
@@ -405,7 +404,7 @@ static void what_is_no_http_is_a_failure(void **state UNUSED)
 
 static void a_refused_connection_names_the_url(void **state UNUSED)
 {
-        const struct http_completion *c;
+        const struct completion *c;
 
         loop_io_close(script.io);
         script.io = NULL;
@@ -427,9 +426,9 @@ static void a_cancelled_request_has_no_completion(void **state UNUSED)
         submit(2); /* waits for the connection */
         while (script.requests == 0)
                 run();
-        port.ops->cancel(port.cookie, 2);
-        port.ops->cancel(port.cookie, 1);
-        port.ops->cancel(port.cookie, 77);
+        port_cancel(2);
+        port_cancel(1);
+        port_cancel(77);
         script.answer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
         submit(3);
         await(1);
@@ -523,7 +522,53 @@ static void sixty_four_in_flight(void **state UNUSED)
         }
 }
 
-static void freeing_cancels_what_is_under_way(void **state UNUSED)
+static void note(struct task *t UNUSED, usec now UNUSED) { loop_stop(loop); }
+
+/* Owners share the client: each has its own task woken, and the answers in the list that it gave. */
+static void each_owner_hears_of_its_own_requests(void **state UNUSED)
+{
+        struct task tasks[2] = { { .turn = note }, { .turn = note } };
+        struct list lists[2] = { 0 };
+        struct http_request mine[2][3] = { 0 };
+        struct buf message = BUF_INIT(65536);
+        struct error err;
+
+        aim((struct http_target_config){ .max_connections = 1 });
+        assert_true(buf_reserve(&message, HTTP_HEADROOM));
+        message.n = HTTP_HEADROOM;
+        buf_text(&message, "body");
+        for (int owner = 0; owner < 2; owner++)
+                for (int i = 0; i < 3; i++) {
+                        struct http_request *q = &mine[owner][i];
+
+                        q->request.wake = &tasks[owner];
+                        q->request.done = &lists[owner];
+                        q->target = target;
+                        q->message = &message;
+                        assert_int_equal(http_submit(&client_port, q, &err), 0);
+                        assert_int_equal(q->request.state, REQUEST_BUSY);
+                        while (q->request.state == REQUEST_BUSY)
+                                run();
+                        assert_int_equal(lists[owner].n, (size_t)i + 1);
+                }
+        for (int owner = 0; owner < 2; owner++)
+                for (int i = 0; i < 3; i++)
+                        assert_ptr_equal(request_next(&lists[owner]), &mine[owner][i].request);
+        assert_null(request_next(&lists[0]));
+        assert_true(str_is(mine[0][0].body, "ok")); /* an answer stays until it is released */
+        assert_int_equal(http_submit(&client_port, &mine[0][0], &err), 0);
+        assert_int_equal(mine[0][0].body.n, 0); /* or its request is used again */
+        http_release(&client_port, &mine[0][0]);
+        assert_true(request_idle(&mine[0][0].request));
+        for (int owner = 0; owner < 2; owner++) {
+                for (int i = 0; i < 3; i++)
+                        http_release(&client_port, &mine[owner][i]);
+                loop_forget(loop, &tasks[owner]);
+        }
+        buf_done(&message);
+}
+
+static void releasing_cancels_what_is_under_way(void **state UNUSED)
 {
         aim((struct http_target_config){ .max_connections = 2 });
         script.answer = NULL;
@@ -531,9 +576,8 @@ static void freeing_cancels_what_is_under_way(void **state UNUSED)
                 submit(tag);
         while (script.requests < 2)
                 run();
-        end = http_end_free(end);
+        port_release_all();
         assert_int_equal(done_n, 0);
-        assert_null(http_end_free(NULL));
         assert_null(http_target_free(NULL));
         assert_null(http_client_free(NULL));
 }
@@ -558,7 +602,8 @@ int main(void)
                 cmocka_unit_test_setup_teardown(retry_after_is_read, setup, teardown),
                 cmocka_unit_test_setup_teardown(two_answers_to_one_request_are_not_trusted, setup, teardown),
                 cmocka_unit_test_setup_teardown(sixty_four_in_flight, setup, teardown),
-                cmocka_unit_test_setup_teardown(freeing_cancels_what_is_under_way, setup, teardown),
+                cmocka_unit_test_setup_teardown(each_owner_hears_of_its_own_requests, setup, teardown),
+                cmocka_unit_test_setup_teardown(releasing_cancels_what_is_under_way, setup, teardown),
         };
         const int result = cmocka_run_group_tests_name("client", tests, NULL, NULL);
 

@@ -1,5 +1,5 @@
-/* Inside the client: targets, their connections, and the exchanges that these carry. client.c has targets,
- * exchanges and ends, pool.c decides which connection carries what, connect.c makes connections, addresses.c
+/* Inside the client: targets, their connections, and the exchanges that these carry. client.c has targets and
+ * exchanges, pool.c decides which connection carries what, connect.c makes connections, addresses.c
  * knows where to, http1.c and http2.c frame. Nothing outside pkg/http includes this. Loop's thread. */
 #pragma once
 
@@ -20,18 +20,16 @@ enum { READ_SIZE = 65536, ANSWER_HEAD_MAX = 65536 };
 
 struct connection;
 struct exchange {
-        struct list_node node; /* of its end: under way, or spare */
-        /* waits for a connection, or is done and waits to be taken */
-        struct list_node queued;
+        struct list_node node; /* of the client: spare; of its target: it waits for a connection */
         struct exchange *beside, *beside_before; /* carried by the same connection */
-        struct http_end *end;
+        struct http_client *client;
         struct http_target *target;
+        struct http_request *request;            /* its owner's */
         struct connection *connection;           /* NULL while it waits */
         struct exchange *awaits, *awaits_before; /* of the target's: sent whole, the answer is not there */
         /* of the client's: its answer is large, and there is no room for it yet */
         struct exchange *stalls, *stalls_before;
-        usec answer_by; /* 0: it is not on that list */
-        uint64_t tag;
+        usec answer_by;      /* 0: it is not on that list */
         struct buf *message; /* what is sent: the caller's, or packed */
         size_t start, sent;  /* where the head begins; how far it was written */
         size_t own;          /* where the header lines of this request begin */
@@ -45,13 +43,12 @@ struct exchange {
         bool stalled; /* waits for that */
         /* HTTP/2: bytes of a stalled answer that its window was not opened for */
         size_t unread;
-        bool head_only;    /* HEAD: no body follows */
-        bool written;      /* a byte of it may have reached the peer */
-        bool reused;       /* its connection had carried an answer before */
-        bool answering;    /* HTTP/2: the final head has come */
-        usec began;        /* HTTP/2 */
-        const char *fault; /* HTTP/2: why we reset it */
-        struct http_completion completion;
+        bool head_only;                /* HEAD: no body follows */
+        bool written;                  /* a byte of it may have reached the peer */
+        bool reused;                   /* its connection had carried an answer before */
+        bool answering;                /* HTTP/2: the final head has come */
+        usec began;                    /* HTTP/2 */
+        const char *fault;             /* HTTP/2: why we reset it */
         struct buf head, body, packed; /* kept for the next exchange */
         struct json_pick pick;         /* of the answer; begun where the target names a member */
 };
@@ -154,13 +151,6 @@ struct http_target {
         bool answer_armed;
 };
 
-struct http_end {
-        struct http_client *client;
-        struct task *wake;
-        struct list exchanges, done, spare; /* done: to be taken */
-        struct exchange *taken;
-};
-
 struct http_client {
         struct loop *loop;
         struct http_multi *multi;
@@ -170,6 +160,7 @@ struct http_client {
         z_stream packer;
         bool packs; /* packer is set up */
         struct tls_authorities authorities;
+        struct list spare;            /* exchanges */
         size_t large_max, large_held; /* bytes that large answers may take; 0: no limit */
         struct exchange *stalled;     /* the one that waits longest first */
 };

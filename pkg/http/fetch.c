@@ -11,30 +11,27 @@
 enum { ADDRESSES_MOST = 16, URL_MOST = 8192 };
 
 struct call {
-        struct call *next;
-        struct fetch_end *end;
+        struct list_node node; /* of the client */
+        struct fetch_client *client;
+        struct fetch_request *request;
         char *addresses[ADDRESSES_MOST]; /* that may be called, in turn */
         size_t addresses_n, tried;
-        uint64_t tag;
         char *url_text, *host, *method, *ca_file;
         struct url url;
-        bool inside, resolving, done;
+        bool inside, resolving;
         CURL *easy;
         struct curl_slist *headers, *connect_to;
-        struct buf request_body, body;
+        struct buf request_body;
         usec deadline;
-        struct fetch_completion completion;
         char reason[CURL_ERROR_SIZE];
-        bool too_long;
 };
 
-struct fetch_end {
+struct fetch_client {
         struct loop *loop;
-        struct task *wake;
         struct task timer;
         struct http_multi *multi;
         struct resolver *resolver;
-        struct call *calls, *taken;
+        struct list calls;
 };
 
 /* ---- where calls may go ------------------------------------------------- */
@@ -135,7 +132,7 @@ bool fetch_address_public(const char *address)
 static void stop(struct call *c)
 {
         if (c->easy) {
-                http_multi_remove(c->end->multi, c->easy);
+                http_multi_remove(c->client->multi, c->easy);
                 curl_easy_cleanup(c->easy);
         }
         curl_slist_free_all(c->connect_to);
@@ -145,17 +142,12 @@ static void stop(struct call *c)
 
 static void call_free(struct call *c)
 {
-        for (struct call **at = &c->end->calls; *at; at = &(*at)->next)
-                if (*at == c) {
-                        *at = c->next;
-                        break;
-                }
+        list_remove(&c->node);
         if (c->resolving)
-                resolver_forget(c->end->resolver, c);
+                resolver_forget(c->client->resolver, c);
         stop(c);
         curl_slist_free_all(c->headers);
         buf_done(&c->request_body);
-        buf_done(&c->body);
         for (size_t i = 0; i < c->addresses_n; i++)
                 free(c->addresses[i]);
         free(c->url_text);
@@ -165,28 +157,28 @@ static void call_free(struct call *c)
         free(c);
 }
 
+/* The call is gone afterwards. */
 static void complete(struct call *c)
 {
-        c->done = true;
-        loop_ready(c->end->loop, c->end->wake);
+        request_end(&c->request->request, c->client->loop);
+        call_free(c);
 }
 
 static void fail(struct call *c, enum error_kind kind, const char *why)
 {
-        c->completion.failed = true;
-        (void)error_set(&c->completion.error, kind, "%s %s: %s", c->method, c->url_text, why);
+        (void)error_set(&c->request->request.error, kind, "%s %s: %s", c->method, c->url_text, why);
         complete(c);
 }
 
 static size_t on_bytes(char *bytes, size_t size, size_t n, void *cookie)
 {
-        struct call *c = cookie;
+        struct buf *answer = &((struct call *)cookie)->request->answer;
 
-        buf_add(&c->body, bytes, size * n);
-        c->too_long = c->body.failed;
-        return c->body.failed ? 0 : size * n;
+        buf_add(answer, bytes, size * n);
+        return answer->failed ? 0 : size * n;
 }
 
+/* Calls the next of its addresses; it may be gone afterwards. */
 static void start(struct call *c);
 
 static void on_done(void *cookie UNUSED, CURL *easy, CURLcode result)
@@ -204,18 +196,16 @@ static void on_done(void *cookie UNUSED, CURL *easy, CURLcode result)
         }
         if (result != CURLE_OK) {
                 fail(c, result == CURLE_OPERATION_TIMEDOUT ? ERROR_TIMEOUT : ERROR_UNREACHABLE,
-                     c->too_long    ? "the answer is longer than it may be"
-                     : c->reason[0] ? c->reason
-                                    : curl_easy_strerror(result));
+                     c->request->answer.failed ? "the answer is longer than it may be"
+                     : c->reason[0]            ? c->reason
+                                               : curl_easy_strerror(result));
                 return;
         }
-        c->completion.status = (int)status;
-        c->completion.retry_after = MIN_OF((usec)retry_after, (usec)86400) * USEC_SEC;
-        c->completion.body = buf_view(&c->body);
+        c->request->status = (int)status;
+        c->request->retry_after = MIN_OF((usec)retry_after, (usec)86400) * USEC_SEC;
         complete(c);
 }
 
-/* Calls the next of its addresses. */
 static void start(struct call *c)
 {
         BUF_AT_END struct buf to = BUF_INIT(1024);
@@ -240,8 +230,9 @@ static void start(struct call *c)
         (void)curl_easy_setopt(c->easy, CURLOPT_NOSIGNAL, 1L);
         (void)curl_easy_setopt(c->easy, CURLOPT_FRESH_CONNECT, 1L);
         (void)curl_easy_setopt(c->easy, CURLOPT_FORBID_REUSE, 1L);
-        (void)curl_easy_setopt(c->easy, CURLOPT_TIMEOUT_MS,
-                               (long)(MAX_OF(c->deadline - loop_now(c->end->loop), USEC_MSEC) / USEC_MSEC));
+        (void)curl_easy_setopt(
+                c->easy, CURLOPT_TIMEOUT_MS,
+                (long)(MAX_OF(c->deadline - loop_now(c->client->loop), USEC_MSEC) / USEC_MSEC));
         (void)curl_easy_setopt(c->easy, CURLOPT_WRITEFUNCTION, on_bytes);
         (void)curl_easy_setopt(c->easy, CURLOPT_WRITEDATA, c);
         (void)curl_easy_setopt(c->easy, CURLOPT_ERRORBUFFER, c->reason);
@@ -252,7 +243,7 @@ static void start(struct call *c)
                 (void)curl_easy_setopt(c->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)c->request_body.n);
                 (void)curl_easy_setopt(c->easy, CURLOPT_POSTFIELDS, c->request_body.p);
         }
-        if (http_multi_add(c->end->multi, c->easy, &err) < 0)
+        if (http_multi_add(c->client->multi, c->easy, &err) < 0)
                 fail(c, err.kind, err.text);
 }
 
@@ -277,30 +268,23 @@ static void on_resolved(void *cookie, const struct resolved *answer, const struc
                 fail(c, ERROR_FORBIDDEN, "its address is not a public one, and may not be called");
 }
 
-static void arm(struct fetch_end *e)
+static void arm(struct fetch_client *f)
 {
         usec at = USEC_NEVER;
 
-        for (const struct call *c = e->calls; c; c = c->next)
-                if (!c->done)
-                        at = MIN_OF(at, c->deadline);
-        loop_arm(e->loop, &e->timer, at);
+        LIST_EACH (struct call, c, &f->calls, node)
+                at = MIN_OF(at, c->deadline);
+        loop_arm(f->loop, &f->timer, at);
 }
 
 static void on_timer(struct task *task, usec now)
 {
-        struct fetch_end *e = CONTAINER_OF(task, struct fetch_end, timer);
+        struct fetch_client *f = CONTAINER_OF(task, struct fetch_client, timer);
 
-        for (struct call *c = e->calls; c; c = c->next) {
-                if (c->done || c->deadline > now)
-                        continue;
-                if (c->resolving)
-                        resolver_forget(e->resolver, c);
-                c->resolving = false;
-                stop(c);
-                fail(c, ERROR_TIMEOUT, "no answer in time");
-        }
-        arm(e);
+        LIST_EACH (struct call, c, &f->calls, node)
+                if (c->deadline <= now)
+                        fail(c, ERROR_TIMEOUT, "no answer in time");
+        arm(f);
 }
 
 /* ---- the port ----------------------------------------------------------- */
@@ -319,9 +303,9 @@ static int copy_headers(struct call *c, struct str lines)
         return 0;
 }
 
-static int submit(void *cookie, uint64_t tag, const struct fetch_request *q, struct error *err)
+static int submit(void *cookie, struct fetch_request *q, struct error *err)
 {
-        struct fetch_end *e = cookie;
+        struct fetch_client *f = cookie;
         struct call *c;
         struct url url;
 
@@ -337,14 +321,11 @@ static int submit(void *cookie, uint64_t tag, const struct fetch_request *q, str
         c = calloc(1, sizeof(*c));
         if (!c)
                 return error_memory(err);
-        c->end = e;
-        c->next = e->calls;
-        e->calls = c;
-        c->tag = tag;
-        c->completion.tag = tag;
-        c->deadline = loop_now(e->loop) + q->timeout;
+        c->client = f;
+        c->request = q;
+        list_append(&f->calls, &c->node);
+        c->deadline = loop_now(f->loop) + q->timeout;
         c->inside = fetch_host_allowed(url.authority, url.tls, q->inside);
-        c->body.max = q->answer_max;
         c->request_body.max = q->body.n + 1;
         buf_str(&c->request_body, q->body);
         c->url_text = str_dup(q->url);
@@ -356,83 +337,59 @@ static int submit(void *cookie, uint64_t tag, const struct fetch_request *q, str
                 call_free(c);
                 return error_memory(err);
         }
-        arm(e);
+        request_begin(&q->request);
+        q->status = 0;
+        q->own = c;
+        buf_reset(&q->answer);
+        q->answer.max = q->answer_max;
+        arm(f);
         if (host_is_address(c->host)) /* c-ares would ask a name server for it */
                 on_resolved(c, &(struct resolved){ .addresses = &c->host, .n = 1 }, NULL);
         else {
                 c->resolving = true;
-                resolver_ask(e->resolver, c->host, on_resolved, c);
+                resolver_ask(f->resolver, c->host, on_resolved, c);
         }
         return 0;
 }
 
-static void cancel(void *cookie, uint64_t tag)
-{
-        struct fetch_end *e = cookie;
+static void cancel(void *cookie UNUSED, struct fetch_request *q) { call_free(q->own); }
 
-        for (struct call *c = e->calls, *next; c; c = next) {
-                next = c->next;
-                if (c->tag == tag && c != e->taken)
-                        call_free(c);
-        }
+struct fetch fetch_client_port(struct fetch_client *f)
+{
+        static const struct fetch_ops ops = { submit, cancel };
+
+        return (struct fetch){ &ops, f };
 }
 
-static bool take(void *cookie, struct fetch_completion *out)
+int fetch_client_use_servers(struct fetch_client *f, const char *servers, struct error *err)
 {
-        struct fetch_end *e = cookie;
-
-        if (e->taken) {
-                call_free(e->taken);
-                e->taken = NULL;
-        }
-        for (struct call *c = e->calls; c; c = c->next)
-                if (c->done) {
-                        e->taken = c;
-                        *out = c->completion;
-                        return true;
-                }
-        return false;
+        return resolver_use_servers(f->resolver, servers, err);
 }
 
-struct fetch fetch_end_port(struct fetch_end *e)
+int fetch_client_new(struct fetch_client **out, struct loop *loop, struct error *err)
 {
-        static const struct fetch_ops ops = { submit, cancel, take };
+        struct fetch_client *f = calloc(1, sizeof(*f));
 
-        return (struct fetch){ &ops, e };
-}
-
-int fetch_end_use_servers(struct fetch_end *e, const char *servers, struct error *err)
-{
-        return resolver_use_servers(e->resolver, servers, err);
-}
-
-int fetch_end_new(struct fetch_end **out, struct loop *loop, struct task *wake, struct error *err)
-{
-        struct fetch_end *e = calloc(1, sizeof(*e));
-
-        if (!e)
+        if (!f)
                 return error_memory(err);
-        e->loop = loop;
-        e->wake = wake;
-        e->timer.turn = on_timer;
-        if (http_multi_new(&e->multi, loop, on_done, e, err) < 0 ||
-            resolver_new(&e->resolver, loop, err) < 0) {
-                (void)fetch_end_free(e);
+        f->loop = loop;
+        f->timer.turn = on_timer;
+        if (http_multi_new(&f->multi, loop, on_done, f, err) < 0 ||
+            resolver_new(&f->resolver, loop, err) < 0) {
+                (void)fetch_client_free(f);
                 return -1;
         }
-        *out = e;
+        *out = f;
         return 0;
 }
 
-struct fetch_end *fetch_end_free(struct fetch_end *e)
+struct fetch_client *fetch_client_free(struct fetch_client *f)
 {
-        if (!e)
+        if (!f)
                 return NULL;
-        while (e->calls)
-                call_free(e->calls);
-        loop_forget(e->loop, &e->timer);
-        (void)resolver_free(e->resolver);
-        (void)http_multi_free(e->multi);
-        free(e);
+        loop_forget(f->loop, &f->timer);
+        (void)resolver_free(f->resolver);
+        (void)http_multi_free(f->multi);
+        free(f);
         return NULL;
 }

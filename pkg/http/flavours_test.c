@@ -48,7 +48,7 @@ static void requests_share_a_connection(void **state UNUSED)
                         fail_msg("%s", done[i].c.error.text);
                 assert_int_equal(done[i].c.status, 200);
                 assert_string_equal(done[i].body, "ok");
-                assert_true(str_is(http_completion_header(&done[i].c, STR("content-LENGTH")), "2"));
+                assert_true(str_is(http_head_find(done[i].c.head, STR("content-LENGTH")), "2"));
         }
         assert_int_equal(server.peers_n, 1);
         assert_int_equal(http_target_connections(target), 1);
@@ -92,7 +92,7 @@ static void a_request_has_a_method_and_a_path(void **state UNUSED)
         for (size_t i = 0; i < 5; i++) {
                 assert_false(done[i].c.failed);
                 assert_string_equal(done[i].body, done[i].c.tag == 4 ? "" : "ok");
-                assert_true(str_is(http_completion_header(&done[i].c, STR("Content-Length")), "2"));
+                assert_true(str_is(http_head_find(done[i].c.head, STR("Content-Length")), "2"));
         }
         for (size_t i = 0; i < 3; i++) {
                 const struct http_request bad[] = { { .method = "G T" },
@@ -102,7 +102,7 @@ static void a_request_has_a_method_and_a_path(void **state UNUSED)
 
                 q.target = target;
                 q.message = message_of(9, STR("b"));
-                assert_int_equal(port.ops->submit(port.cookie, 9, &q, &err), -1);
+                assert_int_equal(port_submit(&wake, 9, &q, &err), -1);
                 assert_int_equal(err.kind, ERROR_INVALID);
         }
 }
@@ -124,8 +124,8 @@ static void a_long_answer_is_cut_and_its_head_is_there(void **state UNUSED)
                 assert_true(done[i].c.body_cut);
                 assert_int_equal(strlen(done[i].body), 100);
                 assert_int_equal(done[i].c.retry_after, 7 * USEC_SEC);
-                assert_true(str_is(http_completion_header(&done[i].c, STR("x-a")), "1"));
-                assert_int_equal(http_completion_header(&done[i].c, STR("x-b")).n, 0);
+                assert_true(str_is(http_head_find(done[i].c.head, STR("x-a")), "1"));
+                assert_int_equal(http_head_find(done[i].c.head, STR("x-b")).n, 0);
         }
         assert_int_equal(server.peers_n, 1);
 }
@@ -163,9 +163,9 @@ static void a_cancelled_request_has_no_completion(void **state UNUSED)
         submit(2);
         submit(3);
         run_until(http2() ? three_came : two_came);
-        port.ops->cancel(port.cookie, 1);
-        port.ops->cancel(port.cookie, 3);
-        port.ops->cancel(port.cookie, 2);
+        port_cancel(1);
+        port_cancel(3);
+        port_cancel(2);
         server.handle = answer_ok;
         submit(4);
         await(1);
@@ -179,7 +179,7 @@ static void a_request_cancelled_at_once_leaves_nothing(void **state UNUSED)
         aim(config());
         assert_false(request()->failed);
         submit(1);
-        port.ops->cancel(port.cookie, 1);
+        port_cancel(1);
         buf_done(&messages[1]);
         submit(2);
         await(2);
@@ -259,7 +259,7 @@ static void a_stale_connection_is_replaced(void **state UNUSED)
 /* However soon it closes afterwards: whoever has read the request may have worked on it. */
 static void what_the_peer_has_seen_is_not_sent_again(void **state UNUSED)
 {
-        const struct http_completion *c;
+        const struct completion *c;
 
         aim(config());
         server.handle = hang_up_on_the_used;
@@ -437,7 +437,7 @@ static void refreshing_makes_new_before_old_is_closed(void **state UNUSED)
         assert_int_equal(http_target_connections(target), 1);
 }
 
-static void freeing_cancels_what_is_under_way(void **state UNUSED)
+static void releasing_cancels_what_is_under_way(void **state UNUSED)
 {
         struct http_target_config c = config();
 
@@ -447,7 +447,7 @@ static void freeing_cancels_what_is_under_way(void **state UNUSED)
         for (uint64_t tag = 0; tag < 5; tag++)
                 submit(tag);
         run_until(two_came);
-        end = http_end_free(end);
+        port_release_all();
         assert_int_equal(done_n, 0);
 }
 
@@ -489,7 +489,7 @@ int main(void)
                 { "compression_is_undone_by_gzip", compression_is_undone_by_gzip },
                 { "connections_have_an_age", connections_have_an_age },
                 { "refreshing_makes_new_before_old_is_closed", refreshing_makes_new_before_old_is_closed },
-                { "freeing_cancels_what_is_under_way", freeing_cancels_what_is_under_way },
+                { "releasing_cancels_what_is_under_way", releasing_cancels_what_is_under_way },
         };
         static char names[COUNT_OF(all) * FLAVOURS][96];
         struct CMUnitTest tests[COUNT_OF(all) * FLAVOURS];

@@ -37,7 +37,7 @@ static void answered(struct connection *c)
         struct buf body;
         bool reuse = m->keep_alive && x->sent == x->message->n && !connection_buffers(c);
 
-        x->completion.body_cut = m->body_cut;
+        x->request->body_cut = m->body_cut;
         buf_str(&x->head, buf_view(&m->head));
         body = x->body; /* they change places: an answer may be large */
         x->body = m->body;

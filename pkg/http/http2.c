@@ -56,7 +56,7 @@ static void answered(struct connection *c, struct exchange *x)
             nghttp2_session_get_stream_local_close(c->http2->session, x->stream) == 0)
                 (void)nghttp2_submit_rst_stream(c->http2->session, NGHTTP2_FLAG_NONE, x->stream,
                                                 NGHTTP2_NO_ERROR);
-        exchange_answer(x, x->completion.status);
+        exchange_answer(x, x->request->status);
 }
 
 static void ended(struct connection *c, struct exchange *x, uint32_t code)
@@ -93,7 +93,7 @@ static int on_header(nghttp2_session *s, const nghttp2_frame *frame, const uint8
         if (!x || x->answering) /* trailers are ignored */
                 return 0;
         if (name_n == 7 && memcmp(name, ":status", 7) == 0 && value_n == 3) {
-                x->completion.status = (value[0] - '0') * 100 + (value[1] - '0') * 10 + (value[2] - '0');
+                x->request->status = (value[0] - '0') * 100 + (value[1] - '0') * 10 + (value[2] - '0');
                 return 0;
         }
         if (x->head.n + name_n + value_n + 2 > ANSWER_HEAD_MAX) {
@@ -122,7 +122,7 @@ static int on_data(nghttp2_session *s, uint8_t flags UNUSED, int32_t stream, con
                 size_t room = x->target->config.answer_max - MIN_OF(x->body.n, x->target->config.answer_max);
 
                 buf_add(&x->body, data, MIN_OF(n, room));
-                x->completion.body_cut = x->completion.body_cut || n > room;
+                x->request->body_cut = x->request->body_cut || n > room;
                 if (x->target->config.answer_member)
                         json_pick_feed(&x->pick, (struct str){ (const char *)data, n });
                 if (exchange_takes(x, x->body.n))
@@ -163,13 +163,13 @@ static void on_frame_headers(struct connection *c, const nghttp2_frame *frame)
 
         if (!x)
                 return;
-        if (x->completion.status >= 200) {
+        if (x->request->status >= 200) {
                 x->answering = true;
                 c->http2->empty = 0;
         } else {
                 /* 1xx is not the answer: the next head is. */
                 buf_reset(&x->head);
-                x->completion.status = 0;
+                x->request->status = 0;
         }
 }
 
@@ -472,7 +472,11 @@ int http2_fields(struct http_target *t, struct error *err)
 {
         const uint8_t keep = NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE;
 
-        t->fields = calloc(FIELDS_MAX, sizeof(*t->fields));
+        size_t most = FIRST_FIELDS;
+
+        for (size_t i = t->line_n; i < t->head.n && most < FIELDS_MAX; i++)
+                most += t->head.p[i] == '\n';
+        t->fields = calloc(most, sizeof(*t->fields));
         t->field_text.max = t->head.max;
         buf_add(&t->field_text, t->head.p + t->line_n, t->head.n - t->line_n);
         if (!t->fields || t->field_text.failed)
@@ -482,7 +486,7 @@ int http2_fields(struct http_target *t, struct error *err)
         t->fields[2] = field(STR(":authority"), t->url.authority, keep);
         t->fields[3] = field(STR(":path"), t->url.target, keep);
         t->fields_n = FIRST_FIELDS + parse_lines(t->field_text.p, t->field_text.n, t->fields + FIRST_FIELDS,
-                                                 FIELDS_MAX - FIRST_FIELDS, keep);
+                                                 most - FIRST_FIELDS, keep);
         return 0;
 }
 
@@ -516,7 +520,7 @@ static void http2_start(struct connection *c, struct exchange *x)
         x->fault = NULL;
         buf_reset(&x->head);
         buf_reset(&x->body);
-        x->completion.status = 0;
+        x->request->status = 0;
         x->stream = nghttp2_submit_request(c->http2->session, NULL, fields, n,
                                            x->message->n > HTTP_HEADROOM ? &body : NULL, x);
         if (x->stream > 0) {

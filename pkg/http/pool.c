@@ -16,16 +16,16 @@ void pool_wait(struct exchange *x, bool first)
 
         x->connection = NULL;
         if (first)
-                list_prepend(&t->waiting, &x->queued);
+                list_prepend(&t->waiting, &x->node);
         else
-                list_append(&t->waiting, &x->queued);
+                list_append(&t->waiting, &x->node);
 }
 
-void pool_forget(struct exchange *x) { list_remove(&x->queued); }
+void pool_forget(struct exchange *x) { list_remove(&x->node); }
 
 static struct exchange *next_waiting(struct http_target *t)
 {
-        return LIST_TAKE(&t->waiting, struct exchange, queued);
+        return LIST_TAKE(&t->waiting, struct exchange, node);
 }
 
 void pool_fail_waiting(struct http_target *t, const struct error *err, bool one)

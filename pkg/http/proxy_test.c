@@ -160,7 +160,7 @@ static int setup_flavour(void **state) { return setup(state); }
 
 static void expect_failure(const char *say)
 {
-        const struct http_completion *c = request();
+        const struct completion *c = request();
 
         assert_true(c->failed && c->error.retry);
         assert_false(c->maybe_processed);

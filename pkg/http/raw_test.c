@@ -205,7 +205,7 @@ static void serves_still(void)
 
 static void ask_1(const struct answer_1 *a, size_t piece)
 {
-        const struct http_completion *c;
+        const struct completion *c;
         size_t peers;
 
         done_n = 0;
@@ -248,7 +248,7 @@ static void endless_framing(void **state UNUSED)
         open_raw(false);
         for (size_t i = 0; i < COUNT_OF(all); i++) {
                 BUF_AT_END struct buf text = BUF_INIT(1 << 20);
-                const struct http_completion *c;
+                const struct completion *c;
 
                 done_n = 0;
                 serves_still();
@@ -523,7 +523,7 @@ static void strange_frames(void **state UNUSED)
                 for (size_t k = 0; k < COUNT_OF(pieces); k++) {
                         const struct answer_2 *a = &answers_2[i];
                         BUF_AT_END struct buf bytes = BUF_INIT(1 << 20);
-                        const struct http_completion *c;
+                        const struct completion *c;
 
                         /* Debian 12's nghttp2 counts the pieces of a continuation's head as continuations. */
                         if (pieces[k] == 1 && strstr(a->name, "continued"))
@@ -591,7 +591,7 @@ static void one_mutant(struct random *r, struct str bytes)
         submit(0);
         run_until(settled);
         if (done_n == 0)
-                port.ops->cancel(port.cookie, 0);
+                port_cancel(0);
         assert_true(done_n <= 1);
         loop_forget(loop, &script.feeder);
         close_all();

@@ -94,6 +94,7 @@ static bool accept_one(struct http_server *s)
                 return true;
         }
         s->stats.accepted++;
+        s->accepted_at = loop_now(s->loop);
         set_peer(c, &from);
         room_join(c);
         call_begin(c);
@@ -275,6 +276,8 @@ void http_server_linger(struct http_server *s, usec time)
         s->lingering = true;
         loop_arm(s->loop, &s->linger_end, loop_now(s->loop) + time);
 }
+
+usec http_server_last_accepted(const struct http_server *s) { return s->accepted_at; }
 
 struct http_server *http_server_free(struct http_server *s)
 {

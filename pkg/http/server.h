@@ -78,6 +78,7 @@ void http_server_drain(struct http_server *);
 /* Goes on accepting, but says Connection: close with every answer; drains when the time is over. So a rollout
  * loses no request: clients that still know the endpoint reach it, and then go elsewhere. */
 void http_server_linger(struct http_server *, usec);
+usec http_server_last_accepted(const struct http_server *); /* when a connection came; 0: none did */
 struct http_server *http_server_free(struct http_server *); /* NULL is fine */
 
 struct http_server_stats {

@@ -112,6 +112,7 @@ struct http_server {
         struct work *spare;
         bool draining, lingering;
         struct task accept_again, linger_end;
+        usec accepted_at;
         struct http_server_stats stats;
         usec date_until;
         char date[40]; /* "Date: …\r\n" */

@@ -87,7 +87,7 @@ static void expect_answer(void)
 
 static void expect_failure(const char *say)
 {
-        const struct http_completion *c = request();
+        const struct completion *c = request();
 
         assert_true(c->failed && c->error.retry);
         assert_int_equal(c->error.kind, ERROR_UNREACHABLE);

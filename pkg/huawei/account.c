@@ -138,7 +138,17 @@ static void on_keys(struct cloud_call *call, usec now)
         if (call->answer.p)
                 explicit_bzero(call->answer.p, call->answer.n);
         cloud_call_resume(&k->waiting);
+        keyring_plan(k, credentials_deadline(k->credentials, now, wall));
         loop_ready(k->cloud->config.loop, &k->cloud->task);
+}
+
+void keyring_plan(struct keyring *k, usec at)
+{
+        struct heap *h = &k->cloud->renewals;
+
+        heap_remove(h, &k->renewal);
+        if (k->temporary && at < USEC_NEVER)
+                (void)!heap_insert(h, &k->renewal, at); /* there is room for each */
 }
 
 void keyring_turn(struct keyring *k, usec now)
@@ -175,6 +185,8 @@ static struct keyring *keyring_release(struct keyring *k)
         if (--k->users)
                 return NULL;
         DL_DELETE(k->cloud->keyrings, k);
+        k->cloud->keyrings_n--;
+        heap_remove(&k->cloud->renewals, &k->renewal);
         cloud_call_done(&k->call);
         (void)credentials_free(k->credentials);
         release(k->cloud, k->place);
@@ -248,15 +260,19 @@ static int keyring_acquire(struct cloud *c, const struct cloud_account_config *c
                 }
         }
         k = calloc(1, sizeof(*k));
-        if (!k)
+        if (!k || !heap_reserve(&c->renewals, c->keyrings_n + 1)) {
+                free(k);
                 return error_memory(err);
+        }
         k->cloud = c;
         k->users = 1;
         DL_APPEND(c->keyrings, k);
+        c->keyrings_n++;
         if (keyring_fill(k, config, err) < 0) {
                 (void)keyring_release(k);
                 return -1;
         }
+        keyring_plan(k, clock_monotonic(c->config.clock));
         *out = k;
         return 0;
 }

@@ -79,11 +79,11 @@ void cloud_call_finish(struct cloud_call *call, usec now)
         heap_remove(&c->deadlines, &call->deadline);
         if (call->message.p) /* a token may stand in it */
                 explicit_bzero(call->message.p, call->message.n);
-        call->request.state = REQUEST_DONE;
+        http_release(&c->http, &call->http);
+        buf_done(&call->message); /* most of the time there is no call */
+        request_end(&call->request, c->config.loop);
         if (call->own)
                 call->own(call, now);
-        else if (call->request.wake)
-                loop_ready(c->config.loop, call->request.wake);
 }
 
 void cloud_call_fail(struct cloud_call *call, const struct error *why, usec now)
@@ -98,13 +98,6 @@ static void fail_called(struct cloud_call *call, struct error *why, usec now)
         if (call->what)
                 (void)error_wrap(why, "%s", call->what);
         cloud_call_fail(call, why, now);
-}
-
-static void take_off_wire(struct cloud *c, struct cloud_call *call)
-{
-        if (call->on_wire)
-                c->http.ops->cancel(c->http.cookie, (uintptr_t)call);
-        call->on_wire = false;
 }
 
 /* ---- sending ------------------------------------------------------------ */
@@ -167,7 +160,7 @@ static void write_headers(struct cloud *c, const struct cloud_call *call, struct
 
 static int put_on_wire(struct cloud *c, struct cloud_call *call, struct outgoing *o, struct error *err)
 {
-        struct http_request q = { .method = call->method, .message = &call->message };
+        struct http_request *q = &call->http;
 
         write_path(call, o->project, &o->path);
         write_headers(c, call, o);
@@ -185,13 +178,14 @@ static int put_on_wire(struct cloud *c, struct cloud_call *call, struct outgoing
         if (o->path.failed || o->target.failed || o->headers.failed || call->message.failed ||
             call->access.failed)
                 return error_memory(err);
-        q.target = call->place->targets[call->place->at];
-        q.path = buf_view(&o->target);
-        q.headers = buf_view(&o->headers);
-        if (c->http.ops->submit(c->http.cookie, (uintptr_t)call, &q, err) < 0)
-                return -1;
-        call->on_wire = true;
-        return 0;
+        q->request.wake = &c->task;
+        q->request.done = &c->answered;
+        q->target = call->place->targets[call->place->at];
+        q->method = call->method;
+        q->message = &call->message;
+        q->path = buf_view(&o->target);
+        q->headers = buf_view(&o->headers);
+        return http_submit(&c->http, q, err);
 }
 
 /* The keys, for what is signed. false: the call waits for them, or has failed. */
@@ -210,9 +204,10 @@ static bool find_keys(struct cloud *c, struct cloud_call *call, struct outgoing 
         o->project = str_of(call->account->project);
         if (credentials_keys(call->account->keyring->credentials, now, cloud_wall(c), &o->keys, &err) == 0)
                 return true;
-        if (err.kind == ERROR_CANCELLED)
+        if (err.kind == ERROR_CANCELLED) {
                 cloud_call_wait(call, &call->account->keyring->waiting);
-        else
+                keyring_plan(call->account->keyring, now);
+        } else
                 cloud_call_fail(call, &err, now);
         return false;
 }
@@ -289,7 +284,7 @@ static struct str header_of(struct str head, const char *name)
 }
 
 /* By the service's own date: was it the local clock that the call was refused for? */
-static bool correct_clock(struct cloud *c, const struct http_completion *done)
+static bool correct_clock(struct cloud *c, const struct http_request *done)
 {
         usec date, local = clock_wall(c->config.clock), skew;
 
@@ -301,6 +296,8 @@ static bool correct_clock(struct cloud *c, const struct http_completion *done)
         if (llabs(skew - c->skew) < SKEW_LEAST)
                 return false;
         c->skew = skew;
+        for (struct keyring *k = c->keyrings; k; k = k->next)
+                keyring_plan(k, clock_monotonic(c->config.clock)); /* when they are due is the cloud's time */
         if (skew)
                 log_warn("the local clock differs from the cloud's, whose time is used for signatures",
                          LOG_D("by", skew));
@@ -310,7 +307,7 @@ static bool correct_clock(struct cloud *c, const struct http_completion *done)
 }
 
 /* Again, with what was wrong put right; once for each reason. */
-static bool put_right(struct cloud *c, struct cloud_call *call, const struct http_completion *done, usec now)
+static bool put_right(struct cloud *c, struct cloud_call *call, const struct http_request *done, usec now)
 {
         if (call->refusal.verdict != CLOUD_RENEW_CREDENTIALS || !(call->raw ? call->raw->is_signed : true))
                 return false;
@@ -320,13 +317,14 @@ static bool put_right(struct cloud *c, struct cloud_call *call, const struct htt
         }
         if (!call->raw && !call->renewed &&
             credentials_refused(call->account->keyring->credentials, buf_view(&call->access), now)) {
+                keyring_plan(call->account->keyring, now);
                 call->renewed = true;
                 return true;
         }
         return false;
 }
 
-static void fill(struct cloud_call *call, const struct http_completion *done)
+static void fill(struct cloud_call *call, const struct http_request *done)
 {
         call->answer.max = CLOUD_ANSWER_MOST + 1;
         buf_reset(&call->answer);
@@ -342,7 +340,7 @@ static void fill(struct cloud_call *call, const struct http_completion *done)
         }
 }
 
-static void on_answer(struct cloud *c, struct cloud_call *call, const struct http_completion *done, usec now)
+static void on_answer(struct cloud *c, struct cloud_call *call, const struct http_request *done, usec now)
 {
         call->status = done->status;
         refusal_read(&call->refusal, call->service, done->status, done->body, done->retry_after);
@@ -352,6 +350,7 @@ static void on_answer(struct cloud *c, struct cloud_call *call, const struct htt
             call->refusal.verdict == CLOUD_DONE)
                 (void)correct_clock(c, done);
         if (put_right(c, call, done, now)) {
+                http_release(&c->http, &call->http);
                 line_up(call);
                 return;
         }
@@ -373,25 +372,24 @@ static bool next_host(struct cloud_call *call, const struct error *why)
         return call->hosts_tried < 2;
 }
 
-static void on_done(struct cloud *c, const struct http_completion *done, usec now)
+static void on_done(struct cloud *c, struct cloud_call *call, usec now)
 {
-        struct cloud_call *call = (struct cloud_call *)(uintptr_t)done->tag;
-        const char *why = strstr(done->error.text, ": ");
+        const struct http_request *done = &call->http;
+        const char *why = strstr(done->request.error.text, ": ");
         struct error err;
 
-        call->on_wire = false;
-        if (!done->failed) {
+        if (!request_failed(&done->request)) {
                 on_answer(c, call, done, now);
                 return;
         }
-        if (next_host(call, &done->error)) {
+        if (next_host(call, &done->request.error)) {
                 line_up(call);
                 return;
         }
         /* "POST URL: why": the URL is long and says no more than what. */
-        err = done->error;
+        err = done->request.error;
         if (call->what && str_starts(str_of(err.text), str_of(call->method)) && why)
-                (void)error_set(&err, done->error.kind, "%s", why + 2);
+                (void)error_set(&err, done->request.error.kind, "%s", why + 2);
         err.retry = true;
         fail_called(call, &err, now);
 }
@@ -408,36 +406,46 @@ static void time_out(struct cloud *c, usec now)
 
                 heap_remove(&c->deadlines, n);
                 (void)error_set(&err, ERROR_TIMEOUT, "%s within %lld ms",
-                                call->on_wire ? "no answer" : "it could not be sent",
+                                request_idle(&call->http.request) ? "it could not be sent" : "no answer",
                                 (long long)((call->timeout ? call->timeout : TIMEOUT) / USEC_MSEC));
-                take_off_wire(c, call);
                 fail_called(call, &err, now);
+        }
+}
+
+static void renew_keys(struct cloud *c, usec now)
+{
+        struct heap_node *n;
+
+        while ((n = heap_first(&c->renewals)) && n->at <= now) {
+                struct keyring *k = CONTAINER_OF(n, struct keyring, renewal);
+
+                keyring_turn(k, now);
+                /* whatever came of it, not twice in one turn */
+                keyring_plan(k, MAX_OF(credentials_deadline(k->credentials, now, cloud_wall(c)), now + 1));
         }
 }
 
 static void turn(struct task *task, usec now)
 {
         struct cloud *c = CONTAINER_OF(task, struct cloud, task);
-        struct http_completion done;
         const struct heap_node *first;
         usec at = USEC_NEVER;
 
-        while (c->http.ops->take(c->http.cookie, &done))
-                on_done(c, &done, now);
+        for (struct request *r; (r = request_next(&c->answered));) {
+                struct http_request *q = CONTAINER_OF(r, struct http_request, request);
+
+                on_done(c, CONTAINER_OF(q, struct cloud_call, http), now);
+        }
         time_out(c, now);
-        for (struct keyring *k = c->keyrings; k; k = k->next)
-                if (k->temporary)
-                        keyring_turn(k, now);
+        renew_keys(c, now);
         for (size_t i = 0; i < c->limits_n; i++)
                 send_waiting(c, &c->limits[i], now);
         for (size_t i = 0; i < c->limits_n; i++)
                 if (c->limits[i].first)
                         at = MIN_OF(at, bucket_at(&c->limits[i].rate, c->limits[i].paid_until, now));
-        for (const struct keyring *k = c->keyrings; k; k = k->next)
-                if (k->temporary)
-                        at = MIN_OF(at, credentials_deadline(k->credentials, now, cloud_wall(c)));
-        first = heap_first(&c->deadlines);
-        if (first)
+        if ((first = heap_first(&c->renewals)))
+                at = MIN_OF(at, first->at);
+        if ((first = heap_first(&c->deadlines)))
                 at = MIN_OF(at, first->at);
         loop_arm(c->config.loop, &c->task, at);
 }
@@ -446,8 +454,7 @@ void cloud_call_begin(struct cloud *c, struct cloud_call *call)
 {
         usec now = clock_monotonic(c->config.clock);
 
-        call->request.state = REQUEST_BUSY;
-        call->request.error = (struct error){ 0 };
+        request_begin(&call->request);
         call->refusal = (struct cloud_error){ 0 };
         call->status = 0;
         call->hosts_tried = 0;
@@ -470,10 +477,10 @@ void cloud_cancel(struct cloud_call *call)
                 struct cloud *c = cloud_of(call);
 
                 leave_queue(call);
-                take_off_wire(c, call);
+                http_release(&c->http, &call->http);
                 heap_remove(&c->deadlines, &call->deadline);
         }
-        call->request.state = REQUEST_IDLE;
+        request_drop(&call->request);
 }
 
 void cloud_call_done(struct cloud_call *call)
@@ -504,8 +511,6 @@ int cloud_new(struct cloud **out, const struct cloud_config *config, struct erro
         return 0;
 }
 
-struct task *cloud_task(struct cloud *c) { return &c->task; }
-
 void cloud_use(struct cloud *c, const struct http *http, const struct http_peers *peers)
 {
         c->http = *http;
@@ -520,6 +525,7 @@ struct cloud *cloud_free(struct cloud *c)
                 return NULL;
         loop_forget(c->config.loop, &c->task);
         heap_done(&c->deadlines);
+        heap_done(&c->renewals);
         free(c);
         return NULL;
 }

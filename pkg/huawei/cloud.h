@@ -19,10 +19,9 @@ struct cloud_config {
         uint64_t seed;
 };
 int cloud_new(struct cloud **, const struct cloud_config *, struct error *) MUST_CHECK;
-/* How it reaches them, before the first account: completions make its task ready. */
-struct task *cloud_task(struct cloud *);
+/* How it reaches them, before the first account. */
 void cloud_use(struct cloud *, const struct http *, const struct http_peers *);
-struct cloud *cloud_free(struct cloud *); /* after its accounts and its http port's end; NULL is fine */
+struct cloud *cloud_free(struct cloud *); /* after its accounts; NULL is fine */
 /* How far the local clock is behind the cloud's, by the services' own dates, once a call was refused for it;
  * 0: it is right, as far as is known. */
 usec cloud_skew(const struct cloud *);
@@ -68,11 +67,12 @@ struct cloud_call {
         struct cloud_call *next, *prev, **queue;
         struct heap_node deadline;
         struct buf message, access;
+        struct http_request http;
         struct cloud_place *place;
         void (*own)(struct cloud_call *, usec now);
         const struct credentials_request *raw;
         uint8_t hosts_tried;
-        bool on_wire, renewed, corrected;
+        bool renewed, corrected;
 };
 /* Takes effect at the end of this pass of the loop. */
 void cloud_start(struct cloud_call *);

@@ -1,4 +1,4 @@
-#include "huawei/cloud.h"
+#include "huawei/inside.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -16,48 +16,41 @@ static const struct clock test_clock = { .wall = test_wall, .monotonic = test_mo
 /* ---- the wire ----------------------------------------------------------- */
 
 static struct sent {
-        uint64_t tag;
+        struct http_request *request;
         char url[256], method[8], path[512], headers[8192], body[1024];
         bool over;
 } sent[64];
 static size_t sent_n;
-static struct http_completion done[64];
-static size_t done_n, done_at, cancelled;
+static size_t cancelled;
 static char places[8][256];
 static size_t places_n, places_closed;
 
-static int test_submit(void *cookie UNUSED, uint64_t tag, const struct http_request *q,
-                       struct error *err UNUSED)
+static int test_submit(void *cookie UNUSED, struct http_request *q, struct error *err UNUSED)
 {
         struct sent *s = &sent[sent_n++];
 
         assert_true(sent_n < COUNT_OF(sent));
-        *s = (struct sent){ .tag = tag };
+        *s = (struct sent){ .request = q };
         (void)snprintf(s->url, sizeof(s->url), "%s", (const char *)(void *)q->target);
         (void)snprintf(s->method, sizeof(s->method), "%s", q->method);
         (void)snprintf(s->path, sizeof(s->path), STR_FMT, STR_ARG(q->path));
         (void)snprintf(s->headers, sizeof(s->headers), STR_FMT, STR_ARG(q->headers));
         (void)snprintf(s->body, sizeof(s->body), "%.*s", (int)(q->message->n - HTTP_HEADROOM),
                        q->message->p + HTTP_HEADROOM);
+        request_begin(&q->request);
+        q->own = s;
         return 0;
 }
 
-static void test_cancel(void *cookie UNUSED, uint64_t tag)
+static void test_release(void *cookie UNUSED, struct http_request *q)
 {
-        for (size_t i = 0; i < sent_n; i++)
-                if (sent[i].tag == tag && !sent[i].over)
-                        sent[i].over = true, cancelled++;
+        struct sent *s = q->own;
+
+        cancelled += q->request.state == REQUEST_BUSY;
+        s->over = true;
 }
 
-static bool test_take(void *cookie UNUSED, struct http_completion *out)
-{
-        if (done_at == done_n)
-                return false;
-        *out = done[done_at++];
-        return true;
-}
-
-static const struct http_ops http_ops = { test_submit, test_cancel, test_take };
+static const struct http_ops http_ops = { test_submit, test_release };
 
 static int test_open(void *cookie UNUSED, struct http_target **out, const struct http_peer *peer,
                      struct error *err UNUSED)
@@ -97,7 +90,7 @@ static struct cloud_account_config fixed(void)
                                                                .read = read_keys } };
 }
 
-static void turn(void) { cloud_task(cloud)->turn(cloud_task(cloud), now); }
+static void turn(void) { cloud->task.turn(&cloud->task, now); }
 
 static int begin(const struct cloud_account_config *config, const char *endpoint)
 {
@@ -110,7 +103,7 @@ static int begin(const struct cloud_account_config *config, const char *endpoint
         wall = NEW_YEAR;
         access_now = "AKEXAMPLE";
         secret_now = "SKEXAMPLE";
-        sent_n = done_n = done_at = cancelled = places_n = places_closed = 0;
+        sent_n = cancelled = places_n = places_closed = 0;
         call = (struct cloud_call){ .service = "dms",
                                     .method = "GET",
                                     .what = "consume",
@@ -137,26 +130,32 @@ static int teardown(void **state UNUSED)
 
 static struct sent *last(void) { return &sent[sent_n - 1]; }
 
-static void answer_to(struct sent *s, int status, const char *head, size_t head_n, const char *body)
+static void end(struct sent *s)
 {
         assert_false(s->over);
         s->over = true;
-        done[done_n++] = (struct http_completion){
-                .tag = s->tag, .status = status, .head = { head, head_n }, .body = str_of(body)
-        };
+        request_end(&s->request->request, loop);
         turn();
+}
+
+static void answer_to(struct sent *s, int status, const char *head, size_t head_n, const char *body)
+{
+        s->request->status = status;
+        s->request->head = (struct str){ head, head_n };
+        s->request->body = str_of(body);
+        s->request->body_cut = false;
+        end(s);
 }
 static void answer(int status, const char *body) { answer_to(last(), status, "", 0, body); }
 
 static void fail_wire(bool elsewhere)
 {
-        struct http_completion *c = &done[done_n++];
+        struct error *err = &last()->request->request.error;
 
-        last()->over = true;
-        *c = (struct http_completion){ .tag = last()->tag, .failed = true };
-        (void)error_set(&c->error, ERROR_UNREACHABLE, "GET https://a/: the connection broke");
-        c->error.elsewhere = elsewhere;
-        turn();
+        last()->request->status = 0;
+        (void)error_set(err, ERROR_UNREACHABLE, "GET https://a/: the connection broke");
+        err->elsewhere = elsewhere;
+        end(last());
 }
 
 static void start(void)
@@ -217,8 +216,9 @@ static void refusals_are_read(void **state UNUSED)
         assert_true(call.request.error.retry);
         assert_int_equal(call.status, 0);
         start();
-        done[done_n++] = (struct http_completion){ .tag = last()->tag, .status = 200, .body_cut = true };
-        turn();
+        last()->request->status = 200;
+        last()->request->body_cut = true;
+        end(last());
         assert_string_equal(call.request.error.text, "consume: 200, and an answer of more than 16 MiB");
 }
 

@@ -26,6 +26,7 @@ struct keyring {
         struct cloud_call call;
         struct cloud_place *place;
         struct cloud_call *waiting; /* for keys */
+        struct heap_node renewal;   /* in the cloud's, when temporary keys are due */
         unsigned users;
         bool temporary;
         /* what the credentials borrow */
@@ -66,7 +67,9 @@ struct cloud {
         struct random random;
         struct cloud_place *places;
         struct keyring *keyrings;
-        struct heap deadlines;
+        size_t keyrings_n;
+        struct heap deadlines, renewals; /* of calls, of keyrings */
+        struct list answered;            /* requests of calls */
         struct limit limits[SERVICES_MOST];
         size_t limits_n;
         usec skew;
@@ -78,6 +81,8 @@ static inline usec cloud_wall(const struct cloud *c) { return clock_wall(c->conf
 int place_of(struct cloud_account *, const char *service, struct cloud_place **, struct error *) MUST_CHECK;
 int place_open(struct cloud *, struct cloud_place *, struct error *) MUST_CHECK;
 void keyring_turn(struct keyring *, usec now);
+/* Its turn is at that time. */
+void keyring_plan(struct keyring *, usec at);
 /* Is the account's project known? false: the call waits for it, or has failed. */
 bool account_ready(struct cloud_account *, struct cloud_call *, usec now);
 

@@ -8,9 +8,11 @@
  * all their time when idle. */
 enum { TIMER_SLACK_NS = 2000000 };
 
-static void on_log(const rd_kafka_t *rk UNUSED, int level, const char *facility, const char *text)
+/* Any thread. */
+static void on_log(const rd_kafka_t *rk, int level, const char *facility, const char *text)
 {
-        log_debug("librdkafka", LOG_I("severity", level), LOG_S("facility", facility), LOG_S("text", text));
+        log_debug_for(rk ? rd_kafka_opaque(rk) : NULL, "librdkafka", LOG_I("severity", level),
+                      LOG_S("facility", facility), LOG_S("text", text));
 }
 
 /* ---- configuration ------------------------------------------------------ */
@@ -40,6 +42,7 @@ int kafka_configure(rd_kafka_conf_t **out, const struct kafka_client_config *con
         rd_kafka_conf_t *conf = rd_kafka_conf_new();
 
         rd_kafka_conf_set_log_cb(conf, on_log);
+        rd_kafka_conf_set_opaque(conf, (void *)(uintptr_t)config->log);
         if (set_all(conf, common, COUNT_OF(common), err) < 0 || set_all(conf, role, n, err) < 0) {
                 rd_kafka_conf_destroy(conf);
                 return -1;

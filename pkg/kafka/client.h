@@ -8,9 +8,12 @@
 #include "base/buf.h"
 #include "base/error.h"
 
+struct log_scope;
+
 /* Where the cluster is, and who we are there. */
 struct kafka_client_config {
         const char *bootstrap_servers; /* "HOST:PORT,…" */
+        const struct log_scope *log;   /* of what librdkafka says; outlives the client; NULL: nobody's */
 };
 struct kafka_option {
         const char *name, *value; /* value NULL: librdkafka's own */

@@ -24,8 +24,9 @@ static void what_all_clients_share_and_the_role_are_set(void **state UNUSED)
         rd_kafka_conf_t *conf;
         struct error err;
 
-        assert_int_equal(kafka_configure(&conf, &(struct kafka_client_config){ "a:1,b:2" }, role,
-                                         COUNT_OF(role), &err),
+        assert_int_equal(kafka_configure(&conf,
+                                         &(struct kafka_client_config){ .bootstrap_servers = "a:1,b:2" },
+                                         role, COUNT_OF(role), &err),
                          0);
         for (size_t i = 0; i < COUNT_OF(expected); i++) {
                 char value[64];
@@ -43,7 +44,9 @@ static void what_librdkafka_does_not_take_is_named(void **state UNUSED)
         rd_kafka_conf_t *conf;
         struct error err;
 
-        assert_int_equal(kafka_configure(&conf, &(struct kafka_client_config){ "a:1" }, wrong, 1, &err), -1);
+        assert_int_equal(kafka_configure(&conf, &(struct kafka_client_config){ .bootstrap_servers = "a:1" },
+                                         wrong, 1, &err),
+                         -1);
         assert_non_null(strstr(err.text, "kafka option no.such.option: "));
 }
 
@@ -89,7 +92,9 @@ static rd_kafka_resp_err_t first_error(const char *servers)
         struct error err;
         rd_kafka_t *rk;
 
-        assert_int_equal(kafka_configure(&conf, &(struct kafka_client_config){ servers }, NULL, 0, &err), 0);
+        assert_int_equal(kafka_configure(&conf, &(struct kafka_client_config){ .bootstrap_servers = servers },
+                                         NULL, 0, &err),
+                         0);
         rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_ERROR);
         assert_int_equal(kafka_start(&rk, RD_KAFKA_PRODUCER, conf, &err), 0);
         queue = rd_kafka_queue_get_main(rk);

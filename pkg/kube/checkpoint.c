@@ -6,14 +6,7 @@
 #include "base/table.h"
 #include "json/writer.h"
 
-struct request {
-        struct request *next;
-        struct store_result result;
-        char *key, *value;
-};
-struct list {
-        struct request *first, **last;
-};
+enum { VALUE_MOST = 2 << 20 };
 
 /* What is known of a key, with its writer's name. wanted: what a write that is under way, or must be made
  * again, is to leave there. */
@@ -24,42 +17,19 @@ struct known {
 
 struct kube_checkpoint {
         struct kube_client *client;
-        struct task *wake;
         char *path, *what, *owner, *writer;
         const char *owner_kind;
         struct known *keys;
         char *version; /* NULL: not read, or to be read again */
         struct kube_call *call;
-        struct list gets, puts, writing, done;
-        struct request *taken;
-        struct buf given; /* the value that was taken last */
+        struct list gets, puts, writing; /* requests */
 };
 
-static void list_init(struct list *l) { l->first = NULL, l->last = &l->first; }
-
-static void list_add(struct list *l, struct request *r)
+static struct store_request *first_of(struct list *l)
 {
-        r->next = NULL;
-        *l->last = r;
-        l->last = &r->next;
-}
+        struct request *r = LIST_FIRST(l, struct request, node);
 
-static struct request *list_take(struct list *l)
-{
-        struct request *r = l->first;
-
-        if (r && !(l->first = r->next))
-                l->last = &l->first;
-        return r;
-}
-
-static void request_free(struct request *r)
-{
-        if (!r)
-                return;
-        free(r->key);
-        free(r->value);
-        free(r);
+        return r ? CONTAINER_OF(r, struct store_request, request) : NULL;
 }
 
 static struct known *known_get(struct kube_checkpoint *c, const char *key)
@@ -86,17 +56,15 @@ static void replace(char **to, const char *text)
 
 static void complete(struct kube_checkpoint *c, struct request *r, const struct error *why)
 {
-        if (why) {
-                r->result.failed = true;
-                r->result.error = *why;
-        }
-        list_add(&c->done, r);
-        loop_ready(kube_client_loop(c->client), c->wake);
+        if (why)
+                request_fail(r, kube_client_loop(c->client), why);
+        else
+                request_end(r, kube_client_loop(c->client));
 }
 
 static void complete_all(struct kube_checkpoint *c, struct list *l, const struct error *why)
 {
-        for (struct request *r; (r = list_take(l));)
+        for (struct request *r; (r = LIST_TAKE(l, struct request, node));)
                 complete(c, r, why);
 }
 
@@ -123,32 +91,26 @@ static bool is_signed(struct str value, const char *writer)
         return s.n && memcmp(s.p + SIGNATURE.n, writer, KUBE_CHECKPOINT_WRITER) == 0;
 }
 
-static char *sign(struct str value, const char *writer)
+static void sign(struct str value, const char *writer, struct buf *out)
 {
-        struct buf b = BUF_INIT((size_t)2 << 20);
         bool object = value.n >= 2 && value.p[0] == '{' && value.p[value.n - 1] == '}';
 
-        buf_str(&b, object ? (struct str){ value.p, value.n - 1 } : value);
+        buf_str(out, object ? (struct str){ value.p, value.n - 1 } : value);
         if (object)
-                buf_printf(&b, "%s" STR_FMT "%s\"}", value.n > 2 ? "," : "", STR_ARG(SIGNATURE), writer);
-        return buf_take(&b);
+                buf_printf(out, "%s" STR_FMT "%s\"}", value.n > 2 ? "," : "", STR_ARG(SIGNATURE), writer);
 }
 
-/* The value as it was given; valid until the next call. */
-static struct str unsign(struct kube_checkpoint *c, const char *value)
+/* The value as it was given. */
+static void unsign(const char *value, struct buf *out)
 {
         struct str all = str_of(value), end = signature_of(all);
 
-        if (!end.n)
-                return all;
         all.n -= end.n;
-        all.n -= all.p[all.n - 1] == ',';
-        buf_reset(&c->given);
-        buf_str(&c->given, all);
-        buf_char(&c->given, '}');
-        if (c->given.failed)
-                abort();
-        return buf_view(&c->given);
+        if (end.n)
+                all.n -= all.p[all.n - 1] == ',';
+        buf_str(out, all);
+        if (end.n)
+                buf_char(out, '}');
 }
 
 /* ---- reading ------------------------------------------------------------ */
@@ -194,6 +156,23 @@ static bool take_over(struct kube_checkpoint *c, json_t *root)
         return ours;
 }
 
+static void answer_get(struct kube_checkpoint *c, struct store_request *r)
+{
+        const struct known *k;
+        struct error err;
+
+        list_remove(&r->request.node);
+        HASH_FIND(hh, c->keys, r->key.p, r->key.n, k);
+        r->found = k && k->value;
+        buf_reset(&r->value);
+        r->value.max = VALUE_MOST;
+        if (r->found)
+                unsign(k->value, &r->value);
+        if (r->value.failed)
+                (void)error_memory(&err);
+        complete(c, &r->request, r->value.failed ? &err : NULL);
+}
+
 static void was_read(void *cookie, const struct kube_answer *a)
 {
         struct kube_checkpoint *c = cookie;
@@ -219,8 +198,8 @@ static void was_read(void *cookie, const struct kube_answer *a)
                 complete_all(c, &c->puts, &err);
         }
         json_decref(root);
-        for (struct request *r; (r = list_take(&c->gets));)
-                complete(c, r, NULL);
+        for (struct store_request *r; (r = first_of(&c->gets));)
+                answer_get(c, r);
         advance(c);
 }
 
@@ -249,13 +228,10 @@ static void was_written(void *cookie, const struct kube_answer *a)
                 /* Somebody wrote; whether it matters is seen by reading. These are written again, before what
                  * came later. */
                 replace(&c->version, NULL);
-                *c->writing.last = c->puts.first;
-                if (c->puts.first)
-                        c->writing.last = c->puts.last;
-                c->puts = c->writing;
-                if (!c->puts.first)
-                        list_init(&c->puts);
-                list_init(&c->writing);
+                for (struct list_node *last; (last = c->writing.last);) {
+                        list_remove(last);
+                        list_prepend(&c->puts, last);
+                }
                 advance(c);
                 return;
         }
@@ -281,7 +257,7 @@ static void was_written(void *cookie, const struct kube_answer *a)
 
 static void write_pending(struct kube_checkpoint *c)
 {
-        BUF_AT_END struct buf body = BUF_INIT((size_t)2 << 20);
+        BUF_AT_END struct buf body = BUF_INIT(VALUE_MOST);
         struct kube_request q = { .method = "PATCH",
                                   .content_type = "application/merge-patch+json",
                                   .path = c->path,
@@ -292,10 +268,11 @@ static void write_pending(struct kube_checkpoint *c)
         struct known *k, *next;
         struct writer w;
 
-        c->writing = c->puts;
-        list_init(&c->puts);
-        for (struct request *r = c->writing.first; r; r = r->next)
-                replace(&known_get(c, r->key)->wanted, r->value); /* the latest of a key wins */
+        for (struct store_request *r; (r = first_of(&c->puts));) {
+                replace(&known_get(c, r->key.p)->wanted, r->value.p); /* the latest of a key wins */
+                list_remove(&r->request.node);
+                list_append(&c->writing, &r->request.node);
+        }
         writer_init(&w, &body);
         writer_object(&w);
         writer_key(&w, STR("metadata"));
@@ -328,78 +305,61 @@ static void advance(struct kube_checkpoint *c)
 /* ---- the port ----------------------------------------------------------- */
 
 /* A ConfigMap's keys are letters, digits, '-', '_' and '.'; anything else becomes _XX. */
-static char *encode_key(struct str key)
+static void encode_key(struct str key, struct buf *out)
 {
-        struct buf b = BUF_INIT(1024);
-
         for (size_t i = 0; i < key.n; i++) {
                 char c = key.p[i];
 
                 if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
                     c == '.')
-                        buf_char(&b, c);
+                        buf_char(out, c);
                 else
-                        buf_printf(&b, "_%02X", (unsigned)(unsigned char)c);
+                        buf_printf(out, "_%02X", (unsigned)(unsigned char)c);
         }
-        return buf_take(&b);
 }
 
-static struct request *request_new(uint64_t tag, bool is_get, struct str key)
+static void queue(struct kube_checkpoint *c, struct list *to, struct store_request *r, struct str key)
 {
-        struct request *r = calloc(1, sizeof(*r));
+        struct error err;
 
-        if (!r || !(r->key = encode_key(key)))
-                abort(); /* a completion that can't be made would be a source that hangs */
-        r->result.tag = tag;
-        r->result.is_get = is_get;
-        return r;
-}
-
-static void get(void *cookie, uint64_t tag, struct str key)
-{
-        struct kube_checkpoint *c = cookie;
-
-        list_add(&c->gets, request_new(tag, true, key));
+        buf_reset(&r->key);
+        r->key.max = 1024;
+        encode_key(key, &r->key);
+        if (r->key.failed || r->value.failed) {
+                (void)error_memory(&err);
+                complete(c, &r->request, &err);
+                return;
+        }
+        list_append(to, &r->request.node);
         advance(c);
 }
 
-static void put(void *cookie, uint64_t tag, struct str key, struct str value)
+static void get(void *cookie, struct store_request *r, struct str key)
 {
         struct kube_checkpoint *c = cookie;
-        struct request *r = request_new(tag, false, key);
 
-        r->value = sign(value, c->writer);
-        if (!r->value)
-                abort();
-        list_add(&c->puts, r);
-        advance(c);
+        buf_reset(&r->value);
+        queue(c, &c->gets, r, key);
 }
 
-static bool take(void *cookie, struct store_result *out)
+static void put(void *cookie, struct store_request *r, struct str key, struct str value)
 {
         struct kube_checkpoint *c = cookie;
-        struct request *r = list_take(&c->done);
 
-        request_free(c->taken);
-        c->taken = r;
-        if (!r)
-                return false;
-        if (r->result.is_get && !r->result.failed) {
-                const struct known *k;
-
-                HASH_FIND_STR(c->keys, r->key, k);
-                r->result.found = k && k->value;
-                r->result.value = r->result.found ? unsign(c, k->value) : (struct str){ 0 };
-        }
-        *out = r->result;
-        return true;
+        buf_reset(&r->value);
+        r->value.max = VALUE_MOST;
+        sign(value, c->writer, &r->value);
+        queue(c, &c->puts, r, key);
 }
 
-static const struct store_ops ops = { get, put, take };
+/* A write that is on its way goes on. */
+static void cancel(void *cookie UNUSED, struct store_request *r) { list_remove(&r->request.node); }
+
+static const struct store_ops ops = { get, put, cancel };
 struct store kube_checkpoint_port(struct kube_checkpoint *c) { return (struct store){ &ops, c }; }
 
 int kube_checkpoint_new(struct kube_checkpoint **out, struct kube_client *client,
-                        const struct kube_checkpoint_config *config, struct task *wake, struct error *err)
+                        const struct kube_checkpoint_config *config, struct error *err)
 {
         struct kube_checkpoint *c = calloc(1, sizeof(*c));
         BUF_AT_END struct buf path = BUF_INIT(4096), what = BUF_INIT(4096);
@@ -408,12 +368,6 @@ int kube_checkpoint_new(struct kube_checkpoint **out, struct kube_client *client
                 return error_memory(err);
         assert(strlen(config->writer) == KUBE_CHECKPOINT_WRITER);
         c->client = client;
-        c->wake = wake;
-        c->given.max = (size_t)2 << 20;
-        list_init(&c->gets);
-        list_init(&c->puts);
-        list_init(&c->writing);
-        list_init(&c->done);
         buf_printf(&path, "/api/v1/namespaces/%s/configmaps/%s", config->namespace_, config->name);
         buf_printf(&what, "checkpoint ConfigMap %s/%s", config->namespace_, config->name);
         c->path = buf_take(&path);
@@ -429,12 +383,6 @@ int kube_checkpoint_new(struct kube_checkpoint **out, struct kube_client *client
         return 0;
 }
 
-static void list_free(struct list *l)
-{
-        for (struct request *r; (r = list_take(l));)
-                request_free(r);
-}
-
 struct kube_checkpoint *kube_checkpoint_free(struct kube_checkpoint *c)
 {
         struct known *k, *next;
@@ -442,11 +390,6 @@ struct kube_checkpoint *kube_checkpoint_free(struct kube_checkpoint *c)
         if (!c)
                 return NULL;
         kube_cancel(c->call);
-        list_free(&c->gets);
-        list_free(&c->puts);
-        list_free(&c->writing);
-        list_free(&c->done);
-        request_free(c->taken);
         HASH_ITER(hh, c->keys, k, next)
         {
                 HASH_DEL(c->keys, k);
@@ -455,7 +398,6 @@ struct kube_checkpoint *kube_checkpoint_free(struct kube_checkpoint *c)
                 free(k->wanted);
                 free(k);
         }
-        buf_done(&c->given);
         free(c->version);
         free(c->path);
         free(c->what);

@@ -20,6 +20,7 @@ struct kube_checkpoint_config {       /* copied */
         const char *writer;
 };
 int kube_checkpoint_new(struct kube_checkpoint **, struct kube_client *,
-                        const struct kube_checkpoint_config *, struct task *wake, struct error *) MUST_CHECK;
-struct kube_checkpoint *kube_checkpoint_free(struct kube_checkpoint *); /* NULL is fine */
+                        const struct kube_checkpoint_config *, struct error *) MUST_CHECK;
+/* after its requests; NULL is fine */
+struct kube_checkpoint *kube_checkpoint_free(struct kube_checkpoint *);
 struct store kube_checkpoint_port(struct kube_checkpoint *);

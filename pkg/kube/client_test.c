@@ -291,22 +291,52 @@ static struct store store;
 static struct buf outcome;
 static size_t outcomes, expected_outcomes;
 
+static struct list done;
+static struct store_request asked[10];
+static bool is_get[10];
+
+static struct store_request *numbered(size_t number, struct task *wake)
+{
+        asked[number].request.wake = wake;
+        asked[number].request.done = &done;
+        return &asked[number];
+}
+
 static void on_store(struct task *t UNUSED, usec now UNUSED)
 {
-        struct store_result r;
+        for (struct request *r; (r = request_next(&done));) {
+                struct store_request *q = CONTAINER_OF(r, struct store_request, request);
+                int number = (int)(q - asked);
 
-        while (store_take(&store, &r)) {
-                if (r.failed)
-                        buf_printf(&outcome, "%d!%s ", (int)r.tag, error_kind_name(r.error.kind));
-                else if (r.is_get)
-                        buf_printf(&outcome, "%d=" STR_FMT " ", (int)r.tag,
-                                   STR_ARG(r.found ? r.value : STR("none")));
+                if (request_failed(r))
+                        buf_printf(&outcome, "%d!%s ", number, error_kind_name(r->error.kind));
+                else if (is_get[number])
+                        buf_printf(&outcome, "%d=" STR_FMT " ", number,
+                                   STR_ARG(q->found ? buf_view(&q->value) : STR("none")));
                 else
-                        buf_printf(&outcome, "%d ", (int)r.tag);
+                        buf_printf(&outcome, "%d ", number);
                 outcomes++;
         }
         if (outcomes >= expected_outcomes)
                 loop_stop(e.loop);
+}
+
+static void get(size_t number, struct task *wake, struct str key)
+{
+        is_get[number] = true;
+        store_get(&store, numbered(number, wake), key);
+}
+
+static void put(size_t number, struct task *wake, struct str key, struct str value)
+{
+        is_get[number] = false;
+        store_put(&store, numbered(number, wake), key, value);
+}
+
+static void release_all(void)
+{
+        for (size_t i = 0; i < COUNT_OF(asked); i++)
+                store_release(&store, &asked[i]);
 }
 
 #define MAP(version, data) "{\"metadata\":{\"resourceVersion\":\"" version "\"},\"data\":" data "}"
@@ -325,7 +355,7 @@ static struct kube_checkpoint *open_checkpoint(const struct step *script, size_t
                                                                                .name = "t-checkpoint",
                                                                                .owner = "u",
                                                                                .writer = WRITER },
-                                             wake, &err),
+                                             &err),
                          0);
         store = kube_checkpoint_port(c);
         return c;
@@ -333,6 +363,7 @@ static struct kube_checkpoint *open_checkpoint(const struct step *script, size_t
 
 static void close_checkpoint(struct kube_checkpoint *c, struct task *wake)
 {
+        release_all();
         (void)kube_checkpoint_free(c);
         loop_forget(e.loop, wake);
         close_script();
@@ -354,18 +385,18 @@ static void positions_are_read_and_written_with_their_version(void **state UNUSE
         struct kube_checkpoint *c = open_checkpoint(script, COUNT_OF(script), &wake);
 
         expected_outcomes = 2;
-        store_get(&store, 1, STR("timer"));
-        store_get(&store, 2, STR("a/b"));
+        get(1, &wake, STR("timer"));
+        get(2, &wake, STR("a/b"));
         run();
         assert_string_equal(outcome.p, "1=" VALUE("0") " 2=none ");
         expected_outcomes = 3;
-        store_put(&store, 3, STR("timer"), STR(VALUE("1")));
+        put(3, &wake, STR("timer"), STR(VALUE("1")));
         run();
         assert_string_equal(e.requests[1].p,
                             "{\"metadata\":{\"resourceVersion\":\"1\"},\"data\":{\"timer\":" OURS("1") "}}");
         expected_outcomes = 5;
-        store_put(&store, 4, STR("timer"), STR(VALUE("2")));
-        store_put(&store, 5, STR("timer"), STR(VALUE("3")));
+        put(4, &wake, STR("timer"), STR(VALUE("2")));
+        put(5, &wake, STR("timer"), STR(VALUE("3")));
         run();
         assert_string_equal(outcome.p, "1=" VALUE("0") " 2=none 3 4 5 ");
         assert_non_null(
@@ -384,10 +415,10 @@ static void a_second_writer_loses(void **state UNUSED)
         struct kube_checkpoint *c = open_checkpoint(script, COUNT_OF(script), &wake);
 
         expected_outcomes = 1;
-        store_get(&store, 1, STR("timer"));
+        get(1, &wake, STR("timer"));
         run();
         expected_outcomes = 2;
-        store_put(&store, 2, STR("timer"), STR(VALUE("8")));
+        put(2, &wake, STR("timer"), STR(VALUE("8")));
         run();
         assert_string_equal(outcome.p, "1=" VALUE("0") " 2!Conflict ");
         close_checkpoint(c, &wake);
@@ -406,14 +437,14 @@ static void the_same_claim_of_another_writer_is_not_ours(void **state UNUSED)
         struct kube_checkpoint *c = open_checkpoint(script, COUNT_OF(script), &wake);
 
         expected_outcomes = 1;
-        store_get(&store, 1, STR("timer"));
+        get(1, &wake, STR("timer"));
         run();
         expected_outcomes = 2;
-        store_put(&store, 2, STR("timer"), STR(VALUE("7")));
+        put(2, &wake, STR("timer"), STR(VALUE("7")));
         run();
         assert_string_equal(outcome.p, "1=" VALUE("0") " 2!Conflict ");
         expected_outcomes = 3; /* what the other wrote is known now: it may be replaced */
-        store_put(&store, 3, STR("timer"), STR(VALUE("8")));
+        put(3, &wake, STR("timer"), STR(VALUE("8")));
         run();
         assert_string_equal(outcome.p, "1=" VALUE("0") " 2!Conflict 3 ");
         close_checkpoint(c, &wake);
@@ -430,10 +461,10 @@ static void the_writer_before_may_still_be_at_work(void **state UNUSED)
         struct kube_checkpoint *c = open_checkpoint(script, COUNT_OF(script), &wake);
 
         expected_outcomes = 1;
-        store_get(&store, 1, STR("timer"));
+        get(1, &wake, STR("timer"));
         run();
         expected_outcomes = 2;
-        store_put(&store, 2, STR("timer"), STR(VALUE("5")));
+        put(2, &wake, STR("timer"), STR(VALUE("5")));
         run();
         assert_string_equal(outcome.p, "1=" VALUE("0") " 2!Conflict ");
         close_checkpoint(c, &wake);
@@ -456,14 +487,14 @@ static void one_that_was_made_again_gets_back_what_is_known(void **state UNUSED)
         struct kube_checkpoint *c = open_checkpoint(script, COUNT_OF(script), &wake);
 
         expected_outcomes = 1;
-        store_get(&store, 1, STR("timer"));
+        get(1, &wake, STR("timer"));
         run();
         for (uint64_t i = 2; i <= 5; i++) {
                 char value[] = VALUE("0");
 
                 value[5] = (char)('0' + i);
                 expected_outcomes = i;
-                store_put(&store, i, STR("timer"), str_of(value));
+                put(i, &wake, STR("timer"), str_of(value));
                 run();
         }
         assert_string_equal(outcome.p, "1=" VALUE("0") " 2 3!NotFound 4 5 ");
@@ -489,10 +520,10 @@ static void that_of_another_trigger_is_left_alone(void **state UNUSED)
         struct kube_checkpoint *c = open_checkpoint(script, COUNT_OF(script), &wake);
 
         expected_outcomes = 1;
-        store_put(&store, 1, STR("timer"), STR(VALUE("6")));
+        put(1, &wake, STR("timer"), STR(VALUE("6")));
         run();
         expected_outcomes = 2;
-        store_put(&store, 2, STR("timer"), STR(VALUE("6")));
+        put(2, &wake, STR("timer"), STR(VALUE("6")));
         run();
         assert_string_equal(outcome.p, "1!Conflict 2 ");
         close_checkpoint(c, &wake);
@@ -511,13 +542,13 @@ static void a_write_whose_fate_is_unknown_is_recognised(void **state UNUSED)
         struct kube_checkpoint *c = open_checkpoint(script, COUNT_OF(script), &wake);
 
         expected_outcomes = 1;
-        store_get(&store, 1, STR("timer"));
+        get(1, &wake, STR("timer"));
         run();
         expected_outcomes = 2;
-        store_put(&store, 2, STR("timer"), STR(VALUE("1")));
+        put(2, &wake, STR("timer"), STR(VALUE("1")));
         run();
         expected_outcomes = 3;
-        store_put(&store, 3, STR("timer"), STR(VALUE("2")));
+        put(3, &wake, STR("timer"), STR(VALUE("2")));
         run();
         assert_string_equal(outcome.p, "1=none 2!Refused 3 ");
         close_checkpoint(c, &wake);
@@ -534,12 +565,12 @@ static void writes_that_wait_become_one_and_end_in_order(void **state UNUSED)
         struct kube_checkpoint *c = open_checkpoint(script, COUNT_OF(script), &wake);
 
         expected_outcomes = 1;
-        store_get(&store, 1, STR("a"));
+        get(1, &wake, STR("a"));
         run();
-        store_put(&store, 2, STR("a"), STR(VALUE("1"))); /* on its way; the others wait for it */
-        store_put(&store, 3, STR("a"), STR(VALUE("2")));
-        store_put(&store, 4, STR("b"), STR(VALUE("\"q\"")));
-        store_put(&store, 5, STR("a"), STR(VALUE("3")));
+        put(2, &wake, STR("a"), STR(VALUE("1"))); /* on its way; the others wait for it */
+        put(3, &wake, STR("a"), STR(VALUE("2")));
+        put(4, &wake, STR("b"), STR(VALUE("\"q\"")));
+        put(5, &wake, STR("a"), STR(VALUE("3")));
         expected_outcomes = 5;
         run();
         assert_string_equal(outcome.p, "1=none 2 3 4 5 ");
@@ -559,8 +590,8 @@ static void a_checkpoint_that_is_missing_is_named(void **state UNUSED)
         struct task wake;
         struct kube_checkpoint *c = open_checkpoint(script, COUNT_OF(script), &wake);
 
-        store_put(&store, 1, STR("a"), STR(VALUE("1")));
-        store_get(&store, 2, STR("a"));
+        put(1, &wake, STR("a"), STR(VALUE("1")));
+        get(2, &wake, STR("a"));
         expected_outcomes = 2;
         run();
         assert_string_equal(outcome.p, "2!NotFound 1!NotFound ");

@@ -8,19 +8,24 @@
 #include "json/writer.h"
 
 static const usec SERIES = 10 * USEC_MINUTE, WRITE_INTERVAL = USEC_MINUTE;
-enum { MOST = 1000 };
+/* MOST: what is kept in mind; NOTES: so many different notes of one object and reason within SERIES are
+ * events of their own, the others share one. */
+enum { MOST = 1000, NOTES = 10 };
+#define SHARED "(combined from similar events): "
 
 struct told {
         UT_hash_handle hh;
-        uint64_t key; /* of object, reason and note */
+        uint64_t key; /* of object, reason and note, or without the note: of all notes */
         usec first, last, written;
         int64_t count;
-        char *namespace_, *name; /* of the Event */
+        unsigned notes;          /* of all notes: how many had an event of their own */
+        char *namespace_, *name; /* of the Event; NULL: there is none yet */
 };
 
 struct recorder {
         struct kube_client *client;
         char *controller, *instance;
+        bool only_creates;
         struct told *told;
         uint64_t seed;
 };
@@ -43,6 +48,8 @@ int recorder_new(struct recorder **out, struct kube_client *client, const char *
         *out = r;
         return 0;
 }
+
+void recorder_only_creates(struct recorder *r) { r->only_creates = true; }
 
 static void told_free(struct recorder *r, struct told *t)
 {
@@ -142,51 +149,106 @@ static void send_series(struct recorder *r, const struct told *t)
         (void)kube_send(r->client, &q);
 }
 
+/* Room for two more. */
 static void forget_old(struct recorder *r, usec now)
 {
         struct told *t, *next;
 
-        if (HASH_COUNT(r->told) < MOST)
+        if (HASH_COUNT(r->told) < MOST - 1)
                 return;
         HASH_ITER(hh, r->told, t, next)
-        if (now - t->last > SERIES || HASH_COUNT(r->told) >= MOST)
+        if (now - t->last > SERIES || HASH_COUNT(r->told) >= MOST - 1)
                 told_free(r, t);
+}
+
+/* note NULL: of all notes. */
+static uint64_t key_of(const struct recorder *r, const struct event_object *o, const char *type,
+                       const char *reason, const char *note)
+{
+        BUF_AT_END struct buf identity = BUF_INIT(65536);
+
+        buf_printf(&identity, "%s\n%s\n%s\n%s\n%s%s", o->uid, o->name, type, reason, note ? "note " : "all",
+                   note ? note : "");
+        return hash_bytes(r->seed, buf_view(&identity));
+}
+
+/* What was told within SERIES; NULL: nothing was. */
+static struct told *find(struct recorder *r, uint64_t key, usec now)
+{
+        struct told *t;
+
+        HASH_FIND(hh, r->told, &key, sizeof(key), t);
+        if (!t || now - t->last < SERIES)
+                return t;
+        told_free(r, t);
+        return NULL;
+}
+
+static struct told *remember(struct recorder *r, uint64_t key, usec now)
+{
+        struct told *t = calloc(1, sizeof(*t));
+
+        if (!t)
+                return NULL;
+        t->key = key;
+        t->first = t->last = now;
+        HASH_ADD(hh, r->told, key, sizeof(t->key), t);
+        return t;
+}
+
+static bool name_it(struct told *t, const struct event_object *o, usec now)
+{
+        BUF_AT_END struct buf name = BUF_INIT(1024);
+
+        buf_printf(&name, "%.200s.%016" PRIx64, o->name, t->key ^ (uint64_t)now);
+        t->namespace_ = str_dup(str_of(o->namespace_));
+        t->name = t->namespace_ ? buf_take(&name) : NULL;
+        t->first = t->last = t->written = now;
+        t->count = 1;
+        return t->name != NULL;
+}
+
+static void continue_series(struct recorder *r, struct told *t, usec now)
+{
+        if (r->only_creates)
+                return;
+        t->count++;
+        t->last = now;
+        if (now - t->written < WRITE_INTERVAL)
+                return;
+        t->written = now;
+        send_series(r, t);
 }
 
 void recorder_event(struct recorder *r, const struct event_object *o, const char *type, const char *reason,
                     const char *action, const char *note)
 {
-        BUF_AT_END struct buf identity = BUF_INIT(65536), name = BUF_INIT(1024);
+        BUF_AT_END struct buf shared = BUF_INIT(65536);
         usec now = clock_wall(&system_clock);
-        struct told *t;
-        uint64_t key;
+        uint64_t key = key_of(r, o, type, reason, note), key_of_all = key_of(r, o, type, reason, NULL);
+        struct told *t, *all;
 
-        buf_printf(&identity, "%s\n%s\n%s\n%s\n%s", o->uid, o->name, type, reason, note);
-        key = hash_bytes(r->seed, buf_view(&identity));
-        HASH_FIND(hh, r->told, &key, sizeof(key), t);
-        if (t && now - t->last < SERIES) {
-                t->count++;
-                t->last = now;
-                if (now - t->written >= WRITE_INTERVAL) {
-                        t->written = now;
-                        send_series(r, t);
-                }
-                return;
-        }
-        if (t)
-                told_free(r, t);
         forget_old(r, now);
-        t = calloc(1, sizeof(*t));
-        buf_printf(&name, "%.200s.%016" PRIx64, o->name, key ^ (uint64_t)now);
-        if (!t || !(t->namespace_ = str_dup(str_of(o->namespace_))) || !(t->name = buf_take(&name))) {
-                if (t)
-                        free(t->namespace_);
-                free(t);
+        t = find(r, key, now);
+        all = find(r, key_of_all, now);
+        if (!t && all && all->notes >= NOTES) {
+                t = all;
+                buf_printf(&shared, SHARED "%s", note);
+                note = shared.p ? shared.p : note;
+        }
+        if (t && t->name) {
+                continue_series(r, t, now);
                 return;
         }
-        t->key = key;
-        t->first = t->last = t->written = now;
-        t->count = 1;
-        HASH_ADD(hh, r->told, key, sizeof(t->key), t);
+        all = all ? all : remember(r, key_of_all, now);
+        t = t || !all ? t : remember(r, key, now);
+        if (!t)
+                return;
+        if (!name_it(t, o, now)) {
+                told_free(r, t);
+                return;
+        }
+        all->notes += t != all;
+        all->last = now;
         send_new(r, t, o, type, reason, action, note);
 }

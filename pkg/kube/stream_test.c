@@ -559,21 +559,27 @@ static struct store store;
 static struct buf outcome;
 static size_t outcomes, expected_outcomes;
 
+static struct list done;
+static struct store_request requests[10];
+
 static void on_store(struct task *t UNUSED, usec now UNUSED)
 {
-        struct store_result r;
+        for (struct request *r; (r = request_next(&done));) {
+                struct store_request *q = CONTAINER_OF(r, struct store_request, request);
 
-        while (store_take(&store, &r)) {
-                buf_printf(&outcome, "%d%s ", (int)r.tag, r.failed ? error_kind_name(r.error.kind) : "");
+                buf_printf(&outcome, "%d%s ", (int)(q - requests),
+                           request_failed(r) ? error_kind_name(r->error.kind) : "");
                 outcomes++;
         }
         if (outcomes >= expected_outcomes)
                 loop_stop(e.loop);
 }
 
-static void put(uint64_t tag, const char *value)
+static void put(size_t number, struct task *wake, const char *value)
 {
-        store_put(&store, tag, STR("timer"), str_of(value));
+        requests[number].request.wake = wake;
+        requests[number].request.done = &done;
+        store_put(&store, &requests[number], STR("timer"), str_of(value));
         expected_outcomes++;
         run();
 }
@@ -592,13 +598,15 @@ static void check_cut_write(const struct step *script, size_t n, const char *exp
                 kube_checkpoint_new(&c, e.client,
                                     &(struct kube_checkpoint_config){
                                             .namespace_ = "n", .name = "t", .owner = "u", .writer = WRITER },
-                                    &wake, &err),
+                                    &err),
                 0);
         store = kube_checkpoint_port(c);
-        put(1, VALUE("1"));
-        put(2, VALUE("2"));
-        put(3, VALUE("3"));
+        put(1, &wake, VALUE("1"));
+        put(2, &wake, VALUE("2"));
+        put(3, &wake, VALUE("3"));
         assert_string_equal(outcome.p, expected);
+        for (size_t i = 0; i < COUNT_OF(requests); i++)
+                store_release(&store, &requests[i]);
         (void)kube_checkpoint_free(c);
         loop_forget(e.loop, &wake);
         close_script();

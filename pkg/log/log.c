@@ -59,11 +59,17 @@ static void field_text(struct buf *b, const struct log_field *f)
                 duration_format(b, f->number);
 }
 
-static void format_logfmt(struct buf *b, struct str time, enum log_level level, const char *message,
-                          const struct log_field *fields, size_t n)
+struct line {
+        struct str time;
+        enum log_level level;
+        const char *message;
+        const struct log_scope *scope;
+        const struct log_field *fields;
+        size_t n;
+};
+
+static void logfmt_fields(struct buf *b, const struct log_field *fields, size_t n)
 {
-        buf_printf(b, "time=" STR_FMT " level=%s msg=", STR_ARG(time), level_names[level]);
-        logfmt_value(b, str_of(message));
         for (size_t i = 0; i < n; i++) {
                 BUF_AT_END struct buf value = BUF_INIT(65536);
 
@@ -71,43 +77,66 @@ static void format_logfmt(struct buf *b, struct str time, enum log_level level, 
                 buf_printf(b, " %s=", fields[i].key);
                 logfmt_value(b, buf_view(&value));
         }
+}
+
+static void format_logfmt(struct buf *b, const struct line *l)
+{
+        buf_printf(b, "time=" STR_FMT " level=%s msg=", STR_ARG(l->time), level_names[l->level]);
+        logfmt_value(b, str_of(l->message));
+        if (l->scope)
+                logfmt_fields(b, l->scope->fields, COUNT_OF(l->scope->fields));
+        logfmt_fields(b, l->fields, l->n);
         buf_char(b, '\n');
 }
 
-static void format_json(struct buf *b, struct str time, enum log_level level, const char *message,
-                        const struct log_field *fields, size_t n)
+static void json_fields(struct writer *w, const struct log_field *fields, size_t n)
+{
+        for (size_t i = 0; i < n; i++) {
+                writer_key(w, str_of(fields[i].key));
+                if (fields[i].kind == LOG_FIELD_STR)
+                        writer_string(w, fields[i].text);
+                else if (fields[i].kind == LOG_FIELD_INT)
+                        writer_int(w, fields[i].number);
+                else
+                        writer_double(w, (double)fields[i].number / 1e6);
+        }
+}
+
+static void format_json(struct buf *b, const struct line *l)
 {
         struct writer w;
 
         writer_init(&w, b);
         writer_object(&w);
-        writer_member_string(&w, "time", time);
-        writer_member_text(&w, "level", level_names[level]);
-        writer_member_text(&w, "msg", message);
-        for (size_t i = 0; i < n; i++) {
-                writer_key(&w, str_of(fields[i].key));
-                if (fields[i].kind == LOG_FIELD_STR)
-                        writer_string(&w, fields[i].text);
-                else if (fields[i].kind == LOG_FIELD_INT)
-                        writer_int(&w, fields[i].number);
-                else
-                        writer_double(&w, (double)fields[i].number / 1e6);
-        }
+        writer_member_string(&w, "time", l->time);
+        writer_member_text(&w, "level", level_names[l->level]);
+        writer_member_text(&w, "msg", l->message);
+        if (l->scope)
+                json_fields(&w, l->scope->fields, COUNT_OF(l->scope->fields));
+        json_fields(&w, l->fields, l->n);
         writer_object_end(&w);
         buf_char(b, '\n');
 }
 
-void log_write(enum log_level level, const char *message, const struct log_field *fields, size_t n)
+struct log_scope log_scope_of(const char *namespace_, const char *trigger)
 {
-        BUF_AT_END struct buf line = BUF_INIT(65536), time = BUF_INIT(64);
+        return (struct log_scope){ { LOG_S("namespace", namespace_), LOG_S("trigger", trigger) } };
+}
+
+void log_write(const struct log_scope *scope, enum log_level level, const char *message,
+               const struct log_field *fields, size_t n)
+{
+        BUF_AT_END struct buf text = BUF_INIT(65536), time = BUF_INIT(64);
+        struct line line = { .level = level, .message = message, .scope = scope, .fields = fields, .n = n };
 
         if (!log_enabled(level))
                 return;
         time_format(&time, clock_wall(&system_clock) / USEC_MSEC * USEC_MSEC);
+        line.time = buf_view(&time);
         if (log_config.format == LOG_JSON)
-                format_json(&line, buf_view(&time), level, message, fields, n);
+                format_json(&text, &line);
         else
-                format_logfmt(&line, buf_view(&time), level, message, fields, n);
-        if (!line.failed && write(STDERR_FILENO, line.p, line.n) < 0)
+                format_logfmt(&text, &line);
+        if (!text.failed && write(STDERR_FILENO, text.p, text.n) < 0)
                 return; /* nowhere to say so */
 }

@@ -106,6 +106,36 @@ static void json_is_json(void **state UNUSED)
         json_decref(line);
 }
 
+static void each_line_says_whose_it_is(void **state UNUSED)
+{
+        const struct log_scope orders = log_scope_of("shop", "orders"),
+                               bills = log_scope_of("the bank", "bills");
+        json_t *line;
+
+        log_setup(LOG_INFO, LOG_LOGFMT);
+        capture_begin();
+        log_warn_for(&orders, "delivery", LOG_S("state", "Blocked"));
+        assert_string_equal(after_time(capture_end()),
+                            "level=warn msg=delivery namespace=shop trigger=orders state=Blocked\n");
+        capture_begin();
+        log_info_for(&bills, "delivery", LOG_S("state", "Delivering"), LOG_I("n", 1));
+        assert_string_equal(
+                after_time(capture_end()),
+                "level=info msg=delivery namespace=\"the bank\" trigger=bills state=Delivering n=1\n");
+        capture_begin();
+        log_info_for(NULL, "listening", LOG_I("port", 1));
+        log_debug_for(&orders, "not asked for", LOG_I("n", 1));
+        assert_string_equal(after_time(capture_end()), "level=info msg=listening port=1\n");
+        log_setup(LOG_DEBUG, LOG_JSON);
+        capture_begin();
+        log_debug_for(&orders, "delivery", LOG_S("state", "Blocked"));
+        line = json_loads(capture_end(), 0, NULL);
+        assert_string_equal(json_string_value(json_object_get(line, "namespace")), "shop");
+        assert_string_equal(json_string_value(json_object_get(line, "trigger")), "orders");
+        assert_string_equal(json_string_value(json_object_get(line, "state")), "Blocked");
+        json_decref(line);
+}
+
 static void levels_are_obeyed(void **state UNUSED)
 {
         for (int least = 0; least < LOG_LEVEL_MAX; least++) {
@@ -143,6 +173,7 @@ int main(void)
                 cmocka_unit_test(logfmt_quotes_what_needs_it),
                 cmocka_unit_test(a_message_is_one_line),
                 cmocka_unit_test(json_is_json),
+                cmocka_unit_test(each_line_says_whose_it_is),
                 cmocka_unit_test(levels_are_obeyed),
                 cmocka_unit_test(level_names_are_read_back),
         };

@@ -1,13 +1,16 @@
 /* Port: whole calls to URLs that come from outside, such as a certificate's or a confirmation's. Implemented
  * by pkg/http. A URL is called only when the caller allows its host, and only at an address that may be
- * called: what a message says never leads anywhere else. Nothing blocks; completions are taken. Loop's
+ * called: what a message says never leads anywhere else. Nothing blocks; requests are their owners'. Loop's
  * thread. */
 #pragma once
 
 #include "base/buf.h"
-#include "base/error.h"
+#include "port/request.h"
 
+/* Zeroed before its first use. */
 struct fetch_request {
+        struct request request;
+        /* What is asked; copied. */
         const char *method; /* NULL: GET */
         /* absolute; https, unless its host stands in hosts as "http://HOST:PORT" */
         struct str url;
@@ -22,23 +25,31 @@ struct fetch_request {
         struct str body;
         usec timeout;      /* of the whole call */
         size_t answer_max; /* a longer answer is an error */
-};
-/* body: borrowed until the next take; retry_after 0: none */
-struct fetch_completion {
-        uint64_t tag;
-        bool failed;
-        struct error error;
+        /* What came of it. */
         int status;
-        usec retry_after;
-        struct str body;
+        usec retry_after;  /* 0: none */
+        struct buf answer; /* the body; kept until it is used again, or released */
+        void *own;         /* the port's own */
 };
 struct fetch_ops {
-        /* Copies what it needs. -1: the URL may not be called; no completion comes. */
-        int (*submit)(void *cookie, uint64_t tag, const struct fetch_request *, struct error *) MUST_CHECK;
-        void (*cancel)(void *cookie, uint64_t tag);
-        bool (*take)(void *cookie, struct fetch_completion *);
+        int (*submit)(void *cookie, struct fetch_request *, struct error *) MUST_CHECK;
+        void (*cancel)(void *cookie, struct fetch_request *); /* it is busy */
 };
 struct fetch {
         const struct fetch_ops *ops;
         void *cookie;
 };
+
+/* The request is idle. -1: the URL may not be called; it stays idle. */
+static inline MUST_CHECK int fetch_submit(const struct fetch *f, struct fetch_request *r, struct error *err)
+{
+        return f->ops->submit(f->cookie, r, err);
+}
+/* It is idle and holds nothing afterwards. */
+static inline void fetch_release(const struct fetch *f, struct fetch_request *r)
+{
+        if (r->request.state == REQUEST_BUSY)
+                f->ops->cancel(f->cookie, r);
+        request_drop(&r->request);
+        buf_done(&r->answer);
+}

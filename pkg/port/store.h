@@ -1,40 +1,47 @@
 /* Port: where positions live that no broker keeps (timers' last ticks, tokens, watermarks). Implemented by
- * pkg/checkpoint (files), pkg/kube (a ConfigMap) and the simulator. Nothing blocks: calls queue, completions
- * are taken. Loop's thread. */
+ * pkg/checkpoint (files), pkg/kube (a ConfigMap) and the simulator. Nothing blocks; requests are their
+ * owners'. Loop's thread. */
 #pragma once
 
-#include "base/error.h"
+#include "base/buf.h"
+#include "port/request.h"
 
-struct store_result {
-        uint64_t tag;
-        bool is_get;
+/* Zeroed before its first use. ERROR_CONFLICT: someone else writes this key, stop. */
+struct store_request {
+        struct request request;
         bool found;       /* get: there was a value */
-        struct str value; /* get: borrowed until the next take */
-        bool failed;      /* error says why; ERROR_CONFLICT: someone else writes this key, stop */
-        struct error error;
+        struct buf value; /* get: kept until it is used again, or released */
+        struct buf key;   /* the store's own */
 };
 struct store_ops {
-        void (*get)(void *cookie, uint64_t tag, struct str key);
-        /* Replaces the key's value; done when it is durable. Puts of one key complete in order. Copies key
-         * and value. */
-        void (*put)(void *cookie, uint64_t tag, struct str key, struct str value);
-        bool (*take)(void *cookie, struct store_result *); /* false: nothing done */
+        void (*get)(void *cookie, struct store_request *, struct str key);
+        void (*put)(void *cookie, struct store_request *, struct str key, struct str value);
+        void (*cancel)(void *cookie, struct store_request *); /* it is busy */
 };
-/* One user's end of a store; its completions make its own task ready. */
+/* One user's keys. */
 struct store {
         const struct store_ops *ops;
         void *cookie;
 };
 
-static inline void store_get(const struct store *s, uint64_t tag, struct str key)
+/* The request is idle; key and value are copied. */
+static inline void store_get(const struct store *s, struct store_request *r, struct str key)
 {
-        s->ops->get(s->cookie, tag, key);
+        request_begin(&r->request);
+        s->ops->get(s->cookie, r, key);
 }
-static inline void store_put(const struct store *s, uint64_t tag, struct str key, struct str value)
+/* Replaces the key's value; done when it is durable. Puts of one key are done in order. */
+static inline void store_put(const struct store *s, struct store_request *r, struct str key, struct str value)
 {
-        s->ops->put(s->cookie, tag, key, value);
+        request_begin(&r->request);
+        s->ops->put(s->cookie, r, key, value);
 }
-static inline bool store_take(const struct store *s, struct store_result *r)
+/* It is idle and holds nothing afterwards. A put that was under way is made, or is not. */
+static inline void store_release(const struct store *s, struct store_request *r)
 {
-        return s->ops->take(s->cookie, r);
+        if (r->request.state == REQUEST_BUSY)
+                s->ops->cancel(s->cookie, r);
+        request_drop(&r->request);
+        buf_done(&r->value);
+        buf_done(&r->key);
 }

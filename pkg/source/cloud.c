@@ -275,17 +275,17 @@ struct poller_port source_account_port(struct source_account *a)
         return (struct poller_port){ .start = start, .cancel = cancel, .cookie = a };
 }
 
+const struct warning source_account_warnings[] = { SOURCE_ACCOUNT_WARNING, WARNINGS_END };
+
 /* ---- life --------------------------------------------------------------- */
 
 static void say_doubt(const struct source_account *a)
 {
-        const struct trigger *t = a->config.services->trigger;
-        BUF_AT_END struct buf doubt = BUF_INIT(1024), name = BUF_INIT(1024);
+        BUF_AT_END struct buf doubt = BUF_INIT(1024);
 
         cloud_account_doubt(a->account, a->config.service, &doubt);
-        buf_printf(&name, "%s/%s", t->namespace_, t->name);
-        if (doubt.n && !doubt.failed && !name.failed)
-                log_warn(doubt.p, LOG_V("trigger", buf_view(&name)));
+        if (doubt.n && !doubt.failed)
+                source_warn(a->config.services, SOURCE_REGION_UNKNOWN, 0, "%s", doubt.p);
 }
 
 int source_account_new(struct source_account **out, const struct source_account_config *config,

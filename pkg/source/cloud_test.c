@@ -8,29 +8,26 @@
 
 /* ---- the wire ----------------------------------------------------------- */
 
-static uint64_t sent[16];
+static struct http_request *sent[16];
 static char paths[16][256], bodies[16][64];
 static size_t sent_n, cancelled;
-static struct http_completion answer;
-static bool answered;
 
-static int test_submit(void *cookie UNUSED, uint64_t tag, const struct http_request *q,
-                       struct error *err UNUSED)
+static int test_submit(void *cookie UNUSED, struct http_request *q, struct error *err UNUSED)
 {
         assert_true(sent_n < COUNT_OF(sent));
         (void)snprintf(paths[sent_n], sizeof(paths[0]), "%s " STR_FMT, q->method, STR_ARG(q->path));
         (void)snprintf(bodies[sent_n], sizeof(bodies[0]), "%.*s", (int)(q->message->n - HTTP_HEADROOM),
                        q->message->p + HTTP_HEADROOM);
-        sent[sent_n++] = tag;
+        request_begin(&q->request);
+        q->own = q;
+        sent[sent_n++] = q;
         return 0;
 }
-static void test_cancel(void *cookie UNUSED, uint64_t tag UNUSED) { cancelled++; }
-static bool test_take(void *cookie UNUSED, struct http_completion *out)
+static void test_release(void *cookie UNUSED, struct http_request *q)
 {
-        *out = answer;
-        return answered && !(answered = false);
+        cancelled += q->request.state == REQUEST_BUSY;
 }
-static const struct http_ops http_ops = { test_submit, test_cancel, test_take };
+static const struct http_ops http_ops = { test_submit, test_release };
 static int test_open(void *cookie UNUSED, struct http_target **out, const struct http_peer *peer UNUSED,
                      struct error *err UNUSED)
 {
@@ -98,7 +95,6 @@ static int setup(void **state UNUSED)
         buf_text(&call.request.query, "a=1");
         buf_text(&call.request.what, "records of partition 3");
         sent_n = cancelled = 0;
-        answered = false;
         return 0;
 }
 
@@ -124,12 +120,15 @@ static void begin(void)
         assert_null(poller.ended);
 }
 
-static void end(const struct http_completion *with)
+static void end(const struct http_request *with)
 {
-        answer = *with;
-        answer.tag = sent[sent_n - 1];
-        answered = true;
-        loop_ready(loop, cloud_task(cloud));
+        struct http_request *q = sent[sent_n - 1];
+
+        q->status = with->status;
+        q->body = with->body;
+        q->body_cut = with->body_cut;
+        q->request.error = with->request.error;
+        request_end(&q->request, loop);
         pass();
         assert_ptr_equal(poller.ended, &call);
         assert_null(call.port);
@@ -143,7 +142,7 @@ static void a_poller_s_call_is_one_of_the_cloud(void **state UNUSED)
 {
         begin();
         assert_string_equal(paths[0], "GET /v2/p1/records?a=1");
-        end(&(struct http_completion){ .status = 200, .body = STR("[1]") });
+        end(&(struct http_request){ .status = 200, .body = STR("[1]") });
         assert_int_equal(call.status, 200);
         assert_true(str_is(buf_view(&call.answer), "[1]"));
         /* again, with the same room */
@@ -152,27 +151,27 @@ static void a_poller_s_call_is_one_of_the_cloud(void **state UNUSED)
         begin();
         assert_string_equal(paths[1], "POST /v2/p1/records?a=1");
         assert_string_equal(bodies[1], "{}");
-        end(&(struct http_completion){ .status = 201 });
+        end(&(struct http_request){ .status = 201 });
         assert_int_equal(call.answer.n, 0);
-        assert_int_equal(sent[0], sent[1]);
+        assert_ptr_equal(sent[0], sent[1]);
 }
 
 static void what_went_wrong_is_told(void **state UNUSED)
 {
-        struct http_completion broken = { .failed = true };
+        struct http_request broken = { 0 };
 
         begin();
-        end(&(struct http_completion){ .status = 400, .body = STR("{\"errorCode\":\"DIS.4303\"}") });
+        end(&(struct http_request){ .status = 400, .body = STR("{\"errorCode\":\"DIS.4303\"}") });
         assert_int_equal(call.status, 400);
         assert_int_equal(call.refusal.verdict, CLOUD_THROTTLE);
         begin();
-        (void)error_set(&broken.error, ERROR_UNREACHABLE, "GET http://h/: refused");
+        (void)error_set(&broken.request.error, ERROR_UNREACHABLE, "GET http://h/: refused");
         end(&broken);
         assert_int_equal(call.status, 0);
         assert_string_equal(call.error.text, "records of partition 3: refused");
         /* An answer that is not whole is none. */
         begin();
-        end(&(struct http_completion){ .status = 200, .body_cut = true });
+        end(&(struct http_request){ .status = 200, .body_cut = true });
         assert_int_equal(call.status, 0);
         assert_string_equal(call.error.text,
                             "records of partition 3: 200, and an answer of more than 16 MiB");
@@ -186,7 +185,7 @@ static void what_was_cancelled_does_not_end(void **state UNUSED)
         pass();
         assert_null(poller.ended);
         begin();
-        end(&(struct http_completion){ .status = 200 });
+        end(&(struct http_request){ .status = 200 });
         port.cancel(port.cookie, &call); /* too late is fine */
 }
 

@@ -1,7 +1,6 @@
 #include "source/poller.h"
 
 #include "base/backoff.h"
-#include "log/log.h"
 #include "source/page.h"
 
 enum { PATH_MOST = 8 << 10, BODY_MOST = 1 << 20, MARK_MOST = READER_STATE_MOST + (64 << 10) };
@@ -11,6 +10,7 @@ static const usec LOST_PAUSE = USEC_MINUTE;
 /* A job under way. */
 struct errand {
         struct poller_call call; /* the first member */
+        struct store_request stored;
         struct reader_job job;
         struct errand *next, *previous; /* of those that are busy; next: free */
         unsigned refusals;
@@ -68,7 +68,7 @@ static void call_clear(struct poller_call *c)
         c->error.kind = ERROR_NONE;
 }
 
-static bool request_failed(const struct cloud_request *q)
+static bool is_unwritten(const struct cloud_request *q)
 {
         return q->path.failed || q->query.failed || q->body.failed || q->what.failed;
 }
@@ -130,7 +130,7 @@ static enum poller_step judged(enum poller_step step, struct error *err)
 
 /* ---- jobs --------------------------------------------------------------- */
 
-/* Where its errand is found; the store's tag, too: the track, and whether it reads. */
+/* Where its errand is found: the track, and whether it reads. */
 static uint64_t place_of(const struct reader_job *job)
 {
         return (uint64_t)job->track << 1 | (job->kind != READER_SAVE);
@@ -159,6 +159,7 @@ static void errand_end(struct poller *p, struct errand *e)
 {
         if (place_of(&e->job) < p->places_n)
                 p->places[place_of(&e->job)] = NULL;
+        store_release(&p->services->store, &e->stored);
         if (e->previous)
                 e->previous->next = e->next;
         else
@@ -192,7 +193,7 @@ static void errand_ask(struct poller *p, struct errand *e, usec now)
 
         call_clear(&e->call);
         p->ops->ask(p, &e->job, q);
-        if (request_failed(q)) {
+        if (is_unwritten(q)) {
                 (void)error_memory(&err);
                 job_failed(p, e, &err, now);
                 return;
@@ -294,12 +295,12 @@ static bool is_stored(const struct poller *p, const struct reader_job *job)
 
 static void errand_store(struct poller *p, struct errand *e)
 {
-        uint64_t tag = place_of(&e->job);
-
+        e->stored.request.wake = p->services->wake;
+        e->stored.request.done = &p->stored;
         if (e->job.kind == READER_LOAD)
-                store_get(&p->services->store, tag, e->job.name);
+                store_get(&p->services->store, &e->stored, e->job.name);
         else
-                store_put(&p->services->store, tag, e->job.name, e->job.state);
+                store_put(&p->services->store, &e->stored, e->job.name, e->job.state);
 }
 
 /* No call is needed for it. */
@@ -348,24 +349,20 @@ static void begin(struct poller *p, const struct reader_job *job, usec now)
 
 static void take_stored(struct poller *p, usec now)
 {
-        struct store_result result;
+        for (struct request *r; (r = request_next(&p->stored));) {
+                struct store_request *stored = CONTAINER_OF(r, struct store_request, request);
+                struct errand *e = CONTAINER_OF(stored, struct errand, stored);
+                struct error err = r->error;
 
-        if (!p->ops->stored || !p->services->store.ops)
-                return;
-        while (store_take(&p->services->store, &result)) {
-                struct errand *e = errand_at(p, result.tag);
-
-                if (!e)
-                        continue;
                 buf_reset(&p->mark);
-                if (result.is_get && result.found)
-                        poller_mark(p, result.value);
-                if (result.failed)
-                        job_failed(p, e, &result.error, now);
-                else if (p->mark.failed)
-                        job_failed(p, e, &(struct error){ .kind = ERROR_MEMORY, .retry = true }, now);
-                else
+                if (e->job.kind == READER_LOAD && !request_failed(r) && stored->found)
+                        poller_mark(p, buf_view(&stored->value));
+                if (p->mark.failed)
+                        (void)error_memory(&err);
+                if (err.kind == ERROR_NONE)
                         job_done(p, e, now);
+                else
+                        job_failed(p, e, &err, now);
         }
 }
 
@@ -391,7 +388,7 @@ static void discover_next(struct poller *p, usec now)
         call_init(p, &p->discovery);
         call_clear(&p->discovery);
         p->ops->discover(p, &p->discovery.request);
-        if (!request_failed(&p->discovery.request)) {
+        if (!is_unwritten(&p->discovery.request)) {
                 call_start(p, &p->discovery);
                 return;
         }
@@ -471,13 +468,10 @@ static void take_calls(struct poller *p, usec now)
 
 static void say_warnings(struct poller *p)
 {
-        const struct trigger *t = p->services->trigger;
-        struct reader_warning w;
+        struct notice notice;
 
-        while (reader_warned(p->reader, &w))
-                log_warn("source", LOG_S("namespace", t ? t->namespace_ : ""),
-                         LOG_S("trigger", t ? t->name : ""), LOG_S("reason", w.reason), LOG_S("text", w.text),
-                         LOG_I("times", (int64_t)w.times));
+        while (reader_warned(p->reader, &notice))
+                source_tell(p->services, &notice);
 }
 
 /* It is closed once no claim is held any more, too: whoever goes on here finds them free. */
@@ -588,8 +582,10 @@ static void errands_free(struct errand *e)
 
 void poller_done(struct poller *p)
 {
-        for (struct errand *e = p->busy; e; e = e->next)
+        for (struct errand *e = p->busy; e; e = e->next) {
                 call_cancel(p, &e->call);
+                store_release(&p->services->store, &e->stored);
+        }
         if (p->discovery.poller)
                 call_cancel(p, &p->discovery);
         errands_free(TAKE(p->busy));

@@ -99,6 +99,7 @@ struct poller {
         struct errand *free_errands, **places; /* by track: the one that saves, and the one that reads */
         uint64_t places_n;
         struct poller_call discovery, *ended, **ended_last;
+        struct list stored; /* what the store has done */
         struct errand *busy;
         struct buf mark;
         struct random random;

@@ -171,42 +171,40 @@ static void answer(const char *path, int status, const char *body)
 
 /* ---- a store ------------------------------------------------------------ */
 
+static struct services services;
+
 static struct {
-        struct store_result results[4];
-        unsigned n;
         char value[256];
         bool has, elsewhere; /* somebody else writes */
 } kept;
 
-static void get(void *cookie, uint64_t tag, struct str key)
+static void get(void *cookie, struct store_request *r, struct str key)
 {
         (void)cookie;
         assert_true(str_is(key, "cts"));
-        kept.results[kept.n++] = (struct store_result){
-                .tag = tag, .is_get = true, .found = kept.has, .value = str_of(kept.value)
-        };
+        r->found = kept.has;
+        r->value.max = sizeof(kept.value);
+        buf_reset(&r->value);
+        buf_text(&r->value, kept.value);
+        request_end(&r->request, services.loop);
 }
 
-static void put(void *cookie, uint64_t tag, struct str key, struct str value)
+static void put(void *cookie, struct store_request *r, struct str key, struct str value)
 {
         (void)cookie;
         assert_true(str_is(key, "cts"));
         (void)snprintf(kept.value, sizeof(kept.value), STR_FMT, STR_ARG(value));
         kept.has = true;
-        kept.results[kept.n] = (struct store_result){ .tag = tag, .failed = kept.elsewhere };
         if (kept.elsewhere)
-                (void)error_set(&kept.results[kept.n].error, ERROR_CONFLICT, "somebody else writes");
-        kept.n++;
+                (void)error_set(&r->request.error, ERROR_CONFLICT, "somebody else writes");
+        request_end(&r->request, services.loop);
 }
 
-static bool take_result(void *cookie, struct store_result *r)
+static void cancel_stored(void *cookie, struct store_request *r)
 {
         (void)cookie;
-        if (!kept.n)
-                return false;
-        *r = kept.results[0];
-        memmove(kept.results, kept.results + 1, --kept.n * sizeof(*r));
-        return true;
+        (void)r;
+        fail_msg("it is done at once");
 }
 
 /* ---- a pipeline, by hand ------------------------------------------------ */
@@ -214,7 +212,6 @@ static bool take_result(void *cookie, struct store_result *r)
 static struct toy toy;
 static struct loop *loop;
 static struct task task;
-static struct services services;
 static usec now;
 
 /* Two slots, as they are told to stand. */
@@ -268,7 +265,7 @@ static void nothing(struct task *t, usec at)
 
 static void open_with(const struct poller_ops *ops, bool shared)
 {
-        static const struct store_ops store = { get, put, take_result };
+        static const struct store_ops store = { get, put, cancel_stored };
         const struct poller_config config = {
                 .reader = { .loads = true,
                             .page_bytes = 1 << 16,
@@ -352,7 +349,6 @@ static int close_all(void **unused)
         assert_true(toy.closed);
         loop_forget(loop, &task);
         loop = loop_free(loop);
-        kept.n = 0;
         kept.has = kept.elsewhere = false;
         return 0;
 }

@@ -7,9 +7,6 @@
 
 struct source;
 
-enum lost_reason { LOST_RETENTION, LOST_RECREATED /* the log is another one */, LOST_REASON_MAX };
-const char *lost_reason_name(enum lost_reason); /* as a metric's label: retention */
-
 enum pull_event_kind {
         PULL_RECORD,   /* record: lent */
         PULL_ASSIGNED, /* track: may be given credit now */
@@ -17,9 +14,7 @@ enum pull_event_kind {
         PULL_REVOKING,
         /* track: someone else has it already: commit nothing; then `revoked` is called */
         PULL_LOST,
-        PULL_STATE, /* state, text: changed */
-        /* track, lost, lost_reason, text: records that the source had are gone, and were never lent */
-        PULL_RECORDS_LOST,
+        PULL_STATE,  /* state, text: changed */
         PULL_CLOSED, /* after stop: everything is given back; free may be called */
 };
 struct pull_event {
@@ -29,8 +24,6 @@ struct pull_event {
         usec give_up_at;
         enum source_state state;
         const char *text; /* the peer's own words; borrowed until the next poll; NULL: none */
-        uint64_t lost;
-        enum lost_reason lost_reason;
 };
 
 struct pull_ops {

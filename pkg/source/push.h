@@ -35,6 +35,21 @@ struct push_reply {
         struct buf headers, body;
 };
 
+/* Why a request is answered before any source has received it. */
+enum push_refusal {
+        PUSH_NOT_HTTP,      /* it breaks HTTP's rules, or a limit of the listener's */
+        PUSH_HEAD_TOO_LONG, /* so, by a header */
+        PUSH_NO_PATH,       /* no Trigger has its path */
+        PUSH_GUARDED_PATH,  /* written with other slashes it is the path of who lets in only some */
+        PUSH_STOPPING,      /* the worker ends */
+};
+struct push_refused {
+        enum push_refusal why;
+        int status;       /* by HTTP's rules */
+        const char *text; /* for people */
+        struct str id;    /* of the request */
+};
+
 enum push_verdict {
         PUSH_REPLY,   /* the reply is written: no function is called */
         PUSH_DELIVER, /* the records go to the function, in one event */
@@ -96,6 +111,10 @@ struct push_ops {
         /* Is the request this Trigger's, its path in the normal form (base/uri.h)? 0: no; otherwise the
          * highest number of all Triggers wins. */
         unsigned (*route)(struct source *, const struct push_request *, struct str path);
+        /* Writes the answer to a request that no source receives, in the source's own shape, where the
+         * request was the source's, or nobody's. Optional: the text, by the first kind of source that has a
+         * shape for it. */
+        void (*refuse)(const struct push_refused *, struct push_reply *);
         /* Whoever is let in could be told by the path alone otherwise. Optional: the path guards nothing. */
         bool (*authenticates)(const struct source *);
         /* Decides about a request. n: room in records, then how many there are, at least one with

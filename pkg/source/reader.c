@@ -80,11 +80,10 @@ struct track {
         bool failing, final, standby, open; /* counted in the reader; open: it may be read */
 };
 
-struct notice {
+struct befallen {
         const char *reason;
         uint32_t track;
-        enum lost_reason lost;
-        uint64_t n;
+        uint64_t lost, times;
         char text[256];
 };
 
@@ -106,8 +105,8 @@ struct reader {
         enum source_state told_state;
         bool text_changed;
         char text[256], told_text[256];
-        struct notice lost[NOTICES], warnings[NOTICES], taken;
-        uint32_t lost_n, warnings_n;
+        struct befallen *befallen, taken; /* not told yet, NOTICES; the last that was */
+        uint32_t befallen_n;
         struct reader_stats stats;
 };
 
@@ -219,6 +218,7 @@ struct reader *reader_free(struct reader *r)
         heap_done(&r->timers);
         free(r->slots);
         free(r->free_slots);
+        free(r->befallen);
         free(r);
         return NULL;
 }
@@ -360,58 +360,70 @@ static void say_state(struct reader *r, struct pull_event *e)
         *e = (struct pull_event){ .kind = PULL_STATE, .state = state, .text = r->told_text };
 }
 
-/* ---- warnings, and what is gone ----------------------------------------- */
+/* ---- what befalls it ---------------------------------------------------- */
 
-/* The one of the same kind, or a new one; the last one once there is no room. NULL: there is no room. */
-static struct notice *notice(struct notice *list, uint32_t *n, const char *reason, uint32_t track)
+/* The place of that reason and track. There is room for more than any source has reasons: one that finds none
+ * shares its reason's. */
+static struct befallen *befallen(struct reader *r, const char *reason, uint32_t track)
 {
-        for (uint32_t i = 0; i < *n; i++)
-                if (strcmp(list[i].reason, reason) == 0 && list[i].track == track)
-                        return &list[i];
-        if (*n == NOTICES)
-                return NULL;
-        list[*n] = (struct notice){ .reason = reason, .track = track };
-        return &list[(*n)++];
+        struct befallen *same = NULL;
+
+        if (!r->befallen && !(r->befallen = calloc(NOTICES, sizeof(*r->befallen))))
+                return NULL; /* without memory it goes untold */
+        for (uint32_t i = 0; i < r->befallen_n; i++) {
+                struct befallen *at = &r->befallen[i];
+
+                if (strcmp(at->reason, reason) != 0)
+                        continue;
+                if (at->track == track)
+                        return at;
+                same = at;
+        }
+        if (r->befallen_n == NOTICES)
+                return same;
+        same = &r->befallen[r->befallen_n++];
+        *same = (struct befallen){ .reason = reason, .track = track };
+        return same;
 }
 
-void reader_gone(struct reader *r, uint32_t track, uint64_t records, enum lost_reason reason,
-                 const char *format, ...)
+static void befall(struct befallen *at, uint64_t lost, const char *format, va_list args)
 {
-        struct notice *l = notice(r->lost, &r->lost_n, lost_reason_name(reason), track);
-        va_list args;
-
-        if (!l)
-                l = &r->lost[NOTICES - 1]; /* none is left out of the count */
-        l->lost = reason;
-        l->n += records;
-        va_start(args, format);
-        (void)vsnprintf(l->text, sizeof(l->text), format, args);
-        va_end(args);
+        if (!at)
+                return;
+        at->lost += lost;
+        if (at->times++ == 0)
+                (void)vsnprintf(at->text, sizeof(at->text), format, args);
 }
 
 void reader_warn(struct reader *r, const char *reason, const char *format, ...)
 {
-        struct notice *w = notice(r->warnings, &r->warnings_n, reason, 0);
         va_list args;
 
-        if (!w)
-                return;
-        if (w->n++)
-                return;
         va_start(args, format);
-        (void)vsnprintf(w->text, sizeof(w->text), format, args);
+        befall(befallen(r, reason, 0), 0, format, args);
         va_end(args);
 }
 
-static void shift(struct notice *list, uint32_t *n) { memmove(list, list + 1, --*n * sizeof(*list)); }
-
-bool reader_warned(struct reader *r, struct reader_warning *w)
+void reader_gone(struct reader *r, uint32_t track, uint64_t records, const char *reason, const char *format,
+                 ...)
 {
-        if (!r->warnings_n)
+        va_list args;
+
+        va_start(args, format);
+        befall(befallen(r, reason, track), records, format, args);
+        va_end(args);
+}
+
+bool reader_warned(struct reader *r, struct notice *out)
+{
+        if (!r->befallen_n)
                 return false;
-        r->taken = r->warnings[0];
-        shift(r->warnings, &r->warnings_n);
-        *w = (struct reader_warning){ .reason = r->taken.reason, .text = r->taken.text, .times = r->taken.n };
+        r->taken = r->befallen[0];
+        memmove(r->befallen, r->befallen + 1, --r->befallen_n * sizeof(r->befallen[0]));
+        *out = (struct notice){ .reason = r->taken.reason,
+                                .text = r->taken.text,
+                                .lost = r->taken.lost,
+                                .times = r->taken.times };
         return true;
 }
 
@@ -1144,17 +1156,6 @@ static size_t track_events(struct reader *r, struct track *t, struct pull_event 
         return n;
 }
 
-static void say_lost(struct reader *r, struct pull_event *e)
-{
-        r->taken = r->lost[0];
-        shift(r->lost, &r->lost_n);
-        *e = (struct pull_event){ .kind = PULL_RECORDS_LOST,
-                                  .track = r->taken.track,
-                                  .lost = r->taken.n,
-                                  .lost_reason = r->taken.lost,
-                                  .text = r->taken.text };
-}
-
 static bool can_lend(const struct track *t) { return t->unread && t->credit > 0 && t->credit_bytes > 0; }
 
 size_t reader_poll(struct reader *r, struct pull_event *events, size_t max, usec now)
@@ -1163,8 +1164,6 @@ size_t reader_poll(struct reader *r, struct pull_event *events, size_t max, usec
 
         if (n < max && state_changed(r) && !r->closed)
                 say_state(r, &events[n++]);
-        if (n < max && r->lost_n) /* one a poll: its text lives until the next */
-                say_lost(r, &events[n++]);
         while (n < max && r->talking.first) {
                 struct track *t = CONTAINER_OF(r->talking.first, struct track, talking);
 
@@ -1173,7 +1172,7 @@ size_t reader_poll(struct reader *r, struct pull_event *events, size_t max, usec
                 if (can_lend(t) || t->tell)
                         talk(r, t);
         }
-        if (n < max && r->stopping && !r->closed && !r->stats.tracks && !r->lost_n) {
+        if (n < max && r->stopping && !r->closed && !r->stats.tracks) {
                 r->closed = true;
                 events[n++] = (struct pull_event){ .kind = PULL_CLOSED };
         }
@@ -1184,7 +1183,7 @@ usec reader_deadline(const struct reader *r)
 {
         const struct heap_node *first = heap_first(&r->timers);
 
-        if (!r->closed && (r->ready.first || r->talking.first || r->lost_n || state_changed(r) ||
+        if (!r->closed && (r->ready.first || r->talking.first || r->befallen_n || state_changed(r) ||
                            (r->stopping && !r->stats.tracks)))
                 return 0;
         return first ? first->at : USEC_NEVER;

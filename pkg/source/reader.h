@@ -18,6 +18,7 @@
 #pragma once
 
 #include "base/error.h"
+#include "port/notice.h"
 #include "source/pull.h"
 
 struct reader;
@@ -138,21 +139,15 @@ bool page_failed(const struct page *);
 
 /* How many records stand behind the last page, as the peer says; negative: unknown. */
 void reader_behind(struct reader *, uint32_t track, int64_t records);
-/* Records that the peer had are gone, and were never fetched: PULL_RECORDS_LOST. */
-void reader_gone(struct reader *, uint32_t track, uint64_t records, enum lost_reason, const char *format, ...)
-        PRINTF(5, 6);
 /* What is wrong with all of it, such as that the list of its tracks can't be read. NULL: nothing any more. */
 void reader_trouble(struct reader *, const struct error *);
-/* Something that people should know and that stops nothing: an event, a log line and a counter under the
- * reason, a word as "CursorReset". Of those that are not taken in time the first ones are kept and the others
- * counted. */
+/* Something befell the source (port/notice.h), under a reason such as "CursorReset". Until it is taken, the
+ * same again is counted with it. */
 void reader_warn(struct reader *, const char *reason, const char *format, ...) PRINTF(3, 4);
-struct reader_warning {
-        const char *reason; /* as given: a constant */
-        const char *text;   /* borrowed until the next reader_warn */
-        uint64_t times;     /* so often since it was taken last */
-};
-bool reader_warned(struct reader *, struct reader_warning *); /* takes one; false: none */
+/* The same, of records of a track that the peer had and that are gone: they were never fetched. */
+void reader_gone(struct reader *, uint32_t track, uint64_t records, const char *reason, const char *format,
+                 ...) PRINTF(5, 6);
+bool reader_warned(struct reader *, struct notice *); /* takes one, until the next is taken; false: none */
 
 /* ---- what the pipeline asks of a source (pull.h) ----------------- */
 

@@ -515,25 +515,57 @@ static void test_somebody_elses_claim_is_standby(void **state)
 
 static void test_warnings_and_losses_are_counted(void **state)
 {
-        struct reader_warning w;
+        struct notice n;
 
         (void)state;
         begin();
         (void)opened("a");
         (void)poll();
+        (void)expect_job(READER_FETCH);
+        expect_none();
+        assert_false(reader_warned(reader, &n));
         for (int i = 0; i < 3; i++)
                 reader_warn(reader, "CursorReset", "partition %d", i);
-        assert_true(reader_warned(reader, &w));
-        assert_string_equal(w.reason, "CursorReset");
-        assert_string_equal(w.text, "partition 0");
-        assert_int_equal(w.times, 3);
-        assert_false(reader_warned(reader, &w));
-        reader_gone(reader, 0, 5, LOST_RETENTION, "%d records", 5);
-        reader_gone(reader, 0, 2, LOST_RETENTION, "2 more");
         assert_int_equal(reader_deadline(reader), 0);
-        assert_int_equal(poll(), 1u << PULL_RECORDS_LOST);
-        assert_int_equal(last.lost, 7);
-        assert_string_equal(text, "2 more");
+        assert_true(reader_warned(reader, &n));
+        assert_string_equal(n.reason, "CursorReset");
+        assert_string_equal(n.text, "partition 0");
+        assert_int_equal(n.times, 3);
+        assert_int_equal(n.lost, 0);
+        assert_false(reader_warned(reader, &n));
+        assert_int_not_equal(reader_deadline(reader), 0);
+        reader_gone(reader, 0, 5, "RecordsExpired", "%d records", 5);
+        reader_gone(reader, 0, 2, "RecordsExpired", "2 more");
+        reader_gone(reader, 1, 4, "RecordsExpired", "of another track");
+        assert_true(reader_warned(reader, &n));
+        assert_int_equal(n.lost, 7);
+        assert_int_equal(n.times, 2);
+        assert_string_equal(n.text, "5 records");
+        assert_true(reader_warned(reader, &n));
+        assert_int_equal(n.lost, 4);
+        assert_string_equal(n.text, "of another track");
+        assert_false(reader_warned(reader, &n));
+}
+
+/* However many there are before they are taken, none is left out of the count. */
+static void test_a_thousand_losses_take_little_room(void **state)
+{
+        uint64_t lost = 0, times = 0, notices = 0;
+        struct notice n;
+
+        (void)state;
+        begin();
+        for (uint32_t i = 0; i < 1000; i++)
+                reader_gone(reader, i, i, "RecordsExpired", "of track %u", i);
+        while (reader_warned(reader, &n)) {
+                assert_string_equal(n.reason, "RecordsExpired");
+                lost += n.lost;
+                times += n.times;
+                notices++;
+        }
+        assert_int_equal(lost, 999 * 500);
+        assert_int_equal(times, 1000);
+        assert_in_range(notices, 2, 32);
 }
 
 static void test_lag_is_what_is_behind_and_not_committed(void **state)
@@ -628,6 +660,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_a_conflict_loses_the_track, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_somebody_elses_claim_is_standby, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_warnings_and_losses_are_counted, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_a_thousand_losses_take_little_room, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_lag_is_what_is_behind_and_not_committed, setup,
                                                 teardown),
                 cmocka_unit_test_setup_teardown(test_unsaved_is_what_is_done_and_not_saved, setup, teardown),

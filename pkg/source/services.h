@@ -7,9 +7,11 @@
 #include "port/claims.h"
 #include "port/fetch.h"
 #include "port/http.h"
+#include "port/notice.h"
 #include "port/store.h"
 
 struct cloud;
+struct log_scope;
 
 struct services {
         struct loop *loop;
@@ -25,8 +27,15 @@ struct services {
         struct http_peers peers;
         struct cloud *cloud; /* the process's; NULL: the cloud is not called */
         const struct trigger *trigger;
+        const struct log_scope *log; /* of every line about this Trigger */
+        struct notices notices;
         const char *secrets;  /* the folder of Secrets, NAME/KEY; NULL: none */
         const char *instance; /* stable name of this worker's slot; NULL: none */
         /* the Trigger is deleted: what was made outside is taken back, which ends in SOURCE_REMOVED */
         bool ending;
 };
+
+/* Something befell the source (port/notice.h): a log line, a counter, an event of the Trigger. */
+void source_warn(const struct services *, const char *reason, uint64_t lost, const char *format, ...)
+        PRINTF(4, 5);
+void source_tell(const struct services *, const struct notice *);

@@ -9,6 +9,20 @@
 #include "source/services.h"
 #include "source/shape.h"
 
+/* A reason that a kind of source gives in its notices (port/notice.h), so that it is counted from 0. */
+struct warning {
+        const char *reason; /* NULL: the end of a list */
+        bool loses;         /* with records that are gone */
+};
+#define WARNING(reason_, ...)                                                                                \
+        {                                                                                                    \
+                .reason = (reason_), __VA_ARGS__                                                             \
+        }
+#define WARNINGS_END                                                                                         \
+        {                                                                                                    \
+                .reason = NULL                                                                               \
+        }
+
 struct source_kind {
         const char *name;        /* the key under spec.source */
         const struct type *type; /* the spec's table; NULL: no Trigger can name it */
@@ -24,6 +38,7 @@ struct source_kind {
         /* Does it make something outside the cluster that must be taken back? Says what, for people.
          * Optional: no. */
         bool (*external)(const struct trigger *, struct buf *);
+        const struct warning *warnings; /* a list; NULL: none */
 };
 
 /* The first member of every source's own struct. */
@@ -37,4 +52,6 @@ extern const size_t source_kinds_n;
 /* The same as the API's decoder wants it; n is source_kinds_n. */
 const struct source_type *source_types(void);
 const struct source_kind *trigger_source(const struct trigger *);
+/* How a listener refuses what is nobody's, or what its source has no shape for. */
+void push_refuse(const struct push_refused *, struct push_reply *);
 bool trigger_external(const struct trigger *, struct buf *); /* its kind's external */

@@ -40,11 +40,16 @@ bool trigger_external(const struct trigger *t, struct buf *what)
         return trigger_source(t)->external && trigger_source(t)->external(t, what);
 }
 
-const char *lost_reason_name(enum lost_reason reason)
+void push_refuse(const struct push_refused *r, struct push_reply *reply)
 {
-        static const char *const names[LOST_REASON_MAX] = { "retention", "recreated" };
-
-        return names[reason];
+        for (size_t i = 0; i < source_kinds_n; i++)
+                if (source_kinds[i]->push && source_kinds[i]->push->refuse) {
+                        source_kinds[i]->push->refuse(r, reply);
+                        return;
+                }
+        reply->status = r->status;
+        buf_text(&reply->headers, "Content-Type: text/plain\r\n");
+        buf_printf(&reply->body, "%s\n", r->text);
 }
 
 const char *source_state_name(enum source_state state)

@@ -32,8 +32,8 @@ struct access {
         char gone[256];
         bool secrets_read, refused; /* refused: the last value of what is gone */
         /* OAuth 2.0 */
-        struct http_end *end;
         struct http http;
+        struct http_request request; /* of a token */
         struct http_target *target;
         struct buf message;
         char *token;
@@ -114,8 +114,7 @@ static void note_gone(struct access *a)
                 return;
         (void)snprintf(a->gone, sizeof(a->gone), "%s", text.p ? text.p : "");
         if (a->gone[0])
-                log_warn("access", LOG_S("namespace", a->config.trigger->namespace_),
-                         LOG_S("trigger", a->config.trigger->name), LOG_S("gone", a->gone));
+                log_warn_for(a->config.log, "access", LOG_S("gone", a->gone));
         if (a->config.observer)
                 loop_ready(a->config.loop, a->config.observer);
 }
@@ -166,8 +165,7 @@ static void say(struct access *a, const char *why)
 
         (void)snprintf(a->why, sizeof(a->why), "%s", why);
         if (differs && *why)
-                log_warn("access", LOG_S("namespace", a->config.trigger->namespace_),
-                         LOG_S("trigger", a->config.trigger->name), LOG_S("lacks", why));
+                log_warn_for(a->config.log, "access", LOG_S("lacks", why));
         if (differs && a->config.observer)
                 loop_ready(a->config.loop, a->config.observer);
 }
@@ -269,7 +267,6 @@ static void ask_token(struct access *a, usec now)
 {
         const struct oauth2_spec *o = a->delivery->authentication->oauth2;
         BUF_AT_END struct buf headers = BUF_INIT(65536);
-        struct http_request request = { .target = a->target, .message = &a->message };
         struct error err;
 
         buf_reset(&a->message);
@@ -280,8 +277,11 @@ static void ask_token(struct access *a, usec now)
                 token_failed(a, err.text, now);
                 return;
         }
-        request.headers = buf_view(&headers);
-        if (a->http.ops->submit(a->http.cookie, 0, &request, &err) < 0)
+        a->request.request.wake = &a->task;
+        a->request.target = a->target;
+        a->request.message = &a->message;
+        a->request.headers = buf_view(&headers);
+        if (http_submit(&a->http, &a->request, &err) < 0)
                 token_failed(a, err.text, now);
         else
                 a->give_up_at = now + TOKEN_TIMEOUT;
@@ -312,7 +312,7 @@ static void quote_refusal(const struct access *a, json_t *root, struct buf *why)
         }
 }
 
-static void token_refused(struct access *a, const struct http_completion *c, json_t *root, const char *token,
+static void token_refused(struct access *a, const struct http_request *c, json_t *root, const char *token,
                           usec now)
 {
         bool success = c->status >= 200 && c->status <= 299;
@@ -327,14 +327,15 @@ static void token_refused(struct access *a, const struct http_completion *c, jso
         token_failed(a, why.p ? why.p : "out of memory", now);
 }
 
-static void token_answered(struct access *a, const struct http_completion *c, usec now)
+static void token_answered(struct access *a, usec now)
 {
+        const struct http_request *c = &a->request;
         const char *token;
         json_t *root;
         int64_t lifetime;
 
-        if (c->failed) {
-                token_failed(a, c->error.text, now);
+        if (request_failed(&c->request)) {
+                token_failed(a, c->request.error.text, now);
                 return;
         }
         root = json_tree(c->body, 0, JSON_VALUES_MOST, NULL);
@@ -500,12 +501,12 @@ void access_quote(const struct access *a, const struct access_words *w, struct b
 
 static void turn_token(struct access *a, usec now)
 {
-        struct http_completion c;
-
-        while (a->http.ops->take(a->http.cookie, &c))
-                token_answered(a, &c, now);
+        if (request_take(&a->request.request)) {
+                token_answered(a, now);
+                http_release(&a->http, &a->request);
+        }
         if (a->give_up_at && now >= a->give_up_at) {
-                a->http.ops->cancel(a->http.cookie, 0);
+                http_release(&a->http, &a->request);
                 token_failed(a, "no answer within 30 s", now);
         }
         if (!a->give_up_at && now >= a->refresh_at)
@@ -548,9 +549,7 @@ static int open_token(struct access *a, struct error *err)
         target.compress = false;
         target.headers = STR(
                 "Content-Type: application/x-www-form-urlencoded\r\nAccept: application/json\r\n");
-        if (http_end_new(&a->end, a->config.http, &a->task, err) < 0)
-                return -1;
-        a->http = http_end_port(a->end);
+        a->http = http_client_port(a->config.http);
         return http_target_new(&a->target, a->config.http, &target, err);
 }
 
@@ -627,8 +626,7 @@ struct access *access_free(struct access *a)
         if (!a)
                 return NULL;
         loop_forget(a->config.loop, &a->task);
-        if (a->end)
-                (void)http_end_free(a->end);
+        http_release(&a->http, &a->request);
         (void)http_target_free(a->target);
         free(a->token);
         for (size_t i = 0; i < a->refs_n; i++)

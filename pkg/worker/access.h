@@ -10,6 +10,7 @@ struct access;
 
 struct access_config {
         const struct trigger *trigger; /* borrowed */
+        const struct log_scope *log;   /* borrowed */
         const char *secrets;           /* the folder; NULL: there is none */
         struct loop *loop;
         struct http_client *http;

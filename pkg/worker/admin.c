@@ -157,24 +157,25 @@ static void no_memory(struct http_call *call)
         http_call_reply(call, 503, TEXT, (struct str){ 0 }, STR("out of memory\n"));
 }
 
-/* Of sources that can lose any. */
-static void show_lost(const struct admin *a, const struct pipeline_status *all, struct buf *out)
+/* By reason; a source shows those that it knows from the start. */
+static void show_warnings(const struct admin *a, const struct pipeline_status *all, bool lost,
+                          struct buf *out)
 {
-        static const char name[] = "sluice_records_lost_total";
+        const char *name = lost ? "sluice_records_lost_total" : "sluice_source_warnings_total";
 
-        buf_printf(out,
-                   "# HELP %s Records that were gone at the source before they could be delivered, by "
-                   "reason.\n# TYPE %s counter\n",
-                   name, name);
+        buf_printf(out, "# HELP %s %s\n# TYPE %s counter\n", name,
+                   lost ? "Records that were gone at the source before they could be delivered, by reason."
+                        : "What befell the source, by reason.",
+                   name);
         for (size_t i = 0; i < a->n; i++) {
-                const struct trigger *t = pipeline_trigger(a->pipelines[i]);
+                const struct warning_count *list = all[i].warnings.list;
 
-                if (!trigger_source(t)->pull || !trigger_source(t)->pull->lag)
-                        continue;
-                for (int reason = 0; reason < LOST_REASON_MAX; reason++) {
-                        metric_labels(out, name, t);
-                        buf_printf(out, ",reason=\"%s\"} %llu\n", lost_reason_name((enum lost_reason)reason),
-                                   (unsigned long long)all[i].lost[reason]);
+                for (size_t k = 0; k < WARNING_REASONS_MOST; k++) {
+                        if (!list[k].reason || (lost && !list[k].loses))
+                                continue;
+                        metric_labels(out, name, pipeline_trigger(a->pipelines[i]));
+                        buf_printf(out, ",reason=\"%s\"} %llu\n", list[k].reason,
+                                   (unsigned long long)(lost ? list[k].lost : list[k].times));
                 }
         }
 }
@@ -196,7 +197,8 @@ static void show_metrics(struct admin *a, struct http_call *call)
                         buf_printf(&out, "} %lld\n", (long long)metrics[m].value(&all[i]));
                 }
         }
-        show_lost(a, all, &out);
+        show_warnings(a, all, false, &out);
+        show_warnings(a, all, true, &out);
         if (out.failed)
                 no_memory(call);
         else
@@ -247,9 +249,9 @@ static void show_status(struct admin *a, struct http_call *call)
                 writer_member_int(&w, "inFlight", s.stats.in_flight);
                 writer_member_int(&w, "held", s.stats.held);
                 writer_member_int(&w, "lag", s.lag);
-                writer_member_int(&w, "lost", pipeline_lost(&s));
-                if (s.lost_text[0])
-                        writer_member_text(&w, "lostReason", s.lost_text);
+                writer_member_int(&w, "lost", (int64_t)s.warnings.lost);
+                if (s.warnings.lost_text[0])
+                        writer_member_text(&w, "lostReason", s.warnings.lost_text);
                 pipeline_clock(&s, &clock);
                 if (clock.n)
                         writer_member_string(&w, "clock", buf_view(&clock));

@@ -9,6 +9,8 @@
 #include "worker/gate.h"
 #include "worker/testing.h"
 
+#include "http/testing_port.h"
+
 enum { JOBS = 8, HELD = 64, SECONDS = 600 };
 enum { TAG_LIVE = 1, TAG_READY, TAG_CALL };
 static const usec SLOW = 150 * USEC_SEC;
@@ -16,9 +18,6 @@ static const usec SLOW = 150 * USEC_SEC;
 struct job {
         struct trigger *trigger;
         struct pipeline *pipeline;
-        struct task *wake;
-        struct store_result results[16];
-        size_t results_n;
 };
 struct held {
         struct http_call *call;
@@ -41,8 +40,6 @@ static struct bench {
         size_t held_n, calls;
         /* Who asks. */
         struct task wake, observer;
-        struct http_end *end;
-        struct http port;
         struct http_target *probes, *api;
         struct buf messages[TAG_CALL + 1];
         char ready_says[1024];
@@ -59,36 +56,22 @@ static usec read_wall(void *cookie UNUSED)
 
 /* ---- a store that takes everything -------------------------------------- */
 
-static void completes(struct job *j, struct store_result r)
+static void fake_get(void *cookie UNUSED, struct store_request *r, struct str key UNUSED)
 {
-        assert_true(j->results_n < COUNT_OF(j->results));
-        j->results[j->results_n++] = r;
-        loop_ready(b.loop, j->wake);
+        r->found = false;
+        request_end(&r->request, b.loop);
 }
-static void fake_get(void *cookie, uint64_t tag, struct str key UNUSED)
+static void fake_put(void *cookie UNUSED, struct store_request *r, struct str key UNUSED,
+                     struct str value UNUSED)
 {
-        completes(cookie, (struct store_result){ .tag = tag, .is_get = true });
+        request_end(&r->request, b.loop);
 }
-static void fake_put(void *cookie, uint64_t tag, struct str key UNUSED, struct str value UNUSED)
-{
-        completes(cookie, (struct store_result){ .tag = tag });
-}
-static bool fake_take(void *cookie, struct store_result *out)
-{
-        struct job *j = cookie;
+static void fake_cancel(void *cookie UNUSED, struct store_request *r UNUSED) {}
+static const struct store_ops fake_ops = { fake_get, fake_put, fake_cancel };
 
-        if (!j->results_n)
-                return false;
-        *out = j->results[0];
-        memmove(j->results, j->results + 1, --j->results_n * sizeof(j->results[0]));
-        return true;
-}
-static const struct store_ops fake_ops = { fake_get, fake_put, fake_take };
-
-static int open_store(void *cookie, struct task *wake, struct store *out, struct error *err UNUSED)
+static int open_store(void *cookie UNUSED, struct store *out, struct error *err UNUSED)
 {
-        ((struct job *)cookie)->wake = wake;
-        *out = (struct store){ &fake_ops, cookie };
+        *out = (struct store){ &fake_ops, NULL };
         return 0;
 }
 static void close_store(void *cookie UNUSED) {}
@@ -130,9 +113,9 @@ static void ask(uint64_t tag, struct http_target *target, const char *path)
         buf_reset(m);
         assert_true(buf_reserve(m, HTTP_HEADROOM));
         m->n = HTTP_HEADROOM;
-        if (b.port.ops->submit(b.port.cookie, tag,
-                               &(struct http_request){ .target = target, .message = m, .path = str_of(path) },
-                               &err) < 0)
+        if (port_submit(&b.wake, tag,
+                        &(struct http_request){ .target = target, .message = m, .path = str_of(path) },
+                        &err) < 0)
                 fail_msg("%s", err.text);
 }
 
@@ -145,9 +128,9 @@ static void probe(void)
 
 static void on_wake(struct task *t UNUSED, usec now UNUSED)
 {
-        struct http_completion c;
+        struct completion c;
 
-        while (b.port.ops->take(b.port.cookie, &c)) {
+        while (port_take(&c)) {
                 if (c.failed && !b.stopping)
                         fail_msg("%d: %s", (int)c.tag, c.error.text);
                 if (c.tag == TAG_LIVE)
@@ -249,11 +232,10 @@ static int setup(void **state UNUSED)
         if (http_client_new(&b.client, b.loop, &err) < 0 ||
             http_server_new(&b.function, b.loop, &function, &err) < 0 ||
             gate_host_new(&b.host, b.loop, &host, &err) < 0 ||
-            admin_new(&b.admin, b.loop, "127.0.0.1:0", &err) < 0 ||
-            http_end_new(&b.end, b.client, &b.wake, &err) < 0)
+            admin_new(&b.admin, b.loop, "127.0.0.1:0", &err) < 0)
                 return -1;
         (void)snprintf(b.sink, sizeof(b.sink), "http://127.0.0.1:%u/", http_server_port(b.function));
-        b.port = http_end_port(b.end);
+        client_port = http_client_port(b.client);
         b.probes = target(admin_port(b.admin), "GET");
         b.api = target(gate_host_port(b.host), "POST");
         (void)strcpy(b.secrets, "/tmp/sluice-XXXXXX");
@@ -283,7 +265,7 @@ static int teardown(void **state UNUSED)
         (void)unlink(b.key);
         (void)rmdir(b.secret);
         (void)rmdir(b.secrets);
-        b.end = http_end_free(b.end);
+        port_release_all();
         b.probes = http_target_free(b.probes);
         b.api = http_target_free(b.api);
         b.host = gate_host_free(b.host);

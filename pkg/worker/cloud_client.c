@@ -2,7 +2,6 @@
 
 struct cloud_client {
         struct http_client *http;
-        struct http_end *end;
         struct cloud *cloud;
 };
 
@@ -45,12 +44,11 @@ int cloud_client_new(struct cloud_client **out, struct loop *loop, struct http_c
         if (!c)
                 return error_memory(err);
         c->http = http;
-        if (cloud_new(&c->cloud, &config, err) < 0 ||
-            http_end_new(&c->end, http, cloud_task(c->cloud), err) < 0) {
+        if (cloud_new(&c->cloud, &config, err) < 0) {
                 (void)cloud_client_free(c);
                 return -1;
         }
-        port = http_end_port(c->end);
+        port = http_client_port(http);
         cloud_use(c->cloud, &port, &peers);
         *out = c;
         return 0;
@@ -62,8 +60,6 @@ struct cloud_client *cloud_client_free(struct cloud_client *c)
 {
         if (!c)
                 return NULL;
-        if (c->end)
-                (void)http_end_free(c->end);
         (void)cloud_free(c->cloud);
         free(c);
         return NULL;

@@ -22,9 +22,9 @@ void feed_source_said(struct feed *f, enum source_state state, const char *text,
         s->source = state;
         (void)snprintf(s->source_text, sizeof(s->source_text), "%s", text ? text : "");
         s->connected_since = up ? (s->connected_since ? s->connected_since : now) : 0;
-        log_at(state == SOURCE_DISCONNECTED || state == SOURCE_FAILED ? LOG_WARN : LOG_INFO, "source",
-               LOG_S("namespace", f->config.trigger->namespace_), LOG_S("trigger", f->config.trigger->name),
-               LOG_S("state", source_state_name(state)), LOG_S("reason", s->source_text));
+        log_at_for(f->config.services->log,
+                   state == SOURCE_DISCONNECTED || state == SOURCE_FAILED ? LOG_WARN : LOG_INFO, "source",
+                   LOG_S("state", source_state_name(state)), LOG_S("reason", s->source_text));
         s->changes++;
 }
 

@@ -10,6 +10,18 @@
 struct filter;
 struct gate_host;
 
+/* What its source warned of, by reason. The last place is of all reasons that found none. */
+enum { WARNING_REASONS_MOST = 12 };
+struct warning_counts {
+        struct warning_count {
+                const char *reason; /* NULL: none in this place and behind it */
+                bool loses;
+                uint64_t times, lost;
+        } list[WARNING_REASONS_MOST];
+        uint64_t lost;                    /* records that were gone at the source before they were lent */
+        char lost_text[NOTICE_TEXT_MOST]; /* the last such loss; empty: none */
+};
+
 /* What a pipeline says of itself. */
 struct pipeline_status {
         enum source_state source;
@@ -18,9 +30,8 @@ struct pipeline_status {
         char delivery_text[256];
         uint64_t changes; /* counts changes of the four above */
         struct delivery_stats stats;
-        struct push_counts callers;     /* of a push source */
-        uint64_t lost[LOST_REASON_MAX]; /* records that were gone at the source before they were lent */
-        char lost_text[400];            /* the last such loss; empty: none */
+        struct push_counts callers; /* of a push source */
+        struct warning_counts warnings;
         uint64_t unjudged;              /* records that the filter could not judge */
         usec last_event, last_delivery; /* wall; 0: none yet */
         usec connected_since;           /* monotonic; 0: not connected */

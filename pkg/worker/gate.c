@@ -40,8 +40,8 @@ struct call {                         /* a request that is under way */
         bool timed; /* it has a deadline */
         /* the source holds it: it counts among those, and has no place among maxInFlight yet */
         bool undecided;
-        bool offered; /* its records were counted */
-        uint32_t ticket;
+        bool offered;            /* its records were counted */
+        struct sending *sending; /* NULL: it has no place among maxInFlight */
         /* bytes that the source may keep of it, beside the request itself */
         size_t kept;
         struct record **records, *one; /* one: the place for a single one */
@@ -65,11 +65,6 @@ struct gate_host {
         bool draining;
 };
 
-struct slot_use {
-        struct call *call;
-        uint32_t generation;
-};
-
 struct gate {
         struct feed feed;
         const struct push_ops *ops; /* of the source */
@@ -79,8 +74,6 @@ struct gate {
         struct calls untimed;
         struct call *put_off; /* by id */
         uint64_t next_id;
-        struct slot_use *slots;
-        uint32_t *free_slots, free_slots_n;
         uint32_t undecided_n;
         bool limited; /* rateLimit */
         struct bucket_rate rate;
@@ -89,7 +82,7 @@ struct gate {
         struct buf document;
         struct push_reply reply;
         struct delivery_stats stats;
-        uint32_t slots_n;
+        uint32_t most; /* maxInFlight */
         bool stopping, source_stopped;
         usec give_up_at;
 };
@@ -111,47 +104,45 @@ static void each_header(const struct push_request *q, void (*each)(void *, struc
 static void handle(void *cookie, struct http_call *http);
 static void on_gone(void *cookie, struct http_call *http);
 
-static void request_error(struct buf *headers, struct buf *body, const char *code, const char *message,
-                          struct str id)
-{
-        struct writer w;
-
-        buf_printf(headers, "Content-Type: application/json\r\nX-Request-Id: " STR_FMT "\r\n", STR_ARG(id));
-        writer_init(&w, body);
-        writer_object(&w);
-        writer_member_text(&w, "error_code", code);
-        writer_member_text(&w, "error_msg", message);
-        writer_member_string(&w, "request_id", id);
-        writer_object_end(&w);
-}
-
 static void make_id(struct gate_host *h, char id[33])
 {
         (void)snprintf(id, 33, "%016" PRIx64 "%016" PRIx64, random_next(&h->random), random_next(&h->random));
 }
 
-static void log_refusal(struct gate_host *h, const char *id, int status, const char *reason)
+/* log: the Trigger's that it was for; NULL: for none. */
+static void log_refusal(struct gate_host *h, const struct log_scope *log, struct str id, int status,
+                        const char *reason)
 {
         uint64_t unsaid;
+        char text[40];
 
-        if (sample_take(&h->log, loop_now(h->loop), &unsaid))
-                log_info("request", LOG_S("request", id), LOG_I("status", status), LOG_S("reason", reason),
-                         LOG_I("unsaid", unsaid));
+        if (!sample_take(&h->log, loop_now(h->loop), &unsaid))
+                return;
+        (void)snprintf(text, sizeof(text), STR_FMT, STR_ARG(id));
+        log_info_for(log, "request", LOG_S("request", text), LOG_I("status", status), LOG_S("reason", reason),
+                     LOG_I("unsaid", unsaid));
 }
 
-/* What is no request at all: told in the gateway's shape. */
+/* What is no request at all. */
 static void on_refused(void *cookie, struct http_refused *r)
 {
         struct gate_host *h = cookie;
+        struct push_reply reply = { .headers = *r->headers, .body = *r->body };
+        bool head = r->kind == HTTP_HEADER_TOO_LARGE || r->kind == HTTP_HEAD_TOO_LARGE;
         char id[33];
 
         make_id(h, id);
-        if (r->kind == HTTP_HEADER_TOO_LARGE || r->kind == HTTP_HEAD_TOO_LARGE)
-                r->status = 494;
-        buf_reset(r->body);
+        buf_reset(&reply.body);
+        push_refuse(&(struct push_refused){ .why = head ? PUSH_HEAD_TOO_LONG : PUSH_NOT_HTTP,
+                                            .status = r->status,
+                                            .text = r->why,
+                                            .id = str_of(id) },
+                    &reply);
+        log_refusal(h, NULL, str_of(id), reply.status, r->why);
+        r->status = reply.status;
         r->content_type = (struct str){ 0 };
-        log_refusal(h, id, r->status, r->why);
-        request_error(r->headers, r->body, "APIG.0201", r->why, str_of(id));
+        *r->headers = reply.headers;
+        *r->body = reply.body;
 }
 
 /* What descriptors allow: callers past that are told 503 instead of hanging where nobody accepts them. */
@@ -282,6 +273,8 @@ void gate_host_drain(struct gate_host *h, usec linger)
                 http_server_drain(h->server);
 }
 
+usec gate_host_last_accepted(const struct gate_host *h) { return http_server_last_accepted(h->server); }
+
 struct gate_host *gate_host_free(struct gate_host *h)
 {
         if (!h)
@@ -372,7 +365,19 @@ static void take_up(struct call *c)
         c->later = false;
 }
 
-static bool has_place(const struct call *c) { return c->ticket != UINT32_MAX; }
+static void leave_place(struct call *c)
+{
+        if (c->sending)
+                c->gate->stats.in_flight--;
+        c->sending = NULL;
+}
+
+static void cancel(struct call *c)
+{
+        if (c->sending)
+                sender_cancel(c->gate->feed.config.sender, c->sending);
+        leave_place(c);
+}
 
 static void decided(struct call *c)
 {
@@ -389,7 +394,6 @@ static struct call *call_new(struct gate *g, struct http_call *http)
         c->gate = g;
         c->http = http;
         c->id = ++g->next_id;
-        c->ticket = UINT32_MAX;
         link_call(c);
         http_call_set(http, c);
         return c;
@@ -397,16 +401,7 @@ static struct call *call_new(struct gate *g, struct http_call *http)
 
 static void call_free(struct call *c)
 {
-        struct gate *g = c->gate;
-
-        if (has_place(c)) {
-                uint32_t slot = c->ticket & 0xffff;
-
-                g->slots[slot].call = NULL;
-                g->slots[slot].generation++;
-                g->free_slots[g->free_slots_n++] = slot;
-                g->stats.in_flight--;
-        }
+        cancel(c);
         take_up(c);
         decided(c);
         unlink_call(c);
@@ -464,7 +459,8 @@ static void keep_records(struct call *c, struct record *const *records, size_t n
 
 static const struct push_outcome stopping = { .result = PUSH_NOT_READY, .text = "the worker is stopping" },
                                  busy = { .result = PUSH_BUSY,
-                                          .text = "as many requests as maxInFlight allows are under way" };
+                                          .text = "as many requests as maxInFlight allows are under way" },
+                                 no_memory = { .result = PUSH_NOT_READY, .text = "out of memory" };
 
 static void begin_time(struct call *c, usec now)
 {
@@ -474,19 +470,22 @@ static void begin_time(struct call *c, usec now)
         loop_ready(g->feed.config.loop, g->feed.config.wake); /* its deadline counts from now on */
 }
 
-static bool take_place(struct call *c, usec now)
+/* false: there is no memory. */
+static bool send(struct call *c, size_t n, usec now)
 {
         struct gate *g = c->gate;
-        uint32_t slot;
 
-        if (g->free_slots_n == 0)
+        c->sending = sender_send(g->feed.config.sender, g->scratch, n, c);
+        if (!c->sending)
                 return false;
-        slot = g->free_slots[--g->free_slots_n];
-        c->ticket = g->slots[slot].generation << 16 | slot;
-        g->slots[slot].call = c;
         g->stats.in_flight++;
+        g->stats.attempts++;
         if (!c->timed)
                 begin_time(c, now);
+        if (g->limited)
+                g->paid_until = bucket_take(&g->rate, g->paid_until, (int64_t)n, now);
+        if (c->http)
+                http_call_hold(c->http, c->kept + sender_held(c->sending));
         return true;
 }
 
@@ -552,7 +551,6 @@ static bool judge(struct call *c, size_t *passed, struct error *why)
 static void deliver(struct call *c, usec now)
 {
         struct gate *g = c->gate;
-        struct action a = { .kind = ACTION_SEND, .number = 1 };
         struct push_outcome o = { .result = PUSH_FILTERED };
         const char *why = NULL;
         struct error unjudged;
@@ -577,24 +575,16 @@ static void deliver(struct call *c, usec now)
         else if (passed && !sender_ready(g->feed.config.sender, &why))
                 o = (struct push_outcome){ .result = PUSH_NOT_READY,
                                            .text = why ? why : "the function is being initialized" };
-        else if (passed && g->free_slots_n == 0)
+        else if (passed && g->stats.in_flight == g->most)
                 o = busy;
         else if (passed && g->limited && !bucket_gives(&g->rate, g->paid_until, now))
                 o = (struct push_outcome){ .result = PUSH_LIMITED,
                                            .retry_after = bucket_at(&g->rate, g->paid_until, now) - now,
                                            .text = "more requests a second than rateLimit allows" };
-        else if (passed && take_place(c, now)) {
-                if (g->limited)
-                        g->paid_until = bucket_take(&g->rate, g->paid_until, (int64_t)passed, now);
-                g->stats.attempts++;
-                a.attempt = c->ticket;
-                a.records = g->scratch;
-                a.n = passed;
-                sender_send(g->feed.config.sender, &a);
-                if (c->http)
-                        http_call_hold(c->http, c->kept + sender_held(g->feed.config.sender, c->ticket));
+        else if (passed && send(c, passed, now))
                 return;
-        }
+        else if (passed)
+                o = no_memory;
         finish(c, &o);
 }
 
@@ -606,7 +596,7 @@ static void hold(struct call *c, usec now)
 
         if (g->stopping)
                 finish(c, &stopping);
-        else if (g->undecided_n == g->slots_n)
+        else if (g->undecided_n == g->most)
                 finish(c, &busy);
         else {
                 c->undecided = true;
@@ -618,18 +608,26 @@ static void hold(struct call *c, usec now)
 
 /* ---- requests ----------------------------------------------------------- */
 
-static void refuse(struct gate_host *h, struct http_call *http, struct str id, int status, const char *code,
-                   const char *message)
+/* g NULL: it is nobody's. */
+static void refuse(struct gate_host *h, const struct gate *g, struct http_call *http,
+                   const struct push_refused *r)
 {
         BUF_AT_END struct buf body = BUF_INIT(1024), headers = BUF_INIT(256);
-        char text[40];
+        struct push_reply reply = { .headers = headers, .body = body };
 
-        (void)snprintf(text, sizeof(text), STR_FMT, STR_ARG(id));
-        log_refusal(h, text, status, message);
-        request_error(&headers, &body, code, message, id);
-        if (status == 503)
-                buf_text(&headers, "Retry-After: 1\r\n");
-        http_call_reply(http, status, (struct str){ 0 }, buf_view(&headers), buf_view(&body));
+        (g && g->ops->refuse ? g->ops->refuse : push_refuse)(r, &reply);
+        log_refusal(h, g ? g->feed.config.services->log : NULL, r->id, reply.status, r->text);
+        http_call_reply(http, reply.status, (struct str){ 0 }, buf_view(&reply.headers),
+                        buf_view(&reply.body));
+        headers = reply.headers;
+        body = reply.body;
+}
+
+static struct push_refused stopped(struct str id)
+{
+        return (struct push_refused){
+                .why = PUSH_STOPPING, .status = 503, .text = "the worker is stopping", .id = id
+        };
 }
 
 struct search {
@@ -685,8 +683,9 @@ static void receive(struct gate *g, struct http_call *http, const struct push_re
         size_t n = PUSH_RECORDS_MOST;
 
         if (g->stopping) {
-                refuse(g->feed.config.host, http, q->id, 503, "APIG.0202",
-                       "Backend unavailable: the worker is stopping");
+                const struct push_refused r = stopped(q->id);
+
+                refuse(g->feed.config.host, g, http, &r);
                 return;
         }
         c = call_new(g, http);
@@ -728,6 +727,7 @@ static void handle(void *cookie, struct http_call *http)
                                   .head = m,
                                   .header = header_of,
                                   .each_header = each_header };
+        struct push_refused r = { .why = PUSH_NO_PATH, .status = 404, .text = "no Trigger has its path" };
         char id[33];
         struct gate *g;
         struct str path;
@@ -742,18 +742,18 @@ static void handle(void *cookie, struct http_call *http)
         buf_reset(&h->path);
         path = uri_path(q.path, &h->path);
         g = path.p ? gate_for(h, &q, path) : NULL;
-        if (passes_guard_by(h, &q, g))
-                refuse(h, http, q.id, 400, "APIG.0201",
-                       "Bad request: the path holds slashes that follow one another; with one slash it is "
-                       "the path of an API that authenticates its callers");
-        else if (g)
+        r.id = q.id;
+        if (passes_guard_by(h, &q, g)) {
+                r.why = PUSH_GUARDED_PATH;
+                r.status = 400;
+                r.text = "with one slash in place of several it is the path of an API that authenticates";
+        } else if (g) {
                 receive(g, http, &q);
-        /* it has stopped, and others are reached through the same address soon */
-        else if (h->draining && !h->routes.n)
-                refuse(h, http, q.id, 503, "APIG.0202", "Backend unavailable: the worker is stopping");
-        else
-                refuse(h, http, q.id, 404, "APIG.0101",
-                       "The API does not exist or has not been published in the environment");
+                return;
+        } else if (h->draining && !h->routes.n)
+                /* it has stopped, and others are reached through the same address soon */
+                r = stopped(q.id);
+        refuse(h, NULL, http, &r);
 }
 
 static void on_gone(void *cookie UNUSED, struct http_call *http)
@@ -770,8 +770,7 @@ static void on_gone(void *cookie UNUSED, struct http_call *http)
                 call_free(c);
                 return;
         }
-        if (has_place(c))
-                sender_cancel(g->feed.config.sender, c->ticket);
+        cancel(c);
         finish(c, &(struct push_outcome){ .result = PUSH_GONE, .text = "the caller left" });
 }
 
@@ -817,8 +816,7 @@ static void expire(struct gate *g, usec now)
         bool given_up = g->stopping && now >= g->give_up_at;
 
         for (struct call *c = g->timed.first; c && (given_up || now >= c->deadline); c = g->timed.first) {
-                if (has_place(c))
-                        sender_cancel(g->feed.config.sender, c->ticket);
+                cancel(c);
                 finish(c, &(struct push_outcome){
                                   .result = PUSH_TIMEOUT,
                                   .text = given_up ? "the worker stopped before the function answered"
@@ -829,21 +827,20 @@ static void expire(struct gate *g, usec now)
 static bool take_answers(struct gate *g, usec now)
 {
         struct answer a;
-        uint32_t ticket;
         bool any = false;
+        void *owner;
 
-        while (sender_take(g->feed.config.sender, &ticket, &a)) {
-                uint32_t slot = ticket & 0xffff;
-                struct call *c = slot < g->slots_n ? g->slots[slot].call : NULL;
+        while (sender_take(g->feed.config.sender, &owner, &a)) {
+                struct call *c = owner;
 
                 any = true;
-                if (c && c->ticket == ticket)
-                        finish(c, &(struct push_outcome){ .result = result_of(&a),
-                                                          .status = a.status,
-                                                          .retry_after = a.retry_after,
-                                                          .body = a.body,
-                                                          .cut = sender_cut(g->feed.config.sender),
-                                                          .text = a.text });
+                leave_place(c);
+                finish(c, &(struct push_outcome){ .result = result_of(&a),
+                                                  .status = a.status,
+                                                  .retry_after = a.retry_after,
+                                                  .body = a.body,
+                                                  .cut = sender_cut(g->feed.config.sender),
+                                                  .text = a.text });
         }
         expire(g, now);
         return any;
@@ -914,7 +911,7 @@ static void gate_count(const struct feed *f, struct pipeline_status *out)
         const struct gate *g = gate_of(f);
 
         out->stats = g->stats;
-        out->stats.limit = g->slots_n;
+        out->stats.limit = g->most;
         out->stats.in_flight += g->undecided_n;
         if (g->ops->counts)
                 g->ops->counts(f->source, &out->callers);
@@ -935,8 +932,6 @@ static void gate_free(struct feed *f)
                 finish(c, &(struct push_outcome){ .result = PUSH_NOT_READY, .text = "the worker stopped" });
         if (f->source)
                 (void)g->ops->free(f->source);
-        free(g->slots);
-        free(g->free_slots);
         free(g->scratch);
         buf_done(&g->document);
         buf_done(&g->reply.headers);
@@ -967,7 +962,6 @@ int gate_new(struct feed **out, const struct feed_config *config, struct error *
                                              .count = gate_count,
                                              .free = gate_free };
         const struct rate_spec *rate = config->trigger->delivery->rate_limit;
-        const uint32_t slots = (uint32_t)config->trigger->delivery->max_in_flight;
         struct gate *g;
 
         if (!config->host)
@@ -979,7 +973,7 @@ int gate_new(struct feed **out, const struct feed_config *config, struct error *
                 return error_memory(err);
         g->feed = (struct feed){ .ops = &ops, .config = *config };
         g->ops = config->kind->push;
-        g->slots_n = slots;
+        g->most = (uint32_t)config->trigger->delivery->max_in_flight;
         g->document.max = (size_t)64 << 20;
         g->reply.headers.max = 1 << 20;
         g->reply.body.max = (size_t)16 << 20;
@@ -987,17 +981,13 @@ int gate_new(struct feed **out, const struct feed_config *config, struct error *
         g->paid_until = BUCKET_FULL;
         if (rate)
                 g->rate = bucket_rate(rate->events_per_second, USEC_SEC, rate->burst);
-        g->slots = calloc(slots, sizeof(*g->slots));
-        g->free_slots = calloc(slots, sizeof(*g->free_slots));
         g->scratch = calloc(PUSH_RECORDS_MOST, sizeof(struct record *));
-        if (!g->slots || !g->free_slots || !g->scratch || feed_open_source(&g->feed, err) < 0) {
-                bool memory = !g->slots || !g->free_slots || !g->scratch;
+        if (!g->scratch || feed_open_source(&g->feed, err) < 0) {
+                bool memory = !g->scratch;
 
                 gate_free(&g->feed);
                 return memory ? error_memory(err) : -1;
         }
-        for (uint32_t i = 0; i < slots; i++)
-                g->free_slots[g->free_slots_n++] = slots - 1 - i;
         if (open_route(g, err) < 0) {
                 gate_free(&g->feed);
                 return -1;

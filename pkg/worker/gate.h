@@ -25,4 +25,5 @@ uint16_t gate_host_port(const struct gate_host *);
 /* Goes on serving for that long, saying Connection: close, then accepts no more; what is under way is
  * answered. So a rollout loses no request. */
 void gate_host_drain(struct gate_host *, usec linger);
-struct gate_host *gate_host_free(struct gate_host *); /* after its gates; NULL is fine */
+usec gate_host_last_accepted(const struct gate_host *); /* when a connection came; 0: none did */
+struct gate_host *gate_host_free(struct gate_host *);   /* after its gates; NULL is fine */

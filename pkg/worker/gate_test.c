@@ -9,6 +9,9 @@
 #include "worker/pipeline.h"
 #include "worker/testing.h"
 
+#include "http/codec.h"
+#include "http/testing_port.h"
+
 enum { PIPELINES = 2, CALLS = 8 };
 
 static struct {
@@ -28,8 +31,6 @@ static struct {
         struct http_call *held;
         size_t asked;
         /* The callers. */
-        struct http_end *end;
-        struct http http;
         struct http_target *targets[CALLS];
         struct buf messages[CALLS];
         int status[CALLS]; /* 0: none yet */
@@ -71,14 +72,14 @@ static void too_late(struct task *t UNUSED, usec now UNUSED)
 
 static void on_wake(struct task *t UNUSED, usec now UNUSED)
 {
-        struct http_completion c;
+        struct completion c;
 
-        while (b.http.ops->take(b.http.cookie, &c)) {
+        while (port_take(&c)) {
                 b.status[c.tag] = c.failed ? -1 : c.status;
                 (void)snprintf(b.body[c.tag], sizeof(b.body[0]), STR_FMT,
                                (int)MIN_OF(c.body.n, sizeof(b.body[0]) - 1), c.body.p ? c.body.p : "");
                 (void)snprintf(b.head[c.tag], sizeof(b.head[0]), STR_FMT,
-                               STR_ARG(http_completion_header(&c, STR("Retry-After"))));
+                               STR_ARG(http_head_find(c.head, STR("Retry-After"))));
         }
         check();
 }
@@ -96,8 +97,7 @@ static void run(bool (*until)(void))
 
 /* ---- life --------------------------------------------------------------- */
 
-static int open_store(void *cookie UNUSED, struct task *wake UNUSED, struct store *out,
-                      struct error *err UNUSED)
+static int open_store(void *cookie UNUSED, struct store *out, struct error *err UNUSED)
 {
         *out = (struct store){ 0 };
         return 0;
@@ -127,8 +127,7 @@ static void begin(void)
         assert_int_equal(http_server_new(&b.function, b.loop, &function, &err), 0);
         assert_int_equal(http_client_new(&b.client, b.loop, &err), 0);
         assert_int_equal(gate_host_new(&b.host, b.loop, &host, &err), 0);
-        assert_int_equal(http_end_new(&b.end, b.client, &b.wake, &err), 0);
-        b.http = http_end_port(b.end);
+        client_port = http_client_port(b.client);
         (void)snprintf(b.sink, sizeof(b.sink), "http://127.0.0.1:%u/", http_server_port(b.function));
 }
 
@@ -175,7 +174,7 @@ static int end(void **state UNUSED)
                 (void)pipeline_free(b.pipelines[i]);
                 b.triggers[i] = trigger_free(b.triggers[i]);
         }
-        b.end = http_end_free(b.end);
+        port_release_all();
         for (size_t i = 0; i < CALLS; i++) {
                 (void)http_target_free(b.targets[i]);
                 buf_done(&b.messages[i]);
@@ -212,7 +211,7 @@ static void call(size_t tag, const char *path, const char *headers, const char *
         b.messages[tag].n = HTTP_HEADROOM;
         buf_text(&b.messages[tag], body);
         request.target = b.targets[tag];
-        assert_int_equal(b.http.ops->submit(b.http.cookie, tag, &request, &err), 0);
+        assert_int_equal(port_submit(&b.wake, tag, &request, &err), 0);
 }
 
 static bool first_done(void) { return b.status[0] != 0; }

@@ -16,35 +16,44 @@ enum sent_state {
 };
 struct sent {
         enum sent_state state;
-        uint64_t tag;
+        struct sending *of;
         size_t n;
         char *id;
 };
 
+/* One over HTTP. */
+struct letter {
+        struct http_request request;
+        struct sending *of;
+        size_t size;
+};
+
 struct letters {
         const struct trigger *trigger;
+        const struct log_scope *log;
         char *url;
-        struct http_end *end;
         struct http http;
         struct http_target *target;
+        struct letter *letters; /* by number, as the messages */
+        struct list answered;
+        struct http_request *in_use; /* its answer was taken */
         struct buf *messages, headers;
         uint32_t most;
-        size_t *sizes; /* of those under way over HTTP, by slot */
         /* bytes of the largest letter that was taken, of the smallest that was too large; 0: none was */
         size_t taken, refused;
         struct kafka_producer *producer;
-        /* places for four times as many as there are slots: those that nobody waits for are among them */
+        /* places for four times as many as are sent at once: those that nobody waits for are among them */
         struct sent *sent;
         uint32_t orphans;
-        /* tags of those that were there already when they were sent again */
-        uint64_t *arrived;
+        /* those that were there already when they were sent again */
+        struct sending **arrived;
         uint32_t arrived_n;
         struct loop *loop;
         struct task *wake;
         char text[400];
 };
 
-enum { SENT_PER_SLOT = 4 };
+enum { PLACES_PER_ONE = 4 };
 
 static int open_kafka(struct letters *l, const struct letters_config *config, struct error *err)
 {
@@ -54,8 +63,8 @@ static int open_kafka(struct letters *l, const struct letters_config *config, st
         strings_join(&k->bootstrap_servers, &servers);
         if (servers.failed)
                 return error_memory(err);
-        return kafka_producer_new(&l->producer, &(struct kafka_client_config){ servers.p }, k->topic,
-                                  config->loop, config->wake, err);
+        return kafka_producer_new(&l->producer, &(struct kafka_client_config){ servers.p, config->log },
+                                  k->topic, config->loop, config->wake, err);
 }
 
 static int open_http(struct letters *l, const struct letters_config *config, struct error *err)
@@ -74,9 +83,10 @@ static int open_http(struct letters *l, const struct letters_config *config, str
         target.compress = false;
         target.max_connections = MIN_OF(config->most, 16u);
         target.answer_max = 1024;
-        if (http_end_new(&l->end, config->http, config->wake, err) < 0)
-                return -1;
-        l->http = http_end_port(l->end);
+        l->letters = calloc(config->most, sizeof(*l->letters));
+        if (!l->letters)
+                return error_memory(err);
+        l->http = http_client_port(config->http);
         return http_target_new(&l->target, config->http, &target, err);
 }
 
@@ -87,14 +97,14 @@ int letters_new(struct letters **out, const struct letters_config *config, struc
         if (!l)
                 return error_memory(err);
         l->messages = calloc(config->most, sizeof(*l->messages));
-        l->sizes = calloc(config->most, sizeof(*l->sizes));
         l->arrived = calloc(config->most, sizeof(*l->arrived));
-        l->sent = calloc((size_t)config->most * SENT_PER_SLOT, sizeof(*l->sent));
-        if (!l->messages || !l->sizes || !l->arrived || !l->sent) {
+        l->sent = calloc((size_t)config->most * PLACES_PER_ONE, sizeof(*l->sent));
+        if (!l->messages || !l->arrived || !l->sent) {
                 (void)letters_free(l);
                 return error_memory(err);
         }
         l->trigger = config->trigger;
+        l->log = config->log;
         l->loop = config->loop;
         l->wake = config->wake;
         l->most = config->most;
@@ -142,9 +152,9 @@ static bool was_refused(struct letters *l, size_t n)
                 return false;
         l->refused = MAX_OF(n, (size_t)1);
         l->taken = MIN_OF(l->taken, l->refused - 1);
-        log_warn("a dead letter is too large for its receiver: it is cut, as all that are as large",
-                 LOG_S("namespace", l->trigger->namespace_), LOG_S("trigger", l->trigger->name),
-                 LOG_I("bytes", (int64_t)n));
+        log_warn_for(l->log,
+                     "a dead letter is too large for its receiver: it is cut, as all that are as large",
+                     LOG_I("bytes", (int64_t)n));
         return true;
 }
 
@@ -161,7 +171,7 @@ static struct sent *sent_place(struct letters *l)
 {
         struct sent *arrived = NULL;
 
-        for (uint32_t i = 0; i < l->most * SENT_PER_SLOT; i++)
+        for (uint32_t i = 0; i < l->most * PLACES_PER_ONE; i++)
                 if (l->sent[i].state == SENT_FREE)
                         return &l->sent[i];
                 else if (l->sent[i].state == SENT_ARRIVED)
@@ -173,21 +183,21 @@ static struct sent *sent_place(struct letters *l)
 
 /* The engine waited for this letter before, gave that up, and sends it again: it may be under way still, or
  * have arrived. */
-static bool adopt(struct letters *l, uint64_t tag, struct str id)
+static bool adopt(struct letters *l, struct sending *of, struct str id)
 {
-        for (uint32_t i = 0; l->orphans && i < l->most * SENT_PER_SLOT; i++) {
+        for (uint32_t i = 0; l->orphans && i < l->most * PLACES_PER_ONE; i++) {
                 struct sent *s = &l->sent[i];
 
                 if ((s->state != SENT_ORPHAN && s->state != SENT_ARRIVED) || !str_equal(str_of(s->id), id))
                         continue;
                 if (s->state == SENT_ORPHAN) {
                         s->state = SENT_UNDER_WAY;
-                        s->tag = tag;
+                        s->of = of;
                         l->orphans--;
                         return true;
                 }
                 sent_end(l, s);
-                l->arrived[l->arrived_n++] = tag;
+                l->arrived[l->arrived_n++] = of;
                 loop_ready(l->loop, l->wake);
                 return true;
         }
@@ -196,7 +206,7 @@ static bool adopt(struct letters *l, uint64_t tag, struct str id)
 
 /* ---- sending ------------------------------------------------------------ */
 
-static int send_kafka(struct letters *l, uint64_t tag, const struct request_maker *m, struct record *r,
+static int send_kafka(struct letters *l, struct sending *of, const struct request_maker *m, struct record *r,
                       bool keyed, struct str body, struct error *err)
 {
         bool cloud = m->trigger->event->format != FORMAT_FUNCTION_GRAPH;
@@ -223,21 +233,36 @@ static int send_kafka(struct letters *l, uint64_t tag, const struct request_make
                 return -1;
         }
         s->state = SENT_UNDER_WAY;
-        s->tag = tag;
+        s->of = of;
         s->n = body.n + (keyed ? r->key.n : 0) + r->id.n + OVERHEAD;
         return 0;
 }
 
-int letters_send(struct letters *l, uint32_t slot, uint64_t tag, struct request_maker *m, struct record *r,
-                 struct dead_letter *d, struct str payload, struct error *err)
+static int send_http(struct letters *l, uint32_t number, struct sending *of, size_t size, struct error *err)
 {
-        struct buf *message = &l->messages[slot];
-        struct http_request request = { .target = l->target, .message = message };
+        struct letter *letter = &l->letters[number];
+
+        if (l->in_use == &letter->request)
+                l->in_use = NULL;
+        letter->of = of;
+        letter->size = size;
+        letter->request.request.wake = l->wake;
+        letter->request.request.done = &l->answered;
+        letter->request.target = l->target;
+        letter->request.message = &l->messages[number];
+        letter->request.headers = buf_view(&l->headers);
+        return http_submit(&l->http, &letter->request, err);
+}
+
+int letters_send(struct letters *l, uint32_t number, struct sending *of, struct request_maker *m,
+                 struct record *r, struct dead_letter *d, struct str payload, struct error *err)
+{
+        struct buf *message = &l->messages[number];
         size_t most = room(l), beside = OVERHEAD + r->id.n;
         bool keyed = r->has_key && l->producer && r->key.n <= most / 2;
         int result;
 
-        if (l->producer && adopt(l, tag, r->id))
+        if (l->producer && adopt(l, of, r->id))
                 return 0;
         beside += keyed ? r->key.n : 0;
         buf_reset(message);
@@ -246,31 +271,29 @@ int letters_send(struct letters *l, uint32_t slot, uint64_t tag, struct request_
         request_dead_body(m, r, d, payload, most ? MAX_OF(most, beside + 1) - beside : 0, message);
         buf_reset(&l->headers);
         request_dead_headers(m, r, &l->headers);
-        request.headers = buf_view(&l->headers);
         if (message->failed || l->headers.failed)
                 return error_memory(err);
-        l->sizes[slot] = message->n - HTTP_HEADROOM + beside;
         if (!l->producer)
-                return l->http.ops->submit(l->http.cookie, tag, &request, err);
-        result = send_kafka(l, tag, m, r, keyed,
+                return send_http(l, number, of, message->n - HTTP_HEADROOM + beside, err);
+        result = send_kafka(l, of, m, r, keyed,
                             (struct str){ message->p + HTTP_HEADROOM, message->n - HTTP_HEADROOM }, err);
         buf_done(message);
         return result;
 }
 
-void letters_cancel(struct letters *l, uint64_t tag)
+void letters_cancel(struct letters *l, uint32_t number, const struct sending *of)
 {
         if (!l->producer) {
-                l->http.ops->cancel(l->http.cookie, tag);
+                http_release(&l->http, &l->letters[number].request);
                 return;
         }
         for (uint32_t i = 0; i < l->arrived_n; i++)
-                if (l->arrived[i] == tag) {
+                if (l->arrived[i] == of) {
                         l->arrived[i] = l->arrived[--l->arrived_n];
                         return;
                 }
-        for (uint32_t i = 0; i < l->most * SENT_PER_SLOT; i++)
-                if (l->sent[i].state == SENT_UNDER_WAY && l->sent[i].tag == tag) {
+        for (uint32_t i = 0; i < l->most * PLACES_PER_ONE; i++)
+                if (l->sent[i].state == SENT_UNDER_WAY && l->sent[i].of == of) {
                         l->sent[i].state = SENT_ORPHAN;
                         l->orphans++;
                         return;
@@ -279,28 +302,29 @@ void letters_cancel(struct letters *l, uint64_t tag)
 
 /* ---- outcomes ----------------------------------------------------------- */
 
-static void http_outcome(struct letters *l, const struct http_completion *c, struct answer *a)
+static void http_outcome(struct letters *l, const struct letter *letter, struct answer *a)
 {
-        bool fine = !c->failed && c->status >= 200 && c->status <= 299;
-        size_t n = l->sizes[c->tag & 0xffff];
+        const struct http_request *c = &letter->request;
+        bool failed = request_failed(&c->request), fine = !failed && c->status >= 200 && c->status <= 299;
+        size_t n = letter->size;
 
         *a = (struct answer){ .kind = fine ? ANSWER_ACCEPTED : ANSWER_RETRY,
-                              .status = c->failed ? 0 : c->status,
+                              .status = c->status,
                               .retry_after = c->retry_after,
                               .text = l->text };
         if (fine)
                 was_taken(l, n);
-        else if (!c->failed && c->status == 413 && was_refused(l, n))
+        else if (c->status == 413 && was_refused(l, n))
                 a->kind = ANSWER_TOO_LARGE;
-        if (c->failed)
-                (void)snprintf(l->text, sizeof(l->text), "dead letter: %.300s", c->error.text);
+        if (failed)
+                (void)snprintf(l->text, sizeof(l->text), "dead letter: %.300s", c->request.error.text);
         else
                 (void)snprintf(l->text, sizeof(l->text), "dead letter: %.200s answered %d: %.*s", l->url,
                                c->status, (int)MIN_OF(c->body.n, (size_t)120), c->body.p ? c->body.p : "");
 }
 
 /* false: nobody waits for it. */
-static bool kafka_outcome(struct letters *l, const struct kafka_delivery *delivery, uint64_t *tag,
+static bool kafka_outcome(struct letters *l, const struct kafka_delivery *delivery, struct sending **of,
                           struct answer *a)
 {
         struct sent *s = &l->sent[delivery->tag];
@@ -308,7 +332,7 @@ static bool kafka_outcome(struct letters *l, const struct kafka_delivery *delive
 
         if (!delivery->failed)
                 was_taken(l, s->n);
-        *tag = s->tag;
+        *of = s->of;
         *a = (struct answer){ .kind = !delivery->failed ? ANSWER_ACCEPTED
                                       : cut             ? ANSWER_TOO_LARGE
                                                         : ANSWER_RETRY,
@@ -322,24 +346,28 @@ static bool kafka_outcome(struct letters *l, const struct kafka_delivery *delive
         return awaited;
 }
 
-bool letters_take(struct letters *l, uint64_t *tag, struct answer *a)
+struct sending *letters_take(struct letters *l, struct answer *a)
 {
         struct kafka_delivery delivery;
-        struct http_completion c;
+        struct sending *of;
+        struct letter *letter;
+        struct request *r;
 
+        if (l->in_use)
+                http_release(&l->http, TAKE(l->in_use));
         if (l->arrived_n) {
-                *tag = l->arrived[--l->arrived_n];
                 *a = (struct answer){ .kind = ANSWER_ACCEPTED, .text = "" };
-                return true;
+                return l->arrived[--l->arrived_n];
         }
         while (l->producer && kafka_producer_take(l->producer, &delivery))
-                if (kafka_outcome(l, &delivery, tag, a))
-                        return true;
-        if (l->producer || !l->http.ops->take(l->http.cookie, &c))
-                return false;
-        *tag = c.tag;
-        http_outcome(l, &c, a);
-        return true;
+                if (kafka_outcome(l, &delivery, &of, a))
+                        return of;
+        if (!(r = request_next(&l->answered)))
+                return NULL;
+        l->in_use = CONTAINER_OF(r, struct http_request, request);
+        letter = CONTAINER_OF(l->in_use, struct letter, request);
+        http_outcome(l, letter, a);
+        return letter->of;
 }
 
 struct letters *letters_free(struct letters *l)
@@ -347,13 +375,13 @@ struct letters *letters_free(struct letters *l)
         if (!l)
                 return NULL;
         (void)kafka_producer_free(l->producer);
-        for (uint32_t i = 0; l->sent && i < l->most * SENT_PER_SLOT; i++)
+        for (uint32_t i = 0; l->sent && i < l->most * PLACES_PER_ONE; i++)
                 free(l->sent[i].id);
         free(l->sent);
         free(l->arrived);
-        free(l->sizes);
-        if (l->end)
-                (void)http_end_free(l->end);
+        for (uint32_t i = 0; l->letters && i < l->most; i++)
+                http_release(&l->http, &l->letters[i].request);
+        free(l->letters);
         (void)http_target_free(l->target);
         for (uint32_t i = 0; l->messages && i < l->most; i++)
                 buf_done(&l->messages[i]);

@@ -10,6 +10,7 @@ struct letters;
 
 struct letters_config {
         const struct trigger *trigger; /* has a deadLetter; borrowed */
+        const struct log_scope *log;   /* borrowed */
         const char *url;               /* what its ref or uri means; NULL with kafka */
         const char *secrets;           /* the folder; NULL: there is none */
         struct loop *loop;
@@ -18,12 +19,13 @@ struct letters_config {
         uint32_t most; /* letters under way at once */
 };
 int letters_new(struct letters **, const struct letters_config *, struct error *) MUST_CHECK;
-/* Sends the record of a dead letter; slot is below most and free. payload is what request_dead_body takes.
- * -1: not sent; no answer comes. What is too large for the receiver is answered as ANSWER_TOO_LARGE: sent
- * again it is cut to what is known to fit. */
-int letters_send(struct letters *, uint32_t slot, uint64_t tag, struct request_maker *, struct record *,
+struct sending;
+/* Sends the record of a dead letter for its sender; number is below most and free. payload is what
+ * request_dead_body takes. -1: not sent; no answer comes. What is too large for the receiver is answered as
+ * ANSWER_TOO_LARGE: sent again it is cut to what is known to fit. */
+int letters_send(struct letters *, uint32_t number, struct sending *, struct request_maker *, struct record *,
                  struct dead_letter *, struct str payload, struct error *) MUST_CHECK;
-void letters_cancel(struct letters *, uint64_t tag);
-/* The outcome; text belongs to the letters until the next call. */
-bool letters_take(struct letters *, uint64_t *tag, struct answer *);
+void letters_cancel(struct letters *, uint32_t number, const struct sending *);
+/* The next that has an outcome; NULL: none. text belongs to the letters until the next call. */
+struct sending *letters_take(struct letters *, struct answer *);
 struct letters *letters_free(struct letters *); /* NULL is fine; returns NULL */

@@ -6,7 +6,6 @@
 #include "api/worker.h"
 #include "log/log.h"
 #include "filter/filter.h"
-#include "http/fetch.h"
 #include "huawei/cloud.h"
 #include "worker/gate.h"
 #include "worker/target.h"
@@ -18,8 +17,8 @@ struct pipeline {
         struct pipeline_config config;
         const struct source_kind *kind;
         struct services services;
-        struct fetch_end *fetch; /* a push source's, as the next */
-        struct http_end *peers;
+        struct log_scope log;
+        struct warning_counts warnings;
         struct sender *sender;
         struct filter *filter; /* NULL: everything is delivered */
         struct feed *feed;
@@ -39,6 +38,7 @@ void pipeline_status(const struct pipeline *p, struct pipeline_status *out)
         out->delivery = p->delivery;
         (void)snprintf(out->delivery_text, sizeof(out->delivery_text), "%s", p->delivery_text);
         out->changes += p->changes;
+        out->warnings = p->warnings;
         p->feed->ops->count(p->feed, out);
         if (p->config.cloud && trigger_cloud(p->config.trigger))
                 out->clock_skew = cloud_skew(p->config.cloud);
@@ -68,10 +68,8 @@ static void tell_state(struct pipeline *p)
         if (state == p->delivery && strncmp(text, p->delivery_text, sizeof(p->delivery_text) - 1) == 0)
                 return;
         if (state != p->delivery)
-                log_at(state == DELIVERY_IDLE ? LOG_INFO : LOG_WARN, "delivery",
-                       LOG_S("namespace", p->config.trigger->namespace_),
-                       LOG_S("trigger", p->config.trigger->name),
-                       LOG_S("state", pipeline_delivery_name(state)), LOG_S("reason", text));
+                log_at_for(&p->log, state == DELIVERY_IDLE ? LOG_INFO : LOG_WARN, "delivery",
+                           LOG_S("state", pipeline_delivery_name(state)), LOG_S("reason", text));
         p->delivery = state;
         (void)snprintf(p->delivery_text, sizeof(p->delivery_text), "%s", text);
         p->changes++;
@@ -108,6 +106,48 @@ static void turn(struct task *task, usec now)
         if (more) /* others have their turn first */
                 loop_ready(p->config.loop, task);
         loop_arm(p->config.loop, task, MIN_OF(ops->deadline(p->feed), sender_deadline(p->sender)));
+}
+
+/* ---- what befalls the source -------------------------------------------- */
+
+static void count_from_nothing(struct pipeline *p)
+{
+        const struct warning *w = p->kind->warnings;
+
+        for (size_t i = 0; w && w[i].reason && i < WARNING_REASONS_MOST - 1; i++)
+                p->warnings.list[i] = (struct warning_count){ .reason = w[i].reason, .loses = w[i].loses };
+}
+
+static struct warning_count *count_of(struct warning_counts *all, const char *reason)
+{
+        struct warning_count *at = all->list;
+
+        for (; at < all->list + WARNING_REASONS_MOST - 1; at++)
+                if (!at->reason || strcmp(at->reason, reason) == 0) {
+                        at->reason = reason;
+                        return at;
+                }
+        at->reason = "Other";
+        return at;
+}
+
+static void told(void *cookie, const struct notice *n)
+{
+        struct pipeline *p = cookie;
+        struct warning_count *count = count_of(&p->warnings, n->reason);
+
+        count->times += n->times;
+        count->lost += n->lost;
+        count->loses = count->loses || n->lost;
+        if (n->lost)
+                (void)snprintf(p->warnings.lost_text, sizeof(p->warnings.lost_text), "%s", n->text);
+        p->warnings.lost += n->lost;
+        p->changes++;
+        loop_ready(p->config.loop, &p->task);
+        log_warn_for(&p->log, "the source warns", LOG_S("reason", n->reason), LOG_I("lost", (int64_t)n->lost),
+                     LOG_I("times", (int64_t)n->times), LOG_S("text", n->text));
+        if (p->config.notices.tell)
+                p->config.notices.tell(p->config.notices.cookie, n);
 }
 
 /* ---- life --------------------------------------------------------------- */
@@ -182,17 +222,14 @@ static int open_peer(void *cookie, struct http_target **out, const struct http_p
 
 static void close_peer(void *cookie UNUSED, struct http_target *target) { (void)http_target_free(target); }
 
-static int open_ways(struct pipeline *p, struct error *err)
+static void open_ways(struct pipeline *p)
 {
         static const struct http_peers_ops ops = { open_peer, close_peer };
 
-        if (fetch_end_new(&p->fetch, p->config.loop, &p->task, err) < 0 ||
-            http_end_new(&p->peers, p->config.http, &p->task, err) < 0)
-                return -1;
-        p->services.fetch = fetch_end_port(p->fetch);
-        p->services.http = http_end_port(p->peers);
+        if (p->config.fetch)
+                p->services.fetch = *p->config.fetch;
+        p->services.http = http_client_port(p->config.http);
         p->services.peers = (struct http_peers){ &ops, p };
-        return 0;
 }
 
 static int open_sender(struct pipeline *p, const struct delivery_config *delivery, struct error *err)
@@ -202,6 +239,7 @@ static int open_sender(struct pipeline *p, const struct delivery_config *deliver
         struct sender_config sender = { .loop = p->config.loop,
                                         .http = p->config.http,
                                         .trigger = t,
+                                        .log = &p->log,
                                         .shape = p->kind->shape,
                                         .clock = p->config.clock,
                                         .sink = p->config.sink,
@@ -210,7 +248,7 @@ static int open_sender(struct pipeline *p, const struct delivery_config *deliver
                                                                              : NULL,
                                         .secrets = p->config.secrets,
                                         .wake = &p->task,
-                                        .slots = delivery->max_in_flight,
+                                        .most = delivery->max_in_flight,
                                         .batch_records = delivery->batch_records };
 
         if (p->kind->push) {
@@ -248,12 +286,15 @@ static int open_all(struct pipeline *p, struct error *err)
                                          .clock = p->config.clock,
                                          .cloud = p->config.cloud,
                                          .trigger = t,
+                                         .log = &p->log,
+                                         .notices = { told, p },
                                          .instance = p->config.instance,
                                          .secrets = p->config.secrets,
                                          .ending = p->config.ending };
-        if ((p->kind->push && open_ways(p, err) < 0) || open_filter(p, err) < 0 ||
-            open_sender(p, &delivery, err) < 0 ||
-            p->config.open_store(p->config.store_cookie, &p->task, &p->services.store, err) < 0)
+        if (p->kind->push)
+                open_ways(p);
+        if (open_filter(p, err) < 0 || open_sender(p, &delivery, err) < 0 ||
+            p->config.open_store(p->config.store_cookie, &p->services.store, err) < 0)
                 return -1;
         if (p->config.open_claims &&
             p->config.open_claims(p->config.store_cookie, &p->task, &p->services.claims, err) < 0)
@@ -269,6 +310,8 @@ int pipeline_new(struct pipeline **out, const struct pipeline_config *config, st
                 return error_memory(err);
         p->config = *config;
         p->kind = config->kind ? config->kind : trigger_source(config->trigger);
+        p->log = log_scope_of(config->trigger->namespace_, config->trigger->name);
+        count_from_nothing(p);
         p->task.turn = turn;
         if (open_all(p, err) < 0) {
                 (void)pipeline_free(p);
@@ -295,9 +338,6 @@ struct pipeline *pipeline_free(struct pipeline *p)
         assert(!p->feed || p->feed->closed);
         if (p->feed)
                 p->feed->ops->free(p->feed);
-        (void)fetch_end_free(p->fetch);
-        if (p->peers)
-                (void)http_end_free(p->peers);
         if (p->services.claims.ops)
                 p->config.close_claims(p->config.store_cookie);
         if (p->services.store.ops)

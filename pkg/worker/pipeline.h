@@ -11,7 +11,8 @@ struct pipeline;
 struct pipeline_config {
         struct loop *loop;
         struct http_client *http;
-        struct cloud *cloud; /* of sources that call it; NULL: it is not called */
+        const struct fetch *fetch; /* what messages refer to, of push sources; NULL: it is not fetched */
+        struct cloud *cloud;       /* of sources that call it; NULL: it is not called */
         const struct clock *clock;
         const struct trigger *trigger;  /* borrowed until free */
         const struct source_kind *kind; /* NULL: the Trigger's own, with its spec */
@@ -24,24 +25,15 @@ struct pipeline_config {
         bool ending;            /* only take back what the source made outside */
         struct gate_host *host; /* where push sources are reached; NULL: nowhere */
         struct task *observer;  /* made ready when the status changed; may be NULL */
-        /* The store's end needs the pipeline's task; made by the caller through this. */
-        int (*open_store)(void *cookie, struct task *wake, struct store *, struct error *);
+        struct notices notices; /* who hears what befalls the source, besides the log and the counters */
+        /* where positions go, as long as there is a pipeline */
+        int (*open_store)(void *cookie, struct store *, struct error *);
         void (*close_store)(void *cookie);
         /* The same for the claims of a source that workers share; NULL: there is nobody to share with. */
         int (*open_claims)(void *cookie, struct task *wake, struct claims *, struct error *);
         void (*close_claims)(void *cookie);
         void *store_cookie;
 };
-
-/* Whatever the reason. */
-static inline int64_t pipeline_lost(const struct pipeline_status *s)
-{
-        uint64_t n = 0;
-
-        for (int reason = 0; reason < LOST_REASON_MAX; reason++)
-                n += s->lost[reason];
-        return (int64_t)n;
-}
 
 /* "the local clock is 20m0s behind the cloud's". Appends; nothing where they agree. */
 void pipeline_clock(const struct pipeline_status *, struct buf *);

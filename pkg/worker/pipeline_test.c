@@ -1,13 +1,18 @@
-/* The pipeline: a timer, a store in memory and a function over loopback that follows a script. */
+/* The pipeline: a timer, a store in memory and a function over loopback that follows a script. Time passes
+ * only where there is nothing to do before, and stands still while a request is on its way. */
 #include "worker/pipeline.h"
+
+#include <unistd.h>
 
 #include "http/server.h"
 #include "worker/testing.h"
 
-enum { REQUESTS = 16, WRITES = 64 };
+enum { REQUESTS = 16 };
 enum { HOLD = -1 }; /* a status: the answer waits for the test */
 
 static struct bench {
+        usec passed; /* since the beginning */
+        struct clock clock;
         struct loop *loop;
         struct http_server *server;
         struct http_client *client;
@@ -18,76 +23,63 @@ static struct bench {
         const int *script;
         size_t script_n, requests;
         char ids[REQUESTS][128], bodies[REQUESTS][512], names[REQUESTS][64];
+        usec times[REQUESTS];
         struct http_call *held;
         /* The store. */
-        struct task *wake;
-        char stored[512], given[512];
+        bool open;
+        char stored[512];
         bool has_stored;
         unsigned fail; /* how many of the next writes */
-        struct store_result results[WRITES];
-        size_t results_n, writes;
+        size_t writes;
         /* What run waits for. */
-        struct task observer, watchdog;
+        struct task observer, driver;
         bool (*until)(void);
-        bool overdue;
 } b;
 
-static void check(void)
-{
-        if (b.until && b.until()) {
-                b.until = NULL;
-                loop_stop(b.loop);
-        }
-}
+static usec read_monotonic(void *cookie UNUSED) { return USEC_HOUR + b.passed; }
+/* 2026-11-24T10:00:00.05Z: between two ticks */
+static usec read_wall(void *cookie UNUSED) { return 1795514400 * USEC_SEC + 50 * USEC_MSEC + b.passed; }
 
 /* ---- the store ---------------------------------------------------------- */
 
-static void fake_get(void *cookie UNUSED, uint64_t tag, struct str key)
+static void fake_get(void *cookie UNUSED, struct store_request *r, struct str key)
 {
         assert_true(str_is(key, "timer"));
-        memcpy(b.given, b.stored, sizeof(b.given));
-        b.results[b.results_n++] = (struct store_result){
-                .tag = tag, .is_get = true, .found = b.has_stored, .value = str_of(b.given)
-        };
-        loop_ready(b.loop, b.wake);
+        r->found = b.has_stored;
+        r->value.max = sizeof(b.stored);
+        buf_reset(&r->value);
+        buf_text(&r->value, b.stored);
+        request_end(&r->request, b.loop);
 }
 
-static void fake_put(void *cookie UNUSED, uint64_t tag, struct str key, struct str value)
+static void fake_put(void *cookie UNUSED, struct store_request *r, struct str key, struct str value)
 {
-        struct store_result *r = &b.results[b.results_n++];
-
-        assert_true(str_is(key, "timer") && b.results_n < WRITES);
-        *r = (struct store_result){ .tag = tag };
+        assert_true(str_is(key, "timer"));
         b.writes++;
         if (b.fail) {
                 b.fail--;
-                r->failed = true;
-                (void)error_set(&r->error, ERROR_UNREACHABLE, "no store today");
+                (void)error_set(&r->request.error, ERROR_UNREACHABLE, "no store today");
         } else {
                 (void)snprintf(b.stored, sizeof(b.stored), STR_FMT, STR_ARG(value));
                 b.has_stored = true;
         }
-        loop_ready(b.loop, b.wake);
+        request_end(&r->request, b.loop);
 }
 
-static bool fake_take(void *cookie UNUSED, struct store_result *out)
+static void fake_cancel(void *cookie UNUSED, struct store_request *r UNUSED)
 {
-        if (!b.results_n)
-                return false;
-        *out = b.results[0];
-        memmove(b.results, b.results + 1, --b.results_n * sizeof(b.results[0]));
-        return true;
+        fail_msg("it is done at once");
 }
-static const struct store_ops fake_ops = { fake_get, fake_put, fake_take };
+static const struct store_ops fake_ops = { fake_get, fake_put, fake_cancel };
 
-static int open_store(void *cookie UNUSED, struct task *wake, struct store *out, struct error *err UNUSED)
+static int open_store(void *cookie UNUSED, struct store *out, struct error *err UNUSED)
 {
-        b.wake = wake;
+        b.open = true;
         *out = (struct store){ &fake_ops, NULL };
         return 0;
 }
 
-static void close_store(void *cookie UNUSED) { b.wake = NULL; }
+static void close_store(void *cookie UNUSED) { b.open = false; }
 
 /* ---- the function ------------------------------------------------------- */
 
@@ -114,13 +106,13 @@ static void handle(void *cookie UNUSED, struct http_call *call)
                 header(m, "X-CFF-Func-Name", b.names[b.requests], sizeof(b.names[0]));
                 (void)snprintf(b.bodies[b.requests], sizeof(b.bodies[0]), STR_FMT,
                                STR_ARG(buf_view(&m->body)));
+                b.times[b.requests] = b.passed;
                 b.requests++;
         }
         if (status == HOLD)
                 b.held = call;
         else
                 reply(call, status);
-        check();
 }
 
 static void on_gone(void *cookie UNUSED, struct http_call *call)
@@ -131,24 +123,42 @@ static void on_gone(void *cookie UNUSED, struct http_call *call)
 
 /* ---- the bench ---------------------------------------------------------- */
 
-static void on_change(struct task *t UNUSED, usec now UNUSED) { check(); }
+static void on_change(struct task *t UNUSED, usec now UNUSED) {}
 
-static void too_late(struct task *t UNUSED, usec now UNUSED)
+static struct pipeline_status status(void)
 {
-        b.overdue = true;
-        loop_stop(b.loop);
+        struct pipeline_status s;
+
+        pipeline_status(b.pipeline, &s);
+        return s;
+}
+
+/* Has a turn in each pass. */
+static void drive(struct task *t, usec now)
+{
+        bool on_its_way = status().stats.in_flight > (b.held ? 1 : 0);
+        usec next = loop_next(b.loop);
+
+        if (b.until()) {
+                loop_stop(b.loop);
+                return;
+        }
+        if (!on_its_way && next > now) {
+                if (next == USEC_NEVER)
+                        fail_msg("what was waited for does not come: %zu requests, %zu writes", b.requests,
+                                 b.writes);
+                b.passed += next - now;
+        }
+        loop_ready(b.loop, t);
 }
 
 static void run(bool (*until)(void))
 {
         b.until = until;
-        if (until())
-                return;
-        loop_arm(b.loop, &b.watchdog, clock_monotonic(&system_clock) + 20 * USEC_SEC);
+        (void)alarm(20);
+        loop_ready(b.loop, &b.driver);
         loop_run(b.loop);
-        loop_forget(b.loop, &b.watchdog);
-        if (b.overdue)
-                fail_msg("what was waited for does not come: %zu requests, %zu writes", b.requests, b.writes);
+        (void)alarm(0);
 }
 
 #define SPEC(schedule)                                                                                       \
@@ -167,7 +177,7 @@ static void begin(const char *spec, const char *stored, const int *script, size_
                                                .body_max = 65536,
                                                .handle = handle,
                                                .gone = on_gone };
-        struct pipeline_config config = { .clock = &system_clock,
+        struct pipeline_config config = { .clock = &b.clock,
                                           .open_store = open_store,
                                           .close_store = close_store };
         struct error err;
@@ -177,11 +187,13 @@ static void begin(const char *spec, const char *stored, const int *script, size_
         b.script_n = script_n;
         b.fail = fail;
         b.observer.turn = on_change;
-        b.watchdog.turn = too_late;
+        b.driver.turn = drive;
+        b.clock = (struct clock){ read_monotonic, read_wall, NULL };
         b.has_stored = stored != NULL;
         (void)snprintf(b.stored, sizeof(b.stored), "%s", stored ? stored : "");
         b.trigger = decode_trigger(str_of(spec));
         assert_int_equal(loop_new(&b.loop, &err), 0);
+        loop_use_clock(b.loop, &b.clock);
         assert_int_equal(http_server_new(&b.server, b.loop, &function, &err), 0);
         assert_int_equal(http_client_new(&b.client, b.loop, &err), 0);
         (void)snprintf(b.sink, sizeof(b.sink), "http://127.0.0.1:%u/", http_server_port(b.server));
@@ -198,23 +210,16 @@ static bool stopped(void) { return pipeline_stopped(b.pipeline); }
 
 static void end(void)
 {
-        pipeline_stop(b.pipeline, clock_monotonic(&system_clock) + 5 * USEC_SEC);
+        pipeline_stop(b.pipeline, clock_monotonic(&b.clock) + 5 * USEC_SEC);
         run(stopped);
         assert_null(pipeline_free(b.pipeline));
-        assert_null(b.wake); /* the store was closed */
+        assert_false(b.open); /* the store was closed */
         b.client = http_client_free(b.client);
         b.server = http_server_free(b.server);
         loop_forget(b.loop, &b.observer);
+        loop_forget(b.loop, &b.driver);
         b.loop = loop_free(b.loop);
         b.trigger = trigger_free(b.trigger);
-}
-
-static struct pipeline_status status(void)
-{
-        struct pipeline_status s;
-
-        pipeline_status(b.pipeline, &s);
-        return s;
 }
 
 /* ---- tests -------------------------------------------------------------- */
@@ -241,6 +246,9 @@ static void ticks_are_delivered_in_the_functions_shape(void **state UNUSED)
         }
         assert_string_not_equal(b.ids[0], b.ids[1]);
         assert_string_not_equal(b.ids[1], b.ids[2]);
+        assert_int_equal(b.times[0], 50 * USEC_MSEC); /* each at its time */
+        assert_int_equal(b.times[1], 150 * USEC_MSEC);
+        assert_int_equal(b.times[2], 250 * USEC_MSEC);
         s = status();
         assert_int_equal(s.source, SOURCE_CONNECTED);
         assert_int_equal(s.delivery, DELIVERY_IDLE);
@@ -257,6 +265,8 @@ static void what_fails_for_now_is_sent_again(void **state UNUSED)
         assert_non_null(strstr(status().delivery_text, "answered 503: told to fail"));
         assert_int_equal(status().last_delivery, 0);
         run(delivering);
+        assert_in_range(b.times[1] - b.times[0], 1, 10 * USEC_MSEC);
+        assert_in_range(b.times[2] - b.times[1], 1, 20 * USEC_MSEC);
         assert_string_equal(b.ids[0], b.ids[1]);
         assert_string_equal(b.ids[0], b.ids[2]);
         assert_string_equal(b.bodies[0], b.bodies[2]);
@@ -285,7 +295,7 @@ static void what_is_in_flight_is_finished_and_stored(void **state UNUSED)
         begin(OFTEN, NULL, script, COUNT_OF(script), 0);
         run(one_request);
         assert_non_null(strstr(b.stored, "\"claimed\":"));
-        pipeline_stop(b.pipeline, clock_monotonic(&system_clock) + 10 * USEC_SEC);
+        pipeline_stop(b.pipeline, clock_monotonic(&b.clock) + 10 * USEC_SEC);
         assert_false(pipeline_stopped(b.pipeline));
         assert_non_null(b.held);
         reply(b.held, 200);
@@ -306,8 +316,9 @@ static void at_the_deadline_it_stops_and_keeps_its_claim(void **state UNUSED)
 
         begin(OFTEN, NULL, script, COUNT_OF(script), 0);
         run(one_request);
-        pipeline_stop(b.pipeline, clock_monotonic(&system_clock) + 20 * USEC_MSEC);
+        pipeline_stop(b.pipeline, clock_monotonic(&b.clock) + 20 * USEC_MSEC);
         run(stopped);
+        assert_int_equal(b.passed, 50 * USEC_MSEC + 20 * USEC_MSEC);
         assert_int_equal(b.requests, 1);
         assert_non_null(strstr(b.stored, "\"claimed\":")); /* sent again by the next worker */
         end();

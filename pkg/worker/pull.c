@@ -8,11 +8,18 @@
 
 enum { EVENTS_AT_ONCE = 64 };
 
+/* An attempt of the engine's that is under way. */
+struct flight {
+        struct sending *sending; /* NULL: none */
+        uint32_t attempt;
+};
+
 struct pull {
         struct feed feed;
         const struct pull_ops *ops; /* of the source */
         struct delivery *engine;
-        struct buf document; /* what the filter sees */
+        struct flight *flights; /* by the slot of the attempt */
+        struct buf document;    /* what the filter sees */
         bool stopping;
         usec give_up_at;
 };
@@ -21,26 +28,13 @@ static struct pull *pull_of(const struct feed *f) { return CONTAINER_OF(f, struc
 
 /* ---- from the source ---------------------------------------------------- */
 
-static void records_lost(struct pull *p, const struct pull_event *e)
-{
-        struct pipeline_status *s = &p->feed.status;
-        const struct trigger *t = p->feed.config.trigger;
-
-        s->lost[e->lost_reason] += e->lost;
-        (void)snprintf(s->lost_text, sizeof(s->lost_text), "%s", e->text);
-        log_warn("records are lost", LOG_S("namespace", t->namespace_), LOG_S("trigger", t->name),
-                 LOG_S("reason", lost_reason_name(e->lost_reason)), LOG_I("records", (int64_t)e->lost),
-                 LOG_S("text", e->text));
-        s->changes++;
-}
-
 static void track_assigned(struct pull *p, uint32_t track, usec now)
 {
         struct error err;
 
         if (delivery_assign(p->engine, track, now, &err) < 0) {
-                log_error("a partition can't be taken", LOG_S("trigger", p->feed.config.trigger->name),
-                          LOG_I("track", track), LOG_S("error", err.text));
+                log_error_for(p->feed.config.services->log, "a partition can't be taken",
+                              LOG_I("track", track), LOG_S("error", err.text));
                 p->ops->revoked(p->feed.source, track);
         }
 }
@@ -82,7 +76,6 @@ static bool poll_source(struct pull *p, usec now)
                         break;
                 case PULL_LOST: delivery_revoke(p->engine, e->track, 0); break;
                 case PULL_STATE: feed_source_said(&p->feed, e->state, e->text, now); break;
-                case PULL_RECORDS_LOST: records_lost(p, e); break;
                 case PULL_CLOSED:
                         p->feed.closed = true;
                         p->feed.status.changes++;
@@ -96,27 +89,54 @@ static bool poll_source(struct pull *p, usec now)
 
 static bool take_answers(struct pull *p, usec now)
 {
-        uint32_t ticket;
         struct answer a;
         bool any = false;
+        void *owner;
 
-        while (sender_take(p->feed.config.sender, &ticket, &a)) {
+        while (sender_take(p->feed.config.sender, &owner, &a)) {
+                struct flight *f = owner;
+
+                f->sending = NULL;
                 if (a.kind == ANSWER_ACCEPTED || a.kind == ANSWER_PARTIAL)
                         p->feed.status.last_delivery = clock_wall(p->feed.config.clock);
-                delivery_answer(p->engine, ticket, &a, now);
+                delivery_answer(p->engine, f->attempt, &a, now);
                 any = true;
         }
         return any;
 }
 
-static void perform(struct pull *p, const struct action *a)
+static void send(struct pull *p, const struct action *a, usec now)
+{
+        static const struct answer no_memory = { .kind = ANSWER_RETRY, .text = "out of memory" };
+        struct flight *f = &p->flights[delivery_slot(a->attempt)];
+        struct sender *sender = p->feed.config.sender;
+        const struct dead_letter dead = {
+                .attempts = a->number, .status = a->status, .reason = a->reason, .answer = a->body
+        };
+
+        f->attempt = a->attempt;
+        f->sending = a->kind == ACTION_SEND ? sender_send(sender, a->records, a->n, f)
+                                            : sender_send_letter(sender, a->records[0], &dead, f);
+        if (!f->sending)
+                delivery_answer(p->engine, a->attempt, &no_memory, now);
+}
+
+static void cancel(struct pull *p, uint32_t attempt)
+{
+        struct flight *f = &p->flights[delivery_slot(attempt)];
+
+        if (f->sending && f->attempt == attempt)
+                sender_cancel(p->feed.config.sender, TAKE(f->sending));
+}
+
+static void perform(struct pull *p, const struct action *a, usec now)
 {
         struct source *s = p->feed.source;
 
         switch (a->kind) {
         case ACTION_SEND:
-        case ACTION_DEAD_LETTER: sender_send(p->feed.config.sender, a); break;
-        case ACTION_CANCEL: sender_cancel(p->feed.config.sender, a->attempt); break;
+        case ACTION_DEAD_LETTER: send(p, a, now); break;
+        case ACTION_CANCEL: cancel(p, a->attempt); break;
         case ACTION_DETACH:
                 if (p->ops->detach)
                         (void)p->ops->detach(s, a->record);
@@ -139,7 +159,7 @@ static bool pull_turn(struct feed *f, usec now)
         more = take_answers(p, now) || more;
         delivery_hold(p->engine, !sender_ready(f->config.sender, &why));
         while (delivery_next(p->engine, now, &a)) {
-                perform(p, &a);
+                perform(p, &a, now);
                 more = true;
         }
         return more;
@@ -186,6 +206,7 @@ static void pull_free(struct feed *f)
         if (f->source)
                 (void)p->ops->free(f->source);
         (void)delivery_free(p->engine);
+        free(p->flights);
         buf_done(&p->document);
         free(p);
 }
@@ -206,6 +227,11 @@ int pull_new(struct feed **out, const struct feed_config *config, const struct d
         p->feed = (struct feed){ .ops = &ops, .config = *config };
         p->ops = config->kind->pull;
         p->document.max = (size_t)64 << 20;
+        p->flights = calloc(delivery->max_in_flight, sizeof(*p->flights));
+        if (!p->flights) {
+                pull_free(&p->feed);
+                return error_memory(err);
+        }
         if (delivery_new(&p->engine, delivery, random_seed(), err) < 0 ||
             feed_open_source(&p->feed, err) < 0) {
                 pull_free(&p->feed);

@@ -13,19 +13,22 @@ enum {
         ANSWER_KEPT = 4096,
         PARTIAL_ANSWER_KEPT = 64 * 1024
 };
-#define TAG_INIT ((uint64_t)1 << 32)
 
-enum slot_state { SLOT_FREE, SLOT_TRANSFORMING, SLOT_SENT, SLOT_LETTER, SLOT_FAILED };
-struct slot {
-        enum slot_state state;
-        uint32_t ticket, n;
+enum sending_state { SENDING_TRANSFORMED, SENDING_SENT, SENDING_LETTER, SENDING_FAILED };
+struct sending {
+        struct http_request request;
+        struct list_node node;   /* of those under way, or spare */
+        struct list_node failed; /* of those that failed, and wait to be taken */
+        enum sending_state state;
+        void *owner;
+        uint32_t number; /* of all that there are: its place among the letters */
+        uint32_t n;
         uint32_t shown; /* of access: its version */
         struct buf message, headers;
         size_t secrets_at;       /* in headers: those of access, which stand at the end */
         struct record **records; /* those sent; kept only where an answer may name them */
-        char *failure;           /* it could not be sent: the reason; waits to be taken */
+        char *failure;           /* it could not be sent: the reason */
         enum answer_kind failed_as;
-        struct slot *next_failed;
         struct record *letter; /* of a dead letter: what it is made of, until it is answered */
         struct dead_letter dead;
 };
@@ -36,19 +39,21 @@ struct sender {
         struct sender_config config;
         const struct delivery_spec *delivery;
         struct request_maker maker;
-        struct http_end *end;
         struct http http;
         struct http_target *target;
         struct access *access; /* NULL: nothing is needed */
         struct letters *letters;
         struct transform *transform;
-        struct slot *slots;
-        struct slot *failed, **failed_last;
-        uint32_t *places; /* of records that a partial answer names */
+        struct list under_way, spare, failed; /* struct sending; so many were made: */
+        uint32_t sendings;
+        struct list answered;  /* requests */
+        struct sending *taken; /* its answer is in use */
+        uint32_t *places;      /* of records that a partial answer names */
         struct buf words, init_message, payload, answer;
         char text[400];
         bool cut; /* of the last answer: its body was longer than what is kept */
         enum init_state init;
+        struct http_request init_request;
         unsigned init_failures;
         uint32_t init_shown;
         usec init_at; /* the next attempt, or the end of the present one */
@@ -58,37 +63,86 @@ struct sender {
 
 /* ---- sending ------------------------------------------------------------ */
 
-static struct slot *slot_of(struct sender *s, uint32_t ticket) { return &s->slots[ticket & 0xffff]; }
-
-static void fail_slot(struct sender *s, struct slot *slot, enum answer_kind kind, const char *why)
+static struct sending *sending_free(struct sending *o)
 {
-        slot->state = SLOT_FAILED;
-        free(slot->failure);
-        slot->failure = str_dup(str_of(why));
-        slot->failed_as = kind;
-        slot->next_failed = NULL;
-        *s->failed_last = slot;
-        s->failed_last = &slot->next_failed;
+        if (!o)
+                return NULL;
+        buf_done(&o->message);
+        buf_done(&o->headers);
+        free(o->records);
+        free(o->failure);
+        free(o);
+        return NULL;
+}
+
+static struct sending *sending_make(struct sender *s)
+{
+        struct sending *o = calloc(1, sizeof(*o));
+
+        if (!o)
+                return NULL;
+        if (s->delivery->partial_failures &&
+            !(o->records = calloc(s->config.batch_records, sizeof(struct record *))))
+                return sending_free(o);
+        o->message.max = MESSAGE_MOST;
+        o->headers.max = 65536;
+        o->number = s->sendings++;
+        o->request.request.wake = s->config.wake;
+        o->request.request.done = &s->answered;
+        return o;
+}
+
+static struct sending *sending_new(struct sender *s, size_t n, void *owner)
+{
+        struct sending *o = LIST_TAKE(&s->spare, struct sending, node);
+
+        if (!o && !(o = sending_make(s)))
+                return NULL;
+        list_append(&s->under_way, &o->node);
+        o->owner = owner;
+        o->n = (uint32_t)n;
+        return o;
+}
+
+/* What is large is not kept for the next one: that may never come. */
+static void sending_end(struct sender *s, struct sending *o)
+{
+        http_release(&s->http, &o->request);
+        list_remove(&o->failed);
+        list_remove(&o->node);
+        list_prepend(&s->spare, &o->node);
+        if (o->message.cap > MESSAGE_KEPT)
+                buf_done(&o->message);
+}
+
+static void sending_fail(struct sender *s, struct sending *o, enum answer_kind kind, const char *why)
+{
+        o->state = SENDING_FAILED;
+        free(o->failure);
+        o->failure = str_dup(str_of(why));
+        o->failed_as = kind;
+        list_append(&s->failed, &o->failed);
         loop_ready(s->config.loop, s->config.wake);
 }
 
-static void submit(struct sender *s, struct slot *slot)
+static void submit(struct sender *s, struct sending *o)
 {
-        struct http_request request = { .target = s->target, .message = &slot->message };
         struct error err;
 
-        slot->secrets_at = slot->headers.n;
+        o->secrets_at = o->headers.n;
         if (s->access) {
-                buf_str(&slot->headers, access_headers(s->access));
-                slot->shown = access_version(s->access);
+                buf_str(&o->headers, access_headers(s->access));
+                o->shown = access_version(s->access);
         }
-        request.headers = buf_view(&slot->headers);
-        if (slot->message.failed || slot->headers.failed)
-                fail_slot(s, slot, ANSWER_RETRY, "out of memory, or an event above 64 MiB");
-        else if (s->http.ops->submit(s->http.cookie, slot->ticket, &request, &err) < 0)
-                fail_slot(s, slot, err.kind == ERROR_INVALID ? ANSWER_FINAL : ANSWER_RETRY, err.text);
+        o->request.target = s->target;
+        o->request.message = &o->message;
+        o->request.headers = buf_view(&o->headers);
+        if (o->message.failed || o->headers.failed)
+                sending_fail(s, o, ANSWER_RETRY, "out of memory, or an event above 64 MiB");
+        else if (http_submit(&s->http, &o->request, &err) < 0)
+                sending_fail(s, o, err.kind == ERROR_INVALID ? ANSWER_FINAL : ANSWER_RETRY, err.text);
         else
-                slot->state = SLOT_SENT;
+                o->state = SENDING_SENT;
 }
 
 static void begin_message(struct buf *message)
@@ -105,170 +159,140 @@ static struct str body_of(const struct buf *message)
         return (struct str){ message->p + HTTP_HEADROOM, message->n - HTTP_HEADROOM };
 }
 
-static bool any_unjudged(const struct action *a)
+static bool any_unjudged(struct record *const *records, size_t n)
 {
-        for (size_t i = 0; i < a->n; i++)
-                if (a->records[i]->unjudged)
+        for (size_t i = 0; i < n; i++)
+                if (records[i]->unjudged)
                         return true;
         return false;
 }
 
-static void send_records(struct sender *s, struct slot *slot, const struct action *a)
+struct sending *sender_send(struct sender *s, struct record *const *records, size_t n, void *owner)
 {
-        begin_message(&slot->message);
-        buf_reset(&slot->headers);
-        request_body(&s->maker, a->records, a->n, &slot->message);
-        request_headers(&s->maker, a->records, a->n, &slot->headers);
-        if (slot->records)
-                memcpy(slot->records, a->records, a->n * sizeof(struct record *));
-        if (any_unjudged(a)) /* halved until it is alone; then it is final */
-                fail_slot(s, slot, a->n > 1 ? ANSWER_TOO_LARGE : ANSWER_FINAL,
-                          "the filter can't say whether the record is wanted: it is nested too deep, or its "
-                          "arrays hold too much");
-        else if (!slot->message.failed && a->n > 1 &&
-                 body_of(&slot->message).n > (size_t)s->delivery->batch->max_bytes)
-                fail_slot(s, slot, ANSWER_TOO_LARGE, "the batch is larger than batch.maxBytes");
-        else if (s->transform && !slot->message.failed) {
-                slot->state = SLOT_TRANSFORMING;
-                transform_submit(s->transform, slot->ticket, body_of(&slot->message));
+        struct sending *o = sending_new(s, n, owner);
+
+        if (!o)
+                return NULL;
+        begin_message(&o->message);
+        buf_reset(&o->headers);
+        request_body(&s->maker, records, n, &o->message);
+        request_headers(&s->maker, records, n, &o->headers);
+        if (o->records)
+                memcpy(o->records, records, n * sizeof(struct record *));
+        if (any_unjudged(records, n)) /* halved until it is alone; then it is final */
+                sending_fail(s, o, n > 1 ? ANSWER_TOO_LARGE : ANSWER_FINAL,
+                             "the filter can't say whether the record is wanted: it is nested too deep, or "
+                             "its arrays hold too much");
+        else if (!o->message.failed && n > 1 &&
+                 body_of(&o->message).n > (size_t)s->delivery->batch->max_bytes)
+                sending_fail(s, o, ANSWER_TOO_LARGE, "the batch is larger than batch.maxBytes");
+        else if (s->transform && !o->message.failed) {
+                o->state = SENDING_TRANSFORMED;
+                transform_submit(s->transform, (uintptr_t)o, body_of(&o->message));
         } else
-                submit(s, slot);
+                submit(s, o);
+        return o;
 }
 
-static void send_letter(struct sender *s, struct slot *slot)
+static void post_letter(struct sender *s, struct sending *o)
 {
-        struct dead_letter d = slot->dead;
+        struct dead_letter d = o->dead;
         struct error err;
 
         buf_reset(&s->payload);
         if (s->config.trigger->event->format == FORMAT_FUNCTION_GRAPH)
-                request_body(&s->maker, &slot->letter, 1, &s->payload);
-        if (letters_send(s->letters, slot->ticket & 0xffff, slot->ticket, &s->maker, slot->letter, &d,
-                         buf_view(&s->payload), &err) < 0)
-                fail_slot(s, slot, ANSWER_RETRY, err.text);
+                request_body(&s->maker, &o->letter, 1, &s->payload);
+        if (letters_send(s->letters, o->number, o, &s->maker, o->letter, &d, buf_view(&s->payload), &err) < 0)
+                sending_fail(s, o, ANSWER_RETRY, err.text);
         else
-                slot->state = SLOT_LETTER;
+                o->state = SENDING_LETTER;
         if (s->payload.cap > MESSAGE_KEPT)
                 buf_done(&s->payload);
 }
 
-void sender_send(struct sender *s, const struct action *a)
+struct sending *sender_send_letter(struct sender *s, struct record *record, const struct dead_letter *dead,
+                                   void *owner)
 {
-        struct slot *slot = slot_of(s, a->attempt);
+        struct sending *o = sending_new(s, 1, owner);
 
-        slot->ticket = a->attempt;
-        slot->n = (uint32_t)a->n;
-        if (a->kind == ACTION_DEAD_LETTER) {
-                slot->letter = a->records[0];
-                slot->dead = (struct dead_letter){
-                        .attempts = a->number, .status = a->status, .reason = a->reason, .answer = a->body
-                };
-                send_letter(s, slot);
-        } else
-                send_records(s, slot, a);
+        if (!o)
+                return NULL;
+        o->letter = record;
+        o->dead = *dead;
+        post_letter(s, o);
+        return o;
 }
 
-size_t sender_held(const struct sender *s, uint32_t ticket)
+size_t sender_held(const struct sending *o) { return o->message.cap; }
+
+void sender_cancel(struct sender *s, struct sending *o)
 {
-        const struct slot *slot = &s->slots[ticket & 0xffff];
-
-        return slot->ticket == ticket ? slot->message.cap : 0;
-}
-
-/* What is large is not kept for the next request: that may never come. */
-static void free_slot(struct slot *slot)
-{
-        slot->state = SLOT_FREE;
-        if (slot->message.cap > MESSAGE_KEPT)
-                buf_done(&slot->message);
-}
-
-static void forget_failure(struct sender *s, const struct slot *slot)
-{
-        struct slot **at = &s->failed;
-
-        while (*at != slot)
-                at = &(*at)->next_failed;
-        *at = slot->next_failed;
-        if (!*at)
-                s->failed_last = at;
-}
-
-void sender_cancel(struct sender *s, uint32_t ticket)
-{
-        struct slot *slot = slot_of(s, ticket);
-
-        if (slot->ticket != ticket)
-                return;
-        if (slot->state == SLOT_TRANSFORMING)
-                transform_cancel(s->transform, ticket);
-        else if (slot->state == SLOT_SENT)
-                s->http.ops->cancel(s->http.cookie, ticket);
-        else if (slot->state == SLOT_LETTER)
-                letters_cancel(s->letters, ticket);
-        else if (slot->state == SLOT_FAILED)
-                forget_failure(s, slot);
-        free_slot(slot);
+        if (o->state == SENDING_TRANSFORMED)
+                transform_cancel(s->transform, (uintptr_t)o);
+        else if (o->state == SENDING_LETTER)
+                letters_cancel(s->letters, o->number, o);
+        sending_end(s, o);
 }
 
 /* ---- answers ------------------------------------------------------------ */
 
-static struct str secrets_of(const struct slot *slot)
+static struct str secrets_of(const struct sending *o)
 {
-        return (struct str){ slot->headers.p + slot->secrets_at, slot->headers.n - slot->secrets_at };
+        return (struct str){ o->headers.p + o->secrets_at, o->headers.n - o->secrets_at };
 }
 
-static void partial(struct sender *s, const struct slot *slot, const struct http_completion *c,
-                    struct answer *a)
+static void partial(struct sender *s, const struct sending *o, struct answer *a)
 {
+        const struct http_request *c = &o->request;
         bool all;
         size_t n;
 
         buf_reset(&s->words);
         /* What is not kept whole is known by its list. */
         n = request_failures(c->body_cut && c->member.p ? c->member : c->body, c->body_cut && !c->member.p,
-                             slot->records, slot->n, s->places, &all, &s->words);
+                             o->records, o->n, s->places, &all, &s->words);
         if (all) {
                 a->kind = ANSWER_RETRY;
                 (void)snprintf(s->text, sizeof(s->text), "%.120s: %s", s->config.sink,
                                s->words.p ? s->words.p : "");
         } else if (n) {
-                a->kind = n == slot->n && slot->n == 1 ? ANSWER_RETRY : ANSWER_PARTIAL;
+                a->kind = n == o->n && o->n == 1 ? ANSWER_RETRY : ANSWER_PARTIAL;
                 a->failed = s->places;
                 a->failed_n = n;
                 (void)snprintf(s->text, sizeof(s->text),
-                               "%.120s: %zu of %u records failed, the first is %.*s", s->config.sink, n,
-                               slot->n, (int)MIN_OF(slot->records[s->places[0]]->id.n, (size_t)160),
-                               slot->records[s->places[0]]->id.p);
+                               "%.120s: %zu of %u records failed, the first is %.*s", s->config.sink, n, o->n,
+                               (int)MIN_OF(o->records[s->places[0]]->id.n, (size_t)160),
+                               o->records[s->places[0]]->id.p);
         }
 }
 
 /* What the function said as a dead letter tells it: some answer with all that they were sent. */
-static void clean(struct sender *s, const struct slot *slot, struct answer *a)
+static void clean(struct sender *s, const struct sending *o, struct answer *a)
 {
         if (!s->access || !s->letters || a->kind == ANSWER_ACCEPTED || !a->body.n)
                 return;
         buf_reset(&s->answer);
         access_quote(s->access,
                      &(struct access_words){
-                             .text = a->body, .most = SIZE_MAX, .cut = s->cut, .shown = secrets_of(slot) },
+                             .text = a->body, .most = SIZE_MAX, .cut = s->cut, .shown = secrets_of(o) },
                      &s->answer);
         a->body = s->answer.failed ? (struct str){ 0 } : buf_view(&s->answer);
 }
 
-static void answered(struct sender *s, const struct slot *slot, const struct http_completion *c,
-                     struct answer *a)
+static void answered(struct sender *s, const struct sending *o, struct answer *a)
 {
+        const struct http_request *c = &o->request;
+        const struct error *why = &c->request.error;
         struct str words = str_trim(c->body);
 
         *a = (struct answer){ .kind = ANSWER_RETRY, .text = s->text };
-        s->cut = !c->failed && c->body_cut;
-        if (c->failed) {
+        s->cut = c->body_cut;
+        if (request_failed(&c->request)) {
                 /* Whatever went wrong here or between, the function has refused nothing. Only what the
                  * request itself makes impossible stays so. */
-                a->kind = c->error.kind == ERROR_INVALID ? ANSWER_FINAL : ANSWER_RETRY;
-                a->overload = c->error.kind == ERROR_UNREACHABLE || c->error.kind == ERROR_TIMEOUT;
-                (void)snprintf(s->text, sizeof(s->text), "%.390s", c->error.text);
+                a->kind = why->kind == ERROR_INVALID ? ANSWER_FINAL : ANSWER_RETRY;
+                a->overload = why->kind == ERROR_UNREACHABLE || why->kind == ERROR_TIMEOUT;
+                (void)snprintf(s->text, sizeof(s->text), "%.390s", why->text);
                 return;
         }
         a->kind = answer_kind_of(c->status);
@@ -282,64 +306,54 @@ static void answered(struct sender *s, const struct slot *slot, const struct htt
 
                 access_quote(s->access,
                              &(struct access_words){
-                                     .text = words, .most = 160, .cut = s->cut, .shown = secrets_of(slot) },
+                                     .text = words, .most = 160, .cut = s->cut, .shown = secrets_of(o) },
                              &quoted);
                 (void)snprintf(s->text, sizeof(s->text),
                                quoted.n ? "%.160s answered %d: %.160s" : "%.160s answered %d", s->config.sink,
                                c->status, quoted.p ? quoted.p : "");
         }
-        if (c->status == 401 && s->access && access_refused(s->access, slot->shown))
+        if (c->status == 401 && s->access && access_refused(s->access, o->shown))
                 a->kind = ANSWER_RETRY;
-        if (a->kind == ANSWER_ACCEPTED && slot->records)
-                partial(s, slot, c, a);
-        clean(s, slot, a);
+        if (a->kind == ANSWER_ACCEPTED && o->records)
+                partial(s, o, a);
+        clean(s, o, a);
 }
 
-static void init_answered(struct sender *s, const struct http_completion *c)
+static void init_failed(struct sender *s, usec retry_after, const char *why)
 {
         usec now = loop_now(s->config.loop);
 
-        if (!c->failed && c->status >= 200 && c->status <= 299) {
-                s->init = INIT_DONE;
-                s->init_why[0] = 0;
-                return;
-        }
         s->init = INIT_WAITS;
         s->init_at = now + backoff_full_jitter(&s->random, s->delivery->retry->initial_backoff,
                                                s->delivery->retry->max_backoff, s->init_failures++,
                                                10 * USEC_MSEC);
-        if (!c->failed)
-                s->init_at = MAX_OF(s->init_at,
-                                    now + MIN_OF(c->retry_after, s->delivery->retry->retry_after_max));
-        if (!c->failed && c->status == 401 && s->access)
-                /* until there is something newer it is tried again as it is */
-                (void)access_refused(s->access, s->init_shown);
-        if (c->failed)
-                (void)snprintf(s->init_why, sizeof(s->init_why), "initialization: %.380s", c->error.text);
-        else {
-                BUF_AT_END struct buf quoted = BUF_INIT(1024);
-
-                access_quote(s->access,
-                             &(struct access_words){ .text = c->body, .most = 160, .cut = c->body_cut },
-                             &quoted);
-                (void)snprintf(s->init_why, sizeof(s->init_why), "initialization: %.100s answered %d: %.160s",
-                               s->config.trigger->function->init_path, c->status, quoted.p ? quoted.p : "");
-        }
+        s->init_at = MAX_OF(s->init_at, now + MIN_OF(retry_after, s->delivery->retry->retry_after_max));
+        (void)snprintf(s->init_why, sizeof(s->init_why), "initialization: %.380s", why);
 }
 
-static bool take_failure(struct sender *s, uint32_t *ticket, struct answer *a)
+static void init_answered(struct sender *s)
 {
-        struct slot *slot = s->failed;
+        const struct http_request *c = &s->init_request;
+        BUF_AT_END struct buf quoted = BUF_INIT(1024);
+        char why[380];
 
-        if (!slot)
-                return false;
-        if (!(s->failed = slot->next_failed))
-                s->failed_last = &s->failed;
-        *ticket = slot->ticket;
-        free_slot(slot);
-        *a = (struct answer){ .kind = slot->failed_as,
-                              .text = slot->failure ? slot->failure : "out of memory" };
-        return true;
+        if (c->status >= 200 && c->status <= 299) {
+                s->init = INIT_DONE;
+                s->init_why[0] = 0;
+                return;
+        }
+        if (request_failed(&c->request)) {
+                init_failed(s, 0, c->request.error.text);
+                return;
+        }
+        if (c->status == 401 && s->access)
+                /* until there is something newer it is tried again as it is */
+                (void)access_refused(s->access, s->init_shown);
+        access_quote(s->access, &(struct access_words){ .text = c->body, .most = 160, .cut = c->body_cut },
+                     &quoted);
+        (void)snprintf(why, sizeof(why), "%.100s answered %d: %.160s", s->config.trigger->function->init_path,
+                       c->status, quoted.p ? quoted.p : "");
+        init_failed(s, c->retry_after, why);
 }
 
 static void take_transformed(struct sender *s)
@@ -347,59 +361,77 @@ static void take_transformed(struct sender *s)
         struct transform_result r;
 
         while (s->transform && transform_take(s->transform, &r)) {
-                struct slot *slot = slot_of(s, (uint32_t)r.tag);
+                struct sending *o = (struct sending *)(uintptr_t)r.tag;
 
-                if (slot->state != SLOT_TRANSFORMING || slot->ticket != (uint32_t)r.tag)
-                        continue;
                 if (r.failed) {
-                        fail_slot(s, slot,
-                                  r.error.kind == ERROR_SYSTEM || r.error.kind == ERROR_PROTOCOL
-                                          ? ANSWER_RETRY
-                                          : ANSWER_FINAL,
-                                  r.error.text);
+                        sending_fail(s, o,
+                                     r.error.kind == ERROR_SYSTEM || r.error.kind == ERROR_PROTOCOL
+                                             ? ANSWER_RETRY
+                                             : ANSWER_FINAL,
+                                     r.error.text);
                         continue;
                 }
-                begin_message(&slot->message);
-                buf_str(&slot->message, r.output);
-                submit(s, slot);
+                begin_message(&o->message);
+                buf_str(&o->message, r.output);
+                submit(s, o);
         }
+}
+
+static struct sending *take_failed(struct sender *s, struct answer *a)
+{
+        struct sending *o = LIST_TAKE(&s->failed, struct sending, failed);
+
+        if (o)
+                *a = (struct answer){ .kind = o->failed_as,
+                                      .text = o->failure ? o->failure : "out of memory" };
+        return o;
+}
+
+static struct sending *take_answered(struct sender *s, struct answer *a)
+{
+        struct sending *o;
+        struct request *r;
+
+        if (request_take(&s->init_request.request)) {
+                init_answered(s);
+                http_release(&s->http, &s->init_request);
+        }
+        if (!(r = request_next(&s->answered)))
+                return NULL;
+        o = CONTAINER_OF(CONTAINER_OF(r, struct http_request, request), struct sending, request);
+        answered(s, o, a);
+        return o;
+}
+
+static struct sending *take_letter(struct sender *s, struct answer *a)
+{
+        struct sending *o;
+
+        while (s->letters && (o = letters_take(s->letters, a))) {
+                if (a->kind != ANSWER_TOO_LARGE)
+                        return o;
+                post_letter(s, o); /* cut */
+                if (o->state == SENDING_FAILED)
+                        return take_failed(s, a);
+        }
+        return NULL;
 }
 
 bool sender_cut(const struct sender *s) { return s->cut; }
 
-bool sender_take(struct sender *s, uint32_t *ticket, struct answer *a)
+bool sender_take(struct sender *s, void **owner, struct answer *a)
 {
-        struct http_completion c;
-        uint64_t tag;
-
+        if (s->taken)
+                sending_end(s, TAKE(s->taken));
         take_transformed(s);
-        if (take_failure(s, ticket, a))
-                return true;
-        while (s->http.ops->take(s->http.cookie, &c)) {
-                if (c.tag == TAG_INIT) {
-                        init_answered(s, &c);
-                        continue;
-                }
-                *ticket = (uint32_t)c.tag;
-                free_slot(slot_of(s, *ticket));
-                answered(s, slot_of(s, *ticket), &c, a);
-                return true;
-        }
-        while (s->letters && letters_take(s->letters, &tag, a)) {
-                struct slot *slot = slot_of(s, (uint32_t)tag);
-
-                *ticket = (uint32_t)tag;
-                if (slot->ticket != *ticket || slot->state != SLOT_LETTER)
-                        continue;
-                if (a->kind != ANSWER_TOO_LARGE) {
-                        slot->state = SLOT_FREE;
-                        return true;
-                }
-                send_letter(s, slot); /* cut */
-                if (take_failure(s, ticket, a))
-                        return true;
-        }
-        return false;
+        s->taken = take_failed(s, a);
+        if (!s->taken)
+                s->taken = take_answered(s, a);
+        if (!s->taken)
+                s->taken = take_letter(s, a);
+        if (s->taken)
+                *owner = s->taken->owner;
+        return s->taken != NULL;
 }
 
 /* ---- what must be there first ------------------------------------------- */
@@ -418,10 +450,7 @@ const char *sender_notes(const struct sender *s) { return s->access ? access_not
 static void send_init(struct sender *s, usec now)
 {
         BUF_AT_END struct buf headers = BUF_INIT(65536);
-        struct http_request request = { .target = s->target,
-                                        .message = &s->init_message,
-                                        .method = "POST",
-                                        .path = str_of(s->config.trigger->function->init_path) };
+        struct http_request *q = &s->init_request;
         struct error err;
 
         begin_message(&s->init_message);
@@ -430,9 +459,14 @@ static void send_init(struct sender *s, usec now)
                 buf_str(&headers, access_headers(s->access));
                 s->init_shown = access_version(s->access);
         }
-        request.headers = buf_view(&headers);
-        if (s->http.ops->submit(s->http.cookie, TAG_INIT, &request, &err) < 0) {
-                init_answered(s, &(struct http_completion){ .failed = true, .error = err });
+        q->request.wake = s->config.wake;
+        q->target = s->target;
+        q->message = &s->init_message;
+        q->method = "POST";
+        q->path = str_of(s->config.trigger->function->init_path);
+        q->headers = buf_view(&headers);
+        if (http_submit(&s->http, q, &err) < 0) {
+                init_failed(s, 0, err.text);
                 return;
         }
         s->init = INIT_SENT;
@@ -446,11 +480,8 @@ void sender_turn(struct sender *s, usec now)
         if (s->init == INIT_WAITS)
                 send_init(s, now);
         else {
-                struct http_completion late = { .failed = true };
-
-                s->http.ops->cancel(s->http.cookie, TAG_INIT);
-                (void)error_set(&late.error, ERROR_TIMEOUT, "no answer in time");
-                init_answered(s, &late);
+                http_release(&s->http, &s->init_request);
+                init_failed(s, 0, "no answer in time");
         }
 }
 
@@ -483,7 +514,7 @@ static int open_target(struct sender *s, struct error *err)
                 return error_memory(err);
         c.headers = buf_view(&headers);
         c.method = delivery_methods[s->delivery->method];
-        c.max_connections = s->config.slots;
+        c.max_connections = s->config.most;
         c.answer_member = s->delivery->partial_failures ? "batchItemFailures" : NULL;
         c.answer_max = s->config.answer_max            ? s->config.answer_max
                        : s->delivery->partial_failures ? PARTIAL_ANSWER_KEPT
@@ -491,45 +522,30 @@ static int open_target(struct sender *s, struct error *err)
         return http_target_new(&s->target, s->config.http, &c, err);
 }
 
-static int make_slots(struct sender *s, struct error *err)
-{
-        s->slots = calloc(s->config.slots, sizeof(*s->slots));
-        s->places = calloc(s->config.batch_records, sizeof(*s->places));
-        if (!s->slots || !s->places)
-                return error_memory(err);
-        for (uint32_t i = 0; i < s->config.slots; i++) {
-                struct slot *slot = &s->slots[i];
-
-                slot->message.max = MESSAGE_MOST;
-                slot->headers.max = 65536;
-                slot->ticket = UINT32_MAX;
-                if (s->delivery->partial_failures &&
-                    !(slot->records = calloc(s->config.batch_records, sizeof(struct record *))))
-                        return error_memory(err);
-        }
-        return 0;
-}
-
 static int open_all(struct sender *s, struct error *err)
 {
         const struct sender_config *c = &s->config;
         const struct access_config access = { .trigger = c->trigger,
+                                              .log = c->log,
                                               .secrets = c->secrets,
                                               .loop = c->loop,
                                               .http = c->http,
                                               .observer = c->wake };
         const struct letters_config letters = { .trigger = c->trigger,
+                                                .log = c->log,
                                                 .url = c->dead_letter,
                                                 .secrets = c->secrets,
                                                 .loop = c->loop,
                                                 .http = c->http,
                                                 .wake = c->wake,
-                                                .most = c->slots };
+                                                /* and the one that was taken last */
+                                                .most = c->most + 1 };
         const struct transform_spec *t = c->trigger->transform;
 
-        if (make_slots(s, err) < 0 || http_end_new(&s->end, c->http, c->wake, err) < 0)
-                return -1;
-        s->http = http_end_port(s->end);
+        s->http = http_client_port(c->http);
+        s->places = calloc(c->batch_records, sizeof(*s->places));
+        if (!s->places)
+                return error_memory(err);
         if (open_target(s, err) < 0 ||
             (needs_access(s->delivery) && access_new(&s->access, &access, err) < 0) ||
             (s->delivery->dead_letter && letters_new(&s->letters, &letters, err) < 0))
@@ -554,7 +570,6 @@ int sender_new(struct sender **out, const struct sender_config *config, struct e
                 return error_memory(err);
         s->config = *config;
         s->delivery = config->trigger->delivery;
-        s->failed_last = &s->failed;
         s->words.max = 4096;
         s->payload.max = MESSAGE_MOST;
         /* what hides a secret is no longer than it */
@@ -575,19 +590,17 @@ struct sender *sender_free(struct sender *s)
 {
         if (!s)
                 return NULL;
+        if (s->taken)
+                sending_end(s, s->taken);
+        for (struct list_node *first; (first = s->under_way.first);)
+                sender_cancel(s, LIST_ITEM(first, struct sending, node));
+        for (struct sending *o; (o = LIST_TAKE(&s->spare, struct sending, node));)
+                (void)sending_free(o);
+        http_release(&s->http, &s->init_request);
         (void)transform_free(s->transform);
         (void)letters_free(s->letters);
         (void)access_free(s->access);
-        if (s->end)
-                (void)http_end_free(s->end);
         (void)http_target_free(s->target);
-        for (uint32_t i = 0; s->slots && i < s->config.slots; i++) {
-                buf_done(&s->slots[i].message);
-                buf_done(&s->slots[i].headers);
-                free(s->slots[i].records);
-                free(s->slots[i].failure);
-        }
-        free(s->slots);
         free(s->places);
         buf_done(&s->words);
         buf_done(&s->payload);

@@ -14,6 +14,7 @@ struct sender_config {
         struct loop *loop;
         struct http_client *http;
         const struct trigger *trigger; /* borrowed, as all here */
+        const struct log_scope *log;
         const struct shape *shape;
         const struct clock *clock;
         const char *sink; /* the absolute URL */
@@ -21,20 +22,28 @@ struct sender_config {
         const char *dead_letter;
         const char *secrets; /* the folder; NULL: there is none */
         struct task *wake;
-        uint32_t slots; /* requests at once: slots of the engine's tickets */
+        uint32_t most; /* requests at once, at most */
         uint32_t batch_records;
         size_t answer_max; /* bytes of an answer that are kept; 0: enough for words */
         usec timeout;      /* of the function; 0: the delivery's */
 };
 int sender_new(struct sender **, const struct sender_config *, struct error *) MUST_CHECK;
-void sender_send(struct sender *, const struct action *);   /* ACTION_SEND, ACTION_DEAD_LETTER */
-size_t sender_held(const struct sender *, uint32_t ticket); /* bytes of the request under way */
-void sender_cancel(struct sender *, uint32_t ticket);
+
+/* A request: the sender's, known to its user until its outcome was taken, or it was cancelled. */
+struct sending;
+/* The records stay as they are until then; owner comes back with the outcome. NULL: there is no memory, and
+ * nothing is sent. */
+struct sending *sender_send(struct sender *, struct record *const *, size_t n, void *owner) MUST_CHECK;
+/* The same for a dead letter of a record; what the answer says is borrowed as the record is. */
+struct sending *sender_send_letter(struct sender *, struct record *, const struct dead_letter *,
+                                   void *owner) MUST_CHECK;
+size_t sender_held(const struct sending *); /* bytes of it */
+void sender_cancel(struct sender *, struct sending *);
 /* Moves what does not depend on requests: secrets, tokens, the initialization. */
 void sender_turn(struct sender *, usec now);
 usec sender_deadline(const struct sender *);
 /* What came of a request; the answer borrows until the next call. */
-bool sender_take(struct sender *, uint32_t *ticket, struct answer *);
+bool sender_take(struct sender *, void **owner, struct answer *);
 /* was the body of the answer that was taken last longer than what is kept of it? */
 bool sender_cut(const struct sender *);
 /* NULL: requests may go. Otherwise they would be in vain; *why: the reason for people, NULL while nothing

@@ -8,7 +8,7 @@
 #include "transform/child.h"
 #include "worker/testing.h"
 
-enum { RECORDS = 3, SLOTS = 4 };
+enum { RECORDS = 3, MOST = 4 };
 enum { HOLD = -1 }; /* a status: no answer comes */
 
 static struct bench {
@@ -76,7 +76,7 @@ static void begin(const char *more)
                                                .body_max = 65536,
                                                .handle = handle,
                                                .gone = on_gone };
-        struct sender_config config = { .slots = SLOTS,
+        struct sender_config config = { .most = MOST,
                                         .batch_records = RECORDS,
                                         .wake = &b.wake,
                                         .clock = &system_clock,
@@ -125,29 +125,31 @@ static void turn(void)
         assert_false(b.overdue);
 }
 
-static void send(uint32_t ticket, size_t n)
+static int owners[8];
+
+static struct sending *send(int *owner, size_t n)
 {
-        sender_send(
-                b.sender,
-                &(struct action){
-                        .kind = ACTION_SEND, .attempt = ticket, .number = 1, .records = b.records, .n = n });
+        struct sending *o = sender_send(b.sender, b.records, n, owner);
+
+        assert_non_null(o);
+        return o;
 }
 
-static struct answer await(uint32_t ticket)
+static struct answer await(int *owner)
 {
         struct answer a;
-        uint32_t taken;
+        void *taken;
 
         while (!sender_take(b.sender, &taken, &a))
                 turn();
-        assert_int_equal(taken, ticket);
+        assert_ptr_equal(taken, owner);
         return a;
 }
 
 static struct answer outcome(size_t n)
 {
-        send(1, n);
-        return await(1);
+        (void)send(&owners[1], n);
+        return await(&owners[1]);
 }
 
 /* ---- tests -------------------------------------------------------------- */
@@ -205,11 +207,11 @@ static void no_answer_is_no_refusal(void **state UNUSED)
 
         begin("");
         b.status = HOLD;
-        send(1, 1);
+        (void)send(&owners[1], 1);
         while (!b.held)
                 turn();
         b.server = http_server_free(b.server); /* it falls with the request in flight */
-        a = await(1);
+        a = await(&owners[1]);
         assert_int_equal(a.kind, ANSWER_RETRY);
         assert_int_equal(a.status, 0);
         a = outcome(1); /* nobody listens */
@@ -274,20 +276,44 @@ static void a_partial_answer_names_its_records(void **state UNUSED)
 
 static void what_was_cancelled_never_comes(void **state UNUSED)
 {
+        struct sending *o;
         struct answer a;
 
         begin("");
         b.status = HOLD;
-        send(1, 1);
+        o = send(&owners[1], 1);
         while (!b.requests)
                 turn();
-        assert_true(sender_held(b.sender, 1) > 0);
-        sender_cancel(b.sender, 1);
-        sender_cancel(b.sender, 1);
+        assert_true(sender_held(o) > 0);
+        sender_cancel(b.sender, o);
         b.status = 200;
-        send(1 | 1 << 16, 1); /* the slot again, with its next ticket */
-        a = await(1 | 1 << 16);
+        assert_ptr_equal(send(&owners[2], 1), o); /* its place is used again */
+        a = await(&owners[2]);
         assert_int_equal(a.kind, ANSWER_ACCEPTED);
+}
+
+/* The answer that was taken stays, whatever is sent before the next one is taken. */
+static void an_answer_lasts_until_the_next_one(void **state UNUSED)
+{
+        struct answer a;
+        void *taken;
+
+        begin("");
+        b.status = 500;
+        b.answer = "the first";
+        a = outcome(1);
+        assert_true(str_is(a.body, "the first"));
+        b.answer = "another";
+        for (int i = 2; i < 5; i++)
+                (void)send(&owners[i], 1);
+        assert_true(str_is(a.body, "the first"));
+        for (int i = 2; i < 5; i++) {
+                while (!sender_take(b.sender, &taken, &a))
+                        turn();
+                assert_in_range((int *)taken - owners, 2, 4);
+                assert_true(str_is(a.body, "another"));
+        }
+        assert_int_equal(b.requests, 4);
 }
 
 static void what_the_transform_refuses_is_final(void **state UNUSED)
@@ -300,11 +326,8 @@ static void what_the_transform_refuses_is_final(void **state UNUSED)
         assert_int_equal(a.kind, ANSWER_FINAL);
         assert_non_null(strstr(a.text, "no"));
         assert_int_equal(b.requests, 0);
-        sender_send(
-                b.sender,
-                &(struct action){
-                        .kind = ACTION_SEND, .attempt = 2, .number = 1, .records = b.records + 1, .n = 1 });
-        a = await(2);
+        assert_non_null(sender_send(b.sender, b.records + 1, 1, &owners[2]));
+        a = await(&owners[2]);
         assert_int_equal(a.kind, ANSWER_ACCEPTED);
         assert_string_equal(b.body, "{\"m\":1}");
 }
@@ -319,15 +342,15 @@ static void nothing_goes_before_the_initialization(void **state UNUSED)
         b.answer = "not yet";
         assert_false(sender_ready(b.sender, &why));
         for (int i = 0; i < 3; i++) {
-                uint32_t ticket;
                 struct answer a;
+                void *taken;
                 size_t before = b.requests;
 
                 while (b.requests == before || !why) {
                         loop_arm(b.loop, &b.wake, sender_deadline(b.sender));
                         sender_turn(b.sender, clock_monotonic(&system_clock));
                         turn();
-                        assert_false(sender_take(b.sender, &ticket, &a));
+                        assert_false(sender_take(b.sender, &taken, &a));
                         assert_false(sender_ready(b.sender, &why));
                 }
                 assert_string_equal(b.path, "/init");
@@ -336,13 +359,13 @@ static void nothing_goes_before_the_initialization(void **state UNUSED)
         assert_non_null(strstr(why, "not yet"));
         b.status = 200;
         while (!sender_ready(b.sender, &why)) {
-                uint32_t ticket;
                 struct answer a;
+                void *taken;
 
                 loop_arm(b.loop, &b.wake, sender_deadline(b.sender));
                 sender_turn(b.sender, clock_monotonic(&system_clock));
                 turn();
-                assert_false(sender_take(b.sender, &ticket, &a));
+                assert_false(sender_take(b.sender, &taken, &a));
         }
         assert_int_equal(outcome(1).kind, ANSWER_ACCEPTED);
         assert_string_equal(b.path, "/f");
@@ -357,6 +380,7 @@ int main(int argc, char **argv)
                 cmocka_unit_test_teardown(a_lack_of_descriptors_is_no_refusal, end),
                 cmocka_unit_test_teardown(a_partial_answer_names_its_records, end),
                 cmocka_unit_test_teardown(what_was_cancelled_never_comes, end),
+                cmocka_unit_test_teardown(an_answer_lasts_until_the_next_one, end),
                 cmocka_unit_test_teardown(what_the_transform_refuses_is_final, end),
                 cmocka_unit_test_teardown(nothing_goes_before_the_initialization, end),
         };

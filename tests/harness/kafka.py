@@ -137,7 +137,7 @@ class Kafka:
             for m in ("SCRAM-SHA-256", "SCRAM-SHA-512")
             for a in ("--add-scram", f"{m}=[name={self.user},password={self.password}]")
         ]
-        run(self._java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", config, *scram))
+        run(self._java("kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", config, *scram))
 
     def start(self):
         if self.port is None:
@@ -195,6 +195,10 @@ class Kafka:
     def produce(self, topic, messages):
         """messages: of {value, key, partition, headers, timestamp}, or bare values; all acknowledged on return."""
         self._client(_produce, topic, [m if isinstance(m, dict) else {"value": m} for m in messages])
+
+    def commit(self, group, topic, offsets):
+        """The group's positions, {partition: offset}, written by somebody who is no member of it."""
+        self._client(_commit, group, topic, offsets)
 
     def committed(self, group, topic, partitions):
         """{partition: committed offset, or None}"""
@@ -303,6 +307,16 @@ def _produce(bootstrap, topic, messages):
     left = producer.flush(60)
     if failed or left:
         raise AssertionError(f"{left} messages not acknowledged, {len(failed)} refused: {failed[:3]}")
+
+
+def _commit(bootstrap, group, topic, offsets):
+    from confluent_kafka import Consumer, TopicPartition
+
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False})
+    try:
+        consumer.commit(offsets=[TopicPartition(topic, p, o) for p, o in offsets.items()], asynchronous=False)
+    finally:
+        consumer.close()
 
 
 def _committed(bootstrap, group, topic, partitions):

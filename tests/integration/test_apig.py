@@ -5,17 +5,18 @@ import datetime
 import http.client
 import json
 import re
+import signal
 import socket
 import struct
 import threading
 import time
 
 import pytest
-from conftest import trigger
+from conftest import SLUICE, trigger
 from harness import shapes
 from harness.iam import Iam
 from harness.ports import free_port
-from harness.process import wait_until
+from harness.process import Process, wait_until
 from harness.shapes import strict
 from harness.sink import Sink
 from huaweicloudsdkcore.auth.credentials import BasicCredentials
@@ -1602,3 +1603,35 @@ def test_a_function_that_answers_without_end_takes_its_turn(gateway, sink, head,
             longest = max(longest, time.monotonic() - before)
         assert longest < 1, "the other API waits"
         assert caller.get()[0] == status and time.monotonic() - began < 6
+
+
+def test_a_worker_that_ends_serves_those_who_have_not_heard_of_it(sink, tmp_path):
+    """A node may still send new connections long after the pod was told to end: as long as they come, they are answered."""
+    sink.answer = lambda request: answer(body="hello")
+    path = tmp_path / "trigger.json"
+    path.write_text(json.dumps(api("/orders", sink)))
+    command = [
+        SLUICE,
+        "worker",
+        f"--trigger={path}",
+        f"--checkpoint={tmp_path / 'state'}",
+        "--listen=127.0.0.1:0",
+        "--admin=127.0.0.1:0",
+    ]
+
+    def call(port):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection.request("GET", "/orders")
+        r = connection.getresponse()
+        assert (r.status, r.read()) == (200, b"hello")
+
+    with Process(command, name="worker", directory=tmp_path / "output") as worker:
+        port = int(worker.wait_for_output(r"listening on port (\d+)", 20).group(1))
+        worker.signal(signal.SIGTERM)
+        told = time.monotonic()
+        while time.monotonic() < told + 11:  # a worker that nobody calls ends after 8 s
+            call(port)
+            time.sleep(0.2)
+        last = time.monotonic()
+        assert worker.wait(20) == 0
+        assert 3 < time.monotonic() - last < 12

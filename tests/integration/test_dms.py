@@ -93,6 +93,16 @@ def test_what_is_sent_arrives_once_and_is_acknowledged(queue, function, delivery
     assert sorted(bodies(function)) == sorted(f"message {i}" for i in range(200))
 
 
+def test_whether_the_service_answers_is_known_at_once_at_an_empty_queue(queue, cloud):
+    """However long a request may wait there: at the start, and after a failure."""
+    run = queue.start(pollingInterval="60s")
+    run.wait_for_output("state=Connected", 5)
+    cloud.fault("dms.consume", faults.refuse("APIGW.0308", 429), times=1)
+    queue.send(["1"])
+    queue.wait_empty(10)
+    run.wait_for_output("state=Disconnected(.|\n)*state=Connected", 10)
+
+
 def test_the_event_is_the_classic_one_in_both_dialects(queue, function):
     queue.send(['a "text" \u20ac'], attributes={"dmstrigger": "dmstrigger"}, tags=["red"])
     queue.send([{"n": [1, None]}])

@@ -46,15 +46,25 @@ def committed(kafka, topic, partitions=2):
     return kafka.committed(f"sluice.test.{topic}", topic, partitions)
 
 
-def lost(run):
-    """{reason: count} of the admin port"""
+def counted(run, name):
+    """{reason: count} of a counter of the admin port"""
     with urllib.request.urlopen(f"http://127.0.0.1:{run.admin}/metrics", timeout=10) as answer:
-        return {
-            r: int(n)
-            for r, n in re.findall(
-                r'sluice_records_lost_total{.*reason="(\w+)"} (\d+)', answer.read().decode()
-            )
-        }
+        return {r: int(n) for r, n in re.findall(name + r'{.*reason="(\w+)"} (\d+)', answer.read().decode())}
+
+
+def lost(run):
+    return counted(run, "sluice_records_lost_total")
+
+
+def warnings(run):
+    return counted(run, "sluice_source_warnings_total")
+
+
+def warned(run, topic, reason, words, timeout=10):
+    """The log line, which names the Trigger."""
+    run.wait_for_output(
+        rf'level=warn .*namespace=test trigger={topic} reason={reason} .*text="{words}', timeout
+    )
 
 
 def test_the_first_position_is_committed_before_anything_is_read(kafka, topic, function, runner):
@@ -82,8 +92,14 @@ def test_retention_passes_the_position_of_some_partitions(kafka, topic, function
     wait_until(
         "what is left", lambda: set(values(function)) == {"0", "q1", *(f"p{i}" for i in range(12, 20))}, 30
     )
-    run.wait_for_output(r"partition 0: 11 records are gone before they were delivered, offsets 1 to 11", 10)
-    assert lost(run) == {"retention": 11, "recreated": 0}
+    warned(
+        run,
+        topic,
+        "RecordsExpired",
+        rf"topic {topic}, partition 0: 11 records are gone before they were delivered, offsets 1 to 11:",
+    )
+    assert lost(run) == {"RecordsExpired": 11, "PositionReset": 0}
+    assert warnings(run) == {"RecordsExpired": 1, "PositionReset": 0, "PartitionAdded": 0}
 
 
 @pytest.mark.parametrize("position", ["Latest", "Earliest"])
@@ -105,9 +121,11 @@ def test_a_running_trigger_is_overtaken(kafka, topic, function, runner, position
     kafka.purge(topic, {0: 199})
     kafka.produce(topic, to(0, "last"))
     wait_until("the last", lambda: "last" in values(function), 90)
-    run.wait_for_output(r"records are gone before they were delivered, offsets \d+ to 198", 10)
+    warned(
+        run, topic, "RecordsExpired", r".* records are gone before they were delivered, offsets \d+ to 198"
+    )
     seen = offsets(function.events())[0]
-    count = lost(run)["retention"]
+    count = lost(run)["RecordsExpired"]
     assert count > 0 and len(seen) + count == 202
     assert seen == sorted(set(seen))
 
@@ -117,7 +135,7 @@ def test_a_topic_that_is_made_again_under_a_running_trigger_is_read_from_its_beg
     kafka, topic, function, runner, count
 ):
     """The position lies behind the new end, or within the new topic."""
-    start(runner, kafka, topic, function)
+    run = start(runner, kafka, topic, function)
     kafka.produce(topic, to(0, *"abcdef"))
     function.wait_for(6)
     kafka.delete_topic(topic)
@@ -127,6 +145,8 @@ def test_a_topic_that_is_made_again_under_a_running_trigger_is_read_from_its_beg
         "all of the new topic", lambda: {f"new {i}" for i in range(count)} <= set(values(function)), 60
     )
     wait_until("its end is committed", lambda: committed(kafka, topic, 1) == {0: count}, 20)
+    warned(run, topic, "PositionReset", rf"topic {topic}, partition 0: the position \d is no more: ")
+    assert warnings(run)["PositionReset"] == 1
 
 
 def test_a_topic_that_is_made_again_while_the_worker_is_down_is_read_from_its_beginning(
@@ -150,8 +170,11 @@ def test_partitions_that_come_while_the_worker_is_down_are_read_from_their_begin
     assert run.stop() == 0
     kafka.grow_topic(topic, 4)
     kafka.produce(topic, to(2, "c") + to(3, "d") + to(0, "a"))
-    start(runner, kafka, topic, function, name="again")
+    run = start(runner, kafka, topic, function, name="again")
     wait_until("all of them", lambda: sorted(values(function)) == ["a", "c", "d"], 30)
+    for partition in (2, 3):
+        warned(run, topic, "PartitionAdded", rf"topic {topic}, partition {partition}: .*, offset 0, ")
+    assert warnings(run) == {"RecordsExpired": 0, "PositionReset": 0, "PartitionAdded": 2}
 
 
 def test_partitions_that_come_under_two_workers_are_read_from_their_beginning(kafka, topic, function, runner):

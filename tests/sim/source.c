@@ -108,7 +108,7 @@ static void put(struct worker *k, uint32_t track)
                 return;
         h->busy = true;
         h->putting = h->wanted;
-        store_put(&k->store, track, (struct str){ (const char *)&track, sizeof(track) },
+        store_put(&k->store, &k->ops[track].request, (struct str){ (const char *)&track, sizeof(track) },
                   (struct str){ (const char *)&h->putting, sizeof(h->putting) });
 }
 
@@ -207,7 +207,8 @@ static void find_owner(struct world *w, uint32_t track)
                 h->lost_at = USEC_NEVER;
                 if (w->stored) {
                         h->loading = true;
-                        store_get(&k->store, track, (struct str){ (const char *)&track, sizeof(track) });
+                        store_get(&k->store, &k->ops[track].request,
+                                  (struct str){ (const char *)&track, sizeof(track) });
                 } else {
                         source_loaded(k, track, p->stored);
                 }

@@ -12,30 +12,36 @@ static uint32_t key_number(struct str key)
         return number;
 }
 
-static struct stored_op *begin(struct worker *k, uint32_t number)
+static struct stored_op *begin(struct worker *k, struct store_request *r, struct str key)
 {
         struct world *w = k->world;
-        struct stored_op *op = &k->ops[number];
+        struct stored_op *op = CONTAINER_OF(r, struct stored_op, request);
+        uint32_t number = key_number(key);
 
-        if (op->used)
+        if (op->used || op != &k->ops[number])
                 world_fail(w, "two operations of a key at once", number, 0);
-        *op = (struct stored_op){ .used = true,
-                                  .generation = k->holdings[number].generation,
-                                  .done_at = w->now + within(w, w->store_slowest),
-                                  .fails = faulty(w) && chance(w, w->store_fail_percent) };
+        op->used = true;
+        op->is_get = false;
+        op->generation = k->holdings[number].generation;
+        op->done_at = w->now + within(w, w->store_slowest);
+        op->fails = faulty(w) && chance(w, w->store_fail_percent);
         return op;
 }
 
-static void get(void *cookie, uint64_t tag, struct str key)
+static void get(void *cookie, struct store_request *r, struct str key)
 {
-        (void)tag;
-        begin(cookie, key_number(key))->is_get = true;
+        begin(cookie, r, key)->is_get = true;
 }
 
-static void put(void *cookie, uint64_t tag, struct str key, struct str value)
+static void put(void *cookie, struct store_request *r, struct str key, struct str value)
 {
-        (void)tag;
-        memcpy(&begin(cookie, key_number(key))->value, value.p, sizeof(uint64_t));
+        memcpy(&begin(cookie, r, key)->value, value.p, sizeof(uint64_t));
+}
+
+static void cancel(void *cookie, struct store_request *r)
+{
+        (void)cookie;
+        CONTAINER_OF(r, struct stored_op, request)->used = false;
 }
 
 static void apply(struct world *w, uint32_t number, struct stored_op *op)
@@ -44,7 +50,7 @@ static void apply(struct world *w, uint32_t number, struct stored_op *op)
 
         if (op->is_get) {
                 if (op->fails) {
-                        (void)error_set(&op->error, ERROR_UNREACHABLE, "the store is away");
+                        (void)error_set(&op->request.request.error, ERROR_UNREACHABLE, "the store is away");
                         return;
                 }
                 p->fence = MAX_OF(p->fence, op->generation);
@@ -53,11 +59,11 @@ static void apply(struct world *w, uint32_t number, struct stored_op *op)
         }
         if (op->generation != p->fence) {
                 op->fails = true;
-                (void)error_set(&op->error, ERROR_CONFLICT, "someone else writes this key");
+                (void)error_set(&op->request.request.error, ERROR_CONFLICT, "someone else writes this key");
                 return;
         }
         if (op->fails)
-                (void)error_set(&op->error, ERROR_TIMEOUT, "the store did not answer");
+                (void)error_set(&op->request.request.error, ERROR_TIMEOUT, "the store did not answer");
         if (op->fails && chance(w, 50))
                 return;
         if (op->value < p->stored)
@@ -66,28 +72,7 @@ static void apply(struct world *w, uint32_t number, struct stored_op *op)
         p->stored = op->value;
 }
 
-static bool take(void *cookie, struct store_result *r)
-{
-        struct worker *k = cookie;
-
-        for (uint32_t i = 0; i < k->world->partitions_n; i++) {
-                struct stored_op *op = &k->ops[i];
-
-                if (!op->used || !op->done)
-                        continue;
-                *r = (struct store_result){ .tag = i,
-                                            .is_get = op->is_get,
-                                            .found = op->is_get && !op->fails,
-                                            .failed = op->fails,
-                                            .error = op->error };
-                r->value = (struct str){ (const char *)&op->value, sizeof(op->value) };
-                op->used = false;
-                return true;
-        }
-        return false;
-}
-
-static const struct store_ops ops = { .get = get, .put = put, .take = take };
+static const struct store_ops ops = { get, put, cancel };
 
 void store_open(struct worker *k)
 {
@@ -99,34 +84,33 @@ void store_open(struct worker *k)
 void store_crash(struct worker *k)
 {
         for (uint32_t i = 0; i < k->world->partitions_n; i++) {
-                if (k->ops[i].used && !k->ops[i].done && !k->ops[i].is_get && chance(k->world, 50))
-                        apply(k->world, i, &k->ops[i]);
-                k->ops[i].used = false;
+                struct stored_op *op = &k->ops[i];
+
+                if (op->request.request.state == REQUEST_BUSY && !op->is_get && chance(k->world, 50))
+                        apply(k->world, i, op);
+                store_release(&k->store, &op->request);
+                op->used = false;
         }
 }
 
-static void take_all(struct worker *k)
+static void take(struct worker *k, uint32_t track)
 {
-        struct store_result r;
-        uint64_t position;
+        struct stored_op *op = &k->ops[track];
+        bool failed = request_failed(&op->request.request);
 
-        while (k->engine && store_take(&k->store, &r)) {
-                uint32_t track = (uint32_t)r.tag;
-
-                if (r.failed && r.error.kind == ERROR_CONFLICT && k->holdings[track].assigned) {
-                        say(k->world, "worker %d: conflict on %u: it stops\n", k->number, track);
-                        k->world->conflicts++;
-                        worker_crash(k);
-                        return;
-                }
-                memcpy(&position, r.value.p, sizeof(position));
-                if (!r.is_get)
-                        source_acknowledged(k, track, r.failed);
-                else if (r.failed)
-                        store_get(&k->store, track, (struct str){ (const char *)&track, sizeof(track) });
-                else
-                        source_loaded(k, track, position);
+        op->used = false;
+        if (failed && op->request.request.error.kind == ERROR_CONFLICT && k->holdings[track].assigned) {
+                say(k->world, "worker %d: conflict on %u: it stops\n", k->number, track);
+                k->world->conflicts++;
+                worker_crash(k);
+                return;
         }
+        if (!op->is_get)
+                source_acknowledged(k, track, failed);
+        else if (failed)
+                store_get(&k->store, &op->request, (struct str){ (const char *)&track, sizeof(track) });
+        else
+                source_loaded(k, track, op->value);
 }
 
 void store_turn(struct world *w)
@@ -135,18 +119,18 @@ void store_turn(struct world *w)
                 return;
         for (uint32_t n = 0; n < w->workers_n; n++) {
                 struct worker *k = &w->workers[n];
-                bool any = false;
 
                 for (uint32_t i = 0; i < w->partitions_n; i++) {
                         struct stored_op *op = &k->ops[i];
 
-                        if (!op->used || op->done || op->done_at > w->now)
+                        if (op->request.request.state != REQUEST_BUSY || op->done_at > w->now)
                                 continue;
                         apply(w, i, op);
-                        op->done = any = true;
+                        request_end(&op->request.request, NULL);
                 }
-                if (any)
-                        take_all(k);
+                for (uint32_t i = 0; i < w->partitions_n && k->engine; i++)
+                        if (request_take(&k->ops[i].request.request))
+                                take(k, i);
         }
 }
 

@@ -121,11 +121,11 @@ struct flight {
 };
 
 struct stored_op {
-        bool used, is_get, fails, done;
+        struct store_request request;
+        bool used, is_get, fails;
         uint32_t generation;
         uint64_t value;
         usec done_at;
-        struct error error;
 };
 
 struct worker {

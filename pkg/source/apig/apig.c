@@ -293,6 +293,8 @@ static void apig_stop(struct source *source)
 
 /* ---- requests ----------------------------------------------------------- */
 
+static const char NO_API[] = "The API does not exist or has not been published in the environment";
+
 static bool serves(const struct apig_spec *spec, struct str method)
 {
         for (size_t i = 0; i < spec->methods.n; i++)
@@ -355,16 +357,14 @@ static void request_free(struct apig_request *r)
 /* Whoever asks about a request has the id that its answer bore. */
 static void log_request(struct apig *s, struct str id, int status, const char *reason)
 {
-        const struct trigger *t = s->services->trigger;
         uint64_t unsaid;
         char text[40];
 
         if (!sample_take(&s->log, loop_now(s->services->loop), &unsaid))
                 return;
         (void)snprintf(text, sizeof(text), STR_FMT, STR_ARG(id));
-        log_info("request", LOG_S("namespace", t->namespace_), LOG_S("trigger", t->name),
-                 LOG_S("request", text), LOG_I("status", status), LOG_S("reason", reason ? reason : ""),
-                 LOG_I("unsaid", unsaid));
+        log_info_for(s->services->log, "request", LOG_S("request", text), LOG_I("status", status),
+                     LOG_S("reason", reason ? reason : ""), LOG_I("unsaid", unsaid));
 }
 
 static enum push_verdict refuse(struct apig *s, const struct apig_refusal *refusal,
@@ -374,6 +374,26 @@ static enum push_verdict refuse(struct apig *s, const struct apig_refusal *refus
         apig_error(reply, refusal->status, refusal->code, refusal->message, q->id);
         retry_header(reply, refusal->retry_after);
         return PUSH_REPLY;
+}
+
+/* A request that no API received. */
+static void apig_refuse(const struct push_refused *r, struct push_reply *reply)
+{
+        switch (r->why) {
+        case PUSH_NOT_HTTP: apig_error(reply, r->status, "APIG.0201", r->text, r->id); return;
+        case PUSH_HEAD_TOO_LONG: apig_error(reply, 494, "APIG.0201", r->text, r->id); return;
+        case PUSH_NO_PATH: apig_error(reply, 404, "APIG.0101", NO_API, r->id); return;
+        case PUSH_GUARDED_PATH:
+                apig_error(reply, 400, "APIG.0201",
+                           "Bad request: the path holds slashes that follow one another; with one slash it "
+                           "is the path of an API that authenticates its callers",
+                           r->id);
+                return;
+        case PUSH_STOPPING:
+                apig_error(reply, 503, "APIG.0202", "Backend unavailable: the worker is stopping", r->id);
+                retry_header(reply, USEC_SEC);
+                return;
+        }
 }
 
 /* What is known decides at once; otherwise the call waits until the judge has said. */
@@ -447,10 +467,7 @@ static void apig_finish(struct source *source, uint64_t call UNUSED, struct reco
                            id);
                 log_request(s, id, 500, why.p);
                 break;
-        case PUSH_FILTERED:
-                apig_error(reply, 404, "APIG.0101",
-                           "The API does not exist or has not been published in the environment", id);
-                break;
+        case PUSH_FILTERED: apig_error(reply, 404, "APIG.0101", NO_API, id); break;
         case PUSH_FAILED:
                 apig_error(reply, 502, "APIG.0202", "Backend unavailable: the function failed", id);
                 break;
@@ -669,6 +686,7 @@ const struct shape apig_shape = {
 };
 static const struct push_ops push = {
         .route = apig_route,
+        .refuse = apig_refuse,
         .authenticates = apig_authenticates,
         .receive = apig_receive,
         .finish = apig_finish,

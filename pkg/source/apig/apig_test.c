@@ -619,6 +619,42 @@ static void the_signature_of_a_path_lets_no_other_in(void **state UNUSED)
         paths.signed_path = paths.path = "/a";
 }
 
+/* What no API has received is refused in the gateway's shape. */
+static void refusals_have_the_gateways_shape(void **state UNUSED)
+{
+        static const struct {
+                enum push_refusal why;
+                int listeners, status;
+                const char *code, *message;
+        } table[] = {
+                ROW(PUSH_NOT_HTTP, 413, 413, "APIG.0201", "words of the listener"),
+                ROW(PUSH_HEAD_TOO_LONG, 431, 494, "APIG.0201", "words of the listener"),
+                ROW(PUSH_NO_PATH, 404, 404, "APIG.0101", "The API does not exist or has not been published"),
+                ROW(PUSH_GUARDED_PATH, 400, 400, "APIG.0201", "Bad request: the path holds slashes"),
+                ROW(PUSH_STOPPING, 503, 503, "APIG.0202", "Backend unavailable: the worker is stopping"),
+        };
+
+        for (size_t i = 0; i < COUNT_OF(table); i++) {
+                struct push_reply r = { .headers = BUF_INIT(1024), .body = BUF_INIT(1024) };
+                char expected[256];
+
+                apig_source.push->refuse(&(struct push_refused){ .why = table[i].why,
+                                                                 .status = table[i].listeners,
+                                                                 .text = "words of the listener",
+                                                                 .id = STR("0123") },
+                                         &r);
+                (void)snprintf(expected, sizeof(expected), "{\"error_code\":\"%s\",\"error_msg\":\"%s",
+                               table[i].code, table[i].message);
+                assert_int_equal(r.status, table[i].status);
+                assert_true(str_starts(buf_view(&r.body), str_of(expected)));
+                assert_non_null(strstr(r.body.p, "\"request_id\":\"0123\"}"));
+                assert_non_null(strstr(r.headers.p, "X-Request-Id: 0123\r\n"));
+                assert_int_equal(strstr(r.headers.p, "Retry-After: 1\r\n") != NULL, r.status == 503);
+                buf_done(&r.headers);
+                buf_done(&r.body);
+        }
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -630,6 +666,7 @@ int main(void)
                 cmocka_unit_test_teardown(all_parameters_come, close_api),
                 cmocka_unit_test_teardown(lines_of_a_header_are_joined_as_its_grammar_says, close_api),
                 cmocka_unit_test(answers_become_responses),
+                cmocka_unit_test(refusals_have_the_gateways_shape),
                 cmocka_unit_test(headers_of_very_many_values_are_refused),
                 cmocka_unit_test(a_length_is_heard_and_not_sent),
                 cmocka_unit_test(an_api_has_an_id_of_its_own),

@@ -245,7 +245,7 @@ static struct verdict *read_body(const struct apig_asker *a, json_t *root, json_
         return v;
 }
 
-static struct verdict *read_answer(void *cookie, const struct http_completion *c, usec now UNUSED,
+static struct verdict *read_answer(void *cookie, const struct http_request *c, usec now UNUSED,
                                    struct buf *why)
 {
         BUF_AT_END struct buf plain = BUF_INIT(1 << 20);

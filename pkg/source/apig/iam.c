@@ -170,7 +170,7 @@ static struct verdict *judge_token(const struct apig_asker *a, json_t *token, us
 
 /* What is no JSON object does not come from IAM, but from a wrong address or a proxy: it says nothing about
  * the token. */
-static struct verdict *read_answer(void *cookie, const struct http_completion *c, usec now, struct buf *why)
+static struct verdict *read_answer(void *cookie, const struct http_request *c, usec now, struct buf *why)
 {
         json_t *root = c->body_cut ? NULL
                                    : json_tree(c->body, JSON_REJECT_DUPLICATES, JSON_VALUES_MOST, NULL);

@@ -8,11 +8,12 @@
 enum { MESSAGE_MOST = 8 << 20, HEADERS_MOST = HTTP_HEADROOM };
 static const usec TROUBLE_LASTS = 10 * USEC_SEC; /* so that one that fails now and then does not flap */
 
-struct judge_question {                         /* its address is the request's tag */
+struct judge_question {
+        struct http_request request;
         struct judge_question *next, *previous; /* by deadline: all have the same time */
         UT_hash_handle hh;                      /* of those that are shared */
         unsigned char key[VERDICT_KEY];
-        bool shared, sent;
+        bool shared;
         usec deadline;
         struct buf message;
         struct judge_wait *waiting;
@@ -24,6 +25,7 @@ struct judge {
         struct verdicts *verdicts; /* NULL: nothing is remembered */
         struct judge_question *first, *last, *shared;
         struct judge_question *unsent; /* from this one on */
+        struct list answered;          /* requests of questions */
         struct judge_wait *decided, **decided_last;
         struct judge_counts counts;
         usec failed_at, said_at; /* the last failure, the last line about one */
@@ -52,8 +54,11 @@ static void stop_waiting(struct judge_wait *w)
         w->next = w->previous = NULL;
 }
 
+static const struct http *port_of(const struct judge *j) { return &j->config.services->http; }
+
 static void question_free(struct judge *j, struct judge_question *q)
 {
+        http_release(port_of(j), &q->request);
         *(q->previous ? &q->previous->next : &j->first) = q->next;
         *(q->next ? &q->next->previous : &j->last) = q->previous;
         if (q->shared && j->shared)
@@ -62,13 +67,6 @@ static void question_free(struct judge *j, struct judge_question *q)
                 j->unsent = q->next;
         buf_done(&q->message);
         free(q);
-}
-
-static void cancel(struct judge *j, struct judge_question *q)
-{
-        if (q->sent)
-                j->config.services->http.ops->cancel(j->config.services->http.cookie, (uintptr_t)q);
-        question_free(j, q);
 }
 
 /* Takes the verdict. */
@@ -103,7 +101,7 @@ void judge_forget(struct judge *j, struct judge_wait *w)
         if (q) {
                 stop_waiting(w);
                 if (!q->waiting)
-                        cancel(j, q);
+                        question_free(j, q);
                 return;
         }
         if (!w->verdict)
@@ -126,7 +124,6 @@ static bool will_say(const struct judge *j, usec now) { return !j->said_at || no
 
 static void say(struct judge *j, const char *why)
 {
-        const struct trigger *t = j->config.services->trigger;
         usec now = clock_monotonic(j->config.services->clock);
 
         j->counts.failed++;
@@ -136,8 +133,8 @@ static void say(struct judge *j, const char *why)
                 j->unsaid++;
                 return;
         }
-        log_warn(j->config.kind->name, LOG_S("namespace", t->namespace_), LOG_S("trigger", t->name),
-                 LOG_S("reason", why), LOG_I("unsaid", j->unsaid));
+        log_warn_for(j->config.services->log, j->config.kind->name, LOG_S("reason", why),
+                     LOG_I("unsaid", j->unsaid));
         j->said_at = now;
         j->unsaid = 0;
 }
@@ -162,16 +159,15 @@ struct verdict *judge_recall(struct judge *j, const unsigned char key[VERDICT_KE
 static int submit(struct judge *j, struct judge_question *q, struct error *err)
 {
         BUF_AT_END struct buf headers = BUF_INIT(HEADERS_MOST);
-        struct http_request request = { .target = j->target, .message = &q->message };
-        const struct http *http = &j->config.services->http;
-
         if (buf_reserve(&q->message, HTTP_HEADROOM))
                 q->message.n = HTTP_HEADROOM;
         j->config.kind->write(j->config.cookie, q->waiting, &headers, &q->message);
         if (headers.failed)
                 return error_set(err, ERROR_INVALID, "the request to it would have too long headers");
-        request.headers = buf_view(&headers);
-        return http->ops->submit(http->cookie, (uintptr_t)q, &request, err);
+        q->request.target = j->target;
+        q->request.message = &q->message;
+        q->request.headers = buf_view(&headers);
+        return http_submit(port_of(j), &q->request, err);
 }
 
 void judge_ask(struct judge *j, const unsigned char key[VERDICT_KEY], bool shared, struct judge_wait *w)
@@ -188,6 +184,8 @@ void judge_ask(struct judge *j, const unsigned char key[VERDICT_KEY], bool share
         q = calloc(1, sizeof(*q));
         if (!q)
                 abort(); /* out of memory: a caller that retries is better off with another worker */
+        q->request.request.wake = j->config.services->wake;
+        q->request.request.done = &j->answered;
         memcpy(q->key, key, VERDICT_KEY);
         q->shared = shared;
         q->deadline = clock_monotonic(j->config.services->clock) + j->config.timeout;
@@ -209,8 +207,7 @@ static void send_questions(struct judge *j)
         for (struct judge_question *q = j->unsent; q; q = j->unsent) {
                 j->unsent = q->next;
                 j->counts.asked++;
-                q->sent = submit(j, q, &err) == 0;
-                if (q->sent)
+                if (submit(j, q, &err) == 0)
                         continue;
                 say(j, err.text);
                 decide(j, q,
@@ -221,15 +218,15 @@ static void send_questions(struct judge *j)
         }
 }
 
-static void answered(struct judge *j, const struct http_completion *c, usec now)
+static void answered(struct judge *j, struct judge_question *q, usec now)
 {
-        struct judge_question *q = (struct judge_question *)(uintptr_t)c->tag;
+        const struct http_request *c = &q->request;
         BUF_AT_END struct buf why = BUF_INIT(1024);
         struct verdict *v;
         usec until;
 
-        if (c->failed) {
-                say(j, c->error.text);
+        if (request_failed(&c->request)) {
+                say(j, c->request.error.text);
                 decide(j, q, unreachable());
                 return;
         }
@@ -256,17 +253,16 @@ static void answered(struct judge *j, const struct http_completion *c, usec now)
 
 void judge_turn(struct judge *j, usec now)
 {
-        const struct http *http = &j->config.services->http;
-        struct http_completion c;
-
         send_questions(j);
-        while (j->first && http->ops->take(http->cookie, &c))
-                answered(j, &c, now);
+        for (struct request *r; (r = request_next(&j->answered));) {
+                struct http_request *q = CONTAINER_OF(r, struct http_request, request);
+
+                answered(j, CONTAINER_OF(q, struct judge_question, request), now);
+        }
         while (j->first && now >= j->first->deadline) {
                 struct judge_question *q = j->first;
 
                 say(j, "no answer in time");
-                http->ops->cancel(http->cookie, (uintptr_t)q);
                 decide(j, q, too_late());
         }
 }
@@ -304,7 +300,7 @@ struct judge *judge_free(struct judge *j)
         if (!j)
                 return NULL;
         while (j->first)
-                cancel(j, j->first);
+                question_free(j, j->first);
         j->config.services->peers.ops->close(j->config.services->peers.cookie, j->target);
         (void)verdicts_free(j->verdicts);
         free(j);

@@ -21,7 +21,7 @@ struct judge_kind {
         /* Appends the header lines and the body of a request about a caller. */
         void (*write)(void *cookie, const struct judge_wait *, struct buf *headers, struct buf *body);
         /* What an answer says, held; NULL: nothing to go by, and why. */
-        struct verdict *(*read)(void *cookie, const struct http_completion *, usec now, struct buf *why);
+        struct verdict *(*read)(void *cookie, const struct http_request *, usec now, struct buf *why);
         /* Appends what the peer said without what the caller showed it. NULL: nothing of it is told. */
         void (*quote)(const struct judge_wait *, struct str words, struct buf *);
 };

@@ -26,51 +26,33 @@ static const struct clock test_clock = { .wall = test_wall, .monotonic = test_mo
 
 enum { ASKED_MOST = 4096 };
 static struct {
-        uint64_t tag;
+        struct http_request *request;
         char body[64];
-        bool answered, cancelled, taken, fails;
-        const char *answer;
-        int status;
+        bool answered, cancelled, fails;
 } asked[ASKED_MOST];
 static size_t asked_n, targets;
 static bool refuse_submit;
 
-static int submit(void *cookie UNUSED, uint64_t tag, const struct http_request *q, struct error *err)
+static int submit(void *cookie UNUSED, struct http_request *q, struct error *err)
 {
         if (refuse_submit)
                 return error_set(err, ERROR_INVALID, "too long");
         assert_true(asked_n < ASKED_MOST && q->message->n >= HTTP_HEADROOM);
         memset(&asked[asked_n], 0, sizeof(asked[0]));
-        asked[asked_n].tag = tag;
-        (void)snprintf(asked[asked_n++].body, sizeof(asked[0].body), "%.*s",
+        asked[asked_n].request = q;
+        (void)snprintf(asked[asked_n].body, sizeof(asked[0].body), "%.*s",
                        (int)(q->message->n - HTTP_HEADROOM), q->message->p + HTTP_HEADROOM);
+        request_begin(&q->request);
+        q->own = &asked[asked_n++];
         return 0;
 }
 
-static void cancel(void *cookie UNUSED, uint64_t tag)
+static void release(void *cookie UNUSED, struct http_request *q)
 {
-        for (size_t i = 0; i < asked_n; i++)
-                if (asked[i].tag == tag && !asked[i].taken && !asked[i].cancelled) {
-                        asked[i].cancelled = true;
-                        return;
-                }
-        fail();
-}
+        size_t i = (size_t)((const char *)q->own - (const char *)asked) / sizeof(asked[0]);
 
-static bool take(void *cookie UNUSED, struct http_completion *out)
-{
-        for (size_t i = 0; i < asked_n; i++) {
-                if (!asked[i].answered || asked[i].taken || asked[i].cancelled)
-                        continue;
-                asked[i].taken = true;
-                *out = (struct http_completion){ .tag = asked[i].tag,
-                                                 .failed = asked[i].fails,
-                                                 .status = asked[i].status,
-                                                 .body = str_of(asked[i].answer) };
-                (void)snprintf(out->error.text, sizeof(out->error.text), "nobody there");
-                return true;
-        }
-        return false;
+        assert_true(i < asked_n && asked[i].request == q);
+        asked[i].cancelled = q->request.state != REQUEST_IDLE;
 }
 
 static int open_peer(void *cookie UNUSED, struct http_target **out, const struct http_peer *peer,
@@ -84,15 +66,20 @@ static int open_peer(void *cookie UNUSED, struct http_target **out, const struct
 
 static void close_peer(void *cookie UNUSED, struct http_target *target UNUSED) { targets--; }
 
-static const struct http_ops http_ops = { submit, cancel, take };
+static const struct http_ops http_ops = { submit, release };
 static const struct http_peers_ops peers_ops = { open_peer, close_peer };
 
 static void answer(size_t i, int status, const char *text)
 {
+        struct http_request *q = asked[i].request;
+
         assert_true(i < asked_n && !asked[i].cancelled);
+        if (asked[i].fails)
+                (void)error_set(&q->request.error, ERROR_UNREACHABLE, "nobody there");
         asked[i].answered = true;
-        asked[i].status = status;
-        asked[i].answer = text;
+        q->status = status;
+        q->body = str_of(text);
+        request_end(&q->request, NULL);
 }
 
 /* ---- a judge ------------------------------------------------------------ */
@@ -109,7 +96,7 @@ static void write_question(void *cookie UNUSED, const struct judge_wait *w, stru
 }
 
 /* "allow", "deny", "short" (an allow of 10 s), or nothing to go by. */
-static struct verdict *read_answer(void *cookie UNUSED, const struct http_completion *c, usec now,
+static struct verdict *read_answer(void *cookie UNUSED, const struct http_request *c, usec now,
                                    struct buf *why)
 {
         struct verdict *v;

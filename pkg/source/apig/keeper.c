@@ -164,8 +164,7 @@ static void tell_gone(struct apig_gate_keeper *k)
                                                       : ": IAM can't be asked");
         }
         if (k->gone.n > 0)
-                log_warn("authentication", LOG_S("namespace", k->services->trigger->namespace_),
-                         LOG_S("trigger", k->services->trigger->name), LOG_S("lacks", k->gone.p));
+                log_warn_for(k->services->log, "authentication", LOG_S("lacks", k->gone.p));
 }
 
 void apig_keeper_look(struct apig_gate_keeper *k)

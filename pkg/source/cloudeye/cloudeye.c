@@ -3,6 +3,7 @@
 #include "json/check.h"
 #include "json/tree.h"
 #include "json/value.h"
+#include "source/cloud.h"
 
 static const struct field cloudeye_fields[] = {
         SMN_FIELDS,
@@ -85,8 +86,9 @@ const struct source_kind cloudeye_source = {
         .name = "cloudEye",
         .type = &cloudeye_type,
         .shape = &cloudeye_shape,
-        .push = &smn_push,
+        .push = &notified_push,
         .open = cloudeye_open,
         .origin = smn_origin,
-        .external = smn_outside,
+        .external = notified_external,
+        .warnings = source_account_warnings,
 };

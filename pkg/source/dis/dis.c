@@ -215,7 +215,7 @@ static enum poller_step cursor_got(struct dis *d, struct partition *at, const st
 static void reset_over(const struct dis *d, struct partition *at, int64_t first)
 {
         if (at->at >= 0 && first > at->at)
-                reader_gone(d->poller.reader, at->track, (uint64_t)(first - at->at), LOST_RETENTION,
+                reader_gone(d->poller.reader, at->track, (uint64_t)(first - at->at), "RecordsExpired",
                             "records %lld to %lld of partition %s are older than the stream keeps them",
                             (long long)at->at, (long long)first - 1, at->name);
         at->reset = false;
@@ -457,8 +457,12 @@ static int dis_open(struct source **out, const void *spec_, const struct service
         return 0;
 }
 
+static const struct warning warnings[] = { WARNING("RecordsExpired", .loses = true),
+                                           WARNING("PositionOutOfRange"), WARNING("CheckpointRefused"),
+                                           SOURCE_ACCOUNT_WARNING, WARNINGS_END };
 const struct source_kind dis_source = {
         .name = "dis",
+        .warnings = warnings,
         .type = &dis_type,
         .shape = &dis_shape,
         .pull = &poller_pull,

@@ -159,8 +159,7 @@ static void make_id(const struct dms_spec *spec, const struct item *item, char o
                 buf_str(&all, parts[i]);
         }
         SHA256((const unsigned char *)(all.p ? all.p : ""), all.n, hash);
-        for (size_t i = 0; i < 16; i++)
-                (void)snprintf(out + 2 * i, 3, "%02x", hash[i]);
+        hex_text(hash, 16, out);
 }
 
 static struct str keep(struct page *page, struct str s)
@@ -356,19 +355,16 @@ struct dms {
         usec ack_wait;
 };
 
-/* Of a track: its handlers are acknowledged one by one, since one of them was refused; the next. */
-struct acknowledging {
-        bool singly;
-        size_t next;
-};
-
 static struct dms *dms_of(const struct poller *p) { return CONTAINER_OF(p, struct dms, poller); }
 
-static void ask_for_messages(const struct dms *d, struct cloud_request *q)
+/* A service that has not answered yet, or failed last time, is not waited for: whether it answers again is
+ * known at once, however long the queue stays empty. */
+static void ask_for_messages(const struct dms *d, struct dms_track *t, struct cloud_request *q)
 {
         const struct dms_spec *spec = d->spec;
-        usec wait = spec->polling_interval;
+        usec wait = t->answered ? spec->polling_interval : USEC_SEC;
 
+        t->answered = false;
         buf_printf(&q->what, "messages of queue %s", spec->queue_id);
         poller_query_int(q, "max_msgs", MESSAGES_MOST);
         poller_query_int(q, "time_wait", wait / USEC_SEC);
@@ -383,9 +379,9 @@ static void ask_for_messages(const struct dms *d, struct cloud_request *q)
 static void ask_to_acknowledge(const struct reader_job *job, struct cloud_request *q)
 {
         struct writer w;
-        const struct acknowledging *a = job->own;
-        size_t from = a->singly ? MIN_OF(a->next, job->marks_n) : 0,
-               to = a->singly ? MIN_OF(from + 1, job->marks_n) : job->marks_n;
+        const struct dms_track *t = job->own;
+        size_t from = t->singly ? MIN_OF(t->next, job->marks_n) : 0,
+               to = t->singly ? MIN_OF(from + 1, job->marks_n) : job->marks_n;
 
         q->method = "POST";
         buf_printf(&q->what, "acknowledgement of %zu messages", job->marks_n);
@@ -416,7 +412,7 @@ static void ask(struct poller *p, const struct reader_job *job, struct cloud_req
         if (save)
                 ask_to_acknowledge(job, q);
         else
-                ask_for_messages(d, q);
+                ask_for_messages(d, job->own, q);
 }
 
 /* It may be the network's fault: asked again, it may be whole. */
@@ -430,11 +426,11 @@ static enum poller_step unreadable(const struct scan *s, struct error *err)
 /* What was asked for is done with. */
 static enum poller_step go_on(const struct reader_job *job)
 {
-        struct acknowledging *a = job->own;
+        struct dms_track *t = job->own;
 
-        if (a->singly && ++a->next < job->marks_n)
+        if (t->singly && ++t->next < job->marks_n)
                 return POLLER_AGAIN;
-        *a = (struct acknowledging){ 0 };
+        t->singly = false;
         return POLLER_DONE;
 }
 
@@ -491,6 +487,7 @@ static enum poller_step answered(struct poller *p, const struct reader_job *job,
                 } while (!s.fault && scan_more(&s, ']'));
         if (s.fault)
                 return unreadable(&s, err);
+        ((struct dms_track *)job->own)->answered = true;
         return POLLER_DONE;
 }
 
@@ -500,18 +497,18 @@ static enum poller_step answered(struct poller *p, const struct reader_job *job,
 static enum poller_step refused(struct poller *p UNUSED, const struct reader_job *job,
                                 const struct cloud_error *refusal, struct error *err UNUSED)
 {
-        struct acknowledging *a = job->own;
+        struct dms_track *t = job->own;
 
         if (job->kind != READER_SAVE)
                 return POLLER_FAILED;
         if (!string_equal(refusal->code, "10542209") && !string_equal(refusal->code, "10542205")) {
-                *a = (struct acknowledging){ 0 };
+                t->singly = false;
                 return POLLER_FAILED;
         }
-        if (a->singly || job->marks_n == 1)
+        if (t->singly || job->marks_n == 1)
                 return go_on(job);
-        a->singly = true;
-        a->next = 0;
+        t->singly = true;
+        t->next = 0;
         return POLLER_AGAIN;
 }
 
@@ -546,7 +543,7 @@ static int add_tracks(struct dms *d, const struct delivery_spec *delivery, struc
                 char name[32];
                 uint32_t track;
 
-                struct acknowledging *own = calloc(1, sizeof(*own));
+                struct dms_track *own = calloc(1, sizeof(*own));
 
                 (void)snprintf(name, sizeof(name), "%lld", (long long)i);
                 if (!own)
@@ -607,8 +604,10 @@ static int dms_open(struct source **out, const void *spec_, const struct service
         return 0;
 }
 
+static const struct warning warnings[] = { WARNING("NotAcknowledged"), SOURCE_ACCOUNT_WARNING, WARNINGS_END };
 const struct source_kind dms_source = {
         .name = "dms",
+        .warnings = warnings,
         .type = &dms_type,
         .shape = &dms_shape,
         .pull = &poller_pull_at_once,

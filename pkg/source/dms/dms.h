@@ -15,7 +15,15 @@ struct dms_spec {
 enum dms_tag_type { DMS_TAGS_OR, DMS_TAGS_AND };
 extern const struct type dms_type;
 extern const struct source_kind dms_source;
-extern const struct poller_ops dms_ops; /* for tests and fuzz targets */
+
+/* For tests and fuzz targets: the calls, and what they know of a queue. */
+extern const struct poller_ops dms_ops;
+struct dms_track {
+        bool answered; /* its last request for messages was */
+        /* its handlers are acknowledged one by one, since one of them was refused; the next */
+        bool singly;
+        size_t next;
+};
 
 /* How long a message is ours: ackWait, or what covers the delivery's time-out. */
 usec dms_ack_wait(const struct dms_spec *, usec timeout);

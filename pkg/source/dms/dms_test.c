@@ -127,8 +127,9 @@ static void answers_are_read(void **state UNUSED)
 
         for (size_t i = 0; i < COUNT_OF(all); i++) {
                 struct bare bare = { .spec = &spec };
+                struct dms_track track = { 0 };
                 struct error err = { 0 };
-                int64_t n = poller_answer(&bare.poller, &dms_ops, READER_FETCH, NULL, str_of(all[i].body),
+                int64_t n = poller_answer(&bare.poller, &dms_ops, READER_FETCH, &track, str_of(all[i].body),
                                           &err);
 
                 if (all[i].records < 0 ? n >= 0 || !err.text[0] : n != all[i].records)

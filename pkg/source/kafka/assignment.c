@@ -203,26 +203,33 @@ static bool topic_missing(const struct kafka *s, const char *topic)
         return false;
 }
 
-static void say_lost(struct kafka *s, struct partition *p, enum lost_reason reason, int64_t from, int64_t to,
-                     uint64_t n)
+static void say_expired(const struct kafka *s, const struct partition *p, int64_t from, const struct begin *b)
 {
-        p->lost_reason = reason;
-        p->lost_n = n;
-        p->tell_lost = true;
-        if (reason == LOST_RETENTION)
-                (void)snprintf(p->lost_text, sizeof(p->lost_text),
-                               "topic %s, partition %d: %llu records are gone before they were delivered, "
-                               "offsets %lld to %lld: retention or a deletion took them",
-                               p->topic, p->number, (unsigned long long)n, (long long)from,
-                               (long long)to - 1);
-        else
-                (void)snprintf(
-                        p->lost_text, sizeof(p->lost_text),
-                        "topic %s, partition %d: the position %lld is no more: the topic was made again, or "
-                        "a broker lost records; reading begins anew at %lld, the first record there is, "
-                        "and %llu records that were there are gone",
-                        p->topic, p->number, (long long)from, (long long)to, (unsigned long long)n);
-        loop_ready(s->services->loop, s->services->wake);
+        source_warn(
+                s->services, KAFKA_EXPIRED, b->lost,
+                "topic %s, partition %d: %llu records are gone before they were delivered, offsets %lld to "
+                "%lld: retention or a deletion took them",
+                p->topic, p->number, (unsigned long long)b->lost, (long long)from, (long long)b->at - 1);
+}
+
+static void say_reset(const struct kafka *s, const struct partition *p, int64_t from, int64_t to,
+                      int64_t gone)
+{
+        uint64_t n = (uint64_t)MAX_OF(gone, (int64_t)0);
+
+        source_warn(s->services, KAFKA_RESET, n,
+                    "topic %s, partition %d: the position %lld is no more: the topic was made again, or a "
+                    "broker lost records; reading begins anew at %lld, the first record there is, and %llu "
+                    "records that were there are gone",
+                    p->topic, p->number, (long long)from, (long long)to, (unsigned long long)n);
+}
+
+static void say_added(const struct kafka *s, const struct partition *p, int64_t at)
+{
+        source_warn(s->services, KAFKA_ADDED, 0,
+                    "topic %s, partition %d: the group has no position in it, so that it is new, and is read "
+                    "from its first record on, offset %lld, whatever startPosition says",
+                    p->topic, p->number, (long long)at);
 }
 
 static void place_at(struct kafka *s, struct partition *p, int64_t at)
@@ -257,8 +264,7 @@ static void settle_doubt(struct kafka *s, struct partition *p, const struct wher
         p->trusted_at = s->now;
         if (w->reached >= 0)
                 return;
-        say_lost(s, p, LOST_RECREATED, p->committed, w->low,
-                 (uint64_t)MAX_OF(p->end - p->position, (int64_t)0));
+        say_reset(s, p, p->committed, w->low, p->end - p->position);
         begin_anew(s, p, w->low);
 }
 
@@ -280,15 +286,14 @@ static void place(struct kafka *s, struct partition *p, const struct whereabouts
                      s->spec->start_position == KAFKA_LATEST);
         p->end = w.high >= 0 ? w.high : -1;
         switch (b.reason) {
-        case BEGIN_RETENTION: say_lost(s, p, LOST_RETENTION, w.reached, b.at, b.lost); break;
+        case BEGIN_RETENTION: say_expired(s, p, w.reached, &b); break;
         case BEGIN_RECREATED:
-                say_lost(s, p, LOST_RECREATED, w.reached, b.at,
-                         (uint64_t)MAX_OF(known - w.reached, (int64_t)0));
+                say_reset(s, p, w.reached, b.at, known - w.reached);
                 begin_anew(s, p, b.at);
                 return;
+        case BEGIN_NEW: say_added(s, p, b.at); break;
         case BEGIN_REACHED:
-        case BEGIN_FIRST:
-        case BEGIN_NEW: break;
+        case BEGIN_FIRST: break;
         }
         place_at(s, p, b.at);
 }

@@ -70,10 +70,10 @@ static void commit_failed(struct kafka *s, struct partition *p, rd_kafka_resp_er
         if (p && kafka_is_unknown(r))
                 partition_put_aside(s, p, r);
         if (!s->commit_failed)
-                log_warn("commit failed and is tried again; what it covers is delivered again if the worker "
-                         "ends before",
-                         LOG_S("trigger", s->services->trigger->name), LOG_S("topic", p ? p->topic : ""),
-                         LOG_S("error", rd_kafka_err2str(r)));
+                log_warn_for(s->services->log,
+                             "commit failed and is tried again; what it covers is delivered again if the "
+                             "worker ends before",
+                             LOG_S("topic", p ? p->topic : ""), LOG_S("error", rd_kafka_err2str(r)));
         s->commit_failed = true;
 }
 

@@ -87,8 +87,8 @@ void group_told(struct kafka *s, rd_kafka_event_t *event)
         struct error err;
 
         if (r)
-                log_debug("the consumer group is not known", LOG_S("trigger", s->services->trigger->name),
-                          LOG_S("error", rd_kafka_err2str(r)));
+                log_debug_for(s->services->log, "the consumer group is not known",
+                              LOG_S("error", rd_kafka_err2str(r)));
         if (r && passes(r))
                 s->ask_at = s->now + KAFKA_AGAIN;
         if (--s->asked || s->stopping || s->fatal || s->subscribed || (s->ask_at && !s->established))

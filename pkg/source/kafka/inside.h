@@ -57,10 +57,6 @@ struct partition {
         usec trusted_at;         /* when the broker last knew it */
         usec ask_at, commit_at;  /* not before: the broker refused this one */
         rd_kafka_resp_err_t why; /* its positions are not known, which holds up no other; 0: they are */
-        bool tell_lost;          /* records are gone: */
-        enum lost_reason lost_reason;
-        uint64_t lost_n;
-        char lost_text[360];
 };
 
 struct kafka {
@@ -104,6 +100,11 @@ struct kafka {
 };
 
 extern const struct shape kafka_shape;
+
+/* The reasons of notices. */
+#define KAFKA_EXPIRED "RecordsExpired"
+#define KAFKA_RESET "PositionReset"
+#define KAFKA_ADDED "PartitionAdded"
 
 static inline struct kafka *kafka_of(const struct source *s) { return CONTAINER_OF(s, struct kafka, source); }
 

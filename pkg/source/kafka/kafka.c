@@ -96,7 +96,7 @@ static int configure(rd_kafka_conf_t **out, const struct kafka_spec *spec, const
         kafka_group(spec, services->trigger, &group);
         if (servers.failed || group.failed)
                 return error_memory(err);
-        const struct kafka_client_config client = { .bootstrap_servers = servers.p };
+        const struct kafka_client_config client = { .bootstrap_servers = servers.p, .log = services->log };
         const struct kafka_option options[] = {
                 { "group.id", group.p },
                 { "group.instance.id", services->instance },
@@ -261,9 +261,8 @@ static void end_of_partition(struct kafka *s, struct partition *p, int64_t end)
 /* Not skipped: the whole assignment is read again from where each partition is. */
 static void read_again(struct kafka *s, struct partition *p)
 {
-        log_error("out of memory for a record, which is read again",
-                  LOG_S("trigger", s->services->trigger->name), LOG_S("topic", p->topic),
-                  LOG_I("partition", p->number));
+        log_error_for(s->services->log, "out of memory for a record, which is read again",
+                      LOG_S("topic", p->topic), LOG_I("partition", p->number));
         p->unplaced = true;
         p->ask_at = s->now + KAFKA_AGAIN;
 }
@@ -351,16 +350,6 @@ static size_t tell_changes(struct kafka *s, struct pull_event *events, size_t ma
         for (uint32_t i = 0; i < s->partitions_n && n < max; i++) {
                 struct partition *p = s->partitions[i];
 
-                if (p->tell_lost) {
-                        p->tell_lost = false;
-                        events[n++] = (struct pull_event){ .kind = PULL_RECORDS_LOST,
-                                                           .track = p->track,
-                                                           .lost = p->lost_n,
-                                                           .lost_reason = p->lost_reason,
-                                                           .text = p->lost_text };
-                        if (n == max)
-                                break;
-                }
                 if (p->tell_assigned) {
                         p->tell_assigned = false;
                         p->told = true;
@@ -471,7 +460,8 @@ static void close_consumer(struct kafka *s)
         s->close_asked = true;
         e = rd_kafka_consumer_close_queue(s->rk, s->queue);
         if (e) {
-                log_warn("close the consumer", LOG_S("error", rd_kafka_error_string(e)));
+                log_warn_for(s->services->log, "close the consumer",
+                             LOG_S("error", rd_kafka_error_string(e)));
                 rd_kafka_error_destroy(e);
                 state_fatal(s, s->text);
         }
@@ -695,8 +685,12 @@ static const struct pull_ops pull = {
         .stop = kafka_stop,
         .free = kafka_free,
 };
+static const struct warning warnings[] = { WARNING(KAFKA_EXPIRED, .loses = true),
+                                           WARNING(KAFKA_RESET, .loses = true), WARNING(KAFKA_ADDED),
+                                           WARNINGS_END };
 const struct source_kind kafka_source = {
         .name = "kafka",
+        .warnings = warnings,
         .type = &kafka_type,
         .shape = &kafka_shape,
         .pull = &pull,

@@ -289,7 +289,6 @@ static void e_turn(struct task *t UNUSED, usec now)
                         case PULL_REVOKING:
                         case PULL_LOST: kafka_source.pull->revoked(e.source, events[i].track); break;
                         case PULL_CLOSED: e.closed = true; break;
-                        case PULL_RECORDS_LOST:
                         case PULL_STATE: break;
                         }
         /* What is kept is settled oldest first, so that commits only go on. */

@@ -95,7 +95,7 @@ static void on_error(struct kafka *s, rd_kafka_event_t *event)
         case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART: topic_unknown(s, text); break;
         case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
         case RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED: failed(s, code, text); break;
-        default: log_warn("kafka", LOG_S("trigger", s->services->trigger->name), LOG_S("error", text)); break;
+        default: log_warn_for(s->services->log, "kafka", LOG_S("error", text)); break;
         }
 }
 

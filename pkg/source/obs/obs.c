@@ -1,7 +1,8 @@
 #include "source/obs/obs.h"
 
+#include "source/cloud.h"
 #include "source/obs/records.h"
-#include "source/smn/smn.h"
+#include "source/smn/notified.h"
 
 /* ---- the spec ----------------------------------------------------------- */
 
@@ -71,16 +72,12 @@ struct message { /* a notification */
 };
 
 struct obs {
-        struct source source;
+        struct notified notified; /* the first member */
         const struct obs_spec *spec;
-        const struct services *services;
-        struct inbox *inbox;
-        struct topic *topic;     /* SMN */
         struct obs_token *token; /* Webhook */
-        uint64_t unwanted;
 };
 
-static struct obs *obs_of(const struct source *s) { return CONTAINER_OF(s, struct obs, source); }
+static struct obs *obs_of(struct notified *s) { return CONTAINER_OF(s, struct obs, notified); }
 
 static void message_free(struct message *m)
 {
@@ -127,9 +124,8 @@ static void join(struct message *m, struct record **records, size_t *n)
 }
 
 /* What was delivered meanwhile is left out. */
-static size_t records_of(void *cookie, struct inbox_item *item, struct record **records, size_t most)
+static size_t records_of(struct notified *s, struct inbox_item *item, struct record **records, size_t most)
 {
-        struct obs *s = cookie;
         struct message *m = CONTAINER_OF(item, struct message, item);
         int format = s->services->trigger->event->format;
         size_t n = 0;
@@ -142,9 +138,11 @@ static size_t records_of(void *cookie, struct inbox_item *item, struct record **
         return n;
 }
 
-static void drop_message(void *cookie UNUSED, struct inbox_item *item)
+static void drop_message(struct inbox_item *item) { message_free(CONTAINER_OF(item, struct message, item)); }
+
+static struct inbox_item *item_of(struct record *r)
 {
-        message_free(CONTAINER_OF(item, struct message, item));
+        return &CONTAINER_OF(r, struct change, record)->message->item;
 }
 
 static bool wants(const struct obs_spec *spec, const struct obs_record *r)
@@ -195,7 +193,7 @@ static void enqueue(struct obs *s, uint64_t call, struct message *m)
                 ids[i] = str_of(m->changes[i].of.id);
                 keys[i] = str_of(m->changes[i].of.key);
         }
-        inbox_add(s->inbox, &m->item, call, ids, keys, m->n);
+        inbox_add(s->notified.inbox, &m->item, call, ids, keys, m->n);
 }
 
 static struct verdict take(struct obs *s, uint64_t call, struct str body)
@@ -222,7 +220,7 @@ static struct verdict take(struct obs *s, uint64_t call, struct str body)
         if (!m)
                 return (struct verdict){ .status = 503, .text = "out of memory" };
         if (!m->n) {
-                s->unwanted++;
+                s->notified.unwanted++;
                 message_free(m);
                 return (struct verdict){ .status = 200, .text = "not wanted" };
         }
@@ -230,10 +228,9 @@ static struct verdict take(struct obs *s, uint64_t call, struct str body)
         return (struct verdict){ .refusal = REFUSAL_MAX };
 }
 
-static void admit(void *cookie, uint64_t call, struct notification *n)
+static void admit(struct notified *s, uint64_t call, struct notification *n)
 {
-        struct obs *s = cookie;
-        struct verdict v = take(s, call, n->message);
+        struct verdict v = take(obs_of(s), call, n->message);
 
         if (v.status)
                 inbox_answer(s->inbox, call, v.status, v.text, v.status == 503 ? USEC_SEC : 0);
@@ -246,25 +243,24 @@ static void tell_token(struct obs *s)
 {
         BUF_AT_END struct buf why = BUF_INIT(1024);
 
-        inbox_trouble(s->inbox, obs_token_lacks(s->token, &why) ? why.p : NULL);
+        inbox_trouble(s->notified.inbox, obs_token_lacks(s->token, &why) ? why.p : NULL);
 }
 
-static void look(struct obs *s)
+static void look(struct notified *s)
 {
-        if (s->token && obs_token_changed(s->token))
-                tell_token(s);
+        struct obs *o = obs_of(s);
+
+        if (o->token && obs_token_changed(o->token))
+                tell_token(o);
 }
 
-static enum push_verdict receive(struct source *source, uint64_t call, const struct push_request *q,
-                                 struct record **records UNUSED, size_t *n UNUSED, struct push_reply *reply)
+static enum push_verdict receive(struct notified *s, uint64_t call, const struct push_request *q,
+                                 struct push_reply *reply)
 {
-        struct obs *s = obs_of(source);
         struct verdict v;
 
-        if (s->topic)
-                return topic_receive(s->topic, call, q, reply);
         look(s);
-        if (!obs_token_shown(s->token, q->header(q, "Authorization")))
+        if (!obs_token_shown(obs_of(s)->token, q->header(q, "Authorization")))
                 return inbox_refuse(s->inbox, REFUSED_TOKEN, reply);
         if (!str_is(q->method, "POST")) {
                 inbox_reply(reply, 405, "send notifications by POST", 0);
@@ -272,7 +268,7 @@ static enum push_verdict receive(struct source *source, uint64_t call, const str
         }
         if (q->body.n > OBS_BODY_MOST)
                 return inbox_refuse(s->inbox, REFUSED_TOO_LARGE, reply);
-        v = take(s, call, q->body);
+        v = take(obs_of(s), call, q->body);
         if (!v.status && v.refusal != REFUSAL_MAX)
                 return inbox_refuse(s->inbox, v.refusal, reply);
         if (!v.status)
@@ -281,111 +277,43 @@ static enum push_verdict receive(struct source *source, uint64_t call, const str
         return PUSH_REPLY;
 }
 
-static void finish(struct source *source, uint64_t call UNUSED, struct record *const *records,
-                   size_t n UNUSED, const struct push_outcome *o, struct push_reply *reply)
-{
-        struct obs *s = obs_of(source);
-
-        inbox_finish(s->inbox, &CONTAINER_OF(records[0], struct change, record)->message->item, o, reply);
-}
-
-static void gone(struct source *source, uint64_t call)
-{
-        struct obs *s = obs_of(source);
-
-        if (!s->topic || !topic_gone(s->topic, call))
-                (void)inbox_gone(s->inbox, call);
-}
-
-static unsigned route(struct source *source, const struct push_request *q UNUSED, struct str path)
-{
-        struct obs *s = obs_of(source);
-
-        return smn_route(s->services->trigger, path);
-}
-static usec timeout(const struct source *source)
-{
-        const struct obs *s = obs_of(source);
-
-        return s->spec->smn.timeout;
-}
-
 /* ---- life --------------------------------------------------------------- */
 
-static struct source *obs_free(struct source *source)
+static void obs_free(struct notified *s)
 {
-        struct obs *s = obs_of(source);
+        struct obs *o = obs_of(s);
 
-        if (!s)
-                return NULL;
-        (void)topic_free(s->topic);
-        (void)obs_token_free(s->token);
-        (void)inbox_free(s->inbox);
-        free(s);
-        return NULL;
-}
-
-static int open_from(struct obs *s, struct error *err)
-{
-        struct topic_config topic = { .spec = &s->spec->smn,
-                                      .services = s->services,
-                                      .wake = s->services->wake,
-                                      .inbox = s->inbox,
-                                      .cookie = s,
-                                      .admit = admit };
-
-        return s->spec->from == OBS_FROM_SMN ? topic_new(&s->topic, &topic, err)
-                                             : obs_token_new(&s->token, s->spec->token, s->services, err);
+        (void)obs_token_free(o->token);
+        free(o);
 }
 
 static int obs_open(struct source **out, const void *spec, const struct services *services, struct error *err)
 {
+        static const struct notified_kind kind = { .admit = admit,
+                                                   .receive = receive,
+                                                   .look = look,
+                                                   .records = records_of,
+                                                   .drop = drop_message,
+                                                   .item = item_of,
+                                                   .free = obs_free,
+                                                   .remember_most = 16384 };
         struct obs *s = calloc(1, sizeof(*s));
-        struct inbox_config inbox = { .services = services,
-                                      .wake = services->wake,
-                                      .remember_most = 16384,
-                                      .cookie = s,
-                                      .records = records_of,
-                                      .drop = drop_message };
+        const struct obs_spec *of = spec;
+        bool topic = of->from == OBS_FROM_SMN;
 
         if (!s)
                 return error_memory(err);
-        s->spec = spec;
-        s->services = services;
-        inbox.patience = s->spec->smn.timeout;
-        inbox.waiting_for = s->spec->from == OBS_FROM_SMN ? "waiting for the subscription's confirmation"
-                                                          : NULL;
-        if (inbox_new(&s->inbox, &inbox, err) < 0 || open_from(s, err) < 0) {
-                (void)obs_free(&s->source);
+        s->spec = of;
+        if (!topic && obs_token_new(&s->token, of->token, services, err) < 0) {
+                free(s);
                 return -1;
         }
+        if (notified_open(&s->notified, &kind, &of->smn, topic, services, err) < 0)
+                return -1;
         if (s->token)
                 tell_token(s);
-        *out = &s->source;
+        *out = &s->notified.source;
         return 0;
-}
-
-static size_t obs_poll(struct source *source, struct push_event *events, size_t max, usec now)
-{
-        struct obs *s = obs_of(source);
-
-        if (s->topic)
-                topic_poll(s->topic, now);
-        look(s);
-        return inbox_poll(s->inbox, events, max, now);
-}
-
-static usec obs_deadline(const struct source *source)
-{
-        const struct obs *s = obs_of(source);
-
-        return MIN_OF(s->topic ? topic_deadline(s->topic) : USEC_NEVER, inbox_deadline(s->inbox));
-}
-static void obs_stop(struct source *source)
-{
-        struct obs *s = obs_of(source);
-
-        inbox_stop(s->inbox);
 }
 
 /* ---- shapes ------------------------------------------------------------- */
@@ -488,13 +416,6 @@ static void origin(const struct trigger *t, struct buf *b)
         buf_text(b, ((const struct obs_spec *)t->source_spec)->bucket);
 }
 
-static void counts(const struct source *source, struct push_counts *out)
-{
-        const struct obs *s = obs_of(source);
-
-        *out = (struct push_counts){ .unwanted = s->unwanted };
-}
-
 const struct shape obs_shape = {
         .ce_type = "dev.sluice.obs.change",
         .describe = obs_describe,
@@ -503,25 +424,13 @@ const struct shape obs_shape = {
         .sample = obs_sample,
         .sample_free = obs_sample_free,
 };
-static const struct push_ops push = {
-        .counts = counts,
-        .route = route,
-        .receive = receive,
-        .finish = finish,
-        .gone = gone,
-        .timeout = timeout,
-        .path = smn_path,
-        .poll = obs_poll,
-        .deadline = obs_deadline,
-        .stop = obs_stop,
-        .free = obs_free,
-};
 const struct source_kind obs_source = {
         .name = "obs",
         .type = &obs_type,
         .shape = &obs_shape,
-        .push = &push,
+        .push = &notified_push,
         .open = obs_open,
         .origin = origin,
-        .external = smn_outside,
+        .external = notified_external,
+        .warnings = source_account_warnings,
 };

@@ -59,7 +59,8 @@ static void keep_place(struct letters_file *s)
                 if (fclose(f) == 0 && written && rename(next.p, s->place) == 0)
                         return;
         }
-        log_warn(
+        log_warn_for(
+                s->services->log,
                 "how far the file was replayed is not kept: started again, it is replayed from its beginning",
                 LOG_S("file", s->place), LOG_S("error", strerror(errno)));
         free(TAKE(s->place));

@@ -7,8 +7,6 @@
 #include "json/check.h"
 #include "source/smn/smn.h"
 
-enum { ROUTE_EXACT = 1U << 30 };
-
 struct smn_message *smn_message_new(const struct trigger *t, usec received, struct notification *n)
 {
         struct smn_message *m = calloc(1, sizeof(*m));
@@ -191,15 +189,4 @@ void smn_sample_free(struct record *r)
 {
         if (r)
                 smn_message_free(CONTAINER_OF(r, struct smn_message, record));
-}
-
-/* ---- where it is reached ------------------------------------------------ */
-
-void smn_path(const struct trigger *t, struct buf *b) { buf_printf(b, "/%s/%s", t->namespace_, t->name); }
-
-unsigned smn_route(const struct trigger *t, struct str path)
-{
-        struct str first = str_cut(&path, '/'), namespace_ = str_cut(&path, '/');
-
-        return first.n == 0 && str_is(namespace_, t->namespace_) && str_is(path, t->name) ? ROUTE_EXACT : 0;
 }

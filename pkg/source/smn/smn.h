@@ -3,7 +3,7 @@
  * not. */
 #pragma once
 
-#include "source/smn/topic.h"
+#include "source/smn/notified.h"
 
 extern const struct type smn_type;
 extern const struct source_kind smn_source;
@@ -23,13 +23,6 @@ extern const struct source_kind smn_source;
 int smn_open_for(struct source **, const struct smn_spec *,
                  bool (*wanted)(const void *spec, struct str message), const struct services *,
                  struct error *) MUST_CHECK;
-extern const struct push_ops smn_push;
-size_t smn_poll(struct source *, struct push_event *, size_t max, usec now);
-usec smn_deadline(const struct source *);
-void smn_stop(struct source *);
-struct source *smn_free(struct source *);
-void smn_origin(const struct trigger *, struct buf *);
-bool smn_outside(const struct trigger *, struct buf *); /* of all whose specs begin with struct smn_spec */
 
 struct smn_message {
         struct inbox_item item;
@@ -48,6 +41,4 @@ void smn_event(const struct trigger *, const struct record *, struct buf *, stru
 int smn_sample(const struct trigger *t, const struct node *document, usec wall, struct record **,
                struct error *) MUST_CHECK;
 void smn_sample_free(struct record *);
-/* "/NAMESPACE/NAME": is it the Trigger's? Above any API's. */
-unsigned smn_route(const struct trigger *, struct str path);
-void smn_path(const struct trigger *, struct buf *);
+void smn_origin(const struct trigger *, struct buf *);

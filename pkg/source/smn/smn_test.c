@@ -50,55 +50,59 @@ static const struct clock test_clock = { .wall = test_wall, .monotonic = test_mo
 /* ---- what is fetched ---------------------------------------------------- */
 
 static struct {
-        uint64_t tag;
+        struct fetch_request *request; /* NULL: it is answered, or cancelled */
         char url[4096];
-        bool taken;
 } asked[256];
 static size_t asked_n;
 static bool hold_answers;
 static int confirm_status = 200;
 
-static int test_submit(void *cookie UNUSED, uint64_t tag, const struct fetch_request *q,
-                       struct error *err UNUSED)
+static int test_submit(void *cookie UNUSED, struct fetch_request *q, struct error *err UNUSED)
 {
         assert_true(asked_n < COUNT_OF(asked));
-        asked[asked_n].tag = tag;
-        asked[asked_n].taken = false;
+        request_begin(&q->request);
+        q->answer.max = q->answer_max;
+        buf_reset(&q->answer);
+        asked[asked_n].request = q;
         (void)snprintf(asked[asked_n++].url, sizeof(asked[0].url), STR_FMT, STR_ARG(q->url));
         return 0;
 }
 
-static void test_cancel(void *cookie UNUSED, uint64_t tag)
+static void test_cancel(void *cookie UNUSED, struct fetch_request *q)
 {
         for (size_t i = 0; i < asked_n; i++)
-                asked[i].taken = asked[i].taken || asked[i].tag == tag;
+                if (asked[i].request == q)
+                        asked[i].request = NULL;
 }
 
-static bool test_take(void *cookie UNUSED, struct fetch_completion *out)
+static bool answer_fetches(void)
 {
+        bool any = false;
+
         for (size_t i = 0; i < asked_n && !hold_answers; i++) {
+                struct fetch_request *q = TAKE(asked[i].request);
                 const char *url = asked[i].url;
 
-                if (asked[i].taken)
+                if (!q)
                         continue;
-                asked[i].taken = true;
-                *out = (struct fetch_completion){ .tag = asked[i].tag, .status = 200 };
+                q->status = 200;
                 if (strcmp(url, GOOD) == 0)
-                        out->body = buf_view(&good_pem);
+                        buf_str(&q->answer, buf_view(&good_pem));
                 else if (strcmp(url, EXPIRED) == 0)
-                        out->body = buf_view(&expired_pem);
+                        buf_str(&q->answer, buf_view(&expired_pem));
                 else if (strcmp(url, ELLIPTIC) == 0)
-                        out->body = buf_view(&elliptic_pem);
+                        buf_str(&q->answer, buf_view(&elliptic_pem));
                 else if (strcmp(url, HOST "/confirm?token=1") == 0)
-                        out->status = confirm_status;
+                        q->status = confirm_status;
                 else
-                        out->status = 404;
-                return true;
+                        q->status = 404;
+                request_end(&q->request, loop);
+                any = true;
         }
-        return false;
+        return any;
 }
 
-static const struct fetch_ops test_fetch = { test_submit, test_cancel, test_take };
+static const struct fetch_ops test_fetch = { test_submit, test_cancel };
 
 /* ---- keys --------------------------------------------------------------- */
 
@@ -294,9 +298,12 @@ static void finish_as(uint64_t call, struct record *record, enum push_result res
 static void poll_all(void)
 {
         struct push_event events[64];
+        bool more;
         size_t n;
 
-        while ((n = smn_source.push->poll(source, events, COUNT_OF(events), monotonic_now)))
+        do {
+                more = answer_fetches();
+                n = smn_source.push->poll(source, events, COUNT_OF(events), monotonic_now);
                 for (size_t i = 0; i < n; i++) {
                         const struct push_event *e = &events[i];
 
@@ -324,6 +331,7 @@ static void poll_all(void)
                                         finish_as(e->call, e->records[0], outcome);
                         }
                 }
+        } while (more || n);
 }
 
 /* Sends and polls; the status so far. */
@@ -841,7 +849,7 @@ static size_t under_way(void)
         size_t n = 0;
 
         for (size_t i = 0; i < asked_n; i++)
-                n += !asked[i].taken;
+                n += asked[i].request != NULL;
         return n;
 }
 

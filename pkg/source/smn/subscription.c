@@ -9,7 +9,7 @@
 #include "json/tree.h"
 #include "json/value.h"
 #include "source/cloud.h"
-#include "source/smn/smn.h"
+#include "source/smn/notified.h"
 
 enum { PAGE = 100, FORMER_MOST = 16, UNCONFIRMED = 0, CONFIRMED = 1 };
 static const usec BACKOFF_FIRST = USEC_SEC, BACKOFF_MOST = 5 * USEC_MINUTE, ASK_AGAIN_FIRST = 5 * USEC_SEC,
@@ -42,6 +42,7 @@ struct subscription {
         struct source_account *account; /* of the topic that was called for last */
         char *account_topic;
         struct cloud_call request;
+        struct store_request stored;
         struct buf what, path, query, body;
         unsigned failures, asked;
         usec not_before, look_at;
@@ -338,7 +339,8 @@ static void subscribed(struct subscription *s, usec now)
         (void)snprintf(text, sizeof(text),
                        "subscribed, waiting for the subscription's confirmation at %.180s", s->endpoint);
         say(s, SOURCE_CONNECTING, text);
-        log_info("subscribed", LOG_S("topic", s->topic), LOG_S("endpoint", s->endpoint));
+        log_info_for(s->config.services->log, "subscribed", LOG_S("topic", s->topic),
+                     LOG_S("endpoint", s->endpoint));
         rest(s, now + MIN_OF(ASK_AGAIN_FIRST << s->asked, ASK_AGAIN_MOST));
         s->asked = MIN_OF(s->asked + 1, 10u);
 }
@@ -360,7 +362,8 @@ static void called(struct subscription *s, usec now)
         else if (s->call == PHASE_SUBSCRIBE)
                 subscribed(s, now);
         else {
-                log_info("a subscription is cancelled", LOG_S("subscription", s->urn));
+                log_info_for(s->config.services->log, "a subscription is cancelled",
+                             LOG_S("subscription", s->urn));
                 s->offset = 0;
                 s->phase = PHASE_LIST; /* until none is left */
         }
@@ -368,16 +371,16 @@ static void called(struct subscription *s, usec now)
 
 /* ---- the store ---------------------------------------------------------- */
 
-enum { TAG_LOAD = 1, TAG_SAVE };
-
-static void loaded(struct subscription *s, const struct store_result *r, usec now)
+static void loaded(struct subscription *s, usec now)
 {
-        if (r->failed) {
-                failed(s, &r->error, PHASE_LOAD, now);
+        const struct store_request *r = &s->stored;
+
+        if (request_failed(&r->request)) {
+                failed(s, &r->request.error, PHASE_LOAD, now);
                 return;
         }
         json_decref(s->record);
-        s->record = r->found ? json_tree(r->value, 0, JSON_VALUES_MOST, NULL) : NULL;
+        s->record = r->found ? json_tree(buf_view(&r->value), 0, JSON_VALUES_MOST, NULL) : NULL;
         if (!json_is_object(s->record)) {
                 json_decref(s->record);
                 s->record = must(json_object());
@@ -397,9 +400,11 @@ static void loaded(struct subscription *s, const struct store_result *r, usec no
         }
 }
 
-static void saved(struct subscription *s, const struct store_result *r, usec now)
+static void saved(struct subscription *s, usec now)
 {
-        if (r->failed) {
+        const struct request *r = &s->stored.request;
+
+        if (request_failed(r)) {
                 /* Whoever else writes it is of the same Trigger: it is read again. */
                 failed(s, &r->error, r->error.kind == ERROR_CONFLICT && !s->ending ? PHASE_LOAD : PHASE_SAVE,
                        now);
@@ -408,19 +413,6 @@ static void saved(struct subscription *s, const struct store_result *r, usec now
         s->failures = 0;
         say_nothing(s);
         rest(s, s->managed || s->ending || s->connected ? now : USEC_NEVER);
-}
-
-static void take_stored(struct subscription *s, usec now)
-{
-        const struct store *store = &s->config.services->store;
-        struct store_result r;
-
-        while (store->ops && store_take(store, &r)) {
-                if (r.tag == TAG_LOAD)
-                        loaded(s, &r, now);
-                else
-                        saved(s, &r, now);
-        }
 }
 
 /* ---- its turn ----------------------------------------------------------- */
@@ -455,7 +447,12 @@ void subscription_turn(struct subscription *s, usec now)
 {
         const struct store *store = &s->config.services->store;
 
-        take_stored(s, now);
+        if (request_take(&s->stored.request)) {
+                if (s->phase == PHASE_LOADING)
+                        loaded(s, now);
+                else
+                        saved(s, now);
+        }
         if (request_take(&s->request.request))
                 called(s, now);
         if (now < s->not_before)
@@ -465,7 +462,7 @@ void subscription_turn(struct subscription *s, usec now)
                 switch (s->phase) {
                 case PHASE_LOAD:
                         s->phase = PHASE_LOADING;
-                        store_get(store, TAG_LOAD, STR(WORKER_CHECKPOINT_SUBSCRIPTION));
+                        store_get(store, &s->stored, STR(WORKER_CHECKPOINT_SUBSCRIPTION));
                         break;
                 case PHASE_SAVE: {
                         FREE_AT_END char *text = json_dumps(s->record, JSON_COMPACT);
@@ -473,7 +470,7 @@ void subscription_turn(struct subscription *s, usec now)
                         if (!text)
                                 abort();
                         s->phase = PHASE_SAVING;
-                        store_put(store, TAG_SAVE, STR(WORKER_CHECKPOINT_SUBSCRIPTION), str_of(text));
+                        store_put(store, &s->stored, STR(WORKER_CHECKPOINT_SUBSCRIPTION), str_of(text));
                         break;
                 }
                 case PHASE_REST:
@@ -521,7 +518,7 @@ void subscription_endpoint(const struct trigger *t, const struct smn_spec *spec,
                 return;
         }
         buf_printf(out, "%s://%s", spec->expose->tls_secret_name ? "https" : "http", spec->expose->host);
-        smn_path(t, out);
+        notified_path(t, out);
 }
 
 static int set_endpoint(struct subscription *s, struct error *err)
@@ -542,6 +539,7 @@ int subscription_new(struct subscription **out, const struct subscription_config
         if (!s)
                 return error_memory(err);
         s->config = *config;
+        s->stored.request.wake = config->services->wake;
         s->managed = config->spec->subscription && config->spec->subscription->manage;
         s->ending = config->services->ending;
         random_init(&s->random, random_seed());
@@ -565,6 +563,7 @@ struct subscription *subscription_free(struct subscription *s)
         buf_done(&s->path);
         buf_done(&s->query);
         buf_done(&s->body);
+        store_release(&s->config.services->store, &s->stored);
         json_decref(s->record);
         free(s->endpoint);
         free(s->protocol);

@@ -63,8 +63,8 @@ bool topic_has_endpoint(const void *spec)
 /* ---- state -------------------------------------------------------------- */
 
 struct certificate {
-        char *url;     /* NULL: the place is free */
-        uint64_t tag;  /* of the fetch; 0: none is under way */
+        char *url; /* NULL: the place is free */
+        struct fetch_request fetch;
         EVP_PKEY *key; /* NULL: not there */
         /* wall: when it is valid; or, without a key, monotonic: asked again then */
         usec from, until;
@@ -80,7 +80,7 @@ struct pending {
         uint64_t call; /* 0: the caller left */
         struct notification notification;
         struct certificate *certificate;
-        uint64_t tag; /* of the confirmation's fetch */
+        struct fetch_request confirmation;
         uint64_t sender;
         usec deadline;
 };
@@ -99,8 +99,8 @@ struct topic {
         uint64_t seed, senders[SENDERS_MOST];
         size_t senders_n;
         usec told_trouble;
-        bool cancelled; /* the subscription, by someone else */
-        uint64_t last_tag;
+        bool cancelled;                           /* the subscription, by someone else */
+        struct list certificates_come, confirmed; /* fetches that are done */
 };
 
 static usec monotonic(const struct topic *t) { return clock_monotonic(t->config.services->clock); }
@@ -168,27 +168,32 @@ static bool may_call(const struct topic *t, struct str url, bool certificate, bo
         return false;
 }
 
-static int fetch(struct topic *t, struct str url, bool trusted, uint64_t *tag, struct error *err)
-{
-        const struct fetch *f = &t->config.services->fetch;
-        struct fetch_request q = { .url = url,
-                                   .hosts = t->hosts,
-                                   .inside = t->inside,
-                                   .ca_file = trusted ? t->ca_file : NULL,
-                                   .timeout = t->config.spec->timeout,
-                                   .answer_max = CERTIFICATE_BYTES_MOST };
+static const struct fetch *port_of(const struct topic *t) { return &t->config.services->fetch; }
 
-        if (f->ops->submit(f->cookie, t->last_tag + 1, &q, err) < 0)
+static int fetch(struct topic *t, struct fetch_request *q, struct list *done, struct str url, bool trusted,
+                 struct error *err)
+{
+        q->request.wake = t->config.services->wake;
+        q->request.done = done;
+        q->url = url;
+        q->hosts = t->hosts;
+        q->inside = t->inside;
+        q->ca_file = trusted ? t->ca_file : NULL;
+        q->timeout = t->config.spec->timeout;
+        q->answer_max = CERTIFICATE_BYTES_MOST;
+        if (fetch_submit(port_of(t), q, err) < 0)
                 return -1;
-        *tag = ++t->last_tag;
         t->fetches++;
         return 0;
 }
 
 /* ---- certificates ------------------------------------------------------- */
 
-static void certificate_clear(struct certificate *c)
+static bool under_way(const struct certificate *c) { return !request_idle(&c->fetch.request); }
+
+static void certificate_clear(struct topic *t, struct certificate *c)
 {
+        fetch_release(port_of(t), &c->fetch);
         free(c->url);
         EVP_PKEY_free(c->key);
         *c = (struct certificate){ 0 };
@@ -251,7 +256,7 @@ static struct certificate *place(struct topic *t, bool proven)
 
                 if (!c->url && !proven)
                         return c;
-                if (c->url && c->proven == proven && !c->tag && !wanted(t, c) &&
+                if (c->url && c->proven == proven && !under_way(c) && !wanted(t, c) &&
                     (!oldest || c->used < oldest->used))
                         oldest = c;
         }
@@ -295,7 +300,7 @@ static bool may_fetch(const struct topic *t, uint64_t who)
         if (is_sender(t, who))
                 return t->fetches < FETCHES_MOST + FETCHES_KEPT;
         for (size_t i = 0; i < CERTIFICATES_MOST; i++)
-                his += t->certificates[i].tag && t->certificates[i].sender == who;
+                his += under_way(&t->certificates[i]) && t->certificates[i].sender == who;
         return t->fetches < FETCHES_MOST && his < FETCHES_OF_ONE;
 }
 
@@ -313,7 +318,7 @@ static void tell_trouble(struct topic *t, const char *text)
 /* Is it there, or is it under way, or is it known not to be had? */
 static bool is_fresh(const struct topic *t, const struct certificate *c)
 {
-        return c->tag ||
+        return under_way(c) ||
                (c->key ? clock_wall(t->config.services->clock) <= c->until : c->until > monotonic(t));
 }
 
@@ -330,16 +335,16 @@ static struct certificate *certificate_for(struct topic *t, struct str url, bool
                 return c;
         if (!may_fetch(t, who) || !(c = c ? c : place(t, false)))
                 return NULL;
-        certificate_clear(c);
+        certificate_clear(t, c);
         c->url = str_dup(url);
         c->used = monotonic(t);
         c->sender = who;
         c->proven = proven;
         if (!c->url)
                 return NULL;
-        if (fetch(t, url, trusted, &c->tag, &err) < 0) {
+        if (fetch(t, &c->fetch, &t->certificates_come, url, trusted, &err) < 0) {
                 tell_trouble(t, err.text);
-                certificate_clear(c);
+                certificate_clear(t, c);
                 return NULL;
         }
         return c;
@@ -355,6 +360,7 @@ static void pending_free(struct topic *t, struct pending *p)
                         t->pending_n--;
                         break;
                 }
+        fetch_release(port_of(t), &p->confirmation);
         notification_done(&p->notification);
         free(p);
 }
@@ -368,7 +374,8 @@ static void confirm(struct topic *t, struct pending *p)
                 inbox_refuse_later(t->config.inbox, REFUSED_URL, p->call);
                 pending_free(t, p);
         } else if (t->fetches >= 2 * FETCHES_MOST ||
-                   fetch(t, p->notification.subscribe_url, trusted, &p->tag, &err) < 0) {
+                   fetch(t, &p->confirmation, &t->confirmed, p->notification.subscribe_url, trusted, &err) <
+                           0) {
                 inbox_answer(t->config.inbox, p->call, 503, "can't confirm now", USEC_SEC);
                 pending_free(t, p);
         } else
@@ -454,7 +461,7 @@ static enum push_verdict hold(struct topic *t, uint64_t call, struct notificatio
                                .deadline = monotonic(t) + t->config.spec->timeout };
         t->pending = p;
         t->pending_n++;
-        if (!c->tag)
+        if (!under_way(c))
                 proceed(t, p);
         return PUSH_LATER;
 }
@@ -504,23 +511,24 @@ enum push_verdict topic_receive(struct topic *t, uint64_t call, const struct pus
 
 /* ---- the source's turn -------------------------------------------------- */
 
-static void certificate_came(struct topic *t, struct certificate *c, const struct fetch_completion *done)
+static void certificate_came(struct topic *t, struct certificate *c)
 {
+        const struct fetch_request *f = &c->fetch;
         char text[200];
 
-        c->tag = 0;
         c->until = 0;
-        if (done->failed)
-                tell_trouble(t, done->error.text);
-        else if (done->status != 200) {
+        if (request_failed(&f->request))
+                tell_trouble(t, f->request.error.text);
+        else if (f->status != 200) {
                 (void)snprintf(text, sizeof(text), "signing certificate %.120s: answered %d", c->url,
-                               done->status);
+                               f->status);
                 tell_trouble(t, text);
-        } else if (!read_certificate(c, done->body)) {
+        } else if (!read_certificate(c, buf_view(&f->answer))) {
                 (void)snprintf(text, sizeof(text),
                                "signing certificate %.120s: is no certificate of an RSA key", c->url);
                 tell_trouble(t, text);
         }
+        fetch_release(port_of(t), &c->fetch);
         if (!c->key)
                 c->until = monotonic(t) + FAILURE_KEPT;
         for (struct pending *p = t->pending, *next; p; p = next) {
@@ -530,48 +538,44 @@ static void certificate_came(struct topic *t, struct certificate *c, const struc
         }
 }
 
-static void confirmation_came(struct topic *t, struct pending *p, const struct fetch_completion *done)
+static void confirmation_came(struct topic *t, struct pending *p)
 {
+        const struct fetch_request *f = &p->confirmation;
+        bool failed = request_failed(&f->request);
         char text[200];
 
-        if (!done->failed && done->status >= 200 && done->status <= 299) {
+        if (!failed && f->status >= 200 && f->status <= 299) {
                 connected(t);
                 inbox_trouble(t->config.inbox, NULL);
                 if (p->call)
                         inbox_answer(t->config.inbox, p->call, 200, "confirmed", 0);
         } else {
-                if (!done->failed)
+                if (!failed)
                         (void)snprintf(text, sizeof(text), "the subscription's confirmation was answered %d",
-                                       done->status);
-                inbox_trouble(t->config.inbox, done->failed ? done->error.text : text);
+                                       f->status);
+                inbox_trouble(t->config.inbox, failed ? f->request.error.text : text);
                 if (p->call)
                         inbox_answer(t->config.inbox, p->call, 502, "the confirmation failed", 0);
         }
         pending_free(t, p);
 }
 
-static void fetched(struct topic *t, const struct fetch_completion *done)
+static struct fetch_request *fetched(struct topic *t, struct list *done)
 {
-        t->fetches--;
-        for (size_t i = 0; i < CERTIFICATES_MOST; i++)
-                if (t->certificates[i].tag == done->tag) {
-                        certificate_came(t, &t->certificates[i], done);
-                        return;
-                }
-        for (struct pending *p = t->pending; p; p = p->next)
-                if (p->tag == done->tag) {
-                        confirmation_came(t, p, done);
-                        return;
-                }
+        struct request *r = request_next(done);
+
+        t->fetches -= r != NULL;
+        return r ? CONTAINER_OF(r, struct fetch_request, request) : NULL;
 }
 
 void topic_poll(struct topic *t, usec now)
 {
-        const struct fetch *f = &t->config.services->fetch;
-        struct fetch_completion done;
+        struct fetch_request *f;
 
-        while (t->fetches && f->ops->take(f->cookie, &done))
-                fetched(t, &done);
+        while ((f = fetched(t, &t->certificates_come)))
+                certificate_came(t, CONTAINER_OF(f, struct certificate, fetch));
+        while ((f = fetched(t, &t->confirmed)))
+                confirmation_came(t, CONTAINER_OF(f, struct pending, confirmation));
         subscription_turn(t->subscription, now);
         for (struct pending *p = t->pending, *next; p; p = next) {
                 next = p->next;
@@ -660,21 +664,12 @@ int topic_new(struct topic **out, const struct topic_config *config, struct erro
 
 struct topic *topic_free(struct topic *t)
 {
-        const struct fetch *f;
-
         if (!t)
                 return NULL;
-        f = &t->config.services->fetch;
-        for (size_t i = 0; i < CERTIFICATES_MOST; i++) {
-                if (t->certificates[i].tag)
-                        f->ops->cancel(f->cookie, t->certificates[i].tag);
-                certificate_clear(&t->certificates[i]);
-        }
-        while (t->pending) {
-                if (t->pending->tag)
-                        f->ops->cancel(f->cookie, t->pending->tag);
+        for (size_t i = 0; i < CERTIFICATES_MOST; i++)
+                certificate_clear(t, &t->certificates[i]);
+        while (t->pending)
                 pending_free(t, t->pending);
-        }
         (void)subscription_free(t->subscription);
         free(t->host);
         free(t->region);

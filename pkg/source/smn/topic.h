@@ -3,7 +3,7 @@
  * subscriptions are confirmed there too. What a message says leads nowhere else. Loop's thread. */
 #pragma once
 
-#include "source/smn/inbox.h"
+#include "source/inbox.h"
 #include "source/smn/notification.h"
 
 struct trusted_spec {
@@ -57,7 +57,6 @@ struct topic;
 struct topic_config {
         const struct smn_spec *spec; /* all borrowed */
         const struct services *services;
-        struct task *wake;
         struct inbox *inbox;
         void *cookie;
         /* A message that is proved: taken. Its call is answered through the inbox. */

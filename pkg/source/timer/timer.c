@@ -139,7 +139,6 @@ struct tick {
         char id[320];
 };
 
-enum { TAG_LOAD = 1, TAG_CLAIM, TAG_SETTLE };
 enum phase {
         PHASE_LOADING,
         /* a claim was found: whoever made it may be at work on it for as long as a request may take */
@@ -174,11 +173,12 @@ struct timer {
         usec not_before;        /* monotonic: after a failed write */
         uint64_t last_position;
         bool told_assigned, told_revoking, stopping, revoked, told_closed, state_changed;
-        bool asked;       /* the checkpoint is being read */
-        bool standby;     /* another worker writes the checkpoint */
-        bool unsaved;     /* a settlement that could not be written */
-        bool given_back;  /* the claim, at the end */
-        uint32_t writing; /* puts under way */
+        bool standby;       /* another worker writes the checkpoint */
+        bool unsaved;       /* a settlement that could not be written */
+        bool settled_since; /* the one that is being written */
+        bool given_back;    /* the claim, at the end */
+        /* of the checkpoint: it is read, a claim is written, a settlement is */
+        struct store_request load, claim, settle;
         int64_t credit;
         struct tick tick;
         enum source_state state;
@@ -198,10 +198,16 @@ static void set_state(struct timer *s, enum source_state state, const char *text
         s->state_changed = true;
 }
 
-static void write_checkpoint(struct timer *s, uint64_t tag, struct position p)
+static bool is_writing(const struct timer *s)
+{
+        return !request_idle(&s->claim.request) || !request_idle(&s->settle.request);
+}
+
+static void write_checkpoint(struct timer *s, struct store_request *r, struct position p)
 {
         BUF_AT_END struct buf text = BUF_INIT(4096);
         struct writer w;
+        struct error err;
 
         writer_init(&w, &text);
         writer_object(&w);
@@ -214,24 +220,29 @@ static void write_checkpoint(struct timer *s, uint64_t tag, struct position p)
                 writer_member_int(&w, "timeout", p.timeout);
         }
         writer_object_end(&w);
-        if (text.failed)
-                abort(); /* out of memory: a worker that starts again is better than a tick that is lost */
-        s->writing++;
         s->unsaved = false;
-        store_put(&s->services->store, tag, CHECKPOINT, buf_view(&text));
+        if (text.failed) { /* as if the store could not be reached: it is tried again */
+                (void)error_memory(&err);
+                request_fail(&r->request, s->services->loop, &err);
+        } else
+                store_put(&s->services->store, r, CHECKPOINT, buf_view(&text));
 }
 
 static void claim(struct timer *s)
 {
         s->phase = PHASE_CLAIMING;
         write_checkpoint(
-                s, TAG_CLAIM,
+                s, &s->claim,
                 (struct position){ s->settled, s->before, s->due, s->services->trigger->delivery->timeout });
 }
 
 static void save(struct timer *s)
 {
-        write_checkpoint(s, TAG_SETTLE, (struct position){ .settled = s->settled, .before = s->before });
+        if (!request_idle(&s->settle.request))
+                s->settled_since = true;
+        else
+                write_checkpoint(s, &s->settle,
+                                 (struct position){ .settled = s->settled, .before = s->before });
 }
 
 static usec number_of(const struct node *object, const char *name, usec otherwise)
@@ -269,8 +280,7 @@ static bool read_checkpoint(const struct timer *s, struct str value, struct posi
 static void load(struct timer *s)
 {
         s->phase = PHASE_LOADING;
-        s->asked = true;
-        store_get(&s->services->store, TAG_LOAD, CHECKPOINT);
+        store_get(&s->services->store, &s->load, CHECKPOINT);
 }
 
 /* A claim that nobody settled is sent again with the same id, for the function may have taken it or not; but
@@ -304,17 +314,17 @@ static void set_connected(struct timer *s, usec now)
         set_state(s, SOURCE_CONNECTED, text);
 }
 
-static void loaded(struct timer *s, const struct store_result *r, usec now)
+static void loaded(struct timer *s, usec now)
 {
+        const struct store_request *r = &s->load;
         struct position p = { 0 };
 
-        s->asked = false;
-        if (r->failed) {
-                set_state(s, SOURCE_DISCONNECTED, r->error.text);
+        if (request_failed(&r->request)) {
+                set_state(s, SOURCE_DISCONNECTED, r->request.error.text);
                 s->not_before = now + USEC_SEC;
                 return;
         }
-        if (!r->found || !read_checkpoint(s, r->value, &p))
+        if (!r->found || !read_checkpoint(s, buf_view(&r->value), &p))
                 p.settled = wall(s); /* the first time, or another schedule: from now on */
         s->settled = p.settled;
         s->before = p.before;
@@ -331,21 +341,22 @@ static void loaded(struct timer *s, const struct store_result *r, usec now)
                 set_connected(s, now);
 }
 
-static void stored(struct timer *s, const struct store_result *r, usec now)
+static void stored(struct timer *s, const struct request *r, usec now)
 {
-        s->writing--;
-        if (r->failed && r->error.kind == ERROR_CONFLICT) {
+        bool claimed = r == &s->claim.request && s->phase == PHASE_CLAIMING;
+
+        if (request_failed(r) && r->error.kind == ERROR_CONFLICT) {
                 s->standby = true;
-                s->unsaved = false;
+                s->unsaved = s->settled_since = false;
                 s->not_before = now + USEC_SEC;
                 s->phase = PHASE_LOADING;
                 set_state(s, SOURCE_STANDBY, r->error.text);
                 return;
         }
-        if (r->failed) {
+        if (request_failed(r)) {
                 set_state(s, SOURCE_DISCONNECTED, r->error.text);
                 s->not_before = now + USEC_SEC;
-                if (r->tag == TAG_CLAIM && s->phase == PHASE_CLAIMING)
+                if (claimed)
                         /* not durable: not sent; the policy applies once the checkpoint can be reached */
                         s->phase = PHASE_IDLE;
                 s->unsaved = true;
@@ -353,20 +364,23 @@ static void stored(struct timer *s, const struct store_result *r, usec now)
         }
         s->standby = false;
         set_state(s, SOURCE_CONNECTED, "");
-        if (r->tag == TAG_CLAIM && s->phase == PHASE_CLAIMING)
+        if (claimed)
                 s->phase = PHASE_CLAIMED;
 }
 
+/* Writes are done in the order in which they were begun: a settlement before the next claim. */
 static void take_stored(struct timer *s, usec now)
 {
-        struct store_result r;
-
-        while (store_take(&s->services->store, &r)) {
-                if (r.tag == TAG_LOAD)
-                        loaded(s, &r, now);
-                else
-                        stored(s, &r, now);
+        if (request_take(&s->load.request))
+                loaded(s, now);
+        if (request_take(&s->settle.request)) {
+                stored(s, &s->settle.request, now);
+                if (s->settled_since && s->phase == PHASE_IDLE)
+                        save(s);
+                s->settled_since = false;
         }
+        if (request_take(&s->claim.request))
+                stored(s, &s->claim.request, now);
 }
 
 /* The wall clock was put back: ticks follow the new time, or they would be silent until the old one comes
@@ -374,10 +388,9 @@ static void take_stored(struct timer *s, usec now)
 static void follow_clock(struct timer *s, usec at)
 {
         if (s->settled > at + SET_BACK) {
-                log_warn("the clock was set back: ticks follow the new time",
-                         LOG_S("namespace", s->services->trigger->namespace_),
-                         LOG_S("trigger", s->services->trigger->name),
-                         LOG_I("seconds", (s->settled - at) / USEC_SEC));
+                source_warn(s->services, "ClockSetBack", 0,
+                            "the clock was set back by %lld s: ticks follow the new time",
+                            (long long)((s->settled - at) / USEC_SEC));
                 s->before = MAX_OF(s->before, s->settled);
                 s->settled = at;
         } else if (s->before && at > s->before + GRACE) {
@@ -409,7 +422,7 @@ static void claim_next(struct timer *s)
         if (s->unsaved)
                 save(s);
         if (s->standby) {
-                if (s->due != USEC_NEVER && s->due + PATIENCE <= at)
+                if (s->due != USEC_NEVER && s->due + PATIENCE <= at && !is_writing(s))
                         load(s);
                 return;
         }
@@ -430,7 +443,7 @@ static void advance(struct timer *s, usec now)
                 return;
         switch (s->phase) {
         case PHASE_LOADING:
-                if (!s->asked)
+                if (request_idle(&s->load.request) && !is_writing(s))
                         load(s);
                 break;
         case PHASE_WAITING:
@@ -447,10 +460,10 @@ static void advance(struct timer *s, usec now)
 /* What is claimed and not under way need not be waited for by who comes next. */
 static void give_back(struct timer *s)
 {
-        if (s->phase != PHASE_CLAIMED || s->given_back)
+        if (s->phase != PHASE_CLAIMED || s->given_back || !request_idle(&s->settle.request))
                 return;
         s->given_back = true;
-        write_checkpoint(s, TAG_SETTLE,
+        write_checkpoint(s, &s->settle,
                          (struct position){ .settled = s->settled, .before = s->before, .claimed = s->due });
 }
 
@@ -504,7 +517,8 @@ static size_t timer_poll(struct source *source, struct pull_event *events, size_
                 s->told_revoking = true;
                 events[n++] = (struct pull_event){ .kind = PULL_REVOKING, .give_up_at = USEC_NEVER };
         }
-        if (s->stopping && !s->told_closed && !s->writing && (s->revoked || !s->told_assigned) && n < max) {
+        if (s->stopping && !s->told_closed && !is_writing(s) && (s->revoked || !s->told_assigned) &&
+            n < max) {
                 s->told_closed = true;
                 events[n++] = (struct pull_event){ .kind = PULL_CLOSED };
         }
@@ -554,6 +568,7 @@ static int timer_open(struct source **out, const void *spec, const struct servic
                 return error_memory(err);
         }
         s->state = SOURCE_CONNECTING;
+        s->load.request.wake = s->claim.request.wake = s->settle.request.wake = services->wake;
         load(s);
         *out = &s->source;
         return 0;
@@ -611,6 +626,9 @@ static struct source *timer_free(struct source *source)
 
         if (!s)
                 return NULL;
+        store_release(&s->services->store, &s->load);
+        store_release(&s->services->store, &s->claim);
+        store_release(&s->services->store, &s->settle);
         (void)zone_free(s->zone);
         free(s->what);
         free(s);
@@ -751,8 +769,10 @@ static const struct pull_ops pull = {
         .stop = timer_stop,
         .free = timer_free,
 };
+static const struct warning warnings[] = { WARNING("ClockSetBack"), WARNINGS_END };
 const struct source_kind timer_source = {
         .name = "timer",
+        .warnings = warnings,
         .type = &timer_type,
         .shape = &timer_shape,
         .pull = &pull,

@@ -12,7 +12,7 @@ static const usec LOOK = 500 * USEC_MSEC;
 /* ---- a clock that stands still, a scripted store ------------------------ */
 
 struct pending {
-        uint64_t tag;
+        struct store_request *request;
         bool is_get;
         char value[512];
 };
@@ -29,10 +29,8 @@ static struct bench {
         /* The store: requests wait in order until the script answers them. */
         struct pending pending[64];
         size_t pending_n, puts;
-        char stored[512], given[512];
+        char stored[512];
         bool has_stored;
-        struct store_result results[64];
-        size_t results_n;
         /* What poll told. */
         struct record *lent;
         char id[400];
@@ -46,51 +44,53 @@ static struct bench {
 static usec read_wall(void *cookie UNUSED) { return b.wall; }
 static usec read_monotonic(void *cookie UNUSED) { return b.monotonic; }
 
-static void fake_get(void *cookie UNUSED, uint64_t tag, struct str key)
+static void fake_get(void *cookie UNUSED, struct store_request *r, struct str key)
 {
         assert_true(str_is(key, "timer"));
-        b.pending[b.pending_n++] = (struct pending){ .tag = tag, .is_get = true };
+        b.pending[b.pending_n++] = (struct pending){ .request = r, .is_get = true };
 }
 
-static void fake_put(void *cookie UNUSED, uint64_t tag, struct str key, struct str value)
+static void fake_put(void *cookie UNUSED, struct store_request *r, struct str key, struct str value)
 {
         struct pending *p = &b.pending[b.pending_n++];
 
         assert_true(str_is(key, "timer"));
-        *p = (struct pending){ .tag = tag };
+        *p = (struct pending){ .request = r };
         (void)snprintf(p->value, sizeof(p->value), STR_FMT, STR_ARG(value));
         b.puts++;
 }
 
-static bool fake_take(void *cookie UNUSED, struct store_result *out)
+static void fake_cancel(void *cookie UNUSED, struct store_request *r)
 {
-        if (!b.results_n)
-                return false;
-        *out = b.results[0];
-        memmove(b.results, b.results + 1, --b.results_n * sizeof(b.results[0]));
-        return true;
+        for (size_t i = 0; i < b.pending_n; i++)
+                if (b.pending[i].request == r) {
+                        memmove(b.pending + i, b.pending + i + 1, (--b.pending_n - i) * sizeof(*b.pending));
+                        return;
+                }
+        fail_msg("it is not busy");
 }
-static const struct store_ops fake_ops = { fake_get, fake_put, fake_take };
+static const struct store_ops fake_ops = { fake_get, fake_put, fake_cancel };
 
 /* Answers the oldest request; kind ERROR_NONE: it succeeds. */
 static void store_answers(enum error_kind kind)
 {
         struct pending p = b.pending[0];
-        struct store_result r = { .tag = p.tag, .is_get = p.is_get, .failed = kind != ERROR_NONE };
+        struct store_request *r = p.request;
 
         assert_true(b.pending_n > 0);
         memmove(b.pending, b.pending + 1, --b.pending_n * sizeof(p));
         if (kind)
-                (void)error_set(&r.error, kind, "the store said no");
+                (void)error_set(&r->request.error, kind, "the store said no");
         else if (p.is_get) {
-                memcpy(b.given, b.stored, sizeof(b.given));
-                r.found = b.has_stored;
-                r.value = str_of(b.given);
+                r->found = b.has_stored;
+                r->value.max = sizeof(b.stored);
+                buf_reset(&r->value);
+                buf_text(&r->value, b.stored);
         } else {
                 memcpy(b.stored, p.value, sizeof(b.stored));
                 b.has_stored = true;
         }
-        b.results[b.results_n++] = r;
+        request_end(&r->request, NULL);
 }
 
 static usec at(const char *text)
@@ -124,7 +124,6 @@ static void poll_once(void)
                                 (void)snprintf(b.text, sizeof(b.text), "%s", events[i].text);
                                 break;
                         case PULL_CLOSED: b.closed = true; break;
-                        case PULL_RECORDS_LOST:
                         case PULL_LOST: fail_msg("lost"); break;
                         }
 }

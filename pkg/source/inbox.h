@@ -37,9 +37,8 @@ struct inbox_item { /* embedded in a source's message, zeroed; all is the inbox'
 
 struct inbox_config {
         const struct services *services; /* borrowed */
-        struct task *wake;
-        usec patience;        /* how long a message may wait for its turn */
-        size_t remember_most; /* ids of delivered messages */
+        usec patience;                   /* how long a message may wait for its turn */
+        size_t remember_most;            /* ids of delivered messages */
         /* what is said until inbox_connected; NULL: it is connected from the start */
         const char *waiting_for;
         void *cookie;

@@ -1,4 +1,4 @@
-#include "source/smn/inbox.h"
+#include "source/inbox.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -67,7 +67,7 @@ static const struct {
 };
 
 static usec now_of(const struct inbox *b) { return clock_monotonic(b->config.services->clock); }
-static void wake(struct inbox *b) { loop_ready(b->config.services->loop, b->config.wake); }
+static void wake(struct inbox *b) { loop_ready(b->config.services->loop, b->config.services->wake); }
 
 /* ---- what was delivered ------------------------------------------------- */
 

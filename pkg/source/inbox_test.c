@@ -6,7 +6,7 @@
 #include <stdio.h>
 
 #include "base/random.h"
-#include "source/smn/inbox.h"
+#include "source/inbox.h"
 
 #include <cmocka.h>
 
@@ -157,7 +157,6 @@ static void leave(uint64_t call)
 static void run(uint64_t seed)
 {
         struct inbox_config config = { .services = &services,
-                                       .wake = &wake,
                                        .patience = USEC_SEC,
                                        .remember_most = IDS,
                                        .records = records_of,
@@ -224,7 +223,6 @@ static void every_call_is_answered_once(void **state UNUSED)
 static void what_was_accepted_stays_so(void **state UNUSED)
 {
         struct inbox_config config = { .services = &services,
-                                       .wake = &wake,
                                        .patience = USEC_SEC,
                                        .remember_most = 3,
                                        .records = records_of,
@@ -284,7 +282,6 @@ static void expect_state(enum source_state state, const char *text)
 static void how_it_is_said_to_be(void **state UNUSED)
 {
         struct inbox_config config = { .services = &services,
-                                       .wake = &wake,
                                        .remember_most = 3,
                                        .waiting_for = "waiting",
                                        .records = records_of,
@@ -324,6 +321,7 @@ int main(void)
         if (loop_new(&loop, &err) < 0)
                 return 1;
         services.loop = loop;
+        services.wake = &wake;
         wake.turn = no_turn;
         result = cmocka_run_group_tests_name("inbox", tests, NULL, NULL);
         loop_forget(loop, &wake);

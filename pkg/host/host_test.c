@@ -1,0 +1,311 @@
+/* A host in a cluster, beside an API server that takes everything: what befalls the sources of its Triggers
+ * is told of the right one, in the log, in the counters and in Kubernetes events. */
+#include "host/host.h"
+
+#include <jansson.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "http/server.h"
+#include "kube/client.h"
+#include "log/log.h"
+#include "worker/testing.h"
+
+enum { EVENTS = 64 };
+
+static struct bench {
+        struct loop *loop;
+        struct http_server *server;
+        struct kube_config config;
+        struct kube_client *kube;
+        struct host *host;
+        struct task watchdog, quiet;
+        char url[64];
+        json_t *events[EVENTS];
+        size_t events_n, wanted;
+        bool overdue;
+        int log, stderr_copy;
+        char logged[65536];
+} b;
+
+/* ---- the API server ----------------------------------------------------- */
+
+static void handle(void *cookie UNUSED, struct http_call *call)
+{
+        const struct http_message *m = http_call_message(call);
+        struct str target = buf_view(&m->target);
+
+        if (str_starts(target, STR("/apis/events.k8s.io/v1/namespaces/")) && m->method == HTTP_POST) {
+                assert_true(b.events_n < EVENTS);
+                b.events[b.events_n] = json_loadb(m->body.p, m->body.n, 0, NULL);
+                assert_non_null(b.events[b.events_n++]);
+        }
+        http_call_reply(call, 200, STR("application/json"), (struct str){ 0 }, STR("{}"));
+        if (b.events_n >= b.wanted)
+                loop_arm(b.loop, &b.quiet, clock_monotonic(&system_clock) + 50 * USEC_MSEC);
+}
+
+static void on_quiet(struct task *t UNUSED, usec now UNUSED) { loop_stop(b.loop); }
+
+static void too_late(struct task *t UNUSED, usec now UNUSED)
+{
+        b.overdue = true;
+        loop_stop(b.loop);
+}
+
+/* ---- a source that warns ------------------------------------------------ */
+
+struct toy {
+        struct source source;
+        const struct services *services;
+        const struct toy_spec *spec;
+        bool told, stopping, closed;
+};
+/* Each warning is another one where its text counts. */
+struct toy_spec {
+        const char *reason, *format;
+        unsigned times;
+        uint64_t lost;
+};
+
+static size_t toy_poll(struct source *source, struct pull_event *events, size_t max, usec now UNUSED)
+{
+        struct toy *t = CONTAINER_OF(source, struct toy, source);
+
+        assert_true(max > 0);
+        if (t->stopping && !t->closed) {
+                t->closed = true;
+                events[0] = (struct pull_event){ .kind = PULL_CLOSED };
+                return 1;
+        }
+        if (t->told)
+                return 0;
+        t->told = true;
+        for (unsigned i = 0; i < t->spec->times; i++)
+                source_warn(t->services, t->spec->reason, t->spec->lost, "%s %u", t->spec->format, i);
+        events[0] = (struct pull_event){ .kind = PULL_STATE, .state = SOURCE_CONNECTED };
+        return 1;
+}
+
+static usec toy_deadline(const struct source *source UNUSED) { return USEC_NEVER; }
+
+static void toy_stop(struct source *source)
+{
+        struct toy *t = CONTAINER_OF(source, struct toy, source);
+
+        t->stopping = true;
+        loop_ready(t->services->loop, t->services->wake);
+}
+
+static struct source *toy_free(struct source *source)
+{
+        free(source ? CONTAINER_OF(source, struct toy, source) : NULL);
+        return NULL;
+}
+
+static int toy_open(struct source **out, const void *spec, const struct services *services,
+                    struct error *err UNUSED)
+{
+        struct toy *t = calloc(1, sizeof(*t));
+
+        assert_non_null(t);
+        t->services = services;
+        t->spec = spec;
+        *out = &t->source;
+        return 0;
+}
+
+static const struct pull_ops toy_pull = {
+        .poll = toy_poll, .deadline = toy_deadline, .stop = toy_stop, .free = toy_free
+};
+static const struct warning toy_warnings[] = { WARNING("RecordsExpired", .loses = true), WARNING("NeverSaid"),
+                                               WARNINGS_END };
+static const struct source_kind toy = {
+        .name = "toy", .pull = &toy_pull, .open = toy_open, .warnings = toy_warnings
+};
+
+/* ---- the bench ---------------------------------------------------------- */
+
+static int begin(void **state UNUSED)
+{
+        struct http_server_config server = {
+                .address = "127.0.0.1:0", .head_max = 65536, .body_max = 1 << 20, .handle = handle
+        };
+        struct host_config config = { .clock = &system_clock, .pod = "orders-0" };
+        struct error err;
+
+        memset(&b, 0, sizeof(b));
+        b.watchdog.turn = too_late;
+        b.quiet.turn = on_quiet;
+        assert_int_equal(loop_new(&b.loop, &err), 0);
+        assert_int_equal(http_server_new(&b.server, b.loop, &server, &err), 0);
+        (void)snprintf(b.url, sizeof(b.url), "http://127.0.0.1:%u", http_server_port(b.server));
+        b.config.server = b.url;
+        assert_int_equal(kube_client_new(&b.kube, b.loop, &b.config, &err), 0);
+        config.kube = b.kube;
+        assert_int_equal(host_new(&b.host, b.loop, &config, &err), 0);
+        b.log = memfd_create("log", MFD_CLOEXEC);
+        b.stderr_copy = dup(STDERR_FILENO);
+        assert_true(b.log >= 0 && dup2(b.log, STDERR_FILENO) >= 0);
+        log_setup(LOG_INFO, LOG_LOGFMT);
+        return 0;
+}
+
+static void run(void)
+{
+        loop_arm(b.loop, &b.watchdog, clock_monotonic(&system_clock) + 20 * USEC_SEC);
+        loop_run(b.loop);
+        loop_forget(b.loop, &b.watchdog);
+        if (b.overdue)
+                fail_msg("%zu of %zu events came", b.events_n, b.wanted);
+}
+
+static int end(void **state UNUSED)
+{
+        ssize_t n;
+
+        assert_true(dup2(b.stderr_copy, STDERR_FILENO) >= 0);
+        (void)close(b.stderr_copy);
+        n = pread(b.log, b.logged, sizeof(b.logged) - 1, 0);
+        b.logged[MAX_OF(n, (ssize_t)0)] = 0;
+        (void)close(b.log);
+        host_stop(b.host, &(struct host_end){ 0 });
+        while (!host_stopped(b.host)) {
+                loop_arm(b.loop, &b.quiet, clock_monotonic(&system_clock) + 10 * USEC_MSEC);
+                run();
+        }
+        b.host = host_free(b.host);
+        b.kube = kube_client_free(b.kube);
+        b.server = http_server_free(b.server);
+        loop_forget(b.loop, &b.quiet);
+        b.loop = loop_free(b.loop);
+        for (size_t i = 0; i < b.events_n; i++)
+                json_decref(b.events[i]);
+        return 0;
+}
+
+static void set(const char *namespace_, const char *name, const struct toy_spec *spec)
+{
+        BUF_AT_END struct buf text = BUF_INIT(4096);
+        struct host_options options = { .sink = "http://127.0.0.1:9/", .kind = &toy, .source_spec = spec };
+        struct error err;
+
+        buf_printf(&text,
+                   "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: %s, namespace: %s, uid: "
+                   "uid-of-%s}\nspec:\n  source: {timer: {schedule: 1h}}\n  sink: {uri: 'http://f/'}\n",
+                   name, namespace_, name);
+        if (host_set(b.host, decode_trigger(buf_view(&text)), &options, 0, &err) < 0)
+                fail_msg("%s", err.text);
+}
+
+static const char *member(const json_t *event, const char *name)
+{
+        const char *value = json_string_value(json_object_get(event, name));
+
+        return value ? value : "";
+}
+
+static const json_t *event_of(const char *name)
+{
+        for (size_t i = 0; i < b.events_n; i++)
+                if (strcmp(member(json_object_get(b.events[i], "regarding"), "name"), name) == 0)
+                        return b.events[i];
+        fail_msg("no event is about %s", name);
+        return NULL;
+}
+
+static void check_event(const char *namespace_, const char *name, const char *reason, const char *note)
+{
+        const json_t *event = event_of(name), *about = json_object_get(event, "regarding");
+        char uid[64];
+
+        (void)snprintf(uid, sizeof(uid), "uid-of-%s", name);
+        assert_string_equal(member(about, "namespace"), namespace_);
+        assert_string_equal(member(about, "uid"), uid);
+        assert_string_equal(member(about, "kind"), "Trigger");
+        assert_string_equal(member(event, "type"), "Warning");
+        assert_string_equal(member(event, "reason"), reason);
+        assert_string_equal(member(event, "note"), note);
+        assert_string_equal(member(event, "reportingController"), "sluice.dev/worker");
+        assert_string_equal(member(event, "reportingInstance"), "orders-0");
+}
+
+static const char *logged(void)
+{
+        ssize_t n = pread(b.log, b.logged, sizeof(b.logged) - 1, 0);
+
+        b.logged[MAX_OF(n, (ssize_t)0)] = 0;
+        return b.logged;
+}
+
+static void check_count(void *cookie, const struct host_entry *e)
+{
+        const struct warning_counts *w = &e->status.warnings;
+        bool orders = strcmp(e->trigger->name, "orders") == 0;
+
+        ++*(unsigned *)cookie;
+        assert_string_equal(w->list[0].reason, "RecordsExpired");
+        assert_string_equal(w->list[1].reason, "NeverSaid");
+        assert_int_equal(w->list[0].times, orders ? 1 : 0);
+        assert_int_equal(w->list[0].lost, orders ? 11 : 0);
+        assert_true(w->list[0].loses && !w->list[1].loses);
+        assert_int_equal(w->list[1].times, 0);
+        assert_int_equal(w->lost, orders ? 11 : 0);
+        assert_string_equal(w->lost_text, orders ? "offsets 1 to 11, part 0" : "");
+        if (orders) {
+                assert_null(w->list[2].reason);
+                return;
+        }
+        assert_string_equal(w->list[2].reason, "Unheard");
+        assert_int_equal(w->list[2].times, 1);
+        assert_false(w->list[2].loses);
+}
+
+/* ---- tests -------------------------------------------------------------- */
+
+static void what_befalls_a_source_is_told_of_its_trigger(void **state UNUSED)
+{
+        static const struct toy_spec orders = { "RecordsExpired", "offsets 1 to 11, part", 1, 11 },
+                                     bills = { "Unheard", "something", 1, 0 };
+        unsigned n = 0;
+
+        b.wanted = 2;
+        set("shop", "orders", &orders);
+        set("bank", "bills", &bills);
+        run();
+        assert_int_equal(b.events_n, 2);
+        check_event("shop", "orders", "RecordsExpired", "offsets 1 to 11, part 0");
+        check_event("bank", "bills", "Unheard", "something 0");
+        assert_non_null(strstr(logged(),
+                               "level=warn msg=\"the source warns\" namespace=shop trigger=orders "
+                               "reason=RecordsExpired lost=11 times=1 text=\"offsets 1 to 11, part 0\""));
+        assert_non_null(strstr(logged(), "namespace=bank trigger=bills reason=Unheard lost=0 times=1"));
+        assert_non_null(strstr(logged(), "msg=source namespace=shop trigger=orders state=Connected"));
+        assert_non_null(strstr(logged(), "msg=source namespace=bank trigger=bills state=Connected"));
+        host_each(b.host, check_count, &n);
+        assert_int_equal(n, 2);
+}
+
+static void a_reason_that_comes_again_and_again_writes_few_events(void **state UNUSED)
+{
+        static const struct toy_spec often = { "PartitionAdded", "partition", 5000, 0 };
+
+        b.wanted = 11; /* ten of their own, and one for all others */
+        set("shop", "orders", &often);
+        run();
+        assert_int_equal(b.events_n, 11);
+        assert_string_equal(member(b.events[9], "note"), "partition 9");
+        assert_string_equal(member(b.events[10], "note"), "(combined from similar events): partition 10");
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test_setup_teardown(what_befalls_a_source_is_told_of_its_trigger, begin, end),
+                cmocka_unit_test_setup_teardown(a_reason_that_comes_again_and_again_writes_few_events, begin,
+                                                end),
+        };
+
+        signals_block();
+        return cmocka_run_group_tests_name("host", tests, NULL, NULL);
+}
