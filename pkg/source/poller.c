@@ -4,7 +4,7 @@
 #include "source/page.h"
 
 enum { PATH_MOST = 8 << 10, BODY_MOST = 1 << 20, MARK_MOST = READER_STATE_MOST + (64 << 10) };
-enum { REFUSALS_MOST = 16 }; /* in a row, of one job: then it has failed */
+enum { REFUSALS_MOST = 16 }; /* of one job, whatever succeeds between them: then it has failed */
 static const usec LOST_PAUSE = USEC_MINUTE;
 
 /* A job under way. */
@@ -213,7 +213,6 @@ static void errand_ended(struct poller *p, struct errand *e, usec now)
 
         buf_reset(&p->mark);
         if (succeeded(&e->call)) {
-                e->refusals = 0;
                 step = judged(p->ops->answered(p, &e->job, buf_view(&e->call.answer), &err), &err);
         } else {
                 why(&e->call, &err);

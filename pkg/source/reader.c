@@ -386,6 +386,7 @@ static struct befallen *befallen(struct reader *r, const char *reason, uint32_t 
         return same;
 }
 
+PRINTF(3, 0)
 static void befall(struct befallen *at, uint64_t lost, const char *format, va_list args)
 {
         if (!at)

@@ -41,7 +41,7 @@ class Stream:
             fresh.write_text(value)
             fresh.rename(self.secrets / "cloud" / name)
 
-    def start(self, delivery=None, options=(), name="run", spec=None, **more):
+    def start(self, delivery=None, options=(), name="run", spec=None, env=None, **more):
         source = {
             "streamName": "orders",
             "startPosition": "TrimHorizon",
@@ -53,7 +53,7 @@ class Stream:
             trigger("orders", {"dis": source}, self.function.uri, delivery, **(spec or {})),
             name=name,
             options=[f"--secrets={self.secrets}", "--grace=5s", *options],
-            env={"SLUICE_CLOUD": self.cloud.endpoint},
+            env={"SLUICE_CLOUD": self.cloud.endpoint, **(env or {})},
         )
 
     def put(self, count, size=0):
