@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures Sluice beside others on this machine: beside Benthos with the same messages from a real Kafka broker to the same sink, in turn; its API gateway beside nginx.
+"""Measures Sluice beside others on this machine: beside Benthos with the same messages from a real Kafka broker to the same sink, in turn; its API gateway beside nginx; and streams of DIS by themselves, from recorded responses.
 
 Usage: "$(tools/venv)/bin/python" bench/bench.py [--case=NAME,...|all] [--messages=N] [--rounds=N] [--json]
 Events a CPU-second are events by the worker's user and system time, its start included; memory is at its highest. On two cores the broker, the sink and the
@@ -16,6 +16,7 @@ import sys
 import time
 
 import gateway
+import stream
 from rig import (
     PARTITIONS,
     Benthos,
@@ -479,7 +480,8 @@ KAFKA_CASES = (
     "kill",
     "fetch",
 )
-CASES = (*KAFKA_CASES, *gateway.CASES)
+BROKERLESS = {**gateway.CASES, **stream.CASES}
+CASES = (*KAFKA_CASES, *BROKERLESS)
 DEFAULT = ("post", "ordered", "batch", "tls", "h2", "slow", "latency", "start", "kill")
 
 
@@ -525,8 +527,8 @@ def main():
         bench = None
         for name in names:
             try:
-                if name in gateway.CASES:
-                    table = gateway.CASES[name](options)
+                if name in BROKERLESS:
+                    table = BROKERLESS[name](options)
                 else:
                     bench = bench or Bench(Topics(stack.enter_context(Kafka())), options)
                     table = getattr(bench, name)()

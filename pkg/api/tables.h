@@ -7,7 +7,7 @@
 
 struct spec_tables {
         struct type spec, source;
-        struct field spec_fields[10], source_fields[SOURCE_TYPES_MAX];
+        struct field spec_fields[11], source_fields[SOURCE_TYPES_MAX];
         struct rule one_source;
         char cel[1024], message[1024];
 };

@@ -246,6 +246,7 @@ struct spec_object {
         struct transform_spec *transform;
         struct delivery_spec *delivery;
         struct worker_spec *worker;
+        int64_t replicas;
         bool suspend;
 };
 
@@ -341,12 +342,18 @@ static const struct field spec_fields[] = {
               .help = "How events are delivered."),
         FIELD(OBJECT, "worker", struct spec_object, worker, .fallback = "{}", .object = &worker_type,
               .help = "The pod that delivers this Trigger's events."),
+        FIELD(INT, "replicas", struct spec_object, replicas, .fallback = "1", .min = 1,
+              .max = TRIGGER_REPLICAS_MOST,
+              .help = "How many workers share what the source has, and how many parts that is divided into: "
+                      "above 1 for sources of which each partition is read by one of them (dis). A change "
+                      "restarts them."),
         FIELD(BOOL, "suspend", struct spec_object, suspend, .fallback = "false",
               .help = "true: no events are read or delivered until it is false again; positions are kept."),
 };
 
 void spec_tables_build(struct spec_tables *s, const struct source_type *types, size_t n)
 {
+        _Static_assert(sizeof(s->spec_fields) == sizeof(spec_fields), "room for all fields");
         *s = (struct spec_tables){ 0 };
         memcpy(s->spec_fields, spec_fields, sizeof(spec_fields));
         s->spec_fields[0].object = &s->source;
@@ -498,6 +505,7 @@ static bool adopt_spec(struct trigger *t, struct spec_object *s)
         t->transform = s->transform;
         t->delivery = s->delivery;
         t->worker = s->worker;
+        t->replicas = s->replicas;
         t->suspend = s->suspend;
         *s = (struct spec_object){ 0 };
         if (!t->function->name)
@@ -548,6 +556,18 @@ static struct trigger *make(const struct node *root, struct metadata *metadata, 
         return adopt_metadata(t, metadata) && adopt_spec(t, spec) ? t : trigger_free(t);
 }
 
+static struct trigger *check_replicas(struct trigger *t, const struct node *root, struct problems *problems)
+{
+        const struct node *replicas = node_member(node_member(root, "spec"), "replicas");
+
+        if (t->replicas == 1 || t->types[t->source].shared)
+                return t;
+        problem_add(problems, replicas->line, replicas->column, "spec.replicas",
+                    "must be 1 for source %s: several workers would each read all of it",
+                    t->types[t->source].name);
+        return trigger_free(t);
+}
+
 /* What the source and the delivery say must agree. */
 static struct trigger *check_fit(struct trigger *t, const struct node *root, struct problems *problems)
 {
@@ -582,8 +602,8 @@ struct trigger *trigger_decode(const struct node *root, const struct source_type
                 t = make(root, &metadata, &spec, types, MIN_OF(n, (size_t)SOURCE_TYPES_MAX));
                 if (!t)
                         problem_add(problems, root->line, root->column, "", "out of memory");
-                else
-                        t = check_fit(t, root, problems);
+                else if ((t = check_fit(t, root, problems)))
+                        t = check_replicas(t, root, problems);
         }
         schema_done(&metadata_type, &metadata);
         schema_done(&tables.spec, &spec);
@@ -630,6 +650,7 @@ void trigger_write(const struct trigger *t, struct writer *w)
                                     .transform = t->transform,
                                     .delivery = t->delivery,
                                     .worker = t->worker,
+                                    .replicas = t->replicas,
                                     .suspend = t->suspend };
         struct spec_tables tables;
 

@@ -191,8 +191,11 @@ struct source_type {
         const struct type *type;
         /* Does the source's spec agree with how its events are delivered? false: why not. NULL: always. */
         bool (*fits)(const void *spec, const struct delivery_spec *, struct buf *why);
+        bool shared; /* several workers may share what it reads (port/claims.h) */
 };
 enum { SOURCE_TYPES_MAX = 32 };
+
+enum { TRIGGER_REPLICAS_MOST = 64 };
 
 struct trigger {
         char *name, *namespace_, *uid; /* uid: "NAMESPACE/NAME" where no cluster gives one */
@@ -212,6 +215,7 @@ struct trigger {
         struct transform_spec *transform;
         struct delivery_spec *delivery; /* never NULL after decode */
         struct worker_spec *worker;     /* never NULL after decode */
+        int64_t replicas;
         bool suspend;
         const struct source_type *types; /* borrowed: what decoded it */
         size_t types_n;

@@ -141,7 +141,7 @@ static void what_is_written_reads_the_same(void **state UNUSED)
                 "false},"
                 "\"worker\":{\"resources\":{\"limits\":{\"cpu\":1}},\"nodeSelector\":{\"a\":\"b\"},"
                 "\"tolerations\":[{\"key\":\"k\"}],\"logLevel\":\"Warn\"},"
-                "\"suspend\":true}}");
+                "\"replicas\":1,\"suspend\":true}}");
         t = decode(first.p, &problems);
         assert_non_null(t);
         writer_init(&w, &second);

@@ -59,6 +59,11 @@
 _Static_assert(WORKER_LINGER <= WORKER_LINGER_MOST && WORKER_LINGER_MOST + WORKER_GRACE < WORKER_TERMINATION,
                "a worker ends before it is killed");
 
+/* ---- its Leases --------------------------------------------------------- */
+
+/* Of a source that workers share: one for each slot, TRIGGER-sluice-N. */
+#define WORKER_ANNOTATION_WAITS API_GROUP "/waits" /* who waits for the slot: port/claims.h */
+
 /* ---- its entry of status.workers[] -------------------------------------- */
 
 #define WORKER_FIELD_MANAGER "sluice-worker-"     /* before the pod's name */

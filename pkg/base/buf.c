@@ -7,6 +7,8 @@
 
 #include "base/file.h"
 
+static const char HEX_DIGITS[] = "0123456789abcdef";
+
 void buf_done(struct buf *b)
 {
         free(b->p);
@@ -55,9 +57,29 @@ void buf_hex(struct buf *b, uint64_t value, unsigned digits)
         if (!buf_reserve(b, digits))
                 return;
         for (unsigned i = digits; i > 0; i--, value >>= 4)
-                b->p[b->n + i - 1] = "0123456789abcdef"[value & 15];
+                b->p[b->n + i - 1] = HEX_DIGITS[value & 15];
         b->n += digits;
         b->p[b->n] = 0;
+}
+
+void hex_text(const unsigned char *bytes, size_t n, char *out)
+{
+        for (size_t i = 0; i < n; i++) {
+                *out++ = HEX_DIGITS[bytes[i] >> 4];
+                *out++ = HEX_DIGITS[bytes[i] & 15];
+        }
+        *out = 0;
+}
+
+void uuid_text(const unsigned char bytes[16], char out[37])
+{
+        static const unsigned char groups[] = { 4, 2, 2, 2, 6 };
+
+        for (size_t i = 0, from = 0; i < COUNT_OF(groups); from += groups[i++]) {
+                hex_text(bytes + from, groups[i], out);
+                out += 2 * groups[i];
+                *out++ = i + 1 < COUNT_OF(groups) ? '-' : 0;
+        }
 }
 
 void buf_int(struct buf *b, int64_t value)

@@ -39,6 +39,9 @@ static inline void buf_char(struct buf *b, char c)
 void buf_int(struct buf *, int64_t);
 /* The lowest so many hexadecimal digits, in lower case. */
 void buf_hex(struct buf *, uint64_t value, unsigned digits);
+/* n bytes as 2n digits, and as a UUID (of 16); both end in NUL. */
+void hex_text(const unsigned char *, size_t n, char *out);
+void uuid_text(const unsigned char[16], char out[37]);
 void buf_printf(struct buf *, const char *format, ...) PRINTF(2, 3);
 void buf_vprintf(struct buf *, const char *format, va_list) PRINTF(2, 0);
 /* Percent-encodes all but letters, digits and the characters of keep. */

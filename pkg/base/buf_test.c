@@ -73,6 +73,20 @@ static void hex_is_what_printf_writes(void **state UNUSED)
         assert_int_equal(b.n, 23);
 }
 
+static void bytes_as_digits_and_as_a_uuid(void **state UNUSED)
+{
+        static const unsigned char bytes[16] = { 0x00, 0x01, 0x7f, 0x80, 0xff, 0xa5, 0x5a, 0x10,
+                                                 0x9c, 0xde, 0xf0, 0x12, 0x34, 0x56, 0x78, 0x9a };
+        char hex[33], uuid[37];
+
+        hex_text(bytes, 16, hex);
+        assert_string_equal(hex, "00017f80ffa55a109cdef0123456789a");
+        hex_text(bytes, 0, hex);
+        assert_string_equal(hex, "");
+        uuid_text(bytes, uuid);
+        assert_string_equal(uuid, "00017f80-ffa5-5a10-9cde-f0123456789a");
+}
+
 static void a_printf_that_does_not_fit_leaves_what_was_there(void **state UNUSED)
 {
         BUF_AT_END struct buf b = BUF_INIT(10);
@@ -295,6 +309,7 @@ int main(void)
                 cmocka_unit_test(a_huge_append_fails_cleanly),
                 cmocka_unit_test(printf_fills_to_the_last_byte),
                 cmocka_unit_test(hex_is_what_printf_writes),
+                cmocka_unit_test(bytes_as_digits_and_as_a_uuid),
                 cmocka_unit_test(percent_both_ways),
                 cmocka_unit_test(a_printf_that_does_not_fit_leaves_what_was_there),
                 cmocka_unit_test(integers_at_both_ends),

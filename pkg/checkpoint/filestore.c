@@ -366,7 +366,7 @@ static int take_lock(struct file_store *s, struct error *err)
         return 0;
 }
 
-static int make_folder(const char *path, struct error *err)
+int file_store_folder(const char *path, struct error *err)
 {
         BUF_AT_END struct buf part = BUF_INIT(PATH_MAX);
 
@@ -390,7 +390,7 @@ int file_store_new(struct file_store **out, struct loop *loop, const char *folde
         s->fd = s->lock = -1;
         s->pending.max = (size_t)64 << 20;
         s->folder = str_dup(str_of(folder));
-        if (!s->folder || make_folder(folder, err) < 0 || take_lock(s, err) < 0 || load(s, err) < 0) {
+        if (!s->folder || file_store_folder(folder, err) < 0 || take_lock(s, err) < 0 || load(s, err) < 0) {
                 bool memory = !s->folder;
 
                 (void)file_store_free(s);

@@ -14,6 +14,8 @@
 
 struct file_store;
 
+/* Makes the folder, and those above it, where it is not there. */
+int file_store_folder(const char *path, struct error *) MUST_CHECK;
 int file_store_new(struct file_store **, struct loop *, const char *folder, struct error *) MUST_CHECK;
 /* Writes what is queued before it returns. NULL is fine. */
 struct file_store *file_store_free(struct file_store *);

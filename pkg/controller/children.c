@@ -26,11 +26,16 @@ static const struct {
         [CHILD_SERVICE] = ROW("Service", "v1", "/api/v1/namespaces/%s/services/", WORKER_SUFFIX),
         [CHILD_INGRESS] = ROW("Ingress", "networking.k8s.io/v1",
                               "/apis/networking.k8s.io/v1/namespaces/%s/ingresses/", WORKER_SUFFIX),
+        [CHILD_LEASE] = ROW("Lease", "coordination.k8s.io/v1",
+                            "/apis/coordination.k8s.io/v1/namespaces/%s/leases/", WORKER_SUFFIX),
         [CHILD_DEPLOYMENT] = ROW("Deployment", "apps/v1", "/apis/apps/v1/namespaces/%s/deployments/",
                                  WORKER_SUFFIX),
 };
 
-const char *child_kind(enum child c) { return kinds[c].kind; }
+/* Its row. */
+static enum child row_of(enum child c) { return child_is_lease(c) ? CHILD_LEASE : c; }
+
+const char *child_kind(enum child c) { return kinds[row_of(c)].kind; }
 
 /* A Service's name begins with a letter (RFC 1035), a Trigger's may begin with a digit. The other form is no
  * other Trigger's: it ends otherwise. */
@@ -38,13 +43,15 @@ void child_name(enum child c, const char *trigger, struct buf *out)
 {
         if (c == CHILD_SERVICE && *trigger >= '0' && *trigger <= '9')
                 buf_printf(out, "sluice-%s-svc", trigger);
+        else if (child_is_lease(c))
+                buf_printf(out, "%s%s-%d", trigger, kinds[CHILD_LEASE].suffix, (int)(c - CHILD_LEASE));
         else
                 buf_printf(out, "%s%s", trigger, kinds[c].suffix);
 }
 
 void child_path(enum child c, const struct trigger *t, struct buf *out)
 {
-        struct str rest = str_of(kinds[c].path), before = str_cut(&rest, '%');
+        struct str rest = str_of(kinds[row_of(c)].path), before = str_cut(&rest, '%');
 
         buf_str(out, before);
         buf_text(out, t->namespace_);
@@ -131,8 +138,8 @@ static void begin(struct writer *w, enum child c, const struct trigger *t, const
         const struct expose_spec *expose = c == CHILD_INGRESS ? trigger_expose(t) : NULL;
 
         writer_object(w);
-        text(w, "apiVersion", kinds[c].api_version);
-        text(w, "kind", kinds[c].kind);
+        text(w, "apiVersion", kinds[row_of(c)].api_version);
+        text(w, "kind", child_kind(c));
         object(w, "metadata");
         own_name(w, "name", c, t);
         text(w, "namespace", t->namespace_);
@@ -173,11 +180,30 @@ static void rule(struct writer *w, const char *group, const char *resource, cons
         writer_object_end(w);
 }
 
+/* Those of its own slots, whoever of its workers holds them. */
+static void lease_rule(struct writer *w, const struct trigger *t)
+{
+        writer_object(w);
+        strings(w, "apiGroups", (const char *const[]){ "coordination.k8s.io", NULL });
+        strings(w, "resources", (const char *const[]){ "leases", NULL });
+        array(w, "resourceNames");
+        for (int child = CHILD_LEASE; child < CHILD_DEPLOYMENT && child_needed((enum child)child, t);
+             child++) {
+                BUF_AT_END struct buf name = BUF_INIT(1024);
+
+                child_name((enum child)child, t->name, &name);
+                writer_string(w, buf_view(&name));
+        }
+        writer_array_end(w);
+        strings(w, "verbs", (const char *const[]){ "get", "patch", NULL });
+        writer_object_end(w);
+}
+
 /* Its Trigger comes as a file. What befalls a source is told in events, whose names nobody knows before. */
 static void role(struct writer *w, const struct trigger *t)
 {
         static const char *const status[] = { "patch", NULL }, *const checkpoint[] = { "get", "patch", NULL },
-                                 *const told[] = { "create", "patch", NULL };
+                                 *const told[] = { "create", NULL };
         BUF_AT_END struct buf positions = BUF_INIT(1024);
 
         child_name(CHILD_CHECKPOINT, t->name, &positions);
@@ -186,6 +212,8 @@ static void role(struct writer *w, const struct trigger *t)
         rule(w, "", "configmaps", positions.p, checkpoint);
         if (trigger_source(t)->warnings)
                 rule(w, "events.k8s.io", "events", NULL, told);
+        if (child_needed(CHILD_LEASE, t))
+                lease_rule(w, t);
         writer_array_end(w);
 }
 
@@ -224,6 +252,8 @@ static void config_map(struct writer *w, const struct trigger *t)
 
 bool child_needed(enum child c, const struct trigger *t)
 {
+        if (child_is_lease(c))
+                return t->types[t->source].shared && (int64_t)(c - CHILD_LEASE) < t->replicas;
         return c == CHILD_SERVICE ? trigger_source(t)->push != NULL : c != CHILD_INGRESS || trigger_expose(t);
 }
 
@@ -658,7 +688,10 @@ static void pod_spec(struct writer *w, const struct child_context *c)
         writer_object_end(w);
 }
 
-int child_replicas(const struct child_context *c) { return c->ending || !c->trigger->suspend ? 1 : 0; }
+int child_replicas(const struct child_context *c)
+{
+        return c->ending ? 1 : c->trigger->suspend ? 0 : (int)c->trigger->replicas;
+}
 
 static void deployment(struct writer *w, const struct child_context *c, const char *hash)
 {
@@ -674,8 +707,8 @@ static void deployment(struct writer *w, const struct child_context *c, const ch
                 number(w, "maxUnavailable", 0);
                 number(w, "maxSurge", 1);
                 writer_object_end(w);
-        } else /* never two at once: a timer fires once, a partition has one reader, what is taken back is not
-                  made again */
+        } else /* never an old one beside a new one: a timer fires once, a partition has one reader, and all
+                  agree on how many slots there are; what is taken back is not made again */
                 text(w, "type", "Recreate");
         writer_object_end(w);
         object(w, "selector");
@@ -712,7 +745,8 @@ void child_write(enum child child, const struct child_context *c, const char *ha
         case CHILD_INGRESS: ingress(&w, c->trigger); break;
         case CHILD_DEPLOYMENT: deployment(&w, c, hash); break;
         case CHILD_SERVICE_ACCOUNT:
-        case CHILD_CHECKPOINT: /* no data: what the worker wrote stays */
+        case CHILD_CHECKPOINT: /* no data: what the worker wrote stays, as in Leases */
+        case CHILD_LEASE:
         case CHILD_MAX: break;
         }
         writer_object_end(&w);

@@ -14,11 +14,13 @@ enum child {
         CHILD_CHECKPOINT,
         CHILD_SERVICE,
         CHILD_INGRESS,
-        CHILD_DEPLOYMENT,
+        CHILD_LEASE, /* and the next: one for each slot that workers may share */
+        CHILD_DEPLOYMENT = CHILD_LEASE + TRIGGER_REPLICAS_MOST,
         CHILD_MAX
 };
+static inline bool child_is_lease(enum child c) { return c >= CHILD_LEASE && c < CHILD_DEPLOYMENT; }
 /* Does this Trigger have that child? A Service is for sources that requests reach, an Ingress for those that
- * are exposed. */
+ * are exposed, Leases for those whose workers share what they read. */
 bool child_needed(enum child, const struct trigger *);
 
 struct child_context {

@@ -67,6 +67,10 @@ static struct trigger *decode(const char *text)
         "'iam::d:oidcProvider:p', agencyURN: 'iam::d:agency:a', audience: sluice}}}}}\n"                     \
         "  sink: {uri: 'http://f/'}\n"
 
+#define SHARED                                                                                               \
+        METADATA "spec:\n  source: {dis: {streamName: orders, cloud: {region: cn-north-4, credentials: "     \
+                 "{type: PodIdentity}}}}\n  sink: {uri: 'http://f/'}\n  replicas: 3\n"
+
 /* All children of a Trigger as one JSON array, laid out for people. */
 static char *all_children(const char *text, bool ending)
 {
@@ -126,6 +130,7 @@ static void children_are_the_golden_ones(void **state UNUSED)
         check_golden(EXPOSED, false, DATA "api-exposed.json");
         check_golden(SERVED, false, DATA "smn-tls.json");
         check_golden(MANAGED, true, DATA "smn-ending.json");
+        check_golden(SHARED, false, DATA "dis-shared.json");
         check_golden(OF_AN_AGENCY, false, DATA "smn-service-account.json");
 }
 

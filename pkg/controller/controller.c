@@ -700,7 +700,10 @@ static void child_removed(void *cookie, const struct kube_answer *a)
                 give_up(w, a->error.text);
                 return;
         }
-        w->child++;
+        if (a->failed && child_is_lease((enum child)w->child)) /* they are numbered: there are no more */
+                w->child = CHILD_DEPLOYMENT;
+        else
+                w->child++;
         apply_next(w);
 }
 

@@ -467,6 +467,37 @@ static void a_service_goes_with_its_source_if_it_is_ours(void **state UNUSED)
         }
 }
 
+/* Leases of slots that there are no more go, and the first that is missing is the end of them. */
+static void leases_follow_the_slots(void **state UNUSED)
+{
+        static const char source[] = "{\"dis\":{\"streamName\":\"s\",\"cloud\":{\"region\":\"r\","
+                                     "\"credentials\":{\"type\":\"PodIdentity\"}}}}";
+        char paths[5][80];
+
+        for (int i = 0; i < 5; i++) {
+                (void)snprintf(paths[i], sizeof(paths[i]),
+                               "/apis/coordination.k8s.io/v1/namespaces/n/leases/clock-sluice-%d", i);
+                if (i < 3)
+                        (void)put(NULL, paths[i],
+                                  "{\"metadata\":{\"name\":\"l\",\"ownerReferences\":[{\"apiVersion\":"
+                                  "\"sluice.dev/v1alpha1\",\"kind\":\"Trigger\",\"name\":\"clock\","
+                                  "\"uid\":\"u\"}]}}",
+                                  0);
+        }
+        put_trigger(trigger(2, "", source));
+        start();
+        run_until(status_written);
+        assert_int_equal(count("PATCH", paths[0]), 1);
+        assert_int_equal(count("DELETE", paths[0]), 0);
+        for (int i = 1; i < 3; i++) {
+                assert_int_equal(count("PATCH", paths[i]), 0);
+                assert_int_equal(count("DELETE", paths[i]), 1);
+        }
+        assert_int_equal(count("GET", paths[3]), 1);
+        assert_int_equal(count("GET", paths[4]), 0);
+        assert_int_equal(count("PATCH", DEPLOYMENT), 1);
+}
+
 static void what_fails_is_told_and_tried_again(void **state UNUSED)
 {
         put_trigger(trigger(1, "", TIMER));
@@ -622,6 +653,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(nothing_is_written_while_nothing_changes, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_service_goes_with_its_source_if_it_is_ours, setup,
                                                 teardown),
+                cmocka_unit_test_setup_teardown(leases_follow_the_slots, setup, teardown),
                 cmocka_unit_test_setup_teardown(what_fails_is_told_and_tried_again, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_spec_that_is_wrong_says_where_and_changes_nothing, setup,
                                                 teardown),

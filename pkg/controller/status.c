@@ -49,17 +49,58 @@ bool status_is_stale(json_t *entry, const char *uid)
         return uid && *uid && *its && strcmp(its, uid) != 0;
 }
 
-/* The entry of a worker that runs the present generation; NULL: none speaks yet. */
-static json_t *speaker(const struct status_facts *f)
+/* How bad it is, by its place in a list that ends in NULL; what is not there is not bad at all. */
+static size_t badness(const char *const *list, const char *state)
 {
-        json_t *w;
-        size_t i;
+        size_t n = 0;
 
-        json_array_foreach(f->workers, i, w) if (!status_is_stale(w, f->uid) &&
-                                                 pod_exists(f->pods, json_cstring(w, "pod")) &&
-                                                 json_integer_value(json_object_get(
-                                                         w, "observedGeneration")) == f->generation) return w;
-        return NULL;
+        while (list[n] && strcmp(list[n], state) != 0)
+                n++;
+        return n;
+}
+
+/* Of the workers that run the present generation the entry that says the worst of a member; NULL: none
+ * speaks yet. */
+static json_t *speaker(const struct status_facts *f, const char *member, const char *const *worst_first)
+{
+        json_t *w, *found = NULL;
+        size_t i, best = SIZE_MAX;
+
+        json_array_foreach(f->workers, i, w)
+        {
+                size_t bad = badness(worst_first, json_cstring(w, member));
+
+                if (bad >= best || status_is_stale(w, f->uid) ||
+                    !pod_exists(f->pods, json_cstring(w, "pod")) ||
+                    json_integer_value(json_object_get(w, "observedGeneration")) != f->generation)
+                        continue;
+                best = bad;
+                found = w;
+        }
+        return found;
+}
+
+static json_t *source_speaker(const struct status_facts *f)
+{
+        /* One that has nothing to read speaks when no other does. */
+        static const char *const worst_first[] = { WORKER_SOURCE_FAILED,
+                                                   WORKER_SOURCE_DISCONNECTED,
+                                                   WORKER_SOURCE_REMOVED,
+                                                   WORKER_SOURCE_CONNECTING,
+                                                   WORKER_SOURCE_IDLE,
+                                                   WORKER_SOURCE_CONNECTED,
+                                                   NULL };
+
+        return speaker(f, "sourceState", worst_first);
+}
+
+static json_t *delivery_speaker(const struct status_facts *f)
+{
+        static const char *const worst_first[] = { WORKER_DELIVERY_BLOCKED, WORKER_DELIVERY_FAILING,
+                                                   WORKER_DELIVERY_THROTTLED, WORKER_DELIVERY_RETRYING,
+                                                   NULL };
+
+        return speaker(f, "deliveryState", worst_first);
 }
 
 /* ---- the conditions ----------------------------------------------------- */
@@ -298,7 +339,8 @@ static void fold_workers(const struct status_facts *f, json_t *status)
 json_t *status_fold(const struct status_facts *f)
 {
         json_t *status = json_object(), *conditions = json_array(),
-               *worker = f->suspended ? NULL : speaker(f);
+               *worker = f->suspended ? NULL : source_speaker(f),
+               *deliverer = f->suspended ? NULL : delivery_speaker(f);
         struct verdict sink, source, delivery, workers, all, throttled, clock;
         const struct verdict *const parts[] = { &sink, &source, &delivery, &workers };
 
@@ -314,12 +356,12 @@ json_t *status_fold(const struct status_facts *f)
                         judge(&all, "False", "ApplyFailed", f->failed);
         } else if (f->ending) {
                 source_connected(f, worker, &source);
-                delivering(worker, &delivery);
+                delivering(deliverer, &delivery);
                 workers_available(f, worker, &workers);
                 judge(&all, "False", "Ending", f->ending);
         } else {
                 source_connected(f, worker, &source);
-                delivering(worker, &delivery);
+                delivering(deliverer, &delivery);
                 workers_available(f, worker, &workers);
                 ready(f, parts, COUNT_OF(parts), &all);
         }

@@ -9,6 +9,7 @@
 #include "base/buf.h"
 
 #define POD "[{\"metadata\":{\"name\":\"p\"}}]"
+#define PODS "[{\"metadata\":{\"name\":\"p\"}},{\"metadata\":{\"name\":\"q\"}}]"
 #define WORKER(source, message, delivery)                                                                    \
         "[{\"pod\":\"p\",\"observedGeneration\":3,\"sourceState\":\"" source "\"" message                    \
         ",\"deliveryState\":\"" delivery "\",\"lastDeliveryTime\":\"2026-01-02T03:04:05Z\",\"lag\":7}]"
@@ -54,6 +55,17 @@ static const struct {
             WORKER("Connected", ",\"deliveryMessage\":\"503\"", "Throttled"),
             { "True Ready", "True SinkResolved", "True WorkerAvailable", "True Connected",
               "False Throttled" }),
+        ROW("of several the worst speaks", NULL, NULL, NULL, false, AVAILABLE, PODS,
+            "[{\"pod\":\"p\",\"observedGeneration\":3,\"sourceState\":\"Connected\",\"deliveryState\":"
+            "\"Retrying\"},{\"pod\":\"q\",\"observedGeneration\":3,\"sourceState\":\"Disconnected\","
+            "\"deliveryState\":\"Delivering\"}]",
+            { "False SourceDisconnected", "True SinkResolved", "True WorkerAvailable",
+              "False SourceDisconnected", "False Retrying" }),
+        ROW("one that stands by leaves the word to others", NULL, NULL, NULL, false, AVAILABLE, PODS,
+            "[{\"pod\":\"p\",\"observedGeneration\":3,\"sourceState\":\"Standby\",\"deliveryState\":"
+            "\"Delivering\"},{\"pod\":\"q\",\"observedGeneration\":3,\"sourceState\":\"Connected\","
+            "\"deliveryState\":\"Delivering\",\"lastDeliveryTime\":\"2026-01-02T03:04:05Z\"}]",
+            { "True Ready", "True SinkResolved", "True WorkerAvailable", "True Connected", "True Idle" }),
         ROW("an entry of another generation", NULL, NULL, NULL, false, AVAILABLE, POD,
             "[{\"pod\":\"p\",\"observedGeneration\":2,\"sourceState\":\"Connected\"}]",
             { "Unknown WorkerStarting", "True SinkResolved", "True WorkerAvailable", "Unknown WorkerStarting",

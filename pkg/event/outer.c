@@ -10,14 +10,11 @@
 static void request_id(struct str id, char out[37])
 {
         unsigned char hash[SHA256_DIGEST_LENGTH];
-        char hex[33];
 
         SHA256((const unsigned char *)id.p, id.n, hash);
         hash[6] = (unsigned char)(0x80 | (hash[6] & 0xf)); /* version 8: bits of one's own */
         hash[8] = (unsigned char)(0x80 | (hash[8] & 0x3f));
-        for (size_t i = 0; i < 16; i++)
-                (void)snprintf(hex + 2 * i, 3, "%02x", hash[i]);
-        (void)snprintf(out, 37, "%.8s-%.4s-%.4s-%.4s-%.12s", hex, hex + 8, hex + 12, hex + 16, hex + 20);
+        uuid_text(hash, out);
 }
 
 /* "Wed Nov 15 2017 12:00:00 GMT+0800 (CST)" */

@@ -10,9 +10,11 @@
 #define HASH_NONFATAL_OOM 1 /* what finds no memory is not in its table: hh.tbl is NULL */
 #include "base/table.h"
 #include "checkpoint/filestore.h"
+#include "checkpoint/locks.h"
 #include "host/report.h"
 #include "kube/checkpoint.h"
 #include "kube/events.h"
+#include "kube/leases.h"
 #include "log/log.h"
 #include "worker/admin.h"
 #include "worker/cloud_client.h"
@@ -26,6 +28,8 @@ struct entry { /* a Trigger */
         struct pipeline *pipeline; /* NULL: suspended, failed, or between two */
         struct file_store_end *file;
         struct kube_checkpoint *checkpoint;
+        struct lock_end *locks; /* of a source that workers share, as the next */
+        struct kube_leases *leases;
         struct report *report; /* NULL: outside a cluster */
         char *failure;
         uint64_t changes; /* of its earlier pipelines */
@@ -44,7 +48,8 @@ struct host {
         struct cloud_client *cloud;
         struct recorder *recorder; /* NULL: outside a cluster */
         struct admin *admin;
-        struct file_store *files;
+        struct file_store *files; /* opened with the first that needs it, as the next; NULL: none does */
+        struct lock_file *locks;
         struct gate_host_config listen;
         struct gate_host *gates;
         struct fetch_client *fetches; /* of push sources */
@@ -92,14 +97,21 @@ static int open_in_cluster(struct entry *e, struct store *out, struct error *err
         return 0;
 }
 
+/* Several workers may share what it reads: its positions are kept where all of them find them. */
+static bool is_shared(const struct entry *e)
+{
+        return !e->options.kind && e->trigger->types[e->trigger->source].shared;
+}
+
 static int open_store(void *cookie, struct store *out, struct error *err)
 {
         static const struct store_ops none = { no_get, no_put, no_cancel };
         struct entry *e = cookie;
         struct host *h = e->host;
 
-        if (h->files) {
-                if (file_store_end_new(&e->file, h->files, str_of(e->trigger->uid), err) < 0)
+        if (h->config.state && !is_shared(e)) {
+                if ((!h->files && file_store_new(&h->files, h->loop, h->config.state, err) < 0) ||
+                    file_store_end_new(&e->file, h->files, str_of(e->trigger->uid), err) < 0)
                         return -1;
                 *out = file_store_port(e->file);
         } else if (h->config.kube) {
@@ -116,6 +128,58 @@ static void close_store(void *cookie)
 
         e->file = file_store_end_free(e->file);
         e->checkpoint = kube_checkpoint_free(e->checkpoint);
+}
+
+/* ---- what workers share ------------------------------------------------- */
+
+static int lease_claims(struct entry *e, struct task *wake, struct claims *out, struct error *err)
+{
+        BUF_AT_END struct buf name = BUF_INIT(1024);
+        struct kube_leases_config config = { .namespace_ = e->trigger->namespace_,
+                                             .me = e->host->config.pod,
+                                             .annotation = WORKER_ANNOTATION_WAITS,
+                                             .slots = (uint32_t)e->trigger->replicas,
+                                             .seed = random_seed(),
+                                             .wake = wake };
+
+        buf_printf(&name, "%s" WORKER_SUFFIX, e->trigger->name);
+        if (name.failed)
+                return error_memory(err);
+        config.name = name.p;
+        if (kube_leases_new(&e->leases, e->host->config.kube, &config, err) < 0)
+                return -1;
+        *out = kube_leases_port(e->leases);
+        return 0;
+}
+
+static int lock_claims(struct entry *e, struct task *wake, struct claims *out, struct error *err)
+{
+        struct host *h = e->host;
+
+        if ((!h->locks && lock_file_new(&h->locks, h->loop, h->config.state, err) < 0) ||
+            lock_end_new(&e->locks, h->locks, str_of(e->key), (uint32_t)e->trigger->replicas, wake, err) < 0)
+                return -1;
+        *out = lock_end_port(e->locks);
+        return 0;
+}
+
+static int open_claims(void *cookie, struct task *wake, struct claims *out, struct error *err)
+{
+        struct entry *e = cookie;
+
+        if (!is_shared(e))
+                return 0;
+        return e->host->config.state  ? lock_claims(e, wake, out, err)
+               : e->host->config.kube ? lease_claims(e, wake, out, err)
+                                      : 0;
+}
+
+static void close_claims(void *cookie)
+{
+        struct entry *e = cookie;
+
+        e->locks = lock_end_free(e->locks);
+        e->leases = kube_leases_free(e->leases);
 }
 
 /* ---- one Trigger -------------------------------------------------------- */
@@ -170,6 +234,8 @@ static int start_pipeline(struct entry *e, struct error *err)
                                           .observer = &e->task,
                                           .open_store = open_store,
                                           .close_store = close_store,
+                                          .open_claims = open_claims,
+                                          .close_claims = close_claims,
                                           .store_cookie = e };
 
         if (h->recorder)
@@ -482,13 +548,14 @@ int host_new(struct host **out, struct loop *loop, const struct host_config *con
         h->lingered.turn = on_lingered;
         if (http_client_new(&h->http, loop, err) < 0 ||
             cloud_client_new(&h->cloud, loop, h->http, config->clock, err) < 0 ||
-            (config->state && file_store_new(&h->files, loop, config->state, err) < 0) ||
             (config->kube &&
              recorder_new(&h->recorder, config->kube, WORKER_EVENT_REPORTER, config->pod, err) < 0) ||
             (config->admin && admin_new(&h->admin, loop, config->admin, err) < 0)) {
                 (void)host_free(h);
                 return -1;
         }
+        if (h->recorder)
+                recorder_only_creates(h->recorder);
         *out = h;
         return 0;
 }
@@ -503,6 +570,7 @@ struct host *host_free(struct host *h)
         (void)admin_free(h->admin);
         (void)gate_host_free(h->gates);
         (void)fetch_client_free(h->fetches);
+        (void)lock_file_free(h->locks);
         (void)file_store_free(h->files);
         (void)cloud_client_free(h->cloud);
         (void)recorder_free(h->recorder);

@@ -126,7 +126,7 @@ void cloud_account_doubt(const struct cloud_account *a, const char *service, str
 
 static void on_keys(struct cloud_call *call, usec now)
 {
-        struct keyring *k = CONTAINER_OF(call, struct keyring, call);
+        struct keyring *k = CONTAINER_OF(call->raw, struct keyring, request);
         usec wall = cloud_wall(k->cloud);
 
         call->request.state = REQUEST_IDLE;
@@ -153,7 +153,7 @@ void keyring_plan(struct keyring *k, usec at)
 
 void keyring_turn(struct keyring *k, usec now)
 {
-        struct cloud_call *call = &k->call;
+        struct cloud_call *call = k->call;
 
         if (!credentials_next(k->credentials, now, cloud_wall(k->cloud), &k->request)) {
                 if (call->request.state != REQUEST_BUSY)
@@ -187,7 +187,9 @@ static struct keyring *keyring_release(struct keyring *k)
         DL_DELETE(k->cloud->keyrings, k);
         k->cloud->keyrings_n--;
         heap_remove(&k->cloud->renewals, &k->renewal);
-        cloud_call_done(&k->call);
+        if (k->call)
+                cloud_call_done(k->call);
+        free(k->call);
         (void)credentials_free(k->credentials);
         release(k->cloud, k->place);
         for (size_t i = 0; i < COUNT_OF(texts); i++)
@@ -229,6 +231,8 @@ static int keyring_fill(struct keyring *k, const struct cloud_account_config *co
         bool failed = false;
 
         k->temporary = c.kind != CREDENTIALS_FIXED;
+        if (k->temporary && !(k->call = calloc(1, sizeof(*k->call))))
+                return error_memory(err);
         if (k->temporary && keyring_place(k, config, err) < 0)
                 return -1;
         c.endpoint = k->endpoint;
@@ -303,7 +307,7 @@ static int read_project(struct cloud_account *a, struct str body, struct error *
 
 static void on_project(struct cloud_call *call, usec now)
 {
-        struct cloud_account *a = CONTAINER_OF(call, struct cloud_account, lookup);
+        struct cloud_account *a = call->account;
         struct error *err = &call->request.error;
 
         call->request.state = REQUEST_IDLE;
@@ -327,7 +331,7 @@ bool account_ready(struct cloud_account *a, struct cloud_call *call, usec now)
 
         if (a->project || !memmem(call->path.p, call->path.n, "{project_id}", strlen("{project_id}")))
                 return true;
-        if (a->lookup.request.state == REQUEST_BUSY) {
+        if (a->lookup && a->lookup->request.state == REQUEST_BUSY) {
                 cloud_call_wait(call, &a->waiting);
                 return false;
         }
@@ -342,17 +346,22 @@ bool account_ready(struct cloud_account *a, struct cloud_call *call, usec now)
                 cloud_call_fail(call, &err, now);
                 return false;
         }
+        if (!a->lookup && !(a->lookup = calloc(1, sizeof(*a->lookup)))) {
+                (void)error_memory(&err);
+                cloud_call_fail(call, &err, now);
+                return false;
+        }
         buf_reset(&a->lookup_query);
         buf_printf(&a->lookup_query, "name=%s", a->region);
-        a->lookup.account = a;
-        a->lookup.service = "iam";
-        a->lookup.method = "GET";
-        a->lookup.what = "ask IAM for the project's id";
-        a->lookup.path = STR("/v3/projects");
-        a->lookup.query = buf_view(&a->lookup_query);
-        a->lookup.own = on_project;
+        a->lookup->account = a;
+        a->lookup->service = "iam";
+        a->lookup->method = "GET";
+        a->lookup->what = "ask IAM for the project's id";
+        a->lookup->path = STR("/v3/projects");
+        a->lookup->query = buf_view(&a->lookup_query);
+        a->lookup->own = on_project;
         cloud_call_wait(call, &a->waiting);
-        cloud_start(&a->lookup);
+        cloud_start(a->lookup);
         return false;
 }
 
@@ -387,7 +396,9 @@ struct cloud_account *cloud_account_free(struct cloud_account *a)
 {
         if (!a)
                 return NULL;
-        cloud_call_done(&a->lookup);
+        if (a->lookup)
+                cloud_call_done(a->lookup);
+        free(a->lookup);
         for (size_t i = 0; i < a->places_n; i++)
                 release(a->cloud, a->places[i].place);
         if (a->keyring)

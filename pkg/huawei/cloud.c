@@ -48,7 +48,7 @@ static void leave_queue(struct cloud_call *call)
 
 static struct cloud *cloud_of(const struct cloud_call *call)
 {
-        return call->account ? call->account->cloud : CONTAINER_OF(call, struct keyring, call)->cloud;
+        return call->account ? call->account->cloud : CONTAINER_OF(call->raw, struct keyring, request)->cloud;
 }
 
 static void line_up(struct cloud_call *call)
@@ -198,7 +198,7 @@ static bool find_keys(struct cloud *c, struct cloud_call *call, struct outgoing 
                 o->keys = call->raw->keys;
                 return true;
         }
-        if (call != &call->account->lookup && !account_ready(call->account, call, now))
+        if (call != call->account->lookup && !account_ready(call->account, call, now))
                 return false;
         o->is_signed = true;
         o->project = str_of(call->account->project);
@@ -224,7 +224,7 @@ static bool try_to_send(struct cloud *c, struct cloud_call *call, usec now)
         if (!find_keys(c, call, &o, now))
                 return false;
         if (call->raw)
-                call->place = CONTAINER_OF(call, struct keyring, call)->place;
+                call->place = CONTAINER_OF(call->raw, struct keyring, request)->place;
         else
                 r = place_of(call->account, call->service, &call->place, &err);
         if (call->raw || r == 0)

@@ -23,7 +23,7 @@ struct keyring {
         struct cloud *cloud;
         struct credentials *credentials;
         struct credentials_request request;
-        struct cloud_call call;
+        struct cloud_call *call; /* for temporary keys; else NULL */
         struct cloud_place *place;
         struct cloud_call *waiting; /* for keys */
         struct heap_node renewal;   /* in the cloud's, when temporary keys are due */
@@ -44,7 +44,7 @@ struct cloud_account {
                 bool derived;
         } places[SERVICES_MOST];
         size_t places_n;
-        struct cloud_call lookup; /* of the project */
+        struct cloud_call *lookup; /* of the project; NULL: none was needed */
         struct buf lookup_query;
         struct cloud_call *waiting; /* for the project */
         unsigned failures;

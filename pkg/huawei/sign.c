@@ -9,18 +9,12 @@
 
 enum { HEADERS_MOST = 128, PAIRS_MOST = 512 };
 
-static void hex(const unsigned char *bytes, size_t n, char *out)
-{
-        for (size_t i = 0; i < n; i++)
-                (void)snprintf(out + 2 * i, 3, "%02x", bytes[i]);
-}
-
 static void hash(struct str text, char out[65])
 {
         unsigned char digest[SHA256_DIGEST_LENGTH];
 
         (void)SHA256((const unsigned char *)text.p, text.n, digest);
-        hex(digest, sizeof(digest), out);
+        hex_text(digest, sizeof(digest), out);
 }
 
 /* The path unquoted, each segment encoded again, a / at its end. */
@@ -185,7 +179,7 @@ void sign_request(const struct sign_request *r, struct str date, struct str secr
         buf_printf(&text, "SDK-HMAC-SHA256\n" STR_FMT "\n%s", STR_ARG(date), hashed);
         (void)HMAC(EVP_sha256(), secret.p, (int)secret.n, (const unsigned char *)text.p, text.n, digest,
                    &size);
-        hex(digest, 32, out);
+        hex_text(digest, 32, out);
         if (canonical.failed || text.failed)
                 memset(out, 0, 65); /* equal to no signature */
 }

@@ -10,6 +10,7 @@
 #include "http/server.h"
 #include "kube/checkpoint.h"
 #include "kube/events.h"
+#include "kube/leases.h"
 #include "kube/reflector.h"
 #include "kube/report.h"
 
@@ -692,6 +693,124 @@ static void many_changes_are_few_writes(void **state UNUSED)
         close_script();
 }
 
+/* ---- Leases ------------------------------------------------------------- */
+
+#define LEASES "/apis/coordination.k8s.io/v1/namespaces/n/leases/t-sluice-"
+#define LEASE(version, more) "{\"metadata\":{\"resourceVersion\":\"" version "\"" more "}"
+
+static struct claims claims;
+static enum claim_state stand;
+
+static void on_claim(struct task *t UNUSED, usec now UNUSED)
+{
+        struct claim c;
+
+        claims.ops->look(claims.cookie, 0, &c);
+        if (c.state == stand && (stand != CLAIM_WAITING || claims.ops->stopped(claims.cookie)))
+                loop_stop(e.loop);
+}
+
+static const char *at_path(size_t request, const char *object, const char *member)
+{
+        static char text[128];
+        json_t *root = json_loadb(e.requests[request].p, e.requests[request].n, 0, NULL);
+        json_t *value = json_object_get(json_object_get(root, object), member);
+
+        assert_non_null(root);
+        (void)snprintf(text, sizeof(text), "%s",
+                       json_is_integer(value)  ? "number"
+                       : json_is_string(value) ? json_string_value(value)
+                                               : "");
+        json_decref(root);
+        return text;
+}
+
+static void a_lease_is_taken_upon_its_version_and_given_back(void **state UNUSED)
+{
+        static const struct step script[] = {
+                { "GET", LEASES "0", 200, LEASE("5", "") "}" },
+                { "PATCH", LEASES "0", 409, "{\"reason\":\"Conflict\"}" },
+                { "GET", LEASES "0", 200, LEASE("6", "") "}" },
+                { "PATCH", LEASES "0", 200,
+                  LEASE("7", "") ",\"spec\":{\"holderIdentity\":\"p\",\"renewTime\":\"x\","
+                                 "\"leaseDurationSeconds\":15,\"leaseTransitions\":1}}" },
+                { "PATCH", LEASES "0", 200, LEASE("8", "") ",\"spec\":{\"holderIdentity\":\"\"}}" },
+        };
+        struct task wake = { .turn = on_claim };
+        struct kube_leases *l;
+        struct error err;
+
+        open_script(script, COUNT_OF(script));
+        assert_int_equal(kube_leases_new(&l, e.client,
+                                         &(struct kube_leases_config){ .namespace_ = "n",
+                                                                       .name = "t-sluice",
+                                                                       .me = "p",
+                                                                       .annotation = "example.com/waits",
+                                                                       .slots = 1,
+                                                                       .seed = 1,
+                                                                       .wake = &wake },
+                                         &err),
+                         0);
+        claims = kube_leases_port(l);
+        stand = CLAIM_HELD;
+        run();
+        assert_int_equal(e.at, 4);
+        assert_string_equal(at_path(1, "metadata", "resourceVersion"), "5");
+        assert_string_equal(at_path(3, "metadata", "resourceVersion"), "6");
+        assert_string_equal(at_path(3, "spec", "holderIdentity"), "p");
+        assert_string_equal(at_path(3, "spec", "leaseDurationSeconds"), "number");
+        assert_int_equal(strlen(at_path(3, "spec", "renewTime")), strlen("2026-01-02T03:04:05.000000Z"));
+        assert_int_equal(strlen(at_path(3, "spec", "acquireTime")), strlen("2026-01-02T03:04:05.000000Z"));
+        stand = CLAIM_LEAVING;
+        claims.ops->stop(claims.cookie);
+        run();
+        stand = CLAIM_WAITING;
+        claims.ops->release(claims.cookie, 0);
+        run();
+        assert_string_equal(at_path(4, "metadata", "resourceVersion"), "7");
+        assert_string_equal(at_path(4, "spec", "holderIdentity"), "");
+        assert_null(strstr(e.requests[4].p, "acquireTime"));
+        assert_non_null(strstr(e.requests[4].p, "\"example.com/waits\":null"));
+        (void)kube_leases_free(l);
+        loop_forget(e.loop, &wake);
+        close_script();
+}
+
+static void a_lease_that_is_missing_or_forbidden_is_named(void **state UNUSED)
+{
+        static const struct step script[] = {
+                { "GET", LEASES "0", 404, "{\"reason\":\"NotFound\",\"message\":\"not found\"}" },
+                { "GET", LEASES "1", 403, "{\"reason\":\"Forbidden\",\"message\":\"no\"}" },
+        };
+        struct task wake = { .turn = on_quiet }, quiet = { .turn = on_quiet };
+        struct kube_leases *l;
+        struct claim c;
+        struct error err;
+
+        open_script(script, COUNT_OF(script));
+        assert_int_equal(kube_leases_new(&l, e.client,
+                                         &(struct kube_leases_config){ .namespace_ = "n",
+                                                                       .name = "t-sluice",
+                                                                       .me = "p",
+                                                                       .annotation = "example.com/waits",
+                                                                       .slots = 2,
+                                                                       .wake = &wake },
+                                         &err),
+                         0);
+        claims = kube_leases_port(l);
+        do {
+                loop_arm(e.loop, &quiet, clock_monotonic(&system_clock) + 10 * USEC_MSEC);
+                run();
+                claims.ops->look(claims.cookie, 1, &c);
+        } while (e.at < 2 || !c.failed);
+        assert_int_equal(c.state, CLAIM_WAITING);
+        assert_non_null(strstr(c.why, "Lease n/t-sluice-"));
+        (void)kube_leases_free(l);
+        loop_forget(e.loop, &wake);
+        loop_forget(e.loop, &quiet);
+        close_script();
+}
+
 /* ---- events ------------------------------------------------------------- */
 
 /* Until so many requests came, and a moment longer. */
@@ -782,6 +901,8 @@ int main(void)
                 cmocka_unit_test(a_checkpoint_that_is_missing_is_named),
                 cmocka_unit_test(a_state_is_told_once_and_times_wait),
                 cmocka_unit_test(many_changes_are_few_writes),
+                cmocka_unit_test(a_lease_is_taken_upon_its_version_and_given_back),
+                cmocka_unit_test(a_lease_that_is_missing_or_forbidden_is_named),
                 cmocka_unit_test(an_event_that_comes_again_is_not_written_again),
         };
         signals_block();

@@ -25,6 +25,7 @@ struct told {
 struct recorder {
         struct kube_client *client;
         char *controller, *instance;
+        bool only_creates;
         struct told *told;
         uint64_t seed;
 };
@@ -47,6 +48,8 @@ int recorder_new(struct recorder **out, struct kube_client *client, const char *
         *out = r;
         return 0;
 }
+
+void recorder_only_creates(struct recorder *r) { r->only_creates = true; }
 
 static void told_free(struct recorder *r, struct told *t)
 {
@@ -207,6 +210,8 @@ static bool name_it(struct told *t, const struct event_object *o, usec now)
 
 static void continue_series(struct recorder *r, struct told *t, usec now)
 {
+        if (r->only_creates)
+                return;
         t->count++;
         t->last = now;
         if (now - t->written < WRITE_INTERVAL)

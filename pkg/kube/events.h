@@ -11,6 +11,10 @@ struct recorder;
 int recorder_new(struct recorder **, struct kube_client *,
                  const char *controller /* "example.com/controller" */, const char *instance /* the pod */,
                  struct error *) MUST_CHECK;
+/* For who may create events and not change them, since their names are known to nobody before and a right to
+ * change one is a right to change all of the namespace: there are no series, and the same is told again after
+ * ten minutes at the earliest. */
+void recorder_only_creates(struct recorder *);
 struct recorder *recorder_free(struct recorder *); /* NULL is fine */
 
 struct event_object {

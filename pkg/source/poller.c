@@ -4,7 +4,7 @@
 #include "source/page.h"
 
 enum { PATH_MOST = 8 << 10, BODY_MOST = 1 << 20, MARK_MOST = READER_STATE_MOST + (64 << 10) };
-enum { REFUSALS_MOST = 16 }; /* in a row, of one job: then it has failed */
+enum { REFUSALS_MOST = 16 }; /* of one job, whatever succeeds between them: then it has failed */
 static const usec LOST_PAUSE = USEC_MINUTE;
 
 /* A job under way. */
@@ -213,7 +213,6 @@ static void errand_ended(struct poller *p, struct errand *e, usec now)
 
         buf_reset(&p->mark);
         if (succeeded(&e->call)) {
-                e->refusals = 0;
                 step = judged(p->ops->answered(p, &e->job, buf_view(&e->call.answer), &err), &err);
         } else {
                 why(&e->call, &err);
@@ -272,9 +271,11 @@ static void track_left(struct poller *p, const struct reader_job *job, usec now)
 {
         struct error err;
 
+        bool elsewhere = share_left(&p->share, job->track);
+
         if (p->ops->left)
                 p->ops->left(p, job->own);
-        if (job->lost && p->ops->discover) {
+        if ((job->lost || elsewhere) && p->ops->discover) {
                 /* it is asked for again soon, to stand by */
                 p->discover_at = MIN_OF(p->discover_at, now + USEC_SEC);
         } else if (job->lost) {
@@ -306,7 +307,7 @@ static void track_claim(struct poller *p, const struct reader_job *job, usec now
 {
         struct error err;
 
-        if (p->ops->claim(p, job, &err) < 0)
+        if (share_claim(&p->share, job, &err) < 0)
                 reader_failed(p->reader, job, &err, now);
         else
                 reader_done(p->reader, job, STR(""), now);
@@ -317,7 +318,7 @@ static void begin(struct poller *p, const struct reader_job *job, usec now)
         struct errand *e;
         struct error err;
 
-        if (job->kind == READER_CLAIM && p->ops->claim) {
+        if (job->kind == READER_CLAIM) {
                 track_claim(p, job, now);
                 return;
         }
@@ -472,6 +473,20 @@ static void say_warnings(struct poller *p)
                 source_tell(p->services, &notice);
 }
 
+/* It is closed once no claim is held any more, too: whoever goes on here finds them free. */
+static size_t hold_back(struct poller *p, struct pull_event *events, size_t max, size_t n)
+{
+        if (n && events[n - 1].kind == PULL_CLOSED) {
+                p->closed = true;
+                n--;
+        }
+        if (n == max || !p->closed || !share_stopped(&p->share))
+                return n;
+        p->closed = false;
+        events[n++] = (struct pull_event){ .kind = PULL_CLOSED };
+        return n;
+}
+
 static size_t poll(struct source *s, struct pull_event *events, size_t max, usec now)
 {
         struct poller *p = poller_of(s);
@@ -480,10 +495,11 @@ static size_t poll(struct source *s, struct pull_event *events, size_t max, usec
         take_calls(p, now);
         take_stored(p, now);
         discover(p, now);
+        share_turn(&p->share, p->reader);
         while (reader_next(p->reader, now, &job))
                 begin(p, &job, now);
         say_warnings(p);
-        return reader_poll(p->reader, events, max, now);
+        return hold_back(p, events, max, reader_poll(p->reader, events, max, now));
 }
 
 static usec deadline(const struct source *s)
@@ -491,7 +507,7 @@ static usec deadline(const struct source *s)
         const struct poller *p = const_of(s);
         usec at = reader_deadline(p->reader);
 
-        if (p->ended)
+        if (p->ended || (p->closed && share_stopped(&p->share)))
                 return 0;
         return p->stopping || p->discovery.busy ? at : MIN_OF(at, p->discover_at);
 }
@@ -522,6 +538,7 @@ static void stop(struct source *s)
         p->stopping = true;
         call_cancel(p, &p->discovery);
         reader_stop(p->reader);
+        share_stop(&p->share);
 }
 
 static struct source *close_source(struct source *s)
@@ -547,7 +564,10 @@ int poller_open(struct poller *p, const struct poller_ops *ops, const struct pol
         p->ended_last = &p->ended;
         p->mark.max = MARK_MOST;
         random_init(&p->random, config->seed);
-        return reader_new(&p->reader, &config->reader, config->seed, err);
+        if (ops->claimed && share_init(&p->share, &services->claims, err) < 0)
+                return -1;
+        p->config.reader.claims = p->share.port.ops != NULL;
+        return reader_new(&p->reader, &p->config.reader, config->seed, err);
 }
 
 static void errands_free(struct errand *e)
@@ -572,6 +592,7 @@ void poller_done(struct poller *p)
         call_done(&p->discovery);
         buf_done(&p->mark);
         free(TAKE(p->places));
+        share_done(&p->share);
         p->reader = reader_free(p->reader);
 }
 

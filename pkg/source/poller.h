@@ -10,6 +10,7 @@
 #include "base/random.h"
 #include "huawei/refusal.h"
 #include "source/reader.h"
+#include "source/share.h"
 #include "source/source.h"
 
 struct poller;
@@ -66,10 +67,9 @@ struct poller_ops {
         void (*discover)(struct poller *, struct cloud_request *);
         /* reader_add for each that is new (ERROR_EXISTS is none), reader_end for those that end. */
         enum poller_step (*discovered)(struct poller *, struct str body, struct error *);
-        /* Does this worker hold what the track needs? -1 with ERROR_CONFLICT: another does. Optional: ask
-         * makes a call of CLAIM. Whoever knows of a change says reader_hurry or reader_withdraw. */
-        int (*claim)(struct poller *, const struct reader_job *, struct error *);
-        /* CLAIM, LOAD, FETCH, SAVE, as far as the configuration has them. */
+        /* Each track has one reader among the Trigger's workers: the services' claims say which. */
+        bool claimed;
+        /* LOAD, FETCH, SAVE, as far as the configuration has them. */
         void (*ask)(struct poller *, const struct reader_job *, struct cloud_request *);
         /* FETCH: page_record for each; FETCH and LOAD: poller_mark before POLLER_DONE. */
         enum poller_step (*answered)(struct poller *, const struct reader_job *, struct str body,
@@ -105,7 +105,8 @@ struct poller {
         struct random random;
         usec discover_at;
         unsigned discover_failures;
-        bool stopping;
+        struct share share;    /* of the claims */
+        bool stopping, closed; /* closed: but for the claims that are released still */
 };
 
 /* The struct is zeroed, kind is set. services: borrowed until it is closed. */

@@ -15,7 +15,7 @@ struct toy {
         unsigned parts;       /* of a page that comes in several answers */
         unsigned cursors;     /* renewed */
         unsigned left;
-        bool closed, elsewhere; /* somebody else has the tracks */
+        bool closed;
 };
 
 static void discover(struct poller *p, struct cloud_request *q)
@@ -102,18 +102,10 @@ static struct source *close_toy(struct poller *p)
         return NULL;
 }
 
-static int claim(struct poller *p, const struct reader_job *job, struct error *err)
-{
-        struct toy *toy = CONTAINER_OF(p, struct toy, poller);
-
-        (void)job;
-        return toy->elsewhere ? error_set(err, ERROR_CONFLICT, "worker-1 has it") : 0;
-}
-
 static const struct poller_ops listed = { .service = "dis",
                                           .discover = discover,
                                           .discovered = discovered,
-                                          .claim = claim,
+                                          .claimed = true,
                                           .ask = ask,
                                           .answered = answered,
                                           .refused = refused,
@@ -221,6 +213,43 @@ static struct toy toy;
 static struct loop *loop;
 static struct task task;
 static usec now;
+
+/* Two slots, as they are told to stand. */
+static struct {
+        struct claim slots[2];
+        uint64_t changes;
+        unsigned released; /* as bits */
+        bool stop;
+} claims;
+
+static uint64_t claims_changes(void *cookie UNUSED) { return claims.changes; }
+static void claims_look(void *cookie UNUSED, uint32_t slot, struct claim *c) { *c = claims.slots[slot]; }
+static void claims_release(void *cookie UNUSED, uint32_t slot)
+{
+        assert_int_equal(claims.slots[slot].state, CLAIM_LEAVING);
+        claims.slots[slot].state = CLAIM_WAITING;
+        claims.released |= 1u << slot;
+        claims.changes++;
+}
+static void claims_set(uint32_t slot, struct claim c)
+{
+        claims.slots[slot] = c;
+        claims.changes++;
+}
+static void claims_stop(void *cookie UNUSED)
+{
+        claims.stop = true;
+        for (uint32_t i = 0; i < 2; i++)
+                if (claims.slots[i].state == CLAIM_HELD)
+                        claims_set(i, (struct claim){ CLAIM_LEAVING, .give_up_at = USEC_NEVER });
+}
+static bool claims_stopped(void *cookie UNUSED)
+{
+        return claims.stop && claims.slots[0].state == CLAIM_WAITING &&
+               claims.slots[1].state == CLAIM_WAITING;
+}
+static const struct claims_ops claims_ops = { claims_changes, claims_look, claims_release, claims_stop,
+                                              claims_stopped };
 static struct record *lent[16];
 static size_t lent_n;
 static char text[256];
@@ -234,12 +263,11 @@ static void nothing(struct task *t, usec at)
         (void)at;
 }
 
-static void open_toy(const struct poller_ops *ops)
+static void open_with(const struct poller_ops *ops, bool shared)
 {
         static const struct store_ops store = { get, put, cancel_stored };
         const struct poller_config config = {
-                .reader = { .claims = ops->claim != NULL,
-                            .loads = true,
+                .reader = { .loads = true,
                             .page_bytes = 1 << 16,
                             .poll_min = USEC_SEC,
                             .poll_max = USEC_SEC,
@@ -262,8 +290,13 @@ static void open_toy(const struct poller_ops *ops)
         services = (struct services){
                 .loop = loop, .wake = &task, .clock = &system_clock, .store = { &store, NULL }
         };
+        memset(&claims, 0, sizeof(claims));
+        if (shared)
+                services.claims = (struct claims){ &claims_ops, NULL, 2 };
         assert_int_equal(poller_open(&toy.poller, ops, &config, &services, &err), 0);
 }
+
+static void open_toy(const struct poller_ops *ops) { open_with(ops, false); }
 
 static void turn(void)
 {
@@ -282,7 +315,8 @@ static void turn(void)
                                 poller_pull.credit(s, e->track, 5, 1 << 20);
                         else if (e->kind == PULL_REVOKING || e->kind == PULL_LOST) {
                                 revoking++;
-                                poller_pull.revoked(s, e->track);
+                                if (!lent_n || lent[0]->track != e->track)
+                                        poller_pull.revoked(s, e->track);
                         } else if (e->kind == PULL_CLOSED)
                                 closed = true;
                         else if (e->kind == PULL_STATE) {
@@ -433,28 +467,139 @@ static void test_the_end_cancels_what_is_under_way(void **unused)
         assert_int_equal(poller_pull.deadline(&toy.poller.source), USEC_NEVER);
 }
 
-static void test_a_track_that_another_worker_has(void **unused)
+static void test_tracks_are_read_by_who_holds_their_slot(void **unused)
 {
         (void)unused;
-        open_toy(&listed);
-        toy.elsewhere = true;
+        open_with(&listed, true);
+        claims.slots[0] = (struct claim){ .why = "worker-1" };
+        claims.slots[1] = (struct claim){ .why = "" };
+        turn();
+        answer("/v2", 200, "p0,p1,p2");
+        turn();
+        assert_int_equal(state, SOURCE_STANDBY);
+        assert_non_null(strstr(text, "is read by another worker"));
+        assert_int_equal(script.n, 0);
+        assert_int_equal(poller_pull.lag(&toy.poller.source), 0); /* it counts where it is read */
+
+        claims_set(0, (struct claim){ .state = CLAIM_HELD });
+        turn(); /* at once, whatever pause there was */
+        answer("/load/p0", 200, "");
+        answer("/load/p2", 200, "");
+        assert_int_equal(script.n, 0);
+        turn();
+        answer("/fetch/p0", 200, "t1;x");
+        (void)take("/fetch/p2");
+        turn();
+        assert_int_equal(state, SOURCE_CONNECTED);
+
+        /* It goes elsewhere: what is in flight may end, and the slot is released once all have left. */
+        claims_set(0, (struct claim){ CLAIM_LEAVING, .give_up_at = now + USEC_SEC });
+        turn();
+        assert_int_equal(revoking, 2);
+        assert_int_equal(toy.left, 1);
+        assert_int_equal(claims.released, 0);
+        settle_all(0);
+        poller_pull.revoked(&toy.poller.source, 0);
+        turn();
+        answer("/save/p0", 200, "");
+        turn();
+        assert_int_equal(claims.released, 1);
+        assert_int_equal(toy.left, 2);
+        now += USEC_SEC; /* they are asked for again, and stand by */
+        turn();
+        answer("/v2", 200, "p0,p1,p2");
+        turn();
+        assert_int_equal(state, SOURCE_STANDBY);
+}
+
+static void test_a_slot_that_is_lost_saves_nothing(void **unused)
+{
+        (void)unused;
+        open_with(&listed, true);
+        claims.slots[0] = (struct claim){ .state = CLAIM_HELD };
+        claims.slots[1] = (struct claim){ .why = "no route", .failed = true };
+        turn();
+        answer("/v2", 200, "p0,p1");
+        turn();
+        assert_int_equal(state, SOURCE_DISCONNECTED);
+        assert_string_equal(text, "no route");
+        answer("/load/p0", 200, "");
+        turn();
+        answer("/fetch/p0", 200, "t1;x");
+        turn();
+        claims_set(0, (struct claim){ CLAIM_LEAVING, .give_up_at = 0 });
+        turn();
+        settle_all(0);
+        poller_pull.revoked(&toy.poller.source, 0);
+        turn();
+        assert_int_equal(script.n, 0);
+        assert_int_equal(toy.left, 1);
+        assert_int_equal(claims.released, 1);
+}
+
+static void test_the_end_waits_for_the_claims(void **unused)
+{
+        (void)unused;
+        open_with(&listed, true);
+        claims.slots[0] = claims.slots[1] = (struct claim){ .state = CLAIM_HELD };
         turn();
         answer("/v2", 200, "p0");
         turn();
-        assert_int_equal(state, SOURCE_STANDBY);
-        assert_string_equal(text, "worker-1 has it");
-        assert_int_equal(script.n, 0);
-        toy.elsewhere = false;
-        reader_hurry(toy.poller.reader, 0);
+        answer("/load/p0", 200, "");
+        turn();
+        poller_pull.stop(&toy.poller.source);
+        claims.slots[1].state = CLAIM_HELD; /* one that is slow to be given up */
+        turn();
+        assert_int_equal(claims.released, 1);
+        assert_false(closed);
+        assert_int_equal(poller_pull.deadline(&toy.poller.source), USEC_NEVER);
+        claims_set(1, (struct claim){ CLAIM_LEAVING, .give_up_at = USEC_NEVER });
+        turn();
+        assert_int_equal(claims.released, 3);
+        assert_true(closed);
+}
+
+static void test_partitions_are_spread_by_their_numbers(void **unused UNUSED)
+{
+        unsigned n[3] = { 0 };
+
+        for (int i = 0; i < 9; i++) {
+                char name[32];
+
+                (void)snprintf(name, sizeof(name), "shardId-%010d", i);
+                assert_int_equal(share_slot(str_of(name), 3), i % 3);
+        }
+        for (int i = 0; i < 300; i++) {
+                char name[32];
+
+                (void)snprintf(name, sizeof(name), "%d of a name", i);
+                n[share_slot(str_of(name), 3)]++;
+        }
+        for (int i = 0; i < 3; i++)
+                assert_in_range(n[i], 70, 130);
+        assert_int_equal(share_slot(STR(""), 1), 0);
+}
+
+static void test_what_cannot_be_read_is_asked_for_again_soon(void **unused)
+{
+        (void)unused;
+        open_toy(&listed);
+        turn();
+        answer("/v2", 200, "!");
+        turn();
+        assert_int_equal(state, SOURCE_DISCONNECTED);
+        now += USEC_SEC; /* the first pause, at most */
+        turn();
+        answer("/v2", 200, "p0");
         turn();
         answer("/load/p0", 200, "");
         turn();
-        (void)take("/fetch/p0");
-        toy.elsewhere = true;
-        reader_withdraw(toy.poller.reader, 0, 0);
+        answer("/fetch/p0", 200, "");
         turn();
-        assert_int_equal(revoking, 1);
-        assert_int_equal(toy.left, 1);
+        assert_int_equal(state, SOURCE_DISCONNECTED);
+        now += USEC_SEC;
+        turn();
+        (void)take("/fetch/p0");
 }
 
 static void test_positions_may_live_in_the_store(void **unused)
@@ -524,7 +669,11 @@ int main(void)
                 cmocka_unit_test_teardown(test_a_refusal_that_is_none, close_all),
                 cmocka_unit_test_teardown(test_a_refusal_pauses_and_is_told, close_all),
                 cmocka_unit_test_teardown(test_the_end_cancels_what_is_under_way, close_all),
-                cmocka_unit_test_teardown(test_a_track_that_another_worker_has, close_all),
+                cmocka_unit_test_teardown(test_tracks_are_read_by_who_holds_their_slot, close_all),
+                cmocka_unit_test_teardown(test_a_slot_that_is_lost_saves_nothing, close_all),
+                cmocka_unit_test_teardown(test_the_end_waits_for_the_claims, close_all),
+                cmocka_unit_test(test_partitions_are_spread_by_their_numbers),
+                cmocka_unit_test_teardown(test_what_cannot_be_read_is_asked_for_again_soon, close_all),
                 cmocka_unit_test_teardown(test_positions_may_live_in_the_store, close_all),
                 cmocka_unit_test_teardown(test_somebody_else_saves, close_all),
                 cmocka_unit_test(test_one_answer_by_itself),

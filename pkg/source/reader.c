@@ -443,7 +443,7 @@ int64_t reader_lag(const struct reader *r)
         for (uint32_t i = 0; i < r->slots_n; i++) {
                 const struct track *t = r->slots[i];
 
-                if (!t)
+                if (!t || t->state == TRACK_CLAIM) /* what others read counts there */
                         continue;
                 if (t->behind < 0)
                         return -1;

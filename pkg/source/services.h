@@ -4,6 +4,7 @@
 
 #include "api/trigger.h"
 #include "base/loop.h"
+#include "port/claims.h"
 #include "port/fetch.h"
 #include "port/http.h"
 #include "port/notice.h"
@@ -17,7 +18,8 @@ struct services {
         struct waker *waker;
         struct task *wake; /* made ready when the source has something to say: the pipeline's */
         const struct clock *clock;
-        struct store store; /* this Trigger's own keys */
+        struct store store;   /* this Trigger's own keys */
+        struct claims claims; /* for sources whose row says so. ops NULL: all may be read */
         /* for push sources: what messages refer to; completions wake the source. ops NULL: none */
         struct fetch fetch;
         /* for push sources: requests to peers; completions wake the source. ops NULL: none */

@@ -26,7 +26,7 @@ const struct source_type *source_types(void)
                 { .name = "obs", .type = &obs_type },
                 { .name = "cloudEye", .type = &cloudeye_type },
                 { .name = "dms", .type = &dms_type, .fits = dms_fits },
-                { .name = "dis", .type = &dis_type },
+                { .name = "dis", .type = &dis_type, .shared = true },
         };
 
         _Static_assert(COUNT_OF(types) == COUNT_OF(source_kinds), "each kind has its type");

@@ -296,6 +296,9 @@ static int open_all(struct pipeline *p, struct error *err)
         if (open_filter(p, err) < 0 || open_sender(p, &delivery, err) < 0 ||
             p->config.open_store(p->config.store_cookie, &p->services.store, err) < 0)
                 return -1;
+        if (p->config.open_claims &&
+            p->config.open_claims(p->config.store_cookie, &p->task, &p->services.claims, err) < 0)
+                return -1;
         return open_feed(p, &delivery, err);
 }
 
@@ -335,6 +338,8 @@ struct pipeline *pipeline_free(struct pipeline *p)
         assert(!p->feed || p->feed->closed);
         if (p->feed)
                 p->feed->ops->free(p->feed);
+        if (p->services.claims.ops)
+                p->config.close_claims(p->config.store_cookie);
         if (p->services.store.ops)
                 p->config.close_store(p->config.store_cookie);
         (void)sender_free(p->sender);

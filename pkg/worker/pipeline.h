@@ -29,6 +29,9 @@ struct pipeline_config {
         /* where positions go, as long as there is a pipeline */
         int (*open_store)(void *cookie, struct store *, struct error *);
         void (*close_store)(void *cookie);
+        /* The same for the claims of a source that workers share; NULL: there is nobody to share with. */
+        int (*open_claims)(void *cookie, struct task *wake, struct claims *, struct error *);
+        void (*close_claims)(void *cookie);
         void *store_cookie;
 };
 

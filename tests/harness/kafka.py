@@ -1,9 +1,11 @@
-"""A real Kafka broker of one node (KRaft), for tests.
+"""A real Kafka broker of one node (KRaft), for tests; another one may join it.
 
 with Kafka() as kafka:
     kafka.create_topic("orders", 4)
     kafka.produce("orders", [...])
     kafka.stop(); kafka.start()     # the same ports and the same data
+    with Kafka(joins=kafka) as second:
+        kafka.create_topic("two", leaders=[1, 2])
 """
 
 import base64
@@ -17,12 +19,12 @@ from .ports import free_ports
 from .process import Process, run
 
 PROPERTIES = """\
-process.roles=broker,controller
-node.id=1
+process.roles={roles}
+node.id={node}
 controller.quorum.voters=1@{controller_host}:{controller_port}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
-listeners=PLAINTEXT://{host}:{port},SASL_PLAINTEXT://{host}:{sasl_port},CONTROLLER://{controller_host}:{controller_port}
+listeners=PLAINTEXT://{host}:{port},SASL_PLAINTEXT://{host}:{sasl_port}{controller}
 advertised.listeners=PLAINTEXT://{advertised}:{port},SASL_PLAINTEXT://{advertised}:{sasl_port}
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT
 sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
@@ -64,9 +66,19 @@ class Kafka:
     user, password = "sluice", "sluice-secret"
 
     def __init__(
-        self, host="127.0.0.1", *, advertised=None, netns=None, properties=None, directory=None, heap="512m"
+        self,
+        host="127.0.0.1",
+        *,
+        advertised=None,
+        netns=None,
+        properties=None,
+        directory=None,
+        heap="512m",
+        joins=None,
     ):
-        """host: where it listens; advertised: the name clients are told (host); netns: the network namespace it runs in."""
+        """host: where it listens; advertised: the name clients are told (host); netns: the network namespace it runs in;
+        joins: the first node, which this one, the second, finds its cluster by."""
+        self.joins, self.node, self.cluster, self.controller_port = joins, 2 if joins else 1, None, None
         self.host, self.netns, self.heap = host, netns, heap
         self.advertised = advertised or host
         self.properties = properties or {}
@@ -117,12 +129,16 @@ class Kafka:
         """Writes the configuration and an empty log, once."""
         self.directory.mkdir(parents=True, exist_ok=True)
         self.port, self.sasl_port, controller = process.in_netns(self.netns, lambda: free_ports(3, self.host))
+        self.controller_port = self.joins.controller_port if self.joins else controller
         config = self.directory / "server.properties"
         text = PROPERTIES.format(
             host=self.host,
             port=self.port,
             sasl_port=self.sasl_port,
-            controller_port=controller,
+            roles="broker" if self.joins else "broker,controller",
+            node=self.node,
+            controller="" if self.joins else f",CONTROLLER://{self.host}:{controller}",
+            controller_port=self.controller_port,
             controller_host=self.host,
             advertised=self.advertised,
             directory=self.directory,
@@ -131,13 +147,22 @@ class Kafka:
         )
         config.write_text(text + "".join(f"{k}={v}\n" for k, v in self.properties.items()))
         (self.directory / "log4j2.properties").write_text(LOG4J)
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        self.cluster = (
+            self.joins.cluster
+            if self.joins
+            else base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        )
         scram = [
             a
             for m in ("SCRAM-SHA-256", "SCRAM-SHA-512")
             for a in ("--add-scram", f"{m}=[name={self.user},password={self.password}]")
+            if not self.joins
         ]
-        run(self._java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", config, *scram))
+        run(
+            self._java(
+                "kafka.tools.StorageTool", "format", f"--cluster-id={self.cluster}", "-c", config, *scram
+            )
+        )
 
     def start(self):
         if self.port is None:
@@ -157,7 +182,7 @@ class Kafka:
 
     def _answers(self):
         """It knows itself as a broker that serves: a listener alone says little while the log is recovered and the broker fenced."""
-        return self._client(_brokers)
+        return self._client(_brokers, self.node)
 
     def stop(self):
         """An orderly end; start() goes on with the same ports and data."""
@@ -179,8 +204,9 @@ class Kafka:
             return function(self.bootstrap, *arguments)
         return in_netns(self.netns, function, self.bootstrap, *arguments)
 
-    def create_topic(self, name, partitions=1, config=None):
-        self._client(_create_topic, name, partitions, config or {})
+    def create_topic(self, name, partitions=1, config=None, leaders=None):
+        """leaders: the node of each partition, instead of their number."""
+        self._client(_create_topic, name, partitions, config or {}, leaders)
 
     def delete_topic(self, name):
         self._client(_delete_topic, name)
@@ -245,7 +271,7 @@ def _setns(descriptor):
         raise OSError(ctypes.get_errno(), "setns")
 
 
-def _brokers(bootstrap):
+def _brokers(bootstrap, node):
     from confluent_kafka.admin import AdminClient
 
     admin = AdminClient(
@@ -256,14 +282,16 @@ def _brokers(bootstrap):
             "reconnect.backoff.max.ms": 100,
         }
     )
-    return len(admin.list_topics(timeout=5).brokers)
+    return node in admin.list_topics(timeout=5).brokers
 
 
-def _create_topic(bootstrap, name, partitions, config):
+def _create_topic(bootstrap, name, partitions, config, leaders):
     from confluent_kafka.admin import AdminClient, NewTopic
 
     admin = AdminClient({"bootstrap.servers": bootstrap})
-    admin.create_topics([NewTopic(name, partitions, 1, config=config)], operation_timeout=20)[name].result(30)
+    where = {"replica_assignment": [[n] for n in leaders]} if leaders else {"replication_factor": 1}
+    topic = NewTopic(name, len(leaders) if leaders else partitions, config=config, **where)
+    admin.create_topics([topic], operation_timeout=20)[name].result(30)
 
 
 def _delete_topic(bootstrap, name):

@@ -1,8 +1,10 @@
 """Streams of DIS, as the emulator has them: what arrives, in which order, over restarts, rescaling and faults."""
 
 import base64
+import datetime
 import json
 import signal
+import time
 
 import pytest
 from cloud import Cloud, faults
@@ -39,7 +41,7 @@ class Stream:
             fresh.write_text(value)
             fresh.rename(self.secrets / "cloud" / name)
 
-    def start(self, delivery=None, options=(), **more):
+    def start(self, delivery=None, options=(), name="run", spec=None, env=None, **more):
         source = {
             "streamName": "orders",
             "startPosition": "TrimHorizon",
@@ -48,9 +50,10 @@ class Stream:
             **more,
         }
         return self.runner.start(
-            trigger("orders", {"dis": source}, self.function.uri, delivery),
+            trigger("orders", {"dis": source}, self.function.uri, delivery, **(spec or {})),
+            name=name,
             options=[f"--secrets={self.secrets}", "--grace=5s", *options],
-            env={"SLUICE_CLOUD": self.cloud.endpoint},
+            env={"SLUICE_CLOUD": self.cloud.endpoint, **(env or {})},
         )
 
     def put(self, count, size=0):
@@ -252,10 +255,133 @@ def test_a_record_above_max_fetch_bytes_is_named(stream):
     run.wait_for_output("maxFetchBytes", 60)
 
 
-def test_serial_waits_for_what_was_fetched(stream, function, cloud):
-    function.behave(delay="300ms")
-    stream.put(60)
-    stream.start(serial=True, maxFetchBytes=1024)
+@pytest.mark.parametrize("serial", [True, False])
+def test_serial_waits_until_what_was_fetched_is_saved(stream, function, cloud, serial):
+    ahead = []  # of records asked for, how many before them were not saved
+
+    def watch(call, answer):
+        cursor = json.loads(base64.urlsafe_b64decode(call.query["partition-cursor"]))
+        partition = stream.stream.partitions[cursor["p"]]
+        saved = cloud.dis.checkpoints.get(("sluice_test_orders", "orders", partition.id), (0, ""))[0]
+        ahead.append(cursor["n"] - saved)
+        return answer
+
+    cloud.fault("dis.get_records", watch, when="after", times=1 << 30)
+    function.behave(delay="20ms")
+    stream.put(60, size=200)
+    stream.start(serial=serial, maxFetchBytes=1024)
     stream.wait_arrived()
     stream.check_order()
     assert len(stream.arrived()) == 60
+    assert len(ahead) > 10 and any(ahead) != serial, ahead
+
+
+def rfc3339(seconds):
+    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).isoformat().replace("+00:00", "Z")
+
+
+def test_at_a_timestamp(stream, cloud):
+    stream.put(40)
+    missed, stream.sent = stream.sent, []
+    cloud.advance(10)
+    since = cloud.now()
+    cloud.advance(10)
+    stream.put(40)
+    at = {"startPosition": "AtTimestamp", "startTimestamp": rfc3339(since)}
+    stream.start(**at).wait_for_output("state=Connected")
+    stream.wait_arrived()
+    stream.wait_saved()
+    assert not set(stream.arrived()) & set(missed) and len(stream.arrived()) == 40
+
+
+def test_at_a_timestamp_before_the_retention_is_the_oldest_record(stream, cloud):
+    stream.put(40)
+    run = stream.start(startPosition="AtTimestamp", startTimestamp=rfc3339(cloud.now() - 30 * 86400))
+    stream.wait_arrived()
+    stream.wait_saved()
+    assert len(stream.arrived()) == 40 and run.alive()
+    stream.check_order()
+
+
+def test_at_a_sequence_number_of_each_partition(stream):
+    stream.put(60)
+    assert all(p.next > 7 for p in stream.stream.partitions)
+    stream.sent = [(p, n) for p, n in stream.sent if n >= 7]
+    at = {"startPosition": "AtSequenceNumber", "startSequenceNumber": 7}
+    run = stream.start(**at)
+    stream.wait_arrived()
+    stream.wait_saved()
+    assert sorted(stream.arrived()) == sorted(stream.sent)
+    assert run.stop() == 0
+    stream.put(20)
+    stream.start(**at)  # once only: then it goes on
+    stream.wait_arrived()
+    assert sorted(stream.arrived()) == sorted(stream.sent)
+
+
+def test_a_partition_that_expired_comes_back_under_its_id(stream, cloud):
+    """First all of it was read; then some of it expired unread."""
+    run = stream.start()
+    stream.put(40)
+    stream.wait_arrived()
+    stream.wait_saved()
+    for number in range(2):
+        stream.rescale(1)
+        last = stream.stream.partitions[1]
+        assert last.status == "DELETED"
+        cloud.advance(25 * 3600)
+        stream.stream.settle_time(cloud.now())
+        assert last.status == "EXPIRED"
+        run.kill()
+        if not number:  # otherwise nothing runs while it is back
+            run = stream.start()
+            wait_until(
+                "the list was read", lambda: cloud.made("dis.show_stream")[-1][2] > time.monotonic() - 1
+            )
+            run.wait_for_output("state=Connected")
+        stream.rescale(2)
+        assert last.status == "ACTIVE" and last.oldest == last.next
+        stream.put(40)
+        if number:  # and these are too old by the time it runs
+            cloud.advance(25 * 3600)
+            stream.stream.settle_time(cloud.now())
+            stream.sent = list(dict.fromkeys(stream.arrived()))
+            stream.put(40)
+            run = stream.start()
+        stream.wait_arrived()
+        stream.wait_saved()
+    run.wait_for_output("PositionOutOfRange")
+    stream.check_order()
+    assert len(stream.arrived()) == len(set(stream.arrived())) == len(stream.sent)
+
+
+@pytest.mark.parametrize("expired", [False, True])
+def test_a_partition_that_was_closed_at_the_start_is_read_from_its_beginning(stream, cloud, expired):
+    """It was none of those that Latest passes by."""
+    stream.rescale(1)
+    if expired:
+        cloud.advance(25 * 3600)
+    stream.start(startPosition="Latest")
+    wait_until("the start is saved", lambda: len(cloud.dis.checkpoints) == 1)
+    stream.rescale(2)
+    stream.put(40)
+    stream.wait_arrived()
+    stream.check_order()
+
+
+def test_partitions_may_have_short_names(stream, cloud):
+    """ "0" and "shardId-0000000000" are the same one; it is called by the long name."""
+    cloud.dis.short_ids = True
+    stream.put(40)
+    run = stream.start()
+    stream.wait_arrived()
+    stream.wait_saved()
+    assert run.stop() == 0
+    cloud.dis.short_ids = False
+    stream.rescale(3)
+    stream.put(40)
+    stream.start()
+    stream.wait_arrived()
+    stream.wait_saved()
+    stream.check_order()
+    assert len(stream.arrived()) == 80

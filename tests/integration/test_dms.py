@@ -50,13 +50,13 @@ class Queue:
         }
         return trigger(name, {"dms": source}, self.function.uri, delivery)
 
-    def start(self, delivery=None, name="orders", **more):
+    def start(self, delivery=None, name="orders", options=(), env=None, **more):
         return self.runner.start(
             self.trigger(delivery, **more),
             name=name,
             state=f"{name}-state",
-            options=[f"--secrets={self.secrets}", "--grace=5s"],
-            env={"SLUICE_CLOUD": self.cloud.endpoint},
+            options=[f"--secrets={self.secrets}", "--grace=5s", *options],
+            env={"SLUICE_CLOUD": self.cloud.endpoint, **(env or {})},
         )
 
     def send(self, bodies, **how):

@@ -265,9 +265,12 @@ def test_transactions_leave_no_lag(kafka, topic, function, runner):
         producer.begin_transaction()
         for partition in (0, 1):
             producer.produce(topic, "aborted" if aborted else "kept", partition=partition)
+        producer.flush()  # else those to be aborted may never have been sent
         (producer.abort_transaction if aborted else producer.commit_transaction)()
-    wait_until("the ends are committed", lambda: committed(kafka, topic) == kafka.end_offsets(topic, 2), 30)
-    assert set(values(function)) == {"kept"}
+    ends = {0: 4, 1: 4}  # two records and two markers
+    wait_until("the ends are committed", lambda: committed(kafka, topic) == ends, 30)
+    assert kafka.end_offsets(topic, 2) == ends
+    assert values(function) == ["kept", "kept"]
     assert run.stop() == 0
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 import signal
+import time
 
 import pytest
 import yaml
@@ -1312,3 +1313,40 @@ def test_a_deletion_in_the_foreground_does_not_take_the_worker_away(cluster, nam
         '-p={"metadata":{"finalizers":null}}',
         namespace=namespace,
     )
+
+
+def test_workers_share_the_leases_of_their_trigger(cluster, namespace, tmp_path):
+    """Whether the cloud answers does not matter to them."""
+    spec = trigger("shared", replicas=2)
+    cloud = {"region": "cn-north-4", "credentials": {"type": "Environment"}}
+    spec["spec"]["source"] = {"dis": {"streamName": "orders", "cloud": cloud}}
+    cluster.apply(spec, namespace=namespace)
+    wait_deployment(cluster, namespace, "shared", replicas=2)
+
+    def holders():
+        found = cluster.items("leases", namespace=namespace)
+        assert [l["metadata"]["name"] for l in found] == ["shared-sluice-0", "shared-sluice-1"]
+        return [l.get("spec", {}).get("holderIdentity") or None for l in found]
+
+    def held_by(*pods):
+        return lambda: sorted(map(str, holders())) == sorted(pods)
+
+    assert holders() == [None, None]
+    with Worker(cluster, namespace, "shared", "shared-a", tmp_path) as first:
+        wait_until("the first holds both", held_by("shared-a", "shared-a"), 10)
+        with Worker(cluster, namespace, "shared", "shared-b", tmp_path) as second:
+            wait_until("each holds one", held_by("shared-a", "shared-b"), 30)
+            started = time.monotonic()
+            first.process.signal(signal.SIGTERM)
+            wait_until("the other holds both", held_by("shared-b", "shared-b"), 10)
+            assert time.monotonic() - started <= 3.5  # with kubectl's own time
+            # What its parent says again is not what the worker wrote.
+            cluster.kubectl(
+                "annotate", "triggers.sluice.dev", "shared", "a=b", "--overwrite", namespace=namespace
+            )
+            with Worker(cluster, namespace, "shared", "shared-c", tmp_path):
+                wait_until("each holds one", held_by("shared-b", "shared-c"), 30)
+                second.process.kill()
+                killed = time.monotonic()
+                wait_until("what the killed one held", held_by("shared-c", "shared-c"), 40)
+                assert 5 < time.monotonic() - killed <= 25

@@ -154,16 +154,13 @@ static void own_id(struct str name, char out[APIG_ID])
                                                  0x9c, 0x63, 0x98, 0xf2, 0xef, 0x2b, 0x5e, 0x2f };
         unsigned char hash[SHA_DIGEST_LENGTH];
         BUF_AT_END struct buf text = BUF_INIT(4096);
-        size_t at = 0;
 
         buf_add(&text, space, sizeof(space));
         buf_str(&text, name);
         (void)SHA1((const unsigned char *)(text.p ? text.p : ""), text.n, hash);
         hash[6] = (unsigned char)(0x50 | (hash[6] & 0x0f));
         hash[8] = (unsigned char)(0x80 | (hash[8] & 0x3f));
-        for (size_t i = 0; i < 16; i++)
-                at += (size_t)snprintf(out + at, APIG_ID - at, "%s%02x",
-                                       i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", hash[i]);
+        uuid_text(hash, out);
 }
 
 const char *apig_id(const struct trigger *t, char space[APIG_ID])

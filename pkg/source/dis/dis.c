@@ -405,6 +405,7 @@ static struct source *dis_close(struct poller *p)
 }
 
 const struct poller_ops dis_ops = { .service = "dis",
+                                    .claimed = true,
                                     .discover = dis_discover,
                                     .discovered = dis_discovered,
                                     .ask = ask,

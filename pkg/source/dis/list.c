@@ -112,6 +112,7 @@ static int take_partition(struct dis *d, const json_t *told, struct error *err)
         if (strcmp(status, "EXPIRED") == 0) {
                 if (at->added)
                         reader_end(d->poller.reader, at->track);
+                at->late = true; /* when it comes back all that it has is new */
                 return 0;
         }
         if (!read_range(json_object_get(told, "sequence_number_range"), &at->oldest, &at->newest)) {
@@ -119,10 +120,13 @@ static int take_partition(struct dis *d, const json_t *told, struct error *err)
                 return 0;
         }
         tell_lag(d, at);
-        /* One that takes nothing more is read to its end, once. */
-        if (at->added || (!active && (at->end >= at->newest || at->oldest == at->newest)))
+        if (at->added)
                 return 0;
-        return partition_add(d, at, err);
+        /* One that takes nothing more is read to its end, once. */
+        if (active || (at->end < at->newest && at->oldest != at->newest))
+                return partition_add(d, at, err);
+        at->late = true;
+        return 0;
 }
 
 enum poller_step dis_discovered(struct poller *p, struct str body, struct error *err)

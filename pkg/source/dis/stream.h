@@ -21,7 +21,7 @@ struct partition {
         char name[DIS_NAME_MOST + 1];
         uint32_t track;
         bool added;                  /* it is a track, and own of it */
-        bool late;                   /* it appeared when others were read already */
+        bool late;                   /* it appeared, or came back, when others were read already */
         int64_t oldest, newest, end; /* as described; where it ended in a null cursor, -1: it did not */
         /* LOAD and SAVE: the next call */
         enum load_step load;

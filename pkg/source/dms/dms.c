@@ -159,8 +159,7 @@ static void make_id(const struct dms_spec *spec, const struct item *item, char o
                 buf_str(&all, parts[i]);
         }
         SHA256((const unsigned char *)(all.p ? all.p : ""), all.n, hash);
-        for (size_t i = 0; i < 16; i++)
-                (void)snprintf(out + 2 * i, 3, "%02x", hash[i]);
+        hex_text(hash, 16, out);
 }
 
 static struct str keep(struct page *page, struct str s)

@@ -88,7 +88,10 @@ struct kafka {
         bool fatal;           /* this consumer is done for: another one is made */
         usec reopen_at;       /* 0: not yet */
         struct random random;
-        char trouble[480]; /* what a broker connection said; counts only if partitions lie there */
+        char trouble[480];            /* what a broker connection said; counts only if partitions lie there */
+        const struct partition *away; /* whose broker is away, as the last statistics say; NULL: none */
+        bool leaderless;              /* by those a partition has no leader: one may be elected soon */
+        uint32_t statistics;          /* that were passed over, since nothing was amiss */
         bool stopping, close_asked, closing, closed, told_closed;
         struct helper *helper; /* for calls of librdkafka that block */
         struct helper_job closer;

@@ -440,7 +440,8 @@ static void reopen(struct kafka *s)
         struct error err;
 
         s->reopen_at = 0;
-        s->fatal = s->unassign = s->subscribed = s->close_asked = s->commit_failed = false;
+        s->fatal = s->unassign = s->subscribed = s->close_asked = s->commit_failed = s->leaderless = false;
+        s->away = NULL;
         s->asked = s->commits_under_way = 0;
         s->ask_at = s->commit_at = 0;
         if (open_consumer(s, &err) == 0)

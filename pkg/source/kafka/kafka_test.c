@@ -10,7 +10,7 @@
 
 #include "source/source.h"
 
-enum { NOTICES = 8 };
+enum { NOTICES = 8, OFFSET_COMMIT = 8 /* its key in the protocol */ };
 static char topic[] = "orders", namespace_name[] = "shop", trigger_name[] = "t";
 static const char group[] = "sluice.shop.t";
 
@@ -31,6 +31,12 @@ static struct bench {
                 uint64_t lost;
         } notices[NOTICES];
         size_t notices_n;
+        /* What the commits are answered that follow the last record: while reading goes on, or to the stop.
+         */
+        const rd_kafka_resp_err_t *refusals;
+        size_t refusals_n;
+        bool refuse_stop;
+        struct record *held; /* the last, until the stop */
 } b;
 
 /* ---- the pipeline's part ------------------------------------------------ */
@@ -50,15 +56,49 @@ static void on_notice(void *cookie UNUSED, const struct notice *n)
         b.notices[b.notices_n++].lost = n->lost;
 }
 
+static void refuse_commits(void)
+{
+        rd_kafka_mock_push_request_errors_array(b.cluster, OFFSET_COMMIT, b.refusals_n, b.refusals);
+        b.refusals_n = 0;
+}
+
 static void settle(struct record *r)
 {
         uint32_t track = r->track;
         uint64_t next = r->position + 1;
 
-        b.total++;
         kafka_source.pull->release(b.source, r, OUTCOME_ACCEPTED);
         kafka_source.pull->commit(b.source, track, next);
         kafka_source.pull->credit(b.source, track, 1, 1 << 20);
+}
+
+static void take(struct record *r)
+{
+        bool last = ++b.total == b.stop_at;
+
+        if (last && b.refuse_stop) {
+                b.held = r;
+                return;
+        }
+        if (last && b.refusals_n)
+                refuse_commits();
+        settle(r);
+}
+
+static void stop(void)
+{
+        b.stopping = true;
+        if (b.held) { /* what it settles can be committed by the stop alone */
+                refuse_commits();
+                settle(b.held);
+        }
+        kafka_source.pull->stop(b.source);
+}
+
+/* All has come, and what was refused meanwhile is committed all the same. */
+static bool is_done(void)
+{
+        return b.total >= b.stop_at && kafka_source.pull->lag(b.source) == (b.held ? 1 : 0);
 }
 
 static void turn(struct task *t UNUSED, usec now)
@@ -69,7 +109,7 @@ static void turn(struct task *t UNUSED, usec now)
         while ((n = kafka_source.pull->poll(b.source, events, COUNT_OF(events), now)))
                 for (size_t i = 0; i < n; i++)
                         switch (events[i].kind) {
-                        case PULL_RECORD: settle(events[i].record); break;
+                        case PULL_RECORD: take(events[i].record); break;
                         case PULL_ASSIGNED:
                                 kafka_source.pull->credit(b.source, events[i].track, 10, 1 << 20);
                                 break;
@@ -80,10 +120,8 @@ static void turn(struct task *t UNUSED, usec now)
                         }
         if (b.closed)
                 loop_stop(b.loop);
-        else if (b.total >= b.stop_at && !b.stopping) {
-                b.stopping = true;
-                kafka_source.pull->stop(b.source);
-        }
+        else if (!b.stopping && is_done())
+                stop();
         loop_arm(b.loop, &b.wake, kafka_source.pull->deadline(b.source));
 }
 
@@ -95,6 +133,7 @@ static void consume(size_t until)
         b.stop_at = until;
         b.total = 0;
         b.stopping = b.closed = false;
+        b.held = NULL;
         b.wake = (struct task){ .turn = turn };
         b.watchdog = (struct task){ .turn = too_late };
         b.services.wake = &b.wake;
@@ -259,10 +298,38 @@ static void a_position_out_of_range_is_told_with_its_offsets(void **state UNUSED
         assert_int_equal(committed(2), 7);
 }
 
+static const rd_kafka_resp_err_t transient[] = { RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,
+                                                 RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS,
+                                                 RD_KAFKA_RESP_ERR_NOT_COORDINATOR,
+                                                 RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED,
+                                                 RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED };
+
+static void a_commit_that_is_refused_is_made_again(void **state UNUSED)
+{
+        produce(0, 5, 10);
+        b.refusals = transient;
+        b.refusals_n = COUNT_OF(transient);
+        consume(5);
+        assert_int_equal(committed(0), 5);
+}
+
+static void a_commit_that_is_refused_at_the_stop_is_made_again(void **state UNUSED)
+{
+        produce(0, 5, 10);
+        b.refusals = &transient[3];
+        b.refusals_n = 1;
+        b.refuse_stop = true;
+        consume(5);
+        assert_int_equal(committed(0), 5);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(a_position_out_of_range_is_told_with_its_offsets, begin, end),
+                cmocka_unit_test_setup_teardown(a_commit_that_is_refused_is_made_again, begin, end),
+                cmocka_unit_test_setup_teardown(a_commit_that_is_refused_at_the_stop_is_made_again, begin,
+                                                end),
         };
 
         signals_block();

@@ -4,6 +4,9 @@
 #include "log/log.h"
 #include "source/kafka/inside.h"
 
+/* Every so many statistics are read while nothing is amiss: they grow with the partitions. */
+enum { TROUBLE_SHOWN = 300, STATISTICS_PASSED = 3 };
+
 /* ---- state -------------------------------------------------------------- */
 
 /* The words that say most stay: "connection refused" is not replaced by another broker's, nor by "all brokers
@@ -22,6 +25,19 @@ static void remember_trouble(struct kafka *s, rd_kafka_resp_err_t code, const ch
         (void)snprintf(s->trouble, sizeof(s->trouble), "%s", whole.p ? whole.p : text);
 }
 
+static void say_disconnected(struct kafka *s)
+{
+        char text[sizeof(s->text)];
+
+        if (s->away)
+                (void)snprintf(text, sizeof(text), "topic %s, partition %d: its broker is away%s%.*s",
+                               s->away->topic, s->away->number, s->trouble[0] ? ": " : "", TROUBLE_SHOWN,
+                               s->trouble);
+        else
+                (void)snprintf(text, sizeof(text), "%s", s->trouble);
+        kafka_set_state(s, SOURCE_DISCONNECTED, text);
+}
+
 /* Which of several brokers it is about does not matter yet: statistics tell whether a partition of ours lies
  * there. */
 static void disconnected(struct kafka *s, rd_kafka_resp_err_t code, const char *text)
@@ -29,7 +45,7 @@ static void disconnected(struct kafka *s, rd_kafka_resp_err_t code, const char *
         remember_trouble(s, code, text);
         if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN || s->state == SOURCE_CONNECTING ||
             s->state == SOURCE_DISCONNECTED)
-                kafka_set_state(s, SOURCE_DISCONNECTED, s->trouble);
+                say_disconnected(s);
 }
 
 static void failed(struct kafka *s, rd_kafka_resp_err_t code, const char *text)
@@ -99,65 +115,115 @@ static void on_error(struct kafka *s, rd_kafka_event_t *event)
         }
 }
 
-/* Are all brokers up that lead a partition of ours? Without a partition, is any? */
-static bool brokers_up(const struct kafka *s, json_t *root)
-{
-        json_t *brokers = json_object_get(root, "brokers"), *broker;
-        const char *name;
-        bool any = false;
+/* ---- statistics --------------------------------------------------------- */
 
-        json_object_foreach(brokers, name, broker)
+struct brokers {
+        bool any; /* one that is known by its number is up */
+        size_t n;
+        struct {
+                json_int_t id;
+                bool up;
+        } list[];
+};
+
+static struct brokers *read_brokers(json_t *root)
+{
+        json_t *all = json_object_get(root, "brokers"), *broker;
+        struct brokers *b = calloc(1, sizeof(*b) + json_object_size(all) * sizeof(b->list[0]));
+        const char *name;
+
+        if (!b)
+                return NULL;
+        json_object_foreach(all, name, broker)
         {
                 const char *state = json_string_value(json_object_get(broker, "state"));
-                json_int_t id = json_integer_value(json_object_get(broker, "nodeid"));
-                bool up = state && strcmp(state, "UP") == 0, leads = false;
 
-                any = any || (up && id >= 0);
-                for (uint32_t i = 0; !up && id >= 0 && i < s->partitions_n; i++) {
-                        const struct partition *p = s->partitions[i];
-                        char number[16];
-                        json_t *partition;
-
-                        (void)snprintf(number, sizeof(number), "%d", p->number);
-                        partition = json_object_get(
-                                json_object_get(json_object_get(json_object_get(root, "topics"), p->topic),
-                                                "partitions"),
-                                number);
-                        leads = leads || (p->queue && partition &&
-                                          json_integer_value(json_object_get(partition, "leader")) == id);
-                }
-                if (leads)
-                        return false;
+                b->list[b->n].id = json_integer_value(json_object_get(broker, "nodeid"));
+                b->list[b->n].up = state && strcmp(state, "UP") == 0;
+                b->any = b->any || (b->list[b->n].up && b->list[b->n].id >= 0);
+                b->n++;
         }
-        return any;
+        return b;
 }
 
-/* Statistics tell that a broker is there again, which no event does. */
-static void on_statistics(struct kafka *s, const char *text)
+static bool is_up(const struct brokers *b, json_int_t id)
 {
-        bool up, reading = false;
-        json_t *root;
+        for (size_t i = 0; i < b->n; i++)
+                if (b->list[i].id == id)
+                        return b->list[i].up;
+        return false;
+}
 
-        if (!s->trouble[0] && s->state != SOURCE_DISCONNECTED && s->state != SOURCE_CONNECTING)
+/* false: brokers have not told of the partition yet. */
+static bool leader_of(json_t *root, const struct partition *p, json_int_t *leader)
+{
+        json_t *topic = json_object_get(json_object_get(root, "topics"), p->topic), *found;
+        char number[16];
+
+        (void)snprintf(number, sizeof(number), "%d", p->number);
+        found = json_object_get(json_object_get(json_object_get(topic, "partitions"), number), "leader");
+        *leader = json_integer_value(found);
+        return json_is_integer(found);
+}
+
+/* Of the partitions that are ours, and that brokers know, the first whose leader is not connected. Without
+ * leader is one that is about to get another, too: that counts from the second time on. */
+static void find_away(struct kafka *s, const struct brokers *b, json_t *root)
+{
+        bool again = s->leaderless;
+
+        s->away = NULL;
+        s->leaderless = false;
+        for (uint32_t i = 0; i < s->partitions_n && !s->away; i++) {
+                const struct partition *p = s->partitions[i];
+                json_int_t leader;
+
+                if (!p->queue || partition_set_aside(p) || !leader_of(root, p, &leader))
+                        continue;
+                if (leader < 0)
+                        s->leaderless = true;
+                if (leader < 0 ? again : !is_up(b, leader))
+                        s->away = p;
+        }
+}
+
+/* What is away is told as long as it is, and nothing else takes its place. */
+static void look_at_brokers(struct kafka *s, const struct brokers *b, json_t *root)
+{
+        find_away(s, b, root);
+        if (s->away || !b->any) {
+                if ((s->trouble[0] || s->leaderless) && s->state != SOURCE_FAILED)
+                        say_disconnected(s);
                 return;
-        root = json_loads(text, 0, NULL);
-        up = brokers_up(s, root);
-        json_decref(root);
-        for (uint32_t i = 0; i < s->partitions_n; i++)
-                reading = reading || (s->partitions[i]->queue && !s->partitions[i]->unplaced &&
-                                      !s->partitions[i]->ready);
-        if (!up && s->trouble[0] && s->state != SOURCE_FAILED)
-                kafka_set_state(s, SOURCE_DISCONNECTED, s->trouble);
-        if (!up)
+        }
+        if (!s->leaderless)
+                s->trouble[0] = 0;
+        if (s->leaderless || (s->state != SOURCE_DISCONNECTED && s->state != SOURCE_CONNECTING))
                 return;
-        s->trouble[0] = 0;
-        if (s->state != SOURCE_DISCONNECTED && s->state != SOURCE_CONNECTING)
-                return;
-        if (reading)
+        if (kafka_reads_any(s))
                 kafka_set_reading(s);
         else if (s->state == SOURCE_DISCONNECTED || !s->text[0])
                 kafka_set_state(s, SOURCE_CONNECTING, "joining the consumer group");
 }
+
+/* They tell what no event does: that a broker is there again, and that a partition has none. */
+static void on_statistics(struct kafka *s, const char *text)
+{
+        FREE_AT_END struct brokers *brokers = NULL;
+        json_t *root;
+
+        if (!s->trouble[0] && !s->leaderless && s->state != SOURCE_DISCONNECTED &&
+            s->state != SOURCE_CONNECTING && ++s->statistics < STATISTICS_PASSED)
+                return;
+        s->statistics = 0;
+        root = json_loads(text, 0, NULL);
+        brokers = read_brokers(root);
+        if (root && brokers)
+                look_at_brokers(s, brokers, root);
+        json_decref(root);
+}
+
+/* ---- events ------------------------------------------------------------- */
 
 void state_serve(struct kafka *s)
 {

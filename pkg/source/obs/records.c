@@ -121,8 +121,7 @@ static void identify(struct obs_record *r, struct str bucket_name, struct str ke
         for (size_t i = 0; i < COUNT_OF(parts); i++)
                 buf_printf(&text, "%zu:" STR_FMT, parts[i].n, STR_ARG(parts[i]));
         SHA256((const unsigned char *)(text.p ? text.p : ""), text.n, hash);
-        for (size_t i = 0; i < 16; i++)
-                (void)snprintf(r->id + 2 * i, 3, "%02x", hash[i]);
+        hex_text(hash, 16, r->id);
 }
 
 static enum obs_result parse_record(const json_t *from, struct obs_record *r)

@@ -1,0 +1,23 @@
+/* The claims port (port/claims.h) for processes of one machine: locks on bytes of the file DIR/claims, which
+ * the kernel frees when their process ends, however it ends. One descriptor a process, whatever it claims.
+ * Loop's thread.
+ *
+ * Each user's key has a stretch of the file, by its hash: a byte for each slot, locked by its holder, and a
+ * byte for each number of slots, on which those who wait and hold so many have a shared lock. Whoever waits,
+ * or might have to give one up, looks twice a second; whoever holds the only slot never does. */
+#pragma once
+
+#include "base/loop.h"
+#include "port/claims.h"
+
+struct lock_file;
+int lock_file_new(struct lock_file **, struct loop *, const char *folder, struct error *) MUST_CHECK;
+struct lock_file *lock_file_free(struct lock_file *); /* NULL is fine */
+
+enum { LOCK_SLOTS_MOST = 1024 };
+struct lock_end;
+/* key: the same in each process; wake: made ready when a slot stands otherwise. Freed before the file. */
+int lock_end_new(struct lock_end **, struct lock_file *, struct str key, uint32_t slots, struct task *wake,
+                 struct error *) MUST_CHECK;
+struct lock_end *lock_end_free(struct lock_end *); /* what it holds is free; NULL is fine */
+struct claims lock_end_port(struct lock_end *);

@@ -1,0 +1,368 @@
+/* Workers that share slots, against an API server of one line, on a virtual clock; each has a clock of its
+ * own. */
+#include "kube/slots.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+enum { WORKERS = 3, SLOTS = 8 };
+
+struct lease {
+        char holder[32], renewed[32], waits[64], version[32];
+        int64_t transitions;
+};
+static struct lease leases[SLOTS];
+static uint64_t writes;
+
+static struct worker {
+        struct slots *slots;
+        char name[16];
+        usec ahead; /* of its clock */
+        bool cut;   /* its calls fail */
+        bool slow;  /* it does not give back what is leaving */
+        usec died;
+} workers[WORKERS];
+static uint32_t slots_n;
+static usec now;
+
+static void start(int i, const char *name)
+{
+        struct worker *w = &workers[i];
+        struct error err;
+
+        (void)snprintf(w->name, sizeof(w->name), "%s", name);
+        w->cut = w->slow = false;
+        assert_int_equal(slots_new(&w->slots, name, slots_n, (uint64_t)i + 1, &err), 0);
+}
+
+static void end(int i) { workers[i].slots = slots_free(workers[i].slots); }
+
+static int setup(void **state UNUSED)
+{
+        memset(leases, 0, sizeof(leases));
+        memset(workers, 0, sizeof(workers));
+        writes = 0;
+        now = 1000 * USEC_SEC;
+        for (int i = 0; i < SLOTS; i++)
+                (void)snprintf(leases[i].version, sizeof(leases[i].version), "0");
+        return 0;
+}
+
+static int teardown(void **state UNUSED)
+{
+        for (int i = 0; i < WORKERS; i++)
+                end(i);
+        return 0;
+}
+
+static void answer(struct worker *w, const struct slots_job *j)
+{
+        struct lease *l = &leases[j->slot];
+        struct slots_lease seen;
+        struct error err;
+
+        if (w->cut) {
+                (void)error_set(&err, ERROR_UNREACHABLE, "no route");
+                slots_failed(w->slots, j->slot, &err, now + w->ahead);
+                return;
+        }
+        if (j->kind != SLOTS_READ && strcmp(j->version, l->version) != 0) {
+                (void)error_set(&err, ERROR_CONFLICT, "the object has been modified");
+                slots_failed(w->slots, j->slot, &err, now + w->ahead);
+                return;
+        }
+        if (j->kind == SLOTS_HOLD) {
+                (void)snprintf(l->holder, sizeof(l->holder), "%s", w->name);
+                (void)snprintf(l->renewed, sizeof(l->renewed), "%lld", (long long)(now + w->ahead));
+                l->transitions = j->transitions;
+        } else if (j->kind == SLOTS_FREE)
+                l->holder[0] = 0;
+        if (j->waits)
+                (void)snprintf(l->waits, sizeof(l->waits), "%s", j->waits);
+        if (j->kind != SLOTS_READ)
+                (void)snprintf(l->version, sizeof(l->version), "%llu", (unsigned long long)++writes);
+        seen = (struct slots_lease){ l->holder, l->renewed, l->waits, l->version, 15, l->transitions };
+        slots_done(w->slots, j->slot, &seen, now + w->ahead);
+}
+
+static struct claim look(int i, uint32_t slot)
+{
+        struct claim c = { .state = CLAIM_WAITING };
+
+        if (workers[i].slots)
+                slots_look(workers[i].slots, slot, &c);
+        return c;
+}
+
+static uint32_t held(int i)
+{
+        uint32_t n = 0;
+
+        for (uint32_t s = 0; s < slots_n; s++)
+                n += look(i, s).state == CLAIM_HELD;
+        return n;
+}
+
+/* A tenth of a second of everybody; no slot is read by two, and who may read it is held by the API server,
+ * too, unless he can't know better yet. */
+static void step(void)
+{
+        now += 100 * USEC_MSEC;
+        for (int i = 0; i < WORKERS; i++) {
+                struct worker *w = &workers[i];
+                struct slots_job j;
+                int jobs = 0;
+
+                while (w->slots && slots_next(w->slots, now + w->ahead, &j)) {
+                        answer(w, &j);
+                        assert_true(++jobs < 100);
+                }
+                for (uint32_t s = 0; w->slots && s < slots_n; s++)
+                        if (look(i, s).state == CLAIM_LEAVING && !w->slow)
+                                slots_release(w->slots, s);
+        }
+        for (uint32_t s = 0; s < slots_n; s++) {
+                int readers = 0;
+
+                for (int i = 0; i < WORKERS; i++)
+                        readers += look(i, s).state == CLAIM_HELD;
+                assert_true(readers <= 1);
+        }
+}
+
+static void pass(usec time)
+{
+        for (usec until = now + time; now < until;)
+                step();
+}
+
+/* How long until it is so; at most a minute. */
+static usec until_held(int i, uint32_t n)
+{
+        usec since = now;
+
+        while (held(i) != n) {
+                step();
+                if (now - since > USEC_MINUTE)
+                        fail_msg("worker %d holds %u, not %u", i, held(i), n);
+        }
+        return now - since;
+}
+
+static void one_alone_holds_all_and_keeps_them(void **state UNUSED)
+{
+        uint64_t before;
+
+        slots_n = 4;
+        start(0, "a");
+        assert_true(until_held(0, 4) <= USEC_SEC);
+        before = writes;
+        for (int i = 0; i < 600; i++) {
+                pass(USEC_SEC);
+                assert_int_equal(held(0), 4);
+        }
+        assert_in_range(writes - before, 4 * 110, 4 * 130);
+        assert_int_equal(leases[0].transitions, 1);
+}
+
+static void those_who_come_get_their_share(void **state UNUSED)
+{
+        slots_n = 6;
+        start(0, "a");
+        pass(5 * USEC_SEC);
+        start(1, "b");
+        assert_true(until_held(1, 3) <= 50 * USEC_SEC);
+        assert_int_equal(held(0), 3);
+        start(2, "c");
+        (void)until_held(2, 2);
+        pass(30 * USEC_SEC);
+        for (int i = 0; i < 3; i++)
+                assert_int_equal(held(i), 2);
+        /* Nothing moves any more. */
+        for (int minute = 0; minute < 10; minute++) {
+                int64_t moves = 0, after = 0;
+
+                for (int i = 0; i < 6; i++)
+                        moves += leases[i].transitions;
+                pass(USEC_MINUTE);
+                for (int i = 0; i < 6; i++)
+                        after += leases[i].transitions;
+                assert_int_equal(after, moves);
+        }
+}
+
+static void two_who_start_at_once_end_up_even(void **state UNUSED)
+{
+        slots_n = 5;
+        start(0, "a");
+        start(1, "b");
+        pass(USEC_MINUTE);
+        assert_int_equal(held(0) + held(1), 5);
+        assert_in_range(held(0), 2, 3);
+}
+
+static void the_only_slot_stays_with_its_holder(void **state UNUSED)
+{
+        slots_n = 1;
+        start(0, "a");
+        pass(USEC_SEC);
+        start(1, "b");
+        pass(5 * USEC_MINUTE);
+        assert_int_equal(held(0), 1);
+        assert_string_equal(look(1, 0).why, "a");
+        assert_int_equal(leases[0].transitions, 1);
+        assert_string_equal(leases[0].waits, "");
+}
+
+static void what_is_released_is_taken_within_three_seconds(void **state UNUSED)
+{
+        slots_n = 2;
+        start(0, "a");
+        pass(USEC_SEC);
+        start(1, "b");
+        (void)until_held(1, 1);
+        pass(7 * USEC_SEC + 300 * USEC_MSEC);
+        slots_stop(workers[0].slots);
+        assert_true(until_held(1, 2) <= 3 * USEC_SEC);
+        assert_true(slots_stopped(workers[0].slots));
+}
+
+static void what_a_killed_worker_held_is_taken_after_its_lease(void **state UNUSED)
+{
+        for (usec later = 0; later < 10 * USEC_SEC; later += 700 * USEC_MSEC) {
+                usec took;
+
+                (void)teardown(NULL);
+                (void)setup(NULL);
+                slots_n = 3;
+                start(0, "a");
+                pass(USEC_SEC);
+                start(1, "b");
+                (void)until_held(1, 1);
+                pass(later);
+                end(0);
+                took = until_held(1, 3);
+                assert_in_range(took, 9 * USEC_SEC, 25 * USEC_SEC);
+        }
+}
+
+/* Clocks that are an hour apart, and one that can't renew: it stops reading seconds before the other begins.
+ */
+static void clocks_need_not_agree(void **state UNUSED)
+{
+        slots_n = 1;
+        workers[0].ahead = USEC_HOUR;
+        start(0, "a");
+        pass(USEC_SEC);
+        start(1, "b");
+        pass(USEC_MINUTE);
+        assert_int_equal(held(0), 1);
+        workers[0].cut = workers[0].slow = true;
+        for (usec since = now; held(1) == 0; step()) {
+                struct claim c = look(0, 0);
+
+                assert_true(now - since <= 25 * USEC_SEC);
+                if (now - since > 10 * USEC_SEC + 200 * USEC_MSEC) {
+                        assert_int_equal(c.state, CLAIM_LEAVING);
+                        assert_true(c.give_up_at - workers[0].ahead <= since + 15 * USEC_SEC);
+                        workers[0].died = workers[0].died ? workers[0].died : now;
+                }
+        }
+        assert_true(now - workers[0].died >= 4 * USEC_SEC);
+        /* It hears of it once it can, and must drop what it has. */
+        workers[0].cut = false;
+        pass(5 * USEC_SEC);
+        assert_int_equal(look(0, 0).state, CLAIM_LEAVING);
+        assert_int_equal(look(0, 0).give_up_at, 0);
+        workers[0].slow = false;
+        pass(5 * USEC_SEC);
+        assert_int_equal(look(0, 0).state, CLAIM_WAITING);
+        assert_int_equal(held(1), 1);
+}
+
+static void a_short_outage_moves_nothing(void **state UNUSED)
+{
+        slots_n = 2;
+        start(0, "a");
+        pass(USEC_SEC);
+        start(1, "b");
+        (void)until_held(1, 1);
+        for (int i = 0; i < 20; i++) {
+                workers[0].cut = workers[1].cut = true;
+                for (int j = 0; j < 40; j++) {
+                        step();
+                        assert_int_equal(held(0) + held(1), 2);
+                }
+                workers[0].cut = workers[1].cut = false;
+                pass(6 * USEC_SEC);
+        }
+}
+
+/* A process that begins again under its name goes on at once. */
+static void the_same_name_goes_on(void **state UNUSED)
+{
+        slots_n = 2;
+        start(0, "a");
+        pass(2 * USEC_SEC);
+        end(0);
+        start(0, "a");
+        assert_true(until_held(0, 2) <= USEC_SEC);
+}
+
+static void who_waited_and_died_moves_one_slot_at_most(void **state UNUSED)
+{
+        slots_n = 4;
+        start(0, "a");
+        pass(5 * USEC_SEC);
+        start(1, "b");
+        for (int i = 0; i < 200 && !leases[0].waits[0] && !leases[1].waits[0] && !leases[2].waits[0] &&
+                        !leases[3].waits[0];
+             i++)
+                step();
+        end(1);
+        pass(USEC_MINUTE);
+        assert_int_equal(held(0), 4);
+}
+
+/* What the API server says is told to people, and the end does not wait for ever. */
+static void an_api_server_that_is_away(void **state UNUSED)
+{
+        usec since;
+
+        slots_n = 1;
+        start(0, "a");
+        workers[0].cut = true;
+        pass(3 * USEC_SEC);
+        assert_string_equal(look(0, 0).why, "no route");
+        workers[0].cut = false;
+        (void)until_held(0, 1);
+        workers[0].cut = true;
+        slots_stop(workers[0].slots);
+        for (since = now; !slots_stopped(workers[0].slots); step())
+                assert_true(now - since < 11 * USEC_SEC);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test_setup_teardown(one_alone_holds_all_and_keeps_them, setup, teardown),
+                cmocka_unit_test_setup_teardown(those_who_come_get_their_share, setup, teardown),
+                cmocka_unit_test_setup_teardown(two_who_start_at_once_end_up_even, setup, teardown),
+                cmocka_unit_test_setup_teardown(the_only_slot_stays_with_its_holder, setup, teardown),
+                cmocka_unit_test_setup_teardown(what_is_released_is_taken_within_three_seconds, setup,
+                                                teardown),
+                cmocka_unit_test_setup_teardown(what_a_killed_worker_held_is_taken_after_its_lease, setup,
+                                                teardown),
+                cmocka_unit_test_setup_teardown(clocks_need_not_agree, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_short_outage_moves_nothing, setup, teardown),
+                cmocka_unit_test_setup_teardown(the_same_name_goes_on, setup, teardown),
+                cmocka_unit_test_setup_teardown(who_waited_and_died_moves_one_slot_at_most, setup, teardown),
+                cmocka_unit_test_setup_teardown(an_api_server_that_is_away, setup, teardown),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}

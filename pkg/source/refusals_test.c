@@ -1,0 +1,326 @@
+/* What a refusal that stays does to a service: the calls of a polled source in the minute that follows, on a
+ * clock of the test's own, for each row of the table of refusals, through the reader, the poller and the
+ * cloud's calls as they are. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+#include "huawei/refusal.h"
+#include "source/cloud.h"
+
+enum { RUNAWAY = 3000 };
+
+/* ---- time --------------------------------------------------------------- */
+
+static usec now;
+static usec test_monotonic(void *cookie UNUSED) { return now; }
+/* 2026-01-01T00:00:00Z, an hour after the clock began */
+static usec test_wall(void *cookie UNUSED) { return 1767225600 * USEC_SEC + now; }
+static const struct clock test_clock = { .wall = test_wall, .monotonic = test_monotonic };
+
+/* ---- the service -------------------------------------------------------- */
+
+static struct service {
+        struct loop *loop;
+        struct cloud *cloud;
+        struct task task;
+        int status;
+        char body[128];
+        struct http_request *pending[16];
+        bool of_records[16];
+        size_t pending_n;
+        unsigned records, cursors; /* calls */
+        bool rotates;              /* the keys are others after each call */
+} service;
+
+static void set_keys(unsigned version)
+{
+        char key[32];
+
+        (void)snprintf(key, sizeof(key), "AKEXAMPLE%u", version);
+        assert_int_equal(setenv("HUAWEICLOUD_SDK_AK", key, 1), 0);
+        assert_int_equal(setenv("HUAWEICLOUD_SDK_SK", "SKEXAMPLE", 1), 0);
+}
+
+static int test_submit(void *cookie UNUSED, struct http_request *q, struct error *err UNUSED)
+{
+        bool of_records = str_is(q->path, "/v2/p1/records");
+
+        assert_true(service.pending_n < COUNT_OF(service.pending));
+        if (service.rotates && of_records)
+                set_keys(service.records + 1);
+        service.records += of_records;
+        service.cursors += !of_records;
+        if (service.records + service.cursors > RUNAWAY)
+                fail_msg("%d %s: more than %d calls in a minute", service.status, service.body, RUNAWAY);
+        service.of_records[service.pending_n] = of_records;
+        service.pending[service.pending_n++] = q;
+        request_begin(&q->request);
+        q->own = q;
+        loop_ready(service.loop, &service.task);
+        return 0;
+}
+
+static void test_release(void *cookie UNUSED, struct http_request *q)
+{
+        for (size_t i = 0; i < service.pending_n; i++)
+                if (service.pending[i] == q)
+                        service.pending[i] = NULL;
+}
+
+static void serve(struct task *t UNUSED, usec at UNUSED)
+{
+        for (size_t i = 0; i < service.pending_n; i++) {
+                struct http_request *q = service.pending[i];
+
+                if (!q)
+                        continue;
+                q->status = service.of_records[i] ? service.status : 200;
+                q->body = service.of_records[i] ? str_of(service.body) : STR("{}");
+                q->head = (struct str){ 0 };
+                q->retry_after = 0;
+                q->body_cut = false;
+                request_end(&q->request, service.loop);
+        }
+        service.pending_n = 0;
+}
+
+static const struct http_ops http_ops = { test_submit, test_release };
+
+static char places[8];
+static int test_open(void *cookie UNUSED, struct http_target **out, const struct http_peer *peer UNUSED,
+                     struct error *err UNUSED)
+{
+        *out = (struct http_target *)(void *)places;
+        return 0;
+}
+static void test_close(void *cookie UNUSED, struct http_target *t UNUSED) {}
+static const struct http_peers_ops peers_ops = { test_open, test_close };
+
+/* ---- a source, as those of the cloud are -------------------------------- */
+
+/* It asks for a cursor, then for records behind it, and for another cursor when it is told to. */
+static struct world {
+        struct poller poller;
+        struct services services;
+        struct task wake, stop;
+        struct source_account *account;
+        bool cursor, closed;
+} w;
+
+static void ask(struct poller *p UNUSED, const struct reader_job *job UNUSED, struct cloud_request *q)
+{
+        buf_text(&q->path, w.cursor ? "/v2/{project_id}/records" : "/v2/{project_id}/cursors");
+        buf_text(&q->what, "records");
+}
+
+static enum poller_step answered(struct poller *p UNUSED, const struct reader_job *job UNUSED,
+                                 struct str body UNUSED, struct error *err UNUSED)
+{
+        w.cursor = true;
+        return POLLER_AGAIN;
+}
+
+static enum poller_step refused(struct poller *p UNUSED, const struct reader_job *job UNUSED,
+                                const struct cloud_error *r, struct error *err UNUSED)
+{
+        if (r->verdict != CLOUD_RENEW_CURSOR)
+                return POLLER_FAILED;
+        w.cursor = false;
+        return POLLER_AGAIN;
+}
+
+static struct source *toy_close(struct poller *p)
+{
+        poller_done(p);
+        w.account = source_account_free(w.account);
+        return NULL;
+}
+
+static void turn(struct task *t, usec at)
+{
+        struct pull_event events[8];
+        size_t n;
+
+        while ((n = poller_pull.poll(&w.poller.source, events, COUNT_OF(events), at)))
+                for (size_t i = 0; i < n; i++)
+                        if (events[i].kind == PULL_ASSIGNED)
+                                poller_pull.credit(&w.poller.source, events[i].track, 10, 1 << 20);
+                        else if (events[i].kind == PULL_LOST || events[i].kind == PULL_REVOKING)
+                                poller_pull.revoked(&w.poller.source, events[i].track);
+                        else if (events[i].kind == PULL_CLOSED)
+                                w.closed = true;
+        loop_arm(service.loop, t, poller_pull.deadline(&w.poller.source));
+}
+
+static void on_stop(struct task *t UNUSED, usec at UNUSED) { loop_stop(service.loop); }
+
+/* ---- a minute ----------------------------------------------------------- */
+
+static char region[] = "cn-north-4", project[] = "p1", endpoint[] = "http://127.0.0.1:1", name[] = "t";
+static char namespace_[] = "shop";
+
+static void begin(struct poller_ops *ops)
+{
+        static struct trigger trigger = { .name = name, .namespace_ = namespace_ };
+        static struct cloud_spec spec = { .region = region, .project_id = project };
+        const struct source_account_config account = { .services = &w.services,
+                                                       .cloud = &spec,
+                                                       .service = ops->service };
+        struct cloud_config cloud = { .clock = &test_clock, .endpoint = endpoint, .seed = 1 };
+        /* as DIS has it */
+        struct poller_config config = { .reader = { .page_bytes = 1 << 16,
+                                                    .poll_min = USEC_SEC,
+                                                    .poll_max = USEC_SEC,
+                                                    .backoff_min = 200 * USEC_MSEC,
+                                                    .backoff_max = 30 * USEC_SEC },
+                                        .seed = 1 };
+        struct http http = { &http_ops, NULL };
+        struct http_peers peers = { &peers_ops, NULL };
+        struct error err;
+
+        w = (struct world){ .wake.turn = turn, .stop.turn = on_stop };
+        now = USEC_HOUR;
+        assert_int_equal(loop_new(&service.loop, &err), 0);
+        loop_use_clock(service.loop, &test_clock);
+        cloud.loop = service.loop;
+        assert_int_equal(cloud_new(&service.cloud, &cloud, &err), 0);
+        cloud_use(service.cloud, &http, &peers);
+        w.services = (struct services){ .loop = service.loop,
+                                        .wake = &w.wake,
+                                        .clock = &test_clock,
+                                        .cloud = service.cloud,
+                                        .trigger = &trigger };
+        if (source_account_new(&w.account, &account, &err) < 0)
+                fail_msg("%s", err.text);
+        config.port = source_account_port(w.account);
+        assert_int_equal(poller_open(&w.poller, ops, &config, &w.services, &err), 0);
+        loop_ready(service.loop, &w.wake);
+}
+
+static void pass_until(usec at)
+{
+        while (!w.closed && loop_next(service.loop) <= at) {
+                now = MAX_OF(loop_next(service.loop), now);
+                loop_ready(service.loop, &w.stop);
+                loop_run(service.loop);
+        }
+}
+
+static void end(void)
+{
+        poller_pull.stop(&w.poller.source);
+        loop_ready(service.loop, &w.wake);
+        pass_until(now + USEC_MINUTE);
+        assert_true(w.closed);
+        (void)poller_pull.free(&w.poller.source);
+        service.cloud = cloud_free(service.cloud);
+        loop_forget(service.loop, &w.wake);
+        loop_forget(service.loop, &w.stop);
+        loop_forget(service.loop, &service.task);
+        service.loop = loop_free(service.loop);
+}
+
+/* Calls for records within a minute of which each is refused. */
+static void minute(const char *of, int status, const char *code, bool rotates)
+{
+        struct poller_ops ops = {
+                .service = of, .ask = ask, .answered = answered, .refused = refused, .close = toy_close
+        };
+
+        service = (struct service){ .status = status, .task.turn = serve, .rotates = rotates };
+        set_keys(0);
+        (void)snprintf(service.body, sizeof(service.body), "{\"error_code\":\"%s\",\"error_msg\":\"no\"}",
+                       code);
+        begin(&ops);
+        pass_until(now + USEC_MINUTE);
+        end();
+}
+
+/* ---- tests -------------------------------------------------------------- */
+
+static const struct {
+        unsigned least, most;
+} bounds[CLOUD_VERDICT_MAX] = {
+        /* A pause that doubles from 0.2 to 30 s, of which a random part is waited for. */
+        [CLOUD_RETRY] = { 5, 20 },
+        [CLOUD_THROTTLE] = { 5, 20 },
+        /* Sixteen cursors in a row, then as what a retry does not help. */
+        [CLOUD_RENEW_CURSOR] = { 17, 5 * 17 },
+        /* What a retry does not help waits for 15 to 30 s: people may help. */
+        [CLOUD_RENEW_CREDENTIALS] = { 2, 5 },
+        [CLOUD_GONE] = { 2, 5 },
+        [CLOUD_FORBIDDEN] = { 2, 5 },
+        [CLOUD_FINAL] = { 2, 5 },
+};
+
+static void check(const char *of, int status, const char *code, enum cloud_verdict verdict)
+{
+        /* Without a row here nobody has thought of what it does. */
+        assert_true(bounds[verdict].most > 0);
+        minute(of, status, code, false);
+        if (service.records < bounds[verdict].least || service.records > bounds[verdict].most)
+                fail_msg("%s %d %s (%s): %u calls in a minute instead of %u to %u", of, status, code,
+                         cloud_verdict_name(verdict), service.records, bounds[verdict].least,
+                         bounds[verdict].most);
+        if (verdict == CLOUD_RENEW_CURSOR) /* each time but the last */
+                assert_int_equal(service.cursors, service.records / 17 * 16 + 1);
+        else
+                assert_int_equal(service.cursors, 1);
+}
+
+static void each_code_is_asked_again_as_often_as_it_calls_for(void **state UNUSED)
+{
+        for (size_t i = 0; i < refusal_rows_n; i++) {
+                const struct refusal_row *row = &refusal_rows[i];
+
+                check(*row->service ? row->service : "dis", 400, row->code, row->verdict);
+        }
+}
+
+static void so_is_each_status_that_brings_no_code(void **state UNUSED)
+{
+        static const struct {
+                int status;
+                enum cloud_verdict verdict;
+        } cases[] = { { 400, CLOUD_FINAL },     { 401, CLOUD_RENEW_CREDENTIALS },
+                      { 403, CLOUD_FORBIDDEN }, { 404, CLOUD_GONE },
+                      { 408, CLOUD_RETRY },     { 409, CLOUD_FINAL },
+                      { 429, CLOUD_THROTTLE },  { 500, CLOUD_RETRY },
+                      { 502, CLOUD_RETRY },     { 503, CLOUD_RETRY } };
+
+        for (size_t i = 0; i < COUNT_OF(cases); i++)
+                check("dis", cases[i].status, "", cases[i].verdict);
+}
+
+/* Keys that somebody renewed are tried at once, and once: those may be wrong, too. */
+static void keys_that_are_others_are_tried_once(void **state UNUSED)
+{
+        size_t tried = 0;
+
+        for (size_t i = 0; i < refusal_rows_n; i++) {
+                const struct refusal_row *row = &refusal_rows[i];
+
+                if (row->verdict != CLOUD_RENEW_CREDENTIALS)
+                        continue;
+                minute(*row->service ? row->service : "dis", 401, row->code, true);
+                assert_in_range(service.records, 2 * bounds[CLOUD_RENEW_CREDENTIALS].least,
+                                2 * bounds[CLOUD_RENEW_CREDENTIALS].most);
+                assert_int_equal(service.records % 2, 0);
+                tried++;
+        }
+        assert_true(tried > 0);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(each_code_is_asked_again_as_often_as_it_calls_for),
+                cmocka_unit_test(so_is_each_status_that_brings_no_code),
+                cmocka_unit_test(keys_that_are_others_are_tried_once),
+        };
+
+        return cmocka_run_group_tests_name("refusals", tests, NULL, NULL);
+}

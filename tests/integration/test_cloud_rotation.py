@@ -1,0 +1,102 @@
+"""Keys of each kind are replaced while streams and queues are read: nothing fails, is lost or comes twice."""
+
+import re
+import urllib.request
+
+import pytest
+from cloud.service import PROJECT, REGION
+from harness.ports import free_port
+from harness.process import wait_until
+from test_cloud_calls import kinds, make_agency
+from test_dis import Stream, cloud  # noqa: F401
+from test_dms import Queue
+
+ROTATIONS = 2
+COUNTERS = (
+    "sluice_delivery_failures_total",
+    "sluice_events_delivered_total",
+    "sluice_source_connected",
+)
+
+
+class OfStream(Stream):
+    """Records of DIS."""
+
+    def add(self, count):
+        super().put(count)
+
+    def count(self):
+        return len(self.sent)
+
+
+class OfQueue(Queue):
+    """Messages of DMS."""
+
+    messages = 0
+
+    def add(self, count):
+        self.send([f"message {self.messages + n}" for n in range(count)])
+        self.messages += count
+
+    def count(self):
+        return self.messages
+
+
+def used(cloud):  # noqa: F811
+    """The keys that signed calls, in order, each once."""
+    return list(dict.fromkeys(key for key, _ in cloud.signed if key))
+
+
+def counters(admin):
+    with urllib.request.urlopen(f"http://127.0.0.1:{admin}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    return [int(re.search(rf"^{name}{{[^}}]*}} (\d+)", text, re.M).group(1)) for name in COUNTERS]
+
+
+@pytest.mark.parametrize("kind", ["Secret", "Agency", "Metadata", "ServiceAccount", "PodIdentity"])
+@pytest.mark.parametrize("service", [OfStream, OfQueue], ids=["dis", "dms"])
+def test_keys_are_replaced_while_it_is_read(
+    runner,
+    cloud,  # noqa: F811
+    function,
+    tmp_path,
+    service,
+    kind,
+):
+    make_agency(cloud)
+    token = tmp_path / "token"
+    token.write_text(cloud.iam.id_token())
+    credentials, env = kinds(cloud, tmp_path)[kind]
+    source, admin = service(cloud, runner, function, tmp_path), free_port()
+    run = source.start(
+        options=[f"--admin=127.0.0.1:{admin}"],
+        env=env,
+        cloud={"region": REGION, "projectID": PROJECT, "credentials": credentials},
+    )
+
+    def goes_on(said):
+        """More is put all the while."""
+        source.add(5)
+        return said()
+
+    run.wait_until("it is read", lambda: goes_on(lambda: function.accepted() > 50), 30)
+    for rotation in range(ROTATIONS):
+        last, before = used(cloud)[-1], source.count()
+        if kind == "Secret" or (kind == "Agency" and rotation == 0):
+            source.write(cloud.iam.add_key())
+        if kind == "ServiceAccount":
+            token.write_text(cloud.iam.id_token(subject=f"rotated {rotation}"))
+        cloud.iam.revoke(last)
+        run.wait_until("another key is used", lambda last=last: goes_on(lambda: used(cloud)[-1] != last), 30)
+        run.wait_until(
+            "what was put meanwhile arrives",
+            lambda n=before: goes_on(lambda: function.accepted() > n + 20),
+            30,
+        )
+    wait_until("all of it arrives", lambda: function.accepted() >= source.count(), 60)
+    ids = [e["id"] for e in function.events(accepted=False)]
+    assert len(ids) == len(set(ids)) == source.count()
+    assert counters(admin) == [0, source.count(), 1]
+    assert len(used(cloud)) >= ROTATIONS + 1
+    assert not re.search("state=(Disconnected|Failed)", run.output)
+    assert run.stop() == 0

@@ -1,0 +1,89 @@
+"""Commits that a broker did not take are made once it does, so that nothing comes twice."""
+
+import itertools
+import signal
+import urllib.error
+import urllib.request
+
+import pytest
+from harness.kafka import Kafka
+from harness.ports import free_ports
+from harness.process import wait_until
+from test_kafka import duplicates, kafka_trigger, offsets
+
+names = (f"commits-{n}" for n in itertools.count())
+
+
+@pytest.fixture(scope="module")
+def kafka():
+    """A broker of its own: it goes away."""
+    with Kafka() as k:
+        yield k
+
+
+@pytest.fixture
+def topic(kafka):
+    name = next(names)
+    kafka.create_topic(name, 2)
+    return name
+
+
+def produce(kafka, topic, count):
+    kafka.produce(topic, [{"value": f"message {i}", "partition": i % 2} for i in range(count)])
+
+
+def committed(kafka, topic):
+    return kafka.committed(f"sluice.test.{topic}", topic, 2)
+
+
+def nothing_comes_twice(kafka, topic, function, runner, count):
+    """A worker that starts anew delivers what is new, and only that."""
+    again = runner.start(kafka_trigger(kafka, topic, function.uri), name="again")
+    produce(kafka, topic, 2)
+    events = function.wait_for(count + 2, 60)
+    assert again.stop() == 0
+    assert duplicates(events) == 0
+    assert offsets(events) == {p: list(range(count // 2 + 1)) for p in (0, 1)}
+
+
+def test_what_was_settled_while_the_broker_was_away_is_committed_when_it_is_back(
+    kafka, topic, function, runner
+):
+    function.behave(delay="100ms")
+    produce(kafka, topic, 60)
+    run = runner.start(kafka_trigger(kafka, topic, function.uri))
+    function.wait_for(4, 30)
+    kafka.kill()
+    function.wait_for(60, 30)  # they had been fetched ahead
+    assert run.alive()
+    kafka.start()
+    wait_until("all of it is committed", lambda: committed(kafka, topic) == {0: 30, 1: 30}, 60)
+    assert run.stop() == 0
+    nothing_comes_twice(kafka, topic, function, runner, 60)
+
+
+def test_a_clean_stop_waits_for_a_commit_that_is_under_way(kafka, topic, function, runner):
+    """The broker hangs while the last events are settled, and answers when the worker stops already."""
+    (port,) = free_ports(1)
+    function.behave(delay="100ms")
+    run = runner.start(kafka_trigger(kafka, topic, function.uri), options=[f"--admin=127.0.0.1:{port}"])
+    run.wait_for_output("state=Connected", 30)
+    produce(kafka, topic, 20)
+    function.wait_for(4, 30)
+
+    def draining():
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=10)
+        except urllib.error.HTTPError as e:
+            return b"draining" in e.read()
+
+    kafka.process.signal(signal.SIGSTOP)
+    try:
+        function.wait_for(20, 30)
+        run.signal(signal.SIGTERM)
+        wait_until("it stops", draining, 5)
+    finally:
+        kafka.process.signal(signal.SIGCONT)
+    assert run.wait(20) == 0
+    assert committed(kafka, topic) == {0: 10, 1: 10}
+    nothing_comes_twice(kafka, topic, function, runner, 20)
