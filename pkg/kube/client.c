@@ -4,7 +4,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 
-#include "http/multi.h"
+#include "http/client/multi.h"
 
 /* A server tells a watch each minute that it is there (bookmarks). A proxy in between keeps TCP alive when
  * the server is long gone. */

@@ -9,7 +9,7 @@
 #include "worker/gate.h"
 #include "worker/testing.h"
 
-#include "http/testing_port.h"
+#include "http/client/testing_port.h"
 
 enum { JOBS = 8, HELD = 64, SECONDS = 600 };
 enum { TAG_LIVE = 1, TAG_READY, TAG_CALL };

@@ -9,8 +9,8 @@
 #include "worker/pipeline.h"
 #include "worker/testing.h"
 
-#include "http/codec.h"
-#include "http/testing_port.h"
+#include "http/wire/codec.h"
+#include "http/client/testing_port.h"
 #include "tests/sim/memory.h"
 
 enum { PIPELINES = 2, CALLS = 8 };

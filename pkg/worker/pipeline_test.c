@@ -4,7 +4,7 @@
 
 #include <unistd.h>
 
-#include "http/server.h"
+#include "http/server/server.h"
 #include "worker/testing.h"
 
 enum { REQUESTS = 16 };
