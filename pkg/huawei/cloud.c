@@ -1,5 +1,6 @@
 #include "huawei/cloud.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <time.h>
 #include <utlist.h>
@@ -48,6 +49,7 @@ static void leave_queue(struct cloud_call *call)
 
 static struct cloud *cloud_of(const struct cloud_call *call)
 {
+        assert(call->account || call->raw);
         return call->account ? call->account->cloud : CONTAINER_OF(call->raw, struct keyring, request)->cloud;
 }
 
