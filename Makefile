@@ -99,9 +99,11 @@ $(BUILD)/sim: $(call objects,$(simulator_sources)) $(archive)
 # librdkafka's C11 threads, where ThreadSanitizer sees them.
 thread_objects := $(if $(findstring thread,$(SANITIZE)),$(BUILD)/tests/tsan/threads.o)
 
-$(tests): $(BUILD)/%: $(BUILD)/%.o $(thread_objects) $(archive)
+# A test may run out of memory, too.
+test_ldflags := $(foreach name,malloc calloc realloc,-Wl,--wrap=$(name))
+$(tests): $(BUILD)/%: $(BUILD)/%.o $(thread_objects) $(call objects,tests/sim/memory.c) $(archive)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(all_ldflags) -o $@ $^ $(package_libs) -lcmocka -lm
+	$(Q)$(CC) $(all_ldflags) $(test_ldflags) -o $@ $^ $(package_libs) -lcmocka -lm
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 .SECONDARY:

@@ -4,6 +4,8 @@
 
 #include "base/random.h"
 
+/* Only where a file does not define HASH_NONFATAL_OOM before, and look at hh.tbl after each HASH_ADD. */
+#define uthash_fatal(message) abort()
 #define HASH_FUNCTION(key, length, hash)                                                                     \
         ((hash) = (unsigned)hash_bytes(table_seed(), (struct str){ (const char *)(key), (length) }))
 #include <uthash.h>

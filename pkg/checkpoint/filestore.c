@@ -12,6 +12,7 @@
 
 #include "base/file.h"
 #include "log/log.h"
+#define HASH_NONFATAL_OOM 1 /* what finds no memory is not in its table: hh.tbl is NULL */
 #include "base/table.h"
 
 static const char MAGIC[4] = { 'S', 'L', 'C', '1' };
@@ -75,6 +76,12 @@ static int entry_set(struct file_store *s, struct str key, struct str value)
                 }
                 e->key_n = key.n;
                 HASH_ADD_KEYPTR(hh, s->entries, e->key, e->key_n, e);
+                if (!e->hh.tbl) {
+                        free(e->key);
+                        free(e);
+                        buf_done(&fresh);
+                        return -1;
+                }
         } else
                 s->live -= frame_size(e->key_n, e->value.n);
         buf_done(&e->value);

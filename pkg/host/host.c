@@ -7,6 +7,7 @@
 
 #include "api/worker.h"
 #include "base/random.h"
+#define HASH_NONFATAL_OOM 1 /* what finds no memory is not in its table: hh.tbl is NULL */
 #include "base/table.h"
 #include "checkpoint/filestore.h"
 #include "checkpoint/locks.h"
@@ -371,9 +372,14 @@ static struct entry *entry_new(struct host *h, struct trigger *t)
         e->host = h;
         e->task.turn = observe;
         e->key = buf_take(&key);
+        HASH_ADD_KEYPTR(hh, h->by_key, e->key, strlen(e->key), e);
+        if (!e->hh.tbl) {
+                free(e->key);
+                free(e);
+                return NULL;
+        }
         *h->last = e;
         h->last = &e->next;
-        HASH_ADD_KEYPTR(hh, h->by_key, e->key, strlen(e->key), e);
         return e;
 }
 

@@ -110,7 +110,13 @@ static usec parse_retry_after(struct str value)
 void exchange_answer(struct exchange *x, int status)
 {
         struct http_request *q = x->request;
+        struct error err;
 
+        if (x->head.failed || x->body.failed) { /* half an answer might say the opposite of the whole */
+                (void)error_memory(&err);
+                exchange_fail(x, &err);
+                return;
+        }
         q->status = status;
         q->head = buf_view(&x->head);
         q->body = buf_view(&x->body);

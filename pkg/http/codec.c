@@ -115,6 +115,8 @@ static int on_body(llhttp_t *p, const char *at, size_t n)
         if (n > room && c->refuse_large_body)
                 return fault(c, 413, "body too large");
         buf_add(&c->message.body, at, MIN_OF(n, room));
+        if (c->message.body.failed && c->refuse_large_body)
+                return fault(c, 503, "no memory");
         c->body_n += n;
         if (c->pick)
                 json_pick_feed(c->pick, (struct str){ at, n });

@@ -291,7 +291,8 @@ static int pass(struct http_intake *k, const char *from, const char *to)
                 return 0;
         if (http_codec_feed(&k->codec, (struct str){ from, (size_t)(to - from) }, &used, &err) < 0 ||
             used != (size_t)(to - from))
-                return malformed(k, "not HTTP");
+                return k->codec.refuse_status == 503 ? refuse(k, HTTP_OVERLOADED, "no memory")
+                                                     : malformed(k, "not HTTP");
         return 0;
 }
 

@@ -75,6 +75,10 @@ void room_join(struct http_call *c)
                         return;
                 memcpy(share->peer, peer, sizeof(peer));
                 HASH_ADD(hh, s->shares, peer, sizeof(share->peer), share);
+                if (!share->hh.tbl) {
+                        free(share);
+                        return;
+                }
         }
         share->calls++;
         c->share = share;

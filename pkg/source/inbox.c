@@ -1,8 +1,10 @@
 #include "source/inbox.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 
+#define HASH_NONFATAL_OOM 1 /* what finds no memory is not in its table: hh.tbl is NULL */
 #include "base/table.h"
 
 enum { EVENTS_MOST = 16 };
@@ -43,6 +45,7 @@ struct inbox {
         struct inbox_item *items, *ready, **ready_end;
         struct memory *memories;
         struct answer *answers, **answers_end;
+        struct answer *spare; /* one for each call that is put off and not answered */
         struct push_reply replies[EVENTS_MOST];
         struct record **records[EVENTS_MOST]; /* PUSH_RECORDS_MOST each; made when needed */
         uint64_t refused[REFUSAL_MAX];
@@ -97,6 +100,8 @@ static void remember(struct inbox *b, const char *id)
         memcpy(m->id, id, strlen(id) + 1);
         m->until = now_of(b) + REMEMBERED;
         HASH_ADD_STR(b->memories, id, m);
+        if (!m->hh.tbl)
+                free(m);
 }
 
 bool inbox_knows(struct inbox *b, struct str id)
@@ -138,6 +143,10 @@ static bool queue_up(struct inbox *b, struct inbox_item *i, struct str key)
                         return false;
                 memcpy(lane->key, key.p, key.n);
                 HASH_ADD(hh, b->lanes, key, key.n, lane);
+                if (!lane->hh.tbl) {
+                        free(lane);
+                        return false;
+                }
         }
         *p = (struct inbox_place){ .lane = lane, .item = i };
         *(lane->last ? &lane->last->next : &lane->first) = p;
@@ -239,6 +248,8 @@ static bool hand_over(struct inbox *b, struct inbox_item *i)
                 HASH_DEL(b->leaders, l);
                 l->item = heir;
                 HASH_ADD_KEYPTR(hh, b->leaders, heir->what, strlen(heir->what), l);
+                if (!l->hh.tbl)
+                        free(l); /* who comes next does not find it, and is delivered by himself */
         }
         heir->joined = heir->next_joined;
         heir->next_joined = NULL;
@@ -297,6 +308,10 @@ static bool lead(struct inbox *b, struct inbox_item *i, const struct str *keys, 
         }
         l->item = i;
         HASH_ADD_KEYPTR(hh, b->leaders, i->what, strlen(i->what), l);
+        if (!l->hh.tbl) {
+                free(l);
+                return false;
+        }
         for (size_t k = 0; k < n; k++)
                 if (!queue_up(b, i, keys[k]))
                         return false;
@@ -360,6 +375,7 @@ bool inbox_gone(struct inbox *b, uint64_t call)
                         drop(b, i);
                 } else if (!hand_over(b, i))
                         end(b, i);
+                inbox_put_on(b);
                 return true;
         }
         return false;
@@ -377,12 +393,32 @@ void inbox_reply(struct push_reply *r, int status, const char *text, usec retry_
         buf_printf(&r->body, "%s\n", text);
 }
 
-void inbox_answer(struct inbox *b, uint64_t call, int status, const char *text, usec retry_after)
+bool inbox_put_off(struct inbox *b)
 {
         struct answer *a = calloc(1, sizeof(*a));
 
         if (!a)
-                abort(); /* out of memory: a caller that retries is better off with another worker */
+                return false;
+        a->next = b->spare;
+        b->spare = a;
+        return true;
+}
+
+static struct answer *take_spare(struct inbox *b)
+{
+        struct answer *a = b->spare;
+
+        assert(a);
+        b->spare = a->next;
+        return a;
+}
+
+void inbox_put_on(struct inbox *b) { free(take_spare(b)); }
+
+void inbox_answer(struct inbox *b, uint64_t call, int status, const char *text, usec retry_after)
+{
+        struct answer *a = take_spare(b);
+
         *a = (struct answer){ .call = call, .status = status, .text = text, .retry_after = retry_after };
         *b->answers_end = a;
         b->answers_end = &a->next;
@@ -420,6 +456,7 @@ void inbox_finish(struct inbox *b, struct inbox_item *i, const struct push_outco
         usec retry_after;
         int status = status_of(o, &text, &retry_after);
 
+        inbox_put_on(b);
         if (o->result == PUSH_GONE && hand_over(b, i))
                 return;
         if (status == 200)
@@ -558,6 +595,13 @@ static bool next_answer(struct inbox *b, size_t k, struct push_event *e)
         return true;
 }
 
+static void no_memory(struct inbox *b, struct inbox_item *i)
+{
+        inbox_answer(b, i->call, 503, "out of memory", USEC_SEC);
+        answer_joined(b, i, 503, "out of memory", USEC_SEC);
+        end(b, i);
+}
+
 static bool next_message(struct inbox *b, size_t k, struct push_event *e)
 {
         struct inbox_item *i = b->ready;
@@ -565,15 +609,18 @@ static bool next_message(struct inbox *b, size_t k, struct push_event *e)
 
         if (!i)
                 return false;
-        if (!b->records[k])
-                b->records[k] = calloc(PUSH_RECORDS_MOST, sizeof(struct record *));
-        if (!b->records[k])
-                return false;
         b->ready = i->next_ready;
         if (!b->ready)
                 b->ready_end = &b->ready;
         i->state = INBOX_DELIVERING;
-        n = b->config.records(b->config.cookie, i, b->records[k], PUSH_RECORDS_MOST);
+        if (!b->records[k])
+                b->records[k] = calloc(PUSH_RECORDS_MOST, sizeof(struct record *));
+        n = b->records[k] ? b->config.records(b->config.cookie, i, b->records[k], PUSH_RECORDS_MOST)
+                          : INBOX_NO_MEMORY;
+        if (n == INBOX_NO_MEMORY) {
+                no_memory(b, i);
+                return next_answer(b, k, e);
+        }
         *e = (struct push_event){ .kind = PUSH_EVENT_CALL,
                                   .call = i->call,
                                   .verdict = PUSH_DELIVER,
@@ -586,6 +633,7 @@ static bool next_message(struct inbox *b, size_t k, struct push_event *e)
         inbox_reply(e->reply, 200, "delivered before", 0);
         answer_joined(b, i, 200, "delivered before", 0);
         end(b, i);
+        inbox_put_on(b);
         return true;
 }
 
@@ -675,6 +723,8 @@ struct inbox *inbox_free(struct inbox *b)
                 next = a->next;
                 free(a);
         }
+        while (b->spare)
+                inbox_put_on(b);
         for (size_t k = 0; k < EVENTS_MOST; k++) {
                 buf_done(&b->replies[k].headers);
                 buf_done(&b->replies[k].body);

@@ -35,6 +35,7 @@ struct inbox_item { /* embedded in a source's message, zeroed; all is the inbox'
         usec deadline;
 };
 
+#define INBOX_NO_MEMORY SIZE_MAX
 struct inbox_config {
         const struct services *services; /* borrowed */
         usec patience;                   /* how long a message may wait for its turn */
@@ -42,15 +43,19 @@ struct inbox_config {
         /* what is said until inbox_connected; NULL: it is connected from the start */
         const char *waiting_for;
         void *cookie;
-        /* Gives the records of a message whose turn it is. 0: there is nothing to do any more. */
+        /* Gives the records of a message whose turn it is. 0: there is nothing to do any more;
+         * INBOX_NO_MEMORY: it is answered so. */
         size_t (*records)(void *cookie, struct inbox_item *, struct record **, size_t most);
         void (*drop)(void *cookie, struct inbox_item *);
 };
 int inbox_new(struct inbox **, const struct inbox_config *, struct error *) MUST_CHECK;
 struct inbox *inbox_free(struct inbox *); /* NULL is fine */
 
-/* Takes a message. Its outcome comes by inbox_poll. ids: n of them, at least one; keys: as many, or NULL
- * where the ids are the keys. */
+/* Before a call is put off: its answer is sure of memory. false: there is none, answer it at once. */
+bool inbox_put_off(struct inbox *) MUST_CHECK;
+void inbox_put_on(struct inbox *); /* one that was put off needs no answer any more */
+/* Takes a message of a call that is put off. Its outcome comes by inbox_poll. ids: n of them, at least one;
+ * keys: as many, or NULL where the ids are the keys. */
 void inbox_add(struct inbox *, struct inbox_item *, uint64_t call, const struct str *ids,
                const struct str *keys, size_t n);
 bool inbox_knows(struct inbox *, struct str id); /* was it delivered lately? */

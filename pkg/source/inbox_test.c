@@ -1,12 +1,13 @@
 /* The inbox against a model: senders that repeat, leave and try again, messages of one or several keys, a
- * function that accepts and fails by chance. Each call is answered once; what is under way shares no key with
- * anything else under way; what was accepted does not come again. */
+ * function that accepts and fails by chance, and memory that is out now and then. Each call is answered once;
+ * what is under way shares no key with anything else under way; what was accepted does not come again. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 
 #include "base/random.h"
 #include "source/inbox.h"
+#include "tests/sim/memory.h"
 
 #include <cmocka.h>
 
@@ -35,6 +36,13 @@ static struct inbox *inbox;
 static struct loop *loop;
 static struct task wake;
 static struct push_reply reply;
+static unsigned starved_percent;
+static size_t refused_for_memory;
+
+/* Within the inbox alone. */
+static bool out_of_memory(void *cookie UNUSED) { return random_below(&r, 100) < starved_percent; }
+static void memory_gets_scarce(void) { memory_of(starved_percent ? out_of_memory : NULL, NULL); }
+static void memory_is_back(void) { memory_of(NULL, NULL); }
 
 static usec test_time(void *cookie UNUSED) { return now; }
 static const struct clock test_clock = { .wall = test_time, .monotonic = test_time };
@@ -53,6 +61,8 @@ static size_t records_of(void *cookie UNUSED, struct inbox_item *i, struct recor
         }
         m->record.origin = m;
         records[0] = &m->record;
+        if (something && out_of_memory(NULL))
+                return INBOX_NO_MEMORY;
         return something;
 }
 
@@ -62,12 +72,30 @@ static void drop_message(void *cookie UNUSED, struct inbox_item *i)
         free(CONTAINER_OF(i, struct test_message, item));
 }
 
+static void answered(uint64_t call, int status)
+{
+        assert_int_equal(calls[call].state, OPEN);
+        calls[call].state = ANSWERED;
+        calls[call].status = status;
+}
+
 static void add(uint64_t call, const unsigned *which, size_t n)
 {
-        struct test_message *m = calloc(1, sizeof(*m));
+        struct test_message *m;
+        bool put_off;
         char id_text[PARTS_MOST][16], key_text[PARTS_MOST][16];
         struct str id[PARTS_MOST], key[PARTS_MOST];
 
+        calls[call].state = OPEN;
+        memory_gets_scarce();
+        put_off = inbox_put_off(inbox);
+        memory_is_back();
+        if (!put_off) {
+                refused_for_memory++;
+                answered(call, 503);
+                return;
+        }
+        m = calloc(1, sizeof(*m));
         alive++;
         m->call = call;
         m->n = n;
@@ -78,15 +106,9 @@ static void add(uint64_t call, const unsigned *which, size_t n)
                 id[k] = str_of(id_text[k]);
                 key[k] = str_of(key_text[k]);
         }
-        calls[call].state = OPEN;
+        memory_gets_scarce();
         inbox_add(inbox, &m->item, call, id, key, n);
-}
-
-static void answered(uint64_t call, int status)
-{
-        assert_int_equal(calls[call].state, OPEN);
-        calls[call].state = ANSWERED;
-        calls[call].status = status;
+        memory_is_back();
 }
 
 static void take_lent(struct test_message *m)
@@ -104,7 +126,12 @@ static void poll_all(void)
         struct push_event events[16];
         size_t n;
 
-        while ((n = inbox_poll(inbox, events, COUNT_OF(events), now)))
+        for (;;) {
+                memory_gets_scarce();
+                n = inbox_poll(inbox, events, COUNT_OF(events), now);
+                memory_is_back();
+                if (!n)
+                        return;
                 for (size_t i = 0; i < n; i++) {
                         const struct push_event *e = &events[i];
 
@@ -119,6 +146,7 @@ static void poll_all(void)
                                 assert_int_equal(lent[lent_n - 1]->item.call, e->call);
                         }
                 }
+        }
 }
 
 static void end_one(size_t at, enum push_result result)
@@ -134,7 +162,9 @@ static void end_one(size_t at, enum push_result result)
         reply.headers.max = reply.body.max = 4096;
         buf_reset(&reply.headers);
         buf_reset(&reply.body);
+        memory_gets_scarce();
         inbox_finish(inbox, &m->item, &o, &reply);
+        memory_is_back();
         if (result == PUSH_GONE)
                 calls[call].state = LEFT;
         else
@@ -150,7 +180,9 @@ static void leave(uint64_t call)
                         end_one(i, PUSH_GONE);
                         return;
                 }
+        memory_gets_scarce();
         assert_true(inbox_gone(inbox, call));
+        memory_is_back();
         calls[call].state = LEFT;
 }
 
@@ -217,6 +249,17 @@ static void every_call_is_answered_once(void **state UNUSED)
 {
         for (uint64_t seed = 1; seed <= 40; seed++)
                 run(seed);
+}
+
+static void so_it_is_without_memory(void **state UNUSED)
+{
+        refused_for_memory = 0;
+        for (uint64_t seed = 1; seed <= 40; seed++) {
+                starved_percent = 1 + (unsigned)seed % 20;
+                run(seed);
+        }
+        starved_percent = 0;
+        assert_true(refused_for_memory > 100);
 }
 
 /* What was accepted is not lent again, as long as it is remembered. */
@@ -313,6 +356,7 @@ static void how_it_is_said_to_be(void **state UNUSED)
 int main(void)
 {
         const struct CMUnitTest tests[] = { cmocka_unit_test(every_call_is_answered_once),
+                                            cmocka_unit_test(so_it_is_without_memory),
                                             cmocka_unit_test(what_was_accepted_stays_so),
                                             cmocka_unit_test(how_it_is_said_to_be) };
         struct error err;

@@ -7,6 +7,7 @@
 #include "log/log.h"
 #include "base/bucket.h"
 #include "base/sample.h"
+#define HASH_NONFATAL_OOM 1 /* what finds no memory is not in its table: hh.tbl is NULL */
 #include "base/table.h"
 #include "base/uri.h"
 #include "worker/passes.h"
@@ -299,7 +300,8 @@ static void send_reply(struct gate *g, struct http_call *http)
                                                     !r->body.n && r->status != 204 && r->status != 205)))
                 buf_printf(&r->headers, "Content-Length: %" PRId64 "\r\n", r->length);
         if (r->headers.failed || r->body.failed)
-                http_call_reply(http, 500, STR("text/plain"), (struct str){ 0 }, STR("out of memory\n"));
+                http_call_reply(http, 503, STR("text/plain"), STR("Retry-After: 1\r\n"),
+                                STR("out of memory\n"));
         else
                 http_call_reply(http, r->status, (struct str){ 0 }, buf_view(&r->headers),
                                 buf_view(&r->body));
@@ -352,10 +354,12 @@ static void set_deadline(struct call *c, usec at)
         link_call(c);
 }
 
-static void put_off(struct call *c)
+/* false: there is no memory. */
+static bool put_off(struct call *c)
 {
-        c->later = true;
         HASH_ADD(hh, c->gate->put_off, id, sizeof(c->id), c);
+        c->later = c->hh.tbl != NULL;
+        return c->later;
 }
 
 static void take_up(struct call *c)
@@ -434,33 +438,48 @@ static void note_outcome(struct gate *g, size_t n, const struct push_outcome *o)
 }
 
 /* The records are done with: the caller hears, and the call ends. */
-static void finish(struct call *c, const struct push_outcome *o)
+static void finish_records(struct call *c, struct record *const *records, size_t n,
+                           const struct push_outcome *o)
 {
         struct gate *g = c->gate;
 
         if (c->offered)
-                note_outcome(g, c->n, o);
+                note_outcome(g, n, o);
         reply_reset(&g->reply);
-        g->ops->finish(g->feed.source, c->id, c->records, c->n, o, &g->reply);
+        g->ops->finish(g->feed.source, c->id, records, n, o, &g->reply);
         send_reply(g, c->http);
         call_free(c);
 }
 
-/* ---- delivering --------------------------------------------------------- */
+static void finish(struct call *c, const struct push_outcome *o) { finish_records(c, c->records, c->n, o); }
 
-static void keep_records(struct call *c, struct record *const *records, size_t n)
-{
-        c->records = n == 1 ? &c->one : calloc(n, sizeof(struct record *));
-        if (!c->records)
-                abort(); /* out of memory: a caller that retries is better off with another worker */
-        memcpy(c->records, records, n * sizeof(struct record *));
-        c->n = n;
-}
+/* ---- delivering --------------------------------------------------------- */
 
 static const struct push_outcome stopping = { .result = PUSH_NOT_READY, .text = "the worker is stopping" },
                                  busy = { .result = PUSH_BUSY,
                                           .text = "as many requests as maxInFlight allows are under way" },
                                  no_memory = { .result = PUSH_NOT_READY, .text = "out of memory" };
+
+static void count_offered(struct call *c, size_t n)
+{
+        c->offered = true;
+        c->gate->stats.offered += n;
+}
+
+/* false: there is no memory, and the call has ended. */
+static bool keep_records(struct call *c, struct record *const *records, size_t n)
+{
+        struct record **kept = n == 1 ? &c->one : calloc(n, sizeof(struct record *));
+
+        if (!kept) {
+                count_offered(c, n);
+                finish_records(c, records, n, &no_memory);
+                return false;
+        }
+        c->records = memcpy(kept, records, n * sizeof(struct record *));
+        c->n = n;
+        return true;
+}
 
 static void begin_time(struct call *c, usec now)
 {
@@ -556,8 +575,7 @@ static void deliver(struct call *c, usec now)
         struct error unjudged;
         size_t passed;
 
-        c->offered = true;
-        g->stats.offered += c->n;
+        count_offered(c, c->n);
         g->feed.status.last_event = clock_wall(g->feed.config.clock);
         if (!has_room(g, c->records, c->n)) {
                 o = (struct push_outcome){ .result = PUSH_NOT_READY,
@@ -566,7 +584,9 @@ static void deliver(struct call *c, usec now)
                 return;
         }
         if (!judge(c, &passed, &unjudged)) {
-                o = (struct push_outcome){ .result = PUSH_FAILED, .text = unjudged.text };
+                o = (struct push_outcome){ .result = unjudged.kind == ERROR_MEMORY ? PUSH_NOT_READY
+                                                                                   : PUSH_FAILED,
+                                           .text = unjudged.text };
                 finish(c, &o);
                 return;
         }
@@ -602,7 +622,8 @@ static void hold(struct call *c, usec now)
                 c->undecided = true;
                 g->undecided_n++;
                 begin_time(c, now);
-                put_off(c);
+                if (!put_off(c))
+                        finish(c, &no_memory);
         }
 }
 
@@ -677,6 +698,18 @@ static bool passes_guard_by(struct gate_host *h, const struct push_request *q, c
         return false;
 }
 
+/* What there was no memory for counts as dropped, as all that is answered 503. */
+static void refuse_for_memory(struct gate *g, struct http_call *http, struct str id)
+{
+        const struct push_refused r = {
+                .why = PUSH_NO_MEMORY, .status = 503, .text = "out of memory", .id = id
+        };
+
+        g->stats.offered++;
+        g->stats.dropped++;
+        refuse(g->feed.config.host, g, http, &r);
+}
+
 static void receive(struct gate *g, struct http_call *http, const struct push_request *q)
 {
         struct call *c;
@@ -690,7 +723,7 @@ static void receive(struct gate *g, struct http_call *http, const struct push_re
         }
         c = call_new(g, http);
         if (!c) {
-                http_call_reply(http, 503, STR("text/plain"), (struct str){ 0 }, STR("out of memory\n"));
+                refuse_for_memory(g, http, q->id);
                 return;
         }
         reply_reset(&g->reply);
@@ -703,16 +736,21 @@ static void receive(struct gate *g, struct http_call *http, const struct push_re
                 /* What it keeps is made of the body and no larger. */
                 c->kept = q->body.n;
                 http_call_hold(http, c->kept);
-                put_off(c);
                 loop_ready(g->feed.config.loop, g->feed.config.wake);
+                if (!put_off(c)) {
+                        g->ops->gone(g->feed.source, c->id);
+                        http_call_set(http, NULL);
+                        call_free(c);
+                        refuse_for_memory(g, http, q->id);
+                }
                 return;
         case PUSH_DELIVER:
-                keep_records(c, g->scratch, n);
-                deliver(c, loop_now(g->feed.config.loop));
+                if (keep_records(c, g->scratch, n))
+                        deliver(c, loop_now(g->feed.config.loop));
                 return;
         case PUSH_HOLD:
-                keep_records(c, g->scratch, n);
-                hold(c, loop_now(g->feed.config.loop));
+                if (keep_records(c, g->scratch, n))
+                        hold(c, loop_now(g->feed.config.loop));
                 return;
         }
 }
@@ -785,9 +823,8 @@ static void decide(struct gate *g, const struct push_event *e, usec now)
         take_up(c);
         decided(c);
         if (e->verdict == PUSH_DELIVER) {
-                if (!c->timed)
-                        keep_records(c, e->records, e->n);
-                deliver(c, now);
+                if (c->timed || keep_records(c, e->records, e->n))
+                        deliver(c, now);
                 return;
         }
         if (c->timed) {
@@ -804,10 +841,12 @@ static void decide(struct gate *g, const struct push_event *e, usec now)
 
 /* ---- outcomes ----------------------------------------------------------- */
 
-static enum push_result result_of(const struct answer *a)
+static enum push_result result_of(const struct gate *g, const struct answer *a)
 {
         if (a->kind == ANSWER_ACCEPTED || a->kind == ANSWER_PARTIAL)
                 return PUSH_ACCEPTED;
+        if (sender_starved(g->feed.config.sender))
+                return PUSH_NOT_READY;
         return a->status || a->kind == ANSWER_FINAL ? PUSH_FAILED : PUSH_UNREACHABLE;
 }
 
@@ -835,7 +874,7 @@ static bool take_answers(struct gate *g, usec now)
 
                 any = true;
                 leave_place(c);
-                finish(c, &(struct push_outcome){ .result = result_of(&a),
+                finish(c, &(struct push_outcome){ .result = result_of(g, &a),
                                                   .status = a.status,
                                                   .retry_after = a.retry_after,
                                                   .body = a.body,

@@ -11,10 +11,13 @@
 
 #include "http/codec.h"
 #include "http/testing_port.h"
+#include "tests/sim/memory.h"
 
 enum { PIPELINES = 2, CALLS = 8 };
 
 static struct {
+        usec ahead; /* of the system's clock */
+        struct clock clock;
         struct loop *loop;
         struct http_server *function;
         struct http_client *client;
@@ -23,14 +26,20 @@ static struct {
         struct pipeline *pipelines[PIPELINES];
         size_t pipelines_n;
         char sink[64], folder[64];
-        struct task wake, observer, watchdog;
+        struct task wake, observer, watchdog, driver;
+        unsigned passes; /* in which nothing came */
         bool (*until)(void);
         bool overdue;
         /* The function. */
-        const char *answer; /* NULL: it waits for the test */
+        const char *answer;   /* NULL: it waits for the test */
+        const char *expected; /* in each event */
         struct http_call *held;
         size_t asked;
+        /* Out of memory: */
+        uint64_t starve; /* at this allocation from when the request is sent; 0: never */
+        bool for_good;
         /* The callers. */
+        int number;
         struct http_target *targets[CALLS];
         struct buf messages[CALLS];
         int status[CALLS]; /* 0: none yet */
@@ -45,9 +54,23 @@ static void check(void)
         }
 }
 
+static usec read_monotonic(void *cookie UNUSED) { return clock_monotonic(&system_clock) + b.ahead; }
+static usec read_wall(void *cookie UNUSED) { return clock_wall(&system_clock) + b.ahead; }
+
+#define ALLOW                                                                                                \
+        "{\"statusCode\":200,\"body\":\"{\\\"status\\\":\\\"allow\\\",\\\"context\\\":{\\\"a\\\":\\\"b\\\"}" \
+        "}\"}"
+
 static void on_event(void *cookie UNUSED, struct http_call *call)
 {
+        if (str_starts(buf_view(&http_call_message(call)->target), STR("/authorizer"))) {
+                http_call_reply(call, 200, STR("application/json"), (struct str){ 0 }, STR(ALLOW));
+                return;
+        }
         b.asked++;
+        if (b.expected && !memmem(http_call_message(call)->body.p, http_call_message(call)->body.n,
+                                  b.expected, strlen(b.expected)))
+                fail_msg("half an event: " STR_FMT, STR_ARG(buf_view(&http_call_message(call)->body)));
         if (b.answer)
                 http_call_reply(call, 200, STR("application/json"), (struct str){ 0 }, str_of(b.answer));
         else
@@ -63,6 +86,23 @@ static void on_left(void *cookie UNUSED, struct http_call *call)
 }
 
 static void on_change(struct task *t UNUSED, usec now UNUSED) { check(); }
+
+/* Whatever was lost for lack of memory runs out of time, which passes once nothing has come for long. */
+static void drive(struct task *t, usec now)
+{
+        usec next = loop_next(b.loop);
+
+        if (next > now && next != USEC_NEVER && memory_failed())
+                b.passes++;
+        else
+                b.passes = 0;
+        if (b.passes > 2000) {
+                b.ahead += next - now;
+                b.passes = 0;
+        }
+        check();
+        loop_ready(b.loop, t);
+}
 
 static void too_late(struct task *t UNUSED, usec now UNUSED)
 {
@@ -89,8 +129,10 @@ static void run(bool (*until)(void))
         b.until = until;
         if (until())
                 return;
-        loop_arm(b.loop, &b.watchdog, clock_monotonic(&system_clock) + 20 * USEC_SEC);
+        loop_arm(b.loop, &b.watchdog, clock_monotonic(&b.clock) + USEC_HOUR);
+        (void)alarm(60);
         loop_run(b.loop);
+        (void)alarm(0);
         loop_forget(b.loop, &b.watchdog);
         assert_false(b.overdue);
 }
@@ -121,9 +163,12 @@ static void begin(void)
         b.wake.turn = on_wake;
         b.observer.turn = on_change;
         b.watchdog.turn = too_late;
+        b.driver.turn = drive;
+        b.clock = (struct clock){ read_monotonic, read_wall, NULL };
         (void)snprintf(b.folder, sizeof(b.folder), "/tmp/gate-test-XXXXXX");
         assert_non_null(mkdtemp(b.folder));
         assert_int_equal(loop_new(&b.loop, &err), 0);
+        loop_use_clock(b.loop, &b.clock);
         assert_int_equal(http_server_new(&b.function, b.loop, &function, &err), 0);
         assert_int_equal(http_client_new(&b.client, b.loop, &err), 0);
         assert_int_equal(gate_host_new(&b.host, b.loop, &host, &err), 0);
@@ -133,7 +178,7 @@ static void begin(void)
 
 static void add(const char *name, const char *source, const char *more)
 {
-        struct pipeline_config config = { .clock = &system_clock,
+        struct pipeline_config config = { .clock = &b.clock,
                                           .open_store = open_store,
                                           .close_store = close_store };
         BUF_AT_END struct buf text = BUF_INIT(65536);
@@ -168,7 +213,7 @@ static int end(void **state UNUSED)
         char command[128];
 
         for (size_t i = 0; i < b.pipelines_n; i++)
-                pipeline_stop(b.pipelines[i], clock_monotonic(&system_clock) + USEC_SEC);
+                pipeline_stop(b.pipelines[i], clock_monotonic(&b.clock) + USEC_SEC);
         run(all_stopped);
         for (size_t i = 0; i < b.pipelines_n; i++) {
                 (void)pipeline_free(b.pipelines[i]);
@@ -184,6 +229,7 @@ static int end(void **state UNUSED)
         b.function = http_server_free(b.function);
         loop_forget(b.loop, &b.wake);
         loop_forget(b.loop, &b.observer);
+        loop_forget(b.loop, &b.driver);
         b.loop = loop_free(b.loop);
         (void)snprintf(command, sizeof(command), "rm -rf %s", b.folder);
         return system(command);
@@ -200,6 +246,7 @@ static void call(size_t tag, const char *path, const char *headers, const char *
         char url[256];
         struct error err;
 
+        b.number++;
         (void)snprintf(url, sizeof(url), "http://127.0.0.1:%u%s", gate_host_port(b.host), path);
         config.url = str_of(url);
         b.status[tag] = 0;
@@ -209,9 +256,16 @@ static void call(size_t tag, const char *path, const char *headers, const char *
         buf_reset(&b.messages[tag]);
         assert_true(buf_reserve(&b.messages[tag], HTTP_HEADROOM));
         b.messages[tag].n = HTTP_HEADROOM;
-        buf_text(&b.messages[tag], body);
+        for (const char *p = body; *p; p++) /* %d is the call's number: no two are the same event */
+                if (p[0] == '%' && p[1] == 'd') {
+                        buf_printf(&b.messages[tag], "%04d", b.number);
+                        p++;
+                } else
+                        buf_char(&b.messages[tag], *p);
         request.target = b.targets[tag];
-        assert_int_equal(port_submit(&b.wake, tag, &request, &err), 0);
+        memory_fails(b.starve, b.for_good);
+        if (port_submit(&b.wake, tag, &request, &err) < 0)
+                b.status[tag] = -1;
 }
 
 static bool first_done(void) { return b.status[0] != 0; }
@@ -272,17 +326,22 @@ static void what_the_filter_leaves_out_is_not_there(void **state UNUSED)
         assert_int_equal(b.asked, 1);
 }
 
-static void a_doubled_slash_passes_no_guard_by(void **state UNUSED)
+static void write_secret(const char *name, const char *key, const char *value)
 {
         char path[160];
         FILE *f;
 
-        begin();
-        (void)snprintf(path, sizeof(path), "%s/callers", b.folder);
+        (void)snprintf(path, sizeof(path), "%s/%s", b.folder, name);
         assert_int_equal(mkdir(path, 0700), 0);
-        (void)snprintf(path, sizeof(path), "%s/callers/code", b.folder);
+        (void)snprintf(path, sizeof(path), "%s/%s/%s", b.folder, name, key);
         f = fopen(path, "w");
-        assert_true(f && fputs("sesame", f) >= 0 && fclose(f) == 0);
+        assert_true(f && fputs(value, f) >= 0 && fclose(f) == 0);
+}
+
+static void a_doubled_slash_passes_no_guard_by(void **state UNUSED)
+{
+        begin();
+        write_secret("callers", "code", "sesame");
         add("guarded",
             "{apig: {path: '/admin/{p+}', authentication: {type: App, codes: [{secretRef: {name: callers, "
             "key: code}}]}}}",
@@ -317,7 +376,7 @@ static void who_comes_while_it_stops_hears_so(void **state UNUSED)
         call(0, "/a", "", "");
         run(asked_once);
         gate_host_drain(b.host, 10 * USEC_SEC);
-        pipeline_stop(b.pipelines[0], clock_monotonic(&system_clock) + 10 * USEC_SEC);
+        pipeline_stop(b.pipelines[0], clock_monotonic(&b.clock) + 10 * USEC_SEC);
         call(1, "/a", "", "");
         run(second_done);
         assert_int_equal(b.status[1], 503);
@@ -326,6 +385,93 @@ static void who_comes_while_it_stops_hears_so(void **state UNUSED)
         b.held = NULL;
         run(first_done);
         assert_int_equal(b.status[0], 200); /* what was under way is answered */
+}
+
+/* ---- out of memory ------------------------------------------------------ */
+
+static int starved(const char *path, const char *headers, const char *body, uint64_t at, bool for_good)
+{
+        b.starve = at;
+        b.for_good = for_good;
+        loop_ready(b.loop, &b.driver);
+        call(0, path, headers, body);
+        run(first_done);
+        b.starve = 0;
+        memory_fails(0, false);
+        loop_forget(b.loop, &b.driver);
+        return b.status[0];
+}
+
+/* Each allocation that a request takes fails, alone or with all after it: the caller hears that it was not
+ * delivered, or nothing, and never that it was when it was not; and the next one is served. */
+static void starve(const char *path, const char *headers, const char *body, int good)
+{
+        for (int for_good = 0; for_good < 2; for_good++)
+                for (uint64_t at = 1;; at++) {
+                        size_t asked = b.asked;
+                        int status = starved(path, headers, body, at, for_good);
+                        bool failed = memory_failed();
+
+                        if (status != good && status != -1 && status < 500)
+                                fail_msg("%s: %d at allocation %d", path, status, (int)at);
+                        if (status == good)
+                                assert_true(b.asked > asked);
+                        asked = b.asked;
+                        call(0, path, headers, body);
+                        run(first_done);
+                        if (b.status[0] != good)
+                                fail_msg("%s: %d after allocation %d", path, b.status[0], (int)at);
+                        assert_true(b.asked > asked);
+                        if (!failed) {
+                                assert_int_equal(status, good);
+                                break;
+                        }
+                }
+}
+
+static void without_memory_a_request_is_answered_so(void **state UNUSED)
+{
+        static char large[300000]; /* of which no buffer is kept */
+
+        begin();
+        add("api", "{apig: {path: /a}}", ", filter: {pattern: {headers: {x-one: ['1']}}}");
+        b.expected = "\"body\":\"hello\"";
+        starve("/a", "X-One: 1\r\n", "hello", 201);
+        memset(large, 'h', sizeof(large) - 4);
+        memcpy(large + sizeof(large) - 4, "end", 4);
+        b.expected = "hhhend\",\"isBase64Encoded\"";
+        starve("/a", "X-One: 1\r\n", large, 201);
+}
+
+/* An authorizer is asked about each caller first. */
+static void nor_is_a_caller_let_in_or_forgotten(void **state UNUSED)
+{
+        char source[256];
+
+        begin();
+        (void)snprintf(source, sizeof(source),
+                       "{apig: {path: /a, authentication: {type: Custom, authorizer: {uri: "
+                       "'%sauthorizer', cacheTTL: 0s}}}}",
+                       b.sink);
+        add("api", source, "");
+        b.expected = "\"body\":\"hello\"";
+        starve("/a", "X-Token: t\r\n", "hello", 201);
+}
+
+#define CHANGE(key)                                                                                          \
+        "{\"eventName\":\"ObjectCreated:Put\",\"eventTime\":\"2026-11-24T10:00:00.000Z\",\"s3\":{"           \
+        "\"bucket\":{"                                                                                       \
+        "\"name\":\"photos\"},\"object\":{\"key\":\"" key "\",\"sequencer\":\"%d\"}}}"
+
+/* Through an inbox, and two records become one event. */
+static void nor_is_a_notification_lost(void **state UNUSED)
+{
+        begin();
+        write_secret("hook", "token", "sesame");
+        add("hook", "{obs: {bucket: photos, from: Webhook, tokenSecretRef: {name: hook, key: token}}}",
+            ", event: {format: CloudEventsBinary}");
+        starve("/shop/hook", "Authorization: Bearer sesame\r\n",
+               "{\"Records\":[" CHANGE("a") "," CHANGE("b") "]}", 200);
 }
 
 int main(void)
@@ -337,6 +483,9 @@ int main(void)
                 cmocka_unit_test_teardown(what_the_filter_leaves_out_is_not_there, end),
                 cmocka_unit_test_teardown(a_doubled_slash_passes_no_guard_by, end),
                 cmocka_unit_test_teardown(who_comes_while_it_stops_hears_so, end),
+                cmocka_unit_test_teardown(without_memory_a_request_is_answered_so, end),
+                cmocka_unit_test_teardown(nor_is_a_caller_let_in_or_forgotten, end),
+                cmocka_unit_test_teardown(nor_is_a_notification_lost, end),
         };
 
         signals_block();

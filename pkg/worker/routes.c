@@ -1,5 +1,6 @@
 #include "worker/routes.h"
 
+#define HASH_NONFATAL_OOM 1 /* what finds no memory is not in its table: hh.tbl is NULL */
 #include "base/table.h"
 #include "base/uri.h"
 
@@ -30,7 +31,10 @@ static struct route_place *place_for(struct routes *r, struct str literal)
         place->n = literal.n;
         memcpy(place->literal, literal.p, literal.n);
         HASH_ADD_KEYPTR(hh, r->places, place->literal, place->n, place);
-        return place;
+        if (place->hh.tbl)
+                return place;
+        free(place);
+        return NULL;
 }
 
 int routes_add(struct routes *r, struct route *route, struct str literal, struct error *err)

@@ -29,6 +29,7 @@ struct sending {
         struct record **records; /* those sent; kept only where an answer may name them */
         char *failure;           /* it could not be sent: the reason */
         enum answer_kind failed_as;
+        bool starved;          /* for lack of memory */
         struct record *letter; /* of a dead letter: what it is made of, until it is answered */
         struct dead_letter dead;
 };
@@ -51,7 +52,8 @@ struct sender {
         uint32_t *places;      /* of records that a partial answer names */
         struct buf words, init_message, payload, answer;
         char text[400];
-        bool cut; /* of the last answer: its body was longer than what is kept */
+        bool cut;     /* of the last answer: its body was longer than what is kept */
+        bool starved; /* of the last outcome: there was no memory */
         enum init_state init;
         struct http_request init_request;
         unsigned init_failures;
@@ -121,6 +123,7 @@ static void sending_fail(struct sender *s, struct sending *o, enum answer_kind k
         free(o->failure);
         o->failure = str_dup(str_of(why));
         o->failed_as = kind;
+        o->starved = false;
         list_append(&s->failed, &o->failed);
         loop_ready(s->config.loop, s->config.wake);
 }
@@ -137,11 +140,13 @@ static void submit(struct sender *s, struct sending *o)
         o->request.target = s->target;
         o->request.message = &o->message;
         o->request.headers = buf_view(&o->headers);
-        if (o->message.failed || o->headers.failed)
+        if (o->message.failed || o->headers.failed) {
                 sending_fail(s, o, ANSWER_RETRY, "out of memory, or an event above 64 MiB");
-        else if (http_submit(&s->http, &o->request, &err) < 0)
+                o->starved = true;
+        } else if (http_submit(&s->http, &o->request, &err) < 0) {
                 sending_fail(s, o, err.kind == ERROR_INVALID ? ANSWER_FINAL : ANSWER_RETRY, err.text);
-        else
+                o->starved = err.kind == ERROR_MEMORY;
+        } else
                 o->state = SENDING_SENT;
 }
 
@@ -381,6 +386,7 @@ static struct sending *take_failed(struct sender *s, struct answer *a)
 {
         struct sending *o = LIST_TAKE(&s->failed, struct sending, failed);
 
+        s->starved = o && o->starved;
         if (o)
                 *a = (struct answer){ .kind = o->failed_as,
                                       .text = o->failure ? o->failure : "out of memory" };
@@ -399,6 +405,7 @@ static struct sending *take_answered(struct sender *s, struct answer *a)
         if (!(r = request_next(&s->answered)))
                 return NULL;
         o = CONTAINER_OF(CONTAINER_OF(r, struct http_request, request), struct sending, request);
+        s->starved = r->error.kind == ERROR_MEMORY;
         answered(s, o, a);
         return o;
 }
@@ -418,6 +425,7 @@ static struct sending *take_letter(struct sender *s, struct answer *a)
 }
 
 bool sender_cut(const struct sender *s) { return s->cut; }
+bool sender_starved(const struct sender *s) { return s->starved; }
 
 bool sender_take(struct sender *s, void **owner, struct answer *a)
 {

@@ -46,6 +46,8 @@ usec sender_deadline(const struct sender *);
 bool sender_take(struct sender *, void **owner, struct answer *);
 /* was the body of the answer that was taken last longer than what is kept of it? */
 bool sender_cut(const struct sender *);
+/* did it fail since there is no memory here? */
+bool sender_starved(const struct sender *);
 /* NULL: requests may go. Otherwise they would be in vain; *why: the reason for people, NULL while nothing
  * went wrong yet. */
 bool sender_ready(const struct sender *, const char **why);

@@ -8,6 +8,8 @@
 #include "transform/child.h"
 #include "worker/testing.h"
 
+#include "tests/sim/memory.h"
+
 enum { RECORDS = 3, MOST = 4 };
 enum { HOLD = -1 }; /* a status: no answer comes */
 
@@ -274,6 +276,40 @@ static void a_partial_answer_names_its_records(void **state UNUSED)
         }
 }
 
+/* Each allocation of a request and its answer fails, alone or with all after it: that a record failed is
+ * never missed. */
+static void without_memory_no_failed_record_is_accepted(void **state UNUSED)
+{
+        static char answer[100000]; /* of which no buffer is kept */
+
+        begin("  delivery: {partialFailures: true, batch: {maxMessages: 3}}");
+        memset(answer, ' ', sizeof(answer) - 1);
+        memcpy(answer, "{\"a\":[],", 8);
+        (void)strcpy(answer + sizeof(answer) - 70,
+                     "\"batchItemFailures\":[{\"itemIdentifier\":\"orders/0/1\"}]}");
+        b.answer = answer;
+        for (int for_good = 0; for_good < 2; for_good++)
+                for (uint64_t at = 1;; at++) {
+                        struct sending *o;
+                        struct answer a;
+                        void *taken;
+
+                        memory_fails(at, for_good);
+                        o = sender_send(b.sender, b.records, RECORDS, &owners[1]);
+                        while (o && !sender_take(b.sender, &taken, &a))
+                                turn();
+                        memory_fails(0, false);
+                        if (o)
+                                assert_int_not_equal(a.kind, ANSWER_ACCEPTED);
+                        if (o && a.kind == ANSWER_RETRY && sender_starved(b.sender))
+                                assert_true(memory_failed());
+                        if (memory_failed())
+                                continue;
+                        assert_int_equal(a.kind, ANSWER_PARTIAL);
+                        break;
+                }
+}
+
 static void what_was_cancelled_never_comes(void **state UNUSED)
 {
         struct sending *o;
@@ -379,6 +415,7 @@ int main(int argc, char **argv)
                 cmocka_unit_test_teardown(no_answer_is_no_refusal, end),
                 cmocka_unit_test_teardown(a_lack_of_descriptors_is_no_refusal, end),
                 cmocka_unit_test_teardown(a_partial_answer_names_its_records, end),
+                cmocka_unit_test_teardown(without_memory_no_failed_record_is_accepted, end),
                 cmocka_unit_test_teardown(what_was_cancelled_never_comes, end),
                 cmocka_unit_test_teardown(an_answer_lasts_until_the_next_one, end),
                 cmocka_unit_test_teardown(what_the_transform_refuses_is_final, end),

@@ -20,6 +20,29 @@ void memory_of(bool (*refuses)(void *), void *cookie)
         whose = cookie;
 }
 
+static uint64_t until_failure;
+static bool for_good, failed;
+
+static bool refuse_nth(void *cookie UNUSED)
+{
+        if (failed)
+                return for_good;
+        failed = --until_failure == 0;
+        return failed;
+}
+
+void memory_fails(uint64_t nth, bool all_after)
+{
+        memory_of(nth ? refuse_nth : NULL, NULL);
+        if (!nth)
+                return;
+        until_failure = nth;
+        for_good = all_after;
+        failed = false;
+}
+
+bool memory_failed(void) { return failed; }
+
 static bool out(void) { return refuse && refuse(whose); }
 
 void *__wrap_malloc(size_t n) { return out() ? NULL : __real_malloc(n); }

@@ -293,6 +293,10 @@ static void apig_stop(struct source *source)
 
 /* ---- requests ----------------------------------------------------------- */
 
+static const struct apig_refusal NO_MEMORY = { .status = 503,
+                                               .code = "APIG.0202",
+                                               .message = "Backend unavailable: out of memory",
+                                               .retry_after = USEC_SEC };
 static const char NO_API[] = "The API does not exist or has not been published in the environment";
 
 static bool serves(const struct apig_spec *spec, struct str method)
@@ -332,7 +336,7 @@ static struct apig_request *request_new(struct apig *s, uint64_t call, const str
         struct apig_request *r = calloc(1, sizeof(*r));
 
         if (!r)
-                abort(); /* out of memory: a caller that retries is better off with another worker */
+                return NULL;
         r->spec = s->spec;
         r->api_id = s->api_id;
         r->path = s->path;
@@ -393,6 +397,10 @@ static void apig_refuse(const struct push_refused *r, struct push_reply *reply)
                 apig_error(reply, 503, "APIG.0202", "Backend unavailable: the worker is stopping", r->id);
                 retry_header(reply, USEC_SEC);
                 return;
+        case PUSH_NO_MEMORY:
+                apig_error(reply, NO_MEMORY.status, NO_MEMORY.code, NO_MEMORY.message, r->id);
+                retry_header(reply, NO_MEMORY.retry_after);
+                return;
         }
 }
 
@@ -405,9 +413,12 @@ static enum push_verdict ask(struct apig *s, struct apig_request *r, const struc
 
         r->who = caller->who;
         r->verdict = judge_recall(judge, caller->key);
-        if (!r->verdict) {
-                judge_ask(judge, caller->key, caller->shared, &r->wait);
+        if (!r->verdict && judge_ask(judge, caller->key, caller->shared, &r->wait))
                 return PUSH_HOLD;
+        if (!r->verdict) {
+                verdict = refuse(s, &NO_MEMORY, &r->request, reply);
+                request_free(r);
+                return verdict;
         }
         if (!goes(s, r, loop_now(s->services->loop))) {
                 verdict = refuse(s, &r->refusal, &r->request, reply);
@@ -431,14 +442,15 @@ static enum push_verdict apig_receive(struct source *source, uint64_t call, cons
         if (s->keeper) {
                 admission = apig_keeper_check(s->keeper, q, &caller);
                 if (admission == APIG_REFUSED) {
-                        s->counts.refused++;
+                        s->counts.refused += caller.refusal.status < 500;
                         return refuse(s, &caller.refusal, q, reply);
                 }
                 if (admission == APIG_ADMITTED && limits_by(s, APIG_BY_IDENTITY) &&
                     !within_limit(s, caller.who, &refusal, loop_now(s->services->loop)))
                         return refuse(s, &refusal, q, reply);
         }
-        r = request_new(s, call, q);
+        if (!(r = request_new(s, call, q)))
+                return refuse(s, &NO_MEMORY, q, reply);
         records[0] = &r->record;
         *n = 1;
         return admission == APIG_ASK ? ask(s, r, &caller, reply) : PUSH_DELIVER;

@@ -133,11 +133,11 @@ struct apig_asker {
 extern const struct type apig_authorizer_type, apig_iam_type;
 /* the cookie is a struct apig_asker */
 extern const struct judge_kind apig_authorizer_kind, apig_iam_kind;
-/* The key of what the authorizer's identity members say. false: one is missing. Both with a salt before what
- * is hashed. */
-bool apig_authorizer_key(const struct apig_authorizer *, struct str salt, const struct push_request *,
-                         unsigned char key[VERDICT_KEY]);
-void apig_secret_key(struct str salt, struct str secret, unsigned char key[VERDICT_KEY]);
+/* The key of what the authorizer's identity members say. Both with a salt before what is hashed. */
+enum apig_keyed { APIG_KEYED, APIG_MISSING /* one of the members */, APIG_NO_MEMORY };
+enum apig_keyed apig_authorizer_key(const struct apig_authorizer *, struct str salt,
+                                    const struct push_request *, unsigned char key[VERDICT_KEY]);
+enum apig_keyed apig_secret_key(struct str salt, struct str secret, unsigned char key[VERDICT_KEY]);
 
 void apig_quote(const struct judge_wait *, struct str words, struct buf *);
 

@@ -71,20 +71,21 @@ const struct type apig_authorizer_type = TYPE(
 
 /* ---- who calls ---------------------------------------------------------- */
 
-static void digest(const struct buf *text, unsigned char key[VERDICT_KEY])
+static enum apig_keyed digest(const struct buf *text, unsigned char key[VERDICT_KEY])
 {
-        if (text->failed)
-                abort(); /* out of memory: requests are smaller than the buffer may be */
+        if (text->failed) /* requests are smaller than the buffer may be */
+                return APIG_NO_MEMORY;
         (void)SHA256((const unsigned char *)text->p, text->n, key);
+        return APIG_KEYED;
 }
 
-void apig_secret_key(struct str salt, struct str secret, unsigned char key[VERDICT_KEY])
+enum apig_keyed apig_secret_key(struct str salt, struct str secret, unsigned char key[VERDICT_KEY])
 {
         BUF_AT_END struct buf text = BUF_INIT(KEY_TEXT_MOST);
 
         buf_str(&text, salt);
         buf_str(&text, secret);
-        digest(&text, key);
+        return digest(&text, key);
 }
 
 /* Each value that comes under the name: an authorizer sees them all. */
@@ -148,17 +149,16 @@ static bool add_identity(const struct apig_identity *identity, const struct push
         return g.said;
 }
 
-bool apig_authorizer_key(const struct apig_authorizer *a, struct str salt, const struct push_request *q,
-                         unsigned char key[VERDICT_KEY])
+enum apig_keyed apig_authorizer_key(const struct apig_authorizer *a, struct str salt,
+                                    const struct push_request *q, unsigned char key[VERDICT_KEY])
 {
         BUF_AT_END struct buf text = BUF_INIT(KEY_TEXT_MOST);
 
         buf_str(&text, salt);
         for (size_t i = 0; i < a->identity.n; i++)
                 if (!add_identity(a->identity.list[i], q, &text))
-                        return false;
-        digest(&text, key);
-        return true;
+                        return text.failed ? APIG_NO_MEMORY : APIG_MISSING;
+        return digest(&text, key);
 }
 
 /* ---- the question and the answer ---------------------------------------- */
@@ -234,11 +234,15 @@ static struct verdict *read_body(const struct apig_asker *a, json_t *root, json_
                                    "Incorrect authentication information: frontend authorizer");
         else {
                 v = verdict_new(json_object_size(context) ? buf_view(&text) : (struct str){ 0 });
+                if (!v)
+                        return malformed(root, body, why, "");
                 v->allowed = true;
                 principal = json_object_get(context, a->authorizer->principal);
                 if (json_string_length(principal))
                         v->caller = hash_bytes(a->seed, json_text(principal)) | 1;
         }
+        if (!v)
+                return malformed(root, body, why, "");
         v->lasting = true;
         json_decref(root);
         json_decref(body);
@@ -269,6 +273,8 @@ static struct verdict *read_answer(void *cookie, const struct http_request *c, u
         else if (!buf_unbase64(&plain, json_text(body)))
                 return malformed(root, NULL, why,
                                  "isBase64Encoded is true, but its answer's body is no Base64");
+        if (plain.failed)
+                return malformed(root, NULL, why, "");
         body = json_tree(buf_view(&plain), JSON_REJECT_DUPLICATES, JSON_VALUES_MOST, NULL);
         if (!json_is_object(body))
                 return malformed(root, body, why, "its answer's body must hold a JSON object");

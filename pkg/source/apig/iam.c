@@ -133,7 +133,8 @@ static struct verdict *refuse(int status, const char *code, const char *message)
 {
         struct verdict *v = verdict_refuse(status, code, message);
 
-        v->lasting = true;
+        if (v)
+                v->lasting = true;
         return v;
 }
 
@@ -162,6 +163,8 @@ static struct verdict *judge_token(const struct apig_asker *a, json_t *token, us
                 return NULL;
         }
         v = verdict_new(buf_view(&context));
+        if (!v)
+                return NULL;
         v->allowed = v->lasting = true;
         v->until = now + (until - wall);
         v->caller = hash_bytes(a->seed, str_of(user_id)) | 1;

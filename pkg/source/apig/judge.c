@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "log/log.h"
+#define HASH_NONFATAL_OOM 1 /* what finds no memory is not in its table: hh.tbl is NULL */
 #include "base/table.h"
 
 enum { MESSAGE_MOST = 8 << 20, HEADERS_MOST = HTTP_HEADROOM };
@@ -23,6 +24,7 @@ struct judge {
         struct judge_config config;
         struct http_target *target;
         struct verdicts *verdicts; /* NULL: nothing is remembered */
+        struct verdict *no_memory; /* what is said where there is none for a verdict */
         struct judge_question *first, *last, *shared;
         struct judge_question *unsent; /* from this one on */
         struct list answered;          /* requests of questions */
@@ -69,9 +71,10 @@ static void question_free(struct judge *j, struct judge_question *q)
         free(q);
 }
 
-/* Takes the verdict. */
+/* Takes the verdict; NULL: there was no memory for one. */
 static void decide(struct judge *j, struct judge_question *q, struct verdict *v)
 {
+        v = v ? v : verdict_hold(j->no_memory);
         for (struct judge_wait *w = q->waiting, *next; w; w = next) {
                 next = w->next;
                 *w = (struct judge_wait){ .verdict = verdict_hold(v) };
@@ -149,11 +152,8 @@ static struct verdict *too_late(void) { return verdict_refuse(504, "APIG.0203", 
 
 struct verdict *judge_recall(struct judge *j, const unsigned char key[VERDICT_KEY])
 {
-        struct verdict *v = j->verdicts ? verdicts_find(j->verdicts, key,
-                                                        clock_monotonic(j->config.services->clock))
-                                        : NULL;
-
-        return v ? verdict_hold(v) : NULL;
+        return j->verdicts ? verdicts_find(j->verdicts, key, clock_monotonic(j->config.services->clock))
+                           : NULL;
 }
 
 static int submit(struct judge *j, struct judge_question *q, struct error *err)
@@ -170,7 +170,7 @@ static int submit(struct judge *j, struct judge_question *q, struct error *err)
         return http_submit(port_of(j), &q->request, err);
 }
 
-void judge_ask(struct judge *j, const unsigned char key[VERDICT_KEY], bool shared, struct judge_wait *w)
+bool judge_ask(struct judge *j, const unsigned char key[VERDICT_KEY], bool shared, struct judge_wait *w)
 {
         struct judge_question *q = NULL;
 
@@ -179,15 +179,14 @@ void judge_ask(struct judge *j, const unsigned char key[VERDICT_KEY], bool share
                 HASH_FIND(hh, j->shared, key, VERDICT_KEY, q);
         if (q) {
                 wait_for(q, w);
-                return;
+                return true;
         }
         q = calloc(1, sizeof(*q));
         if (!q)
-                abort(); /* out of memory: a caller that retries is better off with another worker */
+                return false;
         q->request.request.wake = j->config.services->wake;
         q->request.request.done = &j->answered;
         memcpy(q->key, key, VERDICT_KEY);
-        q->shared = shared;
         q->deadline = clock_monotonic(j->config.services->clock) + j->config.timeout;
         q->message.max = MESSAGE_MOST;
         q->previous = j->last;
@@ -195,9 +194,11 @@ void judge_ask(struct judge *j, const unsigned char key[VERDICT_KEY], bool share
         j->last = q;
         if (shared)
                 HASH_ADD(hh, j->shared, key, VERDICT_KEY, q);
+        q->shared = q->hh.tbl != NULL;
         if (!j->unsent)
                 j->unsent = q;
         wait_for(q, w);
+        return true;
 }
 
 static void send_questions(struct judge *j)
@@ -214,7 +215,8 @@ static void send_questions(struct judge *j)
                        err.kind == ERROR_INVALID
                                ? verdict_refuse(401, j->config.kind->code,
                                                 "Incorrect authentication information: it is too long")
-                               : unreachable());
+                       : err.kind == ERROR_MEMORY ? NULL
+                                                  : unreachable());
         }
 }
 
@@ -223,31 +225,35 @@ static void answered(struct judge *j, struct judge_question *q, usec now)
         const struct http_request *c = &q->request;
         BUF_AT_END struct buf why = BUF_INIT(1024);
         struct verdict *v;
-        usec until;
 
         if (request_failed(&c->request)) {
                 say(j, c->request.error.text);
-                decide(j, q, unreachable());
+                decide(j, q, c->request.error.kind == ERROR_MEMORY ? NULL : unreachable());
                 return;
         }
         v = j->config.kind->read(j->config.cookie, c, now, &why);
-        if (!v) {
+        if (!v && !why.n)
+                say(j, "out of memory");
+        else if (!v) {
                 if ((c->status < 200 || c->status > 299) && c->body.n && q->waiting &&
                     j->config.kind->quote && will_say(j, now)) {
                         buf_text(&why, ": ");
                         j->config.kind->quote(q->waiting, c->body, &why);
                 }
-                say(j, why.p ? why.p : "out of memory");
+                say(j, why.p);
                 v = c->status >= 200 && c->status <= 299
                             ? verdict_refuse(500, "APIG.0201",
                                              "Authorizer unavailable: its answer is malformed")
                             : unreachable();
         }
-        if (v->lasting && now - j->failed_at >= TROUBLE_LASTS)
+        if (v && v->lasting && now - j->failed_at >= TROUBLE_LASTS)
                 j->trouble[0] = 0;
-        until = j->config.remember < v->until - now ? now + j->config.remember : v->until;
-        if (v->lasting && q->shared && until > now)
-                verdicts_keep(j->verdicts, q->key, v, until);
+        if (v && v->lasting && q->shared) {
+                usec until = j->config.remember < v->until - now ? now + j->config.remember : v->until;
+
+                if (until > now)
+                        verdicts_keep(j->verdicts, q->key, v, until);
+        }
         decide(j, q, v);
 }
 
@@ -285,9 +291,15 @@ int judge_new(struct judge **out, const struct judge_config *config, struct erro
                 return error_memory(err);
         j->config = *config;
         j->decided_last = &j->decided;
+        j->no_memory = verdict_refuse(503, "APIG.0202", "Authorizer unavailable: out of memory");
+        if (!j->no_memory) {
+                free(j);
+                return error_memory(err);
+        }
         if ((config->remember > 0 && verdicts_new(&j->verdicts, config->most, config->bytes_most, err) < 0) ||
             peers->ops->open(peers->cookie, &j->target, &config->peer, err) < 0) {
                 (void)verdicts_free(j->verdicts);
+                (void)verdict_release(j->no_memory);
                 free(j);
                 return error_wrap(err, "%s %s", config->kind->name, config->peer.url);
         }
@@ -303,6 +315,7 @@ struct judge *judge_free(struct judge *j)
                 question_free(j, j->first);
         j->config.services->peers.ops->close(j->config.services->peers.cookie, j->target);
         (void)verdicts_free(j->verdicts);
+        (void)verdict_release(j->no_memory);
         free(j);
         return NULL;
 }

@@ -20,7 +20,7 @@ struct judge_kind {
         const char *code; /* of a refusal because of what the caller sent */
         /* Appends the header lines and the body of a request about a caller. */
         void (*write)(void *cookie, const struct judge_wait *, struct buf *headers, struct buf *body);
-        /* What an answer says, held; NULL: nothing to go by, and why. */
+        /* What an answer says, held; NULL: nothing to go by, and why; without a why there is no memory. */
         struct verdict *(*read)(void *cookie, const struct http_request *, usec now, struct buf *why);
         /* Appends what the peer said without what the caller showed it. NULL: nothing of it is told. */
         void (*quote)(const struct judge_wait *, struct str words, struct buf *);
@@ -44,8 +44,9 @@ struct judge *judge_free(struct judge *); /* NULL is fine; nobody may wait */
 /* Held; NULL: it is not known. */
 struct verdict *judge_recall(struct judge *, const unsigned char key[VERDICT_KEY]);
 /* The caller waits until judge_take or judge_forget. It is asked in the next turn, when the caller still
- * waits. shared: the key says all that matters. */
-void judge_ask(struct judge *, const unsigned char key[VERDICT_KEY], bool shared, struct judge_wait *);
+ * waits. shared: the key says all that matters. false: there is no memory, and it does not wait. */
+bool judge_ask(struct judge *, const unsigned char key[VERDICT_KEY], bool shared,
+               struct judge_wait *) MUST_CHECK;
 /* the caller left; fine for one that does not wait */
 void judge_forget(struct judge *, struct judge_wait *);
 void judge_turn(struct judge *, usec now);

@@ -12,6 +12,8 @@
 
 #include <cmocka.h>
 
+#include "tests/sim/memory.h"
+
 static char name[] = "api", namespace_[] = "shop";
 static struct trigger trigger_ = { .name = name, .namespace_ = namespace_ };
 static struct services services;
@@ -37,6 +39,8 @@ static int submit(void *cookie UNUSED, struct http_request *q, struct error *err
 {
         if (refuse_submit)
                 return error_set(err, ERROR_INVALID, "too long");
+        if (q->message->failed)
+                return error_memory(err);
         assert_true(asked_n < ASKED_MOST && q->message->n >= HTTP_HEADROOM);
         memset(&asked[asked_n], 0, sizeof(asked[0]));
         asked[asked_n].request = q;
@@ -107,6 +111,8 @@ static struct verdict *read_answer(void *cookie UNUSED, const struct http_reques
         }
         v = str_is(c->body, "deny") ? verdict_refuse(401, "APIG.0305", "denied")
                                     : verdict_new((struct str){ 0 });
+        if (!v)
+                return NULL;
         v->allowed = !str_is(c->body, "deny");
         v->lasting = true;
         if (str_is(c->body, "short"))
@@ -157,7 +163,7 @@ static const unsigned char *key(unsigned n)
 static void ask(struct someone *s, unsigned n, bool shared)
 {
         *s = (struct someone){ .n = n };
-        judge_ask(judge, key(n), shared, &s->wait);
+        assert_true(judge_ask(judge, key(n), shared, &s->wait));
 }
 
 static void turn(void) { judge_turn(judge, monotonic_now); }
@@ -359,14 +365,20 @@ static void who_left_is_not_asked_about(void **state UNUSED)
 
 /* Callers come, wait, leave, are answered or not, in any order: each that stays hears once, what it hears is
  * what was said. */
-static void whatever_happens_each_hears_once(void **state UNUSED)
+static struct random scarcity;
+static bool out_of_memory(void *cookie UNUSED) { return random_below(&scarcity, 10) == 0; }
+
+/* scarce: memory is out now and then, for the judge alone. */
+static void any_order(bool scarce)
 {
         enum { PEOPLE = 40 };
         struct someone people[PEOPLE];
         bool waits[PEOPLE] = { false };
+        bool (*const refuses)(void *) = scarce ? out_of_memory : NULL;
         struct random r;
 
         random_init(&r, 99);
+        random_init(&scarcity, 7);
         begin(USEC_MINUTE);
         for (int step = 0; step < 20000; step++) {
                 unsigned i = (unsigned)random_below(&r, PEOPLE);
@@ -374,8 +386,11 @@ static void whatever_happens_each_hears_once(void **state UNUSED)
                 switch (random_below(&r, 4)) {
                 case 0:
                         if (!waits[i] && asked_n < ASKED_MOST - PEOPLE && !known(i % 8)) {
-                                ask(&people[i], i % 8, i % 8 < 6);
-                                waits[i] = true;
+                                people[i] = (struct someone){ .n = i % 8 };
+                                memory_of(refuses, NULL);
+                                waits[i] = judge_ask(judge, key(i % 8), i % 8 < 6, &people[i].wait);
+                                memory_of(NULL, NULL);
+                                assert_true(waits[i] || scarce);
                         }
                         break;
                 case 1:
@@ -392,7 +407,9 @@ static void whatever_happens_each_hears_once(void **state UNUSED)
                         break;
                 default: monotonic_now += (usec)random_below(&r, 2 * USEC_SEC);
                 }
+                memory_of(refuses, NULL);
                 turn();
+                memory_of(NULL, NULL);
                 for (struct judge_wait *w = random_below(&r, 3) ? judge_take(judge) : NULL; w;
                      w = judge_take(judge)) {
                         struct someone *s = CONTAINER_OF(w, struct someone, wait);
@@ -411,6 +428,9 @@ static void whatever_happens_each_hears_once(void **state UNUSED)
         assert_true(asked_n > 500);
         end();
 }
+
+static void whatever_happens_each_hears_once(void **state UNUSED) { any_order(false); }
+static void so_it_is_without_memory(void **state UNUSED) { any_order(true); }
 
 /* ---- the key of an authorizer's callers --------------------------------- */
 
@@ -434,7 +454,7 @@ static bool key_of(const struct pair *headers, const char *query, unsigned char 
         static const struct apig_authorizer a = { .identity = { list, 2 } };
         const struct push_request q = { .query = str_of(query), .head = headers, .each_header = each_header };
 
-        return apig_authorizer_key(&a, STR("salt"), &q, out);
+        return apig_authorizer_key(&a, STR("salt"), &q, out) == APIG_KEYED;
 }
 
 static void keys_differ_when_anything_does(void **state UNUSED)
@@ -478,8 +498,8 @@ static void keys_differ_when_anything_does(void **state UNUSED)
         assert_false(key_of(cases[0].headers, "", again));
         assert_false(key_of(cases[0].headers, "key", again));
         assert_false(key_of(cases[0].headers, "KEY=b", again));
-        apig_secret_key(STR("salt"), STR("token"), keys[0]);
-        apig_secret_key(STR("tlas"), STR("token"), keys[1]);
+        assert_int_equal(apig_secret_key(STR("salt"), STR("token"), keys[0]), APIG_KEYED);
+        assert_int_equal(apig_secret_key(STR("tlas"), STR("token"), keys[1]), APIG_KEYED);
         assert_memory_not_equal(keys[0], keys[1], VERDICT_KEY);
 }
 
@@ -493,6 +513,7 @@ int main(void)
                 cmocka_unit_test(each_asks_for_itself_where_nothing_may_be_shared),
                 cmocka_unit_test(who_left_is_not_asked_about),
                 cmocka_unit_test(whatever_happens_each_hears_once),
+                cmocka_unit_test(so_it_is_without_memory),
                 cmocka_unit_test(keys_differ_when_anything_does),
         };
 

@@ -380,6 +380,15 @@ static enum apig_admission admit(const struct apig_gate_keeper *k, struct apig_c
         return APIG_ADMITTED;
 }
 
+static enum apig_admission refuse_for_now(struct apig_caller *c)
+{
+        c->refusal = (struct apig_refusal){ .status = 503,
+                                            .code = "APIG.0202",
+                                            .message = "Authorizer unavailable: out of memory",
+                                            .retry_after = USEC_SEC };
+        return APIG_REFUSED;
+}
+
 /* Of what the judge is asked about. */
 static enum apig_admission ask(struct apig_caller *c, bool shared)
 {
@@ -394,10 +403,13 @@ static enum apig_admission check_custom(const struct apig_gate_keeper *k, const 
 {
         const struct apig_authorizer *a = k->spec->authorizer;
 
-        if (!apig_authorizer_key(a, salt_of(k), q, c->key))
-                return refuse(c, "APIG.0305",
-                              "Incorrect authentication information: what tells who calls is missing");
-        return ask(c, a->identity.n > 0);
+        switch (apig_authorizer_key(a, salt_of(k), q, c->key)) {
+        case APIG_KEYED: return ask(c, a->identity.n > 0);
+        case APIG_NO_MEMORY: return refuse_for_now(c);
+        case APIG_MISSING: break;
+        }
+        return refuse(c, "APIG.0305",
+                      "Incorrect authentication information: what tells who calls is missing");
 }
 
 static enum apig_admission check_token(const struct apig_gate_keeper *k, struct str token,
@@ -407,8 +419,7 @@ static enum apig_admission check_token(const struct apig_gate_keeper *k, struct 
                 return admit(k, c, TOKEN, token);
         if (!k->judge)
                 return refuse(c, "APIG.0301", "Incorrect IAM authentication information: unknown token");
-        apig_secret_key(salt_of(k), token, c->key);
-        return ask(c, true);
+        return apig_secret_key(salt_of(k), token, c->key) == APIG_KEYED ? ask(c, true) : refuse_for_now(c);
 }
 
 enum apig_admission apig_keeper_check(struct apig_gate_keeper *k, const struct push_request *q,

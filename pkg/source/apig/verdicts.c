@@ -1,5 +1,6 @@
 #include "source/apig/verdicts.h"
 
+#define HASH_NONFATAL_OOM 1 /* what finds no memory is not in its table: hh.tbl is NULL */
 #include "base/table.h"
 
 /* ---- verdicts ----------------------------------------------------------- */
@@ -9,7 +10,7 @@ struct verdict *verdict_new(struct str context)
         struct verdict *v = calloc(1, sizeof(*v) + context.n + 1);
 
         if (!v)
-                abort();
+                return NULL;
         v->holders = 1;
         v->until = USEC_NEVER;
         v->context_n = context.n;
@@ -22,7 +23,8 @@ struct verdict *verdict_refuse(int status, const char *code, const char *message
 {
         struct verdict *v = verdict_new((struct str){ 0 });
 
-        v->refusal = (struct apig_refusal){ .status = status, .code = code, .message = message };
+        if (v)
+                v->refusal = (struct apig_refusal){ .status = status, .code = code, .message = message };
         return v;
 }
 
@@ -66,13 +68,19 @@ int verdicts_new(struct verdicts **out, size_t most, size_t bytes_most, struct e
         return 0;
 }
 
-static void drop(struct verdicts *v, struct entry *e)
+/* It is in the table no more. */
+static void entry_free(struct verdicts *v, struct entry *e)
 {
-        HASH_DEL(v->entries, e);
         v->n--;
         v->bytes -= e->bytes;
         (void)verdict_release(e->verdict);
         free(e);
+}
+
+static void drop(struct verdicts *v, struct entry *e)
+{
+        HASH_DEL(v->entries, e);
+        entry_free(v, e);
 }
 
 static void drop_oldest(struct verdicts *v)
@@ -100,6 +108,7 @@ static struct entry *entry_of(struct verdicts *v, const unsigned char *key)
 struct verdict *verdicts_find(struct verdicts *v, const unsigned char key[VERDICT_KEY], usec now)
 {
         struct entry *e = entry_of(v, key);
+        struct verdict *verdict;
 
         if (!e)
                 return NULL;
@@ -107,11 +116,14 @@ struct verdict *verdicts_find(struct verdicts *v, const unsigned char key[VERDIC
                 drop(v, e);
                 return NULL;
         }
-        if (e->hh.next) {
-                HASH_DEL(v->entries, e);
-                HASH_ADD(hh, v->entries, key, VERDICT_KEY, e);
-        }
-        return e->verdict;
+        verdict = verdict_hold(e->verdict);
+        if (!e->hh.next)
+                return verdict;
+        HASH_DEL(v->entries, e);
+        HASH_ADD(hh, v->entries, key, VERDICT_KEY, e);
+        if (!e->hh.tbl)
+                entry_free(v, e); /* it is asked again */
+        return verdict;
 }
 
 void verdicts_keep(struct verdicts *v, const unsigned char key[VERDICT_KEY], struct verdict *verdict,
@@ -133,9 +145,11 @@ void verdicts_keep(struct verdicts *v, const unsigned char key[VERDICT_KEY], str
         e->verdict = verdict_hold(verdict);
         e->until = until;
         e->bytes = bytes;
-        HASH_ADD(hh, v->entries, key, VERDICT_KEY, e);
         v->n++;
         v->bytes += bytes;
+        HASH_ADD(hh, v->entries, key, VERDICT_KEY, e);
+        if (!e->hh.tbl)
+                entry_free(v, e);
 }
 
 size_t verdicts_count(const struct verdicts *v) { return v->n; }

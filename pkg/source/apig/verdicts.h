@@ -22,7 +22,7 @@ struct verdict { /* shared by the cache and the requests that go by it */
         size_t context_n;            /* a JSON object of strings for the function; 0: none */
         char context[];
 };
-/* Held once. Aborts when memory is out: a caller that retries is better off with another worker. */
+/* Held once. NULL: there is no memory. */
 struct verdict *verdict_new(struct str context);
 struct verdict *verdict_refuse(int status, const char *code, const char *message);
 struct verdict *verdict_hold(struct verdict *);
@@ -32,7 +32,7 @@ enum { VERDICT_KEY = 32 };
 struct verdicts;
 int verdicts_new(struct verdicts **, size_t most, size_t bytes_most, struct error *) MUST_CHECK;
 struct verdicts *verdicts_free(struct verdicts *); /* NULL is fine */
-/* Borrowed; NULL: unknown or expired. */
+/* Held; NULL: unknown or expired. */
 struct verdict *verdicts_find(struct verdicts *, const unsigned char key[VERDICT_KEY], usec now);
 /* Holds it until then. One that is larger than all may be is not kept. */
 void verdicts_keep(struct verdicts *, const unsigned char key[VERDICT_KEY], struct verdict *, usec until);

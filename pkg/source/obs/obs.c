@@ -101,14 +101,15 @@ static void set_record(struct message *m, size_t i)
                                      .origin = c };
 }
 
-/* CloudEvents of a kind that holds one record: several become one, whose data is their list. */
-static void join(struct message *m, struct record **records, size_t *n)
+/* CloudEvents of a kind that holds one record: several become one, whose data is their list. How many there
+ * are then. */
+static size_t join(struct message *m, struct record **records, size_t n)
 {
         BUF_AT_END struct buf text = BUF_INIT(BUF_DEFAULT_MAX);
         struct change *first = CONTAINER_OF(records[0], struct change, record);
 
         buf_text(&text, "{\"Records\":[");
-        for (size_t i = 0; i < *n; i++) {
+        for (size_t i = 0; i < n; i++) {
                 if (i)
                         buf_char(&text, ',');
                 buf_str(&text, records[i]->value);
@@ -117,10 +118,10 @@ static void join(struct message *m, struct record **records, size_t *n)
         free(first->list);
         first->list = buf_take(&text);
         if (!first->list)
-                abort(); /* out of memory: a sender that retries is better off with another worker */
+                return INBOX_NO_MEMORY;
         set_record(m, (size_t)(first - m->changes));
         first->record.value = str_of(first->list);
-        *n = 1;
+        return 1;
 }
 
 /* What was delivered meanwhile is left out. */
@@ -134,7 +135,7 @@ static size_t records_of(struct notified *s, struct inbox_item *item, struct rec
                 if (!inbox_knows(s->inbox, str_of(m->changes[i].of.id)))
                         records[n++] = &m->changes[i].record;
         if (n > 1 && (format == FORMAT_CLOUDEVENTS_BINARY || format == FORMAT_CLOUDEVENTS_STRUCTURED))
-                join(m, records, &n);
+                return join(m, records, n);
         return n;
 }
 
@@ -268,11 +269,16 @@ static enum push_verdict receive(struct notified *s, uint64_t call, const struct
         }
         if (q->body.n > OBS_BODY_MOST)
                 return inbox_refuse(s->inbox, REFUSED_TOO_LARGE, reply);
+        if (!inbox_put_off(s->inbox)) {
+                inbox_reply(reply, 503, "out of memory", USEC_SEC);
+                return PUSH_REPLY;
+        }
         v = take(obs_of(s), call, q->body);
-        if (!v.status && v.refusal != REFUSAL_MAX)
-                return inbox_refuse(s->inbox, v.refusal, reply);
-        if (!v.status)
+        if (!v.status && v.refusal == REFUSAL_MAX)
                 return PUSH_LATER;
+        inbox_put_on(s->inbox);
+        if (!v.status)
+                return inbox_refuse(s->inbox, v.refusal, reply);
         inbox_reply(reply, v.status, v.text, v.status == 503 ? USEC_SEC : 0);
         return PUSH_REPLY;
 }

@@ -177,7 +177,7 @@ int smn_sample(const struct trigger *t, const struct node *document, usec wall, 
         if (!text)
                 return error_memory(err);
         if (notification_parse(str_of(text), &n, &why) < 0)
-                return error_set(err, ERROR_INVALID, "%s", why);
+                return why ? error_set(err, ERROR_INVALID, "%s", why) : error_memory(err);
         m = smn_message_new(t, wall, &n);
         if (!m)
                 return error_memory(err);

@@ -140,6 +140,8 @@ static const char *find_members(struct str body, struct member *list, size_t n)
         return s.fault || scan_peek(&s) || s.p != s.end ? "the body is no JSON object" : NULL;
 }
 
+static const char NO_MEMORY[] = "out of memory";
+
 static const char *keep_members(struct notification *n, const struct member *list, size_t members)
 {
         size_t room = 1;
@@ -148,7 +150,7 @@ static const char *keep_members(struct notification *n, const struct member *lis
                 room += list[i].raw.n;
         n->text = BUF_INIT(room);
         if (!buf_reserve(&n->text, room - 1)) /* once, so that the views stay where they are */
-                return "out of memory";
+                return NO_MEMORY;
         for (size_t i = 0; i < members; i++) {
                 size_t from = n->text.n;
 
@@ -184,6 +186,7 @@ int notification_parse(struct str body, struct notification *out, const char **w
                 *why = check_members(&n);
         if (*why) {
                 notification_done(&n);
+                *why = *why == NO_MEMORY ? NULL : *why;
                 return -1;
         }
         *out = n;
@@ -219,19 +222,23 @@ void notification_signed(const struct notification *n, struct buf *b)
         line(b, "type", n->type);
 }
 
-bool notification_verify(const struct notification *n, EVP_PKEY *key)
+int notification_verify(const struct notification *n, EVP_PKEY *key)
 {
         BUF_AT_END struct buf text = BUF_INIT(2 * NOTIFICATION_BODY_MOST), signature = BUF_INIT(4096);
         EVP_MD_CTX *context;
         bool right;
 
-        if (!str_is(n->signature_version, "v1") || EVP_PKEY_get_base_id(key) != EVP_PKEY_RSA ||
-            !buf_unbase64(&signature, n->signature))
-                return false;
+        if (!str_is(n->signature_version, "v1") || EVP_PKEY_get_base_id(key) != EVP_PKEY_RSA)
+                return 0;
+        if (!buf_unbase64(&signature, n->signature))
+                return signature.failed && n->signature.n < signature.max ? -1 : 0;
         notification_signed(n, &text);
         context = EVP_MD_CTX_new();
-        right = context && !text.failed && !signature.failed &&
-                EVP_DigestVerifyInit(context, NULL, EVP_sha256(), NULL, key) == 1 &&
+        if (!context || text.failed || signature.failed) {
+                EVP_MD_CTX_free(context);
+                return -1;
+        }
+        right = EVP_DigestVerifyInit(context, NULL, EVP_sha256(), NULL, key) == 1 &&
                 EVP_DigestVerify(context, (const unsigned char *)signature.p, signature.n,
                                  (const unsigned char *)text.p, text.n) == 1;
         EVP_MD_CTX_free(context);

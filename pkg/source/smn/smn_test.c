@@ -12,6 +12,8 @@
 
 #include <cmocka.h>
 
+#include "tests/sim/memory.h"
+
 #define REGION "xx-xxxxx-x"
 #define HOST "https://smn." REGION ".myhuaweicloud.com"
 #define PATH "/smn/SMN_" REGION "_"
@@ -336,6 +338,9 @@ static void poll_all(void)
 
 /* Sends and polls; the status so far. */
 static struct str client; /* whose call it is */
+/* Of the source's allocations this one fails, or all from there on; 0: none. */
+static uint64_t starve;
+static bool starve_for_good;
 static uint64_t send_text(struct str body)
 {
         struct push_request q = { .method = STR("POST"),
@@ -350,9 +355,11 @@ static uint64_t send_text(struct str body)
         assert_true(call < COUNT_OF(statuses));
         statuses[call] = 0;
         reset_reply();
+        memory_fails(starve, starve_for_good);
         if (smn_source.push->receive(source, call, &q, records, &n, &reply_space) == PUSH_REPLY)
                 statuses[call] = reply_space.status;
         poll_all();
+        memory_fails(0, false);
         return call;
 }
 
@@ -844,6 +851,32 @@ static void strangers_crowd_out_no_certificate_that_was_good(void **unused UNUSE
                 assert_string_not_equal(asked[i].url, GOOD);
 }
 
+/* Whatever allocation fails, alone or with all after it: the sender hears 200 only of what was delivered, and
+ * the next message is. */
+static void without_memory_no_message_is_lost(void **unused UNUSED)
+{
+        for (int for_good = 0; for_good < 2; for_good++)
+                for (uint64_t at = 1;; at++) {
+                        uint64_t before = delivered, call;
+                        bool failed;
+
+                        monotonic_now += USEC_MINUTE; /* a certificate that did not come is asked for again */
+                        starve = at;
+                        starve_for_good = for_good;
+                        call = signed_one(STR("192.0.2.1"));
+                        starve = 0;
+                        failed = memory_failed();
+                        if (statuses[call] == 200)
+                                assert_int_equal(delivered, before + 1);
+                        else if (statuses[call] < 500)
+                                fail_msg("allocation %d: %d", (int)at, statuses[call]);
+                        monotonic_now += USEC_MINUTE;
+                        assert_int_equal(statuses[signed_one(STR("192.0.2.1"))], 200);
+                        if (!failed)
+                                break;
+                }
+}
+
 static size_t under_way(void)
 {
         size_t n = 0;
@@ -1118,6 +1151,7 @@ int main(void)
                                                 teardown),
                 cmocka_unit_test_setup_teardown(strangers_crowd_out_no_certificate_that_was_good, setup,
                                                 teardown),
+                cmocka_unit_test_setup_teardown(without_memory_no_message_is_lost, setup, teardown),
                 cmocka_unit_test_setup_teardown(strangers_use_up_a_part_of_the_fetches, setup, teardown),
                 cmocka_unit_test_setup_teardown(what_waits_is_no_larger_than_what_came, setup, teardown),
                 cmocka_unit_test_setup_teardown(calls_of_one_message_share_its_outcome, setup, teardown),

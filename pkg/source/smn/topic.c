@@ -403,11 +403,14 @@ static void proceed(struct topic *t, struct pending *p)
         struct certificate *c = p->certificate;
         usec wall = clock_wall(t->config.services->clock);
         struct notification taken;
+        int good = c->key ? notification_verify(&p->notification, c->key) : 0;
 
         if (!c->key)
                 inbox_answer(t->config.inbox, p->call, 503, "the signing certificate can't be had",
                              FAILURE_KEPT);
-        else if (wall < c->from || wall > c->until || !notification_verify(&p->notification, c->key))
+        else if (good < 0)
+                inbox_answer(t->config.inbox, p->call, 503, "out of memory", USEC_SEC);
+        else if (wall < c->from || wall > c->until || !good)
                 inbox_refuse_later(t->config.inbox, REFUSED_SIGNATURE, p->call);
         else if (p->notification.kind == NOTIFICATION_CONFIRM) {
                 vouch(t, p);
@@ -447,12 +450,16 @@ static bool headers_agree(const struct push_request *q, const struct notificatio
 }
 
 static enum push_verdict hold(struct topic *t, uint64_t call, struct notification *n, struct certificate *c,
-                              uint64_t who)
+                              uint64_t who, struct push_reply *reply)
 {
         struct pending *p = calloc(1, sizeof(*p));
 
-        if (!p)
-                abort(); /* out of memory: a caller that retries is better off with another worker */
+        if (!p || !inbox_put_off(t->config.inbox)) {
+                free(p);
+                notification_done(n);
+                inbox_reply(reply, 503, "out of memory", USEC_SEC);
+                return PUSH_REPLY;
+        }
         *p = (struct pending){ .next = t->pending,
                                .call = call,
                                .notification = *n,
@@ -484,8 +491,12 @@ enum push_verdict topic_receive(struct topic *t, uint64_t call, const struct pus
         }
         if (q->body.n > NOTIFICATION_BODY_MOST)
                 return inbox_refuse(inbox, REFUSED_TOO_LARGE, reply);
-        if (notification_parse(q->body, &n, &why) < 0)
-                return inbox_refuse(inbox, REFUSED_MALFORMED, reply);
+        if (notification_parse(q->body, &n, &why) < 0) {
+                if (why)
+                        return inbox_refuse(inbox, REFUSED_MALFORMED, reply);
+                inbox_reply(reply, 503, "out of memory", USEC_SEC);
+                return PUSH_REPLY;
+        }
         refusal = REFUSAL_MAX;
         if (!headers_agree(q, &n))
                 refusal = REFUSED_MALFORMED;
@@ -503,7 +514,7 @@ enum push_verdict topic_receive(struct topic *t, uint64_t call, const struct pus
         }
         c = certificate_for(t, n.signing_cert_url, trusted, who);
         if (c && (c->key || t->pending_n < PENDING_MOST))
-                return hold(t, call, &n, c, who);
+                return hold(t, call, &n, c, who, reply);
         notification_done(&n);
         inbox_reply(reply, 503, "too much is under way", USEC_SEC);
         return PUSH_REPLY;
@@ -606,6 +617,7 @@ bool topic_gone(struct topic *t, uint64_t call)
                         pending_free(t, p);
                 else
                         p->call = 0; /* the confirmation goes on */
+                inbox_put_on(t->config.inbox);
                 return true;
         }
         return false;
