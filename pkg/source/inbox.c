@@ -5,19 +5,20 @@
 #include <stdio.h>
 
 #define HASH_NONFATAL_OOM 1 /* what finds no memory is not in its table: hh.tbl is NULL */
+#include "base/list.h"
 #include "base/table.h"
 
 enum { EVENTS_MOST = 16 };
 static const usec REMEMBERED = USEC_HOUR, TOLD_AGAIN = USEC_MINUTE;
 
 struct inbox_place {
+        struct list_node node; /* of the lane */
         struct lane *lane;
-        struct inbox_place *next;
         struct inbox_item *item;
 };
 struct lane {
         UT_hash_handle hh;
-        struct inbox_place *first, *last;
+        struct list places;
         char key[];
 };
 /* found by what */
@@ -31,7 +32,7 @@ struct memory {
         char id[];
 };
 struct answer {
-        struct answer *next;
+        struct list_node node;
         uint64_t call;
         int status;
         const char *text;
@@ -42,10 +43,10 @@ struct inbox {
         struct inbox_config config;
         struct lane *lanes;
         struct leader *leaders;
-        struct inbox_item *items, *ready, **ready_end;
+        struct list items, ready;
         struct memory *memories;
-        struct answer *answers, **answers_end;
-        struct answer *spare; /* one for each call that is put off and not answered */
+        struct list answers;
+        struct list spare; /* answers: one for each call that is put off and has none yet */
         struct push_reply replies[EVENTS_MOST];
         struct record **records[EVENTS_MOST]; /* PUSH_RECORDS_MOST each; made when needed */
         uint64_t refused[REFUSAL_MAX];
@@ -117,15 +118,18 @@ bool inbox_knows(struct inbox *b, struct str id)
 
 /* ---- lines -------------------------------------------------------------- */
 
+static struct inbox_place *place_of(struct list_node *node)
+{
+        return LIST_ITEM(node, struct inbox_place, node);
+}
+
 static void make_ready(struct inbox *b, struct inbox_item *i)
 {
         for (size_t k = 0; k < i->places_n; k++)
-                if (i->places[k].lane->first != &i->places[k])
+                if (i->places[k].node.previous)
                         return;
         i->state = INBOX_READY;
-        i->next_ready = NULL;
-        *b->ready_end = i;
-        b->ready_end = &i->next_ready;
+        list_append(&b->ready, &i->ready);
         wake(b);
 }
 
@@ -135,7 +139,7 @@ static bool queue_up(struct inbox *b, struct inbox_item *i, struct str key)
         struct lane *lane;
 
         HASH_FIND(hh, b->lanes, key.p, key.n, lane);
-        if (lane && lane->last->item == i)
+        if (lane && place_of(lane->places.last)->item == i)
                 return true; /* the same key once more */
         if (!lane) {
                 lane = calloc(1, sizeof(*lane) + key.n + 1);
@@ -149,8 +153,7 @@ static bool queue_up(struct inbox *b, struct inbox_item *i, struct str key)
                 }
         }
         *p = (struct inbox_place){ .lane = lane, .item = i };
-        *(lane->last ? &lane->last->next : &lane->first) = p;
-        lane->last = p;
+        list_append(&lane->places, &p->node);
         i->places_n++;
         return true;
 }
@@ -158,32 +161,19 @@ static bool queue_up(struct inbox *b, struct inbox_item *i, struct str key)
 static void leave_lane(struct inbox *b, struct inbox_place *p)
 {
         struct lane *lane = p->lane;
-        struct inbox_place *before = NULL;
+        bool was_first = !p->node.previous;
+        struct inbox_place *first;
 
-        for (struct inbox_place *at = lane->first; at != p; at = at->next)
-                before = at;
-        *(before ? &before->next : &lane->first) = p->next;
-        if (lane->last == p)
-                lane->last = before;
-        if (!lane->first) {
+        list_remove(&p->node);
+        first = place_of(lane->places.first);
+        if (!first) {
                 HASH_DEL(b->lanes, lane);
                 free(lane);
-        } else if (!before && lane->first->item->state == INBOX_WAITING)
-                make_ready(b, lane->first->item);
+        } else if (was_first && first->item->state == INBOX_WAITING)
+                make_ready(b, first->item);
 }
 
 /* ---- messages ----------------------------------------------------------- */
-
-static void unready(struct inbox *b, struct inbox_item *i)
-{
-        for (struct inbox_item **at = &b->ready; *at; at = &(*at)->next_ready)
-                if (*at == i) {
-                        *at = i->next_ready;
-                        if (!*at)
-                                b->ready_end = at;
-                        return;
-                }
-}
 
 static void unlead(struct inbox *b, const struct inbox_item *i)
 {
@@ -198,9 +188,9 @@ static void unlead(struct inbox *b, const struct inbox_item *i)
 
 static void drop(struct inbox *b, struct inbox_item *i)
 {
-        if (i->next)
-                i->next->previous = i->previous;
-        *(i->previous ? &i->previous->next : &b->items) = i->next;
+        list_remove(&i->node);
+        list_remove(&i->ready);
+        list_remove(&i->joins);
         for (size_t k = 0; k < i->ids_n; k++)
                 free(i->ids[k]);
         free(i->ids);
@@ -212,8 +202,7 @@ static void drop(struct inbox *b, struct inbox_item *i)
 /* Takes it out of everything. */
 static void end(struct inbox *b, struct inbox_item *i)
 {
-        if (i->state == INBOX_READY)
-                unready(b, i);
+        list_remove(&i->ready);
         if (i->what)
                 unlead(b, i);
         i->state = INBOX_DELIVERING; /* nobody makes it ready any more */
@@ -225,24 +214,21 @@ static void end(struct inbox *b, struct inbox_item *i)
 static void answer_joined(struct inbox *b, struct inbox_item *leader, int status, const char *text,
                           usec retry_after)
 {
-        for (struct inbox_item *j = leader->joined, *next; j; j = next) {
-                next = j->next_joined;
+        for (struct inbox_item *j; (j = LIST_TAKE(&leader->joined, struct inbox_item, joins));) {
                 inbox_answer(b, j->call, status, text, retry_after);
                 drop(b, j);
         }
-        leader->joined = NULL;
 }
 
 /* Its caller left: the first that joined it stands where it stood. */
 static bool hand_over(struct inbox *b, struct inbox_item *i)
 {
-        struct inbox_item *heir = i->joined;
+        struct inbox_item *heir = LIST_TAKE(&i->joined, struct inbox_item, joins);
         struct leader *l;
 
         if (!heir)
                 return false;
-        if (i->state == INBOX_READY)
-                unready(b, i);
+        list_remove(&i->ready);
         HASH_FIND(hh, b->leaders, i->what, strlen(i->what), l);
         if (l) { /* always: others found it there */
                 HASH_DEL(b->leaders, l);
@@ -251,11 +237,11 @@ static bool hand_over(struct inbox *b, struct inbox_item *i)
                 if (!l->hh.tbl)
                         free(l); /* who comes next does not find it, and is delivered by himself */
         }
-        heir->joined = heir->next_joined;
-        heir->next_joined = NULL;
         heir->leader = NULL;
-        for (struct inbox_item *j = heir->joined; j; j = j->next_joined)
+        for (struct inbox_item *j; (j = LIST_TAKE(&i->joined, struct inbox_item, joins));) {
                 j->leader = heir;
+                list_append(&heir->joined, &j->joins);
+        }
         heir->places = TAKE(i->places);
         heir->places_n = i->places_n;
         i->places_n = 0;
@@ -290,11 +276,7 @@ static void link_item(struct inbox *b, struct inbox_item *i, uint64_t call)
 {
         i->call = call;
         i->deadline = now_of(b) + b->config.patience;
-        i->next = b->items;
-        i->previous = NULL;
-        if (i->next)
-                i->next->previous = i;
-        b->items = i;
+        list_append(&b->items, &i->node);
 }
 
 static bool lead(struct inbox *b, struct inbox_item *i, const struct str *keys, size_t n)
@@ -331,11 +313,7 @@ void inbox_add(struct inbox *b, struct inbox_item *i, uint64_t call, const struc
         }
         HASH_FIND(hh, b->leaders, i->what, strlen(i->what), l);
         if (l) {
-                struct inbox_item **at = &l->item->joined;
-
-                while (*at)
-                        at = &(*at)->next_joined;
-                *at = i;
+                list_append(&l->item->joined, &i->joins);
                 i->state = INBOX_JOINED;
                 i->leader = l->item;
                 return;
@@ -348,32 +326,20 @@ void inbox_add(struct inbox *b, struct inbox_item *i, uint64_t call, const struc
         make_ready(b, i);
 }
 
-static void unjoin(struct inbox_item *i)
-{
-        for (struct inbox_item **at = &i->leader->joined; *at; at = &(*at)->next_joined)
-                if (*at == i) {
-                        *at = i->next_joined;
-                        return;
-                }
-}
-
 bool inbox_gone(struct inbox *b, uint64_t call)
 {
-        for (struct answer **at = &b->answers, *a; (a = *at); at = &a->next)
+        LIST_EACH (struct answer, a, &b->answers, node)
                 if (a->call == call) {
-                        *at = a->next;
-                        if (!*at)
-                                b->answers_end = at;
+                        list_remove(&a->node);
                         free(a);
                         return true;
                 }
-        for (struct inbox_item *i = b->items; i; i = i->next) {
+        LIST_EACH (struct inbox_item, i, &b->items, node) {
                 if (i->call != call)
                         continue;
-                if (i->state == INBOX_JOINED) {
-                        unjoin(i);
+                if (i->state == INBOX_JOINED)
                         drop(b, i);
-                } else if (!hand_over(b, i))
+                else if (!hand_over(b, i))
                         end(b, i);
                 inbox_put_on(b);
                 return true;
@@ -399,17 +365,15 @@ bool inbox_put_off(struct inbox *b)
 
         if (!a)
                 return false;
-        a->next = b->spare;
-        b->spare = a;
+        list_append(&b->spare, &a->node);
         return true;
 }
 
 static struct answer *take_spare(struct inbox *b)
 {
-        struct answer *a = b->spare;
+        struct answer *a = LIST_TAKE(&b->spare, struct answer, node);
 
         assert(a);
-        b->spare = a->next;
         return a;
 }
 
@@ -420,8 +384,7 @@ void inbox_answer(struct inbox *b, uint64_t call, int status, const char *text, 
         struct answer *a = take_spare(b);
 
         *a = (struct answer){ .call = call, .status = status, .text = text, .retry_after = retry_after };
-        *b->answers_end = a;
-        b->answers_end = &a->next;
+        list_append(&b->answers, &a->node);
         wake(b);
 }
 
@@ -553,16 +516,20 @@ void inbox_stop(struct inbox *b) { b->stopping = true; }
 
 /* ---- the source's turn -------------------------------------------------- */
 
+static const char IN_LINE[] = "another message of the same key is under way";
+
 static void give_up_waiting(struct inbox *b, usec now)
 {
-        for (struct inbox_item *i = b->items, *next; i; i = next) {
-                next = i->next;
-                if (i->state != INBOX_WAITING || i->deadline > now)
-                        continue;
-                inbox_answer(b, i->call, 503, "another message of the same key is under way", USEC_SEC);
-                answer_joined(b, i, 503, "another message of the same key is under way", USEC_SEC);
-                end(b, i);
-                next = b->items; /* those that joined it are gone, too */
+        for (struct inbox_item *i = LIST_FIRST(&b->items, struct inbox_item, node), *next; i; i = next) {
+                bool late = i->state == INBOX_WAITING && i->deadline <= now;
+
+                if (late) {
+                        inbox_answer(b, i->call, 503, IN_LINE, USEC_SEC);
+                        answer_joined(b, i, 503, IN_LINE, USEC_SEC);
+                }
+                next = LIST_ITEM(i->node.next, struct inbox_item, node); /* none of those that joined it */
+                if (late)
+                        end(b, i);
         }
 }
 
@@ -578,14 +545,11 @@ static struct push_reply *reply_at(struct inbox *b, size_t k)
 
 static bool next_answer(struct inbox *b, size_t k, struct push_event *e)
 {
-        struct answer *a = b->answers;
+        struct answer *a = LIST_TAKE(&b->answers, struct answer, node);
         struct push_reply *r;
 
         if (!a)
                 return false;
-        b->answers = a->next;
-        if (!b->answers)
-                b->answers_end = &b->answers;
         r = reply_at(b, k);
         inbox_reply(r, a->status, a->text, a->retry_after);
         *e = (struct push_event){
@@ -604,14 +568,11 @@ static void no_memory(struct inbox *b, struct inbox_item *i)
 
 static bool next_message(struct inbox *b, size_t k, struct push_event *e)
 {
-        struct inbox_item *i = b->ready;
+        struct inbox_item *i = LIST_TAKE(&b->ready, struct inbox_item, ready);
         size_t n;
 
         if (!i)
                 return false;
-        b->ready = i->next_ready;
-        if (!b->ready)
-                b->ready_end = &b->ready;
         i->state = INBOX_DELIVERING;
         if (!b->records[k])
                 b->records[k] = calloc(PUSH_RECORDS_MOST, sizeof(struct record *));
@@ -661,7 +622,7 @@ size_t inbox_poll(struct inbox *b, struct push_event *events, size_t max, usec n
                 n++;
         while (n < max && (next_answer(b, n, &events[n]) || next_message(b, n, &events[n])))
                 n++;
-        if (b->stopping && !b->closed && !b->items && !b->answers && n < max) {
+        if (b->stopping && !b->closed && !b->items.n && !b->answers.n && n < max) {
                 b->closed = true;
                 events[n++] = (struct push_event){ .kind = PUSH_EVENT_CLOSED };
         }
@@ -672,7 +633,7 @@ usec inbox_deadline(const struct inbox *b)
 {
         usec at = b->counted ? b->told_at + TOLD_AGAIN : USEC_NEVER;
 
-        for (const struct inbox_item *i = b->items; i; i = i->next)
+        LIST_EACH (struct inbox_item, i, &b->items, node)
                 if (i->state == INBOX_WAITING)
                         at = MIN_OF(at, i->deadline);
         return at;
@@ -687,8 +648,6 @@ int inbox_new(struct inbox **out, const struct inbox_config *config, struct erro
         if (!b)
                 return error_memory(err);
         b->config = *config;
-        b->ready_end = &b->ready;
-        b->answers_end = &b->answers;
         b->connected = !config->waiting_for;
         b->state = SOURCE_CONNECTING;
         b->say = true;
@@ -700,30 +659,22 @@ struct inbox *inbox_free(struct inbox *b)
 {
         if (!b)
                 return NULL;
-        while (b->items) {
-                struct inbox_item *i = b->items;
-
-                if (i->state == INBOX_JOINED) {
-                        unjoin(i);
-                        drop(b, i);
-                        continue;
-                }
-                for (struct inbox_item *j = i->joined, *next; j; j = next) {
-                        next = j->next_joined;
+        for (struct inbox_item *i; (i = LIST_FIRST(&b->items, struct inbox_item, node));) {
+                for (struct inbox_item *j; (j = LIST_TAKE(&i->joined, struct inbox_item, joins));)
                         drop(b, j);
-                }
-                end(b, i);
+                if (i->state == INBOX_JOINED)
+                        drop(b, i);
+                else
+                        end(b, i);
         }
         for (struct memory *m = b->memories, *next; m; m = next) {
                 next = m->hh.next;
                 HASH_DEL(b->memories, m);
                 free(m);
         }
-        for (struct answer *a = b->answers, *next; a; a = next) {
-                next = a->next;
+        for (struct answer *a; (a = LIST_TAKE(&b->answers, struct answer, node));)
                 free(a);
-        }
-        while (b->spare)
+        while (b->spare.n)
                 inbox_put_on(b);
         for (size_t k = 0; k < EVENTS_MOST; k++) {
                 buf_done(&b->replies[k].headers);

@@ -28,10 +28,10 @@ struct inbox_item { /* embedded in a source's message, zeroed; all is the inbox'
         size_t ids_n;
         struct inbox_place *places; /* in the lines of its keys */
         size_t places_n;
-        struct inbox_item *next, *previous; /* of all */
-        struct inbox_item *next_ready;
-        struct inbox_item *joined, *next_joined; /* those that get this one's outcome */
-        struct inbox_item *leader;
+        struct list_node node, ready; /* of all; of those whose turn it is */
+        struct list joined;           /* those that get this one's outcome */
+        struct list_node joins;
+        struct inbox_item *leader; /* the one it joined */
         usec deadline;
 };
 

@@ -6,6 +6,7 @@
 
 #include "log/log.h"
 #include "base/bucket.h"
+#include "base/list.h"
 #include "base/sample.h"
 #define HASH_NONFATAL_OOM 1 /* what finds no memory is not in its table: hh.tbl is NULL */
 #include "base/table.h"
@@ -32,8 +33,8 @@ static const size_t MEMORY_MOST = (size_t)256 << 20;
 
 /* ---- the host ----------------------------------------------------------- */
 
-struct call {                         /* a request that is under way */
-        struct call *next, *previous; /* of one of the gate's lists: timed, or all others */
+struct call {                  /* a request that is under way */
+        struct list_node node; /* of one of the gate's lists: timed, or all others */
         struct gate *gate;
         struct http_call *http; /* NULL: the caller left */
         uint64_t id;
@@ -50,10 +51,6 @@ struct call {                         /* a request that is under way */
         usec deadline;
         UT_hash_handle hh; /* of put_off */
 };
-struct calls {
-        struct call *first, *last;
-};
-
 struct gate_host {
         struct loop *loop;
         struct http_server *server;
@@ -71,8 +68,7 @@ struct gate {
         const struct push_ops *ops; /* of the source */
         struct route route;         /* of the host's */
         /* the first has the earliest deadline: a Trigger's calls have the same time */
-        struct calls timed;
-        struct calls untimed;
+        struct list timed, untimed;
         struct call *put_off; /* by id */
         uint64_t next_id;
         uint32_t undecided_n;
@@ -323,32 +319,21 @@ static void reply_reset(struct push_reply *r)
         r->length = PUSH_LENGTH_UNKNOWN;
 }
 
-static struct calls *list_of(struct call *c) { return c->timed ? &c->gate->timed : &c->gate->untimed; }
+static struct call *call_of(struct list_node *node) { return LIST_ITEM(node, struct call, node); }
 
 static void link_call(struct call *c)
 {
-        struct calls *list = list_of(c);
-        struct call *before = list->last;
+        struct list *list = c->timed ? &c->gate->timed : &c->gate->untimed;
+        struct list_node *before = list->last;
 
-        while (c->timed && before && before->deadline > c->deadline)
+        while (c->timed && before && call_of(before)->deadline > c->deadline)
                 before = before->previous;
-        c->previous = before;
-        c->next = before ? before->next : list->first;
-        *(c->previous ? &c->previous->next : &list->first) = c;
-        *(c->next ? &c->next->previous : &list->last) = c;
-}
-
-static void unlink_call(struct call *c)
-{
-        struct calls *list = list_of(c);
-
-        *(c->previous ? &c->previous->next : &list->first) = c->next;
-        *(c->next ? &c->next->previous : &list->last) = c->previous;
+        list_insert(list, &c->node, before ? before->next : list->first);
 }
 
 static void set_deadline(struct call *c, usec at)
 {
-        unlink_call(c);
+        list_remove(&c->node);
         c->timed = true;
         c->deadline = at;
         link_call(c);
@@ -408,7 +393,7 @@ static void call_free(struct call *c)
         cancel(c);
         take_up(c);
         decided(c);
-        unlink_call(c);
+        list_remove(&c->node);
         if (c->records != &c->one)
                 free(c->records);
         free(c);
@@ -854,7 +839,7 @@ static void expire(struct gate *g, usec now)
 {
         bool given_up = g->stopping && now >= g->give_up_at;
 
-        for (struct call *c = g->timed.first; c && (given_up || now >= c->deadline); c = g->timed.first) {
+        for (struct call *c; (c = call_of(g->timed.first)) && (given_up || now >= c->deadline);) {
                 cancel(c);
                 finish(c, &(struct push_outcome){
                                   .result = PUSH_TIMEOUT,
@@ -885,7 +870,7 @@ static bool take_answers(struct gate *g, usec now)
         return any;
 }
 
-static bool is_idle(const struct gate *g) { return !g->timed.first && !g->untimed.first; }
+static bool is_idle(const struct gate *g) { return !g->timed.n && !g->untimed.n; }
 
 static bool poll_source(struct gate *g, usec now)
 {
@@ -928,7 +913,7 @@ static bool gate_turn(struct feed *f, usec now)
 static usec gate_deadline(const struct feed *f)
 {
         const struct gate *g = gate_of(f);
-        usec at = g->timed.first ? g->timed.first->deadline : USEC_NEVER;
+        usec at = g->timed.first ? call_of(g->timed.first)->deadline : USEC_NEVER;
 
         if (g->stopping && !is_idle(g))
                 at = MIN_OF(at, g->give_up_at);
@@ -965,9 +950,9 @@ static void gate_free(struct feed *f)
         struct gate *g = gate_of(f);
 
         routes_remove(&f->config.host->routes, &g->route);
-        for (struct call *c = g->untimed.first; c; c = g->untimed.first)
+        for (struct call *c; (c = call_of(g->untimed.first));)
                 call_free(c);
-        for (struct call *c = g->timed.first; c; c = g->timed.first)
+        for (struct call *c; (c = call_of(g->timed.first));)
                 finish(c, &(struct push_outcome){ .result = PUSH_NOT_READY, .text = "the worker stopped" });
         if (f->source)
                 (void)g->ops->free(f->source);

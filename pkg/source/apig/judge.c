@@ -11,13 +11,13 @@ static const usec TROUBLE_LASTS = 10 * USEC_SEC; /* so that one that fails now a
 
 struct judge_question {
         struct http_request request;
-        struct judge_question *next, *previous; /* by deadline: all have the same time */
-        UT_hash_handle hh;                      /* of those that are shared */
+        struct list_node node; /* by deadline: all have the same time */
+        UT_hash_handle hh;     /* of those that are shared */
         unsigned char key[VERDICT_KEY];
         bool shared;
         usec deadline;
         struct buf message;
-        struct judge_wait *waiting;
+        struct list waiting;
 };
 
 struct judge {
@@ -25,10 +25,10 @@ struct judge {
         struct http_target *target;
         struct verdicts *verdicts; /* NULL: nothing is remembered */
         struct verdict *no_memory; /* what is said where there is none for a verdict */
-        struct judge_question *first, *last, *shared;
-        struct judge_question *unsent; /* from this one on */
-        struct list answered;          /* requests of questions */
-        struct judge_wait *decided, **decided_last;
+        struct list unsent, sent;  /* questions */
+        struct judge_question *shared;
+        struct list answered; /* requests of questions */
+        struct list decided;  /* those that waited */
         struct judge_counts counts;
         usec failed_at, said_at; /* the last failure, the last line about one */
         uint64_t unsaid;
@@ -40,20 +40,12 @@ struct judge {
 static void wait_for(struct judge_question *q, struct judge_wait *w)
 {
         w->question = q;
-        w->previous = NULL;
-        w->next = q->waiting;
-        if (w->next)
-                w->next->previous = w;
-        q->waiting = w;
+        list_append(&q->waiting, &w->node);
 }
 
-static void stop_waiting(struct judge_wait *w)
+static struct judge_wait *first_of(struct judge_question *q)
 {
-        *(w->previous ? &w->previous->next : &w->question->waiting) = w->next;
-        if (w->next)
-                w->next->previous = w->previous;
-        w->question = NULL;
-        w->next = w->previous = NULL;
+        return LIST_FIRST(&q->waiting, struct judge_wait, node);
 }
 
 static const struct http *port_of(const struct judge *j) { return &j->config.services->http; }
@@ -61,12 +53,9 @@ static const struct http *port_of(const struct judge *j) { return &j->config.ser
 static void question_free(struct judge *j, struct judge_question *q)
 {
         http_release(port_of(j), &q->request);
-        *(q->previous ? &q->previous->next : &j->first) = q->next;
-        *(q->next ? &q->next->previous : &j->last) = q->previous;
+        list_remove(&q->node);
         if (q->shared && j->shared)
                 HASH_DEL(j->shared, q);
-        if (j->unsent == q)
-                j->unsent = q->next;
         buf_done(&q->message);
         free(q);
 }
@@ -75,49 +64,25 @@ static void question_free(struct judge *j, struct judge_question *q)
 static void decide(struct judge *j, struct judge_question *q, struct verdict *v)
 {
         v = v ? v : verdict_hold(j->no_memory);
-        for (struct judge_wait *w = q->waiting, *next; w; w = next) {
-                next = w->next;
+        for (struct judge_wait *w; (w = LIST_TAKE(&q->waiting, struct judge_wait, node));) {
                 *w = (struct judge_wait){ .verdict = verdict_hold(v) };
-                *j->decided_last = w;
-                j->decided_last = &w->next;
+                list_append(&j->decided, &w->node);
         }
         (void)verdict_release(v);
         question_free(j, q);
 }
 
-struct judge_wait *judge_take(struct judge *j)
-{
-        struct judge_wait *w = j->decided;
-
-        if (!w)
-                return NULL;
-        if (!(j->decided = w->next))
-                j->decided_last = &j->decided;
-        w->next = NULL;
-        return w;
-}
+struct judge_wait *judge_take(struct judge *j) { return LIST_TAKE(&j->decided, struct judge_wait, node); }
 
 void judge_forget(struct judge *j, struct judge_wait *w)
 {
         struct judge_question *q = w->question;
 
-        if (q) {
-                stop_waiting(w);
-                if (!q->waiting)
-                        question_free(j, q);
-                return;
-        }
-        if (!w->verdict)
-                return;
-        for (struct judge_wait **at = &j->decided; *at; at = &(*at)->next)
-                if (*at == w) {
-                        *at = w->next;
-                        if (j->decided_last == &w->next)
-                                j->decided_last = at;
-                        break;
-                }
-        w->next = NULL;
+        list_remove(&w->node);
+        w->question = NULL;
         w->verdict = verdict_release(w->verdict);
+        if (q && !q->waiting.n)
+                question_free(j, q);
 }
 
 /* ---- what goes wrong ---------------------------------------------------- */
@@ -161,7 +126,7 @@ static int submit(struct judge *j, struct judge_question *q, struct error *err)
         BUF_AT_END struct buf headers = BUF_INIT(HEADERS_MOST);
         if (buf_reserve(&q->message, HTTP_HEADROOM))
                 q->message.n = HTTP_HEADROOM;
-        j->config.kind->write(j->config.cookie, q->waiting, &headers, &q->message);
+        j->config.kind->write(j->config.cookie, first_of(q), &headers, &q->message);
         if (headers.failed)
                 return error_set(err, ERROR_INVALID, "the request to it would have too long headers");
         q->request.target = j->target;
@@ -189,14 +154,10 @@ bool judge_ask(struct judge *j, const unsigned char key[VERDICT_KEY], bool share
         memcpy(q->key, key, VERDICT_KEY);
         q->deadline = clock_monotonic(j->config.services->clock) + j->config.timeout;
         q->message.max = MESSAGE_MOST;
-        q->previous = j->last;
-        *(q->previous ? &q->previous->next : &j->first) = q;
-        j->last = q;
+        list_append(&j->unsent, &q->node);
         if (shared)
                 HASH_ADD(hh, j->shared, key, VERDICT_KEY, q);
         q->shared = q->hh.tbl != NULL;
-        if (!j->unsent)
-                j->unsent = q;
         wait_for(q, w);
         return true;
 }
@@ -205,8 +166,8 @@ static void send_questions(struct judge *j)
 {
         struct error err;
 
-        for (struct judge_question *q = j->unsent; q; q = j->unsent) {
-                j->unsent = q->next;
+        for (struct judge_question *q; (q = LIST_TAKE(&j->unsent, struct judge_question, node));) {
+                list_append(&j->sent, &q->node);
                 j->counts.asked++;
                 if (submit(j, q, &err) == 0)
                         continue;
@@ -235,10 +196,10 @@ static void answered(struct judge *j, struct judge_question *q, usec now)
         if (!v && !why.n)
                 say(j, "out of memory");
         else if (!v) {
-                if ((c->status < 200 || c->status > 299) && c->body.n && q->waiting &&
+                if ((c->status < 200 || c->status > 299) && c->body.n && q->waiting.n &&
                     j->config.kind->quote && will_say(j, now)) {
                         buf_text(&why, ": ");
-                        j->config.kind->quote(q->waiting, c->body, &why);
+                        j->config.kind->quote(first_of(q), c->body, &why);
                 }
                 say(j, why.p);
                 v = c->status >= 200 && c->status <= 299
@@ -257,6 +218,11 @@ static void answered(struct judge *j, struct judge_question *q, usec now)
         decide(j, q, v);
 }
 
+static struct judge_question *first_sent(const struct judge *j)
+{
+        return LIST_FIRST(&j->sent, struct judge_question, node);
+}
+
 void judge_turn(struct judge *j, usec now)
 {
         send_questions(j);
@@ -265,9 +231,7 @@ void judge_turn(struct judge *j, usec now)
 
                 answered(j, CONTAINER_OF(q, struct judge_question, request), now);
         }
-        while (j->first && now >= j->first->deadline) {
-                struct judge_question *q = j->first;
-
+        for (struct judge_question *q; (q = first_sent(j)) && now >= q->deadline;) {
                 say(j, "no answer in time");
                 decide(j, q, too_late());
         }
@@ -275,7 +239,9 @@ void judge_turn(struct judge *j, usec now)
 
 usec judge_deadline(const struct judge *j)
 {
-        return j->decided || j->unsent ? 0 : j->first ? j->first->deadline : USEC_NEVER;
+        const struct judge_question *q = first_sent(j);
+
+        return j->decided.n || j->unsent.n ? 0 : q ? q->deadline : USEC_NEVER;
 }
 const char *judge_trouble(const struct judge *j) { return j->trouble[0] ? j->trouble : NULL; }
 void judge_counts(const struct judge *j, struct judge_counts *out) { *out = j->counts; }
@@ -290,7 +256,6 @@ int judge_new(struct judge **out, const struct judge_config *config, struct erro
         if (!j)
                 return error_memory(err);
         j->config = *config;
-        j->decided_last = &j->decided;
         j->no_memory = verdict_refuse(503, "APIG.0202", "Authorizer unavailable: out of memory");
         if (!j->no_memory) {
                 free(j);
@@ -311,8 +276,10 @@ struct judge *judge_free(struct judge *j)
 {
         if (!j)
                 return NULL;
-        while (j->first)
-                question_free(j, j->first);
+        for (struct judge_question *q; (q = LIST_FIRST(&j->unsent, struct judge_question, node));)
+                question_free(j, q);
+        for (struct judge_question *q; (q = first_sent(j));)
+                question_free(j, q);
         j->config.services->peers.ops->close(j->config.services->peers.cookie, j->target);
         (void)verdicts_free(j->verdicts);
         (void)verdict_release(j->no_memory);

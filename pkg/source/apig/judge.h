@@ -11,8 +11,8 @@ struct judge_question;
 
 struct judge_wait {                      /* a caller that waits; embedded in its request, zeroed */
         struct judge_question *question; /* NULL: none, or it is decided */
-        struct judge_wait *next, *previous;
-        struct verdict *verdict; /* decided: held; judge_take hands it over */
+        struct list_node node;           /* of those that wait for it, or of those that are decided */
+        struct verdict *verdict;         /* decided: held; judge_take hands it over */
 };
 
 struct judge_kind {
