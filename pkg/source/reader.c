@@ -373,7 +373,7 @@ static struct befallen *befallen(struct reader *r, const char *reason, uint32_t 
         for (uint32_t i = 0; i < r->befallen_n; i++) {
                 struct befallen *at = &r->befallen[i];
 
-                if (strcmp(at->reason, reason) != 0)
+                if (!string_equal(at->reason, reason))
                         continue;
                 if (at->track == track)
                         return at;
