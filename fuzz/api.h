@@ -5,7 +5,7 @@
 #include <jansson.h>
 
 #include "fuzz/demand.h"
-#include "http/intake.h"
+#include "http/server/intake.h"
 #include "source/source.h"
 
 #define NOW ((usec)1704164645 * USEC_SEC) /* 20240102T030405Z */

@@ -18,7 +18,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
         if (!size)
                 return 0;
-        at.load = data[0] & 3;
+        at.load = data[0] & 1;
         at.for_records = data[0] & 4;
         at.at = (data[0] & 8) - 1;
         for (size_t i = 0; i < COUNT_OF(kinds); i++)
@@ -26,7 +26,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                     (struct str){ (const char *)data + 1, size - 1 }, &err);
         if (reader_new(&d.poller.reader, &config, 1, &err) < 0)
                 abort();
-        (void)dis_discovered(&d.poller, (struct str){ (const char *)data + 1, size - 1 }, &err);
+        for (int i = 0; i < 2; i++) { /* the list, and then what the app has of it */
+                d.first = i ? FIRST_STATE : FIRST_LIST;
+                *d.after = 0;
+                (void)dis_discovered(&d.poller, (struct str){ (const char *)data + 1, size - 1 }, &err);
+        }
         (void)reader_free(d.poller.reader);
         HASH_ITER(hh, d.partitions, p, next)
         {

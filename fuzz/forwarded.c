@@ -2,8 +2,8 @@
  * itself. */
 #include <stdio.h>
 
-#include "http/codec.h"
-#include "http/forwarded.h"
+#include "http/wire/codec.h"
+#include "http/server/forwarded.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -1,7 +1,7 @@
 /* Requests, whole and in pieces: what comes of bytes must not depend on how they were cut, what is served
  * must be what it says, and behind a refusal nothing is. */
 #include "fuzz/demand.h"
-#include "http/intake.h"
+#include "http/server/intake.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

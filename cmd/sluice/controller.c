@@ -3,7 +3,7 @@
 
 #include "controller/controller.h"
 #include "controller/strip.h"
-#include "http/server.h"
+#include "http/server/server.h"
 #include "options.h"
 #include "source/source.h"
 

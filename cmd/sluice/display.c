@@ -6,7 +6,7 @@
 
 #include "base/loop.h"
 #include "base/random.h"
-#include "http/server.h"
+#include "http/server/server.h"
 #include "json/writer.h"
 #include "options.h"
 

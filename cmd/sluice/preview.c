@@ -3,7 +3,7 @@
 #include <unistd.h>
 
 #include "filter/filter.h"
-#include "http/url.h"
+#include "http/wire/url.h"
 #include "options.h"
 #include "source/timer/cron.h"
 #include "source/timer/timer.h"

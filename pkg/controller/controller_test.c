@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "controller/children.h"
-#include "http/server.h"
+#include "http/server/server.h"
 #include "source/source.h"
 
 enum { OBJECTS = 32, CALLS = 256, WATCHES = 16 };

@@ -1,4 +1,4 @@
-#include "http/fetch.h"
+#include "http/client/fetch.h"
 #include "host/host.h"
 
 #include <assert.h>

@@ -6,7 +6,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "http/server.h"
+#include "http/server/server.h"
 #include "kube/client.h"
 #include "log/log.h"
 #include "worker/testing.h"

@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "http/server.h"
+#include "http/server/server.h"
 #include "kube/checkpoint.h"
 #include "kube/events.h"
 #include "kube/leases.h"

@@ -25,6 +25,11 @@ static struct worker {
         bool cut;   /* its calls fail */
         bool slow;  /* it does not give back what is leaving */
         usec died;
+        usec lag; /* of answers, behind what they tell of */
+        struct late {
+                struct lease lease;
+                usec at; /* 0: none */
+        } late[SLOTS];
 } workers[WORKERS];
 static uint32_t slots_n;
 static usec now;
@@ -59,10 +64,19 @@ static int teardown(void **state UNUSED)
         return 0;
 }
 
+static void deliver(struct worker *w, uint32_t slot)
+{
+        struct late *late = &w->late[slot];
+        const struct lease *l = &late->lease;
+        const struct slots_lease seen = { l->holder, l->renewed, l->waits, l->version, 15, l->transitions };
+
+        late->at = 0;
+        slots_done(w->slots, slot, &seen, now + w->ahead);
+}
+
 static void answer(struct worker *w, const struct slots_job *j)
 {
         struct lease *l = &leases[j->slot];
-        struct slots_lease seen;
         struct error err;
 
         if (w->cut) {
@@ -85,8 +99,9 @@ static void answer(struct worker *w, const struct slots_job *j)
                 (void)snprintf(l->waits, sizeof(l->waits), "%s", j->waits);
         if (j->kind != SLOTS_READ)
                 (void)snprintf(l->version, sizeof(l->version), "%llu", (unsigned long long)++writes);
-        seen = (struct slots_lease){ l->holder, l->renewed, l->waits, l->version, 15, l->transitions };
-        slots_done(w->slots, j->slot, &seen, now + w->ahead);
+        w->late[j->slot] = (struct late){ *l, now + w->lag };
+        if (!w->lag)
+                deliver(w, j->slot);
 }
 
 static struct claim look(int i, uint32_t slot)
@@ -117,6 +132,9 @@ static void step(void)
                 struct slots_job j;
                 int jobs = 0;
 
+                for (uint32_t s = 0; w->slots && s < slots_n; s++)
+                        if (w->late[s].at && now >= w->late[s].at)
+                                deliver(w, s);
                 while (w->slots && slots_next(w->slots, now + w->ahead, &j)) {
                         answer(w, &j);
                         assert_true(++jobs < 100);
@@ -138,6 +156,15 @@ static void pass(usec time)
 {
         for (usec until = now + time; now < until;)
                 step();
+}
+
+static int64_t transitions(void)
+{
+        int64_t n = 0;
+
+        for (uint32_t s = 0; s < slots_n; s++)
+                n += leases[s].transitions;
+        return n;
 }
 
 /* How long until it is so; at most a minute. */
@@ -177,6 +204,7 @@ static void those_who_come_get_their_share(void **state UNUSED)
         start(1, "b");
         assert_true(until_held(1, 3) <= 50 * USEC_SEC);
         assert_int_equal(held(0), 3);
+        assert_int_equal(transitions(), 6 + 3); /* none was taken back */
         start(2, "c");
         (void)until_held(2, 2);
         pass(30 * USEC_SEC);
@@ -184,14 +212,10 @@ static void those_who_come_get_their_share(void **state UNUSED)
                 assert_int_equal(held(i), 2);
         /* Nothing moves any more. */
         for (int minute = 0; minute < 10; minute++) {
-                int64_t moves = 0, after = 0;
+                int64_t moves = transitions();
 
-                for (int i = 0; i < 6; i++)
-                        moves += leases[i].transitions;
                 pass(USEC_MINUTE);
-                for (int i = 0; i < 6; i++)
-                        after += leases[i].transitions;
-                assert_int_equal(after, moves);
+                assert_int_equal(transitions(), moves);
         }
 }
 
@@ -207,11 +231,15 @@ static void two_who_start_at_once_end_up_even(void **state UNUSED)
 
 static void the_only_slot_stays_with_its_holder(void **state UNUSED)
 {
+        uint64_t before;
+
         slots_n = 1;
         start(0, "a");
         pass(USEC_SEC);
         start(1, "b");
+        before = writes;
         pass(5 * USEC_MINUTE);
+        assert_in_range(writes - before, 55, 62); /* who waits in vain writes nothing */
         assert_int_equal(held(0), 1);
         assert_string_equal(look(1, 0).why, "a");
         assert_int_equal(leases[0].transitions, 1);
@@ -302,6 +330,48 @@ static void a_short_outage_moves_nothing(void **state UNUSED)
         }
 }
 
+/* Of one who holds but one more than he who waits nothing is due. */
+static void who_waits_with_nearly_as_many_gets_none(void **state UNUSED)
+{
+        slots_n = 3;
+        start(0, "a");
+        pass(USEC_SEC);
+        for (int i = 0; i < 20; i++) {
+                (void)snprintf(leases[1].waits, sizeof(leases[1].waits), "b 2");
+                (void)snprintf(leases[1].version, sizeof(leases[1].version), "%llu",
+                               (unsigned long long)++writes);
+                pass(6 * USEC_SEC);
+                assert_int_equal(held(0), 3);
+        }
+        assert_string_equal(leases[1].waits, "");
+        (void)snprintf(leases[1].waits, sizeof(leases[1].waits), "b 1");
+        (void)snprintf(leases[1].version, sizeof(leases[1].version), "%llu", (unsigned long long)++writes);
+        pass(6 * USEC_SEC);
+        assert_int_equal(held(0), 2);
+}
+
+/* A renewal counts from when it was sent: its answer may come late. */
+static void a_late_answer_renews_no_longer(void **state UNUSED)
+{
+        slots_n = 1;
+        start(0, "a");
+        pass(USEC_SEC);
+        start(1, "b");
+        pass(USEC_MINUTE);
+        workers[0].lag = 4 * USEC_SEC;
+        for (usec at = 0; at < 20 * USEC_SEC && !workers[0].late[0].at; at += 100 * USEC_MSEC)
+                step();
+        while (workers[0].late[0].at)
+                step();
+        workers[0].cut = workers[0].slow = true;
+        for (usec since = now; held(1) == 0; step()) {
+                assert_true(now - since <= 25 * USEC_SEC);
+                if (!workers[0].died && look(0, 0).state == CLAIM_LEAVING)
+                        workers[0].died = now;
+        }
+        assert_true(workers[0].died && now - workers[0].died >= 4 * USEC_SEC);
+}
+
 /* A process that begins again under its name goes on at once. */
 static void the_same_name_goes_on(void **state UNUSED)
 {
@@ -359,6 +429,8 @@ int main(void)
                                                 teardown),
                 cmocka_unit_test_setup_teardown(clocks_need_not_agree, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_short_outage_moves_nothing, setup, teardown),
+                cmocka_unit_test_setup_teardown(who_waits_with_nearly_as_many_gets_none, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_late_answer_renews_no_longer, setup, teardown),
                 cmocka_unit_test_setup_teardown(the_same_name_goes_on, setup, teardown),
                 cmocka_unit_test_setup_teardown(who_waited_and_died_moves_one_slot_at_most, setup, teardown),
                 cmocka_unit_test_setup_teardown(an_api_server_that_is_away, setup, teardown),

@@ -400,14 +400,20 @@ static void discovered(struct poller *p, usec now)
         struct error err = { 0 };
         enum poller_step step = POLLER_FAILED;
 
-        if (succeeded(&p->discovery))
+        if (succeeded(&p->discovery)) {
+                p->discover_refusals = 0;
                 step = judged(p->ops->discovered(p, buf_view(&p->discovery.answer), &err), &err);
-        else
+        } else {
                 why(&p->discovery, &err);
+                if (p->discovery.refusal.verdict != CLOUD_DONE && p->ops->discover_refused &&
+                    ++p->discover_refusals <= REFUSALS_MOST)
+                        step = p->ops->discover_refused(p, &p->discovery.refusal, &err);
+        }
         if (step == POLLER_AGAIN) {
                 discover_next(p, now);
                 return;
         }
+        p->discover_refusals = 0;
         if (step == POLLER_FAILED) {
                 discover_failed(p, &err, now);
                 return;

@@ -67,6 +67,8 @@ struct poller_ops {
         void (*discover)(struct poller *, struct cloud_request *);
         /* reader_add for each that is new (ERROR_EXISTS is none), reader_end for those that end. */
         enum poller_step (*discovered)(struct poller *, struct str body, struct error *);
+        /* Optional: what a refusal means when it is no failure. Sixteen in a row are one. */
+        enum poller_step (*discover_refused)(struct poller *, const struct cloud_error *, struct error *);
         /* Each track has one reader among the Trigger's workers: the services' claims say which. */
         bool claimed;
         /* LOAD, FETCH, SAVE, as far as the configuration has them. */
@@ -104,7 +106,7 @@ struct poller {
         struct buf mark;
         struct random random;
         usec discover_at;
-        unsigned discover_failures;
+        unsigned discover_failures, discover_refusals;
         struct share share;    /* of the claims */
         bool stopping, closed; /* closed: but for the claims that are released still */
 };

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "api/trigger.h"
-#include "http/client.h"
+#include "http/client/client.h"
 
 struct access;
 

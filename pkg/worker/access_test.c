@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include "log/log.h"
-#include "http/server.h"
+#include "http/server/server.h"
 #include "worker/testing.h"
 
 static struct {

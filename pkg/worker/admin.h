@@ -1,7 +1,7 @@
 /* The admin port of a worker: /livez, /readyz, /metrics (Prometheus text), /status (JSON). Loop's thread. */
 #pragma once
 
-#include "http/server.h"
+#include "http/server/server.h"
 #include "worker/pipeline.h"
 
 struct admin;

@@ -2,7 +2,7 @@
  * address for all services, for tests. One per process; loop's thread. */
 #pragma once
 
-#include "http/client.h"
+#include "http/client/client.h"
 #include "huawei/cloud.h"
 
 struct cloud_client;

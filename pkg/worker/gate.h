@@ -4,7 +4,7 @@
  * window answers at once. Loop's thread. */
 #pragma once
 
-#include "http/server.h"
+#include "http/server/server.h"
 #include "worker/feed.h"
 
 struct gate_host;

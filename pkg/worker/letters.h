@@ -3,7 +3,7 @@
 #pragma once
 
 #include "delivery/delivery.h"
-#include "http/client.h"
+#include "http/client/client.h"
 #include "worker/request.h"
 
 struct letters;

@@ -3,7 +3,7 @@
  * behind them. Loop's thread. */
 #pragma once
 
-#include "http/client.h"
+#include "http/client/client.h"
 #include "worker/feed.h"
 
 struct pipeline;

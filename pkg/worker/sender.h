@@ -4,7 +4,7 @@
 #pragma once
 
 #include "delivery/delivery.h"
-#include "http/client.h"
+#include "http/client/client.h"
 #include "worker/access.h"
 #include "worker/letters.h"
 

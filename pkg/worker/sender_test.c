@@ -4,7 +4,7 @@
 
 #include <sys/resource.h>
 
-#include "http/server.h"
+#include "http/server/server.h"
 #include "transform/child.h"
 #include "worker/testing.h"
 

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "api/trigger.h"
-#include "http/client.h"
+#include "http/client/client.h"
 
 /* Views borrow from the Trigger and from the buffer. secrets: the folder of Secrets; NULL: there is none. */
 int target_config(struct http_target_config *, const struct trigger *, const char *url, const char *secrets,

@@ -171,6 +171,22 @@ def test_latest_is_what_comes_after_the_first_start(stream, cloud, said):
     assert not set(stream.arrived()) & set(missed)
 
 
+def test_a_first_start_that_was_interrupted_is_finished(stream, cloud):
+    """What is there already is old, whatever was saved before the end."""
+    stream.put(40)
+    missed, stream.sent = stream.sent, []
+    cloud.fault("dis.commit_checkpoint", faults.status(503), times=1 << 30, skip=1)
+    run = stream.start(startPosition="Latest")
+    wait_until("one of two is saved", lambda: len(cloud.dis.checkpoints) == 1)
+    run.kill()
+    cloud.clear_faults()
+    stream.start(startPosition="Latest")
+    wait_until("the start is saved", lambda: len(cloud.dis.checkpoints) == 2)
+    stream.put(40)
+    stream.wait_arrived()
+    assert not set(stream.arrived()) & set(missed)
+
+
 def test_a_checkpoint_is_the_next_number(stream, cloud):
     """As the official Kafka adapter leaves it: nothing is lost, nothing repeated."""
     stream.put(40)

@@ -5,15 +5,16 @@
 #include "source/cloud.h"
 #include "source/dis/records.h"
 
-enum { STATES_MOST = 1000, PAGE_MOST = 64 << 20 };
+enum { PAGE_MOST = 64 << 20 };
 enum { EMPTY_MOST = 3 }; /* answers without records where there are some, before that is a failure */
 /* A cursor is good for 300 s; a new partition is to be found within 30 s. */
 static const usec CURSOR_LIFE = 270 * USEC_SEC, DISCOVERY = 20 * USEC_SEC;
 
 /* ---- requests ----------------------------------------------------------- */
 
-static void checkpoint_query(const struct dis *d, const struct partition *at, struct cloud_request *q)
+void dis_ask_for_checkpoint(const struct dis *d, const struct partition *at, struct cloud_request *q)
 {
+        buf_printf(&q->what, "checkpoint of partition %s", at->name);
         buf_text(&q->path, "/v2/{project_id}/checkpoints");
         poller_query(q, "stream_name", str_of(d->spec->stream));
         poller_query(q, "partition_id", str_of(at->name));
@@ -21,7 +22,7 @@ static void checkpoint_query(const struct dis *d, const struct partition *at, st
         poller_query(q, "checkpoint_type", STR("LAST_READ"));
 }
 
-static void ask_for_app(const struct dis *d, struct cloud_request *q)
+void dis_ask_for_app(const struct dis *d, struct cloud_request *q)
 {
         struct writer w;
 
@@ -34,8 +35,8 @@ static void ask_for_app(const struct dis *d, struct cloud_request *q)
         writer_object_end(&w);
 }
 
-static void ask_to_save(const struct dis *d, const struct partition *at, struct str number,
-                        struct cloud_request *q)
+void dis_ask_to_save(const struct dis *d, const struct partition *at, struct str number, const char *metadata,
+                     struct cloud_request *q)
 {
         struct writer w;
 
@@ -49,30 +50,8 @@ static void ask_to_save(const struct dis *d, const struct partition *at, struct 
         writer_member_text(&w, "stream_name", d->spec->stream);
         writer_member_text(&w, "partition_id", at->name);
         writer_member_string(&w, "sequence_number", number);
-        writer_member_text(&w, "metadata", "");
+        writer_member_text(&w, "metadata", metadata);
         writer_object_end(&w);
-}
-
-static void ask_to_load(const struct dis *d, const struct partition *at, struct cloud_request *q)
-{
-        char number[24];
-
-        switch (at->load) {
-        case LOAD_CHECKPOINT:
-                checkpoint_query(d, at, q);
-                buf_printf(&q->what, "checkpoint of partition %s", at->name);
-                return;
-        case LOAD_APP: ask_for_app(d, q); return;
-        case LOAD_STATE:
-                buf_printf(&q->path, "/v2/{project_id}/apps/%s/streams/%s", d->app.p, d->spec->stream);
-                buf_printf(&q->what, "checkpoints of app %s", d->app.p);
-                poller_query(q, "checkpoint_type", STR("LAST_READ"));
-                poller_query_int(q, "limit", STATES_MOST);
-                return;
-        case LOAD_START:
-                (void)snprintf(number, sizeof(number), "%lld", (long long)at->start);
-                ask_to_save(d, at, str_of(number), q);
-        }
 }
 
 static void ask_for_cursor(const struct dis *d, const struct partition *at, struct str mark,
@@ -112,20 +91,22 @@ static void ask(struct poller *p, const struct reader_job *job, struct cloud_req
         const struct dis *d = dis_of(p);
         struct partition *at = job->own;
 
-        if (job->kind == READER_LOAD)
-                ask_to_load(d, at, q);
+        if (job->kind == READER_LOAD && at->load == LOAD_APP)
+                dis_ask_for_app(d, q);
+        else if (job->kind == READER_LOAD)
+                dis_ask_for_checkpoint(d, at, q);
         else if (job->kind == READER_FETCH)
                 ask_to_fetch(d, at, job, q);
         else if (at->make_app)
-                ask_for_app(d, q);
+                dis_ask_for_app(d, q);
         else
-                ask_to_save(d, at, job->mark, q);
+                dis_ask_to_save(d, at, job->mark, "", q);
 }
 
 /* ---- answers ------------------------------------------------------------ */
 
-/* As text or as a number; -1: there is none. */
-static int64_t sequence_of(const json_t *object, const char *name)
+/* As text or as a number. */
+int64_t dis_sequence_of(const json_t *object, const char *name)
 {
         const json_t *v = json_object_get(object, name);
 
@@ -142,54 +123,32 @@ static void mark_number(struct poller *p, int64_t number)
         poller_mark(p, str_of(text));
 }
 
-/* Where a partition begins that has no checkpoint. */
+/* Where a partition begins that has no checkpoint; with Latest it is a new one (first.c). */
 static enum poller_step begin(struct dis *d, struct partition *at)
 {
         int start = at->late ? DIS_TRIM_HORIZON : d->spec->start;
 
-        at->load = LOAD_CHECKPOINT;
         if (start == DIS_AT_SEQUENCE_NUMBER)
                 mark_number(&d->poller, d->spec->start_sequence);
         at->by_time = start == DIS_AT_TIMESTAMP;
-        if (start != DIS_LATEST || d->app_state == APP_USED)
-                return POLLER_DONE;
-        /* The start is saved at once: what comes between it and the first record is not lost by a restart. */
-        at->load = d->app_state == APP_UNKNOWN ? LOAD_STATE : LOAD_START;
-        at->start = at->newest;
-        return POLLER_AGAIN;
+        return POLLER_DONE;
 }
 
 static enum poller_step loaded(struct dis *d, struct partition *at, struct str body, struct error *err)
 {
         JSON_AT_END json_t *root = NULL;
-        const json_t *states, *state;
         int64_t number;
-        size_t i;
 
-        switch (at->load) {
-        case LOAD_APP: at->load = LOAD_CHECKPOINT; return POLLER_AGAIN;
-        case LOAD_START:
+        if (at->load == LOAD_APP) {
                 at->load = LOAD_CHECKPOINT;
-                mark_number(&d->poller, at->start);
-                return POLLER_DONE;
-        case LOAD_CHECKPOINT:
-        case LOAD_STATE: break;
+                return POLLER_AGAIN;
         }
         if (!(root = read_object(body, err)))
                 return POLLER_FAILED;
-        if (at->load == LOAD_CHECKPOINT) {
-                if ((number = sequence_of(root, "sequence_number")) < 0)
-                        return begin(d, at);
-                mark_number(&d->poller, number);
-                return POLLER_DONE;
-        }
-        states = json_object_get(root, "partition_consuming_states");
-        if (d->app_state == APP_UNKNOWN) {
-                d->app_state = APP_FRESH;
-                json_array_foreach(states, i, state) if (sequence_of(state, "sequence_number") >= 0)
-                        d->app_state = APP_USED;
-        }
-        return begin(d, at);
+        if ((number = dis_sequence_of(root, "sequence_number")) < 0)
+                return begin(d, at);
+        mark_number(&d->poller, number);
+        return POLLER_DONE;
 }
 
 static enum poller_step cursor_got(struct dis *d, struct partition *at, const struct reader_job *job,
@@ -302,6 +261,7 @@ static bool is_gone(const struct cloud_error *r)
         return is(r, "DIS.4319") || is(r, "DIS.4302") || is(r, "DIS.4201");
 }
 static bool is_out_of_range(const struct cloud_error *r) { return is(r, "DIS.4224") || is(r, "DIS.4226"); }
+bool dis_cannot_be_saved(const struct cloud_error *r) { return is_gone(r) || is_out_of_range(r); }
 
 static enum poller_step load_refused(struct dis *d, struct partition *at, const struct cloud_error *r)
 {
@@ -318,9 +278,7 @@ static enum poller_step load_refused(struct dis *d, struct partition *at, const 
                 reader_end(d->poller.reader, at->track);
                 return POLLER_DONE;
         }
-        if (step == LOAD_CHECKPOINT && is(r, "DIS.4375"))
-                return begin(d, at);
-        return step == LOAD_START && is_out_of_range(r) ? POLLER_DONE : POLLER_FAILED;
+        return is(r, "DIS.4375") ? begin(d, at) : POLLER_FAILED;
 }
 
 static enum poller_step fetch_refused(struct dis *d, struct partition *at, const struct cloud_error *r)
@@ -357,7 +315,7 @@ static enum poller_step save_refused(struct dis *d, struct partition *at, const 
                 at->make_app = true;
                 return POLLER_AGAIN;
         }
-        if (!is_gone(r) && !is_out_of_range(r))
+        if (!dis_cannot_be_saved(r))
                 return POLLER_FAILED;
         /* It can never be saved: the next one may. */
         reader_warn(d->poller.reader, "CheckpointRefused", "the checkpoint of partition %s is not taken: %s",
@@ -408,6 +366,7 @@ const struct poller_ops dis_ops = { .service = "dis",
                                     .claimed = true,
                                     .discover = dis_discover,
                                     .discovered = dis_discovered,
+                                    .discover_refused = dis_discover_refused,
                                     .ask = ask,
                                     .answered = answered,
                                     .refused = refused,

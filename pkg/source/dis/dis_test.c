@@ -3,6 +3,8 @@
 #include "source/dis/list.c"
 #include "tests/sim/memory.h"
 
+#include "source/dis/first.c"
+
 #include <setjmp.h>
 #include <stdarg.h>
 
@@ -187,11 +189,11 @@ static void ranges_and_names_are_read_as_they_come(void **state UNUSED)
                            *long_name = json_string("shardId-0000000003"), *none = json_string("");
         const json_t *same[] = { number, text, long_name };
         for (size_t i = 0; i < COUNT_OF(same); i++) {
-                assert_true(read_name(same[i], name));
+                assert_true(dis_read_name(same[i], name));
                 assert_string_equal(name, "shardId-0000000003");
         }
-        assert_false(read_name(none, name));
-        assert_false(read_name(NULL, name));
+        assert_false(dis_read_name(none, name));
+        assert_false(dis_read_name(NULL, name));
 }
 
 static enum poller_step load(struct bench *b, const char *body, const char *mark)
@@ -207,32 +209,175 @@ static enum poller_step load(struct bench *b, const char *body, const char *mark
         return step;
 }
 
-static void the_first_start_is_told_from_later_ones(void **state)
+static void a_partition_without_a_checkpoint_begins_as_told(void **state)
 {
         struct bench *b = *state;
 
         spec.start = DIS_LATEST;
-        b->at.newest = 17;
         assert_int_equal(load(b, "{\"sequence_number\":\"12\"}", "12"), POLLER_DONE);
-        assert_int_equal(load(b, "{\"sequence_number\":\"-1\"}", ""), POLLER_AGAIN);
-        assert_int_equal(b->at.load, LOAD_STATE);
-        assert_int_equal(load(b, "{\"partition_consuming_states\":[{\"sequence_number\":-1}]}", ""),
-                         POLLER_AGAIN);
-        assert_int_equal(b->at.load, LOAD_START);
-        assert_int_equal(load(b, "", "17"), POLLER_DONE);
-        /* The app is known to others: what has no checkpoint is new. */
-        b->d.app_state = APP_USED;
-        assert_int_equal(load(b, "{\"sequence_number\":\"\"}", ""), POLLER_DONE);
-        b->d.app_state = APP_FRESH;
-        b->at.late = true;
-        assert_int_equal(load(b, "{}", ""), POLLER_DONE);
-        b->at.late = false;
+        assert_int_equal(load(b, "{\"sequence_number\":\"-1\"}", ""), POLLER_DONE); /* a new one */
         spec.start = DIS_AT_SEQUENCE_NUMBER;
         spec.start_sequence = 9;
         assert_int_equal(load(b, "{}", "9"), POLLER_DONE);
-        spec.start = DIS_TRIM_HORIZON;
+        b->at.late = true;
+        assert_int_equal(load(b, "{}", ""), POLLER_DONE);
+        b->at.late = false;
+        spec.start = DIS_AT_TIMESTAMP;
         spec.start_sequence = -1;
         assert_int_equal(load(b, "{}", ""), POLLER_DONE);
+        assert_true(b->at.by_time);
+        spec.start = DIS_TRIM_HORIZON;
+        assert_int_equal(load(b, "{}", ""), POLLER_DONE);
+        assert_false(b->at.by_time);
+}
+
+/* ---- the first start ---------------------------------------------------- */
+
+#define PARTITION(id, status, range)                                                                         \
+        "{\"partition_id\":\"" id "\",\"status\":\"" status "\",\"sequence_number_range\":\"" range "\"}"
+#define LIST                                                                                                 \
+        "{\"partitions\":[" PARTITION("0", "ACTIVE", "[0 : 7]") "," PARTITION(                               \
+                "1", "ACTIVE", "[2 : 9]") "," PARTITION("2", "EXPIRED",                                      \
+                                                        "[0 : 0]") "," PARTITION("3", "DELETED",             \
+                                                                                 "[1 : 4]") "]}"
+#define STATES(a, b)                                                                                         \
+        "{\"partition_consuming_states\":[{\"partition_id\":0,\"sequence_number\":" a                        \
+        "},{\"partition_id\":\"shardId-0000000001\",\"sequence_number\":\"" b "\"}]}"
+
+/* A conversation: what is asked must hold the words, and is answered so. status 200, or a refusal's code. */
+struct exchange {
+        const char *asked, *answer, *code;
+};
+
+static enum poller_step talk(struct bench *b, const struct exchange *e, size_t n)
+{
+        enum poller_step step = POLLER_AGAIN;
+
+        for (size_t i = 0; i < n; i++) {
+                struct cloud_request q = {
+                        .path.max = 4096, .query.max = 4096, .body.max = 4096, .what.max = 4096
+                };
+                BUF_AT_END struct buf all = BUF_INIT(16384);
+                struct cloud_error refusal = { 0 };
+                struct error err = { 0 };
+
+                assert_int_equal(step, POLLER_AGAIN);
+                dis_discover(&b->d.poller, &q);
+                buf_printf(&all, "%s %s?%s %s", q.method ? q.method : "GET", q.path.p,
+                           q.query.n ? q.query.p : "", q.body.n ? q.body.p : "");
+                if (!strstr(all.p, e[i].asked))
+                        fail_msg("step %zu: %s instead of %s", i, all.p, e[i].asked);
+                (void)snprintf(refusal.code, sizeof(refusal.code), "%s", e[i].code ? e[i].code : "");
+                step = e[i].code ? dis_discover_refused(&b->d.poller, &refusal, &err)
+                                 : dis_discovered(&b->d.poller, str_of(e[i].answer), &err);
+                buf_done(&q.path);
+                buf_done(&q.query);
+                buf_done(&q.body);
+                buf_done(&q.what);
+        }
+        return step;
+}
+
+static uint32_t tracks(const struct bench *b)
+{
+        struct reader_stats stats;
+
+        reader_stats(b->d.poller.reader, &stats);
+        return stats.tracks;
+}
+
+static void open_first(struct bench *b)
+{
+        const struct reader_config config = { .page_bytes = 1024 };
+        struct error err;
+
+        spec.start = DIS_LATEST;
+        buf_text(&b->d.app, "app");
+        assert_int_equal(reader_new(&b->d.poller.reader, &config, 1, &err), 0);
+}
+
+static void close_first(struct bench *b)
+{
+        struct partition *at, *next;
+
+        HASH_ITER(hh, b->d.partitions, at, next)
+        {
+                HASH_DEL(b->d.partitions, at);
+                buf_done(&at->cursor);
+                free(at);
+        }
+        b->d.poller.reader = reader_free(b->d.poller.reader);
+        spec.start = DIS_TRIM_HORIZON;
+}
+
+#define SAVED(id, number)                                                                                    \
+        "\"partition_id\":\"shardId-000000000" id "\",\"sequence_number\":\"" number                         \
+        "\",\"metadata\":\"first start\""
+
+static void the_first_start_saves_the_end_of_each_the_first_one_last(void **state)
+{
+        static const struct exchange conversation[] = {
+                { "/streams/dis-swtest?", LIST, NULL },
+                { "/apps/app/streams/dis-swtest?", "", "DIS.4332" },
+                { "POST /v2/{project_id}/apps?", "", NULL },
+                { SAVED("1", "9"), "", NULL },
+                { SAVED("3", "4"), "", NULL },
+                { SAVED("0", "7"), "", NULL },
+        };
+        static const struct exchange later[] = { { "/streams/dis-swtest?", LIST, NULL } };
+        struct bench *b = *state;
+
+        open_first(b);
+        assert_int_equal(talk(b, conversation, COUNT_OF(conversation) - 1), POLLER_AGAIN);
+        assert_int_equal(tracks(b), 0); /* nothing is read before */
+        assert_int_equal(talk(b, conversation + COUNT_OF(conversation) - 1, 1), POLLER_DONE);
+        assert_int_equal(tracks(b), 3);
+        assert_int_equal(talk(b, later, 1), POLLER_DONE);
+        close_first(b);
+}
+
+/* Another worker is about it, or was killed: what it saved already stays. */
+static void a_first_start_that_is_unfinished_is_finished(void **state)
+{
+        static const struct exchange conversation[] = {
+                { "/streams/dis-swtest?", LIST, NULL },
+                { "/apps/app/streams/dis-swtest?", STATES("-1", "8"), NULL },
+                { "partition_id=shardId-0000000001",
+                  "{\"sequence_number\":\"8\",\"metadata\":\"first start\"}", NULL },
+                { SAVED("3", "4"), "", "DIS.4319" }, /* expired meanwhile */
+                { SAVED("0", "7"), "", NULL },
+        };
+        struct bench *b = *state;
+
+        open_first(b);
+        assert_int_equal(talk(b, conversation, COUNT_OF(conversation)), POLLER_DONE);
+        close_first(b);
+}
+
+static void an_app_that_has_begun_is_no_first_start(void **state)
+{
+        static const struct exchange ours[] = {
+                { "/streams/dis-swtest?", LIST, NULL },
+                { "/apps/app/streams/dis-swtest?", STATES("3", "-1"), NULL },
+        };
+        static const struct exchange anothers[] = {
+                { "/streams/dis-swtest?", LIST, NULL },
+                { "/apps/app/streams/dis-swtest?", STATES("\"-1\"", "8"), NULL },
+                { "partition_id=shardId-0000000001", "{\"sequence_number\":\"8\",\"metadata\":\"\"}", NULL },
+        };
+        struct bench *b = *state;
+
+        open_first(b);
+        assert_int_equal(talk(b, ours, COUNT_OF(ours)), POLLER_DONE);
+        assert_int_equal(tracks(b), 3);
+        close_first(b);
+        b->d.first = FIRST_LIST;
+        b->d.listed = false;
+        buf_reset(&b->d.app);
+        open_first(b);
+        assert_int_equal(talk(b, anothers, COUNT_OF(anothers)), POLLER_DONE);
+        assert_int_equal(tracks(b), 3);
+        close_first(b);
 }
 
 static void the_event_is_the_golden_one(void **state UNUSED)
@@ -283,7 +428,13 @@ int main(void)
                 cmocka_unit_test_setup_teardown(what_can_not_be_read_is_refused, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_record_that_never_comes_is_named, setup, teardown),
                 cmocka_unit_test(ranges_and_names_are_read_as_they_come),
-                cmocka_unit_test_setup_teardown(the_first_start_is_told_from_later_ones, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_partition_without_a_checkpoint_begins_as_told, setup,
+                                                teardown),
+                cmocka_unit_test_setup_teardown(the_first_start_saves_the_end_of_each_the_first_one_last,
+                                                setup, teardown),
+                cmocka_unit_test_setup_teardown(a_first_start_that_is_unfinished_is_finished, setup,
+                                                teardown),
+                cmocka_unit_test_setup_teardown(an_app_that_has_begun_is_no_first_start, setup, teardown),
                 cmocka_unit_test(the_event_is_the_golden_one),
         };
 

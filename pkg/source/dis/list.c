@@ -8,6 +8,10 @@ void dis_discover(struct poller *p, struct cloud_request *q)
 {
         struct dis *d = dis_of(p);
 
+        if (d->first != FIRST_LIST && d->first != FIRST_OVER) {
+                dis_first_ask(d, q);
+                return;
+        }
         buf_printf(&q->path, "/v2/{project_id}/streams/%s", d->spec->stream);
         buf_printf(&q->what, "stream %s", d->spec->stream);
         if (*d->after)
@@ -17,8 +21,7 @@ void dis_discover(struct poller *p, struct cloud_request *q)
         poller_query_int(q, "limit_partitions", LIST_MOST);
 }
 
-/* "3" and "shardId-0000000003" are the same one: it is called by the long name. false: it is no name. */
-static bool read_name(const json_t *id, char out[DIS_NAME_MOST + 1])
+bool dis_read_name(const json_t *id, char out[DIS_NAME_MOST + 1])
 {
         const char *text = json_string_value(id);
         int64_t number = json_is_integer(id) ? (int64_t)json_integer_value(id) : -1;
@@ -81,7 +84,7 @@ static int partition_add(struct dis *d, struct partition *at, struct error *err)
 
         at->at = -1;
         at->load = LOAD_CHECKPOINT;
-        at->make_app = at->by_time = at->reset = false;
+        at->make_app = at->by_time = at->reset = at->found = false;
         at->empty = 0;
         cursor_drop(at);
         if (reader_add(d->poller.reader, str_of(at->name), at, &at->track, &why) == 0) {
@@ -103,7 +106,7 @@ static int take_partition(struct dis *d, const json_t *told, struct error *err)
         char name[DIS_NAME_MOST + 1];
         struct partition *at;
 
-        if (!status || !read_name(json_object_get(told, "partition_id"), name))
+        if (!status || !dis_read_name(json_object_get(told, "partition_id"), name))
                 return error_set(err, ERROR_PROTOCOL, "a partition of stream %s has no id or no status",
                                  d->spec->stream);
         (void)snprintf(d->after, sizeof(d->after), "%s", name);
@@ -124,14 +127,40 @@ static int take_partition(struct dis *d, const json_t *told, struct error *err)
                 return 0;
         /* One that takes nothing more is read to its end, once. */
         if (active || (at->end < at->newest && at->oldest != at->newest))
-                return partition_add(d, at, err);
-        at->late = true;
+                at->found = true;
+        else
+                at->late = true;
         return 0;
 }
 
-enum poller_step dis_discovered(struct poller *p, struct str body, struct error *err)
+/* Once where each begins is known. */
+static enum poller_step add_found(struct dis *d, struct error *err)
+{
+        struct partition *at, *next;
+
+        HASH_ITER(hh, d->partitions, at, next)
+        if (at->found && partition_add(d, at, err) < 0)
+                return POLLER_FAILED;
+        d->listed = true;
+        return POLLER_DONE;
+}
+
+static enum poller_step first_start(struct dis *d, enum poller_step step, struct error *err)
+{
+        return step == POLLER_DONE ? add_found(d, err) : step;
+}
+
+enum poller_step dis_discover_refused(struct poller *p, const struct cloud_error *refusal, struct error *err)
 {
         struct dis *d = dis_of(p);
+
+        if (d->first == FIRST_LIST || d->first == FIRST_OVER)
+                return POLLER_FAILED;
+        return first_start(d, dis_first_refused(d, refusal), err);
+}
+
+static enum poller_step listed(struct dis *d, struct str body, struct error *err)
+{
         JSON_AT_END json_t *root = read_object(body, err);
         const json_t *list = json_object_get(root, "partitions"), *told;
         bool more = json_is_true(json_object_get(root, "has_more_partitions"));
@@ -152,6 +181,17 @@ enum poller_step dis_discovered(struct poller *p, struct str body, struct error 
                 err->retry = true;
                 return POLLER_FAILED;
         }
-        d->listed = true;
-        return POLLER_DONE;
+        if (d->first == FIRST_OVER || d->spec->start != DIS_LATEST)
+                return add_found(d, err);
+        d->first = FIRST_STATE;
+        return POLLER_AGAIN;
+}
+
+enum poller_step dis_discovered(struct poller *p, struct str body, struct error *err)
+{
+        struct dis *d = dis_of(p);
+
+        if (d->first == FIRST_LIST || d->first == FIRST_OVER)
+                return listed(d, body, err);
+        return first_start(d, dis_first_answered(d, body, err), err);
 }

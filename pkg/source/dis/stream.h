@@ -13,7 +13,7 @@
 
 enum { DIS_NAME_MOST = 64 };
 
-enum load_step { LOAD_CHECKPOINT, LOAD_APP, LOAD_STATE, LOAD_START };
+enum load_step { LOAD_CHECKPOINT, LOAD_APP };
 
 /* Known until the source is closed, whether it is a track now or not. */
 struct partition {
@@ -26,7 +26,8 @@ struct partition {
         /* LOAD and SAVE: the next call */
         enum load_step load;
         bool make_app;
-        int64_t start; /* LOAD_START: the first checkpoint */
+        bool has_checkpoint; /* as far as the first start knows */
+        bool found;          /* by the list, and to be added once the first start is over */
         /* FETCH */
         bool by_time;      /* without a position it begins at startTimestamp, otherwise at the oldest */
         bool reset;        /* its position is out of range: at the oldest, until a record comes */
@@ -37,15 +38,16 @@ struct partition {
         unsigned empty; /* answers without records in a row, though there are some */
 };
 
-/* Does the app have checkpoints of this stream? Asked once, before the first one is written. */
-enum app_state { APP_UNKNOWN, APP_FRESH, APP_USED };
+/* Of the first start (first.c), while the list is asked for: what comes next. */
+enum first_step { FIRST_LIST, FIRST_STATE, FIRST_CHECK, FIRST_APP, FIRST_SAVE, FIRST_OVER };
 struct dis {
         struct poller poller; /* the first member */
         const struct dis_spec *spec;
         struct source_account *account;
         struct partition *partitions; /* a table, by name */
         struct buf app;
-        enum app_state app_state;
+        enum first_step first;
+        struct partition *at;          /* of the first start: the one asked about */
         char after[DIS_NAME_MOST + 1]; /* the last partition of the list so far */
         bool listed;                   /* the whole list was seen once */
         bool unsettled;                /* a partition had no range, while the stream is rescaled */
@@ -86,4 +88,18 @@ static inline json_t *read_object(struct str body, struct error *err)
 /* Of the poller's operations: the list of partitions. */
 void dis_discover(struct poller *, struct cloud_request *);
 enum poller_step dis_discovered(struct poller *, struct str body, struct error *);
+enum poller_step dis_discover_refused(struct poller *, const struct cloud_error *, struct error *);
+/* The first start: the next question, and what the answer leads to; DONE: it is over. */
+void dis_first_ask(struct dis *, struct cloud_request *);
+enum poller_step dis_first_answered(struct dis *, struct str body, struct error *);
+enum poller_step dis_first_refused(struct dis *, const struct cloud_error *);
+/* What several of them ask for, and how answers are read. */
+void dis_ask_for_app(const struct dis *, struct cloud_request *);
+void dis_ask_for_checkpoint(const struct dis *, const struct partition *, struct cloud_request *);
+void dis_ask_to_save(const struct dis *, const struct partition *, struct str number, const char *metadata,
+                     struct cloud_request *);
+int64_t dis_sequence_of(const json_t *object, const char *name); /* -1: there is none */
+/* "3" and "shardId-0000000003" are the same one: it is called by the long name. false: it is no name. */
+bool dis_read_name(const json_t *id, char out[DIS_NAME_MOST + 1]);
+bool dis_cannot_be_saved(const struct cloud_error *); /* the partition is gone, or the number out of range */
 void dis_origin(const struct trigger *, struct buf *);

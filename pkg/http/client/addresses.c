@@ -1,0 +1,159 @@
+/* Where a target's name points: asked again before the answer runs out while the target is in use. An address
+ * that refused is passed over for a while; connections go to the address that has the fewest. */
+#include <stdio.h>
+#include <utlist.h>
+
+#include "http/client/connection.h"
+
+static const usec TTL_LEAST = USEC_SEC, TTL_MOST = 60 * USEC_SEC, AVOID_LEAST = 500 * USEC_MSEC,
+                  AVOID_MOST = 10 * USEC_SEC;
+
+static void drop_if_unused(struct http_target *t, struct address *a)
+{
+        if (a->listed || a->connections)
+                return;
+        LL_DELETE(t->addresses, a);
+        free(a);
+}
+
+/* Ours are sorted as the answer is. */
+static void list(struct http_target *t, const struct resolved *answer)
+{
+        struct address **at = &t->addresses;
+
+        for (struct address *a = t->addresses; a; a = a->next)
+                a->listed = false;
+        t->addresses_n = 0;
+        for (size_t i = 0; i < answer->n; i++) {
+                while (*at && strcmp((*at)->text, answer->addresses[i]) < 0)
+                        at = &(*at)->next;
+                if (!*at || strcmp((*at)->text, answer->addresses[i]) != 0) {
+                        struct address *a = calloc(1, sizeof(*a));
+
+                        if (!a)
+                                continue;
+                        (void)snprintf(a->text, sizeof(a->text), "%s", answer->addresses[i]);
+                        a->next = *at;
+                        *at = a;
+                }
+                (*at)->listed = true;
+                t->addresses_n++;
+        }
+}
+
+/* What is connected to an address that has vanished finishes what it carries. */
+static void retire_unlisted(struct http_target *t)
+{
+        for (struct connection *c = t->connections, *next; c; c = next) {
+                next = c->next;
+                if (c->framing && !c->address->listed && !c->retiring)
+                        connection_retire(c);
+        }
+        for (struct address **at = &t->addresses; *at;) {
+                struct address *a = *at;
+
+                if (a->listed || a->connections)
+                        at = &a->next;
+                else {
+                        *at = a->next;
+                        free(a);
+                }
+        }
+}
+
+static void on_resolved(void *cookie, const struct resolved *answer, const struct error *why)
+{
+        struct http_target *t = cookie;
+        usec now = loop_now(t->client->loop), ttl = TTL_LEAST;
+        struct error err;
+
+        t->resolving = false;
+        if (answer) {
+                ttl = MAX_OF(MIN_OF(answer->ttl, TTL_MOST), TTL_LEAST);
+                list(t, answer);
+                retire_unlisted(t);
+        }
+        if (!t->addresses_n) {
+                if (why)
+                        err = *why;
+                else
+                        (void)error_memory(&err);
+                t->addresses_until = 0;
+                t->ask_at = USEC_NEVER;
+                pool_fail_waiting(t, &err, false);
+        } else {
+                /* An answer that failed leaves the last one good for another moment. */
+                t->addresses_until = now + ttl;
+                t->ask_at = now + ttl - ttl / 8;
+        }
+        t->used = t->waiting.n > 0;
+        for (const struct connection *c = t->connections; c && !t->used; c = c->next)
+                t->used = c->carried > 0;
+        target_arm(t);
+        pool_serve(t);
+}
+
+void addresses_ask(struct http_target *t)
+{
+        if (t->resolving || t->numeric)
+                return;
+        t->resolving = true;
+        t->asked_at = loop_now(t->client->loop);
+        t->ask_at = USEC_NEVER;
+        resolver_ask(t->client->resolver, t->host, on_resolved, t);
+}
+
+struct address *addresses_pick(struct http_target *t)
+{
+        usec now = loop_now(t->client->loop);
+        struct address *best = NULL;
+        uint64_t ties = 1;
+
+        for (struct address *a = t->addresses; a; a = a->next) {
+                usec avoid = MAX_OF(a->avoid_until - now, (usec)0),
+                     best_avoid = best ? MAX_OF(best->avoid_until - now, (usec)0) : 0;
+
+                if (!a->listed)
+                        continue;
+                if (!best || avoid < best_avoid ||
+                    (avoid == best_avoid && a->connections < best->connections)) {
+                        best = a;
+                        ties = 1;
+                } else if (avoid == best_avoid && a->connections == best->connections &&
+                           random_below(&t->client->random, ++ties) == 0)
+                        best = a;
+        }
+        return best;
+}
+
+bool addresses_others(const struct http_target *t)
+{
+        usec now = loop_now(t->client->loop);
+
+        for (const struct address *a = t->addresses; a; a = a->next)
+                if (a->listed && a->avoid_until <= now)
+                        return true;
+        return false;
+}
+
+void addresses_failed(struct http_target *t, struct address *a)
+{
+        a->backoff = a->backoff ? MIN_OF(2 * a->backoff, AVOID_MOST) : AVOID_LEAST;
+        a->avoid_until = loop_now(t->client->loop) + a->backoff;
+}
+
+void addresses_leave(struct http_target *t, struct address *a)
+{
+        a->connections--;
+        drop_if_unused(t, a);
+}
+
+void addresses_free(struct http_target *t)
+{
+        while (t->addresses) {
+                struct address *a = t->addresses;
+
+                LL_DELETE(t->addresses, a);
+                free(a);
+        }
+}

@@ -1,0 +1,205 @@
+/* HTTP/1.1 on a connection: one exchange at a time, framed by the codec. */
+#include "http/client/connection.h"
+
+/* What the socket is watched for: an answer that is stalled is not read on. */
+static void want(struct connection *c)
+{
+        const struct exchange *x = c->exchanges;
+
+        loop_io_want(c->io, (x && x->stalled ? 0 : LOOP_READABLE) |
+                                    (x && x->sent < x->message->n ? LOOP_WRITABLE : 0));
+}
+
+static int http1_open(struct connection *c, struct error *err)
+{
+        c->http1 = malloc(sizeof(*c->http1));
+        if (!c->http1)
+                return error_memory(err);
+        http_codec_init(c->http1, false, ANSWER_HEAD_MAX, c->target->config.answer_max);
+        c->room = 1;
+        return 0;
+}
+
+static void http1_close(struct connection *c)
+{
+        if (c->http1)
+                http_codec_done(c->http1);
+        free(c->http1);
+        c->http1 = NULL;
+}
+
+static void answered(struct connection *c)
+{
+        struct exchange *x = c->exchanges;
+        struct http_target *t = c->target;
+        struct http_message *m = &c->http1->message;
+        /* What TLS still holds is a second answer to the one request. */
+        struct buf body;
+        bool reuse = m->keep_alive && x->sent == x->message->n && !connection_buffers(c);
+
+        x->request->body_cut = m->body_cut;
+        buf_str(&x->head, buf_view(&m->head));
+        body = x->body; /* they change places: an answer may be large */
+        x->body = m->body;
+        m->body = body;
+        c->http1->pick = NULL;
+        connection_drop(c, x);
+        c->used = true;
+        exchange_answer(x, m->status);
+        http_codec_next(c->http1);
+        if (reuse)
+                (void)connection_place(c);
+        else
+                connection_retire(c);
+        pool_serve(t);
+}
+
+static void unreachable(struct connection *c, const char *why)
+{
+        struct error err;
+
+        (void)error_set(&err, ERROR_UNREACHABLE, "%s %s: %s", c->target->method, c->target->url_text, why);
+        connection_break(c, &err);
+}
+
+/* The peer will send no more. */
+static void ended(struct connection *c)
+{
+        struct error err;
+
+        if (c->exchanges && http_codec_eof(c->http1, &err) == 0 && c->http1->message.complete) {
+                c->http1->message.keep_alive = false;
+                answered(c);
+                return;
+        }
+        unreachable(c, "the peer closed the connection before its answer was whole");
+}
+
+/* The peer closes an idle connection with a word (RFC 9110, 15.5.9): it has not seen our request, which
+ * crossed it. */
+static bool crossed(const struct connection *c)
+{
+        const struct exchange *x = c->exchanges;
+
+        return c->http1->message.status == 408 && x->reused && connection_unseen(c, x->sent_before);
+}
+
+/* False: the connection is done with. */
+static bool feed(struct connection *c, size_t n)
+{
+        struct error err;
+        size_t used;
+
+        if (!c->exchanges) {
+                (void)error_set(&err, ERROR_PROTOCOL, "%s speaks without being asked", c->target->url_text);
+                connection_break(c, &err);
+                return false;
+        }
+        if (http_codec_feed(c->http1, (struct str){ c->target->client->space, n }, &used, &err) < 0) {
+                err.retry = true;
+                (void)error_wrap(&err, "%s %s", c->target->method, c->target->url_text);
+                connection_break(c, &err);
+                return false;
+        }
+        if (!c->http1->message.complete)
+                return true;
+        if (crossed(c)) {
+                c->heard = c->exchanges->heard;
+                unreachable(c, "the peer closed the idle connection with 408");
+                return false;
+        }
+        if (used < n) /* more than one answer to one request: the stream can't be trusted */
+                c->http1->message.keep_alive = false;
+        answered(c);
+        return false;
+}
+
+/* False: the connection is done with, or its answer was taken. */
+static bool http1_read(struct connection *c)
+{
+        struct turn turn = { 0 };
+
+        for (;;) {
+                ssize_t n = connection_read(c, c->target->client->space, READ_SIZE);
+                struct error err;
+
+                if (n == IO_AGAIN)
+                        return true;
+                if (n == IO_BROKEN) {
+                        connection_error(c, &err);
+                        connection_break(c, &err);
+                        return false;
+                }
+                if (n == 0) {
+                        ended(c);
+                        return false;
+                }
+                c->heard += (size_t)n;
+                if (!feed(c, (size_t)n))
+                        return false;
+                if (!exchange_takes(c->exchanges, c->http1->message.body.n)) {
+                        want(c);
+                        return true;
+                }
+                if ((n < READ_SIZE && !c->drain && !connection_buffers(c)) ||
+                    connection_had_enough(c, &turn, (size_t)n))
+                        return true;
+        }
+}
+
+static void http1_write(struct connection *c)
+{
+        struct exchange *x = c->exchanges;
+
+        while (x->sent < x->message->n) {
+                ssize_t n = connection_write(c, x->message->p + x->sent, x->message->n - x->sent);
+                struct error err;
+
+                x->sent += n > 0 ? (size_t)n : 0;
+                x->written = x->sent > x->start;
+                if (n == IO_AGAIN) {
+                        want(c);
+                        return;
+                }
+                if (n == IO_BROKEN) {
+                        /* The peer may have answered before it stopped listening. */
+                        connection_error(c, &err);
+                        if (http1_read(c))
+                                connection_break(c, &err);
+                        return;
+                }
+        }
+        pool_sent(x);
+        want(c);
+}
+
+static void http1_start(struct connection *c, struct exchange *x)
+{
+        x->sent = x->start;
+        c->http1->head_answer = x->head_only;
+        c->http1->pick = c->target->config.answer_member ? &x->pick : NULL;
+        http1_write(c);
+}
+
+/* The answer can't be told from the next one's any more. */
+static void http1_cancel(struct connection *c, struct exchange *x UNUSED) { connection_retire(c); }
+
+static void http1_event(struct connection *c, int events)
+{
+        struct exchange *x = c->exchanges;
+
+        /* Writing may end the connection; what is readable is told again. */
+        if (x && (events & LOOP_WRITABLE) && !(events & LOOP_READABLE) && x->sent < x->message->n)
+                http1_write(c);
+        else if (http1_read(c) && x && x->sent < x->message->n && (events & LOOP_WRITABLE))
+                http1_write(c);
+}
+
+static void http1_resume(struct connection *c, struct exchange *x UNUSED)
+{
+        want(c);
+        loop_ready(c->target->client->loop, &c->more); /* TLS may hold what the socket does not show */
+}
+
+const struct framing http1_framing = { http1_open,   http1_close, http1_start,
+                                       http1_cancel, http1_event, http1_resume };

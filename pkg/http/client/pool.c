@@ -1,0 +1,399 @@
+/* Which connection carries what: the queue of a target, its connections' lives, and how many there are. */
+#include <inttypes.h>
+#include <unistd.h>
+#include <utlist.h>
+
+#include "http/client/connection.h"
+
+enum { SENT_AGAIN_MAX = 2 };
+static const usec REPLACE_AGAIN = USEC_SEC, IDLE_LEAST = 10 * USEC_MSEC, IDLE_LEAST_ONCE = USEC_MSEC;
+
+/* ---- what waits --------------------------------------------------------- */
+
+void pool_wait(struct exchange *x, bool first)
+{
+        struct http_target *t = x->target;
+
+        x->connection = NULL;
+        if (first)
+                list_prepend(&t->waiting, &x->node);
+        else
+                list_append(&t->waiting, &x->node);
+}
+
+void pool_forget(struct exchange *x) { list_remove(&x->node); }
+
+static struct exchange *next_waiting(struct http_target *t)
+{
+        return LIST_TAKE(&t->waiting, struct exchange, node);
+}
+
+void pool_fail_waiting(struct http_target *t, const struct error *err, bool one)
+{
+        for (struct exchange *x; (x = next_waiting(t));) {
+                exchange_fail(x, err);
+                if (one)
+                        return;
+        }
+}
+
+/* ---- a connection and what it carries ----------------------------------- */
+
+static void leave_ready(struct connection *c)
+{
+        if (!c->ready)
+                return;
+        DL_DELETE2(c->target->ready, c, previous_ready, next_ready);
+        c->ready = false;
+}
+
+bool connection_place(struct connection *c)
+{
+        bool room = c->framing && !c->retiring && c->carried < c->room;
+
+        if (c->retiring && !c->carried) {
+                connection_free(c);
+                return false;
+        }
+        if (!room)
+                leave_ready(c);
+        else if (!c->ready) {
+                c->ready = true;
+                c->idle_since = loop_now(c->target->client->loop);
+                /* The one used last is used first, so that the rest can age; among those that multiplex the
+                 * turn goes round. */
+                if (c->http1)
+                        DL_PREPEND2(c->target->ready, c, previous_ready, next_ready);
+                else
+                        DL_APPEND2(c->target->ready, c, previous_ready, next_ready);
+        }
+        return true;
+}
+
+/* What an idle connection has to say is no answer to the next request: its end, or a 408. Only before a
+ * request leaves can that be told for sure. One that was in use a moment ago is not asked: under load that is
+ * a call per request. Where nothing may be sent twice the moment is shorter. */
+static bool has_spoken(struct connection *c)
+{
+        usec now = loop_now(c->target->client->loop);
+
+        if (!c->http1 || now - c->idle_since < (c->target->config.once ? IDLE_LEAST_ONCE : IDLE_LEAST))
+                return false;
+        c->idle_since = now;
+        return connection_read(c, c->target->client->space, READ_SIZE) != IO_AGAIN;
+}
+
+struct connection *pool_ready(struct http_target *t)
+{
+        while (t->ready && has_spoken(t->ready))
+                connection_free(t->ready);
+        return t->ready;
+}
+
+void pool_start(struct connection *c, struct exchange *x)
+{
+        DL_APPEND2(c->exchanges, x, beside_before, beside);
+        c->carried++;
+        x->connection = c;
+        x->heard = c->heard;
+        x->sent_before = connection_sent(c);
+        x->reused = c->used;
+        if (c->target->config.answer_member)
+                json_pick_begin(&x->pick, str_of(c->target->config.answer_member));
+        x->written = false;
+        if (c->http1 || c->carried >= c->room)
+                leave_ready(c);
+        else if (c->next_ready) {
+                DL_DELETE2(c->target->ready, c, previous_ready, next_ready);
+                DL_APPEND2(c->target->ready, c, previous_ready, next_ready);
+        }
+        c->framing->start(c, x);
+}
+
+void connection_drop(struct connection *c, struct exchange *x)
+{
+        DL_DELETE2(c->exchanges, x, beside_before, beside);
+        c->carried--;
+        x->connection = NULL;
+        if (x->stalled)
+                DL_DELETE2(x->target->client->stalled, x, stalls_before, stalls);
+        x->stalled = false;
+        x->unread = 0;
+        if (x->answer_by)
+                DL_DELETE2(x->target->awaiting, x, awaits_before, awaits);
+        x->answer_by = 0;
+}
+
+void connection_stop(struct connection *c)
+{
+        if (c->retiring)
+                return;
+        c->target->old_n -= c->old;
+        c->old = false;
+        c->retiring = true;
+        c->target->retiring_n++;
+        leave_ready(c);
+}
+
+void connection_retire(struct connection *c)
+{
+        connection_stop(c);
+        (void)connection_place(c);
+}
+
+void connection_free(struct connection *c)
+{
+        struct http_target *t = c->target;
+
+        leave_ready(c);
+        loop_io_close(c->io);
+        loop_forget(t->client->loop, &c->more);
+        /* OpenSSL resumes no session that ends without a word. */
+        if (c->ssl && c->framing && !c->tls_broken)
+                tls_end(c->ssl);
+        SSL_free(c->ssl);
+        if (c->framing)
+                c->framing->close(c);
+        else
+                t->connecting_n--;
+        t->old_n -= c->old;
+        t->retiring_n -= c->retiring;
+        if (c->easy) {
+                http_multi_remove(t->client->multi, c->easy);
+                curl_easy_cleanup(c->easy);
+        }
+        curl_slist_free_all(c->connect_to);
+        if (c->fd >= 0)
+                (void)close(c->fd);
+        if (c->address)
+                addresses_leave(t, c->address);
+        DL_DELETE2(t->connections, c, previous, next);
+        t->connections_n--;
+        free(c);
+}
+
+/* Whether sending it once more is right: see client.h. */
+static bool worth_again(const struct connection *c, const struct exchange *x)
+{
+        if (!x->written)
+                return x->again < SENT_AGAIN_MAX;
+        return x->reused && !c->target->config.once && c->heard == x->heard && x->again == 0 &&
+               connection_unseen(c, x->sent_before);
+}
+
+void connection_break(struct connection *c, const struct error *err)
+{
+        struct http_target *t = c->target;
+
+        while (c->exchanges) {
+                /* the last: what is queued again keeps its order */
+                struct exchange *x = c->exchanges->beside_before;
+
+                connection_drop(c, x);
+                if (worth_again(c, x)) {
+                        x->again++;
+                        pool_wait(x, true);
+                } else
+                        exchange_fail(x, err);
+        }
+        connection_free(c);
+        pool_serve(t);
+}
+
+/* ---- how many ----------------------------------------------------------- */
+
+static uint32_t wanted(const struct http_target *t)
+{
+        size_t most = t->config.max_connections, share = 1;
+
+        if (t->config.http_version != HTTP_1_1) {
+                /* Until a connection stands nobody knows how much it carries. */
+                if (!t->known)
+                        return t->waiting.n ? 1 : 0;
+                share = t->multiplexes ? MAX_OF(t->streams, (uint32_t)1) : 1;
+        }
+        return (uint32_t)MIN_OF((t->waiting.n + share - 1) / share, most);
+}
+
+/* Each is replaced; none resumes a session of the old ones. */
+static void make_old(struct http_target *t)
+{
+        t->tls = tls_client_free(t->tls);
+        for (struct connection *c = t->connections; c; c = c->next)
+                if (!c->old && !c->retiring) {
+                        c->old = true;
+                        t->old_n++;
+                }
+        t->replace_at = USEC_NEVER;
+}
+
+static void open_more(struct http_target *t)
+{
+        uint32_t want = MAX_OF(wanted(t), t->replace_at == USEC_NEVER ? t->old_n : 0), most;
+        struct error err;
+
+        if (!want)
+                return;
+        if (!t->numeric && loop_now(t->client->loop) >= t->addresses_until)
+                addresses_ask(t);
+        if (!t->numeric && loop_now(t->client->loop) >= t->addresses_until)
+                return; /* served when the answer is there */
+        if (t->url.tls && files_changed(t))
+                make_old(t);
+        most = t->config.max_connections + t->old_n + t->retiring_n;
+        while (t->connecting_n < want && t->connections_n < most) {
+                struct address *a = addresses_pick(t);
+
+                if (!a)
+                        return;
+                if (connection_open(t, a, &err) < 0) {
+                        pool_fail_waiting(t, &err, false);
+                        return;
+                }
+        }
+}
+
+void pool_serve(struct http_target *t)
+{
+        /* Starting may end a connection, which comes here again. */
+        t->serve_again = true;
+        if (t->serving)
+                return;
+        t->serving = true;
+        while (t->serve_again) {
+                t->serve_again = false;
+                for (struct connection *c; t->waiting.n && (c = pool_ready(t));)
+                        pool_start(c, next_waiting(t));
+        }
+        t->serving = false;
+        open_more(t);
+}
+
+void pool_connected(struct connection *c)
+{
+        struct http_target *t = c->target;
+
+        t->connecting_n--;
+        t->known = true;
+        t->multiplexes = c->framing == &http2_framing;
+        t->failures = 0;
+        c->address->avoid_until = c->address->backoff = 0;
+        if (!c->old)
+                for (struct connection *o = t->connections; o; o = o->next)
+                        if (o->old && o->framing) {
+                                connection_retire(o);
+                                break;
+                        }
+        target_arm(t);
+        if (c->address->listed)
+                (void)connection_place(c);
+        else
+                connection_retire(c); /* the name does not point there any more */
+        pool_serve(t);
+}
+
+void pool_refused(struct http_target *t, struct address *a, const struct error *err)
+{
+        usec now = loop_now(t->client->loop);
+
+        if (a->avoid_until <= now) {
+                t->failures++;
+                addresses_failed(t, a);
+        }
+        addresses_leave(t, a);
+        if (t->old_n)
+                t->replace_at = now + REPLACE_AGAIN;
+        /* While another address may do, the request waits for it. Else one failure to connect fails one
+         * request: the others try for themselves. */
+        if (t->failures >= 2 * t->addresses_n || !addresses_others(t))
+                pool_fail_waiting(t, err, true);
+        if (!t->numeric && now - t->asked_at >= USEC_SEC)
+                addresses_ask(t);
+        target_arm(t);
+        pool_serve(t);
+}
+
+/* ---- time --------------------------------------------------------------- */
+
+void target_arm(struct http_target *t)
+{
+        usec at = t->replace_at;
+
+        if (t->used && !t->resolving)
+                at = MIN_OF(at, t->ask_at);
+        for (const struct connection *c = t->connections; c; c = c->next)
+                if (!c->framing && c->ssl)
+                        at = MIN_OF(at, c->connect_by);
+                else if (c->expires && !c->old && !c->retiring)
+                        at = MIN_OF(at, c->expires);
+        loop_arm(t->client->loop, &t->timer, at);
+}
+
+void target_turn(struct task *task, usec now)
+{
+        struct http_target *t = CONTAINER_OF(task, struct http_target, timer);
+
+        if (now >= t->replace_at)
+                t->replace_at = USEC_NEVER;
+        if (now >= t->ask_at && t->used)
+                addresses_ask(t);
+        for (struct connection *c = t->connections, *next; c; c = next) {
+                next = c->next;
+                if (!c->framing && c->ssl && now >= c->connect_by) {
+                        connection_too_late(c);
+                        next = t->connections; /* others may have gone with it */
+                        continue;
+                }
+                if (!c->framing || !c->expires || now < c->expires || c->old || c->retiring)
+                        continue;
+                if (c->carried) {
+                        c->old = true; /* its successor first */
+                        t->old_n++;
+                } else
+                        connection_retire(c);
+        }
+        target_arm(t);
+        pool_serve(t);
+}
+
+void pool_sent(struct exchange *x)
+{
+        struct http_target *t = x->target;
+
+        if (!t->config.response_timeout || x->answer_by)
+                return;
+        x->answer_by = loop_now(t->client->loop) + t->config.response_timeout;
+        DL_APPEND2(t->awaiting, x, awaits_before, awaits);
+        if (!t->answer_armed)
+                loop_arm(t->client->loop, &t->answer_timer, x->answer_by);
+        t->answer_armed = true;
+}
+
+void target_answers_turn(struct task *task, usec now)
+{
+        struct http_target *t = CONTAINER_OF(task, struct http_target, answer_timer);
+        struct error err;
+
+        while (t->awaiting && now >= t->awaiting->answer_by) {
+                struct exchange *x = t->awaiting;
+                struct connection *c = x->connection;
+
+                (void)error_set(&err, ERROR_TIMEOUT, "%s %s: no answer within %" PRId64 " ms of the request",
+                                t->method, t->url_text, t->config.response_timeout / USEC_MSEC);
+                err.retry = true;
+                connection_drop(c, x);
+                c->framing->cancel(c, x);
+                exchange_fail(x, &err);
+        }
+        t->answer_armed = t->awaiting != NULL;
+        if (t->awaiting)
+                loop_arm(t->client->loop, &t->answer_timer, t->awaiting->answer_by);
+        pool_serve(t);
+}
+
+void http_target_refresh(struct http_target *t)
+{
+        (void)files_changed(t);
+        make_old(t);
+        pool_serve(t);
+}
