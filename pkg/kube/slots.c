@@ -133,7 +133,7 @@ static bool replace(char **to, const char *from)
 /* "NAME 2"; the count, -1: nobody waits, or it can't be read. mine: it is our own mark. */
 static int64_t waits_with(const struct slots *s, const struct slot *t, bool *mine)
 {
-        const char *space = strrchr(text(t->waits), ' ');
+        const char *space = t->waits ? strrchr(t->waits, ' ') : NULL;
         int64_t n;
 
         *mine = false;

@@ -350,7 +350,7 @@ static void a_tick_is_not_lost_for_lack_of_memory(void **state UNUSED)
                 run(delivered);
                 memory_fails(0, false);
                 end();
-                assert_non_null(strstr(b.stored, "\"settled\":"));
+                assert_non_null(strstr(b.kept.value, "\"settled\":"));
                 if (!memory_failed())
                         break;
         }
