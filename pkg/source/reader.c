@@ -373,6 +373,7 @@ static struct befallen *befallen(struct reader *r, const char *reason, uint32_t 
         for (uint32_t i = 0; i < r->befallen_n; i++) {
                 struct befallen *at = &r->befallen[i];
 
+                assert(at->reason);
                 if (strcmp(at->reason, reason) != 0)
                         continue;
                 if (at->track == track)
