@@ -6,8 +6,23 @@ import os
 import pathlib
 import statistics
 import tempfile
+import time
 
-from rig import PARTITIONS, Process, Sink, Sluice, Work, deliver, free_port, message
+from rig import (
+    PARTITIONS,
+    Process,
+    Sink,
+    Sluice,
+    Work,
+    cpu_nanoseconds,
+    deliver,
+    free_port,
+    memory,
+    message,
+)
+from cloud import Cloud
+from cloud.service import PROJECT as PROJECT_ID
+from cloud.service import REGION
 from table import Table
 
 RECORDS = 1000  # of a response
@@ -174,4 +189,73 @@ class NoTopics:
     bootstrap = "127.0.0.1:9"
 
 
-CASES = {"dis": dis}
+IDLE = 1000  # Triggers
+IDLE_SECONDS = 30
+
+
+def idle_trigger(cloud, kind, n, sink):
+    key = {
+        "accessKeySecretRef": {"name": "cloud", "key": "ak"},
+        "secretKeySecretRef": {"name": "cloud", "key": "sk"},
+    }
+    how = {"region": REGION, "projectID": PROJECT_ID, "credentials": key}
+    if kind == "dms":
+        queue = cloud.dms.make_queue(f"queue-{n}")
+        group = cloud.dms.make_group(queue, "bench")
+        source = {"dms": {"queueID": queue.id, "consumerGroupID": group.id, "cloud": how}}
+    else:
+        cloud.dis.make_stream(f"stream-{n}")
+        source = {"dis": {"streamName": f"stream-{n}", "appName": "bench", "cloud": how}}
+    return {
+        "apiVersion": "sluice.dev/v1alpha1",
+        "kind": "Trigger",
+        "metadata": {"name": f"idle-{n}", "namespace": "bench"},
+        "spec": {"source": source, "sink": {"uri": sink.uri}},
+    }
+
+
+def idle_triggers(options):
+    table = Table(
+        f"idle-triggers: {IDLE:,} Triggers in one process, with nothing to read for {IDLE_SECONDS} s", peer=""
+    )
+    for kind in ("dms", "dis"):
+        with tempfile.TemporaryDirectory(prefix="bench-idle-") as name, Cloud() as cloud, Sink() as sink:
+            folder = pathlib.Path(name)
+            (folder / "secrets" / "cloud").mkdir(parents=True)
+            for key, value in (("ak", cloud.iam.key.access), ("sk", cloud.iam.key.secret)):
+                (folder / "secrets" / "cloud" / key).write_text(value)
+            triggers = [idle_trigger(cloud, kind, n, sink) for n in range(IDLE)]
+            (folder / "triggers.yaml").write_text("\n---\n".join(json.dumps(t) for t in triggers))
+            command = [
+                *Sluice.program,
+                "run",
+                f"--file={folder}/triggers.yaml",
+                f"--state={folder}/state",
+                f"--secrets={folder}/secrets",
+                "--admin=127.0.0.1:0",
+                "--log-level=info",
+            ]
+            env = {**os.environ, "SLUICE_CLOUD": cloud.endpoint}
+            with Process(command, name="sluice", env=env, directory=folder / "output") as run:
+                run.wait_until("all are connected", lambda: run.output.count("state=Connected") == IDLE, 120)
+                time.sleep(10)  # what the start cost is not counted
+                before = cpu_nanoseconds(run.pid)
+                time.sleep(IDLE_SECONDS)
+                used = (cpu_nanoseconds(run.pid) - before) / 1e9 / IDLE_SECONDS
+                held = memory(run.pid)
+        table.row(f"{kind}: share of a core", used * 100, unit=" %", less=True, target="5 %")
+        for what in ("anonymous", "pss", "rss"):
+            table.row(
+                f"{kind}: {what}",
+                held[what],
+                unit=" MiB",
+                less=True,
+                target="64 MiB" if what == "pss" else None,
+            )
+    table.note(
+        "The service is the emulator of tests/cloud; sources as they are by default: dms waits up to 30 s for a message, dis asks each second."
+    )
+    return table
+
+
+CASES = {"dis": dis, "idle-triggers": idle_triggers}

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "base/buf.h"
+#include "tests/support/clock.h"
 
 static struct bench {
         struct loop *loop;
@@ -18,11 +19,10 @@ static struct bench {
         struct task task;
         char folder[64], file[128];
         int woken;
-        usec now; /* stands still: what is noticed was told */
+        struct set_clock now; /* stands still: what is noticed was told */
 } b;
 
-static usec now_of(void *cookie UNUSED) { return b.now; }
-static const struct clock still = { .monotonic = now_of, .wall = now_of };
+static const struct clock still = SET_CLOCK(&b.now);
 
 static void on_change(struct task *t UNUSED, usec now UNUSED)
 {
@@ -52,7 +52,7 @@ static int setup(void **state UNUSED)
         struct error err;
 
         memset(&b, 0, sizeof(b));
-        b.now = USEC_HOUR;
+        b.now.monotonic = USEC_HOUR;
         b.task.turn = on_change;
         (void)snprintf(b.folder, sizeof(b.folder), "/tmp/sluice-watch-XXXXXX");
         assert_non_null(mkdtemp(b.folder));
@@ -159,7 +159,7 @@ static void a_folder_may_come_later_and_go(void **state UNUSED)
         watch(in_folder("mount/key"));
         assert_int_equal(mkdir(in_folder("mount"), 0700), 0);
         write_to(in_folder("mount/key"), "one");
-        b.now += USEC_SEC;
+        b.now.monotonic += USEC_SEC;
         expect_told(2);
         write_to(in_folder("mount/key"), "other"); /* told from now on */
         expect_told(3);
@@ -168,7 +168,7 @@ static void a_folder_may_come_later_and_go(void **state UNUSED)
         expect_told(4);
         assert_int_equal(mkdir(in_folder("mount"), 0700), 0);
         write_to(in_folder("mount/key"), "back");
-        b.now += USEC_SEC;
+        b.now.monotonic += USEC_SEC;
         expect_told(5);
 }
 
@@ -179,7 +179,7 @@ static void a_link_that_leads_elsewhere_is_looked_at_seldom(void **state UNUSED)
         assert_int_equal(symlink("elsewhere/key", b.file), 0);
         watch(b.file);
         write_to(in_folder("elsewhere/key"), "other");
-        b.now += 10 * USEC_SEC;
+        b.now.monotonic += 10 * USEC_SEC;
         expect_told(2);
 }
 
@@ -200,7 +200,7 @@ static void without_inotify_stamps_are_compared(void **state UNUSED)
         assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
         assert_null(b.watch.folder);
         write_to(b.file, "other");
-        b.now += USEC_SEC;
+        b.now.monotonic += USEC_SEC;
         expect_told(2);
         write_to(b.file, "and another");
         assert_int_equal(watch_look(&b.watch), 3);

@@ -1,6 +1,7 @@
 /* Processes that share slots by locks. Each "process" here is a descriptor of its own, which is what such
  * locks belong to; the last test has a real one. */
 #include "checkpoint/locks.h"
+#include "tests/support/clock.h"
 
 #include <setjmp.h>
 #include <signal.h>
@@ -23,11 +24,10 @@ static struct process {
         bool slow; /* it does not give back what is leaving */
 } processes[PROCESSES];
 static char folder[64];
-static usec now;
 static uint32_t slots_n;
 
-static usec fake_now(void *cookie UNUSED) { return now; }
-static const struct clock fake_clock = { .monotonic = fake_now, .wall = fake_now };
+static struct set_clock set;
+static const struct clock fake_clock = SET_CLOCK(&set);
 
 static void on_change(struct task *t, usec at UNUSED)
 {
@@ -68,7 +68,7 @@ static int setup(void **state UNUSED)
 {
         struct error err;
 
-        now = USEC_HOUR;
+        set.monotonic = USEC_HOUR;
         memset(processes, 0, sizeof(processes));
         (void)snprintf(folder, sizeof(folder), "/tmp/locks-test-XXXXXX");
         assert_non_null(mkdtemp(folder));
@@ -114,8 +114,8 @@ static void pass(usec time)
 {
         struct task stop = { .turn = stop_loop };
 
-        for (usec until = now + time; now <= until; now += 100 * USEC_MSEC) {
-                loop_arm(loop, &stop, now);
+        for (usec until = set.monotonic + time; set.monotonic <= until; set.monotonic += 100 * USEC_MSEC) {
+                loop_arm(loop, &stop, set.monotonic);
                 loop_run(loop);
                 for (uint32_t s = 0; s < slots_n; s++) {
                         int readers = 0;
@@ -216,10 +216,11 @@ static void others_do_not_matter(void **state UNUSED)
         slots_n = 3;
         start(0);
         start_as(1, "shop/other");
-        for (usec until = now + 5 * USEC_SEC; now < until; now += 100 * USEC_MSEC) {
+        for (usec until = set.monotonic + 5 * USEC_SEC; set.monotonic < until;
+             set.monotonic += 100 * USEC_MSEC) {
                 struct task stop = { .turn = stop_loop };
 
-                loop_arm(loop, &stop, now);
+                loop_arm(loop, &stop, set.monotonic);
                 loop_run(loop);
                 loop_forget(loop, &stop);
         }

@@ -1,4 +1,5 @@
 #include "huawei/inside.h"
+#include "tests/support/clock.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -8,10 +9,8 @@
 
 /* 2026-01-01T00:00:00Z */
 static const usec NEW_YEAR = 1767225600 * USEC_SEC;
-static usec now, wall;
-static usec test_wall(void *cookie UNUSED) { return wall; }
-static usec test_monotonic(void *cookie UNUSED) { return now; }
-static const struct clock test_clock = { .wall = test_wall, .monotonic = test_monotonic };
+static struct set_clock set;
+static const struct clock test_clock = SET_CLOCK(&set);
 
 /* ---- the wire ----------------------------------------------------------- */
 
@@ -90,7 +89,7 @@ static struct cloud_account_config fixed(void)
                                                                .read = read_keys } };
 }
 
-static void turn(void) { cloud->task.turn(&cloud->task, now); }
+static void turn(void) { cloud->task.turn(&cloud->task, set.monotonic); }
 
 static int begin(const struct cloud_account_config *config, const char *endpoint)
 {
@@ -99,8 +98,8 @@ static int begin(const struct cloud_account_config *config, const char *endpoint
         struct http_peers peers = { &peers_ops, NULL };
         struct error err;
 
-        now = USEC_HOUR;
-        wall = NEW_YEAR;
+        set.monotonic = USEC_HOUR;
+        set.wall = NEW_YEAR;
         access_now = "AKEXAMPLE";
         secret_now = "SKEXAMPLE";
         sent_n = cancelled = places_n = places_closed = 0;
@@ -249,7 +248,7 @@ static void a_clock_that_is_off_costs_one_call(void **state UNUSED)
                 assert_int_equal(sent_n, 3);
                 answer(200, "[]");
                 /* The local clock is put right: one more, and nothing is off any more. */
-                wall += cases[i].skew;
+                set.wall += cases[i].skew;
                 start();
                 answer_to(last(), 401, cases[i].head, 36, "{\"error_code\":\"APIGW.0301\"}");
                 assert_int_equal(cloud_skew(cloud), 0);
@@ -326,7 +325,7 @@ static void temporary_keys_are_there_before_the_call_and_renewed(void **state UN
         assert_non_null(strstr(last()->headers, "Access=AK1, "));
         /* They are revoked: both calls that hear of it wait for new ones, asked for once. */
         start();
-        now += 2 * USEC_MINUTE;
+        set.monotonic += 2 * USEC_MINUTE;
         answer_to(&sent[3], 401, "", 0, "{\"error_code\":\"APIGW.0301\"}");
         assert_int_equal(sent_n, 6);
         assert_string_equal(last()->path, "/openstack/latest/securitykey");
@@ -340,8 +339,8 @@ static void temporary_keys_are_there_before_the_call_and_renewed(void **state UN
         }
         assert_false(request_failed(&call.request) || request_failed(&other.request));
         /* 40 minutes before they expire others are asked for, without any call. */
-        now += 23 * USEC_HOUR + 20 * USEC_MINUTE;
-        wall += 23 * USEC_HOUR + 20 * USEC_MINUTE;
+        set.monotonic += 23 * USEC_HOUR + 20 * USEC_MINUTE;
+        set.wall += 23 * USEC_HOUR + 20 * USEC_MINUTE;
         turn();
         assert_int_equal(sent_n, 9);
         assert_string_equal(last()->path, "/openstack/latest/securitykey");
@@ -372,7 +371,7 @@ static void keys_that_cannot_be_had_fail_the_call_in_words(void **state UNUSED)
         assert_int_equal(sent_n, 1);
         assert_int_equal(call.request.state, REQUEST_DONE);
         assert_in_range(call.request.error.retry_after, 1, 2 * USEC_SEC);
-        now += 2 * USEC_SEC;
+        set.monotonic += 2 * USEC_SEC;
         start();
         assert_int_equal(sent_n, 2);
         answer(201, KEYS("1"));
@@ -471,7 +470,7 @@ static void calls_beyond_the_service_s_limit_wait(void **state UNUSED)
         assert_int_equal(sent_n, 41); /* a burst of IAM, and another service's beside it */
         before = sent_n;
         for (int i = 0; i < 10; i++) {
-                now += USEC_SEC / 20;
+                set.monotonic += USEC_SEC / 20;
                 turn();
         }
         assert_int_equal(sent_n, before + 10);
@@ -488,10 +487,10 @@ static void a_call_takes_no_longer_than_its_time(void **state UNUSED)
         begin(&config, NULL);
         call.timeout = 5 * USEC_SEC;
         start();
-        now += 5 * USEC_SEC - 1;
+        set.monotonic += 5 * USEC_SEC - 1;
         turn();
         assert_int_equal(call.request.state, REQUEST_BUSY);
-        now += 1;
+        set.monotonic += 1;
         turn();
         assert_int_equal(call.request.state, REQUEST_DONE);
         assert_int_equal(call.request.error.kind, ERROR_TIMEOUT);
@@ -508,7 +507,7 @@ static void what_was_cancelled_is_not_heard_of(void **state UNUSED)
         cloud_cancel(&call);
         assert_int_equal(cancelled, 1);
         assert_int_equal(call.request.state, REQUEST_IDLE);
-        now += USEC_HOUR;
+        set.monotonic += USEC_HOUR;
         turn();
         assert_int_equal(call.request.state, REQUEST_IDLE);
 }

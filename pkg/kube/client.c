@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 
+#include "base/watch.h"
 #include "http/client/multi.h"
 
 /* A server tells a watch each minute that it is there (bookmarks). A proxy in between keeps TCP alive when
@@ -25,6 +26,13 @@ struct kube_call {
         char reason[CURL_ERROR_SIZE];
 };
 
+/* What stands in a file, or in the configuration. */
+struct read_file {
+        struct watch watch; /* not open: it never changes */
+        uint64_t version;   /* that was read; 0: none was */
+        char *text;
+};
+
 struct kube_client {
         struct loop *loop;
         const struct kube_config *config;
@@ -32,8 +40,7 @@ struct kube_client {
         struct kube_call *calls;
         struct task failures; /* ends calls that could not be sent */
         struct task silences; /* ends watches that hear nothing */
-        char *token, *ca;
-        usec fresh_until; /* token and CA are read again then */
+        struct read_file token, ca;
 };
 
 struct loop *kube_client_loop(const struct kube_client *c) { return c->loop; }
@@ -127,8 +134,6 @@ static void finish(struct kube_call *call, CURLcode result)
                         explain(call, answer.status, &answer.error);
                 }
         }
-        if (answer.status == 401 || result == CURLE_PEER_FAILED_VERIFICATION)
-                call->client->fresh_until = 0; /* token or CA may have been rotated */
         /* The callback may start new calls: this one is gone first, but for its body. */
         body = call->body;
         call->body = (struct buf){ 0 };
@@ -213,24 +218,19 @@ static size_t on_body(char *p, size_t size, size_t n, void *cookie)
 
 /* ---- sending ------------------------------------------------------------ */
 
-static void read_again(const char *path, char **to)
+static void read_again(struct read_file *f)
 {
         BUF_AT_END struct buf b = BUF_INIT((size_t)1 << 20);
+        uint64_t version = watch_look(&f->watch);
         char *fresh;
 
-        if (!path || buf_read_file(&b, path, NULL) < 0 || !(fresh = str_dup(str_trim(buf_view(&b)))))
-                return; /* the old one may still hold */
-        free(*to);
-        *to = fresh;
-}
-
-static void refresh(struct kube_client *c)
-{
-        if (loop_now(c->loop) < c->fresh_until)
+        if (version == f->version)
                 return;
-        c->fresh_until = loop_now(c->loop) + USEC_MINUTE;
-        read_again(c->config->token_file, &c->token);
-        read_again(c->config->ca_file, &c->ca);
+        if (buf_read_file(&b, f->watch.path, NULL) < 0 || !(fresh = str_dup(str_trim(buf_view(&b)))))
+                return; /* the old one may still hold */
+        free(f->text);
+        f->text = fresh;
+        f->version = version;
 }
 
 static struct curl_slist *add_header(struct curl_slist *list, const char *name, const char *value,
@@ -257,7 +257,7 @@ static void set_identity(struct kube_call *call)
 {
         const struct kube_config *config = call->client->config;
 
-        set_blob(call->easy, CURLOPT_CAINFO_BLOB, call->client->ca);
+        set_blob(call->easy, CURLOPT_CAINFO_BLOB, call->client->ca.text);
         set_blob(call->easy, CURLOPT_SSLCERT_BLOB, config->certificate);
         set_blob(call->easy, CURLOPT_SSLKEY_BLOB, config->key);
         if (config->insecure) {
@@ -312,14 +312,15 @@ static int prepare(struct kube_call *call, struct error *err)
         usec timeout = q->timeout ? q->timeout : 30 * USEC_SEC;
         bool failed = false;
 
-        refresh(c);
+        read_again(&c->token);
+        read_again(&c->ca);
         call->easy = curl_easy_init();
         make_url(call, &url, &failed);
-        buf_printf(&bearer, "Bearer %s", c->token ? c->token : "");
+        buf_printf(&bearer, "Bearer %s", c->token.text ? c->token.text : "");
         call->headers = add_header(call->headers, "Content-Type",
                                    q->content_type ? q->content_type : "application/json", &failed);
         call->headers = add_header(call->headers, "Accept", "application/json", &failed);
-        if (c->token)
+        if (c->token.text)
                 call->headers = add_header(call->headers, "Authorization", bearer.p, &failed);
         if (!call->easy || !call->what || url.failed || bearer.failed || failed || call->sent.failed)
                 return error_memory(err);
@@ -401,6 +402,20 @@ struct kube_call *kube_apply(struct kube_client *c, const char *path, const char
 
 void kube_escape(struct buf *b, struct str s) { buf_percent(b, s, "-_.~"); }
 
+static int read_file_open(struct read_file *f, struct loop *loop, const char *text, const char *path,
+                          struct error *err)
+{
+        if (text && !(f->text = str_dup(str_of(text))))
+                return error_memory(err);
+        return path ? watch_open(&f->watch, loop, path, NULL, err) : 0;
+}
+
+static void read_file_close(struct read_file *f)
+{
+        watch_close(&f->watch);
+        free(f->text);
+}
+
 int kube_client_new(struct kube_client **out, struct loop *loop, const struct kube_config *config,
                     struct error *err)
 {
@@ -412,12 +427,9 @@ int kube_client_new(struct kube_client **out, struct loop *loop, const struct ku
         c->config = config;
         c->failures.turn = end_unsent;
         c->silences.turn = end_silent;
-        if ((config->token && !(c->token = str_dup(str_of(config->token)))) ||
-            (config->ca && !(c->ca = str_dup(str_of(config->ca))))) {
-                (void)kube_client_free(c);
-                return error_memory(err);
-        }
-        if (http_multi_new(&c->multi, loop, on_done, c, err) < 0) {
+        if (read_file_open(&c->token, loop, config->token, config->token_file, err) < 0 ||
+            read_file_open(&c->ca, loop, config->ca, config->ca_file, err) < 0 ||
+            http_multi_new(&c->multi, loop, on_done, c, err) < 0) {
                 (void)kube_client_free(c);
                 return -1;
         }
@@ -434,8 +446,8 @@ struct kube_client *kube_client_free(struct kube_client *c)
         (void)http_multi_free(c->multi);
         loop_forget(c->loop, &c->failures);
         loop_forget(c->loop, &c->silences);
-        free(c->token);
-        free(c->ca);
+        read_file_close(&c->token);
+        read_file_close(&c->ca);
         free(c);
         return NULL;
 }

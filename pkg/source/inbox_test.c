@@ -8,6 +8,7 @@
 #include "base/random.h"
 #include "source/inbox.h"
 #include "tests/sim/memory.h"
+#include "tests/support/clock.h"
 
 #include <cmocka.h>
 
@@ -31,7 +32,6 @@ static struct {
 static struct test_message *lent[CALLS];
 static size_t lent_n, alive, deliveries;
 static struct random r;
-static usec now;
 static struct inbox *inbox;
 static struct loop *loop;
 static struct task wake;
@@ -44,8 +44,8 @@ static bool out_of_memory(void *cookie UNUSED) { return random_below(&r, 100) < 
 static void memory_gets_scarce(void) { memory_of(starved_percent ? out_of_memory : NULL, NULL); }
 static void memory_is_back(void) { memory_of(NULL, NULL); }
 
-static usec test_time(void *cookie UNUSED) { return now; }
-static const struct clock test_clock = { .wall = test_time, .monotonic = test_time };
+static struct set_clock set;
+static const struct clock test_clock = SET_CLOCK(&set);
 static struct services services = { .clock = &test_clock };
 
 static size_t records_of(void *cookie UNUSED, struct inbox_item *i, struct record **records,
@@ -128,7 +128,7 @@ static void poll_all(void)
 
         for (;;) {
                 memory_gets_scarce();
-                n = inbox_poll(inbox, events, COUNT_OF(events), now);
+                n = inbox_poll(inbox, events, COUNT_OF(events), set.monotonic);
                 memory_is_back();
                 if (!n)
                         return;
@@ -199,7 +199,7 @@ static void run(uint64_t seed)
         random_init(&r, seed);
         memset(calls, 0, sizeof(calls));
         memset(ids, 0, sizeof(ids));
-        now = USEC_HOUR;
+        set.monotonic = USEC_HOUR;
         alive = lent_n = deliveries = 0;
         assert_int_equal(inbox_new(&inbox, &config, &err), 0);
         while (call < CALLS) {
@@ -226,7 +226,7 @@ static void run(uint64_t seed)
                         if (call && random_below(&r, 4) == 0)
                                 leave(call - random_below(&r, MIN_OF(call, (uint64_t)30)));
                         break;
-                case 6: now += (usec)random_below(&r, 30) * USEC_MSEC; break;
+                case 6: set.monotonic += (usec)random_below(&r, 30) * USEC_MSEC; break;
                 default: poll_all(); break;
                 }
         }
@@ -274,7 +274,7 @@ static void what_was_accepted_stays_so(void **state UNUSED)
         unsigned id;
 
         memset(calls, 0, sizeof(calls));
-        now = USEC_HOUR;
+        set.monotonic = USEC_HOUR;
         lent_n = 0;
         assert_int_equal(inbox_new(&inbox, &config, &err), 0);
         for (id = 0; id < 5; id++) {
@@ -290,7 +290,7 @@ static void what_was_accepted_stays_so(void **state UNUSED)
         poll_all();
         assert_int_equal(lent_n, 0);
         assert_int_equal(calls[10].status, 200);
-        now += USEC_HOUR;
+        set.monotonic += USEC_HOUR;
         assert_false(inbox_knows(inbox, STR("id4")));
         /* One that waits too long is told so, and those that joined it. */
         id = 20;
@@ -301,8 +301,8 @@ static void what_was_accepted_stays_so(void **state UNUSED)
         add(22, &id, 1);
         poll_all();
         assert_int_equal(lent_n, 1);
-        assert_int_equal(inbox_deadline(inbox), now + USEC_SEC);
-        now += USEC_SEC;
+        assert_int_equal(inbox_deadline(inbox), set.monotonic + USEC_SEC);
+        set.monotonic += USEC_SEC;
         poll_all();
         assert_int_equal(calls[21].status, 503);
         assert_int_equal(calls[22].status, 503);
@@ -315,11 +315,11 @@ static void expect_state(enum source_state state, const char *text)
 {
         struct push_event e = { .kind = PUSH_EVENT_CLOSED };
 
-        assert_int_equal(inbox_poll(inbox, &e, 1, now), 1);
+        assert_int_equal(inbox_poll(inbox, &e, 1, set.monotonic), 1);
         assert_int_equal(e.kind, PUSH_EVENT_STATE);
         assert_int_equal(e.state, state);
         assert_string_equal(e.text, text);
-        assert_int_equal(inbox_poll(inbox, &e, 1, now), 0);
+        assert_int_equal(inbox_poll(inbox, &e, 1, set.monotonic), 0);
 }
 
 static void how_it_is_said_to_be(void **state UNUSED)
@@ -337,7 +337,7 @@ static void how_it_is_said_to_be(void **state UNUSED)
         inbox_say(inbox, SOURCE_DISCONNECTED, "403");
         expect_state(SOURCE_DISCONNECTED, "403");
         inbox_say(inbox, SOURCE_DISCONNECTED, "403");
-        assert_int_equal(inbox_poll(inbox, &e, 1, now), 0);
+        assert_int_equal(inbox_poll(inbox, &e, 1, set.monotonic), 0);
         inbox_connected(inbox); /* messages come, whatever the API says */
         expect_state(SOURCE_CONNECTED, "403");
         inbox_trouble(inbox, "no certificate");

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "base/loop.h"
+#include "tests/support/store.h"
 
 /* ---- a service of our own: "mark;id,id" --------------------------------- */
 
@@ -173,39 +174,7 @@ static void answer(const char *path, int status, const char *body)
 
 static struct services services;
 
-static struct {
-        char value[256];
-        bool has, elsewhere; /* somebody else writes */
-} kept;
-
-static void get(void *cookie, struct store_request *r, struct str key)
-{
-        (void)cookie;
-        assert_true(str_is(key, "cts"));
-        r->found = kept.has;
-        r->value.max = sizeof(kept.value);
-        buf_reset(&r->value);
-        buf_text(&r->value, kept.value);
-        request_end(&r->request, services.loop);
-}
-
-static void put(void *cookie, struct store_request *r, struct str key, struct str value)
-{
-        (void)cookie;
-        assert_true(str_is(key, "cts"));
-        (void)snprintf(kept.value, sizeof(kept.value), STR_FMT, STR_ARG(value));
-        kept.has = true;
-        if (kept.elsewhere)
-                (void)error_set(&r->request.error, ERROR_CONFLICT, "somebody else writes");
-        request_end(&r->request, services.loop);
-}
-
-static void cancel_stored(void *cookie, struct store_request *r)
-{
-        (void)cookie;
-        (void)r;
-        fail_msg("it is done at once");
-}
+static struct test_store kept;
 
 /* ---- a pipeline, by hand ------------------------------------------------ */
 
@@ -265,7 +234,6 @@ static void nothing(struct task *t, usec at)
 
 static void open_with(const struct poller_ops *ops, bool shared)
 {
-        static const struct store_ops store = { get, put, cancel_stored };
         const struct poller_config config = {
                 .reader = { .loads = true,
                             .page_bytes = 1 << 16,
@@ -287,8 +255,10 @@ static void open_with(const struct poller_ops *ops, bool shared)
         now = USEC_SEC;
         assert_int_equal(loop_new(&loop, &err), 0);
         task = (struct task){ .turn = nothing };
+        kept.key = "cts";
+        kept.loop = loop;
         services = (struct services){
-                .loop = loop, .wake = &task, .clock = &system_clock, .store = { &store, NULL }
+                .loop = loop, .wake = &task, .clock = &system_clock, .store = test_store_port(&kept)
         };
         memset(&claims, 0, sizeof(claims));
         if (shared)
@@ -349,7 +319,7 @@ static int close_all(void **unused)
         assert_true(toy.closed);
         loop_forget(loop, &task);
         loop = loop_free(loop);
-        kept.has = kept.elsewhere = false;
+        kept.found = kept.foreign = false;
         return 0;
 }
 
@@ -615,7 +585,7 @@ static void test_positions_may_live_in_the_store(void **unused)
         turn();
         assert_string_equal(kept.value, "2:t51:x1:y");
         (void)close_all(NULL);
-        kept.has = true;
+        kept.found = true;
 
         open_toy(&single);
         turn();
@@ -635,10 +605,10 @@ static void test_somebody_else_saves(void **unused)
         turn();
         answer("/fetch/cts", 200, "t5;x");
         turn();
-        kept.elsewhere = true;
+        kept.foreign = true;
         settle_all(0);
         turn();
-        kept.elsewhere = false;
+        kept.foreign = false;
         assert_int_equal(revoking, 1);
         assert_int_equal(state, SOURCE_DISCONNECTED);
         assert_non_null(strstr(text, "is it running twice?"));

@@ -134,6 +134,8 @@ char *page_bytes(struct page *, size_t) MUST_CHECK;
 /* Room for what origin points to, and only that: until the record is released. Aligned for any type. */
 void *page_keep(struct page *, size_t) MUST_CHECK;
 bool page_failed(const struct page *);
+/* There was none for what a record is made of, either: the page has failed. */
+void page_no_memory(struct page *);
 
 /* ---- what a source tells ------------------------------------------------ */
 

@@ -9,16 +9,14 @@
 
 #include "huawei/refusal.h"
 #include "source/cloud.h"
+#include "tests/support/clock.h"
 
 enum { RUNAWAY = 3000 };
 
 /* ---- time --------------------------------------------------------------- */
 
-static usec now;
-static usec test_monotonic(void *cookie UNUSED) { return now; }
-/* 2026-01-01T00:00:00Z, an hour after the clock began */
-static usec test_wall(void *cookie UNUSED) { return 1767225600 * USEC_SEC + now; }
-static const struct clock test_clock = { .wall = test_wall, .monotonic = test_monotonic };
+static struct set_clock set;
+static const struct clock test_clock = SET_CLOCK(&set);
 
 /* ---- the service -------------------------------------------------------- */
 
@@ -182,7 +180,8 @@ static void begin(struct poller_ops *ops)
         struct error err;
 
         w = (struct world){ .wake.turn = turn, .stop.turn = on_stop };
-        now = USEC_HOUR;
+        /* 2026-01-01T01:00:00Z */
+        set = (struct set_clock){ .monotonic = USEC_HOUR, .wall = 1767225600 * USEC_SEC + USEC_HOUR };
         assert_int_equal(loop_new(&service.loop, &err), 0);
         loop_use_clock(service.loop, &test_clock);
         cloud.loop = service.loop;
@@ -203,7 +202,7 @@ static void begin(struct poller_ops *ops)
 static void pass_until(usec at)
 {
         while (!w.closed && loop_next(service.loop) <= at) {
-                now = MAX_OF(loop_next(service.loop), now);
+                set_clock_pass(&set, MAX_OF(loop_next(service.loop) - set.monotonic, (usec)0));
                 loop_ready(service.loop, &w.stop);
                 loop_run(service.loop);
         }
@@ -213,7 +212,7 @@ static void end(void)
 {
         poller_pull.stop(&w.poller.source);
         loop_ready(service.loop, &w.wake);
-        pass_until(now + USEC_MINUTE);
+        pass_until(set.monotonic + USEC_MINUTE);
         assert_true(w.closed);
         (void)poller_pull.free(&w.poller.source);
         service.cloud = cloud_free(service.cloud);
@@ -235,7 +234,7 @@ static void minute(const char *of, int status, const char *code, bool rotates)
         (void)snprintf(service.body, sizeof(service.body), "{\"error_code\":\"%s\",\"error_msg\":\"no\"}",
                        code);
         begin(&ops);
-        pass_until(now + USEC_MINUTE);
+        pass_until(set.monotonic + USEC_MINUTE);
         end();
 }
 

@@ -10,6 +10,8 @@
 #include "worker/testing.h"
 
 #include "http/client/testing_port.h"
+#include "tests/support/store.h"
+#include "tests/support/clock.h"
 
 enum { JOBS = 8, HELD = 64, SECONDS = 600 };
 enum { TAG_LIVE = 1, TAG_READY, TAG_CALL };
@@ -25,7 +27,8 @@ struct held {
 };
 
 static struct bench {
-        usec passed; /* since the beginning */
+        struct set_clock time;
+        struct test_store kept;
         struct clock clock;
         struct loop *loop;
         struct http_client *client;
@@ -48,30 +51,10 @@ static struct bench {
         bool stopping;
 } b;
 
-static usec read_monotonic(void *cookie UNUSED) { return USEC_HOUR + b.passed; }
-static usec read_wall(void *cookie UNUSED)
-{
-        return 1795514400 * USEC_SEC + b.passed;
-} /* 2026-11-24T10:00:00Z */
-
-/* ---- a store that takes everything -------------------------------------- */
-
-static void fake_get(void *cookie UNUSED, struct store_request *r, struct str key UNUSED)
-{
-        r->found = false;
-        request_end(&r->request, b.loop);
-}
-static void fake_put(void *cookie UNUSED, struct store_request *r, struct str key UNUSED,
-                     struct str value UNUSED)
-{
-        request_end(&r->request, b.loop);
-}
-static void fake_cancel(void *cookie UNUSED, struct store_request *r UNUSED) {}
-static const struct store_ops fake_ops = { fake_get, fake_put, fake_cancel };
-
 static int open_store(void *cookie UNUSED, struct store *out, struct error *err UNUSED)
 {
-        *out = (struct store){ &fake_ops, NULL };
+        b.kept.loop = b.loop;
+        *out = test_store_port(&b.kept);
         return 0;
 }
 static void close_store(void *cookie UNUSED) {}
@@ -82,7 +65,7 @@ static void on_call(void *cookie UNUSED, struct http_call *call)
 {
         assert_true(b.held_n < HELD);
         b.calls++;
-        b.held[b.held_n++] = (struct held){ call, b.passed + SLOW };
+        b.held[b.held_n++] = (struct held){ call, b.time.monotonic + SLOW };
 }
 
 static void on_gone(void *cookie UNUSED, struct http_call *call)
@@ -95,7 +78,7 @@ static void on_gone(void *cookie UNUSED, struct http_call *call)
 static void answer_calls(void)
 {
         for (size_t i = b.held_n; i-- > 0;)
-                if (b.passed >= b.held[i].until) {
+                if (b.time.monotonic >= b.held[i].until) {
                         http_call_reply(b.held[i].call, 200, STR("text/plain"), (struct str){ 0 },
                                         STR("at last"));
                         b.held[i] = b.held[--b.held_n];
@@ -149,7 +132,7 @@ static void on_wake(struct task *t UNUSED, usec now UNUSED)
                 loop_stop(b.loop);
                 return;
         }
-        b.passed += USEC_SEC;
+        set_clock_pass(&b.time, USEC_SEC);
         answer_calls();
         probe();
 }
@@ -223,7 +206,9 @@ static int setup(void **state UNUSED)
         int key;
 
         memset(&b, 0, sizeof(b));
-        b.clock = (struct clock){ read_monotonic, read_wall, NULL };
+        /* 2026-11-24T10:00:00Z */
+        b.time = (struct set_clock){ .monotonic = USEC_HOUR, .wall = 1795514400 * USEC_SEC };
+        b.clock = (struct clock)SET_CLOCK(&b.time);
         b.wake.turn = on_wake;
         b.observer.turn = observe;
         if (loop_new(&b.loop, &err) < 0)

@@ -618,15 +618,14 @@ static void hold(struct call *c, usec now)
 static void refuse(struct gate_host *h, const struct gate *g, struct http_call *http,
                    const struct push_refused *r)
 {
-        BUF_AT_END struct buf body = BUF_INIT(1024), headers = BUF_INIT(256);
-        struct push_reply reply = { .headers = headers, .body = body };
+        struct push_reply reply = { .headers = BUF_INIT(256), .body = BUF_INIT(1024) };
 
         (g && g->ops->refuse ? g->ops->refuse : push_refuse)(r, &reply);
         log_refusal(h, g ? g->feed.config.services->log : NULL, r->id, reply.status, r->text);
         http_call_reply(http, reply.status, (struct str){ 0 }, buf_view(&reply.headers),
                         buf_view(&reply.body));
-        headers = reply.headers;
-        body = reply.body;
+        buf_done(&reply.headers);
+        buf_done(&reply.body);
 }
 
 static struct push_refused stopped(struct str id)

@@ -12,11 +12,12 @@
 #include "http/wire/codec.h"
 #include "http/client/testing_port.h"
 #include "tests/sim/memory.h"
+#include "tests/support/clock.h"
 
 enum { PIPELINES = 2, CALLS = 8 };
 
 static struct {
-        usec ahead; /* of the system's clock */
+        struct set_clock time;
         struct clock clock;
         struct loop *loop;
         struct http_server *function;
@@ -53,9 +54,6 @@ static void check(void)
                 loop_stop(b.loop);
         }
 }
-
-static usec read_monotonic(void *cookie UNUSED) { return clock_monotonic(&system_clock) + b.ahead; }
-static usec read_wall(void *cookie UNUSED) { return clock_wall(&system_clock) + b.ahead; }
 
 #define ALLOW                                                                                                \
         "{\"statusCode\":200,\"body\":\"{\\\"status\\\":\\\"allow\\\",\\\"context\\\":{\\\"a\\\":\\\"b\\\"}" \
@@ -97,7 +95,7 @@ static void drive(struct task *t, usec now)
         else
                 b.passes = 0;
         if (b.passes > 2000) {
-                b.ahead += next - now;
+                set_clock_pass(&b.time, next - now);
                 b.passes = 0;
         }
         check();
@@ -164,7 +162,8 @@ static void begin(void)
         b.observer.turn = on_change;
         b.watchdog.turn = too_late;
         b.driver.turn = drive;
-        b.clock = (struct clock){ read_monotonic, read_wall, NULL };
+        b.time.runs = true;
+        b.clock = (struct clock)SET_CLOCK(&b.time);
         (void)snprintf(b.folder, sizeof(b.folder), "/tmp/gate-test-XXXXXX");
         assert_non_null(mkdtemp(b.folder));
         assert_int_equal(loop_new(&b.loop, &err), 0);

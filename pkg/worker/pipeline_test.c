@@ -6,12 +6,18 @@
 
 #include "http/server/server.h"
 #include "worker/testing.h"
+#include "tests/support/clock.h"
+#include "tests/support/store.h"
+
+#include "tests/sim/memory.h"
 
 enum { REQUESTS = 16 };
 enum { HOLD = -1 }; /* a status: the answer waits for the test */
 
+static const usec BEGINNING = USEC_HOUR;
+
 static struct bench {
-        usec passed; /* since the beginning */
+        struct set_clock time;
         struct clock clock;
         struct loop *loop;
         struct http_server *server;
@@ -27,55 +33,20 @@ static struct bench {
         struct http_call *held;
         /* The store. */
         bool open;
-        char stored[512];
-        bool has_stored;
-        unsigned fail; /* how many of the next writes */
-        size_t writes;
+        struct test_store kept;
         /* What run waits for. */
         struct task observer, driver;
         bool (*until)(void);
+        unsigned passes; /* in which nothing came */
 } b;
 
-static usec read_monotonic(void *cookie UNUSED) { return USEC_HOUR + b.passed; }
-/* 2026-11-24T10:00:00.05Z: between two ticks */
-static usec read_wall(void *cookie UNUSED) { return 1795514400 * USEC_SEC + 50 * USEC_MSEC + b.passed; }
-
 /* ---- the store ---------------------------------------------------------- */
-
-static void fake_get(void *cookie UNUSED, struct store_request *r, struct str key)
-{
-        assert_true(str_is(key, "timer"));
-        r->found = b.has_stored;
-        r->value.max = sizeof(b.stored);
-        buf_reset(&r->value);
-        buf_text(&r->value, b.stored);
-        request_end(&r->request, b.loop);
-}
-
-static void fake_put(void *cookie UNUSED, struct store_request *r, struct str key, struct str value)
-{
-        assert_true(str_is(key, "timer"));
-        b.writes++;
-        if (b.fail) {
-                b.fail--;
-                (void)error_set(&r->request.error, ERROR_UNREACHABLE, "no store today");
-        } else {
-                (void)snprintf(b.stored, sizeof(b.stored), STR_FMT, STR_ARG(value));
-                b.has_stored = true;
-        }
-        request_end(&r->request, b.loop);
-}
-
-static void fake_cancel(void *cookie UNUSED, struct store_request *r UNUSED)
-{
-        fail_msg("it is done at once");
-}
-static const struct store_ops fake_ops = { fake_get, fake_put, fake_cancel };
 
 static int open_store(void *cookie UNUSED, struct store *out, struct error *err UNUSED)
 {
         b.open = true;
-        *out = (struct store){ &fake_ops, NULL };
+        b.kept.loop = b.loop;
+        *out = test_store_port(&b.kept);
         return 0;
 }
 
@@ -106,7 +77,7 @@ static void handle(void *cookie UNUSED, struct http_call *call)
                 header(m, "X-CFF-Func-Name", b.names[b.requests], sizeof(b.names[0]));
                 (void)snprintf(b.bodies[b.requests], sizeof(b.bodies[0]), STR_FMT,
                                STR_ARG(buf_view(&m->body)));
-                b.times[b.requests] = b.passed;
+                b.times[b.requests] = b.time.monotonic - BEGINNING;
                 b.requests++;
         }
         if (status == HOLD)
@@ -133,11 +104,15 @@ static struct pipeline_status status(void)
         return s;
 }
 
-/* Has a turn in each pass. */
+/* Has a turn in each pass. What was lost for lack of memory is on its way no more, once nothing has come for
+ * long. */
 static void drive(struct task *t, usec now)
 {
         bool on_its_way = status().stats.in_flight > (b.held ? 1 : 0);
         usec next = loop_next(b.loop);
+
+        b.passes = on_its_way && next > now && memory_failed() ? b.passes + 1 : 0;
+        on_its_way = on_its_way && b.passes < 2000;
 
         if (b.until()) {
                 loop_stop(b.loop);
@@ -146,8 +121,8 @@ static void drive(struct task *t, usec now)
         if (!on_its_way && next > now) {
                 if (next == USEC_NEVER)
                         fail_msg("what was waited for does not come: %zu requests, %zu writes", b.requests,
-                                 b.writes);
-                b.passed += next - now;
+                                 b.kept.puts);
+                set_clock_pass(&b.time, next - now);
         }
         loop_ready(b.loop, t);
 }
@@ -185,12 +160,14 @@ static void begin(const char *spec, const char *stored, const int *script, size_
         memset(&b, 0, sizeof(b));
         b.script = script;
         b.script_n = script_n;
-        b.fail = fail;
+        b.kept.fail = fail;
         b.observer.turn = on_change;
         b.driver.turn = drive;
-        b.clock = (struct clock){ read_monotonic, read_wall, NULL };
-        b.has_stored = stored != NULL;
-        (void)snprintf(b.stored, sizeof(b.stored), "%s", stored ? stored : "");
+        /* 2026-11-24T10:00:00.05Z: between two ticks */
+        b.time = (struct set_clock){ .wall = 1795514400 * USEC_SEC + 50 * USEC_MSEC, .monotonic = BEGINNING };
+        b.clock = (struct clock)SET_CLOCK(&b.time);
+        b.kept.key = "timer";
+        test_store_set(&b.kept, stored);
         b.trigger = decode_trigger(str_of(spec));
         assert_int_equal(loop_new(&b.loop, &err), 0);
         loop_use_clock(b.loop, &b.clock);
@@ -230,6 +207,7 @@ static bool retrying(void) { return status().delivery == DELIVERY_RETRYING; }
 static bool blocked(void) { return status().delivery == DELIVERY_BLOCKED; }
 static bool delivering(void) { return status().delivery == DELIVERY_IDLE && b.requests >= 3; }
 static bool disconnected(void) { return status().source == SOURCE_DISCONNECTED; }
+static bool delivered(void) { return status().last_delivery > 0; }
 static bool connected(void) { return status().source == SOURCE_CONNECTED; }
 
 static void ticks_are_delivered_in_the_functions_shape(void **state UNUSED)
@@ -294,7 +272,7 @@ static void what_is_in_flight_is_finished_and_stored(void **state UNUSED)
 
         begin(OFTEN, NULL, script, COUNT_OF(script), 0);
         run(one_request);
-        assert_non_null(strstr(b.stored, "\"claimed\":"));
+        assert_non_null(strstr(b.kept.value, "\"claimed\":"));
         pipeline_stop(b.pipeline, clock_monotonic(&b.clock) + 10 * USEC_SEC);
         assert_false(pipeline_stopped(b.pipeline));
         assert_non_null(b.held);
@@ -302,8 +280,8 @@ static void what_is_in_flight_is_finished_and_stored(void **state UNUSED)
         b.held = NULL;
         run(stopped);
         assert_int_equal(b.requests, 1);
-        assert_null(strstr(b.stored, "\"claimed\":"));
-        settled = strstr(b.stored, "\"settled\":");
+        assert_null(strstr(b.kept.value, "\"claimed\":"));
+        settled = strstr(b.kept.value, "\"settled\":");
         assert_non_null(settled);
         /* a tick, not the beginning */
         assert_int_equal(strtoll(settled + 10, NULL, 10) % (100 * USEC_MSEC), 0);
@@ -318,9 +296,9 @@ static void at_the_deadline_it_stops_and_keeps_its_claim(void **state UNUSED)
         run(one_request);
         pipeline_stop(b.pipeline, clock_monotonic(&b.clock) + 20 * USEC_MSEC);
         run(stopped);
-        assert_int_equal(b.passed, 50 * USEC_MSEC + 20 * USEC_MSEC);
+        assert_int_equal(b.time.monotonic - BEGINNING, 50 * USEC_MSEC + 20 * USEC_MSEC);
         assert_int_equal(b.requests, 1);
-        assert_non_null(strstr(b.stored, "\"claimed\":")); /* sent again by the next worker */
+        assert_non_null(strstr(b.kept.value, "\"claimed\":")); /* sent again by the next worker */
         end();
 }
 
@@ -338,7 +316,7 @@ static void a_claimed_tick_is_sent_first(void **state UNUSED)
         run(one_request);
         pipeline_stop(b.pipeline, 0);
         run(stopped);
-        (void)snprintf(claim, sizeof(claim), "%s", b.stored);
+        (void)snprintf(claim, sizeof(claim), "%s", b.kept.value);
         (void)snprintf(id, sizeof(id), "%s", b.ids[0]);
         end();
         begin(OFTEN, claim, NULL, 0, 0);
@@ -352,11 +330,30 @@ static void without_its_store_nothing_is_sent(void **state UNUSED)
 {
         begin(OFTEN, NULL, NULL, 0, 1);
         run(disconnected);
-        assert_non_null(strstr(status().source_text, "no store today"));
+        assert_non_null(strstr(status().source_text, "the store said no"));
         assert_int_equal(b.requests, 0);
         run(one_request);
         assert_int_equal(status().source, SOURCE_CONNECTED);
         end();
+}
+
+/* Each allocation fails that one tick takes: it is delivered all the same, and the store hears of it. */
+static void a_tick_is_not_lost_for_lack_of_memory(void **state UNUSED)
+{
+        for (uint64_t at = 1;; at++) {
+                begin(OFTEN, NULL, NULL, 0, 0);
+                run(connected);
+                memory_fails(at, false);
+                run(one_request);
+                assert_int_equal(b.ids[0][0], 'u');
+                assert_non_null(strstr(b.bodies[0], "\"user_event\":\"hello\"}"));
+                run(delivered);
+                memory_fails(0, false);
+                end();
+                assert_non_null(strstr(b.kept.value, "\"settled\":"));
+                if (!memory_failed())
+                        break;
+        }
 }
 
 int main(void)
@@ -369,6 +366,7 @@ int main(void)
                 cmocka_unit_test(at_the_deadline_it_stops_and_keeps_its_claim),
                 cmocka_unit_test(a_claimed_tick_is_sent_first),
                 cmocka_unit_test(without_its_store_nothing_is_sent),
+                cmocka_unit_test(a_tick_is_not_lost_for_lack_of_memory),
         };
         signals_block();
         return cmocka_run_group_tests_name("pipeline", tests, NULL, NULL);

@@ -11,11 +11,12 @@
 #include "base/uri.h"
 #include "huawei/sign.h"
 #include "source/apig/apig.h"
+#include "tests/support/clock.h"
 
 #define DATE "20240102T030405Z"
 
-static usec still(void *cookie UNUSED) { return (usec)1704164645 * USEC_SEC; }
-static const struct clock still_clock = { .monotonic = still, .wall = still };
+static struct set_clock still = { .monotonic = 1704164645 * USEC_SEC, .wall = 1704164645 * USEC_SEC };
+static const struct clock still_clock = SET_CLOCK(&still);
 
 static struct {
         struct loop *loop;

@@ -13,16 +13,15 @@
 #include <cmocka.h>
 
 #include "tests/sim/memory.h"
+#include "tests/support/clock.h"
 
 static char name[] = "api", namespace_[] = "shop";
 static struct trigger trigger_ = { .name = name, .namespace_ = namespace_ };
 static struct services services;
 static struct judge *judge;
 
-static usec monotonic_now, wall_now;
-static usec test_wall(void *cookie UNUSED) { return wall_now; }
-static usec test_monotonic(void *cookie UNUSED) { return monotonic_now; }
-static const struct clock test_clock = { .wall = test_wall, .monotonic = test_monotonic };
+static struct set_clock set;
+static const struct clock test_clock = SET_CLOCK(&set);
 
 /* ---- the way out -------------------------------------------------------- */
 
@@ -141,7 +140,7 @@ static void begin(usec remember)
                                       .peers = { &peers_ops, NULL } };
         asked_n = 0;
         refuse_submit = false;
-        monotonic_now = USEC_HOUR;
+        set.monotonic = USEC_HOUR;
         assert_int_equal(judge_new(&judge, &c, &err), 0);
         assert_int_equal(targets, 1);
 }
@@ -166,7 +165,7 @@ static void ask(struct someone *s, unsigned n, bool shared)
         assert_true(judge_ask(judge, key(n), shared, &s->wait));
 }
 
-static void turn(void) { judge_turn(judge, monotonic_now); }
+static void turn(void) { judge_turn(judge, set.monotonic); }
 
 /* 200: allowed; otherwise the refusal's status; 0: not decided, or not the next. */
 static int decided(struct someone *s)
@@ -204,7 +203,7 @@ static void an_answer_decides_and_is_remembered(void **state UNUSED)
                 turn();
                 assert_int_equal(asked_n, i + 1);
                 assert_string_equal(asked[i].body, i ? "1" : "0");
-                assert_int_equal(judge_deadline(judge), monotonic_now + 5 * USEC_SEC);
+                assert_int_equal(judge_deadline(judge), set.monotonic + 5 * USEC_SEC);
                 assert_null(judge_take(judge));
                 answer(i, 200, answers[i].text);
                 turn();
@@ -213,9 +212,9 @@ static void an_answer_decides_and_is_remembered(void **state UNUSED)
                 assert_true(known(i));
                 assert_null(judge_trouble(judge));
         }
-        monotonic_now += USEC_MINUTE - 1;
+        set.monotonic += USEC_MINUTE - 1;
         assert_true(known(0) && known(1));
-        monotonic_now++;
+        set.monotonic++;
         assert_true(!known(0) && !known(1));
         end();
 }
@@ -230,9 +229,9 @@ static void nothing_is_remembered_longer_than_it_is_true(void **state UNUSED)
         answer(0, 200, "short");
         turn();
         assert_int_equal(decided(&s), 200);
-        monotonic_now += 10 * USEC_SEC - 1;
+        set.monotonic += 10 * USEC_SEC - 1;
         assert_true(known(1));
-        monotonic_now++;
+        set.monotonic++;
         assert_false(known(1));
         end();
 }
@@ -261,10 +260,10 @@ static void what_is_no_answer_refuses_and_is_forgotten(void **state UNUSED)
         assert_int_equal(decided(&s), 502);
         ask(&s, 1, true);
         turn();
-        monotonic_now += 5 * USEC_SEC - 1;
+        set.monotonic += 5 * USEC_SEC - 1;
         turn();
         assert_null(judge_take(judge));
-        monotonic_now++;
+        set.monotonic++;
         turn();
         assert_true(asked[3].cancelled);
         assert_int_equal(decided(&s), 504);
@@ -276,7 +275,7 @@ static void what_is_no_answer_refuses_and_is_forgotten(void **state UNUSED)
         assert_string_equal(judge_trouble(judge), "judge: too long");
         refuse_submit = false;
         for (int i = 0; i < 2; i++) { /* answers come again: it is told after a while */
-                monotonic_now += 5 * USEC_SEC;
+                set.monotonic += 5 * USEC_SEC;
                 ask(&s, 1, false);
                 turn();
                 answer(4 + (size_t)i, 200, "allow");
@@ -405,7 +404,7 @@ static void any_order(bool scarce)
                                         break;
                                 }
                         break;
-                default: monotonic_now += (usec)random_below(&r, 2 * USEC_SEC);
+                default: set.monotonic += (usec)random_below(&r, 2 * USEC_SEC);
                 }
                 memory_of(refuses, NULL);
                 turn();

@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "tests/sim/memory.h"
+#include "tests/support/clock.h"
 
 #define REGION "xx-xxxxx-x"
 #define HOST "https://smn." REGION ".myhuaweicloud.com"
@@ -44,10 +45,8 @@ static struct random r;
 
 /* ---- time --------------------------------------------------------------- */
 
-static usec wall_now, monotonic_now;
-static usec test_wall(void *cookie UNUSED) { return wall_now; }
-static usec test_monotonic(void *cookie UNUSED) { return monotonic_now; }
-static const struct clock test_clock = { .wall = test_wall, .monotonic = test_monotonic };
+static struct set_clock test_time;
+static const struct clock test_clock = SET_CLOCK(&test_time);
 
 /* ---- what is fetched ---------------------------------------------------- */
 
@@ -163,8 +162,8 @@ static int setup(void **state UNUSED)
         asked_n = 0;
         hold_answers = false;
         confirm_status = 200;
-        wall_now = 1510718400 * USEC_SEC; /* 2017-11-15T04:00:00Z */
-        monotonic_now = USEC_HOUR;
+        test_time.wall = 1510718400 * USEC_SEC; /* 2017-11-15T04:00:00Z */
+        test_time.monotonic = USEC_HOUR;
         wake = (struct task){ .turn = no_turn };
         services = (struct services){ .loop = loop,
                                       .clock = &test_clock,
@@ -237,7 +236,7 @@ static json_t *message(const char *text, const char *subject)
         char id[33], at[32];
 
         (void)snprintf(id, sizeof(id), "%032llx", (unsigned long long)++number);
-        time_of(wall_now, at);
+        time_of(test_time.wall, at);
         set(body, "signature", "");
         set(body, "topic_urn", urn);
         set(body, "message_id", id);
@@ -305,7 +304,7 @@ static void poll_all(void)
 
         do {
                 more = answer_fetches();
-                n = smn_source.push->poll(source, events, COUNT_OF(events), monotonic_now);
+                n = smn_source.push->poll(source, events, COUNT_OF(events), test_time.monotonic);
                 for (size_t i = 0; i < n; i++) {
                         const struct push_event *e = &events[i];
 
@@ -504,9 +503,9 @@ static void mutated(unsigned mutation)
         case REPLAYED:
         case FUTURE:
         case BARELY:
-                time_of(wall_now + (mutation == REPLAYED ? -USEC_HOUR - USEC_SEC
-                                    : mutation == FUTURE ? 15 * USEC_MINUTE + USEC_SEC
-                                                         : -USEC_HOUR),
+                time_of(test_time.wall + (mutation == REPLAYED ? -USEC_HOUR - USEC_SEC
+                                          : mutation == FUTURE ? 15 * USEC_MINUTE + USEC_SEC
+                                                               : -USEC_HOUR),
                         at);
                 sign(set(body, "timestamp", at), key, true);
                 status = mutation == BARELY ? 200 : 403;
@@ -544,7 +543,7 @@ static void mutated(unsigned mutation)
         case MESSAGE_CHANGED: set(body, "message", "changed"); break;
         case ID_CHANGED: set(body, "message_id", "ffffffffffffffffffffffffffffffff"); break;
         case TIME_CHANGED:
-                time_of(wall_now - USEC_SEC, at);
+                time_of(test_time.wall - USEC_SEC, at);
                 set(body, "timestamp", at);
                 break;
         case CUT_SHORT:
@@ -603,7 +602,7 @@ static void what_is_right_is_accepted_and_nothing_else(void **unused UNUSED)
         assert_int_equal(asked_n, 1); /* the certificate, once */
         assert_int_equal(state, SOURCE_CONNECTED);
         assert_non_null(strstr(state_text, "refused: bad signature"));
-        monotonic_now += USEC_MINUTE;
+        test_time.monotonic += USEC_MINUTE;
         mutated(FORGED);
         assert_non_null(strstr(state_text, " messages refused: bad signature"));
 }
@@ -666,7 +665,7 @@ static void certificates_come_from_smn_alone(void **unused UNUSED)
                 sign(set(body, "signing_cert_url", MISSING), key, true);
                 assert_int_equal(statuses[send(body)], 503);
                 json_decref(body);
-                monotonic_now += 2 * USEC_SEC;
+                test_time.monotonic += 2 * USEC_SEC;
         }
         assert_int_equal(asked_n, 5);
 }
@@ -799,8 +798,8 @@ static void a_certificate_that_never_comes_is_not_waited_for(void **unused UNUSE
         hold_answers = true;
         sign(body, key, true);
         call = send(body);
-        assert_int_equal(smn_source.push->deadline(source), monotonic_now + spec.timeout);
-        monotonic_now += spec.timeout;
+        assert_int_equal(smn_source.push->deadline(source), test_time.monotonic + spec.timeout);
+        test_time.monotonic += spec.timeout;
         poll_all();
         assert_int_equal(statuses[call], 503);
         json_decref(body);
@@ -843,7 +842,7 @@ static void strangers_crowd_out_no_certificate_that_was_good(void **unused UNUSE
                 for (int i = 0; i < 100; i++) {
                         /* SMN's own address, too: a proxy may hide them all */
                         (void)unsigned_one(i % 2 ? STR("192.0.2.1") : STR("198.51.100.1"));
-                        monotonic_now += 1000;
+                        test_time.monotonic += 1000;
                         assert_int_equal(statuses[signed_one(STR("192.0.2.1"))], 200);
                 }
         }
@@ -860,7 +859,8 @@ static void without_memory_no_message_is_lost(void **unused UNUSED)
                         uint64_t before = delivered, call;
                         bool failed;
 
-                        monotonic_now += USEC_MINUTE; /* a certificate that did not come is asked for again */
+                        test_time.monotonic +=
+                                USEC_MINUTE; /* a certificate that did not come is asked for again */
                         starve = at;
                         starve_for_good = for_good;
                         call = signed_one(STR("192.0.2.1"));
@@ -870,7 +870,7 @@ static void without_memory_no_message_is_lost(void **unused UNUSED)
                                 assert_int_equal(delivered, before + 1);
                         else if (statuses[call] < 500)
                                 fail_msg("allocation %d: %d", (int)at, statuses[call]);
-                        monotonic_now += USEC_MINUTE;
+                        test_time.monotonic += USEC_MINUTE;
                         assert_int_equal(statuses[signed_one(STR("192.0.2.1"))], 200);
                         if (!failed)
                                 break;
@@ -966,8 +966,8 @@ static void calls_of_one_message_share_its_outcome(void **unused UNUSED)
         assert_int_equal(statuses[send(body)], 200);
         assert_int_equal(delivered, before + 4);
         /* After an hour it is forgotten. But then it is too old. */
-        monotonic_now += USEC_HOUR + 1;
-        wall_now += USEC_HOUR + USEC_SEC;
+        test_time.monotonic += USEC_HOUR + 1;
+        test_time.wall += USEC_HOUR + USEC_SEC;
         assert_int_equal(statuses[send(body)], 403);
         json_decref(body);
         json_decref(another);

@@ -1,4 +1,6 @@
 #include "source/timer/timer.h"
+#include "tests/support/clock.h"
+#include "tests/support/store.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,14 +13,8 @@ static const usec LOOK = 500 * USEC_MSEC;
 
 /* ---- a clock that stands still, a scripted store ------------------------ */
 
-struct pending {
-        struct store_request *request;
-        bool is_get;
-        char value[512];
-};
-
 static struct bench {
-        usec wall, monotonic;
+        struct set_clock time;
         struct clock clock;
         struct trigger trigger;
         struct timer_spec spec;
@@ -26,11 +22,7 @@ static struct bench {
         struct delivery_spec delivery;
         struct services services;
         struct source *source;
-        /* The store: requests wait in order until the script answers them. */
-        struct pending pending[64];
-        size_t pending_n, puts;
-        char stored[512];
-        bool has_stored;
+        struct test_store kept; /* requests wait in order until the script answers them */
         /* What poll told. */
         struct record *lent;
         char id[400];
@@ -40,58 +32,6 @@ static struct bench {
         enum source_state state;
         char text[512];
 } b;
-
-static usec read_wall(void *cookie UNUSED) { return b.wall; }
-static usec read_monotonic(void *cookie UNUSED) { return b.monotonic; }
-
-static void fake_get(void *cookie UNUSED, struct store_request *r, struct str key)
-{
-        assert_true(str_is(key, "timer"));
-        b.pending[b.pending_n++] = (struct pending){ .request = r, .is_get = true };
-}
-
-static void fake_put(void *cookie UNUSED, struct store_request *r, struct str key, struct str value)
-{
-        struct pending *p = &b.pending[b.pending_n++];
-
-        assert_true(str_is(key, "timer"));
-        *p = (struct pending){ .request = r };
-        (void)snprintf(p->value, sizeof(p->value), STR_FMT, STR_ARG(value));
-        b.puts++;
-}
-
-static void fake_cancel(void *cookie UNUSED, struct store_request *r)
-{
-        for (size_t i = 0; i < b.pending_n; i++)
-                if (b.pending[i].request == r) {
-                        memmove(b.pending + i, b.pending + i + 1, (--b.pending_n - i) * sizeof(*b.pending));
-                        return;
-                }
-        fail_msg("it is not busy");
-}
-static const struct store_ops fake_ops = { fake_get, fake_put, fake_cancel };
-
-/* Answers the oldest request; kind ERROR_NONE: it succeeds. */
-static void store_answers(enum error_kind kind)
-{
-        struct pending p = b.pending[0];
-        struct store_request *r = p.request;
-
-        assert_true(b.pending_n > 0);
-        memmove(b.pending, b.pending + 1, --b.pending_n * sizeof(p));
-        if (kind)
-                (void)error_set(&r->request.error, kind, "the store said no");
-        else if (p.is_get) {
-                r->found = b.has_stored;
-                r->value.max = sizeof(b.stored);
-                buf_reset(&r->value);
-                buf_text(&r->value, b.stored);
-        } else {
-                memcpy(b.stored, p.value, sizeof(b.stored));
-                b.has_stored = true;
-        }
-        request_end(&r->request, NULL);
-}
 
 static usec at(const char *text)
 {
@@ -106,7 +46,7 @@ static void poll_once(void)
         struct pull_event events[8];
         size_t n;
 
-        while ((n = timer_source.pull->poll(b.source, events, COUNT_OF(events), b.monotonic)))
+        while ((n = timer_source.pull->poll(b.source, events, COUNT_OF(events), b.time.monotonic)))
                 for (size_t i = 0; i < n; i++)
                         switch (events[i].kind) {
                         case PULL_RECORD:
@@ -131,16 +71,16 @@ static void poll_once(void)
 static void poll_and_answer(void)
 {
         poll_once();
-        while (b.pending_n) {
-                store_answers(ERROR_NONE);
+        while (b.kept.waiting_n) {
+                test_store_answer(&b.kept, ERROR_NONE);
                 poll_once();
         }
 }
 
 static void pass(usec time)
 {
-        b.wall += time;
-        b.monotonic += time;
+        b.time.wall += time;
+        b.time.monotonic += time;
 }
 
 /* Opens at a wall time; what is stored stays from before. */
@@ -149,17 +89,17 @@ static void open_at(const char *wall, const char *schedule, enum misfire_policy 
         static char text[100], zone[] = "Asia/Shanghai", event[] = "say \"hi\"", name[] = "nightly",
                                uid[] = "uid-1", space[] = "shop";
         struct error err = { 0 };
-        bool has_stored = b.has_stored;
-        char stored[sizeof(b.stored)];
+        bool has_stored = b.kept.found;
+        char stored[sizeof(b.kept.value)];
 
-        memcpy(stored, b.stored, sizeof(stored));
+        memcpy(stored, b.kept.value, sizeof(stored));
         memset(&b, 0, sizeof(b));
-        memcpy(b.stored, stored, sizeof(stored));
-        b.has_stored = has_stored;
+        memcpy(b.kept.value, stored, sizeof(stored));
+        b.kept.found = has_stored;
         (void)snprintf(text, sizeof(text), "%s", schedule);
-        b.wall = at(wall);
-        b.monotonic = USEC_HOUR;
-        b.clock = (struct clock){ read_monotonic, read_wall, NULL };
+        b.time.wall = at(wall);
+        b.time.monotonic = USEC_HOUR;
+        b.clock = (struct clock)SET_CLOCK(&b.time);
         b.spec = (struct timer_spec){
                 .schedule = text, .time_zone = zone, .user_event = event, .misfire_policy = (int)policy
         };
@@ -171,7 +111,7 @@ static void open_at(const char *wall, const char *schedule, enum misfire_policy 
                                       .delivery = &b.delivery };
         b.delivery.timeout = USEC_MINUTE;
         b.services = (struct services){ .clock = &b.clock,
-                                        .store = { &fake_ops, NULL },
+                                        .store = test_store_port(&b.kept),
                                         .trigger = &b.trigger };
         if (timer_source.open(&b.source, &b.spec, &b.services, &err) < 0)
                 fail_msg("%s", err.text);
@@ -230,18 +170,18 @@ static void the_first_tick_is_the_next_one(void **state UNUSED)
         open_at("2026-11-24T09:59:30Z", "1m", MISFIRE_FIRE_ONCE);
         poll_once();
         assert_false(b.assigned); /* not before the checkpoint is known */
-        store_answers(ERROR_NONE);
+        test_store_answer(&b.kept, ERROR_NONE);
         poll_once();
         assert_true(b.assigned);
         assert_int_equal(b.state, SOURCE_CONNECTED);
         assert_true(timer_source.pull->deadline(b.source) == USEC_NEVER); /* no credit */
         timer_source.pull->credit(b.source, 0, 1, 1000);
         poll_and_answer();
-        assert_int_equal(timer_source.pull->deadline(b.source), b.monotonic + LOOK);
+        assert_int_equal(timer_source.pull->deadline(b.source), b.time.monotonic + LOOK);
         pass(30 * USEC_SEC - 1);
         poll_and_answer();
         assert_null(b.lent);
-        assert_int_equal(timer_source.pull->deadline(b.source), b.monotonic + 1);
+        assert_int_equal(timer_source.pull->deadline(b.source), b.time.monotonic + 1);
         pass(1);
         poll_and_answer();
         lent_is("2026-11-24T10:00:00Z");
@@ -254,18 +194,18 @@ static void the_claim_is_durable_before_it_is_lent(void **state UNUSED)
         start("2026-11-24T09:59:30Z", "1m", MISFIRE_FIRE_ONCE);
         pass(USEC_MINUTE);
         poll_once();
-        assert_int_equal(b.pending_n, 1);
-        assert_non_null(strstr(b.pending[0].value, "\"claimed\":1795514400000000"));
+        assert_int_equal(b.kept.waiting_n, 1);
+        assert_non_null(strstr(b.kept.waiting[0].value, "\"claimed\":1795514400000000"));
         assert_null(b.lent);
         poll_once();
         assert_null(b.lent);
-        store_answers(ERROR_NONE);
+        test_store_answer(&b.kept, ERROR_NONE);
         poll_once();
         lent_is("2026-11-24T10:00:00Z");
         settle(OUTCOME_ACCEPTED);
-        assert_int_equal(b.pending_n, 1);
-        assert_null(strstr(b.pending[0].value, "claimed"));
-        assert_non_null(strstr(b.pending[0].value, "\"settled\":1795514400000000"));
+        assert_int_equal(b.kept.waiting_n, 1);
+        assert_null(strstr(b.kept.waiting[0].value, "claimed"));
+        assert_non_null(strstr(b.kept.waiting[0].value, "\"settled\":1795514400000000"));
         close_source();
 }
 
@@ -273,32 +213,32 @@ static void the_claim_is_durable_before_it_is_lent(void **state UNUSED)
 static void a_claim_found_at_start_is_sent_again_with_its_id(void **state UNUSED)
 {
         static const enum misfire_policy all[] = { MISFIRE_SKIP, MISFIRE_FIRE_ONCE, MISFIRE_CATCH_UP };
-        char id[400], claimed[sizeof(b.stored)];
+        char id[400], claimed[sizeof(b.kept.value)];
 
         start("2026-11-24T09:59:30Z", "1m", MISFIRE_FIRE_ONCE);
         pass(USEC_MINUTE);
         poll_and_answer();
         lent_is("2026-11-24T10:00:00Z");
         memcpy(id, b.id, sizeof(id));
-        memcpy(claimed, b.stored, sizeof(claimed));
+        memcpy(claimed, b.kept.value, sizeof(claimed));
         close_source(); /* a crash: neither settled nor released */
         for (size_t i = 0; i < COUNT_OF(all); i++) {
-                memcpy(b.stored, claimed, sizeof(claimed));
+                memcpy(b.kept.value, claimed, sizeof(claimed));
                 /* whatever the policy: it may have been accepted, or not */
                 start("2026-11-24T12:34:56Z", "1m", all[i]);
                 assert_null(b.lent);
                 assert_int_equal(b.state, SOURCE_CONNECTED);
-                assert_int_equal(timer_source.pull->deadline(b.source), b.monotonic + USEC_MINUTE);
-                b.wall += USEC_HOUR; /* the wall clock has no part in it */
+                assert_int_equal(timer_source.pull->deadline(b.source), b.time.monotonic + USEC_MINUTE);
+                b.time.wall += USEC_HOUR; /* the wall clock has no part in it */
                 pass(USEC_MINUTE - 1);
                 poll_and_answer();
                 assert_null(b.lent);
-                assert_int_equal(b.puts, 0);
+                assert_int_equal(b.kept.puts, 0);
                 pass(1);
                 poll_and_answer();
                 lent_is("2026-11-24T10:00:00Z");
                 assert_string_equal(b.id, id);
-                assert_int_equal(b.puts, 1); /* it is this worker's now */
+                assert_int_equal(b.kept.puts, 1); /* it is this worker's now */
                 close_source();
         }
 }
@@ -330,7 +270,8 @@ static void a_claim_that_was_settled_meanwhile_is_not_sent_again(void **state UN
         poll_and_answer();
         close_source();
         start("2026-11-24T10:00:10Z", "1m", MISFIRE_SKIP);
-        (void)snprintf(b.stored, sizeof(b.stored), "{\"source\":\"1m Asia/Shanghai\",\"settled\":%lld}",
+        (void)snprintf(b.kept.value, sizeof(b.kept.value),
+                       "{\"source\":\"1m Asia/Shanghai\",\"settled\":%lld}",
                        (long long)at("2026-11-24T10:00:00Z"));
         pass(USEC_MINUTE);
         poll_and_answer();
@@ -349,13 +290,13 @@ static void a_claim_that_another_took_is_waited_for_anew(void **state UNUSED)
         close_source();
         start("2026-11-24T10:00:10Z", "1m", MISFIRE_SKIP);
         (void)snprintf(
-                b.stored, sizeof(b.stored),
+                b.kept.value, sizeof(b.kept.value),
                 "{\"source\":\"1m Asia/Shanghai\",\"settled\":%lld,\"claimed\":%lld,\"timeout\":20000000}",
                 (long long)at("2026-11-24T10:00:00Z"), (long long)at("2026-11-24T10:01:00Z"));
         pass(USEC_MINUTE);
         poll_and_answer();
         assert_null(b.lent);
-        assert_int_equal(timer_source.pull->deadline(b.source), b.monotonic + 20 * USEC_SEC);
+        assert_int_equal(timer_source.pull->deadline(b.source), b.time.monotonic + 20 * USEC_SEC);
         pass(20 * USEC_SEC);
         poll_and_answer();
         lent_is("2026-11-24T10:01:00Z");
@@ -442,22 +383,22 @@ static void without_a_checkpoint_nothing_fires(void **state UNUSED)
         pass(30 * USEC_SEC);
         poll_once();
         for (int i = 0; i < 20; i++) { /* 20 attempts, a second or more apart */
-                while (b.pending_n)
-                        store_answers(ERROR_UNREACHABLE);
+                while (b.kept.waiting_n)
+                        test_store_answer(&b.kept, ERROR_UNREACHABLE);
                 poll_once();
                 assert_null(b.lent);
                 assert_int_equal(b.state, SOURCE_DISCONNECTED);
                 assert_string_equal(b.text, "the store said no");
-                assert_int_equal(b.pending_n, 0); /* not at once again */
-                assert_int_equal(timer_source.pull->deadline(b.source), b.monotonic + USEC_SEC);
+                assert_int_equal(b.kept.waiting_n, 0); /* not at once again */
+                assert_int_equal(timer_source.pull->deadline(b.source), b.time.monotonic + USEC_SEC);
                 pass(USEC_SEC);
                 poll_once();
-                assert_true(b.pending_n > 0);
+                assert_true(b.kept.waiting_n > 0);
         }
         /* The tick of 10:00 is 20 s late by now: the policy skips it. */
         pass(USEC_SEC);
-        while (b.pending_n)
-                store_answers(ERROR_UNREACHABLE);
+        while (b.kept.waiting_n)
+                test_store_answer(&b.kept, ERROR_UNREACHABLE);
         poll_once();
         pass(USEC_SEC);
         poll_and_answer();
@@ -473,15 +414,15 @@ static void a_store_that_cannot_be_read_is_asked_again(void **state UNUSED)
 {
         open_at("2026-11-24T09:59:30Z", "1m", MISFIRE_FIRE_ONCE);
         poll_once();
-        store_answers(ERROR_UNREACHABLE);
+        test_store_answer(&b.kept, ERROR_UNREACHABLE);
         poll_once();
         assert_false(b.assigned);
         assert_int_equal(b.state, SOURCE_DISCONNECTED);
-        assert_int_equal(timer_source.pull->deadline(b.source), b.monotonic + USEC_SEC);
+        assert_int_equal(timer_source.pull->deadline(b.source), b.time.monotonic + USEC_SEC);
         pass(USEC_SEC);
         poll_once();
-        assert_int_equal(b.pending_n, 1);
-        store_answers(ERROR_NONE);
+        assert_int_equal(b.kept.waiting_n, 1);
+        test_store_answer(&b.kept, ERROR_NONE);
         poll_once();
         assert_true(b.assigned);
         assert_int_equal(b.state, SOURCE_CONNECTED);
@@ -494,26 +435,26 @@ static void who_loses_the_checkpoint_stands_by(void **state UNUSED)
         start("2026-11-24T09:59:30Z", "1m", MISFIRE_SKIP);
         pass(30 * USEC_SEC);
         poll_once();
-        store_answers(ERROR_CONFLICT);
+        test_store_answer(&b.kept, ERROR_CONFLICT);
         poll_once();
         assert_int_equal(b.state, SOURCE_STANDBY);
         assert_null(b.lent);
-        assert_int_equal(timer_source.pull->deadline(b.source), b.monotonic + USEC_SEC);
+        assert_int_equal(timer_source.pull->deadline(b.source), b.time.monotonic + USEC_SEC);
         /* The other one sends it, and the next ones. */
         for (int i = 0; i < 5; i++) {
-                (void)snprintf(b.stored, sizeof(b.stored),
+                (void)snprintf(b.kept.value, sizeof(b.kept.value),
                                "{\"source\":\"1m Asia/Shanghai\",\"settled\":%lld}",
                                (long long)(at("2026-11-24T10:00:00Z") + i * USEC_MINUTE));
-                b.has_stored = true;
+                b.kept.found = true;
                 for (int half_seconds = 0; half_seconds < 120; half_seconds++) {
                         pass(LOOK);
                         poll_and_answer();
                         assert_null(b.lent);
                         assert_int_equal(b.state, SOURCE_STANDBY);
-                        assert_true(timer_source.pull->deadline(b.source) <= b.monotonic + USEC_SEC);
+                        assert_true(timer_source.pull->deadline(b.source) <= b.time.monotonic + USEC_SEC);
                 }
         }
-        assert_int_equal(b.puts, 1);
+        assert_int_equal(b.kept.puts, 1);
         /* It claims nothing any more. */
         pass(1500 * USEC_MSEC);
         poll_and_answer();
@@ -530,13 +471,13 @@ static void a_standby_takes_over_what_was_left_claimed(void **state UNUSED)
         start("2026-11-24T09:59:30Z", "1m", MISFIRE_FIRE_ONCE);
         pass(30 * USEC_SEC);
         poll_once();
-        store_answers(ERROR_CONFLICT);
+        test_store_answer(&b.kept, ERROR_CONFLICT);
         poll_once();
         (void)snprintf(
-                b.stored, sizeof(b.stored),
+                b.kept.value, sizeof(b.kept.value),
                 "{\"source\":\"1m Asia/Shanghai\",\"settled\":%lld,\"claimed\":%lld,\"timeout\":60000000}",
                 (long long)at("2026-11-24T09:59:00Z"), (long long)at("2026-11-24T10:00:00Z"));
-        b.has_stored = true;
+        b.kept.found = true;
         pass(USEC_SEC);
         poll_and_answer();
         pass(USEC_MINUTE - 1);
@@ -555,18 +496,18 @@ static void a_standby_takes_over_what_was_left_claimed(void **state UNUSED)
 /* Goes on until a tick is lent, as the loop would: from one deadline to the next. How long it took. */
 static usec until_lent(usec most)
 {
-        usec began = b.monotonic;
+        usec began = b.time.monotonic;
 
         timer_source.pull->credit(b.source, 0, 1, 1000);
         poll_and_answer();
-        while (!b.lent && b.monotonic - began < most) {
+        while (!b.lent && b.time.monotonic - began < most) {
                 usec deadline = timer_source.pull->deadline(b.source);
 
-                assert_true(deadline > b.monotonic);
-                pass(MIN_OF(deadline - b.monotonic, began + most - b.monotonic));
+                assert_true(deadline > b.time.monotonic);
+                pass(MIN_OF(deadline - b.time.monotonic, began + most - b.time.monotonic));
                 poll_and_answer();
         }
-        return b.monotonic - began;
+        return b.time.monotonic - began;
 }
 
 static void settled_at_ten(enum misfire_policy policy)
@@ -602,7 +543,7 @@ static void a_clock_that_is_put_forward_brings_what_was_missed(void **state UNUS
         for (size_t i = 0; i < COUNT_OF(cases); i++) {
                 (void)afresh(NULL);
                 settled_at_ten(cases[i].policy);
-                b.wall += cases[i].step;
+                b.time.wall += cases[i].step;
                 assert_true(until_lent(USEC_MINUTE) <= cases[i].within);
                 lent_is(cases[i].first);
                 close_source();
@@ -614,7 +555,7 @@ static void a_machine_that_slept_fires_within_a_second(void **state UNUSED)
         settled_at_ten(MISFIRE_SKIP);
         pass(40 * USEC_SEC);
         poll_and_answer();
-        b.wall += 30 * USEC_SEC;                               /* monotonic clocks stand still meanwhile */
+        b.time.wall += 30 * USEC_SEC;                          /* monotonic clocks stand still meanwhile */
         assert_true(until_lent(USEC_MINUTE) == 50 * USEC_SEC); /* 10:01 came 10 s ago: skipped */
         lent_is("2026-11-24T10:02:00Z");
         close_source();
@@ -622,7 +563,7 @@ static void a_machine_that_slept_fires_within_a_second(void **state UNUSED)
         settled_at_ten(MISFIRE_FIRE_ONCE);
         pass(40 * USEC_SEC);
         poll_and_answer();
-        b.wall += 30 * USEC_SEC;
+        b.time.wall += 30 * USEC_SEC;
         assert_true(until_lent(USEC_MINUTE) <= LOOK);
         lent_is("2026-11-24T10:01:00Z");
         close_source();
@@ -636,7 +577,7 @@ static void a_clock_that_is_put_back_does_not_silence_it(void **state UNUSED)
         for (size_t i = 0; i < COUNT_OF(all); i++) {
                 (void)afresh(NULL);
                 settled_at_ten(all[i]);
-                b.wall -= USEC_HOUR;
+                b.time.wall -= USEC_HOUR;
                 assert_int_equal(until_lent(2 * USEC_MINUTE), USEC_MINUTE);
                 lent_is("2026-11-24T09:01:00Z");
                 position = b.lent->position;
@@ -647,7 +588,7 @@ static void a_clock_that_is_put_back_does_not_silence_it(void **state UNUSED)
                 settle(OUTCOME_ACCEPTED);
                 poll_and_answer();
                 /* Put right again, what came before the step is not made up for. */
-                b.wall += USEC_HOUR;
+                b.time.wall += USEC_HOUR;
                 assert_true(until_lent(2 * USEC_MINUTE) <= USEC_MINUTE);
                 lent_is(all[i] == MISFIRE_CATCH_UP ? "2026-11-24T10:01:00Z" : "2026-11-24T10:02:00Z");
                 close_source();
@@ -661,12 +602,12 @@ static void ten_years_ahead_and_back(void **state UNUSED)
         for (size_t i = 0; i < COUNT_OF(all); i++) {
                 (void)afresh(NULL);
                 settled_at_ten(all[i]);
-                b.wall += 3653 * USEC_DAY;
+                b.time.wall += 3653 * USEC_DAY;
                 (void)until_lent(2 * USEC_MINUTE);
                 assert_non_null(b.lent);
                 settle(OUTCOME_ACCEPTED);
                 poll_and_answer();
-                b.wall -= 3653 * USEC_DAY;
+                b.time.wall -= 3653 * USEC_DAY;
                 assert_true(until_lent(2 * USEC_MINUTE) <= USEC_MINUTE);
                 assert_int_equal(b.lent_at / USEC_DAY, at("2026-11-24T00:00:00Z") / USEC_DAY);
                 close_source();
@@ -675,22 +616,23 @@ static void ten_years_ahead_and_back(void **state UNUSED)
 
 static void a_position_in_the_future_found_at_start_does_not_silence_it(void **state UNUSED)
 {
-        (void)snprintf(b.stored, sizeof(b.stored), "{\"source\":\"1m Asia/Shanghai\",\"settled\":%lld}",
+        (void)snprintf(b.kept.value, sizeof(b.kept.value),
+                       "{\"source\":\"1m Asia/Shanghai\",\"settled\":%lld}",
                        (long long)at("2036-11-24T10:00:00Z"));
-        b.has_stored = true;
+        b.kept.found = true;
         start("2026-11-24T09:59:30Z", "1m", MISFIRE_FIRE_ONCE);
         assert_int_equal(until_lent(USEC_MINUTE), 30 * USEC_SEC);
         lent_is("2026-11-24T10:00:00Z");
         settle(OUTCOME_ACCEPTED);
         poll_and_answer();
-        assert_non_null(strstr(b.stored, "\"before\":"));
+        assert_non_null(strstr(b.kept.value, "\"before\":"));
         close_source();
 }
 
 static void a_clock_that_wavers_sends_nothing_twice(void **state UNUSED)
 {
         settled_at_ten(MISFIRE_FIRE_ONCE);
-        b.wall -= 800 * USEC_MSEC;
+        b.time.wall -= 800 * USEC_MSEC;
         assert_int_equal(until_lent(2 * USEC_MINUTE), 60800 * USEC_MSEC);
         lent_is("2026-11-24T10:01:00Z");
         close_source();
@@ -703,9 +645,9 @@ static void what_comes_due_behind_a_turn_is_seen_to(void **state UNUSED)
 
         open_at("2026-11-24T09:59:30Z", "1m", MISFIRE_FIRE_ONCE);
         poll_once();
-        store_answers(ERROR_UNREACHABLE);
+        test_store_answer(&b.kept, ERROR_UNREACHABLE);
         poll_once();
-        retry = b.monotonic + USEC_SEC;
+        retry = b.time.monotonic + USEC_SEC;
         pass(USEC_SEC - 1);
         poll_once();
         pass(1);
@@ -716,7 +658,7 @@ static void what_comes_due_behind_a_turn_is_seen_to(void **state UNUSED)
         poll_and_answer();
         assert_null(b.lent);
         pass(2);
-        assert_true(timer_source.pull->deadline(b.source) <= b.monotonic);
+        assert_true(timer_source.pull->deadline(b.source) <= b.time.monotonic);
         poll_and_answer();
         lent_is("2026-11-24T10:00:00Z");
         close_source();
@@ -747,8 +689,8 @@ static void a_broken_checkpoint_starts_afresh(void **state UNUSED)
                                            "{\"source\":\"1m Asia/Shanghai\",\"settled\":\"x\"}" };
 
         for (size_t i = 0; i < COUNT_OF(all); i++) {
-                (void)snprintf(b.stored, sizeof(b.stored), "%s", all[i]);
-                b.has_stored = true;
+                (void)snprintf(b.kept.value, sizeof(b.kept.value), "%s", all[i]);
+                b.kept.found = true;
                 start("2026-11-24T12:00:30Z", "1m", MISFIRE_CATCH_UP);
                 assert_null(b.lent);
                 pass(30 * USEC_SEC);
@@ -789,10 +731,10 @@ static void stop_waits_for_the_last_write(void **state UNUSED)
         timer_source.pull->revoked(b.source, 0);
         poll_once();
         assert_false(b.closed);
-        store_answers(ERROR_NONE);
+        test_store_answer(&b.kept, ERROR_NONE);
         poll_once();
         assert_true(b.closed);
-        assert_non_null(strstr(b.stored, "\"settled\":1795514400000000"));
+        assert_non_null(strstr(b.kept.value, "\"settled\":1795514400000000"));
         close_source();
 }
 
