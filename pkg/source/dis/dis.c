@@ -180,6 +180,14 @@ static void reset_over(const struct dis *d, struct partition *at, int64_t first)
         at->reset = false;
 }
 
+/* Numbers follow one another, and what is too old is refused: an answer that begins beyond where it stands is
+ * that to another question. Only if it comes again, to a cursor from where it stands, is there nothing
+ * between. */
+static bool is_ahead(const struct partition *at, const struct dis_records *got)
+{
+        return at->at >= 0 && !at->reset && got->first > at->at && got->first != at->ahead;
+}
+
 /* There is a record where it stands, as described before it was asked for, and it does not come. */
 static bool is_stuck(struct partition *at, const struct dis_records *got)
 {
@@ -200,6 +208,15 @@ static enum poller_step records_got(struct dis *d, struct partition *at, const s
                 cursor_drop(at);
                 return POLLER_FAILED;
         }
+        if (is_ahead(at, &got)) {
+                at->ahead = got.first;
+                cursor_drop(at);
+                (void)error_set(err, ERROR_PROTOCOL,
+                                "records of partition %s: an answer begins at %lld instead of %lld", at->name,
+                                (long long)got.first, (long long)at->at);
+                return POLLER_FAILED;
+        }
+        at->ahead = -1;
         stuck = is_stuck(at, &got);
         if (at->reset && got.n)
                 reset_over(d, at, got.first);

@@ -29,7 +29,7 @@ static int setup(void **state)
         b->d.spec = &spec;
         b->d.app.max = b->at.cursor.max = 4096;
         b->d.poller.services = &b->services;
-        b->at.at = b->at.end = -1;
+        b->at.at = b->at.end = b->at.ahead = -1;
         (void)snprintf(b->at.name, sizeof(b->at.name), "shardId-0000000000");
         *state = b;
         return 0;
@@ -72,6 +72,26 @@ static void records_are_read_once_and_in_order(void **state)
         /* The end: until it is described again. */
         assert_int_equal(fetch(b, "{\"next_partition_cursor\":null,\"records\":[]}"), 0);
         assert_int_equal(b->at.end, 7);
+}
+
+/* The answer to another question would skip what lies between. */
+static void an_answer_from_further_on_is_not_taken_at_once(void **state)
+{
+        static const char nine[] = "{\"records\":[{\"data\":\"YQ==\",\"sequence_number\":9}],"
+                                   "\"next_partition_cursor\":\"next\"}";
+        struct bench *b = *state;
+
+        b->at.at = 5;
+        buf_text(&b->at.cursor, "here");
+        assert_int_equal(fetch(b, nine), -1);
+        assert_int_equal(b->at.cursor.n, 0); /* one from where it stands is asked for */
+        assert_int_equal(b->at.at, 5);
+        assert_int_equal(fetch(b, "{\"records\":[{\"data\":\"YQ==\",\"sequence_number\":5}],"
+                                  "\"next_partition_cursor\":\"next\"}"),
+                         1);
+        assert_int_equal(fetch(b, nine), -1);
+        assert_int_equal(fetch(b, nine), 1); /* there is nothing between */
+        assert_int_equal(b->at.at, 10);
 }
 
 static size_t shown;
@@ -424,6 +444,8 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(records_are_read_once_and_in_order, setup, teardown),
+                cmocka_unit_test_setup_teardown(an_answer_from_further_on_is_not_taken_at_once, setup,
+                                                teardown),
                 cmocka_unit_test_setup_teardown(without_memory_no_record_becomes_another, setup, teardown),
                 cmocka_unit_test_setup_teardown(what_can_not_be_read_is_refused, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_record_that_never_comes_is_named, setup, teardown),

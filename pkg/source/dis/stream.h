@@ -35,6 +35,7 @@ struct partition {
         struct buf cursor; /* n 0: none */
         int64_t at;        /* where it stands; -1: no position yet */
         usec since;
+        int64_t ahead;  /* an answer began there instead, and was not taken; -1: none did */
         unsigned empty; /* answers without records in a row, though there are some */
 };
 
