@@ -14,7 +14,6 @@ struct http_target;
  * again. */
 enum { HTTP_HEADROOM = 16384 };
 /* Zeroed before its first use. An error's retry says whether trying again can help. */
-/* Zeroed before its first use. An error's retry says whether trying again can help. */
 struct http_request {
         struct request request;
         /* What is asked. */

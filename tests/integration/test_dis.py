@@ -107,6 +107,20 @@ def stream(cloud, runner, function, tmp_path):
     return Stream(cloud, runner, function, tmp_path)
 
 
+def test_an_app_belongs_to_one_trigger(stream, cloud, runner, function):
+    """Two that read as one app would skip what the other has done: they are refused before anything is read."""
+    source = {
+        "dis": {"streamName": "orders", "appName": "one", "cloud": {"region": REGION, "credentials": PAIR}}
+    }
+    both = [trigger(name, source, function.uri) for name in ("first", "second")]
+    run = runner.start(
+        *both, options=[f"--secrets={stream.secrets}"], env={"SLUICE_CLOUD": cloud.endpoint}
+    )
+    assert run.wait() == 1
+    assert "spec.source.dis.appName: the Triggers test/second and test/first, at " in run.output
+    assert cloud.made() == []
+
+
 @pytest.mark.parametrize("delivery", [{}, {"batch": {"maxMessages": 10}}])
 def test_records_arrive_once_and_in_order(stream, delivery):
     stream.put(100)
