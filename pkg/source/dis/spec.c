@@ -27,7 +27,7 @@ static const struct field dis_fields[] = {
         FIELD(INT, "maxFetchBytes", struct dis_spec, max_fetch_bytes, .fallback = "1048576", .min = 1024,
               .max = 4194304, .cloud = "max_fetch_bytes",
               .help = "What one request may bring, in bytes. A record that is larger is never brought: it "
-                      "holds its partition up, and the status says so."),
+                      "holds its partition up, and a warning and the status say so."),
         FIELD(DURATION, "pollingInterval", struct dis_spec, polling_interval, .fallback = "1s",
               .min = 2 * USEC_MSEC, .max = USEC_MINUTE, .cloud = "polling_interval",
               .help = "The pause after a request that found nothing; while there are records nothing "
