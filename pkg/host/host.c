@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "api/worker.h"
+#include "base/list.h"
 #include "base/random.h"
 #define HASH_NONFATAL_OOM 1 /* what finds no memory is not in its table: hh.tbl is NULL */
 #include "base/table.h"
@@ -19,8 +20,8 @@
 #include "worker/admin.h"
 #include "worker/cloud_client.h"
 
-struct entry { /* a Trigger */
-        struct entry *next;
+struct entry {                 /* a Trigger */
+        struct list_node node; /* of the host's entries, or of those that are superseded */
         struct host *host;
         struct task task; /* observes the pipeline */
         struct trigger *trigger;
@@ -37,7 +38,8 @@ struct entry { /* a Trigger */
         struct trigger *successor;
         struct host_options successor_options;
         bool removed, stopping;
-        char *key; /* namespace/name */
+        bool superseded; /* another has its name and place: only what it still has is finished */
+        char *key;       /* namespace/name */
         UT_hash_handle hh;
 };
 
@@ -54,12 +56,15 @@ struct host {
         struct gate_host *gates;
         struct fetch_client *fetches; /* of push sources */
         struct fetch fetch;
-        struct entry *first, **last, *by_key;
+        struct list entries, superseded; /* those of the second have no key */
+        struct entry *by_key;
         struct task lingered;
         struct host_end end; /* how it stops */
         usec stopped_at;
         bool stopping;
 };
+
+static struct entry *entry_of(struct list_node *n) { return LIST_ITEM(n, struct entry, node); }
 
 static void wake_observer(struct host *h)
 {
@@ -198,11 +203,18 @@ static void write_event(void *cookie, const struct notice *notice)
         recorder_event(e->host->recorder, &object, "Warning", notice->reason, "Read", notice->text);
 }
 
-static bool is_push(const struct entry *e)
+static const struct source_kind *kind_of(const struct trigger *t, const struct host_options *options)
 {
-        const struct source_kind *kind = e->options.kind ? e->options.kind : trigger_source(e->trigger);
+        return options->kind ? options->kind : trigger_source(t);
+}
 
-        return kind->push != NULL;
+static bool is_push(const struct entry *e) { return kind_of(e->trigger, &e->options)->push != NULL; }
+
+static bool runs_beside(const struct trigger *t, const struct host_options *options)
+{
+        const struct source_kind *kind = kind_of(t, options);
+
+        return kind->push && kind->push->side_by_side;
 }
 
 static int open_gates(struct host *h, struct error *err)
@@ -267,25 +279,26 @@ static int start_entry(struct entry *e, struct error *err)
         return -1;
 }
 
-static void end_pipeline(struct entry *e)
+/* Nobody is told of it any more. */
+static void hide(struct entry *e)
 {
         if (e->host->admin && e->pipeline)
                 admin_remove(e->host->admin, e->pipeline);
         e->report = report_free(e->report);
+}
+
+static void end_pipeline(struct entry *e)
+{
+        hide(e);
         e->pipeline = pipeline_free(e->pipeline);
 }
 
 static void entry_free(struct entry *e)
 {
-        struct entry **at = &e->host->first;
-
         end_pipeline(e);
-        while (*at != e)
-                at = &(*at)->next;
-        *at = e->next;
-        if (e->host->last == &e->next)
-                e->host->last = at;
-        HASH_DEL(e->host->by_key, e);
+        list_remove(&e->node);
+        if (!e->superseded)
+                HASH_DEL(e->host->by_key, e);
         loop_forget(e->host->loop, &e->task);
         (void)trigger_free(e->successor);
         (void)trigger_free(e->trigger);
@@ -378,20 +391,48 @@ static struct entry *entry_new(struct host *h, struct trigger *t)
                 free(e);
                 return NULL;
         }
-        *h->last = e;
-        h->last = &e->next;
+        list_append(&h->entries, &e->node);
         return e;
+}
+
+/* A new one has its name and its place, and the requests. */
+static void supersede(struct entry *e, struct entry *successor)
+{
+        struct host *h = e->host;
+        struct pipeline_status s;
+
+        pipeline_status(e->pipeline, &s);
+        successor->changes = e->changes + s.changes + 1;
+        list_remove(&successor->node);
+        list_insert(&h->entries, &successor->node, &e->node);
+        list_remove(&e->node);
+        list_append(&h->superseded, &e->node);
+        HASH_DEL(h->by_key, e);
+        e->superseded = e->removed = true;
+        e->successor = trigger_free(e->successor);
+        hide(e);
+        pipeline_pass_by(e->pipeline);
+        e->stopping = true;
+        loop_ready(h->loop, &e->task);
+}
+
+static bool may_supersede(const struct entry *e, const struct trigger *t, const struct host_options *options)
+{
+        return e->pipeline && runs_beside(e->trigger, &e->options) && runs_beside(t, options);
 }
 
 int host_set(struct host *h, struct trigger *t, const struct host_options *options, usec give_up_at,
              struct error *err)
 {
-        struct entry *e = find(h, t->namespace_, t->name);
+        struct entry *before = find(h, t->namespace_, t->name), *e = before;
+        bool beside = before && may_supersede(before, t, options);
 
-        if (!e && !(e = entry_new(h, t))) {
+        if ((!before || beside) && !(e = entry_new(h, t))) {
                 (void)trigger_free(t);
                 return error_memory(err);
         }
+        if (beside)
+                supersede(before, e);
         e->removed = false;
         if (e->pipeline) {
                 (void)trigger_free(e->successor);
@@ -432,6 +473,8 @@ void host_remove(struct host *h, const char *namespace_, const char *name, usec 
                 return;
         e->removed = true;
         e->successor = trigger_free(e->successor);
+        if (e->pipeline && runs_beside(e->trigger, &e->options))
+                pipeline_pass_by(e->pipeline); /* its path is nobody's at once */
         if (e->pipeline)
                 stop_entry(e, give_up_at);
         else
@@ -466,8 +509,8 @@ static void on_lingered(struct task *t, usec now)
                 loop_arm(h->loop, t, end);
                 return;
         }
-        for (struct entry *e = h->first; e; e = e->next)
-                stop_entry(e, now + h->end.grace);
+        for (struct list_node *n = h->entries.first; n; n = n->next)
+                stop_entry(entry_of(n), now + h->end.grace);
 }
 
 void host_stop(struct host *h, const struct host_end *end)
@@ -488,32 +531,37 @@ void host_stop(struct host *h, const struct host_end *end)
                 admin_drain(h->admin);
         if (h->gates) /* who comes after that hears 503, until it has stopped */
                 gate_host_drain(h->gates, linger + end->grace);
-        for (struct entry *e = h->first; e; e = e->next)
-                if (!linger || !e->pipeline || !is_push(e))
-                        stop_entry(e, now + end->grace);
+        for (struct list_node *n = h->entries.first; n; n = n->next)
+                if (!linger || !entry_of(n)->pipeline || !is_push(entry_of(n)))
+                        stop_entry(entry_of(n), now + end->grace);
+        for (struct list_node *n = h->superseded.first; n; n = n->next)
+                pipeline_stop(entry_of(n)->pipeline, now + linger + end->grace);
         loop_arm(h->loop, &h->lingered, linger ? linger_end(h) : USEC_NEVER);
         wake_observer(h);
 }
 
-bool host_stopped(const struct host *h)
+static bool all_are(const struct list *entries, bool (*are)(const struct pipeline *))
 {
-        for (const struct entry *e = h->first; e; e = e->next)
-                if (e->pipeline && !pipeline_stopped(e->pipeline))
+        for (struct list_node *n = entries->first; n; n = n->next)
+                if (entry_of(n)->pipeline && !are(entry_of(n)->pipeline))
                         return false;
         return true;
+}
+
+bool host_stopped(const struct host *h)
+{
+        return all_are(&h->entries, pipeline_stopped) && all_are(&h->superseded, pipeline_stopped);
 }
 
 bool host_drained(const struct host *h)
 {
-        for (const struct entry *e = h->first; e; e = e->next)
-                if (e->pipeline && !pipeline_drained(e->pipeline))
-                        return false;
-        return true;
+        return all_are(&h->entries, pipeline_drained) && all_are(&h->superseded, pipeline_drained);
 }
 
 void host_each(const struct host *h, void (*each)(void *cookie, const struct host_entry *), void *cookie)
 {
-        for (const struct entry *e = h->first; e; e = e->next) {
+        for (struct list_node *n = h->entries.first; n; n = n->next) {
+                const struct entry *e = entry_of(n);
                 struct host_entry out = { .trigger = e->trigger,
                                           .runs = e->pipeline || e->successor,
                                           .failure = e->failure };
@@ -544,7 +592,6 @@ int host_new(struct host **out, struct loop *loop, const struct host_config *con
         h->config = *config;
         if (config->listen)
                 h->listen = *config->listen;
-        h->last = &h->first;
         h->lingered.turn = on_lingered;
         if (http_client_new(&h->http, loop, err) < 0 ||
             cloud_client_new(&h->cloud, loop, h->http, config->clock, err) < 0 ||
@@ -565,8 +612,10 @@ struct host *host_free(struct host *h)
         if (!h)
                 return NULL;
         assert(host_stopped(h));
-        while (h->first)
-                entry_free(h->first);
+        while (h->entries.first)
+                entry_free(entry_of(h->entries.first));
+        while (h->superseded.first)
+                entry_free(entry_of(h->superseded.first));
         (void)admin_free(h->admin);
         (void)gate_host_free(h->gates);
         (void)fetch_client_free(h->fetches);

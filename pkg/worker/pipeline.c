@@ -25,7 +25,7 @@ struct pipeline {
         enum delivery_state delivery; /* as it is told, with its text */
         char delivery_text[256];
         uint64_t changes, seen; /* of how it is told; of all that the observer was woken for */
-        bool stopping, delivered;
+        bool stopping, passed_by, delivered;
 };
 
 const struct trigger *pipeline_trigger(const struct pipeline *p) { return p->config.trigger; }
@@ -324,11 +324,21 @@ int pipeline_new(struct pipeline **out, const struct pipeline_config *config, st
 
 void pipeline_stop(struct pipeline *p, usec give_up_at)
 {
-        if (p->stopping)
+        if (p->stopping && !p->passed_by)
                 return;
         p->stopping = true;
+        p->passed_by = false;
         p->feed->ops->stop(p->feed, give_up_at);
         loop_ready(p->config.loop, &p->task);
+}
+
+void pipeline_pass_by(struct pipeline *p)
+{
+        p->feed->ops->pass_by(p->feed);
+        if (p->stopping)
+                return;
+        pipeline_stop(p, USEC_NEVER);
+        p->passed_by = true;
 }
 
 struct pipeline *pipeline_free(struct pipeline *p)
