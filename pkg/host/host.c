@@ -20,6 +20,12 @@
 #include "worker/admin.h"
 #include "worker/cloud_client.h"
 
+/* One that could not be started is tried again after so long, which doubles. */
+static const usec AGAIN_FIRST = USEC_SEC, AGAIN_MOST = USEC_MINUTE;
+/* For so long at once; then it is the turn of others. */
+static const usec TURN_MOST = 4 * USEC_MSEC;
+static char no_memory[] = "out of memory";
+
 struct entry {                 /* a Trigger */
         struct list_node node; /* of the host's entries, or of those that are superseded */
         struct host *host;
@@ -32,7 +38,10 @@ struct entry {                 /* a Trigger */
         struct lock_end *locks; /* of a source that workers share, as the next */
         struct kube_leases *leases;
         struct report *report; /* NULL: outside a cluster */
+        struct admin_entry shown;
         char *failure;
+        usec wait;        /* after its last failure; 0: it did not fail */
+        usec again_at;    /* when it is tried again; USEC_NEVER: not, or it did not fail */
         uint64_t changes; /* of its earlier pipelines */
         /* What becomes of it once the pipeline has stopped: */
         struct trigger *successor;
@@ -58,8 +67,8 @@ struct host {
         struct fetch fetch;
         struct list entries, superseded; /* those of the second have no key */
         struct entry *by_key;
-        struct task lingered;
-        struct host_end end; /* how it stops */
+        struct task lingered, again; /* what failed is tried again */
+        struct host_end end;         /* how it stops */
         usec stopped_at;
         bool stopping;
 };
@@ -258,8 +267,7 @@ static int start_pipeline(struct entry *e, struct error *err)
         config.fetch = h->fetches ? &h->fetch : NULL;
         if (pipeline_new(&e->pipeline, &config, err) < 0)
                 return -1;
-        if ((h->config.kube && report_new(&e->report, h->config.kube, h->config.pod, e->trigger, err) < 0) ||
-            (h->admin && admin_add(h->admin, e->pipeline, err) < 0)) {
+        if (h->config.kube && report_new(&e->report, h->config.kube, h->config.pod, e->trigger, err) < 0) {
                 e->stopping = true;
                 pipeline_stop(e->pipeline, 0);
                 return -1;
@@ -268,23 +276,65 @@ static int start_pipeline(struct entry *e, struct error *err)
         return 0;
 }
 
-static int start_entry(struct entry *e, struct error *err)
-{
-        free(e->failure);
-        e->failure = NULL;
-        e->stopping = false;
-        if (e->trigger->suspend || start_pipeline(e, err) == 0)
-                return 0;
-        e->failure = str_dup(str_of(err->text));
-        return -1;
-}
-
 /* Nobody is told of it any more. */
 static void hide(struct entry *e)
 {
-        if (e->host->admin && e->pipeline)
-                admin_remove(e->host->admin, e->pipeline);
+        admin_remove(&e->shown);
         e->report = report_free(e->report);
+}
+
+/* Its pipeline, or why there is none. */
+static void show(struct entry *e)
+{
+        admin_remove(&e->shown);
+        if (!e->host->admin || (!e->pipeline && !e->failure))
+                return;
+        e->shown.pipeline = e->failure ? NULL : e->pipeline;
+        e->shown.trigger = e->trigger;
+        e->shown.failure = e->failure;
+        admin_add(e->host->admin, &e->shown);
+}
+
+static void forget_failure(struct entry *e)
+{
+        if (e->failure != no_memory)
+                free(e->failure);
+        e->failure = NULL;
+        e->again_at = USEC_NEVER;
+}
+
+static void keep_failure(struct entry *e, const char *why)
+{
+        forget_failure(e);
+        e->failure = str_dup(str_of(why));
+        if (!e->failure)
+                e->failure = no_memory;
+        show(e);
+}
+
+static int start_entry(struct entry *e, struct error *err)
+{
+        struct host *h = e->host;
+        char *before = TAKE(e->failure);
+        int result = 0;
+
+        e->again_at = USEC_NEVER;
+        e->stopping = false;
+        if (e->trigger->suspend || start_pipeline(e, err) == 0) {
+                e->changes += before != NULL;
+                e->wait = 0;
+                show(e);
+        } else {
+                keep_failure(e, err->text);
+                e->changes += !before || strcmp(before, e->failure) != 0;
+                e->wait = e->wait ? MIN_OF(2 * e->wait, AGAIN_MOST) : AGAIN_FIRST;
+                e->again_at = loop_now(h->loop) + e->wait;
+                loop_ready(h->loop, &h->again);
+                result = -1;
+        }
+        if (before != no_memory)
+                free(before);
+        return result;
 }
 
 static void end_pipeline(struct entry *e)
@@ -302,7 +352,7 @@ static void entry_free(struct entry *e)
         loop_forget(e->host->loop, &e->task);
         (void)trigger_free(e->successor);
         (void)trigger_free(e->trigger);
-        free(e->failure);
+        forget_failure(e);
         free(e->key);
         free(e);
 }
@@ -317,6 +367,10 @@ static void go_on(struct entry *e)
 
         if (e->removed && !h->stopping) {
                 entry_free(e);
+        } else if (e->failure && !e->successor && e->pipeline) {
+                end_pipeline(e); /* it was started by half */
+                show(e);
+                loop_ready(h->loop, &h->again);
         } else if (e->successor && !h->stopping) {
                 pipeline_status(e->pipeline, &s);
                 e->changes += s.changes + 1;
@@ -383,6 +437,7 @@ static struct entry *entry_new(struct host *h, struct trigger *t)
                 return NULL;
         }
         e->host = h;
+        e->again_at = USEC_NEVER;
         e->task.turn = observe;
         e->key = buf_take(&key);
         HASH_ADD_KEYPTR(hh, h->by_key, e->key, strlen(e->key), e);
@@ -448,6 +503,35 @@ int host_set(struct host *h, struct trigger *t, const struct host_options *optio
         return start_entry(e, err);
 }
 
+static void say_started(const struct entry *e)
+{
+        const struct log_scope log = log_scope_of(e->trigger->namespace_, e->trigger->name);
+
+        log_info_for(&log, "a Trigger that could not be started runs now");
+}
+
+/* Those whose time has come, in their order. */
+static void start_again(struct task *t, usec now)
+{
+        struct host *h = CONTAINER_OF(t, struct host, again);
+        usec begun = clock_monotonic(h->config.clock), next = USEC_NEVER;
+
+        for (struct list_node *n = h->entries.first; n && !h->stopping; n = n->next) {
+                struct entry *e = entry_of(n);
+                struct error err;
+
+                if (e->pipeline)
+                        continue;
+                if (now >= e->again_at && clock_monotonic(h->config.clock) - begun < TURN_MOST) {
+                        if (start_entry(e, &err) == 0)
+                                say_started(e);
+                        wake_observer(h);
+                }
+                next = MIN_OF(next, e->again_at);
+        }
+        loop_arm(h->loop, t, next);
+}
+
 int host_refuse(struct host *h, struct trigger *t, const char *why, struct error *err)
 {
         struct entry *e = find(h, t->namespace_, t->name);
@@ -458,8 +542,7 @@ int host_refuse(struct host *h, struct trigger *t, const char *why, struct error
         }
         (void)trigger_free(e->trigger);
         e->trigger = t;
-        free(e->failure);
-        e->failure = str_dup(str_of(why));
+        keep_failure(e, why);
         e->changes++;
         wake_observer(h);
         return 0;
@@ -479,6 +562,13 @@ void host_remove(struct host *h, const char *namespace_, const char *name, usec 
                 stop_entry(e, give_up_at);
         else
                 go_on(e);
+}
+
+bool host_failed(const struct host *h, const char *namespace_, const char *name)
+{
+        const struct entry *e = find(h, namespace_, name);
+
+        return e && e->failure;
 }
 
 const struct trigger *host_find(const struct host *h, const char *namespace_, const char *name)
@@ -568,13 +658,8 @@ void host_each(const struct host *h, void (*each)(void *cookie, const struct hos
 
                 if (e->pipeline)
                         pipeline_status(e->pipeline, &out.status);
-                else {
-                        out.status = (struct pipeline_status){ .source = SOURCE_FAILED,
-                                                               .lag = -1,
-                                                               .unsaved = -1 };
-                        (void)snprintf(out.status.source_text, sizeof(out.status.source_text), "%s",
-                                       e->failure ? e->failure : "");
-                }
+                else
+                        out.status = pipeline_unstarted(e->failure ? e->failure : "");
                 out.changes = e->changes + out.status.changes;
                 each(cookie, &out);
         }
@@ -593,6 +678,7 @@ int host_new(struct host **out, struct loop *loop, const struct host_config *con
         if (config->listen)
                 h->listen = *config->listen;
         h->lingered.turn = on_lingered;
+        h->again.turn = start_again;
         if (http_client_new(&h->http, loop, err) < 0 ||
             cloud_client_new(&h->cloud, loop, h->http, config->clock, err) < 0 ||
             (config->kube &&
@@ -625,6 +711,7 @@ struct host *host_free(struct host *h)
         (void)recorder_free(h->recorder);
         (void)http_client_free(h->http);
         loop_forget(h->loop, &h->lingered);
+        loop_forget(h->loop, &h->again);
         free(h);
         return NULL;
 }

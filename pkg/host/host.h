@@ -50,7 +50,7 @@ struct host *host_free(struct host *);
  * (monotonic), then the new one starts. Where two may run beside each other (push.h: an API) the new one
  * serves at once, and the requests of the old one end by their own time-outs. Takes the Trigger, whatever
  * comes. One that is suspended is known, and does nothing. After a failure it is known too, with the reason,
- * and the others run. */
+ * and tried again: after a second, then ever less often, up to once a minute. The others run. */
 int host_set(struct host *, struct trigger *, const struct host_options *, usec give_up_at,
              struct error *) MUST_CHECK;
 /* One that can't be run here, and why: known, and shown as failed. Takes the Trigger. One of its name that
@@ -58,6 +58,8 @@ int host_set(struct host *, struct trigger *, const struct host_options *, usec 
 int host_refuse(struct host *, struct trigger *, const char *why, struct error *) MUST_CHECK;
 /* One that is unknown is fine. */
 void host_remove(struct host *, const char *namespace_, const char *name, usec give_up_at);
+/* It could not be started. */
+bool host_failed(const struct host *, const char *namespace_, const char *name);
 const struct trigger *host_find(const struct host *, const char *namespace_, const char *name);
 
 /* Reading stops at once. Those that are reached by requests go on while others may still know our address:

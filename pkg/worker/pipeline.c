@@ -44,6 +44,14 @@ void pipeline_status(const struct pipeline *p, struct pipeline_status *out)
                 out->clock_skew = cloud_skew(p->config.cloud);
 }
 
+struct pipeline_status pipeline_unstarted(const char *why)
+{
+        struct pipeline_status s = { .source = SOURCE_FAILED, .lag = -1, .unsaved = -1 };
+
+        (void)snprintf(s.source_text, sizeof(s.source_text), "%s", why);
+        return s;
+}
+
 void pipeline_clock(const struct pipeline_status *s, struct buf *out)
 {
         if (!s->clock_skew)

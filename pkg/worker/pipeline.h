@@ -40,6 +40,8 @@ void pipeline_clock(const struct pipeline_status *, struct buf *);
 
 int pipeline_new(struct pipeline **, const struct pipeline_config *, struct error *) MUST_CHECK;
 void pipeline_status(const struct pipeline *, struct pipeline_status *);
+/* Of a Trigger that could not be started. */
+struct pipeline_status pipeline_unstarted(const char *why);
 const char *pipeline_delivery_name(enum delivery_state); /* as the status says it */
 const struct trigger *pipeline_trigger(const struct pipeline *);
 /* Stops reading, lets what is in flight finish until the deadline (monotonic), commits. */
