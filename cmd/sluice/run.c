@@ -143,10 +143,26 @@ static void show(struct run *r, usec now)
         r->next_draw = r->terminal ? now + REFRESH : USEC_NEVER;
 }
 
+/* A listener is there only where a Trigger needs one. */
+static void say_listening(struct run *r)
+{
+        uint16_t port = host_listen_port(r->host);
+        struct error err;
+
+        if (!port || r->listening)
+                return;
+        r->listening = true;
+        if (!r->port_file)
+                (void)printf("listening on port %u\n", port);
+        else if (write_port(r->port_file, port, &err) < 0)
+                (void)fprintf(stderr, "sluice run: %s\n", err.text);
+}
+
 static void observe(struct task *t, usec now)
 {
         struct run *r = CONTAINER_OF(t, struct run, task);
 
+        say_listening(r);
         if (!r->stopping || !host_stopped(r->host))
                 show(r, now);
         if (r->most && r->delivered >= (uint64_t)r->most)
@@ -295,21 +311,6 @@ static int start_all(struct run *r, struct triggers *all, struct error *err)
         return started ? 0 : error_set(err, ERROR_INVALID, "none of the %zu Triggers can be started", all->n);
 }
 
-/* A listener is there only where a Trigger needs one. */
-static void say_listening(struct run *r)
-{
-        uint16_t port = host_listen_port(r->host);
-        struct error err;
-
-        if (!port || r->listening)
-                return;
-        r->listening = true;
-        if (!r->port_file)
-                (void)printf("listening on port %u\n", port);
-        else if (write_port(r->port_file, port, &err) < 0)
-                (void)fprintf(stderr, "sluice run: %s\n", err.text);
-}
-
 /* ---- files that changed -------------------------------------------------- */
 
 struct leaving {
@@ -354,7 +355,8 @@ static size_t remove_missing(struct run *r, const struct triggers *now)
         return n;
 }
 
-/* Added or replaced; a Trigger that is as it was goes on undisturbed. false: neither. */
+/* Added or replaced; a Trigger that is as it was goes on undisturbed, unless it could not be started. false:
+ * neither. */
 static bool apply(struct run *r, struct trigger **new)
 {
         const struct trigger *known = host_find(r->host, (*new)->namespace_, (*new)->name);
@@ -362,7 +364,7 @@ static bool apply(struct run *r, struct trigger **new)
         BUF_AT_END struct buf namespace_ = BUF_INIT(1024), name = BUF_INIT(1024);
         struct error err;
 
-        if (known && is_same(known, *new))
+        if (known && is_same(known, *new) && !host_failed(r->host, known->namespace_, known->name))
                 return false;
         t = TAKE(*new);
         buf_text(&namespace_, t->namespace_);
@@ -395,7 +397,6 @@ static void reload(struct run *r)
         if (removed || applied)
                 log_info("the files changed", LOG_I("applied", applied), LOG_I("removed", removed));
         triggers_done(&now);
-        say_listening(r);
         loop_ready(r->loop, &r->task);
 }
 

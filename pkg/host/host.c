@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "api/worker.h"
+#include "base/list.h"
 #include "base/random.h"
 #define HASH_NONFATAL_OOM 1 /* what finds no memory is not in its table: hh.tbl is NULL */
 #include "base/table.h"
@@ -19,8 +20,14 @@
 #include "worker/admin.h"
 #include "worker/cloud_client.h"
 
-struct entry { /* a Trigger */
-        struct entry *next;
+/* One that could not be started is tried again after so long, which doubles. */
+static const usec AGAIN_FIRST = USEC_SEC, AGAIN_MOST = USEC_MINUTE;
+/* For so long at once; then it is the turn of others. */
+static const usec TURN_MOST = 4 * USEC_MSEC;
+static char no_memory[] = "out of memory";
+
+struct entry {                 /* a Trigger */
+        struct list_node node; /* of the host's entries, or of those that are superseded */
         struct host *host;
         struct task task; /* observes the pipeline */
         struct trigger *trigger;
@@ -31,13 +38,17 @@ struct entry { /* a Trigger */
         struct lock_end *locks; /* of a source that workers share, as the next */
         struct kube_leases *leases;
         struct report *report; /* NULL: outside a cluster */
+        struct admin_entry shown;
         char *failure;
+        usec wait;        /* after its last failure; 0: it did not fail */
+        usec again_at;    /* when it is tried again; USEC_NEVER: not, or it did not fail */
         uint64_t changes; /* of its earlier pipelines */
         /* What becomes of it once the pipeline has stopped: */
         struct trigger *successor;
         struct host_options successor_options;
         bool removed, stopping;
-        char *key; /* namespace/name */
+        bool superseded; /* another has its name and place: only what it still has is finished */
+        char *key;       /* namespace/name */
         UT_hash_handle hh;
 };
 
@@ -54,12 +65,15 @@ struct host {
         struct gate_host *gates;
         struct fetch_client *fetches; /* of push sources */
         struct fetch fetch;
-        struct entry *first, **last, *by_key;
-        struct task lingered;
-        struct host_end end; /* how it stops */
+        struct list entries, superseded; /* those of the second have no key */
+        struct entry *by_key;
+        struct task lingered, again; /* what failed is tried again */
+        struct host_end end;         /* how it stops */
         usec stopped_at;
         bool stopping;
 };
+
+static struct entry *entry_of(struct list_node *n) { return LIST_ITEM(n, struct entry, node); }
 
 static void wake_observer(struct host *h)
 {
@@ -198,11 +212,18 @@ static void write_event(void *cookie, const struct notice *notice)
         recorder_event(e->host->recorder, &object, "Warning", notice->reason, "Read", notice->text);
 }
 
-static bool is_push(const struct entry *e)
+static const struct source_kind *kind_of(const struct trigger *t, const struct host_options *options)
 {
-        const struct source_kind *kind = e->options.kind ? e->options.kind : trigger_source(e->trigger);
+        return options->kind ? options->kind : trigger_source(t);
+}
 
-        return kind->push != NULL;
+static bool is_push(const struct entry *e) { return kind_of(e->trigger, &e->options)->push != NULL; }
+
+static bool runs_beside(const struct trigger *t, const struct host_options *options)
+{
+        const struct source_kind *kind = kind_of(t, options);
+
+        return kind->push && kind->push->side_by_side;
 }
 
 static int open_gates(struct host *h, struct error *err)
@@ -246,8 +267,7 @@ static int start_pipeline(struct entry *e, struct error *err)
         config.fetch = h->fetches ? &h->fetch : NULL;
         if (pipeline_new(&e->pipeline, &config, err) < 0)
                 return -1;
-        if ((h->config.kube && report_new(&e->report, h->config.kube, h->config.pod, e->trigger, err) < 0) ||
-            (h->admin && admin_add(h->admin, e->pipeline, err) < 0)) {
+        if (h->config.kube && report_new(&e->report, h->config.kube, h->config.pod, e->trigger, err) < 0) {
                 e->stopping = true;
                 pipeline_stop(e->pipeline, 0);
                 return -1;
@@ -256,40 +276,83 @@ static int start_pipeline(struct entry *e, struct error *err)
         return 0;
 }
 
+/* Nobody is told of it any more. */
+static void hide(struct entry *e)
+{
+        admin_remove(&e->shown);
+        e->report = report_free(e->report);
+}
+
+/* Its pipeline, or why there is none. */
+static void show(struct entry *e)
+{
+        admin_remove(&e->shown);
+        if (!e->host->admin || (!e->pipeline && !e->failure))
+                return;
+        e->shown.pipeline = e->failure ? NULL : e->pipeline;
+        e->shown.trigger = e->trigger;
+        e->shown.failure = e->failure;
+        admin_add(e->host->admin, &e->shown);
+}
+
+static void forget_failure(struct entry *e)
+{
+        if (e->failure != no_memory)
+                free(e->failure);
+        e->failure = NULL;
+        e->again_at = USEC_NEVER;
+}
+
+static void keep_failure(struct entry *e, const char *why)
+{
+        forget_failure(e);
+        e->failure = str_dup(str_of(why));
+        if (!e->failure)
+                e->failure = no_memory;
+        show(e);
+}
+
 static int start_entry(struct entry *e, struct error *err)
 {
-        free(e->failure);
-        e->failure = NULL;
+        struct host *h = e->host;
+        char *before = TAKE(e->failure);
+        int result = 0;
+
+        e->again_at = USEC_NEVER;
         e->stopping = false;
-        if (e->trigger->suspend || start_pipeline(e, err) == 0)
-                return 0;
-        e->failure = str_dup(str_of(err->text));
-        return -1;
+        if (e->trigger->suspend || start_pipeline(e, err) == 0) {
+                e->changes += before != NULL;
+                e->wait = 0;
+                show(e);
+        } else {
+                keep_failure(e, err->text);
+                e->changes += !before || strcmp(before, e->failure) != 0;
+                e->wait = e->wait ? MIN_OF(2 * e->wait, AGAIN_MOST) : AGAIN_FIRST;
+                e->again_at = loop_now(h->loop) + e->wait;
+                loop_ready(h->loop, &h->again);
+                result = -1;
+        }
+        if (before != no_memory)
+                free(before);
+        return result;
 }
 
 static void end_pipeline(struct entry *e)
 {
-        if (e->host->admin && e->pipeline)
-                admin_remove(e->host->admin, e->pipeline);
-        e->report = report_free(e->report);
+        hide(e);
         e->pipeline = pipeline_free(e->pipeline);
 }
 
 static void entry_free(struct entry *e)
 {
-        struct entry **at = &e->host->first;
-
         end_pipeline(e);
-        while (*at != e)
-                at = &(*at)->next;
-        *at = e->next;
-        if (e->host->last == &e->next)
-                e->host->last = at;
-        HASH_DEL(e->host->by_key, e);
+        list_remove(&e->node);
+        if (!e->superseded)
+                HASH_DEL(e->host->by_key, e);
         loop_forget(e->host->loop, &e->task);
         (void)trigger_free(e->successor);
         (void)trigger_free(e->trigger);
-        free(e->failure);
+        forget_failure(e);
         free(e->key);
         free(e);
 }
@@ -304,6 +367,10 @@ static void go_on(struct entry *e)
 
         if (e->removed && !h->stopping) {
                 entry_free(e);
+        } else if (e->failure && !e->successor && e->pipeline) {
+                end_pipeline(e); /* it was started by half */
+                show(e);
+                loop_ready(h->loop, &h->again);
         } else if (e->successor && !h->stopping) {
                 pipeline_status(e->pipeline, &s);
                 e->changes += s.changes + 1;
@@ -370,6 +437,7 @@ static struct entry *entry_new(struct host *h, struct trigger *t)
                 return NULL;
         }
         e->host = h;
+        e->again_at = USEC_NEVER;
         e->task.turn = observe;
         e->key = buf_take(&key);
         HASH_ADD_KEYPTR(hh, h->by_key, e->key, strlen(e->key), e);
@@ -378,20 +446,48 @@ static struct entry *entry_new(struct host *h, struct trigger *t)
                 free(e);
                 return NULL;
         }
-        *h->last = e;
-        h->last = &e->next;
+        list_append(&h->entries, &e->node);
         return e;
+}
+
+/* A new one has its name and its place, and the requests. */
+static void supersede(struct entry *e, struct entry *successor)
+{
+        struct host *h = e->host;
+        struct pipeline_status s;
+
+        pipeline_status(e->pipeline, &s);
+        successor->changes = e->changes + s.changes + 1;
+        list_remove(&successor->node);
+        list_insert(&h->entries, &successor->node, &e->node);
+        list_remove(&e->node);
+        list_append(&h->superseded, &e->node);
+        HASH_DEL(h->by_key, e);
+        e->superseded = e->removed = true;
+        e->successor = trigger_free(e->successor);
+        hide(e);
+        pipeline_pass_by(e->pipeline);
+        e->stopping = true;
+        loop_ready(h->loop, &e->task);
+}
+
+static bool may_supersede(const struct entry *e, const struct trigger *t, const struct host_options *options)
+{
+        return e->pipeline && runs_beside(e->trigger, &e->options) && runs_beside(t, options);
 }
 
 int host_set(struct host *h, struct trigger *t, const struct host_options *options, usec give_up_at,
              struct error *err)
 {
-        struct entry *e = find(h, t->namespace_, t->name);
+        struct entry *before = find(h, t->namespace_, t->name), *e = before;
+        bool beside = before && may_supersede(before, t, options);
 
-        if (!e && !(e = entry_new(h, t))) {
+        if ((!before || beside) && !(e = entry_new(h, t))) {
                 (void)trigger_free(t);
                 return error_memory(err);
         }
+        if (beside)
+                supersede(before, e);
         e->removed = false;
         if (e->pipeline) {
                 (void)trigger_free(e->successor);
@@ -407,6 +503,35 @@ int host_set(struct host *h, struct trigger *t, const struct host_options *optio
         return start_entry(e, err);
 }
 
+static void say_started(const struct entry *e)
+{
+        const struct log_scope log = log_scope_of(e->trigger->namespace_, e->trigger->name);
+
+        log_info_for(&log, "a Trigger that could not be started runs now");
+}
+
+/* Those whose time has come, in their order. */
+static void start_again(struct task *t, usec now)
+{
+        struct host *h = CONTAINER_OF(t, struct host, again);
+        usec begun = clock_monotonic(h->config.clock), next = USEC_NEVER;
+
+        for (struct list_node *n = h->entries.first; n && !h->stopping; n = n->next) {
+                struct entry *e = entry_of(n);
+                struct error err;
+
+                if (e->pipeline)
+                        continue;
+                if (now >= e->again_at && clock_monotonic(h->config.clock) - begun < TURN_MOST) {
+                        if (start_entry(e, &err) == 0)
+                                say_started(e);
+                        wake_observer(h);
+                }
+                next = MIN_OF(next, e->again_at);
+        }
+        loop_arm(h->loop, t, next);
+}
+
 int host_refuse(struct host *h, struct trigger *t, const char *why, struct error *err)
 {
         struct entry *e = find(h, t->namespace_, t->name);
@@ -417,8 +542,7 @@ int host_refuse(struct host *h, struct trigger *t, const char *why, struct error
         }
         (void)trigger_free(e->trigger);
         e->trigger = t;
-        free(e->failure);
-        e->failure = str_dup(str_of(why));
+        keep_failure(e, why);
         e->changes++;
         wake_observer(h);
         return 0;
@@ -432,10 +556,19 @@ void host_remove(struct host *h, const char *namespace_, const char *name, usec 
                 return;
         e->removed = true;
         e->successor = trigger_free(e->successor);
+        if (e->pipeline && runs_beside(e->trigger, &e->options))
+                pipeline_pass_by(e->pipeline); /* its path is nobody's at once */
         if (e->pipeline)
                 stop_entry(e, give_up_at);
         else
                 go_on(e);
+}
+
+bool host_failed(const struct host *h, const char *namespace_, const char *name)
+{
+        const struct entry *e = find(h, namespace_, name);
+
+        return e && e->failure;
 }
 
 const struct trigger *host_find(const struct host *h, const char *namespace_, const char *name)
@@ -466,8 +599,8 @@ static void on_lingered(struct task *t, usec now)
                 loop_arm(h->loop, t, end);
                 return;
         }
-        for (struct entry *e = h->first; e; e = e->next)
-                stop_entry(e, now + h->end.grace);
+        for (struct list_node *n = h->entries.first; n; n = n->next)
+                stop_entry(entry_of(n), now + h->end.grace);
 }
 
 void host_stop(struct host *h, const struct host_end *end)
@@ -488,45 +621,45 @@ void host_stop(struct host *h, const struct host_end *end)
                 admin_drain(h->admin);
         if (h->gates) /* who comes after that hears 503, until it has stopped */
                 gate_host_drain(h->gates, linger + end->grace);
-        for (struct entry *e = h->first; e; e = e->next)
-                if (!linger || !e->pipeline || !is_push(e))
-                        stop_entry(e, now + end->grace);
+        for (struct list_node *n = h->entries.first; n; n = n->next)
+                if (!linger || !entry_of(n)->pipeline || !is_push(entry_of(n)))
+                        stop_entry(entry_of(n), now + end->grace);
+        for (struct list_node *n = h->superseded.first; n; n = n->next)
+                pipeline_stop(entry_of(n)->pipeline, now + linger + end->grace);
         loop_arm(h->loop, &h->lingered, linger ? linger_end(h) : USEC_NEVER);
         wake_observer(h);
 }
 
-bool host_stopped(const struct host *h)
+static bool all_are(const struct list *entries, bool (*are)(const struct pipeline *))
 {
-        for (const struct entry *e = h->first; e; e = e->next)
-                if (e->pipeline && !pipeline_stopped(e->pipeline))
+        for (struct list_node *n = entries->first; n; n = n->next)
+                if (entry_of(n)->pipeline && !are(entry_of(n)->pipeline))
                         return false;
         return true;
+}
+
+bool host_stopped(const struct host *h)
+{
+        return all_are(&h->entries, pipeline_stopped) && all_are(&h->superseded, pipeline_stopped);
 }
 
 bool host_drained(const struct host *h)
 {
-        for (const struct entry *e = h->first; e; e = e->next)
-                if (e->pipeline && !pipeline_drained(e->pipeline))
-                        return false;
-        return true;
+        return all_are(&h->entries, pipeline_drained) && all_are(&h->superseded, pipeline_drained);
 }
 
 void host_each(const struct host *h, void (*each)(void *cookie, const struct host_entry *), void *cookie)
 {
-        for (const struct entry *e = h->first; e; e = e->next) {
+        for (struct list_node *n = h->entries.first; n; n = n->next) {
+                const struct entry *e = entry_of(n);
                 struct host_entry out = { .trigger = e->trigger,
                                           .runs = e->pipeline || e->successor,
                                           .failure = e->failure };
 
                 if (e->pipeline)
                         pipeline_status(e->pipeline, &out.status);
-                else {
-                        out.status = (struct pipeline_status){ .source = SOURCE_FAILED,
-                                                               .lag = -1,
-                                                               .unsaved = -1 };
-                        (void)snprintf(out.status.source_text, sizeof(out.status.source_text), "%s",
-                                       e->failure ? e->failure : "");
-                }
+                else
+                        out.status = pipeline_unstarted(e->failure ? e->failure : "");
                 out.changes = e->changes + out.status.changes;
                 each(cookie, &out);
         }
@@ -544,8 +677,8 @@ int host_new(struct host **out, struct loop *loop, const struct host_config *con
         h->config = *config;
         if (config->listen)
                 h->listen = *config->listen;
-        h->last = &h->first;
         h->lingered.turn = on_lingered;
+        h->again.turn = start_again;
         if (http_client_new(&h->http, loop, err) < 0 ||
             cloud_client_new(&h->cloud, loop, h->http, config->clock, err) < 0 ||
             (config->kube &&
@@ -565,8 +698,10 @@ struct host *host_free(struct host *h)
         if (!h)
                 return NULL;
         assert(host_stopped(h));
-        while (h->first)
-                entry_free(h->first);
+        while (h->entries.first)
+                entry_free(entry_of(h->entries.first));
+        while (h->superseded.first)
+                entry_free(entry_of(h->superseded.first));
         (void)admin_free(h->admin);
         (void)gate_host_free(h->gates);
         (void)fetch_client_free(h->fetches);
@@ -576,6 +711,7 @@ struct host *host_free(struct host *h)
         (void)recorder_free(h->recorder);
         (void)http_client_free(h->http);
         loop_forget(h->loop, &h->lingered);
+        loop_forget(h->loop, &h->again);
         free(h);
         return NULL;
 }

@@ -109,6 +109,10 @@ struct push_event {
 };
 
 struct push_ops {
+        /* What it keeps of its calls is its own, so that two of a Trigger may run beside each other: one that
+         * changed serves at once, while its predecessor only finishes what it has. Otherwise the successor
+         * waits for the end of that. */
+        bool side_by_side;
         /* Is the request this Trigger's, its path in the normal form (base/uri.h)? 0: no; otherwise the
          * highest number of all Triggers wins. */
         unsigned (*route)(struct source *, const struct push_request *, struct str path);

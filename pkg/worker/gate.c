@@ -927,6 +927,8 @@ static void gate_stop(struct feed *f, usec give_up_at)
         g->give_up_at = give_up_at;
 }
 
+static void gate_pass_by(struct feed *f) { routes_remove(&f->config.host->routes, &gate_of(f)->route); }
+
 static bool gate_drained(const struct feed *f UNUSED) { return false; }
 
 static void gate_count(const struct feed *f, struct pipeline_status *out)
@@ -981,6 +983,7 @@ int gate_new(struct feed **out, const struct feed_config *config, struct error *
         static const struct feed_ops ops = { .turn = gate_turn,
                                              .deadline = gate_deadline,
                                              .stop = gate_stop,
+                                             .pass_by = gate_pass_by,
                                              .drained = gate_drained,
                                              .count = gate_count,
                                              .free = gate_free };

@@ -351,6 +351,81 @@ def test_a_stop_loses_no_call(runner, gateway, sink):
     assert g.run.wait(20) == 0
 
 
+def test_an_api_that_changes_serves_on_and_finishes_what_it_has(runner, gateway, sink):
+    """No caller waits for the slowest one; that one gets its answer of the API that it called."""
+    begun, release = threading.Event(), threading.Event()
+
+    def handle(request):
+        event = json.loads(request.body)
+        if event["path"] == "/f/slow":
+            begun.set()
+            release.wait(60)
+        return answer(body=event["requestContext"]["stage"])
+
+    def wait_for_stage(stage):
+        def answers():
+            status, _, body = g.call("GET", "/f/x")
+            assert status == 200, body
+            return body.decode() == stage
+
+        wait_until(f"{stage} answers", answers)
+
+    def slow():
+        replies.append(g.call("GET", "/f/slow", timeout=60))
+
+    def write(*triggers):
+        (runner.directory / "run.yaml").write_text("---\n".join(json.dumps(t) + "\n" for t in triggers))
+
+    one, two = (api("/f", sink, match="Prefix", stage=stage, timeout="60s") for stage in ("one", "two"))
+    other = api("/other", sink, name="other")
+    replies = []
+    sink.answer = handle
+    g = gateway(one)
+    caller = threading.Thread(target=slow)
+    caller.start()
+    assert begun.wait(20)
+    write(two)
+    wait_for_stage("two")
+    assert metric(g, "sluice_requests_in_flight") == 0, "one API is shown, the new one"
+    write(one)
+    wait_for_stage("one")
+    write(other)
+    wait_until("it is nobody's at once", lambda: code(g.call("GET", "/f/x")) == (404, "APIG.0101"))
+    write(two, other)
+    wait_until("it is there again", lambda: g.call("GET", "/f/x")[2] == b"two")
+    assert replies == []
+    release.set()
+    caller.join(20)
+    assert [(status, body) for status, _, body in replies] == [(200, b"one")]
+    assert g.run.stop() == 0
+
+
+def test_a_stop_ends_what_a_change_left_behind(runner, gateway, sink):
+    """A call of the former API has its own time, but no more than --grace once the process ends."""
+    begun, release = threading.Event(), threading.Event()
+
+    def handle(request):
+        event = json.loads(request.body)
+        if event["path"] == "/f/slow":
+            begun.set()
+            release.wait(60)
+        return answer(body=event["requestContext"]["stage"])
+
+    replies = []
+    sink.answer = handle
+    one, two = (api("/f", sink, match="Prefix", stage=stage, timeout="60s") for stage in ("one", "two"))
+    g = gateway(one, options=["--grace=1s"])
+    caller = threading.Thread(target=lambda: replies.append(g.call("GET", "/f/slow", timeout=60)))
+    caller.start()
+    assert begun.wait(20)
+    (runner.directory / "run.yaml").write_text(json.dumps(two))
+    wait_until("the new one answers", lambda: g.call("GET", "/f/x")[2] == b"two")
+    g.run.stop()
+    caller.join(20)
+    release.set()
+    assert [code(r) for r in replies] == [(504, "APIG.0203")]
+
+
 def test_a_killed_worker_ends_the_call_and_sends_it_never_again(gateway, sink):
     arrived, release = threading.Semaphore(0), threading.Event()
     sink.answer = lambda request: (arrived.release(), release.wait(20), answer())[2]

@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import signal
+import socket
 import struct
 import subprocess
 import termios
@@ -43,6 +44,46 @@ def test_a_trigger_alone_that_cannot_start_ends_it(runner):
     run = runner.start(UNSTARTABLE, options=["--listen=127.0.0.1:0"])
     assert run.wait(10) == 1
     assert "start test/hook: tokenSecretRef" in run.output
+
+
+def test_one_that_cannot_start_is_shown_and_tried_again(function, tmp_path):
+    """Probes, status and metrics say why; it starts once it can, or is tried at once at SIGHUP, without an edit."""
+
+    def ask(path):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{admin}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as e:
+            return e.code, e.read().decode()
+
+    def connected():
+        return [
+            line for line in ask("/metrics")[1].splitlines() if re.match("sluice_source_connected.*api", line)
+        ]
+
+    taken, admin = socket.create_server(("127.0.0.1", 0)), free_port()
+    port = taken.getsockname()[1]
+    files = tmp_path / "triggers.yaml"
+    clock, api = ticks("clock", function.uri), trigger("api", {"apig": {"path": "/f"}}, function.uri)
+    files.write_text(yaml.safe_dump_all([clock, api]))
+    command = [SLUICE, "run", "-f", files, f"--state={tmp_path}/state", f"--listen=127.0.0.1:{port}"]
+    with Process([*command, f"--admin=127.0.0.1:{admin}"], name="run") as run:
+        why = f'listen on "127.0.0.1:{port}": Address already in use'
+        run.wait_until("it is said", lambda: ask("/readyz") == (503, f"test/api: Failed: {why}\n"))
+        shown = {t["name"]: t for t in json.loads(ask("/status")[1])["triggers"]}
+        assert sorted(shown) == ["api", "clock"]
+        assert (shown["api"]["sourceState"], shown["api"]["sourceReason"]) == ("Failed", why)
+        assert connected() == ['sluice_source_connected{namespace="test",trigger="api",source="apig"} 0']
+        run.signal(signal.SIGHUP)
+        run.wait_for_output('msg="the files changed" applied=1 removed=0')
+        taken.close()
+        run.wait_for_output(
+            "a Trigger that could not be started runs now.*trigger=api|trigger=api state=Connected"
+        )
+        run.wait_until("it serves", lambda: ask("/readyz") == (200, "ok\n"))
+        assert connected() == ['sluice_source_connected{namespace="test",trigger="api",source="apig"} 1']
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/f", timeout=5) as answer:
+            assert answer.status == 200
 
 
 @pytest.mark.parametrize(

@@ -697,6 +697,7 @@ const struct shape apig_shape = {
         .sample_free = apig_sample_free,
 };
 static const struct push_ops push = {
+        .side_by_side = true,
         .route = apig_route,
         .refuse = apig_refuse,
         .authenticates = apig_authenticates,
