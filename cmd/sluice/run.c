@@ -163,15 +163,15 @@ static void observe(struct task *t, usec now)
         struct run *r = CONTAINER_OF(t, struct run, task);
 
         say_listening(r);
-        if (!r->stopping || !host_stopped(r->host))
+        if (!r->stopping || !host_ended(r->host))
                 show(r, now);
         if (r->most && r->delivered >= (uint64_t)r->most)
                 stop(r);
-        if (r->stopping && host_stopped(r->host) && !r->stopped) {
+        if (r->stopping && host_ended(r->host) && !r->stopped) {
                 r->stopped = true;
                 if (now >= r->give_up_at)
                         log_warn("requests in flight were given up: give --grace more time for a function "
-                                 "that takes long");
+                                 "that takes long, or a caller that reads slowly");
                 loop_stop(r->loop);
                 return;
         }

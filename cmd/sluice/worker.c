@@ -29,7 +29,7 @@ static void observe(struct task *t, usec now UNUSED)
 {
         struct worker *w = CONTAINER_OF(t, struct worker, task);
 
-        if (w->stopping && host_stopped(w->host))
+        if (w->stopping && host_ended(w->host))
                 loop_stop(w->loop);
 }
 

@@ -70,7 +70,9 @@ struct host {
         struct task lingered, again; /* what failed is tried again */
         struct host_end end;         /* how it stops */
         usec stopped_at;
-        bool stopping;
+        usec give_up_at;
+        struct task rested; /* looks whether all is answered */
+        bool stopping, answered;
 };
 
 static struct entry *entry_of(struct list_node *n) { return LIST_ITEM(n, struct entry, node); }
@@ -234,6 +236,7 @@ static int open_gates(struct host *h, struct error *err)
                 return -1;
         h->fetch = fetch_client_port(h->fetches);
         h->listen.http = h->http;
+        h->listen.rested = &h->rested;
         return gate_host_new(&h->gates, h->loop, &h->listen, err);
 }
 
@@ -383,6 +386,8 @@ static void go_on(struct entry *e)
                 if (start_entry(e, &err) < 0)
                         log_error_for(&log, "a Trigger can't be started", LOG_S("error", err.text));
         }
+        if (h->stopping)
+                loop_ready(h->loop, &h->rested);
         wake_observer(h);
 }
 
@@ -599,8 +604,25 @@ static void on_lingered(struct task *t, usec now)
                 loop_arm(h->loop, t, end);
                 return;
         }
+        h->give_up_at = now + h->end.grace;
         for (struct list_node *n = h->entries.first; n; n = n->next)
-                stop_entry(entry_of(n), now + h->end.grace);
+                stop_entry(entry_of(n), h->give_up_at);
+}
+
+/* For a pipeline a call is over once the listener has its answer, which the caller may take slowly; and what
+ * has begun to arrive is still told that the worker stops. */
+static void on_rested(struct task *t, usec now)
+{
+        struct host *h = CONTAINER_OF(t, struct host, rested);
+
+        if (!h->stopping || !host_stopped(h))
+                return;
+        if (h->gates)
+                gate_host_drain(h->gates, 0);
+        h->answered = !h->gates || now >= h->give_up_at || !gate_host_busy(h->gates);
+        if (!h->answered)
+                loop_arm(h->loop, t, h->give_up_at);
+        wake_observer(h);
 }
 
 void host_stop(struct host *h, const struct host_end *end)
@@ -617,6 +639,7 @@ void host_stop(struct host *h, const struct host_end *end)
         if (!h->gates)
                 h->end.linger = h->end.linger_most = 0;
         linger = h->end.linger_most;
+        h->give_up_at = now + linger + end->grace;
         if (h->admin)
                 admin_drain(h->admin);
         if (h->gates) /* who comes after that hears 503, until it has stopped */
@@ -627,6 +650,7 @@ void host_stop(struct host *h, const struct host_end *end)
         for (struct list_node *n = h->superseded.first; n; n = n->next)
                 pipeline_stop(entry_of(n)->pipeline, now + linger + end->grace);
         loop_arm(h->loop, &h->lingered, linger ? linger_end(h) : USEC_NEVER);
+        loop_ready(h->loop, &h->rested);
         wake_observer(h);
 }
 
@@ -642,6 +666,8 @@ bool host_stopped(const struct host *h)
 {
         return all_are(&h->entries, pipeline_stopped) && all_are(&h->superseded, pipeline_stopped);
 }
+
+bool host_ended(const struct host *h) { return host_stopped(h) && h->answered; }
 
 bool host_drained(const struct host *h)
 {
@@ -679,6 +705,7 @@ int host_new(struct host **out, struct loop *loop, const struct host_config *con
                 h->listen = *config->listen;
         h->lingered.turn = on_lingered;
         h->again.turn = start_again;
+        h->rested.turn = on_rested;
         if (http_client_new(&h->http, loop, err) < 0 ||
             cloud_client_new(&h->cloud, loop, h->http, config->clock, err) < 0 ||
             (config->kube &&
@@ -712,6 +739,7 @@ struct host *host_free(struct host *h)
         (void)http_client_free(h->http);
         loop_forget(h->loop, &h->lingered);
         loop_forget(h->loop, &h->again);
+        loop_forget(h->loop, &h->rested);
         free(h);
         return NULL;
 }

@@ -70,6 +70,8 @@ struct host_end {
 };
 void host_stop(struct host *, const struct host_end *);
 bool host_stopped(const struct host *); /* nothing runs any more */
+/* And after host_stop, who called has the whole answer, or the grace is over. */
+bool host_ended(const struct host *);
 bool host_drained(const struct host *); /* what runs has read and settled all that there is */
 /* In the order in which they were set first. */
 void host_each(const struct host *, void (*)(void *cookie, const struct host_entry *), void *cookie);

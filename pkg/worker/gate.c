@@ -240,7 +240,8 @@ int gate_host_new(struct gate_host **out, struct loop *loop, const struct gate_h
                                              .handle = handle,
                                              .gone = on_gone,
                                              .refused = on_refused,
-                                             .cookie = h };
+                                             .cookie = h,
+                                             .rested = c->rested };
 
         if (!h)
                 return error_memory(err);
@@ -270,6 +271,7 @@ void gate_host_drain(struct gate_host *h, usec linger)
                 http_server_drain(h->server);
 }
 
+bool gate_host_busy(const struct gate_host *h) { return http_server_busy(h->server); }
 usec gate_host_last_accepted(const struct gate_host *h) { return http_server_last_accepted(h->server); }
 
 struct gate_host *gate_host_free(struct gate_host *h)

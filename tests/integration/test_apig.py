@@ -4,6 +4,7 @@ import base64
 import datetime
 import http.client
 import json
+import pathlib
 import re
 import signal
 import socket
@@ -1710,3 +1711,92 @@ def test_a_worker_that_ends_serves_those_who_have_not_heard_of_it(sink, tmp_path
         last = time.monotonic()
         assert worker.wait(20) == 0
         assert 3 < time.monotonic() - last < 12
+
+
+# ---- the end --------------------------------------------------------------------------------------------------------------------------
+
+LARGE = 7 << 20
+
+
+def listens(port):
+    """Without connecting, which a worker that ends would take for a caller that has not heard of it."""
+    rows = [line.split() for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any(row[1].endswith(f":{port:04X}") and row[3] == "0A" for row in rows)
+
+
+@pytest.fixture(params=["run", "worker"])
+def ending(request, gateway, sink, tmp_path):
+    """A process with one API: its port, and the process. Both roles end in the same way."""
+    one = api("/f", sink)
+    if request.param == "run":
+        g = gateway(one)
+        yield g.port, g.run
+        return
+    path = tmp_path / "trigger.json"
+    path.write_text(json.dumps(one))
+    command = [SLUICE, "worker", f"--trigger={path}", f"--checkpoint={tmp_path / 'state'}"]
+    command += ["--listen=127.0.0.1:0", "--admin=127.0.0.1:0"]
+    with Process(command, name="worker", directory=tmp_path / "output") as worker:
+        yield int(worker.wait_for_output(r"listening on port (\d+)", 20).group(1)), worker
+
+
+def slow_reader(port):
+    """Its answer has begun to arrive, and most of it has no room yet but in the process."""
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+    s.settimeout(20)
+    s.connect(("127.0.0.1", port))
+    s.sendall(b"GET /f HTTP/1.1\r\nHost: h\r\n\r\n")
+    return s, s.recv(4096)
+
+
+def test_a_slow_reader_has_its_whole_answer_before_the_end(ending, sink):
+    port, process = ending
+    sink.answer = lambda request: answer(body="x" * LARGE)
+    s, got = slow_reader(port)
+    with s:
+        process.signal(signal.SIGTERM)
+        wait_until("it listens no more", lambda: not listens(port), 20)
+        head, body = got.split(b"\r\n\r\n", 1)
+        assert head.startswith(b"HTTP/1.1 200 ")
+        n = len(body)
+        while n < LARGE and (more := s.recv(65536)):
+            n += len(more)
+    assert n == LARGE
+    assert process.wait(10) == 0
+
+
+def test_a_body_under_way_at_the_end_is_told_so(ending):
+    port, process = ending
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as s:
+        s.sendall(b"POST /f HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n12345")
+        process.signal(signal.SIGTERM)
+        wait_until("it listens no more", lambda: not listens(port), 20)
+        s.sendall(b"67890")
+        r = http.client.HTTPResponse(s)
+        r.begin()
+        assert code((r.status, dict(r.getheaders()), r.read())) == (503, "APIG.0202")
+        assert r.getheader("Connection") == "close" and r.getheader("Retry-After")
+    assert process.wait(10) == 0
+
+
+def test_kept_connections_do_not_put_off_the_end(gateway, sink):
+    g = gateway(api("/f", sink))
+    kept = http.client.HTTPConnection("127.0.0.1", g.port, timeout=20)
+    kept.request("GET", "/f")
+    assert kept.getresponse().read() == b"hello"
+    with socket.create_connection(("127.0.0.1", g.port)):  # nor one that has said nothing yet
+        g.run.signal(signal.SIGTERM)
+        began = time.monotonic()
+        assert g.run.wait(20) == 0 and time.monotonic() - began < 10
+    kept.close()
+
+
+def test_who_does_not_read_puts_off_the_end_for_the_grace_alone(gateway, sink):
+    sink.answer = lambda request: answer(body="x" * LARGE)
+    g = gateway(api("/f", sink), options=["--grace=1s"])
+    s, _ = slow_reader(g.port)
+    with s:
+        g.run.signal(signal.SIGTERM)
+        assert g.run.wait(10) == 0
+    assert "were given up" in g.run.output
