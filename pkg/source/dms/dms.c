@@ -12,7 +12,6 @@
 /* What one request may bring: 10 messages, 512 KB; a body may grow by being unescaped, never above that. */
 enum { MESSAGES_MOST = 10, PAGE_BYTES = 512 << 10, PAGE_MOST = 4 << 20, DEPTH_MOST = 512 };
 enum { TRACKS_MOST = 8 };
-static const usec ACK_WAIT_LEAST = 15 * USEC_SEC, ACK_WAIT_MOST = 300 * USEC_SEC, MARGIN = 2 * USEC_SEC;
 
 /* ---- the spec ----------------------------------------------------------- */
 
@@ -31,8 +30,8 @@ static const struct field dms_fields[] = {
               .help = "Whether a message needs one of the tags, or all of them."),
         FIELD(DURATION, "ackWait", struct dms_spec, ack_wait, .min = 15 * USEC_SEC, .max = 300 * USEC_SEC,
               .help = "How long a message is this Trigger's before the queue gives it out again; it can't be "
-                      "renewed, so it must exceed delivery.timeout. By default that and 30 seconds, at most "
-                      "300 seconds."),
+                      "renewed, so it must exceed delivery.timeout, and cover all attempts that "
+                      "delivery.retry allows where it gives up. By default it does, at most 300 seconds."),
         FIELD(DURATION, "pollingInterval", struct dms_spec, polling_interval, .fallback = "30s",
               .min = USEC_SEC, .max = USEC_MINUTE, .cloud = "polling_interval",
               .help = "How long a request waits at an empty queue for messages to come."),
@@ -43,27 +42,6 @@ static const struct field dms_fields[] = {
 };
 const struct type dms_type = TYPE("DmsSource", struct dms_spec, dms_fields,
                                   "Messages of a queue of the Distributed Message Service.");
-
-usec dms_ack_wait(const struct dms_spec *spec, usec timeout)
-{
-        return spec->ack_wait ? spec->ack_wait
-                              : MIN_OF(MAX_OF(timeout + 30 * USEC_SEC, ACK_WAIT_LEAST), ACK_WAIT_MOST);
-}
-
-bool dms_fits(const void *object, const struct delivery_spec *delivery, struct buf *why)
-{
-        const struct dms_spec *spec = object;
-
-        if (dms_ack_wait(spec, delivery->timeout) > delivery->timeout)
-                return true;
-        buf_text(why,
-                 spec->ack_wait
-                         ? "ackWait must exceed delivery.timeout: the queue would give a message out again "
-                           "while the function still works on it"
-                         : "delivery.timeout must be below 300s, the longest time that the queue leaves a "
-                           "message with one consumer");
-        return false;
-}
 
 /* ---- messages ----------------------------------------------------------- */
 
@@ -572,7 +550,6 @@ static int dms_open(struct source **out, const void *spec_, const struct service
         const struct source_account_config account = { .services = services,
                                                        .cloud = spec->cloud,
                                                        .service = "dms" };
-        usec ack_wait = dms_ack_wait(spec, delivery->timeout);
         struct poller_config config = {
                 .reader = { .page_bytes = PAGE_BYTES,
                             .page_most = PAGE_MOST,
@@ -584,7 +561,7 @@ static int dms_open(struct source **out, const void *spec_, const struct service
                             .save_interval = 20 * USEC_MSEC,
                             .unsaved_most = 1,
                             .marks_most = MESSAGES_MOST,
-                            .lease = ack_wait - MIN_OF(MARGIN, (ack_wait - delivery->timeout) / 2),
+                            .lease = dms_lease(spec, delivery),
                             .attempt = delivery->timeout },
                 .seed = random_seed(),
         };
@@ -593,7 +570,7 @@ static int dms_open(struct source **out, const void *spec_, const struct service
         if (!d)
                 return error_memory(err);
         d->spec = spec;
-        d->ack_wait = ack_wait;
+        d->ack_wait = dms_ack_wait(spec, delivery);
         if (source_account_new(&d->account, &account, err) < 0) {
                 free(d);
                 return -1;
