@@ -285,11 +285,11 @@ static void the_window_must_cover_the_age(void **state UNUSED)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(the_event_is_the_golden_one), cmocka_unit_test(what_a_filter_sees),
-                cmocka_unit_test(equal_messages_have_equal_ids), cmocka_unit_test(answers_are_read),
-<<<<<<< HEAD
+                cmocka_unit_test(the_event_is_the_golden_one),
+                cmocka_unit_test(what_a_filter_sees),
+                cmocka_unit_test(equal_messages_have_equal_ids),
+                cmocka_unit_test(answers_are_read),
                 cmocka_unit_test(without_memory_no_message_becomes_another),
-=======
                 cmocka_unit_test(the_window_must_cover_the_time_out),
                 cmocka_unit_test(the_window_must_cover_all_attempts),
                 cmocka_unit_test(the_window_must_cover_the_age),
