@@ -17,6 +17,7 @@
 #include "kube/events.h"
 #include "kube/leases.h"
 #include "log/log.h"
+#include "source/paths.h"
 #include "worker/admin.h"
 #include "worker/cloud_client.h"
 
@@ -39,6 +40,8 @@ struct entry {                 /* a Trigger */
         struct kube_leases *leases;
         struct report *report; /* NULL: outside a cluster */
         struct admin_entry shown;
+        struct list ways; /* of the host's paths: those by which it is reached */
+        bool in_the_way;  /* it failed by the path of another */
         char *failure;
         usec wait;        /* after its last failure; 0: it did not fail */
         usec again_at;    /* when it is tried again; USEC_NEVER: not, or it did not fail */
@@ -67,6 +70,8 @@ struct host {
         struct fetch fetch;
         struct list entries, superseded; /* those of the second have no key */
         struct entry *by_key;
+        struct paths paths;
+        bool paths_left;             /* since those that wait for one were looked at */
         struct task lingered, again; /* what failed is tried again */
         struct host_end end;         /* how it stops */
         usec stopped_at;
@@ -298,6 +303,30 @@ static void show(struct entry *e)
         admin_add(e->host->admin, &e->shown);
 }
 
+/* Others may be waiting for them. */
+static void leave_paths(struct entry *e)
+{
+        struct host *h = e->host;
+
+        if (!e->ways.n)
+                return;
+        paths_leave(&h->paths, &e->ways);
+        h->paths_left = true;
+        loop_ready(h->loop, &h->again);
+}
+
+static int take_paths(struct entry *e, struct error *err)
+{
+        struct paths *paths = &e->host->paths;
+
+        leave_paths(e);
+        e->in_the_way = false;
+        if (e->options.kind || e->options.ending || paths_take(paths, &e->ways, e->trigger, err) == 0)
+                return 0;
+        e->in_the_way = paths_other(paths, e->trigger) != NULL;
+        return -1;
+}
+
 static void forget_failure(struct entry *e)
 {
         if (e->failure != no_memory)
@@ -323,11 +352,12 @@ static int start_entry(struct entry *e, struct error *err)
 
         e->again_at = USEC_NEVER;
         e->stopping = false;
-        if (e->trigger->suspend || start_pipeline(e, err) == 0) {
+        if (e->trigger->suspend || (take_paths(e, err) == 0 && start_pipeline(e, err) == 0)) {
                 e->changes += before != NULL;
                 e->wait = 0;
                 show(e);
         } else {
+                leave_paths(e);
                 keep_failure(e, err->text);
                 e->changes += !before || strcmp(before, e->failure) != 0;
                 e->wait = e->wait ? MIN_OF(2 * e->wait, AGAIN_MOST) : AGAIN_FIRST;
@@ -343,6 +373,7 @@ static int start_entry(struct entry *e, struct error *err)
 static void end_pipeline(struct entry *e)
 {
         hide(e);
+        leave_paths(e);
         e->pipeline = pipeline_free(e->pipeline);
 }
 
@@ -471,6 +502,7 @@ static void supersede(struct entry *e, struct entry *successor)
         e->superseded = e->removed = true;
         e->successor = trigger_free(e->successor);
         hide(e);
+        leave_paths(e);
         pipeline_pass_by(e->pipeline);
         e->stopping = true;
         loop_ready(h->loop, &e->task);
@@ -515,12 +547,27 @@ static void say_started(const struct entry *e)
         log_info_for(&log, "a Trigger that could not be started runs now");
 }
 
+/* Whose path is nobody's any more is tried at once. */
+static void look_at_paths(struct host *h, usec now)
+{
+        if (!h->paths_left)
+                return;
+        h->paths_left = false;
+        for (struct list_node *n = h->entries.first; n; n = n->next) {
+                struct entry *e = entry_of(n);
+
+                if (e->failure && e->in_the_way && !e->pipeline && !paths_other(&h->paths, e->trigger))
+                        e->again_at = now;
+        }
+}
+
 /* Those whose time has come, in their order. */
 static void start_again(struct task *t, usec now)
 {
         struct host *h = CONTAINER_OF(t, struct host, again);
         usec begun = clock_monotonic(h->config.clock), next = USEC_NEVER;
 
+        look_at_paths(h, now);
         for (struct list_node *n = h->entries.first; n && !h->stopping; n = n->next) {
                 struct entry *e = entry_of(n);
                 struct error err;
@@ -561,6 +608,7 @@ void host_remove(struct host *h, const char *namespace_, const char *name, usec 
                 return;
         e->removed = true;
         e->successor = trigger_free(e->successor);
+        leave_paths(e);
         if (e->pipeline && runs_beside(e->trigger, &e->options))
                 pipeline_pass_by(e->pipeline); /* its path is nobody's at once */
         if (e->pipeline)

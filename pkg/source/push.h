@@ -137,6 +137,9 @@ struct push_ops {
         /* How that begins, up to what a request may vary; true: it is all of it, and what lies below is not
          * the Trigger's. Optional: it is path. */
         bool (*literal)(const struct trigger *, struct buf *);
+        /* Each method and path by which it is reached, a line each: two Triggers that have one in common
+         * would take the same requests. Optional: nobody else can have its path. */
+        void (*ways)(const struct trigger *, struct buf *);
         void (*counts)(const struct source *, struct push_counts *); /* optional: it counts nothing */
         size_t (*poll)(struct source *, struct push_event *, size_t max, usec now);
         usec (*deadline)(const struct source *); /* poll again then; USEC_NEVER */

@@ -20,6 +20,7 @@ import yaml
 from conftest import SLUICE, trigger
 from harness.ports import free_port
 from harness.process import Process
+from harness.sink import Sink
 
 
 def ticks(name, uri):
@@ -208,6 +209,53 @@ def test_an_api_that_changes_is_replaced(function, runner, tmp_path):
         run.wait_until("the new one answers", lambda: call("/two") == 200)
         assert call("/one") == 404
         assert run.stop() == 0
+
+
+def test_a_path_that_is_taken_is_told_and_had_once_it_is_free(tmp_path):
+    """The one that has it goes on, whoever comes first in the file; two may swap theirs."""
+
+    def api(name, path, **source):
+        return trigger(name, {"apig": {"path": path, "stage": name, **source}}, sink.uri)
+
+    def write(*triggers):
+        files.write_text(yaml.safe_dump_all(triggers))
+
+    def ask(port, path):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+                return answer.read().decode()
+        except urllib.error.HTTPError as e:
+            return e.read().decode()
+
+    def serve(x, y):
+        return lambda: (ask(port, "/x"), ask(port, "/y")) == (x, y) and ask(admin, "/readyz") == "ok\n"
+
+    def answer(request):
+        stage = json.loads(request.body)["requestContext"]["stage"]
+        body = json.dumps({"statusCode": 200, "headers": {}, "isBase64Encoded": False, "body": stage})
+        return 200, {"Content-Type": "application/json"}, body.encode()
+
+    files, admin = tmp_path / "triggers.yaml", free_port()
+    with Sink(answer) as sink:
+        write(api("one", "/x"))
+        command = [SLUICE, "run", "-f", files, f"--state={tmp_path}/state", "--listen=127.0.0.1:0"]
+        with Process([*command, f"--admin=127.0.0.1:{admin}"], name="run") as run:
+            port = int(run.wait_for_output(r"listening on port (\d+)").group(1))
+            write(api("two", "/x/"), api("one", "/x"))
+            why = (
+                "test/two: Failed: spec.source.apig: test/two has any method of /x, as has test/one, which alone "
+                "would be called: give one of them another path or method\n"
+            )
+            run.wait_until("it is told", lambda: ask(admin, "/readyz") == why)
+            assert ask(port, "/x") == "one"
+            write(api("two", "/x/"))
+            run.wait_until("the other has it", lambda: ask(port, "/x") == "two")
+            assert ask(admin, "/readyz") == "ok\n"
+            write(api("two", "/x"), api("one", "/y"))
+            run.wait_until("both serve", serve("two", "one"))
+            write(api("two", "/y"), api("one", "/x"))
+            run.wait_until("they have swapped", serve("one", "two"))
+            assert run.stop() == 0
 
 
 @pytest.mark.parametrize("told", ["watched", "signalled"])

@@ -545,6 +545,24 @@ static bool apig_literal(const struct trigger *t, struct buf *b)
         return !parameter && spec->match == APIG_EXACT;
 }
 
+static void apig_ways(const struct trigger *t, struct buf *out)
+{
+        const struct apig_spec *spec = t->source_spec;
+        BUF_AT_END struct buf why = BUF_INIT(1024);
+        struct apig_path *path;
+
+        if (apig_path_new(&path, spec->path, spec->match == APIG_PREFIX, &why) < 0) {
+                out->failed = true; /* there is no memory: it was decoded */
+                return;
+        }
+        for (size_t i = 0; i < MAX_OF(spec->methods.n, (size_t)1); i++) {
+                buf_printf(out, "%s ", spec->methods.n ? spec->methods.list[i] : "any method of");
+                apig_path_write(path, out);
+                buf_char(out, '\n');
+        }
+        (void)apig_path_free(path);
+}
+
 /* ---- shapes ------------------------------------------------------------- */
 
 static void apig_encode(const struct trigger *t, struct record *const *records, size_t n UNUSED,
@@ -706,6 +724,7 @@ static const struct push_ops push = {
         .timeout = apig_timeout,
         .path = apig_where,
         .literal = apig_literal,
+        .ways = apig_ways,
         .counts = apig_counts,
         .poll = apig_poll,
         .deadline = apig_deadline,
