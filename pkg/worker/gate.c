@@ -836,6 +836,23 @@ static enum push_result result_of(const struct gate *g, const struct answer *a)
         return a->status || a->kind == ANSWER_FINAL ? PUSH_FAILED : PUSH_UNREACHABLE;
 }
 
+/* The source had put it off, and the time in which it could decide is over. */
+static void give_up(struct call *c)
+{
+        struct gate *g = c->gate;
+        struct gate_host *h = g->feed.config.host;
+        char id[33];
+        struct push_refused r;
+
+        make_id(h, id);
+        r = stopped(str_of(id));
+        if (c->later)
+                g->ops->gone(g->feed.source, c->id);
+        http_call_set(c->http, NULL);
+        refuse(h, g, c->http, &r);
+        call_free(c);
+}
+
 static void expire(struct gate *g, usec now)
 {
         bool given_up = g->stopping && now >= g->give_up_at;
@@ -847,6 +864,8 @@ static void expire(struct gate *g, usec now)
                                   .text = given_up ? "the worker stopped before the function answered"
                                                    : "the function did not answer in time" });
         }
+        for (struct call *c; given_up && (c = call_of(g->untimed.first));)
+                give_up(c);
 }
 
 static bool take_answers(struct gate *g, usec now)

@@ -1725,3 +1725,18 @@ def test_who_does_not_read_puts_off_the_end_for_the_grace_alone(gateway, sink):
         g.run.signal(signal.SIGTERM)
         assert g.run.wait(10) == 0
     assert "were given up" in g.run.output
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_second_signal_ends_it_at_once(ending, sink, number, code):
+    port, process = ending
+    arrived, release = threading.Event(), threading.Event()
+    sink.answer = lambda request: (arrived.set(), release.wait(20), answer())[2]
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as s:
+        s.sendall(b"GET /f HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert arrived.wait(20)
+        process.signal(signal.SIGTERM)
+        process.wait_for_output("stopping")
+        process.signal(number)
+        assert process.wait(5) == code
+    release.set()
