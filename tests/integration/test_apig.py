@@ -1,11 +1,13 @@
 """The API gateway: requests of real clients, a function of the test's own, signatures by the official SDK."""
 
 import base64
+import contextlib
 import datetime
 import http.client
 import json
 import pathlib
 import re
+import select
 import signal
 import socket
 import struct
@@ -1636,6 +1638,29 @@ def test_a_worker_that_ends_serves_those_who_have_not_heard_of_it(sink, tmp_path
         last = time.monotonic()
         assert worker.wait(20) == 0
         assert 3 < time.monotonic() - last < 12
+
+
+def test_who_is_refused_for_memory_may_try_again(gateway, sink):
+    """The 503 of a body that was under way is the gateway's own, as that of a whole one."""
+    g = gateway(api("/f", sink))
+    head = b"POST /f HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % (12 << 20)
+    halves = []
+    try:
+        while len(halves) < 40:
+            s = socket.create_connection(("127.0.0.1", g.port), timeout=20)
+            halves.append(s)
+            with contextlib.suppress(OSError):  # it may be refused while it sends
+                s.sendall(head + b"a" * (11 << 20))
+            readable = select.select(halves, [], [], 0)[0]
+            if readable:
+                break
+        r = http.client.HTTPResponse(readable[0])
+        r.begin()
+        assert code((r.status, dict(r.getheaders()), r.read())) == (503, "APIG.0202")
+        assert r.getheader("Retry-After") == "1"
+    finally:
+        for s in halves:
+            s.close()
 
 
 # ---- the end --------------------------------------------------------------------------------------------------------------------------
