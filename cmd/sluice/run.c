@@ -62,12 +62,12 @@ static void stop(struct run *r)
         loop_ready(r->loop, &r->task);
 }
 
-static void on_signal(void *cookie, int number UNUSED)
+static void on_signal(void *cookie, int number)
 {
         struct run *r = cookie;
 
         if (r->stopping)
-                _exit(130); /* the second time: at once */
+                _exit(128 + number); /* the second time: at once, and as a shell tells of it */
         stop(r);
 }
 
@@ -495,7 +495,8 @@ static const struct option_spec options[] = {
         OPTION(TEXT, "port-file", struct run, port_file, .value = "FILE",
                .help = "Write the port of --listen to this file (or named pipe), instead of showing it."),
         OPTION(DURATION, "grace", struct run, grace, .value = "DURATION",
-               .help = "How long what is in flight may take at SIGTERM or SIGINT. Default: 20s."),
+               .help = "How long what is in flight may take at SIGTERM or SIGINT. A second signal ends it at "
+                       "once, with exit code 143 or 130. Default: 20s."),
         OPTION(INT, "events", struct run, most, .value = "N", .min = 1, .max = INT64_MAX,
                .help = "End after so many delivered events. Default: go on."),
 };

@@ -42,6 +42,7 @@ enum push_refusal {
         PUSH_NO_PATH,       /* no Trigger has its path */
         PUSH_GUARDED_PATH,  /* written with other slashes it is the path of who lets in only some */
         PUSH_STOPPING,      /* the worker ends */
+        PUSH_OVERLOADED,    /* too many connections, or bytes in memory */
         PUSH_NO_MEMORY,
 };
 struct push_refused {

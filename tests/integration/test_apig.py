@@ -1,11 +1,13 @@
 """The API gateway: requests of real clients, a function of the test's own, signatures by the official SDK."""
 
 import base64
+import contextlib
 import datetime
 import http.client
 import json
 import pathlib
 import re
+import select
 import signal
 import socket
 import struct
@@ -1713,6 +1715,29 @@ def test_a_worker_that_ends_serves_those_who_have_not_heard_of_it(sink, tmp_path
         assert 3 < time.monotonic() - last < 12
 
 
+def test_who_is_refused_for_memory_may_try_again(gateway, sink):
+    """The 503 of a body that was under way is the gateway's own, as that of a whole one."""
+    g = gateway(api("/f", sink))
+    head = b"POST /f HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % (12 << 20)
+    halves = []
+    try:
+        while len(halves) < 40:
+            s = socket.create_connection(("127.0.0.1", g.port), timeout=20)
+            halves.append(s)
+            with contextlib.suppress(OSError):  # it may be refused while it sends
+                s.sendall(head + b"a" * (11 << 20))
+            readable = select.select(halves, [], [], 0)[0]
+            if readable:
+                break
+        r = http.client.HTTPResponse(readable[0])
+        r.begin()
+        assert code((r.status, dict(r.getheaders()), r.read())) == (503, "APIG.0202")
+        assert r.getheader("Retry-After") == "1"
+    finally:
+        for s in halves:
+            s.close()
+
+
 # ---- the end --------------------------------------------------------------------------------------------------------------------------
 
 LARGE = 7 << 20
@@ -1800,3 +1825,18 @@ def test_who_does_not_read_puts_off_the_end_for_the_grace_alone(gateway, sink):
         g.run.signal(signal.SIGTERM)
         assert g.run.wait(10) == 0
     assert "were given up" in g.run.output
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_second_signal_ends_it_at_once(ending, sink, number, code):
+    port, process = ending
+    arrived, release = threading.Event(), threading.Event()
+    sink.answer = lambda request: (arrived.set(), release.wait(20), answer())[2]
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as s:
+        s.sendall(b"GET /f HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert arrived.wait(20)
+        process.signal(signal.SIGTERM)
+        process.wait_for_output("stopping")
+        process.signal(number)
+        assert process.wait(5) == code
+    release.set()

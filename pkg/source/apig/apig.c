@@ -397,6 +397,10 @@ static void apig_refuse(const struct push_refused *r, struct push_reply *reply)
                 apig_error(reply, 503, "APIG.0202", "Backend unavailable: the worker is stopping", r->id);
                 retry_header(reply, USEC_SEC);
                 return;
+        case PUSH_OVERLOADED:
+                apig_error(reply, 503, "APIG.0202", r->text, r->id);
+                retry_header(reply, USEC_SEC);
+                return;
         case PUSH_NO_MEMORY:
                 apig_error(reply, NO_MEMORY.status, NO_MEMORY.code, NO_MEMORY.message, r->id);
                 retry_header(reply, NO_MEMORY.retry_after);
