@@ -242,3 +242,43 @@ def test_a_poison_message_reaches_the_dead_letter_after_all_attempts(
         queue.wait_empty()
     assert json.loads(letter.body)["request_context"]["approximate_invoke_count"] == 5
     assert poison.deliveries == 1
+
+
+def given_out(queue):
+    """How often each message that is not acknowledged was taken, by its body."""
+    with queue.cloud.changed:
+        return {g.message.body: g.deliveries for g in queue.group.line.waiting}
+
+
+def test_no_more_is_taken_than_the_window_covers(cloud, runner, function, tmp_path):
+    """Each time that a message is taken counts towards the queue's dead letters, whether it was tried or not."""
+    queue = Queue(cloud, runner, function, tmp_path, redrive=True, max_consume_count=1)
+    sent = [f"{i}" for i in range(10)]
+    function.behave(delay="1s")  # there are 3 s to begin with the last attempt
+    queue.send(sent)
+    run_ = queue.start({"timeout": "10s"}, ackWait="15s")
+    queue.wait_empty(30)
+    assert bodies(function) == sent and not queue.group.dead.waiting
+    assert "WindowOver" not in run_.output
+
+
+def test_more_is_taken_at_once_while_it_is_done_in_time(queue, cloud, function):
+    queue.send([f"{i}" for i in range(100)])
+    queue.start()
+    queue.wait_empty()
+    # 1 + 2 + ... + 10, and 45 more
+    assert len([m for m in cloud.made("dms.acknowledge")]) <= 20
+
+
+@pytest.mark.parametrize("ordering", ["Partition", "None"])
+def test_only_what_is_tried_is_taken_while_the_function_fails(queue, function, ordering):
+    queue.send([f"{i}" for i in range(100)])
+    function.behave(status=503)
+    run_ = queue.start({"timeout": "5s", "ordering": ordering, "retry": {"maxBackoff": "1s"}}, ackWait="15s")
+    run_.wait_for_output("reason=WindowOver .*come again: 1", 20)
+    taken = given_out(queue)
+    tried = {m["Body"] for e in function.events(accepted=False) for m in json.loads(e["body"])["Messages"]}
+    taken_at_all = {body for body, times in taken.items() if times}
+    assert len(taken_at_all) <= 2 and len(taken_at_all - tried) <= 1, (taken_at_all, tried)
+    function.behave(status=200)
+    queue.wait_empty(60)

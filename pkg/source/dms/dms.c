@@ -345,14 +345,15 @@ static struct dms *dms_of(const struct poller *p) { return CONTAINER_OF(p, struc
 
 /* A service that has not answered yet, or failed last time, is not waited for: whether it answers again is
  * known at once, however long the queue stays empty. */
-static void ask_for_messages(const struct dms *d, struct dms_track *t, struct cloud_request *q)
+static void ask_for_messages(const struct dms *d, const struct reader_job *job, struct cloud_request *q)
 {
+        struct dms_track *t = job->own;
         const struct dms_spec *spec = d->spec;
         usec wait = t->answered ? spec->polling_interval : USEC_SEC;
 
         t->answered = false;
         buf_printf(&q->what, "messages of queue %s", spec->queue_id);
-        poller_query_int(q, "max_msgs", MESSAGES_MOST);
+        poller_query_int(q, "max_msgs", MIN_OF((int64_t)job->records, (int64_t)MESSAGES_MOST));
         poller_query_int(q, "time_wait", wait / USEC_SEC);
         poller_query_int(q, "ack_wait", d->ack_wait / USEC_SEC);
         for (size_t i = 0; i < spec->tags.n; i++)
@@ -398,7 +399,7 @@ static void ask(struct poller *p, const struct reader_job *job, struct cloud_req
         if (save)
                 ask_to_acknowledge(job, q);
         else
-                ask_for_messages(d, job->own, q);
+                ask_for_messages(d, job, q);
 }
 
 /* It may be the network's fault: asked again, it may be whole. */
@@ -562,7 +563,10 @@ static int dms_open(struct source **out, const void *spec_, const struct service
                             .unsaved_most = 1,
                             .marks_most = MESSAGES_MOST,
                             .lease = dms_lease(spec, delivery),
-                            .attempt = delivery->timeout },
+                            .attempt = delivery->timeout,
+                            .records_together = (uint32_t)delivery->batch->max_messages,
+                            .records_most = MESSAGES_MOST,
+                            .let_go_reason = "WindowOver" },
                 .seed = random_seed(),
         };
         struct dms *d = calloc(1, sizeof(*d));
@@ -589,7 +593,8 @@ static int dms_open(struct source **out, const void *spec_, const struct service
         return 0;
 }
 
-static const struct warning warnings[] = { WARNING("NotAcknowledged"), SOURCE_ACCOUNT_WARNING, WARNINGS_END };
+static const struct warning warnings[] = { WARNING("NotAcknowledged"), WARNING("WindowOver"),
+                                           SOURCE_ACCOUNT_WARNING, WARNINGS_END };
 const struct source_kind dms_source = {
         .name = "dms",
         .warnings = warnings,
