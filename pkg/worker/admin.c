@@ -310,6 +310,8 @@ int admin_new(struct admin **out, struct loop *loop, const char *address, struct
                                              .head_max = 16384,
                                              .body_max = 1024,
                                              .max_connections = 64,
+                                             /* a probe is always answered */
+                                             .newcomers_first = true,
                                              .idle_timeout = 10 * USEC_SEC,
                                              .head_timeout = 5 * USEC_SEC,
                                              .body_grace = 5 * USEC_SEC,

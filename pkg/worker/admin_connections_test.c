@@ -136,11 +136,32 @@ static void silent_connections_keep_no_probe_out(void **state UNUSED)
                 (void)close(silent[i]);
 }
 
+/* Nor those who ask for much, and take nothing of it. */
+static void nor_do_those_who_take_no_answer(void **state UNUSED)
+{
+        static const char request[] = "GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n";
+        BUF_AT_END struct buf many = BUF_INIT((size_t)1 << 20);
+        int deaf[SILENT], least = 4096;
+
+        for (int i = 0; i < 2000; i++)
+                buf_text(&many, request);
+        for (size_t i = 0; i < SILENT; i++) {
+                deaf[i] = connect_to();
+                (void)setsockopt(deaf[i], SOL_SOCKET, SO_RCVBUF, &least, sizeof(least));
+                assert_true(send(deaf[i], many.p, many.n, MSG_DONTWAIT) > 0);
+        }
+        for (int i = 0; i < 10; i++)
+                assert_true(answers("GET", "/livez", "HTTP/1.1 200 "));
+        for (size_t i = 0; i < SILENT; i++)
+                (void)close(deaf[i]);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(it_answers_what_it_knows, setup, teardown),
                 cmocka_unit_test_setup_teardown(silent_connections_keep_no_probe_out, setup, teardown),
+                cmocka_unit_test_setup_teardown(nor_do_those_who_take_no_answer, setup, teardown),
         };
 
         signals_block();

@@ -561,18 +561,17 @@ static size_t document_size(const struct gate *g, const struct record *r)
 
 /* Room for what is made of the records: the filter's document of one, which is there for a moment, and then
  * the event of all; a transform has it twice. */
-static bool has_room(const struct gate *g, struct record *const *records, size_t n)
+static bool has_room(const struct gate *g, struct http_call *http, struct record *const *records, size_t n)
 {
-        size_t most = g->feed.config.host->memory_most,
-               used = http_server_buffered(g->feed.config.host->server), document = 0, event = 0;
+        size_t most = g->feed.config.host->memory_most, document = 0, event = 0, need;
 
         for (size_t i = 0; i < n; i++) {
                 document = MAX_OF(document, document_size(g, records[i]));
                 event += written_size(g, records[i]);
         }
-        return used < most &&
-               ROOM_BESIDE + MAX_OF(document, event * (g->feed.config.trigger->transform ? 3 : 1)) <=
-                       most - used;
+        need = ROOM_BESIDE + MAX_OF(document, event * (g->feed.config.trigger->transform ? 3 : 1));
+        return need <= most && (http ? http_call_room(http, most - need)
+                                     : http_server_buffered(g->feed.config.host->server) <= most - need);
 }
 
 /* Which of the records the filter lets pass; false: of one it can't be said. */
@@ -606,7 +605,7 @@ static void deliver(struct call *c, usec now)
 
         count_offered(c, c->n);
         g->feed.status.last_event = clock_wall(g->feed.config.clock);
-        if (!has_room(g, c->records, c->n)) {
+        if (!has_room(g, c->http, c->records, c->n)) {
                 o = (struct push_outcome){ .result = PUSH_NOT_READY,
                                            .text = "too many bytes of requests are in memory" };
                 finish(c, &o);

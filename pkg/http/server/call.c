@@ -112,6 +112,8 @@ void http_call_hold(struct http_call *c, size_t bytes)
         work_count(c);
 }
 
+bool http_call_room(struct http_call *c, size_t most) { return room_for_bytes(c, most); }
+
 static size_t unsent(const struct work *w) { return w->out.n + w->body.n - w->sent; }
 static size_t waiting(const struct work *w) { return w->in.n - w->fed; }
 
@@ -252,6 +254,7 @@ static ssize_t call_send(struct http_call *c, struct str more)
                 if (n <= 0)
                         return BROKEN;
                 c->moved += (size_t)n;
+                room_heard(c);
                 ours = MIN_OF((size_t)n, unsent(w));
                 w->sent += ours;
                 more.p += (size_t)n - ours;

@@ -60,7 +60,13 @@ struct share {
 struct quiet_list {
         struct http_call *first, *last;
 };
-enum { QUIET_IDLE, QUIET_UNFINISHED /* in the middle of a request */, QUIET_LISTS, NOT_QUIET = QUIET_LISTS };
+enum {
+        QUIET_IDLE,
+        QUIET_UNFINISHED, /* in the middle of a request */
+        QUIET_ANSWERING,  /* in the middle of an answer that the client takes slowly */
+        QUIET_LISTS,
+        NOT_QUIET = QUIET_LISTS
+};
 
 struct http_call { /* a connection; at most one request of it is worked on */
         struct http_call *next, *previous;
@@ -133,15 +139,15 @@ void works_free(struct http_server *);
 /* room.c: who makes room for whom */
 void room_join(struct http_call *);
 void room_leave(struct http_call *);
-void room_follow(struct http_call *);                             /* its phase has changed */
-void room_heard(struct http_call *);                              /* its body goes on, fast enough */
+void room_follow(struct http_call *); /* its phase has changed */
+void room_heard(struct http_call *);  /* its body or its answer goes on, fast enough */
 void room_count(struct http_call *, size_t before, size_t after); /* bytes in memory */
 /* past max_connections: one that is quiet is closed. False: none is */
 bool room_for_connection(struct http_server *);
 /* none is yet, but what lies in the sockets of quiet ones was not read yet */
 bool room_may_come(const struct http_server *);
-/* Refuses unfinished requests of whoever holds more than the call's peer, until no more than that is in
- * memory. False: that is not enough. */
+/* Refuses unfinished requests, and cuts off answers that are not taken, of whoever holds more than the call's
+ * peer, until no more than that is in memory. False: that is not enough. */
 bool room_for_bytes(struct http_call *, size_t most);
 
 /* answer.c */

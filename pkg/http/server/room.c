@@ -41,20 +41,23 @@ void room_follow(struct http_call *c)
         case PHASE_LINGERING: link_quiet(c, QUIET_IDLE); break;
         case PHASE_HEAD:
         case PHASE_BODY: link_quiet(c, QUIET_UNFINISHED); break;
-        case PHASE_HANDLING:
-        case PHASE_ANSWERING: break;
+        case PHASE_ANSWERING: link_quiet(c, QUIET_ANSWERING); break;
+        case PHASE_HANDLING: break;
         }
 }
 
 void room_heard(struct http_call *c)
 {
+        const struct http_server_config *config = &c->server->config;
         usec taken = loop_now(c->server->loop) - c->since;
+        size_t rate = c->phase == PHASE_BODY ? config->body_rate : config->write_rate;
+        uint8_t list = c->quiet;
 
-        if (c->phase != PHASE_BODY || c->quiet == NOT_QUIET ||
-            c->moved / c->server->config.body_rate < (size_t)(taken / USEC_SEC))
+        if ((c->phase != PHASE_BODY && c->phase != PHASE_ANSWERING) || list == NOT_QUIET ||
+            c->moved / rate < (size_t)(taken / USEC_SEC))
                 return;
         unlink_quiet(c);
-        link_quiet(c, QUIET_UNFINISHED);
+        link_quiet(c, list);
 }
 
 /* ---- what each peer holds ----------------------------------------------- */
@@ -105,48 +108,74 @@ static size_t share_of(const struct http_call *c) { return c->share ? c->share->
 
 /* ---- giving way --------------------------------------------------------- */
 
-/* The longest-quiet one of the list that has nothing in its socket, and has not yielded its turn: what a
- * client has sent is not thrown away unread. */
-static struct http_call *quietest(const struct quiet_list *l)
+/* What a client has sent is not thrown away unread, and it has not yielded its turn for that. But behind an
+ * answer that it does not take, further requests may lie for ever. */
+static bool gives_way(const struct http_call *c)
 {
-        int looked = 0;
+        if (c->in_loop)
+                return false;
+        if (c->server->config.newcomers_first && (c->requests || c->phase == PHASE_LINGERING))
+                return true;
+        if (c->phase == PHASE_ANSWERING)
+                return loop_now(c->server->loop) - c->heard >= STALLED;
+        return !c->yields && !call_has_input(c);
+}
 
-        for (struct http_call *c = l->first; c && looked < LOOKED_AT; c = c->louder, looked++)
-                if (!c->in_loop && !c->yields && !call_has_input(c))
-                        return c;
-        return NULL;
+/* The longest-quiet one of all lists that gives way. */
+static struct http_call *quietest(const struct http_server *s)
+{
+        struct http_call *found = NULL;
+
+        for (size_t i = 0; i < QUIET_LISTS; i++) {
+                struct http_call *c = s->quiet[i].first;
+
+                for (int looked = 0; c && looked < LOOKED_AT && !gives_way(c); looked++)
+                        c = c->louder;
+                if (c && gives_way(c) && (!found || c->heard < found->heard))
+                        found = c;
+        }
+        return found;
+}
+
+/* An answer that is cut off: its client must not take half of it for the whole. */
+static void cut_off(struct http_call *c)
+{
+        c->broken = c->broken || c->phase == PHASE_ANSWERING;
+        call_close(c);
 }
 
 bool room_for_connection(struct http_server *s)
 {
-        struct http_call *idle = quietest(&s->quiet[QUIET_IDLE]),
-                         *unfinished = quietest(&s->quiet[QUIET_UNFINISHED]);
-        struct http_call *c = !idle || (unfinished && unfinished->heard < idle->heard) ? unfinished : idle;
+        struct http_call *c = quietest(s);
 
         if (!c)
                 return false;
         s->stats.refused[HTTP_OVERLOADED]++;
-        call_close(c);
+        cut_off(c);
         return true;
 }
 
-bool room_may_come(const struct http_server *s)
-{
-        return s->quiet[QUIET_IDLE].first && !quietest(&s->quiet[QUIET_IDLE]) &&
-               !quietest(&s->quiet[QUIET_UNFINISHED]);
-}
+bool room_may_come(const struct http_server *s) { return s->quiet[QUIET_IDLE].first && !quietest(s); }
 
-/* Of the oldest unfinished requests the one whose peer holds most. */
+/* Of the oldest unfinished requests and answers the one whose peer holds most; then the oldest. */
 static struct http_call *heaviest(const struct http_server *s, const struct http_call *but)
 {
+        static const uint8_t lists[] = { QUIET_UNFINISHED, QUIET_ANSWERING };
         struct http_call *found = NULL;
-        int looked = 0;
 
-        for (struct http_call *c = s->quiet[QUIET_UNFINISHED].first; c && looked < LOOKED_AT;
-             c = c->louder, looked++)
-                if (c != but && !c->in_loop && c->work && !c->closing &&
-                    (!found || share_of(c) > share_of(found)))
-                        found = c;
+        for (size_t i = 0; i < COUNT_OF(lists); i++) {
+                int looked = 0;
+
+                for (struct http_call *c = s->quiet[lists[i]].first; c && looked < LOOKED_AT;
+                     c = c->louder, looked++) {
+                        bool heavier = !found || share_of(c) > share_of(found) ||
+                                       (share_of(c) == share_of(found) && c->heard < found->heard);
+
+                        if (heavier && c != but && !c->in_loop && c->work &&
+                            (!c->closing || c->phase == PHASE_ANSWERING))
+                                found = c;
+                }
+        }
         return found;
 }
 
@@ -161,6 +190,11 @@ bool room_for_bytes(struct http_call *c, size_t most)
                 if (!other || (other->share == c->share ? now - other->heard < STALLED
                                                         : share_of(other) <= share_of(c)))
                         return false;
+                if (other->phase == PHASE_ANSWERING) {
+                        s->stats.refused[HTTP_OVERLOADED]++;
+                        cut_off(other);
+                        continue;
+                }
                 call_refuse(other, HTTP_OVERLOADED,
                             "too many bytes wait in memory, and this request makes no progress");
         }

@@ -42,12 +42,16 @@ struct http_server_config {
         size_t head_max, body_max;
         size_t target_max, header_max; /* of the target, of one header line; 0: head_max alone */
         uint32_t headers_max;          /* 0: 256 */
-        /* 0: 1024; past it the one that is quiet for longest is closed; where none is, the new one is
-         * answered 503 (1/16 of it at once; with TLS: none) or closed. */
+        /* 0: 1024; past it the one that is quiet for longest is closed, or that has not taken its answer for
+         * a second; where none is, the new one is answered 503 (1/16 of it at once; with TLS: none) or
+         * closed. */
         uint32_t max_connections;
+        /* Past it one that has had an answer is closed for a new one, whatever it does: each comes to its
+         * first answer. */
+        bool newcomers_first;
         uint32_t max_requests; /* of one connection; 0: any number */
         /* Bytes in memory for all connections; past it unfinished requests of the peer that holds most are
-         * refused with 503. 0: 256 MiB. */
+         * refused with 503, and its answers that are not taken cut off. 0: 256 MiB. */
         size_t buffered_max;
         usec idle_timeout; /* between requests; 0: 60 s */
         /* from a request's first byte to the end of its head; 0: idle_timeout */
@@ -99,6 +103,9 @@ const struct http_message *http_call_message(const struct http_call *);
 /* Counts so many bytes, which the handler holds for the call elsewhere, among those in memory until it is
  * answered. */
 void http_call_hold(struct http_call *, size_t);
+/* Makes room, so that no more than that is in memory, for what is to be made of the call: others who hold
+ * more and do not go on give way. False: there is not enough. */
+bool http_call_room(struct http_call *, size_t most) MUST_CHECK;
 /* Where the handler keeps its own. */
 void http_call_set(struct http_call *, void *);
 void *http_call_get(const struct http_call *);

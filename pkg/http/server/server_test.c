@@ -1,5 +1,7 @@
 #include "http/server/testing.h"
 
+#include "tests/support/clock.h"
+
 static struct {
         struct http_call *held[64];
         size_t held_n, handled, gone, before_other;
@@ -691,6 +693,92 @@ static void bodies_are_bounded_together(void **state UNUSED)
                 peer_done(&all[i]);
 }
 
+static struct set_clock ahead;
+static const struct clock ahead_clock = SET_CLOCK(&ahead);
+
+/* The loop's time is the test's to pass. */
+static void use_ahead(void)
+{
+        ahead = (struct set_clock){ .runs = true };
+        loop_use_clock(loop, &ahead_clock);
+}
+
+/* Takes nothing of a large answer. */
+static void begin_deaf(struct peer *p)
+{
+        size_t handled = app.handled;
+
+        peer_connect(p);
+        p->deaf = true;
+        loop_io_want(p->io, 0);
+        peer_say(p, "GET /large HTTP/1.1\r\nHost: h\r\n\r\nGET /unread HTTP/1.1\r\nHost: h\r\n\r\n");
+        while (app.handled == handled) {
+                loop_arm(loop, &watchdog, loop_now(loop) + USEC_MSEC);
+                loop_run(loop);
+        }
+        overdue = false;
+}
+
+static bool is_served(const char *text)
+{
+        struct peer p;
+        bool served;
+
+        peer_connect(&p);
+        peer_say(&p, text);
+        served = strncmp(peer_await(&p, NULL, 0), "HTTP/1.1 200 ", 13) == 0;
+        peer_done(&p);
+        return served;
+}
+
+/* Their answers stand in memory: who holds more gives way at once, one's own only once it does not go on. */
+static void who_takes_no_answer_gives_way(void **state UNUSED)
+{
+        BUF_AT_END struct buf body = BUF_INIT((size_t)1 << 21);
+        struct peer deaf;
+
+        use_ahead();
+        serve((struct http_server_config){
+                .body_max = (size_t)1 << 20, .buffered_max = (size_t)4 << 20, .max_connections = 2 });
+        buf_printf(
+                &body,
+                "POST / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 500000\r\n\r\n%0500000d",
+                0);
+        begin_deaf(&deaf);
+        assert_true(http_server_buffered(server) > (size_t)4 << 20);
+        assert_false(is_served(body.p));
+        set_clock_pass(&ahead, USEC_SEC);
+        assert_true(is_served(body.p));
+        assert_true(http_server_buffered(server) < (size_t)4 << 20);
+        peer_done(&deaf);
+        peer_from = 2;
+        begin_deaf(&deaf);
+        peer_from = 1;
+        assert_true(is_served(body.p));
+        assert_true(http_server_buffered(server) < (size_t)4 << 20);
+        peer_done(&deaf);
+}
+
+/* And where connections run short, whatever lies unread behind what it does not take. */
+static void nor_keeps_a_place_for_ever(void **state UNUSED)
+{
+        static const char request[] = "GET /x HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+        struct peer deaf;
+
+        use_ahead();
+        serve((struct http_server_config){ .max_connections = 1 });
+        begin_deaf(&deaf);
+        assert_false(is_served(request));
+        set_clock_pass(&ahead, USEC_SEC);
+        assert_true(is_served(request));
+        peer_done(&deaf);
+        server = http_server_free(server);
+        serve((struct http_server_config){ .max_connections = 1, .newcomers_first = true });
+        begin_deaf(&deaf);
+        assert_true(is_served(request));
+        peer_done(&deaf);
+}
+
 /* What a handler holds for a request counts, until it is answered or given up. */
 static void what_a_handler_holds_counts(void **state UNUSED)
 {
@@ -933,6 +1021,8 @@ int main(void)
                 cmocka_unit_test_setup_teardown(a_body_that_is_fast_enough_has_more_time, setup, teardown),
                 cmocka_unit_test_setup_teardown(who_does_not_take_the_answer_is_given_up, setup, teardown),
                 cmocka_unit_test_setup_teardown(bodies_are_bounded_together, setup, teardown),
+                cmocka_unit_test_setup_teardown(who_takes_no_answer_gives_way, setup, teardown),
+                cmocka_unit_test_setup_teardown(nor_keeps_a_place_for_ever, setup, teardown),
                 cmocka_unit_test_setup_teardown(what_a_handler_holds_counts, setup, teardown),
                 cmocka_unit_test_setup_teardown(large_answers_arrive_whole, setup, teardown),
                 cmocka_unit_test_setup_teardown(who_waits_for_100_gets_it, setup, teardown),
