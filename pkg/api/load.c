@@ -95,22 +95,61 @@ struct loading {
         struct problems problems;
 };
 
-static void load_trigger(struct loading *l, const struct node *n)
+/* Both would be run, and their sources get into each other's way. */
+static const struct trigger *find_clash(const struct triggers *all, const struct trigger *t, struct buf *why)
 {
-        struct trigger *t = trigger_decode(n, l->types, l->types_n, &l->problems);
-        const struct trigger *other = t ? find(l->all, t) : NULL;
-        const struct node *name = node_member(node_member(n, "metadata"), "name");
+        const struct source_type *type = &t->types[t->source];
 
-        if (!t)
-                return;
+        for (size_t i = 0; type->clash && !t->suspend && i < all->n; i++) {
+                const struct trigger *other = all->list[i];
+
+                if (other->source == t->source && !other->suspend && type->clash(t, other, why))
+                        return other;
+        }
+        return NULL;
+}
+
+static bool clashes(struct loading *l, const struct trigger *t, const struct node *root)
+{
+        const struct source_type *type = &t->types[t->source];
+        const struct node *source = node_member(node_member(node_member(root, "spec"), "source"), type->name);
+        BUF_AT_END struct buf why = BUF_INIT(2048), path = BUF_INIT(256);
+        const struct trigger *other = find_clash(l->all, t, &why);
+        const struct node *at = other ? node_member(source, type->clash_field) : NULL;
+
+        if (!other)
+                return false;
+        at = at ? at : source;
+        buf_printf(&path, "spec.source.%s.%s", type->name, type->clash_field);
+        problem_add(&l->problems, at->line, at->column, path.p ? path.p : "",
+                    "the Triggers %s/%s and %s/%s, at %s:%u, %s", t->namespace_, t->name, other->namespace_,
+                    other->name, other->file, other->line, why.p ? why.p : "clash");
+        return true;
+}
+
+static bool is_there(struct loading *l, const struct trigger *t, const struct node *root)
+{
+        const struct trigger *other = find(l->all, t);
+        const struct node *name = node_member(node_member(root, "metadata"), "name");
+
         if (other)
                 problem_add(&l->problems, name->line, name->column, "metadata.name",
                             "the Trigger %s/%s is there already, at %s:%u: rename one of them", t->namespace_,
                             t->name, other->file, other->line);
-        else if (!(t->file = str_dup(str_of(l->file))) || add(l->all, t) < 0)
-                problem_add(&l->problems, t->line, t->column, "", "out of memory");
-        else
+        return other != NULL;
+}
+
+static void load_trigger(struct loading *l, const struct node *n)
+{
+        struct trigger *t = trigger_decode(n, l->types, l->types_n, &l->problems);
+
+        if (!t)
                 return;
+        if (!is_there(l, t, n) && !clashes(l, t, n)) {
+                if ((t->file = str_dup(str_of(l->file))) && add(l->all, t) == 0)
+                        return;
+                problem_add(&l->problems, t->line, t->column, "", "out of memory");
+        }
         (void)trigger_free(t);
 }
 

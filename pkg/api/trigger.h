@@ -186,12 +186,17 @@ extern const struct type cloud_type;
 
 /* The sources that can be written in spec.source: given by whoever knows the sources (pkg/source), so that
  * the API names none. */
+struct trigger;
 struct source_type {
         const char *name;
         const struct type *type;
         /* Does the source's spec agree with how its events are delivered? false: why not. NULL: always. */
         bool (*fits)(const void *spec, const struct delivery_spec *, struct buf *why);
         bool shared; /* several workers may share what it reads (port/claims.h) */
+        /* Do two Triggers of this source get into each other's way? Says what they have in common, and what
+         * to do. field: of the source's spec. NULL: never. */
+        bool (*clash)(const struct trigger *, const struct trigger *, struct buf *why);
+        const char *clash_field;
 };
 enum { SOURCE_TYPES_MAX = 32 };
 
@@ -241,8 +246,9 @@ void trigger_secrets(const struct trigger *, void (*each)(void *cookie, const st
 
 /* Adds all Triggers of a file ("-": standard input) or, not descending, of the *.yaml, *.yml, *.json in a
  * folder, sorted by name. Lists are looked into; other kinds are skipped (manifests hold them); name clashes
- * are problems, also with what the list held before. Problems are formatted into report as FILE:LINE:COL
- * lines; report stays empty when it failed for another reason, which err tells. */
+ * are problems, and so are two whose sources clash, also with what the list held before. Problems are
+ * formatted into report as FILE:LINE:COL lines; report stays empty when it failed for another reason, which
+ * err tells. */
 struct triggers {
         struct trigger **list;
         size_t n;

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdio.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -10,9 +11,17 @@
 #include "checkpoint/filestore.h"
 
 static const usec LOOK = 500 * USEC_MSEC, HANDING_OVER = 10 * USEC_SEC, AVOID = 3 * USEC_SEC;
-/* A key's stretch: a byte for each slot, then one for each number of slots. */
-enum { STRETCH_BITS = 12 };
-_Static_assert(2 * LOCK_SLOTS_MOST <= 1 << STRETCH_BITS, "both fit into a stretch");
+static const usec AT_DOOR = 10 * USEC_MSEC, YIELD = 2 * USEC_SEC;
+/* A key's stretch, by where each part begins. */
+enum {
+        STRETCH_BITS = 12,
+        SLOTS = 0,                          /* a byte for each: its holder's */
+        WAITING = SLOTS + LOCK_SLOTS_MOST,  /* for each number: those who hold so many and wait for more */
+        IN_USE = WAITING + LOCK_SLOTS_MOST, /* for each number of slots, from 1 on: who goes by it */
+        WISHED = IN_USE + LOCK_SLOTS_MOST,  /* the same: who would */
+        DOOR = WISHED + LOCK_SLOTS_MOST,    /* one byte: who is about to go by a number */
+};
+_Static_assert(DOOR < 1 << STRETCH_BITS, "all fit into a stretch");
 
 struct lock_file {
         struct loop *loop;
@@ -30,29 +39,31 @@ struct lock_end {
         uint64_t changes, told;
         uint32_t n;
         int64_t waiting_with; /* slots: the mark that is set; -1: none */
+        bool inside;          /* all others inside go by the same number of slots */
+        uint32_t others;      /* by how many others go, who are inside instead; 0: not known */
+        usec yield_until;     /* to those who wish for more slots; 0: not begun */
         bool stopping;
         int failed; /* errno of the last lock; 0: none */
+        char why[160];
         struct lock_slot slots[];
 };
 
 /* ---- bytes -------------------------------------------------------------- */
 
-static int lock_bytes(const struct lock_end *e, int command, short type, off_t from, off_t n, short *found)
+static int lock_bytes(const struct lock_end *e, short type, off_t from, off_t n)
 {
         struct flock l = { .l_type = type, .l_whence = SEEK_SET, .l_start = e->base + from, .l_len = n };
         int result;
 
         do
-                result = fcntl(e->file->fd, command, &l);
+                result = fcntl(e->file->fd, F_OFD_SETLK, &l);
         while (result < 0 && errno == EINTR);
-        if (found)
-                *found = l.l_type;
         return result;
 }
 
-static bool take_slot(struct lock_end *e, uint32_t slot)
+static bool lock(struct lock_end *e, short type, off_t at)
 {
-        if (lock_bytes(e, F_OFD_SETLK, F_WRLCK, slot, 1, NULL) == 0) {
+        if (lock_bytes(e, type, at, 1) == 0) {
                 e->failed = 0;
                 return true;
         }
@@ -60,9 +71,24 @@ static bool take_slot(struct lock_end *e, uint32_t slot)
         return false;
 }
 
-static void free_slot(const struct lock_end *e, uint32_t slot)
+static void unlock(const struct lock_end *e, off_t at) { (void)lock_bytes(e, F_UNLCK, at, 1); }
+
+/* Has another process a lock on one of these? at: on which, from 0. It fails like lock. */
+static bool another_locks(struct lock_end *e, off_t from, off_t n, uint32_t *at)
 {
-        (void)lock_bytes(e, F_OFD_SETLK, F_UNLCK, slot, 1, NULL);
+        struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = e->base + from, .l_len = n };
+
+        e->failed = 0;
+        if (n == 0)
+                return false;
+        if (fcntl(e->file->fd, F_OFD_GETLK, &l) < 0) {
+                e->failed = errno;
+                return false;
+        }
+        if (l.l_type == F_UNLCK)
+                return false;
+        *at = (uint32_t)MAX_OF(l.l_start - e->base - from, (off_t)0);
+        return true;
 }
 
 static void mark(struct lock_end *e, int64_t with)
@@ -70,19 +96,64 @@ static void mark(struct lock_end *e, int64_t with)
         if (with == e->waiting_with)
                 return;
         if (e->waiting_with >= 0)
-                (void)lock_bytes(e, F_OFD_SETLK, F_UNLCK, LOCK_SLOTS_MOST + e->waiting_with, 1, NULL);
-        if (with >= 0 && lock_bytes(e, F_OFD_SETLK, F_RDLCK, LOCK_SLOTS_MOST + with, 1, NULL) < 0)
+                unlock(e, WAITING + e->waiting_with);
+        if (with >= 0 && lock_bytes(e, F_RDLCK, WAITING + with, 1) < 0)
                 with = -1; /* an older holder looks there: next time */
         e->waiting_with = with;
 }
 
 /* Does another process wait, with so many slots or fewer? */
-static bool another_waits(const struct lock_end *e, uint32_t with)
+static bool another_waits(struct lock_end *e, uint32_t with)
 {
-        short found = F_UNLCK;
+        uint32_t found;
 
-        return lock_bytes(e, F_OFD_GETLK, F_WRLCK, LOCK_SLOTS_MOST, (off_t)with + 1, &found) == 0 &&
-               found != F_UNLCK;
+        return another_locks(e, WAITING, (off_t)with + 1, &found);
+}
+
+/* ---- one number of slots ------------------------------------------------ */
+
+/* By how many do others go, or wish to go, before us? 0: by none; it fails like lock. */
+static uint32_t others_go_by(struct lock_end *e, usec now)
+{
+        usec until = e->yield_until ? e->yield_until : now + YIELD;
+        uint32_t found;
+
+        e->yield_until = 0;
+        if (another_locks(e, IN_USE, (off_t)e->n - 1, &found))
+                return found + 1;
+        if (e->failed)
+                return 0;
+        if (another_locks(e, IN_USE + (off_t)e->n, (off_t)LOCK_SLOTS_MOST - e->n, &found))
+                return e->n + found + 1;
+        if (e->failed || !another_locks(e, WISHED + (off_t)e->n, (off_t)LOCK_SLOTS_MOST - e->n, &found))
+                return 0;
+        e->yield_until = until;
+        return now < until ? e->n + found + 1 : 0; /* one that is asleep holds nobody up */
+}
+
+/* Only whoever is at the door goes in, so that no two go by different numbers. When to try again. */
+static usec go_in(struct lock_end *e, usec now)
+{
+        uint32_t others;
+
+        if (!lock(e, F_WRLCK, DOOR))
+                return now + (e->failed ? LOOK : AT_DOOR);
+        others = others_go_by(e, now);
+        e->inside = !others && !e->failed && lock(e, F_RDLCK, IN_USE + (off_t)e->n - 1);
+        unlock(e, DOOR);
+        e->changes += e->inside || others != e->others;
+        e->others = others;
+        if (!e->inside)
+                return now + LOOK;
+        unlock(e, WISHED + (off_t)e->n - 1);
+        return now;
+}
+
+static void go_out(struct lock_end *e)
+{
+        unlock(e, (e->inside ? IN_USE : WISHED) + (off_t)e->n - 1);
+        e->inside = false;
+        e->others = 0;
 }
 
 /* ---- slots -------------------------------------------------------------- */
@@ -101,7 +172,7 @@ static void take_free(struct lock_end *e, usec now)
         for (uint32_t i = 0; i < e->n; i++) {
                 struct lock_slot *s = &e->slots[i];
 
-                if (s->state != CLAIM_WAITING || now < s->avoid_until || !take_slot(e, i))
+                if (s->state != CLAIM_WAITING || now < s->avoid_until || !lock(e, F_WRLCK, SLOTS + (off_t)i))
                         continue;
                 s->state = CLAIM_HELD;
                 e->changes++;
@@ -123,40 +194,66 @@ static void give_one(struct lock_end *e, usec now)
                 }
 }
 
+/* When to look again. */
+static usec look_at_slots(struct lock_end *e, usec now)
+{
+        uint32_t held, waiting;
+
+        take_free(e, now);
+        give_one(e, now);
+        held = count(e, CLAIM_HELD);
+        waiting = count(e, CLAIM_WAITING);
+        mark(e, waiting >= held + 2 ? (int64_t)held : -1); /* one who has two more may be there */
+        return waiting || held > 1 ? now + LOOK : USEC_NEVER;
+}
+
 static void turn(struct task *t, usec now)
 {
         struct lock_end *e = CONTAINER_OF(t, struct lock_end, task);
+        usec next = USEC_NEVER;
         int failed = e->failed;
-        uint32_t held;
 
-        if (!e->stopping) {
-                take_free(e, now);
-                give_one(e, now);
+        if (e->stopping) {
+                mark(e, -1);
+                if (count(e, CLAIM_WAITING) == e->n)
+                        go_out(e);
+        } else {
+                if (!e->inside)
+                        next = go_in(e, now);
+                if (e->inside)
+                        next = look_at_slots(e, now);
         }
-        held = count(e, CLAIM_HELD);
-        /* One who has two more may be there. */
-        mark(e, !e->stopping && count(e, CLAIM_WAITING) >= held + 2 ? (int64_t)held : -1);
         e->changes += e->failed != failed;
         if (e->changes != e->told)
                 loop_ready(e->file->loop, e->wake);
         e->told = e->changes;
-        loop_arm(e->file->loop, t,
-                 !e->stopping && (count(e, CLAIM_WAITING) || held > 1) ? now + LOOK : USEC_NEVER);
+        loop_arm(e->file->loop, t, next);
 }
 
 /* ---- the port ----------------------------------------------------------- */
 
 static uint64_t port_changes(void *cookie) { return ((struct lock_end *)cookie)->changes; }
 
+static const char *who_reads(struct lock_end *e)
+{
+        if (!e->others)
+                return "a process with the same --state";
+        (void)snprintf(e->why, sizeof(e->why),
+                       "spec.replicas is %u here, and %u in a process with the same --state: all must have "
+                       "the same",
+                       e->n, e->others);
+        return e->why;
+}
+
 static void port_look(void *cookie, uint32_t slot, struct claim *out)
 {
-        const struct lock_end *e = cookie;
+        struct lock_end *e = cookie;
 
         *out = (struct claim){ .state = e->slots[slot].state, .give_up_at = e->slots[slot].give_up_at };
         if (out->state != CLAIM_WAITING)
                 return;
         out->failed = e->failed != 0;
-        out->why = e->failed ? strerror(e->failed) : "a process with the same --state";
+        out->why = e->failed ? strerror(e->failed) : who_reads(e);
 }
 
 static void port_release(void *cookie, uint32_t slot)
@@ -166,7 +263,7 @@ static void port_release(void *cookie, uint32_t slot)
 
         if (s->state != CLAIM_LEAVING)
                 return;
-        free_slot(e, slot);
+        unlock(e, SLOTS + (off_t)slot);
         s->state = CLAIM_WAITING;
         s->avoid_until = s->avoid_until ? loop_now(e->file->loop) + AVOID : 0;
         e->changes++;
@@ -215,6 +312,7 @@ int lock_end_new(struct lock_end **out, struct lock_file *file, struct str key, 
         e->n = slots;
         e->waiting_with = -1;
         e->base = (off_t)(hash_bytes(0, key) >> (STRETCH_BITS + 2)) << STRETCH_BITS;
+        (void)lock_bytes(e, F_RDLCK, WISHED + (off_t)slots - 1, 1); /* it only decides who comes first */
         loop_ready(file->loop, &e->task);
         *out = e;
         return 0;
@@ -224,7 +322,7 @@ struct lock_end *lock_end_free(struct lock_end *e)
 {
         if (!e)
                 return NULL;
-        (void)lock_bytes(e, F_OFD_SETLK, F_UNLCK, 0, 1 << STRETCH_BITS, NULL);
+        (void)lock_bytes(e, F_UNLCK, 0, 1 << STRETCH_BITS);
         loop_forget(e->file->loop, &e->task);
         free(e);
         return NULL;

@@ -21,10 +21,11 @@ static struct process {
         struct lock_end *end;
         struct claims claims;
         struct task task;
+        uint32_t slots;
         bool slow; /* it does not give back what is leaving */
 } processes[PROCESSES];
 static char folder[64];
-static uint32_t slots_n;
+static uint32_t slots_n; /* of those that are started next */
 
 static struct set_clock set;
 static const struct clock fake_clock = SET_CLOCK(&set);
@@ -33,7 +34,7 @@ static void on_change(struct task *t, usec at UNUSED)
 {
         struct process *p = CONTAINER_OF(t, struct process, task);
 
-        for (uint32_t i = 0; i < slots_n; i++) {
+        for (uint32_t i = 0; i < p->slots; i++) {
                 struct claim c;
 
                 p->claims.ops->look(p->claims.cookie, i, &c);
@@ -49,6 +50,7 @@ static void start_as(int i, const char *key)
 
         p->task = (struct task){ .turn = on_change };
         p->slow = false;
+        p->slots = slots_n;
         if (lock_file_new(&p->file, loop, folder, &err) < 0 ||
             lock_end_new(&p->end, p->file, str_of(key), slots_n, &p->task, &err) < 0)
                 fail_msg("%s", err.text);
@@ -102,12 +104,40 @@ static uint32_t held(int i)
 {
         uint32_t n = 0;
 
-        for (uint32_t s = 0; processes[i].end && s < slots_n; s++)
+        for (uint32_t s = 0; processes[i].end && s < processes[i].slots; s++)
                 n += state_of(i, s) == CLAIM_HELD;
         return n;
 }
 
 static void stop_loop(struct task *t UNUSED, usec at UNUSED) { loop_stop(loop); }
+
+static uint32_t readers_of(uint32_t slot)
+{
+        uint32_t n = 0;
+
+        for (int i = 0; i < PROCESSES; i++)
+                n += processes[i].end && slot < processes[i].slots && state_of(i, slot) != CLAIM_WAITING;
+        return n;
+}
+
+/* How many different numbers of slots those go by who read. */
+static int numbers_in_use(void)
+{
+        int n = 0;
+
+        for (int i = 0; i < PROCESSES; i++) {
+                bool known = false, reads = false;
+
+                for (uint32_t s = 0; processes[i].end && s < processes[i].slots; s++)
+                        reads |= state_of(i, s) != CLAIM_WAITING;
+                for (int k = 0; k < i && reads; k++)
+                        for (uint32_t s = 0; processes[k].end && s < processes[k].slots; s++)
+                                known |= processes[k].slots == processes[i].slots &&
+                                         state_of(k, s) != CLAIM_WAITING;
+                n += reads && !known;
+        }
+        return n;
+}
 
 /* Time passes, in steps of a tenth of a second; nobody reads what another reads. */
 static void pass(usec time)
@@ -117,13 +147,9 @@ static void pass(usec time)
         for (usec until = set.monotonic + time; set.monotonic <= until; set.monotonic += 100 * USEC_MSEC) {
                 loop_arm(loop, &stop, set.monotonic);
                 loop_run(loop);
-                for (uint32_t s = 0; s < slots_n; s++) {
-                        int readers = 0;
-
-                        for (int i = 0; i < PROCESSES; i++)
-                                readers += processes[i].end && state_of(i, s) != CLAIM_WAITING;
-                        assert_true(readers <= 1);
-                }
+                for (uint32_t slot = 0; slot < 16; slot++)
+                        assert_true(readers_of(slot) <= 1);
+                assert_true(numbers_in_use() <= 1);
         }
         loop_forget(loop, &stop);
 }
@@ -228,6 +254,118 @@ static void others_do_not_matter(void **state UNUSED)
         assert_int_equal(held(1), 3);
 }
 
+static void start_with(int i, uint32_t slots)
+{
+        slots_n = slots;
+        start(i);
+}
+
+/* Why none of its slots is read; they are all waited for. */
+static const char *why_not(int i)
+{
+        struct claim c;
+
+        for (uint32_t s = 0; s < processes[i].slots; s++) {
+                processes[i].claims.ops->look(processes[i].claims.cookie, s, &c);
+                assert_int_equal(c.state, CLAIM_WAITING);
+                assert_false(c.failed);
+        }
+        return c.why;
+}
+
+static void another_number_of_slots_waits_until_the_others_are_gone(void **state UNUSED)
+{
+        static const uint32_t numbers[][2] = { { 2, 3 }, { 3, 2 }, { 3, 4 }, { 1, 2 }, { 2, 1 }, { 1, 512 } };
+
+        for (size_t n = 0; n < COUNT_OF(numbers); n++) {
+                uint32_t first = numbers[n][0], other = numbers[n][1];
+                char expected[160];
+
+                start_with(0, first);
+                pass(USEC_SEC);
+                start_with(1, other);
+                pass(USEC_MINUTE);
+                assert_int_equal(held(0), first);
+                (void)snprintf(expected, sizeof(expected),
+                               "spec.replicas is %u here, and %u in a process with the same --state: all "
+                               "must have the same",
+                               other, first);
+                assert_string_equal(why_not(1), expected);
+                start_with(2, first); /* one that agrees still gets its share */
+                pass(30 * USEC_SEC);
+                assert_int_equal(held(0) + held(2), first);
+                assert_true(held(2) >= first / 2);
+                assert_int_equal(held(1), 0);
+                end(0);
+                pass(5 * USEC_SEC);
+                assert_int_equal(held(2), first);
+                end(2);
+                pass(USEC_SEC);
+                assert_int_equal(held(1), other);
+                end(1);
+        }
+}
+
+/* As when its file was edited: it ends what it reads, and comes back with another number. */
+static void who_changes_its_number_gives_up_its_slots_first(void **state UNUSED)
+{
+        start_with(0, 2);
+        start_with(1, 2);
+        pass(20 * USEC_SEC);
+        processes[0].slow = true;
+        processes[0].claims.ops->stop(processes[0].claims.cookie);
+        pass(USEC_SEC);
+        start_with(2, 3);
+        processes[1].claims.ops->stop(processes[1].claims.cookie);
+        pass(USEC_MINUTE);
+        assert_true(processes[1].claims.ops->stopped(processes[1].claims.cookie));
+        assert_int_equal(held(2), 0); /* the first has not ended yet */
+        for (uint32_t s = 0; s < 2; s++)
+                processes[0].claims.ops->release(processes[0].claims.cookie, s);
+        pass(USEC_SEC);
+        assert_int_equal(held(2), 3);
+        end(0);
+        end(1);
+        start_with(0, 3);
+        start_with(1, 3);
+        pass(30 * USEC_SEC);
+        for (int i = 0; i < PROCESSES; i++)
+                assert_int_equal(held(i), 1);
+}
+
+static void of_those_that_start_at_once_the_most_slots_win(void **state UNUSED)
+{
+        start_with(0, 2);
+        start_with(1, 4);
+        start_with(2, 3);
+        pass(10 * USEC_SEC);
+        assert_int_equal(held(1), 4);
+        assert_int_equal(held(0) + held(2), 0);
+        end(1);
+        pass(10 * USEC_SEC);
+        assert_int_equal(held(2), 3);
+        assert_non_null(strstr(why_not(0), "spec.replicas is 2 here, and 3 in"));
+        end(2);
+        pass(10 * USEC_SEC);
+        assert_int_equal(held(0), 2);
+}
+
+/* Who wishes for more slots, and never takes them, since it is stopped. */
+static void one_that_sleeps_starves_nobody(void **state UNUSED)
+{
+        start_with(0, 4);
+        pass(0);
+        start_with(1, 8);
+        start_with(2, 2);
+        pass(USEC_SEC);
+        processes[1].claims.ops->stop(processes[1].claims.cookie); /* without a turn: it is asleep */
+        end(0);
+        pass(0);
+        assert_int_equal(held(1), 0);
+        pass(5 * USEC_SEC);
+        assert_int_equal(held(2), 2);
+}
+
 static void a_killed_process_leaves_nothing_behind(void **state UNUSED)
 {
         int ready[2];
@@ -268,6 +406,13 @@ int main(void)
                                                 setup, teardown),
                 cmocka_unit_test_setup_teardown(a_slot_that_is_leaving_is_not_free, setup, teardown),
                 cmocka_unit_test_setup_teardown(others_do_not_matter, setup, teardown),
+                cmocka_unit_test_setup_teardown(another_number_of_slots_waits_until_the_others_are_gone,
+                                                setup, teardown),
+                cmocka_unit_test_setup_teardown(who_changes_its_number_gives_up_its_slots_first, setup,
+                                                teardown),
+                cmocka_unit_test_setup_teardown(of_those_that_start_at_once_the_most_slots_win, setup,
+                                                teardown),
+                cmocka_unit_test_setup_teardown(one_that_sleeps_starves_nobody, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_killed_process_leaves_nothing_behind, setup, teardown),
         };
 

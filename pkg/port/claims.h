@@ -11,6 +11,11 @@
  *   than that gives one up. So a slot changes hands only where that evens things out, and nothing moves once
  *   no two workers differ by more than one.
  * - A slot that is given up is first read no more; what is in flight ends and is saved; then it is free.
+ * - A slot says nothing without their number: what it stands for changes with it. All who hold slots go by
+ * one number, and who comes with another waits until the last of them is gone, saying so
+ * (pkg/checkpoint/locks). In a cluster the number comes with the Deployment, which is recreated when it
+ * changes: no new worker starts before all old ones have ended, and those free what they hold, or lose it by
+ * time.
  * - Who can't renew what it holds stops reading before anyone else may take it. Each goes by its own
  *   monotonic clock and by the changes that it saw itself, never by a time that another wrote.
  *
@@ -52,5 +57,5 @@ struct claims_ops {
 struct claims {
         const struct claims_ops *ops;
         void *cookie;
-        uint32_t slots; /* at least one; the same number for all workers of the Trigger */
+        uint32_t slots; /* at least one */
 };

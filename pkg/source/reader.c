@@ -110,8 +110,10 @@ struct reader {
         bool stopping, closed, reached, had_tracks;
         struct error trouble; /* kind ERROR_NONE: none */
         enum source_state told_state;
-        bool text_changed;
-        char text[256], told_text[256];
+        /* of failures; of standing by, in the words of one track; while there is nothing to read yet, and
+         * while all is well */
+        char text[256], standby_text[256], connecting_text[256], connected_text[256], told_text[256];
+        const struct track *speaker;
         struct befallen *befallen, taken; /* not told yet, NOTICES; the last that was */
         uint32_t befallen_n;
         struct reader_stats stats;
@@ -308,10 +310,37 @@ int reader_add(struct reader *r, struct str name, void *own, uint32_t *track, st
 
 static void say_failure(struct reader *r, const char *text)
 {
-        if (strncmp(r->text, text, sizeof(r->text) - 1) == 0)
-                return;
         (void)snprintf(r->text, sizeof(r->text), "%.*s", (int)sizeof(r->text) - 1, text);
-        r->text_changed = true;
+}
+
+/* Each track has words of its own; those of one will do, as long as it stands by. */
+static void stand_by(struct reader *r, struct track *t, const char *text)
+{
+        count(&r->standby, &t->standby, true);
+        r->speaker = r->speaker ? r->speaker : t;
+        if (r->speaker == t)
+                (void)snprintf(r->standby_text, sizeof(r->standby_text), "%.*s",
+                               (int)sizeof(r->standby_text) - 1, text);
+}
+
+static void stand_by_over(struct reader *r, struct track *t)
+{
+        count(&r->standby, &t->standby, false);
+        if (r->speaker == t)
+                r->speaker = NULL;
+}
+
+void reader_remark(struct reader *r, enum source_state state, const char *format, ...)
+{
+        char *text = state == SOURCE_CONNECTED ? r->connected_text : r->connecting_text;
+        va_list args;
+
+        *text = 0;
+        if (!format)
+                return;
+        va_start(args, format);
+        (void)vsnprintf(text, sizeof(r->connected_text), format, args);
+        va_end(args);
 }
 
 static void track_well(struct reader *r, struct track *t)
@@ -350,25 +379,34 @@ static enum source_state state_now(const struct reader *r)
         return r->stats.tracks && r->standby == r->stats.tracks ? SOURCE_STANDBY : SOURCE_CONNECTING;
 }
 
-static bool state_has_text(enum source_state state)
+static const char *state_text(const struct reader *r, enum source_state state)
 {
-        return state == SOURCE_FAILED || state == SOURCE_DISCONNECTED || state == SOURCE_STANDBY;
+        switch (state) {
+        case SOURCE_FAILED:
+        case SOURCE_DISCONNECTED: return r->text;
+        case SOURCE_STANDBY: return r->standby_text;
+        case SOURCE_CONNECTED: return r->connected_text;
+        case SOURCE_CONNECTING: return r->connecting_text;
+        case SOURCE_IDLE:
+        case SOURCE_REMOVED:
+        case SOURCE_STATE_MAX: break;
+        }
+        return "";
 }
 
 static bool state_changed(const struct reader *r)
 {
         enum source_state state = state_now(r);
 
-        return state != r->told_state || (r->text_changed && state_has_text(state));
+        return state != r->told_state || strcmp(state_text(r, state), r->told_text) != 0;
 }
 
 static void say_state(struct reader *r, struct pull_event *e)
 {
         enum source_state state = state_now(r);
 
-        (void)snprintf(r->told_text, sizeof(r->told_text), "%s", state_has_text(state) ? r->text : "");
+        (void)snprintf(r->told_text, sizeof(r->told_text), "%s", state_text(r, state));
         r->told_state = state;
-        r->text_changed = false;
         *e = (struct pull_event){ .kind = PULL_STATE, .state = state, .text = r->told_text };
 }
 
@@ -385,7 +423,7 @@ static struct befallen *befallen(struct reader *r, const char *reason, uint32_t 
         for (uint32_t i = 0; i < r->befallen_n; i++) {
                 struct befallen *at = &r->befallen[i];
 
-                if (strcmp(at->reason, reason) != 0)
+                if (!string_equal(at->reason, reason))
                         continue;
                 if (at->track == track)
                         return at;
@@ -643,7 +681,7 @@ static void track_remove(struct reader *r, struct track *t)
         list_remove(&t->timed);
         t->front_failures = t->save_failures = 0;
         track_well(r, t);
-        count(&r->standby, &t->standby, false);
+        stand_by_over(r, t);
         count(&r->open, &t->open, false);
         hold(r, t, false);
         HASH_DEL(r->names, t);
@@ -1040,8 +1078,7 @@ static void front_failed(struct reader *r, struct track *t, const struct error *
         t->front_at = now + pause_after(r, err, t->front_failures);
         t->asked = err->retry_after > 0;
         if (held_elsewhere) {
-                count(&r->standby, &t->standby, true);
-                say_failure(r, err->text);
+                stand_by(r, t, err->text);
                 r->reached = true;
                 return;
         }
@@ -1054,7 +1091,7 @@ static void front_well(struct reader *r, struct track *t)
         t->front_at = 0;
         t->asked = false;
         r->reached = true;
-        count(&r->standby, &t->standby, false);
+        stand_by_over(r, t);
         track_well(r, t);
 }
 

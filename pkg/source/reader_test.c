@@ -511,6 +511,81 @@ static void test_somebody_elses_claim_is_standby(void **state)
         assert_int_equal(reader_deadline(reader), USEC_NEVER);
 }
 
+/* Each has words of its own: those of one are said, once. */
+static void test_standing_by_is_said_once(void **state)
+{
+        struct reader_job jobs[3];
+        struct error err;
+        int said = 0;
+
+        (void)state;
+        config.claims = true;
+        begin();
+        (void)add("a");
+        (void)add("b");
+        (void)add("c");
+        for (int i = 0; i < 3; i++)
+                jobs[i] = expect_job(READER_CLAIM);
+        for (int i = 0; i < 3; i++) {
+                (void)error_set(&err, ERROR_CONFLICT, STR_FMT " is read by worker-1", STR_ARG(jobs[i].name));
+                reader_failed(reader, &jobs[i], &err, now);
+        }
+        said += (poll() & 1u << PULL_STATE) != 0;
+        assert_int_equal(last.state, SOURCE_STANDBY);
+        for (int round = 0; round < 5; round++) {
+                now += USEC_MINUTE;
+                for (int i = 0; i < 3; i++) {
+                        jobs[i] = expect_job(READER_CLAIM);
+                        (void)error_set(&err, ERROR_CONFLICT, STR_FMT " is read by worker-1",
+                                        STR_ARG(jobs[i].name));
+                        reader_failed(reader, &jobs[i], &err, now);
+                        said += (poll() & 1u << PULL_STATE) != 0;
+                }
+        }
+        assert_int_equal(said, 1);
+        /* What changes is said, once it is heard by that one. */
+        now += USEC_MINUTE;
+        for (int i = 0; i < 3; i++) {
+                jobs[i] = expect_job(READER_CLAIM);
+                (void)error_set(&err, ERROR_CONFLICT, "somebody else");
+                reader_failed(reader, &jobs[i], &err, now);
+                said += (poll() & 1u << PULL_STATE) != 0;
+        }
+        assert_int_equal(said, 2);
+        assert_string_equal(text, "somebody else");
+        reader_stop(reader);
+        for (int i = 0; i < 3; i++) {
+                jobs[i] = expect_job(READER_LEAVE);
+                reader_done(reader, &jobs[i], STR(""), now);
+        }
+        assert_true(poll() & 1u << PULL_CLOSED);
+}
+
+static void test_remarks_are_reasons_of_what_is_well(void **state)
+{
+        struct reader_job job;
+
+        (void)state;
+        begin();
+        (void)poll();
+        reader_remark(reader, SOURCE_CONNECTING, "the list names %s", "none");
+        assert_int_equal(reader_deadline(reader), 0);
+        assert_true(poll() & 1u << PULL_STATE);
+        assert_int_equal(last.state, SOURCE_CONNECTING);
+        assert_string_equal(text, "the list names none");
+        (void)opened("a");
+        job = expect_job(READER_FETCH);
+        reader_done(reader, &job, STR(""), now);
+        reader_remark(reader, SOURCE_CONNECTED, "nothing of a comes");
+        assert_true(poll() & 1u << PULL_STATE);
+        assert_int_equal(last.state, SOURCE_CONNECTED);
+        assert_string_equal(text, "nothing of a comes");
+        assert_false(poll() & 1u << PULL_STATE);
+        reader_remark(reader, SOURCE_CONNECTED, NULL);
+        assert_true(poll() & 1u << PULL_STATE);
+        assert_string_equal(text, "");
+}
+
 /* ---- what a source tells ------------------------------------------------ */
 
 static void test_warnings_and_losses_are_counted(void **state)
@@ -723,6 +798,8 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_an_ended_track_is_drained_and_saved, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_a_conflict_loses_the_track, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_somebody_elses_claim_is_standby, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_standing_by_is_said_once, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_remarks_are_reasons_of_what_is_well, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_warnings_and_losses_are_counted, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_a_thousand_losses_take_little_room, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_lag_is_what_is_behind_and_not_committed, setup,

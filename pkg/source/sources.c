@@ -26,7 +26,11 @@ const struct source_type *source_types(void)
                 { .name = "obs", .type = &obs_type },
                 { .name = "cloudEye", .type = &cloudeye_type },
                 { .name = "dms", .type = &dms_type, .fits = dms_fits },
-                { .name = "dis", .type = &dis_type, .shared = true },
+                { .name = "dis",
+                  .type = &dis_type,
+                  .shared = true,
+                  .clash = dis_clash,
+                  .clash_field = "appName" },
         };
 
         _Static_assert(COUNT_OF(types) == COUNT_OF(source_kinds), "each kind has its type");

@@ -3,13 +3,17 @@
 import base64
 import datetime
 import json
+import re
 import signal
 import time
+import urllib.error
+import urllib.request
 
 import pytest
 from cloud import Cloud, faults
-from cloud.service import PROJECT, REGION
+from cloud.service import PROJECT, REGION, Answer
 from conftest import trigger
+from harness.ports import free_port
 from harness.process import wait_until
 
 PAIR = {
@@ -105,6 +109,18 @@ class Stream:
 @pytest.fixture
 def stream(cloud, runner, function, tmp_path):
     return Stream(cloud, runner, function, tmp_path)
+
+
+def test_an_app_belongs_to_one_trigger(stream, cloud, runner, function):
+    """Two that read as one app would skip what the other has done: they are refused before anything is read."""
+    source = {
+        "dis": {"streamName": "orders", "appName": "one", "cloud": {"region": REGION, "credentials": PAIR}}
+    }
+    both = [trigger(name, source, function.uri) for name in ("first", "second")]
+    run = runner.start(*both, options=[f"--secrets={stream.secrets}"], env={"SLUICE_CLOUD": cloud.endpoint})
+    assert run.wait() == 1
+    assert "spec.source.dis.appName: the Triggers test/second and test/first, at " in run.output
+    assert cloud.made() == []
 
 
 @pytest.mark.parametrize("delivery", [{}, {"batch": {"maxMessages": 10}}])
@@ -242,6 +258,28 @@ def test_throttling_and_failures_lose_nothing(stream, cloud):
     assert len(stream.arrived()) == 200
 
 
+def test_an_answer_to_another_question_skips_nothing(stream, cloud):
+    """Such as one that was reordered, and begins further on."""
+
+    def later(call, answer):
+        told = json.loads(answer.body)
+        told["records"] = told["records"][5:]
+        return Answer(answer.status, json.dumps(told).encode(), answer.headers)
+
+    run = stream.start()
+    stream.put(20)
+    stream.wait_arrived()
+    stream.wait_saved()
+    assert run.stop() == 0
+    stream.put(60)
+    fault = cloud.fault("dis.get_records", later, when="after", times=2)
+    stream.start()
+    stream.wait_arrived()
+    stream.wait_saved()
+    stream.check_order()
+    assert fault.hits == 2 and len(stream.arrived()) == 80
+
+
 def test_a_position_out_of_range_goes_to_the_oldest(stream, cloud):
     run = stream.start()
     stream.put(20)
@@ -263,12 +301,153 @@ def test_a_position_out_of_range_goes_to_the_oldest(stream, cloud):
     assert not set(stream.arrived()) & gone
 
 
+def admin():
+    port = free_port()
+    return port, f"--admin=127.0.0.1:{port}"
+
+
+def ask(port, path):
+    """Status and text."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as refused:
+        return refused.code, refused.read().decode()
+
+
+def state_of(port):
+    (one,) = json.loads(ask(port, "/status")[1])["triggers"]
+    return one["sourceState"], one["sourceReason"]
+
+
+def held_up(port, name):
+    state, reason = state_of(port)
+    return state == "Connected" and re.fullmatch(
+        f"nothing of partition {name} came since 20..-..-..T..:..:..Z, although the list names records up to "
+        r"\d+: perhaps one is larger than maxFetchBytes \(1024\); then raise it",
+        reason,
+    )
+
+
 def test_a_record_above_max_fetch_bytes_is_named(stream):
-    run = stream.start(maxFetchBytes=1024)
+    """Its partition is held up, the others are not, and the source is ready."""
+    port, option = admin()
+    run = stream.start(maxFetchBytes=1024, options=[option])
     stream.put(1)
     stream.wait_arrived()
     stream.put(1, size=3000)
-    run.wait_for_output("maxFetchBytes", 60)
+    ((held, _),) = stream.sent[1:]
+    wait_until("the status names it", lambda: held_up(port, held), 60)
+    run.wait_for_output("reason=RecordsHeldUp")
+    del stream.sent[1]
+    stream.put(8)
+    stream.sent = [s for s in stream.sent if s[0] != held]
+    assert len(stream.sent) > 1
+    stream.wait_arrived()
+    assert held_up(port, held) and ask(port, "/readyz")[0] == 200
+    assert run.output.count("reason=RecordsHeldUp") == 1
+
+
+def test_answers_without_records_are_no_failure(stream, cloud):
+    """A service may answer so for a while, though there are some."""
+    port, option = admin()
+    run = stream.start(maxFetchBytes=1024, options=[option])
+    stream.put(8)
+    stream.wait_arrived()
+
+    def nothing(call, _):
+        cursor = call.query["partition-cursor"]
+        body = json.dumps({"records": [], "next_partition_cursor": cursor}).encode()
+        return Answer(200, body, [("Content-Type", "application/json")])
+
+    cloud.fault("dis.get_records", nothing, times=1 << 30)
+    stream.put(8)
+    wait_until("the status says so", lambda: "nothing of partition" in state_of(port)[1], 60)
+    assert ask(port, "/readyz")[0] == 200
+    cloud.clear_faults()
+    stream.wait_arrived()
+    wait_until("all is well", lambda: state_of(port) == ("Connected", ""))
+    assert "state=Disconnected" not in run.output and "state=Failed" not in run.output
+
+
+def test_a_stream_that_is_made_again_is_held_up_by_nothing(stream, cloud):
+    """What an old list named says nothing of it."""
+    port, option = admin()
+    run = stream.start(options=[option])
+    stream.put(60)
+    stream.wait_arrived()
+    stream.wait_saved()
+    with cloud.changed:
+        del cloud.dis.streams["orders"]
+        cloud.dis.checkpoints.clear()
+    wait_until("it is gone", lambda: state_of(port)[0] == "Failed")
+    stream.stream = cloud.dis.make_stream("orders", partitions=2)
+    arrived, stream.sent = len(stream.arrived()), []
+    for n in range(3):
+        stream.put(4)
+        expected = arrived + 4 * (n + 1)
+        wait_until("all arrive", lambda expected=expected: len(stream.arrived()) == expected)
+    wait_until("all is well", lambda: state_of(port) == ("Connected", ""))
+    assert lag_of(port) == 0
+    since = time.monotonic()
+    wait_until("the list came again", lambda: listed_since(cloud, since), 30)
+    stream.put(4)
+    stream.wait_saved()
+    assert "maxFetchBytes" not in run.output
+
+
+def listed_since(cloud, since):
+    return any(when > since for _, _, when in cloud.made("dis.show_stream"))
+
+
+def lag_of(port):
+    (one,) = json.loads(ask(port, "/status")[1])["triggers"]
+    return one["lag"]
+
+
+def nothing_listed(_, answer):
+    told = json.loads(answer.body)
+    return Answer(200, json.dumps({**told, "partitions": []}).encode(), answer.headers)
+
+
+def null_cursor(*_):
+    body = json.dumps({"records": [], "next_partition_cursor": None}).encode()
+    return Answer(200, body, [("Content-Type", "application/json")])
+
+
+@pytest.mark.parametrize(
+    ("operation", "fault", "reason"),
+    [
+        ("dis.show_stream", nothing_listed, "the list names none"),
+        (
+            "dis.get_records",
+            faults.refuse("DIS.4319"),
+            r"shardId-000000000[01]: DIS\.4319 .+",
+        ),
+        ("dis.get_records", faults.refuse("DIS.4302"), r"shardId-000000000[01]: DIS\.4302 .+"),
+        ("dis.get_records", null_cursor, "shardId-000000000[01]: its cursor is null, as at the end"),
+    ],
+    ids=["none", "expired", "unknown", "ended"],
+)
+def test_why_nothing_is_read(stream, cloud, operation, fault, reason):
+    when = "after" if fault is nothing_listed else "before"
+    cloud.fault(operation, fault, when=when, times=1 << 30)
+    port, option = admin()
+    stream.put(4)
+    run = stream.start(options=[option])
+    run.wait_for_http(f"http://127.0.0.1:{port}/livez")
+    expected = re.compile(f"no partition of stream orders is read: {reason}")
+    wait_until(
+        "the reason says why",
+        lambda: state_of(port)[0] == "Connecting" and expected.fullmatch(state_of(port)[1]),
+        explain=lambda: state_of(port),
+    )
+    status, text = ask(port, "/readyz")
+    assert status == 503 and "test/orders: Connecting: no partition" in text
+    if fault is null_cursor:  # it takes until the next list
+        cloud.clear_faults()
+        stream.wait_arrived()
+        wait_until("all is well", lambda: state_of(port) == ("Connected", ""))
 
 
 @pytest.mark.parametrize("serial", [True, False])

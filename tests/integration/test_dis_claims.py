@@ -22,6 +22,7 @@ class Reader:
 
     def __init__(self, stream, name, replicas):
         self.admin = free_port()
+        self.file = stream.runner.directory / f"{name}.yaml"
         self.run = stream.start(
             name=name, options=[f"--admin=127.0.0.1:{self.admin}"], spec={"replicas": replicas}
         )
@@ -95,6 +96,35 @@ def test_one_part_has_one_reader(stream):
     assert arrive(stream) <= 3.0
     stream.wait_saved()
     stream.check_order()
+
+
+@pytest.mark.parametrize("numbers", [(3, 2), (3, 4)])
+def test_another_number_of_parts_waits_until_the_others_are_gone(stream, numbers):
+    """What a part is depends on how many there are: with two numbers at once some are read by nobody."""
+    stream.rescale(6)
+    first = Reader(stream, "first", numbers[0])
+    arrive(stream)
+    second = Reader(stream, "second", numbers[1])
+    second.run.wait_for_output("state=Standby")
+    assert f"spec.replicas is {numbers[1]} here, and {numbers[0]} in a process" in second.run.output
+    second.run.wait_for_http(f"http://127.0.0.1:{second.admin}/readyz")
+    arrive(stream)
+    assert (first.received(), second.received()) == (80, 0)
+
+    edit(first, numbers[0], numbers[1])  # it gives up its parts, and both agree
+    both_read(stream, first, second)
+    edit(second, numbers[1], 5)
+    first.run.kill()
+    arrive(stream)
+    stream.wait_saved()
+    stream.check_order()
+
+
+def edit(reader, before, after):
+    """The file of a process says another number."""
+    text = reader.file.read_text()
+    assert f"replicas: {before}\n" in text
+    reader.file.write_text(text.replace(f"replicas: {before}\n", f"replicas: {after}\n"))
 
 
 def test_what_keeps_its_positions_in_the_state_is_run_once(stream, runner, function):

@@ -105,6 +105,16 @@ static void ask(struct poller *p, const struct reader_job *job, struct cloud_req
 
 /* ---- answers ------------------------------------------------------------ */
 
+/* It is read no more, until the list has more of it; why is all there is to say if none is left. */
+static void partition_over(const struct dis *d, const struct partition *at, const char *code, const char *why)
+{
+        char text[256];
+
+        (void)snprintf(text, sizeof(text), "%s: %s%s%s", at->name, code, *code && *why ? " " : "", why);
+        say_unread(d, text);
+        reader_end(d->poller.reader, at->track);
+}
+
 /* As text or as a number. */
 int64_t dis_sequence_of(const json_t *object, const char *name)
 {
@@ -170,9 +180,12 @@ static enum poller_step cursor_got(struct dis *d, struct partition *at, const st
         return POLLER_AGAIN;
 }
 
-/* What stood between the position and the oldest record is gone. */
+/* What stood between the position and the oldest record is gone; or the stream was made again, and what the
+ * list said was of the one before. */
 static void reset_over(const struct dis *d, struct partition *at, int64_t first)
 {
+        if (first < at->at && at->newest >= at->at)
+                at->oldest = at->newest = first;
         if (at->at >= 0 && first > at->at)
                 reader_gone(d->poller.reader, at->track, (uint64_t)(first - at->at), "RecordsExpired",
                             "records %lld to %lld of partition %s are older than the stream keeps them",
@@ -180,27 +193,82 @@ static void reset_over(const struct dis *d, struct partition *at, int64_t first)
         at->reset = false;
 }
 
-/* There is a record where it stands, as described before it was asked for, and it does not come. */
-static bool is_stuck(struct partition *at, const struct dis_records *got)
+/* Numbers follow one another, and what is too old is refused: an answer that begins beyond where it stands is
+ * that to another question. Only if it comes again, to a cursor from where it stands, is there nothing
+ * between. */
+static bool is_ahead(const struct partition *at, const struct dis_records *got)
+{
+        return at->at >= 0 && !at->reset && got->first > at->at && got->first != at->ahead;
+}
+
+/* Where it stands there is a record, by a list that was asked for after it had none to give: either it is too
+ * large, or the service gives empty answers for some other reason, as it may. */
+static bool is_held_up(const struct dis *d, struct partition *at, const struct dis_records *got)
 {
         int64_t from = at->at >= 0 && !at->reset ? at->at : at->by_time ? INT64_MAX : at->oldest;
 
-        at->empty = got->n || !got->cursor.p || from >= at->newest ? 0 : at->empty + 1;
+        if (got->n || !got->cursor.p) {
+                at->empty_since = at->empty = 0;
+                return false;
+        }
+        if (!at->empty_since) {
+                at->empty_since = now_of(&d->poller);
+                at->empty_since_wall = clock_wall(d->poller.services->clock);
+        }
+        at->empty = from < at->newest && at->described_at > at->empty_since ? at->empty + 1 : 0;
         return at->empty >= EMPTY_MOST;
+}
+
+static void say_held_up(struct dis *d, struct partition *at)
+{
+        struct reader *r = d->poller.reader;
+        BUF_AT_END struct buf text = BUF_INIT(512);
+
+        buf_printf(&text, "nothing of partition %s came since ", at->name);
+        time_format(&text, at->empty_since_wall);
+        buf_printf(&text,
+                   ", although the list names records up to %lld: perhaps one is larger than maxFetchBytes "
+                   "(%lld); then raise it",
+                   (long long)at->newest - 1, (long long)d->spec->max_fetch_bytes);
+        if (!at->held_up)
+                reader_warn(r, "RecordsHeldUp", "%s", text.failed ? at->name : text.p);
+        at->held_up = true;
+        d->held = at;
+        reader_remark(r, SOURCE_CONNECTED, "%s", text.failed ? at->name : text.p);
+}
+
+static void held_up_over(struct dis *d, struct partition *at)
+{
+        at->held_up = false;
+        if (d->held != at)
+                return;
+        d->held = NULL; /* another one that is held up says so when it is read next */
+        reader_remark(d->poller.reader, SOURCE_CONNECTED, NULL);
 }
 
 static enum poller_step records_got(struct dis *d, struct partition *at, const struct reader_job *job,
                                     struct str body, struct error *err)
 {
         struct dis_records got;
-        bool stuck;
 
         if (dis_read_records(body, d->spec->stream, str_of(at->name), at->reset ? -1 : at->at, job->page,
                              &got, err) < 0) {
                 cursor_drop(at);
                 return POLLER_FAILED;
         }
-        stuck = is_stuck(at, &got);
+        if (is_ahead(at, &got)) {
+                at->ahead = got.first;
+                cursor_drop(at);
+                (void)error_set(err, ERROR_PROTOCOL,
+                                "records of partition %s: an answer begins at %lld instead of %lld", at->name,
+                                (long long)got.first, (long long)at->at);
+                return POLLER_FAILED;
+        }
+        at->ahead = -1;
+        if (!is_held_up(d, at, &got))
+                held_up_over(d, at);
+        else if (!d->held || !at->held_up)
+                say_held_up(d, at);
         if (at->reset && got.n)
                 reset_over(d, at, got.first);
         if (got.last >= 0)
@@ -210,17 +278,10 @@ static enum poller_step records_got(struct dis *d, struct partition *at, const s
                 buf_str(&at->cursor, got.cursor);
         at->since = now_of(&d->poller);
         tell_lag(d, at);
-        if (stuck) {
-                (void)error_set(err, ERROR_REFUSED,
-                                "records of partition %s: one is larger than maxFetchBytes (%lld), and none "
-                                "behind it comes: raise maxFetchBytes",
-                                at->name, (long long)d->spec->max_fetch_bytes);
-                err->retry = true;
-                return POLLER_FAILED;
-        }
+        reader_remark(d->poller.reader, SOURCE_CONNECTING, NULL);
         if (!got.cursor.p && !got.repeated) { /* until it is described again */
                 at->end = at->at >= 0 ? at->at : at->newest;
-                reader_end(d->poller.reader, at->track);
+                partition_over(d, at, "", "its cursor is null, as at the end");
         }
         return POLLER_DONE;
 }
@@ -275,7 +336,7 @@ static enum poller_step load_refused(struct dis *d, struct partition *at, const 
                 return POLLER_AGAIN;
         }
         if (is_gone(r)) {
-                reader_end(d->poller.reader, at->track);
+                partition_over(d, at, r->code, r->words);
                 return POLLER_DONE;
         }
         return is(r, "DIS.4375") ? begin(d, at) : POLLER_FAILED;
@@ -289,7 +350,7 @@ static enum poller_step fetch_refused(struct dis *d, struct partition *at, const
                 return POLLER_FAILED;
         cursor_drop(at);
         if (is_gone(r)) {
-                reader_end(reader, at->track);
+                partition_over(d, at, r->code, r->words);
                 return POLLER_DONE;
         }
         if (is_out_of_range(r)) {
@@ -335,10 +396,11 @@ static enum poller_step refused(struct poller *p, const struct reader_job *job,
 
 /* ---- life --------------------------------------------------------------- */
 
-static void left(struct poller *p UNUSED, void *own)
+static void left(struct poller *p, void *own)
 {
         struct partition *at = own;
 
+        held_up_over(dis_of(p), at);
         at->added = false;
         at->late = true;
         buf_done(&at->cursor);
@@ -417,8 +479,11 @@ static int dis_open(struct source **out, const void *spec_, const struct service
 }
 
 static const struct warning warnings[] = { WARNING("RecordsExpired", .loses = true),
-                                           WARNING("PositionOutOfRange"), WARNING("CheckpointRefused"),
-                                           SOURCE_ACCOUNT_WARNING, WARNINGS_END };
+                                           WARNING("PositionOutOfRange"),
+                                           WARNING("RecordsHeldUp"),
+                                           WARNING("CheckpointRefused"),
+                                           SOURCE_ACCOUNT_WARNING,
+                                           WARNINGS_END };
 const struct source_kind dis_source = {
         .name = "dis",
         .warnings = warnings,

@@ -1,8 +1,11 @@
 /* The source itself, so that its partitions can be made by hand. */
 #include "source/dis/dis.c"
 #include "source/dis/list.c"
+#include "tests/sim/memory.h"
 
 #include "source/dis/first.c"
+#include "source/page.h"
+#include "tests/support/clock.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -28,7 +31,7 @@ static int setup(void **state)
         b->d.spec = &spec;
         b->d.app.max = b->at.cursor.max = 4096;
         b->d.poller.services = &b->services;
-        b->at.at = b->at.end = -1;
+        b->at.at = b->at.end = b->at.ahead = -1;
         (void)snprintf(b->at.name, sizeof(b->at.name), "shardId-0000000000");
         *state = b;
         return 0;
@@ -73,6 +76,69 @@ static void records_are_read_once_and_in_order(void **state)
         assert_int_equal(b->at.end, 7);
 }
 
+/* The answer to another question would skip what lies between. */
+static void an_answer_from_further_on_is_not_taken_at_once(void **state)
+{
+        static const char nine[] = "{\"records\":[{\"data\":\"YQ==\",\"sequence_number\":9}],"
+                                   "\"next_partition_cursor\":\"next\"}";
+        struct bench *b = *state;
+
+        b->at.at = 5;
+        buf_text(&b->at.cursor, "here");
+        assert_int_equal(fetch(b, nine), -1);
+        assert_int_equal(b->at.cursor.n, 0); /* one from where it stands is asked for */
+        assert_int_equal(b->at.at, 5);
+        assert_int_equal(fetch(b, "{\"records\":[{\"data\":\"YQ==\",\"sequence_number\":5}],"
+                                  "\"next_partition_cursor\":\"next\"}"),
+                         1);
+        assert_int_equal(fetch(b, nine), -1);
+        assert_int_equal(fetch(b, nine), 1); /* there is nothing between */
+        assert_int_equal(b->at.at, 10);
+}
+
+static size_t shown;
+
+static void show(const struct record *r)
+{
+        static const char *const ids[] = { "/shardId-0000000000/4", "/shardId-0000000000/5" };
+        const char *letter = shown ? "b" : "a";
+
+        assert_true(str_is(r->value, letter) && str_is(r->key, letter));
+        assert_true(r->id.n > strlen(ids[shown]) &&
+                    str_is((struct str){ r->id.p + r->id.n - strlen(ids[shown]), strlen(ids[shown]) },
+                           ids[shown]));
+        shown++;
+}
+
+/* All of an answer's records are there as they are, or it has failed and is asked for again. */
+static void without_memory_no_record_becomes_another(void **state)
+{
+        const struct str answer = STR(
+                "{\"records\":[{\"data\":\"YQ\\u003d=\",\"partition_key\":\"\\u0061\","
+                "\"sequence_number\":\"4\"},{\"data\":\"Yg\\u003d=\",\"partition_key\":"
+                "\"\\u0062\",\"sequence_number\":5}],\"next_partition_cursor\":\"next\"}");
+        struct bench *b = *state;
+
+        b->at.for_records = true;
+        for (int for_good = 0; for_good < 2; for_good++)
+                for (uint64_t at = 1;; at++) {
+                        struct error err = { 0 };
+                        int64_t n;
+
+                        b->at.at = b->at.end = -1;
+                        shown = 0;
+                        memory_fails(at, for_good);
+                        n = poller_records(&b->d.poller, &dis_ops, &b->at, answer, show, &err);
+                        memory_fails(0, false);
+                        assert_int_equal(shown, MAX_OF(n, (int64_t)0));
+                        if (n == -1)
+                                continue;
+                        assert_int_equal(n, 2);
+                        if (!memory_failed())
+                                break;
+                }
+}
+
 static void what_can_not_be_read_is_refused(void **state)
 {
         static const char *const bad[] = {
@@ -97,22 +163,68 @@ static void what_can_not_be_read_is_refused(void **state)
         assert_int_equal(((struct bench *)*state)->at.at, -1);
 }
 
-static void a_record_that_never_comes_is_named(void **state)
+/* So many answers without records. */
+static void empty_answers(struct bench *b, int n)
 {
         static const char none[] = "{\"records\":[],\"next_partition_cursor\":\"c\"}";
-        struct bench *b = *state;
-        struct error err = { 0 };
+        struct remember remember = { 0 };
+        struct reader_stats stats = { 0 };
+        struct reader_job job = { .kind = READER_FETCH, .own = &b->at };
+        struct error err;
 
+        for (int i = 0; i < n; i++) {
+                b->at.for_records = true;
+                job.page = page_new(&remember, &stats, 1 << 20);
+                assert_non_null(job.page);
+                assert_int_equal(dis_ops.answered(&b->d.poller, &job, str_of(none), &err), POLLER_DONE);
+                page_reject(job.page);
+        }
+}
+
+/* Held up by a record that is too large, or by whatever makes a service answer so: both look the same. */
+static void what_does_not_come_is_said_and_no_failure(void **state)
+{
+        const struct reader_config config = { .page_bytes = 1 << 20 };
+        struct bench *b = *state;
+        struct set_clock set = { .monotonic = USEC_HOUR, .wall = 1700000000 * USEC_SEC };
+        const struct clock clock = SET_CLOCK(&set);
+        struct reader *reader;
+        struct notice notice;
+        struct error err;
+
+        b->services.clock = &clock;
+        assert_int_equal(reader_new(&reader, &config, 1, &err), 0);
+        assert_int_equal(reader_add(reader, STR("0"), &b->at, &b->at.track, &err), 0);
+        b->d.poller.reader = reader;
         b->at.at = 7;
-        b->at.newest = 7;
-        for (int i = 0; i < 5; i++)
-                assert_int_equal(fetch(b, none), 0);
-        b->at.newest = 8;
-        assert_int_equal(fetch(b, none), 0);
-        assert_int_equal(fetch(b, none), 0);
-        assert_int_equal(poller_answer(&b->d.poller, &dis_ops, READER_FETCH, &b->at, str_of(none), &err), -1);
-        assert_non_null(strstr(err.text, "raise maxFetchBytes"));
-        assert_true(err.retry);
+        b->at.newest = 30; /* by a list that is older than what was read: perhaps of another stream */
+        b->at.described_at = USEC_HOUR - 1;
+        empty_answers(b, 9);
+        assert_false(reader_warned(reader, &notice));
+        b->at.described_at = USEC_HOUR + USEC_SEC;
+        b->at.newest = 7; /* there is nothing */
+        empty_answers(b, 9);
+        assert_false(reader_warned(reader, &notice));
+        b->at.newest = 9;
+        empty_answers(b, 2);
+        assert_false(reader_warned(reader, &notice));
+        empty_answers(b, 9);
+        assert_true(reader_warned(reader, &notice));
+        assert_string_equal(notice.reason, "RecordsHeldUp");
+        assert_int_equal(notice.times, 1);
+        assert_string_equal(
+                notice.text,
+                "nothing of partition shardId-0000000000 came since 2023-11-14T22:13:20Z, although "
+                "the list names records up to 8: perhaps one is larger than maxFetchBytes (1024); "
+                "then raise it");
+        assert_ptr_equal(b->d.held, &b->at);
+        /* Something comes: it is over. */
+        assert_int_equal(fetch(b, "{\"records\":[{\"data\":\"YQ==\",\"sequence_number\":\"7\"}],"
+                                  "\"next_partition_cursor\":\"next\"}"),
+                         1);
+        assert_null(b->d.held);
+        assert_false(b->at.held_up);
+        (void)reader_free(reader);
 }
 
 static void ranges_and_names_are_read_as_they_come(void **state UNUSED)
@@ -380,8 +492,11 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(records_are_read_once_and_in_order, setup, teardown),
+                cmocka_unit_test_setup_teardown(an_answer_from_further_on_is_not_taken_at_once, setup,
+                                                teardown),
+                cmocka_unit_test_setup_teardown(without_memory_no_record_becomes_another, setup, teardown),
                 cmocka_unit_test_setup_teardown(what_can_not_be_read_is_refused, setup, teardown),
-                cmocka_unit_test_setup_teardown(a_record_that_never_comes_is_named, setup, teardown),
+                cmocka_unit_test_setup_teardown(what_does_not_come_is_said_and_no_failure, setup, teardown),
                 cmocka_unit_test(ranges_and_names_are_read_as_they_come),
                 cmocka_unit_test_setup_teardown(a_partition_without_a_checkpoint_begins_as_told, setup,
                                                 teardown),

@@ -16,8 +16,11 @@ void dis_discover(struct poller *p, struct cloud_request *q)
         buf_printf(&q->what, "stream %s", d->spec->stream);
         if (*d->after)
                 poller_query(q, "start_partitionId", str_of(d->after));
-        else
+        else {
                 d->unsettled = false;
+                d->described = 0;
+        }
+        d->listing_at = now_of(p);
         poller_query_int(q, "limit_partitions", LIST_MOST);
 }
 
@@ -82,10 +85,10 @@ static int partition_add(struct dis *d, struct partition *at, struct error *err)
 {
         struct error why;
 
-        at->at = -1;
+        at->at = at->ahead = -1;
         at->load = LOAD_CHECKPOINT;
         at->make_app = at->by_time = at->reset = at->found = false;
-        at->empty = 0;
+        at->empty_since = at->empty = 0;
         cursor_drop(at);
         if (reader_add(d->poller.reader, str_of(at->name), at, &at->track, &why) == 0) {
                 at->added = true;
@@ -112,6 +115,8 @@ static int take_partition(struct dis *d, const json_t *told, struct error *err)
         (void)snprintf(d->after, sizeof(d->after), "%s", name);
         if (!(at = partition_get(d, name, err)))
                 return -1;
+        d->described++;
+        at->described_at = d->listing_at;
         if (strcmp(status, "EXPIRED") == 0) {
                 if (at->added)
                         reader_end(d->poller.reader, at->track);
@@ -137,11 +142,19 @@ static int take_partition(struct dis *d, const json_t *told, struct error *err)
 static enum poller_step add_found(struct dis *d, struct error *err)
 {
         struct partition *at, *next;
+        bool any = false;
 
         HASH_ITER(hh, d->partitions, at, next)
-        if (at->found && partition_add(d, at, err) < 0)
-                return POLLER_FAILED;
+        {
+                if (at->found && partition_add(d, at, err) < 0)
+                        return POLLER_FAILED;
+                any |= at->added;
+        }
         d->listed = true;
+        if (!d->described)
+                say_unread(d, "the list names none");
+        else if (!any)
+                say_unread(d, "those that the list names have expired, or were read to their end");
         return POLLER_DONE;
 }
 

@@ -12,7 +12,8 @@ static const struct field dis_fields[] = {
         FIELD(STRING, "appName", struct dis_spec, app, .min = 1, .max = 200, .pattern = "^[A-Za-z0-9_-]+$",
               .format = "1 to 200 letters, digits, _ and -",
               .help = "The app that holds the checkpoints, made when there is none; by default "
-                      "sluice_NAMESPACE_NAME."),
+                      "sluice_NAMESPACE_NAME. Of a stream an app belongs to one Trigger: two would lose "
+                      "each other's records."),
         FIELD(ENUM, "startPosition", struct dis_spec, start, .fallback = "Latest", .values = start_names,
               .cloud = "sharditerator_type",
               .help = "Where the app begins at its first start: TrimHorizon reads all there is, Latest only "
@@ -26,7 +27,7 @@ static const struct field dis_fields[] = {
         FIELD(INT, "maxFetchBytes", struct dis_spec, max_fetch_bytes, .fallback = "1048576", .min = 1024,
               .max = 4194304, .cloud = "max_fetch_bytes",
               .help = "What one request may bring, in bytes. A record that is larger is never brought: it "
-                      "holds its partition up, and the status says so."),
+                      "holds its partition up, and a warning and the status say so."),
         FIELD(DURATION, "pollingInterval", struct dis_spec, polling_interval, .fallback = "1s",
               .min = 2 * USEC_MSEC, .max = USEC_MINUTE, .cloud = "polling_interval",
               .help = "The pause after a request that found nothing; while there are records nothing "
@@ -64,6 +65,37 @@ void dis_app(const struct dis_spec *spec, const struct trigger *t, struct buf *b
                 buf_text(b, spec->app);
         else
                 buf_printf(b, "sluice_%s_%s", t->namespace_, t->name);
+}
+
+static bool is_same(const char *a, const char *b) { return string_equal(a ? a : "", b ? b : ""); }
+
+static bool is_same_place(const struct cloud_spec *a, const struct cloud_spec *b)
+{
+        static const struct cloud_spec by_default = { 0 };
+
+        a = a ? a : &by_default;
+        b = b ? b : &by_default;
+        return is_same(a->region, b->region) && is_same(a->project_id, b->project_id) &&
+               is_same(a->endpoint, b->endpoint);
+}
+
+bool dis_clash(const struct trigger *one, const struct trigger *two, struct buf *why)
+{
+        const struct dis_spec *a = one->source_spec, *b = two->source_spec;
+        BUF_AT_END struct buf app = BUF_INIT(1024), other = BUF_INIT(1024);
+
+        if (!is_same(a->stream, b->stream) || !is_same_place(a->cloud, b->cloud))
+                return false;
+        dis_app(a, one, &app);
+        dis_app(b, two, &other);
+        if (app.failed || other.failed || !str_equal(buf_view(&app), buf_view(&other)))
+                return false;
+        buf_printf(
+                why,
+                "read stream %s as the same app, %s: it holds one position of each partition, and what one "
+                "of them has done the other would not read after a restart; give each an app of its own",
+                a->stream, app.p);
+        return true;
 }
 
 void dis_origin(const struct trigger *t, struct buf *b)

@@ -35,7 +35,13 @@ struct partition {
         struct buf cursor; /* n 0: none */
         int64_t at;        /* where it stands; -1: no position yet */
         usec since;
-        unsigned empty; /* answers without records in a row, though there are some */
+        int64_t ahead;     /* an answer began there instead, and was not taken; -1: none did */
+        usec described_at; /* when the list was asked for that described it */
+        /* Answers without records in a row: when the first came, on both clocks (0: the last one had some),
+         * and how many came since a later list named records there. */
+        usec empty_since, empty_since_wall;
+        unsigned empty;
+        bool held_up; /* that was told */
 };
 
 /* Of the first start (first.c), while the list is asked for: what comes next. */
@@ -50,6 +56,9 @@ struct dis {
         struct partition *at;          /* of the first start: the one asked about */
         char after[DIS_NAME_MOST + 1]; /* the last partition of the list so far */
         bool listed;                   /* the whole list was seen once */
+        usec listing_at;               /* when the list was asked for, or its part */
+        unsigned described;            /* partitions, by the list so far */
+        const struct partition *held;  /* the one that the status names as held up; NULL: none */
         bool unsettled;                /* a partition had no range, while the stream is rescaled */
 };
 
@@ -83,6 +92,13 @@ static inline json_t *read_object(struct str body, struct error *err)
         json_decref(root);
         (void)error_set(err, ERROR_PROTOCOL, "an answer that can't be read: it is no JSON object");
         return NULL;
+}
+
+/* Why nothing is read, as long as nothing is. */
+static inline void say_unread(const struct dis *d, const char *why)
+{
+        reader_remark(d->poller.reader, SOURCE_CONNECTING, "no partition of stream %s is read: %s",
+                      d->spec->stream, why);
 }
 
 /* Of the poller's operations: the list of partitions. */

@@ -125,7 +125,7 @@ static bool read_item(struct scan *s, struct item *item)
 
 /* A message has no id of its own, and its handler is another one each time: its id is made of what it says,
  * so that it is the same each time, and equal messages have equal ids. */
-static void make_id(const struct dms_spec *spec, const struct item *item, char out[33])
+static bool make_id(const struct dms_spec *spec, const struct item *item, char out[33])
 {
         const struct str parts[] = { str_of(spec->queue_id), item->body, item->attributes, item->tags };
         unsigned char hash[SHA256_DIGEST_LENGTH];
@@ -136,8 +136,11 @@ static void make_id(const struct dms_spec *spec, const struct item *item, char o
                 buf_char(&all, ':');
                 buf_str(&all, parts[i]);
         }
-        SHA256((const unsigned char *)(all.p ? all.p : ""), all.n, hash);
+        if (all.failed)
+                return false;
+        SHA256((const unsigned char *)all.p, all.n, hash);
         hex_text(hash, 16, out);
+        return true;
 }
 
 static struct str keep(struct page *page, struct str s)
@@ -164,11 +167,16 @@ static void add_record(const struct dms_spec *spec, struct page *page, const str
         struct record *r;
         char id[33];
 
-        make_id(spec, item, id);
+        if (!make_id(spec, item, id)) {
+                page_no_memory(page);
+                return;
+        }
         if (!(r = page_record(page, str_of(id), item->handler)) || !(m = page_keep(page, sizeof(*m))))
                 return;
         if (item->escaped)
                 (void)scan_decode(item->body, &text);
+        if (text.failed)
+                page_no_memory(page);
         r->value = keep(page, item->escaped ? buf_view(&text) : item->body);
         *m = (struct message){ .attributes = is_null(item->attributes) ? (struct str){ 0 }
                                                                        : keep_beside(page, item->attributes),

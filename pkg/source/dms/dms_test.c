@@ -9,6 +9,7 @@
 
 #include "json/yaml.h"
 #include "source/poller.h"
+#include "tests/sim/memory.h"
 
 static char queue[] = "48d11a53-e498-4964-84a2-aaa56442d5ca",
             group[] = "g-61d9d290-7dae-4144-9ce7-00b9f159cdbe", name[] = "test", namespace_name[] = "shop";
@@ -137,6 +138,47 @@ static void answers_are_read(void **state UNUSED)
         }
 }
 
+static char expected_ids[2][33];
+static size_t shown;
+
+static void show(const struct record *r)
+{
+        char text[8];
+
+        (void)snprintf(text, sizeof(text), "\xc3\xa4 %zu", shown + 1);
+        assert_true(str_is(r->value, text));
+        if (!expected_ids[shown][0])
+                (void)snprintf(expected_ids[shown], sizeof(expected_ids[0]), STR_FMT, STR_ARG(r->id));
+        assert_true(str_is(r->id, expected_ids[shown++]));
+}
+
+/* All of an answer's messages are there as they are, or it has failed and is asked for again. */
+static void without_memory_no_message_becomes_another(void **state UNUSED)
+{
+        const struct str answer = STR(
+                "[{\"message\":{\"body\":\"\\u00e4 1\",\"attributes\":{},\"tags\":[]},\"handler\":\"h\"},"
+                "{\"message\":{\"body\":\"\\u00e4 2\",\"attributes\":{},\"tags\":[]},\"handler\":\"i\"}]");
+
+        for (int for_good = 0; for_good < 2; for_good++)
+                for (uint64_t at = 0;; at++) {
+                        struct bare bare = { .spec = &spec };
+                        struct dms_track track = { 0 };
+                        struct error err = { 0 };
+                        int64_t n;
+
+                        shown = 0;
+                        memory_fails(at, for_good);
+                        n = poller_records(&bare.poller, &dms_ops, &track, answer, show, &err);
+                        memory_fails(0, false);
+                        assert_int_equal(shown, MAX_OF(n, (int64_t)0));
+                        if (n == -1)
+                                continue;
+                        assert_int_equal(n, 2);
+                        if (at && !memory_failed())
+                                break;
+                }
+}
+
 /* ---- the window --------------------------------------------------------- */
 
 static struct retry_spec retry;
@@ -247,6 +289,7 @@ int main(void)
                 cmocka_unit_test(what_a_filter_sees),
                 cmocka_unit_test(equal_messages_have_equal_ids),
                 cmocka_unit_test(answers_are_read),
+                cmocka_unit_test(without_memory_no_message_becomes_another),
                 cmocka_unit_test(the_window_must_cover_the_time_out),
                 cmocka_unit_test(the_window_must_cover_all_attempts),
                 cmocka_unit_test(the_window_must_cover_the_age),
