@@ -198,7 +198,7 @@ static void errand_ask(struct poller *p, struct errand *e, usec now)
                 job_failed(p, e, &err, now);
                 return;
         }
-        if (e->job.kind == READER_SAVE && e->job.give_up_at != USEC_NEVER) {
+        if ((e->job.kind == READER_SAVE || e->job.kind == READER_RETURN) && e->job.give_up_at != USEC_NEVER) {
                 usec left = MAX_OF(e->job.give_up_at - now, USEC_MSEC);
 
                 q->timeout = q->timeout ? MIN_OF(q->timeout, left) : left;

@@ -71,7 +71,7 @@ struct poller_ops {
         enum poller_step (*discover_refused)(struct poller *, const struct cloud_error *, struct error *);
         /* Each track has one reader among the Trigger's workers: the services' claims say which. */
         bool claimed;
-        /* LOAD, FETCH, SAVE, as far as the configuration has them. */
+        /* LOAD, FETCH, SAVE, RETURN, as far as the configuration has them. */
         void (*ask)(struct poller *, const struct reader_job *, struct cloud_request *);
         /* FETCH: page_record for each; FETCH and LOAD: poller_mark before POLLER_DONE. */
         enum poller_step (*answered)(struct poller *, const struct reader_job *, struct str body,

@@ -61,8 +61,9 @@ struct track {
 
         /* the end */
         bool ended, withdrawn, lost, again;
-        bool refused; /* the engine had no memory for it */
-        bool tell;    /* the engine, that it is to let go */
+        bool returned; /* what was not done, as far as that could be */
+        bool refused;  /* the engine had no memory for it */
+        bool tell;     /* the engine, that it is to let go */
         usec give_up_at, leave_by, again_at;
 
         /* its records, in order: those below saved are gone; committed: all below are done; unread from */
@@ -157,7 +158,7 @@ static struct track *find(const struct reader *r, uint32_t id)
 
 const char *reader_job_name(enum reader_job_kind kind)
 {
-        static const char *const names[] = { "claim", "load", "fetch", "save", "cancel", "leave" };
+        static const char *const names[] = { "claim", "load", "fetch", "save", "return", "cancel", "leave" };
 
         return (size_t)kind < COUNT_OF(names) ? names[kind] : "";
 }
@@ -583,9 +584,15 @@ static void be_careful(struct reader *r)
 
 /* ---- letting go --------------------------------------------------------- */
 
+/* The job under way is one of those that end a track. */
+static bool is_last(const struct track *t)
+{
+        return t->busy && (t->front == READER_RETURN || t->front == READER_LEAVE);
+}
+
 static void front_unwanted(struct track *t)
 {
-        if (t->busy && !t->cancelled && t->front != READER_LEAVE)
+        if (t->busy && !t->cancelled && !is_last(t))
                 t->cancel_due = t->cancelled = true;
 }
 
@@ -697,7 +704,7 @@ static uint64_t save_point(const struct track *t) { return all_done(t) ? t->next
 
 static bool save_wanted(const struct reader *r, const struct track *t)
 {
-        if (t->saving || t->lost || t->state < TRACK_OPEN || (t->busy && t->front == READER_LEAVE))
+        if (t->saving || t->lost || t->state < TRACK_OPEN || is_last(t))
                 return false;
         return save_point(t) > t->saved || (t->fresh && all_done(t) && r->config.idle_save_interval);
 }
@@ -876,6 +883,39 @@ static bool front_next(struct reader *r, struct track *t, usec now, struct reade
         return true;
 }
 
+/* Nothing of it is out or under way, and what can be saved is. */
+static bool may_leave(const struct reader *r, const struct track *t, usec now)
+{
+        return t->state == TRACK_LEAVING && !t->busy && !t->saving && !save_in_time(r, t, now);
+}
+
+/* Something was not done, and there is time to say so. */
+static bool return_wanted(const struct reader *r, const struct track *t, usec now)
+{
+        return r->config.returns && !t->returned && !t->lost && t->unsaved && now < lease_end(r, t) &&
+               (!t->leave_by || now < t->leave_by);
+}
+
+static bool return_next(struct reader *r, struct track *t, usec now, struct reader_job *job)
+{
+        uint64_t to = t->next;
+        size_t n;
+
+        if (!may_leave(r, t, now) || !return_wanted(r, t, now))
+                return false;
+        t->returned = true;
+        if (!collect_marks(r, t, &to, &n)) /* without memory it is left to time */
+                return false;
+        t->front = READER_RETURN;
+        t->busy = true;
+        *job = (struct reader_job){ .kind = READER_RETURN,
+                                    .marks = t->marks,
+                                    .marks_n = n,
+                                    .give_up_at = MIN_OF(lease_end(r, t),
+                                                         t->leave_by ? t->leave_by : USEC_NEVER) };
+        return true;
+}
+
 static void tell_let_go(struct reader *r, const struct track *t)
 {
         uint64_t n = t->next - t->committed;
@@ -899,19 +939,13 @@ static void begin_again(struct reader *r, struct track *t, usec now)
         tell_let_go(r, t);
         pages_free(r, t);
         t->saved = t->committed = t->reach = t->lent = t->next;
-        t->again = t->ended = t->fresh = false;
+        t->again = t->ended = t->fresh = t->returned = false;
         t->leave_by = t->again_at = 0;
         t->took_n = 0;
         hold(r, t, false);
         if (!t->front_failures) /* the pause after an empty page is no pause for the rest */
                 t->front_at = 0;
         enter(r, t, first_state(r));
-}
-
-/* Nothing of it is out or under way, and what can be saved is. */
-static bool may_leave(const struct reader *r, const struct track *t, usec now)
-{
-        return t->state == TRACK_LEAVING && !t->busy && !t->saving && !save_in_time(r, t, now);
 }
 
 static bool leave_next(struct reader *r, struct track *t, usec now, struct reader_job *job)
@@ -939,7 +973,7 @@ static void track_turn(struct reader *r, struct track *t, usec now)
         }
         if (t->state == TRACK_LEAVING && t->withdrawn && !t->leave_by)
                 t->leave_by = now + r->config.leave_timeout;
-        if (t->again && may_leave(r, t, now) && now >= t->again_at)
+        if (t->again && may_leave(r, t, now) && !return_wanted(r, t, now) && now >= t->again_at)
                 begin_again(r, t, now);
         if (t->refused)
                 t->again_at = now + STARVED;
@@ -951,7 +985,8 @@ static void track_turn(struct reader *r, struct track *t, usec now)
 static bool track_next(struct reader *r, struct track *t, usec now, struct reader_job *job)
 {
         track_turn(r, t, now);
-        if (!save_next(r, t, now, job) && !front_next(r, t, now, job) && !leave_next(r, t, now, job))
+        if (!save_next(r, t, now, job) && !front_next(r, t, now, job) && !return_next(r, t, now, job) &&
+            !leave_next(r, t, now, job))
                 return false;
         job->track = t->id;
         job->own = t->own;
@@ -1214,6 +1249,7 @@ void reader_done(struct reader *r, const struct reader_job *job, struct str mark
                 fetch_over(r, t);
                 break;
         case READER_LEAVE: track_remove(r, t); return;
+        case READER_RETURN:
         case READER_SAVE:
         case READER_CANCEL:
         case READER_JOB_MAX: break;
@@ -1238,6 +1274,8 @@ void reader_failed(struct reader *r, const struct reader_job *job, const struct 
         p = front_over(t);
         if (p)
                 page_reject(p);
+        if (t->front == READER_RETURN)
+                return;
         if (t->front == READER_LEAVE) {
                 track_remove(r, t);
                 return;

@@ -58,6 +58,7 @@ struct reader_config {
          * one FETCH asks for one, while no track has any, until a page was done in time. 0: for all there is
          * credit for */
         uint32_t records_together, records_most;
+        bool returns;              /* with marks_most: there is a RETURN job */
         const char *let_go_reason; /* under which records that are let go are told; NULL: they are not */
         /* Of so many records below the mark the ids are saved with it, so that overlapping queries and a
          * restart repeat none of them. 0: none. As many as fit into READER_STATE_MOST. */
@@ -73,7 +74,10 @@ enum reader_job_kind {
         READER_LOAD, /* what the last SAVE stored; done with its state, n 0: there is none */
         /* Fills the page. Done with the mark behind it, n 0: that of its last record. */
         READER_FETCH,
-        READER_SAVE,   /* ERROR_CONFLICT: somebody else saves: the track is lost */
+        READER_SAVE, /* ERROR_CONFLICT: somebody else saves: the track is lost */
+        /* The marks of records that were not done when the track left, or let go of them, and that are ours
+         * still: others need not wait until they are not. Once, and done and failed are the same. */
+        READER_RETURN,
         READER_CANCEL, /* the track's CLAIM, LOAD or FETCH is not wanted any more: end it soon. Ends by
                           itself. */
         /* The last of a track, when no other is under way: give up the claim, free own. Done and failed are
@@ -94,11 +98,11 @@ struct reader_job {
         struct str mark;  /* FETCH: go on after it, n 0: from the start; SAVE: everything up to it is done */
         struct str
                 state; /* SAVE: what is to be stored and LOAD brings back: the mark, and the ids remembered */
-        const struct str
-                *marks; /* SAVE, with marks_most: those of all records since the last SAVE, in order */
+        const struct str *marks; /* RETURN, and SAVE with marks_most: those of all records since the last
+                                    SAVE, in order */
         size_t marks_n;
         struct page *page; /* FETCH: to fill */
-        usec give_up_at;   /* SAVE: of no use afterwards (monotonic); USEC_NEVER */
+        usec give_up_at;   /* SAVE, RETURN: of no use afterwards (monotonic); USEC_NEVER */
         bool lost;         /* LEAVE: another one has the track, or may have */
 };
 

@@ -282,3 +282,20 @@ def test_only_what_is_tried_is_taken_while_the_function_fails(queue, function, o
     assert len(taken_at_all) <= 2 and len(taken_at_all - tried) <= 1, (taken_at_all, tried)
     function.behave(status=200)
     queue.wait_empty(60)
+
+
+def test_what_a_stop_leaves_is_given_back(cloud, runner, function, tmp_path):
+    """A FIFO queue gives nothing out while messages are with a consumer, and their window here is long."""
+    queue = Queue(cloud, runner, function, tmp_path, mode="FIFO")
+    queue.send([f"{i}" for i in range(6)])
+    first = queue.start(options=["--grace=500ms"], name="first")
+    queue.wait_empty()  # in answers of 1, 2 and 3: the next has 4
+    function.behave(delay="1m")
+    queue.send([f"{i}" for i in range(6, 12)])
+    wait_until("four are taken", lambda: len(queue.group.line.handlers) == 4)
+    assert first.stop() == 0
+    assert not queue.group.line.handlers
+    function.behave(status=200)
+    queue.start(name="second")
+    queue.wait_empty(10)
+    assert bodies(function)[-6:] == [f"{i}" for i in range(6, 12)]

@@ -59,9 +59,14 @@ static bool closing(const struct shop *s, const struct hold *h)
         return letting_go(h) || no_time(s, h) || drained(h);
 }
 
+static bool is_last(const struct hold *h)
+{
+        return h->front && (h->front_kind == READER_RETURN || h->front_kind == READER_LEAVE);
+}
+
 static bool save_due(const struct shop *s, const struct hold *h)
 {
-        if (h->save || h->lost || !h->assigned || (h->front && h->front_kind == READER_LEAVE))
+        if (h->save || h->lost || !h->assigned || is_last(h))
                 return false;
         return savable(h) > h->saved || (h->fresh && h->committed == h->n && s->config.idle_save_interval);
 }
@@ -73,6 +78,14 @@ static bool save_in_time(const struct shop *s, const struct hold *h)
 {
         return save_due(s, h) && s->now < lease_over(s, h) &&
                !(gone(h) && h->withdrawn && s->now >= h->leave_from + s->config.leave_timeout);
+}
+
+/* What is not done can still be given back. */
+static bool return_in_time(const struct shop *s, const struct hold *h)
+{
+        return s->config.returns && !h->returned && !h->lost && h->saved < h->n &&
+               s->now < lease_over(s, h) &&
+               !(h->withdrawn && s->now >= h->leave_from + s->config.leave_timeout);
 }
 
 static usec save_pause(const struct shop *s, const struct hold *h)
@@ -97,12 +110,14 @@ static void begin_again(struct shop *s, struct hold *h)
                 return;
         if (h->withdrawn || !h->let_go)
                 shop_fail(s, "a track that left begins again", h->track, 0);
+        if (return_in_time(s, h) && !s->no_memory_percent)
+                shop_fail(s, "begins again before it gave back what was not done", h->track, h->saved);
         h->assigned = h->told = h->revoked = h->let_go = h->ended = h->loaded = h->claimed = false;
         h->saved = h->committed = h->lent = h->reach = h->n;
         memcpy(h->resume, h->kept, sizeof(h->resume));
         if (!h->failures)
                 h->front_from = h->front_until = 0;
-        h->fresh = false;
+        h->fresh = h->returned = false;
         h->took_n = 0;
 }
 
@@ -273,6 +288,22 @@ static void check_leave(struct shop *s, const struct hold *h, const struct reade
                 shop_fail(s, "does not know whether it is lost", h->track, 0);
         if (save_in_time(s, h))
                 shop_fail(s, "leaves before all is saved, though there is time", h->track, h->saved);
+        if (return_in_time(s, h) && h->revoked && !s->no_memory_percent)
+                shop_fail(s, "leaves before it gave back what was not done", h->track, h->saved);
+}
+
+static void check_return(struct shop *s, struct hold *h, const struct reader_job *job)
+{
+        if (!gone(h) || h->front || h->save || h->out || save_in_time(s, h))
+                shop_fail(s, "gives back what may still be done", h->track, 0);
+        if (!return_in_time(s, h))
+                shop_fail(s, "gives back what is not its own, or twice", h->track, 0);
+        if (job->marks_n != MIN_OF(h->n - h->saved, s->config.marks_most))
+                shop_fail(s, "does not give back what was not done", h->track, job->marks_n);
+        for (size_t i = 0; i < job->marks_n; i++)
+                if (!str_is(job->marks[i], h->copies[h->saved + i].mark))
+                        shop_fail(s, "gives back other records", h->track, h->saved + i + 1);
+        h->returned = true;
 }
 
 void check_job(struct shop *s, struct log *l, const struct reader_job *job)
@@ -288,6 +319,7 @@ void check_job(struct shop *s, struct log *l, const struct reader_job *job)
         case READER_LOAD: check_load(s, h, job); break;
         case READER_FETCH: check_fetch(s, h, job); break;
         case READER_SAVE: check_save(s, l, h, job); return;
+        case READER_RETURN: check_return(s, h, job); break;
         case READER_CANCEL:
                 if (!h->front || h->cancel_told || !closing(s, h))
                         shop_fail(s, "cancels what is wanted, or nothing", job->track, 0);
@@ -648,7 +680,7 @@ static void check_hold(const struct shop *s, const struct hold *h)
                 shop_fail(s, "does not let go", h->track, 0);
         if (h->lost && h->assigned && !h->lost_told && !h->revoked)
                 shop_fail(s, "does not say that it is lost", h->track, 0);
-        if (h->front && letting_go(h) && !h->cancel_told && h->front_kind != READER_LEAVE)
+        if (h->front && letting_go(h) && !h->cancel_told && !is_last(h))
                 shop_fail(s, "does not cancel what is not wanted", h->track, 0);
         if (h->assigned && !h->told && drained(h))
                 shop_fail(s, "does not end", h->track, 0);

@@ -55,6 +55,7 @@ static void configure_reader(struct shop *s)
         c->save_interval = some(s, 0, 50 * USEC_MSEC);
         c->idle_save_interval = 0;
         c->unsaved_most = 100;
+        c->returns = shop_chance(s, 50);
         if (shop_chance(s, 50))
                 return;
         c->shared = true;

@@ -152,7 +152,8 @@ static void cancel(struct shop *s, struct log *l)
         for (size_t i = 0; i < COUNT_OF(s->errands); i++) {
                 struct errand *e = &s->errands[i];
 
-                if (!e->used || e->log != l || e->job.kind == READER_SAVE || e->job.kind == READER_LEAVE)
+                if (!e->used || e->log != l || e->job.kind == READER_SAVE || e->job.kind == READER_RETURN ||
+                    e->job.kind == READER_LEAVE)
                         continue;
                 e->due.at = MIN_OF(e->due.at, s->now + shop_within(s, 5 * USEC_MSEC));
                 if (!e->fails && shop_chance(s, 50)) {
@@ -208,6 +209,17 @@ static int acknowledge(struct shop *s, struct log *l, const struct errand *e, st
                 f->acked = true;
         }
         return 0;
+}
+
+/* They are there again at once. */
+static void take_back(struct shop *s, struct log *l, const struct errand *e)
+{
+        for (size_t i = 0; i < e->job.marks_n; i++) {
+                struct fact *f = message(s, l, e->marks[i]);
+
+                if (f && !f->acked && f->hidden_until > s->now)
+                        f->hidden_until = s->now;
+        }
 }
 
 static int store(struct shop *s, struct log *l, const struct errand *e, bool fenced, struct error *err)
@@ -350,6 +362,8 @@ static void errand_end(struct shop *s, struct errand *e)
 
         if (e->effect && job.kind == READER_SAVE)
                 rc = save(s, l, e, l->hold->fenced, e->fails ? NULL : &e->error);
+        else if (e->effect && job.kind == READER_RETURN)
+                take_back(s, l, e);
         else if (!e->fails && job.kind == READER_CLAIM)
                 rc = claim(s, l, &e->error);
         else if (job.kind == READER_FETCH && e->effect)

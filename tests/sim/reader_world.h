@@ -59,6 +59,7 @@ struct hold {
         unsigned failures, save_failures;
         uint32_t took_n; /* records since all were done, and when the first came */
         usec took_from;
+        bool returned;
         uint32_t ids; /* settled below the saved mark, as far as they are remembered */
 };
 

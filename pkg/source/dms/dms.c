@@ -371,7 +371,9 @@ static void ask_to_acknowledge(const struct reader_job *job, struct cloud_reques
                to = t->singly ? MIN_OF(from + 1, job->marks_n) : job->marks_n;
 
         q->method = "POST";
-        buf_printf(&q->what, "acknowledgement of %zu messages", job->marks_n);
+        buf_printf(&q->what,
+                   job->kind == READER_SAVE ? "acknowledgement of %zu messages" : "return of %zu messages",
+                   job->marks_n);
         writer_init(&w, &q->body);
         writer_object(&w);
         writer_key(&w, STR("message"));
@@ -379,7 +381,7 @@ static void ask_to_acknowledge(const struct reader_job *job, struct cloud_reques
         for (size_t i = from; i < to; i++) {
                 writer_object(&w);
                 writer_member_string(&w, "handler", job->marks[i]);
-                writer_member_text(&w, "status", "success");
+                writer_member_text(&w, "status", job->kind == READER_SAVE ? "success" : "fail");
                 writer_object_end(&w);
         }
         writer_array_end(&w);
@@ -389,7 +391,7 @@ static void ask_to_acknowledge(const struct reader_job *job, struct cloud_reques
 static void ask(struct poller *p, const struct reader_job *job, struct cloud_request *q)
 {
         const struct dms *d = dms_of(p);
-        bool save = job->kind == READER_SAVE;
+        bool save = job->kind != READER_FETCH;
 
         buf_printf(&q->path, "/v1.0/{project_id}/queues/%s/groups/%s/%s", d->spec->queue_id,
                    d->spec->group_id,
@@ -462,6 +464,8 @@ static enum poller_step answered(struct poller *p, const struct reader_job *job,
         struct item item;
         struct scan s;
 
+        if (job->kind == READER_RETURN)
+                return go_on(job);
         if (job->kind == READER_SAVE)
                 return acknowledged(p, body, err) == POLLER_DONE ? go_on(job) : POLLER_FAILED;
         scan_init(&s, body);
@@ -486,7 +490,7 @@ static enum poller_step refused(struct poller *p UNUSED, const struct reader_job
 {
         struct dms_track *t = job->own;
 
-        if (job->kind != READER_SAVE)
+        if (job->kind == READER_FETCH)
                 return POLLER_FAILED;
         if (!string_equal(refusal->code, "10542209") && !string_equal(refusal->code, "10542205")) {
                 t->singly = false;
@@ -566,6 +570,7 @@ static int dms_open(struct source **out, const void *spec_, const struct service
                             .attempt = delivery->timeout,
                             .records_together = (uint32_t)delivery->batch->max_messages,
                             .records_most = MESSAGES_MOST,
+                            .returns = true,
                             .let_go_reason = "WindowOver" },
                 .seed = random_seed(),
         };
