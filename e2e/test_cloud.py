@@ -6,7 +6,7 @@ import pytest
 from cloud.service import PROJECT, REGION
 from harness.cloud import CloudProcess
 from harness.process import wait_until
-from helpers import Function, condition, duplicates, secret, trigger, wait_condition, worker_pods
+from helpers import Function, duplicates, secret, trigger, wait_condition, worker_pods
 
 pytestmark = pytest.mark.node  # the emulator runs beside the pods
 
@@ -80,4 +80,4 @@ def test_two_workers_share_a_stream_and_lose_nothing_when_one_is_killed(cluster,
     function.wait_for(400, timeout=60)
     events = function.events()
     assert len({e["id"] for e in events}) == 400 and duplicates(events) < 100
-    assert condition(cluster, namespace, "clicks")["status"] == "True"
+    wait_condition(cluster, namespace, "clicks", timeout=60)
