@@ -103,8 +103,8 @@ struct reader {
         bool stopping, closed, reached, had_tracks;
         struct error trouble; /* kind ERROR_NONE: none */
         enum source_state told_state;
-        /* of failures; of standing by, in the words of one track; while there is nothing to read yet, and while
-         * all is well */
+        /* of failures; of standing by, in the words of one track; while there is nothing to read yet, and
+         * while all is well */
         char text[256], standby_text[256], connecting_text[256], connected_text[256], told_text[256];
         const struct track *speaker;
         struct befallen *befallen, taken; /* not told yet, NOTICES; the last that was */

@@ -217,7 +217,7 @@ static void say_held_up(struct dis *d, struct partition *at)
         BUF_AT_END struct buf text = BUF_INIT(512);
 
         buf_printf(&text, "nothing of partition %s came since ", at->name);
-        time_format(&text, at->empty_since_wall);
+        time_format(&text, at->empty_since_wall / USEC_SEC * USEC_SEC);
         buf_printf(&text,
                    ", although the list names records up to %lld: perhaps one is larger than maxFetchBytes "
                    "(%lld); then raise it",
@@ -462,8 +462,11 @@ static int dis_open(struct source **out, const void *spec_, const struct service
 }
 
 static const struct warning warnings[] = { WARNING("RecordsExpired", .loses = true),
-                                           WARNING("PositionOutOfRange"), WARNING("RecordsHeldUp"), WARNING("CheckpointRefused"),
-                                           SOURCE_ACCOUNT_WARNING, WARNINGS_END };
+                                           WARNING("PositionOutOfRange"),
+                                           WARNING("RecordsHeldUp"),
+                                           WARNING("CheckpointRefused"),
+                                           SOURCE_ACCOUNT_WARNING,
+                                           WARNINGS_END };
 const struct source_kind dis_source = {
         .name = "dis",
         .warnings = warnings,

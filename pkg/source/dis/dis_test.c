@@ -148,10 +148,11 @@ static void what_does_not_come_is_said_and_no_failure(void **state)
         assert_true(reader_warned(reader, &notice));
         assert_string_equal(notice.reason, "RecordsHeldUp");
         assert_int_equal(notice.times, 1);
-        assert_string_equal(notice.text,
-                            "nothing of partition shardId-0000000000 came since 2023-11-14T22:13:20Z, although "
-                            "the list names records up to 8: perhaps one is larger than maxFetchBytes (1024); "
-                            "then raise it");
+        assert_string_equal(
+                notice.text,
+                "nothing of partition shardId-0000000000 came since 2023-11-14T22:13:20Z, although "
+                "the list names records up to 8: perhaps one is larger than maxFetchBytes (1024); "
+                "then raise it");
         assert_ptr_equal(b->d.held, &b->at);
         /* Something comes: it is over. */
         assert_int_equal(fetch(b, "{\"records\":[{\"data\":\"YQ==\",\"sequence_number\":\"7\"}],"

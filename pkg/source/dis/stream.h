@@ -36,8 +36,8 @@ struct partition {
         int64_t at;        /* where it stands; -1: no position yet */
         usec since;
         usec described_at; /* when the list was asked for that described it */
-        /* Answers without records in a row: when the first came, on both clocks (0: the last one had some), and
-         * how many came since a later list named records there. */
+        /* Answers without records in a row: when the first came, on both clocks (0: the last one had some),
+         * and how many came since a later list named records there. */
         usec empty_since, empty_since_wall;
         unsigned empty;
         bool held_up; /* that was told */
