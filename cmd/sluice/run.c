@@ -62,12 +62,12 @@ static void stop(struct run *r)
         loop_ready(r->loop, &r->task);
 }
 
-static void on_signal(void *cookie, int number UNUSED)
+static void on_signal(void *cookie, int number)
 {
         struct run *r = cookie;
 
         if (r->stopping)
-                _exit(130); /* the second time: at once */
+                _exit(128 + number); /* the second time: at once, and as a shell tells of it */
         stop(r);
 }
 
@@ -143,19 +143,35 @@ static void show(struct run *r, usec now)
         r->next_draw = r->terminal ? now + REFRESH : USEC_NEVER;
 }
 
+/* A listener is there only where a Trigger needs one. */
+static void say_listening(struct run *r)
+{
+        uint16_t port = host_listen_port(r->host);
+        struct error err;
+
+        if (!port || r->listening)
+                return;
+        r->listening = true;
+        if (!r->port_file)
+                (void)printf("listening on port %u\n", port);
+        else if (write_port(r->port_file, port, &err) < 0)
+                (void)fprintf(stderr, "sluice run: %s\n", err.text);
+}
+
 static void observe(struct task *t, usec now)
 {
         struct run *r = CONTAINER_OF(t, struct run, task);
 
-        if (!r->stopping || !host_stopped(r->host))
+        say_listening(r);
+        if (!r->stopping || !host_ended(r->host))
                 show(r, now);
         if (r->most && r->delivered >= (uint64_t)r->most)
                 stop(r);
-        if (r->stopping && host_stopped(r->host) && !r->stopped) {
+        if (r->stopping && host_ended(r->host) && !r->stopped) {
                 r->stopped = true;
                 if (now >= r->give_up_at)
                         log_warn("requests in flight were given up: give --grace more time for a function "
-                                 "that takes long");
+                                 "that takes long, or a caller that reads slowly");
                 loop_stop(r->loop);
                 return;
         }
@@ -295,21 +311,6 @@ static int start_all(struct run *r, struct triggers *all, struct error *err)
         return started ? 0 : error_set(err, ERROR_INVALID, "none of the %zu Triggers can be started", all->n);
 }
 
-/* A listener is there only where a Trigger needs one. */
-static void say_listening(struct run *r)
-{
-        uint16_t port = host_listen_port(r->host);
-        struct error err;
-
-        if (!port || r->listening)
-                return;
-        r->listening = true;
-        if (!r->port_file)
-                (void)printf("listening on port %u\n", port);
-        else if (write_port(r->port_file, port, &err) < 0)
-                (void)fprintf(stderr, "sluice run: %s\n", err.text);
-}
-
 /* ---- files that changed -------------------------------------------------- */
 
 struct leaving {
@@ -354,7 +355,8 @@ static size_t remove_missing(struct run *r, const struct triggers *now)
         return n;
 }
 
-/* Added or replaced; a Trigger that is as it was goes on undisturbed. false: neither. */
+/* Added or replaced; a Trigger that is as it was goes on undisturbed, unless it could not be started. false:
+ * neither. */
 static bool apply(struct run *r, struct trigger **new)
 {
         const struct trigger *known = host_find(r->host, (*new)->namespace_, (*new)->name);
@@ -362,7 +364,7 @@ static bool apply(struct run *r, struct trigger **new)
         BUF_AT_END struct buf namespace_ = BUF_INIT(1024), name = BUF_INIT(1024);
         struct error err;
 
-        if (known && is_same(known, *new))
+        if (known && is_same(known, *new) && !host_failed(r->host, known->namespace_, known->name))
                 return false;
         t = TAKE(*new);
         buf_text(&namespace_, t->namespace_);
@@ -395,7 +397,6 @@ static void reload(struct run *r)
         if (removed || applied)
                 log_info("the files changed", LOG_I("applied", applied), LOG_I("removed", removed));
         triggers_done(&now);
-        say_listening(r);
         loop_ready(r->loop, &r->task);
 }
 
@@ -494,7 +495,8 @@ static const struct option_spec options[] = {
         OPTION(TEXT, "port-file", struct run, port_file, .value = "FILE",
                .help = "Write the port of --listen to this file (or named pipe), instead of showing it."),
         OPTION(DURATION, "grace", struct run, grace, .value = "DURATION",
-               .help = "How long what is in flight may take at SIGTERM or SIGINT. Default: 20s."),
+               .help = "How long what is in flight may take at SIGTERM or SIGINT. A second signal ends it at "
+                       "once, with exit code 143 or 130. Default: 20s."),
         OPTION(INT, "events", struct run, most, .value = "N", .min = 1, .max = INT64_MAX,
                .help = "End after so many delivered events. Default: go on."),
 };

@@ -1,6 +1,7 @@
 #include <stdio.h>
 
 #include "options.h"
+#include "source/paths.h"
 #include "source/source.h"
 #include "transform/transform.h"
 
@@ -22,6 +23,27 @@ static bool check_transforms(const struct triggers *all, struct buf *report)
         return fine;
 }
 
+/* Where several would be called by the same requests. */
+static bool check_paths(const struct triggers *all, struct buf *report)
+{
+        struct paths paths = { 0 };
+        struct list ways = { 0 };
+        bool fine = true;
+
+        for (size_t i = 0; i < all->n; i++) {
+                const struct trigger *t = all->list[i];
+                struct error err;
+
+                if (paths_take(&paths, &ways, t, &err) == 0)
+                        continue;
+                fine = false;
+                buf_printf(report, "%s:%u:%u: %s\n", t->file ? t->file : "<stdin>", t->line, t->column,
+                           err.text);
+        }
+        paths_leave(&paths, &ways);
+        return fine;
+}
+
 /* Checks one argument, of itself: names may come again in another one. What is wrong goes to stderr. */
 static bool check(const char *path)
 {
@@ -29,7 +51,7 @@ static bool check(const char *path)
         struct triggers all = { 0 };
         struct error err;
         bool valid = triggers_load(&all, path, source_types(), source_kinds_n, &report, &err) == 0 &&
-                     check_transforms(&all, &report);
+                     check_transforms(&all, &report) && check_paths(&all, &report);
 
         path = strcmp(path, "-") == 0 ? "<stdin>" : path;
         if (valid && all.n == 0) { /* a file that is lost or misnamed passes nothing */

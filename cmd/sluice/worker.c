@@ -29,15 +29,18 @@ static void observe(struct task *t, usec now UNUSED)
 {
         struct worker *w = CONTAINER_OF(t, struct worker, task);
 
-        if (w->stopping && host_stopped(w->host))
+        if (w->stopping && host_ended(w->host))
                 loop_stop(w->loop);
 }
 
-static void on_signal(void *cookie, int number UNUSED)
+static void on_signal(void *cookie, int number)
 {
         struct worker *w = cookie;
 
+        if (w->stopping)
+                _exit(128 + number); /* the second time: at once, and as a shell tells of it */
         w->stopping = true;
+        log_info("stopping: what is in flight may finish", LOG_I("graceSeconds", w->grace / USEC_SEC));
         host_stop(w->host, &(struct host_end){ .linger = WORKER_LINGER,
                                                .quiet = WORKER_QUIET,
                                                .linger_most = WORKER_LINGER_MOST,
@@ -155,7 +158,8 @@ static const struct option_spec options[] = {
                .help = "Which cluster status and positions go to. Default: $KUBECONFIG, in a pod its service "
                        "account."),
         OPTION(DURATION, "grace", struct worker, grace, .value = "DURATION",
-               .help = "How long what is in flight may take at SIGTERM. Default: 20s."),
+               .help = "How long what is in flight may take at SIGTERM or SIGINT. A second signal ends it at "
+                       "once, with exit code 143 or 130. Default: 20s."),
 };
 static const struct usage usage = { .name = WORKER_COMMAND,
                                     .text = "Delivers one Trigger's events until SIGTERM. The controller "

@@ -15,6 +15,8 @@ struct buf {
 };
 
 #define BUF_INIT(maximum) ((struct buf){ .max = (maximum) })
+/* In an array of the caller's: never grows, so that no memory can be lacking. It is not freed. */
+#define BUF_ON(array) ((struct buf){ .p = (array), .cap = sizeof(array), .max = sizeof(array) - 1 })
 #define BUF_DEFAULT_MAX ((size_t)64 << 20)
 
 void buf_done(struct buf *); /* frees; the buffer may be used again */

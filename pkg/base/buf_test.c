@@ -301,9 +301,24 @@ static void percent_both_ways(void **state UNUSED)
         assert_string_equal(back.p, "a+b\xe9");
 }
 
+static void one_on_an_array_never_grows(void **state UNUSED)
+{
+        char space[8];
+        struct buf b = BUF_ON(space);
+
+        buf_text(&b, "1234567");
+        assert_false(b.failed);
+        assert_string_equal(space, "1234567");
+        buf_char(&b, '8');
+        assert_true(b.failed);
+        assert_ptr_equal(b.p, space);
+        assert_string_equal(space, "1234567");
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
+                cmocka_unit_test(one_on_an_array_never_grows),
                 cmocka_unit_test(the_maximum_is_exact),
                 cmocka_unit_test(failure_sticks_until_reset),
                 cmocka_unit_test(a_huge_append_fails_cleanly),

@@ -36,7 +36,8 @@ static void optional(each_fn each, void *cookie, struct str name, struct str val
 static void each_attribute(const struct cloud_event *e, const struct cloud_extension *more, size_t n,
                            each_fn each, void *cookie)
 {
-        BUF_AT_END struct buf time = BUF_INIT(64);
+        char space[64];
+        struct buf time = BUF_ON(space);
         const char *own;
 
         each(cookie, STR("specversion"), STR("1.0"), false);

@@ -6,7 +6,8 @@
 
 void dead_letter_write(const struct dead_letter *d, struct writer *w)
 {
-        BUF_AT_END struct buf time = BUF_INIT(64);
+        char space[64];
+        struct buf time = BUF_ON(space);
 
         /* yyyy-MM-dd'T'HH:mm:ss.SSSSSSSSSxxx, as the published types read it. */
         time_format_micro(&time, d->time);

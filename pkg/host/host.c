@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "api/worker.h"
+#include "base/list.h"
 #include "base/random.h"
 #define HASH_NONFATAL_OOM 1 /* what finds no memory is not in its table: hh.tbl is NULL */
 #include "base/table.h"
@@ -16,11 +17,18 @@
 #include "kube/events.h"
 #include "kube/leases.h"
 #include "log/log.h"
+#include "source/paths.h"
 #include "worker/admin.h"
 #include "worker/cloud_client.h"
 
-struct entry { /* a Trigger */
-        struct entry *next;
+/* One that could not be started is tried again after so long, which doubles. */
+static const usec AGAIN_FIRST = USEC_SEC, AGAIN_MOST = USEC_MINUTE;
+/* For so long at once; then it is the turn of others. */
+static const usec TURN_MOST = 4 * USEC_MSEC;
+static char no_memory[] = "out of memory";
+
+struct entry {                 /* a Trigger */
+        struct list_node node; /* of the host's entries, or of those that are superseded */
         struct host *host;
         struct task task; /* observes the pipeline */
         struct trigger *trigger;
@@ -31,13 +39,19 @@ struct entry { /* a Trigger */
         struct lock_end *locks; /* of a source that workers share, as the next */
         struct kube_leases *leases;
         struct report *report; /* NULL: outside a cluster */
+        struct admin_entry shown;
+        struct list ways; /* of the host's paths: those by which it is reached */
+        bool in_the_way;  /* it failed by the path of another */
         char *failure;
+        usec wait;        /* after its last failure; 0: it did not fail */
+        usec again_at;    /* when it is tried again; USEC_NEVER: not, or it did not fail */
         uint64_t changes; /* of its earlier pipelines */
         /* What becomes of it once the pipeline has stopped: */
         struct trigger *successor;
         struct host_options successor_options;
         bool removed, stopping;
-        char *key; /* namespace/name */
+        bool superseded; /* another has its name and place: only what it still has is finished */
+        char *key;       /* namespace/name */
         UT_hash_handle hh;
 };
 
@@ -54,12 +68,19 @@ struct host {
         struct gate_host *gates;
         struct fetch_client *fetches; /* of push sources */
         struct fetch fetch;
-        struct entry *first, **last, *by_key;
-        struct task lingered;
-        struct host_end end; /* how it stops */
+        struct list entries, superseded; /* those of the second have no key */
+        struct entry *by_key;
+        struct paths paths;
+        bool paths_left;             /* since those that wait for one were looked at */
+        struct task lingered, again; /* what failed is tried again */
+        struct host_end end;         /* how it stops */
         usec stopped_at;
-        bool stopping;
+        usec give_up_at;
+        struct task rested; /* looks whether all is answered */
+        bool stopping, answered;
 };
+
+static struct entry *entry_of(struct list_node *n) { return LIST_ITEM(n, struct entry, node); }
 
 static void wake_observer(struct host *h)
 {
@@ -198,11 +219,18 @@ static void write_event(void *cookie, const struct notice *notice)
         recorder_event(e->host->recorder, &object, "Warning", notice->reason, "Read", notice->text);
 }
 
-static bool is_push(const struct entry *e)
+static const struct source_kind *kind_of(const struct trigger *t, const struct host_options *options)
 {
-        const struct source_kind *kind = e->options.kind ? e->options.kind : trigger_source(e->trigger);
+        return options->kind ? options->kind : trigger_source(t);
+}
 
-        return kind->push != NULL;
+static bool is_push(const struct entry *e) { return kind_of(e->trigger, &e->options)->push != NULL; }
+
+static bool runs_beside(const struct trigger *t, const struct host_options *options)
+{
+        const struct source_kind *kind = kind_of(t, options);
+
+        return kind->push && kind->push->side_by_side;
 }
 
 static int open_gates(struct host *h, struct error *err)
@@ -213,6 +241,7 @@ static int open_gates(struct host *h, struct error *err)
                 return -1;
         h->fetch = fetch_client_port(h->fetches);
         h->listen.http = h->http;
+        h->listen.rested = &h->rested;
         return gate_host_new(&h->gates, h->loop, &h->listen, err);
 }
 
@@ -246,8 +275,7 @@ static int start_pipeline(struct entry *e, struct error *err)
         config.fetch = h->fetches ? &h->fetch : NULL;
         if (pipeline_new(&e->pipeline, &config, err) < 0)
                 return -1;
-        if ((h->config.kube && report_new(&e->report, h->config.kube, h->config.pod, e->trigger, err) < 0) ||
-            (h->admin && admin_add(h->admin, e->pipeline, err) < 0)) {
+        if (h->config.kube && report_new(&e->report, h->config.kube, h->config.pod, e->trigger, err) < 0) {
                 e->stopping = true;
                 pipeline_stop(e->pipeline, 0);
                 return -1;
@@ -256,40 +284,109 @@ static int start_pipeline(struct entry *e, struct error *err)
         return 0;
 }
 
+/* Nobody is told of it any more. */
+static void hide(struct entry *e)
+{
+        admin_remove(&e->shown);
+        e->report = report_free(e->report);
+}
+
+/* Its pipeline, or why there is none. */
+static void show(struct entry *e)
+{
+        admin_remove(&e->shown);
+        if (!e->host->admin || (!e->pipeline && !e->failure))
+                return;
+        e->shown.pipeline = e->failure ? NULL : e->pipeline;
+        e->shown.trigger = e->trigger;
+        e->shown.failure = e->failure;
+        admin_add(e->host->admin, &e->shown);
+}
+
+/* Others may be waiting for them. */
+static void leave_paths(struct entry *e)
+{
+        struct host *h = e->host;
+
+        if (!e->ways.n)
+                return;
+        paths_leave(&h->paths, &e->ways);
+        h->paths_left = true;
+        loop_ready(h->loop, &h->again);
+}
+
+static int take_paths(struct entry *e, struct error *err)
+{
+        struct paths *paths = &e->host->paths;
+
+        leave_paths(e);
+        e->in_the_way = false;
+        if (e->options.kind || e->options.ending || paths_take(paths, &e->ways, e->trigger, err) == 0)
+                return 0;
+        e->in_the_way = paths_other(paths, e->trigger) != NULL;
+        return -1;
+}
+
+static void forget_failure(struct entry *e)
+{
+        if (e->failure != no_memory)
+                free(e->failure);
+        e->failure = NULL;
+        e->again_at = USEC_NEVER;
+}
+
+static void keep_failure(struct entry *e, const char *why)
+{
+        forget_failure(e);
+        e->failure = str_dup(str_of(why));
+        if (!e->failure)
+                e->failure = no_memory;
+        show(e);
+}
+
 static int start_entry(struct entry *e, struct error *err)
 {
-        free(e->failure);
-        e->failure = NULL;
+        struct host *h = e->host;
+        char *before = TAKE(e->failure);
+        int result = 0;
+
+        e->again_at = USEC_NEVER;
         e->stopping = false;
-        if (e->trigger->suspend || start_pipeline(e, err) == 0)
-                return 0;
-        e->failure = str_dup(str_of(err->text));
-        return -1;
+        if (e->trigger->suspend || (take_paths(e, err) == 0 && start_pipeline(e, err) == 0)) {
+                e->changes += before != NULL;
+                e->wait = 0;
+                show(e);
+        } else {
+                leave_paths(e);
+                keep_failure(e, err->text);
+                e->changes += !before || strcmp(before, e->failure) != 0;
+                e->wait = e->wait ? MIN_OF(2 * e->wait, AGAIN_MOST) : AGAIN_FIRST;
+                e->again_at = loop_now(h->loop) + e->wait;
+                loop_ready(h->loop, &h->again);
+                result = -1;
+        }
+        if (before != no_memory)
+                free(before);
+        return result;
 }
 
 static void end_pipeline(struct entry *e)
 {
-        if (e->host->admin && e->pipeline)
-                admin_remove(e->host->admin, e->pipeline);
-        e->report = report_free(e->report);
+        hide(e);
+        leave_paths(e);
         e->pipeline = pipeline_free(e->pipeline);
 }
 
 static void entry_free(struct entry *e)
 {
-        struct entry **at = &e->host->first;
-
         end_pipeline(e);
-        while (*at != e)
-                at = &(*at)->next;
-        *at = e->next;
-        if (e->host->last == &e->next)
-                e->host->last = at;
-        HASH_DEL(e->host->by_key, e);
+        list_remove(&e->node);
+        if (!e->superseded)
+                HASH_DEL(e->host->by_key, e);
         loop_forget(e->host->loop, &e->task);
         (void)trigger_free(e->successor);
         (void)trigger_free(e->trigger);
-        free(e->failure);
+        forget_failure(e);
         free(e->key);
         free(e);
 }
@@ -304,6 +401,10 @@ static void go_on(struct entry *e)
 
         if (e->removed && !h->stopping) {
                 entry_free(e);
+        } else if (e->failure && !e->successor && e->pipeline) {
+                end_pipeline(e); /* it was started by half */
+                show(e);
+                loop_ready(h->loop, &h->again);
         } else if (e->successor && !h->stopping) {
                 pipeline_status(e->pipeline, &s);
                 e->changes += s.changes + 1;
@@ -316,6 +417,8 @@ static void go_on(struct entry *e)
                 if (start_entry(e, &err) < 0)
                         log_error_for(&log, "a Trigger can't be started", LOG_S("error", err.text));
         }
+        if (h->stopping)
+                loop_ready(h->loop, &h->rested);
         wake_observer(h);
 }
 
@@ -370,6 +473,7 @@ static struct entry *entry_new(struct host *h, struct trigger *t)
                 return NULL;
         }
         e->host = h;
+        e->again_at = USEC_NEVER;
         e->task.turn = observe;
         e->key = buf_take(&key);
         HASH_ADD_KEYPTR(hh, h->by_key, e->key, strlen(e->key), e);
@@ -378,20 +482,49 @@ static struct entry *entry_new(struct host *h, struct trigger *t)
                 free(e);
                 return NULL;
         }
-        *h->last = e;
-        h->last = &e->next;
+        list_append(&h->entries, &e->node);
         return e;
+}
+
+/* A new one has its name and its place, and the requests. */
+static void supersede(struct entry *e, struct entry *successor)
+{
+        struct host *h = e->host;
+        struct pipeline_status s;
+
+        pipeline_status(e->pipeline, &s);
+        successor->changes = e->changes + s.changes + 1;
+        list_remove(&successor->node);
+        list_insert(&h->entries, &successor->node, &e->node);
+        list_remove(&e->node);
+        list_append(&h->superseded, &e->node);
+        HASH_DEL(h->by_key, e);
+        e->superseded = e->removed = true;
+        e->successor = trigger_free(e->successor);
+        hide(e);
+        leave_paths(e);
+        pipeline_pass_by(e->pipeline);
+        e->stopping = true;
+        loop_ready(h->loop, &e->task);
+}
+
+static bool may_supersede(const struct entry *e, const struct trigger *t, const struct host_options *options)
+{
+        return e->pipeline && runs_beside(e->trigger, &e->options) && runs_beside(t, options);
 }
 
 int host_set(struct host *h, struct trigger *t, const struct host_options *options, usec give_up_at,
              struct error *err)
 {
-        struct entry *e = find(h, t->namespace_, t->name);
+        struct entry *before = find(h, t->namespace_, t->name), *e = before;
+        bool beside = before && may_supersede(before, t, options);
 
-        if (!e && !(e = entry_new(h, t))) {
+        if ((!before || beside) && !(e = entry_new(h, t))) {
                 (void)trigger_free(t);
                 return error_memory(err);
         }
+        if (beside)
+                supersede(before, e);
         e->removed = false;
         if (e->pipeline) {
                 (void)trigger_free(e->successor);
@@ -407,6 +540,50 @@ int host_set(struct host *h, struct trigger *t, const struct host_options *optio
         return start_entry(e, err);
 }
 
+static void say_started(const struct entry *e)
+{
+        const struct log_scope log = log_scope_of(e->trigger->namespace_, e->trigger->name);
+
+        log_info_for(&log, "a Trigger that could not be started runs now");
+}
+
+/* Whose path is nobody's any more is tried at once. */
+static void look_at_paths(struct host *h, usec now)
+{
+        if (!h->paths_left)
+                return;
+        h->paths_left = false;
+        for (struct list_node *n = h->entries.first; n; n = n->next) {
+                struct entry *e = entry_of(n);
+
+                if (e->failure && e->in_the_way && !e->pipeline && !paths_other(&h->paths, e->trigger))
+                        e->again_at = now;
+        }
+}
+
+/* Those whose time has come, in their order. */
+static void start_again(struct task *t, usec now)
+{
+        struct host *h = CONTAINER_OF(t, struct host, again);
+        usec begun = clock_monotonic(h->config.clock), next = USEC_NEVER;
+
+        look_at_paths(h, now);
+        for (struct list_node *n = h->entries.first; n && !h->stopping; n = n->next) {
+                struct entry *e = entry_of(n);
+                struct error err;
+
+                if (e->pipeline)
+                        continue;
+                if (now >= e->again_at && clock_monotonic(h->config.clock) - begun < TURN_MOST) {
+                        if (start_entry(e, &err) == 0)
+                                say_started(e);
+                        wake_observer(h);
+                }
+                next = MIN_OF(next, e->again_at);
+        }
+        loop_arm(h->loop, t, next);
+}
+
 int host_refuse(struct host *h, struct trigger *t, const char *why, struct error *err)
 {
         struct entry *e = find(h, t->namespace_, t->name);
@@ -417,8 +594,7 @@ int host_refuse(struct host *h, struct trigger *t, const char *why, struct error
         }
         (void)trigger_free(e->trigger);
         e->trigger = t;
-        free(e->failure);
-        e->failure = str_dup(str_of(why));
+        keep_failure(e, why);
         e->changes++;
         wake_observer(h);
         return 0;
@@ -432,10 +608,20 @@ void host_remove(struct host *h, const char *namespace_, const char *name, usec 
                 return;
         e->removed = true;
         e->successor = trigger_free(e->successor);
+        leave_paths(e);
+        if (e->pipeline && runs_beside(e->trigger, &e->options))
+                pipeline_pass_by(e->pipeline); /* its path is nobody's at once */
         if (e->pipeline)
                 stop_entry(e, give_up_at);
         else
                 go_on(e);
+}
+
+bool host_failed(const struct host *h, const char *namespace_, const char *name)
+{
+        const struct entry *e = find(h, namespace_, name);
+
+        return e && e->failure;
 }
 
 const struct trigger *host_find(const struct host *h, const char *namespace_, const char *name)
@@ -466,8 +652,25 @@ static void on_lingered(struct task *t, usec now)
                 loop_arm(h->loop, t, end);
                 return;
         }
-        for (struct entry *e = h->first; e; e = e->next)
-                stop_entry(e, now + h->end.grace);
+        h->give_up_at = now + h->end.grace;
+        for (struct list_node *n = h->entries.first; n; n = n->next)
+                stop_entry(entry_of(n), h->give_up_at);
+}
+
+/* For a pipeline a call is over once the listener has its answer, which the caller may take slowly; and what
+ * has begun to arrive is still told that the worker stops. */
+static void on_rested(struct task *t, usec now)
+{
+        struct host *h = CONTAINER_OF(t, struct host, rested);
+
+        if (!h->stopping || !host_stopped(h))
+                return;
+        if (h->gates)
+                gate_host_drain(h->gates, 0);
+        h->answered = !h->gates || now >= h->give_up_at || !gate_host_busy(h->gates);
+        if (!h->answered)
+                loop_arm(h->loop, t, h->give_up_at);
+        wake_observer(h);
 }
 
 void host_stop(struct host *h, const struct host_end *end)
@@ -484,49 +687,53 @@ void host_stop(struct host *h, const struct host_end *end)
         if (!h->gates)
                 h->end.linger = h->end.linger_most = 0;
         linger = h->end.linger_most;
+        h->give_up_at = now + linger + end->grace;
         if (h->admin)
                 admin_drain(h->admin);
         if (h->gates) /* who comes after that hears 503, until it has stopped */
                 gate_host_drain(h->gates, linger + end->grace);
-        for (struct entry *e = h->first; e; e = e->next)
-                if (!linger || !e->pipeline || !is_push(e))
-                        stop_entry(e, now + end->grace);
+        for (struct list_node *n = h->entries.first; n; n = n->next)
+                if (!linger || !entry_of(n)->pipeline || !is_push(entry_of(n)))
+                        stop_entry(entry_of(n), now + end->grace);
+        for (struct list_node *n = h->superseded.first; n; n = n->next)
+                pipeline_stop(entry_of(n)->pipeline, now + linger + end->grace);
         loop_arm(h->loop, &h->lingered, linger ? linger_end(h) : USEC_NEVER);
+        loop_ready(h->loop, &h->rested);
         wake_observer(h);
+}
+
+static bool all_are(const struct list *entries, bool (*are)(const struct pipeline *))
+{
+        for (struct list_node *n = entries->first; n; n = n->next)
+                if (entry_of(n)->pipeline && !are(entry_of(n)->pipeline))
+                        return false;
+        return true;
 }
 
 bool host_stopped(const struct host *h)
 {
-        for (const struct entry *e = h->first; e; e = e->next)
-                if (e->pipeline && !pipeline_stopped(e->pipeline))
-                        return false;
-        return true;
+        return all_are(&h->entries, pipeline_stopped) && all_are(&h->superseded, pipeline_stopped);
 }
+
+bool host_ended(const struct host *h) { return host_stopped(h) && h->answered; }
 
 bool host_drained(const struct host *h)
 {
-        for (const struct entry *e = h->first; e; e = e->next)
-                if (e->pipeline && !pipeline_drained(e->pipeline))
-                        return false;
-        return true;
+        return all_are(&h->entries, pipeline_drained) && all_are(&h->superseded, pipeline_drained);
 }
 
 void host_each(const struct host *h, void (*each)(void *cookie, const struct host_entry *), void *cookie)
 {
-        for (const struct entry *e = h->first; e; e = e->next) {
+        for (struct list_node *n = h->entries.first; n; n = n->next) {
+                const struct entry *e = entry_of(n);
                 struct host_entry out = { .trigger = e->trigger,
                                           .runs = e->pipeline || e->successor,
                                           .failure = e->failure };
 
                 if (e->pipeline)
                         pipeline_status(e->pipeline, &out.status);
-                else {
-                        out.status = (struct pipeline_status){ .source = SOURCE_FAILED,
-                                                               .lag = -1,
-                                                               .unsaved = -1 };
-                        (void)snprintf(out.status.source_text, sizeof(out.status.source_text), "%s",
-                                       e->failure ? e->failure : "");
-                }
+                else
+                        out.status = pipeline_unstarted(e->failure ? e->failure : "");
                 out.changes = e->changes + out.status.changes;
                 each(cookie, &out);
         }
@@ -544,8 +751,9 @@ int host_new(struct host **out, struct loop *loop, const struct host_config *con
         h->config = *config;
         if (config->listen)
                 h->listen = *config->listen;
-        h->last = &h->first;
         h->lingered.turn = on_lingered;
+        h->again.turn = start_again;
+        h->rested.turn = on_rested;
         if (http_client_new(&h->http, loop, err) < 0 ||
             cloud_client_new(&h->cloud, loop, h->http, config->clock, err) < 0 ||
             (config->kube &&
@@ -565,8 +773,10 @@ struct host *host_free(struct host *h)
         if (!h)
                 return NULL;
         assert(host_stopped(h));
-        while (h->first)
-                entry_free(h->first);
+        while (h->entries.first)
+                entry_free(entry_of(h->entries.first));
+        while (h->superseded.first)
+                entry_free(entry_of(h->superseded.first));
         (void)admin_free(h->admin);
         (void)gate_host_free(h->gates);
         (void)fetch_client_free(h->fetches);
@@ -576,6 +786,8 @@ struct host *host_free(struct host *h)
         (void)recorder_free(h->recorder);
         (void)http_client_free(h->http);
         loop_forget(h->loop, &h->lingered);
+        loop_forget(h->loop, &h->again);
+        loop_forget(h->loop, &h->rested);
         free(h);
         return NULL;
 }

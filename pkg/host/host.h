@@ -47,8 +47,10 @@ int host_new(struct host **, struct loop *, const struct host_config *, struct e
 struct host *host_free(struct host *);
 
 /* Adds a Trigger, or replaces the one of its namespace and name: that one's requests may finish by give_up_at
- * (monotonic), then the new one starts. Takes the Trigger, whatever comes. One that is suspended is known,
- * and does nothing. After a failure it is known too, with the reason, and the others run. */
+ * (monotonic), then the new one starts. Where two may run beside each other (push.h: an API) the new one
+ * serves at once, and the requests of the old one end by their own time-outs. Takes the Trigger, whatever
+ * comes. One that is suspended is known, and does nothing. After a failure it is known too, with the reason,
+ * and tried again: after a second, then ever less often, up to once a minute. The others run. */
 int host_set(struct host *, struct trigger *, const struct host_options *, usec give_up_at,
              struct error *) MUST_CHECK;
 /* One that can't be run here, and why: known, and shown as failed. Takes the Trigger. One of its name that
@@ -56,6 +58,8 @@ int host_set(struct host *, struct trigger *, const struct host_options *, usec 
 int host_refuse(struct host *, struct trigger *, const char *why, struct error *) MUST_CHECK;
 /* One that is unknown is fine. */
 void host_remove(struct host *, const char *namespace_, const char *name, usec give_up_at);
+/* It could not be started. */
+bool host_failed(const struct host *, const char *namespace_, const char *name);
 const struct trigger *host_find(const struct host *, const char *namespace_, const char *name);
 
 /* Reading stops at once. Those that are reached by requests go on while others may still know our address:
@@ -66,6 +70,8 @@ struct host_end {
 };
 void host_stop(struct host *, const struct host_end *);
 bool host_stopped(const struct host *); /* nothing runs any more */
+/* And after host_stop, who called has the whole answer, or the grace is over. */
+bool host_ended(const struct host *);
 bool host_drained(const struct host *); /* what runs has read and settled all that there is */
 /* In the order in which they were set first. */
 void host_each(const struct host *, void (*)(void *cookie, const struct host_entry *), void *cookie);

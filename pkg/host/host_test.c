@@ -66,6 +66,7 @@ struct toy_spec {
         const char *reason, *format;
         unsigned times;
         uint64_t lost;
+        unsigned *refusals; /* so often it can't be opened; NULL: it can */
 };
 
 static size_t toy_poll(struct source *source, struct pull_event *events, size_t max, usec now UNUSED)
@@ -103,11 +104,14 @@ static struct source *toy_free(struct source *source)
         return NULL;
 }
 
-static int toy_open(struct source **out, const void *spec, const struct services *services,
-                    struct error *err UNUSED)
+static int toy_open(struct source **out, const void *spec, const struct services *services, struct error *err)
 {
-        struct toy *t = calloc(1, sizeof(*t));
+        const struct toy_spec *of = spec;
+        struct toy *t;
 
+        if (of->refusals && *of->refusals && (*of->refusals)--)
+                return error_set(err, ERROR_INVALID, "not yet");
+        t = calloc(1, sizeof(*t));
         assert_non_null(t);
         t->services = services;
         t->spec = spec;
@@ -184,17 +188,23 @@ static int end(void **state UNUSED)
         return 0;
 }
 
-static void set(const char *namespace_, const char *name, const struct toy_spec *spec)
+static int try_set(const char *namespace_, const char *name, const struct toy_spec *spec, struct error *err)
 {
         BUF_AT_END struct buf text = BUF_INIT(4096);
         struct host_options options = { .sink = "http://127.0.0.1:9/", .kind = &toy, .source_spec = spec };
-        struct error err;
 
         buf_printf(&text,
                    "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: %s, namespace: %s, uid: "
                    "uid-of-%s}\nspec:\n  source: {timer: {schedule: 1h}}\n  sink: {uri: 'http://f/'}\n",
                    name, namespace_, name);
-        if (host_set(b.host, decode_trigger(buf_view(&text)), &options, 0, &err) < 0)
+        return host_set(b.host, decode_trigger(buf_view(&text)), &options, 0, err);
+}
+
+static void set(const char *namespace_, const char *name, const struct toy_spec *spec)
+{
+        struct error err;
+
+        if (try_set(namespace_, name, spec, &err) < 0)
                 fail_msg("%s", err.text);
 }
 
@@ -265,8 +275,8 @@ static void check_count(void *cookie, const struct host_entry *e)
 
 static void what_befalls_a_source_is_told_of_its_trigger(void **state UNUSED)
 {
-        static const struct toy_spec orders = { "RecordsExpired", "offsets 1 to 11, part", 1, 11 },
-                                     bills = { "Unheard", "something", 1, 0 };
+        static const struct toy_spec orders = { "RecordsExpired", "offsets 1 to 11, part", 1, 11, NULL },
+                                     bills = { "Unheard", "something", 1, 0, NULL };
         unsigned n = 0;
 
         b.wanted = 2;
@@ -288,7 +298,7 @@ static void what_befalls_a_source_is_told_of_its_trigger(void **state UNUSED)
 
 static void a_reason_that_comes_again_and_again_writes_few_events(void **state UNUSED)
 {
-        static const struct toy_spec often = { "PartitionAdded", "partition", 5000, 0 };
+        static const struct toy_spec often = { "PartitionAdded", "partition", 5000, 0, NULL };
 
         b.wanted = 11; /* ten of their own, and one for all others */
         set("shop", "orders", &often);
@@ -298,11 +308,70 @@ static void a_reason_that_comes_again_and_again_writes_few_events(void **state U
         assert_string_equal(member(b.events[10], "note"), "(combined from similar events): partition 10");
 }
 
+static void check_failed(void *cookie, const struct host_entry *e)
+{
+        uint64_t *changes = cookie;
+
+        assert_false(e->runs);
+        assert_string_equal(e->failure, "start shop/orders: not yet");
+        assert_string_equal(e->status.source_text, e->failure);
+        assert_int_equal(e->status.source, SOURCE_FAILED);
+        *changes = e->changes;
+}
+
+static void check_started(void *cookie, const struct host_entry *e)
+{
+        assert_true(e->runs);
+        assert_null(e->failure);
+        assert_true(e->changes > *(const uint64_t *)cookie);
+}
+
+static void one_that_fails_to_start_is_tried_again(void **state UNUSED)
+{
+        unsigned refusals = 2;
+        const struct toy_spec late = { "Unheard", "something", 1, 0, &refusals };
+        usec begun = clock_monotonic(&system_clock), took;
+        struct error err;
+        uint64_t changes;
+
+        assert_int_equal(try_set("shop", "orders", &late, &err), -1);
+        assert_true(host_failed(b.host, "shop", "orders"));
+        assert_non_null(host_find(b.host, "shop", "orders"));
+        host_each(b.host, check_failed, &changes);
+        b.wanted = 1;
+        run();
+        took = clock_monotonic(&system_clock) - begun;
+        if (took < 3 * USEC_SEC) /* one second, then two */
+                fail_msg("it was tried too soon, after %lld us", (long long)took);
+        assert_int_equal(refusals, 0);
+        assert_false(host_failed(b.host, "shop", "orders"));
+        host_each(b.host, check_started, &changes);
+        assert_non_null(strstr(logged(),
+                               "msg=\"a Trigger that could not be started runs now\" namespace=shop "
+                               "trigger=orders"));
+}
+
+static void one_that_failed_is_tried_at_once_when_it_is_set_again(void **state UNUSED)
+{
+        unsigned refusals = 1;
+        const struct toy_spec late = { "Unheard", "something", 1, 0, &refusals };
+        struct error err;
+
+        assert_int_equal(try_set("shop", "orders", &late, &err), -1);
+        assert_int_equal(try_set("shop", "orders", &late, &err), 0);
+        assert_false(host_failed(b.host, "shop", "orders"));
+        host_remove(b.host, "shop", "orders", 0);
+        assert_null(host_find(b.host, "shop", "orders"));
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(what_befalls_a_source_is_told_of_its_trigger, begin, end),
                 cmocka_unit_test_setup_teardown(a_reason_that_comes_again_and_again_writes_few_events, begin,
+                                                end),
+                cmocka_unit_test_setup_teardown(one_that_fails_to_start_is_tried_again, begin, end),
+                cmocka_unit_test_setup_teardown(one_that_failed_is_tried_at_once_when_it_is_set_again, begin,
                                                 end),
         };
 

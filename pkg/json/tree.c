@@ -6,7 +6,7 @@
 
 /* Each value but the first stands behind a comma or as the first of what was opened. What is no JSON is not
  * found here: the parser builds no more of it than what was counted up to there. */
-static bool few_values(struct str text, size_t most)
+bool json_few_values(struct str text, size_t most)
 {
         struct scan s;
         struct str ignored;
@@ -28,7 +28,7 @@ static bool few_values(struct str text, size_t most)
 
 json_t *json_tree(struct str text, size_t flags, size_t most, json_error_t *at)
 {
-        if (few_values(text, most))
+        if (json_few_values(text, most))
                 return json_loadb(text.p ? text.p : "", text.n, flags, at);
         if (at) {
                 *at = (json_error_t){ .line = -1, .column = -1 };

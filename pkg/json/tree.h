@@ -13,3 +13,5 @@ enum { JSON_VALUES_MOST = 16384 };
 /* flags and at as json_loadb has them. NULL: it is no JSON, or holds more than so many values, members of
  * objects and items of arrays all counted. */
 json_t *json_tree(struct str text, size_t flags, size_t most, json_error_t *at) MUST_CHECK;
+/* Does it hold no more than so many? Told before anything is built, so of what is no JSON, too. */
+bool json_few_values(struct str text, size_t most);

@@ -133,13 +133,13 @@ static bool replace(char **to, const char *from)
 /* "NAME 2"; the count, -1: nobody waits, or it can't be read. mine: it is our own mark. */
 static int64_t waits_with(const struct slots *s, const struct slot *t, bool *mine)
 {
-        const char *mark = text(t->waits), *space = strrchr(mark, ' ');
+        const char *space = t->waits ? strrchr(t->waits, ' ') : NULL;
         int64_t n;
 
         *mine = false;
         if (!space || !str_to_int64(str_of(space + 1), &n) || n < 0)
                 return -1;
-        *mine = str_equal((struct str){ mark, (size_t)(space - mark) }, str_of(s->me));
+        *mine = str_equal((struct str){ t->waits, (size_t)(space - t->waits) }, str_of(s->me));
         return n;
 }
 

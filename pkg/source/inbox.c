@@ -167,6 +167,7 @@ static void leave_lane(struct inbox *b, struct inbox_place *p)
         list_remove(&p->node);
         first = place_of(lane->places.first);
         if (!first) {
+                assert(b->lanes);
                 HASH_DEL(b->lanes, lane);
                 free(lane);
         } else if (was_first && first->item->state == INBOX_WAITING)

@@ -106,6 +106,7 @@ void page_number(struct page *p, uint32_t track, uint64_t position, usec now)
 /* ---- filling ------------------------------------------------------------ */
 
 bool page_failed(const struct page *p) { return p->no_memory || p->too_large; }
+void page_no_memory(struct page *p) { p->no_memory = true; }
 
 char *page_bytes(struct page *p, size_t n) { return arena_take(p, &p->body, n, 1); }
 

@@ -635,8 +635,8 @@ static int stand_in(struct poller *p, void *own, uint32_t *track, struct error *
         return -1;
 }
 
-int64_t poller_answer(struct poller *p, const struct poller_ops *ops, enum reader_job_kind kind, void *own,
-                      struct str body, struct error *err)
+static int64_t one_answer(struct poller *p, const struct poller_ops *ops, enum reader_job_kind kind,
+                          void *own, struct str body, void (*each)(const struct record *), struct error *err)
 {
         struct remember remember = { 0 };
         struct reader_stats stats = { 0 };
@@ -661,9 +661,23 @@ int64_t poller_answer(struct poller *p, const struct poller_ops *ops, enum reade
         (void)sum;
         if (step != POLLER_FAILED && page_failed(job.page))
                 step = (enum poller_step)error_set(err, ERROR_PROTOCOL, "the page has failed");
+        for (const struct lent *l = each && step != POLLER_FAILED ? job.page->first : NULL; l; l = l->next)
+                each(&l->record);
         n = step == POLLER_FAILED ? -1 : (int64_t)job.page->n;
         page_reject(job.page);
         buf_done(&p->mark);
         p->reader = reader_free(p->reader);
         return n;
+}
+
+int64_t poller_answer(struct poller *p, const struct poller_ops *ops, enum reader_job_kind kind, void *own,
+                      struct str body, struct error *err)
+{
+        return one_answer(p, ops, kind, own, body, NULL, err);
+}
+
+int64_t poller_records(struct poller *p, const struct poller_ops *ops, void *own, struct str body,
+                       void (*each)(const struct record *), struct error *err)
+{
+        return one_answer(p, ops, READER_FETCH, own, body, each, err);
 }

@@ -129,3 +129,6 @@ extern const struct pull_ops poller_pull_at_once;
  * read. p: zeroed, or with what answered needs. How many records it had; negative: it failed. */
 int64_t poller_answer(struct poller *, const struct poller_ops *, enum reader_job_kind, void *own,
                       struct str body, struct error *);
+/* The same of records; each is shown, where none has failed. */
+int64_t poller_records(struct poller *, const struct poller_ops *, void *own, struct str body,
+                       void (*each)(const struct record *), struct error *);

@@ -42,6 +42,7 @@ enum push_refusal {
         PUSH_NO_PATH,       /* no Trigger has its path */
         PUSH_GUARDED_PATH,  /* written with other slashes it is the path of who lets in only some */
         PUSH_STOPPING,      /* the worker ends */
+        PUSH_OVERLOADED,    /* too many connections, or bytes in memory */
         PUSH_NO_MEMORY,
 };
 struct push_refused {
@@ -109,6 +110,10 @@ struct push_event {
 };
 
 struct push_ops {
+        /* What it keeps of its calls is its own, so that two of a Trigger may run beside each other: one that
+         * changed serves at once, while its predecessor only finishes what it has. Otherwise the successor
+         * waits for the end of that. */
+        bool side_by_side;
         /* Is the request this Trigger's, its path in the normal form (base/uri.h)? 0: no; otherwise the
          * highest number of all Triggers wins. */
         unsigned (*route)(struct source *, const struct push_request *, struct str path);
@@ -133,6 +138,9 @@ struct push_ops {
         /* How that begins, up to what a request may vary; true: it is all of it, and what lies below is not
          * the Trigger's. Optional: it is path. */
         bool (*literal)(const struct trigger *, struct buf *);
+        /* Each method and path by which it is reached, a line each: two Triggers that have one in common
+         * would take the same requests. Optional: nobody else can have its path. */
+        void (*ways)(const struct trigger *, struct buf *);
         void (*counts)(const struct source *, struct push_counts *); /* optional: it counts nothing */
         size_t (*poll)(struct source *, struct push_event *, size_t max, usec now);
         usec (*deadline)(const struct source *); /* poll again then; USEC_NEVER */

@@ -32,6 +32,7 @@ enum track_state {
 struct track {
         struct list_node ready, talking; /* it may have a job, or an event */
         struct list_node waiting;        /* for its turn, or for a pause to end */
+        struct list_node timed;          /* all that it had is done, in time */
         struct heap_node due;
         UT_hash_handle hh; /* by name */
         char *name;
@@ -75,9 +76,12 @@ struct track {
         struct buf reached;      /* that of the page before, once all of it was done */
         bool fresh;              /* the mark moved without a record */
         struct remember remember;
+        uint32_t took_n; /* records, since nothing was left to be done, and when the first came */
+        usec took_from;
         int64_t credit, credit_bytes;
         int64_t behind;
-        bool failing, final, standby, open; /* counted in the reader; open: it may be read */
+        /* counted in the reader; open: it may be read; holds: records that are not saved */
+        bool failing, final, standby, open, holds;
 };
 
 struct befallen {
@@ -90,7 +94,7 @@ struct befallen {
 struct reader {
         struct reader_config config;
         struct random random;
-        struct list ready, talking; /* tracks */
+        struct list ready, talking, timed; /* tracks */
         /* those that wait for their turn or for a pause to end; shared: when the next one may; its pause */
         struct list waiting;
         bool fetching;
@@ -99,7 +103,9 @@ struct reader {
         struct track **slots; /* by number; NULL: free */
         uint32_t *free_slots, free_n, slots_n, slots_cap;
         struct track *names;
-        uint32_t failing, final, standby, open;
+        uint32_t failing, final, standby, open, holds;
+        uint32_t records; /* what one FETCH asks for; 0: it does not matter */
+        bool careful;     /* one at a time */
         bool stopping, closed, reached, had_tracks;
         struct error trouble; /* kind ERROR_NONE: none */
         enum source_state told_state;
@@ -174,6 +180,11 @@ int reader_new(struct reader **out, const struct reader_config *config, uint64_t
         r->config.backoff_min = MAX_OF(config->backoff_min, USEC_MSEC);
         r->config.backoff_max = MAX_OF(config->backoff_max, r->config.backoff_min);
         r->config.leave_timeout = config->leave_timeout ? config->leave_timeout : 5 * USEC_SEC;
+        if (config->records_most) {
+                r->records = MIN_OF(MAX_OF(config->records_together, 1u), config->records_most);
+                r->config.records_together = r->records;
+                r->careful = true;
+        }
         random_init(&r->random, seed);
         r->told_state = SOURCE_STATE_MAX;
         *out = r;
@@ -411,7 +422,7 @@ static struct befallen *befallen(struct reader *r, const char *reason, uint32_t 
         for (uint32_t i = 0; i < r->befallen_n; i++) {
                 struct befallen *at = &r->befallen[i];
 
-                if (strcmp(at->reason, reason) != 0)
+                if (!string_equal(at->reason, reason))
                         continue;
                 if (at->track == track)
                         return at;
@@ -424,14 +435,26 @@ static struct befallen *befallen(struct reader *r, const char *reason, uint32_t 
         return same;
 }
 
-PRINTF(3, 0)
-static void befall(struct befallen *at, uint64_t lost, const char *format, va_list args)
+PRINTF(4, 0)
+static void befall(struct befallen *at, uint64_t lost, uint64_t times, const char *format, va_list args)
 {
         if (!at)
                 return;
         at->lost += lost;
-        if (at->times++ == 0)
+        if (at->times == 0)
                 (void)vsnprintf(at->text, sizeof(at->text), format, args);
+        at->times += times;
+}
+
+/* So many times at once. */
+PRINTF(4, 5)
+static void warn_of(struct reader *r, uint64_t times, const char *reason, const char *format, ...)
+{
+        va_list args;
+
+        va_start(args, format);
+        befall(befallen(r, reason, 0), 0, times, format, args);
+        va_end(args);
 }
 
 void reader_warn(struct reader *r, const char *reason, const char *format, ...)
@@ -439,7 +462,7 @@ void reader_warn(struct reader *r, const char *reason, const char *format, ...)
         va_list args;
 
         va_start(args, format);
-        befall(befallen(r, reason, 0), 0, format, args);
+        befall(befallen(r, reason, 0), 0, 1, format, args);
         va_end(args);
 }
 
@@ -449,7 +472,7 @@ void reader_gone(struct reader *r, uint32_t track, uint64_t records, const char 
         va_list args;
 
         va_start(args, format);
-        befall(befallen(r, reason, track), records, format, args);
+        befall(befallen(r, reason, track), records, 1, format, args);
         va_end(args);
 }
 
@@ -503,6 +526,60 @@ int64_t reader_unsaved(const struct reader *r)
 bool reader_drained(const struct reader *r) { return r->had_tracks && r->stats.tracks == 0; }
 
 void reader_stats(const struct reader *r, struct reader_stats *out) { *out = r->stats; }
+
+/* Whoever waits for a turn looks again. */
+static void wake_waiting(struct reader *r)
+{
+        for (struct list_node *n; (n = r->waiting.first);) {
+                list_remove(n);
+                stir(r, CONTAINER_OF(n, struct track, waiting));
+        }
+}
+
+/* ---- how much is asked for ---------------------------------------------- */
+
+static bool all_done(const struct track *t) { return t->committed == t->next; }
+
+static void hold(struct reader *r, struct track *t, bool holds)
+{
+        count(&r->holds, &t->holds, holds);
+        if (r->careful && !r->holds)
+                wake_waiting(r);
+}
+
+/* All that the track had is done: what would be done twice as fast as there is time for may be asked for. */
+static void learn(struct reader *r, struct track *t, usec now)
+{
+        const struct reader_config *c = &r->config;
+        usec took = MAX_OF(now - t->took_from, (usec)1), half = (c->lease - c->attempt) / 2;
+        uint64_t fits = (uint64_t)t->took_n * (uint64_t)half / (uint64_t)took;
+
+        list_remove(&t->timed);
+        t->took_n = 0;
+        fits = MIN_OF(fits, (uint64_t)r->records + c->records_together);
+        fits = MIN_OF(fits, (uint64_t)c->records_most);
+        r->records = MAX_OF((uint32_t)fits, c->records_together);
+        if (!r->careful)
+                return;
+        r->careful = false;
+        wake_waiting(r);
+}
+
+/* In the order in which they were done. */
+static void learn_all(struct reader *r, usec now)
+{
+        while (r->timed.first)
+                learn(r, CONTAINER_OF(r->timed.first, struct track, timed), now);
+}
+
+/* What is let go was taken in vain, and the peer may count how often: nothing more is taken than is tried. */
+static void be_careful(struct reader *r)
+{
+        if (!r->records)
+                return;
+        r->records = 1;
+        r->careful = true;
+}
 
 /* ---- letting go --------------------------------------------------------- */
 
@@ -573,15 +650,6 @@ void reader_stop(struct reader *r)
                         withdraw(r, r->slots[i], USEC_NEVER);
 }
 
-/* Whoever waits for a turn looks again. */
-static void wake_waiting(struct reader *r)
-{
-        for (struct list_node *n; (n = r->waiting.first);) {
-                list_remove(n);
-                stir(r, CONTAINER_OF(n, struct track, waiting));
-        }
-}
-
 void reader_hurry(struct reader *r, uint32_t track)
 {
         struct track *t = find(r, track);
@@ -603,10 +671,12 @@ static void track_remove(struct reader *r, struct track *t)
         list_remove(&t->ready);
         list_remove(&t->talking);
         list_remove(&t->waiting);
+        list_remove(&t->timed);
         t->front_failures = t->save_failures = 0;
         track_well(r, t);
         stand_by_over(r, t);
         count(&r->open, &t->open, false);
+        hold(r, t, false);
         HASH_DEL(r->names, t);
         r->slots[t->id] = NULL;
         r->free_slots[r->free_n++] = t->id;
@@ -621,8 +691,6 @@ static usec lease_end(const struct reader *r, const struct track *t)
 {
         return r->config.lease && t->unsaved ? t->unsaved->page->since + r->config.lease : USEC_NEVER;
 }
-
-static bool all_done(const struct track *t) { return t->committed == t->next; }
 
 /* Below it everything may be saved. */
 static uint64_t save_point(const struct track *t) { return all_done(t) ? t->next : t->reach; }
@@ -741,6 +809,7 @@ static void save_done(struct reader *r, struct track *t)
                 if (t->unsaved->seen)
                         remember_saved(&t->remember);
         free_front(t);
+        hold(r, t, t->saved < t->next);
         t->save_failures = 0;
         track_well(r, t);
 }
@@ -758,10 +827,15 @@ static bool front_wanted(const struct reader *r, const struct track *t)
         return !t->busy && (t->state <= TRACK_LOAD || fetch_wanted(r, t));
 }
 
-/* Another one has the turn. */
+/* Another one has the turn, or records that are to be tried first. */
 static bool fetch_waits(const struct reader *r, const struct track *t)
 {
-        return t->state == TRACK_OPEN && r->config.shared && r->fetching;
+        return t->state == TRACK_OPEN && ((r->config.shared && r->fetching) || (r->careful && r->holds));
+}
+
+static uint32_t records_wanted(const struct reader *r, const struct track *t)
+{
+        return (uint32_t)MIN_OF(t->credit, (int64_t)(r->records ? r->records : UINT32_MAX));
 }
 
 static usec front_when(const struct reader *r, const struct track *t)
@@ -791,7 +865,7 @@ static bool front_next(struct reader *r, struct track *t, usec now, struct reade
                         return false;
                 }
                 *job = (struct reader_job){ .kind = READER_FETCH,
-                                            .records = (uint32_t)MIN_OF(t->credit, (int64_t)UINT32_MAX),
+                                            .records = records_wanted(r, t),
                                             .bytes = r->config.page_bytes,
                                             .mark = text_of(&t->resume),
                                             .page = t->filling };
@@ -802,6 +876,18 @@ static bool front_next(struct reader *r, struct track *t, usec now, struct reade
         return true;
 }
 
+static void tell_let_go(struct reader *r, const struct track *t)
+{
+        uint64_t n = t->next - t->committed;
+
+        if (r->config.let_go_reason && n)
+                warn_of(r, n, r->config.let_go_reason,
+                        "records are no longer ours before the function, or a dead letter, took them, so "
+                        "that "
+                        "they come again: %llu",
+                        (unsigned long long)n);
+}
+
 /* Everything that it let go of comes again. */
 static void begin_again(struct reader *r, struct track *t, usec now)
 {
@@ -810,10 +896,13 @@ static void begin_again(struct reader *r, struct track *t, usec now)
                 return;
         }
         r->stats.let_go += t->next - t->saved;
+        tell_let_go(r, t);
         pages_free(r, t);
         t->saved = t->committed = t->reach = t->lent = t->next;
         t->again = t->ended = t->fresh = false;
         t->leave_by = t->again_at = 0;
+        t->took_n = 0;
+        hold(r, t, false);
         if (!t->front_failures) /* the pause after an empty page is no pause for the rest */
                 t->front_at = 0;
         enter(r, t, first_state(r));
@@ -893,6 +982,7 @@ bool reader_next(struct reader *r, usec now, struct reader_job *job)
 {
         struct heap_node *first;
 
+        learn_all(r, now);
         while ((first = heap_first(&r->timers)) && first->at <= now) {
                 heap_remove(&r->timers, first);
                 stir(r, CONTAINER_OF(first, struct track, due));
@@ -997,7 +1087,14 @@ static void page_append(struct reader *r, struct track *t, struct page *p, usec 
                 t->walk = p->first;
         if (!t->unsaved)
                 t->unsaved = p->first;
+        learn_all(r, now);
+        if (all_done(t)) {
+                t->took_n = 0;
+                t->took_from = now;
+        }
+        t->took_n += p->n;
         t->next += p->n;
+        hold(r, t, true);
         r->stats.unread += p->n;
         r->stats.records += p->n;
         talk(r, t);
@@ -1182,6 +1279,8 @@ static size_t track_events(struct reader *r, struct track *t, struct pull_event 
         }
         if (t->tell) {
                 t->tell = false;
+                if (t->again && !all_done(t))
+                        be_careful(r);
                 events[n++] = (struct pull_event){ .kind = t->lost ? PULL_LOST : PULL_REVOKING,
                                                    .track = t->id,
                                                    .give_up_at = t->give_up_at };
@@ -1200,6 +1299,7 @@ size_t reader_poll(struct reader *r, struct pull_event *events, size_t max, usec
 {
         size_t n = 0;
 
+        learn_all(r, now);
         if (n < max && state_changed(r) && !r->closed)
                 say_state(r, &events[n++]);
         while (n < max && r->talking.first) {
@@ -1271,6 +1371,8 @@ void reader_commit(struct reader *r, uint32_t track, uint64_t next)
                         t->reach_mark = l->mark;
                 }
         }
+        if (r->records && t->took_n && all_done(t) && !t->withdrawn && (t->state == TRACK_OPEN || t->tell))
+                list_once(&r->timed, &t->timed);
         stir(r, t);
 }
 

@@ -52,6 +52,13 @@ struct reader_config {
          * acknowledged: the track lets go of all it has, and begins again. attempt: how long before that it
          * stops to send, since the answer would come too late. 0: no lease */
         usec lease, attempt;
+        /* With a lease, and shared: one FETCH asks for no more than can be done within it. It begins with
+         * what goes in one request, asks for so many more after each page that was done in less than half of
+         * the time, up to records_most, and for fewer after one that took longer. Once records were let go,
+         * one FETCH asks for one, while no track has any, until a page was done in time. 0: for all there is
+         * credit for */
+        uint32_t records_together, records_most;
+        const char *let_go_reason; /* under which records that are let go are told; NULL: they are not */
         /* Of so many records below the mark the ids are saved with it, so that overlapping queries and a
          * restart repeat none of them. 0: none. As many as fit into READER_STATE_MOST. */
         uint32_t remember;
@@ -134,6 +141,8 @@ char *page_bytes(struct page *, size_t) MUST_CHECK;
 /* Room for what origin points to, and only that: until the record is released. Aligned for any type. */
 void *page_keep(struct page *, size_t) MUST_CHECK;
 bool page_failed(const struct page *);
+/* There was none for what a record is made of, either: the page has failed. */
+void page_no_memory(struct page *);
 
 /* ---- what a source tells ------------------------------------------------ */
 

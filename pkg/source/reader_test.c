@@ -716,6 +716,68 @@ static void test_ten_thousand_tracks(void **state)
         assert_true(poll() & 1u << PULL_CLOSED);
 }
 
+/* ---- how much is asked for ---------------------------------------------- */
+
+/* A page of what is asked for, which takes so long for each record. */
+static uint32_t page_done_in(uint32_t track, usec each)
+{
+        struct reader_job job = expect_job(READER_FETCH);
+        uint32_t asked = job.records;
+
+        fetch(&job, (int)asked);
+        (void)poll();
+        now += (usec)asked * each;
+        for (uint32_t i = 0; i < asked; i++)
+                release(lent_n - asked + i);
+        reader_commit(reader, track, lent_n + 1);
+        reader_credit(reader, track, asked, 1 << 16);
+        job = expect_job(READER_SAVE);
+        reader_done(reader, &job, STR(""), now);
+        return asked;
+}
+
+static void test_no_more_is_asked_for_than_there_is_time_for(void **state)
+{
+        struct reader_job job;
+        struct notice notice;
+        uint32_t track;
+
+        (void)state;
+        config = (struct reader_config){ .shared = true,
+                                         .marks_most = 10,
+                                         .unsaved_most = 1,
+                                         .lease = 28 * USEC_SEC,
+                                         .attempt = 8 * USEC_SEC,
+                                         .records_most = 4,
+                                         .let_go_reason = "LetGo" };
+        begin();
+        track = opened("a");
+        assert_int_equal(page_done_in(track, USEC_SEC), 1);
+        assert_int_equal(page_done_in(track, USEC_SEC), 2);
+        assert_int_equal(page_done_in(track, USEC_SEC), 3);
+        assert_int_equal(page_done_in(track, USEC_SEC), 4);
+        assert_int_equal(page_done_in(track, 4 * USEC_SEC), 4); /* 16 of 20 s: half of that would do */
+        assert_int_equal(page_done_in(track, 4 * USEC_SEC), 2);
+        assert_int_equal(page_done_in(track, USEC_SEC), 2);
+        job = expect_job(READER_FETCH);
+        assert_int_equal(job.records, 3);
+        fetch(&job, 3);
+        (void)poll();
+        now += 20 * USEC_SEC;
+        expect_none();
+        assert_true(poll() & 1u << PULL_REVOKING);
+        for (size_t i = lent_n - 3; i < lent_n; i++)
+                release(i);
+        reader_revoked(reader, track);
+        expect_none();
+        assert_true(reader_warned(reader, &notice));
+        assert_string_equal(notice.reason, "LetGo");
+        assert_int_equal(notice.times, 3);
+        assert_true(poll() & 1u << PULL_ASSIGNED);
+        reader_credit(reader, track, 10, 1 << 20);
+        assert_int_equal(expect_job(READER_FETCH).records, 1);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -729,6 +791,8 @@ int main(void)
                                                 teardown),
                 cmocka_unit_test_setup_teardown(test_a_peer_that_asks_for_a_pause_gets_it, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_ids_come_back_with_the_state, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_no_more_is_asked_for_than_there_is_time_for, setup,
+                                                teardown),
                 cmocka_unit_test_setup_teardown(test_a_damaged_state_is_an_error, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_the_state_stays_below_its_bound, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_an_ended_track_is_drained_and_saved, setup, teardown),

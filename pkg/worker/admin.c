@@ -5,10 +5,27 @@
 
 struct admin {
         struct http_server *server;
-        struct pipeline **pipelines;
-        size_t n;
+        struct list entries;
         bool draining;
 };
+
+static const struct admin_entry *entry_of(const struct list_node *n)
+{
+        return LIST_ITEM((struct list_node *)n, struct admin_entry, node);
+}
+
+static const struct trigger *trigger_of(const struct admin_entry *e)
+{
+        return e->pipeline ? pipeline_trigger(e->pipeline) : e->trigger;
+}
+
+static void status_of(const struct admin_entry *e, struct pipeline_status *out)
+{
+        if (e->pipeline)
+                pipeline_status(e->pipeline, out);
+        else
+                *out = pipeline_unstarted(e->failure);
+}
 
 static const struct str TEXT = { "text/plain; charset=utf-8", 25 };
 
@@ -30,10 +47,9 @@ static const char *not_connected(const struct pipeline_status *s)
 
 /* Why it is not ready; NULL: it is. What is reached by requests listens, connected or not: a subscription is
  * confirmed that way. */
-static const char *not_ready(const struct pipeline *p, const struct pipeline_status *s)
+static const char *not_ready(const struct trigger *t, const struct pipeline_status *s)
 {
-        return s->source != SOURCE_FAILED && trigger_source(pipeline_trigger(p))->push ? NULL
-                                                                                       : not_connected(s);
+        return s->source != SOURCE_FAILED && trigger_source(t)->push ? NULL : not_connected(s);
 }
 
 static void ready(struct admin *a, struct http_call *call)
@@ -42,13 +58,13 @@ static void ready(struct admin *a, struct http_call *call)
 
         if (a->draining)
                 buf_text(&why, "draining\n");
-        for (size_t i = 0; i < a->n; i++) {
+        for (const struct list_node *n = a->entries.first; n; n = n->next) {
+                const struct trigger *t = trigger_of(entry_of(n));
                 struct pipeline_status s;
-                const struct trigger *t = pipeline_trigger(a->pipelines[i]);
                 const char *state;
 
-                pipeline_status(a->pipelines[i], &s);
-                state = not_ready(a->pipelines[i], &s);
+                status_of(entry_of(n), &s);
+                state = not_ready(t, &s);
                 if (state)
                         buf_printf(&why, s.source_text[0] ? "%s/%s: %s: %s\n" : "%s/%s: %s%s\n",
                                    t->namespace_, t->name, state, s.source_text);
@@ -145,10 +161,10 @@ static void metric_labels(struct buf *b, const char *name, const struct trigger 
 /* A pipeline is asked once, whatever there is to show of it. */
 static struct pipeline_status *ask_all(const struct admin *a)
 {
-        struct pipeline_status *all = calloc(MAX_OF(a->n, (size_t)1), sizeof(*all));
+        struct pipeline_status *all = calloc(MAX_OF(a->entries.n, (size_t)1), sizeof(*all)), *out = all;
 
-        for (size_t i = 0; all && i < a->n; i++)
-                pipeline_status(a->pipelines[i], &all[i]);
+        for (const struct list_node *n = a->entries.first; all && n; n = n->next)
+                status_of(entry_of(n), out++);
         return all;
 }
 
@@ -167,13 +183,13 @@ static void show_warnings(const struct admin *a, const struct pipeline_status *a
                    lost ? "Records that were gone at the source before they could be delivered, by reason."
                         : "What befell the source, by reason.",
                    name);
-        for (size_t i = 0; i < a->n; i++) {
-                const struct warning_count *list = all[i].warnings.list;
+        for (const struct list_node *n = a->entries.first; n; n = n->next, all++) {
+                const struct warning_count *list = all->warnings.list;
 
                 for (size_t k = 0; k < WARNING_REASONS_MOST; k++) {
                         if (!list[k].reason || (lost && !list[k].loses))
                                 continue;
-                        metric_labels(out, name, pipeline_trigger(a->pipelines[i]));
+                        metric_labels(out, name, trigger_of(entry_of(n)));
                         buf_printf(out, ",reason=\"%s\"} %llu\n", list[k].reason,
                                    (unsigned long long)(lost ? list[k].lost : list[k].times));
                 }
@@ -190,11 +206,13 @@ static void show_metrics(struct admin *a, struct http_call *call)
                 return;
         }
         for (size_t m = 0; m < COUNT_OF(metrics); m++) {
+                const struct pipeline_status *s = all;
+
                 buf_printf(&out, "# HELP %s %s\n# TYPE %s %s\n", metrics[m].name, metrics[m].help,
                            metrics[m].name, metrics[m].type);
-                for (size_t i = 0; i < a->n; i++) {
-                        metric_labels(&out, metrics[m].name, pipeline_trigger(a->pipelines[i]));
-                        buf_printf(&out, "} %lld\n", (long long)metrics[m].value(&all[i]));
+                for (const struct list_node *n = a->entries.first; n; n = n->next) {
+                        metric_labels(&out, metrics[m].name, trigger_of(entry_of(n)));
+                        buf_printf(&out, "} %lld\n", (long long)metrics[m].value(s++));
                 }
         }
         show_warnings(a, all, false, &out);
@@ -228,12 +246,12 @@ static void show_status(struct admin *a, struct http_call *call)
         writer_object(&w);
         writer_key(&w, STR("triggers"));
         writer_array(&w);
-        for (size_t i = 0; i < a->n; i++) {
-                const struct trigger *t = pipeline_trigger(a->pipelines[i]);
+        for (const struct list_node *n = a->entries.first; n; n = n->next) {
+                const struct trigger *t = trigger_of(entry_of(n));
                 BUF_AT_END struct buf clock = BUF_INIT(256);
                 struct pipeline_status s;
 
-                pipeline_status(a->pipelines[i], &s);
+                status_of(entry_of(n), &s);
                 writer_object(&w);
                 writer_member_text(&w, "namespace", t->namespace_);
                 writer_member_text(&w, "name", t->name);
@@ -314,30 +332,11 @@ struct admin *admin_free(struct admin *a)
         if (!a)
                 return NULL;
         (void)http_server_free(a->server);
-        free(a->pipelines);
         free(a);
         return NULL;
 }
 
-int admin_add(struct admin *a, struct pipeline *p, struct error *err)
-{
-        struct pipeline **grown = realloc(a->pipelines, (a->n + 1) * sizeof(struct pipeline *));
-
-        if (!grown)
-                return error_memory(err);
-        a->pipelines = grown;
-        a->pipelines[a->n++] = p;
-        return 0;
-}
-
-void admin_remove(struct admin *a, const struct pipeline *p)
-{
-        for (size_t i = 0; i < a->n; i++)
-                if (a->pipelines[i] == p) {
-                        a->pipelines[i] = a->pipelines[--a->n];
-                        return;
-                }
-}
-
+void admin_add(struct admin *a, struct admin_entry *e) { list_append(&a->entries, &e->node); }
+void admin_remove(struct admin_entry *e) { list_remove(&e->node); }
 void admin_drain(struct admin *a) { a->draining = true; }
 uint16_t admin_port(const struct admin *a) { return http_server_port(a->server); }

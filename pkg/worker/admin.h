@@ -1,15 +1,23 @@
 /* The admin port of a worker: /livez, /readyz, /metrics (Prometheus text), /status (JSON). Loop's thread. */
 #pragma once
 
+#include "base/list.h"
 #include "http/server/server.h"
 #include "worker/pipeline.h"
 
 struct admin;
 
-/* Pipelines are borrowed and may be added while it serves. */
+/* What is shown of a Trigger. Its owner's; borrowed, with all that it names, until it is removed. */
+struct admin_entry {
+        struct list_node node;
+        const struct pipeline *pipeline; /* NULL: it could not be started */
+        const struct trigger *trigger;   /* without a pipeline, as the next */
+        const char *failure;             /* why it could not */
+};
+
 int admin_new(struct admin **, struct loop *, const char *address, struct error *) MUST_CHECK;
-struct admin *admin_free(struct admin *); /* NULL is fine */
-int admin_add(struct admin *, struct pipeline *, struct error *) MUST_CHECK;
-void admin_remove(struct admin *, const struct pipeline *);
-void admin_drain(struct admin *); /* readiness off; requests are still answered */
+struct admin *admin_free(struct admin *);             /* NULL is fine */
+void admin_add(struct admin *, struct admin_entry *); /* at any time */
+void admin_remove(struct admin_entry *);              /* one that is not there is fine */
+void admin_drain(struct admin *);                     /* readiness off; requests are still answered */
 uint16_t admin_port(const struct admin *);

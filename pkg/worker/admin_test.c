@@ -20,6 +20,7 @@ static const usec SLOW = 150 * USEC_SEC;
 struct job {
         struct trigger *trigger;
         struct pipeline *pipeline;
+        struct admin_entry shown;
 };
 struct held {
         struct http_call *call;
@@ -162,8 +163,10 @@ static void add(const char *name, const char *source)
                    name, name, source);
         j->trigger = decode_trigger(buf_view(&text));
         config.trigger = j->trigger;
-        if (pipeline_new(&j->pipeline, &config, &err) < 0 || admin_add(b.admin, j->pipeline, &err) < 0)
+        if (pipeline_new(&j->pipeline, &config, &err) < 0)
                 fail_msg("%s", err.text);
+        j->shown.pipeline = j->pipeline;
+        admin_add(b.admin, &j->shown);
 }
 
 static struct http_target *target(uint16_t port, const char *method)

@@ -78,6 +78,7 @@ struct gate {
         struct record **scratch;
         struct buf document;
         struct push_reply reply;
+        struct push_reply starved; /* made in advance: there is no memory for a reply */
         struct delivery_stats stats;
         uint32_t most; /* maxInFlight */
         bool stopping, source_stopped;
@@ -126,15 +127,16 @@ static void on_refused(void *cookie, struct http_refused *r)
         struct gate_host *h = cookie;
         struct push_reply reply = { .headers = *r->headers, .body = *r->body };
         bool head = r->kind == HTTP_HEADER_TOO_LARGE || r->kind == HTTP_HEAD_TOO_LARGE;
+        enum push_refusal why = head                         ? PUSH_HEAD_TOO_LONG
+                                : r->kind == HTTP_OVERLOADED ? PUSH_OVERLOADED
+                                                             : PUSH_NOT_HTTP;
         char id[33];
 
         make_id(h, id);
         buf_reset(&reply.body);
-        push_refuse(&(struct push_refused){ .why = head ? PUSH_HEAD_TOO_LONG : PUSH_NOT_HTTP,
-                                            .status = r->status,
-                                            .text = r->why,
-                                            .id = str_of(id) },
-                    &reply);
+        push_refuse(
+                &(struct push_refused){ .why = why, .status = r->status, .text = r->why, .id = str_of(id) },
+                &reply);
         log_refusal(h, NULL, str_of(id), reply.status, r->why);
         r->status = reply.status;
         r->content_type = (struct str){ 0 };
@@ -240,7 +242,8 @@ int gate_host_new(struct gate_host **out, struct loop *loop, const struct gate_h
                                              .handle = handle,
                                              .gone = on_gone,
                                              .refused = on_refused,
-                                             .cookie = h };
+                                             .cookie = h,
+                                             .rested = c->rested };
 
         if (!h)
                 return error_memory(err);
@@ -270,6 +273,7 @@ void gate_host_drain(struct gate_host *h, usec linger)
                 http_server_drain(h->server);
 }
 
+bool gate_host_busy(const struct gate_host *h) { return http_server_busy(h->server); }
 usec gate_host_last_accepted(const struct gate_host *h) { return http_server_last_accepted(h->server); }
 
 struct gate_host *gate_host_free(struct gate_host *h)
@@ -285,6 +289,47 @@ struct gate_host *gate_host_free(struct gate_host *h)
 
 /* ---- answering ---------------------------------------------------------- */
 
+/* Where the id of a request stands in the reply that is made in advance. */
+static const char NO_ID[] = "00000000000000000000000000000000";
+
+static void refusal_of(const struct gate *g, const struct push_refused *r, struct push_reply *reply)
+{
+        (g && g->ops->refuse ? g->ops->refuse : push_refuse)(r, reply);
+}
+
+static bool make_starved(struct gate *g)
+{
+        const struct push_refused r = {
+                .why = PUSH_NO_MEMORY, .status = 503, .text = "out of memory", .id = str_of(NO_ID)
+        };
+
+        g->starved = (struct push_reply){ .headers = BUF_INIT(4096), .body = BUF_INIT(4096) };
+        refusal_of(g, &r, &g->starved);
+        return !g->starved.headers.failed && !g->starved.body.failed;
+}
+
+static void put_id(struct buf *b, const char *old, const char *new)
+{
+        char *at = b->n ? memmem(b->p, b->n, old, 32) : NULL;
+
+        if (at)
+                memcpy(at, new, 32);
+}
+
+/* Takes no memory but the listener's, for what it sends. */
+static void send_starved(struct gate *g, struct http_call *http)
+{
+        char id[33];
+
+        make_id(g->feed.config.host, id);
+        put_id(&g->starved.headers, NO_ID, id);
+        put_id(&g->starved.body, NO_ID, id);
+        http_call_reply(http, g->starved.status, (struct str){ 0 }, buf_view(&g->starved.headers),
+                        buf_view(&g->starved.body));
+        put_id(&g->starved.headers, id, NO_ID);
+        put_id(&g->starved.body, id, NO_ID);
+}
+
 static void send_reply(struct gate *g, struct http_call *http)
 {
         struct push_reply *r = &g->reply;
@@ -296,8 +341,7 @@ static void send_reply(struct gate *g, struct http_call *http)
                                                     !r->body.n && r->status != 204 && r->status != 205)))
                 buf_printf(&r->headers, "Content-Length: %" PRId64 "\r\n", r->length);
         if (r->headers.failed || r->body.failed)
-                http_call_reply(http, 503, STR("text/plain"), STR("Retry-After: 1\r\n"),
-                                STR("out of memory\n"));
+                send_starved(g, http);
         else
                 http_call_reply(http, r->status, (struct str){ 0 }, buf_view(&r->headers),
                                 buf_view(&r->body));
@@ -615,18 +659,19 @@ static void hold(struct call *c, usec now)
 /* ---- requests ----------------------------------------------------------- */
 
 /* g NULL: it is nobody's. */
-static void refuse(struct gate_host *h, const struct gate *g, struct http_call *http,
-                   const struct push_refused *r)
+static void refuse(struct gate_host *h, struct gate *g, struct http_call *http, const struct push_refused *r)
 {
-        BUF_AT_END struct buf body = BUF_INIT(1024), headers = BUF_INIT(256);
-        struct push_reply reply = { .headers = headers, .body = body };
+        struct push_reply reply = { .headers = BUF_INIT(256), .body = BUF_INIT(1024) };
 
-        (g && g->ops->refuse ? g->ops->refuse : push_refuse)(r, &reply);
+        refusal_of(g, r, &reply);
         log_refusal(h, g ? g->feed.config.services->log : NULL, r->id, reply.status, r->text);
-        http_call_reply(http, reply.status, (struct str){ 0 }, buf_view(&reply.headers),
-                        buf_view(&reply.body));
-        headers = reply.headers;
-        body = reply.body;
+        if (g && (reply.headers.failed || reply.body.failed))
+                send_starved(g, http);
+        else
+                http_call_reply(http, reply.status, (struct str){ 0 }, buf_view(&reply.headers),
+                                buf_view(&reply.body));
+        buf_done(&reply.headers);
+        buf_done(&reply.body);
 }
 
 static struct push_refused stopped(struct str id)
@@ -835,6 +880,23 @@ static enum push_result result_of(const struct gate *g, const struct answer *a)
         return a->status || a->kind == ANSWER_FINAL ? PUSH_FAILED : PUSH_UNREACHABLE;
 }
 
+/* The source had put it off, and the time in which it could decide is over. */
+static void give_up(struct call *c)
+{
+        struct gate *g = c->gate;
+        struct gate_host *h = g->feed.config.host;
+        char id[33];
+        struct push_refused r;
+
+        make_id(h, id);
+        r = stopped(str_of(id));
+        if (c->later)
+                g->ops->gone(g->feed.source, c->id);
+        http_call_set(c->http, NULL);
+        refuse(h, g, c->http, &r);
+        call_free(c);
+}
+
 static void expire(struct gate *g, usec now)
 {
         bool given_up = g->stopping && now >= g->give_up_at;
@@ -846,6 +908,8 @@ static void expire(struct gate *g, usec now)
                                   .text = given_up ? "the worker stopped before the function answered"
                                                    : "the function did not answer in time" });
         }
+        for (struct call *c; given_up && (c = call_of(g->untimed.first));)
+                give_up(c);
 }
 
 static bool take_answers(struct gate *g, usec now)
@@ -928,6 +992,8 @@ static void gate_stop(struct feed *f, usec give_up_at)
         g->give_up_at = give_up_at;
 }
 
+static void gate_pass_by(struct feed *f) { routes_remove(&f->config.host->routes, &gate_of(f)->route); }
+
 static bool gate_drained(const struct feed *f UNUSED) { return false; }
 
 static void gate_count(const struct feed *f, struct pipeline_status *out)
@@ -960,6 +1026,8 @@ static void gate_free(struct feed *f)
         buf_done(&g->document);
         buf_done(&g->reply.headers);
         buf_done(&g->reply.body);
+        buf_done(&g->starved.headers);
+        buf_done(&g->starved.body);
         free(g);
 }
 
@@ -982,6 +1050,7 @@ int gate_new(struct feed **out, const struct feed_config *config, struct error *
         static const struct feed_ops ops = { .turn = gate_turn,
                                              .deadline = gate_deadline,
                                              .stop = gate_stop,
+                                             .pass_by = gate_pass_by,
                                              .drained = gate_drained,
                                              .count = gate_count,
                                              .free = gate_free };
@@ -1006,8 +1075,8 @@ int gate_new(struct feed **out, const struct feed_config *config, struct error *
         if (rate)
                 g->rate = bucket_rate(rate->events_per_second, USEC_SEC, rate->burst);
         g->scratch = calloc(PUSH_RECORDS_MOST, sizeof(struct record *));
-        if (!g->scratch || feed_open_source(&g->feed, err) < 0) {
-                bool memory = !g->scratch;
+        if (!g->scratch || !make_starved(g) || feed_open_source(&g->feed, err) < 0) {
+                bool memory = !g->scratch || g->starved.headers.failed || g->starved.body.failed;
 
                 gate_free(&g->feed);
                 return memory ? error_memory(err) : -1;

@@ -34,6 +34,7 @@ static struct {
         /* The function. */
         const char *answer;   /* NULL: it waits for the test */
         const char *expected; /* in each event */
+        const char *shape;    /* of each answer of 5xx */
         struct http_call *held;
         size_t asked;
         /* Out of memory: */
@@ -413,6 +414,8 @@ static void starve(const char *path, const char *headers, const char *body, int 
 
                         if (status != good && status != -1 && status < 500)
                                 fail_msg("%s: %d at allocation %d", path, status, (int)at);
+                        if (status >= 500 && b.shape && !strstr(b.body[0], b.shape))
+                                fail_msg("%s: \"%s\" at allocation %d", path, b.body[0], (int)at);
                         if (status == good)
                                 assert_true(b.asked > asked);
                         asked = b.asked;
@@ -434,6 +437,7 @@ static void without_memory_a_request_is_answered_so(void **state UNUSED)
 
         begin();
         add("api", "{apig: {path: /a}}", ", filter: {pattern: {headers: {x-one: ['1']}}}");
+        b.shape = "{\"error_code\":\"APIG.020";
         b.expected = "\"body\":\"hello\"";
         starve("/a", "X-One: 1\r\n", "hello", 201);
         memset(large, 'h', sizeof(large) - 4);

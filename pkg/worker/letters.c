@@ -1,5 +1,6 @@
 #include "worker/letters.h"
 
+#include <assert.h>
 #include <stdio.h>
 
 #include "log/log.h"
@@ -262,6 +263,7 @@ int letters_send(struct letters *l, uint32_t number, struct sending *of, struct 
         bool keyed = r->has_key && l->producer && r->key.n <= most / 2;
         int result;
 
+        assert(number < l->most);
         if (l->producer && adopt(l, of, r->id))
                 return 0;
         beside += keyed ? r->key.n : 0;

@@ -25,7 +25,7 @@ struct pipeline {
         enum delivery_state delivery; /* as it is told, with its text */
         char delivery_text[256];
         uint64_t changes, seen; /* of how it is told; of all that the observer was woken for */
-        bool stopping, delivered;
+        bool stopping, passed_by, delivered;
 };
 
 const struct trigger *pipeline_trigger(const struct pipeline *p) { return p->config.trigger; }
@@ -42,6 +42,14 @@ void pipeline_status(const struct pipeline *p, struct pipeline_status *out)
         p->feed->ops->count(p->feed, out);
         if (p->config.cloud && trigger_cloud(p->config.trigger))
                 out->clock_skew = cloud_skew(p->config.cloud);
+}
+
+struct pipeline_status pipeline_unstarted(const char *why)
+{
+        struct pipeline_status s = { .source = SOURCE_FAILED, .lag = -1, .unsaved = -1 };
+
+        (void)snprintf(s.source_text, sizeof(s.source_text), "%s", why);
+        return s;
 }
 
 void pipeline_clock(const struct pipeline_status *s, struct buf *out)
@@ -324,11 +332,21 @@ int pipeline_new(struct pipeline **out, const struct pipeline_config *config, st
 
 void pipeline_stop(struct pipeline *p, usec give_up_at)
 {
-        if (p->stopping)
+        if (p->stopping && !p->passed_by)
                 return;
         p->stopping = true;
+        p->passed_by = false;
         p->feed->ops->stop(p->feed, give_up_at);
         loop_ready(p->config.loop, &p->task);
+}
+
+void pipeline_pass_by(struct pipeline *p)
+{
+        p->feed->ops->pass_by(p->feed);
+        if (p->stopping)
+                return;
+        pipeline_stop(p, USEC_NEVER);
+        p->passed_by = true;
 }
 
 struct pipeline *pipeline_free(struct pipeline *p)

@@ -40,10 +40,15 @@ void pipeline_clock(const struct pipeline_status *, struct buf *);
 
 int pipeline_new(struct pipeline **, const struct pipeline_config *, struct error *) MUST_CHECK;
 void pipeline_status(const struct pipeline *, struct pipeline_status *);
+/* Of a Trigger that could not be started. */
+struct pipeline_status pipeline_unstarted(const char *why);
 const char *pipeline_delivery_name(enum delivery_state); /* as the status says it */
 const struct trigger *pipeline_trigger(const struct pipeline *);
 /* Stops reading, lets what is in flight finish until the deadline (monotonic), commits. */
 void pipeline_stop(struct pipeline *, usec give_up_at);
+/* The same for one that is reached by requests and is not from now on: a successor has its path, or nobody.
+ * What it has ends by its own time-outs, unless a stop that comes then ends it sooner. */
+void pipeline_pass_by(struct pipeline *);
 /* All that the source has was read and settled. */
 bool pipeline_drained(const struct pipeline *);
 bool pipeline_stopped(const struct pipeline *);

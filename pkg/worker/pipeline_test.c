@@ -9,6 +9,8 @@
 #include "tests/support/clock.h"
 #include "tests/support/store.h"
 
+#include "tests/sim/memory.h"
+
 enum { REQUESTS = 16 };
 enum { HOLD = -1 }; /* a status: the answer waits for the test */
 
@@ -35,6 +37,7 @@ static struct bench {
         /* What run waits for. */
         struct task observer, driver;
         bool (*until)(void);
+        unsigned passes; /* in which nothing came */
 } b;
 
 /* ---- the store ---------------------------------------------------------- */
@@ -101,11 +104,15 @@ static struct pipeline_status status(void)
         return s;
 }
 
-/* Has a turn in each pass. */
+/* Has a turn in each pass. What was lost for lack of memory is on its way no more, once nothing has come for
+ * long. */
 static void drive(struct task *t, usec now)
 {
         bool on_its_way = status().stats.in_flight > (b.held ? 1 : 0);
         usec next = loop_next(b.loop);
+
+        b.passes = on_its_way && next > now && memory_failed() ? b.passes + 1 : 0;
+        on_its_way = on_its_way && b.passes < 2000;
 
         if (b.until()) {
                 loop_stop(b.loop);
@@ -200,6 +207,7 @@ static bool retrying(void) { return status().delivery == DELIVERY_RETRYING; }
 static bool blocked(void) { return status().delivery == DELIVERY_BLOCKED; }
 static bool delivering(void) { return status().delivery == DELIVERY_IDLE && b.requests >= 3; }
 static bool disconnected(void) { return status().source == SOURCE_DISCONNECTED; }
+static bool delivered(void) { return status().last_delivery > 0; }
 static bool connected(void) { return status().source == SOURCE_CONNECTED; }
 
 static void ticks_are_delivered_in_the_functions_shape(void **state UNUSED)
@@ -329,6 +337,25 @@ static void without_its_store_nothing_is_sent(void **state UNUSED)
         end();
 }
 
+/* Each allocation fails that one tick takes: it is delivered all the same, and the store hears of it. */
+static void a_tick_is_not_lost_for_lack_of_memory(void **state UNUSED)
+{
+        for (uint64_t at = 1;; at++) {
+                begin(OFTEN, NULL, NULL, 0, 0);
+                run(connected);
+                memory_fails(at, false);
+                run(one_request);
+                assert_int_equal(b.ids[0][0], 'u');
+                assert_non_null(strstr(b.bodies[0], "\"user_event\":\"hello\"}"));
+                run(delivered);
+                memory_fails(0, false);
+                end();
+                assert_non_null(strstr(b.kept.value, "\"settled\":"));
+                if (!memory_failed())
+                        break;
+        }
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -339,6 +366,7 @@ int main(void)
                 cmocka_unit_test(at_the_deadline_it_stops_and_keeps_its_claim),
                 cmocka_unit_test(a_claimed_tick_is_sent_first),
                 cmocka_unit_test(without_its_store_nothing_is_sent),
+                cmocka_unit_test(a_tick_is_not_lost_for_lack_of_memory),
         };
         signals_block();
         return cmocka_run_group_tests_name("pipeline", tests, NULL, NULL);

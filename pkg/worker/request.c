@@ -321,7 +321,8 @@ static void cut_letter(struct request_maker *m, struct record *r, struct dead_le
 void request_dead_body(struct request_maker *m, struct record *r, struct dead_letter *d, struct str payload,
                        size_t most, struct buf *body)
 {
-        BUF_AT_END struct buf id = BUF_INIT(64);
+        char space[64];
+        struct buf id = BUF_ON(space);
         struct cloud_event e;
 
         request_id(&r, 1, &id);

@@ -1,10 +1,13 @@
 """The API gateway: requests of real clients, a function of the test's own, signatures by the official SDK."""
 
 import base64
+import contextlib
 import datetime
 import http.client
 import json
+import pathlib
 import re
+import select
 import signal
 import socket
 import struct
@@ -349,6 +352,81 @@ def test_a_stop_loses_no_call(runner, gateway, sink):
         c.join()
     assert [r[0] for r in results] == [200] * 8 and {r[2] for r in results} == {b"whole"}
     assert g.run.wait(20) == 0
+
+
+def test_an_api_that_changes_serves_on_and_finishes_what_it_has(runner, gateway, sink):
+    """No caller waits for the slowest one; that one gets its answer of the API that it called."""
+    begun, release = threading.Event(), threading.Event()
+
+    def handle(request):
+        event = json.loads(request.body)
+        if event["path"] == "/f/slow":
+            begun.set()
+            release.wait(60)
+        return answer(body=event["requestContext"]["stage"])
+
+    def wait_for_stage(stage):
+        def answers():
+            status, _, body = g.call("GET", "/f/x")
+            assert status == 200, body
+            return body.decode() == stage
+
+        wait_until(f"{stage} answers", answers)
+
+    def slow():
+        replies.append(g.call("GET", "/f/slow", timeout=60))
+
+    def write(*triggers):
+        (runner.directory / "run.yaml").write_text("---\n".join(json.dumps(t) + "\n" for t in triggers))
+
+    one, two = (api("/f", sink, match="Prefix", stage=stage, timeout="60s") for stage in ("one", "two"))
+    other = api("/other", sink, name="other")
+    replies = []
+    sink.answer = handle
+    g = gateway(one)
+    caller = threading.Thread(target=slow)
+    caller.start()
+    assert begun.wait(20)
+    write(two)
+    wait_for_stage("two")
+    assert metric(g, "sluice_requests_in_flight") == 0, "one API is shown, the new one"
+    write(one)
+    wait_for_stage("one")
+    write(other)
+    wait_until("it is nobody's at once", lambda: code(g.call("GET", "/f/x")) == (404, "APIG.0101"))
+    write(two, other)
+    wait_until("it is there again", lambda: g.call("GET", "/f/x")[2] == b"two")
+    assert replies == []
+    release.set()
+    caller.join(20)
+    assert [(status, body) for status, _, body in replies] == [(200, b"one")]
+    assert g.run.stop() == 0
+
+
+def test_a_stop_ends_what_a_change_left_behind(runner, gateway, sink):
+    """A call of the former API has its own time, but no more than --grace once the process ends."""
+    begun, release = threading.Event(), threading.Event()
+
+    def handle(request):
+        event = json.loads(request.body)
+        if event["path"] == "/f/slow":
+            begun.set()
+            release.wait(60)
+        return answer(body=event["requestContext"]["stage"])
+
+    replies = []
+    sink.answer = handle
+    one, two = (api("/f", sink, match="Prefix", stage=stage, timeout="60s") for stage in ("one", "two"))
+    g = gateway(one, options=["--grace=1s"])
+    caller = threading.Thread(target=lambda: replies.append(g.call("GET", "/f/slow", timeout=60)))
+    caller.start()
+    assert begun.wait(20)
+    (runner.directory / "run.yaml").write_text(json.dumps(two))
+    wait_until("the new one answers", lambda: g.call("GET", "/f/x")[2] == b"two")
+    g.run.stop()
+    caller.join(20)
+    release.set()
+    assert [code(r) for r in replies] == [(504, "APIG.0203")]
 
 
 def test_a_killed_worker_ends_the_call_and_sends_it_never_again(gateway, sink):
@@ -1635,3 +1713,130 @@ def test_a_worker_that_ends_serves_those_who_have_not_heard_of_it(sink, tmp_path
         last = time.monotonic()
         assert worker.wait(20) == 0
         assert 3 < time.monotonic() - last < 12
+
+
+def test_who_is_refused_for_memory_may_try_again(gateway, sink):
+    """The 503 of a body that was under way is the gateway's own, as that of a whole one."""
+    g = gateway(api("/f", sink))
+    head = b"POST /f HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % (12 << 20)
+    halves = []
+    try:
+        while len(halves) < 40:
+            s = socket.create_connection(("127.0.0.1", g.port), timeout=20)
+            halves.append(s)
+            with contextlib.suppress(OSError):  # it may be refused while it sends
+                s.sendall(head + b"a" * (11 << 20))
+            readable = select.select(halves, [], [], 0)[0]
+            if readable:
+                break
+        r = http.client.HTTPResponse(readable[0])
+        r.begin()
+        assert code((r.status, dict(r.getheaders()), r.read())) == (503, "APIG.0202")
+        assert r.getheader("Retry-After") == "1"
+    finally:
+        for s in halves:
+            s.close()
+
+
+# ---- the end --------------------------------------------------------------------------------------------------------------------------
+
+LARGE = 7 << 20
+
+
+def listens(port):
+    """Without connecting, which a worker that ends would take for a caller that has not heard of it."""
+    rows = [line.split() for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any(row[1].endswith(f":{port:04X}") and row[3] == "0A" for row in rows)
+
+
+@pytest.fixture(params=["run", "worker"])
+def ending(request, gateway, sink, tmp_path):
+    """A process with one API: its port, and the process. Both roles end in the same way."""
+    one = api("/f", sink)
+    if request.param == "run":
+        g = gateway(one)
+        yield g.port, g.run
+        return
+    path = tmp_path / "trigger.json"
+    path.write_text(json.dumps(one))
+    command = [SLUICE, "worker", f"--trigger={path}", f"--checkpoint={tmp_path / 'state'}"]
+    command += ["--listen=127.0.0.1:0", "--admin=127.0.0.1:0"]
+    with Process(command, name="worker", directory=tmp_path / "output") as worker:
+        yield int(worker.wait_for_output(r"listening on port (\d+)", 20).group(1)), worker
+
+
+def slow_reader(port):
+    """Its answer has begun to arrive, and most of it has no room yet but in the process."""
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+    s.settimeout(20)
+    s.connect(("127.0.0.1", port))
+    s.sendall(b"GET /f HTTP/1.1\r\nHost: h\r\n\r\n")
+    return s, s.recv(4096)
+
+
+def test_a_slow_reader_has_its_whole_answer_before_the_end(ending, sink):
+    port, process = ending
+    sink.answer = lambda request: answer(body="x" * LARGE)
+    s, got = slow_reader(port)
+    with s:
+        process.signal(signal.SIGTERM)
+        wait_until("it listens no more", lambda: not listens(port), 20)
+        head, body = got.split(b"\r\n\r\n", 1)
+        assert head.startswith(b"HTTP/1.1 200 ")
+        n = len(body)
+        while n < LARGE and (more := s.recv(65536)):
+            n += len(more)
+    assert n == LARGE
+    assert process.wait(10) == 0
+
+
+def test_a_body_under_way_at_the_end_is_told_so(ending):
+    port, process = ending
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as s:
+        s.sendall(b"POST /f HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n12345")
+        process.signal(signal.SIGTERM)
+        wait_until("it listens no more", lambda: not listens(port), 20)
+        s.sendall(b"67890")
+        r = http.client.HTTPResponse(s)
+        r.begin()
+        assert code((r.status, dict(r.getheaders()), r.read())) == (503, "APIG.0202")
+        assert r.getheader("Connection") == "close" and r.getheader("Retry-After")
+    assert process.wait(10) == 0
+
+
+def test_kept_connections_do_not_put_off_the_end(gateway, sink):
+    g = gateway(api("/f", sink))
+    kept = http.client.HTTPConnection("127.0.0.1", g.port, timeout=20)
+    kept.request("GET", "/f")
+    assert kept.getresponse().read() == b"hello"
+    with socket.create_connection(("127.0.0.1", g.port)):  # nor one that has said nothing yet
+        g.run.signal(signal.SIGTERM)
+        began = time.monotonic()
+        assert g.run.wait(20) == 0 and time.monotonic() - began < 10
+    kept.close()
+
+
+def test_who_does_not_read_puts_off_the_end_for_the_grace_alone(gateway, sink):
+    sink.answer = lambda request: answer(body="x" * LARGE)
+    g = gateway(api("/f", sink), options=["--grace=1s"])
+    s, _ = slow_reader(g.port)
+    with s:
+        g.run.signal(signal.SIGTERM)
+        assert g.run.wait(10) == 0
+    assert "were given up" in g.run.output
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_second_signal_ends_it_at_once(ending, sink, number, code):
+    port, process = ending
+    arrived, release = threading.Event(), threading.Event()
+    sink.answer = lambda request: (arrived.set(), release.wait(20), answer())[2]
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as s:
+        s.sendall(b"GET /f HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert arrived.wait(20)
+        process.signal(signal.SIGTERM)
+        process.wait_for_output("stopping")
+        process.signal(number)
+        assert process.wait(5) == code
+    release.set()

@@ -258,6 +258,28 @@ def test_throttling_and_failures_lose_nothing(stream, cloud):
     assert len(stream.arrived()) == 200
 
 
+def test_an_answer_to_another_question_skips_nothing(stream, cloud):
+    """Such as one that was reordered, and begins further on."""
+
+    def later(call, answer):
+        told = json.loads(answer.body)
+        told["records"] = told["records"][5:]
+        return Answer(answer.status, json.dumps(told).encode(), answer.headers)
+
+    run = stream.start()
+    stream.put(20)
+    stream.wait_arrived()
+    stream.wait_saved()
+    assert run.stop() == 0
+    stream.put(60)
+    fault = cloud.fault("dis.get_records", later, when="after", times=2)
+    stream.start()
+    stream.wait_arrived()
+    stream.wait_saved()
+    stream.check_order()
+    assert fault.hits == 2 and len(stream.arrived()) == 80
+
+
 def test_a_position_out_of_range_goes_to_the_oldest(stream, cloud):
     run = stream.start()
     stream.put(20)

@@ -10,6 +10,7 @@ from cloud import Cloud, faults
 from cloud.service import PROJECT, REGION
 from conftest import SLUICE, trigger
 from harness.process import run, wait_until
+from harness.sink import Sink
 
 PAIR = {
     "accessKeySecretRef": {"name": "cloud", "key": "ak"},
@@ -196,3 +197,88 @@ def test_the_time_out_must_fit_into_the_window(tmp_path):
     file.write_text(json.dumps(trigger("t", {"dms": source}, "http://f/", {"timeout": "5m"})))
     said = run([SLUICE, "validate", file], check=False)
     assert said.returncode == 1 and "delivery.timeout must be below 300s" in said.stdout + said.stderr
+
+
+def test_all_attempts_must_fit_into_the_window(tmp_path):
+    """What comes again is counted anew: attempts that go on in the next window never come to their end."""
+    file = tmp_path / "t.yaml"
+
+    def validate(ack_wait=None, **retry):
+        source = {"queueID": "q", "consumerGroupID": "g", **({"ackWait": ack_wait} if ack_wait else {})}
+        delivery = {"timeout": "20s", "retry": {"onExhausted": "Drop", **retry}}
+        file.write_text(json.dumps(trigger("t", {"dms": source}, "http://f/", delivery)))
+        said = run([SLUICE, "validate", file], check=False)
+        return said.returncode, said.stdout + said.stderr
+
+    code, said = validate("60s", maxAttempts=5)
+    assert code == 1 and "spec.source.dms: delivery.retry.maxAttempts is never reached: 5 times" in said
+    assert "raise ackWait to 2m6s" in said
+    code, said = validate(maxEventAge="10m")
+    assert code == 1 and "spec.source.dms: delivery.retry.maxEventAge is never reached: 10m" in said
+    assert validate(maxAttempts=5)[0] == validate("126s", maxAttempts=5)[0] == validate("60s")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "timeout", "ack_wait"),
+    [({"status": 500}, "20s", {}), ({"delay": "1m"}, "2s", {"ackWait": "18s"})],
+)
+def test_a_poison_message_reaches_the_dead_letter_after_all_attempts(
+    queue, cloud, function, behaviour, timeout, ack_wait
+):
+    """With the delivery of the example; where the function hangs, all of it is a tenth as long."""
+    function.behave(**behaviour)
+    queue.send(["poison"])
+    (poison,) = queue.group.line.waiting
+    with Sink() as letters:
+        queue.start(
+            {
+                "timeout": timeout,
+                "retry": {"maxAttempts": 5, "onExhausted": "DeadLetter"},
+                "deadLetter": {"uri": letters.uri},
+            },
+            **ack_wait,
+        )
+        (letter,) = letters.wait_for(1, 40)
+        queue.wait_empty()
+    assert json.loads(letter.body)["request_context"]["approximate_invoke_count"] == 5
+    assert poison.deliveries == 1
+
+
+def given_out(queue):
+    """How often each message that is not acknowledged was taken, by its body."""
+    with queue.cloud.changed:
+        return {g.message.body: g.deliveries for g in queue.group.line.waiting}
+
+
+def test_no_more_is_taken_than_the_window_covers(cloud, runner, function, tmp_path):
+    """Each time that a message is taken counts towards the queue's dead letters, whether it was tried or not."""
+    queue = Queue(cloud, runner, function, tmp_path, redrive=True, max_consume_count=1)
+    sent = [f"{i}" for i in range(10)]
+    function.behave(delay="1s")  # there are 3 s to begin with the last attempt
+    queue.send(sent)
+    run_ = queue.start({"timeout": "10s"}, ackWait="15s")
+    queue.wait_empty(30)
+    assert bodies(function) == sent and not queue.group.dead.waiting
+    assert "WindowOver" not in run_.output
+
+
+def test_more_is_taken_at_once_while_it_is_done_in_time(queue, cloud, function):
+    queue.send([f"{i}" for i in range(100)])
+    queue.start()
+    queue.wait_empty()
+    # 1 + 2 + ... + 10, and 45 more
+    assert len([m for m in cloud.made("dms.acknowledge")]) <= 20
+
+
+@pytest.mark.parametrize("ordering", ["Partition", "None"])
+def test_only_what_is_tried_is_taken_while_the_function_fails(queue, function, ordering):
+    queue.send([f"{i}" for i in range(100)])
+    function.behave(status=503)
+    run_ = queue.start({"timeout": "5s", "ordering": ordering, "retry": {"maxBackoff": "1s"}}, ackWait="15s")
+    run_.wait_for_output("reason=WindowOver .*come again: 1", 20)
+    taken = given_out(queue)
+    tried = {m["Body"] for e in function.events(accepted=False) for m in json.loads(e["body"])["Messages"]}
+    taken_at_all = {body for body, times in taken.items() if times}
+    assert len(taken_at_all) <= 2 and len(taken_at_all - tried) <= 1, (taken_at_all, tried)
+    function.behave(status=200)
+    queue.wait_empty(60)

@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import signal
+import socket
 import struct
 import subprocess
 import termios
@@ -19,6 +20,7 @@ import yaml
 from conftest import SLUICE, trigger
 from harness.ports import free_port
 from harness.process import Process
+from harness.sink import Sink
 
 
 def ticks(name, uri):
@@ -43,6 +45,46 @@ def test_a_trigger_alone_that_cannot_start_ends_it(runner):
     run = runner.start(UNSTARTABLE, options=["--listen=127.0.0.1:0"])
     assert run.wait(10) == 1
     assert "start test/hook: tokenSecretRef" in run.output
+
+
+def test_one_that_cannot_start_is_shown_and_tried_again(function, tmp_path):
+    """Probes, status and metrics say why; it starts once it can, or is tried at once at SIGHUP, without an edit."""
+
+    def ask(path):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{admin}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as e:
+            return e.code, e.read().decode()
+
+    def connected():
+        return [
+            line for line in ask("/metrics")[1].splitlines() if re.match("sluice_source_connected.*api", line)
+        ]
+
+    taken, admin = socket.create_server(("127.0.0.1", 0)), free_port()
+    port = taken.getsockname()[1]
+    files = tmp_path / "triggers.yaml"
+    clock, api = ticks("clock", function.uri), trigger("api", {"apig": {"path": "/f"}}, function.uri)
+    files.write_text(yaml.safe_dump_all([clock, api]))
+    command = [SLUICE, "run", "-f", files, f"--state={tmp_path}/state", f"--listen=127.0.0.1:{port}"]
+    with Process([*command, f"--admin=127.0.0.1:{admin}"], name="run") as run:
+        why = f'listen on "127.0.0.1:{port}": Address already in use'
+        run.wait_until("it is said", lambda: ask("/readyz") == (503, f"test/api: Failed: {why}\n"))
+        shown = {t["name"]: t for t in json.loads(ask("/status")[1])["triggers"]}
+        assert sorted(shown) == ["api", "clock"]
+        assert (shown["api"]["sourceState"], shown["api"]["sourceReason"]) == ("Failed", why)
+        assert connected() == ['sluice_source_connected{namespace="test",trigger="api",source="apig"} 0']
+        run.signal(signal.SIGHUP)
+        run.wait_for_output('msg="the files changed" applied=1 removed=0')
+        taken.close()
+        run.wait_for_output(
+            "a Trigger that could not be started runs now.*trigger=api|trigger=api state=Connected"
+        )
+        run.wait_until("it serves", lambda: ask("/readyz") == (200, "ok\n"))
+        assert connected() == ['sluice_source_connected{namespace="test",trigger="api",source="apig"} 1']
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/f", timeout=5) as answer:
+            assert answer.status == 200
 
 
 @pytest.mark.parametrize(
@@ -167,6 +209,53 @@ def test_an_api_that_changes_is_replaced(function, runner, tmp_path):
         run.wait_until("the new one answers", lambda: call("/two") == 200)
         assert call("/one") == 404
         assert run.stop() == 0
+
+
+def test_a_path_that_is_taken_is_told_and_had_once_it_is_free(tmp_path):
+    """The one that has it goes on, whoever comes first in the file; two may swap theirs."""
+
+    def api(name, path, **source):
+        return trigger(name, {"apig": {"path": path, "stage": name, **source}}, sink.uri)
+
+    def write(*triggers):
+        files.write_text(yaml.safe_dump_all(triggers))
+
+    def ask(port, path):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+                return answer.read().decode()
+        except urllib.error.HTTPError as e:
+            return e.read().decode()
+
+    def serve(x, y):
+        return lambda: (ask(port, "/x"), ask(port, "/y")) == (x, y) and ask(admin, "/readyz") == "ok\n"
+
+    def answer(request):
+        stage = json.loads(request.body)["requestContext"]["stage"]
+        body = json.dumps({"statusCode": 200, "headers": {}, "isBase64Encoded": False, "body": stage})
+        return 200, {"Content-Type": "application/json"}, body.encode()
+
+    files, admin = tmp_path / "triggers.yaml", free_port()
+    with Sink(answer) as sink:
+        write(api("one", "/x"))
+        command = [SLUICE, "run", "-f", files, f"--state={tmp_path}/state", "--listen=127.0.0.1:0"]
+        with Process([*command, f"--admin=127.0.0.1:{admin}"], name="run") as run:
+            port = int(run.wait_for_output(r"listening on port (\d+)").group(1))
+            write(api("two", "/x/"), api("one", "/x"))
+            why = (
+                "test/two: Failed: spec.source.apig: test/two has any method of /x, as has test/one, which alone "
+                "would be called: give one of them another path or method\n"
+            )
+            run.wait_until("it is told", lambda: ask(admin, "/readyz") == why)
+            assert ask(port, "/x") == "one"
+            write(api("two", "/x/"))
+            run.wait_until("the other has it", lambda: ask(port, "/x") == "two")
+            assert ask(admin, "/readyz") == "ok\n"
+            write(api("two", "/x"), api("one", "/y"))
+            run.wait_until("both serve", serve("two", "one"))
+            write(api("two", "/y"), api("one", "/x"))
+            run.wait_until("they have swapped", serve("one", "two"))
+            assert run.stop() == 0
 
 
 @pytest.mark.parametrize("told", ["watched", "signalled"])

@@ -3,6 +3,8 @@
 import http.client
 import json
 import re
+import signal
+import socket
 import threading
 import time
 
@@ -12,8 +14,10 @@ from harness.process import wait_until
 
 
 class Listener:
-    def __init__(self, runner, smn, *triggers, name="run", port=0):
-        self.run = runner.start(*triggers, name=name, options=[f"--listen=127.0.0.1:{port}", *smn.options])
+    def __init__(self, runner, smn, *triggers, name="run", port=0, options=()):
+        self.run = runner.start(
+            *triggers, name=name, options=[f"--listen=127.0.0.1:{port}", *smn.options, *options]
+        )
         self.port = int(self.run.wait_for_output(r"listening on port (\d+)", 20).group(1))
 
     def send(self, message, path="/test/topic", timeout=20):
@@ -189,6 +193,24 @@ def test_limits_answer_503(listener, smn, sink):
     g = listener({"rateLimit": {"eventsPerSecond": 1, "burst": 1}})
     assert g.send(smn.notification("1")) == 200
     assert g.send(smn.notification("2")) == 503 and int(g.headers["Retry-After"]) >= 1
+
+
+def test_a_message_that_waits_for_its_certificate_is_told_of_the_end(runner, smn, sink):
+    """Whose server never answers: the sender hears 503 when the grace is over, and tries another worker."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(20)
+        host = f"127.0.0.1:{silent.getsockname()[1]}"
+        spec = {**smn.source, "trusted": {**smn.source["trusted"], "hosts": [host]}}
+        g = Listener(runner, smn, trigger("topic", {"smn": spec}, sink.uri), options=["--grace=1s"])
+        body, _ = smn.notification("waits")
+        message = {**json.loads(body), "signing_cert_url": f"https://{host}{smn.path}"}
+        sent = later(lambda: g.send((json.dumps(message).encode(), smn.headers(message))))
+        with silent.accept()[0]:
+            g.run.signal(signal.SIGTERM)
+            assert sent.get() == 503
+            assert "the worker is stopping" in g.text and g.headers["Retry-After"] == "1"
+            assert g.run.wait(10) == 0
+    assert sink.all() == []
 
 
 def test_what_is_refused_and_how_it_is_said(listener, smn, sink):

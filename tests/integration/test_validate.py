@@ -132,3 +132,47 @@ def test_what_kafka_takes_for_a_topic_is_valid(tmp_path, name):
     file = tmp_path / "t.yaml"
     file.write_text(KAFKA % (name, name))
     assert validate(file) == (0, f"{file}: 1 trigger is valid\n")
+
+
+API = """apiVersion: sluice.dev/v1alpha1
+kind: Trigger
+metadata: {name: %s, namespace: shop}
+spec: {source: {apig: {%s}}, sink: {uri: http://f/}%s}
+"""
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "common"),
+    [
+        ('path: "/x"', 'path: "/x/"', "any method of /x"),
+        ('path: "/x/{a}", methods: [GET, PUT]', 'path: "/x/{b}", methods: [POST, PUT]', "PUT /x/{}"),
+        ('path: "/a/../x", match: Prefix', 'path: "/x", match: Prefix', "any method of /x/*"),
+        ('path: "/{all+}"', 'path: "/{all+}", match: Prefix', "any method of /{+}"),
+        ('path: "/"', 'path: "/."', "any method of /"),
+    ],
+)
+def test_of_two_that_the_same_requests_would_call_both_are_named(tmp_path, one, other, common):
+    for name, source in (("first", one), ("second", other)):
+        (tmp_path / f"{name}.yaml").write_text(API % (name, source, ""))
+    assert validate(tmp_path) == (
+        1,
+        f"{tmp_path}/second.yaml:1:1: spec.source.apig: shop/second has {common}, as has shop/first, which alone "
+        "would be called: give one of them another path or method\n",
+    )
+    (tmp_path / "second.yaml").write_text(API % ("second", other, ", suspend: true"))
+    assert validate(tmp_path)[0] == 0, "one that is suspended is in nobody's way"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ('path: "/x"', 'path: "/x", match: Prefix'),
+        ('path: "/x"', 'path: "/x", methods: [GET]'),
+        ('path: "/x", methods: [GET]', 'path: "/x", methods: [PUT]'),
+        ('path: "/x/{a}"', 'path: "/x/{a+}"'),
+        ('path: "/x/{a}"', 'path: "/x/a"'),
+    ],
+)
+def test_of_two_apis_one_may_be_more_exact(tmp_path, one, other):
+    (tmp_path / "both.yaml").write_text(API % ("first", one, "") + "---\n" + API % ("second", other, ""))
+    assert validate(tmp_path)[0] == 0

@@ -103,6 +103,7 @@ static void begin_again(struct shop *s, struct hold *h)
         if (!h->failures)
                 h->front_from = h->front_until = 0;
         h->fresh = false;
+        h->took_n = 0;
 }
 
 static void check_before(struct shop *s, const struct hold *h, const struct reader_job *job)
@@ -131,6 +132,18 @@ static void check_load(struct shop *s, struct hold *h, const struct reader_job *
                 shop_fail(s, "loads without a claim, or though it reads", h->track, 0);
         if (h->loaded && !s->no_memory_percent)
                 shop_fail(s, "loads twice", h->track, 0);
+}
+
+/* After records were let go, no track may take any while one has some. */
+static bool must_wait(const struct shop *s, bool surely)
+{
+        for (uint32_t i = 0; s->careful && i < s->logs_n; i++) {
+                const struct hold *h = s->logs[i].hold;
+
+                if (h && h->saved < h->n && !(surely && h->revoked))
+                        return true;
+        }
+        return false;
 }
 
 /* Another track's FETCH is under way, where one at a time may be. */
@@ -162,7 +175,10 @@ static void check_fetch(struct shop *s, struct hold *h, const struct reader_job 
                 shop_fail(s, "fetches though too much is not saved", h->track, h->n - h->saved);
         if (!str_is(job->mark, h->resume))
                 shop_fail(s, "goes on from another mark", h->track, index_of(h->resume));
-        if ((int64_t)job->records != h->credit || job->bytes != s->config.page_bytes || !job->page)
+        if (must_wait(s, true))
+                shop_fail(s, "takes more before it is known that there is time", h->track, 0);
+        if ((int64_t)job->records != MIN_OF(h->credit, (int64_t)(s->records ? s->records : UINT32_MAX)) ||
+            job->bytes != s->config.page_bytes || !job->page)
                 shop_fail(s, "asks for more than is wanted", h->track, job->records);
         h->filling = 0;
 }
@@ -360,6 +376,11 @@ static void fetch_ended(struct shop *s, struct hold *h, const struct errand *e, 
                 h->reach = h->n;
                 memcpy(h->reach_mark, h->resume, sizeof(h->resume));
         }
+        if (h->committed == h->n) {
+                h->took_n = 0;
+                h->took_from = s->now;
+        }
+        h->took_n += h->filling;
         h->n += h->filling;
         if (h->filling) {
                 *pause = 0;
@@ -461,6 +482,10 @@ static void check_told(struct shop *s, struct hold *h, const struct pull_event *
         if (h->withdrawn && !h->lost && !h->let_go && e->give_up_at != h->give_up_at)
                 shop_fail(s, "lets go at another time", h->track, 0);
         h->let_go = !h->withdrawn && !drained(h);
+        if (h->let_go && s->records && h->committed < h->n) {
+                s->records = 1;
+                s->careful = true;
+        }
         if (h->let_go && e->give_up_at != lease_over(s, h))
                 shop_fail(s, "lets go at another time than the lease", h->track, 0);
         if (!h->withdrawn)
@@ -555,6 +580,23 @@ void check_back(struct shop *s, const struct record *r, enum outcome outcome)
         service_log(s, r->track)->facts[c->entry].settled = true;
 }
 
+/* All that it had is done, in time: more may be asked for, as far as half of the time allows. */
+static void check_took(struct shop *s, struct hold *h)
+{
+        const struct reader_config *c = &s->config;
+        uint64_t step = MIN_OF(MAX_OF(c->records_together, 1u), c->records_most);
+        uint64_t may = s->records + step, most = c->records_most;
+        usec took = MAX_OF(s->now - h->took_from, (usec)1);
+
+        if (!s->records)
+                return;
+        while (may > step && (may > most || (usec)may * took > h->took_n * ((c->lease - c->attempt) / 2)))
+                may--;
+        s->records = (uint32_t)may;
+        s->careful = false;
+        h->took_n = 0;
+}
+
 void check_commit(struct shop *s, uint32_t track, uint64_t next)
 {
         struct hold *h = hold_of(s, track);
@@ -562,6 +604,8 @@ void check_commit(struct shop *s, uint32_t track, uint64_t next)
         for (; h->committed + 1 < next; h->committed++)
                 if (!h->copies[h->committed].done)
                         shop_fail(s, "the engine commits what is not done", track, next);
+        if (h->committed == h->n && h->took_n && !letting_go(h))
+                check_took(s, h);
 }
 
 void check_track_revoked(struct shop *s, uint32_t track)
@@ -612,7 +656,7 @@ static void check_hold(const struct shop *s, const struct hold *h)
                 shop_fail(s, "keeps what there is no time for", h->track, 0);
         if (!h->assigned && !h->withdrawn && !h->front)
                 by(s, h, MAX_OF(h->front_until, h->offer_until), "a wake-up is lost: it does not begin");
-        if (fetch_due(s, h) && !waits_for_another(s))
+        if (fetch_due(s, h) && !waits_for_another(s) && !must_wait(s, false))
                 by(s, h, s->config.shared ? MAX_OF(h->front_until, s->fetch_until) : h->front_until,
                    "a wake-up is lost: it does not fetch");
         if (save_in_time(s, h))

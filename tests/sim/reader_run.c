@@ -55,6 +55,11 @@ static void configure_reader(struct shop *s)
         c->save_interval = some(s, 0, 50 * USEC_MSEC);
         c->idle_save_interval = 0;
         c->unsaved_most = 100;
+        if (shop_chance(s, 50))
+                return;
+        c->shared = true;
+        c->records_together = (uint32_t)random_below(&s->random, 4);
+        c->records_most = 1 + (uint32_t)random_below(&s->random, 10);
 }
 
 static void configure(struct shop *s)
@@ -274,6 +279,8 @@ static void start(struct shop *s)
         s->stopping = s->closed = false;
         s->fetch_pause = s->fetch_from = s->fetch_until = 0;
         s->told = SOURCE_STATE_MAX;
+        s->records = MIN_OF(MAX_OF(s->config.records_together, 1u), s->config.records_most);
+        s->careful = s->records > 0;
 }
 
 /* Everything that is out comes back; nothing more is said. */

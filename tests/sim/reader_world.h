@@ -57,6 +57,8 @@ struct hold {
         usec pause, front_from, front_until; /* the next job that reads: not before, not after */
         usec save_from, save_until, save_began;
         unsigned failures, save_failures;
+        uint32_t took_n; /* records since all were done, and when the first came */
+        usec took_from;
         uint32_t ids; /* settled below the saved mark, as far as they are remembered */
 };
 
@@ -115,6 +117,8 @@ struct shop {
         bool stirred, stopping, closed, in_reader;
         usec fetch_pause, fetch_from, fetch_until; /* shared: of all tracks */
         usec stop_by;
+        uint32_t records; /* what one FETCH may ask for; one track at a time */
+        bool careful;
         unsigned fail_percent, final_percent, no_memory_percent, crash_percent, function_fails,
                 throttle_percent;
         usec slowest, function_slowest;

@@ -138,6 +138,18 @@ static usec due(const struct http_call *c)
         return USEC_NEVER;
 }
 
+static void set_busy(struct http_call *c, bool busy)
+{
+        struct http_server *s = c->server;
+
+        if (c->busy == busy)
+                return;
+        c->busy = busy;
+        s->busy_n += busy ? 1 : UINT32_MAX;
+        if (!s->busy_n && s->draining && s->config.rested)
+                loop_ready(s->loop, s->config.rested);
+}
+
 /* The timer goes off too early rather than be moved with each request. */
 void call_phase(struct http_call *c, enum phase phase)
 {
@@ -146,6 +158,7 @@ void call_phase(struct http_call *c, enum phase phase)
         c->moved = 0;
         c->deadline = due(c);
         room_follow(c);
+        set_busy(c, phase != PHASE_HANDSHAKE && phase != PHASE_IDLE);
         if (c->deadline != USEC_NEVER && (!heap_has(&c->timer.timer) || c->timer.timer.at > c->deadline))
                 loop_arm(c->server->loop, &c->timer, c->deadline);
 }
@@ -169,6 +182,7 @@ void call_close(struct http_call *c)
         if (c->work)
                 work_release(c);
         room_leave(c);
+        set_busy(c, false);
         if (c->next)
                 c->next->previous = c->previous;
         if (c->previous)

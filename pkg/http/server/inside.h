@@ -93,6 +93,7 @@ struct http_call { /* a connection; at most one request of it is worked on */
         bool yields;
         bool again;   /* there may be more to read that the socket does not tell of */
         bool surplus; /* past max_connections */
+        bool busy;    /* counted in busy_n */
 };
 
 struct http_server {
@@ -108,7 +109,7 @@ struct http_server {
         struct http_call *calls;
         struct quiet_list quiet[QUIET_LISTS];
         struct share *shares;
-        uint32_t calls_n, surplus_n, spare_n;
+        uint32_t calls_n, surplus_n, busy_n, spare_n;
         struct work *spare;
         bool draining, lingering;
         struct task accept_again, linger_end;

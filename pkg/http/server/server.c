@@ -262,12 +262,16 @@ void http_server_drain(struct http_server *s)
                 next = c->next;
                 if (c->phase != PHASE_IDLE || c->in_loop)
                         continue;
-                if (c->requests && !call_has_input(c)) /* a request that lies in the socket is in flight */
+                if (call_has_input(c)) /* a request that lies in the socket is in flight */
+                        call_phase(c, PHASE_HEAD);
+                else if (c->requests)
                         call_close(c);
                 else
                         call_phase(c, PHASE_IDLE);
         }
 }
+
+bool http_server_busy(const struct http_server *s) { return s->busy_n != 0; }
 
 void http_server_linger(struct http_server *s, usec time)
 {

@@ -68,6 +68,8 @@ struct http_server_config {
         /* a message is refused without having been handled; NULL: answered in plain text */
         void (*refused)(void *cookie, struct http_refused *);
         void *cookie;
+        struct task *rested; /* made ready when the last busy connection is done after a drain; NULL: nobody
+                                waits */
 };
 int http_server_new(struct http_server **, struct loop *, const struct http_server_config *,
                     struct error *) MUST_CHECK;
@@ -75,6 +77,9 @@ uint16_t http_server_port(const struct http_server *);
 /* Accepts no more, closes idle connections, answers what is in flight or on its way: a connection that has
  * not carried a request has a second to send one. */
 void http_server_drain(struct http_server *);
+/* A request has begun to arrive, or its answer is not out yet. Connections that are only kept are not busy.
+ */
+bool http_server_busy(const struct http_server *);
 /* Goes on accepting, but says Connection: close with every answer; drains when the time is over. So a rollout
  * loses no request: clients that still know the endpoint reach it, and then go elsewhere. */
 void http_server_linger(struct http_server *, usec);

@@ -305,6 +305,60 @@ static void an_answer_into_the_void_is_fine(void **state UNUSED)
         peer_done(&other);
 }
 
+static unsigned rests;
+static void on_rest(struct task *t UNUSED, usec now UNUSED)
+{
+        rests++;
+        loop_stop(loop);
+}
+
+/* Neither one that is kept, nor one that has said nothing: who has begun a request, and who takes an answer.
+ */
+static void after_a_drain_it_tells_when_all_is_answered(void **state UNUSED)
+{
+        struct task rested = { .turn = on_rest };
+        struct peer idle, silent, half, slow;
+
+        rests = 0;
+        serve((struct http_server_config){ .rested = &rested });
+        peer_connect(&idle);
+        peer_say(&idle, "GET /x HTTP/1.1\r\nHost: h\r\n\r\n");
+        (void)peer_await(&idle, "/x", 1);
+        peer_connect(&silent);
+        assert_false(http_server_busy(server));
+        peer_connect(&half);
+        peer_connect(&slow);
+        slow.deaf = true;
+        loop_io_want(slow.io, 0);
+        peer_say(&slow, "GET /large HTTP/1.1\r\nHost: h\r\n\r\n");
+        while (app.handled < 2) {
+                loop_arm(loop, &watchdog, loop_now(loop) + USEC_MSEC);
+                loop_run(loop);
+        }
+        overdue = false;
+        peer_say(&half, "POST /y HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n1");
+        http_server_drain(server);
+        (void)peer_await(&idle, NULL, 0);
+        assert_true(http_server_busy(server));
+        peer_say(&half, "2");
+        assert_non_null(strstr(peer_await(&half, NULL, 0), "Connection: close\r\n\r\n12"));
+        assert_true(http_server_busy(server));
+        assert_int_equal(rests, 0);
+        slow.deaf = false;
+        loop_io_want(slow.io, LOOP_READABLE);
+        while (!rests)
+                run();
+        assert_false(http_server_busy(server));
+        (void)peer_await(&slow, NULL, 0);
+        assert_int_equal(slow.in.n - (size_t)(strstr(slow.in.p, "\r\n\r\n") + 4 - slow.in.p),
+                         (size_t)16 << 20);
+        loop_forget(loop, &rested);
+        peer_done(&idle);
+        peer_done(&silent);
+        peer_done(&half);
+        peer_done(&slow);
+}
+
 static void draining_answers_what_is_in_flight(void **state UNUSED)
 {
         struct peer idle, busy;
@@ -864,6 +918,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(the_handler_hears_who_left, setup, teardown),
                 cmocka_unit_test_setup_teardown(an_answer_into_the_void_is_fine, setup, teardown),
                 cmocka_unit_test_setup_teardown(draining_answers_what_is_in_flight, setup, teardown),
+                cmocka_unit_test_setup_teardown(after_a_drain_it_tells_when_all_is_answered, setup, teardown),
                 cmocka_unit_test_setup_teardown(too_many_connections_are_turned_away, setup, teardown),
                 cmocka_unit_test_setup_teardown(who_is_quiet_gives_way_to_who_comes, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_half_closed_client_gets_its_answers, setup, teardown),

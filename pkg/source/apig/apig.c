@@ -397,6 +397,10 @@ static void apig_refuse(const struct push_refused *r, struct push_reply *reply)
                 apig_error(reply, 503, "APIG.0202", "Backend unavailable: the worker is stopping", r->id);
                 retry_header(reply, USEC_SEC);
                 return;
+        case PUSH_OVERLOADED:
+                apig_error(reply, 503, "APIG.0202", r->text, r->id);
+                retry_header(reply, USEC_SEC);
+                return;
         case PUSH_NO_MEMORY:
                 apig_error(reply, NO_MEMORY.status, NO_MEMORY.code, NO_MEMORY.message, r->id);
                 retry_header(reply, NO_MEMORY.retry_after);
@@ -543,6 +547,24 @@ static bool apig_literal(const struct trigger *t, struct buf *b)
 
         buf_str(b, n ? (struct str){ spec->path, n } : STR("/"));
         return !parameter && spec->match == APIG_EXACT;
+}
+
+static void apig_ways(const struct trigger *t, struct buf *out)
+{
+        const struct apig_spec *spec = t->source_spec;
+        BUF_AT_END struct buf why = BUF_INIT(1024);
+        struct apig_path *path;
+
+        if (apig_path_new(&path, spec->path, spec->match == APIG_PREFIX, &why) < 0) {
+                out->failed = true; /* there is no memory: it was decoded */
+                return;
+        }
+        for (size_t i = 0; i < MAX_OF(spec->methods.n, (size_t)1); i++) {
+                buf_printf(out, "%s ", spec->methods.n ? spec->methods.list[i] : "any method of");
+                apig_path_write(path, out);
+                buf_char(out, '\n');
+        }
+        (void)apig_path_free(path);
 }
 
 /* ---- shapes ------------------------------------------------------------- */
@@ -697,6 +719,7 @@ const struct shape apig_shape = {
         .sample_free = apig_sample_free,
 };
 static const struct push_ops push = {
+        .side_by_side = true,
         .route = apig_route,
         .refuse = apig_refuse,
         .authenticates = apig_authenticates,
@@ -705,6 +728,7 @@ static const struct push_ops push = {
         .timeout = apig_timeout,
         .path = apig_where,
         .literal = apig_literal,
+        .ways = apig_ways,
         .counts = apig_counts,
         .poll = apig_poll,
         .deadline = apig_deadline,

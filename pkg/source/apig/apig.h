@@ -95,6 +95,7 @@ struct apig_path *apig_path_free(struct apig_path *);
 /* 0: no match. path: in the normal form (base/uri.h). The higher, the more is literal. values: n of them, by
  * the order of the names; views into path; may be NULL. */
 unsigned apig_path_match(const struct apig_path *, struct str path, struct str *values);
+void apig_path_write(const struct apig_path *, struct buf *); /* the same for all that match the same */
 size_t apig_path_names(const struct apig_path *);
 struct str apig_path_name(const struct apig_path *, size_t);
 

@@ -633,6 +633,8 @@ static void refusals_have_the_gateways_shape(void **state UNUSED)
                 ROW(PUSH_NO_PATH, 404, 404, "APIG.0101", "The API does not exist or has not been published"),
                 ROW(PUSH_GUARDED_PATH, 400, 400, "APIG.0201", "Bad request: the path holds slashes"),
                 ROW(PUSH_STOPPING, 503, 503, "APIG.0202", "Backend unavailable: the worker is stopping"),
+                ROW(PUSH_OVERLOADED, 503, 503, "APIG.0202", "words of the listener"),
+                ROW(PUSH_NO_MEMORY, 503, 503, "APIG.0202", "Backend unavailable"),
         };
 
         for (size_t i = 0; i < COUNT_OF(table); i++) {

@@ -137,7 +137,9 @@ static void path_parameters(const struct apig_request *r, struct writer *w)
                         buf_unpercent(&space, values[i], false);
                         writer_key(w, apig_path_name(r->path, i));
                         writer_string(w, buf_view(&space));
+                        w->out->failed = w->out->failed || space.failed;
                 }
+        w->out->failed = w->out->failed || path.failed;
         writer_object_end(w);
 }
 
@@ -153,11 +155,12 @@ static void own_id(struct str name, char out[APIG_ID])
         static const unsigned char space[16] = { 0x05, 0x7a, 0x88, 0xa6, 0xe5, 0x85, 0x58, 0xc3,
                                                  0x9c, 0x63, 0x98, 0xf2, 0xef, 0x2b, 0x5e, 0x2f };
         unsigned char hash[SHA_DIGEST_LENGTH];
-        BUF_AT_END struct buf text = BUF_INIT(4096);
+        char named[1024];
+        struct buf text = BUF_ON(named);
 
         buf_add(&text, space, sizeof(space));
         buf_str(&text, name);
-        (void)SHA1((const unsigned char *)(text.p ? text.p : ""), text.n, hash);
+        (void)SHA1((const unsigned char *)text.p, text.n, hash);
         hash[6] = (unsigned char)(0x50 | (hash[6] & 0x0f));
         hash[8] = (unsigned char)(0x80 | (hash[8] & 0x3f));
         uuid_text(hash, out);

@@ -162,6 +162,23 @@ unsigned apig_path_match(const struct apig_path *p, struct str path, struct str 
         return p->prefix ? score : 0;
 }
 
+void apig_path_write(const struct apig_path *p, struct buf *b)
+{
+        for (size_t i = 0; i < p->n; i++) {
+                const struct segment *s = &p->segments[i];
+
+                buf_char(b, '/');
+                if (s->named)
+                        buf_text(b, p->rest && i + 1 == p->n ? "{+}" : "{}");
+                else
+                        buf_str(b, s->text);
+        }
+        if (!p->n)
+                buf_char(b, '/');
+        if (p->prefix && !p->rest)
+                buf_text(b, p->n ? "/*" : "*");
+}
+
 size_t apig_path_names(const struct apig_path *p) { return p->names; }
 
 struct str apig_path_name(const struct apig_path *p, size_t index)

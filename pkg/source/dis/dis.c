@@ -193,6 +193,14 @@ static void reset_over(const struct dis *d, struct partition *at, int64_t first)
         at->reset = false;
 }
 
+/* Numbers follow one another, and what is too old is refused: an answer that begins beyond where it stands is
+ * that to another question. Only if it comes again, to a cursor from where it stands, is there nothing
+ * between. */
+static bool is_ahead(const struct partition *at, const struct dis_records *got)
+{
+        return at->at >= 0 && !at->reset && got->first > at->at && got->first != at->ahead;
+}
+
 /* Where it stands there is a record, by a list that was asked for after it had none to give: either it is too
  * large, or the service gives empty answers for some other reason, as it may. */
 static bool is_held_up(const struct dis *d, struct partition *at, const struct dis_records *got)
@@ -248,6 +256,15 @@ static enum poller_step records_got(struct dis *d, struct partition *at, const s
                 cursor_drop(at);
                 return POLLER_FAILED;
         }
+        if (is_ahead(at, &got)) {
+                at->ahead = got.first;
+                cursor_drop(at);
+                (void)error_set(err, ERROR_PROTOCOL,
+                                "records of partition %s: an answer begins at %lld instead of %lld", at->name,
+                                (long long)got.first, (long long)at->at);
+                return POLLER_FAILED;
+        }
+        at->ahead = -1;
         if (!is_held_up(d, at, &got))
                 held_up_over(d, at);
         else if (!d->held || !at->held_up)

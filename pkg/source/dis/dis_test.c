@@ -1,6 +1,7 @@
 /* The source itself, so that its partitions can be made by hand. */
 #include "source/dis/dis.c"
 #include "source/dis/list.c"
+#include "tests/sim/memory.h"
 
 #include "source/dis/first.c"
 #include "tests/support/clock.h"
@@ -29,7 +30,7 @@ static int setup(void **state)
         b->d.spec = &spec;
         b->d.app.max = b->at.cursor.max = 4096;
         b->d.poller.services = &b->services;
-        b->at.at = b->at.end = -1;
+        b->at.at = b->at.end = b->at.ahead = -1;
         (void)snprintf(b->at.name, sizeof(b->at.name), "shardId-0000000000");
         *state = b;
         return 0;
@@ -72,6 +73,69 @@ static void records_are_read_once_and_in_order(void **state)
         /* The end: until it is described again. */
         assert_int_equal(fetch(b, "{\"next_partition_cursor\":null,\"records\":[]}"), 0);
         assert_int_equal(b->at.end, 7);
+}
+
+/* The answer to another question would skip what lies between. */
+static void an_answer_from_further_on_is_not_taken_at_once(void **state)
+{
+        static const char nine[] = "{\"records\":[{\"data\":\"YQ==\",\"sequence_number\":9}],"
+                                   "\"next_partition_cursor\":\"next\"}";
+        struct bench *b = *state;
+
+        b->at.at = 5;
+        buf_text(&b->at.cursor, "here");
+        assert_int_equal(fetch(b, nine), -1);
+        assert_int_equal(b->at.cursor.n, 0); /* one from where it stands is asked for */
+        assert_int_equal(b->at.at, 5);
+        assert_int_equal(fetch(b, "{\"records\":[{\"data\":\"YQ==\",\"sequence_number\":5}],"
+                                  "\"next_partition_cursor\":\"next\"}"),
+                         1);
+        assert_int_equal(fetch(b, nine), -1);
+        assert_int_equal(fetch(b, nine), 1); /* there is nothing between */
+        assert_int_equal(b->at.at, 10);
+}
+
+static size_t shown;
+
+static void show(const struct record *r)
+{
+        static const char *const ids[] = { "/shardId-0000000000/4", "/shardId-0000000000/5" };
+        const char *letter = shown ? "b" : "a";
+
+        assert_true(str_is(r->value, letter) && str_is(r->key, letter));
+        assert_true(r->id.n > strlen(ids[shown]) &&
+                    str_is((struct str){ r->id.p + r->id.n - strlen(ids[shown]), strlen(ids[shown]) },
+                           ids[shown]));
+        shown++;
+}
+
+/* All of an answer's records are there as they are, or it has failed and is asked for again. */
+static void without_memory_no_record_becomes_another(void **state)
+{
+        const struct str answer = STR(
+                "{\"records\":[{\"data\":\"YQ\\u003d=\",\"partition_key\":\"\\u0061\","
+                "\"sequence_number\":\"4\"},{\"data\":\"Yg\\u003d=\",\"partition_key\":"
+                "\"\\u0062\",\"sequence_number\":5}],\"next_partition_cursor\":\"next\"}");
+        struct bench *b = *state;
+
+        b->at.for_records = true;
+        for (int for_good = 0; for_good < 2; for_good++)
+                for (uint64_t at = 1;; at++) {
+                        struct error err = { 0 };
+                        int64_t n;
+
+                        b->at.at = b->at.end = -1;
+                        shown = 0;
+                        memory_fails(at, for_good);
+                        n = poller_records(&b->d.poller, &dis_ops, &b->at, answer, show, &err);
+                        memory_fails(0, false);
+                        assert_int_equal(shown, MAX_OF(n, (int64_t)0));
+                        if (n == -1)
+                                continue;
+                        assert_int_equal(n, 2);
+                        if (!memory_failed())
+                                break;
+                }
 }
 
 static void what_can_not_be_read_is_refused(void **state)
@@ -433,6 +497,9 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(records_are_read_once_and_in_order, setup, teardown),
+                cmocka_unit_test_setup_teardown(an_answer_from_further_on_is_not_taken_at_once, setup,
+                                                teardown),
+                cmocka_unit_test_setup_teardown(without_memory_no_record_becomes_another, setup, teardown),
                 cmocka_unit_test_setup_teardown(what_can_not_be_read_is_refused, setup, teardown),
                 cmocka_unit_test_setup_teardown(what_does_not_come_is_said_and_no_failure, setup, teardown),
                 cmocka_unit_test(ranges_and_names_are_read_as_they_come),

@@ -85,7 +85,7 @@ static int partition_add(struct dis *d, struct partition *at, struct error *err)
 {
         struct error why;
 
-        at->at = -1;
+        at->at = at->ahead = -1;
         at->load = LOAD_CHECKPOINT;
         at->make_app = at->by_time = at->reset = at->found = false;
         at->empty_since = at->empty = 0;

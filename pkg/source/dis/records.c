@@ -100,6 +100,10 @@ static bool keep_data(struct reading *g, const struct item *item, struct str *ou
                 buf_reset(&g->text);
                 (void)scan_decode(coded, &g->text);
                 coded = buf_view(&g->text);
+                if (g->text.failed) {
+                        page_no_memory(g->page);
+                        coded = STR("");
+                }
         }
         *out = (struct str){ .n = base64_bytes(coded) };
         if (!(p = page_bytes(g->page, MAX_OF(out->n, (size_t)1))))
@@ -130,6 +134,10 @@ static bool add_record(struct reading *g, struct scan *s, const struct item *ite
         buf_printf(&g->id, "%s/" STR_FMT "/%lld", g->stream, STR_ARG(g->partition),
                    (long long)item->sequence);
         (void)snprintf(mark, sizeof(mark), "%lld", (long long)g->from);
+        if (g->id.failed) {
+                page_no_memory(g->page);
+                return true;
+        }
         if (!(r = page_record(g->page, buf_view(&g->id), str_of(mark))) ||
             !(origin = page_keep(g->page, sizeof(*origin))))
                 return true; /* the page has failed: the reader sees it */
@@ -145,6 +153,8 @@ static bool add_record(struct reading *g, struct scan *s, const struct item *ite
                 buf_reset(&g->text);
                 if (item->key_escaped)
                         (void)scan_decode(item->key, &g->text);
+                if (g->text.failed)
+                        page_no_memory(g->page);
                 r->key = keep(g->page, item->key_escaped ? buf_view(&g->text) : item->key);
         }
         return true;

@@ -35,6 +35,7 @@ struct partition {
         struct buf cursor; /* n 0: none */
         int64_t at;        /* where it stands; -1: no position yet */
         usec since;
+        int64_t ahead;     /* an answer began there instead, and was not taken; -1: none did */
         usec described_at; /* when the list was asked for that described it */
         /* Answers without records in a row: when the first came, on both clocks (0: the last one had some),
          * and how many came since a later list named records there. */

@@ -12,7 +12,6 @@
 /* What one request may bring: 10 messages, 512 KB; a body may grow by being unescaped, never above that. */
 enum { MESSAGES_MOST = 10, PAGE_BYTES = 512 << 10, PAGE_MOST = 4 << 20, DEPTH_MOST = 512 };
 enum { TRACKS_MOST = 8 };
-static const usec ACK_WAIT_LEAST = 15 * USEC_SEC, ACK_WAIT_MOST = 300 * USEC_SEC, MARGIN = 2 * USEC_SEC;
 
 /* ---- the spec ----------------------------------------------------------- */
 
@@ -31,8 +30,8 @@ static const struct field dms_fields[] = {
               .help = "Whether a message needs one of the tags, or all of them."),
         FIELD(DURATION, "ackWait", struct dms_spec, ack_wait, .min = 15 * USEC_SEC, .max = 300 * USEC_SEC,
               .help = "How long a message is this Trigger's before the queue gives it out again; it can't be "
-                      "renewed, so it must exceed delivery.timeout. By default that and 30 seconds, at most "
-                      "300 seconds."),
+                      "renewed, so it must exceed delivery.timeout, and cover all attempts that "
+                      "delivery.retry allows where it gives up. By default it does, at most 300 seconds."),
         FIELD(DURATION, "pollingInterval", struct dms_spec, polling_interval, .fallback = "30s",
               .min = USEC_SEC, .max = USEC_MINUTE, .cloud = "polling_interval",
               .help = "How long a request waits at an empty queue for messages to come."),
@@ -43,27 +42,6 @@ static const struct field dms_fields[] = {
 };
 const struct type dms_type = TYPE("DmsSource", struct dms_spec, dms_fields,
                                   "Messages of a queue of the Distributed Message Service.");
-
-usec dms_ack_wait(const struct dms_spec *spec, usec timeout)
-{
-        return spec->ack_wait ? spec->ack_wait
-                              : MIN_OF(MAX_OF(timeout + 30 * USEC_SEC, ACK_WAIT_LEAST), ACK_WAIT_MOST);
-}
-
-bool dms_fits(const void *object, const struct delivery_spec *delivery, struct buf *why)
-{
-        const struct dms_spec *spec = object;
-
-        if (dms_ack_wait(spec, delivery->timeout) > delivery->timeout)
-                return true;
-        buf_text(why,
-                 spec->ack_wait
-                         ? "ackWait must exceed delivery.timeout: the queue would give a message out again "
-                           "while the function still works on it"
-                         : "delivery.timeout must be below 300s, the longest time that the queue leaves a "
-                           "message with one consumer");
-        return false;
-}
 
 /* ---- messages ----------------------------------------------------------- */
 
@@ -147,7 +125,7 @@ static bool read_item(struct scan *s, struct item *item)
 
 /* A message has no id of its own, and its handler is another one each time: its id is made of what it says,
  * so that it is the same each time, and equal messages have equal ids. */
-static void make_id(const struct dms_spec *spec, const struct item *item, char out[33])
+static bool make_id(const struct dms_spec *spec, const struct item *item, char out[33])
 {
         const struct str parts[] = { str_of(spec->queue_id), item->body, item->attributes, item->tags };
         unsigned char hash[SHA256_DIGEST_LENGTH];
@@ -158,8 +136,11 @@ static void make_id(const struct dms_spec *spec, const struct item *item, char o
                 buf_char(&all, ':');
                 buf_str(&all, parts[i]);
         }
-        SHA256((const unsigned char *)(all.p ? all.p : ""), all.n, hash);
+        if (all.failed)
+                return false;
+        SHA256((const unsigned char *)all.p, all.n, hash);
         hex_text(hash, 16, out);
+        return true;
 }
 
 static struct str keep(struct page *page, struct str s)
@@ -186,11 +167,16 @@ static void add_record(const struct dms_spec *spec, struct page *page, const str
         struct record *r;
         char id[33];
 
-        make_id(spec, item, id);
+        if (!make_id(spec, item, id)) {
+                page_no_memory(page);
+                return;
+        }
         if (!(r = page_record(page, str_of(id), item->handler)) || !(m = page_keep(page, sizeof(*m))))
                 return;
         if (item->escaped)
                 (void)scan_decode(item->body, &text);
+        if (text.failed)
+                page_no_memory(page);
         r->value = keep(page, item->escaped ? buf_view(&text) : item->body);
         *m = (struct message){ .attributes = is_null(item->attributes) ? (struct str){ 0 }
                                                                        : keep_beside(page, item->attributes),
@@ -359,14 +345,15 @@ static struct dms *dms_of(const struct poller *p) { return CONTAINER_OF(p, struc
 
 /* A service that has not answered yet, or failed last time, is not waited for: whether it answers again is
  * known at once, however long the queue stays empty. */
-static void ask_for_messages(const struct dms *d, struct dms_track *t, struct cloud_request *q)
+static void ask_for_messages(const struct dms *d, const struct reader_job *job, struct cloud_request *q)
 {
+        struct dms_track *t = job->own;
         const struct dms_spec *spec = d->spec;
         usec wait = t->answered ? spec->polling_interval : USEC_SEC;
 
         t->answered = false;
         buf_printf(&q->what, "messages of queue %s", spec->queue_id);
-        poller_query_int(q, "max_msgs", MESSAGES_MOST);
+        poller_query_int(q, "max_msgs", MIN_OF((int64_t)job->records, (int64_t)MESSAGES_MOST));
         poller_query_int(q, "time_wait", wait / USEC_SEC);
         poller_query_int(q, "ack_wait", d->ack_wait / USEC_SEC);
         for (size_t i = 0; i < spec->tags.n; i++)
@@ -412,7 +399,7 @@ static void ask(struct poller *p, const struct reader_job *job, struct cloud_req
         if (save)
                 ask_to_acknowledge(job, q);
         else
-                ask_for_messages(d, job->own, q);
+                ask_for_messages(d, job, q);
 }
 
 /* It may be the network's fault: asked again, it may be whole. */
@@ -564,7 +551,6 @@ static int dms_open(struct source **out, const void *spec_, const struct service
         const struct source_account_config account = { .services = services,
                                                        .cloud = spec->cloud,
                                                        .service = "dms" };
-        usec ack_wait = dms_ack_wait(spec, delivery->timeout);
         struct poller_config config = {
                 .reader = { .page_bytes = PAGE_BYTES,
                             .page_most = PAGE_MOST,
@@ -576,8 +562,11 @@ static int dms_open(struct source **out, const void *spec_, const struct service
                             .save_interval = 20 * USEC_MSEC,
                             .unsaved_most = 1,
                             .marks_most = MESSAGES_MOST,
-                            .lease = ack_wait - MIN_OF(MARGIN, (ack_wait - delivery->timeout) / 2),
-                            .attempt = delivery->timeout },
+                            .lease = dms_lease(spec, delivery),
+                            .attempt = delivery->timeout,
+                            .records_together = (uint32_t)delivery->batch->max_messages,
+                            .records_most = MESSAGES_MOST,
+                            .let_go_reason = "WindowOver" },
                 .seed = random_seed(),
         };
         struct dms *d = calloc(1, sizeof(*d));
@@ -585,7 +574,7 @@ static int dms_open(struct source **out, const void *spec_, const struct service
         if (!d)
                 return error_memory(err);
         d->spec = spec;
-        d->ack_wait = ack_wait;
+        d->ack_wait = dms_ack_wait(spec, delivery);
         if (source_account_new(&d->account, &account, err) < 0) {
                 free(d);
                 return -1;
@@ -604,7 +593,8 @@ static int dms_open(struct source **out, const void *spec_, const struct service
         return 0;
 }
 
-static const struct warning warnings[] = { WARNING("NotAcknowledged"), SOURCE_ACCOUNT_WARNING, WARNINGS_END };
+static const struct warning warnings[] = { WARNING("NotAcknowledged"), WARNING("WindowOver"),
+                                           SOURCE_ACCOUNT_WARNING, WARNINGS_END };
 const struct source_kind dms_source = {
         .name = "dms",
         .warnings = warnings,

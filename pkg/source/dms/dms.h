@@ -25,7 +25,10 @@ struct dms_track {
         size_t next;
 };
 
-/* How long a message is ours: ackWait, or what covers the delivery's time-out. */
-usec dms_ack_wait(const struct dms_spec *, usec timeout);
-/* Is there time for the function within it? false: why not. */
+/* How long a message is ours: ackWait, or what covers the delivery's attempts. */
+usec dms_ack_wait(const struct dms_spec *, const struct delivery_spec *);
+/* So much of it can be relied upon. */
+usec dms_lease(const struct dms_spec *, const struct delivery_spec *);
+/* Is there time within it for the function, and for all attempts after which the delivery gives up? false:
+ * why not. */
 bool dms_fits(const void *spec, const struct delivery_spec *, struct buf *why);

@@ -9,6 +9,7 @@
 
 #include "json/yaml.h"
 #include "source/poller.h"
+#include "tests/sim/memory.h"
 
 static char queue[] = "48d11a53-e498-4964-84a2-aaa56442d5ca",
             group[] = "g-61d9d290-7dae-4144-9ce7-00b9f159cdbe", name[] = "test", namespace_name[] = "shop";
@@ -137,6 +138,74 @@ static void answers_are_read(void **state UNUSED)
         }
 }
 
+static char expected_ids[2][33];
+static size_t shown;
+
+static void show(const struct record *r)
+{
+        char text[8];
+
+        (void)snprintf(text, sizeof(text), "\xc3\xa4 %zu", shown + 1);
+        assert_true(str_is(r->value, text));
+        if (!expected_ids[shown][0])
+                (void)snprintf(expected_ids[shown], sizeof(expected_ids[0]), STR_FMT, STR_ARG(r->id));
+        assert_true(str_is(r->id, expected_ids[shown++]));
+}
+
+/* All of an answer's messages are there as they are, or it has failed and is asked for again. */
+static void without_memory_no_message_becomes_another(void **state UNUSED)
+{
+        const struct str answer = STR(
+                "[{\"message\":{\"body\":\"\\u00e4 1\",\"attributes\":{},\"tags\":[]},\"handler\":\"h\"},"
+                "{\"message\":{\"body\":\"\\u00e4 2\",\"attributes\":{},\"tags\":[]},\"handler\":\"i\"}]");
+
+        for (int for_good = 0; for_good < 2; for_good++)
+                for (uint64_t at = 0;; at++) {
+                        struct bare bare = { .spec = &spec };
+                        struct dms_track track = { 0 };
+                        struct error err = { 0 };
+                        int64_t n;
+
+                        shown = 0;
+                        memory_fails(at, for_good);
+                        n = poller_records(&bare.poller, &dms_ops, &track, answer, show, &err);
+                        memory_fails(0, false);
+                        assert_int_equal(shown, MAX_OF(n, (int64_t)0));
+                        if (n == -1)
+                                continue;
+                        assert_int_equal(n, 2);
+                        if (at && !memory_failed())
+                                break;
+                }
+}
+
+/* ---- the window --------------------------------------------------------- */
+
+static struct retry_spec retry;
+static struct batch_spec batch;
+static struct delivery_spec delivery;
+
+/* As the defaults are, but for what a case sets. */
+static void deliver(usec timeout, int64_t attempts, int on_exhausted)
+{
+        retry = (struct retry_spec){ .max_attempts = attempts,
+                                     .initial_backoff = 200 * USEC_MSEC,
+                                     .max_backoff = 30 * USEC_SEC,
+                                     .on_exhausted = on_exhausted };
+        batch = (struct batch_spec){ .max_messages = 1, .max_wait = 500 * USEC_MSEC };
+        delivery = (struct delivery_spec){ .timeout = timeout, .retry = &retry, .batch = &batch };
+}
+
+static void window_is(usec ack_wait, usec window, const char *why_not)
+{
+        BUF_AT_END struct buf why = BUF_INIT(1024);
+        struct dms_spec s = { .ack_wait = ack_wait };
+
+        assert_int_equal(dms_ack_wait(&s, &delivery), window);
+        assert_int_equal(dms_fits(&s, &delivery, &why), !why_not);
+        assert_string_equal(why.n ? why.p : "", why_not ? why_not : "");
+}
+
 static void the_window_must_cover_the_time_out(void **state UNUSED)
 {
         static const struct {
@@ -152,22 +221,78 @@ static void the_window_must_cover_the_time_out(void **state UNUSED)
         };
 
         for (size_t i = 0; i < COUNT_OF(all); i++) {
-                BUF_AT_END struct buf why = BUF_INIT(1024);
-                struct dms_spec s = { .ack_wait = all[i].ack_wait };
-                struct delivery_spec delivery = { .timeout = all[i].timeout };
-
-                assert_int_equal(dms_ack_wait(&s, delivery.timeout), all[i].window);
-                assert_int_equal(dms_fits(&s, &delivery, &why), all[i].fits);
-                assert_int_equal(why.n > 0, !all[i].fits);
+                deliver(all[i].timeout, 0, EXHAUSTED_BLOCK);
+                window_is(all[i].ack_wait, all[i].window,
+                          all[i].fits ? NULL
+                          : all[i].ack_wait
+                                  ? "ackWait must exceed delivery.timeout: the queue would give a message "
+                                    "out again while the function still works on it"
+                                  : "delivery.timeout must be below 300s, the longest time that the queue "
+                                    "leaves a message with one consumer");
         }
+}
+
+/* 5 * 20 s, 0.2 + 0.4 + 0.8 + 1.6 s between them, 20 s for what follows, and 3 s. */
+static void the_window_must_cover_all_attempts(void **state UNUSED)
+{
+        deliver(20 * USEC_SEC, 5, EXHAUSTED_DEAD_LETTER);
+        window_is(0, 126 * USEC_SEC, NULL);
+        window_is(126 * USEC_SEC, 126 * USEC_SEC, NULL);
+        window_is(
+                125 * USEC_SEC, 125 * USEC_SEC,
+                "delivery.retry.maxAttempts is never reached: 5 times delivery.timeout 20s, pauses up to 3s, "
+                "and time for one more request are 2m6s in all, ackWait is 2m5s, and what comes again is "
+                "counted anew: raise ackWait to 2m6s, or lower maxAttempts, delivery.timeout or "
+                "delivery.retry.maxBackoff");
+        deliver(20 * USEC_SEC, 5, EXHAUSTED_BLOCK); /* nothing is given up */
+        window_is(60 * USEC_SEC, 60 * USEC_SEC, NULL);
+        deliver(20 * USEC_SEC, 5, EXHAUSTED_DROP);
+        retry.backoff = BACKOFF_LINEAR; /* 0.2 + 0.4 + 0.6 + 0.8 s */
+        window_is(0, 125 * USEC_SEC, NULL);
+        retry.max_backoff = 200 * USEC_MSEC;
+        window_is(0, 124 * USEC_SEC, NULL);
+        batch.max_messages = 10;
+        batch.max_wait = 5 * USEC_SEC;
+        window_is(0, 129 * USEC_SEC, NULL);
+        deliver(USEC_MINUTE, 1, EXHAUSTED_DROP);
+        window_is(0, 123 * USEC_SEC, NULL);
+        deliver(USEC_MINUTE, 5, EXHAUSTED_DROP);
+        window_is(
+                0, 300 * USEC_SEC,
+                "delivery.retry.maxAttempts is never reached: 5 times delivery.timeout 1m, pauses up to 3s, "
+                "and time for one more request are 6m6s in all, and a queue leaves a message with one "
+                "consumer for at most 300s, and what comes again is counted anew: lower maxAttempts, "
+                "delivery.timeout or delivery.retry.maxBackoff");
+        deliver(10 * USEC_SEC, 10000, EXHAUSTED_DROP); /* and no number is too large to be added up */
+        retry.max_backoff = USEC_HOUR;
+        assert_false(dms_fits(&(struct dms_spec){ 0 }, &delivery, &(struct buf)BUF_INIT(0)));
+}
+
+static void the_window_must_cover_the_age(void **state UNUSED)
+{
+        deliver(10 * USEC_SEC, 0, EXHAUSTED_DEAD_LETTER);
+        retry.max_event_age = USEC_MINUTE;
+        window_is(0, 83 * USEC_SEC, NULL);
+        window_is(
+                60 * USEC_SEC, 60 * USEC_SEC,
+                "delivery.retry.maxEventAge is never reached: 1m, an attempt of delivery.timeout 10s, and "
+                "time for one more request are 1m23s in all, ackWait is 1m, and what comes again is counted "
+                "anew: raise ackWait to 1m23s, or lower maxEventAge or delivery.timeout");
+        retry.on_exhausted = EXHAUSTED_BLOCK;
+        window_is(60 * USEC_SEC, 60 * USEC_SEC, NULL);
 }
 
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(the_event_is_the_golden_one),        cmocka_unit_test(what_a_filter_sees),
-                cmocka_unit_test(equal_messages_have_equal_ids),      cmocka_unit_test(answers_are_read),
+                cmocka_unit_test(the_event_is_the_golden_one),
+                cmocka_unit_test(what_a_filter_sees),
+                cmocka_unit_test(equal_messages_have_equal_ids),
+                cmocka_unit_test(answers_are_read),
+                cmocka_unit_test(without_memory_no_message_becomes_another),
                 cmocka_unit_test(the_window_must_cover_the_time_out),
+                cmocka_unit_test(the_window_must_cover_all_attempts),
+                cmocka_unit_test(the_window_must_cover_the_age),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

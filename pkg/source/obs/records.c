@@ -195,7 +195,9 @@ enum obs_result obs_parse(struct str body, struct obs_records *out)
         struct obs_records all = { 0 };
         enum obs_result result;
 
-        if (!json_is_array(list))
+        if (!root)
+                result = json_few_values(text, OBS_VALUES_MOST) ? OBS_MALFORMED : OBS_TOO_MANY;
+        else if (!json_is_array(list))
                 result = json_is_object(root) && (json_is_null(list) ||
                                                   (!list && json_is_string(json_object_get(root, "Event"))))
                                  ? OBS_NOTHING

@@ -72,6 +72,7 @@ static void write_record(const struct smn_message *m, bool parsed, struct writer
         const struct notification *n = &m->notification;
 
         function_urn(m, &urn);
+        w->out->failed = w->out->failed || urn.failed;
         writer_object(w);
         writer_member_text(w, "event_version", "1.0");
         writer_key(w, STR("smn"));

@@ -150,6 +150,8 @@ int notified_open(struct notified *s, const struct notified_kind *kind, const st
         return 0;
 }
 
+/* Not side by side: the subscription's record in the store has one writer, and its requests one caller; what
+ * was delivered is remembered, and the order of a key kept, in one inbox. */
 const struct push_ops notified_push = {
         .counts = counts,
         .route = route,

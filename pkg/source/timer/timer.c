@@ -469,12 +469,12 @@ static void give_back(struct timer *s)
 
 static void tick_id(const struct trigger *trigger, struct tick *t)
 {
-        BUF_AT_END struct buf id = BUF_INIT(sizeof(t->id) - 1);
+        struct buf id = BUF_ON(t->id);
 
-        buf_printf(&id, "%s/", trigger->uid);
+        buf_text(&id, trigger->uid);
+        buf_char(&id, '/');
         time_format(&id, t->record.time);
-        (void)snprintf(t->id, sizeof(t->id), "%s", id.p ? id.p : "");
-        t->record.id = str_of(t->id);
+        t->record.id = buf_view(&id);
 }
 
 static struct record *lend(struct timer *s)
@@ -637,7 +637,8 @@ static struct source *timer_free(struct source *source)
 
 static void timer_describe(const struct record *r, struct writer *w)
 {
-        BUF_AT_END struct buf time = BUF_INIT(64);
+        char space[64];
+        struct buf time = BUF_ON(space);
 
         time_format(&time, r->time);
         writer_object(w);
@@ -661,7 +662,8 @@ static void local_time(struct buf *b, const struct zone *z, usec at)
 static void timer_encode(const struct trigger *t, struct record *const *records, size_t n UNUSED,
                          struct writer *w)
 {
-        BUF_AT_END struct buf time = BUF_INIT(64);
+        char space[64];
+        struct buf time = BUF_ON(space);
 
         local_time(&time, records[0]->origin, records[0]->time);
         writer_object(w);
