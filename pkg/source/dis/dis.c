@@ -225,7 +225,7 @@ static void say_held_up(struct dis *d, struct partition *at)
         BUF_AT_END struct buf text = BUF_INIT(512);
 
         buf_printf(&text, "nothing of partition %s came since ", at->name);
-        time_format(&text, at->empty_since_wall);
+        time_format(&text, at->empty_since_wall / USEC_SEC * USEC_SEC);
         buf_printf(&text,
                    ", although the list names records up to %lld: perhaps one is larger than maxFetchBytes "
                    "(%lld); then raise it",

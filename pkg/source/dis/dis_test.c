@@ -4,7 +4,6 @@
 #include "tests/sim/memory.h"
 
 #include "source/dis/first.c"
-#include "source/page.h"
 #include "tests/support/clock.h"
 
 #include <setjmp.h>
@@ -163,29 +162,35 @@ static void what_can_not_be_read_is_refused(void **state)
         assert_int_equal(((struct bench *)*state)->at.at, -1);
 }
 
-/* So many answers without records. */
-static void empty_answers(struct bench *b, int n)
+/* So many answers without records; each second there is one, by the reader's clock. */
+static void empty_answers(struct bench *b, int n, usec *now)
 {
         static const char none[] = "{\"records\":[],\"next_partition_cursor\":\"c\"}";
-        struct remember remember = { 0 };
-        struct reader_stats stats = { 0 };
-        struct reader_job job = { .kind = READER_FETCH, .own = &b->at };
+        struct reader *reader = b->d.poller.reader;
+        struct pull_event event;
+        struct reader_job job;
         struct error err;
 
-        for (int i = 0; i < n; i++) {
+        for (int i = 0; i < n; i++, *now += USEC_SEC) {
+                for (int turns = 0; !reader_next(reader, *now, &job); turns++) {
+                        assert_in_range(turns, 0, 2);
+                        while (reader_poll(reader, &event, 1, *now))
+                                if (event.kind == PULL_ASSIGNED)
+                                        reader_credit(reader, event.track, 10, 1 << 20);
+                }
+                assert_int_equal(job.kind, READER_FETCH);
                 b->at.for_records = true;
-                job.page = page_new(&remember, &stats, 1 << 20);
-                assert_non_null(job.page);
                 assert_int_equal(dis_ops.answered(&b->d.poller, &job, str_of(none), &err), POLLER_DONE);
-                page_reject(job.page);
+                reader_done(reader, &job, STR(""), *now);
         }
 }
 
 /* Held up by a record that is too large, or by whatever makes a service answer so: both look the same. */
 static void what_does_not_come_is_said_and_no_failure(void **state)
 {
-        const struct reader_config config = { .page_bytes = 1 << 20 };
+        const struct reader_config config = { .page_bytes = 1 << 20, .poll_min = 1, .poll_max = 1 };
         struct bench *b = *state;
+        usec now = 1;
         struct set_clock set = { .monotonic = USEC_HOUR, .wall = 1700000000 * USEC_SEC };
         const struct clock clock = SET_CLOCK(&set);
         struct reader *reader;
@@ -199,16 +204,16 @@ static void what_does_not_come_is_said_and_no_failure(void **state)
         b->at.at = 7;
         b->at.newest = 30; /* by a list that is older than what was read: perhaps of another stream */
         b->at.described_at = USEC_HOUR - 1;
-        empty_answers(b, 9);
+        empty_answers(b, 9, &now);
         assert_false(reader_warned(reader, &notice));
         b->at.described_at = USEC_HOUR + USEC_SEC;
         b->at.newest = 7; /* there is nothing */
-        empty_answers(b, 9);
+        empty_answers(b, 9, &now);
         assert_false(reader_warned(reader, &notice));
         b->at.newest = 9;
-        empty_answers(b, 2);
+        empty_answers(b, 2, &now);
         assert_false(reader_warned(reader, &notice));
-        empty_answers(b, 9);
+        empty_answers(b, 9, &now);
         assert_true(reader_warned(reader, &notice));
         assert_string_equal(notice.reason, "RecordsHeldUp");
         assert_int_equal(notice.times, 1);
