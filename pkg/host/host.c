@@ -1,4 +1,3 @@
-#include "http/client/fetch.h"
 #include "host/host.h"
 
 #include <assert.h>
@@ -13,6 +12,7 @@
 #include "checkpoint/filestore.h"
 #include "checkpoint/locks.h"
 #include "host/report.h"
+#include "http/client/fetch.h"
 #include "kube/checkpoint.h"
 #include "kube/events.h"
 #include "kube/leases.h"
