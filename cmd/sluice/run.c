@@ -1,4 +1,5 @@
 #include <limits.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -397,6 +398,7 @@ static void reload(struct run *r)
         if (removed || applied)
                 log_info("the files changed", LOG_I("applied", applied), LOG_I("removed", removed));
         triggers_done(&now);
+        (void)malloc_trim(0); /* what reading the files took */
         loop_ready(r->loop, &r->task);
 }
 
@@ -548,6 +550,7 @@ int cmd_run(int argc, char **argv)
                                 stop(&r);
                 }
                 triggers_done(&all);
+                (void)malloc_trim(0); /* what reading the files took */
                 if (r.host && (result < 0 || !host_stopped(r.host)))
                         turn_loop(&r);
                 result = result < 0 ? r.failed : result;

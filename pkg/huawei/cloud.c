@@ -19,8 +19,8 @@ static const struct {
         const char *service;
         int64_t a_second, burst;
 } rates[] = {
-        ROW("lts", 15, 60),      ROW("cts", 20, 40), ROW("ces", 20, 40), ROW("dms", 1000, 1000),
-        ROW("dis", 1000, 1000),  ROW("smn", 50, 50), ROW("iam", 20, 40), ROW("sts", 20, 40),
+        ROW("lts", 15, 60),      ROW("cts", 20, 40), ROW("ces", 20, 40), ROW("dms", 3000, 3000),
+        ROW("dis", 3000, 3000),  ROW("smn", 50, 50), ROW("iam", 20, 40), ROW("sts", 20, 40),
         ROW("metadata", 20, 40), ROW("pod", 20, 40),
 };
 
@@ -169,10 +169,12 @@ static int put_on_wire(struct cloud *c, struct cloud_call *call, struct outgoing
         buf_str(&o->target, buf_view(&o->path));
         if (call->query.n)
                 buf_printf(&o->target, "?" STR_FMT, STR_ARG(call->query));
-        call->message.max = HTTP_HEADROOM + MESSAGE_MOST;
+        /* Many wait for long: a queue's messages, say. */
+        q->headroom = HTTP_HEADROOM_LEAST + o->target.n + o->headers.n;
+        call->message.max = q->headroom + MESSAGE_MOST;
         buf_reset(&call->message);
-        if (buf_reserve(&call->message, HTTP_HEADROOM))
-                call->message.n = HTTP_HEADROOM;
+        if (buf_reserve(&call->message, q->headroom + call->body.n))
+                call->message.n = q->headroom;
         buf_str(&call->message, call->body);
         call->access.max = HEADERS_MOST;
         buf_reset(&call->access);

@@ -18,6 +18,9 @@
 
 static const usec STARVED = 10 * USEC_MSEC; /* after which memory is asked for again */
 static const usec RETRY_AFTER_MOST = USEC_HOUR;
+/* Idle pauses end on a grid of their twentieth, at most this wide. */
+static const usec IDLE_GRID = 50 * USEC_MSEC;
+enum { IDLE_TURNS = 20 };
 enum { MARK_MOST = 64 << 10, NOTICES = 16 };
 
 enum track_state {
@@ -1097,14 +1100,16 @@ static void front_well(struct reader *r, struct track *t)
 
 static void page_pause(struct reader *r, struct track *t, bool empty, usec now)
 {
-        usec *pause = r->config.shared ? &r->pause : &t->pause;
+        usec *pause = r->config.shared ? &r->pause : &t->pause, grid;
 
         if (!empty) {
                 *pause = 0;
                 return;
         }
         *pause = *pause ? MIN_OF(*pause * 2, r->config.poll_max) : r->config.poll_min;
-        t->front_at = now + *pause;
+        /* Many that have nothing to do are asked for in one turn. */
+        grid = MIN_OF(*pause / IDLE_TURNS, IDLE_GRID);
+        t->front_at = (now + *pause + grid - 1) / grid * grid;
 }
 
 static void page_append(struct reader *r, struct track *t, struct page *p, usec now)

@@ -321,10 +321,10 @@ static bool is_path(struct str path)
 }
 
 /* The body as gzip in the exchange's own buffer, with the same headroom; false: as it was is better. */
-static bool pack(struct http_client *client, const struct buf *message, struct buf *out)
+static bool pack(struct http_client *client, const struct buf *message, size_t headroom, struct buf *out)
 {
         z_stream *z = &client->packer;
-        size_t n = message->n - HTTP_HEADROOM;
+        size_t n = message->n - headroom;
 
         if (!client->packs && deflateInit2(z, 1, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) != Z_OK)
                 return false;
@@ -334,13 +334,13 @@ static bool pack(struct http_client *client, const struct buf *message, struct b
         buf_reset(out);
         if (n > UINT_MAX || !buf_reserve(out, message->n))
                 return false;
-        z->next_in = (unsigned char *)message->p + HTTP_HEADROOM;
+        z->next_in = (unsigned char *)message->p + headroom;
         z->avail_in = (unsigned)n;
-        z->next_out = (unsigned char *)out->p + HTTP_HEADROOM;
+        z->next_out = (unsigned char *)out->p + headroom;
         z->avail_out = (unsigned)n - 1; /* no room: it does not get smaller */
         if (deflate(z, Z_FINISH) != Z_STREAM_END)
                 return false;
-        out->n = HTTP_HEADROOM + n - 1 - z->avail_out;
+        out->n = headroom + n - 1 - z->avail_out;
         return true;
 }
 
@@ -368,15 +368,15 @@ static int write_head(struct exchange *x, const struct head *h, struct error *er
 
         for (i = 0; i < COUNT_OF(pieces); i++)
                 size += pieces[i].n;
-        if (size > HTTP_HEADROOM)
-                return error_set(err, ERROR_INVALID, "the request's headers take more than %d bytes",
-                                 HTTP_HEADROOM);
-        x->start = HTTP_HEADROOM - size;
+        if (size > x->headroom)
+                return error_set(err, ERROR_INVALID, "the request's headers take more than %zu bytes",
+                                 x->headroom);
+        x->start = x->headroom - size;
         at = x->message->p + x->start;
         for (i = 0; i < COUNT_OF(pieces); i++)
                 if (pieces[i].n)
                         at = (char *)memcpy(at, pieces[i].p, pieces[i].n) + pieces[i].n;
-        x->own = HTTP_HEADROOM - strlen(h->length) - strlen(h->encoding) - h->own.n;
+        x->own = x->headroom - strlen(h->length) - strlen(h->encoding) - h->own.n;
         x->method_n = h->method.n;
         x->path_n = h->path.n;
         return 0;
@@ -406,18 +406,19 @@ static int put_head(struct exchange *x, const struct http_request *q, struct err
                           .encoding = "" };
         size_t body;
 
-        if (q->message->failed || q->message->n < HTTP_HEADROOM)
+        x->headroom = q->headroom ? q->headroom : HTTP_HEADROOM;
+        if (q->message->failed || q->message->n < x->headroom)
                 return error_memory(err);
         if (q->method && !is_token(q->method))
                 return error_set(err, ERROR_INVALID, "\"%s\" is no HTTP method", q->method);
         if (q->path.n && !is_path(q->path))
                 return error_set(err, ERROR_INVALID, "the path must begin with / and have no white space");
-        if (t->config.compress && q->message->n > HTTP_HEADROOM + PACK_LEAST &&
-            pack(t->client, q->message, &x->packed)) {
+        if (t->config.compress && q->message->n > x->headroom + PACK_LEAST &&
+            pack(t->client, q->message, x->headroom, &x->packed)) {
                 x->message = &x->packed;
                 h.encoding = "Content-Encoding: gzip\r\n";
         }
-        body = x->message->n - HTTP_HEADROOM;
+        body = x->message->n - x->headroom;
         x->head_only = str_is(h.method, "HEAD");
         if (!body && (x->head_only || str_is(h.method, "GET")))
                 memcpy(h.length, "\r\n", 3);

@@ -31,6 +31,7 @@ struct exchange {
         struct exchange *stalls, *stalls_before;
         usec answer_by;      /* 0: it is not on that list */
         struct buf *message; /* what is sent: the caller's, or packed */
+        size_t headroom;     /* where the body begins */
         size_t start, sent;  /* where the head begins; how far it was written */
         size_t own;          /* where the header lines of this request begin */
         size_t method_n, path_n;

@@ -7,6 +7,8 @@
 
 enum { PAGE_MOST = 64 << 20 };
 enum { EMPTY_MOST = 3 }; /* answers without records where there are some, before that is a failure */
+/* How long it waits where nothing came, and where nothing came the time before, either. */
+static const usec POLL_FIRST = USEC_SEC, POLL_IDLE = 2 * USEC_SEC;
 /* A cursor is good for 300 s; a new partition is to be found within 30 s. */
 static const usec CURSOR_LIFE = 270 * USEC_SEC, DISCOVERY = 20 * USEC_SEC;
 
@@ -446,8 +448,8 @@ static int dis_open(struct source **out, const void *spec_, const struct service
                 .reader = { .loads = true,
                             .page_bytes = (size_t)spec->max_fetch_bytes,
                             .page_most = PAGE_MOST,
-                            .poll_min = spec->polling_interval,
-                            .poll_max = spec->polling_interval,
+                            .poll_min = spec->polling_interval ? spec->polling_interval : POLL_FIRST,
+                            .poll_max = spec->polling_interval ? spec->polling_interval : POLL_IDLE,
                             .backoff_min = 200 * USEC_MSEC,
                             .backoff_max = 10 * USEC_SEC,
                             .save_interval = spec->serial ? 100 * USEC_MSEC : USEC_SEC,
