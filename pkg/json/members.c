@@ -159,6 +159,15 @@ static bool read_nested(struct reading *g, const struct level *l, size_t i, size
         return read_members(g, &nested);
 }
 
+/* Up to its end or the next point; a point within the name is none. */
+static bool begins_with(const char *here, struct str name)
+{
+        for (size_t i = 0; i < name.n; i++)
+                if (here[i] != name.p[i] || here[i] == '.')
+                        return false;
+        return !here[name.n] || here[name.n] == '.';
+}
+
 static bool read_member(struct reading *g, const struct level *l, struct str name)
 {
         for (size_t i = 0; i < l->n; i++) {
@@ -167,8 +176,7 @@ static bool read_member(struct reading *g, const struct level *l, struct str nam
                 uint64_t bit = (uint64_t)1 << (m - l->object->members);
                 bool there;
 
-                if (strncmp(here, name.p, name.n) != 0 || (here[name.n] && here[name.n] != '.') ||
-                    memchr(name.p, '.', name.n)) /* a point in a name is none between two */
+                if (!begins_with(here, name))
                         continue;
                 if (here[name.n])
                         return read_nested(g, l, i, name.n);

@@ -23,6 +23,11 @@ struct json_value {
 };
 /* Appends what it says: the text of a string, the JSON of anything else. */
 void json_value_add(struct json_value, struct buf *);
+/* As it is written there, a string with its quotes. */
+static inline struct str json_value_raw(struct json_value v)
+{
+        return v.is_string ? (struct str){ v.text.p - 1, v.text.n + 2 } : v.text;
+}
 
 enum json_member_kind {
         MEMBER_TEXT,   /* struct json_value: a string; null: it is not there */

@@ -80,6 +80,8 @@ static void members_are_found_wherever_they_stand(void **state UNUSED)
         assert_true(e.text.is_string && e.text.escaped);
         says(e.text, "a\n\xc3\xa4");
         assert_true(str_is(e.text.text, "a\\n\\u00e4")); /* as it stands there */
+        assert_true(str_is(json_value_raw(e.text), "\"a\\n\\u00e4\""));
+        assert_true(str_is(json_value_raw(e.tags), "[ \"t\" ]"));
         assert_false(e.extra.is_string);
         says(e.extra, "{\"x\": [ 1 ]}");
         assert_int_equal(e.time, 5);
