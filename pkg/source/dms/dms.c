@@ -283,7 +283,6 @@ const struct shape dms_shape = {
 struct dms {
         struct poller poller; /* the first member */
         const struct dms_spec *spec;
-        struct source_account *account;
         usec ack_wait;
 };
 
@@ -417,22 +416,9 @@ static enum poller_step refused(struct poller *p UNUSED, const struct reader_job
 
 static void left(struct poller *p UNUSED, void *own) { free(own); }
 
-static struct source *dms_close(struct poller *p)
-{
-        struct dms *d = dms_of(p);
-
-        poller_done(p);
-        (void)source_account_free(d->account);
-        free(d);
-        return NULL;
-}
-
-const struct poller_ops dms_ops = { .service = "dms",
-                                    .ask = ask,
-                                    .answered = answered,
-                                    .refused = refused,
-                                    .left = left,
-                                    .close = dms_close };
+const struct poller_ops dms_ops = {
+        .service = "dms", .ask = ask, .answered = answered, .refused = refused, .left = left
+};
 
 /* With order there is one answer in flight; without, several. */
 static int add_tracks(struct dms *d, const struct delivery_spec *delivery, struct error *err)
@@ -464,10 +450,7 @@ static int dms_open(struct source **out, const void *spec_, const struct service
 {
         const struct dms_spec *spec = spec_;
         const struct delivery_spec *delivery = services->trigger->delivery;
-        const struct source_account_config account = { .services = services,
-                                                       .cloud = spec->cloud,
-                                                       .service = "dms" };
-        struct poller_config config = {
+        const struct poller_config config = {
                 .reader = { .page_bytes = PAGE_BYTES,
                             .page_most = PAGE_MOST,
                             .poll_min = 100 * USEC_MSEC,
@@ -484,7 +467,7 @@ static int dms_open(struct source **out, const void *spec_, const struct service
                             .records_most = MESSAGES_MOST,
                             .returns = true,
                             .let_go_reason = "WindowOver" },
-                .seed = random_seed(),
+                .cloud = spec->cloud,
         };
         struct dms *d = calloc(1, sizeof(*d));
 
@@ -492,18 +475,10 @@ static int dms_open(struct source **out, const void *spec_, const struct service
                 return error_memory(err);
         d->spec = spec;
         d->ack_wait = dms_ack_wait(spec, delivery);
-        if (source_account_new(&d->account, &account, err) < 0) {
-                free(d);
+        if (poller_open(&d->poller, &dms_ops, &config, services, err) < 0)
                 return -1;
-        }
-        config.port = source_account_port(d->account);
-        if (poller_open(&d->poller, &dms_ops, &config, services, err) < 0) {
-                (void)source_account_free(d->account);
-                free(d);
-                return -1;
-        }
         if (add_tracks(d, delivery, err) < 0) {
-                (void)dms_close(&d->poller);
+                (void)poller_close(&d->poller);
                 return -1;
         }
         *out = &d->poller.source;
