@@ -1,6 +1,7 @@
 #include "source/poller.h"
 
 #include "base/backoff.h"
+#include "source/cloud.h"
 #include "source/page.h"
 
 enum { PATH_MOST = 8 << 10, BODY_MOST = 1 << 20, MARK_MOST = READER_STATE_MOST + (64 << 10) };
@@ -547,10 +548,7 @@ static void stop(struct source *s)
         share_stop(&p->share);
 }
 
-static struct source *close_source(struct source *s)
-{
-        return s ? poller_of(s)->ops->close(poller_of(s)) : NULL;
-}
+static struct source *close_source(struct source *s) { return s ? poller_close(poller_of(s)) : NULL; }
 
 #define PULL_OPS                                                                                             \
         .poll = poll, .deadline = deadline, .credit = credit, .release = release, .detach = detach,          \
@@ -561,21 +559,6 @@ const struct pull_ops poller_pull_at_once = { .commit_at_once = true, PULL_OPS }
 
 /* ---- life --------------------------------------------------------------- */
 
-int poller_open(struct poller *p, const struct poller_ops *ops, const struct poller_config *config,
-                const struct services *services, struct error *err)
-{
-        p->ops = ops;
-        p->config = *config;
-        p->services = services;
-        p->ended_last = &p->ended;
-        p->mark.max = MARK_MOST;
-        random_init(&p->random, config->seed);
-        if (ops->claimed && share_init(&p->share, &services->claims, err) < 0)
-                return -1;
-        p->config.reader.claims = p->share.port.ops != NULL;
-        return reader_new(&p->reader, &p->config.reader, config->seed, err);
-}
-
 static void errands_free(struct errand *e)
 {
         for (struct errand *next; e; e = next) {
@@ -585,7 +568,48 @@ static void errands_free(struct errand *e)
         }
 }
 
-void poller_done(struct poller *p)
+/* As the Trigger's cloud, unless a port was given. */
+static int open_port(struct poller *p, struct error *err)
+{
+        const struct source_account_config account = { .services = p->services,
+                                                       .cloud = p->config.cloud,
+                                                       .service = p->ops->service };
+
+        if (p->config.port.start)
+                return 0;
+        if (source_account_new(&p->account, &account, err) < 0)
+                return -1;
+        p->config.port = source_account_port(p->account);
+        return 0;
+}
+
+static int open_parts(struct poller *p, struct error *err)
+{
+        if (open_port(p, err) < 0)
+                return -1;
+        if (p->ops->claimed && share_init(&p->share, &p->services->claims, err) < 0)
+                return -1;
+        p->config.reader.claims = p->share.port.ops != NULL;
+        return reader_new(&p->reader, &p->config.reader, p->config.seed, err);
+}
+
+int poller_open(struct poller *p, const struct poller_ops *ops, const struct poller_config *config,
+                const struct services *services, struct error *err)
+{
+        p->ops = ops;
+        p->config = *config;
+        p->config.seed = config->seed ? config->seed : random_seed();
+        p->services = services;
+        p->ended_last = &p->ended;
+        p->mark.max = MARK_MOST;
+        random_init(&p->random, p->config.seed);
+        if (open_parts(p, err) == 0)
+                return 0;
+        (void)poller_close(p);
+        return -1;
+}
+
+struct source *poller_close(struct poller *p)
 {
         for (struct errand *e = p->busy; e; e = e->next) {
                 call_cancel(p, &e->call);
@@ -596,10 +620,15 @@ void poller_done(struct poller *p)
         errands_free(TAKE(p->busy));
         errands_free(TAKE(p->free_errands));
         call_done(&p->discovery);
+        (void)source_account_free(p->account);
         buf_done(&p->mark);
-        free(TAKE(p->places));
+        free(p->places);
         share_done(&p->share);
-        p->reader = reader_free(p->reader);
+        (void)reader_free(p->reader);
+        if (p->ops->done)
+                p->ops->done(p);
+        free(p);
+        return NULL;
 }
 
 void poller_mark(struct poller *p, struct str mark)

@@ -81,23 +81,26 @@ struct poller_ops {
         enum poller_step (*refused)(struct poller *, const struct reader_job *, const struct cloud_error *,
                                     struct error *);
         void (*left)(struct poller *, void *own); /* optional: frees own, at the track's end */
-        struct source *(*close)(struct poller *); /* frees the source's own struct; returns NULL */
+        void (*done)(struct poller *); /* optional, at the end: frees what the source's own struct holds */
 };
 
 struct poller_config {
         struct reader_config reader;
-        usec discover_interval; /* between two lists of tracks; after a failure backoff_max at most */
-        struct poller_port port;
-        uint64_t seed;
+        usec discover_interval;         /* between two lists of tracks; after a failure backoff_max at most */
+        const struct cloud_spec *cloud; /* where calls go, and as whom; NULL: all by default */
+        struct poller_port port;        /* of tests; otherwise calls are made as cloud says */
+        uint64_t seed;                  /* 0: one at random */
 };
 
 struct errand;
+struct source_account;
 struct poller {
         struct source source; /* the first member */
         const struct poller_ops *ops;
         const struct services *services;
         struct reader *reader;
         struct poller_config config;
+        struct source_account *account;        /* of its calls; NULL: they are made by another port */
         struct errand *free_errands, **places; /* by track: the one that saves, and the one that reads */
         uint64_t places_n;
         struct poller_call discovery, *ended, **ended_last;
@@ -111,11 +114,12 @@ struct poller {
         bool stopping, closed; /* closed: but for the claims that are released still */
 };
 
-/* The struct is zeroed, kind is set. services: borrowed until it is closed. */
+/* Takes the source's own struct, which is of the heap and zeroed but for what is its own, and frees it at the
+ * end, and where this fails, too. services: borrowed until it is closed. */
 int poller_open(struct poller *, const struct poller_ops *, const struct poller_config *,
                 const struct services *, struct error *) MUST_CHECK;
-/* For close: cancels what is under way, and frees all but the struct. */
-void poller_done(struct poller *);
+/* Cancels what is under way, and frees all; for an open that fails later. Returns NULL. */
+struct source *poller_close(struct poller *);
 /* The mark behind the page (FETCH), or the state (LOAD); copied. */
 void poller_mark(struct poller *, struct str);
 usec poller_wall(const struct poller *); /* for questions about a time; 0 in poller_answer */

@@ -408,13 +408,11 @@ static void left(struct poller *p, void *own)
         buf_done(&at->cursor);
 }
 
-static struct source *dis_close(struct poller *p)
+static void done(struct poller *p)
 {
         struct dis *d = dis_of(p);
         struct partition *at, *next;
 
-        poller_done(p);
-        (void)source_account_free(d->account);
         HASH_ITER(hh, d->partitions, at, next)
         {
                 HASH_DEL(d->partitions, at);
@@ -422,8 +420,6 @@ static struct source *dis_close(struct poller *p)
                 free(at);
         }
         buf_done(&d->app);
-        free(d);
-        return NULL;
 }
 
 const struct poller_ops dis_ops = { .service = "dis",
@@ -435,16 +431,13 @@ const struct poller_ops dis_ops = { .service = "dis",
                                     .answered = answered,
                                     .refused = refused,
                                     .left = left,
-                                    .close = dis_close };
+                                    .done = done };
 
 static int dis_open(struct source **out, const void *spec_, const struct services *services,
                     struct error *err)
 {
         const struct dis_spec *spec = spec_;
-        const struct source_account_config account = { .services = services,
-                                                       .cloud = spec->cloud,
-                                                       .service = "dis" };
-        struct poller_config config = {
+        const struct poller_config config = {
                 .reader = { .loads = true,
                             .page_bytes = (size_t)spec->max_fetch_bytes,
                             .page_most = PAGE_MOST,
@@ -455,7 +448,7 @@ static int dis_open(struct source **out, const void *spec_, const struct service
                             .save_interval = spec->serial ? 100 * USEC_MSEC : USEC_SEC,
                             .unsaved_most = spec->serial ? 1 : 0 },
                 .discover_interval = DISCOVERY,
-                .seed = random_seed(),
+                .cloud = spec->cloud,
         };
         struct dis *d = calloc(1, sizeof(*d));
 
@@ -464,17 +457,11 @@ static int dis_open(struct source **out, const void *spec_, const struct service
         d->spec = spec;
         d->app.max = 1024;
         dis_app(spec, services->trigger, &d->app);
-        if (d->app.failed || source_account_new(&d->account, &account, err) < 0) {
-                int failed = d->app.failed ? error_memory(err) : -1;
-
-                buf_done(&d->app);
-                free(d);
-                return failed;
-        }
-        config.port = source_account_port(d->account);
-        if (poller_open(&d->poller, &dis_ops, &config, services, err) < 0) {
-                (void)dis_close(&d->poller);
+        if (poller_open(&d->poller, &dis_ops, &config, services, err) < 0)
                 return -1;
+        if (d->app.failed) {
+                (void)poller_close(&d->poller);
+                return error_memory(err);
         }
         *out = &d->poller.source;
         return 0;

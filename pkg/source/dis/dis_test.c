@@ -138,6 +138,63 @@ static void without_memory_no_record_becomes_another(void **state)
                 }
 }
 
+static const char *document;
+
+static void as_seen(const struct record *r)
+{
+        BUF_AT_END struct buf out = BUF_INIT(65536);
+        struct writer w;
+
+        writer_init(&w, &out);
+        dis_source.shape->describe(r, &w);
+        assert_string_equal(out.p, document);
+}
+
+static void records_say_what_they_say(void **state)
+{
+        static const struct {
+                const char *record, *document;
+        } all[] = {
+                { "{\"sequence_number\":\"9007199254740993\",\"data\":\"YQ==\",\"partition_key\":"
+                  "\"\\u00e4\\n\"}",
+                  "{\"partitionKey\":\"\xc3\xa4\\n\",\"sequenceNumber\":\"9007199254740993\",\"data\":"
+                  "\"a\"}" },
+                { "{\"sequence_number\":9223372036854775806,\"data\":\"eyJhIjpudWxsfQ==\",\"partition_key\":"
+                  "\"\"}",
+                  "{\"partitionKey\":\"\",\"sequenceNumber\":\"9223372036854775806\",\"data\":{\"a\":null}"
+                  "}" },
+                { "{\"partition_key\":null,\"timestamp\":null,\"sequence_number\":0,\"data\":null}",
+                  "{\"partitionKey\":null,\"sequenceNumber\":\"0\",\"data\":\"\"}" },
+                { "{\"sequence_number\":3}",
+                  "{\"partitionKey\":null,\"sequenceNumber\":\"3\",\"data\":\"\"}" },
+                { "{\"sequence_number\":1,\"sequence_number\":3,\"new\":{\"data\":\"no\"},\"data\":"
+                  "\"\\u0059Q==\"}",
+                  "{\"partitionKey\":null,\"sequenceNumber\":\"3\",\"data\":\"a\"}" },
+        };
+        struct bench *b = *state;
+
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                BUF_AT_END struct buf body = BUF_INIT(4096);
+                struct error err;
+
+                b->at.at = -1;
+                b->at.for_records = true;
+                document = all[i].document;
+                buf_printf(&body, "{\"records\":[%s],\"next_partition_cursor\":\"n\"}", all[i].record);
+                if (poller_records(&b->d.poller, &dis_ops, &b->at, buf_view(&body), as_seen, &err) != 1)
+                        fail_msg("%s: %s", all[i].record, err.text);
+        }
+}
+
+static void a_cursor_may_be_escaped(void **state)
+{
+        struct bench *b = *state;
+
+        assert_int_equal(fetch(b, "{\"next_partition_cursor\":\"a\\/b\\u003d\",\"records\":[]}"), 0);
+        assert_string_equal(b->at.cursor.p, "a/b=");
+        assert_int_equal(b->at.end, -1);
+}
+
 static void what_can_not_be_read_is_refused(void **state)
 {
         static const char *const bad[] = {
@@ -500,6 +557,8 @@ int main(void)
                 cmocka_unit_test_setup_teardown(an_answer_from_further_on_is_not_taken_at_once, setup,
                                                 teardown),
                 cmocka_unit_test_setup_teardown(without_memory_no_record_becomes_another, setup, teardown),
+                cmocka_unit_test_setup_teardown(records_say_what_they_say, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_cursor_may_be_escaped, setup, teardown),
                 cmocka_unit_test_setup_teardown(what_can_not_be_read_is_refused, setup, teardown),
                 cmocka_unit_test_setup_teardown(what_does_not_come_is_said_and_no_failure, setup, teardown),
                 cmocka_unit_test(ranges_and_names_are_read_as_they_come),

@@ -49,7 +49,6 @@ enum first_step { FIRST_LIST, FIRST_STATE, FIRST_CHECK, FIRST_APP, FIRST_SAVE, F
 struct dis {
         struct poller poller; /* the first member */
         const struct dis_spec *spec;
-        struct source_account *account;
         struct partition *partitions; /* a table, by name */
         struct buf app;
         enum first_step first;
