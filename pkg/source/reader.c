@@ -788,7 +788,8 @@ static size_t track_events(struct reader *r, struct track *t, struct pull_event 
                         be_careful(r);
                 events[n++] = (struct pull_event){ .kind = t->lost ? PULL_LOST : PULL_REVOKING,
                                                    .track = t->id,
-                                                   .give_up_at = t->give_up_at };
+                                                   .give_up_at = t->give_up_at,
+                                                   .again = t->again };
                 return n;
         }
         while (n < max && t->unread && t->credit > 0 && t->credit_bytes > 0)
