@@ -186,6 +186,47 @@ static void records_say_what_they_say(void **state)
         }
 }
 
+/* describe's inverse; what is left out gets likely values. */
+static void samples_are_what_the_document_says(void **state UNUSED)
+{
+        static const struct {
+                const char *document, *seen;
+        } all[] = {
+                { "{}", "{\"partitionKey\":null,\"sequenceNumber\":\"0\",\"data\":\"a record\"}" },
+                { "{partitionKey: 'k\xc3\xa4\"', sequenceNumber: '9007199254740993', data: 'x\xc3\xa4'}",
+                  "{\"partitionKey\":\"k\xc3\xa4\\\"\",\"sequenceNumber\":\"9007199254740993\",\"data\":"
+                  "\"x\xc3\xa4\"}" },
+                { "{partitionKey: '', sequenceNumber: 9223372036854775806, data: {n: [9007199254740993, "
+                  "null]}}",
+                  "{\"partitionKey\":\"\",\"sequenceNumber\":\"9223372036854775806\",\"data\":{\"n\":["
+                  "9007199254740993,null]}}" },
+                { "{partitionKey: null, sequenceNumber: -1, data: null}",
+                  "{\"partitionKey\":null,\"sequenceNumber\":\"0\",\"data\":\"\"}" },
+                { "{partitionKey: 5, sequenceNumber: x, data: ''}",
+                  "{\"partitionKey\":\"5\",\"sequenceNumber\":\"0\",\"data\":\"\"}" },
+        };
+
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                BUF_AT_END struct buf out = BUF_INIT(4096);
+                struct documents docs = { 0 };
+                struct problems problems = { 0 };
+                struct record *r;
+                struct writer w;
+                struct error err;
+
+                assert_int_equal(yaml_parse(&docs, str_of(all[i].document), &problems), 0);
+                if (dis_source.shape->sample(&trigger, docs.roots[0], 1700000000 * USEC_SEC, &r, &err) < 0)
+                        fail_msg("%s: %s", all[i].document, err.text);
+                documents_done(&docs); /* nothing borrows from it */
+                writer_init(&w, &out);
+                dis_source.shape->describe(r, &w);
+                assert_string_equal(out.p, all[i].seen);
+                assert_int_equal(r->time, 1700000000 * USEC_SEC);
+                dis_source.shape->sample_free(r);
+        }
+        dis_source.shape->sample_free(NULL);
+}
+
 static void a_cursor_may_be_escaped(void **state)
 {
         struct bench *b = *state;
@@ -558,6 +599,7 @@ int main(void)
                                                 teardown),
                 cmocka_unit_test_setup_teardown(without_memory_no_record_becomes_another, setup, teardown),
                 cmocka_unit_test_setup_teardown(records_say_what_they_say, setup, teardown),
+                cmocka_unit_test(samples_are_what_the_document_says),
                 cmocka_unit_test_setup_teardown(a_cursor_may_be_escaped, setup, teardown),
                 cmocka_unit_test_setup_teardown(what_can_not_be_read_is_refused, setup, teardown),
                 cmocka_unit_test_setup_teardown(what_does_not_come_is_said_and_no_failure, setup, teardown),
