@@ -95,16 +95,16 @@ static bool read_number(struct reading *g, const struct level *l, const struct j
 
 static bool read_items(struct reading *g, const struct json_member *m, char *into)
 {
-        const char *fault;
-
         g->scan.p++;
         if (scan_take(&g->scan, ']'))
                 return true;
         do {
                 if (!read_object(g, m->items, into + m->offset))
                         return false;
-                if ((fault = m->take(into)))
-                        return tell(g, "%s", fault);
+                if (m->take(into, g->err) < 0) {
+                        g->told = true;
+                        return scan_fail(&g->scan, "not taken");
+                }
         } while (scan_more(&g->scan, ']'));
         return !g->scan.fault;
 }

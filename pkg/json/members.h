@@ -44,8 +44,7 @@ struct json_member {
         bool required;     /* a text that is empty is not there, either */
         int64_t otherwise; /* what a number is that is not there */
         const struct json_object *items;
-        /* object: that of the list. NULL: it is taken; otherwise what is wrong with it: a sentence */
-        const char *(*take)(void *object);
+        int (*take)(void *object, struct error *); /* object: that the list is in */
 };
 /* A member of the struct that has another type than its kind does not compile. */
 #define MEMBER_IS_TEXT(member) _Generic(member, struct json_value : 0)

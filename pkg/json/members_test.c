@@ -27,19 +27,19 @@ struct answer {
         char seen[256];
 };
 
-static const char *take(void *object)
+static int take(void *object, struct error *err)
 {
         struct answer *a = object;
         struct buf out = { .p = a->seen, .n = strlen(a->seen), .cap = sizeof(a->seen), .max = 255 };
 
         if (a->event.number == 13)
-                return "an event is one too many";
+                return error_set(err, ERROR_PROTOCOL, "an event is one too many");
         json_value_add(a->event.id, &out);
         buf_char(&out, '=');
         buf_int(&out, a->event.number);
         buf_char(&out, ' ');
         a->n++;
-        return NULL;
+        return 0;
 }
 
 static const struct json_member answer_members[] = {

@@ -73,7 +73,7 @@ static struct record *begin_record(struct reading *g)
         return page_record(g->page, buf_view(&g->id), buf_view(&mark));
 }
 
-static const char *add_record(void *object)
+static int add_record(void *object, struct error *err)
 {
         struct reading *g = object;
         const struct item *item = &g->item;
@@ -82,17 +82,17 @@ static const char *add_record(void *object)
         struct str data;
 
         if (item->sequence < 0 || item->sequence == INT64_MAX)
-                return "a record has no sequence_number";
+                return error_set(err, ERROR_PROTOCOL, "a record has no sequence_number");
         g->out->n++;
         if (item->sequence < g->from) {
                 g->out->repeated = true;
-                return NULL;
+                return 0;
         }
         g->from = item->sequence + 1;
         if (!keep_data(g, &data))
-                return "the data of a record is no Base64";
+                return error_set(err, ERROR_PROTOCOL, "the data of a record is no Base64");
         if (!(r = begin_record(g)) || !(origin = page_keep(g->page, sizeof(*origin))))
-                return NULL; /* the page has failed: the reader sees it */
+                return 0; /* the page has failed: the reader sees it */
         if (g->out->first < 0)
                 g->out->first = item->sequence;
         g->out->last = item->sequence;
@@ -102,7 +102,7 @@ static const char *add_record(void *object)
         r->value = data;
         r->has_key = item->key.text.p;
         r->key = page_text(g->page, item->key);
-        return NULL;
+        return 0;
 }
 
 static const struct json_member answer_members[] = {

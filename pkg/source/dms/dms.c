@@ -100,7 +100,7 @@ static struct str keep_json(struct page *page, struct json_value v)
                                     : page_text_beside(page, (struct json_value){ .text = json });
 }
 
-static const char *add_record(void *object)
+static int add_record(void *object, struct error *err UNUSED)
 {
         struct reading *g = object;
         const struct item *item = &g->item;
@@ -110,18 +110,18 @@ static const char *add_record(void *object)
 
         if (!make_id(g->spec, item, id)) {
                 page_no_memory(g->page);
-                return NULL;
+                return 0;
         }
         if (!(r = page_record(g->page, str_of(id), page_text(g->page, item->handler))) ||
             !(m = page_keep(g->page, sizeof(*m))))
-                return NULL;
+                return 0;
         r->value = page_text(g->page, item->body);
         *m = (struct message){ .attributes = keep_json(g->page, item->attributes),
                                .tags = keep_json(g->page, item->tags),
                                .is_json = item->body.text.p && !item->body.is_string,
                                .received = g->wall };
         r->origin = m;
-        return NULL;
+        return 0;
 }
 
 static int read_messages(const struct dms_spec *spec, struct str body, struct page *page, usec wall,
