@@ -2,7 +2,6 @@
 
 #include <stdio.h>
 
-#include "source/cloud.h"
 #include "source/dis/records.h"
 
 enum { PAGE_MOST = 64 << 20 };

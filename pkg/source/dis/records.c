@@ -4,7 +4,7 @@
 
 #include "json/check.h"
 #include "source/dis/dis.h"
-#include "source/sample.h"
+#include "source/poller.h"
 
 enum { RECORD_MOST = 8 << 20 };
 
@@ -234,7 +234,7 @@ static int64_t sample_sequence(const struct node *n)
         BUF_AT_END struct buf text = BUF_INIT(64);
         int64_t number;
 
-        sample_text(n, &text);
+        poller_sample_text(n, &text);
         return str_to_int64(buf_view(&text), &number) && number >= 0 && number < INT64_MAX ? number : 0;
 }
 
@@ -252,11 +252,11 @@ static void write_sample(const struct node *document, usec wall, struct buf *out
         writer_member_int(&w, "sequence_number", sample_sequence(node_member(document, "sequenceNumber")));
         writer_member_int(&w, "timestamp", wall / USEC_MSEC);
         if (key && key->kind != NODE_NULL) {
-                sample_text(key, &text);
+                poller_sample_text(key, &text);
                 writer_member_string(&w, "partition_key", buf_view(&text));
         }
         buf_reset(&text);
-        sample_text(data, &text);
+        poller_sample_text(data, &text);
         writer_key(&w, STR("data"));
         writer_base64(&w, data ? buf_view(&text) : STR("a record"));
         writer_object_end(&w);
@@ -270,17 +270,18 @@ static int dis_sample(const struct trigger *t, const struct node *document, usec
 {
         const struct dis_spec *spec = t->source_spec;
         BUF_AT_END struct buf answer = BUF_INIT(BUF_DEFAULT_MAX);
-        struct page *page = sample_page(err);
+        struct page *page = poller_sample_begin(err);
         struct dis_records got;
 
         if (!page)
                 return -1;
         write_sample(document, wall, &answer);
-        return sample_take(page,
-                           answer.failed ? error_memory(err)
+        return poller_sample_end(page,
+                                 answer.failed
+                                         ? error_memory(err)
                                          : dis_read_records(buf_view(&answer), spec->stream,
                                                             STR("shardId-0000000000"), -1, page, &got, err),
-                           out, err);
+                                 out, err);
 }
 
 const struct shape dis_shape = {
@@ -289,5 +290,5 @@ const struct shape dis_shape = {
         .encode = dis_encode,
         .event = dis_event,
         .sample = dis_sample,
-        .sample_free = sample_free,
+        .sample_free = poller_sample_free,
 };

@@ -5,9 +5,7 @@
 
 #include "event/outer.h"
 #include "json/check.h"
-#include "source/cloud.h"
 #include "source/poller.h"
-#include "source/sample.h"
 
 /* What one request may bring: 10 messages, 512 KB; a body may grow by being unescaped, never above that. */
 enum { MESSAGES_MOST = 10, PAGE_BYTES = 512 << 10, PAGE_MOST = 4 << 20 };
@@ -208,7 +206,7 @@ static int dms_sample(const struct trigger *t, const struct node *document, usec
                       struct error *err)
 {
         BUF_AT_END struct buf answer = BUF_INIT(BUF_DEFAULT_MAX);
-        struct page *page = sample_page(err);
+        struct page *page = poller_sample_begin(err);
         struct writer w;
 
         if (!page)
@@ -219,16 +217,17 @@ static int dms_sample(const struct trigger *t, const struct node *document, usec
         writer_member_text(&w, "handler", "sample");
         writer_key(&w, STR("message"));
         writer_object(&w);
-        sample_member(&w, "body", document, "body", "a message");
-        sample_member(&w, "attributes", document, "attributes", NULL);
-        sample_member(&w, "tags", document, "tags", NULL);
+        poller_sample_member(&w, "body", document, "body", "a message");
+        poller_sample_member(&w, "attributes", document, "attributes", NULL);
+        poller_sample_member(&w, "tags", document, "tags", NULL);
         writer_object_end(&w);
         writer_object_end(&w);
         writer_array_end(&w);
-        return sample_take(page,
-                           answer.failed ? error_memory(err)
+        return poller_sample_end(page,
+                                 answer.failed
+                                         ? error_memory(err)
                                          : read_messages(t->source_spec, buf_view(&answer), page, wall, err),
-                           out, err);
+                                 out, err);
 }
 
 const struct shape dms_shape = {
@@ -237,7 +236,7 @@ const struct shape dms_shape = {
         .encode = dms_encode,
         .event = dms_event,
         .sample = dms_sample,
-        .sample_free = sample_free,
+        .sample_free = poller_sample_free,
 };
 
 /* ---- calls -------------------------------------------------------------- */

@@ -1,5 +1,6 @@
-#include "source/sample.h"
+#include "source/poller.h"
 
+#include "json/yaml.h"
 #include "source/page.h"
 
 enum { SAMPLE_MOST = 256 << 20 };
@@ -23,7 +24,7 @@ static void discard(struct page *p)
         free(s);
 }
 
-struct page *sample_page(struct error *err)
+struct page *poller_sample_begin(struct error *err)
 {
         struct sample *s = calloc(1, sizeof(*s));
         struct page *p = s ? page_new(&s->remember, &s->stats, SAMPLE_MOST) : NULL;
@@ -35,7 +36,7 @@ struct page *sample_page(struct error *err)
         return NULL;
 }
 
-int sample_take(struct page *p, int filled, struct record **out, struct error *err)
+int poller_sample_end(struct page *p, int filled, struct record **out, struct error *err)
 {
         if (filled == 0 && (page_failed(p) || !p->first))
                 filled = error_memory(err);
@@ -47,14 +48,14 @@ int sample_take(struct page *p, int filled, struct record **out, struct error *e
         return 0;
 }
 
-void sample_free(struct record *r)
+void poller_sample_free(struct record *r)
 {
         if (r)
                 discard(CONTAINER_OF(r, struct lent, record)->page);
 }
 
-void sample_member(struct writer *w, const char *key, const struct node *document, const char *name,
-                   const char *otherwise)
+void poller_sample_member(struct writer *w, const char *key, const struct node *document, const char *name,
+                          const char *otherwise)
 {
         const struct node *n = node_member(document, name);
         bool there = n && n->kind != NODE_NULL;
@@ -68,7 +69,7 @@ void sample_member(struct writer *w, const char *key, const struct node *documen
                 writer_string(w, str_of(otherwise));
 }
 
-void sample_text(const struct node *n, struct buf *out)
+void poller_sample_text(const struct node *n, struct buf *out)
 {
         struct writer w;
 
