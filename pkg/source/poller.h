@@ -89,7 +89,7 @@ struct poller_ops {
 };
 
 struct poller_config {
-        struct reader_config reader;
+        struct reader_config reader;    /* its backoff_min 0: 200 ms, backoff_max 0: 10 s */
         usec discover_interval;         /* between two lists of tracks; after a failure backoff_max at most */
         const struct cloud_spec *cloud; /* where calls go, and as whom; NULL: all by default */
         struct poller_port port;        /* of tests; otherwise calls are made as cloud says */
@@ -126,6 +126,7 @@ int poller_open(struct poller *, const struct poller_ops *, const struct poller_
 struct source *poller_close(struct poller *);
 /* The mark behind the page (FETCH), or the state (LOAD); copied. */
 void poller_mark(struct poller *, struct str);
+usec poller_time(int64_t msec);          /* of an answer, for a record; 0: there is none, or it can't be */
 usec poller_wall(const struct poller *); /* for questions about a time; 0 in poller_answer */
 
 /* The pull side of every source that polls. */

@@ -32,16 +32,16 @@ static const struct json_member item_members[] = {
         MEMBER(TEXT, "id", struct item, id, .required = true),
         MEMBER(TEXT, "key", struct item, key),
         MEMBER(NUMBER, "number", struct item, number, .required = true),
-        MEMBER(NUMBER, "created.time", struct item, time),
+        MEMBER(NUMBER, "time", struct item, time),
         MEMBER(ANY, "data", struct item, data),
 };
 static const struct json_object item_object = JSON_OBJECT("an event", item_members);
 
 struct answer {
         struct item item; /* the one that is read */
-        struct json_value more;
-        int64_t behind;
+        int64_t behind;   /* how many more there are */
         struct page *page;
+        size_t n; /* so far */
 };
 
 static int add_record(void *object, struct error *err UNUSED)
@@ -51,11 +51,12 @@ static int add_record(void *object, struct error *err UNUSED)
         struct event *event = page_keep(a->page, sizeof(*event));
         struct record *r = event ? page_record(a->page, id, id) : NULL;
 
+        a->n++;
         if (!r) /* it was delivered before, or there is no memory, which the reader sees */
                 return 0;
         *event = (struct event){ a->item.number, a->item.data.text.p && !a->item.data.is_string };
         r->origin = event;
-        r->time = a->item.time * USEC_MSEC;
+        r->time = poller_time(a->item.time);
         r->has_key = a->item.key.text.p;
         r->key = page_text(a->page, a->item.key);
         r->value = page_text(a->page, a->item.data);
@@ -65,32 +66,26 @@ static int add_record(void *object, struct error *err UNUSED)
 static const struct json_member answer_members[] = {
         MEMBER(LIST, "events", struct answer, item, .items = &item_object, .take = add_record,
                .required = true),
-        MEMBER(ANY, "more", struct answer, more),
         MEMBER(NUMBER, "behind", struct answer, behind, .otherwise = -1),
 };
 static const struct json_object answer_object = JSON_OBJECT("the answer", answer_members);
 
 /* ---- the shape ---------------------------------------------------------- */
 
-static void write_data(const struct record *r, struct writer *w)
+static void hub_describe(const struct record *r, struct writer *w)
 {
         const struct event *event = r->origin;
 
+        writer_object(w);
+        writer_member_string(w, "id", r->id);
+        if (r->has_key)
+                writer_member_string(w, "key", r->key);
+        writer_member_int(w, "number", event->number);
         writer_key(w, STR("data"));
         if (event->is_json)
                 writer_raw(w, r->value);
         else
                 writer_string(w, r->value);
-}
-
-static void hub_describe(const struct record *r, struct writer *w)
-{
-        writer_object(w);
-        writer_member_string(w, "id", r->id);
-        if (r->has_key)
-                writer_member_string(w, "key", r->key);
-        writer_member_int(w, "number", ((const struct event *)r->origin)->number);
-        write_data(r, w);
         writer_object_end(w);
 }
 
@@ -120,33 +115,29 @@ static void hub_event(const struct trigger *t, const struct record *r, struct bu
         cloudevent_data(e, r->value, event->is_json ? STR("application/json") : (struct str){ 0 });
 }
 
-/* The document that describe writes, as an answer. */
+/* The document that describe writes, as an event of an answer. */
 static int hub_sample(const struct trigger *t UNUSED, const struct node *document, usec wall,
                       struct record **out, struct error *err)
 {
         BUF_AT_END struct buf text = BUF_INIT(BUF_DEFAULT_MAX);
         struct answer a = { .page = poller_sample_begin(err) };
         struct writer w;
+        int read;
 
         if (!a.page)
                 return -1;
         writer_init(&w, &text);
+        writer_array(&w);
         writer_object(&w);
         poller_sample_member(&w, "id", document, "id", "an event");
         poller_sample_member(&w, "key", document, "key", NULL);
         poller_sample_member(&w, "number", document, "number", "1");
         poller_sample_member(&w, "data", document, "data", "its data");
-        writer_key(&w, STR("created"));
-        writer_object(&w);
         writer_member_int(&w, "time", wall / USEC_MSEC);
         writer_object_end(&w);
-        writer_object_end(&w);
-        return poller_sample_end(a.page,
-                                 text.failed ? error_memory(err)
-                                 : json_read_object(buf_view(&text), &item_object, &a.item, err) < 0
-                                         ? -1
-                                         : add_record(&a, err),
-                                 out, err);
+        writer_array_end(&w);
+        read = text.failed ? error_memory(err) : json_read_list(buf_view(&text), answer_members, &a, err);
+        return poller_sample_end(a.page, read, out, err);
 }
 
 static const struct shape hub_shape = { .ce_type = "dev.sluice.hub.event",
@@ -164,11 +155,9 @@ struct hub {
         bool from_oldest; /* the mark is none of the hub's any more */
 };
 
-static struct hub *hub_of(struct poller *p) { return CONTAINER_OF(p, struct hub, poller); }
-
 static void ask(struct poller *p, const struct reader_job *job, struct cloud_request *q)
 {
-        const struct hub *h = hub_of(p);
+        const struct hub *h = CONTAINER_OF(p, struct hub, poller);
 
         buf_printf(&q->path, "/v1/{project_id}/hubs/%s/events", h->spec->hub);
         buf_printf(&q->what, "events of hub %s", h->spec->hub);
@@ -184,8 +173,8 @@ static enum poller_step answered(struct poller *p, const struct reader_job *job,
 
         if (json_read_object(body, &answer_object, &a, err) < 0)
                 return (enum poller_step)error_wrap(err, "an answer that can't be read");
-        hub_of(p)->from_oldest = false;
-        reader_behind(p->reader, job->track, str_is(a.more.text, "true") ? a.behind : 0);
+        CONTAINER_OF(p, struct hub, poller)->from_oldest &= !a.n; /* there is a mark again */
+        reader_behind(p->reader, job->track, a.behind);
         return POLLER_DONE;
 }
 
@@ -193,7 +182,7 @@ static enum poller_step answered(struct poller *p, const struct reader_job *job,
 static enum poller_step refused(struct poller *p, const struct reader_job *job UNUSED,
                                 const struct cloud_error *refusal, struct error *err UNUSED)
 {
-        struct hub *h = hub_of(p);
+        struct hub *h = CONTAINER_OF(p, struct hub, poller);
 
         if (!string_equal(refusal->code, "HUB.0410") || h->from_oldest)
                 return POLLER_FAILED;
@@ -215,8 +204,6 @@ static int hub_open(struct source **out, const void *spec_, const struct service
                                                           .page_bytes = PAGE_BYTES,
                                                           .poll_min = spec->polling_interval,
                                                           .poll_max = spec->polling_interval,
-                                                          .backoff_min = 200 * USEC_MSEC,
-                                                          .backoff_max = 10 * USEC_SEC,
                                                           .save_interval = USEC_SEC,
                                                           .remember = REMEMBERED },
                                               .cloud = spec->cloud };

@@ -1,5 +1,5 @@
-/* A hub of events, as CONTRIBUTING.md shows a polled source: a service that nobody has, with one track and a
- * mark in the Trigger's store. The tests compile it, so that the page stays true. Loop's thread. */
+/* A hub of events, a service that nobody has: the polled source that CONTRIBUTING.md shows. The tests compile
+ * it, so that the page stays true. Loop's thread. */
 #pragma once
 
 #include "source/source.h"

@@ -442,8 +442,6 @@ static int dis_open(struct source **out, const void *spec_, const struct service
                             .page_most = PAGE_MOST,
                             .poll_min = spec->polling_interval ? spec->polling_interval : POLL_FIRST,
                             .poll_max = spec->polling_interval ? spec->polling_interval : POLL_IDLE,
-                            .backoff_min = 200 * USEC_MSEC,
-                            .backoff_max = 10 * USEC_SEC,
                             .save_interval = spec->serial ? 100 * USEC_MSEC : USEC_SEC,
                             .unsaved_most = spec->serial ? 1 : 0 },
                 .discover_interval = DISCOVERY,

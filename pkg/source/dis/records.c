@@ -98,7 +98,7 @@ static int add_record(void *object, struct error *err)
         g->out->last = item->sequence;
         *origin = (struct dis_record){ g->partition, item->sequence, g->cursor };
         r->origin = origin;
-        r->time = item->time > 0 && item->time < INT64_MAX / USEC_MSEC ? item->time * USEC_MSEC : 0;
+        r->time = poller_time(item->time);
         r->value = data;
         r->has_key = item->key.text.p;
         r->key = page_text(g->page, item->key);
