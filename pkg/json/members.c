@@ -124,13 +124,13 @@ static bool read_value(struct reading *g, const struct level *l, const struct js
         *there = true;
         if (m->kind == MEMBER_ANY)
                 return read_any(g, to);
-        if (m->kind == MEMBER_LIST)
-                return scan_peek(&g->scan) == '[' ? read_items(g, m, l->into) : is_no(g, l, m, "list");
         if (scan_peek(&g->scan) == 'n') {
                 *there = false;
                 not_there(m, l->into);
                 return scan_word(&g->scan, "null");
         }
+        if (m->kind == MEMBER_LIST)
+                return scan_peek(&g->scan) == '[' ? read_items(g, m, l->into) : is_no(g, l, m, "list");
         if (m->kind == MEMBER_NUMBER)
                 return read_number(g, l, m, to);
         if (!read_text(g, l, m, to))

@@ -141,6 +141,7 @@ static void items_are_taken_one_by_one(void **state UNUSED)
                 { "{\"events\":[{\"id\":\"a\",\"number\":1}],\"events\":[{\"id\":\"b\",\"number\":2}]}",
                   "a=1 " },
                 { "{\"events\":[{\"id\":\"a\",\"number\":1}],\"events\":7}", "a=1 " },
+                { "{\"events\":null,\"events\":[{\"id\":\"a\",\"number\":1}],\"events\":null}", "a=1 " },
         };
 
         for (size_t i = 0; i < COUNT_OF(all); i++) {
@@ -181,7 +182,7 @@ static void what_is_wrong_is_said(void **state UNUSED)
                 { "[]", "the answer is no object" },
                 { "{}", "the answer has no events" },
                 { "{\"events\":{}}", "events of the answer is no list" },
-                { "{\"events\":null}", "events of the answer is no list" },
+                { "{\"events\":null}", "the answer has no events" },
                 { "{\"events\":[],\"next\":1}", "next of the answer is no string" },
                 { IN("1"), "an event is no object" },
                 { IN("null"), "an event is no object" },

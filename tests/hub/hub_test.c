@@ -326,7 +326,7 @@ static void what_can_not_be_read_is_said(void **state UNUSED)
                 const char *body, *why;
         } all[] = {
                 { "", "an answer that can't be read: the answer is no object" },
-                { "{\"events\":null}", "an answer that can't be read: events of the answer is no list" },
+                { "{\"events\":null}", "an answer that can't be read: the answer has no events" },
                 { "{}", "an answer that can't be read: the answer has no events" },
                 { EVENTS("{\"number\":1}"), "an answer that can't be read: an event has no id" },
                 { EVENTS("{\"id\":\"\",\"number\":1}"), "an answer that can't be read: an event has no id" },

@@ -92,10 +92,9 @@ static bool make_id(const struct dms_spec *spec, const struct item *item, char o
 /* null says nothing. */
 static struct str keep_json(struct page *page, struct json_value v)
 {
-        struct str json = json_value_raw(v);
-
-        return str_is(json, "null") ? (struct str){ 0 }
-                                    : page_text_beside(page, (struct json_value){ .text = json });
+        return json_value_is(v, "null")
+                       ? (struct str){ 0 }
+                       : page_text_beside(page, (struct json_value){ .text = json_value_raw(v) });
 }
 
 static int add_record(void *object, struct error *err UNUSED)
@@ -324,7 +323,9 @@ static enum poller_step go_on(const struct reader_job *job)
 struct taken {
         int64_t fail;
 };
-static const struct json_member taken_members[] = { MEMBER(NUMBER, "fail", struct taken, fail) };
+static const struct json_member taken_members[] = {
+        MEMBER(NUMBER, "fail", struct taken, fail),
+};
 static const struct json_object taken_object = JSON_OBJECT("it", taken_members);
 
 /* {"success": N, "fail": M}: the last M come again. */
