@@ -113,7 +113,9 @@ static void text(struct str bytes)
 struct few {
         struct json_value b;
 };
-static const struct json_member few_members[] = { MEMBER(TEXT, "a.b", struct few, b) };
+static const struct json_member few_members[] = {
+        MEMBER(TEXT, "a.b", struct few, b),
+};
 static const struct json_object few_object = JSON_OBJECT("it", few_members);
 
 static void picked(struct str bytes)

@@ -47,14 +47,14 @@ static void same_number(int64_t n, const json_t *other)
                 DEMAND(json_is_string(other));
 }
 
-static const char *take(void *object)
+static int take(void *object, struct error *err UNUSED)
 {
         struct answer *a = object;
         const json_t *one = json_array_get(a->list, a->n++),
                      *deep = json_object_get(json_object_get(one, "body"), "deep");
 
         if (!a->list)
-                return NULL;
+                return 0;
         DEMAND(json_is_object(one));
         same_text(a->event.id, json_object_get(one, "id"));
         same_number(a->event.number, json_object_get(one, "number"));
@@ -64,7 +64,7 @@ static const char *take(void *object)
                 same_text(a->event.tags, json_object_get(one, "tags"));
         if (a->event.time != INT64_MIN)
                 same_number(a->event.time, json_object_get(deep, "time"));
-        return NULL;
+        return 0;
 }
 
 static const struct json_member answer_members[] = {

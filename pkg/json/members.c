@@ -95,16 +95,16 @@ static bool read_number(struct reading *g, const struct level *l, const struct j
 
 static bool read_items(struct reading *g, const struct json_member *m, char *into)
 {
-        const char *fault;
-
         g->scan.p++;
         if (scan_take(&g->scan, ']'))
                 return true;
         do {
                 if (!read_object(g, m->items, into + m->offset))
                         return false;
-                if ((fault = m->take(into)))
-                        return tell(g, "%s", fault);
+                if (m->take(into, g->err) < 0) {
+                        g->told = true;
+                        return scan_fail(&g->scan, "not taken");
+                }
         } while (scan_more(&g->scan, ']'));
         return !g->scan.fault;
 }
@@ -124,13 +124,13 @@ static bool read_value(struct reading *g, const struct level *l, const struct js
         *there = true;
         if (m->kind == MEMBER_ANY)
                 return read_any(g, to);
-        if (m->kind == MEMBER_LIST)
-                return scan_peek(&g->scan) == '[' ? read_items(g, m, l->into) : is_no(g, l, m, "list");
         if (scan_peek(&g->scan) == 'n') {
                 *there = false;
                 not_there(m, l->into);
                 return scan_word(&g->scan, "null");
         }
+        if (m->kind == MEMBER_LIST)
+                return scan_peek(&g->scan) == '[' ? read_items(g, m, l->into) : is_no(g, l, m, "list");
         if (m->kind == MEMBER_NUMBER)
                 return read_number(g, l, m, to);
         if (!read_text(g, l, m, to))

@@ -21,6 +21,11 @@ struct json_value {
         struct str text; /* of a string what stands between its quotes; p NULL: it is not there */
         bool is_string, escaped;
 };
+/* Is it that word of JSON: "true", "false" or "null"? */
+static inline bool json_value_is(struct json_value v, const char *word)
+{
+        return !v.is_string && str_is(v.text, word);
+}
 /* Appends what it says: the text of a string, the JSON of anything else. */
 void json_value_add(struct json_value, struct buf *);
 /* As it is written there, a string with its quotes. */
@@ -33,7 +38,9 @@ enum json_member_kind {
         MEMBER_TEXT,   /* struct json_value: a string; null: it is not there */
         MEMBER_NUMBER, /* int64_t: a whole number, which may stand in a string; null: it is not there */
         MEMBER_ANY,    /* struct json_value: whatever it is, null, too */
-        MEMBER_LIST,   /* of objects: each is read into the same struct, and taken before the next is read */
+        /* of objects: each is read into the same struct, and taken before the next is read; null: it is not
+         * there */
+        MEMBER_LIST,
 };
 
 struct json_object;
@@ -44,8 +51,7 @@ struct json_member {
         bool required;     /* a text that is empty is not there, either */
         int64_t otherwise; /* what a number is that is not there */
         const struct json_object *items;
-        /* object: that of the list. NULL: it is taken; otherwise what is wrong with it: a sentence */
-        const char *(*take)(void *object);
+        int (*take)(void *object, struct error *); /* object: that the list is in */
 };
 /* A member of the struct that has another type than its kind does not compile. */
 #define MEMBER_IS_TEXT(member) _Generic(member, struct json_value : 0)

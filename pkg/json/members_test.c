@@ -27,19 +27,19 @@ struct answer {
         char seen[256];
 };
 
-static const char *take(void *object)
+static int take(void *object, struct error *err)
 {
         struct answer *a = object;
         struct buf out = { .p = a->seen, .n = strlen(a->seen), .cap = sizeof(a->seen), .max = 255 };
 
         if (a->event.number == 13)
-                return "an event is one too many";
+                return error_set(err, ERROR_PROTOCOL, "an event is one too many");
         json_value_add(a->event.id, &out);
         buf_char(&out, '=');
         buf_int(&out, a->event.number);
         buf_char(&out, ' ');
         a->n++;
-        return NULL;
+        return 0;
 }
 
 static const struct json_member answer_members[] = {
@@ -141,6 +141,7 @@ static void items_are_taken_one_by_one(void **state UNUSED)
                 { "{\"events\":[{\"id\":\"a\",\"number\":1}],\"events\":[{\"id\":\"b\",\"number\":2}]}",
                   "a=1 " },
                 { "{\"events\":[{\"id\":\"a\",\"number\":1}],\"events\":7}", "a=1 " },
+                { "{\"events\":null,\"events\":[{\"id\":\"a\",\"number\":1}],\"events\":null}", "a=1 " },
         };
 
         for (size_t i = 0; i < COUNT_OF(all); i++) {
@@ -181,7 +182,7 @@ static void what_is_wrong_is_said(void **state UNUSED)
                 { "[]", "the answer is no object" },
                 { "{}", "the answer has no events" },
                 { "{\"events\":{}}", "events of the answer is no list" },
-                { "{\"events\":null}", "events of the answer is no list" },
+                { "{\"events\":null}", "the answer has no events" },
                 { "{\"events\":[],\"next\":1}", "next of the answer is no string" },
                 { IN("1"), "an event is no object" },
                 { IN("null"), "an event is no object" },

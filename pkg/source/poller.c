@@ -6,7 +6,7 @@
 
 enum { PATH_MOST = 8 << 10, BODY_MOST = 1 << 20, MARK_MOST = READER_STATE_MOST + (64 << 10) };
 enum { REFUSALS_MOST = 16 }; /* of one job, whatever succeeds between them: then it has failed */
-static const usec LOST_PAUSE = USEC_MINUTE;
+static const usec LOST_PAUSE = USEC_MINUTE, BACKOFF_MIN = 200 * USEC_MSEC, BACKOFF_MAX = 10 * USEC_SEC;
 
 /* A job under way. */
 struct errand {
@@ -585,12 +585,16 @@ static int open_port(struct poller *p, struct error *err)
 
 static int open_parts(struct poller *p, struct error *err)
 {
+        struct reader_config *c = &p->config.reader;
+
+        c->backoff_min = c->backoff_min ? c->backoff_min : BACKOFF_MIN;
+        c->backoff_max = c->backoff_max ? c->backoff_max : BACKOFF_MAX;
         if (open_port(p, err) < 0)
                 return -1;
         if (p->ops->claimed && share_init(&p->share, &p->services->claims, err) < 0)
                 return -1;
-        p->config.reader.claims = p->share.port.ops != NULL;
-        return reader_new(&p->reader, &p->config.reader, p->config.seed, err);
+        c->claims = p->share.port.ops != NULL;
+        return reader_new(&p->reader, c, p->config.seed, err);
 }
 
 int poller_open(struct poller *p, const struct poller_ops *ops, const struct poller_config *config,
@@ -637,6 +641,8 @@ void poller_mark(struct poller *p, struct str mark)
         p->mark.max = MARK_MOST;
         buf_str(&p->mark, mark);
 }
+
+usec poller_time(int64_t msec) { return msec > 0 && msec < INT64_MAX / USEC_MSEC ? msec * USEC_MSEC : 0; }
 
 usec poller_wall(const struct poller *p) { return p->services ? clock_wall(p->services->clock) : 0; }
 

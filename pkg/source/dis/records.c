@@ -4,6 +4,7 @@
 
 #include "json/check.h"
 #include "source/dis/dis.h"
+#include "source/poller.h"
 
 enum { RECORD_MOST = 8 << 20 };
 
@@ -72,7 +73,7 @@ static struct record *begin_record(struct reading *g)
         return page_record(g->page, buf_view(&g->id), buf_view(&mark));
 }
 
-static const char *add_record(void *object)
+static int add_record(void *object, struct error *err)
 {
         struct reading *g = object;
         const struct item *item = &g->item;
@@ -81,27 +82,27 @@ static const char *add_record(void *object)
         struct str data;
 
         if (item->sequence < 0 || item->sequence == INT64_MAX)
-                return "a record has no sequence_number";
+                return error_set(err, ERROR_PROTOCOL, "a record has no sequence_number");
         g->out->n++;
         if (item->sequence < g->from) {
                 g->out->repeated = true;
-                return NULL;
+                return 0;
         }
         g->from = item->sequence + 1;
         if (!keep_data(g, &data))
-                return "the data of a record is no Base64";
+                return error_set(err, ERROR_PROTOCOL, "the data of a record is no Base64");
         if (!(r = begin_record(g)) || !(origin = page_keep(g->page, sizeof(*origin))))
-                return NULL; /* the page has failed: the reader sees it */
+                return 0; /* the page has failed: the reader sees it */
         if (g->out->first < 0)
                 g->out->first = item->sequence;
         g->out->last = item->sequence;
         *origin = (struct dis_record){ g->partition, item->sequence, g->cursor };
         r->origin = origin;
-        r->time = item->time > 0 && item->time < INT64_MAX / USEC_MSEC ? item->time * USEC_MSEC : 0;
+        r->time = poller_time(item->time);
         r->value = data;
         r->has_key = item->key.text.p;
         r->key = page_text(g->page, item->key);
-        return NULL;
+        return 0;
 }
 
 static const struct json_member answer_members[] = {
@@ -227,72 +228,60 @@ static void dis_event(const struct trigger *t, const struct record *r, struct bu
 
 /* ---- samples ------------------------------------------------------------ */
 
-struct sample {
-        struct record record;
-        struct dis_record origin;
-        struct str cursor;
-        struct buf id, key, data;
-};
-
-static void dis_sample_free(struct record *r)
+/* What no stream numbers so is the first one. */
+static int64_t sample_sequence(const struct node *n)
 {
-        struct sample *s = CONTAINER_OF(r, struct sample, record);
+        BUF_AT_END struct buf text = BUF_INIT(64);
+        int64_t number;
 
-        if (!r)
-                return;
-        buf_done(&s->id);
-        buf_done(&s->key);
-        buf_done(&s->data);
-        free(s);
+        poller_sample_text(n, &text);
+        return str_to_int64(buf_view(&text), &number) && number >= 0 && number < INT64_MAX ? number : 0;
 }
 
-/* The text of a string, the JSON of anything else. */
-static void sample_member(const struct node *n, struct buf *out)
+static void write_sample(const struct node *document, usec wall, struct buf *out)
 {
+        const struct node *key = node_member(document, "partitionKey"), *data = node_member(document, "data");
+        BUF_AT_END struct buf text = BUF_INIT(BUF_DEFAULT_MAX);
         struct writer w;
 
         writer_init(&w, out);
-        if (n && n->kind == NODE_STRING)
-                buf_str(out, n->text);
-        else if (n && n->kind != NODE_NULL)
-                node_write(n, &w);
+        writer_object(&w);
+        writer_key(&w, STR("records"));
+        writer_array(&w);
+        writer_object(&w);
+        writer_member_int(&w, "sequence_number", sample_sequence(node_member(document, "sequenceNumber")));
+        writer_member_int(&w, "timestamp", wall / USEC_MSEC);
+        if (key && key->kind != NODE_NULL) {
+                poller_sample_text(key, &text);
+                writer_member_string(&w, "partition_key", buf_view(&text));
+        }
+        buf_reset(&text);
+        poller_sample_text(data, &text);
+        writer_key(&w, STR("data"));
+        writer_base64(&w, data ? buf_view(&text) : STR("a record"));
+        writer_object_end(&w);
+        writer_array_end(&w);
+        writer_object_end(&w);
+        out->failed |= text.failed;
 }
 
 static int dis_sample(const struct trigger *t, const struct node *document, usec wall, struct record **out,
                       struct error *err)
 {
         const struct dis_spec *spec = t->source_spec;
-        const struct node *key = node_member(document, "partitionKey"), *data = node_member(document, "data");
-        BUF_AT_END struct buf number = BUF_INIT(64);
-        struct sample *s = calloc(1, sizeof(*s));
+        BUF_AT_END struct buf answer = BUF_INIT(BUF_DEFAULT_MAX);
+        struct page *page = poller_sample_begin(err);
+        struct dis_records got;
 
-        if (!s)
-                return error_memory(err);
-        s->id.max = s->key.max = s->data.max = BUF_DEFAULT_MAX;
-        sample_member(node_member(document, "sequenceNumber"), &number);
-        if (!number.n || !str_to_int64(buf_view(&number), &s->origin.sequence))
-                s->origin.sequence = 0;
-        sample_member(key, &s->key);
-        if (data)
-                sample_member(data, &s->data);
-        else
-                buf_text(&s->data, "a record");
-        s->origin.partition = STR("shardId-0000000000");
-        s->origin.cursor = &s->cursor;
-        buf_printf(&s->id, "%s/" STR_FMT "/%lld", spec->stream, STR_ARG(s->origin.partition),
-                   (long long)s->origin.sequence);
-        if (s->id.failed || s->key.failed || s->data.failed) {
-                dis_sample_free(&s->record);
-                return error_memory(err);
-        }
-        s->record = (struct record){ .id = buf_view(&s->id),
-                                     .key = buf_view(&s->key),
-                                     .has_key = key && key->kind != NODE_NULL,
-                                     .value = buf_view(&s->data),
-                                     .time = wall,
-                                     .origin = &s->origin };
-        *out = &s->record;
-        return 0;
+        if (!page)
+                return -1;
+        write_sample(document, wall, &answer);
+        return poller_sample_end(page,
+                                 answer.failed
+                                         ? error_memory(err)
+                                         : dis_read_records(buf_view(&answer), spec->stream,
+                                                            STR("shardId-0000000000"), -1, page, &got, err),
+                                 out, err);
 }
 
 const struct shape dis_shape = {
@@ -301,5 +290,5 @@ const struct shape dis_shape = {
         .encode = dis_encode,
         .event = dis_event,
         .sample = dis_sample,
-        .sample_free = dis_sample_free,
+        .sample_free = poller_sample_free,
 };

@@ -5,7 +5,6 @@
 
 #include "event/outer.h"
 #include "json/check.h"
-#include "source/cloud.h"
 #include "source/poller.h"
 
 /* What one request may bring: 10 messages, 512 KB; a body may grow by being unescaped, never above that. */
@@ -73,8 +72,8 @@ struct reading {
  * so that it is the same each time, and equal messages have equal ids. */
 static bool make_id(const struct dms_spec *spec, const struct item *item, char out[33])
 {
-        const struct str parts[] = { str_of(spec->queue_id), item->body.text, item->attributes.text,
-                                     item->tags.text };
+        const struct str parts[] = { str_of(spec->queue_id), item->body.text,
+                                     json_value_raw(item->attributes), json_value_raw(item->tags) };
         unsigned char hash[SHA256_DIGEST_LENGTH];
         BUF_AT_END struct buf all = BUF_INIT((size_t)PAGE_MOST);
 
@@ -93,13 +92,12 @@ static bool make_id(const struct dms_spec *spec, const struct item *item, char o
 /* null says nothing. */
 static struct str keep_json(struct page *page, struct json_value v)
 {
-        struct str json = json_value_raw(v);
-
-        return str_is(json, "null") ? (struct str){ 0 }
-                                    : page_text_beside(page, (struct json_value){ .text = json });
+        return json_value_is(v, "null")
+                       ? (struct str){ 0 }
+                       : page_text_beside(page, (struct json_value){ .text = json_value_raw(v) });
 }
 
-static const char *add_record(void *object)
+static int add_record(void *object, struct error *err UNUSED)
 {
         struct reading *g = object;
         const struct item *item = &g->item;
@@ -109,18 +107,18 @@ static const char *add_record(void *object)
 
         if (!make_id(g->spec, item, id)) {
                 page_no_memory(g->page);
-                return NULL;
+                return 0;
         }
         if (!(r = page_record(g->page, str_of(id), page_text(g->page, item->handler))) ||
             !(m = page_keep(g->page, sizeof(*m))))
-                return NULL;
+                return 0;
         r->value = page_text(g->page, item->body);
         *m = (struct message){ .attributes = keep_json(g->page, item->attributes),
                                .tags = keep_json(g->page, item->tags),
                                .is_json = item->body.text.p && !item->body.is_string,
                                .received = g->wall };
         r->origin = m;
-        return NULL;
+        return 0;
 }
 
 static int read_messages(const struct dms_spec *spec, struct str body, struct page *page, usec wall,
@@ -203,70 +201,32 @@ static void dms_origin(const struct trigger *t, struct buf *b)
 
 /* ---- samples ------------------------------------------------------------ */
 
-struct sample {
-        struct record record;
-        struct message message;
-        struct buf body, attributes, tags;
-        char id[33];
-};
-
-static void dms_sample_free(struct record *r)
-{
-        struct sample *s = CONTAINER_OF(r, struct sample, record);
-
-        if (!r)
-                return;
-        buf_done(&s->body);
-        buf_done(&s->attributes);
-        buf_done(&s->tags);
-        free(s);
-}
-
-static void sample_member(const struct node *document, const char *name, struct buf *out)
-{
-        const struct node *n = node_member(document, name);
-        struct writer w;
-
-        out->max = BUF_DEFAULT_MAX;
-        writer_init(&w, out);
-        if (n && n->kind != NODE_NULL)
-                node_write(n, &w);
-}
-
 static int dms_sample(const struct trigger *t, const struct node *document, usec wall, struct record **out,
                       struct error *err)
 {
-        const struct node *body = node_member(document, "body");
-        struct sample *s = calloc(1, sizeof(*s));
+        BUF_AT_END struct buf answer = BUF_INIT(BUF_DEFAULT_MAX);
+        struct page *page = poller_sample_begin(err);
+        struct writer w;
 
-        if (!s)
-                return error_memory(err);
-        s->message.is_json = body && body->kind != NODE_STRING && body->kind != NODE_NULL;
-        if (s->message.is_json)
-                sample_member(document, "body", &s->body);
-        else {
-                s->body.max = BUF_DEFAULT_MAX;
-                buf_str(&s->body, body && body->kind == NODE_STRING ? body->text : STR("a message"));
-        }
-        sample_member(document, "attributes", &s->attributes);
-        sample_member(document, "tags", &s->tags);
-        if (s->body.failed || s->attributes.failed || s->tags.failed) {
-                dms_sample_free(&s->record);
-                return error_memory(err);
-        }
-        s->message.attributes = buf_view(&s->attributes);
-        s->message.tags = buf_view(&s->tags);
-        s->message.received = wall;
-        make_id(t->source_spec,
-                &(struct item){ .body.text = buf_view(&s->body),
-                                .attributes.text = s->message.attributes,
-                                .tags.text = s->message.tags },
-                s->id);
-        s->record = (struct record){ .id = str_of(s->id),
-                                     .value = buf_view(&s->body),
-                                     .origin = &s->message };
-        *out = &s->record;
-        return 0;
+        if (!page)
+                return -1;
+        writer_init(&w, &answer);
+        writer_array(&w);
+        writer_object(&w);
+        writer_member_text(&w, "handler", "sample");
+        writer_key(&w, STR("message"));
+        writer_object(&w);
+        poller_sample_member(&w, "body", document, "body", "a message");
+        poller_sample_member(&w, "attributes", document, "attributes", NULL);
+        poller_sample_member(&w, "tags", document, "tags", NULL);
+        writer_object_end(&w);
+        writer_object_end(&w);
+        writer_array_end(&w);
+        return poller_sample_end(page,
+                                 answer.failed
+                                         ? error_memory(err)
+                                         : read_messages(t->source_spec, buf_view(&answer), page, wall, err),
+                                 out, err);
 }
 
 const struct shape dms_shape = {
@@ -275,7 +235,7 @@ const struct shape dms_shape = {
         .encode = dms_encode,
         .event = dms_event,
         .sample = dms_sample,
-        .sample_free = dms_sample_free,
+        .sample_free = poller_sample_free,
 };
 
 /* ---- calls -------------------------------------------------------------- */
@@ -363,7 +323,9 @@ static enum poller_step go_on(const struct reader_job *job)
 struct taken {
         int64_t fail;
 };
-static const struct json_member taken_members[] = { MEMBER(NUMBER, "fail", struct taken, fail) };
+static const struct json_member taken_members[] = {
+        MEMBER(NUMBER, "fail", struct taken, fail),
+};
 static const struct json_object taken_object = JSON_OBJECT("it", taken_members);
 
 /* {"success": N, "fail": M}: the last M come again. */

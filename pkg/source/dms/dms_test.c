@@ -84,15 +84,23 @@ static void what_a_filter_sees(void **state UNUSED)
 
 static void equal_messages_have_equal_ids(void **state UNUSED)
 {
-        struct record *one = sample("{body: a, attributes: {b: c}}"),
-                      *same = sample("{body: a, attributes: {b: c}}"),
-                      *other = sample("{body: a, attributes: {b: d}}");
+        static const char *const different[] = { "{body: a, attributes: {b: c}}",
+                                                 "{body: a, attributes: {b: d}}",
+                                                 "{body: a, attributes: 5}",
+                                                 "{body: a, attributes: '5'}",
+                                                 "{body: a, tags: 5}",
+                                                 "{body: a, tags: '5'}",
+                                                 "{body: a}",
+                                                 "{body: a5}" };
 
-        assert_true(str_equal(one->id, same->id));
-        assert_false(str_equal(one->id, other->id));
-        dms_source.shape->sample_free(one);
-        dms_source.shape->sample_free(same);
-        dms_source.shape->sample_free(other);
+        for (size_t i = 0; i < COUNT_OF(different); i++)
+                for (size_t k = 0; k < COUNT_OF(different); k++) {
+                        struct record *one = sample(different[i]), *other = sample(different[k]);
+
+                        assert_int_equal(str_equal(one->id, other->id), i == k);
+                        dms_source.shape->sample_free(one);
+                        dms_source.shape->sample_free(other);
+                }
 }
 
 /* ---- answers ------------------------------------------------------------ */
