@@ -1,11 +1,11 @@
 #include <limits.h>
-#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <unistd.h>
 
+#define HASH_NONFATAL_OOM 1 /* what finds no memory is not in its table: hh.tbl is NULL */
 #include "base/table.h"
-#include "base/watch.h"
+#include "files.h"
 #include "host/host.h"
 #include "listen.h"
 #include "log/log.h"
@@ -13,18 +13,16 @@
 #include "table.h"
 
 static const usec GRACE = 20 * USEC_SEC, REFRESH = 500 * USEC_MSEC;
-/* From the first sign of a change until the files are read: whoever writes several is done by then. */
-static const usec SETTLING = 250 * USEC_MSEC;
+/* What is shown of each Trigger takes time where there are thousands: a twentieth of all, at most. */
+enum { LOOK_SHARE = 20 };
 
-struct watched { /* a file, or a folder of files */
-        struct watched *next;
-        struct watch watch;
-};
-
-struct seen { /* what was printed of a Trigger */
-        uint64_t changes;
+struct known { /* a Trigger of the files */
         UT_hash_handle hh;
-        char key[];
+        struct digest digest; /* of how it is wanted */
+        uint64_t changes;     /* that were printed */
+        bool shown;
+        uint64_t round; /* the last in which it was in the files */
+        char key[];     /* namespace/name */
 };
 
 struct run {
@@ -32,24 +30,26 @@ struct run {
         struct host *host;
         struct task task; /* observes the host */
         bool terminal, stopping, stopped;
+        bool begun; /* each Trigger of the start has had its turn */
         usec grace, give_up_at;
         bool failed; /* a Trigger could not be started */
-        usec next_draw;
+        usec next_draw, next_look;
         int64_t most; /* events to deliver before it ends; 0: no end */
         struct table_row *rows;
         size_t rows_n, rows_cap;
-        struct seen *seen;
+        struct known *known;
+        uint64_t rounds;
+        size_t applied, removed; /* by changed files, and not told yet */
         uint64_t delivered;
         usec now;
         const char *secrets; /* a folder; NULL: none */
         struct listen_options listen;
         const char *port_file;
-        struct strings files; /* with Triggers */
+        struct strings paths; /* of files with Triggers */
+        struct files *files;
         const char *state, *admin_address;
-        bool listening; /* and that was said */
-        struct watched *watched;
-        struct task changed; /* by the watches */
-        usec reload_at;      /* 0: nothing changed */
+        bool listening;       /* and that was said */
+        struct task was_read; /* the files, again */
 };
 
 static void stop(struct run *r)
@@ -74,37 +74,27 @@ static void on_signal(void *cookie, int number)
 
 /* ---- what is shown ------------------------------------------------------ */
 
+static struct known *find_known(const struct run *r, const struct trigger *t, struct buf *key)
+{
+        struct known *k = NULL;
+
+        buf_reset(key);
+        buf_printf(key, "%s/%s", t->namespace_, t->name);
+        if (!key->failed)
+                HASH_FIND(hh, r->known, key->p, key->n, k);
+        return k;
+}
+
 static bool is_news(struct run *r, const struct host_entry *e)
 {
         BUF_AT_END struct buf key = BUF_INIT(1024);
-        struct seen *s;
+        struct known *k = find_known(r, e->trigger, &key);
 
-        buf_printf(&key, "%s/%s", e->trigger->namespace_, e->trigger->name);
-        if (key.failed)
+        if (!k || (k->shown && k->changes == e->changes))
                 return false;
-        HASH_FIND(hh, r->seen, key.p, key.n, s);
-        if (s && s->changes == e->changes)
-                return false;
-        if (!s) {
-                s = calloc(1, sizeof(*s) + key.n + 1);
-                if (!s)
-                        return false;
-                memcpy(s->key, key.p, key.n);
-                HASH_ADD(hh, r->seen, key, key.n, s);
-        }
-        s->changes = e->changes;
+        k->shown = true;
+        k->changes = e->changes;
         return true;
-}
-
-static void forget_seen(struct run *r)
-{
-        struct seen *s, *next;
-
-        HASH_ITER(hh, r->seen, s, next)
-        {
-                HASH_DEL(r->seen, s);
-                free(s);
-        }
 }
 
 static void show_one(void *cookie, const struct host_entry *e)
@@ -113,7 +103,7 @@ static void show_one(void *cookie, const struct host_entry *e)
         struct table_row row = { .trigger = e->trigger, .status = e->status };
 
         r->delivered += e->status.stats.accepted;
-        if (!e->runs && !e->failure)
+        if ((!e->runs && !e->failure) || (e->waits && !r->terminal))
                 return;
         if (!r->terminal && is_news(r, e))
                 table_line(&row, r->now);
@@ -159,16 +149,62 @@ static void say_listening(struct run *r)
                 (void)fprintf(stderr, "sluice run: %s\n", err.text);
 }
 
+static void count_failure(void *cookie, const struct host_entry *e)
+{
+        *(size_t *)cookie += e->failure != NULL;
+}
+
+/* Of the start: one that can't be started is told, and does not end the others. */
+static void say_begun(struct run *r)
+{
+        size_t n = HASH_COUNT(r->known), failures = 0;
+
+        if (r->begun || r->stopping || host_waiting(r->host))
+                return;
+        r->begun = true;
+        host_each(r->host, count_failure, &failures);
+        r->failed = r->failed || failures;
+        if (failures < n)
+                return;
+        (void)fprintf(stderr, "sluice run: none of the %zu Triggers can be started\n", n);
+        stop(r);
+}
+
+static void say_changed(struct run *r)
+{
+        if ((!r->applied && !r->removed) || host_waiting(r->host))
+                return;
+        log_info("the files changed", LOG_I("applied", r->applied), LOG_I("removed", r->removed));
+        r->applied = r->removed = 0;
+}
+
+/* Seldom, where there is much to look at. When it is to be called again, if nothing changes before. */
+static usec look(struct run *r, usec now)
+{
+        usec begun = clock_monotonic(&system_clock);
+
+        if (now < r->next_look)
+                return r->next_look;
+        say_begun(r);
+        say_changed(r);
+        show(r, now);
+        r->next_look = now + LOOK_SHARE * (clock_monotonic(&system_clock) - begun);
+        /* With an end in sight it looks more often than it prints. */
+        return r->most ? MIN_OF(r->next_draw, now + 50 * USEC_MSEC) : r->next_draw;
+}
+
 static void observe(struct task *t, usec now)
 {
         struct run *r = CONTAINER_OF(t, struct run, task);
+        bool ended = r->stopping && host_ended(r->host);
+        usec next = USEC_NEVER;
 
         say_listening(r);
-        if (!r->stopping || !host_ended(r->host))
-                show(r, now);
+        if (!ended)
+                next = look(r, now);
         if (r->most && r->delivered >= (uint64_t)r->most)
                 stop(r);
-        if (r->stopping && host_ended(r->host) && !r->stopped) {
+        if (ended && !r->stopped) {
                 r->stopped = true;
                 if (now >= r->give_up_at)
                         log_warn("requests in flight were given up: give --grace more time for a function "
@@ -176,66 +212,10 @@ static void observe(struct task *t, usec now)
                 loop_stop(r->loop);
                 return;
         }
-        /* With an end in sight it looks more often than it prints. */
-        loop_arm(r->loop, t, r->most ? MIN_OF(r->next_draw, now + 50 * USEC_MSEC) : r->next_draw);
+        loop_arm(r->loop, t, next);
 }
 
 /* ---- Triggers ----------------------------------------------------------- */
-
-static void watches_free(struct watched *first)
-{
-        for (struct watched *w = first, *next; w; w = next) {
-                next = w->next;
-                watch_close(&w->watch);
-                free(w);
-        }
-}
-
-/* What is read is watched from before it is read; without, a change shows at SIGHUP. */
-static void on_visit(void *cookie, const char *path, bool folder)
-{
-        struct run *r = cookie;
-        BUF_AT_END struct buf name = BUF_INIT(65536);
-        struct watched *w = r->loop && strcmp(path, "-") != 0 ? calloc(1, sizeof(*w)) : NULL;
-        struct error err;
-
-        buf_printf(&name, folder ? "%s/." : "%s", path);
-        if (!w || name.failed || watch_open(&w->watch, r->loop, name.p, &r->changed, &err) < 0) {
-                free(w);
-                return;
-        }
-        w->next = r->watched;
-        r->watched = w;
-}
-
-static int load(struct run *r, struct triggers *all)
-{
-        struct watched *before = TAKE(r->watched);
-        struct error err;
-
-        all->visit = on_visit;
-        all->cookie = r;
-        for (size_t i = 0; i < r->files.n; i++) {
-                BUF_AT_END struct buf report = BUF_INIT((size_t)16 << 20);
-                int result = triggers_load(all, r->files.list[i], source_types(), source_kinds_n, &report,
-                                           &err);
-
-                if (report.n)
-                        (void)fwrite(report.p, 1, report.n, stderr);
-                if (result < 0) {
-                        if (!report.n)
-                                (void)fprintf(stderr, "sluice run: %s\n", err.text);
-                        watches_free(before);
-                        return -1;
-                }
-        }
-        watches_free(before);
-        if (all->n == 0) {
-                (void)fprintf(stderr, "sluice run: no Trigger was found in the files given\n");
-                return -1;
-        }
-        return 0;
-}
 
 /* What only a cluster has. */
 static int runs_alone(const struct run *r, const struct trigger *t, struct error *err)
@@ -258,164 +238,152 @@ static int runs_alone(const struct run *r, const struct trigger *t, struct error
         return 0;
 }
 
-/* Takes the Trigger. */
-static int set_trigger(struct run *r, struct trigger *t, struct error *err)
+/* Takes the Trigger. now: at once, so that a failure is known here; otherwise soon. */
+static int set_trigger(struct run *r, struct trigger *t, bool now, struct error *err)
 {
         const struct host_options options = { .sink = t->sink->uri };
-        struct error memory;
+        usec give_up_at = loop_now(r->loop) + r->grace;
+        struct error why;
 
-        if (runs_alone(r, t, err) == 0)
-                return host_set(r->host, t, &options, loop_now(r->loop) + r->grace, err);
-        return host_refuse(r->host, t, err->text, &memory) < 0 ? error_wrap(err, "%s", memory.text) : -1;
-}
-
-static bool is_same(const struct trigger *a, const struct trigger *b)
-{
-        BUF_AT_END struct buf one = BUF_INIT((size_t)16 << 20), other = BUF_INIT((size_t)16 << 20);
-        struct writer w;
-
-        writer_init(&w, &one);
-        trigger_write(a, &w);
-        writer_init(&w, &other);
-        trigger_write(b, &w);
-        return !one.failed && !other.failed && str_equal(buf_view(&one), buf_view(&other));
-}
-
-/* Copies of its names: the Trigger may be gone. */
-static void say_unstarted(const struct buf *namespace_, const struct buf *name, const struct error *err)
-{
-        const struct log_scope log = log_scope_of(namespace_->p, name->p);
-
-        log_error_for(&log, "a Trigger can't be started", LOG_S("error", err->text));
-}
-
-/* One that can't start is told, and does not end the others. */
-static int start_all(struct run *r, struct triggers *all, struct error *err)
-{
-        size_t started = 0;
-
-        for (size_t i = 0; i < all->n; i++) {
-                struct trigger *t = TAKE(all->list[i]);
-                BUF_AT_END struct buf namespace_ = BUF_INIT(1024), name = BUF_INIT(1024);
-
-                buf_text(&namespace_, t->namespace_);
-                buf_text(&name, t->name);
-                if (set_trigger(r, t, err) == 0) {
-                        started++;
-                        continue;
-                }
-                r->failed = true;
-                if (all->n == 1)
-                        return -1;
-                say_unstarted(&namespace_, &name, err);
+        if (runs_alone(r, t, &why) == 0)
+                return now ? host_set(r->host, t, &options, give_up_at, err)
+                           : host_want(r->host, t, &options, give_up_at, err);
+        if (now) {
+                (void)trigger_free(t);
+                return error_set(err, why.kind, "%s", why.text);
         }
-        return started ? 0 : error_set(err, ERROR_INVALID, "none of the %zu Triggers can be started", all->n);
+        log_error("a Trigger can't be started", LOG_S("error", why.text));
+        return host_refuse(r->host, t, why.text, err);
+}
+
+/* NULL: out of memory. */
+static struct known *know(struct run *r, const struct trigger *t)
+{
+        BUF_AT_END struct buf key = BUF_INIT(1024);
+        struct known *k = find_known(r, t, &key);
+
+        if (k || key.failed)
+                return k;
+        k = calloc(1, sizeof(*k) + key.n + 1);
+        if (!k)
+                return NULL;
+        memcpy(k->key, key.p, key.n);
+        HASH_ADD(hh, r->known, key, key.n, k);
+        if (k->hh.tbl)
+                return k;
+        free(k);
+        return NULL;
+}
+
+static void forget(struct run *r, struct known *k)
+{
+        HASH_DEL(r->known, k);
+        free(k);
+}
+
+static void forget_all(struct run *r)
+{
+        struct known *k, *next;
+
+        HASH_ITER(hh, r->known, k, next) { forget(r, k); }
+}
+
+/* Those that are in no file any more. */
+static void remove_missing(struct run *r)
+{
+        struct known *k, *next;
+
+        HASH_ITER(hh, r->known, k, next)
+        {
+                struct str name = str_of(k->key), namespace_ = str_cut(&name, '/');
+                BUF_AT_END struct buf space = BUF_INIT(1024);
+
+                if (k->round == r->rounds)
+                        continue;
+                buf_str(&space, namespace_);
+                buf_char(&space, 0);
+                if (space.failed)
+                        continue; /* the next change removes it */
+                host_remove(r->host, space.p, name.p, loop_now(r->loop) + r->grace);
+                r->removed++;
+                forget(r, k);
+        }
+}
+
+/* A Trigger that is as it was goes on undisturbed, unless it could not be started. */
+static bool is_as_it_was(const struct run *r, const struct known *k, const struct trigger *t,
+                         const struct digest *d)
+{
+        return k->digest.one == d->one && k->digest.other == d->other &&
+               !host_failed(r->host, t->namespace_, t->name);
+}
+
+static int apply(struct run *r, struct trigger **of, const struct digest *d, struct error *err)
+{
+        BUF_AT_END struct buf key = BUF_INIT(1024);
+        struct known *k = find_known(r, *of, &key);
+
+        if (!k)
+                return error_memory(err);
+        if (r->rounds > 1 && is_as_it_was(r, k, *of, d))
+                return 0;
+        k->digest = *d;
+        r->applied++;
+        return set_trigger(r, TAKE(*of), r->rounds == 1 && HASH_COUNT(r->known) == 1, err);
+}
+
+/* What the files say, instead of what they said before. This takes about a microsecond for each Trigger; the
+ * host starts and stops them afterwards, so that nothing is ever of two states of the files. */
+static int apply_all(struct run *r, struct file_set *set, struct error *err)
+{
+        const struct triggers *all = &set->triggers;
+        int result = 0;
+
+        r->rounds++;
+        for (size_t i = 0; i < all->n; i++) {
+                struct known *k = know(r, all->list[i]);
+
+                if (!k)
+                        return error_memory(err);
+                k->round = r->rounds;
+        }
+        remove_missing(r);
+        for (size_t i = 0; i < all->n; i++)
+                if (apply(r, &all->list[i], &set->digests[i], err) < 0)
+                        result = -1;
+        return result;
 }
 
 /* ---- files that changed -------------------------------------------------- */
 
-struct leaving {
-        const struct triggers *now;
-        struct trigger **list;
-        size_t n, cap;
-        bool failed;
-};
-
-static void add_leaving(void *cookie, const struct host_entry *e)
+static void on_hangup(void *cookie, int number UNUSED)
 {
-        struct leaving *l = cookie;
+        struct run *r = cookie;
 
-        for (size_t i = 0; i < l->now->n; i++)
-                if (string_equal(l->now->list[i]->name, e->trigger->name) &&
-                    string_equal(l->now->list[i]->namespace_, e->trigger->namespace_))
-                        return;
-        if (l->n == l->cap) {
-                size_t cap = MAX_OF(2 * l->cap, (size_t)16);
-                struct trigger **grown = realloc(l->list, cap * sizeof(*grown));
-
-                l->failed = l->failed || !grown;
-                if (!grown)
-                        return;
-                l->list = grown;
-                l->cap = cap;
-        }
-        l->list[l->n++] = (struct trigger *)e->trigger;
-}
-
-/* Those that are in no file any more. */
-static size_t remove_missing(struct run *r, const struct triggers *now)
-{
-        struct leaving l = { .now = now };
-        size_t n;
-
-        host_each(r->host, add_leaving, &l);
-        for (size_t i = 0; i < l.n; i++)
-                host_remove(r->host, l.list[i]->namespace_, l.list[i]->name, loop_now(r->loop) + r->grace);
-        n = l.n;
-        free(l.list);
-        return n;
-}
-
-/* Added or replaced; a Trigger that is as it was goes on undisturbed, unless it could not be started. false:
- * neither. */
-static bool apply(struct run *r, struct trigger **new)
-{
-        const struct trigger *known = host_find(r->host, (*new)->namespace_, (*new)->name);
-        struct trigger *t;
-        BUF_AT_END struct buf namespace_ = BUF_INIT(1024), name = BUF_INIT(1024);
-        struct error err;
-
-        if (known && is_same(known, *new) && !host_failed(r->host, known->namespace_, known->name))
-                return false;
-        t = TAKE(*new);
-        buf_text(&namespace_, t->namespace_);
-        buf_text(&name, t->name);
-        if (set_trigger(r, t, &err) < 0)
-                say_unstarted(&namespace_, &name, &err);
-        return true;
-}
-
-static void reload(struct run *r)
-{
-        struct triggers now = { 0 };
-        size_t removed, applied = 0;
-
-        if (r->stopping)
-                return;
-        for (size_t i = 0; i < r->files.n; i++)
-                if (strcmp(r->files.list[i], "-") == 0) {
+        for (size_t i = 0; i < r->paths.n; i++)
+                if (strcmp(r->paths.list[i], "-") == 0) {
                         log_warn("standard input can't be read again: what ran before goes on");
                         return;
                 }
-        if (load(r, &now) < 0) {
-                log_error("the files can't be used as they are now: what ran before goes on");
-                triggers_done(&now);
-                return;
-        }
-        removed = remove_missing(r, &now);
-        for (size_t i = 0; i < now.n; i++)
-                applied += apply(r, &now.list[i]);
-        if (removed || applied)
-                log_info("the files changed", LOG_I("applied", applied), LOG_I("removed", removed));
-        triggers_done(&now);
-        (void)malloc_trim(0); /* what reading the files took */
-        loop_ready(r->loop, &r->task);
+        files_read_again(r->files);
 }
 
-static void on_hangup(void *cookie, int number UNUSED) { reload(cookie); }
-
-static void on_change(struct task *t, usec now)
+static void on_read(struct task *t, usec now UNUSED)
 {
-        struct run *r = CONTAINER_OF(t, struct run, changed);
+        struct run *r = CONTAINER_OF(t, struct run, was_read);
+        struct file_set *set = files_take(r->files);
+        struct error err;
 
-        if (!r->reload_at)
-                r->reload_at = now + SETTLING;
-        if (now < r->reload_at) {
-                loop_arm(r->loop, t, r->reload_at);
+        if (!set || r->stopping) {
+                file_set_free(set);
                 return;
         }
-        r->reload_at = 0;
-        reload(r);
+        if (!set->digests)
+                log_error("the files can't be used as they are now: what ran before goes on");
+        else if (apply_all(r, set, &err) < 0)
+                log_error("not all that changed in the files is applied", LOG_S("error", err.text));
+        file_set_free(set);
+        loop_ready(r->loop, &r->task);
 }
 
 static int default_state(struct buf *b)
@@ -431,7 +399,7 @@ static int default_state(struct buf *b)
 
 /* ---- life --------------------------------------------------------------- */
 
-static int start(struct run *r, struct triggers *all, struct error *err)
+static int start(struct run *r, struct file_set *set, struct error *err)
 {
         const struct gate_host_config listen = listen_config(&r->listen);
         const struct host_config config = { .clock = &system_clock,
@@ -444,8 +412,9 @@ static int start(struct run *r, struct triggers *all, struct error *err)
         if (host_new(&r->host, r->loop, &config, err) < 0 ||
             loop_signal(r->loop, SIGTERM, on_signal, r, err) < 0 ||
             loop_signal(r->loop, SIGINT, on_signal, r, err) < 0 ||
-            loop_signal(r->loop, SIGHUP, on_hangup, r, err) < 0 || start_all(r, all, err) < 0)
+            loop_signal(r->loop, SIGHUP, on_hangup, r, err) < 0 || apply_all(r, set, err) < 0)
                 return -1;
+        r->applied = 0;
         say_listening(r);
         return 0;
 }
@@ -464,22 +433,22 @@ static void turn_loop(struct run *r)
 static void clean_up(struct run *r)
 {
         (void)host_free(r->host);
-        watches_free(r->watched);
+        (void)files_free(r->files);
         if (r->loop) {
                 loop_forget(r->loop, &r->task);
-                loop_forget(r->loop, &r->changed);
+                loop_forget(r->loop, &r->was_read);
         }
         (void)loop_free(r->loop);
-        forget_seen(r);
+        forget_all(r);
         free(r->rows);
-        for (size_t i = 0; i < r->files.n; i++)
-                free(r->files.list[i]);
-        free(r->files.list);
+        for (size_t i = 0; i < r->paths.n; i++)
+                free(r->paths.list[i]);
+        free(r->paths.list);
         listen_done(&r->listen);
 }
 
 static const struct option_spec options[] = {
-        OPTION(LIST, "file", struct run, files, .letter = 'f', .value = "FILE|DIR",
+        OPTION(LIST, "file", struct run, paths, .letter = 'f', .value = "FILE|DIR",
                .help = "Triggers to run: a file, or a folder's *.yaml, *.yml and *.json, with the folders in "
                        "it. May be given more than once."),
         OPTION(TEXT, "state", struct run, state, .value = "DIR",
@@ -516,46 +485,47 @@ static const struct usage usage = {
         .options_n = COUNT_OF(options)
 };
 
+/* Runs until the end. */
+static int run_files(struct run *r)
+{
+        struct file_set *set = NULL;
+        struct error err;
+        int result = 0;
+
+        signals_block();
+        if (loop_new(&r->loop, &err) < 0 ||
+            files_new(&r->files, r->loop, &r->paths, &r->was_read, &err) < 0 ||
+            (!(set = files_read(r->files)) && error_memory(&err) < 0) ||
+            (set->digests && start(r, set, &err) < 0)) {
+                (void)fprintf(stderr, "sluice run: %s\n", err.text);
+                result = 1;
+        } else if (!set->digests)
+                result = 1; /* why was printed */
+        file_set_free(set);
+        if (r->host && result)
+                stop(r);
+        if (r->host && (!result || !host_stopped(r->host)))
+                turn_loop(r);
+        return result ? result : r->failed;
+}
+
 int cmd_run(int argc, char **argv)
 {
         struct run r = { .task = { .turn = observe },
-                         .changed = { .turn = on_change },
+                         .was_read = { .turn = on_read },
                          .grace = GRACE,
                          .listen = { .address = "127.0.0.1:8080" } };
         BUF_AT_END struct buf folder = BUF_INIT(PATH_MAX);
-        struct triggers all = { 0 };
         struct strings rest;
-        struct error err;
         int result = options_parse(&usage, argc, argv, &r, &rest);
 
         free(rest.list);
-        if (result < 0 && r.files.n == 0)
+        if (result < 0 && r.paths.n == 0)
                 result = usage_error("run", "needs -f FILE or DIR");
         if (result < 0 && !r.state && default_state(&folder) == 0)
                 r.state = folder.p;
-        if (result < 0) {
-                signals_block();
-                if (loop_new(&r.loop, &err) < 0) {
-                        (void)fprintf(stderr, "sluice run: %s\n", err.text);
-                        result = 1;
-                }
-        }
-        if (result < 0 && load(&r, &all) < 0)
-                result = 1;
-        if (result < 0) {
-                if (start(&r, &all, &err) < 0) {
-                        (void)fprintf(stderr, "sluice run: %s\n", err.text);
-                        result = 1;
-                        if (r.host)
-                                stop(&r);
-                }
-                triggers_done(&all);
-                (void)malloc_trim(0); /* what reading the files took */
-                if (r.host && (result < 0 || !host_stopped(r.host)))
-                        turn_loop(&r);
-                result = result < 0 ? r.failed : result;
-        } else
-                triggers_done(&all);
+        if (result < 0)
+                result = run_files(&r);
         clean_up(&r);
         return result;
 }

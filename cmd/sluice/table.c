@@ -18,7 +18,7 @@ static const char *state_of(const struct pipeline_status *s)
         if (s->source == SOURCE_FAILED || s->source == SOURCE_DISCONNECTED ||
             s->source == SOURCE_CONNECTING || s->source == SOURCE_STANDBY)
                 return source_state_name(s->source);
-        return pipeline_delivery_name(s->delivery);
+        return pipeline_delivery(s);
 }
 
 static const char *reason_of(const struct pipeline_status *s)

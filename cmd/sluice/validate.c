@@ -34,7 +34,7 @@ static bool check_paths(const struct triggers *all, struct buf *report)
                 const struct trigger *t = all->list[i];
                 struct error err;
 
-                if (paths_take(&paths, &ways, t, &err) == 0)
+                if (paths_take(&paths, &ways, NULL, t, &err) == 0)
                         continue;
                 fine = false;
                 buf_printf(report, "%s:%u:%u: %s\n", t->file ? t->file : "<stdin>", t->line, t->column,

@@ -7,6 +7,8 @@
 #include <unistd.h>
 
 #include "api/trigger.h"
+#define HASH_NONFATAL_OOM 1 /* what finds no memory is not in its table: hh.tbl is NULL */
+#include "base/table.h"
 
 /* The parser refuses more than a MiB and says so; this is enough for it to notice. */
 enum { READ_MOST = (1 << 20) + 1 };
@@ -39,24 +41,49 @@ static int read_file(const char *path, struct buf *text, struct error *err)
         return result;
 }
 
+/* found by namespace/name */
+struct trigger_place {
+        UT_hash_handle hh;
+        const struct trigger *trigger;
+        char key[];
+};
+
+static struct trigger_place *place_new(const struct trigger *t)
+{
+        size_t size = strlen(t->namespace_) + strlen(t->name) + 2;
+        struct trigger_place *p = malloc(sizeof(*p) + size);
+
+        if (!p)
+                return NULL;
+        p->trigger = t;
+        (void)snprintf(p->key, size, "%s/%s", t->namespace_, t->name);
+        return p;
+}
+
 static int add(struct triggers *all, struct trigger *t)
 {
         struct trigger **grown = reallocarray(all->list, all->n + 1, sizeof(struct trigger *));
+        struct trigger_place *p = place_new(t);
 
-        if (!grown)
+        all->list = grown ? grown : all->list;
+        if (grown && p)
+                HASH_ADD_STR(all->places, key, p);
+        if (!grown || !p || !p->hh.tbl) {
+                free(p);
                 return -1;
-        all->list = grown;
+        }
         all->list[all->n++] = t;
         return 0;
 }
 
 static const struct trigger *find(const struct triggers *all, const struct trigger *t)
 {
-        for (size_t i = 0; i < all->n; i++)
-                if (strcmp(all->list[i]->name, t->name) == 0 &&
-                    strcmp(all->list[i]->namespace_, t->namespace_) == 0)
-                        return all->list[i];
-        return NULL;
+        struct trigger_place *mine = place_new(t), *p = NULL;
+
+        if (mine)
+                HASH_FIND_STR(all->places, mine->key, p);
+        free(mine);
+        return p ? p->trigger : NULL;
 }
 
 static const struct node *word(const struct node *n, const char *member)
@@ -155,7 +182,7 @@ static void load_trigger(struct loading *l, const struct node *n)
 
 static void load_document(struct loading *l, const struct node *n)
 {
-        if (n->kind == NODE_NULL)
+        if (n->kind == NODE_NULL || (l->all->stop && l->all->stop(l->all->cookie)))
                 return;
         if (is_list(n))
                 for (size_t i = 0; i < node_member(n, "items")->n; i++)
@@ -273,6 +300,11 @@ void triggers_done(struct triggers *all)
         for (size_t i = 0; i < all->n; i++)
                 (void)trigger_free(all->list[i]);
         free(all->list);
+        for (struct trigger_place *p = all->places, *next; p; p = next) {
+                next = p->hh.next;
+                HASH_DEL(all->places, p);
+                free(p);
+        }
         *all = (struct triggers){ 0 };
 }
 

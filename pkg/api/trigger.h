@@ -252,11 +252,14 @@ void trigger_secrets(const struct trigger *, void (*each)(void *cookie, const st
 struct triggers {
         struct trigger **list;
         size_t n;
+        struct trigger_place *places; /* by name; of the loader */
         /* set before loading: what another version wrote is run, without the members that this one does not
          * know */
         bool pass_unknown;
         /* set before loading: hears of each file and folder before it is read; NULL: nobody does */
         void (*visit)(void *cookie, const char *path, bool folder);
+        /* set before loading: asked before each Trigger; true: what follows is not read; NULL: all is */
+        bool (*stop)(void *cookie);
         void *cookie;
         size_t unknown; /* so many were passed by; the first: */
         char first_unknown[160];

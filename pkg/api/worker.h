@@ -82,6 +82,7 @@ _Static_assert(WORKER_LINGER <= WORKER_LINGER_MOST && WORKER_LINGER_MOST + WORKE
 #define WORKER_DELIVERY_THROTTLED "Throttled"
 #define WORKER_DELIVERY_FAILING "Failing"
 #define WORKER_DELIVERY_BLOCKED "Blocked"
+#define WORKER_DELIVERY_STOPPED "Stopped" /* of a Trigger that could not be started */
 
 /* ---- the checkpoint ----------------------------------------------------- */
 

@@ -23,8 +23,10 @@
 
 /* One that could not be started is tried again after so long, which doubles. */
 static const usec AGAIN_FIRST = USEC_SEC, AGAIN_MOST = USEC_MINUTE;
-/* For so long at once; then it is the turn of others. */
+/* For so long at once, and so many; then it is the turn of others. What is stopped costs little here, and
+ * more when its pipeline has its turn: hence the number. */
 static const usec TURN_MOST = 4 * USEC_MSEC;
+enum { TURN_ENTRIES = 64 };
 static char no_memory[] = "out of memory";
 
 struct entry {                 /* a Trigger */
@@ -40,15 +42,16 @@ struct entry {                 /* a Trigger */
         struct kube_leases *leases;
         struct report *report; /* NULL: outside a cluster */
         struct admin_entry shown;
-        struct list ways; /* of the host's paths: those by which it is reached */
-        bool in_the_way;  /* it failed by the path of another */
-        char *failure;
-        usec wait;        /* after its last failure; 0: it did not fail */
-        usec again_at;    /* when it is tried again; USEC_NEVER: not, or it did not fail */
-        uint64_t changes; /* of its earlier pipelines */
-        /* What becomes of it once the pipeline has stopped: */
-        struct trigger *successor;
+        struct list ways;          /* of the host's paths: those by which it is reached */
+        bool in_the_way;           /* it failed by the path of another */
+        char *failure;             /* of the Trigger, or of its successor */
+        usec wait;                 /* after its last failure; 0: it did not fail */
+        struct list_node turn;     /* of the host's queue */
+        struct heap_node again;    /* of the host's later: when it is tried again */
+        uint64_t changes;          /* of its earlier pipelines */
+        struct trigger *successor; /* starts once the pipeline has stopped, or beside it */
         struct host_options successor_options;
+        usec give_up_at; /* what is in flight then, when it is stopped for the successor */
         bool removed, stopping;
         bool superseded; /* another has its name and place: only what it still has is finished */
         char *key;       /* namespace/name */
@@ -71,9 +74,11 @@ struct host {
         struct list entries, superseded; /* those of the second have no key */
         struct entry *by_key;
         struct paths paths;
-        bool paths_left;             /* since those that wait for one were looked at */
-        struct task lingered, again; /* what failed is tried again */
-        struct host_end end;         /* how it stops */
+        bool paths_left;            /* since those that wait for one were looked at */
+        struct list queue;          /* entries that are to be started, replaced, stopped or freed */
+        struct heap later;          /* those that failed */
+        struct task work, lingered; /* work: those of the queue */
+        struct host_end end;        /* how it stops */
         usec stopped_at;
         usec give_up_at;
         struct task rested; /* looks whether all is answered */
@@ -86,6 +91,14 @@ static void wake_observer(struct host *h)
 {
         if (h->config.observer)
                 loop_ready(h->loop, h->config.observer);
+}
+
+/* It has its turn, after those that wait for theirs. */
+static void enqueue(struct entry *e)
+{
+        if (!list_has(&e->turn))
+                list_append(&e->host->queue, &e->turn);
+        loop_ready(e->host->loop, &e->host->work);
 }
 
 /* ---- where positions are kept ------------------------------------------- */
@@ -273,11 +286,10 @@ static int start_pipeline(struct entry *e, struct error *err)
                 return -1;
         config.host = h->gates;
         config.fetch = h->fetches ? &h->fetch : NULL;
-        if (pipeline_new(&e->pipeline, &config, err) < 0)
+        if (h->config.kube && report_new(&e->report, h->config.kube, h->config.pod, e->trigger, err) < 0)
                 return -1;
-        if (h->config.kube && report_new(&e->report, h->config.kube, h->config.pod, e->trigger, err) < 0) {
-                e->stopping = true;
-                pipeline_stop(e->pipeline, 0);
+        if (pipeline_new(&e->pipeline, &config, err) < 0) {
+                e->report = report_free(e->report);
                 return -1;
         }
         loop_ready(h->loop, &e->task);
@@ -291,40 +303,37 @@ static void hide(struct entry *e)
         e->report = report_free(e->report);
 }
 
-/* Its pipeline, or why there is none. */
+/* It waits for its turn to start. */
+static bool is_waiting(const struct entry *e)
+{
+        return !e->pipeline && !e->failure && !e->removed && !e->trigger->suspend && list_has(&e->turn);
+}
+
+/* Its pipeline, or why there is none, or why its successor can't start. */
 static void show(struct entry *e)
 {
         admin_remove(&e->shown);
-        if (!e->host->admin || (!e->pipeline && !e->failure))
+        if (!e->host->admin || (!e->pipeline && !e->failure && !is_waiting(e)))
                 return;
-        e->shown.pipeline = e->failure ? NULL : e->pipeline;
+        e->shown.pipeline = e->pipeline;
         e->shown.trigger = e->trigger;
         e->shown.failure = e->failure;
         admin_add(e->host->admin, &e->shown);
 }
 
 /* Others may be waiting for them. */
-static void leave_paths(struct entry *e)
+static void say_paths_left(struct host *h)
 {
-        struct host *h = e->host;
-
-        if (!e->ways.n)
-                return;
-        paths_leave(&h->paths, &e->ways);
         h->paths_left = true;
-        loop_ready(h->loop, &h->again);
+        loop_ready(h->loop, &h->work);
 }
 
-static int take_paths(struct entry *e, struct error *err)
+static void leave_paths(struct entry *e)
 {
-        struct paths *paths = &e->host->paths;
-
-        leave_paths(e);
-        e->in_the_way = false;
-        if (e->options.kind || e->options.ending || paths_take(paths, &e->ways, e->trigger, err) == 0)
-                return 0;
-        e->in_the_way = paths_other(paths, e->trigger) != NULL;
-        return -1;
+        if (!e->ways.n)
+                return;
+        paths_leave(&e->host->paths, &e->ways);
+        say_paths_left(e->host);
 }
 
 static void forget_failure(struct entry *e)
@@ -332,7 +341,7 @@ static void forget_failure(struct entry *e)
         if (e->failure != no_memory)
                 free(e->failure);
         e->failure = NULL;
-        e->again_at = USEC_NEVER;
+        heap_remove(&e->host->later, &e->again);
 }
 
 static void keep_failure(struct entry *e, const char *why)
@@ -344,30 +353,61 @@ static void keep_failure(struct entry *e, const char *why)
         show(e);
 }
 
-static int start_entry(struct entry *e, struct error *err)
+static struct log_scope log_of(const struct trigger *t) { return log_scope_of(t->namespace_, t->name); }
+
+/* It, or its successor, could not be started: tried again later. */
+static void failed(struct entry *e, const char *why)
 {
         struct host *h = e->host;
-        char *before = TAKE(e->failure);
-        int result = 0;
 
-        e->again_at = USEC_NEVER;
+        if (!e->failure || strcmp(why, e->failure) != 0)
+                e->changes++;
+        keep_failure(e, why);
+        e->wait = e->wait ? MIN_OF(2 * e->wait, AGAIN_MOST) : AGAIN_FIRST;
+        if (!heap_insert(&h->later, &e->again, loop_now(h->loop) + e->wait))
+                enqueue(e); /* never: there is room for each entry */
+        loop_ready(h->loop, &h->work);
+}
+
+static void started(struct entry *e)
+{
+        struct log_scope log = log_of(e->trigger);
+
+        if (e->wait)
+                log_info_for(&log, "a Trigger that could not be started runs now");
+        e->changes += e->failure != NULL;
+        e->wait = 0;
+        forget_failure(e);
+        show(e);
+}
+
+/* before: what its predecessor, which still runs, is reached by; NULL: there is none. */
+static int take_paths(struct entry *e, const struct list *before, struct error *err)
+{
+        leave_paths(e);
+        return e->options.kind || e->options.ending
+                       ? 0
+                       : paths_take(&e->host->paths, &e->ways, before, e->trigger, err);
+}
+
+static int begin(struct entry *e, const struct list *before, struct error *err)
+{
         e->stopping = false;
-        if (e->trigger->suspend || (take_paths(e, err) == 0 && start_pipeline(e, err) == 0)) {
-                e->changes += before != NULL;
-                e->wait = 0;
-                show(e);
-        } else {
-                leave_paths(e);
-                keep_failure(e, err->text);
-                e->changes += !before || strcmp(before, e->failure) != 0;
-                e->wait = e->wait ? MIN_OF(2 * e->wait, AGAIN_MOST) : AGAIN_FIRST;
-                e->again_at = loop_now(h->loop) + e->wait;
-                loop_ready(h->loop, &h->again);
-                result = -1;
+        if (e->trigger->suspend || (take_paths(e, before, err) == 0 && start_pipeline(e, err) == 0))
+                return 0;
+        leave_paths(e);
+        return -1;
+}
+
+static int start_entry(struct entry *e, struct error *err)
+{
+        if (begin(e, NULL, err) < 0) {
+                e->in_the_way = paths_other(&e->host->paths, NULL, e->trigger) != NULL;
+                failed(e, err->text);
+                return -1;
         }
-        if (before != no_memory)
-                free(before);
-        return result;
+        started(e);
+        return 0;
 }
 
 static void end_pipeline(struct entry *e)
@@ -381,6 +421,7 @@ static void entry_free(struct entry *e)
 {
         end_pipeline(e);
         list_remove(&e->node);
+        list_remove(&e->turn);
         if (!e->superseded)
                 HASH_DEL(e->host->by_key, e);
         loop_forget(e->host->loop, &e->task);
@@ -391,35 +432,30 @@ static void entry_free(struct entry *e)
         free(e);
 }
 
-/* The pipeline has stopped, or there was none: who comes now? */
-static void go_on(struct entry *e)
+static void succeed(struct entry *e)
 {
-        struct host *h = e->host;
-        struct pipeline_status s;
-        struct log_scope log;
-        struct error err;
+        (void)trigger_free(e->trigger);
+        e->trigger = TAKE(e->successor);
+        e->options = e->successor_options;
+}
 
-        if (e->removed && !h->stopping) {
+/* The pipeline has stopped, or there was none: who comes now? */
+static int go_on(struct entry *e, struct error *err)
+{
+        struct pipeline_status s;
+
+        if (e->removed) {
                 entry_free(e);
-        } else if (e->failure && !e->successor && e->pipeline) {
-                end_pipeline(e); /* it was started by half */
-                show(e);
-                loop_ready(h->loop, &h->again);
-        } else if (e->successor && !h->stopping) {
+                return 0;
+        }
+        if (e->pipeline) {
                 pipeline_status(e->pipeline, &s);
                 e->changes += s.changes + 1;
                 end_pipeline(e);
-                (void)trigger_free(e->trigger);
-                e->trigger = e->successor;
-                e->successor = NULL;
-                e->options = e->successor_options;
-                log = log_scope_of(e->trigger->namespace_, e->trigger->name);
-                if (start_entry(e, &err) < 0)
-                        log_error_for(&log, "a Trigger can't be started", LOG_S("error", err.text));
         }
-        if (h->stopping)
-                loop_ready(h->loop, &h->rested);
-        wake_observer(h);
+        if (e->successor)
+                succeed(e);
+        return start_entry(e, err);
 }
 
 static void observe(struct task *t, usec now)
@@ -430,7 +466,11 @@ static void observe(struct task *t, usec now)
         if (!e->pipeline)
                 return;
         if (pipeline_stopped(e->pipeline)) {
-                go_on(e);
+                if (e->removed || e->successor)
+                        enqueue(e);
+                if (e->host->stopping)
+                        loop_ready(e->host->loop, &e->host->rested);
+                wake_observer(e->host);
                 return;
         }
         if (e->report) {
@@ -438,17 +478,6 @@ static void observe(struct task *t, usec now)
                 loop_arm(e->host->loop, t, report_tell(e->report, &s, now));
         }
         wake_observer(e->host);
-}
-
-static void stop_entry(struct entry *e, usec give_up_at)
-{
-        if (!e->pipeline)
-                return;
-        loop_ready(e->host->loop, &e->task); /* it may have stopped already: then it goes on from there */
-        if (e->stopping)
-                return;
-        e->stopping = true;
-        pipeline_stop(e->pipeline, give_up_at);
 }
 
 static struct entry *find(const struct host *h, const char *namespace_, const char *name)
@@ -468,12 +497,11 @@ static struct entry *entry_new(struct host *h, struct trigger *t)
         struct entry *e = calloc(1, sizeof(*e));
 
         buf_printf(&key, "%s/%s", t->namespace_, t->name);
-        if (!e || key.failed) {
+        if (!e || key.failed || !heap_reserve(&h->later, h->entries.n + 1)) {
                 free(e);
                 return NULL;
         }
         e->host = h;
-        e->again_at = USEC_NEVER;
         e->task.turn = observe;
         e->key = buf_take(&key);
         HASH_ADD_KEYPTR(hh, h->by_key, e->key, strlen(e->key), e);
@@ -494,6 +522,7 @@ static void supersede(struct entry *e, struct entry *successor)
 
         pipeline_status(e->pipeline, &s);
         successor->changes = e->changes + s.changes + 1;
+        successor->wait = e->wait;
         list_remove(&successor->node);
         list_insert(&h->entries, &successor->node, &e->node);
         list_remove(&e->node);
@@ -501,99 +530,247 @@ static void supersede(struct entry *e, struct entry *successor)
         HASH_DEL(h->by_key, e);
         e->superseded = e->removed = true;
         e->successor = trigger_free(e->successor);
+        forget_failure(e);
         hide(e);
-        leave_paths(e);
+        if (e->ways.n) {
+                paths_inherit(&h->paths, &successor->ways, &e->ways);
+                say_paths_left(h);
+        }
         pipeline_pass_by(e->pipeline);
         e->stopping = true;
         loop_ready(h->loop, &e->task);
+        started(successor);
 }
 
-static bool may_supersede(const struct entry *e, const struct trigger *t, const struct host_options *options)
+static const struct trigger *wanted(const struct entry *e)
 {
-        return e->pipeline && runs_beside(e->trigger, &e->options) && runs_beside(t, options);
+        return e->successor ? e->successor : e->trigger;
+}
+
+/* Whose path it waits for; NULL: nobody's. */
+static struct entry *in_the_way_of(const struct entry *e)
+{
+        const struct trigger *other = paths_other(&e->host->paths, &e->ways, wanted(e));
+
+        return other ? find(e->host, other->namespace_, other->name) : NULL;
+}
+
+/* Such as two that swap their paths. */
+static bool wait_for_each_other(const struct entry *e)
+{
+        const struct entry *o = e;
+
+        for (size_t i = 0; i <= e->host->entries.n; i++) {
+                o = in_the_way_of(o);
+                if (!o || !o->pipeline || !o->successor || (o != e && !o->in_the_way))
+                        return false;
+                if (o == e)
+                        return true;
+        }
+        return false;
+}
+
+/* Requests go past it from now on. */
+static void pass_by(struct entry *e)
+{
+        leave_paths(e);
+        pipeline_pass_by(e->pipeline);
+        loop_ready(e->host->loop, &e->task); /* it may have stopped already: then it goes on from there */
+}
+
+/* The successor serves at once, if it can be started; otherwise what ran goes on. */
+static int replace_beside(struct entry *e, struct error *err)
+{
+        struct entry *n = entry_new(e->host, e->successor);
+
+        if (!n) {
+                (void)error_memory(err);
+                failed(e, err->text);
+                return -1;
+        }
+        n->trigger = TAKE(e->successor);
+        n->options = e->successor_options;
+        if (begin(n, &e->ways, err) == 0) {
+                supersede(e, n);
+                return 0;
+        }
+        e->successor = TAKE(n->trigger);
+        entry_free(n);
+        e->in_the_way = in_the_way_of(e) != NULL;
+        failed(e, err->text);
+        if (e->in_the_way && wait_for_each_other(e))
+                pass_by(e);
+        return -1;
+}
+
+static bool may_supersede(const struct entry *e)
+{
+        return e->pipeline && runs_beside(e->trigger, &e->options) &&
+               runs_beside(e->successor, &e->successor_options);
+}
+
+static void stop_entry(struct entry *e, usec give_up_at)
+{
+        if (!e->pipeline)
+                return;
+        loop_ready(e->host->loop, &e->task); /* it may have stopped already: then it goes on from there */
+        if (e->stopping)
+                return;
+        e->stopping = true;
+        pipeline_stop(e->pipeline, give_up_at);
+}
+
+/* What there is to do for it. */
+static int advance(struct entry *e, struct error *err)
+{
+        if (!e->pipeline || pipeline_stopped(e->pipeline))
+                return go_on(e, err);
+        if (e->successor && may_supersede(e))
+                return replace_beside(e, err);
+        if (e->removed || e->successor)
+                stop_entry(e, e->give_up_at);
+        return 0;
+}
+
+/* Known from now on; what there is to do waits. Takes the Trigger. NULL: out of memory. */
+static struct entry *want(struct host *h, struct trigger *t, const struct host_options *options,
+                          usec give_up_at)
+{
+        struct entry *e = find(h, t->namespace_, t->name);
+        bool is_new = !e;
+
+        if (is_new && !(e = entry_new(h, t))) {
+                (void)trigger_free(t);
+                return NULL;
+        }
+        (void)trigger_free(e->successor);
+        e->successor = t;
+        e->successor_options = *options;
+        e->give_up_at = give_up_at;
+        e->removed = e->in_the_way = false;
+        e->wait = 0;
+        heap_remove(&h->later, &e->again);
+        if (!e->pipeline)
+                succeed(e);
+        return e;
 }
 
 int host_set(struct host *h, struct trigger *t, const struct host_options *options, usec give_up_at,
              struct error *err)
 {
-        struct entry *before = find(h, t->namespace_, t->name), *e = before;
-        bool beside = before && may_supersede(before, t, options);
+        struct entry *e = want(h, t, options, give_up_at);
+        int result;
 
-        if ((!before || beside) && !(e = entry_new(h, t))) {
-                (void)trigger_free(t);
+        if (!e)
                 return error_memory(err);
-        }
-        if (beside)
-                supersede(before, e);
-        e->removed = false;
-        if (e->pipeline) {
-                (void)trigger_free(e->successor);
-                e->successor = t;
-                e->successor_options = *options;
-                stop_entry(e, give_up_at);
-                return 0;
-        }
-        (void)trigger_free(e->trigger);
-        e->trigger = t;
-        e->options = *options;
+        list_remove(&e->turn);
+        result = advance(e, err);
         wake_observer(h);
-        return start_entry(e, err);
+        return result;
 }
 
-static void say_started(const struct entry *e)
+int host_want(struct host *h, struct trigger *t, const struct host_options *options, usec give_up_at,
+              struct error *err)
 {
-        const struct log_scope log = log_scope_of(e->trigger->namespace_, e->trigger->name);
+        struct entry *e = want(h, t, options, give_up_at);
 
-        log_info_for(&log, "a Trigger that could not be started runs now");
+        if (!e)
+                return error_memory(err);
+        enqueue(e);
+        if (!e->pipeline) {
+                forget_failure(e);
+                show(e);
+        }
+        wake_observer(h);
+        return 0;
 }
 
-/* Whose path is nobody's any more is tried at once. */
-static void look_at_paths(struct host *h, usec now)
+size_t host_waiting(const struct host *h) { return h->queue.n; }
+
+/* Those that wait for a path that is nobody's any more are next. */
+static void look_at_paths(struct host *h)
 {
-        if (!h->paths_left)
-                return;
+        struct list_node *first = h->queue.first;
+
+        for (size_t i = 1; h->paths_left && i <= h->later.n; i++) {
+                struct entry *e = CONTAINER_OF(h->later.nodes[i], struct entry, again);
+
+                if (e->in_the_way && !list_has(&e->turn) && !in_the_way_of(e))
+                        list_insert(&h->queue, &e->turn, first);
+        }
         h->paths_left = false;
-        for (struct list_node *n = h->entries.first; n; n = n->next) {
-                struct entry *e = entry_of(n);
+}
 
-                if (e->failure && e->in_the_way && !e->pipeline && !paths_other(&h->paths, e->trigger))
-                        e->again_at = now;
+/* Those that failed whose time has come. */
+static void look_at_later(struct host *h, usec now)
+{
+        for (struct heap_node *n; (n = heap_first(&h->later)) && n->at <= now;) {
+                struct entry *e = CONTAINER_OF(n, struct entry, again);
+
+                heap_remove(&h->later, n);
+                enqueue(e);
         }
 }
 
-/* Those whose time has come, in their order. */
-static void start_again(struct task *t, usec now)
+static void log_failure(const struct entry *e, const struct error *err)
 {
-        struct host *h = CONTAINER_OF(t, struct host, again);
-        usec begun = clock_monotonic(h->config.clock), next = USEC_NEVER;
+        const struct log_scope log = log_of(e->trigger);
 
-        look_at_paths(h, now);
-        for (struct list_node *n = h->entries.first; n && !h->stopping; n = n->next) {
-                struct entry *e = entry_of(n);
-                struct error err;
+        if (e->wait > AGAIN_FIRST)
+                return; /* it was said */
+        if (e->pipeline)
+                log_error_for(&log, "a Trigger's change can't be started: it goes on as it was",
+                              LOG_S("error", err->text));
+        else
+                log_error_for(&log, "a Trigger can't be started", LOG_S("error", err->text));
+}
 
-                if (e->pipeline)
-                        continue;
-                if (now >= e->again_at && clock_monotonic(h->config.clock) - begun < TURN_MOST) {
-                        if (start_entry(e, &err) == 0)
-                                say_started(e);
-                        wake_observer(h);
-                }
-                next = MIN_OF(next, e->again_at);
+/* Each in its turn, for a moment: what runs goes on meanwhile. */
+static void work(struct task *t, usec now)
+{
+        struct host *h = CONTAINER_OF(t, struct host, work);
+        usec begun = clock_monotonic(h->config.clock);
+        struct error err;
+
+        if (h->stopping)
+                return;
+        look_at_later(h, now);
+        for (int i = 0; i < TURN_ENTRIES && clock_monotonic(h->config.clock) - begun < TURN_MOST; i++) {
+                struct entry *e;
+
+                look_at_paths(h);
+                e = LIST_TAKE(&h->queue, struct entry, turn);
+                if (!e)
+                        break;
+                heap_remove(&h->later, &e->again);
+                if (advance(e, &err) < 0)
+                        log_failure(e, &err);
         }
-        loop_arm(h->loop, t, next);
+        if (h->queue.n)
+                loop_ready(h->loop, t);
+        loop_arm(h->loop, t, heap_first(&h->later) ? heap_first(&h->later)->at : USEC_NEVER);
+        wake_observer(h);
 }
 
 int host_refuse(struct host *h, struct trigger *t, const char *why, struct error *err)
 {
         struct entry *e = find(h, t->namespace_, t->name);
 
-        if ((e && e->pipeline) || (!e && !(e = entry_new(h, t)))) {
+        if (!e && !(e = entry_new(h, t))) {
                 (void)trigger_free(t);
-                return e ? 0 : error_memory(err);
+                return error_memory(err);
         }
-        (void)trigger_free(e->trigger);
-        e->trigger = t;
+        if (!e->stopping)
+                list_remove(&e->turn);
+        if (e->pipeline) {
+                if (!e->stopping)
+                        e->successor = trigger_free(e->successor);
+                (void)trigger_free(t);
+        } else {
+                (void)trigger_free(e->trigger);
+                e->trigger = t;
+        }
+        e->removed = false;
         keep_failure(e, why);
         e->changes++;
         wake_observer(h);
@@ -604,17 +781,15 @@ void host_remove(struct host *h, const char *namespace_, const char *name, usec 
 {
         struct entry *e = find(h, namespace_, name);
 
-        if (!e)
+        if (!e || e->removed)
                 return;
         e->removed = true;
         e->successor = trigger_free(e->successor);
-        leave_paths(e);
+        e->give_up_at = give_up_at;
+        forget_failure(e);
         if (e->pipeline && runs_beside(e->trigger, &e->options))
-                pipeline_pass_by(e->pipeline); /* its path is nobody's at once */
-        if (e->pipeline)
-                stop_entry(e, give_up_at);
-        else
-                go_on(e);
+                pass_by(e); /* its path is nobody's at once */
+        enqueue(e);
 }
 
 bool host_failed(const struct host *h, const char *namespace_, const char *name)
@@ -727,13 +902,11 @@ void host_each(const struct host *h, void (*each)(void *cookie, const struct hos
         for (struct list_node *n = h->entries.first; n; n = n->next) {
                 const struct entry *e = entry_of(n);
                 struct host_entry out = { .trigger = e->trigger,
-                                          .runs = e->pipeline || e->successor,
+                                          .runs = e->pipeline || e->successor || is_waiting(e),
+                                          .waits = is_waiting(e),
                                           .failure = e->failure };
 
-                if (e->pipeline)
-                        pipeline_status(e->pipeline, &out.status);
-                else
-                        out.status = pipeline_unstarted(e->failure ? e->failure : "");
+                pipeline_shown(e->pipeline, e->failure, &out.status);
                 out.changes = e->changes + out.status.changes;
                 each(cookie, &out);
         }
@@ -752,7 +925,7 @@ int host_new(struct host **out, struct loop *loop, const struct host_config *con
         if (config->listen)
                 h->listen = *config->listen;
         h->lingered.turn = on_lingered;
-        h->again.turn = start_again;
+        h->work.turn = work;
         h->rested.turn = on_rested;
         if (http_client_new(&h->http, loop, err) < 0 ||
             cloud_client_new(&h->cloud, loop, h->http, config->clock, err) < 0 ||
@@ -786,8 +959,9 @@ struct host *host_free(struct host *h)
         (void)recorder_free(h->recorder);
         (void)http_client_free(h->http);
         loop_forget(h->loop, &h->lingered);
-        loop_forget(h->loop, &h->again);
+        loop_forget(h->loop, &h->work);
         loop_forget(h->loop, &h->rested);
+        heap_done(&h->later);
         free(h);
         return NULL;
 }

@@ -36,10 +36,11 @@ struct host_options {
 /* What there is to know of one. */
 struct host_entry {
         const struct trigger *trigger;
-        bool runs;           /* there is a pipeline, or there will be one once its predecessor ended */
-        const char *failure; /* why it could not be started; NULL: it could */
+        bool runs;           /* there is a pipeline, or there will be one in a moment */
+        bool waits;          /* it has not had its turn to start yet */
+        const char *failure; /* why it, or what it is to become, could not be started; NULL: it could */
         uint64_t changes;    /* counts what the status shows, over all pipelines that it had */
-        struct pipeline_status status; /* of the pipeline; a failed source without one */
+        struct pipeline_status status; /* as it is shown: pipeline_shown */
 };
 
 int host_new(struct host **, struct loop *, const struct host_config *, struct error *) MUST_CHECK;
@@ -47,16 +48,23 @@ int host_new(struct host **, struct loop *, const struct host_config *, struct e
 struct host *host_free(struct host *);
 
 /* Adds a Trigger, or replaces the one of its namespace and name: that one's requests may finish by give_up_at
- * (monotonic), then the new one starts. Where two may run beside each other (push.h: an API) the new one
- * serves at once, and the requests of the old one end by their own time-outs. Takes the Trigger, whatever
- * comes. One that is suspended is known, and does nothing. After a failure it is known too, with the reason,
- * and tried again: after a second, then ever less often, up to once a minute. The others run. */
+ * (monotonic), then the new one starts. Where two may run beside each other (push.h) the new one serves at
+ * once, and the requests of the old one end by their own time-outs; where it can't be started, the old one
+ * goes on serving. Takes the Trigger, whatever comes. One that is suspended is known, and does nothing. After
+ * a failure it is known too, with the reason, and tried again: after a second, then ever less often, up to
+ * once a minute. The others run. */
 int host_set(struct host *, struct trigger *, const struct host_options *, usec give_up_at,
              struct error *) MUST_CHECK;
+/* The same, but soon: in the order in which they came, a few milliseconds' worth in each pass of the loop, so
+ * that thousands hold up nothing that runs. What is wanted or removed meanwhile replaces what has not had its
+ * turn. Failures are logged. An error: out of memory. */
+int host_want(struct host *, struct trigger *, const struct host_options *, usec give_up_at,
+              struct error *) MUST_CHECK;
+size_t host_waiting(const struct host *); /* that have not had their turn; the observer hears of the last */
 /* One that can't be run here, and why: known, and shown as failed. Takes the Trigger. One of its name that
  * runs goes on instead. */
 int host_refuse(struct host *, struct trigger *, const char *why, struct error *) MUST_CHECK;
-/* One that is unknown is fine. */
+/* Its paths are free at once, and the rest ends in its turn. One that is unknown is fine. */
 void host_remove(struct host *, const char *namespace_, const char *name, usec give_up_at);
 /* It could not be started. */
 bool host_failed(const struct host *, const char *namespace_, const char *name);

@@ -9,6 +9,7 @@ enum { PATHS_BYTES = 1 << 20 };
 struct path_owner {
         struct list_node node; /* of its Trigger's list */
         const struct trigger *trigger;
+        const struct trigger *heir; /* a successor that has it, too; NULL: none is tried */
         UT_hash_handle hh;
         size_t n;
         char way[];
@@ -51,19 +52,34 @@ static int own(struct paths *p, struct list *mine, const struct trigger *t, stru
         return 0;
 }
 
-/* The first of its ways that is another's; way then is that. */
-static const struct path_owner *taken(const struct paths *p, const struct trigger *t, struct str ways)
+/* Of the first of its ways that is neither its own nor its predecessor's. */
+static const struct path_owner *taken(const struct paths *p, const struct list *before,
+                                      const struct trigger *t, struct str ways)
 {
         while (ways.n) {
                 const struct path_owner *o = find(p, str_cut(&ways, '\n'));
 
-                if (o && o->trigger != t)
+                if (o && o->trigger != t && (!before || o->node.list != before))
                         return o;
         }
         return NULL;
 }
 
-int paths_take(struct paths *p, struct list *mine, const struct trigger *t, struct error *err)
+static void name_heir(const struct paths *p, const struct list *before, const struct trigger *t,
+                      struct str ways)
+{
+        LIST_EACH (struct path_owner, o, before, node)
+                o->heir = NULL;
+        while (ways.n) {
+                struct path_owner *o = find(p, str_cut(&ways, '\n'));
+
+                if (o && o->node.list == before)
+                        o->heir = t;
+        }
+}
+
+int paths_take(struct paths *p, struct list *mine, const struct list *before, const struct trigger *t,
+               struct error *err)
 {
         BUF_AT_END struct buf ways = BUF_INIT(PATHS_BYTES);
         const struct path_owner *other;
@@ -71,7 +87,7 @@ int paths_take(struct paths *p, struct list *mine, const struct trigger *t, stru
         write_ways(t, &ways);
         if (ways.failed)
                 return error_memory(err);
-        other = taken(p, t, buf_view(&ways));
+        other = taken(p, before, t, buf_view(&ways));
         if (other)
                 return error_set(err, ERROR_EXISTS,
                                  "spec.source.%s: %s/%s has %s, as has %s/%s, which alone would be called: "
@@ -84,16 +100,18 @@ int paths_take(struct paths *p, struct list *mine, const struct trigger *t, stru
                         paths_leave(p, mine);
                         return error_memory(err);
                 }
+        if (before)
+                name_heir(p, before, t, buf_view(&ways));
         return 0;
 }
 
-const struct trigger *paths_other(const struct paths *p, const struct trigger *t)
+const struct trigger *paths_other(const struct paths *p, const struct list *before, const struct trigger *t)
 {
         BUF_AT_END struct buf ways = BUF_INIT(PATHS_BYTES);
         const struct path_owner *other;
 
         write_ways(t, &ways);
-        other = taken(p, t, buf_view(&ways));
+        other = taken(p, before, t, buf_view(&ways));
         return other ? other->trigger : NULL;
 }
 
@@ -106,4 +124,16 @@ void paths_leave(struct paths *p, struct list *mine)
                 HASH_DEL(p->owners, o);
                 free(o);
         }
+}
+
+void paths_inherit(struct paths *p, struct list *mine, struct list *before)
+{
+        LIST_EACH (struct path_owner, o, before, node) {
+                if (!o->heir)
+                        continue;
+                o->trigger = TAKE(o->heir);
+                list_remove(&o->node);
+                list_append(mine, &o->node);
+        }
+        paths_leave(p, before);
 }

@@ -21,10 +21,7 @@ static const struct trigger *trigger_of(const struct admin_entry *e)
 
 static void status_of(const struct admin_entry *e, struct pipeline_status *out)
 {
-        if (e->pipeline)
-                pipeline_status(e->pipeline, out);
-        else
-                *out = pipeline_unstarted(e->failure);
+        pipeline_shown(e->pipeline, e->failure, out);
 }
 
 static const struct str TEXT = { "text/plain; charset=utf-8", 25 };
@@ -54,7 +51,7 @@ static const char *not_ready(const struct trigger *t, const struct pipeline_stat
 
 static void ready(struct admin *a, struct http_call *call)
 {
-        BUF_AT_END struct buf why = BUF_INIT(65536);
+        BUF_AT_END struct buf why = BUF_INIT((size_t)16 << 20);
 
         if (a->draining)
                 buf_text(&why, "draining\n");
@@ -69,7 +66,7 @@ static void ready(struct admin *a, struct http_call *call)
                         buf_printf(&why, s.source_text[0] ? "%s/%s: %s: %s\n" : "%s/%s: %s%s\n",
                                    t->namespace_, t->name, state, s.source_text);
         }
-        if (why.n)
+        if (why.n || why.failed)
                 http_call_reply(call, 503, TEXT, (struct str){ 0 }, buf_view(&why));
         else
                 http_call_reply(call, 200, TEXT, (struct str){ 0 }, STR("ok\n"));
@@ -258,7 +255,7 @@ static void show_status(struct admin *a, struct http_call *call)
                 writer_member_text(&w, "source", trigger_source(t)->name);
                 writer_member_text(&w, "sourceState", source_state_name(s.source));
                 writer_member_text(&w, "sourceReason", s.source_text);
-                writer_member_text(&w, "deliveryState", pipeline_delivery_name(s.delivery));
+                writer_member_text(&w, "deliveryState", pipeline_delivery(&s));
                 writer_member_text(&w, "deliveryReason", s.delivery_text);
                 writer_member_int(&w, "received", (int64_t)s.stats.offered);
                 writer_member_int(&w, "delivered", (int64_t)s.stats.accepted);

@@ -10,9 +10,9 @@ struct admin;
 /* What is shown of a Trigger. Its owner's; borrowed, with all that it names, until it is removed. */
 struct admin_entry {
         struct list_node node;
-        const struct pipeline *pipeline; /* NULL: it could not be started */
-        const struct trigger *trigger;   /* without a pipeline, as the next */
-        const char *failure;             /* why it could not */
+        const struct pipeline *pipeline; /* NULL: none, as the next says */
+        const char *failure;             /* as in pipeline_shown; NULL: none */
+        const struct trigger *trigger;   /* without a pipeline */
 };
 
 int admin_new(struct admin **, struct loop *, const char *address, struct error *) MUST_CHECK;

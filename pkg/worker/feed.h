@@ -26,6 +26,7 @@ struct warning_counts {
 struct pipeline_status {
         enum source_state source;
         char source_text[256];
+        bool stopped; /* there is no pipeline: nothing is delivered, and delivery says nothing */
         enum delivery_state delivery;
         char delivery_text[256];
         uint64_t changes; /* counts changes of the four above */

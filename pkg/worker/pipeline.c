@@ -44,12 +44,18 @@ void pipeline_status(const struct pipeline *p, struct pipeline_status *out)
                 out->clock_skew = cloud_skew(p->config.cloud);
 }
 
-struct pipeline_status pipeline_unstarted(const char *why)
+void pipeline_shown(const struct pipeline *p, const char *failure, struct pipeline_status *out)
 {
-        struct pipeline_status s = { .source = SOURCE_FAILED, .lag = -1, .unsaved = -1 };
-
-        (void)snprintf(s.source_text, sizeof(s.source_text), "%s", why);
-        return s;
+        if (p)
+                pipeline_status(p, out);
+        else
+                *out = (struct pipeline_status){ .stopped = true, .lag = -1, .unsaved = -1 };
+        if (failure) {
+                out->source = SOURCE_FAILED;
+                (void)snprintf(out->source_text, sizeof(out->source_text), "%s%s",
+                               p ? "its change can't be started, and it goes on as it was: " : "", failure);
+        } else if (!p)
+                (void)snprintf(out->source_text, sizeof(out->source_text), "waits for its turn to start");
 }
 
 void pipeline_clock(const struct pipeline_status *s, struct buf *out)
@@ -379,4 +385,9 @@ const char *pipeline_delivery_name(enum delivery_state state)
         };
 
         return names[state];
+}
+
+const char *pipeline_delivery(const struct pipeline_status *s)
+{
+        return s->stopped ? WORKER_DELIVERY_STOPPED : pipeline_delivery_name(s->delivery);
 }

@@ -40,9 +40,11 @@ void pipeline_clock(const struct pipeline_status *, struct buf *);
 
 int pipeline_new(struct pipeline **, const struct pipeline_config *, struct error *) MUST_CHECK;
 void pipeline_status(const struct pipeline *, struct pipeline_status *);
-/* Of a Trigger that could not be started. */
-struct pipeline_status pipeline_unstarted(const char *why);
+/* What is told of a Trigger. failure: why it could not be started, or, where there is a pipeline, what it is
+ * to become; NULL: nothing failed, and without a pipeline it waits for its turn. */
+void pipeline_shown(const struct pipeline *, const char *failure, struct pipeline_status *);
 const char *pipeline_delivery_name(enum delivery_state); /* as the status says it */
+const char *pipeline_delivery(const struct pipeline_status *);
 const struct trigger *pipeline_trigger(const struct pipeline *);
 /* Stops reading, lets what is in flight finish until the deadline (monotonic), commits. */
 void pipeline_stop(struct pipeline *, usec give_up_at);
