@@ -3,7 +3,6 @@
 
 #include <limits.h>
 #include <stdio.h>
-#include <utlist.h>
 
 #include "http/client/connection.h"
 #include "http/client/proxy.h"
@@ -58,10 +57,11 @@ bool exchange_takes(struct exchange *x, size_t body)
 
         if (x->room || body <= BODY_FREE || !client->large_max)
                 return true;
-        if (x->stalled || (!client->stalled && take_room(x)))
-                return !x->stalled;
-        x->stalled = true;
-        DL_APPEND2(client->stalled, x, stalls_before, stalls);
+        if (list_has(&x->stalls))
+                return false;
+        if (!client->stalled.n && take_room(x))
+                return true;
+        list_append(&client->stalled, &x->stalls);
         return false;
 }
 
@@ -74,11 +74,9 @@ static void give_room(struct exchange *x)
                 return;
         client->large_held -= x->room;
         x->room = 0;
-        while (client->stalled && take_room(client->stalled)) {
-                struct exchange *next = client->stalled;
-
-                DL_DELETE2(client->stalled, next, stalls_before, stalls);
-                next->stalled = false;
+        for (struct exchange *next;
+             (next = LIST_FIRST(&client->stalled, struct exchange, stalls)) && take_room(next);) {
+                list_remove(&next->stalls);
                 next->connection->framing->resume(next->connection, next);
         }
 }
@@ -145,7 +143,7 @@ static int numeric_address(struct http_target *t, struct error *err)
                 return error_memory(err);
         (void)snprintf(a->text, sizeof(a->text), "%s", t->host);
         a->listed = t->numeric = true;
-        t->addresses = a;
+        list_append(&t->addresses, &a->node);
         t->addresses_n = 1;
         return 0;
 }
@@ -278,8 +276,8 @@ struct http_target *http_target_free(struct http_target *t)
                 return NULL;
         if (t->resolving)
                 resolver_forget(t->client->resolver, t);
-        while (t->connections)
-                connection_free(t->connections);
+        for (struct connection *c; (c = LIST_FIRST(&t->connections, struct connection, node));)
+                connection_free(c);
         loop_forget(t->client->loop, &t->timer);
         loop_forget(t->client->loop, &t->answer_timer);
         addresses_free(t);

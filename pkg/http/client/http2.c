@@ -146,7 +146,7 @@ static void take_back(struct connection *c)
         uint32_t over = c->carried > c->room ? c->carried - c->room : 0;
 
         while (over--) {
-                struct exchange *x = c->exchanges->beside_before; /* the last */
+                struct exchange *x = LIST_ITEM(c->exchanges.last, struct exchange, beside);
 
                 if (x->written)
                         return;
