@@ -31,7 +31,7 @@ struct run {
         struct task task; /* observes the host */
         bool terminal, stopping, stopped;
         bool begun; /* each Trigger of the start has had its turn */
-        usec grace, give_up_at;
+        usec grace;
         bool failed; /* a Trigger could not be started */
         usec next_draw, next_look;
         int64_t most; /* events to deliver before it ends; 0: no end */
@@ -57,7 +57,6 @@ static void stop(struct run *r)
         if (r->stopping)
                 return;
         r->stopping = true;
-        r->give_up_at = loop_now(r->loop) + r->grace;
         log_info("stopping: what is in flight may finish", LOG_I("graceSeconds", r->grace / USEC_SEC));
         host_stop(r->host, &(struct host_end){ .grace = r->grace });
         loop_ready(r->loop, &r->task);
@@ -206,9 +205,6 @@ static void observe(struct task *t, usec now)
                 stop(r);
         if (ended && !r->stopped) {
                 r->stopped = true;
-                if (now >= r->give_up_at)
-                        log_warn("requests in flight were given up: give --grace more time for a function "
-                                 "that takes long, or a caller that reads slowly");
                 loop_stop(r->loop);
                 return;
         }
@@ -506,7 +502,10 @@ static int run_files(struct run *r)
                 stop(r);
         if (r->host && (!result || !host_stopped(r->host)))
                 turn_loop(r);
-        return result ? result : r->failed;
+        result = result ? result : r->failed;
+        if (r->host && !host_stopped(r->host))
+                end_at_once(result); /* what hangs can't be freed */
+        return result;
 }
 
 int cmd_run(int argc, char **argv)

@@ -78,7 +78,9 @@ struct host_end {
 };
 void host_stop(struct host *, const struct host_end *);
 bool host_stopped(const struct host *); /* nothing runs any more */
-/* And after host_stop, who called has the whole answer, or the grace is over. */
+/* And after host_stop, who called has the whole answer, or the grace is over. Five seconds after that it has
+ * ended in any case: a source whose peer is silent may not be able to. Then it has not stopped and can't be
+ * freed: the process must end without it. What was given up is in the log. */
 bool host_ended(const struct host *);
 bool host_drained(const struct host *); /* what runs has read and settled all that there is */
 /* In the order in which they were set first. */
