@@ -84,16 +84,16 @@ static struct known *find_known(const struct run *r, const struct trigger *t, st
         return k;
 }
 
-static bool is_news(struct run *r, const struct host_entry *e)
+/* A line for what is news. One that finds no reader is shown with the next change. */
+static void show_line(struct run *r, const struct host_entry *e, const struct table_row *row)
 {
         BUF_AT_END struct buf key = BUF_INIT(1024);
         struct known *k = find_known(r, e->trigger, &key);
 
-        if (!k || (k->shown && k->changes == e->changes))
-                return false;
+        if (!k || (k->shown && k->changes == e->changes) || !table_line(row, r->now))
+                return;
         k->shown = true;
         k->changes = e->changes;
-        return true;
 }
 
 static void show_one(void *cookie, const struct host_entry *e)
@@ -104,10 +104,10 @@ static void show_one(void *cookie, const struct host_entry *e)
         r->delivered += e->status.stats.accepted;
         if ((!e->runs && !e->failure) || (e->waits && !r->terminal))
                 return;
-        if (!r->terminal && is_news(r, e))
-                table_line(&row, r->now);
-        if (!r->terminal)
+        if (!r->terminal) {
+                show_line(r, e, &row);
                 return;
+        }
         if (r->rows_n == r->rows_cap) {
                 size_t cap = MAX_OF(2 * r->rows_cap, (size_t)16);
                 struct table_row *grown = realloc(r->rows, cap * sizeof(*grown));
