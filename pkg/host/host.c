@@ -536,7 +536,7 @@ static void supersede(struct entry *e, struct entry *successor)
                 paths_inherit(&h->paths, &successor->ways, &e->ways);
                 say_paths_left(h);
         }
-        pipeline_pass_by(e->pipeline);
+        pipeline_pass_by(e->pipeline, successor->pipeline);
         e->stopping = true;
         loop_ready(h->loop, &e->task);
         started(successor);
@@ -574,7 +574,7 @@ static bool wait_for_each_other(const struct entry *e)
 static void pass_by(struct entry *e)
 {
         leave_paths(e);
-        pipeline_pass_by(e->pipeline);
+        pipeline_pass_by(e->pipeline, NULL);
         loop_ready(e->host->loop, &e->task); /* it may have stopped already: then it goes on from there */
 }
 
