@@ -171,8 +171,11 @@ static int lease_claims(struct entry *e, struct task *wake, struct claims *out, 
         BUF_AT_END struct buf name = BUF_INIT(1024);
         struct kube_leases_config config = { .namespace_ = e->trigger->namespace_,
                                              .me = e->host->config.pod,
-                                             .annotation = WORKER_ANNOTATION_WAITS,
+                                             .waits = WORKER_ANNOTATION_WAITS,
+                                             .number = WORKER_ANNOTATION_SLOTS,
+                                             .since = WORKER_ANNOTATION_GENERATION,
                                              .slots = (uint32_t)e->trigger->replicas,
+                                             .generation = e->trigger->generation,
                                              .seed = random_seed(),
                                              .wake = wake };
 
