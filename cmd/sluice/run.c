@@ -1,3 +1,4 @@
+#include <assert.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
@@ -273,27 +274,27 @@ static struct known *know(struct run *r, const struct trigger *t)
 
 static void forget(struct run *r, struct known *k)
 {
+        assert(r->known);
         HASH_DEL(r->known, k);
         free(k);
 }
 
 static void forget_all(struct run *r)
 {
-        struct known *k, *next;
-
-        HASH_ITER(hh, r->known, k, next) { forget(r, k); }
+        for (struct known *k = r->known, *next; k; k = next) {
+                next = k->hh.next;
+                forget(r, k);
+        }
 }
 
 /* Those that are in no file any more. */
 static void remove_missing(struct run *r)
 {
-        struct known *k, *next;
-
-        HASH_ITER(hh, r->known, k, next)
-        {
+        for (struct known *k = r->known, *next; k; k = next) {
                 struct str name = str_of(k->key), namespace_ = str_cut(&name, '/');
                 BUF_AT_END struct buf space = BUF_INIT(1024);
 
+                next = k->hh.next;
                 if (k->round == r->rounds)
                         continue;
                 buf_str(&space, namespace_);
@@ -481,28 +482,38 @@ static const struct usage usage = {
         .options_n = COUNT_OF(options)
 };
 
+static int read_and_start(struct run *r, struct error *err)
+{
+        struct file_set *set;
+        int result;
+
+        if (loop_new(&r->loop, err) < 0 || files_new(&r->files, r->loop, &r->paths, &r->was_read, err) < 0)
+                return -1;
+        set = files_read(r->files);
+        if (!set)
+                return error_memory(err);
+        result = set->digests ? start(r, set, err)
+                              : error_set(err, ERROR_INVALID, "the files can't be used as they are");
+        file_set_free(set);
+        return result;
+}
+
 /* Runs until the end. */
 static int run_files(struct run *r)
 {
-        struct file_set *set = NULL;
         struct error err;
-        int result = 0;
+        int result;
 
         signals_block();
-        if (loop_new(&r->loop, &err) < 0 ||
-            files_new(&r->files, r->loop, &r->paths, &r->was_read, &err) < 0 ||
-            (!(set = files_read(r->files)) && error_memory(&err) < 0) ||
-            (set->digests && start(r, set, &err) < 0)) {
+        result = read_and_start(r, &err);
+        if (result < 0) {
                 (void)fprintf(stderr, "sluice run: %s\n", err.text);
-                result = 1;
-        } else if (!set->digests)
-                result = 1; /* why was printed */
-        file_set_free(set);
-        if (r->host && result)
-                stop(r);
-        if (r->host && (!result || !host_stopped(r->host)))
+                if (r->host)
+                        stop(r);
+        }
+        if (r->host && (result == 0 || !host_stopped(r->host)))
                 turn_loop(r);
-        result = result ? result : r->failed;
+        result = result < 0 ? 1 : r->failed;
         if (r->host && !host_stopped(r->host))
                 end_at_once(result); /* what hangs can't be freed */
         return result;

@@ -174,8 +174,11 @@ static int lease_claims(struct entry *e, struct task *wake, struct claims *out, 
         BUF_AT_END struct buf name = BUF_INIT(1024);
         struct kube_leases_config config = { .namespace_ = e->trigger->namespace_,
                                              .me = e->host->config.pod,
-                                             .annotation = WORKER_ANNOTATION_WAITS,
+                                             .waits = WORKER_ANNOTATION_WAITS,
+                                             .number = WORKER_ANNOTATION_SLOTS,
+                                             .since = WORKER_ANNOTATION_GENERATION,
                                              .slots = (uint32_t)e->trigger->replicas,
+                                             .generation = e->trigger->generation,
                                              .seed = random_seed(),
                                              .wake = wake };
 
@@ -539,7 +542,7 @@ static void supersede(struct entry *e, struct entry *successor)
                 paths_inherit(&h->paths, &successor->ways, &e->ways);
                 say_paths_left(h);
         }
-        pipeline_pass_by(e->pipeline);
+        pipeline_pass_by(e->pipeline, successor->pipeline);
         e->stopping = true;
         loop_ready(h->loop, &e->task);
         started(successor);
@@ -577,7 +580,7 @@ static bool wait_for_each_other(const struct entry *e)
 static void pass_by(struct entry *e)
 {
         leave_paths(e);
-        pipeline_pass_by(e->pipeline);
+        pipeline_pass_by(e->pipeline, NULL);
         loop_ready(e->host->loop, &e->task); /* it may have stopped already: then it goes on from there */
 }
 

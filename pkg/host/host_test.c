@@ -19,7 +19,9 @@ static struct bench {
         struct kube_config config;
         struct kube_client *kube;
         struct host *host;
-        struct task watchdog, quiet;
+        struct task watchdog, quiet, probe;
+        unsigned opened, opened_before, passes, most_in_a_pass;
+        usec ticks; /* of a clock that shows another millisecond whenever it is looked at */
         char url[64];
         json_t *events[EVENTS];
         size_t events_n, wanted;
@@ -67,6 +69,7 @@ struct toy_spec {
         unsigned times;
         uint64_t lost;
         unsigned *refusals; /* so often it can't be opened; NULL: it can */
+        unsigned *opened;   /* counts; may be NULL */
 };
 
 static size_t toy_poll(struct source *source, struct pull_event *events, size_t max, usec now UNUSED)
@@ -115,6 +118,9 @@ static int toy_open(struct source **out, const void *spec, const struct services
         assert_non_null(t);
         t->services = services;
         t->spec = spec;
+        b.opened++;
+        if (of->opened)
+                ++*of->opened;
         *out = &t->source;
         return 0;
 }
@@ -130,8 +136,13 @@ static const struct source_kind toy = {
 
 /* ---- the bench ---------------------------------------------------------- */
 
-static int begin(void **state UNUSED)
+static usec next_tick(void *cookie UNUSED) { return ++b.ticks * USEC_MSEC; }
+
+/* state: whether it is alone, without a cluster, by such a clock. */
+static int begin(void **state)
 {
+        static const struct clock ticking = { .monotonic = next_tick, .wall = next_tick };
+        bool alone = *state != NULL;
         struct http_server_config server = {
                 .address = "127.0.0.1:0", .head_max = 65536, .body_max = 1 << 20, .handle = handle
         };
@@ -146,7 +157,8 @@ static int begin(void **state UNUSED)
         (void)snprintf(b.url, sizeof(b.url), "http://127.0.0.1:%u", http_server_port(b.server));
         b.config.server = b.url;
         assert_int_equal(kube_client_new(&b.kube, b.loop, &b.config, &err), 0);
-        config.kube = b.kube;
+        config.kube = alone ? NULL : b.kube;
+        config.clock = alone ? &ticking : config.clock;
         assert_int_equal(host_new(&b.host, b.loop, &config, &err), 0);
         b.log = memfd_create("log", MFD_CLOEXEC);
         b.stderr_copy = dup(STDERR_FILENO);
@@ -182,22 +194,34 @@ static int end(void **state UNUSED)
         b.kube = kube_client_free(b.kube);
         b.server = http_server_free(b.server);
         loop_forget(b.loop, &b.quiet);
+        loop_forget(b.loop, &b.probe);
         b.loop = loop_free(b.loop);
         for (size_t i = 0; i < b.events_n; i++)
                 json_decref(b.events[i]);
         return 0;
 }
 
-static int try_set(const char *namespace_, const char *name, const struct toy_spec *spec, struct error *err)
+static struct trigger *trigger(const char *namespace_, const char *name)
 {
         BUF_AT_END struct buf text = BUF_INIT(4096);
-        struct host_options options = { .sink = "http://127.0.0.1:9/", .kind = &toy, .source_spec = spec };
 
         buf_printf(&text,
                    "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: %s, namespace: %s, uid: "
                    "uid-of-%s}\nspec:\n  source: {timer: {schedule: 1h}}\n  sink: {uri: 'http://f/'}\n",
                    name, namespace_, name);
-        return host_set(b.host, decode_trigger(buf_view(&text)), &options, 0, err);
+        return decode_trigger(buf_view(&text));
+}
+
+static struct host_options how(const struct toy_spec *spec)
+{
+        return (struct host_options){ .sink = "http://127.0.0.1:9/", .kind = &toy, .source_spec = spec };
+}
+
+static int try_set(const char *namespace_, const char *name, const struct toy_spec *spec, struct error *err)
+{
+        const struct host_options options = how(spec);
+
+        return host_set(b.host, trigger(namespace_, name), &options, 0, err);
 }
 
 static void set(const char *namespace_, const char *name, const struct toy_spec *spec)
@@ -275,8 +299,9 @@ static void check_count(void *cookie, const struct host_entry *e)
 
 static void what_befalls_a_source_is_told_of_its_trigger(void **state UNUSED)
 {
-        static const struct toy_spec orders = { "RecordsExpired", "offsets 1 to 11, part", 1, 11, NULL },
-                                     bills = { "Unheard", "something", 1, 0, NULL };
+        static const struct toy_spec
+                orders = { "RecordsExpired", "offsets 1 to 11, part", 1, 11, NULL, NULL },
+                bills = { "Unheard", "something", 1, 0, NULL, NULL };
         unsigned n = 0;
 
         b.wanted = 2;
@@ -298,7 +323,7 @@ static void what_befalls_a_source_is_told_of_its_trigger(void **state UNUSED)
 
 static void a_reason_that_comes_again_and_again_writes_few_events(void **state UNUSED)
 {
-        static const struct toy_spec often = { "PartitionAdded", "partition", 5000, 0, NULL };
+        static const struct toy_spec often = { "PartitionAdded", "partition", 5000, 0, NULL, NULL };
 
         b.wanted = 11; /* ten of their own, and one for all others */
         set("shop", "orders", &often);
@@ -315,6 +340,7 @@ static void check_failed(void *cookie, const struct host_entry *e)
         assert_false(e->runs);
         assert_string_equal(e->failure, "start shop/orders: not yet");
         assert_string_equal(e->status.source_text, e->failure);
+        assert_string_equal(pipeline_delivery(&e->status), "Stopped");
         assert_int_equal(e->status.source, SOURCE_FAILED);
         *changes = e->changes;
 }
@@ -329,7 +355,7 @@ static void check_started(void *cookie, const struct host_entry *e)
 static void one_that_fails_to_start_is_tried_again(void **state UNUSED)
 {
         unsigned refusals = 2;
-        const struct toy_spec late = { "Unheard", "something", 1, 0, &refusals };
+        const struct toy_spec late = { "Unheard", "something", 1, 0, &refusals, NULL };
         usec begun = clock_monotonic(&system_clock), took;
         struct error err;
         uint64_t changes;
@@ -354,7 +380,7 @@ static void one_that_fails_to_start_is_tried_again(void **state UNUSED)
 static void one_that_failed_is_tried_at_once_when_it_is_set_again(void **state UNUSED)
 {
         unsigned refusals = 1;
-        const struct toy_spec late = { "Unheard", "something", 1, 0, &refusals };
+        const struct toy_spec late = { "Unheard", "something", 1, 0, &refusals, NULL };
         struct error err;
 
         assert_int_equal(try_set("shop", "orders", &late, &err), -1);
@@ -364,8 +390,116 @@ static void one_that_failed_is_tried_at_once_when_it_is_set_again(void **state U
         assert_null(host_find(b.host, "shop", "orders"));
 }
 
+/* Turned in each pass, as whatever else runs is. */
+static void pass(struct task *t, usec now UNUSED)
+{
+        b.most_in_a_pass = MAX_OF(b.most_in_a_pass, b.opened - b.opened_before);
+        b.opened_before = b.opened;
+        b.passes++;
+        if (host_waiting(b.host))
+                loop_ready(b.loop, t);
+        else
+                loop_arm(b.loop, &b.quiet, clock_monotonic(&system_clock) + 50 * USEC_MSEC);
+}
+
+static void want(unsigned number, const struct toy_spec *spec)
+{
+        const struct host_options options = how(spec);
+        struct error err;
+        char name[16];
+
+        (void)snprintf(name, sizeof(name), "t%u", number);
+        assert_int_equal(host_want(b.host, trigger("shop", name), &options, 0, &err), 0);
+}
+
+static void check_waits(void *cookie, const struct host_entry *e)
+{
+        assert_true(e->waits && e->runs);
+        assert_null(e->failure);
+        assert_int_equal(e->status.source, SOURCE_CONNECTING);
+        assert_string_equal(e->status.source_text, "waits for its turn to start");
+        assert_string_equal(pipeline_delivery(&e->status), "Stopped");
+        ++*(unsigned *)cookie;
+}
+
+static void check_runs(void *cookie, const struct host_entry *e)
+{
+        assert_true(e->runs && !e->waits && !e->failure);
+        assert_string_equal(pipeline_delivery(&e->status), "Delivering");
+        ++*(unsigned *)cookie;
+}
+
+static void turn_until_all_had_their_turn(void)
+{
+        b.probe.turn = pass;
+        b.most_in_a_pass = 0;
+        b.opened_before = b.opened;
+        loop_ready(b.loop, &b.probe);
+        run();
+}
+
+static void many_hold_up_nothing_that_runs(void **state UNUSED)
+{
+        const struct toy_spec spec = { .opened = NULL };
+        unsigned n = 0;
+
+        for (unsigned i = 0; i < 100; i++)
+                want(i, &spec);
+        assert_int_equal(b.opened, 0);
+        assert_int_equal(host_waiting(b.host), 100);
+        host_each(b.host, check_waits, &n);
+        assert_int_equal(n, 100);
+        turn_until_all_had_their_turn();
+        assert_int_equal(b.opened, 100);
+        assert_in_range(b.most_in_a_pass, 1, 4); /* four milliseconds, by that clock */
+        n = 0;
+        host_each(b.host, check_runs, &n);
+        assert_int_equal(n, 100);
+        for (unsigned i = 0; i < 100; i++) /* all are replaced, which takes the end of each */
+                want(i, &spec);
+        turn_until_all_had_their_turn();
+        assert_int_equal(b.opened, 200);
+        assert_in_range(b.most_in_a_pass, 1, 4);
+}
+
+static void what_is_wanted_last_is_what_runs(void **state UNUSED)
+{
+        unsigned first_opened = 0, second_opened = 0;
+        const struct toy_spec first = { .opened = &first_opened }, second = { .opened = &second_opened };
+
+        for (unsigned i = 0; i < 100; i++)
+                want(i, &first);
+        for (unsigned i = 0; i < 50; i++)
+                want(i, &second);
+        for (unsigned i = 90; i < 100; i++) {
+                char name[16];
+
+                (void)snprintf(name, sizeof(name), "t%u", i);
+                host_remove(b.host, "shop", name, 0);
+                assert_null(host_find(b.host, "shop", name));
+        }
+        turn_until_all_had_their_turn();
+        assert_int_equal(second_opened, 50);
+        assert_int_equal(first_opened, 40);
+        assert_non_null(host_find(b.host, "shop", "t89"));
+}
+
+static void a_stop_leaves_the_rest_unstarted(void **state UNUSED)
+{
+        const struct toy_spec spec = { .opened = NULL };
+
+        for (unsigned i = 0; i < 100; i++)
+                want(i, &spec);
+        host_stop(b.host, &(struct host_end){ 0 });
+        assert_true(host_stopped(b.host));
+        loop_arm(b.loop, &b.quiet, clock_monotonic(&system_clock) + 10 * USEC_MSEC);
+        run();
+        assert_int_equal(b.opened, 0);
+}
+
 int main(void)
 {
+        static bool alone = true;
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(what_befalls_a_source_is_told_of_its_trigger, begin, end),
                 cmocka_unit_test_setup_teardown(a_reason_that_comes_again_and_again_writes_few_events, begin,
@@ -373,6 +507,11 @@ int main(void)
                 cmocka_unit_test_setup_teardown(one_that_fails_to_start_is_tried_again, begin, end),
                 cmocka_unit_test_setup_teardown(one_that_failed_is_tried_at_once_when_it_is_set_again, begin,
                                                 end),
+                cmocka_unit_test_prestate_setup_teardown(many_hold_up_nothing_that_runs, begin, end, &alone),
+                cmocka_unit_test_prestate_setup_teardown(what_is_wanted_last_is_what_runs, begin, end,
+                                                         &alone),
+                cmocka_unit_test_prestate_setup_teardown(a_stop_leaves_the_rest_unstarted, begin, end,
+                                                         &alone),
         };
 
         signals_block();

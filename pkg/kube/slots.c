@@ -25,33 +25,37 @@ struct slot {
         usec avoid_until; /* given up for another: it is his to take */
         usec marked_at;   /* when we said here that we wait; 0: we did not */
         char *holder, *renewed, *waits, *version;
-        int64_t transitions;
+        int64_t slots, generation, transitions;
         usec duration;
 };
 
 struct slots {
         char *me;
         uint32_t n;
+        int64_t generation;
+        bool outdated; /* there are as many slots as others say, and not n */
         struct random random;
         uint64_t changes;
         bool stopping;
         char why[480]; /* what the last look failed with; empty: it did not */
+        char outdated_by[240];
         char mark[300];
         struct slot slots[];
 };
 
 /* ---- life --------------------------------------------------------------- */
 
-int slots_new(struct slots **out, const char *me, uint32_t n, uint64_t seed, struct error *err)
+int slots_new(struct slots **out, const struct slots_config *config, struct error *err)
 {
-        struct slots *s = calloc(1, sizeof(*s) + n * sizeof(s->slots[0]));
+        struct slots *s = calloc(1, sizeof(*s) + config->n * sizeof(s->slots[0]));
 
-        if (!s || !(s->me = str_dup(str_of(me)))) {
+        if (!s || !(s->me = str_dup(str_of(config->me)))) {
                 free(s);
                 return error_memory(err);
         }
-        s->n = n;
-        random_init(&s->random, seed);
+        s->n = config->n;
+        s->generation = config->generation;
+        random_init(&s->random, config->seed);
         *out = s;
         return 0;
 }
@@ -143,7 +147,38 @@ static int64_t waits_with(const struct slots *s, const struct slot *t, bool *min
         return n;
 }
 
+/* The Lease that says that there is another number of slots, later than we know; NULL: none does. */
+static const struct slot *later_number(const struct slots *s)
+{
+        for (uint32_t i = 0; i < s->n; i++) {
+                const struct slot *t = &s->slots[i];
+
+                if (t->slots && t->slots != s->n && t->generation > s->generation)
+                        return t;
+        }
+        return NULL;
+}
+
 /* ---- what changes by time, and by what is seen -------------------------- */
+
+static void look_for_another_number(struct slots *s, usec now)
+{
+        const struct slot *by = later_number(s);
+        bool before = s->outdated;
+
+        s->outdated = by != NULL;
+        s->changes += s->outdated != before;
+        if (!by)
+                return;
+        (void)snprintf(
+                s->outdated_by, sizeof(s->outdated_by),
+                "the number of slots is %lld since generation %lld, and this worker has %u, of generation "
+                "%lld: it reads nothing more, and its pod can be deleted",
+                (long long)by->slots, (long long)by->generation, s->n, (long long)s->generation);
+        for (uint32_t i = 0; i < s->n; i++)
+                if (s->slots[i].state == CLAIM_HELD)
+                        leave(s, &s->slots[i], now + HANDING_OVER);
+}
 
 /* Somebody waits who holds fewer by two: this one is his. */
 static void even_out(struct slots *s, struct slot *t, usec now)
@@ -203,6 +238,8 @@ void slots_done(struct slots *s, uint32_t slot, const struct slots_lease *l, use
                 return;
         }
         t->known = true;
+        t->slots = l->slots;
+        t->generation = l->generation;
         t->transitions = l->transitions;
         t->duration = MIN_OF(MAX_OF(l->duration, (int64_t)0), (int64_t)3600) * USEC_SEC;
         if (changed)
@@ -218,6 +255,7 @@ void slots_done(struct slots *s, uint32_t slot, const struct slots_lease *l, use
                 leave(s, t, 0);
         }
         even_out(s, t, now);
+        look_for_another_number(s, now);
         t->just_read = t->doing == SLOTS_READ;
         t->next_at = t->just_read ? now : is_ours(t) ? t->asked_at + SLOTS_RENEW : soon(s, now);
 }
@@ -314,6 +352,10 @@ static bool take_next(struct slots *s, struct slot *t, usec now, struct slots_jo
         if (!t->fresh || !t->just_read)
                 return job(s, t, SLOTS_READ, now, out);
         t->just_read = false;
+        if (s->outdated) {
+                t->next_at = soon(s, now);
+                return false;
+        }
         if (is_free(s, t, now) && now >= t->avoid_until) {
                 (void)job(s, t, SLOTS_HOLD, now, out);
                 out->acquired = !is_me(s, t);
@@ -370,8 +412,11 @@ void slots_look(const struct slots *s, uint32_t slot, struct claim *out)
         *out = (struct claim){ .state = t->state, .give_up_at = t->give_up_at };
         if (t->state != CLAIM_WAITING)
                 return;
-        out->failed = *s->why;
-        out->why = *s->why ? s->why : *text(t->holder) && !is_me(s, t) ? t->holder : "";
+        out->failed = s->outdated || *s->why;
+        if (s->outdated)
+                out->why = s->outdated_by;
+        else
+                out->why = *s->why ? s->why : *text(t->holder) && !is_me(s, t) ? t->holder : "";
 }
 
 void slots_release(struct slots *s, uint32_t slot)

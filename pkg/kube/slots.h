@@ -5,7 +5,15 @@
  * A holder renews each SLOTS_RENEW, and stops reading SLOTS_DEADLINE after it began the last renewal that was
  * confirmed; another takes the slot once it saw no renewal for SLOTS_LEASE by its own clock. So between the
  * two lie five seconds, whatever the clocks say. Others are looked at, and what failed is tried again, each
- * SLOTS_RETRY: a slot is taken over within SLOTS_LEASE and twice that, and one that is free within that. */
+ * SLOTS_RETRY: a slot is taken over within SLOTS_LEASE and twice that, and one that is free within that.
+ *
+ * What a slot stands for depends on how many there are. A worker that outlived a change of that number (its
+ * node was away, or its pod was deleted by force) finds the new one in the Leases, with a later generation
+ * than its own: it gives up all that it holds, as it would at its end, and takes nothing as long as they say
+ * so. Whoever knows of the later generation need not look out for such a worker: it waits for the slots that
+ * that one holds, and takes the others at once. So the two may overlap, on other parts of the same number,
+ * until the old one has seen it (SLOTS_RENEW) and what it had is finished; or, cut off, until its deadline.
+ * That repeats records, and loses none. */
 #pragma once
 
 #include "base/error.h"
@@ -17,8 +25,13 @@
 #define SLOTS_RETRY (2 * USEC_SEC)
 
 struct slots;
-/* me: as holderIdentity; no other worker that lives has this name. */
-int slots_new(struct slots **, const char *me, uint32_t n, uint64_t seed, struct error *) MUST_CHECK;
+struct slots_config {
+        const char *me;     /* as holderIdentity; no other worker that lives has this name. Copied */
+        uint32_t n;         /* how many there are */
+        int64_t generation; /* since when, as far as we know; it grows with each change */
+        uint64_t seed;
+};
+int slots_new(struct slots **, const struct slots_config *, struct error *) MUST_CHECK;
 struct slots *slots_free(struct slots *); /* NULL is fine */
 
 /* A Lease as the API server has it. Borrowed; never NULL. */
@@ -26,9 +39,10 @@ struct slots_lease {
         const char *holder;  /* spec.holderIdentity; empty: nobody */
         const char *renewed; /* spec.renewTime: is only compared with what it was */
         const char *waits; /* who waits for it, and how many slots that one holds: "NAME 2"; empty: nobody */
-        const char *version; /* metadata.resourceVersion */
-        int64_t duration;    /* spec.leaseDurationSeconds; 0: none */
-        int64_t transitions; /* spec.leaseTransitions */
+        const char *version;       /* metadata.resourceVersion */
+        int64_t slots, generation; /* how many slots there are, since when; 0: it does not say */
+        int64_t duration;          /* spec.leaseDurationSeconds; 0: none */
+        int64_t transitions;       /* spec.leaseTransitions */
 };
 enum slots_job_kind {
         SLOTS_READ,

@@ -995,7 +995,14 @@ static void gate_stop(struct feed *f, usec give_up_at)
         g->give_up_at = give_up_at;
 }
 
-static void gate_pass_by(struct feed *f) { routes_remove(&f->config.host->routes, &gate_of(f)->route); }
+static void gate_pass_by(struct feed *f, struct feed *successor)
+{
+        struct gate *g = gate_of(f), *next = successor ? gate_of(successor) : NULL;
+
+        routes_remove(&f->config.host->routes, &g->route);
+        if (next && next->ops == g->ops && g->ops->inherit)
+                g->ops->inherit(successor->source, f->source);
+}
 
 static bool gate_drained(const struct feed *f UNUSED) { return false; }
 

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import threading
 import urllib.request
 
 import pytest
@@ -141,3 +142,19 @@ def trigger(name, source, uri, delivery=None, **spec):
             **spec,
         },
     }
+
+
+def later(call):
+    """Calls in a thread; join() gives the result."""
+
+    class Result(threading.Thread):
+        def run(self):
+            self.result = call()
+
+        def get(self):
+            self.join(30)
+            return self.result
+
+    r = Result(daemon=True)
+    r.start()
+    return r

@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 import termios
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -74,6 +75,7 @@ def test_one_that_cannot_start_is_shown_and_tried_again(function, tmp_path):
         shown = {t["name"]: t for t in json.loads(ask("/status")[1])["triggers"]}
         assert sorted(shown) == ["api", "clock"]
         assert (shown["api"]["sourceState"], shown["api"]["sourceReason"]) == ("Failed", why)
+        assert shown["api"]["deliveryState"] == "Stopped"
         assert connected() == ['sluice_source_connected{namespace="test",trigger="api",source="apig"} 0']
         run.signal(signal.SIGHUP)
         run.wait_for_output('msg="the files changed" applied=1 removed=0')
@@ -255,6 +257,136 @@ def test_a_path_that_is_taken_is_told_and_had_once_it_is_free(tmp_path):
             run.wait_until("both serve", serve("two", "one"))
             write(api("two", "/y"), api("one", "/x"))
             run.wait_until("they have swapped", serve("one", "two"))
+            assert run.stop() == 0
+
+
+def test_what_is_shown_of_one_without_a_pipeline(tmp_path):
+    """Status, metrics, readiness and the lines agree on each, and say nothing that is not so."""
+
+    def ask(path):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{admin}{path}", timeout=5) as answer:
+                return answer.read().decode()
+        except urllib.error.HTTPError as e:
+            return e.read().decode()
+
+    def states():
+        found = {}
+        for t in json.loads(ask("/status"))["triggers"]:
+            found[t["name"]] = t["sourceState"], t["deliveryState"], t["sourceReason"]
+        return found
+
+    def answer(request):
+        if b'"user_event":"slow"' in request.body:
+            entered.set()
+            gate.wait(20)
+        return 200
+
+    gate, entered = threading.Event(), threading.Event()
+    files, admin = tmp_path / "triggers.yaml", free_port()
+    with Sink(answer) as sink:
+        api = trigger("api", {"apig": {"path": "/f"}}, sink.uri)
+        blocked = trigger("blocked", {"apig": {"path": "/f"}}, sink.uri)
+        refused = trigger("refused", {"timer": {"schedule": "1h"}}, sink.uri)
+        refused["spec"]["sink"] = {"ref": {"apiVersion": "v1", "kind": "Service", "name": "f"}}
+        slow = trigger("slow", {"timer": {"schedule": "@every 200ms", "userEvent": "slow"}}, sink.uri)
+        asleep = trigger("asleep", {"timer": {"schedule": "1h"}}, sink.uri, suspend=True)
+        files.write_text(yaml.safe_dump_all([api, blocked, refused, slow, asleep]))
+        command = [SLUICE, "run", "-f", files, f"--state={tmp_path}/state", "--listen=127.0.0.1:0"]
+        with Process([*command, f"--admin=127.0.0.1:{admin}"], name="run") as run:
+            run.wait_until("the tick is under way", entered.is_set)
+            slow["spec"]["source"]["timer"] = {"schedule": "1h"}
+            files.write_text(yaml.safe_dump_all([api, blocked, refused, slow, asleep]))
+            run.wait_for_output('msg="the files changed" applied=3')  # those that failed are tried
+            taken = (
+                "spec.source.apig: test/blocked has any method of /f, as has test/api, which alone would be called: "
+                "give one of them another path or method"
+            )
+            ref = "test/refused: spec.sink.ref names a Service of a cluster; without one write spec.sink.uri"
+            expected = {
+                "api": ("Connected", "Delivering", ""),
+                "blocked": ("Failed", "Stopped", taken),
+                "refused": ("Failed", "Stopped", ref),
+                "slow": ("Connected", "Delivering", ""),  # its predecessor finishes what it has
+            }
+            assert states() == expected
+            assert sorted(ask("/readyz").splitlines()) == [
+                f"test/blocked: Failed: {taken}",
+                f"test/refused: Failed: {ref}",
+            ]
+            for name, (source, _, _) in expected.items():
+                shown = re.search(
+                    rf'^sluice_source_connected\{{.*trigger="{name}".*\}} (\d)$', ask("/metrics"), re.M
+                )
+                assert shown.group(1) == ("1" if source == "Connected" else "0"), name
+            assert "asleep" not in ask("/metrics") + run.output
+            for name, source in [("blocked", "apig any /f"), ("refused", "timer 1h")]:
+                assert re.search(rf"^test/{name}  .*  Failed  events 0  ", run.output, re.M), source
+            gate.set()
+            run.wait_until("the successor is there", lambda: "timer 1h" in run.output.split("test/slow")[-1])
+            assert states() == expected
+            assert run.stop() == 1
+
+
+@pytest.mark.parametrize("why", ["cannot be run here", "cannot be started"])
+def test_an_api_goes_on_when_its_edit_cannot_start(tmp_path, why):
+    """What ran serves until the edit does, and the edit's failure is told; another edit is tried at once."""
+
+    def api(stage, **source):
+        return trigger("api", {"apig": {"path": "/f", "stage": stage, **source}}, sink.uri)
+
+    def ask(port, path="/f"):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+                return answer.read().decode()
+        except urllib.error.HTTPError as e:
+            return e.read().decode()
+
+    def answer(request):
+        stage = json.loads(request.body)["requestContext"]["stage"]
+        return (
+            200,
+            {"Content-Type": "application/json"},
+            json.dumps({"statusCode": 200, "body": stage}).encode(),
+        )
+
+    broken, text = {
+        "cannot be run here": (
+            {"listener": {"tls": {"secretName": "cert"}}},
+            "test/api: spec.source.apig.listener.tls names a Secret of a cluster; without one say "
+            "--tls-cert=FILE and --tls-key=FILE",
+        ),
+        "cannot be started": (
+            {
+                "authentication": {
+                    "type": "Custom",
+                    "authorizer": {"uri": "https://a.example/", "caSecretRef": {"name": "ca", "key": "pem"}},
+                }
+            },
+            "start test/api: authentication: Secret ca can't be read from nowhere: say --secrets=DIR",
+        ),
+    }[why]
+    files, admin = tmp_path / "api.yaml", free_port()
+    with Sink(answer) as sink:
+        files.write_text(yaml.safe_dump(api("one")))
+        command = [SLUICE, "run", "-f", files, f"--state={tmp_path}/state", "--listen=127.0.0.1:0"]
+        with Process([*command, f"--admin=127.0.0.1:{admin}"], name="run") as run:
+            port = int(run.wait_for_output(r"listening on port (\d+)").group(1))
+            assert ask(port) == "one" and ask(admin, "/readyz") == "ok\n"
+            files.write_text(yaml.safe_dump(api("two", **broken)))
+            told = f"its change can't be started, and it goes on as it was: {text}"
+            run.wait_until("it is told", lambda: ask(admin, "/readyz") == f"test/api: Failed: {told}\n")
+            run.wait_for_output("can't be started.*" + re.escape(text))
+            (shown,) = json.loads(ask(admin, "/status"))["triggers"]
+            assert (shown["sourceState"], shown["sourceReason"]) == ("Failed", told)
+            assert (shown["deliveryState"], shown["delivered"]) == ("Delivering", 1)
+            assert 'sluice_source_connected{namespace="test",trigger="api",source="apig"} 0' in ask(
+                admin, "/metrics"
+            )
+            assert ask(port) == "one"
+            files.write_text(yaml.safe_dump(api("three")))
+            run.wait_until("it serves", lambda: ask(port) == "three")
+            run.wait_until("that is told", lambda: ask(admin, "/readyz") == "ok\n")
             assert run.stop() == 0
 
 

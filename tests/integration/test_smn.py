@@ -9,7 +9,7 @@ import threading
 import time
 
 import pytest
-from conftest import trigger
+from conftest import later, trigger
 from harness.process import wait_until
 
 
@@ -38,22 +38,6 @@ def listener(runner, smn, sink):
     return lambda delivery=None, source="smn", spec=None, **more: Listener(
         runner, smn, trigger("topic", {source: {**smn.source, **(spec or {})}}, sink.uri, delivery), **more
     )
-
-
-def later(call):
-    """Calls in a thread; join() gives the result."""
-
-    class Result(threading.Thread):
-        def run(self):
-            self.result = call()
-
-        def get(self):
-            self.join(30)
-            return self.result
-
-    r = Result(daemon=True)
-    r.start()
-    return r
 
 
 def test_a_subscription_is_confirmed_and_messages_arrive(listener, smn, sink):
