@@ -1,8 +1,7 @@
 /* The source as a worker drives it, with keys and certificates of the test's own: what is accepted, what is
  * refused, once each, and FunctionGraph's event. */
 #include <jansson.h>
-#include <openssl/pem.h>
-#include <openssl/x509.h>
+#include <openssl/evp.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -14,6 +13,7 @@
 
 #include "tests/sim/memory.h"
 #include "tests/support/clock.h"
+#include "tests/support/identity.h"
 
 #define REGION "xx-xxxxx-x"
 #define HOST "https://smn." REGION ".myhuaweicloud.com"
@@ -109,23 +109,12 @@ static const struct fetch_ops test_fetch = { test_submit, test_cancel };
 
 static void make_certificate(EVP_PKEY *k, long days, struct buf *pem)
 {
-        X509 *x = X509_new();
-        BIO *bio = BIO_new(BIO_s_mem());
-        char *p;
-        long n;
+        const int64_t day = 86400, then = 1510718400; /* 2017-11-15 */
+        struct identity i = identity_new(
+                (struct identity_config){ .key = k, .from = 1500000000, .until = then + days * day });
 
-        (void)X509_set_version(x, 2);
-        (void)ASN1_INTEGER_set(X509_get_serialNumber(x), 1);
-        (void)ASN1_TIME_set(X509_getm_notBefore(x), 1500000000);
-        (void)ASN1_TIME_set(X509_getm_notAfter(x), 1510718400 + days * 86400); /* from 2017-11-15 on */
-        (void)X509_set_pubkey(x, k);
-        assert_true(X509_sign(x, k, EVP_sha256()) > 0);
-        assert_int_equal(PEM_write_bio_X509(bio, x), 1);
-        n = BIO_get_mem_data(bio, &p);
-        pem->max = 65536;
-        buf_add(pem, p, (size_t)n);
-        BIO_free(bio);
-        X509_free(x);
+        identity_pem(&i, false, pem);
+        identity_done(&i);
 }
 
 static int group_setup(void **state UNUSED)
