@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "tests/support/http.h"
+#include "tests/support/trigger.h"
 
 /* ---- the wire ----------------------------------------------------------- */
 
@@ -15,8 +16,8 @@ static struct test_http wire;
 
 /* ---- a world ------------------------------------------------------------ */
 
-static char name[] = "orders", namespace_[] = "shop", project[] = "p1", endpoint[] = "http://127.0.0.1:1";
-static struct trigger trigger_ = { .name = name, .namespace_ = namespace_ };
+static char project[] = "p1", endpoint[] = "http://127.0.0.1:1";
+static struct trigger trigger = TEST_TRIGGER("orders");
 static struct cloud_spec spec = { .project_id = project, .endpoint = endpoint };
 static struct loop *loop;
 static struct cloud *cloud;
@@ -58,7 +59,7 @@ static int setup(void **state UNUSED)
         wake = (struct task){ .turn = no_turn };
         stop_task = (struct task){ .turn = stop_turn };
         services = (struct services){
-                .loop = loop, .clock = &system_clock, .cloud = cloud, .trigger = &trigger_, .wake = &wake
+                .loop = loop, .clock = &system_clock, .cloud = cloud, .trigger = &trigger, .wake = &wake
         };
         assert_int_equal(source_account_new(&account, &of, &err), 0);
         port = source_account_port(account);

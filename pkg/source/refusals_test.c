@@ -11,6 +11,7 @@
 #include "source/cloud.h"
 #include "tests/support/clock.h"
 #include "tests/support/http.h"
+#include "tests/support/trigger.h"
 
 enum { RUNAWAY = 3000 };
 
@@ -119,12 +120,11 @@ static void on_stop(struct task *t UNUSED, usec at UNUSED) { loop_stop(service.l
 
 /* ---- a minute ----------------------------------------------------------- */
 
-static char region[] = "cn-north-4", project[] = "p1", endpoint[] = "http://127.0.0.1:1", name[] = "t";
-static char namespace_[] = "shop";
+static char region[] = "cn-north-4", project[] = "p1", endpoint[] = "http://127.0.0.1:1";
 
 static void begin(struct poller_ops *ops)
 {
-        static struct trigger trigger = { .name = name, .namespace_ = namespace_ };
+        static struct trigger trigger = TEST_TRIGGER("t");
         static struct cloud_spec spec = { .region = region, .project_id = project };
         struct cloud_config cloud = { .clock = &test_clock, .endpoint = endpoint, .seed = 1 };
         /* as DIS has it */

@@ -9,19 +9,16 @@
 #include <cmocka.h>
 
 #include "huawei/cloud.h"
-#include "json/yaml.h"
 #include "tests/support/clock.h"
 #include "tests/support/http.h"
 #include "tests/support/store.h"
+#include "tests/support/trigger.h"
 
-static char hub_name[] = "orders", region[] = "cn-north-4", project[] = "p1", trigger_name[] = "t",
-            shop[] = "shop";
+static char hub_name[] = "orders", region[] = "cn-north-4", project[] = "p1";
 static struct cloud_spec cloud_spec = { .region = region, .project_id = project };
 static struct hub_spec spec = { .hub = hub_name, .polling_interval = USEC_SEC, .cloud = &cloud_spec };
 static struct event_spec event_spec;
-static struct trigger trigger = {
-        .name = trigger_name, .namespace_ = shop, .source_spec = &spec, .event = &event_spec
-};
+static struct trigger trigger = TEST_TRIGGER("t", .source_spec = &spec, .event = &event_spec);
 
 /* ---- the service -------------------------------------------------------- */
 
@@ -321,16 +318,7 @@ static void what_can_not_be_read_is_said(void **state UNUSED)
 
 static struct record *sample(const char *document)
 {
-        struct documents docs = { 0 };
-        struct problems problems = { 0 };
-        struct record *r;
-        struct error err;
-
-        assert_int_equal(yaml_parse(&docs, str_of(document), &problems), 0);
-        if (hub_source.shape->sample(&trigger, docs.roots[0], 1767225600 * USEC_SEC, &r, &err) < 0)
-                fail_msg("%s", err.text);
-        documents_done(&docs);
-        return r;
+        return test_record(hub_source.shape, &trigger, 1767225600 * USEC_SEC, document);
 }
 
 static void a_sample_is_what_the_document_says(void **state UNUSED)

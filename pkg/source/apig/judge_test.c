@@ -15,9 +15,9 @@
 #include "tests/sim/memory.h"
 #include "tests/support/clock.h"
 #include "tests/support/http.h"
+#include "tests/support/trigger.h"
 
-static char name[] = "api", namespace_[] = "shop";
-static struct trigger trigger_ = { .name = name, .namespace_ = namespace_ };
+static struct trigger trigger = TEST_TRIGGER("api");
 static struct services services;
 static struct judge *judge;
 
@@ -93,7 +93,7 @@ static void begin(usec remember)
         struct error err;
 
         services = (struct services){ .clock = &test_clock,
-                                      .trigger = &trigger_,
+                                      .trigger = &trigger,
                                       .http = test_http_port(&wire),
                                       .peers = test_http_peers(&wire) };
         wire = TEST_HTTP(asked);
