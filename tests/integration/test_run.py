@@ -430,6 +430,7 @@ def test_nobody_needs_to_read_what_it_prints(function, tmp_path):
     files, admin = tmp_path / "triggers.yaml", free_port()
     files.write_text(yaml.safe_dump(ticks("clock", function.uri)))
     command = [SLUICE, "run", "-f", files, f"--state={tmp_path}", f"--admin=127.0.0.1:{admin}"]
+    command.append("--log-level=info")
     pipes = [os.pipe(), os.pipe()]
     for _, end in pipes:
         fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, 4096)
