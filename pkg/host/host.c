@@ -866,22 +866,26 @@ static void give_up(struct host *h)
                         LOG_I("requests", n));
 }
 
+static void log_hanging(const struct entry *e)
+{
+        struct log_scope log = log_of(e->trigger);
+        struct pipeline_status s;
+        char unsaved[32] = "unknown";
+
+        pipeline_status(e->pipeline, &s);
+        if (s.unsaved >= 0)
+                (void)snprintf(unsaved, sizeof(unsaved), "%lld", (long long)s.unsaved);
+        log_warn_for(&log, "the source does not end in time; what was done and is not saved comes again",
+                     LOG_S("notSaved", unsaved), LOG_S("reason", s.source_text));
+}
+
 /* The peer of a source is silent: what is not saved there comes again. */
 static void leave_hanging(struct host *h)
 {
         h->hangs = true;
-        for (struct list_node *n = h->entries.first; n; n = n->next) {
-                const struct entry *e = entry_of(n);
-                struct log_scope log = log_scope_of(e->trigger->namespace_, e->trigger->name);
-                struct pipeline_status s;
-
-                if (!e->pipeline || pipeline_stopped(e->pipeline))
-                        continue;
-                pipeline_status(e->pipeline, &s);
-                log_warn_for(&log,
-                             "the source does not end in time; what was done and is not saved comes again",
-                             LOG_I("notSaved", s.unsaved), LOG_S("reason", s.source_text));
-        }
+        for (struct list_node *n = h->entries.first; n; n = n->next)
+                if (entry_of(n)->pipeline && !pipeline_stopped(entry_of(n)->pipeline))
+                        log_hanging(entry_of(n));
         wake_observer(h);
 }
 
