@@ -14,6 +14,7 @@
 #include "http/server/server.h"
 #include "kube/client.h"
 #include "log/log.h"
+#include "tests/support/clock.h"
 #include "tests/support/trigger.h"
 
 enum { EVENTS = 64 };
@@ -30,7 +31,10 @@ static struct bench {
         char url[64];
         json_t *events[EVENTS];
         size_t events_n, wanted;
-        bool overdue;
+        bool overdue, hanging;
+        struct set_clock time;
+        struct clock clock;
+        struct task driver;
         int log, stderr_copy;
         char logged[65536];
 } b;
@@ -75,14 +79,17 @@ struct toy_spec {
         uint64_t lost;
         unsigned *refusals; /* so often it can't be opened; NULL: it can */
         unsigned *opened;   /* counts; may be NULL */
+        bool hangs;         /* it never comes to its end */
 };
+
+static struct task *the_wake; /* of the one that hangs */
 
 static size_t toy_poll(struct source *source, struct pull_event *events, size_t max, usec now UNUSED)
 {
         struct toy *t = CONTAINER_OF(source, struct toy, source);
 
         assert_true(max > 0);
-        if (t->stopping && !t->closed) {
+        if (t->stopping && !t->closed && !(t->spec->hangs && b.hanging)) {
                 t->closed = true;
                 events[0] = (struct pull_event){ .kind = PULL_CLOSED };
                 return 1;
@@ -103,6 +110,8 @@ static void toy_stop(struct source *source)
         struct toy *t = CONTAINER_OF(source, struct toy, source);
 
         t->stopping = true;
+        if (t->spec->hangs)
+                the_wake = t->services->wake;
         loop_ready(t->services->loop, t->services->wake);
 }
 
@@ -143,11 +152,15 @@ static const struct source_kind toy = {
 
 static usec next_tick(void *cookie UNUSED) { return ++b.ticks * USEC_MSEC; }
 
-/* state: whether it is alone, without a cluster, by such a clock. */
+/* How the bench is: in a cluster by the system's clock; or alone, by one that ticks, or that the test sets.
+ */
+enum mode { IN_CLUSTER, TICKING, SET };
+
+/* state: the mode, NULL: in a cluster. */
 static int begin(void **state)
 {
         static const struct clock ticking = { .monotonic = next_tick, .wall = next_tick };
-        bool alone = *state != NULL;
+        enum mode mode = *state ? *(const enum mode *)*state : IN_CLUSTER;
         struct http_server_config server = {
                 .address = "127.0.0.1:0", .head_max = 65536, .body_max = 1 << 20, .handle = handle
         };
@@ -158,12 +171,16 @@ static int begin(void **state)
         b.watchdog.turn = too_late;
         b.quiet.turn = on_quiet;
         assert_int_equal(loop_new(&b.loop, &err), 0);
+        b.time = (struct set_clock){ .wall = 1795514400 * USEC_SEC, .monotonic = USEC_HOUR };
+        b.clock = (struct clock)SET_CLOCK(&b.time);
+        if (mode == SET)
+                loop_use_clock(b.loop, &b.clock);
         assert_int_equal(http_server_new(&b.server, b.loop, &server, &err), 0);
         (void)snprintf(b.url, sizeof(b.url), "http://127.0.0.1:%u", http_server_port(b.server));
         b.config.server = b.url;
         assert_int_equal(kube_client_new(&b.kube, b.loop, &b.config, &err), 0);
-        config.kube = alone ? NULL : b.kube;
-        config.clock = alone ? &ticking : config.clock;
+        config.kube = mode == IN_CLUSTER ? b.kube : NULL;
+        config.clock = mode == TICKING ? &ticking : mode == SET ? &b.clock : config.clock;
         assert_int_equal(host_new(&b.host, b.loop, &config, &err), 0);
         b.log = memfd_create("log", MFD_CLOEXEC);
         b.stderr_copy = dup(STDERR_FILENO);
@@ -305,8 +322,8 @@ static void check_count(void *cookie, const struct host_entry *e)
 static void what_befalls_a_source_is_told_of_its_trigger(void **state UNUSED)
 {
         static const struct toy_spec
-                orders = { "RecordsExpired", "offsets 1 to 11, part", 1, 11, NULL, NULL },
-                bills = { "Unheard", "something", 1, 0, NULL, NULL };
+                orders = { "RecordsExpired", "offsets 1 to 11, part", 1, 11, NULL, NULL, false },
+                bills = { "Unheard", "something", 1, 0, NULL, NULL, false };
         unsigned n = 0;
 
         b.wanted = 2;
@@ -328,7 +345,7 @@ static void what_befalls_a_source_is_told_of_its_trigger(void **state UNUSED)
 
 static void a_reason_that_comes_again_and_again_writes_few_events(void **state UNUSED)
 {
-        static const struct toy_spec often = { "PartitionAdded", "partition", 5000, 0, NULL, NULL };
+        static const struct toy_spec often = { "PartitionAdded", "partition", 5000, 0, NULL, NULL, false };
 
         b.wanted = 11; /* ten of their own, and one for all others */
         set("shop", "orders", &often);
@@ -360,7 +377,7 @@ static void check_started(void *cookie, const struct host_entry *e)
 static void one_that_fails_to_start_is_tried_again(void **state UNUSED)
 {
         unsigned refusals = 2;
-        const struct toy_spec late = { "Unheard", "something", 1, 0, &refusals, NULL };
+        const struct toy_spec late = { "Unheard", "something", 1, 0, &refusals, NULL, false };
         usec begun = clock_monotonic(&system_clock), took;
         struct error err;
         uint64_t changes;
@@ -385,7 +402,7 @@ static void one_that_fails_to_start_is_tried_again(void **state UNUSED)
 static void one_that_failed_is_tried_at_once_when_it_is_set_again(void **state UNUSED)
 {
         unsigned refusals = 1;
-        const struct toy_spec late = { "Unheard", "something", 1, 0, &refusals, NULL };
+        const struct toy_spec late = { "Unheard", "something", 1, 0, &refusals, NULL, false };
         struct error err;
 
         assert_int_equal(try_set("shop", "orders", &late, &err), -1);
@@ -502,9 +519,54 @@ static void a_stop_leaves_the_rest_unstarted(void **state UNUSED)
         assert_int_equal(b.opened, 0);
 }
 
+/* Time passes where there is nothing to do before. */
+static void drive(struct task *t, usec now)
+{
+        usec next = loop_next(b.loop);
+
+        if (b.hanging ? host_ended(b.host) : host_stopped(b.host)) {
+                loop_stop(b.loop);
+                return;
+        }
+        assert_true(next < USEC_NEVER);
+        if (next > now)
+                set_clock_pass(&b.time, next - now);
+        loop_ready(b.loop, t);
+}
+
+/* A source may wait for a peer that says nothing, for ever; the process does not. */
+static void what_does_not_end_holds_up_no_end(void **state UNUSED)
+{
+        const struct toy_spec hangs = { .hangs = true }, ends = { .opened = NULL };
+        usec stopped;
+
+        b.hanging = true;
+        set("shop", "orders", &hangs);
+        set("shop", "other", &ends);
+        stopped = b.time.monotonic;
+        host_stop(b.host, &(struct host_end){ .grace = 20 * USEC_SEC });
+        b.driver.turn = drive;
+        loop_ready(b.loop, &b.driver);
+        (void)alarm(20);
+        loop_run(b.loop);
+        assert_int_equal(b.time.monotonic - stopped, 25 * USEC_SEC);
+        assert_false(host_stopped(b.host));
+        assert_true(pread(b.log, b.logged, sizeof(b.logged) - 1, 0) > 0);
+        assert_non_null(strstr(b.logged, "msg=\"the source does not end in time"));
+        assert_non_null(strstr(b.logged, "namespace=shop trigger=orders notSaved=unknown"));
+        assert_null(strstr(b.logged, "trigger=other notSaved"));
+        assert_null(strstr(b.logged, "requests in flight"));
+        b.hanging = false; /* for the end of the test */
+        loop_ready(b.loop, the_wake);
+        loop_ready(b.loop, &b.driver);
+        loop_run(b.loop);
+        (void)alarm(0);
+        loop_forget(b.loop, &b.driver);
+}
+
 int main(void)
 {
-        static bool alone = true;
+        static enum mode ticking = TICKING, set_by_test = SET;
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(what_befalls_a_source_is_told_of_its_trigger, begin, end),
                 cmocka_unit_test_setup_teardown(a_reason_that_comes_again_and_again_writes_few_events, begin,
@@ -512,11 +574,14 @@ int main(void)
                 cmocka_unit_test_setup_teardown(one_that_fails_to_start_is_tried_again, begin, end),
                 cmocka_unit_test_setup_teardown(one_that_failed_is_tried_at_once_when_it_is_set_again, begin,
                                                 end),
-                cmocka_unit_test_prestate_setup_teardown(many_hold_up_nothing_that_runs, begin, end, &alone),
+                cmocka_unit_test_prestate_setup_teardown(many_hold_up_nothing_that_runs, begin, end,
+                                                         &ticking),
                 cmocka_unit_test_prestate_setup_teardown(what_is_wanted_last_is_what_runs, begin, end,
-                                                         &alone),
+                                                         &ticking),
+                cmocka_unit_test_prestate_setup_teardown(what_does_not_end_holds_up_no_end, begin, end,
+                                                         &set_by_test),
                 cmocka_unit_test_prestate_setup_teardown(a_stop_leaves_the_rest_unstarted, begin, end,
-                                                         &alone),
+                                                         &ticking),
         };
 
         signals_block();
