@@ -1,4 +1,4 @@
-/* Where calls go and as whom. */
+/* Accounts: endpoints, keys and projects. */
 #include <jansson.h>
 #include <stdio.h>
 
@@ -68,7 +68,7 @@ int place_open(struct cloud *c, struct cloud_place *p, struct error *err)
         return p->targets[p->at] ? 0 : c->peers.ops->open(c->peers.cookie, &p->targets[p->at], &peer, err);
 }
 
-/* The hosts of a service, as URLs. */
+/* The URLs of a service's hosts. */
 static int find(struct cloud *c, const char *service, const char *endpoint, const char *region,
                 const char *ca_file, struct cloud_place **out, bool *derived, struct error *err)
 {
@@ -88,7 +88,7 @@ static int find(struct cloud *c, const char *service, const char *endpoint, cons
         return acquire(c, str_of(urls[0]), str_of(urls[1]), ca_file, out, err);
 }
 
-/* An endpoint that is given is that of the service which is called, not IAM's. */
+/* A configured endpoint is that of the called service, not of IAM. */
 static bool is_own(const char *service) { return strcmp(service, "iam") != 0; }
 
 int place_of(struct cloud_account *a, const char *service, struct cloud_place **out, struct error *err)
@@ -146,7 +146,7 @@ void keyring_plan(struct keyring *k, usec at)
 
         heap_remove(h, &k->renewal);
         if (k->temporary && at < USEC_NEVER)
-                (void)!heap_insert(h, &k->renewal, at); /* there is room for each */
+                (void)!heap_insert(h, &k->renewal, at); /* memory was reserved for each */
 }
 
 void keyring_turn(struct keyring *k, usec now)
@@ -155,7 +155,8 @@ void keyring_turn(struct keyring *k, usec now)
 
         if (!credentials_next(k->credentials, now, cloud_wall(k->cloud), &k->request)) {
                 if (call->request.state != REQUEST_BUSY)
-                        cloud_call_resume(&k->waiting); /* a token can't be read: they hear why */
+                        cloud_call_resume(&k->waiting); /* a token can't be read: the waiting calls fail with
+                                                           the reason */
                 return;
         }
         call->raw = &k->request;
@@ -195,7 +196,7 @@ static struct keyring *keyring_release(struct keyring *k)
         return NULL;
 }
 
-/* IAM's or STS's host of the region, where no other is given. */
+/* The region's host of IAM or STS, unless an endpoint is configured. */
 static int keyring_place(struct keyring *k, const struct cloud_account_config *config, struct error *err)
 {
         static const char *const services[] = { [CREDENTIALS_AGENCY] = "iam", [CREDENTIALS_OIDC] = "sts" };
@@ -207,7 +208,7 @@ static int keyring_place(struct keyring *k, const struct cloud_account_config *c
                 endpoint = k->cloud->config.endpoint ? k->cloud->config.endpoint : "http://169.254.169.254";
         if (kind == CREDENTIALS_POD && !endpoint)
                 return error_set(err, ERROR_INVALID, "a pod's keys need the URI that they are asked for at");
-        if (kind == CREDENTIALS_POD) { /* its path is the credentials' own */
+        if (kind == CREDENTIALS_POD) { /* credentials_next gives its path */
                 const char *after = strstr(endpoint, "://"),
                            *slash = strchr(after ? after + 3 : endpoint, '/');
                 size_t n = slash ? (size_t)(slash - endpoint) : strlen(endpoint);
@@ -382,7 +383,7 @@ int cloud_account_new(struct cloud_account **out, struct cloud *c, const struct 
                 (void)cloud_account_free(a);
                 return -1;
         }
-        loop_ready(c->config.loop, &c->task); /* its keys are asked for */
+        loop_ready(c->config.loop, &c->task); /* requests its keys */
         *out = a;
         return 0;
 }

@@ -9,11 +9,11 @@
 #include "huawei/sign.h"
 
 enum { HEADERS_MOST = HTTP_HEADROOM - 1024, MESSAGE_MOST = 8 << 20 };
-/* A signature's date may be off by 15 minutes. */
+/* Services accept a signature whose date is off by up to 15 minutes. */
 static const usec TIMEOUT = 10 * USEC_SEC, SKEW_LEAST = 2 * USEC_MINUTE, SKEW_NONE = USEC_MINUTE;
 
-/* So many calls a second, so many at once after a rest. Of LTS 1,000 reads a minute are an account's; the
- * others promise nothing, and are kept from being flooded. */
+/* Calls a second, and burst. LTS documents 1,000 reads a minute for an account; the others document no limit,
+ * and these keep us from flooding them. */
 static const struct {
         const char *service;
         int64_t a_second, burst;
@@ -61,10 +61,10 @@ void cloud_call_finish(struct cloud_call *call, usec now)
 
         list_remove(&call->node);
         heap_remove(&c->deadlines, &call->deadline);
-        if (call->message.p) /* a token may stand in it */
+        if (call->message.p) /* it may contain a token */
                 explicit_bzero(call->message.p, call->message.n);
         http_release(&c->http, &call->http);
-        buf_done(&call->message); /* most of the time there is no call */
+        buf_done(&call->message); /* most accounts have no call in flight most of the time */
         request_end(&call->request, c->config.loop);
         if (call->own)
                 call->own(call, now);
@@ -76,7 +76,7 @@ void cloud_call_fail(struct cloud_call *call, const struct error *why, usec now)
         cloud_call_finish(call, now);
 }
 
-/* What is wrong with keys speaks for itself; the rest says what was called. */
+/* Errors about keys explain themselves; all others are prefixed with what was called. */
 static void fail_called(struct cloud_call *call, struct error *why, usec now)
 {
         if (call->what)
@@ -151,7 +151,7 @@ static int put_on_wire(struct cloud *c, struct cloud_call *call, struct outgoing
         buf_str(&o->target, buf_view(&o->path));
         if (call->query.n)
                 buf_printf(&o->target, "?" STR_FMT, STR_ARG(call->query));
-        /* Many wait for long: a queue's messages, say. */
+        /* Small, since many calls wait for long, as for a queue's messages. */
         q->headroom = HTTP_HEADROOM_LEAST + o->target.n + o->headers.n;
         call->message.max = q->headroom + MESSAGE_MOST;
         buf_reset(&call->message);
@@ -174,7 +174,7 @@ static int put_on_wire(struct cloud *c, struct cloud_call *call, struct outgoing
         return http_submit(&c->http, q, err);
 }
 
-/* The keys, for what is signed. false: the call waits for them, or has failed. */
+/* Gets the keys of a call that is signed. false: it waits for them, or has failed. */
 static bool find_keys(struct cloud *c, struct cloud_call *call, struct outgoing *o, usec now)
 {
         struct error err;
@@ -198,7 +198,7 @@ static bool find_keys(struct cloud *c, struct cloud_call *call, struct outgoing 
         return false;
 }
 
-/* true: it has gone out, and counts. */
+/* true: it was sent, and counts for the rate limit. */
 static bool try_to_send(struct cloud *c, struct cloud_call *call, usec now)
 {
         struct outgoing o = { .path = BUF_INIT(8192),
@@ -268,21 +268,21 @@ static struct str header_of(struct str head, const char *name)
         return (struct str){ 0 };
 }
 
-/* By the service's own date: was it the local clock that the call was refused for? */
+/* Judges by the answer's Date whether the call was refused because the local clock is wrong. */
 static bool correct_clock(struct cloud *c, const struct http_request *done)
 {
         usec date, local = clock_wall(c->config.clock), skew;
 
         if (!http_date(header_of(done->head, "Date"), &date))
                 return false;
-        skew = (date - local) / USEC_SEC * USEC_SEC; /* dates say no less */
+        skew = (date - local) / USEC_SEC * USEC_SEC; /* Date has whole seconds */
         if (llabs(skew) < SKEW_NONE)
                 skew = 0;
         if (llabs(skew - c->skew) < SKEW_LEAST)
                 return false;
         c->skew = skew;
         LIST_EACH (struct keyring, k, &c->keyrings, node)
-                keyring_plan(k, clock_monotonic(c->config.clock)); /* when they are due is the cloud's time */
+                keyring_plan(k, clock_monotonic(c->config.clock)); /* keys expire by the cloud's time */
         if (skew)
                 log_warn("the local clock differs from the cloud's, whose time is used for signatures",
                          LOG_D("by", skew));
@@ -291,7 +291,7 @@ static bool correct_clock(struct cloud *c, const struct http_request *done)
         return true;
 }
 
-/* Again, with what was wrong put right; once for each reason. */
+/* Sends the call again after correcting what was wrong, once for each reason. */
 static bool put_right(struct cloud *c, struct cloud_call *call, const struct http_request *done, usec now)
 {
         if (call->refusal.verdict != CLOUD_RENEW_CREDENTIALS || !(call->raw ? call->raw->is_signed : true))
@@ -330,7 +330,7 @@ static void on_answer(struct cloud *c, struct cloud_call *call, const struct htt
         call->status = done->status;
         refusal_read(&call->refusal, call->service, done->status, done->body, done->retry_after);
         refusal_hide(&call->refusal, buf_view(&call->access));
-        /* When keys expire is told by the same clock. */
+        /* Expiry times are by the same clock. */
         if (call->raw && (strcmp(call->service, "iam") == 0 || strcmp(call->service, "sts") == 0) &&
             call->refusal.verdict == CLOUD_DONE)
                 (void)correct_clock(c, done);
@@ -345,7 +345,8 @@ static void on_answer(struct cloud *c, struct cloud_call *call, const struct htt
         cloud_call_finish(call, now);
 }
 
-/* Another host is tried where this one cannot be it, and is kept; after the last one the first is next. */
+/* Tries the other host if this one can't be the right one, and stays with it; after the last host comes the
+ * first. */
 static bool next_host(struct cloud_call *call, const struct error *why)
 {
         struct cloud_place *p = call->place;
@@ -371,7 +372,8 @@ static void on_done(struct cloud *c, struct cloud_call *call, usec now)
                 line_up(call);
                 return;
         }
-        /* "POST URL: why": the URL is long and says no more than what. */
+        /* The client's error is "POST URL: why": leaves out the URL, which is long and says no more than
+         * what. */
         err = done->request.error;
         if (call->what && str_starts(str_of(err.text), str_of(call->method)) && why)
                 (void)error_set(&err, done->request.error.kind, "%s", why + 2);
@@ -405,7 +407,7 @@ static void renew_keys(struct cloud *c, usec now)
                 struct keyring *k = CONTAINER_OF(n, struct keyring, renewal);
 
                 keyring_turn(k, now);
-                /* whatever came of it, not twice in one turn */
+                /* only once in a turn, whatever the result */
                 keyring_plan(k, MAX_OF(credentials_deadline(k->credentials, now, cloud_wall(c)), now + 1));
         }
 }

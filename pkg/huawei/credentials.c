@@ -15,25 +15,25 @@ static const usec BACKOFF_FIRST = USEC_SEC, BACKOFF_MOST = USEC_MINUTE, RENEW_BE
                   METADATA_TIMEOUT = 3 * USEC_SEC, POD_TIMEOUT = 5 * USEC_SEC, TIMEOUT = 10 * USEC_SEC,
                   METADATA_TOKEN_LIFE = 6 * USEC_HOUR;
 
-/* How a metadata service is asked. */
+/* How to ask a metadata service. */
 enum metadata_step { METADATA_TOKEN, METADATA_KEYS };
 
 struct credentials {
         struct credentials_config config;
         struct random random;
-        struct buf access, secret, token; /* what is signed with; temporary kinds: access.n 0: none yet */
-        usec expires, renew_at;           /* wall; of temporary keys */
-        bool asking;                      /* a request is under way */
-        bool refused;                     /* a service did not take them: they are renewed at once */
+        struct buf access, secret, token; /* the keys to sign with; temporary kinds: access.n 0: none yet */
+        usec expires, renew_at;           /* of temporary keys, wall clock */
+        bool asking;                      /* a request is in flight */
+        bool refused;                     /* a service refused them: renew them at once */
         unsigned failures;
-        int64_t replaced; /* a bucket: of keys that a service did not take */
-        usec not_before;  /* monotonic; after a failure */
+        int64_t replaced; /* token bucket for renewals after a refusal */
+        usec not_before;  /* no request before then, after a failure; monotonic */
         struct error error;
         enum metadata_step step;
-        struct buf shown; /* the metadata service's token, or what a pod shows */
-        usec shown_until; /* monotonic; of the metadata service's token */
-        bool asked_anew;  /* it was stale, and another was asked for */
-        /* the request that is under way */
+        struct buf shown; /* the token to send: the metadata service's, or the pod's authorization */
+        usec shown_until; /* when the metadata service's token expires; monotonic */
+        bool asked_anew;  /* the token was refused as stale, and a new one requested */
+        /* strings of the request in flight */
         struct buf path, headers, body, base_access, base_secret, base_token;
 };
 
@@ -52,7 +52,7 @@ static void wipe_done(struct buf *b)
         buf_done(b);
 }
 
-/* What can stand in a header: printable ASCII without spaces. */
+/* What a header may contain: printable ASCII without spaces. */
 static bool printable(struct str s)
 {
         for (size_t i = 0; i < s.n; i++)
@@ -92,7 +92,7 @@ static int read_keys(struct credentials *c, struct buf *access, struct buf *secr
         return 0;
 }
 
-/* A token that a file holds; into shown. */
+/* Reads a token from a file into shown. */
 static int read_token(struct credentials *c, struct error *err)
 {
         struct buf none = BUF_INIT(1), nothing = BUF_INIT(1);
@@ -216,7 +216,7 @@ static int ask_pod(struct credentials *c, struct credentials_request *q, struct 
         return 0;
 }
 
-/* Where the path of a URI begins, which its scheme's // does not. */
+/* Where the path of a URI begins: at the first / after the scheme's //. */
 static size_t authority_end(const char *uri)
 {
         const char *after = strstr(uri, "://"), *slash = strchr(after ? after + 3 : uri, '/');
@@ -257,7 +257,7 @@ static int ask(struct credentials *c, struct credentials_request *q, usec now, s
         return 0;
 }
 
-/* When they are to be renewed, or asked for; monotonic. */
+/* When to request or renew the keys; monotonic. */
 usec credentials_deadline(const struct credentials *c, usec now, usec wall)
 {
         usec due = now;
@@ -282,7 +282,7 @@ bool credentials_next(struct credentials *c, usec now, usec wall, struct credent
         if (credentials_deadline(c, now, wall) > now)
                 return false;
         if (ask(c, q, now, &c->error) < 0) {
-                c->error.retry = true; /* a file may come */
+                c->error.retry = true; /* the file may appear later */
                 put_off(c, 0, now);
                 return false;
         }
@@ -300,7 +300,7 @@ static struct str first_of(const json_t *o, const char *const names[3])
         return (struct str){ 0 };
 }
 
-/* The names that one or another service uses. */
+/* The names that the different services use. */
 static int read_answer(struct credentials *c, const json_t *o, usec wall, struct error *err)
 {
         static const char *const access[] = { "access", "accessKeyId", "access_key_id" },
@@ -353,7 +353,7 @@ static const char *what(const struct credentials *c)
         return "read the keys";
 }
 
-/* true: that was a step, another follows. */
+/* true: that was one step, another request follows. */
 static bool metadata_step(struct credentials *c, int status, struct str body, usec now)
 {
         struct str no_agency = STR("Please configure Cloud Service Agency first");
@@ -362,14 +362,14 @@ static bool metadata_step(struct credentials *c, int status, struct str body, us
                 if (status == 200 && take(&c->shown, str_trim(body), TOKEN_MOST) == 0)
                         c->shown_until = now + METADATA_TOKEN_LIFE;
                 else if (status == 404 || status == 405 || status == 503)
-                        wipe(&c->shown); /* a machine that wants none */
+                        wipe(&c->shown); /* a machine that needs no token */
                 else
                         return false;
                 c->step = METADATA_KEYS;
                 return true;
         }
         if (status == 401 && !c->asked_anew && !memmem(body.p, body.n, no_agency.p, no_agency.n)) {
-                c->asked_anew = true; /* the token is stale, whatever was said of its life */
+                c->asked_anew = true; /* the token is stale, whatever its lifetime was */
                 c->step = METADATA_TOKEN;
                 return true;
         }
@@ -409,7 +409,7 @@ void credentials_answered(struct credentials *c, int status, struct str body, us
                 c->error = (struct error){ 0 };
                 return;
         }
-        /* Rights are granted, agencies made, while we wait. */
+        /* Retry: permissions may be granted and agencies created meanwhile. */
         c->error.retry = true;
         put_off(c, retry_after, now);
 }
@@ -434,7 +434,8 @@ int credentials_keys(struct credentials *c, usec now, usec wall, struct cloud_ke
 
 bool credentials_refused(struct credentials *c, struct str access, usec now)
 {
-        const struct bucket_rate replaced = bucket_rate(3, USEC_MINUTE, 3); /* at once; more wait */
+        /* so many at once, then a pause between them */
+        const struct bucket_rate replaced = bucket_rate(3, USEC_MINUTE, 3);
         struct error err;
 
         if (c->config.kind == CREDENTIALS_FIXED)
@@ -445,7 +446,7 @@ bool credentials_refused(struct credentials *c, struct str access, usec now)
         if (c->refused)
                 return c->asking || c->not_before <= now;
         c->refused = true;
-        /* Whoever refuses one after the other refuses the next ones, too. */
+        /* A service that refuses all new keys will refuse the next ones, too. */
         if (bucket_gives(&replaced, c->replaced, now)) {
                 c->replaced = bucket_take(&replaced, c->replaced, 1, now);
                 return true;

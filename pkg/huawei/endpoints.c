@@ -44,7 +44,7 @@ static const struct endpoint_row *find(const char *service, struct str region)
         return NULL;
 }
 
-/* Queues and Kafka instances share their hosts. */
+/* DMS queues and Kafka instances have the same hosts. */
 static const char *host_service(const char *service)
 {
         return strcmp(service, "kafka") == 0 ? "dms" : service;

@@ -1,13 +1,15 @@
-/* Where the cloud's services are: a table of service, region and hosts, made from endpoints.tsv. No suffix
- * fits all services of a region, so a region that is not in it is only guessed. Owns nothing; any thread. */
+/* Endpoints of the cloud's services: a table of service, region and hosts, made from endpoints.tsv. Domains
+ * differ between the services of a region, so the hosts of a region that is not in the table are a guess.
+ * Owns nothing; any thread. */
 #pragma once
 
 #include "base/buf.h"
 #include "base/error.h"
 
 struct endpoint_row {
-        const char *service, *region; /* region "-": of all */
-        const char *hosts[2];         /* the second is tried when the first can't be it; NULL: none */
+        const char *service, *region; /* region "-": hosts for all regions */
+        const char *hosts[2]; /* the second is tried if the first does not resolve or has a wrong certificate;
+                                 NULL: none */
 };
 /* Sorted by service, then by region. */
 extern const struct endpoint_row endpoint_rows[];
@@ -15,13 +17,13 @@ extern const size_t endpoint_rows_n;
 
 enum { ENDPOINT_HOST_MOST = 160 };
 struct endpoint {
-        char hosts[2][ENDPOINT_HOST_MOST]; /* the second may be empty */
-        bool derived;                      /* by the rule, SERVICE.REGION.myhuaweicloud.com */
+        char hosts[2][ENDPOINT_HOST_MOST]; /* the second may be an empty string */
+        bool derived;                      /* a guess: SERVICE.REGION.myhuaweicloud.com */
 };
-/* Is it what a region's name looks like? */
+/* Does it look like a region's name? */
 bool endpoint_region(struct str region);
-/* -1: that is no region, or the service has none without one. A service that has hosts without a region (iam,
- * sts) has those in all regions that are not in the table. */
+/* -1: the region is malformed, or is missing and the service needs one. Services that have hosts without a
+ * region (iam, sts) use those in all regions that are not in the table. */
 int endpoint_find(struct endpoint *, const char *service, struct str region, struct error *) MUST_CHECK;
-/* What is to be said of one that is derived. Appends. */
+/* Appends a warning about a derived endpoint. */
 void endpoint_doubt(const struct endpoint *, const char *service, struct str region, struct buf *);

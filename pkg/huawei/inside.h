@@ -1,4 +1,4 @@
-/* Inside the cloud's calls: cloud.c sends them, account.c has places and keys. Nothing outside pkg/huawei
+/* Inside pkg/huawei: cloud.c sends calls, account.c has endpoints and keys. Nothing outside the folder
  * includes this. */
 #pragma once
 
@@ -9,27 +9,27 @@
 /* An endpoint with its connections, shared by all accounts that use it. */
 struct cloud_place {
         struct list_node node;
-        char *urls[2]; /* the second NULL: none */
+        char *urls[2]; /* the second may be NULL */
         char *ca_file; /* NULL: the system's */
         struct http_target *targets[2];
-        unsigned at; /* the one that is used */
+        unsigned at; /* index of the URL in use */
         unsigned users;
 };
 
-/* Keys that one or more accounts use, and the call that asks for them. */
+/* Keys that one or more accounts share, and the call that requests them. */
 struct keyring {
         struct list_node node;
-        char *name; /* NULL: one account's own */
+        char *name; /* NULL: they belong to one account */
         struct cloud *cloud;
         struct credentials *credentials;
         struct credentials_request request;
-        struct cloud_call *call; /* for temporary keys; else NULL */
+        struct cloud_call *call; /* requests temporary keys; NULL: the keys are fixed */
         struct cloud_place *place;
-        struct list waiting;      /* calls, for keys */
-        struct heap_node renewal; /* in the cloud's, when temporary keys are due */
+        struct list waiting;      /* calls that wait for keys */
+        struct heap_node renewal; /* in the cloud's heap: when temporary keys are to be renewed */
         unsigned users;
         bool temporary;
-        /* what the credentials borrow */
+        /* strings that the credentials borrow */
         char *endpoint, *agency, *domain, *provider_urn, *agency_urn, *session, *policy, *policy_ids;
 };
 
@@ -44,11 +44,11 @@ struct cloud_account {
                 bool derived;
         } places[SERVICES_MOST];
         size_t places_n;
-        struct cloud_call *lookup; /* of the project; NULL: none was needed */
+        struct cloud_call *lookup; /* asks for the project's id; NULL: that was not needed */
         struct buf lookup_query;
-        struct list waiting; /* calls, for the project */
+        struct list waiting; /* calls that wait for the project's id */
         unsigned failures;
-        usec lookup_at; /* not before */
+        usec lookup_at; /* asked again not before */
         struct error error;
 };
 
@@ -56,7 +56,7 @@ struct limit {
         const char *service;
         struct bucket_rate rate;
         int64_t paid_until;
-        struct list waiting; /* calls, in order */
+        struct list waiting; /* calls that wait, in order */
 };
 
 struct cloud {
@@ -66,8 +66,8 @@ struct cloud {
         struct http_peers peers;
         struct random random;
         struct list places, keyrings;
-        struct heap deadlines, renewals; /* of calls, of keyrings */
-        struct list answered;            /* requests of calls */
+        struct heap deadlines, renewals; /* of calls; of keyrings */
+        struct list answered;            /* requests that were answered */
         struct limit limits[SERVICES_MOST];
         size_t limits_n;
         usec skew;
@@ -79,13 +79,13 @@ static inline usec cloud_wall(const struct cloud *c) { return clock_wall(c->conf
 int place_of(struct cloud_account *, const char *service, struct cloud_place **, struct error *) MUST_CHECK;
 int place_open(struct cloud *, struct cloud_place *, struct error *) MUST_CHECK;
 void keyring_turn(struct keyring *, usec now);
-/* Its turn is at that time. */
+/* Runs the cloud's task at that time. */
 void keyring_plan(struct keyring *, usec at);
-/* Is the account's project known? false: the call waits for it, or has failed. */
+/* Is the account's project id known? false: the call waits for it, or has failed. */
 bool account_ready(struct cloud_account *, struct cloud_call *, usec now);
 
 /* cloud.c */
-void cloud_call_resume(struct list *waiting); /* all of it are sent */
+void cloud_call_resume(struct list *waiting); /* sends all that wait in the list */
 void cloud_call_finish(struct cloud_call *, usec now);
 void cloud_call_fail(struct cloud_call *, const struct error *, usec now);
 void cloud_call_begin(struct cloud *, struct cloud_call *);

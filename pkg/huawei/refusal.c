@@ -5,14 +5,14 @@
 
 #include "json/tree.h"
 
-/* An answer that says no is small; what is larger comes from someone else. */
+/* A service's error is small; a larger answer comes from something else. */
 enum { BODY_MOST = 256 << 10 };
 
 #define NO_RIGHT "the key has no right to do this: add it to its user's or agency's policy"
 #define ARREARS "the account is frozen or in arrears: settle that in the console"
 #define KEY "the access key is unknown, revoked, expired or does not fit the secret key"
 
-/* Each code of the services' references; what is not here goes by its status. */
+/* Every code in the services' references; other codes are judged by their status. */
 const struct refusal_row refusal_rows[] = {
         /* Distributed Message Service, API Reference, "Error Code" */
         ROW("dms", "10240002", CLOUD_FINAL, NULL),
@@ -78,7 +78,7 @@ const struct refusal_row refusal_rows[] = {
         ROW("dms", "10540401", CLOUD_GONE, "check the queue's id"),
         ROW("dms", "10542204", CLOUD_RETRY,
             "another consumer of this group may use another tag rule: a group has one"),
-        /* Handlers: settled before, or given out again. */
+        /* Handlers that were acknowledged already, or whose message was given out again. */
         ROW("dms", "10542205", CLOUD_FINAL, NULL),
         ROW("dms", "10542206", CLOUD_FINAL, NULL),
         ROW("dms", "10542209", CLOUD_FINAL, NULL),
@@ -125,7 +125,7 @@ const struct refusal_row refusal_rows[] = {
         ROW("sts", "STS5.1003", CLOUD_FORBIDDEN, "check the agency, its trust policy and the provider"),
         ROW("sts", "STS5.1007", CLOUD_RETRY, NULL), /* the kubelet writes a new token */
         ROW("sts", "STS5.1100", CLOUD_THROTTLE, NULL),
-        /* the gateway before all of them; older ones say APIG */
+        /* the API gateway before all services; older ones say APIG */
         ROW("", "APIGW.0101", CLOUD_GONE, "check region and endpoint"),
         ROW("", "APIGW.0202", CLOUD_RETRY, NULL),
         ROW("", "APIGW.0203", CLOUD_RETRY, NULL),
@@ -151,7 +151,7 @@ const char *cloud_verdict_name(enum cloud_verdict v)
 
 /* ---- what it says ------------------------------------------------------- */
 
-/* The first of these members that is there, as text; numbers too. */
+/* The first of these members that exists, as text; numbers too. */
 static bool member(const json_t *o, const char *const *names, char *out, size_t size)
 {
         for (; *names; names++) {
@@ -180,9 +180,9 @@ static void tidy(char *text)
                 text[--n] = 0;
 }
 
-/* Each service has a shape of its own: error_code and error_msg, errorCode and errorMsg, errorCode and
- * message, code and message, or those one level deeper. What has no such shape is not the service's, and may
- * repeat what we showed it. */
+/* Error bodies differ: error_code and error_msg, errorCode and errorMsg, errorCode and message, code and
+ * message, or one of these one level deeper. A body of another shape is not the service's, and may repeat
+ * secrets that we sent. */
 static void read_body(struct cloud_error *e, struct str body)
 {
         static const char *const codes[] = { "error_code", "errorCode", "code", NULL };
@@ -204,7 +204,8 @@ static void read_body(struct cloud_error *e, struct str body)
 
 /* ---- what it means ------------------------------------------------------ */
 
-/* "DMS.10240401" is 10240401, and APIG.0301 is APIGW.0301. */
+/* The same code may have a prefix, or another one: "DMS.10240401" is 10240401, and APIG.0301 is APIGW.0301.
+ */
 static bool is_code(const struct refusal_row *row, const char *code)
 {
         if (str_starts(str_of(row->code), STR("APIGW.")) && str_starts(str_of(code), STR("APIG.")))
@@ -246,7 +247,7 @@ void refusal_read(struct cloud_error *e, const char *service, int status, struct
                 return;
         read_body(e, body);
         row = row_of(service, e->code);
-        /* A service that is in trouble may say anything. */
+        /* With a 5xx the code is not reliable. */
         e->verdict = row && (status < 500 || row->verdict == CLOUD_THROTTLE) ? row->verdict
                                                                              : by_status(status);
         e->hint = row ? row->hint : NULL;

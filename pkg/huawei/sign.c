@@ -19,7 +19,7 @@ static void hash(struct str text, char out[65])
         hex_text(digest, sizeof(digest), out);
 }
 
-/* The path unquoted, each segment encoded again, a / at its end. */
+/* Decodes the path and encodes each segment again, with a / at its end. */
 static void canonical_path(struct buf *out, struct str path)
 {
         BUF_AT_END struct buf plain = BUF_INIT(65536);
@@ -48,7 +48,7 @@ static int by_name(const void *a, const void *b)
         return r ? r : x->value.n < y->value.n ? -1 : x->value.n > y->value.n;
 }
 
-/* A + is a space, as it is for those who read the query; the official clients never send one that is not. */
+/* A + is a space, as readers of the query take it; the official clients never send a + that means itself. */
 static void canonical_query(struct buf *out, struct str query)
 {
         BUF_AT_END struct buf space = BUF_INIT(1 << 20);
@@ -65,7 +65,7 @@ static void canonical_query(struct buf *out, struct str query)
 
                 if (!name.n && !value.n)
                         continue;
-                if (n == COUNT_OF(pairs)) { /* what is not looked at is not signed */
+                if (n == COUNT_OF(pairs)) { /* too many parameters: none may go unsigned */
                         out->failed = true;
                         return;
                 }
@@ -99,7 +99,7 @@ static struct str header_of(const struct sign_request *r, const char *name)
         return (struct str){ 0 };
 }
 
-/* Names in lower case and in order; false: out of memory, or too many. */
+/* Sorts the headers by their lower-case names; false: out of memory, or too many. */
 struct sorted_headers {
         struct pair pairs[HEADERS_MOST];
         size_t n;
@@ -123,7 +123,7 @@ static bool sort_headers(struct sorted_headers *s, const struct sign_request *r)
                 s->pairs[s->n++].value = str_trim(r->headers[i].value);
         }
         qsort(s->pairs, s->n, sizeof(s->pairs[0]), by_name);
-        return !s->space.failed; /* there was room for all: it was not moved */
+        return !s->space.failed; /* it was large enough: views into it are still valid */
 }
 
 static void put_names(struct buf *out, const struct sorted_headers *s)
@@ -135,7 +135,7 @@ static void put_names(struct buf *out, const struct sorted_headers *s)
         }
 }
 
-/* "name:value\n" lines in order, an empty line, the names. */
+/* "name:value\n" lines in order, an empty line, the list of names. */
 static void canonical_headers(struct buf *out, const struct sign_request *r)
 {
         struct sorted_headers s;
@@ -176,7 +176,7 @@ void sign_request(const struct sign_request *r, struct str date, struct str secr
         buf_char(&canonical, '\n');
         if (str_is(stated, "UNSIGNED-PAYLOAD") && r->body.n)
                 buf_str(&canonical, stated);
-        /* a hash that is stated is signed as a header; it is the body's, or the signature is not right */
+        /* a stated hash is signed as a header; it must be the body's for the signature to be right */
         else {
                 hash(r->body, hashed);
                 buf_text(&canonical, hashed);
@@ -187,7 +187,7 @@ void sign_request(const struct sign_request *r, struct str date, struct str secr
                    &size);
         hex_text(digest, 32, out);
         if (canonical.failed || text.failed)
-                memset(out, 0, 65); /* equal to no signature */
+                memset(out, 0, 65); /* matches no signature */
 }
 
 void sign_headers(const struct sign_request *r, struct str access, struct str secret, struct buf *out)

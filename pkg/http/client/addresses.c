@@ -1,5 +1,6 @@
-/* Where a target's name points: asked again before the answer runs out while the target is in use. An address
- * that refused is passed over for a while; connections go to the address that has the fewest. */
+/* A target's addresses: while the target is in use DNS is asked again before the answer expires. An address
+ * that refused a connection is avoided for a while; a new connection goes to the address that has the fewest.
+ */
 #include <stdio.h>
 
 #include "http/client/connection.h"
@@ -15,7 +16,7 @@ static void drop_if_unused(struct address *a)
         free(a);
 }
 
-/* Ours are sorted as the answer is. */
+/* Both are sorted, ours and the answer's. */
 static void list(struct http_target *t, const struct resolved *answer)
 {
         struct address *at = LIST_FIRST(&t->addresses, struct address, node);
@@ -40,7 +41,7 @@ static void list(struct http_target *t, const struct resolved *answer)
         }
 }
 
-/* What is connected to an address that has vanished finishes what it carries. */
+/* Connections to an address that is no longer listed finish their exchanges first. */
 static void retire_unlisted(struct http_target *t)
 {
         LIST_EACH (struct connection, c, &t->connections, node)
@@ -71,7 +72,7 @@ static void on_resolved(void *cookie, const struct resolved *answer, const struc
                 t->ask_at = USEC_NEVER;
                 pool_fail_waiting(t, &err, false);
         } else {
-                /* An answer that failed leaves the last one good for another moment. */
+                /* If DNS fails the last answer is used for a while longer. */
                 t->addresses_until = now + ttl;
                 t->ask_at = now + ttl - ttl / 8;
         }

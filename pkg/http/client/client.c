@@ -65,7 +65,7 @@ bool exchange_takes(struct exchange *x, size_t body)
         return false;
 }
 
-/* The answer was used: its room is for those who wait. Its target may be gone already. */
+/* The answer was released: its memory goes to those that wait. The target may be gone already. */
 static void give_room(struct exchange *x)
 {
         struct http_client *client = x->client;
@@ -110,7 +110,7 @@ void exchange_answer(struct exchange *x, int status)
         struct http_request *q = x->request;
         struct error err;
 
-        if (x->head.failed || x->body.failed) { /* half an answer might say the opposite of the whole */
+        if (x->head.failed || x->body.failed) { /* a part of an answer might mean the opposite of the whole */
                 (void)error_memory(&err);
                 exchange_fail(x, &err);
                 return;
@@ -161,7 +161,7 @@ static int copy_view(struct str from, struct str *to, struct error *err)
         return from.n && !to->p ? error_memory(err) : 0;
 }
 
-/* Until this returns 0 nothing of the copy's texts may be freed: they are the caller's. */
+/* Until this returns 0 the strings of the copy are the caller's: do not free them. */
 static int copy_config(struct http_target *t, const struct http_target_config *config, struct error *err)
 {
         const struct http_tls *tls = &config->tls;
@@ -318,7 +318,8 @@ static bool is_path(struct str path)
         return path.p[0] == '/';
 }
 
-/* The body as gzip in the exchange's own buffer, with the same headroom; false: as it was is better. */
+/* Compresses the body into the exchange's own buffer, behind the same headroom; false: it is not smaller,
+ * send it as it is. */
 static bool pack(struct http_client *client, const struct buf *message, size_t headroom, struct buf *out)
 {
         z_stream *z = &client->packer;
@@ -335,7 +336,7 @@ static bool pack(struct http_client *client, const struct buf *message, size_t h
         z->next_in = (unsigned char *)message->p + headroom;
         z->avail_in = (unsigned)n;
         z->next_out = (unsigned char *)out->p + headroom;
-        z->avail_out = (unsigned)n - 1; /* no room: it does not get smaller */
+        z->avail_out = (unsigned)n - 1; /* when this is full, gzip is not smaller */
         if (deflate(z, Z_FINISH) != Z_STREAM_END)
                 return false;
         out->n = headroom + n - 1 - z->avail_out;
@@ -348,8 +349,8 @@ struct head {
         char length[64];
 };
 
-/* Writes the head in front of the body, so that both leave as one piece: request line, constant lines, the
- * request's own, the length. */
+/* Writes the head in front of the body, so that one write sends both: request line, constant lines, the
+ * request's own, Content-Length. */
 static int write_head(struct exchange *x, const struct head *h, struct error *err)
 {
         static const char version[] = " HTTP/1.1\r\n";

@@ -1,13 +1,14 @@
-/* The way out: a pool of connections per target. libcurl connects (addresses, proxies) and hands over the
- * socket, OpenSSL encrypts, llhttp or nghttp2 frames; over HTTP/1.1 a request is one write and one read at
- * best, over HTTP/2 many requests share one write. One client per process, on its loop's thread. It
+/* The HTTP client: a pool of connections per target. libcurl connects (addresses, proxies) and hands over the
+ * socket, OpenSSL encrypts, llhttp or nghttp2 does the framing. Over HTTP/1.1 a request is one write and one
+ * read at best; over HTTP/2 many requests share one write. One client per process, on its loop's thread. It
  * implements port/http.h.
  *
- * When a request is sent twice by the client itself: only while it surely was not processed. That is, no byte
- * of it was written, REFUSED_STREAM, a stream above GOAWAY's last; or, once, when a connection that had
- * carried answers ends without one byte of an answer and the peer's system has acknowledged nothing of the
- * request: the race of an idle connection that its server closes. Of the last kind nothing is repeated
- * through a proxy, which acknowledges for itself, nor where the target says `once`. */
+ * The client itself sends a request again only when it surely was not processed: no byte of it was written,
+ * the peer answered REFUSED_STREAM, or its stream is above GOAWAY's last one. It does so once more in the
+ * race of an idle connection that its server closes: the connection had carried answers, ends without one
+ * byte of an answer, and the peer's system has acknowledged nothing of the request. This last case is
+ * excluded where a proxy stands between, since the proxy acknowledges for itself, and where the target says
+ * `once`. */
 #pragma once
 
 #include "base/loop.h"
@@ -19,8 +20,9 @@ struct http_client;
 int http_client_new(struct http_client **, struct loop *, struct error *) MUST_CHECK;
 /* Asks these name servers ("ADDRESS[:PORT],…") instead of the system's. */
 int http_client_use_servers(struct http_client *, const char *servers, struct error *) MUST_CHECK;
-/* Answers above 256 KiB take turns: those that are read at the same time, or wait to be used, may be so large
- * together; the others' sockets are not read meanwhile. 0, as at first: no limit. */
+/* Limits the memory for large answers, those above 256 KiB: so many bytes in all, for the answers that are
+ * being read or not released yet. The sockets of the others are not read meanwhile. 0, the default: no limit.
+ */
 void http_client_limit_answers(struct http_client *, size_t bytes);
 /* after its targets and requests; NULL is fine */
 struct http_client *http_client_free(struct http_client *);
@@ -31,23 +33,23 @@ enum http_version {
         HTTP_2_PRIOR_KNOWLEDGE, /* HTTP/2 from the first byte, with and without TLS */
 };
 
-/* Zero means the system's authorities, the URL's name, no certificate of our own. Files are read for each new
- * connection. */
+/* Zeroed: the system's authorities, the name in the URL, no client certificate. Files are read again for each
+ * new connection. */
 struct http_tls {
         /* authorities that are trusted, and no others; n 0: those of ca_file */
         struct str ca_pem;
         const char *ca_file;          /* NULL: the system's */
         const char *client_cert_file; /* PEM; NULL: none */
         const char *client_key_file;  /* PEM; NULL: in the certificate's file */
-        /* the name that is asked for and that the certificate must bear; NULL: the URL's host */
+        /* the name for SNI, which the certificate must be valid for; NULL: the URL's host */
         const char *server_name;
-        bool any_host; /* do not compare names: verify_host is on by default */
+        bool any_host; /* do not verify the certificate's name */
 };
 
-/* What the user calls the settings that a target was made of, so that its errors can say which to look at:
- * constants, borrowed. NULL members: nothing is said. */
+/* The user's names for the settings behind a target, so that errors can say which one to look at. Constants,
+ * borrowed. NULL members: errors name no setting. */
 struct http_settings {
-        const char *ca, *client_cert, *any_host, *proxy; /* any_host: with the value that sets it */
+        const char *ca, *client_cert, *any_host, *proxy; /* any_host: with its value, as in "any: true" */
 };
 
 /* Requests go through a tunnel that the proxy opens (CONNECT), with and without TLS; it also resolves the
@@ -55,44 +57,47 @@ struct http_settings {
 struct http_proxy {
         /* "http://host:port"; n 0: none. The environment's is never used */
         struct str url;
-        /* NULL: none. Read for each new connection; a file that is gone leaves the last value */
+        /* files; NULL: none. Read for each new connection; if a file is gone, its last value is used */
         const char *user_file, *password_file;
         struct str no_proxy; /* comma separated: host, .domain, ADDRESS, ADDRESS/BITS or "*" */
 };
 
-/* Copied by http_target_new. Members that are zero mean what is noted, and HTTP/1.1 without any of it. */
+/* Copied by http_target_new. Zeroed members have the defaults noted beside them; the version is HTTP/1.1. */
 struct http_target_config {
         struct str url;
         const char *method;       /* NULL: POST */
         struct str headers;       /* constant "Name: value\r\n" lines */
-        uint32_t max_connections; /* while they are replaced there may be more for a moment */
+        uint32_t max_connections; /* there may be more for a moment, while old ones are replaced */
         usec connect_timeout;
         /* from the end of the request to the end of its answer; 0: no limit */
         usec response_timeout;
-        /* of a connection, less up to a quarter of jitter: new pods get their share; 0: no limit */
+        /* how long a connection is used, less up to a quarter of jitter, so that new pods get their share; 0:
+         * no limit */
         usec max_age;
-        size_t answer_max; /* bytes of an answer's body that are kept */
-        /* borrowed; of an answer that is a JSON object this member comes whole, however long the rest is;
-         * NULL: none */
+        size_t answer_max; /* a longer body is cut to so many bytes */
+        /* borrowed; the name of a member that is returned whole if the answer is a JSON object, even if the
+         * body is cut; NULL: none */
         const char *answer_member;
         enum http_version http_version;
-        uint32_t max_streams; /* of an HTTP/2 connection, within the peer's bound; 0: 100 */
-        /* HTTP/2: with requests in flight and nothing heard for so long the peer is asked, and has as long to
-         * answer; 0: 10 s */
+        uint32_t max_streams; /* concurrent streams of an HTTP/2 connection, if the peer allows as many; 0:
+                                 100 */
+        /* HTTP/2: if requests are in flight and nothing was received for so long, a PING is sent, which must
+         * be answered in the same time; 0: 10 s */
         usec ping_after;
-        /* a request of which a byte was written is never sent again by the client */
+        /* the client never sends a request again once a byte of it was written */
         bool once;
-        bool compress; /* bodies above 1 KiB leave as gzip when that makes them smaller */
+        bool compress; /* bodies above 1 KiB are sent as gzip if that is smaller */
         struct http_tls tls;
         struct http_proxy proxy;
-        const struct http_settings *settings; /* NULL: nothing is said of any */
+        const struct http_settings *settings; /* NULL: errors name no setting */
 };
 int http_target_new(struct http_target **, struct http_client *, const struct http_target_config *,
                     struct error *) MUST_CHECK;
-struct http_target *http_target_free(struct http_target *); /* nothing may be under way; NULL is fine */
+struct http_target *http_target_free(struct http_target *); /* no request may be in flight; NULL is fine */
 uint32_t http_target_connections(const struct http_target *);
-/* Certificates or keys have changed: every connection is replaced, each closed when its successor stands and
- * it carries nothing. Happens by itself when a new connection finds that a file was changed. */
+/* Certificates or keys have changed: replaces every connection. An old one closes once its successor is
+ * connected and it has no requests left. The client does so itself when it notices, before a new connection,
+ * that a file has changed. */
 void http_target_refresh(struct http_target *);
 
 struct http http_client_port(struct http_client *);

@@ -1,7 +1,7 @@
 /* Makes connections. libcurl connects to an address that we chose, through a proxy's tunnel where there is
- * one, and gives up the socket at once: a duplicate is ours, and its handle is freed. What libcurl does to
- * connections that it takes for idle (CURLOPT_MAXAGE_CONN, a peer that has ended) can't reach it. TLS,
- * reading and writing are done on that socket. */
+ * one. Then we duplicate the socket and free curl's handle at once, so that what libcurl does to connections
+ * that it considers idle (CURLOPT_MAXAGE_CONN, a peer that has closed) can't affect it. TLS, reading and
+ * writing are done on our duplicate. */
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -16,7 +16,7 @@
 #include "base/file.h"
 #include "http/client/connection.h"
 
-/* Data that the peer does not acknowledge for so long ends the connection. */
+/* TCP_USER_TIMEOUT: data that is unacknowledged for so long breaks the connection. */
 enum { UNACKNOWLEDGED_MS = 30000, LOGIN_MAX = 4096 };
 enum { TURN_BYTES = 2 * READ_SIZE, TURN_READS = 32 };
 
@@ -100,7 +100,7 @@ static void note_tls(struct connection *c)
         (void)snprintf(c->reason, sizeof(c->reason), "%s", why.p ? why.p : "TLS broke");
 }
 
-/* After recv or send. */
+/* Call right after recv or send, for errno. */
 static ssize_t plain_result(struct connection *c, const char *what, ssize_t r)
 {
         if (r >= 0)
@@ -189,18 +189,18 @@ static const struct framing *choose(const struct connection *c)
         return c->ssl && tls_client_agreed_http2(c->ssl) ? &http2_framing : &http1_framing;
 }
 
-/* It can't be used: it ends, and those who wait are told. */
+/* It failed to connect: closes it, and fails those that wait. */
 static void refuse(struct connection *c, const struct error *err)
 {
         struct http_target *t = c->target;
         struct address *a = c->address;
 
-        a->connections++; /* outlives the connection */
+        a->connections++; /* the address may outlive the connection */
         connection_free(c);
         pool_refused(t, a, err);
 }
 
-/* The connection stands: requests may go out. */
+/* Connected: requests may be sent. */
 static void stand(struct connection *c)
 {
         struct http_client *client = c->target->client;
@@ -261,7 +261,7 @@ static int make_tls(struct http_target *t, struct error *err)
                        : 0;
 }
 
-/* A failure of this process, not of the peer: worth another try. */
+/* A failure of this process, not of the peer: a retry may help. */
 static int failed_inside(struct error *err, const struct connection *c)
 {
         (void)error_wrap(err, "connect to %s", c->target->url_text);
@@ -269,7 +269,7 @@ static int failed_inside(struct error *err, const struct connection *c)
         return -1;
 }
 
-/* From here on curl has nothing to do with the socket. */
+/* From here on the socket is ours alone. */
 static int adopt(struct connection *c, struct error *err)
 {
         struct http_client *client = c->target->client;
@@ -318,8 +318,8 @@ void on_connected(void *cookie UNUSED, CURL *easy, CURLcode result)
                 stand(c);
 }
 
-/* The value of a Secret's file, without the white space that editors leave at its end. One that is gone
- * leaves what was read last. */
+/* The value in a Secret's file, without the trailing white space that editors add. If the file is gone, the
+ * last value is kept. */
 static int read_login(const char *path, const char *what, const struct http_settings *settings,
                       struct buf *value, struct error *err)
 {
@@ -356,7 +356,7 @@ static int read_login(const char *path, const char *what, const struct http_sett
                                              path, setting ? ": see " : "", setting ? setting : "");
 }
 
-/* Where curl connects to: our address, or through the proxy at our address the name. */
+/* What curl connects to: our address, or, through the proxy at our address, the name. */
 static int set_route(struct connection *c, const char *to, const char *proxy, struct error *err)
 {
         struct http_target *t = c->target;

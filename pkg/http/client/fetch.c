@@ -11,10 +11,10 @@
 enum { ADDRESSES_MOST = 16, URL_MOST = 8192 };
 
 struct call {
-        struct list_node node; /* of the client */
+        struct list_node node; /* in the client's list of calls */
         struct fetch_client *client;
         struct fetch_request *request;
-        char *addresses[ADDRESSES_MOST]; /* that may be called, in turn */
+        char *addresses[ADDRESSES_MOST]; /* those that may be called, tried in order */
         size_t addresses_n, tried;
         char *url_text, *host, *method, *ca_file;
         struct url url;
@@ -43,7 +43,7 @@ static bool label_matches(struct str pattern, struct str host)
                      more_of_host = memchr(host.p, '.', host.n);
                 struct str p = str_cut(&pattern, '.'), h = str_cut(&host, '.');
 
-                /* A dot at the end of one alone is a difference, too. */
+                /* Only one of them having a trailing dot is a difference, too. */
                 if (h.n == 0 || more_of_pattern != more_of_host ||
                     (!str_is(p, "*") && !str_equal_nocase(p, h)))
                         return false;
@@ -128,7 +128,7 @@ bool fetch_address_public(const char *address)
 
 /* ---- calls -------------------------------------------------------------- */
 
-/* Lets go of the last attempt. */
+/* Frees the last attempt. */
 static void stop(struct call *c)
 {
         if (c->easy) {
@@ -157,7 +157,7 @@ static void call_free(struct call *c)
         free(c);
 }
 
-/* The call is gone afterwards. */
+/* Frees the call. */
 static void complete(struct call *c)
 {
         request_end(&c->request->request, c->client->loop);
@@ -178,7 +178,7 @@ static size_t on_bytes(char *bytes, size_t size, size_t n, void *cookie)
         return answer->failed ? 0 : size * n;
 }
 
-/* Calls the next of its addresses; it may be gone afterwards. */
+/* Tries the next address; the call may be freed afterwards. */
 static void start(struct call *c);
 
 static void on_done(void *cookie UNUSED, CURL *easy, CURLcode result)
@@ -316,7 +316,7 @@ static int submit(void *cookie, struct fetch_request *q, struct error *err)
         if (!fetch_host_allowed(url.authority, url.tls, q->hosts))
                 return error_set(err, ERROR_FORBIDDEN, "URL \"" STR_FMT "\": its host may not be called",
                                  (int)MIN_OF(q->url.n, (size_t)200), q->url.p);
-        if (file_is_other(q->ca_file)) /* curl would wait for what comes */
+        if (file_is_other(q->ca_file)) /* from a pipe, curl would wait for data */
                 return error_set(err, ERROR_INVALID, "read the CA %s: it is no regular file", q->ca_file);
         c = calloc(1, sizeof(*c));
         if (!c)
@@ -343,7 +343,7 @@ static int submit(void *cookie, struct fetch_request *q, struct error *err)
         buf_reset(&q->answer);
         q->answer.max = q->answer_max;
         arm(f);
-        if (host_is_address(c->host)) /* c-ares would ask a name server for it */
+        if (host_is_address(c->host)) /* c-ares would send a query for it */
                 on_resolved(c, &(struct resolved){ .addresses = &c->host, .n = 1 }, NULL);
         else {
                 c->resolving = true;

@@ -1,6 +1,6 @@
-/* Whole calls by libcurl on the loop, for URLs that come from outside: port/fetch.h. Redirects are not
- * followed, no proxy is used, the name is resolved by us and the address that was looked at is the one that
- * is called. One per process. Loop's thread. */
+/* Calls to URLs that come from outside, made by libcurl on the loop: implements port/fetch.h. It follows no
+ * redirects and uses no proxy. It resolves the name itself, checks the address, and connects to the address
+ * that was checked. One per process. Loop's thread. */
 #pragma once
 
 #include "base/loop.h"
@@ -14,6 +14,6 @@ struct fetch fetch_client_port(struct fetch_client *);
 /* Asks these name servers ("ADDRESS[:PORT],…") instead of the system's. */
 int fetch_client_use_servers(struct fetch_client *, const char *servers, struct error *) MUST_CHECK;
 
-/* May a call go there? Exposed for tests. inside: the address may be any. */
+/* May this address be called? Exposed for tests. inside: private addresses are allowed, too. */
 bool fetch_host_allowed(struct str authority, bool tls, const char *const *hosts);
 bool fetch_address_public(const char *address);

@@ -1,7 +1,7 @@
-/* HTTP/1.1 on a connection: one exchange at a time, framed by the codec. */
+/* HTTP/1.1 on a connection: one exchange at a time, parsed by the codec. */
 #include "http/client/connection.h"
 
-/* What the socket is watched for: an answer that is stalled is not read on. */
+/* Which events the socket is watched for: a stalled answer is not read. */
 static void want(struct connection *c)
 {
         const struct exchange *x = connection_first(c);
@@ -33,13 +33,13 @@ static void answered(struct connection *c)
         struct exchange *x = connection_first(c);
         struct http_target *t = c->target;
         struct http_message *m = &c->http1->message;
-        /* What TLS still holds is a second answer to the one request. */
+        /* Bytes that TLS has buffered are a second answer to one request. */
         struct buf body;
         bool reuse = m->keep_alive && x->sent == x->message->n && !connection_buffers(c);
 
         x->request->body_cut = m->body_cut;
         buf_str(&x->head, buf_view(&m->head));
-        body = x->body; /* they change places: an answer may be large */
+        body = x->body; /* swapped, not copied: an answer may be large */
         x->body = m->body;
         m->body = body;
         c->http1->pick = NULL;
@@ -62,7 +62,7 @@ static void unreachable(struct connection *c, const char *why)
         connection_break(c, &err);
 }
 
-/* The peer will send no more. */
+/* The peer has closed its sending side. */
 static void ended(struct connection *c)
 {
         struct error err;
@@ -75,8 +75,8 @@ static void ended(struct connection *c)
         unreachable(c, "the peer closed the connection before its answer was whole");
 }
 
-/* The peer closes an idle connection with a word (RFC 9110, 15.5.9): it has not seen our request, which
- * crossed it. */
+/* The peer closes an idle connection with a 408 (RFC 9110, 15.5.9), which crossed our request: it has not
+ * seen the request. */
 static bool crossed(const struct connection *c)
 {
         const struct exchange *x = connection_first(c);
@@ -84,7 +84,7 @@ static bool crossed(const struct connection *c)
         return c->http1->message.status == 408 && x->reused && connection_unseen(c, x->sent_before);
 }
 
-/* False: the connection is done with. */
+/* False: the connection was closed. */
 static bool feed(struct connection *c, size_t n)
 {
         struct error err;
@@ -114,7 +114,7 @@ static bool feed(struct connection *c, size_t n)
         return false;
 }
 
-/* False: the connection is done with, or its answer was taken. */
+/* False: the connection was closed, or its answer was completed. */
 static bool http1_read(struct connection *c)
 {
         struct turn turn = { 0 };
@@ -181,14 +181,14 @@ static void http1_start(struct connection *c, struct exchange *x)
         http1_write(c);
 }
 
-/* The answer can't be told from the next one's any more. */
+/* What still comes of the answer could be taken for the next one's. */
 static void http1_cancel(struct connection *c, struct exchange *x UNUSED) { connection_retire(c); }
 
 static void http1_event(struct connection *c, int events)
 {
         struct exchange *x = connection_first(c);
 
-        /* Writing may end the connection; what is readable is told again. */
+        /* Writing may close the connection; a readable socket is reported again. */
         if (x && (events & LOOP_WRITABLE) && !(events & LOOP_READABLE) && x->sent < x->message->n)
                 http1_write(c);
         else if (http1_read(c) && x && x->sent < x->message->n && (events & LOOP_WRITABLE))
@@ -198,7 +198,7 @@ static void http1_event(struct connection *c, int events)
 static void http1_resume(struct connection *c, struct exchange *x UNUSED)
 {
         want(c);
-        loop_ready(c->target->client->loop, &c->more); /* TLS may hold what the socket does not show */
+        loop_ready(c->target->client->loop, &c->more); /* TLS may have buffered bytes */
 }
 
 const struct framing http1_framing = { http1_open,   http1_close, http1_start,

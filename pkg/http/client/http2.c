@@ -1,5 +1,5 @@
-/* HTTP/2 on a connection: many exchanges at a time, each a stream, framed by nghttp2. What a pass submits
- * leaves with one write at the end of the pass. */
+/* HTTP/2 on a connection: many exchanges at a time, each a stream, framed by nghttp2. All that a pass submits
+ * is sent with one write at its end. */
 #include <ctype.h>
 #include <stdio.h>
 
@@ -19,14 +19,14 @@ static const usec SILENT = USEC_SEC;
 struct http2 {
         struct connection *connection;
         nghttp2_session *session;
-        struct buf out; /* frames on their way */
-        size_t written; /* of them */
+        struct buf out; /* frames to be sent */
+        size_t written; /* bytes of out that were written */
         struct task flush, silence;
-        uint64_t empty; /* bytes read since anything of an answer came */
-        bool asked;     /* a PING is out, and nothing was heard since */
-        /* a request has left, and nothing was heard since: whatever became of it */
+        uint64_t empty; /* bytes received since any part of an answer was */
+        bool asked;     /* a PING was sent, and nothing received since */
+        /* a request was sent and nothing received since, whatever became of that request */
         bool unheard;
-        char fault[160]; /* what nghttp2 disliked last */
+        char fault[160]; /* nghttp2's last complaint */
 };
 
 static struct http_client *client_of(const struct connection *c) { return c->target->client; }
@@ -39,7 +39,7 @@ static struct exchange *exchange_of(nghttp2_session *s, int32_t stream)
         return nghttp2_session_get_stream_user_data(s, stream);
 }
 
-/* From here on nghttp2 knows the stream without an exchange. */
+/* Detaches the exchange from nghttp2's stream. */
 static void detach(struct connection *c, struct exchange *x)
 {
         (void)nghttp2_session_set_stream_user_data(c->http2->session, x->stream, NULL);
@@ -50,8 +50,8 @@ static void answered(struct connection *c, struct exchange *x)
 {
         detach(c, x);
         c->used = true;
-        /* The answer came before all of the request had gone: the rest is not wanted, and its memory is not
-         * ours any more. */
+        /* The answer came before the whole request was sent: the peer does not want the rest, and its memory
+         * is the caller's again. */
         if (x->sent < x->message->n &&
             nghttp2_session_get_stream_local_close(c->http2->session, x->stream) == 0)
                 (void)nghttp2_submit_rst_stream(c->http2->session, NGHTTP2_FLAG_NONE, x->stream,
@@ -107,8 +107,8 @@ static int on_header(nghttp2_session *s, const nghttp2_frame *frame, const uint8
         return 0;
 }
 
-/* The windows open again as bytes are taken: the connection's at once, a stream's only while its answer may
- * go on. */
+/* Flow control: the connection's window is opened again at once, a stream's only while its answer may go on.
+ */
 static int on_data(nghttp2_session *s, uint8_t flags UNUSED, int32_t stream, const uint8_t *data, size_t n,
                    void *cookie)
 {
@@ -140,7 +140,7 @@ static uint32_t peer_streams(const struct connection *c)
                       c->target->config.max_streams);
 }
 
-/* Requests that the peer does not allow yet look for another connection. */
+/* Requests above the peer's limit go to another connection. */
 static void take_back(struct connection *c)
 {
         uint32_t over = c->carried > c->room ? c->carried - c->room : 0;
@@ -167,7 +167,7 @@ static void on_frame_headers(struct connection *c, const nghttp2_frame *frame)
                 x->answering = true;
                 c->http2->empty = 0;
         } else {
-                /* 1xx is not the answer: the next head is. */
+                /* 1xx is not the final answer: another head follows. */
                 buf_reset(&x->head);
                 x->request->status = 0;
         }
@@ -187,8 +187,8 @@ static int on_frame(nghttp2_session *s, const nghttp2_frame *frame, void *cookie
                 }
                 return 0;
         case NGHTTP2_GOAWAY:
-                /* Streams above its last are closed as refused by nghttp2; the others go on to their end. Why
-                 * it goes is told where it matters. */
+                /* nghttp2 closes the streams above GOAWAY's last one as refused; the others go on to their
+                 * end. The reason is kept for error messages. */
                 if (frame->goaway.error_code != NGHTTP2_NO_ERROR)
                         (void)snprintf(c->http2->fault, sizeof(c->http2->fault), "the server goes away: %s",
                                        nghttp2_http2_strerror(frame->goaway.error_code));
@@ -287,7 +287,7 @@ static void broken(struct connection *c, enum error_kind kind, const char *why)
         connection_break(c, &err);
 }
 
-/* Writes what nghttp2 has; false: the connection is gone. */
+/* Sends what nghttp2 has; false: the connection was closed. */
 static bool http2_write(struct connection *c)
 {
         struct http2 *h = c->http2;
@@ -328,7 +328,7 @@ static bool http2_write(struct connection *c)
         return true;
 }
 
-/* False: the connection is gone. */
+/* False: the connection was closed. */
 static bool http2_read(struct connection *c)
 {
         struct turn turn = { 0 };
@@ -369,8 +369,8 @@ static bool http2_read(struct connection *c)
         }
 }
 
-/* A path that swallows what is sent, without an end: each request would wait for its own time-out, and the
- * next ones follow it. */
+/* A network path that drops everything without an error: each request would wait for its own timeout, and
+ * further ones would follow it. */
 static void on_silence(struct task *task, usec now)
 {
         struct http2 *h = CONTAINER_OF(task, struct http2, silence);
@@ -393,7 +393,7 @@ static void on_silence(struct task *task, usec now)
         write_soon(c);
 }
 
-/* After exchanges have come and gone. */
+/* Call after exchanges have begun or ended. */
 static void settle(struct connection *c)
 {
         struct http_target *t = c->target;
@@ -412,14 +412,14 @@ static void on_flush(struct task *task, usec now UNUSED)
 
 static void http2_event(struct connection *c, int events)
 {
-        /* only wanted while writing was blocked: the peer's system takes more */
+        /* we ask for this only while a write was blocked */
         if (events & LOOP_WRITABLE) {
                 c->heard_at = loop_now(client_of(c)->loop);
                 c->http2->asked = false;
         }
         if ((events & LOOP_READABLE) && !http2_read(c))
                 return;
-        /* New requests first, so that they leave together with what nghttp2 answers. */
+        /* New requests first, so that one write sends them with nghttp2's own frames. */
         if (!c->retiring) {
                 (void)connection_place(c);
                 pool_serve(c->target);
@@ -448,7 +448,7 @@ static nghttp2_nv field(struct str name, struct str value, uint8_t flags)
                              flags };
 }
 
-/* "Name: value\r\n" lines to fields; the names are made small where they are. */
+/* Turns "Name: value\r\n" lines into fields; the names are made lower case in place. */
 static size_t parse_lines(char *p, size_t n, nghttp2_nv *out, size_t most, uint8_t flags)
 {
         struct str rest = { p, n };
@@ -490,7 +490,7 @@ int http2_fields(struct http_target *t, struct error *err)
         return 0;
 }
 
-/* The request's own lines lie between the constant ones and the body: see put_head. */
+/* The request's own lines lie between the constant ones and the body, as put_head leaves them. */
 static void http2_start(struct connection *c, struct exchange *x)
 {
         nghttp2_nv fields[FIELDS_MAX];
@@ -506,8 +506,8 @@ static void http2_start(struct connection *c, struct exchange *x)
                           (struct str){ head + x->method_n + 1, x->path_n }, NGHTTP2_NV_FLAG_NONE);
         n += parse_lines(x->message->p + x->own, x->headroom - x->own, fields + n, FIELDS_MAX - n,
                          NGHTTP2_NV_FLAG_NO_INDEX);
-        /* Silence counts from the first request that leaves into it, though that one may be given up and
-         * others follow. */
+        /* Silence counts from the first request that was sent after the last sign of the peer, even if that
+         * request was cancelled and others follow. */
         if (c->carried == 1 && !c->http2->unheard) {
                 c->heard_at = loop_now(client_of(c)->loop);
                 c->http2->asked = false;
@@ -527,14 +527,15 @@ static void http2_start(struct connection *c, struct exchange *x)
                 write_soon(c);
                 return;
         }
-        /* Out of stream numbers, or of memory: another connection. */
+        /* No stream id is left, or no memory: use another connection. */
         connection_drop(c, x);
         pool_wait(x, true);
         connection_stop(c);
         write_soon(c);
 }
 
-/* Given up after a while in which the peer said nothing at all: the next request had better go elsewhere. */
+/* It was cancelled after a while in which nothing was received: the next request had better use another
+ * connection. */
 static bool fell_silent(const struct connection *c, const struct exchange *x)
 {
         return c->heard == x->heard && x->written && loop_now(c->target->client->loop) - x->began >= SILENT;
@@ -613,7 +614,7 @@ static int http2_open(struct connection *c, struct error *err)
                 http2_close(c);
                 return error_memory(err);
         }
-        /* Until its settings tell, the peer is taken to be like the last one. */
+        /* Until its SETTINGS arrive we assume the limits of the last connection. */
         c->room = c->target->streams;
         write_soon(c);
         return 0;

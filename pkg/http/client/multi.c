@@ -7,10 +7,10 @@ enum { UNWATCHED_MAX = 64 };
 struct http_multi {
         struct loop *loop;
         CURLM *multi;
-        struct task timer; /* curl's time-outs */
+        struct task timer; /* for curl's timeouts */
         void (*done)(void *, CURL *, CURLcode);
         void *cookie;
-        /* transfers whose socket can't be watched: they fail at the end of the pass */
+        /* transfers whose socket can't be watched: failed at the end of the pass */
         CURL *unwatched[UNWATCHED_MAX];
         size_t unwatched_n;
 };
@@ -21,7 +21,7 @@ struct watch {
         curl_socket_t fd;
 };
 
-/* A multi handle that has failed once refuses everything from then on, without a word: only a new process
+/* A multi handle that has failed once refuses all further work without an error message: only a new process
  * helps. */
 static void check(CURLMcode r)
 {
@@ -32,7 +32,7 @@ static void check(CURLMcode r)
         abort();
 }
 
-/* From within curl the transfer can't be ended. */
+/* A transfer can't be removed from within curl's callback. */
 static void fail_soon(struct http_multi *m, CURL *easy, const char *why)
 {
         log_warn("a socket cannot be watched: the call fails", LOG_S("error", why));
@@ -71,7 +71,7 @@ static void on_socket(void *cookie, int events)
         struct http_multi *m = w->owner;
         int running;
 
-        /* The watch may be gone afterwards. */
+        /* The watch may be freed afterwards. */
         check(curl_multi_socket_action(m->multi, w->fd,
                                        (events & LOOP_READABLE ? CURL_CSELECT_IN : 0) |
                                                (events & LOOP_WRITABLE ? CURL_CSELECT_OUT : 0),
@@ -79,7 +79,7 @@ static void on_socket(void *cookie, int events)
         take_done(m);
 }
 
-/* Always 0: anything else ends the whole multi handle, with all its transfers, for ever. */
+/* Always returns 0: anything else makes the whole multi handle fail, with all its transfers, for good. */
 static int wants_socket(CURL *easy, curl_socket_t fd, int what, void *cookie, void *socket_cookie)
 {
         struct http_multi *m = cookie;
@@ -118,7 +118,7 @@ static int wants_timer(CURLM *multi UNUSED, long ms, void *cookie)
 {
         struct http_multi *m = cookie;
 
-        /* Never act from within this callback: the task does. */
+        /* Do nothing within this callback: the task does it. */
         loop_arm(m->loop, &m->timer, ms < 0 ? USEC_NEVER : loop_now(m->loop) + (usec)ms * USEC_MSEC);
         return 0;
 }

@@ -1,4 +1,5 @@
-/* Which connection carries what: the queue of a target, its connections' lives, and how many there are. */
+/* Which connection carries which exchange: a target's queue, how long its connections live, and how many
+ * there are. */
 #include <inttypes.h>
 #include <unistd.h>
 
@@ -52,8 +53,8 @@ bool connection_place(struct connection *c)
                 leave_ready(c);
         else if (!list_has(&c->ready)) {
                 c->idle_since = loop_now(c->target->client->loop);
-                /* The one used last is used first, so that the rest can age; among those that multiplex the
-                 * turn goes round. */
+                /* Last used, first used again, so that the rest can age and close; HTTP/2 connections take
+                 * turns. */
                 if (c->http1)
                         list_prepend(&c->target->ready, &c->ready);
                 else
@@ -62,9 +63,10 @@ bool connection_place(struct connection *c)
         return true;
 }
 
-/* What an idle connection has to say is no answer to the next request: its end, or a 408. Only before a
- * request leaves can that be told for sure. One that was in use a moment ago is not asked: under load that is
- * a call per request. Where nothing may be sent twice the moment is shorter. */
+/* Whatever arrives on an idle connection is no answer to the next request: it is the peer's close, or a 408.
+ * Only before the request is sent can that be told for sure. A connection that was in use a moment ago is not
+ * checked: under load that would be a system call for each request. Where nothing may be sent twice that
+ * moment is shorter. */
 static bool has_spoken(struct connection *c)
 {
         usec now = loop_now(c->target->client->loop);
@@ -138,7 +140,7 @@ void connection_free(struct connection *c)
         leave_ready(c);
         loop_io_close(c->io);
         loop_forget(t->client->loop, &c->more);
-        /* OpenSSL resumes no session that ends without a word. */
+        /* Without close_notify OpenSSL would not resume the session. */
         if (c->ssl && c->framing && !c->tls_broken)
                 tls_end(c->ssl);
         SSL_free(c->ssl);
@@ -162,7 +164,7 @@ void connection_free(struct connection *c)
         free(c);
 }
 
-/* Whether sending it once more is right: see client.h. */
+/* May it be sent once more? See client.h. */
 static bool worth_again(const struct connection *c, const struct exchange *x)
 {
         if (!x->written)
@@ -175,7 +177,7 @@ void connection_break(struct connection *c, const struct error *err)
 {
         struct http_target *t = c->target;
 
-        /* The last first: what is queued again keeps its order. */
+        /* From the last to the first, so that they are queued again in their order. */
         for (struct exchange *x; (x = LIST_ITEM(c->exchanges.last, struct exchange, beside));) {
                 connection_drop(c, x);
                 if (worth_again(c, x)) {
@@ -195,7 +197,7 @@ static uint32_t wanted(const struct http_target *t)
         size_t most = t->config.max_connections, share = 1;
 
         if (t->config.http_version != HTTP_1_1) {
-                /* Until a connection stands nobody knows how much it carries. */
+                /* Before it is connected nobody knows how many it can carry. */
                 if (!t->known)
                         return t->waiting.n ? 1 : 0;
                 share = t->multiplexes ? MAX_OF(t->streams, (uint32_t)1) : 1;
@@ -203,7 +205,7 @@ static uint32_t wanted(const struct http_target *t)
         return (uint32_t)MIN_OF((t->waiting.n + share - 1) / share, most);
 }
 
-/* Each is replaced; none resumes a session of the old ones. */
+/* All are replaced; the new ones do not resume the old ones' sessions. */
 static void make_old(struct http_target *t)
 {
         t->tls = tls_client_free(t->tls);
@@ -225,7 +227,7 @@ static void open_more(struct http_target *t)
         if (!t->numeric && loop_now(t->client->loop) >= t->addresses_until)
                 addresses_ask(t);
         if (!t->numeric && loop_now(t->client->loop) >= t->addresses_until)
-                return; /* served when the answer is there */
+                return; /* they are served when DNS has answered */
         if (t->url.tls && files_changed(t))
                 make_old(t);
         most = t->config.max_connections + t->old_n + t->retiring_n;
@@ -243,7 +245,7 @@ static void open_more(struct http_target *t)
 
 void pool_serve(struct http_target *t)
 {
-        /* Starting may end a connection, which comes here again. */
+        /* Starting an exchange may close a connection, which calls this again. */
         t->serve_again = true;
         if (t->serving)
                 return;
@@ -276,7 +278,7 @@ void pool_connected(struct connection *c)
         if (c->address->listed)
                 (void)connection_place(c);
         else
-                connection_retire(c); /* the name does not point there any more */
+                connection_retire(c); /* the address is no longer in the DNS answer */
         pool_serve(t);
 }
 
@@ -291,8 +293,8 @@ void pool_refused(struct http_target *t, struct address *a, const struct error *
         addresses_leave(a);
         if (t->old_n)
                 t->replace_at = now + REPLACE_AGAIN;
-        /* While another address may do, the request waits for it. Else one failure to connect fails one
-         * request: the others try for themselves. */
+        /* While there is another address to try, the requests wait. Otherwise one failure to connect fails
+         * one request; the others make their own attempt. */
         if (t->failures >= 2 * t->addresses_n || !addresses_others(t))
                 pool_fail_waiting(t, err, true);
         if (!t->numeric && now - t->asked_at >= USEC_SEC)
@@ -331,13 +333,13 @@ void target_turn(struct task *task, usec now)
                 if (!c->framing && c->ssl && now >= c->connect_by) {
                         connection_too_late(c);
                         next = LIST_FIRST(&t->connections, struct connection,
-                                          node); /* others may have gone with it */
+                                          node); /* others may have been removed with it */
                         continue;
                 }
                 if (!c->framing || !c->expires || now < c->expires || c->old || c->retiring)
                         continue;
                 if (c->carried) {
-                        c->old = true; /* its successor first */
+                        c->old = true; /* it is replaced before it is retired */
                         t->old_n++;
                 } else
                         connection_retire(c);

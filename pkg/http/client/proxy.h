@@ -3,5 +3,5 @@
 
 #include "base/base.h"
 
-/* list: comma separated host, .domain, ADDRESS, ADDRESS/BITS or "*"; a host also means what lies below it. */
+/* list: comma separated host, .domain, ADDRESS, ADDRESS/BITS or "*"; a host includes its subdomains. */
 bool http_no_proxy(struct str list, struct str host);

@@ -42,7 +42,7 @@ static void on_event(void *cookie, int events)
         struct resolver *r = w->resolver;
         ares_socket_t fd = w->fd;
 
-        /* The watch may be gone after the call. */
+        /* The watch may be freed by the call. */
         ares_process_fd(r->channel, events & LOOP_READABLE ? fd : ARES_SOCKET_BAD,
                         events & LOOP_WRITABLE ? fd : ARES_SOCKET_BAD);
         arm(r);
@@ -75,7 +75,7 @@ static void on_socket(void *cookie, ares_socket_t fd, int readable, int writable
         if (!w) {
                 w = calloc(1, sizeof(*w));
                 if (!w)
-                        return; /* the question times out and says so */
+                        return; /* the query fails by its timeout */
                 w->resolver = r;
                 w->fd = fd;
                 if (loop_io_open(r->loop, fd, on_event, w, &w->io, NULL) < 0) {
@@ -88,7 +88,7 @@ static void on_socket(void *cookie, ares_socket_t fd, int readable, int writable
         loop_io_want(w->io, (readable ? LOOP_READABLE : 0) | (writable ? LOOP_WRITABLE : 0));
 }
 
-/* Newer versions keep answers: asking again before one runs out must ask the server. */
+/* Newer versions cache answers, but asking again before one expires must ask the server. */
 #ifdef ARES_OPT_QUERY_CACHE
 /* its qcache_max_ttl is 0 */
 enum { OPTIONS = ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB | ARES_OPT_QUERY_CACHE };
@@ -133,15 +133,15 @@ struct resolver *resolver_free(struct resolver *r)
         if (!r)
                 return NULL;
         r->freeing = true;
-        ares_destroy(r->channel); /* ends open questions through their callbacks, and closes the sockets */
+        ares_destroy(r->channel); /* ends open queries through their callbacks, and closes the sockets */
         ares_library_cleanup();
         loop_forget(r->loop, &r->timer);
         free(r);
         return NULL;
 }
 
-/* Beyond so many the rest is left out, the same rest each time: an answer in another order must not look like
- * another one. */
+/* More addresses than this are left out, and always the same ones: an answer in another order must not look
+ * like a different answer. */
 enum { ADDRESSES_MAX = 4096 };
 
 struct found {
@@ -162,7 +162,7 @@ static size_t count(const struct ares_addrinfo *info)
         return n;
 }
 
-/* Sorted, each once. */
+/* Sorted, without duplicates. */
 static size_t collect(const struct ares_addrinfo *info, struct found *out, usec *ttl)
 {
         size_t n = 0, kept = 0;

@@ -1,11 +1,11 @@
-/* Names to addresses without blocking: one c-ares channel per loop. Loop's thread. The answers' time to live
- * is honoured by the asker. */
+/* Resolves names without blocking: one c-ares channel per loop. Loop's thread. The caller takes care of the
+ * TTL. */
 #pragma once
 
 #include "base/loop.h"
 
 struct resolver;
-/* numeric text, sorted, each once; owned by the callee's caller until it returns; ttl 0: none was told */
+/* numeric, sorted, without duplicates; valid until the callback returns; ttl 0: unknown */
 struct resolved {
         char **addresses;
         size_t n;
@@ -15,10 +15,10 @@ struct resolved {
 int resolver_new(struct resolver **, struct loop *, struct error *) MUST_CHECK;
 /* Asks these servers, "ADDRESS[:PORT],…", instead of the system's. */
 int resolver_use_servers(struct resolver *, const char *servers, struct error *) MUST_CHECK;
-/* questions under way are dropped without an answer; NULL is fine */
+/* open queries are dropped without an answer; NULL is fine */
 struct resolver *resolver_free(struct resolver *);
-/* done is called once, later or at once, with err NULL or the reason. */
+/* done is called once, perhaps before this returns, with err NULL or the reason. */
 void resolver_ask(struct resolver *, const char *host,
                   void (*done)(void *cookie, const struct resolved *, const struct error *), void *cookie);
-/* done is not called any more for that cookie */
+/* cancels the queries of that cookie: done is not called for them */
 void resolver_forget(struct resolver *, const void *cookie);

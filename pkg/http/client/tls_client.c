@@ -10,7 +10,7 @@
 struct tls_trust {
         struct list_node node;
         uint32_t users;
-        char *file; /* NULL: the system's, or pem */
+        char *file; /* NULL: pem, or the system's */
         struct file_stamp stamp;
         struct buf pem;
         X509_STORE *store;
@@ -43,7 +43,7 @@ static int add_pem(X509_STORE *store, struct str pem)
         return added ? 0 : -1;
 }
 
-/* What is said of a setting, where the user has a name for it; otherwise nothing. */
+/* Adds the name of a setting to the advice, if the user has one for it. */
 static void say(struct buf *out, const char *before, const char *setting)
 {
         if (setting)
@@ -189,12 +189,12 @@ static int set_up(struct tls_client *t, const struct tls_client_config *c, struc
         if (!x || SSL_CTX_set_min_proto_version(x, TLS1_2_VERSION) != 1 || offer(x, c->version) != 0)
                 return error_memory(err);
         (void)SSL_CTX_set_options(x, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
-        /* An idle connection keeps no record buffers; a record takes one read, not two. */
+        /* Idle connections free their record buffers; a record is read by one call, not two. */
         (void)SSL_CTX_set_mode(x, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
                                           SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
         SSL_CTX_set_read_ahead(x, 1);
         SSL_CTX_set_verify(x, SSL_VERIFY_PEER, NULL);
-        SSL_CTX_set_default_passwd_cb(x, no_password); /* never asks a terminal */
+        SSL_CTX_set_default_passwd_cb(x, no_password); /* never ask for a password on the terminal */
         (void)SSL_CTX_set_session_cache_mode(x, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
         SSL_CTX_sess_set_new_cb(x, on_session);
         SSL_CTX_set_app_data(x, t);
@@ -270,7 +270,7 @@ bool tls_client_agreed_http2(const SSL *ssl)
         return n == 2 && memcmp(agreed, "h2", 2) == 0;
 }
 
-/* What to do about a certificate, and by which setting, if any. */
+/* What to do about a certificate that was rejected, and in which setting, if any. */
 static void advise(long verified, const struct http_settings *settings, struct buf *out)
 {
         switch (verified) {

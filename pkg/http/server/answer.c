@@ -2,7 +2,7 @@
 
 #include <time.h>
 
-/* The registered ones (IANA, RFC 9110). */
+/* The registered reason phrases (IANA, RFC 9110). */
 static const char *const texts[600] = {
         [200] = "OK",
         [201] = "Created",
@@ -50,7 +50,7 @@ static const char *const texts[600] = {
         [429] = "Too Many Requests",
         [431] = "Request Header Fields Too Large",
         [451] = "Unavailable For Legal Reasons",
-        [494] = "Request Header Too Large", /* not registered: nginx's */
+        [494] = "Request Header Too Large", /* not registered; as nginx says it */
         [500] = "Internal Server Error",
         [501] = "Not Implemented",
         [502] = "Bad Gateway",
@@ -73,7 +73,7 @@ static const char *text_of(int status)
         return status < 600 ? (texts[status] ? texts[status] : classes[status / 100]) : "Status";
 }
 
-/* As of this second; the wall clock is asked once in it. */
+/* The Date of this second; the wall clock is read once a second. */
 static void put_date(struct http_server *s, struct buf *out)
 {
         usec now = loop_now(s->loop), wall;
@@ -107,8 +107,8 @@ static bool says_length(struct str headers)
         return false;
 }
 
-/* RFC 9110, 8.6: of an answer without content it is what a GET would have had, which only the handler knows,
- * unless it gave that body. */
+/* RFC 9110, 8.6: the answer to HEAD has the Content-Length that a GET would have had. Only the handler knows
+ * it, unless it gave that body. */
 static void put_length(const struct http_call *c, int status, struct str headers, size_t body,
                        struct buf *out)
 {
@@ -127,7 +127,7 @@ void answer_head(struct http_call *c, int status, struct str content_type, struc
 {
         struct buf *out = &c->work->out;
 
-        /* Interim answers are the server's own, and three digits the protocol's. */
+        /* 1xx answers are the server's own, and a status has three digits. */
         if (status < 200 || status > 999)
                 status = 500;
         buf_str(out, STR("HTTP/1.1 "));

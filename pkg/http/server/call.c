@@ -119,7 +119,7 @@ static size_t waiting(const struct work *w) { return w->in.n - w->fed; }
 
 /* ---- time --------------------------------------------------------------- */
 
-/* Bytes that move buy time at a rate: who is slow but not too slow is served. */
+/* Progress extends the deadline at a rate: a client that is slow, but not too slow, is served. */
 static usec bought(size_t bytes, size_t rate) { return (usec)(bytes * (size_t)USEC_SEC / rate); }
 
 static usec due(const struct http_call *c)
@@ -152,7 +152,7 @@ static void set_busy(struct http_call *c, bool busy)
                 loop_ready(s->loop, s->config.rested);
 }
 
-/* The timer goes off too early rather than be moved with each request. */
+/* The timer may go off early, which is cheaper than moving it with each request. */
 void call_phase(struct http_call *c, enum phase phase)
 {
         c->phase = phase;
@@ -198,7 +198,7 @@ void call_close(struct http_call *c)
         free(c);
 }
 
-/* The client is gone. While a handler works the call must stay, unless the handler is told. */
+/* The client has left. While a handler works the call must stay, unless the handler is told. */
 static void call_lost(struct http_call *c)
 {
         c->broken = true;
@@ -214,7 +214,7 @@ static void call_lost(struct http_call *c)
 
 enum { AGAIN = TLS_AGAIN, BROKEN = TLS_BROKEN };
 
-/* One piece of what is unsent and what is not ours behind it. */
+/* Puts unsent bytes and the caller's bytes behind them into one piece. */
 static ssize_t send_piece(struct http_call *c, struct str more)
 {
         struct work *w = c->work;
@@ -239,7 +239,7 @@ static ssize_t send_piece(struct http_call *c, struct str more)
         return n >= 0 ? n : errno == EAGAIN ? AGAIN : BROKEN;
 }
 
-/* Sends what the socket takes, more behind all else; returns how much of more, or BROKEN. */
+/* Sends what the socket takes, `more` last; returns how much of `more` was sent, or BROKEN. */
 static ssize_t call_send(struct http_call *c, struct str more)
 {
         struct work *w = c->work;
@@ -270,7 +270,7 @@ static ssize_t call_send(struct http_call *c, struct str more)
 
 /* ---- refusing ----------------------------------------------------------- */
 
-/* Puts the answer; it is sent with what stands before it. */
+/* Queues the answer; it is sent with those before it. */
 static void put_refusal(struct http_call *c, enum http_refusal kind, const char *why)
 {
         struct http_server *s = c->server;
@@ -297,7 +297,7 @@ bool call_has_input(const struct http_call *c)
         return recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
 }
 
-/* The answer is out and the connection is to be closed. False: it is. */
+/* The answer was sent and the connection is to be closed. False: it has been. */
 static bool call_end(struct http_call *c)
 {
         if (c->ended || !(c->linger || call_has_input(c))) {
@@ -325,7 +325,7 @@ static void handle(struct http_call *c)
         s->config.handle(s->config.cookie, c);
 }
 
-/* The client of an Expect waits, unless it has not waited. */
+/* A client that sent Expect waits for 100 Continue, unless its body is arriving already. */
 static void maybe_continue(struct http_call *c, bool body_is_coming)
 {
         struct http_intake *k = &c->work->intake;
@@ -335,7 +335,7 @@ static void maybe_continue(struct http_call *c, bool body_is_coming)
         k->wants_continue = k->wants_continue && !http_intake_in_body(k);
 }
 
-/* Which part of a request is awaited now. */
+/* Which part of a request is due next. */
 static void follow(struct http_call *c, size_t fed)
 {
         const struct http_intake *k = &c->work->intake;
@@ -349,7 +349,7 @@ static void follow(struct http_call *c, size_t fed)
         room_heard(c);
 }
 
-/* Feeds from *bytes; false: nothing more can be done with them now. */
+/* Parses *bytes; false: nothing more can be done with them now. */
 static bool step(struct http_call *c, struct str *bytes)
 {
         struct work *w = c->work;
@@ -365,7 +365,7 @@ static bool step(struct http_call *c, struct str *bytes)
         if (http_intake_complete(&w->intake)) {
                 work_count(c);
                 if (c->tls && !tls_server_trusts(s->tls, c->tls, loop_now(s->loop))) {
-                        c->broken = true; /* as a handshake would end now */
+                        c->broken = true; /* as a failed handshake does */
                         return false;
                 }
                 handle(c);
@@ -381,7 +381,7 @@ static bool step(struct http_call *c, struct str *bytes)
         return used > 0;
 }
 
-/* Keeps what was not fed. */
+/* Keeps what was not parsed. */
 static void keep(struct http_call *c, struct str bytes, bool own)
 {
         struct work *w = c->work;
@@ -396,7 +396,7 @@ static void keep(struct http_call *c, struct str bytes, bool own)
                 buf_add(&w->in, bytes.p, bytes.n);
 }
 
-/* What the socket should tell, and what the connection still holds. False: it is closed. */
+/* Which events to watch for, and what the connection may free. False: it was closed. */
 static bool call_rest(struct http_call *c)
 {
         struct work *w = c->work;
@@ -424,8 +424,8 @@ static bool call_rest(struct http_call *c)
         return true;
 }
 
-/* Answers stay in order and in bounds: a request waits while a handler works, and while the client does not
- * take what is there. */
+/* Answers stay in order and bounded: a request waits while a handler works, and while the client does not
+ * read the answers before it. */
 static bool can_step(const struct http_call *c)
 {
         return !c->closing && !c->broken && c->phase != PHASE_HANDLING && unsent(c->work) < UNSENT_MAX &&
@@ -438,7 +438,7 @@ static bool turn_is_over(const struct http_call *c)
         return c->requests - c->turn_from >= REQUESTS_IN_A_TURN;
 }
 
-/* The next request is there already, so that it is no idle connection, to be closed for another. */
+/* The next request is here already, so this is no idle connection that may be closed for another. */
 static void maybe_yield(struct http_call *c, bool more)
 {
         c->yields = more && turn_is_over(c) && can_step(c);
@@ -446,8 +446,8 @@ static void maybe_yield(struct http_call *c, bool more)
                 call_phase(c, PHASE_HEAD);
 }
 
-/* Feeds, answers and sends as far as it goes. bytes: just read, or those that wait. False: the connection is
- * closed. */
+/* Parses, answers and sends as far as possible. bytes: just read, or those that waited. False: the connection
+ * was closed. */
 static bool call_work(struct http_call *c, struct str bytes, bool own)
 {
         struct work *w = c->work;
@@ -499,7 +499,7 @@ static bool keeps(const struct http_call *c)
                (!s->config.max_requests || c->requests < s->config.max_requests);
 }
 
-/* A body that is not small goes from where it is; what is left of it is copied. */
+/* A body that is not small is sent from the handler's memory; only what is left of it is copied. */
 static void send_borrowed(struct http_call *c, struct str body)
 {
         ssize_t n = body.n > COPY_MAX ? call_send(c, body) : 0;
@@ -529,7 +529,7 @@ static void reply(struct http_call *c, int status, struct str content_type, stru
                 *taken = (struct buf){ .max = taken->max };
         } else if (with_body)
                 send_borrowed(c, body);
-        http_intake_next(&w->intake); /* the answer may have lain in the request */
+        http_intake_next(&w->intake); /* the answer may have borrowed from the request */
         w->held = 0;
         if (c->in_loop)
                 return;
@@ -574,7 +574,7 @@ static ssize_t receive(struct http_call *c)
         return n >= 0 ? n : errno == EAGAIN ? AGAIN : BROKEN;
 }
 
-/* The end of what the client sends: the header says what it means. False: the connection is closed. */
+/* The client has closed its sending side: server.h says what that means. False: the connection was closed. */
 static bool call_ended(struct http_call *c)
 {
         usec worked = loop_now(c->server->loop) - c->since;
@@ -588,7 +588,7 @@ static bool call_ended(struct http_call *c)
         return call_rest(c);
 }
 
-/* False: the connection is closed. */
+/* False: the connection was closed. */
 static bool take(struct http_call *c, size_t n)
 {
         struct str bytes = { c->server->space, n };
@@ -633,7 +633,7 @@ static bool call_read(struct http_call *c)
                 if (!c->tls && n < READ_SIZE)
                         return true;
         }
-        /* A session may hold what its socket does not tell of. */
+        /* TLS may have buffered bytes that poll does not report. */
         c->again = !c->paused && !c->ended;
         if (c->again)
                 loop_ready(c->server->loop, &c->timer);
@@ -642,7 +642,7 @@ static bool call_read(struct http_call *c)
 
 /* ---- events ------------------------------------------------------------- */
 
-/* False: not done, or closed. */
+/* False: the handshake is not done, or the connection was closed. */
 static bool shake_hands(struct http_call *c)
 {
         ssize_t r = tls_handshake(c->tls);
@@ -670,7 +670,7 @@ void call_event(void *cookie, int events)
                         (void)call_read(c);
                 return;
         }
-        if (c->yields) /* it goes on at the end of the pass */
+        if (c->yields) /* its turn comes at the end of the pass */
                 return;
         turn_begin(c);
         if ((events & LOOP_WRITABLE) && c->work && !call_go_on(c))

@@ -1,5 +1,5 @@
-/* Who is behind a proxy: networks that are trusted, and the walk along X-Forwarded-For. Owns its list; any
- * thread. */
+/* The client behind a proxy: the networks of trusted proxies, and the walk along X-Forwarded-For. Owns its
+ * list; any thread. */
 #pragma once
 
 #include "base/buf.h"
@@ -24,5 +24,5 @@ void address_format(struct buf *, const uint8_t address[16]);
  * trusted. */
 void forwarded_client(const struct http_message *, const struct network *trusted, size_t n,
                       uint8_t address[16]);
-/* Whether the last X-Forwarded-Proto says https. */
+/* Is the last X-Forwarded-Proto https? */
 bool forwarded_https(const struct http_message *);

@@ -1,10 +1,10 @@
-/* Inside pkg/http/server: its connections and what they hold while they are at work. */
+/* Inside pkg/http/server: connections, and what each holds while it serves a request. */
 #pragma once
 
 #include <netinet/in.h>
 #include <sys/socket.h>
 
-#define HASH_NONFATAL_OOM 1 /* what finds no memory is not in its table: hh.tbl is NULL */
+#define HASH_NONFATAL_OOM 1 /* if an insert finds no memory the item is not in the table: hh.tbl is NULL */
 #include "base/table.h"
 #include "http/server/forwarded.h"
 #include "http/server/server.h"
@@ -12,29 +12,30 @@
 
 enum {
         READ_SIZE = 65536,
-        UNSENT_MAX = 65536,      /* of answers, past which the next request waits */
-        PIPELINE_MAX = 65536,    /* bytes of requests that wait, past which no more is read */
-        COPY_MAX = 16384,        /* a body up to this goes with its head into one piece */
+        UNSENT_MAX = 65536,      /* bytes of unsent answers above which the next request waits */
+        PIPELINE_MAX = 65536,    /* bytes of waiting requests above which no more is read */
+        COPY_MAX = 16384,        /* an answer's body up to this is copied behind its head */
         KEEP_MAX = 16384,        /* a buffer up to this is kept for the next request */
-        SPARE_MAX = 64,          /* works kept for the next request */
-        READS_MAX = 16,          /* of one connection in a pass */
-        REQUESTS_IN_A_TURN = 16, /* of one connection; then the others have theirs */
-        /* connections that have their turn: answers of functions come between, however many callers there are
-         */
+        SPARE_MAX = 64,          /* how many works are kept for the next request */
+        READS_MAX = 16,          /* reads from one connection in a pass */
+        REQUESTS_IN_A_TURN = 16, /* requests of one connection before the others have their turn */
+        /* connections served in a pass, so that functions' answers are handled in between, however many
+           clients there are */
         EVENTS_IN_A_PASS = 32,
 };
 
-/* What a connection holds from a request's first byte until its answer is out; an idle one holds nothing. */
+/* What a connection holds from the first byte of a request until its answer is sent; an idle connection has
+ * none. */
 struct work {
-        struct work *next; /* in the server's spare ones */
+        struct work *next; /* in the server's list of spare works */
         struct http_intake intake;
-        struct buf in;   /* read, and not yet fed */
-        size_t fed;      /* of it */
-        struct buf out;  /* answers */
-        struct buf body; /* of the last one, taken from the handler; behind out */
-        size_t sent;     /* of out and body together */
-        size_t held;     /* by the handler, for the request */
-        size_t size;     /* as counted by the server, held among it */
+        struct buf in;   /* read from the socket, not parsed yet */
+        size_t fed;      /* bytes of in that were parsed */
+        struct buf out;  /* answers to be sent */
+        struct buf body; /* the last answer's body, taken over from the handler; sent after out */
+        size_t sent;     /* bytes sent of out and body together */
+        size_t held;     /* bytes that the handler holds for the request */
+        size_t size;     /* its bytes as the server counted them, held included */
 };
 
 enum phase {
@@ -44,11 +45,12 @@ enum phase {
         PHASE_BODY,
         PHASE_HANDLING,  /* the handler has the request */
         PHASE_ANSWERING, /* the client does not take the answer at once */
-        /* what still comes is read and dropped for a moment, or the kernel would reset the answer away */
+        /* lingers: reads and drops what still comes for a moment, or the kernel would reset the connection
+           and destroy the answer */
         PHASE_LINGERING,
 };
 
-/* What one peer's connections hold; of IPv6 the first 64 bits are one peer. */
+/* Memory that the connections of one peer hold; an IPv6 peer is a /64. */
 struct share {
         UT_hash_handle hh;
         uint8_t peer[16];
@@ -56,7 +58,7 @@ struct share {
         uint32_t calls;
 };
 
-/* Connections that wait for their clients, the one heard of longest ago first. */
+/* Connections that wait for their clients, those without a sign of life for longest first. */
 struct quiet_list {
         struct http_call *first, *last;
 };
@@ -68,7 +70,7 @@ enum {
         NOT_QUIET = QUIET_LISTS
 };
 
-struct http_call { /* a connection; at most one request of it is worked on */
+struct http_call { /* a connection; it serves one request at a time */
         struct http_call *next, *previous;
         struct http_server *server;
         struct loop_io *io;
@@ -76,29 +78,29 @@ struct http_call { /* a connection; at most one request of it is worked on */
         struct work *work; /* NULL: idle */
         void *user;
         struct task timer;
-        usec since, deadline; /* of the phase */
-        size_t moved;         /* bytes in this phase, which buy time */
+        usec since, deadline; /* of the current phase */
+        size_t moved;         /* bytes moved in this phase, which extend its deadline */
         int fd;
         uint32_t requests;
-        uint32_t turn_from; /* what requests was when its turn began */
+        uint32_t turn_from; /* the value of requests when its turn began */
         enum phase phase;
         uint8_t peer[16];
-        struct share *share; /* NULL: memory was out */
+        struct share *share; /* NULL: there was no memory for it */
         struct http_call *quieter, *louder;
         usec heard;
-        uint8_t quiet; /* the list it is in */
-        bool in_loop;  /* call_work is on the stack and looks after the rest */
-        bool broken;   /* found while it is: close */
-        bool closing;  /* once the answer is out */
-        /* and then PHASE_LINGERING; also where more was sent behind the last request */
+        uint8_t quiet; /* which list of quiet connections it is in */
+        bool in_loop;  /* call_work is running and will finish what is due */
+        bool broken;   /* found broken while it runs: close it then */
+        bool closing;  /* close when the answer was sent */
+        /* and linger before that; also if more was sent behind the last request */
         bool linger;
-        bool ended;  /* the client sends no more */
-        bool left;   /* the client went away while the handler worked */
-        bool paused; /* nothing is read */
-        /* requests wait that were read: they go on in the next pass, and nothing is read until then */
+        bool ended;  /* the client has closed its sending side */
+        bool left;   /* the client left while the handler worked */
+        bool paused; /* not reading */
+        /* requests that were read wait for the next pass, and nothing is read before */
         bool yields;
-        bool again;   /* there may be more to read that the socket does not tell of */
-        bool surplus; /* past max_connections */
+        bool again;   /* TLS may have buffered bytes that poll does not report */
+        bool surplus; /* it is above max_connections */
         bool busy;    /* counted in busy_n */
 };
 
@@ -132,22 +134,22 @@ void call_close(struct http_call *);
 void call_refuse(struct http_call *, enum http_refusal, const char *why); /* the call may be gone */
 /* a new connection; the call may be gone */
 void call_begin(struct http_call *);
-bool call_has_input(const struct http_call *); /* something lies in the socket */
+bool call_has_input(const struct http_call *); /* the socket has unread bytes */
 void call_event(void *call, int events);
 void works_free(struct http_server *);
 
-/* room.c: who makes room for whom */
+/* room.c: which connection gives way when connections or memory run short */
 void room_join(struct http_call *);
 void room_leave(struct http_call *);
 void room_follow(struct http_call *); /* its phase has changed */
-void room_heard(struct http_call *);  /* its body or its answer goes on, fast enough */
+void room_heard(struct http_call *);  /* its body or its answer makes progress, fast enough */
 void room_count(struct http_call *, size_t before, size_t after); /* bytes in memory */
-/* past max_connections: one that is quiet is closed. False: none is */
+/* above max_connections: closes a quiet connection. False: there is none */
 bool room_for_connection(struct http_server *);
-/* none is yet, but what lies in the sockets of quiet ones was not read yet */
+/* there is none yet, but the sockets of quiet connections have unread bytes */
 bool room_may_come(const struct http_server *);
-/* Refuses unfinished requests, and cuts off answers that are not taken, of whoever holds more than the call's
- * peer, until no more than that is in memory. False: that is not enough. */
+/* Refuses unfinished requests and cuts off unread answers of peers that hold more than the call's peer, until
+ * memory is at most that large. False: that was not enough. */
 bool room_for_bytes(struct http_call *, size_t most);
 
 /* answer.c */

@@ -9,7 +9,7 @@ static const int statuses[HTTP_REFUSAL_MAX] = {
 
 int http_refusal_status(enum http_refusal r) { return statuses[r]; }
 
-/* What a byte may be part of. */
+/* Classes of bytes: where each may stand. */
 enum { TEXT = 1, TOKEN = 2, TARGET = 4, HOST = 8, DIGIT = 16, HEX = 32 };
 #define COMMON TEXT | TOKEN | TARGET | HOST
 #define COMMON_DIGIT TEXT | TOKEN | TARGET | HOST | DIGIT | HEX
@@ -93,7 +93,7 @@ static int take_method(struct http_intake *k, struct str name)
         for (size_t i = 0; i < COUNT_OF(methods); i++)
                 if (str_equal(methods[i].name, name)) {
                         k->method = methods[i].method;
-                        /* the parser knows SOURCE as Icecast's alone */
+                        /* to the parser SOURCE is a method of Icecast's protocol only */
                         if (k->method == HTTP_CONNECT || k->method == HTTP_SOURCE)
                                 break;
                         return 0;
@@ -129,8 +129,8 @@ static bool is_host(struct str s)
         return name.n && all_are(name, HOST) && is_port(s);
 }
 
-/* The authority of a target in absolute form, what is behind it in *rest; false: it is in no absolute form.
- */
+/* The authority of a target in absolute form, and what follows it in *rest; false: it is not in absolute
+ * form. */
 static bool absolute(struct str target, struct str *authority, struct str *rest)
 {
         size_t scheme = str_equal_nocase((struct str){ target.p, MIN_OF(target.n, (size_t)7) },
@@ -207,7 +207,7 @@ static int take_coding(struct http_intake *k, struct str value)
                 return malformed(k, "more than one Transfer-Encoding");
         if (str_equal_nocase(value, STR("chunked")))
                 return 0;
-        /* Chunked but not last: where the body ends is anyone's guess (RFC 9112, 6.3). */
+        /* If chunked is not the last coding nobody can tell where the body ends (RFC 9112, 6.3). */
         while (rest.n) {
                 struct str coding = str_trim(str_cut(&rest, ','));
 
@@ -271,7 +271,7 @@ static int take_header(struct http_intake *k, struct str line)
                 return malformed(k, "a header that is not NAME: VALUE");
         for (size_t i = 0; i < COUNT_OF(watched); i++)
                 if (name.n == watched[i].name.n && str_equal_nocase(name, watched[i].name)) {
-                        /* Tabs around a length are white space to some and a fault to others. */
+                        /* Some programs take a tab around a length for white space, others for an error. */
                         if (watched[i].framing && memchr(value.p, '\t', value.n))
                                 return malformed(k, "a tab in a header that says where the body ends");
                         return watched[i].take(k, str_trim(value));
@@ -281,7 +281,7 @@ static int take_header(struct http_intake *k, struct str line)
 
 /* ---- the head ----------------------------------------------------------- */
 
-/* The parser takes what the guard let pass, all of it. */
+/* The parser must accept everything that the guard let pass. */
 static int pass(struct http_intake *k, const char *from, const char *to)
 {
         struct error err;
@@ -305,7 +305,7 @@ static int finish(struct http_intake *k)
         return 0;
 }
 
-/* The target in origin form, its authority as Host, so that no handler sees two. */
+/* Puts the target into origin form and its authority into Host, so that handlers see one host. */
 static int to_origin_form(struct http_intake *k, struct str target)
 {
         struct http_message *m = &k->codec.message;
@@ -358,7 +358,7 @@ static int take_head(struct http_intake *k, struct str block)
         return 0;
 }
 
-/* Whether what has come of a line that is not whole is already too much. */
+/* Is what has come of an incomplete line too long already? */
 static int check_head_size(struct http_intake *k, size_t n)
 {
         bool first = k->lines == 0;
@@ -373,7 +373,7 @@ static int check_head_size(struct http_intake *k, size_t n)
         return 0;
 }
 
-/* Lines until the empty one. */
+/* Reads lines up to the empty one. */
 static int take_lines(struct http_intake *k, struct str bytes, size_t *used)
 {
         const char *end = bytes.p + bytes.n;
@@ -387,8 +387,10 @@ static int take_lines(struct http_intake *k, struct str bytes, size_t *used)
                 k->scanned = (size_t)(p - bytes.p);
                 line = (struct str){ bytes.p + k->line, k->scanned - k->line };
                 if (p == end || (*p == '\r' && p + 1 == end))
-                        return check_head_size(k, k->scanned); /* a CR counts with what follows it */
-                /* Too much comes before malformed, however the bytes were cut. */
+                        return check_head_size(k,
+                                               k->scanned); /* a CR is counted with the byte that follows */
+                /* Check the size before the form, so that the answer is the same however the bytes arrived in
+                 * pieces. */
                 if (*p != '\r' || p[1] != '\n')
                         return check_head_size(k, k->scanned) < 0
                                        ? -1
@@ -409,7 +411,7 @@ static int take_lines(struct http_intake *k, struct str bytes, size_t *used)
         }
 }
 
-/* The empty lines before a request; they are no beginning of one. */
+/* Skips empty lines before a request; they do not begin one. */
 static int take_empty_lines(struct http_intake *k, struct str bytes, size_t *used)
 {
         while (*used < bytes.n && (bytes.p[*used] == '\r' || bytes.p[*used] == '\n')) {
@@ -449,7 +451,7 @@ static int take_digit(struct http_intake *k, char c)
         if (++k->digits > 16)
                 return malformed(k, "a chunk size that is too long");
         k->left = k->left << 4 | digit;
-        /* A size that has overflowed was over the maximum before. */
+        /* A size exceeds the maximum before it can overflow. */
         return k->left > k->limits.body_max || k->size + k->left > k->limits.body_max
                        ? refuse(k, HTTP_BODY_TOO_LARGE, "the body is too large")
                        : 0;
@@ -461,7 +463,7 @@ static int to(struct http_intake *k, enum http_intake_state state)
         return 0;
 }
 
-/* One byte of a chunk's lines. */
+/* Handles one byte of a chunk's framing. */
 static int take_chunk_byte(struct http_intake *k, char c)
 {
         switch (k->state) {
@@ -517,7 +519,7 @@ static int take_trailer_byte(struct http_intake *k, char c)
         return malformed(k, "a trailer that is not NAME: VALUE");
 }
 
-/* The parser gets neither extensions nor trailers: only the end of the line that they stand in, or before. */
+/* The parser gets neither extensions nor trailers, only the end of their line, or the line before them. */
 static bool is_skipped(const struct http_intake *k)
 {
         return k->state == INTAKE_EXTENSION ||
@@ -535,7 +537,7 @@ static void take_data(struct http_intake *k, size_t n)
 
 static int take_chunks(struct http_intake *k, struct str bytes, size_t *used)
 {
-        /* of what the parser gets next; NULL: nothing */
+        /* where the bytes for the parser begin; NULL: there are none */
         const char *p = bytes.p, *end = p + bytes.n, *from = p;
 
         if (is_skipped(k))
@@ -594,8 +596,7 @@ int http_intake_feed(struct http_intake *k, struct str bytes, size_t *used)
                 return -1;
         if (k->state == INTAKE_BEFORE && take_empty_lines(k, bytes, used) < 0)
                 return -1;
-        /* The empty lines and the head behind them are taken one after the other: offsets count from what is
-         * offered. */
+        /* Empty lines and the head behind them are taken separately: offsets count from the bytes offered. */
         if (k->state == INTAKE_HEAD && *used == 0 && take_lines(k, bytes, used) < 0)
                 return -1;
         if (*used || !bytes.n || k->state == INTAKE_BEFORE || k->state == INTAKE_HEAD ||

@@ -1,10 +1,10 @@
 #include "http/server/inside.h"
 
-/* Where connections or memory run short those give way who are quiet, not those who come: of connections the
- * one heard of longest ago, of memory what the peer that holds most has begun and not finished. A few of the
- * oldest are looked at each time, so that it costs the same however many there are. */
+/* When connections or memory run short, quiet connections give way to new ones: connections that have been
+ * quiet for longest are closed, and the peer that holds most memory loses what it has begun and not finished.
+ * A few of the oldest are looked at each time, so that the cost does not grow with their number. */
 enum { LOOKED_AT = 32 };
-/* within one peer: a request that has not moved for so long gives way to a new one */
+/* within one peer: a request without progress for so long gives way to a new one */
 static const usec STALLED = USEC_SEC;
 
 static void unlink_quiet(struct http_call *c)
@@ -108,8 +108,8 @@ static size_t share_of(const struct http_call *c) { return c->share ? c->share->
 
 /* ---- giving way --------------------------------------------------------- */
 
-/* What a client has sent is not thrown away unread, and it has not yielded its turn for that. But behind an
- * answer that it does not take, further requests may lie for ever. */
+/* A connection is not closed while its client's bytes lie unread in the socket, or it waits for its turn. The
+ * exception is a client that does not read its answer: further requests may lie behind it for ever. */
 static bool gives_way(const struct http_call *c)
 {
         if (c->in_loop)
@@ -121,7 +121,7 @@ static bool gives_way(const struct http_call *c)
         return !c->yields && !call_has_input(c);
 }
 
-/* The longest-quiet one of all lists that gives way. */
+/* Of all lists, the one that has been quiet for longest and may be closed. */
 static struct http_call *quietest(const struct http_server *s)
 {
         struct http_call *found = NULL;
@@ -137,7 +137,8 @@ static struct http_call *quietest(const struct http_server *s)
         return found;
 }
 
-/* An answer that is cut off: its client must not take half of it for the whole. */
+/* Resets the connection of an answer that is cut off, so that its client does not take a part of it for the
+ * whole. */
 static void cut_off(struct http_call *c)
 {
         c->broken = c->broken || c->phase == PHASE_ANSWERING;
@@ -157,7 +158,7 @@ bool room_for_connection(struct http_server *s)
 
 bool room_may_come(const struct http_server *s) { return s->quiet[QUIET_IDLE].first && !quietest(s); }
 
-/* Of the oldest unfinished requests and answers the one whose peer holds most; then the oldest. */
+/* Among the oldest unfinished requests and answers, the one whose peer holds most memory; then the oldest. */
 static struct http_call *heaviest(const struct http_server *s, const struct http_call *but)
 {
         static const uint8_t lists[] = { QUIET_UNFINISHED, QUIET_ANSWERING };

@@ -36,7 +36,7 @@ static void set_peer(struct http_call *c, const union address *from)
         }
 }
 
-/* NULL: one too many, or no memory. */
+/* NULL: there are too many connections, or no memory. */
 static struct http_call *call_new(struct http_server *s, int fd)
 {
         bool surplus = s->calls_n >= s->config.max_connections && !room_for_connection(s);
@@ -67,7 +67,7 @@ static struct http_call *call_new(struct http_server *s, int fd)
         return c;
 }
 
-/* False: nobody waits, or no descriptor is to be had. */
+/* False: no connection waits, or no file descriptor is free. */
 static bool accept_one(struct http_server *s)
 {
         union address from = { .v6 = { 0 } };
@@ -76,12 +76,12 @@ static bool accept_one(struct http_server *s)
         int fd;
 
         if (s->calls_n >= s->config.max_connections && room_may_come(s))
-                return false; /* those who came before are read first */
+                return false; /* read from earlier connections first */
         fd = accept4(s->fd, &from.any, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd < 0 && (errno == EINTR || errno == ECONNABORTED))
                 return true;
         if (fd < 0 && errno != EAGAIN && s->io) {
-                /* Asking again at once would only spin. */
+                /* Retrying at once would spin. */
                 loop_io_want(s->io, 0);
                 loop_arm(s->loop, &s->accept_again, loop_now(s->loop) + ACCEPT_AGAIN);
         }
@@ -144,7 +144,7 @@ static int listen_on(const char *address, uint16_t *port, struct error *err)
                 return error_set(err, ERROR_INVALID, "listen on \"%s\": %s", address, gai_strerror(r));
         fd = socket(found->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
         if (fd < 0 && found->ai_family == AF_INET6 && host.n == 0) {
-                /* No IPv6 here: every IPv4 address, then. */
+                /* This machine has no IPv6: listen on every IPv4 address. */
                 freeaddrinfo(found);
                 found = NULL;
                 if (getaddrinfo("0.0.0.0", colon + 1, &hints, &found) != 0)
@@ -153,7 +153,7 @@ static int listen_on(const char *address, uint16_t *port, struct error *err)
         }
         if (fd >= 0) {
                 (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-                /* what is accepted inherits it */
+                /* accepted sockets inherit it */
                 (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
                 if (found->ai_family == AF_INET6)
                         (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
@@ -251,7 +251,7 @@ void http_server_drain(struct http_server *s)
         if (s->draining)
                 return;
         loop_forget(s->loop, &s->linger_end);
-        while (accept_one(s)) /* the kernel has told them that they are connected */
+        while (accept_one(s)) /* their clients believe that they are connected */
                 ;
         s->draining = true;
         loop_io_close(s->io);
@@ -262,7 +262,7 @@ void http_server_drain(struct http_server *s)
                 next = c->next;
                 if (c->phase != PHASE_IDLE || c->in_loop)
                         continue;
-                if (call_has_input(c)) /* a request that lies in the socket is in flight */
+                if (call_has_input(c)) /* a request that is still in the socket is in flight */
                         call_phase(c, PHASE_HEAD);
                 else if (c->requests)
                         call_close(c);

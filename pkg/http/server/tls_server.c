@@ -16,7 +16,7 @@ static const usec LOOK_AGAIN = USEC_SEC, TELL_AGAIN = USEC_MINUTE;
 struct file {
         char *path; /* NULL: none */
         struct watch watch;
-        uint64_t seen; /* its version that was last used */
+        uint64_t seen; /* the version of the file that was read last */
 };
 
 struct tls_server {
@@ -26,7 +26,7 @@ struct tls_server {
         bool client_required;
         usec handshake_timeout, looked, told;
         uint64_t failures, failures_told;
-        /* how often whom we trust has changed; each session has the number it was verified by */
+        /* counts changes of the authorities; each session has the number at which it was verified */
         uintptr_t trusted;
         bool reload_failed;
 };
@@ -83,7 +83,7 @@ static void set_up(SSL_CTX *x)
         (void)SSL_CTX_set_min_proto_version(x, TLS1_2_VERSION);
         (void)SSL_CTX_set_options(x, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
                                              SSL_OP_IGNORE_UNEXPECTED_EOF | SSL_OP_CIPHER_SERVER_PREFERENCE);
-        /* An idle connection keeps no record buffers; a record takes one read, not two. */
+        /* Idle connections free their record buffers; a record is read by one call, not two. */
         (void)SSL_CTX_set_mode(x, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
                                           SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
         SSL_CTX_set_read_ahead(x, 1);
@@ -100,7 +100,7 @@ static int never_asks(char *space UNUSED, int size UNUSED, int writing UNUSED, v
 
 static int load(const struct tls_server *t, SSL_CTX *x, struct error *err)
 {
-        /* a key with a password can't be used: nobody is at the terminal */
+        /* an encrypted key can't be used: there is nobody to type its password */
         SSL_CTX_set_default_passwd_cb(x, never_asks);
         if (file_is_other(t->cert.path) || SSL_CTX_use_certificate_chain_file(x, t->cert.path) != 1)
                 return error_set(err, ERROR_INVALID, "read the certificate %s: %s", t->cert.path,
@@ -158,7 +158,7 @@ static bool have_changed(struct tls_server *t, bool *ca)
         return cert || key || *ca;
 }
 
-/* inotify may not be there to tell. */
+/* Looks at the files, since inotify may not be available. */
 static void look_at_files(struct tls_server *t)
 {
         (void)watch_look(&t->cert.watch);
@@ -182,8 +182,8 @@ static void close_file(struct file *f)
         free(f->path);
 }
 
-/* The old certificate is still shown, but the clients' authorities are those of now: none, where their file
- * is gone or no good. */
+/* The old certificate stays in use, but client certificates are verified by the current authorities: by none,
+ * if their file is missing or invalid. */
 static void trust_anew(struct tls_server *t)
 {
         X509_STORE *store = X509_STORE_new();
@@ -193,7 +193,7 @@ static void trust_anew(struct tls_server *t)
         long n = SSL_CTX_set_tlsext_ticket_keys(t->context, NULL, 0);
 
         if (!store)
-                abort(); /* out of memory: who was trusted may be so no more */
+                abort(); /* out of memory: clients may still be trusted that must not be */
         if (!other)
                 (void)X509_STORE_load_file(store, t->client_ca.path);
         SSL_CTX_set_cert_store(t->context, store);
@@ -205,7 +205,7 @@ static void trust_anew(struct tls_server *t)
         ERR_clear_error();
 }
 
-/* Certificate and key change one after the other: what does not fit together now is tried again. */
+/* Certificate and key are replaced one after the other: if they do not match now, try again later. */
 static void look_after(struct tls_server *t, usec now)
 {
         struct error err;
@@ -341,7 +341,7 @@ bool tls_server_trusts(struct tls_server *t, SSL *ssl, usec now)
 
 static void add_name(struct buf *out, const char *kind, const unsigned char *p, int n)
 {
-        /* What a certificate says must not look like two names. */
+        /* A name in a certificate must not look like two lines. */
         if (n < 0 || memchr(p, '\n', (size_t)n) || memchr(p, 0, (size_t)n))
                 return;
         buf_text(out, kind);

@@ -1,6 +1,6 @@
-/* TLS for the server's sockets, by OpenSSL: one context, made again when its files change; sessions that are
- * open keep theirs, as long as the authorities of now vouch for their clients. Failures are counted and told
- * once a minute. Loop's thread. */
+/* TLS for the server's sockets, by OpenSSL: one context, made again when its files change. Open sessions go
+ * on, as long as the current authorities still vouch for their client certificates. Failures are counted and
+ * logged once a minute. Loop's thread. */
 #pragma once
 
 #include <openssl/ssl.h>
@@ -13,11 +13,12 @@ struct tls_server;
 int tls_server_new(struct tls_server **, struct loop *, const struct http_server_tls *,
                    struct error *) MUST_CHECK;
 struct tls_server *tls_server_free(struct tls_server *); /* NULL is fine */
-/* A session on a socket, which stays the caller's; NULL: no memory. Looks after the files. */
+/* A session on a socket, which the caller keeps; NULL: out of memory. Reads changed files. */
 SSL *tls_server_accept(struct tls_server *, int fd, usec now) MUST_CHECK;
-/* Is the client still one whom our authorities vouch for? Looks after the files, once a second. */
+/* Does the client's certificate still verify against the current authorities? Reads changed files, once a
+ * second. */
 bool tls_server_trusts(struct tls_server *, SSL *, usec now);
-/* a handshake failed; why is in OpenSSL's queue, which is emptied */
+/* a handshake failed, for the reason in OpenSSL's error queue, which is emptied */
 void tls_server_failed(struct tls_server *, usec now);
 uint64_t tls_server_failures(const struct tls_server *);
 usec tls_server_handshake_timeout(const struct tls_server *);

@@ -2,8 +2,8 @@
 
 #include <inttypes.h>
 
-/* What may stand around a body: so many heads (1xx answers, a status line, trailers), and so many bytes for
- * each of the body's (chunks). */
+/* Limits of what is not body: so many heads (1xx answers, a status line, trailers), and so many bytes of
+ * framing for each of the body's (chunks). */
 enum { AROUND_HEADS = 4, AROUND_BYTE = 16 };
 
 static struct http_codec *of(llhttp_t *parser) { return CONTAINER_OF(parser, struct http_codec, parser); }
@@ -56,8 +56,7 @@ static int on_value(llhttp_t *p, const char *at, size_t n)
 
         if (memchr(at, 0, n))
                 return fault(c, 400, "NUL in a header");
-        /* The parser joins what a folded line continues; a piece that ended before the bytes did, ended its
-         * line. */
+        /* The parser joins folded lines; if a piece ends before the bytes fed do, its line has ended. */
         if (c->value_ended)
                 return fault(c, 400, "a folded header");
         c->value_ended = at + n < c->end;
@@ -73,7 +72,7 @@ static int on_value_complete(llhttp_t *p)
         of(p)->value_ended = false;
         if (of(p)->head_done)
                 return 0;
-        /* The parser leaves the white space behind a value, which is no part of it (RFC 9112, 5.1). */
+        /* The parser keeps white space after a value, which is not part of it (RFC 9112, 5.1). */
         while (head->n && (head->p[head->n - 1] == ' ' || head->p[head->n - 1] == '\t'))
                 head->n--;
         buf_char(head, 0);
@@ -93,14 +92,15 @@ static int on_headers_complete(llhttp_t *p)
                 return fault(c, 400, "a status that has not three digits");
         if (p->type == HTTP_RESPONSE && p->status_code == 101)
                 return fault(c, 400, "the peer changes the protocol without being asked");
-        /* An offer to change the protocol is free to be ignored; CONNECT is none. */
+        /* A server may ignore Upgrade; it may not ignore CONNECT. */
         if (p->type == HTTP_REQUEST && p->method != HTTP_CONNECT)
                 p->upgrade = 0;
         c->message.method = p->method;
         c->message.status = p->status_code;
         if (c->refuse_large_body && p->content_length != UINT64_MAX && p->content_length > c->body_max)
                 return fault(c, 413, "body too large");
-        /* Only an answer's status and the request's method tell whether a body follows; 1 means none. */
+        /* For answers the status and the request's method decide whether a body follows; return 1: none does.
+         */
         return c->head_answer ||
                                (p->type == HTTP_RESPONSE && (p->status_code == 204 || p->status_code == 304))
                        ? 1
@@ -128,7 +128,7 @@ static int on_message_complete(llhttp_t *p)
 {
         struct http_codec *c = of(p);
 
-        /* 1xx (but 101) is not the answer: the next message is. */
+        /* 1xx (except 101) is not the final answer: another head follows. */
         if (p->type == HTTP_RESPONSE && p->status_code >= 100 && p->status_code <= 199 &&
             p->status_code != 101) {
                 buf_reset(&c->message.head);
@@ -212,7 +212,7 @@ int http_codec_feed(struct http_codec *c, struct str bytes, size_t *used, struct
         if (e != HPE_OK) {
                 if (!c->refuse_status)
                         c->refuse_status = 400;
-                /* The parser has words of its own for what a callback refused, which say nothing. */
+                /* After a callback's error the parser's own message says nothing useful. */
                 return error_set(err, ERROR_PROTOCOL, "broken HTTP: %s",
                                  c->fault                              ? c->fault
                                  : llhttp_get_error_reason(&c->parser) ? llhttp_get_error_reason(&c->parser)

@@ -1,5 +1,5 @@
-/* The HTTP/1.1 codec of client and server: llhttp (strict) with bounds and a place to put things. One message
- * at a time; sans-I/O. Owned by its connection; one thread. */
+/* The HTTP/1.1 codec of client and server: llhttp (strict) with limits and buffers for what it finds. One
+ * message at a time; sans-I/O. Owned by its connection; one thread. */
 #pragma once
 
 #include <llhttp.h>
@@ -23,27 +23,28 @@ struct http_codec {
         llhttp_t parser;
         struct http_message message;
         size_t head_max, body_max, head_size;
-        uint64_t around, body_n; /* of this message: bytes beside the body; of the body, kept or not */
-        struct json_pick *pick;  /* borrowed; sees the whole body, however much of it is kept; NULL: none */
+        uint64_t around, body_n; /* bytes of this message: framing and head; the body, kept or not */
+        struct json_pick *pick;  /* borrowed; is fed the whole body, however much of it is kept; NULL: none */
         bool refuse_large_body;  /* a request whose body is over body_max is an error, not cut */
         bool head_answer;        /* the answer to HEAD: no body follows */
-        bool head_done;          /* what is named from here on are trailers, which count but are not kept */
-        bool started;            /* bytes of the current message have come */
-        const char *end;         /* of the bytes being fed */
+        bool head_done;          /* headers from here on are trailers: counted, but not kept */
+        bool started;            /* bytes of the current message were fed */
+        const char *end;         /* end of the bytes being fed */
         bool value_ended;        /* the line of the header's value has ended */
-        int refuse_status;       /* what a server answers to the fault; 0: none */
+        int refuse_status;       /* the status that a server answers to the fault; 0: none */
         const char *fault;
 };
 
 void http_codec_init(struct http_codec *, bool request, size_t head_max, size_t body_max);
 void http_codec_done(struct http_codec *);
 void http_codec_next(struct http_codec *); /* ready for the next message on the connection */
-/* Feeds bytes; *used tells how many were taken: after a complete message the rest belongs to the next one.
- * -1: the peer broke HTTP. */
+/* Parses bytes; *used: how many were taken. After a complete message the rest belongs to the next one. -1:
+ * the peer broke HTTP. */
 int http_codec_feed(struct http_codec *, struct str, size_t *used, struct error *) MUST_CHECK;
 /* the peer closed: the end of a close-delimited body, or a fault */
 int http_codec_eof(struct http_codec *, struct error *) MUST_CHECK;
-/* The next header of a head (rest at first), "name\0value\0" after each other; false: there is none. */
+/* The next header of a head, where each is "name\0value\0"; *rest: the head at first. False: there is none.
+ */
 static inline bool http_head_next(struct str *rest, struct str *name, struct str *value)
 {
         if (!rest->p || !rest->n)

@@ -36,7 +36,7 @@ static ssize_t outcome(SSL *ssl, int r)
         }
 }
 
-/* SSL_get_error takes what others left for ours. */
+/* SSL_get_error would take leftover errors of other calls for this one's. */
 static void begin(void)
 {
         ERR_clear_error();

@@ -1,19 +1,19 @@
-/* What TLS is for client and server alike, by OpenSSL on sockets that never block. Loop's thread. */
+/* What TLS clients and servers share: OpenSSL on non-blocking sockets. Loop's thread. */
 #pragma once
 
 #include <openssl/ssl.h>
 
 #include "base/base.h"
 
-/* beside a number of bytes; 0: the peer's end. Broken: tls_reason says why */
+/* returned instead of a number of bytes, where 0 is the peer's close. TLS_BROKEN: see tls_reason */
 enum { TLS_AGAIN = -1, TLS_BROKEN = -2 };
-ssize_t tls_handshake(SSL *); /* of either side; 1: done */
-/* After a broken handshake, before tls_reason: did the two not agree, as over a certificate? false: the
- * connection broke under them. */
+ssize_t tls_handshake(SSL *); /* as either side; 1: done */
+/* After a failed handshake, before tls_reason: did client and server not agree, as about a certificate?
+ * false: the connection broke. */
 bool tls_disagreed(void);
 ssize_t tls_read(SSL *, void *, size_t);
 ssize_t tls_write(SSL *, const void *, size_t);
-void tls_end(SSL *); /* says that nothing more comes; not after it broke */
-/* Why the last call on this thread failed, from OpenSSL's queue, which is emptied. otherwise: it does not
- * know. */
+void tls_end(SSL *); /* sends close_notify; not after an error */
+/* Why the last call on this thread failed, from OpenSSL's error queue, which is emptied. otherwise: what to
+ * say if the queue has nothing. */
 const char *tls_reason(const char *otherwise);

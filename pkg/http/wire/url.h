@@ -1,4 +1,4 @@
-/* An absolute http or https URL taken apart. Views borrow from the text given. Any thread. */
+/* Parses an absolute http or https URL. Views borrow from the text given. Any thread. */
 #pragma once
 
 #include "base/error.h"
@@ -6,10 +6,10 @@
 struct url {
         bool tls;
         struct str host;      /* IPv6 without its brackets */
-        uint16_t port;        /* the scheme's when none was written */
+        uint16_t port;        /* the scheme's default if the URL has none */
         struct str target;    /* path and query, at least "/" */
-        struct str authority; /* as written, for Host */
+        struct str authority; /* as in the URL, for Host */
 };
-/* Is a host an address, and no name? */
+/* Is a host an address, not a name? */
 bool host_is_address(const char *host);
 int url_parse(struct str, struct url *, struct error *) MUST_CHECK;
