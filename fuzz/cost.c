@@ -6,6 +6,7 @@
 #include "filter/filter.h"
 #include "fuzz/lib/steps.h"
 #include "json/check.h"
+#include "json/members.h"
 #include "json/pick.h"
 #include "source/obs/records.h"
 #include "source/smn/notification.h"
@@ -108,10 +109,22 @@ static void text(struct str bytes)
         (void)json_is_value(bytes);
 }
 
+/* Passed by, whatever they are, but for one within another. */
+struct few {
+        struct json_value b;
+};
+static const struct json_member few_members[] = {
+        MEMBER(TEXT, "a.b", struct few, b),
+};
+static const struct json_object few_object = JSON_OBJECT("it", few_members);
+
 static void picked(struct str bytes)
 {
         struct json_pick p = { .out = BUF_INIT(1 << 20) };
+        struct few value;
+        struct error err;
 
+        (void)json_read_object(bytes, &few_object, &value, &err);
         json_pick_begin(&p, STR("batchItemFailures"));
         json_pick_feed(&p, bytes);
         (void)json_pick_end(&p);

@@ -1,6 +1,7 @@
 #include "files.h"
 
 #include <assert.h>
+#include <malloc.h>
 #include <stdio.h>
 
 #include "base/helper.h"
@@ -58,6 +59,7 @@ void file_set_free(struct file_set *s)
         triggers_done(&s->triggers);
         free(s->digests);
         free(s);
+        (void)malloc_trim(0); /* what reading them took */
 }
 
 /* ---- reading: in the thread, or before the loop turns -------------------- */

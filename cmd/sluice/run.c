@@ -32,7 +32,7 @@ struct run {
         struct task task; /* observes the host */
         bool terminal, stopping, stopped;
         bool begun; /* each Trigger of the start has had its turn */
-        usec grace, give_up_at;
+        usec grace;
         bool failed; /* a Trigger could not be started */
         usec next_draw, next_look;
         int64_t most; /* events to deliver before it ends; 0: no end */
@@ -58,7 +58,6 @@ static void stop(struct run *r)
         if (r->stopping)
                 return;
         r->stopping = true;
-        r->give_up_at = loop_now(r->loop) + r->grace;
         log_info("stopping: what is in flight may finish", LOG_I("graceSeconds", r->grace / USEC_SEC));
         host_stop(r->host, &(struct host_end){ .grace = r->grace });
         loop_ready(r->loop, &r->task);
@@ -86,16 +85,16 @@ static struct known *find_known(const struct run *r, const struct trigger *t, st
         return k;
 }
 
-static bool is_news(struct run *r, const struct host_entry *e)
+/* A line for what is news. One that finds no reader is shown with the next change. */
+static void show_line(struct run *r, const struct host_entry *e, const struct table_row *row)
 {
         BUF_AT_END struct buf key = BUF_INIT(1024);
         struct known *k = find_known(r, e->trigger, &key);
 
-        if (!k || (k->shown && k->changes == e->changes))
-                return false;
+        if (!k || (k->shown && k->changes == e->changes) || !table_line(row, r->now))
+                return;
         k->shown = true;
         k->changes = e->changes;
-        return true;
 }
 
 static void show_one(void *cookie, const struct host_entry *e)
@@ -106,10 +105,10 @@ static void show_one(void *cookie, const struct host_entry *e)
         r->delivered += e->status.stats.accepted;
         if ((!e->runs && !e->failure) || (e->waits && !r->terminal))
                 return;
-        if (!r->terminal && is_news(r, e))
-                table_line(&row, r->now);
-        if (!r->terminal)
+        if (!r->terminal) {
+                show_line(r, e, &row);
                 return;
+        }
         if (r->rows_n == r->rows_cap) {
                 size_t cap = MAX_OF(2 * r->rows_cap, (size_t)16);
                 struct table_row *grown = realloc(r->rows, cap * sizeof(*grown));
@@ -207,9 +206,6 @@ static void observe(struct task *t, usec now)
                 stop(r);
         if (ended && !r->stopped) {
                 r->stopped = true;
-                if (now >= r->give_up_at)
-                        log_warn("requests in flight were given up: give --grace more time for a function "
-                                 "that takes long, or a caller that reads slowly");
                 loop_stop(r->loop);
                 return;
         }
@@ -517,7 +513,10 @@ static int run_files(struct run *r)
         }
         if (r->host && (result == 0 || !host_stopped(r->host)))
                 turn_loop(r);
-        return result < 0 ? 1 : r->failed;
+        result = result < 0 ? 1 : r->failed;
+        if (r->host && !host_stopped(r->host))
+                end_at_once(result); /* what hangs can't be freed */
+        return result;
 }
 
 int cmd_run(int argc, char **argv)

@@ -28,6 +28,8 @@ struct loop {
         uv_timer_t timer;
         usec armed; /* what the timer is set to; USEC_NEVER: not set */
         usec now;
+        uint64_t passes;
+        bool in_pass;
         const struct clock *clock;
         struct task *first, **last;
         struct task *turning; /* those of this pass that are still to be turned */
@@ -61,6 +63,7 @@ struct loop_crowd {
 };
 
 usec loop_now(const struct loop *l) { return l->now; }
+uint64_t loop_pass(const struct loop *l) { return l->in_pass ? l->passes : 0; }
 void *loop_uv(struct loop *l) { return &l->uv; }
 struct waker *loop_waker(struct loop *l) { return &l->waker; }
 void **loop_place(struct loop *l, enum loop_place place) { return &l->places[place]; }
@@ -164,7 +167,10 @@ static void on_prepare(uv_prepare_t *prepare)
                 heap_remove(&l->deadlines, n);
                 loop_ready(l, CONTAINER_OF(n, struct task, timer));
         }
+        l->passes++;
+        l->in_pass = true;
         turn_ready(l);
+        l->in_pass = false;
         arm_timer(l);
         if (l->first)
                 (void)uv_idle_start(&l->idle, on_idle);

@@ -24,6 +24,8 @@ DEFINE_CLEANUP(struct loop *, loop_free)
 void loop_run(struct loop *); /* until loop_stop */
 void loop_stop(struct loop *);
 usec loop_now(const struct loop *); /* monotonic, as of this pass */
+/* The number of the pass whose tasks are turned just now; 0: none are. */
+uint64_t loop_pass(const struct loop *);
 /* Deadlines are kept by this clock instead of the system's: for tests, which let hours pass in a moment.
  * Before anything is armed; borrowed. */
 void loop_use_clock(struct loop *, const struct clock *);

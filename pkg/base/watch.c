@@ -254,8 +254,13 @@ int watch_open(struct watch *w, struct loop *loop, const char *path, struct task
 
 uint64_t watch_look(struct watch *w)
 {
+        uint64_t pass = w->loop ? loop_pass(w->loop) : 0;
+
         if (!w->loop)
                 return 0;
+        if (pass && pass == w->looked)
+                return w->version;
+        w->looked = pass;
         drain(*loop_place(w->loop, LOOP_WATCHER));
         compare(w, false);
         return w->version;

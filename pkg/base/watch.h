@@ -26,13 +26,15 @@ struct watch {
         char *path;
         const char *name; /* its last part */
         struct file_stamp stamp;
+        uint64_t looked;             /* in that pass of the loop */
         struct watch_folder *folder; /* NULL: inotify tells nothing of it */
         struct list_node node, in_folder;
 };
 /* wake: made ready when the version grew; NULL: the owner looks when it wants to know. The file need not be
  * there. */
 int watch_open(struct watch *, struct loop *, const char *path, struct task *wake, struct error *) MUST_CHECK;
-/* Looks now: what happened before is known from here on. Returns the version. Of one that is not open: 0 */
+/* Looks now, once in a pass of the loop: what happened before the pass is known from here on. Returns the
+ * version. Of one that is not open: 0 */
 uint64_t watch_look(struct watch *);
 static inline bool watch_is_open(const struct watch *w) { return w->loop != NULL; }
 void watch_close(struct watch *); /* one that is not open is fine */

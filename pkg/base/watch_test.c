@@ -116,6 +116,31 @@ static void what_people_do_to_a_file_is_told(void **state UNUSED)
         expect_told(b.watch.version + 1);
 }
 
+static uint64_t seen[3];
+static void look_twice(struct task *t UNUSED, usec now UNUSED)
+{
+        seen[0] = watch_look(&b.watch);
+        write_to(b.file, "longer than before");
+        seen[1] = watch_look(&b.watch);
+        loop_stop(b.loop);
+}
+
+/* As many as look in one pass cost one look; the next pass knows what came meanwhile. */
+static void one_pass_looks_once(void **state UNUSED)
+{
+        struct task t = { .turn = look_twice };
+
+        write_to(b.file, "one");
+        watch(b.file);
+        loop_ready(b.loop, &t);
+        loop_run(b.loop);
+        assert_int_equal(seen[0], 1);
+        assert_int_equal(seen[1], 1);
+        seen[2] = watch_look(&b.watch);
+        assert_int_equal(seen[2], 2);
+        loop_forget(b.loop, &t);
+}
+
 static void another_file_of_the_folder_is_no_matter(void **state UNUSED)
 {
         write_to(b.file, "one");
@@ -230,6 +255,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(what_people_do_to_a_file_is_told, setup, teardown),
+                cmocka_unit_test_setup_teardown(one_pass_looks_once, setup, teardown),
                 cmocka_unit_test_setup_teardown(another_file_of_the_folder_is_no_matter, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_mount_that_is_replaced_is_told, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_folder_may_come_later_and_go, setup, teardown),

@@ -21,6 +21,9 @@
 #include "worker/admin.h"
 #include "worker/cloud_client.h"
 
+/* How long sources may take to stop after the grace; and how long before its end the requests that are still
+ * in flight are counted, which are cancelled then. */
+static const usec SOURCES_GRACE = 5 * USEC_SEC, SHORTLY = USEC_MSEC;
 /* The pause before a Trigger that could not be started is tried again; it doubles each time. */
 static const usec AGAIN_FIRST = USEC_SEC, AGAIN_MOST = USEC_MINUTE;
 /* How long, and on how many entries, the host works in one pass of the loop. The number matters where
@@ -84,6 +87,7 @@ struct host {
         usec give_up_at;
         struct task rested; /* looks whether all requests are answered */
         bool stopping, answered;
+        bool gave_up, hangs; /* at the end of the grace, and of what sources have after it */
 };
 
 static struct entry *entry_of(struct list_node *n) { return LIST_ITEM(n, struct entry, node); }
@@ -836,6 +840,53 @@ static void on_lingered(struct task *t, usec now)
         h->give_up_at = now + h->end.grace;
         for (struct list_node *n = h->entries.first; n; n = n->next)
                 stop_entry(entry_of(n), h->give_up_at);
+        loop_ready(h->loop, &h->rested);
+}
+
+static uint32_t in_flight(const struct list *entries)
+{
+        struct pipeline_status s;
+        uint32_t n = 0;
+
+        for (struct list_node *node = entries->first; node; node = node->next)
+                if (entry_of(node)->pipeline) {
+                        pipeline_status(entry_of(node)->pipeline, &s);
+                        n += s.stats.in_flight;
+                }
+        return n;
+}
+
+/* Just before the requests are cancelled. */
+static void give_up(struct host *h)
+{
+        uint32_t n = in_flight(&h->entries) + in_flight(&h->superseded);
+        bool callers = h->gates && gate_host_busy(h->gates);
+
+        h->gave_up = true;
+        if (n || callers)
+                log_warn(
+                        "requests in flight are given up: allow more time for a function that takes long, or "
+                        "for a caller that reads slowly",
+                        LOG_I("requests", n));
+}
+
+/* The peer of a source is silent: what is not saved there comes again. */
+static void leave_hanging(struct host *h)
+{
+        h->hangs = true;
+        for (struct list_node *n = h->entries.first; n; n = n->next) {
+                const struct entry *e = entry_of(n);
+                struct log_scope log = log_scope_of(e->trigger->namespace_, e->trigger->name);
+                struct pipeline_status s;
+
+                if (!e->pipeline || pipeline_stopped(e->pipeline))
+                        continue;
+                pipeline_status(e->pipeline, &s);
+                log_warn_for(&log,
+                             "the source does not end in time; what was done and is not saved comes again",
+                             LOG_I("notSaved", s.unsaved), LOG_S("reason", s.source_text));
+        }
+        wake_observer(h);
 }
 
 /* A pipeline is done with a request once the listener has the response, which the client may read slowly; and
@@ -844,8 +895,17 @@ static void on_rested(struct task *t, usec now)
 {
         struct host *h = CONTAINER_OF(t, struct host, rested);
 
-        if (!h->stopping || !host_stopped(h))
+        if (!h->stopping)
                 return;
+        if (!h->gave_up && now >= h->give_up_at - SHORTLY)
+                give_up(h);
+        if (!host_stopped(h)) {
+                if (!h->hangs && now >= h->give_up_at + SOURCES_GRACE)
+                        leave_hanging(h);
+                if (!h->hangs)
+                        loop_arm(h->loop, t, h->give_up_at + (h->gave_up ? SOURCES_GRACE : -SHORTLY));
+                return;
+        }
         if (h->gates)
                 gate_host_drain(h->gates, 0);
         h->answered = !h->gates || now >= h->give_up_at || !gate_host_busy(h->gates);
@@ -896,7 +956,7 @@ bool host_stopped(const struct host *h)
         return all_are(&h->entries, pipeline_stopped) && all_are(&h->superseded, pipeline_stopped);
 }
 
-bool host_ended(const struct host *h) { return host_stopped(h) && h->answered; }
+bool host_ended(const struct host *h) { return h->hangs || (host_stopped(h) && h->answered); }
 
 bool host_drained(const struct host *h)
 {

@@ -78,7 +78,9 @@ struct host_end {
 };
 void host_stop(struct host *, const struct host_end *);
 bool host_stopped(const struct host *); /* nothing runs any more */
-/* And after host_stop all clients have the whole response, or the grace is over. */
+/* And after host_stop all clients have the whole response, or the grace is over. Five seconds after that it
+ * has ended in any case: a source whose peer is silent may not be able to stop. Then host_stopped stays
+ * false, and the host can't be freed: the process must end without that. What was given up is in the log. */
 bool host_ended(const struct host *);
 bool host_drained(const struct host *); /* all sources are at their end, and their records settled */
 /* In the order in which they were set first. */

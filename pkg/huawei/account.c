@@ -1,7 +1,6 @@
 /* Where calls go and as whom. */
 #include <jansson.h>
 #include <stdio.h>
-#include <utlist.h>
 
 #include "base/backoff.h"
 #include "huawei/endpoints.h"
@@ -18,7 +17,7 @@ static void release(struct cloud *c, struct cloud_place *p)
 {
         if (!p || --p->users)
                 return;
-        DL_DELETE(c->places, p);
+        list_remove(&p->node);
         for (size_t i = 0; i < COUNT_OF(p->targets); i++) {
                 if (p->targets[i])
                         c->peers.ops->close(c->peers.cookie, p->targets[i]);
@@ -33,12 +32,11 @@ static int acquire(struct cloud *c, struct str first, struct str second, const c
 {
         struct cloud_place *p;
 
-        DL_FOREACH(c->places, p)
-        {
-                if (str_is(first, p->urls[0]) && string_equal(p->ca_file, ca_file) &&
-                    (second.n ? p->urls[1] && str_is(second, p->urls[1]) : !p->urls[1])) {
-                        p->users++;
-                        *out = p;
+        LIST_EACH (struct cloud_place, known, &c->places, node) {
+                if (str_is(first, known->urls[0]) && string_equal(known->ca_file, ca_file) &&
+                    (second.n ? known->urls[1] && str_is(second, known->urls[1]) : !known->urls[1])) {
+                        known->users++;
+                        *out = known;
                         return 0;
                 }
         }
@@ -46,7 +44,7 @@ static int acquire(struct cloud *c, struct str first, struct str second, const c
         if (!p)
                 return error_memory(err);
         p->users = 1;
-        DL_APPEND(c->places, p);
+        list_append(&c->places, &p->node);
         p->urls[0] = str_dup(first);
         p->urls[1] = second.n ? str_dup(second) : NULL;
         p->ca_file = ca_file ? str_dup(str_of(ca_file)) : NULL;
@@ -184,8 +182,7 @@ static struct keyring *keyring_release(struct keyring *k)
 
         if (--k->users)
                 return NULL;
-        DL_DELETE(k->cloud->keyrings, k);
-        k->cloud->keyrings_n--;
+        list_remove(&k->node);
         heap_remove(&k->cloud->renewals, &k->renewal);
         if (k->call)
                 cloud_call_done(k->call);
@@ -255,23 +252,21 @@ static int keyring_acquire(struct cloud *c, const struct cloud_account_config *c
 {
         struct keyring *k;
 
-        DL_FOREACH(c->keyrings, k)
-        {
-                if (config->shared && k->name && strcmp(k->name, config->shared) == 0) {
-                        k->users++;
-                        *out = k;
+        LIST_EACH (struct keyring, known, &c->keyrings, node) {
+                if (config->shared && known->name && strcmp(known->name, config->shared) == 0) {
+                        known->users++;
+                        *out = known;
                         return 0;
                 }
         }
         k = calloc(1, sizeof(*k));
-        if (!k || !heap_reserve(&c->renewals, c->keyrings_n + 1)) {
+        if (!k || !heap_reserve(&c->renewals, c->keyrings.n + 1)) {
                 free(k);
                 return error_memory(err);
         }
         k->cloud = c;
         k->users = 1;
-        DL_APPEND(c->keyrings, k);
-        c->keyrings_n++;
+        list_append(&c->keyrings, &k->node);
         if (keyring_fill(k, config, err) < 0) {
                 (void)keyring_release(k);
                 return -1;
@@ -332,7 +327,7 @@ bool account_ready(struct cloud_account *a, struct cloud_call *call, usec now)
         if (a->project || !memmem(call->path.p, call->path.n, "{project_id}", strlen("{project_id}")))
                 return true;
         if (a->lookup && a->lookup->request.state == REQUEST_BUSY) {
-                cloud_call_wait(call, &a->waiting);
+                list_append(&a->waiting, &call->node);
                 return false;
         }
         if (!a->region || now < a->lookup_at) {
@@ -360,7 +355,7 @@ bool account_ready(struct cloud_account *a, struct cloud_call *call, usec now)
         a->lookup->path = STR("/v3/projects");
         a->lookup->query = buf_view(&a->lookup_query);
         a->lookup->own = on_project;
-        cloud_call_wait(call, &a->waiting);
+        list_append(&a->waiting, &call->node);
         cloud_start(a->lookup);
         return false;
 }

@@ -3,7 +3,6 @@
 #include <assert.h>
 #include <stdio.h>
 #include <time.h>
-#include <utlist.h>
 
 #include "log/log.h"
 #include "huawei/inside.h"
@@ -19,8 +18,8 @@ static const struct {
         const char *service;
         int64_t a_second, burst;
 } rates[] = {
-        ROW("lts", 15, 60),      ROW("cts", 20, 40), ROW("ces", 20, 40), ROW("dms", 1000, 1000),
-        ROW("dis", 1000, 1000),  ROW("smn", 50, 50), ROW("iam", 20, 40), ROW("sts", 20, 40),
+        ROW("lts", 15, 60),      ROW("cts", 20, 40), ROW("ces", 20, 40), ROW("dms", 3000, 3000),
+        ROW("dis", 3000, 3000),  ROW("smn", 50, 50), ROW("iam", 20, 40), ROW("sts", 20, 40),
         ROW("metadata", 20, 40), ROW("pod", 20, 40),
 };
 
@@ -34,19 +33,6 @@ static struct limit *limit_of(struct cloud *c, const char *service)
         return &c->limits[0];
 }
 
-void cloud_call_wait(struct cloud_call *call, struct cloud_call **queue)
-{
-        call->queue = queue;
-        DL_APPEND(*queue, call);
-}
-
-static void leave_queue(struct cloud_call *call)
-{
-        if (call->queue)
-                DL_DELETE(*call->queue, call);
-        call->queue = NULL;
-}
-
 static struct cloud *cloud_of(const struct cloud_call *call)
 {
         assert(call->account || call->raw);
@@ -57,18 +43,14 @@ static void line_up(struct cloud_call *call)
 {
         struct cloud *c = cloud_of(call);
 
-        cloud_call_wait(call, &limit_of(c, call->service)->first);
+        list_append(&limit_of(c, call->service)->waiting, &call->node);
         loop_ready(c->config.loop, &c->task);
 }
 
-void cloud_call_resume(struct cloud_call **queue)
+void cloud_call_resume(struct list *waiting)
 {
-        while (*queue) {
-                struct cloud_call *call = *queue;
-
-                leave_queue(call);
+        for (struct cloud_call *call; (call = LIST_TAKE(waiting, struct cloud_call, node));)
                 line_up(call);
-        }
 }
 
 /* ---- the end of a call -------------------------------------------------- */
@@ -77,7 +59,7 @@ void cloud_call_finish(struct cloud_call *call, usec now)
 {
         struct cloud *c = cloud_of(call);
 
-        leave_queue(call);
+        list_remove(&call->node);
         heap_remove(&c->deadlines, &call->deadline);
         if (call->message.p) /* a token may stand in it */
                 explicit_bzero(call->message.p, call->message.n);
@@ -169,10 +151,12 @@ static int put_on_wire(struct cloud *c, struct cloud_call *call, struct outgoing
         buf_str(&o->target, buf_view(&o->path));
         if (call->query.n)
                 buf_printf(&o->target, "?" STR_FMT, STR_ARG(call->query));
-        call->message.max = HTTP_HEADROOM + MESSAGE_MOST;
+        /* Many wait for long: a queue's messages, say. */
+        q->headroom = HTTP_HEADROOM_LEAST + o->target.n + o->headers.n;
+        call->message.max = q->headroom + MESSAGE_MOST;
         buf_reset(&call->message);
-        if (buf_reserve(&call->message, HTTP_HEADROOM))
-                call->message.n = HTTP_HEADROOM;
+        if (buf_reserve(&call->message, q->headroom + call->body.n))
+                call->message.n = q->headroom;
         buf_str(&call->message, call->body);
         call->access.max = HEADERS_MOST;
         buf_reset(&call->access);
@@ -207,7 +191,7 @@ static bool find_keys(struct cloud *c, struct cloud_call *call, struct outgoing 
         if (credentials_keys(call->account->keyring->credentials, now, cloud_wall(c), &o->keys, &err) == 0)
                 return true;
         if (err.kind == ERROR_CANCELLED) {
-                cloud_call_wait(call, &call->account->keyring->waiting);
+                list_append(&call->account->keyring->waiting, &call->node);
                 keyring_plan(call->account->keyring, now);
         } else
                 cloud_call_fail(call, &err, now);
@@ -245,10 +229,9 @@ static bool try_to_send(struct cloud *c, struct cloud_call *call, usec now)
 
 static void send_waiting(struct cloud *c, struct limit *l, usec now)
 {
-        while (l->first && bucket_gives(&l->rate, l->paid_until, now)) {
-                struct cloud_call *call = l->first;
+        while (l->waiting.n && bucket_gives(&l->rate, l->paid_until, now)) {
+                struct cloud_call *call = LIST_TAKE(&l->waiting, struct cloud_call, node);
 
-                leave_queue(call);
                 if (try_to_send(c, call, now))
                         l->paid_until = bucket_take(&l->rate, l->paid_until, 1, now);
         }
@@ -298,7 +281,7 @@ static bool correct_clock(struct cloud *c, const struct http_request *done)
         if (llabs(skew - c->skew) < SKEW_LEAST)
                 return false;
         c->skew = skew;
-        for (struct keyring *k = c->keyrings; k; k = k->next)
+        LIST_EACH (struct keyring, k, &c->keyrings, node)
                 keyring_plan(k, clock_monotonic(c->config.clock)); /* when they are due is the cloud's time */
         if (skew)
                 log_warn("the local clock differs from the cloud's, whose time is used for signatures",
@@ -443,7 +426,7 @@ static void turn(struct task *task, usec now)
         for (size_t i = 0; i < c->limits_n; i++)
                 send_waiting(c, &c->limits[i], now);
         for (size_t i = 0; i < c->limits_n; i++)
-                if (c->limits[i].first)
+                if (c->limits[i].waiting.n)
                         at = MIN_OF(at, bucket_at(&c->limits[i].rate, c->limits[i].paid_until, now));
         if ((first = heap_first(&c->renewals)))
                 at = MIN_OF(at, first->at);
@@ -478,7 +461,7 @@ void cloud_cancel(struct cloud_call *call)
         if (call->request.state == REQUEST_BUSY) {
                 struct cloud *c = cloud_of(call);
 
-                leave_queue(call);
+                list_remove(&call->node);
                 http_release(&c->http, &call->http);
                 heap_remove(&c->deadlines, &call->deadline);
         }

@@ -64,7 +64,7 @@ struct cloud_call {
         int status;                 /* 0: there was no answer */
         struct buf answer;          /* the body; may be taken, else is kept until the next call */
         /* the cloud's own */
-        struct cloud_call *next, *prev, **queue;
+        struct list_node node; /* of what it waits for */
         struct heap_node deadline;
         struct buf message, access;
         struct http_request http;

@@ -34,8 +34,8 @@ static int test_submit(void *cookie UNUSED, struct http_request *q, struct error
         (void)snprintf(s->method, sizeof(s->method), "%s", q->method);
         (void)snprintf(s->path, sizeof(s->path), STR_FMT, STR_ARG(q->path));
         (void)snprintf(s->headers, sizeof(s->headers), STR_FMT, STR_ARG(q->headers));
-        (void)snprintf(s->body, sizeof(s->body), "%.*s", (int)(q->message->n - HTTP_HEADROOM),
-                       q->message->p + HTTP_HEADROOM);
+        (void)snprintf(s->body, sizeof(s->body), "%.*s", (int)(q->message->n - q->headroom),
+                       q->message->p + q->headroom);
         request_begin(&q->request);
         q->own = s;
         return 0;

@@ -8,7 +8,7 @@
 
 /* An endpoint with its connections, shared by all accounts that use it. */
 struct cloud_place {
-        struct cloud_place *next, *prev;
+        struct list_node node;
         char *urls[2]; /* the second NULL: none */
         char *ca_file; /* NULL: the system's */
         struct http_target *targets[2];
@@ -18,15 +18,15 @@ struct cloud_place {
 
 /* Keys that one or more accounts use, and the call that asks for them. */
 struct keyring {
-        struct keyring *next, *prev;
+        struct list_node node;
         char *name; /* NULL: one account's own */
         struct cloud *cloud;
         struct credentials *credentials;
         struct credentials_request request;
         struct cloud_call *call; /* for temporary keys; else NULL */
         struct cloud_place *place;
-        struct cloud_call *waiting; /* for keys */
-        struct heap_node renewal;   /* in the cloud's, when temporary keys are due */
+        struct list waiting;      /* calls, for keys */
+        struct heap_node renewal; /* in the cloud's, when temporary keys are due */
         unsigned users;
         bool temporary;
         /* what the credentials borrow */
@@ -46,7 +46,7 @@ struct cloud_account {
         size_t places_n;
         struct cloud_call *lookup; /* of the project; NULL: none was needed */
         struct buf lookup_query;
-        struct cloud_call *waiting; /* for the project */
+        struct list waiting; /* calls, for the project */
         unsigned failures;
         usec lookup_at; /* not before */
         struct error error;
@@ -56,7 +56,7 @@ struct limit {
         const char *service;
         struct bucket_rate rate;
         int64_t paid_until;
-        struct cloud_call *first; /* waiting, in order */
+        struct list waiting; /* calls, in order */
 };
 
 struct cloud {
@@ -65,9 +65,7 @@ struct cloud {
         struct http http;
         struct http_peers peers;
         struct random random;
-        struct cloud_place *places;
-        struct keyring *keyrings;
-        size_t keyrings_n;
+        struct list places, keyrings;
         struct heap deadlines, renewals; /* of calls, of keyrings */
         struct list answered;            /* requests of calls */
         struct limit limits[SERVICES_MOST];
@@ -87,8 +85,7 @@ void keyring_plan(struct keyring *, usec at);
 bool account_ready(struct cloud_account *, struct cloud_call *, usec now);
 
 /* cloud.c */
-void cloud_call_wait(struct cloud_call *, struct cloud_call **queue);
-void cloud_call_resume(struct cloud_call **queue); /* all that wait there are sent */
+void cloud_call_resume(struct list *waiting); /* all of it are sent */
 void cloud_call_finish(struct cloud_call *, usec now);
 void cloud_call_fail(struct cloud_call *, const struct error *, usec now);
 void cloud_call_begin(struct cloud *, struct cloud_call *);

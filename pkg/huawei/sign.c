@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <time.h>
 
+#include "base/clock.h"
+
 enum { HEADERS_MOST = 128, PAIRS_MOST = 512 };
 
 static void hash(struct str text, char out[65])
@@ -105,9 +107,13 @@ struct sorted_headers {
 };
 static bool sort_headers(struct sorted_headers *s, const struct sign_request *r)
 {
+        size_t names = 0;
+
         s->n = 0;
         s->space = BUF_INIT(1 << 20);
-        if (r->headers_n > COUNT_OF(s->pairs) || !buf_reserve(&s->space, 65536))
+        for (size_t i = 0; i < r->headers_n; i++)
+                names += r->headers[i].name.n;
+        if (r->headers_n > COUNT_OF(s->pairs) || !buf_reserve(&s->space, names))
                 return false;
         for (size_t i = 0; i < r->headers_n; i++) {
                 size_t from = s->space.n;
@@ -117,7 +123,7 @@ static bool sort_headers(struct sorted_headers *s, const struct sign_request *r)
                 s->pairs[s->n++].value = str_trim(r->headers[i].value);
         }
         qsort(s->pairs, s->n, sizeof(s->pairs[0]), by_name);
-        return s->space.n < 65536; /* it was not moved */
+        return !s->space.failed; /* there was room for all: it was not moved */
 }
 
 static void put_names(struct buf *out, const struct sorted_headers *s)
@@ -203,11 +209,15 @@ void sign_headers(const struct sign_request *r, struct str access, struct str se
 
 void sign_time(usec wall, char out[17])
 {
-        time_t seconds = (time_t)(wall / USEC_SEC);
-        struct tm tm;
+        int64_t seconds = wall / USEC_SEC, year;
+        int month, day, of_day = (int)(seconds % 86400);
+        char text[64];
 
-        (void)gmtime_r(&seconds, &tm);
-        (void)strftime(out, 17, "%Y%m%dT%H%M%SZ", &tm);
+        civil_from_days(seconds / 86400, &year, &month, &day);
+        (void)snprintf(text, sizeof(text), "%04d%02d%02dT%02d%02d%02dZ", (int)year, month, day, of_day / 3600,
+                       of_day / 60 % 60, of_day % 60);
+        memcpy(out, text, 16);
+        out[16] = 0;
 }
 
 bool sign_parse(struct str value, struct sign_authorization *out)

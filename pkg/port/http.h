@@ -9,19 +9,22 @@
 /* a sink as the client knows it: scheme, host, port, path, constant head */
 struct http_target;
 
-/* A message is laid out so that it leaves with one write: the caller encodes the body at HTTP_HEADROOM into
- * an empty buf, the client writes the head in front of it. The body stays as it is, so that it can be sent
- * again. */
-enum { HTTP_HEADROOM = 16384 };
+/* A message is laid out so that it leaves with one write: the caller encodes the body at HTTP_HEADROOM, or
+ * at the request's own headroom, into an empty buf, and the client writes the head in front of it. The body
+ * stays as it is, so that it can be sent again. */
+enum { HTTP_HEADROOM = 16384, HTTP_HEADROOM_LEAST = 1024 };
 /* Zeroed before its first use. An error's retry says whether trying again can help. */
 struct http_request {
         struct request request;
         /* What is asked. */
         struct http_target *target;
-        struct buf *message; /* borrowed until it is done; HTTP_HEADROOM bytes, then the body */
-        struct str headers;  /* "Name: value\r\n" lines of this request; borrowed during submit */
-        const char *method;  /* NULL: the target's; borrowed during submit */
-        struct str path;     /* path and query, n 0: the target's; borrowed during submit */
+        struct buf *message; /* borrowed until it is done; the headroom, then the body */
+        /* For requests that wait for long: HTTP_HEADROOM_LEAST for what the target adds, and so many bytes
+         * more as the request's own headers and path have. 0: HTTP_HEADROOM */
+        size_t headroom;
+        struct str headers; /* "Name: value\r\n" lines of this request; borrowed during submit */
+        const char *method; /* NULL: the target's; borrowed during submit */
+        struct str path;    /* path and query, n 0: the target's; borrowed during submit */
         /* What came of it. */
         /* failed: the request may have reached the function. false: it surely has not, sending it again makes
          * no duplicate */

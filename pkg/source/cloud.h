@@ -18,9 +18,7 @@ int source_account_new(struct source_account **, const struct source_account_con
                        struct error *) MUST_CHECK;
 struct source_account *source_account_free(struct source_account *); /* without calls; NULL is fine */
 struct cloud_account *source_account(struct source_account *);
-/* What an account warns of, in the list of each kind that has one; and as a list of its own. */
-#define SOURCE_REGION_UNKNOWN "RegionUnknown"
-#define SOURCE_ACCOUNT_WARNING WARNING(SOURCE_REGION_UNKNOWN)
+/* What an account warns of (SOURCE_ACCOUNT_WARNING), as a list of its own. */
 extern const struct warning source_account_warnings[];
 /* A poller's calls, made as that account: the port is done before it is freed. */
 struct poller_port source_account_port(struct source_account *);

@@ -16,8 +16,8 @@ static int test_submit(void *cookie UNUSED, struct http_request *q, struct error
 {
         assert_true(sent_n < COUNT_OF(sent));
         (void)snprintf(paths[sent_n], sizeof(paths[0]), "%s " STR_FMT, q->method, STR_ARG(q->path));
-        (void)snprintf(bodies[sent_n], sizeof(bodies[0]), "%.*s", (int)(q->message->n - HTTP_HEADROOM),
-                       q->message->p + HTTP_HEADROOM);
+        (void)snprintf(bodies[sent_n], sizeof(bodies[0]), "%.*s", (int)(q->message->n - q->headroom),
+                       q->message->p + q->headroom);
         request_begin(&q->request);
         q->own = q;
         sent[sent_n++] = q;

@@ -1,5 +1,6 @@
 #include "source/page.h"
 
+#include <assert.h>
 #include <stdalign.h>
 
 /* ---- memory ------------------------------------------------------------- */
@@ -111,6 +112,23 @@ void page_no_memory(struct page *p) { p->no_memory = true; }
 char *page_bytes(struct page *p, size_t n) { return arena_take(p, &p->body, n, 1); }
 
 void *page_keep(struct page *p, size_t n) { return arena_take(p, &p->heads, n, alignof(max_align_t)); }
+
+/* An escape is never shorter than what it stands for; what is left of the room goes back. */
+static struct str take_text(struct page *p, struct arena *a, struct json_value v)
+{
+        size_t room = v.text.n + 1;
+        struct buf out = { .p = v.text.p ? arena_take(p, a, room, 1) : NULL, .cap = room, .max = v.text.n };
+
+        if (!out.p)
+                return (struct str){ 0 };
+        json_value_add(v, &out);
+        assert(!out.failed);
+        a->first->n -= room - out.n;
+        return (struct str){ out.p, out.n };
+}
+
+struct str page_text(struct page *p, struct json_value v) { return take_text(p, &p->body, v); }
+struct str page_text_beside(struct page *p, struct json_value v) { return take_text(p, &p->heads, v); }
 
 static bool keep_text(struct page *p, struct str text, struct str *kept)
 {

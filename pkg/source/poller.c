@@ -1,11 +1,13 @@
 #include "source/poller.h"
 
 #include "base/backoff.h"
+#include "source/cloud.h"
 #include "source/page.h"
 
 enum { PATH_MOST = 8 << 10, BODY_MOST = 1 << 20, MARK_MOST = READER_STATE_MOST + (64 << 10) };
 enum { REFUSALS_MOST = 16 }; /* of one job, whatever succeeds between them: then it has failed */
-static const usec LOST_PAUSE = USEC_MINUTE;
+static const usec CALL_TIMEOUT = 10 * USEC_SEC; /* of a save: after that it is made again */
+static const usec LOST_PAUSE = USEC_MINUTE, BACKOFF_MIN = 200 * USEC_MSEC, BACKOFF_MAX = 10 * USEC_SEC;
 
 /* A job under way. */
 struct errand {
@@ -201,7 +203,7 @@ static void errand_ask(struct poller *p, struct errand *e, usec now)
         if ((e->job.kind == READER_SAVE || e->job.kind == READER_RETURN) && e->job.give_up_at != USEC_NEVER) {
                 usec left = MAX_OF(e->job.give_up_at - now, USEC_MSEC);
 
-                q->timeout = q->timeout ? MIN_OF(q->timeout, left) : left;
+                q->timeout = MIN_OF(q->timeout ? q->timeout : CALL_TIMEOUT, left);
         }
         call_start(p, &e->call);
 }
@@ -547,10 +549,7 @@ static void stop(struct source *s)
         share_stop(&p->share);
 }
 
-static struct source *close_source(struct source *s)
-{
-        return s ? poller_of(s)->ops->close(poller_of(s)) : NULL;
-}
+static struct source *close_source(struct source *s) { return s ? poller_close(poller_of(s)) : NULL; }
 
 #define PULL_OPS                                                                                             \
         .poll = poll, .deadline = deadline, .credit = credit, .release = release, .detach = detach,          \
@@ -561,21 +560,6 @@ const struct pull_ops poller_pull_at_once = { .commit_at_once = true, PULL_OPS }
 
 /* ---- life --------------------------------------------------------------- */
 
-int poller_open(struct poller *p, const struct poller_ops *ops, const struct poller_config *config,
-                const struct services *services, struct error *err)
-{
-        p->ops = ops;
-        p->config = *config;
-        p->services = services;
-        p->ended_last = &p->ended;
-        p->mark.max = MARK_MOST;
-        random_init(&p->random, config->seed);
-        if (ops->claimed && share_init(&p->share, &services->claims, err) < 0)
-                return -1;
-        p->config.reader.claims = p->share.port.ops != NULL;
-        return reader_new(&p->reader, &p->config.reader, config->seed, err);
-}
-
 static void errands_free(struct errand *e)
 {
         for (struct errand *next; e; e = next) {
@@ -585,7 +569,52 @@ static void errands_free(struct errand *e)
         }
 }
 
-void poller_done(struct poller *p)
+/* As the Trigger's cloud, unless a port was given. */
+static int open_port(struct poller *p, struct error *err)
+{
+        const struct source_account_config account = { .services = p->services,
+                                                       .cloud = p->config.cloud,
+                                                       .service = p->ops->service };
+
+        if (p->config.port.start)
+                return 0;
+        if (source_account_new(&p->account, &account, err) < 0)
+                return -1;
+        p->config.port = source_account_port(p->account);
+        return 0;
+}
+
+static int open_parts(struct poller *p, struct error *err)
+{
+        struct reader_config *c = &p->config.reader;
+
+        c->backoff_min = c->backoff_min ? c->backoff_min : BACKOFF_MIN;
+        c->backoff_max = c->backoff_max ? c->backoff_max : BACKOFF_MAX;
+        if (open_port(p, err) < 0)
+                return -1;
+        if (p->ops->claimed && share_init(&p->share, &p->services->claims, err) < 0)
+                return -1;
+        c->claims = p->share.port.ops != NULL;
+        return reader_new(&p->reader, c, p->config.seed, err);
+}
+
+int poller_open(struct poller *p, const struct poller_ops *ops, const struct poller_config *config,
+                const struct services *services, struct error *err)
+{
+        p->ops = ops;
+        p->config = *config;
+        p->config.seed = config->seed ? config->seed : random_seed();
+        p->services = services;
+        p->ended_last = &p->ended;
+        p->mark.max = MARK_MOST;
+        random_init(&p->random, p->config.seed);
+        if (open_parts(p, err) == 0)
+                return 0;
+        (void)poller_close(p);
+        return -1;
+}
+
+struct source *poller_close(struct poller *p)
 {
         for (struct errand *e = p->busy; e; e = e->next) {
                 call_cancel(p, &e->call);
@@ -596,10 +625,15 @@ void poller_done(struct poller *p)
         errands_free(TAKE(p->busy));
         errands_free(TAKE(p->free_errands));
         call_done(&p->discovery);
+        (void)source_account_free(p->account);
         buf_done(&p->mark);
-        free(TAKE(p->places));
+        free(p->places);
         share_done(&p->share);
-        p->reader = reader_free(p->reader);
+        (void)reader_free(p->reader);
+        if (p->ops->done)
+                p->ops->done(p);
+        free(p);
+        return NULL;
 }
 
 void poller_mark(struct poller *p, struct str mark)
@@ -608,6 +642,8 @@ void poller_mark(struct poller *p, struct str mark)
         p->mark.max = MARK_MOST;
         buf_str(&p->mark, mark);
 }
+
+usec poller_time(int64_t msec) { return msec > 0 && msec < INT64_MAX / USEC_MSEC ? msec * USEC_MSEC : 0; }
 
 usec poller_wall(const struct poller *p) { return p->services ? clock_wall(p->services->clock) : 0; }
 

@@ -57,6 +57,10 @@ enum poller_step {
         POLLER_AGAIN, /* another call belongs to this job: ask, at once */
 };
 
+/* What the account of its calls warns of: for the list of each kind of source that has one. */
+#define SOURCE_REGION_UNKNOWN "RegionUnknown"
+#define SOURCE_ACCOUNT_WARNING WARNING(SOURCE_REGION_UNKNOWN)
+
 /* None does I/O or waits. p is the first member of the source's own struct. */
 struct poller_ops {
         const char *service; /* "dis": its endpoint, limit and codes */
@@ -81,23 +85,26 @@ struct poller_ops {
         enum poller_step (*refused)(struct poller *, const struct reader_job *, const struct cloud_error *,
                                     struct error *);
         void (*left)(struct poller *, void *own); /* optional: frees own, at the track's end */
-        struct source *(*close)(struct poller *); /* frees the source's own struct; returns NULL */
+        void (*done)(struct poller *); /* optional, at the end: frees what the source's own struct holds */
 };
 
 struct poller_config {
-        struct reader_config reader;
-        usec discover_interval; /* between two lists of tracks; after a failure backoff_max at most */
-        struct poller_port port;
-        uint64_t seed;
+        struct reader_config reader;    /* its backoff_min 0: 200 ms, backoff_max 0: 10 s */
+        usec discover_interval;         /* between two lists of tracks; after a failure backoff_max at most */
+        const struct cloud_spec *cloud; /* where calls go, and as whom; NULL: all by default */
+        struct poller_port port;        /* of tests; otherwise calls are made as cloud says */
+        uint64_t seed;                  /* 0: one at random */
 };
 
 struct errand;
+struct source_account;
 struct poller {
         struct source source; /* the first member */
         const struct poller_ops *ops;
         const struct services *services;
         struct reader *reader;
         struct poller_config config;
+        struct source_account *account;        /* of its calls; NULL: they are made by another port */
         struct errand *free_errands, **places; /* by track: the one that saves, and the one that reads */
         uint64_t places_n;
         struct poller_call discovery, *ended, **ended_last;
@@ -111,19 +118,33 @@ struct poller {
         bool stopping, closed; /* closed: but for the claims that are released still */
 };
 
-/* The struct is zeroed, kind is set. services: borrowed until it is closed. */
+/* Takes the source's own struct, which is of the heap and zeroed but for what is its own, and frees it at the
+ * end, and where this fails, too. services: borrowed until it is closed. */
 int poller_open(struct poller *, const struct poller_ops *, const struct poller_config *,
                 const struct services *, struct error *) MUST_CHECK;
-/* For close: cancels what is under way, and frees all but the struct. */
-void poller_done(struct poller *);
+/* Cancels what is under way, and frees all; for an open that fails later. Returns NULL. */
+struct source *poller_close(struct poller *);
 /* The mark behind the page (FETCH), or the state (LOAD); copied. */
 void poller_mark(struct poller *, struct str);
+usec poller_time(int64_t msec);          /* of an answer, for a record; 0: there is none, or it can't be */
 usec poller_wall(const struct poller *); /* for questions about a time; 0 in poller_answer */
 
 /* The pull side of every source that polls. */
 extern const struct pull_ops poller_pull;
 /* For messages that are acknowledged one by one: the reader hears of each at once. */
 extern const struct pull_ops poller_pull_at_once;
+
+/* For a shape's sample: a record read from an answer that says what a document says, by what reads all
+ * answers, in a page of its own. Pure; any thread. */
+struct page *poller_sample_begin(struct error *) MUST_CHECK; /* to fill; NULL: out of memory */
+/* Takes the page; the record is its first. filled: 0, or -1 when the error says why it is not. */
+int poller_sample_end(struct page *, int filled, struct record **, struct error *) MUST_CHECK;
+void poller_sample_free(struct record *); /* the shape's sample_free */
+/* A member with what the document says under a name; nothing, or null: otherwise, NULL: no member. */
+void poller_sample_member(struct writer *, const char *key, const struct node *document, const char *name,
+                          const char *otherwise);
+/* The text of a string, the JSON of anything else; nothing of null. */
+void poller_sample_text(const struct node *, struct buf *);
 
 /* For tests and fuzz targets: one answer to a job of this kind, without services; each record's bytes are
  * read. p: zeroed, or with what answered needs. How many records it had; negative: it failed. */

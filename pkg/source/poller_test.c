@@ -16,7 +16,6 @@ struct toy {
         unsigned parts;       /* of a page that comes in several answers */
         unsigned cursors;     /* renewed */
         unsigned left;
-        bool closed;
 };
 
 static void discover(struct poller *p, struct cloud_request *q)
@@ -96,12 +95,9 @@ static void left(struct poller *p, void *own)
         CONTAINER_OF(p, struct toy, poller)->left++;
 }
 
-static struct source *close_toy(struct poller *p)
-{
-        CONTAINER_OF(p, struct toy, poller)->closed = true;
-        poller_done(p);
-        return NULL;
-}
+static unsigned toys_done;
+
+static void done(struct poller *p UNUSED) { toys_done++; }
 
 static const struct poller_ops listed = { .service = "dis",
                                           .discover = discover,
@@ -111,9 +107,9 @@ static const struct poller_ops listed = { .service = "dis",
                                           .answered = answered,
                                           .refused = refused,
                                           .left = left,
-                                          .close = close_toy };
+                                          .done = done };
 static const struct poller_ops single = {
-        .service = "cts", .stored = true, .ask = ask, .answered = answered, .close = close_toy
+        .service = "cts", .stored = true, .ask = ask, .answered = answered, .done = done
 };
 
 /* ---- a port that is a script -------------------------------------------- */
@@ -178,7 +174,7 @@ static struct test_store kept;
 
 /* ---- a pipeline, by hand ------------------------------------------------ */
 
-static struct toy toy;
+static struct toy *toy;
 static struct loop *loop;
 static struct task task;
 static usec now;
@@ -248,7 +244,8 @@ static void open_with(const struct poller_ops *ops, bool shared)
         };
         struct error err;
 
-        toy = (struct toy){ 0 };
+        toy = calloc(1, sizeof(*toy));
+        assert_non_null(toy);
         script = (struct script){ 0 };
         lent_n = revoking = 0;
         closed = false;
@@ -263,14 +260,14 @@ static void open_with(const struct poller_ops *ops, bool shared)
         memset(&claims, 0, sizeof(claims));
         if (shared)
                 services.claims = (struct claims){ &claims_ops, NULL, 2 };
-        assert_int_equal(poller_open(&toy.poller, ops, &config, &services, &err), 0);
+        assert_int_equal(poller_open(&toy->poller, ops, &config, &services, &err), 0);
 }
 
 static void open_toy(const struct poller_ops *ops) { open_with(ops, false); }
 
 static void turn(void)
 {
-        struct source *s = &toy.poller.source;
+        struct source *s = &toy->poller.source;
         struct pull_event events[8];
 
         for (;;) {
@@ -304,9 +301,9 @@ static void settle_all(uint32_t track)
         uint64_t next = lent[lent_n - 1]->position + 1;
 
         for (size_t i = 0; i < lent_n; i++)
-                poller_pull.release(&toy.poller.source, lent[i], OUTCOME_ACCEPTED);
+                poller_pull.release(&toy->poller.source, lent[i], OUTCOME_ACCEPTED);
         lent_n = 0;
-        poller_pull.commit(&toy.poller.source, track, next);
+        poller_pull.commit(&toy->poller.source, track, next);
         turn();
 }
 
@@ -314,9 +311,10 @@ static int close_all(void **unused)
 {
         (void)unused;
         for (size_t i = 0; i < lent_n; i++)
-                poller_pull.release(&toy.poller.source, lent[i], OUTCOME_RELEASED);
-        (void)poller_pull.free(&toy.poller.source);
-        assert_true(toy.closed);
+                poller_pull.release(&toy->poller.source, lent[i], OUTCOME_RELEASED);
+        toys_done = 0;
+        toy = (struct toy *)poller_pull.free(&toy->poller.source);
+        assert_int_equal(toys_done, 1);
         loop_forget(loop, &task);
         loop = loop_free(loop);
         kept.found = kept.foreign = false;
@@ -356,7 +354,7 @@ static void test_a_job_may_take_several_calls(void **unused)
         turn();
         answer("/load/p0", 200, "");
         turn();
-        toy.parts = 1;
+        toy->parts = 1;
         answer("/fetch/p0", 200, "m1;a");
         turn();
         assert_int_equal(lent_n, 0);
@@ -377,12 +375,12 @@ static void test_a_refusal_that_is_none(void **unused)
         turn();
         answer("/fetch/p0", 400, "{\"errorCode\":\"DIS.4225\",\"message\":\"expired\"}");
         turn();
-        assert_int_equal(toy.cursors, 1);
+        assert_int_equal(toy->cursors, 1);
         for (int i = 0; i < 16; i++) { /* but not for ever */
                 answer("/fetch/p0", 400, "{\"errorCode\":\"DIS.4225\",\"message\":\"expired\"}");
                 turn();
         }
-        assert_int_equal(toy.cursors, 16);
+        assert_int_equal(toy->cursors, 16);
         assert_int_equal(script.n, 0);
         assert_non_null(strstr(text, "fetch of p0: 400 DIS.4225: expired"));
 }
@@ -397,7 +395,7 @@ static void test_a_refusal_pauses_and_is_told(void **unused)
         assert_int_equal(state, SOURCE_FAILED);
         assert_non_null(strstr(text, "stream s: 403 DIS.4116: no right"));
         assert_int_equal(script.n, 0);
-        assert_int_equal(poller_pull.deadline(&toy.poller.source), now + 10 * USEC_SEC);
+        assert_int_equal(poller_pull.deadline(&toy->poller.source), now + 10 * USEC_SEC);
         now += 10 * USEC_SEC;
         turn();
         answer("/v2", 200, "!");
@@ -427,14 +425,14 @@ static void test_the_end_cancels_what_is_under_way(void **unused)
         answer("/load/p0", 200, "");
         turn();
         assert_int_equal(script.n, 2);
-        poller_pull.stop(&toy.poller.source);
+        poller_pull.stop(&toy->poller.source);
         turn();
         assert_int_equal(script.cancelled, 2);
         assert_int_equal(script.n, 0);
-        assert_int_equal(toy.left, 2);
+        assert_int_equal(toy->left, 2);
         assert_int_equal(revoking, 1);
         assert_true(closed);
-        assert_int_equal(poller_pull.deadline(&toy.poller.source), USEC_NEVER);
+        assert_int_equal(poller_pull.deadline(&toy->poller.source), USEC_NEVER);
 }
 
 static void test_tracks_are_read_by_who_holds_their_slot(void **unused)
@@ -449,7 +447,7 @@ static void test_tracks_are_read_by_who_holds_their_slot(void **unused)
         assert_int_equal(state, SOURCE_STANDBY);
         assert_non_null(strstr(text, "is read by another worker"));
         assert_int_equal(script.n, 0);
-        assert_int_equal(poller_pull.lag(&toy.poller.source), 0); /* it counts where it is read */
+        assert_int_equal(poller_pull.lag(&toy->poller.source), 0); /* it counts where it is read */
 
         claims_set(0, (struct claim){ .state = CLAIM_HELD });
         turn(); /* at once, whatever pause there was */
@@ -466,15 +464,15 @@ static void test_tracks_are_read_by_who_holds_their_slot(void **unused)
         claims_set(0, (struct claim){ CLAIM_LEAVING, .give_up_at = now + USEC_SEC });
         turn();
         assert_int_equal(revoking, 2);
-        assert_int_equal(toy.left, 1);
+        assert_int_equal(toy->left, 1);
         assert_int_equal(claims.released, 0);
         settle_all(0);
-        poller_pull.revoked(&toy.poller.source, 0);
+        poller_pull.revoked(&toy->poller.source, 0);
         turn();
         answer("/save/p0", 200, "");
         turn();
         assert_int_equal(claims.released, 1);
-        assert_int_equal(toy.left, 2);
+        assert_int_equal(toy->left, 2);
         now += USEC_SEC; /* they are asked for again, and stand by */
         turn();
         answer("/v2", 200, "p0,p1,p2");
@@ -500,10 +498,10 @@ static void test_a_slot_that_is_lost_saves_nothing(void **unused)
         claims_set(0, (struct claim){ CLAIM_LEAVING, .give_up_at = 0 });
         turn();
         settle_all(0);
-        poller_pull.revoked(&toy.poller.source, 0);
+        poller_pull.revoked(&toy->poller.source, 0);
         turn();
         assert_int_equal(script.n, 0);
-        assert_int_equal(toy.left, 1);
+        assert_int_equal(toy->left, 1);
         assert_int_equal(claims.released, 1);
 }
 
@@ -517,12 +515,12 @@ static void test_the_end_waits_for_the_claims(void **unused)
         turn();
         answer("/load/p0", 200, "");
         turn();
-        poller_pull.stop(&toy.poller.source);
+        poller_pull.stop(&toy->poller.source);
         claims.slots[1].state = CLAIM_HELD; /* one that is slow to be given up */
         turn();
         assert_int_equal(claims.released, 1);
         assert_false(closed);
-        assert_int_equal(poller_pull.deadline(&toy.poller.source), USEC_NEVER);
+        assert_int_equal(poller_pull.deadline(&toy->poller.source), USEC_NEVER);
         claims_set(1, (struct claim){ CLAIM_LEAVING, .give_up_at = USEC_NEVER });
         turn();
         assert_int_equal(claims.released, 3);
@@ -613,7 +611,7 @@ static void test_somebody_else_saves(void **unused)
         assert_int_equal(state, SOURCE_DISCONNECTED);
         assert_non_null(strstr(text, "is it running twice?"));
         assert_int_equal(script.n, 0);
-        assert_int_equal(poller_pull.deadline(&toy.poller.source), now + USEC_MINUTE);
+        assert_int_equal(poller_pull.deadline(&toy->poller.source), now + USEC_MINUTE);
         now += USEC_MINUTE; /* it may be over */
         turn();
         turn();
@@ -629,6 +627,32 @@ static void test_one_answer_by_itself(void **unused)
         assert_int_equal(poller_answer(&alone.poller, &listed, READER_FETCH, NULL, STR("m;a,b,c"), &err), 3);
         assert_int_equal(poller_answer(&alone.poller, &listed, READER_FETCH, NULL, STR(""), &err), -1);
         assert_string_equal(err.text, "no mark");
+}
+
+static void test_what_is_no_time_is_none(void **unused UNUSED)
+{
+        assert_int_equal(poller_time(1700000000123), 1700000000123 * USEC_MSEC);
+        assert_int_equal(poller_time(0), 0);
+        assert_int_equal(poller_time(-1), 0);
+        assert_int_equal(poller_time(INT64_MIN), 0);
+        assert_int_equal(poller_time(INT64_MAX), 0);
+        assert_int_equal(poller_time(INT64_MAX / USEC_MSEC - 1), (INT64_MAX / USEC_MSEC - 1) * USEC_MSEC);
+}
+
+/* Whether its calls can be made or not, the source's own struct is the poller's. */
+static void test_an_open_that_fails_frees_all(void **unused)
+{
+        const struct poller_config config = { .reader = { .page_bytes = 1 << 16 } };
+        const struct services none = { .clock = &system_clock };
+        struct toy *other = calloc(1, sizeof(*other));
+        struct error err;
+
+        (void)unused;
+        assert_non_null(other);
+        toys_done = 0;
+        assert_int_equal(poller_open(&other->poller, &listed, &config, &none, &err), -1);
+        assert_string_equal(err.text, "the cloud is not called from here");
+        assert_int_equal(toys_done, 1);
 }
 
 int main(void)
@@ -647,6 +671,8 @@ int main(void)
                 cmocka_unit_test_teardown(test_positions_may_live_in_the_store, close_all),
                 cmocka_unit_test_teardown(test_somebody_else_saves, close_all),
                 cmocka_unit_test(test_one_answer_by_itself),
+                cmocka_unit_test(test_what_is_no_time_is_none),
+                cmocka_unit_test(test_an_open_that_fails_frees_all),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -22,6 +22,8 @@ struct pull_event {
         uint32_t track;
         struct record *record;
         usec give_up_at;
+        /* PULL_REVOKING: they are not ours any longer, and are about to come again, to whoever asks. */
+        bool again;
         enum source_state state;
         const char *text; /* the peer's own words; borrowed until the next poll; NULL: none */
 };

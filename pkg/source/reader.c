@@ -1,157 +1,14 @@
-#include "source/reader.h"
-
 #include <assert.h>
-#include <stdarg.h>
-#include <stdio.h>
 
 #include "base/backoff.h"
-#include "base/heap.h"
-#include "base/list.h"
-#include "source/page.h"
+#include "source/reader_inside.h"
 
-/* A table that can't grow says so instead of ending the process. */
-#define HASH_NONFATAL_OOM 1
-#define uthash_nonfatal_oom(element) ((void)(element))
-#include "base/table.h"
-
-/* ---- what the reader keeps ---------------------------------------------- */
-
-static const usec STARVED = 10 * USEC_MSEC; /* after which memory is asked for again */
 static const usec RETRY_AFTER_MOST = USEC_HOUR;
-enum { MARK_MOST = 64 << 10, NOTICES = 16 };
+/* Idle pauses end on a grid of their twentieth, at most this wide. */
+static const usec IDLE_GRID = 50 * USEC_MSEC;
+enum { IDLE_TURNS = 20 };
 
-enum track_state {
-        TRACK_CLAIM,
-        TRACK_LOAD,
-        TRACK_OFFER, /* the engine is about to be told */
-        TRACK_OPEN,
-        TRACK_CLOSING, /* the engine lets go of it */
-        TRACK_LEAVING, /* nothing of it is out; what is left to be saved is saved */
-};
-
-struct track {
-        struct list_node ready, talking; /* it may have a job, or an event */
-        struct list_node waiting;        /* for its turn, or for a pause to end */
-        struct list_node timed;          /* all that it had is done, in time */
-        struct heap_node due;
-        UT_hash_handle hh; /* by name */
-        char *name;
-        size_t name_n;
-        uint32_t id;
-        void *own;
-        enum track_state state;
-
-        /* the job that reads */
-        enum reader_job_kind front;
-        bool busy, cancel_due, cancelled;
-        struct page *filling;
-        usec front_at; /* not before */
-        bool asked;    /* because the peer said so */
-        unsigned front_failures;
-        usec pause; /* the last one after an empty page; 0: it brought something */
-
-        /* the job that saves */
-        bool saving, saving_fresh;
-        uint64_t saving_to;
-        usec save_at, saved_at; /* not before; when the last one began */
-        unsigned save_failures;
-        struct buf save_mark, save_state;
-        struct str *marks;
-        size_t marks_cap;
-
-        /* the end */
-        bool ended, withdrawn, lost, again;
-        bool returned; /* what was not done, as far as that could be */
-        bool refused;  /* the engine had no memory for it */
-        bool tell;     /* the engine, that it is to let go */
-        usec give_up_at, leave_by, again_at;
-
-        /* its records, in order: those below saved are gone; committed: all below are done; unread from */
-        uint64_t next, lent, committed, saved; /* lent: below it all were */
-        struct page *pages, *pages_last;
-        struct lent *unread, *walk, *unsaved; /* the first that is not lent, not committed, not saved */
-        uint32_t unread_n;
-        uint64_t reach; /* below it everything is done, up to a mark */
-        struct str reach_mark;
-        struct buf resume, kept; /* the mark of the last page; the one that is saved */
-        struct buf reached;      /* that of the page before, once all of it was done */
-        bool fresh;              /* the mark moved without a record */
-        struct remember remember;
-        uint32_t took_n; /* records, since nothing was left to be done, and when the first came */
-        usec took_from;
-        int64_t credit, credit_bytes;
-        int64_t behind;
-        /* counted in the reader; open: it may be read; holds: records that are not saved */
-        bool failing, final, standby, open, holds;
-};
-
-struct befallen {
-        const char *reason;
-        uint32_t track;
-        uint64_t lost, times;
-        char text[256];
-};
-
-struct reader {
-        struct reader_config config;
-        struct random random;
-        struct list ready, talking, timed; /* tracks */
-        /* those that wait for their turn or for a pause to end; shared: when the next one may; its pause */
-        struct list waiting;
-        bool fetching;
-        usec fetch_from, pause;
-        struct heap timers;
-        struct track **slots; /* by number; NULL: free */
-        uint32_t *free_slots, free_n, slots_n, slots_cap;
-        struct track *names;
-        uint32_t failing, final, standby, open, holds;
-        uint32_t records; /* what one FETCH asks for; 0: it does not matter */
-        bool careful;     /* one at a time */
-        bool stopping, closed, reached, had_tracks;
-        struct error trouble; /* kind ERROR_NONE: none */
-        enum source_state told_state;
-        /* of failures; of standing by, in the words of one track; while there is nothing to read yet, and
-         * while all is well */
-        char text[256], standby_text[256], connecting_text[256], connected_text[256], told_text[256];
-        const struct track *speaker;
-        struct befallen *befallen, taken; /* not told yet, NOTICES; the last that was */
-        uint32_t befallen_n;
-        struct reader_stats stats;
-};
-
-static void list_once(struct list *list, struct list_node *node)
-{
-        if (!list_has(node))
-                list_append(list, node);
-}
-
-static void stir(struct reader *r, struct track *t) { list_once(&r->ready, &t->ready); }
-static void talk(struct reader *r, struct track *t) { list_once(&r->talking, &t->talking); }
-static void count(uint32_t *n, bool *counted, bool now)
-{
-        *n += now && !*counted;
-        *n -= !now && *counted;
-        *counted = now;
-}
-
-static void enter(struct reader *r, struct track *t, enum track_state state)
-{
-        count(&r->open, &t->open, state >= TRACK_OFFER);
-        t->state = state;
-        stir(r, t);
-}
-
-static struct str text_of(const struct buf *b) { return (struct str){ b->p, b->n }; }
-
-static bool put_text(struct buf *b, struct str s)
-{
-        buf_reset(b);
-        b->max = MARK_MOST;
-        buf_str(b, s);
-        return !b->failed;
-}
-
-static struct track *find(const struct reader *r, uint32_t id)
+struct track *reader_track(const struct reader *r, uint32_t id)
 {
         return id < r->slots_n ? r->slots[id] : NULL;
 }
@@ -306,228 +163,6 @@ int reader_add(struct reader *r, struct str name, void *own, uint32_t *track, st
         return 0;
 }
 
-/* ---- what is told about the whole --------------------------------------- */
-
-static void say_failure(struct reader *r, const char *text)
-{
-        (void)snprintf(r->text, sizeof(r->text), "%.*s", (int)sizeof(r->text) - 1, text);
-}
-
-/* Each track has words of its own; those of one will do, as long as it stands by. */
-static void stand_by(struct reader *r, struct track *t, const char *text)
-{
-        count(&r->standby, &t->standby, true);
-        r->speaker = r->speaker ? r->speaker : t;
-        if (r->speaker == t)
-                (void)snprintf(r->standby_text, sizeof(r->standby_text), "%.*s",
-                               (int)sizeof(r->standby_text) - 1, text);
-}
-
-static void stand_by_over(struct reader *r, struct track *t)
-{
-        count(&r->standby, &t->standby, false);
-        if (r->speaker == t)
-                r->speaker = NULL;
-}
-
-void reader_remark(struct reader *r, enum source_state state, const char *format, ...)
-{
-        char *text = state == SOURCE_CONNECTED ? r->connected_text : r->connecting_text;
-        va_list args;
-
-        *text = 0;
-        if (!format)
-                return;
-        va_start(args, format);
-        (void)vsnprintf(text, sizeof(r->connected_text), format, args);
-        va_end(args);
-}
-
-static void track_well(struct reader *r, struct track *t)
-{
-        bool failing = t->front_failures || t->save_failures;
-
-        count(&r->failing, &t->failing, failing);
-        if (!failing)
-                count(&r->final, &t->final, false);
-}
-
-static void track_failing(struct reader *r, struct track *t, const struct error *err)
-{
-        say_failure(r, err->text);
-        count(&r->failing, &t->failing, true);
-        count(&r->final, &t->final, !err->retry);
-}
-
-void reader_trouble(struct reader *r, const struct error *err)
-{
-        r->trouble.kind = ERROR_NONE;
-        if (!err)
-                return;
-        r->trouble = *err;
-        say_failure(r, err->text);
-}
-
-static enum source_state state_now(const struct reader *r)
-{
-        if (r->final || (r->trouble.kind && !r->trouble.retry))
-                return SOURCE_FAILED;
-        if (r->failing || r->trouble.kind)
-                return SOURCE_DISCONNECTED;
-        if (r->open && r->reached)
-                return SOURCE_CONNECTED;
-        return r->stats.tracks && r->standby == r->stats.tracks ? SOURCE_STANDBY : SOURCE_CONNECTING;
-}
-
-static const char *state_text(const struct reader *r, enum source_state state)
-{
-        switch (state) {
-        case SOURCE_FAILED:
-        case SOURCE_DISCONNECTED: return r->text;
-        case SOURCE_STANDBY: return r->standby_text;
-        case SOURCE_CONNECTED: return r->connected_text;
-        case SOURCE_CONNECTING: return r->connecting_text;
-        case SOURCE_IDLE:
-        case SOURCE_REMOVED:
-        case SOURCE_STATE_MAX: break;
-        }
-        return "";
-}
-
-static bool state_changed(const struct reader *r)
-{
-        enum source_state state = state_now(r);
-
-        return state != r->told_state || strcmp(state_text(r, state), r->told_text) != 0;
-}
-
-static void say_state(struct reader *r, struct pull_event *e)
-{
-        enum source_state state = state_now(r);
-
-        (void)snprintf(r->told_text, sizeof(r->told_text), "%s", state_text(r, state));
-        r->told_state = state;
-        *e = (struct pull_event){ .kind = PULL_STATE, .state = state, .text = r->told_text };
-}
-
-/* ---- what befalls it ---------------------------------------------------- */
-
-/* The place of that reason and track. There is room for more than any source has reasons: one that finds none
- * shares its reason's. */
-static struct befallen *befallen(struct reader *r, const char *reason, uint32_t track)
-{
-        struct befallen *same = NULL;
-
-        if (!r->befallen && !(r->befallen = calloc(NOTICES, sizeof(*r->befallen))))
-                return NULL; /* without memory it goes untold */
-        for (uint32_t i = 0; i < r->befallen_n; i++) {
-                struct befallen *at = &r->befallen[i];
-
-                if (!string_equal(at->reason, reason))
-                        continue;
-                if (at->track == track)
-                        return at;
-                same = at;
-        }
-        if (r->befallen_n == NOTICES)
-                return same;
-        same = &r->befallen[r->befallen_n++];
-        *same = (struct befallen){ .reason = reason, .track = track };
-        return same;
-}
-
-PRINTF(4, 0)
-static void befall(struct befallen *at, uint64_t lost, uint64_t times, const char *format, va_list args)
-{
-        if (!at)
-                return;
-        at->lost += lost;
-        if (at->times == 0)
-                (void)vsnprintf(at->text, sizeof(at->text), format, args);
-        at->times += times;
-}
-
-/* So many times at once. */
-PRINTF(4, 5)
-static void warn_of(struct reader *r, uint64_t times, const char *reason, const char *format, ...)
-{
-        va_list args;
-
-        va_start(args, format);
-        befall(befallen(r, reason, 0), 0, times, format, args);
-        va_end(args);
-}
-
-void reader_warn(struct reader *r, const char *reason, const char *format, ...)
-{
-        va_list args;
-
-        va_start(args, format);
-        befall(befallen(r, reason, 0), 0, 1, format, args);
-        va_end(args);
-}
-
-void reader_gone(struct reader *r, uint32_t track, uint64_t records, const char *reason, const char *format,
-                 ...)
-{
-        va_list args;
-
-        va_start(args, format);
-        befall(befallen(r, reason, track), records, 1, format, args);
-        va_end(args);
-}
-
-bool reader_warned(struct reader *r, struct notice *out)
-{
-        if (!r->befallen_n)
-                return false;
-        r->taken = r->befallen[0];
-        memmove(r->befallen, r->befallen + 1, --r->befallen_n * sizeof(r->befallen[0]));
-        *out = (struct notice){ .reason = r->taken.reason,
-                                .text = r->taken.text,
-                                .lost = r->taken.lost,
-                                .times = r->taken.times };
-        return true;
-}
-
-void reader_behind(struct reader *r, uint32_t track, int64_t records)
-{
-        struct track *t = find(r, track);
-
-        if (t)
-                t->behind = records;
-}
-
-int64_t reader_lag(const struct reader *r)
-{
-        int64_t lag = 0;
-
-        for (uint32_t i = 0; i < r->slots_n; i++) {
-                const struct track *t = r->slots[i];
-
-                if (!t || t->state == TRACK_CLAIM) /* what others read counts there */
-                        continue;
-                if (t->behind < 0)
-                        return -1;
-                lag += t->behind + (int64_t)(t->next - t->committed);
-        }
-        return lag;
-}
-
-int64_t reader_unsaved(const struct reader *r)
-{
-        int64_t n = -(int64_t)r->stats.out;
-
-        for (uint32_t i = 0; i < r->slots_n; i++)
-                if (r->slots[i])
-                        n += (int64_t)(r->slots[i]->lent - r->slots[i]->saved);
-        return n;
-}
-
-bool reader_drained(const struct reader *r) { return r->had_tracks && r->stats.tracks == 0; }
-
-void reader_stats(const struct reader *r, struct reader_stats *out) { *out = r->stats; }
-
 /* Whoever waits for a turn looks again. */
 static void wake_waiting(struct reader *r)
 {
@@ -539,9 +174,7 @@ static void wake_waiting(struct reader *r)
 
 /* ---- how much is asked for ---------------------------------------------- */
 
-static bool all_done(const struct track *t) { return t->committed == t->next; }
-
-static void hold(struct reader *r, struct track *t, bool holds)
+void track_hold(struct reader *r, struct track *t, bool holds)
 {
         count(&r->holds, &t->holds, holds);
         if (r->careful && !r->holds)
@@ -584,12 +217,6 @@ static void be_careful(struct reader *r)
 
 /* ---- letting go --------------------------------------------------------- */
 
-/* The job under way is one of those that end a track. */
-static bool is_last(const struct track *t)
-{
-        return t->busy && (t->front == READER_RETURN || t->front == READER_LEAVE);
-}
-
 static void front_unwanted(struct track *t)
 {
         if (t->busy && !t->cancelled && !is_last(t))
@@ -620,7 +247,7 @@ static void let_go(struct reader *r, struct track *t)
 
 void reader_end(struct reader *r, uint32_t track)
 {
-        struct track *t = find(r, track);
+        struct track *t = reader_track(r, track);
 
         if (!t)
                 return;
@@ -643,7 +270,7 @@ static void withdraw(struct reader *r, struct track *t, usec give_up_at)
 
 void reader_withdraw(struct reader *r, uint32_t track, usec give_up_at)
 {
-        struct track *t = find(r, track);
+        struct track *t = reader_track(r, track);
 
         if (t)
                 withdraw(r, t, give_up_at);
@@ -659,7 +286,7 @@ void reader_stop(struct reader *r)
 
 void reader_hurry(struct reader *r, uint32_t track)
 {
-        struct track *t = find(r, track);
+        struct track *t = reader_track(r, track);
 
         if (!t || t->asked)
                 return;
@@ -681,144 +308,14 @@ static void track_remove(struct reader *r, struct track *t)
         list_remove(&t->timed);
         t->front_failures = t->save_failures = 0;
         track_well(r, t);
-        stand_by_over(r, t);
+        track_stand_by_over(r, t);
         count(&r->open, &t->open, false);
-        hold(r, t, false);
+        track_hold(r, t, false);
         HASH_DEL(r->names, t);
         r->slots[t->id] = NULL;
         r->free_slots[r->free_n++] = t->id;
         r->stats.tracks--;
         track_done(r, t);
-}
-
-/* ---- jobs: saving ------------------------------------------------------- */
-
-/* When what waits to be saved stops to be ours. */
-static usec lease_end(const struct reader *r, const struct track *t)
-{
-        return r->config.lease && t->unsaved ? t->unsaved->page->since + r->config.lease : USEC_NEVER;
-}
-
-/* Below it everything may be saved. */
-static uint64_t save_point(const struct track *t) { return all_done(t) ? t->next : t->reach; }
-
-static bool save_wanted(const struct reader *r, const struct track *t)
-{
-        if (t->saving || t->lost || t->state < TRACK_OPEN || is_last(t))
-                return false;
-        return save_point(t) > t->saved || (t->fresh && all_done(t) && r->config.idle_save_interval);
-}
-
-static usec save_when(const struct reader *r, const struct track *t)
-{
-        usec interval = save_point(t) > t->saved ? r->config.save_interval : r->config.idle_save_interval;
-
-        if (t->state > TRACK_OPEN || !t->saved_at)
-                interval = 0;
-        return MAX_OF(t->save_at, t->saved_at + interval);
-}
-
-/* The marks of all records from the first unsaved one up to a position; false: out of memory. */
-static bool collect_marks(const struct reader *r, struct track *t, uint64_t *to, size_t *n)
-{
-        size_t most = (size_t)MIN_OF(*to - t->saved, (uint64_t)r->config.marks_most);
-        const struct lent *l = t->unsaved;
-
-        if (most > t->marks_cap) {
-                struct str *grown = realloc(t->marks, most * sizeof(*grown));
-
-                if (!grown)
-                        return false;
-                t->marks = grown;
-                t->marks_cap = most;
-        }
-        for (*n = 0; *n < most; l = l->next)
-                t->marks[(*n)++] = l->mark;
-        *to = t->saved + most;
-        return true;
-}
-
-static bool save_prepare(struct reader *r, struct track *t, uint64_t *to, size_t *marks_n)
-{
-        struct str mark;
-
-        *marks_n = 0;
-        *to = save_point(t);
-        if (r->config.marks_most && !collect_marks(r, t, to, marks_n))
-                return false;
-        mark = *to == t->next    ? text_of(&t->resume)
-               : *to == t->reach ? t->reach_mark
-               : *marks_n        ? t->marks[*marks_n - 1]
-                                 : (struct str){ 0 };
-        if (!put_text(&t->save_mark, mark))
-                return false;
-        if (!r->config.remember)
-                return true;
-        buf_reset(&t->save_state);
-        t->save_state.max = READER_STATE_MOST + MARK_MOST;
-        remember_write(&t->remember, text_of(&t->save_mark), *to, &t->save_state);
-        return !t->save_state.failed;
-}
-
-/* What waits is still ours, and there is time. */
-static bool save_in_time(const struct reader *r, const struct track *t, usec now)
-{
-        return save_wanted(r, t) && now < lease_end(r, t) && (!t->leave_by || now < t->leave_by);
-}
-
-static bool save_next(struct reader *r, struct track *t, usec now, struct reader_job *job)
-{
-        uint64_t to;
-        size_t marks_n;
-
-        if (!save_in_time(r, t, now) || now < save_when(r, t))
-                return false;
-        if (!save_prepare(r, t, &to, &marks_n)) {
-                t->save_at = now + STARVED;
-                return false;
-        }
-        t->saving = true;
-        t->saving_to = to;
-        t->saving_fresh = t->fresh && to == t->next;
-        t->fresh = t->fresh && !t->saving_fresh;
-        t->saved_at = now;
-        *job = (struct reader_job){ .kind = READER_SAVE,
-                                    .mark = text_of(&t->save_mark),
-                                    .state = text_of(r->config.remember ? &t->save_state : &t->save_mark),
-                                    .marks = t->marks,
-                                    .marks_n = marks_n,
-                                    .give_up_at = MIN_OF(lease_end(r, t),
-                                                         t->leave_by ? t->leave_by : USEC_NEVER) };
-        return true;
-}
-
-/* Pages whose records are all saved and given back. */
-static void free_front(struct track *t)
-{
-        while (t->pages && t->pages->position + t->pages->n <= t->saved && !t->pages->out) {
-                struct page *p = t->pages;
-
-                t->pages = p->next;
-                if (!t->pages)
-                        t->pages_last = NULL;
-                (void)page_free(p);
-        }
-}
-
-static void save_done(struct reader *r, struct track *t)
-{
-        struct buf last = t->kept;
-
-        t->kept = t->save_mark;
-        t->save_mark = last;
-        t->saved = t->saving_to;
-        for (; t->unsaved && t->unsaved->record.position < t->saved; t->unsaved = t->unsaved->next)
-                if (t->unsaved->seen)
-                        remember_saved(&t->remember);
-        free_front(t);
-        hold(r, t, t->saved < t->next);
-        t->save_failures = 0;
-        track_well(r, t);
 }
 
 /* ---- jobs: reading ------------------------------------------------------ */
@@ -883,45 +380,13 @@ static bool front_next(struct reader *r, struct track *t, usec now, struct reade
         return true;
 }
 
-/* Nothing of it is out or under way, and what can be saved is. */
-static bool may_leave(const struct reader *r, const struct track *t, usec now)
-{
-        return t->state == TRACK_LEAVING && !t->busy && !t->saving && !save_in_time(r, t, now);
-}
-
-/* Something was not done, and there is time to say so. */
-static bool return_wanted(const struct reader *r, const struct track *t, usec now)
-{
-        return r->config.returns && !t->returned && !t->lost && t->unsaved && now < lease_end(r, t) &&
-               (!t->leave_by || now < t->leave_by);
-}
-
-static bool return_next(struct reader *r, struct track *t, usec now, struct reader_job *job)
-{
-        uint64_t to = t->next;
-        size_t n;
-
-        if (!may_leave(r, t, now) || !return_wanted(r, t, now))
-                return false;
-        t->returned = true;
-        if (!collect_marks(r, t, &to, &n)) /* without memory it is left to time */
-                return false;
-        t->front = READER_RETURN;
-        t->busy = true;
-        *job = (struct reader_job){ .kind = READER_RETURN,
-                                    .marks = t->marks,
-                                    .marks_n = n,
-                                    .give_up_at = MIN_OF(lease_end(r, t),
-                                                         t->leave_by ? t->leave_by : USEC_NEVER) };
-        return true;
-}
-
 static void tell_let_go(struct reader *r, const struct track *t)
 {
         uint64_t n = t->next - t->committed;
 
         if (r->config.let_go_reason && n)
-                warn_of(r, n, r->config.let_go_reason,
+                reader_warn_of(
+                        r, n, r->config.let_go_reason,
                         "records are no longer ours before the function, or a dead letter, took them, so "
                         "that "
                         "they come again: %llu",
@@ -942,7 +407,7 @@ static void begin_again(struct reader *r, struct track *t, usec now)
         t->again = t->ended = t->fresh = t->returned = false;
         t->leave_by = t->again_at = 0;
         t->took_n = 0;
-        hold(r, t, false);
+        track_hold(r, t, false);
         if (!t->front_failures) /* the pause after an empty page is no pause for the rest */
                 t->front_at = 0;
         enter(r, t, first_state(r));
@@ -950,7 +415,7 @@ static void begin_again(struct reader *r, struct track *t, usec now)
 
 static bool leave_next(struct reader *r, struct track *t, usec now, struct reader_job *job)
 {
-        if (!may_leave(r, t, now) || t->again)
+        if (!track_may_leave(r, t, now) || t->again)
                 return false;
         t->front = READER_LEAVE;
         t->busy = true;
@@ -963,9 +428,9 @@ static bool is_drained(const struct track *t) { return t->ended && !t->busy && !
 /* What time alone changes. */
 static void track_turn(struct reader *r, struct track *t, usec now)
 {
-        if (t->state == TRACK_OPEN && now >= lease_end(r, t) - r->config.attempt) {
+        if (t->state == TRACK_OPEN && now >= track_lease_end(r, t) - r->config.attempt) {
                 t->again = true;
-                t->give_up_at = lease_end(r, t);
+                t->give_up_at = track_lease_end(r, t);
                 let_go(r, t);
         } else if (t->state == TRACK_OPEN && is_drained(t)) {
                 t->give_up_at = USEC_NEVER;
@@ -973,7 +438,7 @@ static void track_turn(struct reader *r, struct track *t, usec now)
         }
         if (t->state == TRACK_LEAVING && t->withdrawn && !t->leave_by)
                 t->leave_by = now + r->config.leave_timeout;
-        if (t->again && may_leave(r, t, now) && !return_wanted(r, t, now) && now >= t->again_at)
+        if (t->again && track_may_leave(r, t, now) && !track_return_wanted(r, t, now) && now >= t->again_at)
                 begin_again(r, t, now);
         if (t->refused)
                 t->again_at = now + STARVED;
@@ -985,8 +450,8 @@ static void track_turn(struct reader *r, struct track *t, usec now)
 static bool track_next(struct reader *r, struct track *t, usec now, struct reader_job *job)
 {
         track_turn(r, t, now);
-        if (!save_next(r, t, now, job) && !front_next(r, t, now, job) && !return_next(r, t, now, job) &&
-            !leave_next(r, t, now, job))
+        if (!track_save_next(r, t, now, job) && !front_next(r, t, now, job) &&
+            !track_return_next(r, t, now, job) && !leave_next(r, t, now, job))
                 return false;
         job->track = t->id;
         job->own = t->own;
@@ -999,17 +464,17 @@ static usec track_due(const struct reader *r, const struct track *t, usec now)
 {
         usec at = USEC_NEVER;
 
-        if (save_in_time(r, t, now)) {
-                at = MIN_OF(save_when(r, t), lease_end(r, t));
+        if (track_save_in_time(r, t, now)) {
+                at = MIN_OF(track_save_when(r, t), track_lease_end(r, t));
                 if (t->leave_by)
                         at = MIN_OF(at, t->leave_by);
         }
         if (front_wanted(r, t) && !fetch_waits(r, t))
                 at = MIN_OF(at, front_when(r, t));
-        if ((t->again && may_leave(r, t, now)) || (t->state == TRACK_OFFER && !list_has(&t->talking)))
+        if ((t->again && track_may_leave(r, t, now)) || (t->state == TRACK_OFFER && !list_has(&t->talking)))
                 at = MIN_OF(at, t->again_at);
         if (t->state == TRACK_OPEN && t->unsaved && r->config.lease)
-                at = MIN_OF(at, lease_end(r, t) - r->config.attempt);
+                at = MIN_OF(at, track_lease_end(r, t) - r->config.attempt);
         return at;
 }
 
@@ -1059,7 +524,7 @@ static void save_failed(struct reader *r, struct track *t, const struct error *e
 {
         t->fresh = t->fresh || t->saving_fresh;
         if (err->kind == ERROR_CONFLICT) {
-                say_failure(r, err->text);
+                reader_say_failure(r, err->text);
                 withdraw(r, t, 0);
                 return;
         }
@@ -1078,7 +543,7 @@ static void front_failed(struct reader *r, struct track *t, const struct error *
         t->front_at = now + pause_after(r, err, t->front_failures);
         t->asked = err->retry_after > 0;
         if (held_elsewhere) {
-                stand_by(r, t, err->text);
+                track_stand_by(r, t, err->text);
                 r->reached = true;
                 return;
         }
@@ -1091,20 +556,22 @@ static void front_well(struct reader *r, struct track *t)
         t->front_at = 0;
         t->asked = false;
         r->reached = true;
-        stand_by_over(r, t);
+        track_stand_by_over(r, t);
         track_well(r, t);
 }
 
 static void page_pause(struct reader *r, struct track *t, bool empty, usec now)
 {
-        usec *pause = r->config.shared ? &r->pause : &t->pause;
+        usec *pause = r->config.shared ? &r->pause : &t->pause, grid;
 
         if (!empty) {
                 *pause = 0;
                 return;
         }
         *pause = *pause ? MIN_OF(*pause * 2, r->config.poll_max) : r->config.poll_min;
-        t->front_at = now + *pause;
+        /* Many that have nothing to do are asked for in one turn. */
+        grid = MIN_OF(*pause / IDLE_TURNS, IDLE_GRID);
+        t->front_at = (now + *pause + grid - 1) / grid * grid;
 }
 
 static void page_append(struct reader *r, struct track *t, struct page *p, usec now)
@@ -1129,7 +596,7 @@ static void page_append(struct reader *r, struct track *t, struct page *p, usec 
         }
         t->took_n += p->n;
         t->next += p->n;
-        hold(r, t, true);
+        track_hold(r, t, true);
         r->stats.unread += p->n;
         r->stats.records += p->n;
         talk(r, t);
@@ -1229,7 +696,7 @@ static void fetch_over(struct reader *r, const struct track *t)
 
 void reader_done(struct reader *r, const struct reader_job *job, struct str mark, usec now)
 {
-        struct track *t = find(r, job->track);
+        struct track *t = reader_track(r, job->track);
         struct page *p;
 
         if (!t || job->kind == READER_CANCEL)
@@ -1237,7 +704,7 @@ void reader_done(struct reader *r, const struct reader_job *job, struct str mark
         stir(r, t);
         if (job->kind == READER_SAVE) {
                 t->saving = false;
-                save_done(r, t);
+                track_save_done(r, t);
                 return;
         }
         p = front_over(t);
@@ -1259,7 +726,7 @@ void reader_done(struct reader *r, const struct reader_job *job, struct str mark
 
 void reader_failed(struct reader *r, const struct reader_job *job, const struct error *err, usec now)
 {
-        struct track *t = find(r, job->track);
+        struct track *t = reader_track(r, job->track);
         struct page *p;
 
         if (!t || job->kind == READER_CANCEL)
@@ -1321,7 +788,8 @@ static size_t track_events(struct reader *r, struct track *t, struct pull_event 
                         be_careful(r);
                 events[n++] = (struct pull_event){ .kind = t->lost ? PULL_LOST : PULL_REVOKING,
                                                    .track = t->id,
-                                                   .give_up_at = t->give_up_at };
+                                                   .give_up_at = t->give_up_at,
+                                                   .again = t->again };
                 return n;
         }
         while (n < max && t->unread && t->credit > 0 && t->credit_bytes > 0)
@@ -1338,8 +806,8 @@ size_t reader_poll(struct reader *r, struct pull_event *events, size_t max, usec
         size_t n = 0;
 
         learn_all(r, now);
-        if (n < max && state_changed(r) && !r->closed)
-                say_state(r, &events[n++]);
+        if (n < max && reader_state_changed(r) && !r->closed)
+                reader_say_state(r, &events[n++]);
         while (n < max && r->talking.first) {
                 struct track *t = CONTAINER_OF(r->talking.first, struct track, talking);
 
@@ -1359,7 +827,7 @@ usec reader_deadline(const struct reader *r)
 {
         const struct heap_node *first = heap_first(&r->timers);
 
-        if (!r->closed && (r->ready.first || r->talking.first || r->befallen_n || state_changed(r) ||
+        if (!r->closed && (r->ready.first || r->talking.first || r->befallen_n || reader_state_changed(r) ||
                            (r->stopping && !r->stats.tracks)))
                 return 0;
         return first ? first->at : USEC_NEVER;
@@ -1367,7 +835,7 @@ usec reader_deadline(const struct reader *r)
 
 void reader_credit(struct reader *r, uint32_t track, uint32_t records, size_t bytes)
 {
-        struct track *t = find(r, track);
+        struct track *t = reader_track(r, track);
 
         if (!t || t->state != TRACK_OPEN)
                 return;
@@ -1381,11 +849,11 @@ void reader_credit(struct reader *r, uint32_t track, uint32_t records, size_t by
 void reader_release(struct reader *r, struct record *record)
 {
         struct lent *l = CONTAINER_OF(record, struct lent, record);
-        struct track *t = find(r, record->track);
+        struct track *t = reader_track(r, record->track);
 
         r->stats.out--;
         page_released(l->page, l);
-        free_front(t);
+        track_free_pages(t);
 }
 
 bool reader_detach(struct reader *r UNUSED, struct record *record)
@@ -1397,7 +865,7 @@ bool reader_detach(struct reader *r UNUSED, struct record *record)
 
 void reader_commit(struct reader *r, uint32_t track, uint64_t next)
 {
-        struct track *t = find(r, track);
+        struct track *t = reader_track(r, track);
 
         if (!t || t->lost || next <= t->committed)
                 return;
@@ -1416,7 +884,7 @@ void reader_commit(struct reader *r, uint32_t track, uint64_t next)
 
 void reader_revoked(struct reader *r, uint32_t track)
 {
-        struct track *t = find(r, track);
+        struct track *t = reader_track(r, track);
 
         if (!t || (t->state != TRACK_CLOSING && t->state != TRACK_OPEN))
                 return;

@@ -18,6 +18,7 @@
 #pragma once
 
 #include "base/error.h"
+#include "json/members.h"
 #include "port/notice.h"
 #include "source/pull.h"
 
@@ -144,6 +145,10 @@ struct record *page_record(struct page *, struct str id, struct str mark);
 char *page_bytes(struct page *, size_t) MUST_CHECK;
 /* Room for what origin points to, and only that: until the record is released. Aligned for any type. */
 void *page_keep(struct page *, size_t) MUST_CHECK;
+/* What a value of an answer says, there (page_bytes), and beside it, for what origin points to (page_keep). p
+ * NULL: it is not there, or the page has failed. */
+struct str page_text(struct page *, struct json_value);
+struct str page_text_beside(struct page *, struct json_value);
 bool page_failed(const struct page *);
 /* There was none for what a record is made of, either: the page has failed. */
 void page_no_memory(struct page *);

@@ -6,6 +6,8 @@
 
 #include <cmocka.h>
 
+#include "source/page.h"
+
 /* ---- a reader, by hand -------------------------------------------------- */
 
 static struct reader *reader;
@@ -423,6 +425,49 @@ static void test_the_state_stays_below_its_bound(void **state)
         assert_int_equal(memcmp(job.state.p + job.state.n - sizeof(id), "000499", 6), 0); /* the last ones */
 }
 
+/* ---- texts of answers --------------------------------------------------- */
+
+/* Each lies in room of its own, beside records and bytes, whatever was given back of it. */
+static void texts_are_what_they_say(void **state UNUSED)
+{
+        static const struct {
+                const char *text;
+                bool is_string, escaped;
+                const char *says;
+        } all[] = {
+                { "a\\n\\u00e4\\ud83d\\ude00\\ud83d", true, true, "a\n\xc3\xa4\xf0\x9f\x98\x80\xef\xbf\xbd" },
+                { "\\u0041\\u0041\\u0041", true, true, "AAA" },
+                { "plain", true, false, "plain" },
+                { "", true, false, "" },
+                { "{\"a\":\"\\n\"}", false, false, "{\"a\":\"\\n\"}" },
+        };
+        struct remember none = { 0 };
+        struct reader_stats stats = { 0 };
+        struct page *page = page_new(&none, &stats, 1 << 16);
+        struct str got[2 * COUNT_OF(all)];
+
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                const struct json_value v = { str_of(all[i].text), all[i].is_string, all[i].escaped };
+
+                got[2 * i] = page_text(page, v);
+                assert_non_null(page_record(page, STR("id"), STR("mark")));
+                assert_non_null(page_keep(page, 8));
+                got[2 * i + 1] = page_text_beside(page, v);
+        }
+        for (size_t i = 0; i < COUNT_OF(got); i++) {
+                assert_non_null(got[i].p);
+                assert_true(str_is(got[i], all[i / 2].says));
+        }
+        assert_null(page_text(page, (struct json_value){ 0 }).p);
+        assert_false(page_failed(page));
+        page_reject(page);
+        page = page_new(&none, &stats, 10);
+        assert_null(page_text(page, (struct json_value){ .text = STR("0123456789"), .is_string = true }).p);
+        assert_true(page_failed(page));
+        page_reject(page);
+        assert_int_equal(stats.page_bytes, 0);
+}
+
 /* ---- the end of tracks -------------------------------------------------- */
 
 static void test_an_ended_track_is_drained_and_saved(void **state)
@@ -781,6 +826,7 @@ static void test_no_more_is_asked_for_than_there_is_time_for(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
+                cmocka_unit_test(texts_are_what_they_say),
                 cmocka_unit_test_setup_teardown(test_saves_the_mark_of_the_lowest_unfinished, setup,
                                                 teardown),
                 cmocka_unit_test_setup_teardown(test_pages_are_freed_when_released_and_saved, setup,

@@ -101,10 +101,9 @@ static const struct http_peers_ops peers_ops = { test_open, test_close };
 
 /* It asks for a cursor, then for records behind it, and for another cursor when it is told to. */
 static struct world {
-        struct poller poller;
+        struct poller *poller;
         struct services services;
         struct task wake, stop;
-        struct source_account *account;
         bool cursor, closed;
 } w;
 
@@ -130,27 +129,20 @@ static enum poller_step refused(struct poller *p UNUSED, const struct reader_job
         return POLLER_AGAIN;
 }
 
-static struct source *toy_close(struct poller *p)
-{
-        poller_done(p);
-        w.account = source_account_free(w.account);
-        return NULL;
-}
-
 static void turn(struct task *t, usec at)
 {
         struct pull_event events[8];
         size_t n;
 
-        while ((n = poller_pull.poll(&w.poller.source, events, COUNT_OF(events), at)))
+        while ((n = poller_pull.poll(&w.poller->source, events, COUNT_OF(events), at)))
                 for (size_t i = 0; i < n; i++)
                         if (events[i].kind == PULL_ASSIGNED)
-                                poller_pull.credit(&w.poller.source, events[i].track, 10, 1 << 20);
+                                poller_pull.credit(&w.poller->source, events[i].track, 10, 1 << 20);
                         else if (events[i].kind == PULL_LOST || events[i].kind == PULL_REVOKING)
-                                poller_pull.revoked(&w.poller.source, events[i].track);
+                                poller_pull.revoked(&w.poller->source, events[i].track);
                         else if (events[i].kind == PULL_CLOSED)
                                 w.closed = true;
-        loop_arm(service.loop, t, poller_pull.deadline(&w.poller.source));
+        loop_arm(service.loop, t, poller_pull.deadline(&w.poller->source));
 }
 
 static void on_stop(struct task *t UNUSED, usec at UNUSED) { loop_stop(service.loop); }
@@ -164,17 +156,15 @@ static void begin(struct poller_ops *ops)
 {
         static struct trigger trigger = { .name = name, .namespace_ = namespace_ };
         static struct cloud_spec spec = { .region = region, .project_id = project };
-        const struct source_account_config account = { .services = &w.services,
-                                                       .cloud = &spec,
-                                                       .service = ops->service };
         struct cloud_config cloud = { .clock = &test_clock, .endpoint = endpoint, .seed = 1 };
         /* as DIS has it */
-        struct poller_config config = { .reader = { .page_bytes = 1 << 16,
-                                                    .poll_min = USEC_SEC,
-                                                    .poll_max = USEC_SEC,
-                                                    .backoff_min = 200 * USEC_MSEC,
-                                                    .backoff_max = 30 * USEC_SEC },
-                                        .seed = 1 };
+        const struct poller_config config = { .reader = { .page_bytes = 1 << 16,
+                                                          .poll_min = USEC_SEC,
+                                                          .poll_max = USEC_SEC,
+                                                          .backoff_min = 200 * USEC_MSEC,
+                                                          .backoff_max = 30 * USEC_SEC },
+                                              .cloud = &spec,
+                                              .seed = 1 };
         struct http http = { &http_ops, NULL };
         struct http_peers peers = { &peers_ops, NULL };
         struct error err;
@@ -192,10 +182,10 @@ static void begin(struct poller_ops *ops)
                                         .clock = &test_clock,
                                         .cloud = service.cloud,
                                         .trigger = &trigger };
-        if (source_account_new(&w.account, &account, &err) < 0)
+        w.poller = calloc(1, sizeof(*w.poller));
+        assert_non_null(w.poller);
+        if (poller_open(w.poller, ops, &config, &w.services, &err) < 0)
                 fail_msg("%s", err.text);
-        config.port = source_account_port(w.account);
-        assert_int_equal(poller_open(&w.poller, ops, &config, &w.services, &err), 0);
         loop_ready(service.loop, &w.wake);
 }
 
@@ -210,11 +200,11 @@ static void pass_until(usec at)
 
 static void end(void)
 {
-        poller_pull.stop(&w.poller.source);
+        poller_pull.stop(&w.poller->source);
         loop_ready(service.loop, &w.wake);
         pass_until(set.monotonic + USEC_MINUTE);
         assert_true(w.closed);
-        (void)poller_pull.free(&w.poller.source);
+        (void)poller_pull.free(&w.poller->source);
         service.cloud = cloud_free(service.cloud);
         loop_forget(service.loop, &w.wake);
         loop_forget(service.loop, &w.stop);
@@ -225,9 +215,7 @@ static void end(void)
 /* Calls for records within a minute of which each is refused. */
 static void minute(const char *of, int status, const char *code, bool rotates)
 {
-        struct poller_ops ops = {
-                .service = of, .ask = ask, .answered = answered, .refused = refused, .close = toy_close
-        };
+        struct poller_ops ops = { .service = of, .ask = ask, .answered = answered, .refused = refused };
 
         service = (struct service){ .status = status, .task.turn = serve, .rotates = rotates };
         set_keys(0);

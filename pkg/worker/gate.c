@@ -26,6 +26,9 @@ enum {
 };
 /* A buffer up to this is kept for the next request; room for a head and what else is written beside a body.
  */
+/* Longer than load balancers keep theirs (60 s in most, 10 minutes in one), so that it is they who close: a
+ * request that meets our end of a connection fails. */
+static const usec IDLE_TIMEOUT = 650 * USEC_SEC;
 enum { KEPT_MOST = 256 * 1024, ROOM_BESIDE = 4 * HEAD_MOST };
 /* Bytes of requests, the events made of them and answers that are in memory: half of what the process may
  * have, and no more than this. */
@@ -233,6 +236,7 @@ int gate_host_new(struct gate_host **out, struct loop *loop, const struct gate_h
                                              .header_max = HEADER_MOST,
                                              .body_max = BODY_MOST,
                                              .max_connections = connections_most(),
+                                             .idle_timeout = IDLE_TIMEOUT,
                                              .buffered_max = most / 4 * 3,
                                              .head_timeout = 20 * USEC_SEC,
                                              .body_grace = 20 * USEC_SEC,

@@ -145,7 +145,8 @@ static void run(bool (*until)(void))
 #define OFTEN SPEC("@every 100ms")
 #define NEVER SPEC("0 0 0 1 1")
 
-static void begin(const char *spec, const char *stored, const int *script, size_t script_n, unsigned fail)
+static void begin_with(const struct source_kind *kind, const char *spec, const char *stored,
+                       const int *script, size_t script_n, unsigned fail)
 {
         struct http_server_config function = { .address = "127.0.0.1:0",
                                                .head_max = 16384,
@@ -177,10 +178,17 @@ static void begin(const char *spec, const char *stored, const int *script, size_
         config.loop = b.loop;
         config.http = b.client;
         config.trigger = b.trigger;
+        config.kind = kind;
+        config.source_spec = kind ? b.trigger->source_spec : NULL;
         config.sink = b.sink;
         config.observer = &b.observer;
         if (pipeline_new(&b.pipeline, &config, &err) < 0)
                 fail_msg("%s", err.text);
+}
+
+static void begin(const char *spec, const char *stored, const int *script, size_t script_n, unsigned fail)
+{
+        begin_with(NULL, spec, stored, script, script_n, fail);
 }
 
 static bool stopped(void) { return pipeline_stopped(b.pipeline); }
@@ -199,7 +207,7 @@ static void end(void)
         b.trigger = trigger_free(b.trigger);
 }
 
-/* ---- tests -------------------------------------------------------------- */
+/* ---- what is waited for ------------------------------------------------- */
 
 static bool three_requests(void) { return b.requests >= 3; }
 static bool one_request(void) { return b.requests >= 1; }
@@ -209,6 +217,114 @@ static bool delivering(void) { return status().delivery == DELIVERY_IDLE && b.re
 static bool disconnected(void) { return status().source == SOURCE_DISCONNECTED; }
 static bool delivered(void) { return status().last_delivery > 0; }
 static bool connected(void) { return status().source == SOURCE_CONNECTED; }
+
+/* ---- a queue ------------------------------------------------------------ */
+
+/* One track that has one message, and lets go of it when the test says so. */
+static struct queue_source {
+        struct source source; /* the first member */
+        struct pull_event next[4];
+        size_t n;
+        struct record record;
+        bool lent, closed;
+        struct task *wake;
+} queue;
+
+static void queue_tells(struct pull_event e)
+{
+        queue.next[queue.n++] = e;
+        loop_ready(b.loop, queue.wake);
+}
+
+static void queue_lends(void)
+{
+        queue.record = (struct record){
+                .track = 1, .position = queue.record.position + 1, .id = STR("one"), .value = STR("a message")
+        };
+        queue.lent = true;
+        queue_tells((struct pull_event){ .kind = PULL_RECORD, .track = 1, .record = &queue.record });
+}
+
+static int queue_open(struct source **out, const void *spec UNUSED, const struct services *services,
+                      struct error *err UNUSED)
+{
+        queue = (struct queue_source){ .wake = services->wake };
+        queue_tells((struct pull_event){ .kind = PULL_STATE, .state = SOURCE_CONNECTED });
+        queue_tells((struct pull_event){ .kind = PULL_ASSIGNED, .track = 1 });
+        *out = &queue.source;
+        return 0;
+}
+
+static size_t queue_poll(struct source *s UNUSED, struct pull_event *events, size_t max UNUSED,
+                         usec now UNUSED)
+{
+        size_t n = queue.n;
+
+        memcpy(events, queue.next, n * sizeof(events[0]));
+        queue.n = 0;
+        return n;
+}
+
+static usec queue_deadline(const struct source *s UNUSED) { return queue.n ? 0 : USEC_NEVER; }
+static void queue_credit(struct source *s UNUSED, uint32_t track UNUSED, uint32_t n UNUSED, size_t m UNUSED)
+{
+}
+static void queue_release(struct source *s UNUSED, struct record *r UNUSED, enum outcome o UNUSED)
+{
+        queue.lent = false;
+}
+static void queue_commit(struct source *s UNUSED, uint32_t track UNUSED, uint64_t next UNUSED) {}
+static void queue_revoked(struct source *s UNUSED, uint32_t track UNUSED)
+{
+        queue_tells((struct pull_event){ .kind = queue.closed ? PULL_CLOSED : PULL_ASSIGNED, .track = 1 });
+}
+static void queue_stop(struct source *s UNUSED)
+{
+        queue.closed = true;
+        queue_tells((struct pull_event){ .kind = PULL_REVOKING, .track = 1 });
+}
+static struct source *queue_free(struct source *s UNUSED) { return NULL; }
+
+static const struct pull_ops queue_pull = {
+        .poll = queue_poll,
+        .deadline = queue_deadline,
+        .credit = queue_credit,
+        .release = queue_release,
+        .commit = queue_commit,
+        .revoked = queue_revoked,
+        .stop = queue_stop,
+        .free = queue_free,
+};
+
+static void queue_encode(const struct trigger *t UNUSED, struct record *const *records, size_t n UNUSED,
+                         struct writer *w)
+{
+        writer_string(w, records[0]->value);
+}
+
+static void queue_origin(const struct trigger *t UNUSED, struct buf *b_) { buf_text(b_, "queue"); }
+
+static const struct shape queue_shape = { .ce_type = "queue", .encode = queue_encode };
+static const struct source_kind queue_kind = { .name = "queue",
+                                               .shape = &queue_shape,
+                                               .pull = &queue_pull,
+                                               .open = queue_open,
+                                               .origin = queue_origin };
+
+static void queue_begin(const int *script, size_t script_n)
+{
+        begin_with(&queue_kind, NEVER, NULL, script, script_n, 0);
+        run(connected);
+        queue_lends();
+        run(retrying);
+}
+
+static void queue_lets_go(void)
+{
+        queue_tells((struct pull_event){ .kind = PULL_REVOKING, .track = 1, .again = true });
+}
+
+/* ---- tests -------------------------------------------------------------- */
 
 static void ticks_are_delivered_in_the_functions_shape(void **state UNUSED)
 {
@@ -356,9 +472,52 @@ static void a_tick_is_not_lost_for_lack_of_memory(void **state UNUSED)
         }
 }
 
+static bool well(void) { return status().delivery == DELIVERY_IDLE; }
+static bool held(void) { return b.held != NULL; }
+static bool given_back(void) { return !queue.lent && !queue.n; }
+
+/* What the function refuses is not well because its time with us is over: that would tell of a recovery, and
+ * of another failure when it comes again. */
+static void what_was_let_go_still_fails(void **state UNUSED)
+{
+        static const int script[] = { 503, HOLD, 200 };
+        uint64_t changes;
+        usec let_go;
+
+        queue_begin(script, COUNT_OF(script));
+        changes = status().changes;
+        queue_lets_go();
+        run(given_back);
+        assert_int_equal(status().delivery, DELIVERY_RETRYING);
+        assert_non_null(strstr(status().delivery_text, "answered 503: told to fail"));
+        assert_int_equal(status().changes, changes);
+        queue_lends(); /* it comes again, and is accepted */
+        run(held);
+        assert_int_equal(status().delivery, DELIVERY_RETRYING);
+        reply(b.held, 200);
+        b.held = NULL;
+        run(well);
+        assert_true(given_back());
+        end();
+        /* Nor because the worker stops. */
+        queue_begin(script, 1);
+        pipeline_stop(b.pipeline, 0);
+        run(stopped);
+        assert_int_equal(status().delivery, DELIVERY_RETRYING);
+        end();
+        /* And where it never comes again nothing fails any more, after a while. */
+        queue_begin(script, 1);
+        queue_lets_go();
+        let_go = b.time.monotonic;
+        run(well);
+        assert_int_equal(b.time.monotonic - let_go, USEC_MINUTE);
+        end();
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
+                cmocka_unit_test(what_was_let_go_still_fails),
                 cmocka_unit_test(ticks_are_delivered_in_the_functions_shape),
                 cmocka_unit_test(what_fails_for_now_is_sent_again),
                 cmocka_unit_test(what_is_refused_for_good_blocks_and_says_so),

@@ -7,6 +7,8 @@
 #include <stdio.h>
 
 enum { EVENTS_AT_ONCE = 64 };
+/* What was let go comes again within so long, or others have it. */
+static const usec COMES_AGAIN = USEC_MINUTE;
 
 /* An attempt of the engine's that is under way. */
 struct flight {
@@ -20,6 +22,11 @@ struct pull {
         struct delivery *engine;
         struct flight *flights; /* by the slot of the attempt */
         struct buf document;    /* what the filter sees */
+        /* What failed was let go and comes again: until then, or until something is done, the engine, which
+         * has forgotten it, is not heard when it says that all is well. */
+        usec failed_until; /* 0: nothing was let go */
+        uint64_t done;     /* then */
+        bool well;         /* the engine has said so since */
         bool stopping;
         usec give_up_at;
 };
@@ -59,6 +66,39 @@ static void take_record(struct pull *p, struct record *r, usec now)
         }
 }
 
+static uint64_t done(const struct pull *p)
+{
+        struct delivery_stats s;
+
+        delivery_stats(p->engine, &s);
+        return s.accepted + s.dropped + s.dead_lettered;
+}
+
+static void let_go(struct pull *p, usec until)
+{
+        if (p->feed.status.delivery == DELIVERY_IDLE)
+                return;
+        p->failed_until = until;
+        p->done = done(p);
+}
+
+static void delivery_said(struct pull *p, enum delivery_state state, const char *text)
+{
+        p->well = p->failed_until && state == DELIVERY_IDLE;
+        if (!p->well)
+                feed_delivery_said(&p->feed, state, text);
+}
+
+static void end_of_failure(struct pull *p, usec now)
+{
+        if (!p->failed_until || (now < p->failed_until && done(p) == p->done))
+                return;
+        p->failed_until = 0;
+        if (p->well)
+                feed_delivery_said(&p->feed, DELIVERY_IDLE, "");
+        p->well = false;
+}
+
 static bool poll_source(struct pull *p, usec now)
 {
         struct pull_event events[EVENTS_AT_ONCE];
@@ -71,6 +111,8 @@ static bool poll_source(struct pull *p, usec now)
                 case PULL_RECORD: take_record(p, e->record, now); break;
                 case PULL_ASSIGNED: track_assigned(p, e->track, now); break;
                 case PULL_REVOKING:
+                        if (e->again)
+                                let_go(p, now + COMES_AGAIN);
                         delivery_revoke(p->engine, e->track,
                                         p->stopping ? MIN_OF(e->give_up_at, p->give_up_at) : e->give_up_at);
                         break;
@@ -145,7 +187,7 @@ static void perform(struct pull *p, const struct action *a, usec now)
         case ACTION_CREDIT: p->ops->credit(s, a->track, a->credit, a->bytes); break;
         case ACTION_COMMIT: p->ops->commit(s, a->track, a->position); break;
         case ACTION_REVOKED: p->ops->revoked(s, a->track); break;
-        case ACTION_STATE: feed_delivery_said(&p->feed, a->state, a->text); break;
+        case ACTION_STATE: delivery_said(p, a->state, a->text); break;
         }
 }
 
@@ -162,6 +204,7 @@ static bool pull_turn(struct feed *f, usec now)
                 perform(p, &a, now);
                 more = true;
         }
+        end_of_failure(p, now);
         return more;
 }
 
@@ -169,7 +212,9 @@ static usec pull_deadline(const struct feed *f)
 {
         const struct pull *p = pull_of(f);
 
-        return MIN_OF(delivery_deadline(p->engine), p->ops->deadline(f->source));
+        usec at = MIN_OF(delivery_deadline(p->engine), p->ops->deadline(f->source));
+
+        return p->failed_until ? MIN_OF(at, p->failed_until) : at;
 }
 
 /* ---- life --------------------------------------------------------------- */
@@ -180,6 +225,7 @@ static void pull_stop(struct feed *f, usec give_up_at)
 
         p->stopping = true;
         p->give_up_at = give_up_at;
+        let_go(p, USEC_NEVER);
         p->ops->stop(f->source);
 }
 

@@ -1,7 +1,7 @@
 """What can happen to a call. Each of these makes an effect for Cloud.fault(): before the call had its own effect, or after it.
 
 An effect gets the call (a Call) and the answer that the service gave, None where it was not asked; it returns the answer to send, or None where
-it has dealt with the connection itself.
+it has dealt with the connection itself. Before the call's own effect, PROCEED lets it take place after all. What changes an answer is for after.
 """
 
 import json
@@ -10,7 +10,18 @@ import struct
 import threading
 import time
 
-from .service import Answer, refusal
+from .service import PROCEED, Answer, refusal
+
+
+def of_answers(make):
+    """Its effects need the service's own answer."""
+
+    def made(*args, **kwargs):
+        effect = make(*args, **kwargs)
+        effect.of_answers = True
+        return effect
+
+    return made
 
 
 def refuse(code, status=None, message=None, retry_after=None, service=None):
@@ -46,28 +57,33 @@ def hang_up():
 
 
 def slow(seconds, pieces=10):
-    """The body comes in pieces over so many seconds."""
+    """The body comes in pieces over so many seconds; before its effect, the call is that late."""
 
     def effect(call, answer):
+        if answer is None:
+            time.sleep(seconds)
+            return PROCEED
         call.send_head(answer)
         size = max(1, -(-len(answer.body) // pieces))
-        for at in range(0, len(answer.body), size):
-            time.sleep(seconds / pieces)
+        starts = range(0, max(1, len(answer.body)), size)
+        for at in starts:
+            time.sleep(seconds / len(starts))
             call.send_bytes(answer.body[at : at + size])
 
     return effect
 
 
 def late(seconds):
-    """The whole answer comes later."""
+    """The whole answer comes later; before its effect, the call is that late."""
 
     def effect(call, answer):
         time.sleep(seconds)
-        return answer
+        return PROCEED if answer is None else answer
 
     return effect
 
 
+@of_answers
 def truncate(keep=0.5):
     """A well-framed answer whose JSON ends in the middle."""
     return lambda call, answer: Answer(
@@ -75,6 +91,7 @@ def truncate(keep=0.5):
     )
 
 
+@of_answers
 def cut_off(keep=0.5):
     """The connection ends in the middle of the body."""
 
@@ -92,17 +109,21 @@ def replace(body, status=200):
     return lambda call, answer: Answer(status, body, [("Content-Type", "application/json")])
 
 
+@of_answers
 def padded(size):
     """The same JSON with so much white space behind it."""
     return lambda call, answer: Answer(answer.status, answer.body + b" " * size, answer.headers)
 
 
+@of_answers
 def duplicate():
     """The answer before this one to the same operation, again; this one's own is lost."""
     return lambda call, answer: call.cloud.last_answers.get(call.operation) or answer
 
 
 class swap:
+    of_answers = True
+
     """Two answers change places: the first call waits (so many seconds at most) for the next one and gets its answer."""
 
     def __init__(self, seconds=2):

@@ -13,6 +13,8 @@ from email.utils import formatdate
 
 from harness.server import Server
 
+PROCEED = object()  # of an effect that comes before the call's own: that takes place all the same
+
 REGION, PROJECT, DOMAIN = "cn-north-4", "b2b3853af40448fcb9e40d0000000001", "d0a1b2c3d4e5f60718293a4b5c6d7e8f"
 
 
@@ -182,6 +184,10 @@ class Cloud:
 
     def fault(self, operation, effect, when="before", times=1, skip=0):
         """The next calls of an operation ("dms.consume", "dis.*") go wrong: before they had their effect, or after. Returns the fault, which counts its hits."""
+        if when not in ("before", "after") or (when == "before" and getattr(effect, "of_answers", False)):
+            raise ValueError(
+                f"when={when!r}: it must be before or after, and after for what changes an answer"
+            )
         made = Fault(operation, effect, when, times, skip)
         with self.changed:
             self.faults.append(made)
@@ -232,8 +238,8 @@ class Cloud:
         try:
             signed = self.route(call)
             effect = self.due(call.operation, "before")
-            if effect:
-                return self.note(call, effect(call, None))
+            if effect and (sent := effect(call, None)) is not PROCEED:
+                return self.note(call, sent)
             if signed:
                 self.iam.authorize(call)
                 self.signed.append((call.principal and call.principal.access, call.operation))

@@ -768,6 +768,35 @@ def test_faults_before_and_after_the_effect(cloud, queues):
     assert code(lambda: line.acknowledge(batch)) == (400, "10542209"), "it was done, all the same"
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("kind", [faults.slow, faults.late])
+@pytest.mark.parametrize("operation", ["dms.consume", "dms.acknowledge", "dms.list_queues", "dis.*"])
+def test_a_slow_call_has_its_effect_and_its_answer(cloud, queues, streams, operation, kind, when):
+    line = Line(queues)
+    line.send("a")
+    batch = line.consume() if operation == "dms.acknowledge" else None
+    fault = cloud.fault(operation, kind(0.2), when=when)
+    before = time.monotonic()
+    if operation == "dms.consume":
+        assert len(line.consume()) == 1
+    elif operation == "dms.acknowledge":
+        assert line.acknowledge(batch) == (1, 0)
+    elif operation == "dms.list_queues":
+        assert queues.list_queues(dms.ListQueuesRequest()).total == 1
+    else:
+        assert streams.list_streams(dis.ListStreamsRequest()).total_number == 0
+    assert fault.hits == 1 and time.monotonic() - before >= 0.2
+
+
+@pytest.mark.parametrize(
+    "effect", [faults.truncate(), faults.cut_off(), faults.padded(1), faults.duplicate(), faults.swap()]
+)
+def test_what_changes_an_answer_needs_one(cloud, effect):
+    with pytest.raises(ValueError, match="after for what changes an answer"):
+        cloud.fault("dms.*", effect, when="before")
+    cloud.fault("dms.*", effect, when="after")
+
+
 def test_faults_of_bodies(cloud, queues):
     line = Line(queues)
     line.send("a")

@@ -423,3 +423,41 @@ def test_a_folder_is_read_again(function, tmp_path, told):
             run.signal(signal.SIGHUP)
         run.wait_for_output("removed=1")
         assert run.stop() == 0
+
+
+def test_nobody_needs_to_read_what_it_prints(function, tmp_path):
+    """A log collector that stalls stalls its pipe, not the events, the probes or the end; afterwards the log says what is missing."""
+    files, admin = tmp_path / "triggers.yaml", free_port()
+    files.write_text(yaml.safe_dump(ticks("clock", function.uri)))
+    command = [SLUICE, "run", "-f", files, f"--state={tmp_path}", f"--admin=127.0.0.1:{admin}"]
+    pipes = [os.pipe(), os.pipe()]
+    for _, end in pipes:
+        fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, 4096)
+        os.set_blocking(end, False)
+        while True:  # until it is full
+            try:
+                os.write(end, b"x" * 64)
+            except BlockingIOError:
+                break
+        os.set_blocking(end, True)
+    run = subprocess.Popen(
+        [str(c) for c in command], stdout=pipes[0][1], stderr=pipes[1][1], stdin=subprocess.DEVNULL
+    )
+    try:
+        function.wait_for(5, 30)
+        with urllib.request.urlopen(f"http://127.0.0.1:{admin}/livez", timeout=5) as answer:
+            assert answer.status == 200
+        for end, _ in pipes:
+            assert os.read(end, 4096).strip(b"x") == b""
+        run.terminate()
+        assert run.wait(10) == 0
+        log = os.read(pipes[1][0], 65536).decode()
+        missing, last = log.splitlines()
+        assert re.search(r"level=warn .*lines of the log were dropped.* lines=[1-9]", missing)
+        assert "stopping" in last
+    finally:
+        run.kill()
+        run.wait()
+        for pair in pipes:
+            for end in pair:
+                os.close(end)

@@ -418,7 +418,8 @@ static void fetch_ended(struct shop *s, struct hold *h, const struct errand *e, 
                 *pause = 0;
         } else {
                 *pause = *pause ? MIN_OF(2 * *pause, s->config.poll_max) : s->config.poll_min;
-                h->front_from = h->front_until = s->now + *pause;
+                h->front_from = s->now + *pause;
+                h->front_until = h->front_from + *pause / 20; /* to end with others */
         }
         if (!mark[0] && h->filling)
                 mark = h->copies[h->n - 1].mark;

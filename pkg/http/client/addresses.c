@@ -1,42 +1,41 @@
 /* Where a target's name points: asked again before the answer runs out while the target is in use. An address
  * that refused is passed over for a while; connections go to the address that has the fewest. */
 #include <stdio.h>
-#include <utlist.h>
 
 #include "http/client/connection.h"
 
 static const usec TTL_LEAST = USEC_SEC, TTL_MOST = 60 * USEC_SEC, AVOID_LEAST = 500 * USEC_MSEC,
                   AVOID_MOST = 10 * USEC_SEC;
 
-static void drop_if_unused(struct http_target *t, struct address *a)
+static void drop_if_unused(struct address *a)
 {
         if (a->listed || a->connections)
                 return;
-        LL_DELETE(t->addresses, a);
+        list_remove(&a->node);
         free(a);
 }
 
 /* Ours are sorted as the answer is. */
 static void list(struct http_target *t, const struct resolved *answer)
 {
-        struct address **at = &t->addresses;
+        struct address *at = LIST_FIRST(&t->addresses, struct address, node);
 
-        for (struct address *a = t->addresses; a; a = a->next)
+        LIST_EACH (struct address, a, &t->addresses, node)
                 a->listed = false;
         t->addresses_n = 0;
         for (size_t i = 0; i < answer->n; i++) {
-                while (*at && strcmp((*at)->text, answer->addresses[i]) < 0)
-                        at = &(*at)->next;
-                if (!*at || strcmp((*at)->text, answer->addresses[i]) != 0) {
+                while (at && strcmp(at->text, answer->addresses[i]) < 0)
+                        at = LIST_ITEM(at->node.next, struct address, node);
+                if (!at || strcmp(at->text, answer->addresses[i]) != 0) {
                         struct address *a = calloc(1, sizeof(*a));
 
                         if (!a)
                                 continue;
                         (void)snprintf(a->text, sizeof(a->text), "%s", answer->addresses[i]);
-                        a->next = *at;
-                        *at = a;
+                        list_insert(&t->addresses, &a->node, at ? &at->node : NULL);
+                        at = a;
                 }
-                (*at)->listed = true;
+                at->listed = true;
                 t->addresses_n++;
         }
 }
@@ -44,21 +43,11 @@ static void list(struct http_target *t, const struct resolved *answer)
 /* What is connected to an address that has vanished finishes what it carries. */
 static void retire_unlisted(struct http_target *t)
 {
-        for (struct connection *c = t->connections, *next; c; c = next) {
-                next = c->next;
+        LIST_EACH (struct connection, c, &t->connections, node)
                 if (c->framing && !c->address->listed && !c->retiring)
                         connection_retire(c);
-        }
-        for (struct address **at = &t->addresses; *at;) {
-                struct address *a = *at;
-
-                if (a->listed || a->connections)
-                        at = &a->next;
-                else {
-                        *at = a->next;
-                        free(a);
-                }
-        }
+        LIST_EACH (struct address, a, &t->addresses, node)
+                drop_if_unused(a);
 }
 
 static void on_resolved(void *cookie, const struct resolved *answer, const struct error *why)
@@ -87,8 +76,8 @@ static void on_resolved(void *cookie, const struct resolved *answer, const struc
                 t->ask_at = now + ttl - ttl / 8;
         }
         t->used = t->waiting.n > 0;
-        for (const struct connection *c = t->connections; c && !t->used; c = c->next)
-                t->used = c->carried > 0;
+        LIST_EACH (struct connection, c, &t->connections, node)
+                t->used = t->used || c->carried > 0;
         target_arm(t);
         pool_serve(t);
 }
@@ -109,7 +98,7 @@ struct address *addresses_pick(struct http_target *t)
         struct address *best = NULL;
         uint64_t ties = 1;
 
-        for (struct address *a = t->addresses; a; a = a->next) {
+        LIST_EACH (struct address, a, &t->addresses, node) {
                 usec avoid = MAX_OF(a->avoid_until - now, (usec)0),
                      best_avoid = best ? MAX_OF(best->avoid_until - now, (usec)0) : 0;
 
@@ -130,7 +119,7 @@ bool addresses_others(const struct http_target *t)
 {
         usec now = loop_now(t->client->loop);
 
-        for (const struct address *a = t->addresses; a; a = a->next)
+        LIST_EACH (struct address, a, &t->addresses, node)
                 if (a->listed && a->avoid_until <= now)
                         return true;
         return false;
@@ -142,18 +131,14 @@ void addresses_failed(struct http_target *t, struct address *a)
         a->avoid_until = loop_now(t->client->loop) + a->backoff;
 }
 
-void addresses_leave(struct http_target *t, struct address *a)
+void addresses_leave(struct address *a)
 {
         a->connections--;
-        drop_if_unused(t, a);
+        drop_if_unused(a);
 }
 
 void addresses_free(struct http_target *t)
 {
-        while (t->addresses) {
-                struct address *a = t->addresses;
-
-                LL_DELETE(t->addresses, a);
+        for (struct address *a; (a = LIST_TAKE(&t->addresses, struct address, node));)
                 free(a);
-        }
 }

@@ -3,7 +3,6 @@
 
 #include <limits.h>
 #include <stdio.h>
-#include <utlist.h>
 
 #include "http/client/connection.h"
 #include "http/client/proxy.h"
@@ -58,10 +57,11 @@ bool exchange_takes(struct exchange *x, size_t body)
 
         if (x->room || body <= BODY_FREE || !client->large_max)
                 return true;
-        if (x->stalled || (!client->stalled && take_room(x)))
-                return !x->stalled;
-        x->stalled = true;
-        DL_APPEND2(client->stalled, x, stalls_before, stalls);
+        if (list_has(&x->stalls))
+                return false;
+        if (!client->stalled.n && take_room(x))
+                return true;
+        list_append(&client->stalled, &x->stalls);
         return false;
 }
 
@@ -74,11 +74,9 @@ static void give_room(struct exchange *x)
                 return;
         client->large_held -= x->room;
         x->room = 0;
-        while (client->stalled && take_room(client->stalled)) {
-                struct exchange *next = client->stalled;
-
-                DL_DELETE2(client->stalled, next, stalls_before, stalls);
-                next->stalled = false;
+        for (struct exchange *next;
+             (next = LIST_FIRST(&client->stalled, struct exchange, stalls)) && take_room(next);) {
+                list_remove(&next->stalls);
                 next->connection->framing->resume(next->connection, next);
         }
 }
@@ -145,7 +143,7 @@ static int numeric_address(struct http_target *t, struct error *err)
                 return error_memory(err);
         (void)snprintf(a->text, sizeof(a->text), "%s", t->host);
         a->listed = t->numeric = true;
-        t->addresses = a;
+        list_append(&t->addresses, &a->node);
         t->addresses_n = 1;
         return 0;
 }
@@ -278,8 +276,8 @@ struct http_target *http_target_free(struct http_target *t)
                 return NULL;
         if (t->resolving)
                 resolver_forget(t->client->resolver, t);
-        while (t->connections)
-                connection_free(t->connections);
+        for (struct connection *c; (c = LIST_FIRST(&t->connections, struct connection, node));)
+                connection_free(c);
         loop_forget(t->client->loop, &t->timer);
         loop_forget(t->client->loop, &t->answer_timer);
         addresses_free(t);
@@ -321,10 +319,10 @@ static bool is_path(struct str path)
 }
 
 /* The body as gzip in the exchange's own buffer, with the same headroom; false: as it was is better. */
-static bool pack(struct http_client *client, const struct buf *message, struct buf *out)
+static bool pack(struct http_client *client, const struct buf *message, size_t headroom, struct buf *out)
 {
         z_stream *z = &client->packer;
-        size_t n = message->n - HTTP_HEADROOM;
+        size_t n = message->n - headroom;
 
         if (!client->packs && deflateInit2(z, 1, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) != Z_OK)
                 return false;
@@ -334,13 +332,13 @@ static bool pack(struct http_client *client, const struct buf *message, struct b
         buf_reset(out);
         if (n > UINT_MAX || !buf_reserve(out, message->n))
                 return false;
-        z->next_in = (unsigned char *)message->p + HTTP_HEADROOM;
+        z->next_in = (unsigned char *)message->p + headroom;
         z->avail_in = (unsigned)n;
-        z->next_out = (unsigned char *)out->p + HTTP_HEADROOM;
+        z->next_out = (unsigned char *)out->p + headroom;
         z->avail_out = (unsigned)n - 1; /* no room: it does not get smaller */
         if (deflate(z, Z_FINISH) != Z_STREAM_END)
                 return false;
-        out->n = HTTP_HEADROOM + n - 1 - z->avail_out;
+        out->n = headroom + n - 1 - z->avail_out;
         return true;
 }
 
@@ -368,15 +366,15 @@ static int write_head(struct exchange *x, const struct head *h, struct error *er
 
         for (i = 0; i < COUNT_OF(pieces); i++)
                 size += pieces[i].n;
-        if (size > HTTP_HEADROOM)
-                return error_set(err, ERROR_INVALID, "the request's headers take more than %d bytes",
-                                 HTTP_HEADROOM);
-        x->start = HTTP_HEADROOM - size;
+        if (size > x->headroom)
+                return error_set(err, ERROR_INVALID, "the request's headers take more than %zu bytes",
+                                 x->headroom);
+        x->start = x->headroom - size;
         at = x->message->p + x->start;
         for (i = 0; i < COUNT_OF(pieces); i++)
                 if (pieces[i].n)
                         at = (char *)memcpy(at, pieces[i].p, pieces[i].n) + pieces[i].n;
-        x->own = HTTP_HEADROOM - strlen(h->length) - strlen(h->encoding) - h->own.n;
+        x->own = x->headroom - strlen(h->length) - strlen(h->encoding) - h->own.n;
         x->method_n = h->method.n;
         x->path_n = h->path.n;
         return 0;
@@ -406,18 +404,19 @@ static int put_head(struct exchange *x, const struct http_request *q, struct err
                           .encoding = "" };
         size_t body;
 
-        if (q->message->failed || q->message->n < HTTP_HEADROOM)
+        x->headroom = q->headroom ? q->headroom : HTTP_HEADROOM;
+        if (q->message->failed || q->message->n < x->headroom)
                 return error_memory(err);
         if (q->method && !is_token(q->method))
                 return error_set(err, ERROR_INVALID, "\"%s\" is no HTTP method", q->method);
         if (q->path.n && !is_path(q->path))
                 return error_set(err, ERROR_INVALID, "the path must begin with / and have no white space");
-        if (t->config.compress && q->message->n > HTTP_HEADROOM + PACK_LEAST &&
-            pack(t->client, q->message, &x->packed)) {
+        if (t->config.compress && q->message->n > x->headroom + PACK_LEAST &&
+            pack(t->client, q->message, x->headroom, &x->packed)) {
                 x->message = &x->packed;
                 h.encoding = "Content-Encoding: gzip\r\n";
         }
-        body = x->message->n - HTTP_HEADROOM;
+        body = x->message->n - x->headroom;
         x->head_only = str_is(h.method, "HEAD");
         if (!body && (x->head_only || str_is(h.method, "GET")))
                 memcpy(h.length, "\r\n", 3);

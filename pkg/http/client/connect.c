@@ -12,7 +12,6 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
-#include <utlist.h>
 
 #include "base/file.h"
 #include "http/client/connection.h"
@@ -430,7 +429,7 @@ int connection_open(struct http_target *t, struct address *a, struct error *err)
         c->connect_by = loop_now(t->client->loop) + t->config.connect_timeout;
         c->address = a;
         a->connections++;
-        DL_PREPEND2(t->connections, c, previous, next);
+        list_prepend(&t->connections, &c->node);
         t->connections_n++;
         t->connecting_n++;
         if (set_all(c, err) < 0) {

@@ -8,6 +8,7 @@
 #include <nghttp2/nghttp2.h>
 #include <zlib.h>
 
+#include "base/list.h"
 #include "base/random.h"
 #include "http/client/client.h"
 #include "http/wire/codec.h"
@@ -20,19 +21,19 @@ enum { READ_SIZE = 65536, ANSWER_HEAD_MAX = 65536 };
 
 struct connection;
 struct exchange {
-        struct list_node node; /* of the client: spare; of its target: it waits for a connection */
-        struct exchange *beside, *beside_before; /* carried by the same connection */
+        struct list_node node;   /* of the client: spare; of its target: it waits for a connection */
+        struct list_node beside; /* of its connection's */
         struct http_client *client;
         struct http_target *target;
-        struct http_request *request;            /* its owner's */
-        struct connection *connection;           /* NULL while it waits */
-        struct exchange *awaits, *awaits_before; /* of the target's: sent whole, the answer is not there */
-        /* of the client's: its answer is large, and there is no room for it yet */
-        struct exchange *stalls, *stalls_before;
-        usec answer_by;      /* 0: it is not on that list */
-        struct buf *message; /* what is sent: the caller's, or packed */
-        size_t start, sent;  /* where the head begins; how far it was written */
-        size_t own;          /* where the header lines of this request begin */
+        struct http_request *request;  /* its owner's */
+        struct connection *connection; /* NULL while it waits */
+        struct list_node awaits;       /* of the target's: sent whole, the answer is not there */
+        struct list_node stalls; /* of the client's: its answer is large, and there is no room for it yet */
+        usec answer_by;          /* once it awaits the answer */
+        struct buf *message;     /* what is sent: the caller's, or packed */
+        size_t headroom;         /* where the body begins */
+        size_t start, sent;      /* where the head begins; how far it was written */
+        size_t own;              /* where the header lines of this request begin */
         size_t method_n, path_n;
         uint64_t heard, sent_before; /* bytes its connection had read and sent when it began */
         int32_t stream;
@@ -40,7 +41,6 @@ struct exchange {
         bool done;
         /* of the client's for large answers, its own until the answer was used; 0: none */
         size_t room;
-        bool stalled; /* waits for that */
         /* HTTP/2: bytes of a stalled answer that its window was not opened for */
         size_t unread;
         bool head_only;                /* HEAD: no body follows */
@@ -68,7 +68,7 @@ extern const struct framing http1_framing, http2_framing;
 
 /* where the name points, or pointed while connections still go there */
 struct address {
-        struct address *next;
+        struct list_node node;
         char text[INET6_ADDRSTRLEN];
         uint32_t connections;
         bool listed;               /* in the last answer */
@@ -76,13 +76,11 @@ struct address {
 };
 
 struct connection {
-        struct connection *next, *previous;             /* of the target */
-        struct connection *next_ready, *previous_ready; /* of those with room */
+        struct list_node node, ready; /* of the target: all; those with room */
         struct http_target *target;
         const struct framing *framing; /* NULL while connecting */
-        struct exchange *exchanges;    /* the oldest first */
+        struct list exchanges;         /* the oldest first */
         uint32_t carried, room;        /* exchanges, and how many there may be */
-        bool ready;                    /* on the list of those with room */
         bool old;                      /* to be retired when its successor stands */
         bool retiring;                 /* finishes what it carries, then closes */
         bool used;                     /* carried an answer already */
@@ -125,7 +123,7 @@ struct http_target {
         nghttp2_nv *fields;
         size_t fields_n;
         struct buf field_text;
-        struct connection *connections, *ready; /* all; those with room, the next one to be used first */
+        struct list connections, ready; /* all; those with room, the next one to be used first */
         uint32_t connections_n, connecting_n, old_n, retiring_n;
         bool multiplexes; /* the last connection spoke HTTP/2 */
         bool known;       /* there was a last connection */
@@ -133,7 +131,7 @@ struct http_target {
         uint32_t streams;
         struct list waiting; /* exchanges, for a connection */
         bool serving, serve_again;
-        struct address *addresses;
+        struct list addresses;
         size_t addresses_n;             /* that are listed */
         usec addresses_until, asked_at; /* good until; when the last question was put */
         usec ask_at;                    /* before they run out, when in use; USEC_NEVER: not */
@@ -145,7 +143,7 @@ struct http_target {
         struct watch files[3];  /* of certificates: those that are named */
         uint64_t files_seen[3];
         struct task timer;
-        struct exchange *awaiting; /* the first one sent first: all are given the same time */
+        struct list awaiting; /* exchanges, the first one sent first: all are given the same time */
         struct task answer_timer;
         /* for the first one's time, or an earlier one's that is answered */
         bool answer_armed;
@@ -162,8 +160,13 @@ struct http_client {
         struct tls_authorities authorities;
         struct list spare;            /* exchanges */
         size_t large_max, large_held; /* bytes that large answers may take; 0: no limit */
-        struct exchange *stalled;     /* the one that waits longest first */
+        struct list stalled;          /* exchanges, the one that waits longest first */
 };
+
+static inline struct exchange *connection_first(const struct connection *c)
+{
+        return LIST_FIRST(&c->exchanges, struct exchange, beside);
+}
 
 /* client.c: exchanges */
 void exchange_answer(struct exchange *, int status); /* head and body are in place */
@@ -231,7 +234,7 @@ void addresses_ask(struct http_target *);
 struct address *addresses_pick(struct http_target *); /* NULL: none is known */
 bool addresses_others(const struct http_target *);    /* there is one that is not passed over */
 void addresses_failed(struct http_target *, struct address *);
-void addresses_leave(struct http_target *, struct address *); /* one connection less goes there */
+void addresses_leave(struct address *); /* one connection less goes there */
 void addresses_free(struct http_target *);
 
 /* http2.c */

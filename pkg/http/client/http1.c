@@ -4,9 +4,9 @@
 /* What the socket is watched for: an answer that is stalled is not read on. */
 static void want(struct connection *c)
 {
-        const struct exchange *x = c->exchanges;
+        const struct exchange *x = connection_first(c);
 
-        loop_io_want(c->io, (x && x->stalled ? 0 : LOOP_READABLE) |
+        loop_io_want(c->io, (x && list_has(&x->stalls) ? 0 : LOOP_READABLE) |
                                     (x && x->sent < x->message->n ? LOOP_WRITABLE : 0));
 }
 
@@ -30,7 +30,7 @@ static void http1_close(struct connection *c)
 
 static void answered(struct connection *c)
 {
-        struct exchange *x = c->exchanges;
+        struct exchange *x = connection_first(c);
         struct http_target *t = c->target;
         struct http_message *m = &c->http1->message;
         /* What TLS still holds is a second answer to the one request. */
@@ -67,7 +67,7 @@ static void ended(struct connection *c)
 {
         struct error err;
 
-        if (c->exchanges && http_codec_eof(c->http1, &err) == 0 && c->http1->message.complete) {
+        if (c->exchanges.n && http_codec_eof(c->http1, &err) == 0 && c->http1->message.complete) {
                 c->http1->message.keep_alive = false;
                 answered(c);
                 return;
@@ -79,7 +79,7 @@ static void ended(struct connection *c)
  * crossed it. */
 static bool crossed(const struct connection *c)
 {
-        const struct exchange *x = c->exchanges;
+        const struct exchange *x = connection_first(c);
 
         return c->http1->message.status == 408 && x->reused && connection_unseen(c, x->sent_before);
 }
@@ -90,7 +90,7 @@ static bool feed(struct connection *c, size_t n)
         struct error err;
         size_t used;
 
-        if (!c->exchanges) {
+        if (!c->exchanges.n) {
                 (void)error_set(&err, ERROR_PROTOCOL, "%s speaks without being asked", c->target->url_text);
                 connection_break(c, &err);
                 return false;
@@ -104,7 +104,7 @@ static bool feed(struct connection *c, size_t n)
         if (!c->http1->message.complete)
                 return true;
         if (crossed(c)) {
-                c->heard = c->exchanges->heard;
+                c->heard = connection_first(c)->heard;
                 unreachable(c, "the peer closed the idle connection with 408");
                 return false;
         }
@@ -137,7 +137,7 @@ static bool http1_read(struct connection *c)
                 c->heard += (size_t)n;
                 if (!feed(c, (size_t)n))
                         return false;
-                if (!exchange_takes(c->exchanges, c->http1->message.body.n)) {
+                if (!exchange_takes(connection_first(c), c->http1->message.body.n)) {
                         want(c);
                         return true;
                 }
@@ -149,7 +149,7 @@ static bool http1_read(struct connection *c)
 
 static void http1_write(struct connection *c)
 {
-        struct exchange *x = c->exchanges;
+        struct exchange *x = connection_first(c);
 
         while (x->sent < x->message->n) {
                 ssize_t n = connection_write(c, x->message->p + x->sent, x->message->n - x->sent);
@@ -186,7 +186,7 @@ static void http1_cancel(struct connection *c, struct exchange *x UNUSED) { conn
 
 static void http1_event(struct connection *c, int events)
 {
-        struct exchange *x = c->exchanges;
+        struct exchange *x = connection_first(c);
 
         /* Writing may end the connection; what is readable is told again. */
         if (x && (events & LOOP_WRITABLE) && !(events & LOOP_READABLE) && x->sent < x->message->n)

@@ -146,7 +146,7 @@ static void take_back(struct connection *c)
         uint32_t over = c->carried > c->room ? c->carried - c->room : 0;
 
         while (over--) {
-                struct exchange *x = c->exchanges->beside_before; /* the last */
+                struct exchange *x = LIST_ITEM(c->exchanges.last, struct exchange, beside);
 
                 if (x->written)
                         return;
@@ -504,7 +504,7 @@ static void http2_start(struct connection *c, struct exchange *x)
                           (struct str){ head, x->method_n }, NGHTTP2_NV_FLAG_NONE);
         fields[3] = field((struct str){ (char *)fields[3].name, fields[3].namelen },
                           (struct str){ head + x->method_n + 1, x->path_n }, NGHTTP2_NV_FLAG_NONE);
-        n += parse_lines(x->message->p + x->own, HTTP_HEADROOM - x->own, fields + n, FIELDS_MAX - n,
+        n += parse_lines(x->message->p + x->own, x->headroom - x->own, fields + n, FIELDS_MAX - n,
                          NGHTTP2_NV_FLAG_NO_INDEX);
         /* Silence counts from the first request that leaves into it, though that one may be given up and
          * others follow. */
@@ -515,14 +515,14 @@ static void http2_start(struct connection *c, struct exchange *x)
         }
         c->http2->unheard = true;
         x->began = loop_now(client_of(c)->loop);
-        x->sent = HTTP_HEADROOM;
+        x->sent = x->headroom;
         x->answering = false;
         x->fault = NULL;
         buf_reset(&x->head);
         buf_reset(&x->body);
         x->request->status = 0;
         x->stream = nghttp2_submit_request(c->http2->session, NULL, fields, n,
-                                           x->message->n > HTTP_HEADROOM ? &body : NULL, x);
+                                           x->message->n > x->headroom ? &body : NULL, x);
         if (x->stream > 0) {
                 write_soon(c);
                 return;

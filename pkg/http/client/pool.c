@@ -1,7 +1,6 @@
 /* Which connection carries what: the queue of a target, its connections' lives, and how many there are. */
 #include <inttypes.h>
 #include <unistd.h>
-#include <utlist.h>
 
 #include "http/client/connection.h"
 
@@ -39,13 +38,7 @@ void pool_fail_waiting(struct http_target *t, const struct error *err, bool one)
 
 /* ---- a connection and what it carries ----------------------------------- */
 
-static void leave_ready(struct connection *c)
-{
-        if (!c->ready)
-                return;
-        DL_DELETE2(c->target->ready, c, previous_ready, next_ready);
-        c->ready = false;
-}
+static void leave_ready(struct connection *c) { list_remove(&c->ready); }
 
 bool connection_place(struct connection *c)
 {
@@ -57,15 +50,14 @@ bool connection_place(struct connection *c)
         }
         if (!room)
                 leave_ready(c);
-        else if (!c->ready) {
-                c->ready = true;
+        else if (!list_has(&c->ready)) {
                 c->idle_since = loop_now(c->target->client->loop);
                 /* The one used last is used first, so that the rest can age; among those that multiplex the
                  * turn goes round. */
                 if (c->http1)
-                        DL_PREPEND2(c->target->ready, c, previous_ready, next_ready);
+                        list_prepend(&c->target->ready, &c->ready);
                 else
-                        DL_APPEND2(c->target->ready, c, previous_ready, next_ready);
+                        list_append(&c->target->ready, &c->ready);
         }
         return true;
 }
@@ -85,14 +77,16 @@ static bool has_spoken(struct connection *c)
 
 struct connection *pool_ready(struct http_target *t)
 {
-        while (t->ready && has_spoken(t->ready))
-                connection_free(t->ready);
-        return t->ready;
+        struct connection *c;
+
+        while ((c = LIST_FIRST(&t->ready, struct connection, ready)) && has_spoken(c))
+                connection_free(c);
+        return c;
 }
 
 void pool_start(struct connection *c, struct exchange *x)
 {
-        DL_APPEND2(c->exchanges, x, beside_before, beside);
+        list_append(&c->exchanges, &x->beside);
         c->carried++;
         x->connection = c;
         x->heard = c->heard;
@@ -103,25 +97,21 @@ void pool_start(struct connection *c, struct exchange *x)
         x->written = false;
         if (c->http1 || c->carried >= c->room)
                 leave_ready(c);
-        else if (c->next_ready) {
-                DL_DELETE2(c->target->ready, c, previous_ready, next_ready);
-                DL_APPEND2(c->target->ready, c, previous_ready, next_ready);
+        else if (c->ready.next) {
+                list_remove(&c->ready);
+                list_append(&c->target->ready, &c->ready);
         }
         c->framing->start(c, x);
 }
 
 void connection_drop(struct connection *c, struct exchange *x)
 {
-        DL_DELETE2(c->exchanges, x, beside_before, beside);
+        list_remove(&x->beside);
         c->carried--;
         x->connection = NULL;
-        if (x->stalled)
-                DL_DELETE2(x->target->client->stalled, x, stalls_before, stalls);
-        x->stalled = false;
+        list_remove(&x->stalls);
         x->unread = 0;
-        if (x->answer_by)
-                DL_DELETE2(x->target->awaiting, x, awaits_before, awaits);
-        x->answer_by = 0;
+        list_remove(&x->awaits);
 }
 
 void connection_stop(struct connection *c)
@@ -166,8 +156,8 @@ void connection_free(struct connection *c)
         if (c->fd >= 0)
                 (void)close(c->fd);
         if (c->address)
-                addresses_leave(t, c->address);
-        DL_DELETE2(t->connections, c, previous, next);
+                addresses_leave(c->address);
+        list_remove(&c->node);
         t->connections_n--;
         free(c);
 }
@@ -185,10 +175,8 @@ void connection_break(struct connection *c, const struct error *err)
 {
         struct http_target *t = c->target;
 
-        while (c->exchanges) {
-                /* the last: what is queued again keeps its order */
-                struct exchange *x = c->exchanges->beside_before;
-
+        /* The last first: what is queued again keeps its order. */
+        for (struct exchange *x; (x = LIST_ITEM(c->exchanges.last, struct exchange, beside));) {
                 connection_drop(c, x);
                 if (worth_again(c, x)) {
                         x->again++;
@@ -219,7 +207,7 @@ static uint32_t wanted(const struct http_target *t)
 static void make_old(struct http_target *t)
 {
         t->tls = tls_client_free(t->tls);
-        for (struct connection *c = t->connections; c; c = c->next)
+        LIST_EACH (struct connection, c, &t->connections, node)
                 if (!c->old && !c->retiring) {
                         c->old = true;
                         t->old_n++;
@@ -279,7 +267,7 @@ void pool_connected(struct connection *c)
         t->failures = 0;
         c->address->avoid_until = c->address->backoff = 0;
         if (!c->old)
-                for (struct connection *o = t->connections; o; o = o->next)
+                LIST_EACH (struct connection, o, &t->connections, node)
                         if (o->old && o->framing) {
                                 connection_retire(o);
                                 break;
@@ -300,7 +288,7 @@ void pool_refused(struct http_target *t, struct address *a, const struct error *
                 t->failures++;
                 addresses_failed(t, a);
         }
-        addresses_leave(t, a);
+        addresses_leave(a);
         if (t->old_n)
                 t->replace_at = now + REPLACE_AGAIN;
         /* While another address may do, the request waits for it. Else one failure to connect fails one
@@ -321,7 +309,7 @@ void target_arm(struct http_target *t)
 
         if (t->used && !t->resolving)
                 at = MIN_OF(at, t->ask_at);
-        for (const struct connection *c = t->connections; c; c = c->next)
+        LIST_EACH (struct connection, c, &t->connections, node)
                 if (!c->framing && c->ssl)
                         at = MIN_OF(at, c->connect_by);
                 else if (c->expires && !c->old && !c->retiring)
@@ -337,11 +325,13 @@ void target_turn(struct task *task, usec now)
                 t->replace_at = USEC_NEVER;
         if (now >= t->ask_at && t->used)
                 addresses_ask(t);
-        for (struct connection *c = t->connections, *next; c; c = next) {
-                next = c->next;
+        for (struct connection *c = LIST_FIRST(&t->connections, struct connection, node), *next; c;
+             c = next) {
+                next = LIST_ITEM(c->node.next, struct connection, node);
                 if (!c->framing && c->ssl && now >= c->connect_by) {
                         connection_too_late(c);
-                        next = t->connections; /* others may have gone with it */
+                        next = LIST_FIRST(&t->connections, struct connection,
+                                          node); /* others may have gone with it */
                         continue;
                 }
                 if (!c->framing || !c->expires || now < c->expires || c->old || c->retiring)
@@ -360,10 +350,10 @@ void pool_sent(struct exchange *x)
 {
         struct http_target *t = x->target;
 
-        if (!t->config.response_timeout || x->answer_by)
+        if (!t->config.response_timeout || list_has(&x->awaits))
                 return;
         x->answer_by = loop_now(t->client->loop) + t->config.response_timeout;
-        DL_APPEND2(t->awaiting, x, awaits_before, awaits);
+        list_append(&t->awaiting, &x->awaits);
         if (!t->answer_armed)
                 loop_arm(t->client->loop, &t->answer_timer, x->answer_by);
         t->answer_armed = true;
@@ -374,8 +364,9 @@ void target_answers_turn(struct task *task, usec now)
         struct http_target *t = CONTAINER_OF(task, struct http_target, answer_timer);
         struct error err;
 
-        while (t->awaiting && now >= t->awaiting->answer_by) {
-                struct exchange *x = t->awaiting;
+        struct exchange *x;
+
+        while ((x = LIST_FIRST(&t->awaiting, struct exchange, awaits)) && now >= x->answer_by) {
                 struct connection *c = x->connection;
 
                 (void)error_set(&err, ERROR_TIMEOUT, "%s %s: no answer within %" PRId64 " ms of the request",
@@ -385,9 +376,9 @@ void target_answers_turn(struct task *task, usec now)
                 c->framing->cancel(c, x);
                 exchange_fail(x, &err);
         }
-        t->answer_armed = t->awaiting != NULL;
-        if (t->awaiting)
-                loop_arm(t->client->loop, &t->answer_timer, t->awaiting->answer_by);
+        t->answer_armed = x != NULL;
+        if (x)
+                loop_arm(t->client->loop, &t->answer_timer, x->answer_by);
         pool_serve(t);
 }
 

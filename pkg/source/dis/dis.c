@@ -2,11 +2,12 @@
 
 #include <stdio.h>
 
-#include "source/cloud.h"
 #include "source/dis/records.h"
 
 enum { PAGE_MOST = 64 << 20 };
 enum { EMPTY_MOST = 3 }; /* answers without records where there are some, before that is a failure */
+/* How long it waits where nothing came, and where nothing came the time before, either. */
+static const usec POLL_FIRST = USEC_SEC, POLL_IDLE = 2 * USEC_SEC;
 /* A cursor is good for 300 s; a new partition is to be found within 30 s. */
 static const usec CURSOR_LIFE = 270 * USEC_SEC, DISCOVERY = 20 * USEC_SEC;
 
@@ -115,15 +116,7 @@ static void partition_over(const struct dis *d, const struct partition *at, cons
         reader_end(d->poller.reader, at->track);
 }
 
-/* As text or as a number. */
-int64_t dis_sequence_of(const json_t *object, const char *name)
-{
-        const json_t *v = json_object_get(object, name);
-
-        return json_is_integer(v)  ? MAX_OF((int64_t)json_integer_value(v), (int64_t)-1)
-               : json_is_string(v) ? MAX_OF(number_of(str_of(json_string_value(v))), (int64_t)-1)
-                                   : -1;
-}
+int64_t dis_sequence_of(struct json_value v) { return MAX_OF(number_of(v.text), (int64_t)-1); }
 
 static void mark_number(struct poller *p, int64_t number)
 {
@@ -144,35 +137,43 @@ static enum poller_step begin(struct dis *d, struct partition *at)
         return POLLER_DONE;
 }
 
+struct one_value {
+        struct json_value value;
+};
+static const struct json_member checkpoint_members[] = {
+        MEMBER(ANY, "sequence_number", struct one_value, value),
+};
+static const struct json_object checkpoint_object = JSON_OBJECT("the answer", checkpoint_members);
+static const struct json_member cursor_members[] = {
+        MEMBER(TEXT, "partition_cursor", struct one_value, value, .required = true),
+};
+static const struct json_object cursor_object = JSON_OBJECT("the answer", cursor_members);
+
 static enum poller_step loaded(struct dis *d, struct partition *at, struct str body, struct error *err)
 {
-        JSON_AT_END json_t *root = NULL;
-        int64_t number;
+        struct one_value number;
 
         if (at->load == LOAD_APP) {
                 at->load = LOAD_CHECKPOINT;
                 return POLLER_AGAIN;
         }
-        if (!(root = read_object(body, err)))
+        if (read_answer(body, &checkpoint_object, &number, err) < 0)
                 return POLLER_FAILED;
-        if ((number = dis_sequence_of(root, "sequence_number")) < 0)
+        if (dis_sequence_of(number.value) < 0)
                 return begin(d, at);
-        mark_number(&d->poller, number);
+        mark_number(&d->poller, dis_sequence_of(number.value));
         return POLLER_DONE;
 }
 
 static enum poller_step cursor_got(struct dis *d, struct partition *at, const struct reader_job *job,
                                    struct str body, struct error *err)
 {
-        JSON_AT_END json_t *root = read_object(body, err);
-        const char *cursor = json_string_value(json_object_get(root, "partition_cursor"));
+        struct one_value cursor;
 
-        if (!root)
+        if (read_answer(body, &cursor_object, &cursor, err) < 0)
                 return POLLER_FAILED;
-        if (!cursor || !*cursor)
-                return (enum poller_step)error_set(err, ERROR_PROTOCOL, "an answer without a cursor");
         buf_reset(&at->cursor);
-        buf_text(&at->cursor, cursor);
+        json_value_add(cursor.value, &at->cursor);
         if (at->cursor.failed)
                 return (enum poller_step)error_memory(err);
         at->at = number_of(job->mark);
@@ -406,13 +407,11 @@ static void left(struct poller *p, void *own)
         buf_done(&at->cursor);
 }
 
-static struct source *dis_close(struct poller *p)
+static void done(struct poller *p)
 {
         struct dis *d = dis_of(p);
         struct partition *at, *next;
 
-        poller_done(p);
-        (void)source_account_free(d->account);
         HASH_ITER(hh, d->partitions, at, next)
         {
                 HASH_DEL(d->partitions, at);
@@ -420,8 +419,6 @@ static struct source *dis_close(struct poller *p)
                 free(at);
         }
         buf_done(&d->app);
-        free(d);
-        return NULL;
 }
 
 const struct poller_ops dis_ops = { .service = "dis",
@@ -433,27 +430,22 @@ const struct poller_ops dis_ops = { .service = "dis",
                                     .answered = answered,
                                     .refused = refused,
                                     .left = left,
-                                    .close = dis_close };
+                                    .done = done };
 
 static int dis_open(struct source **out, const void *spec_, const struct services *services,
                     struct error *err)
 {
         const struct dis_spec *spec = spec_;
-        const struct source_account_config account = { .services = services,
-                                                       .cloud = spec->cloud,
-                                                       .service = "dis" };
-        struct poller_config config = {
+        const struct poller_config config = {
                 .reader = { .loads = true,
                             .page_bytes = (size_t)spec->max_fetch_bytes,
                             .page_most = PAGE_MOST,
-                            .poll_min = spec->polling_interval,
-                            .poll_max = spec->polling_interval,
-                            .backoff_min = 200 * USEC_MSEC,
-                            .backoff_max = 10 * USEC_SEC,
+                            .poll_min = spec->polling_interval ? spec->polling_interval : POLL_FIRST,
+                            .poll_max = spec->polling_interval ? spec->polling_interval : POLL_IDLE,
                             .save_interval = spec->serial ? 100 * USEC_MSEC : USEC_SEC,
                             .unsaved_most = spec->serial ? 1 : 0 },
                 .discover_interval = DISCOVERY,
-                .seed = random_seed(),
+                .cloud = spec->cloud,
         };
         struct dis *d = calloc(1, sizeof(*d));
 
@@ -462,17 +454,11 @@ static int dis_open(struct source **out, const void *spec_, const struct service
         d->spec = spec;
         d->app.max = 1024;
         dis_app(spec, services->trigger, &d->app);
-        if (d->app.failed || source_account_new(&d->account, &account, err) < 0) {
-                int failed = d->app.failed ? error_memory(err) : -1;
-
-                buf_done(&d->app);
-                free(d);
-                return failed;
-        }
-        config.port = source_account_port(d->account);
-        if (poller_open(&d->poller, &dis_ops, &config, services, err) < 0) {
-                (void)dis_close(&d->poller);
+        if (poller_open(&d->poller, &dis_ops, &config, services, err) < 0)
                 return -1;
+        if (d->app.failed) {
+                (void)poller_close(&d->poller);
+                return error_memory(err);
         }
         *out = &d->poller.source;
         return 0;

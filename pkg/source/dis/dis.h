@@ -11,7 +11,7 @@ struct dis_spec {
         int64_t start_sequence; /* -1: none */
         int64_t max_fetch_bytes;
         bool serial;
-        usec polling_interval;
+        usec polling_interval; /* 0: by default */
         struct cloud_spec *cloud;
 };
 enum dis_start { DIS_TRIM_HORIZON, DIS_LATEST, DIS_AT_TIMESTAMP, DIS_AT_SEQUENCE_NUMBER };

@@ -10,6 +10,10 @@
 #include <stdarg.h>
 
 #include <cmocka.h>
+#include <jansson.h>
+
+static void cleanup_json(json_t **j) { json_decref(*j); }
+#define JSON_AT_END CLEANUP(cleanup_json)
 
 static char stream[] = "dis-swtest", trigger_name[] = "orders", namespace_name[] = "shop";
 static struct dis_spec spec = { .stream = stream, .start_sequence = -1, .max_fetch_bytes = 1024 };
@@ -138,6 +142,104 @@ static void without_memory_no_record_becomes_another(void **state)
                 }
 }
 
+static const char *document;
+
+static void as_seen(const struct record *r)
+{
+        BUF_AT_END struct buf out = BUF_INIT(65536);
+        struct writer w;
+
+        writer_init(&w, &out);
+        dis_source.shape->describe(r, &w);
+        assert_string_equal(out.p, document);
+}
+
+static void records_say_what_they_say(void **state)
+{
+        static const struct {
+                const char *record, *document;
+        } all[] = {
+                { "{\"sequence_number\":\"9007199254740993\",\"data\":\"YQ==\",\"partition_key\":"
+                  "\"\\u00e4\\n\"}",
+                  "{\"partitionKey\":\"\xc3\xa4\\n\",\"sequenceNumber\":\"9007199254740993\",\"data\":"
+                  "\"a\"}" },
+                { "{\"sequence_number\":9223372036854775806,\"data\":\"eyJhIjpudWxsfQ==\",\"partition_key\":"
+                  "\"\"}",
+                  "{\"partitionKey\":\"\",\"sequenceNumber\":\"9223372036854775806\",\"data\":{\"a\":null}"
+                  "}" },
+                { "{\"partition_key\":null,\"timestamp\":null,\"sequence_number\":0,\"data\":null}",
+                  "{\"partitionKey\":null,\"sequenceNumber\":\"0\",\"data\":\"\"}" },
+                { "{\"sequence_number\":3}",
+                  "{\"partitionKey\":null,\"sequenceNumber\":\"3\",\"data\":\"\"}" },
+                { "{\"sequence_number\":1,\"sequence_number\":3,\"new\":{\"data\":\"no\"},\"data\":"
+                  "\"\\u0059Q==\"}",
+                  "{\"partitionKey\":null,\"sequenceNumber\":\"3\",\"data\":\"a\"}" },
+        };
+        struct bench *b = *state;
+
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                BUF_AT_END struct buf body = BUF_INIT(4096);
+                struct error err;
+
+                b->at.at = -1;
+                b->at.for_records = true;
+                document = all[i].document;
+                buf_printf(&body, "{\"records\":[%s],\"next_partition_cursor\":\"n\"}", all[i].record);
+                if (poller_records(&b->d.poller, &dis_ops, &b->at, buf_view(&body), as_seen, &err) != 1)
+                        fail_msg("%s: %s", all[i].record, err.text);
+        }
+}
+
+/* describe's inverse; what is left out gets likely values. */
+static void samples_are_what_the_document_says(void **state UNUSED)
+{
+        static const struct {
+                const char *document, *seen;
+        } all[] = {
+                { "{}", "{\"partitionKey\":null,\"sequenceNumber\":\"0\",\"data\":\"a record\"}" },
+                { "{partitionKey: 'k\xc3\xa4\"', sequenceNumber: '9007199254740993', data: 'x\xc3\xa4'}",
+                  "{\"partitionKey\":\"k\xc3\xa4\\\"\",\"sequenceNumber\":\"9007199254740993\",\"data\":"
+                  "\"x\xc3\xa4\"}" },
+                { "{partitionKey: '', sequenceNumber: 9223372036854775806, data: {n: [9007199254740993, "
+                  "null]}}",
+                  "{\"partitionKey\":\"\",\"sequenceNumber\":\"9223372036854775806\",\"data\":{\"n\":["
+                  "9007199254740993,null]}}" },
+                { "{partitionKey: null, sequenceNumber: -1, data: null}",
+                  "{\"partitionKey\":null,\"sequenceNumber\":\"0\",\"data\":\"\"}" },
+                { "{partitionKey: 5, sequenceNumber: x, data: ''}",
+                  "{\"partitionKey\":\"5\",\"sequenceNumber\":\"0\",\"data\":\"\"}" },
+        };
+
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                BUF_AT_END struct buf out = BUF_INIT(4096);
+                struct documents docs = { 0 };
+                struct problems problems = { 0 };
+                struct record *r;
+                struct writer w;
+                struct error err;
+
+                assert_int_equal(yaml_parse(&docs, str_of(all[i].document), &problems), 0);
+                if (dis_source.shape->sample(&trigger, docs.roots[0], 1700000000 * USEC_SEC, &r, &err) < 0)
+                        fail_msg("%s: %s", all[i].document, err.text);
+                documents_done(&docs); /* nothing borrows from it */
+                writer_init(&w, &out);
+                dis_source.shape->describe(r, &w);
+                assert_string_equal(out.p, all[i].seen);
+                assert_int_equal(r->time, 1700000000 * USEC_SEC);
+                dis_source.shape->sample_free(r);
+        }
+        dis_source.shape->sample_free(NULL);
+}
+
+static void a_cursor_may_be_escaped(void **state)
+{
+        struct bench *b = *state;
+
+        assert_int_equal(fetch(b, "{\"next_partition_cursor\":\"a\\/b\\u003d\",\"records\":[]}"), 0);
+        assert_string_equal(b->at.cursor.p, "a/b=");
+        assert_int_equal(b->at.end, -1);
+}
+
 static void what_can_not_be_read_is_refused(void **state)
 {
         static const char *const bad[] = {
@@ -248,25 +350,47 @@ static void ranges_and_names_are_read_as_they_come(void **state UNUSED)
                 { "[", false, 0, 0 },
                 { "[]", true, 0, 0 },
         };
+        static const struct {
+                const char *text;
+                bool is_string;
+                const char *name; /* NULL: it is none */
+        } names[] = {
+                { "3", false, "shardId-0000000003" },
+                { "3", true, "shardId-0000000003" },
+                { "shardId-0000000003", true, "shardId-0000000003" },
+                { "shardId\\u002d0000000003", true, "shardId-0000000003" },
+                { "0123456789012345678901234567890123456789012345678901234567890abc", true,
+                  "0123456789012345678901234567890123456789012345678901234567890abc" },
+                { "0123456789012345678901234567890123456789012345678901234567890abcd", true, NULL },
+                { "-3", false, NULL },
+                { "-3", true, "-3" },
+                { "1.5", false, NULL },
+                { "null", false, NULL },
+                { "{}", false, NULL },
+                { "", true, NULL },
+                { "a/b", true, NULL },
+                { "a\\u0000b", true, NULL },
+        };
         char name[DIS_NAME_MOST + 1];
 
         for (size_t i = 0; i < COUNT_OF(ranges); i++) {
-                JSON_AT_END json_t *range = ranges[i].text ? json_string(ranges[i].text) : NULL;
+                const struct json_value range = { str_of(ranges[i].text ? ranges[i].text : "null"),
+                                                  .is_string = ranges[i].text };
                 int64_t oldest = 0, newest = 0;
 
                 assert_int_equal(read_range(range, &oldest, &newest), ranges[i].good);
                 assert_int_equal(oldest, ranges[i].oldest);
                 assert_int_equal(newest, ranges[i].newest);
         }
-        JSON_AT_END json_t *number = json_integer(3), *text = json_string("3"),
-                           *long_name = json_string("shardId-0000000003"), *none = json_string("");
-        const json_t *same[] = { number, text, long_name };
-        for (size_t i = 0; i < COUNT_OF(same); i++) {
-                assert_true(dis_read_name(same[i], name));
-                assert_string_equal(name, "shardId-0000000003");
+        for (size_t i = 0; i < COUNT_OF(names); i++) {
+                const struct json_value id = { str_of(names[i].text), names[i].is_string,
+                                               strchr(names[i].text, '\\') };
+
+                assert_int_equal(dis_read_name(id, name), names[i].name != NULL);
+                if (names[i].name)
+                        assert_string_equal(name, names[i].name);
         }
-        assert_false(dis_read_name(none, name));
-        assert_false(dis_read_name(NULL, name));
+        assert_false(dis_read_name((struct json_value){ 0 }, name));
 }
 
 static enum poller_step load(struct bench *b, const char *body, const char *mark)
@@ -288,7 +412,11 @@ static void a_partition_without_a_checkpoint_begins_as_told(void **state)
 
         spec.start = DIS_LATEST;
         assert_int_equal(load(b, "{\"sequence_number\":\"12\"}", "12"), POLLER_DONE);
+        assert_int_equal(load(b, "{\"sequence_number\":9007199254740993}", "9007199254740993"), POLLER_DONE);
         assert_int_equal(load(b, "{\"sequence_number\":\"-1\"}", ""), POLLER_DONE); /* a new one */
+        assert_int_equal(load(b, "{\"sequence_number\":\"\"}", ""), POLLER_DONE);
+        assert_int_equal(load(b, "{\"sequence_number\":null}", ""), POLLER_DONE);
+        assert_int_equal(load(b, "{\"sequence_number\":\"12\"", ""), POLLER_FAILED);
         spec.start = DIS_AT_SEQUENCE_NUMBER;
         spec.start_sequence = 9;
         assert_int_equal(load(b, "{}", "9"), POLLER_DONE);
@@ -381,6 +509,60 @@ static void close_first(struct bench *b)
         }
         b->d.poller.reader = reader_free(b->d.poller.reader);
         spec.start = DIS_TRIM_HORIZON;
+}
+
+static void lists_are_read_as_they_come(void **state)
+{
+        static const struct {
+                const char *answer;
+                enum poller_step step;
+                uint32_t tracks;
+        } all[] = {
+                { "{\"partitions\":[]}", POLLER_DONE, 0 },
+                { "{\"partitions\":null}", POLLER_FAILED, 0 },
+                { "{\"partitions\":{}}", POLLER_FAILED, 0 },
+                { "{}", POLLER_FAILED, 0 },
+                { "[]", POLLER_FAILED, 0 },
+                { "{\"partitions\":[" PARTITION("9", "ACTIVE", "[0 : 7]") "]", POLLER_FAILED, 0 },
+                { "{\"partitions\":[{\"status\":\"ACTIVE\"}]}", POLLER_FAILED, 0 },
+                { "{\"partitions\":[{\"partition_id\":\"4\"}]}", POLLER_FAILED, 0 },
+                { "{\"partitions\":[" PARTITION("1", "ACTIVE", "[0 : 7]") "],\"has_more_partitions\":true}",
+                  POLLER_AGAIN, 0 },
+                { "{\"stream_name\":\"x\",\"partitions\":[{\"partition_id\":2,\"status\":\"ACTIVE\",\"new\":["
+                  "{}],"
+                  "\"sequence_number_range\":null,\"parent_partitions\":null}],\"has_more_partitions\":"
+                  "\"true\"}",
+                  POLLER_DONE, 3 },
+        };
+        struct bench *b = *state;
+
+        open_first(b);
+        spec.start = DIS_TRIM_HORIZON;
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                const struct exchange e = { i == COUNT_OF(all) - 1 ? "start_partitionId=shardId-0000000001"
+                                                                   : "dis-swtest?limit_partitions",
+                                            all[i].answer, NULL };
+
+                if (talk(b, &e, 1) != all[i].step)
+                        fail_msg("%s", all[i].answer);
+                assert_int_equal(tracks(b), all[i].tracks);
+        }
+        close_first(b);
+}
+
+static void an_app_may_have_no_states(void **state)
+{
+        static const struct exchange conversation[] = {
+                { "/streams/dis-swtest?", LIST, NULL },
+                { "/apps/app/streams/dis-swtest?", "{\"has_more\":false,\"partition_consuming_states\":null}",
+                  NULL },
+                { "\"sequence_number\":\"9\"", "", NULL },
+        };
+        struct bench *b = *state;
+
+        open_first(b);
+        assert_int_equal(talk(b, conversation, COUNT_OF(conversation)), POLLER_AGAIN);
+        close_first(b);
 }
 
 #define SAVED(id, number)                                                                                    \
@@ -500,11 +682,16 @@ int main(void)
                 cmocka_unit_test_setup_teardown(an_answer_from_further_on_is_not_taken_at_once, setup,
                                                 teardown),
                 cmocka_unit_test_setup_teardown(without_memory_no_record_becomes_another, setup, teardown),
+                cmocka_unit_test_setup_teardown(records_say_what_they_say, setup, teardown),
+                cmocka_unit_test(samples_are_what_the_document_says),
+                cmocka_unit_test_setup_teardown(a_cursor_may_be_escaped, setup, teardown),
                 cmocka_unit_test_setup_teardown(what_can_not_be_read_is_refused, setup, teardown),
                 cmocka_unit_test_setup_teardown(what_does_not_come_is_said_and_no_failure, setup, teardown),
                 cmocka_unit_test(ranges_and_names_are_read_as_they_come),
                 cmocka_unit_test_setup_teardown(a_partition_without_a_checkpoint_begins_as_told, setup,
                                                 teardown),
+                cmocka_unit_test_setup_teardown(lists_are_read_as_they_come, setup, teardown),
+                cmocka_unit_test_setup_teardown(an_app_may_have_no_states, setup, teardown),
                 cmocka_unit_test_setup_teardown(the_first_start_saves_the_end_of_each_the_first_one_last,
                                                 setup, teardown),
                 cmocka_unit_test_setup_teardown(a_first_start_that_is_unfinished_is_finished, setup,

@@ -102,24 +102,55 @@ static enum poller_step state_known(struct dis *d)
         return POLLER_AGAIN;
 }
 
-static enum poller_step state_got(struct dis *d, const json_t *root, struct error *err)
+struct state { /* of a partition */
+        struct json_value id, number;
+};
+static const struct json_member state_members[] = {
+        MEMBER(ANY, "partition_id", struct state, id),
+        MEMBER(ANY, "sequence_number", struct state, number),
+};
+static const struct json_object state_object = JSON_OBJECT("a state", state_members);
+
+struct states {
+        struct state state; /* the one that is read */
+        struct json_value more;
+        struct dis *d;
+};
+
+static int take_state(void *object, struct error *err UNUSED)
 {
-        const json_t *states = json_object_get(root, "partition_consuming_states"), *state;
-        char name[DIS_NAME_MOST + 1], before[DIS_NAME_MOST + 1];
+        const struct states *all = object;
+        struct dis *d = all->d;
+        char name[DIS_NAME_MOST + 1];
         struct partition *at;
-        size_t i;
+
+        if (!dis_read_name(all->state.id, name))
+                return 0;
+        (void)snprintf(d->after, sizeof(d->after), "%s", name);
+        HASH_FIND_STR(d->partitions, name, at);
+        if (at)
+                at->has_checkpoint = dis_sequence_of(all->state.number) >= 0;
+        return 0;
+}
+
+static const struct json_member states_members[] = {
+        MEMBER(LIST, "partition_consuming_states", struct states, state, .items = &state_object,
+               .take = take_state),
+        MEMBER(ANY, "has_more", struct states, more),
+};
+static const struct json_object states_object = JSON_OBJECT("the answer", states_members);
+
+static enum poller_step state_got(struct dis *d, struct str body, struct error *err)
+{
+        struct states all = { .d = d };
+        char before[DIS_NAME_MOST + 1];
 
         (void)snprintf(before, sizeof(before), "%s", d->after);
-        json_array_foreach(states, i, state)
-        {
-                if (!dis_read_name(json_object_get(state, "partition_id"), name))
-                        continue;
-                (void)snprintf(d->after, sizeof(d->after), "%s", name);
-                HASH_FIND_STR(d->partitions, name, at);
-                if (at)
-                        at->has_checkpoint = dis_sequence_of(state, "sequence_number") >= 0;
+        if (read_answer(body, &states_object, &all, err) < 0) {
+                *d->after = 0;
+                return POLLER_FAILED;
         }
-        if (!json_is_true(json_object_get(root, "has_more")))
+        if (!json_value_is(all.more, "true"))
                 return state_known(d);
         if (strcmp(before, d->after) != 0)
                 return POLLER_AGAIN;
@@ -127,10 +158,17 @@ static enum poller_step state_got(struct dis *d, const json_t *root, struct erro
         return (enum poller_step)error_set(err, ERROR_PROTOCOL, "the list of checkpoints has no end");
 }
 
+struct saved {
+        struct json_value metadata;
+};
+static const struct json_member saved_members[] = {
+        MEMBER(ANY, "metadata", struct saved, metadata),
+};
+static const struct json_object saved_object = JSON_OBJECT("the answer", saved_members);
+
 enum poller_step dis_first_answered(struct dis *d, struct str body, struct error *err)
 {
-        JSON_AT_END json_t *root = NULL;
-        const char *metadata;
+        struct saved last;
 
         if (d->first == FIRST_APP)
                 return save_next(d);
@@ -138,12 +176,11 @@ enum poller_step dis_first_answered(struct dis *d, struct str body, struct error
                 d->at->has_checkpoint = true;
                 return save_next(d);
         }
-        if (!(root = read_object(body, err)))
-                return POLLER_FAILED;
         if (d->first != FIRST_CHECK)
-                return state_got(d, root, err);
-        metadata = json_string_value(json_object_get(root, "metadata"));
-        return string_equal(metadata, FIRST_START) ? save_next(d) : over(d);
+                return state_got(d, body, err);
+        if (read_answer(body, &saved_object, &last, err) < 0)
+                return POLLER_FAILED;
+        return last.metadata.is_string && str_is(last.metadata.text, FIRST_START) ? save_next(d) : over(d);
 }
 
 enum poller_step dis_first_refused(struct dis *d, const struct cloud_error *r)

@@ -24,25 +24,29 @@ void dis_discover(struct poller *p, struct cloud_request *q)
         poller_query_int(q, "limit_partitions", LIST_MOST);
 }
 
-bool dis_read_name(const json_t *id, char out[DIS_NAME_MOST + 1])
+bool dis_read_name(struct json_value id, char out[DIS_NAME_MOST + 1])
 {
-        const char *text = json_string_value(id);
-        int64_t number = json_is_integer(id) ? (int64_t)json_integer_value(id) : -1;
+        char text[DIS_NAME_MOST + 1];
+        struct buf name = BUF_ON(text);
+        int64_t number;
 
-        if (number < 0 && (!text || !*text || strlen(text) > DIS_NAME_MOST || strchr(text, '/')))
+        json_value_add(id, &name);
+        if (name.failed || !name.n || strlen(text) != name.n || strchr(text, '/'))
                 return false;
-        if (number < 0 && (!str_to_int64(str_of(text), &number) || number < 0))
+        if (str_to_int64(buf_view(&name), &number) && number >= 0)
+                (void)snprintf(out, DIS_NAME_MOST + 1, "shardId-%010lld", (long long)number);
+        else if (id.is_string)
                 (void)snprintf(out, DIS_NAME_MOST + 1, "%s", text);
         else
-                (void)snprintf(out, DIS_NAME_MOST + 1, "shardId-%010lld", (long long)number);
+                return false;
         return true;
 }
 
 /* "[289911 : 289927]": the oldest and the next; null is 0, and so is a range that is not there. false: there
  * is none yet, since the stream is being rescaled. */
-static bool read_range(const json_t *range, int64_t *oldest, int64_t *newest)
+static bool read_range(struct json_value range, int64_t *oldest, int64_t *newest)
 {
-        struct str text = str_of(json_is_string(range) ? json_string_value(range) : "[0 : 0]"), first;
+        struct str text = range.is_string ? range.text : STR("[0 : 0]"), first;
 
         if (!str_starts(text, STR("[")) || text.p[text.n - 1] != ']')
                 return false;
@@ -102,28 +106,43 @@ static int partition_add(struct dis *d, struct partition *at, struct error *err)
         return -1;
 }
 
-static int take_partition(struct dis *d, const json_t *told, struct error *err)
+struct told { /* of a partition */
+        struct json_value id, status, range;
+};
+static const struct json_member told_members[] = {
+        MEMBER(ANY, "partition_id", struct told, id),
+        MEMBER(TEXT, "status", struct told, status, .required = true),
+        MEMBER(ANY, "sequence_number_range", struct told, range),
+};
+static const struct json_object told_object = JSON_OBJECT("a partition", told_members);
+
+struct listing {
+        struct told told; /* the one that is read */
+        struct json_value more;
+        struct dis *d;
+};
+
+static int take_partition(void *object, struct error *err)
 {
-        const char *status = json_string_value(json_object_get(told, "status"));
-        bool active = status && strcmp(status, "ACTIVE") == 0;
+        const struct listing *l = object;
+        struct dis *d = l->d;
         char name[DIS_NAME_MOST + 1];
         struct partition *at;
 
-        if (!status || !dis_read_name(json_object_get(told, "partition_id"), name))
-                return error_set(err, ERROR_PROTOCOL, "a partition of stream %s has no id or no status",
-                                 d->spec->stream);
+        if (!dis_read_name(l->told.id, name))
+                return error_set(err, ERROR_PROTOCOL, "a partition has no partition_id");
         (void)snprintf(d->after, sizeof(d->after), "%s", name);
         if (!(at = partition_get(d, name, err)))
                 return -1;
         d->described++;
         at->described_at = d->listing_at;
-        if (strcmp(status, "EXPIRED") == 0) {
+        if (str_is(l->told.status.text, "EXPIRED")) {
                 if (at->added)
                         reader_end(d->poller.reader, at->track);
                 at->late = true; /* when it comes back all that it has is new */
                 return 0;
         }
-        if (!read_range(json_object_get(told, "sequence_number_range"), &at->oldest, &at->newest)) {
+        if (!read_range(l->told.range, &at->oldest, &at->newest)) {
                 d->unsettled = true;
                 return 0;
         }
@@ -131,7 +150,7 @@ static int take_partition(struct dis *d, const json_t *told, struct error *err)
         if (at->added)
                 return 0;
         /* One that takes nothing more is read to its end, once. */
-        if (active || (at->end < at->newest && at->oldest != at->newest))
+        if (str_is(l->told.status.text, "ACTIVE") || (at->end < at->newest && at->oldest != at->newest))
                 at->found = true;
         else
                 at->late = true;
@@ -172,22 +191,27 @@ enum poller_step dis_discover_refused(struct poller *p, const struct cloud_error
         return first_start(d, dis_first_refused(d, refusal), err);
 }
 
+static const struct json_member listing_members[] = {
+        MEMBER(LIST, "partitions", struct listing, told, .items = &told_object, .take = take_partition,
+               .required = true),
+        MEMBER(ANY, "has_more_partitions", struct listing, more),
+};
+static const struct json_object listing_object = JSON_OBJECT("the answer", listing_members);
+
 static enum poller_step listed(struct dis *d, struct str body, struct error *err)
 {
-        JSON_AT_END json_t *root = read_object(body, err);
-        const json_t *list = json_object_get(root, "partitions"), *told;
-        bool more = json_is_true(json_object_get(root, "has_more_partitions"));
+        struct listing l = { .d = d };
         char before[DIS_NAME_MOST + 1];
-        size_t i;
 
-        if (!root)
-                return POLLER_FAILED;
         (void)snprintf(before, sizeof(before), "%s", d->after);
-        json_array_foreach(list, i, told) if (take_partition(d, told, err) < 0) return POLLER_FAILED;
-        if (more && strcmp(before, d->after) != 0)
+        if (read_answer(body, &listing_object, &l, err) < 0) {
+                *d->after = 0; /* what was not read is not passed by */
+                return POLLER_FAILED;
+        }
+        if (json_value_is(l.more, "true") && strcmp(before, d->after) != 0)
                 return POLLER_AGAIN;
         *d->after = 0;
-        if (more || !json_is_array(list))
+        if (json_value_is(l.more, "true"))
                 return (enum poller_step)error_set(err, ERROR_PROTOCOL, "the list of partitions has no end");
         if (d->unsettled) {
                 (void)error_set(err, ERROR_REFUSED, "stream %s is being rescaled", d->spec->stream);

@@ -3,84 +3,28 @@
 #include <stdio.h>
 
 #include "json/check.h"
-#include "json/scan.h"
 #include "source/dis/dis.h"
+#include "source/poller.h"
 
-enum { DEPTH_MOST = 512, RECORD_MOST = 8 << 20 };
+enum { RECORD_MOST = 8 << 20 };
 
 /* ---- an answer ---------------------------------------------------------- */
 
-struct item { /* of an answer, as it stands there */
-        struct str key, data;
+struct item { /* of an answer */
+        struct json_value key, data;
         int64_t sequence, time; /* ms; 0: unknown */
-        bool has_key, key_escaped, data_escaped;
 };
-
-/* A whole number, which may stand in a string; null: it stays as it is. */
-static bool read_number(struct scan *s, int64_t *out)
-{
-        struct str text;
-        bool escaped;
-        char c = scan_peek(s);
-
-        if (c == 'n')
-                return scan_word(s, "null");
-        if (c != '"' && c != '-' && (c < '0' || c > '9'))
-                return scan_fail(s, "a sequence number or a time is no number");
-        if (!(c == '"' ? scan_string(s, &text, &escaped) : scan_number(s, &text)))
-                return false;
-        return str_to_int64(text, out) || scan_fail(s, "a sequence number or a time is no whole number");
-}
-
-static bool read_text(struct scan *s, struct str *out, bool *escaped, bool *there)
-{
-        *there = scan_peek(s) == '"';
-        if (*there)
-                return scan_string(s, out, escaped);
-        return scan_peek(s) == 'n' ? scan_word(s, "null") : scan_fail(s, "a text is no string");
-}
-
-static bool read_member(struct scan *s, struct str name, struct item *item)
-{
-        bool there;
-
-        if (str_is(name, "data"))
-                return read_text(s, &item->data, &item->data_escaped, &there);
-        if (str_is(name, "partition_key"))
-                return read_text(s, &item->key, &item->key_escaped, &item->has_key);
-        if (str_is(name, "sequence_number"))
-                return read_number(s, &item->sequence);
-        if (str_is(name, "timestamp"))
-                return read_number(s, &item->time);
-        return scan_skip(s, DEPTH_MOST);
-}
-
-static bool read_item(struct scan *s, struct item *item)
-{
-        struct str name;
-        bool escaped;
-
-        *item = (struct item){ .sequence = -1 };
-        if (!scan_take(s, '{'))
-                return scan_fail(s, "a record is no object");
-        if (!scan_take(s, '}'))
-                do {
-                        if (!scan_name(s, &name, &escaped) || !read_member(s, name, item))
-                                return false;
-                } while (scan_more(s, '}'));
-        if (!s->fault && (item->sequence < 0 || item->sequence == INT64_MAX))
-                return scan_fail(s, "a record has no sequence number");
-        return !s->fault;
-}
-
-static struct str keep(struct page *page, struct str s)
-{
-        char *p = page_bytes(page, s.n ? s.n : 1);
-
-        return p ? (struct str){ memcpy(p, s.p ? s.p : "", s.n), s.n } : (struct str){ 0 };
-}
+static const struct json_member item_members[] = {
+        MEMBER(NUMBER, "sequence_number", struct item, sequence, .required = true),
+        MEMBER(TEXT, "partition_key", struct item, key),
+        MEMBER(TEXT, "data", struct item, data),
+        MEMBER(NUMBER, "timestamp", struct item, time),
+};
+static const struct json_object item_object = JSON_OBJECT("a record", item_members);
 
 struct reading {
+        struct item item;
+        struct json_value next;
         const char *stream;
         struct str partition;
         int64_t from;
@@ -88,17 +32,18 @@ struct reading {
         struct dis_records *out;
         struct str *cursor; /* where its records find it */
         struct buf id, text;
+        size_t id_n; /* of the id, what all begin with */
 };
 
 /* What Base64 says, into the page; false: it is none. */
-static bool keep_data(struct reading *g, const struct item *item, struct str *out)
+static bool keep_data(struct reading *g, struct str *out)
 {
-        struct str coded = item->data;
+        struct str coded = g->item.data.text;
         char *p;
 
-        if (item->data_escaped) {
+        if (g->item.data.escaped) {
                 buf_reset(&g->text);
-                (void)scan_decode(coded, &g->text);
+                json_value_add(g->item.data, &g->text);
                 coded = buf_view(&g->text);
                 if (g->text.failed) {
                         page_no_memory(g->page);
@@ -115,87 +60,57 @@ static bool keep_data(struct reading *g, const struct item *item, struct str *ou
         return true;
 }
 
-static bool add_record(struct reading *g, struct scan *s, const struct item *item)
+static struct record *begin_record(struct reading *g)
 {
+        char number[24];
+        struct buf mark = BUF_ON(number);
+
+        g->id.n = g->id_n;
+        buf_int(&g->id, g->item.sequence);
+        buf_int(&mark, g->from);
+        if (g->id.failed)
+                page_no_memory(g->page);
+        return page_record(g->page, buf_view(&g->id), buf_view(&mark));
+}
+
+static int add_record(void *object, struct error *err)
+{
+        struct reading *g = object;
+        const struct item *item = &g->item;
         struct dis_record *origin;
         struct record *r;
         struct str data;
-        char mark[24];
 
+        if (item->sequence < 0 || item->sequence == INT64_MAX)
+                return error_set(err, ERROR_PROTOCOL, "a record has no sequence_number");
         g->out->n++;
         if (item->sequence < g->from) {
                 g->out->repeated = true;
-                return true;
+                return 0;
         }
         g->from = item->sequence + 1;
-        buf_reset(&g->id);
-        if (!keep_data(g, item, &data))
-                return scan_fail(s, "the data of a record is no Base64");
-        buf_printf(&g->id, "%s/" STR_FMT "/%lld", g->stream, STR_ARG(g->partition),
-                   (long long)item->sequence);
-        (void)snprintf(mark, sizeof(mark), "%lld", (long long)g->from);
-        if (g->id.failed) {
-                page_no_memory(g->page);
-                return true;
-        }
-        if (!(r = page_record(g->page, buf_view(&g->id), str_of(mark))) ||
-            !(origin = page_keep(g->page, sizeof(*origin))))
-                return true; /* the page has failed: the reader sees it */
+        if (!keep_data(g, &data))
+                return error_set(err, ERROR_PROTOCOL, "the data of a record is no Base64");
+        if (!(r = begin_record(g)) || !(origin = page_keep(g->page, sizeof(*origin))))
+                return 0; /* the page has failed: the reader sees it */
         if (g->out->first < 0)
                 g->out->first = item->sequence;
         g->out->last = item->sequence;
         *origin = (struct dis_record){ g->partition, item->sequence, g->cursor };
         r->origin = origin;
-        r->time = item->time > 0 && item->time < INT64_MAX / USEC_MSEC ? item->time * USEC_MSEC : 0;
+        r->time = poller_time(item->time);
         r->value = data;
-        r->has_key = item->has_key;
-        if (item->has_key) {
-                buf_reset(&g->text);
-                if (item->key_escaped)
-                        (void)scan_decode(item->key, &g->text);
-                if (g->text.failed)
-                        page_no_memory(g->page);
-                r->key = keep(g->page, item->key_escaped ? buf_view(&g->text) : item->key);
-        }
-        return true;
+        r->has_key = item->key.text.p;
+        r->key = page_text(g->page, item->key);
+        return 0;
 }
 
-static bool read_list(struct reading *g, struct scan *s)
-{
-        struct item item;
-
-        if (!scan_take(s, '['))
-                return scan_fail(s, "records is no list");
-        if (scan_take(s, ']'))
-                return true;
-        do {
-                if (!read_item(s, &item) || !add_record(g, s, &item))
-                        return false;
-        } while (scan_more(s, ']'));
-        return !s->fault;
-}
-
-static bool read_answer(struct reading *g, struct scan *s)
-{
-        struct str name;
-        bool escaped, there, any = false;
-
-        if (!scan_take(s, '{'))
-                return scan_fail(s, "it is no object");
-        if (!scan_take(s, '}'))
-                do {
-                        if (!scan_name(s, &name, &escaped))
-                                return false;
-                        if (str_is(name, "records") && !any)
-                                any = read_list(g, s);
-                        else if (str_is(name, "next_partition_cursor")) {
-                                if (read_text(s, &g->out->cursor, &escaped, &there) && there && escaped)
-                                        return scan_fail(s, "a cursor has escapes");
-                        } else if (!scan_skip(s, DEPTH_MOST))
-                                return false;
-                } while (!s->fault && scan_more(s, '}'));
-        return (!s->fault && any) || scan_fail(s, "it has no records");
-}
+static const struct json_member answer_members[] = {
+        MEMBER(LIST, "records", struct reading, item, .items = &item_object, .take = add_record,
+               .required = true),
+        MEMBER(TEXT, "next_partition_cursor", struct reading, next),
+};
+static const struct json_object answer_object = JSON_OBJECT("the answer", answer_members);
 
 int dis_read_records(struct str body, const char *stream, struct str partition, int64_t from,
                      struct page *page, struct dis_records *out, struct error *err)
@@ -208,24 +123,19 @@ int dis_read_records(struct str body, const char *stream, struct str partition, 
                              .cursor = page_keep(page, sizeof(*g.cursor)),
                              .id = BUF_INIT(4096),
                              .text = BUF_INIT((size_t)RECORD_MOST) };
-        struct scan s;
+        int result;
 
+        buf_printf(&g.id, "%s/" STR_FMT "/", stream, STR_ARG(partition));
+        g.id_n = g.id.n;
         *out = (struct dis_records){ .first = -1, .last = -1 };
-        scan_init(&s, body);
-        if (!g.cursor)
-                return error_memory(err);
-        (void)read_answer(&g, &s);
+        result = g.cursor ? json_read_object(body, &answer_object, &g, err) : error_memory(err);
         buf_done(&g.id);
         buf_done(&g.text);
-        if (s.fault)
-                return error_set(err, ERROR_PROTOCOL, "an answer that can't be read: %s", s.fault);
-        if (out->cursor.n) {
-                char *p = page_keep(page, out->cursor.n);
-
-                *g.cursor = p ? (struct str){ memcpy(p, out->cursor.p, out->cursor.n), out->cursor.n }
-                              : (struct str){ 0 };
-        } else
-                *g.cursor = out->cursor = (struct str){ 0 };
+        if (result < 0)
+                return g.cursor ? error_wrap(err, "an answer that can't be read") : -1;
+        *g.cursor = g.next.text.n ? page_text_beside(page, g.next) : (struct str){ 0 };
+        out->cursor = page_failed(page) ? g.next.text
+                                        : *g.cursor; /* there is one, whether it was kept or not */
         return 0;
 }
 
@@ -318,72 +228,60 @@ static void dis_event(const struct trigger *t, const struct record *r, struct bu
 
 /* ---- samples ------------------------------------------------------------ */
 
-struct sample {
-        struct record record;
-        struct dis_record origin;
-        struct str cursor;
-        struct buf id, key, data;
-};
-
-static void dis_sample_free(struct record *r)
+/* What no stream numbers so is the first one. */
+static int64_t sample_sequence(const struct node *n)
 {
-        struct sample *s = CONTAINER_OF(r, struct sample, record);
+        BUF_AT_END struct buf text = BUF_INIT(64);
+        int64_t number;
 
-        if (!r)
-                return;
-        buf_done(&s->id);
-        buf_done(&s->key);
-        buf_done(&s->data);
-        free(s);
+        poller_sample_text(n, &text);
+        return str_to_int64(buf_view(&text), &number) && number >= 0 && number < INT64_MAX ? number : 0;
 }
 
-/* The text of a string, the JSON of anything else. */
-static void sample_member(const struct node *n, struct buf *out)
+static void write_sample(const struct node *document, usec wall, struct buf *out)
 {
+        const struct node *key = node_member(document, "partitionKey"), *data = node_member(document, "data");
+        BUF_AT_END struct buf text = BUF_INIT(BUF_DEFAULT_MAX);
         struct writer w;
 
         writer_init(&w, out);
-        if (n && n->kind == NODE_STRING)
-                buf_str(out, n->text);
-        else if (n && n->kind != NODE_NULL)
-                node_write(n, &w);
+        writer_object(&w);
+        writer_key(&w, STR("records"));
+        writer_array(&w);
+        writer_object(&w);
+        writer_member_int(&w, "sequence_number", sample_sequence(node_member(document, "sequenceNumber")));
+        writer_member_int(&w, "timestamp", wall / USEC_MSEC);
+        if (key && key->kind != NODE_NULL) {
+                poller_sample_text(key, &text);
+                writer_member_string(&w, "partition_key", buf_view(&text));
+        }
+        buf_reset(&text);
+        poller_sample_text(data, &text);
+        writer_key(&w, STR("data"));
+        writer_base64(&w, data ? buf_view(&text) : STR("a record"));
+        writer_object_end(&w);
+        writer_array_end(&w);
+        writer_object_end(&w);
+        out->failed |= text.failed;
 }
 
 static int dis_sample(const struct trigger *t, const struct node *document, usec wall, struct record **out,
                       struct error *err)
 {
         const struct dis_spec *spec = t->source_spec;
-        const struct node *key = node_member(document, "partitionKey"), *data = node_member(document, "data");
-        BUF_AT_END struct buf number = BUF_INIT(64);
-        struct sample *s = calloc(1, sizeof(*s));
+        BUF_AT_END struct buf answer = BUF_INIT(BUF_DEFAULT_MAX);
+        struct page *page = poller_sample_begin(err);
+        struct dis_records got;
 
-        if (!s)
-                return error_memory(err);
-        s->id.max = s->key.max = s->data.max = BUF_DEFAULT_MAX;
-        sample_member(node_member(document, "sequenceNumber"), &number);
-        if (!number.n || !str_to_int64(buf_view(&number), &s->origin.sequence))
-                s->origin.sequence = 0;
-        sample_member(key, &s->key);
-        if (data)
-                sample_member(data, &s->data);
-        else
-                buf_text(&s->data, "a record");
-        s->origin.partition = STR("shardId-0000000000");
-        s->origin.cursor = &s->cursor;
-        buf_printf(&s->id, "%s/" STR_FMT "/%lld", spec->stream, STR_ARG(s->origin.partition),
-                   (long long)s->origin.sequence);
-        if (s->id.failed || s->key.failed || s->data.failed) {
-                dis_sample_free(&s->record);
-                return error_memory(err);
-        }
-        s->record = (struct record){ .id = buf_view(&s->id),
-                                     .key = buf_view(&s->key),
-                                     .has_key = key && key->kind != NODE_NULL,
-                                     .value = buf_view(&s->data),
-                                     .time = wall,
-                                     .origin = &s->origin };
-        *out = &s->record;
-        return 0;
+        if (!page)
+                return -1;
+        write_sample(document, wall, &answer);
+        return poller_sample_end(page,
+                                 answer.failed
+                                         ? error_memory(err)
+                                         : dis_read_records(buf_view(&answer), spec->stream,
+                                                            STR("shardId-0000000000"), -1, page, &got, err),
+                                 out, err);
 }
 
 const struct shape dis_shape = {
@@ -392,5 +290,5 @@ const struct shape dis_shape = {
         .encode = dis_encode,
         .event = dis_event,
         .sample = dis_sample,
-        .sample_free = dis_sample_free,
+        .sample_free = poller_sample_free,
 };

@@ -18,7 +18,7 @@ struct dis_records {
         uint32_t n;          /* of the answer, those that were known included */
         bool repeated;       /* it brought some that were known */
         int64_t first, last; /* sequence numbers of those that were new; -1: there are none */
-        struct str cursor;   /* the next one, as written in the answer; p NULL: the partition ends here */
+        struct str cursor;   /* the next one, in the page; p NULL: the partition ends here */
 };
 /* Reads an answer to GetRecords into a page. What lies below from, or not above what stands before it, was
  * delivered already and is left out; from -1: nothing was. partition: borrowed by the records. */

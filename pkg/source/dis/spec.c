@@ -28,10 +28,10 @@ static const struct field dis_fields[] = {
               .max = 4194304, .cloud = "max_fetch_bytes",
               .help = "What one request may bring, in bytes. A record that is larger is never brought: it "
                       "holds its partition up, and a warning and the status say so."),
-        FIELD(DURATION, "pollingInterval", struct dis_spec, polling_interval, .fallback = "1s",
-              .min = 2 * USEC_MSEC, .max = USEC_MINUTE, .cloud = "polling_interval",
+        FIELD(DURATION, "pollingInterval", struct dis_spec, polling_interval, .min = 2 * USEC_MSEC,
+              .max = USEC_MINUTE, .cloud = "polling_interval",
               .help = "The pause after a request that found nothing; while there are records nothing "
-                      "waits."),
+                      "waits. By default a second, and two while nothing comes."),
         FIELD(OBJECT, "cloud", struct dis_spec, cloud, .object = &cloud_type,
               .help = "Where the stream is, and as whom it is read."),
 };

@@ -1,13 +1,10 @@
 /* Inside the source: a stream and its partitions, as the list of them and their jobs share them. */
 #pragma once
 
-#include <jansson.h>
-
 /* A table that can't grow says so instead of ending the process. */
 #define HASH_NONFATAL_OOM 1
 #define uthash_nonfatal_oom(element) ((void)(element))
 #include "base/table.h"
-#include "json/tree.h"
 #include "source/dis/dis.h"
 #include "source/poller.h"
 
@@ -49,7 +46,6 @@ enum first_step { FIRST_LIST, FIRST_STATE, FIRST_CHECK, FIRST_APP, FIRST_SAVE, F
 struct dis {
         struct poller poller; /* the first member */
         const struct dis_spec *spec;
-        struct source_account *account;
         struct partition *partitions; /* a table, by name */
         struct buf app;
         enum first_step first;
@@ -80,18 +76,11 @@ static inline void tell_lag(const struct dis *d, const struct partition *at)
                 reader_behind(d->poller.reader, at->track, MAX_OF(at->newest - from, (int64_t)0));
 }
 
-static inline void cleanup_json(json_t **j) { json_decref(*j); }
-#define JSON_AT_END CLEANUP(cleanup_json)
-
-static inline json_t *read_object(struct str body, struct error *err)
+static inline int read_answer(struct str body, const struct json_object *o, void *into, struct error *err)
 {
-        json_t *root = json_tree(body, 0, JSON_VALUES_MOST, NULL);
-
-        if (json_is_object(root))
-                return root;
-        json_decref(root);
-        (void)error_set(err, ERROR_PROTOCOL, "an answer that can't be read: it is no JSON object");
-        return NULL;
+        if (json_read_object(body, o, into, err) == 0)
+                return 0;
+        return err->kind == ERROR_PROTOCOL ? error_wrap(err, "an answer that can't be read") : -1;
 }
 
 /* Why nothing is read, as long as nothing is. */
@@ -114,8 +103,8 @@ void dis_ask_for_app(const struct dis *, struct cloud_request *);
 void dis_ask_for_checkpoint(const struct dis *, const struct partition *, struct cloud_request *);
 void dis_ask_to_save(const struct dis *, const struct partition *, struct str number, const char *metadata,
                      struct cloud_request *);
-int64_t dis_sequence_of(const json_t *object, const char *name); /* -1: there is none */
+int64_t dis_sequence_of(struct json_value); /* as text or as a number; -1: there is none */
 /* "3" and "shardId-0000000003" are the same one: it is called by the long name. false: it is no name. */
-bool dis_read_name(const json_t *id, char out[DIS_NAME_MOST + 1]);
+bool dis_read_name(struct json_value id, char out[DIS_NAME_MOST + 1]);
 bool dis_cannot_be_saved(const struct cloud_error *); /* the partition is gone, or the number out of range */
 void dis_origin(const struct trigger *, struct buf *);

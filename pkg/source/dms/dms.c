@@ -5,12 +5,10 @@
 
 #include "event/outer.h"
 #include "json/check.h"
-#include "json/scan.h"
-#include "source/cloud.h"
 #include "source/poller.h"
 
 /* What one request may bring: 10 messages, 512 KB; a body may grow by being unescaped, never above that. */
-enum { MESSAGES_MOST = 10, PAGE_BYTES = 512 << 10, PAGE_MOST = 4 << 20, DEPTH_MOST = 512 };
+enum { MESSAGES_MOST = 10, PAGE_BYTES = 512 << 10, PAGE_MOST = 4 << 20 };
 enum { TRACKS_MOST = 8 };
 
 /* ---- the spec ----------------------------------------------------------- */
@@ -52,82 +50,30 @@ struct message {
         usec received;               /* wall */
 };
 
-struct item { /* of an answer, as it stands there */
-        struct str body, attributes, tags, handler;
-        bool escaped, is_json;
+struct item { /* of an answer */
+        struct json_value body, attributes, tags, handler;
 };
+static const struct json_member item_members[] = {
+        MEMBER(ANY, "message.body", struct item, body),
+        MEMBER(ANY, "message.attributes", struct item, attributes),
+        MEMBER(ANY, "message.tags", struct item, tags),
+        MEMBER(TEXT, "handler", struct item, handler, .required = true),
+};
+static const struct json_object item_object = JSON_OBJECT("an entry", item_members);
 
-static bool read_message(struct scan *s, struct item *item)
-{
-        struct str name;
-        bool escaped;
-
-        if (!scan_take(s, '{'))
-                return scan_fail(s, "a message is no object");
-        if (scan_take(s, '}'))
-                return true;
-        do {
-                struct str *into = NULL;
-                const char *from;
-
-                if (!scan_name(s, &name, &escaped))
-                        return false;
-                if (str_is(name, "body")) {
-                        item->is_json = scan_peek(s) != '"';
-                        if (!item->is_json) {
-                                if (!scan_string(s, &item->body, &item->escaped))
-                                        return false;
-                                continue;
-                        }
-                        into = &item->body;
-                } else if (str_is(name, "attributes"))
-                        into = &item->attributes;
-                else if (str_is(name, "tags"))
-                        into = &item->tags;
-                (void)scan_peek(s);
-                from = s->p;
-                if (!scan_skip(s, DEPTH_MOST))
-                        return false;
-                if (into)
-                        *into = (struct str){ from, (size_t)(s->p - from) };
-        } while (scan_more(s, '}'));
-        return !s->fault;
-}
-
-static bool read_item(struct scan *s, struct item *item)
-{
-        struct str name;
-        bool escaped;
-
-        *item = (struct item){ 0 };
-        if (!scan_take(s, '{'))
-                return scan_fail(s, "an entry is no object");
-        if (scan_take(s, '}'))
-                return scan_fail(s, "an entry has no handler");
-        do {
-                if (!scan_name(s, &name, &escaped))
-                        return false;
-                if (str_is(name, "message")) {
-                        if (!read_message(s, item))
-                                return false;
-                } else if (str_is(name, "handler") && scan_peek(s) == '"') {
-                        if (!scan_string(s, &item->handler, &escaped))
-                                return false;
-                        if (escaped)
-                                return scan_fail(s, "a handler has escapes");
-                } else if (!scan_skip(s, DEPTH_MOST))
-                        return false;
-        } while (scan_more(s, '}'));
-        if (!s->fault && !item->handler.n)
-                return scan_fail(s, "an entry has no handler");
-        return !s->fault;
-}
+struct reading {
+        struct item item;
+        const struct dms_spec *spec;
+        struct page *page;
+        usec wall;
+};
 
 /* A message has no id of its own, and its handler is another one each time: its id is made of what it says,
  * so that it is the same each time, and equal messages have equal ids. */
 static bool make_id(const struct dms_spec *spec, const struct item *item, char out[33])
 {
-        const struct str parts[] = { str_of(spec->queue_id), item->body, item->attributes, item->tags };
+        const struct str parts[] = { str_of(spec->queue_id), item->body.text,
+                                     json_value_raw(item->attributes), json_value_raw(item->tags) };
         unsigned char hash[SHA256_DIGEST_LENGTH];
         BUF_AT_END struct buf all = BUF_INIT((size_t)PAGE_MOST);
 
@@ -143,48 +89,46 @@ static bool make_id(const struct dms_spec *spec, const struct item *item, char o
         return true;
 }
 
-static struct str keep(struct page *page, struct str s)
+/* null says nothing. */
+static struct str keep_json(struct page *page, struct json_value v)
 {
-        char *p = s.n ? page_bytes(page, s.n) : NULL;
-
-        return p ? (struct str){ memcpy(p, s.p, s.n), s.n } : (struct str){ 0 };
+        return json_value_is(v, "null")
+                       ? (struct str){ 0 }
+                       : page_text_beside(page, (struct json_value){ .text = json_value_raw(v) });
 }
 
-/* What the origin points to outlives the body of a record that is detached. */
-static struct str keep_beside(struct page *page, struct str s)
+static int add_record(void *object, struct error *err UNUSED)
 {
-        char *p = s.n ? page_keep(page, s.n) : NULL;
-
-        return p ? (struct str){ memcpy(p, s.p, s.n), s.n } : (struct str){ 0 };
-}
-
-static bool is_null(struct str json) { return str_is(json, "null"); }
-
-static void add_record(const struct dms_spec *spec, struct page *page, const struct item *item, usec wall)
-{
-        BUF_AT_END struct buf text = BUF_INIT((size_t)PAGE_MOST);
+        struct reading *g = object;
+        const struct item *item = &g->item;
         struct message *m;
         struct record *r;
         char id[33];
 
-        if (!make_id(spec, item, id)) {
-                page_no_memory(page);
-                return;
+        if (!make_id(g->spec, item, id)) {
+                page_no_memory(g->page);
+                return 0;
         }
-        if (!(r = page_record(page, str_of(id), item->handler)) || !(m = page_keep(page, sizeof(*m))))
-                return;
-        if (item->escaped)
-                (void)scan_decode(item->body, &text);
-        if (text.failed)
-                page_no_memory(page);
-        r->value = keep(page, item->escaped ? buf_view(&text) : item->body);
-        *m = (struct message){ .attributes = is_null(item->attributes) ? (struct str){ 0 }
-                                                                       : keep_beside(page, item->attributes),
-                               .tags = is_null(item->tags) ? (struct str){ 0 }
-                                                           : keep_beside(page, item->tags),
-                               .is_json = item->is_json,
-                               .received = wall };
+        if (!(r = page_record(g->page, str_of(id), page_text(g->page, item->handler))) ||
+            !(m = page_keep(g->page, sizeof(*m))))
+                return 0;
+        r->value = page_text(g->page, item->body);
+        *m = (struct message){ .attributes = keep_json(g->page, item->attributes),
+                               .tags = keep_json(g->page, item->tags),
+                               .is_json = item->body.text.p && !item->body.is_string,
+                               .received = g->wall };
         r->origin = m;
+        return 0;
+}
+
+static int read_messages(const struct dms_spec *spec, struct str body, struct page *page, usec wall,
+                         struct error *err)
+{
+        static const struct json_member list = MEMBER(LIST, "", struct reading, item, .items = &item_object,
+                                                      .take = add_record);
+        struct reading g = { .spec = spec, .page = page, .wall = wall };
+
+        return json_read_list(body, &list, &g, err) < 0 ? error_wrap(err, "an answer that can't be read") : 0;
 }
 
 /* ---- shapes ------------------------------------------------------------- */
@@ -257,70 +201,32 @@ static void dms_origin(const struct trigger *t, struct buf *b)
 
 /* ---- samples ------------------------------------------------------------ */
 
-struct sample {
-        struct record record;
-        struct message message;
-        struct buf body, attributes, tags;
-        char id[33];
-};
-
-static void dms_sample_free(struct record *r)
-{
-        struct sample *s = CONTAINER_OF(r, struct sample, record);
-
-        if (!r)
-                return;
-        buf_done(&s->body);
-        buf_done(&s->attributes);
-        buf_done(&s->tags);
-        free(s);
-}
-
-static void sample_member(const struct node *document, const char *name, struct buf *out)
-{
-        const struct node *n = node_member(document, name);
-        struct writer w;
-
-        out->max = BUF_DEFAULT_MAX;
-        writer_init(&w, out);
-        if (n && n->kind != NODE_NULL)
-                node_write(n, &w);
-}
-
 static int dms_sample(const struct trigger *t, const struct node *document, usec wall, struct record **out,
                       struct error *err)
 {
-        const struct node *body = node_member(document, "body");
-        struct sample *s = calloc(1, sizeof(*s));
+        BUF_AT_END struct buf answer = BUF_INIT(BUF_DEFAULT_MAX);
+        struct page *page = poller_sample_begin(err);
+        struct writer w;
 
-        if (!s)
-                return error_memory(err);
-        s->message.is_json = body && body->kind != NODE_STRING && body->kind != NODE_NULL;
-        if (s->message.is_json)
-                sample_member(document, "body", &s->body);
-        else {
-                s->body.max = BUF_DEFAULT_MAX;
-                buf_str(&s->body, body && body->kind == NODE_STRING ? body->text : STR("a message"));
-        }
-        sample_member(document, "attributes", &s->attributes);
-        sample_member(document, "tags", &s->tags);
-        if (s->body.failed || s->attributes.failed || s->tags.failed) {
-                dms_sample_free(&s->record);
-                return error_memory(err);
-        }
-        s->message.attributes = buf_view(&s->attributes);
-        s->message.tags = buf_view(&s->tags);
-        s->message.received = wall;
-        make_id(t->source_spec,
-                &(struct item){ .body = buf_view(&s->body),
-                                .attributes = s->message.attributes,
-                                .tags = s->message.tags },
-                s->id);
-        s->record = (struct record){ .id = str_of(s->id),
-                                     .value = buf_view(&s->body),
-                                     .origin = &s->message };
-        *out = &s->record;
-        return 0;
+        if (!page)
+                return -1;
+        writer_init(&w, &answer);
+        writer_array(&w);
+        writer_object(&w);
+        writer_member_text(&w, "handler", "sample");
+        writer_key(&w, STR("message"));
+        writer_object(&w);
+        poller_sample_member(&w, "body", document, "body", "a message");
+        poller_sample_member(&w, "attributes", document, "attributes", NULL);
+        poller_sample_member(&w, "tags", document, "tags", NULL);
+        writer_object_end(&w);
+        writer_object_end(&w);
+        writer_array_end(&w);
+        return poller_sample_end(page,
+                                 answer.failed
+                                         ? error_memory(err)
+                                         : read_messages(t->source_spec, buf_view(&answer), page, wall, err),
+                                 out, err);
 }
 
 const struct shape dms_shape = {
@@ -329,7 +235,7 @@ const struct shape dms_shape = {
         .encode = dms_encode,
         .event = dms_event,
         .sample = dms_sample,
-        .sample_free = dms_sample_free,
+        .sample_free = poller_sample_free,
 };
 
 /* ---- calls -------------------------------------------------------------- */
@@ -337,7 +243,6 @@ const struct shape dms_shape = {
 struct dms {
         struct poller poller; /* the first member */
         const struct dms_spec *spec;
-        struct source_account *account;
         usec ack_wait;
 };
 
@@ -404,14 +309,6 @@ static void ask(struct poller *p, const struct reader_job *job, struct cloud_req
                 ask_for_messages(d, job, q);
 }
 
-/* It may be the network's fault: asked again, it may be whole. */
-static enum poller_step unreadable(const struct scan *s, struct error *err)
-{
-        (void)error_set(err, ERROR_PROTOCOL, "an answer that can't be read: %s", s->fault);
-        err->retry = true;
-        return POLLER_FAILED;
-}
-
 /* What was asked for is done with. */
 static enum poller_step go_on(const struct reader_job *job)
 {
@@ -423,63 +320,39 @@ static enum poller_step go_on(const struct reader_job *job)
         return POLLER_DONE;
 }
 
-static bool is_number(char first) { return first == '-' || (first >= '0' && first <= '9'); }
+struct taken {
+        int64_t fail;
+};
+static const struct json_member taken_members[] = {
+        MEMBER(NUMBER, "fail", struct taken, fail),
+};
+static const struct json_object taken_object = JSON_OBJECT("the answer", taken_members);
 
 /* {"success": N, "fail": M}: the last M come again. */
 static enum poller_step acknowledged(struct poller *p, struct str body, struct error *err)
 {
-        int64_t fail = 0;
-        struct str name, number;
-        struct scan s;
-        bool escaped;
+        struct taken taken;
 
-        scan_init(&s, body);
-        if (!scan_take(&s, '{'))
-                (void)scan_fail(&s, "it is no object");
-        else if (!scan_take(&s, '}'))
-                do {
-                        if (!scan_name(&s, &name, &escaped))
-                                break;
-                        if (!str_is(name, "fail")) {
-                                if (!scan_skip(&s, DEPTH_MOST))
-                                        break;
-                        } else if (!is_number(scan_peek(&s)) ||
-                                   (scan_number(&s, &number) && !str_to_int64(number, &fail)))
-                                (void)scan_fail(&s, "fail is no whole number");
-                } while (!s.fault && scan_more(&s, '}'));
-        if (s.fault)
-                return unreadable(&s, err);
-        if (fail > 0)
+        if (json_read_object(body, &taken_object, &taken, err) < 0)
+                return (enum poller_step)error_wrap(err, "an answer that can't be read");
+        if (taken.fail > 0)
                 reader_warn(p->reader, "NotAcknowledged",
                             "the queue did not take the acknowledgement of %lld messages: they come again",
-                            (long long)fail);
+                            (long long)taken.fail);
         return POLLER_DONE;
 }
 
 static enum poller_step answered(struct poller *p, const struct reader_job *job, struct str body,
                                  struct error *err)
 {
-        const struct dms *d = dms_of(p);
-        usec wall = p->services ? poller_wall(p) : 0;
-        struct item item;
-        struct scan s;
+        struct dms_track *t = job->own;
 
         if (job->kind == READER_RETURN)
                 return go_on(job);
         if (job->kind == READER_SAVE)
                 return acknowledged(p, body, err) == POLLER_DONE ? go_on(job) : POLLER_FAILED;
-        scan_init(&s, body);
-        if (!scan_take(&s, '['))
-                (void)scan_fail(&s, "it is no list");
-        else if (!scan_take(&s, ']'))
-                do {
-                        if (read_item(&s, &item))
-                                add_record(d->spec, job->page, &item, wall);
-                } while (!s.fault && scan_more(&s, ']'));
-        if (s.fault)
-                return unreadable(&s, err);
-        ((struct dms_track *)job->own)->answered = true;
-        return POLLER_DONE;
+        t->answered = read_messages(dms_of(p)->spec, body, job->page, poller_wall(p), err) == 0;
+        return t->answered ? POLLER_DONE : POLLER_FAILED;
 }
 
 /* A handler is known until it was acknowledged, or its time is over, and one that is not known fails all that
@@ -505,22 +378,9 @@ static enum poller_step refused(struct poller *p UNUSED, const struct reader_job
 
 static void left(struct poller *p UNUSED, void *own) { free(own); }
 
-static struct source *dms_close(struct poller *p)
-{
-        struct dms *d = dms_of(p);
-
-        poller_done(p);
-        (void)source_account_free(d->account);
-        free(d);
-        return NULL;
-}
-
-const struct poller_ops dms_ops = { .service = "dms",
-                                    .ask = ask,
-                                    .answered = answered,
-                                    .refused = refused,
-                                    .left = left,
-                                    .close = dms_close };
+const struct poller_ops dms_ops = {
+        .service = "dms", .ask = ask, .answered = answered, .refused = refused, .left = left
+};
 
 /* With order there is one answer in flight; without, several. */
 static int add_tracks(struct dms *d, const struct delivery_spec *delivery, struct error *err)
@@ -552,10 +412,7 @@ static int dms_open(struct source **out, const void *spec_, const struct service
 {
         const struct dms_spec *spec = spec_;
         const struct delivery_spec *delivery = services->trigger->delivery;
-        const struct source_account_config account = { .services = services,
-                                                       .cloud = spec->cloud,
-                                                       .service = "dms" };
-        struct poller_config config = {
+        const struct poller_config config = {
                 .reader = { .page_bytes = PAGE_BYTES,
                             .page_most = PAGE_MOST,
                             .poll_min = 100 * USEC_MSEC,
@@ -572,7 +429,7 @@ static int dms_open(struct source **out, const void *spec_, const struct service
                             .records_most = MESSAGES_MOST,
                             .returns = true,
                             .let_go_reason = "WindowOver" },
-                .seed = random_seed(),
+                .cloud = spec->cloud,
         };
         struct dms *d = calloc(1, sizeof(*d));
 
@@ -580,18 +437,10 @@ static int dms_open(struct source **out, const void *spec_, const struct service
                 return error_memory(err);
         d->spec = spec;
         d->ack_wait = dms_ack_wait(spec, delivery);
-        if (source_account_new(&d->account, &account, err) < 0) {
-                free(d);
+        if (poller_open(&d->poller, &dms_ops, &config, services, err) < 0)
                 return -1;
-        }
-        config.port = source_account_port(d->account);
-        if (poller_open(&d->poller, &dms_ops, &config, services, err) < 0) {
-                (void)source_account_free(d->account);
-                free(d);
-                return -1;
-        }
         if (add_tracks(d, delivery, err) < 0) {
-                (void)dms_close(&d->poller);
+                (void)poller_close(&d->poller);
                 return -1;
         }
         *out = &d->poller.source;

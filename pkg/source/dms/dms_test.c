@@ -84,15 +84,23 @@ static void what_a_filter_sees(void **state UNUSED)
 
 static void equal_messages_have_equal_ids(void **state UNUSED)
 {
-        struct record *one = sample("{body: a, attributes: {b: c}}"),
-                      *same = sample("{body: a, attributes: {b: c}}"),
-                      *other = sample("{body: a, attributes: {b: d}}");
+        static const char *const different[] = { "{body: a, attributes: {b: c}}",
+                                                 "{body: a, attributes: {b: d}}",
+                                                 "{body: a, attributes: 5}",
+                                                 "{body: a, attributes: '5'}",
+                                                 "{body: a, tags: 5}",
+                                                 "{body: a, tags: '5'}",
+                                                 "{body: a}",
+                                                 "{body: a5}" };
 
-        assert_true(str_equal(one->id, same->id));
-        assert_false(str_equal(one->id, other->id));
-        dms_source.shape->sample_free(one);
-        dms_source.shape->sample_free(same);
-        dms_source.shape->sample_free(other);
+        for (size_t i = 0; i < COUNT_OF(different); i++)
+                for (size_t k = 0; k < COUNT_OF(different); k++) {
+                        struct record *one = sample(different[i]), *other = sample(different[k]);
+
+                        assert_int_equal(str_equal(one->id, other->id), i == k);
+                        dms_source.shape->sample_free(one);
+                        dms_source.shape->sample_free(other);
+                }
 }
 
 /* ---- answers ------------------------------------------------------------ */
@@ -135,6 +143,58 @@ static void answers_are_read(void **state UNUSED)
 
                 if (all[i].records < 0 ? n >= 0 || !err.text[0] : n != all[i].records)
                         fail_msg("%s: %lld records, %s", all[i].body, (long long)n, err.text);
+        }
+}
+
+struct seen {
+        const char *value, *document;
+};
+static const struct seen *seen_now;
+
+static void as_seen(const struct record *r)
+{
+        BUF_AT_END struct buf out = BUF_INIT(65536);
+        struct writer w;
+
+        writer_init(&w, &out);
+        dms_source.shape->describe(r, &w);
+        assert_true(str_is(r->value, seen_now->value));
+        assert_string_equal(out.p, seen_now->document);
+}
+
+/* Whatever kind of value a queue says: text as text, anything else as the JSON that it is. */
+static void answers_say_what_they_say(void **state UNUSED)
+{
+        static const struct {
+                const char *message;
+                struct seen seen;
+        } all[] = {
+                { "{\"body\":\"b\"}", { "b", "{\"body\":\"b\",\"attributes\":{},\"tags\":[]}" } },
+                { "{\"body\":\"\",\"attributes\":null,\"tags\":null}",
+                  { "", "{\"body\":\"\",\"attributes\":{},\"tags\":[]}" } },
+                { "{}", { "", "{\"body\":\"\",\"attributes\":{},\"tags\":[]}" } },
+                { "{\"body\":null}", { "null", "{\"body\":null,\"attributes\":{},\"tags\":[]}" } },
+                { "{\"body\":\"null\"}", { "null", "{\"body\":null,\"attributes\":{},\"tags\":[]}" } },
+                { "{\"body\":9007199254740993,\"attributes\":\"n\\u00e4\",\"tags\":\"null\"}",
+                  { "9007199254740993",
+                    "{\"body\":9007199254740993,\"attributes\":\"n\\u00e4\",\"tags\":\"null\"}" } },
+                { "{\"body\":{\"a\":[ ]},\"attributes\":{\"k\":1},\"tags\":[\"t\"]}",
+                  { "{\"a\":[ ]}", "{\"body\":{\"a\":[ ]},\"attributes\":{\"k\":1},\"tags\":[\"t\"]}" } },
+                { "{\"body\":\"q\\\"\\n\"}",
+                  { "q\"\n", "{\"body\":\"q\\\"\\n\",\"attributes\":{},\"tags\":[]}" } },
+        };
+
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                BUF_AT_END struct buf body = BUF_INIT(4096);
+                struct bare bare = { .spec = &spec };
+                struct dms_track track = { 0 };
+                struct error err;
+
+                seen_now = &all[i].seen;
+                buf_printf(&body, "[{\"message\":%s,\"handler\":\"h\"}]", all[i].message);
+                assert_int_equal(
+                        poller_records(&bare.poller, &dms_ops, &track, buf_view(&body), as_seen, &err), 1);
+                assert_true(track.answered);
         }
 }
 
@@ -291,6 +351,7 @@ int main(void)
                 cmocka_unit_test(what_a_filter_sees),
                 cmocka_unit_test(equal_messages_have_equal_ids),
                 cmocka_unit_test(answers_are_read),
+                cmocka_unit_test(answers_say_what_they_say),
                 cmocka_unit_test(without_memory_no_message_becomes_another),
                 cmocka_unit_test(the_window_must_cover_the_time_out),
                 cmocka_unit_test(the_window_must_cover_all_attempts),

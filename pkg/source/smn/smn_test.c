@@ -466,126 +466,129 @@ enum {
         MUTATIONS
 };
 
-static void mutated(unsigned mutation)
+/* A message before anything is done to it. */
+static json_t *whole_message(unsigned mutation)
 {
-        char text[2048], subject[512], at[32];
-        json_t *body = message(random_text(text, 60, true),
-                               mutation == NO_SUBJECT ? NULL
-                               : mutation == EMPTY_SUBJECT || mutation == EMPTY_SIGNED
-                                       ? ""
-                                       : random_text(subject, 30, false));
+        bool empty = mutation == EMPTY_SUBJECT || mutation == EMPTY_SIGNED;
+        char text[2048], subject[512];
+        json_t *body = message(random_text(text, 60, true), mutation == NO_SUBJECT ? NULL
+                                                            : empty                ? ""
+                                                                    : random_text(subject, 30, false));
         const char *subject_value = json_string_value(json_object_get(body, "subject"));
-        FREE_AT_END char *whole = NULL;
-        int status = 403;
-        size_t before = delivered;
-        uint64_t call;
 
-        if (subject_value && !subject_value[0] && mutation != EMPTY_SUBJECT && mutation != EMPTY_SIGNED)
+        if (subject_value && !subject_value[0] && !empty)
                 set(body, "subject", "s");
         sign(body, key, mutation != NO_SUBJECT && mutation != EMPTY_SUBJECT);
+        return body;
+}
+
+static void sign_as_of(json_t *body, usec time)
+{
+        char at[32];
+
+        time_of(time, at);
+        sign(set(body, "timestamp", at), key, true);
+}
+
+static void take_signature_of_another(json_t *body)
+{
+        json_t *other = message("another", "s");
+
+        sign(other, key, true);
+        (void)json_object_set(body, "signature", json_object_get(other, "signature"));
+        json_decref(other);
+}
+
+/* What is changed and signed again, with some key. Returns what is to be answered; 0: it is no such one. */
+static int mutate_and_sign(unsigned mutation, json_t *body)
+{
         switch (mutation) {
-        case AS_IT_IS: status = 200; break;
-        case FORGED: flip(body); break;
-        case OTHER_KEY: sign(body, other_key, true); break;
-        case SHORT_SIGNATURE: set(body, "signature", "AAAA"); break;
-        case NO_BASE64: set(body, "signature", "!!!!"); break;
-        case REORDERED:
-                body = reordered(body);
-                status = 200;
-                break;
-        case DUPLICATED:
-                assert_int_equal(statuses[send(body)], 200);
-                assert_int_equal(delivered, ++before);
-                assert_int_equal(statuses[send(body)], 200);
-                assert_int_equal(delivered, before);
-                json_decref(body);
-                return;
-        case REPLAYED:
-        case FUTURE:
-        case BARELY:
-                time_of(test_time.wall + (mutation == REPLAYED ? -USEC_HOUR - USEC_SEC
-                                          : mutation == FUTURE ? 15 * USEC_MINUTE + USEC_SEC
-                                                               : -USEC_HOUR),
-                        at);
-                sign(set(body, "timestamp", at), key, true);
-                status = mutation == BARELY ? 200 : 403;
-                break;
+        case OTHER_KEY: sign(body, other_key, true); return 403;
+        case REPLAYED: sign_as_of(body, test_time.wall - USEC_HOUR - USEC_SEC); return 403;
+        case FUTURE: sign_as_of(body, test_time.wall + 15 * USEC_MINUTE + USEC_SEC); return 403;
+        case BARELY: sign_as_of(body, test_time.wall - USEC_HOUR); return 200;
         case OTHER_TOPIC:
                 sign(set(body, "topic_urn", "urn:smn:" REGION ":" PROJECT ":other"), key, true);
-                break;
-        case OTHER_TYPE:
-                set(set(body, "type", "SubscriptionConfirmation"), "subscribe_url", HOST "/confirm?token=1");
-                break;
-        case UNKNOWN_TYPE:
-                sign(set(body, "type", "Other"), key, true);
-                status = 400;
-                break;
-        case NO_SUBJECT:
-        case EMPTY_SUBJECT: status = 200; break;
-        case EMPTY_SIGNED: break;
-        case LINES_IN_SUBJECT:
-                sign(set(body, "subject", "two\nlines"), key, true);
-                status = 200;
-                break;
-        case SUBJECT_ADDED: sign(body, key, false); break;
-        case SUBJECT_TAKEN: (void)json_object_del(body, "subject"); break;
-        case SUBJECT_CHANGED: set(body, "subject", "another"); break;
-        case OTHERS_SIGNATURE: {
-                json_t *other = message("another", "s");
-
-                sign(other, key, true);
-                (void)json_object_set(body, "signature", json_object_get(other, "signature"));
-                json_decref(other);
-                break;
+                return 403;
+        case UNKNOWN_TYPE: sign(set(body, "type", "Other"), key, true); return 400;
+        case LINES_IN_SUBJECT: sign(set(body, "subject", "two\nlines"), key, true); return 200;
+        case SUBJECT_ADDED: sign(body, key, false); return 403;
+        default: return 0;
         }
-        case VERSION_2: set(body, "signature_version", "v2"); break;
-        case NO_VERSION: (void)json_object_del(body, "signature_version"); break;
-        case MESSAGE_CHANGED: set(body, "message", "changed"); break;
-        case ID_CHANGED: set(body, "message_id", "ffffffffffffffffffffffffffffffff"); break;
+}
+
+static int mutate(unsigned mutation, json_t **body)
+{
+        char at[32];
+
+        switch (mutation) {
+        case AS_IT_IS:
+        case NO_SUBJECT:
+        case EMPTY_SUBJECT: return 200;
+        case EMPTY_SIGNED: return 403;
+        case REORDERED: *body = reordered(*body); return 200;
+        case MORE_MEMBERS: set(*body, "something", "new"); return 200;
+        case FORGED: flip(*body); return 403;
+        case SHORT_SIGNATURE: set(*body, "signature", "AAAA"); return 403;
+        case NO_BASE64: set(*body, "signature", "!!!!"); return 403;
+        case OTHER_TYPE:
+                set(set(*body, "type", "SubscriptionConfirmation"), "subscribe_url", HOST "/confirm?token=1");
+                return 403;
+        case SUBJECT_TAKEN: (void)json_object_del(*body, "subject"); return 403;
+        case SUBJECT_CHANGED: set(*body, "subject", "another"); return 403;
+        case OTHERS_SIGNATURE: take_signature_of_another(*body); return 403;
+        case VERSION_2: set(*body, "signature_version", "v2"); return 403;
+        case NO_VERSION: (void)json_object_del(*body, "signature_version"); return 403;
+        case MESSAGE_CHANGED: set(*body, "message", "changed"); return 403;
+        case ID_CHANGED: set(*body, "message_id", "ffffffffffffffffffffffffffffffff"); return 403;
         case TIME_CHANGED:
                 time_of(test_time.wall - USEC_SEC, at);
-                set(body, "timestamp", at);
-                break;
-        case CUT_SHORT:
-        case MEMBER_TWICE:
-                whole = json_dumps(body, 0);
-                whole[strlen(whole) - 1] = mutation == CUT_SHORT ? 0 : ' ';
-                status = 400;
-                break;
-        case MESSAGE_A_NUMBER:
-                (void)json_object_set_new(body, "message", json_integer(1));
-                status = 400;
-                break;
-        case MORE_MEMBERS:
-                set(body, "something", "new");
-                status = 200;
-                break;
-        default: status = 400; break; /* the headers' */
+                set(*body, "timestamp", at);
+                return 403;
+        case MESSAGE_A_NUMBER: (void)json_object_set_new(*body, "message", json_integer(1)); return 400;
+        default: return 400; /* of the text, and of the headers */
         }
-        headers.type = "Notification";
-        headers.id = json_string_value(json_object_get(body, "message_id"));
-        headers.topic = urn;
-        if (mutation == MEMBER_TWICE) {
-                BUF_AT_END struct buf twice = BUF_INIT(1 << 20);
+}
 
-                buf_printf(&twice, "%s, \"message\": \"other\"}", whole);
-                call = send_text(buf_view(&twice));
-        } else if (whole)
-                call = send_text(str_of(whole));
-        else if (mutation >= HEADER_TYPE && mutation <= NO_HEADERS) {
-                FREE_AT_END char *plain = json_dumps(body, 0);
+/* Its headers, and its text as it goes over the wire. */
+static uint64_t send_mutated(unsigned mutation, const json_t *body)
+{
+        BUF_AT_END struct buf text = BUF_INIT(1 << 20);
+        FREE_AT_END char *plain = json_dumps(body, 0);
 
-                if (mutation == HEADER_TYPE)
-                        headers.type = "SubscriptionConfirmation";
-                else if (mutation == HEADER_ID)
-                        headers.id = "0";
-                else if (mutation == HEADER_TOPIC)
-                        headers.topic = "urn:smn:" REGION ":" PROJECT ":other";
-                else
-                        headers.type = headers.id = headers.topic = NULL;
-                call = send_text(str_of(plain));
-        } else
-                call = send(body);
+        headers.type = mutation == HEADER_TYPE ? "SubscriptionConfirmation"
+                                               : json_string_value(json_object_get(body, "type"));
+        headers.id = mutation == HEADER_ID ? "0" : json_string_value(json_object_get(body, "message_id"));
+        headers.topic = mutation == HEADER_TOPIC ? "urn:smn:" REGION ":" PROJECT ":other"
+                                                 : json_string_value(json_object_get(body, "topic_urn"));
+        if (mutation == NO_HEADERS)
+                headers.type = headers.id = headers.topic = NULL;
+        buf_text(&text, plain);
+        if (mutation == CUT_SHORT || mutation == MEMBER_TWICE)
+                text.n--;
+        if (mutation == MEMBER_TWICE)
+                buf_text(&text, " , \"message\": \"other\"}");
+        return send_text(buf_view(&text));
+}
+
+static void mutated(unsigned mutation)
+{
+        json_t *body = whole_message(mutation);
+        size_t before = delivered;
+        int status;
+        uint64_t call;
+
+        if (mutation == DUPLICATED) {
+                for (int i = 0; i < 2; i++) {
+                        assert_int_equal(statuses[send(body)], 200);
+                        assert_int_equal(delivered, before + 1);
+                }
+                json_decref(body);
+                return;
+        }
+        if (!(status = mutate_and_sign(mutation, body)))
+                status = mutate(mutation, &body);
+        call = send_mutated(mutation, body);
         if (statuses[call] != status) {
                 FREE_AT_END char *plain = json_dumps(body, 0);
 
