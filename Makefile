@@ -58,6 +58,7 @@ library_sources := $(filter-out %_test.c,$(shell find pkg -name '*.c' | sort))
 command_sources := $(filter-out %_test.c,$(wildcard cmd/sluice/*.c))
 test_sources := $(shell find pkg cmd tests -name '*_test.c' 2>/dev/null | sort)
 simulator_sources := $(wildcard tests/sim/*.c)
+support_sources := $(wildcard tests/support/*.c)
 objects = $(patsubst %.c,$(BUILD)/%.o,$(1))
 tests := $(patsubst %.c,$(BUILD)/%,$(test_sources))
 archive := $(BUILD)/libsluice.a
@@ -99,9 +100,15 @@ $(BUILD)/sim: $(call objects,$(simulator_sources)) $(archive)
 # librdkafka's C11 threads, where ThreadSanitizer sees them.
 thread_objects := $(if $(findstring thread,$(SANITIZE)),$(BUILD)/tests/tsan/threads.o)
 
+# What tests share.
+support := $(BUILD)/libsupport.a
+$(support): $(call objects,$(support_sources))
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && ar rcs $@ $^
+
 # A test may run out of memory, too.
 test_ldflags := $(foreach name,malloc calloc realloc,-Wl,--wrap=$(name))
-$(tests): $(BUILD)/%: $(BUILD)/%.o $(thread_objects) $(call objects,tests/sim/memory.c) $(archive)
+$(tests): $(BUILD)/%: $(BUILD)/%.o $(thread_objects) $(call objects,tests/sim/memory.c) $(support) $(archive)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(all_ldflags) $(test_ldflags) -o $@ $^ $(package_libs) -lcmocka -lm
 
@@ -183,7 +190,7 @@ sanitized: ## unit tests and simulator under AddressSanitizer and UBSan, built b
 	@TSAN_OPTIONS="suppressions=tests/tsan/suppressions halt_on_error=1 ignore_noninstrumented_modules=1" $(MAKE) --no-print-directory CC=clang SANITIZE=thread threads
 
 # The tests in which more than one thread is at work.
-threaded := $(BUILD)/pkg/base/loop_test $(BUILD)/pkg/base/helper_test $(BUILD)/pkg/source/kafka/kafka_shape_test $(BUILD)/pkg/checkpoint/filestore_test
+threaded := $(BUILD)/pkg/base/loop_test $(BUILD)/pkg/base/helper_test $(BUILD)/pkg/source/kafka/kafka_test $(BUILD)/pkg/checkpoint/filestore_test
 .PHONY: threads threads-programs
 threads-programs: $(threaded)
 threads: threads-programs

@@ -9,6 +9,8 @@
 
 #include <cmocka.h>
 
+#include "tests/support/clock.h"
+
 static struct loop *loop;
 static bool overdue;
 
@@ -220,20 +222,18 @@ static void a_deadline_may_be_set_while_turning(void **state UNUSED)
         loop_forget(loop, &far_away);
 }
 
-static usec told;
-static usec read_told(void *cookie UNUSED) { return told; }
+static struct set_clock given;
+static const struct clock given_clock = SET_CLOCK(&given);
 
 static void deadlines_are_kept_by_the_clock_that_was_given(void **state UNUSED)
 {
-        static const struct clock clock = { read_told, read_told, NULL };
-
-        told = USEC_HOUR;
-        loop_use_clock(loop, &clock);
+        given = (struct set_clock){ .monotonic = USEC_HOUR };
+        loop_use_clock(loop, &given_clock);
         assert_int_equal(loop_now(loop), USEC_HOUR);
         sooner = (struct letter){ .task = { .turn = letter_turn }, .name = 'h', .stops = true };
         order_n = 0;
         loop_arm(loop, &sooner.task, USEC_HOUR + 10 * USEC_HOUR);
-        told += 11 * USEC_HOUR;
+        set_clock_pass(&given, 11 * USEC_HOUR);
         loop_run(loop);
         assert_string_equal(order, "h");
         assert_int_equal(loop_now(loop), 12 * USEC_HOUR);
@@ -254,11 +254,10 @@ static void ask_next(struct task *t, usec now)
 
 static void when_the_next_turn_is_can_be_asked(void **state UNUSED)
 {
-        static const struct clock clock = { read_told, read_told, NULL };
         struct task task = { .turn = ask_next };
 
-        told = USEC_HOUR;
-        loop_use_clock(loop, &clock);
+        given = (struct set_clock){ .monotonic = USEC_HOUR };
+        loop_use_clock(loop, &given_clock);
         loop_ready(loop, &task);
         loop_run(loop);
         assert_int_equal(upcoming[0], USEC_NEVER);

@@ -7,24 +7,9 @@
 #include <cmocka.h>
 #include <jansson.h>
 
-#include "source/source.h"
+#include "tests/support/trigger.h"
 
 #define DATA "pkg/controller/testdata/"
-
-static struct trigger *decode(const char *text)
-{
-        struct documents docs = { 0 };
-        struct problems problems = { 0 };
-        struct trigger *t;
-
-        assert_int_equal(yaml_parse(&docs, str_of(text), &problems), 0);
-        t = trigger_decode(docs.roots[0], source_types(), source_kinds_n, &problems);
-        if (!t)
-                fail_msg("%s: %s", problems.list[0].path, problems.list[0].text);
-        documents_done(&docs);
-        problems_done(&problems);
-        return t;
-}
 
 #define METADATA                                                                                             \
         "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: orders, namespace: shop, uid: "    \
@@ -74,7 +59,7 @@ static struct trigger *decode(const char *text)
 /* All children of a Trigger as one JSON array, laid out for people. */
 static char *all_children(const char *text, bool ending)
 {
-        struct trigger *t = decode(text);
+        struct trigger *t = test_trigger(str_of(text));
         struct child_context c = { .trigger = t,
                                    .sink = "http://f.shop.svc/",
                                    .image = "registry/sluice:1",
@@ -136,7 +121,7 @@ static void children_are_the_golden_ones(void **state UNUSED)
 
 static void hash_of(const char *text, const char *sink, const char *image, char out[32])
 {
-        struct trigger *t = decode(text);
+        struct trigger *t = test_trigger(str_of(text));
         struct child_context c = { .trigger = t, .sink = sink, .image = image };
         BUF_AT_END struct buf b = BUF_INIT(64);
 
@@ -221,7 +206,7 @@ static void where_it_is_reached_and_how_the_ingress_finds_it(void **state UNUSED
 
                 buf_printf(&spec, METADATA "spec:\n  source: {%s}\n  sink: {uri: 'http://f/'}\n",
                            cases[i].source);
-                t = decode(spec.p);
+                t = test_trigger(str_of(spec.p));
                 child_address(t, &address);
                 assert_string_equal(address.n ? address.p : "", cases[i].address);
                 assert_int_equal(child_needed(CHILD_INGRESS, t), cases[i].path != NULL);
@@ -252,10 +237,8 @@ static void where_it_is_reached_and_how_the_ingress_finds_it(void **state UNUSED
 /* A Service's name begins with a letter. */
 static void a_name_may_begin_with_a_digit(void **state UNUSED)
 {
-        struct trigger *t = decode(
-                "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: 7up, namespace: shop, uid: "
-                "u}\n"
-                "spec:\n  source: {apig: {path: /a, expose: {host: h}}}\n  sink: {uri: 'http://f/'}\n");
+        struct trigger *t = test_trigger_of(
+                (struct test_trigger_spec){ .name = "7up", .source = "apig: {path: /a, expose: {host: h}}" });
         BUF_AT_END struct buf name = BUF_INIT(1024), path = BUF_INIT(1024), body = BUF_INIT(1 << 20),
                               longest = BUF_INIT(1024);
         struct child_context c = { .trigger = t, .sink = "http://f/", .image = "i" };

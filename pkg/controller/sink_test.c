@@ -6,22 +6,7 @@
 
 #include <cmocka.h>
 
-#include "source/source.h"
-
-static struct trigger *decode(const char *text)
-{
-        struct documents docs = { 0 };
-        struct problems problems = { 0 };
-        struct trigger *t;
-
-        assert_int_equal(yaml_parse(&docs, str_of(text), &problems), 0);
-        t = trigger_decode(docs.roots[0], source_types(), source_kinds_n, &problems);
-        if (!t)
-                fail_msg("%s: %s", problems.list[0].path, problems.list[0].text);
-        documents_done(&docs);
-        problems_done(&problems);
-        return t;
-}
+#include "tests/support/trigger.h"
 
 #define METADATA                                                                                             \
         "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: orders, namespace: shop, uid: "    \
@@ -80,7 +65,7 @@ static void sinks_are_resolved(void **state UNUSED)
                 (void)snprintf(text, sizeof(text),
                                METADATA "spec:\n  source: {timer: {schedule: 1m}}\n  sink: %s\n",
                                cases[i].sink);
-                t = decode(text);
+                t = test_trigger(str_of(text));
                 sink_destination(t, &destination);
                 if (sink_resolve(&destination, service, &url, &reason, &message) == 0) {
                         assert_non_null(cases[i].url);

@@ -3,13 +3,18 @@
 #include "host/host.h"
 
 #include <jansson.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+#include <cmocka.h>
 
 #include "http/server/server.h"
 #include "kube/client.h"
 #include "log/log.h"
-#include "worker/testing.h"
+#include "tests/support/trigger.h"
 
 enum { EVENTS = 64 };
 
@@ -209,7 +214,7 @@ static struct trigger *trigger(const char *namespace_, const char *name)
                    "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: %s, namespace: %s, uid: "
                    "uid-of-%s}\nspec:\n  source: {timer: {schedule: 1h}}\n  sink: {uri: 'http://f/'}\n",
                    name, namespace_, name);
-        return decode_trigger(buf_view(&text));
+        return test_trigger(buf_view(&text));
 }
 
 static struct host_options how(const struct toy_spec *spec)

@@ -1,5 +1,6 @@
 #include "huawei/inside.h"
 #include "tests/support/clock.h"
+#include "tests/support/http.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,54 +15,8 @@ static const struct clock test_clock = SET_CLOCK(&set);
 
 /* ---- the wire ----------------------------------------------------------- */
 
-static struct sent {
-        struct http_request *request;
-        char url[256], method[8], path[512], headers[8192], body[1024];
-        bool over;
-} sent[64];
-static size_t sent_n;
-static size_t cancelled;
-static char places[8][256];
-static size_t places_n, places_closed;
-
-static int test_submit(void *cookie UNUSED, struct http_request *q, struct error *err UNUSED)
-{
-        struct sent *s = &sent[sent_n++];
-
-        assert_true(sent_n < COUNT_OF(sent));
-        *s = (struct sent){ .request = q };
-        (void)snprintf(s->url, sizeof(s->url), "%s", (const char *)(void *)q->target);
-        (void)snprintf(s->method, sizeof(s->method), "%s", q->method);
-        (void)snprintf(s->path, sizeof(s->path), STR_FMT, STR_ARG(q->path));
-        (void)snprintf(s->headers, sizeof(s->headers), STR_FMT, STR_ARG(q->headers));
-        (void)snprintf(s->body, sizeof(s->body), "%.*s", (int)(q->message->n - q->headroom),
-                       q->message->p + q->headroom);
-        request_begin(&q->request);
-        q->own = s;
-        return 0;
-}
-
-static void test_release(void *cookie UNUSED, struct http_request *q)
-{
-        struct sent *s = q->own;
-
-        cancelled += q->request.state == REQUEST_BUSY;
-        s->over = true;
-}
-
-static const struct http_ops http_ops = { test_submit, test_release };
-
-static int test_open(void *cookie UNUSED, struct http_target **out, const struct http_peer *peer,
-                     struct error *err UNUSED)
-{
-        assert_true(peer->own_tls);
-        assert_int_equal(peer->answer_max, 16 << 20);
-        (void)snprintf(places[places_n], sizeof(places[0]), "%s", peer->url);
-        *out = (struct http_target *)(void *)places[places_n++];
-        return 0;
-}
-static void test_close(void *cookie UNUSED, struct http_target *t UNUSED) { places_closed++; }
-static const struct http_peers_ops peers_ops = { test_open, test_close };
+static struct test_call calls[64];
+static struct test_http wire;
 
 /* ---- a world ------------------------------------------------------------ */
 
@@ -94,21 +49,22 @@ static void turn(void) { cloud->task.turn(&cloud->task, set.monotonic); }
 static int begin(const struct cloud_account_config *config, const char *endpoint)
 {
         struct cloud_config c = { .clock = &test_clock, .endpoint = endpoint, .seed = 1 };
-        struct http http = { &http_ops, NULL };
-        struct http_peers peers = { &peers_ops, NULL };
+        struct http http = test_http_port(&wire);
+        struct http_peers peers = test_http_peers(&wire);
         struct error err;
 
         set.monotonic = USEC_HOUR;
         set.wall = NEW_YEAR;
         access_now = "AKEXAMPLE";
         secret_now = "SKEXAMPLE";
-        sent_n = cancelled = places_n = places_closed = 0;
         call = (struct cloud_call){ .service = "dms",
                                     .method = "GET",
                                     .what = "consume",
                                     .path = STR("/v2/{project_id}/queues"),
                                     .query = STR("a=1") };
         assert_int_equal(loop_new(&loop, &err), 0);
+        wire = TEST_HTTP(calls);
+        wire.loop = loop;
         c.loop = loop;
         assert_int_equal(cloud_new(&cloud, &c, &err), 0);
         cloud_use(cloud, &http, &peers);
@@ -121,40 +77,33 @@ static int teardown(void **state UNUSED)
 {
         cloud_call_done(&call);
         account = cloud_account_free(account);
-        assert_int_equal(places_closed, places_n);
+        assert_int_equal(wire.closed, wire.opened);
+        for (size_t i = 0; i < wire.opened; i++)
+                assert_true(wire.peers[i].own_tls && wire.peers[i].answer_max == 16 << 20);
         cloud = cloud_free(cloud);
         loop = loop_free(loop);
         return 0;
 }
 
-static struct sent *last(void) { return &sent[sent_n - 1]; }
+static struct test_call *last(void) { return test_http_last(&wire); }
 
-static void end(struct sent *s)
+static void answer_to(struct test_call *c, int status, const char *head, size_t head_n, const char *body)
 {
-        assert_false(s->over);
-        s->over = true;
-        request_end(&s->request->request, loop);
+        test_http_end(
+                &wire, c,
+                (struct test_answer){ .status = status, .head = { head, head_n }, .body = str_of(body) });
         turn();
-}
-
-static void answer_to(struct sent *s, int status, const char *head, size_t head_n, const char *body)
-{
-        s->request->status = status;
-        s->request->head = (struct str){ head, head_n };
-        s->request->body = str_of(body);
-        s->request->body_cut = false;
-        end(s);
 }
 static void answer(int status, const char *body) { answer_to(last(), status, "", 0, body); }
 
 static void fail_wire(bool elsewhere)
 {
-        struct error *err = &last()->request->request.error;
+        struct test_answer a = { 0 };
 
-        last()->request->status = 0;
-        (void)error_set(err, ERROR_UNREACHABLE, "GET https://a/: the connection broke");
-        err->elsewhere = elsewhere;
-        end(last());
+        (void)error_set(&a.error, ERROR_UNREACHABLE, "GET https://a/: the connection broke");
+        a.error.elsewhere = elsewhere;
+        test_http_end(&wire, last(), a);
+        turn();
 }
 
 static void start(void)
@@ -171,7 +120,7 @@ static void a_call_is_signed_and_its_answer_kept(void **state UNUSED)
 
         begin(&config, NULL);
         start();
-        assert_int_equal(sent_n, 1);
+        assert_int_equal(wire.n, 1);
         assert_string_equal(last()->url, "https://dms.cn-north-4.myhuaweicloud.com");
         assert_string_equal(last()->method, "GET");
         assert_string_equal(last()->path, "/v2/p1/queues?a=1");
@@ -195,7 +144,7 @@ static void a_call_is_signed_and_its_answer_kept(void **state UNUSED)
         assert_string_equal(last()->body, "{}");
         answer(201, "");
         assert_int_equal(call.answer.n, 0);
-        assert_int_equal(places_n, 1);
+        assert_int_equal(wire.opened, 1);
 }
 
 static void refusals_are_read(void **state UNUSED)
@@ -215,9 +164,8 @@ static void refusals_are_read(void **state UNUSED)
         assert_true(call.request.error.retry);
         assert_int_equal(call.status, 0);
         start();
-        last()->request->status = 200;
-        last()->request->body_cut = true;
-        end(last());
+        test_http_end(&wire, last(), (struct test_answer){ .status = 200, .body_cut = true });
+        turn();
         assert_string_equal(call.request.error.text, "consume: 200, and an answer of more than 16 MiB");
 }
 
@@ -238,14 +186,14 @@ static void a_clock_that_is_off_costs_one_call(void **state UNUSED)
                 assert_int_equal(cloud_skew(cloud), 0);
                 start();
                 answer_to(last(), 401, cases[i].head, 36, "{\"error_code\":\"APIGW.0301\"}");
-                assert_int_equal(sent_n, 2);
+                assert_int_equal(wire.n, 2);
                 assert_int_equal(cloud_skew(cloud), cases[i].skew);
                 assert_non_null(strstr(last()->headers,
                                        i ? "X-Sdk-Date: 20251231T234000Z" : "X-Sdk-Date: 20260101T002000Z"));
                 answer(200, "[]");
                 assert_false(request_failed(&call.request));
                 start(); /* from now on none is refused */
-                assert_int_equal(sent_n, 3);
+                assert_int_equal(wire.n, 3);
                 answer(200, "[]");
                 /* The local clock is put right: one more, and nothing is off any more. */
                 set.wall += cases[i].skew;
@@ -261,7 +209,7 @@ static void a_clock_that_is_off_costs_one_call(void **state UNUSED)
         /* The date is right: it is the key. */
         answer_to(last(), 401, "Date\0Thu, 01 Jan 2026 00:00:40 GMT\0", 36,
                   "{\"error_code\":\"APIGW.0301\"}");
-        assert_int_equal(sent_n, 1);
+        assert_int_equal(wire.n, 1);
         assert_int_equal(call.request.error.kind, ERROR_UNAUTHORIZED);
         assert_int_equal(cloud_skew(cloud), 0);
 }
@@ -274,7 +222,7 @@ static void keys_that_changed_are_used_within_the_call(void **state UNUSED)
         start();
         access_now = "AKROTATED";
         answer(401, "{\"error_code\":\"APIGW.0301\"}");
-        assert_int_equal(sent_n, 2);
+        assert_int_equal(wire.n, 2);
         assert_non_null(strstr(last()->headers, "Access=AKROTATED, "));
         answer(401, "{\"error_code\":\"APIGW.0301\",\"error_msg\":\"no\"}");
         assert_int_equal(call.request.state, REQUEST_DONE);
@@ -284,7 +232,7 @@ static void keys_that_changed_are_used_within_the_call(void **state UNUSED)
                 "not fit the secret key)");
         access_now = NULL;
         start();
-        assert_int_equal(sent_n, 2);
+        assert_int_equal(wire.n, 2);
         assert_string_equal(call.request.error.text, "Secret cloud is missing");
 }
 
@@ -305,13 +253,13 @@ static void temporary_keys_are_there_before_the_call_and_renewed(void **state UN
         begin(&config, NULL);
         call.timeout = USEC_HOUR;
         start();
-        assert_int_equal(sent_n, 1);
+        assert_int_equal(wire.n, 1);
         assert_string_equal(last()->url, "http://169.254.169.254");
         assert_null(strstr(last()->headers, "Authorization"));
         answer(404, "");
         assert_string_equal(last()->path, "/openstack/latest/securitykey");
         answer(200, KEYS("1"));
-        assert_int_equal(sent_n, 3);
+        assert_int_equal(wire.n, 3);
         assert_non_null(strstr(last()->headers, "X-Security-Token: T1\r\n"));
         answer(200, "[]");
         /* Another account has the same keys. */
@@ -321,28 +269,28 @@ static void temporary_keys_are_there_before_the_call_and_renewed(void **state UN
         };
         cloud_start(&other);
         turn();
-        assert_int_equal(sent_n, 4);
+        assert_int_equal(wire.n, 4);
         assert_non_null(strstr(last()->headers, "Access=AK1, "));
         /* They are revoked: both calls that hear of it wait for new ones, asked for once. */
         start();
         set.monotonic += 2 * USEC_MINUTE;
-        answer_to(&sent[3], 401, "", 0, "{\"error_code\":\"APIGW.0301\"}");
-        assert_int_equal(sent_n, 6);
+        answer_to(&calls[3], 401, "", 0, "{\"error_code\":\"APIGW.0301\"}");
+        assert_int_equal(wire.n, 6);
         assert_string_equal(last()->path, "/openstack/latest/securitykey");
-        answer_to(&sent[4], 401, "", 0, "{\"error_code\":\"APIGW.0301\"}");
-        assert_int_equal(sent_n, 6);
+        answer_to(&calls[4], 401, "", 0, "{\"error_code\":\"APIGW.0301\"}");
+        assert_int_equal(wire.n, 6);
         answer(200, KEYS("2"));
-        assert_int_equal(sent_n, 8);
+        assert_int_equal(wire.n, 8);
         for (size_t at = 6; at < 8; at++) {
-                assert_non_null(strstr(sent[at].headers, "Access=AK2, "));
-                answer_to(&sent[at], 200, "", 0, "[]");
+                assert_non_null(strstr(calls[at].headers, "Access=AK2, "));
+                answer_to(&calls[at], 200, "", 0, "[]");
         }
         assert_false(request_failed(&call.request) || request_failed(&other.request));
         /* 40 minutes before they expire others are asked for, without any call. */
         set.monotonic += 23 * USEC_HOUR + 20 * USEC_MINUTE;
         set.wall += 23 * USEC_HOUR + 20 * USEC_MINUTE;
         turn();
-        assert_int_equal(sent_n, 9);
+        assert_int_equal(wire.n, 9);
         assert_string_equal(last()->path, "/openstack/latest/securitykey");
         cloud_call_done(&other);
         another = cloud_account_free(another);
@@ -368,14 +316,14 @@ static void keys_that_cannot_be_had_fail_the_call_in_words(void **state UNUSED)
         assert_int_equal(call.request.error.kind, ERROR_FORBIDDEN);
         /* The next one waits for no more than is told, and asks for nothing itself. */
         start();
-        assert_int_equal(sent_n, 1);
+        assert_int_equal(wire.n, 1);
         assert_int_equal(call.request.state, REQUEST_DONE);
         assert_in_range(call.request.error.retry_after, 1, 2 * USEC_SEC);
         set.monotonic += 2 * USEC_SEC;
         start();
-        assert_int_equal(sent_n, 2);
+        assert_int_equal(wire.n, 2);
         answer(201, KEYS("1"));
-        assert_int_equal(sent_n, 3);
+        assert_int_equal(wire.n, 3);
         assert_non_null(strstr(last()->headers, "Access=AK1, "));
         answer(200, "[]");
 }
@@ -392,12 +340,12 @@ static void the_project_is_looked_up_once(void **state UNUSED)
         assert_string_equal(last()->path, "/v3/projects?name=cn-north-4");
         answer(200, "{\"projects\":[{\"id\":\"other\",\"name\":\"cn-north-4_team\"},"
                     "{\"id\":\"p7\",\"name\":\"cn-north-4\"}]}");
-        assert_int_equal(sent_n, 2);
+        assert_int_equal(wire.n, 2);
         assert_string_equal(last()->url, "http://127.0.0.1:81");
         assert_string_equal(last()->path, "/v2/p7/queues?a=1");
         answer(200, "[]");
         start();
-        assert_int_equal(sent_n, 3);
+        assert_int_equal(wire.n, 3);
         answer(200, "[]");
         teardown(NULL);
         begin(&config, NULL);
@@ -419,7 +367,7 @@ static void a_second_host_is_tried_for_names_and_tls_alone(void **state UNUSED)
         assert_int_equal(call.request.state, REQUEST_DONE);
         start();
         fail_wire(true);
-        assert_int_equal(sent_n, 3);
+        assert_int_equal(wire.n, 3);
         assert_string_equal(last()->url, "https://cts.cn-north-4.myhuaweicloud.cn");
         assert_non_null(strstr(last()->headers, "Authorization"));
         answer(503, "");
@@ -453,31 +401,31 @@ static void where_all_services_are_at_one_address(void **state UNUSED)
 
 static void calls_beyond_the_service_s_limit_wait(void **state UNUSED)
 {
-        static struct cloud_call calls[100];
+        static struct cloud_call many[100];
         struct cloud_account_config config = fixed();
         size_t before;
 
         begin(&config, NULL);
-        for (size_t i = 0; i < COUNT_OF(calls); i++) {
-                calls[i] = (struct cloud_call){ .account = account,
-                                                .service = i == 99 ? "smn" : "iam",
-                                                .method = "GET",
-                                                .path = STR("/") };
-                calls[i].timeout = USEC_MINUTE;
-                cloud_start(&calls[i]);
+        for (size_t i = 0; i < COUNT_OF(many); i++) {
+                many[i] = (struct cloud_call){ .account = account,
+                                               .service = i == 99 ? "smn" : "iam",
+                                               .method = "GET",
+                                               .path = STR("/") };
+                many[i].timeout = USEC_MINUTE;
+                cloud_start(&many[i]);
         }
         turn();
-        assert_int_equal(sent_n, 41); /* a burst of IAM, and another service's beside it */
-        before = sent_n;
+        assert_int_equal(wire.n, 41); /* a burst of IAM, and another service's beside it */
+        before = wire.n;
         for (int i = 0; i < 10; i++) {
                 set.monotonic += USEC_SEC / 20;
                 turn();
         }
-        assert_int_equal(sent_n, before + 10);
-        cloud_cancel(&calls[98]); /* still waits */
-        for (size_t i = 0; i < COUNT_OF(calls); i++)
-                cloud_call_done(&calls[i]);
-        assert_int_equal(cancelled, sent_n);
+        assert_int_equal(wire.n, before + 10);
+        cloud_cancel(&many[98]); /* still waits */
+        for (size_t i = 0; i < COUNT_OF(many); i++)
+                cloud_call_done(&many[i]);
+        assert_int_equal(wire.cancelled, wire.n);
 }
 
 static void a_call_takes_no_longer_than_its_time(void **state UNUSED)
@@ -495,7 +443,7 @@ static void a_call_takes_no_longer_than_its_time(void **state UNUSED)
         assert_int_equal(call.request.state, REQUEST_DONE);
         assert_int_equal(call.request.error.kind, ERROR_TIMEOUT);
         assert_string_equal(call.request.error.text, "consume: no answer within 5000 ms");
-        assert_int_equal(cancelled, 1);
+        assert_int_equal(wire.cancelled, 1);
 }
 
 static void what_was_cancelled_is_not_heard_of(void **state UNUSED)
@@ -505,7 +453,7 @@ static void what_was_cancelled_is_not_heard_of(void **state UNUSED)
         begin(&config, NULL);
         start();
         cloud_cancel(&call);
-        assert_int_equal(cancelled, 1);
+        assert_int_equal(wire.cancelled, 1);
         assert_int_equal(call.request.state, REQUEST_IDLE);
         set.monotonic += USEC_HOUR;
         turn();

@@ -6,41 +6,18 @@
 
 #include <cmocka.h>
 
+#include "tests/support/http.h"
+#include "tests/support/trigger.h"
+
 /* ---- the wire ----------------------------------------------------------- */
 
-static struct http_request *sent[16];
-static char paths[16][256], bodies[16][64];
-static size_t sent_n, cancelled;
-
-static int test_submit(void *cookie UNUSED, struct http_request *q, struct error *err UNUSED)
-{
-        assert_true(sent_n < COUNT_OF(sent));
-        (void)snprintf(paths[sent_n], sizeof(paths[0]), "%s " STR_FMT, q->method, STR_ARG(q->path));
-        (void)snprintf(bodies[sent_n], sizeof(bodies[0]), "%.*s", (int)(q->message->n - q->headroom),
-                       q->message->p + q->headroom);
-        request_begin(&q->request);
-        q->own = q;
-        sent[sent_n++] = q;
-        return 0;
-}
-static void test_release(void *cookie UNUSED, struct http_request *q)
-{
-        cancelled += q->request.state == REQUEST_BUSY;
-}
-static const struct http_ops http_ops = { test_submit, test_release };
-static int test_open(void *cookie UNUSED, struct http_target **out, const struct http_peer *peer UNUSED,
-                     struct error *err UNUSED)
-{
-        *out = (struct http_target *)(void *)paths;
-        return 0;
-}
-static void test_close(void *cookie UNUSED, struct http_target *t UNUSED) {}
-static const struct http_peers_ops peers_ops = { test_open, test_close };
+static struct test_call calls[16];
+static struct test_http wire;
 
 /* ---- a world ------------------------------------------------------------ */
 
-static char name[] = "orders", namespace_[] = "shop", project[] = "p1", endpoint[] = "http://127.0.0.1:1";
-static struct trigger trigger_ = { .name = name, .namespace_ = namespace_ };
+static char project[] = "p1", endpoint[] = "http://127.0.0.1:1";
+static struct trigger trigger = TEST_TRIGGER("orders");
 static struct cloud_spec spec = { .project_id = project, .endpoint = endpoint };
 static struct loop *loop;
 static struct cloud *cloud;
@@ -67,20 +44,22 @@ static int setup(void **state UNUSED)
 {
         struct cloud_config config = { .clock = &system_clock, .seed = 1 };
         struct source_account_config of = { .services = &services, .cloud = &spec, .service = "dis" };
-        struct http http = { &http_ops, NULL };
-        struct http_peers peers = { &peers_ops, NULL };
+        struct http http = test_http_port(&wire);
+        struct http_peers peers = test_http_peers(&wire);
         struct error err;
 
         assert_int_equal(setenv("HUAWEICLOUD_SDK_AK", "AKEXAMPLE", 1), 0);
         assert_int_equal(setenv("HUAWEICLOUD_SDK_SK", "SKEXAMPLE", 1), 0);
         assert_int_equal(loop_new(&loop, &err), 0);
+        wire = TEST_HTTP(calls);
+        wire.loop = loop;
         config.loop = loop;
         assert_int_equal(cloud_new(&cloud, &config, &err), 0);
         cloud_use(cloud, &http, &peers);
         wake = (struct task){ .turn = no_turn };
         stop_task = (struct task){ .turn = stop_turn };
         services = (struct services){
-                .loop = loop, .clock = &system_clock, .cloud = cloud, .trigger = &trigger_, .wake = &wake
+                .loop = loop, .clock = &system_clock, .cloud = cloud, .trigger = &trigger, .wake = &wake
         };
         assert_int_equal(source_account_new(&account, &of, &err), 0);
         port = source_account_port(account);
@@ -94,7 +73,6 @@ static int setup(void **state UNUSED)
         buf_text(&call.request.path, "/v2/{project_id}/records");
         buf_text(&call.request.query, "a=1");
         buf_text(&call.request.what, "records of partition 3");
-        sent_n = cancelled = 0;
         return 0;
 }
 
@@ -120,15 +98,9 @@ static void begin(void)
         assert_null(poller.ended);
 }
 
-static void end(const struct http_request *with)
+static void end(struct test_answer with)
 {
-        struct http_request *q = sent[sent_n - 1];
-
-        q->status = with->status;
-        q->body = with->body;
-        q->body_cut = with->body_cut;
-        q->request.error = with->request.error;
-        request_end(&q->request, loop);
+        test_http_end(&wire, test_http_last(&wire), with);
         pass();
         assert_ptr_equal(poller.ended, &call);
         assert_null(call.port);
@@ -141,37 +113,39 @@ static void end(const struct http_request *with)
 static void a_poller_s_call_is_one_of_the_cloud(void **state UNUSED)
 {
         begin();
-        assert_string_equal(paths[0], "GET /v2/p1/records?a=1");
-        end(&(struct http_request){ .status = 200, .body = STR("[1]") });
+        assert_string_equal(calls[0].method, "GET");
+        assert_string_equal(calls[0].path, "/v2/p1/records?a=1");
+        end((struct test_answer){ .status = 200, .body = STR("[1]") });
         assert_int_equal(call.status, 200);
         assert_true(str_is(buf_view(&call.answer), "[1]"));
         /* again, with the same room */
         call.request.method = "POST";
         buf_text(&call.request.body, "{}");
         begin();
-        assert_string_equal(paths[1], "POST /v2/p1/records?a=1");
-        assert_string_equal(bodies[1], "{}");
-        end(&(struct http_request){ .status = 201 });
+        assert_string_equal(calls[1].method, "POST");
+        assert_string_equal(calls[1].path, "/v2/p1/records?a=1");
+        assert_string_equal(calls[1].body, "{}");
+        end((struct test_answer){ .status = 201 });
         assert_int_equal(call.answer.n, 0);
-        assert_ptr_equal(sent[0], sent[1]);
+        assert_ptr_equal(calls[0].request, calls[1].request);
 }
 
 static void what_went_wrong_is_told(void **state UNUSED)
 {
-        struct http_request broken = { 0 };
+        struct test_answer broken = { 0 };
 
         begin();
-        end(&(struct http_request){ .status = 400, .body = STR("{\"errorCode\":\"DIS.4303\"}") });
+        end((struct test_answer){ .status = 400, .body = STR("{\"errorCode\":\"DIS.4303\"}") });
         assert_int_equal(call.status, 400);
         assert_int_equal(call.refusal.verdict, CLOUD_THROTTLE);
         begin();
-        (void)error_set(&broken.request.error, ERROR_UNREACHABLE, "GET http://h/: refused");
-        end(&broken);
+        (void)error_set(&broken.error, ERROR_UNREACHABLE, "GET http://h/: refused");
+        end(broken);
         assert_int_equal(call.status, 0);
         assert_string_equal(call.error.text, "records of partition 3: refused");
         /* An answer that is not whole is none. */
         begin();
-        end(&(struct http_request){ .status = 200, .body_cut = true });
+        end((struct test_answer){ .status = 200, .body_cut = true });
         assert_int_equal(call.status, 0);
         assert_string_equal(call.error.text,
                             "records of partition 3: 200, and an answer of more than 16 MiB");
@@ -181,11 +155,11 @@ static void what_was_cancelled_does_not_end(void **state UNUSED)
 {
         begin();
         port.cancel(port.cookie, &call);
-        assert_int_equal(cancelled, 1);
+        assert_int_equal(wire.cancelled, 1);
         pass();
         assert_null(poller.ended);
         begin();
-        end(&(struct http_request){ .status = 200 });
+        end((struct test_answer){ .status = 200 });
         port.cancel(port.cookie, &call); /* too late is fine */
 }
 

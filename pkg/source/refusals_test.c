@@ -10,6 +10,8 @@
 #include "huawei/refusal.h"
 #include "source/cloud.h"
 #include "tests/support/clock.h"
+#include "tests/support/http.h"
+#include "tests/support/trigger.h"
 
 enum { RUNAWAY = 3000 };
 
@@ -20,15 +22,14 @@ static const struct clock test_clock = SET_CLOCK(&set);
 
 /* ---- the service -------------------------------------------------------- */
 
+static struct test_call calls[16];
+static struct test_http wire;
 static struct service {
         struct loop *loop;
         struct cloud *cloud;
         struct task task;
         int status;
         char body[128];
-        struct http_request *pending[16];
-        bool of_records[16];
-        size_t pending_n;
         unsigned records, cursors; /* calls */
         bool rotates;              /* the keys are others after each call */
 } service;
@@ -42,60 +43,30 @@ static void set_keys(unsigned version)
         assert_int_equal(setenv("HUAWEICLOUD_SDK_SK", "SKEXAMPLE", 1), 0);
 }
 
-static int test_submit(void *cookie UNUSED, struct http_request *q, struct error *err UNUSED)
-{
-        bool of_records = str_is(q->path, "/v2/p1/records");
+static bool of_records(const struct test_call *c) { return strcmp(c->path, "/v2/p1/records") == 0; }
 
-        assert_true(service.pending_n < COUNT_OF(service.pending));
-        if (service.rotates && of_records)
+static void sent(struct test_http *h UNUSED, struct test_call *c)
+{
+        if (service.rotates && of_records(c))
                 set_keys(service.records + 1);
-        service.records += of_records;
-        service.cursors += !of_records;
+        service.records += of_records(c);
+        service.cursors += !of_records(c);
         if (service.records + service.cursors > RUNAWAY)
                 fail_msg("%d %s: more than %d calls in a minute", service.status, service.body, RUNAWAY);
-        service.of_records[service.pending_n] = of_records;
-        service.pending[service.pending_n++] = q;
-        request_begin(&q->request);
-        q->own = q;
         loop_ready(service.loop, &service.task);
-        return 0;
-}
-
-static void test_release(void *cookie UNUSED, struct http_request *q)
-{
-        for (size_t i = 0; i < service.pending_n; i++)
-                if (service.pending[i] == q)
-                        service.pending[i] = NULL;
 }
 
 static void serve(struct task *t UNUSED, usec at UNUSED)
 {
-        for (size_t i = 0; i < service.pending_n; i++) {
-                struct http_request *q = service.pending[i];
+        struct test_call *c;
 
-                if (!q)
-                        continue;
-                q->status = service.of_records[i] ? service.status : 200;
-                q->body = service.of_records[i] ? str_of(service.body) : STR("{}");
-                q->head = (struct str){ 0 };
-                q->retry_after = 0;
-                q->body_cut = false;
-                request_end(&q->request, service.loop);
-        }
-        service.pending_n = 0;
+        while ((c = test_http_waiting(&wire)))
+                if (of_records(c))
+                        test_http_answer(&wire, c, service.status, service.body);
+                else
+                        test_http_answer(&wire, c, 200, "{}");
+        test_http_forget(&wire);
 }
-
-static const struct http_ops http_ops = { test_submit, test_release };
-
-static char places[8];
-static int test_open(void *cookie UNUSED, struct http_target **out, const struct http_peer *peer UNUSED,
-                     struct error *err UNUSED)
-{
-        *out = (struct http_target *)(void *)places;
-        return 0;
-}
-static void test_close(void *cookie UNUSED, struct http_target *t UNUSED) {}
-static const struct http_peers_ops peers_ops = { test_open, test_close };
 
 /* ---- a source, as those of the cloud are -------------------------------- */
 
@@ -149,12 +120,11 @@ static void on_stop(struct task *t UNUSED, usec at UNUSED) { loop_stop(service.l
 
 /* ---- a minute ----------------------------------------------------------- */
 
-static char region[] = "cn-north-4", project[] = "p1", endpoint[] = "http://127.0.0.1:1", name[] = "t";
-static char namespace_[] = "shop";
+static char region[] = "cn-north-4", project[] = "p1", endpoint[] = "http://127.0.0.1:1";
 
 static void begin(struct poller_ops *ops)
 {
-        static struct trigger trigger = { .name = name, .namespace_ = namespace_ };
+        static struct trigger trigger = TEST_TRIGGER("t");
         static struct cloud_spec spec = { .region = region, .project_id = project };
         struct cloud_config cloud = { .clock = &test_clock, .endpoint = endpoint, .seed = 1 };
         /* as DIS has it */
@@ -165,14 +135,17 @@ static void begin(struct poller_ops *ops)
                                                           .backoff_max = 30 * USEC_SEC },
                                               .cloud = &spec,
                                               .seed = 1 };
-        struct http http = { &http_ops, NULL };
-        struct http_peers peers = { &peers_ops, NULL };
+        struct http http = test_http_port(&wire);
+        struct http_peers peers = test_http_peers(&wire);
         struct error err;
 
         w = (struct world){ .wake.turn = turn, .stop.turn = on_stop };
         /* 2026-01-01T01:00:00Z */
         set = (struct set_clock){ .monotonic = USEC_HOUR, .wall = 1767225600 * USEC_SEC + USEC_HOUR };
         assert_int_equal(loop_new(&service.loop, &err), 0);
+        wire = TEST_HTTP(calls);
+        wire.loop = service.loop;
+        wire.sent = sent;
         loop_use_clock(service.loop, &test_clock);
         cloud.loop = service.loop;
         assert_int_equal(cloud_new(&service.cloud, &cloud, &err), 0);

@@ -1,12 +1,17 @@
 /* What lets us in at the function: Secrets that change and go, tokens, and what of a peer's words is told. */
 #include "worker/access.h"
 
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cmocka.h>
+
 #include "log/log.h"
 #include "http/server/server.h"
-#include "worker/testing.h"
+#include "tests/support/trigger.h"
 
 static struct {
         struct loop *loop;
@@ -99,14 +104,12 @@ static void begin(const char *delivery)
         assert_int_equal(loop_new(&b.loop, &err), 0);
         assert_int_equal(http_server_new(&b.server, b.loop, &server, &err), 0);
         assert_int_equal(http_client_new(&b.client, b.loop, &err), 0);
-        buf_text(&text, "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: t, namespace: "
-                        "shop, uid: u}\nspec:\n  source: {timer: {schedule: '0 0 0 1 1'}}\n  sink: {uri: "
-                        "'http://f/'}\n  delivery: ");
+        buf_text(&text, "  delivery: ");
         buf_str(&text, (struct str){ delivery, port ? (size_t)(port - delivery) : strlen(delivery) });
         if (port)
                 buf_printf(&text, "%u%s", http_server_port(b.server), port + 4);
-        buf_char(&text, '\n');
-        b.trigger = decode_trigger(buf_view(&text));
+        b.trigger = test_trigger_of((struct test_trigger_spec){
+                .name = "t", .source = "timer: {schedule: '0 0 0 1 1'}", .more = text.p });
         config.trigger = b.trigger;
         config.loop = b.loop;
         config.http = b.client;

@@ -3,15 +3,20 @@
 #include "worker/admin.h"
 
 #include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cmocka.h>
+
 #include "worker/gate.h"
-#include "worker/testing.h"
 
 #include "http/client/testing_port.h"
 #include "tests/support/store.h"
 #include "tests/support/clock.h"
+#include "tests/support/trigger.h"
 
 enum { JOBS = 8, HELD = 64, SECONDS = 600 };
 enum { TAG_LIVE = 1, TAG_READY, TAG_CALL };
@@ -153,15 +158,10 @@ static void add(const char *name, const char *source)
                                           .open_store = open_store,
                                           .close_store = close_store,
                                           .store_cookie = j };
-        BUF_AT_END struct buf text = BUF_INIT(4096);
         struct error err;
 
-        buf_printf(&text,
-                   "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: %s, namespace: shop, "
-                   "uid: %s}\nspec:\n  source: {%s}\n  sink: {uri: 'http://elsewhere/'}\n"
-                   "  delivery: {timeout: 5m}\n",
-                   name, name, source);
-        j->trigger = decode_trigger(buf_view(&text));
+        j->trigger = test_trigger_of((struct test_trigger_spec){
+                .name = name, .uid = name, .source = source, .more = "  delivery: {timeout: 5m}" });
         config.trigger = j->trigger;
         if (pipeline_new(&j->pipeline, &config, &err) < 0)
                 fail_msg("%s", err.text);

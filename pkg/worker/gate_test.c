@@ -2,17 +2,22 @@
  * the test says so. */
 #include "worker/gate.h"
 
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cmocka.h>
+
 #include "log/log.h"
 #include "worker/pipeline.h"
-#include "worker/testing.h"
 
 #include "http/wire/codec.h"
 #include "http/client/testing_port.h"
 #include "tests/sim/memory.h"
 #include "tests/support/clock.h"
+#include "tests/support/trigger.h"
 
 enum { PIPELINES = 2, CALLS = 8 };
 
@@ -181,14 +186,11 @@ static void add(const char *name, const char *source, const char *more)
         struct pipeline_config config = { .clock = &b.clock,
                                           .open_store = open_store,
                                           .close_store = close_store };
-        BUF_AT_END struct buf text = BUF_INIT(65536);
         struct error err;
 
-        buf_printf(&text,
-                   "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: %s, namespace: shop, "
-                   "uid: u}\nspec: {source: %s, sink: {uri: 'http://f/'}%s}\n",
-                   name, source, more);
-        config.trigger = b.triggers[b.pipelines_n] = decode_trigger(buf_view(&text));
+        b.triggers[b.pipelines_n] = test_trigger_of(
+                (struct test_trigger_spec){ .name = name, .source = source, .more = more });
+        config.trigger = b.triggers[b.pipelines_n];
         config.loop = b.loop;
         config.http = b.client;
         config.host = b.host;
@@ -283,7 +285,7 @@ static int ask(const char *path, const char *headers)
 static void the_function_answers_the_caller(void **state UNUSED)
 {
         begin();
-        add("api", "{apig: {path: '/a/{b}'}}", "");
+        add("api", "apig: {path: '/a/{b}'}", NULL);
         assert_int_equal(ask("/a/1", ""), 201);
         assert_string_equal(b.body[0], "made");
         assert_int_equal(ask("/b", ""), 404);
@@ -295,7 +297,7 @@ static void one_place_serves_one_call(void **state UNUSED)
 {
         begin();
         b.answer = NULL;
-        add("api", "{apig: {path: /a}}", ", delivery: {maxInFlight: 1}");
+        add("api", "apig: {path: /a}", "  delivery: {maxInFlight: 1}");
         call(0, "/a", "", "");
         run(asked_once);
         call(1, "/a", "", "");
@@ -312,7 +314,7 @@ static void a_call_has_its_time(void **state UNUSED)
 {
         begin();
         b.answer = NULL;
-        add("api", "{apig: {path: /a, timeout: 50ms}}", "");
+        add("api", "apig: {path: /a, timeout: 50ms}", NULL);
         assert_int_equal(ask("/a", ""), 504);
         run(nobody_is_held); /* the function is not waited for */
 }
@@ -320,7 +322,7 @@ static void a_call_has_its_time(void **state UNUSED)
 static void what_the_filter_leaves_out_is_not_there(void **state UNUSED)
 {
         begin();
-        add("api", "{apig: {path: /a}}", ", filter: {pattern: {headers: {x-one: ['1']}}}");
+        add("api", "apig: {path: /a}", "  filter: {pattern: {headers: {x-one: ['1']}}}");
         assert_int_equal(ask("/a", ""), 404);
         assert_int_equal(ask("/a", "X-One: 1\r\n"), 201);
         assert_int_equal(b.asked, 1);
@@ -343,10 +345,10 @@ static void a_doubled_slash_passes_no_guard_by(void **state UNUSED)
         begin();
         write_secret("callers", "code", "sesame");
         add("guarded",
-            "{apig: {path: '/admin/{p+}', authentication: {type: App, codes: [{secretRef: {name: callers, "
-            "key: code}}]}}}",
-            "");
-        add("open", "{apig: {path: '/{p+}'}}", "");
+            "apig: {path: '/admin/{p+}', authentication: {type: App, codes: [{secretRef: {name: callers, "
+            "key: code}}]}}",
+            NULL);
+        add("open", "apig: {path: '/{p+}'}", NULL);
         static const struct {
                 const char *path, *headers;
                 int status;
@@ -372,7 +374,7 @@ static void who_comes_while_it_stops_hears_so(void **state UNUSED)
 {
         begin();
         b.answer = NULL;
-        add("api", "{apig: {path: /a}}", "");
+        add("api", "apig: {path: /a}", NULL);
         call(0, "/a", "", "");
         run(asked_once);
         gate_host_drain(b.host, 10 * USEC_SEC);
@@ -436,7 +438,7 @@ static void without_memory_a_request_is_answered_so(void **state UNUSED)
         static char large[300000]; /* of which no buffer is kept */
 
         begin();
-        add("api", "{apig: {path: /a}}", ", filter: {pattern: {headers: {x-one: ['1']}}}");
+        add("api", "apig: {path: /a}", "  filter: {pattern: {headers: {x-one: ['1']}}}");
         b.shape = "{\"error_code\":\"APIG.020";
         b.expected = "\"body\":\"hello\"";
         starve("/a", "X-One: 1\r\n", "hello", 201);
@@ -453,10 +455,10 @@ static void nor_is_a_caller_let_in_or_forgotten(void **state UNUSED)
 
         begin();
         (void)snprintf(source, sizeof(source),
-                       "{apig: {path: /a, authentication: {type: Custom, authorizer: {uri: "
-                       "'%sauthorizer', cacheTTL: 0s}}}}",
+                       "apig: {path: /a, authentication: {type: Custom, authorizer: {uri: "
+                       "'%sauthorizer', cacheTTL: 0s}}}",
                        b.sink);
-        add("api", source, "");
+        add("api", source, NULL);
         b.expected = "\"body\":\"hello\"";
         starve("/a", "X-Token: t\r\n", "hello", 201);
 }
@@ -471,8 +473,8 @@ static void nor_is_a_notification_lost(void **state UNUSED)
 {
         begin();
         write_secret("hook", "token", "sesame");
-        add("hook", "{obs: {bucket: photos, from: Webhook, tokenSecretRef: {name: hook, key: token}}}",
-            ", event: {format: CloudEventsBinary}");
+        add("hook", "obs: {bucket: photos, from: Webhook, tokenSecretRef: {name: hook, key: token}}",
+            "  event: {format: CloudEventsBinary}");
         starve("/shop/hook", "Authorization: Bearer sesame\r\n",
                "{\"Records\":[" CHANGE("a") "," CHANGE("b") "]}", 200);
 }

@@ -2,12 +2,17 @@
  * only where there is nothing to do before, and stands still while a request is on its way. */
 #include "worker/pipeline.h"
 
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <unistd.h>
 
+#include <cmocka.h>
+
 #include "http/server/server.h"
-#include "worker/testing.h"
 #include "tests/support/clock.h"
 #include "tests/support/store.h"
+#include "tests/support/trigger.h"
 
 #include "tests/sim/memory.h"
 
@@ -136,16 +141,11 @@ static void run(bool (*until)(void))
         (void)alarm(0);
 }
 
-#define SPEC(schedule)                                                                                       \
-        "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: clock, namespace: shop, uid: "     \
-        "u}\nspec:\n  source: {timer: {schedule: '" schedule                                                 \
-        "', misfirePolicy: CatchUp, userEvent: hello}}\n"                                                    \
-        "  sink: {uri: 'http://elsewhere/'}\n  function: {name: f}\n  delivery: {retry: {initialBackoff: "   \
-        "10ms, maxBackoff: 100ms}}\n"
+#define SPEC(schedule) "timer: {schedule: '" schedule "', misfirePolicy: CatchUp, userEvent: hello}"
 #define OFTEN SPEC("@every 100ms")
 #define NEVER SPEC("0 0 0 1 1")
 
-static void begin_with(const struct source_kind *kind, const char *spec, const char *stored,
+static void begin_with(const struct source_kind *kind, const char *source, const char *stored,
                        const int *script, size_t script_n, unsigned fail)
 {
         struct http_server_config function = { .address = "127.0.0.1:0",
@@ -169,7 +169,11 @@ static void begin_with(const struct source_kind *kind, const char *spec, const c
         b.clock = (struct clock)SET_CLOCK(&b.time);
         b.kept.key = "timer";
         test_store_set(&b.kept, stored);
-        b.trigger = decode_trigger(str_of(spec));
+        b.trigger = test_trigger_of((struct test_trigger_spec){
+                .name = "clock",
+                .source = source,
+                .more = "  function: {name: f}\n"
+                        "  delivery: {retry: {initialBackoff: 10ms, maxBackoff: 100ms}}" });
         assert_int_equal(loop_new(&b.loop, &err), 0);
         loop_use_clock(b.loop, &b.clock);
         assert_int_equal(http_server_new(&b.server, b.loop, &function, &err), 0);

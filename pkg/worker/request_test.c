@@ -1,7 +1,13 @@
 /* What a request is made of, and what an answer to a batch says: Kafka records in each format. */
 #include "worker/request.h"
 
-#include "worker/testing.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+#include "tests/support/trigger.h"
 
 enum { RECORDS = 3 };
 
@@ -14,7 +20,7 @@ static struct bench {
 
 static void begin(const char *more)
 {
-        b = (struct bench){ .trigger = kafka_trigger(more),
+        b = (struct bench){ .trigger = test_trigger_of((struct test_trigger_spec){ .more = more }),
                             .body = BUF_INIT(1 << 20),
                             .headers = BUF_INIT(1 << 20) };
         request_maker_init(&b.maker, b.trigger, trigger_source(b.trigger)->shape, &system_clock,
@@ -26,7 +32,8 @@ static void begin(const char *more)
                                "{topic: orders, partition: 7, offset: %zu, timestamp: 1700000000000, key: k, "
                                "value: {n: %zu}}",
                                10 + i, i);
-                b.records[i] = sample_record(b.trigger, text);
+                b.records[i] = test_record(trigger_source(b.trigger)->shape, b.trigger,
+                                           clock_wall(&system_clock), text);
         }
 }
 

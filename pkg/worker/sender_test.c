@@ -2,11 +2,16 @@
  * of each answer. */
 #include "worker/sender.h"
 
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <sys/resource.h>
+
+#include <cmocka.h>
 
 #include "http/server/server.h"
 #include "transform/child.h"
-#include "worker/testing.h"
+#include "tests/support/trigger.h"
 
 #include "tests/sim/memory.h"
 
@@ -67,7 +72,8 @@ static void make_records(void)
 
                 (void)snprintf(text, sizeof(text),
                                "{topic: orders, partition: 0, offset: %zu, value: {n: %zu}}", i, i);
-                b.records[i] = sample_record(b.trigger, text);
+                b.records[i] = test_record(trigger_source(b.trigger)->shape, b.trigger,
+                                           clock_wall(&system_clock), text);
         }
 }
 
@@ -90,7 +96,7 @@ static void begin(const char *more)
         b.headers = b.answer = "";
         b.wake.turn = on_wake;
         b.watchdog.turn = too_late;
-        b.trigger = kafka_trigger(more);
+        b.trigger = test_trigger_of((struct test_trigger_spec){ .more = more });
         assert_int_equal(loop_new(&b.loop, &err), 0);
         assert_int_equal(http_server_new(&b.server, b.loop, &function, &err), 0);
         assert_int_equal(http_client_new(&b.client, b.loop, &err), 0);

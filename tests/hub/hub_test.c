@@ -12,55 +12,23 @@
 #include "json/yaml.h"
 #include "tests/sim/memory.h"
 #include "tests/support/clock.h"
+#include "tests/support/http.h"
 #include "tests/support/store.h"
+#include "tests/support/trigger.h"
 
-static char hub_name[] = "orders", region[] = "cn-north-4", project[] = "p1", trigger_name[] = "t",
-            shop[] = "shop";
+static char hub_name[] = "orders", region[] = "cn-north-4", project[] = "p1";
 static struct cloud_spec cloud_spec = { .region = region, .project_id = project };
 static struct hub_spec spec = { .hub = hub_name, .polling_interval = USEC_SEC, .cloud = &cloud_spec };
 static struct event_spec event_spec;
-static struct trigger trigger = {
-        .name = trigger_name, .namespace_ = shop, .source_spec = &spec, .event = &event_spec
-};
+static struct trigger trigger = TEST_TRIGGER("t", .source_spec = &spec, .event = &event_spec);
 
 /* ---- the service -------------------------------------------------------- */
 
 static struct set_clock set;
 static const struct clock test_clock = SET_CLOCK(&set);
 
-/* One request at a time, which the test answers. */
-static struct {
-        struct http_request *pending;
-        char path[256];
-} service;
-
-static int on_submit(void *cookie UNUSED, struct http_request *q, struct error *err UNUSED)
-{
-        assert_null(service.pending);
-        service.pending = q;
-        (void)snprintf(service.path, sizeof(service.path), STR_FMT, STR_ARG(q->path));
-        request_begin(&q->request);
-        q->own = q;
-        return 0;
-}
-
-static void on_release(void *cookie UNUSED, struct http_request *q)
-{
-        if (service.pending == q)
-                service.pending = NULL;
-}
-
-static const struct http_ops http_ops = { on_submit, on_release };
-
-static char places[8];
-static int on_open(void *cookie UNUSED, struct http_target **out, const struct http_peer *peer UNUSED,
-                   struct error *err UNUSED)
-{
-        *out = (struct http_target *)(void *)places;
-        return 0;
-}
-static void on_close(void *cookie UNUSED, struct http_target *t UNUSED) {}
-static const struct http_peers_ops peers_ops = { on_open, on_close };
+static struct test_call calls[16];
+static struct test_http wire;
 
 /* ---- a pipeline, by hand ------------------------------------------------ */
 
@@ -138,13 +106,12 @@ static void close_hub(void)
         pass(USEC_MINUTE);
         assert_true(w.closed);
         w.source = hub_source.pull->free(w.source);
-        service.pending = NULL;
 }
 
 static int setup(void **state UNUSED)
 {
-        const struct http http = { &http_ops, NULL };
-        const struct http_peers peers = { &peers_ops, NULL };
+        const struct http http = test_http_port(&wire);
+        const struct http_peers peers = test_http_peers(&wire);
         static char endpoint[] = "http://127.0.0.1:1";
         struct cloud_config config = { .clock = &test_clock, .endpoint = endpoint, .seed = 1 };
         struct error err;
@@ -152,11 +119,12 @@ static int setup(void **state UNUSED)
         assert_int_equal(setenv("HUAWEICLOUD_SDK_AK", "AKEXAMPLE", 1), 0);
         assert_int_equal(setenv("HUAWEICLOUD_SDK_SK", "SKEXAMPLE", 1), 0);
         memset(&w, 0, sizeof(w));
-        memset(&service, 0, sizeof(service));
         w.wake.turn = turn;
         w.stop.turn = on_stop;
         set = (struct set_clock){ .monotonic = USEC_HOUR, .wall = 1767225600 * USEC_SEC };
         assert_int_equal(loop_new(&w.loop, &err), 0);
+        wire = TEST_HTTP(calls);
+        wire.loop = w.loop;
         loop_use_clock(w.loop, &test_clock);
         config.loop = w.loop;
         assert_int_equal(cloud_new(&w.cloud, &config, &err), 0);
@@ -181,15 +149,19 @@ static int teardown(void **state UNUSED)
         return 0;
 }
 
+/* One call at a time is under way. */
+static struct test_call *pending(void)
+{
+        struct test_call *c = test_http_waiting(&wire);
+
+        assert_non_null(c);
+        assert_ptr_equal(c, test_http_last(&wire));
+        return c;
+}
+
 static void serve(int status, const char *body)
 {
-        struct http_request *q = TAKE(service.pending);
-
-        assert_non_null(q);
-        q->status = status;
-        q->body = str_of(body);
-        q->head = (struct str){ 0 };
-        request_end(&q->request, w.loop);
+        test_http_answer(&wire, pending(), status, body);
         pass(USEC_MSEC);
 }
 
@@ -212,15 +184,15 @@ static void settle(size_t n, uint64_t next)
 static void each_event_comes_once_over_restarts(void **state UNUSED)
 {
         open_hub();
-        assert_string_equal(service.path, "/v1/p1/hubs/orders/events?limit=100");
+        assert_string_equal(pending()->path, "/v1/p1/hubs/orders/events?limit=100");
         serve(200, EVENTS(EVENT("a", "1") "," EVENT("b", "2") "," EVENT("c", "3")));
         assert_int_equal(w.lent_n, 3);
         settle(2, 3);
-        assert_string_equal(service.path, "/v1/p1/hubs/orders/events?after=c&limit=100");
+        assert_string_equal(pending()->path, "/v1/p1/hubs/orders/events?after=c&limit=100");
         close_hub();
         /* From behind what was done; what overlaps is left out. */
         open_hub();
-        assert_string_equal(service.path, "/v1/p1/hubs/orders/events?after=b&limit=100");
+        assert_string_equal(pending()->path, "/v1/p1/hubs/orders/events?after=b&limit=100");
         serve(200, EVENTS(EVENT("a", "1") "," EVENT("b", "2") "," EVENT("c", "3") "," EVENT("d", "4")));
         assert_int_equal(w.lent_n, 2);
         assert_true(str_is(w.lent[0]->id, "c") && str_is(w.lent[1]->id, "d"));
@@ -231,10 +203,10 @@ static void an_empty_answer_is_followed_by_a_pause(void **state UNUSED)
 {
         open_hub();
         serve(200, "{\"events\":[],\"behind\":0}");
-        assert_null(service.pending);
+        assert_null(test_http_waiting(&wire));
         assert_int_equal(hub_source.pull->lag(w.source), 0);
         pass(USEC_SEC);
-        assert_non_null(service.pending);
+        (void)pending();
         serve(200, "{\"events\":[" EVENT("a", "1") "],\"behind\":41}");
         assert_int_equal(hub_source.pull->lag(w.source), 42);
         close_hub();
@@ -246,21 +218,21 @@ static void a_mark_that_has_expired_is_told_and_left(void **state UNUSED)
 
         test_store_set(&kept, "3:old");
         open_hub();
-        assert_string_equal(service.path, "/v1/p1/hubs/orders/events?after=old&limit=100");
+        assert_string_equal(pending()->path, "/v1/p1/hubs/orders/events?after=old&limit=100");
         serve(410, gone);
         assert_string_equal(w.warned,
                             "PositionExpired: hub orders goes on at its oldest event: kept for a week");
-        assert_string_equal(service.path, "/v1/p1/hubs/orders/events?limit=100");
+        assert_string_equal(pending()->path, "/v1/p1/hubs/orders/events?limit=100");
         *w.warned = 0;
         for (int empty = 0; empty < 2; empty++) { /* there is no other mark yet */
                 serve(200, "{\"events\":[]}");
                 pass(USEC_SEC);
-                assert_string_equal(service.path, "/v1/p1/hubs/orders/events?limit=100");
+                assert_string_equal(pending()->path, "/v1/p1/hubs/orders/events?limit=100");
         }
         serve(200, EVENTS(EVENT("k", "1")));
         assert_int_equal(w.lent_n, 1);
         settle(1, 2);
-        assert_string_equal(service.path, "/v1/p1/hubs/orders/events?after=k&limit=100");
+        assert_string_equal(pending()->path, "/v1/p1/hubs/orders/events?after=k&limit=100");
         assert_string_equal(w.warned, "");
         close_hub();
 }
@@ -376,16 +348,7 @@ static void what_can_not_be_read_is_said(void **state UNUSED)
 
 static struct record *sample(const char *document)
 {
-        struct documents docs = { 0 };
-        struct problems problems = { 0 };
-        struct record *r;
-        struct error err;
-
-        assert_int_equal(yaml_parse(&docs, str_of(document), &problems), 0);
-        if (hub_source.shape->sample(&trigger, docs.roots[0], 1767225600 * USEC_SEC, &r, &err) < 0)
-                fail_msg("%s", err.text);
-        documents_done(&docs);
-        return r;
+        return test_record(hub_source.shape, &trigger, 1767225600 * USEC_SEC, document);
 }
 
 static void a_sample_is_what_the_document_says(void **state UNUSED)

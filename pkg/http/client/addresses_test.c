@@ -3,154 +3,21 @@
 #include <curl/curl.h>
 
 #include "http/client/testing.h"
+#include "tests/support/dns.h"
 
-static struct {
-        int fd;
-        uint16_t port;
-        struct loop_io *io, *listener_io, *stream_io;
-        int listener, stream;
-        const char *addresses[4]; /* the answer */
-        unsigned ttl;
-        bool silent, missing;
-        unsigned crowd;   /* instead: so many of 127.0.0.0/8, in another order each time */
-        size_t questions; /* for A */
-} dns;
+static struct test_dns dns;
 static struct server servers[3];
-
-static void put16(struct buf *b, unsigned v)
-{
-        buf_char(b, (char)(v >> 8));
-        buf_char(b, (char)v);
-}
-
-static void answer_to(const unsigned char *q, bool truncated, struct buf *a)
-{
-        size_t after = 12;
-        bool ipv4;
-        unsigned answers = 0;
-
-        while (q[after])
-                after += q[after] + 1U;
-        after += 5;
-        ipv4 = q[after - 3] == 1;
-        if (ipv4 && !truncated)
-                answers = dns.crowd;
-        for (size_t i = 0;
-             ipv4 && !dns.missing && !dns.crowd && i < COUNT_OF(dns.addresses) && dns.addresses[i]; i++)
-                answers++;
-        dns.questions += ipv4 && !truncated;
-        buf_add(a, q, 2);
-        put16(a, (dns.missing ? 0x8583 : 0x8580) | (truncated ? 0x0200 : 0)); /* NXDOMAIN: 3 */
-        put16(a, 1);
-        put16(a, answers);
-        put16(a, 0);
-        put16(a, 0);
-        buf_add(a, q + 12, after - 12);
-        for (unsigned i = 0; i < answers; i++) {
-                struct in_addr address;
-
-                put16(a, 0xc00c);
-                put16(a, 1);
-                put16(a, 1);
-                put16(a, 0);
-                put16(a, dns.ttl);
-                put16(a, 4);
-                if (dns.crowd)
-                        address.s_addr = htonl(0x7f000101 +
-                                               (i + (unsigned)dns.questions * dns.crowd / 2) % dns.crowd);
-                else
-                        assert_int_equal(inet_pton(AF_INET, dns.addresses[i], &address), 1);
-                buf_add(a, &address, 4);
-        }
-}
-
-static void on_question(void *cookie UNUSED, int events UNUSED)
-{
-        struct sockaddr_in from;
-        socklen_t size = sizeof(from);
-        unsigned char q[512];
-        ssize_t n;
-
-        while ((n = recvfrom(dns.fd, q, sizeof(q), 0, (struct sockaddr *)&from, &size)) > 12) {
-                BUF_AT_END struct buf a = BUF_INIT(4096);
-
-                answer_to(q, dns.crowd > 0, &a);
-                if (dns.silent)
-                        continue;
-                assert_int_equal(sendto(dns.fd, a.p, a.n, 0, (struct sockaddr *)&from, size), (ssize_t)a.n);
-        }
-}
-
-/* What is too long for a datagram is asked by TCP: one question at a time is enough here. */
-static void on_stream(void *cookie UNUSED, int events UNUSED)
-{
-        unsigned char q[514];
-        ssize_t n = recv(dns.stream, q, sizeof(q), 0);
-
-        if (n <= 0) {
-                loop_io_close(dns.stream_io);
-                (void)close(dns.stream);
-                dns.stream_io = NULL;
-                return;
-        }
-        for (ssize_t at = 0; at + 14 < n; at += 2 + (q[at] << 8 | q[at + 1])) {
-                BUF_AT_END struct buf a = BUF_INIT(65536), framed = BUF_INIT(65536);
-
-                answer_to(q + at + 2, false, &a);
-                put16(&framed, (unsigned)a.n);
-                buf_str(&framed, buf_view(&a));
-                assert_int_equal(send(dns.stream, framed.p, framed.n, MSG_NOSIGNAL), (ssize_t)framed.n);
-        }
-}
-
-static void on_stream_asked(void *cookie UNUSED, int events UNUSED)
-{
-        struct error err;
-
-        assert_null(dns.stream_io);
-        dns.stream = accept4(dns.listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        assert_true(dns.stream >= 0);
-        assert_int_equal(loop_io_open(loop, dns.stream, on_stream, NULL, &dns.stream_io, &err), 0);
-        loop_io_want(dns.stream_io, LOOP_READABLE);
-}
-
-/* A port that is free for datagrams and for streams; *at: where. */
-static bool name_server_open(struct sockaddr_in *at)
-{
-        socklen_t size = sizeof(*at);
-
-        for (int tries = 0; tries < 100; tries++) {
-                at->sin_port = 0;
-                dns.listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-                dns.fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-                if (bind(dns.listener, (struct sockaddr *)at, size) == 0 && listen(dns.listener, 4) == 0 &&
-                    getsockname(dns.listener, (struct sockaddr *)at, &size) == 0 &&
-                    bind(dns.fd, (struct sockaddr *)at, size) == 0)
-                        return true;
-                (void)close(dns.listener);
-                (void)close(dns.fd);
-        }
-        return false;
-}
 
 static int setup(void **state UNUSED)
 {
-        struct sockaddr_in at = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-        char name[64];
         struct error err;
 
         if (client_setup() < 0)
                 return -1;
-        memset(&dns, 0, sizeof(dns));
+        test_dns_open(&dns, loop);
         dns.ttl = 30;
-        dns.addresses[0] = "127.0.0.1";
-        if (!name_server_open(&at) || loop_io_open(loop, dns.fd, on_question, NULL, &dns.io, &err) < 0 ||
-            loop_io_open(loop, dns.listener, on_stream_asked, NULL, &dns.listener_io, &err) < 0)
-                return -1;
-        loop_io_want(dns.io, LOOP_READABLE);
-        loop_io_want(dns.listener_io, LOOP_READABLE);
-        (void)snprintf(name, sizeof(name), "127.0.0.1:%u", ntohs(at.sin_port));
-        if (http_client_use_servers(client, name, &err) < 0)
+        dns.a[0] = "127.0.0.1";
+        if (http_client_use_servers(client, dns.at, &err) < 0)
                 return -1;
         /* One port, three addresses. */
         memset(servers, 0, sizeof(servers));
@@ -167,14 +34,7 @@ static int setup(void **state UNUSED)
 
 static int teardown(void **state UNUSED)
 {
-        loop_io_close(dns.io);
-        loop_io_close(dns.listener_io);
-        (void)close(dns.fd);
-        (void)close(dns.listener);
-        if (dns.stream_io) {
-                loop_io_close(dns.stream_io);
-                (void)close(dns.stream);
-        }
+        test_dns_close(&dns);
         for (size_t i = 0; i < COUNT_OF(servers); i++)
                 server_done(&servers[i]);
         return client_teardown();
@@ -232,8 +92,8 @@ static bool twelve_came(void) { return server.calls_n >= 12; }
 
 static void connections_are_spread_evenly(void **state UNUSED)
 {
-        dns.addresses[1] = "127.0.0.2";
-        dns.addresses[2] = "127.0.0.3";
+        dns.a[1] = "127.0.0.2";
+        dns.a[2] = "127.0.0.3";
         for (size_t i = 0; i < COUNT_OF(servers); i++)
                 servers[i].handle = answer_nothing;
         aim((struct http_target_config){ .max_connections = 12 });
@@ -246,7 +106,7 @@ static void connections_are_spread_evenly(void **state UNUSED)
 
 static void an_address_that_refuses_is_passed_over(void **state UNUSED)
 {
-        dns.addresses[1] = "127.0.0.2";
+        dns.a[1] = "127.0.0.2";
         server_stop_listening(&servers[0]);
         for (int round = 0; round < 5; round++) {
                 aim((struct http_target_config){ .max_connections = 8 });
@@ -280,7 +140,7 @@ static void a_vanished_address_is_left(void **state UNUSED)
         aim((struct http_target_config){ 0 });
         submit(1);
         run_until(kept_one);
-        dns.addresses[0] = "127.0.0.2";
+        dns.a[0] = "127.0.0.2";
         run_until(asked_twice);
         submit(2);
         await(1);
@@ -303,7 +163,7 @@ static void a_refusal_asks_at_once(void **state UNUSED)
         server_stop_listening(&servers[0]);
         peer_close(&servers[0].peers[0]);
         run_until(moved);
-        dns.addresses[0] = "127.0.0.2";
+        dns.a[0] = "127.0.0.2";
         second_at = now() + 1100 * USEC_MSEC; /* the name is not asked more often than each second */
         run_until(a_second_passed);
         for (int i = 0; i < 3 && request()->failed; i++)

@@ -4,98 +4,28 @@
 
 #include "http/client/fetch.h"
 #include "http/client/testing.h"
+#include "tests/support/dns.h"
 
-static struct {
-        int fd;
-        struct loop_io *io;
-        const char *a[4], *aaaa[4]; /* the answers */
-        const char *then;           /* of A, from the second question on */
-        size_t questions;           /* for A */
-        bool silent;
-} dns;
+static struct test_dns dns;
 static struct fetch_client *fetches;
 static struct fetch fetch;
 static struct task fetch_wake;
 static struct fetch_request last;
 static size_t completions;
 
-static void put16(struct buf *b, unsigned v)
-{
-        buf_char(b, (char)(v >> 8));
-        buf_char(b, (char)v);
-}
-
-static void on_question(void *cookie UNUSED, int events UNUSED)
-{
-        struct sockaddr_in from;
-        socklen_t size = sizeof(from);
-        unsigned char q[512];
-        ssize_t n;
-
-        while ((n = recvfrom(dns.fd, q, sizeof(q), 0, (struct sockaddr *)&from, &size)) > 12) {
-                BUF_AT_END struct buf answer = BUF_INIT(4096);
-                const char *then[2] = { dns.then, NULL }, *const * list;
-                size_t after = 12;
-                unsigned count = 0;
-                bool ipv4;
-
-                while (q[after])
-                        after += q[after] + 1U;
-                after += 5;
-                ipv4 = q[after - 3] == 1;
-                dns.questions += ipv4;
-                if (dns.silent)
-                        continue;
-                list = ipv4 ? (dns.then && dns.questions > 1 ? then : dns.a) : dns.aaaa;
-                while (count < 4 && list[count])
-                        count++;
-                buf_add(&answer, q, 2);
-                put16(&answer, 0x8580);
-                put16(&answer, 1);
-                put16(&answer, count);
-                put16(&answer, 0);
-                put16(&answer, 0);
-                buf_add(&answer, q + 12, after - 12);
-                for (unsigned i = 0; i < count; i++) {
-                        unsigned char address[16];
-
-                        put16(&answer, 0xc00c);
-                        put16(&answer, ipv4 ? 1 : 28);
-                        put16(&answer, 1);
-                        put16(&answer, 0);
-                        put16(&answer, 0);
-                        put16(&answer, ipv4 ? 4 : 16);
-                        assert_int_equal(inet_pton(ipv4 ? AF_INET : AF_INET6, list[i], address), 1);
-                        buf_add(&answer, address, ipv4 ? 4 : 16);
-                }
-                assert_int_equal(sendto(dns.fd, answer.p, answer.n, 0, (struct sockaddr *)&from, size),
-                                 (ssize_t)answer.n);
-        }
-}
-
 static void on_fetched(struct task *t UNUSED, usec now UNUSED) { completions += request_take(&last.request); }
 
 static int setup(void **state UNUSED)
 {
-        struct sockaddr_in at = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-        socklen_t size = sizeof(at);
-        char name[64];
         struct error err;
 
         if (client_setup() < 0)
                 return -1;
-        memset(&dns, 0, sizeof(dns));
+        test_dns_open(&dns, loop);
         completions = 0;
-        dns.fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-        if (bind(dns.fd, (struct sockaddr *)&at, size) < 0 ||
-            getsockname(dns.fd, (struct sockaddr *)&at, &size) < 0 ||
-            loop_io_open(loop, dns.fd, on_question, NULL, &dns.io, &err) < 0)
-                return -1;
-        loop_io_want(dns.io, LOOP_READABLE);
-        (void)snprintf(name, sizeof(name), "127.0.0.1:%u", ntohs(at.sin_port));
         server_listen(&server, "127.0.0.1", 0);
         fetch_wake = (struct task){ .turn = on_fetched };
-        if (fetch_client_new(&fetches, loop, &err) < 0 || fetch_client_use_servers(fetches, name, &err) < 0)
+        if (fetch_client_new(&fetches, loop, &err) < 0 || fetch_client_use_servers(fetches, dns.at, &err) < 0)
                 return -1;
         fetch = fetch_client_port(fetches);
         return 0;
@@ -106,8 +36,7 @@ static int teardown(void **state UNUSED)
         fetch_release(&fetch, &last);
         fetches = fetch_client_free(fetches);
         loop_forget(loop, &fetch_wake);
-        loop_io_close(dns.io);
-        (void)close(dns.fd);
+        test_dns_close(&dns);
         return client_teardown();
 }
 

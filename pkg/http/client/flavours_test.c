@@ -487,8 +487,10 @@ static void releasing_cancels_what_is_under_way(void **state UNUSED)
 
 static int group_setup(void **state UNUSED)
 {
-        authority = identity_new(NULL, "test authority", NULL, 30);
-        leaf = identity_new(&authority, "localhost", "DNS:localhost,IP:127.0.0.1", 30);
+        authority = identity_new((struct identity_config){
+                .name = "test authority", .authority = true, .key_usage = IDENTITY_SIGNS });
+        leaf = identity_new((struct identity_config){
+                .issuer = &authority, .name = "localhost", .alternatives = "DNS:localhost,IP:127.0.0.1" });
         identity_pem(&authority, false, &authority_pem);
         return 0;
 }

@@ -308,8 +308,10 @@ static void the_list_of_exceptions(void **state UNUSED)
 
 static int group_setup(void **state UNUSED)
 {
-        authority = identity_new(NULL, "test authority", NULL, 30);
-        leaf = identity_new(&authority, "x", "DNS:only.the.proxy.knows.invalid", 30);
+        authority = identity_new((struct identity_config){
+                .name = "test authority", .authority = true, .key_usage = IDENTITY_SIGNS });
+        leaf = identity_new((struct identity_config){
+                .issuer = &authority, .name = "x", .alternatives = "DNS:only.the.proxy.knows.invalid" });
         identity_pem(&authority, false, &authority_pem);
         return 0;
 }

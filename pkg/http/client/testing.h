@@ -9,9 +9,7 @@
 #include <netinet/tcp.h>
 #include <nghttp2/nghttp2.h>
 #include <openssl/err.h>
-#include <openssl/pem.h>
 #include <openssl/ssl.h>
-#include <openssl/x509v3.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -25,6 +23,7 @@
 #include "http/client/client.h"
 #include "http/wire/codec.h"
 #include "http/client/testing_port.h"
+#include "tests/support/identity.h"
 
 enum { PEERS = 512, MOST = 512, CALLS = 1024 };
 enum flavour { PLAIN_1, TLS_1, PLAIN_2, TLS_2, FLAVOURS };
@@ -466,71 +465,7 @@ UNUSED static void server_done(struct server *s)
         s->peers_n = 0;
 }
 
-/* ---- certificates ------------------------------------------------------- */
-
-struct identity {
-        EVP_PKEY *key;
-        X509 *cert;
-};
-
-static void extend(X509 *cert, X509 *issuer, int nid, const char *value)
-{
-        X509V3_CTX ctx;
-        X509_EXTENSION *e;
-
-        X509V3_set_ctx(&ctx, issuer, cert, NULL, NULL, 0);
-        e = X509V3_EXT_conf_nid(NULL, &ctx, nid, value);
-        assert_non_null(e);
-        assert_int_equal(X509_add_ext(cert, e, -1), 1);
-        X509_EXTENSION_free(e);
-}
-
-/* Signed by issuer, or by itself. days: how long it still is valid, negative: it has ended. */
-UNUSED static struct identity identity_new(const struct identity *issuer, const char *name,
-                                           const char *alternatives, int days)
-{
-        static long serial = 1;
-        struct identity i = { EVP_EC_gen("P-256"), X509_new() };
-        X509_NAME *subject = X509_get_subject_name(i.cert);
-
-        (void)X509_set_version(i.cert, 2);
-        (void)ASN1_INTEGER_set(X509_get_serialNumber(i.cert), serial++);
-        (void)X509_gmtime_adj(X509_getm_notBefore(i.cert), -3L * 86400);
-        (void)X509_gmtime_adj(X509_getm_notAfter(i.cert), days * 86400L);
-        (void)X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC, (const unsigned char *)name, -1, -1, 0);
-        (void)X509_set_issuer_name(i.cert, issuer ? X509_get_subject_name(issuer->cert) : subject);
-        (void)X509_set_pubkey(i.cert, i.key);
-        if (!issuer) {
-                extend(i.cert, i.cert, NID_basic_constraints, "critical,CA:TRUE");
-                extend(i.cert, i.cert, NID_key_usage, "critical,keyCertSign,cRLSign");
-        }
-        if (alternatives)
-                extend(i.cert, issuer ? issuer->cert : i.cert, NID_subject_alt_name, alternatives);
-        assert_true(X509_sign(i.cert, issuer ? issuer->key : i.key, EVP_sha256()) > 0);
-        return i;
-}
-
-UNUSED static void identity_done(struct identity *i)
-{
-        X509_free(i->cert);
-        EVP_PKEY_free(i->key);
-        *i = (struct identity){ 0 };
-}
-
-UNUSED static void identity_pem(const struct identity *i, bool key, struct buf *out)
-{
-        BIO *bio = BIO_new(BIO_s_mem());
-        char *p;
-        long n;
-
-        assert_int_equal(key ? PEM_write_bio_PrivateKey(bio, i->key, NULL, NULL, 0, NULL, NULL)
-                             : PEM_write_bio_X509(bio, i->cert),
-                         1);
-        n = BIO_get_mem_data(bio, &p);
-        out->max = 65536;
-        buf_add(out, p, (size_t)n);
-        BIO_free(bio);
-}
+/* ---- TLS ---------------------------------------------------------------- */
 
 static int choose_alpn(SSL *ssl UNUSED, const unsigned char **out, unsigned char *out_n,
                        const unsigned char *in, unsigned in_n, void *cookie)

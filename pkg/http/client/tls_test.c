@@ -9,32 +9,29 @@ static struct identity authority, other, leaf, renewed, expired, stranger, user;
 static struct buf authority_pem;
 static char folder[] = "/tmp/sluice-tls-XXXXXX", ca_file[64], cert_file[64], key_file[64];
 
-static void write_pem(const char *path, const struct identity *i, bool key)
-{
-        BUF_AT_END struct buf pem = BUF_INIT(65536);
-        FILE *f = fopen(path, "w");
-
-        identity_pem(i, key, &pem);
-        assert_non_null(f);
-        assert_int_equal(fwrite(pem.p, 1, pem.n, f), pem.n);
-        (void)fclose(f);
-}
-
 static int group_setup(void **state UNUSED)
 {
-        authority = identity_new(NULL, "test authority", NULL, 30);
-        other = identity_new(NULL, "another authority", NULL, 30);
-        leaf = identity_new(&authority, "localhost", "DNS:localhost,IP:127.0.0.1", 30);
-        renewed = identity_new(&authority, "user again", NULL, 30);
-        expired = identity_new(&authority, "localhost", "IP:127.0.0.1", -1);
-        stranger = identity_new(&authority, "elsewhere", "DNS:elsewhere.example", 30);
-        user = identity_new(&authority, "user", NULL, 30);
+        authority = identity_new((struct identity_config){
+                .name = "test authority", .authority = true, .key_usage = IDENTITY_SIGNS });
+        other = identity_new((struct identity_config){
+                .name = "another authority", .authority = true, .key_usage = IDENTITY_SIGNS });
+        leaf = identity_new((struct identity_config){
+                .issuer = &authority, .name = "localhost", .alternatives = "DNS:localhost,IP:127.0.0.1" });
+        renewed = identity_new((struct identity_config){ .issuer = &authority, .name = "user again" });
+        expired = identity_new(
+                (struct identity_config){ .issuer = &authority,
+                                          .name = "localhost",
+                                          .alternatives = "IP:127.0.0.1",
+                                          .until = clock_wall(&system_clock) / USEC_SEC - 86400 });
+        stranger = identity_new((struct identity_config){
+                .issuer = &authority, .name = "elsewhere", .alternatives = "DNS:elsewhere.example" });
+        user = identity_new((struct identity_config){ .issuer = &authority, .name = "user" });
         identity_pem(&authority, false, &authority_pem);
         assert_non_null(mkdtemp(folder));
         (void)snprintf(ca_file, sizeof(ca_file), "%s/ca.pem", folder);
         (void)snprintf(cert_file, sizeof(cert_file), "%s/cert.pem", folder);
         (void)snprintf(key_file, sizeof(key_file), "%s/key.pem", folder);
-        write_pem(ca_file, &authority, false);
+        identity_write(&authority, false, ca_file);
         return 0;
 }
 
@@ -54,8 +51,8 @@ static int group_teardown(void **state UNUSED)
 
 static int setup(void **state UNUSED)
 {
-        write_pem(cert_file, &user, false);
-        write_pem(key_file, &user, true);
+        identity_write(&user, false, cert_file);
+        identity_write(&user, true, key_file);
         return client_setup();
 }
 
@@ -253,8 +250,8 @@ static void a_renewed_certificate_is_used(void **state UNUSED)
         expect_answer();
         common_name(&server.peers[0], name, sizeof(name));
         assert_string_equal(name, "user");
-        write_pem(cert_file, &renewed, false);
-        write_pem(key_file, &renewed, true);
+        identity_write(&renewed, false, cert_file);
+        identity_write(&renewed, true, key_file);
         http_target_refresh(target);
         run_until(one_is_open);
         expect_answer();
@@ -280,8 +277,8 @@ static void a_changed_file_is_noticed(void **state UNUSED)
         trust((struct http_tls){ .client_cert_file = cert_file, .client_key_file = key_file });
         submit(1);
         run_until(one_held);
-        write_pem(cert_file, &renewed, false);
-        write_pem(key_file, &renewed, true);
+        identity_write(&renewed, false, cert_file);
+        identity_write(&renewed, true, key_file);
         submit(2);
         run_until(two_held);
         reply(held[0], 200, "", STR("ok"));

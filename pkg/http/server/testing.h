@@ -7,9 +7,7 @@
 #include <fcntl.h>
 #include <netinet/tcp.h>
 #include <openssl/err.h>
-#include <openssl/pem.h>
 #include <openssl/ssl.h>
-#include <openssl/x509v3.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -21,6 +19,7 @@
 #include <cmocka.h>
 
 #include "http/server/server.h"
+#include "tests/support/identity.h"
 
 static struct loop *loop;
 static struct http_server *server;
@@ -43,74 +42,11 @@ UNUSED static void run(void)
                 fail_msg("overdue: %s", under_way);
 }
 
-/* ---- certificates ------------------------------------------------------- */
+/* ---- with and without TLS ----------------------------------------------- */
 
 static bool over_tls; /* the flavour */
 static char tls_folder[] = "/tmp/sluice-server-XXXXXX", tls_cert[64], tls_key[64], tls_ca[64];
 static SSL_CTX *peer_tls;
-
-struct identity {
-        EVP_PKEY *key;
-        X509 *cert;
-};
-
-static void extend(X509 *cert, X509 *issuer, int nid, const char *value)
-{
-        X509V3_CTX ctx;
-        X509_EXTENSION *e;
-
-        X509V3_set_ctx(&ctx, issuer, cert, NULL, NULL, 0);
-        e = X509V3_EXT_conf_nid(NULL, &ctx, nid, value);
-        assert_non_null(e);
-        assert_int_equal(X509_add_ext(cert, e, -1), 1);
-        X509_EXTENSION_free(e);
-}
-
-UNUSED static struct identity identity_new(const struct identity *issuer, const char *name,
-                                           const char *alternatives)
-{
-        static long serial = 1;
-        struct identity i = { EVP_EC_gen("P-256"), X509_new() };
-        X509_NAME *subject = X509_get_subject_name(i.cert);
-
-        (void)X509_set_version(i.cert, 2);
-        (void)ASN1_INTEGER_set(X509_get_serialNumber(i.cert), serial++);
-        (void)X509_gmtime_adj(X509_getm_notBefore(i.cert), -86400L);
-        (void)X509_gmtime_adj(X509_getm_notAfter(i.cert), 86400L);
-        (void)X509_NAME_add_entry_by_txt(subject, "O", MBSTRING_ASC, (const unsigned char *)"Sluice", -1, -1,
-                                         0);
-        (void)X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC, (const unsigned char *)name, -1, -1, 0);
-        (void)X509_set_issuer_name(i.cert, issuer ? X509_get_subject_name(issuer->cert) : subject);
-        (void)X509_set_pubkey(i.cert, i.key);
-        if (!issuer)
-                extend(i.cert, i.cert, NID_basic_constraints, "critical,CA:TRUE");
-        if (alternatives)
-                extend(i.cert, issuer ? issuer->cert : i.cert, NID_subject_alt_name, alternatives);
-        assert_true(X509_sign(i.cert, issuer ? issuer->key : i.key, EVP_sha256()) > 0);
-        return i;
-}
-
-UNUSED static void identity_done(struct identity *i)
-{
-        X509_free(i->cert);
-        EVP_PKEY_free(i->key);
-}
-
-/* By way of a file beside it, as secrets change in a pod. */
-UNUSED static void identity_write(const struct identity *i, bool key, const char *path)
-{
-        char next[80];
-        FILE *f;
-
-        (void)snprintf(next, sizeof(next), "%s.next", path);
-        f = fopen(next, "w");
-        assert_non_null(f);
-        assert_int_equal(key ? PEM_write_PrivateKey(f, i->key, NULL, NULL, 0, NULL, NULL)
-                             : PEM_write_X509(f, i->cert),
-                         1);
-        assert_int_equal(fclose(f), 0);
-        assert_int_equal(rename(next, path), 0);
-}
 
 UNUSED static int flavour_plain(void **state UNUSED)
 {
@@ -120,7 +56,8 @@ UNUSED static int flavour_plain(void **state UNUSED)
 
 UNUSED static int flavour_tls(void **state UNUSED)
 {
-        struct identity i = identity_new(NULL, "server", "DNS:localhost");
+        struct identity i = identity_new((struct identity_config){
+                .organization = "Sluice", .name = "server", .alternatives = "DNS:localhost" });
 
         (void)signal(SIGPIPE, SIG_IGN); /* the peers' sessions */
         memcpy(tls_folder + sizeof(tls_folder) - 7, "XXXXXX", 6);

@@ -135,14 +135,20 @@ static void a_handshake_has_its_time(void **state UNUSED)
 
 /* ---- client certificates ------------------------------------------------ */
 
+static struct identity authority(const char *name)
+{
+        return identity_new((struct identity_config){ .name = name, .authority = true });
+}
+
 static void clients_show_certificates(void **state UNUSED)
 {
-        struct identity
-                ca = identity_new(NULL, "ca", NULL),
-                client = identity_new(
-                        &ca, "client, one",
-                        "DNS:client.example,URI:spiffe://x/y,IP:192.0.2.1,IP:2001:db8::1,email:a@b.c"),
-                stranger = identity_new(NULL, "stranger", "DNS:client.example");
+        struct identity ca = authority("ca"), stranger = authority("stranger"),
+                        client = identity_new((struct identity_config){
+                                .issuer = &ca,
+                                .organization = "Sluice",
+                                .name = "client, one",
+                                .alternatives = "DNS:client.example,URI:spiffe://x/y,IP:192.0.2.1,"
+                                                "IP:2001:db8::1,email:a@b.c" });
 
         identity_write(&ca, false, tls_ca);
         for (int required = 0; required < 2; required++) {
@@ -197,7 +203,7 @@ static void a_second_passes(void)
 
 static void a_changed_certificate_is_read(void **state UNUSED)
 {
-        struct identity next = identity_new(NULL, "next", NULL);
+        struct identity next = authority("next");
         struct peer old;
         char name[64];
 
@@ -232,8 +238,8 @@ static bool is_answered(struct peer *p, size_t times)
 static void who_was_vouched_for_is_not_for_ever(void **state UNUSED)
 {
         static const char *const ends[] = { "rm", "truncate -s 0", "sed -i s/CERTIFICATE/BROKEN/" };
-        struct identity ca = identity_new(NULL, "ca", NULL), other = identity_new(NULL, "other ca", NULL),
-                        client = identity_new(&ca, "client", NULL);
+        struct identity ca = authority("ca"), other = authority("other ca"),
+                        client = identity_new((struct identity_config){ .issuer = &ca, .name = "client" });
         struct peer p;
         char command[160];
 
@@ -271,8 +277,8 @@ static void who_was_vouched_for_is_not_for_ever(void **state UNUSED)
 /* One more authority beside the old one: nobody's connection ends for that. */
 static void an_authority_that_is_added_ends_no_connection(void **state UNUSED)
 {
-        struct identity ca = identity_new(NULL, "ca", NULL), other = identity_new(NULL, "other ca", NULL),
-                        client = identity_new(&ca, "client", NULL);
+        struct identity ca = authority("ca"), other = authority("other ca"),
+                        client = identity_new((struct identity_config){ .issuer = &ca, .name = "client" });
         char command[320], path[80];
         struct peer p;
 
@@ -298,7 +304,7 @@ static void an_authority_that_is_added_ends_no_connection(void **state UNUSED)
 
 static void files_that_cannot_be_used_are_named(void **state UNUSED)
 {
-        struct identity other = identity_new(NULL, "other", NULL);
+        struct identity other = authority("other");
         char path[80];
 
         (void)snprintf(path, sizeof(path), "%s/other", tls_folder);

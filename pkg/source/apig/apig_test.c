@@ -12,6 +12,7 @@
 #include "huawei/sign.h"
 #include "source/apig/apig.h"
 #include "tests/support/clock.h"
+#include "tests/support/trigger.h"
 
 #define DATE "20240102T030405Z"
 
@@ -32,21 +33,12 @@ static const char *uid_of_api = "u";
 static void open_api(const char *source, const char *secrets)
 {
         BUF_AT_END struct buf text = BUF_INIT(65536);
-        struct documents docs = { 0 };
-        struct problems problems = { 0 };
         struct error err;
 
-        buf_printf(&text,
-                   "apiVersion: sluice.dev/v1alpha1\nkind: Trigger\nmetadata: {name: api, namespace: shop, "
-                   "uid: %s}\nspec: {source: {apig: %s}, sink: {uri: 'http://f/'}}\n",
-                   uid_of_api, source);
+        buf_printf(&text, "apig: %s", source);
         assert_int_equal(loop_new(&api.loop, &err), 0);
-        assert_int_equal(yaml_parse(&docs, buf_view(&text), &problems), 0);
-        api.trigger = trigger_decode(docs.roots[0], source_types(), source_kinds_n, &problems);
-        if (!api.trigger)
-                fail_msg("%s: %s", problems.list[0].path, problems.list[0].text);
-        documents_done(&docs);
-        problems_done(&problems);
+        api.trigger = test_trigger_of(
+                (struct test_trigger_spec){ .name = "api", .uid = uid_of_api, .source = text.p });
         api.services = (struct services){ .loop = api.loop,
                                           .clock = &still_clock,
                                           .trigger = api.trigger,

@@ -14,9 +14,10 @@
 
 #include "tests/sim/memory.h"
 #include "tests/support/clock.h"
+#include "tests/support/http.h"
+#include "tests/support/trigger.h"
 
-static char name[] = "api", namespace_[] = "shop";
-static struct trigger trigger_ = { .name = name, .namespace_ = namespace_ };
+static struct trigger trigger = TEST_TRIGGER("api");
 static struct services services;
 static struct judge *judge;
 
@@ -25,64 +26,21 @@ static const struct clock test_clock = SET_CLOCK(&set);
 
 /* ---- the way out -------------------------------------------------------- */
 
-enum { ASKED_MOST = 4096 };
-static struct {
-        struct http_request *request;
-        char body[64];
-        bool answered, cancelled, fails;
-} asked[ASKED_MOST];
-static size_t asked_n, targets;
-static bool refuse_submit;
-
-static int submit(void *cookie UNUSED, struct http_request *q, struct error *err)
-{
-        if (refuse_submit)
-                return error_set(err, ERROR_INVALID, "too long");
-        if (q->message->failed)
-                return error_memory(err);
-        assert_true(asked_n < ASKED_MOST && q->message->n >= HTTP_HEADROOM);
-        memset(&asked[asked_n], 0, sizeof(asked[0]));
-        asked[asked_n].request = q;
-        (void)snprintf(asked[asked_n].body, sizeof(asked[0].body), "%.*s",
-                       (int)(q->message->n - HTTP_HEADROOM), q->message->p + HTTP_HEADROOM);
-        request_begin(&q->request);
-        q->own = &asked[asked_n++];
-        return 0;
-}
-
-static void release(void *cookie UNUSED, struct http_request *q)
-{
-        size_t i = (size_t)((const char *)q->own - (const char *)asked) / sizeof(asked[0]);
-
-        assert_true(i < asked_n && asked[i].request == q);
-        asked[i].cancelled = q->request.state != REQUEST_IDLE;
-}
-
-static int open_peer(void *cookie UNUSED, struct http_target **out, const struct http_peer *peer,
-                     struct error *err UNUSED)
-{
-        assert_string_equal(peer->url, "http://judge/");
-        *out = NULL;
-        targets++;
-        return 0;
-}
-
-static void close_peer(void *cookie UNUSED, struct http_target *target UNUSED) { targets--; }
-
-static const struct http_ops http_ops = { submit, release };
-static const struct http_peers_ops peers_ops = { open_peer, close_peer };
+static struct test_call asked[4096];
+static struct test_http wire;
 
 static void answer(size_t i, int status, const char *text)
 {
-        struct http_request *q = asked[i].request;
+        assert_true(i < wire.n);
+        test_http_answer(&wire, &asked[i], status, text);
+}
 
-        assert_true(i < asked_n && !asked[i].cancelled);
-        if (asked[i].fails)
-                (void)error_set(&q->request.error, ERROR_UNREACHABLE, "nobody there");
-        asked[i].answered = true;
-        q->status = status;
-        q->body = str_of(text);
-        request_end(&q->request, NULL);
+static void fail_call(size_t i)
+{
+        struct test_answer a = { 0 };
+
+        (void)error_set(&a.error, ERROR_UNREACHABLE, "nobody there");
+        test_http_end(&wire, &asked[i], a);
 }
 
 /* ---- a judge ------------------------------------------------------------ */
@@ -135,20 +93,20 @@ static void begin(usec remember)
         struct error err;
 
         services = (struct services){ .clock = &test_clock,
-                                      .trigger = &trigger_,
-                                      .http = { &http_ops, NULL },
-                                      .peers = { &peers_ops, NULL } };
-        asked_n = 0;
-        refuse_submit = false;
+                                      .trigger = &trigger,
+                                      .http = test_http_port(&wire),
+                                      .peers = test_http_peers(&wire) };
+        wire = TEST_HTTP(asked);
         set.monotonic = USEC_HOUR;
         assert_int_equal(judge_new(&judge, &c, &err), 0);
-        assert_int_equal(targets, 1);
+        assert_int_equal(wire.opened, 1);
+        assert_string_equal(wire.peers[0].url, "http://judge/");
 }
 
 static void end(void)
 {
         judge = judge_free(judge);
-        assert_int_equal(targets, 0);
+        assert_int_equal(wire.closed, 1);
 }
 
 static const unsigned char *key(unsigned n)
@@ -198,10 +156,10 @@ static void an_answer_decides_and_is_remembered(void **state UNUSED)
         begin(USEC_MINUTE);
         for (unsigned i = 0; i < COUNT_OF(answers); i++) {
                 ask(&s, i, true);
-                assert_int_equal(asked_n, i);
+                assert_int_equal(wire.n, i);
                 assert_int_equal(judge_deadline(judge), 0); /* it is asked at once */
                 turn();
-                assert_int_equal(asked_n, i + 1);
+                assert_int_equal(wire.n, i + 1);
                 assert_string_equal(asked[i].body, i ? "1" : "0");
                 assert_int_equal(judge_deadline(judge), set.monotonic + 5 * USEC_SEC);
                 assert_null(judge_take(judge));
@@ -254,8 +212,7 @@ static void what_is_no_answer_refuses_and_is_forgotten(void **state UNUSED)
         assert_int_equal(decided(&s), 502);
         ask(&s, 1, true);
         turn();
-        answer(2, 0, "");
-        asked[2].fails = true;
+        fail_call(2);
         turn();
         assert_int_equal(decided(&s), 502);
         ask(&s, 1, true);
@@ -267,13 +224,13 @@ static void what_is_no_answer_refuses_and_is_forgotten(void **state UNUSED)
         turn();
         assert_true(asked[3].cancelled);
         assert_int_equal(decided(&s), 504);
-        refuse_submit = true;
+        wire.refuses = "too long";
         ask(&s, 1, true);
         turn();
         assert_int_equal(decided(&s), 401);
         assert_false(known(1));
         assert_string_equal(judge_trouble(judge), "judge: too long");
-        refuse_submit = false;
+        wire.refuses = NULL;
         for (int i = 0; i < 2; i++) { /* answers come again: it is told after a while */
                 set.monotonic += 5 * USEC_SEC;
                 ask(&s, 1, false);
@@ -297,7 +254,7 @@ static void the_same_share_one_question(void **state UNUSED)
         for (unsigned i = 0; i < 6; i++)
                 ask(&s[i], i % 2, true);
         turn();
-        assert_int_equal(asked_n, 2);
+        assert_int_equal(wire.n, 2);
         judge_forget(judge, &s[0].wait); /* it left */
         answer(0, 200, "allow");
         turn();
@@ -324,7 +281,7 @@ static void each_asks_for_itself_where_nothing_may_be_shared(void **state UNUSED
         ask(&a, 1, true);
         ask(&b, 1, true);
         turn();
-        assert_int_equal(asked_n, 2);
+        assert_int_equal(wire.n, 2);
         answer(0, 200, "allow");
         turn();
         assert_int_equal(decided(&a), 200);
@@ -335,7 +292,7 @@ static void each_asks_for_itself_where_nothing_may_be_shared(void **state UNUSED
         ask(&a, 1, false);
         ask(&b, 1, false);
         turn();
-        assert_int_equal(asked_n, 2);
+        assert_int_equal(wire.n, 2);
         answer(1, 200, "allow");
         turn();
         assert_int_equal(decided(&b), 200);
@@ -356,7 +313,7 @@ static void who_left_is_not_asked_about(void **state UNUSED)
         judge_forget(judge, &b.wait);
         judge_forget(judge, &a.wait);
         turn();
-        assert_int_equal(asked_n, 1);
+        assert_int_equal(wire.n, 1);
         assert_string_equal(asked[0].body, "3");
         judge_forget(judge, &c.wait);
         end();
@@ -384,7 +341,7 @@ static void any_order(bool scarce)
 
                 switch (random_below(&r, 4)) {
                 case 0:
-                        if (!waits[i] && asked_n < ASKED_MOST - PEOPLE && !known(i % 8)) {
+                        if (!waits[i] && wire.n < COUNT_OF(asked) - PEOPLE && !known(i % 8)) {
                                 people[i] = (struct someone){ .n = i % 8 };
                                 memory_of(refuses, NULL);
                                 waits[i] = judge_ask(judge, key(i % 8), i % 8 < 6, &people[i].wait);
@@ -398,8 +355,8 @@ static void any_order(bool scarce)
                         waits[i] = false;
                         break;
                 case 2:
-                        for (size_t k = asked_n; k-- > 0;)
-                                if (!asked[k].answered && !asked[k].cancelled && random_below(&r, 2)) {
+                        for (size_t k = wire.n; k-- > 0;)
+                                if (!asked[k].over && random_below(&r, 2)) {
                                         answer(k, 200, (asked[k].body[0] - '0') % 2 ? "?" : "deny");
                                         break;
                                 }
@@ -424,7 +381,7 @@ static void any_order(bool scarce)
                         judge_forget(judge, &people[i].wait);
         assert_null(judge_take(judge));
         assert_int_equal(judge_deadline(judge), USEC_NEVER);
-        assert_true(asked_n > 500);
+        assert_true(wire.n > 500);
         end();
 }
 

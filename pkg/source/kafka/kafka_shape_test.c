@@ -1,16 +1,16 @@
 /* The source itself, so that its messages can be made by hand. */
 #include "source/kafka/kafka.c"
 
-#include <librdkafka/rdkafka_mock.h>
 #include <setjmp.h>
 #include <stdarg.h>
 
 #include <cmocka.h>
 
+#include "tests/support/trigger.h"
+
 /* ---- shapes ------------------------------------------------------------- */
 
-static char topic_name[] = "orders", trigger_name[] = "t", namespace_name[] = "shop", region[] = "eu-west-1",
-            instance[] = "81335d56";
+static char topic_name[] = "orders", region[] = "eu-west-1", instance[] = "81335d56";
 static struct event_spec event_of_trigger = { .region = region, .instance_id = instance };
 
 static void the_events_are_the_golden_ones(void **state UNUSED)
@@ -27,10 +27,7 @@ static void the_events_are_the_golden_ones(void **state UNUSED)
                 { { "", 0 }, false },
         };
         struct kafka_spec spec = { 0 };
-        struct trigger trigger = { .name = trigger_name,
-                                   .namespace_ = namespace_name,
-                                   .source_spec = &spec,
-                                   .event = &event_of_trigger };
+        struct trigger trigger = TEST_TRIGGER("t", .source_spec = &spec, .event = &event_of_trigger);
         struct services services = { .trigger = &trigger, .clock = &system_clock };
         struct kafka source = { .services = &services, .spec = &spec };
         struct partition partition = { .source = &source, .topic = topic_name, .number = 3 };
@@ -82,10 +79,7 @@ static void the_events_are_the_golden_ones(void **state UNUSED)
 static void event_of(const char *const *headers, struct str value, struct buf *out)
 {
         struct kafka_spec spec = { 0 };
-        struct trigger trigger = { .name = trigger_name,
-                                   .namespace_ = namespace_name,
-                                   .source_spec = &spec,
-                                   .event = &event_of_trigger };
+        struct trigger trigger = TEST_TRIGGER("t", .source_spec = &spec, .event = &event_of_trigger);
         struct services services = { .trigger = &trigger, .clock = &system_clock };
         struct kafka source = { .services = &services, .spec = &spec };
         struct partition partition = { .source = &source, .topic = topic_name, .number = 3 };
@@ -135,27 +129,18 @@ static void a_time_that_none_can_write_is_left_out(void **state UNUSED)
                 { "-1", NULL, 0 },
         };
         struct kafka_spec spec = { .topics = { (char *[]){ topic_name }, 1 } };
-        struct trigger trigger = { .name = trigger_name,
-                                   .namespace_ = namespace_name,
-                                   .source_spec = &spec,
-                                   .event = &event_of_trigger };
+        struct trigger trigger = TEST_TRIGGER("t", .source_spec = &spec, .event = &event_of_trigger);
 
         for (size_t i = 0; i < COUNT_OF(cases); i++) {
                 BUF_AT_END struct buf text = BUF_INIT(256), space = BUF_INIT(4096), out = BUF_INIT(4096),
                                       encoded = BUF_INIT(4096);
                 struct cloud_event event = { 0 };
-                struct problems problems = { 0 };
-                struct documents documents;
                 struct record *r;
-                struct error err;
                 struct writer w;
                 char wanted[64];
 
                 buf_printf(&text, "{\"timestamp\": %s, \"value\": \"x\"}", cases[i].timestamp);
-                assert_int_equal(yaml_parse(&documents, buf_view(&text), &problems), 0);
-                if (kafka_source.shape->sample(&trigger, documents.roots[0], clock_wall(&system_clock), &r,
-                                               &err) < 0)
-                        fail_msg("%s: %s", text.p, err.text);
+                r = test_record(kafka_source.shape, &trigger, clock_wall(&system_clock), text.p);
                 kafka_source.shape->event(&trigger, r, &space, &event);
                 event.type = STR("t");
                 writer_init(&w, &out);
@@ -170,7 +155,6 @@ static void a_time_that_none_can_write_is_left_out(void **state UNUSED)
                 if (cases[i].event_time && !strstr(encoded.p, wanted))
                         fail_msg("%s: %s", cases[i].timestamp, encoded.p);
                 kafka_source.shape->sample_free(r);
-                documents_done(&documents);
         }
 }
 
@@ -205,216 +189,12 @@ static void records_that_are_cloud_events_pass_as_such(void **state UNUSED)
         }
 }
 
-/* ---- against librdkafka's own cluster ----------------------------------- */
-
-enum { PARTITIONS = 4, MESSAGES = 1000 };
-static struct {
-        rd_kafka_t *producer;
-        rd_kafka_mock_cluster_t *cluster;
-        struct loop *loop;
-        struct kafka_spec spec;
-        struct trigger trigger;
-        struct services services;
-        struct source *source;
-        struct task wake, watchdog;
-        char servers[512], *server_list[1], *topic_list[1];
-        size_t got[PARTITIONS], total, stop_at;
-        int number_of_track[64];
-        int64_t first[PARTITIONS];
-        bool stopping, closed, overdue;
-        struct record *kept[64]; /* lent a while, as by a function that works */
-        size_t kept_n;
-} e;
-
-static void e_too_late(struct task *t UNUSED, usec now UNUSED)
-{
-        e.overdue = true;
-        loop_stop(e.loop);
-}
-
-static void e_record(struct record *r)
-{
-        const struct message *m = r->origin;
-        int32_t number = m->partition->number;
-        char expected[64];
-
-        assert_in_range(number, 0, PARTITIONS - 1);
-        if (e.first[number] < 0)
-                e.first[number] = (int64_t)r->position;
-        /* in order, none missing, none twice */
-        assert_int_equal((int64_t)r->position, e.first[number] + (int64_t)e.got[number]);
-        (void)snprintf(expected, sizeof(expected), "%d/%lld", number, (long long)r->position);
-        assert_true(str_is(r->value, expected));
-        (void)snprintf(expected, sizeof(expected), "orders/%d/%lld", number, (long long)r->position);
-        assert_true(str_is(r->id, expected));
-        e.got[number]++;
-        e.total++;
-        if (r->position % 7 == 0) {
-                assert_true(kafka_source.pull->detach(e.source, r));
-                assert_true(kafka_source.pull->detach(e.source, r));
-                (void)snprintf(expected, sizeof(expected), "%d/%lld", number, (long long)r->position);
-                assert_true(str_is(r->value, expected));
-        }
-}
-
-static void e_settle(struct record *r)
-{
-        uint32_t track = r->track;
-        uint64_t next = r->position + 1;
-
-        kafka_source.pull->release(e.source, r, OUTCOME_ACCEPTED);
-        if (next % 10 == 0 || next == MESSAGES / PARTITIONS || e.total >= e.stop_at)
-                kafka_source.pull->commit(e.source, track, next);
-        kafka_source.pull->credit(e.source, track, 1, 300);
-}
-
-static void e_turn(struct task *t UNUSED, usec now)
-{
-        struct pull_event events[16];
-        size_t n;
-
-        while ((n = kafka_source.pull->poll(e.source, events, COUNT_OF(events), now)))
-                for (size_t i = 0; i < n; i++)
-                        switch (events[i].kind) {
-                        case PULL_RECORD:
-                                e_record(events[i].record);
-                                e.kept[e.kept_n++] = events[i].record;
-                                if (e.kept_n >= 8)
-                                        while (e.kept_n)
-                                                e_settle(e.kept[--e.kept_n]);
-                                break;
-                        case PULL_ASSIGNED:
-                                kafka_source.pull->credit(e.source, events[i].track, 3, 1000);
-                                break;
-                        case PULL_REVOKING:
-                        case PULL_LOST: kafka_source.pull->revoked(e.source, events[i].track); break;
-                        case PULL_CLOSED: e.closed = true; break;
-                        case PULL_STATE: break;
-                        }
-        /* What is kept is settled oldest first, so that commits only go on. */
-        for (size_t i = 0; i < e.kept_n; i++)
-                e_settle(e.kept[i]);
-        e.kept_n = 0;
-        if (e.closed)
-                loop_stop(e.loop);
-        else if (e.total >= e.stop_at && !e.stopping) {
-                e.stopping = true;
-                kafka_source.pull->stop(e.source);
-        }
-        loop_arm(e.loop, &e.wake, kafka_source.pull->deadline(e.source));
-}
-
-static void e_produce(int from, int until)
-{
-        for (int i = from; i < until; i++) {
-                char value[64];
-                int n = snprintf(value, sizeof(value), "%d/%d", i % PARTITIONS, i / PARTITIONS);
-
-                assert_int_equal(rd_kafka_producev(e.producer, RD_KAFKA_V_TOPIC("orders"),
-                                                   RD_KAFKA_V_PARTITION(i % PARTITIONS),
-                                                   RD_KAFKA_V_VALUE(value, (size_t)n),
-                                                   RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_END),
-                                 RD_KAFKA_RESP_ERR_NO_ERROR);
-        }
-        assert_int_equal(rd_kafka_flush(e.producer, 20000), RD_KAFKA_RESP_ERR_NO_ERROR);
-}
-
-/* Opens the source, reads until so many messages came in all, commits, stops and frees. */
-static void e_consume(size_t until)
-{
-        struct error err;
-
-        e.stop_at = until;
-        e.stopping = e.closed = false;
-        e.wake = (struct task){ .turn = e_turn };
-        e.services.wake = &e.wake;
-        e.watchdog = (struct task){ .turn = e_too_late };
-        if (kafka_source.open(&e.source, &e.spec, &e.services, &err) < 0)
-                fail_msg("%s", err.text);
-        loop_ready(e.loop, &e.wake);
-        loop_arm(e.loop, &e.watchdog, clock_monotonic(&system_clock) + 60 * USEC_SEC);
-        loop_run(e.loop);
-        loop_forget(e.loop, &e.watchdog);
-        if (e.overdue)
-                fail_msg("%zu messages of %zu came", e.total, until);
-        e.source = kafka_source.pull->free(e.source);
-        loop_forget(e.loop, &e.wake);
-}
-
-/* What the group holds, asked without joining it: the cluster takes its time to forget a member that left. */
-static void e_check_committed(void)
-{
-        rd_kafka_conf_t *conf = rd_kafka_conf_new();
-        rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(PARTITIONS);
-        rd_kafka_t *rk;
-        char why[256];
-
-        assert_int_equal(rd_kafka_conf_set(conf, "bootstrap.servers", e.servers, why, sizeof(why)),
-                         RD_KAFKA_CONF_OK);
-        assert_int_equal(rd_kafka_conf_set(conf, "group.id", "sluice.shop.t", why, sizeof(why)),
-                         RD_KAFKA_CONF_OK);
-        rk = rd_kafka_new(RD_KAFKA_CONSUMER, conf, why, sizeof(why));
-        assert_non_null(rk);
-        for (int i = 0; i < PARTITIONS; i++)
-                (void)rd_kafka_topic_partition_list_add(list, topic_name, i);
-        assert_int_equal(rd_kafka_committed(rk, list, 20000), RD_KAFKA_RESP_ERR_NO_ERROR);
-        for (int i = 0; i < PARTITIONS; i++)
-                assert_int_equal(list->elems[i].offset, MESSAGES / PARTITIONS);
-        rd_kafka_topic_partition_list_destroy(list);
-        rd_kafka_destroy(rk);
-}
-
-static void messages_arrive_in_order_and_are_committed(void **state UNUSED)
-{
-        rd_kafka_conf_t *conf = rd_kafka_conf_new();
-        struct error err;
-        char why[256];
-
-        for (int i = 0; i < PARTITIONS; i++)
-                e.first[i] = -1;
-        e.producer = rd_kafka_new(RD_KAFKA_PRODUCER, conf, why, sizeof(why));
-        assert_non_null(e.producer);
-        e.cluster = rd_kafka_mock_cluster_new(e.producer, 1);
-        (void)snprintf(e.servers, sizeof(e.servers), "%s", rd_kafka_mock_cluster_bootstraps(e.cluster));
-        assert_int_equal(rd_kafka_mock_topic_create(e.cluster, "orders", PARTITIONS, 1),
-                         RD_KAFKA_RESP_ERR_NO_ERROR);
-        assert_true(rd_kafka_brokers_add(e.producer, e.servers) > 0);
-        assert_int_equal(loop_new(&e.loop, &err), 0);
-        e.server_list[0] = e.servers;
-        e.topic_list[0] = topic_name;
-        e.spec = (struct kafka_spec){ .bootstrap_servers = { e.server_list, 1 },
-                                      .topics = { e.topic_list, 1 },
-                                      .start_position = KAFKA_EARLIEST };
-        e.trigger = (struct trigger){ .name = trigger_name,
-                                      .namespace_ = namespace_name,
-                                      .source_spec = &e.spec,
-                                      .event = &event_of_trigger };
-        e.services = (struct services){
-                .loop = e.loop, .waker = loop_waker(e.loop), .clock = &system_clock, .trigger = &e.trigger
-        };
-
-        e_produce(0, MESSAGES);
-        e_consume(MESSAGES);
-        for (int i = 0; i < PARTITIONS; i++) {
-                assert_int_equal(e.first[i], 0);
-                assert_int_equal(e.got[i], MESSAGES / PARTITIONS);
-        }
-
-        e_check_committed();
-
-        e.loop = loop_free(e.loop);
-        rd_kafka_mock_cluster_destroy(e.cluster);
-        rd_kafka_destroy(e.producer);
-}
-
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(the_events_are_the_golden_ones),
                 cmocka_unit_test(a_time_that_none_can_write_is_left_out),
                 cmocka_unit_test(records_that_are_cloud_events_pass_as_such),
-                cmocka_unit_test(messages_arrive_in_order_and_are_committed),
         };
-        signals_block();
-        return cmocka_run_group_tests_name("kafka", tests, NULL, NULL);
+        return cmocka_run_group_tests_name("kafka shape", tests, NULL, NULL);
 }

@@ -1,6 +1,7 @@
 /* The source against librdkafka's own cluster: what befalls it, and what becomes of commits. */
 #include "source/kafka/inside.h"
 
+#include <inttypes.h>
 #include <librdkafka/rdkafka_mock.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -9,10 +10,20 @@
 #include <cmocka.h>
 
 #include "source/source.h"
+#include "tests/support/trigger.h"
 
-enum { NOTICES = 8, OFFSET_COMMIT = 8 /* its key in the protocol */ };
-static char topic[] = "orders", namespace_name[] = "shop", trigger_name[] = "t";
+enum { PARTITIONS = 4, NOTICES = 8, OFFSET_COMMIT = 8 /* its key in the protocol */ };
+static char topic[] = "orders";
 static const char group[] = "sluice.shop.t";
+
+/* How records are taken. */
+struct reading {
+        void (*take)(struct record *);
+        void (*turned)(void); /* at the end of each turn; NULL: nothing is done */
+        bool (*is_done)(void);
+        uint32_t records; /* the credit of a track, in the beginning */
+        uint64_t bytes;
+};
 
 static struct bench {
         rd_kafka_t *producer;
@@ -37,6 +48,7 @@ static struct bench {
         size_t refusals_n;
         bool refuse_stop;
         struct record *held; /* the last, until the stop */
+        const struct reading *reading;
 } b;
 
 /* ---- the pipeline's part ------------------------------------------------ */
@@ -101,6 +113,10 @@ static bool is_done(void)
         return b.total >= b.stop_at && kafka_source.pull->lag(b.source) == (b.held ? 1 : 0);
 }
 
+static const struct reading one_by_one = {
+        .take = take, .records = 10, .bytes = 1 << 20, .is_done = is_done
+};
+
 static void turn(struct task *t UNUSED, usec now)
 {
         struct pull_event events[16];
@@ -109,18 +125,21 @@ static void turn(struct task *t UNUSED, usec now)
         while ((n = kafka_source.pull->poll(b.source, events, COUNT_OF(events), now)))
                 for (size_t i = 0; i < n; i++)
                         switch (events[i].kind) {
-                        case PULL_RECORD: take(events[i].record); break;
+                        case PULL_RECORD: b.reading->take(events[i].record); break;
                         case PULL_ASSIGNED:
-                                kafka_source.pull->credit(b.source, events[i].track, 10, 1 << 20);
+                                kafka_source.pull->credit(b.source, events[i].track, b.reading->records,
+                                                          b.reading->bytes);
                                 break;
                         case PULL_REVOKING:
                         case PULL_LOST: kafka_source.pull->revoked(b.source, events[i].track); break;
                         case PULL_CLOSED: b.closed = true; break;
                         case PULL_STATE: break;
                         }
+        if (b.reading->turned)
+                b.reading->turned();
         if (b.closed)
                 loop_stop(b.loop);
-        else if (!b.stopping && is_done())
+        else if (!b.stopping && b.reading->is_done())
                 stop();
         loop_arm(b.loop, &b.wake, kafka_source.pull->deadline(b.source));
 }
@@ -228,7 +247,8 @@ static int begin(void **state UNUSED)
         assert_non_null(b.producer);
         b.cluster = rd_kafka_mock_cluster_new(b.producer, 1);
         (void)snprintf(b.servers, sizeof(b.servers), "%s", rd_kafka_mock_cluster_bootstraps(b.cluster));
-        assert_int_equal(rd_kafka_mock_topic_create(b.cluster, topic, 3, 1), RD_KAFKA_RESP_ERR_NO_ERROR);
+        assert_int_equal(rd_kafka_mock_topic_create(b.cluster, topic, PARTITIONS, 1),
+                         RD_KAFKA_RESP_ERR_NO_ERROR);
         assert_true(rd_kafka_brokers_add(b.producer, b.servers) > 0);
         assert_int_equal(loop_new(&b.loop, &err), 0);
         b.server_list[0] = b.servers;
@@ -237,9 +257,8 @@ static int begin(void **state UNUSED)
                                       .topics = { b.topic_list, 1 },
                                       .start_position = KAFKA_EARLIEST,
                                       .fetch_bytes = 8 << 20 };
-        b.trigger = (struct trigger){ .name = trigger_name,
-                                      .namespace_ = namespace_name,
-                                      .source_spec = &b.spec };
+        b.trigger = (struct trigger)TEST_TRIGGER("t", .source_spec = &b.spec);
+        b.reading = &one_by_one;
         b.services = (struct services){ .loop = b.loop,
                                         .waker = loop_waker(b.loop),
                                         .clock = &system_clock,
@@ -323,9 +342,100 @@ static void a_commit_that_is_refused_at_the_stop_is_made_again(void **state UNUS
         assert_int_equal(committed(0), 5);
 }
 
+/* ---- in order ----------------------------------------------------------- */
+
+enum { MESSAGES = 1000, EACH = MESSAGES / PARTITIONS, KEPT = 8 };
+static struct {
+        uint64_t got[PARTITIONS];
+        struct record *kept[KEPT]; /* lent a while, as by a function that works */
+        size_t kept_n;
+} seen;
+
+/* Released newest first, committed oldest first: commits only go on. */
+static void settle_kept(void)
+{
+        struct place {
+                uint32_t track;
+                uint64_t next;
+        } places[KEPT];
+
+        for (size_t i = seen.kept_n; i-- > 0;) {
+                places[i] = (struct place){ seen.kept[i]->track, seen.kept[i]->position + 1 };
+                kafka_source.pull->release(b.source, seen.kept[i], OUTCOME_ACCEPTED);
+        }
+        for (size_t i = 0; i < seen.kept_n; i++) {
+                if (places[i].next % 10 == 0 || places[i].next == EACH)
+                        kafka_source.pull->commit(b.source, places[i].track, places[i].next);
+                kafka_source.pull->credit(b.source, places[i].track, 1, 300);
+        }
+        seen.kept_n = 0;
+}
+
+/* Each partition's, in order, none missing, none twice. */
+static void keep(struct record *r)
+{
+        struct str rest = r->value;
+        char value[64], id[128];
+        int64_t number = -1;
+
+        assert_true(str_to_int64(str_cut(&rest, '/'), &number));
+        assert_in_range(number, 0, PARTITIONS - 1);
+        (void)snprintf(value, sizeof(value), "%" PRId64 "/%" PRIu64, number, seen.got[number]);
+        (void)snprintf(id, sizeof(id), "%s/%s", topic, value);
+        assert_int_equal(r->position, seen.got[number]);
+        assert_true(str_is(r->value, value));
+        assert_true(str_is(r->id, id));
+        seen.got[number]++;
+        b.total++;
+        if (r->position % 7 == 0) {
+                assert_true(kafka_source.pull->detach(b.source, r));
+                assert_true(kafka_source.pull->detach(b.source, r));
+                assert_true(str_is(r->value, value));
+        }
+        seen.kept[seen.kept_n++] = r;
+        if (seen.kept_n == KEPT)
+                settle_kept();
+}
+
+static bool all_came(void) { return b.total >= b.stop_at; }
+
+static void produce_numbered(void)
+{
+        for (int i = 0; i < MESSAGES; i++) {
+                char value[64];
+                int n = snprintf(value, sizeof(value), "%d/%d", i % PARTITIONS, i / PARTITIONS);
+
+                assert_int_equal(rd_kafka_producev(b.producer, RD_KAFKA_V_TOPIC(topic),
+                                                   RD_KAFKA_V_PARTITION(i % PARTITIONS),
+                                                   RD_KAFKA_V_VALUE(value, (size_t)n),
+                                                   RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_END),
+                                 RD_KAFKA_RESP_ERR_NO_ERROR);
+        }
+        assert_int_equal(rd_kafka_flush(b.producer, 20000), RD_KAFKA_RESP_ERR_NO_ERROR);
+}
+
+/* With little credit, so that fetching stops and goes on. */
+static void messages_arrive_in_order_and_are_committed(void **state UNUSED)
+{
+        static const struct reading in_bunches = {
+                .take = keep, .turned = settle_kept, .records = 3, .bytes = 1000, .is_done = all_came
+        };
+
+        memset(&seen, 0, sizeof(seen));
+        b.reading = &in_bunches;
+        b.spec.fetch_bytes = 0;
+        produce_numbered();
+        consume(MESSAGES);
+        for (int i = 0; i < PARTITIONS; i++) {
+                assert_int_equal(seen.got[i], EACH);
+                assert_int_equal(committed(i), EACH);
+        }
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
+                cmocka_unit_test_setup_teardown(messages_arrive_in_order_and_are_committed, begin, end),
                 cmocka_unit_test_setup_teardown(a_position_out_of_range_is_told_with_its_offsets, begin, end),
                 cmocka_unit_test_setup_teardown(a_commit_that_is_refused_is_made_again, begin, end),
                 cmocka_unit_test_setup_teardown(a_commit_that_is_refused_at_the_stop_is_made_again, begin,

@@ -1,8 +1,7 @@
 /* The source as a worker drives it, with keys and certificates of the test's own: what is accepted, what is
  * refused, once each, and FunctionGraph's event. */
 #include <jansson.h>
-#include <openssl/pem.h>
-#include <openssl/x509.h>
+#include <openssl/evp.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -14,6 +13,8 @@
 
 #include "tests/sim/memory.h"
 #include "tests/support/clock.h"
+#include "tests/support/identity.h"
+#include "tests/support/trigger.h"
 
 #define REGION "xx-xxxxx-x"
 #define HOST "https://smn." REGION ".myhuaweicloud.com"
@@ -23,18 +24,14 @@
 #define ELLIPTIC HOST PATH "0123456789abcdef0123456789abcde1.pem"
 #define MISSING HOST PATH "0123456789abcdef0123456789abcde2.pem"
 #define PROJECT "bb8695913bb74682b9ca82a8803b60d8"
-static char urn[] = "urn:smn:" REGION ":" PROJECT ":serverless_Test", name[] = "topic", namespace_[] = "shop",
-            function_name[] = "test";
+static char urn[] = "urn:smn:" REGION ":" PROJECT ":serverless_Test", function_name[] = "test";
 static char function_urn[] = "urn:fss:xx-xxxxx-xxx:" PROJECT ":function:default:obsTrigger-Test1:latest";
 
 static struct function_spec function = { .name = function_name };
 static struct event_spec event_of_trigger;
 static struct smn_spec spec = { .topic_urn = urn, .timeout = 4 * USEC_SEC };
-static struct trigger trigger_ = { .name = name,
-                                   .namespace_ = namespace_,
-                                   .source_spec = &spec,
-                                   .function = &function,
-                                   .event = &event_of_trigger };
+static struct trigger trigger = TEST_TRIGGER("topic", .source_spec = &spec, .function = &function,
+                                             .event = &event_of_trigger);
 static struct services services;
 static struct loop *loop;
 static struct task wake;
@@ -109,23 +106,12 @@ static const struct fetch_ops test_fetch = { test_submit, test_cancel };
 
 static void make_certificate(EVP_PKEY *k, long days, struct buf *pem)
 {
-        X509 *x = X509_new();
-        BIO *bio = BIO_new(BIO_s_mem());
-        char *p;
-        long n;
+        const int64_t day = 86400, then = 1510718400; /* 2017-11-15 */
+        struct identity i = identity_new(
+                (struct identity_config){ .key = k, .from = 1500000000, .until = then + days * day });
 
-        (void)X509_set_version(x, 2);
-        (void)ASN1_INTEGER_set(X509_get_serialNumber(x), 1);
-        (void)ASN1_TIME_set(X509_getm_notBefore(x), 1500000000);
-        (void)ASN1_TIME_set(X509_getm_notAfter(x), 1510718400 + days * 86400); /* from 2017-11-15 on */
-        (void)X509_set_pubkey(x, k);
-        assert_true(X509_sign(x, k, EVP_sha256()) > 0);
-        assert_int_equal(PEM_write_bio_X509(bio, x), 1);
-        n = BIO_get_mem_data(bio, &p);
-        pem->max = 65536;
-        buf_add(pem, p, (size_t)n);
-        BIO_free(bio);
-        X509_free(x);
+        identity_pem(&i, false, pem);
+        identity_done(&i);
 }
 
 static int group_setup(void **state UNUSED)
@@ -167,7 +153,7 @@ static int setup(void **state UNUSED)
         wake = (struct task){ .turn = no_turn };
         services = (struct services){ .loop = loop,
                                       .clock = &test_clock,
-                                      .trigger = &trigger_,
+                                      .trigger = &trigger,
                                       .fetch = { &test_fetch, NULL },
                                       .wake = &wake };
         random_init(&r, 1);
@@ -321,8 +307,8 @@ static void poll_all(void)
                                 buf_reset(&event_text);
                                 buf_reset(&document_text);
                                 writer_init(&w, &event_text);
-                                trigger_.event->dialect = DIALECT_CLASSIC;
-                                smn_source.shape->encode(&trigger_, e->records, e->n, &w);
+                                trigger.event->dialect = DIALECT_CLASSIC;
+                                smn_source.shape->encode(&trigger, e->records, e->n, &w);
                                 writer_init(&w, &document_text);
                                 smn_source.shape->describe(e->records[0], &w);
                                 if (keep) {
@@ -1103,25 +1089,16 @@ static void a_saved_message_is_a_sample(void **unused UNUSED)
 {
         static const char text[] = "{\"type\": \"Notification\", \"message\": \"saved\", \"subject\": \"s\", "
                                    "\"message_id\": \"1\"}";
-        struct documents documents = { 0 };
-        struct problems problems = { 0 };
-        struct record *record;
-        struct error err;
+        struct record *record = test_record(smn_source.shape, &trigger, clock_wall(services.clock), text);
         BUF_AT_END struct buf out = BUF_INIT(4096);
         struct writer w;
 
-        assert_int_equal(yaml_parse(&documents, str_of(text), &problems), 0);
-        assert_int_equal(smn_source.shape->sample(&trigger_, documents.roots[0], clock_wall(services.clock),
-                                                  &record, &err),
-                         0);
         writer_init(&w, &out);
-        trigger_.event->dialect = DIALECT_CURRENT;
-        smn_source.shape->encode(&trigger_, &record, 1, &w);
+        trigger.event->dialect = DIALECT_CURRENT;
+        smn_source.shape->encode(&trigger, &record, 1, &w);
         assert_non_null(strstr(out.p, "\"message\":\"saved\",\"timestamp\":\"2017-11-15T04:00:00Z\""));
         assert_null(strstr(out.p, "requestId"));
         smn_source.shape->sample_free(record);
-        documents_done(&documents);
-        problems_done(&problems);
 }
 
 static void it_is_found_at_its_path(void **unused UNUSED)

@@ -1,6 +1,7 @@
 #include "source/timer/timer.h"
 #include "tests/support/clock.h"
 #include "tests/support/store.h"
+#include "tests/support/trigger.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -86,8 +87,7 @@ static void pass(usec time)
 /* Opens at a wall time; what is stored stays from before. */
 static void open_at(const char *wall, const char *schedule, enum misfire_policy policy)
 {
-        static char text[100], zone[] = "Asia/Shanghai", event[] = "say \"hi\"", name[] = "nightly",
-                               uid[] = "uid-1", space[] = "shop";
+        static char text[100], zone[] = "Asia/Shanghai", event[] = "say \"hi\"", uid[] = "uid-1";
         struct error err = { 0 };
         bool has_stored = b.kept.found;
         char stored[sizeof(b.kept.value)];
@@ -103,12 +103,8 @@ static void open_at(const char *wall, const char *schedule, enum misfire_policy 
         b.spec = (struct timer_spec){
                 .schedule = text, .time_zone = zone, .user_event = event, .misfire_policy = (int)policy
         };
-        b.trigger = (struct trigger){ .name = name,
-                                      .namespace_ = space,
-                                      .uid = uid,
-                                      .source_spec = &b.spec,
-                                      .event = &b.event,
-                                      .delivery = &b.delivery };
+        b.trigger = (struct trigger)TEST_TRIGGER("nightly", .uid = uid, .source_spec = &b.spec,
+                                                 .event = &b.event, .delivery = &b.delivery);
         b.delivery.timeout = USEC_MINUTE;
         b.services = (struct services){ .clock = &b.clock,
                                         .store = test_store_port(&b.kept),
