@@ -17,7 +17,7 @@ struct kube_leases_config { /* copied */
         uint32_t slots;
         int64_t generation; /* of what says that there are so many */
         uint64_t seed;
-        struct task *wake; /* made ready when a slot stands otherwise */
+        struct task *wake; /* made ready when a slot's state changes */
 };
 int kube_leases_new(struct kube_leases **, struct kube_client *, const struct kube_leases_config *,
                     struct error *) MUST_CHECK;

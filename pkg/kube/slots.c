@@ -5,25 +5,26 @@
 
 #include "base/random.h"
 
-/* What is in flight of a slot that is given up may take so long; of one that could not be renewed, until so
- * long after the last renewal. */
+/* How long records in flight may take after a slot is given up; and, when it could not be renewed, until how
+ * long after its last renewal. */
 static const usec HANDING_OVER = 10 * USEC_SEC, LOST_AT = 14 * USEC_SEC;
-static const usec MARK_LIFE = 15 * USEC_SEC; /* after which a holder that did not heed it is asked again */
+static const usec MARK_LIFE = 15 * USEC_SEC; /* then a holder that did not react is asked again */
 
 struct slot {
         enum claim_state state;
         usec give_up_at;
-        bool theirs;       /* LEAVING: another holds it already */
-        bool released;     /* LEAVING: it may be freed */
-        bool known, fresh; /* it was read once; what is known may be written upon */
-        bool just_read;    /* and this moment: the time to write */
+        bool theirs;   /* LEAVING: another worker holds it already */
+        bool released; /* LEAVING: it may be freed */
+        bool known,
+                fresh;  /* it was read once; the version we know is the last, so that a write may succeed */
+        bool just_read; /* in this very call: a write is decided upon now */
         bool busy;
         enum slots_job_kind doing;
-        usec asked_at, renewed_at; /* when the job began; when the last confirmed renewal did */
+        usec asked_at, renewed_at; /* when the job began; when the last confirmed renewal began */
         usec seen_at;              /* when holder or renewed was last seen to change */
         usec next_at;
-        usec avoid_until; /* given up for another: it is his to take */
-        usec marked_at;   /* when we said here that we wait; 0: we did not */
+        usec avoid_until; /* until then it is left to the worker that waited for it */
+        usec marked_at;   /* when we wrote here that we wait; 0: we did not */
         char *holder, *renewed, *waits, *version;
         int64_t slots, generation, transitions;
         usec duration;
@@ -33,7 +34,7 @@ struct slots {
         char *me;
         uint32_t n;
         int64_t generation;
-        bool outdated; /* there are as many slots as others say, and not n */
+        bool outdated; /* by the Leases there is another number of slots, of a later generation */
         struct random random;
         uint64_t changes;
         bool stopping;
@@ -109,7 +110,7 @@ static void leave(struct slots *s, struct slot *t, usec give_up_at)
         t->state = CLAIM_LEAVING;
 }
 
-/* By what we saw ourselves, nobody holds it any more. */
+/* Nobody holds it any more, as far as we have seen ourselves. */
 static bool is_free(const struct slots *s, const struct slot *t, usec now)
 {
         if (!t->known)
@@ -134,7 +135,7 @@ static bool replace(char **to, const char *from)
         return true;
 }
 
-/* "NAME 2"; the count, -1: nobody waits, or it can't be read. mine: it is our own mark. */
+/* Of "NAME 2" the 2; -1: no worker waits, or the text can't be read. mine: NAME is ours. */
 static int64_t waits_with(const struct slots *s, const struct slot *t, bool *mine)
 {
         const char *space = t->waits ? strrchr(t->waits, ' ') : NULL;
@@ -147,7 +148,7 @@ static int64_t waits_with(const struct slots *s, const struct slot *t, bool *min
         return n;
 }
 
-/* The Lease that says that there is another number of slots, later than we know; NULL: none does. */
+/* A slot whose Lease names another number of slots, of a later generation than ours; NULL: none. */
 static const struct slot *later_number(const struct slots *s)
 {
         for (uint32_t i = 0; i < s->n; i++) {
@@ -180,7 +181,7 @@ static void look_for_another_number(struct slots *s, usec now)
                         leave(s, &s->slots[i], now + HANDING_OVER);
 }
 
-/* Somebody waits who holds fewer by two: this one is his. */
+/* Gives it up if a worker waits for it that holds at least two fewer. */
 static void even_out(struct slots *s, struct slot *t, usec now)
 {
         bool mine;
@@ -250,7 +251,7 @@ void slots_done(struct slots *s, uint32_t slot, const struct slots_lease *l, use
         case SLOTS_READ:
         case SLOTS_WAIT: break;
         }
-        if (is_ours(t) && !is_me(s, t)) { /* somebody took it who saw no renewal */
+        if (is_ours(t) && !is_me(s, t)) { /* another worker has seen no renewal, and took it */
                 t->theirs = true;
                 leave(s, t, 0);
         }
@@ -265,7 +266,7 @@ void slots_failed(struct slots *s, uint32_t slot, const struct error *err, usec 
         struct slot *t = &s->slots[slot];
 
         t->busy = false;
-        t->fresh = false; /* what was written may be there nevertheless */
+        t->fresh = false; /* the write may have succeeded nevertheless */
         if (err->kind == ERROR_CONFLICT) {
                 t->next_at = now;
                 return;
@@ -287,8 +288,8 @@ static uint32_t held_by(const struct slots *s, const char *who, usec now)
         return n;
 }
 
-/* Of those that others hold, is this the one to ask for? Of the richest holder, who has two more than we, one
- * that nobody else waits for; and only one of all. */
+/* Should we wait for this slot? Only if its holder has the most of all, and at least two more than we, no
+ * other worker waits for it, and we do not wait for another one already. */
 static bool to_ask_for(const struct slots *s, const struct slot *t, uint32_t ours, usec now)
 {
         uint32_t his = held_by(s, text(t->holder), now);
@@ -339,8 +340,7 @@ static bool renew_next(struct slots *s, struct slot *t, usec now, struct slots_j
                 return true;
         }
         (void)job(s, t, SLOTS_HOLD, now, out);
-        if (t->state == CLAIM_HELD &&
-            *text(t->waits)) /* it was judged when it was seen: he gets none of ours */
+        if (t->state == CLAIM_HELD && *text(t->waits)) /* even_out decided against it */
                 out->waits = "";
         return true;
 }

@@ -22,8 +22,8 @@
  * A claim is no fence: a worker that was asleep may save a position when another reads already. So an overlap
  * repeats records, and loses none.
  *
- * Nothing blocks, nothing calls back: how a slot stands is looked at, and the user's task is made ready when
- * that changed. Loop's thread. */
+ *  * Nothing blocks, nothing calls back: the user looks at the state of a slot, and its task is made ready
+ * when one changed. Loop's thread. */
 #pragma once
 
 #include "base/error.h"
@@ -44,7 +44,7 @@ struct claim {
         bool failed;
 };
 struct claims_ops {
-        /* Grows whenever a slot stands otherwise. */
+        /* Grows whenever a slot's state changes. */
         uint64_t (*changes)(void *cookie);
         void (*look)(void *cookie, uint32_t slot, struct claim *);
         /* Of a slot that is LEAVING: nothing of it is read any more. */
