@@ -396,6 +396,27 @@ def test_a_stream_that_is_made_again_is_held_up_by_nothing(stream, cloud):
     assert "maxFetchBytes" not in run.output
 
 
+def test_a_service_that_is_away_is_logged_once(stream, cloud):
+    """Though each partition, and the list of them, says so in words of its own, time and again."""
+    with cloud.changed:
+        stream.rescale(16)
+    port, option = admin()
+    run = stream.start(options=[option])
+    stream.put(60)
+    stream.wait_arrived()
+    operations = ("dis.get_records", "dis.get_cursor", "dis.show_stream", "dis.commit_checkpoint")
+    for operation in operations:
+        cloud.fault(operation, faults.status(503), times=1 << 30)
+    since = time.monotonic()
+    wait_until("the list was asked for, too", lambda: listings_since(cloud, since) > 1, 40)
+    assert state_of(port)[0] == "Disconnected"
+    assert len(re.findall("level=warn msg=source .*state=Disconnected", run.output)) == 1
+    assert run.output.count("level=warn") == 1
+    cloud.clear_faults()
+    stream.put(16)
+    stream.wait_arrived()
+
+
 def remade(stream, cloud, count):
     """The stream is deleted and made again, and has so many records before anyone asks for it. Its app stays."""
     with cloud.changed:
