@@ -57,6 +57,10 @@ struct inbox {
         struct push_reply replies[EVENTS_MOST];
         struct record **records[EVENTS_MOST]; /* PUSH_RECORDS_MOST each; made when needed */
         uint64_t refused[REFUSAL_MAX];
+        struct {
+                uint64_t n;
+                usec at;         /* wall: the last */
+        } since[REFUSAL_MAX];    /* one was accepted: they are told */
         enum source_state state; /* while it is not connected */
         char said[256], trouble[200], text[512];
         bool connected, say, counted, stopping, closed;
@@ -317,6 +321,7 @@ void inbox_add(struct inbox *b, struct inbox_item *i, uint64_t call, const struc
 {
         struct leader *l = NULL;
 
+        inbox_accepted(b);
         link_item(b, i, call);
         if (!keep_ids(i, ids, n)) {
                 inbox_answer(b, call, 503, "out of memory", USEC_SEC);
@@ -449,6 +454,18 @@ static void count(struct inbox *b, enum refusal kind)
         b->say = b->say || !b->refused[kind];
         b->counted = true;
         b->refused[kind]++;
+        b->since[kind].n++;
+        b->since[kind].at = clock_wall(b->config.services->clock);
+}
+
+void inbox_accepted(struct inbox *b)
+{
+        for (size_t k = 0; k < REFUSAL_MAX; k++)
+                if (b->since[k].n) {
+                        b->since[k].n = 0;
+                        b->say = true;
+                        wake(b);
+                }
 }
 
 enum push_verdict inbox_refuse(struct inbox *b, enum refusal kind, struct push_reply *reply)
@@ -516,9 +533,11 @@ static void write_text(struct inbox *b)
                 between = "; ";
         }
         for (size_t k = 0; k < REFUSAL_MAX; k++)
-                if (b->refused[k]) {
-                        buf_printf(&text, "%s%" PRIu64 " message%s refused: %s", between, b->refused[k],
-                                   b->refused[k] == 1 ? "" : "s", refusals[k].text);
+                if (b->since[k].n) {
+                        buf_printf(&text, "%s%" PRIu64 " message%s refused: %s%s", between, b->since[k].n,
+                                   b->since[k].n == 1 ? "" : "s", refusals[k].text,
+                                   b->since[k].n == 1 ? ", at " : ", the last at ");
+                        time_format(&text, b->since[k].at / USEC_SEC * USEC_SEC);
                         between = "; ";
                 }
         (void)snprintf(b->text, sizeof(b->text), "%s", text.p ? text.p : "");

@@ -72,6 +72,8 @@ void inbox_finish(struct inbox *, struct inbox_item *, const struct push_outcome
 /* Counts a refusal, and answers: now, or a call that was put off. */
 enum push_verdict inbox_refuse(struct inbox *, enum refusal, struct push_reply *);
 void inbox_refuse_later(struct inbox *, enum refusal, uint64_t call);
+/* One was taken, whatever came of it: what was refused before is told no longer. inbox_add says so itself. */
+void inbox_accepted(struct inbox *);
 uint64_t inbox_refused(const struct inbox *, enum refusal);
 void inbox_connected(struct inbox *);
 void inbox_disconnected(struct inbox *); /* it waits again */

@@ -426,13 +426,58 @@ static void how_it_is_said_to_be(void **state UNUSED)
         inbox = inbox_free(inbox);
 }
 
+/* As long as nothing is accepted: then they are over, and those that come later are counted anew. */
+static void what_was_refused_is_told_until_one_is_accepted(void **state UNUSED)
+{
+        struct inbox_config config = {
+                .services = &services, .remember_most = 3, .records = records_of, .drop = drop_message
+        };
+        struct push_event e;
+        struct error err;
+        size_t were = alive;
+
+        set.wall = 1700000000 * USEC_SEC;
+        assert_int_equal(inbox_new(&inbox, &config, &err), 0);
+        expect_state(SOURCE_CONNECTED, "");
+        assert_int_equal(inbox_refuse(inbox, REFUSED_TOKEN, &reply), PUSH_REPLY);
+        expect_state(SOURCE_CONNECTED, "1 message refused: no or a wrong token, at 2023-11-14T22:13:20Z");
+        set.wall += 7 * USEC_SEC;
+        for (int i = 0; i < 2; i++)
+                assert_int_equal(inbox_refuse(inbox, REFUSED_TOKEN, &reply), PUSH_REPLY);
+        assert_int_equal(inbox_poll(inbox, &e, 1, set.monotonic), 0); /* not each time */
+        set.monotonic += USEC_MINUTE;
+        expect_state(SOURCE_CONNECTED,
+                     "3 messages refused: no or a wrong token, the last at 2023-11-14T22:13:27Z");
+        inbox_accepted(inbox);
+        expect_state(SOURCE_CONNECTED, "");
+        assert_int_equal(inbox_refused(inbox, REFUSED_TOKEN), 3);
+        /* Good ones and bad ones by turns are told once a minute. */
+        assert_int_equal(inbox_refuse(inbox, REFUSED_BUCKET, &reply), PUSH_REPLY);
+        expect_state(SOURCE_CONNECTED, "1 message refused: of another bucket, at 2023-11-14T22:13:27Z");
+        inbox_accepted(inbox);
+        expect_state(SOURCE_CONNECTED, "");
+        assert_int_equal(inbox_refuse(inbox, REFUSED_BUCKET, &reply), PUSH_REPLY);
+        assert_int_equal(inbox_poll(inbox, &e, 1, set.monotonic), 0);
+        set.monotonic += USEC_MINUTE;
+        expect_state(SOURCE_CONNECTED, "1 message refused: of another bucket, at 2023-11-14T22:13:27Z");
+        add(0, (const unsigned[]){ 1 }, 1); /* a message */
+        assert_int_equal(inbox_poll(inbox, &e, 1, set.monotonic), 1);
+        assert_int_equal(e.kind, PUSH_EVENT_STATE);
+        assert_string_equal(e.text, "");
+        inbox = inbox_free(inbox);
+        assert_int_equal(alive, were);
+}
+
 int main(void)
 {
-        const struct CMUnitTest tests[] = { cmocka_unit_test(every_call_is_answered_once),
-                                            cmocka_unit_test(so_it_is_without_memory),
-                                            cmocka_unit_test(what_was_accepted_stays_so),
-                                            cmocka_unit_test(one_that_ends_early_holds_nobody_up),
-                                            cmocka_unit_test(how_it_is_said_to_be) };
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(every_call_is_answered_once),
+                cmocka_unit_test(so_it_is_without_memory),
+                cmocka_unit_test(what_was_accepted_stays_so),
+                cmocka_unit_test(one_that_ends_early_holds_nobody_up),
+                cmocka_unit_test(how_it_is_said_to_be),
+                cmocka_unit_test(what_was_refused_is_told_until_one_is_accepted),
+        };
         struct error err;
         int result;
 

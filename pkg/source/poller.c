@@ -378,6 +378,7 @@ static void discover_failed(struct poller *p, const struct error *err, usec now)
                                 : err->retry ? backoff_full_jitter(&p->random, c->backoff_min, c->backoff_max,
                                                                    p->discover_failures, USEC_MSEC)
                                              : MAX_OF(c->backoff_max, USEC_MSEC));
+        p->discover_by = 0; /* no sooner than that */
         p->discover_failures++;
 }
 
@@ -440,10 +441,21 @@ static void add_track(struct poller *p, usec now)
                 discover_failed(p, &err, now);
 }
 
+void poller_discover_by(struct poller *p, usec at)
+{
+        p->discover_by = p->discover_by ? MIN_OF(p->discover_by, at) : at;
+}
+
+static usec discover_due(const struct poller *p)
+{
+        return p->discover_by ? MIN_OF(p->discover_at, p->discover_by) : p->discover_at;
+}
+
 static void discover(struct poller *p, usec now)
 {
-        if (p->stopping || p->discovery.busy || now < p->discover_at)
+        if (p->stopping || p->discovery.busy || now < discover_due(p))
                 return;
+        p->discover_by = 0;
         if (p->ops->discover)
                 discover_next(p, now);
         else
@@ -517,7 +529,7 @@ static usec deadline(const struct source *s)
 
         if (p->ended || (p->closed && share_stopped(&p->share)))
                 return 0;
-        return p->stopping || p->discovery.busy ? at : MIN_OF(at, p->discover_at);
+        return p->stopping || p->discovery.busy ? at : MIN_OF(at, discover_due(p));
 }
 
 static void credit(struct source *s, uint32_t track, uint32_t records, size_t bytes)

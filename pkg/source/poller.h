@@ -112,7 +112,7 @@ struct poller {
         struct errand *busy;
         struct buf mark;
         struct random random;
-        usec discover_at;
+        usec discover_at, discover_by; /* by: sooner, as the source wished; 0: it did not */
         unsigned discover_failures, discover_refusals;
         struct share share;    /* of the claims */
         bool stopping, closed; /* closed: but for the claims that are released still */
@@ -126,6 +126,8 @@ int poller_open(struct poller *, const struct poller_ops *, const struct poller_
 struct source *poller_close(struct poller *);
 /* The mark behind the page (FETCH), or the state (LOAD); copied. */
 void poller_mark(struct poller *, struct str);
+/* The list of tracks is asked for again by then, not only after its interval. */
+void poller_discover_by(struct poller *, usec at);
 usec poller_time(int64_t msec);          /* of an answer, for a record; 0: there is none, or it can't be */
 usec poller_wall(const struct poller *); /* for questions about a time; 0 in poller_answer */
 

@@ -524,7 +524,6 @@ static void save_failed(struct reader *r, struct track *t, const struct error *e
 {
         t->fresh = t->fresh || t->saving_fresh;
         if (err->kind == ERROR_CONFLICT) {
-                reader_say_failure(r, err->text);
                 withdraw(r, t, 0);
                 return;
         }

@@ -110,6 +110,8 @@ struct reader {
          * while all is well */
         char text[256], standby_text[256], connecting_text[256], connected_text[256], told_text[256];
         const struct track *speaker;
+        const void *blamed; /* whose failure is told: a track, or trouble; NULL: it is well again */
+        bool blamed_final;
         struct befallen *befallen, taken; /* not told yet, NOTICES; the last that was */
         uint32_t befallen_n;
         struct reader_stats stats;
@@ -160,7 +162,6 @@ static inline bool is_last(const struct track *t)
 
 /* ---- what is told (reader_told.c) --------------------------------------- */
 
-void reader_say_failure(struct reader *, const char *text);
 /* So many times at once. */
 void reader_warn_of(struct reader *, uint64_t times, const char *reason, const char *format, ...)
         PRINTF(4, 5);

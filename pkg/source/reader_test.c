@@ -606,6 +606,81 @@ static void test_standing_by_is_said_once(void **state)
         assert_true(poll() & 1u << PULL_CLOSED);
 }
 
+/* What is under way of three tracks, in the order of jobs. */
+static unsigned fails(const struct reader_job *job, const char *cause, bool retry)
+{
+        struct error err;
+
+        (void)error_set(&err, ERROR_UNREACHABLE, "records of " STR_FMT ": %s", STR_ARG(job->name), cause);
+        err.retry = retry;
+        reader_failed(reader, job, &err, now);
+        return poll() & 1u << PULL_STATE;
+}
+
+static void start_three(struct reader_job jobs[3])
+{
+        now += USEC_MINUTE;
+        for (int i = 0; i < 3; i++)
+                jobs[i] = expect_job(READER_FETCH);
+}
+
+/* When a service is away all tracks say so, and the list of them: one of them is told, once. */
+static void test_a_failure_of_all_is_said_once(void **state)
+{
+        struct reader_job jobs[3];
+        struct error list;
+        char first[sizeof(text)];
+        uint32_t tracks[3];
+        unsigned said = 0;
+
+        (void)state;
+        begin();
+        for (size_t i = 0; i < 3; i++)
+                tracks[i] = add((const char *[]){ "a", "b", "c" }[i]);
+        expect_none();
+        (void)poll();
+        for (size_t i = 0; i < 3; i++)
+                reader_credit(reader, tracks[i], 10, 1 << 20);
+        for (int round = 0; round < 5; round++) {
+                start_three(jobs);
+                for (int i = 0; i < 3; i++) {
+                        said += fails(&jobs[i],
+                                      str_is(jobs[i].name, "b") ? "connection reset" : "connection refused",
+                                      true) != 0;
+                        if (!round && !i)
+                                (void)snprintf(first, sizeof(first), "%s", text);
+                }
+                (void)error_set(&list, ERROR_UNREACHABLE, "stream orders: connection timed out");
+                list.retry = true;
+                reader_trouble(reader, &list);
+                said += (poll() & 1u << PULL_STATE) != 0;
+        }
+        assert_int_equal(last.state, SOURCE_DISCONNECTED);
+        assert_string_equal(text, first);
+        assert_int_equal(said, 1);
+        /* Another cause of the same track is said; and whoever still fails once that one is well. */
+        start_three(jobs);
+        for (int i = 0; i < 3; i++)
+                said += fails(&jobs[i], "no such host", true) != 0;
+        assert_int_equal(said, 2);
+        start_three(jobs);
+        reader_done(reader, &jobs[0], STR(""), now);
+        reader_done(reader, &jobs[1], STR(""), now);
+        reader_done(reader, &jobs[2], STR(""), now);
+        (void)poll();
+        assert_int_equal(last.state, SOURCE_DISCONNECTED); /* the list */
+        reader_trouble(reader, &list);
+        assert_true(poll() & 1u << PULL_STATE);
+        assert_string_equal(text, "stream orders: connection timed out");
+        /* What is final says more than what passes. */
+        start_three(jobs);
+        assert_true(fails(&jobs[0], "forbidden", false));
+        assert_int_equal(last.state, SOURCE_FAILED);
+        assert_non_null(strstr(text, "forbidden"));
+        assert_false(fails(&jobs[1], "connection refused", true));
+        assert_non_null(strstr(text, "forbidden"));
+}
+
 static void test_remarks_are_reasons_of_what_is_well(void **state)
 {
         struct reader_job job;
@@ -845,6 +920,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_a_conflict_loses_the_track, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_somebody_elses_claim_is_standby, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_standing_by_is_said_once, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_a_failure_of_all_is_said_once, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_remarks_are_reasons_of_what_is_well, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_warnings_and_losses_are_counted, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_a_thousand_losses_take_little_room, setup, teardown),

@@ -7,9 +7,40 @@ enum { NOTICES = 16 };
 
 /* ---- what is told about the whole --------------------------------------- */
 
-void reader_say_failure(struct reader *r, const char *text)
+/* What is wrong, without what was tried: "records of partition 3: ". */
+static const char *cause_of(const char *text)
 {
-        (void)snprintf(r->text, sizeof(r->text), "%.*s", (int)sizeof(r->text) - 1, text);
+        const char *cause = strstr(text, ": ");
+
+        return cause ? cause : text;
+}
+
+/* The words are those of one track, or of the list of tracks, as long as that fails: many that fail at once
+ * would have each other's replaced all the time. Where only the name would be another, they stay as well,
+ * unless whoever bore it is well again and this one is not for once. final: no try is of use, which says more
+ * than what passes. */
+static void say_failure(struct reader *r, const void *who, bool final, bool again, const struct error *err)
+{
+        bool same = strncmp(cause_of(r->text), cause_of(err->text),
+                            sizeof(r->text) - 1 - (size_t)(cause_of(r->text) - r->text)) == 0;
+        bool mine = r->blamed == who, free = !r->blamed || mine || (final && !r->blamed_final);
+
+        if (!free)
+                return;
+        if (mine || !same || again || !r->text[0]) {
+                r->blamed = who;
+                r->blamed_final = final;
+        }
+        if (!same || (again && !mine))
+                (void)snprintf(r->text, sizeof(r->text), "%.*s", (int)sizeof(r->text) - 1, err->text);
+}
+
+static void failure_over(struct reader *r, const void *who)
+{
+        if (r->blamed == who)
+                r->blamed = NULL;
+        if (!r->failing && !r->trouble.kind)
+                r->text[0] = 0;
 }
 
 void track_stand_by(struct reader *r, struct track *t, const char *text)
@@ -46,24 +77,30 @@ void track_well(struct reader *r, struct track *t)
         bool failing = t->front_failures || t->save_failures;
 
         count(&r->failing, &t->failing, failing);
-        if (!failing)
-                count(&r->final, &t->final, false);
+        if (failing)
+                return;
+        count(&r->final, &t->final, false);
+        failure_over(r, t);
 }
 
 void track_failing(struct reader *r, struct track *t, const struct error *err)
 {
-        reader_say_failure(r, err->text);
+        say_failure(r, t, !err->retry, t->front_failures > 1 || t->save_failures > 1, err);
         count(&r->failing, &t->failing, true);
         count(&r->final, &t->final, !err->retry);
 }
 
 void reader_trouble(struct reader *r, const struct error *err)
 {
+        bool again = r->trouble.kind != ERROR_NONE;
+
         r->trouble.kind = ERROR_NONE;
-        if (!err)
+        if (!err) {
+                failure_over(r, &r->trouble);
                 return;
+        }
         r->trouble = *err;
-        reader_say_failure(r, err->text);
+        say_failure(r, &r->trouble, !err->retry, again, err);
 }
 
 static enum source_state state_now(const struct reader *r)

@@ -14,18 +14,47 @@ int feed_open_source(struct feed *f, struct error *err)
         return 0;
 }
 
+/* A state that stays is logged for another reason at most so often: the status shows the newest. */
+static const usec LOGGED_APART = 30 * USEC_SEC;
+
+static void log_source(struct feed *f, usec now)
+{
+        const struct pipeline_status *s = &f->status;
+
+        (void)snprintf(f->logged_text, sizeof(f->logged_text), "%s", s->source_text);
+        f->logged = true;
+        f->logged_at = now;
+        log_at_for(f->config.services->log,
+                   s->source == SOURCE_DISCONNECTED || s->source == SOURCE_FAILED ? LOG_WARN : LOG_INFO,
+                   "source", LOG_S("state", source_state_name(s->source)), LOG_S("reason", s->source_text));
+}
+
+usec feed_log_deadline(const struct feed *f)
+{
+        return f->logged && strcmp(f->logged_text, f->status.source_text) != 0 ? f->logged_at + LOGGED_APART
+                                                                               : USEC_NEVER;
+}
+
+void feed_log(struct feed *f, usec now)
+{
+        if (feed_log_deadline(f) <= now)
+                log_source(f, now);
+}
+
 void feed_source_said(struct feed *f, enum source_state state, const char *text, usec now)
 {
         bool up = state == SOURCE_CONNECTED || state == SOURCE_IDLE || state == SOURCE_STANDBY;
         struct pipeline_status *s = &f->status;
+        bool other = state != s->source || !f->logged;
 
         s->source = state;
         (void)snprintf(s->source_text, sizeof(s->source_text), "%s", text ? text : "");
         s->connected_since = up ? (s->connected_since ? s->connected_since : now) : 0;
-        log_at_for(f->config.services->log,
-                   state == SOURCE_DISCONNECTED || state == SOURCE_FAILED ? LOG_WARN : LOG_INFO, "source",
-                   LOG_S("state", source_state_name(state)), LOG_S("reason", s->source_text));
         s->changes++;
+        if (other)
+                log_source(f, now);
+        else
+                feed_log(f, now);
 }
 
 void feed_delivery_said(struct feed *f, enum delivery_state state, const char *text)

@@ -77,12 +77,19 @@ struct feed {
         struct source *source;
         /* delivery is what the engine, or the last outcome, makes of it. */
         struct pipeline_status status;
+        /* What the log says of the source, and since when. */
+        bool logged;
+        char logged_text[256];
+        usec logged_at;
         bool closed; /* the source has given everything back: free may be called */
 };
 
 int feed_open_source(struct feed *, struct error *) MUST_CHECK;
 /* The source has another state: kept, logged and counted among the changes. text NULL: none. */
 void feed_source_said(struct feed *, enum source_state, const char *text, usec now);
+/* Logs a reason that has changed since, once it may be; and when that is. */
+void feed_log(struct feed *, usec now);
+usec feed_log_deadline(const struct feed *);
 void feed_delivery_said(struct feed *, enum delivery_state, const char *text);
 
 int pull_new(struct feed **, const struct feed_config *, const struct delivery_config *,

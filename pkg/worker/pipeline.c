@@ -106,12 +106,14 @@ static void turn(struct task *task, usec now)
         struct pipeline *p = CONTAINER_OF(task, struct pipeline, task);
         const struct feed_ops *ops = p->feed->ops;
         bool more = true;
+        usec due;
 
         sender_turn(p->sender, now);
         for (int round = 0; more && round < ROUNDS_A_TURN && !p->feed->closed; round++) {
                 more = ops->turn(p->feed, now);
                 tell_state(p);
         }
+        feed_log(p->feed, now);
         wake_observer(p);
         if (p->feed->closed) {
                 loop_arm(p->config.loop, task, USEC_NEVER);
@@ -119,7 +121,8 @@ static void turn(struct task *task, usec now)
         }
         if (more) /* others have their turn first */
                 loop_ready(p->config.loop, task);
-        loop_arm(p->config.loop, task, MIN_OF(ops->deadline(p->feed), sender_deadline(p->sender)));
+        due = MIN_OF(ops->deadline(p->feed), feed_log_deadline(p->feed));
+        loop_arm(p->config.loop, task, MIN_OF(due, sender_deadline(p->sender)));
 }
 
 /* ---- what befalls the source -------------------------------------------- */

@@ -7,6 +7,7 @@ import os
 import re
 import threading
 import urllib.parse
+import urllib.request
 
 import pytest
 import yaml
@@ -32,7 +33,7 @@ class Worker:
     """`sluice run` with one Trigger, which can be killed and started again on the same port."""
 
     def __init__(self, runner, secrets, sink, port=None, event=None, **spec):
-        (self.port,) = free_ports(1)
+        self.port, self.admin = free_ports(2)
         source = {
             "bucket": "photos",
             "from": "Webhook",
@@ -42,13 +43,22 @@ class Worker:
         more = {"event": event} if event else {}
         self.run = runner.start(
             trigger("photos", {"obs": source}, sink.uri, **more),
-            options=[f"--listen=127.0.0.1:{self.port}", f"--secrets={secrets}"],
+            options=[
+                f"--listen=127.0.0.1:{self.port}",
+                f"--admin=127.0.0.1:{self.admin}",
+                f"--secrets={secrets}",
+            ],
         )
         self.run.wait_for_output(r"listening on port \d+", 20)
 
     @property
     def uri(self):
         return f"http://127.0.0.1:{self.port}/test/photos"
+
+    def reason(self):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/status", timeout=10) as answer:
+            (one,) = json.load(answer)["triggers"]
+        return one["sourceReason"]
 
     def kill_and_start(self):
         self.run.signal(9)
@@ -162,6 +172,16 @@ def test_who_may_post_and_what_is_refused(runner, secrets, sink):
     wait_until("the new token", lambda: w.post({"Records": []}, token="the next") == 200, 20, poll=0.5)
     assert w.post({"Records": []}) == 401
     w.run.wait_for_output(r"1 message refused: of another bucket|messages? refused: malformed", 20)
+    assert w.run.stop() == 0
+
+
+def test_what_was_refused_is_over_once_one_is_accepted(runner, secrets, sink):
+    w = Worker(runner, secrets, sink)
+    refused = r"1 message refused: no or a wrong token, at 20\d\d-..-..T..:..:..Z"
+    assert w.post({"Records": [record()]}, token="another") == 401
+    wait_until("it is told", lambda: re.fullmatch(refused, w.reason()), explain=w.reason)
+    assert w.post({"Records": [record()]}) == 200
+    wait_until("it is over", lambda: w.reason() == "", explain=w.reason)
     assert w.run.stop() == 0
 
 

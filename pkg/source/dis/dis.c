@@ -72,9 +72,36 @@ static void ask_for_cursor(const struct dis *d, const struct partition *at, stru
                 poller_query(q, "cursor-type", STR("TRIM_HORIZON"));
 }
 
+void dis_start_over(const struct dis *d, struct partition *at, const char *why)
+{
+        if (!at->reset)
+                reader_warn(d->poller.reader, "PositionOutOfRange",
+                            "partition %s goes on at its oldest record: %s", at->name, why);
+        at->reset = true;
+        at->beyond = 0;
+        cursor_drop(at);
+}
+
+/* Only now, when no answer to an earlier question can bring the old cursor back, or show that it was right.
+ */
+static void leave_position(const struct dis *d, struct partition *at)
+{
+        char why[200];
+
+        if (at->beyond < BEYOND_PROVEN)
+                return;
+        (void)snprintf(why, sizeof(why),
+                       "its position %lld lies beyond the end of the stream, %lld, which was probably "
+                       "deleted and made again",
+                       (long long)at->at, (long long)at->newest);
+        dis_start_over(d, at, why);
+        tell_lag(d, at);
+}
+
 static void ask_to_fetch(const struct dis *d, struct partition *at, const struct reader_job *job,
                          struct cloud_request *q)
 {
+        leave_position(d, at);
         at->for_records = at->cursor.n && at->at == number_of(job->mark) &&
                           now_of(&d->poller) - at->since < CURSOR_LIFE;
         if (!at->for_records) {
@@ -159,9 +186,13 @@ static enum poller_step loaded(struct dis *d, struct partition *at, struct str b
         }
         if (read_answer(body, &checkpoint_object, &number, err) < 0)
                 return POLLER_FAILED;
-        if (dis_sequence_of(number.value) < 0)
+        stand_at(d, at, dis_sequence_of(number.value));
+        at->reset = false;
+        if (at->at > at->newest) /* the list is older, or the position of another stream: which one? */
+                poller_discover_by(&d->poller, now_of(&d->poller));
+        if (at->at < 0)
                 return begin(d, at);
-        mark_number(&d->poller, dis_sequence_of(number.value));
+        mark_number(&d->poller, at->at);
         return POLLER_DONE;
 }
 
@@ -176,7 +207,8 @@ static enum poller_step cursor_got(struct dis *d, struct partition *at, const st
         json_value_add(cursor.value, &at->cursor);
         if (at->cursor.failed)
                 return (enum poller_step)error_memory(err);
-        at->at = number_of(job->mark);
+        if (at->at != number_of(job->mark))
+                stand_at(d, at, number_of(job->mark));
         at->since = now_of(&d->poller);
         return POLLER_AGAIN;
 }
@@ -273,7 +305,7 @@ static enum poller_step records_got(struct dis *d, struct partition *at, const s
         if (at->reset && got.n)
                 reset_over(d, at, got.first);
         if (got.last >= 0)
-                at->at = got.last + 1;
+                stand_at(d, at, got.last + 1);
         buf_reset(&at->cursor);
         if (!got.repeated) /* an answer that stands elsewhere has a cursor from there */
                 buf_str(&at->cursor, got.cursor);
@@ -345,8 +377,6 @@ static enum poller_step load_refused(struct dis *d, struct partition *at, const 
 
 static enum poller_step fetch_refused(struct dis *d, struct partition *at, const struct cloud_error *r)
 {
-        struct reader *reader = d->poller.reader;
-
         if (r->verdict == CLOUD_RETRY || r->verdict == CLOUD_THROTTLE)
                 return POLLER_FAILED;
         cursor_drop(at);
@@ -355,10 +385,7 @@ static enum poller_step fetch_refused(struct dis *d, struct partition *at, const
                 return POLLER_DONE;
         }
         if (is_out_of_range(r)) {
-                if (!at->reset)
-                        reader_warn(reader, "PositionOutOfRange",
-                                    "partition %s goes on at its oldest record: %s", at->name, r->words);
-                at->reset = true;
+                dis_start_over(d, at, r->words);
                 return POLLER_AGAIN;
         }
         if (!at->for_records && at->by_time && is(r, "DIS.4300") &&

@@ -50,13 +50,19 @@ static int teardown(void **state)
         return 0;
 }
 
-static int64_t fetch(struct bench *b, const char *body)
+static int64_t fetch_of(struct bench *b, struct partition *at, const char *body)
 {
+        struct reader *reader = b->d.poller.reader;
         struct error err = { 0 };
+        int64_t n;
 
-        b->at.for_records = true;
-        return poller_answer(&b->d.poller, &dis_ops, READER_FETCH, &b->at, str_of(body), &err);
+        at->for_records = true;
+        n = poller_answer(&b->d.poller, &dis_ops, READER_FETCH, at, str_of(body), &err);
+        b->d.poller.reader = reader;
+        return n;
 }
+
+static int64_t fetch(struct bench *b, const char *body) { return fetch_of(b, &b->at, body); }
 
 static void records_are_read_once_and_in_order(void **state)
 {
@@ -393,9 +399,9 @@ static void ranges_and_names_are_read_as_they_come(void **state UNUSED)
         assert_false(dis_read_name((struct json_value){ 0 }, name));
 }
 
-static enum poller_step load(struct bench *b, const char *body, const char *mark)
+static enum poller_step load_of(struct bench *b, struct partition *at, const char *body, const char *mark)
 {
-        struct reader_job job = { .kind = READER_LOAD, .own = &b->at };
+        struct reader_job job = { .kind = READER_LOAD, .own = at };
         struct error err = { 0 };
         enum poller_step step;
 
@@ -404,6 +410,11 @@ static enum poller_step load(struct bench *b, const char *body, const char *mark
         assert_string_equal(b->d.poller.mark.n ? b->d.poller.mark.p : "", mark);
         buf_done(&b->d.poller.mark);
         return step;
+}
+
+static enum poller_step load(struct bench *b, const char *body, const char *mark)
+{
+        return load_of(b, &b->at, body, mark);
 }
 
 static void a_partition_without_a_checkpoint_begins_as_told(void **state)
@@ -550,6 +561,98 @@ static void lists_are_read_as_they_come(void **state)
         close_first(b);
 }
 
+/* One list, a second after what was before it. */
+static void list_at_once(struct bench *b, struct set_clock *set, const char *answer)
+{
+        const struct exchange e = { "dis-swtest?limit_partitions", answer, NULL };
+
+        set_clock_pass(set, USEC_SEC);
+        assert_int_equal(talk(b, &e, 1), POLLER_DONE);
+}
+
+/* The question that is asked next; the warning that went with it, if any. */
+static void ask_of(struct bench *b, struct partition *at, const char *mark, const char *asked,
+                   const char *warning)
+{
+        struct reader_job job = { .kind = READER_FETCH, .own = at, .mark = str_of(mark) };
+        struct cloud_request q = { .path.max = 4096, .query.max = 4096, .body.max = 4096, .what.max = 4096 };
+        struct notice notice;
+
+        dis_ops.ask(&b->d.poller, &job, &q);
+        if (!strstr(q.query.p, asked))
+                fail_msg("%s instead of %s", q.query.p, asked);
+        assert_int_equal(reader_warned(b->d.poller.reader, &notice), warning != NULL);
+        if (warning) {
+                assert_string_equal(notice.reason, "PositionOutOfRange");
+                assert_string_equal(notice.text, warning);
+        }
+        buf_done(&q.path);
+        buf_done(&q.query);
+        buf_done(&q.body);
+        buf_done(&q.what);
+}
+
+#define ONE(range) "{\"partitions\":[" PARTITION("0", "ACTIVE", range) "]}"
+#define RECORD(number)                                                                                       \
+        "{\"records\":[{\"data\":\"YQ==\",\"sequence_number\":\"" number                                     \
+        "\"}],\"next_partition_cursor\":\"old\"}"
+static void a_position_beyond_the_end_is_left_once_two_lists_say_so(void **state)
+{
+        static const char cursor[] = "cursor-type=AT_SEQUENCE_NUMBER", records[] = "partition-cursor=old";
+        struct bench *b = *state;
+        struct set_clock set = { .monotonic = USEC_HOUR };
+        const struct clock clock = SET_CLOCK(&set);
+        struct partition *at;
+
+        b->services.clock = &clock;
+        open_first(b);
+        spec.start = DIS_TRIM_HORIZON;
+        list_at_once(b, &set, ONE("[0 : 7]"));
+        at = b->d.partitions;
+        assert_int_equal(load_of(b, at, "{\"sequence_number\":\"19\"}", "19"), POLLER_DONE);
+        /* that list is older than the position: another is asked for, at once */
+        assert_int_equal(b->d.poller.discover_by, set.monotonic);
+        assert_int_equal(at->beyond, 0);
+        ask_of(b, at, "19", cursor, NULL);
+        assert_int_equal(fetch_of(b, at, RECORD("19")), 1);
+        ask_of(b, at, "20", records, NULL);
+        /* one asked for before that record was read */
+        b->d.poller.discover_by = 0;
+        set.monotonic -= 2 * USEC_SEC;
+        list_at_once(b, &set, ONE("[0 : 7]"));
+        set.monotonic += 2 * USEC_SEC;
+        assert_int_equal(at->beyond, 0);
+        assert_int_equal(b->d.poller.discover_by, 0);
+        assert_int_equal(reader_lag(b->d.poller.reader), 0);
+        /* one alone: of a replica that is behind */
+        list_at_once(b, &set, ONE("[0 : 7]"));
+        assert_int_equal(b->d.poller.discover_by, set.monotonic + 2 * USEC_SEC);
+        assert_int_equal(reader_lag(b->d.poller.reader), 7);
+        ask_of(b, at, "20", records, NULL);
+        list_at_once(b, &set, ONE("[0 : 20]"));
+        list_at_once(b, &set, ONE("[0 : 7]"));
+        ask_of(b, at, "20", records, NULL);
+        /* two, with a record between them */
+        assert_int_equal(fetch_of(b, at, RECORD("20")), 1);
+        list_at_once(b, &set, ONE("[0 : 7]"));
+        ask_of(b, at, "21", records, NULL);
+        /* and two in a row; an answer that is still under way brings the old cursor */
+        list_at_once(b, &set, ONE("[2 : 7]"));
+        assert_int_equal(fetch_of(b, at, "{\"records\":[],\"next_partition_cursor\":\"old\"}"), 0);
+        ask_of(b, at, "21", "cursor-type=TRIM_HORIZON",
+               "partition shardId-0000000000 goes on at its oldest record: its position 21 lies beyond the "
+               "end of the stream, 7, which was probably deleted and made again");
+        assert_int_equal(reader_lag(b->d.poller.reader), 5);
+        list_at_once(b, &set, ONE("[2 : 7]"));
+        assert_int_equal(fetch_of(b, at, RECORD("2")), 1);
+        assert_int_equal(at->at, 3);
+        ask_of(b, at, "3", records, NULL);
+        list_at_once(b, &set, "{\"partitions\":[{\"partition_id\":\"0\",\"status\":\"ACTIVE\"}]}");
+        list_at_once(b, &set, "{\"partitions\":[{\"partition_id\":\"0\",\"status\":\"ACTIVE\"}]}");
+        ask_of(b, at, "3", records, NULL); /* no range is no end */
+        close_first(b);
+}
+
 static void an_app_may_have_no_states(void **state)
 {
         static const struct exchange conversation[] = {
@@ -691,6 +794,8 @@ int main(void)
                 cmocka_unit_test_setup_teardown(a_partition_without_a_checkpoint_begins_as_told, setup,
                                                 teardown),
                 cmocka_unit_test_setup_teardown(lists_are_read_as_they_come, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_position_beyond_the_end_is_left_once_two_lists_say_so,
+                                                setup, teardown),
                 cmocka_unit_test_setup_teardown(an_app_may_have_no_states, setup, teardown),
                 cmocka_unit_test_setup_teardown(the_first_start_saves_the_end_of_each_the_first_one_last,
                                                 setup, teardown),

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 enum { PARTITIONS_MOST = 10000, LIST_MOST = 500 };
+static const usec ASK_AGAIN = 2 * USEC_SEC;
 
 void dis_discover(struct poller *p, struct cloud_request *q)
 {
@@ -89,7 +90,8 @@ static int partition_add(struct dis *d, struct partition *at, struct error *err)
 {
         struct error why;
 
-        at->at = at->ahead = -1;
+        stand_at(d, at, -1);
+        at->ahead = -1;
         at->load = LOAD_CHECKPOINT;
         at->make_app = at->by_time = at->reset = at->found = false;
         at->empty_since = at->empty = 0;
@@ -104,6 +106,20 @@ static int partition_add(struct dis *d, struct partition *at, struct error *err)
         if (err)
                 *err = why;
         return -1;
+}
+
+/* Does it stand beyond the end of what the stream has? A list that was asked for before it got there does not
+ * know, nor does one without a range; and one that was read elsewhere, or is about to be, stands nowhere. */
+static void look_beyond(struct dis *d, struct partition *at, struct json_value range)
+{
+        if (!at->added || at->at < 0 || at->reset || !range.is_string || at->described_at <= at->stands_since)
+                return;
+        if (at->at <= at->newest) {
+                at->beyond = 0;
+                return;
+        }
+        if (++at->beyond < BEYOND_PROVEN) /* a replica that is behind has caught up by then */
+                poller_discover_by(&d->poller, now_of(&d->poller) + ASK_AGAIN);
 }
 
 struct told { /* of a partition */
@@ -146,6 +162,7 @@ static int take_partition(void *object, struct error *err)
                 d->unsettled = true;
                 return 0;
         }
+        look_beyond(d, at, l->told.range);
         tell_lag(d, at);
         if (at->added)
                 return 0;

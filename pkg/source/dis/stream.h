@@ -32,6 +32,8 @@ struct partition {
         struct buf cursor; /* n 0: none */
         int64_t at;        /* where it stands; -1: no position yet */
         usec since;
+        usec stands_since; /* when that position became known: an older list knows nothing of it */
+        unsigned beyond;   /* lists in a row by which it lies beyond the end, asked for since */
         int64_t ahead;     /* an answer began there instead, and was not taken; -1: none did */
         usec described_at; /* when the list was asked for that described it */
         /* Answers without records in a row: when the first came, on both clocks (0: the last one had some),
@@ -68,9 +70,17 @@ static inline int64_t number_of(struct str mark)
 }
 
 static inline void cursor_drop(struct partition *at) { buf_reset(&at->cursor); }
+static inline void stand_at(const struct dis *d, struct partition *at, int64_t number)
+{
+        at->at = number;
+        at->stands_since = now_of(&d->poller);
+        at->beyond = 0;
+}
+
+/* Once the position is none of the stream, all that it has is still to come. */
 static inline void tell_lag(const struct dis *d, const struct partition *at)
 {
-        int64_t from = at->at < 0 ? at->oldest : at->at;
+        int64_t from = at->at < 0 || at->reset || at->beyond ? at->oldest : at->at;
 
         if (at->added)
                 reader_behind(d->poller.reader, at->track, MAX_OF(at->newest - from, (int64_t)0));
@@ -83,6 +93,9 @@ static inline int read_answer(struct str body, const struct json_object *o, void
         return err->kind == ERROR_PROTOCOL ? error_wrap(err, "an answer that can't be read") : -1;
 }
 
+/* By so many lists in a row it is no mistake of a replica that is behind: the stream was made again. */
+enum { BEYOND_PROVEN = 2 };
+
 /* Why nothing is read, as long as nothing is. */
 static inline void say_unread(const struct dis *d, const char *why)
 {
@@ -90,6 +103,8 @@ static inline void say_unread(const struct dis *d, const char *why)
                       d->spec->stream, why);
 }
 
+/* It goes on at the oldest record there is, with the next cursor. */
+void dis_start_over(const struct dis *, struct partition *, const char *why);
 /* Of the poller's operations: the list of partitions. */
 void dis_discover(struct poller *, struct cloud_request *);
 enum poller_step dis_discovered(struct poller *, struct str body, struct error *);

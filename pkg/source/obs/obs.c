@@ -279,6 +279,8 @@ static enum push_verdict receive(struct notified *s, uint64_t call, const struct
         inbox_put_on(s->inbox);
         if (!v.status)
                 return inbox_refuse(s->inbox, v.refusal, reply);
+        if (v.status == 200)
+                inbox_accepted(s->inbox);
         inbox_reply(reply, v.status, v.text, v.status == 503 ? USEC_SEC : 0);
         return PUSH_REPLY;
 }

@@ -388,6 +388,7 @@ static void connected(struct topic *t)
                 inbox_say(t->config.inbox, SOURCE_CONNECTING, "");
         t->cancelled = false;
         inbox_connected(t->config.inbox);
+        inbox_accepted(t->config.inbox);
         subscription_connected(t->subscription);
 }
 
