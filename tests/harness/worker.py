@@ -4,9 +4,7 @@ import json
 
 import yaml
 
-from . import ROOT
-
-SLUICE = ROOT / "build" / "sluice"
+from .sluice import SLUICE
 
 
 def start_controller(cluster):

@@ -8,12 +8,12 @@ import time
 
 import pytest
 import yaml
-from conftest import SLUICE
 from harness import ROOT, TOOLS
 from harness.cluster import Cluster, audit_line
 from harness.kafka import Kafka
 from harness.ports import free_port
 from harness.process import TimedOut, in_netns, run, wait_until
+from harness.sluice import SLUICE
 from harness.smn import Refused, Smn
 from harness.worker import Worker
 

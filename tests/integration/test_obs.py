@@ -8,10 +8,10 @@ import threading
 import urllib.parse
 
 import pytest
-from conftest import trigger
 from harness.minio import Minio
 from harness.ports import free_ports
 from harness.process import wait_until
+from harness.sluice import trigger
 from harness.smn import Smn
 
 TOKEN = "a-token"

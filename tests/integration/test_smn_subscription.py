@@ -4,10 +4,10 @@ import json
 import time
 
 import pytest
-from conftest import trigger
 from harness.ports import free_port
 from harness.process import wait_until
 from harness.sink import Sink
+from harness.sluice import trigger
 from harness.smn import CONFIRMED, PROJECT, UNCONFIRMED, Refused
 from huaweicloudsdkcore.auth.credentials import BasicCredentials
 from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
