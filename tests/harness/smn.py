@@ -215,7 +215,7 @@ class Smn:
         }
 
     def check_signature(self, method, target, headers, body):
-        """What the official client would have signed is what came."""
+        """Is the signature the one that the official client would make?"""
         given = dict(
             part.strip().split("=", 1)
             for part in headers.get("Authorization", "").removeprefix("SDK-HMAC-SHA256 ").split(",")
@@ -326,7 +326,7 @@ class Smn:
             found["status"] = CONFIRMED
 
     def publish(self, text):
-        """To all that confirmed: [(subscription, status)]"""
+        """Sends to all confirmed subscriptions: [(subscription, status)]"""
         message = self.notification(text)
         return [
             (urn, in_netns(self.netns, lambda s=s: self.send(s, message)))
@@ -335,7 +335,7 @@ class Smn:
         ]
 
     def send(self, subscription, message):
-        """A message to a subscription's endpoint: the status, or the error in words."""
+        """Posts a message to a subscription's endpoint: the status, or the error as text."""
         url = urllib.parse.urlsplit(subscription["endpoint"])
         context = (
             ssl._create_unverified_context()
