@@ -15,7 +15,7 @@ import threading
 import time
 
 import pytest
-from harness import shapes
+from harness import pki, shapes
 from harness.iam import Iam
 from harness.ports import free_port
 from harness.process import Later, wait_until
@@ -1003,34 +1003,11 @@ def test_a_stop_waits_for_the_authorizer(gateway, sink, authorizer):
 
 def test_an_authorizer_over_tls(gateway, sink, tmp_path):
     import ssl
-    import subprocess
 
     folder = tmp_path / "secrets" / "ca"
     folder.mkdir(parents=True)
     for name in ("server", "other"):
-        subprocess.run(
-            [
-                "openssl",
-                "req",
-                "-x509",
-                "-newkey",
-                "rsa:2048",
-                "-nodes",
-                "-keyout",
-                f"{name}.key",
-                "-out",
-                f"{name}.pem",
-                "-days",
-                "2",
-                "-subj",
-                "/CN=a",
-                "-addext",
-                "subjectAltName=IP:127.0.0.1",
-            ],
-            cwd=folder,
-            check=True,
-            capture_output=True,
-        )
+        pki.self_signed(folder, name, "a", "-addext", "subjectAltName=IP:127.0.0.1")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "server.pem", folder / "server.key")
     with Sink(lambda request: says("allow"), tls=context) as authorizer:
@@ -1458,57 +1435,10 @@ def test_limits_and_malformed_requests_have_the_gateways_shape(gateway, sink):
 
 def test_tls_with_client_certificates_and_trusted_proxies(runner, sink, tmp_path):
     import ssl
-    import subprocess
 
-    def openssl(*arguments):
-        subprocess.run(["openssl", *arguments], cwd=tmp_path, check=True, capture_output=True)
-
-    openssl(
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-keyout",
-        "ca.key",
-        "-out",
-        "ca.pem",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=authority",
-    )
+    pki.self_signed(tmp_path, "ca", "authority")
     for name in ("server", "client"):
-        openssl(
-            "req",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-keyout",
-            f"{name}.key",
-            "-out",
-            f"{name}.csr",
-            "-subj",
-            f"/CN={name}",
-        )
-        (tmp_path / "ext").write_text("subjectAltName=IP:127.0.0.1")
-        openssl(
-            "x509",
-            "-req",
-            "-in",
-            f"{name}.csr",
-            "-CA",
-            "ca.pem",
-            "-CAkey",
-            "ca.key",
-            "-CAcreateserial",
-            "-days",
-            "2",
-            "-out",
-            f"{name}.pem",
-            "-extfile",
-            "ext",
-        )
+        pki.signed(tmp_path, name, name, "subjectAltName=IP:127.0.0.1")
     t = api("/f", sink)
     t["spec"]["event"] = {"dialect": "Current"}
     options = [

@@ -17,6 +17,7 @@ import pytest
 from cloudevents.v1.http import from_dict, from_http
 from harness import shapes
 from harness.kafka import Kafka
+from harness.pki import self_signed, signed
 from harness.process import wait_until
 from harness.shapes import strict
 from harness.sink import Sink
@@ -1102,58 +1103,9 @@ def pki(tmp_path_factory):
     """An authority, a server's certificate for localhost, a client's, as Secrets in folders."""
     folder = tmp_path_factory.mktemp("pki")
 
-    def openssl(*arguments):
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-    openssl(
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-keyout",
-        "ca.key",
-        "-out",
-        "ca.pem",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=test authority",
-    )
-    for name, extension in (
-        ("server", "subjectAltName=DNS:localhost"),
-        ("client", "extendedKeyUsage=clientAuth"),
-    ):
-        openssl(
-            "req",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-keyout",
-            f"{name}.key",
-            "-out",
-            f"{name}.csr",
-            "-subj",
-            f"/CN={name}",
-        )
-        (folder / "ext").write_text(extension)
-        openssl(
-            "x509",
-            "-req",
-            "-in",
-            f"{name}.csr",
-            "-CA",
-            "ca.pem",
-            "-CAkey",
-            "ca.key",
-            "-CAcreateserial",
-            "-days",
-            "2",
-            "-out",
-            f"{name}.pem",
-            "-extfile",
-            "ext",
-        )
+    self_signed(folder, "ca", "test authority")
+    signed(folder, "server", "server", "subjectAltName=DNS:localhost")
+    signed(folder, "client", "client", "extendedKeyUsage=clientAuth")
     secret = folder / "secrets" / "tls"
     secret.mkdir(parents=True)
     for name in ("ca.pem", "client.pem", "client.key"):
